@@ -1,0 +1,40 @@
+"""The small JSON files beside the weights: ``config.json`` and its like."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from tensorcommons.errors import InvalidWeights
+from tensorcommons.hub.sources import FileMissingError, Source
+
+
+async def read_json(source: Source, file: str) -> dict[str, Any]:
+    """The object in ``file``. Raises ``InvalidWeights`` where it holds none, ``DownloadError`` as ``source.read``."""
+    return parse_json(await source.read(file), f"{source.name}/{file}")
+
+
+async def read_optional_json(source: Source, file: str) -> dict[str, Any] | None:
+    """As ``read_json``, but None where the source has no such file."""
+    try:
+        return await read_json(source, file)
+    except FileMissingError:
+        return None
+
+
+def parse_json(raw: bytes, file: str) -> dict[str, Any]:
+    """The object that ``raw`` holds; ``file`` names it in the ``InvalidWeights`` raised where it holds none."""
+    try:
+        value = json.loads(raw.decode("utf-8-sig"))
+    except UnicodeDecodeError as error:
+        raise InvalidWeights(file, f"not JSON: byte {error.start:,} is not UTF-8") from None
+    except json.JSONDecodeError as error:
+        page = " (a web page: is the address right?)" if raw.lstrip()[:1] == b"<" else ""
+        raise InvalidWeights(
+            file, f"not JSON: {error.msg} at line {error.lineno}, column {error.colno}{page}"
+        ) from None
+    except (RecursionError, ValueError) as error:  # nested too deeply; an integer of thousands of digits
+        raise InvalidWeights(file, f"not JSON that can be read: {error}") from None
+    if not isinstance(value, dict):
+        raise InvalidWeights(file, f"holds a JSON {type(value).__name__}, not an object")
+    return value

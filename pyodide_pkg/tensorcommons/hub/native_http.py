@@ -1,0 +1,107 @@
+"""HTTP under plain CPython, where there is no ``fetch``: ``http.client`` in a thread, for tests and tools.
+
+Proxies are not used. Closing shuts the socket down, so a thread that waits for bytes returns at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import http.client
+import socket
+from urllib.parse import urljoin, urlsplit
+
+from tensorcommons.errors import DownloadError
+
+TIMEOUT = 30.0  # seconds without a byte
+REDIRECTS = 10
+
+
+class NativeBody:
+    """The body of one response. ``status`` and ``headers`` (lower-case names) are those of the final response."""
+
+    def __init__(self, url: str, response: http.client.HTTPResponse, sock: socket.socket) -> None:
+        self.url = url
+        self.status = response.status
+        self.headers = {name.lower(): value for name, value in response.getheaders()}
+        self._response = response
+        self._socket = sock
+        self._closed = False
+
+    async def readinto(self, view: memoryview) -> int:
+        """Fill some of ``view``, return how many bytes; 0 at the end. Raises ``DownloadError``."""
+        # The thread may outlive a cancelled read, so it never sees the caller's memory; 64 KiB keep progress smooth.
+        buffer = bytearray(min(len(view), 1 << 16))
+        try:
+            count = await asyncio.to_thread(self._response.readinto, buffer)
+        except (OSError, ValueError, AttributeError, http.client.HTTPException) as error:
+            raise DownloadError(self.url, f"the connection was cut: {_describe(error)}") from None
+        view[:count] = memoryview(buffer)[:count]
+        return count
+
+    def discard(self) -> None:
+        """Close without waiting; nobody has read from it."""
+        self._closed = True
+        _close(self._response, self._socket)
+
+    async def close(self) -> None:
+        """Shut the connection, also under a read that waits; a second call does nothing."""
+        if not self._closed:
+            self._closed = True
+            with contextlib.suppress(OSError):
+                self._socket.shutdown(socket.SHUT_RDWR)
+            await asyncio.to_thread(_close, self._response, self._socket)
+
+
+async def open_native(url: str, headers: dict[str, str]) -> NativeBody:
+    """GET ``url``, following redirects; any other status comes back as a body. Raises ``DownloadError``."""
+    opening = asyncio.ensure_future(asyncio.to_thread(_open, url, headers))
+    try:
+        return await asyncio.shield(opening)
+    except asyncio.CancelledError:
+        opening.add_done_callback(_discard)  # the thread cannot be stopped: what it still opens is closed
+        raise
+
+
+def _open(url: str, headers: dict[str, str]) -> NativeBody:
+    target = url
+    for _ in range(REDIRECTS):
+        parts = urlsplit(target)
+        secure = parts.scheme == "https"
+        if not parts.hostname or parts.scheme not in ("http", "https"):
+            raise DownloadError(url, f"not an HTTP address: {target}")
+        kind = http.client.HTTPSConnection if secure else http.client.HTTPConnection
+        try:
+            connection = kind(parts.hostname, parts.port, timeout=TIMEOUT)
+            connection.connect()
+        except (OSError, ValueError, http.client.HTTPException) as error:
+            raise DownloadError(url, f"no connection to {parts.netloc}: {_describe(error)}") from None
+        sock = connection.sock
+        try:
+            path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+            connection.request("GET", path, headers={"Accept-Encoding": "identity", "Connection": "close", **headers})
+            response = connection.getresponse()
+        except (OSError, ValueError, http.client.HTTPException) as error:
+            sock.close()
+            raise DownloadError(url, f"no response from {parts.netloc}: {_describe(error)}") from None
+        location = response.getheader("Location")
+        if response.status not in (301, 302, 303, 307, 308) or location is None:
+            return NativeBody(url, response, sock)
+        _close(response, sock)
+        target = urljoin(target, location)
+    raise DownloadError(url, f"more than {REDIRECTS} redirects")
+
+
+def _discard(opening: asyncio.Future[NativeBody]) -> None:
+    if not opening.cancelled() and opening.exception() is None:
+        opening.result().discard()
+
+
+def _close(response: http.client.HTTPResponse, sock: socket.socket) -> None:
+    with contextlib.suppress(OSError, ValueError):
+        response.close()
+    sock.close()
+
+
+def _describe(error: Exception) -> str:
+    return str(error) or type(error).__name__

@@ -1,0 +1,254 @@
+"""The safetensors format: a header that is checked to the last byte, then tensors one by one as they arrive.
+
+    8 bytes    little-endian length N of the header
+    N bytes    JSON: {"name": {"dtype": "F32", "shape": [2, 3], "data_offsets": [begin, end]}, ..., "__metadata__": {}}
+    the rest   the tensors' bytes, without holes and without overlap; offsets count from here
+
+https://github.com/huggingface/safetensors#format. A checkpoint comes from anywhere, so nothing in it is believed: every
+contradiction is an ``InvalidWeights`` that names the tensor and the values, raised before anything is allocated for it.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from tensorcommons.errors import InvalidWeights
+from tensorcommons.hub.streams import ShortReadError, Stream
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Mapping
+
+    from numpy.typing import NDArray
+
+MAX_HEADER = 100_000_000  # bytes; the limit of the reference implementation
+MAX_RANK = 32  # dimensions; NumPy's older limit
+
+ITEMSIZE = {
+    "F64": 8,
+    "I64": 8,
+    "F32": 4,
+    "I32": 4,
+    "U32": 4,
+    "F16": 2,
+    "BF16": 2,
+    "I16": 2,
+    "U16": 2,
+    "I8": 1,
+    "U8": 1,
+    "BOOL": 1,
+}
+"""Bytes per element of every dtype that is read."""
+
+NUMPY_NAME = {
+    "F64": "float64",
+    "I64": "int64",
+    "F32": "float32",
+    "I32": "int32",
+    "U32": "uint32",
+    "F16": "float16",
+    "BF16": "uint16",  # NumPy has no bfloat16: the bits, for bfloat16_to_float32
+    "I16": "int16",
+    "U16": "uint16",
+    "I8": "int8",
+    "U8": "uint8",
+    "BOOL": "bool",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class TensorEntry:
+    """One tensor of a file: its bytes are ``start`` to ``stop``, counted from the file's beginning."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    start: int
+    stop: int
+
+    @property
+    def nbytes(self) -> int:
+        """How many bytes of the file it takes."""
+        return self.stop - self.start
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """What a file holds. ``entries`` are in file order and cover every byte from ``data_start`` to the file's end."""
+
+    file: str
+    entries: tuple[TensorEntry, ...]
+    data_start: int
+    metadata: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def size(self) -> int:
+        """Bytes of the whole file."""
+        return self.entries[-1].stop if self.entries else self.data_start
+
+
+async def read_header(stream: Stream, file: str) -> Header:
+    """Read and check the header; ``stream`` stands at the file's first byte, afterwards at the first tensor's.
+
+    Raises ``InvalidWeights``, and ``DownloadError`` for a connection that was cut.
+    """
+    try:
+        prefix = await stream.read_exact(8)
+        length = int.from_bytes(prefix, "little")
+        if length > MAX_HEADER:
+            raise InvalidWeights(
+                file, f"a header of {length:,} bytes is over the limit of {MAX_HEADER:,}: not safetensors?"
+            )
+        if stream.size is not None and 8 + length > stream.size:
+            raise InvalidWeights(file, f"a header of {length:,} bytes does not fit in a file of {stream.size:,} bytes")
+        raw = await stream.read_exact(length)
+    except ShortReadError as error:
+        if error.complete or stream.size is None:
+            raise InvalidWeights(file, f"truncated in the header: {error.reason}") from error
+        raise
+    data_size = None if stream.size is None else stream.size - 8 - length
+    entries, metadata = _parse(bytes(raw), data_size, file)
+    return Header(file, entries, 8 + length, metadata)
+
+
+def parse_header(raw: bytes, data_size: int | None, file: str) -> tuple[TensorEntry, ...]:
+    """The entries of a header's JSON ``raw``, in file order, checked against ``data_size`` bytes of tensors.
+
+    ``data_size`` None leaves out only the comparison with the end of the file. Raises ``InvalidWeights``.
+    """
+    return _parse(raw, data_size, file)[0]
+
+
+async def iterate(
+    stream: Stream, header: Header, skip: Callable[[TensorEntry], bool] | None = None
+) -> AsyncIterator[tuple[TensorEntry, bytearray]]:
+    """Each tensor's bytes as they arrive, in file order; ``stream`` comes from ``read_header``.
+
+    Entries for which ``skip`` is true are passed over. Use ``async with contextlib.aclosing(...)`` or exhaust it; the
+    stream stays the caller's to close. Raises ``InvalidWeights`` for a truncated file, ``DownloadError`` for a
+    connection that was cut.
+    """
+    for entry in header.entries:
+        if skip is not None and skip(entry):
+            await stream.skip(entry.nbytes)
+            continue
+        try:
+            data = await stream.read_exact(entry.nbytes)
+        except ShortReadError as error:
+            if error.complete:
+                raise InvalidWeights(header.file, f"truncated in tensor {entry.name!r}: {error.reason}") from error
+            raise
+        yield entry, data
+    if stream.size is None and await stream.read_some(1):  # otherwise the sizes were compared before
+        raise InvalidWeights(header.file, f"bytes after the last tensor, which ends at {header.size:,}")
+
+
+def as_array(entry: TensorEntry, data: bytes | bytearray | memoryview) -> NDArray[Any]:
+    """``data`` as an array of the entry's shape, without a copy except for BF16, which becomes float32."""
+    array: NDArray[Any] = np.frombuffer(data, dtype=NUMPY_NAME[entry.dtype])
+    if entry.dtype == "BF16":
+        array = bfloat16_to_float32(array)
+    return array.reshape(entry.shape)
+
+
+def bfloat16_to_float32(bits: NDArray[np.uint16]) -> NDArray[np.float32]:
+    """A bfloat16 is the upper half of a float32: shift it there."""
+    wide: NDArray[np.uint32] = bits.astype(np.uint32)
+    wide <<= np.uint32(16)
+    return wide.view(np.float32)
+
+
+def _parse(raw: bytes, data_size: int | None, file: str) -> tuple[tuple[TensorEntry, ...], dict[str, str]]:
+    table = _load(raw, file)
+    metadata = table.pop("__metadata__", {})
+    if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
+        raise InvalidWeights(file, "__metadata__ is not an object of strings")
+    data_start = 8 + len(raw)
+    entries = [_entry(name, value, data_start, file) for name, value in table.items()]
+    # Empty tensors share their offset with a neighbour: order by both ends.
+    entries.sort(key=lambda entry: (entry.start, entry.stop))
+    end = data_start
+    before = "the header"
+    for entry in entries:
+        begin = entry.start - data_start
+        if entry.start < end:
+            raise InvalidWeights(
+                file, f"tensor {entry.name!r} begins at {begin:,}, inside {before} (ends at {end - data_start:,})"
+            )
+        if entry.start > end:
+            raise InvalidWeights(
+                file, f"{entry.start - end:,} bytes before tensor {entry.name!r} (at {begin:,}) belong to none"
+            )
+        end, before = entry.stop, f"tensor {entry.name!r}"
+    covered = end - data_start
+    if data_size is not None and covered > data_size:
+        raise InvalidWeights(
+            file, f"{before} ends at {covered:,}, but the file holds {data_size:,} bytes of tensors: truncated?"
+        )
+    if data_size is not None and covered < data_size:
+        raise InvalidWeights(
+            file, f"{data_size - covered:,} bytes after {before} (ends at {covered:,}) belong to no tensor"
+        )
+    return tuple(entries), metadata
+
+
+def _load(raw: bytes, file: str) -> dict[str, Any]:
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        table = dict(pairs)
+        if len(table) != len(pairs):
+            twice = Counter(name for name, _ in pairs).most_common(1)[0][0]
+            raise InvalidWeights(file, f"the header holds {twice!r} more than once")
+        return table
+
+    try:
+        table = json.loads(raw.decode(), object_pairs_hook=unique)
+    except UnicodeDecodeError as error:
+        raise InvalidWeights(file, f"the header is not UTF-8 (byte {error.start})") from None
+    except json.JSONDecodeError as error:
+        raise InvalidWeights(file, f"the header is not JSON: {error.msg} at character {error.pos}") from None
+    except (RecursionError, ValueError) as error:  # ValueError: an integer of thousands of digits
+        raise InvalidWeights(file, f"the header is not JSON that can be read: {error}") from None
+    if not isinstance(table, dict):
+        raise InvalidWeights(file, f"the header is a JSON {type(table).__name__}, not an object")
+    return table
+
+
+def _entry(name: str, value: object, data_start: int, file: str) -> TensorEntry:
+    def bad(reason: str) -> InvalidWeights:
+        return InvalidWeights(file, f"tensor {name!r}: {reason}")
+
+    if not isinstance(value, dict) or not value.keys() >= {"dtype", "shape", "data_offsets"}:
+        raise bad(f"{_brief(value)} does not give dtype, shape and data_offsets")
+    dtype, shape, offsets = value["dtype"], value["shape"], value["data_offsets"]
+    if not isinstance(dtype, str) or dtype not in ITEMSIZE:
+        raise bad(f"unknown dtype {_brief(dtype)}; known: {', '.join(ITEMSIZE)}")
+    if not isinstance(shape, list) or len(shape) > MAX_RANK or not all(_is_count(extent) for extent in shape):
+        raise bad(f"shape {_brief(shape)} is not a list of at most {MAX_RANK} sizes")
+    if not isinstance(offsets, list) or len(offsets) != 2 or not all(_is_count(offset) for offset in offsets):
+        raise bad(f"data_offsets {_brief(offsets)} are not two sizes")
+    begin, end = offsets
+    if begin > end:
+        raise bad(f"data_offsets {offsets} end before they begin")
+    # Zeros aside, so that no array library has to multiply what would wrap around.
+    if math.prod(extent or 1 for extent in shape) * ITEMSIZE[dtype] >= 1 << 63:
+        raise bad(f"shape {_brief(shape)} has more bytes than 63 bits can count")
+    nbytes = math.prod(shape) * ITEMSIZE[dtype]
+    if end - begin != nbytes:
+        raise bad(
+            f"{dtype} of shape {_brief(shape)} takes {nbytes:,} bytes, data_offsets {offsets} hold {end - begin:,}"
+        )
+    return TensorEntry(name, dtype, tuple(shape), data_start + begin, data_start + end)
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 1 << 63
+
+
+def _brief(value: object) -> str:
+    """``value`` for a message: a damaged header can hold anything, of any length."""
+    text = repr(value)
+    return text if len(text) <= 100 else text[:97] + "..."

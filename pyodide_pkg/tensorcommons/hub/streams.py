@@ -1,0 +1,166 @@
+"""A file arriving: read forward, a piece at a time, never held whole.
+
+Every source (HTTP, folder, memory) hands its bytes over as a ``Body``, the smallest thing that can be read; ``Stream``
+adds what readers need on top of it: exact reads, skipping, progress, and one kind of error for "it ended too early".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Protocol, Self
+
+from tensorcommons.errors import DownloadError
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+CHUNK = 1 << 20  # bytes asked for at a time: large enough that Python costs nothing, small enough for smooth progress
+
+OnBytes = Callable[[int, int | None], None]
+"""Called after each piece with ``(bytes of the file so far, bytes of the file or None)``."""
+
+
+class ShortReadError(DownloadError):
+    """The bytes ended early: ``received`` of ``expected``.
+
+    ``complete`` tells the two causes apart: True means that the whole file arrived and is simply shorter than its
+    reader needs (a truncated file); False means that the connection was cut.
+    """
+
+    def __init__(self, url: str, received: int, expected: int, *, complete: bool) -> None:
+        cause = "the file ends" if complete else "the connection ended"
+        super().__init__(url, f"{cause} after {received:,} of {expected:,} bytes")
+        self.received = received
+        self.expected = expected
+        self.complete = complete
+
+
+class Body(Protocol):
+    """Bytes in order. ``url`` names them in messages."""
+
+    url: str
+
+    async def readinto(self, view: memoryview) -> int:
+        """Fill some of ``view`` (never empty), return how many bytes; 0 at the end. Raises ``DownloadError``."""
+        ...
+
+    async def close(self) -> None:
+        """Let go of the connection or file, also while a read waits; a second call does nothing."""
+        ...
+
+
+class Stream:
+    """Forward reads over a :class:`Body`; use it as ``async with await source.open(file) as stream``.
+
+    ``size`` is the size of the whole file where the source tells it, else None; ``position`` is the offset of the next
+    byte in the file. A read that fails or is cancelled closes the stream.
+    """
+
+    def __init__(self, body: Body, size: int | None, position: int = 0, on_bytes: OnBytes | None = None) -> None:
+        self.url = body.url
+        self.size = size
+        self.position = position
+        self._body = body
+        self._on_bytes = on_bytes
+        self._closed = False
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Let go of the connection; a second call does nothing."""
+        if not self._closed:
+            self._closed = True
+            await self._body.close()
+
+    def watch(self, on_bytes: OnBytes | None) -> None:
+        """Report every piece from here on to ``on_bytes``."""
+        self._on_bytes = on_bytes
+
+    async def read_some(self, limit: int = CHUNK) -> bytearray:
+        """Between 1 and ``limit`` bytes, as they come; nothing at the end of the file. Raises ``ShortReadError``."""
+        piece = bytearray(limit)
+        received = await self._readinto(memoryview(piece)) if limit else 0
+        if limit and not received and self.size is not None and self.position < self.size:
+            raise await self._short(self.position, self.size)
+        del piece[received:]
+        return piece
+
+    async def read_exact(self, count: int) -> bytearray:
+        """Exactly ``count`` bytes. Raises ``ShortReadError`` (a ``DownloadError``) where the bytes end before.
+
+        The buffer is made in one go only where the file is known to be that long: a header that lies about its
+        length cannot make us allocate what never arrives.
+        """
+        if count < 0:
+            raise ValueError(f"cannot read {count} bytes")
+        known = self.size is not None and self.position + count <= self.size
+        start = self.position
+        data = bytearray(count if known else min(count, CHUNK))
+        filled = 0
+        while filled < count:
+            if filled == len(data):
+                data.extend(bytes(min(count - filled, CHUNK)))
+            with memoryview(data) as view:
+                received = await self._readinto(view[filled : filled + CHUNK])
+            if not received:
+                if self.size is None:
+                    raise await self._short(filled, count)
+                raise await self._short(self.position, start + count)
+            filled += received
+        return data
+
+    async def skip(self, count: int) -> None:
+        """Pass over ``count`` bytes without keeping them."""
+        while count:
+            piece = await self.read_some(min(count, CHUNK))
+            if not piece:
+                raise await self._short(self.position, self.position + count)
+            count -= len(piece)
+
+    async def _readinto(self, view: memoryview) -> int:
+        if self._closed:
+            raise DownloadError(self.url, "the stream is closed")
+        try:
+            received = await self._body.readinto(view)
+        except BaseException:  # CancelledError too: whoever stops waiting must not leave the download running
+            await self.close()
+            raise
+        finally:
+            view.release()
+        self.position += received
+        if self.size is not None and self.position > self.size:
+            # Content-Length counted compressed bytes, and a cross-origin page is not shown Content-Encoding.
+            self.size = None
+        if received and self._on_bytes is not None:
+            self._on_bytes(self.position, self.size)
+        return received
+
+    async def _short(self, received: int, expected: int) -> ShortReadError:
+        complete = self.size is not None and self.position >= self.size
+        await self.close()
+        return ShortReadError(self.url, received, expected, complete=complete)
+
+
+class MemoryBody:
+    """Bytes that are already here."""
+
+    def __init__(self, data: memoryview, url: str, start: int) -> None:
+        self.url = url
+        self._data = data
+        self._position = min(start, len(data))
+
+    async def readinto(self, view: memoryview) -> int:
+        """Copy the next bytes into ``view``, return how many."""
+        piece = self._data[self._position : self._position + len(view)]
+        view[: len(piece)] = piece
+        self._position += len(piece)
+        return len(piece)
+
+    async def close(self) -> None:
+        """Nothing is held."""
