@@ -1,0 +1,52 @@
+# Everything a person needs: `make demo` and `make test`; `make help` lists the rest.
+
+# The first Python that is new enough; make PYTHON=/path/to/python3 picks another.
+PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; do \
+  "$$p" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo "$$p"; break; }; done)
+VENV_PYTHON := .cache/venv/bin/python
+
+# Passed on to pytest: make test ARGS="-k wheel"
+ARGS ?=
+# Where make demo serves; a busy port moves on to the next.
+PORT ?= 8000
+
+export PYTHONUNBUFFERED := 1
+export HYPOTHESIS_STORAGE_DIRECTORY := $(CURDIR)/.cache/hypothesis
+
+.PHONY: help setup demo test check format wheel site clean distclean
+.DEFAULT_GOAL := help
+
+help: ## List the commands
+	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | while IFS="$$(printf '\t')" read -r name text; do printf '  make %-10s %s\n' "$$name" "$$text"; done
+
+setup: ## Fetch what is missing into .cache (every other command does this first)
+	@test -n "$(PYTHON)" || { echo "error: no Python 3.11 or newer on PATH: install one, or name it with 'make PYTHON=/path/to/python3 …'." >&2; exit 1; }
+	@"$(PYTHON)" -m scripts.setup
+
+demo: setup ## Build the site, serve it on 127.0.0.1 (PORT=8000) and open it
+	@$(VENV_PYTHON) -m scripts.site
+	@$(VENV_PYTHON) -m scripts.serve --port $(PORT) --open
+
+test: setup ## Build wheel and site, then run tests/ and e2e/ (ARGS="…" for pytest)
+	@$(VENV_PYTHON) -m scripts.site
+	@$(VENV_PYTHON) -m scripts.browser
+	@$(VENV_PYTHON) -m pytest -rs $(ARGS)
+
+check: setup ## Lint, types, import arrows
+	@$(VENV_PYTHON) -m scripts.check
+
+format: setup ## Format the Python sources
+	@$(VENV_PYTHON) -m ruff check --fix-only --quiet .
+	@$(VENV_PYTHON) -m ruff format .
+
+wheel: setup ## Build dist/tensorcommons-<version>-py3-none-any.whl
+	@$(VENV_PYTHON) -m scripts.wheel
+
+site: setup ## Build dist/site, a static folder that any web server can host
+	@$(VENV_PYTHON) -m scripts.site
+
+clean: ## Remove what was built (dist), keep what was fetched
+	rm -rf dist .cache/stamps/wheel.json
+
+distclean: clean ## Remove what was fetched, too
+	rm -rf .cache

@@ -1,0 +1,125 @@
+"""Which browser the tests and the demo's checks run: the one a person names, the npm Chromium, or an installed one.
+
+    from scripts.browser import find_browser
+    browser = find_browser()
+    playwright.chromium.launch(executable_path=browser.path, args=list(browser.flags), env=browser.environment())
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from scripts import chromium
+from scripts.console import SetupError
+
+VARIABLE = "TENSORCOMMONS_BROWSER"
+
+#: WebGPU on the software adapter and WebNN on; nothing that talks to the network by itself.
+FLAGS = (
+    "--enable-unsafe-webgpu",
+    "--use-webgpu-adapter=swiftshader",
+    "--enable-features=WebMachineLearningNeuralNetwork",
+    "--no-sandbox",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+)
+
+INSTALLED = ("google-chrome-stable", "google-chrome", "chromium", "chromium-browser", "chrome", "microsoft-edge-stable")
+INSTALLED_MACOS = (
+    "/Applications/Google Chrome.app/Contents/MacOS/Google Chrome",
+    "/Applications/Chromium.app/Contents/MacOS/Chromium",
+)
+
+
+@dataclass(frozen=True)
+class Browser:
+    """A browser to launch: its program, the variables and flags it needs, and why it was chosen."""
+
+    path: Path
+    origin: str
+    env: dict[str, str] = field(default_factory=dict)
+    flags: tuple[str, ...] = FLAGS
+
+    def environment(self) -> dict[str, str]:
+        """This process's environment with the browser's variables, as Playwright's `env` wants it."""
+        return {**os.environ, **self.env}
+
+    def __str__(self) -> str:
+        return f"{self.origin}: {self.path}"
+
+
+def find_browser() -> Browser:
+    """The browser of TENSORCOMMONS_BROWSER, else the npm Chromium, else an installed Chrome or Chromium.
+
+    Raises:
+        SetupError: none is there, or the one that was named does not exist.
+    """
+    named = os.environ.get(VARIABLE)
+    if named:
+        path = shutil.which(named)
+        if path is None:
+            raise SetupError(f"{VARIABLE} names {named}, which is no program: correct it or unset it.")
+        return Browser(Path(path), f"named by {VARIABLE}")
+    reasons = []
+    if not chromium.runs_here():
+        reasons.append("the npm Chromium runs on Linux x86-64 only")
+    elif not chromium.EXECUTABLE.exists():
+        reasons.append("the npm Chromium is not unpacked (run 'make setup')")
+    else:
+        env, missing = library_environment(chromium.EXECUTABLE, chromium.LIBRARIES)
+        if not missing:
+            env["FONTCONFIG_FILE"] = str(chromium.FONTS_CONFIG)
+            return Browser(chromium.EXECUTABLE, f"npm @sparticuz/chromium {chromium.package_version()}", env)
+        reasons.append(f"the npm Chromium lacks the system libraries {', '.join(missing)}")
+    for candidate in (*INSTALLED, *(INSTALLED_MACOS if sys.platform == "darwin" else ())):
+        if path := shutil.which(candidate):
+            return Browser(Path(path), "installed")
+    raise SetupError(
+        f"no browser to test with: {'; '.join(reasons)}; install Chrome or Chromium, or name one with {VARIABLE}."
+    )
+
+
+def library_environment(executable: Path, libraries: Path) -> tuple[dict[str, str], list[str]]:
+    """What to set so that a program finds its libraries, and the names of those it still lacks.
+
+    A machine that has them all keeps its own; else all that the package carries are used, as one consistent set.
+    """
+    missing = _unresolved(executable, {})
+    if not missing:
+        return {}, []
+    found = os.environ.get("LD_LIBRARY_PATH")
+    env = {"LD_LIBRARY_PATH": f"{libraries}{os.pathsep}{found}" if found else str(libraries)}
+    return env, _unresolved(executable, env)
+
+
+def _unresolved(executable: Path, env: dict[str, str]) -> list[str]:
+    """Shared libraries that the dynamic loader does not find."""
+    try:
+        answer = subprocess.run(
+            ["ldd", str(executable)], capture_output=True, text=True, check=False, env={**os.environ, **env}
+        )
+    except OSError:
+        return []  # no ldd: launching tells
+    if answer.returncode != 0:  # another libc
+        return [(answer.stderr or answer.stdout).strip().splitlines()[0] if answer.stderr or answer.stdout else "libc"]
+    return sorted({line.split()[0] for line in answer.stdout.splitlines() if line.rstrip().endswith("not found")})
+
+
+def main() -> int:
+    """Say which browser would run."""
+    print(find_browser())
+    return 0
+
+
+if __name__ == "__main__":
+    from scripts.console import run
+
+    run(main)

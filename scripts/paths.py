@@ -1,0 +1,27 @@
+"""Where things are: one cache folder for all that is fetched, one dist folder for all that is built."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGE = ROOT / "pyodide_pkg" / "tensorcommons"
+SHADERS = ROOT / "shaders"
+WEB = ROOT / "web"
+
+CACHE = ROOT / ".cache"
+VENV = CACHE / "venv"
+NPM = CACHE / "npm"
+NODE_MODULES = NPM / "node_modules"
+DOWNLOADS = CACHE / "downloads"
+CHROMIUM = CACHE / "chromium"
+MODELS = CACHE / "models"
+STAMPS = CACHE / "stamps"
+
+DIST = ROOT / "dist"
+SITE = DIST / "site"
+
+
+def venv_python() -> Path:
+    """The interpreter of the virtual environment that set-up makes."""
+    return VENV / "bin" / "python"

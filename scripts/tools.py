@@ -1,0 +1,96 @@
+"""The programs that must be there beforehand (Python's venv, Node, npm), and how they are run."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+from scripts.console import SetupError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from pathlib import Path
+
+NODE_MINIMUM = 20
+
+
+def find_node() -> str:
+    """Path of node.
+
+    Raises:
+        SetupError: it is missing or older than version 20.
+    """
+    node = shutil.which("node")
+    if node is None:
+        raise SetupError(f"node is not on PATH: install Node.js {NODE_MINIMUM} or newer with npm, then run this again.")
+    answer = subprocess.run([node, "--version"], capture_output=True, text=True, check=False).stdout
+    version = re.match(r"v(\d+)\.", answer)
+    if version is None or int(version[1]) < NODE_MINIMUM:
+        found = answer.strip() or "of unknown version"
+        raise SetupError(f"{node} is {found}: install Node.js {NODE_MINIMUM} or newer with npm, then run this again.")
+    return node
+
+
+def find_npm() -> str:
+    """Path of npm; find_node's errors apply."""
+    find_node()
+    npm = shutil.which("npm")
+    if npm is None:
+        raise SetupError("npm is not on PATH: install the npm that comes with Node.js, then run this again.")
+    return npm
+
+
+def run_quietly(
+    command: Sequence[str | Path],
+    *,
+    what: str,
+    remedy: str,
+    cwd: Path | None = None,
+    env: Mapping[str, str] | None = None,
+    on_line: Callable[[str], None] | None = None,
+) -> None:
+    """Run a program whose output nobody needs unless it fails.
+
+    Args:
+        command: program and arguments.
+        what: the task, for the error's sentence ("installing the Python packages").
+        remedy: what the person can do.
+        cwd: working directory.
+        env: variables on top of this process's.
+        on_line: sees each line of the output while the program runs.
+
+    Raises:
+        SetupError: the program could not start or ended with an error; its last lines are printed before.
+    """
+    lines: list[str] = []
+    try:
+        process = subprocess.Popen(
+            [str(part) for part in command],
+            cwd=cwd,
+            env={**os.environ, **(env or {})},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+        )
+    except OSError as error:
+        raise SetupError(f"{what} failed: {command[0]} does not start ({error.strerror}); {remedy}") from error
+    assert process.stdout is not None
+    try:
+        for line in process.stdout:
+            lines.append(line.rstrip())
+            if on_line is not None:
+                on_line(line)
+        code = process.wait()
+    except BaseException:
+        process.kill()
+        process.wait()
+        raise
+    if code != 0:
+        print("\n".join(f"  | {line}" for line in lines[-15:] if line), file=sys.stderr, flush=True)
+        raise SetupError(f"{what} failed ({os.path.basename(str(command[0]))} ended with code {code}); {remedy}")  # noqa: PTH119

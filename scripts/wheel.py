@@ -1,0 +1,71 @@
+"""Builds dist/tensorcommons-<version>-py3-none-any.whl; equal sources give equal bytes.
+
+    .cache/venv/bin/python -m scripts.wheel
+"""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import tomllib
+from pathlib import Path
+
+from scripts import paths
+from scripts.console import run, say
+from scripts.stamps import Stamp, key_of
+from scripts.tools import run_quietly
+
+PYPROJECT = paths.ROOT / "pyproject.toml"
+
+#: The time that a build without SOURCE_DATE_EPOCH writes into the wheel: 2025-01-01T00:00:00Z.
+EPOCH = "1735689600"
+
+
+def version() -> str:
+    """The package's version."""
+    return str(tomllib.loads(PYPROJECT.read_text())["project"]["version"])
+
+
+def wheel_path() -> Path:
+    """Where the wheel of this version goes."""
+    return paths.DIST / f"tensorcommons-{version()}-py3-none-any.whl"
+
+
+def build_wheel() -> Path:
+    """Build the wheel unless its sources are those of the one that is there."""
+    target = wheel_path()
+    stamp = Stamp(paths.STAMPS / "wheel.json", paths.ROOT)
+    vendored = paths.NODE_MODULES / "@huggingface" / "tokenizers"
+    key = key_of(
+        *(PYPROJECT, paths.ROOT / "README.md", paths.ROOT / "LICENSE", paths.ROOT / "scripts" / "requirements.lock"),
+        *(paths.PACKAGE, paths.SHADERS, vendored / "dist" / "tokenizers.min.mjs", EPOCH),
+    )
+    if stamp.is_fresh(key):
+        return target
+    stamp.clear()
+    fresh = paths.DIST / "wheel.new"
+    shutil.rmtree(fresh, ignore_errors=True)
+    run_quietly(
+        [sys.executable, "-m", "hatchling", "build", "--target", "wheel", "--directory", fresh],
+        what="building the wheel",
+        remedy="the lines above say why.",
+        cwd=paths.ROOT,
+        env={"SOURCE_DATE_EPOCH": EPOCH},
+    )
+    for old in paths.DIST.glob("*.whl"):
+        old.unlink()
+    (fresh / target.name).replace(target)
+    shutil.rmtree(fresh)
+    stamp.write(key, [target])
+    say(f"built {target.relative_to(paths.ROOT)} ({target.stat().st_size / 1e3:.0f} kB)")
+    return target
+
+
+def main() -> int:
+    """Build, and name the wheel."""
+    say(str(build_wheel().relative_to(paths.ROOT)))
+    return 0
+
+
+if __name__ == "__main__":
+    run(main)
