@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from tensorcommons.errors import InvalidWeights
-from tensorcommons.hub.sources import FileMissingError, Source
+from ..errors import InvalidWeights
+from .sources import FileMissingError, Source
 
 
 async def read_json(source: Source, file: str) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import http.client
 import socket
 from urllib.parse import urljoin, urlsplit
 
-from tensorcommons.errors import DownloadError
+from ..errors import DownloadError
 
 TIMEOUT = 30.0  # seconds without a byte
 REDIRECTS = 10

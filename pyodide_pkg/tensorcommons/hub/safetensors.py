@@ -17,8 +17,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from tensorcommons.errors import InvalidWeights
-from tensorcommons.hub.streams import ShortReadError, Stream
+
+from ..errors import InvalidWeights
+from .streams import ShortReadError, Stream
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping

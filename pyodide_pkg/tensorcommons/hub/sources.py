@@ -28,8 +28,8 @@ from pathlib import Path
 from typing import BinaryIO, Protocol
 from urllib.parse import quote, unquote, urlsplit, urlunsplit
 
-from tensorcommons.errors import DownloadError, InvalidWeights
-from tensorcommons.hub.streams import Body, MemoryBody, OnBytes, Stream
+from ..errors import DownloadError, InvalidWeights
+from .streams import Body, MemoryBody, OnBytes, Stream
 
 PUBLIC_ENDPOINT = "https://huggingface.co"
 REPOSITORY = re.compile(r"(?P<repo>[\w][\w.-]*/[\w][\w.-]*)(?:@(?P<revision>[\w][\w./-]*))?", re.ASCII)
@@ -259,10 +259,10 @@ class _Response(Body, Protocol):
 
 async def _request(url: str, headers: dict[str, str]) -> _Response:
     if sys.platform == "emscripten":
-        from tensorcommons.bridge.http import open_fetch
+        from ..bridge.http import open_fetch
 
         return await open_fetch(url, headers)
-    from tensorcommons.hub.native_http import open_native
+    from .native_http import open_native
 
     return await open_native(url, headers)
 

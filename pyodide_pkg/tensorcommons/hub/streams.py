@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol, Self
 
-from tensorcommons.errors import DownloadError
+from ..errors import DownloadError
 
 if TYPE_CHECKING:
     from types import TracebackType

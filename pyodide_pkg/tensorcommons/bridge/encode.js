@@ -1,0 +1,29 @@
+// A batch of texts to token ids in one call from Python, because each call through a proxy costs more than a short text.
+// Imports nothing (it is also loaded from a data: URL): the @huggingface/tokenizers module comes in as an argument.
+
+/** A tokenizer from the text of tokenizer.json and tokenizer_config.json. */
+export function create(tokenizers, tokenizerJson, configJson) {
+  return new tokenizers.Tokenizer(JSON.parse(tokenizerJson), JSON.parse(configJson));
+}
+
+/**
+ * The ids of each text, without special tokens, padding or truncation: those are decided in Python.
+ * @param {string} textsJson an array of n strings
+ * @returns {Int32Array} n lengths, then the ids of all texts one after another
+ */
+export function encodeBatch(tokenizer, textsJson) {
+  const rows = JSON.parse(textsJson).map((text) => tokenizer.encode(text, { add_special_tokens: false }).ids);
+  const packed = new Int32Array(rows.reduce((total, ids) => total + ids.length, rows.length));
+  let offset = rows.length;
+  rows.forEach((ids, row) => {
+    packed[row] = ids.length;
+    packed.set(ids, offset);
+    offset += ids.length;
+  });
+  return packed;
+}
+
+/** The tokens of an array of ids, as JSON; null for an id that the vocabulary does not have. */
+export function tokensOf(tokenizer, idsJson) {
+  return JSON.stringify(JSON.parse(idsJson).map((id) => tokenizer.id_to_token(id) ?? null));
+}

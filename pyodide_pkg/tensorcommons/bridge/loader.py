@@ -1,0 +1,61 @@
+"""How JavaScript gets in: registered by the page, or imported from the files inside the package.
+
+A page with a strict Content-Security-Policy lets nothing be imported from strings, so its worker imports our files by
+URL and registers them before Python starts::
+
+    pyodide.registerJsModule("tensorcommons_js", {tokenizers: <namespace>, encode: <namespace>, webgpu: <namespace>})
+
+Everywhere else (a notebook, plain Pyodide, Node) the packaged file is imported as a ``data:`` URL, which Chromium,
+Firefox and Node all take. Such a module has no address of its own, so our files import nothing.
+"""
+
+from __future__ import annotations
+
+import base64
+import sys
+from importlib import resources
+from typing import Any
+
+from ..errors import DeviceUnavailable
+
+_loaded: dict[str, Any] = {}
+
+
+async def load_js_module(name: str, packaged_path: str) -> Any:
+    """The namespace of JavaScript module ``name`` (a proxy that lives as long as the program).
+
+    ``packaged_path`` is the file's place in ``bridge/``, for where the page registered nothing under that name.
+    Raises ``DeviceUnavailable`` where there is no JavaScript, or where it may not be loaded.
+    """
+    if name not in _loaded:
+        _loaded[name] = _registered(name) or await _packaged(name, packaged_path)
+    return _loaded[name]
+
+
+def _registered(name: str) -> Any:
+    try:
+        import tensorcommons_js
+    except ImportError:
+        return None
+    return getattr(tensorcommons_js, name, None)
+
+
+async def _packaged(name: str, path: str) -> Any:
+    if sys.platform != "emscripten":
+        raise DeviceUnavailable("javascript", f"{name} runs in JavaScript, and this is CPython without it: use Pyodide")
+    from pyodide.code import run_js
+    from pyodide.ffi import JsException
+
+    try:
+        source = resources.files("tensorcommons.bridge").joinpath(path).read_bytes()
+    except FileNotFoundError:
+        raise DeviceUnavailable("javascript", f"the package was built without bridge/{path}") from None
+    try:
+        load = run_js("(url) => import(url)")
+        return await load("data:text/javascript;base64," + base64.b64encode(source).decode())
+    except JsException as error:
+        raise DeviceUnavailable(
+            "javascript",
+            f"bridge/{path} was refused ({error.message}). Under a Content-Security-Policy, register it by URL: "
+            f'pyodide.registerJsModule("tensorcommons_js", {{{name}: ...}})',
+        ) from None

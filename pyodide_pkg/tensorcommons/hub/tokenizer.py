@@ -1,0 +1,327 @@
+"""Text to token ids, exactly as the model was trained with: ``tokenizer.json`` through ``@huggingface/tokenizers``.
+
+The JavaScript library turns each text into ids. What belongs to a batch is done here, in NumPy: truncation, special
+tokens, padding. ``tokenizer.json`` may carry truncation and padding of its own, left over from a training run (the one
+of all-MiniLM-L6-v2 pads everything to 128); as in ``transformers`` they are not applied.
+
+The longest input is, unless the caller says otherwise, the least of what these files state:
+
+- ``max_seq_length`` of ``sentence_bert_config.json`` (what a sentence-transformers model was trained with). It is only
+  looked for beside a bare encoder (``architectures`` ends in ``Model``), because in a browser asking for a file that is
+  not there leaves a 404 in the console;
+- ``model_max_length`` of ``tokenizer_config.json``;
+- ``max_position_embeddings`` of ``config.json``.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+import numpy as np
+
+from ..errors import InvalidWeights, ShapeMismatch
+from .config import parse_json, read_json, read_optional_json
+from .sources import FileMissingError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from .sources import Source
+
+    Ids = NDArray[np.int32]
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """A batch, ready for a model: three int32 arrays of shape ``[texts, length]``."""
+
+    input_ids: Ids
+    attention_mask: Ids
+    token_type_ids: Ids
+
+    def as_inputs(self) -> dict[str, Ids]:
+        """The arrays by the names that the models take them by."""
+        return {
+            "input_ids": self.input_ids,
+            "attention_mask": self.attention_mask,
+            "token_type_ids": self.token_type_ids,
+        }
+
+
+class Engine(Protocol):
+    """The part that runs in JavaScript; see ``bridge/tokenizers.py``."""
+
+    def encode(self, texts: list[str]) -> tuple[Ids, Ids]:
+        """``(lengths [n], ids of all texts in a row)``, without special tokens."""
+        ...
+
+    def tokens(self, ids: list[int]) -> list[str | None]:
+        """The token of each id, or None."""
+        ...
+
+    def close(self) -> None:
+        """Free it."""
+        ...
+
+
+@dataclass(frozen=True)
+class Template:
+    """Where the special tokens go. A part is ``(ids, type_id)``, with ``"A"`` or ``"B"`` for a text's own ids."""
+
+    single: tuple[tuple[Any, int], ...]
+    pair: tuple[tuple[Any, int], ...]
+
+    def added(self, *, paired: bool) -> int:
+        """How many special tokens an input gets."""
+        return sum(len(part) for part, _ in (self.pair if paired else self.single) if not isinstance(part, str))
+
+    def apply(self, first: Ids, second: Ids | None) -> tuple[Ids, Ids]:
+        """``(ids, type ids)`` of one input."""
+        texts = {"A": first, "B": second}
+        ids: list[Ids] = [np.zeros(0, np.int32)]
+        types: list[Ids] = [np.zeros(0, np.int32)]
+        for part, type_id in self.single if second is None else self.pair:
+            piece = texts[part] if isinstance(part, str) else np.array(part, np.int32)
+            assert piece is not None
+            ids.append(piece)
+            types.append(np.full(len(piece), type_id, np.int32))
+        return np.concatenate(ids), np.concatenate(types)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the files say about a batch. ``max_length`` None: no limit is stated anywhere."""
+
+    template: Template
+    max_length: int | None
+    pad_id: int
+    pad_type_id: int
+    mask_id: int | None
+    pad_left: bool
+    truncate_left: bool
+
+
+class Tokenizer:
+    """Turns texts into ids and back; ``pad_id``, ``mask_id`` and ``max_length`` are what the files say (or None)."""
+
+    def __init__(self, engine: Engine, settings: Settings, file: str = "tokenizer.json") -> None:
+        self._engine = engine
+        self._settings = settings
+        self._file = file
+        self.pad_id = settings.pad_id
+        self.mask_id = settings.mask_id
+        self.max_length = settings.max_length
+
+    @classmethod
+    async def from_source(cls, source: Source, config: dict[str, Any] | None = None) -> Tokenizer:
+        """The tokenizer of ``source``; ``config`` spares reading its ``config.json`` again.
+
+        Raises ``FileMissingError`` (a ``DownloadError``) where it has no ``tokenizer.json``, ``InvalidWeights`` for one
+        that is damaged, ``DeviceUnavailable`` where there is no JavaScript.
+        """
+        from ..bridge.tokenizers import create_tokenizer
+
+        file = f"{source.name}/tokenizer.json"
+        try:
+            raw = await source.read("tokenizer.json")
+        except FileMissingError as error:
+            raise FileMissingError(error.url, f"without this file text cannot become tokens ({error.reason})") from None
+        table = parse_json(raw, file)
+        options = await read_optional_json(source, "tokenizer_config.json") or {}
+        if config is None:
+            config = await read_json(source, "config.json")
+        sentence: dict[str, Any] | None = None
+        if any(str(name).endswith("Model") for name in config.get("architectures") or ()):
+            sentence = await read_optional_json(source, "sentence_bert_config.json")
+        settings = read_settings(table, options, config, sentence or {}, file)
+        engine = await create_tokenizer(raw.decode("utf-8-sig"), json.dumps(options), file)
+        return cls(engine, settings, file)
+
+    def encode_batch(
+        self,
+        texts: Sequence[str],
+        pairs: Sequence[str] | None = None,
+        max_length: int | None = None,
+        padding: Literal["longest"] | int | None = "longest",
+        truncation: bool = True,
+    ) -> Encoding:
+        """``texts`` (each with the text of ``pairs`` at its place) as one batch.
+
+        ``max_length`` counts special tokens; None is the tokenizer's own. ``padding`` to the longest of the batch, to a
+        number, or None for texts that are known to be of one length. A character that is no Unicode (a lone
+        surrogate) counts as U+FFFD. Raises ``ShapeMismatch`` where the sizes do not go together.
+        """
+        if isinstance(texts, str) or isinstance(pairs, str):
+            raise TypeError("texts and pairs are sequences of strings, not one string")
+        if pairs is not None and len(pairs) != len(texts):
+            raise ShapeMismatch(f"{len(texts)} texts and {len(pairs)} pairs: every text needs one")
+        rows = self._encode([*texts, *(pairs or ())])
+        seconds: Sequence[Ids | None] = [None] * len(texts) if pairs is None else rows[len(texts) :]
+        limit = self._limit(max_length, paired=pairs is not None) if truncation else None
+        inputs = [self._input(first, second, limit) for first, second in zip(rows, seconds, strict=False)]
+        return self._pad(inputs, padding)
+
+    def convert_ids_to_tokens(self, ids: Sequence[int]) -> list[str]:
+        """The token of each id. Raises ``InvalidWeights`` for an id outside the vocabulary."""
+        numbers = [int(value) for value in ids]
+        tokens: list[str] = []
+        for value, token in zip(numbers, self._engine.tokens(numbers), strict=True):
+            if token is None:
+                raise InvalidWeights(self._file, f"no token has id {value}: not this model's tokenizer?")
+            tokens.append(token)
+        return tokens
+
+    def close(self) -> None:
+        """Free the JavaScript side; a second call does nothing."""
+        self._engine.close()
+
+    def _encode(self, texts: list[str]) -> list[Ids]:
+        lengths, ids = self._engine.encode([_well_formed(text) for text in texts])
+        return np.split(ids, np.cumsum(lengths)[:-1]) if texts else []
+
+    def _limit(self, max_length: int | None, *, paired: bool) -> int | None:
+        limit = self.max_length if max_length is None else max_length
+        if limit is None:
+            return None
+        added = self._settings.template.added(paired=paired)
+        if limit < added:
+            raise ShapeMismatch(f"max_length {limit} has no room for the {added} special tokens of an input")
+        return limit - added
+
+    def _input(self, first: Ids, second: Ids | None, limit: int | None) -> tuple[Ids, Ids]:
+        if limit is not None:
+            keep, keep_second = longest_first(len(first), 0 if second is None else len(second), limit)
+            first = self._cut(first, keep)
+            second = None if second is None else self._cut(second, keep_second)
+        return self._settings.template.apply(first, second)
+
+    def _cut(self, ids: Ids, keep: int) -> Ids:
+        return ids[len(ids) - keep :] if self._settings.truncate_left else ids[:keep]
+
+    def _pad(self, inputs: list[tuple[Ids, Ids]], padding: Literal["longest"] | int | None) -> Encoding:
+        lengths = [len(ids) for ids, _ in inputs]
+        width = max(lengths, default=0)
+        if padding is None and min(lengths, default=0) != width:
+            raise ShapeMismatch(f"texts of {min(lengths)} to {width} tokens make no batch without padding")
+        if isinstance(padding, int):
+            if width > padding:
+                raise ShapeMismatch(f"a text of {width} tokens is longer than padding={padding}: pass max_length too")
+            width = padding
+        shape = (len(inputs), width)
+        encoding = Encoding(
+            np.full(shape, self.pad_id, np.int32),
+            np.zeros(shape, np.int32),
+            np.full(shape, self._settings.pad_type_id, np.int32),
+        )
+        for row, (ids, types) in enumerate(inputs):
+            place = slice(width - len(ids), None) if self._settings.pad_left else slice(len(ids))
+            encoding.input_ids[row, place] = ids
+            encoding.attention_mask[row, place] = 1
+            encoding.token_type_ids[row, place] = types
+        return encoding
+
+
+def longest_first(first: int, second: int, limit: int) -> tuple[int, int]:
+    """How many tokens of two texts stay when together they may have ``limit``: the longer one gives way first.
+
+    To the token what the Rust ``tokenizers`` keep: where both must shrink, an odd token goes to the longer one, and to
+    the second where they are of one length.
+    """
+    if first + second <= limit:
+        return first, second
+    short, long = sorted((first, second))
+    long = max(short, limit - short)
+    if short + long > limit:
+        short, long = limit // 2, limit - limit // 2
+    return (long, short) if first > second else (short, long)
+
+
+def read_settings(
+    table: dict[str, Any], options: dict[str, Any], config: dict[str, Any], sentence: dict[str, Any], file: str
+) -> Settings:
+    """What ``tokenizer.json``, ``tokenizer_config.json``, ``config.json`` and ``sentence_bert_config.json`` say.
+
+    Raises ``InvalidWeights(file)`` for a ``tokenizer.json`` with special tokens that cannot be understood.
+    """
+    limits = (sentence.get("max_seq_length"), options.get("model_max_length"), config.get("max_position_embeddings"))
+    stated = [value for value in limits if isinstance(value, int) and value > 0]
+    padding = table.get("padding")
+    pad_id = _token_id(table, options.get("pad_token"))
+    if pad_id is None and isinstance(padding, dict):
+        pad_id = padding.get("pad_id")
+    if pad_id is None:
+        pad_id = config.get("pad_token_id")
+    return Settings(
+        template=read_template(table.get("post_processor"), file),
+        max_length=min(stated, default=None),
+        pad_id=pad_id if isinstance(pad_id, int) else 0,
+        pad_type_id=int(options.get("pad_token_type_id") or 0),
+        mask_id=_token_id(table, options.get("mask_token")),
+        pad_left=options.get("padding_side") == "left",
+        truncate_left=options.get("truncation_side") == "left",
+    )
+
+
+def read_template(post_processor: object, file: str) -> Template:
+    """The ``post_processor`` of ``tokenizer.json`` as a template. Raises ``InvalidWeights``."""
+    try:
+        return _template(post_processor)
+    except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
+        raise InvalidWeights(file, f"post_processor cannot be understood: {error!r}") from None
+
+
+def _template(processor: Any) -> Template:
+    kind = None if processor is None else processor["type"]
+    if kind == "Sequence":
+        adding = [part for part in processor["processors"] if part["type"] != "ByteLevel"]
+        if len(adding) > 1:
+            raise ValueError(f"{len(adding)} processors that add tokens")
+        return _template(adding[0] if adding else None)
+    if kind is None or kind == "ByteLevel":
+        return Template((("A", 0),), (("A", 0), ("B", 1)))
+    if kind in ("BertProcessing", "RobertaProcessing"):
+        cls, sep = (int(processor["cls"][1]),), (int(processor["sep"][1]),)
+        single: tuple[tuple[Any, int], ...] = ((cls, 0), ("A", 0), (sep, 0))
+        if kind == "BertProcessing":
+            return Template(single, (*single, ("B", 1), (sep, 1)))
+        return Template(single, (*single, (sep, 0), ("B", 0), (sep, 0)))
+    if kind == "TemplateProcessing":
+        special = processor["special_tokens"]
+        return Template(_parts(processor["single"], special, "A"), _parts(processor["pair"], special, "AB"))
+    raise ValueError(f"type {kind!r} is not known")
+
+
+def _parts(items: list[Any], special: dict[str, Any], texts: str) -> tuple[tuple[Any, int], ...]:
+    parts: list[tuple[Any, int]] = []
+    for item in items:
+        ((kind, value),) = item.items()
+        if kind == "SpecialToken":
+            parts.append((tuple(int(number) for number in special[value["id"]]["ids"]), int(value["type_id"])))
+        elif kind == "Sequence" and value["id"] in texts:
+            parts.append((value["id"], int(value["type_id"])))
+        else:
+            raise ValueError(f"part {item!r}")
+    return tuple(parts)
+
+
+def _token_id(table: dict[str, Any], token: object) -> int | None:
+    """The id of a token that ``tokenizer_config.json`` names, as a string or as ``{"content": ...}``."""
+    content = token.get("content") if isinstance(token, dict) else token
+    for added in table.get("added_tokens") or ():
+        if isinstance(added, dict) and added.get("content") == content and isinstance(added.get("id"), int):
+            return int(added["id"])
+    model = table.get("model")
+    vocabulary = model.get("vocab") if isinstance(model, dict) else None
+    found = vocabulary.get(content) if isinstance(vocabulary, dict) else None
+    return found if isinstance(found, int) else None
+
+
+def _well_formed(text: str) -> str:
+    """``text`` with lone surrogates as U+FFFD; two that form a pair become the character that they stand for."""
+    if text.isascii():
+        return text
+    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
