@@ -5,9 +5,9 @@ What runs before the virtual environment exists (setup and what it imports) uses
 
 import sys
 
-# Before anything with newer syntax is imported, so that an old Python says so in words.
-if sys.version_info < (3, 11):
+# Before anything with newer syntax is imported, and itself in old syntax, so that an old Python says so in words.
+if sys.version_info < (3, 11):  # noqa: UP036
     sys.exit(
-        "error: tensorcommons needs Python 3.11 or newer, this is %d.%d: name another with 'make PYTHON=/path/to/python3'."  # noqa: UP031 (an old Python must parse this)
-        % sys.version_info[:2]
+        "error: tensorcommons needs Python 3.11 or newer, this is %d.%d: "  # noqa: UP031
+        "name another with 'make PYTHON=/path/to/python3'." % sys.version_info[:2]
     )

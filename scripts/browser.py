@@ -1,8 +1,8 @@
 """Which browser the tests and the demo's checks run: the one a person names, the npm Chromium, or an installed one.
 
-    from scripts.browser import find_browser
-    browser = find_browser()
-    playwright.chromium.launch(executable_path=browser.path, args=list(browser.flags), env=browser.environment())
+from scripts.browser import find_browser
+browser = find_browser()
+playwright.chromium.launch(executable_path=browser.path, args=list(browser.flags), env=browser.environment())
 """
 
 from __future__ import annotations

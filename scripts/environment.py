@@ -41,9 +41,7 @@ def ensure_venv() -> None:
             "then run this again."
         )
     shutil.rmtree(paths.VENV, ignore_errors=True)
-    made = subprocess.run(
-        [sys.executable, "-m", "venv", str(paths.VENV)], capture_output=True, text=True, check=False
-    )
+    made = subprocess.run([sys.executable, "-m", "venv", str(paths.VENV)], capture_output=True, text=True, check=False)
     if made.returncode != 0:
         last = (made.stdout + made.stderr).strip().splitlines()[-1:] or ["no message"]
         raise SetupError(f"making the virtual environment {paths.VENV} failed ({last[0]}): remove it and try again.")
@@ -59,7 +57,9 @@ def ensure_venv() -> None:
 def record_venv() -> None:
     """Stamp the virtual environment as complete."""
     key = key_of(LOCK, str(paths.VENV), f"{sys.version_info.major}.{sys.version_info.minor}")
-    _venv_stamp.write(key, [paths.VENV / "pyvenv.cfg", *sorted(paths.VENV.glob("lib/*/site-packages/*.dist-info/RECORD"))])
+    _venv_stamp.write(
+        key, [paths.VENV / "pyvenv.cfg", *sorted(paths.VENV.glob("lib/*/site-packages/*.dist-info/RECORD"))]
+    )
 
 
 def ensure_npm() -> None:
@@ -86,8 +86,10 @@ def ensure_npm() -> None:
 
     cache = paths.CACHE / "npm-cache"
     run_quietly(
-        [npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--engine-strict=false", "--loglevel=http"]
-        + [f"--cache={cache}"],
+        [
+            *(npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund"),
+            *("--engine-strict=false", "--loglevel=http", f"--cache={cache}"),
+        ],
         what="installing the npm packages of package-lock.json",
         remedy="check the network connection or npm's configured registry, then run this again.",
         cwd=paths.NPM,
@@ -109,5 +111,13 @@ def _npm_files() -> Iterator[Path]:
     yield from sorted(paths.NODE_MODULES.glob("*/package.json"))
     yield from sorted(paths.NODE_MODULES.glob("@*/*/package.json"))
     # What the site, the wheel and the browser are made of is watched file by file.
-    for folder in ("pyodide", "comlink/dist/esm", "uplot/dist", "@huggingface/tokenizers/dist", "@sparticuz/chromium/bin"):
-        yield from sorted(p for p in (paths.NODE_MODULES / folder).iterdir() if p.is_file() and p.name != "package.json")
+    for folder in (
+        "pyodide",
+        "comlink/dist/esm",
+        "uplot/dist",
+        "@huggingface/tokenizers/dist",
+        "@sparticuz/chromium/bin",
+    ):
+        yield from sorted(
+            p for p in (paths.NODE_MODULES / folder).iterdir() if p.is_file() and p.name != "package.json"
+        )

@@ -32,7 +32,6 @@ ATTEMPTS = 4  # a connection that is cut is resumed this often before the next s
 CHUNK = 1 << 18
 
 
-
 class SourceFailed(Exception):
     """This source did not give the file; the message says why, the next source is asked."""
 

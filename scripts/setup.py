@@ -1,39 +1,27 @@
 """Makes a checkout ready: packages, data files, models and browser, all below .cache, each step only if it must.
 
-    python3 -m scripts.setup
+python3 -m scripts.setup
 """
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import time
 from typing import TYPE_CHECKING
 
 from scripts import chromium, environment, models, paths, pip
 from scripts.console import run, say
 from scripts.fetch import Fetcher
-from scripts.pins import FilePin, WheelPin, load_pins
+from scripts.lock import one_at_a_time
+from scripts.pins import load_pins
 from scripts.stamps import Stamp, key_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
     from pathlib import Path
 
+    from scripts.pins import FilePin, WheelPin
+
 PINS_FILE = paths.ROOT / "scripts" / "pins.toml"
-
-
-@contextlib.contextmanager
-def one_at_a_time() -> Iterator[None]:
-    """Hold the cache folder: a second set-up in the same checkout waits for the first."""
-    paths.CACHE.mkdir(parents=True, exist_ok=True)
-    with (paths.CACHE / "lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            say("another set-up of this checkout is running: waiting for it")
-            fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
 
 
 def ensure_downloads(pins: Sequence[FilePin]) -> None:

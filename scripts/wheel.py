@@ -1,6 +1,6 @@
 """Builds dist/tensorcommons-<version>-py3-none-any.whl; equal sources give equal bytes.
 
-    .cache/venv/bin/python -m scripts.wheel
+.cache/venv/bin/python -m scripts.wheel
 """
 
 from __future__ import annotations
@@ -8,12 +8,16 @@ from __future__ import annotations
 import shutil
 import sys
 import tomllib
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from scripts import paths
 from scripts.console import run, say
+from scripts.lock import one_at_a_time
 from scripts.stamps import Stamp, key_of
 from scripts.tools import run_quietly
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 PYPROJECT = paths.ROOT / "pyproject.toml"
 
@@ -52,9 +56,10 @@ def build_wheel() -> Path:
         cwd=paths.ROOT,
         env={"SOURCE_DATE_EPOCH": EPOCH},
     )
-    for old in paths.DIST.glob("*.whl"):
-        old.unlink()
     (fresh / target.name).replace(target)
+    for other in paths.DIST.glob("*.whl"):
+        if other != target:  # of an earlier version
+            other.unlink()
     shutil.rmtree(fresh)
     stamp.write(key, [target])
     say(f"built {target.relative_to(paths.ROOT)} ({target.stat().st_size / 1e3:.0f} kB)")
@@ -63,7 +68,8 @@ def build_wheel() -> Path:
 
 def main() -> int:
     """Build, and name the wheel."""
-    say(str(build_wheel().relative_to(paths.ROOT)))
+    with one_at_a_time():
+        say(str(build_wheel().relative_to(paths.ROOT)))
     return 0
 
 

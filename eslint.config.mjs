@@ -1,0 +1,48 @@
+// The JavaScript of the page, of the package's bridge and of the tools. Set-up puts ESLint into .cache/npm, so its
+// parts are looked up there.
+import { createRequire } from "node:module";
+
+const require = createRequire(new URL(".cache/npm/package.json", import.meta.url));
+const js = require("@eslint/js");
+const globals = require("globals");
+
+export default [
+  { ignores: [".cache/", "dist/", "**/vendor/", "node_modules/"] },
+  js.configs.recommended,
+  {
+    languageOptions: { ecmaVersion: 2024, sourceType: "module" },
+    linterOptions: { reportUnusedDisableDirectives: "error" },
+    rules: {
+      "curly": ["error", "multi-line"],
+      "eqeqeq": ["error", "always", { null: "ignore" }], // `== null` is the idiom for null or undefined
+      "no-eval": "error", // the page's CSP forbids what these three forbid
+      "no-implied-eval": "error",
+      "no-new-func": "error",
+      "no-implicit-coercion": ["error", { boolean: false }],
+      "no-shadow": "error",
+      "no-unused-vars": ["error", { argsIgnorePattern: "^_", caughtErrorsIgnorePattern: "^_" }],
+      "no-var": "error",
+      "object-shorthand": "error",
+      "prefer-const": "error",
+      "prefer-template": "error",
+      "require-atomic-updates": "off", // reports every await before an assignment
+    },
+  },
+  {
+    files: ["web/**/*.{js,mjs}"],
+    languageOptions: { globals: { ...globals.browser, ...globals.worker } },
+  },
+  {
+    // Runs in a page, in a worker and in Node.
+    files: ["pyodide_pkg/**/*.{js,mjs}"],
+    languageOptions: { globals: { ...globals["shared-node-browser"], ...globals.worker, GPUBufferUsage: "readonly", GPUMapMode: "readonly", GPUShaderStage: "readonly" } },
+  },
+  {
+    files: ["e2e/**/*.{js,mjs}"],
+    languageOptions: { globals: { ...globals.browser, ...globals.node } },
+  },
+  {
+    files: ["*.mjs", "scripts/**/*.mjs", "bench/**/*.{js,mjs}"],
+    languageOptions: { globals: globals.node },
+  },
+];

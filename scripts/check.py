@@ -1,0 +1,51 @@
+"""What CI runs first: format, lint, types, the JavaScript linter, and the test of the import arrows.
+
+    .cache/venv/bin/python -m scripts.check
+
+Every check runs, also after one failed, so that a person sees all there is to mend.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+from scripts import paths
+from scripts.console import SetupError, run, say
+from scripts.tools import find_node
+
+#: Checked for types; those that are not there yet are left out.
+TYPED = ("pyodide_pkg/tensorcommons", "scripts", "tests", "e2e", "bench")
+ARROWS = "tests/contract/test_imports.py"
+
+
+def commands() -> dict[str, list[str]]:
+    """The checks by name."""
+    python = [sys.executable, "-m"]
+    present = [name for name in TYPED if any((paths.ROOT / name).rglob("*.py"))]
+    checks = {
+        "ruff check": [*python, "ruff", "check", "--quiet", "."],
+        "ruff format": [*python, "ruff", "format", "--check", "--quiet", "."],
+        "mypy --strict": [*python, "mypy", *present],
+        "eslint": [find_node(), str(paths.NODE_MODULES / "eslint" / "bin" / "eslint.js"), "--max-warnings=0", "."],
+    }
+    if (paths.ROOT / ARROWS).exists():
+        checks["import arrows"] = [*python, "pytest", "-q", "--no-header", ARROWS]
+    return checks
+
+
+def main() -> int:
+    """Run all checks; the exit code is 1 if any failed."""
+    failed = []
+    for name, command in commands().items():
+        say(f"── {name}")
+        if subprocess.run(command, cwd=paths.ROOT, check=False, stdin=subprocess.DEVNULL).returncode != 0:
+            failed.append(name)
+    if failed:
+        raise SetupError(f"make check: {', '.join(failed)} failed; the lines above say where ('make format' may help).")
+    say("all checks passed")
+    return 0
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,190 @@
+"""Serves dist/site on 127.0.0.1 as a strict static host would, for `make demo` and for the browser tests.
+
+    .cache/venv/bin/python -m scripts.serve --port 8000 --open
+
+Range requests and conditional requests are Starlette's; here are only the MIME types, the headers and the port.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import errno
+import mimetypes
+import os
+import socket
+import sys
+import threading
+import time
+import webbrowser
+from typing import TYPE_CHECKING
+
+import uvicorn
+from starlette.applications import Starlette
+from starlette.datastructures import MutableHeaders
+from starlette.middleware import Middleware
+from starlette.routing import Mount
+from starlette.staticfiles import StaticFiles
+
+from scripts import paths
+from scripts.console import SetupError, run, say
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+    from pathlib import Path
+
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+HOST = "127.0.0.1"
+PORTS_TRIED = 20
+
+#: What the page is allowed to do. 'wasm-unsafe-eval' is Pyodide's: compiling WebAssembly counts as evaluation.
+CONTENT_SECURITY_POLICY = "; ".join(
+    (
+        "default-src 'none'",
+        "script-src 'self' 'wasm-unsafe-eval'",
+        "worker-src 'self'",
+        "connect-src 'self'",
+        "style-src 'self'",
+        "img-src 'self' data:",
+        "font-src 'self'",
+        "base-uri 'none'",
+        "form-action 'none'",
+    )
+)
+
+HEADERS: Mapping[str, str] = {
+    "Content-Security-Policy": CONTENT_SECURITY_POLICY,
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cache-Control": "no-cache",  # a site that was built again is seen at once; unchanged files answer 304
+}
+
+MIME_TYPES = {
+    ".js": "text/javascript",
+    ".mjs": "text/javascript",
+    ".json": "application/json",
+    ".map": "application/json",
+    ".safetensors": "application/octet-stream",
+    ".wasm": "application/wasm",
+    ".wgsl": "text/plain",
+    ".whl": "application/zip",
+}
+
+
+class HeadersMiddleware:
+    """Puts the same headers on every response, errors included."""
+
+    def __init__(self, app: ASGIApp, headers: Mapping[str, str]) -> None:
+        self._app = app
+        self._headers = headers
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on; add the headers when the response starts."""
+
+        async def send_with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                MutableHeaders(scope=message).update(self._headers)
+            await send(message)
+
+        await self._app(scope, receive, send_with_headers)
+
+
+def create_app(directory: Path, *, headers: Mapping[str, str] = HEADERS, prefix: str = "") -> ASGIApp:
+    """The ASGI app: a folder's files below `prefix` ("/name" as on GitHub Pages, or "" for the root)."""
+    for suffix, kind in MIME_TYPES.items():
+        mimetypes.add_type(kind, suffix)  # a system's own table may know less or say otherwise
+    return Starlette(
+        routes=[Mount(prefix or "/", StaticFiles(directory=directory, html=True))],
+        middleware=[Middleware(HeadersMiddleware, headers=headers)],
+    )
+
+
+def listen(port: int, *, tried: int = PORTS_TRIED) -> socket.socket:
+    """A listening socket on the first free port from `port` on; 0 is any free port.
+
+    Raises:
+        SetupError: all of them are busy, or the port may not be used.
+    """
+    for candidate in range(port, min(port + tried, 65536)) if port else [0]:
+        listener = socket.socket()
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind((HOST, candidate))
+            listener.listen(128)
+        except OSError as error:
+            listener.close()
+            if error.errno == errno.EADDRINUSE:
+                say(f"port {candidate} is busy")
+                continue
+            raise SetupError(
+                f"port {candidate} cannot be used ({error.strerror}): choose another with PORT=."
+            ) from error
+        return listener
+    raise SetupError(f"ports {port} to {port + tried - 1} are all busy: choose another with PORT=.")
+
+
+@contextlib.contextmanager
+def serve(
+    directory: Path,
+    port: int = 0,
+    *,
+    headers: Mapping[str, str] = HEADERS,
+    prefix: str = "",
+    wrap: Callable[[ASGIApp], ASGIApp] | None = None,
+) -> Iterator[str]:
+    """Serve a folder from a thread while the block runs; gives the URL of the folder, with a slash at the end.
+
+    Args:
+        directory: the folder.
+        port: where; 0 is any free port.
+        headers: on every response.
+        prefix: the path under which the folder appears.
+        wrap: puts an app of the caller's around the server, e.g. one that injects faults.
+    """
+    app = create_app(directory, headers=headers, prefix=prefix)
+    listener = listen(port)
+    server = uvicorn.Server(_config(wrap(app) if wrap else app))
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
+    thread.start()
+    try:
+        while not server.started and thread.is_alive():
+            time.sleep(0.005)
+        yield f"http://{HOST}:{listener.getsockname()[1]}{prefix}/"
+    finally:
+        server.should_exit = True
+        thread.join(5)
+        listener.close()
+
+
+def _config(app: ASGIApp) -> uvicorn.Config:
+    return uvicorn.Config(app, log_level="warning", lifespan="off", ws="none", timeout_graceful_shutdown=1)
+
+
+def has_screen() -> bool:
+    """True if a browser window can open here."""
+    if os.environ.get("CI"):
+        return False
+    return sys.platform == "darwin" or bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
+
+
+def main() -> int:
+    """Serve until Ctrl-C."""
+    parser = argparse.ArgumentParser(prog="python -m scripts.serve", description="Serve the built site on 127.0.0.1.")
+    parser.add_argument("--port", type=int, default=8000, help="first port to try (default 8000)")
+    parser.add_argument("--open", action="store_true", help="open the page in a browser where there is a screen")
+    arguments = parser.parse_args()
+    if not (paths.SITE / "manifest.json").is_file():
+        raise SetupError("dist/site is not built: run 'make site' or 'make demo'.")
+    listener = listen(arguments.port)
+    url = f"http://{HOST}:{listener.getsockname()[1]}/"
+    say(f"tensorcommons is at {url} (Ctrl-C ends)")
+    if arguments.open and has_screen():
+        webbrowser.open(url)  # the socket listens already: the page waits for the server, not the other way round
+    with contextlib.suppress(KeyboardInterrupt):
+        uvicorn.Server(_config(create_app(paths.SITE))).run(sockets=[listener])
+    return 0
+
+
+if __name__ == "__main__":
+    run(main)

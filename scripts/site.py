@@ -1,0 +1,168 @@
+"""Assembles dist/site: the static page with everything it loads, for any web server or GitHub Pages.
+
+    .cache/venv/bin/python -m scripts.site
+
+Nothing in it names a host, an absolute path or a header. Running it again copies what changed and removes what is
+stale.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from typing import TYPE_CHECKING
+
+from scripts import paths
+from scripts.console import run, say
+from scripts.lock import one_at_a_time
+from scripts.models import link_or_copy, load_models
+from scripts.pins import load_pins
+from scripts.setup import PINS_FILE
+from scripts.stamps import write_atomically
+from scripts.wheel import build_wheel, version
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+PYODIDE = paths.NODE_MODULES / "pyodide"
+PYODIDE_FILES = ("pyodide.mjs", "pyodide.asm.mjs", "pyodide.asm.wasm", "python_stdlib.zip", "pyodide-lock.json")
+
+#: Place in the site → file below node_modules.
+VENDOR = {
+    "vendor/comlink.min.mjs": "comlink/dist/esm/comlink.min.mjs",
+    "vendor/comlink.min.mjs.map": "comlink/dist/esm/comlink.min.mjs.map",
+    "vendor/comlink.LICENSE.txt": "comlink/LICENSE",
+    "vendor/uPlot.esm.js": "uplot/dist/uPlot.esm.js",
+    "vendor/uPlot.min.css": "uplot/dist/uPlot.min.css",
+    "vendor/uPlot.LICENSE.txt": "uplot/LICENSE",
+    "vendor/tokenizers.min.mjs": "@huggingface/tokenizers/dist/tokenizers.min.mjs",
+    "vendor/tokenizers.LICENSE.txt": "@huggingface/tokenizers/LICENSE",
+    "vendor/pyodide/pyodide.mjs.map": "pyodide/pyodide.mjs.map",
+    **{f"vendor/pyodide/{name}": f"pyodide/{name}" for name in PYODIDE_FILES},
+}
+
+#: What travels with the files but no page downloads.
+NOT_DOWNLOADED = (".map", ".txt", ".md", "LICENSE")
+
+LINK_FROM = 1_000_000  # bytes; larger files are hard links to the cache instead of copies
+
+
+def site_files(wheel: Path) -> dict[str, Path]:
+    """Every file that is copied as it is: place in the site → source."""
+    files: dict[str, Path] = {}
+    if paths.WEB.is_dir():
+        for path in sorted(paths.WEB.rglob("*")):
+            if path.is_file() and not any(part.startswith(".") for part in path.relative_to(paths.WEB).parts):
+                files[path.relative_to(paths.WEB).as_posix()] = path
+    for name, source in VENDOR.items():
+        files[name] = paths.NODE_MODULES / source
+    for pin in load_pins(PINS_FILE):
+        if pin.path.startswith("pyodide/"):
+            files[f"vendor/{pin.path}"] = paths.DOWNLOADS / pin.path
+    for path in sorted((paths.PACKAGE / "bridge").glob("*.js")):
+        files[f"bridge/{path.name}"] = path
+    files[f"wheel/{wheel.name}"] = wheel
+    for path in sorted(paths.MODELS.rglob("*")):
+        if path.is_file():
+            files[f"models/{path.relative_to(paths.MODELS).as_posix()}"] = path
+    return files
+
+
+def manifest(files: Mapping[str, Path], wheel: Path) -> dict[str, object]:
+    """What the page needs to know before it loads anything: versions, models, and the size of every download."""
+    sizes = {
+        name: path.stat().st_size
+        for name, path in sorted(files.items())
+        if name.startswith(("vendor/", "bridge/", "wheel/", "models/")) and not name.endswith(NOT_DOWNLOADED)
+    }
+    models = [
+        {
+            "id": model.id,
+            "title": model.title,
+            "task": model.task,
+            "base": model.base,
+            "bytes": sum(size for name, size in sizes.items() if name.startswith(f"models/{model.id}/")),
+        }
+        for model in load_models()
+    ]
+    return {
+        "version": version(),
+        "wheel": f"wheel/{wheel.name}",
+        "pyodide": json.loads((PYODIDE / "package.json").read_text())["version"],
+        "models": models,
+        "files": sizes,
+    }
+
+
+def notice() -> str:
+    """Where Pyodide's sources are: its npm package brings no licence file."""
+    package = json.loads((PYODIDE / "package.json").read_text())
+    return (
+        f"Pyodide {package['version']}, {package['license']}, unmodified: {package['homepage']}\n"
+        "The wheels beside this file carry their licences inside (*.dist-info).\n"
+    )
+
+
+def build_site() -> Path:
+    """Bring dist/site up to date."""
+    wheel = build_wheel()
+    files = site_files(wheel)
+    written = {
+        "manifest.json": json.dumps(manifest(files, wheel), indent=1).encode() + b"\n",
+        "vendor/pyodide/NOTICE.txt": notice().encode(),
+        ".nojekyll": b"",  # GitHub Pages serves the folder as it is
+    }
+    changed = _remove_stale({*files, *written})
+    for name, source in files.items():
+        target = paths.SITE / name
+        if not _is_same(source, target):
+            changed += 1
+            target.parent.mkdir(parents=True, exist_ok=True)
+            if source.stat().st_size >= LINK_FROM:
+                link_or_copy(source, target)
+            else:
+                target.unlink(missing_ok=True)
+                shutil.copy2(source, target)
+    for name, data in written.items():
+        target = paths.SITE / name
+        if not target.is_file() or target.read_bytes() != data:
+            changed += 1
+            write_atomically(target, data)
+    total = sum(path.stat().st_size for path in files.values())
+    where = paths.SITE.relative_to(paths.ROOT)
+    say(f"{where}: {len(files) + len(written)} files, {total / 1e6:.0f} MB, {changed} changed")
+    return paths.SITE
+
+
+def _is_same(source: Path, target: Path) -> bool:
+    try:
+        there = target.stat()
+    except OSError:
+        return False
+    wanted = source.stat()
+    return (there.st_size, there.st_mtime_ns) == (wanted.st_size, wanted.st_mtime_ns)
+
+
+def _remove_stale(names: set[str]) -> int:
+    removed = 0
+    # Longest first: a folder comes after what is in it.
+    for path in sorted(paths.SITE.rglob("*"), reverse=True):
+        if path.is_dir() and not path.is_symlink():
+            if not any(path.iterdir()):
+                path.rmdir()
+        elif path.relative_to(paths.SITE).as_posix() not in names:
+            path.unlink()
+            removed += 1
+    return removed
+
+
+def main() -> int:
+    """Build the wheel, then the site."""
+    with one_at_a_time():
+        build_site()
+    return 0
+
+
+if __name__ == "__main__":
+    run(main)
