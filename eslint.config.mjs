@@ -18,14 +18,11 @@ export default [
       "no-eval": "error", // the page's CSP forbids what these three forbid
       "no-implied-eval": "error",
       "no-new-func": "error",
-      "no-implicit-coercion": ["error", { boolean: false }],
       "no-shadow": "error",
       "no-unused-vars": ["error", { argsIgnorePattern: "^_", caughtErrorsIgnorePattern: "^_" }],
       "no-var": "error",
       "object-shorthand": "error",
       "prefer-const": "error",
-      "prefer-template": "error",
-      "require-atomic-updates": "off", // reports every await before an assignment
     },
   },
   {
