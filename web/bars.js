@@ -1,0 +1,17 @@
+// A list of labels with a bar and a number each: probabilities and term weights.
+import { h, vary } from "./dom.js";
+
+/** items: [{label, value, fraction 0..1, text}] */
+export function barList(items, label) {
+  return h("ol", { class: "bars", "aria-label": label }, ...items.map((item, index) => h("li", index === 0 ? { class: "top" } : {},
+    h("span", { class: "label" }, item.label),
+    vary(h("span", { class: "bar", "aria-hidden": "true" }), "--v", item.fraction.toFixed(4)),
+    h("span", { class: "num" }, item.text))));
+}
+
+export const scores = (row, label) => barList(
+  row.map(({ label: name, score }) => ({ label: name, fraction: score, text: score.toFixed(3) })), label);
+
+export function needs(title) {
+  return h("p", { class: "needs small" }, `Load ${title} to see this.`);
+}

@@ -1,0 +1,79 @@
+// Device bytes over time, with sharing and as separate copies would take them. uPlot draws; a line of text says the same.
+import "./language.js"; // before uPlot
+import uPlot from "./vendor/uPlot.esm.js";
+import { say } from "./dom.js";
+import { bytes, clock, megabytes } from "./format.js";
+
+const MOST = 1200; // points; beyond it every second old point goes
+const HEIGHT = 220;
+
+export class MemoryChart {
+  #place;
+  #caption;
+  #data = [[0], [0], [0]]; // seconds, with sharing, separate copies
+  #plot = null;
+
+  constructor(place, caption) {
+    this.#place = place;
+    this.#caption = caption;
+    this.#build();
+    new ResizeObserver(() => this.#plot.setSize({ width: this.#width(), height: HEIGHT })).observe(place);
+    addEventListener("themechange", () => this.#build());
+  }
+
+  add(report) {
+    if (this.#data[0].length >= MOST) this.#data = this.#data.map((column) => column.filter((_, i) => i % 2 === 0 || i > MOST / 2));
+    this.#data[0].push(performance.now() / 1000);
+    this.#data[1].push(report.device_bytes);
+    this.#data[2].push(report.device_bytes + report.saved_bytes);
+    this.#plot.setData(this.#data);
+    this.#say(null);
+  }
+
+  #width() {
+    return Math.max(200, this.#place.clientWidth);
+  }
+
+  #say(index) {
+    const [x, shared, separate] = this.#data;
+    const at = index ?? x.length - 1;
+    const when = index == null || at === x.length - 1 ? "Now" : `At ${clock(x[at])}`;
+    say(this.#caption, `${when}: ${bytes(shared[at])} with sharing, ${bytes(separate[at])} as separate copies.`);
+  }
+
+  #build() {
+    this.#plot?.destroy();
+    // uPlot paints on a canvas, which knows no CSS variables: the keys beside the chart carry the colours.
+    const colour = (selector) => getComputedStyle(document.querySelector(selector)).borderTopColor;
+    const style = getComputedStyle(this.#caption);
+    const axis = {
+      stroke: style.color,
+      font: `12px ${style.fontFamily}`,
+      grid: { stroke: getComputedStyle(this.#place).borderTopColor, width: 1 },
+      ticks: { show: false },
+    };
+    const stepped = uPlot.paths.stepped({ align: 1 });
+    this.#plot = new uPlot({
+      width: this.#width(),
+      height: HEIGHT,
+      legend: { show: false },
+      cursor: { y: false, points: { size: 7 }, drag: { x: false, y: false } },
+      scales: { x: { time: false }, y: { range: (_, low, high) => [0, Math.max(high * 1.1, 2 ** 20)] } },
+      axes: [
+        { ...axis, values: (_, ticks) => ticks.map(clock), space: 60 },
+        { ...axis, values: (_, ticks) => ticks.map((tick) => `${Math.round(megabytes(tick))} MB`), size: 68, incrs: increments() },
+      ],
+      series: [
+        {},
+        { stroke: colour(".key.with"), width: 2, paths: stepped, points: { show: false } },
+        { stroke: colour(".key.without"), width: 2, dash: [6, 4], paths: stepped, points: { show: false } },
+      ],
+      hooks: { setCursor: [(plot) => this.#say(plot.cursor.idx ?? null)] },
+    }, this.#data, this.#place);
+  }
+}
+
+// Whole megabytes of 2**20 on the axis.
+function increments() {
+  return [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000].map((step) => step * 2 ** 20);
+}

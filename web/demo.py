@@ -1,0 +1,244 @@
+"""The page's Python side: which models are loaded, what a panel shows, and what may be cancelled.
+
+Runs inside Pyodide in the worker. Requests and replies are JSON text, so nothing of Python's is kept alive by the
+page. A reply is {"value": ...}, {"error": {"type", "message"}} or {"cancelled": true}.
+"""
+
+import asyncio
+import json
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import tensorcommons as tc
+
+MINILM, SKILL, SPLADE = "all-MiniLM-L6-v2", "skill-head", "splade-tiny"
+HEADS = ("nli", "relevance", "polarity", "relation-type")
+PAIR_HEADS = ("nli", "relevance")
+TOP_TERMS = 20
+REPORT_EVERY = 0.1  # seconds; a load changes the report about a hundred times a second
+
+Send = Callable[[str], Any]
+
+
+class Demo:
+    """One manager, the models that the page loaded into it, and the tasks under way."""
+
+    def __init__(self, models_url: str, send_report: Send) -> None:
+        self._models_url = models_url
+        self._send_report = send_report
+        self._models: dict[str, Any] = {}
+        self._pipes: dict[tuple[str, str], Any] = {}
+        self._tasks: dict[str, asyncio.Future[Any]] = {}
+        self._loading = asyncio.Lock()  # one load at a time: the second finds what the first shared
+        self._running = asyncio.Lock()  # one run at a time: the time shown is the run's own
+        self._report: Any = None
+        self._report_due = False
+
+    # --- what the page calls ---
+
+    async def start(self) -> str:
+        """Open the devices: {kind: {"name", "is_software"} or {"missing": reason}}."""
+        return await _reply(self._start())
+
+    async def load(self, model_id: str, send_progress: Send) -> str:
+        """Load a model after those asked for earlier: {"name", "device"}."""
+        return await _reply(self._latest(f"load:{model_id}", lambda: self._load(model_id, send_progress)))
+
+    async def unload(self, model_id: str) -> str:
+        """Let a model go; the weights that others hold stay."""
+        return await _reply(self._unload(model_id))
+
+    async def run(self, panel: str, request: str, send_part: Send) -> str:
+        """Run a panel; a run of the same panel that is still under way is cancelled first."""
+        return await _reply(self._latest(f"run:{panel}", lambda: self._run(panel, json.loads(request), send_part)))
+
+    def cancel(self, key: str) -> None:
+        """Cancel "load:<model id>" or "run:<panel>", if it is under way."""
+        task = self._tasks.get(key)
+        if task is not None:
+            task.cancel()
+
+    # --- tasks ---
+
+    async def _latest(self, key: str, work: Callable[[], Awaitable[Any]]) -> Any:
+        earlier = self._tasks.get(key)
+
+        async def turn() -> Any:
+            if earlier is not None:
+                earlier.cancel()
+                await asyncio.wait([earlier])
+            return await work()
+
+        task = self._tasks[key] = asyncio.ensure_future(turn())
+        try:
+            return await task
+        finally:
+            if self._tasks.get(key) is task:
+                del self._tasks[key]
+
+    # --- devices and models ---
+
+    async def _start(self) -> dict[str, Any]:
+        devices = await tc.open_devices(prefer=("webgpu", "webnn", "cpu"))
+        self._manager = tc.TensorSharingManager(max_memory_mb=1024, devices=devices)
+        self._manager.subscribe(self._changed)
+        self._changed(self._manager.report())
+        answer = {}
+        for kind in ("webgpu", "webnn", "cpu"):
+            device = getattr(devices, kind)
+            if device is None:
+                answer[kind] = {"missing": devices.missing.get(kind, "no reason was given")}
+            else:
+                answer[kind] = {"name": device.name, "is_software": bool(device.is_software)}
+        return answer
+
+    async def _load(self, model_id: str, send_progress: Send) -> dict[str, Any]:
+        progress = _Progress(send_progress)
+        async with self._loading:
+            if model_id not in self._models:
+                self._models[model_id] = await tc.from_pretrained(
+                    self._models_url + model_id, manager=self._manager, device="auto", progress_callback=progress
+                )
+        model = self._models[model_id]
+        return {"name": model.name, "device": model.device.kind}
+
+    async def _unload(self, model_id: str) -> None:
+        model = self._models.pop(model_id, None)
+        if model is None:
+            return
+        for key, task in list(self._tasks.items()):
+            if key.startswith("run:"):  # a run may be using it; the page runs its panels again afterwards
+                task.cancel()
+                await asyncio.wait([task])
+        self._pipes = {key: pipe for key, pipe in self._pipes.items() if key[1] != model_id}
+        model.unload()
+
+    def _changed(self, report: Any) -> None:
+        self._report = report
+        if not self._report_due:
+            self._report_due = True
+            asyncio.get_running_loop().call_later(REPORT_EVERY, self._send)
+
+    def _send(self) -> None:
+        self._report_due = False
+        self._send_report(json.dumps(self._report.to_dict()))
+
+    # --- panels ---
+
+    async def _run(self, panel: str, request: dict[str, Any], send_part: Send) -> dict[str, Any]:
+        parts = self._sentence_parts if panel == "sentences" else self._pair_parts
+        used, notices = self._usable(request["texts"], MINILM if panel == "sentences" else SPLADE)
+        needed = 1 if panel == "sentences" else 2
+        if len(used) < needed:
+            hint = "Type a sentence to see results." if needed == 1 else "Type both sentences to see results."
+            return {"empty": True, "notices": [*notices, hint]}
+        send_part(json.dumps({"part": "notices", "notices": notices}))
+        stats: list[dict[str, Any]] = []
+        async with self._running:
+            for name, model_id, task, inputs, shape in parts([request["texts"][i] for i in used]):
+                if model_id not in self._models:
+                    send_part(json.dumps({"part": name, "needs": model_id}))
+                    continue
+                pipe = await self._pipe(task, model_id)
+                started = time.perf_counter()
+                value = shape(await pipe(inputs))
+                stats.append(self._stats(model_id, time.perf_counter() - started))
+                send_part(json.dumps({"part": name, "rows": used, "value": value}))
+        return {"empty": False, "stats": _sum(stats)}
+
+    def _sentence_parts(self, texts: list[str]) -> list[tuple[str, str, str, Any, Callable[[Any], Any]]]:
+        return [
+            ("similarity", MINILM, "sentence-similarity", texts, lambda matrix: matrix.tolist()),
+            ("skill", SKILL, "text-classification", texts, lambda rows: [row[0]["score"] for row in rows]),
+        ]
+
+    def _pair_parts(self, texts: list[str]) -> list[tuple[str, str, str, Any, Callable[[Any], Any]]]:
+        pair = [tuple(texts)]
+        terms = ("terms", SPLADE, "sparse-embedding", texts, lambda rows: [row[:TOP_TERMS] for row in rows])
+        heads = [
+            (name, f"{SPLADE}-{name}", "text-classification", pair if name in PAIR_HEADS else texts, lambda rows: rows)
+            for name in HEADS
+        ]
+        return [*heads, terms]
+
+    async def _pipe(self, task: str, model_id: str) -> Any:
+        key = (task, model_id)
+        if key not in self._pipes:
+            self._pipes[key] = await tc.pipeline(task, self._models[model_id], manager=self._manager)
+        return self._pipes[key]
+
+    def _usable(self, texts: list[str], model_id: str) -> tuple[list[int], list[str]]:
+        """The rows that have text, and what to tell about the others and about text that is too long."""
+        names = [f"Sentence {i + 1}" for i in range(len(texts))] if model_id == MINILM else ["A", "B"]
+        used, notices = [], []
+        for i, text in enumerate(texts):
+            if not text.strip():
+                notices.append(f"{names[i]} is empty and left out.")
+                continue
+            used.append(i)
+            count, most = self._tokens(text, model_id)
+            if count > most:
+                notices.append(f"{names[i]} has {count:,} tokens; the model reads the first {most:,}.")
+        return used, notices
+
+    def _tokens(self, text: str, model_id: str) -> tuple[int, int]:
+        """How many tokens a text has and how many the model reads; a short text is not counted."""
+        tokenizer = next((m.tokenizer for i, m in self._models.items() if i.startswith(model_id) and m.tokenizer), None)
+        most = getattr(tokenizer, "max_length", None)
+        if tokenizer is None or most is None or len(text) < most // 2:
+            return 0, 0
+        return tokenizer.encode_batch([text], truncation=False).input_ids.shape[1], most
+
+    def _stats(self, model_id: str, seconds: float) -> dict[str, Any]:
+        last = self._manager.get_stats().get("last_run") or {}
+        return {
+            "device": self._models[model_id].device.kind,
+            "seconds": seconds,
+            **{name: int(last.get(name, 0)) for name in ("nodes", "dispatches", "js_calls")},
+        }
+
+
+class _Progress:
+    """Turns a load's events into one line of bytes: over all files when the load says so, else file by file."""
+
+    def __init__(self, send: Send) -> None:
+        self._send = send
+        self._sent = 0.0
+        self._files: dict[str, tuple[int, int]] = {}
+        self._overall = False
+
+    def __call__(self, event: dict[str, Any]) -> None:
+        status, loaded, total = event["status"], event.get("loaded") or 0, event.get("total") or 0
+        if status == "progress_total":
+            self._overall = True
+        elif status == "progress":
+            self._files[event["file"]] = (loaded, total)
+            if self._overall:
+                return
+            loaded = sum(done for done, _ in self._files.values())
+            total = sum(size for _, size in self._files.values())
+        else:
+            return
+        now = time.monotonic()
+        if now - self._sent < 0.05 and loaded < total:
+            return
+        self._sent = now
+        self._send(json.dumps({"loaded": loaded, "total": total, "shared": event.get("shared_bytes") or 0}))
+
+
+def _sum(stats: list[dict[str, Any]]) -> dict[str, Any] | None:
+    if not stats:
+        return None
+    total: dict[str, Any] = {key: sum(s[key] for s in stats) for key in ("seconds", "nodes", "dispatches", "js_calls")}
+    total["device"] = ", ".join(sorted({s["device"] for s in stats}))
+    return total
+
+
+async def _reply(work: Awaitable[Any]) -> str:
+    try:
+        return json.dumps({"value": await work})
+    except asyncio.CancelledError:
+        return json.dumps({"cancelled": True})
+    except Exception as error:
+        return json.dumps({"error": {"type": type(error).__name__, "message": str(error)}})

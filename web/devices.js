@@ -1,0 +1,31 @@
+// The device badges, with the reason for what is missing, and the banner when the CPU has to do the work.
+import { byId, h } from "./dom.js";
+
+const TITLES = { webgpu: "WebGPU", webnn: "WebNN", cpu: "CPU" };
+
+export function drawDevices(devices) {
+  byId("devices").replaceChildren(...Object.entries(TITLES).map(([kind, title]) => badge(kind, title, devices[kind])));
+  const reason = devices.webgpu.missing;
+  const banner = byId("fallback");
+  banner.hidden = !reason;
+  if (reason) {
+    banner.replaceChildren(
+      h("b", {}, "No WebGPU, so the CPU does the work. "),
+      `${sentence(reason)} NumPy in WebAssembly is slow: expect a model to take tens of times as long.`,
+    );
+  }
+}
+
+function badge(kind, title, device) {
+  const state = device.missing ? "missing" : device.is_software ? "software" : "present";
+  const detail = device.missing ? `missing: ${device.missing}` : device.name;
+  return h("li", { "data-kind": kind, "data-state": state },
+    h("b", {}, title), " ",
+    device.is_software ? h("span", { class: "chip" }, "software") : null, " ",
+    h("span", {}, detail));
+}
+
+const sentence = (text) => {
+  const words = text.trim();
+  return words.charAt(0).toUpperCase() + words.slice(1) + (/[.!?]$/.test(words) ? "" : ".");
+};

@@ -1,0 +1,21 @@
+// Numbers as people read them. 1 MB is 2**20 bytes, as in the Python API.
+
+const MB = 2 ** 20;
+
+/** 0 → "0 MB", 300 → "0.3 KB", 91e6 → "86.8 MB" */
+export function bytes(count) {
+  if (count === 0) return "0 MB";
+  if (count < 0.1 * MB) return `${(count / 1024).toFixed(1)} KB`;
+  return `${megabytes(count)} MB`;
+}
+
+/** The number alone, for "3.1 of 86.8 MB". */
+export const megabytes = (count) => (count / MB).toFixed(count >= 1000 * MB ? 0 : 1);
+
+export const seconds = (value) => (value < 9.95 ? `${value.toFixed(2)} s` : `${value.toFixed(1)} s`);
+
+export const percent = (fraction) => `${(100 * fraction).toFixed(fraction < 0.1 && fraction > 0 ? 1 : 0)} %`;
+
+export const clock = (value) => `${Math.floor(value / 60)}:${String(Math.floor(value % 60)).padStart(2, "0")}`;
+
+export const plural = (count, one, many = `${one}s`) => `${count.toLocaleString("en")} ${count === 1 ? one : many}`;

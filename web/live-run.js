@@ -1,0 +1,78 @@
+// A panel that runs by itself as a person types: waits for a pause, keeps only the latest run, says what is going on.
+import { h, role, say } from "./dom.js";
+import { plural, seconds } from "./format.js";
+
+const PAUSE = 350; // ms without a keystroke
+
+export class LiveRun {
+  #timer = 0;
+  #latest = 0;
+
+  /** calls: collect() → request or null, draw(part), run(request, onPart), cancel() */
+  constructor(panel, calls) {
+    this.panel = panel;
+    this.calls = calls;
+    role(panel, "cancel").addEventListener("click", () => calls.cancel());
+  }
+
+  soon(pause = PAUSE) {
+    clearTimeout(this.#timer);
+    this.#timer = setTimeout(() => this.#go(), pause);
+  }
+
+  async #go() {
+    const request = this.calls.collect();
+    if (!request) {
+      this.#state("idle", "");
+      return;
+    }
+    const number = ++this.#latest;
+    const current = () => number === this.#latest;
+    this.#state("running", "Running…");
+    role(this.panel, "error").replaceChildren();
+    try {
+      const answer = await this.calls.run(request, (part) => {
+        if (!current()) return;
+        if (part.part === "notices") this.#notices(part.notices);
+        else this.calls.draw(part);
+      });
+      if (!current()) return;
+      if (answer.cancelled) {
+        this.#state("cancelled", "Cancelled");
+      } else if (answer.empty) {
+        this.#notices(answer.notices);
+        this.calls.clear();
+        this.#state("empty", "");
+        say(role(this.panel, "stats"), "");
+      } else {
+        this.#stats(answer.stats);
+      }
+    } catch (failure) {
+      if (!current()) return;
+      this.#state("error", "Failed");
+      role(this.panel, "error").replaceChildren(h("b", {}, `${failure.name}. `), failure.message);
+    }
+  }
+
+  #stats(stats) {
+    this.#state(stats ? "done" : "idle", stats ? seconds(stats.seconds) : "");
+    say(role(this.panel, "stats"), stats
+      ? `${seconds(stats.seconds)} on ${stats.device} · ${plural(stats.nodes, "node")} · ${plural(stats.dispatches, "dispatch", "dispatches")} · ${plural(stats.js_calls, "JS call")}`
+      : "");
+  }
+
+  #notices(notices) {
+    const place = role(this.panel, "notices");
+    if (place.textContent !== notices.join("")) place.replaceChildren(...notices.map((text) => h("p", {}, text)));
+  }
+
+  #state(state, words) {
+    const cancel = role(this.panel, "cancel");
+    const running = state === "running";
+    this.panel.dataset.state = state;
+    role(this.panel, "results").setAttribute("aria-busy", String(running));
+    if (!running && document.activeElement === cancel) this.panel.querySelector("textarea, input")?.focus();
+    cancel.hidden = !running;
+    say(role(this.panel, "status"), words);
+  }
+}

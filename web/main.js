@@ -1,0 +1,87 @@
+// Wires the page: starts the worker, hands its reports to what draws them, and the person's acts to it.
+import * as Comlink from "./vendor/comlink.min.mjs";
+import { BootView } from "./boot.js";
+import { MemoryChart } from "./chart.js";
+import { drawDashboard } from "./dashboard.js";
+import { drawDevices } from "./devices.js";
+import { byId, say } from "./dom.js";
+import { seconds } from "./format.js";
+import { ModelCards } from "./model-cards.js";
+import { PairPanel } from "./pair.js";
+import { SentencesPanel } from "./sentences.js";
+import { TensorsTable } from "./tensors-table.js";
+
+const boot = new BootView(byId("boot"), start);
+const chart = new MemoryChart(byId("chart"), byId("chart-now"));
+const tensors = new TensorsTable(byId("tensors"));
+let remote = null;
+let worker = null;
+
+const cards = new ModelCards(byId("models"), {
+  load: (id, onProgress) => remote.load(id, Comlink.proxy(onProgress)),
+  unload: (id) => remote.unload(id),
+  cancel: (id) => remote.cancel(`load:${id}`),
+  changed: (id) => { for (const panel of [sentences, pair]) if (panel.uses(id)) panel.runs.soon(0); },
+});
+const calls = {
+  run: (panel, request, onPart) => remote.run(panel, request, Comlink.proxy(onPart)),
+  cancel: (panel) => remote.cancel(`run:${panel}`),
+  title: (id) => cards.title(id),
+};
+const sentences = new SentencesPanel(byId("sentences"), { ...calls, firstResult: markFirstEmbedding });
+const pair = new PairPanel(byId("pair"), calls);
+
+function drawReport(report) {
+  drawDashboard(report, (name) => cards.titleOfName(name));
+  chart.add(report);
+  tensors.draw(report.tensors);
+  cards.drawReport(report);
+}
+
+async function start() {
+  worker?.terminate();
+  document.body.dataset.state = "booting";
+  boot.begin();
+  try {
+    const answer = await bootWorker();
+    document.body.dataset.state = "ready";
+    drawDevices(answer.devices);
+    cards.ready(answer.models);
+    boot.done();
+    performance.measure("usable", { start: 0 });
+    showTimings();
+    cards.loadAtStart(new URLSearchParams(location.search).get("load"));
+  } catch (error) {
+    worker?.terminate();
+    document.body.dataset.state = "failed";
+    boot.failed(error.message);
+  }
+}
+
+function bootWorker() {
+  return new Promise((resolve, reject) => {
+    worker = new Worker(new URL("./worker.js", import.meta.url), { type: "module", name: "tensorcommons" });
+    worker.addEventListener("error", (event) => {
+      event.preventDefault();
+      reject(new Error(`The worker could not start${event.message ? `: ${event.message}` : ". Check the connection and retry."}`));
+    });
+    remote = Comlink.wrap(worker);
+    remote.boot(Comlink.proxy((event) => boot.progress(event)), Comlink.proxy(drawReport)).then(resolve, reject);
+  });
+}
+
+function markFirstEmbedding() {
+  performance.measure("first-embedding", { start: 0 });
+  showTimings();
+}
+
+function showTimings() {
+  const said = { usable: "Usable", "first-embedding": "first embedding" };
+  const parts = Object.entries(said).flatMap(([name, label]) => {
+    const [entry] = performance.getEntriesByName(name, "measure");
+    return entry ? [`${label} after ${seconds(entry.duration / 1000)}`] : [];
+  });
+  say(byId("timings"), `${parts.join(", ")}.`);
+}
+
+start();

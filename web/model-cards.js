@@ -1,0 +1,162 @@
+// One card a model: load, watch the bytes, cancel, unload, and read what went wrong.
+import { byId, h, role, say } from "./dom.js";
+import { bytes, megabytes, plural } from "./format.js";
+
+const TASKS = {
+  "feature-extraction": "sentence embeddings",
+  "sparse-embedding": "term weights",
+  "fill-mask": "masked words",
+  "text-classification": "classification head",
+};
+const SAYS = { idle: "Load", queued: "Waiting", loading: "Loading", loaded: "Unload", unloading: "Unloading", error: "Try again" };
+
+export class ModelCards {
+  #cards = new Map(); // id → {model, element, state, name, total}
+  #calls;
+
+  /** calls: load(id, onProgress), unload(id), cancel(id), changed(id) */
+  constructor(section, calls) {
+    this.section = section;
+    this.#calls = calls;
+    byId("load-all").addEventListener("click", () => this.loadAll());
+    byId("unload-all").addEventListener("click", () => this.unloadAll());
+  }
+
+  /** Python runs and the manifest is known: the cards take their places, or start anew after a retry. */
+  ready(models) {
+    this.#cards.clear();
+    byId("cards").replaceChildren(...models.map((model) => this.#make(model)));
+    const total = models.reduce((sum, model) => sum + model.bytes, 0);
+    byId("load-all").textContent = `Load all (${bytes(total)})`;
+    this.#refresh();
+  }
+
+  title(id) {
+    return this.#cards.get(id)?.model.title ?? id;
+  }
+
+  /** The report speaks of models by the package's names, the page by titles. */
+  titleOfName(name) {
+    for (const card of this.#cards.values()) if (card.name === name || card.model.id === name) return card.model.title;
+    return name;
+  }
+
+  /** ?load=all, ?load=none, ?load=id,id; without it the SPLADE family, small enough to load unasked. */
+  loadAtStart(wish) {
+    const ids = [...this.#cards.keys()];
+    const chosen = wish === "none" ? [] : wish === "all" ? ids
+      : wish ? wish.split(",").filter((id) => this.#cards.has(id))
+        : ids.filter((id) => id.startsWith("splade-tiny"));
+    for (const id of chosen) this.#load(id);
+  }
+
+  loadAll() {
+    for (const [id, card] of this.#cards) if (["idle", "error"].includes(card.state)) this.#load(id);
+  }
+
+  unloadAll() {
+    for (const [id, card] of this.#cards) {
+      if (card.state === "loaded") this.#unload(id);
+      else if (["queued", "loading"].includes(card.state)) this.#calls.cancel(id);
+    }
+  }
+
+  drawReport(report) {
+    const known = new Map(report.models.map((model) => [model.name, model]));
+    for (const card of this.#cards.values()) {
+      if (card.state !== "loaded") continue;
+      const model = known.get(card.name);
+      if (model) say(role(card.element, "about"), `${bytes(model.total_bytes)} on ${model.device}, ${bytes(model.shared_bytes)} of it shared`);
+    }
+  }
+
+  #make(model) {
+    const element = byId("card").content.firstElementChild.cloneNode(true);
+    element.dataset.modelId = model.id;
+    if (model.base) element.dataset.base = model.base;
+    element.querySelector("h3").textContent = model.title;
+    element.querySelector("progress").setAttribute("aria-label", `Loading ${model.title}`);
+    role(element, "cancel").append(h("span", { class: "sr" }, ` loading ${model.title}`));
+    const card = { model, element, state: "idle", name: model.id };
+    this.#cards.set(model.id, card);
+    role(element, "toggle").addEventListener("click", () => {
+      if (card.state === "loaded") this.#unload(model.id);
+      else if (["idle", "error"].includes(card.state)) this.#load(model.id);
+    });
+    role(element, "cancel").addEventListener("click", () => this.#calls.cancel(model.id));
+    this.#show(card, "idle");
+    return element;
+  }
+
+  async #load(id) {
+    const card = this.#cards.get(id);
+    const error = role(card.element, "error");
+    error.replaceChildren();
+    this.#show(card, "queued");
+    try {
+      const answer = await this.#calls.load(id, (event) => this.#progress(card, event));
+      if (answer.cancelled) {
+        this.#show(card, "idle");
+      } else {
+        card.name = answer.name;
+        this.#show(card, "loaded", `on ${answer.device}`);
+        this.#calls.changed(id);
+      }
+    } catch (failure) {
+      this.#show(card, "error");
+      error.replaceChildren(h("b", {}, failure.name === "Error" ? "Not loaded. " : `${failure.name}. `), failure.message);
+    }
+  }
+
+  async #unload(id) {
+    const card = this.#cards.get(id);
+    this.#show(card, "unloading");
+    try {
+      await this.#calls.unload(id);
+      this.#show(card, "idle");
+    } catch (failure) {
+      this.#show(card, "error");
+      role(card.element, "error").replaceChildren(h("b", {}, `${failure.name}. `), failure.message);
+    }
+    this.#calls.changed(id);
+  }
+
+  #progress(card, { loaded, total, shared }) {
+    if (!["queued", "loading"].includes(card.state)) return; // a late message of a load that was cancelled
+    if (card.state !== "loading") this.#show(card, "loading");
+    card.element.querySelector("progress").value = total ? loaded / total : 0;
+    say(role(card.element, "bytes"), `${megabytes(loaded)} of ${megabytes(total)} MB · ${megabytes(shared)} MB shared`);
+  }
+
+  #show(card, state, about) {
+    const { element, model } = card;
+    const toggle = role(element, "toggle");
+    const loading = element.querySelector(".loading");
+    const busy = state === "queued" || state === "loading";
+    if (loading.contains(document.activeElement) && !busy) toggle.focus(); // its Cancel button is about to go
+    card.state = element.dataset.state = state;
+    toggle.replaceChildren(SAYS[state], h("span", { class: "sr" }, ` ${model.title}`));
+    toggle.disabled = false;
+    toggle.setAttribute("aria-disabled", String(busy || state === "unloading"));
+    if (loading.hidden && busy) {
+      element.querySelector("progress").value = 0;
+      say(role(element, "bytes"), "waiting for its turn");
+    }
+    loading.hidden = !busy;
+    const onBackbone = model.base ? ` on ${this.title(model.base)}` : "";
+    if (state !== "loaded" || about) {
+      say(role(element, "about"), state === "loaded" ? about : `${TASKS[model.task] ?? model.task}${onBackbone} · ${bytes(model.bytes)}`);
+    }
+    this.#refresh();
+  }
+
+  #refresh() {
+    const states = [...this.#cards.values()].map((card) => card.state);
+    const count = (...wanted) => states.filter((state) => wanted.includes(state)).length;
+    byId("load-all").disabled = count("idle", "error") === 0;
+    byId("unload-all").disabled = count("loaded", "queued", "loading") === 0;
+    this.section.dataset.loaded = count("loaded");
+    this.section.querySelector("h2").textContent = states.length
+      ? `Models: ${count("loaded")} of ${plural(states.length, "model")} loaded` : "Models";
+  }
+}

@@ -1,0 +1,53 @@
+// The panel of a pair: four heads say what they make of two sentences, SPLADE which terms each stands for.
+import { barList, needs, scores } from "./bars.js";
+import { byId, h } from "./dom.js";
+import { LiveRun } from "./live-run.js";
+
+const PARTS = ["nli", "relevance", "polarity", "relation-type", "terms"];
+const NAMES = ["A", "B"];
+
+export class PairPanel {
+  constructor(panel, calls) {
+    this.panel = panel;
+    this.calls = calls;
+    this.fields = [byId("premise"), byId("hypothesis")];
+    this.runs = new LiveRun(panel, {
+      collect: () => ({ texts: this.fields.map((field) => field.value) }),
+      run: (request, onPart) => calls.run("pair", request, onPart),
+      cancel: () => calls.cancel("pair"),
+      draw: (part) => this.#draw(part),
+      clear: () => this.#clear(),
+    });
+    for (const field of this.fields) {
+      field.addEventListener("input", () => { if (document.body.dataset.state === "ready") this.runs.soon(); });
+    }
+    this.#clear();
+  }
+
+  uses(id) {
+    return id.startsWith("splade-tiny");
+  }
+
+  #part(name) {
+    return this.panel.querySelector(`[data-part="${name}"]`);
+  }
+
+  #clear() {
+    for (const name of PARTS) this.#part(name).replaceChildren(h("p", { class: "needs small" }, "Nothing to show yet."));
+  }
+
+  #draw({ part, needs: missing, value }) {
+    const place = this.#part(part);
+    if (missing) place.replaceChildren(needs(this.calls.title(missing)));
+    else if (part === "terms") place.replaceChildren(h("div", { class: "twin" }, ...value.map((row, i) => this.#terms(row, NAMES[i]))));
+    else if (value.length === 1) place.replaceChildren(scores(value[0], part));
+    else place.replaceChildren(...value.map((row, i) => h("div", { class: "each" }, h("b", {}, NAMES[i]), scores(row, `${part} of ${NAMES[i]}`))));
+  }
+
+  #terms(row, name) {
+    const largest = Math.max(...row.map((term) => term.weight), 1e-9);
+    const items = row.map((term) => ({ label: term.token, fraction: term.weight / largest, text: term.weight.toFixed(2) }));
+    return h("div", { class: "each" }, h("b", {}, name),
+      items.length ? barList(items, `Terms of ${name}`) : h("p", { class: "needs small" }, "No term has a weight."));
+  }
+}

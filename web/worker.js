@@ -1,0 +1,113 @@
+// The worker: boots Python, installs the wheel and hands each call to demo.py. All logic is there; here is only what
+// the browser wants in JavaScript. The page calls these functions through Comlink.
+import * as Comlink from "./vendor/comlink.min.mjs";
+
+const HERE = new URL("./", import.meta.url);
+const url = (path) => new URL(path, HERE).href;
+const BOOT_FILE = /^(vendor\/pyodide\/.*\.(mjs|wasm|zip|json|whl)|vendor\/tokenizers.*\.mjs|bridge\/.*\.js|wheel\/.*\.whl)$/;
+
+let demo = null;
+
+async function fetchOk(path, options) {
+  let response;
+  try {
+    response = await fetch(url(path), options);
+  } catch (error) {
+    throw new Error(`${path} could not be fetched (${error.message}). Check the connection and retry.`);
+  }
+  if (!response.ok) {
+    throw new Error(`${path} could not be fetched: the server answered ${response.status} ${response.statusText}`.trim() + ".");
+  }
+  return response;
+}
+
+async function readManifest() {
+  const response = await fetchOk("manifest.json", { cache: "no-cache" });
+  try {
+    return await response.json();
+  } catch {
+    throw new Error("manifest.json is not JSON: the site was built or uploaded incompletely.");
+  }
+}
+
+// Pyodide fetches its own files and tells nobody how far it is. Streaming each into the HTTP cache first makes the
+// progress true; Pyodide's own fetches are then answered from the cache, and its compiled WebAssembly stays cacheable.
+async function download(files, progress) {
+  const total = files.reduce((sum, [, size]) => sum + size, 0);
+  let loaded = 0;
+  for (const [path] of files) {
+    progress({ step: "download", loaded, total, file: path });
+    const response = await fetchOk(path);
+    const reader = response.body.getReader();
+    for (let chunk = await reader.read(); !chunk.done; chunk = await reader.read()) {
+      loaded += chunk.value.byteLength;
+      progress({ step: "download", loaded: Math.min(loaded, total), total, file: path });
+    }
+  }
+}
+
+// The package's JavaScript, by URL: from the wheel it would have to be evaluated, which the policy forbids.
+async function importBridge(manifest) {
+  const modules = { tokenizers: await import(url("vendor/tokenizers.min.mjs")) };
+  for (const path of Object.keys(manifest.files)) {
+    const name = /^bridge\/(\w+)\.js$/.exec(path)?.[1];
+    if (name) modules[name] = await import(url(path));
+  }
+  return modules;
+}
+
+async function startPython(manifest, progress) {
+  progress({ step: "python" });
+  const { loadPyodide } = await import(url("vendor/pyodide/pyodide.mjs"));
+  const pyodide = await loadPyodide({ indexURL: url("vendor/pyodide/"), packages: ["numpy", "micropip"] });
+
+  progress({ step: "install" });
+  pyodide.registerJsModule("tensorcommons_js", await importBridge(manifest));
+  const micropip = pyodide.pyimport("micropip");
+  await micropip.install(url(manifest.wheel));
+  micropip.destroy();
+  return pyodide;
+}
+
+// demo.py answers in JSON: {"value"} or {"error": {"type", "message"}} or {"cancelled": true}.
+function unwrap(reply) {
+  const { value, error, cancelled } = JSON.parse(reply);
+  if (error) throw Object.assign(new Error(error.message), { name: error.type });
+  return cancelled ? { cancelled: true } : value;
+}
+
+const sendJson = (callback) => (text) => { callback(JSON.parse(text)); };
+
+Comlink.expose({
+  async boot(onProgress, onReport) {
+    const started = performance.now();
+    const progress = throttled(onProgress);
+    const manifest = await readManifest();
+    await download(Object.entries(manifest.files).filter(([path]) => BOOT_FILE.test(path)), progress);
+    const downloaded = performance.now();
+    const pyodide = await startPython(manifest, progress);
+    progress({ step: "devices" });
+    pyodide.runPython(await (await fetchOk("demo.py")).text(), { filename: "demo.py" });
+    demo = pyodide.globals.get("Demo")(url("models/"), sendJson(onReport));
+    const devices = unwrap(await demo.start());
+    const timings = { download: downloaded - started, total: performance.now() - started };
+    return { version: manifest.version, models: manifest.models, devices, timings };
+  },
+  load: async (id, onProgress) => unwrap(await demo.load(id, sendJson(onProgress))),
+  unload: async (id) => unwrap(await demo.unload(id)),
+  run: async (panel, request, onPart) => unwrap(await demo.run(panel, JSON.stringify(request), sendJson(onPart))),
+  cancel: (key) => { demo.cancel(key); },
+});
+
+// A message for every chunk would keep both threads busy: at most one in 50 ms, and each change of step.
+function throttled(callback) {
+  let last = 0;
+  let step = "";
+  return (event) => {
+    const now = performance.now();
+    if (event.step === step && now - last < 50 && event.loaded !== event.total) return;
+    last = now;
+    step = event.step;
+    callback(event);
+  };
+}
