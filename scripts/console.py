@@ -25,11 +25,15 @@ def megabytes(count: int) -> str:
 
 
 def run(main: Callable[[], int]) -> NoReturn:
-    """Run a command's main: a SetupError becomes one sentence and exit code 1, Ctrl-C exit code 130."""
+    """Run a command's main: an error that a person can mend becomes one sentence, Ctrl-C exit code 130."""
     try:
         code = main()
     except SetupError as error:
         print(f"error: {error}", file=sys.stderr, flush=True)
+        code = 1
+    except OSError as error:  # a full disk, a folder that may not be written
+        what = f"{error.filename}: {(error.strerror or str(error)).lower()}"
+        print(f"error: {what}; mend that and run the same command again.", file=sys.stderr, flush=True)
         code = 1
     except KeyboardInterrupt:
         print("\ninterrupted: run the same command again to go on.", file=sys.stderr, flush=True)

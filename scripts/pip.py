@@ -45,7 +45,7 @@ class PipProgress:
 
 def lock_entry(lock: Path, name: str) -> str:
     """The lines of one package in a requirements lock, hashes included."""
-    found = re.search(rf"^{re.escape(name)}==[^\n]*(?:\\\n[^\n]*)*", lock.read_text(), re.MULTILINE)
+    found = re.search(rf"^{re.escape(name)}==(?:[^\n]*\\\n)*[^\n]*", lock.read_text(), re.MULTILINE)
     if found is None:
         raise SetupError(f"{lock.name} has no entry for {name}: make the lock again as scripts/requirements.in says.")
     return found[0] + "\n"

@@ -106,6 +106,8 @@ def listen(port: int, *, tried: int = PORTS_TRIED) -> socket.socket:
     Raises:
         SetupError: all of them are busy, or the port may not be used.
     """
+    if not 0 <= port <= 65535:
+        raise SetupError(f"{port} is no port: choose one from 1 to 65535 with PORT=.")
     for candidate in range(port, min(port + tried, 65536)) if port else [0]:
         listener = socket.socket()
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -80,17 +80,17 @@ def run_quietly(
         )
     except OSError as error:
         raise SetupError(f"{what} failed: {command[0]} does not start ({error.strerror}); {remedy}") from error
-    assert process.stdout is not None
-    try:
-        for line in process.stdout:
-            lines.append(line.rstrip())
-            if on_line is not None:
-                on_line(line)
-        code = process.wait()
-    except BaseException:
-        process.kill()
-        process.wait()
-        raise
+    with process:
+        assert process.stdout is not None
+        try:
+            for line in process.stdout:
+                lines.append(line.rstrip())
+                if on_line is not None:
+                    on_line(line)
+            code = process.wait()
+        except BaseException:
+            process.kill()
+            raise
     if code != 0:
         print("\n".join(f"  | {line}" for line in lines[-15:] if line), file=sys.stderr, flush=True)
         raise SetupError(f"{what} failed ({os.path.basename(str(command[0]))} ended with code {code}); {remedy}")  # noqa: PTH119

@@ -1,0 +1,60 @@
+"""A web server on this machine that misbehaves as asked."""
+
+from __future__ import annotations
+
+import http.server
+import threading
+from dataclasses import dataclass, field
+
+import pytest
+
+
+@dataclass
+class FaultyServer:
+    """Serves `files`; notes every request's Range; what goes wrong is set by the test."""
+
+    files: dict[str, bytes] = field(default_factory=dict)
+    cuts: list[int] = field(default_factory=list)  # bytes after which each of the next responses breaks off
+    ignores_range: bool = False
+    ranges: list[str | None] = field(default_factory=list)
+    base: str = ""
+
+    def url(self, name: str) -> str:
+        return f"{self.base}/{name}"
+
+
+@pytest.fixture
+def server():
+    faulty = FaultyServer()
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            wanted = self.headers.get("Range")
+            faulty.ranges.append(wanted)
+            data = faulty.files.get(self.path.removeprefix("/"))
+            if data is None:
+                self.send_error(404)
+                return
+            start = int(wanted.removeprefix("bytes=").removesuffix("-")) if wanted and not faulty.ignores_range else 0
+            self.send_response(206 if start else 200)
+            self.send_header("Content-Length", str(len(data) - start))
+            if start:
+                self.send_header("Content-Range", f"bytes {start}-{len(data) - 1}/{len(data)}")
+            self.end_headers()
+            if faulty.cuts:
+                self.wfile.write(data[start : start + faulty.cuts.pop(0)])
+                self.close_connection = True
+            else:
+                self.wfile.write(data[start:])
+
+        def log_message(self, *args):
+            pass
+
+    httpd = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=httpd.serve_forever)
+    thread.start()
+    faulty.base = f"http://127.0.0.1:{httpd.server_address[1]}"
+    yield faulty
+    httpd.shutdown()
+    thread.join()
+    httpd.server_close()

@@ -1,0 +1,172 @@
+"""The built site is self-contained: every reference resolves inside it, and it needs no host, root or header."""
+
+from __future__ import annotations
+
+import json
+import re
+import zipfile
+from html.parser import HTMLParser
+from pathlib import PurePosixPath
+
+import pytest
+
+from scripts import paths, site
+from scripts.wheel import build_wheel, version, wheel_path
+
+
+@pytest.fixture(scope="module")
+def built():
+    return site.build_site()
+
+
+@pytest.fixture(scope="module")
+def manifest(built):
+    return json.loads((built / "manifest.json").read_text())
+
+
+class References(HTMLParser):
+    """Everything a page loads or links to."""
+
+    def __init__(self):
+        super().__init__()
+        self.found = []
+        self.inline = []
+
+    def handle_starttag(self, tag, attrs):
+        attributes = dict(attrs)
+        if tag in ("script", "link", "img", "iframe", "source", "a"):
+            self.found += [attributes[name] for name in ("src", "href") if attributes.get(name)]
+        if (tag == "script" and "src" not in attributes) or tag == "style" or "style" in attributes:
+            self.inline.append(tag)
+        self.inline += [name for name in attributes if name.startswith("on")]
+
+
+def references(path):
+    """The relative URLs in a page, script or style sheet of the site."""
+    text = path.read_text()
+    if path.suffix == ".html":
+        parser = References()
+        parser.feed(text)
+        return parser.found
+    if path.suffix == ".css":
+        return [url for url in re.findall(r"url\(\s*[\"']?([^\"')]+)", text) if not url.startswith("data:")]
+    patterns = (
+        r"(?:^|\s)(?:import|export)\b[^;\"']*?from\s*[\"']([^\"']+)[\"']",
+        r"(?:^|\s)import\s*[\"']([^\"']+)[\"']",
+        r"\bimport\(\s*[\"']([^\"']+)[\"']",
+        r"new URL\(\s*[\"']([^\"']+)[\"']\s*,\s*import\.meta\.url",
+    )
+    return [url for pattern in patterns for url in re.findall(pattern, text, re.MULTILINE)]
+
+
+def own_files(built):
+    """The pages, scripts and styles that are ours, as they stand in the site."""
+    names = [path.relative_to(paths.WEB) for path in paths.WEB.rglob("*") if path.suffix in (".html", ".js", ".css")]
+    return [built / name for name in names] + sorted((built / "bridge").glob("*.js"))
+
+
+def test_every_reference_resolves_inside_the_site(built):
+    checked = 0
+    for path in own_files(built):
+        for url in references(path):
+            target = url.split("#")[0].split("?")[0]
+            if not target or (path.suffix == ".html" and url.startswith("https://")):  # a link to read, not a load
+                continue
+            assert not target.startswith(("/", "http:", "https:")), f"{path.name} refers to {url}"
+            resolved = (path.parent / PurePosixPath(target)).resolve()
+            assert resolved.is_relative_to(built.resolve()), f"{path.name} leaves the site by {url}"
+            assert resolved.exists(), f"{path.name} refers to {url}, which is not there"
+            checked += 1
+    assert checked > 5
+
+
+def test_nothing_of_the_page_is_loaded_from_a_host(built):
+    # Names of XML vocabularies and links to read are not loads.
+    allowed = re.compile(r"https?://www\.w3\.org/|<a [^>]*href=\"https://[^\"]+\"")
+    for path in own_files(built):
+        text = allowed.sub("", path.read_text())
+        assert not re.findall(
+            r"(?:https?:)?//[\w-]+\.[\w.-]+/?[^\s\"']*", re.sub(r"^\s*(//|\*).*$", "", text, flags=re.M)
+        )
+
+
+def test_pages_have_nothing_inline_that_the_policy_forbids(built):
+    for path in built.glob("*.html"):
+        parser = References()
+        parser.feed(path.read_text())
+        assert parser.inline == []
+
+
+def test_the_manifest_names_what_is_there(built, manifest):
+    assert manifest["version"] == version()
+    assert manifest["pyodide"] == "314.0.4"
+    assert (built / manifest["wheel"]).is_file()
+    assert manifest["wheel"] in manifest["files"]
+    for name, size in manifest["files"].items():
+        assert (built / name).stat().st_size == size, name
+
+
+def test_the_manifest_lists_seven_models_with_their_bases(built, manifest):
+    models = {model["id"]: model for model in manifest["models"]}
+    assert [name for name, model in models.items() if model["base"] is None] == ["all-MiniLM-L6-v2", "splade-tiny"]
+    assert [model["base"] for model in models.values()].count("splade-tiny") == 4
+    for name, model in models.items():
+        folder = built / "models" / name
+        assert (folder / "config.json").is_file()
+        assert (folder / "model.safetensors").is_file()
+        assert model["bytes"] >= (folder / "model.safetensors").stat().st_size
+        assert model["base"] is None or model["base"] in models
+
+
+def test_what_pyodide_boots_from_is_there(built, manifest):
+    lock = json.loads((built / "vendor/pyodide/pyodide-lock.json").read_text())
+    names = [*site.PYODIDE_FILES, *(lock["packages"][name]["file_name"] for name in ("numpy", "micropip", "packaging"))]
+    for name in names:
+        assert (built / "vendor/pyodide" / name).is_file()
+        assert f"vendor/pyodide/{name}" in manifest["files"]
+
+
+def test_licences_travel_along(built):
+    for name in ("comlink", "uPlot", "tokenizers"):
+        assert (built / f"vendor/{name}.LICENSE.txt").stat().st_size > 500
+    assert "MPL-2.0" in (built / "vendor/pyodide/NOTICE.txt").read_text()
+
+
+def test_building_again_changes_nothing_and_removes_what_is_stale(built, capsys):
+    (built / "old").mkdir()
+    (built / "old/file.js").write_text("stale")
+    site.build_site()
+    assert " 1 changed" in capsys.readouterr().out
+    assert not (built / "old").exists()
+    site.build_site()
+    assert " 0 changed" in capsys.readouterr().out
+
+
+def test_a_changed_file_is_mended(built):
+    (built / "manifest.json").write_text("{}")
+    site.build_site()
+    assert json.loads((built / "manifest.json").read_text())["version"] == version()
+
+
+# ── the wheel ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_the_wheel_holds_the_package_its_kernels_and_the_tokenizer():
+    with zipfile.ZipFile(build_wheel()) as archive:
+        names = set(archive.namelist())
+        metadata = next(archive.read(n).decode() for n in names if n.endswith(".dist-info/METADATA"))
+    for source in paths.PACKAGE.rglob("*"):
+        if source.suffix in (".py", ".js"):
+            assert f"tensorcommons/{source.relative_to(paths.PACKAGE).as_posix()}" in names
+    for shader in paths.SHADERS.rglob("*.wgsl"):
+        assert f"tensorcommons/shaders/{shader.relative_to(paths.SHADERS).as_posix()}" in names
+    assert "tensorcommons/bridge/vendor/tokenizers.min.mjs" in names
+    assert "tensorcommons/bridge/vendor/tokenizers.LICENSE.txt" in names
+    assert not [name for name in names if "__pycache__" in name or name.startswith(("tests", "scripts", "web"))]
+    assert re.findall(r"^Requires-Dist: (.*)$", metadata, re.MULTILINE) == ["numpy"]
+
+
+def test_equal_sources_give_an_equal_wheel():
+    first = build_wheel().read_bytes()
+    wheel_path().unlink()
+    assert build_wheel().read_bytes() == first
