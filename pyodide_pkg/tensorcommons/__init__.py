@@ -1,0 +1,14 @@
+"""tensorcommons: several models in one browser tab; what they have in common is kept once and computed once."""
+
+from __future__ import annotations
+
+from . import dtypes, errors, nn
+from .backends.device import Device
+from .backends.select import Devices, open_devices
+from .ops import *  # noqa: F403 - ops/__init__.py lists them
+from .ops import __all__ as _ops
+from .tensor import Tensor, asarray
+
+__version__ = "0.1.0"
+
+__all__ = ["Device", "Devices", "Tensor", "asarray", "dtypes", "errors", "nn", "open_devices", *_ops]

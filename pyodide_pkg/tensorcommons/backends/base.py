@@ -1,0 +1,165 @@
+"""The contract between graphs and devices: what a device can be asked, and the plan that it is asked to run.
+
+A backend owns bytes and time on one device and nothing else: it never knows a model's name, who shares what, or why.
+Bytes are named by *handles*, integers that the caller picks; a handle stays the same when its bytes leave the device
+and come back, so a compiled plan never goes stale.
+
+::
+
+    graph ── Plan ──► Backend.compile ──► Executable ──► Backend.run(host, outputs)
+                                                             │ one call into JS replays it
+    sharing ── allocate / write / read / copy / free ────────┘
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias
+
+from ..dtypes import DType
+from ..shapes import Layout, Shape
+
+Attribute: TypeAlias = "int | float | str | bool | None | tuple[Attribute, ...]"
+Attributes: TypeAlias = Mapping[str, Attribute]
+
+
+@dataclass(frozen=True)
+class Spec:
+    """What is known of a value before it exists: its shape and dtype."""
+
+    shape: Shape
+    dtype: DType
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of a dense copy."""
+        return Layout.contiguous(self.shape).size * self.dtype.itemsize
+
+
+@dataclass(frozen=True)
+class Op:
+    """One primitive: its shape rule and its meaning in NumPy.
+
+    ``infer(specs, attrs)`` gives the result's spec or raises ShapeMismatch / UnsupportedDtype.
+    ``reference(*arrays, **attrs)`` is the meaning that every device is tested against.
+    ``view(layout, attrs)`` is there for ops that only look at the same bytes in another way; it gives ``None`` where
+    that needs a copy. ``memory_order(spec)`` is the order of axes in which the result lies in memory, where it is not
+    row-major: attention writes ``(batch, sequence, heads, head_dim)`` so that merging the heads is free.
+    """
+
+    name: str
+    infer: Callable[[Sequence[Spec], Attributes], Spec]
+    reference: Callable[..., Any]
+    view: Callable[[Layout, Attributes], Layout | None] | None = None
+    memory_order: tuple[int, ...] | None = None
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a value lies while a plan runs.
+
+    ``kind`` is "arena" (scratch that all plans share, host inputs first), "weight" (``index`` is a handle), or "output"
+    (``index`` counts the run's outputs). ``offset`` and ``nbytes`` are bytes.
+    """
+
+    kind: Literal["arena", "weight", "output"]
+    index: int
+    offset: int
+    nbytes: int
+
+
+@dataclass(frozen=True)
+class Operand:
+    """A value as one step sees it: the place of its bytes, and a layout (in elements) over them."""
+
+    place: Place
+    layout: Layout
+    dtype: DType
+
+    @property
+    def shape(self) -> Shape:
+        """Shape of the layout."""
+        return self.layout.shape
+
+
+@dataclass(frozen=True)
+class Step:
+    """One op to run: read ``inputs``, write ``output``."""
+
+    op: Op
+    attrs: Attributes
+    inputs: tuple[Operand, ...]
+    output: Operand
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A graph made ready to run: steps in order, places planned.
+
+    Host inputs are written as one block of ``host_bytes`` at the start of the arena; ``output_bytes`` are the sizes of
+    the buffers that each run creates.
+    """
+
+    steps: tuple[Step, ...]
+    arena_bytes: int
+    host_bytes: int
+    output_bytes: tuple[int, ...]
+
+
+class Backend(ABC):
+    """One device. Eleven methods; every backend has exactly these (a test reads the classes and compares)."""
+
+    kind: str
+    name: str
+    is_software: bool
+    limits: dict[str, int]
+
+    @abstractmethod
+    def allocate(self, handle: int, nbytes: int) -> None:
+        """Create ``nbytes`` zeroed bytes under ``handle``."""
+
+    @abstractmethod
+    def free(self, handle: int) -> None:
+        """Give the bytes of ``handle`` back at once; work already queued still sees them."""
+
+    @abstractmethod
+    def write(self, handle: int, offset: int, data: memoryview) -> None:
+        """Copy ``data`` to ``offset`` bytes into ``handle``; ordered with everything queued before and after."""
+
+    @abstractmethod
+    async def read(self, handle: int, offset: int, nbytes: int) -> memoryview:
+        """The bytes, once all queued work is done."""
+
+    @abstractmethod
+    def copy(self, source: int, source_offset: int, target: int, target_offset: int, nbytes: int) -> None:
+        """Copy bytes between two handles of this device."""
+
+    @abstractmethod
+    def accepts_layout(self, op: Op, position: int, layout: Layout) -> bool:
+        """Whether the kernel of ``op`` reads input ``position`` through ``layout``; otherwise it gets a dense copy."""
+
+    @abstractmethod
+    async def compile(self, plan: Plan) -> Any:
+        """Make ``plan`` ready to run again and again. Raises UnsupportedOp before anything is kept."""
+
+    @abstractmethod
+    async def run(self, executable: Any, arena: int, host: memoryview, outputs: Sequence[int]) -> None:
+        """Queue one run: write ``host`` to the arena, create ``outputs``, replay the steps.
+
+        ``arena`` and ``outputs`` are handles. Returns once everything is queued. Cancelling it stops the rest of a run
+        that is queued in parts; the outputs do not exist then.
+        """
+
+    @abstractmethod
+    def discard(self, executable: Any) -> None:
+        """Give back what ``compile`` kept."""
+
+    @abstractmethod
+    async def wait(self) -> None:
+        """Return when all queued work is done."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Give everything back; safe to call twice."""

@@ -1,0 +1,142 @@
+"""A device as users see it, and the one place that counts its bytes.
+
+Every byte on a device (weights, activations, scratch, staging) is taken through :meth:`Device.allocate` or
+:meth:`Device.charged`, so the account is complete by construction. A budget that is set on the device is asked
+before, never after.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, Literal, TypeAlias
+
+from ..errors import DeviceUnavailable
+from .base import Backend
+
+Category: TypeAlias = Literal["weights", "activations", "scratch", "staging"]
+CATEGORIES: tuple[Category, ...] = ("weights", "activations", "scratch", "staging")
+
+
+class Device:
+    """One opened device: what it is, and what it holds.
+
+    ``kind`` is "webgpu", "webnn" or "cpu"; ``name`` the adapter's own description; ``is_software`` true when the
+    adapter runs on the CPU; ``limits`` its limits by WebGPU's names, in bytes or counts.
+    """
+
+    def __init__(self, backend: Backend) -> None:
+        self.backend = backend
+        self.kind = backend.kind
+        self.name = backend.name
+        self.is_software = backend.is_software
+        self.limits = backend.limits
+        self.lock = asyncio.Lock()  # one program at a time: all of them share the arena
+        self.programs: dict[str, Any] = {}
+        self.reserve: Callable[[int], None] | None = None  # a budget's veto, called with the bytes to come
+        self.changed: Callable[[], None] | None = None
+        self._bytes: dict[Category, int] = dict.fromkeys(CATEGORIES, 0)
+        self._handles: dict[int, tuple[int, Category]] = {}
+        self._next_handle = 1
+        self._peak = 0
+        self._arena: tuple[int, int] | None = None
+        self._closed = False
+
+    def __repr__(self) -> str:
+        return f"<Device {self.kind}: {self.name}{' (software)' if self.is_software else ''}>"
+
+    def memory(self) -> dict[str, int]:
+        """Bytes now by category, with "total" and "peak" (the largest total since the device was opened)."""
+        return {**self._bytes, "total": self.total, "peak": self._peak}
+
+    @property
+    def total(self) -> int:
+        """Bytes that the device holds now."""
+        return sum(self._bytes.values())
+
+    def new_handle(self) -> int:
+        """A handle that was never used before."""
+        self._next_handle += 1
+        return self._next_handle - 1
+
+    def _charge(self, nbytes: int, category: Category) -> None:
+        if self._closed:
+            raise DeviceUnavailable(self.kind, "it was closed; open it again with open_devices()")
+        if self.reserve is not None:
+            self.reserve(nbytes)
+        self._bytes[category] += nbytes
+        self._peak = max(self._peak, self.total)
+
+    def _refund(self, nbytes: int, category: Category) -> None:
+        self._bytes[category] -= nbytes
+
+    @contextmanager
+    def charged(self, nbytes: int, category: Category) -> Iterator[None]:
+        """Count bytes that the device itself creates and drops within the block."""
+        self._charge(nbytes, category)
+        try:
+            yield
+        finally:
+            self._refund(nbytes, category)
+
+    def allocate(self, nbytes: int, category: Category) -> int:
+        """A handle to ``nbytes`` zeroed bytes.
+
+        Raises:
+            MemoryBudgetError: it would pass the budget; nothing was allocated.
+        """
+        handle = self.new_handle()
+        self._charge(nbytes, category)
+        try:
+            self.backend.allocate(handle, nbytes)
+        except BaseException:
+            self._refund(nbytes, category)
+            raise
+        self._handles[handle] = (nbytes, category)
+        return handle
+
+    def adopt(self, nbytes: int, category: Category) -> int:
+        """A handle for bytes that a run is about to create; counted from now on."""
+        handle = self.new_handle()
+        self._charge(nbytes, category)
+        self._handles[handle] = (nbytes, category)
+        return handle
+
+    def disown(self, handle: int) -> None:
+        """Undo :meth:`adopt` for a run that did not create its output."""
+        self._refund(*self._handles.pop(handle))
+
+    def free(self, handle: int) -> None:
+        """Give the bytes of ``handle`` back. Does nothing after :meth:`close`."""
+        if self._closed:
+            return
+        self._refund(*self._handles.pop(handle))
+        self.backend.free(handle)
+
+    async def read(self, handle: int, offset: int, nbytes: int) -> memoryview:
+        """Bytes of ``handle``; the staging copy is counted while it lives."""
+        with self.charged(0 if self.kind == "cpu" else nbytes, "staging"):
+            return await self.backend.read(handle, offset, nbytes)
+
+    def arena(self, nbytes: int) -> int:
+        """The scratch arena, at least ``nbytes`` large. All programs of the device share it; call under ``lock``."""
+        if self._arena is None or self._arena[1] < nbytes:
+            self.free_arena()
+            self._arena = (self.allocate(nbytes, "scratch"), nbytes)
+        return self._arena[0]
+
+    def free_arena(self) -> None:
+        """Give the arena back; the next program that runs takes a new one."""
+        if self._arena is not None:
+            self.free(self._arena[0])
+            self._arena = None
+
+    def close(self) -> None:
+        """Free everything on the device. Safe to call twice."""
+        if not self._closed:
+            self._closed = True
+            self.programs.clear()
+            self._handles.clear()
+            self._bytes = dict.fromkeys(CATEGORIES, 0)
+            self.backend.close()

@@ -1,0 +1,1 @@
+"""WebGPU: kernels chosen in Python, replayed by one call into JavaScript."""

@@ -1,0 +1,120 @@
+"""The WebGPU device: turns a plan into dispatches once, and replays them with one call into JavaScript."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import itertools
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ...bridge.webgpu import WebGPUBridge
+from ...errors import TensorCommonsError, UnsupportedOp
+from ...shapes import Layout
+from ..base import Backend, Op, Place, Plan
+from .kernels import KERNELS, Adapter
+from .shader import compose
+
+ARENA, UNIFORM, EXTERNAL = -1, -2, -3  # slots of bridge/webgpu.js; the run's arguments count down from EXTERNAL
+PART = 8  # dispatches a part on a software adapter: a run can be stopped between parts, a few ms apart each
+
+
+@dataclass(frozen=True)
+class Executable:
+    """A compiled plan: its id on the JavaScript side, and what a run has to be told."""
+
+    id: int
+    dispatches: int
+    outputs: tuple[int, ...]
+    part: int
+
+
+class WebGPUBackend(Backend):
+    """One GPUDevice behind the bridge."""
+
+    kind = "webgpu"
+
+    def __init__(self, bridge: WebGPUBridge) -> None:
+        self.bridge = bridge
+        self.name = bridge.description
+        self.is_software = bridge.fallback
+        self.limits = bridge.limits
+        self.adapter = Adapter(bridge.fallback, bridge.features, bridge.subgroups)
+        self._ids = itertools.count(1)
+
+    def allocate(self, handle: int, nbytes: int) -> None:
+        limit = min(self.limits["maxBufferSize"], self.limits["maxStorageBufferBindingSize"])
+        if nbytes > limit:
+            raise TensorCommonsError(f"{nbytes:,} bytes in one buffer pass this adapter's limit of {limit:,} bytes")
+        self.bridge.create(handle, nbytes)
+
+    def free(self, handle: int) -> None:
+        self.bridge.destroy(handle)
+
+    def write(self, handle: int, offset: int, data: memoryview) -> None:
+        self.bridge.write(handle, offset, data)
+
+    async def read(self, handle: int, offset: int, nbytes: int) -> memoryview:
+        return await self.bridge.read(handle, offset, nbytes)
+
+    def copy(self, source: int, source_offset: int, target: int, target_offset: int, nbytes: int) -> None:
+        self.bridge.copy(source, source_offset, target, target_offset, nbytes)
+
+    def accepts_layout(self, op: Op, position: int, layout: Layout) -> bool:
+        return op.name in KERNELS and KERNELS[op.name].accepts(position, layout)
+
+    async def compile(self, plan: Plan) -> Executable:
+        pipelines: dict[str, tuple[int, list[str]]] = {}
+        dispatches = []
+        params = bytearray()
+        alignment = self.limits["minUniformBufferOffsetAlignment"]
+        for step in plan.steps:
+            if step.op.name not in KERNELS:
+                raise UnsupportedOp(step.op.name, "webgpu", "there is no kernel for it")
+            for dispatch in KERNELS[step.op.name].lower(step, self.adapter):
+                code, letters, places = compose(dispatch)
+                key = hashlib.sha256(f"{letters}\0{code}".encode()).hexdigest()
+                index, _ = pipelines.setdefault(key, (len(pipelines), [key, dispatch.shader, code, letters]))
+                bindings = [(UNIFORM, len(params), -(-len(dispatch.params) // 16) * 16)]
+                bindings += [self._binding(place) for place in places]
+                dispatches.append((index, dispatch.groups, bindings))
+                params += dispatch.params
+                params += bytes(-len(params) % alignment)
+        description = json.dumps({"pipelines": [entry for _, entry in pipelines.values()], "dispatches": dispatches})
+        executable = Executable(
+            next(self._ids), len(dispatches), plan.output_bytes, PART if self.is_software else 0
+        )
+        await self.bridge.compile(executable.id, description, memoryview(params))
+        return executable
+
+    @staticmethod
+    def _binding(place: Place) -> tuple[int, int, int]:
+        slot = {"arena": ARENA, "weight": place.index, "output": EXTERNAL - place.index}[place.kind]
+        return slot, place.offset, max(-(-place.nbytes // 16) * 16, 16)
+
+    async def run(self, executable: Executable, arena: int, host: memoryview, outputs: Sequence[int]) -> None:
+        running = asyncio.ensure_future(
+            self.bridge.run(executable.id, arena, host, outputs, executable.outputs, executable.part)
+        )
+        try:
+            await asyncio.shield(running)
+        except asyncio.CancelledError:
+            self.bridge.stop(executable.id)
+            if await running:  # too late to stop: the outputs are there, and nobody wants them
+                for handle in outputs:
+                    self.bridge.destroy(handle)
+            raise
+
+    def discard(self, executable: Executable) -> None:
+        self.bridge.discard(executable.id)
+
+    async def wait(self) -> None:
+        await self.bridge.wait()
+
+    def close(self) -> None:
+        self.bridge.close()
+
+    def live_buffers(self) -> int:
+        """How many buffers exist on the device under a handle."""
+        return self.bridge.live()

@@ -1,0 +1,17 @@
+"""Which dispatches run an op: one module a family, with the stem of its ``ops/`` file and its ``shaders/`` folder.
+
+``KERNELS`` maps an op's name to a :class:`Kernel`: the table that is asked when a plan is compiled.
+"""
+
+from __future__ import annotations
+
+from . import attention, elementwise, embedding, matmul, normalization, reduction
+from .common import Adapter, Kernel
+
+KERNELS: dict[str, Kernel] = {
+    kernel.op: kernel
+    for module in (elementwise, matmul, reduction, normalization, embedding, attention)
+    for kernel in module.KERNELS
+}
+
+__all__ = ["KERNELS", "Adapter", "Kernel"]

@@ -1,0 +1,88 @@
+"""What kernels share: the adapter's capabilities, workgroup counts, and the packing of uniforms."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from ....errors import UnsupportedOp
+from ....shapes import Layout, size_of
+from ...base import Operand, Step
+from ..shader import Dispatch
+
+MAX_GROUPS = 65535  # maxComputeWorkgroupsPerDimension is at least this everywhere
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """What decides between kernels: whether the adapter is software, its features and subgroup sizes."""
+
+    fallback: bool
+    features: frozenset[str]
+    subgroups: tuple[int, int]
+
+    @property
+    def workgroup(self) -> int:
+        """Invocations of a workgroup for kernels with one independent item each.
+
+        SwiftShader runs a workgroup on one thread, so small ones spread few rows over all cores; hardware wants warps.
+        """
+        return 4 if self.fallback else 64
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """How one op runs: ``lower`` gives its dispatches; ``accepts`` says through which layouts it reads an input.
+
+    Every kernel reads dense inputs; what it does not accept it gets as a dense copy.
+    """
+
+    op: str
+    lower: Callable[[Step, Adapter], Sequence[Dispatch]]
+    accepts: Callable[[int, Layout], bool] = lambda position, layout: False
+
+
+def spread(items: int, workgroup: int) -> tuple[int, int, int]:
+    """Workgroups for ``items`` independent items, spread over two axes where one cannot hold them."""
+    groups = -(-items // workgroup)
+    x = min(groups, MAX_GROUPS)
+    return x, -(-groups // x) if groups else 0, 1
+
+
+def require_4_bytes(step: Step) -> None:
+    """Kernels here address 4-byte elements. Raises UnsupportedOp otherwise."""
+    for operand in (*step.inputs, step.output):
+        if operand.dtype.wgsl is None:
+            raise UnsupportedOp(step.op.name, "webgpu", f"{operand.dtype} has no WGSL type of its own")
+
+
+def merge_axes(layouts: Sequence[Layout], limit: int = 8) -> list[Layout]:
+    """Layouts of one shape with neighbouring axes merged wherever all of them allow it, and axes of size 1 dropped."""
+    shape: list[int] = []
+    strides: list[list[int]] = [[] for _ in layouts]
+    for axis, size in enumerate(layouts[0].shape):
+        if size == 1:
+            continue
+        own = [layout.strides[axis] for layout in layouts]
+        if shape and all(s[-1] == o * size for s, o in zip(strides, own, strict=True)):
+            shape[-1] *= size
+            for s, o in zip(strides, own, strict=True):
+                s[-1] = o
+        else:
+            shape.append(size)
+            for s, o in zip(strides, own, strict=True):
+                s.append(o)
+    if len(shape) > limit:
+        raise UnsupportedOp("strided access", "webgpu", f"{len(shape)} axes do not merge to {limit} or fewer")
+    return [Layout(tuple(shape), tuple(s), layout.offset) for s, layout in zip(strides, layouts, strict=True)]
+
+
+def vectors(values: Sequence[int], count: int, kind: str) -> bytes:
+    """``values`` as ``count`` four-component vectors of a uniform, padded with zeros."""
+    return struct.pack(f"<{count * 4}{kind}", *values, *[0] * (count * 4 - len(values)))
+
+
+def rows_and_columns(operand: Operand) -> tuple[int, int]:
+    """A row-major operand as a matrix: everything but the last axis is rows."""
+    return size_of(operand.shape[:-1]), operand.shape[-1]

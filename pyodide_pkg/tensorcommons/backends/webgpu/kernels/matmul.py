@@ -1,0 +1,70 @@
+"""Products: register tiles without workgroup memory (``linear.wgsl``), and any layout (``matmul.wgsl``)."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Sequence
+
+from ....errors import UnsupportedOp
+from ....shapes import Layout, Shape, size_of
+from ...base import Operand, Step
+from ..shader import Buffer, Dispatch, source
+from .common import Adapter, Kernel, merge_axes, rows_and_columns
+
+
+def _epilogue(step: Step, operands: Sequence[Operand]) -> tuple[dict[str, str], list[Buffer]]:
+    activation = step.attrs.get("activation")
+    bias = [Buffer("bias", "f32", operands[0])] if operands else []
+    return {
+        "activation": f"op_{activation}" if activation else "",
+        "bias_term": "$bias[column + j]" if bias else "0f",
+        "functions": source("elementwise/functions") if activation else "",
+    }, bias
+
+
+def _linear(step: Step, adapter: Adapter) -> list[Dispatch]:
+    x, weight = step.inputs[:2]
+    rows, depth = rows_and_columns(x)
+    columns = weight.shape[0]
+    if rows == 0 or columns == 0:
+        return []
+    variables, bias = _epilogue(step, step.inputs[2:])
+    output = Buffer("y", "f32", step.output, written=True)
+    if depth % 4 or depth == 0:
+        transposed = Layout(weight.layout.shape[::-1], weight.layout.strides[::-1], weight.layout.offset)
+        flat = Layout.contiguous((rows, depth))
+        return [_general(step, Operand(x.place, flat, x.dtype), Operand(weight.place, transposed, weight.dtype), ())]
+    buffers = (Buffer("x", "vec4<f32>", x), Buffer("weight", "vec4<f32>", weight), *bias, output)
+    params = struct.pack("<4I", rows, columns, depth // 4, 0)
+    groups = (-(-columns // 64), -(-rows // 16), 1)
+    return [Dispatch("matmul/linear", variables, params, buffers, groups)]
+
+
+def _matmul(step: Step, adapter: Adapter) -> list[Dispatch]:
+    a, b = step.inputs
+    return [_general(step, a, b, step.output.shape[:-2])] if step.output.layout.size else []
+
+
+def _general(step: Step, a: Operand, b: Operand, batch: Shape) -> Dispatch:
+    """``a @ b`` with the epilogue of ``step``; ``batch`` are the leading axes that both broadcast to."""
+    variables, bias = _epilogue(step, step.inputs[2:])
+    rows, depth, columns = a.shape[-2], a.shape[-1], b.shape[-1]
+    lead = [
+        Layout(o.layout.shape[:-2], o.layout.strides[:-2], o.layout.offset).broadcast_to(batch) for o in (a, b)
+    ]
+    a_lead, b_lead = merge_axes(lead)
+    if len(a_lead.shape) > 2:
+        raise UnsupportedOp("matmul", "webgpu", f"{len(a_lead.shape)} batch axes do not merge to two")
+    pad = (1,) * (2 - len(a_lead.shape))
+    inner = (*pad, *a_lead.shape)[1]
+    a_strides = (*([0] * len(pad)), *a_lead.strides, *a.layout.strides[-2:])
+    b_strides = (*([0] * len(pad)), *b_lead.strides, *b.layout.strides[-2:])
+    params = struct.pack(
+        "<4I4i4i4i", rows, columns, depth, inner, *a_strides, *b_strides, a.layout.offset, b.layout.offset, 0, 0
+    )
+    buffers = (Buffer("a", "f32", a), Buffer("b", "f32", b), *bias, Buffer("y", "f32", step.output, written=True))
+    groups = (-(-columns // 16), -(-rows // 16), size_of(batch))
+    return Dispatch("matmul/matmul", variables, params, buffers, groups)
+
+
+KERNELS = [Kernel("linear", _linear), Kernel("matmul", _matmul, lambda position, layout: True)]

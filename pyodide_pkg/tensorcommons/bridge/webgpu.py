@@ -1,0 +1,128 @@
+"""WebGPU from Python: the proxy of ``webgpu.js``, with every call into JavaScript counted.
+
+A forward pass is one ``run``; the count is what proves it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from ..errors import DeviceLost, DeviceUnavailable, TensorCommonsError
+from .loader import load_js_module
+from .runtime import IN_BROWSER
+
+
+class WebGPUBridge:
+    """One GPUDevice. ``calls`` counts the calls into JavaScript since it was opened."""
+
+    def __init__(self, gpu: Any) -> None:
+        self._gpu = gpu
+        self.calls = 0
+        info = json.loads(gpu.info)
+        self.description: str = info["description"]
+        self.fallback: bool = info["fallback"]
+        self.features: frozenset[str] = frozenset(info["features"])
+        self.subgroups: tuple[int, int] = tuple(info["subgroups"])
+        self.limits: dict[str, int] = info["limits"]
+
+    @classmethod
+    async def open(cls) -> WebGPUBridge:
+        """Ask the browser for an adapter and its device.
+
+        Raises:
+            DeviceUnavailable: there is none; the reason is the browser's.
+        """
+        if not IN_BROWSER:
+            raise DeviceUnavailable("webgpu", "this Python does not run in a browser")
+        from pyodide.ffi import JsException
+
+        module = await load_js_module("webgpu", "webgpu.js")
+        try:
+            gpu = await module.open()
+        except JsException as error:
+            raise DeviceUnavailable("webgpu", f"the browser refused a device: {error}") from error
+        if gpu is None:
+            raise DeviceUnavailable("webgpu", str(module.reasonWithoutAdapter()))
+        return cls(gpu)
+
+    def create(self, handle: int, nbytes: int) -> None:
+        """A zeroed storage buffer under ``handle``."""
+        self.calls += 1
+        self._gpu.createBuffer(handle, nbytes)
+
+    def destroy(self, handle: int) -> None:
+        """Destroy the buffer under ``handle``."""
+        self.calls += 1
+        self._gpu.destroyBuffer(handle)
+
+    def write(self, handle: int, offset: int, data: memoryview) -> None:
+        """Queue a write of ``data``."""
+        self.calls += 1
+        self._gpu.writeBuffer(handle, offset, data)
+
+    def copy(self, source: int, source_offset: int, target: int, target_offset: int, nbytes: int) -> None:
+        """Queue a copy between buffers."""
+        self.calls += 1
+        self._gpu.copyBuffer(source, source_offset, target, target_offset, nbytes)
+
+    async def read(self, handle: int, offset: int, nbytes: int) -> memoryview:
+        """Map a copy of the range and give its bytes."""
+        from pyodide.ffi import JsException
+
+        self.calls += 1
+        try:
+            data = await self._gpu.readBuffer(handle, offset, nbytes)
+        except JsException as error:
+            if self._gpu.lost:
+                raise DeviceLost(f"the WebGPU device was lost ({self._gpu.lost}); open it again") from error
+            raise TensorCommonsError(f"the WebGPU device reported: {error}") from error
+        return memoryview(data.to_bytes())
+
+    async def compile(self, program: int, description: str, params: memoryview) -> None:
+        """Compile the pipelines of a description (see ``webgpu.js``) and keep it under ``program``."""
+        self.calls += 1
+        await self._gpu.compileProgram(program, description, params)
+
+    async def run(
+        self,
+        program: int,
+        arena: int,
+        host: memoryview,
+        outputs: Sequence[int],
+        sizes: Sequence[int],
+        part: int,
+    ) -> bool:
+        """Replay ``program``. False if it was stopped, and then its outputs do not exist."""
+        from pyodide.ffi import to_js
+
+        self.calls += 1
+        return bool(await self._gpu.runProgram(program, arena, host, to_js(list(outputs)), to_js(list(sizes)), part))
+
+    def stop(self, program: int) -> None:
+        """Ask the run of ``program`` to end at its next part."""
+        self.calls += 1
+        self._gpu.stopProgram(program)
+
+    def discard(self, program: int) -> None:
+        """Forget a compiled program."""
+        self.calls += 1
+        self._gpu.discardProgram(program)
+
+    async def wait(self) -> None:
+        """Until the queue is empty."""
+        self.calls += 1
+        await self._gpu.wait()
+
+    def errors(self) -> str:
+        """What the device complained about and no read has reported yet. For tests and diagnostics."""
+        return str(self._gpu.takeErrors())
+
+    def live(self) -> int:
+        """How many buffers exist."""
+        return int(self._gpu.liveBuffers())
+
+    def close(self) -> None:
+        """Destroy everything, the GPUDevice too."""
+        self._gpu.closeDevice()

@@ -1,0 +1,117 @@
+"""Every exception that the package raises on purpose.
+
+::
+
+    TensorCommonsError
+     ├─ DeviceUnavailable      a device that was asked for is not there, with the reason
+     ├─ DeviceLost             the browser took a device away
+     ├─ MemoryBudgetError      it does not fit, with who holds the memory
+     ├─ TensorNotFound         no tensor of that name
+     ├─ TensorReleased         the tensor was given back
+     ├─ ViewOutOfBounds        a view reaches past its parent
+     ├─ NotAConsumer           a model that was not granted the tensor
+     ├─ ShapeMismatch          shapes that do not go together
+     ├─ UnsupportedDtype       a dtype that the operation or device cannot take
+     ├─ UnsupportedOp          an op that the device cannot run, with the reason
+     ├─ InvalidWeights         a checkpoint that cannot be trusted, with file and cause
+     ├─ UnsupportedModel       an architecture that is not built in
+     └─ DownloadError          a file that could not be fetched, with its address and cause
+
+A message says what was wrong, with the values, and what to do about it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+
+class TensorCommonsError(Exception):
+    """The root of the tree: ``except TensorCommonsError`` catches whatever the package refuses."""
+
+
+class DeviceUnavailable(TensorCommonsError):
+    """A device of kind ``kind`` cannot be opened; ``reason`` says why in one sentence."""
+
+    def __init__(self, kind: str, reason: str) -> None:
+        super().__init__(f"the {kind} device is not available: {reason}")
+        self.kind = kind
+        self.reason = reason
+
+
+class DeviceLost(TensorCommonsError):
+    """The browser took the device away (driver reset, tab in the background, GPU process restart)."""
+
+
+class MemoryBudgetError(TensorCommonsError):
+    """``needed`` more bytes would pass ``limit``; ``holders`` lists ``(who, bytes)``, largest first."""
+
+    def __init__(self, needed: int, limit: int, holders: Sequence[tuple[str, int]]) -> None:
+        self.needed = needed
+        self.limit = limit
+        self.holders = sorted(holders, key=lambda holder: -holder[1])
+        held = ", ".join(f"{who} {nbytes:,}" for who, nbytes in self.holders[:5]) or "nothing"
+        super().__init__(
+            f"{needed:,} more bytes do not fit under the limit of {limit:,} bytes; held: {held}. "
+            "Unload a model, unpin tensors, or raise max_memory_mb."
+        )
+
+
+class TensorNotFound(TensorCommonsError):
+    """No tensor of that name is registered."""
+
+
+class TensorReleased(TensorCommonsError):
+    """The tensor's bytes were given back by ``release()`` or ``unload()``; it cannot be used again."""
+
+
+class ViewOutOfBounds(TensorCommonsError):
+    """A view's offset and size reach past the shape of its parent."""
+
+
+class NotAConsumer(TensorCommonsError):
+    """The model was never granted the tensor."""
+
+
+class ShapeMismatch(TensorCommonsError):
+    """Shapes that do not go together; the message shows them."""
+
+
+class UnsupportedDtype(TensorCommonsError):
+    """The operation or the device cannot take the dtype."""
+
+
+class UnsupportedOp(TensorCommonsError):
+    """``device`` cannot run ``op``; ``reason`` says which property of it is in the way."""
+
+    def __init__(self, op: str, device: str, reason: str) -> None:
+        super().__init__(f"{op} cannot run on {device}: {reason}")
+        self.op = op
+        self.device = device
+        self.reason = reason
+
+
+class InvalidWeights(TensorCommonsError):
+    """``file`` of a checkpoint is missing a part, damaged or contradicts itself; ``reason`` says how."""
+
+    def __init__(self, file: str, reason: str) -> None:
+        super().__init__(f"{file}: {reason}")
+        self.file = file
+        self.reason = reason
+
+
+class UnsupportedModel(TensorCommonsError):
+    """``model_type`` of a ``config.json`` is not one of ``supported``."""
+
+    def __init__(self, model_type: str, supported: Iterable[str]) -> None:
+        self.model_type = model_type
+        self.supported = sorted(supported)
+        super().__init__(f"model type {model_type!r} is not supported; supported: {', '.join(self.supported)}")
+
+
+class DownloadError(TensorCommonsError):
+    """``url`` could not be fetched; ``reason`` is the status or the network's complaint."""
+
+    def __init__(self, url: str, reason: str) -> None:
+        super().__init__(f"{url}: {reason}")
+        self.url = url
+        self.reason = reason

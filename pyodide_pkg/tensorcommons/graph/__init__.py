@@ -1,0 +1,1 @@
+"""Computations as data: nodes with identity, merged graphs, fusion, memory plans, compiled programs."""

@@ -1,0 +1,60 @@
+"""A graph: the nodes that some outputs need, each computation once, in an order that can run.
+
+Merging is what this class is: nodes of equal identity become one node, within a model and across models. A graph made
+from the outputs of five heads on one backbone holds the backbone once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from .node import Node
+
+
+class Graph:
+    """Nodes in dependency order, merged by identity.
+
+    ``inputs`` are the graph's input leaves by name, ``outputs`` the merged output nodes, ``traced`` counts the nodes
+    before merging.
+    """
+
+    def __init__(self, outputs: Sequence[Node]) -> None:
+        self.nodes: list[Node] = []
+        self.traced = 0
+        self._by_identity: dict[str, Node] = {}
+        self._merged: dict[int, Node] = {}
+        for output in outputs:
+            self._add(output)
+        self.outputs = [self._merged[id(output)] for output in outputs]
+        self.inputs: Mapping[str, Node] = {
+            str(node.name): node for node in self.nodes if node.op is None and node.storage is None
+        }
+
+    def _add(self, root: Node) -> None:
+        stack = [root]
+        while stack:
+            node = stack[-1]
+            if id(node) in self._merged:
+                stack.pop()
+                continue
+            waiting = [child for child in node.inputs if id(child) not in self._merged]
+            if waiting:
+                stack.extend(reversed(waiting))
+                continue
+            stack.pop()
+            self.traced += node.op is not None
+            known = self._by_identity.get(node.identity)
+            if known is None:
+                inputs = tuple(self._merged[id(child)] for child in node.inputs)
+                if any(new is not old for new, old in zip(inputs, node.inputs, strict=True)):
+                    node_in_graph = Node(node.op, node.attrs, inputs, node.spec)
+                else:
+                    node_in_graph = node
+                known = self._by_identity[node.identity] = node_in_graph
+                self.nodes.append(known)
+            self._merged[id(node)] = known
+
+    @property
+    def executed(self) -> int:
+        """How many nodes are computed: all but the leaves."""
+        return sum(node.op is not None for node in self.nodes)

@@ -1,0 +1,45 @@
+"""From nodes to operands: views become layouts, the rest become steps.
+
+``resolve_view`` follows a chain of views down to the value that owns the bytes. What no layout can express
+(a reshape of a transposed value, say) becomes one explicit copy.
+"""
+
+from __future__ import annotations
+
+from ..shapes import Layout
+from .node import Node
+
+
+def own_layout(node: Node) -> Layout:
+    """How a node's own value lies in its memory: row-major, unless its op writes another order of axes."""
+    shape = node.spec.shape
+    if node.op is None or node.op.memory_order is None:
+        return Layout.contiguous(shape)
+    order = node.op.memory_order
+    physical = Layout.contiguous([shape[axis] for axis in order])
+    inverse = [order.index(axis) for axis in range(len(order))]
+    return physical.permute(inverse)
+
+
+def owner_of(node: Node) -> tuple[Node, Layout]:
+    """The node whose bytes ``node`` shows, and the layout over them. A view that needs a copy owns its own bytes."""
+    chain = []
+    current = node
+    while current.op is not None and current.op.view is not None:
+        chain.append(current)
+        current = current.inputs[0]
+    owner, layout = current, own_layout(current)
+    for view in reversed(chain):
+        assert view.op is not None and view.op.view is not None
+        seen = view.op.view(layout, view.attrs)
+        if seen is None:
+            owner, layout = view, Layout.contiguous(view.spec.shape)
+        else:
+            layout = seen
+    return owner, layout
+
+
+def resolve_view(node: Node) -> tuple[Node, Layout] | None:
+    """The leaf with bytes that ``node`` is a view of, or ``None`` if something has to be computed first."""
+    owner, layout = owner_of(node)
+    return (owner, layout) if owner.op is None and owner.storage is not None else None

@@ -1,0 +1,52 @@
+"""A node of a computation, and its identity.
+
+Two nodes are the same computation when their op, attributes and inputs are the same, all the way down to the content
+of the weights. The identity is a SHA-256 over exactly that, so equality is proved and never guessed from names.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from ..backends.base import Attribute, Op, Spec
+
+if TYPE_CHECKING:
+    from ..sharing.storage import Storage
+
+
+class Node:
+    """One value of a graph: the result of ``op``, or a leaf (``op is None``).
+
+    A leaf is either a weight, known by its storage's content, or an input, known by its name within one call.
+    """
+
+    def __init__(
+        self,
+        op: Op | None,
+        attrs: Mapping[str, Attribute],
+        inputs: tuple[Node, ...],
+        spec: Spec,
+        *,
+        storage: Storage | None = None,
+        name: str | None = None,
+    ) -> None:
+        self.op = op
+        self.attrs = dict(attrs)
+        self.inputs = inputs
+        self.spec = spec
+        self.storage = storage
+        self.name = name
+
+    @cached_property
+    def identity(self) -> str:
+        """Hex SHA-256 of op, attributes and inputs; for leaves of content or name, with shape and dtype."""
+        if self.op is not None:
+            parts = [self.op.name, repr(sorted(self.attrs.items())), *(node.identity for node in self.inputs)]
+        elif self.storage is not None:
+            parts = ["weight", self.storage.identity, repr(self.spec)]
+        else:
+            parts = ["input", str(self.name), repr(self.spec)]
+        return hashlib.sha256("\0".join(parts).encode()).hexdigest()

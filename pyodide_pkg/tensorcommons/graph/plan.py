@@ -1,0 +1,197 @@
+"""From a graph to a plan: steps in order, and a place in memory for every value.
+
+Values that are not outputs live in the arena from the step that writes them to the last step that reads them, and two
+values may share bytes when their lives do not overlap. Largest first, each at the lowest offset that is free for its
+whole life: on the models here that stays within a few percent of the lower bound, the largest set alive at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ..backends.base import Attributes, Backend, Op, Operand, Place, Plan, Spec, Step
+from ..shapes import Layout, size_of
+from .graph import Graph
+from .lower import own_layout, owner_of
+from .node import Node
+
+ALIGNMENT = 256  # the largest minStorageBufferOffsetAlignment that WebGPU allows
+
+COPY = Op("copy", lambda specs, attrs: specs[0], lambda x: x)
+
+
+def align(nbytes: int) -> int:
+    """``nbytes`` rounded up to what a binding may start at. An empty value still gets a place of its own."""
+    return max(-(-nbytes // ALIGNMENT), 1) * ALIGNMENT
+
+
+@dataclass
+class Life:
+    """A value's bytes and the steps between which they must not be touched (both inclusive)."""
+
+    nbytes: int
+    first: int
+    last: int
+    offset: int = 0
+
+
+def pack(lives: Sequence[Life], reserved: int = 0) -> int:
+    """Give every life an offset at or above ``reserved``; the result is the end of the last one."""
+    placed: list[Life] = []
+    end = reserved
+    for life in sorted(lives, key=lambda life: (-life.nbytes, life.first)):
+        offset = reserved
+        for other in sorted(placed, key=lambda other: other.offset):
+            if other.first <= life.last and life.first <= other.last and other.offset < offset + life.nbytes:
+                offset = max(offset, other.offset + other.nbytes)
+        life.offset = offset
+        placed.append(life)
+        end = max(end, offset + life.nbytes)
+    return end
+
+
+def lower_bound(lives: Sequence[Life]) -> int:
+    """Bytes of the largest set of values alive at one step: no plan can be smaller."""
+    steps = max((life.last for life in lives), default=-1) + 1
+    return max((sum(life.nbytes for life in lives if life.first <= step <= life.last) for step in range(steps)), default=0)
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A plan with what the caller needs to run it and to talk about it.
+
+    ``host_inputs`` maps an input's name to its offset in the host block; ``outputs`` holds for each of the graph's
+    outputs the index of the buffer that holds it, dense and row-major.
+    """
+
+    plan: Plan
+    host_inputs: dict[str, tuple[int, Spec]]
+    outputs: tuple[int, ...]
+    arena_lower_bound: int
+    intermediate_bytes: int
+
+
+def make_plan(graph: Graph, backend: Backend) -> Planned:
+    """Plan ``graph`` for ``backend``."""
+    return _Planner(graph, backend).planned()
+
+
+@dataclass
+class Draft:
+    """A step before places are known: ``inputs`` are owners with layouts, ``layout`` is how ``target`` is written."""
+
+    op: Op
+    attrs: Attributes
+    inputs: list[tuple[Node, Layout]]
+    target: Node
+    layout: Layout
+
+
+class _Planner:
+    """One walk over the graph; the fields are what the walk collects."""
+
+    def __init__(self, graph: Graph, backend: Backend) -> None:
+        self.graph = graph
+        self.backend = backend
+        self.drafts: list[Draft] = []
+        self.copies: dict[int, Node] = {}
+        self.output_index: dict[int, int] = {}
+        self.output_bytes: list[int] = []
+        self.host: dict[str, tuple[int, Spec]] = {}
+        self.places: dict[int, Place] = {}
+
+    def planned(self) -> Planned:
+        outputs = [self._claim_output(node) for node in self.graph.outputs]
+        for node in self.graph.nodes:
+            if node.op is not None and owner_of(node)[0] is node:
+                self._draft(node)
+        for node, holder in dict.fromkeys(outputs):
+            if holder is not owner_of(node)[0]:
+                self._draft_copy(node, holder)
+        host_bytes = self._place_leaves()
+        lives = self._place_values(host_bytes)
+        steps = tuple(self._step(draft) for draft in self.drafts)
+        arena = max([host_bytes, *(life.offset + life.nbytes for life in lives)])
+        plan = Plan(steps, arena, host_bytes, tuple(self.output_bytes))
+        return Planned(
+            plan,
+            self.host,
+            tuple(self.output_index[id(holder)] for _, holder in outputs),
+            host_bytes + lower_bound(lives),
+            sum(life.nbytes for life in lives),
+        )
+
+    def _claim_output(self, node: Node) -> tuple[Node, Node]:
+        """The node whose buffer will be the output: its owner, or a dense copy where the owner shows something else."""
+        holder, layout = owner_of(node)
+        if holder.op is None or layout != Layout.contiguous(layout.shape) or layout.size != size_of(holder.spec.shape):
+            holder = self._copy_node(node)
+        if id(holder) not in self.output_index:
+            self.output_index[id(holder)] = len(self.output_bytes)
+            self.output_bytes.append(holder.spec.nbytes)
+        return node, holder
+
+    def _copy_node(self, node: Node) -> Node:
+        if id(node) not in self.copies:
+            self.copies[id(node)] = Node(COPY, {}, (node,), node.spec)
+        return self.copies[id(node)]
+
+    def _draft_copy(self, node: Node, target: Node) -> None:
+        """A step that writes what ``node`` shows to ``target``, row-major; once."""
+        if all(draft.target is not target for draft in self.drafts):
+            owner, layout = owner_of(node)
+            self.drafts.append(Draft(COPY, {}, [(owner, layout)], target, Layout.contiguous(layout.shape)))
+
+    def _draft(self, node: Node) -> None:
+        """One step for ``node``, after the copies of those inputs that its kernel cannot read in place."""
+        assert node.op is not None
+        if node.op.view is not None:  # a view that no layout expresses is a copy of its input in row-major order
+            self._draft_copy(node.inputs[0], node)
+            return
+        inputs = []
+        for position, child in enumerate(node.inputs):
+            source, layout = owner_of(child)
+            dense = layout.is_contiguous and layout.offset == 0
+            if not dense and not self.backend.accepts_layout(node.op, position, layout):
+                target = self._copy_node(child)
+                self._draft_copy(child, target)
+                source, layout = target, Layout.contiguous(child.spec.shape)
+            inputs.append((source, layout))
+        self.drafts.append(Draft(node.op, node.attrs, inputs, node, own_layout(node)))
+
+    def _place_leaves(self) -> int:
+        """Weights stay where they are; inputs stand side by side at the start of the arena. Gives the inputs' bytes."""
+        host_bytes = 0
+        for node in self.graph.nodes:
+            if node.op is not None:
+                continue
+            if node.storage is not None:
+                self.places[id(node)] = Place("weight", node.storage.handle, 0, node.storage.nbytes)
+            else:
+                self.host[str(node.name)] = (host_bytes, node.spec)
+                self.places[id(node)] = Place("arena", 0, host_bytes, node.spec.nbytes)
+                host_bytes += align(node.spec.nbytes)
+        return host_bytes
+
+    def _place_values(self, reserved: int) -> list[Life]:
+        lives: dict[int, Life] = {}
+        for index, draft in enumerate(self.drafts):
+            target = draft.target
+            if id(target) in self.output_index:
+                number = self.output_index[id(target)]
+                self.places[id(target)] = Place("output", number, 0, target.spec.nbytes)
+            else:
+                lives.setdefault(id(target), Life(align(target.spec.nbytes), index, index))
+            for source, _ in draft.inputs:
+                if id(source) in lives:
+                    lives[id(source)].last = index
+        pack(list(lives.values()), reserved)
+        for key, life in lives.items():
+            self.places[key] = Place("arena", 0, life.offset, life.nbytes)
+        return list(lives.values())
+
+    def _step(self, draft: Draft) -> Step:
+        inputs = tuple(Operand(self.places[id(source)], view, source.spec.dtype) for source, view in draft.inputs)
+        output = Operand(self.places[id(draft.target)], draft.layout, draft.target.spec.dtype)
+        return Step(draft.op, draft.attrs, inputs, output)

@@ -1,0 +1,96 @@
+"""A program: a graph that a device has compiled, run again and again by one call into JavaScript.
+
+Programs are cached on their device by graph identity, so two models that need the same computation hold one program.
+All programs of a device share its arena and therefore run one at a time.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from ..backends.base import Spec
+from ..backends.device import Device
+from ..errors import ShapeMismatch
+from ..sharing.storage import Storage
+from .fuse import fuse
+from .graph import Graph
+from .node import Node
+from .plan import Planned, make_plan
+
+
+class Program:
+    """A compiled graph. ``nodes`` were traced, ``executed`` are left after merging, ``steps`` after fusion."""
+
+    def __init__(self, device: Device, planned: Planned, executable: Any, graph: Graph, specs: Sequence[Spec]) -> None:
+        self.device = device
+        self.planned = planned
+        self.nodes = graph.traced
+        self.executed = graph.executed
+        self.steps = len(planned.plan.steps)
+        self._executable = executable
+        self._specs = specs
+        self._host = np.zeros(planned.plan.host_bytes, np.uint8)
+        self._storages = [node.storage for node in graph.nodes if node.storage is not None]
+
+    async def run(self, inputs: Mapping[str, np.ndarray[Any, Any]]) -> list[tuple[Storage, Spec]]:
+        """Run once. Gives each output's storage and spec, in the order of the graph's outputs.
+
+        Raises:
+            ShapeMismatch: an input is missing, or has another shape than the program was compiled for.
+            MemoryBudgetError: the outputs or the arena do not fit; nothing ran.
+        """
+        async with self.device.lock:
+            self._write_host(inputs)
+            for storage in self._storages:
+                _ = storage.handle  # a released weight is an error here, not garbage later
+            arena = self.device.arena(self.planned.plan.arena_bytes) if self.planned.plan.arena_bytes else 0
+            handles: list[int] = []
+            try:
+                for nbytes in self.planned.plan.output_bytes:
+                    handles.append(self.device.adopt(nbytes, "activations"))
+                await self.device.backend.run(self._executable, arena, memoryview(self._host), handles)
+            except BaseException:
+                for handle in handles:
+                    self.device.disown(handle)
+                raise
+            buffers = [
+                Storage(self.device, handle, nbytes)
+                for handle, nbytes in zip(handles, self.planned.plan.output_bytes, strict=True)
+            ]
+        return [(buffers[index], spec) for index, spec in zip(self.planned.outputs, self._specs, strict=True)]
+
+    def _write_host(self, inputs: Mapping[str, np.ndarray[Any, Any]]) -> None:
+        if set(inputs) != set(self.planned.host_inputs):
+            raise ShapeMismatch(f"inputs {sorted(inputs)} do not match {sorted(self.planned.host_inputs)}")
+        for name, (offset, spec) in self.planned.host_inputs.items():
+            array = np.ascontiguousarray(inputs[name], spec.dtype.numpy)
+            if array.shape != spec.shape:
+                raise ShapeMismatch(f"input {name} has shape {array.shape}, the program takes {spec.shape}")
+            self._host[offset : offset + array.nbytes] = array.reshape(-1).view(np.uint8)
+
+    def discard(self) -> None:
+        """Give back what the compiled program holds on its device."""
+        self.device.backend.discard(self._executable)
+        self._storages.clear()
+
+
+async def compile_graph(device: Device, outputs: Sequence[Node]) -> Program:
+    """The program that computes ``outputs`` on ``device``: from the cache, or compiled now.
+
+    Raises:
+        UnsupportedOp: the device has no kernel for one of the nodes; the message names it.
+    """
+    graph = Graph(outputs)
+    key = hashlib.sha256("".join(node.identity for node in graph.outputs).encode()).hexdigest()
+    cached: Program | None = device.programs.get(key)
+    if cached is not None:
+        return cached
+    fused = fuse(graph)
+    planned = make_plan(fused, device.backend)
+    executable = await device.backend.compile(planned.plan)
+    program = Program(device, planned, executable, graph, [node.spec for node in graph.outputs])
+    return device.programs.setdefault(key, program)

@@ -1,0 +1,125 @@
+"""Ops that move no numbers: reshape, permute, slice and broadcast are layouts; concatenation is a copy."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, cast
+
+import numpy as np
+
+from ..backends.base import Attributes, Spec
+from ..errors import ShapeMismatch
+from ..shapes import Layout, Shape, infer_reshape, normalize_axis
+from ..tensor import Tensor, TensorLike, as_tensor
+from .registry import apply, define
+
+
+def _by_layout(view: Any) -> Any:
+    """A shape rule that asks the layout rule: what it does to a row-major layout is what it does to the shape."""
+
+    def infer(specs: Sequence[Spec], attrs: Attributes) -> Spec:
+        layout = view(Layout.contiguous(specs[0].shape), attrs)
+        return Spec(layout.shape, specs[0].dtype)
+
+    return infer
+
+
+def _reshape(layout: Layout, attrs: Attributes) -> Layout | None:
+    return layout.reshape(cast(Shape, attrs["shape"]))
+
+
+def _permute(layout: Layout, attrs: Attributes) -> Layout:
+    return layout.permute(cast(Shape, attrs["axes"]))
+
+
+def _broadcast(layout: Layout, attrs: Attributes) -> Layout:
+    return layout.broadcast_to(cast(Shape, attrs["shape"]))
+
+
+def _slice(layout: Layout, attrs: Attributes) -> Layout:
+    for axis, (start, stop, step) in enumerate(cast("tuple[tuple[int, int, int], ...]", attrs["ranges"])):
+        layout = layout.slice(axis, start, stop, step)
+    return layout
+
+
+def _slice_reference(x: Any, ranges: Sequence[tuple[int, int, int]]) -> Any:
+    return x[tuple(slice(start, stop if stop >= 0 else None, step) for start, stop, step in ranges)]
+
+
+RESHAPE = define("reshape", _by_layout(_reshape), lambda x, shape: x.reshape(shape), _reshape)
+PERMUTE = define("permute_dims", _by_layout(_permute), lambda x, axes: np.transpose(x, axes), _permute)
+BROADCAST = define("broadcast_to", _by_layout(_broadcast), lambda x, shape: np.broadcast_to(x, shape), _broadcast)
+SLICE = define("slice", _by_layout(_slice), _slice_reference, _slice)
+
+
+def _infer_concat(specs: Sequence[Spec], attrs: Attributes) -> Spec:
+    first, axis = specs[0], cast(int, attrs["axis"])
+    for spec in specs:
+        if spec.dtype is not first.dtype or spec.shape[:axis] + spec.shape[axis + 1 :] != (
+            first.shape[:axis] + first.shape[axis + 1 :]
+        ):
+            raise ShapeMismatch(f"concat: {spec.shape} {spec.dtype} does not go with {first.shape} {first.dtype}")
+    total = sum(spec.shape[axis] for spec in specs)
+    return Spec((*first.shape[:axis], total, *first.shape[axis + 1 :]), first.dtype)
+
+
+CONCAT = define("concat", _infer_concat, lambda *xs, axis: np.concatenate(xs, axis))
+
+
+def reshape(x: TensorLike, shape: Sequence[int]) -> Tensor:
+    """The same elements in row-major order under another shape; one size may be -1."""
+    tensor = as_tensor(x)
+    return apply(RESHAPE, tensor, shape=infer_reshape(tensor.shape, tuple(shape)))
+
+
+def permute_dims(x: TensorLike, axes: Sequence[int]) -> Tensor:
+    """Axes in another order."""
+    tensor = as_tensor(x)
+    return apply(PERMUTE, tensor, axes=tuple(normalize_axis(axis, tensor.ndim) for axis in axes))
+
+
+def broadcast_to(x: TensorLike, shape: Sequence[int]) -> Tensor:
+    """Repeat axes of size 1 up to ``shape``, without a copy."""
+    return apply(BROADCAST, x, shape=tuple(shape))
+
+
+def concat(xs: Sequence[TensorLike], axis: int = 0) -> Tensor:
+    """Tensors one after another along ``axis``; the other axes must agree."""
+    if not xs:
+        raise ShapeMismatch("concat of no tensors")
+    first = as_tensor(xs[0], like=xs)
+    return apply(CONCAT, *xs, axis=normalize_axis(axis, first.ndim))
+
+
+def getitem(x: Tensor, key: Any) -> Tensor:
+    """Basic indexing: integers, slices with any step, ``...`` and ``None``, as NumPy's. A view, never a copy.
+
+    Raises:
+        IndexError: an index is out of range, or there are too many.
+    """
+    keys = list(key) if isinstance(key, tuple) else [key]
+    if sum(k is Ellipsis for k in keys) > 1:
+        raise IndexError("an index can only have one ellipsis")
+    taken = sum(k is not None and k is not Ellipsis for k in keys)
+    if taken > x.ndim:
+        raise IndexError(f"too many indices: {taken} for {x.ndim} axes")
+    at = next((i for i, k in enumerate(keys) if k is Ellipsis), len(keys))
+    keys[at : at + 1] = [slice(None)] * (x.ndim - taken)
+    ranges: list[tuple[int, int, int]] = []
+    shape: list[int] = []
+    for k in keys:
+        if k is None:
+            shape.append(1)
+            continue
+        size = x.shape[len(ranges)]
+        if isinstance(k, slice):
+            ranges.append(k.indices(size))
+            shape.append(len(range(*ranges[-1])))
+        elif isinstance(k, (int, np.integer)):
+            if not -size <= k < size:
+                raise IndexError(f"index {k} is out of range for axis {len(ranges)} of size {size}")
+            start = int(k) % size
+            ranges.append((start, start + 1, 1))
+        else:
+            raise IndexError(f"tensors take integers, slices, ... and None as indices, not {type(k).__name__}")
+    return reshape(apply(SLICE, x, ranges=tuple(ranges)), shape)

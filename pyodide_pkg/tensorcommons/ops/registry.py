@@ -1,0 +1,49 @@
+"""Where ops meet tensors: ``apply`` adds one node to the graph that is being traced.
+
+An op is defined once, in the file of its family: a shape rule, its meaning in NumPy, and for views a layout rule.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from ..backends.base import Attribute, Attributes, Op, Spec
+from ..graph.node import Node
+from ..shapes import Layout
+from ..tensor import Tensor, TensorLike, as_tensor
+
+OPS: dict[str, Op] = {}
+
+
+def define(
+    name: str,
+    infer: Callable[[Sequence[Spec], Attributes], Spec],
+    reference: Callable[..., Any],
+    view: Callable[[Layout, Attributes], Layout | None] | None = None,
+    memory_order: tuple[int, ...] | None = None,
+) -> Op:
+    """Register an op; a name is defined once."""
+    if name in OPS:
+        raise ValueError(f"op {name!r} is defined twice")
+    OPS[name] = Op(name, infer, reference, view, memory_order)
+    return OPS[name]
+
+
+def apply(op: Op, *inputs: TensorLike, **attrs: Attribute) -> Tensor:
+    """The result of ``op`` as a tensor that is computed when it is read.
+
+    Raises:
+        ShapeMismatch, UnsupportedDtype: the inputs do not fit the op; nothing was added.
+    """
+    tensors = [as_tensor(value, like=inputs) for value in inputs]
+    spec = op.infer([tensor.spec for tensor in tensors], attrs)
+    device = next((tensor.device for tensor in tensors if tensor.device is not None), None)
+    return Tensor.symbolic(Node(op, attrs, tuple(tensor.node for tensor in tensors), spec), device)
+
+
+def as_float32(array: Any) -> Any:
+    """``array`` in float32: references compute in the dtype that devices compute in."""
+    return np.asarray(array, np.float32)

@@ -1,0 +1,210 @@
+"""Tensor: an array on a device, or one that will be computed there when it is read.
+
+A tensor is a node of a graph. Ops on tensors add nodes; nothing runs until ``await t.read()`` (or ``realize``), and
+then everything that the result needs runs as one program. A tensor that has been computed is a leaf with a storage;
+reshape, permute, slice and broadcast of it stay layouts over the same bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+
+from . import dtypes
+from .backends.base import Spec
+from .backends.device import Device
+from .bridge.runtime import can_suspend, suspend
+from .errors import DeviceUnavailable, ShapeMismatch, TensorCommonsError
+from .graph.lower import resolve_view
+from .graph.node import Node
+from .sharing.storage import Storage, content_identity
+
+if TYPE_CHECKING:
+    from .dtypes import DType
+    from .shapes import Shape
+
+TensorLike: TypeAlias = "Tensor | np.ndarray[Any, Any] | float | int | bool | Sequence[Any]"
+
+
+class Tensor:
+    """An n-dimensional array. ``shape`` is a tuple of ints, ``dtype`` one of :data:`tensorcommons.dtypes.ALL`.
+
+    Operators follow the Python array API standard; see :mod:`tensorcommons.ops` for the functions.
+    """
+
+    __array_priority__ = 1000  # numpy_array + tensor is a Tensor
+
+    def __init__(self, node: Node, device: Device | None) -> None:
+        self._node = node
+        self.device = device
+
+    @classmethod
+    def symbolic(cls, node: Node, device: Device | None) -> Tensor:
+        """A tensor that ``node`` computes."""
+        return cls(node, device)
+
+    @classmethod
+    def of_storage(cls, storage: Storage, spec: Spec) -> Tensor:
+        """A tensor whose bytes are there already, row-major."""
+        return cls(Node(None, {}, (), spec, storage=storage), storage.device)
+
+    @property
+    def node(self) -> Node:
+        """The graph node that this tensor stands for."""
+        return self._node
+
+    @property
+    def spec(self) -> Spec:
+        """Shape and dtype together."""
+        return self._node.spec
+
+    @property
+    def shape(self) -> Shape:
+        """Sizes of the axes."""
+        return self._node.spec.shape
+
+    @property
+    def dtype(self) -> DType:
+        """Element type."""
+        return self._node.spec.dtype
+
+    @property
+    def ndim(self) -> int:
+        """Number of axes."""
+        return len(self.shape)
+
+    @property
+    def size(self) -> int:
+        """Number of elements."""
+        return int(np.prod(self.shape, dtype=np.int64))
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of a dense copy."""
+        return self.spec.nbytes
+
+    def __repr__(self) -> str:
+        where = self.device.kind if self.device else "no device yet"
+        state = "" if resolve_view(self._node) else ", not computed yet"
+        return f"<Tensor {self.dtype}{list(self.shape)} on {where}{state}>"
+
+    def __len__(self) -> int:
+        if not self.shape:
+            raise TypeError("len() of a tensor without axes")
+        return self.shape[0]
+
+    def __bool__(self) -> bool:
+        raise TensorCommonsError("the truth of a tensor is not known before it is read: use (await t.read()).any()")
+
+    if TYPE_CHECKING:  # ops stand above tensors: ops/__init__.py sets these
+
+        def __neg__(self) -> Tensor: ...
+        def __abs__(self) -> Tensor: ...
+        def __add__(self, other: TensorLike) -> Tensor: ...
+        def __sub__(self, other: TensorLike) -> Tensor: ...
+        def __mul__(self, other: TensorLike) -> Tensor: ...
+        def __truediv__(self, other: TensorLike) -> Tensor: ...
+        def __matmul__(self, other: TensorLike) -> Tensor: ...
+        def __radd__(self, other: TensorLike) -> Tensor: ...
+        def __rsub__(self, other: TensorLike) -> Tensor: ...
+        def __rmul__(self, other: TensorLike) -> Tensor: ...
+        def __rtruediv__(self, other: TensorLike) -> Tensor: ...
+        def __rmatmul__(self, other: TensorLike) -> Tensor: ...
+        def __getitem__(self, key: Any) -> Tensor: ...
+
+    def release(self) -> None:
+        """Give the tensor's bytes back now, rather than when it is no longer referred to. Safe to call twice."""
+        leaf = resolve_view(self._node)
+        if leaf and leaf[0].storage is not None:
+            leaf[0].storage.release()
+
+    async def realize(self) -> Tensor:
+        """Compute the tensor on its device, without reading it."""
+        await realize([self])
+        return self
+
+    async def read(self) -> np.ndarray[Any, Any]:
+        """The values as a NumPy array of the same shape and dtype. Computes what is not computed yet.
+
+        Raises:
+            TensorReleased: the bytes were released.
+        """
+        await realize([self])
+        found = resolve_view(self._node)
+        assert found is not None and found[0].storage is not None
+        leaf, layout = found
+        storage = found[0].storage
+        itemsize = self.dtype.itemsize
+        low, high = layout.extent
+        if low == high:
+            return np.zeros(self.shape, self.dtype.numpy)
+        raw = await storage.device.read(storage.handle, low * itemsize, (high - low) * itemsize)
+        flat = np.frombuffer(raw, leaf.spec.dtype.numpy)
+        strides = [stride * itemsize for stride in layout.strides]
+        view = np.lib.stride_tricks.as_strided(flat[layout.offset - low :], layout.shape, strides)
+        return np.array(view)
+
+    def numpy(self) -> np.ndarray[Any, Any]:
+        """The values, without ``await``: works where Pyodide can suspend the running Python.
+
+        Raises:
+            TensorCommonsError: it cannot here; use ``await t.read()``.
+        """
+        if not can_suspend():
+            raise TensorCommonsError("this Python cannot be suspended here, so .numpy() cannot wait for the device: "
+                                     "use `await tensor.read()`")
+        result: np.ndarray[Any, Any] = suspend(self.read())
+        return result
+
+
+def as_tensor(value: TensorLike, like: Iterable[object] = ()) -> Tensor:
+    """``value`` as a tensor on the device of the first tensor in ``like``; Python numbers take that tensor's dtype."""
+    if isinstance(value, Tensor):
+        return value
+    peer = next((other for other in like if isinstance(other, Tensor)), None)
+    if peer is None or peer.device is None:
+        raise DeviceUnavailable("any", "none of the operands is on a device: use tensorcommons.asarray(..., device=)")
+    dtype = peer.dtype if isinstance(value, (int, float)) else None
+    return asarray(value, dtype=dtype, device=peer.device)
+
+
+def asarray(obj: TensorLike, dtype: object = None, device: Device | None = None) -> Tensor:
+    """``obj`` (array, list, number, Tensor) as a tensor on ``device``. float64 becomes float32 unless asked otherwise.
+
+    Raises:
+        UnsupportedDtype: the dtype has no counterpart.
+        DeviceUnavailable: no device was given and ``obj`` is not on one.
+        MemoryBudgetError: the bytes do not fit.
+    """
+    if isinstance(obj, Tensor):
+        if (dtype is None or dtypes.as_dtype(dtype) is obj.dtype) and device in (None, obj.device):
+            return obj
+        raise TensorCommonsError("asarray() of a tensor keeps its dtype and device; read it first to change them")
+    if device is None:
+        raise DeviceUnavailable("any", "asarray() needs device=, for example (await tc.open_devices()).webgpu")
+    array = np.asarray(obj)
+    kind = dtypes.default_dtype(array) if dtype is None else dtypes.as_dtype(dtype)
+    dense = np.ascontiguousarray(array, kind.numpy).reshape(array.shape)
+    data = memoryview(dense.reshape(-1).view(np.uint8))
+    identity = content_identity(data, dense.shape, kind) if dense.size <= 1024 else None
+    return Tensor.of_storage(Storage.upload(device, data, "activations", identity), Spec(dense.shape, kind))
+
+
+async def realize(tensors: Sequence[Tensor]) -> None:
+    """Compute several tensors as one program; what they have in common is computed once."""
+    from .graph.program import compile_graph  # the program runner stands above tensors' own layer of graph/
+
+    pending = [tensor for tensor in tensors if resolve_view(tensor.node) is None]
+    if not pending:
+        return
+    devices = {id(tensor.device): tensor.device for tensor in pending}
+    if len(devices) > 1 or None in devices.values():
+        raise ShapeMismatch(f"tensors on different devices cannot be computed together: {list(devices.values())}")
+    device = next(iter(devices.values()))
+    assert device is not None
+    program = await compile_graph(device, [tensor.node for tensor in pending])
+    outputs = await program.run({})
+    for tensor, (storage, spec) in zip(pending, outputs, strict=True):
+        tensor._node = Node(None, {}, (), spec, storage=storage)

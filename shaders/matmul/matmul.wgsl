@@ -1,0 +1,48 @@
+// y[..., m, n] = activation(sum over k of a[..., m, k] * b[..., k, n] + bias[n]), any strides, leading axes merged to one.
+//
+// bindings: 0 params · 1 a · 2 b · 3 bias, where there is one · last y
+// dispatch: a 4 x 4 tile of y an invocation: x over columns, y over rows, z over the batch
+//
+// The general product: it takes every layout, so transposed operands and odd sizes need no copy.
+
+struct Params {
+  rows: u32,
+  columns: u32,
+  depth: u32,
+  batch_inner: u32, // batch index = outer * batch_inner + inner
+  a_strides: vec4<i32>, // outer, inner, row, depth
+  b_strides: vec4<i32>, // outer, inner, depth, column
+  a_offset: i32,
+  b_offset: i32,
+}
+@group(0) @binding(0) var<uniform> p: Params;
+$bindings
+
+$functions
+
+@compute @workgroup_size(4, 4)
+fn main(@builtin(global_invocation_id) id: vec3<u32>) {
+  let row = id.y * 4u;
+  let column = id.x * 4u;
+  if (row >= p.rows || column >= p.columns) { return; }
+  let outer = i32(id.z / p.batch_inner);
+  let inner = i32(id.z % p.batch_inner);
+  let a_start = p.a_offset + outer * p.a_strides.x + inner * p.a_strides.y;
+  let b_start = p.b_offset + outer * p.b_strides.x + inner * p.b_strides.y;
+  let m = min(vec4<u32>(row, row + 1u, row + 2u, row + 3u), vec4<u32>(p.rows - 1u));
+  let n = min(vec4<u32>(column, column + 1u, column + 2u, column + 3u), vec4<u32>(p.columns - 1u));
+  let a_at = vec4<i32>(a_start) + vec4<i32>(m) * p.a_strides.z;
+  let b_at = vec4<i32>(b_start) + vec4<i32>(n) * p.b_strides.w;
+  var sums = mat4x4<f32>();
+  for (var k = 0; k < i32(p.depth); k++) {
+    let ka = a_at + k * p.a_strides.w;
+    let kb = b_at + k * p.b_strides.z;
+    let b = vec4<f32>($b[kb.x], $b[kb.y], $b[kb.z], $b[kb.w]);
+    sums += mat4x4<f32>(b * $a[ka.x], b * $a[ka.y], b * $a[ka.z], b * $a[ka.w]);
+  }
+  for (var i = 0u; i < 4u && row + i < p.rows; i++) {
+    for (var j = 0u; j < 4u && column + j < p.columns; j++) {
+      $y[(id.z * p.rows + row + i) * p.columns + column + j] = $activation(sums[i][j] + $bias_term);
+    }
+  }
+}

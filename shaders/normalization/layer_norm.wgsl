@@ -1,0 +1,46 @@
+// y[row] = (v - mean(v)) / sqrt(var(v) + eps) * weight + bias, where v = x[row], or x[row] + residual[row].
+//
+// bindings: 0 params · 1 x · 2 weight · 3 bias · 4 residual, where there is one · last y
+// dispatch: one invocation a row, workgroups spread over x and y; no workgroup memory (for fallback adapters)
+//
+// The mean is taken first and the variance from what is left, as NumPy does: no cancellation for large means.
+
+struct Params {
+  rows: u32,
+  columns: u32,
+  eps: f32,
+}
+@group(0) @binding(0) var<uniform> p: Params;
+$bindings
+
+@compute @workgroup_size($workgroup)
+fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>,
+        @builtin(local_invocation_index) lane: u32) {
+  let row = (group.y * groups.x + group.x) * ${workgroup}u + lane;
+  if (row >= p.rows) { return; }
+  let start = row * p.columns;
+  var sum = 0f;
+  for (var first = 0u; first < p.columns; first += 128u) {
+    var run = 0f;
+    for (var j = first; j < min(first + 128u, p.columns); j++) {
+      let v = $value;
+      $y[start + j] = v;
+      run += v;
+    }
+    sum += run;
+  }
+  let mean = sum / f32(p.columns);
+  var squares = 0f;
+  for (var first = 0u; first < p.columns; first += 128u) {
+    var run = 0f;
+    for (var j = first; j < min(first + 128u, p.columns); j++) {
+      let v = $y[start + j] - mean;
+      run += v * v;
+    }
+    squares += run;
+  }
+  let scale = 1f / sqrt(squares / f32(p.columns) + p.eps);
+  for (var j = 0u; j < p.columns; j++) {
+    $y[start + j] = ($y[start + j] - mean) * scale * $weight[j] + $bias[j];
+  }
+}
