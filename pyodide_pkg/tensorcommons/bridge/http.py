@@ -1,7 +1,7 @@
 """``fetch`` of the browser (and of Node) as a :class:`~tensorcommons.hub.streams.Body`.
 
-The chunks of the response's reader are copied once, straight into the caller's buffer. A JavaScript object lives as long
-as Python holds a proxy of it, so ``close`` drops them all.
+The chunks of the response's reader are copied once, straight into the caller's buffer. A JavaScript object lives as
+long as Python holds a proxy of it, so ``close`` drops them all.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class FetchBody:
             try:
                 result = await self._reader.read()
             except JsException as error:
-                raise DownloadError(self.url, f"the connection was cut: {error.message}") from None
+                raise DownloadError(self.url, str(error.message)) from None
             if result.done:
                 return 0
             if result.value.byteLength:

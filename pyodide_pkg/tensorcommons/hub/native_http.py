@@ -35,7 +35,7 @@ class NativeBody:
         try:
             count = await asyncio.to_thread(self._response.readinto, buffer)
         except (OSError, ValueError, AttributeError, http.client.HTTPException) as error:
-            raise DownloadError(self.url, f"the connection was cut: {_describe(error)}") from None
+            raise DownloadError(self.url, _describe(error)) from None
         view[:count] = memoryview(buffer)[:count]
         return count
 

@@ -108,7 +108,7 @@ async def read_header(stream: Stream, file: str) -> Header:
             raise InvalidWeights(file, f"a header of {length:,} bytes does not fit in a file of {stream.size:,} bytes")
         raw = await stream.read_exact(length)
     except ShortReadError as error:
-        if error.complete or stream.size is None:
+        if error.complete:
             raise InvalidWeights(file, f"truncated in the header: {error.reason}") from error
         raise
     data_size = None if stream.size is None else stream.size - 8 - length

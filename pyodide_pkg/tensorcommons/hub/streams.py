@@ -21,15 +21,16 @@ OnBytes = Callable[[int, int | None], None]
 
 
 class ShortReadError(DownloadError):
-    """The bytes ended early: ``received`` of ``expected``.
+    """The bytes ended early: ``received`` of ``expected`` (None where the size of the file is not known).
 
     ``complete`` tells the two causes apart: True means that the whole file arrived and is simply shorter than its
-    reader needs (a truncated file); False means that the connection was cut.
+    reader needs (a truncated file); False means that the connection was cut, with the network's ``complaint``.
     """
 
-    def __init__(self, url: str, received: int, expected: int, *, complete: bool) -> None:
-        cause = "the file ends" if complete else "the connection ended"
-        super().__init__(url, f"{cause} after {received:,} of {expected:,} bytes")
+    def __init__(self, url: str, received: int, expected: int | None, *, complete: bool, complaint: str = "") -> None:
+        cause = "the file ends" if complete else "the connection was cut"
+        of = "" if expected is None else f" of {expected:,}"
+        super().__init__(url, f"{cause} after {received:,}{of} bytes" + (f" ({complaint})" if complaint else ""))
         self.received = received
         self.expected = expected
         self.complete = complete
@@ -128,6 +129,9 @@ class Stream:
             raise DownloadError(self.url, "the stream is closed")
         try:
             received = await self._body.readinto(view)
+        except DownloadError as error:
+            await self.close()
+            raise ShortReadError(self.url, self.position, self.size, complete=False, complaint=error.reason) from None
         except BaseException:  # CancelledError too: whoever stops waiting must not leave the download running
             await self.close()
             raise
@@ -142,7 +146,7 @@ class Stream:
         return received
 
     async def _short(self, received: int, expected: int) -> ShortReadError:
-        complete = self.size is not None and self.position >= self.size
+        complete = self.size is None or self.position >= self.size
         await self.close()
         return ShortReadError(self.url, received, expected, complete=complete)
 

@@ -16,6 +16,7 @@ The longest input is, unless the caller says otherwise, the least of what these 
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
@@ -33,6 +34,10 @@ if TYPE_CHECKING:
     from .sources import Source
 
     Ids = NDArray[np.int32]
+
+
+# The supplementary-plane part of what BertNormalizer of the Rust tokenizers takes for a Chinese character.
+RARE_HAN = re.compile("[\U00020000-\U0002a6df\U0002a700-\U0002b81f\U0002b920-\U0002ceaf\U0002f800-\U0002fa1f]")
 
 
 @dataclass(frozen=True)
@@ -103,6 +108,8 @@ class Settings:
     mask_id: int | None
     pad_left: bool
     truncate_left: bool
+    split_han: bool
+    lowercase: bool
 
 
 class Tokenizer:
@@ -180,8 +187,23 @@ class Tokenizer:
         self._engine.close()
 
     def _encode(self, texts: list[str]) -> list[Ids]:
-        lengths, ids = self._engine.encode([_well_formed(text) for text in texts])
+        lengths, ids = self._engine.encode([self._prepare(text) for text in texts])
         return np.split(ids, np.cumsum(lengths)[:-1]) if texts else []
+
+    def _prepare(self, text: str) -> str:
+        """``text`` such that the JavaScript library (0.2.0) gives the ids that the Rust one gives.
+
+        It looks at UTF-16 units, so Han characters beyond U+FFFF are not split from their neighbours, and it lowercases
+        whole strings, which makes a Σ at a word's end ς, where Rust has σ everywhere. What remains different is only
+        what was assigned after Unicode 8, the tables of the Rust library: marks and punctuation of rare scripts.
+        """
+        if text.isascii():
+            return text
+        # Two surrogates that form a pair become the character they stand for, a lone one U+FFFD.
+        text = text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+        if self._settings.split_han:
+            text = RARE_HAN.sub(r" \g<0> ", text)
+        return text.replace("Σ", "σ") if self._settings.lowercase else text
 
     def _limit(self, max_length: int | None, *, paired: bool) -> int | None:
         limit = self.max_length if max_length is None else max_length
@@ -250,6 +272,7 @@ def read_settings(
     limits = (sentence.get("max_seq_length"), options.get("model_max_length"), config.get("max_position_embeddings"))
     stated = [value for value in limits if isinstance(value, int) and value > 0]
     padding = table.get("padding")
+    bert = _bert_normalizer(table.get("normalizer"))
     pad_id = _token_id(table, options.get("pad_token"))
     if pad_id is None and isinstance(padding, dict):
         pad_id = padding.get("pad_id")
@@ -263,6 +286,8 @@ def read_settings(
         mask_id=_token_id(table, options.get("mask_token")),
         pad_left=options.get("padding_side") == "left",
         truncate_left=options.get("truncation_side") == "left",
+        split_han=bool(bert.get("handle_chinese_chars")),
+        lowercase=bool(bert.get("lowercase")),
     )
 
 
@@ -320,8 +345,10 @@ def _token_id(table: dict[str, Any], token: object) -> int | None:
     return found if isinstance(found, int) else None
 
 
-def _well_formed(text: str) -> str:
-    """``text`` with lone surrogates as U+FFFD; two that form a pair become the character that they stand for."""
-    if text.isascii():
-        return text
-    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+def _bert_normalizer(normalizer: object) -> dict[str, Any]:
+    """The BertNormalizer of ``tokenizer.json``, alone or in a sequence; empty where it has none."""
+    if not isinstance(normalizer, dict):
+        return {}
+    if normalizer.get("type") == "BertNormalizer":
+        return normalizer
+    return next((found for part in normalizer.get("normalizers") or () if (found := _bert_normalizer(part))), {})
