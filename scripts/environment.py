@@ -89,6 +89,7 @@ def ensure_npm() -> None:
         [
             *(npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund"),
             *("--engine-strict=false", "--loglevel=http", f"--cache={cache}"),
+            *("--fetch-retry-mintimeout=1000", "--fetch-retry-maxtimeout=5000"),  # offline fails in seconds
         ],
         what="installing the npm packages of package-lock.json",
         remedy="check the network connection or npm's configured registry, then run this again.",

@@ -92,5 +92,6 @@ def run_quietly(
             process.kill()
             raise
     if code != 0:
-        print("\n".join(f"  | {line}" for line in lines[-15:] if line), file=sys.stderr, flush=True)
+        telling = [line for line in lines if line and not re.match(r"(npm error\s+|\s+)at \S+", line)]  # no stack traces
+        print("\n".join(f"  | {line}" for line in telling[-15:]), file=sys.stderr, flush=True)
         raise SetupError(f"{what} failed ({os.path.basename(str(command[0]))} ended with code {code}); {remedy}")  # noqa: PTH119

@@ -46,10 +46,10 @@ def test_npm_missing(path):
 
 
 def test_a_failing_program_is_one_sentence_after_its_last_lines(capsys):
-    script = "print('why it failed'); raise SystemExit(3)"
+    script = "print('why it failed'); print('npm error     at connect (node:net:1)'); raise SystemExit(3)"
     with pytest.raises(SetupError, match=r"^knitting failed \(python\S* ended with code 3\); buy wool\.$"):
         run_quietly([sys.executable, "-c", script], what="knitting", remedy="buy wool.")
-    assert "  | why it failed" in capsys.readouterr().err
+    assert capsys.readouterr().err == "  | why it failed\n"
 
 
 def test_a_program_that_does_not_start_is_one_sentence():
