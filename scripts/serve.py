@@ -117,7 +117,7 @@ def listen(port: int, *, tried: int = PORTS_TRIED) -> socket.socket:
         except OSError as error:
             listener.close()
             if error.errno == errno.EADDRINUSE:
-                say(f"port {candidate} is busy")
+                say(f"port {candidate} is busy, trying the next")
                 continue
             raise SetupError(
                 f"port {candidate} cannot be used ({error.strerror}): choose another with PORT=."

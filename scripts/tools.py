@@ -92,6 +92,7 @@ def run_quietly(
             process.kill()
             raise
     if code != 0:
-        telling = [line for line in lines if line and not re.match(r"(npm error\s+|\s+)at \S+", line)]  # no stack traces
+        # The lines of a stack trace would push out those that say what happened.
+        telling = [line for line in lines if line and not re.match(r"(npm error\s+|\s+)at \S+", line)]
         print("\n".join(f"  | {line}" for line in telling[-15:]), file=sys.stderr, flush=True)
         raise SetupError(f"{what} failed ({os.path.basename(str(command[0]))} ended with code {code}); {remedy}")  # noqa: PTH119

@@ -96,7 +96,7 @@ def test_a_busy_port_moves_on_with_a_message(capsys):
         port = busy.getsockname()[1]
         with serving.listen(port) as listener:
             assert port < listener.getsockname()[1] < port + serving.PORTS_TRIED
-    assert f"port {port} is busy" in capsys.readouterr().out
+    assert f"port {port} is busy, trying the next\n" in capsys.readouterr().out
 
 
 def test_when_all_ports_are_busy_it_says_so():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import io
 import subprocess
 import sys
@@ -9,9 +10,10 @@ import time
 
 import pytest
 
-from scripts import paths
+from scripts import environment, paths
 from scripts.console import Progress, SetupError, run
 from scripts.pip import PipProgress, lock_entry
+from scripts.stamps import Stamp
 from scripts.tools import find_node, find_npm, run_quietly
 
 
@@ -154,3 +156,12 @@ def test_without_a_python_make_says_so_in_one_sentence():
     done = subprocess.run(["make", "setup", "PYTHON="], cwd=paths.ROOT, capture_output=True, text=True, check=False)
     assert done.returncode != 0
     assert done.stderr.startswith("error: no Python 3.11 or newer on PATH: install one")
+
+
+def test_a_python_without_venv_says_what_to_install(tmp_path, monkeypatch):
+    monkeypatch.setattr(environment, "_venv_stamp", Stamp(tmp_path / "venv.json", tmp_path))
+    monkeypatch.setattr(paths, "VENV", paths.CACHE / "never-made")
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(SetupError, match=r"has no 'venv' with pip: install it \(on Debian and Ubuntu .* python3-venv"):
+        environment.ensure_venv()
+    assert not paths.VENV.exists()
