@@ -258,7 +258,7 @@ def splade_goldens(models: Path, sources: Path) -> Arrays:
 
 
 def tiny_goldens(made: Goldens) -> Arrays:
-    """Write ``tiny-bert``, ``tiny-bert-mlm`` (the same encoder) and ``tiny-head`` (on tiny-bert); return what they give."""
+    """Write ``tiny-bert``, ``tiny-bert-mlm`` (the same encoder) and ``tiny-head`` (on tiny-bert); return outputs."""
     torch = importlib.import_module("torch")
     transformers = importlib.import_module("transformers")
     save = importlib.import_module("safetensors.torch").save

@@ -85,11 +85,14 @@ def download_wheel(name: str, version: str, sha256: str, folder: Path) -> Path:
 
 def _pip(arguments: Sequence[str], *, what: str, raw_progress: bool) -> None:
     # pip reads its own configuration for the index: no host is named here.
+    temporary = paths.CACHE / "tmp"  # what pip leaves behind when it is killed stays below .cache
+    temporary.mkdir(parents=True, exist_ok=True)
     style = ["--progress-bar", "raw"] if raw_progress else ["--progress-bar", "off"]
     run_quietly(
         [paths.venv_python(), "-m", "pip", "--no-input", "--disable-pip-version-check", *arguments, *style],
         what=what,
         remedy=REMEDY,
-        env={"PIP_CACHE_DIR": str(paths.CACHE / "pip"), "PYTHONWARNINGS": "ignore"},
+        env={"PIP_CACHE_DIR": str(paths.CACHE / "pip"), "TMPDIR": str(temporary), "PYTHONWARNINGS": "ignore"},
         on_line=PipProgress() if raw_progress else None,
     )
+    shutil.rmtree(temporary, ignore_errors=True)
