@@ -5,10 +5,31 @@ from __future__ import annotations
 from . import dtypes, errors, nn
 from .backends.device import Device
 from .backends.select import Devices, open_devices
+from .models.loading import from_pretrained
+from .models.model import Model
 from .ops import *  # noqa: F403 - ops/__init__.py lists them
 from .ops import __all__ as _ops
+from .pipelines import Pipeline, pipeline
+from .sharing.manager import TensorSharingManager
+from .sharing.report import MemoryReport
 from .tensor import Tensor, asarray
 
 __version__ = "0.1.0"
 
-__all__ = ["Device", "Devices", "Tensor", "asarray", "dtypes", "errors", "nn", "open_devices", *_ops]
+__all__ = [
+    "Device",
+    "Devices",
+    "MemoryReport",
+    "Model",
+    "Pipeline",
+    "Tensor",
+    "TensorSharingManager",
+    "asarray",
+    "dtypes",
+    "errors",
+    "from_pretrained",
+    "nn",
+    "open_devices",
+    "pipeline",
+    *_ops,
+]

@@ -205,6 +205,9 @@ async def realize(tensors: Sequence[Tensor]) -> None:
     device = next(iter(devices.values()))
     assert device is not None
     program = await compile_graph(device, [tensor.node for tensor in pending])
-    outputs = await program.run({})
+    try:
+        outputs = await program.run({})
+    finally:
+        device.drop_programs(passing=True)
     for tensor, (storage, spec) in zip(pending, outputs, strict=True):
         tensor._node = Node(None, {}, (), spec, storage=storage)

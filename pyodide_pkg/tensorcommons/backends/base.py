@@ -116,6 +116,11 @@ class Backend(ABC):
     is_software: bool
     limits: dict[str, int]
 
+    @property
+    def calls(self) -> int:
+        """Calls into JavaScript so far; 0 for a backend that makes none."""
+        return 0
+
     @abstractmethod
     def allocate(self, handle: int, nbytes: int) -> None:
         """Create ``nbytes`` zeroed bytes under ``handle``."""

@@ -8,7 +8,7 @@ before, never after.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, Literal, TypeAlias
 
@@ -35,12 +35,13 @@ class Device:
         self.lock = asyncio.Lock()  # one program at a time: all of them share the arena
         self.programs: dict[str, Any] = {}
         self.reserve: Callable[[int], None] | None = None  # a budget's veto, called with the bytes to come
-        self.changed: Callable[[], None] | None = None
         self._bytes: dict[Category, int] = dict.fromkeys(CATEGORIES, 0)
         self._handles: dict[int, tuple[int, Category]] = {}
         self._next_handle = 1
         self._peak = 0
         self._arena: tuple[int, int] | None = None
+        self._running: frozenset[int] = frozenset()
+        self._freed_while_running: list[int] = []
         self._closed = False
 
     def __repr__(self) -> str:
@@ -108,11 +109,38 @@ class Device:
         self._refund(*self._handles.pop(handle))
 
     def free(self, handle: int) -> None:
-        """Give the bytes of ``handle`` back. Does nothing after :meth:`close`."""
+        """Give the bytes of ``handle`` back, at the end of the run that uses them if there is one."""
         if self._closed:
+            return
+        if handle in self._running:
+            self._freed_while_running.append(handle)
             return
         self._refund(*self._handles.pop(handle))
         self.backend.free(handle)
+
+    @contextmanager
+    def running(self, handles: Iterable[int]) -> Iterator[None]:
+        """Keep the bytes of ``handles`` through the block, also if their owner frees them meanwhile."""
+        self._running = frozenset(handles)
+        try:
+            yield
+        finally:
+            self._running = frozenset()
+            freed, self._freed_while_running = self._freed_while_running, []
+            for handle in freed:
+                self.free(handle)
+
+    def drop_programs(self, *, passing: bool = False) -> None:
+        """Discard the programs whose weights were released (``passing``: and those of passing tensors).
+
+        The arena goes when no program is left.
+        """
+        for key, program in list(self.programs.items()):
+            if program.has_released_weights or (passing and program.is_passing):
+                del self.programs[key]
+                program.discard()
+        if not self.programs and not self.lock.locked():
+            self.free_arena()
 
     async def read(self, handle: int, offset: int, nbytes: int) -> memoryview:
         """Bytes of ``handle``; the staging copy is counted while it lives."""

@@ -14,7 +14,7 @@ import numpy as np
 
 from ..backends.base import Spec
 from ..backends.device import Device
-from ..errors import ShapeMismatch
+from ..errors import ShapeMismatch, TensorReleased
 from ..sharing.storage import Storage
 from .fuse import fuse
 from .graph import Graph
@@ -35,6 +35,23 @@ class Program:
         self._specs = specs
         self._host = np.zeros(planned.plan.host_bytes, np.uint8)
         self._storages = [node.storage for node in graph.nodes if node.storage is not None]
+        self.is_discarded = False
+        self._in_run = False
+
+    @property
+    def dispatches(self) -> int:
+        """Commands of one replay: dispatches on a GPU, steps elsewhere."""
+        return int(getattr(self._executable, "dispatches", self.steps))
+
+    @property
+    def is_passing(self) -> bool:
+        """Whether it computes from bytes without a content identity, so that nobody will ask for it again."""
+        return any(storage.identity.startswith("anonymous") for storage in self._storages)
+
+    @property
+    def has_released_weights(self) -> bool:
+        """Whether a weight that the program needs is gone."""
+        return any(storage.is_released for storage in self._storages)
 
     async def run(self, inputs: Mapping[str, np.ndarray[Any, Any]]) -> list[tuple[Storage, Spec]]:
         """Run once. Gives each output's storage and spec, in the order of the graph's outputs.
@@ -44,38 +61,49 @@ class Program:
             MemoryBudgetError: the outputs or the arena do not fit; nothing ran.
         """
         async with self.device.lock:
-            self._write_host(inputs)
-            for storage in self._storages:
-                _ = storage.handle  # a released weight is an error here, not garbage later
-            arena = self.device.arena(self.planned.plan.arena_bytes) if self.planned.plan.arena_bytes else 0
-            handles: list[int] = []
+            if self.is_discarded:
+                raise TensorReleased("a weight of this program was released; load the model again")
+            self._in_run = True
             try:
-                for nbytes in self.planned.plan.output_bytes:
-                    handles.append(self.device.adopt(nbytes, "activations"))
-                await self.device.backend.run(self._executable, arena, memoryview(self._host), handles)
-            except BaseException:
-                for handle in handles:
-                    self.device.disown(handle)
-                raise
-            buffers = [
-                Storage(self.device, handle, nbytes)
-                for handle, nbytes in zip(handles, self.planned.plan.output_bytes, strict=True)
-            ]
+                with self.device.running([storage.handle for storage in self._storages]):
+                    return await self._run(inputs)
+            finally:
+                self._in_run = False
+                if self.is_discarded:
+                    self.discard()
+
+    async def _run(self, inputs: Mapping[str, np.ndarray[Any, Any]]) -> list[tuple[Storage, Spec]]:
+        self._write_host(inputs)
+        plan = self.planned.plan
+        arena = self.device.arena(plan.arena_bytes) if plan.arena_bytes else 0
+        handles: list[int] = []
+        try:
+            for nbytes in plan.output_bytes:
+                handles.append(self.device.adopt(nbytes, "activations"))
+            await self.device.backend.run(self._executable, arena, memoryview(self._host), handles)
+        except BaseException:
+            for handle in handles:
+                self.device.disown(handle)
+            raise
+        buffers = [Storage(self.device, *pair) for pair in zip(handles, plan.output_bytes, strict=True)]
         return [(buffers[index], spec) for index, spec in zip(self.planned.outputs, self._specs, strict=True)]
 
     def _write_host(self, inputs: Mapping[str, np.ndarray[Any, Any]]) -> None:
-        if set(inputs) != set(self.planned.host_inputs):
-            raise ShapeMismatch(f"inputs {sorted(inputs)} do not match {sorted(self.planned.host_inputs)}")
         for name, (offset, spec) in self.planned.host_inputs.items():
+            if name not in inputs:
+                raise ShapeMismatch(f"input {name} is missing; given: {sorted(inputs)}")
             array = np.ascontiguousarray(inputs[name], spec.dtype.numpy)
             if array.shape != spec.shape:
                 raise ShapeMismatch(f"input {name} has shape {array.shape}, the program takes {spec.shape}")
             self._host[offset : offset + array.nbytes] = array.reshape(-1).view(np.uint8)
 
     def discard(self) -> None:
-        """Give back what the compiled program holds on its device."""
-        self.device.backend.discard(self._executable)
-        self._storages.clear()
+        """Give back what the compiled program holds on its device; at the end of the run, if one is under way."""
+        self.is_discarded = True
+        if not self._in_run and self._executable is not None:
+            self.device.backend.discard(self._executable)
+            self._executable = None
+            self._storages.clear()
 
 
 async def compile_graph(device: Device, outputs: Sequence[Node]) -> Program:
@@ -86,11 +114,11 @@ async def compile_graph(device: Device, outputs: Sequence[Node]) -> Program:
     """
     graph = Graph(outputs)
     key = hashlib.sha256("".join(node.identity for node in graph.outputs).encode()).hexdigest()
-    cached: Program | None = device.programs.get(key)
-    if cached is not None:
-        return cached
-    fused = fuse(graph)
-    planned = make_plan(fused, device.backend)
-    executable = await device.backend.compile(planned.plan)
-    program = Program(device, planned, executable, graph, [node.spec for node in graph.outputs])
-    return device.programs.setdefault(key, program)
+    if key not in device.programs:
+        planned = make_plan(fuse(graph), device.backend)
+        executable = await device.backend.compile(planned.plan)
+        program = Program(device, planned, executable, graph, [node.spec for node in graph.outputs])
+        if device.programs.setdefault(key, program) is not program:  # somebody else compiled it meanwhile
+            program.discard()
+    found: Program = device.programs[key]
+    return found

@@ -43,6 +43,10 @@ class WebGPUBackend(Backend):
         self.adapter = Adapter(bridge.fallback, bridge.features, bridge.subgroups)
         self._ids = itertools.count(1)
 
+    @property
+    def calls(self) -> int:
+        return self.bridge.calls
+
     def allocate(self, handle: int, nbytes: int) -> None:
         limit = min(self.limits["maxBufferSize"], self.limits["maxStorageBufferBindingSize"])
         if nbytes > limit:
