@@ -30,14 +30,14 @@ class NativeBody:
 
     async def readinto(self, view: memoryview) -> int:
         """Fill some of ``view``, return how many bytes; 0 at the end. Raises ``DownloadError``."""
-        # The thread may outlive a cancelled read, so it never sees the caller's memory; 64 KiB keep progress smooth.
-        buffer = bytearray(min(len(view), 1 << 16))
         try:
-            count = await asyncio.to_thread(self._response.readinto, buffer)
+            # What is there already, as readinto would wait for all; a thread may outlive a cancelled read, so it gets
+            # no memory of the caller's.
+            piece = await asyncio.to_thread(self._response.read1, len(view))
         except (OSError, ValueError, AttributeError, http.client.HTTPException) as error:
             raise DownloadError(self.url, _describe(error)) from None
-        view[:count] = memoryview(buffer)[:count]
-        return count
+        view[: len(piece)] = piece
+        return len(piece)
 
     def discard(self) -> None:
         """Close without waiting; nobody has read from it."""

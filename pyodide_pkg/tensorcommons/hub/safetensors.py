@@ -22,7 +22,7 @@ from ..errors import InvalidWeights
 from .streams import ShortReadError, Stream
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Mapping
+    from collections.abc import AsyncGenerator, Callable, Mapping
 
     from numpy.typing import NDArray
 
@@ -126,7 +126,7 @@ def parse_header(raw: bytes, data_size: int | None, file: str) -> tuple[TensorEn
 
 async def iterate(
     stream: Stream, header: Header, skip: Callable[[TensorEntry], bool] | None = None
-) -> AsyncIterator[tuple[TensorEntry, bytearray]]:
+) -> AsyncGenerator[tuple[TensorEntry, bytearray], None]:
     """Each tensor's bytes as they arrive, in file order; ``stream`` comes from ``read_header``.
 
     Entries for which ``skip`` is true are passed over. Use ``async with contextlib.aclosing(...)`` or exhaust it; the

@@ -1,0 +1,116 @@
+"""A real HTTP server on this machine that misbehaves on demand: ``/mode/file`` answers the way ``mode`` says.
+
+Modes: ``good`` (Range works), ``plain`` (Range is ignored), ``chunked`` (no Content-Length), ``cut`` (half of the
+bytes, then the connection is closed), ``stall`` (half of the bytes, then silence), ``slow`` (1 KiB at a time),
+``redirect`` (to ``good``), ``loop`` (to itself), ``error`` (500), ``shifted`` (the wrong range), ``refused`` (416).
+"""
+
+from __future__ import annotations
+
+import re
+import threading
+import time
+from contextlib import contextmanager, suppress
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import TYPE_CHECKING
+from urllib.parse import unquote, urlsplit
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+class FileServer(ThreadingHTTPServer):
+    """Serves ``files`` (path after the mode → bytes). ``requests`` records (path, Range header or None)."""
+
+    daemon_threads = True
+    request_queue_size = 64
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.files: dict[str, bytes] = {}
+        self.requests: list[tuple[str, str | None]] = []
+        self.gone = threading.Event()  # the client closed a stalled or slow connection
+        self.released = threading.Event()  # lets stalled connections end with the test
+
+    @property
+    def address(self) -> str:
+        return f"http://127.0.0.1:{self.server_address[1]}"
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """A client that goes away is part of the tests."""
+
+
+class Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server: FileServer
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002
+        pass
+
+    def do_GET(self) -> None:
+        self.server.requests.append((self.path, self.headers.get("Range")))
+        mode, _, file = unquote(urlsplit(self.path).path).lstrip("/").partition("/")
+        if mode in ("redirect", "loop"):
+            target = f"/{'good' if mode == 'redirect' else 'loop'}/{file}"
+            return self.answer(302, b"", {"Location": target})
+        if mode == "error":
+            return self.answer(500, b"out of order")
+        if mode == "refused":
+            return self.answer(416, b"")
+        data = self.server.files.get(file)
+        if data is None:
+            return self.answer(404, b"<html>nothing here</html>")
+        wanted = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))
+        if wanted and mode != "plain":
+            start = int(wanted[1])
+            stop = int(wanted[2]) + 1 if wanted[2] else len(data)
+            shown = start + 1 if mode == "shifted" else start
+            return self.answer(206, data[start:stop], {"Content-Range": f"bytes {shown}-{stop - 1}/{len(data)}"}, mode)
+        return self.answer(200, data, {}, mode)
+
+    def answer(self, status: int, data: bytes, headers: dict[str, str] | None = None, mode: str = "good") -> None:
+        self.send_response(status)
+        for name, value in {"Access-Control-Allow-Origin": "*", **(headers or {})}.items():
+            self.send_header(name, value)
+        if mode == "chunked":
+            self.send_header("Transfer-Encoding", "chunked")
+            self.end_headers()
+            for start in range(0, len(data), 1000):
+                piece = data[start : start + 1000]
+                self.wfile.write(f"{len(piece):x}\r\n".encode() + piece + b"\r\n")
+            self.wfile.write(b"0\r\n\r\n")
+            return
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        with suppress(BrokenPipeError, ConnectionResetError):
+            if mode == "slow":
+                for start in range(0, len(data), 1024):
+                    self.wfile.write(data[start : start + 1024])
+                    time.sleep(0.02)
+                return
+            if mode not in ("cut", "stall"):
+                self.wfile.write(data)
+                return
+            self.close_connection = True
+            self.wfile.write(data[: len(data) // 2])
+            self.wfile.flush()
+            if mode == "cut":
+                return
+            self.connection.settimeout(20)
+            if self.connection.recv(1) == b"":
+                self.server.gone.set()
+            return
+        self.server.gone.set()
+
+
+@contextmanager
+def serving() -> Iterator[FileServer]:
+    server = FileServer()
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
+    thread.start()
+    try:
+        yield server
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()

@@ -1,0 +1,64 @@
+"""What is committed in tests/goldens is whole, small, and about the models that set-up fetches."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from scripts.paths import ROOT
+from tensorcommons.hub.config import read_json
+from tensorcommons.hub.safetensors import as_array, iterate, read_header
+from tensorcommons.hub.sources import open_source
+
+GOLDENS = ROOT / "tests" / "goldens"
+
+
+def test_they_stay_small():
+    assert sum(path.stat().st_size for path in GOLDENS.rglob("*")) < 3_000_000
+
+
+def test_every_case_of_the_index_has_its_arrays():
+    index = json.loads((GOLDENS / "index.json").read_text())
+    assert index["versions"].keys() >= {"torch", "transformers", "tokenizers"}
+    for name in ("minilm", "splade"):
+        with np.load(GOLDENS / f"{name}.npz") as arrays:
+            cases = {key.partition(".")[0] for key in arrays.files}
+            assert cases == index[name].keys()
+            for case in cases:
+                if f"{case}.input_ids" in arrays.files and isinstance(index[name][case], list):
+                    assert len(arrays[f"{case}.input_ids"]) == len(index[name][case])
+            assert all(np.isfinite(arrays[key]).all() for key in arrays.files)
+
+
+def test_embeddings_are_unit_vectors_and_alike_sentences_near():
+    with np.load(GOLDENS / "minilm.npz") as arrays:
+        embedded = arrays["embeddings.sentence_embedding"]
+    np.testing.assert_allclose(np.linalg.norm(embedded, axis=1), 1, rtol=1e-6)
+    similar = embedded @ embedded.T
+    assert similar[0, 1] > 0.5 > similar[0, 2]
+
+
+@pytest.mark.parametrize("model", ["tiny-bert", "tiny-bert-mlm", "tiny-head"])
+async def test_tiny_checkpoints_can_be_read(model):
+    source = open_source(GOLDENS / model)
+    config = await read_json(source, "config.json")
+    async with await source.open("model.safetensors") as stream:
+        header = await read_header(stream, "model.safetensors")
+        tensors = {found.name: as_array(found, data) async for found, data in iterate(stream, header)}
+    assert config["model_type"] in ("bert", "mlp-head")
+    assert all(np.isfinite(array).all() for array in tensors.values())
+
+
+async def test_the_tiny_models_share_their_encoder_to_the_byte():
+    states = []
+    for model in ("tiny-bert", "tiny-bert-mlm"):
+        async with await open_source(GOLDENS / model).open("model.safetensors") as stream:
+            header = await read_header(stream, model)
+            states.append(
+                {found.name.removeprefix("bert."): bytes(data) async for found, data in iterate(stream, header)}
+            )
+    common = states[0].keys() & states[1].keys()
+    assert len(common) == 37
+    assert all(states[0][name] == states[1][name] for name in common)

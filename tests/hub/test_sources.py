@@ -1,0 +1,296 @@
+from __future__ import annotations
+
+import asyncio
+import gc
+import socket
+import threading
+import time
+import warnings
+
+import pytest
+
+from tensorcommons.errors import DownloadError, InvalidWeights
+from tensorcommons.hub.sources import FileMissingError, open_source
+from tensorcommons.hub.streams import CHUNK, ShortReadError
+
+DATA = bytes(range(256)) * 1000
+SERVED = ["good", "plain", "chunked", "slow", "redirect"]
+
+
+@pytest.fixture
+def folder(tmp_path):
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "1_Pooling").mkdir()
+    (tmp_path / "model" / "config.json").write_bytes(b"{}")
+    (tmp_path / "model" / "1_Pooling" / "config.json").write_bytes(b"[]")
+    (tmp_path / "model" / "data.bin").write_bytes(DATA)
+    return tmp_path / "model"
+
+
+@pytest.fixture
+def served(server):
+    server.files["model/data.bin"] = DATA[: 20 * 1024]
+    return server
+
+
+class TestSpec:
+    def test_a_string_is_told_apart_by_its_form(self, folder, monkeypatch):
+        monkeypatch.delenv("HF_ENDPOINT", raising=False)
+        hub = "https://huggingface.co"
+        cases = {
+            "org/name": f"{hub}/org/name/resolve/main/f",
+            "org/na.me-1@v2.0": f"{hub}/org/na.me-1/resolve/v2.0/f",
+            "org/name@refs/pr/3": f"{hub}/org/name/resolve/refs%2Fpr%2F3/f",
+            "https://host/a/b": "https://host/a/b/f",
+            "https://host/a/b/": "https://host/a/b/f",
+            "https://host:8000": "https://host:8000/f",
+            "http://host/a?token=1#here": "http://host/a/f?token=1",
+            str(folder): (folder / "f").as_uri(),
+            folder.as_uri(): (folder / "f").as_uri(),
+        }
+        assert {spec: open_source(spec).key("f") for spec in cases} == cases
+
+    def test_a_folder_that_exists_wins_over_a_repository_of_that_name(self, folder, monkeypatch):
+        monkeypatch.chdir(folder.parent)
+        (folder.parent / "org" / "name").mkdir(parents=True)
+        assert open_source("org/name").key("f").startswith("file://")
+        assert open_source("other/name").key("f").startswith("https://")
+        assert open_source("model").key("f") == (folder / "f").as_uri()
+
+    def test_the_endpoint_comes_from_the_argument_then_the_environment(self, monkeypatch):
+        monkeypatch.setenv("HF_ENDPOINT", "http://mirror/")
+        assert open_source("a/b").key("f") == "http://mirror/a/b/resolve/main/f"
+        assert open_source("a/b", endpoint="http://other").key("f") == "http://other/a/b/resolve/main/f"
+
+    @pytest.mark.parametrize(
+        "spec", ["", "bert", "a/b/c", "a/b@", "ftp://host/x", "https://", "a b/c", "x" * 5000, "a\0/b"]
+    )
+    def test_anything_else_is_refused_with_what_would_do(self, spec):
+        with pytest.raises(DownloadError, match=r"not a model source|no host"):
+            open_source(spec)
+
+    def test_names_for_messages(self, folder):
+        assert open_source("org/name@rev").name == "name"
+        assert open_source("https://host/models/all%20mini/").name == "all mini"
+        assert open_source("https://host:1").name == "host:1"
+        assert open_source(folder).name == "model"
+
+    @pytest.mark.parametrize("file", ["../x", "/etc/passwd", "a/../../x", "", "a//b", "./x", "a\\b", "C:x", "x\0y"])
+    @pytest.mark.parametrize("spec", ["org/name", "https://host/a", "/tmp"])
+    async def test_a_file_name_cannot_leave_the_folder(self, spec, file):
+        source = open_source(spec)
+        with pytest.raises(InvalidWeights, match="inside the model's folder"):
+            source.key(file)
+        with pytest.raises(InvalidWeights):
+            await source.open(file)
+
+
+class TestSibling:
+    def test_beside_a_url_keeps_host_and_query(self):
+        source = open_source("https://host/models/head/?token=1")
+        assert source.sibling("base").key("f") == "https://host/models/base/f?token=1"
+
+    def test_beside_a_folder(self, folder):
+        assert open_source(folder).sibling("base").key("f") == (folder.parent / "base" / "f").as_uri()
+
+    def test_beside_a_repository_is_the_same_organisation_and_endpoint(self):
+        source = open_source("org/head@v1", endpoint="http://mirror")
+        assert source.sibling("base").key("f") == "http://mirror/org/base/resolve/main/f"
+        assert source.sibling("else/base").key("f") == "http://mirror/else/base/resolve/main/f"
+
+    def test_a_repository_is_one_from_everywhere(self, folder, monkeypatch):
+        monkeypatch.setenv("HF_ENDPOINT", "http://mirror")
+        for spec in (folder, {"a": b""}, "https://host/x"):
+            assert open_source(spec).sibling("org/base").key("f") == "http://mirror/org/base/resolve/main/f"
+
+    @pytest.mark.parametrize("name", ["", "..", ".", "../x", "/etc", "a\\b", "a/b/c"])
+    @pytest.mark.parametrize("spec", ["org/name", "https://host/a/b", "/tmp/model", {"config.json": b"{}"}])
+    def test_nonsense_is_refused(self, spec, name):
+        with pytest.raises(InvalidWeights, match="base model"):
+            open_source(spec).sibling(name)
+
+
+class TestFolderAndMemory:
+    @pytest.fixture(params=["folder", "memory"])
+    def source(self, request, folder):
+        if request.param == "folder":
+            return open_source(folder)
+        return open_source({"config.json": b"{}", "1_Pooling/config.json": b"[]", "data.bin": DATA})
+
+    async def test_reads(self, source):
+        seen = []
+        assert await source.read("data.bin", on_bytes=lambda done, size: seen.append((done, size))) == DATA
+        assert seen[-1] == (len(DATA), len(DATA))
+        assert await source.read("1_Pooling/config.json") == b"[]"
+        assert await source.exists("config.json")
+
+    async def test_reads_a_range(self, source):
+        async with await source.open("data.bin", start=300, stop=310) as stream:
+            assert stream.size == len(DATA)
+            assert await stream.read_exact(4) == DATA[300:304]
+            assert await stream.read_exact(6) == DATA[304:310]
+            with pytest.raises(ShortReadError):
+                await stream.read_exact(1)
+
+    async def test_missing(self, source):
+        assert not await source.exists("tokenizer.json")
+        with pytest.raises(FileMissingError) as caught:
+            await source.read("tokenizer.json")
+        assert caught.value.status == 404
+        assert "tokenizer.json" in str(caught.value)
+
+    async def test_what_is_no_file_and_what_is_no_folder(self, folder):
+        with pytest.raises(DownloadError):
+            await open_source(folder).read("1_Pooling")
+        with pytest.raises(FileMissingError, match="no such folder"):
+            await open_source(folder / "nowhere").read("config.json")
+
+    async def test_two_memories_are_never_taken_for_one(self):
+        assert open_source({"f": b"1"}).key("f") != open_source({"f": b"1"}).key("f")
+
+
+class TestStream:
+    async def test_exact_reads_count_the_position(self):
+        async with await open_source({"f": DATA}).open("f") as stream:
+            assert (await stream.read_exact(0), stream.position) == (b"", 0)
+            assert (await stream.read_exact(300), stream.position) == (DATA[:300], 300)
+            await stream.skip(100)
+            assert await stream.read_some(5) == DATA[400:405]
+            await stream.skip(len(DATA) - 405)
+            assert await stream.read_some() == b""
+
+    async def test_the_end_of_a_whole_file_is_told_from_a_cut(self):
+        async with await open_source({"f": b"12345"}).open("f") as stream:
+            await stream.read_exact(2)
+            with pytest.raises(ShortReadError, match="the file ends after 5 of 12 bytes") as caught:
+                await stream.read_exact(10)
+            assert caught.value.complete
+
+    async def test_a_closed_stream_says_so(self):
+        stream = await open_source({"f": DATA}).open("f")
+        await stream.close()
+        await stream.close()
+        with pytest.raises(DownloadError, match="closed"):
+            await stream.read_exact(1)
+
+    async def test_a_claim_allocates_nothing(self):
+        async with await open_source({"f": b"12345"}).open("f") as stream:
+            with pytest.raises(ShortReadError):
+                await stream.read_exact(1 << 60)
+
+
+class TestHttp:
+    @pytest.mark.parametrize("mode", SERVED)
+    async def test_reads_the_file(self, served, mode):
+        source = open_source(f"{served.address}/{mode}/model")
+        seen = []
+        assert await source.read("data.bin", on_bytes=lambda done, size: seen.append((done, size))) == DATA[: 20 * 1024]
+        assert seen[-1] == (20 * 1024, None if mode == "chunked" else 20 * 1024)
+        assert seen == sorted(seen)
+
+    @pytest.mark.parametrize("mode", SERVED)
+    async def test_reads_from_the_middle_whether_or_not_the_server_can(self, served, mode):
+        source = open_source(f"{served.address}/{mode}/model")
+        async with await source.open("data.bin", start=3000, stop=3010) as stream:
+            assert stream.position == 3000
+            assert await stream.read_exact(10) == DATA[3000:3010]
+        assert served.requests[0][1] == "bytes=3000-3009"
+        assert stream.size in (20 * 1024, None)
+
+    async def test_a_whole_file_is_asked_for_without_range(self, served):
+        await open_source(f"{served.address}/good/model").read("data.bin")
+        assert served.requests == [("/good/model/data.bin", None)]
+
+    async def test_the_hub_layout(self, server):
+        server.files["org/name/resolve/v1/sub dir/f.json"] = b"{}"
+        source = open_source("org/name@v1", endpoint=f"{server.address}/good")
+        assert await source.read("sub dir/f.json") == b"{}"
+        assert server.requests[0][0] == "/good/org/name/resolve/v1/sub%20dir/f.json"
+
+    async def test_missing(self, served):
+        source = open_source(f"{served.address}/good/model")
+        assert await source.exists("data.bin")
+        assert not await source.exists("tokenizer.json")
+        with pytest.raises(FileMissingError, match=r"tokenizer.json.*404") as caught:
+            await source.read("tokenizer.json")
+        assert caught.value.status == 404
+        assert caught.value.url == source.key("tokenizer.json")
+
+    async def test_a_connection_cut_half_way_says_how_far_it_came(self, served):
+        source = open_source(f"{served.address}/cut/model")
+        with pytest.raises(ShortReadError, match=r"cut after 10,240 of 20,480 bytes") as caught:
+            await source.read("data.bin")
+        assert not caught.value.complete
+        assert (caught.value.received, caught.value.expected) == (10240, 20480)
+        async with await source.open("data.bin") as stream:
+            await stream.read_exact(10_000)
+            with pytest.raises(ShortReadError):
+                await stream.read_exact(1_000)
+
+    @pytest.mark.parametrize(
+        ("mode", "reason"), [("error", "500"), ("refused", "416"), ("shifted", "asked for"), ("loop", "redirects")]
+    )
+    async def test_other_answers_are_typed(self, served, mode, reason):
+        with pytest.raises(DownloadError, match=reason) as caught:
+            await open_source(f"{served.address}/{mode}/model").open("data.bin", start=5)
+        assert not isinstance(caught.value, FileMissingError)
+
+    async def test_nobody_listens(self):
+        with socket.socket() as taken:
+            taken.bind(("127.0.0.1", 0))
+            with pytest.raises(DownloadError, match="no connection"):
+                await open_source(f"http://127.0.0.1:{taken.getsockname()[1]}/x").read("f")
+
+    async def test_a_server_that_speaks_no_http(self):
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+
+            def babble() -> None:
+                client, _ = listener.accept()
+                with client:
+                    client.recv(1000)
+                    client.sendall(b"what?\r\n")
+
+            thread = threading.Thread(target=babble)
+            thread.start()
+            with pytest.raises(DownloadError, match="no response"):
+                await open_source(f"http://127.0.0.1:{listener.getsockname()[1]}/x").read("f")
+            thread.join()
+
+    async def test_cancel_closes_the_connection(self, served):
+        source = open_source(f"{served.address}/stall/model")
+        started = asyncio.Event()
+        task = asyncio.create_task(source.read("data.bin", on_bytes=lambda *_: started.set()))
+        await started.wait()
+        before = time.monotonic()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert await asyncio.to_thread(served.gone.wait, 5), "the server still waits for the client"
+        assert time.monotonic() - before < 5
+
+    async def test_cancel_before_the_answer_leaves_no_socket(self):
+        with socket.create_server(("127.0.0.1", 0)) as silent:
+            task = asyncio.create_task(open_source(f"http://127.0.0.1:{silent.getsockname()[1]}/x").read("f"))
+            client, _ = await asyncio.to_thread(silent.accept)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            client.close()  # only now can the thread see an end
+            await asyncio.sleep(0.05)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", ResourceWarning)
+            gc.collect()
+
+    async def test_leaving_early_closes_the_connection(self, served):
+        async with await open_source(f"{served.address}/stall/model").open("data.bin") as stream:
+            await stream.read_exact(100)
+        assert await asyncio.to_thread(served.gone.wait, 5)
+
+    async def test_a_large_file_is_never_held_whole(self, server):
+        server.files["big"] = bytes(8 * CHUNK)
+        async with await open_source(f"{server.address}/good").open("big") as stream:
+            total = 0
+            while piece := await stream.read_some():
+                assert len(piece) <= CHUNK
+                total += len(piece)
+        assert total == 8 * CHUNK

@@ -1,0 +1,323 @@
+"""The tokenizer's Python half, and both halves together: here the JavaScript one runs in Node, in e2e/ in a browser."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from scripts.paths import MODELS, NODE_MODULES, PACKAGE, ROOT
+from tensorcommons.errors import DeviceUnavailable, DownloadError, InvalidWeights, ShapeMismatch
+from tensorcommons.hub.sources import FileMissingError, open_source
+from tensorcommons.hub.tokenizer import Tokenizer, longest_first, read_settings, read_template
+
+GOLDENS = ROOT / "tests" / "goldens"
+
+
+class NodeEngine:
+    """An ``Engine`` in a Node process."""
+
+    def __init__(self, process: Any) -> None:
+        self.process = process
+        self.calls = 0
+
+    def ask(self, **request):
+        self.calls += 1
+        self.process.stdin.write(json.dumps(request) + "\n")
+        self.process.stdin.flush()
+        return json.loads(self.process.stdout.readline())
+
+    def encode(self, texts):
+        values = np.array(self.ask(texts=texts), np.int32)
+        return values[: len(texts)], values[len(texts) :]
+
+    def tokens(self, ids):
+        return self.ask(ids=ids)
+
+    def close(self):
+        pass
+
+
+def table_of(folder, file="tokenizer.json"):
+    return json.loads((folder / file).read_text())
+
+
+@contextmanager
+def running(folder):
+    library = NODE_MODULES / "@huggingface" / "tokenizers" / "dist" / "tokenizers.min.mjs"
+    if not library.exists() or not folder.exists():
+        pytest.fail(f"{library if not library.exists() else folder} is missing: run make first")
+    script = ROOT / "tests" / "hub" / "encode_batch.mjs"
+    command = ["node", script, library, PACKAGE / "bridge" / "encode.js", folder]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, encoding="utf-8"
+    ) as process:
+        settings = read_settings(
+            table_of(folder),
+            table_of(folder, "tokenizer_config.json"),
+            table_of(folder, "config.json"),
+            {},
+            "tokenizer.json",
+        )
+        engine = NodeEngine(process)
+        yield Tokenizer(engine, settings)
+        engine.process.stdin.close()
+        assert process.wait(10) == 0
+
+
+@pytest.fixture(scope="module", params=["all-MiniLM-L6-v2", "splade-tiny"])
+def named(request):
+    with running(MODELS / request.param) as tokenizer:
+        yield request.param, tokenizer
+
+
+@pytest.fixture(scope="module")
+def tiny():
+    with running(GOLDENS / "tiny-bert") as tokenizer:
+        yield tokenizer
+
+
+@pytest.fixture
+def calls(tiny):
+    tiny._engine.calls = 0
+    return tiny._engine
+
+
+class TestAgainstTheReference:
+    def test_every_id_of_every_text_and_pair(self, named):
+        model, tokenizer = named
+        goldens = json.loads((GOLDENS / "tokenizer.json").read_text())
+        ids, second = goldens["ids"][model], goldens["second"][model]
+        if isinstance(ids, str):
+            ids, second = goldens["ids"][ids], goldens["second"][second]
+        groups: dict = {}
+        for number, case in enumerate(goldens["cases"]):
+            groups.setdefault((case["max_length"], case["pair"] is None), []).append(number)
+        assert len(goldens["cases"]) > 500
+        for (max_length, single), numbers in groups.items():
+            cases = [goldens["cases"][number] for number in numbers]
+            pairs = None if single else [case["pair"] for case in cases]
+            encoding = tokenizer.encode_batch([case["text"] for case in cases], pairs, max_length=max_length)
+            for row, number in enumerate(numbers):
+                mask = encoding.attention_mask[row].astype(bool)
+                assert encoding.input_ids[row][mask].tolist() == ids[number], goldens["cases"][number]
+                types = encoding.token_type_ids[row][mask]
+                begins = len(types) if second[number] is None else second[number]
+                assert types.tolist() == [0] * begins + [1] * (len(types) - begins)
+                assert (encoding.input_ids[row][~mask] == 0).all()
+
+    def test_the_inputs_of_the_model_goldens(self, named):
+        model, tokenizer = named
+        short = "minilm" if model == "all-MiniLM-L6-v2" else "splade"
+        index = json.loads((GOLDENS / "index.json").read_text())
+        with np.load(GOLDENS / f"{short}.npz") as arrays:
+            cases = [case for case in index[short] if f"{case}.input_ids" in arrays.files and case != "one_token"]
+            for case in cases:
+                encoding = tokenizer.encode_batch(index[short][case], max_length=512)
+                np.testing.assert_array_equal(encoding.input_ids, arrays[f"{case}.input_ids"])
+                np.testing.assert_array_equal(encoding.attention_mask, arrays[f"{case}.attention_mask"])
+        assert len(cases) >= 3
+
+    def test_the_files_own_padding_and_truncation_are_not_applied(self, named):
+        encoding = named[1].encode_batch(["word " * 300])
+        assert encoding.input_ids.shape == (1, 302)
+        assert named[1].encode_batch(["word"]).input_ids.shape == (1, 3)
+
+
+class TestBatch:
+    def test_one_call_a_batch(self, tiny, calls):
+        encoding = tiny.encode_batch(["the cat", "a dog sat", ""], ["on the mat", "", "red"])
+        assert calls.calls == 1
+        assert encoding.input_ids.dtype == encoding.attention_mask.dtype == encoding.token_type_ids.dtype == np.int32
+        assert encoding.as_inputs().keys() == {"input_ids", "attention_mask", "token_type_ids"}
+        tokens = [" ".join(tiny.convert_ids_to_tokens(row)) for row in encoding.input_ids]
+        assert tokens[0] == "[CLS] the cat [SEP] on the mat [SEP]"
+        assert tokens[1] == "[CLS] a dog sat [SEP] [SEP] [PAD] [PAD]"
+        assert tokens[2] == "[CLS] [SEP] red [SEP] [PAD] [PAD] [PAD] [PAD]"
+        assert encoding.token_type_ids.tolist()[0] == [0, 0, 0, 0, 1, 1, 1, 1]
+        assert encoding.attention_mask.sum(axis=1).tolist() == [8, 6, 4]
+
+    def test_padding(self, tiny):
+        assert tiny.encode_batch(["cat", "the cat"]).input_ids.shape == (2, 4)
+        assert tiny.encode_batch(["cat", "the cat"], padding=16).input_ids.shape == (2, 16)
+        assert tiny.encode_batch(["cat", "dog"], padding=None).input_ids.shape == (2, 3)
+        with pytest.raises(ShapeMismatch, match="3 to 4 tokens"):
+            tiny.encode_batch(["cat", "the cat"], padding=None)
+        with pytest.raises(ShapeMismatch, match="padding=3"):
+            tiny.encode_batch(["cat", "the cat"], padding=3)
+
+    def test_max_length_is_the_models_unless_given(self, tiny):
+        long = ["cat " * 100]
+        assert tiny.max_length == 40
+        assert tiny.encode_batch(long).input_ids.shape == (1, 40)
+        assert tiny.encode_batch(long, max_length=7).input_ids.shape == (1, 7)
+        assert tiny.encode_batch(long, max_length=2).input_ids.shape == (1, 2)
+        assert tiny.encode_batch(long, truncation=False).input_ids.shape == (1, 102)
+        with pytest.raises(ShapeMismatch, match="max_length 1 has no room for the 2 special tokens"):
+            tiny.encode_batch(long, max_length=1)
+        with pytest.raises(ShapeMismatch, match="max_length 2 has no room for the 3"):
+            tiny.encode_batch(long, ["x"], max_length=2)
+
+    def test_the_sides_of_padding_and_truncation(self, tiny):
+        left = Tokenizer(tiny._engine, replace(tiny._settings, pad_left=True, truncate_left=True))
+        encoding = left.encode_batch(["the cat sat", "dog"], max_length=4)
+        assert [left.convert_ids_to_tokens(row) for row in encoding.input_ids] == [
+            ["[CLS]", "cat", "sat", "[SEP]"],
+            ["[PAD]", "[CLS]", "dog", "[SEP]"],
+        ]
+        assert encoding.attention_mask.tolist()[1] == [0, 1, 1, 1]
+
+    def test_strange_texts(self, tiny):
+        texts = ["\ud800", "cat\udfffdog", "\ud83d\ude00", "\x00", "", "x" * 10_000, "😀" * 2_000, "cat " * 2_500]
+        encoding = tiny.encode_batch(texts)
+        rows = [tiny.convert_ids_to_tokens(row[row != 0])[1:-1] for row in encoding.input_ids]
+        assert rows[0] == rows[3] == rows[4] == []
+        assert rows[1] == tiny.convert_ids_to_tokens(tiny.encode_batch(["cat\ufffddog"]).input_ids[0])[1:-1]
+        assert rows[2] == rows[5] == rows[6] == ["[UNK]"]
+        assert rows[7] == ["cat"] * 38
+
+    def test_an_empty_batch(self, tiny):
+        assert tiny.encode_batch([]).input_ids.shape == (0, 0)
+        assert tiny.encode_batch([], [], padding=8).input_ids.shape == (0, 8)
+        assert tiny.convert_ids_to_tokens([]) == []
+
+    def test_wrong_calls(self, tiny):
+        with pytest.raises(TypeError, match="not one string"):
+            tiny.encode_batch("cat")
+        with pytest.raises(ShapeMismatch, match="2 texts and 1 pairs"):
+            tiny.encode_batch(["a", "b"], ["c"])
+        with pytest.raises(InvalidWeights, match="no token has id 100"):
+            tiny.convert_ids_to_tokens(np.array([5, 100]))
+
+
+def test_longest_first_takes_from_the_longer_one():
+    cases = {
+        (3, 4, 10): (3, 4),
+        (3, 9, 10): (3, 7),
+        (9, 3, 10): (7, 3),
+        (9, 9, 10): (5, 5),
+        (9, 9, 9): (4, 5),
+        (9, 8, 9): (5, 4),
+        (8, 9, 9): (4, 5),
+        (1, 9, 1): (0, 1),
+        (9, 1, 1): (1, 0),
+        (0, 9, 4): (0, 4),
+        (9, 0, 4): (4, 0),
+        (5, 5, 0): (0, 0),
+    }
+    assert {case: longest_first(*case) for case in cases} == cases
+
+
+TABLE = {
+    "post_processor": None,
+    "padding": {"pad_id": 7},
+    "added_tokens": [{"id": 3, "content": "<pad>"}],
+    "model": {"vocab": {"<m>": 9}},
+}
+
+
+class TestSettings:
+    def settings(self, options=None, config=None, sentence=None, table=None):
+        return read_settings(table or TABLE, options or {}, config or {}, sentence or {}, "tokenizer.json")
+
+    def test_the_least_limit_counts(self):
+        assert self.settings().max_length is None
+        assert self.settings({"model_max_length": 10**30}, {"max_position_embeddings": 512}).max_length == 512
+        assert self.settings({"model_max_length": 512}, {"max_position_embeddings": 514}).max_length == 512
+        assert self.settings({"model_max_length": 512}, {}, {"max_seq_length": 256}).max_length == 256
+        assert self.settings({"model_max_length": "512"}, {"max_position_embeddings": None}).max_length is None
+
+    def test_ids_of_padding_and_mask(self):
+        assert self.settings({"pad_token": "<pad>"}).pad_id == 3
+        assert self.settings({"pad_token": {"content": "<pad>"}}).pad_id == 3
+        assert self.settings().pad_id == 7
+        assert self.settings(table={"post_processor": None}, config={"pad_token_id": 5}).pad_id == 5
+        assert self.settings(table={"post_processor": None}).pad_id == 0
+        assert (self.settings({"mask_token": "<m>"}).mask_id, self.settings().mask_id) == (9, None)
+
+    def test_templates(self):
+        first, second = np.array([10, 11], np.int32), np.array([20], np.int32)
+
+        def applied(processor):
+            template = read_template(processor, "x")
+            one, two = template.apply(first, None), template.apply(first, second)
+            assert len(one[0]) == 2 + template.added(paired=False)
+            assert len(two[0]) == 3 + template.added(paired=True)
+            return one[0].tolist(), two[0].tolist(), two[1].tolist()
+
+        bert = {"type": "BertProcessing", "cls": ["[CLS]", 1], "sep": ["[SEP]", 2]}
+        roberta = {"type": "RobertaProcessing", "cls": ["<s>", 1], "sep": ["</s>", 2]}
+        assert applied(None) == ([10, 11], [10, 11, 20], [0, 0, 1])
+        assert applied({"type": "ByteLevel"}) == applied(None)
+        assert applied(bert) == ([1, 10, 11, 2], [1, 10, 11, 2, 20, 2], [0, 0, 0, 0, 1, 1])
+        assert applied(roberta) == ([1, 10, 11, 2], [1, 10, 11, 2, 2, 20, 2], [0] * 7)
+        assert applied({"type": "Sequence", "processors": [{"type": "ByteLevel"}, roberta]}) == applied(roberta)
+
+    @pytest.mark.parametrize(
+        "processor",
+        [
+            {"type": "Nonsense"},
+            {},
+            [],
+            "x",
+            {"type": "BertProcessing"},
+            {
+                "type": "TemplateProcessing",
+                "single": [{"Sequence": {"id": "B", "type_id": 0}}],
+                "pair": [],
+                "special_tokens": {},
+            },
+            {
+                "type": "TemplateProcessing",
+                "single": [{"SpecialToken": {"id": "x", "type_id": 0}}],
+                "pair": [],
+                "special_tokens": {},
+            },
+            {"type": "Sequence", "processors": [{"type": "BertProcessing"}] * 2},
+        ],
+    )
+    def test_what_cannot_be_understood_is_refused(self, processor):
+        with pytest.raises(InvalidWeights, match="post_processor"):
+            read_template(processor, "tokenizer.json")
+
+
+NAMES = ("config.json", "tokenizer.json", "tokenizer_config.json")
+FILES = {name: (GOLDENS / "tiny-bert" / name).read_bytes() for name in NAMES}
+
+
+class TestFromSource:
+    async def test_a_missing_tokenizer_is_named(self, server):
+        server.files["m/config.json"] = b"{}"
+        for spec in ({"config.json": b"{}"}, f"{server.address}/good/m"):
+            with pytest.raises(FileMissingError, match=r"tokenizer.json: without this file"):
+                await Tokenizer.from_source(open_source(spec))
+
+    async def test_a_damaged_tokenizer_is_named(self):
+        for raw in (b"", b"{", b"[]", b'{"post_processor": 5}', FILES["tokenizer.json"][:-100]):
+            with pytest.raises(InvalidWeights, match=r"tokenizer\.json"):
+                await Tokenizer.from_source(open_source({**FILES, "tokenizer.json": raw}))
+
+    async def test_without_javascript_it_says_so(self):
+        with pytest.raises(DeviceUnavailable, match="Pyodide"):
+            await Tokenizer.from_source(open_source(FILES))
+
+    async def test_the_sentence_config_is_asked_for_only_where_it_can_be(self, server):
+        for folder, architecture in (("plain", "BertModel"), ("masked", "BertForMaskedLM")):
+            for name, data in FILES.items():
+                server.files[f"{folder}/{name}"] = data
+            config = json.dumps({"architectures": [architecture]}).encode()
+            server.files[f"{folder}/config.json"] = config
+            with pytest.raises(DeviceUnavailable):
+                await Tokenizer.from_source(open_source(f"{server.address}/good/{folder}"))
+        asked = [path for path, _ in server.requests if "sentence_bert" in path]
+        assert asked == ["/good/plain/sentence_bert_config.json"]
+
+    async def test_a_cut_connection_is_an_error_also_for_an_optional_file(self, server):
+        server.files["m/tokenizer.json"] = FILES["tokenizer.json"]
+        with pytest.raises(DownloadError, match="cut"):
+            await Tokenizer.from_source(open_source(f"{server.address}/cut/m"))
