@@ -290,7 +290,7 @@ async def _open_http(url: str, start: int, stop: int | None, on_bytes: OnBytes |
     await response.close()
     if response.status in (404, 410):
         raise FileMissingError(url, f"the server has no such file (status {response.status})")
-    if response.status == 416:
+    if response.status == 416 and ranged:
         raise DownloadError(url, f"the file ends before byte {start:,} (status 416)")
     raise DownloadError(url, f"the server answered with status {response.status}")
 
