@@ -153,8 +153,10 @@ class Tensor:
             TensorCommonsError: it cannot here; use ``await t.read()``.
         """
         if not can_suspend():
-            raise TensorCommonsError("this Python cannot be suspended here, so .numpy() cannot wait for the device: "
-                                     "use `await tensor.read()`")
+            raise TensorCommonsError(
+                "this Python cannot be suspended here, so .numpy() cannot wait for the device: "
+                "use `await tensor.read()`"
+            )
         result: np.ndarray[Any, Any] = suspend(self.read())
         return result
 

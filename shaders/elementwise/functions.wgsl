@@ -49,3 +49,15 @@ fn erf(x: f32) -> f32 {
 }
 
 fn op_gelu(x: f32) -> f32 { return 0.5 * x * (1f + erf(x * 0.70710678)); }
+
+// The epilogue of a product, chosen by number (kernels/matmul.py): one pipeline serves every activation, where each
+// would take a software adapter about a second to compile.
+fn activate(kind: u32, x: f32) -> f32 {
+  switch (kind) {
+    case 1u: { return op_relu(x); }
+    case 2u: { return op_gelu(x); }
+    case 3u: { return op_tanh(x); }
+    case 4u: { return op_sigmoid(x); }
+    default: { return x; }
+  }
+}

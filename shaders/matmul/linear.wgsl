@@ -11,6 +11,7 @@ struct Params {
   rows: u32,
   columns: u32,
   depth4: u32,
+  activation: u32,
 }
 @group(0) @binding(0) var<uniform> p: Params;
 $bindings
@@ -34,7 +35,7 @@ fn columns_of_weight(column: u32, k: u32) -> mat4x4<f32> {
 fn store(row: u32, column: u32, sums: mat4x4<f32>) {
   for (var i = 0u; i < 4u && row + i < p.rows; i++) {
     for (var j = 0u; j < 4u && column + j < p.columns; j++) {
-      $y[(row + i) * p.columns + column + j] = $activation(sums[i][j] + $bias_term);
+      $y[(row + i) * p.columns + column + j] = activate(p.activation, sums[i][j] + $bias_term);
     }
   }
 }
@@ -62,8 +63,7 @@ fn main(@builtin(global_invocation_id) id: vec3<u32>) {
     let a3 = rows_of_x(row + 12u, k);
     c30 += b0 * a3; c31 += b1 * a3; c32 += b2 * a3; c33 += b3 * a3;
   }
-  store(row, column, c00); store(row, column + 4u, c01); store(row, column + 8u, c02); store(row, column + 12u, c03);
-  store(row + 4u, column, c10); store(row + 4u, column + 4u, c11); store(row + 4u, column + 8u, c12); store(row + 4u, column + 12u, c13);
-  store(row + 8u, column, c20); store(row + 8u, column + 4u, c21); store(row + 8u, column + 8u, c22); store(row + 8u, column + 12u, c23);
-  store(row + 12u, column, c30); store(row + 12u, column + 4u, c31); store(row + 12u, column + 8u, c32); store(row + 12u, column + 12u, c33);
+  // One copy of the epilogue in a loop, not sixteen: compiling it takes longer than running it.
+  var tile = array<mat4x4<f32>, 16>(c00, c01, c02, c03, c10, c11, c12, c13, c20, c21, c22, c23, c30, c31, c32, c33);
+  for (var t = 0u; t < 16u; t++) { store(row + t / 4u * 4u, column + t % 4u * 4u, tile[t]); }
 }

@@ -14,6 +14,7 @@ struct Params {
   b_strides: vec4<i32>, // outer, inner, depth, column
   a_offset: i32,
   b_offset: i32,
+  activation: u32,
 }
 @group(0) @binding(0) var<uniform> p: Params;
 $bindings
@@ -42,7 +43,7 @@ fn main(@builtin(global_invocation_id) id: vec3<u32>) {
   }
   for (var i = 0u; i < 4u && row + i < p.rows; i++) {
     for (var j = 0u; j < 4u && column + j < p.columns; j++) {
-      $y[(id.z * p.rows + row + i) * p.columns + column + j] = $activation(sums[i][j] + $bias_term);
+      $y[(id.z * p.rows + row + i) * p.columns + column + j] = activate(p.activation, sums[i][j] + $bias_term);
     }
   }
 }

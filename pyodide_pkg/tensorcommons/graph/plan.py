@@ -54,7 +54,9 @@ def pack(lives: Sequence[Life], reserved: int = 0) -> int:
 def lower_bound(lives: Sequence[Life]) -> int:
     """Bytes of the largest set of values alive at one step: no plan can be smaller."""
     steps = max((life.last for life in lives), default=-1) + 1
-    return max((sum(life.nbytes for life in lives if life.first <= step <= life.last) for step in range(steps)), default=0)
+    return max(
+        (sum(life.nbytes for life in lives if life.first <= step <= life.last) for step in range(steps)), default=0
+    )
 
 
 @dataclass(frozen=True)

@@ -41,7 +41,8 @@ class MlpHeadConfig:
         mode, act = config.get("pooling"), config.get("output_activation")
         if mode not in ("cls", "mean") or act not in ("softmax", "sigmoid") or config.get("hidden_act") != "relu":
             raise InvalidWeights(
-                file, f"pooling {mode!r}, output_activation {act!r} or hidden_act {config.get('hidden_act')!r} is unknown"
+                file,
+                f"pooling {mode!r}, output_activation {act!r} or hidden_act {config.get('hidden_act')!r} is unknown",
             )
         table = config.get("id2label")
         if not isinstance(table, dict) or set(table) != {str(i) for i in range(sizes[-1])}:
@@ -60,7 +61,9 @@ class MlpHead:
 
     def __init__(self, config: MlpHeadConfig, base: Bert, file: str) -> None:
         self.config = config
-        self.tasks: tuple[str, ...] = ("text-classification", "zero-shot/nli") if config.pair else ("text-classification",)
+        self.tasks: tuple[str, ...] = (
+            ("text-classification", "zero-shot/nli") if config.pair else ("text-classification",)
+        )
         self.base = base
         self.vocab_size = base.vocab_size
         self.max_length = base.max_length

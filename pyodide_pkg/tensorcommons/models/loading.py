@@ -129,9 +129,7 @@ async def _open(source: Source, stack: AsyncExitStack, report: _Reporter) -> tup
         base_config = await read_json(base_source, "config.json")
         if base_config.get("model_type") != "bert":
             raise UnsupportedModel(f"mlp-head on {base_config.get('model_type')}", ["mlp-head on bert"])
-        base = Bert(
-            BertConfig.from_dict(base_config, f"{base_source.name}/config.json"), masked_lm=False, pooler=False
-        )
+        base = Bert(BertConfig.from_dict(base_config, f"{base_source.name}/config.json"), masked_lm=False, pooler=False)
         head = MlpHead(head_config, base, file)
         parts = []
         for each, only in ((base_source, base), (source, None)):
@@ -200,8 +198,11 @@ def _part(
             surplus.append(entry.name)
     missing = sorted(set(shapes) - set(wanted.values()))
     if missing or surplus:
-        problems = [f"{len(names)} {what}: {', '.join(names[:5])}{', ...' if len(names) > 5 else ''}"
-                    for what, names in (("missing", missing), ("unexpected", surplus)) if names]
+        problems = [
+            f"{len(names)} {what}: {', '.join(names[:5])}{', ...' if len(names) > 5 else ''}"
+            for what, names in (("missing", missing), ("unexpected", surplus))
+            if names
+        ]
         raise InvalidWeights(header.file, f"tensors do not match the config; {'; '.join(problems)}")
     return Part(source, stream, header, wanted)
 
@@ -250,7 +251,9 @@ class _Loader:
             part.stream.watch(lambda position, size: self._progress(file, before, position - start, part.end - start))
             last = max(i for i, entry in enumerate(part.header.entries) if entry.name in part.wanted)
             async with aclosing(
-                iterate(part.stream, part.header, skip=lambda entry: entry.name not in part.wanted or entry.name in known)
+                iterate(
+                    part.stream, part.header, skip=lambda entry: entry.name not in part.wanted or entry.name in known
+                )
             ) as tensors:
                 async for entry, data in tensors:
                     self._intern(part, entry, data)

@@ -134,9 +134,7 @@ class TensorSharingManager:
             raise TensorCommonsError("run_together() takes models on one device: move them, or run them one by one")
         wanted = outputs or [None] * len(calls)
         host = _HostInputs()
-        parts = [
-            model.call(inputs, names, host.name_of) for (model, inputs), names in zip(calls, wanted, strict=True)
-        ]
+        parts = [model.call(inputs, names, host.name_of) for (model, inputs), names in zip(calls, wanted, strict=True)]
         before = device.backend.calls
         key = tuple(part.key for part in parts)
         program = self._programs.get(key)

@@ -86,9 +86,7 @@ class WebGPUBackend(Backend):
                 params += dispatch.params
                 params += bytes(-len(params) % alignment)
         description = json.dumps({"pipelines": [entry for _, entry in pipelines.values()], "dispatches": dispatches})
-        executable = Executable(
-            next(self._ids), len(dispatches), plan.output_bytes, PART if self.is_software else 0
-        )
+        executable = Executable(next(self._ids), len(dispatches), plan.output_bytes, PART if self.is_software else 0)
         await self.bridge.compile(executable.id, description, memoryview(params))
         return executable
 

@@ -52,13 +52,13 @@ def compose(dispatch: Dispatch) -> tuple[str, str, list[Place]]:
     """The shader's text, its bindings by letter ("u" uniform, "r" read, "w" written) and their places in order."""
     written = {_buffer_of(buffer.operand.place) for buffer in dispatch.buffers if buffer.written}
     names: dict[str, str] = {}
-    places: list[Place] = []
+    places: list[tuple[Place, str]] = []
     letters = "u"
     declarations = []
     for buffer in dispatch.buffers:
         place = buffer.operand.place
-        if not buffer.written and place in places:
-            names[buffer.name] = f"buffer_{places.index(place)}"
+        if not buffer.written and (place, buffer.element) in places:
+            names[buffer.name] = f"buffer_{places.index((place, buffer.element))}"
             continue
         name = f"buffer_{len(places)}"
         shared = _buffer_of(place) in written
@@ -69,11 +69,11 @@ def compose(dispatch: Dispatch) -> tuple[str, str, list[Place]]:
         )
         letters += "w" if shared else "r"
         names[buffer.name] = name
-        places.append(place)
+        places.append((place, buffer.element))
     variables = {"bindings": "\n".join(declarations), **names}
     for key, value in dispatch.variables.items():
         variables[key] = Template(value).substitute(variables)
-    return Template(source(dispatch.shader)).substitute(variables), letters, places
+    return Template(source(dispatch.shader)).substitute(variables), letters, [place for place, _ in places]
 
 
 def _buffer_of(place: Place) -> tuple[str, int]:

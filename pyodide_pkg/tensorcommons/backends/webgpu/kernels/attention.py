@@ -5,39 +5,59 @@ from __future__ import annotations
 import math
 import struct
 
-from ....errors import UnsupportedOp
 from ....shapes import Layout
-from ...base import Step
+from ...base import Operand, Step
 from ..shader import Buffer, Dispatch
 from .common import Adapter, Kernel
 
-MAX_HEAD_DIM = 256  # two arrays of this many floats in registers and spill space an invocation
+DIMENSIONS = 32  # of the head, an invocation
+# What one step of four keys adds to the scores: a row of the mask for all queries, or one for each.
+ADD_ROW = """{
+      let m = p.mask_offset + at.x * p.mask.x + at.y * p.mask.y;
+      let k = keys * p.mask.w;
+      let row = vec4<f32>($mask[m + k.x], $mask[m + k.y], $mask[m + k.z], $mask[m + k.w]);
+      scores += mat4x4<f32>(row, row, row, row);
+    }"""
+ADD_ROWS = """for (var i = 0; i < 4; i++) {
+      let m = p.mask_offset + at.x * p.mask.x + at.y * p.mask.y + rows[i] * p.mask.z;
+      let k = keys * p.mask.w;
+      scores[i] += vec4<f32>($mask[m + k.x], $mask[m + k.y], $mask[m + k.z], $mask[m + k.w]);
+    }"""
+
+
+def _load(name: str, operand: Operand) -> tuple[str, str]:
+    """Element type and expression for four neighbours of a row: one vector where rows are aligned, else scalars."""
+    layout = operand.layout
+    if operand.shape[3] % 4 == 0 and all(number % 4 == 0 for number in (*layout.strides[:3], layout.offset)):
+        return "vec4<f32>", f"${name}[(row + i32(d)) / 4]"
+    inside = "d + {0}u < p.head_dim"
+    lanes = ", ".join(f"select(0f, ${name}[row + i32(d) + {i}], {inside.format(i)})" for i in range(4))
+    return "f32", f"vec4<f32>({lanes})"
 
 
 def _attention(step: Step, adapter: Adapter) -> list[Dispatch]:
     q, k, v, *mask = step.inputs
     batch, heads, queries, head_dim = q.shape
-    keys, scale = k.shape[2], step.attrs["scale"]
+    scale = step.attrs["scale"]
     assert isinstance(scale, float)
     if step.output.layout.size == 0:
         return []
-    if head_dim > MAX_HEAD_DIM:
-        raise UnsupportedOp(step.op.name, "webgpu", f"head_dim {head_dim} is over {MAX_HEAD_DIM}")
-    params = struct.pack("<2I2f", queries, keys, scale, -math.inf)
+    params = struct.pack("<4I", queries, k.shape[2], head_dim, batch)
     for layout in (q.layout, k.layout, v.layout, step.output.layout):
         params += struct.pack("<4i", *layout.strides[:3], layout.offset)
-    mask_layout = mask[0].layout if mask else None
-    params += struct.pack("<4i", *(mask_layout.strides if mask_layout else (0, 0, 0, 0)))
-    params += struct.pack("<4i", mask_layout.offset if mask_layout else 0, 0, 0, 0)
-    names = ("query", "key", "value", "mask")
-    buffers = [Buffer(name, "f32", operand) for name, operand in zip(names, step.inputs, strict=False)]
+    mask_layout = mask[0].layout if mask else Layout((), (0, 0, 0, 0))
+    params += struct.pack("<4i", *mask_layout.strides)
+    params += struct.pack("<i2fI", mask_layout.offset, scale, -math.inf, 0)
+    variables = {"workgroup": str(adapter.workgroup), "add_mask": ""}
+    buffers = []
+    for name, operand in (("query", q), ("key", k), ("value", v)):
+        element, variables[f"load_{name}"] = _load(name, operand)
+        buffers.append(Buffer(name, element, operand))
+    if mask:
+        buffers.append(Buffer("mask", "f32", mask[0]))
+        variables["add_mask"] = ADD_ROWS if mask_layout.strides[2] else ADD_ROW
     buffers.append(Buffer("y", "f32", step.output, written=True))
-    variables = {
-        "workgroup": str(adapter.workgroup),
-        "head_dim": str(head_dim),
-        "mask_term": "$mask[mask_at + j * p.mask.w]" if mask else "0f",
-    }
-    groups = (-(-queries // adapter.workgroup), heads, batch)
+    groups = (-(-queries // (4 * adapter.workgroup)), heads, batch * -(-head_dim // DIMENSIONS))
     return [Dispatch("attention/attention", variables, params, tuple(buffers), groups)]
 
 

@@ -12,14 +12,19 @@ from ..shader import Buffer, Dispatch, source
 from .common import Adapter, Kernel, merge_axes, rows_and_columns
 
 
+ACTIVATIONS = (None, "relu", "gelu", "tanh", "sigmoid")  # by the numbers of `activate` in functions.wgsl
+
+
 def _epilogue(step: Step, operands: Sequence[Operand]) -> tuple[dict[str, str], list[Buffer]]:
-    activation = step.attrs.get("activation")
     bias = [Buffer("bias", "f32", operands[0])] if operands else []
     return {
-        "activation": f"op_{activation}" if activation else "",
         "bias_term": "$bias[column + j]" if bias else "0f",
-        "functions": source("elementwise/functions") if activation else "",
+        "functions": source("elementwise/functions"),
     }, bias
+
+
+def _activation(step: Step) -> int:
+    return ACTIVATIONS.index(step.attrs.get("activation"))
 
 
 def _linear(step: Step, adapter: Adapter) -> list[Dispatch]:
@@ -35,7 +40,7 @@ def _linear(step: Step, adapter: Adapter) -> list[Dispatch]:
         flat = Layout.contiguous((rows, depth))
         return [_general(step, Operand(x.place, flat, x.dtype), Operand(weight.place, transposed, weight.dtype), ())]
     buffers = (Buffer("x", "vec4<f32>", x), Buffer("weight", "vec4<f32>", weight), *bias, output)
-    params = struct.pack("<4I", rows, columns, depth // 4, 0)
+    params = struct.pack("<4I", rows, columns, depth // 4, _activation(step))
     groups = (-(-columns // 64), -(-rows // 16), 1)
     return [Dispatch("matmul/linear", variables, params, buffers, groups)]
 
@@ -49,9 +54,7 @@ def _general(step: Step, a: Operand, b: Operand, batch: Shape) -> Dispatch:
     """``a @ b`` with the epilogue of ``step``; ``batch`` are the leading axes that both broadcast to."""
     variables, bias = _epilogue(step, step.inputs[2:])
     rows, depth, columns = a.shape[-2], a.shape[-1], b.shape[-1]
-    lead = [
-        Layout(o.layout.shape[:-2], o.layout.strides[:-2], o.layout.offset).broadcast_to(batch) for o in (a, b)
-    ]
+    lead = [Layout(o.layout.shape[:-2], o.layout.strides[:-2], o.layout.offset).broadcast_to(batch) for o in (a, b)]
     a_lead, b_lead = merge_axes(lead)
     if len(a_lead.shape) > 2:
         raise UnsupportedOp("matmul", "webgpu", f"{len(a_lead.shape)} batch axes do not merge to two")
@@ -59,9 +62,8 @@ def _general(step: Step, a: Operand, b: Operand, batch: Shape) -> Dispatch:
     inner = (*pad, *a_lead.shape)[1]
     a_strides = (*([0] * len(pad)), *a_lead.strides, *a.layout.strides[-2:])
     b_strides = (*([0] * len(pad)), *b_lead.strides, *b.layout.strides[-2:])
-    params = struct.pack(
-        "<4I4i4i4i", rows, columns, depth, inner, *a_strides, *b_strides, a.layout.offset, b.layout.offset, 0, 0
-    )
+    params = struct.pack("<4I4i4i", rows, columns, depth, inner, *a_strides, *b_strides)
+    params += struct.pack("<2i2I", a.layout.offset, b.layout.offset, _activation(step), 0)
     buffers = (Buffer("a", "f32", a), Buffer("b", "f32", b), *bias, Buffer("y", "f32", step.output, written=True))
     groups = (-(-columns // 16), -(-rows // 16), size_of(batch))
     return Dispatch("matmul/matmul", variables, params, buffers, groups)
