@@ -1,5 +1,6 @@
 // Stands in for Pyodide in tests under CPython: the real tokenizer library and our encode.js, one request a line.
 import { readFileSync } from "node:fs";
+import process from "node:process";
 import { createInterface } from "node:readline";
 import { pathToFileURL } from "node:url";
 
