@@ -6,6 +6,7 @@ A size always comes from here, so that no account counts "about four bytes" for 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -21,7 +22,7 @@ class DType:
     wgsl: str | None
 
     @property
-    def numpy(self) -> np.dtype:  # type: ignore[type-arg]
+    def numpy(self) -> np.dtype[Any]:
         """The same dtype in NumPy."""
         return np.dtype(self.name)
 
@@ -61,6 +62,6 @@ def as_dtype(value: object) -> DType:
     return ALL[name]
 
 
-def default_dtype(array: np.ndarray) -> DType:  # type: ignore[type-arg]
+def default_dtype(array: np.ndarray[Any, Any]) -> DType:
     """The dtype that Python numbers and lists get: float64 becomes float32, as in PyTorch and JAX."""
     return float32 if array.dtype == np.float64 else as_dtype(array.dtype)

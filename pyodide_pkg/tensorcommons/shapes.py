@@ -77,7 +77,7 @@ def infer_reshape(shape: Shape, target: Sequence[int]) -> Shape:
 
 @dataclass(frozen=True)
 class Layout:
-    """Element ``(i, j, ...)`` of the tensor is element ``offset + i * strides[0] + j * strides[1] + ...`` of a storage."""
+    """Element ``(i, j)`` of a tensor is element ``offset + i * strides[0] + j * strides[1]`` of a storage."""
 
     shape: Shape
     strides: Shape
@@ -99,9 +99,7 @@ class Layout:
         if self.size == 0:
             return True
         wanted = contiguous_strides(self.shape)
-        return all(
-            size == 1 or have == want for size, have, want in zip(self.shape, self.strides, wanted, strict=True)
-        )
+        return all(size == 1 or have == want for size, have, want in zip(self.shape, self.strides, wanted, strict=True))
 
     @property
     def extent(self) -> tuple[int, int]:

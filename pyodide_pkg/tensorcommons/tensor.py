@@ -206,10 +206,10 @@ async def realize(tensors: Sequence[Tensor]) -> None:
         raise ShapeMismatch(f"tensors on different devices cannot be computed together: {list(devices.values())}")
     device = next(iter(devices.values()))
     assert device is not None
-    program = await compile_graph(device, [tensor.node for tensor in pending])
+    program = await compile_graph(device, [tensor.node for tensor in pending], keep=False)
     try:
         outputs = await program.run({})
     finally:
-        device.drop_programs(passing=True)
+        program.discard()
     for tensor, (storage, spec) in zip(pending, outputs, strict=True):
         tensor._node = Node(None, {}, (), spec, storage=storage)

@@ -16,12 +16,12 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias
+from typing import Any, Generic, Literal, TypeAlias, TypeVar
 
 from ..dtypes import DType
 from ..shapes import Layout, Shape
 
-Attribute: TypeAlias = "int | float | str | bool | None | tuple[Attribute, ...]"
+Attribute: TypeAlias = "int | float | str | bool | tuple[Attribute, ...] | None"
 Attributes: TypeAlias = Mapping[str, Attribute]
 
 
@@ -108,8 +108,19 @@ class Plan:
     output_bytes: tuple[int, ...]
 
 
-class Backend(ABC):
-    """One device. Eleven methods; every backend has exactly these (a test reads the classes and compares)."""
+@dataclass(frozen=True)
+class Executable:
+    """A compiled plan: how many commands one replay has, and the device bytes that it keeps beside the arena."""
+
+    dispatches: int
+    nbytes: int
+
+
+E = TypeVar("E", bound=Executable)
+
+
+class Backend(ABC, Generic[E]):
+    """One device. Every backend has exactly these methods (a test reads the classes and compares)."""
 
     kind: str
     name: str
@@ -146,11 +157,11 @@ class Backend(ABC):
         """Whether the kernel of ``op`` reads input ``position`` through ``layout``; otherwise it gets a dense copy."""
 
     @abstractmethod
-    async def compile(self, plan: Plan) -> Any:
+    async def compile(self, plan: Plan) -> E:
         """Make ``plan`` ready to run again and again. Raises UnsupportedOp before anything is kept."""
 
     @abstractmethod
-    async def run(self, executable: Any, arena: int, host: memoryview, outputs: Sequence[int]) -> None:
+    async def run(self, executable: E, arena: int, host: memoryview, outputs: Sequence[int]) -> None:
         """Queue one run: write ``host`` to the arena, create ``outputs``, replay the steps.
 
         ``arena`` and ``outputs`` are handles. Returns once everything is queued. Cancelling it stops the rest of a run
@@ -158,12 +169,16 @@ class Backend(ABC):
         """
 
     @abstractmethod
-    def discard(self, executable: Any) -> None:
+    def discard(self, executable: E) -> None:
         """Give back what ``compile`` kept."""
 
     @abstractmethod
     async def wait(self) -> None:
         """Return when all queued work is done."""
+
+    @abstractmethod
+    def live_buffers(self) -> int:
+        """How many handles have bytes on the device now."""
 
     @abstractmethod
     def close(self) -> None:

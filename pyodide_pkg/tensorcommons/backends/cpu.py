@@ -8,16 +8,24 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
 from ..shapes import Layout
-from .base import Backend, Op, Operand, Plan
+from .base import Backend, Executable, Op, Operand, Plan
 
 
-class CpuBackend(Backend):
+@dataclass(frozen=True)
+class CpuExecutable(Executable):
+    """The plan itself: NumPy needs no compiling."""
+
+    plan: Plan
+
+
+class CpuBackend(Backend[CpuExecutable]):
     """Bytes are NumPy arrays; steps are NumPy calls."""
 
     kind = "cpu"
@@ -49,13 +57,13 @@ class CpuBackend(Backend):
     def accepts_layout(self, op: Op, position: int, layout: Layout) -> bool:
         return True
 
-    async def compile(self, plan: Plan) -> Plan:
-        return plan
+    async def compile(self, plan: Plan) -> CpuExecutable:
+        return CpuExecutable(len(plan.steps), 0, plan)
 
-    async def run(self, executable: Plan, arena: int, host: memoryview, outputs: Sequence[int]) -> None:
+    async def run(self, executable: CpuExecutable, arena: int, host: memoryview, outputs: Sequence[int]) -> None:
         if host.nbytes:
             self.write(arena, 0, host)
-        results = [np.zeros(nbytes, np.uint8) for nbytes in executable.output_bytes]
+        results = [np.zeros(nbytes, np.uint8) for nbytes in executable.plan.output_bytes]
 
         def view(operand: Operand) -> Any:
             place = operand.place
@@ -70,12 +78,12 @@ class CpuBackend(Backend):
             )
 
         with np.errstate(all="ignore"):  # infinities and NaN are results here, as on every other device
-            for step in executable.steps:
+            for step in executable.plan.steps:
                 view(step.output)[...] = step.op.reference(*map(view, step.inputs), **step.attrs)
                 await asyncio.sleep(0)
         self._bytes.update(zip(outputs, results, strict=True))
 
-    def discard(self, executable: Plan) -> None:
+    def discard(self, executable: CpuExecutable) -> None:
         pass
 
     async def wait(self) -> None:
@@ -85,5 +93,4 @@ class CpuBackend(Backend):
         self._bytes.clear()
 
     def live_buffers(self) -> int:
-        """How many handles hold bytes now."""
         return len(self._bytes)

@@ -26,7 +26,7 @@ class Device:
     adapter runs on the CPU; ``limits`` its limits by WebGPU's names, in bytes or counts.
     """
 
-    def __init__(self, backend: Backend) -> None:
+    def __init__(self, backend: Backend[Any]) -> None:
         self.backend = backend
         self.kind = backend.kind
         self.name = backend.name
@@ -49,7 +49,7 @@ class Device:
 
     def memory(self) -> dict[str, int]:
         """Bytes now by category, with "total" and "peak" (the largest total since the device was opened)."""
-        return {**self._bytes, "total": self.total, "peak": self._peak}
+        return {**{str(kind): size for kind, size in self._bytes.items()}, "total": self.total, "peak": self._peak}
 
     @property
     def total(self) -> int:
@@ -61,7 +61,8 @@ class Device:
         self._next_handle += 1
         return self._next_handle - 1
 
-    def _charge(self, nbytes: int, category: Category) -> None:
+    def charge(self, nbytes: int, category: Category) -> None:
+        """Count ``nbytes`` that are about to be taken. Raises MemoryBudgetError if they would pass the budget."""
         if self._closed:
             raise DeviceUnavailable(self.kind, "it was closed; open it again with open_devices()")
         if self.reserve is not None:
@@ -69,17 +70,19 @@ class Device:
         self._bytes[category] += nbytes
         self._peak = max(self._peak, self.total)
 
-    def _refund(self, nbytes: int, category: Category) -> None:
-        self._bytes[category] -= nbytes
+    def refund(self, nbytes: int, category: Category) -> None:
+        """Undo :meth:`charge`."""
+        if not self._closed:
+            self._bytes[category] -= nbytes
 
     @contextmanager
     def charged(self, nbytes: int, category: Category) -> Iterator[None]:
         """Count bytes that the device itself creates and drops within the block."""
-        self._charge(nbytes, category)
+        self.charge(nbytes, category)
         try:
             yield
         finally:
-            self._refund(nbytes, category)
+            self.refund(nbytes, category)
 
     def allocate(self, nbytes: int, category: Category) -> int:
         """A handle to ``nbytes`` zeroed bytes.
@@ -88,11 +91,11 @@ class Device:
             MemoryBudgetError: it would pass the budget; nothing was allocated.
         """
         handle = self.new_handle()
-        self._charge(nbytes, category)
+        self.charge(nbytes, category)
         try:
             self.backend.allocate(handle, nbytes)
         except BaseException:
-            self._refund(nbytes, category)
+            self.refund(nbytes, category)
             raise
         self._handles[handle] = (nbytes, category)
         return handle
@@ -100,13 +103,13 @@ class Device:
     def adopt(self, nbytes: int, category: Category) -> int:
         """A handle for bytes that a run is about to create; counted from now on."""
         handle = self.new_handle()
-        self._charge(nbytes, category)
+        self.charge(nbytes, category)
         self._handles[handle] = (nbytes, category)
         return handle
 
     def disown(self, handle: int) -> None:
         """Undo :meth:`adopt` for a run that did not create its output."""
-        self._refund(*self._handles.pop(handle))
+        self.refund(*self._handles.pop(handle))
 
     def free(self, handle: int) -> None:
         """Give the bytes of ``handle`` back, at the end of the run that uses them if there is one."""
@@ -115,7 +118,7 @@ class Device:
         if handle in self._running:
             self._freed_while_running.append(handle)
             return
-        self._refund(*self._handles.pop(handle))
+        self.refund(*self._handles.pop(handle))
         self.backend.free(handle)
 
     @contextmanager
@@ -130,13 +133,10 @@ class Device:
             for handle in freed:
                 self.free(handle)
 
-    def drop_programs(self, *, passing: bool = False) -> None:
-        """Discard the programs whose weights were released (``passing``: and those of passing tensors).
-
-        The arena goes when no program is left.
-        """
+    def drop_programs(self) -> None:
+        """Discard the programs whose weights were released, and the arena when no program is left."""
         for key, program in list(self.programs.items()):
-            if program.has_released_weights or (passing and program.is_passing):
+            if program.has_released_weights:
                 del self.programs[key]
                 program.discard()
         if not self.programs and not self.lock.locked():

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from ..backends.base import Attributes, Backend, Op, Operand, Place, Plan, Spec, Step
 from ..shapes import Layout, size_of
@@ -74,7 +75,7 @@ class Planned:
     intermediate_bytes: int
 
 
-def make_plan(graph: Graph, backend: Backend) -> Planned:
+def make_plan(graph: Graph, backend: Backend[Any]) -> Planned:
     """Plan ``graph`` for ``backend``."""
     return _Planner(graph, backend).planned()
 
@@ -93,7 +94,7 @@ class Draft:
 class _Planner:
     """One walk over the graph; the fields are what the walk collects."""
 
-    def __init__(self, graph: Graph, backend: Backend) -> None:
+    def __init__(self, graph: Graph, backend: Backend[Any]) -> None:
         self.graph = graph
         self.backend = backend
         self.drafts: list[Draft] = []

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from ..backends.base import Spec
+from ..backends.base import Executable, Spec
 from ..backends.device import Device
 from ..errors import ShapeMismatch, TensorReleased
 from ..sharing.storage import Storage
@@ -23,30 +23,25 @@ from .plan import Planned, make_plan
 
 
 class Program:
-    """A compiled graph. ``nodes`` were traced, ``executed`` are left after merging, ``steps`` after fusion."""
+    """A compiled graph. ``nodes`` were traced, ``executed`` are left after merging, ``steps`` after fusion.
 
-    def __init__(self, device: Device, planned: Planned, executable: Any, graph: Graph, specs: Sequence[Spec]) -> None:
+    One replay is ``dispatches`` commands.
+    """
+
+    def __init__(self, device: Device, planned: Planned, executable: Executable, graph: Graph) -> None:
+        device.charge(executable.nbytes, "scratch")
         self.device = device
         self.planned = planned
         self.nodes = graph.traced
         self.executed = graph.executed
         self.steps = len(planned.plan.steps)
-        self._executable = executable
-        self._specs = specs
+        self.dispatches = executable.dispatches
+        self._executable: Executable | None = executable
+        self._specs = [node.spec for node in graph.outputs]
         self._host = np.zeros(planned.plan.host_bytes, np.uint8)
         self._storages = [node.storage for node in graph.nodes if node.storage is not None]
         self.is_discarded = False
         self._in_run = False
-
-    @property
-    def dispatches(self) -> int:
-        """Commands of one replay: dispatches on a GPU, steps elsewhere."""
-        return int(getattr(self._executable, "dispatches", self.steps))
-
-    @property
-    def is_passing(self) -> bool:
-        """Whether it computes from bytes without a content identity, so that nobody will ask for it again."""
-        return any(storage.identity.startswith("anonymous") for storage in self._storages)
 
     @property
     def has_released_weights(self) -> bool:
@@ -71,6 +66,8 @@ class Program:
                 self._in_run = False
                 if self.is_discarded:
                     self.discard()
+                if not self.device.programs:
+                    self.device.free_arena()
 
     async def _run(self, inputs: Mapping[str, np.ndarray[Any, Any]]) -> list[tuple[Storage, Spec]]:
         self._write_host(inputs)
@@ -101,24 +98,35 @@ class Program:
         """Give back what the compiled program holds on its device; at the end of the run, if one is under way."""
         self.is_discarded = True
         if not self._in_run and self._executable is not None:
-            self.device.backend.discard(self._executable)
-            self._executable = None
+            executable, self._executable = self._executable, None
+            self.device.backend.discard(executable)
+            self.device.refund(executable.nbytes, "scratch")
             self._storages.clear()
 
 
-async def compile_graph(device: Device, outputs: Sequence[Node]) -> Program:
+async def compile_graph(device: Device, outputs: Sequence[Node], *, keep: bool = True) -> Program:
     """The program that computes ``outputs`` on ``device``: from the cache, or compiled now.
+
+    With ``keep=False`` it is a new one that the caller discards.
 
     Raises:
         UnsupportedOp: the device has no kernel for one of the nodes; the message names it.
     """
     graph = Graph(outputs)
     key = hashlib.sha256("".join(node.identity for node in graph.outputs).encode()).hexdigest()
-    if key not in device.programs:
-        planned = make_plan(fuse(graph), device.backend)
-        executable = await device.backend.compile(planned.plan)
-        program = Program(device, planned, executable, graph, [node.spec for node in graph.outputs])
-        if device.programs.setdefault(key, program) is not program:  # somebody else compiled it meanwhile
+    if keep and key in device.programs:
+        found: Program = device.programs[key]
+        return found
+    planned = make_plan(fuse(graph), device.backend)
+    executable = await device.backend.compile(planned.plan)
+    try:
+        program = Program(device, planned, executable, graph)
+    except BaseException:
+        device.backend.discard(executable)
+        raise
+    if keep:
+        first: Program = device.programs.setdefault(key, program)
+        if first is not program:  # somebody else compiled it meanwhile
             program.discard()
-    found: Program = device.programs[key]
-    return found
+        return first
+    return program

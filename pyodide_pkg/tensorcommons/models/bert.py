@@ -1,7 +1,7 @@
 """BERT (Devlin et al., 2018, https://arxiv.org/abs/1810.04805) and what is put on top of it.
 
 A post-norm transformer encoder. With a masked-language-model head it is also SPLADE (Formal et al., 2021,
-https://arxiv.org/abs/2107.05720): a weight for every word of the vocabulary, ``max over tokens of log(1 + relu(logit))``.
+https://arxiv.org/abs/2107.05720): a weight for every word, ``max over tokens of log(1 + relu(logit))``.
 """
 
 from __future__ import annotations
@@ -12,11 +12,13 @@ from typing import Any
 
 from ..errors import InvalidWeights
 from ..nn import attention, layer_norm, linear, pooling
-from ..ops import astype, embedding, gelu, linear as linear_op, log1p, max, multiply, relu, reshape, subtract, tanh
+from ..ops import astype, embedding, gelu, log1p, max, multiply, relu, reshape, subtract, tanh
+from ..ops import linear as linear_op
 from ..shapes import Shape
 from ..tensor import Tensor
 
 LOWEST = -3.4028234663852886e38  # the most negative float32: what `transformers` adds to masked scores
+TYPES: dict[str, tuple[type, ...]] = {"int": (int,), "float": (int, float), "str": (str,)}
 ACTIVATIONS = {"gelu": gelu, "relu": relu}
 
 
@@ -44,8 +46,8 @@ class BertConfig:
         values: dict[str, Any] = {}
         for field in fields(cls):
             value = config.get(field.name, field.default)
-            wanted = {"int": int, "float": (int, float), "str": str}[str(field.type)]
-            if not isinstance(value, wanted) or isinstance(value, bool) or (wanted is int and value < 1):
+            wanted = TYPES[str(field.type)]
+            if not isinstance(value, wanted) or isinstance(value, bool) or (isinstance(value, int) and value < 1):
                 raise InvalidWeights(file, f"{field.name} must be {field.type}, not {config.get(field.name)!r}")
             values[field.name] = value
         if values["hidden_size"] % values["num_attention_heads"]:

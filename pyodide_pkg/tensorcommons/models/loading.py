@@ -152,7 +152,7 @@ def _bert(config: Mapping[str, Any], file: str, header: Header, pooling: Pooling
 
 
 async def _pooling(source: Source, config: Mapping[str, Any]) -> Pooling:
-    """What a sentence-transformers folder says in ``modules.json`` and ``1_Pooling``; the mean, normalized, elsewhere."""
+    """What ``1_Pooling`` of a sentence-transformers folder says; elsewhere the mean. Both normalized."""
     if "BertModel" not in config.get("architectures", ()):
         return Pooling()
     pooling = await read_optional_json(source, "1_Pooling/config.json")

@@ -1,7 +1,7 @@
 """A loaded model: an architecture with weights on a device, called with arrays, answering with named tensors.
 
-The first call of a shape traces the architecture's forward into a graph; later calls replay the compiled program. Lengths
-are padded to buckets, so that typing one more word does not compile anything, and the padding is cut off again.
+The first call of a shape traces the architecture's forward into a graph; later calls replay the compiled program.
+Lengths are padded to buckets, so that typing one more word compiles nothing, and the padding is cut off again.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ NameOf: TypeAlias = Callable[[np.ndarray[Any, Any]], str]
 class Architecture(Protocol):
     """What a model type is: the weights it needs, and its forward pass over tensors.
 
-    ``tasks`` are the pipelines that it serves. ``outputs`` names what :meth:`forward` can compute, ``defaults`` those a call gives when none are named, and
-    ``per_token`` those with a sequence axis (axis 1), from which padding is cut.
+    ``tasks`` are the pipelines that it serves. ``outputs`` names what :meth:`forward` can compute, ``defaults`` those
+    a call gives when none are named, ``per_token`` those with a sequence axis (axis 1), from which padding is cut.
     """
 
     config: Any
@@ -63,7 +63,7 @@ def check_task(task: str, tasks: Sequence[str], name: str) -> None:
 class ModelCall:
     """One model's part of a run; see ``sharing.manager.Call``."""
 
-    key: str
+    key: tuple[Any, ...]
     names: tuple[str, ...]
     nodes: tuple[Node, ...]
     length: int
@@ -78,7 +78,7 @@ class ModelCall:
 
 
 class Model:
-    """A model that :func:`tensorcommons.from_pretrained` loaded. ``await model(**inputs)`` gives its outputs by name."""
+    """A model that :func:`from_pretrained` loaded. ``await model(**inputs)`` gives its outputs by name."""
 
     def __init__(
         self,
@@ -95,7 +95,7 @@ class Model:
         self.tokenizer = tokenizer
         self.architecture = architecture
         self._weights = dict(weights)
-        self._traces: dict[str, tuple[Node, ...]] = {}
+        self._traces: dict[tuple[Any, ...], tuple[Node, ...]] = {}
         self._unloaded = False
 
     @property
@@ -107,7 +107,9 @@ class Model:
         return f"<Model {self.name} on {self.device.kind}{', unloaded' if self._unloaded else ''}>"
 
     async def __call__(self, *, outputs: Sequence[str] | None = None, **inputs: Any) -> dict[str, Tensor]:
-        """Run the model. ``input_ids`` (batch, sequence) is required; ``attention_mask`` and ``token_type_ids`` are not.
+        """Run the model on ``input_ids``, ``attention_mask`` and ``token_type_ids``, each (batch, sequence).
+
+        Only the first is required.
 
         ``outputs`` names the outputs wanted; by default those that the same model in `transformers` gives. The tensors
         stay on the device until they are read.
@@ -129,19 +131,20 @@ class Model:
             self.manager.release_model_tensors(self.name)
 
     def call(self, inputs: Mapping[str, Any], outputs: Sequence[str] | None, name_of: NameOf) -> ModelCall:
-        """The model's part of a run: nodes from the trace of this shape. ``name_of`` gives an array's name in the graph.
+        """The model's part of a run: nodes from the trace of this shape.
+
+        ``name_of`` gives an array's name in the graph.
 
         Raises as :meth:`__call__` does.
         """
         wanted = tuple(self.architecture.defaults if outputs is None else outputs)
         missing = set(wanted) - set(self.architecture.outputs)
         if missing or not wanted:
-            raise TensorCommonsError(
-                f"{self.name} has no output {', '.join(sorted(missing))!r}; it has {', '.join(self.architecture.outputs)}"
-            )
+            known = ", ".join(self.architecture.outputs)
+            raise TensorCommonsError(f"{self.name} has no output {', '.join(sorted(missing))!r}; it has {known}")
         arrays, length = self._prepare(inputs)
         names = {key: name_of(array) for key, array in arrays.items()}
-        key = f"{self.name} {wanted} {arrays['input_ids'].shape} {names}"
+        key = (self.name, wanted, arrays["input_ids"].shape, tuple(names.items()))
         if key not in self._traces:
             leaves = {
                 key: Tensor(Node(None, {}, (), Spec(arrays[key].shape, dtypes.int32), name=name), self.device)
@@ -167,9 +170,8 @@ class Model:
                 f"{ids.shape[1]} tokens are over the {self.architecture.max_length} that {self.name} takes; truncate"
             )
         if ids.min() < 0 or ids.max() >= self.architecture.vocab_size:
-            raise TensorCommonsError(
-                f"input_ids from {ids.min()} to {ids.max()} leave the vocabulary of {self.architecture.vocab_size} tokens"
-            )
+            vocabulary = self.architecture.vocab_size
+            raise TensorCommonsError(f"input_ids from {ids.min()} to {ids.max()} leave the {vocabulary} tokens known")
         mask = np.asarray(inputs["attention_mask"]) if "attention_mask" in inputs else np.ones_like(ids)
         types = np.asarray(inputs["token_type_ids"]) if "token_type_ids" in inputs else np.zeros_like(ids)
         if mask.shape != ids.shape or types.shape != ids.shape:

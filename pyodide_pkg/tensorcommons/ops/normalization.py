@@ -62,5 +62,5 @@ def softmax(x: TensorLike, axis: int = -1) -> Tensor:
 
 
 def layer_norm(x: TensorLike, weight: TensorLike, bias: TensorLike, eps: float = 1e-5) -> Tensor:
-    """``(x - mean) / sqrt(var + eps) * weight + bias`` over the last axis (Ba et al., 2016); ``var`` is the biased one."""
+    """``(x - mean) / sqrt(var + eps) * weight + bias`` over the last axis, ``var`` biased (Ba et al., 2016)."""
     return apply(LAYER_NORM, x, weight, bias, eps=eps)

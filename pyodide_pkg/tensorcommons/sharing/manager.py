@@ -33,8 +33,8 @@ class Call(Protocol):
         ...
 
     @property
-    def key(self) -> str:
-        """Equal keys mean equal nodes."""
+    def key(self) -> tuple[Any, ...]:
+        """The model's name, and whatever else makes that equal keys mean equal nodes."""
         ...
 
     def finish(self, results: Sequence[Tensor]) -> dict[str, Tensor]:
@@ -93,12 +93,14 @@ class TensorSharingManager:
         return unique
 
     def release_model_tensors(self, model_name: str) -> int:
-        """End every hold of ``model_name``, free what nobody else holds, and forget the model. Gives the holds ended."""
+        """End every hold of ``model_name`` and free what nobody else holds. Gives how many holds ended."""
         ended = self.registry.release(model_name)
         self._models.pop(model_name, None)
         for device in self.devices.opened:
             device.drop_programs()
-        self._programs = {key: program for key, program in self._programs.items() if not program.is_discarded}
+        self._programs = {
+            key: program for key, program in self._programs.items() if all(part[0] != model_name for part in key)
+        }
         self.changed()
         return ended
 

@@ -5,7 +5,7 @@ A model *holds* a weight, whatever it calls it and however often it asks; when t
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from ..backends.base import Spec
@@ -35,14 +35,14 @@ class Registry:
         self._weights: dict[tuple[int, str], Weight] = {}
         self._origins: dict[tuple[int, str], str] = {}
 
-    def __iter__(self) -> Iterable[Weight]:
+    def __iter__(self) -> Iterator[Weight]:
         return iter(self._weights.values())
 
     def __len__(self) -> int:
         return len(self._weights)
 
     def at_origin(self, device: Device, origin: str) -> Weight | None:
-        """The weight that was read from ``origin`` (a file's address and a byte range), if it is still on ``device``."""
+        """The weight that was read from ``origin`` (a file's address and byte range), if it is still on ``device``."""
         return self._weights.get((id(device), self._origins.get((id(device), origin), "")))
 
     def intern(self, device: Device, model: str, name: str, data: memoryview, spec: Spec, origin: str) -> bool:

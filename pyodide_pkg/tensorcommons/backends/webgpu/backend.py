@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from ...bridge.webgpu import WebGPUBridge
 from ...errors import TensorCommonsError, UnsupportedOp
 from ...shapes import Layout
-from ..base import Backend, Op, Place, Plan
+from ..base import Backend, Executable, Op, Place, Plan
 from .kernels import KERNELS, Adapter
 from .shader import compose
 
@@ -21,16 +21,15 @@ PART = 8  # dispatches a part on a software adapter: a run can be stopped betwee
 
 
 @dataclass(frozen=True)
-class Executable:
-    """A compiled plan: its id on the JavaScript side, and what a run has to be told."""
+class Replay(Executable):
+    """A compiled plan: its id on the JavaScript side, the bytes of its outputs, and the dispatches a part."""
 
     id: int
-    dispatches: int
     outputs: tuple[int, ...]
     part: int
 
 
-class WebGPUBackend(Backend):
+class WebGPUBackend(Backend[Replay]):
     """One GPUDevice behind the bridge."""
 
     kind = "webgpu"
@@ -68,7 +67,7 @@ class WebGPUBackend(Backend):
     def accepts_layout(self, op: Op, position: int, layout: Layout) -> bool:
         return op.name in KERNELS and KERNELS[op.name].accepts(position, layout)
 
-    async def compile(self, plan: Plan) -> Executable:
+    async def compile(self, plan: Plan) -> Replay:
         pipelines: dict[str, tuple[int, list[str]]] = {}
         dispatches = []
         params = bytearray()
@@ -86,7 +85,8 @@ class WebGPUBackend(Backend):
                 params += dispatch.params
                 params += bytes(-len(params) % alignment)
         description = json.dumps({"pipelines": [entry for _, entry in pipelines.values()], "dispatches": dispatches})
-        executable = Executable(next(self._ids), len(dispatches), plan.output_bytes, PART if self.is_software else 0)
+        part = PART if self.is_software else 0
+        executable = Replay(len(dispatches), len(params), next(self._ids), plan.output_bytes, part)
         await self.bridge.compile(executable.id, description, memoryview(params))
         return executable
 
@@ -95,7 +95,7 @@ class WebGPUBackend(Backend):
         slot = {"arena": ARENA, "weight": place.index, "output": EXTERNAL - place.index}[place.kind]
         return slot, place.offset, max(-(-place.nbytes // 16) * 16, 16)
 
-    async def run(self, executable: Executable, arena: int, host: memoryview, outputs: Sequence[int]) -> None:
+    async def run(self, executable: Replay, arena: int, host: memoryview, outputs: Sequence[int]) -> None:
         running = asyncio.ensure_future(
             self.bridge.run(executable.id, arena, host, outputs, executable.outputs, executable.part)
         )
@@ -108,7 +108,7 @@ class WebGPUBackend(Backend):
                     self.bridge.destroy(handle)
             raise
 
-    def discard(self, executable: Executable) -> None:
+    def discard(self, executable: Replay) -> None:
         self.bridge.discard(executable.id)
 
     async def wait(self) -> None:
@@ -118,5 +118,4 @@ class WebGPUBackend(Backend):
         self.bridge.close()
 
     def live_buffers(self) -> int:
-        """How many buffers exist on the device under a handle."""
         return self.bridge.live()

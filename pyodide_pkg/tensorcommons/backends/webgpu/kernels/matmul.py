@@ -11,7 +11,6 @@ from ...base import Operand, Step
 from ..shader import Buffer, Dispatch, source
 from .common import Adapter, Kernel, merge_axes, rows_and_columns
 
-
 ACTIVATIONS = (None, "relu", "gelu", "tanh", "sigmoid")  # by the numbers of `activate` in functions.wgsl
 
 
