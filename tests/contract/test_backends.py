@@ -1,0 +1,81 @@
+"""Every backend keeps the contract: no method missing, none extra, the same signatures; kernels for every op or a no."""
+
+import inspect
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import tensorcommons as tc
+from tensorcommons.backends.base import Backend
+from tensorcommons.backends.cpu import CpuBackend
+from tensorcommons.backends.webgpu.backend import WebGPUBackend
+from tensorcommons.backends.webgpu.kernels import KERNELS
+from tensorcommons.backends.webgpu.kernels import elementwise as elementwise_kernels
+from tensorcommons.backends.webgpu.kernels.matmul import ACTIVATIONS
+from tensorcommons.ops import elementwise
+from tensorcommons.ops.registry import OPS
+
+BACKENDS = (CpuBackend, WebGPUBackend)
+SHADERS = Path(__file__).parents[2] / "shaders"
+
+
+def methods(cls: type) -> dict[str, object]:
+    return {
+        name: value
+        for name, value in vars(cls).items()
+        if not name.startswith("_") and (inspect.isfunction(value) or isinstance(value, property))
+    }
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_backend_has_the_methods_of_the_contract_and_no_others(backend: type) -> None:
+    contract = methods(Backend)
+    assert set(methods(backend)) <= set(contract)
+    assert not getattr(backend, "__abstractmethods__", None)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_parameters_have_the_names_of_the_contract(backend: type) -> None:
+    for name, value in methods(backend).items():
+        wanted = getattr(Backend, name)
+        if inspect.isfunction(wanted):
+            assert list(inspect.signature(value).parameters) == list(inspect.signature(wanted).parameters), name  # type: ignore[arg-type]
+            assert inspect.iscoroutinefunction(value) == inspect.iscoroutinefunction(wanted), name
+
+
+def test_every_compute_op_has_a_webgpu_kernel() -> None:
+    compute = {name for name, op in OPS.items() if op.view is None}
+    assert compute | {"copy"} == set(KERNELS)
+
+
+def test_elementwise_names_agree_between_ops_kernels_and_shader() -> None:
+    assert set(elementwise_kernels.UNARY) == set(elementwise.UNARY)
+    assert set(elementwise_kernels.BINARY) == set(elementwise.BINARY)
+    functions = (SHADERS / "elementwise" / "functions.wgsl").read_text("utf-8")
+    assert set(re.findall(r"fn op_(\w+)\(", functions)) == {*elementwise.UNARY, *elementwise.BINARY}
+    cases = re.findall(r"case (\d)u: \{ return op_(\w+)\(x\); \}", functions)
+    assert [(str(i), name) for i, name in enumerate(ACTIVATIONS)][1:] == cases
+
+
+@pytest.mark.parametrize("path", sorted(SHADERS.rglob("*.wgsl")), ids=lambda path: path.stem)
+def test_a_shader_opens_with_its_formula_bindings_and_dispatch(path: Path) -> None:
+    head = path.read_text("utf-8").split("\n\nstruct")[0]
+    assert head.startswith("// ")
+    if "fn main(" in path.read_text("utf-8"):
+        assert "bindings:" in head and "dispatch:" in head
+
+
+def test_erf_is_erf_in_float32() -> None:
+    import math
+
+    x = np.concatenate([np.linspace(-6, 6, 20001), [0.0, -0.0, np.inf, -np.inf]])
+    wanted = np.array([math.erf(value) for value in x])
+    assert np.abs(elementwise.erf(x) - wanted).max() < 2e-7
+    assert np.isnan(elementwise.erf(np.array([np.nan]))).all()
+
+
+def test_public_names_are_listed_and_documented() -> None:
+    for name in tc.__all__:
+        assert inspect.getdoc(getattr(tc, name)), f"{name} has no docstring"
