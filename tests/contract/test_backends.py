@@ -1,4 +1,4 @@
-"""Every backend keeps the contract: no method missing, none extra, the same signatures; kernels for every op or a no."""
+"""Every backend keeps the contract: no method missing, none extra, the same signatures; a kernel for every op."""
 
 import inspect
 import re

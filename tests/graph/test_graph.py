@@ -1,5 +1,7 @@
 """Identity and merging: what is the same is computed once; what differs anywhere below is not."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -13,7 +15,7 @@ from tensorcommons.graph.plan import make_plan
 from tensorcommons.sharing.storage import Storage, content_identity
 
 
-def weight(device: Device, array: np.ndarray, *, copy_of: str | None = None) -> tc.Tensor:  # type: ignore[type-arg]
+def weight(device: Device, array: np.ndarray[Any, Any], *, copy_of: str | None = None) -> tc.Tensor:
     """A tensor with a content identity, as a loaded weight has."""
     data = memoryview(array.astype(np.float32).reshape(-1).view(np.uint8))
     identity = copy_of or content_identity(data, array.shape, tc.dtypes.float32)
@@ -25,11 +27,11 @@ def leaf(name: str, *shape: int) -> tc.Tensor:
 
 
 @pytest.fixture
-def matrix() -> np.ndarray:  # type: ignore[type-arg]
+def matrix() -> np.ndarray[Any, Any]:
     return np.random.default_rng(0).standard_normal((8, 8)).astype(np.float32)
 
 
-def test_two_models_with_equal_weights_are_one_computation(cpu: Device, matrix: np.ndarray) -> None:  # type: ignore[type-arg]
+def test_two_models_with_equal_weights_are_one_computation(cpu: Device, matrix: np.ndarray[Any, Any]) -> None:
     x = leaf("x", 2, 8)
     first, second = weight(cpu, matrix), weight(cpu, matrix)  # two storages, one content
     graph = Graph([tc.relu(tc.linear(x, first)).node, tc.gelu(tc.linear(leaf("x", 2, 8), second)).node])
@@ -37,7 +39,7 @@ def test_two_models_with_equal_weights_are_one_computation(cpu: Device, matrix: 
 
 
 @pytest.mark.parametrize("change", ["weight", "input", "shape", "attribute"])
-def test_what_differs_anywhere_below_is_not_merged(cpu: Device, matrix: np.ndarray, change: str) -> None:  # type: ignore[type-arg]
+def test_what_differs_anywhere_below_is_not_merged(cpu: Device, matrix: np.ndarray[Any, Any], change: str) -> None:
     w, other = weight(cpu, matrix), weight(cpu, matrix + (change == "weight"))
     x = leaf("x", 2, 8)
     y = leaf("y" if change == "input" else "x", 3 if change == "shape" else 2, 8)
@@ -46,7 +48,7 @@ def test_what_differs_anywhere_below_is_not_merged(cpu: Device, matrix: np.ndarr
     assert graph.executed == (3 if change == "attribute" else 4)
 
 
-def test_the_same_bytes_in_another_shape_are_another_weight(cpu: Device, matrix: np.ndarray) -> None:  # type: ignore[type-arg]
+def test_the_same_bytes_in_another_shape_are_another_weight(cpu: Device, matrix: np.ndarray[Any, Any]) -> None:
     data = memoryview(matrix.reshape(-1).view(np.uint8))
     assert content_identity(data, (8, 8), tc.dtypes.float32) != content_identity(data, (4, 16), tc.dtypes.float32)
     assert content_identity(data, (8, 8), tc.dtypes.float32) != content_identity(data, (8, 8), tc.dtypes.int32)
@@ -64,17 +66,17 @@ def steps(tensor: tc.Tensor, device: Device) -> list[str]:
     return [step.op.name for step in make_plan(fuse(Graph([tensor.node])), device.backend).plan.steps]
 
 
-def test_an_activation_becomes_the_epilogue_of_its_product(cpu: Device, matrix: np.ndarray) -> None:  # type: ignore[type-arg]
+def test_an_activation_becomes_the_epilogue_of_its_product(cpu: Device, matrix: np.ndarray[Any, Any]) -> None:
     w = weight(cpu, matrix)
     assert steps(tc.gelu(tc.linear(leaf("x", 2, 8), w)), cpu) == ["linear"]
 
 
-def test_a_product_that_somebody_else_needs_is_not_swallowed(cpu: Device, matrix: np.ndarray) -> None:  # type: ignore[type-arg]
+def test_a_product_that_somebody_else_needs_is_not_swallowed(cpu: Device, matrix: np.ndarray[Any, Any]) -> None:
     y = tc.linear(leaf("x", 2, 8), weight(cpu, matrix))
     assert steps(tc.relu(y) + y, cpu) == ["linear", "relu", "add"]
 
 
-def test_a_residual_goes_into_its_layer_norm(cpu: Device, matrix: np.ndarray) -> None:  # type: ignore[type-arg]
+def test_a_residual_goes_into_its_layer_norm(cpu: Device, matrix: np.ndarray[Any, Any]) -> None:
     one, x, y = weight(cpu, matrix[0]), leaf("x", 2, 8), leaf("y", 2, 8)
     assert steps(tc.layer_norm(x + y, one, one), cpu) == ["layer_norm"]
     assert steps(tc.layer_norm(x + one, one, one), cpu) == ["add", "layer_norm"]  # it broadcasts: not the same shape
