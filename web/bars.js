@@ -13,5 +13,5 @@ export const scores = (row, label) => barList(
   row.map(({ label: name, score }) => ({ label: name, fraction: score, text: score.toFixed(3) })), label);
 
 export function needs(title) {
-  return h("p", { class: "needs small" }, `Load ${title} to see this.`);
+  return h("p", { class: "needs small" }, `Load “${title}” to see this.`);
 }

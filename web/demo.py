@@ -10,11 +10,12 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+import numpy as np
+
 import tensorcommons as tc
 
 MINILM, SKILL, SPLADE = "all-MiniLM-L6-v2", "skill-head", "splade-tiny"
 HEADS = ("nli", "relevance", "polarity", "relation-type")
-PAIR_HEADS = ("nli", "relevance")
 TOP_TERMS = 20
 REPORT_EVERY = 0.1  # seconds; a load changes the report about a hundred times a second
 
@@ -28,7 +29,6 @@ class Demo:
         self._models_url = models_url
         self._send_report = send_report
         self._models: dict[str, Any] = {}
-        self._pipes: dict[tuple[str, str], Any] = {}
         self._tasks: dict[str, asyncio.Future[Any]] = {}
         self._loading = asyncio.Lock()  # one load at a time: the second finds what the first shared
         self._running = asyncio.Lock()  # one run at a time: the time shown is the run's own
@@ -111,7 +111,6 @@ class Demo:
             if key.startswith("run:"):  # a run may be using it; the page runs its panels again afterwards
                 task.cancel()
                 await asyncio.wait([task])
-        self._pipes = {key: pipe for key, pipe in self._pipes.items() if key[1] != model_id}
         model.unload()
 
     def _changed(self, report: Any) -> None:
@@ -127,76 +126,102 @@ class Demo:
     # --- panels ---
 
     async def _run(self, panel: str, request: dict[str, Any], send_part: Send) -> dict[str, Any]:
-        parts = self._sentence_parts if panel == "sentences" else self._pair_parts
-        used, notices = self._usable(request["texts"], MINILM if panel == "sentences" else SPLADE)
-        needed = 1 if panel == "sentences" else 2
-        if len(used) < needed:
-            hint = "Type a sentence to see results." if needed == 1 else "Type both sentences to see results."
+        """All models of a panel as one merged graph: their backbone, the same for all, is computed once."""
+        parts = PANELS[panel]
+        used, notices = self._usable(panel, request["texts"])
+        if len(used) < (2 if panel == "pair" else 1):
+            hint = "Type both sentences to see results." if panel == "pair" else "Type a sentence to see results."
             return {"empty": True, "notices": [*notices, hint]}
         send_part(json.dumps({"part": "notices", "notices": notices}))
-        stats: list[dict[str, Any]] = []
+        for name, model_id, _ in parts:
+            if model_id not in self._models:
+                send_part(json.dumps({"part": name, "needs": model_id}))
+        present = [
+            (name, self._models[model_id], output) for name, model_id, output in parts if model_id in self._models
+        ]
+        if not present:
+            return {"empty": False, "stats": None}
         async with self._running:
-            for name, model_id, task, inputs, shape in parts([request["texts"][i] for i in used]):
-                if model_id not in self._models:
-                    send_part(json.dumps({"part": name, "needs": model_id}))
-                    continue
-                pipe = await self._pipe(task, model_id)
-                started = time.perf_counter()
-                value = shape(await pipe(inputs))
-                stats.append(self._stats(model_id, time.perf_counter() - started))
-                send_part(json.dumps({"part": name, "rows": used, "value": value}))
-        return {"empty": False, "stats": _sum(stats)}
+            started = time.perf_counter()
+            inputs = present[0][1].tokenizer.encode_batch([request["texts"][i] for i in used]).as_inputs()
+            results = await self._manager.run_together(
+                [(model, inputs) for _, model, _ in present], [(output,) for _, _, output in present]
+            )
+            values = [await result[output].read() for result, (_, _, output) in zip(results, present, strict=True)]
+            seconds = time.perf_counter() - started
+            stats = {**self._manager.get_stats()["last_run"], "seconds": seconds}
+        for (name, model, output), value in zip(present, values, strict=True):
+            shown = SHOWN[output](model, value)
+            send_part(json.dumps({"part": name, "rows": used, "value": shown}))
+        return {"empty": False, "stats": stats}
 
-    def _sentence_parts(self, texts: list[str]) -> list[tuple[str, str, str, Any, Callable[[Any], Any]]]:
-        return [
-            ("similarity", MINILM, "sentence-similarity", texts, lambda matrix: matrix.tolist()),
-            ("skill", SKILL, "text-classification", texts, lambda rows: [row[0]["score"] for row in rows]),
-        ]
-
-    def _pair_parts(self, texts: list[str]) -> list[tuple[str, str, str, Any, Callable[[Any], Any]]]:
-        pair = [tuple(texts)]
-        terms = ("terms", SPLADE, "sparse-embedding", texts, lambda rows: [row[:TOP_TERMS] for row in rows])
-        heads = [
-            (name, f"{SPLADE}-{name}", "text-classification", pair if name in PAIR_HEADS else texts, lambda rows: rows)
-            for name in HEADS
-        ]
-        return [*heads, terms]
-
-    async def _pipe(self, task: str, model_id: str) -> Any:
-        key = (task, model_id)
-        if key not in self._pipes:
-            self._pipes[key] = await tc.pipeline(task, self._models[model_id], manager=self._manager)
-        return self._pipes[key]
-
-    def _usable(self, texts: list[str], model_id: str) -> tuple[list[int], list[str]]:
+    def _usable(self, panel: str, texts: list[str]) -> tuple[list[int], list[str]]:
         """The rows that have text, and what to tell about the others and about text that is too long."""
-        names = [f"Sentence {i + 1}" for i in range(len(texts))] if model_id == MINILM else ["A", "B"]
+        names = ["A", "B"] if panel == "pair" else [f"Sentence {i + 1}" for i in range(len(texts))]
         used, notices = [], []
         for i, text in enumerate(texts):
             if not text.strip():
                 notices.append(f"{names[i]} is empty and left out.")
                 continue
             used.append(i)
-            count, most = self._tokens(text, model_id)
+            count, most = self._tokens(panel, text)
             if count > most:
                 notices.append(f"{names[i]} has {count:,} tokens; the model reads the first {most:,}.")
         return used, notices
 
-    def _tokens(self, text: str, model_id: str) -> tuple[int, int]:
-        """How many tokens a text has and how many the model reads; a short text is not counted."""
-        tokenizer = next((m.tokenizer for i, m in self._models.items() if i.startswith(model_id) and m.tokenizer), None)
-        most = getattr(tokenizer, "max_length", None)
-        if tokenizer is None or most is None or len(text) < most // 2:
+    def _tokens(self, panel: str, text: str) -> tuple[int, int]:
+        """How many tokens a text has and how many the models of a panel read; a short text is not counted."""
+        model = next((self._models[model_id] for _, model_id, _ in PANELS[panel] if model_id in self._models), None)
+        most = model and model.tokenizer.max_length
+        if model is None or most is None or len(text) < most // 2:
             return 0, 0
-        return tokenizer.encode_batch([text], truncation=False).input_ids.shape[1], most
+        return model.tokenizer.encode_batch([text], truncation=False).input_ids.shape[1], most
 
-    def _stats(self, model_id: str, seconds: float) -> dict[str, Any]:
-        last = self._manager.get_stats().get("last_run") or {}
-        return {
-            "device": self._models[model_id].device.kind,
-            "seconds": seconds,
-            **{name: int(last.get(name, 0)) for name in ("nodes", "dispatches", "js_calls")},
-        }
+
+# --- what a part shows of a model's output ---
+
+
+def _similarity(model: Any, embeddings: Any) -> list[list[float]]:
+    """Cosine of each embedding with each other: u·v / (‖u‖ ‖v‖)."""
+    unit = embeddings / np.maximum(np.linalg.norm(embeddings, axis=1, keepdims=True), 1e-12)
+    return (unit @ unit.T).clip(-1, 1).tolist()
+
+
+def _terms(model: Any, weights: Any) -> list[list[dict[str, Any]]]:
+    """The heaviest terms of each text, without those of weight 0."""
+    rows = []
+    for row in weights:
+        order = [int(i) for i in np.argsort(-row)[:TOP_TERMS] if row[i] > 0]
+        tokens = model.tokenizer.convert_ids_to_tokens(order)
+        rows.append([{"token": token, "weight": float(row[i])} for token, i in zip(tokens, order, strict=True)])
+    return rows
+
+
+def _labels(model: Any, logits: Any) -> list[list[dict[str, Any]]]:
+    """Each text's labels with their probabilities, likeliest first."""
+    if model.config.output_activation == "sigmoid":
+        scores = 1 / (1 + np.exp(-logits))
+    else:
+        scores = np.exp(logits - logits.max(axis=-1, keepdims=True))
+        scores /= scores.sum(axis=-1, keepdims=True)
+    return [
+        sorted(
+            ({"label": label, "score": float(score)} for label, score in zip(model.config.labels, row, strict=True)),
+            key=lambda entry: -entry["score"],
+        )
+        for row in scores
+    ]
+
+
+# What a panel shows: the part of the page, the model behind it, and which of its outputs.
+PANELS = {
+    "sentences": (("similarity", MINILM, "sentence_embedding"), ("skill", SKILL, "logits")),
+    "pair": (
+        *((head, f"{SPLADE}-{head}", "logits") for head in HEADS),
+        ("terms", SPLADE, "sparse_embedding"),
+    ),
+}
+SHOWN = {"sentence_embedding": _similarity, "sparse_embedding": _terms, "logits": _labels}
 
 
 class _Progress:
@@ -225,14 +250,6 @@ class _Progress:
             return
         self._sent = now
         self._send(json.dumps({"loaded": loaded, "total": total, "shared": event.get("shared_bytes") or 0}))
-
-
-def _sum(stats: list[dict[str, Any]]) -> dict[str, Any] | None:
-    if not stats:
-        return None
-    total: dict[str, Any] = {key: sum(s[key] for s in stats) for key in ("seconds", "nodes", "dispatches", "js_calls")}
-    total["device"] = ", ".join(sorted({s["device"] for s in stats}))
-    return total
 
 
 async def _reply(work: Awaitable[Any]) -> str:

@@ -17,11 +17,12 @@ export function drawDevices(devices) {
 }
 
 function badge(kind, title, device) {
-  const state = device.missing ? "missing" : device.is_software ? "software" : "present";
+  const software = device.is_software && kind !== "cpu"; // of a CPU it goes without saying
+  const state = device.missing ? "missing" : software ? "software" : "present";
   const detail = device.missing ? `missing: ${device.missing}` : device.name;
   return h("li", { "data-kind": kind, "data-state": state },
     h("b", {}, title), " ",
-    device.is_software ? h("span", { class: "chip" }, "software") : null, " ",
+    software ? h("span", { class: "chip" }, "software") : null, " ",
     h("span", {}, detail));
 }
 

@@ -3,10 +3,10 @@ import { byId, h, role, say } from "./dom.js";
 import { bytes, megabytes, plural } from "./format.js";
 
 const TASKS = {
-  "feature-extraction": "sentence embeddings",
-  "sparse-embedding": "term weights",
-  "fill-mask": "masked words",
-  "text-classification": "classification head",
+  "feature-extraction": "backbone",
+  "sentence-similarity": "backbone",
+  "sparse-embedding": "backbone",
+  "text-classification": "head",
 };
 const SAYS = { idle: "Load", queued: "Waiting", loading: "Loading", loaded: "Unload", unloading: "Unloading", error: "Try again" };
 
@@ -66,7 +66,7 @@ export class ModelCards {
     for (const card of this.#cards.values()) {
       if (card.state !== "loaded") continue;
       const model = known.get(card.name);
-      if (model) say(role(card.element, "about"), `${bytes(model.total_bytes)} on ${model.device}, ${bytes(model.shared_bytes)} of it shared`);
+      if (model) say(role(card.element, "about"), `${bytes(model.total_bytes)} on ${model.device}, ${bytes(model.shared_bytes)} shared`);
     }
   }
 
@@ -143,7 +143,7 @@ export class ModelCards {
       say(role(element, "bytes"), "waiting for its turn");
     }
     loading.hidden = !busy;
-    const onBackbone = model.base ? ` on ${this.title(model.base)}` : "";
+    const onBackbone = model.base ? ` on ${model.base}` : "";
     if (state !== "loaded" || about) {
       say(role(element, "about"), state === "loaded" ? about : `${TASKS[model.task] ?? model.task}${onBackbone} · ${bytes(model.bytes)}`);
     }

@@ -93,7 +93,12 @@ export class SentencesPanel {
     const place = this.#part(part);
     if (missing) place.replaceChildren(needs(this.calls.title(missing)));
     else if (part === "similarity") this.#matrix(place, rows, value);
-    else place.replaceChildren(barList(value.map((p, i) => ({ label: String(rows[i] + 1), fraction: p, text: p.toFixed(3) })), "Skill probability of each sentence"));
+    else place.replaceChildren(this.#skill(rows, value));
+  }
+
+  #skill(rows, labels) {
+    const items = labels.map(([{ score }], i) => ({ label: String(rows[i] + 1), fraction: score, text: score.toFixed(3) }));
+    return barList(items, "Skill probability of each sentence");
   }
 
   #matrix(place, rows, matrix) {

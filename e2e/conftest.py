@@ -1,0 +1,64 @@
+"""What every browser test stands on: the built site on a local server, one real browser, a fresh context a test.
+
+`TENSORCOMMONS_SITE=folder` tests a site that was built elsewhere; `TENSORCOMMONS_BROWSER` picks the browser.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from playwright.sync_api import sync_playwright
+
+from scripts import paths
+from scripts.browser import find_browser
+from scripts.serve import serve
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from playwright.sync_api import Browser, BrowserContext, Playwright
+
+
+@pytest.fixture(scope="session")
+def site_folder() -> Path:
+    """The folder that `make site` built."""
+    folder = Path(os.environ.get("TENSORCOMMONS_SITE", paths.SITE))
+    if not (folder / "manifest.json").is_file():
+        pytest.fail(f"{folder} holds no built site: run 'make site' first")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def site(site_folder: Path) -> Iterator[str]:
+    """The URL of the site, served under the strict policy, with a slash at the end."""
+    with serve(site_folder) as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def playwright() -> Iterator[Playwright]:
+    """Playwright itself, for tests that launch a browser of their own."""
+    with sync_playwright() as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def browser(playwright: Playwright) -> Iterator[Browser]:
+    """The browser with WebGPU and WebNN switched on."""
+    found = find_browser()
+    launched = playwright.chromium.launch(
+        executable_path=found.path, args=list(found.flags), env={**found.environment()}
+    )
+    yield launched
+    launched.close()
+
+
+@pytest.fixture
+def context(browser: Browser) -> Iterator[BrowserContext]:
+    """A context with empty caches and storage."""
+    fresh = browser.new_context(viewport={"width": 1440, "height": 900})
+    yield fresh
+    fresh.close()

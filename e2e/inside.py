@@ -1,0 +1,66 @@
+"""The half of the lab that runs in the browser: called from the page's JavaScript, answers in JSON."""
+
+from __future__ import annotations
+
+import asyncio
+import builtins
+import json
+import traceback
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import numpy as np
+
+import tensorcommons as tc
+from tests.cases import Place, harness
+
+TIMEOUT = 180  # seconds; only so that a hang fails with a traceback
+
+ready = False
+_place: Any = None
+
+
+async def open(origin: str) -> None:  # noqa: A001
+    """Open the devices; WebGPU must be there."""
+    global ready, _place
+    devices = await tc.open_devices(prefer=["webgpu", "cpu"])
+    assert devices.webgpu is not None, devices.missing
+    _place = Place(devices, f"{origin}/models", f"{origin}/tiny", f"{origin}/faulty", "/lab/tests/goldens")
+    ready = True
+
+
+async def case(name: str) -> str:
+    """Run a case; {"value": the lines it printed} or {"error": traceback}."""
+
+    async def work() -> list[str]:
+        lines: list[str] = []
+        printed, builtins.print = builtins.print, lambda *words: lines.append(" ".join(map(str, words)))
+        try:
+            await harness.run(name, _place)
+        finally:
+            builtins.print = printed
+        return lines
+
+    return await _answer(work)
+
+
+async def snippet(source: str, values: str) -> str:
+    """Run ``source``; {"value": its last expression} or {"error": traceback}."""
+
+    async def work() -> Any:
+        from pyodide.code import eval_code_async
+
+        names = {"tc": tc, "np": np, "asyncio": asyncio, "place": _place, **json.loads(values)}
+        async with harness.nothing_left(_place.device):
+            result = await eval_code_async(source, names)
+            names.clear()
+        return result
+
+    return await _answer(work)
+
+
+async def _answer(work: Callable[[], Awaitable[Any]]) -> str:
+    try:
+        return json.dumps({"value": await asyncio.wait_for(work(), TIMEOUT)})
+    except BaseException:
+        return json.dumps({"error": traceback.format_exc()})

@@ -1,0 +1,69 @@
+"""Tabs of the page: a fresh one a test, one that has everything loaded for the tests that only look and type."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from e2e.page.driver import ALL, Tab
+from e2e.page.faults import Faults
+from scripts import paths
+from scripts.serve import serve
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from playwright.sync_api import Browser, BrowserContext
+
+
+@pytest.fixture
+def tab(context: BrowserContext) -> Iterator[Tab]:
+    """A tab that is not open anywhere yet; the test fails if its console says an error or a warning."""
+    fresh = Tab(context.new_page())
+    yield fresh
+    assert fresh.errors == []
+
+
+@pytest.fixture
+def troubled(context: BrowserContext) -> Tab:
+    """A tab for tests of failures: the browser itself reports a 404 or a refused script as an error."""
+    return Tab(context.new_page())
+
+
+@pytest.fixture(scope="module")
+def loaded(browser: Browser, site: str) -> Iterator[Tab]:
+    """One tab a module with all models loaded and both panels done."""
+    context = browser.new_context(viewport={"width": 1440, "height": 900}, reduced_motion="reduce")
+    tab = Tab(context.new_page()).open(site, load="all")
+    for model_id in ALL:
+        tab.wait_card(model_id, "loaded")
+    for panel in ("sentences", "pair"):
+        tab.wait_panel(panel)
+    yield tab
+    errors = tab.errors
+    context.close()
+    assert errors == []
+
+
+@pytest.fixture
+def faults() -> Faults:
+    """What goes wrong on `faulty_site`."""
+    return Faults()
+
+
+@pytest.fixture
+def faulty_site(site_folder: Path, faults: Faults) -> Iterator[str]:
+    """The site on a server whose faults the test chooses."""
+    with serve(site_folder, wrap=faults.wrap) as url:
+        yield url
+        faults.mend()
+
+
+@pytest.fixture(scope="session")
+def artefacts() -> Path:
+    """Where screenshots are kept for a person to look at."""
+    folder = paths.CACHE / "artefacts"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder

@@ -1,0 +1,132 @@
+"""The page as a person uses it: what can be seen and pressed, by role and label wherever there is one."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from playwright.sync_api import expect
+
+if TYPE_CHECKING:
+    from playwright.sync_api import ConsoleMessage, Locator, Page
+
+MINILM, SKILL, SPLADE = "all-MiniLM-L6-v2", "skill-head", "splade-tiny"
+HEADS = ("splade-tiny-nli", "splade-tiny-relevance", "splade-tiny-polarity", "splade-tiny-relation-type")
+SPLADE_FAMILY = (SPLADE, *HEADS)
+ALL = (MINILM, SKILL, *SPLADE_FAMILY)
+
+LOOK = Path(__file__).with_name("look.js")
+
+SLOW = 60_000  # ms; a software adapter takes seconds for a run, a busy machine more
+expect.set_options(timeout=SLOW)
+
+
+class Tab:
+    """One open page, and all that its console said."""
+
+    def __init__(self, page: Page) -> None:
+        self.page = page
+        self.errors: list[str] = []
+        page.set_default_timeout(SLOW)
+        page.on("console", self._heard)
+        page.on("pageerror", lambda error: self.errors.append(f"uncaught: {error}"))
+
+    def _heard(self, message: ConsoleMessage) -> None:
+        if message.type in ("error", "warning"):
+            self.errors.append(f"{message.type}: {message.text} ({message.location.get('url', '')})")
+
+    def open(self, url: str, *, load: str | None = "none") -> Tab:
+        """Go there and wait until Python runs. `load` is the page's own ?load=; None is what a newcomer gets."""
+        self.page.goto(url + (f"?load={load}" if load else ""))
+        self.wait_booted()
+        return self
+
+    def wait_booted(self, state: str = "ready") -> None:
+        self.page.wait_for_selector("body:is([data-state=ready], [data-state=failed])")
+        assert self.page.locator("body").get_attribute("data-state") == state, self.page.locator("#boot").inner_text()
+
+    # --- models ---
+
+    def card(self, model_id: str) -> Locator:
+        return self.page.locator(f'[data-model-id="{model_id}"]')
+
+    def press(self, model_id: str, word: str) -> None:
+        self.card(model_id).get_by_role("button", name=re.compile(f"^{word} ")).click()
+
+    def wait_card(self, model_id: str, state: str) -> None:
+        expect(self.card(model_id)).to_have_attribute("data-state", state)
+
+    def load(self, *model_ids: str) -> None:
+        for model_id in model_ids:
+            self.press(model_id, "Load")
+        for model_id in model_ids:
+            self.wait_card(model_id, "loaded")
+
+    def unload(self, *model_ids: str) -> None:
+        for model_id in model_ids:
+            self.press(model_id, "Unload")
+            self.wait_card(model_id, "idle")
+
+    # --- memory ---
+
+    def figure(self, element_id: str) -> float:
+        """A large figure in MB."""
+        text = self.page.locator(f"#{element_id}").inner_text()
+        found = re.match(r"([\d.]+) (KB|MB)", text)
+        assert found, text
+        return float(found[1]) / (1024 if found[2] == "KB" else 1)
+
+    def wait_figure(self, element_id: str, condition: str) -> float:
+        """Wait until the figure's number fulfils a JavaScript condition on `value`, e.g. "value > 10"."""
+        self.page.wait_for_function(
+            f"() => {{ const value = parseFloat(document.getElementById('{element_id}').textContent);"
+            f" return {condition}; }}"
+        )
+        return self.figure(element_id)
+
+    # --- panels ---
+
+    def panel(self, name: str) -> Locator:
+        return self.page.locator(f"#{name}")
+
+    def wait_panel(self, name: str, state: str = "done") -> None:
+        expect(self.panel(name)).to_have_attribute("data-state", state)
+
+    def type_until_running(self, panel: str, field: Locator, text: str) -> None:
+        """Type, and see the run begin, however short it is."""
+        self.page.evaluate(
+            """(id) => { const panel = document.getElementById(id); delete panel.dataset.ran;
+                 const seen = new MutationObserver(() => { if (panel.dataset.state === "running") {
+                     panel.dataset.ran = "yes"; seen.disconnect(); } });
+                 seen.observe(panel, {attributes: true, attributeFilter: ["data-state"]}); }""",
+            panel,
+        )
+        field.fill(text)
+        expect(self.panel(panel)).to_have_attribute("data-ran", "yes")
+
+    def type_and_wait(self, panel: str, field: Locator, text: str, state: str = "done") -> None:
+        """Type, see the run begin, see it end."""
+        self.type_until_running(panel, field, text)
+        self.wait_panel(panel, state)
+
+    def sentence(self, number: int) -> Locator:
+        return self.page.get_by_label(f"Sentence {number}", exact=True)
+
+    def similarity(self) -> list[list[float]]:
+        rows = self.page.locator("#sentences table.matrix tbody tr").all()
+        return [[float(cell) for cell in row.locator("td").all_inner_texts()] for row in rows]
+
+    def bars(self, part: str, index: int = 0) -> dict[str, float]:
+        """Label → number of one list of bars."""
+        bars = self.page.locator(f'[data-part="{part}"] .bars').nth(index)
+        labels = bars.locator(".label").all_inner_texts()
+        return dict(zip(labels, map(float, bars.locator(".num").all_inner_texts()), strict=True))
+
+    def evaluate(self, script: str, argument: Any = None) -> Any:
+        return self.page.evaluate(script, argument)
+
+    def check(self, name: str) -> Any:
+        """The answer of a function of look.js, run in the page; the policy wants it from the site's own address."""
+        self.page.route("**/e2e-look.js", lambda route: route.fulfill(path=LOOK, content_type="text/javascript"))
+        return self.evaluate(f"() => import(new URL('e2e-look.js', document.baseURI)).then((look) => look.{name}())")

@@ -1,0 +1,128 @@
+"""The start: true progress in bytes, what is missing said with its reason, and a failure that can be retried."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+import pytest
+from playwright.sync_api import expect
+
+from e2e.page.driver import SPLADE, SPLADE_FAMILY, Tab
+from scripts.browser import find_browser
+from scripts.serve import serve
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from playwright.sync_api import Playwright
+
+    from e2e.page.faults import Faults
+
+RECORD_PROGRESS = """
+addEventListener("DOMContentLoaded", () => {
+  window.seenBytes = [];
+  new MutationObserver(() => window.seenBytes.push(document.getElementById("boot-bytes").textContent))
+    .observe(document.getElementById("boot-bytes"), {childList: true, characterData: true, subtree: true});
+});
+"""
+
+
+def test_boot_shows_bytes_up_to_the_total_that_it_promised(tab: Tab, site: str) -> None:
+    tab.page.add_init_script(RECORD_PROGRESS)
+    tab.open(site)
+    seen = [re.fullmatch(r"([\d.]+) of ([\d.]+) MB", text) for text in tab.evaluate("seenBytes") if text]
+    loaded = [float(found[1]) for found in seen if found]
+    totals = {found[2] for found in seen if found}
+    assert all(seen)
+    assert loaded == sorted(loaded)
+    assert len(loaded) > 3
+    assert len(totals) == 1
+    assert loaded[-1] == float(totals.pop())
+    expect(tab.page.locator("#boot")).to_be_hidden()
+
+
+def test_a_newcomer_gets_the_small_family_unasked(tab: Tab, site: str) -> None:
+    tab.open(site, load=None)
+    for model_id in SPLADE_FAMILY:
+        tab.wait_card(model_id, "loaded")
+    tab.wait_panel("pair")
+    assert tab.figure("with-sharing") < tab.figure("separate")
+
+
+def test_each_device_is_named_or_its_absence_explained(tab: Tab, site: str) -> None:
+    tab.open(site)
+    badges = tab.page.get_by_role("list", name="Devices").get_by_role("listitem")
+    assert badges.count() == 3
+    for badge in badges.all():
+        text = badge.inner_text()
+        assert "checking" not in text
+        assert badge.get_attribute("data-state") in ("present", "software", "missing")
+        assert len(text.split()) > 1, text
+    assert "software" in badges.first.inner_text()
+
+
+def test_timings_are_marked(tab: Tab, site: str) -> None:
+    tab.open(site)
+    expect(tab.page.locator("#timings")).to_have_text(re.compile(r"Usable after [\d.]+ s"))
+    assert tab.evaluate("performance.getEntriesByName('usable').length") == 1
+
+
+def test_any_folder_of_a_host_will_do(tab: Tab, site_folder: Path) -> None:
+    """As on GitHub Pages: below a folder, and no header of ours, so that the page's own policy has to do."""
+    with serve(site_folder, prefix="/a/project", headers={}) as url:
+        tab.open(url, load=SPLADE)
+        tab.wait_card(SPLADE, "loaded")
+
+
+@pytest.mark.parametrize(
+    ("missing", "words"),
+    [("manifest.json", "manifest.json"), ("wheel", "404"), ("bridge/webgpu.js", "bridge/webgpu.js")],
+)
+def test_a_failed_start_says_why_and_can_be_retried(
+    troubled: Tab, faulty_site: str, faults: Faults, site_folder: Path, missing: str, words: str
+) -> None:
+    if missing == "wheel":
+        missing = next(path.relative_to(site_folder).as_posix() for path in (site_folder / "wheel").glob("*.whl"))
+    faults.missing(missing)
+    troubled.page.goto(faulty_site + "?load=none")
+    troubled.wait_booted("failed")
+    alert = troubled.page.locator("#boot").get_by_role("alert")
+    expect(alert).to_contain_text("Python did not start")
+    expect(alert).to_contain_text(words)
+    expect(alert).to_be_in_viewport()
+    faults.mend()
+    troubled.page.get_by_role("button", name="Retry").click()
+    troubled.wait_booted()
+    expect(troubled.page.locator("#boot")).to_be_hidden()
+
+
+def test_a_worker_that_is_missing_is_a_clear_failure(troubled: Tab, faulty_site: str, faults: Faults) -> None:
+    faults.missing("worker.js")
+    troubled.page.goto(faulty_site)
+    troubled.wait_booted("failed")
+    expect(troubled.page.locator("#boot").get_by_role("alert")).to_contain_text("The worker could not start")
+
+
+def test_without_webgpu_the_cpu_takes_over_and_the_page_says_why(playwright: Playwright, site: str) -> None:
+    found = find_browser()
+    flags = [flag for flag in found.flags if "webgpu" not in flag.lower()]
+    browser = playwright.chromium.launch(
+        executable_path=found.path,
+        args=[*flags, "--disable-features=WebGPU,WebGPUService"],
+        env={**found.environment()},
+    )
+    try:
+        tab = Tab(browser.new_page())
+        tab.open(site, load="splade-tiny-polarity")
+        tab.wait_card("splade-tiny-polarity", "loaded")
+        banner = tab.page.locator("#fallback")
+        expect(banner).to_contain_text("No WebGPU, so the CPU does the work.")
+        expect(banner).to_contain_text("slow")
+        reason = tab.page.locator('#devices [data-kind="webgpu"]').inner_text().partition("missing: ")[2]
+        assert len(reason) > 10
+        tab.wait_panel("pair")
+        assert sum(tab.bars("polarity").values()) == pytest.approx(1, abs=0.002)
+        assert "cpu" in tab.page.locator('#pair [data-role="stats"]').inner_text()
+    finally:
+        browser.close()

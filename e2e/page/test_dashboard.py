@@ -1,0 +1,115 @@
+"""The memory panel: one report, drawn without contradiction; the table of tensors sorted, filtered and paged."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+import pytest
+from playwright.sync_api import expect
+
+from e2e.page.driver import MINILM, Tab
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Locator
+
+NAME, SHAPE, HOLDERS, BYTES = 0, 1, 4, 5
+
+
+def megabytes(text: str) -> float:
+    number, unit = text.split()
+    return float(number) / (1024 if unit == "KB" else 1)
+
+
+@pytest.fixture
+def table(loaded: Tab) -> Locator:
+    return loaded.page.locator("#tensor-table")
+
+
+def column(table: Locator, index: int) -> list[str]:
+    return [row.locator("th, td").nth(index).inner_text() for row in table.locator("tbody tr").all()]
+
+
+def sort(table: Locator, name: str) -> str | None:
+    header = table.get_by_role("columnheader", name=name)
+    header.get_by_role("button").click()
+    return header.get_attribute("aria-sort")
+
+
+def test_the_figures_agree_with_each_other(loaded: Tab) -> None:
+    shared, separate, saved = (loaded.figure(name) for name in ("with-sharing", "separate", "saved"))
+    assert saved == pytest.approx(separate - shared, abs=0.2)
+    attributed = loaded.page.locator("#per-model tfoot td").inner_text()
+    assert megabytes(attributed) == pytest.approx(shared, rel=0.01)
+    categories = loaded.page.get_by_role("list", name="Device bytes by category").locator("b").all_inner_texts()
+    *device, legend_saved = map(megabytes, categories)
+    assert sum(device) == pytest.approx(loaded.figure("device-bytes"), abs=0.3)
+    assert legend_saved == saved
+    print(f"\nseven models: {shared:.1f} MB of weights, as separate copies {separate:.1f} MB, saved {saved:.1f} MB")
+
+
+def test_each_model_has_its_line(loaded: Tab) -> None:
+    table = loaded.page.locator("#per-model tbody")
+    assert table.get_by_role("rowheader").count() == 7
+    for row in table.get_by_role("row").all():
+        exclusive, shared, attributed = (megabytes(cell) for cell in row.locator("td").all_inner_texts()[1:])
+        assert exclusive - 0.1 <= attributed <= exclusive + shared + 0.1
+
+
+def test_tensors_sort_by_every_header(loaded: Tab, table: Locator) -> None:
+    assert table.get_by_role("columnheader", name="Bytes").get_attribute("aria-sort") == "descending"
+    sizes = [megabytes(text) for text in column(table, BYTES)]
+    assert sizes == sorted(sizes, reverse=True)
+    assert sort(table, "Bytes") == "ascending"
+    sizes = [megabytes(text) for text in column(table, BYTES)]
+    assert sizes == sorted(sizes)
+    assert sort(table, "Name") == "ascending"
+    ascending = column(table, NAME)
+    assert sort(table, "Name") == "descending"
+    assert column(table, NAME)[0] > ascending[0]
+    for name in ("Shape", "Dtype", "Device", "Holders"):
+        assert sort(table, name) == "ascending"
+    assert len(table.locator("th[aria-sort]:not([aria-sort=none])").all()) == 1
+    sort(table, "Bytes")
+
+
+def test_tensors_filter_by_text(loaded: Tab, table: Locator) -> None:
+    filter_field = loaded.page.get_by_role("searchbox", name="Filter")
+    filter_field.fill(f"word_embeddings {MINILM}")
+    expect(table.locator("tbody tr")).to_have_count(1)
+    assert "384" in column(table, SHAPE)[0]
+    filter_field.fill("no such tensor")
+    expect(table).to_contain_text("No tensor matches the filter.")
+    filter_field.fill("")
+    expect(table.locator("tbody tr")).to_have_count(25)
+
+
+def test_tensors_turn_pages(loaded: Tab, table: Locator) -> None:
+    count = loaded.page.locator("#tensor-count")
+    found = re.fullmatch(r"1 to 25 of (\d+) tensors", count.inner_text())
+    assert found
+    total = int(found[1])
+    first = column(table, NAME)
+    following = loaded.page.get_by_role("button", name="Next tensors")
+    following.click()
+    assert count.inner_text() == f"26 to {min(50, total)} of {total} tensors"
+    assert column(table, NAME) != first
+    while following.is_enabled():
+        following.click()
+    assert count.inner_text().endswith(f"to {total} of {total} tensors")
+    expect(loaded.page.get_by_role("button", name="Previous tensors")).to_be_focused()
+    while loaded.page.get_by_role("button", name="Previous tensors").is_enabled():
+        loaded.page.get_by_role("button", name="Previous tensors").click()
+    assert column(table, NAME) == first
+
+
+def test_the_chart_is_drawn_and_said_in_words(loaded: Tab) -> None:
+    painted = loaded.evaluate(
+        """() => { const canvas = document.querySelector("#chart canvas");
+             const {data} = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
+             let count = 0; for (let i = 3; i < data.length; i += 4) if (data[i] > 0) count += 1; return count; }"""
+    )
+    assert painted > 500
+    expect(loaded.page.locator("#chart-now")).to_have_text(
+        re.compile(r"Now: [\d.]+ MB with sharing, [\d.]+ MB as separate copies\.")
+    )

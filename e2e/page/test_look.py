@@ -1,0 +1,109 @@
+"""The look: nothing wider than the screen, light and dark with enough contrast, names for all that can be used."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+import pytest
+from playwright.sync_api import expect
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from e2e.page.driver import Tab
+
+LOOKS = [(width, scheme) for width in (360, 1440) for scheme in ("light", "dark")]
+
+
+@pytest.fixture
+def restore(loaded: Tab) -> Iterator[None]:
+    yield
+    loaded.page.set_viewport_size({"width": 1440, "height": 900})
+    loaded.page.emulate_media(color_scheme="light")
+
+
+@pytest.mark.usefixtures("restore")
+@pytest.mark.parametrize(("width", "scheme"), LOOKS)
+def test_every_width_and_scheme(loaded: Tab, artefacts: Path, width: int, scheme: Literal["light", "dark"]) -> None:
+    page = loaded.page
+    page.set_viewport_size({"width": width, "height": 900})
+    page.emulate_media(color_scheme=scheme)
+    page.wait_for_function(
+        "() => { const chart = document.querySelector('#chart .uplot'), place = document.getElementById('chart');"
+        " return Math.abs(chart.clientWidth - place.clientWidth) <= 1; }"
+    )
+    page.screenshot(path=artefacts / f"page-{width}-{scheme}.png", full_page=True)
+    page.evaluate("scrollTo(0, 0)")
+    page.screenshot(path=artefacts / f"page-{width}-{scheme}-first-screen.png")
+    assert loaded.check("overflowing") == []
+    assert loaded.check("lowContrast") == []
+
+
+def test_everything_that_can_be_used_has_a_name(loaded: Tab) -> None:
+    assert loaded.check("unnamed") == []
+
+
+def test_the_theme_can_be_chosen_and_is_kept(tab: Tab, site: str) -> None:
+    tab.page.emulate_media(color_scheme="light")
+    tab.open(site)
+    background = "getComputedStyle(document.documentElement).backgroundColor"
+    light = tab.evaluate(background)
+    toggle = tab.page.get_by_role("button", name="Dark theme")
+    expect(toggle).to_have_attribute("aria-pressed", "false")
+    toggle.click()
+    expect(toggle).to_have_attribute("aria-pressed", "true")
+    dark = tab.evaluate(background)
+    assert dark != light
+    tab.page.reload()
+    tab.wait_booted()
+    assert tab.evaluate(background) == dark
+    toggle.click()
+    assert tab.evaluate(background) == light
+    assert tab.evaluate("localStorage.length") == 0, "back with the system, nothing is stored"
+
+
+def test_the_keyboard_alone_is_enough(tab: Tab, site: str) -> None:
+    """Skip link, a model loaded, a text changed, a column sorted, without a pointer; the place is always visible."""
+    tab.open(site)
+    keyboard = tab.page.keyboard
+    keyboard.press("Tab")
+    skip = tab.page.get_by_role("link", name="Skip to the content")
+    expect(skip).to_be_focused()
+    expect(skip).to_be_in_viewport()
+    keyboard.press("Enter")
+    expect(tab.page.locator("#main")).to_be_focused()
+
+    tab.page.get_by_role("button", name="Load SPLADE-tiny").focus()
+    keyboard.press("Enter")
+    tab.wait_card("splade-tiny", "loaded")
+    expect(tab.card("splade-tiny").locator('[data-role="toggle"]')).to_be_focused()
+
+    tab.page.get_by_label("A, the premise").focus()
+    keyboard.press("End")
+    keyboard.type(" And the bridge fell.")
+    keyboard.press("Tab")
+    expect(tab.page.get_by_label("B, the hypothesis")).to_be_focused()
+
+    seen = set()
+    for _ in range(200):
+        keyboard.press("Tab")
+        place = tab.check("focusSeen")
+        assert place["seen"], f"focus cannot be seen on {place['what']}"
+        if place["what"] == "theme" and "theme" in seen:
+            break
+        seen.add(place["what"])
+    assert {"tensor-filter", "theme"} <= seen
+
+    header = tab.page.get_by_role("columnheader", name="Name")
+    header.get_by_role("button").focus()
+    keyboard.press("Space")
+    expect(header).to_have_attribute("aria-sort", "ascending")
+
+
+def test_motion_is_reduced_when_asked(loaded: Tab) -> None:
+    assert loaded.evaluate("getComputedStyle(document.querySelector('.seg')).transitionDuration") in ("0s", "")
+    running = "document.getElementById('sentences').dataset.state = 'running'"
+    loaded.evaluate(f"() => {{ {running}; }}")
+    assert loaded.evaluate("getComputedStyle(document.getElementById('sentences'), '::before').animationName") == "none"
+    loaded.evaluate(f"() => {{ {running.replace('running', 'done')}; }}")

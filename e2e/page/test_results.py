@@ -1,0 +1,161 @@
+"""What the models answer about text as it is typed."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+from playwright.sync_api import expect
+
+from e2e.page.driver import HEADS, Tab
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Locator
+
+LABELS = {
+    "nli": {"entailment", "neutral", "contradiction"},
+    "relevance": {"relevant", "irrelevant"},
+    "polarity": {"affirmed", "negated", "uncertain"},
+    "relation-type": {"causal", "temporal", "spatial", "attributive", "none"},
+}
+TERMS_A = '[data-part="terms"] .each:first-child'
+
+
+@pytest.fixture
+def hypothesis(loaded: Tab) -> Locator:
+    return loaded.page.get_by_label("B, the hypothesis")
+
+
+def test_similarity_is_a_matrix_with_ones_on_its_diagonal(loaded: Tab) -> None:
+    matrix = loaded.similarity()
+    assert [len(row) for row in matrix] == [3, 3, 3]
+    assert [matrix[i][i] for i in range(3)] == [1, 1, 1]
+    assert all(matrix[i][j] == matrix[j][i] for i in range(3) for j in range(3))
+    assert matrix[0][1] > matrix[0][2], "two sentences about Python are closer than one about a cat"
+    table = loaded.page.get_by_role("table", name="Cosine similarity of each sentence with each other")
+    assert table.get_by_role("rowheader").count() == table.get_by_role("columnheader").count() == 3
+
+
+def test_typing_changes_the_numbers(loaded: Tab) -> None:
+    before = loaded.similarity()
+    loaded.type_and_wait("sentences", loaded.sentence(3), "I write Python programs for data analysis.")
+    after = loaded.similarity()
+    assert after[0][2] > before[0][2]
+    assert after[0][1] == pytest.approx(before[0][1], abs=0.002), "the other pair stays as it was"
+
+
+def test_skill_probability_of_each_sentence(loaded: Tab) -> None:
+    skill = loaded.bars("skill")
+    assert list(skill) == ["1", "2", "3"]
+    assert all(0 <= value <= 1 for value in skill.values())
+
+
+def test_rows_come_and_go(loaded: Tab) -> None:
+    loaded.page.get_by_role("button", name="Add a sentence").click()
+    expect(loaded.sentence(4)).to_be_focused()
+    loaded.type_and_wait("sentences", loaded.sentence(4), "Ein Satz mit Umlauten: für Äpfel.")
+    assert len(loaded.similarity()) == 4
+    loaded.page.get_by_role("button", name="Remove sentence 4").click()
+    expect(loaded.page.locator("#sentences table.matrix tbody tr")).to_have_count(3)
+    loaded.wait_panel("sentences")
+
+
+def test_an_empty_row_is_left_out_and_said(loaded: Tab) -> None:
+    text = loaded.sentence(2).input_value()
+    loaded.type_and_wait("sentences", loaded.sentence(2), "   ")
+    expect(loaded.panel("sentences")).to_contain_text("Sentence 2 is empty and left out.")
+    assert len(loaded.similarity()) == 2
+    assert loaded.page.locator("#sentences thead th").all_inner_texts() == ["1", "3"]
+    loaded.type_and_wait("sentences", loaded.sentence(2), text)
+    expect(loaded.panel("sentences")).not_to_contain_text("left out")
+
+
+def test_no_text_at_all_is_a_hint_not_an_error(loaded: Tab, hypothesis: Locator) -> None:
+    text = hypothesis.input_value()
+    loaded.type_and_wait("pair", hypothesis, "", state="empty")
+    expect(loaded.panel("pair")).to_contain_text("Type both sentences to see results.")
+    expect(loaded.panel("pair").get_by_role("alert")).to_be_empty()
+    loaded.type_and_wait("pair", hypothesis, text)
+    assert loaded.bars("nli")
+
+
+def test_ten_thousand_characters_are_cut_and_said(loaded: Tab, hypothesis: Locator) -> None:
+    text = hypothesis.input_value()
+    loaded.type_and_wait("pair", hypothesis, ("The old town was flooded by the river. " * 300)[:10_000])
+    expect(loaded.panel("pair")).to_contain_text("tokens; the model reads the first 512")
+    assert sum(loaded.bars("nli").values()) == pytest.approx(1, abs=0.002)
+    loaded.type_and_wait("pair", hypothesis, text)
+    expect(loaded.panel("pair")).not_to_contain_text("reads the first")
+
+
+def test_each_head_answers_with_its_labels(loaded: Tab) -> None:
+    for head, labels in LABELS.items():
+        for index in range(loaded.page.locator(f'[data-part="{head}"] .bars').count()):
+            scores = loaded.bars(head, index)
+            assert set(scores) == labels
+            assert list(scores.values()) == sorted(scores.values(), reverse=True)
+            assert sum(scores.values()) == pytest.approx(1, abs=0.003)
+    assert [loaded.page.locator(f'[data-part="{head}"] .bars').count() for head in LABELS] == [1, 1, 2, 2]
+
+
+def test_terms_are_sorted_and_at_most_twenty(loaded: Tab) -> None:
+    for index in (0, 1):
+        weights = list(loaded.bars("terms", index).values())
+        assert 1 <= len(weights) <= 20
+        assert weights == sorted(weights, reverse=True)
+        assert min(weights) >= 0
+
+
+def test_the_latest_text_wins(loaded: Tab, hypothesis: Locator) -> None:
+    """Three texts, each typed as soon as the run before has begun: the last one's terms are shown."""
+    first = hypothesis.input_value()
+    for text in ("Snow fell on the mountains.", "The market was closed.", "Music filled the harbour."):
+        loaded.type_until_running("pair", hypothesis, text)
+    loaded.wait_panel("pair")
+    terms = loaded.bars("terms", 1)
+    assert "harbour" in terms or "music" in terms or "harbor" in terms
+    assert "snow" not in terms
+    loaded.type_and_wait("pair", hypothesis, first)
+
+
+def test_a_run_can_be_cancelled_and_the_next_one_works(loaded: Tab) -> None:
+    field = loaded.sentence(1)
+    text = field.input_value()
+    cancel = loaded.panel("sentences").get_by_role("button", name="Cancel the run")
+    field.fill(" ".join(["A long sentence makes a slow run."] * 60))
+    cancel.click()
+    loaded.wait_panel("sentences", "cancelled")
+    expect(cancel).to_be_hidden()
+    expect(loaded.panel("sentences").get_by_role("status").first).to_have_text("Cancelled")
+    loaded.type_and_wait("sentences", field, text)
+    assert loaded.similarity()[0][0] == 1
+
+
+def test_the_page_says_what_a_run_took(loaded: Tab) -> None:
+    for panel in ("sentences", "pair"):
+        stats = loaded.panel(panel).locator('[data-role="stats"]').inner_text()
+        assert "webgpu" in stats
+        assert "JS call" in stats
+        print(f"\n{panel}: {stats}")
+
+
+def test_typing_stays_smooth_while_a_model_runs(loaded: Tab) -> None:
+    """Prints the longest gap between two frames' worth of the page's own time; a figure, not a verdict."""
+    loaded.evaluate(
+        """() => { window.longestGap = 0; let last = performance.now();
+             window.gapTimer = setInterval(() => { const now = performance.now();
+                 window.longestGap = Math.max(window.longestGap, now - last); last = now; }, 5); }"""
+    )
+    loaded.type_and_wait("sentences", loaded.sentence(1), "She designs data pipelines in SQL and in Python.")
+    gap = loaded.evaluate("() => { clearInterval(gapTimer); return longestGap; }")
+    print(f"\nlongest main-thread gap during a run: {gap:.0f} ms")
+
+
+def test_a_part_whose_model_leaves_says_what_to_load(loaded: Tab) -> None:
+    loaded.unload(HEADS[2])
+    loaded.wait_panel("pair")
+    expect(loaded.page.locator('[data-part="polarity"]')).to_contain_text("to see this")
+    assert loaded.bars("nli")
+    loaded.load(HEADS[2])
+    loaded.wait_panel("pair")
+    expect(loaded.page.locator('[data-part="polarity"] .bars')).to_have_count(2)
