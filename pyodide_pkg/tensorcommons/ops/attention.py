@@ -22,6 +22,8 @@ def _infer(specs: Sequence[Spec], attrs: Attributes) -> Spec:
         raise UnsupportedDtype("scaled_dot_product_attention takes float32; cast first")
     if not (len(q.shape) == 4 and k.shape == v.shape and k.shape[:2] == q.shape[:2] and k.shape[3:] == q.shape[3:]):
         raise ShapeMismatch(f"attention: query {q.shape}, key {k.shape} and value {v.shape} do not go together")
+    if 0 in k.shape[2:]:
+        raise ShapeMismatch(f"attention over no keys or dimensions: key {k.shape}")
     wanted = (*q.shape[:3], k.shape[2])
     if mask and mask[0].shape != wanted:
         raise ShapeMismatch(f"attention: mask {mask[0].shape} is not {wanted}")
@@ -49,9 +51,9 @@ def scaled_dot_product_attention(
     additive and broadcasts to (batch, heads, queries, keys); ``scale`` is ``head_dim ** -0.5`` by default.
     """
     q, k = as_tensor(query), as_tensor(key, like=(query,))
-    factor = float(q.shape[-1] ** -0.5) if scale is None else float(scale)
+    factor = float(max((*q.shape[-1:], 1)) ** -0.5) if scale is None else float(scale)
     if mask is None:
         return apply(ATTENTION, q, k, value, scale=factor)
-    wanted = (*q.shape[:-1], k.shape[-2])
+    wanted = (*q.shape[:-1], *k.shape[-2:-1])
     broadcast_shapes(as_tensor(mask, like=(q,)).shape, wanted)
     return apply(ATTENTION, q, k, value, broadcast_to(mask, wanted), scale=factor)

@@ -25,6 +25,8 @@ def _infer(specs: Sequence[Spec], attrs: Attributes) -> Spec:
 
 def _embedding(table: Any, ids: Any) -> Any:
     valid = (ids >= 0) & (ids < len(table))
+    if len(table) == 0:
+        return np.full((*ids.shape, table.shape[1]), np.float32("nan"))
     rows = table[np.where(valid, ids, 0)]
     return np.where(valid[..., None], rows, np.float32("nan"))
 

@@ -33,7 +33,12 @@ def _infer_layer_norm(specs: Sequence[Spec], attrs: Attributes) -> Spec:
     x, weight, bias, *residual = specs
     if any(spec.dtype is not dtypes.float32 for spec in specs):
         raise UnsupportedDtype("layer_norm takes float32; cast first")
-    if weight.shape != x.shape[-1:] or bias.shape != x.shape[-1:] or any(r.shape != x.shape for r in residual):
+    if (
+        not x.shape
+        or weight.shape != x.shape[-1:]
+        or bias.shape != x.shape[-1:]
+        or any(r.shape != x.shape for r in residual)
+    ):
         raise ShapeMismatch(f"layer_norm: x {x.shape} does not go with weight {weight.shape} and bias {bias.shape}")
     return x
 
@@ -41,6 +46,8 @@ def _infer_layer_norm(specs: Sequence[Spec], attrs: Attributes) -> Spec:
 def _layer_norm(x: Any, weight: Any, bias: Any, residual: Any = None, *, eps: float) -> Any:
     if residual is not None:
         x = x + residual
+    if x.shape[-1] == 0:
+        return x
     centred = x - x.mean(-1, keepdims=True)
     variance = (centred * centred).mean(-1, keepdims=True)
     return centred / np.sqrt(variance + np.float32(eps)) * weight + bias
