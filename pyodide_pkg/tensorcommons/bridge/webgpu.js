@@ -22,6 +22,8 @@ export function reasonWithoutAdapter() {
   return "the browser offers WebGPU but found no adapter to run it on";
 }
 
+const STOPPED = Symbol("stopped");
+
 class Gpu {
   constructor(adapter, device) {
     this.device = device;
@@ -93,7 +95,11 @@ class Gpu {
 
   // bindings: a letter a binding, "u" uniform, "r" read-only storage, "w" storage that is written.
   pipeline(key, label, code, bindings) {
-    if (!this.pipelines.has(key)) this.pipelines.set(key, this.#compile(label, code, bindings));
+    if (!this.pipelines.has(key)) {
+      const compiled = this.#compile(label, code, bindings);
+      compiled.catch(() => this.pipelines.delete(key));
+      this.pipelines.set(key, compiled);
+    }
     return this.pipelines.get(key);
   }
 
@@ -133,32 +139,39 @@ class Gpu {
   }
 
   // One run of a program: write the host inputs, create the outputs, encode every dispatch, submit.
-  // With `part` > 0 the commands go in parts of that many dispatches, each awaited, so that `stopProgram` can end the run.
+  // With `part` > 0 the commands go in parts of that many dispatches, each awaited, so that `stopProgram` can end the
+  // run: false then. Outputs exist only if the run was queued whole.
   async runProgram(id, arena, host, outputs, sizes, part) {
     const program = this.programs.get(id);
     if (host.length) this.writeBuffer(arena, 0, host);
-    outputs.forEach((handle, i) => this.createBuffer(handle, sizes[i]));
-    const size = part || program.dispatches.length;
-    for (let first = 0; first < program.dispatches.length; first += size) {
-      const encoder = this.device.createCommandEncoder();
-      const pass = encoder.beginComputePass();
-      for (const dispatch of program.dispatches.slice(first, first + size)) {
-        pass.setPipeline(dispatch.pipeline);
-        pass.setBindGroup(0, this.#group(program, dispatch, arena, outputs));
-        pass.dispatchWorkgroups(...dispatch.groups);
+    try {
+      outputs.forEach((handle, i) => this.createBuffer(handle, sizes[i]));
+      const size = part || program.dispatches.length;
+      for (let first = 0; first < program.dispatches.length; first += size) {
+        if (first) await this.device.queue.onSubmittedWorkDone();
+        if (this.stopped.has(id)) throw STOPPED;
+        this.#submit(program, program.dispatches.slice(first, first + size), arena, outputs);
       }
-      pass.end();
-      this.device.queue.submit([encoder.finish()]);
-      if (part && first + size < program.dispatches.length) {
-        await this.device.queue.onSubmittedWorkDone();
-        if (this.stopped.delete(id)) {
-          outputs.forEach((handle) => this.destroyBuffer(handle));
-          return false;
-        }
-      }
+      return true;
+    } catch (error) {
+      outputs.filter((handle) => this.buffers.has(handle)).forEach((handle) => this.destroyBuffer(handle));
+      if (error === STOPPED) return false;
+      throw error;
+    } finally {
+      this.stopped.delete(id);
     }
-    this.stopped.delete(id);
-    return true;
+  }
+
+  #submit(program, dispatches, arena, outputs) {
+    const encoder = this.device.createCommandEncoder();
+    const pass = encoder.beginComputePass();
+    for (const dispatch of dispatches) {
+      pass.setPipeline(dispatch.pipeline);
+      pass.setBindGroup(0, this.#group(program, dispatch, arena, outputs));
+      pass.dispatchWorkgroups(...dispatch.groups);
+    }
+    pass.end();
+    this.device.queue.submit([encoder.finish()]);
   }
 
   // A bind group is kept as long as its buffers are the very same objects.

@@ -6,7 +6,8 @@ A forward pass is one ``run``; the count is what proves it.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from ..errors import DeviceLost, DeviceUnavailable, TensorCommonsError
@@ -47,6 +48,18 @@ class WebGPUBridge:
             raise DeviceUnavailable("webgpu", str(module.reasonWithoutAdapter()))
         return cls(gpu)
 
+    @contextmanager
+    def _typed_errors(self) -> Iterator[None]:
+        """What JavaScript throws becomes DeviceLost or TensorCommonsError."""
+        from pyodide.ffi import JsException
+
+        try:
+            yield
+        except JsException as error:
+            if self._gpu.lost:
+                raise DeviceLost(f"the WebGPU device was lost ({self._gpu.lost}); open it again") from error
+            raise TensorCommonsError(f"the WebGPU device reported: {error}") from error
+
     def create(self, handle: int, nbytes: int) -> None:
         """A zeroed storage buffer under ``handle``."""
         self.calls += 1
@@ -69,21 +82,16 @@ class WebGPUBridge:
 
     async def read(self, handle: int, offset: int, nbytes: int) -> memoryview:
         """Map a copy of the range and give its bytes."""
-        from pyodide.ffi import JsException
-
         self.calls += 1
-        try:
+        with self._typed_errors():
             data = await self._gpu.readBuffer(handle, offset, nbytes)
-        except JsException as error:
-            if self._gpu.lost:
-                raise DeviceLost(f"the WebGPU device was lost ({self._gpu.lost}); open it again") from error
-            raise TensorCommonsError(f"the WebGPU device reported: {error}") from error
         return memoryview(data.to_bytes())
 
     async def compile(self, program: int, description: str, params: memoryview) -> None:
         """Compile the pipelines of a description (see ``webgpu.js``) and keep it under ``program``."""
         self.calls += 1
-        await self._gpu.compileProgram(program, description, params)
+        with self._typed_errors():
+            await self._gpu.compileProgram(program, description, params)
 
     async def run(
         self,
@@ -98,7 +106,10 @@ class WebGPUBridge:
         from pyodide.ffi import to_js
 
         self.calls += 1
-        return bool(await self._gpu.runProgram(program, arena, host, to_js(list(outputs)), to_js(list(sizes)), part))
+        with self._typed_errors():
+            return bool(
+                await self._gpu.runProgram(program, arena, host, to_js(list(outputs)), to_js(list(sizes)), part)
+            )
 
     def stop(self, program: int) -> None:
         """Ask the run of ``program`` to end at its next part."""

@@ -87,7 +87,13 @@ class WebGPUBackend(Backend[Replay]):
         description = json.dumps({"pipelines": [entry for _, entry in pipelines.values()], "dispatches": dispatches})
         part = PART if self.is_software else 0
         executable = Replay(len(dispatches), len(params), next(self._ids), plan.output_bytes, part)
-        await self.bridge.compile(executable.id, description, memoryview(params))
+        compiling = asyncio.ensure_future(self.bridge.compile(executable.id, description, memoryview(params)))
+        try:
+            await asyncio.shield(compiling)
+        except asyncio.CancelledError:  # JavaScript finishes anyway: wait for it, then take back what it kept
+            await compiling
+            self.bridge.discard(executable.id)
+            raise
         return executable
 
     @staticmethod
