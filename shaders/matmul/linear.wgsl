@@ -18,18 +18,17 @@ $bindings
 
 $functions
 
-// Rows past the end repeat the last one; their sums are never stored.
-fn rows_of_x(row: u32, k: u32) -> mat4x4<f32> {
-  let last = p.rows - 1u;
-  return mat4x4<f32>($x[min(row, last) * p.depth4 + k], $x[min(row + 1u, last) * p.depth4 + k],
-                     $x[min(row + 2u, last) * p.depth4 + k], $x[min(row + 3u, last) * p.depth4 + k]);
+// Where four rows from `first` on begin. Rows past the end repeat the last one; their sums are never stored.
+fn starts(first: u32, count: u32) -> vec4<u32> {
+  return min(vec4<u32>(first, first + 1u, first + 2u, first + 3u), vec4<u32>(count - 1u)) * p.depth4;
 }
-
-fn columns_of_weight(column: u32, k: u32) -> mat4x4<f32> {
-  let last = p.columns - 1u;
-  return transpose(mat4x4<f32>(
-    $weight[min(column, last) * p.depth4 + k], $weight[min(column + 1u, last) * p.depth4 + k],
-    $weight[min(column + 2u, last) * p.depth4 + k], $weight[min(column + 3u, last) * p.depth4 + k]));
+fn rows_of_x(at: vec4<u32>, k: u32) -> mat4x4<f32> {
+  let i = at + k;
+  return mat4x4<f32>($x[i.x], $x[i.y], $x[i.z], $x[i.w]);
+}
+fn columns_of_weight(at: vec4<u32>, k: u32) -> mat4x4<f32> {
+  let i = at + k;
+  return transpose(mat4x4<f32>($weight[i.x], $weight[i.y], $weight[i.z], $weight[i.w]));
 }
 
 fn store(row: u32, column: u32, sums: mat4x4<f32>) {
@@ -49,18 +48,22 @@ fn main(@builtin(global_invocation_id) id: vec3<u32>) {
   var c10 = mat4x4<f32>(); var c11 = mat4x4<f32>(); var c12 = mat4x4<f32>(); var c13 = mat4x4<f32>();
   var c20 = mat4x4<f32>(); var c21 = mat4x4<f32>(); var c22 = mat4x4<f32>(); var c23 = mat4x4<f32>();
   var c30 = mat4x4<f32>(); var c31 = mat4x4<f32>(); var c32 = mat4x4<f32>(); var c33 = mat4x4<f32>();
+  let x0 = starts(row, p.rows); let x1 = starts(row + 4u, p.rows);
+  let x2 = starts(row + 8u, p.rows); let x3 = starts(row + 12u, p.rows);
+  let w0 = starts(column, p.columns); let w1 = starts(column + 4u, p.columns);
+  let w2 = starts(column + 8u, p.columns); let w3 = starts(column + 12u, p.columns);
   for (var k = 0u; k < p.depth4; k++) {
-    let b0 = columns_of_weight(column, k);
-    let b1 = columns_of_weight(column + 4u, k);
-    let b2 = columns_of_weight(column + 8u, k);
-    let b3 = columns_of_weight(column + 12u, k);
-    let a0 = rows_of_x(row, k);
+    let b0 = columns_of_weight(w0, k);
+    let b1 = columns_of_weight(w1, k);
+    let b2 = columns_of_weight(w2, k);
+    let b3 = columns_of_weight(w3, k);
+    let a0 = rows_of_x(x0, k);
     c00 += b0 * a0; c01 += b1 * a0; c02 += b2 * a0; c03 += b3 * a0;
-    let a1 = rows_of_x(row + 4u, k);
+    let a1 = rows_of_x(x1, k);
     c10 += b0 * a1; c11 += b1 * a1; c12 += b2 * a1; c13 += b3 * a1;
-    let a2 = rows_of_x(row + 8u, k);
+    let a2 = rows_of_x(x2, k);
     c20 += b0 * a2; c21 += b1 * a2; c22 += b2 * a2; c23 += b3 * a2;
-    let a3 = rows_of_x(row + 12u, k);
+    let a3 = rows_of_x(x3, k);
     c30 += b0 * a3; c31 += b1 * a3; c32 += b2 * a3; c33 += b3 * a3;
   }
   // One copy of the epilogue in a loop, not sixteen: compiling it takes longer than running it.

@@ -29,7 +29,7 @@ def _load(name: str, operand: Operand) -> tuple[str, str]:
     """Element type and expression for four neighbours of a row: one vector where rows are aligned, else scalars."""
     layout = operand.layout
     if operand.shape[3] % 4 == 0 and all(number % 4 == 0 for number in (*layout.strides[:3], layout.offset)):
-        return "vec4<f32>", f"${name}[(row + i32(d)) / 4]"
+        return "vec4<f32>", f"${name}[(u32(row) + d) >> 2u]"
     inside = "d + {0}u < p.head_dim"
     lanes = ", ".join(f"select(0f, ${name}[row + i32(d) + {i}], {inside.format(i)})" for i in range(4))
     return "f32", f"vec4<f32>({lanes})"
