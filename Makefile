@@ -13,7 +13,7 @@ PORT ?= 8000
 export PYTHONUNBUFFERED := 1
 export HYPOTHESIS_STORAGE_DIRECTORY := $(CURDIR)/.cache/hypothesis
 
-.PHONY: help setup demo test check format wheel site clean distclean
+.PHONY: help setup demo test bench check format wheel site clean distclean
 .DEFAULT_GOAL := help
 
 help: ## List the commands
@@ -31,6 +31,10 @@ test: setup ## Build wheel and site, then run tests/ and e2e/ (ARGS="…" for py
 	@$(VENV_PYTHON) -m scripts.site
 	@$(VENV_PYTHON) -m scripts.browser
 	@$(VENV_PYTHON) -m pytest $(ARGS)
+
+bench: setup ## Measure the page and the models in the real browser
+	@$(VENV_PYTHON) -m scripts.site
+	@$(VENV_PYTHON) -m bench.browser
 
 check: setup ## Lint, types, import arrows
 	@$(VENV_PYTHON) -m scripts.check
