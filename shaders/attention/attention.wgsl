@@ -1,7 +1,7 @@
 // y[b, h, q] = sum over k of softmax(query[b, h, q] . key[b, h, k] * scale + mask[b, h, q, k]) * value[b, h, k].
 //
 // bindings: 0 params · 1 query · 2 key · 3 value · 4 mask, where there is one · last y
-// dispatch: 4 queries and 32 of the head's dimensions an invocation: x over queries, y over heads, z over batch and
+// dispatch: 4 queries and 32 of the head's dimensions an invocation: x over queries, y and z over heads, batch and
 //           dimensions; heads wider than 32 take their scores once for each 32
 //
 // One pass over the keys, four at a time, with a running maximum (Milakov and Gimelshein, 2018; Dao et al., 2022): the
@@ -22,6 +22,7 @@ struct Params {
   mask_offset: i32,
   scale: f32,
   minus_infinity: f32, // WGSL cannot spell it
+  heads: u32,
 }
 @group(0) @binding(0) var<uniform> p: Params;
 $bindings
@@ -53,11 +54,12 @@ fn store(at: vec4<i32>, first: u32, d: u32, sums: mat4x4<f32>) {
 }
 
 @compute @workgroup_size($workgroup)
-fn main(@builtin(global_invocation_id) id: vec3<u32>) {
+fn main(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
   let first = id.x * 4u;
-  if (first >= p.queries) { return; }
-  let at = vec4<i32>(i32(id.z % p.batch), i32(id.y), 0, 1);
-  let chunk = (id.z / p.batch) * 32u;
+  let item = id.z * groups.y + id.y;
+  let chunk = item / (p.heads * p.batch) * 32u;
+  if (first >= p.queries || chunk >= p.head_dim) { return; }
+  let at = vec4<i32>(i32(item / p.heads % p.batch), i32(item % p.heads), 0, 1);
   let rows = min(vec4<i32>(i32(first)) + vec4<i32>(0, 1, 2, 3), vec4<i32>(i32(p.queries) - 1));
   let query_rows = vec4<i32>(dot(at, p.q)) + rows * p.q.z;
   let key_start = vec4<i32>(dot(at, p.k));

@@ -1,7 +1,7 @@
 // y = activation(x @ weight.T + bias): x (rows, depth), weight (columns, depth), y (rows, columns), all row-major.
 //
 // bindings: 0 params · 1 x · 2 weight · 3 bias, where there is one · last y
-// dispatch: a 16 x 16 tile of y an invocation: x over columns, y over rows
+// dispatch: a 16 x 16 tile of y an invocation: x over columns, y and z over rows
 //
 // For adapters where workgroup memory and barriers cost more than they save (SwiftShader: a matmul of 512 takes 60 ms
 // like this, 250 with 4 x 4 tiles, over 650 with barriers). Everything stays in registers: four rows of x and four of
@@ -40,8 +40,8 @@ fn store(row: u32, column: u32, sums: mat4x4<f32>) {
 }
 
 @compute @workgroup_size(4, 1)
-fn main(@builtin(global_invocation_id) id: vec3<u32>) {
-  let row = id.y * 16u;
+fn main(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
+  let row = (id.z * groups.y + id.y) * 16u;
   let column = id.x * 16u;
   if (row >= p.rows || column >= p.columns) { return; }
   var c00 = mat4x4<f32>(); var c01 = mat4x4<f32>(); var c02 = mat4x4<f32>(); var c03 = mat4x4<f32>();

@@ -1,7 +1,7 @@
 // y[..., m, n] = activation(sum over k of a[..., m, k] * b[..., k, n] + bias[n]), any strides, leading axes merged to one.
 //
 // bindings: 0 params · 1 a · 2 b · 3 bias, where there is one · last y
-// dispatch: a 4 x 4 tile of y an invocation: x over columns, y over rows, z over the batch
+// dispatch: a 4 x 4 tile of y an invocation: x over columns, y and z over rows and batch
 //
 // The general product: it takes every layout, so transposed operands and odd sizes need no copy.
 
@@ -15,6 +15,7 @@ struct Params {
   a_offset: i32,
   b_offset: i32,
   activation: u32,
+  batch: u32,
 }
 @group(0) @binding(0) var<uniform> p: Params;
 $bindings
@@ -22,12 +23,16 @@ $bindings
 $functions
 
 @compute @workgroup_size(4, 4)
-fn main(@builtin(global_invocation_id) id: vec3<u32>) {
-  let row = id.y * 4u;
-  let column = id.x * 4u;
-  if (row >= p.rows || column >= p.columns) { return; }
-  let outer = i32(id.z / p.batch_inner);
-  let inner = i32(id.z % p.batch_inner);
+fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>,
+        @builtin(local_invocation_id) lane: vec3<u32>) {
+  let tiles = (p.rows + 15u) / 16u;
+  let item = group.z * groups.y + group.y;
+  let batch = item / tiles;
+  let row = (item % tiles * 4u + lane.y) * 4u;
+  let column = (group.x * 4u + lane.x) * 4u;
+  if (batch >= p.batch || row >= p.rows || column >= p.columns) { return; }
+  let outer = i32(batch / p.batch_inner);
+  let inner = i32(batch % p.batch_inner);
   let a_start = p.a_offset + outer * p.a_strides.x + inner * p.a_strides.y;
   let b_start = p.b_offset + outer * p.b_strides.x + inner * p.b_strides.y;
   let m = min(vec4<u32>(row, row + 1u, row + 2u, row + 3u), vec4<u32>(p.rows - 1u));
@@ -43,7 +48,7 @@ fn main(@builtin(global_invocation_id) id: vec3<u32>) {
   }
   for (var i = 0u; i < 4u && row + i < p.rows; i++) {
     for (var j = 0u; j < 4u && column + j < p.columns; j++) {
-      $y[(id.z * p.rows + row + i) * p.columns + column + j] = activate(p.activation, sums[i][j] + $bias_term);
+      $y[(batch * p.rows + row + i) * p.columns + column + j] = activate(p.activation, sums[i][j] + $bias_term);
     }
   }
 }

@@ -10,6 +10,8 @@ struct Params {
 @group(0) @binding(0) var<uniform> p: Params;
 $bindings
 
+$functions
+
 @compute @workgroup_size($workgroup)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>,
         @builtin(local_invocation_index) lane: u32) {
@@ -22,7 +24,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
   for (var first = 0u; first < p.columns; first += 128u) {
     var run = 0f;
     for (var j = first; j < min(first + 128u, p.columns); j++) {
-      let e = exp($x[start + j] - largest);
+      let e = op_exp($x[start + j] - largest);
       $y[start + j] = e;
       run += e;
     }

@@ -48,7 +48,8 @@ def _layer_norm(x: Any, weight: Any, bias: Any, residual: Any = None, *, eps: fl
         x = x + residual
     if x.shape[-1] == 0:
         return x
-    centred = x - x.mean(-1, keepdims=True)
+    shifted = x - x[..., :1]  # a mean of 1e4 would cost three digits
+    centred = shifted - shifted.mean(-1, keepdims=True)
     variance = (centred * centred).mean(-1, keepdims=True)
     return centred / np.sqrt(variance + np.float32(eps)) * weight + bias
 

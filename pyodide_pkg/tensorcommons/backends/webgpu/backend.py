@@ -47,10 +47,13 @@ class WebGPUBackend(Backend[Replay]):
         return self.bridge.calls
 
     def allocate(self, handle: int, nbytes: int) -> None:
+        self._check_size(nbytes)
+        self.bridge.create(handle, nbytes)
+
+    def _check_size(self, nbytes: int) -> None:
         limit = min(self.limits["maxBufferSize"], self.limits["maxStorageBufferBindingSize"])
         if nbytes > limit:
             raise TensorCommonsError(f"{nbytes:,} bytes in one buffer pass this adapter's limit of {limit:,} bytes")
-        self.bridge.create(handle, nbytes)
 
     def free(self, handle: int) -> None:
         self.bridge.destroy(handle)
@@ -68,6 +71,8 @@ class WebGPUBackend(Backend[Replay]):
         return op.name in KERNELS and KERNELS[op.name].accepts(position, layout)
 
     async def compile(self, plan: Plan) -> Replay:
+        for nbytes in plan.output_bytes:
+            self._check_size(nbytes)
         pipelines: dict[str, tuple[int, list[str]]] = {}
         dispatches = []
         params = bytearray()
@@ -76,6 +81,10 @@ class WebGPUBackend(Backend[Replay]):
             if step.op.name not in KERNELS:
                 raise UnsupportedOp(step.op.name, "webgpu", "there is no kernel for it")
             for dispatch in KERNELS[step.op.name].lower(step, self.adapter):
+                if max(dispatch.groups) > self.limits["maxComputeWorkgroupsPerDimension"]:
+                    raise UnsupportedOp(
+                        step.op.name, "webgpu", f"{dispatch.groups} workgroups pass the adapter's limit"
+                    )
                 code, letters, places = compose(dispatch)
                 key = hashlib.sha256(f"{letters}\0{code}".encode()).hexdigest()
                 index, _ = pipelines.setdefault(key, (len(pipelines), [key, dispatch.shader, code, letters]))

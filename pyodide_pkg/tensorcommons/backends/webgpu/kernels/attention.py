@@ -8,7 +8,7 @@ import struct
 from ....shapes import Layout
 from ...base import Operand, Step
 from ..shader import Buffer, Dispatch
-from .common import Adapter, Kernel
+from .common import Adapter, Kernel, spread
 
 DIMENSIONS = 32  # of the head, an invocation
 # What one step of four keys adds to the scores: a row of the mask for all queries, or one for each.
@@ -25,10 +25,14 @@ ADD_ROWS = """for (var i = 0; i < 4; i++) {
     }"""
 
 
-def _load(name: str, operand: Operand) -> tuple[str, str]:
-    """Element type and expression for four neighbours of a row: one vector where rows are aligned, else scalars."""
+def _is_aligned(operand: Operand) -> bool:
     layout = operand.layout
-    if operand.shape[3] % 4 == 0 and all(number % 4 == 0 for number in (*layout.strides[:3], layout.offset)):
+    return operand.shape[3] % 4 == 0 and all(number % 4 == 0 for number in (*layout.strides[:3], layout.offset))
+
+
+def _load(name: str, aligned: bool) -> tuple[str, str]:
+    """Element type and expression for four neighbours of a row: one vector where rows are aligned, else scalars."""
+    if aligned:
         return "vec4<f32>", f"${name}[(u32(row) + d) >> 2u]"
     inside = "d + {0}u < p.head_dim"
     lanes = ", ".join(f"select(0f, ${name}[row + i32(d) + {i}], {inside.format(i)})" for i in range(4))
@@ -47,17 +51,22 @@ def _attention(step: Step, adapter: Adapter) -> list[Dispatch]:
         params += struct.pack("<4i", *layout.strides[:3], layout.offset)
     mask_layout = mask[0].layout if mask else Layout((), (0, 0, 0, 0))
     params += struct.pack("<4i", *mask_layout.strides)
-    params += struct.pack("<i2fI", mask_layout.offset, scale, -math.inf, 0)
+    params += struct.pack("<i2fI", mask_layout.offset, scale, -math.inf, heads)
     variables = {"workgroup": str(adapter.workgroup), "add_mask": ""}
+    named = (("query", q), ("key", k), ("value", v))
+    # One value may stand in several places, but only as one element type: two bindings of it could not be written.
+    rows = [(operand.place, _is_aligned(operand)) for _, operand in named] + [(each.place, False) for each in mask]
     buffers = []
-    for name, operand in (("query", q), ("key", k), ("value", v)):
-        element, variables[f"load_{name}"] = _load(name, operand)
+    for name, operand in named:
+        aligned = all(fits for place, fits in rows if place == operand.place)
+        element, variables[f"load_{name}"] = _load(name, aligned)
         buffers.append(Buffer(name, element, operand))
     if mask:
         buffers.append(Buffer("mask", "f32", mask[0]))
         variables["add_mask"] = ADD_ROWS if mask_layout.strides[2] else ADD_ROW
     buffers.append(Buffer("y", "f32", step.output, written=True))
-    groups = (-(-queries // (4 * adapter.workgroup)), heads, batch * -(-head_dim // DIMENSIONS))
+    items = spread(heads * batch * -(-head_dim // DIMENSIONS), 1)
+    groups = (-(-queries // (4 * adapter.workgroup)), *items[:2])
     return [Dispatch("attention/attention", variables, params, tuple(buffers), groups)]
 
 

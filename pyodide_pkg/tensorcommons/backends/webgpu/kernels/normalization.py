@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 
 from ...base import Step
-from ..shader import Buffer, Dispatch
+from ..shader import Buffer, Dispatch, source
 from .common import Adapter, Kernel, rows_and_columns, spread
 
 
@@ -16,7 +16,7 @@ def _softmax(step: Step, adapter: Adapter) -> list[Dispatch]:
         return []
     buffers = (Buffer("x", "f32", x), Buffer("y", "f32", step.output, written=True))
     params = struct.pack("<4I", rows, columns, 0, 0)
-    variables = {"workgroup": str(adapter.workgroup)}
+    variables = {"workgroup": str(adapter.workgroup), "functions": source("elementwise/functions")}
     return [Dispatch("normalization/softmax", variables, params, buffers, spread(rows, adapter.workgroup))]
 
 
@@ -29,9 +29,11 @@ def _layer_norm(step: Step, adapter: Adapter) -> list[Dispatch]:
     names = ("x", "weight", "bias", "residual")
     buffers = [Buffer(name, "f32", operand) for name, operand in zip(names, step.inputs, strict=False)]
     buffers.append(Buffer("y", "f32", step.output, written=True))
+    value = "$x[start + {0}]" + (" + $residual[start + {0}]" if len(step.inputs) == 4 else "")
     variables = {
         "workgroup": str(adapter.workgroup),
-        "value": "$x[start + j]" + (" + $residual[start + j]" if len(step.inputs) == 4 else ""),
+        "value": f"({value.format('j')})",
+        "first": value.format("0u"),
     }
     params = struct.pack("<2IfI", rows, columns, eps, 0)
     return [Dispatch("normalization/layer_norm", variables, params, tuple(buffers), spread(rows, adapter.workgroup))]
