@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import builtins
+import contextlib
+import io
 import json
 import traceback
 from collections.abc import Awaitable, Callable
@@ -33,13 +34,9 @@ async def case(name: str) -> str:
     """Run a case; {"value": the lines it printed} or {"error": traceback}."""
 
     async def work() -> list[str]:
-        lines: list[str] = []
-        printed, builtins.print = builtins.print, lambda *words: lines.append(" ".join(map(str, words)))
-        try:
+        with contextlib.redirect_stdout(io.StringIO()) as printed:
             await harness.run(name, _place)
-        finally:
-            builtins.print = printed
-        return lines
+        return printed.getvalue().splitlines()
 
     return await _answer(work)
 

@@ -74,8 +74,15 @@ def files() -> bytes:
     return packed.getvalue()
 
 
+@pytest.fixture(scope="session")
+def lab(browser: Browser, site_folder: Path) -> Iterator[Lab]:
+    """The page, booted once a folder of tests: programs and pipelines stay from test to test, as in a user's tab."""
+    with _open(browser, site_folder) as opened:
+        yield opened
+
+
 @contextmanager
-def open_lab(browser: Browser, site_folder: Path) -> Iterator[Lab]:
+def _open(browser: Browser, site_folder: Path) -> Iterator[Lab]:
     """Serve the site with the lab's page and the models, open the page, boot Python in it."""
 
     def wrap(app: ASGIApp) -> ASGIApp:

@@ -1,0 +1,69 @@
+"""Test bodies that run on every device: under CPython on NumPy (tests/), in a real browser on WebGPU (e2e/).
+
+A case is a public ``async def`` of a module in this folder; a new one is found by itself and runs in both. Cases of
+ops take the device; cases of models take a :class:`Place`. A case whose first line is ``@only("webgpu")`` is about
+that device alone.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from tensorcommons import Device, Devices, TensorSharingManager
+
+Case = TypeVar("Case", bound=Callable[..., Any])
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where models run and where they come from: addresses of folders, without a slash at the end.
+
+    ``models`` are the real ones, ``tiny`` those of tests/goldens; below ``faulty`` a fault's name stands before the
+    model's (see tests/models/server.py). ``goldens`` is tests/goldens in the file system.
+    """
+
+    devices: Devices
+    models: str
+    tiny: str
+    faulty: str
+    goldens: str
+
+    @property
+    def device(self) -> Device:
+        return self.devices.opened[0]
+
+    def manager(self, max_memory_mb: float = 1024) -> TensorSharingManager:
+        return TensorSharingManager(max_memory_mb, devices=self.devices)
+
+
+def only(kind: str) -> Callable[[Case], Case]:
+    """Mark a case that is about one kind of device."""
+
+    def mark(case: Case) -> Case:
+        case.only = kind  # type: ignore[attr-defined]
+        return case
+
+    return mark
+
+
+def cases_of(*modules: str, kind: str) -> list[str]:
+    """``module.case`` for every case of the modules that runs on that kind of device, in the order of the files."""
+    found = []
+    for name in modules:
+        module = importlib.import_module(f"tests.cases.{name}")
+        for case, function in vars(module).items():
+            own = inspect.iscoroutinefunction(function) and function.__module__ == module.__name__
+            if own and not case.startswith("_") and getattr(function, "only", kind) == kind:
+                found.append(f"{name}.{case}")
+    return found
+
+
+def case_of(name: str) -> Callable[..., Any]:
+    """The function that ``cases_of`` named."""
+    module, _, case = name.rpartition(".")
+    found: Callable[..., Any] = getattr(importlib.import_module(f"tests.cases.{module}"), case)
+    return found

@@ -1,0 +1,155 @@
+"""Attention in one pass against the textbook in three."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+import tensorcommons as tc
+from tensorcommons import Device
+from tensorcommons.errors import ShapeMismatch, UnsupportedDtype
+from tests.cases.support import INF, NAN, agree, near, numbers, on, refused
+
+LOWEST = float(np.finfo(np.float32).min)
+attention = tc.scaled_dot_product_attention
+
+
+def _attention(q: Any, k: Any, v: Any, mask: Any = 0, scale: float | None = None) -> Any:
+    scores = q @ np.swapaxes(k, -1, -2) * (q.shape[-1] ** -0.5 if scale is None else scale) + mask
+    weights = np.exp(scores - scores.max(-1, keepdims=True))
+    return weights / weights.sum(-1, keepdims=True) @ v
+
+
+def _qkv(batch: int, heads: int, queries: int, keys: int, size: int) -> list[Any]:
+    return [numbers(batch, heads, rows, size, seed=i) for i, rows in enumerate((queries, keys, keys))]
+
+
+async def head_sizes(device: Device) -> None:
+    for size in (1, 5, 24, 40, 64, 96):
+        await agree(device, attention, _attention, *_qkv(2, 3, 7, 7, size))
+
+
+async def key_and_query_counts(device: Device) -> None:
+    for queries, keys in ((1, 1), (1, 9), (9, 1), (17, 5), (4, 4), (3, 130), (0, 4)):
+        await agree(device, attention, _attention, *_qkv(1, 2, queries, keys, 8))
+    await agree(device, attention, _attention, *_qkv(0, 2, 3, 3, 8))
+
+
+async def masks_of_every_broadcast(device: Device) -> None:
+    qkv = _qkv(2, 3, 5, 7, 12)
+    for shape in ((7,), (2, 1, 1, 7), (1, 1, 5, 7), (1, 3, 1, 7), (2, 3, 5, 7), (5, 1), ()):
+        await agree(device, attention, _attention, *qkv, numbers(*shape, seed=9))
+
+
+async def masked_keys(device: Device) -> None:
+    for low in (LOWEST, -INF, -1e9):
+        mask = np.where(np.arange(7) < np.array([3, 7])[:, None], 0, low).astype(np.float32).reshape(2, 1, 1, 7)
+        await agree(device, attention, _attention, *_qkv(2, 3, 5, 7, 12), mask)
+    first = np.where(np.arange(11) < 9, -INF, 0).astype(np.float32)  # the first blocks of keys count for nothing
+    await agree(device, attention, _attention, *_qkv(1, 1, 3, 11, 8), first)
+    causal = np.triu(np.full((9, 9), -INF, np.float32), 1)
+    await agree(device, attention, _attention, *_qkv(1, 2, 9, 9, 8), causal)
+
+
+async def fully_masked_rows(device: Device) -> None:
+    q, k, v = _qkv(1, 1, 2, 5, 8)
+    lowest = np.array([[0] * 5, [LOWEST] * 5], np.float32)
+    result = await attention(*on(device, q, k, v, lowest)).read()
+    near(result[0, 0, 1], v[0, 0].mean(0, dtype=np.float64))  # every key alike, as in PyTorch
+    near(result[:, :, :1], _attention(*(np.float64(a) for a in (q[:, :, :1], k, v))))
+    result = await attention(*on(device, q, k, v, np.where(lowest == 0, 0, -INF).astype(np.float32))).read()
+    near(result[0, 0, 1], np.full(8, NAN))
+    assert np.isfinite(result[0, 0, 0]).all()
+
+
+async def extreme_scores(device: Device) -> None:
+    q, k, v = _qkv(1, 2, 5, 7, 8)
+    await agree(
+        device, attention, _attention, q * 100, k * 100, v, tolerance=1e-3
+    )  # a score of 1e5 has 8e-3 of rounding
+    assert np.isnan(await attention(*on(device, np.full_like(q, NAN), k, v)).read()).all()
+
+
+async def scale(device: Device) -> None:
+    await agree(device, lambda *a: attention(*a, scale=0.3), lambda *a: _attention(*a, scale=0.3), *_qkv(1, 2, 5, 7, 8))
+
+
+async def one_tensor_in_every_place(device: Device) -> None:
+    for size in (8, 5):
+        x = numbers(2, 3, 7, size)
+        await agree(device, lambda x: attention(x, x, x), lambda x: _attention(x, x, x), x)
+        await agree(device, lambda x: attention(y := x * 2, y, y), lambda x: _attention(2 * x, 2 * x, 2 * x), x)
+    square = numbers(1, 1, 8, 8)
+    await agree(device, lambda x: attention(x, x, x, x), lambda x: _attention(x, x, x, x), square)
+    await agree(device, lambda x: attention(y := x * 2, y, y, y) * 2, lambda x: 2 * _attention(*[2 * x] * 4), square)
+
+
+async def packed_projections(device: Device) -> None:
+    """Query, key and value as neighbouring columns of one value, aligned to vectors of four or not."""
+    for starts in ((0, 4, 8), (0, 2, 6), (1, 5, 0)):
+
+        def part(x: Any, function: Any, starts: Any = starts) -> Any:
+            return function(*(x[..., start : start + 4] for start in starts))
+
+        x = numbers(1, 2, 7, 12)
+        await agree(device, lambda x, p=part: p(x, attention), lambda x, p=part: p(x, _attention), x)
+        await agree(device, lambda x, p=part: p(x * 2, attention) * 2, lambda x, p=part: 2 * p(2 * x, _attention), x)
+
+
+async def heads_split_and_merged_by_views(device: Device) -> None:
+    x = numbers(2, 7, 24)
+
+    def split(x: Any, permute: Any, reshape: Any) -> Any:
+        return permute(reshape(x, (2, 7, 3, 8)), (0, 2, 1, 3))
+
+    def ours(x: Any) -> Any:
+        q = split(x, tc.permute_dims, tc.reshape)
+        return tc.reshape(tc.permute_dims(attention(q, q * 2, q), (0, 2, 1, 3)), (2, 7, 24))
+
+    def numpys(x: Any) -> Any:
+        q = split(x, np.transpose, np.reshape)
+        return _attention(q, 2 * q, q).transpose(0, 2, 1, 3).reshape(2, 7, 24)
+
+    await agree(device, ours, numpys, x)
+    await agree(device, lambda x: ours(x + 1) * 2, lambda x: 2 * numpys(x + 1), x)
+
+
+async def transposed_heads(device: Device) -> None:
+    q, k, v = _qkv(1, 2, 6, 6, 6)
+    turned = (0, 1, 3, 2)
+    await agree(
+        device,
+        lambda q, k, v: attention(tc.permute_dims(q, turned), k[:, :, ::-1], v[..., ::-1]),
+        lambda q, k, v: _attention(q.transpose(turned), k[:, :, ::-1], v[..., ::-1]),
+        q, k, v,
+    )  # fmt: skip
+
+
+async def results_in_memory_order(device: Device) -> None:
+    """The kernel writes heads beside each other; what is read is in the order of the shape all the same."""
+    q, k, v = _qkv(2, 3, 5, 5, 8)
+    await agree(device, lambda *a: attention(*a)[:, 1:, ::-2], lambda *a: _attention(*a)[:, 1:, ::-2], q, k, v)
+    await agree(device, lambda *a: attention(*a) + a[0], lambda *a: _attention(*a) + a[0], q, k, v)
+    await agree(device, lambda *a: tc.sum(attention(*a), (1, 3)), lambda *a: _attention(*a).sum((1, 3)), q, k, v)
+    await agree(
+        device, lambda *a: attention(attention(*a), *a[1:]), lambda *a: _attention(_attention(*a), *a[1:]), q, k, v
+    )
+
+
+async def many_batches(device: Device) -> None:
+    await agree(device, attention, _attention, *_qkv(65_537, 1, 1, 1, 4))
+
+
+async def wrong_shapes_are_refused(device: Device) -> None:
+    q, k, short, flat, mask, whole, none, thin = on(
+        device, numbers(2, 3, 5, 8), numbers(2, 3, 7, 8), numbers(2, 3, 7, 4), numbers(3, 5, 8), numbers(2, 7),
+        np.zeros((2, 3, 5, 8), np.int32), numbers(2, 3, 0, 8), numbers(2, 3, 5, 0),
+    )  # fmt: skip
+    refused(device, ShapeMismatch, lambda: attention(q, short, short))
+    refused(device, ShapeMismatch, lambda: attention(q, k, short))
+    refused(device, ShapeMismatch, lambda: attention(flat, flat, flat))
+    refused(device, ShapeMismatch, lambda: attention(q, k, k, mask))
+    refused(device, ShapeMismatch, lambda: attention(q, none, none))
+    refused(device, ShapeMismatch, lambda: attention(thin, thin, thin))
+    refused(device, UnsupportedDtype, lambda: attention(q, k, whole))

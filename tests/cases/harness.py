@@ -1,0 +1,61 @@
+"""What must hold around every case: no validation error, and nothing alive that was not alive before."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from tensorcommons import Device
+from tests.cases import Place, case_of
+
+
+async def run(name: str, place: Place) -> None:
+    """Run one case on the first device of ``place``, and check what it left."""
+    case = case_of(name)
+    subject = place if next(iter(case.__annotations__.values())) == "Place" else place.device
+    async with nothing_left(place.device):
+        await case(subject)
+
+
+def held(device: Device) -> dict[str, int]:
+    """What is alive on the device, by count and by bytes."""
+    counts = {"buffers": device.backend.live_buffers(), "bytes": device.total, "programs": len(device.programs)}
+    gpu = _gpu(device)
+    if gpu is not None:
+        counts["js_programs"] = int(gpu.programs.size)
+    return counts
+
+
+@asynccontextmanager
+async def nothing_left(device: Device) -> AsyncIterator[None]:
+    """Fails where the block leaves a buffer, a byte or a program behind, or the GPU complains about a command."""
+    gpu = _gpu(device)
+    gc.collect()
+    before = held(device)
+    if gpu is not None:
+        gpu.device.pushErrorScope("validation")
+    failure: BaseException | None = None
+    try:
+        yield
+    except BaseException as error:
+        failure = error
+        raise
+    finally:
+        complaint = await gpu.device.popErrorScope() if gpu is not None else None
+        uncaught = str(gpu.takeErrors()) if gpu is not None else ""
+        device.reserve = None  # the case's manager is gone
+        if failure is not None and (complaint or uncaught):
+            failure.add_note(f"the GPU: {complaint.message if complaint else uncaught}")
+        if failure is None:
+            assert not complaint, f"validation error: {complaint.message}"
+            assert not uncaught, uncaught
+            gc.collect()
+            assert held(device) == before, f"left behind: {held(device)}, before: {before}"
+
+
+def _gpu(device: Device) -> Any:
+    """The JavaScript side of a WebGPU device."""
+    backend: Any = device.backend
+    return backend.bridge._gpu if device.kind == "webgpu" else None

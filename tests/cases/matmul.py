@@ -1,0 +1,106 @@
+"""Products: odd sizes, every layout, fused and unfused activations."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+import tensorcommons as tc
+from tensorcommons import Device
+from tensorcommons.errors import ShapeMismatch, UnsupportedDtype
+from tests.cases.elementwise import UNARY
+from tests.cases.support import INF, NAN, agree, near, numbers, on, refused
+
+SIZES = [(1, 1, 1), (1, 8, 1), (5, 7, 3), (17, 12, 65), (16, 4, 16), (33, 36, 50), (3, 0, 2), (0, 4, 2), (2, 4, 0)]
+
+
+def _linear(x: Any, w: Any, b: Any = 0) -> Any:
+    return x @ w.T + b
+
+
+async def linear_sizes(device: Device) -> None:
+    for rows, depth, columns in SIZES:
+        x, w, b = numbers(rows, depth), numbers(columns, depth, seed=1), numbers(columns, seed=2)
+        await agree(device, tc.linear, _linear, x, w, b)
+        await agree(device, tc.linear, _linear, x, w)
+
+
+async def linear_of_vectors_and_batches(device: Device) -> None:
+    w, b = numbers(5, 8, seed=1), numbers(5, seed=2)
+    for shape in ((8,), (2, 3, 8), (2, 1, 3, 8), (0, 3, 8)):
+        await agree(device, tc.linear, _linear, numbers(*shape), w, b)
+
+
+async def linear_activations_fused_and_not(device: Device) -> None:
+    for depth in (8, 7):
+        x, w, b = numbers(5, depth), numbers(6, depth, seed=1), numbers(6, seed=2)
+        for name in ("relu", "gelu", "tanh", "sigmoid"):
+            function, reference = getattr(tc, name), UNARY[name]
+            await agree(
+                device, lambda *a, f=function: f(tc.linear(*a)), lambda *a, r=reference: r(_linear(*a)), x, w, b
+            )
+            await agree(device, lambda *a, f=function: f(tc.linear(*a)), lambda *a, r=reference: r(_linear(*a)), x, w)
+
+            def used_twice(x: Any, w: Any, f: Any = function) -> Any:
+                y = tc.linear(x, w)
+                return f(y) + y
+
+            await agree(device, used_twice, lambda x, w, r=reference: r(_linear(x, w)) + _linear(x, w), x, w)
+
+
+async def linear_through_views(device: Device) -> None:
+    x, w = numbers(6, 8), numbers(8, 10, seed=1)
+    await agree(device, lambda x, w: tc.linear(x[::2, ::-1], tc.permute_dims(w, (1, 0))), lambda x, w: x[::2, ::-1] @ w, x, w)  # fmt: skip # noqa: E501
+    await agree(device, lambda x, w: tc.linear(x * 2, tc.permute_dims(w * 2, (1, 0)), w[0] * 2), lambda x, w: 4 * x @ w + 2 * w[0], x, w)  # fmt: skip # noqa: E501
+
+
+async def linear_of_one_tensor_in_every_place(device: Device) -> None:
+    x = numbers(8, 8)
+    await agree(device, lambda x: tc.linear(x, x, x[0]), lambda x: x @ x.T + x[0], x)
+    await agree(device, lambda x: tc.linear(y := x * 2, y, y[0]) * 2, lambda x: 8 * x @ x.T + 4 * x[0], x)
+
+
+async def linear_of_many_rows(device: Device) -> None:
+    await agree(device, tc.linear, _linear, numbers(1_048_577, 4), numbers(1, 4, seed=1))
+
+
+async def matmul_sizes(device: Device) -> None:
+    for rows, depth, columns in SIZES:
+        await agree(device, tc.matmul, np.matmul, numbers(rows, depth), numbers(depth, columns, seed=1))
+
+
+async def matmul_batches_broadcast(device: Device) -> None:
+    leads = [((2,), (2,)), ((2,), ()), ((), (3,)), ((2, 1), (1, 3)), ((2, 3), (3,)), ((2, 1), (3,)), ((0,), (1,))]
+    for first, second in leads:
+        await agree(device, tc.matmul, np.matmul, numbers(*first, 5, 7), numbers(*second, 7, 3, seed=1))
+
+
+async def matmul_through_views(device: Device) -> None:
+    a, b = numbers(4, 6, 10), numbers(4, 6, 10, seed=1)
+    swap = (0, 2, 1)
+    await agree(device, lambda x, y: x @ tc.permute_dims(y, swap), lambda x, y: x @ y.transpose(swap), a, b)
+    await agree(device, lambda x, y: tc.permute_dims(x, swap) @ y[::-1], lambda x, y: x.transpose(swap) @ y[::-1], a, b)
+    await agree(device, lambda x: x @ tc.permute_dims(x, swap), lambda x: x @ x.transpose(swap), a)
+    await agree(device, lambda x: (z := x * 2)[:, ::2, ::-1] @ tc.permute_dims(z, swap), lambda x: 4 * x[:, ::2, ::-1] @ x.transpose(swap), a)  # fmt: skip # noqa: E501
+
+
+async def matmul_of_many_batches(device: Device) -> None:
+    await agree(device, tc.matmul, np.matmul, numbers(70_001, 1, 2), numbers(70_001, 2, 1, seed=1))
+
+
+async def matmul_keeps_nan_and_infinity(device: Device) -> None:
+    a = np.array([[1, NAN], [INF, 1], [2, 3]], np.float32)
+    b = np.array([[1, 0], [2, 1]], np.float32)
+    near(await tc.matmul(*on(device, a, b)).read(), [[NAN, NAN], [INF, NAN], [8, 3]])
+
+
+async def wrong_shapes_are_refused(device: Device) -> None:
+    x, w, b, whole = on(device, numbers(2, 3), numbers(4, 5), numbers(3), np.zeros((2, 3), np.int32))
+    refused(device, ShapeMismatch, lambda: tc.linear(x, w))
+    refused(device, ShapeMismatch, lambda: tc.linear(x, x, b))
+    refused(device, ShapeMismatch, lambda: tc.linear(x, b))
+    refused(device, ShapeMismatch, lambda: x @ w)
+    refused(device, ShapeMismatch, lambda: x @ b)
+    refused(device, UnsupportedDtype, lambda: tc.linear(x, whole))
+    refused(device, UnsupportedDtype, lambda: whole @ whole)

@@ -1,0 +1,115 @@
+"""Softmax and layer norm: odd shapes, long rows, numbers at the edge of float32."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+import tensorcommons as tc
+from tensorcommons import Device
+from tensorcommons.errors import ShapeMismatch, UnsupportedDtype
+from tests.cases.support import INF, NAN, agree, near, numbers, on, refused
+
+
+def _softmax(x: Any, axis: int = -1) -> Any:
+    e = np.exp(x - x.max(axis, keepdims=True))
+    return e / e.sum(axis, keepdims=True)
+
+
+def _norm(x: Any, weight: Any, bias: Any, eps: float = 1e-5) -> Any:
+    centred = x - x.mean(-1, keepdims=True)
+    return centred / np.sqrt((centred**2).mean(-1, keepdims=True) + eps) * weight + bias
+
+
+async def softmax_shapes(device: Device) -> None:
+    for shape in ((1,), (7,), (13, 17), (2, 3, 1), (3, 1, 5), (0, 4)):
+        await agree(device, tc.softmax, _softmax, numbers(*shape, low=-9, high=9))
+    near(await tc.softmax(*on(device, numbers(3, 0))).read(), np.zeros((3, 0)))
+
+
+async def softmax_over_each_axis_and_through_views(device: Device) -> None:
+    a = numbers(4, 6, 5)
+    for axis in (0, 1, 2, -2):
+        await agree(device, lambda x, axis=axis: tc.softmax(x, axis), lambda x, axis=axis: _softmax(x, axis), a)
+    await agree(device, lambda x: tc.softmax(x[::2, ::-1], 1), lambda x: _softmax(x[::2, ::-1], 1), a)
+    await agree(device, lambda x: tc.softmax(x + x, 0) * 2, lambda x: 2 * _softmax(2 * x, 0), a)
+
+
+async def softmax_of_long_rows_and_many_rows(device: Device) -> None:
+    await agree(device, tc.softmax, _softmax, numbers(2, 100_000, low=-5, high=5))
+    await agree(device, tc.softmax, _softmax, numbers(300_001, 2))
+
+
+async def softmax_of_extreme_values(device: Device) -> None:
+    rows = [
+        [1e30, -1e30, 0, 1e30],
+        [-1e30, -1e30, -1e30, -1e30],
+        [88, 89, 90, -INF],
+        [-INF, -INF, 0, 1],
+        [3.4e38, -3.4e38, 0, 0],
+        [1e-38, 0, 0, 0],
+    ]
+    await agree(device, tc.softmax, _softmax, np.array(rows, np.float32))
+    for row in ([NAN, 0, 1], [1, NAN, 0], [INF, 0, 1], [-INF, -INF, -INF]):
+        near(await tc.softmax(*on(device, np.array(row, np.float32))).read(), np.full(3, NAN))
+
+
+async def layer_norm_shapes(device: Device) -> None:
+    for shape in ((1,), (7,), (13, 17), (2, 3, 1), (2, 3, 36), (0, 4)):
+        await agree(
+            device, tc.layer_norm, _norm, numbers(*shape), numbers(shape[-1], seed=1), numbers(shape[-1], seed=2)
+        )
+    empty, none = on(device, numbers(3, 0), numbers(0))
+    near(await tc.layer_norm(empty, none, none).read(), np.zeros((3, 0)))
+
+
+async def layer_norm_of_views(device: Device) -> None:
+    a, w, b = numbers(6, 10), numbers(12, seed=1), numbers(6, seed=2)
+    await agree(
+        device,
+        lambda x, w, b: tc.layer_norm(tc.permute_dims(x, (1, 0)), w[::-2], b),
+        lambda x, w, b: _norm(x.T, w[::-2], b),
+        a, w, b,
+    )  # fmt: skip
+    await agree(device, lambda x: tc.layer_norm(x, x[0], x[1]), lambda x: _norm(x, x[0], x[1]), a)
+    await agree(device, lambda x: tc.layer_norm(y := x * 2, y[0], y[0]), lambda x: _norm(2 * x, 2 * x[0], 2 * x[0]), a)
+
+
+async def layer_norm_of_a_sum(device: Device) -> None:
+    a, b, w = numbers(5, 7), numbers(5, 7, seed=1), numbers(7, seed=2)
+    await agree(device, lambda x, y, w: tc.layer_norm(x + y, w, w), lambda x, y, w: _norm(x + y, w, w), a, b, w)
+    await agree(device, lambda x, w: tc.layer_norm(x + x, w, w), lambda x, w: _norm(2 * x, w, w), a, w)
+    await agree(device, lambda x, w: tc.layer_norm(x + w, w, w), lambda x, w: _norm(x + w, w, w), a, w)
+
+    def sum_used_twice(x: Any, y: Any, w: Any) -> Any:
+        total = x + y
+        return (tc.layer_norm if isinstance(x, tc.Tensor) else _norm)(total, w, w) + total
+
+    await agree(device, sum_used_twice, sum_used_twice, a, b, w)
+
+
+async def layer_norm_keeps_its_digits(device: Device) -> None:
+    one, zero = np.ones(384, np.float32), np.zeros(384, np.float32)
+    large = (1e4 + numbers(3, 384)).astype(np.float32)
+    await agree(device, tc.layer_norm, _norm, large, one, zero)
+    await agree(device, tc.layer_norm, _norm, np.full((2, 384), 7, np.float32), one, zero + 3)
+    long = numbers(2, 100_000, low=2, high=3)
+    await agree(device, tc.layer_norm, _norm, long, np.ones(100_000, np.float32), np.zeros(100_000, np.float32))
+
+
+async def layer_norm_eps(device: Device) -> None:
+    tiny = numbers(3, 8) * np.float32(1e-4)
+    one, zero = np.ones(8, np.float32), np.zeros(8, np.float32)
+    for eps in (1e-12, 1e-5, 0.5):
+        await agree(device, lambda x, w, b, e=eps: tc.layer_norm(x, w, b, e), lambda x, w, b, e=eps: _norm(x, w, b, e), tiny, one, zero)  # fmt: skip # noqa: E501
+
+
+async def wrong_shapes_are_refused(device: Device) -> None:
+    x, w, scalar, whole = on(device, numbers(2, 3), numbers(2), numbers(), np.arange(3, dtype=np.int32))
+    refused(device, ShapeMismatch, lambda: tc.layer_norm(x, w, w))
+    refused(device, ShapeMismatch, lambda: tc.layer_norm(scalar, scalar, scalar))
+    refused(device, ShapeMismatch, lambda: tc.softmax(scalar))
+    refused(device, ShapeMismatch, lambda: tc.softmax(x, axis=2))
+    refused(device, UnsupportedDtype, lambda: tc.softmax(whole))
+    refused(device, UnsupportedDtype, lambda: tc.layer_norm(x, whole, whole))

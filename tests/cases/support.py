@@ -1,0 +1,73 @@
+"""Comparing a device with NumPy in float64."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import numpy as np
+
+import tensorcommons as tc
+from tensorcommons import Device
+
+NAN, INF = float("nan"), float("inf")
+
+
+def numbers(*shape: int, seed: int = 0, low: float = -2.0, high: float = 2.0) -> np.ndarray[Any, Any]:
+    """Float32 numbers without a pattern that a wrong stride could hide behind."""
+    return np.random.default_rng([seed, *shape]).uniform(low, high, shape).astype(np.float32)
+
+
+def on(device: Device, *arrays: Any) -> Any:
+    """The arrays as a list of tensors."""
+    return [tc.asarray(array, device=device) for array in arrays]
+
+
+def near(actual: Any, expected: Any, tolerance: float = 1e-5) -> None:
+    """Same shape, NaN and infinities where float32 has them, the rest within ``tolerance`` of the expected norm."""
+    assert actual.shape == np.shape(expected), f"shape {actual.shape}, expected {np.shape(expected)}"
+    with np.errstate(over="ignore"):
+        wanted = np.asarray(expected, np.float64).astype(np.float32).astype(np.float64)
+    got = np.asarray(actual, np.float64)
+    odd = ~np.isfinite(wanted)
+    np.testing.assert_array_equal(got[odd], wanted[odd])
+    assert np.isfinite(got[~odd]).all(), f"not finite where it should be: {got} instead of {wanted}"
+    error = float(np.linalg.norm(got[~odd] - wanted[~odd]))
+    norm = float(np.linalg.norm(wanted[~odd]))
+    assert error <= tolerance * norm, f"relative error {error / max(norm, 1e-300):.2e} over {tolerance:.0e}"
+
+
+async def agree(
+    device: Device, function: Callable[..., Any], reference: Callable[..., Any], *arrays: Any, tolerance: float = 1e-5
+) -> None:
+    """``function`` of the arrays on ``device`` is what ``reference`` of them in float64 is."""
+    result = await function(*on(device, *arrays)).read()
+    assert result.dtype == np.float32
+    with np.errstate(all="ignore"):
+        near(result, reference(*(np.asarray(array, np.float64) for array in arrays)), tolerance)
+
+
+async def raises(error: type[Exception], work: Awaitable[Any], *words: str) -> Any:
+    """Awaiting ``work`` raises exactly ``error``, with a message that holds ``words``. Gives the exception."""
+    try:
+        await work
+    except tc.errors.TensorCommonsError as complaint:
+        text = str(complaint)
+        if type(complaint) is not error or not all(word in text for word in words):
+            raise AssertionError(f"not {error.__name__} with {words}: {complaint!r}") from complaint
+        return complaint
+    raise AssertionError(f"no {error.__name__} was raised")
+
+
+def refused(device: Device, error: type[Exception], function: Callable[[], Any]) -> Exception:
+    """``function`` raises ``error``, of the package's own, and takes no memory."""
+    before = device.total, device.backend.live_buffers()
+    caught = None
+    try:
+        function()
+    except tc.errors.TensorCommonsError as complaint:
+        caught = complaint
+    assert type(caught) is error, f"{caught!r} instead of {error.__name__}"
+    assert len(str(caught)) > 10
+    assert (device.total, device.backend.live_buffers()) == before, "a refused op took memory"
+    return caught

@@ -1,0 +1,140 @@
+"""What a tensor is besides its numbers: dtypes that travel unchanged, several results at once, the end of its bytes."""
+
+from __future__ import annotations
+
+import gc
+
+import numpy as np
+
+import tensorcommons as tc
+from tensorcommons import Device
+from tensorcommons.errors import DeviceUnavailable, TensorCommonsError, TensorReleased
+from tensorcommons.tensor import realize
+from tests.cases import only
+from tests.cases.harness import held
+from tests.cases.support import near, numbers, on, raises, refused
+
+DTYPES = ("float32", "float16", "int64", "int32", "int8", "uint32", "uint8", "bool")
+
+
+async def every_dtype_travels_unchanged(device: Device) -> None:
+    for name in DTYPES:
+        for size in (0, 1, 5, 1027):
+            array = (np.arange(size) % 251).astype(name)
+            (x,) = on(device, array)
+            assert (x.dtype.name, x.shape, x.size, x.nbytes) == (name, (size,), size, array.nbytes)
+            back = await x.read()
+            assert back.dtype == array.dtype and np.array_equal(back, array)
+            assert np.array_equal(await x[3:1:-1].read(), array[3:1:-1])
+
+
+async def lists_and_numbers(device: Device) -> None:
+    assert (await tc.asarray([[1.5, 2], [3, 4]], device=device).read()).tolist() == [[1.5, 2], [3, 4]]
+    assert (await tc.asarray(7.0, device=device).read()).shape == ()
+    assert (await tc.asarray([1, 2], dtype="float32", device=device).read()).dtype == np.float32
+
+
+async def what_is_read_is_the_readers_own(device: Device) -> None:
+    (x,) = on(device, numbers(3))
+    first = await x.read()
+    first[:] = 0
+    assert (await x.read()).any()
+
+
+async def changing_the_array_afterwards_changes_nothing(device: Device) -> None:
+    array = numbers(5)
+    (x,) = on(device, array)
+    wanted = array.copy()
+    array[:] = 0
+    near(await (x + 0).read(), wanted)
+
+
+async def several_results_at_once(device: Device) -> None:
+    a = numbers(4, 6)
+    (x,) = on(device, a)
+    y = x * 2
+    results = [y, y[1:], tc.permute_dims(y, (1, 0)), tc.reshape(y, (24,)), y, x, x[::-1], tc.sum(y), tc.exp(y)]
+    wanted = [2 * a, 2 * a[1:], 2 * a.T, 2 * a.reshape(24), 2 * a, a, a[::-1], (2 * a).sum(), np.exp(2 * a)]
+    await realize(results)
+    for result, value in zip(results, wanted, strict=True):
+        near(await result.read(), value)
+
+
+async def a_result_is_computed_once(device: Device) -> None:
+    (x,) = on(device, numbers(2000))
+    y = await (x + 1).realize()
+    calls, programs = device.backend.calls, len(device.programs)
+    assert "not computed" not in repr(y)
+    await y.realize()
+    assert (device.backend.calls, len(device.programs)) == (calls, programs)
+    near(await (y * 2).read(), 2 * (numbers(2000) + 1))
+
+
+async def released_twice_and_used_after(device: Device) -> None:
+    for size in (5, 5000):
+        (x,) = on(device, numbers(size))
+        view, later = x[1:], x + 1
+        x.release()
+        x.release()
+        view.release()
+        for lost in (x, view, later, x + 1, tc.sum(view)):
+            await raises(TensorReleased, lost.read())
+
+
+async def equal_numbers_do_not_share_a_release(device: Device) -> None:
+    """Small arrays are known by their content; releasing one must not end another."""
+    a, b = on(device, numbers(5), numbers(5))
+    near(await (a + 1).read(), numbers(5) + 1)
+    a.release()
+    near(await (b + 1).read(), numbers(5) + 1)
+    (c,) = on(device, numbers(5))
+    near(await (c + 1).read(), numbers(5) + 1)
+
+
+async def dropped_tensors_free_their_bytes(device: Device) -> None:
+    before = held(device)
+    for size in (3, 3000):
+        (x,) = on(device, numbers(size))
+        y = (x + 1) * x
+        await y.read()
+        assert device.total >= before["bytes"] + 8 * size
+        del x, y
+        gc.collect()
+        assert held(device) == before, f"{size} numbers: {held(device)}, before: {before}"
+
+
+async def a_view_keeps_its_bytes_alive(device: Device) -> None:
+    (x,) = on(device, numbers(3000))
+    view = x[10:20]
+    del x
+    gc.collect()
+    near(await view.read(), numbers(3000)[10:20])
+
+
+async def the_same_op_many_times_stays_flat(device: Device) -> None:
+    (x,) = on(device, numbers(2000))
+    counts = []
+    for _ in range(20):
+        x = await (x * 0.5 + 1).realize()
+        gc.collect()
+        counts.append(held(device))
+    assert all(count == counts[0] for count in counts), counts
+
+
+async def tensors_say_what_they_cannot(device: Device) -> None:
+    (x,) = on(device, numbers(3))
+    refused(device, TensorCommonsError, lambda: bool(x))
+    refused(device, DeviceUnavailable, lambda: tc.asarray([1.0]))
+    refused(device, DeviceUnavailable, lambda: tc.add(np.zeros(3), np.zeros(3)))
+    refused(device, TensorCommonsError, lambda: tc.asarray(x, dtype="int32"))
+    assert tc.asarray(x) is x
+    assert len(x) == 3
+
+
+@only("webgpu")
+async def bytes_over_the_adapters_limit_are_refused(device: Device) -> None:
+    (x,) = on(device, numbers(1))
+    count = device.limits["maxBufferSize"] // 4 + 1
+    before = device.total
+    await raises(TensorCommonsError, (tc.broadcast_to(x, (count,)) + 1).read(), "limit")
+    assert device.total == before

@@ -1,0 +1,17 @@
+"""Every op's case on the NumPy device; e2e/ops runs the same bodies on WebGPU."""
+
+from __future__ import annotations
+
+import pytest
+
+from tensorcommons import open_devices
+from tests.cases import Place, cases_of, harness
+
+MODULES = ("elementwise", "layout", "reduction", "normalization", "matmul", "attention", "embedding", "tensors")
+
+
+@pytest.mark.parametrize("case", cases_of(*MODULES, kind="cpu"))
+async def test_on_numpy(case):
+    devices = await open_devices(prefer=["cpu"])
+    await harness.run(case, Place(devices, "", "", "", ""))
+    devices.close()
