@@ -12,6 +12,12 @@ export function barList(items, label) {
 export const scores = (row, label) => barList(
   row.map(({ label: name, score }) => ({ label: name, fraction: score, text: score.toFixed(3) })), label);
 
-export function needs(title) {
-  return h("p", { class: "needs small" }, `Load “${title}” to see this.`);
+/** Instead of a result whose model is not loaded: a button that loads it. */
+export function needs(title, load) {
+  const button = h("button", { type: "button" }, `Load ${title}`);
+  button.addEventListener("click", () => {
+    button.disabled = true;
+    load();
+  });
+  return h("p", { class: "needs small" }, button, " to see this.");
 }

@@ -60,7 +60,7 @@ export class MemoryChart {
       cursor: { y: false, points: { size: 7 }, drag: { x: false, y: false } },
       scales: { x: { time: false }, y: { range: (_, low, high) => [0, Math.max(high * 1.1, 2 ** 20)] } },
       axes: [
-        { ...axis, values: (_, ticks) => ticks.map(clock), space: 60 },
+        { ...axis, values: (_, ticks) => ticks.map(clock), space: 60, size: 28 },
         { ...axis, values: (_, ticks) => ticks.map((tick) => `${Math.round(megabytes(tick))} MB`), size: 68, incrs: increments() },
       ],
       series: [

@@ -16,6 +16,11 @@ export function drawDevices(devices) {
   }
 }
 
+/** Python did not start: nothing is known about any device. */
+export function forgetDevices() {
+  for (const place of byId("devices").querySelectorAll("span:last-child")) place.textContent = "not known";
+}
+
 function badge(kind, title, device) {
   const software = device.is_software && kind !== "cpu"; // of a CPU it goes without saying
   const state = device.missing ? "missing" : software ? "software" : "present";

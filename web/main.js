@@ -3,7 +3,7 @@ import * as Comlink from "./vendor/comlink.min.mjs";
 import { BootView } from "./boot.js";
 import { MemoryChart } from "./chart.js";
 import { drawDashboard } from "./dashboard.js";
-import { drawDevices } from "./devices.js";
+import { drawDevices, forgetDevices } from "./devices.js";
 import { byId, say } from "./dom.js";
 import { seconds } from "./format.js";
 import { ModelCards } from "./model-cards.js";
@@ -27,6 +27,7 @@ const calls = {
   run: (panel, request, onPart) => remote.run(panel, request, Comlink.proxy(onPart)),
   cancel: (panel) => remote.cancel(`run:${panel}`),
   title: (id) => cards.title(id),
+  load: (id) => cards.load(id),
 };
 const sentences = new SentencesPanel(byId("sentences"), { ...calls, firstResult: markFirstEmbedding });
 const pair = new PairPanel(byId("pair"), calls);
@@ -50,11 +51,13 @@ async function start() {
     boot.done();
     performance.measure("usable", { start: 0 });
     showTimings();
+    for (const panel of [sentences, pair]) panel.runs.soon(0);
     cards.loadAtStart(new URLSearchParams(location.search).get("load"));
   } catch (error) {
     worker?.terminate();
     document.body.dataset.state = "failed";
     boot.failed(error.message);
+    forgetDevices();
   }
 }
 

@@ -47,11 +47,11 @@ export class ModelCards {
     const chosen = wish === "none" ? [] : wish === "all" ? ids
       : wish ? wish.split(",").filter((id) => this.#cards.has(id))
         : ids.filter((id) => id.startsWith("splade-tiny"));
-    for (const id of chosen) this.#load(id);
+    for (const id of chosen) this.load(id);
   }
 
   loadAll() {
-    for (const [id, card] of this.#cards) if (["idle", "error"].includes(card.state)) this.#load(id);
+    for (const id of this.#cards.keys()) this.load(id);
   }
 
   unloadAll() {
@@ -66,7 +66,7 @@ export class ModelCards {
     for (const card of this.#cards.values()) {
       if (card.state !== "loaded") continue;
       const model = known.get(card.name);
-      if (model) say(role(card.element, "about"), `${bytes(model.total_bytes)} on ${model.device}, ${bytes(model.shared_bytes)} shared`);
+      if (model) say(role(card.element, "about"), `${bytes(model.total_bytes)}, ${bytes(model.shared_bytes)} of it shared`);
     }
   }
 
@@ -81,15 +81,17 @@ export class ModelCards {
     this.#cards.set(model.id, card);
     role(element, "toggle").addEventListener("click", () => {
       if (card.state === "loaded") this.#unload(model.id);
-      else if (["idle", "error"].includes(card.state)) this.#load(model.id);
+      else this.load(model.id);
     });
     role(element, "cancel").addEventListener("click", () => this.#calls.cancel(model.id));
     this.#show(card, "idle");
     return element;
   }
 
-  async #load(id) {
+  /** Load a model that is neither loaded nor loading. */
+  async load(id) {
     const card = this.#cards.get(id);
+    if (!["idle", "error"].includes(card.state)) return;
     const error = role(card.element, "error");
     error.replaceChildren();
     this.#show(card, "queued");

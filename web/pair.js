@@ -38,7 +38,7 @@ export class PairPanel {
 
   #draw({ part, needs: missing, value }) {
     const place = this.#part(part);
-    if (missing) place.replaceChildren(needs(this.calls.title(missing)));
+    if (missing) place.replaceChildren(needs(this.calls.title(missing), () => this.calls.load(missing)));
     else if (part === "terms") place.replaceChildren(h("div", { class: "twin" }, ...value.map((row, i) => this.#terms(row, NAMES[i]))));
     else if (value.length === 1) place.replaceChildren(scores(value[0], part));
     else place.replaceChildren(...value.map((row, i) => h("div", { class: "each" }, h("b", {}, NAMES[i]), scores(row, `${part} of ${NAMES[i]}`))));

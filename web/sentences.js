@@ -4,7 +4,7 @@ import { byId, h, vary } from "./dom.js";
 import { LiveRun } from "./live-run.js";
 
 const FIRST = [
-  "She designs data pipelines in Python and SQL.",
+  "Strong knowledge of Python and SQL is required.",
   "Building ETL jobs with Python is my daily work.",
   "The cat sleeps on the warm windowsill.",
 ];
@@ -17,7 +17,7 @@ export class SentencesPanel {
   #add = byId("add-sentence");
   #seen = false;
 
-  /** calls: run, cancel, title, firstResult */
+  /** calls: run, cancel, title, load, firstResult */
   constructor(panel, calls) {
     this.panel = panel;
     this.calls = calls;
@@ -91,7 +91,7 @@ export class SentencesPanel {
 
   #draw({ part, needs: missing, rows, value }) {
     const place = this.#part(part);
-    if (missing) place.replaceChildren(needs(this.calls.title(missing)));
+    if (missing) place.replaceChildren(needs(this.calls.title(missing), () => this.calls.load(missing)));
     else if (part === "similarity") this.#matrix(place, rows, value);
     else place.replaceChildren(this.#skill(rows, value));
   }

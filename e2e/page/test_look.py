@@ -74,7 +74,7 @@ def test_the_keyboard_alone_is_enough(tab: Tab, site: str) -> None:
     keyboard.press("Enter")
     expect(tab.page.locator("#main")).to_be_focused()
 
-    tab.page.get_by_role("button", name="Load SPLADE-tiny").focus()
+    tab.card("splade-tiny").get_by_role("button", name="Load").focus()
     keyboard.press("Enter")
     tab.wait_card("splade-tiny", "loaded")
     expect(tab.card("splade-tiny").locator('[data-role="toggle"]')).to_be_focused()
