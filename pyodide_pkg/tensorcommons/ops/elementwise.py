@@ -31,7 +31,7 @@ def erf(x: Any) -> Any:
     magnitude = np.abs(np.asarray(x, np.float64))
     near = magnitude * np.polynomial.polynomial.polyval(np.minimum(magnitude, 1) ** 2, ERF_NEAR)
     far = 1 - np.exp(np.polynomial.polynomial.polyval(np.minimum(magnitude, 4), ERF_FAR))
-    far = np.where(magnitude < 4, far, 1)  # in float32; what is left of it here, times -1e30, would not be 0
+    far = np.where(magnitude >= 4, 1, far)  # in float32; what is left of it here, times -1e30, would not be 0
     return np.copysign(np.where(magnitude < 1, near, far), x)
 
 
