@@ -169,11 +169,14 @@ async def more_than_65535_workgroups(device: Device) -> None:
 
 async def casts(device: Device) -> None:
     x = np.array([-2.7, -0.5, 0.0, 0.5, 2.7, 1e9], np.float32)
-    whole = await tc.astype(*on(device, x), "int32").read()
+    whole = await tc.astype(tc.asarray(x, device=device), "int32").read()
     assert whole.dtype == np.int32 and whole.tolist() == [-2, 0, 0, 0, 2, 1_000_000_000]
-    back = await tc.astype(tc.astype(*on(device, x), tc.dtypes.int32), "float32").read()
+    back = await tc.astype(tc.astype(tc.asarray(x, device=device), tc.dtypes.int32), "float32").read()
     assert back.dtype == np.float32 and back.tolist() == [-2, 0, 0, 0, 2, 1e9]
-    near(await (tc.astype(*on(device, np.arange(7, dtype=np.int32)), "float32") * 0.5).read(), np.arange(7) / 2)
+    near(
+        await (tc.astype(tc.asarray(np.arange(7, dtype=np.int32), device=device), "float32") * 0.5).read(),
+        np.arange(7) / 2,
+    )
 
 
 async def wrong_operands_are_refused(device: Device) -> None:
@@ -187,7 +190,7 @@ async def wrong_operands_are_refused(device: Device) -> None:
 
 @only("webgpu")
 async def a_cast_without_a_wgsl_type_is_refused(device: Device) -> None:
-    x = tc.astype(*on(device, numbers(3)), "int8")
+    x = tc.astype(tc.asarray(numbers(3), device=device), "int8")
     before = device.total
     await raises(UnsupportedOp, x.read(), "int8")
     assert device.total == before
