@@ -93,6 +93,7 @@ class Bert:
         self.defaults = ("logits",) if masked_lm else tuple(n for n in self.outputs if n != "sentence_embedding")
         self.per_token = frozenset({"last_hidden_state", "logits"})
         self.vocab_size = config.vocab_size
+        self.type_vocab_size = config.type_vocab_size
         self.max_length = config.max_position_embeddings
 
     def parameters(self) -> dict[str, Shape]:

@@ -66,6 +66,7 @@ class MlpHead:
         )
         self.base = base
         self.vocab_size = base.vocab_size
+        self.type_vocab_size = base.type_vocab_size
         self.max_length = base.max_length
         features = base.config.hidden_size * (4 if config.pair else 1)
         if config.layer_sizes[0] != features:

@@ -42,6 +42,7 @@ class Architecture(Protocol):
     defaults: tuple[str, ...]
     per_token: frozenset[str]
     vocab_size: int
+    type_vocab_size: int
     max_length: int
 
     def parameters(self) -> dict[str, Shape]:
@@ -177,6 +178,10 @@ class Model:
         if mask.shape != ids.shape or types.shape != ids.shape:
             raise ShapeMismatch(
                 f"input_ids {ids.shape}, attention_mask {mask.shape} and token_type_ids {types.shape} differ in shape"
+            )
+        if types.min() < 0 or types.max() >= self.architecture.type_vocab_size:
+            raise TensorCommonsError(
+                f"token_type_ids from {types.min()} to {types.max()} leave the {self.architecture.type_vocab_size} types"
             )
         length = ids.shape[1]
         bucket = min((size for size in BUCKETS if size >= length), default=length)
