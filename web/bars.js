@@ -15,9 +15,10 @@ export const scores = (row, label) => barList(
 /** Instead of a result whose model is not loaded: a button that loads it. */
 export function needs(title, load) {
   const button = h("button", { type: "button" }, `Load ${title}`);
-  button.addEventListener("click", () => {
+  button.addEventListener("click", async () => {
     button.disabled = true;
-    load();
+    await load();
+    button.disabled = false; // it did not load, else this button is gone
   });
   return h("p", { class: "needs small" }, button, " to see this.");
 }
