@@ -15,7 +15,7 @@ from scripts.serve import serve
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from playwright.sync_api import Playwright
+    from playwright.sync_api import BrowserContext, Playwright
 
     from e2e.page.faults import Faults
 
@@ -62,9 +62,9 @@ def test_each_device_is_named_or_its_absence_explained(tab: Tab, site: str) -> N
     assert "software" in badges.first.inner_text()
 
 
-def test_the_time_to_a_usable_page_and_a_first_embedding_is_said(tab: Tab, site: str) -> None:
+def test_the_time_to_a_usable_page_and_a_first_embedding_is_said(context: BrowserContext, site: str) -> None:
     for visit in ("cold", "warm"):  # the second finds the files in the browser's cache
-        tab.open(site, load=MINILM)
+        tab = Tab(context.new_page()).open(site, load=MINILM)
         tab.wait_panel("sentences")
         expect(tab.page.locator("#timings")).to_have_text(
             re.compile(r"Usable after [\d.]+ s, first embedding after [\d.]+ s\.")
@@ -74,7 +74,9 @@ def test_the_time_to_a_usable_page_and_a_first_embedding_is_said(tab: Tab, site:
             for name in ("usable", "first-embedding")
         )
         assert usable < embedding
+        assert tab.errors == []
         print(f"\n{visit}: usable after {usable:.1f} s, first embedding after {embedding:.1f} s")
+        tab.page.close()
 
 
 def test_any_folder_of_a_host_will_do(tab: Tab, site_folder: Path) -> None:
