@@ -19,7 +19,7 @@ from .bridge.runtime import can_suspend, suspend
 from .errors import DeviceUnavailable, ShapeMismatch, TensorCommonsError
 from .graph.lower import resolve_view
 from .graph.node import Node
-from .sharing.storage import Storage, content_identity
+from .sharing.storage import Storage, content_identity, using
 
 if TYPE_CHECKING:
     from .dtypes import DType
@@ -140,7 +140,9 @@ class Tensor:
         low, high = layout.extent
         if low == high:
             return np.zeros(self.shape, self.dtype.numpy)
-        raw = await storage.device.read(storage.handle, low * itemsize, (high - low) * itemsize)
+        with using([storage]):
+            await storage.ensure()
+            raw = await storage.device.read(storage.handle, low * itemsize, (high - low) * itemsize)
         flat = np.frombuffer(raw, leaf.spec.dtype.numpy)
         strides = [stride * itemsize for stride in layout.strides]
         view = np.lib.stride_tricks.as_strided(flat[layout.offset - low :], layout.shape, strides)

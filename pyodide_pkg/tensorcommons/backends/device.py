@@ -8,7 +8,7 @@ before, never after.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal, TypeAlias
 
@@ -16,6 +16,7 @@ from ..errors import DeviceUnavailable
 from .base import Backend
 
 Category: TypeAlias = Literal["weights", "activations", "scratch", "staging"]
+STAGING_RESERVE = 64 * 1024  # bytes of every budget that only reads may take, so that bytes can always leave
 CATEGORIES: tuple[Category, ...] = ("weights", "activations", "scratch", "staging")
 
 
@@ -32,16 +33,17 @@ class Device:
         self.name = backend.name
         self.is_software = backend.is_software
         self.limits = backend.limits
+        self._reading = asyncio.Lock()
         self.lock = asyncio.Lock()  # one program at a time: all of them share the arena
         self.programs: dict[str, Any] = {}
-        self.reserve: Callable[[int], None] | None = None  # a budget's veto, called with the bytes to come
+        self.reserve: Callable[[int, Category], None] | None = None  # a budget's veto, called with the bytes to come
+        self.free_bytes: Callable[[], int] = lambda: 2**62  # what the budget leaves
+        self.ensure: Callable[[Sequence[Any], int], Awaitable[None]] | None = None  # brings storages back, makes room
         self._bytes: dict[Category, int] = dict.fromkeys(CATEGORIES, 0)
         self._handles: dict[int, tuple[int, Category]] = {}
         self._next_handle = 1
         self._peak = 0
         self._arena: tuple[int, int] | None = None
-        self._running: frozenset[int] = frozenset()
-        self._freed_while_running: list[int] = []
         self._closed = False
 
     def __repr__(self) -> str:
@@ -66,7 +68,7 @@ class Device:
         if self._closed:
             raise DeviceUnavailable(self.kind, "it was closed; open it again with open_devices()")
         if self.reserve is not None:
-            self.reserve(nbytes)
+            self.reserve(nbytes, category)
         self._bytes[category] += nbytes
         self._peak = max(self._peak, self.total)
 
@@ -112,26 +114,43 @@ class Device:
         self.refund(*self._handles.pop(handle))
 
     def free(self, handle: int) -> None:
-        """Give the bytes of ``handle`` back, at the end of the run that uses them if there is one."""
+        """Give the bytes of ``handle`` back. Does nothing after :meth:`close`."""
         if self._closed:
-            return
-        if handle in self._running:
-            self._freed_while_running.append(handle)
             return
         self.refund(*self._handles.pop(handle))
         self.backend.free(handle)
 
-    @contextmanager
-    def running(self, handles: Iterable[int]) -> Iterator[None]:
-        """Keep the bytes of ``handles`` through the block, also if their owner frees them meanwhile."""
-        self._running = frozenset(handles)
+    def evict(self, handle: int) -> None:
+        """Take the bytes of ``handle`` off the device; the handle stays."""
+        self.refund(*self._handles[handle])
+        self.backend.free(handle)
+
+    def restore(self, handle: int) -> None:
+        """Make room under an evicted ``handle`` again: zeroed bytes. Raises MemoryBudgetError if they do not fit."""
+        nbytes, category = self._handles[handle]
+        self.charge(nbytes, category)
         try:
-            yield
-        finally:
-            self._running = frozenset()
-            freed, self._freed_while_running = self._freed_while_running, []
-            for handle in freed:
-                self.free(handle)
+            self.backend.allocate(handle, nbytes)
+        except BaseException:
+            self.refund(nbytes, category)
+            raise
+
+    def recategorize(self, handle: int, category: Category) -> Category:
+        """Count the bytes of ``handle`` under another category from now on."""
+        nbytes, before = self._handles[handle]
+        self._handles[handle] = (nbytes, category)
+        self._bytes[before] -= nbytes
+        self._bytes[category] += nbytes
+        return category
+
+    def forget(self, handle: int) -> None:
+        """Give an evicted handle up for good."""
+        self._handles.pop(handle, None)
+
+    @property
+    def idle_arena_bytes(self) -> int:
+        """Bytes of the arena if no program is running, else 0."""
+        return self._arena[1] if self._arena and not self.lock.locked() else 0
 
     def drop_programs(self) -> None:
         """Discard the programs whose weights were released, and the arena when no program is left."""
@@ -143,9 +162,21 @@ class Device:
             self.free_arena()
 
     async def read(self, handle: int, offset: int, nbytes: int) -> memoryview:
-        """Bytes of ``handle``; the staging copy is counted while it lives."""
-        with self.charged(0 if self.kind == "cpu" else nbytes, "staging"):
+        """Bytes of ``handle``. The staging copy is counted while it lives, and made in pieces where memory is short."""
+        if self.kind == "cpu":
             return await self.backend.read(handle, offset, nbytes)
+        async with self._reading:
+            result = bytearray(nbytes)
+            done = 0
+            while done < nbytes:
+                size = min(nbytes - done, max(self.free_bytes() // 4 * 4, STAGING_RESERVE))
+                with self.charged(size, "staging"):
+                    piece = await self.backend.read(handle, offset + done, size)
+                if size == nbytes:
+                    return piece
+                result[done : done + size] = piece
+                done += size
+            return memoryview(result)
 
     def arena(self, nbytes: int) -> int:
         """The scratch arena, at least ``nbytes`` large. All programs of the device share it; call under ``lock``."""
@@ -153,6 +184,10 @@ class Device:
             self.free_arena()
             self._arena = (self.allocate(nbytes, "scratch"), nbytes)
         return self._arena[0]
+
+    def arena_growth(self, nbytes: int) -> int:
+        """Bytes by which the arena has to grow for a program that needs ``nbytes``."""
+        return max(nbytes - (self._arena[1] if self._arena else 0), 0)
 
     def free_arena(self) -> None:
         """Give the arena back; the next program that runs takes a new one."""

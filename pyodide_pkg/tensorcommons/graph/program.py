@@ -15,7 +15,7 @@ import numpy as np
 from ..backends.base import Executable, Spec
 from ..backends.device import Device
 from ..errors import ShapeMismatch, TensorReleased
-from ..sharing.storage import Storage
+from ..sharing.storage import Storage, using
 from .fuse import fuse
 from .graph import Graph
 from .node import Node
@@ -60,7 +60,9 @@ class Program:
                 raise TensorReleased("a weight of this program was released; load the model again")
             self._in_run = True
             try:
-                with self.device.running([storage.handle for storage in self._storages]):
+                with using(self._storages):
+                    if self.device.ensure is not None:
+                        await self.device.ensure(self._storages, self._bytes_to_run())
                     return await self._run(inputs)
             finally:
                 self._in_run = False
@@ -68,6 +70,10 @@ class Program:
                     self.discard()
                 if not self.device.programs:
                     self.device.free_arena()
+
+    def _bytes_to_run(self) -> int:
+        """What a run takes beside its weights: its outputs, and what the arena has to grow by."""
+        return self.device.arena_growth(self.planned.plan.arena_bytes) + sum(self.planned.plan.output_bytes)
 
     async def _run(self, inputs: Mapping[str, np.ndarray[Any, Any]]) -> list[tuple[Storage, Spec]]:
         self._write_host(inputs)

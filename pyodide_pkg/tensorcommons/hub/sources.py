@@ -44,9 +44,10 @@ class FileMissingError(DownloadError):
 
 
 class Source(Protocol):
-    """A folder of files. ``name`` is its last part, for messages."""
+    """A folder of files. ``name`` is its last part, for messages; ``is_local`` that reading again needs no network."""
 
     name: str
+    is_local: bool
 
     def key(self, file: str) -> str:
         """The address of ``file``, the same whenever the same source is opened again."""
@@ -101,6 +102,7 @@ class _Files:
     """What all kinds share: everything but ``open``, ``key`` and ``sibling``."""
 
     name: str
+    is_local = False
 
     async def open(self, file: str, start: int = 0, stop: int | None = None, on_bytes: OnBytes | None = None) -> Stream:
         raise NotImplementedError
@@ -174,6 +176,8 @@ class _HubSource(_Files):
 class _FolderSource(_Files):
     """A local folder, or one of Pyodide's file system."""
 
+    is_local = True
+
     def __init__(self, path: Path) -> None:
         self._path = path.expanduser().absolute()
         self.name = self._path.name
@@ -207,6 +211,8 @@ class _MemorySource(_Files):
     """``{file name: bytes}``. Two of them never share a key: nothing tells whether they hold the same."""
 
     _count = itertools.count(1)
+
+    is_local = True
 
     def __init__(self, files: Mapping[str, bytes]) -> None:
         self._files = dict(files)

@@ -24,7 +24,8 @@ from ..hub.sources import Source, open_source
 from ..hub.streams import Stream
 from ..hub.tokenizer import Tokenizer
 from ..sharing.manager import TensorSharingManager
-from ..sharing.registry import Weight
+from ..sharing.registry import Entry
+from ..sharing.storage import Origin, content_identity
 from ..tensor import Tensor
 from .bert import Bert, BertConfig, Pooling
 from .heads import MlpHead, MlpHeadConfig
@@ -238,14 +239,14 @@ class _Loader:
     async def _read(self, part: Part) -> None:
         """Intern one file's tensors; what is on the device already is held and not read again."""
         file, start = part.header.file, part.header.data_start
-        known: dict[str, Weight] = {}
+        known: dict[str, Entry] = {}
         for entry in part.header.entries:
-            weight = self.manager.registry.at_origin(self.device, self._origin(part, entry))
-            if entry.name in part.wanted and weight is not None:
-                known[entry.name] = weight
-        for name, weight in known.items():
-            self.manager.registry.hold(weight, self.model, part.wanted[name])
-            self.report.shared += weight.storage.nbytes
+            held = self.manager.registry.at_origin(self.device, self._address(part, entry))
+            if entry.name in part.wanted and held is not None:
+                known[entry.name] = held
+        for name, held in known.items():
+            held.hold(self.model, part.wanted[name])
+            self.report.shared += held.storage.nbytes
         if len(known) < len(part.wanted):
             before = self.loaded
             part.stream.watch(lambda position, size: self._progress(file, before, position - start, part.end - start))
@@ -256,23 +257,45 @@ class _Loader:
                 )
             ) as tensors:
                 async for entry, data in tensors:
-                    self._intern(part, entry, data)
+                    await self._intern(part, entry, data)
                     if entry is part.header.entries[last]:
                         break
         self.loaded += part.end - start
         self.report("done", file, part.end - start, part.end - start)
         self.manager.changed()
 
-    def _intern(self, part: Part, entry: TensorEntry, data: bytearray) -> None:
+    async def _intern(self, part: Part, entry: TensorEntry, data: bytearray) -> None:
         array = as_array(entry, data)
         spec = Spec(entry.shape, dtypes.float32)
         raw = memoryview(array.reshape(-1).view(np.uint8))
-        name = part.wanted[entry.name]
+        identity = content_identity(raw, spec.shape, spec.dtype)
         registry = self.manager.registry
-        if registry.intern(self.device, self.model, name, raw, spec, self._origin(part, entry)):
+        if registry.find(self.device, identity) is not None:
             self.report.shared += entry.nbytes
+        else:
+            await self.manager.residency.make_room(raw.nbytes)
+        held = registry.intern(self.device, raw, spec, identity, self._origin(part, entry, identity))
+        held.hold(self.model, part.wanted[entry.name])
+        registry.remember(self.device, self._address(part, entry), identity)
 
-    def _origin(self, part: Part, entry: TensorEntry) -> str:
+    def _origin(self, part: Part, entry: TensorEntry, identity: str) -> Origin | None:
+        """How to read the bytes again; ``None`` for a network that may be gone by then: a copy is kept instead."""
+        if not part.source.is_local:
+            return None
+        source, file = part.source, part.header.file
+
+        async def read() -> memoryview:
+            async with await source.open(WEIGHTS_FILE, entry.start, entry.stop) as stream:
+                data = await stream.read_exact(entry.nbytes)
+            array = as_array(entry, data)
+            raw = memoryview(array.reshape(-1).view(np.uint8))
+            if content_identity(raw, entry.shape, dtypes.float32) != identity:
+                raise InvalidWeights(file, f"tensor {entry.name!r} has other bytes than when the model was loaded")
+            return raw
+
+        return read
+
+    def _address(self, part: Part, entry: TensorEntry) -> str:
         """Where the bytes come from: the file's address and size, and their range."""
         return f"{part.source.key(WEIGHTS_FILE)} {part.header.size} {entry.start}-{entry.stop}"
 

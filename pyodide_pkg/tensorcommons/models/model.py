@@ -37,6 +37,7 @@ class Architecture(Protocol):
     """
 
     config: Any
+    model_type: str
     tasks: tuple[str, ...]
     outputs: tuple[str, ...]
     defaults: tuple[str, ...]
@@ -98,6 +99,7 @@ class Model:
         self._weights = dict(weights)
         self._traces: dict[tuple[Any, ...], tuple[Node, ...]] = {}
         self._unloaded = False
+        manager.set_probe(name, architecture.model_type, self.probe)
 
     @property
     def config(self) -> Any:
@@ -154,6 +156,16 @@ class Model:
             results = self.architecture.forward(self._weights, leaves)
             self._traces[key] = tuple(results[name].node for name in wanted)
         return ModelCall(key, wanted, self._traces[key], length, self.architecture.per_token)
+
+    def probe(self) -> tuple[Node, ...]:
+        """The nodes of every output on inputs of shape (2, 8), for comparing with other models."""
+        leaves = self._leaves((2, 8), {name: name for name in INPUTS})
+        return tuple(tensor.node for tensor in self.architecture.forward(self._weights, leaves).values())
+
+    def _leaves(self, shape: Shape, names: Mapping[str, str]) -> dict[str, Tensor]:
+        """Symbolic inputs of one shape under the graph's names."""
+        spec = Spec(shape, dtypes.int32)
+        return {key: Tensor(Node(None, {}, (), spec, name=name), self.device) for key, name in names.items()}
 
     def _prepare(self, inputs: Mapping[str, Any]) -> tuple[dict[str, np.ndarray[Any, Any]], int]:
         """Inputs checked, as int32 arrays padded to a bucket, what was left out filled in; and the length before."""

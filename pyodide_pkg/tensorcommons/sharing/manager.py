@@ -1,4 +1,4 @@
-"""TensorSharingManager: the models of one tab, the weights they share, the memory they may take.
+"""TensorSharingManager: the models of one tab, the tensors they share, the memory they may take.
 
 It knows storages, identities and holders. What a model computes it never looks at: a model hands it nodes to run.
 """
@@ -6,114 +6,329 @@ It knows storages, identities and holders. What a model computes it never looks 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any
 from weakref import WeakValueDictionary
 
 import numpy as np
 
+from .. import dtypes
+from ..backends.base import Spec
 from ..backends.cpu import CpuBackend
-from ..backends.device import CATEGORIES, Device
+from ..backends.device import Device
 from ..backends.select import Devices
-from ..errors import MemoryBudgetError, TensorCommonsError
+from ..errors import NotAConsumer, ShapeMismatch, TensorCommonsError, TensorNotFound
+from ..graph.graph import Graph
 from ..graph.node import Node
-from ..graph.program import Program, compile_graph
+from ..shapes import Layout, Shape
 from ..tensor import Tensor
-from .registry import Registry
-from .report import MemoryReport, ModelMemory, TensorMemory
+from . import accounts, opportunities
+from .registry import Entry, Registry
+from .report import MemoryReport
+from .residency import Residency
+from .running import Runnable, Runner
+from .shared_tensor import SharedTensor, SharedTensorView, as_bytes, storage_of, view_layout
+from .storage import Storage, content_identity
 
 MB = 2**20
-
-
-class Call(Protocol):
-    """One model's part of a run: the nodes to compute, and what makes its answer of the results."""
-
-    @property
-    def nodes(self) -> Sequence[Node]:
-        """What to compute."""
-        ...
-
-    @property
-    def key(self) -> tuple[Any, ...]:
-        """The model's name, and whatever else makes that equal keys mean equal nodes."""
-        ...
-
-    def finish(self, results: Sequence[Tensor]) -> dict[str, Tensor]:
-        """Named outputs from the computed nodes, in their order."""
-        ...
-
-
-class Runnable(Protocol):
-    """What ``run_together`` needs of a model."""
-
-    name: str
-    device: Device
-
-    def call(
-        self,
-        inputs: Mapping[str, Any],
-        outputs: Sequence[str] | None,
-        name_of: Callable[[np.ndarray[Any, Any]], str],
-    ) -> Call:
-        """The model's part of a run; ``name_of`` gives the graph's name of an input array.
-
-        Raises ShapeMismatch for inputs that the model cannot take.
-        """
-        ...
+NOT_OPENED = "no devices were given; pass devices=await tensorcommons.open_devices()"
 
 
 class TensorSharingManager:
-    """Holds the weights of several models on ``devices``, each content once, under ``max_memory_mb`` (1 MB = 2**20).
+    """Holds the weights and tensors of several models on ``devices``, each content once, under ``max_memory_mb``.
 
-    Without ``devices`` it works on NumPy alone; in a browser pass ``await tensorcommons.open_devices()``.
+    1 MB is 2**20 bytes. The limit holds at every moment for everything on the devices: weights, activations, scratch and
+    staging. Without ``devices`` it works on NumPy alone; in a browser pass ``await tensorcommons.open_devices()``.
     """
 
     def __init__(self, max_memory_mb: float = 1024, devices: Devices | None = None) -> None:
-        if not max_memory_mb > 0:
-            raise TensorCommonsError(f"max_memory_mb must be above 0, not {max_memory_mb}")
-        self.devices = devices or Devices([Device(CpuBackend())], {"webgpu": "no devices were given"})
-        self.limit_bytes = int(max_memory_mb * MB)
+        self.devices = devices or Devices([Device(CpuBackend())], {"webgpu": NOT_OPENED, "webnn": NOT_OPENED})
         self.registry = Registry()
+        self.residency = Residency(self.devices.opened, self.registry, _limit_bytes(max_memory_mb))
         self.tokenizers: WeakValueDictionary[str, Any] = WeakValueDictionary()
-        self._models: dict[str, Device] = {}
+        self.hits = 0
+        self.misses = 0
+        self.models: dict[str, Device] = {}
+        self.tensors: dict[str, SharedTensor] = {}
+        self._views: dict[str, SharedTensorView] = {}
         self._subscribers: dict[int, Callable[[MemoryReport], None]] = {}
-        self._programs: dict[tuple[Any, ...], Program] = {}
-        self._last_run: dict[str, Any] = {}
-        for device in self.devices.opened:
-            device.reserve = self._reserve
+        self._runner = Runner()
+        self._architectures: dict[str, str] = {}
+        self._probes: dict[str, Callable[[], Sequence[Node]]] = {}
+
+    # --- tensors by name ---
+
+    def register_shared_tensor(
+        self,
+        name: str,
+        shape: Sequence[int],
+        storage_type: str = "cpu",
+        producer_model: str | None = None,
+        consumer_models: Sequence[str] | None = None,
+        dtype: object = "float32",
+        data: Any = None,
+    ) -> SharedTensor:
+        """A tensor under ``name``, with ``data`` (array, list, bytes, Tensor) or zeros. Its producer holds it.
+
+        A name that is registered already gives the existing tensor, if shape, dtype, device and (where given) data are
+        the same; the producer and consumers are added to its own. The same content under another name is another
+        SharedTensor over the same bytes.
+
+        Raises:
+            TensorCommonsError: the name is taken by something else; the message says what differs.
+            ShapeMismatch, UnsupportedDtype: ``data`` does not fit.
+            DeviceUnavailable: there is no such device, with the reason.
+            MemoryBudgetError: it does not fit. Nothing changed in any of these cases.
+        """
+        spec = Spec(_shape(shape), dtypes.as_dtype(dtype))
+        device = self.devices.choose(storage_type)
+        if not isinstance(name, str) or not name or name in self._views:
+            raise TensorCommonsError(f"{name!r} cannot name a tensor: it is empty, no text, or the name of a view")
+        consumers = list(consumer_models or ())
+        known = self.tensors.get(name)
+        if known is not None:
+            self._check_same(known, spec, device, data)
+            known.registrations += 1
+            known.consumer_models.update(consumers)
+        else:
+            entry = self._entry_for(data, spec, device)
+            known = self.tensors[name] = SharedTensor(self, name, entry, producer_model, consumers)
+        if producer_model is not None:
+            known.producer_model = known.producer_model or producer_model
+            known.consumer_models.add(producer_model)
+            known.entry.hold(producer_model, name)
+        self.changed()
+        return known
+
+    def _entry_for(self, data: Any, spec: Spec, device: Device) -> Entry:
+        """The entry with ``data``, from the registry or new."""
+        if isinstance(data, Tensor):
+            storage = storage_of(data)
+            if storage is None or data.spec != spec or data.device is not device:
+                raise TensorCommonsError(
+                    f"a tensor given as data must be computed, whole, {spec.dtype}{list(spec.shape)} and on {device.kind}: "
+                    f"not {data!r}; await its read() and pass that"
+                )
+            found = self.registry.find(device, storage.identity)
+            entry = found or Entry(storage, spec)
+            storage.category = device.recategorize(storage.handle, "weights")
+            self.registry.add(entry)
+            return entry
+        raw = memoryview(bytes(spec.nbytes)) if data is None else as_bytes(data, spec)
+        identity = content_identity(raw, spec.shape, spec.dtype)
+        if self.registry.find(device, identity) is None:
+            self.residency.make_room_now(raw.nbytes)
+        return self.registry.intern(device, raw, spec, identity)
+
+    def _check_same(self, known: SharedTensor, spec: Spec, device: Device, data: Any) -> None:
+        differences = []
+        if known.shape != spec.shape:
+            differences.append(f"shape {known.shape} against {spec.shape}")
+        if known.dtype is not spec.dtype:
+            differences.append(f"dtype {known.dtype} against {spec.dtype}")
+        if known.entry.storage.device is not device:
+            differences.append(f"storage_type {known.storage_type} against {device.kind}")
+        if not differences and isinstance(data, Tensor):
+            storage = storage_of(data)
+            if storage is None or storage.identity != known.identity:
+                differences.append("the bytes")
+        elif not differences and data is not None:
+            if content_identity(as_bytes(data, spec), spec.shape, spec.dtype) != known.identity:
+                differences.append("the bytes")
+        if differences:
+            raise TensorCommonsError(
+                f"tensor {known.name!r} is registered already, with other properties: {'; '.join(differences)}"
+            )
+
+    def get_shared_tensor(self, name: str, model_name: str | None = None) -> SharedTensor | None:
+        """The tensor under ``name``, or ``None``. With ``model_name``, that model acquires it.
+
+        Raises NotAConsumer if the model was not granted it.
+        """
+        found = self.tensors.get(name)
+        if found is None:
+            self.misses += 1
+            return None
+        if model_name is not None:
+            found.acquire(model_name)
+        self.hits += 1
+        return found
+
+    def create_tensor_view(
+        self,
+        tensor_name: str,
+        view_name: str,
+        offset: Sequence[int],
+        size: Sequence[int],
+        model_name: str | None = None,
+    ) -> SharedTensorView:
+        """A part of a tensor or of a view, by its name; ``model_name`` is granted it and holds it.
+
+        Raises TensorNotFound, ViewOutOfBounds; nothing changed then.
+        """
+        parent = self.tensors.get(tensor_name) or self._views.get(tensor_name)
+        if parent is None:
+            raise TensorNotFound(f"no tensor or view is registered as {tensor_name!r}")
+        return parent.create_view(view_name, offset, size, model_name)
+
+    def add_view(
+        self,
+        parent: SharedTensor,
+        name: str,
+        shown: Layout,
+        offset: Sequence[int],
+        size: Sequence[int],
+        model: str | None,
+        base: Shape | None = None,
+    ) -> SharedTensorView:
+        """Register a view of ``parent`` at ``offset`` within what ``shown`` shows, which begins at ``base``."""
+        parent.check()
+        if name in self.tensors or name in self._views:
+            raise TensorCommonsError(f"{name!r} is the name of a tensor or view already")
+        layout = view_layout(shown, offset, size, name)
+        start = tuple(a + b for a, b in zip(base or (0,) * len(offset), offset, strict=True))
+        view = self._views[name] = parent.views[name] = SharedTensorView(parent, name, layout, start)
+        if model is not None:
+            view.acquire(model)
+        self.changed()
+        return view
+
+    def share_tensor_between_models(self, tensor_name: str, from_model: str, to_models: Sequence[str]) -> bool:
+        """Let ``to_models`` acquire a tensor or view that ``from_model`` holds. Granting twice is granting once.
+
+        Raises TensorNotFound, or NotAConsumer if ``from_model`` does not hold it.
+        """
+        found = self.tensors.get(tensor_name) or self._views.get(tensor_name)
+        if found is None:
+            raise TensorNotFound(f"no tensor or view is registered as {tensor_name!r}")
+        if from_model not in found.holders:
+            raise NotAConsumer(f"model {from_model!r} does not hold {tensor_name!r}, so it cannot share it")
+        found.consumer_models.update(to_models)
+        self.changed()
+        return True
+
+    async def copy_tensor(self, tensor: SharedTensor, storage_type: str) -> SharedTensor:
+        """See :meth:`SharedTensor.copy_to`."""
+        tensor.check()
+        device = self.devices.choose(storage_type)
+        values = await tensor.read()
+        await self.residency.make_room(tensor.nbytes)
+        return self.register_shared_tensor(
+            f"{tensor.name}_{storage_type}",
+            tensor.shape,
+            storage_type,
+            tensor.producer_model,
+            sorted(tensor.consumer_models),
+            tensor.dtype,
+            values,
+        )
+
+    async def make_own(self, tensor: SharedTensor, *, keep_content: bool) -> None:
+        """Before a write: if other names or models have the same bytes, ``tensor`` gets bytes of its own."""
+        entry = tensor.entry
+        own = {tensor.name, *tensor.views}
+        others = (entry.registered - {tensor.name}) | {n for names in entry.names.values() for n in names if n not in own}
+        if not others:
+            return
+        content = memoryview(bytes(tensor.nbytes))
+        if keep_content:
+            content = memoryview(await tensor.read()).cast("B")
+        await self.residency.make_room(tensor.nbytes, [entry.storage])
+        fresh = Entry(Storage.upload(entry.storage.device, content, "weights"), entry.spec)
+        self.registry.add(fresh)
+        for model in list(entry.names):
+            for name in own & entry.names[model]:
+                entry.let_go(model, name)
+                fresh.hold(model, name)
+        entry.registered.discard(tensor.name)
+        fresh.registered.add(tensor.name)
+        if tensor.name in entry.pins:
+            entry.pins.discard(tensor.name)
+            fresh.pins.add(tensor.name)
+        tensor.entry = fresh
+        self.registry.drop_if_unused(entry)
+
+    def written(self, tensor: SharedTensor, identity: str | None) -> None:
+        """After a write: the bytes are known by ``identity``, or by a name of their own."""
+        tensor.entry.content = identity
+        if identity is None or self.registry.find(tensor.entry.storage.device, identity) not in (None, tensor.entry):
+            identity = f"{tensor.name}-{tensor.entry.storage.version}"
+        self.registry.rename(tensor.entry, identity)
+        self.changed()
 
     # --- models and their weights ---
 
     def add_model(self, name: str, device: Device) -> str:
         """Make room for a model; gives its name, with a number behind it where the name is taken."""
         unique, number = name, 1
-        while unique in self._models:
+        while unique in self.models:
             number += 1
             unique = f"{name}-{number}"
-        self._models[unique] = device
+        self.models[unique] = device
         return unique
 
     def release_model_tensors(self, model_name: str) -> int:
-        """End every hold of ``model_name`` and free what nobody else holds. Gives how many holds ended."""
+        """End every hold of ``model_name``: weights, tensors and views. Gives how many ended.
+
+        Weights that nobody else holds are freed; registered tensors stay until ``optimize_memory_usage``.
+        """
         ended = self.registry.release(model_name)
-        self._models.pop(model_name, None)
+        self.models.pop(model_name, None)
+        self._probes.pop(model_name, None)
+        self._architectures.pop(model_name, None)
         for device in self.devices.opened:
             device.drop_programs()
-        self._programs = {
-            key: program for key, program in self._programs.items() if all(part[0] != model_name for part in key)
-        }
+        self._runner.forget(model_name)
         self.changed()
         return ended
 
-    def _reserve(self, nbytes: int) -> None:
-        """The budget: refuse bytes that would pass the limit, before they are taken."""
-        used = sum(device.total for device in self.devices.opened)
-        if used + nbytes > self.limit_bytes:
-            report = self.report()
-            holders = [(f"model {model.name}", model.total_bytes) for model in report.models]
-            holders += [(kind, size) for kind, size in report.by_category.items() if kind != "weights" and size]
-            raise MemoryBudgetError(nbytes, self.limit_bytes, holders)
+    def free_unused_tensors(self) -> list[str]:
+        """Free the registered tensors that nobody holds and nothing pins. Gives their names."""
+        unused = [tensor for tensor in self.tensors.values() if tensor.can_be_freed()]
+        for tensor in unused:
+            del self.tensors[tensor.name]
+            for view in tensor.views:
+                del self._views[view]
+            tensor.is_freed = True
+            tensor.entry.registered.discard(tensor.name)
+            self.registry.drop_if_unused(tensor.entry)
+        return [tensor.name for tensor in unused]
+
+    # --- the budget ---
+
+    @property
+    def limit_bytes(self) -> int:
+        """The limit in bytes."""
+        return self.residency.limit
+
+    async def set_memory_limit(self, max_memory_mb: float) -> None:
+        """Change the limit; evicts down to it. Raises MemoryBudgetError if that cannot be done; nothing changed then."""
+        await self.residency.set_limit(_limit_bytes(max_memory_mb))
+        self.changed()
+
+    async def make_room(self, nbytes: int) -> None:
+        """Evict until ``nbytes`` more fit. Raises MemoryBudgetError if they cannot; then nothing left."""
+        await self.residency.make_room(nbytes)
+        self.changed()
+
+    def set_probe(self, model: str, architecture: str, probe: Callable[[], Sequence[Node]]) -> None:
+        """Let a model be compared with others: ``probe`` gives its graph on inputs of one fixed shape."""
+        self._architectures[model] = architecture
+        self._probes[model] = probe
+
+    def family_name(self, model: str) -> str:
+        """What the family table is asked for: the architecture of a loaded model, else the name itself."""
+        return self._architectures.get(model, model)
+
+    def common_prefixes(self) -> list[dict[str, Any]]:
+        """Pairs of loaded models whose graphs begin with the same computation; see ``opportunities``."""
+        return opportunities.common_prefixes({name: Graph(probe()) for name, probe in self._probes.items()})
 
     # --- running ---
+
+    @property
+    def last_run(self) -> dict[str, Any]:
+        """What the last run computed: nodes, executed, reused, dispatches, calls into JavaScript, bytes."""
+        return dict(self._runner.last_run)
 
     async def run_together(
         self,
@@ -129,93 +344,54 @@ class TensorSharingManager:
             ShapeMismatch: a model cannot take its inputs; nothing ran.
             TensorCommonsError: the models are on different devices.
         """
-        if not calls:
-            return []
-        device = calls[0][0].device
-        if any(model.device is not device for model, _ in calls):
-            raise TensorCommonsError("run_together() takes models on one device: move them, or run them one by one")
-        wanted = outputs or [None] * len(calls)
-        host = _HostInputs()
-        parts = [model.call(inputs, names, host.name_of) for (model, inputs), names in zip(calls, wanted, strict=True)]
-        before = device.backend.calls
-        key = tuple(part.key for part in parts)
-        program = self._programs.get(key)
-        if program is None or program.is_discarded:
-            program = await compile_graph(device, [node for part in parts for node in part.nodes])
-            self._programs[key] = program
-            before = device.backend.calls
-        results = [Tensor.of_storage(storage, spec) for storage, spec in await program.run(host.arrays)]
-        self._last_run = {
-            "models": [model.name for model, _ in calls],
-            "device": device.kind,
-            "nodes": program.nodes,
-            "executed": program.executed,
-            "reused_in_run": program.nodes - program.executed,
-            "reused_from_cache": 0,
-            "steps": program.steps,
-            "dispatches": program.dispatches,
-            "js_calls": device.backend.calls - before,
-            "arena_bytes": program.planned.plan.arena_bytes,
-            "arena_lower_bound": program.planned.arena_lower_bound,
-            "intermediate_bytes": program.planned.intermediate_bytes,
-        }
+        answers = await self._runner.run(calls, outputs)
         self.changed()
-        answers = []
-        for part in parts:
-            answers.append(part.finish(results[: len(part.nodes)]))
-            results = results[len(part.nodes) :]
         return answers
 
     # --- accounts ---
 
     def get_stats(self) -> dict[str, Any]:
-        """Counts and bytes now, and ``last_run``: what the last run computed and how often it called JavaScript."""
-        used = sum(device.total for device in self.devices.opened)
+        """Counts, bytes and cache hits now, and ``last_run``: what the last run computed and how it called JavaScript."""
+        return accounts.stats(self)
+
+    def get_tensor_memory_usage(self) -> dict[str, Any]:
+        """Per registered tensor: bytes, shape, dtype, device, holders, references, pinned, state, views."""
+        return accounts.tensor_usage(self)
+
+    def get_model_memory_usage(self) -> dict[str, Any]:
+        """Per model: total, exclusive, shared and attributed bytes, and its tensors."""
+        return accounts.model_usage(self)
+
+    def analyze_sharing_opportunities(self) -> dict[str, Any]:
+        """What is shared and what could be, each with its evidence; see :mod:`tensorcommons.sharing.opportunities`."""
+        return opportunities.analyze(self)
+
+    def get_optimization_recommendations(self) -> dict[str, Any]:
+        """What takes most, what nobody uses, what could be shared, and how well lookups hit."""
+        return accounts.recommendations(self)
+
+    def optimize_memory_usage(self) -> dict[str, Any]:
+        """Free the registered tensors that nobody holds, and the idle arenas. Gives what that freed, in bytes."""
+        before = self.residency.used
+        freed = self.free_unused_tensors()
+        for device in self.devices.opened:
+            if device.idle_arena_bytes:
+                device.free_arena()
+        after = self.residency.used
+        self.changed()
         return {
-            "total_tensors": len(self.registry),
-            "total_models": len(self._models),
-            "memory_usage_bytes": used,
-            "memory_usage_mb": used / MB,
-            "models": list(self._models),
-            "last_run": dict(self._last_run),
+            "initial_memory_bytes": before,
+            "current_memory_bytes": after,
+            "freed_memory_bytes": before - after,
+            "freed_tensors": freed,
+            "freed_tensors_count": len(freed),
+            "memory_reduction_percent": 100 * (before - after) / before if before else 0.0,
+            "remaining_tensor_count": len(self.tensors),
         }
 
     def report(self) -> MemoryReport:
-        """Who holds what, now."""
-        totals = {name: [0, 0, 0.0] for name in self._models}
-        tensors = []
-        unique = separate = 0
-        for weight in self.registry:
-            nbytes, holders = weight.storage.nbytes, tuple(weight.names)
-            unique += nbytes
-            separate += nbytes * len(holders)
-            for holder in holders:
-                total = totals[holder]
-                total[0] += nbytes
-                total[1] += nbytes if len(holders) == 1 else 0
-                total[2] += nbytes / len(holders)
-            spec, device = weight.spec, weight.storage.device
-            tensors.append(
-                TensorMemory(
-                    weight.name, spec.shape, spec.dtype.name, device.kind, nbytes, holders, weight.storage.identity,
-                    "resident",
-                )
-            )  # fmt: skip
-        memories = [device.memory() for device in self.devices.opened]
-        return MemoryReport(
-            limit_bytes=self.limit_bytes,
-            device_bytes=sum(memory["total"] for memory in memories),
-            peak_bytes=sum(memory["peak"] for memory in memories),
-            by_category={kind: sum(memory[kind] for memory in memories) for kind in CATEGORIES},
-            unique_weight_bytes=unique,
-            separate_weight_bytes=separate,
-            saved_bytes=separate - unique,
-            models=tuple(
-                ModelMemory(name, self._models[name].kind, int(all_), int(own), int(all_ - own), part)
-                for name, (all_, own, part) in totals.items()
-            ),
-            tensors=tuple(tensors),
-        )
+        """Who holds what, now: an immutable snapshot."""
+        return accounts.report(self)
 
     def subscribe(self, callback: Callable[[MemoryReport], None]) -> Callable[[], None]:
         """Call ``callback`` with a report after every change. Gives a function that ends this."""
@@ -231,17 +407,14 @@ class TensorSharingManager:
                 callback(report)
 
 
-class _HostInputs:
-    """The input arrays of one run. Equal arrays get one name, so what depends on them is the same computation."""
+def _limit_bytes(max_memory_mb: float) -> int:
+    if not max_memory_mb > 0:
+        raise TensorCommonsError(f"max_memory_mb must be above 0, not {max_memory_mb}")
+    return int(max_memory_mb * MB)
 
-    def __init__(self) -> None:
-        self.arrays: dict[str, np.ndarray[Any, Any]] = {}
 
-    def name_of(self, array: np.ndarray[Any, Any]) -> str:
-        """The graph's name of ``array``."""
-        for name, other in self.arrays.items():
-            if array.shape == other.shape and array.dtype == other.dtype and bool((array == other).all()):
-                return name
-        name = f"input{len(self.arrays)}"
-        self.arrays[name] = array
-        return name
+def _shape(shape: Sequence[int]) -> Shape:
+    sizes = tuple(shape)
+    if not all(isinstance(size, (int, np.integer)) and not isinstance(size, bool) and size >= 0 for size in sizes):
+        raise ShapeMismatch(f"a shape is a sequence of whole numbers from 0 on, not {shape!r}")
+    return tuple(int(size) for size in sizes)

@@ -1,6 +1,7 @@
-"""Interned weights: one storage a content and device, with the models that hold it.
+"""Interned bytes: one entry a content and device, with everyone who holds it and under which names.
 
-A model *holds* a weight, whatever it calls it and however often it asks; when the last holder lets go, the bytes go.
+A model *holds* an entry, whatever it calls it and however often it asks. A registered tensor keeps its entry alive by
+its name, held or not. When nobody holds an entry and no registered name keeps it, the bytes go.
 """
 
 from __future__ import annotations
@@ -11,72 +12,110 @@ from dataclasses import dataclass, field
 from ..backends.base import Spec
 from ..backends.device import Device
 from ..errors import ShapeMismatch
-from .storage import Storage, content_identity
+from .storage import Origin, Storage, content_identity
 
 
-@dataclass
-class Weight:
-    """A storage with its spec, and for each holder the names it has there."""
+@dataclass(eq=False)
+class Entry:
+    """A storage with its spec; ``names`` are its names at each holder, ``registered`` the names that keep it alive.
+
+    ``content`` is what the bytes are known to be, also where another entry has the same; ``None`` after a partial write.
+    """
 
     storage: Storage
     spec: Spec
     names: dict[str, set[str]] = field(default_factory=dict)
+    registered: set[str] = field(default_factory=set)
+    content: str | None = None
+    pins: set[str] = field(default_factory=set)
 
     @property
     def name(self) -> str:
-        """The name that the first holder gave it."""
-        return min(next(iter(self.names.values()), {self.storage.identity}))
+        """The name that it is shown under: a registered one, else the first holder's."""
+        return min(self.registered or next(iter(self.names.values()), {self.storage.identity}))
+
+    def hold(self, model: str, name: str) -> bool:
+        """Have ``model`` hold the entry under ``name``. False if it did so already."""
+        names = self.names.setdefault(model, set())
+        new = name not in names
+        names.add(name)
+        return new
+
+    def let_go(self, model: str, name: str) -> bool:
+        """End one hold. False if there was none."""
+        names = self.names.get(model, set())
+        if name not in names:
+            return False
+        names.discard(name)
+        if not names:
+            del self.names[model]
+        return True
 
 
 class Registry:
-    """All weights of one manager, by device and content."""
+    """All entries of one manager, by device and content."""
 
     def __init__(self) -> None:
-        self._weights: dict[tuple[int, str], Weight] = {}
+        self._entries: dict[tuple[int, str], Entry] = {}
         self._origins: dict[tuple[int, str], str] = {}
 
-    def __iter__(self) -> Iterator[Weight]:
-        return iter(self._weights.values())
+    def __iter__(self) -> Iterator[Entry]:
+        return iter(self._entries.values())
 
     def __len__(self) -> int:
-        return len(self._weights)
+        return len(self._entries)
 
-    def at_origin(self, device: Device, origin: str) -> Weight | None:
-        """The weight that was read from ``origin`` (a file's address and byte range), if it is still on ``device``."""
-        return self._weights.get((id(device), self._origins.get((id(device), origin), "")))
+    def find(self, device: Device, identity: str) -> Entry | None:
+        """The entry with this content on ``device``."""
+        return self._entries.get((id(device), identity))
 
-    def intern(self, device: Device, model: str, name: str, data: memoryview, spec: Spec, origin: str) -> bool:
-        """Have ``model`` hold the weight with these bytes; upload them only if no one holds them yet.
+    def at_origin(self, device: Device, origin: str) -> Entry | None:
+        """The entry that was read from ``origin`` (a file's address and byte range), if it is still on ``device``."""
+        return self.find(device, self._origins.get((id(device), origin), ""))
 
-        Gives whether they were already there. Raises MemoryBudgetError if they do not fit; nothing changed then.
+    def remember(self, device: Device, origin: str, identity: str) -> None:
+        """Note what ``origin`` holds, so that it need not be read again."""
+        self._origins[id(device), origin] = identity
+
+    def intern(
+        self, device: Device, data: memoryview, spec: Spec, identity: str | None = None, origin: Origin | None = None
+    ) -> Entry:
+        """The entry with these bytes, uploaded only if it is not there yet. The caller holds or registers it next.
+
+        Raises MemoryBudgetError if they do not fit; nothing changed then.
         """
         if data.nbytes != spec.nbytes:
-            raise ShapeMismatch(f"{name}: {data.nbytes} bytes do not make {spec.shape} of {spec.dtype}")
-        identity = content_identity(data, spec.shape, spec.dtype)
+            raise ShapeMismatch(f"{data.nbytes} bytes do not make {spec.shape} of {spec.dtype}")
+        identity = identity or content_identity(data, spec.shape, spec.dtype)
         key = (id(device), identity)
-        known = key in self._weights
-        if not known:
-            self._weights[key] = Weight(Storage.upload(device, data, "weights", identity), spec)
-        self._origins[id(device), origin] = identity
-        self.hold(self._weights[key], model, name)
-        return known
+        if key not in self._entries:
+            self._entries[key] = Entry(Storage.upload(device, data, "weights", identity, origin), spec, content=identity)
+        return self._entries[key]
 
-    def hold(self, weight: Weight, model: str, name: str) -> None:
-        """Have ``model`` hold ``weight`` under ``name``; holding it twice is holding it once."""
-        weight.names.setdefault(model, set()).add(name)
+    def add(self, entry: Entry) -> None:
+        """Take in an entry that was made elsewhere."""
+        self._entries[id(entry.storage.device), entry.storage.identity] = entry
 
-    def held_by(self, model: str) -> dict[str, Weight]:
-        """The weights of ``model`` by its own names."""
-        return {name: weight for weight in self._weights.values() for name in weight.names.get(model, ())}
+    def rename(self, entry: Entry, identity: str) -> None:
+        """The entry's bytes were written: it is known by another identity from now on."""
+        self._entries.pop((id(entry.storage.device), entry.storage.identity), None)
+        entry.storage.identity = identity
+        self.add(entry)
+
+    def held_by(self, model: str) -> dict[str, Entry]:
+        """The entries of ``model`` by its own names."""
+        return {name: entry for entry in self for name in entry.names.get(model, ())}
 
     def release(self, model: str) -> int:
-        """End every hold of ``model``; weights without a holder are freed. Gives how many holds ended."""
+        """End every hold of ``model``. Gives how many ended."""
         ended = 0
-        for key, weight in list(self._weights.items()):
-            if weight.names.pop(model, None) is None:
-                continue
-            ended += 1
-            if not weight.names:
-                del self._weights[key]
-                weight.storage.release()
+        for entry in list(self):
+            ended += len(entry.names.pop(model, ()))
+            self.drop_if_unused(entry)
         return ended
+
+    def drop_if_unused(self, entry: Entry) -> None:
+        """Free the entry if nobody holds it and no registered tensor keeps it."""
+        if not entry.names and not entry.registered:
+            self._entries.pop((id(entry.storage.device), entry.storage.identity), None)
+            entry.storage.release()

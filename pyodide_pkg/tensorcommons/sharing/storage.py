@@ -1,20 +1,32 @@
-"""A storage: bytes on a device, known by their content.
+"""A storage: bytes on a device, known by their content, and where they are just now.
 
 A weight's identity is the SHA-256 of its bytes with dtype and shape, so two models that carry the same weight under
 any two names hold the same storage. Bytes that nobody can compare (activations) get an identity of their own.
+
+::
+
+    resident ──evict──► offloaded (a copy in host memory) or dropped (its origin can be read again)
+       ▲                    │
+       └─────restore────────┘          released: given back for good      lost: the device took it, nothing has it
 """
 
 from __future__ import annotations
 
 import hashlib
 import itertools
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Literal, TypeAlias
 
 from ..backends.device import Category, Device
 from ..dtypes import DType
-from ..errors import TensorReleased
+from ..errors import DeviceLost, InvalidWeights, TensorReleased
+
+State: TypeAlias = Literal["resident", "offloaded", "dropped", "lost", "released"]
+Origin: TypeAlias = Callable[[], Awaitable[bytes | bytearray | memoryview]]
 
 _serial = itertools.count()
+_clock = itertools.count()
 
 
 def content_identity(data: memoryview, shape: Sequence[int], dtype: DType) -> str:
@@ -25,43 +37,169 @@ def content_identity(data: memoryview, shape: Sequence[int], dtype: DType) -> st
 
 
 class Storage:
-    """``nbytes`` bytes under ``handle`` on ``device``. Freed by :meth:`release`, or when nothing refers to it."""
+    """``nbytes`` bytes under ``handle`` on ``device``. Freed by :meth:`release`, or when nothing refers to it.
 
-    def __init__(self, device: Device, handle: int, nbytes: int, identity: str | None = None) -> None:
+    ``origin`` reads the bytes again from where they came from; a storage that has one can be dropped without a copy.
+    """
+
+    def __init__(
+        self,
+        device: Device,
+        handle: int,
+        nbytes: int,
+        identity: str | None = None,
+        category: Category = "activations",
+        origin: Origin | None = None,
+    ) -> None:
         self.device = device
         self.nbytes = nbytes
         self.identity = identity or f"anonymous-{next(_serial)}"
-        self._handle: int | None = handle
+        self.category = category
+        self.origin = origin
+        self.state: State = "resident"
+        self.last_used = next(_clock)
+        self.version = 0  # counts writes, so that a copy that was overtaken by one is not kept
+        self._handle = handle
+        self._host: memoryview | None = None
+        self._users = 0
+        self._free_after_use = False
 
     @classmethod
-    def upload(cls, device: Device, data: memoryview, category: Category, identity: str | None = None) -> Storage:
-        """A new storage with ``data`` in it."""
+    def upload(
+        cls,
+        device: Device,
+        data: memoryview,
+        category: Category,
+        identity: str | None = None,
+        origin: Origin | None = None,
+    ) -> Storage:
+        """A new storage with ``data`` in it. Raises MemoryBudgetError if it does not fit; nothing changed then."""
         handle = device.allocate(data.nbytes, category)
         try:
             device.backend.write(handle, 0, data)
         except BaseException:
             device.free(handle)
             raise
-        return cls(device, handle, data.nbytes, identity)
+        return cls(device, handle, data.nbytes, identity, category, origin)
 
     @property
     def handle(self) -> int:
-        """The device's name for the bytes. Raises TensorReleased after :meth:`release`."""
-        if self._handle is None:
+        """The device's name for the bytes; it stays the same when they leave and come back.
+
+        Raises TensorReleased after :meth:`release`, and DeviceLost for bytes that went with a lost device.
+        """
+        if self.state == "released":
             raise TensorReleased("the tensor's bytes were released; compute or load it again before using it")
+        if self.state == "lost":
+            raise DeviceLost("the tensor's bytes went with the lost device, and nothing else holds them: make it again")
         return self._handle
 
     @property
     def is_released(self) -> bool:
         """Whether the bytes were given back."""
-        return self._handle is None
+        return self.state == "released"
+
+    @property
+    def in_use(self) -> bool:
+        """Whether a program, a read or a write under way needs the bytes where they are."""
+        return self._users > 0
+
+    async def ensure(self) -> None:
+        """Bring the bytes back to the device if they left, making room for them."""
+        if self.device.ensure is not None:
+            await self.device.ensure([self], 0)
+
+    async def write(self, offset: int, data: memoryview) -> None:
+        """Write bytes ``offset`` to ``offset + len(data)``, wherever a device's words begin.
+
+        WebGPU writes whole words of 4 bytes, so what lies beside ``data`` in its first and last word is read first.
+        """
+        with using([self]):
+            await self.ensure()
+            start, stop = offset & ~3, min(-(-(offset + data.nbytes) // 4) * 4, self.nbytes)
+            if (start, stop) != (offset, offset + data.nbytes) and self.device.kind != "cpu":
+                words = bytearray(await self.device.read(self.handle, start, stop - start))
+                words[offset - start : offset - start + data.nbytes] = data
+                offset, data = start, memoryview(words)
+            self.device.backend.write(self.handle, offset, data)
+            self.version += 1
+
+    def touch(self) -> None:
+        """Mark as used just now; the least recently used leaves first."""
+        self.last_used = next(_clock)
 
     def release(self) -> None:
-        """Give the bytes back. Safe to call twice."""
-        if self._handle is not None:
-            handle, self._handle = self._handle, None
-            self.device.free(handle)
+        """Give the bytes back for good, at the end of the use under way if there is one. Safe to call twice."""
+        before, self.state = self.state, "released"
+        self._host = None
+        if before == "resident" and self._users:
+            self._free_after_use = True
+        elif before == "resident":
+            self.device.free(self._handle)
+        elif before != "released":
+            self.device.forget(self._handle)
 
     def __del__(self) -> None:
-        if getattr(self, "_handle", None) is not None:
+        if getattr(self, "state", "released") != "released":
             self.release()
+
+    async def evict(self) -> bool:
+        """Take the bytes off the device, keeping a copy in host memory unless the origin has them.
+
+        False if they were used or written while the copy was made, and are still there.
+        """
+        version, used = self.version, self.last_used
+        copy = None
+        if self.origin is None:
+            copy = await self.device.read(self._handle, 0, self.nbytes)
+        if self.state != "resident" or self._users or (version, used) != (self.version, self.last_used):
+            return False
+        self.device.evict(self._handle)
+        self._host, self.state = copy, "offloaded" if copy is not None else "dropped"
+        return True
+
+    async def restore(self) -> bool:
+        """Bring the bytes back, bit for bit. The caller has made room. False if they were there already.
+
+        Raises InvalidWeights if the origin now has other bytes, MemoryBudgetError if they do not fit.
+        """
+        if self.state not in ("offloaded", "dropped"):
+            return False
+        data = self._host
+        if data is None:
+            assert self.origin is not None
+            data = memoryview(await self.origin()).cast("B")
+            if data.nbytes != self.nbytes:
+                raise InvalidWeights("origin", f"{data.nbytes:,} bytes came back where {self.nbytes:,} were read")
+        if self.state == "resident":  # somebody else restored it while the origin was read
+            return False
+        _ = self.handle
+        self.device.restore(self._handle)
+        self.device.backend.write(self._handle, 0, data)
+        self._host, self.state = None, "resident"
+        return True
+
+    def lose(self) -> None:
+        """The device is gone: what has a copy or an origin waits to be restored, the rest is lost."""
+        if self.state == "resident":
+            self.state = "dropped" if self.origin is not None else "lost"
+
+
+@contextmanager
+def using(storages: Sequence[Storage]) -> Iterator[None]:
+    """Keep the bytes of ``storages`` where they are through the block; what is released meanwhile goes at its end.
+
+    Raises TensorReleased or DeviceLost for one that is gone already.
+    """
+    for storage in storages:
+        _ = storage.handle
+    for storage in storages:
+        storage._users += 1
+    try:
+        yield
+    finally:
+        for storage in storages:
+            storage._users -= 1
+            if storage._free_after_use and not storage._users:
+                storage._free_after_use = False
+                storage.device.free(storage._handle)

@@ -1,0 +1,135 @@
+"""Sharing opportunities, from evidence: each row says what it is based on, and only the last kind is a guess.
+
+- ``shared``: bytes that several models hold once already (content identity)
+- ``equal_content``: equal bytes that exist twice, and what interning them would save (content identity)
+- ``common_prefix``: models whose graphs begin with the same computation (graph identity)
+- ``similar_weights``: models with tensors of equal names and shapes, and how many of them have equal bytes
+- ``families``: models of one family by architecture: compatible, not proven
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from itertools import combinations
+from typing import TYPE_CHECKING, Any
+
+from .families import FAMILIES, architecture_of, families_of
+
+from ..graph.graph import Graph
+
+if TYPE_CHECKING:
+    from .manager import TensorSharingManager
+    from .registry import Entry
+
+
+def analyze(manager: TensorSharingManager) -> dict[str, Any]:
+    """Every kind of opportunity that the manager's tensors and models give evidence of."""
+    return {
+        "shared": _shared(manager),
+        "equal_content": _equal_content(manager),
+        "common_prefix": manager.common_prefixes(),
+        "similar_weights": _similar_weights(manager),
+        "families": _families(manager),
+    }
+
+
+def _shared(manager: TensorSharingManager) -> list[dict[str, Any]]:
+    groups: dict[tuple[str, ...], list[Entry]] = defaultdict(list)
+    for entry in manager.registry:
+        if len(entry.names) > 1:
+            groups[tuple(sorted(entry.names))].append(entry)
+    rows = []
+    for holders, entries in groups.items():
+        nbytes = sum(entry.storage.nbytes for entry in entries)
+        rows.append(
+            {
+                "models": list(holders),
+                "tensors": len(entries),
+                "shared_bytes": nbytes,
+                "saved_bytes": nbytes * (len(holders) - 1),
+                "evidence": "equal content",
+            }
+        )
+    return sorted(rows, key=lambda row: -int(row["saved_bytes"]))
+
+
+def _equal_content(manager: TensorSharingManager) -> list[dict[str, Any]]:
+    groups: dict[tuple[int, str], list[Entry]] = defaultdict(list)
+    for entry in manager.registry:
+        if entry.content is not None:
+            groups[id(entry.storage.device), entry.content].append(entry)
+    return [
+        {
+            "names": [entry.name for entry in entries],
+            "copies": len(entries),
+            "saved_bytes": entries[0].storage.nbytes * (len(entries) - 1),
+            "evidence": "equal content, held separately since one of them was written",
+        }
+        for entries in groups.values()
+        if len(entries) > 1
+    ]
+
+
+def common_prefixes(graphs: dict[str, Graph]) -> list[dict[str, Any]]:
+    """What two models compute alike when they are given equal inputs, proved by node identity.
+
+    ``activation`` is the last common value: what one model could hand the other.
+    """
+    rows = []
+    for first, second in combinations(graphs, 2):
+        known = {node.identity for node in graphs[second].nodes if node.op is not None}
+        common = [node for node in graphs[first].nodes if node.op is not None and node.identity in known]
+        if common:
+            last = common[-1]
+            rows.append(
+                {
+                    "models": [first, second],
+                    "common_nodes": len(common),
+                    "nodes": [graphs[first].executed, graphs[second].executed],
+                    "activation": {"shape": last.spec.shape, "dtype": last.spec.dtype.name},
+                    "evidence": "equal graph identity, for inputs of (2, 8)",
+                }
+            )
+    return sorted(rows, key=lambda row: -int(str(row["common_nodes"])))
+
+
+def _similar_weights(manager: TensorSharingManager) -> list[dict[str, Any]]:
+    held = {name: manager.registry.held_by(name) for name in manager.models}
+    rows = []
+    for first, second in combinations(held, 2):
+        alike = [
+            (held[first][name], held[second][name])
+            for name in held[first].keys() & held[second].keys()
+            if held[first][name].spec == held[second][name].spec
+        ]
+        equal = [a for a, b in alike if a.storage.identity == b.storage.identity]
+        if alike and len(equal) < len(alike):
+            rows.append(
+                {
+                    "models": [first, second],
+                    "comparable_tensors": len(alike),
+                    "equal_tensors": len(equal),
+                    "equal_share": len(equal) / len(alike),
+                    "equal_bytes": sum(entry.storage.nbytes for entry in equal),
+                    "comparable_bytes": sum(entry.storage.nbytes for entry, _ in alike),
+                    "evidence": "equal names and shapes; bytes compared one by one",
+                }
+            )
+    return sorted(rows, key=lambda row: -float(row["equal_share"]))
+
+
+def _families(manager: TensorSharingManager) -> list[dict[str, Any]]:
+    names = [*manager.models, *(m for tensor in manager.tensors.values() for m in (*tensor.holders,))]
+    rows = []
+    for kind in FAMILIES:
+        members = sorted({name for name in names if kind in families_of(manager.family_name(name))})
+        if len(members) > 1:
+            rows.append(
+                {
+                    "tensor_type": kind,
+                    "models": members,
+                    "architectures": sorted({str(architecture_of(manager.family_name(name))) for name in members}),
+                    "evidence": "compatible by family, not proven",
+                }
+            )
+    return rows

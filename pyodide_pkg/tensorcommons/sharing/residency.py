@@ -1,0 +1,147 @@
+"""The budget that holds: what leaves under pressure, in which order, and how it comes back.
+
+Order of leaving: the scratch arena of an idle device; then entries that nobody holds; then held ones, the least recently
+used first. Pinned entries and whatever a running program uses never leave. An eviction keeps a copy in host memory, or
+none where the origin can be read again; the next use restores. All of this is checked *before* the first byte leaves, so
+a request that cannot fit changes nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Collection, Sequence
+
+from ..bridge.runtime import can_suspend, suspend
+from ..backends.device import STAGING_RESERVE, Category, Device
+from ..errors import MemoryBudgetError
+from .registry import Entry, Registry
+from .storage import Storage
+
+
+class Residency:
+    """The budget of one manager over all its devices, ``limit`` in bytes."""
+
+    def __init__(self, devices: Sequence[Device], registry: Registry, limit: int) -> None:
+        self.devices = devices
+        self.registry = registry
+        self.limit = limit
+        self.peak = 0
+        self.evictions = 0
+        self.evicted_bytes = 0
+        self.restores = 0
+        self.restored_bytes = 0
+        self._evicting = asyncio.Lock()
+        for device in devices:
+            device.reserve = self._reserve
+            device.free_bytes = self._free_bytes
+            device.ensure = self.ensure
+
+    @property
+    def used(self) -> int:
+        """Device bytes now, of everything."""
+        return sum(device.total for device in self.devices)
+
+    @property
+    def usable(self) -> int:
+        """The part of the limit that anything but reads may take; NumPy needs no staging."""
+        needs_staging = any(device.kind != "cpu" for device in self.devices)
+        return self.limit - STAGING_RESERVE if needs_staging and self.limit > 4 * STAGING_RESERVE else self.limit
+
+    def _free_bytes(self) -> int:
+        return self.limit - self.used
+
+    def _reserve(self, nbytes: int, category: Category) -> None:
+        """The veto: called before every allocation."""
+        if self.used + nbytes > (self.limit if category == "staging" else self.usable):
+            raise self.refusal(nbytes)
+        self.peak = max(self.peak, self.used + nbytes)
+
+    def refusal(self, nbytes: int) -> MemoryBudgetError:
+        """The error for ``nbytes`` more bytes, with who holds what."""
+        held: dict[str, int] = {}
+        for entry in self.registry:
+            if entry.storage.state == "resident":
+                for who in entry.names or {f"registered tensor {entry.name!r}": None}:
+                    held[who] = held.get(who, 0) + entry.storage.nbytes
+        for device in self.devices:
+            for kind, size in device.memory().items():
+                if size and kind not in ("weights", "total", "peak"):
+                    held[f"{kind} on {device.kind}"] = size
+        return MemoryBudgetError(nbytes, self.limit, list(held.items()))
+
+    def candidates(self, keep: Collection[Storage] = ()) -> list[Entry]:
+        """What may leave, first to leave first."""
+        movable = [
+            entry
+            for entry in self.registry
+            if entry.storage.state == "resident"
+            and not entry.pins
+            and entry.storage not in keep
+            and not entry.storage.in_use
+        ]
+        return sorted(movable, key=lambda entry: (bool(entry.names), entry.storage.last_used))
+
+    async def make_room(self, nbytes: int, keep: Collection[Storage] = ()) -> None:
+        """Evict until ``nbytes`` fit. Storages in ``keep`` stay.
+
+        Raises MemoryBudgetError if that cannot be done; then nothing left.
+        """
+        async with self._evicting:
+            while self.used + nbytes > self.usable:
+                movable = self.candidates(keep)
+                idle_arenas = sum(device.idle_arena_bytes for device in self.devices)
+                if self.used - idle_arenas - sum(e.storage.nbytes for e in movable) + nbytes > self.usable:
+                    raise self.refusal(nbytes)
+                if idle_arenas:
+                    for device in self.devices:
+                        if device.idle_arena_bytes:
+                            device.free_arena()
+                    continue
+                storage = movable[0].storage
+                if await storage.evict():
+                    self.evictions += 1
+                    self.evicted_bytes += storage.nbytes
+
+    def make_room_now(self, nbytes: int) -> None:
+        """:meth:`make_room` for callers that cannot ``await``: works where nothing has to be read back from a GPU first.
+
+        Raises MemoryBudgetError where it cannot; ``await make_room(nbytes)`` beforehand can do more.
+        """
+        if self.used + nbytes <= self.usable:
+            return
+        work = self.make_room(nbytes)
+        try:
+            work.send(None)
+        except StopIteration:
+            return
+        work.close()
+        if not can_suspend():
+            raise self.refusal(nbytes)
+        suspend(self.make_room(nbytes))
+
+    async def ensure(self, storages: Sequence[Storage], extra: int = 0) -> None:
+        """Have all of ``storages`` on their devices, with room for ``extra`` bytes more. Most often there is nothing to do.
+
+        Raises MemoryBudgetError if they do not fit together.
+        """
+        for storage in storages:
+            storage.touch()
+        while True:
+            away = [storage for storage in storages if storage.state in ("offloaded", "dropped")]
+            await self.make_room(sum(storage.nbytes for storage in away) + extra, storages)
+            if not away:
+                return
+            for storage in away:
+                await self.make_room(storage.nbytes, storages)
+                if await storage.restore():
+                    self.restores += 1
+                    self.restored_bytes += storage.nbytes
+
+    async def set_limit(self, limit: int) -> None:
+        """Change the limit; evicts down to it. Raises MemoryBudgetError if what cannot leave is more; then nothing changed."""
+        before, self.limit = self.limit, limit
+        try:
+            await self.make_room(0)
+        except BaseException:
+            self.limit = before
+            raise

@@ -1,0 +1,310 @@
+"""A tensor by name, for several models: who may have it, who holds it, and views that show a part of it.
+
+A SharedTensor is a name over an entry of the registry. Two names with the same content share one entry, until one of
+them is written: then that one gets bytes of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..backends.base import Spec
+from ..dtypes import DType
+from ..errors import NotAConsumer, ShapeMismatch, TensorReleased, UnsupportedDtype, ViewOutOfBounds
+from ..shapes import Layout, Shape
+from ..tensor import Tensor
+from .registry import Entry
+from .storage import Storage, content_identity, using
+
+if TYPE_CHECKING:
+    from .manager import TensorSharingManager
+
+
+def as_bytes(data: Any, spec: Spec) -> memoryview:
+    """``data`` (array, list, number or raw bytes) as the dense bytes of ``spec``.
+
+    Raises ShapeMismatch for another size, UnsupportedDtype where the values would change in kind.
+    """
+    if isinstance(data, (bytes, bytearray, memoryview)):
+        raw = memoryview(data).cast("B")
+        if raw.nbytes != spec.nbytes:
+            raise ShapeMismatch(f"{raw.nbytes:,} bytes do not make {spec.shape} of {spec.dtype} ({spec.nbytes:,} bytes)")
+        return raw
+    array = np.asarray(data)
+    if array.shape != spec.shape:
+        raise ShapeMismatch(f"data of shape {array.shape} does not fit a tensor of shape {spec.shape}")
+    if array.dtype != spec.dtype.numpy and not (
+        np.can_cast(array.dtype, spec.dtype.numpy, "same_kind") or isinstance(data, (int, float, list, tuple))
+    ):
+        raise UnsupportedDtype(f"data of {array.dtype} would change as {spec.dtype}; cast it, or register that dtype")
+    return memoryview(np.ascontiguousarray(array, spec.dtype.numpy).reshape(-1).view(np.uint8))
+
+
+class SharedTensor:
+    """A registered tensor. Get one from ``register_shared_tensor`` or ``get_shared_tensor`` of the manager.
+
+    ``producer_model`` made it, ``consumer_models`` may acquire it; ``storage_type`` is the kind of its device.
+    """
+
+    def __init__(
+        self, manager: TensorSharingManager, name: str, entry: Entry, producer: str | None, consumers: Sequence[str]
+    ) -> None:
+        self.manager = manager
+        self.name = name
+        self.entry = entry
+        self.producer_model = producer
+        self.consumer_models: set[str] = set(consumers)
+        self.registrations = 1
+        self.views: dict[str, SharedTensorView] = {}
+        self.is_freed = False
+        entry.registered.add(name)
+
+    def __repr__(self) -> str:
+        state = "freed" if self.is_freed else self.entry.storage.state
+        return f"<SharedTensor {self.name!r} {self.dtype}{list(self.shape)} on {self.storage_type}, {state}>"
+
+    @property
+    def shape(self) -> Shape:
+        """Sizes of the axes."""
+        return self.entry.spec.shape
+
+    @property
+    def dtype(self) -> DType:
+        """Element type."""
+        return self.entry.spec.dtype
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the tensor."""
+        return self.entry.spec.nbytes
+
+    @property
+    def storage_type(self) -> str:
+        """The kind of device that it is on: "cpu", "webgpu" or "webnn"."""
+        return self.entry.storage.device.kind
+
+    @property
+    def identity(self) -> str:
+        """What the bytes are: their SHA-256 with dtype and shape, or a name of their own after a partial write."""
+        return self.entry.storage.identity
+
+    @property
+    def holders(self) -> list[str]:
+        """The models that hold the tensor itself; see :attr:`views` for those that hold a part."""
+        return [model for model, names in self.entry.names.items() if self.name in names]
+
+    @property
+    def reference_count(self) -> int:
+        """How many holds there are: of the tensor, and of its views."""
+        return len(self.holders) + sum(len(view.holders) for view in self.views.values())
+
+    @property
+    def is_pinned(self) -> bool:
+        """Whether :meth:`pin` keeps it on its device and from being freed."""
+        return self.name in self.entry.pins
+
+    @property
+    def tensor(self) -> Tensor:
+        """The tensor for use in ops; it shows the shared bytes, never a copy. Raises TensorReleased once freed."""
+        self.check()
+        return Tensor.of_storage(self.entry.storage, self.entry.spec)
+
+    def check(self) -> None:
+        """Raises TensorReleased if the tensor was freed."""
+        if self.is_freed:
+            raise TensorReleased(f"shared tensor {self.name!r} was freed; register it again")
+
+    def may_acquire(self, model: str) -> bool:
+        """Whether ``model`` made the tensor or was granted it."""
+        return model == self.producer_model or model in self.consumer_models
+
+    def acquire(self, model: str) -> bool:
+        """Have ``model`` hold the tensor. False if it did so already. Raises NotAConsumer if it was not granted."""
+        self.check()
+        if not self.may_acquire(model):
+            raise NotAConsumer(
+                f"model {model!r} was not granted tensor {self.name!r}; grant it with share_tensor_between_models()"
+            )
+        self.entry.storage.touch()
+        new = self.entry.hold(model, self.name)
+        if new:
+            self.manager.changed()
+        return new
+
+    def release(self, model: str) -> bool:
+        """End the hold of ``model``. False if it held nothing; no count ever goes below what is held."""
+        ended = self.entry.let_go(model, self.name)
+        if ended:
+            self.manager.changed()
+        return ended
+
+    def pin(self) -> None:
+        """Keep the tensor on its device and from being freed, until :meth:`unpin`."""
+        self.check()
+        self.entry.pins.add(self.name)
+        self.manager.changed()
+
+    def unpin(self) -> None:
+        """Undo :meth:`pin`. Does nothing if it is not pinned."""
+        self.entry.pins.discard(self.name)
+        self.manager.changed()
+
+    def can_be_freed(self) -> bool:
+        """Whether nobody holds it or a view of it, and it is not pinned."""
+        return not self.reference_count and not self.is_pinned
+
+    def create_view(
+        self, name: str, offset: Sequence[int], size: Sequence[int], model: str | None = None
+    ) -> SharedTensorView:
+        """A part of the tensor, from ``offset`` on and ``size`` long in each dimension; no bytes of its own.
+
+        ``model`` is granted the view and holds it.
+
+        Raises:
+            ViewOutOfBounds: it reaches past the tensor, is empty, or has another number of dimensions.
+        """
+        return self.manager.add_view(self, name, Layout.contiguous(self.shape), offset, size, model)
+
+    async def copy_to(self, storage_type: str) -> SharedTensor:
+        """The same content on another device, registered as ``<name>_<storage_type>`` with the same producer and grants.
+
+        Raises DeviceUnavailable or UnsupportedDtype before anything moves.
+        """
+        return await self.manager.copy_tensor(self, storage_type)
+
+    async def read(self) -> np.ndarray[Any, Any]:
+        """The values as a NumPy array."""
+        return await self.tensor.read()
+
+    async def write(self, data: Any) -> None:
+        """Replace all values; ``data`` as in ``register_shared_tensor``. Other names with the old content keep it.
+
+        Raises ShapeMismatch or UnsupportedDtype; nothing changed then.
+        """
+        self.check()
+        raw = as_bytes(data, self.entry.spec)
+        await self.manager.make_own(self, keep_content=False)
+        await self.entry.storage.write(0, raw)
+        self.manager.written(self, content_identity(raw, self.shape, self.dtype))
+
+    def get_memory_usage(self) -> int:
+        """Device bytes of the tensor, shared or not."""
+        return self.nbytes
+
+
+class SharedTensorView:
+    """A part of a SharedTensor: the parent's own bytes through another layout."""
+
+    def __init__(self, parent: SharedTensor, name: str, layout: Layout, offset: Shape) -> None:
+        self.parent = parent
+        self.name = name
+        self.layout = layout
+        self.offset = offset
+        self.consumer_models: set[str] = set()
+
+    def __repr__(self) -> str:
+        return f"<SharedTensorView {self.name!r} {list(self.shape)} of {self.parent.name!r}>"
+
+    @property
+    def shape(self) -> Shape:
+        """Sizes of the axes."""
+        return self.layout.shape
+
+    @property
+    def dtype(self) -> DType:
+        """Element type."""
+        return self.parent.dtype
+
+    @property
+    def holders(self) -> list[str]:
+        """The models that hold the view."""
+        return [model for model, names in self.parent.entry.names.items() if self.name in names]
+
+    @property
+    def reference_count(self) -> int:
+        """How many models hold the view."""
+        return len(self.holders)
+
+    @property
+    def tensor(self) -> Tensor:
+        """The view for use in ops: slices of the parent's tensor, without a copy."""
+        whole = self.parent.tensor
+        return whole[tuple(slice(start, start + size) for start, size in zip(self.offset, self.shape, strict=True))]
+
+    def acquire(self, model: str) -> bool:
+        """Grant the view to ``model`` and have it hold it, which keeps the parent alive. False if it did so already."""
+        self.parent.check()
+        self.consumer_models.add(model)
+        new = self.parent.entry.hold(model, self.name)
+        if new:
+            self.parent.manager.changed()
+        return new
+
+    def release(self, model: str) -> bool:
+        """End the hold of ``model``. False if it held nothing."""
+        ended = self.parent.entry.let_go(model, self.name)
+        if ended:
+            self.parent.manager.changed()
+        return ended
+
+    def create_view(
+        self, name: str, offset: Sequence[int], size: Sequence[int], model: str | None = None
+    ) -> SharedTensorView:
+        """A part of this part; see :meth:`SharedTensor.create_view`."""
+        return self.parent.manager.add_view(self.parent, name, self.layout, offset, size, model, self.offset)
+
+    async def read(self) -> np.ndarray[Any, Any]:
+        """The values as a NumPy array."""
+        return await self.tensor.read()
+
+    async def write(self, data: Any) -> None:
+        """Replace the values that the view shows, in the parent's bytes. Other names with the old content keep it."""
+        self.parent.check()
+        raw = as_bytes(data, Spec(self.shape, self.dtype))
+        await self.parent.manager.make_own(self.parent, keep_content=True)
+        storage = self.parent.entry.storage
+        with using([storage]):
+            for start, piece in runs(self.layout, self.dtype.itemsize, raw):
+                await storage.write(start, piece)
+        self.parent.manager.written(self.parent, None)
+
+    def get_memory_usage(self) -> int:
+        """0: the bytes are the parent's."""
+        return 0
+
+
+def runs(layout: Layout, itemsize: int, data: memoryview) -> list[tuple[int, memoryview]]:
+    """Dense ``data`` cut into the contiguous runs that ``layout`` has in its storage: (byte offset, bytes)."""
+    if layout.size == 0:
+        return []
+    inner = len(layout.shape)
+    length = 1
+    while inner and (layout.strides[inner - 1] == length or layout.shape[inner - 1] == 1):
+        length *= layout.shape[inner - 1]
+        inner -= 1
+    pieces = []
+    for number, index in enumerate(np.ndindex(*layout.shape[:inner])):
+        start = layout.offset + sum(i * stride for i, stride in zip(index, layout.strides, strict=False))
+        pieces.append((start * itemsize, data[number * length * itemsize : (number + 1) * length * itemsize]))
+    return pieces
+
+
+def view_layout(shown: Layout, offset: Sequence[int], size: Sequence[int], name: str) -> Layout:
+    """The layout of a part of ``shown``. Raises ViewOutOfBounds with the numbers."""
+    if len(offset) != len(shown.shape) or len(size) != len(shown.shape):
+        raise ViewOutOfBounds(f"view {name!r}: offset {tuple(offset)} and size {tuple(size)} do not match {shown.shape}")
+    for start, length, whole in zip(offset, size, shown.shape, strict=True):
+        if start < 0 or length < 1 or start + length > whole:
+            raise ViewOutOfBounds(f"view {name!r}: {tuple(offset)} + {tuple(size)} reaches past {shown.shape}, or is empty")
+    for axis, (start, length) in enumerate(zip(offset, size, strict=True)):
+        shown = shown.slice(axis, start, start + length)
+    return shown
+
+
+def storage_of(tensor: Tensor) -> Storage | None:
+    """The storage of a tensor that is there already, dense and whole; else ``None``."""
+    node = tensor.node
+    return node.storage if node.op is None else None
