@@ -10,11 +10,10 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-import numpy as np
-
 import tensorcommons as tc
 
 MINILM, SKILL, SPLADE = "all-MiniLM-L6-v2", "skill-head", "splade-tiny"
+PAIR_HEADS = ("nli", "relevance")
 HEADS = ("nli", "relevance", "polarity", "relation-type")
 TOP_TERMS = 20
 REPORT_EVERY = 0.1  # seconds; a load changes the report about a hundred times a second
@@ -136,23 +135,21 @@ class Demo:
         for name, model_id, _ in parts:
             if model_id not in self._models:
                 send_part(json.dumps({"part": name, "needs": model_id}))
-        present = [
-            (name, self._models[model_id], output) for name, model_id, output in parts if model_id in self._models
-        ]
+        present = [(name, self._models[model_id], task) for name, model_id, task in parts if model_id in self._models]
         if not present:
             return {"empty": False, "stats": None}
+        texts = [request["texts"][i] for i in used]
         async with self._running:
             started = time.perf_counter()
-            inputs = present[0][1].tokenizer.encode_batch([request["texts"][i] for i in used]).as_inputs()
-            results = await self._manager.run_together(
-                [(model, inputs) for _, model, _ in present], [(output,) for _, _, output in present]
-            )
-            values = [await result[output].read() for result, (_, _, output) in zip(results, present, strict=True)]
+            calls = []
+            for name, model, task in present:
+                pipe = await tc.pipeline(task, model, manager=self._manager)
+                calls.append((pipe, [tuple(texts)] if name in PAIR_HEADS else texts))
+            results = await tc.run_pipelines(calls)
             seconds = time.perf_counter() - started
             stats = {**self._manager.get_stats()["last_run"], "seconds": seconds}
-        for (name, model, output), value in zip(present, values, strict=True):
-            shown = SHOWN[output](model, value)
-            send_part(json.dumps({"part": name, "rows": used, "value": shown}))
+        for (name, _, task), result in zip(present, results, strict=True):
+            send_part(json.dumps({"part": name, "rows": used, "value": SHOWN[task](result)}))
         return {"empty": False, "stats": stats}
 
     def _usable(self, panel: str, texts: list[str]) -> tuple[list[int], list[str]]:
@@ -178,50 +175,19 @@ class Demo:
         return model.tokenizer.encode_batch([text], truncation=False).input_ids.shape[1], most
 
 
-# --- what a part shows of a model's output ---
-
-
-def _similarity(model: Any, embeddings: Any) -> list[list[float]]:
-    """Cosine of each embedding with each other: u·v / (‖u‖ ‖v‖)."""
-    unit = embeddings / np.maximum(np.linalg.norm(embeddings, axis=1, keepdims=True), 1e-12)
-    return (unit @ unit.T).clip(-1, 1).tolist()
-
-
-def _terms(model: Any, weights: Any) -> list[list[dict[str, Any]]]:
-    """The heaviest terms of each text, without those of weight 0."""
-    rows = []
-    for row in weights:
-        order = [int(i) for i in np.argsort(-row)[:TOP_TERMS] if row[i] > 0]
-        tokens = model.tokenizer.convert_ids_to_tokens(order)
-        rows.append([{"token": token, "weight": float(row[i])} for token, i in zip(tokens, order, strict=True)])
-    return rows
-
-
-def _labels(model: Any, logits: Any) -> list[list[dict[str, Any]]]:
-    """Each text's labels with their probabilities, likeliest first."""
-    if model.config.output_activation == "sigmoid":
-        scores = 1 / (1 + np.exp(-logits))
-    else:
-        scores = np.exp(logits - logits.max(axis=-1, keepdims=True))
-        scores /= scores.sum(axis=-1, keepdims=True)
-    return [
-        sorted(
-            ({"label": label, "score": float(score)} for label, score in zip(model.config.labels, row, strict=True)),
-            key=lambda entry: -entry["score"],
-        )
-        for row in scores
-    ]
-
-
-# What a panel shows: the part of the page, the model behind it, and which of its outputs.
+# What a panel shows: the part of the page, the model behind it, and the task that it does there.
 PANELS = {
-    "sentences": (("similarity", MINILM, "sentence_embedding"), ("skill", SKILL, "logits")),
+    "sentences": (("similarity", MINILM, "sentence-similarity"), ("skill", SKILL, "text-classification")),
     "pair": (
-        *((head, f"{SPLADE}-{head}", "logits") for head in HEADS),
-        ("terms", SPLADE, "sparse_embedding"),
+        *((head, f"{SPLADE}-{head}", "text-classification") for head in HEADS),
+        ("terms", SPLADE, "sparse-embedding"),
     ),
 }
-SHOWN = {"sentence_embedding": _similarity, "sparse_embedding": _terms, "logits": _labels}
+SHOWN: dict[str, Callable[[Any], Any]] = {
+    "sentence-similarity": lambda matrix: matrix.tolist(),
+    "sparse-embedding": lambda rows: [row[:TOP_TERMS] for row in rows],
+    "text-classification": lambda rows: rows,
+}
 
 
 class _Progress:

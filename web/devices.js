@@ -11,7 +11,7 @@ export function drawDevices(devices) {
   if (reason) {
     banner.replaceChildren(
       h("b", {}, "No WebGPU, so the CPU does the work. "),
-      `${sentence(reason)} NumPy in WebAssembly is slow: expect a model to take tens of times as long.`,
+      `${sentence(reason)} NumPy in WebAssembly is slow: a larger model takes much longer than on a graphics card.`,
     );
   }
 }

@@ -9,7 +9,7 @@ from .models.loading import from_pretrained
 from .models.model import Model
 from .ops import *  # noqa: F403 - ops/__init__.py lists them
 from .ops import __all__ as _ops
-from .pipelines import Pipeline, pipeline
+from .pipelines import Pipeline, pipeline, run_pipelines
 from .sharing.manager import TensorSharingManager
 from .sharing.report import MemoryReport
 from .tensor import Tensor, asarray
@@ -31,5 +31,6 @@ __all__ = [
     "nn",
     "open_devices",
     "pipeline",
+    "run_pipelines",
     *_ops,
 ]

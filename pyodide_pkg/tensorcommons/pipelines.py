@@ -7,13 +7,13 @@ than the tokenizer's maximum are truncated, as in the reference pipelines.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import numpy as np
 
 from .errors import TensorCommonsError
 from .hub.tokenizer import Encoding, Tokenizer
-from .models.heads import MlpHead
 from .models.loading import from_pretrained
 from .models.model import Model, check_task
 from .sharing.manager import TensorSharingManager
@@ -34,17 +34,41 @@ class Pipeline:
 
     async def __call__(self, texts: Any) -> Any:
         """The task's result for one text or a list of them; see :func:`pipeline`."""
-        single = isinstance(texts, (str, tuple))
-        batch = [texts] if single else list(texts)
-        if not batch:
-            return []
-        result = await _TASKS[self.task](self.model, batch)
-        return result[0] if single and self.task != "sentence-similarity" else result
+        return (await run_pipelines([(self, texts)]))[0]
 
     def close(self) -> None:
         """Unload the model, if the pipeline loaded it. Safe to call twice."""
         if self._owns_model:
             self.model.unload()
+
+
+async def run_pipelines(calls: Sequence[tuple[Pipeline, Any]]) -> list[Any]:
+    """Several pipelines as one merged graph: ``calls`` are (pipeline, texts) pairs; what they share is computed once.
+
+    All of one manager and device. Gives each one's result, as the pipeline alone would.
+
+    Raises:
+        TensorCommonsError: a pipeline cannot take its texts, or they are on different devices; nothing ran.
+    """
+    results: list[Any] = [[] for _ in calls]
+    work = []
+    for number, (pipe, texts) in enumerate(calls):
+        single = isinstance(texts, (str, tuple))
+        batch = [texts] if single else list(texts)
+        if batch:
+            task = _TASKS[pipe.task]
+            encoding = _tokenizer(pipe.model).encode_batch(task.texts(pipe.model, batch))
+            work.append((number, pipe, task, encoding, single and task.by_text))
+    if not work:
+        return results
+    outputs = await work[0][1].model.manager.run_together(
+        [(pipe.model, encoding.as_inputs()) for _, pipe, _, encoding, _ in work],
+        [(task.output,) for _, _, task, _, _ in work],
+    )
+    for (number, pipe, task, encoding, first_only), output in zip(work, outputs, strict=True):
+        rows = task.show(pipe.model, encoding, await output[task.output].read())
+        results[number] = rows[0] if first_only else rows
+    return results
 
 
 async def pipeline(
@@ -85,65 +109,63 @@ def _tokenizer(model: Model) -> Tokenizer:
     return model.tokenizer
 
 
-def _encode(model: Model, texts: Sequence[Any]) -> Encoding:
-    bad = next((text for text in texts if not isinstance(text, str)), None)
+def _strings(model: Model, batch: Sequence[Any]) -> list[str]:
+    bad = next((text for text in batch if not isinstance(text, str)), None)
     if bad is not None:
         raise TensorCommonsError(f"this task takes strings, not {type(bad).__name__} ({bad!r:.60})")
-    return _tokenizer(model).encode_batch(list(texts))
+    return list(batch)
 
 
-async def _run(model: Model, encoding: Encoding, output: str) -> Array:
-    result = (await model(**encoding.as_inputs(), outputs=(output,)))[output]
-    return await result.read()
+def _masked(model: Model, batch: Sequence[Any]) -> list[str]:
+    texts, tokenizer = _strings(model, batch), _tokenizer(model)
+    for text, ids in zip(texts, tokenizer.encode_batch(texts).input_ids, strict=True):
+        count = int((ids == tokenizer.mask_id).sum())
+        if count != 1:
+            raise TensorCommonsError(f"fill-mask takes texts with one mask token, not {count}: {text!r:.60}")
+    return texts
 
 
-async def _embed(model: Model, texts: Sequence[Any]) -> Array:
-    return await _run(model, _encode(model, texts), "sentence_embedding")
+def _classified(model: Model, batch: Sequence[Any]) -> list[str]:
+    """For a pair head the first texts, then the second ones."""
+    if not model.config.pair:
+        return _strings(model, batch)
+    if not all(isinstance(pair, tuple) and len(pair) == 2 for pair in batch):
+        raise TensorCommonsError(f"{model.name} compares two texts: pass (text, text_pair) tuples")
+    return _strings(model, [first for first, _ in batch] + [second for _, second in batch])
 
 
-async def _similarity(model: Model, texts: Sequence[Any]) -> Array:
-    embeddings = await _embed(model, texts)
-    unit = embeddings / np.maximum(np.linalg.norm(embeddings, axis=1, keepdims=True), 1e-12)
-    return np.asarray(unit @ unit.T, np.float32)
+def _embeddings(model: Model, encoding: Encoding, values: Array) -> Array:
+    return values
 
 
-async def _sparse(model: Model, texts: Sequence[Any]) -> list[list[dict[str, Any]]]:
-    weights = await _run(model, _encode(model, texts), "sparse_embedding")
-    tokenizer = _tokenizer(model)
+def _cosines(model: Model, encoding: Encoding, values: Array) -> Array:
+    unit = values / np.maximum(np.linalg.norm(values, axis=1, keepdims=True), 1e-12)
+    return np.asarray((unit @ unit.T).clip(-1, 1), np.float32)
+
+
+def _terms(model: Model, encoding: Encoding, values: Array) -> list[list[dict[str, Any]]]:
     rows = []
-    for row in weights:
+    for row in values:
         order = np.argsort(-row, kind="stable")[: int((row > 0).sum())]
-        tokens = tokenizer.convert_ids_to_tokens(order.tolist())
+        tokens = _tokenizer(model).convert_ids_to_tokens(order.tolist())
         rows.append([{"token": token, "weight": float(row[i])} for token, i in zip(tokens, order, strict=True)])
     return rows
 
 
-async def _fill_mask(model: Model, texts: Sequence[Any]) -> list[list[dict[str, Any]]]:
-    encoding, tokenizer = _encode(model, texts), _tokenizer(model)
-    masked = encoding.input_ids == tokenizer.mask_id
-    for text, count in zip(texts, masked.sum(axis=1), strict=True):
-        if count != 1:
-            raise TensorCommonsError(f"fill-mask takes texts with one mask token, not {count}: {text!r:.60}")
-    logits = await _run(model, encoding, "logits")
+def _fillings(model: Model, encoding: Encoding, values: Array) -> list[list[dict[str, Any]]]:
+    tokenizer = _tokenizer(model)
+    at = (encoding.input_ids == tokenizer.mask_id).argmax(axis=1)
     rows = []
-    for row in logits[np.arange(len(texts)), masked.argmax(axis=1)]:
-        scores = _softmax(row)
-        best = np.argsort(-scores, kind="stable")[:5]
+    for row in _softmax(values[np.arange(len(at)), at]):
+        best = np.argsort(-row, kind="stable")[:5]
         tokens = tokenizer.convert_ids_to_tokens(best.tolist())
-        rows.append([{"token": token, "score": float(scores[i])} for token, i in zip(tokens, best, strict=True)])
+        rows.append([{"token": token, "score": float(row[i])} for token, i in zip(tokens, best, strict=True)])
     return rows
 
 
-async def _classify(model: Model, texts: Sequence[Any]) -> list[list[dict[str, Any]]]:
-    architecture = model.architecture
-    assert isinstance(architecture, MlpHead)
-    config = architecture.config
-    if config.pair:
-        if not all(isinstance(pair, tuple) and len(pair) == 2 for pair in texts):
-            raise TensorCommonsError(f"{model.name} compares two texts: pass (text, text_pair) tuples")
-        texts = [first for first, _ in texts] + [second for _, second in texts]
-    logits = await _run(model, _encode(model, texts), "logits")
-    scores = 1 / (1 + np.exp(-logits)) if config.output_activation == "sigmoid" else _softmax(logits)
+def _labels(model: Model, encoding: Encoding, values: Array) -> list[list[dict[str, Any]]]:
+    config = model.config
+    scores = 1 / (1 + np.exp(-values)) if config.output_activation == "sigmoid" else _softmax(values)
     return [
         sorted(
             ({"label": label, "score": float(score)} for label, score in zip(config.labels, row, strict=True)),
@@ -158,11 +180,24 @@ def _softmax(logits: Array) -> Array:
     return np.asarray(weights / weights.sum(axis=-1, keepdims=True), np.float32)
 
 
-_TASKS: dict[str, Callable[[Model, Sequence[Any]], Any]] = {
-    "feature-extraction": _embed,
-    "sentence-similarity": _similarity,
-    "sparse-embedding": _sparse,
-    "fill-mask": _fill_mask,
-    "text-classification": _classify,
-    "zero-shot/nli": _classify,
+@dataclass(frozen=True)
+class Task:
+    """How a task makes texts of its inputs, which output it reads, and what it shows of it.
+
+    ``by_text`` is whether one text alone gets its own row, rather than the whole result.
+    """
+
+    texts: Callable[[Model, Sequence[Any]], list[str]]
+    output: str
+    show: Callable[[Model, Encoding, Array], Any]
+    by_text: bool = True
+
+
+_TASKS = {
+    "feature-extraction": Task(_strings, "sentence_embedding", _embeddings),
+    "sentence-similarity": Task(_strings, "sentence_embedding", _cosines, by_text=False),
+    "sparse-embedding": Task(_strings, "sparse_embedding", _terms),
+    "fill-mask": Task(_masked, "logits", _fillings),
+    "text-classification": Task(_classified, "logits", _labels),
+    "zero-shot/nli": Task(_classified, "logits", _labels),
 }

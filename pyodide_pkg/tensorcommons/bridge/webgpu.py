@@ -44,7 +44,7 @@ class WebGPUBridge:
             gpu = await module.open()
         except JsException as error:
             raise DeviceUnavailable("webgpu", f"the browser refused a device: {error}") from error
-        if gpu is None:
+        if not gpu:  # JavaScript null is no None in Pyodide
             raise DeviceUnavailable("webgpu", str(module.reasonWithoutAdapter()))
         return cls(gpu)
 

@@ -47,7 +47,9 @@ class BertConfig:
         for field in fields(cls):
             value = config.get(field.name, field.default)
             wanted = TYPES[str(field.type)]
-            if not isinstance(value, wanted) or isinstance(value, bool) or (isinstance(value, int) and value < 1):
+            low = 1 if wanted == (int,) else 0
+            bad = not isinstance(value, wanted) or isinstance(value, bool)
+            if bad or (isinstance(value, (int, float)) and not low <= value < float("inf")):
                 raise InvalidWeights(file, f"{field.name} must be {field.type}, not {config.get(field.name)!r}")
             values[field.name] = value
         if values["hidden_size"] % values["num_attention_heads"]:

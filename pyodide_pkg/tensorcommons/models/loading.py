@@ -140,9 +140,17 @@ async def _open(source: Source, stack: AsyncExitStack, report: _Reporter) -> tup
     raise UnsupportedModel(str(kind), SUPPORTED)
 
 
+def _architectures(config: Mapping[str, Any], file: str) -> list[str]:
+    """The classes that ``config.json`` names, if any. Raises InvalidWeights for what is no list."""
+    named = config.get("architectures") or []
+    if not isinstance(named, list):
+        raise InvalidWeights(file, f"architectures must be a list of names, not {named!r}")
+    return named
+
+
 def _bert(config: Mapping[str, Any], file: str, header: Header, pooling: Pooling) -> Bert:
     """A masked language model if the config says so; the pooler if the checkpoint has one."""
-    masked_lm = "BertForMaskedLM" in config.get("architectures", ())
+    masked_lm = "BertForMaskedLM" in _architectures(config, file)
     names = {_canonical(entry.name) for entry in header.entries}
     return Bert(
         BertConfig.from_dict(config, file),
@@ -154,7 +162,7 @@ def _bert(config: Mapping[str, Any], file: str, header: Header, pooling: Pooling
 
 async def _pooling(source: Source, config: Mapping[str, Any]) -> Pooling:
     """What ``1_Pooling`` of a sentence-transformers folder says; elsewhere the mean. Both normalized."""
-    if "BertModel" not in config.get("architectures", ()):
+    if "BertModel" not in _architectures(config, f"{source.name}/config.json"):
         return Pooling()
     pooling = await read_optional_json(source, "1_Pooling/config.json")
     if pooling is None:
@@ -194,6 +202,10 @@ def _part(
                 )
             if entry.dtype != "F32":
                 raise InvalidWeights(header.file, f"tensor {entry.name!r} is {entry.dtype}; only F32 is read so far")
+            if name in wanted.values():
+                raise InvalidWeights(
+                    header.file, f"tensor {entry.name!r} is there twice, as {name!r} under two spellings"
+                )
             wanted[entry.name] = name
         elif name not in IGNORED and not name.startswith("pooler.") and not surplus_allowed:
             surplus.append(entry.name)

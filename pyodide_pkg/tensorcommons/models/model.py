@@ -193,7 +193,7 @@ class Model:
             )
         if types.min() < 0 or types.max() >= self.architecture.type_vocab_size:
             raise TensorCommonsError(
-                f"token_type_ids from {types.min()} to {types.max()} leave the {self.architecture.type_vocab_size} types"
+                f"token_type_ids from {types.min()} to {types.max()} are not below {self.architecture.type_vocab_size}"
             )
         length = ids.shape[1]
         bucket = min((size for size in BUCKETS if size >= length), default=length)
