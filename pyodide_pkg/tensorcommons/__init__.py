@@ -10,8 +10,10 @@ from .models.model import Model
 from .ops import *  # noqa: F403 - ops/__init__.py lists them
 from .ops import __all__ as _ops
 from .pipelines import Pipeline, pipeline, run_pipelines
+from .sharing.families import get_compatible_models_for_tensor
 from .sharing.manager import TensorSharingManager
 from .sharing.report import MemoryReport
+from .sharing.shared_tensor import SharedTensor, SharedTensorView
 from .tensor import Tensor, asarray
 
 __version__ = "0.1.0"
@@ -22,12 +24,15 @@ __all__ = [
     "MemoryReport",
     "Model",
     "Pipeline",
+    "SharedTensor",
+    "SharedTensorView",
     "Tensor",
     "TensorSharingManager",
     "asarray",
     "dtypes",
     "errors",
     "from_pretrained",
+    "get_compatible_models_for_tensor",
     "nn",
     "open_devices",
     "pipeline",

@@ -81,6 +81,7 @@ class Bert:
 
     def __init__(self, config: BertConfig, *, masked_lm: bool, pooler: bool, pooling: Pooling | None = None) -> None:
         self.config = config
+        self.model_type = "bert"
         self.masked_lm = masked_lm
         self.pooler = pooler
         self.pooling = pooling or Pooling()

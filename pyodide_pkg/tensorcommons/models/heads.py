@@ -61,6 +61,7 @@ class MlpHead:
 
     def __init__(self, config: MlpHeadConfig, base: Bert, file: str) -> None:
         self.config = config
+        self.model_type = base.model_type
         self.tasks: tuple[str, ...] = (
             ("text-classification", "zero-shot/nli") if config.pair else ("text-classification",)
         )

@@ -26,6 +26,7 @@ from ..tensor import Tensor
 BUCKETS = (8, 16, 24, 32, 48, 64, 96, 128, 160, 192, 256, 320, 384, 448, 512)
 
 
+INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 NameOf: TypeAlias = Callable[[np.ndarray[Any, Any]], str]
 
 
@@ -149,11 +150,7 @@ class Model:
         names = {key: name_of(array) for key, array in arrays.items()}
         key = (self.name, wanted, arrays["input_ids"].shape, tuple(names.items()))
         if key not in self._traces:
-            leaves = {
-                key: Tensor(Node(None, {}, (), Spec(arrays[key].shape, dtypes.int32), name=name), self.device)
-                for key, name in names.items()
-            }
-            results = self.architecture.forward(self._weights, leaves)
+            results = self.architecture.forward(self._weights, self._leaves(arrays["input_ids"].shape, names))
             self._traces[key] = tuple(results[name].node for name in wanted)
         return ModelCall(key, wanted, self._traces[key], length, self.architecture.per_token)
 
@@ -171,10 +168,10 @@ class Model:
         """Inputs checked, as int32 arrays padded to a bucket, what was left out filled in; and the length before."""
         if self._unloaded:
             raise TensorReleased(f"{self.name} was unloaded; load it again with from_pretrained()")
-        unknown = set(inputs) - {"input_ids", "attention_mask", "token_type_ids"}
+        unknown = set(inputs) - set(INPUTS)
         if unknown or "input_ids" not in inputs:
             problem = f"does not take {', '.join(sorted(unknown))}" if unknown else "needs input_ids"
-            raise TensorCommonsError(f"{self.name} {problem}; inputs: input_ids, attention_mask, token_type_ids")
+            raise TensorCommonsError(f"{self.name} {problem}; inputs: {', '.join(INPUTS)}")
         ids = np.asarray(inputs["input_ids"])
         if ids.ndim != 2 or 0 in ids.shape or not np.issubdtype(ids.dtype, np.integer):
             raise ShapeMismatch(f"input_ids must be whole numbers (batch, sequence), not {ids.dtype} {ids.shape}")

@@ -16,7 +16,7 @@ LARGEST = 10
 
 
 def shares(manager: TensorSharingManager) -> dict[str, ModelMemory]:
-    """What each model holds. Bytes with several holders are split evenly, so the attributed sums add up to the total."""
+    """What each model holds. Shared bytes are split evenly, so that the attributed sums add up to the total."""
     names = dict.fromkeys([*manager.models, *(holder for entry in manager.registry for holder in entry.names)])
     total = dict.fromkeys(names, 0)
     own = dict.fromkeys(names, 0)

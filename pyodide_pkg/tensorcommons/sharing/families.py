@@ -30,7 +30,7 @@ def architecture_of(model: str) -> str | None:
 
 
 def get_compatible_models_for_tensor(tensor_type: str) -> list[str]:
-    """The architectures whose tensors of ``tensor_type`` are of one family: see :data:`FAMILIES`; [] for unknown types."""
+    """The architectures with tensors of ``tensor_type``, from :data:`FAMILIES`; none for an unknown type."""
     return list(FAMILIES.get(tensor_type, ()))
 
 

@@ -36,8 +36,8 @@ NOT_OPENED = "no devices were given; pass devices=await tensorcommons.open_devic
 class TensorSharingManager:
     """Holds the weights and tensors of several models on ``devices``, each content once, under ``max_memory_mb``.
 
-    1 MB is 2**20 bytes. The limit holds at every moment for everything on the devices: weights, activations, scratch and
-    staging. Without ``devices`` it works on NumPy alone; in a browser pass ``await tensorcommons.open_devices()``.
+    1 MB is 2**20 bytes. The limit holds at every moment for everything on the devices: weights, activations, scratch
+    and staging. Without ``devices`` it works on NumPy alone; in a browser pass ``await tensorcommons.open_devices()``.
     """
 
     def __init__(self, max_memory_mb: float = 1024, devices: Devices | None = None) -> None:
@@ -105,8 +105,8 @@ class TensorSharingManager:
             storage = storage_of(data)
             if storage is None or data.spec != spec or data.device is not device:
                 raise TensorCommonsError(
-                    f"a tensor given as data must be computed, whole, {spec.dtype}{list(spec.shape)} and on {device.kind}: "
-                    f"not {data!r}; await its read() and pass that"
+                    f"a tensor given as data must be computed, whole, {spec.dtype}{list(spec.shape)} and on "
+                    f"{device.kind}, not {data!r}; await its read() and pass that"
                 )
             found = self.registry.find(device, storage.identity)
             entry = found or Entry(storage, spec)
@@ -127,12 +127,13 @@ class TensorSharingManager:
             differences.append(f"dtype {known.dtype} against {spec.dtype}")
         if known.entry.storage.device is not device:
             differences.append(f"storage_type {known.storage_type} against {device.kind}")
-        if not differences and isinstance(data, Tensor):
-            storage = storage_of(data)
-            if storage is None or storage.identity != known.identity:
-                differences.append("the bytes")
-        elif not differences and data is not None:
-            if content_identity(as_bytes(data, spec), spec.shape, spec.dtype) != known.identity:
+        if not differences and data is not None:
+            if isinstance(data, Tensor):
+                storage = storage_of(data)
+                same = storage is not None and storage.identity == known.identity
+            else:
+                same = content_identity(as_bytes(data, spec), spec.shape, spec.dtype) == known.entry.content
+            if not same:
                 differences.append("the bytes")
         if differences:
             raise TensorCommonsError(
@@ -209,7 +210,7 @@ class TensorSharingManager:
     async def copy_tensor(self, tensor: SharedTensor, storage_type: str) -> SharedTensor:
         """See :meth:`SharedTensor.copy_to`."""
         tensor.check()
-        device = self.devices.choose(storage_type)
+        self.devices.choose(storage_type)
         values = await tensor.read()
         await self.residency.make_room(tensor.nbytes)
         return self.register_shared_tensor(
@@ -226,7 +227,9 @@ class TensorSharingManager:
         """Before a write: if other names or models have the same bytes, ``tensor`` gets bytes of its own."""
         entry = tensor.entry
         own = {tensor.name, *tensor.views}
-        others = (entry.registered - {tensor.name}) | {n for names in entry.names.values() for n in names if n not in own}
+        others = (entry.registered - {tensor.name}) | {
+            n for names in entry.names.values() for n in names if n not in own
+        }
         if not others:
             return
         content = memoryview(bytes(tensor.nbytes))
@@ -301,7 +304,7 @@ class TensorSharingManager:
         return self.residency.limit
 
     async def set_memory_limit(self, max_memory_mb: float) -> None:
-        """Change the limit; evicts down to it. Raises MemoryBudgetError if that cannot be done; nothing changed then."""
+        """Change the limit and evict down to it. Raises MemoryBudgetError if that is not possible; nothing changed."""
         await self.residency.set_limit(_limit_bytes(max_memory_mb))
         self.changed()
 
@@ -351,7 +354,7 @@ class TensorSharingManager:
     # --- accounts ---
 
     def get_stats(self) -> dict[str, Any]:
-        """Counts, bytes and cache hits now, and ``last_run``: what the last run computed and how it called JavaScript."""
+        """Counts, bytes and lookups now, and ``last_run``: what the last run computed and how it called JavaScript."""
         return accounts.stats(self)
 
     def get_tensor_memory_usage(self) -> dict[str, Any]:

@@ -13,9 +13,8 @@ from collections import defaultdict
 from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
-from .families import FAMILIES, architecture_of, families_of
-
 from ..graph.graph import Graph
+from .families import FAMILIES, architecture_of, families_of
 
 if TYPE_CHECKING:
     from .manager import TensorSharingManager

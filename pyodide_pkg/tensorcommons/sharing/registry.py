@@ -19,7 +19,8 @@ from .storage import Origin, Storage, content_identity
 class Entry:
     """A storage with its spec; ``names`` are its names at each holder, ``registered`` the names that keep it alive.
 
-    ``content`` is what the bytes are known to be, also where another entry has the same; ``None`` after a partial write.
+    ``content`` is what the bytes are known to be, also where another entry has the same; ``None`` after a partial
+    write.
     """
 
     storage: Storage
@@ -89,7 +90,9 @@ class Registry:
         identity = identity or content_identity(data, spec.shape, spec.dtype)
         key = (id(device), identity)
         if key not in self._entries:
-            self._entries[key] = Entry(Storage.upload(device, data, "weights", identity, origin), spec, content=identity)
+            self._entries[key] = Entry(
+                Storage.upload(device, data, "weights", identity, origin), spec, content=identity
+            )
         return self._entries[key]
 
     def add(self, entry: Entry) -> None:

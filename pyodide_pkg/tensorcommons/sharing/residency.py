@@ -1,9 +1,9 @@
 """The budget that holds: what leaves under pressure, in which order, and how it comes back.
 
-Order of leaving: the scratch arena of an idle device; then entries that nobody holds; then held ones, the least recently
-used first. Pinned entries and whatever a running program uses never leave. An eviction keeps a copy in host memory, or
-none where the origin can be read again; the next use restores. All of this is checked *before* the first byte leaves, so
-a request that cannot fit changes nothing.
+Order of leaving: the scratch arena of an idle device; then entries that nobody holds; then held ones, the least
+recently used first. Pinned entries and whatever a running program uses never leave. An eviction keeps a copy in host
+memory, or none where the origin can be read again; the next use restores. All of this is checked *before* the first
+byte leaves, so a request that cannot fit changes nothing.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Collection, Sequence
 
-from ..bridge.runtime import can_suspend, suspend
 from ..backends.device import STAGING_RESERVE, Category, Device
+from ..bridge.runtime import can_suspend, suspend
 from ..errors import MemoryBudgetError
 from .registry import Entry, Registry
 from .storage import Storage
@@ -61,7 +61,7 @@ class Residency:
         held: dict[str, int] = {}
         for entry in self.registry:
             if entry.storage.state == "resident":
-                for who in entry.names or {f"registered tensor {entry.name!r}": None}:
+                for who in entry.names or [f"registered tensor {entry.name!r}"]:
                     held[who] = held.get(who, 0) + entry.storage.nbytes
         for device in self.devices:
             for kind, size in device.memory().items():
@@ -103,7 +103,7 @@ class Residency:
                     self.evicted_bytes += storage.nbytes
 
     def make_room_now(self, nbytes: int) -> None:
-        """:meth:`make_room` for callers that cannot ``await``: works where nothing has to be read back from a GPU first.
+        """:meth:`make_room` for callers that cannot ``await``: works where nothing has to be read back from a GPU.
 
         Raises MemoryBudgetError where it cannot; ``await make_room(nbytes)`` beforehand can do more.
         """
@@ -120,7 +120,7 @@ class Residency:
         suspend(self.make_room(nbytes))
 
     async def ensure(self, storages: Sequence[Storage], extra: int = 0) -> None:
-        """Have all of ``storages`` on their devices, with room for ``extra`` bytes more. Most often there is nothing to do.
+        """Have all of ``storages`` on their devices, with room for ``extra`` bytes more. Mostly there is nothing to do.
 
         Raises MemoryBudgetError if they do not fit together.
         """
@@ -138,7 +138,7 @@ class Residency:
                     self.restored_bytes += storage.nbytes
 
     async def set_limit(self, limit: int) -> None:
-        """Change the limit; evicts down to it. Raises MemoryBudgetError if what cannot leave is more; then nothing changed."""
+        """Change the limit and evict down to it. Raises MemoryBudgetError if too much cannot leave; nothing changed."""
         before, self.limit = self.limit, limit
         try:
             await self.make_room(0)

@@ -31,7 +31,9 @@ def as_bytes(data: Any, spec: Spec) -> memoryview:
     if isinstance(data, (bytes, bytearray, memoryview)):
         raw = memoryview(data).cast("B")
         if raw.nbytes != spec.nbytes:
-            raise ShapeMismatch(f"{raw.nbytes:,} bytes do not make {spec.shape} of {spec.dtype} ({spec.nbytes:,} bytes)")
+            raise ShapeMismatch(
+                f"{raw.nbytes:,} bytes do not make {spec.shape} of {spec.dtype} ({spec.nbytes:,} bytes)"
+            )
         return raw
     array = np.asarray(data)
     if array.shape != spec.shape:
@@ -169,7 +171,7 @@ class SharedTensor:
         return self.manager.add_view(self, name, Layout.contiguous(self.shape), offset, size, model)
 
     async def copy_to(self, storage_type: str) -> SharedTensor:
-        """The same content on another device, registered as ``<name>_<storage_type>`` with the same producer and grants.
+        """The same content on another device, registered as ``<name>_<storage_type>``, with producer and grants.
 
         Raises DeviceUnavailable or UnsupportedDtype before anything moves.
         """
@@ -295,10 +297,14 @@ def runs(layout: Layout, itemsize: int, data: memoryview) -> list[tuple[int, mem
 def view_layout(shown: Layout, offset: Sequence[int], size: Sequence[int], name: str) -> Layout:
     """The layout of a part of ``shown``. Raises ViewOutOfBounds with the numbers."""
     if len(offset) != len(shown.shape) or len(size) != len(shown.shape):
-        raise ViewOutOfBounds(f"view {name!r}: offset {tuple(offset)} and size {tuple(size)} do not match {shown.shape}")
+        raise ViewOutOfBounds(
+            f"view {name!r}: offset {tuple(offset)} and size {tuple(size)} do not match {shown.shape}"
+        )
     for start, length, whole in zip(offset, size, shown.shape, strict=True):
         if start < 0 or length < 1 or start + length > whole:
-            raise ViewOutOfBounds(f"view {name!r}: {tuple(offset)} + {tuple(size)} reaches past {shown.shape}, or is empty")
+            raise ViewOutOfBounds(
+                f"view {name!r}: {tuple(offset)} + {tuple(size)} reaches past {shown.shape}, or is empty"
+            )
     for axis, (start, length) in enumerate(zip(offset, size, strict=True)):
         shown = shown.slice(axis, start, start + length)
     return shown

@@ -95,6 +95,11 @@ class Storage:
         return self._handle
 
     @property
+    def is_resident(self) -> bool:
+        """Whether the bytes are on the device now."""
+        return self.state == "resident"
+
+    @property
     def is_released(self) -> bool:
         """Whether the bytes were given back."""
         return self.state == "released"
@@ -171,7 +176,7 @@ class Storage:
             data = memoryview(await self.origin()).cast("B")
             if data.nbytes != self.nbytes:
                 raise InvalidWeights("origin", f"{data.nbytes:,} bytes came back where {self.nbytes:,} were read")
-        if self.state == "resident":  # somebody else restored it while the origin was read
+        if self.is_resident:  # somebody else restored it while the origin was read
             return False
         _ = self.handle
         self.device.restore(self._handle)
