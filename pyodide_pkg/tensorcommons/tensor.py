@@ -19,12 +19,13 @@ from .bridge.runtime import can_suspend, suspend
 from .errors import DeviceUnavailable, ShapeMismatch, TensorCommonsError
 from .graph.lower import resolve_view
 from .graph.node import Node
-from .sharing.storage import Storage, content_identity, using
+from .sharing.storage import Origin, Storage, content_identity, using
 
 if TYPE_CHECKING:
     from .dtypes import DType
     from .shapes import Shape
 
+SMALL = 1024  # elements
 TensorLike: TypeAlias = "Tensor | np.ndarray[Any, Any] | float | int | bool | Sequence[Any]"
 
 
@@ -192,8 +193,11 @@ def asarray(obj: TensorLike, dtype: object = None, device: Device | None = None)
     kind = dtypes.default_dtype(array) if dtype is None else dtypes.as_dtype(dtype)
     dense = np.ascontiguousarray(array, kind.numpy).reshape(array.shape)
     data = memoryview(dense.reshape(-1).view(np.uint8))
-    identity = content_identity(data, dense.shape, kind) if dense.size <= 1024 else None
-    return Tensor.of_storage(Storage.upload(device, data, "activations", identity), Spec(dense.shape, kind))
+    identity = origin = None
+    if dense.size <= SMALL:  # worth knowing by content, and cheap to keep
+        identity, origin = content_identity(data, dense.shape, kind), Origin.of_bytes(bytes(data))
+    storage = Storage.upload(device, data, "activations", identity, origin)
+    return Tensor.of_storage(storage, Spec(dense.shape, kind))
 
 
 async def realize(tensors: Sequence[Tensor]) -> None:

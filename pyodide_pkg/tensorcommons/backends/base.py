@@ -176,6 +176,15 @@ class Backend(ABC, Generic[E]):
     async def wait(self) -> None:
         """Return when all queued work is done."""
 
+    @property
+    def is_lost(self) -> bool:
+        """Whether the device was taken away; :meth:`reopen` may bring it back, empty."""
+        return False
+
+    @abstractmethod
+    async def reopen(self) -> None:
+        """Start afresh, with no bytes and nothing compiled. Raises DeviceUnavailable if there is no device any more."""
+
     @abstractmethod
     def live_buffers(self) -> int:
         """How many handles have bytes on the device now."""

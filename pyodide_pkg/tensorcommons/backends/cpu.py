@@ -92,5 +92,8 @@ class CpuBackend(Backend[CpuExecutable]):
     def close(self) -> None:
         self._bytes.clear()
 
+    async def reopen(self) -> None:
+        self._bytes.clear()
+
     def live_buffers(self) -> int:
         return len(self._bytes)

@@ -11,6 +11,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal, TypeAlias
+from weakref import WeakSet
 
 from ..errors import DeviceUnavailable
 from .base import Backend
@@ -44,6 +45,7 @@ class Device:
         self._next_handle = 1
         self._peak = 0
         self._arena: tuple[int, int] | None = None
+        self._storages: WeakSet[Any] = WeakSet()
         self._closed = False
 
     def __repr__(self) -> str:
@@ -194,6 +196,31 @@ class Device:
         if self._arena is not None:
             self.free(self._arena[0])
             self._arena = None
+
+    def watch(self, storage: Any) -> None:
+        """Have ``storage.lose()`` called when the device is lost."""
+        self._storages.add(storage)
+
+    def write_off(self, handle: int) -> None:
+        """Stop counting the bytes of ``handle``: they went with the lost device. The handle stays."""
+        self.refund(*self._handles[handle])
+
+    async def recover(self) -> None:
+        """Open a lost device again, empty: what has a copy or an origin is restored by its next use.
+
+        A loss is a mass eviction. Programs are compiled again when they are needed. Raises DeviceUnavailable if the
+        device does not come back.
+        """
+        programs, self.programs = list(self.programs.values()), {}
+        for program in programs:
+            program.abandon()
+        for storage in list(self._storages):
+            storage.lose()
+        if self._arena is not None:
+            self.write_off(self._arena[0])
+            self._handles.pop(self._arena[0])
+            self._arena = None
+        await self.backend.reopen()
 
     def close(self) -> None:
         """Free everything on the device. Safe to call twice."""

@@ -43,7 +43,7 @@ class Gpu {
         .filter(([name]) => typeof device.limits[name] === "number").map(([name]) => [name, device.limits[name]])),
     });
     device.addEventListener?.("uncapturederror", (event) => this.errors.push(event.error.message));
-    device.lost.then((loss) => { this.lost = `${loss.reason}: ${loss.message}`; });
+    this.gone = device.lost.then((loss) => { this.lost = `${loss.reason}: ${loss.message}`; });
   }
 
   createBuffer(handle, size) {
@@ -88,6 +88,9 @@ class Gpu {
       await staging.mapAsync(GPUMapMode.READ);
       if (this.errors.length) throw new Error(this.takeErrors());
       return staging.getMappedRange().slice(offset - start, offset - start + size);
+    } catch (error) {
+      if (error.name === "AbortError") await this.gone; // only a lost device aborts this map
+      throw error;
     } finally {
       staging.destroy();
     }
@@ -142,6 +145,7 @@ class Gpu {
   // With `part` > 0 the commands go in parts of that many dispatches, each awaited, so that `stopProgram` can end the
   // run: false then. Outputs exist only if the run was queued whole.
   async runProgram(id, arena, host, outputs, sizes, part) {
+    if (this.lost) throw new Error("the device is lost");
     const program = this.programs.get(id);
     if (host.length) this.writeBuffer(arena, 0, host);
     try {

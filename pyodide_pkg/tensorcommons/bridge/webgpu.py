@@ -35,18 +35,18 @@ class WebGPUBridge:
         Raises:
             DeviceUnavailable: there is none; the reason is the browser's.
         """
-        if not IN_BROWSER:
-            raise DeviceUnavailable("webgpu", "this Python does not run in a browser")
-        from pyodide.ffi import JsException
+        return cls(await _open())
 
-        module = await load_js_module("webgpu", "webgpu.js")
-        try:
-            gpu = await module.open()
-        except JsException as error:
-            raise DeviceUnavailable("webgpu", f"the browser refused a device: {error}") from error
-        if not gpu:  # JavaScript null is no None in Pyodide
-            raise DeviceUnavailable("webgpu", str(module.reasonWithoutAdapter()))
-        return cls(gpu)
+    @property
+    def is_lost(self) -> bool:
+        """Whether the browser took the device away."""
+        return bool(self._gpu.lost)
+
+    async def reopen(self) -> None:
+        """Another device in place of this one, with nothing on it. Raises DeviceUnavailable if there is none."""
+        gpu = await _open()
+        self._gpu.closeDevice()
+        self._gpu = gpu
 
     @contextmanager
     def _typed_errors(self) -> Iterator[None]:
@@ -137,3 +137,19 @@ class WebGPUBridge:
     def close(self) -> None:
         """Destroy everything, the GPUDevice too."""
         self._gpu.closeDevice()
+
+
+async def _open() -> Any:
+    """The JavaScript side of a new device."""
+    if not IN_BROWSER:
+        raise DeviceUnavailable("webgpu", "this Python does not run in a browser")
+    from pyodide.ffi import JsException
+
+    module = await load_js_module("webgpu", "webgpu.js")
+    try:
+        gpu = await module.open()
+    except JsException as error:
+        raise DeviceUnavailable("webgpu", f"the browser refused a device: {error}") from error
+    if not gpu:  # JavaScript's null is no None in Pyodide
+        raise DeviceUnavailable("webgpu", str(module.reasonWithoutAdapter()))
+    return gpu

@@ -14,7 +14,7 @@ import numpy as np
 
 from ..backends.base import Executable, Spec
 from ..backends.device import Device
-from ..errors import ShapeMismatch, TensorReleased
+from ..errors import DeviceLost, ShapeMismatch, TensorReleased
 from ..sharing.storage import Storage, using
 from .fuse import fuse
 from .graph import Graph
@@ -42,6 +42,7 @@ class Program:
         self._storages = [node.storage for node in graph.nodes if node.storage is not None]
         self.is_discarded = False
         self._in_run = False
+        self._lost = False
 
     @property
     def has_released_weights(self) -> bool:
@@ -56,13 +57,17 @@ class Program:
             MemoryBudgetError: the outputs or the arena do not fit; nothing ran.
         """
         async with self.device.lock:
+            if self._lost:
+                raise DeviceLost(f"the {self.device.kind} device was lost while a program waited for its turn")
             if self.is_discarded:
                 raise TensorReleased("a weight of this program was released; load the model again")
             self._in_run = True
             try:
-                with using(self._storages):
+                with using(list(self._storages)):
                     if self.device.ensure is not None:
                         await self.device.ensure(self._storages, self._bytes_to_run())
+                    if self.is_discarded:  # the device was lost and came back; the caller compiles again
+                        raise DeviceLost(f"the {self.device.kind} device was lost while a program waited for it")
                     return await self._run(inputs)
             finally:
                 self._in_run = False
@@ -99,6 +104,14 @@ class Program:
             if array.shape != spec.shape:
                 raise ShapeMismatch(f"input {name} has shape {array.shape}, the program takes {spec.shape}")
             self._host[offset : offset + array.nbytes] = array.reshape(-1).view(np.uint8)
+
+    def abandon(self) -> None:
+        """What the device kept went with it: nothing to give back but the count."""
+        self.is_discarded = self._lost = True
+        if self._executable is not None:
+            self.device.refund(self._executable.nbytes, "scratch")
+            self._executable = None
+        self._storages.clear()
 
     def discard(self) -> None:
         """Give back what the compiled program holds on its device; at the end of the run, if one is under way."""

@@ -290,10 +290,8 @@ class _Loader:
         held.hold(self.model, part.wanted[entry.name])
         registry.remember(self.device, self._address(part, entry), identity)
 
-    def _origin(self, part: Part, entry: TensorEntry, identity: str) -> Origin | None:
-        """How to read the bytes again; ``None`` for a network that may be gone by then: a copy is kept instead."""
-        if not part.source.is_local:
-            return None
+    def _origin(self, part: Part, entry: TensorEntry, identity: str) -> Origin:
+        """How to read the bytes again."""
         source, file = part.source, part.header.file
 
         async def read() -> memoryview:
@@ -305,7 +303,7 @@ class _Loader:
                 raise InvalidWeights(file, f"tensor {entry.name!r} has other bytes than when the model was loaded")
             return raw
 
-        return read
+        return Origin(read, source.is_local)
 
     def _address(self, part: Part, entry: TensorEntry) -> str:
         """Where the bytes come from: the file's address and size, and their range."""

@@ -124,6 +124,9 @@ class Residency:
 
         Raises MemoryBudgetError if they do not fit together.
         """
+        for device in {storage.device for storage in storages}:
+            if device.backend.is_lost:
+                await device.recover()
         for storage in storages:
             storage.touch()
         while True:

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from ..backends.device import Device
-from ..errors import TensorCommonsError
+from ..errors import DeviceLost, TensorCommonsError
 from ..graph.node import Node
 from ..graph.program import Program, compile_graph
 from ..tensor import Tensor
@@ -70,6 +70,17 @@ class Runner:
         """See ``TensorSharingManager.run_together``."""
         if not calls:
             return []
+        try:
+            return await self._run(calls, outputs)
+        except DeviceLost:
+            device = calls[0][0].device
+            if device.backend.is_lost:
+                await device.recover()
+            return await self._run(calls, outputs)
+
+    async def _run(
+        self, calls: Sequence[tuple[Runnable, Mapping[str, Any]]], outputs: Sequence[Sequence[str] | None] | None
+    ) -> list[dict[str, Tensor]]:
         device = calls[0][0].device
         if any(model.device is not device for model, _ in calls):
             raise TensorCommonsError("run_together() takes models on one device: move them, or run them one by one")

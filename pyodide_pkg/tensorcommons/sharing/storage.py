@@ -16,6 +16,7 @@ import hashlib
 import itertools
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 from ..backends.device import Category, Device
@@ -23,10 +24,26 @@ from ..dtypes import DType
 from ..errors import DeviceLost, InvalidWeights, TensorReleased
 
 State: TypeAlias = Literal["resident", "offloaded", "dropped", "lost", "released"]
-Origin: TypeAlias = Callable[[], Awaitable[bytes | bytearray | memoryview]]
 
 _serial = itertools.count()
 _clock = itertools.count()
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where bytes came from: ``read`` gives them again, checked. ``is_local``: without a network that may be gone."""
+
+    read: Callable[[], Awaitable[bytes | bytearray | memoryview]]
+    is_local: bool
+
+    @classmethod
+    def of_bytes(cls, data: bytes) -> Origin:
+        """Bytes that are small enough to be kept on the host as well."""
+
+        async def read() -> bytes:
+            return data
+
+        return cls(read, is_local=True)
 
 
 def content_identity(data: memoryview, shape: Sequence[int], dtype: DType) -> str:
@@ -39,7 +56,7 @@ def content_identity(data: memoryview, shape: Sequence[int], dtype: DType) -> st
 class Storage:
     """``nbytes`` bytes under ``handle`` on ``device``. Freed by :meth:`release`, or when nothing refers to it.
 
-    ``origin`` reads the bytes again from where they came from; a storage that has one can be dropped without a copy.
+    A storage with a local ``origin`` can be dropped without a copy; with any origin it survives a lost device.
     """
 
     def __init__(
@@ -63,6 +80,7 @@ class Storage:
         self._host: memoryview | None = None
         self._users = 0
         self._free_after_use = False
+        device.watch(self)
 
     @classmethod
     def upload(
@@ -149,13 +167,13 @@ class Storage:
             self.release()
 
     async def evict(self) -> bool:
-        """Take the bytes off the device, keeping a copy in host memory unless the origin has them.
+        """Take the bytes off the device, keeping a copy in host memory unless a local origin has them.
 
         False if they were used or written while the copy was made, and are still there.
         """
         version, used = self.version, self.last_used
         copy = None
-        if self.origin is None:
+        if self.origin is None or not self.origin.is_local:
             copy = await self.device.read(self._handle, 0, self.nbytes)
         if self.state != "resident" or self._users or (version, used) != (self.version, self.last_used):
             return False
@@ -173,7 +191,7 @@ class Storage:
         data = self._host
         if data is None:
             assert self.origin is not None
-            data = memoryview(await self.origin()).cast("B")
+            data = memoryview(await self.origin.read()).cast("B")
             if data.nbytes != self.nbytes:
                 raise InvalidWeights("origin", f"{data.nbytes:,} bytes came back where {self.nbytes:,} were read")
         if self.is_resident:  # somebody else restored it while the origin was read
@@ -187,6 +205,7 @@ class Storage:
     def lose(self) -> None:
         """The device is gone: what has a copy or an origin waits to be restored, the rest is lost."""
         if self.state == "resident":
+            self.device.write_off(self._handle)
             self.state = "dropped" if self.origin is not None else "lost"
 
 

@@ -132,5 +132,12 @@ class WebGPUBackend(Backend[Replay]):
     def close(self) -> None:
         self.bridge.close()
 
+    @property
+    def is_lost(self) -> bool:
+        return self.bridge.is_lost
+
+    async def reopen(self) -> None:
+        await self.bridge.reopen()
+
     def live_buffers(self) -> int:
         return self.bridge.live()
