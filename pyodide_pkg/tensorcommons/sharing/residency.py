@@ -12,7 +12,7 @@ import asyncio
 from collections.abc import Collection, Sequence
 
 from ..backends.device import STAGING_RESERVE, Category, Device
-from ..bridge.runtime import can_suspend, suspend
+from ..bridge.runtime import WouldWaitError, can_suspend, run_now, suspend
 from ..errors import MemoryBudgetError
 from .registry import Entry, Registry
 from .storage import Storage
@@ -109,15 +109,12 @@ class Residency:
         """
         if self.used + nbytes <= self.usable:
             return
-        work = self.make_room(nbytes)
         try:
-            work.send(None)
-        except StopIteration:
-            return
-        work.close()
-        if not can_suspend():
-            raise self.refusal(nbytes)
-        suspend(self.make_room(nbytes))
+            run_now(self.make_room(nbytes))
+        except WouldWaitError:
+            if not can_suspend():
+                raise self.refusal(nbytes) from None
+            suspend(self.make_room(nbytes))
 
     async def ensure(self, storages: Sequence[Storage], extra: int = 0) -> None:
         """Have all of ``storages`` on their devices, with room for ``extra`` bytes more. Mostly there is nothing to do.
