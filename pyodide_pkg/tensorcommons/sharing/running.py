@@ -13,7 +13,6 @@ from ..graph.node import Node
 from ..graph.program import Program, ProgramEvictedError, compile_graph
 from ..tensor import Tensor
 
-
 ATTEMPTS = 3  # a run may find its device lost, or its program evicted by a run beside it
 
 
