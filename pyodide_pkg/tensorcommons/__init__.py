@@ -10,6 +10,7 @@ from .models.model import Model
 from .ops import *  # noqa: F403 - ops/__init__.py lists them
 from .ops import __all__ as _ops
 from .pipelines import Pipeline, pipeline, run_pipelines
+from .sharing.demo import create_tensor_sharing_demo
 from .sharing.families import get_compatible_models_for_tensor
 from .sharing.manager import TensorSharingManager
 from .sharing.report import MemoryReport
@@ -29,6 +30,7 @@ __all__ = [
     "Tensor",
     "TensorSharingManager",
     "asarray",
+    "create_tensor_sharing_demo",
     "dtypes",
     "errors",
     "from_pretrained",

@@ -149,6 +149,18 @@ class Tensor:
         view = np.lib.stride_tricks.as_strided(flat[layout.offset - low :], layout.shape, strides)
         return np.array(view)
 
+    async def to(self, device: Device) -> Tensor:
+        """The tensor on ``device``: itself if it is there already, else a copy through host memory, bit for bit.
+
+        Raises MemoryBudgetError if it does not fit there.
+        """
+        if device is self.device:
+            return self
+        values = await self.read()
+        if device.ensure is not None:
+            await device.ensure([], values.nbytes)
+        return asarray(values, dtype=self.dtype, device=device)
+
     def numpy(self) -> np.ndarray[Any, Any]:
         """The values, without ``await``: works where Pyodide can suspend the running Python.
 

@@ -154,6 +154,20 @@ class Device:
         """Bytes of the arena if no program is running, else 0."""
         return self._arena[1] if self._arena and not self.lock.locked() else 0
 
+    @property
+    def idle_program_bytes(self) -> int:
+        """Bytes that compiled programs keep which are not running."""
+        return sum(program.idle_bytes for program in self.programs.values())
+
+    def discard_idle_program(self) -> None:
+        """Discard the program that was compiled first of those that keep bytes and are not running."""
+        for key, program in self.programs.items():
+            if program.idle_bytes:
+                del self.programs[key]
+                program.is_evicted = True
+                program.discard()
+                return
+
     def drop_programs(self) -> None:
         """Discard the programs whose weights were released, and the arena when no program is left."""
         for key, program in list(self.programs.items()):

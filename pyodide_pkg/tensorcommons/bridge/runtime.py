@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import Coroutine
-from typing import Any
+from typing import Any, TypeVar
 
+T = TypeVar("T")
 IN_BROWSER = sys.platform == "emscripten"
 
 
@@ -30,6 +31,24 @@ def suspend(work: Coroutine[Any, Any, Any]) -> Any:
 
         return run_sync(work)
     return asyncio.run(work)
+
+
+class WouldWaitError(Exception):
+    """A coroutine that was run with :func:`run_now` had to wait."""
+
+
+def run_now(work: Coroutine[Any, Any, T]) -> T:
+    """The result of a coroutine that never has to wait, as those of the NumPy device do not.
+
+    Raises WouldWaitError if it does; it is closed then, as if it had been cancelled there.
+    """
+    try:
+        work.send(None)
+    except StopIteration as done:
+        result: T = done.value
+        return result
+    work.close()
+    raise WouldWaitError
 
 
 def webnn_present() -> bool:

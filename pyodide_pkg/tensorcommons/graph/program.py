@@ -14,12 +14,16 @@ import numpy as np
 
 from ..backends.base import Executable, Spec
 from ..backends.device import Device
-from ..errors import DeviceLost, ShapeMismatch, TensorReleased
+from ..errors import DeviceLost, ShapeMismatch, TensorCommonsError, TensorReleased
 from ..sharing.storage import Storage, using
 from .fuse import fuse
 from .graph import Graph
 from .node import Node
 from .plan import Planned, make_plan
+
+
+class ProgramEvictedError(TensorCommonsError):
+    """A program was discarded for its bytes while it waited for its turn; the caller compiles it again."""
 
 
 class Program:
@@ -41,8 +45,14 @@ class Program:
         self._host = np.zeros(planned.plan.host_bytes, np.uint8)
         self._storages = [node.storage for node in graph.nodes if node.storage is not None]
         self.is_discarded = False
+        self.is_evicted = False
         self._in_run = False
         self._lost = False
+
+    @property
+    def idle_bytes(self) -> int:
+        """Device bytes that :meth:`discard` gives back now; 0 while it runs."""
+        return self._executable.nbytes if self._executable is not None and not self._in_run else 0
 
     @property
     def has_released_weights(self) -> bool:
@@ -59,6 +69,8 @@ class Program:
         async with self.device.lock:
             if self._lost:
                 raise DeviceLost(f"the {self.device.kind} device was lost while a program waited for its turn")
+            if self.is_evicted:
+                raise ProgramEvictedError("the program left under memory pressure; compile it again")
             if self.is_discarded:
                 raise TensorReleased("a weight of this program was released; load the model again")
             self._in_run = True
@@ -139,6 +151,8 @@ async def compile_graph(device: Device, outputs: Sequence[Node], *, keep: bool =
     planned = make_plan(fuse(graph), device.backend)
     executable = await device.backend.compile(planned.plan)
     try:
+        if device.ensure is not None:
+            await device.ensure([], executable.nbytes)
         program = Program(device, planned, executable, graph)
     except BaseException:
         device.backend.discard(executable)

@@ -118,7 +118,7 @@ def _similar_weights(manager: TensorSharingManager) -> list[dict[str, Any]]:
 
 
 def _families(manager: TensorSharingManager) -> list[dict[str, Any]]:
-    names = [*manager.models, *(m for tensor in manager.tensors.values() for m in (*tensor.holders,))]
+    names = {*manager.models, *(holder for entry in manager.registry for holder in entry.names)}
     rows = []
     for kind in FAMILIES:
         members = sorted({name for name in names if kind in families_of(manager.family_name(name))})

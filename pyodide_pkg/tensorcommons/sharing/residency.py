@@ -1,9 +1,9 @@
 """The budget that holds: what leaves under pressure, in which order, and how it comes back.
 
 Order of leaving: the scratch arena of an idle device; then entries that nobody holds; then held ones, the least
-recently used first. Pinned entries and whatever a running program uses never leave. An eviction keeps a copy in host
-memory, or none where the origin can be read again; the next use restores. All of this is checked *before* the first
-byte leaves, so a request that cannot fit changes nothing.
+recently used first; then compiled programs, which cost most to make again. Pinned entries and whatever a running
+program uses never leave. An eviction keeps a copy in host memory, or none where a local origin can be read again; the
+next use restores. All of this is checked *before* the first byte leaves, so a request that cannot fit changes nothing.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import asyncio
 from collections.abc import Collection, Sequence
 
 from ..backends.device import STAGING_RESERVE, Category, Device
-from ..bridge.runtime import can_suspend, suspend
+from ..bridge.runtime import WouldWaitError, can_suspend, run_now, suspend
 from ..errors import MemoryBudgetError
 from .registry import Entry, Registry
 from .storage import Storage
@@ -89,18 +89,10 @@ class Residency:
         async with self._evicting:
             while self.used + nbytes > self.usable:
                 movable = self.candidates(keep)
-                idle_arenas = sum(device.idle_arena_bytes for device in self.devices)
-                if self.used - idle_arenas - sum(e.storage.nbytes for e in movable) + nbytes > self.usable:
+                idle = sum(device.idle_arena_bytes + device.idle_program_bytes for device in self.devices)
+                if self.used - idle - sum(e.storage.nbytes for e in movable) + nbytes > self.usable:
                     raise self.refusal(nbytes)
-                if idle_arenas:
-                    for device in self.devices:
-                        if device.idle_arena_bytes:
-                            device.free_arena()
-                    continue
-                storage = movable[0].storage
-                if await storage.evict():
-                    self.evictions += 1
-                    self.evicted_bytes += storage.nbytes
+                await self._evict_one(movable)
 
     def make_room_now(self, nbytes: int) -> None:
         """:meth:`make_room` for callers that cannot ``await``: works where nothing has to be read back from a GPU.
@@ -109,15 +101,29 @@ class Residency:
         """
         if self.used + nbytes <= self.usable:
             return
-        work = self.make_room(nbytes)
         try:
-            work.send(None)
-        except StopIteration:
+            run_now(self.make_room(nbytes))
+        except WouldWaitError:
+            if not can_suspend():
+                raise self.refusal(nbytes) from None
+            suspend(self.make_room(nbytes))
+
+    async def _evict_one(self, movable: Sequence[Entry]) -> None:
+        """Let go of what comes first in the order: an idle arena, the first of ``movable``, a compiled program."""
+        for device in self.devices:
+            if device.idle_arena_bytes:
+                device.free_arena()
+                return
+        if movable:
+            storage = movable[0].storage
+            if await storage.evict():
+                self.evictions += 1
+                self.evicted_bytes += storage.nbytes
             return
-        work.close()
-        if not can_suspend():
-            raise self.refusal(nbytes)
-        suspend(self.make_room(nbytes))
+        for device in self.devices:
+            if device.idle_program_bytes:
+                device.discard_idle_program()
+                return
 
     async def ensure(self, storages: Sequence[Storage], extra: int = 0) -> None:
         """Have all of ``storages`` on their devices, with room for ``extra`` bytes more. Mostly there is nothing to do.

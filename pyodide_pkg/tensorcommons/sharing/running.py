@@ -10,8 +10,10 @@ import numpy as np
 from ..backends.device import Device
 from ..errors import DeviceLost, TensorCommonsError
 from ..graph.node import Node
-from ..graph.program import Program, compile_graph
+from ..graph.program import Program, ProgramEvictedError, compile_graph
 from ..tensor import Tensor
+
+ATTEMPTS = 3  # a run may find its device lost, or its program evicted by a run beside it
 
 
 class Call(Protocol):
@@ -70,13 +72,16 @@ class Runner:
         """See ``TensorSharingManager.run_together``."""
         if not calls:
             return []
-        try:
-            return await self._run(calls, outputs)
-        except DeviceLost:
-            device = calls[0][0].device
-            if device.backend.is_lost:
-                await device.recover()
-            return await self._run(calls, outputs)
+        for _ in range(ATTEMPTS - 1):
+            try:
+                return await self._run(calls, outputs)
+            except DeviceLost:
+                device = calls[0][0].device
+                if device.backend.is_lost:
+                    await device.recover()
+            except ProgramEvictedError:
+                pass  # it is compiled again below
+        return await self._run(calls, outputs)
 
     async def _run(
         self, calls: Sequence[tuple[Runnable, Mapping[str, Any]]], outputs: Sequence[Sequence[str] | None] | None

@@ -1,0 +1,180 @@
+"""The budget under pressure: models worth several times the limit, used in turn, with results that do not change."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+import tensorcommons as tc
+from tensorcommons.errors import DeviceLost, MemoryBudgetError
+from tests.cases import Place, only
+from tests.cases.checkpoints import WEIGHTS, files_of, pack, tensors_of
+from tests.cases.support import raises, refused
+
+MB = 2**20
+IDS = {
+    "input_ids": np.array([[2, 17, 31, 5, 3], [2, 9, 9, 3, 0]]),
+    "attention_mask": np.array([[1] * 5, [1] * 4 + [0]]),
+}
+
+
+def _variants(files: dict[str, bytes], count: int) -> list[dict[str, bytes]]:
+    """Checkpoints of one architecture of which no two have a tensor in common."""
+    tensors = tensors_of(files)
+    return [
+        {
+            **files,
+            WEIGHTS: pack(
+                {name: array * np.float32(1 + n / 64) + np.float32(n / 512) for name, array in tensors.items()}
+            ),
+        }
+        for n in range(count)
+    ]
+
+
+async def _load_all(
+    manager: tc.TensorSharingManager, place: Place, sources: Sequence[dict[str, bytes]]
+) -> list[tc.Model]:
+    return [
+        await tc.from_pretrained(source, manager=manager, device=place.device, tokenizer=False) for source in sources
+    ]
+
+
+async def _answers(models: Sequence[tc.Model], inputs: dict[str, Any], rounds: int) -> list[np.ndarray[Any, Any]]:
+    """Every model's hidden state in turn, several times over."""
+    found = []
+    for _ in range(rounds):
+        for model in models:
+            outputs = await model(**inputs, outputs=("last_hidden_state",))
+            found.append(await outputs["last_hidden_state"].read())
+    return found
+
+
+async def _under_pressure(
+    place: Place, sources: Sequence[dict[str, bytes]], inputs: dict[str, Any], share: float
+) -> None:
+    free = place.manager(4096)
+    models = await _load_all(free, place, sources)
+    started = time.perf_counter()
+    wanted = await _answers(models, inputs, 2)
+    unlimited = time.perf_counter() - started
+    worth = free.report().unique_weight_bytes
+    for model in models:
+        model.unload()
+    limit = worth * share / MB
+    manager = place.manager(limit)
+    models = await _load_all(manager, place, sources)
+    for entry in list(manager.registry)[::2]:
+        if entry.storage.is_resident:
+            entry.storage.origin = None  # these have to be read back before they leave; the others are dropped
+    started = time.perf_counter()
+    found = await _answers(models, inputs, 2)
+    seconds = time.perf_counter() - started
+    assert all(np.array_equal(a, b) for a, b in zip(found, wanted, strict=True))
+    stats = manager.get_stats()
+    assert stats["evictions"] and stats["restores"]
+    assert manager.report().peak_bytes <= manager.limit_bytes
+    print(
+        f"{len(models)} models worth {worth:,} bytes under a limit of {manager.limit_bytes:,}: peak "
+        f"{manager.report().peak_bytes:,}, {stats['evictions']} evictions, {stats['restores']} restores, "
+        f"{seconds * 1000:,.0f} ms against {unlimited * 1000:,.0f} without a limit"
+    )
+    for model in models:
+        model.unload()
+
+
+async def nine_models_under_a_third_of_what_they_are_worth(place: Place) -> None:
+    await _under_pressure(place, _variants(files_of(place, "tiny-bert"), 9), IDS, 0.35)
+
+
+@only("webgpu")
+async def four_real_models_under_a_third_of_what_they_are_worth(place: Place) -> None:
+    from tensorcommons.hub.sources import open_source
+
+    source = open_source(f"{place.models}/splade-tiny")
+    files = {name: await source.read(name) for name in ("config.json", WEIGHTS)}
+    inputs = {"input_ids": np.array([[101, 7592, 2088, 102]])}
+    await _under_pressure(place, _variants(files, 4), inputs, 0.34)
+
+
+async def what_cannot_fit_says_who_holds_it_and_changes_nothing(place: Place) -> None:
+    sources = _variants(files_of(place, "tiny-bert"), 2)
+    manager = place.manager(0.3)
+    (model,) = await _load_all(manager, place, sources[:1])
+    for entry in manager.registry:
+        entry.pins.add("test")
+    before = (manager.report(), place.device.backend.live_buffers())
+    for entry in manager.registry:
+        entry.storage.touch()
+    error = refused(
+        place.device,
+        MemoryBudgetError,
+        lambda: manager.register_shared_tensor("large", (300, 300), place.device.kind),
+    )
+    assert isinstance(error, MemoryBudgetError)
+    assert error.holders[0][0] == model.name and error.limit == manager.limit_bytes
+    assert (manager.report(), place.device.backend.live_buffers()) == before
+    assert manager.get_shared_tensor("large") is None
+    for entry in manager.registry:
+        entry.pins.clear()
+    model.unload()
+
+
+async def tensors_come_back_bit_for_bit_in_every_dtype(place: Place) -> None:
+    manager = place.manager(1)
+    rng = np.random.default_rng(0)
+    arrays = {name: rng.integers(0, 2, (37, 11)).astype(name) for name in tc.dtypes.ALL}
+    arrays["float32"] = np.frombuffer(rng.bytes(37 * 11 * 4), np.float32).reshape(37, 11)  # NaN payloads and all
+    for name, array in arrays.items():
+        manager.register_shared_tensor(name, array.shape, place.device.kind, "m", dtype=name, data=array)
+    for entry in manager.registry:
+        assert await entry.storage.evict()
+    assert manager.report().by_category["weights"] == 0
+    for name, array in arrays.items():
+        tensor = manager.get_shared_tensor(name)
+        assert tensor is not None
+        assert (await tensor.read()).tobytes() == array.tobytes(), name
+    manager.release_model_tensors("m")
+    manager.optimize_memory_usage()
+
+
+async def views_at_any_offset_read_and_write_their_parents_bytes(place: Place) -> None:
+    manager = place.manager(1)
+    for dtype in ("int8", "uint8", "bool", "float16", "float32", "int64"):
+        array = (np.arange(7 * 13).reshape(7, 13) % 2).astype(dtype)
+        tensor = manager.register_shared_tensor(dtype, array.shape, place.device.kind, dtype=dtype, data=array)
+        for start, size in (
+            ((0, 0), (7, 13)),
+            ((1, 1), (3, 5)),
+            ((6, 12), (1, 1)),
+            ((2, 0), (4, 13)),
+            ((0, 3), (7, 2)),
+        ):
+            view = tensor.create_view(f"{dtype} {start} {size}", start, size)
+            window = tuple(slice(a, a + b) for a, b in zip(start, size, strict=True))
+            assert np.array_equal(await view.read(), array[window])
+            fresh = (1 - array[window].astype(np.int64)).astype(dtype)
+            await view.write(fresh)
+            array[window] = fresh
+            assert np.array_equal(await tensor.read(), array), (dtype, start, size)
+    manager.optimize_memory_usage()
+
+
+async def a_lost_device_comes_back_with_what_has_an_origin(place: Place) -> None:
+    manager = place.manager()
+    (model,) = await _load_all(manager, place, _variants(files_of(place, "tiny-bert"), 1))
+    wanted = await _answers([model], IDS, 1)
+    kept = manager.register_shared_tensor("kept", (4,), place.device.kind, data=np.arange(4.0))
+    if place.device.kind == "webgpu":
+        gpu = place.device.backend.bridge._gpu  # type: ignore[attr-defined]
+        gpu.device.destroy()
+        await gpu.gone
+    else:
+        await place.device.recover()
+    assert np.array_equal((await _answers([model], IDS, 1))[0], wanted[0])
+    await raises(DeviceLost, kept.read())
+    model.unload()
+    manager.optimize_memory_usage()
