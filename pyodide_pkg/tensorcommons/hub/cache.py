@@ -216,9 +216,9 @@ class Cache:
             self._off = self._note = ""
 
     async def remove_unused(self, limit: int | None = None) -> int:
-        """Remove leftovers, and the least recently used files until at most ``limit`` bytes are left. Gives bytes freed.
+        """Remove leftovers, and the least recently used files until at most ``limit`` bytes are left.
 
-        Files that this page has loaded stay.
+        Files that this page has loaded stay. Gives how many bytes that freed.
         """
         self._unchecked = 0
         entries = await self._list()

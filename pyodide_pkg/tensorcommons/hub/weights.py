@@ -53,6 +53,7 @@ class WeightsFile:
         else:
             record, stream = await source.look(file)
         weights = cls(source, file, Header(name, (), 0), record, stream)
+        raw: bytes | bytearray
         try:
             known = next((piece for piece in record.pieces.values() if piece.start == 0 and not piece.label), None)
             if known is not None:
@@ -107,10 +108,12 @@ class WeightsFile:
         await self._keep(entry.start, entry.stop, identity, label_of(entry), data)
         return data, identity
 
-    def read_again(self, entry: TensorEntry, identity: str) -> ReadAgain | None:
-        """How to get a tensor's bytes again later; None where they are not kept and the network may be gone by then."""
-        if not self.source.is_local and identity not in self._kept:
-            return None
+    def is_local(self, identity: str) -> bool:
+        """Whether the bytes can be read again without the network."""
+        return self.source.is_local or identity in self._kept
+
+    def read_again(self, entry: TensorEntry, identity: str) -> ReadAgain:
+        """How to get a tensor's bytes again later, checked: from the cache, or from where they came from."""
         piece = Piece(entry.start, entry.stop, identity, label_of(entry))
         source, file = self.source, self.file
         cache = self._cache
