@@ -114,7 +114,7 @@ class Cache:
         self._clock = clock
         self._off = reason  # why nothing is kept, or nothing more
         self._note = ""
-        self._in_use: set[str] = set()  # names of the records that this page has used
+        self._in_use: set[str] = set()  # names of the entries that this page has read or written
         self._unchecked = 0  # bytes written since the last look at the limit
 
     def __repr__(self) -> str:
@@ -154,6 +154,7 @@ class Cache:
         if count != nbytes or identity_of(data, label) != identity:
             await self._remove(_blob(identity))
             return None
+        self._in_use.add(_blob(identity))
         return data
 
     async def put(self, identity: str, data: bytes | bytearray) -> bool:
@@ -164,10 +165,13 @@ class Cache:
             there = await self._store.size(_blob(identity))
         except OSError:
             there = None
-        if there == len(data):  # the same file at another address, or another file with the same tensor
-            return True
-        with memoryview(data) as view:
-            return not data or await self._write(_blob(identity), view)
+        kept = there == len(data) or not data  # the same file at another address, or another file with this tensor
+        if not kept:
+            with memoryview(data) as view:
+                kept = await self._write(_blob(identity), view)
+        if kept:
+            self._in_use.add(_blob(identity))
+        return kept
 
     # --- records by address ---
 
@@ -212,6 +216,7 @@ class Cache:
         """Remove everything, and begin anew after a failure. Models that are loaded read from the network again."""
         for name in await self._list():
             await self._remove(name)
+        self._in_use.clear()
         if self._store is not None:
             self._off = self._note = ""
 
@@ -233,7 +238,7 @@ class Cache:
                     records[name] = record
         named = Counter(blob for record in records.values() for blob in _blobs(record))
         for name, (_, written) in entries.items():
-            is_named = name.startswith("file-") or named[name]
+            is_named = name.startswith("file-") or named[name] or name in self._in_use
             if not is_named and self._clock() - written > ORPHAN_AGE:
                 gone.append(name)
         total -= sum(entries[name][0] for name in gone)
@@ -242,7 +247,8 @@ class Cache:
                 break
             blobs = _blobs(records[name])
             named.subtract(blobs)
-            leaving = [name, *(blob for blob in blobs if not named[blob] and blob in entries)]
+            unnamed = {blob for blob in blobs if not named[blob]} - self._in_use
+            leaving = [name, *sorted(unnamed & entries.keys())]
             total -= sum(entries[each][0] for each in leaving)
             gone += leaving
         for name in gone:
