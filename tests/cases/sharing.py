@@ -72,9 +72,10 @@ async def _unique_bytes_and_unloading(place: Place, names: tuple[str, ...]) -> N
         assert model.total_bytes == model.exclusive_bytes + model.shared_bytes
     for name in list(models):
         exclusive = next(model.exclusive_bytes for model in manager.report().models if model.name == name)
-        before = real_bytes(device)
+        before, real = device.memory()["weights"], real_bytes(device)
         models.pop(name).unload()
-        assert before - real_bytes(device) == exclusive
+        assert before - device.memory()["weights"] == exclusive
+        assert 0 <= real - real_bytes(device) - exclusive < 16 * buffers  # a buffer is a multiple of 16 bytes
         assert {model.name for model in manager.report().models} == set(models)
     assert held(device) == empty and manager.report().tensors == ()
 
