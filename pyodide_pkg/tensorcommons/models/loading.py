@@ -242,6 +242,9 @@ class _Loader:
 
     async def load(self) -> dict[str, Tensor]:
         """Every parameter as a tensor over its shared storage."""
+        known = [entry.storage for part in self.parts for entry in self._known(part).values()]
+        sizes = [Spec(shape, dtypes.float32).nbytes for shape in self.architecture.parameters().values()]
+        self.manager.residency.check_together(sum(sizes), known)  # a model that can never run is not loaded at all
         self.report.total = sum(part.end - part.header.data_start for part in self.parts if part.wanted)
         for part in self.parts:
             await self._read(part)
@@ -251,11 +254,7 @@ class _Loader:
     async def _read(self, part: Part) -> None:
         """Intern one file's tensors; what is on the device already is held and not read again."""
         file, start = part.header.file, part.header.data_start
-        known: dict[str, Entry] = {}
-        for entry in part.header.entries:
-            held = self.manager.registry.at_origin(self.device, self._address(part, entry))
-            if entry.name in part.wanted and held is not None:
-                known[entry.name] = held
+        known = self._known(part)
         for name, held in known.items():
             held.hold(self.model, part.wanted[name])
             self.report.shared += held.storage.nbytes
@@ -275,6 +274,15 @@ class _Loader:
         self.loaded += part.end - start
         self.report("done", file, part.end - start, part.end - start)
         self.manager.changed()
+
+    def _known(self, part: Part) -> dict[str, Entry]:
+        """The tensors of a file that are on the device already, by their name in the file."""
+        known = {}
+        for entry in part.header.entries:
+            held = self.manager.registry.at_origin(self.device, self._address(part, entry))
+            if entry.name in part.wanted and held is not None:
+                known[entry.name] = held
+        return known
 
     async def _intern(self, part: Part, entry: TensorEntry, data: bytearray) -> None:
         array = as_array(entry, data)
