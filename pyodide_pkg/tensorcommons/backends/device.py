@@ -40,6 +40,7 @@ class Device:
         self.reserve: Callable[[int, Category], None] | None = None  # a budget's veto, called with the bytes to come
         self.free_bytes: Callable[[], int] = lambda: 2**62  # what the budget leaves
         self.ensure: Callable[[Sequence[Any], int], Awaitable[None]] | None = None  # brings storages back, makes room
+        self.make_room_now: Callable[[int], None] | None = None  # the same without waiting, where that is possible
         self._bytes: dict[Category, int] = dict.fromkeys(CATEGORIES, 0)
         self._handles: dict[int, tuple[int, Category]] = {}
         self._next_handle = 1
@@ -112,8 +113,9 @@ class Device:
         return handle
 
     def disown(self, handle: int) -> None:
-        """Undo :meth:`adopt` for a run that did not create its output."""
-        self.refund(*self._handles.pop(handle))
+        """Undo :meth:`adopt` for a run that did not create its output. Does nothing after :meth:`close`."""
+        if not self._closed:
+            self.refund(*self._handles.pop(handle))
 
     def free(self, handle: int) -> None:
         """Give the bytes of ``handle`` back. Does nothing after :meth:`close`."""

@@ -35,6 +35,7 @@ class Residency:
             device.reserve = self._reserve
             device.free_bytes = self._free_bytes
             device.ensure = self.ensure
+            device.make_room_now = self.make_room_now
 
     @property
     def used(self) -> int:
@@ -141,8 +142,12 @@ class Residency:
             if not away:
                 return
             for storage in away:
-                await self.make_room(storage.nbytes, storages)
-                if await storage.restore():
+                if storage.state not in ("offloaded", "dropped"):
+                    continue  # somebody else brought it back, or released it
+                version = storage.version
+                data = await storage.fetch()
+                await self.make_room(storage.nbytes, storages)  # what was made above may be gone by now
+                if storage.restore(data, version):
                     self.restores += 1
                     self.restored_bytes += storage.nbytes
 
