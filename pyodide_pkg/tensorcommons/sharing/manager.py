@@ -5,6 +5,8 @@ It knows storages, identities and holders. What a model computes it never looks 
 
 from __future__ import annotations
 
+import itertools
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 from weakref import WeakValueDictionary
@@ -30,6 +32,7 @@ from .shared_tensor import SharedTensor, SharedTensorView, as_bytes, storage_of,
 from .storage import Storage, content_identity, using
 
 MB = 2**20
+logger = logging.getLogger(__name__)
 NOT_OPENED = "no devices were given; pass devices=await tensorcommons.open_devices()"
 
 
@@ -54,6 +57,10 @@ class TensorSharingManager:
         self._runner = Runner()
         self._architectures: dict[str, str] = {}
         self._probes: dict[str, Callable[[], Sequence[Node]]] = {}
+        self._probed: dict[str, Graph] = {}
+        self._keys = itertools.count()
+        self._telling = False
+        self._untold = False
 
     # --- tensors by name ---
 
@@ -230,6 +237,14 @@ class TensorSharingManager:
             values,
         )
 
+    async def read(self, tensor: Tensor) -> np.ndarray[Any, Any]:
+        """The values; tells the subscribers if the tensor had to come back to its device for that."""
+        before = self.residency.restores
+        values = await tensor.read()
+        if self.residency.restores != before:
+            self.changed()
+        return values
+
     async def overwrite(
         self, tensor: SharedTensor, pieces: Sequence[tuple[int, memoryview]], content: str | None
     ) -> None:
@@ -316,6 +331,7 @@ class TensorSharingManager:
         ended = self.registry.release(model_name)
         self.models.pop(model_name, None)
         self._probes.pop(model_name, None)
+        self._probed.pop(model_name, None)
         self._architectures.pop(model_name, None)
         for device in self.devices.opened:
             device.drop_programs()
@@ -363,7 +379,13 @@ class TensorSharingManager:
 
     def common_prefixes(self) -> list[dict[str, Any]]:
         """Pairs of loaded models whose graphs begin with the same computation; see ``opportunities``."""
-        return opportunities.common_prefixes({name: Graph(probe()) for name, probe in self._probes.items()})
+        for name, probe in self._probes.items():
+            if name not in self._probed:
+                self._probed[name] = Graph(probe())
+        by_device: dict[Device | None, dict[str, Graph]] = {}
+        for name, graph in self._probed.items():
+            by_device.setdefault(self.models.get(name), {})[name] = graph
+        return [row for graphs in by_device.values() for row in opportunities.common_prefixes(graphs)]
 
     # --- running ---
 
@@ -436,17 +458,32 @@ class TensorSharingManager:
         return accounts.report(self)
 
     def subscribe(self, callback: Callable[[MemoryReport], None]) -> Callable[[], None]:
-        """Call ``callback`` with a report after every change. Gives a function that ends this."""
-        key = max(self._subscribers, default=0) + 1
+        """Call ``callback`` with a report after every change. Gives a function that ends this.
+
+        A change that a callback makes is told when all have heard of the one before. What a callback raises is logged.
+        """
+        key = next(self._keys)
         self._subscribers[key] = callback
         return lambda: self._subscribers.pop(key, None) and None
 
     def changed(self) -> None:
         """Tell the subscribers. Called after a change is complete, never in the middle of one."""
-        if self._subscribers:
-            report = self.report()
-            for callback in list(self._subscribers.values()):
-                callback(report)
+        self._untold = True
+        if self._telling or not self._subscribers:
+            return
+        self._telling = True
+        try:
+            while self._untold:
+                self._untold = False
+                report = self.report()
+                for key, callback in list(self._subscribers.items()):
+                    if key in self._subscribers:
+                        try:
+                            callback(report)
+                        except Exception:
+                            logger.exception("a subscriber of the sharing manager failed")
+        finally:
+            self._telling = False
 
 
 def _own_keys(tensor: SharedTensor) -> set[str]:

@@ -192,7 +192,7 @@ class SharedTensor:
 
     async def read(self) -> np.ndarray[Any, Any]:
         """The values as a NumPy array."""
-        return await self.tensor.read()
+        return await self.manager.read(self.tensor)
 
     async def write(self, data: Any) -> None:
         """Replace all values; ``data`` as in ``register_shared_tensor``. Other names with the old content keep it.
@@ -277,7 +277,7 @@ class SharedTensorView:
 
     async def read(self) -> np.ndarray[Any, Any]:
         """The values as a NumPy array."""
-        return await self.tensor.read()
+        return await self.parent.manager.read(self.tensor)
 
     async def write(self, data: Any) -> None:
         """Replace the values that the view shows, in the parent's bytes. Other names with the old content keep it."""
