@@ -103,12 +103,17 @@ class WatchedDevice(Device):
             assert self.manager.residency.used <= self.manager.residency.limit, "over the limit"
 
 
+def budget(usable: int, *kinds: str) -> float:
+    """The limit in MB that leaves ``usable`` bytes for tensors, beside the reserve that only reads of a GPU take."""
+    reserve = min(STAGING_RESERVE, usable // 12 * 4) if any(kind != "cpu" for kind in kinds) else 0
+    return (usable + reserve) / MB
+
+
 def manager_on(*kinds: str, limit: int = 64 * MB) -> tc.TensorSharingManager:
-    """A manager over test devices of these kinds, ``limit`` bytes and (with a GPU) the reserve that only reads take."""
+    """A manager over test devices of these kinds, with ``limit`` bytes for tensors."""
     devices = [WatchedDevice(Backend(kind)) for kind in kinds or ("cpu",)]
     missing = {kind: f"{kind} is not for this test" for kind in ("cpu", "webgpu", "webnn") if kind not in kinds}
-    reserve = STAGING_RESERVE if any(kind != "cpu" for kind in kinds) and limit + STAGING_RESERVE > 4 * 65536 else 0
-    manager = tc.TensorSharingManager((limit + reserve) / MB, Devices(devices, missing))
+    manager = tc.TensorSharingManager(budget(limit, *kinds), Devices(devices, missing))
     for device in devices:
         device.manager = manager
     return manager

@@ -195,8 +195,10 @@ class TensorSharingManager:
     ) -> SharedTensorView:
         """Register a view of ``parent`` at ``offset`` within what ``shown`` shows, which begins at ``base``."""
         parent.check()
-        if name in self.tensors or name in self._views:
-            raise TensorCommonsError(f"{name!r} is the name of a tensor or view already")
+        if not isinstance(name, str) or not name or name in self.tensors or name in self._views:
+            raise TensorCommonsError(f"{name!r} cannot name a view: it is empty, no text, or taken by another")
+        if model is not None:
+            _models([model])
         layout = view_layout(shown, offset, size, name)
         start = tuple(a + b for a, b in zip(base or (0,) * len(offset), offset, strict=True))
         view = self._views[name] = parent.views[name] = SharedTensorView(parent, name, layout, start)

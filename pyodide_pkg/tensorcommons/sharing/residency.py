@@ -25,15 +25,19 @@ class Residency:
         self.devices = devices
         self.registry = registry
         self.limit = limit
+        self._goal = limit  # lower than the limit while bytes leave for a lower one
+        self._changing = asyncio.Lock()
         self.peak = 0
         self.evictions = 0
         self.evicted_bytes = 0
         self.restores = 0
         self.restored_bytes = 0
         self._evicting = asyncio.Lock()
+        reading = asyncio.Lock()  # one read at a time has the reserve, whatever device it is of
         for device in devices:
             device.reserve = self._reserve
             device.free_bytes = self._free_bytes
+            device.reading = reading
             device.ensure = self.ensure
             device.make_room_now = self.make_room_now
 
@@ -46,7 +50,7 @@ class Residency:
     def usable(self) -> int:
         """The part of the limit that anything but reads may take; NumPy needs no staging."""
         needs_staging = any(device.kind != "cpu" for device in self.devices)
-        return self.limit - STAGING_RESERVE if needs_staging and self.limit > 4 * STAGING_RESERVE else self.limit
+        return self._goal - min(STAGING_RESERVE, self._goal // 16 * 4) if needs_staging else self._goal
 
     def _free_bytes(self) -> int:
         return self.limit - self.used
@@ -68,7 +72,7 @@ class Residency:
             for kind, size in device.memory().items():
                 if size and kind not in ("weights", "total", "peak"):
                     held[f"{kind} on {device.kind}"] = size
-        return MemoryBudgetError(nbytes, self.limit, list(held.items()))
+        return MemoryBudgetError(nbytes, self._goal, list(held.items()))
 
     def candidates(self, keep: Collection[Storage] = ()) -> list[Entry]:
         """What may leave, first to leave first."""
@@ -152,10 +156,14 @@ class Residency:
                     self.restored_bytes += storage.nbytes
 
     async def set_limit(self, limit: int) -> None:
-        """Change the limit and evict down to it. Raises MemoryBudgetError if too much cannot leave; nothing changed."""
-        before, self.limit = self.limit, limit
-        try:
-            await self.make_room(0)
-        except BaseException:
-            self.limit = before
-            raise
+        """Change the limit and evict down to it. Raises MemoryBudgetError if too much cannot leave; nothing changed.
+
+        Reads of what leaves still have the room under the limit before; nothing else may grow above the new one.
+        """
+        async with self._changing:
+            self._goal = limit
+            try:
+                await self.make_room(0)
+                self.limit = limit
+            finally:
+                self._goal = self.limit
