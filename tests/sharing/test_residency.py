@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 
 import numpy as np
 import pytest
@@ -71,13 +72,25 @@ async def test_pinned_and_in_use_never_leave(kind):
 
     manager, tensors = await make(kind, 4 * KB, 4)
     tensors[0].pin()
-    tensors[1].create_view("v", (0,), (1,))
-    with using([tensors[1].entry.storage]):
-        await manager.make_room(2 * KB)
-        assert states(tensors) == "RRoo"
-        with pytest.raises(MemoryBudgetError):
-            await manager.make_room(3 * KB)
-        assert states(tensors) == "RRoo"
+    done = asyncio.Event()
+
+    async def use():
+        with using([tensors[1].entry.storage]):
+            await done.wait()
+
+    user = asyncio.create_task(use())
+    await asyncio.sleep(0)
+    await manager.make_room(2 * KB)
+    assert states(tensors) == "RRoo"
+    with pytest.raises(MemoryBudgetError):
+        await manager.make_room(4 * KB)
+    waiting = asyncio.create_task(manager.make_room(3 * KB))
+    for _ in range(5):
+        await asyncio.sleep(0)
+    assert states(tensors) == "RRoo" and not waiting.done(), "it may leave once it is not in use"
+    done.set()
+    await asyncio.gather(user, waiting)
+    assert states(tensors) == "Rooo"
     await manager.make_room(3 * KB)
     assert states(tensors) == "Rooo"
     tensors[0].unpin()
@@ -231,7 +244,7 @@ async def test_registering_on_a_gpu_says_so_where_it_would_have_to_wait():
     before = manager.report()
     with pytest.raises(MemoryBudgetError):
         manager.register_shared_tensor("x", (256,), "webgpu", data=kb(9))
-    assert manager.report() == before
+    assert dataclasses.replace(manager.report(), peak_bytes=0) == dataclasses.replace(before, peak_bytes=0)
     await manager.make_room(KB)
     manager.register_shared_tensor("x", (256,), "webgpu", data=kb(9))
     check(manager)
@@ -327,6 +340,28 @@ async def test_released_while_it_is_read_back():
     manager.release_model_tensors("m0")
     manager.optimize_memory_usage()
     await room
+    check(manager)
+    empty(manager)
+
+
+async def test_two_that_wait_for_each_other_do_not_wait_for_ever():
+    """Each uses what the other would need to leave: one is refused, and the other goes on."""
+    from tensorcommons.sharing.storage import using
+
+    manager = manager_on("cpu", limit=4 * KB)
+    a, b, c, d = fill(manager, 4, "cpu")
+    for tensor in (c, d):
+        assert await tensor.entry.storage.evict()
+    device = manager.devices.cpu
+
+    async def need(mine, missing):
+        storages = [mine.entry.storage, missing.entry.storage]
+        with using(storages):
+            await asyncio.sleep(0)
+            await device.ensure(storages, 2 * KB)
+
+    found = await asyncio.wait_for(asyncio.gather(need(a, c), need(b, d), return_exceptions=True), 5)
+    assert sum(isinstance(each, MemoryBudgetError) for each in found) == 1, found
     check(manager)
     empty(manager)
 

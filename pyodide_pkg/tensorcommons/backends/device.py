@@ -41,6 +41,7 @@ class Device:
         self.free_bytes: Callable[[], int] = lambda: 2**62  # what the budget leaves
         self.ensure: Callable[[Sequence[Any], int], Awaitable[None]] | None = None  # brings storages back, makes room
         self.make_room_now: Callable[[int], None] | None = None  # the same without waiting, where that is possible
+        self.use_ended: Callable[[], None] = lambda: None  # tells the budget that something may leave again
         self._bytes: dict[Category, int] = dict.fromkeys(CATEGORIES, 0)
         self._handles: dict[int, tuple[int, Category]] = {}
         self._next_handle = 1

@@ -25,6 +25,7 @@ class Residency:
         self.devices = devices
         self.registry = registry
         self.limit = limit
+        self._waiting: list[tuple[Collection[Storage], asyncio.Future[None]]] = []
         self._goal = limit  # lower than the limit while bytes leave for a lower one
         self._changing = asyncio.Lock()
         self.peak = 0
@@ -38,6 +39,7 @@ class Residency:
             device.reserve = self._reserve
             device.free_bytes = self._free_bytes
             device.reading = reading
+            device.use_ended = self._use_ended
             device.ensure = self.ensure
             device.make_room_now = self.make_room_now
 
@@ -89,15 +91,54 @@ class Residency:
     async def make_room(self, nbytes: int, keep: Collection[Storage] = ()) -> None:
         """Evict until ``nbytes`` fit. Storages in ``keep`` stay.
 
-        Raises MemoryBudgetError if that cannot be done; then nothing left.
+        What reads, writes and runs under way need cannot leave before they end; they are waited for. Raises
+        MemoryBudgetError if it cannot be done even then; then nothing left.
         """
+        while not await self._made_room(nbytes, keep):
+            await self._some_use_ends(nbytes, keep)
+
+    async def _made_room(self, nbytes: int, keep: Collection[Storage]) -> bool:
+        """Evict until ``nbytes`` fit. False if that takes what is in use just now."""
         async with self._evicting:
             while self.used + nbytes > self.usable:
                 movable = self.candidates(keep)
                 idle = sum(device.idle_arena_bytes + device.idle_program_bytes for device in self.devices)
-                if self.used - idle - sum(e.storage.nbytes for e in movable) + nbytes > self.usable:
-                    raise self.refusal(nbytes)
+                missing = self.used - idle - sum(e.storage.nbytes for e in movable) + nbytes - self.usable
+                if missing > 0:
+                    if missing > self._bytes_in_use(keep):
+                        raise self.refusal(nbytes)
+                    return False
                 await self._evict_one(movable)
+        return True
+
+    def _bytes_in_use(self, keep: Collection[Storage]) -> int:
+        """Bytes that may leave when a use under way ends: one that does not itself wait for room."""
+        waited_for = {id(storage) for kept, _ in self._waiting for storage in kept} | {id(s) for s in keep}
+        return sum(
+            entry.storage.nbytes
+            for entry in self.registry
+            if entry.storage.is_resident
+            and entry.storage.in_use
+            and not entry.pins
+            and id(entry.storage) not in waited_for
+        )
+
+    async def _some_use_ends(self, nbytes: int, keep: Collection[Storage]) -> None:
+        try:
+            turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        except RuntimeError:  # nothing goes on beside a caller without a loop
+            raise self.refusal(nbytes) from None
+        self._use_ended()  # who waits already may have counted on what this one uses
+        self._waiting.append((keep, turn))
+        try:
+            await turn
+        finally:
+            self._waiting.remove((keep, turn))
+
+    def _use_ended(self) -> None:
+        for _, turn in self._waiting:
+            if not turn.done():
+                turn.set_result(None)
 
     def make_room_now(self, nbytes: int) -> None:
         """:meth:`make_room` for callers that cannot ``await``: works where nothing has to be read back from a GPU.

@@ -267,3 +267,5 @@ def using(storages: Sequence[Storage]) -> Iterator[None]:
             if storage._free_after_use and not storage._users:
                 storage._free_after_use = False
                 storage.device.free(storage._handle)
+        for device in {storage.device for storage in storages}:
+            device.use_ended()
