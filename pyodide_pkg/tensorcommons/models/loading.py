@@ -17,7 +17,7 @@ from .. import dtypes
 from ..backends.base import Spec
 from ..backends.device import Device
 from ..bridge.runtime import IN_BROWSER
-from ..errors import InvalidWeights, UnsupportedDtype, UnsupportedModel
+from ..errors import InvalidWeights, TensorReleased, UnsupportedDtype, UnsupportedModel
 from ..hub.config import read_json, read_optional_json
 from ..hub.safetensors import Header, TensorEntry, as_array, iterate, read_header
 from ..hub.sources import Source, open_source
@@ -248,6 +248,8 @@ class _Loader:
         self.report.total = sum(part.end - part.header.data_start for part in self.parts if part.wanted)
         for part in self.parts:
             await self._read(part)
+        if self.model not in self.manager.models:
+            raise TensorReleased(f"the tensors of {self.model} were released while it was loading")
         held = self.manager.registry.held_by(self.model)
         return {name: Tensor.of_storage(held[name].storage, held[name].spec) for name in self.architecture.parameters()}
 
