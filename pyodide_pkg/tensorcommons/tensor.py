@@ -116,9 +116,12 @@ class Tensor:
         def __getitem__(self, key: Any) -> Tensor: ...
 
     def release(self) -> None:
-        """Give the tensor's bytes back now, rather than when it is no longer referred to. Safe to call twice."""
+        """Give the tensor's bytes back now, rather than when it is no longer referred to. Safe to call twice.
+
+        What a manager holds (a model's weights, a shared tensor) stays: it belongs to its holders.
+        """
         leaf = resolve_view(self._node)
-        if leaf and leaf[0].storage is not None:
+        if leaf and leaf[0].storage is not None and leaf[0].storage.category != "weights":
             leaf[0].storage.release()
 
     async def realize(self) -> Tensor:

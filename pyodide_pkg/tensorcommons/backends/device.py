@@ -17,7 +17,7 @@ from ..errors import DeviceUnavailable
 from .base import Backend
 
 Category: TypeAlias = Literal["weights", "activations", "scratch", "staging"]
-STAGING_RESERVE = 64 * 1024  # bytes of every budget that only reads may take, so that bytes can always leave
+STAGING_RESERVE = 64 * 1024  # bytes of a budget (or a quarter of it) that only reads take, so bytes can always leave
 CATEGORIES: tuple[Category, ...] = ("weights", "activations", "scratch", "staging")
 
 
@@ -34,12 +34,14 @@ class Device:
         self.name = backend.name
         self.is_software = backend.is_software
         self.limits = backend.limits
-        self._reading = asyncio.Lock()
+        self.reading = asyncio.Lock()  # a budget puts its own here, for all its devices
         self.lock = asyncio.Lock()  # one program at a time: all of them share the arena
         self.programs: dict[str, Any] = {}
         self.reserve: Callable[[int, Category], None] | None = None  # a budget's veto, called with the bytes to come
         self.free_bytes: Callable[[], int] = lambda: 2**62  # what the budget leaves
         self.ensure: Callable[[Sequence[Any], int], Awaitable[None]] | None = None  # brings storages back, makes room
+        self.make_room_now: Callable[[int], None] | None = None  # the same without waiting, where that is possible
+        self.use_ended: Callable[[], None] = lambda: None  # tells the budget that something may leave again
         self._bytes: dict[Category, int] = dict.fromkeys(CATEGORIES, 0)
         self._handles: dict[int, tuple[int, Category]] = {}
         self._next_handle = 1
@@ -112,8 +114,9 @@ class Device:
         return handle
 
     def disown(self, handle: int) -> None:
-        """Undo :meth:`adopt` for a run that did not create its output."""
-        self.refund(*self._handles.pop(handle))
+        """Undo :meth:`adopt` for a run that did not create its output. Does nothing after :meth:`close`."""
+        if not self._closed:
+            self.refund(*self._handles.pop(handle))
 
     def free(self, handle: int) -> None:
         """Give the bytes of ``handle`` back. Does nothing after :meth:`close`."""
@@ -181,11 +184,11 @@ class Device:
         """Bytes of ``handle``. The staging copy is counted while it lives, and made in pieces where memory is short."""
         if self.kind == "cpu":
             return await self.backend.read(handle, offset, nbytes)
-        async with self._reading:
+        async with self.reading:
             result = bytearray(nbytes)
             done = 0
             while done < nbytes:
-                size = min(nbytes - done, max(self.free_bytes() // 4 * 4, STAGING_RESERVE))
+                size = min(nbytes - done, max(self.free_bytes() // 4 * 4, 4))
                 with self.charged(size, "staging"):
                     piece = await self.backend.read(handle, offset + done, size)
                 if size == nbytes:

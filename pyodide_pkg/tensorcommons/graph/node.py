@@ -8,13 +8,9 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from functools import cached_property
-from typing import TYPE_CHECKING
 
 from ..backends.base import Attribute, Op, Spec
-
-if TYPE_CHECKING:
-    from ..sharing.storage import Storage
+from ..sharing.storage import Storage
 
 
 class Node:
@@ -39,10 +35,20 @@ class Node:
         self.spec = spec
         self.storage = storage
         self.name = name
+        self._identity = ""
+        self._renames = -1
 
-    @cached_property
+    @property
     def identity(self) -> str:
-        """Hex SHA-256 of op, attributes and inputs; for leaves of content or name, with shape and dtype."""
+        """Hex SHA-256 of op, attributes and inputs; for leaves of content or name, with shape and dtype.
+
+        It is kept until some storage is written: a node over that one computes something else from then on.
+        """
+        if self._renames != Storage.renames:
+            self._identity, self._renames = self._hash(), Storage.renames
+        return self._identity
+
+    def _hash(self) -> str:
         if self.op is not None:
             parts = [self.op.name, repr(sorted(self.attrs.items())), *(node.identity for node in self.inputs)]
         elif self.storage is not None:

@@ -44,6 +44,7 @@ class Program:
         self._specs = [node.spec for node in graph.outputs]
         self._host = np.zeros(planned.plan.host_bytes, np.uint8)
         self._storages = [node.storage for node in graph.nodes if node.storage is not None]
+        self._identities = [storage.identity for storage in self._storages]
         self.is_discarded = False
         self.is_evicted = False
         self._in_run = False
@@ -58,6 +59,11 @@ class Program:
     def has_released_weights(self) -> bool:
         """Whether a weight that the program needs is gone."""
         return any(storage.is_released for storage in self._storages)
+
+    @property
+    def is_outdated(self) -> bool:
+        """Whether a tensor that it reads was written: it no longer computes what it is cached as."""
+        return [storage.identity for storage in self._storages] != self._identities
 
     async def run(self, inputs: Mapping[str, np.ndarray[Any, Any]]) -> list[tuple[Storage, Spec]]:
         """Run once. Gives each output's storage and spec, in the order of the graph's outputs.
@@ -147,7 +153,11 @@ async def compile_graph(device: Device, outputs: Sequence[Node], *, keep: bool =
     key = hashlib.sha256("".join(node.identity for node in graph.outputs).encode()).hexdigest()
     if keep and key in device.programs:
         found: Program = device.programs[key]
-        return found
+        if not found.is_outdated:
+            return found
+        del device.programs[key]
+        found.is_evicted = True  # who waits for it compiles again
+        found.discard()
     planned = make_plan(fuse(graph), device.backend)
     executable = await device.backend.compile(planned.plan)
     try:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..errors import InvalidWeights
+from .config import load_json
 from .streams import ShortReadError, Stream
 
 if TYPE_CHECKING:
@@ -219,7 +220,7 @@ def _load(raw: bytes, file: str) -> dict[str, Any]:
         return table
 
     try:
-        table = json.loads(raw.decode(), object_pairs_hook=unique)
+        table = load_json(raw.decode(), object_pairs_hook=unique)
     except UnicodeDecodeError as error:
         raise InvalidWeights(file, f"the header is not UTF-8 (byte {error.start})") from None
     except json.JSONDecodeError as error:

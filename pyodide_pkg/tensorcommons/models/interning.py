@@ -15,6 +15,7 @@ import numpy as np
 from .. import dtypes
 from ..backends.base import Spec
 from ..backends.device import Device
+from ..errors import TensorReleased
 from ..hub.cached import CachedSource
 from ..hub.safetensors import Header, TensorEntry, as_array
 from ..hub.weights import ReadAgain, WeightsFile
@@ -84,9 +85,15 @@ class Interner:
 
     async def load(self, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Tensor]:
         """Every parameter of ``shapes`` as a tensor over its shared storage."""
+        known = [held for part in self.parts for held in self._known_of(part).values()]
+        sizes = [Spec(shape, dtypes.float32).nbytes for shape in shapes.values()]
+        # A model that can never run is not loaded at all.
+        self.manager.residency.check_together(sum(sizes), [held.storage for held in known])
         self.report.total = sum(part.end - part.header.data_start for part in self.parts if part.wanted)
         for part in self.parts:
             await self._read(part)
+        if self.model not in self.manager.models:
+            raise TensorReleased(f"the tensors of {self.model} were released while it was loading")
         held = self.manager.registry.held_by(self.model)
         return {name: Tensor.of_storage(held[name].storage, held[name].spec) for name in shapes}
 
@@ -96,7 +103,7 @@ class Interner:
         source = weights.source
         self.report.offline |= isinstance(source, CachedSource) and source.offline
         wanted = [entry for entry in part.header.entries if entry.name in part.wanted]
-        known = {entry.name: held for entry in wanted if (held := self._known(part, entry)) is not None}
+        known = self._known_of(part)
         for name, held in known.items():  # all at once: what is held cannot leave while the others are read
             held.hold(self.model, part.wanted[name])
             self.report.shared += held.storage.nbytes
@@ -110,6 +117,11 @@ class Interner:
         self.loaded += part.end - start
         self.report("done", file, part.end - start, part.end - start)
         self.manager.changed()
+
+    def _known_of(self, part: Part) -> dict[str, Entry]:
+        """The wanted tensors of a file that are known to be on the device, by their name in the file."""
+        wanted = (entry for entry in part.header.entries if entry.name in part.wanted)
+        return {entry.name: held for entry in wanted if (held := self._known(part, entry)) is not None}
 
     def _known(self, part: Part, entry: TensorEntry) -> Entry | None:
         """The tensor, if it is on the device and that can be told without reading it."""

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from ..backends.device import CATEGORIES
+from .registry import REGISTERED
 from .report import MemoryReport, ModelMemory, TensorMemory
 
 if TYPE_CHECKING:
@@ -16,7 +18,7 @@ LARGEST = 10
 
 
 def shares(manager: TensorSharingManager) -> dict[str, ModelMemory]:
-    """What each model holds. Shared bytes are split evenly, so that the attributed sums add up to the total."""
+    """What each model holds. Shared bytes on the device are split evenly, so that they add up to what is there."""
     names = dict.fromkeys([*manager.models, *(holder for entry in manager.registry for holder in entry.names)])
     total = dict.fromkeys(names, 0)
     own = dict.fromkeys(names, 0)
@@ -27,7 +29,7 @@ def shares(manager: TensorSharingManager) -> dict[str, ModelMemory]:
         for holder in holders:
             total[holder] += nbytes
             own[holder] += nbytes if len(holders) == 1 else 0
-            part[holder] += nbytes / len(holders)
+            part[holder] += nbytes / len(holders) if entry.storage.is_resident else 0
             kinds.setdefault(holder, entry.storage.device.kind)
     return {
         name: ModelMemory(name, kinds.get(name, ""), total[name], own[name], total[name] - own[name], part[name])
@@ -58,10 +60,11 @@ def report(manager: TensorSharingManager) -> MemoryReport:
         limit_bytes=manager.limit_bytes,
         device_bytes=sum(memory["total"] for memory in memories),
         peak_bytes=manager.residency.peak,
-        by_category={kind: sum(memory[kind] for memory in memories) for kind in CATEGORIES},
+        by_category=MappingProxyType({kind: sum(memory[kind] for memory in memories) for kind in CATEGORIES}),
         unique_weight_bytes=unique,
         separate_weight_bytes=separate,
         saved_bytes=separate - unique,
+        unheld_bytes=sum(e.storage.nbytes for e in manager.registry if not e.names and e.storage.is_resident),
         models=tuple(shares(manager).values()),
         tensors=tuple(_row(entry) for entry in manager.registry),
     )
@@ -115,6 +118,7 @@ def tensor_usage(manager: TensorSharingManager) -> dict[str, Any]:
 
 def model_usage(manager: TensorSharingManager) -> dict[str, Any]:
     """``get_model_memory_usage``."""
+    held = {name: [key.removeprefix(REGISTERED) for key in manager.registry.held_by(name)] for name in shares(manager)}
     return {
         name: {
             "total_memory_bytes": memory.total_bytes,
@@ -122,8 +126,8 @@ def model_usage(manager: TensorSharingManager) -> dict[str, Any]:
             "exclusive_bytes": memory.exclusive_bytes,
             "shared_bytes": memory.shared_bytes,
             "attributed_bytes": memory.attributed_bytes,
-            "tensor_count": len(manager.registry.held_by(name)),
-            "tensors": sorted(manager.registry.held_by(name)),
+            "tensor_count": len(held[name]),
+            "tensors": sorted(held[name]),
         }
         for name, memory in shares(manager).items()
     }

@@ -5,6 +5,8 @@ It knows storages, identities and holders. What a model computes it never looks 
 
 from __future__ import annotations
 
+import itertools
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 from weakref import WeakValueDictionary
@@ -27,9 +29,10 @@ from .report import MemoryReport
 from .residency import Residency
 from .running import Runnable, Runner
 from .shared_tensor import SharedTensor, SharedTensorView, as_bytes, storage_of, view_layout
-from .storage import Storage, content_identity
+from .storage import Storage, content_identity, using
 
 MB = 2**20
+logger = logging.getLogger(__name__)
 NOT_OPENED = "no devices were given; pass devices=await tensorcommons.open_devices()"
 
 
@@ -54,6 +57,10 @@ class TensorSharingManager:
         self._runner = Runner()
         self._architectures: dict[str, str] = {}
         self._probes: dict[str, Callable[[], Sequence[Node]]] = {}
+        self._probed: dict[str, Graph] = {}
+        self._keys = itertools.count()
+        self._telling = False
+        self._untold = False
 
     # --- tensors by name ---
 
@@ -83,7 +90,9 @@ class TensorSharingManager:
         device = self.devices.choose(storage_type)
         if not isinstance(name, str) or not name or name in self._views:
             raise TensorCommonsError(f"{name!r} cannot name a tensor: it is empty, no text, or the name of a view")
-        consumers = list(consumer_models or ())
+        consumers = _models(consumer_models or ())
+        if producer_model is not None:
+            _models([producer_model])
         known = self.tensors.get(name)
         if known is not None:
             self._check_same(known, spec, device, data)
@@ -95,7 +104,7 @@ class TensorSharingManager:
         if producer_model is not None:
             known.producer_model = known.producer_model or producer_model
             known.consumer_models.add(producer_model)
-            known.entry.hold(producer_model, name)
+            known.entry.hold(producer_model, known.key)
         self.changed()
         return known
 
@@ -109,15 +118,18 @@ class TensorSharingManager:
                     f"{device.kind}, not {data!r}; await its read() and pass that"
                 )
             found = self.registry.find(device, storage.identity)
-            entry = found or Entry(storage, spec)
+            if found is not None:
+                if found.is_written:
+                    raise TensorCommonsError(f"{found.name!r} is being written; await that before registering it again")
+                return found
+            entry = Entry(storage, spec, content=storage.identity if storage.is_known else None)
             storage.category = device.recategorize(storage.handle, "weights")
             self.registry.add(entry)
             return entry
+        if spec.nbytes > self.residency.usable:  # before as many zeros are made on the host
+            raise self.residency.refusal(spec.nbytes)
         raw = memoryview(bytes(spec.nbytes)) if data is None else as_bytes(data, spec)
-        identity = content_identity(raw, spec.shape, spec.dtype)
-        if self.registry.find(device, identity) is None:
-            self.residency.make_room_now(raw.nbytes)
-        return self.registry.intern(device, raw, spec, identity)
+        return self.registry.intern(device, raw, spec)
 
     def _check_same(self, known: SharedTensor, spec: Spec, device: Device, data: Any) -> None:
         differences = []
@@ -183,8 +195,10 @@ class TensorSharingManager:
     ) -> SharedTensorView:
         """Register a view of ``parent`` at ``offset`` within what ``shown`` shows, which begins at ``base``."""
         parent.check()
-        if name in self.tensors or name in self._views:
-            raise TensorCommonsError(f"{name!r} is the name of a tensor or view already")
+        if not isinstance(name, str) or not name or name in self.tensors or name in self._views:
+            raise TensorCommonsError(f"{name!r} cannot name a view: it is empty, no text, or taken by another")
+        if model is not None:
+            _models([model])
         layout = view_layout(shown, offset, size, name)
         start = tuple(a + b for a, b in zip(base or (0,) * len(offset), offset, strict=True))
         view = self._views[name] = parent.views[name] = SharedTensorView(parent, name, layout, start)
@@ -203,7 +217,7 @@ class TensorSharingManager:
             raise TensorNotFound(f"no tensor or view is registered as {tensor_name!r}")
         if from_model not in found.holders:
             raise NotAConsumer(f"model {from_model!r} does not hold {tensor_name!r}, so it cannot share it")
-        found.consumer_models.update(to_models)
+        found.consumer_models.update(_models(to_models))
         self.changed()
         return True
 
@@ -212,7 +226,9 @@ class TensorSharingManager:
         tensor.check()
         self.devices.choose(storage_type)
         values = await tensor.read()
-        await self.residency.make_room(tensor.nbytes)
+        known = content_identity(as_bytes(values, tensor.entry.spec), tensor.shape, tensor.dtype)
+        if self.registry.find(self.devices.choose(storage_type), known) is None:
+            await self.residency.make_room(tensor.nbytes)
         return self.register_shared_tensor(
             f"{tensor.name}_{storage_type}",
             tensor.shape,
@@ -223,40 +239,80 @@ class TensorSharingManager:
             values,
         )
 
-    async def make_own(self, tensor: SharedTensor, *, keep_content: bool) -> None:
-        """Before a write: if other names or models have the same bytes, ``tensor`` gets bytes of its own."""
+    async def read(self, tensor: Tensor) -> np.ndarray[Any, Any]:
+        """The values; tells the subscribers if the tensor had to come back to its device for that."""
+        before = self.residency.restores
+        values = await tensor.read()
+        if self.residency.restores != before:
+            self.changed()
+        return values
+
+    async def overwrite(
+        self, tensor: SharedTensor, pieces: Sequence[tuple[int, memoryview]], content: str | None
+    ) -> None:
+        """Write ``pieces`` (byte offset, bytes) into ``tensor``. ``content`` is the identity of the result, if known.
+
+        If other names or models have the same bytes, those keep them, and ``tensor`` gets bytes of its own.
+        """
+        async with tensor.writing:
+            tensor.check()
+            if self._has_others(tensor):
+                await self._write_apart(tensor, pieces, content)
+            else:
+                await self._write_in_place(tensor, pieces, content)
+        self.changed()
+
+    def _has_others(self, tensor: SharedTensor) -> bool:
+        entry, own = tensor.entry, _own_keys(tensor)
+        return bool(entry.registered - {tensor.name}) or any(names - own for names in entry.names.values())
+
+    async def _write_apart(
+        self, tensor: SharedTensor, pieces: Sequence[tuple[int, memoryview]], content: str | None
+    ) -> None:
+        """A write to bytes that others have: a new entry with what comes of it, in one step after everything waits."""
         entry = tensor.entry
-        own = {tensor.name, *tensor.views}
-        others = (entry.registered - {tensor.name}) | {
-            n for names in entry.names.values() for n in names if n not in own
-        }
-        if not others:
-            return
-        content = memoryview(bytes(tensor.nbytes))
-        if keep_content:
-            content = memoryview(await tensor.read()).cast("B")
+        raw = bytearray(tensor.nbytes)
+        if content is None:
+            raw[:] = memoryview(await tensor.read()).cast("B")
+        for offset, piece in pieces:
+            raw[offset : offset + piece.nbytes] = piece
         await self.residency.make_room(tensor.nbytes, [entry.storage])
-        fresh = Entry(Storage.upload(entry.storage.device, content, "weights"), entry.spec)
+        tensor.check()
+        storage = Storage.upload(entry.storage.device, memoryview(raw), "weights")
+        fresh = Entry(storage, entry.spec, registered={tensor.name})
         self.registry.add(fresh)
+        self.registry.rename(fresh, content)
         for model in list(entry.names):
-            for name in own & entry.names[model]:
-                entry.let_go(model, name)
-                fresh.hold(model, name)
+            for key in _own_keys(tensor) & entry.names[model]:
+                entry.let_go(model, key)
+                fresh.hold(model, key)
         entry.registered.discard(tensor.name)
-        fresh.registered.add(tensor.name)
         if tensor.name in entry.pins:
             entry.pins.discard(tensor.name)
             fresh.pins.add(tensor.name)
         tensor.entry = fresh
         self.registry.drop_if_unused(entry)
 
-    def written(self, tensor: SharedTensor, identity: str | None) -> None:
-        """After a write: the bytes are known by ``identity``, or by a name of their own."""
-        tensor.entry.content = identity
-        if identity is None or self.registry.find(tensor.entry.storage.device, identity) not in (None, tensor.entry):
-            identity = f"{tensor.name}-{tensor.entry.storage.version}"
-        self.registry.rename(tensor.entry, identity)
-        self.changed()
+    async def _write_in_place(
+        self, tensor: SharedTensor, pieces: Sequence[tuple[int, memoryview]], content: str | None
+    ) -> None:
+        """A write to bytes that nobody else has. Nobody finds them by their content from here on until it is done."""
+        entry, storage, before = tensor.entry, tensor.entry.storage, tensor.entry.content
+        version = storage.version
+        self.registry.rename(entry, None)
+        entry.is_written = True
+        try:
+            with using([storage]):
+                for offset, piece in pieces:
+                    await storage.write(offset, piece)
+        except BaseException:
+            if storage.version == version and not tensor.is_freed:  # no byte was written
+                self.registry.rename(entry, before)
+            raise
+        else:
+            self.registry.rename(entry, content)
+        finally:
+            entry.is_written = False
 
     # --- models and their weights ---
 
@@ -277,6 +333,7 @@ class TensorSharingManager:
         ended = self.registry.release(model_name)
         self.models.pop(model_name, None)
         self._probes.pop(model_name, None)
+        self._probed.pop(model_name, None)
         self._architectures.pop(model_name, None)
         for device in self.devices.opened:
             device.drop_programs()
@@ -324,7 +381,13 @@ class TensorSharingManager:
 
     def common_prefixes(self) -> list[dict[str, Any]]:
         """Pairs of loaded models whose graphs begin with the same computation; see ``opportunities``."""
-        return opportunities.common_prefixes({name: Graph(probe()) for name, probe in self._probes.items()})
+        for name, probe in self._probes.items():
+            if name not in self._probed:
+                self._probed[name] = Graph(probe())
+        by_device: dict[Device | None, dict[str, Graph]] = {}
+        for name, graph in self._probed.items():
+            by_device.setdefault(self.models.get(name), {})[name] = graph
+        return [row for graphs in by_device.values() for row in opportunities.common_prefixes(graphs)]
 
     # --- running ---
 
@@ -397,27 +460,54 @@ class TensorSharingManager:
         return accounts.report(self)
 
     def subscribe(self, callback: Callable[[MemoryReport], None]) -> Callable[[], None]:
-        """Call ``callback`` with a report after every change. Gives a function that ends this."""
-        key = max(self._subscribers, default=0) + 1
+        """Call ``callback`` with a report after every change. Gives a function that ends this.
+
+        A change that a callback makes is told when all have heard of the one before. What a callback raises is logged.
+        """
+        key = next(self._keys)
         self._subscribers[key] = callback
         return lambda: self._subscribers.pop(key, None) and None
 
     def changed(self) -> None:
         """Tell the subscribers. Called after a change is complete, never in the middle of one."""
-        if self._subscribers:
-            report = self.report()
-            for callback in list(self._subscribers.values()):
-                callback(report)
+        self._untold = True
+        if self._telling or not self._subscribers:
+            return
+        self._telling = True
+        try:
+            while self._untold:
+                self._untold = False
+                report = self.report()
+                for key, callback in list(self._subscribers.items()):
+                    if key in self._subscribers:
+                        try:
+                            callback(report)
+                        except Exception:
+                            logger.exception("a subscriber of the sharing manager failed")
+        finally:
+            self._telling = False
+
+
+def _own_keys(tensor: SharedTensor) -> set[str]:
+    """What the holders of a tensor and of its views hold them as."""
+    return {tensor.key, *(view.key for view in tensor.views.values())}
 
 
 def _limit_bytes(max_memory_mb: float) -> int:
-    if not max_memory_mb > 0:
-        raise TensorCommonsError(f"max_memory_mb must be above 0, not {max_memory_mb}")
+    if not 0 < max_memory_mb < 2**40:
+        raise TensorCommonsError(f"max_memory_mb must be a number above 0, not {max_memory_mb}")
     return int(max_memory_mb * MB)
 
 
+def _models(names: Sequence[str]) -> list[str]:
+    listed = [] if isinstance(names, str) else list(names)
+    if isinstance(names, str) or not all(isinstance(name, str) and name for name in listed):
+        raise TensorCommonsError(f"models are given as a list of their names, not {names!r}")
+    return listed
+
+
 def _shape(shape: Sequence[int]) -> Shape:
-    sizes = tuple(shape)
+    sizes = tuple(shape) if np.iterable(shape) else (-1,)
     if not all(isinstance(size, (int, np.integer)) and not isinstance(size, bool) and size >= 0 for size in sizes):
         raise ShapeMismatch(f"a shape is a sequence of whole numbers from 0 on, not {shape!r}")
     return tuple(int(size) for size in sizes)

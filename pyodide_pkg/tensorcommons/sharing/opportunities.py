@@ -101,7 +101,7 @@ def _similar_weights(manager: TensorSharingManager) -> list[dict[str, Any]]:
             for name in held[first].keys() & held[second].keys()
             if held[first][name].spec == held[second][name].spec
         ]
-        equal = [a for a, b in alike if a.storage.identity == b.storage.identity]
+        equal = [a for a, b in alike if a is b or (a.content is not None and a.content == b.content)]
         if alike and len(equal) < len(alike):
             rows.append(
                 {

@@ -12,7 +12,10 @@ from dataclasses import dataclass, field
 from ..backends.base import Spec
 from ..backends.device import Device
 from ..errors import ShapeMismatch
-from .storage import Origin, Storage, content_identity
+from .storage import Origin, Storage, anonymous_identity, content_identity
+
+# What models call their weights and what tensors are registered as are two sets of names: one must not end the other.
+REGISTERED = "registered "
 
 
 @dataclass(eq=False)
@@ -20,7 +23,7 @@ class Entry:
     """A storage with its spec; ``names`` are its names at each holder, ``registered`` the names that keep it alive.
 
     ``content`` is what the bytes are known to be, also where another entry has the same; ``None`` after a partial
-    write.
+    write. ``is_written`` while a write is under way.
     """
 
     storage: Storage
@@ -29,11 +32,13 @@ class Entry:
     registered: set[str] = field(default_factory=set)
     content: str | None = None
     pins: set[str] = field(default_factory=set)
+    is_written: bool = False
 
     @property
     def name(self) -> str:
         """The name that it is shown under: a registered one, else the first holder's."""
-        return min(self.registered or next(iter(self.names.values()), {self.storage.identity}))
+        names = self.registered or next(iter(self.names.values()), {self.storage.identity})
+        return min(names).removeprefix(REGISTERED)
 
     def hold(self, model: str, name: str) -> bool:
         """Have ``model`` hold the entry under ``name``. False if it did so already."""
@@ -96,13 +101,21 @@ class Registry:
         return self._entries[key]
 
     def add(self, entry: Entry) -> None:
-        """Take in an entry that was made elsewhere."""
-        self._entries[id(entry.storage.device), entry.storage.identity] = entry
+        """Take in an entry that was made elsewhere, of an identity that is not here yet."""
+        known = self._entries.setdefault((id(entry.storage.device), entry.storage.identity), entry)
+        assert known is entry, f"two entries for {entry.storage.identity}"
 
-    def rename(self, entry: Entry, identity: str) -> None:
-        """The entry's bytes were written: it is known by another identity from now on."""
-        self._entries.pop((id(entry.storage.device), entry.storage.identity), None)
-        entry.storage.identity = identity
+    def rename(self, entry: Entry, content: str | None) -> None:
+        """The entry's bytes are others: ``content``, or known to nobody.
+
+        Where another entry has that content already, this one keeps an identity of its own beside it.
+        """
+        identity = content
+        if identity is None or self.find(entry.storage.device, identity) not in (None, entry):
+            identity = anonymous_identity()
+        del self._entries[id(entry.storage.device), entry.storage.identity]
+        entry.storage.rename(identity)
+        entry.content = content
         self.add(entry)
 
     def held_by(self, model: str) -> dict[str, Entry]:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 
 @dataclass(frozen=True)
 class ModelMemory:
-    """What one model holds on its device, in bytes. ``attributed_bytes`` splits shared bytes evenly among holders."""
+    """What one model holds, in bytes, on its device or moved out of it for now.
+
+    ``attributed_bytes`` counts what is on the device, shared bytes split evenly among their holders.
+    """
 
     name: str
     device: str
@@ -34,18 +38,31 @@ class TensorMemory:
 
 @dataclass(frozen=True)
 class MemoryReport:
-    """A snapshot in bytes. ``separate_weight_bytes`` is what the models would take if each had its own copy."""
+    """A snapshot in bytes. ``separate_weight_bytes`` is what the models would take if each had its own copy.
+
+    The models' ``attributed_bytes`` and ``unheld_bytes`` (registered tensors that no model holds) add up to the weights
+    of ``by_category``.
+    """
 
     limit_bytes: int
     device_bytes: int
     peak_bytes: int
-    by_category: dict[str, int]
+    by_category: Mapping[str, int]
     unique_weight_bytes: int
     separate_weight_bytes: int
     saved_bytes: int
+    unheld_bytes: int
     models: tuple[ModelMemory, ...]
     tensors: tuple[TensorMemory, ...]
 
     def to_dict(self) -> dict[str, Any]:
         """The report as plain dicts, lists, strings and numbers, ready for ``json.dumps``."""
-        return asdict(self)
+        return {
+            **vars(self),
+            "by_category": dict(self.by_category),
+            "models": [dict(vars(model)) for model in self.models],
+            "tensors": [
+                {**vars(tensor), "shape": list(tensor.shape), "holders": list(tensor.holders)}
+                for tensor in self.tensors
+            ],
+        }

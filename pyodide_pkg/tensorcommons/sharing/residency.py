@@ -25,16 +25,23 @@ class Residency:
         self.devices = devices
         self.registry = registry
         self.limit = limit
+        self._waiting: list[tuple[Collection[Storage], asyncio.Future[None]]] = []
+        self._goal = limit  # lower than the limit while bytes leave for a lower one
+        self._changing = asyncio.Lock()
         self.peak = 0
         self.evictions = 0
         self.evicted_bytes = 0
         self.restores = 0
         self.restored_bytes = 0
         self._evicting = asyncio.Lock()
+        reading = asyncio.Lock()  # one read at a time has the reserve, whatever device it is of
         for device in devices:
             device.reserve = self._reserve
             device.free_bytes = self._free_bytes
+            device.reading = reading
+            device.use_ended = self._use_ended
             device.ensure = self.ensure
+            device.make_room_now = self.make_room_now
 
     @property
     def used(self) -> int:
@@ -45,7 +52,7 @@ class Residency:
     def usable(self) -> int:
         """The part of the limit that anything but reads may take; NumPy needs no staging."""
         needs_staging = any(device.kind != "cpu" for device in self.devices)
-        return self.limit - STAGING_RESERVE if needs_staging and self.limit > 4 * STAGING_RESERVE else self.limit
+        return self._goal - min(STAGING_RESERVE, self._goal // 16 * 4) if needs_staging else self._goal
 
     def _free_bytes(self) -> int:
         return self.limit - self.used
@@ -67,7 +74,7 @@ class Residency:
             for kind, size in device.memory().items():
                 if size and kind not in ("weights", "total", "peak"):
                     held[f"{kind} on {device.kind}"] = size
-        return MemoryBudgetError(nbytes, self.limit, list(held.items()))
+        return MemoryBudgetError(nbytes, self._goal, list(held.items()))
 
     def candidates(self, keep: Collection[Storage] = ()) -> list[Entry]:
         """What may leave, first to leave first."""
@@ -84,15 +91,63 @@ class Residency:
     async def make_room(self, nbytes: int, keep: Collection[Storage] = ()) -> None:
         """Evict until ``nbytes`` fit. Storages in ``keep`` stay.
 
-        Raises MemoryBudgetError if that cannot be done; then nothing left.
+        What reads, writes and runs under way need cannot leave before they end; they are waited for. Raises
+        MemoryBudgetError if it cannot be done even then; then nothing left.
         """
+        while not await self._made_room(nbytes, keep):
+            await self._some_use_ends(nbytes, keep)
+
+    async def _made_room(self, nbytes: int, keep: Collection[Storage]) -> bool:
+        """Evict until ``nbytes`` fit. False if that takes what is in use just now."""
         async with self._evicting:
             while self.used + nbytes > self.usable:
                 movable = self.candidates(keep)
                 idle = sum(device.idle_arena_bytes + device.idle_program_bytes for device in self.devices)
-                if self.used - idle - sum(e.storage.nbytes for e in movable) + nbytes > self.usable:
-                    raise self.refusal(nbytes)
+                missing = self.used - idle - sum(e.storage.nbytes for e in movable) + nbytes - self.usable
+                if missing > 0:
+                    if missing > self._bytes_in_use(keep):
+                        raise self.refusal(nbytes)
+                    return False
                 await self._evict_one(movable)
+        return True
+
+    def _bytes_in_use(self, keep: Collection[Storage]) -> int:
+        """Bytes that may leave when a use under way ends: one that does not itself wait for room."""
+        waited_for = {id(storage) for kept, _ in self._waiting for storage in kept} | {id(s) for s in keep}
+        return sum(
+            entry.storage.nbytes
+            for entry in self.registry
+            if entry.storage.is_resident
+            and entry.storage.in_use
+            and not entry.pins
+            and id(entry.storage) not in waited_for
+        )
+
+    async def _some_use_ends(self, nbytes: int, keep: Collection[Storage]) -> None:
+        try:
+            turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        except RuntimeError:  # nothing goes on beside a caller without a loop
+            raise self.refusal(nbytes) from None
+        self._use_ended()  # who waits already may have counted on what this one uses
+        self._waiting.append((keep, turn))
+        try:
+            await turn
+        finally:
+            self._waiting.remove((keep, turn))
+
+    def _use_ended(self) -> None:
+        for _, turn in self._waiting:
+            if not turn.done():
+                turn.set_result(None)
+
+    def check_together(self, nbytes: int, keep: Collection[Storage] = ()) -> None:
+        """Raises MemoryBudgetError if ``nbytes`` could never be here together, whatever else leaves.
+
+        Those of ``keep`` are among ``nbytes``; pinned entries stay in any case.
+        """
+        pinned = sum(entry.storage.nbytes for entry in self.registry if entry.pins and entry.storage not in keep)
+        if nbytes + pinned > self.usable:
+            raise self.refusal(nbytes)
 
     def make_room_now(self, nbytes: int) -> None:
         """:meth:`make_room` for callers that cannot ``await``: works where nothing has to be read back from a GPU.
@@ -141,16 +196,24 @@ class Residency:
             if not away:
                 return
             for storage in away:
-                await self.make_room(storage.nbytes, storages)
-                if await storage.restore():
+                if storage.state not in ("offloaded", "dropped"):
+                    continue  # somebody else brought it back, or released it
+                version = storage.version
+                data = await storage.fetch()
+                await self.make_room(storage.nbytes, storages)  # what was made above may be gone by now
+                if storage.restore(data, version):
                     self.restores += 1
                     self.restored_bytes += storage.nbytes
 
     async def set_limit(self, limit: int) -> None:
-        """Change the limit and evict down to it. Raises MemoryBudgetError if too much cannot leave; nothing changed."""
-        before, self.limit = self.limit, limit
-        try:
-            await self.make_room(0)
-        except BaseException:
-            self.limit = before
-            raise
+        """Change the limit and evict down to it. Raises MemoryBudgetError if too much cannot leave; nothing changed.
+
+        Reads of what leaves still have the room under the limit before; nothing else may grow above the new one.
+        """
+        async with self._changing:
+            self._goal = limit
+            try:
+                await self.make_room(0)
+                self.limit = limit
+            finally:
+                self._goal = self.limit

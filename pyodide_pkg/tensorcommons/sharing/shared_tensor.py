@@ -6,6 +6,8 @@ them is written: then that one gets bytes of its own.
 
 from __future__ import annotations
 
+import asyncio
+import operator
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -16,8 +18,8 @@ from ..dtypes import DType
 from ..errors import NotAConsumer, ShapeMismatch, TensorReleased, UnsupportedDtype, ViewOutOfBounds
 from ..shapes import Layout, Shape
 from ..tensor import Tensor
-from .registry import Entry
-from .storage import Storage, content_identity, using
+from .registry import REGISTERED, Entry
+from .storage import Storage, content_identity
 
 if TYPE_CHECKING:
     from .manager import TensorSharingManager
@@ -29,7 +31,8 @@ def as_bytes(data: Any, spec: Spec) -> memoryview:
     Raises ShapeMismatch for another size, UnsupportedDtype where the values would change in kind.
     """
     if isinstance(data, (bytes, bytearray, memoryview)):
-        raw = memoryview(data).cast("B")
+        raw = memoryview(data)
+        raw = raw.cast("B") if raw.c_contiguous else memoryview(raw.tobytes())
         if raw.nbytes != spec.nbytes:
             raise ShapeMismatch(
                 f"{raw.nbytes:,} bytes do not make {spec.shape} of {spec.dtype} ({spec.nbytes:,} bytes)"
@@ -42,7 +45,11 @@ def as_bytes(data: Any, spec: Spec) -> memoryview:
         np.can_cast(array.dtype, spec.dtype.numpy, "same_kind") or isinstance(data, (int, float, list, tuple))
     ):
         raise UnsupportedDtype(f"data of {array.dtype} would change as {spec.dtype}; cast it, or register that dtype")
-    return memoryview(np.ascontiguousarray(array, spec.dtype.numpy).reshape(-1).view(np.uint8))
+    with np.errstate(all="ignore"):  # float16 has its infinities
+        dense = np.ascontiguousarray(array, spec.dtype.numpy).reshape(array.shape)
+        if dense.dtype.kind in "iub" and dense.dtype != array.dtype and not np.array_equal(dense, array):
+            raise UnsupportedDtype(f"data has values that {spec.dtype} cannot hold: {array.min()} to {array.max()}")
+    return memoryview(dense.reshape(-1).view(np.uint8))
 
 
 class SharedTensor:
@@ -62,6 +69,7 @@ class SharedTensor:
         self.registrations = 1
         self.views: dict[str, SharedTensorView] = {}
         self.is_freed = False
+        self.writing = asyncio.Lock()  # one write at a time: views of one tensor may meet in one word
         entry.registered.add(name)
 
     def __repr__(self) -> str:
@@ -96,7 +104,12 @@ class SharedTensor:
     @property
     def holders(self) -> list[str]:
         """The models that hold the tensor itself; see :attr:`views` for those that hold a part."""
-        return [model for model, names in self.entry.names.items() if self.name in names]
+        return [] if self.is_freed else [model for model, names in self.entry.names.items() if self.key in names]
+
+    @property
+    def key(self) -> str:
+        """What its holders hold it as."""
+        return REGISTERED + self.name
 
     @property
     def reference_count(self) -> int:
@@ -131,14 +144,14 @@ class SharedTensor:
                 f"model {model!r} was not granted tensor {self.name!r}; grant it with share_tensor_between_models()"
             )
         self.entry.storage.touch()
-        new = self.entry.hold(model, self.name)
+        new = self.entry.hold(model, self.key)
         if new:
             self.manager.changed()
         return new
 
     def release(self, model: str) -> bool:
         """End the hold of ``model``. False if it held nothing; no count ever goes below what is held."""
-        ended = self.entry.let_go(model, self.name)
+        ended = not self.is_freed and self.entry.let_go(model, self.key)
         if ended:
             self.manager.changed()
         return ended
@@ -179,18 +192,15 @@ class SharedTensor:
 
     async def read(self) -> np.ndarray[Any, Any]:
         """The values as a NumPy array."""
-        return await self.tensor.read()
+        return await self.manager.read(self.tensor)
 
     async def write(self, data: Any) -> None:
         """Replace all values; ``data`` as in ``register_shared_tensor``. Other names with the old content keep it.
 
         Raises ShapeMismatch or UnsupportedDtype; nothing changed then.
         """
-        self.check()
-        raw = as_bytes(data, self.entry.spec)
-        await self.manager.make_own(self, keep_content=False)
-        await self.entry.storage.write(0, raw)
-        self.manager.written(self, content_identity(raw, self.shape, self.dtype))
+        raw = memoryview(bytes(as_bytes(data, self.entry.spec)))
+        await self.manager.overwrite(self, [(0, raw)], content_identity(raw, self.shape, self.dtype))
 
     def get_memory_usage(self) -> int:
         """Device bytes of the tensor, shared or not."""
@@ -223,7 +233,14 @@ class SharedTensorView:
     @property
     def holders(self) -> list[str]:
         """The models that hold the view."""
-        return [model for model, names in self.parent.entry.names.items() if self.name in names]
+        if self.parent.is_freed:
+            return []
+        return [model for model, names in self.parent.entry.names.items() if self.key in names]
+
+    @property
+    def key(self) -> str:
+        """What its holders hold it as."""
+        return REGISTERED + self.name
 
     @property
     def reference_count(self) -> int:
@@ -240,14 +257,14 @@ class SharedTensorView:
         """Grant the view to ``model`` and have it hold it, which keeps the parent alive. False if it did so already."""
         self.parent.check()
         self.consumer_models.add(model)
-        new = self.parent.entry.hold(model, self.name)
+        new = self.parent.entry.hold(model, self.key)
         if new:
             self.parent.manager.changed()
         return new
 
     def release(self, model: str) -> bool:
         """End the hold of ``model``. False if it held nothing."""
-        ended = self.parent.entry.let_go(model, self.name)
+        ended = not self.parent.is_freed and self.parent.entry.let_go(model, self.key)
         if ended:
             self.parent.manager.changed()
         return ended
@@ -260,18 +277,12 @@ class SharedTensorView:
 
     async def read(self) -> np.ndarray[Any, Any]:
         """The values as a NumPy array."""
-        return await self.tensor.read()
+        return await self.parent.manager.read(self.tensor)
 
     async def write(self, data: Any) -> None:
         """Replace the values that the view shows, in the parent's bytes. Other names with the old content keep it."""
-        self.parent.check()
-        raw = as_bytes(data, Spec(self.shape, self.dtype))
-        await self.parent.manager.make_own(self.parent, keep_content=True)
-        storage = self.parent.entry.storage
-        with using([storage]):
-            for start, piece in runs(self.layout, self.dtype.itemsize, raw):
-                await storage.write(start, piece)
-        self.parent.manager.written(self.parent, None)
+        raw = memoryview(bytes(as_bytes(data, Spec(self.shape, self.dtype))))
+        await self.parent.manager.overwrite(self.parent, runs(self.layout, self.dtype.itemsize, raw), None)
 
     def get_memory_usage(self) -> int:
         """0: the bytes are the parent's."""
@@ -296,6 +307,10 @@ def runs(layout: Layout, itemsize: int, data: memoryview) -> list[tuple[int, mem
 
 def view_layout(shown: Layout, offset: Sequence[int], size: Sequence[int], name: str) -> Layout:
     """The layout of a part of ``shown``. Raises ViewOutOfBounds with the numbers."""
+    try:
+        offset, size = [operator.index(start) for start in offset], [operator.index(length) for length in size]
+    except TypeError:
+        raise ViewOutOfBounds(f"view {name!r}: offset and size are whole numbers, one a dimension") from None
     if len(offset) != len(shown.shape) or len(size) != len(shown.shape):
         raise ViewOutOfBounds(
             f"view {name!r}: offset {tuple(offset)} and size {tuple(size)} do not match {shown.shape}"

@@ -25,7 +25,9 @@ from ..errors import DeviceLost, InvalidWeights, TensorReleased
 
 State: TypeAlias = Literal["resident", "offloaded", "dropped", "lost", "released"]
 
+ANONYMOUS = "anonymous-"
 _serial = itertools.count()
+_renames = itertools.count(1)
 _clock = itertools.count()
 
 
@@ -53,11 +55,19 @@ def content_identity(data: memoryview, shape: Sequence[int], dtype: DType) -> st
     return digest.hexdigest()
 
 
+def anonymous_identity() -> str:
+    """An identity that nothing else has, for bytes that nobody can compare."""
+    return f"{ANONYMOUS}{next(_serial)}"
+
+
 class Storage:
     """``nbytes`` bytes under ``handle`` on ``device``. Freed by :meth:`release`, or when nothing refers to it.
 
     A storage with a local ``origin`` can be dropped without a copy; with any origin it survives a lost device.
+    ``renames`` counts the storages that were written under a known identity: what was derived from one is out of date.
     """
+
+    renames = 0
 
     def __init__(
         self,
@@ -70,7 +80,7 @@ class Storage:
     ) -> None:
         self.device = device
         self.nbytes = nbytes
-        self.identity = identity or f"anonymous-{next(_serial)}"
+        self.identity = identity or anonymous_identity()
         self.category = category
         self.origin = origin
         self.state: State = "resident"
@@ -92,6 +102,8 @@ class Storage:
         origin: Origin | None = None,
     ) -> Storage:
         """A new storage with ``data`` in it. Raises MemoryBudgetError if it does not fit; nothing changed then."""
+        if device.make_room_now is not None:
+            device.make_room_now(data.nbytes)
         handle = device.allocate(data.nbytes, category)
         try:
             device.backend.write(handle, 0, data)
@@ -113,6 +125,11 @@ class Storage:
         return self._handle
 
     @property
+    def is_known(self) -> bool:
+        """Whether :attr:`identity` says what the bytes are."""
+        return not self.identity.startswith(ANONYMOUS)
+
+    @property
     def is_resident(self) -> bool:
         """Whether the bytes are on the device now."""
         return self.state == "resident"
@@ -126,6 +143,11 @@ class Storage:
     def in_use(self) -> bool:
         """Whether a program, a read or a write under way needs the bytes where they are."""
         return self._users > 0
+
+    def rename(self, identity: str) -> None:
+        """The bytes are others than before: everything that was known by the old identity has to be asked again."""
+        self.identity = identity
+        Storage.renames = next(_renames)
 
     async def ensure(self) -> None:
         """Bring the bytes back to the device if they left, making room for them."""
@@ -146,6 +168,7 @@ class Storage:
                 offset, data = start, memoryview(words)
             self.device.backend.write(self.handle, offset, data)
             self.version += 1
+            self.origin = None  # what it would give again are the bytes before this write
 
     def touch(self) -> None:
         """Mark as used just now; the least recently used leaves first."""
@@ -174,31 +197,44 @@ class Storage:
         version, used = self.version, self.last_used
         copy = None
         if self.origin is None or not self.origin.is_local:
-            copy = await self.device.read(self._handle, 0, self.nbytes)
+            try:
+                copy = await self.device.read(self._handle, 0, self.nbytes)
+            except Exception:
+                if self.state == "resident":
+                    raise
+                return False  # released while it was read, which is what the read tripped over
         if self.state != "resident" or self._users or (version, used) != (self.version, self.last_used):
             return False
         self.device.evict(self._handle)
         self._host, self.state = copy, "offloaded" if copy is not None else "dropped"
         return True
 
-    async def restore(self) -> bool:
-        """Bring the bytes back, bit for bit. The caller has made room. False if they were there already.
+    async def fetch(self) -> memoryview:
+        """The bytes of a storage that left its device, for :meth:`restore`.
 
-        Raises InvalidWeights if the origin now has other bytes, MemoryBudgetError if they do not fit.
+        Raises InvalidWeights if the origin now has other bytes.
         """
-        if self.state not in ("offloaded", "dropped"):
+        if self._host is not None:
+            return self._host
+        assert self.origin is not None
+        data = memoryview(await self.origin.read()).cast("B")
+        if data.nbytes != self.nbytes:
+            raise InvalidWeights("origin", f"{data.nbytes:,} bytes came back where {self.nbytes:,} were read")
+        return data
+
+    def restore(self, data: memoryview, version: int) -> bool:
+        """Bring the bytes back, bit for bit: ``data`` was fetched at ``version``, and the caller has made room.
+
+        False if they are there already, or were written meanwhile. Raises MemoryBudgetError if they do not fit.
+        """
+        if self.state not in ("offloaded", "dropped") or self.version != version:
             return False
-        data = self._host
-        if data is None:
-            assert self.origin is not None
-            data = memoryview(await self.origin.read()).cast("B")
-            if data.nbytes != self.nbytes:
-                raise InvalidWeights("origin", f"{data.nbytes:,} bytes came back where {self.nbytes:,} were read")
-        if self.is_resident:  # somebody else restored it while the origin was read
-            return False
-        _ = self.handle
         self.device.restore(self._handle)
-        self.device.backend.write(self._handle, 0, data)
+        try:
+            self.device.backend.write(self._handle, 0, data)
+        except BaseException:
+            self.device.evict(self._handle)
+            raise
         self._host, self.state = None, "resident"
         return True
 
@@ -207,6 +243,10 @@ class Storage:
         if self.state == "resident":
             self.device.write_off(self._handle)
             self.state = "dropped" if self.origin is not None else "lost"
+        elif self._free_after_use:
+            self._free_after_use = False
+            self.device.write_off(self._handle)
+            self.device.forget(self._handle)
 
 
 @contextmanager
@@ -227,3 +267,5 @@ def using(storages: Sequence[Storage]) -> Iterator[None]:
             if storage._free_after_use and not storage._users:
                 storage._free_after_use = False
                 storage.device.free(storage._handle)
+        for device in {storage.device for storage in storages}:
+            device.use_ended()
