@@ -96,6 +96,8 @@ class TensorSharingManager:
         known = self.tensors.get(name)
         if known is not None:
             self._check_same(known, spec, device, data)
+            if known.entry.storage.state == "lost" and data is not None and not isinstance(data, Tensor):
+                known.entry.storage.revive(as_bytes(data, spec))
             known.registrations += 1
             known.consumer_models.update(consumers)
         else:
@@ -302,9 +304,13 @@ class TensorSharingManager:
         self.registry.rename(entry, None)
         entry.is_written = True
         try:
-            with using([storage]):
-                for offset, piece in pieces:
-                    await storage.write(offset, piece)
+            if storage.state == "lost" and content is not None:
+                ((_, whole),) = pieces
+                storage.revive(whole)
+            else:
+                with using([storage]):
+                    for offset, piece in pieces:
+                        await storage.write(offset, piece)
         except BaseException:
             if storage.version == version and not tensor.is_freed:  # no byte was written
                 self.registry.rename(entry, before)

@@ -98,6 +98,8 @@ class Registry:
             self._entries[key] = Entry(
                 Storage.upload(device, data, "weights", identity, origin), spec, content=identity
             )
+        elif self._entries[key].storage.state == "lost":
+            self._entries[key].storage.revive(data, origin)
         return self._entries[key]
 
     def add(self, entry: Entry) -> None:
