@@ -8,6 +8,7 @@ from __future__ import annotations
 import itertools
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 from weakref import WeakValueDictionary
 
@@ -18,7 +19,7 @@ from ..backends.base import Spec
 from ..backends.cpu import CpuBackend
 from ..backends.device import Device
 from ..backends.select import Devices
-from ..errors import NotAConsumer, ShapeMismatch, TensorCommonsError, TensorNotFound
+from ..errors import MemoryBudgetError, NotAConsumer, ShapeMismatch, TensorCommonsError, TensorNotFound
 from ..graph.graph import Graph
 from ..graph.node import Node
 from ..shapes import Layout, Shape
@@ -389,7 +390,8 @@ class TensorSharingManager:
         """Pairs of loaded models whose graphs begin with the same computation; see ``opportunities``."""
         for name, probe in self._probes.items():
             if name not in self._probed:
-                self._probed[name] = Graph(probe())
+                with suppress(MemoryBudgetError):  # its constants do not fit just now: no evidence then
+                    self._probed[name] = Graph(probe())
         by_device: dict[Device | None, dict[str, Graph]] = {}
         for name, graph in self._probed.items():
             by_device.setdefault(self.models.get(name), {})[name] = graph
