@@ -38,6 +38,10 @@ PAGE = """<!doctype html><html lang="en"><title>lab</title><link rel="icon" href
   await lab.open(location.origin);
 </script>"""
 
+# Python that died of a fatal error never answers.
+CALL = """([name, ...rest]) => Promise.race([lab[name](...rest), new Promise((_, refuse) =>
+  setTimeout(() => refuse(new Error("no answer: Python hangs or is dead")), 240_000))])"""
+
 
 class Lab:
     """Runs Python in the page. What it raises fails the test, with the traceback from inside."""
@@ -57,7 +61,7 @@ class Lab:
         return self._call("snippet", source, json.dumps(values))
 
     def _call(self, function: str, *arguments: str) -> Any:
-        reply = json.loads(self._page.evaluate(f"(a) => lab.{function}(...a)", list(arguments)))
+        reply = json.loads(self._page.evaluate(CALL, [function, *arguments]))
         if "error" in reply:
             pytest.fail(reply["error"], pytrace=False)
         return reply["value"]

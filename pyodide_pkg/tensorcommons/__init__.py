@@ -5,6 +5,7 @@ from __future__ import annotations
 from . import dtypes, errors, nn
 from .backends.device import Device
 from .backends.select import Devices, open_devices
+from .hub.cache import Cache, open_cache
 from .models.loading import from_pretrained
 from .models.model import Model
 from .ops import *  # noqa: F403 - ops/__init__.py lists them
@@ -20,6 +21,7 @@ from .tensor import Tensor, asarray
 __version__ = "0.1.0"
 
 __all__ = [
+    "Cache",
     "Device",
     "Devices",
     "MemoryReport",
@@ -36,6 +38,7 @@ __all__ = [
     "from_pretrained",
     "get_compatible_models_for_tensor",
     "nn",
+    "open_cache",
     "open_devices",
     "pipeline",
     "run_pipelines",

@@ -1,7 +1,7 @@
 """Test bodies that run on every device: under CPython on NumPy (tests/), in a real browser on WebGPU (e2e/).
 
-A case is a public ``async def`` of a module in this folder; a new one is found by itself and runs in both. Cases of
-ops take the device; cases of models take a :class:`Place`. A case whose first line is ``@only("webgpu")`` is about
+A case is a public ``async def`` with one parameter, in a module of this folder; a new one is found by itself and runs
+in both. Cases of ops take the device, cases of models a :class:`Place`. ``@only("webgpu")`` marks a case that is about
 that device alone.
 """
 
@@ -57,7 +57,12 @@ def cases_of(*modules: str, kind: str) -> list[str]:
         module = importlib.import_module(f"tests.cases.{name}")
         for case, function in vars(module).items():
             own = inspect.iscoroutinefunction(function) and function.__module__ == module.__name__
-            if own and not case.startswith("_") and getattr(function, "only", kind) == kind:
+            if (
+                own
+                and len(inspect.signature(function).parameters) == 1
+                and not case.startswith("_")
+                and getattr(function, "only", kind) == kind
+            ):
                 found.append(f"{name}.{case}")
     return found
 

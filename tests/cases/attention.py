@@ -73,7 +73,8 @@ async def extreme_scores(device: Device) -> None:
 
 async def scale(device: Device) -> None:
     q, k, v = _qkv(1, 2, 5, 7, 8)
-    near(await attention(*on(device, q, k, v, numbers()), 0.3).read(), _attention(q, k, v, numbers(), 0.3))
+    a, b, c = on(device, q, k, v)
+    near(await attention(a, b, c, scale=0.3).read(), _attention(q, k, v, scale=0.3))
 
 
 async def one_tensor_in_every_place(device: Device) -> None:

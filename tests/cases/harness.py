@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -19,6 +20,12 @@ async def run(name: str, place: Place) -> None:
         await case(subject)
 
 
+async def let_go() -> None:
+    """Drop what nothing refers to any more. The event loop holds the last awaited future for a turn."""
+    await asyncio.sleep(0)
+    gc.collect()
+
+
 def held(device: Device) -> dict[str, int]:
     """What is alive on the device, by count and by bytes."""
     counts = {"buffers": device.backend.live_buffers(), "bytes": device.total, "programs": len(device.programs)}
@@ -28,11 +35,20 @@ def held(device: Device) -> dict[str, int]:
     return counts
 
 
+def real_bytes(device: Device) -> int:
+    """Bytes of all buffers on the device, asked of the buffers themselves."""
+    gpu = _gpu(device)
+    if gpu is None:
+        backend: Any = device.backend
+        return sum(array.nbytes for array in backend._bytes.values())
+    return sum(int(buffer.size) for buffer in gpu.buffers.values())
+
+
 @asynccontextmanager
 async def nothing_left(device: Device) -> AsyncIterator[None]:
     """Fails where the block leaves a buffer, a byte or a program behind, or the GPU complains about a command."""
     gpu = _gpu(device)
-    gc.collect()
+    await let_go()
     before = held(device)
     if gpu is not None:
         gpu.device.pushErrorScope("validation")
@@ -51,7 +67,7 @@ async def nothing_left(device: Device) -> AsyncIterator[None]:
         if failure is None:
             assert not complaint, f"validation error: {complaint.message}"
             assert not uncaught, uncaught
-            gc.collect()
+            await let_go()
             assert held(device) == before, f"left behind: {held(device)}, before: {before}"
 
 

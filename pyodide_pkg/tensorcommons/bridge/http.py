@@ -17,7 +17,7 @@ class FetchBody:
     def __init__(self, url: str, response: Any, controller: Any) -> None:
         self.url = url
         self.status = int(response.status)
-        names = ("content-length", "content-range", "content-encoding")
+        names = ("content-length", "content-range", "content-encoding", "etag", "last-modified")
         # JavaScript's null is not Python's None but a value of its own, and false.
         self.headers = {name: str(value) for name in names if (value := response.headers.get(name))}
         self._controller: Any = controller
@@ -57,13 +57,13 @@ class FetchBody:
         self._chunk = self._reader = None
 
 
-async def open_fetch(url: str, headers: dict[str, str]) -> FetchBody:
-    """GET ``url``; any status comes back as a body. Raises ``DownloadError`` where no response came at all."""
+async def open_fetch(url: str, headers: dict[str, str], method: str = "GET") -> FetchBody:
+    """GET or HEAD ``url``; any status comes back as a body. Raises ``DownloadError`` where no response came at all."""
     from js import AbortController, Object, fetch
     from pyodide.ffi import JsException, to_js
 
     controller = AbortController.new()
-    options = to_js({"headers": headers}, dict_converter=Object.fromEntries)
+    options = to_js({"method": method, "headers": headers}, dict_converter=Object.fromEntries)
     options.signal = controller.signal
     try:
         return FetchBody(url, await fetch(url, options), controller)

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 from ..errors import InvalidWeights
 from .sources import FileMissingError, Source
+
+MAX_DEPTH = 500
 
 
 async def read_json(source: Source, file: str) -> dict[str, Any]:
@@ -22,10 +25,25 @@ async def read_optional_json(source: Source, file: str) -> dict[str, Any] | None
         return None
 
 
+def load_json(text: str, **options: Any) -> Any:
+    """``json.loads``, but RecursionError over 500 levels of nesting.
+
+    Python's own check comes too late in a browser: 5,000 levels overflow the JavaScript stack below it, and that ends
+    the interpreter.
+    """
+    if text.count("[") + text.count("{") > MAX_DEPTH:
+        depth = 0
+        for bracket in re.finditer(r"[][{}]", re.sub(r'"(?:[^"\\]|\\.)*+"', "", text)):
+            depth += 1 if bracket[0] in "[{" else -1
+            if depth > MAX_DEPTH:
+                raise RecursionError(f"nested more than {MAX_DEPTH} levels deep")
+    return json.loads(text, **options)
+
+
 def parse_json(raw: bytes, file: str) -> dict[str, Any]:
     """The object that ``raw`` holds; ``file`` names it in the ``InvalidWeights`` raised where it holds none."""
     try:
-        value = json.loads(raw.decode("utf-8-sig"))
+        value = load_json(raw.decode("utf-8-sig"))
     except UnicodeDecodeError as error:
         raise InvalidWeights(file, f"not JSON: byte {error.start:,} is not UTF-8") from None
     except json.JSONDecodeError as error:

@@ -53,9 +53,9 @@ class NativeBody:
             await asyncio.to_thread(_close, self._response, self._socket)
 
 
-async def open_native(url: str, headers: dict[str, str]) -> NativeBody:
-    """GET ``url``, following redirects; any other status comes back as a body. Raises ``DownloadError``."""
-    opening = asyncio.ensure_future(asyncio.to_thread(_open, url, headers))
+async def open_native(url: str, headers: dict[str, str], method: str = "GET") -> NativeBody:
+    """GET or HEAD ``url``, following redirects; any other status comes back as a body. Raises ``DownloadError``."""
+    opening = asyncio.ensure_future(asyncio.to_thread(_open, url, headers, method))
     try:
         return await asyncio.shield(opening)
     except asyncio.CancelledError:
@@ -63,7 +63,7 @@ async def open_native(url: str, headers: dict[str, str]) -> NativeBody:
         raise
 
 
-def _open(url: str, headers: dict[str, str]) -> NativeBody:
+def _open(url: str, headers: dict[str, str], method: str) -> NativeBody:
     target = url
     for _ in range(REDIRECTS):
         parts = urlsplit(target)
@@ -79,7 +79,7 @@ def _open(url: str, headers: dict[str, str]) -> NativeBody:
         sock = connection.sock
         try:
             path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-            connection.request("GET", path, headers={"Accept-Encoding": "identity", "Connection": "close", **headers})
+            connection.request(method, path, headers={"Accept-Encoding": "identity", "Connection": "close", **headers})
             response = connection.getresponse()
         except (OSError, ValueError, http.client.HTTPException) as error:
             sock.close()

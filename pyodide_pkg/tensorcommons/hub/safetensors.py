@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..errors import InvalidWeights
+from .config import load_json
 from .streams import ShortReadError, Stream
 
 if TYPE_CHECKING:
@@ -97,6 +98,11 @@ async def read_header(stream: Stream, file: str) -> Header:
 
     Raises ``InvalidWeights``, and ``DownloadError`` for a connection that was cut.
     """
+    return parse_file_header(await read_header_bytes(stream, file), stream.size, file)
+
+
+async def read_header_bytes(stream: Stream, file: str) -> bytes:
+    """The first bytes of a file, its length and the JSON, unchecked but for the length. Raises as ``read_header``."""
     try:
         prefix = await stream.read_exact(8)
         length = int.from_bytes(prefix, "little")
@@ -106,14 +112,18 @@ async def read_header(stream: Stream, file: str) -> Header:
             )
         if stream.size is not None and 8 + length > stream.size:
             raise InvalidWeights(file, f"a header of {length:,} bytes does not fit in a file of {stream.size:,} bytes")
-        raw = await stream.read_exact(length)
+        return bytes(prefix + await stream.read_exact(length))
     except ShortReadError as error:
         if error.complete:
             raise InvalidWeights(file, f"truncated in the header: {error.reason}") from error
         raise
-    data_size = None if stream.size is None else stream.size - 8 - length
-    entries, metadata = _parse(bytes(raw), data_size, file)
-    return Header(file, entries, 8 + length, metadata)
+
+
+def parse_file_header(raw: bytes | bytearray, size: int | None, file: str) -> Header:
+    """The header in what ``read_header_bytes`` gave, checked against a file of ``size`` bytes. Raises
+    ``InvalidWeights``."""
+    entries, metadata = _parse(bytes(raw[8:]), None if size is None else size - len(raw), file)
+    return Header(file, entries, len(raw), metadata)
 
 
 def parse_header(raw: bytes, data_size: int | None, file: str) -> tuple[TensorEntry, ...]:
@@ -137,15 +147,19 @@ async def iterate(
         if skip is not None and skip(entry):
             await stream.skip(entry.nbytes)
             continue
-        try:
-            data = await stream.read_exact(entry.nbytes)
-        except ShortReadError as error:
-            if error.complete:
-                raise InvalidWeights(header.file, f"truncated in tensor {entry.name!r}: {error.reason}") from error
-            raise
-        yield entry, data
+        yield entry, await read_tensor(stream, header, entry)
     if stream.size is None and await stream.read_some(1):  # otherwise the sizes were compared before
         raise InvalidWeights(header.file, f"bytes after the last tensor, which ends at {header.size:,}")
+
+
+async def read_tensor(stream: Stream, header: Header, entry: TensorEntry) -> bytearray:
+    """The bytes of ``entry``, where ``stream`` stands at them. Raises as ``iterate``."""
+    try:
+        return await stream.read_exact(entry.nbytes)
+    except ShortReadError as error:
+        if error.complete:
+            raise InvalidWeights(header.file, f"truncated in tensor {entry.name!r}: {error.reason}") from error
+        raise
 
 
 def as_array(entry: TensorEntry, data: bytes | bytearray | memoryview) -> NDArray[Any]:
@@ -206,7 +220,7 @@ def _load(raw: bytes, file: str) -> dict[str, Any]:
         return table
 
     try:
-        table = json.loads(raw.decode(), object_pairs_hook=unique)
+        table = load_json(raw.decode(), object_pairs_hook=unique)
     except UnicodeDecodeError as error:
         raise InvalidWeights(file, f"the header is not UTF-8 (byte {error.start})") from None
     except json.JSONDecodeError as error:

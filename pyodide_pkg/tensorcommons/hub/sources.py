@@ -43,6 +43,10 @@ class FileMissingError(DownloadError):
     status = 404
 
 
+class UnreachableError(DownloadError):
+    """No answer at all, or one that says that the server itself is in trouble (a status from 500 on)."""
+
+
 class Source(Protocol):
     """A folder of files. ``name`` is its last part, for messages; ``is_local`` that reading again needs no network."""
 
@@ -58,6 +62,10 @@ class Source(Protocol):
 
         Raises ``FileMissingError``, ``DownloadError``, or ``InvalidWeights`` for a name outside the folder.
         """
+        ...
+
+    async def open_if_changed(self, file: str, etag: str | None, modified: str | None) -> Stream | None:
+        """``open``, but None where the file is still the one that came with these validators (a stream has them)."""
         ...
 
     async def exists(self, file: str) -> bool:
@@ -107,6 +115,9 @@ class _Files:
     async def open(self, file: str, start: int = 0, stop: int | None = None, on_bytes: OnBytes | None = None) -> Stream:
         raise NotImplementedError
 
+    async def open_if_changed(self, file: str, etag: str | None, modified: str | None) -> Stream | None:
+        return await self.open(file)
+
     async def exists(self, file: str) -> bool:
         try:
             stream = await self.open(file)
@@ -123,7 +134,20 @@ class _Files:
             return bytes(data)
 
 
-class _UrlSource(_Files):
+class _HttpFiles(_Files):
+    """Files that have a URL."""
+
+    def key(self, file: str) -> str:
+        raise NotImplementedError
+
+    async def open(self, file: str, start: int = 0, stop: int | None = None, on_bytes: OnBytes | None = None) -> Stream:
+        return await _open_http(self.key(file), start, stop, on_bytes)
+
+    async def open_if_changed(self, file: str, etag: str | None, modified: str | None) -> Stream | None:
+        return await _open_changed(self.key(file), etag, modified)
+
+
+class _UrlSource(_HttpFiles):
     """Files below the URL of a folder."""
 
     def __init__(self, url: str, endpoint: str | None = None) -> None:
@@ -138,9 +162,6 @@ class _UrlSource(_Files):
         _check_name(file)
         return self._address(f"{self._path}/{quote(file)}")
 
-    async def open(self, file: str, start: int = 0, stop: int | None = None, on_bytes: OnBytes | None = None) -> Stream:
-        return await _open_http(self.key(file), start, stop, on_bytes)
-
     def sibling(self, name: str) -> Source:
         if _is_repository(name):
             return open_source(name, self._endpoint)
@@ -151,7 +172,7 @@ class _UrlSource(_Files):
         return urlunsplit((self._parts.scheme, self._parts.netloc, path, self._parts.query, ""))
 
 
-class _HubSource(_Files):
+class _HubSource(_HttpFiles):
     """A repository in the layout of the Hugging Face hub."""
 
     def __init__(self, repo: str, revision: str = "main", endpoint: str | None = None) -> None:
@@ -162,9 +183,6 @@ class _HubSource(_Files):
     def key(self, file: str) -> str:
         _check_name(file)
         return f"{self._base}/{quote(file)}"
-
-    async def open(self, file: str, start: int = 0, stop: int | None = None, on_bytes: OnBytes | None = None) -> Stream:
-        return await _open_http(self.key(file), start, stop, on_bytes)
 
     def sibling(self, name: str) -> Source:
         if _is_repository(name):
@@ -263,25 +281,61 @@ class _Response(Body, Protocol):
     headers: dict[str, str]
 
 
-async def _request(url: str, headers: dict[str, str]) -> _Response:
+async def _request(url: str, headers: dict[str, str], method: str = "GET") -> _Response:
+    """Any answer below 500. Raises ``UnreachableError``."""
+    try:
+        response = await _send(url, headers, method)
+    except DownloadError as error:  # the transports raise it only where no answer came
+        raise UnreachableError(error.url, error.reason) from None
+    if response.status >= 500:
+        await response.close()
+        raise UnreachableError(url, f"the server answered with status {response.status}")
+    return response
+
+
+async def _send(url: str, headers: dict[str, str], method: str) -> _Response:
     if sys.platform == "emscripten":
         from ..bridge.http import open_fetch
 
-        return await open_fetch(url, headers)
+        return await open_fetch(url, headers, method)
     from .native_http import open_native
 
-    return await open_native(url, headers)
+    return await open_native(url, headers, method)
 
 
 async def _open_http(url: str, start: int, stop: int | None, on_bytes: OnBytes | None) -> Stream:
     ranged = start > 0 or stop is not None
     last = "" if stop is None else str(stop - 1)
     response = await _request(url, {"Range": f"bytes={start}-{last}"} if ranged else {})
+    return await _stream_of(url, response, start, stop, on_bytes)
+
+
+async def _open_changed(url: str, etag: str | None, modified: str | None) -> Stream | None:
+    condition = {"If-None-Match": etag} if etag else {"If-Modified-Since": modified} if modified else {}
+    try:
+        response = await _request(url, condition)
+    except UnreachableError:
+        # Another origin may refuse these headers, which is told by no answer at all: HEAD needs no such permission.
+        response = await _request(url, {}, "HEAD")
+        await response.close()
+        mine, its = (etag, "etag") if etag else (modified, "last-modified")
+        if response.status == 200 and response.headers.get(its) == mine:
+            return None
+        response = await _request(url, {})
+    if response.status == 304 and condition:
+        await response.close()
+        return None
+    return await _stream_of(url, response, 0, None, None)
+
+
+async def _stream_of(url: str, response: _Response, start: int, stop: int | None, on_bytes: OnBytes | None) -> Stream:
+    ranged = start > 0 or stop is not None
     length = None
     if response.headers.get("content-encoding", "identity").lower() == "identity":  # else it counts compressed bytes
         length = _number(response.headers.get("content-length"))
     if response.status == 200:
         stream = Stream(response, length)
+        stream.etag, stream.modified = response.headers.get("etag"), response.headers.get("last-modified")
         await stream.skip(start)  # a server without Range support sends the file from its beginning
         stream.watch(on_bytes)
         return stream

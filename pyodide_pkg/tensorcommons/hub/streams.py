@@ -54,8 +54,12 @@ class Stream:
     """Forward reads over a :class:`Body`; use it as ``async with await source.open(file) as stream``.
 
     ``size`` is the size of the whole file where the source tells it, else None; ``position`` is the offset of the next
-    byte in the file. A read that fails or is cancelled closes the stream.
+    byte in the file; ``etag`` and ``modified`` are what a server lets compare later. A read that fails or is cancelled
+    closes the stream.
     """
+
+    etag: str | None = None
+    modified: str | None = None
 
     def __init__(self, body: Body, size: int | None, position: int = 0, on_bytes: OnBytes | None = None) -> None:
         self.url = body.url

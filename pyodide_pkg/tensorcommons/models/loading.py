@@ -1,34 +1,29 @@
 """from_pretrained: from a folder of files to a model whose weights are shared.
 
-Tensors are read one by one in file order, hashed, and interned as they arrive. A file whose tensors are all on the
-device already is not downloaded at all. Whatever goes wrong or is cancelled, the model's holds end with it.
+This file decides what a model is made of: its architecture, its files, and which of their tensors are its parameters.
+``interning.py`` then brings these in. Whatever goes wrong or is cancelled, the model's holds end with it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from contextlib import AsyncExitStack, aclosing
-from dataclasses import dataclass
-from typing import Any, TypeAlias
+from collections.abc import Mapping
+from contextlib import AsyncExitStack
+from typing import Any
 
-import numpy as np
-
-from .. import dtypes
-from ..backends.base import Spec
 from ..backends.device import Device
 from ..bridge.runtime import IN_BROWSER
-from ..errors import InvalidWeights, TensorReleased, UnsupportedDtype, UnsupportedModel
+from ..errors import InvalidWeights, UnsupportedDtype, UnsupportedModel
+from ..hub.cache import CacheSpec, open_cache
+from ..hub.cached import CachedSource
 from ..hub.config import read_json, read_optional_json
-from ..hub.safetensors import Header, TensorEntry, as_array, iterate, read_header
+from ..hub.safetensors import Header
 from ..hub.sources import Source, open_source
-from ..hub.streams import Stream
 from ..hub.tokenizer import Tokenizer
+from ..hub.weights import WeightsFile
 from ..sharing.manager import TensorSharingManager
-from ..sharing.registry import Entry
-from ..sharing.storage import Origin, content_identity
-from ..tensor import Tensor
 from .bert import Bert, BertConfig, Pooling
 from .heads import MlpHead, MlpHeadConfig
+from .interning import Interner, Part, Progress, Reporter
 from .model import Architecture, Model, check_task
 
 WEIGHTS_FILE = "model.safetensors"
@@ -36,23 +31,6 @@ SUPPORTED = ("bert", "mlp-head")
 # What checkpoints hold beside weights, or under an older name.
 IGNORED = ("embeddings.position_ids", "cls.predictions.decoder.weight", "cls.predictions.decoder.bias")
 RENAMED = {"LayerNorm.gamma": "LayerNorm.weight", "LayerNorm.beta": "LayerNorm.bias"}
-
-Progress: TypeAlias = Callable[[dict[str, Any]], None]
-
-
-@dataclass
-class Part:
-    """One weights file of a model: an open stream behind its header, and the parameters to take from it by entry."""
-
-    source: Source
-    stream: Stream
-    header: Header
-    wanted: dict[str, str]
-
-    @property
-    def end(self) -> int:
-        """Offset after the last wanted tensor: what lies behind is not read."""
-        return max((entry.stop for entry in self.header.entries if entry.name in self.wanted), default=0)
 
 
 async def from_pretrained(
@@ -64,13 +42,20 @@ async def from_pretrained(
     task: str | None = None,
     progress_callback: Progress | None = None,
     tokenizer: bool = True,
+    cache: CacheSpec = "auto",
 ) -> Model:
     """Load a model and share its weights with those that ``manager`` holds already.
 
     ``source`` is the URL of a folder, "org/name[@revision]", a local folder, or ``{"config.json": bytes, ...}``.
     ``device`` is a kind, a Device, or "auto". ``task`` is checked against what the model can do.
-    ``progress_callback`` gets ``{"status", "file", "loaded", "total", "shared_bytes"}``, sizes in bytes; ``status`` is
-    "initiate", "download", "progress", "progress_total", "done" or "ready". ``tokenizer=False`` loads none.
+    ``progress_callback`` gets ``{"status", "file", "loaded", "total", "shared_bytes", "from_cache", "offline"}``,
+    sizes in bytes; ``status`` is "initiate", "download", "progress", "progress_total", "done" or "ready";
+    ``from_cache`` counts the weights read from the cache so far; ``offline`` is true where a copy was used that could
+    not be compared with the server's. ``tokenizer=False`` loads none.
+
+    ``cache`` is where downloads are kept: "auto" is the browser's storage for this page, and nothing elsewhere; None is
+    nothing; a path is that folder; or a :class:`Cache` of ``open_cache``. What is in it is not downloaded again;
+    :mod:`tensorcommons.hub.cached` says how its freshness is checked.
 
     Raises:
         DownloadError: a file is missing or its connection broke.
@@ -82,12 +67,15 @@ async def from_pretrained(
     target = manager.devices.choose(device)
     if dtype != "float32":
         raise UnsupportedDtype(f"weights load as float32, not {dtype}")
-    report = _Reporter(progress_callback)
+    report = Reporter(progress_callback)
     name = manager.add_model(files.name, target)
     try:
+        kept = await open_cache(cache)
+        if kept.is_on and not files.is_local:
+            files = CachedSource(files, kept)
         async with AsyncExitStack() as stack:
             architecture, parts, words = await _open(files, stack, report)
-            weights = await _Loader(manager, target, name, architecture, parts, report).load()
+            weights = await Interner(manager, target, name, parts, report).load(architecture.parameters())
         reader = await _tokenizer(manager, words) if tokenizer else None
         if task is not None:
             check_task(task, architecture.tasks, name)
@@ -100,30 +88,16 @@ async def from_pretrained(
     return model
 
 
-class _Reporter:
-    """Sends progress events; ``total`` and ``shared`` are the load's own, in bytes."""
-
-    def __init__(self, callback: Progress | None) -> None:
-        self._callback = callback
-        self.total = 0
-        self.shared = 0
-
-    def __call__(self, status: str, file: str, loaded: int = 0, total: int = 0) -> None:
-        if self._callback is not None:
-            event = {"status": status, "file": file, "loaded": loaded, "total": total, "shared_bytes": self.shared}
-            self._callback(event)
-
-
-async def _open(source: Source, stack: AsyncExitStack, report: _Reporter) -> tuple[Architecture, list[Part], Source]:
+async def _open(source: Source, stack: AsyncExitStack, report: Reporter) -> tuple[Architecture, list[Part], Source]:
     """The architecture that ``config.json`` asks for, its files opened, and the source that has its tokenizer."""
     report("initiate", f"{source.name}/config.json")
     config = await read_json(source, "config.json")
     file = f"{source.name}/config.json"
     kind = config.get("model_type")
     if kind == "bert":
-        stream, header = await _header(source, stack, report)
-        architecture = _bert(config, file, header, await _pooling(source, config))
-        return architecture, [_part(source, stream, header, architecture)], source
+        weights = await _weights(source, stack, report)
+        architecture = _bert(config, file, weights.header, await _pooling(source, config))
+        return architecture, [_part(weights, architecture)], source
     if kind == "mlp-head":
         head_config = MlpHeadConfig.from_dict(config, file)
         base_source = source.sibling(head_config.base)
@@ -134,8 +108,8 @@ async def _open(source: Source, stack: AsyncExitStack, report: _Reporter) -> tup
         head = MlpHead(head_config, base, file)
         parts = []
         for each, only in ((base_source, base), (source, None)):
-            stream, header = await _header(each, stack, report)
-            parts.append(_part(each, stream, header, only or head, surplus_allowed=only is not None))
+            weights = await _weights(each, stack, report)
+            parts.append(_part(weights, only or head, surplus_allowed=only is not None))
         return head, parts, base_source
     raise UnsupportedModel(str(kind), SUPPORTED)
 
@@ -170,11 +144,9 @@ async def _pooling(source: Source, config: Mapping[str, Any]) -> Pooling:
     return Pooling("cls" if pooling.get("pooling_mode_cls_token") else "mean")
 
 
-async def _header(source: Source, stack: AsyncExitStack, report: _Reporter) -> tuple[Stream, Header]:
-    file = f"{source.name}/{WEIGHTS_FILE}"
-    report("download", file)
-    stream = await stack.enter_async_context(await source.open(WEIGHTS_FILE))
-    return stream, await read_header(stream, file)
+async def _weights(source: Source, stack: AsyncExitStack, report: Reporter) -> WeightsFile:
+    report("download", f"{source.name}/{WEIGHTS_FILE}")
+    return await stack.enter_async_context(await WeightsFile.open(source, WEIGHTS_FILE))
 
 
 def _canonical(name: str) -> str:
@@ -184,11 +156,9 @@ def _canonical(name: str) -> str:
     return name
 
 
-def _part(
-    source: Source, stream: Stream, header: Header, architecture: Architecture, *, surplus_allowed: bool = False
-) -> Part:
+def _part(weights: WeightsFile, architecture: Architecture, *, surplus_allowed: bool = False) -> Part:
     """Match a file's tensors with the architecture's parameters. Raises InvalidWeights for any that do not fit."""
-    shapes = architecture.parameters()
+    header, shapes = weights.header, architecture.parameters()
     if isinstance(architecture, MlpHead):
         shapes = {name: shape for name, shape in shapes.items() if name.startswith("layers.")}
     wanted: dict[str, str] = {}
@@ -217,103 +187,7 @@ def _part(
             if names
         ]
         raise InvalidWeights(header.file, f"tensors do not match the config; {'; '.join(problems)}")
-    return Part(source, stream, header, wanted)
-
-
-class _Loader:
-    """Reads the wanted tensors of all parts into the registry."""
-
-    def __init__(
-        self,
-        manager: TensorSharingManager,
-        device: Device,
-        model: str,
-        architecture: Architecture,
-        parts: list[Part],
-        report: _Reporter,
-    ) -> None:
-        self.manager = manager
-        self.device = device
-        self.model = model
-        self.architecture = architecture
-        self.parts = parts
-        self.report = report
-        self.loaded = 0
-
-    async def load(self) -> dict[str, Tensor]:
-        """Every parameter as a tensor over its shared storage."""
-        self.report.total = sum(part.end - part.header.data_start for part in self.parts if part.wanted)
-        for part in self.parts:
-            await self._read(part)
-        if self.model not in self.manager.models:
-            raise TensorReleased(f"the tensors of {self.model} were released while it was loading")
-        held = self.manager.registry.held_by(self.model)
-        return {name: Tensor.of_storage(held[name].storage, held[name].spec) for name in self.architecture.parameters()}
-
-    async def _read(self, part: Part) -> None:
-        """Intern one file's tensors; what is on the device already is held and not read again."""
-        file, start = part.header.file, part.header.data_start
-        known: dict[str, Entry] = {}
-        for entry in part.header.entries:
-            held = self.manager.registry.at_origin(self.device, self._address(part, entry))
-            if entry.name in part.wanted and held is not None:
-                known[entry.name] = held
-        for name, held in known.items():
-            held.hold(self.model, part.wanted[name])
-            self.report.shared += held.storage.nbytes
-        if len(known) < len(part.wanted):
-            before = self.loaded
-            part.stream.watch(lambda position, size: self._progress(file, before, position - start, part.end - start))
-            last = max(i for i, entry in enumerate(part.header.entries) if entry.name in part.wanted)
-            async with aclosing(
-                iterate(
-                    part.stream, part.header, skip=lambda entry: entry.name not in part.wanted or entry.name in known
-                )
-            ) as tensors:
-                async for entry, data in tensors:
-                    await self._intern(part, entry, data)
-                    if entry is part.header.entries[last]:
-                        break
-        self.loaded += part.end - start
-        self.report("done", file, part.end - start, part.end - start)
-        self.manager.changed()
-
-    async def _intern(self, part: Part, entry: TensorEntry, data: bytearray) -> None:
-        array = as_array(entry, data)
-        spec = Spec(entry.shape, dtypes.float32)
-        raw = memoryview(array.reshape(-1).view(np.uint8))
-        identity = content_identity(raw, spec.shape, spec.dtype)
-        registry = self.manager.registry
-        if registry.find(self.device, identity) is not None:
-            self.report.shared += entry.nbytes
-        else:
-            await self.manager.residency.make_room(raw.nbytes)
-        held = registry.intern(self.device, raw, spec, identity, self._origin(part, entry, identity))
-        held.hold(self.model, part.wanted[entry.name])
-        registry.remember(self.device, self._address(part, entry), identity)
-
-    def _origin(self, part: Part, entry: TensorEntry, identity: str) -> Origin:
-        """How to read the bytes again."""
-        source, file = part.source, part.header.file
-
-        async def read() -> memoryview:
-            async with await source.open(WEIGHTS_FILE, entry.start, entry.stop) as stream:
-                data = await stream.read_exact(entry.nbytes)
-            array = as_array(entry, data)
-            raw = memoryview(array.reshape(-1).view(np.uint8))
-            if content_identity(raw, entry.shape, dtypes.float32) != identity:
-                raise InvalidWeights(file, f"tensor {entry.name!r} has other bytes than when the model was loaded")
-            return raw
-
-        return Origin(read, source.is_local)
-
-    def _address(self, part: Part, entry: TensorEntry) -> str:
-        """Where the bytes come from: the file's address and size, and their range."""
-        return f"{part.source.key(WEIGHTS_FILE)} {part.header.size} {entry.start}-{entry.stop}"
-
-    def _progress(self, file: str, before: int, loaded: int, total: int) -> None:
-        self.report("progress", file, min(loaded, total), total)
-        self.report("progress_total", self.model, before + min(loaded, total), self.report.total)
+    return Part(weights, wanted)
 
 
 async def _tokenizer(manager: TensorSharingManager, source: Source) -> Tokenizer | None:

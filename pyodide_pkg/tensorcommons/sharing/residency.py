@@ -140,6 +140,15 @@ class Residency:
             if not turn.done():
                 turn.set_result(None)
 
+    def check_together(self, nbytes: int, keep: Collection[Storage] = ()) -> None:
+        """Raises MemoryBudgetError if ``nbytes`` could never be here together, whatever else leaves.
+
+        Those of ``keep`` are among ``nbytes``; pinned entries stay in any case.
+        """
+        pinned = sum(entry.storage.nbytes for entry in self.registry if entry.pins and entry.storage not in keep)
+        if nbytes + pinned > self.usable:
+            raise self.refusal(nbytes)
+
     def make_room_now(self, nbytes: int) -> None:
         """:meth:`make_room` for callers that cannot ``await``: works where nothing has to be read back from a GPU.
 

@@ -1,0 +1,353 @@
+"""Files that survive a reload of the page: bytes by what they are, and a record of each file by where it came from.
+
+::
+
+    blob-<identity>          bytes, once however many files hold them; the identity is their SHA-256 (with dtype and
+                             shape for a tensor, as sharing/ computes it)
+    file-<hash of address>   a record: which blobs make up the file, its size and the server's validators
+    new-<random>             a write under way, or one that a crash left
+
+A record is written after its blobs, so that it never promises what is not there; blobs without a record are what an
+interrupted load left, and are used by the next one. Everything is checked when it is read: an entry that is missing,
+short or damaged is dropped, and its bytes come from the network again. Whatever the storage does (full, forbidden, in
+use by another tab), a load goes on without it, and ``status`` says so.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import re
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+from ..bridge.runtime import IN_BROWSER
+from ..errors import DeviceUnavailable
+from .stores import FolderStore, Store
+
+LIMIT = 4 << 30  # bytes; what is used least recently goes when it is passed
+CHECK_EVERY = 16 << 20  # bytes written between two looks at the limit: listing 400 entries takes 160 ms in Chromium
+ORPHAN_AGE = 24 * 3600.0  # seconds until what no record names is taken for a leftover, not another tab's load
+ABSENT_AGE = 24 * 3600.0  # seconds for which it is believed that a file does not exist: a 404 may be a passing fault
+TOUCH = 3600.0  # seconds; how exactly a record knows when it was used
+OURS = re.compile(r"(?:blob|file)-[0-9a-f]{64}|new-[0-9a-f]{16}")
+
+CacheSpec: TypeAlias = "Cache | str | os.PathLike[str] | None"
+
+
+def identity_of(data: bytes | bytearray | memoryview, label: str = "") -> str:
+    """Hex SHA-256 over ``label`` and ``data``. A tensor's label is its dtype and shape: "float32(2, 3)"."""
+    digest = hashlib.sha256(label.encode())
+    digest.update(data)
+    return digest.hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """Bytes ``start`` to ``stop`` of a file, known by content."""
+
+    start: int
+    stop: int
+    identity: str
+    label: str = ""
+
+
+@dataclass
+class Record:
+    """What is known of the file at ``address``: its bytes by ``pieces``, perhaps not all; or that it is ``absent``.
+
+    ``etag`` and ``modified`` are the server's validators, as it sent them.
+    """
+
+    address: str
+    size: int | None = None
+    etag: str | None = None
+    modified: str | None = None
+    absent: bool = False
+    pieces: dict[tuple[int, int], Piece] = field(default_factory=dict)
+    used: float = 0.0
+
+    @property
+    def version(self) -> tuple[int | None, str | None, str | None]:
+        """What tells two contents of one address apart."""
+        return self.size, self.etag, self.modified
+
+    def add(self, start: int, stop: int, identity: str, label: str = "") -> None:
+        """Note a piece."""
+        self.pieces[start, stop] = Piece(start, stop, identity, label)
+
+    def to_bytes(self) -> bytes:
+        """The record with a checksum in front."""
+        pieces = [[piece.start, piece.stop, piece.identity, piece.label] for piece in self.pieces.values()]
+        text = json.dumps({**self.__dict__, "pieces": pieces}).encode()
+        return identity_of(text).encode() + text
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> Record | None:
+        """The record in ``data``; None for one that is damaged, or of another version of this package."""
+        if identity_of(data[64:]).encode() != data[:64]:
+            return None
+        try:
+            table: dict[str, Any] = json.loads(data[64:])
+            pieces = [Piece(*piece) for piece in table.pop("pieces")]
+            return cls(**table, pieces={(piece.start, piece.stop): piece for piece in pieces})
+        except (ValueError, TypeError, KeyError):
+            return None
+
+
+class Cache:
+    """The files that were loaded, in ``store``. ``limit`` in bytes: above it the least recently used files go.
+
+    What this page has loaded stays, also above the limit, because its weights may be read again (see residency).
+    """
+
+    def __init__(
+        self, store: Store | None, limit: int = LIMIT, *, reason: str = "", clock: Callable[[], float] = time.time
+    ) -> None:
+        self.limit = limit
+        self._store = store
+        self._clock = clock
+        self._off = reason  # why nothing is kept, or nothing more
+        self._note = ""
+        self._in_use: set[str] = set()  # names of the entries that this page has read or written
+        self._unchecked = 0  # bytes written since the last look at the limit
+
+    def __repr__(self) -> str:
+        return f"<Cache {self.status}>"
+
+    @property
+    def status(self) -> str:
+        """Whether it works, and if not why: one sentence that begins with "on", "reading only" or "off"."""
+        if self._store is None:
+            return f"off: {self._off}"
+        state = f"reading only: {self._off}" if self._off else f"on: files are kept in {self._store.name}"
+        return f"{state}; {self._note}" if self._note else state
+
+    @property
+    def is_on(self) -> bool:
+        """Whether anything can be read from it."""
+        return self._store is not None
+
+    def note(self, sentence: str) -> None:
+        """Have the status tell something about the last load."""
+        self._note = sentence
+
+    # --- bytes by identity ---
+
+    async def get(self, identity: str, label: str, nbytes: int) -> bytearray | None:
+        """The bytes of that identity, checked; None if they are not there, or were damaged and are dropped now."""
+        if self._store is None:
+            return None
+        data = bytearray(nbytes)
+        try:
+            with memoryview(data) as view:
+                count = await self._store.readinto(_blob(identity), view) if nbytes else 0
+        except OSError as error:
+            if error.errno not in (errno.ENOENT, errno.EBUSY):
+                await self._remove(_blob(identity))
+            return None
+        if count != nbytes or identity_of(data, label) != identity:
+            await self._remove(_blob(identity))
+            return None
+        self._in_use.add(_blob(identity))
+        return data
+
+    async def put(self, identity: str, data: bytes | bytearray) -> bool:
+        """Keep ``data``, whose identity the caller computed. False if that was not possible; ``status`` says why."""
+        if self._store is None:
+            return False
+        try:
+            there = await self._store.size(_blob(identity))
+        except OSError:
+            there = None
+        kept = there == len(data) or not data  # the same file at another address, or another file with this tensor
+        if not kept:
+            with memoryview(data) as view:
+                kept = await self._write(_blob(identity), view)
+        if kept:
+            self._in_use.add(_blob(identity))
+        return kept
+
+    # --- records by address ---
+
+    async def record(self, address: str) -> Record | None:
+        """What is known of the file at ``address``."""
+        found = await self._read_record(_file(address))
+        if found is None or found.address != address:
+            return None
+        if found.absent and self._clock() - found.used > ABSENT_AGE:
+            return None
+        self._in_use.add(_file(address))
+        if not found.absent and self._clock() - found.used > TOUCH:
+            found.used = self._clock()
+            await self._write(_file(address), memoryview(found.to_bytes()))
+        return found
+
+    async def save(self, record: Record) -> bool:
+        """Write a record, after its blobs. What another load found out about the same content is kept. False if it
+        could not be written."""
+        name = _file(record.address)
+        other = await self._read_record(name)
+        if other is not None and other.version == record.version and (record.etag or record.modified):
+            record.pieces = {**other.pieces, **record.pieces}
+        record.used = self._clock()
+        self._in_use.add(name)
+        saved = await self._write(name, memoryview(record.to_bytes()))
+        if self._unchecked >= CHECK_EVERY:
+            await self.remove_unused()
+        return saved
+
+    async def forget(self, address: str) -> None:
+        """Drop a record; its blobs may belong to others, too."""
+        await self._remove(_file(address))
+
+    # --- upkeep ---
+
+    async def usage(self) -> int:
+        """Bytes that the entries take."""
+        return sum(size for size, _ in (await self._list()).values())
+
+    async def clear(self) -> None:
+        """Remove everything, and begin anew after a failure. Models that are loaded read from the network again."""
+        for name in await self._list():
+            await self._remove(name)
+        self._in_use.clear()
+        if self._store is not None:
+            self._off = self._note = ""
+
+    async def remove_unused(self, limit: int | None = None) -> int:
+        """Remove leftovers, and the least recently used files until at most ``limit`` bytes are left.
+
+        Files that this page has loaded stay. Gives how many bytes that freed.
+        """
+        self._unchecked = 0
+        entries = await self._list()
+        most = self.limit if limit is None else limit
+        before = total = sum(size for size, _ in entries.values())
+        records: dict[str, Record] = {}
+        gone: list[str] = []
+        for name in entries:
+            if name.startswith("file-"):
+                record = await self._read_record(name)
+                if record is not None:
+                    records[name] = record
+        named = Counter(blob for record in records.values() for blob in _blobs(record))
+        for name, (_, written) in entries.items():
+            is_named = name.startswith("file-") or named[name] or name in self._in_use
+            if not is_named and self._clock() - written > ORPHAN_AGE:
+                gone.append(name)
+        total -= sum(entries[name][0] for name in gone)
+        for name in sorted(records.keys() - self._in_use, key=lambda name: records[name].used):
+            if total <= most:
+                break
+            blobs = _blobs(records[name])
+            named.subtract(blobs)
+            unnamed = {blob for blob in blobs if not named[blob]} - self._in_use
+            leaving = [name, *sorted(unnamed & entries.keys())]
+            total -= sum(entries[each][0] for each in leaving)
+            gone += leaving
+        for name in gone:
+            await self._remove(name)
+        return before - total
+
+    # --- the store, whose failures end here ---
+
+    async def _read_record(self, name: str) -> Record | None:
+        if self._store is None:
+            return None
+        try:
+            size = await self._store.size(name)
+            if size is None:
+                return None
+            data = bytearray(size)
+            with memoryview(data) as view:
+                count = await self._store.readinto(name, view) if size else 0
+        except OSError:
+            return None
+        record = Record.from_bytes(bytes(data)) if count == size else None
+        if record is None:
+            await self._remove(name)
+        return record
+
+    async def _write(self, name: str, data: memoryview) -> bool:
+        if self._store is None or self._off:
+            return False
+        for attempt in range(2):
+            try:
+                await self._store.write(name, data)
+            except OSError as error:
+                if error.errno == errno.EBUSY:  # another tab writes or reads the same bytes
+                    return False
+                full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+                if full and not attempt and await self.remove_unused(0):
+                    continue
+                what = "is full" if full else "cannot be written to"
+                self._off = f"{self._store.name} {what} ({error.strerror or error})"
+                return False
+            self._unchecked += data.nbytes
+            return True
+        return False
+
+    async def _remove(self, name: str) -> None:
+        if self._store is not None:
+            try:
+                await self._store.remove(name)
+            except OSError:
+                return  # in use by another tab, or forbidden: it is checked again when it is read again
+
+    async def _list(self) -> dict[str, tuple[int, float]]:
+        if self._store is None:
+            return {}
+        try:
+            return {name: about for name, about in (await self._store.list()).items() if OURS.fullmatch(name)}
+        except OSError:
+            return {}
+
+
+_of_this_page: Cache | None = None
+
+
+async def open_cache(cache: CacheSpec = "auto") -> Cache:
+    """The cache that ``cache`` means: "auto" for this browser's storage, None for none, a folder's path, or a Cache.
+
+    "auto" is one cache for the whole page. Outside a browser it is off: a folder has to be named there.
+    """
+    global _of_this_page
+    if isinstance(cache, Cache):
+        return cache
+    if cache is None:
+        return Cache(None, reason="none was asked for")
+    if cache != "auto":
+        return Cache(FolderStore(cache))
+    if not IN_BROWSER:
+        return Cache(None, reason='this is no browser; name a folder to keep files in: cache="path"')
+    if _of_this_page is None or not _of_this_page.is_on:
+        _of_this_page = await _open_browser_cache()
+    return _of_this_page
+
+
+async def _open_browser_cache() -> Cache:
+    from ..bridge.opfs import open_opfs
+
+    try:
+        return Cache(await open_opfs())
+    except (OSError, DeviceUnavailable) as error:
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        return Cache(None, reason=f"this browser keeps no files for this page ({reason})")
+
+
+def _blob(identity: str) -> str:
+    return f"blob-{identity}"
+
+
+def _file(address: str) -> str:
+    return f"file-{identity_of(address.encode())}"
+
+
+def _blobs(record: Record) -> set[str]:
+    return {_blob(piece.identity) for piece in record.pieces.values()}

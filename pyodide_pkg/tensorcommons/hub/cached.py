@@ -1,0 +1,130 @@
+"""A source whose files are kept: what was downloaded once is read from this browser's storage.
+
+On a second visit "nothing is downloaded" means: no byte of any file's body. What still goes over the network is
+
+- for an address with an immutable revision (``/resolve/<40 hex digits>/`` as in a hub, or a ``?v=`` in it): nothing;
+- for any other address: one conditional request a file (``If-None-Match`` or ``If-Modified-Since`` with what the server
+  sent the first time), answered by 304 and headers. Another origin may refuse such headers; it is then asked by HEAD,
+  which has no body either. A server that sends neither ETag nor Last-Modified is asked for the whole file again.
+
+Where the server cannot be reached (no network, or a status from 500 on) the kept copy is used, and ``Cache.status``
+says so. That a file does not exist is kept, too, and believed under the same rules; a 404 cannot be conditional, so an
+optional file that is missing costs the server's error page again.
+"""
+
+from __future__ import annotations
+
+import re
+from urllib.parse import parse_qs, urlsplit
+
+from .cache import Cache, Record, identity_of
+from .sources import FileMissingError, Source, UnreachableError
+from .streams import OnBytes, Stream
+
+PINNED = re.compile(r"/resolve/[0-9a-f]{40}/")
+
+
+def is_immutable(address: str) -> bool:
+    """Whether what is at ``address`` never changes: a hash for a revision, or a version in the query."""
+    parts = urlsplit(address)
+    return PINNED.search(parts.path) is not None or bool(parse_qs(parts.query).get("v"))
+
+
+class CachedSource:
+    """``source`` with ``cache`` in front. Each file is compared with the server's once in the life of this object."""
+
+    is_local = False
+
+    def __init__(self, source: Source, cache: Cache) -> None:
+        self.name = source.name
+        self.source = source
+        self.cache = cache
+        self.from_cache = 0  # bytes of small files
+        self.offline = False  # a copy was used that could not be compared with the server's
+        self._compared: set[str] = set()
+
+    def key(self, file: str) -> str:
+        """See :class:`Source`."""
+        return self.source.key(file)
+
+    async def open(self, file: str, start: int = 0, stop: int | None = None, on_bytes: OnBytes | None = None) -> Stream:
+        """See :class:`Source`. Always from the network; :meth:`read` and ``WeightsFile`` know the cache."""
+        return await self.source.open(file, start, stop, on_bytes)
+
+    async def open_if_changed(self, file: str, etag: str | None, modified: str | None) -> Stream | None:
+        """See :class:`Source`."""
+        return await self.source.open_if_changed(file, etag, modified)
+
+    async def exists(self, file: str) -> bool:
+        """See :class:`Source`."""
+        try:
+            _, stream = await self.look(file)
+        except FileMissingError:
+            return False
+        if stream is not None:
+            await stream.close()
+        return True
+
+    def sibling(self, name: str) -> Source:
+        """See :class:`Source`."""
+        return CachedSource(self.source.sibling(name), self.cache)
+
+    async def read(self, file: str, on_bytes: OnBytes | None = None) -> bytes:
+        """See :class:`Source`."""
+        record, stream = await self.look(file)
+        if stream is None:
+            for piece in record.pieces.values():
+                data = await self.cache.get(piece.identity, "", piece.stop - piece.start)
+                if data is not None and (piece.start, piece.stop) == (0, record.size):
+                    self.from_cache += len(data)
+                    return bytes(data)
+            stream = await self.source.open(file)
+            record = _record_of(stream, record.address)
+        stream.watch(on_bytes)
+        async with stream:
+            received = bytearray()
+            while some := await stream.read_some():
+                received += some
+        record.size = len(received)
+        record.add(0, len(received), identity := identity_of(received))
+        if await self.cache.put(identity, received) and await self.cache.save(record):
+            self._compared.add(file)
+        return bytes(received)
+
+    async def look(self, file: str) -> tuple[Record, Stream | None]:
+        """What is known of ``file``, and a stream of it where that may not be used: it is new, or has changed.
+
+        Raises as ``open`` does.
+        """
+        address = self.key(file)
+        record = await self.cache.record(address)
+        trusted = file in self._compared or is_immutable(address)
+        if record is not None and trusted:
+            if record.absent:
+                raise FileMissingError(address, "the server had no such file")
+            return record, None
+        try:
+            if record is not None and (record.etag or record.modified):
+                stream = await self.source.open_if_changed(file, record.etag, record.modified)
+            else:
+                stream = await self.source.open(file)
+        except UnreachableError as error:
+            if record is None:
+                raise
+            self.offline = True
+            self.cache.note(f"{address} could not be compared with the server's ({error.reason}): the copy was used")
+            if record.absent:
+                raise FileMissingError(address, "the server had no such file, and cannot be reached now") from None
+            return record, None
+        except FileMissingError:
+            await self.cache.save(Record(address, absent=True))
+            raise
+        if stream is None:
+            assert record is not None
+            self._compared.add(file)
+            return record, None
+        return _record_of(stream, address), stream
+
+
+def _record_of(stream: Stream, address: str) -> Record:
+    return Record(address, stream.size, stream.etag, stream.modified)

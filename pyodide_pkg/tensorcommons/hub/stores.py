@@ -1,0 +1,127 @@
+"""Where a cache keeps its bytes: named entries, each written whole or not at all.
+
+A store checks nothing of what it gives back, and may lose or damage it: the cache above it knows what it put in. The
+browser's store is :mod:`tensorcommons.bridge.opfs`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import time
+from pathlib import Path
+from typing import Protocol
+
+
+class Store(Protocol):
+    """Entries by name (letters, digits, hyphens). ``name`` is what a person is told.
+
+    Every method raises OSError for what the store cannot do: ENOENT for an entry that is not there, ENOSPC where it is
+    full, EBUSY where another tab is in the way.
+    """
+
+    name: str
+
+    async def list(self) -> dict[str, tuple[int, float]]:
+        """Name: (bytes, seconds since 1970 of the last write)."""
+        ...
+
+    async def size(self, name: str) -> int | None:
+        """Bytes of an entry; None if there is none."""
+        ...
+
+    async def readinto(self, name: str, view: memoryview) -> int:
+        """Fill ``view`` from the entry's beginning; gives how many bytes there were, at most ``len(view)``."""
+        ...
+
+    async def write(self, name: str, data: memoryview) -> None:
+        """Write an entry, whole or not at all, also where something stands in the middle of it."""
+        ...
+
+    async def remove(self, name: str) -> None:
+        """Remove an entry, if it is there."""
+        ...
+
+
+class MemoryStore:
+    """Entries in a dict, for tests."""
+
+    name = "memory"
+
+    def __init__(self) -> None:
+        self.entries: dict[str, bytes] = {}
+        self.written: dict[str, float] = {}
+
+    async def list(self) -> dict[str, tuple[int, float]]:
+        """See :class:`Store`."""
+        return {name: (len(data), self.written.get(name, 0.0)) for name, data in self.entries.items()}
+
+    async def size(self, name: str) -> int | None:
+        """See :class:`Store`."""
+        return len(self.entries[name]) if name in self.entries else None
+
+    async def readinto(self, name: str, view: memoryview) -> int:
+        """See :class:`Store`."""
+        if name not in self.entries:
+            raise FileNotFoundError(name)
+        piece = self.entries[name][: len(view)]
+        view[: len(piece)] = piece
+        return len(piece)
+
+    async def write(self, name: str, data: memoryview) -> None:
+        """See :class:`Store`."""
+        self.entries[name] = bytes(data)
+        self.written[name] = time.time()
+
+    async def remove(self, name: str) -> None:
+        """See :class:`Store`."""
+        self.entries.pop(name, None)
+
+
+class FolderStore:
+    """Files of a folder, which is made at the first write."""
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self._path = Path(path).expanduser()
+        self.name = f"the folder {self._path}"
+
+    async def list(self) -> dict[str, tuple[int, float]]:
+        """See :class:`Store`."""
+        found = {}
+        with contextlib.suppress(FileNotFoundError):
+            for entry in os.scandir(self._path):
+                with contextlib.suppress(FileNotFoundError):  # removed by another process in the meantime
+                    about = entry.stat()
+                    found[entry.name] = (about.st_size, about.st_mtime)
+        return found
+
+    async def size(self, name: str) -> int | None:
+        """See :class:`Store`."""
+        try:
+            return (self._path / name).stat().st_size
+        except FileNotFoundError:
+            return None
+
+    async def readinto(self, name: str, view: memoryview) -> int:
+        """See :class:`Store`."""
+        with (self._path / name).open("rb", buffering=0) as file:
+            filled = 0
+            while filled < len(view) and (count := file.readinto(view[filled:])):
+                filled += count
+        return filled
+
+    async def write(self, name: str, data: memoryview) -> None:
+        """See :class:`Store`. A reader sees the old entry or the new one, never a part."""
+        self._path.mkdir(parents=True, exist_ok=True)
+        draft = self._path / f"new-{secrets.token_hex(8)}"
+        try:
+            draft.write_bytes(data)
+            draft.replace(self._path / name)
+        except BaseException:
+            draft.unlink(missing_ok=True)
+            raise
+
+    async def remove(self, name: str) -> None:
+        """See :class:`Store`."""
+        (self._path / name).unlink(missing_ok=True)

@@ -1,0 +1,195 @@
+"""A weights file whose tensors may be in the cache: each one is read from there, or from the network and then kept."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import TypeAlias
+
+from ..errors import InvalidWeights
+from .cache import Piece, Record, identity_of
+from .cached import CachedSource
+from .safetensors import NUMPY_NAME, Header, TensorEntry, parse_file_header, read_header_bytes, read_tensor
+from .sources import Source
+from .streams import Stream
+
+REOPEN = 1 << 20  # bytes; a gap larger than this is passed by another request, not by reading through it
+
+ReadAgain: TypeAlias = Callable[[], Awaitable[bytearray]]
+
+
+def label_of(entry: TensorEntry) -> str:
+    """What a tensor's identity covers beside its bytes; the same text as in sharing's ``content_identity``."""
+    dtype = "bfloat16" if entry.dtype == "BF16" else NUMPY_NAME[entry.dtype]
+    return f"{dtype}{entry.shape}"
+
+
+class WeightsFile:
+    """One safetensors file, open. Read its tensors in file order; ``async with`` closes it and keeps what was learnt.
+
+    ``from_cache`` counts the bytes that did not come over the network, ``on_position`` is called with the offset that a
+    read has reached.
+    """
+
+    def __init__(self, source: Source, file: str, header: Header, record: Record, stream: Stream | None) -> None:
+        self.source = source
+        self.file = file
+        self.header = header
+        self.from_cache = 0
+        self.on_position: Callable[[int], None] | None = None
+        self._record = record
+        self._known = set(record.pieces)
+        self._stream = stream
+        self._cache = source.cache if isinstance(source, CachedSource) else None
+        self._kept: set[str] = set()
+
+    @classmethod
+    async def open(cls, source: Source, file: str) -> WeightsFile:
+        """Open ``file``, its header checked. Raises as ``Source.open`` and ``read_header`` do."""
+        name = f"{source.name}/{file}"
+        record, stream = Record(source.key(file)), None
+        if not isinstance(source, CachedSource):
+            stream = await source.open(file)
+            record = Record(source.key(file), stream.size, stream.etag, stream.modified)
+        else:
+            record, stream = await source.look(file)
+        weights = cls(source, file, Header(name, (), 0), record, stream)
+        raw: bytes | bytearray
+        try:
+            known = next((piece for piece in record.pieces.values() if piece.start == 0 and not piece.label), None)
+            if known is not None:
+                raw = await weights._known_piece(known)
+            else:
+                if stream is None:
+                    stream = weights._stream = await source.open(file)
+                raw = await read_header_bytes(stream, name)
+                await weights._keep(0, len(raw), identity_of(raw), "", raw)
+            weights.header = parse_file_header(raw, record.size, name)
+            record.size = weights.header.size
+        except BaseException:
+            await weights.close()
+            raise
+        return weights
+
+    async def __aenter__(self) -> WeightsFile:
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Let go of the connection, and record what was read, also if that is not all."""
+        stream, self._stream = self._stream, None
+        if stream is not None:
+            await stream.close()
+        if self._cache is not None and set(self._record.pieces) != self._known:
+            self._known = set(self._record.pieces)
+            await self._cache.save(self._record)
+
+    @property
+    def version(self) -> str:
+        """The file's address with what tells its contents apart: it changes when the server's file does."""
+        return " ".join(str(part) for part in (self._record.address, *self._record.version))
+
+    def identity(self, entry: TensorEntry) -> str | None:
+        """A tensor's identity where it is known without reading it."""
+        piece = self._piece(entry)
+        return piece.identity if piece is not None else None
+
+    async def read(self, entry: TensorEntry) -> tuple[bytearray, str]:
+        """A tensor's bytes and identity.
+
+        Raises ``InvalidWeights`` for a truncated file, ``DownloadError`` for a connection that was cut.
+        """
+        piece = self._piece(entry)
+        if piece is not None:
+            return await self._known_piece(piece), piece.identity
+        data = await read_tensor(await self._stream_at(entry.start), self.header, entry)
+        identity = identity_of(data, label_of(entry))
+        await self._keep(entry.start, entry.stop, identity, label_of(entry), data)
+        return data, identity
+
+    def is_local(self, identity: str) -> bool:
+        """Whether the bytes can be read again without the network."""
+        return self.source.is_local or identity in self._kept
+
+    def read_again(self, entry: TensorEntry, identity: str) -> ReadAgain:
+        """How to get a tensor's bytes again later, checked: from the cache, or from where they came from."""
+        piece = Piece(entry.start, entry.stop, identity, label_of(entry))
+        source, file = self.source, self.file
+        cache = self._cache
+
+        async def read() -> bytearray:
+            if cache is not None:
+                data = await cache.get(piece.identity, piece.label, piece.stop - piece.start)
+                if data is not None:
+                    return data
+            data = await _download(source, file, piece, None)
+            if cache is not None:
+                await cache.put(identity, data)
+            return data
+
+        return read
+
+    def _piece(self, entry: TensorEntry) -> Piece | None:
+        piece = self._record.pieces.get((entry.start, entry.stop))
+        return piece if piece is not None and piece.label == label_of(entry) else None
+
+    async def _known_piece(self, piece: Piece) -> bytearray:
+        """From the cache; where it is missing there, just its range from the network."""
+        assert self._cache is not None
+        data = await self._cache.get(piece.identity, piece.label, piece.stop - piece.start)
+        if data is not None:
+            self.from_cache += len(data)
+            self._kept.add(piece.identity)
+            self._report(piece.stop)
+            return data
+        try:
+            data = await _download(self.source, self.file, piece, self._report)
+        except InvalidWeights:
+            await self._cache.forget(self._record.address)
+            self._record.pieces.clear()
+            self._known.clear()
+            raise
+        if await self._cache.put(piece.identity, data):
+            self._kept.add(piece.identity)
+        return data
+
+    async def _keep(self, start: int, stop: int, identity: str, label: str, data: bytes | bytearray) -> None:
+        if self._cache is not None and await self._cache.put(identity, data):
+            self._kept.add(identity)
+            self._record.add(start, stop, identity, label)
+
+    async def _stream_at(self, start: int) -> Stream:
+        stream = self._stream
+        if stream is not None and not 0 <= start - stream.position <= REOPEN:
+            self._stream = None
+            await stream.close()
+            stream = None
+        if stream is None:
+            stream = self._stream = await self.source.open(self.file, start)
+        await stream.skip(start - stream.position)
+        stream.watch(lambda position, _: self._report(position))
+        return stream
+
+    def _report(self, position: int) -> None:
+        if self.on_position is not None:
+            self.on_position(position)
+
+
+async def _download(source: Source, file: str, piece: Piece, report: Callable[[int], None] | None) -> bytearray:
+    """One range of a file, which must still be what it was."""
+
+    def watch(position: int, size: int | None) -> None:
+        if report is not None:
+            report(position)
+
+    if piece.start == piece.stop:
+        return bytearray()
+    async with await source.open(file, piece.start, piece.stop, watch) as stream:
+        data = await stream.read_exact(piece.stop - piece.start)
+    if identity_of(data, piece.label) != piece.identity:
+        raise InvalidWeights(
+            f"{source.name}/{file}",
+            f"bytes {piece.start:,} to {piece.stop:,} are other ones than when the file was first read: load it again",
+        )
+    return data

@@ -1,0 +1,184 @@
+"""Checkpoints that cannot be trusted, servers that fail: a typed error with file and cause, and nothing left."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+import tensorcommons as tc
+from tensorcommons.errors import DownloadError, InvalidWeights, UnsupportedModel
+from tensorcommons.hub.sources import FileMissingError
+from tensorcommons.hub.streams import ShortReadError
+from tests.cases import Place, only
+from tests.cases.checkpoints import WEIGHTS, files_of, pack, tensors_of, with_config
+from tests.cases.harness import held
+from tests.cases.support import raises
+
+
+async def _refused(place: Place, source: Any, error: type[Exception], *words: str, tokenizer: bool = False) -> Any:
+    """Loading ``source`` beside a good model raises ``error`` with ``words``; the good model notices nothing."""
+    manager = place.manager()
+    good = await tc.from_pretrained(
+        f"{place.tiny}/tiny-bert-mlm", manager=manager, device=place.device, tokenizer=False
+    )
+    before, report = held(place.device), manager.report()
+    load = tc.from_pretrained(source, manager=manager, device=place.device, tokenizer=tokenizer)
+    caught = await raises(error, load, *words)
+    after = manager.report()
+    assert held(place.device) == before
+    assert (after.models, after.tensors) == (report.models, report.tensors)
+    await good(input_ids=np.zeros((1, 3), int))
+    good.unload()
+    return caught
+
+
+async def truncated_weights(place: Place) -> None:
+    files = files_of(place, "tiny-bert")
+    raw = files[WEIGHTS]
+    for size in (0, 7, 8, 100, len(raw) // 2, len(raw) - 1):
+        caught = await _refused(place, {**files, WEIGHTS: raw[:size]}, InvalidWeights, WEIGHTS)
+        assert caught.file.endswith(WEIGHTS)
+    await _refused(place, {**files, WEIGHTS: raw + b"\0\0\0\0"}, InvalidWeights, "4 bytes after")
+
+
+async def a_header_longer_than_the_file(place: Place) -> None:
+    files = files_of(place, "tiny-bert")
+    for length in (len(files[WEIGHTS]), 2**40, 2**64 - 1):
+        raw = length.to_bytes(8, "little") + files[WEIGHTS][8:]
+        await _refused(place, {**files, WEIGHTS: raw}, InvalidWeights, WEIGHTS, f"{length:,}")
+
+
+async def a_header_that_is_not_json(place: Place) -> None:
+    files = files_of(place, "tiny-bert")
+    raw = bytearray(files[WEIGHTS])
+    raw[8] = ord("x")
+    await _refused(place, {**files, WEIGHTS: bytes(raw)}, InvalidWeights, WEIGHTS, "JSON")
+
+
+async def offsets_that_lie(place: Place) -> None:
+    files = files_of(place, "tiny-bert")
+    tensors = tensors_of(files)
+    second = list(tensors)[1]
+    size = tensors[second].nbytes
+    end = sum(array.nbytes for array in tensors.values())
+    for offsets, word in (([0, size], "inside"), ([end, end + size], "belong"), ([4, 0], "end before")):
+        raw = pack(tensors, **{second: {"data_offsets": offsets}})
+        await _refused(place, {**files, WEIGHTS: raw}, InvalidWeights, WEIGHTS, word)
+    last = list(tensors)[-1]
+    begin = end - tensors[last].nbytes
+    raw = pack(tensors, **{last: {"data_offsets": [begin, end + 4], "shape": [tensors[last].size + 1]}})
+    await _refused(place, {**files, WEIGHTS: raw}, InvalidWeights, WEIGHTS, "truncated")
+
+
+async def dtypes_that_cannot_be_read(place: Place) -> None:
+    files = files_of(place, "tiny-bert")
+    tensors = tensors_of(files)
+    name = next(iter(tensors))
+    for dtype, word in (("Q4_1", "Q4_1"), ("I32", "I32")):
+        raw = pack(tensors, **{name: {"dtype": dtype}})
+        await _refused(place, {**files, WEIGHTS: raw}, InvalidWeights, WEIGHTS, word, name)
+
+
+async def tensors_that_do_not_match_the_config(place: Place) -> None:
+    files = files_of(place, "tiny-bert")
+    tensors = tensors_of(files)
+    name = "encoder.layer.1.output.dense.weight"
+    await _refused(place, with_config(files, intermediate_size=51), InvalidWeights, WEIGHTS, "(50,)", "(51,)")
+    await _refused(place, with_config(files, vocab_size=101), InvalidWeights, WEIGHTS, "word_embeddings", "101")
+    await _refused(place, with_config(files, num_hidden_layers=3), InvalidWeights, WEIGHTS, "missing", "layer.2")
+    await _refused(place, with_config(files, num_hidden_layers=1), InvalidWeights, WEIGHTS, "unexpected", "layer.1")
+    fewer = {key: array for key, array in tensors.items() if key != name}
+    await _refused(place, {**files, WEIGHTS: pack(fewer)}, InvalidWeights, WEIGHTS, "missing", name)
+    more = {**tensors, "surprise.weight": tensors[name]}
+    await _refused(place, {**files, WEIGHTS: pack(more)}, InvalidWeights, WEIGHTS, "unexpected", "surprise")
+    turned = {**tensors, name: np.ascontiguousarray(tensors[name].T)}
+    await _refused(place, {**files, WEIGHTS: pack(turned)}, InvalidWeights, WEIGHTS, name)
+
+
+async def one_weight_twice_under_two_spellings(place: Place) -> None:
+    files = files_of(place, "tiny-bert")
+    tensors = tensors_of(files)
+    name = "embeddings.LayerNorm.weight"
+    twice = {**tensors, "bert.embeddings.LayerNorm.gamma": tensors[name] + np.float32(1)}
+    await _refused(place, {**files, WEIGHTS: pack(twice)}, InvalidWeights, WEIGHTS, "LayerNorm")
+
+
+async def configs_that_ask_for_what_is_not_there(place: Place) -> None:
+    files = files_of(place, "tiny-bert")
+    config = "config.json"
+    await _refused(place, with_config(files, model_type="mamba"), UnsupportedModel, "mamba", "bert")
+    await _refused(place, with_config(files, model_type=None), UnsupportedModel, "None")
+    await _refused(place, with_config(files, hidden_act="swish"), InvalidWeights, config, "swish")
+    await _refused(place, with_config(files, num_attention_heads=5), InvalidWeights, config, "5")
+    await _refused(place, with_config(files, hidden_size="big"), InvalidWeights, config, "hidden_size")
+    await _refused(place, with_config(files, hidden_size=0), InvalidWeights, config, "hidden_size")
+    await _refused(place, with_config(files, num_hidden_layers=True), InvalidWeights, config, "num_hidden_layers")
+    await _refused(
+        place, with_config(files, position_embedding_type="relative_key"), InvalidWeights, config, "relative"
+    )
+    await _refused(place, with_config(files, architectures=5), InvalidWeights, config, "architectures")
+    await _refused(place, with_config(files, layer_norm_eps=float("nan")), InvalidWeights, config, "layer_norm_eps")
+
+
+async def heads_that_do_not_fit(place: Place) -> None:
+    files = files_of(place, "tiny-head")
+    await _refused(place, files, InvalidWeights, "config.json", "tiny-bert")  # nothing lies beside files in memory
+    for changes, word in (
+        ({"layer_sizes": [144]}, "layer_sizes"),
+        ({"layer_sizes": "144"}, "layer_sizes"),
+        ({"id2label": {"0": "yes"}}, "id2label"),
+        ({"base_model_name_or_path": ""}, "base_model_name_or_path"),
+        ({"pooling": "max"}, "max"),
+        ({"hidden_act": "gelu"}, "gelu"),
+    ):
+        await _refused(place, with_config(files, **changes), InvalidWeights, "config.json", word)
+
+
+async def configs_that_are_not_json(place: Place) -> None:
+    files = files_of(place, "tiny-bert")
+    for raw in (b"", b"<!doctype html>", b"{", b"\xff\xfe", b"[]", b"[" * 100_000):
+        caught = await _refused(place, {**files, "config.json": raw}, InvalidWeights, "config.json")
+        assert caught.file.endswith("config.json")
+    deep = b"[" * 100_000  # without a limit this ends Pyodide: its stack is JavaScript's
+    await _refused(place, {**files, WEIGHTS: len(deep).to_bytes(8, "little") + deep}, InvalidWeights, WEIGHTS, "nested")
+    await _refused(place, f"{place.faulty}/page/tiny-bert", InvalidWeights, "tiny-bert/config.json", "web page")
+
+
+async def files_that_are_not_there(place: Place) -> None:
+    address = place.faulty
+    await _refused(place, f"{address}/missing-config/tiny-bert", FileMissingError, "tiny-bert/config.json", "404")
+    await _refused(
+        place, f"{address}/missing-weights/tiny-bert", FileMissingError, "tiny-bert/model.safetensors", "404"
+    )
+    await _refused(
+        place, f"{address}/missing-weights/tiny-head", FileMissingError, "tiny-bert/model.safetensors", "404"
+    )
+    await _refused(place, f"{place.tiny}/nothing-here", FileMissingError, "nothing-here/config.json", "404")
+    await _refused(place, {"config.json": files_of(place, "tiny-bert")["config.json"]}, FileMissingError, WEIGHTS)
+    await _refused(place, "not a model", DownloadError, "not a model")
+
+
+async def a_connection_cut_half_way(place: Place) -> None:
+    caught = await _refused(
+        place, f"{place.faulty}/cut/tiny-bert", ShortReadError, "tiny-bert/model.safetensors", "cut"
+    )
+    assert not caught.complete and caught.received > 10_000
+    await _refused(place, f"{place.faulty}/cut/tiny-head", ShortReadError, "tiny-bert/model.safetensors", "cut")
+
+
+@only("webgpu")
+async def a_server_that_is_not_there(place: Place) -> None:
+    await _refused(place, "http://127.0.0.1:9/model", DownloadError, "127.0.0.1:9/model/config.json")
+
+
+@only("webgpu")
+async def tokenizers_that_are_missing_or_broken(place: Place) -> None:
+    address = f"{place.faulty}/missing-tokenizer/tiny-bert"
+    await _refused(place, address, FileMissingError, "tiny-bert/tokenizer.json", "404", tokenizer=True)
+    await _refused(
+        place, f"{place.faulty}/missing-tokenizer/tiny-head", FileMissingError, "tokenizer.json", tokenizer=True
+    )
+    files = files_of(place, "tiny-bert")
+    for raw in (b"{}", b"<html>", b'{"model": {"type": "WordPiece"}}', b'{"model": 5, "post_processor": 7}'):
+        await _refused(place, {**files, "tokenizer.json": raw}, InvalidWeights, "tokenizer.json", tokenizer=True)

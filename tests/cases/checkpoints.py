@@ -1,0 +1,49 @@
+"""Checkpoints in memory, made from the tiny ones of tests/goldens: renamed, changed, damaged."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tests.cases import Place
+
+WEIGHTS = "model.safetensors"
+Tensors = dict[str, np.ndarray[Any, Any]]
+
+
+def files_of(place: Place, name: str) -> dict[str, bytes]:
+    """A tiny model's files by name."""
+    return {path.name: path.read_bytes() for path in (Path(place.goldens) / name).iterdir()}
+
+
+def tensors_of(files: dict[str, bytes]) -> Tensors:
+    """The arrays of a float32 checkpoint, in the order of its header."""
+    raw = files[WEIGHTS]
+    start = 8 + int.from_bytes(raw[:8], "little")
+    table = json.loads(raw[8:start])
+    table.pop("__metadata__", None)
+    return {
+        name: np.frombuffer(raw[start + begin : start + end], np.float32).reshape(entry["shape"])
+        for name, entry in table.items()
+        for begin, end in [entry["data_offsets"]]
+    }
+
+
+def pack(tensors: Tensors, **overrides: dict[str, Any]) -> bytes:
+    """A safetensors file; ``overrides`` replace fields of a tensor's header entry, true or not."""
+    table, data = {}, b""
+    for name, array in tensors.items():
+        raw = array.tobytes()
+        offsets = [len(data), len(data) + len(raw)]
+        table[name] = {"dtype": "F32", "shape": list(array.shape), "data_offsets": offsets, **overrides.get(name, {})}
+        data += raw
+    header = json.dumps(table).encode()
+    return len(header).to_bytes(8, "little") + header + data
+
+
+def with_config(files: dict[str, bytes], **changes: Any) -> dict[str, bytes]:
+    """The files with other values in ``config.json``."""
+    return {**files, "config.json": json.dumps({**json.loads(files["config.json"]), **changes}).encode()}

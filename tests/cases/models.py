@@ -1,0 +1,299 @@
+"""Models against the goldens of `transformers`: hidden states, embeddings, logits, sparse vectors."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import tensorcommons as tc
+from tensorcommons import Model
+from tests.cases import Place, only
+from tests.cases.support import near, raises
+
+NAMES = ("input_ids", "attention_mask", "token_type_ids")
+TINY = ("one", "seven", "thirteen", "full", "batch")
+
+
+def _goldens(place: Place, name: str) -> tuple[Any, Any]:
+    """The arrays of one .npz, and what index.json says of them."""
+    index = json.loads((Path(place.goldens) / "index.json").read_text())
+    with np.load(Path(place.goldens) / f"{name}.npz") as arrays:
+        return dict(arrays), {**index.get(name, {}), "row_step": index["row_step"], "vocab_step": index["vocab_step"]}
+
+
+def _inputs(arrays: Any, case: str) -> dict[str, Any]:
+    return {name: arrays[f"{case}.{name}"] for name in NAMES if f"{case}.{name}" in arrays}
+
+
+async def _load(place: Place, address: str) -> Model:
+    return await tc.from_pretrained(address, manager=place.manager(), device=place.device)
+
+
+def _near_golden(actual: Any, arrays: Any, name: str, step: int, mask: Any) -> None:
+    """Within 1e-4 of the golden, and of its norm where only every ``step``-th row of it is kept. Padding counts too."""
+    if name in arrays:
+        near(actual, arrays[name], 1e-4)
+        near(actual[mask == 1], arrays[name][mask == 1], 1e-4)
+    else:
+        near(actual[:, ::step], arrays[f"{name}.rows"], 1e-4)
+        near(np.linalg.norm(np.float64(actual)), arrays[f"{name}.norm"], 1e-4)
+
+
+# --- tiny models with random weights, sizes that no tile divides ---
+
+
+async def tiny_bert(place: Place) -> None:
+    arrays, _ = _goldens(place, "tiny")
+    model = await _load(place, f"{place.tiny}/tiny-bert")
+    for case in TINY:
+        out = await model(**_inputs(arrays, case))
+        assert set(out) == {"last_hidden_state", "pooler_output"}
+        for name, tensor in out.items():
+            near(await tensor.read(), arrays[f"{case}.{name}"], 1e-4)
+    model.unload()
+
+
+async def tiny_bert_with_a_vocabulary_head(place: Place) -> None:
+    arrays, _ = _goldens(place, "tiny")
+    model = await _load(place, f"{place.tiny}/tiny-bert-mlm")
+    for case in TINY:
+        inputs = _inputs(arrays, case)
+        out = await model(**inputs, outputs=["logits", "sparse_embedding", "last_hidden_state"])
+        logits = arrays[f"{case}.logits"]
+        near(await out["logits"].read(), logits, 1e-4)
+        near(await out["last_hidden_state"].read(), arrays[f"{case}.last_hidden_state"], 1e-4)
+        sparse = (np.log1p(np.maximum(logits, 0)) * inputs["attention_mask"][..., None]).max(1)
+        near(await out["sparse_embedding"].read(), sparse, 1e-4)
+    model.unload()
+
+
+async def tiny_pair_head(place: Place) -> None:
+    arrays, _ = _goldens(place, "tiny")
+    inputs = _inputs(arrays, "batch")
+    rows = [*range(5), *reversed(range(5))]
+    model = await _load(place, f"{place.tiny}/tiny-head")
+    out = await model(**{name: array[rows] for name, array in inputs.items()})
+    logits = await out["logits"].read()
+    assert np.abs(logits - arrays["head.logits"]).max() < 1e-3
+    model.unload()
+
+
+async def what_is_left_out_is_filled_in(place: Place) -> None:
+    model = await _load(place, f"{place.tiny}/tiny-bert")
+    ids = np.arange(6).reshape(1, 6)
+    short = await (await model(input_ids=ids))["last_hidden_state"].read()
+    ones, zeros = np.ones((1, 6), np.int64), np.zeros((1, 6), np.int64)
+    full = await (await model(input_ids=ids, attention_mask=ones, token_type_ids=zeros))["last_hidden_state"].read()
+    assert np.array_equal(short, full)
+    padded = np.pad(ids, ((0, 0), (0, 5)))
+    out = await model(input_ids=padded, attention_mask=np.pad(ones, ((0, 0), (0, 5))))
+    near((await out["last_hidden_state"].read())[:, :6], short, 1e-5)
+    model.unload()
+
+
+async def inputs_that_do_not_fit(place: Place) -> None:
+    errors = tc.errors
+    model = await _load(place, f"{place.tiny}/tiny-bert")
+    before = place.device.total
+    ids = np.zeros((1, 4), np.int64)
+    await raises(errors.TensorCommonsError, model(), "input_ids")
+    await raises(errors.TensorCommonsError, model(input_ids=ids, pixel_values=ids), "pixel_values")
+    await raises(errors.ShapeMismatch, model(input_ids=ids[0]))
+    await raises(errors.ShapeMismatch, model(input_ids=ids[:, :0]))
+    await raises(errors.ShapeMismatch, model(input_ids=ids + 0.5))
+    await raises(errors.ShapeMismatch, model(input_ids=ids, attention_mask=ids[:, :3]))
+    await raises(errors.ShapeMismatch, model(input_ids=np.zeros((1, 41), int)), "41", "40")
+    await raises(errors.TensorCommonsError, model(input_ids=ids + 100), "100")
+    await raises(errors.TensorCommonsError, model(input_ids=ids - 1), "-1")
+    await raises(errors.TensorCommonsError, model(input_ids=ids, token_type_ids=ids + 2), "token_type_ids")
+    await raises(errors.TensorCommonsError, model(input_ids=ids, outputs=["nonsense"]), "nonsense")
+    assert place.device.total == before
+    model.unload()
+    await raises(errors.TensorReleased, model(input_ids=ids))
+
+
+# --- the real models ---
+
+
+async def _minilm(place: Place, *cases: str) -> None:
+    arrays, index = _goldens(place, "minilm")
+    model = await _load(place, f"{place.models}/all-MiniLM-L6-v2")
+    for case in cases:
+        inputs = _inputs(arrays, case)
+        out = await model(**inputs)
+        hidden = await out["last_hidden_state"].read()
+        _near_golden(hidden, arrays, f"{case}.last_hidden_state", index["row_step"], inputs["attention_mask"])
+        near(await out["pooler_output"].read(), arrays[f"{case}.pooler_output"], 1e-4)
+    model.unload()
+
+
+async def minilm_with_padding(place: Place) -> None:
+    await _minilm(place, "padding")
+
+
+async def minilm_one_token_empty_text_unknown_words(place: Place) -> None:
+    await _minilm(place, "one_token", "empty", "unk")
+
+
+async def minilm_other_scripts(place: Place) -> None:
+    await _minilm(place, "non_ascii")
+
+
+async def minilm_512_tokens(place: Place) -> None:
+    await _minilm(place, "long")
+
+
+async def _splade(place: Place, case: str) -> None:
+    arrays, index = _goldens(place, "splade")
+    inputs = _inputs(arrays, case)
+    model = await _load(place, f"{place.models}/splade-tiny")
+    out = await model(**inputs, outputs=["last_hidden_state", "logits"])
+    hidden, logits = await out["last_hidden_state"].read(), await out["logits"].read()
+    _near_golden(hidden, arrays, f"{case}.last_hidden_state", index["row_step"], inputs["attention_mask"])
+    step = index["row_step"] if case == "long" else 1
+    near(logits[:, ::step, :: index["vocab_step"]], arrays[f"{case}.logits.columns"], 1e-4)
+    near(np.linalg.norm(np.float64(logits)), arrays[f"{case}.logits.norm"], 1e-4)
+    assert np.array_equal(logits.argmax(-1), arrays[f"{case}.logits.argmax"])
+    model.unload()
+
+
+async def splade_with_padding(place: Place) -> None:
+    await _splade(place, "padding")
+
+
+async def splade_mask(place: Place) -> None:
+    await _splade(place, "mask")
+
+
+async def splade_512_tokens(place: Place) -> None:
+    await _splade(place, "long")
+
+
+# --- pipelines, from text: they need the tokenizer, which runs in JavaScript ---
+
+
+async def _pipe(place: Place, task: str, name: str) -> Any:
+    return await tc.pipeline(task, f"{place.models}/{name}", manager=place.manager(), device="webgpu")
+
+
+@only("webgpu")
+async def embeddings_from_text(place: Place) -> None:
+    arrays, index = _goldens(place, "minilm")
+    pipe = await _pipe(place, "feature-extraction", "all-MiniLM-L6-v2")
+    wanted = arrays["embeddings.sentence_embedding"]
+    actual = await pipe(index["embeddings"])
+    cosines = (actual * wanted).sum(1) / np.linalg.norm(actual, axis=1) / np.linalg.norm(wanted, axis=1)
+    print(f"embeddings: least cosine {cosines.min():.8f}")
+    assert actual.shape == wanted.shape and actual.dtype == np.float32 and cosines.min() >= 0.99999
+    single = await pipe(index["embeddings"][1])
+    assert single.shape == (384,) and single @ wanted[1] >= 0.99999
+    pipe.close()
+
+
+@only("webgpu")
+async def similarity_from_text(place: Place) -> None:
+    arrays, index = _goldens(place, "minilm")
+    pipe = await _pipe(place, "sentence-similarity", "all-MiniLM-L6-v2")
+    wanted = arrays["embeddings.sentence_embedding"][:3]
+    near(await pipe(index["embeddings"][:3]), wanted @ wanted.T, 1e-4)
+    assert await pipe([]) == []
+    pipe.close()
+
+
+@only("webgpu")
+async def skill_probability_from_text(place: Place) -> None:
+    arrays, index = _goldens(place, "minilm")
+    pipe: Any = await _pipe(place, "text-classification", "skill-head")
+    answers = await pipe(index["skill"])
+    assert all(labels[0]["label"] == "skill" and len(labels) == 1 for labels in answers)
+    actual = np.array([[labels[0]["score"]] for labels in answers])
+    assert np.abs(actual - arrays["skill.probability"]).max() < 1e-3
+    encoding = pipe.model.tokenizer.encode_batch(index["skill"])
+    logits = await (await pipe.model(**encoding.as_inputs()))["logits"].read()
+    assert np.abs(logits - arrays["skill.logits"]).max() < 1e-3
+    pipe.close()
+
+
+@only("webgpu")
+async def sparse_vectors_from_text(place: Place) -> None:
+    arrays, index = _goldens(place, "splade")
+    pipe = await _pipe(place, "sparse-embedding", "splade-tiny")
+    tokenizer = pipe.model.tokenizer
+    answers = await pipe(index["sparse"])
+    for row, terms in enumerate(answers):
+        here = arrays["sparse.rows"] == row
+        tokens = tokenizer.convert_ids_to_tokens(arrays["sparse.columns"][here].tolist())
+        wanted = dict(zip(tokens, arrays["sparse.values"][here].tolist(), strict=True))
+        actual = {term["token"]: term["weight"] for term in terms}
+        assert list(actual.values()) == sorted(actual.values(), reverse=True)
+        for token in wanted.keys() | actual.keys():  # a term of 1e-4 may be there or not
+            assert abs(wanted.get(token, 0) - actual.get(token, 0)) < 1e-3, token
+    pipe.close()
+
+
+@only("webgpu")
+async def mask_from_text(place: Place) -> None:
+    arrays, index = _goldens(place, "splade")
+    pipe = await _pipe(place, "fill-mask", "splade-tiny")
+    (best,) = await pipe(index["mask"])
+    at = arrays["mask.input_ids"][0].tolist().index(pipe.model.tokenizer.mask_id)
+    (token,) = pipe.model.tokenizer.convert_ids_to_tokens([int(arrays["mask.logits.argmax"][0, at])])
+    assert best[0]["token"] == token and len(best) == 5
+    await raises(tc.errors.TensorCommonsError, pipe("no mask here"), "mask")
+    pipe.close()
+
+
+@only("webgpu")
+async def four_heads_from_text(place: Place) -> None:
+    arrays, index = _goldens(place, "splade")
+    manager = place.manager()
+    for head in ("nli", "relevance", "polarity", "relation_type"):
+        address = f"{place.models}/splade-tiny-{head.replace('_', '-')}"
+        pipe: Any = await tc.pipeline("text-classification", address, manager=manager, device="webgpu")
+        tokenizer = pipe.model.tokenizer
+        texts = [tuple(pair) if isinstance(pair, list) else pair for pair in index[head]]
+        answers = await pipe(texts)
+        labels = pipe.model.config.labels
+        scores = np.array([[{e["label"]: e["score"] for e in answer}[label] for label in labels] for answer in answers])
+        assert np.abs(scores - arrays[f"{head}.probabilities"]).max() < 1e-3
+        flat = [first for first, _ in texts] + [second for _, second in texts] if pipe.model.config.pair else texts
+        inputs = tokenizer.encode_batch(flat).as_inputs()
+        logits = await (await pipe.model(**inputs))["logits"].read()
+        assert np.abs(logits - arrays[f"{head}.logits"]).max() < 1e-3
+        pipe.close()
+
+
+@only("webgpu")
+async def token_ids_of_the_reference(place: Place) -> None:
+    goldens = json.loads((Path(place.goldens) / "tokenizer.json").read_text())
+    cases = goldens["cases"]
+    for name, ids in goldens["ids"].items():
+        ids = goldens["ids"][ids] if isinstance(ids, str) else ids
+        model = await _load(place, f"{place.models}/{name}")
+        assert model.tokenizer is not None
+        for limit, paired in sorted({(case["max_length"], case["pair"] is not None) for case in cases}):
+            here = [n for n, c in enumerate(cases) if c["max_length"] == limit and (c["pair"] is not None) == paired]
+            pairs = [cases[n]["pair"] for n in here] if paired else None
+            got = model.tokenizer.encode_batch([cases[n]["text"] for n in here], pairs, max_length=limit)
+            for row, n in enumerate(here):
+                mine = got.input_ids[row][got.attention_mask[row] == 1].tolist()
+                assert mine == ids[n], cases[n]
+        model.unload()
+    print(f"{len(cases)} texts and pairs, two tokenizers")
+
+
+@only("webgpu")
+async def tasks_that_do_not_fit(place: Place) -> None:
+    errors = tc.errors
+    manager = place.manager()
+    await raises(errors.UnsupportedModel, _pipe(place, "feature-extraction", "splade-tiny"), "feature-extraction")
+    await raises(errors.TensorCommonsError, _pipe(place, "translation", "splade-tiny"), "translation")
+    pipe = await tc.pipeline("text-classification", f"{place.models}/splade-tiny-nli", manager=manager)
+    await raises(errors.TensorCommonsError, pipe("one text alone"), "text_pair")
+    await raises(errors.TensorCommonsError, pipe([("a", 5)]), "int")
+    pipe.close()
+    pipe.close()
+    await raises(errors.TensorCommonsError, pipe(("a", "b")))

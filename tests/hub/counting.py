@@ -1,0 +1,72 @@
+"""A folder on a real server that notes what it was asked for and how many bytes of bodies it sent."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from starlette.responses import Response
+
+from scripts.serve import serve
+
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+
+@dataclass
+class Answer:
+    method: str
+    file: str
+    range: str
+    status: int = 0
+    nbytes: int = 0
+
+
+@dataclass
+class Counting:
+    """``mode``: "" is a good server, "down" answers 503, "bare" sends no validators, "picky" drops conditional GETs."""
+
+    url: str = ""
+    mode: str = ""
+    answers: list[Answer] = field(default_factory=list)
+
+    def since(self) -> list[Answer]:
+        """What was answered since the last call."""
+        answers, self.answers = self.answers, []
+        return answers
+
+    def body_bytes(self) -> int:
+        """Bytes of good bodies since the last call; an error's page does not count."""
+        return sum(answer.nbytes for answer in self.since() if answer.status < 400)
+
+    def wrap(self, app: ASGIApp) -> ASGIApp:
+        async def counting(scope: Scope, receive: Receive, send: Send) -> None:
+            headers = dict(scope["headers"])
+            answer = Answer(scope["method"], scope["path"].rpartition("/")[2], headers.get(b"range", b"").decode())
+            self.answers.append(answer)
+
+            async def counted(message: Message) -> None:
+                if message["type"] == "http.response.start":
+                    answer.status = message["status"]
+                    if self.mode == "bare":
+                        bare = [h for h in message["headers"] if h[0] not in (b"etag", b"last-modified")]
+                        message = {**message, "headers": bare}
+                answer.nbytes += len(message.get("body", b"")) if scope["method"] == "GET" else 0
+                await send(message)
+
+            if self.mode == "down" or (self.mode == "picky" and b"if-none-match" in headers):
+                await Response("out of order", 503)(scope, receive, counted)
+            else:
+                await app(scope, receive, counted)
+
+        return counting
+
+
+@contextmanager
+def counted(folder: Path) -> Iterator[Counting]:
+    counting = Counting()
+    with serve(folder, headers={}, wrap=counting.wrap) as counting.url:
+        yield counting

@@ -1,0 +1,17 @@
+"""The models' cases on the NumPy device; e2e/models runs the same bodies on WebGPU."""
+
+from __future__ import annotations
+
+import pytest
+
+from scripts.paths import MODELS
+from tensorcommons import open_devices
+from tests.cases import Place, cases_of, harness
+from tests.models.server import TINY
+
+
+@pytest.mark.parametrize("case", cases_of("models", kind="cpu"))
+async def test_on_numpy(case):
+    devices = await open_devices(prefer=["cpu"])
+    await harness.run(case, Place(devices, str(MODELS), str(TINY), "", str(TINY)))
+    devices.close()

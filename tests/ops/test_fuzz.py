@@ -1,0 +1,22 @@
+"""Random expressions on the NumPy device, shrunk by Hypothesis when one is wrong."""
+
+from __future__ import annotations
+
+import asyncio
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tensorcommons import open_devices
+from tests.cases.fuzz import check
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.data())
+def test_random_expressions(data):
+    async def run():
+        devices = await open_devices(prefer=["cpu"])
+        await check(devices.opened[0], lambda low, high: data.draw(st.integers(low, high)))
+        devices.close()
+
+    asyncio.run(run())
