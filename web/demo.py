@@ -215,7 +215,8 @@ class _Progress:
         if now - self._sent < 0.05 and loaded < total:
             return
         self._sent = now
-        self._send(json.dumps({"loaded": loaded, "total": total, "shared": event.get("shared_bytes") or 0}))
+        shared, stored = event.get("shared_bytes") or 0, event.get("from_cache") or 0
+        self._send(json.dumps({"loaded": loaded, "total": total, "shared": shared, "stored": stored}))
 
 
 async def _reply(work: Awaitable[Any]) -> str:

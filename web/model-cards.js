@@ -123,11 +123,12 @@ export class ModelCards {
     this.#calls.changed(id);
   }
 
-  #progress(card, { loaded, total, shared }) {
+  #progress(card, { loaded, total, shared, stored }) {
     if (!["queued", "loading"].includes(card.state)) return; // a late message of a load that was cancelled
     if (card.state !== "loading") this.#show(card, "loading");
     card.element.querySelector("progress").value = total ? loaded / total : 0;
-    say(role(card.element, "bytes"), `${megabytes(loaded)} of ${megabytes(total)} MB · ${megabytes(shared)} MB shared`);
+    const from = stored ? " from this browser's storage" : "";
+    say(role(card.element, "bytes"), `${megabytes(loaded)} of ${megabytes(total)} MB${from} · ${megabytes(shared)} MB shared`);
   }
 
   #show(card, state, about) {

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import textwrap
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,61 +19,78 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 HERE = Path(__file__).parent
-PAGE = '<!doctype html><html lang="en"><title>visit</title><link rel="icon" href="data:,"><script type="module" src="{}"></script>'
-PLAIN = {
-    "Cross-Origin-Opener-Policy": "same-origin",
-    "Cache-Control": "no-cache",
-}  # no policy: the wheel's own JavaScript
-
+PAGE = """<!doctype html><html lang="en"><title>visit</title><link rel="icon" href="data:,">
+<script type="module" src="/visit/page.js"></script>"""
 PRELUDE = """
-import asyncio, json, time
-import numpy as np
-import tensorcommons as tc
-from tensorcommons.hub import cache as cache_module
 from js import location
+from tensorcommons.hub.cache import Cache
 models = location.origin + "/models/"
+devices = await tc.open_devices(prefer=("webgpu", "cpu"))
+ids = {"input_ids": np.array([[101, 7592, 2088, 102]]), "attention_mask": np.ones((1, 4), np.int64)}
+
+async def load(name, manager, **options):
+    events = []
+    model = await tc.from_pretrained(models + name, manager=manager, progress_callback=events.append, **options)
+    return model, events[-1]
+
+async def answer(model):
+    return [float(x) for x in (await next(iter((await model(**ids)).values())).read()).ravel()[:50]]
 """
 
 
+@dataclass
+class Answer:
+    """One answer about a model's file."""
+
+    path: str
+    range: str
+    status: int = 0
+    nbytes: int = 0
+
+
 class Server:
-    """What was asked for and what was sent: path, status, bytes of the body, Range header."""
+    """Notes every answer about models."""
 
     def __init__(self) -> None:
         self.url = ""
-        self.answers: list[dict[str, Any]] = []
         self.is_down = False
+        self._answers: list[Answer] = []
+
+    def since(self) -> list[Answer]:
+        """The answers since the last call."""
+        answers, self._answers = self._answers, []
+        return answers
+
+    def body_bytes(self) -> int:
+        """Bytes of files since the last call; an error's page does not count."""
+        return sum(answer.nbytes for answer in self.since() if answer.status < 400)
 
     def wrap(self, app: ASGIApp) -> ASGIApp:
         async def counting(scope: Scope, receive: Receive, send: Send) -> None:
             path = scope["path"]
             if path == "/visit/":
-                await HTMLResponse(PAGE.format("/visit/page.js"))(scope, receive, send)
-                return
-            if path.startswith("/visit/"):
+                await HTMLResponse(PAGE)(scope, receive, send)
+            elif path.startswith("/visit/"):
                 await FileResponse(HERE / path.removeprefix("/visit/"))(scope, receive, send)
-                return
-            asked = dict(scope["headers"]).get(b"range", b"").decode()
-            answer = {"path": path, "status": 0, "bytes": 0, "range": asked}
-            if path.startswith("/models/"):
-                self.answers.append(answer)
-                if self.is_down:
-                    await HTMLResponse("", 503)(scope, receive, send)
-                    return
-
-            async def counted(message: Message) -> None:
-                if message["type"] == "http.response.start":
-                    answer["status"] = message["status"]
-                answer["bytes"] += len(message.get("body", b""))
-                await send(message)
-
-            await app(scope, receive, counted)
+            elif path.startswith("/models/") and self.is_down:
+                await HTMLResponse("", 503)(scope, receive, send)
+            elif path.startswith("/models/"):
+                await self._counted(app, scope, receive, send)
+            else:
+                await app(scope, receive, send)
 
         return counting
 
-    def since(self) -> list[dict[str, Any]]:
-        """The answers about models since the last call."""
-        answers, self.answers = self.answers, []
-        return answers
+    async def _counted(self, app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
+        answer = Answer(scope["path"], dict(scope["headers"]).get(b"range", b"").decode())
+        self._answers.append(answer)
+
+        async def counted(message: Message) -> None:
+            answer.status = message.get("status", answer.status)
+            answer.nbytes += len(message.get("body", b""))
+            await send(message)
+
+        await app(scope, receive, counted)
 
 
 class Visit:
@@ -82,31 +100,34 @@ class Visit:
         self.page = page
         page.goto(url)
         page.wait_for_function("globalThis.run", timeout=120_000)
-        self.run(PRELUDE)
+        self.run(PRELUDE + "\nNone")
 
     def run(self, source: str) -> Any:
         """Run Python; its last expression travels as JSON."""
-        lines = textwrap.dedent(source).strip().splitlines()
-        if not lines[-1].startswith((" ", ")", "import", "from", "models =")):
-            lines[-1] = f"json.dumps({lines[-1]})" if "=" not in lines[-1].split("(")[0] else lines[-1]
-        reply = self.page.evaluate("(source) => run(source)", "\n".join(lines))
+        reply = self.page.evaluate("(source) => run(source)", textwrap.dedent(source))
         if "error" in reply:
             pytest.fail(reply["error"], pytrace=False)
-        return json.loads(reply["value"]) if isinstance(reply.get("value"), str) else None
+        return json.loads(reply["value"])
 
-    def reload(self) -> Visit:
+    def again(self) -> Visit:
+        """Reload the page: all of Python is gone."""
         return Visit(self.page, self.page.url)
 
 
 @pytest.fixture
 def server(site_folder: Path) -> Iterator[Server]:
     counting = Server()
-    with serve(site_folder, headers={}, wrap=counting.wrap) as url:
-        counting.url = url
+    with serve(site_folder, wrap=counting.wrap, headers={}) as counting.url:
         yield counting
 
 
+@pytest.fixture
+def visit(context: BrowserContext, server: Server) -> Visit:
+    """A first visit, with Python in a worker."""
+    return Visit(context.new_page(), server.url + "visit/")
+
+
 @pytest.fixture(params=["worker", "page"])
-def visit(request: pytest.FixtureRequest, context: BrowserContext, server: Server) -> Visit:
-    """A first visit, with Python in a worker or in the page itself."""
+def visit_anywhere(request: pytest.FixtureRequest, context: BrowserContext, server: Server) -> Visit:
+    """A first visit, with Python in a worker or in the page itself: they have other calls for the same files."""
     return Visit(context.new_page(), f"{server.url}visit/{'?main' if request.param == 'page' else ''}")

@@ -6,8 +6,20 @@
 
 const PIECE = 1 << 22; // bytes copied at a time where memory of Python's cannot be handed out across an await
 
+// QuotaExceededError is a class of its own since Chromium 153 or before. Pyodide 314 does not take it for an error: an await
+// that is rejected with it never ends in Python. So errors cross over as plain ones, with their names.
+function typed(work) {
+  return async (...given) => {
+    try {
+      return await work(...given);
+    } catch (error) {
+      throw Object.assign(new Error(error.message), { name: error.name });
+    }
+  };
+}
+
 /** The folder, made if it is not there; and which way is taken. Throws where the browser gives no storage. */
-export async function openStore(folder) {
+export const openStore = typed(async (folder) => {
   if (!globalThis.navigator?.storage?.getDirectory) throw new DOMException("it has no private file system", "NotSupportedError");
   const root = await navigator.storage.getDirectory();
   const store = { dir: await root.getDirectoryHandle(folder, { create: true }) };
@@ -16,10 +28,10 @@ export async function openStore(folder) {
   store.moves = has("move");
   if (!store.sync && !has("createWritable")) throw new DOMException("it can write such files only in a worker", "NotSupportedError");
   return store;
-}
+});
 
 /** [[name, bytes, milliseconds since 1970 of the last write], ...] as JSON. */
-export async function list(store) {
+export const list = typed(async (store) => {
   const found = [];
   for await (const [name, handle] of store.dir.entries()) {
     try {
@@ -28,20 +40,20 @@ export async function list(store) {
     } catch { /* removed by another tab in the meantime */ }
   }
   return JSON.stringify(found);
-}
+});
 
 /** Bytes of a file; -1 if there is none. */
-export async function size(store, name) {
+export const size = typed(async (store, name) => {
   try {
     return (await (await store.dir.getFileHandle(name)).getFile()).size;
   } catch (error) {
     if (error.name === "NotFoundError") return -1;
     throw error;
   }
-}
+});
 
 /** Fills `target`, Python's memory, from the file's beginning. Gives how many bytes there were. */
-export async function read(store, name, target) {
+export const read = typed(async (store, name, target) => {
   const handle = await store.dir.getFileHandle(name);
   const access = store.sync ? await reader(handle) : null;
   if (access) {
@@ -58,11 +70,11 @@ export async function read(store, name, target) {
     lend(target, (bytes) => bytes.set(piece, at));
   }
   return wanted;
-}
+});
 
 /** Writes the file whole or not at all: under `draft` first, or in the browser's own swap file. */
-export async function write(store, name, draft, source) {
-  if (!store.sync) return writeSwapped(await store.dir.getFileHandle(name, { create: true }), source);
+export const write = typed(async (store, name, draft, source) => {
+  if (!store.sync) return writeSwapped(store, name, source);
   const place = store.moves ? draft : name; // without a way to rename, a crash leaves a part: its checksum tells
   const handle = await store.dir.getFileHandle(place, { create: true });
   try {
@@ -80,16 +92,16 @@ export async function write(store, name, draft, source) {
     await store.dir.removeEntry(place).catch(() => {});
     throw error;
   }
-}
+});
 
 /** Removes a file; nothing happens if there is none. */
-export async function remove(store, name) {
+export const remove = typed(async (store, name) => {
   try {
     await store.dir.removeEntry(name);
   } catch (error) {
     if (error.name !== "NotFoundError") throw error;
   }
-}
+});
 
 // Null where another tab has the file open and this browser knows no readers side by side.
 async function reader(handle) {
@@ -101,7 +113,8 @@ async function reader(handle) {
   }
 }
 
-async function writeSwapped(handle, source) {
+async function writeSwapped(store, name, source) {
+  const handle = await store.dir.getFileHandle(name, { create: true });
   const stream = await handle.createWritable();
   try {
     const length = lend(source, (bytes) => bytes.length);
@@ -109,6 +122,7 @@ async function writeSwapped(handle, source) {
     await stream.close();
   } catch (error) {
     await stream.abort().catch(() => {});
+    if ((await handle.getFile()).size === 0) await store.dir.removeEntry(name).catch(() => {});
     throw error;
   }
 }

@@ -1,0 +1,192 @@
+"""Weights survive a reload: the second visit downloads nothing, whatever became of the storage in between."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from e2e.cache.conftest import Server, Visit
+from e2e.page.driver import SPLADE, Tab
+from scripts.browser import find_browser
+from scripts.serve import serve
+
+if TYPE_CHECKING:
+    from playwright.sync_api import BrowserContext, Playwright
+
+LOAD = """
+manager = tc.TensorSharingManager(1024, devices=devices)
+started = time.perf_counter()
+model, last = await load("{}", manager)
+seconds = time.perf_counter() - started
+cache = await tc.open_cache()
+found = {{"last": last, "seconds": seconds, "answer": await answer(model)}}
+{{**found, "status": cache.status, "usage": await cache.usage()}}
+"""
+# In the page: change the largest tensor that is stored. Gives its bytes.
+DAMAGE = """async (how) => {
+  const folder = await (await navigator.storage.getDirectory()).getDirectoryHandle("tensorcommons");
+  let largest = null, size = 0;
+  for await (const handle of folder.values()) {
+    const file = await handle.getFile();
+    if (file.size > size) [largest, size] = [handle, file.size];
+  }
+  if (how === "gone") await folder.removeEntry(largest.name);
+  else {
+    const stream = await largest.createWritable({ keepExistingData: true });
+    if (how === "short") await stream.truncate(size - 4);
+    else await stream.write({ type: "write", position: size / 2, data: new Uint8Array([1, 2, 3]) });
+    await stream.close();
+  }
+  return size;
+}"""
+
+
+# In the page: every text that a card's progress showed.
+RECORD = """addEventListener("DOMContentLoaded", () => {
+  window.said = [];
+  const note = () => document.querySelectorAll('[data-role="bytes"]').forEach((e) => window.said.push(e.textContent));
+  new MutationObserver(note).observe(document.body, {childList: true, characterData: true, subtree: true});
+});"""
+
+
+def test_the_second_visit_downloads_nothing(visit_anywhere: Visit, server: Server) -> None:
+    first = visit_anywhere.run(LOAD.format(SPLADE))
+    assert first["last"]["from_cache"] == 0
+    assert first["status"].startswith("on: ")
+    assert first["usage"] > first["last"]["total"]
+    assert server.body_bytes() > first["last"]["total"]
+    second = visit_anywhere.again().run(LOAD.format(SPLADE))
+    assert {(answer.status, answer.nbytes) for answer in server.since() if answer.status != 404} == {(304, 0)}
+    assert second["last"]["from_cache"] == second["last"]["loaded"] == second["last"]["total"]
+    assert second["answer"] == first["answer"]
+    assert second["usage"] == first["usage"]
+
+
+def test_without_the_server_the_copy_is_used(visit: Visit, server: Server) -> None:
+    first = visit.run(LOAD.format(SPLADE))
+    server.is_down = True
+    second = visit.again().run(LOAD.format(SPLADE))
+    assert second["answer"] == first["answer"]
+    assert second["last"]["offline"]
+    assert "could not be compared" in second["status"]
+
+
+@pytest.mark.parametrize("how", ["changed", "short", "gone"])
+def test_a_damaged_entry_alone_is_fetched_again(visit: Visit, server: Server, how: str) -> None:
+    first = visit.run(LOAD.format(SPLADE))
+    size = visit.page.evaluate(DAMAGE, how)
+    server.since()
+    second = visit.again().run(LOAD.format(SPLADE))
+    sent = [answer for answer in server.since() if answer.nbytes and answer.status != 404]
+    assert [(answer.status, answer.nbytes) for answer in sent] == [(206, size)]
+    assert second["answer"] == first["answer"]
+    assert second["last"]["from_cache"] == second["last"]["total"] - size
+    third = visit.again().run(LOAD.format(SPLADE))
+    assert server.body_bytes() == 0
+    assert third["answer"] == first["answer"]
+
+
+def test_a_quota_that_is_too_small_is_said(visit_anywhere: Visit, server: Server) -> None:
+    page = visit_anywhere.page
+    devtools = page.context.new_cdp_session(page)
+    devtools.send("Storage.overrideQuotaForOrigin", {"origin": server.url.rstrip("/"), "quotaSize": 3_000_000})
+    first = visit_anywhere.run(LOAD.format(SPLADE))
+    print(f"\n{first['status']}; {first['usage']:,} bytes kept")
+    assert first["status"].startswith("reading only: this browser's private file system is full")
+    assert first["usage"] < 3_100_000
+    devtools.send("Storage.overrideQuotaForOrigin", {"origin": server.url.rstrip("/")})
+    server.since()
+    second = visit_anywhere.again().run(LOAD.format(SPLADE))
+    assert 0 < server.body_bytes() < second["last"]["total"] - second["last"]["from_cache"] + 1_000_000
+    assert second["answer"] == first["answer"]
+    assert second["status"].startswith("on: ")
+    third = visit_anywhere.again().run(LOAD.format(SPLADE))
+    assert server.body_bytes() == 0
+    assert third["answer"] == first["answer"]
+
+
+FORBIDDEN = "StorageManager.prototype.getDirectory = async () => { throw new DOMException('denied', 'SecurityError'); }"
+MISSING = "delete StorageManager.prototype.getDirectory"
+
+
+@pytest.mark.parametrize(("script", "word"), [(FORBIDDEN, "SecurityError"), (MISSING, "no private file system")])
+def test_a_browser_without_storage_loads_from_the_network(
+    context: BrowserContext, server: Server, script: str, word: str
+) -> None:
+    context.add_init_script(script)  # reaches pages, not workers: Python runs in the page
+    visit = Visit(context.new_page(), server.url + "visit/?main")
+    found = visit.run(LOAD.format(SPLADE))
+    assert found["status"].startswith("off: this browser keeps no files for this page")
+    assert word in found["status"]
+    assert server.body_bytes() > found["last"]["total"]
+
+
+def test_an_evicted_weight_comes_back_from_the_storage(visit: Visit, server: Server) -> None:
+    first = visit.run(LOAD.format(SPLADE))
+    again = visit.again()
+    again.run(LOAD.format(SPLADE))
+    server.since()
+    found = again.run("""
+        answers, states = [], set()
+        for _ in range(2):
+            for entry in manager.registry:
+                assert await entry.storage.evict()
+                states.add(entry.storage.state)
+            answers.append(await answer(model))
+        limit = manager.report().unique_weight_bytes / 2**20 * 1.3
+        await manager.set_memory_limit(limit)
+        other, _ = await load("splade-tiny-nli", manager)
+        answers.append(await answer(model))
+        stats = manager.get_stats()
+        {"answers": answers, "states": sorted(states), "evictions": stats["evictions"], "restores": stats["restores"]}
+    """)
+    assert found["states"] == ["dropped"]  # no copy in memory: the storage has it
+    assert found["answers"] == [first["answer"]] * 3
+    assert all("splade-tiny-nli" in answer.path for answer in server.since() if answer.nbytes and answer.status < 400)
+    print(f"\n{found['evictions']} evictions and {found['restores']} restores under the limit")
+
+
+def test_two_tabs_at_once(context: BrowserContext, server: Server) -> None:
+    tabs = [Visit(context.new_page(), server.url + "visit/") for _ in range(2)]
+    for tab in tabs:
+        tab.page.evaluate("(source) => { globalThis.pending = run(source); }", LOAD.format(SPLADE))
+    replies = [tab.page.evaluate("() => pending") for tab in tabs]
+    assert not [reply["error"] for reply in replies if "error" in reply]
+    server.since()
+    found = tabs[0].again().run(LOAD.format(SPLADE))
+    assert server.body_bytes() == 0
+    assert found["status"].startswith("on: ")
+
+
+def test_the_time_of_a_first_and_a_second_visit(playwright: Playwright, server: Server, tmp_path: Path) -> None:
+    """On disk: a fresh context of Playwright keeps its storage in memory."""
+    found = find_browser()
+    context = playwright.chromium.launch_persistent_context(
+        tmp_path, executable_path=found.path, args=list(found.flags), env={**found.environment()}
+    )
+    visit = Visit(context.new_page(), server.url + "visit/")
+    for name in ("first", "second", "third"):
+        loaded = visit.run(LOAD.format("all-MiniLM-L6-v2"))
+        sent = server.body_bytes()
+        print(f"\nMiniLM, {name} visit: {loaded['seconds']:.2f} s, {sent:,} bytes downloaded, {loaded['usage']:,} kept")
+        assert (sent > 90e6) if name == "first" else (sent == 0)
+        visit = visit.again()
+    context.close()
+
+
+def test_the_page_says_where_a_model_comes_from(context: BrowserContext, site_folder: Path) -> None:
+    """Under the page's own strict policy, where the helper is registered by URL."""
+    server = Server()
+    with serve(site_folder, wrap=server.wrap) as url:
+        context.add_init_script(RECORD)
+        tab = Tab(context.new_page()).open(url, load=SPLADE)
+        tab.wait_card(SPLADE, "loaded")
+        assert not [text for text in tab.evaluate("said") if "storage" in text]
+        server.since()
+        tab.open(url, load=SPLADE)
+        tab.wait_card(SPLADE, "loaded")
+        assert server.body_bytes() == 0
+        assert [text for text in tab.evaluate("said") if "from this browser's storage" in text]
+        assert not [error for error in tab.errors if "404" not in error]
