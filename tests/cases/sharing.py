@@ -358,7 +358,7 @@ async def a_model_over_the_budget_changes_nothing(place: Place) -> None:
 
 
 async def a_run_over_the_budget_changes_nothing(place: Place) -> None:
-    device, manager = place.device, place.manager(max_memory_mb=0.13)
+    device, manager = place.device, place.manager(max_memory_mb=0.2)
     model = await _load(place, manager, f"{place.tiny}/tiny-bert")
     await raises(MemoryBudgetError, model(**_ids(20, 40)), "tiny-bert")
     await let_go()
