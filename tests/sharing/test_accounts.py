@@ -7,6 +7,7 @@ import logging
 
 import pytest
 
+import tensorcommons as tc
 from tests.sharing.devices import check, empty, manager_on, some
 
 KB = 1024
@@ -165,7 +166,8 @@ async def test_every_change_is_told_once_it_is_complete(manager):
 
 
 def test_a_subscriber_that_fails_or_changes_something(manager, caplog):
-    told, later = [], []
+    told: list[tc.MemoryReport] = []
+    later: list[tc.MemoryReport] = []
 
     def fail(report):
         raise ValueError("a chart broke")
