@@ -137,7 +137,8 @@ def test_an_evicted_weight_comes_back_from_the_storage(visit: Visit, server: Ser
             answers.append(await answer(model))
         await manager.set_memory_limit(manager.report().unique_weight_bytes / 2**20 * 1.3)
         for _ in range(2):  # the other tensor and the model do not fit together
-            other = manager.register_shared_tensor("other", [2_000_000], "webgpu", "another", data=np.ones(2_000_000, "f4"))
+            ones = np.ones(2_000_000, "f4")
+            other = manager.register_shared_tensor("other", [2_000_000], "webgpu", "another", data=ones)
             assert (await other.read()).all()
             answers.append(await answer(model))
         stats = manager.get_stats()
