@@ -1,4 +1,4 @@
-"""How long a person waits, in the real browser: the page from navigation on, and MiniLM's forward from Python.
+"""How long a person waits, in the real browser: the page from navigation on, MiniLM's forward, and the manager.
 
     make bench
 
@@ -103,6 +103,20 @@ def measure_forwards(browser: Browser, url: str) -> dict[str, Any]:
     return result
 
 
+def measure_sharing(browser: Browser, url: str) -> str:
+    """The table of bench/sharing.py, printed by Pyodide."""
+    page = browser.new_page()
+    page.goto(url + "bench/")
+    page.wait_for_function("globalThis.pyodide", timeout=120_000)
+    source = (paths.ROOT / "bench" / "sharing.py").read_text("utf-8")
+    printed = (
+        "import contextlib, io\nwith contextlib.redirect_stdout(io.StringIO()) as out:\n    main()\nout.getvalue()"
+    )
+    table: str = page.evaluate("(source) => pyodide.runPythonAsync(source)", f"__name__ = 'bench'\n{source}\n{printed}")
+    page.close()
+    return table
+
+
 def row(name: str, milliseconds: Sequence[float]) -> str:
     """One line of the table."""
     spread = f"{min(milliseconds):,.0f} to {max(milliseconds):,.0f}"
@@ -119,6 +133,7 @@ def main() -> None:
         version = browser.version
         pages = measure_page(browser, url)
         forwards = measure_forwards(browser, url)
+        sharing = measure_sharing(browser, url)
         browser.close()
     print(f"Chromium {version}, {forwards['device']}, {os.cpu_count()} cores, {platform.machine()}")
     print(f"{'ms':<44}{'median':>9}   {'spread':>20}")
@@ -133,6 +148,7 @@ def main() -> None:
     print(f"a forward: {last['nodes']} nodes, {last['dispatches']} dispatches, {last['js_calls']} call into JavaScript")
     sizes = [last[name] for name in ("arena_bytes", "arena_lower_bound", "intermediate_bytes")]
     print("arena {:,} bytes; lower bound {:,}; sum of intermediates {:,}".format(*sizes))
+    print(sharing)
     folder = paths.ROOT / ".cache" / "bench"
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "browser.json").write_text(

@@ -138,7 +138,7 @@ def test_an_evicted_weight_comes_back_from_the_storage(visit: Visit, server: Ser
         await manager.set_memory_limit(manager.report().unique_weight_bytes / 2**20 * 1.3)
         for _ in range(2):  # the other tensor and the model do not fit together
             ones = np.ones(2_000_000, "f4")
-            other = manager.register_shared_tensor("other", ones.shape, "webgpu", "another", data=ones)
+            other = manager.register_shared_tensor("other", [2_000_000], "webgpu", "another", data=ones)
             assert (await other.read()).all()
             answers.append(await answer(model))
         stats = manager.get_stats()

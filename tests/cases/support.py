@@ -48,12 +48,12 @@ async def agree(
 
 
 async def raises(error: type[Exception], work: Awaitable[Any], *words: str) -> Any:
-    """Awaiting ``work`` raises exactly ``error``, with a message that holds ``words``. Gives the exception."""
+    """Awaiting ``work`` raises ``error``, with a message that holds ``words``. Gives the exception."""
     try:
         await work
     except tc.errors.TensorCommonsError as complaint:
         text = str(complaint)
-        if type(complaint) is not error or not all(word in text for word in words):
+        if not isinstance(complaint, error) or not all(word in text for word in words):
             raise AssertionError(f"not {error.__name__} with {words}: {complaint!r}") from complaint
         return complaint.with_traceback(None)  # its frames hold tensors
     raise AssertionError(f"no {error.__name__} was raised")

@@ -167,7 +167,8 @@ def empty(manager: tc.TensorSharingManager, models: Sequence[str] = ()) -> None:
     for tensor in list(manager.tensors.values()):
         tensor.unpin()
     manager.optimize_memory_usage()
-    gc.collect()
+    if any(device.total for device in manager.devices.opened):
+        gc.collect()
     assert not manager.tensors and not len(manager.registry)
     for device in manager.devices.opened:
         assert device.total == 0 and device.backend.live_buffers() == 0, device.memory()

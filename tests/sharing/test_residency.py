@@ -60,7 +60,7 @@ async def test_unheld_leave_first_then_the_least_recently_used(kind):
 async def test_idle_arenas_leave_before_tensors():
     manager = manager_on("cpu", limit=4 * KB)
     (x,) = fill(manager, 1, "cpu")
-    device = manager.devices.cpu
+    device = manager.devices.choose("cpu")
     device.arena(3 * KB)
     await manager.make_room(2 * KB)
     assert device.memory()["scratch"] == 0 and x.entry.storage.is_resident
@@ -352,13 +352,12 @@ async def test_two_that_wait_for_each_other_do_not_wait_for_ever():
     a, b, c, d = fill(manager, 4, "cpu")
     for tensor in (c, d):
         assert await tensor.entry.storage.evict()
-    device = manager.devices.cpu
 
     async def need(mine, missing):
         storages = [mine.entry.storage, missing.entry.storage]
         with using(storages):
             await asyncio.sleep(0)
-            await device.ensure(storages, 2 * KB)
+            await manager.residency.ensure(storages, 2 * KB)
 
     found = await asyncio.wait_for(asyncio.gather(need(a, c), need(b, d), return_exceptions=True), 5)
     assert sum(isinstance(each, MemoryBudgetError) for each in found) == 1, found

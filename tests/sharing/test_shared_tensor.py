@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import numpy as np
 import pytest
@@ -117,13 +118,14 @@ async def test_the_same_name_with_anything_else_says_what_differs(manager):
     data = some((4, 4))
     manager.register_shared_tensor("x", (4, 4), "cpu", "a", data=data)
     before = manager.report()
-    for what, arguments in {
+    differences: dict[str, dict[str, Any]] = {
         "shape": {"shape": (2, 8)},
         "dtype": {"dtype": "int32"},
         "storage_type": {"storage_type": "webgpu"},
         "the bytes": {"data": data + 1},
         "shape.*dtype": {"shape": (2,), "dtype": "int8"},
-    }.items():
+    }
+    for what, arguments in differences.items():
         with pytest.raises(TensorCommonsError, match=what):
             manager.register_shared_tensor(**{"name": "x", "shape": (4, 4), "producer_model": "z", **arguments})
     assert manager.report() == before
@@ -394,7 +396,7 @@ async def test_a_written_tensor_is_not_taken_for_what_it_was(manager):
     await a.write(data + 10)
     b = manager.register_shared_tensor("b", (4,), "cpu", "m", data=data)
     left, right = doubled + 3, b.tensor * 2 + 3
-    await tc.tensor.realize([left, right])  # type: ignore[attr-defined]
+    await tc.tensor.realize([left, right])
     assert (await left.read()).tolist() == [23, 25, 27, 29] and (await right.read()).tolist() == [3, 5, 7, 9]
 
 

@@ -17,56 +17,90 @@ MB = 2**20
 LARGEST = 10
 
 
-def shares(manager: TensorSharingManager) -> dict[str, ModelMemory]:
-    """What each model holds. Shared bytes on the device are split evenly, so that they add up to what is there."""
-    names = dict.fromkeys([*manager.models, *(holder for entry in manager.registry for holder in entry.names)])
-    total = dict.fromkeys(names, 0)
-    own = dict.fromkeys(names, 0)
-    part = dict.fromkeys(names, 0.0)
-    kinds = {name: device.kind for name, device in manager.models.items()}
-    for entry in manager.registry:
-        nbytes, holders = entry.storage.nbytes, entry.names
+class _Tally:
+    """One pass over the registry: what each model holds, the sums, and (if asked) a row for every storage."""
+
+    def __init__(self, manager: TensorSharingManager, *, rows: bool = False) -> None:
+        self.kinds = {name: device.kind for name, device in manager.models.items()}
+        self.total = dict.fromkeys(manager.models, 0)
+        self.own = dict.fromkeys(manager.models, 0)
+        self.part = dict.fromkeys(manager.models, 0.0)
+        self.unique = self.separate = self.unheld = 0
+        self.rows = [_row(entry) for entry in manager.registry] if rows else []
+        for entry in manager.registry:
+            self._add(entry)
+
+    def _add(self, entry: Entry) -> None:
+        storage, holders = entry.storage, entry.names
+        nbytes, count = storage.nbytes, len(entry.names)
+        on_device = nbytes if storage.state == "resident" else 0
+        self.unique += nbytes
+        self.separate += nbytes * (count or 1)
+        if not count:
+            self.unheld += on_device
         for holder in holders:
-            total[holder] += nbytes
-            own[holder] += nbytes if len(holders) == 1 else 0
-            part[holder] += nbytes / len(holders) if entry.storage.is_resident else 0
-            kinds.setdefault(holder, entry.storage.device.kind)
-    return {
-        name: ModelMemory(name, kinds.get(name, ""), total[name], own[name], total[name] - own[name], part[name])
-        for name in names
-    }
+            if holder in self.total:
+                self.total[holder] += nbytes
+                self.part[holder] += on_device / count
+            else:
+                self.total[holder], self.own[holder], self.part[holder] = nbytes, 0, on_device / count
+                self.kinds.setdefault(holder, storage.device.kind)
+            if count == 1:
+                self.own[holder] += nbytes
+
+    def models(self) -> dict[str, ModelMemory]:
+        """Per model. Shared bytes on the device are split evenly, so that they add up to what is there."""
+        return {
+            name: ModelMemory(name, self.kinds.get(name, ""), total, own, total - own, part)
+            for (name, total), own, part in zip(self.total.items(), self.own.values(), self.part.values(), strict=True)
+        }
+
+
+def shares(manager: TensorSharingManager) -> dict[str, ModelMemory]:
+    """What each model holds."""
+    return _Tally(manager).models()
 
 
 def _row(entry: Entry) -> TensorMemory:
-    spec, storage = entry.spec, entry.storage
-    return TensorMemory(
-        name=entry.name,
-        shape=spec.shape,
-        dtype=spec.dtype.name,
-        device=storage.device.kind,
-        nbytes=storage.nbytes,
-        holders=tuple(entry.names),
-        identity=storage.identity,
-        state=storage.state,
-    )
+    """The entry's row; the one of the last report while it still says what is true, so that a report costs little."""
+    storage, row = entry.storage, entry.row
+    name, holders = entry.name, tuple(entry.names)
+    if (
+        row is None
+        or row.holders != holders
+        or row.name != name
+        or row.state != storage.state
+        or row.identity != storage.identity
+    ):
+        spec = entry.spec
+        row = entry.row = TensorMemory(
+            name=name,
+            shape=spec.shape,
+            dtype=spec.dtype.name,
+            device=storage.device.kind,
+            nbytes=storage.nbytes,
+            holders=holders,
+            identity=storage.identity,
+            state=storage.state,
+        )
+    return row
 
 
 def report(manager: TensorSharingManager) -> MemoryReport:
     """The snapshot that the page draws."""
     memories = [device.memory() for device in manager.devices.opened]
-    unique = sum(entry.storage.nbytes for entry in manager.registry)
-    separate = sum(entry.storage.nbytes * max(len(entry.names), 1) for entry in manager.registry)
+    tally = _Tally(manager, rows=True)
     return MemoryReport(
         limit_bytes=manager.limit_bytes,
         device_bytes=sum(memory["total"] for memory in memories),
         peak_bytes=manager.residency.peak,
         by_category=MappingProxyType({kind: sum(memory[kind] for memory in memories) for kind in CATEGORIES}),
-        unique_weight_bytes=unique,
-        separate_weight_bytes=separate,
-        saved_bytes=separate - unique,
-        unheld_bytes=sum(e.storage.nbytes for e in manager.registry if not e.names and e.storage.is_resident),
-        models=tuple(shares(manager).values()),
-        tensors=tuple(_row(entry) for entry in manager.registry),
+        unique_weight_bytes=tally.unique,
+        separate_weight_bytes=tally.separate,
+        saved_bytes=tally.separate - tally.unique,
+        unheld_bytes=tally.unheld,
+        models=tuple(tally.models().values()),
+        tensors=tuple(tally.rows),
     )
 
 
@@ -118,7 +152,10 @@ def tensor_usage(manager: TensorSharingManager) -> dict[str, Any]:
 
 def model_usage(manager: TensorSharingManager) -> dict[str, Any]:
     """``get_model_memory_usage``."""
-    held = {name: [key.removeprefix(REGISTERED) for key in manager.registry.held_by(name)] for name in shares(manager)}
+    held: dict[str, list[str]] = {name: [] for name in manager.models}
+    for entry in manager.registry:
+        for name, keys in entry.names.items():
+            held.setdefault(name, []).extend(key.removeprefix(REGISTERED) for key in keys)
     return {
         name: {
             "total_memory_bytes": memory.total_bytes,

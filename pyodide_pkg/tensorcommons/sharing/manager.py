@@ -8,6 +8,7 @@ from __future__ import annotations
 import itertools
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 from weakref import WeakValueDictionary
 
@@ -18,7 +19,7 @@ from ..backends.base import Spec
 from ..backends.cpu import CpuBackend
 from ..backends.device import Device
 from ..backends.select import Devices
-from ..errors import NotAConsumer, ShapeMismatch, TensorCommonsError, TensorNotFound
+from ..errors import MemoryBudgetError, NotAConsumer, ShapeMismatch, TensorCommonsError, TensorNotFound
 from ..graph.graph import Graph
 from ..graph.node import Node
 from ..shapes import Layout, Shape
@@ -96,6 +97,8 @@ class TensorSharingManager:
         known = self.tensors.get(name)
         if known is not None:
             self._check_same(known, spec, device, data)
+            if known.entry.storage.state == "lost" and data is not None and not isinstance(data, Tensor):
+                known.entry.storage.revive(as_bytes(data, spec))
             known.registrations += 1
             known.consumer_models.update(consumers)
         else:
@@ -302,9 +305,13 @@ class TensorSharingManager:
         self.registry.rename(entry, None)
         entry.is_written = True
         try:
-            with using([storage]):
-                for offset, piece in pieces:
-                    await storage.write(offset, piece)
+            if storage.state == "lost" and content is not None:
+                ((_, whole),) = pieces
+                storage.revive(whole)
+            else:
+                with using([storage]):
+                    for offset, piece in pieces:
+                        await storage.write(offset, piece)
         except BaseException:
             if storage.version == version and not tensor.is_freed:  # no byte was written
                 self.registry.rename(entry, before)
@@ -383,7 +390,8 @@ class TensorSharingManager:
         """Pairs of loaded models whose graphs begin with the same computation; see ``opportunities``."""
         for name, probe in self._probes.items():
             if name not in self._probed:
-                self._probed[name] = Graph(probe())
+                with suppress(MemoryBudgetError):  # its constants do not fit just now: no evidence then
+                    self._probed[name] = Graph(probe())
         by_device: dict[Device | None, dict[str, Graph]] = {}
         for name, graph in self._probed.items():
             by_device.setdefault(self.models.get(name), {})[name] = graph

@@ -72,14 +72,17 @@ def _equal_content(manager: TensorSharingManager) -> list[dict[str, Any]]:
 def common_prefixes(graphs: dict[str, Graph]) -> list[dict[str, Any]]:
     """What two models compute alike when they are given equal inputs, proved by node identity.
 
-    ``activation`` is the last common value: what one model could hand the other.
+    ``activation`` is the common value with the longest computation behind it: what one model could hand the other.
     """
     rows = []
     for first, second in combinations(graphs, 2):
         known = {node.identity for node in graphs[second].nodes if node.op is not None}
         common = [node for node in graphs[first].nodes if node.op is not None and node.identity in known]
         if common:
-            last = common[-1]
+            depth: dict[int, int] = {}
+            for node in graphs[first].nodes:
+                depth[id(node)] = 1 + max((depth[id(child)] for child in node.inputs), default=0)
+            last = max(common, key=lambda node: depth[id(node)])
             rows.append(
                 {
                     "models": [first, second],

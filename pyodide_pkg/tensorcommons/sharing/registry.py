@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from ..backends.base import Spec
 from ..backends.device import Device
 from ..errors import ShapeMismatch
+from .report import TensorMemory
 from .storage import Origin, Storage, anonymous_identity, content_identity
 
 # What models call their weights and what tensors are registered as are two sets of names: one must not end the other.
@@ -33,12 +34,14 @@ class Entry:
     content: str | None = None
     pins: set[str] = field(default_factory=set)
     is_written: bool = False
+    row: TensorMemory | None = None  # its row in the last report
 
     @property
     def name(self) -> str:
         """The name that it is shown under: a registered one, else the first holder's."""
-        names = self.registered or next(iter(self.names.values()), {self.storage.identity})
-        return min(names).removeprefix(REGISTERED)
+        if self.registered:
+            return min(self.registered)
+        return min(next(iter(self.names.values()), {self.storage.identity})).removeprefix(REGISTERED)
 
     def hold(self, model: str, name: str) -> bool:
         """Have ``model`` hold the entry under ``name``. False if it did so already."""
@@ -98,6 +101,8 @@ class Registry:
             self._entries[key] = Entry(
                 Storage.upload(device, data, "weights", identity, origin), spec, content=identity
             )
+        elif self._entries[key].storage.state == "lost":
+            self._entries[key].storage.revive(data, origin)
         return self._entries[key]
 
     def add(self, entry: Entry) -> None:

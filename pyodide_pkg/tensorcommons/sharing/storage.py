@@ -238,11 +238,18 @@ class Storage:
         self._host, self.state = None, "resident"
         return True
 
+    def revive(self, data: memoryview, origin: Origin | None = None) -> None:
+        """Lost bytes are there again, on the host: the next use brings them to the device."""
+        assert self.state == "lost" and data.nbytes == self.nbytes
+        self._host, self.origin, self.state = memoryview(bytes(data)), origin, "offloaded"
+
     def lose(self) -> None:
         """The device is gone: what has a copy or an origin waits to be restored, the rest is lost."""
         if self.state == "resident":
             self.device.write_off(self._handle)
             self.state = "dropped" if self.origin is not None else "lost"
+            if self.state == "lost" and not self.nbytes:  # nothing was there to lose
+                self.revive(memoryview(b""))
         elif self._free_after_use:
             self._free_after_use = False
             self.device.write_off(self._handle)
