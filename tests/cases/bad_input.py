@@ -163,7 +163,8 @@ async def a_connection_cut_half_way(place: Place) -> None:
     caught = await _refused(
         place, f"{place.faulty}/cut/tiny-bert", ShortReadError, "tiny-bert/model.safetensors", "cut"
     )
-    assert not caught.complete and caught.received > 10_000
+    # Chromium may drop what it had of a cut body, so how much of it a reader saw differs from run to run.
+    assert not caught.complete and caught.expected and 0 <= caught.received < caught.expected
     await _refused(place, f"{place.faulty}/cut/tiny-head", ShortReadError, "/model.safetensors", "cut")
 
 
