@@ -112,7 +112,8 @@ def measure_sharing(browser: Browser, url: str) -> str:
     printed = (
         "import contextlib, io\nwith contextlib.redirect_stdout(io.StringIO()) as out:\n    main()\nout.getvalue()"
     )
-    table: str = page.evaluate("(source) => pyodide.runPythonAsync(source)", f"__name__ = 'bench'\n{source}\n{printed}")
+    page.evaluate("() => pyodide.globals.set('__name__', 'bench.sharing')")  # not __main__: it is called below
+    table: str = page.evaluate("(source) => pyodide.runPythonAsync(source)", f"{source}\n{printed}")
     page.close()
     return table
 
