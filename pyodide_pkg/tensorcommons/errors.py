@@ -43,16 +43,21 @@ class DeviceLost(TensorCommonsError):
 
 
 class MemoryBudgetError(TensorCommonsError):
-    """``needed`` more bytes would pass ``limit``; ``holders`` lists ``(who, bytes)``, largest first."""
+    """``needed`` more bytes would pass ``limit``; ``holders`` lists ``(who, bytes)``, largest first.
 
-    def __init__(self, needed: int, limit: int, holders: Sequence[tuple[str, int]]) -> None:
+    ``remedy`` is the end of the message: what would free enough.
+    """
+
+    def __init__(
+        self, needed: int, limit: int, holders: Sequence[tuple[str, int]], remedy: str = "raise max_memory_mb"
+    ) -> None:
         self.needed = needed
         self.limit = limit
         self.holders = sorted(holders, key=lambda holder: -holder[1])
         held = ", ".join(f"{who} {nbytes:,}" for who, nbytes in self.holders[:5]) or "nothing"
         super().__init__(
             f"{needed:,} more bytes do not fit under the limit of {limit:,} bytes; held: {held}. "
-            "Unload a model, unpin tensors, or raise max_memory_mb."
+            f"To make it fit: {remedy}."
         )
 
 

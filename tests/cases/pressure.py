@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -116,6 +117,13 @@ async def what_cannot_fit_says_who_holds_it_and_changes_nothing(place: Place) ->
     )
     assert isinstance(error, MemoryBudgetError)
     assert error.holders[0][0] == model.name and error.limit == manager.limit_bytes
+    assert "raise max_memory_mb" in str(error)
+    small = refused(
+        place.device,
+        MemoryBudgetError,
+        lambda: manager.register_shared_tensor("small", (235, 235), place.device.kind),
+    )
+    assert "unpin " in str(small)
     assert (manager.report(), place.device.backend.live_buffers()) == before
     assert manager.get_shared_tensor("large") is None
     for entry in manager.registry:
@@ -176,5 +184,7 @@ async def a_lost_device_comes_back_with_what_has_an_origin(place: Place) -> None
         await place.device.recover()
     assert np.array_equal((await _answers([model], IDS, 1))[0], wanted[0])
     await raises(DeviceLost, kept.read())
+    await asyncio.gather(place.device.recover(), place.device.recover())
+    assert np.array_equal((await _answers([model], IDS, 1))[0], wanted[0])
     model.unload()
     manager.optimize_memory_usage()

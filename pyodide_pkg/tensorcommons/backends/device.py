@@ -35,6 +35,8 @@ class Device:
         self.is_software = backend.is_software
         self.limits = backend.limits
         self.reading = asyncio.Lock()  # a budget puts its own here, for all its devices
+        self._recovering = asyncio.Lock()
+        self._losses = 0  # how often the device was lost and came back
         self.lock = asyncio.Lock()  # one program at a time: all of them share the arena
         self.programs: dict[str, Any] = {}
         self.reserve: Callable[[int, Category], None] | None = None  # a budget's veto, called with the bytes to come
@@ -228,16 +230,21 @@ class Device:
         A loss is a mass eviction. Programs are compiled again when they are needed. Raises DeviceUnavailable if the
         device does not come back.
         """
-        programs, self.programs = list(self.programs.values()), {}
-        for program in programs:
-            program.abandon()
-        for storage in list(self._storages):
-            storage.lose()
-        if self._arena is not None:
-            self.write_off(self._arena[0])
-            self._handles.pop(self._arena[0])
-            self._arena = None
-        await self.backend.reopen()
+        losses = self._losses
+        async with self._recovering:
+            if losses != self._losses:  # somebody else brought it back while this one waited
+                return
+            programs, self.programs = list(self.programs.values()), {}
+            for program in programs:
+                program.abandon()
+            for storage in list(self._storages):
+                storage.lose()
+            if self._arena is not None:
+                self.write_off(self._arena[0])
+                self._handles.pop(self._arena[0])
+                self._arena = None
+            await self.backend.reopen()
+            self._losses += 1
 
     def close(self) -> None:
         """Free everything on the device. Safe to call twice."""

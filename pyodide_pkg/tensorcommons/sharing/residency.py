@@ -74,7 +74,23 @@ class Residency:
             for kind, size in device.memory().items():
                 if size and kind not in ("weights", "total", "peak"):
                     held[f"{kind} on {device.kind}"] = size
-        return MemoryBudgetError(nbytes, self._goal, list(held.items()))
+        return MemoryBudgetError(nbytes, self._goal, list(held.items()), self._remedy(nbytes))
+
+    def _remedy(self, nbytes: int) -> str:
+        """What would free enough: what nobody pins leaves by itself, so pins, a larger limit, or the end of a use."""
+        raised = f"raise max_memory_mb by {-(-nbytes // 2**20)} or more"
+        if nbytes > self.usable:
+            return raised
+        movable = sum(entry.storage.nbytes for entry in self.candidates())
+        shortage = self.used - movable + nbytes - self.usable
+        unpinned: list[str] = []
+        for entry in sorted(self.registry, key=lambda entry: -entry.storage.nbytes):
+            if shortage > 0 and entry.pins and entry.storage.state == "resident":
+                unpinned.append(entry.name)
+                shortage -= entry.storage.nbytes
+        if unpinned and shortage <= 0:
+            return f"unpin {', '.join(unpinned)}, or {raised}"
+        return f"unload a model, release tensors that are in use, or {raised}"
 
     def candidates(self, keep: Collection[Storage] = ()) -> list[Entry]:
         """What may leave, first to leave first."""
