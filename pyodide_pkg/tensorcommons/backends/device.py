@@ -99,13 +99,12 @@ class Device:
             MemoryBudgetError: it would pass the budget; nothing was allocated.
         """
         handle = self.new_handle()
-        self.charge(nbytes, category)
-        try:
-            self.backend.allocate(handle, nbytes)
-        except BaseException:
-            self.refund(nbytes, category)
-            raise
         self._handles[handle] = (nbytes, category)
+        try:
+            self.restore(handle)
+        except BaseException:
+            del self._handles[handle]
+            raise
         return handle
 
     def adopt(self, nbytes: int, category: Category) -> int:
@@ -133,7 +132,7 @@ class Device:
         self.backend.free(handle)
 
     def restore(self, handle: int) -> None:
-        """Make room under an evicted ``handle`` again: zeroed bytes. Raises MemoryBudgetError if they do not fit."""
+        """Zeroed bytes under a new or evicted ``handle``. Raises MemoryBudgetError if they do not fit."""
         nbytes, category = self._handles[handle]
         self.charge(nbytes, category)
         try:

@@ -89,6 +89,8 @@ def open_source(spec: Spec, endpoint: str | None = None) -> Source:
     """The source that ``spec`` names; nothing is fetched yet. Raises ``DownloadError`` where it names none."""
     if isinstance(spec, Mapping):
         return _MemorySource(spec)
+    if not isinstance(spec, (str, os.PathLike)):
+        raise DownloadError(repr(spec), f"not a model source: {type(spec).__name__} is no address, path or mapping")
     if not isinstance(spec, str) or spec.startswith(("/", "./", "../", "~")):
         return _FolderSource(Path(spec))
     if spec.startswith("file://"):

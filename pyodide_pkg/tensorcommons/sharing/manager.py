@@ -502,8 +502,8 @@ def _own_keys(tensor: SharedTensor) -> set[str]:
 
 
 def _limit_bytes(max_memory_mb: float) -> int:
-    if not 0 < max_memory_mb < 2**40:
-        raise TensorCommonsError(f"max_memory_mb must be a number above 0, not {max_memory_mb}")
+    if not (isinstance(max_memory_mb, (int, float)) and 0 < max_memory_mb < 2**40):
+        raise TensorCommonsError(f"max_memory_mb must be a number above 0, not {max_memory_mb!r}")
     return int(max_memory_mb * MB)
 
 
