@@ -41,7 +41,7 @@ def ensure_chromium() -> None:
     if not runs_here():
         return
     stamp = Stamp(paths.STAMPS / "chromium.json", paths.CACHE)
-    key = key_of(package_version(), paths.ROOT / "scripts" / "chromium.py", str(paths.CHROMIUM))
+    key = key_of(package_version(), paths.ROOT / "scripts" / "chromium.py", str(paths.CHROMIUM.resolve()))
     if stamp.is_fresh(key):
         return
     say(f"Chromium {package_version()} → {paths.CHROMIUM.relative_to(paths.ROOT)}")

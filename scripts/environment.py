@@ -30,7 +30,7 @@ _npm_stamp = Stamp(paths.STAMPS / "npm.json", paths.CACHE)
 def ensure_venv() -> None:
     """Make .cache/venv from the lock, unless it is there already."""
     # A virtual environment holds absolute paths: a checkout that moved makes a new one.
-    key = key_of(LOCK, str(paths.VENV), f"{sys.version_info.major}.{sys.version_info.minor}")
+    key = key_of(LOCK, str(paths.VENV.resolve()), f"{sys.version_info.major}.{sys.version_info.minor}")
     if _venv_stamp.is_fresh(key) and os.access(paths.venv_python(), os.X_OK):
         return
     say(f"Python packages → {paths.VENV.relative_to(paths.ROOT)}")
@@ -56,7 +56,7 @@ def ensure_venv() -> None:
 
 def record_venv() -> None:
     """Stamp the virtual environment as complete."""
-    key = key_of(LOCK, str(paths.VENV), f"{sys.version_info.major}.{sys.version_info.minor}")
+    key = key_of(LOCK, str(paths.VENV.resolve()), f"{sys.version_info.major}.{sys.version_info.minor}")
     _venv_stamp.write(
         key, [paths.VENV / "pyvenv.cfg", *sorted(paths.VENV.glob("lib/*/site-packages/*.dist-info/RECORD"))]
     )
