@@ -5,8 +5,9 @@ A size always comes from here, so that no account counts "about four bytes" for 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -15,16 +16,26 @@ from .errors import UnsupportedDtype
 
 @dataclass(frozen=True)
 class DType:
-    """One dtype: ``name`` as users write it, ``itemsize`` in bytes, ``wgsl`` its shader type or ``None``."""
+    """One dtype: ``name`` as users write it, ``itemsize`` in bytes, ``kind`` as the array API groups them.
+
+    ``wgsl`` is the type that a shader computes it in, or ``None`` where it has none. float16 is stored as itself and
+    computed as f32; a bool is stored as one byte, as NumPy's. What is smaller than a word of 4 bytes is packed.
+    """
 
     name: str
     itemsize: int
-    wgsl: str | None
+    kind: Literal["float", "int", "uint", "bool"]
+    wgsl: Literal["f32", "i32", "u32", "bool"] | None
 
     @property
     def numpy(self) -> np.dtype[Any]:
         """The same dtype in NumPy."""
         return np.dtype(self.name)
+
+    @property
+    def lanes(self) -> int:
+        """Elements in one word of 4 bytes; 1 for what is as large or larger."""
+        return max(4 // self.itemsize, 1)
 
     def __repr__(self) -> str:
         return f"tensorcommons.dtypes.{self.name}"
@@ -33,14 +44,14 @@ class DType:
         return self.name
 
 
-float32 = DType("float32", 4, "f32")
-float16 = DType("float16", 2, None)
-int64 = DType("int64", 8, None)
-int32 = DType("int32", 4, "i32")
-int8 = DType("int8", 1, None)
-uint32 = DType("uint32", 4, "u32")
-uint8 = DType("uint8", 1, None)
-bool = DType("bool", 1, None)
+float32 = DType("float32", 4, "float", "f32")
+float16 = DType("float16", 2, "float", "f32")
+int64 = DType("int64", 8, "int", None)
+int32 = DType("int32", 4, "int", "i32")
+int8 = DType("int8", 1, "int", None)
+uint32 = DType("uint32", 4, "uint", "u32")
+uint8 = DType("uint8", 1, "uint", None)
+bool = DType("bool", 1, "bool", "bool")
 
 ALL = {dtype.name: dtype for dtype in (float32, float16, int64, int32, int8, uint32, uint8, bool)}
 
@@ -65,3 +76,32 @@ def as_dtype(value: object) -> DType:
 def default_dtype(array: np.ndarray[Any, Any]) -> DType:
     """The dtype that Python numbers and lists get: float64 becomes float32, as in PyTorch and JAX."""
     return float32 if array.dtype == np.float64 else as_dtype(array.dtype)
+
+
+def result_type(kinds: Sequence[DType]) -> DType:
+    """The dtype that operands of these dtypes are computed in, by the Python array API's table of promotions.
+
+    float16 with float32 is float32, int32 with int64 is int64. What the table leaves open (a float with an int, a bool
+    with a number), and what it answers with a dtype that does not exist here (int32 with uint32), is refused.
+
+    Raises:
+        UnsupportedDtype: there is no such dtype; cast one operand.
+    """
+    first, *others = dict.fromkeys(kinds)
+    for other in others:
+        if {first.kind, other.kind} == {"int", "uint"}:
+            signed, unsigned = (first, other) if first.kind == "int" else (other, first)
+            if signed.itemsize <= unsigned.itemsize:
+                raise _no_promotion(first, other)
+            first = signed
+        elif first.kind != other.kind:
+            raise _no_promotion(first, other)
+        elif other.itemsize > first.itemsize:
+            first = other
+    return first
+
+
+def _no_promotion(first: DType, other: DType) -> UnsupportedDtype:
+    return UnsupportedDtype(
+        f"{first} and {other} have no common dtype: cast one of them, for example with astype(x, {first.name!r})"
+    )

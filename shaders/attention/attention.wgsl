@@ -28,18 +28,18 @@ struct Params {
 $bindings
 
 // Dimensions d to d + 3 of the row that begins at element `row`.
-fn load_query(row: i32, d: u32) -> vec4<f32> { return $load_query; }
-fn load_key(row: i32, d: u32) -> vec4<f32> { return $load_key; }
-fn load_value(row: i32, d: u32) -> vec4<f32> { return $load_value; }
+fn query_at(row: i32, d: u32) -> vec4<f32> { return $query; }
+fn key_at(row: i32, d: u32) -> vec4<f32> { return $key; }
+fn value_at(row: i32, d: u32) -> vec4<f32> { return $value; }
 
 fn four_queries(rows: vec4<i32>, d: u32) -> mat4x4<f32> {
-  return mat4x4<f32>(load_query(rows.x, d), load_query(rows.y, d), load_query(rows.z, d), load_query(rows.w, d));
+  return mat4x4<f32>(query_at(rows.x, d), query_at(rows.y, d), query_at(rows.z, d), query_at(rows.w, d));
 }
 fn four_keys(rows: vec4<i32>, d: u32) -> mat4x4<f32> {
-  return mat4x4<f32>(load_key(rows.x, d), load_key(rows.y, d), load_key(rows.z, d), load_key(rows.w, d));
+  return mat4x4<f32>(key_at(rows.x, d), key_at(rows.y, d), key_at(rows.z, d), key_at(rows.w, d));
 }
 fn four_values(rows: vec4<i32>, d: u32) -> mat4x4<f32> {
-  return mat4x4<f32>(load_value(rows.x, d), load_value(rows.y, d), load_value(rows.z, d), load_value(rows.w, d));
+  return mat4x4<f32>(value_at(rows.x, d), value_at(rows.y, d), value_at(rows.z, d), value_at(rows.w, d));
 }
 fn largest_of(v: vec4<f32>) -> f32 { return max(max(v.x, v.y), max(v.z, v.w)); }
 fn columns_times(m: mat4x4<f32>, s: vec4<f32>) -> mat4x4<f32> {
@@ -49,7 +49,7 @@ fn columns_times(m: mat4x4<f32>, s: vec4<f32>) -> mat4x4<f32> {
 fn store(at: vec4<i32>, first: u32, d: u32, sums: mat4x4<f32>) {
   for (var i = 0u; i < 4u && first + i < p.queries; i++) {
     let row = dot(vec4<i32>(at.xy, i32(first + i), 1), p.y);
-    for (var j = 0u; j < 4u && d + j < p.head_dim; j++) { $y[row + i32(d + j)] = sums[i][j]; }
+    for (var j = 0u; j < 4u && d + j < p.head_dim; j++) { store_y(u32(row + i32(d + j)), sums[i][j]); }
   }
 }
 

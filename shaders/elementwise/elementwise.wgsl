@@ -1,38 +1,44 @@
-// y[i] = f(a[i], b[i]) over all elements, with NumPy broadcasting and any strides.
+// y[i] = f(a[i], b[i], ...) over all elements, with NumPy broadcasting, any strides and any dtypes.
 //
-// bindings: 0 params · then a, b (as many as f takes) · y
-// dispatch: one invocation an element, workgroups spread over x and y where one axis cannot hold them
+// bindings: 0 params · then the operands of f, each value once · last y
+// dispatch: one invocation a word of y (packed dtypes have 2 or 4 elements in it) or, where y is a part of something, an
+//           element, or four elements where all operands are dense; workgroups spread over x and y
 //
-// operand 0 is y, 1 is a, 2 is b; `shape` has its leading axes merged by the host, innermost axis last.
+// operand 0 is y; `shape` has its leading axes merged by the host, innermost axis last.
 
 struct Params {
-  size: u32,
+  items: u32, // invocations that have work
   rank: u32,
-  offsets: vec4<u32>,
   shape: array<vec4<u32>, 2>,
-  strides: array<vec4<i32>, 6>,
+  places: array<Place, $operands>,
+}
+struct Place {
+  strides: array<vec4<i32>, 2>,
+  offset: i32,
 }
 @group(0) @binding(0) var<uniform> p: Params;
 $bindings
 
-$functions
-
 fn index_of(operand: u32, element: u32) -> u32 {
   var rest = element;
-  var at = i32(p.offsets[operand]);
+  var at = p.places[operand].offset;
   for (var back = 1u; back <= p.rank; back++) {
     let axis = p.rank - back;
     let size = p.shape[axis / 4u][axis % 4u];
-    at += i32(rest % size) * p.strides[operand * 2u + axis / 4u][axis % 4u];
+    at += i32(rest % size) * p.places[operand].strides[axis / 4u][axis % 4u];
     rest /= size;
   }
   return u32(at);
 }
 
+fn f($parameters) -> $type_y { return $expression; }
+
+fn value_of_y(i: u32) -> $type_y { return f($values); }
+
 @compute @workgroup_size($workgroup)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>,
         @builtin(local_invocation_index) lane: u32) {
   let i = (group.y * groups.x + group.x) * ${workgroup}u + lane;
-  if (i >= p.size) { return; }
-  $y[$index_y] = $expression;
+  if (i >= p.items) { return; }
+  $write
 }

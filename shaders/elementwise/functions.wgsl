@@ -1,19 +1,36 @@
-// The formulas of the elementwise ops, a function an op. elementwise.wgsl and the epilogues of products include this.
+// The formulas of the elementwise ops, a function an op. What a shader calls from here comes along by itself.
 // WGSL may assume that there are no NaNs, so those are tested and made by their bits.
 
 var<private> infinity_bits: u32 = 0x7f800000u; // WGSL cannot spell an infinity, nor make one at compile time
 
 fn is_nan(x: f32) -> bool { return (bitcast<u32>(x) & 0x7fffffffu) > 0x7f800000u; }
 
-fn op_negative(x: f32) -> f32 { return -x; }
-fn op_abs(x: f32) -> f32 { return abs(x); }
+// x as the nearest float16, ties to even. pack2x16float may round either way, and does not say what 70,000 becomes.
+fn half_bits(x: f32) -> u32 {
+  let bits = bitcast<u32>(x);
+  let sign = (bits >> 16u) & 0x8000u;
+  let size = bits & 0x7fffffffu;
+  if (size > 0x7f800000u) { return sign | 0x7e00u; }
+  if (size >= 0x477ff000u) { return sign | 0x7c00u; } // 65,520 and more
+  // Below 2^-14 the steps are 2^-24, which are those of float32 from 0.5 on: adding 0.5 rounds to them.
+  if (size < 0x38800000u) { return sign | (bitcast<u32>(bitcast<f32>(size) + 0.5f) - 0x3f000000u); }
+  return sign | ((size - 0x38000000u + 0xfffu + ((size >> 13u) & 1u)) >> 13u);
+}
+fn half_pair(x: vec2<f32>) -> u32 { return half_bits(x.x) | (half_bits(x.y) << 16u); }
+
+// Towards 0 and within the range; 0 for NaN. WGSL's own conversions end at the largest f32 below 2^31.
+fn i32_of(x: f32) -> i32 {
+  if (is_nan(x)) { return 0; }
+  return select(i32(clamp(x, -2147483648f, 2147483520f)), 2147483647, x >= 2147483648f);
+}
+fn u32_of(x: f32) -> u32 {
+  if (is_nan(x)) { return 0u; }
+  return select(u32(clamp(x, 0f, 4294967040f)), 4294967295u, x >= 4294967296f);
+}
+
 fn op_exp(x: f32) -> f32 { return select(exp(x), x, is_nan(x)); }
-fn op_sqrt(x: f32) -> f32 { return sqrt(x); }
 fn op_sigmoid(x: f32) -> f32 { return 1f / (1f + op_exp(-x)); }
 fn op_add(a: f32, b: f32) -> f32 { return a + b; }
-fn op_subtract(a: f32, b: f32) -> f32 { return a - b; }
-fn op_multiply(a: f32, b: f32) -> f32 { return a * b; }
-fn op_divide(a: f32, b: f32) -> f32 { return a / b; }
 
 // log(1 + x) for |x| up to 0.3, as 2 artanh(x / (2 + x)): WGSL promises only 5e-7 absolute of log near 1.
 fn log1p_near(x: f32) -> f32 {

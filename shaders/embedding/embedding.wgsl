@@ -17,10 +17,10 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
         @builtin(local_invocation_index) lane: u32) {
   let i = (group.y * groups.x + group.x) * ${workgroup}u + lane;
   if (i >= p.count * p.columns) { return; }
-  let id = $ids[i / p.columns];
+  let id = load_ids(i / p.columns);
   if (id < 0 || u32(id) >= p.rows) {
-    $y[i] = p.nan;
+    store_y(i, p.nan);
     return;
   }
-  $y[i] = $table[u32(id) * p.columns + i % p.columns];
+  store_y(i, load_table(u32(id) * p.columns + i % p.columns));
 }

@@ -16,25 +16,23 @@ struct Params {
 @group(0) @binding(0) var<uniform> p: Params;
 $bindings
 
-$functions
-
 // Where four rows from `first` on begin. Rows past the end repeat the last one; their sums are never stored.
 fn starts(first: u32, count: u32) -> vec4<u32> {
   return min(vec4<u32>(first, first + 1u, first + 2u, first + 3u), vec4<u32>(count - 1u)) * p.depth4;
 }
 fn rows_of_x(at: vec4<u32>, k: u32) -> mat4x4<f32> {
   let i = at + k;
-  return mat4x4<f32>($x[i.x], $x[i.y], $x[i.z], $x[i.w]);
+  return mat4x4<f32>(load4_x(i.x), load4_x(i.y), load4_x(i.z), load4_x(i.w));
 }
 fn columns_of_weight(at: vec4<u32>, k: u32) -> mat4x4<f32> {
   let i = at + k;
-  return transpose(mat4x4<f32>($weight[i.x], $weight[i.y], $weight[i.z], $weight[i.w]));
+  return transpose(mat4x4<f32>(load4_weight(i.x), load4_weight(i.y), load4_weight(i.z), load4_weight(i.w)));
 }
 
 fn store(row: u32, column: u32, sums: mat4x4<f32>) {
   for (var i = 0u; i < 4u && row + i < p.rows; i++) {
     for (var j = 0u; j < 4u && column + j < p.columns; j++) {
-      $y[(row + i) * p.columns + column + j] = activate(p.activation, sums[i][j] + $bias_term);
+      store_y((row + i) * p.columns + column + j, activate(p.activation, sums[i][j] + $bias_term));
     }
   }
 }

@@ -20,8 +20,6 @@ struct Params {
 @group(0) @binding(0) var<uniform> p: Params;
 $bindings
 
-$functions
-
 @compute @workgroup_size(4, 4)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>,
         @builtin(local_invocation_id) lane: vec3<u32>) {
@@ -41,14 +39,15 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
   let b_at = vec4<i32>(b_start) + vec4<i32>(n) * p.b_strides.w;
   var sums = mat4x4<f32>();
   for (var k = 0; k < i32(p.depth); k++) {
-    let ka = a_at + k * p.a_strides.w;
-    let kb = b_at + k * p.b_strides.z;
-    let b = vec4<f32>($b[kb.x], $b[kb.y], $b[kb.z], $b[kb.w]);
-    sums += mat4x4<f32>(b * $a[ka.x], b * $a[ka.y], b * $a[ka.z], b * $a[ka.w]);
+    let ka = vec4<u32>(a_at + k * p.a_strides.w);
+    let kb = vec4<u32>(b_at + k * p.b_strides.z);
+    let b = vec4<f32>(load_b(kb.x), load_b(kb.y), load_b(kb.z), load_b(kb.w));
+    sums += mat4x4<f32>(b * load_a(ka.x), b * load_a(ka.y), b * load_a(ka.z), b * load_a(ka.w));
   }
   for (var i = 0u; i < 4u && row + i < p.rows; i++) {
     for (var j = 0u; j < 4u && column + j < p.columns; j++) {
-      $y[(batch * p.rows + row + i) * p.columns + column + j] = activate(p.activation, sums[i][j] + $bias_term);
+      let at = (batch * p.rows + row + i) * p.columns + column + j;
+      store_y(at, activate(p.activation, sums[i][j] + $bias_term));
     }
   }
 }

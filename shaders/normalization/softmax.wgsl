@@ -10,25 +10,23 @@ struct Params {
 @group(0) @binding(0) var<uniform> p: Params;
 $bindings
 
-$functions
-
 @compute @workgroup_size($workgroup)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>,
         @builtin(local_invocation_index) lane: u32) {
   let row = (group.y * groups.x + group.x) * ${workgroup}u + lane;
   if (row >= p.rows) { return; }
   let start = row * p.columns;
-  var largest = $x[start];
-  for (var j = 1u; j < p.columns; j++) { largest = max(largest, $x[start + j]); }
+  var largest = load_x(start);
+  for (var j = 1u; j < p.columns; j++) { largest = max(largest, load_x(start + j)); }
   var sum = 0f;
   for (var first = 0u; first < p.columns; first += 128u) {
     var run = 0f;
     for (var j = first; j < min(first + 128u, p.columns); j++) {
-      let e = op_exp($x[start + j] - largest);
-      $y[start + j] = e;
+      let e = op_exp(load_x(start + j) - largest);
+      store_y(start + j, e);
       run += e;
     }
     sum += run;
   }
-  for (var j = 0u; j < p.columns; j++) { $y[start + j] = $y[start + j] / sum; }
+  for (var j = 0u; j < p.columns; j++) { store_y(start + j, load_y(start + j) / sum); }
 }

@@ -19,8 +19,6 @@ struct Params {
 @group(0) @binding(0) var<uniform> p: Params;
 $bindings
 
-$functions
-
 fn offset_of(first: u32, rank: u32, element: u32) -> i32 {
   var rest = element;
   var at = 0;
@@ -43,9 +41,9 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
   for (var first = 0u; first < p.reduced; first += 128u) {
     var run = p.start;
     for (var j = first; j < min(first + 128u, p.reduced); j++) {
-      run = $combine(run, $x[base + offset_of(8u, p.reduced_rank, j)]);
+      run = $combine(run, load_x(u32(base + offset_of(8u, p.reduced_rank, j))));
     }
     total = $combine(total, run);
   }
-  $y[i] = total * p.factor;
+  store_y(i, total * p.factor);
 }

@@ -7,7 +7,18 @@ import pytest
 from tensorcommons import open_devices
 from tests.cases import Place, cases_of, harness
 
-MODULES = ("elementwise", "layout", "reduction", "normalization", "matmul", "attention", "embedding", "tensors", "fuzz")
+MODULES = (
+    "elementwise",
+    "layout",
+    "reduction",
+    "normalization",
+    "matmul",
+    "attention",
+    "embedding",
+    "tensors",
+    "packed",
+    "fuzz",
+)
 
 
 @pytest.mark.parametrize("case", cases_of(*MODULES, kind="cpu"))

@@ -36,7 +36,7 @@ def erf(x: Any) -> Any:
 
 
 def _gelu(x: Any) -> Any:
-    return (0.5 * x * (1 + erf(x * np.sqrt(0.5)))).astype(np.float32)
+    return (0.5 * x * (1 + erf(x * np.sqrt(0.5)))).astype(x.dtype)
 
 
 def _sigmoid(x: Any) -> Any:
@@ -66,18 +66,29 @@ BINARY: dict[str, Callable[..., Any]] = {
 
 
 def _infer(specs: Sequence[Spec], attrs: Attributes) -> Spec:
-    kinds = {spec.dtype for spec in specs}
-    if kinds != {dtypes.float32}:
-        raise UnsupportedDtype(f"elementwise ops take float32, not {', '.join(map(str, kinds))}; cast first")
-    return Spec(broadcast_shapes(*(spec.shape for spec in specs)), dtypes.float32)
+    dtype = dtypes.result_type([spec.dtype for spec in specs])
+    if dtype.kind != "float":
+        raise UnsupportedDtype(f"elementwise ops take floats, not {dtype}; cast first")
+    return Spec(broadcast_shapes(*(spec.shape for spec in specs)), dtype)
 
 
 def _infer_cast(specs: Sequence[Spec], attrs: Attributes) -> Spec:
     return Spec(specs[0].shape, dtypes.as_dtype(attrs["dtype"]))
 
 
+def _cast(x: Any, dtype: str) -> Any:
+    """NumPy leaves open what a float outside an int's range becomes; here it is the end of the range, and 0 for NaN."""
+    target = np.dtype(dtype)
+    if x.dtype.kind != "f" or target.kind not in "iu":
+        return x.astype(target)
+    limits = np.iinfo(target)
+    inside = np.where(np.isnan(x) | (x <= limits.min) | (x >= limits.max), 0, x).astype(target)
+    low, high = np.where(x <= limits.min, limits.min, 0), np.where(x >= limits.max, limits.max, 0)
+    return inside + low.astype(target) + high.astype(target)
+
+
 _OPS: dict[str, Op] = {name: define(name, _infer, function) for name, function in {**UNARY, **BINARY}.items()}
-CAST = define("cast", _infer_cast, lambda x, dtype: x.astype(dtype))
+CAST = define("cast", _infer_cast, _cast)
 
 
 def negative(x: TensorLike) -> Tensor:
@@ -161,5 +172,9 @@ def minimum(x1: TensorLike, x2: TensorLike) -> Tensor:
 
 
 def astype(x: TensorLike, dtype: object) -> Tensor:
-    """``x`` in another dtype; floats are truncated towards 0 on the way to ints."""
+    """``x`` in another dtype, as NumPy does it.
+
+    Floats become ints by dropping what is behind the point; what is outside the int's range becomes the end of the
+    range, and NaN 0 (NumPy leaves both to the processor). Floats that are too large for float16 become infinities.
+    """
     return apply(CAST, x, dtype=dtypes.as_dtype(dtype).name)

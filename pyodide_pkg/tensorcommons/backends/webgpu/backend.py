@@ -14,6 +14,7 @@ from ...errors import TensorCommonsError, UnsupportedOp
 from ...shapes import Layout
 from ..base import Backend, Executable, Op, Place, Plan
 from .kernels import KERNELS, Adapter
+from .kernels.common import require_shader_types
 from .shader import compose
 
 ARENA, UNIFORM, EXTERNAL = -1, -2, -3  # slots of bridge/webgpu.js; the run's arguments count down from EXTERNAL
@@ -80,6 +81,7 @@ class WebGPUBackend(Backend[Replay]):
         for step in plan.steps:
             if step.op.name not in KERNELS:
                 raise UnsupportedOp(step.op.name, "webgpu", "there is no kernel for it")
+            require_shader_types(step)
             for dispatch in KERNELS[step.op.name].lower(step, self.adapter):
                 if max(dispatch.groups) > self.limits["maxComputeWorkgroupsPerDimension"]:
                     raise UnsupportedOp(

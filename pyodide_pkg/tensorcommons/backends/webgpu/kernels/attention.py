@@ -7,21 +7,22 @@ import struct
 
 from ....shapes import Layout
 from ...base import Operand, Step
-from ..shader import Buffer, Dispatch
+from ..elements import Access, Buffer
+from ..shader import Dispatch
 from .common import Adapter, Kernel, spread
 
 DIMENSIONS = 32  # of the head, an invocation
 # What one step of four keys adds to the scores: a row of the mask for all queries, or one for each.
 ADD_ROW = """{
       let m = p.mask_offset + at.x * p.mask.x + at.y * p.mask.y;
-      let k = keys * p.mask.w;
-      let row = vec4<f32>($mask[m + k.x], $mask[m + k.y], $mask[m + k.z], $mask[m + k.w]);
+      let k = vec4<u32>(m + keys * p.mask.w);
+      let row = vec4<f32>(load_mask(k.x), load_mask(k.y), load_mask(k.z), load_mask(k.w));
       scores += mat4x4<f32>(row, row, row, row);
     }"""
 ADD_ROWS = """for (var i = 0; i < 4; i++) {
       let m = p.mask_offset + at.x * p.mask.x + at.y * p.mask.y + rows[i] * p.mask.z;
-      let k = keys * p.mask.w;
-      scores[i] += vec4<f32>($mask[m + k.x], $mask[m + k.y], $mask[m + k.z], $mask[m + k.w]);
+      let k = vec4<u32>(m + keys * p.mask.w);
+      scores[i] += vec4<f32>(load_mask(k.x), load_mask(k.y), load_mask(k.z), load_mask(k.w));
     }"""
 
 
@@ -30,13 +31,12 @@ def _is_aligned(operand: Operand) -> bool:
     return operand.shape[3] % 4 == 0 and all(number % 4 == 0 for number in (*layout.strides[:3], layout.offset))
 
 
-def _load(name: str, aligned: bool) -> tuple[str, str]:
-    """Element type and expression for four neighbours of a row: one vector where rows are aligned, else scalars."""
+def _load(name: str, aligned: bool) -> tuple[Access, str]:
+    """Access and expression for four neighbours of a row: one vector where rows are aligned, else elements."""
     if aligned:
-        return "vec4<f32>", f"${name}[(u32(row) + d) >> 2u]"
-    inside = "d + {0}u < p.head_dim"
-    lanes = ", ".join(f"select(0f, ${name}[row + i32(d) + {i}], {inside.format(i)})" for i in range(4))
-    return "f32", f"vec4<f32>({lanes})"
+        return "vectors", f"load4_{name}((u32(row) + d) >> 2u)"
+    lanes = ", ".join(f"select(0f, load_{name}(u32(row) + d + {i}u), d + {i}u < p.head_dim)" for i in range(4))
+    return "elements", f"vec4<f32>({lanes})"
 
 
 def _attention(step: Step, adapter: Adapter) -> list[Dispatch]:
@@ -53,18 +53,14 @@ def _attention(step: Step, adapter: Adapter) -> list[Dispatch]:
     params += struct.pack("<4i", *mask_layout.strides)
     params += struct.pack("<i2fI", mask_layout.offset, scale, -math.inf, heads)
     variables = {"workgroup": str(adapter.workgroup), "add_mask": ""}
-    named = (("query", q), ("key", k), ("value", v))
-    # One value may stand in several places, but only as one element type: two bindings of it could not be written.
-    rows = [(operand.place, _is_aligned(operand)) for _, operand in named] + [(each.place, False) for each in mask]
     buffers = []
-    for name, operand in named:
-        aligned = all(fits for place, fits in rows if place == operand.place)
-        element, variables[f"load_{name}"] = _load(name, aligned)
-        buffers.append(Buffer(name, element, operand))
+    for name, operand in (("query", q), ("key", k), ("value", v)):
+        access, variables[name] = _load(name, _is_aligned(operand))
+        buffers.append(Buffer(name, operand, access))
     if mask:
-        buffers.append(Buffer("mask", "f32", mask[0]))
+        buffers.append(Buffer("mask", mask[0]))
         variables["add_mask"] = ADD_ROWS if mask_layout.strides[2] else ADD_ROW
-    buffers.append(Buffer("y", "f32", step.output, written=True))
+    buffers.append(Buffer("y", step.output, written=True))
     items = spread(heads * batch * -(-head_dim // DIMENSIONS), 1)
     groups = (-(-queries // (4 * adapter.workgroup)), *items[:2])
     return [Dispatch("attention/attention", variables, params, tuple(buffers), groups)]

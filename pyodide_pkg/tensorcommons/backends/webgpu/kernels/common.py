@@ -50,11 +50,13 @@ def spread(items: int, workgroup: int) -> tuple[int, int, int]:
     return x, -(-groups // x) if groups else 0, 1
 
 
-def require_4_bytes(step: Step) -> None:
-    """Kernels here address 4-byte elements. Raises UnsupportedOp otherwise."""
+def require_shader_types(step: Step) -> None:
+    """Raises UnsupportedOp for a dtype that WGSL cannot compute. Bytes of any dtype can be kept, written and read."""
     for operand in (*step.inputs, step.output):
         if operand.dtype.wgsl is None:
-            raise UnsupportedOp(step.op.name, "webgpu", f"{operand.dtype} has no WGSL type of its own")
+            raise UnsupportedOp(
+                step.op.name, "webgpu", f"WGSL has no {operand.dtype}; read it, or cast it before it goes there"
+            )
 
 
 def merge_axes(layouts: Sequence[Layout], limit: int = 8) -> list[Layout]:

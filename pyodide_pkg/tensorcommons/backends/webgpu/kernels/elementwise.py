@@ -6,70 +6,124 @@ import struct
 from collections.abc import Sequence
 from dataclasses import replace
 
+from .... import dtypes
 from ....shapes import Layout
 from ...base import Operand, Step
-from ..shader import Buffer, Dispatch, source
-from .common import Adapter, Kernel, merge_axes, require_4_bytes, spread, vectors
+from ..elements import Access, Buffer
+from ..shader import Dispatch
+from .common import Adapter, Kernel, merge_axes, spread, vectors
+from .formulas import FORMULAS, cast
 
-UNARY = ("negative", "abs", "exp", "log", "log1p", "sqrt", "tanh", "sigmoid", "relu", "gelu")
-BINARY = ("add", "subtract", "multiply", "divide", "maximum", "minimum")
+NAMES = "abcdefghijk"  # of the operands in an expression
 
 
-def elementwise(inputs: Sequence[Operand], output: Operand, expression: str, adapter: Adapter) -> list[Dispatch]:
-    """One dispatch that writes ``expression`` of ``$load_a`` and ``$load_b`` to every element of ``output``."""
+def elementwise(
+    inputs: Sequence[Operand], output: Operand, expression: str, adapter: Adapter, *, partial: bool = False
+) -> list[Dispatch]:
+    """One dispatch that writes ``expression`` of ``a``, ``b``, ... (``inputs``) to every element of ``output``.
+
+    ``partial``: the output is a part of something whose other elements must stay as they are.
+    """
     size = output.layout.size
     if size == 0:
         return []
-    operands = [output, *inputs]
     layouts = merge_axes([output.layout, *(operand.layout.broadcast_to(output.shape) for operand in inputs)])
-    names = ("y", "a", "b")[: len(operands)]
-    variables = {"workgroup": str(adapter.workgroup), "functions": source("elementwise/functions")}
-    for number, (name, layout) in enumerate(zip(names, layouts, strict=True)):
-        dense = layout == Layout.contiguous(layout.shape)
-        variables[f"index_{name}"] = "i" if dense else f"index_of({number}u, i)"
-    for name in names[1:]:
-        variables[f"load_{name}"] = f"${name}[$index_{name}]"
-    params = struct.pack("<4I", size, len(layouts[0].shape), 0, 0)
-    params += vectors([layout.offset for layout in layouts], 1, "I") + vectors(layouts[0].shape, 2, "I")
-    params += b"".join(vectors(layout.strides, 2, "i") for layout in layouts) + bytes(32 * (3 - len(layouts)))
-    buffers = [Buffer(n, str(o.dtype.wgsl), o) for n, o in zip(names, operands, strict=True)]
-    buffers = [*buffers[1:], replace(buffers[0], written=True)]
-    return [
-        Dispatch(
-            "elementwise/elementwise",
-            {**variables, "expression": expression},
-            params,
-            tuple(buffers),
-            spread(size, adapter.workgroup),
-        )
-    ]
+    dense = [layout == Layout.contiguous(layout.shape) for layout in layouts]
+    constant = [not any(layout.strides) for layout in layouts]
+    names = NAMES[: len(inputs)]
+    access: Access = "words"
+    lanes = output.dtype.lanes
+    if partial or not dense[0]:
+        access, lanes = "elements", 1
+    elif not adapter.fallback and all(d or c for d, c in zip(dense, constant, strict=True)):
+        access, lanes = "vectors", 4
+    values = []
+    buffers = []
+    for number, (name, operand) in enumerate(zip(names, inputs, strict=True), 1):
+        vector = access == "vectors" and dense[number]
+        index = f"u32(p.places[{number}].offset)" if constant[number] else f"index_of({number}u, i)"
+        values.append(f"load_{name}({'i' if dense[number] else index})")
+        buffers.append(Buffer(name, operand, "vectors" if vector else "elements"))
+    buffers.append(Buffer("y", output, access, written=True))
+    if access == "vectors":
+        lets = [
+            f"let {name} = {f'load4_{name}(i)' if dense[number] else values[number - 1]};"
+            for number, name in enumerate(names, 1)
+        ]
+        parts = [
+            ", ".join(f"{name}.{lane}" if dense[number] else name for number, name in enumerate(names, 1))
+            for lane in "xyzw"
+        ]
+        write = f"{' '.join(lets)}\n  store4_y(i, vec4<$type_y>({', '.join(f'f({part})' for part in parts)}));"
+    elif access == "elements":
+        write = f"store_y({'i' if dense[0] else 'index_of(0u, i)'}, value_of_y(i));"
+    else:
+        write = "write_y(i);"
+    items = -(-size // lanes)
+    params = struct.pack("<2I8x", items, len(layouts[0].shape)) + vectors(layouts[0].shape, 2, "I")
+    for layout in layouts:
+        params += vectors(layout.strides, 2, "i") + struct.pack("<i12x", layout.offset)
+    variables = {
+        "workgroup": str(adapter.workgroup),
+        "operands": str(len(layouts)),
+        "parameters": ", ".join(f"{name}: $type_{name}" for name in names),
+        "expression": expression,
+        "values": ", ".join(values),
+        "write": write,
+    }
+    return [Dispatch("elementwise/elementwise", variables, params, tuple(buffers), spread(items, adapter.workgroup))]
 
 
 def _function(step: Step, adapter: Adapter) -> list[Dispatch]:
-    arguments = ", ".join(f"$load_{name}" for name in "ab"[: len(step.inputs)])
-    return elementwise(step.inputs, step.output, f"op_{step.op.name}({arguments})", adapter)
+    formula = FORMULAS[step.op.name][str(step.output.dtype.wgsl)]
+    return elementwise(step.inputs, step.output, formula.format(*NAMES), adapter)
 
 
 def _cast(step: Step, adapter: Adapter) -> list[Dispatch]:
-    require_4_bytes(step)
-    return elementwise(step.inputs, step.output, f"{step.output.dtype.wgsl}($load_a)", adapter)
+    (x,) = step.inputs
+    return elementwise(step.inputs, step.output, cast(x.dtype, step.output.dtype).format("a"), adapter)
 
 
 def _copy(step: Step, adapter: Adapter) -> list[Dispatch]:
-    require_4_bytes(step)
-    return elementwise(step.inputs, step.output, "$load_a", adapter)
+    return copy(step.inputs[0], step.output, adapter)
+
+
+def copy(source: Operand, target: Operand, adapter: Adapter, *, partial: bool = False) -> list[Dispatch]:
+    """``source`` to ``target``, element by element; word by word where both are made of whole words."""
+    if target.dtype.lanes > 1:
+        source, target = as_words(source, target)
+        partial = partial and target.dtype.lanes > 1
+    return elementwise([source], target, "a", adapter, partial=partial)
+
+
+def as_words(source: Operand, target: Operand) -> tuple[Operand, Operand]:
+    """Two operands of one packed dtype as words of uint32, where all their rows begin and end at words."""
+    lanes = target.dtype.lanes
+    merged = merge_axes([target.layout, source.layout.broadcast_to(target.shape)])
+    shape = merged[0].shape
+    whole = bool(shape) and shape[-1] % lanes == 0
+    for layout in merged:
+        whole = (
+            whole and layout.strides[-1:] == (1,) and not any(n % lanes for n in (*layout.strides[:-1], layout.offset))
+        )
+    if not whole:
+        return source, target
+    words = [
+        Layout((*shape[:-1], shape[-1] // lanes), (*(n // lanes for n in m.strides[:-1]), 1), m.offset // lanes)
+        for m in merged
+    ]
+    return Operand(source.place, words[1], dtypes.uint32), Operand(target.place, words[0], dtypes.uint32)
 
 
 def _concat(step: Step, adapter: Adapter) -> list[Dispatch]:
     """A copy an input, each into its own range of the output."""
-    require_4_bytes(step)
     axis, start = step.attrs["axis"], 0
     assert isinstance(axis, int)
     dispatches = []
     for operand in step.inputs:
         stop = start + operand.shape[axis]
         part = replace(step.output, layout=step.output.layout.slice(axis, start, stop))
-        dispatches += elementwise([operand], part, "$load_a", adapter)
+        dispatches += copy(operand, part, adapter, partial=True)
         start = stop
     return dispatches
 
@@ -79,7 +133,7 @@ def _any_layout(position: int, layout: Layout) -> bool:
 
 
 KERNELS = [
-    *(Kernel(name, _function, _any_layout) for name in (*UNARY, *BINARY)),
+    *(Kernel(name, _function, _any_layout) for name in FORMULAS),
     Kernel("cast", _cast, _any_layout),
     Kernel("copy", _copy, _any_layout),
     Kernel("concat", _concat, _any_layout),

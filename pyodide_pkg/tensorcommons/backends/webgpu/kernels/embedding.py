@@ -6,7 +6,8 @@ import math
 import struct
 
 from ...base import Step
-from ..shader import Buffer, Dispatch
+from ..elements import Buffer
+from ..shader import Dispatch
 from .common import Adapter, Kernel, spread
 
 
@@ -17,9 +18,9 @@ def _embedding(step: Step, adapter: Adapter) -> list[Dispatch]:
     if count * columns == 0:
         return []
     buffers = (
-        Buffer("table", "f32", table),
-        Buffer("ids", "i32", ids),
-        Buffer("y", "f32", step.output, written=True),
+        Buffer("table", table),
+        Buffer("ids", ids),
+        Buffer("y", step.output, written=True),
     )
     params = struct.pack("<3If", count, columns, rows, math.nan)
     groups = spread(count * columns, adapter.workgroup)

@@ -8,18 +8,16 @@ from collections.abc import Sequence
 from ....errors import UnsupportedOp
 from ....shapes import Layout, Shape, size_of
 from ...base import Operand, Step
-from ..shader import Buffer, Dispatch, source
+from ..elements import Buffer
+from ..shader import Dispatch
 from .common import Adapter, Kernel, merge_axes, rows_and_columns, spread
 
 ACTIVATIONS = (None, "relu", "gelu", "tanh", "sigmoid")  # by the numbers of `activate` in functions.wgsl
 
 
 def _epilogue(step: Step, operands: Sequence[Operand]) -> tuple[dict[str, str], list[Buffer]]:
-    bias = [Buffer("bias", "f32", operands[0])] if operands else []
-    return {
-        "bias_term": "$bias[column + j]" if bias else "0f",
-        "functions": source("elementwise/functions"),
-    }, bias
+    bias = [Buffer("bias", operands[0])] if operands else []
+    return {"bias_term": "load_bias(column + j)" if bias else "0f"}, bias
 
 
 def _activation(step: Step) -> int:
@@ -33,13 +31,12 @@ def _linear(step: Step, adapter: Adapter) -> list[Dispatch]:
     if rows == 0 or columns == 0:
         return []
     variables, bias = _epilogue(step, step.inputs[2:])
-    output = Buffer("y", "f32", step.output, written=True)
-    # Vectors of four need a depth of fours, and a bias that is no part of another operand: one value has one type.
-    if depth % 4 or depth == 0 or any(operand.place in (x.place, weight.place) for operand in step.inputs[2:]):
+    output = Buffer("y", step.output, written=True)
+    if depth % 4 or depth == 0:  # no vectors of four
         transposed = Layout(weight.layout.shape[::-1], weight.layout.strides[::-1], weight.layout.offset)
         flat = Layout.contiguous((rows, depth))
         return [_general(step, Operand(x.place, flat, x.dtype), Operand(weight.place, transposed, weight.dtype), ())]
-    buffers = (Buffer("x", "vec4<f32>", x), Buffer("weight", "vec4<f32>", weight), *bias, output)
+    buffers = (Buffer("x", x, "vectors"), Buffer("weight", weight, "vectors"), *bias, output)
     params = struct.pack("<4I", rows, columns, depth // 4, _activation(step))
     groups = (-(-columns // 64), *spread(rows, 16)[:2])
     return [Dispatch("matmul/linear", variables, params, buffers, groups)]
@@ -64,7 +61,7 @@ def _general(step: Step, a: Operand, b: Operand, batch: Shape) -> Dispatch:
     b_strides = (*([0] * len(pad)), *b_lead.strides, *b.layout.strides[-2:])
     params = struct.pack("<4I4i4i", rows, columns, depth, inner, *a_strides, *b_strides)
     params += struct.pack("<2i2I", a.layout.offset, b.layout.offset, _activation(step), size_of(batch))
-    buffers = (Buffer("a", "f32", a), Buffer("b", "f32", b), *bias, Buffer("y", "f32", step.output, written=True))
+    buffers = (Buffer("a", a), Buffer("b", b), *bias, Buffer("y", step.output, written=True))
     groups = (-(-columns // 16), *spread(-(-rows // 16) * size_of(batch), 1)[:2])
     return Dispatch("matmul/matmul", variables, params, buffers, groups)
 

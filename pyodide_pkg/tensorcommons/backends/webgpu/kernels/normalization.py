@@ -5,7 +5,8 @@ from __future__ import annotations
 import struct
 
 from ...base import Step
-from ..shader import Buffer, Dispatch, source
+from ..elements import Buffer
+from ..shader import Dispatch
 from .common import Adapter, Kernel, rows_and_columns, spread
 
 
@@ -14,9 +15,9 @@ def _softmax(step: Step, adapter: Adapter) -> list[Dispatch]:
     rows, columns = rows_and_columns(x)
     if rows * columns == 0:
         return []
-    buffers = (Buffer("x", "f32", x), Buffer("y", "f32", step.output, written=True))
+    buffers = (Buffer("x", x), Buffer("y", step.output, written=True))
     params = struct.pack("<4I", rows, columns, 0, 0)
-    variables = {"workgroup": str(adapter.workgroup), "functions": source("elementwise/functions")}
+    variables = {"workgroup": str(adapter.workgroup)}
     return [Dispatch("normalization/softmax", variables, params, buffers, spread(rows, adapter.workgroup))]
 
 
@@ -27,9 +28,9 @@ def _layer_norm(step: Step, adapter: Adapter) -> list[Dispatch]:
     if rows * columns == 0:
         return []
     names = ("x", "weight", "bias", "residual")
-    buffers = [Buffer(name, "f32", operand) for name, operand in zip(names, step.inputs, strict=False)]
-    buffers.append(Buffer("y", "f32", step.output, written=True))
-    value = "$x[start + {0}]" + (" + $residual[start + {0}]" if len(step.inputs) == 4 else "")
+    buffers = [Buffer(name, operand) for name, operand in zip(names, step.inputs, strict=False)]
+    buffers.append(Buffer("y", step.output, written=True))
+    value = "load_x(start + {0})" + (" + load_residual(start + {0})" if len(step.inputs) == 4 else "")
     variables = {
         "workgroup": str(adapter.workgroup),
         "value": f"({value.format('j')})",

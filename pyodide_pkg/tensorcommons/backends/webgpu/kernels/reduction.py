@@ -7,7 +7,8 @@ import struct
 
 from ....shapes import Layout
 from ...base import Step
-from ..shader import Buffer, Dispatch, source
+from ..elements import Buffer
+from ..shader import Dispatch
 from .common import Adapter, Kernel, merge_axes, spread, vectors
 
 START = {"sum": 0.0, "mean": 0.0, "max": -math.inf, "min": math.inf}
@@ -37,10 +38,9 @@ def _reduce(step: Step, adapter: Adapter) -> list[Dispatch]:
     params += vectors(kept.strides, 2, "i") + vectors(reduced.strides, 2, "i")
     variables = {
         "workgroup": str(adapter.workgroup),
-        "functions": source("elementwise/functions"),
         "combine": COMBINE[step.op.name],
     }
-    buffers = (Buffer("x", "f32", x), Buffer("y", "f32", step.output, written=True))
+    buffers = (Buffer("x", x), Buffer("y", step.output, written=True))
     return [Dispatch("reduction/reduction", variables, params, buffers, spread(kept.size, adapter.workgroup))]
 
 

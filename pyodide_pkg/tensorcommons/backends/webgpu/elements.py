@@ -1,0 +1,140 @@
+"""How a shader reads and writes the elements of a value: functions written here for its dtype.
+
+A kernel calls ``load_x(i)`` for element ``i`` of the storage and gets ``f32``, ``i32``, ``u32`` or ``bool``, whatever
+the bytes are. float16 lies two in a word and bool four, so a writer of one element shares its word with the writers of
+others. Hence three ways of access, chosen by the kernel (:data:`Access`):
+
+=========== ========================================= ==================================================================
+access      functions                                 for
+=========== ========================================= ==================================================================
+"elements"  ``load_x(i)``, ``store_x(i, value)``      any elements in any order; a packed store is one atomic
+"words"     ``write_x(w)``                            a dense result: the invocation of word ``w`` writes its elements,
+                                                      each from the file's own ``fn value_of_x(i: u32)``
+"vectors"   ``load4_x(i)``, ``store4_x(i, value)``    elements ``4 * i`` to ``4 * i + 3`` as one vector
+=========== ========================================= ==================================================================
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+from ..base import Operand
+
+Access: TypeAlias = Literal["elements", "words", "vectors"]
+
+BYTES = "vec4<u32>(0u, 8u, 16u, 24u)"  # where the four bools of a word begin, in bits
+
+
+@dataclass(frozen=True)
+class Buffer:
+    """One storage buffer of a dispatch: its name in the shader, the value it shows, and how it is accessed."""
+
+    name: str
+    operand: Operand
+    access: Access = "elements"
+    written: bool = False
+
+
+@dataclass(frozen=True)
+class Elements:
+    """The storage buffer variable ``variable`` of a shader, which holds elements of ``dtype`` in the way of ``access``.
+
+    ``type`` is what an element is in registers: ``f32`` (float32, float16), ``i32``, ``u32`` or ``bool``.
+    """
+
+    variable: str
+    dtype: str
+    access: Access
+    written: bool
+    type: str
+    lanes: int
+
+    @classmethod
+    def of(cls, variable: str, buffer: Buffer, access: Access) -> Elements:
+        """The binding for ``buffer``, which may be read in another way than it asks for."""
+        dtype = buffer.operand.dtype
+        assert dtype.wgsl is not None, f"{dtype} has no WGSL type; compile() refuses it"
+        return cls(variable, dtype.name, access, buffer.written, dtype.wgsl, dtype.lanes)
+
+    @property
+    def _atomic(self) -> bool:
+        return self.written and self.access == "elements" and self.lanes > 1
+
+    @property
+    def declared(self) -> str:
+        """The element type of the buffer's array."""
+        if self.lanes == 1:
+            return f"vec4<{self.type}>" if self.access == "vectors" else self.type
+        if self._atomic:
+            return "atomic<u32>"
+        return "vec2<u32>" if self.access == "vectors" and self.lanes == 2 else "u32"
+
+    def functions(self, name: str, text: str) -> str:
+        """The functions of operand ``name`` that ``text`` calls."""
+        made = {
+            "load": f"fn load_{name}(i: u32) -> {self.type} {{ return {self._load()}; }}",
+            "load4": f"fn load4_{name}(i: u32) -> vec4<{self.type}> {{ {self._load4()} }}",
+        }
+        if self.written:
+            if self.lanes == 1 or self._atomic:
+                made["store"] = f"fn store_{name}(i: u32, value: {self.type}) {{ {self._store()} }}"
+            if self.access == "vectors":
+                made["store4"] = f"fn store4_{name}(i: u32, value: vec4<{self.type}>) {{ {self._store4()} }}"
+            if self.access == "words":
+                made["write"] = f"fn write_{name}(w: u32) {{ {self._write(name)} }}"
+        return "\n".join(function for verb, function in made.items() if re.search(rf"\b{verb}_{name}\(", text))
+
+    def _word(self) -> str:
+        """The word, or for larger elements the element, that element ``i`` lies in."""
+        if self.access == "vectors" and self.lanes < 4:
+            return f"{self.variable}[i / 4u][i % 4u{' / 2u' if self.lanes == 2 else ''}]"
+        return f"{self.variable}[i{f' / {self.lanes}u' if self.lanes > 1 else ''}]"
+
+    def _load(self) -> str:
+        word = f"atomicLoad(&{self._word()})" if self._atomic else self._word()
+        if self.lanes == 1:
+            return word
+        if self.lanes == 2:
+            return f"unpack2x16float({word} >> (i % 2u * 16u)).x"
+        return f"(({word} >> (i % 4u * 8u)) & 0xffu) != 0u"
+
+    def _load4(self) -> str:
+        """From one vector where the buffer is declared so, else from single words."""
+        b, vectors = self.variable, self.access == "vectors"
+        if self.lanes == 1:
+            parts = ", ".join(f"{b}[4u * i + {j}u]" for j in range(4))
+            return f"return {b}[i];" if vectors else f"return vec4<{self.type}>({parts});"
+        if self.lanes == 2:
+            word = f"let w = {b}[i];" if vectors else f"let w = vec2<u32>({b}[2u * i], {b}[2u * i + 1u]);"
+            return f"{word} return vec4<f32>(unpack2x16float(w.x), unpack2x16float(w.y));"
+        return f"return ((vec4<u32>({b}[i]) >> {BYTES}) & vec4<u32>(0xffu)) != vec4<u32>();"
+
+    def _store(self) -> str:
+        if self.lanes == 1:
+            return f"{self._word()} = value;"
+        bits, width = ("half_bits(value)", 16) if self.lanes == 2 else ("u32(value)", 8)
+        # Only this invocation changes these bits: what they were, xor what they shall be, is all that has to change.
+        return (
+            f"let at = i % {self.lanes}u * {width}u; let word = &{self.variable}[i / {self.lanes}u]; "
+            f"let old = (atomicLoad(word) >> at) & {hex(2**width - 1)}u; atomicXor(word, (old ^ {bits}) << at);"
+        )
+
+    def _store4(self) -> str:
+        b = self.variable
+        if self.lanes == 1:
+            return f"{b}[i] = value;"
+        if self.lanes == 2:
+            return f"{b}[i] = vec2<u32>(half_pair(value.xy), half_pair(value.zw));"
+        return f"{b}[i] = dot(vec4<u32>(value), vec4<u32>(1u, 0x100u, 0x10000u, 0x1000000u));"
+
+    def _write(self, name: str) -> str:
+        b = self.variable
+        lanes = self.lanes
+        values = [f"value_of_{name}({f'{lanes}u * w + {j}u' if lanes > 1 else 'w'})" for j in range(lanes)]
+        if self.lanes == 1:
+            return f"{b}[w] = {values[0]};"
+        if self.lanes == 2:
+            return f"{b}[w] = half_pair(vec2<f32>({values[0]}, {values[1]}));"
+        return f"{b}[w] = {' | '.join(f'(u32({value}) << {8 * j}u)' for j, value in enumerate(values))};"
