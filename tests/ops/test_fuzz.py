@@ -1,4 +1,4 @@
-"""Random expressions on the NumPy device, shrunk by Hypothesis when one is wrong."""
+"""Random expressions and random calls of every op on the NumPy device, shrunk by Hypothesis when one is wrong."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tensorcommons import open_devices
+from tests.cases import conformance
 from tests.cases.fuzz import check
 
 
@@ -17,6 +18,17 @@ def test_random_expressions(data):
     async def run():
         devices = await open_devices(prefer=["cpu"])
         await check(devices.opened[0], lambda low, high: data.draw(st.integers(low, high)))
+        devices.close()
+
+    asyncio.run(run())
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.data())
+def test_random_ops(data):
+    async def run():
+        devices = await open_devices(prefer=["cpu"])
+        await conformance.one_at_random(devices.opened[0], lambda low, high: data.draw(st.integers(low, high)))
         devices.close()
 
     asyncio.run(run())

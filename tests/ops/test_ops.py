@@ -17,6 +17,7 @@ MODULES = (
     "embedding",
     "tensors",
     "packed",
+    "conformance",
     "fuzz",
 )
 

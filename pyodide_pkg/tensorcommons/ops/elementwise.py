@@ -40,7 +40,7 @@ def _gelu(x: Any) -> Any:
 
 
 def _sigmoid(x: Any) -> Any:
-    return (1 / (1 + np.exp(-x))).astype(x.dtype)
+    return (1 / (1 + np.exp(-x.astype(np.float32)))).astype(x.dtype)
 
 
 UNARY: dict[str, Callable[..., Any]] = {

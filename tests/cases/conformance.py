@@ -1,0 +1,193 @@
+"""Every op × dtype × awkward operands against NumPy in float64; one case an op, made from its samples.
+
+For each dtype that a sample declares: all its shapes, each operand dense, computed just now, or seen through a view
+that has an offset, strides, negative strides or another order of axes; special values in all combinations; and for
+the dtypes that it does not declare, a refusal. All results of one op and dtype are computed as one program.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Awaitable, Callable, Iterator
+from typing import Any
+
+import numpy as np
+
+import tensorcommons as tc
+from tensorcommons import Device
+from tensorcommons.errors import UnsupportedDtype
+from tensorcommons.ops.registry import OPS
+from tensorcommons.tensor import Tensor, realize
+from tests.cases.fuzz import Choice
+from tests.cases.samples import DTYPES, SAMPLES, Sample
+from tests.cases.support import refused
+
+FLOAT_SPECIALS = (np.nan, np.inf, -np.inf, 0.0, -0.0, 1.0, -1.0, 0.5, -2.5, 3.0, 1e4, -6e4)
+FLOAT32_SPECIALS = (3e38, -3e38, 3e-38, 1e-30, 16777217.0)
+INT_SPECIALS = {
+    "int32": (0, 1, -1, 2, -7, 31, 32, 65536, 2**31 - 1, -(2**31)),
+    "uint32": (0, 1, 2, 31, 32, 65536, 2**31, 2**32 - 1),
+    "bool": (False, True),
+}
+
+
+# How an operand lies in memory: each gives a tensor that equals the array.
+def _dense(device: Device, a: Any) -> Tensor:
+    return tc.asarray(a, device=device)
+
+
+def _computed(device: Device, a: Any) -> Tensor:
+    return tc.concat([_dense(device, a)], 0) if a.ndim else _dense(device, a)
+
+
+def _behind(device: Device, a: Any) -> Tensor:
+    """Three elements into a storage."""
+    flat = np.concatenate([np.ones(3, a.dtype), a.reshape(-1)])
+    return tc.reshape(_dense(device, flat)[3:], a.shape)
+
+
+def _turned(device: Device, a: Any) -> Tensor:
+    return tc.permute_dims(_dense(device, a.T.copy()), range(a.ndim)[::-1])
+
+
+def _backwards(device: Device, a: Any) -> Tensor:
+    key = (slice(None, None, -1),) * a.ndim
+    return _dense(device, a[key])[key]
+
+
+def _with_gaps(device: Device, a: Any) -> Tensor:
+    """Every second element of a row that begins at an odd one."""
+    if not a.ndim:
+        return _dense(device, a)
+    wide = np.ones((*a.shape[:-1], 2 * a.shape[-1] + 1), a.dtype)
+    wide[..., 1::2] = a
+    return _dense(device, wide)[..., 1::2]
+
+
+LAYOUTS: tuple[Callable[[Device, Any], Tensor], ...] = (_dense, _computed, _behind, _turned, _backwards, _with_gaps)
+
+
+def reference(sample: Sample, operands: list[Any]) -> Any:
+    """What the op means: floats in float64, all else as it is."""
+    with np.errstate(all="ignore"):
+        return np.asarray(sample.wanted(*(a.astype(np.float64) if a.dtype.kind == "f" else a for a in operands)))
+
+
+def compare(sample: Sample, got: Any, wanted: Any, dtype: str) -> None:
+    """``got`` has the result's dtype and is ``wanted`` within the sample's tolerance for it."""
+    expected = sample.result or (dtype if wanted.dtype.kind == "f" else wanted.dtype.name)
+    assert (got.dtype.name, got.shape) == (expected, wanted.shape), f"{got.dtype}{got.shape}: {expected}{wanted.shape}"
+    if np.dtype(expected).kind != "f":
+        np.testing.assert_array_equal(got, wanted.astype(expected))
+        return
+    half = "float16" in (dtype, expected)
+    tolerance = sample.half_tolerance if half else sample.tolerance
+    with np.errstate(all="ignore"):
+        rounded = wanted.astype(expected).astype(np.float64)
+    exact = wanted.astype(np.float64)
+    result = got.astype(np.float64)
+    odd = ~np.isfinite(rounded) | ~np.isfinite(result)
+    limit = float(np.finfo(expected).max) * (1 - tolerance)  # either side of an overflow is right
+    both = (np.abs(exact) >= limit) & (np.abs(result) >= limit)
+    fine = np.isfinite(exact) & both & (np.sign(exact) == np.sign(result))
+    np.testing.assert_array_equal(result[odd & ~fine], rounded[odd & ~fine])
+    error, size = np.abs(result[~odd] - rounded[~odd]), np.abs(rounded[~odd])
+    if sample.each:
+        tiny = 6e-8 if expected == "float16" else 1.2e-38  # a step of float16 near 0; WGSL may flush what is smaller
+        wrong = error > tolerance * size + tiny
+        assert not wrong.any(), f"{result[~odd][wrong][:5]} instead of {rounded[~odd][wrong][:5]}"
+    else:
+        assert np.linalg.norm(error) <= tolerance * np.linalg.norm(size) + 1e-37, f"{np.linalg.norm(error):.2e}"
+
+
+def special_operands(sample: Sample, dtype: str) -> list[Any]:
+    """All combinations of special values, one array an operand."""
+    values: tuple[Any, ...] = INT_SPECIALS.get(dtype, FLOAT_SPECIALS)
+    if dtype == "float32":
+        values += FLOAT32_SPECIALS
+    count = len(sample.shapes[0])
+    with np.errstate(all="ignore"):
+        grid = np.meshgrid(*[np.array(values).astype(dtype)] * count, indexing="ij")
+    return [axis.reshape(-1) for axis in grid]
+
+
+def attempts(sample: Sample, dtype: str, rng: np.random.Generator) -> Iterator[tuple[list[Any], list[int]]]:
+    """The operands to try and the number of each one's layout."""
+    for shapes in sample.shapes:
+        operands = sample.operands(rng, dtype, shapes)
+        yield operands, [0] * len(operands)
+        if max((a.size for a in operands), default=0) < 10_000:
+            yield operands, [int(rng.integers(1, len(LAYOUTS))) for _ in operands]
+    if sample.special:
+        operands = special_operands(sample, dtype)
+        yield operands, [0] * len(operands)
+
+
+async def check(device: Device, sample: Sample, dtype: str, tries: list[tuple[list[Any], list[int]]]) -> None:
+    """Compute all tries as one program and compare each."""
+    results = []
+    for operands, layouts in tries:
+        tensors = [LAYOUTS[number](device, a) for a, number in zip(operands, layouts, strict=True)]
+        result = sample.call(*tensors)
+        assert sample.op in ops_of(result), f"the declared call does not run {sample.op}"
+        results.append(result)
+    await realize(results)
+    for result, (operands, layouts) in zip(results, tries, strict=True):
+        try:
+            compare(sample, await result.read(), reference(sample, operands), dtype)
+        except AssertionError as error:
+            shown = [a if a.size < 20 else a.shape for a in operands]
+            error.add_note(f"{sample.op} {dtype} {shown} {[LAYOUTS[n].__name__ for n in layouts]}")
+            raise
+
+
+def ops_of(tensor: Tensor) -> set[str]:
+    """The ops that a tensor needs before it is computed."""
+    found, waiting = set(), [tensor.node]
+    while waiting:
+        node = waiting.pop()
+        found |= {node.op.name} if node.op else set()
+        waiting.extend(node.inputs)
+    return found
+
+
+def _case(op: str) -> Callable[[Device], Awaitable[None]]:
+    async def case(device: Device) -> None:
+        for sample in [sample for sample in SAMPLES if sample.op == op]:
+            for dtype in DTYPES:
+                rng = np.random.default_rng([*op.encode(), *dtype.encode()])
+                if dtype in sample.dtypes:
+                    await check(device, sample, dtype, list(attempts(sample, dtype, rng)))
+                else:
+                    tensors = [_dense(device, a) for a in sample.operands(rng, dtype, sample.shapes[0])]
+                    refused(device, UnsupportedDtype, functools.partial(sample.call, *tensors))
+
+    case.__name__ = case.__qualname__ = op
+    return case
+
+
+for _op in OPS:
+    if any(sample.op == _op for sample in SAMPLES):
+        globals()[f"op_{_op}"] = _case(_op)
+
+
+async def every_op_has_a_sample(device: Device) -> None:
+    missing = set(OPS) - {sample.op for sample in SAMPLES}
+    assert not missing, f"no samples in tests/cases/samples for: {sorted(missing)}"
+    unknown = {sample.op for sample in SAMPLES} - set(OPS)
+    assert not unknown, f"samples of ops that are not there: {sorted(unknown)}"
+
+
+async def one_at_random(device: Device, pick: Choice) -> None:
+    """Any op, dtype, operands and layouts: what Hypothesis draws on CPython, and a seed elsewhere."""
+    sample = SAMPLES[pick(0, len(SAMPLES) - 1)]
+    dtype = sample.dtypes[pick(0, len(sample.dtypes) - 1)]
+    small = [shapes for shapes in sample.shapes if all(np.prod(shape) < 10_000 for shape in shapes)]
+    operands = sample.operands(np.random.default_rng(pick(0, 2**31)), dtype, small[pick(0, len(small) - 1)])
+    await check(device, sample, dtype, [(operands, [pick(0, len(LAYOUTS) - 1) for _ in operands])])
+
+
+async def at_random(device: Device) -> None:
+    rng = np.random.default_rng(0)
+    for _ in range(100):
+        await one_at_random(device, lambda low, high: int(rng.integers(low, high + 1)))

@@ -1,0 +1,97 @@
+"""What the conformance suite feeds to each op: one declaration an op, in the file of its family.
+
+::
+
+    declare("tanh", tc.tanh, np.tanh, UNARY, FLOATS, each=True)
+
+says: ``tc.tanh`` runs the op "tanh"; its meaning is ``np.tanh`` of float64 arrays; it is tried with the operands'
+shapes of ``UNARY``, with float32 and float16, and refuses every other dtype; every element by itself must be right.
+tests/cases/conformance.py does the rest: dtypes, layouts, offsets, NaN and extremes, empty ones, refusals. An op of the
+registry without a declaration fails the suite.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import numpy as np
+
+Shapes: TypeAlias = tuple[tuple[int, ...], ...]  # of the operands of one call
+
+FLOATS = ("float32", "float16")
+INTS = ("int32", "uint32")
+NUMBERS = FLOATS + INTS
+DTYPES = NUMBERS + ("bool",)
+
+UNARY: tuple[Shapes, ...] = tuple((s,) for s in [(), (1,), (0,), (3, 0, 2), (7,), (13, 17), (1, 1, 1), (5, 3, 1, 11)])
+BINARY: tuple[Shapes, ...] = (
+    ((7,), (7,)),
+    ((13, 17), (13, 17)),
+    ((), (3, 5)),
+    ((5,), (3, 5)),
+    ((3, 1), (1, 5)),
+    ((2, 1, 7), (3, 1)),
+    ((1,), (0,)),
+    ((4, 0), (1, 1)),
+    ((2, 3, 1, 5, 1), (3, 7, 1, 2)),
+)
+LARGE = 1_100_003  # elements: over 65,535 workgroups, odd
+
+
+@dataclass(frozen=True)
+class Sample:
+    """How one op is tried. ``wanted`` gets float operands as float64 and all others as they are.
+
+    ``values(rng, dtype, shapes)`` makes the operands; ``ranges`` is for the default, a pair an operand or for all.
+    ``each``: every element within ``tolerance``; else the norm of all. ``special``: also NaN, infinities and extremes,
+    in all combinations. ``result``: the result's dtype, where it is neither bool nor that of the first operand.
+    """
+
+    op: str
+    call: Callable[..., Any]
+    wanted: Callable[..., Any]
+    shapes: Sequence[Shapes]
+    dtypes: Sequence[str]
+    each: bool = False
+    special: bool = False
+    ranges: Sequence[tuple[float, float]] = ((-2, 2),)
+    values: Callable[[np.random.Generator, str, Shapes], list[Any]] | None = None
+    result: str | None = None
+    tolerance: float = 1e-5
+    half_tolerance: float = 2e-3
+
+    def operands(self, rng: np.random.Generator, dtype: str, shapes: Shapes) -> list[Any]:
+        """Operands of these shapes."""
+        if self.values is not None:
+            return self.values(rng, dtype, shapes)
+        ranges = [self.ranges[min(i, len(self.ranges) - 1)] for i in range(len(shapes))]
+        return [drawn(rng, dtype, shape, *limits) for shape, limits in zip(shapes, ranges, strict=True)]
+
+
+SAMPLES: list[Sample] = []
+
+
+def declare(*arguments: Any, **options: Any) -> None:
+    """Add a :class:`Sample`; an op may have several."""
+    SAMPLES.append(Sample(*arguments, **options))
+
+
+def drawn(rng: np.random.Generator, dtype: str, shape: Sequence[int], low: float = -2, high: float = 2) -> Any:
+    """Numbers between ``low`` and ``high`` without a pattern that a wrong stride could hide behind.
+
+    Ints are drawn from five times the range, unsigned ones from its positive part; bools are true and false.
+    """
+    numbers = rng.uniform(low, high, shape)
+    if dtype == "bool":
+        return numbers > (low + high) / 2
+    if np.dtype(dtype).kind in "iu":
+        numbers = numbers * 5
+    return (np.abs(numbers) if dtype == "uint32" else numbers).astype(dtype)
+
+
+for _module in pkgutil.iter_modules(__path__):
+    importlib.import_module(f"{__name__}.{_module.name}")
