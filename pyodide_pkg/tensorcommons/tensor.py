@@ -227,10 +227,6 @@ async def realize(tensors: Sequence[Tensor]) -> None:
         raise ShapeMismatch(f"tensors on different devices cannot be computed together: {list(devices.values())}")
     device = next(iter(devices.values()))
     assert device is not None
-    program = await compile_graph(device, [tensor.node for tensor in pending], keep=False)
-    try:
-        outputs = await program.run({})
-    finally:
-        program.discard()
+    outputs = await (await compile_graph(device, [tensor.node for tensor in pending])).run()
     for tensor, (storage, spec) in zip(pending, outputs, strict=True):
         tensor._node = Node(None, {}, (), spec, storage=storage)

@@ -23,6 +23,7 @@ from ..shapes import Layout, Shape
 
 Attribute: TypeAlias = "int | float | str | bool | tuple[Attribute, ...] | None"
 Attributes: TypeAlias = Mapping[str, Attribute]
+Range: TypeAlias = "tuple[int, int, int]"  # handle, offset, nbytes
 
 
 @dataclass(frozen=True)
@@ -60,11 +61,11 @@ class Op:
 class Place:
     """Where a value lies while a plan runs.
 
-    ``kind`` is "arena" (scratch that all plans share, host inputs first), "weight" (``index`` is a handle), or "output"
-    (``index`` counts the run's outputs). ``offset`` and ``nbytes`` are bytes.
+    ``kind`` is "arena" (scratch that all plans share, host inputs first), "leaf" or "output" (``index`` counts the
+    storages that a run is given to read, or to create). ``offset`` and ``nbytes`` are bytes.
     """
 
-    kind: Literal["arena", "weight", "output"]
+    kind: Literal["arena", "leaf", "output"]
     index: int
     offset: int
     nbytes: int
@@ -98,13 +99,14 @@ class Step:
 class Plan:
     """A graph made ready to run: steps in order, places planned.
 
-    Host inputs are written as one block of ``host_bytes`` at the start of the arena; ``output_bytes`` are the sizes of
-    the buffers that each run creates.
+    Host inputs are written as one block of ``host_bytes`` at the start of the arena; each run reads ``leaves`` storages
+    and creates buffers of ``output_bytes``. Which storages is said by the run: one plan serves all weights of one shape.
     """
 
     steps: tuple[Step, ...]
     arena_bytes: int
     host_bytes: int
+    leaves: int
     output_bytes: tuple[int, ...]
 
 
@@ -145,8 +147,8 @@ class Backend(ABC, Generic[E]):
         """Copy ``data`` to ``offset`` bytes into ``handle``; ordered with everything queued before and after."""
 
     @abstractmethod
-    async def read(self, handle: int, offset: int, nbytes: int) -> memoryview:
-        """The bytes, once all queued work is done."""
+    async def read(self, ranges: Sequence[Range]) -> list[memoryview]:
+        """The bytes of every (handle, offset, nbytes), once all queued work is done; together, not one by one."""
 
     @abstractmethod
     def copy(self, source: int, source_offset: int, target: int, target_offset: int, nbytes: int) -> None:
@@ -161,10 +163,12 @@ class Backend(ABC, Generic[E]):
         """Make ``plan`` ready to run again and again. Raises UnsupportedOp before anything is kept."""
 
     @abstractmethod
-    async def run(self, executable: E, arena: int, host: memoryview, outputs: Sequence[int]) -> None:
-        """Queue one run: write ``host`` to the arena, create ``outputs``, replay the steps.
+    async def run(
+        self, executable: E, arena: int, host: memoryview, leaves: Sequence[int], outputs: Sequence[int]
+    ) -> None:
+        """Queue one run: write ``host`` to the arena, create ``outputs``, replay the steps over ``leaves``.
 
-        ``arena`` and ``outputs`` are handles. Returns once everything is queued. Cancelling it stops the rest of a run
+        ``arena``, ``leaves`` and ``outputs`` are handles. Returns once everything is queued. Cancelling it stops the rest of a run
         that is queued in parts; the outputs do not exist then.
         """
 

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
 from ..shapes import Layout
-from .base import Backend, Executable, Op, Operand, Plan
+from .base import Backend, Executable, Op, Operand, Plan, Range
 
 
 @dataclass(frozen=True)
@@ -46,8 +46,8 @@ class CpuBackend(Backend[CpuExecutable]):
         raw = np.frombuffer(data, np.uint8)
         self._bytes[handle][offset : offset + raw.size] = raw
 
-    async def read(self, handle: int, offset: int, nbytes: int) -> memoryview:
-        return memoryview(self._bytes[handle][offset : offset + nbytes].copy())
+    async def read(self, ranges: Sequence[Range]) -> list[memoryview]:
+        return [memoryview(self._bytes[handle][start : start + size].copy()) for handle, start, size in ranges]
 
     def copy(self, source: int, source_offset: int, target: int, target_offset: int, nbytes: int) -> None:
         self._bytes[target][target_offset : target_offset + nbytes] = self._bytes[source][
@@ -60,7 +60,9 @@ class CpuBackend(Backend[CpuExecutable]):
     async def compile(self, plan: Plan) -> CpuExecutable:
         return CpuExecutable(len(plan.steps), 0, plan)
 
-    async def run(self, executable: CpuExecutable, arena: int, host: memoryview, outputs: Sequence[int]) -> None:
+    async def run(
+        self, executable: CpuExecutable, arena: int, host: memoryview, leaves: Sequence[int], outputs: Sequence[int]
+    ) -> None:
         if host.nbytes:
             self.write(arena, 0, host)
         results = [np.zeros(nbytes, np.uint8) for nbytes in executable.plan.output_bytes]
@@ -70,7 +72,7 @@ class CpuBackend(Backend[CpuExecutable]):
             if place.kind == "output":
                 raw = results[place.index]
             else:
-                raw = self._bytes[arena if place.kind == "arena" else place.index]
+                raw = self._bytes[arena if place.kind == "arena" else leaves[place.index]]
             flat = raw[place.offset : place.offset + place.nbytes].view(operand.dtype.numpy)
             layout = operand.layout
             return as_strided(

@@ -14,11 +14,17 @@ from typing import Any, Literal, TypeAlias
 from weakref import WeakSet
 
 from ..errors import DeviceUnavailable
-from .base import Backend
+from .base import Backend, Range
 
 Category: TypeAlias = Literal["weights", "activations", "scratch", "staging"]
 STAGING_RESERVE = 64 * 1024  # bytes of a budget (or a quarter of it) that only reads take, so bytes can always leave
+PROGRAMS = 256  # compiled programs that a device remembers
 CATEGORIES: tuple[Category, ...] = ("weights", "activations", "scratch", "staging")
+
+
+def _words(offset: int, nbytes: int) -> int:
+    """Bytes of the whole words of 4 bytes that a range touches: what a device copies to read it."""
+    return -(-(offset + nbytes) // 4) * 4 - offset // 4 * 4
 
 
 class Device:
@@ -36,9 +42,9 @@ class Device:
         self.limits = backend.limits
         self.reading = asyncio.Lock()  # a budget puts its own here, for all its devices
         self._recovering = asyncio.Lock()
-        self._losses = 0  # how often the device was lost and came back
+        self.losses = 0  # how often the device was lost and came back
         self.lock = asyncio.Lock()  # one program at a time: all of them share the arena
-        self.programs: dict[str, Any] = {}
+        self.programs: dict[str, Any] = {}  # by structure, the least recently used first
         self.reserve: Callable[[int, Category], None] | None = None  # a budget's veto, called with the bytes to come
         self.free_bytes: Callable[[], int] = lambda: 2**62  # what the budget leaves
         self.ensure: Callable[[Sequence[Any], int], Awaitable[None]] | None = None  # brings storages back, makes room
@@ -125,6 +131,7 @@ class Device:
             return
         self.refund(*self._handles.pop(handle))
         self.backend.free(handle)
+        self.drop_programs()
 
     def evict(self, handle: int) -> None:
         """Take the bytes of ``handle`` off the device; the handle stays."""
@@ -152,6 +159,7 @@ class Device:
     def forget(self, handle: int) -> None:
         """Give an evicted handle up for good."""
         self._handles.pop(handle, None)
+        self.drop_programs()
 
     @property
     def idle_arena_bytes(self) -> int:
@@ -164,39 +172,55 @@ class Device:
         return sum(program.idle_bytes for program in self.programs.values())
 
     def discard_idle_program(self) -> None:
-        """Discard the program that was compiled first of those that keep bytes and are not running."""
-        for key, program in self.programs.items():
-            if program.idle_bytes:
-                del self.programs[key]
-                program.is_evicted = True
-                program.discard()
-                return
+        """Take the least recently used of the programs that keep bytes and are not running off the device."""
+        next(program for program in self.programs.values() if program.idle_bytes).discard()
+
+    def keep_program(self, program: Any) -> None:
+        """Remember ``program`` as the one used last; of more than :data:`PROGRAMS` the one used first is forgotten."""
+        replaced = self.programs.pop(program.structure, program)
+        if replaced is not program:
+            replaced.discard()
+        self.programs[program.structure] = program
+        if len(self.programs) > PROGRAMS:
+            self.programs.pop(next(iter(self.programs))).discard()
 
     def drop_programs(self) -> None:
-        """Discard the programs whose weights were released, and the arena when no program is left."""
-        for key, program in list(self.programs.items()):
-            if program.has_released_weights:
-                del self.programs[key]
+        """Forget all programs, and give the arena back, if the device holds no tensor any more and runs nothing."""
+        if not self._closed and not self.lock.locked() and len(self._handles) == bool(self._arena):
+            for program in self.programs.values():
                 program.discard()
-        if not self.programs and not self.lock.locked():
+            self.programs.clear()
             self.free_arena()
 
     async def read(self, handle: int, offset: int, nbytes: int) -> memoryview:
-        """Bytes of ``handle``. The staging copy is counted while it lives, and made in pieces where memory is short."""
+        """Bytes of ``handle``."""
+        return (await self.read_together([(handle, offset, nbytes)]))[0]
+
+    async def read_together(self, ranges: Sequence[Range]) -> list[memoryview]:
+        """The bytes of every (handle, offset, nbytes), in one read where there is memory for it.
+
+        The staging copy is counted while it lives, and made in pieces where memory is short.
+        """
         if self.kind == "cpu":
-            return await self.backend.read(handle, offset, nbytes)
+            return await self.backend.read(ranges)
         async with self.reading:
-            result = bytearray(nbytes)
-            done = 0
-            while done < nbytes:
-                size = min(nbytes - done, max(self.free_bytes() // 4 * 4, 4))
-                with self.charged(size, "staging"):
-                    piece = await self.backend.read(handle, offset + done, size)
-                if size == nbytes:
-                    return piece
-                result[done : done + size] = piece
-                done += size
-            return memoryview(result)
+            total = sum(_words(offset, size) for _, offset, size in ranges)
+            if total <= self.free_bytes():
+                with self.charged(total, "staging"):
+                    return await self.backend.read(ranges)
+            return [await self._read_in_pieces(*each) for each in ranges]
+
+    async def _read_in_pieces(self, handle: int, offset: int, nbytes: int) -> memoryview:
+        result = bytearray(nbytes)
+        done = 0
+        while done < nbytes:
+            start = offset + done
+            size = min(nbytes - done, max(self.free_bytes() // 4, 1) * 4 - start % 4)
+            with self.charged(_words(start, size), "staging"):
+                (piece,) = await self.backend.read([(handle, start, size)])
+            result[done : done + size] = piece
+            done += size
+        return memoryview(result)
 
     def arena(self, nbytes: int) -> int:
         """The scratch arena, at least ``nbytes`` large. All programs of the device share it; call under ``lock``."""
@@ -212,8 +236,8 @@ class Device:
     def free_arena(self) -> None:
         """Give the arena back; the next program that runs takes a new one."""
         if self._arena is not None:
-            self.free(self._arena[0])
-            self._arena = None
+            (handle, _), self._arena = self._arena, None
+            self.free(handle)
 
     def watch(self, storage: Any) -> None:
         """Have ``storage.lose()`` called when the device is lost."""
@@ -229,12 +253,11 @@ class Device:
         A loss is a mass eviction. Programs are compiled again when they are needed. Raises DeviceUnavailable if the
         device does not come back.
         """
-        losses = self._losses
+        losses = self.losses
         async with self._recovering:
-            if losses != self._losses:  # somebody else brought it back while this one waited
+            if losses != self.losses:  # somebody else brought it back while this one waited
                 return
-            programs, self.programs = list(self.programs.values()), {}
-            for program in programs:
+            for program in self.programs.values():
                 program.abandon()
             for storage in list(self._storages):
                 storage.lose()
@@ -243,7 +266,7 @@ class Device:
                 self._handles.pop(self._arena[0])
                 self._arena = None
             await self.backend.reopen()
-            self._losses += 1
+            self.losses += 1
 
     def close(self) -> None:
         """Free everything on the device. Safe to call twice."""

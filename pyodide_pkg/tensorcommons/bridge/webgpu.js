@@ -24,6 +24,14 @@ export function reasonWithoutAdapter() {
 
 const STOPPED = Symbol("stopped");
 
+// The numbers of a Python buffer of ints.
+function ints(source) {
+  const view = source.getBuffer("i32");
+  const numbers = [...view.data];
+  view.release();
+  return numbers;
+}
+
 class Gpu {
   constructor(adapter, device) {
     this.device = device;
@@ -76,18 +84,33 @@ class Gpu {
     this.device.queue.submit([encoder.finish()]);
   }
 
-  // The bytes as an ArrayBuffer of its own. Copies and maps move whole words, so both ends are widened and then cut.
-  async readBuffer(handle, offset, size) {
-    const start = offset & ~3;
-    const length = Math.max(4, Math.ceil((offset + size) / 4) * 4 - start);
-    const staging = this.device.createBuffer({ size: length, usage: GPUBufferUsage.COPY_DST | GPUBufferUsage.MAP_READ });
+  // `ranges` is a Python buffer of ints, [handle, offset, size] for each. Gives their bytes one after another, as an
+  // ArrayBuffer of its own. Copies and maps move whole words, so both ends of a range are widened and then cut.
+  async readBuffers(ranges) {
+    const pieces = [];
+    let length = 0;
+    for (let rest = ints(ranges); rest.length; rest = rest.slice(3)) {
+      const [handle, offset, size] = rest;
+      const start = offset & ~3;
+      const words = Math.ceil((offset + size) / 4) * 4 - start;
+      pieces.push({ handle, start, words, at: length, from: length + offset - start, size });
+      length += words;
+    }
+    const staging = this.device.createBuffer({ size: Math.max(4, length), usage: GPUBufferUsage.COPY_DST | GPUBufferUsage.MAP_READ });
     try {
       const encoder = this.device.createCommandEncoder();
-      encoder.copyBufferToBuffer(this.buffers.get(handle), start, staging, 0, length);
+      for (const { handle, start, words, at } of pieces) encoder.copyBufferToBuffer(this.buffers.get(handle), start, staging, at, words);
       this.device.queue.submit([encoder.finish()]);
       await staging.mapAsync(GPUMapMode.READ);
       if (this.errors.length) throw new Error(this.takeErrors());
-      return staging.getMappedRange().slice(offset - start, offset - start + size);
+      const mapped = new Uint8Array(staging.getMappedRange());
+      const result = new Uint8Array(pieces.reduce((total, { size }) => total + size, 0));
+      let at = 0;
+      for (const { from, size } of pieces) {
+        result.set(mapped.subarray(from, from + size), at);
+        at += size;
+      }
+      return result.buffer;
     } catch (error) {
       if (error.name === "AbortError") await this.gone; // only a lost device aborts this map
       throw error;
@@ -121,10 +144,10 @@ class Gpu {
     return { pipeline, layout };
   }
 
-  // description: {pipelines: [[key, label, code, bindings]], dispatches: [[pipeline index, [x, y, z], [[slot, offset, size]]]]}
-  // A slot >= 0 is a handle; -1 is the arena, -2 the params, -3 - i the run's i-th output.
+  // description: {pipelines: [[key, label, code, bindings]], dispatches: [[pipeline index, [x, y, z], [[slot, offset, size]]]],
+  // outputs: [bytes], part}. A slot >= 0 counts the run's handles (leaves, then outputs); -1 is the arena, -2 the params.
   async compileProgram(id, description, params) {
-    const { pipelines, dispatches } = JSON.parse(description);
+    const { pipelines, dispatches, outputs, part } = JSON.parse(description);
     const ready = await Promise.all(pipelines.map((entry) => this.pipeline(...entry)));
     const view = params.getBuffer("u8");
     const uniform = this.device.createBuffer({ size: Math.max(16, view.data.length), usage: GPUBufferUsage.UNIFORM | GPUBufferUsage.COPY_DST });
@@ -132,6 +155,8 @@ class Gpu {
     view.release();
     this.programs.set(id, {
       uniform,
+      outputs,
+      part,
       dispatches: dispatches.map(([index, groups, bindings]) => ({ ...ready[index], groups, bindings, used: [], group: null })),
     });
   }
@@ -141,24 +166,27 @@ class Gpu {
     this.programs.delete(id);
   }
 
-  // One run of a program: write the host inputs, create the outputs, encode every dispatch, submit.
-  // With `part` > 0 the commands go in parts of that many dispatches, each awaited, so that `stopProgram` can end the
-  // run: false then. Outputs exist only if the run was queued whole.
-  async runProgram(id, arena, host, outputs, sizes, part) {
+  // One run of a program over `handles`, a Python buffer of ints (leaves, then outputs): write the host inputs, create
+  // the outputs, encode every dispatch, submit. The commands go in parts; each but the last is awaited, so that
+  // `stopProgram` can end the run: false then. Outputs exist only if the run was queued whole.
+  async runProgram(id, arena, host, handles) {
     if (this.lost) throw new Error("the device is lost");
-    const program = this.programs.get(id);
+    const { uniform, dispatches, outputs, part } = this.programs.get(id);
     if (host.length) this.writeBuffer(arena, 0, host);
+    const all = ints(handles);
+    const created = all.slice(all.length - outputs.length);
     try {
-      outputs.forEach((handle, i) => this.createBuffer(handle, sizes[i]));
-      const size = part || program.dispatches.length;
-      for (let first = 0; first < program.dispatches.length; first += size) {
+      outputs.forEach((size, i) => this.createBuffer(created[i], size));
+      const fixed = { [-1]: this.buffers.get(arena), [-2]: uniform };
+      const bound = all.map((handle) => this.buffers.get(handle));
+      for (let first = 0; first < dispatches.length; first += part) {
         if (first) await this.device.queue.onSubmittedWorkDone();
         if (this.stopped.has(id)) throw STOPPED;
-        this.#submit(program, program.dispatches.slice(first, first + size), arena, outputs);
+        this.#submit(dispatches.slice(first, first + part), (slot) => (slot < 0 ? fixed[slot] : bound[slot]));
       }
       return true;
     } catch (error) {
-      outputs.filter((handle) => this.buffers.has(handle)).forEach((handle) => this.destroyBuffer(handle));
+      created.filter((handle) => this.buffers.has(handle)).forEach((handle) => this.destroyBuffer(handle));
       if (error === STOPPED) return false;
       throw error;
     } finally {
@@ -166,12 +194,12 @@ class Gpu {
     }
   }
 
-  #submit(program, dispatches, arena, outputs) {
+  #submit(dispatches, bufferOf) {
     const encoder = this.device.createCommandEncoder();
     const pass = encoder.beginComputePass();
     for (const dispatch of dispatches) {
       pass.setPipeline(dispatch.pipeline);
-      pass.setBindGroup(0, this.#group(program, dispatch, arena, outputs));
+      pass.setBindGroup(0, this.#group(dispatch, bufferOf));
       pass.dispatchWorkgroups(...dispatch.groups);
     }
     pass.end();
@@ -179,9 +207,8 @@ class Gpu {
   }
 
   // A bind group is kept as long as its buffers are the very same objects.
-  #group(program, dispatch, arena, outputs) {
-    const buffers = dispatch.bindings.map(([slot]) =>
-      slot === -2 ? program.uniform : this.buffers.get(slot >= 0 ? slot : slot === -1 ? arena : outputs[-3 - slot]));
+  #group(dispatch, bufferOf) {
+    const buffers = dispatch.bindings.map(([slot]) => bufferOf(slot));
     if (!dispatch.group || buffers.some((buffer, i) => buffer !== dispatch.used[i])) {
       dispatch.used = buffers;
       dispatch.group = this.device.createBindGroup({

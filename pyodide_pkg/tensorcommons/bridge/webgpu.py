@@ -6,7 +6,8 @@ A forward pass is one ``run``; the count is what proves it.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from array import array
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -80,12 +81,16 @@ class WebGPUBridge:
         self.calls += 1
         self._gpu.copyBuffer(source, source_offset, target, target_offset, nbytes)
 
-    async def read(self, handle: int, offset: int, nbytes: int) -> memoryview:
-        """Map a copy of the range and give its bytes."""
+    async def read(self, ranges: Sequence[tuple[int, int, int]]) -> list[memoryview]:
+        """Map one copy of all ranges (handle, offset, nbytes) and give their bytes."""
         self.calls += 1
         with self._typed_errors():
-            data = await self._gpu.readBuffer(handle, offset, nbytes)
-        return memoryview(data.to_bytes())
+            data = await self._gpu.readBuffers(_ints(value for each in ranges for value in each))
+        result, rest = [], memoryview(data.to_bytes())
+        for _, _, nbytes in ranges:
+            result.append(rest[:nbytes])
+            rest = rest[nbytes:]
+        return result
 
     async def compile(self, program: int, description: str, params: memoryview) -> None:
         """Compile the pipelines of a description (see ``webgpu.js``) and keep it under ``program``."""
@@ -93,23 +98,14 @@ class WebGPUBridge:
         with self._typed_errors():
             await self._gpu.compileProgram(program, description, params)
 
-    async def run(
-        self,
-        program: int,
-        arena: int,
-        host: memoryview,
-        outputs: Sequence[int],
-        sizes: Sequence[int],
-        part: int,
-    ) -> bool:
-        """Replay ``program``. False if it was stopped, and then its outputs do not exist."""
-        from pyodide.ffi import to_js
+    async def run(self, program: int, arena: int, host: memoryview, handles: Sequence[int]) -> bool:
+        """Replay ``program`` over the handles of its leaves and outputs.
 
+        False if it was stopped, and then its outputs do not exist.
+        """
         self.calls += 1
         with self._typed_errors():
-            return bool(
-                await self._gpu.runProgram(program, arena, host, to_js(list(outputs)), to_js(list(sizes)), part)
-            )
+            return bool(await self._gpu.runProgram(program, arena, host, _ints(handles)))
 
     def stop(self, program: int) -> None:
         """Ask the run of ``program`` to end at its next part."""
@@ -137,6 +133,11 @@ class WebGPUBridge:
     def close(self) -> None:
         """Destroy everything, the GPUDevice too."""
         self._gpu.closeDevice()
+
+
+def _ints(values: Iterable[int]) -> memoryview:
+    """Whole numbers for JavaScript, as one buffer rather than a proxy each."""
+    return memoryview(array("i", values))
 
 
 async def _open() -> Any:

@@ -55,4 +55,4 @@ def fuse(graph: Graph) -> Graph:
         result[id(node)] = new
         if uses[id(node)] == 1:
             once.add(id(new))
-    return Graph([result[id(output)] for output in graph.outputs])
+    return Graph([result[id(output)] for output in graph.outputs], graph.leaves)

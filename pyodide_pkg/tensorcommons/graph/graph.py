@@ -6,7 +6,8 @@ from the outputs of five heads on one backbone holds the backbone once.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import hashlib
+from collections.abc import Sequence
 
 from .node import Node
 
@@ -14,11 +15,11 @@ from .node import Node
 class Graph:
     """Nodes in dependency order, merged by identity.
 
-    ``inputs`` are the graph's input leaves by name, ``outputs`` the merged output nodes, ``traced`` counts the nodes
-    before merging.
+    ``outputs`` are the merged output nodes, ``leaves`` the nodes whose storages a run is given, ``traced`` counts the
+    nodes before merging. A graph made from another one is given its ``leaves``, to keep their order.
     """
 
-    def __init__(self, outputs: Sequence[Node]) -> None:
+    def __init__(self, outputs: Sequence[Node], leaves: Sequence[Node] | None = None) -> None:
         self.nodes: list[Node] = []
         self.traced = 0
         self._by_identity: dict[str, Node] = {}
@@ -26,9 +27,7 @@ class Graph:
         for output in outputs:
             self._add(output)
         self.outputs = [self._merged[id(output)] for output in outputs]
-        self.inputs: Mapping[str, Node] = {
-            str(node.name): node for node in self.nodes if node.op is None and node.storage is None
-        }
+        self.leaves = [node for node in self.nodes if node.is_stored] if leaves is None else list(leaves)
 
     def _add(self, root: Node) -> None:
         stack = [root]
@@ -58,3 +57,15 @@ class Graph:
     def executed(self) -> int:
         """How many nodes are computed: all but the leaves."""
         return sum(node.op is not None for node in self.nodes)
+
+    @property
+    def structure(self) -> str:
+        """Hex SHA-256 of what is computed, whatever the leaves hold: graphs of one structure run as one program."""
+        numbers = {id(node): str(number) for number, node in enumerate(self.nodes)}
+        parts = [",".join(numbers[id(output)] for output in self.outputs)]
+        for node in self.nodes:
+            if node.op is not None:
+                parts += [node.op.name, repr(sorted(node.attrs.items())), *(numbers[id(child)] for child in node.inputs)]
+            else:
+                parts += ["leaf" if node.is_stored else f"input {node.name}", repr(node.spec), str(node.nbytes)]
+        return hashlib.sha256("\0".join(parts).encode()).hexdigest()

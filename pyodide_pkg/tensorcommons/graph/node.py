@@ -16,7 +16,8 @@ from ..sharing.storage import Storage
 class Node:
     """One value of a graph: the result of ``op``, or a leaf (``op is None``).
 
-    A leaf is either a weight, known by its storage's content, or an input, known by its name within one call.
+    A leaf is a stored value (a weight, a tensor), known by its storage's content; or an argument, known by its name:
+    one that every run is given as a storage (``is_stored``), or as an array of the host.
     """
 
     def __init__(
@@ -28,6 +29,7 @@ class Node:
         *,
         storage: Storage | None = None,
         name: str | None = None,
+        is_stored: bool = False,
     ) -> None:
         self.op = op
         self.attrs = dict(attrs)
@@ -35,8 +37,14 @@ class Node:
         self.spec = spec
         self.storage = storage
         self.name = name
+        self.is_stored = is_stored or storage is not None
         self._identity = ""
         self._renames = -1
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the value; of a leaf, those of its storage."""
+        return self.spec.nbytes if self.storage is None else self.storage.nbytes
 
     @property
     def identity(self) -> str:
@@ -54,5 +62,5 @@ class Node:
         elif self.storage is not None:
             parts = ["weight", self.storage.identity, repr(self.spec)]
         else:
-            parts = ["input", str(self.name), repr(self.spec)]
+            parts = ["argument", str(self.is_stored), str(self.name), repr(self.spec)]
         return hashlib.sha256("\0".join(parts).encode()).hexdigest()

@@ -116,7 +116,7 @@ class _Planner:
         lives = self._place_values(host_bytes)
         steps = tuple(self._step(draft) for draft in self.drafts)
         arena = max([host_bytes, *(life.offset + life.nbytes for life in lives)])
-        plan = Plan(steps, arena, host_bytes, tuple(self.output_bytes))
+        plan = Plan(steps, arena, host_bytes, len(self.graph.leaves), tuple(self.output_bytes))
         return Planned(
             plan,
             self.host,
@@ -164,14 +164,11 @@ class _Planner:
         self.drafts.append(Draft(node.op, node.attrs, inputs, node, own_layout(node)))
 
     def _place_leaves(self) -> int:
-        """Weights stay where they are; inputs stand side by side at the start of the arena. Gives the inputs' bytes."""
+        """What is stored stays where it is; the host's inputs stand side by side at the start of the arena. Gives the inputs' bytes."""
+        self.places = {id(node): Place("leaf", i, 0, node.nbytes) for i, node in enumerate(self.graph.leaves)}
         host_bytes = 0
         for node in self.graph.nodes:
-            if node.op is not None:
-                continue
-            if node.storage is not None:
-                self.places[id(node)] = Place("weight", node.storage.handle, 0, node.storage.nbytes)
-            else:
+            if node.op is None and not node.is_stored:
                 self.host[str(node.name)] = (host_bytes, node.spec)
                 self.places[id(node)] = Place("arena", 0, host_bytes, node.spec.nbytes)
                 host_bytes += align(node.spec.nbytes)

@@ -1,20 +1,24 @@
 """A program: a graph that a device has compiled, run again and again by one call into JavaScript.
 
-Programs are cached on their device by graph identity, so two models that need the same computation hold one program.
+What is compiled is the graph's structure. Which storages its leaves are is said by each run, so one program serves every
+model of one architecture and every ``a + b`` of one shape. Like a storage it may leave its device and come back: under
+memory pressure or with a lost device only the compiled part goes, and the next run makes it again from the plan.
+
 All programs of a device share its arena and therefore run one at a time.
 """
 
 from __future__ import annotations
 
-import hashlib
+import asyncio
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from ..backends.base import Executable, Spec
 from ..backends.device import Device
-from ..errors import DeviceLost, ShapeMismatch, TensorCommonsError, TensorReleased
+from ..errors import ShapeMismatch
 from ..sharing.storage import Storage, using
 from .fuse import fuse
 from .graph import Graph
@@ -22,96 +26,105 @@ from .node import Node
 from .plan import Planned, make_plan
 
 
-class ProgramEvictedError(TensorCommonsError):
-    """A program was discarded for its bytes while it waited for its turn; the caller compiles it again."""
-
-
 class Program:
-    """A compiled graph. ``nodes`` were traced, ``executed`` are left after merging, ``steps`` after fusion.
+    """A planned graph. ``nodes`` were traced, ``executed`` are left after merging, ``steps`` after fusion.
 
-    One replay is ``dispatches`` commands.
+    One replay is ``dispatches`` commands, once it is compiled.
     """
 
-    def __init__(self, device: Device, planned: Planned, executable: Executable, graph: Graph) -> None:
-        device.charge(executable.nbytes, "scratch")
+    def __init__(self, device: Device, structure: str, planned: Planned, graph: Graph) -> None:
         self.device = device
+        self.structure = structure
         self.planned = planned
         self.nodes = graph.traced
         self.executed = graph.executed
         self.steps = len(planned.plan.steps)
-        self.dispatches = executable.dispatches
-        self._executable: Executable | None = executable
         self._specs = [node.spec for node in graph.outputs]
         self._host = np.zeros(planned.plan.host_bytes, np.uint8)
-        self._storages = [node.storage for node in graph.nodes if node.storage is not None]
-        self._identities = [storage.identity for storage in self._storages]
-        self.is_discarded = False
-        self.is_evicted = False
-        self._in_run = False
-        self._lost = False
+        self._executable: Executable | None = None
+        self._compiling = asyncio.Lock()
+        self._runs = 0
+
+    @property
+    def dispatches(self) -> int:
+        """Commands of one replay; 0 while it is not compiled."""
+        return self._executable.dispatches if self._executable is not None else 0
 
     @property
     def idle_bytes(self) -> int:
         """Device bytes that :meth:`discard` gives back now; 0 while it runs."""
-        return self._executable.nbytes if self._executable is not None and not self._in_run else 0
+        return self._executable.nbytes if self._executable is not None and not self._runs else 0
 
-    @property
-    def has_released_weights(self) -> bool:
-        """Whether a weight that the program needs is gone."""
-        return any(storage.is_released for storage in self._storages)
+    async def compile(self) -> Executable:
+        """Make it ready to run, unless it is.
 
-    @property
-    def is_outdated(self) -> bool:
-        """Whether a tensor that it reads was written: it no longer computes what it is cached as."""
-        return [storage.identity for storage in self._storages] != self._identities
+        Raises:
+            UnsupportedOp: the device has no kernel for one of the nodes; the message names it.
+            MemoryBudgetError: what it keeps on the device does not fit.
+        """
+        async with self._compiling:
+            while self._executable is None:
+                losses = self.device.losses
+                executable = await self.device.backend.compile(self.planned.plan)
+                try:
+                    if self.device.ensure is not None:
+                        await self.device.ensure([], executable.nbytes)
+                    self.device.charge(executable.nbytes, "scratch")
+                except BaseException:
+                    self.device.backend.discard(executable)
+                    raise
+                if losses == self.device.losses:
+                    self._executable = executable
+                else:  # what was compiled went with a device that was lost meanwhile
+                    self.device.refund(executable.nbytes, "scratch")
+            self.device.keep_program(self)
+            return self._executable
 
-    async def run(self, inputs: Mapping[str, np.ndarray[Any, Any]]) -> list[tuple[Storage, Spec]]:
-        """Run once. Gives each output's storage and spec, in the order of the graph's outputs.
+    async def run(
+        self, leaves: Sequence[Storage], inputs: Mapping[str, np.ndarray[Any, Any]]
+    ) -> list[tuple[Storage, Spec]]:
+        """Run once over ``leaves``, in the order of the graph's. Gives the storage and spec of each of its outputs.
 
         Raises:
             ShapeMismatch: an input is missing, or has another shape than the program was compiled for.
+            TensorReleased: the bytes of a leaf were given back.
             MemoryBudgetError: the outputs or the arena do not fit; nothing ran.
         """
         async with self.device.lock:
-            if self._lost:
-                raise DeviceLost(f"the {self.device.kind} device was lost while a program waited for its turn")
-            if self.is_evicted:
-                raise ProgramEvictedError("the program left under memory pressure; compile it again")
-            if self.is_discarded:
-                raise TensorReleased("a weight of this program was released; load the model again")
-            self._in_run = True
+            self._runs += 1
             try:
-                with using(list(self._storages)):
+                with using(list(leaves)):
+                    executable = await self.compile()
                     if self.device.ensure is not None:
-                        await self.device.ensure(self._storages, self._bytes_to_run())
-                    if self.is_discarded:  # the device was lost and came back; the caller compiles again
-                        raise DeviceLost(f"the {self.device.kind} device was lost while a program waited for it")
-                    return await self._run(inputs)
+                        await self.device.ensure(leaves, self._bytes_to_run())
+                        executable = await self.compile()  # again only if the device was lost meanwhile
+                    return await self._run(executable, leaves, inputs)
             finally:
-                self._in_run = False
-                if self.is_discarded:
+                self._runs -= 1
+                if self.device.programs.get(self.structure) is not self:  # forgotten while it ran
                     self.discard()
-                if not self.device.programs:
-                    self.device.free_arena()
 
     def _bytes_to_run(self) -> int:
-        """What a run takes beside its weights: its outputs, and what the arena has to grow by."""
+        """What a run takes beside its leaves: its outputs, and what the arena has to grow by."""
         return self.device.arena_growth(self.planned.plan.arena_bytes) + sum(self.planned.plan.output_bytes)
 
-    async def _run(self, inputs: Mapping[str, np.ndarray[Any, Any]]) -> list[tuple[Storage, Spec]]:
+    async def _run(
+        self, executable: Executable, leaves: Sequence[Storage], inputs: Mapping[str, np.ndarray[Any, Any]]
+    ) -> list[tuple[Storage, Spec]]:
         self._write_host(inputs)
         plan = self.planned.plan
+        read = [leaf.handle for leaf in leaves]
         arena = self.device.arena(plan.arena_bytes) if plan.arena_bytes else 0
-        handles: list[int] = []
+        created: list[int] = []
         try:
             for nbytes in plan.output_bytes:
-                handles.append(self.device.adopt(nbytes, "activations"))
-            await self.device.backend.run(self._executable, arena, memoryview(self._host), handles)
+                created.append(self.device.adopt(nbytes, "activations"))
+            await self.device.backend.run(executable, arena, memoryview(self._host), read, created)
         except BaseException:
-            for handle in handles:
+            for handle in created:
                 self.device.disown(handle)
             raise
-        buffers = [Storage(self.device, *pair) for pair in zip(handles, plan.output_bytes, strict=True)]
+        buffers = [Storage(self.device, *pair) for pair in zip(created, plan.output_bytes, strict=True)]
         return [(buffers[index], spec) for index, spec in zip(self.planned.outputs, self._specs, strict=True)]
 
     def _write_host(self, inputs: Mapping[str, np.ndarray[Any, Any]]) -> None:
@@ -125,51 +138,45 @@ class Program:
 
     def abandon(self) -> None:
         """What the device kept went with it: nothing to give back but the count."""
-        self.is_discarded = self._lost = True
         if self._executable is not None:
             self.device.refund(self._executable.nbytes, "scratch")
             self._executable = None
-        self._storages.clear()
 
     def discard(self) -> None:
-        """Give back what the compiled program holds on its device; at the end of the run, if one is under way."""
-        self.is_discarded = True
-        if not self._in_run and self._executable is not None:
+        """Give back what the program holds on its device, unless it is running; the next run compiles it again."""
+        if self._executable is not None and not self._runs:
             executable, self._executable = self._executable, None
             self.device.backend.discard(executable)
             self.device.refund(executable.nbytes, "scratch")
-            self._storages.clear()
 
 
-async def compile_graph(device: Device, outputs: Sequence[Node], *, keep: bool = True) -> Program:
-    """The program that computes ``outputs`` on ``device``: from the cache, or compiled now.
+@dataclass(frozen=True)
+class BoundProgram:
+    """A program and what its leaves are: storages, or names of arguments that each run is given."""
 
-    With ``keep=False`` it is a new one that the caller discards.
+    program: Program
+    leaves: tuple[Storage | str, ...]
+
+    async def run(
+        self, inputs: Mapping[str, np.ndarray[Any, Any]] | None = None, arguments: Mapping[str, Storage] | None = None
+    ) -> list[tuple[Storage, Spec]]:
+        """Run once; see :meth:`Program.run`. ``inputs`` are arrays of the host, ``arguments`` storages."""
+        given = arguments or {}
+        leaves = [given[leaf] if isinstance(leaf, str) else leaf for leaf in self.leaves]
+        return await self.program.run(leaves, inputs or {})
+
+
+async def compile_graph(device: Device, outputs: Sequence[Node]) -> BoundProgram:
+    """The program that computes ``outputs`` on ``device``: the one of the same structure, or compiled now.
 
     Raises:
         UnsupportedOp: the device has no kernel for one of the nodes; the message names it.
     """
     graph = Graph(outputs)
-    key = hashlib.sha256("".join(node.identity for node in graph.outputs).encode()).hexdigest()
-    if keep and key in device.programs:
-        found: Program = device.programs[key]
-        if not found.is_outdated:
-            return found
-        del device.programs[key]
-        found.is_evicted = True  # who waits for it compiles again
-        found.discard()
-    planned = make_plan(fuse(graph), device.backend)
-    executable = await device.backend.compile(planned.plan)
-    try:
-        if device.ensure is not None:
-            await device.ensure([], executable.nbytes)
-        program = Program(device, planned, executable, graph)
-    except BaseException:
-        device.backend.discard(executable)
-        raise
-    if keep:
-        first: Program = device.programs.setdefault(key, program)
-        if first is not program:  # somebody else compiled it meanwhile
-            program.discard()
-        return first
-    return program
+    structure = graph.structure
+    program: Program | None = device.programs.get(structure)
+    if program is None:
+        program = Program(device, structure, make_plan(fuse(graph), device.backend), graph)
+        device.keep_program(program)
+    await program.compile()
+    return BoundProgram(program, tuple(leaf.storage or str(leaf.name) for leaf in graph.leaves))

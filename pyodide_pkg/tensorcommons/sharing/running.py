@@ -10,10 +10,11 @@ import numpy as np
 from ..backends.device import Device
 from ..errors import DeviceLost, TensorCommonsError
 from ..graph.node import Node
-from ..graph.program import Program, ProgramEvictedError, compile_graph
+from ..graph.program import BoundProgram, compile_graph
 from ..tensor import Tensor
+from .storage import Storage
 
-ATTEMPTS = 3  # a run may find its device lost, or its program evicted by a run beside it
+ATTEMPTS = 3  # a run may find its device lost
 
 
 class Call(Protocol):
@@ -58,12 +59,12 @@ class Runner:
 
     def __init__(self) -> None:
         self.last_run: dict[str, Any] = {}
-        self._programs: dict[tuple[Any, ...], Program] = {}
+        self._programs: dict[tuple[Any, ...], tuple[int, BoundProgram]] = {}
 
     def forget(self, model: str) -> None:
         """Drop what was compiled for ``model``."""
         self._programs = {
-            key: program for key, program in self._programs.items() if all(part[0] != model for part in key)
+            key: bound for key, bound in self._programs.items() if all(part[0] != model for part in key)
         }
 
     async def run(
@@ -79,8 +80,6 @@ class Runner:
                 device = calls[0][0].device
                 if device.backend.is_lost:
                     await device.recover()
-            except ProgramEvictedError:
-                pass  # it is compiled again below
         return await self._run(calls, outputs)
 
     async def _run(
@@ -94,12 +93,14 @@ class Runner:
         parts = [model.call(inputs, names, host.name_of) for (model, inputs), names in zip(calls, wanted, strict=True)]
         before = device.backend.calls
         key = tuple(part.key for part in parts)
-        program = self._programs.get(key)
-        if program is None or program.is_discarded:
-            program = await compile_graph(device, [node for part in parts for node in part.nodes])
-            self._programs[key] = program
+        renames, bound = self._programs.get(key, (-1, None))
+        if bound is None or renames != Storage.renames:  # a tensor that was written may part what was one computation
+            renames = Storage.renames
+            bound = await compile_graph(device, [node for part in parts for node in part.nodes])
+            self._programs[key] = renames, bound
             before = device.backend.calls
-        results = [Tensor.of_storage(storage, spec) for storage, spec in await program.run(host.arrays)]
+        program = bound.program
+        results = [Tensor.of_storage(storage, spec) for storage, spec in await bound.run(host.arrays)]
         self.last_run = {
             "models": [model.name for model, _ in calls],
             "device": device.kind,

@@ -12,22 +12,20 @@ from dataclasses import dataclass
 from ...bridge.webgpu import WebGPUBridge
 from ...errors import TensorCommonsError, UnsupportedOp
 from ...shapes import Layout
-from ..base import Backend, Executable, Op, Place, Plan
+from ..base import Backend, Executable, Op, Place, Plan, Range
 from .kernels import KERNELS, Adapter
 from .kernels.common import require_shader_types
 from .shader import compose
 
-ARENA, UNIFORM, EXTERNAL = -1, -2, -3  # slots of bridge/webgpu.js; the run's arguments count down from EXTERNAL
+ARENA, UNIFORM = -1, -2  # slots of bridge/webgpu.js; from 0 on they count the run's leaves and then its outputs
 PART = 8  # dispatches a part on a software adapter: a run can be stopped between parts, a few ms apart each
 
 
 @dataclass(frozen=True)
 class Replay(Executable):
-    """A compiled plan: its id on the JavaScript side, the bytes of its outputs, and the dispatches a part."""
+    """A compiled plan: its id on the JavaScript side."""
 
     id: int
-    outputs: tuple[int, ...]
-    part: int
 
 
 class WebGPUBackend(Backend[Replay]):
@@ -62,8 +60,8 @@ class WebGPUBackend(Backend[Replay]):
     def write(self, handle: int, offset: int, data: memoryview) -> None:
         self.bridge.write(handle, offset, data)
 
-    async def read(self, handle: int, offset: int, nbytes: int) -> memoryview:
-        return await self.bridge.read(handle, offset, nbytes)
+    async def read(self, ranges: Sequence[Range]) -> list[memoryview]:
+        return await self.bridge.read(ranges)
 
     def copy(self, source: int, source_offset: int, target: int, target_offset: int, nbytes: int) -> None:
         self.bridge.copy(source, source_offset, target, target_offset, nbytes)
@@ -91,13 +89,19 @@ class WebGPUBackend(Backend[Replay]):
                 key = hashlib.sha256(f"{letters}\0{code}".encode()).hexdigest()
                 index, _ = pipelines.setdefault(key, (len(pipelines), [key, dispatch.shader, code, letters]))
                 bindings = [(UNIFORM, len(params), -(-len(dispatch.params) // 16) * 16)]
-                bindings += [self._binding(place) for place in places]
+                bindings += [self._binding(place, plan.leaves) for place in places]
                 dispatches.append((index, dispatch.groups, bindings))
                 params += dispatch.params
                 params += bytes(-len(params) % alignment)
-        description = json.dumps({"pipelines": [entry for _, entry in pipelines.values()], "dispatches": dispatches})
-        part = PART if self.is_software else 0
-        executable = Replay(len(dispatches), len(params), next(self._ids), plan.output_bytes, part)
+        description = json.dumps(
+            {
+                "pipelines": [entry for _, entry in pipelines.values()],
+                "dispatches": dispatches,
+                "outputs": plan.output_bytes,
+                "part": PART if self.is_software else len(dispatches),
+            }
+        )
+        executable = Replay(len(dispatches), len(params), next(self._ids))
         compiling = asyncio.ensure_future(self.bridge.compile(executable.id, description, memoryview(params)))
         try:
             await asyncio.shield(compiling)
@@ -108,14 +112,14 @@ class WebGPUBackend(Backend[Replay]):
         return executable
 
     @staticmethod
-    def _binding(place: Place) -> tuple[int, int, int]:
-        slot = {"arena": ARENA, "weight": place.index, "output": EXTERNAL - place.index}[place.kind]
+    def _binding(place: Place, leaves: int) -> tuple[int, int, int]:
+        slot = {"arena": ARENA, "leaf": place.index, "output": leaves + place.index}[place.kind]
         return slot, place.offset, max(-(-place.nbytes // 16) * 16, 16)
 
-    async def run(self, executable: Replay, arena: int, host: memoryview, outputs: Sequence[int]) -> None:
-        running = asyncio.ensure_future(
-            self.bridge.run(executable.id, arena, host, outputs, executable.outputs, executable.part)
-        )
+    async def run(
+        self, executable: Replay, arena: int, host: memoryview, leaves: Sequence[int], outputs: Sequence[int]
+    ) -> None:
+        running = asyncio.ensure_future(self.bridge.run(executable.id, arena, host, [*leaves, *outputs]))
         try:
             await asyncio.shield(running)
         except asyncio.CancelledError:
