@@ -65,7 +65,11 @@ class Graph:
         parts = [",".join(numbers[id(output)] for output in self.outputs)]
         for node in self.nodes:
             if node.op is not None:
-                parts += [node.op.name, repr(sorted(node.attrs.items())), *(numbers[id(child)] for child in node.inputs)]
+                parts += [
+                    node.op.name,
+                    repr(sorted(node.attrs.items())),
+                    *(numbers[id(child)] for child in node.inputs),
+                ]
             else:
                 parts += ["leaf" if node.is_stored else f"input {node.name}", repr(node.spec), str(node.nbytes)]
         return hashlib.sha256("\0".join(parts).encode()).hexdigest()

@@ -1,8 +1,8 @@
 """A program: a graph that a device has compiled, run again and again by one call into JavaScript.
 
-What is compiled is the graph's structure. Which storages its leaves are is said by each run, so one program serves every
-model of one architecture and every ``a + b`` of one shape. Like a storage it may leave its device and come back: under
-memory pressure or with a lost device only the compiled part goes, and the next run makes it again from the plan.
+What is compiled is the graph's structure. Which storages its leaves are is said by each run, so one program serves
+every model of one architecture and every ``a + b`` of one shape. Like a storage it may leave its device and come back:
+under memory pressure or with a lost device only the compiled part goes, and the next run makes it from the plan again.
 
 All programs of a device share its arena and therefore run one at a time.
 """

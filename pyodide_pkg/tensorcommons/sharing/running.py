@@ -63,9 +63,7 @@ class Runner:
 
     def forget(self, model: str) -> None:
         """Drop what was compiled for ``model``."""
-        self._programs = {
-            key: bound for key, bound in self._programs.items() if all(part[0] != model for part in key)
-        }
+        self._programs = {key: bound for key, bound in self._programs.items() if all(part[0] != model for part in key)}
 
     async def run(
         self, calls: Sequence[tuple[Runnable, Mapping[str, Any]]], outputs: Sequence[Sequence[str] | None] | None
