@@ -100,7 +100,7 @@ class Plan:
     """A graph made ready to run: steps in order, places planned.
 
     Host inputs are written as one block of ``host_bytes`` at the start of the arena; each run reads ``leaves`` storages
-    and creates buffers of ``output_bytes``. Which storages is said by the run: one plan serves all weights of one shape.
+    and creates buffers of ``output_bytes``. Which storages is said by the run: one plan serves all weights of a shape.
     """
 
     steps: tuple[Step, ...]
@@ -168,8 +168,8 @@ class Backend(ABC, Generic[E]):
     ) -> None:
         """Queue one run: write ``host`` to the arena, create ``outputs``, replay the steps over ``leaves``.
 
-        ``arena``, ``leaves`` and ``outputs`` are handles. Returns once everything is queued. Cancelling it stops the rest of a run
-        that is queued in parts; the outputs do not exist then.
+        ``arena``, ``leaves`` and ``outputs`` are handles. Returns once everything is queued. Cancelling it stops the
+        rest of a run that is queued in parts; the outputs do not exist then.
         """
 
     @abstractmethod

@@ -164,7 +164,7 @@ class _Planner:
         self.drafts.append(Draft(node.op, node.attrs, inputs, node, own_layout(node)))
 
     def _place_leaves(self) -> int:
-        """What is stored stays where it is; the host's inputs stand side by side at the start of the arena. Gives the inputs' bytes."""
+        """What is stored stays where it is, the host's inputs open the arena side by side. Gives the inputs' bytes."""
         self.places = {id(node): Place("leaf", i, 0, node.nbytes) for i, node in enumerate(self.graph.leaves)}
         host_bytes = 0
         for node in self.graph.nodes:
