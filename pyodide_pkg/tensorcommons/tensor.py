@@ -144,7 +144,7 @@ class Tensor:
         low, high = layout.extent
         if low == high:
             return np.zeros(self.shape, self.dtype.numpy)
-        with using([storage]):
+        async with using([storage]):
             await storage.ensure()
             raw = await storage.device.read(storage.handle, low * itemsize, (high - low) * itemsize)
         flat = np.frombuffer(raw, leaf.spec.dtype.numpy)
@@ -160,8 +160,7 @@ class Tensor:
         if device is self.device:
             return self
         values = await self.read()
-        if device.ensure is not None:
-            await device.ensure([], values.nbytes)
+        await device.budget.ensure([], values.nbytes)
         return asarray(values, dtype=self.dtype, device=device)
 
     def numpy(self) -> np.ndarray[Any, Any]:

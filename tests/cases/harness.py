@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from tensorcommons import Device
+from tensorcommons.backends.device import Budget
 from tests.cases import Place, case_of
 
 
@@ -61,7 +62,7 @@ async def nothing_left(device: Device) -> AsyncIterator[None]:
     finally:
         complaint = await gpu.device.popErrorScope() if gpu is not None else None
         uncaught = str(gpu.takeErrors()) if gpu is not None else ""
-        device.reserve = device.ensure = device.make_room_now = None  # the case's manager is gone
+        device.budget = Budget()  # the case's manager is gone
         if failure is not None and (complaint or uncaught):
             failure.add_note(f"the GPU: {complaint.message if complaint else uncaught}")
         if failure is None:

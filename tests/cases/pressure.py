@@ -10,12 +10,15 @@ from typing import Any
 import numpy as np
 
 import tensorcommons as tc
+from tensorcommons.backends.device import STAGING_RESERVE
 from tensorcommons.errors import DeviceLost, MemoryBudgetError
-from tests.cases import Place, only
+from tests.cases import Place, only, rules
 from tests.cases.checkpoints import WEIGHTS, files_of, pack, tensors_of
+from tests.cases.harness import let_go
 from tests.cases.support import raises, refused
 
 MB = 2**20
+SEQUENCES, LONGEST, SECONDS = 3, 400, 15.0
 IDS = {
     "input_ids": np.array([[2, 17, 31, 5, 3], [2, 9, 9, 3, 0]]),
     "attention_mask": np.array([[1] * 5, [1] * 4 + [0]]),
@@ -177,9 +180,7 @@ async def a_lost_device_comes_back_with_what_has_an_origin(place: Place) -> None
     wanted = await _answers([model], IDS, 1)
     kept = manager.register_shared_tensor("kept", (4,), place.device.kind, data=np.arange(4.0))
     if place.device.kind == "webgpu":
-        gpu = place.device.backend.bridge._gpu  # type: ignore[attr-defined]
-        gpu.device.destroy()
-        await gpu.gone
+        await _lose(place.device)
     else:
         await place.device.recover()
     assert np.array_equal((await _answers([model], IDS, 1))[0], wanted[0])
@@ -188,3 +189,42 @@ async def a_lost_device_comes_back_with_what_has_an_origin(place: Place) -> None
     assert np.array_equal((await _answers([model], IDS, 1))[0], wanted[0])
     model.unload()
     manager.optimize_memory_usage()
+
+
+@only("webgpu")
+async def any_order_of_everything(place: Place) -> None:
+    """The rules that Hypothesis plays in CPython, chosen by a seeded generator, on the real device."""
+    steps = lost = 0
+    started = time.perf_counter()
+    for seed in range(SEQUENCES):
+        rng = np.random.default_rng(seed)
+        limit = rules.LIMITS[seed % len(rules.LIMITS)]
+        manager = place.manager(_with_reserve(limit))
+        world = rules.World(manager, _with_reserve, lambda: _lose(place.device))
+        while steps < LONGEST * (seed + 1) and time.perf_counter() - started < SECONDS * (seed + 1) / SEQUENCES:
+            rule = str(rng.choice([*rules.RULES, *rules.USUAL]))
+            chosen = {name: choices[int(rng.integers(len(choices)))] for name, choices in rules.RULES[rule].items()}
+            try:
+                await world.step(rule, **chosen)
+            except Exception as error:
+                error.add_note(f"at step {steps} of seed {seed}: {rule} with {chosen}")
+                raise
+            steps += 1
+            lost += rule == "lose_the_device"
+        world.close()
+        del manager, world  # or its limit would hold for the next one, too
+        await let_go()
+    print(f"{steps} steps, {lost} lost devices, in {time.perf_counter() - started:.1f} s")
+    assert steps >= 100 and lost
+
+
+def _with_reserve(usable: int) -> float:
+    """The limit in MB that leaves ``usable`` bytes beside the part that only reads take."""
+    return (usable + min(STAGING_RESERVE, usable // 12 * 4)) / MB
+
+
+async def _lose(device: tc.Device) -> None:
+    backend: Any = device.backend
+    gpu = backend.bridge._gpu
+    gpu.device.destroy()
+    await gpu.gone

@@ -6,15 +6,14 @@ import asyncio
 import gc
 from collections.abc import Sequence
 
-import numpy as np
-
 import tensorcommons as tc
 from tensorcommons import Device, Devices
 from tensorcommons.backends.cpu import CpuBackend
 from tensorcommons.backends.device import STAGING_RESERVE, Category
 from tensorcommons.errors import DeviceLost, TensorCommonsError
-from tensorcommons.sharing.registry import REGISTERED
+from tests.cases.rules import cancelled, consistent, parts_of, some
 
+__all__ = ["cancelled", "some"]
 MB = 2**20
 DTYPES = tuple(tc.dtypes.ALL)
 
@@ -125,44 +124,21 @@ def backends(manager: tc.TensorSharingManager) -> list[Backend]:
 
 def check(manager: tc.TensorSharingManager, *, others: int = 0) -> None:
     """What must hold of a manager whenever it can be looked at; ``others`` bytes on the devices are not its weights."""
-    registry, report = manager.registry, manager.report()
-    entries = list(registry)
-    assert manager.residency.used <= manager.residency.limit
+    consistent(manager)
     for device in manager.devices.opened:
-        own = [e for e in entries if e.storage.device is device]
-        resident = [e for e in own if e.storage.state == "resident"]
+        resident = [e for e in manager.registry if e.storage.device is device and e.storage.state == "resident"]
         memory = device.memory()
         assert memory["total"] == device.backend.nbytes  # type: ignore[attr-defined]
         assert memory["weights"] == sum(e.storage.nbytes for e in resident)
         assert memory["staging"] == 0
-        for entry in own:
-            assert registry.find(device, entry.storage.identity) is entry
-            assert not entry.storage.in_use and not entry.is_written
-            assert entry.names or entry.registered, "an entry that nothing keeps"
-            assert entry.storage.nbytes == entry.spec.nbytes
         if not others:
             assert device.backend.live_buffers() == len(resident) + bool(device.idle_arena_bytes)
-    for name, tensor in manager.tensors.items():
-        assert name == tensor.name and not tensor.is_freed
-        assert name in tensor.entry.registered
-        assert registry.find(tensor.entry.storage.device, tensor.identity) is tensor.entry
-        assert tensor.reference_count == len(tensor.holders) + sum(len(v.holders) for v in tensor.views.values())
-    for entry in entries:
-        known = {t.name for t in manager.tensors.values() if t.entry is entry}
-        assert entry.registered == known and entry.pins <= known | {"test"}
-        keys = {t.key for t in manager.tensors.values() if t.entry is entry}
-        keys |= {v.key for t in manager.tensors.values() if t.entry is entry for v in t.views.values()}
-        for names in entry.names.values():
-            assert names, "a holder of nothing"
-            assert {name for name in names if name.startswith(REGISTERED)} <= keys
-    total = sum(model.attributed_bytes for model in report.models) + report.unheld_bytes
-    assert abs(total - report.by_category["weights"]) < 1e-3
-    assert sum(report.by_category.values()) == report.device_bytes
 
 
 def empty(manager: tc.TensorSharingManager, models: Sequence[str] = ()) -> None:
     """Release and free everything: nothing may be left on any device."""
-    for name in {*models, *manager.models, *(m.name for m in manager.report().models)}:
+    awaited = {name for tensor in manager.tensors.values() for part in parts_of(tensor) for name in part.awaited}
+    for name in {*models, *awaited, *manager.models, *(m.name for m in manager.report().models)}:
         manager.release_model_tensors(name)
     for tensor in list(manager.tensors.values()):
         tensor.unpin()
@@ -172,47 +148,3 @@ def empty(manager: tc.TensorSharingManager, models: Sequence[str] = ()) -> None:
     assert not manager.tensors and not len(manager.registry)
     for device in manager.devices.opened:
         assert device.total == 0 and device.backend.live_buffers() == 0, device.memory()
-
-
-def some(shape: Sequence[int], dtype: str = "float32", seed: int = 0) -> np.ndarray:
-    """Values of any dtype, every bit pattern among them."""
-    rng = np.random.default_rng(seed)
-    if dtype == "bool":
-        return rng.integers(0, 2, shape).astype(bool)
-    kind = np.dtype(dtype)
-    count = int(np.prod(shape, dtype=np.int64))
-    return np.frombuffer(rng.bytes(count * kind.itemsize), kind).reshape(shape)
-
-
-def steps_of(make, *, cancel_at: int):
-    """Run ``make()`` as a task that is cancelled at its ``cancel_at``-th wait. Gives (finished, result or None)."""
-
-    async def drive():
-        work = make()
-        waits = 0
-
-        class Counted:
-            def __await__(self):
-                nonlocal waits
-                inner = work.__await__()
-                try:
-                    value = None
-                    while True:
-                        yielded = inner.send(value)
-                        waits += 1
-                        if waits == cancel_at:
-                            inner.throw(asyncio.CancelledError())
-                            raise AssertionError("it went on after it was cancelled")
-                        value = yield yielded
-                except StopIteration as done:
-                    return done.value
-
-        async def body():
-            return await Counted()
-
-        try:
-            return True, await asyncio.create_task(body())
-        except asyncio.CancelledError:
-            return False, None
-
-    return drive()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ import pytest
 
 import tensorcommons as tc
 from tensorcommons.errors import TensorCommonsError
-from tests.sharing.devices import Fault, backends, budget, check, empty, manager_on, some, steps_of
+from tests.sharing.devices import Fault, backends, budget, cancelled, check, empty, manager_on, some
 
 KB = 1024
 TINY = Path(__file__).parents[1] / "goldens"
@@ -164,7 +165,7 @@ async def test_a_cancel_at_every_wait(kind, operation):
     for wait in range(1, 200):
         manager = scene(kind)
         before = contents(manager)
-        finished, _ = await steps_of(lambda manager=manager: operation(manager, kind), cancel_at=wait)
+        finished, _ = await cancelled(partial(operation, manager, kind), at=wait)
         await asyncio.sleep(0)
         await asyncio.sleep(0)
         check(manager)
@@ -210,7 +211,7 @@ async def test_a_load_that_fails_or_is_cancelled_at_any_point_leaves_nothing():
             break
     for wait in range(1, 2000, 5):
         manager = manager_on("cpu")
-        finished, _ = await steps_of(lambda manager=manager: load(manager), cancel_at=wait)
+        finished, _ = await cancelled(partial(load, manager), at=wait)
         check(manager)
         if finished:
             empty(manager)

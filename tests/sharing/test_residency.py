@@ -75,7 +75,7 @@ async def test_pinned_and_in_use_never_leave(kind):
     done = asyncio.Event()
 
     async def use():
-        with using([tensors[1].entry.storage]):
+        async with using([tensors[1].entry.storage]):
             await done.wait()
 
     user = asyncio.create_task(use())
@@ -355,7 +355,7 @@ async def test_two_that_wait_for_each_other_do_not_wait_for_ever():
 
     async def need(mine, missing):
         storages = [mine.entry.storage, missing.entry.storage]
-        with using(storages):
+        async with using(storages):
             await asyncio.sleep(0)
             await manager.residency.ensure(storages, 2 * KB)
 

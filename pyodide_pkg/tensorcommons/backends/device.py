@@ -8,7 +8,7 @@ before, never after.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal, TypeAlias
 from weakref import WeakSet
@@ -27,6 +27,29 @@ def _words(offset: int, nbytes: int) -> int:
     return -(-(offset + nbytes) // 4) * 4 - offset // 4 * 4
 
 
+class Budget:
+    """What bounds a device's bytes. This one bounds nothing; a manager's stands on every device that it was given."""
+
+    def __init__(self) -> None:
+        self.reading = asyncio.Lock()  # one read at a time has the reserve, whatever device it is of
+
+    def reserve(self, nbytes: int, category: Category) -> None:
+        """The veto, asked before ``nbytes`` are taken. Raises MemoryBudgetError."""
+
+    def free_bytes(self) -> int:
+        """What the budget leaves."""
+        return 2**62
+
+    async def ensure(self, storages: Sequence[Any], extra: int = 0) -> None:
+        """Bring ``storages`` back to their devices, and make room for ``extra`` bytes more."""
+
+    def make_room_now(self, nbytes: int) -> None:
+        """Make room without waiting, where that is possible."""
+
+    def use_ended(self) -> None:
+        """Something may leave again."""
+
+
 class Device:
     """One opened device: what it is, and what it holds.
 
@@ -40,21 +63,17 @@ class Device:
         self.name = backend.name
         self.is_software = backend.is_software
         self.limits = backend.limits
-        self.reading = asyncio.Lock()  # a budget puts its own here, for all its devices
+        self.budget = Budget()
         self._recovering = asyncio.Lock()
         self.losses = 0  # how often the device was lost and came back
         self.lock = asyncio.Lock()  # one program at a time: all of them share the arena
         self.programs: dict[str, Any] = {}  # by structure, the least recently used first
-        self.reserve: Callable[[int, Category], None] | None = None  # a budget's veto, called with the bytes to come
-        self.free_bytes: Callable[[], int] = lambda: 2**62  # what the budget leaves
-        self.ensure: Callable[[Sequence[Any], int], Awaitable[None]] | None = None  # brings storages back, makes room
-        self.make_room_now: Callable[[int], None] | None = None  # the same without waiting, where that is possible
-        self.use_ended: Callable[[], None] = lambda: None  # tells the budget that something may leave again
         self._bytes: dict[Category, int] = dict.fromkeys(CATEGORIES, 0)
         self._handles: dict[int, tuple[int, Category]] = {}
         self._next_handle = 1
         self._peak = 0
         self._arena: tuple[int, int] | None = None
+        self._running = 0  # bytes of the program that is running, beside the arena
         self._storages: WeakSet[Any] = WeakSet()
         self._closed = False
 
@@ -79,8 +98,7 @@ class Device:
         """Count ``nbytes`` that are about to be taken. Raises MemoryBudgetError if they would pass the budget."""
         if self._closed:
             raise DeviceUnavailable(self.kind, "it was closed; open it again with open_devices()")
-        if self.reserve is not None:
-            self.reserve(nbytes, category)
+        self.budget.reserve(nbytes, category)
         self._bytes[category] += nbytes
         self._peak = max(self._peak, self.total)
 
@@ -148,12 +166,13 @@ class Device:
             self.refund(nbytes, category)
             raise
 
-    def recategorize(self, handle: int, category: Category) -> Category:
-        """Count the bytes of ``handle`` under another category from now on."""
+    def recategorize(self, handle: int, category: Category, *, is_resident: bool) -> Category:
+        """Count the bytes of ``handle`` under another category from now on, also when they come back."""
         nbytes, before = self._handles[handle]
         self._handles[handle] = (nbytes, category)
-        self._bytes[before] -= nbytes
-        self._bytes[category] += nbytes
+        if is_resident:
+            self._bytes[before] -= nbytes
+            self._bytes[category] += nbytes
         return category
 
     def forget(self, handle: int) -> None:
@@ -164,7 +183,21 @@ class Device:
     @property
     def idle_arena_bytes(self) -> int:
         """Bytes of the arena if no program is running, else 0."""
-        return self._arena[1] if self._arena and not self.lock.locked() else 0
+        return self._arena[1] if self._arena and not self._running else 0
+
+    @property
+    def busy_bytes(self) -> int:
+        """Bytes that may leave when the program that is running ends: the arena and its own."""
+        return self._running + (self._arena[1] if self._arena else 0) if self._running else 0
+
+    @contextmanager
+    def running(self, nbytes: int) -> Iterator[None]:
+        """A program with ``nbytes`` of its own runs in the block: the arena is not idle. Call under ``lock``."""
+        self._running = max(nbytes, 1)
+        try:
+            yield
+        finally:
+            self._running = 0
 
     @property
     def idle_program_bytes(self) -> int:
@@ -203,9 +236,9 @@ class Device:
         """
         if self.kind == "cpu":
             return await self.backend.read(ranges)
-        async with self.reading:
+        async with self.budget.reading:
             total = sum(_words(offset, size) for _, offset, size in ranges)
-            if total <= self.free_bytes():
+            if total <= self.budget.free_bytes():
                 with self.charged(total, "staging"):
                     return await self.backend.read(ranges)
             return [await self._read_in_pieces(*each) for each in ranges]
@@ -215,7 +248,7 @@ class Device:
         done = 0
         while done < nbytes:
             start = offset + done
-            size = min(nbytes - done, max(self.free_bytes() // 4, 1) * 4 - start % 4)
+            size = min(nbytes - done, max(self.budget.free_bytes() // 4, 1) * 4 - start % 4)
             with self.charged(_words(start, size), "staging"):
                 (piece,) = await self.backend.read([(handle, start, size)])
             result[done : done + size] = piece

@@ -36,6 +36,8 @@ class Node:
         self.inputs = inputs
         self.spec = spec
         self.storage = storage
+        if storage is not None:
+            storage.shown_by(self)
         self.name = name
         self.is_stored = is_stored or storage is not None
         self._identity = ""

@@ -67,8 +67,7 @@ class Program:
                 losses = self.device.losses
                 executable = await self.device.backend.compile(self.planned.plan)
                 try:
-                    if self.device.ensure is not None:
-                        await self.device.ensure([], executable.nbytes)
+                    await self.device.budget.ensure([], executable.nbytes)
                     self.device.charge(executable.nbytes, "scratch")
                 except BaseException:
                     self.device.backend.discard(executable)
@@ -93,10 +92,10 @@ class Program:
         async with self.device.lock:
             self._runs += 1
             try:
-                with using(list(leaves)):
-                    executable = await self.compile()
-                    if self.device.ensure is not None:
-                        await self.device.ensure(leaves, self._bytes_to_run())
+                async with using(list(leaves)):
+                    executable, needed = await self.compile(), -1
+                    while needed != (needed := self._bytes_to_run()):  # the arena may leave while this waits for room
+                        await self.device.budget.ensure(leaves, needed)
                         executable = await self.compile()  # again only if the device was lost meanwhile
                     return await self._run(executable, leaves, inputs)
             finally:
@@ -114,12 +113,13 @@ class Program:
         self._write_host(inputs)
         plan = self.planned.plan
         read = [leaf.handle for leaf in leaves]
-        arena = self.device.arena(plan.arena_bytes) if plan.arena_bytes else 0
         created: list[int] = []
         try:
-            for nbytes in plan.output_bytes:
-                created.append(self.device.adopt(nbytes, "activations"))
-            await self.device.backend.run(executable, arena, memoryview(self._host), read, created)
+            with self.device.running(executable.nbytes):
+                arena = self.device.arena(plan.arena_bytes) if plan.arena_bytes else 0
+                for nbytes in plan.output_bytes:
+                    created.append(self.device.adopt(nbytes, "activations"))
+                await self.device.backend.run(executable, arena, memoryview(self._host), read, created)
         except BaseException:
             for handle in created:
                 self.device.disown(handle)

@@ -2,133 +2,70 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from ..backends.device import CATEGORIES
-from .registry import REGISTERED
-from .report import MemoryReport, ModelMemory, TensorMemory
-
-if TYPE_CHECKING:
-    from .manager import TensorSharingManager
-    from .registry import Entry
+from ..backends.device import CATEGORIES, Device
+from .ledger import Ledger
+from .registry import REGISTERED, Registry
+from .report import MemoryReport, ModelMemory
+from .tensors import SharedTensors
 
 MB = 2**20
 LARGEST = 10
 
 
-class _Tally:
-    """One pass over the registry: what each model holds, the sums, and (if asked) a row for every storage."""
-
-    def __init__(self, manager: TensorSharingManager, *, rows: bool = False) -> None:
-        self.kinds = {name: device.kind for name, device in manager.models.items()}
-        self.total = dict.fromkeys(manager.models, 0)
-        self.own = dict.fromkeys(manager.models, 0)
-        self.part = dict.fromkeys(manager.models, 0.0)
-        self.unique = self.separate = self.unheld = 0
-        self.rows = [_row(entry) for entry in manager.registry] if rows else []
-        for entry in manager.registry:
-            self._add(entry)
-
-    def _add(self, entry: Entry) -> None:
-        storage, holders = entry.storage, entry.names
-        nbytes, count = storage.nbytes, len(entry.names)
-        on_device = nbytes if storage.state == "resident" else 0
-        self.unique += nbytes
-        self.separate += nbytes * (count or 1)
-        if not count:
-            self.unheld += on_device
-        for holder in holders:
-            if holder in self.total:
-                self.total[holder] += nbytes
-                self.part[holder] += on_device / count
-            else:
-                self.total[holder], self.own[holder], self.part[holder] = nbytes, 0, on_device / count
-                self.kinds.setdefault(holder, storage.device.kind)
-            if count == 1:
-                self.own[holder] += nbytes
-
-    def models(self) -> dict[str, ModelMemory]:
-        """Per model. Shared bytes on the device are split evenly, so that they add up to what is there."""
-        return {
-            name: ModelMemory(name, self.kinds.get(name, ""), total, own, total - own, part)
-            for (name, total), own, part in zip(self.total.items(), self.own.values(), self.part.values(), strict=True)
-        }
+def models(ledger: Ledger, loaded: Mapping[str, Device]) -> dict[str, ModelMemory]:
+    """What each model holds, now; those of ``loaded`` also where they hold nothing."""
+    ledger.settle()
+    return ledger.models(loaded)
 
 
-def shares(manager: TensorSharingManager) -> dict[str, ModelMemory]:
-    """What each model holds."""
-    return _Tally(manager).models()
-
-
-def _row(entry: Entry) -> TensorMemory:
-    """The entry's row; the one of the last report while it still says what is true, so that a report costs little."""
-    storage, row = entry.storage, entry.row
-    name, holders = entry.name, tuple(entry.names)
-    if (
-        row is None
-        or row.holders != holders
-        or row.name != name
-        or row.state != storage.state
-        or row.identity != storage.identity
-    ):
-        spec = entry.spec
-        row = entry.row = TensorMemory(
-            name=name,
-            shape=spec.shape,
-            dtype=spec.dtype.name,
-            device=storage.device.kind,
-            nbytes=storage.nbytes,
-            holders=holders,
-            identity=storage.identity,
-            state=storage.state,
-        )
-    return row
-
-
-def report(manager: TensorSharingManager) -> MemoryReport:
+def report(tensors: SharedTensors, ledger: Ledger, loaded: Mapping[str, Device]) -> MemoryReport:
     """The snapshot that the page draws."""
-    memories = [device.memory() for device in manager.devices.opened]
-    tally = _Tally(manager, rows=True)
+    memories = [device.memory() for device in tensors.devices.opened]
+    per_model = models(ledger, loaded)
     return MemoryReport(
-        limit_bytes=manager.limit_bytes,
+        limit_bytes=tensors.residency.limit,
         device_bytes=sum(memory["total"] for memory in memories),
-        peak_bytes=manager.residency.peak,
+        peak_bytes=tensors.share.peak,
         by_category=MappingProxyType({kind: sum(memory[kind] for memory in memories) for kind in CATEGORIES}),
-        unique_weight_bytes=tally.unique,
-        separate_weight_bytes=tally.separate,
-        saved_bytes=tally.separate - tally.unique,
-        unheld_bytes=tally.unheld,
-        models=tuple(tally.models().values()),
-        tensors=tuple(tally.rows),
+        unique_weight_bytes=ledger.unique,
+        separate_weight_bytes=ledger.separate,
+        saved_bytes=ledger.separate - ledger.unique,
+        unheld_bytes=ledger.unheld,
+        models=tuple(per_model.values()),
+        tensors=ledger.rows(),
     )
 
 
-def stats(manager: TensorSharingManager) -> dict[str, Any]:
-    """``get_stats``: the keys of the earlier API, and what evictions and runs did."""
-    lookups = manager.hits + manager.misses
-    residency = manager.residency
+def stats(tensors: SharedTensors) -> dict[str, Any]:
+    """``get_stats`` as far as it is about bytes and lookups, with the keys of the earlier API."""
+    residency, share = tensors.residency, tensors.share
     return {
-        "total_tensors": len(manager.registry),
-        "total_models": len(shares(manager)),
+        "total_tensors": len(tensors.tensors),
+        "unique_contents": len(tensors.registry),
         "memory_usage_bytes": residency.used,
         "memory_usage_mb": residency.used / MB,
         "max_memory_mb": residency.limit / MB,
-        "peak_memory_bytes": residency.peak,
-        "cache_hits": manager.hits,
-        "cache_misses": manager.misses,
-        "hit_rate": manager.hits / lookups if lookups else 0.0,
-        "models": list(shares(manager)),
-        "sharing_opportunities": manager.analyze_sharing_opportunities(),
-        "evictions": residency.evictions,
-        "evicted_bytes": residency.evicted_bytes,
-        "restores": residency.restores,
-        "restored_bytes": residency.restored_bytes,
-        "last_run": manager.last_run,
+        "peak_memory_bytes": share.peak,
+        "cache_hits": tensors.hits,
+        "cache_misses": tensors.misses,
+        "hit_rate": _hit_rate(tensors),
+        "evictions": share.evictions,
+        "evicted_bytes": share.evicted_bytes,
+        "restores": share.restores,
+        "restored_bytes": share.restored_bytes,
     }
 
 
-def tensor_usage(manager: TensorSharingManager) -> dict[str, Any]:
+def _hit_rate(tensors: SharedTensors) -> float:
+    lookups = tensors.hits + tensors.misses
+    return tensors.hits / lookups if lookups else 0.0
+
+
+def tensor_usage(tensors: SharedTensors) -> dict[str, Any]:
     """``get_tensor_memory_usage``."""
     return {
         name: {
@@ -146,14 +83,14 @@ def tensor_usage(manager: TensorSharingManager) -> dict[str, Any]:
             "same_bytes_as": sorted(tensor.entry.registered - {name}),
             "views": {view: {"shape": part.shape, "holders": part.holders} for view, part in tensor.views.items()},
         }
-        for name, tensor in manager.tensors.items()
+        for name, tensor in tensors.tensors.items()
     }
 
 
-def model_usage(manager: TensorSharingManager) -> dict[str, Any]:
+def model_usage(registry: Registry, per_model: Mapping[str, ModelMemory]) -> dict[str, Any]:
     """``get_model_memory_usage``."""
-    held: dict[str, list[str]] = {name: [] for name in manager.models}
-    for entry in manager.registry:
+    held: dict[str, list[str]] = {name: [] for name in per_model}
+    for entry in registry:
         for name, keys in entry.names.items():
             held.setdefault(name, []).extend(key.removeprefix(REGISTERED) for key in keys)
     return {
@@ -166,17 +103,15 @@ def model_usage(manager: TensorSharingManager) -> dict[str, Any]:
             "tensor_count": len(held[name]),
             "tensors": sorted(held[name]),
         }
-        for name, memory in shares(manager).items()
+        for name, memory in per_model.items()
     }
 
 
-def recommendations(manager: TensorSharingManager) -> dict[str, Any]:
+def recommendations(tensors: SharedTensors, found: Mapping[str, Any]) -> dict[str, Any]:
     """``get_optimization_recommendations``."""
-    by_size = sorted(manager.registry, key=lambda entry: -entry.storage.nbytes)
-    unused = [tensor for tensor in manager.tensors.values() if tensor.reference_count <= 1]
-    found = manager.analyze_sharing_opportunities()
+    by_size = sorted(tensors.registry, key=lambda entry: -entry.storage.nbytes)
+    unused = [tensor for tensor in tensors.tensors.values() if tensor.reference_count <= 1]
     freeable = sum(tensor.nbytes for tensor in unused if tensor.can_be_freed())
-    lookups = manager.hits + manager.misses
     return {
         "largest_tensors": [
             {"name": entry.name, "memory_mb": entry.storage.nbytes / MB, "holders": list(entry.names)}
@@ -189,8 +124,8 @@ def recommendations(manager: TensorSharingManager) -> dict[str, Any]:
         "sharing_opportunities": found,
         "potential_savings_mb": (freeable + sum(row["saved_bytes"] for row in found["equal_content"])) / MB,
         "cache_efficiency": {
-            "hits": manager.hits,
-            "misses": manager.misses,
-            "hit_rate": manager.hits / lookups if lookups else 0.0,
+            "hits": tensors.hits,
+            "misses": tensors.misses,
+            "hit_rate": _hit_rate(tensors),
         },
     }

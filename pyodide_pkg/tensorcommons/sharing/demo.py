@@ -58,6 +58,11 @@ def create_tensor_sharing_demo() -> dict[str, Any]:
     before = manager.report().to_dict()
     released = {name: manager.release_model_tensors(name) for name in ("t5-small", "gpt2", "roberta-base", "vit-base")}
     steps.append(f"t5-small, gpt2, roberta-base and vit-base released {sum(released.values())} holds")
+    waits = not patches.can_be_freed()
+    steps.append("nobody holds vit_embedding, and it stays: clip-vit-base is listed and has not had its turn")
+    manager.get_shared_tensor("vit_embedding", "clip-vit-base")
+    released["clip-vit-base"] = manager.release_model_tensors("clip-vit-base")
+    steps.append("clip-vit-base acquired vit_embedding and released it")
     freed = manager.optimize_memory_usage()
     steps.append(f"the clean-up freed {', '.join(freed['freed_tensors'])}: {freed['freed_memory_bytes']:,} bytes")
     return {
@@ -66,6 +71,7 @@ def create_tensor_sharing_demo() -> dict[str, Any]:
             "view_is_exact": view_is_exact,
             "same_content_is_one_buffer": same_bytes,
             "a_write_stays_apart": write_stayed_apart,
+            "a_tensor_waits_for_its_consumers": waits,
             "compatible_with_text_embedding": get_compatible_models_for_tensor("text_embedding"),
         },
         "analysis": analysis,

@@ -10,31 +10,82 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from itertools import combinations
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from ..backends.device import Device
+from ..errors import MemoryBudgetError
 from ..graph.graph import Graph
+from ..graph.node import Node
 from .families import FAMILIES, architecture_of, families_of
-
-if TYPE_CHECKING:
-    from .manager import TensorSharingManager
-    from .registry import Entry
+from .registry import Entry, Registry
 
 
-def analyze(manager: TensorSharingManager) -> dict[str, Any]:
-    """Every kind of opportunity that the manager's tensors and models give evidence of."""
-    return {
-        "shared": _shared(manager),
-        "equal_content": _equal_content(manager),
-        "common_prefix": manager.common_prefixes(),
-        "similar_weights": _similar_weights(manager),
-        "families": _families(manager),
-    }
+class Opportunities:
+    """What the entries of ``registry`` and the loaded ``models`` give evidence of."""
+
+    def __init__(self, registry: Registry, models: Mapping[str, Device]) -> None:
+        self.registry = registry
+        self.models = models
+        self._architectures: dict[str, str] = {}
+        self._probes: dict[str, Callable[[], Sequence[Node]]] = {}
+        self._probed: dict[str, Graph] = {}
+
+    def add(self, model: str, architecture: str, probe: Callable[[], Sequence[Node]]) -> None:
+        """Have ``model`` compared with others: ``probe`` gives its graph on inputs of one fixed shape."""
+        self._architectures[model] = architecture
+        self._probes[model] = probe
+
+    def forget(self, model: str) -> None:
+        """Undo :meth:`add`."""
+        self._architectures.pop(model, None)
+        self._probes.pop(model, None)
+        self._probed.pop(model, None)
+
+    def analyze(self) -> dict[str, Any]:
+        """Every kind of opportunity."""
+        return {
+            "shared": _shared(self.registry),
+            "equal_content": _equal_content(self.registry),
+            "common_prefix": self._common_prefixes(),
+            "similar_weights": _similar_weights(self.registry, self.models),
+            "families": self._families(),
+        }
+
+    def _common_prefixes(self) -> list[dict[str, Any]]:
+        """Pairs of loaded models whose graphs begin with the same computation."""
+        for name, probe in self._probes.items():
+            if name not in self._probed:
+                with suppress(MemoryBudgetError):  # its constants do not fit just now: no evidence then
+                    self._probed[name] = Graph(probe())
+        by_device: dict[Device | None, dict[str, Graph]] = {}
+        for name, graph in self._probed.items():
+            by_device.setdefault(self.models.get(name), {})[name] = graph
+        return [row for graphs in by_device.values() for row in common_prefixes(graphs)]
+
+    def _families(self) -> list[dict[str, Any]]:
+        names = {*self.models, *(holder for entry in self.registry for holder in entry.names)}
+        known = {name: self._architectures.get(name, name) for name in names}  # what the family table is asked for
+        rows = []
+        for kind in FAMILIES:
+            members = sorted(name for name in names if kind in families_of(known[name]))
+            if len(members) > 1:
+                rows.append(
+                    {
+                        "tensor_type": kind,
+                        "models": members,
+                        "architectures": sorted({str(architecture_of(known[name])) for name in members}),
+                        "evidence": "compatible by family, not proven",
+                    }
+                )
+        return rows
 
 
-def _shared(manager: TensorSharingManager) -> list[dict[str, Any]]:
+def _shared(registry: Registry) -> list[dict[str, Any]]:
     groups: dict[tuple[str, ...], list[Entry]] = defaultdict(list)
-    for entry in manager.registry:
+    for entry in registry:
         if len(entry.names) > 1:
             groups[tuple(sorted(entry.names))].append(entry)
     rows = []
@@ -52,9 +103,9 @@ def _shared(manager: TensorSharingManager) -> list[dict[str, Any]]:
     return sorted(rows, key=lambda row: -int(row["saved_bytes"]))
 
 
-def _equal_content(manager: TensorSharingManager) -> list[dict[str, Any]]:
+def _equal_content(registry: Registry) -> list[dict[str, Any]]:
     groups: dict[tuple[int, str], list[Entry]] = defaultdict(list)
-    for entry in manager.registry:
+    for entry in registry:
         if entry.content is not None:
             groups[id(entry.storage.device), entry.content].append(entry)
     return [
@@ -95,8 +146,8 @@ def common_prefixes(graphs: dict[str, Graph]) -> list[dict[str, Any]]:
     return sorted(rows, key=lambda row: -int(str(row["common_nodes"])))
 
 
-def _similar_weights(manager: TensorSharingManager) -> list[dict[str, Any]]:
-    held = {name: manager.registry.held_by(name) for name in manager.models}
+def _similar_weights(registry: Registry, models: Iterable[str]) -> list[dict[str, Any]]:
+    held = {name: registry.held_by(name) for name in models}
     rows = []
     for first, second in combinations(held, 2):
         alike = [
@@ -118,20 +169,3 @@ def _similar_weights(manager: TensorSharingManager) -> list[dict[str, Any]]:
                 }
             )
     return sorted(rows, key=lambda row: -float(row["equal_share"]))
-
-
-def _families(manager: TensorSharingManager) -> list[dict[str, Any]]:
-    names = {*manager.models, *(holder for entry in manager.registry for holder in entry.names)}
-    rows = []
-    for kind in FAMILIES:
-        members = sorted({name for name in names if kind in families_of(manager.family_name(name))})
-        if len(members) > 1:
-            rows.append(
-                {
-                    "tensor_type": kind,
-                    "models": members,
-                    "architectures": sorted({str(architecture_of(manager.family_name(name))) for name in members}),
-                    "evidence": "compatible by family, not proven",
-                }
-            )
-    return rows

@@ -6,13 +6,15 @@ its name, held or not. When nobody holds an entry and no registered name keeps i
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import itertools
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
 
 from ..backends.base import Spec
 from ..backends.device import Device
 from ..errors import ShapeMismatch
-from .report import TensorMemory
 from .storage import Origin, Storage, anonymous_identity, content_identity
 
 # What models call their weights and what tensors are registered as are two sets of names: one must not end the other.
@@ -24,7 +26,8 @@ class Entry:
     """A storage with its spec; ``names`` are its names at each holder, ``registered`` the names that keep it alive.
 
     ``content`` is what the bytes are known to be, also where another entry has the same; ``None`` after a partial
-    write. ``is_written`` while a write is under way.
+    write. ``is_written`` while a write is under way. ``given`` are the leaves of a tensor that somebody gave as data
+    and may still use: it is not written under them.
     """
 
     storage: Storage
@@ -34,7 +37,8 @@ class Entry:
     content: str | None = None
     pins: set[str] = field(default_factory=set)
     is_written: bool = False
-    row: TensorMemory | None = None  # its row in the last report
+    given: Collection[Any] = ()
+    number: int = field(default_factory=itertools.count().__next__)
 
     @property
     def name(self) -> str:
@@ -48,6 +52,7 @@ class Entry:
         names = self.names.setdefault(model, set())
         new = name not in names
         names.add(name)
+        self.storage.marks()
         return new
 
     def let_go(self, model: str, name: str) -> bool:
@@ -58,7 +63,18 @@ class Entry:
         names.discard(name)
         if not names:
             del self.names[model]
+        self.storage.marks()
         return True
+
+    def register(self, name: str) -> None:
+        """Have the registered ``name`` keep the entry."""
+        self.registered.add(name)
+        self.storage.marks()
+
+    def unregister(self, name: str) -> None:
+        """Undo :meth:`register`."""
+        self.registered.discard(name)
+        self.storage.marks()
 
 
 class Registry:
@@ -67,12 +83,20 @@ class Registry:
     def __init__(self) -> None:
         self._entries: dict[tuple[int, str], Entry] = {}
         self._origins: dict[tuple[int, str], str] = {}
+        self._by_number: dict[int, Entry] = {}
+        self._marked: set[int] = set()
 
     def __iter__(self) -> Iterator[Entry]:
         return iter(self._entries.values())
 
     def __len__(self) -> int:
         return len(self._entries)
+
+    def changes(self) -> dict[int, Entry | None]:
+        """The entries that changed since this was called last, by number; ``None`` for one that is gone."""
+        changed = {number: self._by_number.get(number) for number in sorted(self._marked)}
+        self._marked.clear()
+        return changed
 
     def find(self, device: Device, identity: str) -> Entry | None:
         """The entry with this content on ``device``."""
@@ -98,9 +122,7 @@ class Registry:
         identity = identity or content_identity(data, spec.shape, spec.dtype)
         key = (id(device), identity)
         if key not in self._entries:
-            self._entries[key] = Entry(
-                Storage.upload(device, data, "weights", identity, origin), spec, content=identity
-            )
+            self.add(Entry(Storage.upload(device, data, "weights", identity, origin), spec, content=identity))
         elif self._entries[key].storage.state == "lost":
             self._entries[key].storage.revive(data, origin)
         return self._entries[key]
@@ -109,6 +131,9 @@ class Registry:
         """Take in an entry that was made elsewhere, of an identity that is not here yet."""
         known = self._entries.setdefault((id(entry.storage.device), entry.storage.identity), entry)
         assert known is entry, f"two entries for {entry.storage.identity}"
+        self._by_number[entry.number] = entry
+        entry.storage.marks = partial(self._marked.add, entry.number)  # no reference to the entry: it would be a cycle
+        entry.storage.marks()
 
     def rename(self, entry: Entry, content: str | None) -> None:
         """The entry's bytes are others: ``content``, or known to nobody.
@@ -131,12 +156,21 @@ class Registry:
         """End every hold of ``model``. Gives how many ended."""
         ended = 0
         for entry in list(self):
-            ended += len(entry.names.pop(model, ()))
-            self.drop_if_unused(entry)
+            if model in entry.names:
+                ended += len(entry.names.pop(model))
+                entry.storage.marks()
+                self.drop_if_unused(entry)
         return ended
 
     def drop_if_unused(self, entry: Entry) -> None:
-        """Free the entry if nobody holds it and no registered tensor keeps it."""
-        if not entry.names and not entry.registered:
-            self._entries.pop((id(entry.storage.device), entry.storage.identity), None)
-            entry.storage.release()
+        """Free the entry if nobody holds it and no registered tensor keeps it. What was given goes back."""
+        if entry.names or entry.registered:
+            return
+        storage = entry.storage
+        self._entries.pop((id(storage.device), storage.identity), None)
+        self._by_number.pop(entry.number, None)
+        storage.marks()
+        if entry.given:
+            storage.leave_to_tensors()
+        else:
+            storage.release()

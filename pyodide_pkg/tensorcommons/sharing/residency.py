@@ -9,39 +9,85 @@ next use restores. All of this is checked *before* the first byte leaves, so a r
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+from weakref import WeakSet
 
-from ..backends.device import STAGING_RESERVE, Category, Device
+from ..backends.device import STAGING_RESERVE, Budget, Category, Device
 from ..bridge.runtime import WouldWaitError, can_suspend, run_now, suspend
-from ..errors import MemoryBudgetError
+from ..errors import MemoryBudgetError, TensorCommonsError
 from .registry import Entry, Registry
 from .storage import Storage
 
 
-class Residency:
-    """The budget of one manager over all its devices, ``limit`` in bytes."""
+@dataclass(eq=False)
+class Share:
+    """One manager's part of a budget: what it holds, its limit in bytes, and what happened since it was made.
 
-    def __init__(self, devices: Sequence[Device], registry: Registry, limit: int) -> None:
+    ``goal`` is below the limit while bytes leave for a lower one.
+    """
+
+    registry: Registry
+    limit: int
+    goal: int = 0
+    peak: int = 0
+    evictions: int = 0
+    evicted_bytes: int = 0
+    restores: int = 0
+    restored_bytes: int = 0
+
+    def __post_init__(self) -> None:
+        self.goal = self.limit
+
+
+class Residency(Budget):
+    """The budget of the devices of a tab. Managers on the same devices share it, and the smallest limit holds."""
+
+    def __init__(self, devices: Sequence[Device]) -> None:
+        super().__init__()
         self.devices = devices
-        self.registry = registry
-        self.limit = limit
+        self._shares: WeakSet[Share] = WeakSet()
         self._waiting: list[tuple[Collection[Storage], asyncio.Future[None]]] = []
-        self._goal = limit  # lower than the limit while bytes leave for a lower one
         self._changing = asyncio.Lock()
-        self.peak = 0
-        self.evictions = 0
-        self.evicted_bytes = 0
-        self.restores = 0
-        self.restored_bytes = 0
         self._evicting = asyncio.Lock()
-        reading = asyncio.Lock()  # one read at a time has the reserve, whatever device it is of
+
+    @classmethod
+    def of(cls, devices: Sequence[Device], share: Share) -> Residency:
+        """The budget of ``devices``, new or that of another manager, with ``share`` in it.
+
+        Raises:
+            TensorCommonsError: only some of the devices are under another manager's budget.
+            MemoryBudgetError: what is on the devices does not fit under the limit, and cannot leave at once.
+        """
+        found = {device.budget for device in devices if isinstance(device.budget, Residency)}
+        if any(set(budget.devices) != set(devices) for budget in found):
+            raise TensorCommonsError(
+                "another manager has some of these devices and not the others: give it all of them"
+            )
+        budget = found.pop() if found else cls(devices)
+        assert isinstance(budget, Residency)
+        budget._shares.add(share)
+        try:
+            budget.make_room_now(0)
+        except MemoryBudgetError:
+            budget._shares.discard(share)
+            raise
         for device in devices:
-            device.reserve = self._reserve
-            device.free_bytes = self._free_bytes
-            device.reading = reading
-            device.use_ended = self._use_ended
-            device.ensure = self.ensure
-            device.make_room_now = self.make_room_now
+            device.budget = budget
+        return budget
+
+    @property
+    def limit(self) -> int:
+        """The limit in bytes: the smallest of all managers."""
+        return min((share.limit for share in self._shares), default=2**62)
+
+    @property
+    def _goal(self) -> int:
+        return min((share.goal for share in self._shares), default=2**62)
+
+    @property
+    def _entries(self) -> Iterator[Entry]:
+        return (entry for share in list(self._shares) for entry in share.registry)
 
     @property
     def used(self) -> int:
@@ -51,22 +97,26 @@ class Residency:
     @property
     def usable(self) -> int:
         """The part of the limit that anything but reads may take; NumPy needs no staging."""
+        goal = self._goal
         needs_staging = any(device.kind != "cpu" for device in self.devices)
-        return self._goal - min(STAGING_RESERVE, self._goal // 16 * 4) if needs_staging else self._goal
+        return goal - min(STAGING_RESERVE, goal // 16 * 4) if needs_staging else goal
 
-    def _free_bytes(self) -> int:
+    def free_bytes(self) -> int:
+        """What is left under the limit."""
         return self.limit - self.used
 
-    def _reserve(self, nbytes: int, category: Category) -> None:
+    def reserve(self, nbytes: int, category: Category) -> None:
         """The veto: called before every allocation."""
-        if self.used + nbytes > (self.limit if category == "staging" else self.usable):
+        total = self.used + nbytes
+        if total > (self.limit if category == "staging" else self.usable):
             raise self.refusal(nbytes)
-        self.peak = max(self.peak, self.used + nbytes)
+        for share in self._shares:
+            share.peak = max(share.peak, total)
 
-    def refusal(self, nbytes: int) -> MemoryBudgetError:
-        """The error for ``nbytes`` more bytes, with who holds what."""
+    def refusal(self, nbytes: int, pinned: Sequence[Entry] = ()) -> MemoryBudgetError:
+        """The error for ``nbytes`` more bytes, with who holds what. ``pinned`` is known to be in the way."""
         held: dict[str, int] = {}
-        for entry in self.registry:
+        for entry in self._entries:
             if entry.storage.state == "resident":
                 for who in entry.names or [f"registered tensor {entry.name!r}"]:
                     held[who] = held.get(who, 0) + entry.storage.nbytes
@@ -74,17 +124,19 @@ class Residency:
             for kind, size in device.memory().items():
                 if size and kind not in ("weights", "total", "peak"):
                     held[f"{kind} on {device.kind}"] = size
-        return MemoryBudgetError(nbytes, self._goal, list(held.items()), self._remedy(nbytes))
+        return MemoryBudgetError(nbytes, self._goal, list(held.items()), self._remedy(nbytes, pinned))
 
-    def _remedy(self, nbytes: int) -> str:
+    def _remedy(self, nbytes: int, pinned: Sequence[Entry]) -> str:
         """What would free enough: what nobody pins leaves by itself, so pins, a larger limit, or the end of a use."""
         raised = f"raise max_memory_mb by {-(-nbytes // 2**20)} or more"
         if nbytes > self.usable:
             return raised
+        if pinned:
+            return f"unpin {', '.join(entry.name for entry in pinned)}, or {raised}"
         movable = sum(entry.storage.nbytes for entry in self.candidates())
         shortage = self.used - movable + nbytes - self.usable
         unpinned: list[str] = []
-        for entry in sorted(self.registry, key=lambda entry: -entry.storage.nbytes):
+        for entry in sorted(self._entries, key=lambda entry: -entry.storage.nbytes):
             if shortage > 0 and entry.pins and entry.storage.state == "resident":
                 unpinned.append(entry.name)
                 shortage -= entry.storage.nbytes
@@ -96,7 +148,7 @@ class Residency:
         """What may leave, first to leave first."""
         movable = [
             entry
-            for entry in self.registry
+            for entry in self._entries
             if entry.storage.state == "resident"
             and not entry.pins
             and entry.storage not in keep
@@ -128,11 +180,11 @@ class Residency:
         return True
 
     def _bytes_in_use(self, keep: Collection[Storage]) -> int:
-        """Bytes that may leave when a use under way ends: one that does not itself wait for room."""
+        """Bytes that may leave when a use or run under way ends: one that does not itself wait for room."""
         waited_for = {id(storage) for kept, _ in self._waiting for storage in kept} | {id(s) for s in keep}
-        return sum(
+        return sum(device.busy_bytes for device in self.devices) + sum(
             entry.storage.nbytes
-            for entry in self.registry
+            for entry in self._entries
             if entry.storage.is_resident
             and entry.storage.in_use
             and not entry.pins
@@ -144,14 +196,15 @@ class Residency:
             turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         except RuntimeError:  # nothing goes on beside a caller without a loop
             raise self.refusal(nbytes) from None
-        self._use_ended()  # who waits already may have counted on what this one uses
+        self.use_ended()  # who waits already may have counted on what this one uses
         self._waiting.append((keep, turn))
         try:
             await turn
         finally:
             self._waiting.remove((keep, turn))
 
-    def _use_ended(self) -> None:
+    def use_ended(self) -> None:
+        """Have everybody who waits for room look again."""
         for _, turn in self._waiting:
             if not turn.done():
                 turn.set_result(None)
@@ -161,9 +214,9 @@ class Residency:
 
         Those of ``keep`` are among ``nbytes``; pinned entries stay in any case.
         """
-        pinned = sum(entry.storage.nbytes for entry in self.registry if entry.pins and entry.storage not in keep)
-        if nbytes + pinned > self.usable:
-            raise self.refusal(nbytes)
+        pinned = [entry for entry in self._entries if entry.pins and entry.storage not in keep]
+        if nbytes + sum(entry.storage.nbytes for entry in pinned) > self.usable:
+            raise self.refusal(nbytes, pinned)
 
     def make_room_now(self, nbytes: int) -> None:
         """:meth:`make_room` for callers that cannot ``await``: works where nothing has to be read back from a GPU.
@@ -188,8 +241,9 @@ class Residency:
         if movable:
             storage = movable[0].storage
             if await storage.evict():
-                self.evictions += 1
-                self.evicted_bytes += storage.nbytes
+                for share in self._shares:
+                    share.evictions += 1
+                    share.evicted_bytes += storage.nbytes
             return
         for device in self.devices:
             if device.idle_program_bytes:
@@ -218,18 +272,35 @@ class Residency:
                 data = await storage.fetch()
                 await self.make_room(storage.nbytes, storages)  # what was made above may be gone by now
                 if storage.restore(data, version):
-                    self.restores += 1
-                    self.restored_bytes += storage.nbytes
+                    self._restored(storage)
 
-    async def set_limit(self, limit: int) -> None:
-        """Change the limit and evict down to it. Raises MemoryBudgetError if too much cannot leave; nothing changed.
+    def _restored(self, storage: Storage) -> None:
+        for share in self._shares:
+            share.restores += 1
+            share.restored_bytes += storage.nbytes
 
-        Reads of what leaves still have the room under the limit before; nothing else may grow above the new one.
+    def restore_now(self, storage: Storage) -> None:
+        """:meth:`ensure` for callers that cannot ``await``: does nothing where it would have to wait."""
+        data = storage.host_copy
+        if data is None or storage.device.backend.is_lost:
+            return
+        try:
+            self.make_room_now(storage.nbytes)
+        except MemoryBudgetError:
+            return
+        if storage.restore(data, storage.version):
+            self._restored(storage)
+
+    async def set_limit(self, share: Share, limit: int) -> None:
+        """Change the limit of ``share`` and evict down to it.
+
+        Raises MemoryBudgetError if too much cannot leave; nothing changed. Reads of what leaves still have the room
+        under the limit before; nothing else may grow above the new one.
         """
         async with self._changing:
-            self._goal = limit
+            share.goal = limit
             try:
                 await self.make_room(0)
-                self.limit = limit
+                share.limit = limit
             finally:
-                self._goal = self.limit
+                share.goal = share.limit

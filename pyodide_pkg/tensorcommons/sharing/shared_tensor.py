@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import operator
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,7 +22,7 @@ from .registry import REGISTERED, Entry
 from .storage import Storage, content_identity
 
 if TYPE_CHECKING:
-    from .manager import TensorSharingManager
+    from .tensors import SharedTensors
 
 
 def as_bytes(data: Any, spec: Spec) -> memoryview:
@@ -59,18 +59,21 @@ class SharedTensor:
     """
 
     def __init__(
-        self, manager: TensorSharingManager, name: str, entry: Entry, producer: str | None, consumers: Sequence[str]
+        self, manager: SharedTensors, name: str, entry: Entry, producer: str | None, consumers: Sequence[str]
     ) -> None:
         self.manager = manager
         self.name = name
         self.entry = entry
         self.producer_model = producer
-        self.consumer_models: set[str] = set(consumers)
+        self.consumer_models: set[str] = set()
+        self.awaited: set[str] = set()  # granted, and had no turn yet
         self.registrations = 1
+        self.copied: tuple[SharedTensor, str] | None = None  # the tensor that it is a copy of, and the content then
         self.views: dict[str, SharedTensorView] = {}
         self.is_freed = False
         self.writing = asyncio.Lock()  # one write at a time: views of one tensor may meet in one word
-        entry.registered.add(name)
+        entry.register(name)
+        self.grant(consumers)
 
     def __repr__(self) -> str:
         state = "freed" if self.is_freed else self.entry.storage.state
@@ -136,6 +139,16 @@ class SharedTensor:
         """Whether ``model`` made the tensor or was granted it."""
         return model == self.producer_model or model in self.consumer_models
 
+    def grant(self, models: Iterable[str]) -> None:
+        """Let ``models`` acquire the tensor. It is not freed before those that are new have had their turn."""
+        self.awaited |= set(models) - self.consumer_models
+        self.consumer_models.update(models)
+
+    def hold(self, model: str) -> bool:
+        """Have ``model``, which may, hold the tensor. False if it did so already."""
+        self.awaited.discard(model)
+        return self.entry.hold(model, self.key)
+
     def acquire(self, model: str) -> bool:
         """Have ``model`` hold the tensor. False if it did so already. Raises NotAConsumer if it was not granted."""
         self.check()
@@ -144,7 +157,7 @@ class SharedTensor:
                 f"model {model!r} was not granted tensor {self.name!r}; grant it with share_tensor_between_models()"
             )
         self.entry.storage.touch()
-        new = self.entry.hold(model, self.key)
+        new = self.hold(model)
         if new:
             self.manager.changed()
         return new
@@ -156,11 +169,21 @@ class SharedTensor:
             self.manager.changed()
         return ended
 
+    def forget(self, model: str) -> None:
+        """``model`` is done with the tensor and its views, whether it ever came for them or not."""
+        self.awaited.discard(model)
+        for view in self.views.values():
+            view.awaited.discard(model)
+
     def pin(self) -> None:
-        """Keep the tensor on its device and from being freed, until :meth:`unpin`."""
-        self.check()
-        self.entry.pins.add(self.name)
-        self.manager.changed()
+        """Keep the tensor on its device and from being freed, until :meth:`unpin`.
+
+        The bytes are there when this returns, if they are there now, or if they are in host memory and there is room
+        or what makes room need not be waited for. Otherwise the next use brings them back. From then on they stay.
+
+        Raises MemoryBudgetError if all that is pinned could not be on the devices together; nothing changed then.
+        """
+        self.manager.pin(self)
 
     def unpin(self) -> None:
         """Undo :meth:`pin`. Does nothing if it is not pinned."""
@@ -168,8 +191,12 @@ class SharedTensor:
         self.manager.changed()
 
     def can_be_freed(self) -> bool:
-        """Whether nobody holds it or a view of it, and it is not pinned."""
-        return not self.reference_count and not self.is_pinned
+        """Whether nobody holds it or a view of it, nothing pins it, and every listed consumer had its turn.
+
+        A consumer had its turn when it acquired and released it, or ended by ``release_model_tensors``.
+        """
+        awaited = self.awaited or any(view.awaited for view in self.views.values())
+        return not (self.reference_count or self.is_pinned or awaited)
 
     def create_view(
         self, name: str, offset: Sequence[int], size: Sequence[int], model: str | None = None
@@ -183,12 +210,17 @@ class SharedTensor:
         """
         return self.manager.add_view(self, name, Layout.contiguous(self.shape), offset, size, model)
 
-    async def copy_to(self, storage_type: str) -> SharedTensor:
-        """The same content on another device, registered as ``<name>_<storage_type>``, with producer and grants.
+    async def copy_to(self, storage_type: str, name: str | None = None) -> SharedTensor:
+        """The same content on another device, registered as ``name``, with producer and grants.
 
-        Raises DeviceUnavailable or UnsupportedDtype before anything moves.
+        The name is ``<name>_<storage_type>`` unless another is given. Copying to that name again brings the copy up to
+        date: it gets what this tensor has now, for everybody who holds it.
+
+        Raises:
+            DeviceUnavailable, UnsupportedDtype: the device cannot hold it; nothing moved.
+            TensorCommonsError: the name is taken by something else, or the copy was written itself since it was made.
         """
-        return await self.manager.copy_tensor(self, storage_type)
+        return await self.manager.copy_tensor(self, storage_type, name)
 
     async def read(self) -> np.ndarray[Any, Any]:
         """The values as a NumPy array."""
@@ -216,6 +248,7 @@ class SharedTensorView:
         self.layout = layout
         self.offset = offset
         self.consumer_models: set[str] = set()
+        self.awaited: set[str] = set()  # granted, and had no turn yet
 
     def __repr__(self) -> str:
         return f"<SharedTensorView {self.name!r} {list(self.shape)} of {self.parent.name!r}>"
@@ -253,11 +286,29 @@ class SharedTensorView:
         whole = self.parent.tensor
         return whole[tuple(slice(start, start + size) for start, size in zip(self.offset, self.shape, strict=True))]
 
+    def grant(self, models: Iterable[str]) -> None:
+        """Let ``models`` acquire the view. Its parent is not freed before those that are new have had their turn."""
+        self.awaited |= set(models) - self.consumer_models
+        self.consumer_models.update(models)
+
+    def hold(self, model: str) -> bool:
+        """Have ``model``, which may, hold the view. False if it did so already."""
+        self.awaited.discard(model)
+        self.parent.awaited.discard(model)  # who was granted the whole and takes a part has had its turn
+        return self.parent.entry.hold(model, self.key)
+
     def acquire(self, model: str) -> bool:
-        """Grant the view to ``model`` and have it hold it, which keeps the parent alive. False if it did so already."""
+        """Have ``model`` hold the view, which keeps the parent alive. False if it did so already.
+
+        Raises NotAConsumer if it was granted neither the view nor its parent.
+        """
         self.parent.check()
-        self.consumer_models.add(model)
-        new = self.parent.entry.hold(model, self.key)
+        if model not in self.consumer_models and not self.parent.may_acquire(model):
+            raise NotAConsumer(
+                f"model {model!r} was not granted view {self.name!r}; grant it with share_tensor_between_models()"
+            )
+        self.parent.entry.storage.touch()
+        new = self.hold(model)
         if new:
             self.parent.manager.changed()
         return new

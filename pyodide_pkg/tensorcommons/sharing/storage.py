@@ -12,12 +12,14 @@ any two names hold the same storage. Bytes that nobody can compare (activations)
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import itertools
-from collections.abc import Awaitable, Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
+from weakref import WeakSet
 
 from ..backends.device import Category, Device
 from ..dtypes import DType
@@ -29,6 +31,10 @@ ANONYMOUS = "anonymous-"
 _serial = itertools.count()
 _renames = itertools.count(1)
 _clock = itertools.count()
+
+
+def _nobody() -> None:
+    """Nobody asked to hear of it."""
 
 
 @dataclass(frozen=True)
@@ -83,13 +89,17 @@ class Storage:
         self.identity = identity or anonymous_identity()
         self.category = category
         self.origin = origin
-        self.state: State = "resident"
+        self.marks: Callable[[], None] = _nobody  # called when what a report says of it changed
+        self.leaves: WeakSet[Any] | None = None  # the graph nodes that show these bytes
+        self._state: State = "resident"
         self.last_used = next(_clock)
         self.version = 0  # counts writes, so that a copy that was overtaken by one is not kept
         self._handle = handle
         self._host: memoryview | None = None
-        self._users = 0
-        self._free_after_use = False
+        self.users = 0
+        self.writers = 0  # under way or waiting for their turn
+        self.turns: list[asyncio.Future[None]] = []
+        self.free_after_use = False
         device.watch(self)
 
     @classmethod
@@ -102,8 +112,7 @@ class Storage:
         origin: Origin | None = None,
     ) -> Storage:
         """A new storage with ``data`` in it. Raises MemoryBudgetError if it does not fit; nothing changed then."""
-        if device.make_room_now is not None:
-            device.make_room_now(data.nbytes)
+        device.budget.make_room_now(data.nbytes)
         handle = device.allocate(data.nbytes, category)
         try:
             device.backend.write(handle, 0, data)
@@ -111,6 +120,22 @@ class Storage:
             device.free(handle)
             raise
         return cls(device, handle, data.nbytes, identity, category, origin)
+
+    @property
+    def state(self) -> State:
+        """Where the bytes are."""
+        return self._state
+
+    @state.setter
+    def state(self, state: State) -> None:
+        self._state = state
+        self.marks()
+
+    def shown_by(self, leaf: Any) -> None:
+        """Note a graph node that shows these bytes."""
+        if self.leaves is None:
+            self.leaves = WeakSet()
+        self.leaves.add(leaf)
 
     @property
     def handle(self) -> int:
@@ -142,7 +167,7 @@ class Storage:
     @property
     def in_use(self) -> bool:
         """Whether a program, a read or a write under way needs the bytes where they are."""
-        return self._users > 0
+        return self.users > 0
 
     def rename(self, identity: str) -> None:
         """The bytes are others than before: everything that was known by the old identity has to be asked again."""
@@ -151,24 +176,31 @@ class Storage:
 
     async def ensure(self) -> None:
         """Bring the bytes back to the device if they left, making room for them."""
-        if self.device.ensure is not None:
-            await self.device.ensure([self], 0)
+        await self.device.budget.ensure([self])
 
     async def write(self, offset: int, data: memoryview) -> None:
-        """Write bytes ``offset`` to ``offset + len(data)``, wherever a device's words begin.
+        """Write bytes ``offset`` to ``offset + len(data)``, wherever a device's words begin. Call within ``using``.
 
         WebGPU writes whole words of 4 bytes, so what lies beside ``data`` in its first and last word is read first.
         """
-        with using([self]):
-            await self.ensure()
-            start, stop = offset & ~3, min(-(-(offset + data.nbytes) // 4) * 4, self.nbytes)
-            if (start, stop) != (offset, offset + data.nbytes) and self.device.kind != "cpu":
-                words = bytearray(await self.device.read(self.handle, start, stop - start))
-                words[offset - start : offset - start + data.nbytes] = data
-                offset, data = start, memoryview(words)
-            self.device.backend.write(self.handle, offset, data)
-            self.version += 1
-            self.origin = None  # what it would give again are the bytes before this write
+        await self.ensure()
+        start, stop = offset & ~3, min(-(-(offset + data.nbytes) // 4) * 4, self.nbytes)
+        if (start, stop) != (offset, offset + data.nbytes) and self.device.kind != "cpu":
+            words = bytearray(await self.device.read(self.handle, start, stop - start))
+            words[offset - start : offset - start + data.nbytes] = data
+            offset, data = start, memoryview(words)
+        self.device.backend.write(self.handle, offset, data)
+        self.version += 1
+        self.origin = None  # what it would give again are the bytes before this write
+
+    def recategorize(self, category: Category) -> None:
+        """Count the bytes under another category from now on."""
+        self.category = self.device.recategorize(self._handle, category, is_resident=self.is_resident)
+
+    def leave_to_tensors(self) -> None:
+        """No manager keeps the bytes any more: they are those of the tensors that show them."""
+        self.marks = _nobody
+        self.recategorize("activations")
 
     def touch(self) -> None:
         """Mark as used just now; the least recently used leaves first."""
@@ -178,15 +210,15 @@ class Storage:
         """Give the bytes back for good, at the end of the use under way if there is one. Safe to call twice."""
         before, self.state = self.state, "released"
         self._host = None
-        if before == "resident" and self._users:
-            self._free_after_use = True
+        if before == "resident" and self.users:
+            self.free_after_use = True
         elif before == "resident":
             self.device.free(self._handle)
         elif before != "released":
             self.device.forget(self._handle)
 
     def __del__(self) -> None:
-        if getattr(self, "state", "released") != "released":
+        if getattr(self, "_state", "released") != "released":
             self.release()
 
     async def evict(self) -> bool:
@@ -203,11 +235,16 @@ class Storage:
                 if self.state == "resident":
                     raise
                 return False  # released while it was read, which is what the read tripped over
-        if self.state != "resident" or self._users or (version, used) != (self.version, self.last_used):
+        if self.state != "resident" or self.users or (version, used) != (self.version, self.last_used):
             return False
         self.device.evict(self._handle)
         self._host, self.state = copy, "offloaded" if copy is not None else "dropped"
         return True
+
+    @property
+    def host_copy(self) -> memoryview | None:
+        """The bytes of a storage that left its device, where they are in host memory."""
+        return self._host if self.state == "offloaded" else None
 
     async def fetch(self) -> memoryview:
         """The bytes of a storage that left its device, for :meth:`restore`.
@@ -250,29 +287,49 @@ class Storage:
             self.state = "dropped" if self.origin is not None else "lost"
             if self.state == "lost" and not self.nbytes:  # nothing was there to lose
                 self.revive(memoryview(b""))
-        elif self._free_after_use:
-            self._free_after_use = False
+        elif self.free_after_use:
+            self.free_after_use = False
             self.device.write_off(self._handle)
             self.device.forget(self._handle)
 
 
-@contextmanager
-def using(storages: Sequence[Storage]) -> Iterator[None]:
+@asynccontextmanager
+async def using(storages: Sequence[Storage], *, writing: bool = False) -> AsyncIterator[None]:
     """Keep the bytes of ``storages`` where they are through the block; what is released meanwhile goes at its end.
+
+    Uses stand side by side, and a write stands alone: it waits for the uses under way, and later ones wait for it, so
+    nobody sees half of it. All storages are taken in one step, so no two uses wait for each other.
 
     Raises TensorReleased or DeviceLost for one that is gone already.
     """
     for storage in storages:
-        _ = storage.handle
-    for storage in storages:
-        storage._users += 1
+        storage.writers += writing
     try:
-        yield
+        while True:
+            for storage in storages:
+                _ = storage.handle
+            busy = next((s for s in storages if (s.in_use if writing else s.writers)), None)
+            if busy is None:
+                break
+            turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            busy.turns.append(turn)
+            await turn
+        for storage in storages:
+            storage.users += 1
+        try:
+            yield
+        finally:
+            for storage in storages:
+                storage.users -= 1
+                if storage.free_after_use and not storage.users:
+                    storage.free_after_use = False
+                    storage.device.free(storage._handle)
     finally:
         for storage in storages:
-            storage._users -= 1
-            if storage._free_after_use and not storage._users:
-                storage._free_after_use = False
-                storage.device.free(storage._handle)
+            storage.writers -= writing
+            turns, storage.turns = storage.turns, []
+            for turn in turns:
+                if not turn.done():
+                    turn.set_result(None)
         for device in {storage.device for storage in storages}:
-            device.use_ended()
+            device.budget.use_ended()

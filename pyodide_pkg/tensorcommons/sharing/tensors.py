@@ -1,0 +1,372 @@
+"""The tensors of a manager by name: registered, granted, viewed, written, copied and freed.
+
+:class:`SharedTensors` is the part of ``TensorSharingManager`` that knows names. It knows no models but by theirs.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from typing import Any
+from weakref import WeakSet
+
+import numpy as np
+
+from .. import dtypes
+from ..backends.base import Spec
+from ..backends.device import Device
+from ..backends.select import Devices
+from ..errors import NotAConsumer, ShapeMismatch, TensorCommonsError, TensorNotFound
+from ..shapes import Layout, Shape
+from ..tensor import Tensor
+from .news import News
+from .registry import Entry, Registry
+from .report import MemoryReport
+from .residency import Residency, Share
+from .shared_tensor import SharedTensor, SharedTensorView, as_bytes, storage_of, view_layout
+from .storage import Storage, content_identity, using
+
+
+class SharedTensors(ABC):
+    """Tensors by name over ``devices``, under a budget of ``limit`` bytes; whoever subscribes hears of every change."""
+
+    def __init__(self, devices: Devices, limit: int) -> None:
+        self.devices = devices
+        self.registry = Registry()
+        self.share = Share(self.registry, limit)
+        self.residency = Residency.of(devices.opened, self.share)
+        self.hits = 0
+        self.misses = 0
+        self.tensors: dict[str, SharedTensor] = {}
+        self._views: dict[str, SharedTensorView] = {}
+        self._news = News()
+
+    def register_shared_tensor(
+        self,
+        name: str,
+        shape: Sequence[int],
+        storage_type: str = "cpu",
+        producer_model: str | None = None,
+        consumer_models: Sequence[str] | None = None,
+        dtype: object = "float32",
+        data: Any = None,
+    ) -> SharedTensor:
+        """A tensor under ``name``, with ``data`` (array, list, bytes, Tensor) or zeros. Its producer holds it.
+
+        A name that is registered already gives the existing tensor, if shape, dtype, device and (where given) data are
+        the same; the producer and consumers are added to its own. The same content under another name is another
+        SharedTensor over the same bytes.
+
+        Raises:
+            TensorCommonsError: the name is taken by something else; the message says what differs.
+            ShapeMismatch, UnsupportedDtype: ``data`` does not fit.
+            DeviceUnavailable: there is no such device, with the reason.
+            MemoryBudgetError: it does not fit. Nothing changed in any of these cases.
+        """
+        spec = Spec(_shape(shape), dtypes.as_dtype(dtype))
+        device = self.devices.choose(storage_type)
+        if not isinstance(name, str) or not name or name in self._views:
+            raise TensorCommonsError(f"{name!r} cannot name a tensor: it is empty, no text, or the name of a view")
+        consumers = _models(consumer_models or ())
+        if producer_model is not None:
+            _models([producer_model])
+        known = self.tensors.get(name)
+        if known is not None:
+            self._check_same(known, spec, device, data)
+            if known.entry.storage.state == "lost" and data is not None and not isinstance(data, Tensor):
+                known.entry.storage.revive(as_bytes(data, spec))
+            known.registrations += 1
+            known.grant(consumers)
+        else:
+            entry = self._entry_for(data, spec, device)
+            known = self.tensors[name] = SharedTensor(self, name, entry, producer_model, consumers)
+        if producer_model is not None:
+            known.producer_model = known.producer_model or producer_model
+            known.consumer_models.add(producer_model)
+            known.hold(producer_model)
+        self.changed()
+        return known
+
+    def _entry_for(self, data: Any, spec: Spec, device: Device) -> Entry:
+        """The entry with ``data``, from the registry or new."""
+        if isinstance(data, Tensor):
+            storage = storage_of(data)
+            if storage is None or data.spec != spec or data.device is not device:
+                raise TensorCommonsError(
+                    f"a tensor given as data must be computed, whole, {spec.dtype}{list(spec.shape)} and on "
+                    f"{device.kind}, not {data!r}; await its read() and pass that"
+                )
+            found = self.registry.find(device, storage.identity)
+            if found is not None:
+                if found.is_written:
+                    raise TensorCommonsError(f"{found.name!r} is being written; await that before registering it again")
+                return found
+            given = WeakSet(storage.leaves or ())  # whoever gave it may still use it: see ``_has_others``
+            entry = Entry(storage, spec, content=storage.identity if storage.is_known else None, given=given)
+            storage.recategorize("weights")
+            self.registry.add(entry)
+            return entry
+        if spec.nbytes > self.residency.usable:  # before as many zeros are made on the host
+            raise self.residency.refusal(spec.nbytes)
+        raw = memoryview(bytes(spec.nbytes)) if data is None else as_bytes(data, spec)
+        return self.registry.intern(device, raw, spec)
+
+    def _check_same(self, known: SharedTensor, spec: Spec, device: Device, data: Any) -> None:
+        differences = []
+        if known.shape != spec.shape:
+            differences.append(f"shape {known.shape} against {spec.shape}")
+        if known.dtype is not spec.dtype:
+            differences.append(f"dtype {known.dtype} against {spec.dtype}")
+        if known.entry.storage.device is not device:
+            differences.append(f"storage_type {known.storage_type} against {device.kind}")
+        if not differences and data is not None:
+            if isinstance(data, Tensor):
+                storage = storage_of(data)
+                same = storage is not None and storage.identity == known.identity
+            else:
+                same = content_identity(as_bytes(data, spec), spec.shape, spec.dtype) == known.entry.content
+            if not same:
+                differences.append("the bytes")
+        if differences:
+            raise TensorCommonsError(
+                f"tensor {known.name!r} is registered already, with other properties: {'; '.join(differences)}"
+            )
+
+    def get_shared_tensor(self, name: str, model_name: str | None = None) -> SharedTensor | None:
+        """The tensor under ``name``, or ``None``. With ``model_name``, that model acquires it.
+
+        Raises NotAConsumer if the model was not granted it.
+        """
+        found = self.tensors.get(name)
+        if found is None:
+            self.misses += 1
+            return None
+        if model_name is not None:
+            found.acquire(model_name)
+        self.hits += 1
+        return found
+
+    def create_tensor_view(
+        self,
+        tensor_name: str,
+        view_name: str,
+        offset: Sequence[int],
+        size: Sequence[int],
+        model_name: str | None = None,
+    ) -> SharedTensorView:
+        """A part of a tensor or of a view, by its name; ``model_name`` is granted it and holds it.
+
+        Raises TensorNotFound, ViewOutOfBounds; nothing changed then.
+        """
+        parent = self.tensors.get(tensor_name) or self._views.get(tensor_name)
+        if parent is None:
+            raise TensorNotFound(f"no tensor or view is registered as {tensor_name!r}")
+        return parent.create_view(view_name, offset, size, model_name)
+
+    def add_view(
+        self,
+        parent: SharedTensor,
+        name: str,
+        shown: Layout,
+        offset: Sequence[int],
+        size: Sequence[int],
+        model: str | None,
+        base: Shape | None = None,
+    ) -> SharedTensorView:
+        """Register a view of ``parent`` at ``offset`` within what ``shown`` shows, which begins at ``base``."""
+        parent.check()
+        if not isinstance(name, str) or not name or name in self.tensors or name in self._views:
+            raise TensorCommonsError(f"{name!r} cannot name a view: it is empty, no text, or taken by another")
+        if model is not None:
+            _models([model])
+        layout = view_layout(shown, offset, size, name)
+        start = tuple(a + b for a, b in zip(base or (0,) * len(offset), offset, strict=True))
+        view = self._views[name] = parent.views[name] = SharedTensorView(parent, name, layout, start)
+        if model is not None:
+            view.grant([model])
+            view.hold(model)
+        self.changed()
+        return view
+
+    def share_tensor_between_models(self, tensor_name: str, from_model: str, to_models: Sequence[str]) -> bool:
+        """Let ``to_models`` acquire a tensor or view that ``from_model`` holds. Granting twice is granting once.
+
+        Raises TensorNotFound, or NotAConsumer if ``from_model`` does not hold it.
+        """
+        found = self.tensors.get(tensor_name) or self._views.get(tensor_name)
+        if found is None:
+            raise TensorNotFound(f"no tensor or view is registered as {tensor_name!r}")
+        if from_model not in found.holders:
+            raise NotAConsumer(f"model {from_model!r} does not hold {tensor_name!r}, so it cannot share it")
+        found.grant(_models(to_models))
+        self.changed()
+        return True
+
+    async def copy_tensor(self, tensor: SharedTensor, storage_type: str, name: str | None) -> SharedTensor:
+        """See :meth:`SharedTensor.copy_to`."""
+        tensor.check()
+        device = self.devices.choose(storage_type)
+        name = name or f"{tensor.name}_{storage_type}"
+        values = await tensor.read()
+        raw = as_bytes(values, tensor.entry.spec)
+        content = content_identity(raw, tensor.shape, tensor.dtype)
+        copy = self.tensors.get(name)
+        if copy is not None and copy.copied is not None and copy.copied[0] is tensor:
+            if copy.entry.content != copy.copied[1]:
+                raise TensorCommonsError(
+                    f"{name!r} was written since it was copied from {tensor.name!r}: give the new copy another name"
+                )
+            if copy.entry.content != content:
+                await self.overwrite(copy, [(0, memoryview(bytes(raw)))], content)
+        elif self.registry.find(device, content) is None:
+            await self.residency.make_room(tensor.nbytes)
+        copy = self.register_shared_tensor(
+            name,
+            tensor.shape,
+            storage_type,
+            tensor.producer_model,
+            sorted(tensor.consumer_models),
+            tensor.dtype,
+            values,
+        )
+        if copy is not tensor:
+            copy.copied = (tensor, content)
+        return copy
+
+    def pin(self, tensor: SharedTensor) -> None:
+        """See :meth:`SharedTensor.pin`."""
+        tensor.check()
+        storage = tensor.entry.storage
+        if not tensor.entry.pins:
+            self.residency.check_together(storage.nbytes, [storage])
+        tensor.entry.pins.add(tensor.name)
+        self.residency.restore_now(storage)
+        self.changed()
+
+    async def read(self, tensor: Tensor) -> np.ndarray[Any, Any]:
+        """The values; tells the subscribers if the tensor had to come back to its device for that."""
+        before = self.share.restores
+        values = await tensor.read()
+        if self.share.restores != before:
+            self.changed()
+        return values
+
+    async def overwrite(
+        self, tensor: SharedTensor, pieces: Sequence[tuple[int, memoryview]], content: str | None
+    ) -> None:
+        """Write ``pieces`` (byte offset, bytes) into ``tensor``. ``content`` is the identity of the result, if known.
+
+        If other names or models have the same bytes, those keep them, and ``tensor`` gets bytes of its own.
+        """
+        async with tensor.writing:
+            tensor.check()
+            if self._has_others(tensor):
+                await self._write_apart(tensor, pieces, content)
+            else:
+                await self._write_in_place(tensor, pieces, content)
+        self.changed()
+
+    def _has_others(self, tensor: SharedTensor) -> bool:
+        entry, own = tensor.entry, _own_keys(tensor)
+        held = any(names - own for names in entry.names.values())
+        return held or bool(entry.registered - {tensor.name}) or len(entry.given) > 0
+
+    async def _write_apart(
+        self, tensor: SharedTensor, pieces: Sequence[tuple[int, memoryview]], content: str | None
+    ) -> None:
+        """A write to bytes that others have: a new entry with what comes of it, in one step after everything waits."""
+        entry = tensor.entry
+        raw = bytearray(tensor.nbytes)
+        if content is None:
+            raw[:] = memoryview(await tensor.read()).cast("B")
+        for offset, piece in pieces:
+            raw[offset : offset + piece.nbytes] = piece
+        await self.residency.make_room(tensor.nbytes, [entry.storage])
+        tensor.check()
+        storage = Storage.upload(entry.storage.device, memoryview(raw), "weights")
+        fresh = Entry(storage, entry.spec, registered={tensor.name})
+        self.registry.add(fresh)
+        self.registry.rename(fresh, content)
+        for model in list(entry.names):
+            for key in _own_keys(tensor) & entry.names[model]:
+                entry.let_go(model, key)
+                fresh.hold(model, key)
+        entry.unregister(tensor.name)
+        if tensor.name in entry.pins:
+            entry.pins.discard(tensor.name)
+            fresh.pins.add(tensor.name)
+        tensor.entry = fresh
+        self.registry.drop_if_unused(entry)
+
+    async def _write_in_place(
+        self, tensor: SharedTensor, pieces: Sequence[tuple[int, memoryview]], content: str | None
+    ) -> None:
+        """A write to bytes that nobody else has. Nobody finds them by their content from here on until it is done."""
+        entry, storage, before = tensor.entry, tensor.entry.storage, tensor.entry.content
+        version = storage.version
+        self.registry.rename(entry, None)
+        entry.is_written = True
+        try:
+            if storage.state == "lost" and content is not None:
+                ((_, whole),) = pieces
+                storage.revive(whole)
+            else:
+                async with using([storage], writing=True):
+                    for offset, piece in pieces:
+                        await storage.write(offset, piece)
+        except BaseException:
+            if storage.version == version and not tensor.is_freed:  # no byte was written
+                self.registry.rename(entry, before)
+            raise
+        else:
+            self.registry.rename(entry, content)
+        finally:
+            entry.is_written = False
+
+    def free_unused_tensors(self) -> list[str]:
+        """Free the registered tensors that nobody holds, awaits or pins. Gives their names."""
+        unused = [tensor for tensor in self.tensors.values() if tensor.can_be_freed()]
+        for tensor in unused:
+            del self.tensors[tensor.name]
+            for view in tensor.views:
+                del self._views[view]
+            tensor.is_freed = True
+            tensor.entry.unregister(tensor.name)
+            self.registry.drop_if_unused(tensor.entry)
+        return [tensor.name for tensor in unused]
+
+    # --- telling of it ---
+
+    @abstractmethod
+    def report(self) -> MemoryReport:
+        """Who holds what, now: an immutable snapshot."""
+
+    def subscribe(self, callback: Callable[[MemoryReport], None]) -> Callable[[], None]:
+        """Call ``callback`` with a report after every change. Gives a function that ends this.
+
+        A change that a callback makes is told when all have heard of the one before. What a callback raises is logged.
+        """
+        return self._news.subscribe(callback)
+
+    def changed(self) -> None:
+        """Tell the subscribers. Called after a change is complete, never in the middle of one."""
+        self._news.tell(self.report)
+
+
+def _own_keys(tensor: SharedTensor) -> set[str]:
+    """What the holders of a tensor and of its views hold them as."""
+    return {tensor.key, *(view.key for view in tensor.views.values())}
+
+
+def _models(names: Sequence[str]) -> list[str]:
+    listed = [] if isinstance(names, str) else list(names)
+    if isinstance(names, str) or not all(isinstance(name, str) and name for name in listed):
+        raise TensorCommonsError(f"models are given as a list of their names, not {names!r}")
+    return listed
+
+
+def _shape(shape: Sequence[int]) -> Shape:
+    sizes = tuple(shape) if np.iterable(shape) else (-1,)
+    if not all(isinstance(size, (int, np.integer)) and not isinstance(size, bool) and size >= 0 for size in sizes):
+        raise ShapeMismatch(f"a shape is a sequence of whole numbers from 0 on, not {shape!r}")
+    return tuple(int(size) for size in sizes)
