@@ -1,25 +1,38 @@
 // y[i] = reduce over j of x[i, j]: i counts the kept elements, j the reduced ones, both through any strides.
 //
 // bindings: 0 params · 1 x · 2 y
-// dispatch: one invocation a result, workgroups spread over x and y
+// dispatch: `lanes` invocations a result, workgroups spread over x and y; one lane a result without workgroup memory
 //
-// Sums are taken in runs of 128 that are then added up, so that a row of 100,000 keeps its digits.
+// What is carried along is a State: `take` adds an element to one, `merge` adds two. Elements are taken in runs of 128
+// that are then merged, so that a row of 100,000 keeps its digits. A row may be cut into parts, each with its own result.
 
 struct Params {
-  kept: u32,
+  results: u32,
   reduced: u32,
   kept_rank: u32,
   reduced_rank: u32,
   offset: i32,
-  start: f32, // 0, or an infinity that WGSL cannot spell
-  factor: f32, // 1 / reduced for a mean, else 1
+  factor: f32, // of a mean or variance, else 1
+  parts: u32, // results a row
+  part: u32, // elements of one
+  lanes: u32, // invocations a result, a power of two
+  beside: u32, // 1 where the lanes of one result stand apart, so that neighbours read neighbouring results
   shape: array<vec4<u32>, 4>, // two vectors for the kept axes, two for the reduced ones
   strides: array<vec4<i32>, 4>,
 }
 @group(0) @binding(0) var<uniform> p: Params;
 $bindings
 
+var<private> shift: f32; // the row's first element, which a variance takes off: a large mean costs no digits then
+
+alias State = $state;
+fn start() -> State { return $start; }
+fn take(s: State, x: $type_x, j: u32) -> State { return $take; }
+fn merge(a: State, b: State) -> State { return $merge; }
+fn finish(s: State) -> $type_y { return $finish; }
+
 fn offset_of(first: u32, rank: u32, element: u32) -> i32 {
+  if (rank == 1u) { return i32(element) * p.strides[first / 4u].x; }
   var rest = element;
   var at = 0;
   for (var back = 1u; back <= rank; back++) {
@@ -31,19 +44,33 @@ fn offset_of(first: u32, rank: u32, element: u32) -> i32 {
   return at;
 }
 
+$shared
+
 @compute @workgroup_size($workgroup)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>,
         @builtin(local_invocation_index) lane: u32) {
-  let i = (group.y * groups.x + group.x) * ${workgroup}u + lane;
-  if (i >= p.kept) { return; }
-  let base = p.offset + offset_of(0u, p.kept_rank, i);
-  var total = p.start;
-  for (var first = 0u; first < p.reduced; first += 128u) {
-    var run = p.start;
-    for (var j = first; j < min(first + 128u, p.reduced); j++) {
-      run = $combine(run, load_x(u32(base + offset_of(8u, p.reduced_rank, j))));
-    }
-    total = $combine(total, run);
+  let results = ${workgroup}u / p.lanes; // of this workgroup
+  var own = lane / p.lanes;
+  var place = lane % p.lanes;
+  if (p.beside != 0u) {
+    own = lane % results;
+    place = lane / results;
   }
-  store_y(i, total * p.factor);
+  let i = (group.y * groups.x + group.x) * results + own;
+  var total = start();
+  if (i < p.results) {
+    let base = p.offset + offset_of(0u, p.kept_rank, i / p.parts);
+    $prepare
+    let begin = i % p.parts * p.part;
+    let end = min(begin + p.part, p.reduced);
+    for (var first = begin + place; first < end; first += 128u * p.lanes) {
+      var run = start();
+      for (var j = first; j < min(first + 128u * p.lanes, end); j += p.lanes) {
+        run = take(run, load_x(u32(base + offset_of(8u, p.reduced_rank, j))), j);
+      }
+      total = merge(total, run);
+    }
+  }
+  $gather
+  if (i < p.results && place == 0u) { store_y(i, finish(total)); }
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ..tensor import Tensor
 from .attention import scaled_dot_product_attention
+from .convolution import conv1d, conv2d, conv_transpose2d
 from .elementwise import (
     abs,
     add,
@@ -23,28 +24,64 @@ from .elementwise import (
     subtract,
     tanh,
 )
-from .embedding import embedding
+from .indexing import embedding, gather, scatter, take, take_along_axis
 from .layout import broadcast_to, concat, getitem, permute_dims, reshape
 from .matmul import linear, matmul
 from .normalization import layer_norm, softmax
-from .reduction import max, mean, min, sum
+from .pooling import adaptive_avg_pool2d, adaptive_max_pool2d, avg_pool2d, max_pool2d
+from .reduction import (
+    all,
+    any,
+    argmax,
+    argmin,
+    count_nonzero,
+    cumulative_sum,
+    logsumexp,
+    max,
+    mean,
+    min,
+    prod,
+    std,
+    sum,
+    var,
+)
+from .resize import interpolate
+from .rotary import rotary_embedding, rotary_tables
+from .sorting import argsort, sort, topk
 
 __all__ = [
     "abs",
+    "adaptive_avg_pool2d",
+    "adaptive_max_pool2d",
     "add",
+    "all",
+    "any",
+    "argmax",
+    "argmin",
+    "argsort",
     "astype",
+    "avg_pool2d",
     "broadcast_to",
     "concat",
+    "conv1d",
+    "conv2d",
+    "conv_transpose2d",
+    "count_nonzero",
+    "cumulative_sum",
     "divide",
     "embedding",
     "exp",
+    "gather",
     "gelu",
+    "interpolate",
     "layer_norm",
     "linear",
     "log",
     "log1p",
+    "logsumexp",
     "matmul",
     "max",
+    "max_pool2d",
     "maximum",
     "mean",
     "min",
@@ -52,15 +89,25 @@ __all__ = [
     "multiply",
     "negative",
     "permute_dims",
+    "prod",
     "relu",
     "reshape",
+    "rotary_embedding",
+    "rotary_tables",
     "scaled_dot_product_attention",
+    "scatter",
     "sigmoid",
     "softmax",
+    "sort",
     "sqrt",
+    "std",
     "subtract",
     "sum",
+    "take",
+    "take_along_axis",
     "tanh",
+    "topk",
+    "var",
 ]
 
 _OPERATORS = {

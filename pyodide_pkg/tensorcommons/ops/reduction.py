@@ -1,4 +1,8 @@
-"""Reductions: many elements of some axes become one."""
+"""Reductions: many elements of some axes become one.
+
+Sums of float16 are added up in float32. A few rows of great length are reduced in parts, and then the parts: that keeps
+a device's cores busy, and more digits.
+"""
 
 from __future__ import annotations
 
@@ -8,61 +12,258 @@ from typing import Any
 import numpy as np
 
 from .. import dtypes
-from ..backends.base import Attributes, Spec
+from ..backends.base import Attributes, Op, Spec
+from ..dtypes import DType
 from ..errors import ShapeMismatch, UnsupportedDtype
-from ..shapes import normalize_axes, size_of
+from ..shapes import normalize_axes, normalize_axis, size_of
 from ..tensor import Tensor, TensorLike, as_tensor
+from .elementwise import astype, divide, multiply, sqrt, subtract
+from .layout import permute_dims
 from .registry import apply, define
+
+LONG = 2**16  # elements of a row from which on it is reduced in parts
+PART = 2**13  # elements of a part
+FEW = 2**10  # rows below which there are cores to spare
+FLOATS = (dtypes.float32, dtypes.float16)
+NUMBERS = (*FLOATS, dtypes.int32, dtypes.uint32)
+Axes = int | Sequence[int] | None
 
 
 def _infer(specs: Sequence[Spec], attrs: Attributes) -> Spec:
     (x,) = specs
-    if x.dtype is not dtypes.float32:
-        raise UnsupportedDtype(f"reductions take float32, not {x.dtype}; cast first")
-    axes, keepdims = attrs["axes"], attrs["keepdims"]
-    assert isinstance(axes, tuple)
+    axes, keepdims, parts = attrs["axes"], attrs["keepdims"], attrs.get("parts", 1)
+    assert isinstance(axes, tuple) and isinstance(parts, int)
     shape = [1 if axis in axes else size for axis, size in enumerate(x.shape)]
-    return Spec(tuple(shape if keepdims else [s for axis, s in enumerate(shape) if axis not in axes]), x.dtype)
+    kept = tuple(shape if keepdims else [s for axis, s in enumerate(shape) if axis not in axes])
+    return Spec(kept if parts == 1 else (*kept, parts), dtypes.as_dtype(attrs["dtype"]))
 
 
-def _reference(function: Any) -> Any:
-    return lambda x, axes, keepdims: function(x, axis=axes, keepdims=keepdims)
+def _define(name: str, function: Any) -> Op:
+    """``function(x, axis, keepdims, ...)`` is the meaning over whole rows; parts of rows are rows of their own."""
+
+    def reference(x: Any, axes: tuple[int, ...], keepdims: bool, dtype: str, parts: int = 1, **options: Any) -> Any:
+        wide = x.astype(np.float32) if x.dtype.kind == "f" else x
+        with np.errstate(all="ignore"):
+            if parts == 1:
+                return np.asarray(function(wide, axis=axes, keepdims=keepdims, **options)).astype(dtype)
+            kept = [axis for axis in range(x.ndim) if axis not in axes]
+            rows = wide.transpose(*kept, *axes).reshape(*(x.shape[axis] for axis in kept), -1)
+            length = -(-rows.shape[-1] // parts)
+            cut = [rows[..., part * length : (part + 1) * length] for part in range(parts)]
+            result = np.stack([function(part, axis=-1, keepdims=False) for part in cut], -1).astype(dtype)
+            return np.expand_dims(result, axes) if keepdims else result
+
+    return define(name, _infer, reference)
+
+
+def _sum(x: Any, axis: Any, keepdims: bool) -> Any:
+    return np.sum(x, axis=axis, keepdims=keepdims, dtype=_accumulator(x))
+
+
+def _prod(x: Any, axis: Any, keepdims: bool) -> Any:
+    return np.prod(x, axis=axis, keepdims=keepdims, dtype=_accumulator(x))
+
+
+def _accumulator(x: Any) -> Any:
+    return np.dtype(np.int32) if x.dtype == bool else x.dtype
 
 
 def _mean(x: Any, axis: tuple[int, ...], keepdims: bool) -> Any:
     """As np.mean, without its warning where there is nothing to average."""
-    return np.sum(x, axis=axis, keepdims=keepdims) / np.float32(size_of([x.shape[a] for a in axis]))
+    return np.sum(x, axis=axis, keepdims=keepdims) / x.dtype.type(size_of([x.shape[a] for a in axis]))
 
 
-SUM, MEAN, MAX, MIN = (
-    define(name, _infer, _reference(function))
-    for name, function in (("sum", np.sum), ("mean", _mean), ("max", np.max), ("min", np.min))
-)
+def _var(x: Any, axis: tuple[int, ...], keepdims: bool, correction: float) -> Any:
+    count = np.float64(size_of([x.shape[a] for a in axis]))
+    wide = x.astype(np.float64)
+    squares = np.square(wide - _mean(wide, axis, keepdims=True))
+    return np.sum(squares, axis=axis, keepdims=keepdims) / np.maximum(count - correction, 0)
 
 
-def _reduce(op: Any, x: TensorLike, axis: int | Sequence[int] | None, keepdims: bool) -> Tensor:
+def _logsumexp(x: Any, axis: tuple[int, ...], keepdims: bool) -> Any:
+    largest = np.max(x, axis=axis, keepdims=True, initial=-np.inf)
+    shift = np.where(np.isfinite(largest), largest, 0)
+    total = np.sum(np.exp(x - shift), axis=axis, keepdims=True)
+    return np.sum(np.log(total) + shift, axis=axis, keepdims=keepdims)  # over axes of size 1
+
+
+def _position(function: Any) -> Any:
+    """The position in the row-major order of the axes, which are one axis or all."""
+
+    def position(x: Any, axis: tuple[int, ...], keepdims: bool) -> Any:
+        return function(x, axis=axis[0] if len(axis) < x.ndim else None, keepdims=keepdims)
+
+    return position
+
+
+SUM = _define("sum", _sum)
+PROD = _define("prod", _prod)
+MEAN = _define("mean", _mean)
+MAX = _define("max", np.max)
+MIN = _define("min", np.min)
+ANY = _define("any", np.any)
+ALL = _define("all", np.all)
+COUNT_NONZERO = _define("count_nonzero", np.count_nonzero)
+VAR = _define("var", _var)
+LOGSUMEXP = _define("logsumexp", _logsumexp)
+ARGMAX = _define("argmax", _position(np.argmax))
+ARGMIN = _define("argmin", _position(np.argmin))
+
+
+def _tensor(x: TensorLike, op: str, allowed: Sequence[DType]) -> Tensor:
     tensor = as_tensor(x)
+    if tensor.dtype not in allowed:
+        raise UnsupportedDtype(f"{op} takes {', '.join(map(str, allowed))}, not {tensor.dtype}; cast first")
+    return tensor
+
+
+def _is_long(tensor: Tensor, axes: Sequence[int]) -> bool:
+    reduced = size_of([tensor.shape[axis] for axis in axes])
+    return reduced >= LONG and tensor.size // reduced < FEW
+
+
+def _reduce(op: Op, tensor: Tensor, axis: Axes, keepdims: bool, dtype: DType) -> Tensor:
+    """Over whole rows, or over parts of them and then over the parts."""
     axes = normalize_axes(axis, tensor.ndim)
-    if op in (MAX, MIN) and size_of([tensor.shape[a] for a in axes]) == 0:
+    reduced = size_of([tensor.shape[a] for a in axes])
+    if op in (MAX, MIN, ARGMAX, ARGMIN) and reduced == 0:
         raise ShapeMismatch(f"{op.name} of no elements: shape {tensor.shape}, axes {axes}")
-    return apply(op, tensor, axes=axes, keepdims=keepdims)
+    if not _is_long(tensor, axes) or op in (ARGMAX, ARGMIN, LOGSUMEXP):
+        return apply(op, tensor, axes=axes, keepdims=keepdims, dtype=dtype.name)
+    wide = dtypes.float32 if dtype is dtypes.float16 else dtype
+    first = SUM if op is MEAN else op
+    parts = apply(first, tensor, axes=axes, keepdims=keepdims, dtype=wide.name, parts=-(-reduced // PART))
+    second = SUM if op is COUNT_NONZERO else first
+    last = parts.ndim - 1
+    if op is MEAN:
+        result = divide(apply(SUM, parts, axes=(last,), keepdims=False, dtype=wide.name), reduced)
+        return result if dtype is wide else astype(result, dtype)
+    return apply(second, parts, axes=(last,), keepdims=False, dtype=dtype.name)
 
 
-def sum(x: TensorLike, axis: int | Sequence[int] | None = None, keepdims: bool = False) -> Tensor:
-    """Sum over ``axis`` (all axes by default)."""
-    return _reduce(SUM, x, axis, keepdims)
+def _sum_dtype(tensor: Tensor, dtype: object) -> DType:
+    if dtype is not None:
+        return dtypes.as_dtype(dtype)
+    return dtypes.int32 if tensor.dtype is dtypes.bool else tensor.dtype
 
 
-def mean(x: TensorLike, axis: int | Sequence[int] | None = None, keepdims: bool = False) -> Tensor:
-    """Arithmetic mean over ``axis``; NaN over no elements."""
-    return _reduce(MEAN, x, axis, keepdims)
+def sum(x: TensorLike, axis: Axes = None, keepdims: bool = False, dtype: object = None) -> Tensor:
+    """Sum over ``axis`` (all axes by default); 0 over no elements. Bools are counted in int32; ints wrap around."""
+    tensor = _tensor(x, "sum", (*NUMBERS, dtypes.bool))
+    return _reduce(SUM, tensor, axis, keepdims, _sum_dtype(tensor, dtype))
 
 
-def max(x: TensorLike, axis: int | Sequence[int] | None = None, keepdims: bool = False) -> Tensor:
+def prod(x: TensorLike, axis: Axes = None, keepdims: bool = False, dtype: object = None) -> Tensor:
+    """Product over ``axis`` (all axes by default); 1 over no elements. Bools become int32; ints wrap around."""
+    tensor = _tensor(x, "prod", (*NUMBERS, dtypes.bool))
+    return _reduce(PROD, tensor, axis, keepdims, _sum_dtype(tensor, dtype))
+
+
+def mean(x: TensorLike, axis: Axes = None, keepdims: bool = False) -> Tensor:
+    """Arithmetic mean of floats over ``axis``; NaN over no elements."""
+    tensor = _tensor(x, "mean", FLOATS)
+    return _reduce(MEAN, tensor, axis, keepdims, tensor.dtype)
+
+
+def max(x: TensorLike, axis: Axes = None, keepdims: bool = False) -> Tensor:
     """Largest element over ``axis``; NaN if one is. Raises ShapeMismatch over no elements."""
-    return _reduce(MAX, x, axis, keepdims)
+    tensor = _tensor(x, "max", NUMBERS)
+    return _reduce(MAX, tensor, axis, keepdims, tensor.dtype)
 
 
-def min(x: TensorLike, axis: int | Sequence[int] | None = None, keepdims: bool = False) -> Tensor:
+def min(x: TensorLike, axis: Axes = None, keepdims: bool = False) -> Tensor:
     """Smallest element over ``axis``; NaN if one is. Raises ShapeMismatch over no elements."""
-    return _reduce(MIN, x, axis, keepdims)
+    tensor = _tensor(x, "min", NUMBERS)
+    return _reduce(MIN, tensor, axis, keepdims, tensor.dtype)
+
+
+def any(x: TensorLike, axis: Axes = None, keepdims: bool = False) -> Tensor:
+    """Whether an element over ``axis`` is not 0 (NaN is not), as bool; False over no elements."""
+    return _reduce(ANY, _tensor(x, "any", (*NUMBERS, dtypes.bool)), axis, keepdims, dtypes.bool)
+
+
+def all(x: TensorLike, axis: Axes = None, keepdims: bool = False) -> Tensor:
+    """Whether no element over ``axis`` is 0, as bool; True over no elements."""
+    return _reduce(ALL, _tensor(x, "all", (*NUMBERS, dtypes.bool)), axis, keepdims, dtypes.bool)
+
+
+def count_nonzero(x: TensorLike, axis: Axes = None, keepdims: bool = False) -> Tensor:
+    """How many elements over ``axis`` are not 0, as int32."""
+    tensor = _tensor(x, "count_nonzero", (*NUMBERS, dtypes.bool))
+    return _reduce(COUNT_NONZERO, tensor, axis, keepdims, dtypes.int32)
+
+
+def var(x: TensorLike, axis: Axes = None, correction: float = 0.0, keepdims: bool = False) -> Tensor:
+    """``sum((x - mean(x)) ** 2) / (n - correction)`` over ``axis``, n the elements of a row.
+
+    A large mean costs no digits (Welford, 1962; Chan, Golub and LeVeque, 1979). As in NumPy an ``n - correction`` of 0
+    or less counts as 0: the result is infinite or NaN.
+    """
+    tensor = _tensor(x, "var", FLOATS)
+    axes = normalize_axes(axis, tensor.ndim)
+    count = size_of([tensor.shape[a] for a in axes])
+    if _is_long(tensor, axes) and tensor.dtype is dtypes.float32 and count > correction:
+        centred = subtract(tensor, mean(tensor, axes, keepdims=True))
+        return divide(sum(multiply(centred, centred), axes, keepdims), count - correction)
+    return apply(VAR, tensor, axes=axes, keepdims=keepdims, dtype=tensor.dtype.name, correction=float(correction))
+
+
+def std(x: TensorLike, axis: Axes = None, correction: float = 0.0, keepdims: bool = False) -> Tensor:
+    """``sqrt(var(x))``: see :func:`var`."""
+    return sqrt(var(x, axis, correction, keepdims))
+
+
+def logsumexp(x: TensorLike, axis: Axes = None, keepdims: bool = False) -> Tensor:
+    """``log(sum(exp(x)))`` over ``axis`` without overflow: the largest element is taken off before ``exp``.
+
+    ``-inf`` over no elements, or where all are ``-inf``.
+    """
+    tensor = _tensor(x, "logsumexp", FLOATS)
+    return _reduce(LOGSUMEXP, tensor, axis, keepdims, tensor.dtype)
+
+
+def argmax(x: TensorLike, axis: int | None = None, keepdims: bool = False) -> Tensor:
+    """Position (int32) of the largest element along ``axis``, or in row-major order of all.
+
+    The first of several, or of the NaNs if there are any. Raises ShapeMismatch over no elements.
+    """
+    return _reduce(ARGMAX, _tensor(x, "argmax", NUMBERS), axis, keepdims, dtypes.int32)
+
+
+def argmin(x: TensorLike, axis: int | None = None, keepdims: bool = False) -> Tensor:
+    """Position (int32) of the smallest element along ``axis``, or in row-major order of all.
+
+    The first of several, or of the NaNs if there are any. Raises ShapeMismatch over no elements.
+    """
+    return _reduce(ARGMIN, _tensor(x, "argmin", NUMBERS), axis, keepdims, dtypes.int32)
+
+
+def _infer_cumulative(specs: Sequence[Spec], attrs: Attributes) -> Spec:
+    (x,) = specs
+    more = 1 if attrs["include_initial"] else 0
+    return Spec((*x.shape[:-1], x.shape[-1] + more), dtypes.as_dtype(attrs["dtype"]))
+
+
+def _cumulative_sum(x: Any, include_initial: bool, dtype: str) -> Any:
+    total = np.cumsum(x, -1, dtype=np.float64 if x.dtype.kind == "f" else dtype).astype(dtype)
+    return np.concatenate([np.zeros((*x.shape[:-1], 1), dtype), total], -1) if include_initial else total
+
+
+CUMULATIVE_SUM = define("cumulative_sum", _infer_cumulative, _cumulative_sum)
+
+
+def cumulative_sum(
+    x: TensorLike, axis: int | None = None, include_initial: bool = False, dtype: object = None
+) -> Tensor:
+    """``y[i] = x[0] + ... + x[i]`` along ``axis``, which may be left out for a tensor of one axis.
+
+    With ``include_initial`` a 0 stands before, so the axis has one element more. Bools are counted in int32.
+    """
+    tensor = _tensor(x, "cumulative_sum", (*NUMBERS, dtypes.bool))
+    if axis is None and tensor.ndim != 1:
+        raise ShapeMismatch(f"cumulative_sum of a tensor with {tensor.ndim} axes needs axis=")
+    place = normalize_axis(axis or 0, tensor.ndim)
+    order = [a for a in range(tensor.ndim) if a != place] + [place]
+    kind = _sum_dtype(tensor, dtype)
+    result = apply(CUMULATIVE_SUM, permute_dims(tensor, order), include_initial=include_initial, dtype=kind.name)
+    return permute_dims(result, [order.index(a) for a in range(tensor.ndim)])

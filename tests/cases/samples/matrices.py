@@ -1,23 +1,16 @@
-"""Products, normalizations, reductions and lookups: the norm of the result."""
+"""Products, normalizations and attention: the norm of the result."""
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any
 
 import numpy as np
 
 import tensorcommons as tc
-from tests.cases.samples import Shapes, declare, drawn
+from tests.cases.samples import Shapes, declare
 
 FLOAT32 = ("float32",)
 ROWS: tuple[Shapes, ...] = (((1,),), ((7,),), ((0, 5),), ((13, 17),), ((2, 3, 130),), ((3, 100_000),))
-
-for _name in ("sum", "mean", "max", "min"):
-    _f, _wanted = getattr(tc, _name), getattr(np, _name)
-    declare(_name, _f, _wanted, (((),), *(s for s in ROWS if 0 not in s[0])), FLOAT32)
-    _last = {"axis": -1, "keepdims": True}
-    declare(_name, partial(_f, **_last), partial(_wanted, **_last), ROWS, FLOAT32)
 
 
 def _softmax(x: Any) -> Any:
@@ -33,13 +26,8 @@ def _attention(q: Any, k: Any, v: Any) -> Any:
     return _softmax(q @ np.swapaxes(k, -1, -2) * q.shape[-1] ** -0.5) @ v
 
 
-def _table_and_ids(rng: np.random.Generator, dtype: str, shapes: Shapes) -> list[Any]:
-    return [drawn(rng, dtype, shapes[0]), rng.integers(0, shapes[0][0], shapes[1]).astype(np.int32)]
-
-
 declare("softmax", tc.softmax, _softmax, ROWS, FLOAT32)
 declare("layer_norm", tc.layer_norm, _layer_norm, [((*s[0][:-1], n), (n,), (n,)) for s in ROWS if (n := s[0][-1]) > 1], FLOAT32)  # noqa: E501 # fmt: skip
 declare("matmul", tc.matmul, np.matmul, (((3, 4), (4, 5)), ((1, 1), (1, 1)), ((0, 3), (3, 2)), ((4, 0), (0, 2)), ((2, 1, 17, 13), (3, 13, 11)), ((33, 64), (64, 65))), FLOAT32)  # noqa: E501 # fmt: skip
 declare("linear", tc.linear, lambda x, w, b: x @ w.T + b, (((5, 7), (3, 7), (3,)), ((2, 3, 64), (17, 64), (17,)), ((0, 4), (2, 4), (2,))), FLOAT32)  # noqa: E501 # fmt: skip
 declare("scaled_dot_product_attention", tc.scaled_dot_product_attention, _attention, (((1, 1, 1, 1),) * 3, ((2, 3, 5, 8), (2, 3, 7, 8), (2, 3, 7, 8)), ((1, 2, 9, 33),) * 3), FLOAT32)  # noqa: E501 # fmt: skip
-declare("embedding", tc.embedding, lambda table, ids: table[ids], (((5, 3), (7,)), ((1, 1), ()), ((11, 4), (2, 0)), ((3, 130), (2, 3))), FLOAT32, values=_table_and_ids, each=True)  # noqa: E501 # fmt: skip

@@ -21,7 +21,7 @@ from string import Template
 from ..base import Place
 from .elements import Buffer, Elements
 
-FUNCTIONS = ("elementwise/functions",)
+FUNCTIONS = ("elementwise/functions", "reduction/states", "convolution/window")
 
 
 @dataclass(frozen=True)

@@ -5,12 +5,27 @@
 
 from __future__ import annotations
 
-from . import attention, elementwise, embedding, matmul, normalization, reduction
+from . import (
+    attention,
+    convolution,
+    elementwise,
+    indexing,
+    matmul,
+    normalization,
+    pooling,
+    reduction,
+    resize,
+    rotary,
+    sorting,
+)
 from .common import Adapter, Kernel
 
 KERNELS: dict[str, Kernel] = {
     kernel.op: kernel
-    for module in (elementwise, matmul, reduction, normalization, embedding, attention)
+    for module in (
+        *(elementwise, matmul, reduction, normalization, attention),
+        *(indexing, sorting, convolution, pooling, resize, rotary),
+    )
     for kernel in module.KERNELS
 }
 

@@ -1,24 +1,119 @@
-"""Reductions over any axes: ``reduction.wgsl``."""
+"""Reductions over any axes, ``reduction.wgsl``, and running sums, ``cumulative_sum.wgsl``."""
 
 from __future__ import annotations
 
 import math
 import struct
+from dataclasses import dataclass
 
 from ....shapes import Layout
 from ...base import Step
 from ..elements import Buffer
 from ..shader import Dispatch
-from .common import Adapter, Kernel, merge_axes, spread, vectors
+from .common import Adapter, Kernel, merge_axes, rows_and_columns, spread, vectors
 
-START = {"sum": 0.0, "mean": 0.0, "max": -math.inf, "min": math.inf}
-COMBINE = {"sum": "op_add", "mean": "op_add", "max": "op_maximum", "min": "op_minimum"}
+LANES = 256  # of a workgroup on hardware
+NEIGHBOURS = 16  # results side by side, where that is what makes reads neighbours
+BUSY = 2**16  # invocations that keep hardware busy
+
+SHARED = "var<workgroup> shared_states: array<State, ${workgroup}>;"
+GATHER = """let stride = select(1u, results, p.beside != 0u);
+  shared_states[lane] = total;
+  for (var half = p.lanes / 2u; half > 0u; half /= 2u) {
+    workgroupBarrier();
+    if (place < half) {
+      total = merge(total, shared_states[lane + half * stride]);
+      shared_states[lane] = total;
+    }
+  }"""
+
+
+@dataclass(frozen=True)
+class State:
+    """What a reduction carries along: WGSL expressions of ``s`` (a state), ``x`` (an element), ``j`` (its position)."""
+
+    type: str
+    start: str
+    take: str
+    merge: str
+    finish: str = "s"
+
+
+def _state(op: str, x: str, y: str) -> State:
+    """The state of ``op`` for elements of WGSL type ``x`` and results of type ``y``."""
+    nonzero = {"f32": "is_nonzero(x)", "bool": "x"}.get(x, f"x != {x}()")
+    key = {"f32": "float_key(x)", "i32": "int_key(x)"}.get(x, "x")
+    largest = {"f32": "-positive_infinity()", "i32": "-2147483647i - 1i"}.get(x, "0u")
+    smallest = {"f32": "positive_infinity()", "i32": "2147483647i"}.get(x, "0xffffffffu")
+    higher, lower = ("op_maximum", "op_minimum") if x == "f32" else ("max", "min")
+    return {
+        "sum": State(y, f"{y}()", f"s + {y}(x)", "a + b"),
+        "prod": State(y, f"{y}(1)", f"s * {y}(x)", "a * b"),
+        "mean": State("f32", "0f", "s + f32(x)", "a + b", "s * p.factor"),
+        "max": State(x, largest, f"{higher}(s, x)", f"{higher}(a, b)"),
+        "min": State(x, smallest, f"{lower}(s, x)", f"{lower}(a, b)"),
+        "any": State("u32", "0u", f"s | u32({nonzero})", "a | b", "s != 0u"),
+        "all": State("u32", "1u", f"s & u32({nonzero})", "a & b", "s != 0u"),
+        "count_nonzero": State("i32", "0", f"s + i32({nonzero})", "a + b"),
+        "var": State("vec3<f32>", "vec3<f32>()", "welford_take(s, x - shift)", "welford_merge(a, b)", "s.z * p.factor"),
+        "logsumexp": State(
+            "vec2<f32>",
+            "vec2<f32>()",
+            "exponents_merge(s, vec2<f32>(x, 1f))",
+            "exponents_merge(a, b)",
+            "select(s.x + op_log(s.y), -positive_infinity(), s.y == 0f)",
+        ),
+        "argmax": State(
+            "vec2<u32>",
+            "vec2<u32>(0u, ~0u)",
+            f"first_largest(s, vec2<u32>({key}, j))",
+            "first_largest(a, b)",
+            "i32(s.y)",
+        ),
+        "argmin": State(
+            "vec2<u32>",
+            "vec2<u32>(0u, ~0u)",
+            f"first_largest(s, vec2<u32>({'select(~float_key(x), ~0u, is_nan(x))' if x == 'f32' else '~' + key}, j))",
+            "first_largest(a, b)",
+            "i32(s.y)",
+        ),
+    }[op]
+
+
+OPS = (
+    *("sum", "prod", "mean", "max", "min", "any", "all", "count_nonzero", "var", "logsumexp", "argmax", "argmin"),
+)  # fmt: skip
+
+
+def _power_of_two(limit: float) -> int:
+    """The largest power of two that is no more than ``limit``, at least 1 and at most LANES."""
+    return int(2 ** math.floor(math.log2(min(max(limit, 1), LANES))))
+
+
+def _lanes(results: int, elements: int, kept: Layout, reduced: Layout) -> tuple[int, bool]:
+    """How many invocations share a result on hardware, and whether neighbours then work on neighbouring results."""
+    beside = bool(kept.shape) and abs(kept.strides[-1]) < min((abs(s) for s in reduced.strides), default=0)
+    wanted = _power_of_two(elements / 4)
+    if not beside:
+        return wanted, False
+    side = _power_of_two(min(results, NEIGHBOURS))
+    return min(wanted, LANES // side, _power_of_two(max(BUSY / results, 1))), True
+
+
+def _factor(step: Step, reduced: int) -> float:
+    if step.op.name == "mean":
+        return 1 / reduced if reduced else math.nan
+    if step.op.name == "var":
+        correction = step.attrs["correction"]
+        assert isinstance(correction, float)
+        return 1 / (reduced - correction) if reduced > correction else math.inf if reduced else math.nan
+    return 1.0
 
 
 def _reduce(step: Step, adapter: Adapter) -> list[Dispatch]:
     (x,) = step.inputs
-    axes = step.attrs["axes"]
-    assert isinstance(axes, tuple)
+    axes, parts = step.attrs["axes"], step.attrs.get("parts", 1)
+    assert isinstance(axes, tuple) and isinstance(parts, int)
 
     def part(chosen: list[int]) -> Layout:
         layout = Layout(tuple(x.shape[a] for a in chosen), tuple(x.layout.strides[a] for a in chosen))
@@ -26,22 +121,71 @@ def _reduce(step: Step, adapter: Adapter) -> list[Dispatch]:
 
     kept = part([axis for axis in range(len(x.shape)) if axis not in axes])
     reduced = part([axis for axis in range(len(x.shape)) if axis in axes])
-    if kept.size == 0:
+    results, elements = kept.size * parts, -(-reduced.size // parts)
+    if results == 0:
         return []
-    factor = 1.0 if step.op.name != "mean" else 1 / reduced.size if reduced.size else math.nan
+    lanes, beside = (1, False) if adapter.fallback else _lanes(results, elements, kept, reduced)
     params = struct.pack(
-        "<4Ii2fi",
-        *(kept.size, reduced.size, len(kept.shape), len(reduced.shape)),
-        *(x.layout.offset, START[step.op.name], factor, 0),
+        "<4Iif4I8x",
+        *(results, reduced.size, len(kept.shape), len(reduced.shape), x.layout.offset, _factor(step, reduced.size)),
+        *(parts, elements, lanes, beside),
     )
     params += vectors(kept.shape, 2, "I") + vectors(reduced.shape, 2, "I")
     params += vectors(kept.strides, 2, "i") + vectors(reduced.strides, 2, "i")
+    workgroup = adapter.workgroup if adapter.fallback else LANES
+    state = _state(step.op.name, str(x.dtype.wgsl), str(step.output.dtype.wgsl))
     variables = {
-        "workgroup": str(adapter.workgroup),
-        "combine": COMBINE[step.op.name],
+        "workgroup": str(workgroup),
+        "state": state.type,
+        "start": state.start,
+        "take": state.take,
+        "merge": state.merge,
+        "finish": state.finish,
+        "prepare": "shift = load_x(u32(base));" if step.op.name == "var" else "",
+        "shared": "" if adapter.fallback else SHARED,
+        "gather": "" if adapter.fallback else GATHER,
     }
     buffers = (Buffer("x", x), Buffer("y", step.output, written=True))
-    return [Dispatch("reduction/reduction", variables, params, buffers, spread(kept.size, adapter.workgroup))]
+    return [Dispatch("reduction/reduction", variables, params, buffers, spread(results, workgroup // lanes))]
 
 
-KERNELS = [Kernel(name, _reduce, lambda position, layout: True) for name in START]
+# What the lanes before this one have in this tile, by doubling steps (Hillis and Steele, 1986).
+SCAN = """for (var j = first; j < end; j++) { run += value(x_row + j); }
+    shared_sums[lane] = run;
+    for (var step = 1u; step < lanes; step *= 2u) {
+      workgroupBarrier();
+      var more = Sum();
+      if (place >= step) { more = shared_sums[lane - step]; }
+      workgroupBarrier();
+      run += more;
+      shared_sums[lane] = run;
+    }
+    workgroupBarrier();
+    let whole = shared_sums[lanes - 1u];
+    workgroupBarrier();
+    run = select(Sum(), shared_sums[max(lane, 1u) - 1u], place > 0u);"""
+
+
+def _cumulative_sum(step: Step, adapter: Adapter) -> list[Dispatch]:
+    (x,) = step.inputs
+    rows, columns = rows_and_columns(x)
+    if step.output.layout.size == 0:
+        return []
+    lanes, block = (1, 128) if adapter.fallback else (LANES, 4)
+    workgroup = adapter.workgroup if adapter.fallback else LANES
+    variables = {
+        "workgroup": str(workgroup),
+        "lanes": str(lanes),
+        "shared": "" if adapter.fallback else "var<workgroup> shared_sums: array<Sum, ${workgroup}>;",
+        "before": "" if adapter.fallback else SCAN,
+        "carry": "carry += run;" if adapter.fallback else "workgroupBarrier();\n    carry += whole;",
+    }
+    params = struct.pack("<4I", rows, columns, step.attrs["include_initial"], block)
+    buffers = (Buffer("x", x), Buffer("y", step.output, written=True))
+    return [Dispatch("reduction/cumulative_sum", variables, params, buffers, spread(rows, workgroup // lanes))]
+
+
+KERNELS = [
+    *(Kernel(name, _reduce, lambda position, layout: True) for name in OPS),
+    Kernel("cumulative_sum", _cumulative_sum),
+]

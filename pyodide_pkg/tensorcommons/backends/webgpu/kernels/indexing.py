@@ -1,0 +1,82 @@
+"""Elements chosen by number: ``take.wgsl`` and ``scatter.wgsl``."""
+
+from __future__ import annotations
+
+import struct
+
+from ....shapes import Layout
+from ...base import Step
+from ..elements import Buffer
+from ..shader import Dispatch
+from .common import Adapter, Kernel, merge_axes, spread, vectors
+from .elementwise import copy
+
+NAN = 0x7FC00000
+
+
+def _any_layout(position: int, layout: Layout) -> bool:
+    return True
+
+
+def _without(layout: Layout, axis: int) -> Layout:
+    return Layout(
+        layout.shape[:axis] + layout.shape[axis + 1 :],
+        layout.strides[:axis] + layout.strides[axis + 1 :],
+        layout.offset,
+    )
+
+
+def _take(step: Step, adapter: Adapter) -> list[Dispatch]:
+    x, ids = step.inputs
+    axis, wrap = step.attrs["axis"], step.attrs["wrap"]
+    assert isinstance(axis, int)
+    size = step.output.layout.size
+    if size == 0:
+        return []
+    strides = list(x.layout.strides)
+    strides[axis] = 0
+    fixed = Layout(ids.shape, tuple(strides), x.layout.offset)
+    _, others, chosen = merge_axes([step.output.layout, fixed, ids.layout])
+    is_float = step.output.dtype.wgsl == "f32"
+    params = struct.pack(
+        "<2I2i2i2I",
+        *(size, len(others.shape), x.shape[axis], x.layout.strides[axis], others.offset, chosen.offset),
+        *(bool(wrap), NAN if is_float else 0),
+    )
+    params += vectors(others.shape, 2, "I") + vectors(others.strides, 2, "i") + vectors(chosen.strides, 2, "i")
+    buffers = (Buffer("x", x), Buffer("ids", ids), Buffer("y", step.output, "words", written=True))
+    nothing = "bitcast<f32>(p.nothing)" if is_float else "$type_y()"
+    variables = {"workgroup": str(adapter.workgroup), "nothing": nothing}
+    groups = spread(-(-size // step.output.dtype.lanes), adapter.workgroup)
+    return [Dispatch("indexing/take", variables, params, buffers, groups)]
+
+
+def _scatter(step: Step, adapter: Adapter) -> list[Dispatch]:
+    """A copy of what stays, then the updates into it."""
+    x, ids, updates = step.inputs
+    axis = step.attrs["axis"]
+    assert isinstance(axis, int)
+    copied = copy(x, step.output, adapter)
+    if ids.layout.size == 0 or not copied:
+        return copied
+    part = step.output.layout
+    for other, size in enumerate(ids.shape):
+        if other != axis:
+            part = part.slice(other, 0, size)
+    layouts = [ids.layout, updates.layout, part]
+    adds = step.attrs["reduction"] == "add"
+    fibres = merge_axes([_without(layout, axis) for layout in layouts])
+    params = struct.pack("<3Ii", fibres[0].size, len(fibres[0].shape), ids.shape[axis], x.shape[axis])
+    params += vectors([layout.offset for layout in fibres], 1, "i")
+    params += vectors([layout.strides[axis] for layout in layouts], 1, "i")
+    params += vectors(fibres[0].shape, 2, "I") + b"".join(vectors(layout.strides, 2, "i") for layout in fibres)
+    variables = {
+        "workgroup": str(adapter.workgroup),
+        "store": "store_y(slot, load_y(slot) + value);" if adds else "store_y(slot, value);",
+    }
+    buffers = (Buffer("ids", ids), Buffer("updates", updates), Buffer("y", step.output, written=True))
+    groups = spread(fibres[0].size, adapter.workgroup)
+    return [*copied, Dispatch("indexing/scatter", variables, params, buffers, groups)]
+
+
+KERNELS = [Kernel("take_along_axis", _take, _any_layout), Kernel("scatter", _scatter, _any_layout)]

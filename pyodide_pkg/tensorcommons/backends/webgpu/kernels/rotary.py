@@ -1,0 +1,39 @@
+"""Rotary position embedding: ``rotary_embedding.wgsl``."""
+
+from __future__ import annotations
+
+import math
+import struct
+
+from ....shapes import Layout
+from ...base import Step
+from ..elements import Buffer
+from ..shader import Dispatch
+from .common import Adapter, Kernel, merge_axes, spread, vectors
+
+
+def _rotary(step: Step, adapter: Adapter) -> list[Dispatch]:
+    x, cos, sin, *positions = step.inputs
+    count = step.output.layout.size
+    if count == 0:
+        return []
+    lead = x.shape[:-1]
+    index = Layout(lead, (*([0] * (len(lead) - 1)), 1))
+    own = Layout(lead, x.layout.strides[:-1], x.layout.offset)
+    _, rows, places = merge_axes([Layout.contiguous(lead), own, positions[0].layout if positions else index])
+    params = struct.pack("<3IiI", count, x.shape[-1], cos.shape[1], cos.shape[0], len(rows.shape))
+    places_at = (rows.offset, places.offset, x.layout.strides[-1])
+    params += struct.pack("<I3if8x", bool(step.attrs["interleaved"]), *places_at, math.nan)
+    params += vectors(rows.shape, 2, "I") + vectors(rows.strides, 2, "i") + vectors(places.strides, 2, "i")
+    variables = {
+        "workgroup": str(adapter.workgroup),
+        "position": "load_positions(u32(at.y))" if positions else "at.y",
+    }
+    buffers = [Buffer("x", x), Buffer("cos", cos), Buffer("sin", sin)]
+    buffers += [Buffer("positions", each) for each in positions]
+    buffers.append(Buffer("y", step.output, "words", written=True))
+    groups = spread(-(-count // step.output.dtype.lanes), adapter.workgroup)
+    return [Dispatch("rotary/rotary_embedding", variables, params, tuple(buffers), groups)]
+
+
+KERNELS = [Kernel("rotary_embedding", _rotary, lambda position, layout: position in (0, 3))]

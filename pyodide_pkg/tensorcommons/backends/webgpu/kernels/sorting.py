@@ -1,0 +1,52 @@
+"""Positions in order: ``leaders.wgsl`` and ``merge_runs.wgsl``."""
+
+from __future__ import annotations
+
+import struct
+
+from ...base import Step
+from ..elements import Buffer
+from ..shader import Dispatch
+from .common import Adapter, Kernel, rows_and_columns, spread
+
+KEYS = {"f32": "float_key(x)", "i32": "int_key(x)", "u32": "x", "bool": "u32(x)"}
+
+
+def _flip(step: Step) -> int:
+    return 0xFFFFFFFF if step.attrs["descending"] else 0
+
+
+def _leaders(step: Step, adapter: Adapter) -> list[Dispatch]:
+    x, *candidates = step.inputs
+    part, k, width = (step.attrs[name] for name in ("part", "k", "width"))
+    assert isinstance(part, int) and isinstance(k, int) and isinstance(width, int)
+    rows, columns = rows_and_columns(x)
+    size = candidates[0].shape[-1] if candidates else columns
+    if rows * size * width == 0:
+        return []
+    part = min(part, size)
+    parts = -(-size // part)
+    params = struct.pack("<8I", rows, columns, size, part, parts, k, width, _flip(step))
+    variables = {
+        "workgroup": str(adapter.workgroup),
+        "candidate": "u32(load_ids(row * p.size + c))" if candidates else "c",
+        "key": KEYS[str(x.dtype.wgsl)],
+    }
+    buffers = [Buffer("x", x), *(Buffer("ids", each) for each in candidates), Buffer("y", step.output, written=True)]
+    groups = spread(rows * parts * -(-part // 4), adapter.workgroup)
+    return [Dispatch("sorting/leaders", variables, params, tuple(buffers), groups)]
+
+
+def _merge_runs(step: Step, adapter: Adapter) -> list[Dispatch]:
+    x, ids = step.inputs
+    rows, columns = rows_and_columns(x)
+    if rows * columns == 0:
+        return []
+    params = struct.pack("<4I", rows, columns, step.attrs["run"], _flip(step))
+    variables = {"workgroup": str(adapter.workgroup), "key": KEYS[str(x.dtype.wgsl)]}
+    buffers = (Buffer("x", x), Buffer("ids", ids), Buffer("y", step.output, written=True))
+    groups = spread(rows * columns, adapter.workgroup)
+    return [Dispatch("sorting/merge_runs", variables, params, buffers, groups)]
+
+
+KERNELS = [Kernel("leaders", _leaders), Kernel("merge_runs", _merge_runs)]

@@ -1,0 +1,228 @@
+"""Convolutions (cross-correlations, as everywhere in machine learning): channels before height and width.
+
+A product is a convolution whose windows do not overlap, so those (patches of an image, 1 x 1) run as one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, cast
+
+import numpy as np
+
+from .. import dtypes
+from ..backends.base import Attribute, Attributes, Spec
+from ..errors import ShapeMismatch, TensorCommonsError, UnsupportedDtype
+from ..shapes import Shape
+from ..tensor import Tensor, TensorLike, as_tensor
+from .layout import permute_dims, reshape
+from .matmul import linear
+from .registry import apply, define
+
+Pair = tuple[int, int]
+Size = int | Sequence[int]
+
+
+def pair(value: Size, name: str, low: int = 1) -> Pair:
+    """``value`` for height and width. Raises ShapeMismatch below ``low``, or where it is no pair."""
+    both = (value, value) if isinstance(value, int) else tuple(value)
+    if len(both) == 1:
+        both = (both[0], both[0])
+    if len(both) != 2 or any(int(each) != each or each < low for each in both):
+        raise ShapeMismatch(f"{name} is one or two whole numbers of at least {low}, not {value}")
+    return int(both[0]), int(both[1])
+
+
+def require_floats(op: str, specs: Sequence[Spec]) -> None:
+    """Raises UnsupportedDtype where the operands are not of one floating dtype."""
+    kinds = {spec.dtype for spec in specs}
+    if len(kinds) != 1 or not kinds <= {dtypes.float32, dtypes.float16}:
+        raise UnsupportedDtype(f"{op} takes float32 or float16, one for all, not {', '.join(map(str, kinds))}")
+
+
+def _infer(specs: Sequence[Spec], attrs: Attributes) -> Spec:
+    x, weight, *bias = specs
+    require_floats("a convolution", specs)
+    groups, stride, padding, dilation, up = (
+        cast(Any, attrs[name]) for name in ("groups", "stride", "padding", "dilation", "up")
+    )
+    if len(x.shape) != 4 or len(weight.shape) != 4:
+        raise ShapeMismatch(f"a convolution takes (batch, channels, ...) and weights, not {x.shape} and {weight.shape}")
+    out, channels, *kernel = weight.shape
+    if groups < 1 or out % groups or x.shape[1] != channels * groups:
+        raise ShapeMismatch(f"{x.shape[1]} channels in {groups} groups do not go with a weight {weight.shape}")
+    if bias and bias[0].shape != (out,):
+        raise ShapeMismatch(f"bias {bias[0].shape} does not match {out} output channels")
+    sizes = []
+    for axis in range(2):
+        spread = (x.shape[2 + axis] - 1) * up[axis] + 1 + padding[axis] + padding[2 + axis]
+        sizes.append((spread - dilation[axis] * (kernel[axis] - 1) - 1) // stride[axis] + 1)
+    if 0 in kernel or min(sizes) < 1 or 0 in x.shape[2:]:
+        raise ShapeMismatch(f"a kernel of {tuple(kernel)} does not fit into {x.shape[2:]} with padding {padding}")
+    return Spec((x.shape[0], out, *sizes), x.dtype)
+
+
+def _conv2d(
+    x: Any, weight: Any, bias: Any = None, *,
+    stride: Pair, padding: Shape, dilation: Pair, groups: int, up: Pair,
+) -> Any:  # fmt: skip
+    """One tap of the kernel after another, over the whole image, in float64."""
+    batch, channels, height, width = x.shape
+    out, _, *kernel = weight.shape
+    wide = np.zeros((batch, channels, (height - 1) * up[0] + 1, (width - 1) * up[1] + 1))
+    wide[:, :, :: up[0], :: up[1]] = x
+    wide = _padded(wide, padding)
+    rows, columns = ((wide.shape[2 + a] - dilation[a] * (kernel[a] - 1) - 1) // stride[a] + 1 for a in range(2))
+    y = np.zeros((batch, groups, out // groups, rows, columns))
+    w = weight.reshape(groups, out // groups, channels // groups, *kernel).astype(np.float64)
+    for i in range(kernel[0]):
+        for j in range(kernel[1]):
+            top, left = i * dilation[0], j * dilation[1]
+            taps = wide[:, :, top : top + (rows - 1) * stride[0] + 1, left : left + (columns - 1) * stride[1] + 1]
+            taps = taps[:, :, :: stride[0], :: stride[1]].reshape(batch, groups, w.shape[2], rows * columns)
+            y += (w[..., i, j] @ taps).reshape(y.shape)
+    y = y.reshape(batch, out, rows, columns)
+    return (y if bias is None else y + bias[:, None, None]).astype(x.dtype)
+
+
+def _padded(x: Any, padding: Shape) -> Any:
+    """Zeros around height and width; a negative padding takes away."""
+    top, left, bottom, right = padding
+    x = np.pad(x, ((0, 0), (0, 0), (max(top, 0), max(bottom, 0)), (max(left, 0), max(right, 0))))
+    return x[:, :, max(-top, 0) : x.shape[2] - max(-bottom, 0), max(-left, 0) : x.shape[3] - max(-right, 0)]
+
+
+CONV2D = define("conv2d", _infer, _conv2d)
+
+
+def _sides(padding: Size | str, kernel: Sequence[int], stride: Pair, dilation: Pair) -> Shape:
+    """Padding as (top, left, bottom, right). "same" puts the odd one at the end, as PyTorch."""
+    if padding == "valid":
+        return 0, 0, 0, 0
+    if padding == "same":
+        if stride != (1, 1):
+            raise ShapeMismatch(f"padding 'same' needs a stride of 1, not {stride}")
+        total = [d * (k - 1) for d, k in zip(dilation, kernel, strict=True)]
+        first = [t // 2 for t in total]
+        return (*first, *(t - f for t, f in zip(total, first, strict=True)))
+    if isinstance(padding, str):
+        raise TensorCommonsError(f"padding {padding!r} is not 'same', 'valid' or a number")
+    both = pair(padding, "padding", 0)
+    return (*both, *both)
+
+
+def _batched(x: Tensor, axes: int, op: str) -> tuple[Tensor, bool]:
+    if x.ndim not in (axes - 1, axes):
+        raise ShapeMismatch(f"{op} takes {axes} axes, or {axes - 1} without a batch, not {x.shape}")
+    return (x, False) if x.ndim == axes else (reshape(x, (1, *x.shape)), True)
+
+
+def conv2d(
+    x: TensorLike,
+    weight: TensorLike,
+    bias: TensorLike | None = None,
+    stride: Size = 1,
+    padding: Size | str = 0,
+    dilation: Size = 1,
+    groups: int = 1,
+) -> Tensor:
+    """``y[n, o, i, j] = bias[o] + sum x[n, c, i * stride + a * dilation - padding, ...] * weight[o, c, a, b]``.
+
+    ``x`` is (batch, channels, height, width) or without the batch, ``weight`` (out, channels / groups, height, width),
+    ``bias`` (out,). ``padding`` is "same" (stride 1), "valid", or zeros on every side. ``groups`` equal to the channels
+    is a depthwise convolution. float16 is added up in float32.
+
+    Raises:
+        ShapeMismatch: the shapes do not go together, or the kernel is larger than the padded image.
+    """
+    tensor, single = _batched(as_tensor(x), 4, "conv2d")
+    w = as_tensor(weight, like=(tensor,))
+    if w.ndim != 4:
+        raise ShapeMismatch(f"conv2d: a weight is (out, channels, height, width), not {w.shape}")
+    steps, spacing = pair(stride, "stride"), pair(dilation, "dilation")
+    sides = _sides(padding, w.shape[2:], steps, spacing)
+    y = _convolve(tensor, w, bias, steps, sides, spacing, groups, (1, 1))
+    return reshape(y, y.shape[1:]) if single else y
+
+
+def _convolve(
+    x: Tensor, weight: Tensor, bias: TensorLike | None,
+    stride: Pair, padding: Shape, dilation: Pair, groups: int, up: Pair,
+) -> Tensor:  # fmt: skip
+    operands = [x, weight, *(() if bias is None else (as_tensor(bias, like=(x,)),))]
+    attrs: dict[str, Attribute] = {
+        "stride": stride,
+        "padding": padding,
+        "dilation": dilation,
+        "groups": groups,
+        "up": up,
+    }
+    spec = _infer([operand.spec for operand in operands], attrs)
+    out, channels, *kernel = weight.shape
+    if stride == tuple(kernel) and groups == 1 and not any(padding) and dilation == up == (1, 1):
+        batch, _, rows, columns = spec.shape
+        cut = x[:, :, : rows * kernel[0], : columns * kernel[1]]
+        patches = reshape(cut, (batch, channels, rows, kernel[0], columns, kernel[1]))
+        depth = channels * kernel[0] * kernel[1]
+        flat = reshape(permute_dims(patches, (0, 2, 4, 1, 3, 5)), (batch, rows, columns, depth))
+        y = linear(flat, reshape(weight, (out, depth)), *operands[2:])
+        return permute_dims(y, (0, 3, 1, 2))
+    return apply(CONV2D, *operands, **attrs)
+
+
+def conv1d(
+    x: TensorLike,
+    weight: TensorLike,
+    bias: TensorLike | None = None,
+    stride: Size = 1,
+    padding: Size | str = 0,
+    dilation: Size = 1,
+    groups: int = 1,
+) -> Tensor:
+    """:func:`conv2d` over one axis: ``x`` (batch, channels, length), ``weight`` (out, channels / groups, length)."""
+    tensor, single = _batched(as_tensor(x), 3, "conv1d")
+    w = as_tensor(weight, like=(tensor,))
+    if w.ndim != 3:
+        raise ShapeMismatch(f"conv1d: a weight is (out, channels, length), not {w.shape}")
+    steps, spacing = (1, _one(stride, "stride")), (1, _one(dilation, "dilation"))
+    sides = padding if isinstance(padding, str) else (0, _one(padding, "padding", 0))
+    image = reshape(tensor, (*tensor.shape[:2], 1, tensor.shape[2]))
+    kernel = reshape(w, (*w.shape[:2], 1, w.shape[2]))
+    y = conv2d(image, kernel, bias, steps, sides, spacing, groups)
+    return reshape(y, (*y.shape[1 if single else 0 : 2], y.shape[3]))
+
+
+def _one(value: Size, name: str, low: int = 1) -> int:
+    return pair(value, name, low)[0]
+
+
+def conv_transpose2d(
+    x: TensorLike,
+    weight: TensorLike,
+    bias: TensorLike | None = None,
+    stride: Size = 1,
+    padding: Size = 0,
+    output_padding: Size = 0,
+    groups: int = 1,
+    dilation: Size = 1,
+) -> Tensor:
+    """The gradient of :func:`conv2d` with respect to its input: what it maps from, this maps to.
+
+    ``weight`` is (channels, out / groups, height, width). The result has ``(size - 1) * stride - 2 * padding +
+    dilation * (kernel - 1) + output_padding + 1`` rows and columns.
+    """
+    tensor, single = _batched(as_tensor(x), 4, "conv_transpose2d")
+    w = as_tensor(weight, like=(tensor,))
+    if w.ndim != 4 or groups < 1 or w.shape[0] % groups:
+        raise ShapeMismatch(f"conv_transpose2d: a weight of {w.shape} cannot be cut into {groups} groups")
+    up, spacing = pair(stride, "stride"), pair(dilation, "dilation")
+    less, more = pair(padding, "padding", 0), pair(output_padding, "output_padding", 0)
+    if any(m >= max(u, d) for m, u, d in zip(more, up, spacing, strict=True)):
+        raise ShapeMismatch(f"conv_transpose2d: output_padding {more} is not below stride {up} or dilation {spacing}")
+    reach = [d * (k - 1) - p for d, k, p in zip(spacing, w.shape[2:], less, strict=True)]
+    sides = (*reach, *(r + m for r, m in zip(reach, more, strict=True)))
+    channels, out, *kernel = w.shape
+    turned = reshape(w[:, :, ::-1, ::-1], (groups, channels // groups, out, *kernel))
+    turned = reshape(permute_dims(turned, (0, 2, 1, 3, 4)), (groups * out, channels // groups, *kernel))
+    y = _convolve(tensor, turned, bias, (1, 1), sides, spacing, groups, up)
+    return reshape(y, y.shape[1:]) if single else y

@@ -1,0 +1,197 @@
+"""Elements chosen by number: take, gather, scatter, and rows of an embedding table.
+
+Indices are int32. Where they are known on the host (a NumPy array, a list), one that is out of range raises IndexError.
+On a device a shader cannot raise: reading outside gives NaN (0 for ints, False for bools), writing outside writes
+nothing, and no byte out of bounds is touched. A negative index counts from the end, as in NumPy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from .. import dtypes
+from ..backends.base import Attributes, Spec
+from ..errors import ShapeMismatch, TensorCommonsError, UnsupportedDtype
+from ..shapes import broadcast_shapes, normalize_axis
+from ..tensor import Tensor, TensorLike, as_tensor
+from .elementwise import astype
+from .layout import broadcast_to, reshape
+from .registry import apply, define
+
+
+def _require_int32(op: str, ids: Spec) -> None:
+    if ids.dtype is not dtypes.int32:
+        raise UnsupportedDtype(f"{op} takes int32 indices, not {ids.dtype}; cast first")
+
+
+def _infer_take(specs: Sequence[Spec], attrs: Attributes) -> Spec:
+    x, ids = specs
+    axis = attrs["axis"]
+    assert isinstance(axis, int)
+    _require_int32("take_along_axis", ids)
+    others = [shape[:axis] + shape[axis + 1 :] for shape in (x.shape, ids.shape)]
+    if len(ids.shape) != len(x.shape) or others[0] != others[1]:
+        raise ShapeMismatch(f"take_along_axis: indices {ids.shape} do not go with {x.shape} along axis {axis}")
+    return Spec(ids.shape, x.dtype)
+
+
+def _nothing(x: Any) -> Any:
+    """What stands where an index is out of range."""
+    return x.dtype.type(np.nan if x.dtype.kind == "f" else 0)
+
+
+def _take(x: Any, ids: Any, axis: int, wrap: bool) -> Any:
+    size = x.shape[axis]
+    valid = (ids >= (-size if wrap else 0)) & (ids < size)
+    if size == 0:
+        return np.full(ids.shape, _nothing(x))
+    found = np.take_along_axis(x, np.where(valid, ids, 0) % size, axis)
+    return np.where(valid, found, _nothing(x))
+
+
+TAKE = define("take_along_axis", _infer_take, _take)
+
+
+def _infer_scatter(specs: Sequence[Spec], attrs: Attributes) -> Spec:
+    x, ids, updates = specs
+    axis = attrs["axis"]
+    assert isinstance(axis, int)
+    _require_int32("scatter", ids)
+    if updates.dtype is not x.dtype:
+        raise UnsupportedDtype(f"scatter: updates are {updates.dtype}, the tensor is {x.dtype}; cast first")
+    fits = len(ids.shape) == len(x.shape) and all(
+        n <= size for a, (n, size) in enumerate(zip(ids.shape, x.shape, strict=True)) if a != axis
+    )
+    if not fits or updates.shape != ids.shape:
+        raise ShapeMismatch(
+            f"scatter along axis {axis}: indices {ids.shape} and updates {updates.shape} do not go with {x.shape}"
+        )
+    return x
+
+
+def _scatter(x: Any, ids: Any, updates: Any, axis: int, reduction: str) -> Any:
+    """One index after another along the axis, so that the last of two equal ones wins."""
+    result = np.array(x)
+    size = x.shape[axis]
+    grid = list(np.indices(ids.shape))
+    order = np.argsort(grid[axis].ravel(), kind="stable")
+    valid = ((ids >= -size) & (ids < size)).ravel()[order]
+    at = [part.ravel()[order][valid] for part in grid]
+    at[axis] = ids.ravel()[order][valid] % max(size, 1)
+    values = np.asarray(updates).ravel()[order][valid]
+    if reduction == "add":
+        np.add.at(result, tuple(at), values)
+    else:
+        for *place, value in zip(*at, values, strict=True):
+            result[tuple(place)] = value
+    return result
+
+
+SCATTER = define("scatter", _infer_scatter, _scatter)
+
+
+def _indices(indices: TensorLike, like: Tensor, size: int) -> Tensor:
+    """Indices as an int32 tensor; what is known on the host is checked against ``size``."""
+    if isinstance(indices, Tensor):
+        return indices
+    array = np.asarray(indices)
+    if array.size and array.dtype.kind not in "iu":
+        raise UnsupportedDtype(f"indices are whole numbers, not {array.dtype}")
+    outside = array[(array < -size) | (array >= size)]
+    if outside.size:
+        raise IndexError(f"index {outside.flat[0]} is out of range for an axis of size {size}")
+    return as_tensor(array.astype(np.int32), like=(like,))
+
+
+def take(x: TensorLike, indices: TensorLike, axis: int | None = None) -> Tensor:
+    """``x[..., indices, ...]`` at ``axis``, which may be left out for a tensor of one axis.
+
+    The axes of ``indices`` (int32, any number) stand in the result where ``axis`` was. The module's first lines say
+    what an index out of range does.
+    """
+    tensor = as_tensor(x)
+    if axis is None and tensor.ndim != 1:
+        raise ShapeMismatch(f"take from a tensor with {tensor.ndim} axes needs axis=")
+    place = normalize_axis(axis or 0, tensor.ndim)
+    return _take_rows(tensor, _indices(indices, tensor, tensor.shape[place]), place, wrap=True)
+
+
+def _take_rows(x: Tensor, ids: Tensor, axis: int, wrap: bool) -> Tensor:
+    """The same indices for all of the other axes."""
+    _require_int32("take", ids.spec)
+    before, after = x.shape[:axis], x.shape[axis + 1 :]
+    row = reshape(ids, (*([1] * len(before)), ids.size, *([1] * len(after))))
+    chosen = apply(TAKE, x, broadcast_to(row, (*before, ids.size, *after)), axis=axis, wrap=wrap)
+    return reshape(chosen, (*before, *ids.shape, *after))
+
+
+def take_along_axis(x: TensorLike, indices: TensorLike, axis: int = -1) -> Tensor:
+    """``y[i, j] = x[indices[i, j], j]`` for ``axis`` 0: ``indices`` (int32) has as many axes as ``x``.
+
+    The other axes broadcast. The module's first lines say what an index out of range does.
+    """
+    tensor = as_tensor(x)
+    place = normalize_axis(axis, tensor.ndim)
+    ids = _indices(indices, tensor, tensor.shape[place])
+    if ids.ndim != tensor.ndim:
+        raise ShapeMismatch(f"take_along_axis: indices {ids.shape} need as many axes as {tensor.shape}")
+    others = [shape[:place] + (1,) + shape[place + 1 :] for shape in (tensor.shape, ids.shape)]
+    common = broadcast_shapes(*others)
+
+    def grow(value: Tensor) -> Tensor:
+        return broadcast_to(value, common[:place] + (value.shape[place],) + common[place + 1 :])
+
+    return apply(TAKE, grow(tensor), grow(ids), axis=place, wrap=True)
+
+
+def gather(x: TensorLike, axis: int, indices: TensorLike) -> Tensor:
+    """PyTorch's ``gather``: as :func:`take_along_axis`, but ``indices`` may be shorter along the other axes."""
+    tensor = as_tensor(x)
+    place = normalize_axis(axis, tensor.ndim)
+    ids = _indices(indices, tensor, tensor.shape[place])
+    others = [a for a in range(tensor.ndim) if a != place]
+    if ids.ndim != tensor.ndim or any(ids.shape[a] > tensor.shape[a] for a in others):
+        raise ShapeMismatch(f"gather: indices {ids.shape} do not go with {tensor.shape} along axis {place}")
+    part = tensor[tuple(slice(None) if a == place else slice(ids.shape[a]) for a in range(tensor.ndim))]
+    return apply(TAKE, part, ids, axis=place, wrap=True)
+
+
+def scatter(
+    x: TensorLike, indices: TensorLike, updates: TensorLike, axis: int = -1, reduction: str = "assign"
+) -> Tensor:
+    """``x`` with ``y[indices[i, j], j] = updates[i, j]`` (for ``axis`` 0), or ``+=`` with ``reduction="add"``.
+
+    ``indices`` (int32) and ``updates`` have one shape with as many axes as ``x``, no longer than ``x`` along the axes
+    other than ``axis``. Where an index is there twice, "add" adds both and of "assign" the last along ``axis`` wins, on
+    every device. float16 is added up in float32. The module's first lines say what an index out of range does.
+    """
+    if reduction not in ("assign", "add"):
+        raise TensorCommonsError(f"scatter: reduction {reduction!r} is not 'assign' or 'add'")
+    tensor = as_tensor(x)
+    place = normalize_axis(axis, tensor.ndim)
+    ids = _indices(indices, tensor, tensor.shape[place])
+    values = as_tensor(updates, like=(tensor,))
+    if values.ndim == 0:
+        values = broadcast_to(values, ids.shape)
+    if reduction == "add" and tensor.dtype is dtypes.bool:
+        raise UnsupportedDtype("scatter adds numbers, not bools")
+    _infer_scatter([tensor.spec, ids.spec, values.spec], {"axis": place})
+    kind = dtypes.float32 if reduction == "add" and tensor.dtype is dtypes.float16 else tensor.dtype
+    wide = [value if value.dtype is kind else astype(value, kind) for value in (tensor, values)]
+    result = apply(SCATTER, wide[0], ids, wide[1], axis=place, reduction=reduction)
+    return result if kind is tensor.dtype else astype(result, tensor.dtype)
+
+
+def embedding(table: TensorLike, ids: TensorLike) -> Tensor:
+    """``table[ids]``: table ``(rows, size)``, ids ``(...)`` int32, result ``(..., size)`` of the table's dtype.
+
+    An id outside the table, negative ones included, gives a row of NaN (0 for ints) on every device, since a shader
+    cannot raise; models check ids before.
+    """
+    rows, numbers = as_tensor(table), as_tensor(ids, like=(table,))
+    if rows.ndim != 2:
+        raise ShapeMismatch(f"embedding: the table is (rows, size), not {rows.shape}")
+    return _take_rows(rows, numbers, 0, wrap=False)

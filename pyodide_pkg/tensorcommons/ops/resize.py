@@ -1,0 +1,153 @@
+"""Images in another size. Every way of it is a weighted sum of neighbours along one axis and then along the other.
+
+Which neighbours, and their weights, is worked out here in float64, once: ``resample`` only adds up.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from functools import cache
+from typing import Any
+
+import numpy as np
+
+from .. import dtypes
+from ..backends.base import Attributes, Spec
+from ..errors import ShapeMismatch, TensorCommonsError
+from ..tensor import Tensor, TensorLike, as_tensor
+from .convolution import require_floats
+from .indexing import take
+from .pooling import adaptive_avg_pool2d
+from .registry import apply, define
+
+MODES = ("nearest", "nearest-exact", "linear", "bilinear", "bicubic", "area")
+
+
+def _infer(specs: Sequence[Spec], attrs: Attributes) -> Spec:
+    x, starts, weights = specs
+    axis = attrs["axis"]
+    assert isinstance(axis, int)
+    require_floats("resample", specs[:1])
+    if weights.dtype is not dtypes.float32 or weights.shape[:1] != starts.shape or weights.shape[1] > x.shape[axis]:
+        raise ShapeMismatch(f"resample: starts {starts.shape} and weights {weights.shape} do not go with {x.shape}")
+    return Spec((*x.shape[:axis], starts.shape[0], *x.shape[axis + 1 :]), x.dtype)
+
+
+def _resample(x: Any, starts: Any, weights: Any, axis: int) -> Any:
+    matrix = np.zeros((len(starts), x.shape[axis]))
+    for row, (start, taps) in enumerate(zip(starts, weights, strict=True)):
+        matrix[row, start : start + len(taps)] += taps
+    y = np.moveaxis(x, axis, -1).astype(np.float64) @ matrix.T
+    return np.moveaxis(y, -1, axis).astype(x.dtype)
+
+
+RESAMPLE = define("resample", _infer, _resample)
+
+
+def _linear(distance: float, sharpness: float) -> float:
+    return max(0.0, 1 - abs(distance))
+
+
+def _cubic(distance: float, sharpness: float) -> float:
+    """The kernel of Keys, 1981."""
+    d, a = abs(distance), sharpness
+    if d < 1:
+        return ((a + 2) * d - (a + 3)) * d * d + 1
+    return (((d - 5) * d + 8) * d - 4) * a if d < 2 else 0.0
+
+
+@cache
+def filter_weights(size: int, out: int, scale: float, mode: str, align: bool, antialias: bool) -> tuple[Any, Any]:
+    """For each of ``out`` results the first of its neighbours (out,) and their weights (out, taps).
+
+    As PyTorch does it: without ``antialias`` a neighbour outside counts as the one at the edge; with it, the filter is
+    as wide as ``scale`` asks for and what lies outside is left out.
+    """
+    reach = 2 if mode == "bicubic" else 1
+    kernel = _cubic if mode == "bicubic" else _linear
+    stretch = max(scale, 1.0) if antialias else 1.0
+    sharpness = -0.5 if antialias else -0.75
+    rows: list[dict[int, float]] = []
+    for i in range(out):
+        centre = i * scale if align else (i + 0.5) * scale - 0.5
+        near = range(math.floor(centre - reach * stretch) + 1, math.floor(centre + reach * stretch) + 1)
+        found: dict[int, float] = {}
+        for j in near:
+            weight = kernel((j - centre) / stretch, sharpness)
+            if antialias and not 0 <= j < size:
+                continue
+            place = min(max(j, 0), size - 1)
+            found[place] = found.get(place, 0.0) + weight
+        total = sum(found.values()) if antialias else 1.0
+        rows.append({place: weight / total for place, weight in found.items() if weight})
+    taps = max(max(row) - min(row) + 1 for row in rows)
+    starts = np.array([min(min(row), size - taps) for row in rows], np.int32)
+    weights = np.zeros((out, taps), np.float32)
+    for i, row in enumerate(rows):
+        for place, weight in row.items():
+            weights[i, place - starts[i]] = weight
+    return starts, weights
+
+
+def _sizes(sizes: Sequence[int], size: Any, scale_factor: Any) -> tuple[list[int], list[float | None]]:
+    if (size is None) == (scale_factor is None):
+        raise TensorCommonsError("interpolate takes size or scale_factor, one of them")
+    given = size if scale_factor is None else scale_factor
+    each = list(given) if isinstance(given, Sequence) else [given] * len(sizes)
+    if len(each) != len(sizes):
+        raise ShapeMismatch(f"interpolate: {given} for {len(sizes)} axes")
+    wanted = [int(g) if scale_factor is None else math.floor(s * g) for s, g in zip(sizes, each, strict=True)]
+    if min((*wanted, *sizes)) < 1:
+        raise ShapeMismatch(f"interpolate from {tuple(sizes)} to {tuple(wanted)}: every size must be at least 1")
+    return wanted, [None if scale_factor is None else 1 / float(g) for g in each]
+
+
+def interpolate(
+    x: TensorLike,
+    size: int | Sequence[int] | None = None,
+    scale_factor: float | Sequence[float] | None = None,
+    mode: str = "nearest",
+    align_corners: bool = False,
+    recompute_scale_factor: bool = False,
+    antialias: bool = False,
+) -> Tensor:
+    """``x`` (batch, channels, length) or (batch, channels, height, width) in another size, as PyTorch does it.
+
+    ``mode`` is "nearest", "nearest-exact", "linear" (3 axes), "bilinear", "bicubic" (4 axes) or "area" (the mean of
+    what a pixel covers). With ``align_corners`` the corner pixels' centres stay where they are, else the image's
+    borders. ``antialias`` widens the filter where the image shrinks (bilinear, bicubic). With ``scale_factor`` the
+    size is ``floor(size * scale_factor)``, and distances follow the factor unless ``recompute_scale_factor``.
+
+    Raises:
+        ShapeMismatch: the axes or sizes do not go with the mode.
+        TensorCommonsError: an option does not exist for the mode.
+    """
+    tensor = as_tensor(x)
+    require_floats("interpolate", [tensor.spec])
+    needed = {"linear": (3,), "bilinear": (4,), "bicubic": (4,), "area": (4,)}.get(mode, (3, 4))
+    if mode not in MODES:
+        raise TensorCommonsError(f"interpolate: mode {mode!r} is none of {', '.join(MODES)}")
+    if tensor.ndim not in needed:
+        raise ShapeMismatch(f"interpolate {mode} takes {' or '.join(map(str, needed))} axes, not {tensor.shape}")
+    smooth = mode in ("linear", "bilinear", "bicubic")
+    if (align_corners and not smooth) or (antialias and mode not in ("bilinear", "bicubic")):
+        raise TensorCommonsError(f"interpolate: {mode} has no align_corners, and only bilinear and bicubic antialias")
+    wanted, scales = _sizes(tensor.shape[2:], size, scale_factor)
+    if mode == "area":
+        return adaptive_avg_pool2d(tensor, wanted)
+    for axis, (out, factor) in enumerate(zip(wanted, scales, strict=True), 2):
+        own = tensor.shape[axis]
+        scale = own / out if factor is None or recompute_scale_factor else factor
+        if align_corners:
+            scale = (own - 1) / (out - 1) if out > 1 else 0.0
+        if out == own and scale == 1.0:
+            continue
+        if smooth:
+            starts, weights = filter_weights(own, out, scale, mode, align_corners, antialias)
+            tensor = apply(RESAMPLE, tensor, starts, weights, axis=axis)
+        else:
+            half = 0.5 if mode == "nearest-exact" else 0.0
+            exact = [math.floor((i + half) * scale + 1e-9) for i in range(out)]
+            tensor = take(tensor, np.minimum(np.array(exact), own - 1), axis)
+    return tensor

@@ -1,0 +1,84 @@
+"""Rotary position embedding (Su et al., 2021): pairs of a head's dimensions are turned by an angle a position."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from .. import dtypes
+from ..backends.base import Attributes, Spec
+from ..errors import ShapeMismatch, UnsupportedDtype
+from ..tensor import Tensor, TensorLike, as_tensor
+from .convolution import require_floats
+from .layout import broadcast_to
+from .registry import apply, define
+
+
+def _infer(specs: Sequence[Spec], attrs: Attributes) -> Spec:
+    x, cos, sin, *positions = specs
+    require_floats("rotary_embedding", specs[:1])
+    if cos.dtype is not dtypes.float32 or sin.dtype is not dtypes.float32:
+        raise UnsupportedDtype(f"rotary_embedding takes tables of float32, not {cos.dtype} and {sin.dtype}")
+    if len(x.shape) < 2 or len(cos.shape) != 2 or sin.shape != cos.shape or not 0 < 2 * cos.shape[1] <= x.shape[-1]:
+        raise ShapeMismatch(f"rotary_embedding: tables {cos.shape} and {sin.shape} do not go with {x.shape}")
+    if positions and (positions[0].shape != x.shape[:-1] or positions[0].dtype is not dtypes.int32):
+        raise ShapeMismatch(f"rotary_embedding: positions {positions[0]} are not int32 of {x.shape[:-1]}")
+    if not positions and x.shape[-2] > cos.shape[0]:
+        raise ShapeMismatch(f"rotary_embedding: {x.shape[-2]} positions, the tables have {cos.shape[0]}")
+    return x
+
+
+def _rotary(x: Any, cos: Any, sin: Any, positions: Any = None, *, interleaved: bool) -> Any:
+    """As a product of complex numbers."""
+    half = cos.shape[1]
+    if positions is None:
+        positions = np.broadcast_to(np.arange(x.shape[-2]), x.shape[:-1])
+    valid = (positions >= 0) & (positions < len(cos))
+    turn = (cos + 1j * sin)[np.where(valid, positions, 0)] if len(cos) else np.zeros((*positions.shape, half), complex)
+    turn = np.where(valid[..., None], turn, np.nan + 1j * np.nan)
+    y = np.array(x)
+    first, second = (
+        (slice(0, 2 * half, 2), slice(1, 2 * half, 2)) if interleaved else (slice(0, half), slice(half, 2 * half))
+    )
+    turned = (x[..., first] + 1j * x[..., second].astype(np.float64)) * turn
+    y[..., first], y[..., second] = turned.real, turned.imag
+    return y
+
+
+ROTARY = define("rotary_embedding", _infer, _rotary)
+
+
+def rotary_tables(length: int, dimensions: int, base: float = 10000.0, scale: float = 1.0) -> tuple[Any, Any]:
+    """``cos`` and ``sin`` of ``position * base ** (-2 k / dimensions) / scale``: NumPy arrays (length, dimensions / 2).
+
+    Worked out in float64: in float32 the angle of position 8,000 would be off by 5e-4.
+    """
+    if dimensions < 2 or dimensions % 2:
+        raise ShapeMismatch(f"rotary dimensions come in pairs, not {dimensions}")
+    rates = base ** (-np.arange(0, dimensions, 2, dtype=np.float64) / dimensions) / scale
+    angles = np.outer(np.arange(length), rates)
+    return np.cos(angles).astype(np.float32), np.sin(angles).astype(np.float32)
+
+
+def rotary_embedding(
+    x: TensorLike,
+    cos: TensorLike,
+    sin: TensorLike,
+    positions: TensorLike | None = None,
+    interleaved: bool = False,
+) -> Tensor:
+    """Pairs ``(a, b)`` of the last axis become ``(a cos - b sin, b cos + a sin)`` of their position's row.
+
+    ``x`` is (..., sequence, head_dim); ``cos`` and ``sin`` (positions, dimensions / 2) are tables as
+    :func:`rotary_tables` makes them. Where ``dimensions`` are fewer than ``head_dim``, the rest stays. A pair is
+    ``(k, k + dimensions / 2)`` (GPT-NeoX, Llama), or with ``interleaved`` ``(2 k, 2 k + 1)`` (RoFormer, GPT-J).
+    ``positions`` (int32) broadcast to (..., sequence) and are 0, 1, 2, ... by default; outside the tables is NaN.
+    """
+    tensor = as_tensor(x)
+    extra: tuple[Tensor, ...] = ()
+    if positions is not None:
+        values = positions if isinstance(positions, Tensor) else np.asarray(positions, np.int32)
+        extra = (broadcast_to(as_tensor(values, like=(tensor,)), tensor.shape[:-1]),)
+    return apply(ROTARY, tensor, cos, sin, *extra, interleaved=interleaved)

@@ -1,0 +1,130 @@
+"""Order: sort, argsort and the largest or smallest few.
+
+Everything is made of two ops on positions. ``leaders`` orders parts of a row, each by itself, and keeps the first few
+of each; ``merge_runs`` makes one ordered run of two. A sort is leaders of parts that are then merged; a topk is a
+tournament of leaders. Order is total: of equal elements the first comes first, and NaN counts as larger than all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, cast
+
+import numpy as np
+
+from .. import dtypes
+from ..backends.base import Attributes, Spec
+from ..errors import ShapeMismatch, UnsupportedDtype
+from ..shapes import normalize_axis
+from ..tensor import Tensor, TensorLike, as_tensor
+from .indexing import take_along_axis
+from .layout import permute_dims
+from .registry import apply, define
+
+PART = 256  # elements that are ordered by comparing each with each
+MOST = 128  # of a tournament; more are cheaper to sort
+ORDERED = (dtypes.float32, dtypes.float16, dtypes.int32, dtypes.uint32, dtypes.bool)
+
+
+def _infer_leaders(specs: Sequence[Spec], attrs: Attributes) -> Spec:
+    x = specs[0]
+    return Spec((*x.shape[:-1], cast(int, attrs["width"])), dtypes.int32)
+
+
+def _order(values: Any, descending: bool) -> Any:
+    """Positions in order along the last axis; of equal elements the first comes first in both directions."""
+    if descending:
+        return values.shape[-1] - 1 - np.argsort(values[..., ::-1], -1, kind="stable")[..., ::-1]
+    return np.argsort(values, -1, kind="stable")
+
+
+def _leaders(x: Any, candidates: Any = None, *, part: int, k: int, width: int, descending: bool) -> Any:
+    size = (x if candidates is None else candidates).shape[-1]
+    result = np.full((*x.shape[:-1], width), -1, np.int32)
+    if size == 0:
+        return result
+    ids = np.broadcast_to(np.arange(size), x.shape[:-1] + (size,)) if candidates is None else candidates
+    for number, first in enumerate(range(0, size, part)):
+        own = ids[..., first : first + part]
+        order = _order(np.take_along_axis(x, np.maximum(own, 0), -1), descending)
+        missing = np.take_along_axis(own < 0, order, -1)
+        order = np.take_along_axis(order, np.argsort(missing, -1, kind="stable"), -1)
+        best = np.take_along_axis(own, order, -1)[..., : min(k, width - number * k)]
+        result[..., number * k : number * k + best.shape[-1]] = best
+    return result
+
+
+def _infer_merge(specs: Sequence[Spec], attrs: Attributes) -> Spec:
+    return specs[1]
+
+
+def _merge_runs(x: Any, ids: Any, run: int, descending: bool) -> Any:
+    return _leaders(x, ids, part=2 * run, k=2 * run, width=ids.shape[-1], descending=descending)
+
+
+LEADERS = define("leaders", _infer_leaders, _leaders)
+MERGE_RUNS = define("merge_runs", _infer_merge, _merge_runs)
+
+
+def _last_axis(x: TensorLike, axis: int, op: str) -> tuple[Tensor, list[int]]:
+    """``x`` with the axis last, and the order of axes that puts it back."""
+    tensor = as_tensor(x)
+    if tensor.dtype not in ORDERED:
+        raise UnsupportedDtype(f"{op} takes {', '.join(map(str, ORDERED))}, not {tensor.dtype}; cast first")
+    place = normalize_axis(axis, tensor.ndim)
+    order = [a for a in range(tensor.ndim) if a != place] + [place]
+    return permute_dims(tensor, order), [order.index(a) for a in range(tensor.ndim)]
+
+
+def _argsort(x: Tensor, descending: bool) -> Tensor:
+    size = x.shape[-1]
+    ids = apply(LEADERS, x, part=PART, k=PART, width=size, descending=descending)
+    run = PART
+    while run < size:
+        ids = apply(MERGE_RUNS, x, ids, run=run, descending=descending)
+        run *= 2
+    return ids
+
+
+def argsort(x: TensorLike, axis: int = -1, descending: bool = False, stable: bool = True) -> Tensor:
+    """The positions (int32) that order ``x`` along ``axis``; always stable.
+
+    NaN counts as larger than everything: last, or first in descending order.
+    """
+    tensor, back = _last_axis(x, axis, "argsort")
+    return permute_dims(_argsort(tensor, descending), back)
+
+
+def sort(x: TensorLike, axis: int = -1, descending: bool = False, stable: bool = True) -> Tensor:
+    """``x`` in order along ``axis``. NaN counts as larger than everything: last, or first in descending order."""
+    tensor, back = _last_axis(x, axis, "sort")
+    return permute_dims(take_along_axis(tensor, _argsort(tensor, descending), -1), back)
+
+
+def topk(x: TensorLike, k: int, axis: int = -1, largest: bool = True) -> tuple[Tensor, Tensor]:
+    """The ``k`` largest (or smallest) elements along ``axis`` in order, and their positions (int32).
+
+    Of equal elements the first is chosen first; NaN counts as larger than everything.
+
+    Raises:
+        ShapeMismatch: ``k`` is negative, or more than the axis has.
+    """
+    tensor, back = _last_axis(x, axis, "topk")
+    size = tensor.shape[-1]
+    if not 0 <= k <= size:
+        raise ShapeMismatch(f"topk: k is {k}, axis {axis} of {as_tensor(x).shape} has {size} elements")
+    ids = _tournament(tensor, k, largest) if 0 < k <= MOST else _argsort(tensor, largest)[..., :k]
+    return permute_dims(take_along_axis(tensor, ids, -1), back), permute_dims(ids, back)
+
+
+def _tournament(x: Tensor, k: int, descending: bool) -> Tensor:
+    """The leaders of parts of four times ``k``, then the leaders among those, until there is one part."""
+    part = 4 * max(k, 16)
+    candidates: tuple[Tensor, ...] = ()
+    size = x.shape[-1]
+    while True:
+        parts = -(-size // part)
+        found = apply(LEADERS, x, *candidates, part=part, k=k, width=parts * k, descending=descending)
+        if parts == 1:
+            return found
+        candidates, size = (found,), parts * k

@@ -1,0 +1,45 @@
+// y[ids[i, j], j] = updates[i, j], or +=, along one axis; y holds what stays already.
+//
+// bindings: 0 params · 1 ids · 2 updates · 3 y
+// dispatch: one invocation a fibre (the elements along the axis), workgroups spread over x and y
+//
+// A fibre belongs to one invocation, which goes through its indices in order: no update is lost, the last of two equal
+// indices wins, and sums come out alike in every run.
+
+struct Params {
+  fibres: u32,
+  rank: u32,
+  count: u32, // indices a fibre
+  size: i32, // elements a fibre of y
+  offsets: vec3<i32>, // of ids, updates, y
+  steps: vec3<i32>, // along the axis
+  shape: array<vec4<u32>, 2>,
+  strides: array<vec4<i32>, 6>,
+}
+@group(0) @binding(0) var<uniform> p: Params;
+$bindings
+
+@compute @workgroup_size($workgroup)
+fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>,
+        @builtin(local_invocation_index) lane: u32) {
+  let fibre = (group.y * groups.x + group.x) * ${workgroup}u + lane;
+  if (fibre >= p.fibres) { return; }
+  var rest = fibre;
+  var at = p.offsets;
+  for (var back = 1u; back <= p.rank; back++) {
+    let axis = p.rank - back;
+    let size = p.shape[axis / 4u][axis % 4u];
+    let place = i32(rest % size);
+    at += place * vec3<i32>(p.strides[axis / 4u][axis % 4u], p.strides[2u + axis / 4u][axis % 4u],
+                            p.strides[4u + axis / 4u][axis % 4u]);
+    rest /= size;
+  }
+  for (var j = 0; j < i32(p.count); j++) {
+    var id = load_ids(u32(at.x + j * p.steps.x));
+    if (id < 0) { id += p.size; }
+    if (id < 0 || id >= p.size) { continue; }
+    let slot = u32(at.z + id * p.steps.z);
+    let value = load_updates(u32(at.y + j * p.steps.y));
+    $store
+  }
+}

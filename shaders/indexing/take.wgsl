@@ -1,0 +1,45 @@
+// y[i, j] = x[ids[i, j], j] along one axis, all three through any strides.
+//
+// bindings: 0 params · 1 x · 2 ids · 3 y
+// dispatch: one invocation a word of y (one element, or those that share 4 bytes), workgroups spread over x and y
+//
+// operand 0 is x without the axis that is chosen from, 1 is ids. An index out of range gives `nothing`.
+
+struct Params {
+  size: u32,
+  rank: u32,
+  choices: i32, // size of the axis
+  stride: i32, // of the axis
+  offsets: vec2<i32>,
+  wrap: u32, // whether a negative index counts from the end
+  nothing: u32, // NaN or 0, as bits
+  shape: array<vec4<u32>, 2>,
+  strides: array<vec4<i32>, 4>,
+}
+@group(0) @binding(0) var<uniform> p: Params;
+$bindings
+
+fn value_of_y(i: u32) -> $type_y {
+  if (i >= p.size) { return $type_y(); }
+  var rest = i;
+  var at = p.offsets;
+  for (var back = 1u; back <= p.rank; back++) {
+    let axis = p.rank - back;
+    let size = p.shape[axis / 4u][axis % 4u];
+    let place = i32(rest % size);
+    at += place * vec2<i32>(p.strides[axis / 4u][axis % 4u], p.strides[2u + axis / 4u][axis % 4u]);
+    rest /= size;
+  }
+  var id = load_ids(u32(at.y));
+  if (id < 0 && p.wrap != 0u) { id += p.choices; }
+  if (id < 0 || id >= p.choices) { return $nothing; }
+  return load_x(u32(at.x + id * p.stride));
+}
+
+@compute @workgroup_size($workgroup)
+fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>,
+        @builtin(local_invocation_index) lane: u32) {
+  let word = (group.y * groups.x + group.x) * ${workgroup}u + lane;
+  if (word * $lanes_y >= p.size) { return; }
+  write_y(word);
+}

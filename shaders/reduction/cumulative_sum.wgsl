@@ -1,0 +1,45 @@
+// y[row, j + initial] = x[row, 0] + ... + x[row, j], row-major rows; y[row, 0] = 0 where initial is 1.
+//
+// bindings: 0 params · 1 x · 2 y
+// dispatch: `lanes` invocations a row, workgroups spread over x and y; one lane a row without workgroup memory
+//
+// A row is done in tiles, each lane with `block` neighbours of one. What came before a tile is kept apart from the sum
+// within it, so that a row of 100,000 keeps its digits.
+
+struct Params {
+  rows: u32,
+  columns: u32,
+  initial: u32,
+  block: u32,
+}
+@group(0) @binding(0) var<uniform> p: Params;
+$bindings
+
+alias Sum = $type_y;
+fn value(i: u32) -> Sum { return Sum(load_x(i)); }
+
+$shared
+
+@compute @workgroup_size($workgroup)
+fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>,
+        @builtin(local_invocation_index) lane: u32) {
+  let lanes = ${lanes}u;
+  let row = (group.y * groups.x + group.x) * (${workgroup}u / lanes) + lane / lanes;
+  let place = lane % lanes;
+  let x_row = row * p.columns;
+  let y_row = row * (p.columns + p.initial);
+  let columns = select(0u, p.columns, row < p.rows);
+  if (row < p.rows && p.initial != 0u && place == 0u) { store_y(y_row, Sum()); }
+  var carry = Sum();
+  for (var tile = 0u; tile < p.columns; tile += lanes * p.block) {
+    let first = tile + place * p.block;
+    let end = min(first + p.block, columns);
+    var run = Sum();
+    $before
+    for (var j = first; j < end; j++) {
+      run += value(x_row + j);
+      store_y(y_row + j + p.initial, carry + run);
+    }
+    $carry
+  }
+}

@@ -1,0 +1,48 @@
+// What reductions carry along beside a plain number, and how two of it become one.
+
+fn positive_infinity() -> f32 { return bitcast<f32>(infinity_bits); }
+
+// Whether a float is not 0, by its bits: NaN is not.
+fn is_nonzero(x: f32) -> bool { return (bitcast<u32>(x) & 0x7fffffffu) != 0u; }
+
+// Count, mean and sum of squared distances from the mean, one element more (Welford, 1962).
+fn welford_take(s: vec3<f32>, x: f32) -> vec3<f32> {
+  let count = s.x + 1f;
+  let delta = x - s.y;
+  let mean = s.y + delta / count;
+  return vec3<f32>(count, mean, s.z + delta * (x - mean));
+}
+
+// The same of two sets (Chan, Golub and LeVeque, 1979).
+fn welford_merge(a: vec3<f32>, b: vec3<f32>) -> vec3<f32> {
+  if (a.x == 0f) { return b; }
+  if (b.x == 0f) { return a; }
+  let count = a.x + b.x;
+  let delta = b.y - a.y;
+  let share = b.x / count;
+  return vec3<f32>(count, a.y + delta * share, a.z + b.z + delta * delta * a.x * share);
+}
+
+// The largest element and the sum of exp(element - largest), of two sets; a sum of 0 is an empty set.
+fn exponents_merge(a: vec2<f32>, b: vec2<f32>) -> vec2<f32> {
+  if (a.y == 0f) { return b; }
+  if (b.y == 0f) { return a; }
+  if (is_nan(a.x) || is_nan(b.x)) { return select(b, a, is_nan(a.x)); }
+  if (a.x == b.x) { return vec2<f32>(a.x, a.y + b.y); } // also where both are infinite
+  if (a.x > b.x) { return vec2<f32>(a.x, a.y + b.y * exp(b.x - a.x)); }
+  return vec2<f32>(b.x, b.y + a.y * exp(a.x - b.x));
+}
+
+// A key that orders numbers as unsigned integers; -0 is 0, and NaN is above all.
+fn float_key(x: f32) -> u32 {
+  if (is_nan(x)) { return 0xffffffffu; }
+  let signed = bitcast<u32>(x);
+  let bits = select(signed, 0u, (signed & 0x7fffffffu) == 0u); // by its bits: `x == 0f` may be true of a subnormal
+  return select(bits | 0x80000000u, ~bits, bits >= 0x80000000u);
+}
+fn int_key(x: i32) -> u32 { return bitcast<u32>(x) ^ 0x80000000u; }
+
+// Of two (key, position) the one with the larger key, or the one that comes first.
+fn first_largest(a: vec2<u32>, b: vec2<u32>) -> vec2<u32> {
+  return select(a, b, b.x > a.x || (b.x == a.x && b.y < a.y));
+}

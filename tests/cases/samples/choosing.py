@@ -1,0 +1,48 @@
+"""Order, elements by number, and updates: exact."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+import tensorcommons as tc
+from tests.cases.samples import DTYPES, Shapes, declare, drawn
+
+EXACT: dict[str, Any] = {"each": True, "tolerance": 0, "half_tolerance": 0}
+ROWS: tuple[Shapes, ...] = (((1,),), ((7,),), ((0, 5),), ((5, 0),), ((13, 17),), ((2, 3, 130),), ((2, 257),))
+
+
+def _ids(axis: int) -> Any:
+    """Operands of which the second are numbers of the first's axis; the rest are drawn."""
+
+    def values(rng: np.random.Generator, dtype: str, shapes: Shapes) -> list[Any]:
+        size = shapes[0][axis]
+        ids = rng.integers(-size, size, shapes[1]).astype(np.int32)
+        return [drawn(rng, dtype, shapes[0]), ids, *(drawn(rng, dtype, shape) for shape in shapes[2:])]
+
+    return values
+
+
+def _scattered(x: Any, ids: Any, updates: Any, *, add: bool) -> Any:
+    y = np.array(x)
+    for i, j in np.ndindex(*ids.shape):
+        y[ids[i, j], j] = updates[i, j] + (y[ids[i, j], j] if add else 0)
+    return y
+
+
+def _order(x: Any, count: int) -> Any:
+    """Positions of the largest: the first of equal ones first."""
+    return np.argsort(-x.astype(np.float64), -1, kind="stable")[..., :count].astype(np.int32)
+
+
+declare("leaders", tc.argsort, lambda x: np.argsort(x, -1, kind="stable").astype(np.int32), ROWS, DTYPES, **EXACT)
+declare("merge_runs", tc.sort, np.sort, (((300,),), ((2, 3, 513),), ((1, 1024),)), DTYPES, **EXACT)
+declare("leaders", lambda x: tc.topk(x, 3)[1], lambda x: _order(x, 3), (((3,),), ((2, 65),), ((2, 2, 1000),)), DTYPES, **EXACT)  # noqa: E501 # fmt: skip
+
+TABLES: tuple[Shapes, ...] = (((5, 3), (7,)), ((1, 1), ()), ((11, 4), (2, 0)), ((3, 130), (2, 3)))
+declare("take_along_axis", lambda x, ids: tc.take(x, ids, 0), lambda x, ids: x[ids], TABLES, DTYPES, values=_ids(0), **EXACT)  # noqa: E501 # fmt: skip
+declare("take_along_axis", lambda x, ids: tc.take_along_axis(x, ids, 1), lambda x, ids: np.take_along_axis(x, ids, 1), (((3, 5), (3, 2)), ((2, 7, 3), (2, 9, 3)), ((1, 1), (1, 1)), ((2, 3), (2, 0))), DTYPES, values=_ids(1), **EXACT)  # noqa: E501 # fmt: skip
+UPDATES: tuple[Shapes, ...] = (((5, 3), (4, 3), (4, 3)), ((2, 7), (9, 5), (9, 5)), ((1, 1), (0, 1), (0, 1)))
+declare("scatter", lambda x, i, u: tc.scatter(x, i, u, 0), lambda x, i, u: _scattered(x, i, u, add=False), UPDATES, DTYPES, values=_ids(0), **EXACT)  # noqa: E501 # fmt: skip
+declare("scatter", lambda x, i, u: tc.scatter(x, i, u, 0, "add"), lambda x, i, u: _scattered(x, i, u, add=True), UPDATES, DTYPES[:4], values=_ids(0))  # noqa: E501 # fmt: skip
