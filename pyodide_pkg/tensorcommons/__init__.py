@@ -5,6 +5,7 @@ from __future__ import annotations
 from . import dtypes, errors, nn
 from .backends.device import Device
 from .backends.select import Devices, open_devices
+from .compiled import Compiled, compile
 from .hub.cache import Cache, open_cache
 from .models.loading import from_pretrained
 from .models.model import Model
@@ -16,12 +17,13 @@ from .sharing.families import get_compatible_models_for_tensor
 from .sharing.manager import TensorSharingManager
 from .sharing.report import MemoryReport
 from .sharing.shared_tensor import SharedTensor, SharedTensorView
-from .tensor import Tensor, asarray
+from .tensor import Tensor, asarray, read_together, scope
 
 __version__ = "0.1.0"
 
 __all__ = [
     "Cache",
+    "Compiled",
     "Device",
     "Devices",
     "MemoryReport",
@@ -32,6 +34,7 @@ __all__ = [
     "Tensor",
     "TensorSharingManager",
     "asarray",
+    "compile",
     "create_tensor_sharing_demo",
     "dtypes",
     "errors",
@@ -41,6 +44,8 @@ __all__ = [
     "open_cache",
     "open_devices",
     "pipeline",
+    "read_together",
     "run_pipelines",
+    "scope",
     *_ops,
 ]

@@ -17,6 +17,7 @@ from .hub.tokenizer import Encoding, Tokenizer
 from .models.loading import from_pretrained
 from .models.model import Model, check_task
 from .sharing.manager import TensorSharingManager
+from .tensor import read_together
 
 Array: TypeAlias = "np.ndarray[Any, np.dtype[np.float32]]"
 
@@ -65,8 +66,9 @@ async def run_pipelines(calls: Sequence[tuple[Pipeline, Any]]) -> list[Any]:
         [(pipe.model, encoding.as_inputs()) for _, pipe, _, encoding, _ in work],
         [(task.output,) for _, _, task, _, _ in work],
     )
-    for (number, pipe, task, encoding, first_only), output in zip(work, outputs, strict=True):
-        rows = task.show(pipe.model, encoding, await output[task.output].read())
+    values = await read_together([output[entry[2].output] for entry, output in zip(work, outputs, strict=True)])
+    for (number, pipe, task, encoding, first_only), array in zip(work, values, strict=True):
+        rows = task.show(pipe.model, encoding, array)
         results[number] = rows[0] if first_only else rows
     return results
 

@@ -7,8 +7,9 @@ reshape, permute, slice and broadcast of it stay layouts over the same bytes.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any, TypeAlias
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 import numpy as np
 
@@ -17,15 +18,17 @@ from .backends.base import Spec
 from .backends.device import Device
 from .bridge.runtime import can_suspend, suspend
 from .errors import DeviceUnavailable, ShapeMismatch, TensorCommonsError
+from .graph.graph import Graph
 from .graph.lower import resolve_view
 from .graph.node import Node
-from .sharing.storage import Origin, Storage, content_identity, using
+from .sharing.storage import Origin, Storage, content_identity, made_inside, using
 
 if TYPE_CHECKING:
     from .dtypes import DType
-    from .shapes import Shape
+    from .shapes import Layout, Shape
 
 SMALL = 1024  # elements
+T = TypeVar("T")
 TensorLike: TypeAlias = "Tensor | np.ndarray[Any, Any] | float | int | bool | Sequence[Any]"
 
 
@@ -135,22 +138,7 @@ class Tensor:
         Raises:
             TensorReleased: the bytes were released.
         """
-        await realize([self])
-        found = resolve_view(self._node)
-        assert found is not None and found[0].storage is not None
-        leaf, layout = found
-        storage = found[0].storage
-        itemsize = self.dtype.itemsize
-        low, high = layout.extent
-        if low == high:
-            return np.zeros(self.shape, self.dtype.numpy)
-        async with using([storage]):
-            await storage.ensure()
-            raw = await storage.device.read(storage.handle, low * itemsize, (high - low) * itemsize)
-        flat = np.frombuffer(raw, leaf.spec.dtype.numpy)
-        strides = [stride * itemsize for stride in layout.strides]
-        view = np.lib.stride_tricks.as_strided(flat[layout.offset - low :], layout.shape, strides)
-        return np.array(view)
+        return (await read_together([self]))[0]
 
     async def to(self, device: Device) -> Tensor:
         """The tensor on ``device``: itself if it is there already, else a copy through host memory, bit for bit.
@@ -229,3 +217,74 @@ async def realize(tensors: Sequence[Tensor]) -> None:
     outputs = await (await compile_graph(device, [tensor.node for tensor in pending])).run()
     for tensor, (storage, spec) in zip(pending, outputs, strict=True):
         tensor._node = Node(None, {}, (), spec, storage=storage)
+
+
+async def read_together(tensors: Sequence[Tensor]) -> list[np.ndarray[Any, Any]]:
+    """The values of several tensors: what is not computed yet as one program, and all of a device by one read.
+
+    Raises:
+        TensorReleased: the bytes of one were released.
+    """
+    await realize(tensors)
+    found = [(tensor, *_bytes_of(tensor)) for tensor in tensors]
+    raw: dict[int, memoryview] = {}
+    for device in {storage.device: None for _, storage, _ in found}:
+        ours = [(i, entry) for i, entry in enumerate(found) if entry[1].device is device]
+        storages = [storage for _, (_, storage, _) in ours]
+        async with using(storages):
+            await device.budget.ensure(storages, 0)
+            ranges = [(storage.handle, *_range_of(tensor, layout)) for _, (tensor, storage, layout) in ours]
+            for (i, _), data in zip(ours, await device.read_together(ranges), strict=True):
+                raw[i] = data
+    return [_array_of(tensor, layout, raw[i]) for i, (tensor, _, layout) in enumerate(found)]
+
+
+def _bytes_of(tensor: Tensor) -> tuple[Storage, Layout]:
+    """The storage that holds a computed tensor, and how it lies there."""
+    found = resolve_view(tensor.node)
+    assert found is not None and found[0].storage is not None
+    return found[0].storage, found[1]
+
+
+def _range_of(tensor: Tensor, layout: Layout) -> tuple[int, int]:
+    """Offset and number of the bytes from a tensor's first element to its last."""
+    low, high = layout.extent
+    return low * tensor.dtype.itemsize, (high - low) * tensor.dtype.itemsize
+
+
+def _array_of(tensor: Tensor, layout: Layout, raw: memoryview) -> np.ndarray[Any, Any]:
+    low, high = layout.extent
+    if low == high:
+        return np.zeros(tensor.shape, tensor.dtype.numpy)
+    flat = np.frombuffer(raw, tensor.dtype.numpy)
+    strides = [stride * tensor.dtype.itemsize for stride in layout.strides]
+    return np.array(np.lib.stride_tricks.as_strided(flat[layout.offset - low :], layout.shape, strides))
+
+
+@contextmanager
+def scope() -> Iterator[Callable[[T], T]]:
+    """Give back, at the end of the block, the bytes of every tensor that was made inside it.
+
+    What is to stay is passed through the function that the block gets: ``with scope() as keep: y = keep(exp(x))``. It
+    takes a tensor, or a tuple, list or dict of them. Bytes that a manager holds (weights, shared tensors) stay anyway.
+    Without a scope a tensor's bytes go when nothing refers to it any more.
+    """
+    kept: list[Tensor] = []
+
+    def keep(value: T) -> T:
+        items = value.values() if isinstance(value, dict) else value if isinstance(value, (tuple, list)) else (value,)
+        for item in items:
+            if not isinstance(item, Tensor):
+                raise TensorCommonsError(f"only tensors can be kept, not {type(item).__name__}")
+            kept.append(item)
+        return value
+
+    with made_inside() as made:
+        try:
+            yield keep
+        finally:
+            needed = {id(leaf.storage) for tensor in kept for leaf in Graph([tensor.node]).leaves}
+            for reference in made:
+                storage = reference()
+                if storage is not None and storage.category == "activations" and id(storage) not in needed:
+                    storage.release()

@@ -18,6 +18,7 @@ ROWS = (
     ("nn",),
     ("ops",),
     ("sharing", "hub"),
+    ("compiled",),
     ("tensor",),
     ("graph",),
     ("sharing/storage",),

@@ -8,6 +8,7 @@ from tensorcommons import open_devices
 from tests.cases import Place, cases_of, harness
 
 MODULES = (
+    "compiled",
     "elementwise",
     "layout",
     "reduction",

@@ -18,7 +18,7 @@ import numpy as np
 
 from ..backends.base import Executable, Spec
 from ..backends.device import Device
-from ..errors import ShapeMismatch
+from ..errors import ShapeMismatch, TensorCommonsError
 from ..sharing.storage import Storage, using
 from .fuse import fuse
 from .graph import Graph
@@ -156,12 +156,21 @@ class BoundProgram:
 
     program: Program
     leaves: tuple[Storage | str, ...]
+    renames: int
+
+    @property
+    def is_outdated(self) -> bool:
+        """Whether a tensor was written since: what was merged as one computation may be two by now."""
+        return self.renames != Storage.renames
 
     async def run(
         self, inputs: Mapping[str, np.ndarray[Any, Any]] | None = None, arguments: Mapping[str, Storage] | None = None
     ) -> list[tuple[Storage, Spec]]:
         """Run once; see :meth:`Program.run`. ``inputs`` are arrays of the host, ``arguments`` storages."""
         given = arguments or {}
+        missing = [leaf for leaf in self.leaves if isinstance(leaf, str) and leaf not in given]
+        if missing:
+            raise TensorCommonsError("a value that is being traced has no numbers yet: read it outside the function")
         leaves = [given[leaf] if isinstance(leaf, str) else leaf for leaf in self.leaves]
         return await self.program.run(leaves, inputs or {})
 
@@ -172,6 +181,7 @@ async def compile_graph(device: Device, outputs: Sequence[Node]) -> BoundProgram
     Raises:
         UnsupportedOp: the device has no kernel for one of the nodes; the message names it.
     """
+    renames = Storage.renames
     graph = Graph(outputs)
     structure = graph.structure
     program: Program | None = device.programs.get(structure)
@@ -179,4 +189,4 @@ async def compile_graph(device: Device, outputs: Sequence[Node]) -> BoundProgram
         program = Program(device, structure, make_plan(fuse(graph), device.backend), graph)
         device.keep_program(program)
     await program.compile()
-    return BoundProgram(program, tuple(leaf.storage or str(leaf.name) for leaf in graph.leaves))
+    return BoundProgram(program, tuple(leaf.storage or str(leaf.name) for leaf in graph.leaves), renames)

@@ -12,7 +12,6 @@ from ..errors import DeviceLost, TensorCommonsError
 from ..graph.node import Node
 from ..graph.program import BoundProgram, compile_graph
 from ..tensor import Tensor
-from .storage import Storage
 
 ATTEMPTS = 3  # a run may find its device lost
 
@@ -59,7 +58,7 @@ class Runner:
 
     def __init__(self) -> None:
         self.last_run: dict[str, Any] = {}
-        self._programs: dict[tuple[Any, ...], tuple[int, BoundProgram]] = {}
+        self._programs: dict[tuple[Any, ...], BoundProgram] = {}
 
     def forget(self, model: str) -> None:
         """Drop what was compiled for ``model``."""
@@ -91,11 +90,10 @@ class Runner:
         parts = [model.call(inputs, names, host.name_of) for (model, inputs), names in zip(calls, wanted, strict=True)]
         before = device.backend.calls
         key = tuple(part.key for part in parts)
-        renames, bound = self._programs.get(key, (-1, None))
-        if bound is None or renames != Storage.renames:  # a tensor that was written may part what was one computation
-            renames = Storage.renames
+        bound = self._programs.get(key)
+        if bound is None or bound.is_outdated:
             bound = await compile_graph(device, [node for part in parts for node in part.nodes])
-            self._programs[key] = renames, bound
+            self._programs[key] = bound
             before = device.backend.calls
         program = bound.program
         results = [Tensor.of_storage(storage, spec) for storage, spec in await bound.run(host.arrays)]

@@ -15,8 +15,10 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import itertools
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+import weakref
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 from weakref import WeakSet
@@ -31,6 +33,7 @@ ANONYMOUS = "anonymous-"
 _serial = itertools.count()
 _renames = itertools.count(1)
 _clock = itertools.count()
+_made: ContextVar[list[weakref.ref[Storage]] | None] = ContextVar("_made", default=None)  # in the scope under way
 
 
 def _nobody() -> None:
@@ -101,6 +104,9 @@ class Storage:
         self.turns: list[asyncio.Future[None]] = []
         self.free_after_use = False
         device.watch(self)
+        made = _made.get()
+        if made is not None:
+            made.append(weakref.ref(self))
 
     @classmethod
     def upload(
@@ -333,3 +339,18 @@ async def using(storages: Sequence[Storage], *, writing: bool = False) -> AsyncI
                     turn.set_result(None)
         for device in {storage.device for storage in storages}:
             device.budget.use_ended()
+
+
+@contextmanager
+def made_inside() -> Iterator[list[weakref.ref[Storage]]]:
+    """The storages that are made within the block and by what it awaits."""
+    outer = _made.set([])
+    made = _made.get()
+    assert made is not None
+    try:
+        yield made
+    finally:
+        _made.reset(outer)
+        around = _made.get()
+        if around is not None:
+            around.extend(made)

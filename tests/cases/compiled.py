@@ -1,0 +1,155 @@
+"""``compile``, ``scope`` and reading several tensors at once: what is traced, what is replayed, what is let go."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+import tensorcommons as tc
+from tensorcommons import Device
+from tensorcommons.errors import DeviceUnavailable, MemoryBudgetError, TensorCommonsError, TensorReleased
+from tests.cases import only
+from tests.cases.support import near, numbers, on, raises
+
+
+async def one_trace_a_shape(device: Device) -> None:
+    def double(x: Any) -> Any:
+        return x * 2 + 1
+
+    compiled = tc.compile(double)
+    for shape in ((4,), (3, 5), (4,), (3, 5), (0, 2), (4,)):
+        values = numbers(*shape, seed=compiled.traces)
+        near(await (await compiled(on(device, values)[0])).read(), values * 2.0 + 1)
+    assert compiled.traces == 3
+    programs = len(device.programs)
+    (x,) = on(device, numbers(4, seed=9))
+    near(await (x * 2 + 1).read(), numbers(4, seed=9) * 2.0 + 1)
+    assert len(device.programs) == programs, "eager ops find the same program"
+
+
+async def eager_ops_are_compiled_once(device: Device) -> None:
+    kept = []
+    before = set(device.programs)
+    for seed in range(4):
+        x, y = on(device, numbers(2000, seed=seed), numbers(2000, seed=seed + 10))
+        kept.append(await (x + y).realize())
+    assert len(set(device.programs) - before) == 1
+    for seed, result in enumerate(kept):
+        near(await result.read(), numbers(2000, seed=seed) + numbers(2000, seed=seed + 10).astype(np.float64))
+
+
+@only("webgpu")
+async def a_replay_is_one_call(device: Device) -> None:
+    compiled = tc.compile(lambda x, y: tc.softmax(x @ y) + 1)
+    x, y = on(device, numbers(40, 30), numbers(30, 50))
+    await compiled(x, y)
+    before = device.backend.calls
+    result = await compiled(x, y)
+    assert device.backend.calls == before + 1
+    await result.read()
+    assert device.backend.calls == before + 2
+
+
+class Pair(NamedTuple):
+    left: Any
+    right: Any
+
+
+async def arguments_and_answers_of_any_form(device: Device) -> None:
+    def work(pair: Pair, *, more: dict[str, Any], times: float, sign: str | None = None) -> Any:
+        left = pair.left * times if sign is None else -pair.left
+        return {"sum": left + pair.right, "list": [more["x"], (pair.right, "as it was", None)]}
+
+    compiled = tc.compile(work)
+    a, b, c = (numbers(3, 4, seed=i) for i in range(3))
+    x, y, z = on(device, a, b, c)
+    for times in (2.0, 3.0, 2.0):
+        answer = await compiled(Pair(x, y), more={"x": c}, times=times)
+        near(await answer["sum"].read(), a * times + b.astype(np.float64))
+        near(await answer["list"][0].read(), c)
+        near(await answer["list"][1][0].read(), b)
+        assert answer["list"][1][1:] == ("as it was", None)
+    assert compiled.traces == 2
+    near(await (await compiled(Pair(x, y), more={"x": z}, times=2.0, sign="-"))["sum"].read(), b - a.astype(np.float64))
+
+
+async def views_lazy_tensors_and_the_same_one_twice(device: Device) -> None:
+    compiled = tc.compile(lambda x, y: x @ y)
+    a = numbers(6, 6)
+    (x,) = on(device, a)
+    wide = a.astype(np.float64)
+    near(await (await compiled(x, x)).read(), wide @ wide)
+    near(await (await compiled(x, on(device, a + 1)[0])).read(), wide @ (wide + 1))
+    assert compiled.traces == 1
+    near(await (await compiled(tc.permute_dims(x, (1, 0)), x[::-1])).read(), wide.T @ wide[::-1])
+    near(await (await compiled(x * 2, x + 1)).read(), 2 * wide @ (wide + 1))
+    near(await (await compiled(x * 2, on(device, a - 1)[0] + 1)).read(), 2 * wide @ wide)
+    assert compiled.traces == 3
+
+
+async def what_it_refers_to_is_read_at_every_call(device: Device) -> None:
+    manager = tc.TensorSharingManager(64, tc.Devices([device], {}))
+    weight = manager.register_shared_tensor("w", (3,), device.kind, "m", data=np.ones(3, np.float32))
+    compiled = tc.compile(lambda x: x * weight.tensor)
+    (x,) = on(device, np.arange(3, dtype=np.float32))
+    assert (await (await compiled(x)).read()).tolist() == [0, 1, 2]
+    await weight.write(np.full(3, 5, np.float32))
+    assert (await (await compiled(x)).read()).tolist() == [0, 5, 10]
+
+
+async def what_cannot_be_compiled_says_so(device: Device) -> None:
+    (x,) = on(device, numbers(3))
+
+    async def coroutine(x: Any) -> Any:
+        return x
+
+    await raises(TensorCommonsError, tc.compile(coroutine)(x), "coroutine")
+    await raises(TensorCommonsError, tc.compile(lambda x, y: x)(x, {1, 2}), "hashable")
+    await raises(DeviceUnavailable, tc.compile(lambda x: x)(numbers(3)), "none of its arguments")
+    near(await (await tc.compile(lambda x: x + 1, device=device)(numbers(3))).read(), numbers(3) + 1.0)
+    seen: list[Any] = []
+    await tc.compile(lambda x: [seen.append(x), x][1])(x)
+    await raises(TensorCommonsError, seen[0].read(), "traced")
+
+
+async def a_scope_lets_go_of_what_it_made(device: Device) -> None:
+    (x,) = on(device, numbers(3000))
+    before = device.memory()["activations"]
+    with tc.scope() as keep:
+        y = await (x + 1).realize()
+        z = keep(await (y * 2).realize())
+        lazy = keep(tc.exp(tc.asarray(numbers(3000, seed=1), device=device)))
+    await raises(TensorReleased, y.read())
+    near(await z.read(), (numbers(3000) + 1.0) * 2)
+    near(await lazy.read(), np.exp(numbers(3000, seed=1).astype(np.float64)))
+    near(await x.read(), numbers(3000))
+    del z, lazy, y
+    with tc.scope() as keep, tc.scope() as inner:
+        outer = inner(await (x + 3).realize())
+    await raises(TensorReleased, outer.read())
+    del outer
+    assert device.memory()["activations"] == before
+
+
+async def several_are_read_at_once(device: Device) -> None:
+    a, b = numbers(7, 5), np.arange(11, dtype=np.int8)
+    x, y = on(device, a, b)
+    z = await (x + 1).realize()
+    calls = device.backend.calls
+    results = await tc.read_together([x, y[1:6], z, x[:, 1:3], y[:0], tc.permute_dims(x, (1, 0)), y])
+    assert device.kind == "cpu" or device.backend.calls == calls + 1
+    for got, wanted in zip(results, (a, b[1:6], a + 1, a[:, 1:3], b[:0], a.T, b), strict=True):
+        assert got.dtype == wanted.dtype and np.array_equal(got, wanted)
+    assert await tc.read_together([]) == []
+
+
+@only("webgpu")
+async def a_large_read_goes_in_pieces_where_memory_is_short(device: Device) -> None:
+    manager = tc.TensorSharingManager(1, tc.Devices([device], {}))
+    data = [numbers(100_000, seed=i) for i in range(2)]
+    tensors = on(device, *data)
+    for got, wanted in zip(await tc.read_together(tensors), data, strict=True):
+        assert np.array_equal(got, wanted)
+    await raises(MemoryBudgetError, (tensors[0] + 1).read())
+    assert manager.report().peak_bytes <= manager.limit_bytes
