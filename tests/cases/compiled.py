@@ -108,8 +108,13 @@ async def what_cannot_be_compiled_says_so(device: Device) -> None:
     await raises(TensorCommonsError, tc.compile(lambda x, y: x)(x, {1, 2}), "hashable")
     await raises(DeviceUnavailable, tc.compile(lambda x: x)(numbers(3)), "none of its arguments")
     near(await (await tc.compile(lambda x: x + 1, device=device)(numbers(3))).read(), numbers(3) + 1.0)
-    seen: list[Any] = []
-    await tc.compile(lambda x: [seen.append(x), x][1])(x)
+    seen = []
+
+    def leaking(x: Any) -> Any:
+        seen.append(x)
+        return x
+
+    await tc.compile(leaking)(x)
     await raises(TensorCommonsError, seen[0].read(), "traced")
 
 
