@@ -5,7 +5,7 @@ PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; 
   "$$p" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo "$$p"; break; }; done)
 VENV_PYTHON := .cache/venv/bin/python
 
-# Passed on to pytest: make test ARGS="-k wheel"
+# Passed on: make test ARGS="-k wheel", make bench ARGS="matmul"
 ARGS ?=
 # Where make demo serves; a busy port moves on to the next.
 PORT ?= 8000
@@ -13,11 +13,11 @@ PORT ?= 8000
 export PYTHONUNBUFFERED := 1
 export HYPOTHESIS_STORAGE_DIRECTORY := $(CURDIR)/.cache/hypothesis
 
-.PHONY: help setup demo test bench check format wheel site clean distclean
+.PHONY: help setup demo test bench bench-dawn bench-pack check format wheel site clean distclean
 .DEFAULT_GOAL := help
 
 help: ## List the commands
-	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | while IFS="$$(printf '\t')" read -r name text; do printf '  make %-10s %s\n' "$$name" "$$text"; done
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | while IFS="$$(printf '\t')" read -r name text; do printf '  make %-10s %s\n' "$$name" "$$text"; done
 
 setup: ## Fetch what is missing into .cache (every other command does this first)
 	@test -n "$(PYTHON)" || { echo "error: no Python 3.11 or newer on PATH: install one, or name it with 'make PYTHON=/path/to/python3 …'." >&2; exit 1; }
@@ -32,9 +32,15 @@ test: setup ## Build wheel and site, then run tests/ and e2e/ (ARGS="…" for py
 	@$(VENV_PYTHON) -m scripts.browser
 	@$(VENV_PYTHON) -m pytest $(ARGS)
 
-bench: setup ## Measure the page and the models in the real browser
+bench: setup ## Measure the page, and us beside the peers, in the real browser (ARGS="matmul encoder")
 	@$(VENV_PYTHON) -m scripts.site
-	@$(VENV_PYTHON) -m bench.browser
+	@$(VENV_PYTHON) -m bench.browser $(ARGS)
+
+bench-dawn: setup ## The same beside the peers in Node on Dawn: a GPU where one is, no browser (ARGS="matmul")
+	@$(VENV_PYTHON) -m bench.dawn $(ARGS)
+
+bench-pack: setup ## Pack bench-dawn for a machine with a GPU and nothing else: dist/bench.tar.xz
+	@$(VENV_PYTHON) -m bench.pack
 
 check: setup ## Lint, types, import arrows
 	@$(VENV_PYTHON) -m scripts.check

@@ -42,4 +42,8 @@ export default [
     files: ["*.mjs", "scripts/**/*.mjs", "bench/**/*.{js,mjs}"],
     languageOptions: { globals: globals.node },
   },
+  {
+    files: ["bench/{session,peers/*}.mjs"], // runs in a page and in Node
+    languageOptions: { globals: { GPUAdapter: "readonly", GPUBufferUsage: "readonly", GPUMapMode: "readonly" } },
+  },
 ];

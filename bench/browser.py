@@ -1,161 +1,182 @@
-"""How long a person waits, in the real browser: the page from navigation on, MiniLM's forward, and the manager.
+"""The contest in the real browser, the page as a person meets it, and the manager's own costs.
 
-    make bench
+    make bench                              # everything
+    make bench ARGS="matmul encoder"        # some groups: page, sharing, load, or those of bench/inside.py
 
-Prints one table and writes .cache/bench/browser.json. Times are wall clock in milliseconds, median (smallest to
-largest). Nothing here decides a test.
+Prints tables and writes .cache/bench/browser.json. Nothing here decides a test.
 """
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import platform
-import statistics
-from collections.abc import Sequence
-from typing import Any
+import sys
+import zipfile
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
 
-from playwright.sync_api import Browser, Page, sync_playwright
-from starlette.responses import HTMLResponse
-from starlette.types import ASGIApp, Receive, Scope, Send
+from playwright.sync_api import Error, sync_playwright
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, Response
+from starlette.routing import Mount, Route
+from starlette.staticfiles import StaticFiles
 
+from bench import setup
+from bench.page import measure_page
+from bench.report import table, to_json
 from scripts import paths
 from scripts.browser import find_browser
-from scripts.serve import serve
+from scripts.console import SetupError, run, say
+from scripts.lock import one_at_a_time
+from scripts.serve import HeadersMiddleware, serve
+from scripts.wheel import version
 
-ROUNDS = 3  # page loads of each kind
-RUNS = 7  # forwards of each shape, after one that compiles
-BARE_PAGE = """<!doctype html><html lang="en"><title>bench</title><link rel="icon" href="data:,">
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
+    from starlette.types import ASGIApp, Receive, Scope, Send
+
+CONTEST = ("matmul", "encoder", "bandwidth", "heads", "host", "load")
+GROUPS = ("page", "sharing", *CONTEST)
+#: Threads for WebAssembly and a clock of 5 µs are for isolated pages.
+ISOLATED = {"Cross-Origin-Opener-Policy": "same-origin", "Cross-Origin-Embedder-Policy": "require-corp"}
+PAGE = """<!doctype html><html lang="en"><title>bench</title><link rel="icon" href="data:,">
+<script type="importmap">IMPORTS</script>
 <script type="module">
   import { loadPyodide } from "/vendor/pyodide/pyodide.mjs";
+  import { createSession } from "/bench/session.mjs";
+  const load = async (url) => new Uint8Array(await (await fetch(url)).arrayBuffer());
   const pyodide = await loadPyodide({ indexURL: "/vendor/pyodide/", packages: ["numpy", "micropip"] });
   const { wheel } = await (await fetch("/manifest.json")).json();
   await pyodide.pyimport("micropip").install(new URL(wheel, location.origin + "/").href);
+  pyodide.unpackArchive(await load("/bench/python.zip"), "zip", { extractDir: "/bench" });
+  await pyodide.runPythonAsync("import sys; sys.path.insert(0, '/bench')");
   globalThis.pyodide = pyodide;
+  globalThis.run = async (group, options) => {
+    for (const [name, url] of Object.entries(options.models)) {
+      pyodide.FS.mkdirTree(`/models/${name}`);
+      for (const file of ["config.json", "model.safetensors"]) {
+        pyodide.FS.writeFile(`/models/${name}/${file}`, await load(url + file));
+      }
+      options.models[name] = `/models/${name}`;
+    }
+    const peer = (name) => import(`/bench/peers/${name}.mjs`);
+    const session = await createSession({ peer, base: location.origin + "/bench/npm/" });
+    return pyodide.pyimport("bench.inside").run(session, group, JSON.stringify(options));
+  };
 </script>"""
-FORWARDS = """
-import json, time
-import numpy as np
-import tensorcommons as tc
-
-devices = await tc.open_devices(("webgpu",))
-manager = tc.TensorSharingManager(devices=devices)
-started = time.perf_counter()
-model = await tc.from_pretrained(URL, manager=manager)
-result = {"device": devices.webgpu.name, "software": devices.webgpu.is_software, "load": time.perf_counter() - started}
-for shape in ((1, 16), (1, 128)):
-    ids = np.random.default_rng(0).integers(1000, 20000, shape)
-    times = []
-    for _ in range(RUNS + 1):
-        started = time.perf_counter()
-        outputs = await model(input_ids=ids)
-        await outputs["last_hidden_state"].read()
-        times.append(time.perf_counter() - started)
-    result[f"{shape[0]}x{shape[1]}"] = times
-result["last_run"] = manager.get_stats()["last_run"]
-result["memory"] = devices.webgpu.memory()
-json.dumps(result)
-"""
 
 
-def with_bare_page(app: ASGIApp) -> ASGIApp:
-    """The site, and one page that only boots Pyodide and the wheel."""
+def with_bench(app: ASGIApp) -> ASGIApp:
+    """The site, and below /bench/ a page with Pyodide and the wheel, this folder's files, and the peers."""
+    imports = {name: f"/bench/npm/{place}" for name, place in setup.IMPORTS.items()}
+    page = PAGE.replace("IMPORTS", json.dumps({"imports": imports}))
+
+    async def show(request: Request) -> Response:
+        return HTMLResponse(page)
+
+    async def python(request: Request) -> Response:
+        return Response(python_files(), media_type="application/zip")
+
+    bench = HeadersMiddleware(
+        Starlette(
+            routes=[
+                Route("/bench/", show),
+                Route("/bench/python.zip", python),
+                Mount("/bench/npm", StaticFiles(directory=setup.NODE_MODULES)),
+                Mount("/bench", StaticFiles(directory=setup.BENCH)),
+            ]
+        ),
+        ISOLATED,
+    )
 
     async def served(scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and scope["path"] == "/bench/":
-            await HTMLResponse(BARE_PAGE)(scope, receive, send)
-        else:
-            await app(scope, receive, send)
+        inside = scope["type"] == "http" and scope["path"].startswith("/bench/")
+        await (bench if inside else app)(scope, receive, send)
 
     return served
 
 
-def open_and_embed(page: Page, url: str) -> dict[str, float]:
-    """Navigate, load MiniLM as soon as the page offers it, and wait for its first embedding: ms from navigation on."""
-    page.goto(url + "?load=all-MiniLM-L6-v2")
-    page.wait_for_function("performance.getEntriesByName('first-embedding').length", timeout=120_000)
-    names = ["usable", "first-embedding"]
-    durations = page.evaluate("names => names.map((n) => performance.getEntriesByName(n)[0].duration)", names)
-    return dict(zip(names, durations, strict=True))
+def python_files() -> bytes:
+    """The Python that Pyodide needs of this checkout, as a zip."""
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w") as archive:
+        for path in setup.python_files():
+            archive.write(path, path.relative_to(paths.ROOT))
+    return packed.getvalue()
 
 
-def measure_page(browser: Browser, url: str) -> dict[str, list[float]]:
-    """Cold (an empty profile) and warm (the same tab reloaded) page loads."""
-    times: dict[str, list[float]] = {}
-    for _ in range(ROUNDS):
-        context = browser.new_context(bypass_csp=True)  # for the waiting below
-        page = context.new_page()
-        for kind in ("cold", "warm"):
-            for name, duration in open_and_embed(page, url).items():
-                times.setdefault(f"{kind}, {name}", []).append(duration)
+def measure_group(browser: Browser, url: str, group: str) -> dict[str, Any]:
+    """One group in a page of its own. What goes wrong is in the answer."""
+    context = browser.new_context()
+    page = context.new_page()
+    page.on("console", lambda message: say(message.text) if message.type == "log" else None)
+    problems: list[str] = []
+    page.on("pageerror", lambda error: problems.append(str(error)))
+    options = {"models": {} if group == "heads" else {"MiniLM": f"{url}models/all-MiniLM-L6-v2/"}, "url": url}
+    options |= json.loads(os.environ.get("BENCH_OPTIONS", "{}"))
+    try:
+        page.goto(url + "bench/")
+        page.wait_for_function("Boolean(globalThis.run)", timeout=120_000)
+        if group == "sharing":
+            return {"group": group, "table": page.evaluate(SHARING, (setup.BENCH / "sharing.py").read_text("utf-8"))}
+        answer: dict[str, Any] = json.loads(
+            page.evaluate("([group, options]) => run(group, options)", [group, options])
+        )
+        return answer
+    except Error as error:
+        return {"group": group, "error": " ".join([*problems, error.message])[:2000]}
+    finally:
         context.close()
-    return times
 
 
-def measure_forwards(browser: Browser, url: str) -> dict[str, Any]:
-    """MiniLM on WebGPU, called from Python, the last hidden state read back."""
-    page = browser.new_page()
-    page.goto(url + "bench/")
-    page.wait_for_function("globalThis.pyodide", timeout=120_000)
-    source = f"URL = {url + 'models/all-MiniLM-L6-v2'!r}\nRUNS = {RUNS}\n{FORWARDS}"
-    result: dict[str, Any] = json.loads(page.evaluate("(source) => pyodide.runPythonAsync(source)", source))
-    page.close()
-    return result
+#: Runs bench/sharing.py in Pyodide; gives what it prints.
+SHARING = """async (source) => {
+  pyodide.globals.set("__name__", "bench.sharing"); // not __main__: it is called below
+  await pyodide.runPythonAsync(source);
+  return pyodide.runPythonAsync(`
+import contextlib, io
+with contextlib.redirect_stdout(io.StringIO()) as out:
+    main()
+out.getvalue()`);
+}"""
 
 
-def measure_sharing(browser: Browser, url: str) -> str:
-    """The table of bench/sharing.py, printed by Pyodide."""
-    page = browser.new_page()
-    page.goto(url + "bench/")
-    page.wait_for_function("globalThis.pyodide", timeout=120_000)
-    source = (paths.ROOT / "bench" / "sharing.py").read_text("utf-8")
-    printed = (
-        "import contextlib, io\nwith contextlib.redirect_stdout(io.StringIO()) as out:\n    main()\nout.getvalue()"
-    )
-    page.evaluate("() => pyodide.globals.set('__name__', 'bench.sharing')")  # not __main__: it is called below
-    table: str = page.evaluate("(source) => pyodide.runPythonAsync(source)", f"{source}\n{printed}")
-    page.close()
-    return table
-
-
-def row(name: str, milliseconds: Sequence[float]) -> str:
-    """One line of the table."""
-    spread = f"{min(milliseconds):,.0f} to {max(milliseconds):,.0f}"
-    return f"{name:<44}{statistics.median(milliseconds):>9,.0f}   {spread:>20}   n={len(milliseconds)}"
-
-
-def main() -> None:
+def main() -> int:
     """Measure, print, keep."""
+    groups = sys.argv[1:] or GROUPS
+    unknown = [group for group in groups if group not in GROUPS]
+    if unknown:
+        raise SetupError(f"no group {', '.join(unknown)}: the groups are {', '.join(GROUPS)}.")
+    with one_at_a_time():
+        setup.ensure_peers()
     found = find_browser()
-    with serve(paths.SITE, wrap=with_bare_page, headers={}) as url, sync_playwright() as playwright:
+    report: dict[str, Any] = {"date": datetime.now(UTC).isoformat(timespec="seconds"), "groups": []}
+    target = setup.RESULTS / "browser.json"
+    with serve(paths.SITE, wrap=with_bench, headers={}) as url, sync_playwright() as playwright:
         browser = playwright.chromium.launch(
             executable_path=found.path, args=list(found.flags), env={**found.environment()}
         )
-        version = browser.version
-        pages = measure_page(browser, url)
-        forwards = measure_forwards(browser, url)
-        sharing = measure_sharing(browser, url)
+        report["versions"] = {**setup.versions(), "browser": f"{browser.browser_type.name} {browser.version}"}
+        report["host"] = f"{os.cpu_count()} cores, {platform.machine()}"
+        for group in groups:
+            say(f"── {group}")
+            if group == "page":
+                figures = measure_page(browser, url, version())
+                report["groups"].append({"group": group, "figures": to_json(figures), "table": table(figures)})
+            else:
+                report["groups"].append(measure_group(browser, url, group))
+            target.write_text(json.dumps(report, indent=1))  # after each group: a browser that dies takes none along
         browser.close()
-    print(f"Chromium {version}, {forwards['device']}, {os.cpu_count()} cores, {platform.machine()}")
-    print(f"{'ms':<44}{'median':>9}   {'spread':>20}")
-    for name, times in pages.items():
-        print(row(f"page {name}", times))
-    print(row("MiniLM, load", [forwards["load"] * 1000]))
-    for shape in ("1x16", "1x128"):
-        first, *rest = (seconds * 1000 for seconds in forwards[shape])
-        print(row(f"MiniLM {shape}, first (traces and compiles)", [first]))
-        print(row(f"MiniLM {shape}, replayed and read", rest))
-    last = forwards["last_run"]
-    print(f"a forward: {last['nodes']} nodes, {last['dispatches']} dispatches, {last['js_calls']} call into JavaScript")
-    sizes = [last[name] for name in ("arena_bytes", "arena_lower_bound", "intermediate_bytes")]
-    print("arena {:,} bytes; lower bound {:,}; sum of intermediates {:,}".format(*sizes))
-    print(sharing)
-    folder = paths.ROOT / ".cache" / "bench"
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "browser.json").write_text(
-        json.dumps({"chromium": version, "page": pages, "forward": forwards}, indent=1)
-    )
+    device = next((group["device"] for group in report["groups"] if "device" in group), "no device asked")
+    say(f"\n{report['date']}, {report['versions']['browser']}, {device}, {report['host']}")
+    for entry in report["groups"]:
+        say(f"\n── {entry['group']}\n{entry.get('table') or 'failed: ' + entry['error']}")
+    say(f"\n{target}")
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -17,7 +17,7 @@ from scripts.stamps import Stamp, key_of
 from scripts.tools import find_npm, run_quietly
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
 LOCK = paths.ROOT / "scripts" / "requirements.lock"
@@ -66,13 +66,20 @@ def ensure_npm() -> None:
     """Make .cache/npm/node_modules by `npm ci`, unless it is there already."""
     if _npm_stamp.is_fresh(key_of(*NPM_INPUTS)):
         return
-    npm = find_npm()
-    say(f"npm packages → {paths.NODE_MODULES.relative_to(paths.ROOT)}")
     _npm_stamp.clear()
-    paths.NPM.mkdir(parents=True, exist_ok=True)
-    for source in NPM_INPUTS:
-        shutil.copyfile(source, paths.NPM / source.name)
-    names = json.loads(NPM_INPUTS[1].read_text())["packages"]
+    install_npm(NPM_INPUTS, paths.NPM)
+    record_npm()
+
+
+def install_npm(inputs: Sequence[Path], folder: Path) -> None:
+    """Make node_modules in `folder` by `npm ci`; `inputs` are package.json, its lock and .npmrc, in this order."""
+    npm = find_npm()
+    lock = inputs[1].relative_to(paths.ROOT)
+    say(f"npm packages → {(folder / 'node_modules').relative_to(paths.ROOT)}")
+    folder.mkdir(parents=True, exist_ok=True)
+    for source in inputs:
+        shutil.copyfile(source, folder / source.name)
+    names = json.loads(inputs[1].read_text())["packages"]
     # A platform's own binaries are listed for every platform and installed for one: optional ones are not counted.
     total = sum(1 for name, entry in names.items() if name and not entry.get("optional"))
     progress = Progress("npm packages", total, show=str)
@@ -91,15 +98,14 @@ def ensure_npm() -> None:
             *("--engine-strict=false", "--loglevel=http", f"--cache={cache}"),
             *("--fetch-retry-mintimeout=1000", "--fetch-retry-maxtimeout=5000"),  # offline fails in seconds
         ],
-        what="installing the npm packages of package-lock.json",
+        what=f"installing the npm packages of {lock}",
         remedy="check the network connection or npm's configured registry, then run this again.",
-        cwd=paths.NPM,
+        cwd=folder,
         env={"npm_config_update_notifier": "false", "NO_COLOR": "1"},
         on_line=count,
     )
     progress.finish()
     shutil.rmtree(cache, ignore_errors=True)
-    record_npm()
 
 
 def record_npm() -> None:

@@ -1,0 +1,150 @@
+"""The contest: every contestant does the same work in turn, round after round, so that a drift of the machine hits all.
+
+A contestant's result is compared before its time counts. One that fails keeps its place in the report, with its error.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeAlias
+
+import numpy as np
+
+from bench.report import Figure, Row
+from bench.workloads import Work
+
+Array: TypeAlias = np.ndarray[Any, Any]
+CLOSE = 0.9999  # the cosine from which a result counts as the same
+
+
+class Prepared(Protocol):
+    """Work that is ready to run."""
+
+    async def sample(self) -> float:
+        """Do the work once, read the result; gives milliseconds."""
+        ...
+
+    def result(self) -> Array:
+        """What the last sample read."""
+        ...
+
+    async def close(self) -> None:
+        """Give everything back."""
+        ...
+
+
+class Contestant(Protocol):
+    """Somebody who does the work."""
+
+    name: str
+    version: str
+    device: str
+
+    async def prepare(self, work: Work) -> Prepared:
+        """Bring the weights and inputs to the device. Raises what the contestant says if it cannot."""
+        ...
+
+    def device_bytes(self) -> int:
+        """Bytes of its WebGPU buffers now."""
+        ...
+
+
+@dataclass(frozen=True)
+class Rules:
+    """How often a contestant runs: ``rounds`` times, or fewer when its samples took ``cap_s`` seconds; at least twice.
+
+    A first run that already took ``patience_s`` is the only sample, and one of which the last work of the same kind
+    foretells that it would is left out, with that as the reason.
+    """
+
+    rounds: int
+    cap_s: float
+    patience_s: float = 60.0
+
+
+@dataclass
+class _Entry:
+    """A contestant on its way through one piece of work."""
+
+    row: Row
+    prepared: Prepared
+
+    def wants_more(self, rules: Rules) -> bool:
+        done = self.row.samples_ms
+        if self.row.error or len(done) >= rules.rounds:
+            return False
+        return len(done) < 2 or sum(done) < rules.cap_s * 1e3
+
+
+async def measure(
+    contestants: Sequence[Contestant],
+    work: Work,
+    rules: Rules,
+    paces: dict[str, float],
+    say: Callable[[str], None] = lambda line: None,
+) -> Figure:
+    """Everybody's samples of ``work``. ``paces`` remembers, from work to work of a group, seconds per scale by name."""
+    rows: list[Row] = []
+    entries: list[_Entry] = []
+    expected = work.exact() if work.exact else None
+    for contestant in contestants:
+        row = Row(contestant.name, contestant.version, contestant.device, amount=work.amount)
+        rows.append(row)
+        foretold = paces.get(contestant.name, 0.0) * work.scale
+        if foretold > rules.patience_s:
+            row.error = f"not run: at the pace of the work before, one run would take {foretold:,.0f} s"
+            continue
+        started = time.perf_counter()
+        before = contestant.device_bytes()
+        try:
+            prepared = await contestant.prepare(work)
+            first = await prepared.sample()
+            row.ready_ms = (time.perf_counter() - started) * 1e3
+            row.device_bytes = contestant.device_bytes() - before
+            entries.append(_Entry(row, prepared))
+            if row.device == "ceiling":
+                row.amount = 2.0 * work.arrays["x"].nbytes * work.steps
+                continue
+            expected = prepared.result() if expected is None else expected
+            row.cosine = cosine(prepared.result(), expected)
+            if not row.cosine >= CLOSE:  # NaN, too
+                row.error = f"the result is not the expected one: cosine {row.cosine:.6f}"
+            elif first > rules.patience_s * 1e3:
+                row.samples_ms.append(first)
+                row.error = "only the first run, which also compiles: it took too long for more"
+        except Exception as error:
+            row.error = describe(error)
+        say(f"  {row.name}: {row.error or f'ready in {row.ready_ms:,.0f} ms'}")
+    for turn in range(rules.rounds):
+        start = turn % max(1, len(entries))  # nobody is always the first one
+        for entry in entries[start:] + entries[:start]:
+            if entry.wants_more(rules):
+                try:
+                    entry.row.samples_ms.append(await entry.prepared.sample())
+                except Exception as error:
+                    entry.row.error = describe(error)
+    for entry in entries:
+        if work.scale and entry.row.samples_ms:
+            paces[entry.row.name] = entry.row.median / 1e3 / work.scale
+        try:
+            await entry.prepared.close()
+        except Exception as error:
+            entry.row.error = entry.row.error or f"closing: {describe(error)}"
+    return Figure(work.group, work.name, work.steps, work.unit, rows)
+
+
+def cosine(result: Array, expected: Array) -> float:
+    """The cosine between two results; NaN if they differ in size."""
+    a, b = np.ravel(result).astype(np.float64), np.ravel(expected).astype(np.float64)
+    if a.size != b.size:
+        return float("nan")
+    with np.errstate(all="ignore"):
+        return float(a @ b / np.sqrt((a @ a) * (b @ b)))
+
+
+def describe(error: BaseException) -> str:
+    """An error in one line."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return f"{type(error).__name__}: {' '.join(lines)}"[:400]

@@ -1,0 +1,95 @@
+// The contest in Node, on Dawn: real WebGPU without a browser.
+//
+//   node dawn.mjs [GROUP ...]     (all groups when none is named)
+//
+// Every group runs in a process of its own. layout.json beside this file says where Pyodide, the wheel and the peers lie.
+// Prints tables and writes dawn.json, also when a group dies. Variables: DAWN_OPTIONS="key=value;…" for Dawn,
+// BENCH_OPTIONS='{"rounds": 3}' as in inside.py, VK_DRIVER_FILES for the Vulkan driver.
+import { spawnSync } from "node:child_process";
+import fs from "node:fs";
+import { createRequire, registerHooks } from "node:module";
+import path from "node:path";
+import { fileURLToPath, pathToFileURL } from "node:url";
+
+const here = path.dirname(fileURLToPath(import.meta.url));
+const layout = JSON.parse(fs.readFileSync(process.env.BENCH_LAYOUT ?? path.join(here, "layout.json"), "utf8"));
+const resolve = (place) => path.resolve(here, place);
+const GROUPS = ["matmul", "encoder", "bandwidth", "heads", "host"];
+
+const [, , mode, ...rest] = process.argv;
+if (mode === "--probe") await probe();
+else if (mode === "--group") await child(...rest).catch((error) => { console.error(String(error.stack)); process.exit(1); });
+else parent(process.argv.slice(2));
+
+function parent(named) {
+  const groups = named.length ? named : GROUPS;
+  const unknown = groups.filter((group) => !GROUPS.includes(group));
+  if (unknown.length) {
+    console.error(`error: no group ${unknown.join(", ")}; the groups are ${GROUPS.join(", ")}`);
+    process.exit(2);
+  }
+  const target = resolve(layout.result);
+  const report = { date: new Date().toISOString(), runtime: `Node ${process.version} on Dawn`, versions: layout.versions, groups: [] };
+  for (const group of groups) {
+    const file = `${target}.${group}.tmp`;
+    fs.rmSync(file, { force: true });
+    const ended = spawnSync(process.execPath, [fileURLToPath(import.meta.url), "--group", group, file], { stdio: "inherit" });
+    const failed = { group, error: `the process ended with ${ended.signal ?? `code ${ended.status}`}` };
+    report.groups.push(fs.existsSync(file) ? JSON.parse(fs.readFileSync(file, "utf8")) : failed);
+    fs.rmSync(file, { force: true });
+    fs.writeFileSync(target, JSON.stringify(report, null, 1));
+  }
+  const device = report.groups.find((group) => group.device)?.device ?? "no device";
+  console.log(`\n${report.date}, ${report.runtime}, ${device}`);
+  for (const { group, table, error } of report.groups) console.log(`\n── ${group}\n${table ?? `failed: ${error}`}`);
+  console.log(`\n${target}`);
+}
+
+// The packages by the names under which they are imported, and navigator.gpu.
+async function openDawn() {
+  registerHooks({
+    resolve(name, context, next) {
+      return layout.imports[name] ? { url: pathToFileURL(resolve(layout.imports[name])).href, shortCircuit: true } : next(name, context);
+    },
+  });
+  const { create, globals } = await import("webgpu");
+  Object.assign(globalThis, globals);
+  const gpu = create((process.env.DAWN_OPTIONS ?? "").split(";").filter(Boolean));
+  Object.defineProperty(globalThis, "navigator", { value: { gpu, userAgent: "node", hardwareConcurrency: 2 }, configurable: true });
+}
+
+// Names the adapter; exit code 1 where there is none.
+async function probe() {
+  await openDawn();
+  const adapter = await navigator.gpu.requestAdapter({ powerPreference: "high-performance" });
+  if (adapter) console.log([adapter.info.vendor, adapter.info.architecture, adapter.info.description].filter(Boolean).join(" "));
+  process.exit(adapter ? 0 : 1);
+}
+
+// One group, in this process.
+async function child(group, file) {
+  await openDawn();
+  const { loadPyodide } = await import("pyodide");
+  const home = `${resolve(layout.pyodide)}/`;
+  const pyodide = await loadPyodide({ indexURL: home, packageBaseUrl: home });
+  for (const wheel of layout.wheels) pyodide.unpackArchive(new Uint8Array(fs.readFileSync(resolve(wheel))), "wheel");
+  pyodide.FS.mkdirTree("/bench");
+  pyodide.FS.mount(pyodide.FS.filesystems.NODEFS, { root: resolve(layout.python) }, "/bench");
+  const options = JSON.parse(process.env.BENCH_OPTIONS ?? "{}");
+  options.models = {};
+  for (const [name, folder] of Object.entries(layout.models)) {
+    pyodide.FS.mkdirTree(`/models/${name}`);
+    pyodide.FS.mount(pyodide.FS.filesystems.NODEFS, { root: resolve(folder) }, `/models/${name}`);
+    options.models[name] = `/models/${name}`;
+  }
+  await pyodide.runPythonAsync("import sys; sys.path.insert(0, '/bench')");
+  globalThis.require = createRequire(import.meta.url); // TF.js, an ES module, asks for it when it sees Node
+  const { createSession } = await import("./session.mjs");
+  const session = await createSession({
+    peer: (name) => import(`./peers/${name}.mjs`),
+    base: `${pathToFileURL(resolve(layout.node_modules)).href}/`,
+    binary: async (url) => fs.readFileSync(fileURLToPath(url)),
+  });
+  fs.writeFileSync(file, await pyodide.pyimport("bench.inside").run(session, group, JSON.stringify(options)));
+  process.exit(0); // what the peers left running ends here
+}

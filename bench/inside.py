@@ -1,0 +1,185 @@
+"""The half of a session that runs in Pyodide, in a page and in Node: opens the contestants, runs a group of work.
+
+JavaScript calls :func:`run` and gets JSON. One group is one session: what a contestant breaks or leaves behind ends
+with it.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import tensorcommons as tc
+from bench import contest, workloads
+from bench.ours import Ours, host_times
+from bench.report import Figure, Row, table, to_json
+from bench.workloads import Work
+
+
+class Peer:
+    """A contestant of bench/peers, behind its proxy."""
+
+    def __init__(self, proxy: Any, bytes_of: Callable[[], int]) -> None:
+        self._proxy = proxy
+        self.name: str = proxy.name
+        self.device: str = proxy.device
+        self.version = ""
+        self.device_bytes = bytes_of
+        self._refused: Exception | None = None
+
+    async def open(self) -> None:
+        """Start it. What it says when it cannot is what every piece of work then reports."""
+        try:
+            self.version = await self._proxy.open()
+        except Exception as error:
+            self._refused = error
+
+    async def prepare(self, work: Work) -> Any:
+        if self._refused is not None:
+            raise self._refused
+        if self._proxy.takes == "onnx":
+            if work.model is None:
+                raise NotImplementedError("it runs one model at a time: see the figure one by one")
+            built = work.model()
+            model = [_to_js(file) for file in built] if isinstance(built, list) else _to_js(built)
+            data = {"model": model, "feeds": {name: _array(work.arrays[name]) for name in work.feeds}}
+        else:
+            data = {name: _array(array) for name, array in work.arrays.items()}
+        return PeerRun(await self._proxy.prepare(work.kind, _object(dict(work.params)), _object(data)))
+
+
+class PeerRun:
+    """Work that a peer has ready."""
+
+    def __init__(self, proxy: Any) -> None:
+        self._proxy = proxy
+
+    async def sample(self) -> float:
+        return float(await self._proxy.sample())
+
+    def result(self) -> Any:
+        return np.frombuffer(self._proxy.result().to_bytes(), np.float32)
+
+    async def close(self) -> None:
+        ended = self._proxy.close()
+        if hasattr(ended, "then"):
+            await ended
+
+
+def _to_js(data: Any) -> Any:
+    from pyodide.ffi import to_js
+
+    return to_js(memoryview(data))
+
+
+def _array(array: Any) -> Any:
+    return _object({"data": _to_js(np.ascontiguousarray(array).reshape(-1)), "shape": list(array.shape)})
+
+
+def _object(values: Mapping[str, Any]) -> Any:
+    from js import Object
+    from pyodide.ffi import to_js
+
+    return to_js(values, dict_converter=Object.fromEntries)
+
+
+async def run(session: Any, group: str, options: str) -> str:
+    """Run one group. ``options`` is JSON: ``models`` (folders by name; what is missing is made at random), ``rounds``,
+    ``cap_s``, ``only`` (contestants, all if empty).
+
+    Gives JSON: the device, the figures, their table.
+    """
+    given = json.loads(options)
+    session.own("tensorcommons")
+    devices = await tc.open_devices(("webgpu",))
+    assert devices.webgpu is not None
+    software = devices.webgpu.is_software
+    folders = {name: Path(folder) for name, folder in given.get("models", {}).items()}
+    result: dict[str, Any] = {"device": devices.webgpu.name, "is_software": software, "group": group}
+    if group == "host":
+        figures = await _host(devices, folders)
+    elif group == "load":
+        figures = await _load(devices, f"{given['url']}models/all-MiniLM-L6-v2")
+    else:
+        contestants: list[contest.Contestant] = [Ours(devices, lambda: session.bytesOf("tensorcommons"))]
+        for proxy in session.contestants:
+            if given.get("only") and proxy.name not in given["only"]:
+                continue
+            peer = Peer(proxy, partial(session.bytesOf, proxy.name))
+            await peer.open()
+            contestants.append(peer)
+        rules = contest.Rules(given.get("rounds", 7 if software else 15), given.get("cap_s", 10))
+        figures, paces = [], dict[str, float]()
+        for work in _works(group, software, folders):
+            print(work.name)
+            named = [each for each in contestants if each.device != "ceiling" or work.group == "bandwidth"]
+            figures.append(await contest.measure(named, work, rules, paces, print))
+    devices.close()
+    result["figures"] = to_json(figures)
+    result["table"] = table(figures)
+    return json.dumps(result)
+
+
+def _works(group: str, software: bool, folders: dict[str, Path]) -> Iterator[Work]:
+    """The group's work. Encoders that have no folder get one, with random weights."""
+    if group == "matmul":
+        return workloads.matmuls(software)
+    if group == "bandwidth":
+        return workloads.bandwidth(software)
+    if group == "encoder":
+        for name, sizes in (("MiniLM", workloads.MINILM), ("BERT-base", workloads.BERT_BASE)):
+            if name not in folders and not (software and name == "BERT-base"):
+                folders[name] = Path(tempfile.mkdtemp()) / name
+                workloads.write_encoder(folders[name], sizes)
+        return workloads.encoders(software, folders)
+    place = Path(tempfile.mkdtemp())
+    workloads.write_encoder(place / "MiniLM", workloads.MINILM)
+    workloads.write_heads(place, "MiniLM", workloads.MINILM["hidden_size"])
+    return workloads.heads(software, {"MiniLM": place / "MiniLM"})
+
+
+async def _host(devices: tc.Devices, folders: dict[str, Path]) -> list[Figure]:
+    """What a replayed forward costs in Python."""
+    folder = folders.get("MiniLM")
+    if folder is None:
+        folder = Path(tempfile.mkdtemp()) / "MiniLM"
+        workloads.write_encoder(folder, workloads.MINILM)
+    figures = []
+    for length in (16, 128):
+        found = await host_times(devices, folder, length)
+        calls = {key: found[key] for key in ("calls_a_forward", "calls_a_read")}
+        for name, samples in (("Python", found["python_ms"]), ("call to submitted", found["submit_ms"])):
+            row = Row("tensorcommons", tc.__version__, "webgpu", samples_ms=samples, extra=calls)
+            figures.append(Figure("host", f"{name}, a replayed forward of MiniLM 1 × {length}", 1, "ms", [row]))
+    return figures
+
+
+async def _load(devices: tc.Devices, url: str, rounds: int = 3) -> list[Figure]:
+    """from_pretrained over HTTP: with nothing kept, and with what the time before left in the browser's storage."""
+    times: dict[str, list[float]] = {"cold": [], "from the cache": []}
+    cache = await tc.open_cache()
+    for _ in range(rounds):
+        await cache.clear()
+        for samples in times.values():
+            manager = tc.TensorSharingManager(max_memory_mb=1024, devices=devices)
+            started = time.perf_counter()
+            model = await tc.from_pretrained(url, manager=manager, cache=cache)
+            samples.append((time.perf_counter() - started) * 1e3)
+            model.unload()
+    return [
+        Figure(
+            "load",
+            f"MiniLM over HTTP, {kind}",
+            1,
+            "ms",
+            [Row("tensorcommons", tc.__version__, "webgpu", samples_ms=found)],
+        )
+        for kind, found in times.items()
+    ]

@@ -1,0 +1,203 @@
+"""ONNX files from arrays, for the peers that read ONNX: a protobuf writer of the few messages it takes, and graphs.
+
+The format is https://github.com/onnx/onnx/blob/main/onnx/onnx.proto; the numbers below are its field numbers. The
+graphs are what an exporter writes (LayerNormalization and Softmax as ops, GELU by Erf), so that a runtime's own fusions
+find what they look for.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeAlias
+
+import numpy as np
+
+Array: TypeAlias = np.ndarray[Any, Any]
+TYPES = {"float32": 1, "int32": 6, "int64": 7}
+OPSET = 17
+
+
+def _varint(value: int) -> bytes:
+    out = bytearray()
+    value &= (1 << 64) - 1  # negative numbers are written as their two's complement
+    while value > 0x7F:
+        out.append(value & 0x7F | 0x80)
+        value >>= 7
+    return bytes([*out, value])
+
+
+def _field(number: int, value: int | float | str | bytes) -> bytes:
+    """A varint, a float, or a length-delimited field (text, bytes, a message)."""
+    if isinstance(value, int):
+        return _varint(number << 3) + _varint(value)
+    if isinstance(value, float):
+        return _varint(number << 3 | 5) + struct.pack("<f", value)
+    data = value.encode() if isinstance(value, str) else value
+    return _varint(number << 3 | 2) + _varint(len(data)) + data
+
+
+def _tensor(name: str, array: Array) -> bytes:
+    """TensorProto."""
+    dims = b"".join(_field(1, size) for size in array.shape)
+    return dims + _field(2, TYPES[array.dtype.name]) + _field(8, name) + _field(9, array.tobytes())
+
+
+def _attribute(name: str, value: int | float | str | Sequence[int]) -> bytes:
+    """AttributeProto."""
+    if isinstance(value, int):
+        return _field(1, name) + _field(3, value) + _field(20, 2)
+    if isinstance(value, float):
+        return _field(1, name) + _field(2, value) + _field(20, 1)
+    if isinstance(value, str):
+        return _field(1, name) + _field(4, value) + _field(20, 3)
+    return _field(1, name) + b"".join(_field(8, item) for item in value) + _field(20, 7)
+
+
+def _value(name: str, dtype: str, shape: Sequence[int]) -> bytes:
+    """ValueInfoProto."""
+    dims = b"".join(_field(1, _field(1, size)) for size in shape)
+    return _field(1, name) + _field(2, _field(1, _field(1, TYPES[dtype]) + _field(2, dims)))
+
+
+class Builder:
+    """A graph under construction. Every method that computes gives the name of its result."""
+
+    def __init__(self, inputs: Mapping[str, tuple[str, Sequence[int]]]) -> None:
+        self._inputs = [_value(name, *spec) for name, spec in inputs.items()]
+        self._nodes: list[bytes] = []
+        self._constants: dict[str, bytes] = {}
+
+    def constant(self, name: str, array: Array) -> str:
+        """An initializer; one of that name is kept as it is."""
+        if name not in self._constants:
+            self._constants[name] = _tensor(name, array)
+        return name
+
+    def number(self, value: float) -> str:
+        """A float32 scalar."""
+        return self.constant(f"number {value}", np.array(value, np.float32))
+
+    def sizes(self, *values: int) -> str:
+        """An int64 vector: a shape, or an axis."""
+        return self.constant(f"sizes {values}", np.array(values, np.int64))
+
+    def op(self, kind: str, *inputs: str, **attributes: int | float | str | Sequence[int]) -> str:
+        """A node with one output."""
+        output = f"{kind}_{len(self._nodes)}"
+        node = b"".join(_field(1, name) for name in inputs) + _field(2, output) + _field(3, output) + _field(4, kind)
+        self._nodes.append(node + b"".join(_field(5, _attribute(*pair)) for pair in attributes.items()))
+        return output
+
+    def model(self, outputs: Mapping[str, Sequence[int]]) -> bytes:
+        """ModelProto with float32 outputs, by name and shape."""
+        graph = b"".join(_field(1, node) for node in self._nodes) + _field(2, "graph")
+        graph += b"".join(_field(5, constant) for constant in self._constants.values())
+        graph += b"".join(_field(11, value) for value in self._inputs)
+        graph += b"".join(_field(12, _value(name, "float32", shape)) for name, shape in outputs.items())
+        return _field(1, 8) + _field(2, "tensorcommons bench") + _field(7, graph) + _field(8, _field(2, OPSET))
+
+    def first_row(self, x: str, columns: int) -> bytes:
+        """ModelProto whose output is the first row of the matrix ``x``."""
+        row = self.op("Slice", x, self.sizes(0), self.sizes(1), self.sizes(0))
+        return self.model({row: (1, columns)})
+
+    # --- the layers that the graphs share ---
+
+    def linear(self, x: str, weights: Mapping[str, Array], layer: str) -> str:
+        """``x @ weight.T + bias``, the weight stored transposed, as exporters do."""
+        matrix = self.constant(f"{layer}.weight", np.ascontiguousarray(weights[f"{layer}.weight"].T))
+        return self.op("Add", self.op("MatMul", x, matrix), self.constant(f"{layer}.bias", weights[f"{layer}.bias"]))
+
+    def layer_norm(self, x: str, weights: Mapping[str, Array], layer: str, epsilon: float) -> str:
+        """LayerNormalization over the last axis."""
+        parts = [self.constant(f"{layer}.{part}", weights[f"{layer}.{part}"]) for part in ("weight", "bias")]
+        return self.op("LayerNormalization", x, *parts, axis=-1, epsilon=epsilon)
+
+    def gelu(self, x: str) -> str:
+        """By Erf, in the order in which PyTorch's exporter writes it."""
+        erf = self.op("Erf", self.op("Div", x, self.number(2**0.5)))
+        return self.op("Mul", self.op("Mul", x, self.op("Add", erf, self.number(1.0))), self.number(0.5))
+
+
+def matmul_chain(n: int, steps: int) -> bytes:
+    """``x @ b @ b …`` of n × n matrices; the output is the first row."""
+    graph = Builder({"x": ("float32", (n, n)), "b": ("float32", (n, n))})
+    x = "x"
+    for _ in range(steps):
+        x = graph.op("MatMul", x, "b")
+    return graph.first_row(x, n)
+
+
+def chain(kind: str, arrays: Mapping[str, Array], steps: int) -> bytes:
+    """The same op on its own result, again and again; the output is the first row."""
+    graph = Builder({name: ("float32", array.shape) for name, array in arrays.items()})
+    older, newer = "x", "y" if kind == "add" else "x"
+    for _ in range(steps):
+        if kind == "add":
+            older, newer = newer, graph.op("Add", newer, older)
+        elif kind == "softmax":
+            newer = graph.op("Softmax", newer, axis=-1)
+        else:
+            newer = graph.op("LayerNormalization", newer, "weight", "bias", axis=-1, epsilon=1e-5)
+    return graph.first_row(newer, arrays["x"].shape[1])
+
+
+INPUTS = ("input_ids", "attention_mask", "token_type_ids")
+
+
+def bert(config: Mapping[str, Any], weights: Mapping[str, Array], batch: int, length: int) -> bytes:
+    """The encoder of ``config`` for one shape of its inputs; the output is the last hidden state."""
+    graph = Builder(dict.fromkeys(INPUTS, ("int32", (batch, length))))
+    hidden = encoder(graph, config, weights, batch, length)
+    return graph.model({hidden: (batch, length, config["hidden_size"])})
+
+
+def classifier(
+    config: Mapping[str, Any], weights: Mapping[str, Array], head: Mapping[str, Array], batch: int, length: int
+) -> bytes:
+    """An MLP of two layers on the mean of the encoder's hidden states; the output are its logits."""
+    graph = Builder(dict.fromkeys(INPUTS, ("int32", (batch, length))))
+    hidden = encoder(graph, config, weights, batch, length)
+    mask = graph.op("Unsqueeze", graph.op("Cast", "attention_mask", to=1), graph.sizes(2))
+    total = graph.op("ReduceSum", graph.op("Mul", hidden, mask), graph.sizes(1), keepdims=0)
+    x = graph.op("Div", total, graph.op("ReduceSum", mask, graph.sizes(1), keepdims=0))
+    x = graph.op("Relu", graph.linear(x, head, "layers.0"))
+    return graph.model({graph.linear(x, head, "layers.1"): (batch, head["layers.1.bias"].size)})
+
+
+def encoder(graph: Builder, config: Mapping[str, Any], weights: Mapping[str, Array], batch: int, length: int) -> str:
+    """Adds the encoder to ``graph``; gives the name of its last hidden state."""
+    size, count = config["hidden_size"], config["num_attention_heads"]
+    epsilon = float(config.get("layer_norm_eps", 1e-12))
+    table = "embeddings.{}_embeddings.weight"
+    x = graph.op("Gather", graph.constant(table.format("word"), weights[table.format("word")]), "input_ids")
+    types = graph.op(
+        "Gather", graph.constant(table.format("token_type"), weights[table.format("token_type")]), "token_type_ids"
+    )
+    positions = graph.constant("positions", weights[table.format("position")][None, :length])
+    x = graph.op("Add", graph.op("Add", x, types), positions)
+    x = graph.layer_norm(x, weights, "embeddings.LayerNorm", epsilon)
+    mask = graph.op("Cast", graph.op("Unsqueeze", "attention_mask", graph.sizes(1, 2)), to=1)
+    mask = graph.op("Mul", graph.op("Sub", graph.number(1.0), mask), graph.number(float(np.finfo(np.float32).min)))
+
+    def split(y: str, order: Sequence[int]) -> str:
+        apart = graph.op("Reshape", y, graph.sizes(batch, length, count, size // count))
+        return graph.op("Transpose", apart, perm=order)
+
+    for i in range(config["num_hidden_layers"]):
+        layer = f"encoder.layer.{i}"
+        own = f"{layer}.attention.self"
+        query = split(graph.linear(x, weights, f"{own}.query"), (0, 2, 1, 3))
+        key = split(graph.linear(x, weights, f"{own}.key"), (0, 2, 3, 1))
+        value = split(graph.linear(x, weights, f"{own}.value"), (0, 2, 1, 3))
+        scores = graph.op("Div", graph.op("MatMul", query, key), graph.number((size // count) ** 0.5))
+        shares = graph.op("Softmax", graph.op("Add", scores, mask), axis=-1)
+        mixed = graph.op("Transpose", graph.op("MatMul", shares, value), perm=(0, 2, 1, 3))
+        mixed = graph.op("Reshape", mixed, graph.sizes(batch, length, size))
+        attended = graph.linear(mixed, weights, f"{layer}.attention.output.dense")
+        x = graph.layer_norm(graph.op("Add", attended, x), weights, f"{layer}.attention.output.LayerNorm", epsilon)
+        inner = graph.gelu(graph.linear(x, weights, f"{layer}.intermediate.dense"))
+        outer = graph.linear(inner, weights, f"{layer}.output.dense")
+        x = graph.layer_norm(graph.op("Add", outer, x), weights, f"{layer}.output.LayerNorm", epsilon)
+    return x

