@@ -105,3 +105,8 @@ def _no_promotion(first: DType, other: DType) -> UnsupportedDtype:
     return UnsupportedDtype(
         f"{first} and {other} have no common dtype: cast one of them, for example with astype(x, {first.name!r})"
     )
+
+
+def of_number(value: float) -> DType:
+    """The dtype of a Python number by itself: float32, int32 or bool."""
+    return {"bool": bool, "int": int32}.get(type(value).__name__, float32)

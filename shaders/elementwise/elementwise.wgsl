@@ -11,6 +11,7 @@ struct Params {
   rank: u32,
   shape: array<vec4<u32>, 2>,
   places: array<Place, $operands>,
+  constants: array<vec4<u32>, $numbers>,
 }
 struct Place {
   strides: array<vec4<i32>, 2>,

@@ -48,6 +48,7 @@ class Op:
     ``view(layout, attrs)`` is there for ops that only look at the same bytes in another way; it gives ``None`` where
     that needs a copy. ``memory_order(spec)`` is the order of axes in which the result lies in memory, where it is not
     row-major: attention writes ``(batch, sequence, heads, head_dim)`` so that merging the heads is free.
+    ``elementwise`` ops give each element of the result from the elements at its place: chains of them become one.
     """
 
     name: str
@@ -55,6 +56,7 @@ class Op:
     reference: Callable[..., Any]
     view: Callable[[Layout, Attributes], Layout | None] | None = None
     memory_order: tuple[int, ...] | None = None
+    elementwise: bool = False
 
 
 @dataclass(frozen=True)

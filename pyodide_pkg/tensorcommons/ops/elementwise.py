@@ -1,79 +1,84 @@
-"""Elementwise ops: one formula per element, with NumPy broadcasting between the operands.
+"""Elementwise ops: one formula an element, with NumPy broadcasting between the operands.
 
-Each op is a row of a table: its name, its formula and its NumPy meaning. The shader of the same name is
-``fn op_<name>`` in ``shaders/elementwise/functions.wgsl``.
+Each op is one line: its name, its NumPy meaning, the dtypes that it takes, and what its function says of itself. What
+its shader computes stands in ``backends/webgpu/kernels/formulas.py``. Dtypes promote by the Python array API's table
+(:func:`tensorcommons.dtypes.result_type`); a Python number takes the dtype of the array that it meets.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
 from .. import dtypes
 from ..backends.base import Attributes, Op, Spec
+from ..dtypes import DType
 from ..errors import UnsupportedDtype
+from ..graph.constant import FULL
 from ..shapes import broadcast_shapes
-from ..tensor import Tensor, TensorLike
-from .registry import apply, define
+from ..tensor import Tensor, TensorLike, as_tensor, asarray
+from .registry import apply, define, register
 
-# erf on [0, 1] as x * P(x^2), and 1 - exp(Q(x)) above; both fitted to float64 erf by Chebyshev interpolation, with an
-# error under 2e-7 in float32. shaders/elementwise/functions.wgsl holds the same numbers.
-ERF_NEAR = (1.1283791, -0.37612344, 0.11280317, -0.026715054, 0.0049217620, -0.00056480599)
-ERF_FAR = (
-    -0.00076589778, -1.1258937, -0.63914126, -0.10328112, 0.022604772, -0.0034323514, 0.00031693702, -0.000013272362,
-)  # fmt: skip
+ShapeRule: TypeAlias = Callable[[Sequence[Spec], Attributes], Spec]
 
-
-def erf(x: Any) -> Any:
-    """The error function in float64 arithmetic on float32 coefficients; ``x`` is an array."""
-    magnitude = np.abs(np.asarray(x, np.float64))
-    near = magnitude * np.polynomial.polynomial.polyval(np.minimum(magnitude, 1) ** 2, ERF_NEAR)
-    far = 1 - np.exp(np.polynomial.polynomial.polyval(np.minimum(magnitude, 4), ERF_FAR))
-    far = np.where(magnitude >= 4, 1, far)  # in float32; what is left of it here, times -1e30, would not be 0
-    return np.copysign(np.where(magnitude < 1, near, far), x)
+FLOATS = ("float",)
+INTS = ("int", "uint")
+NUMBERS = FLOATS + INTS
+BITS = (*INTS, "bool")
+ANY = (*NUMBERS, "bool")
+WORDS = {FLOATS: "floats", INTS: "ints", NUMBERS: "numbers", BITS: "ints and bools", ("bool",): "bools"}
 
 
-def _gelu(x: Any) -> Any:
-    return (0.5 * x * (1 + erf(x * np.sqrt(0.5)))).astype(x.dtype)
+def rule(name: str, kinds: tuple[str, ...], result: DType | None = None) -> ShapeRule:
+    """The shape rule of an elementwise op over dtypes of ``kinds``; its dtype is ``result`` or that of the operands."""
+
+    def infer(specs: Sequence[Spec], attrs: Attributes) -> Spec:
+        dtype = dtypes.result_type([spec.dtype for spec in specs])
+        if dtype.kind not in kinds:
+            raise UnsupportedDtype(f"{name} takes {WORDS[kinds]}, not {dtype}: cast first, as in astype(x, 'float32')")
+        return Spec(broadcast_shapes(*(spec.shape for spec in specs)), result or dtype)
+
+    return infer
 
 
-def _sigmoid(x: Any) -> Any:
-    return (1 / (1 + np.exp(-x.astype(np.float32)))).astype(x.dtype)
+def _define(name: str, reference: Callable[..., Any], kinds: tuple[str, ...], result: DType | None = None) -> Op:
+    return define(name, rule(name, kinds, result), reference, elementwise=True)
 
 
-UNARY: dict[str, Callable[..., Any]] = {
-    "negative": np.negative,
-    "abs": np.abs,
-    "exp": np.exp,
-    "log": np.log,
-    "log1p": np.log1p,
-    "sqrt": np.sqrt,
-    "tanh": np.tanh,
-    "sigmoid": _sigmoid,
-    "relu": lambda x: np.maximum(x, x.dtype.type(0)),
-    "gelu": _gelu,
-}
-BINARY: dict[str, Callable[..., Any]] = {
-    "add": np.add,
-    "subtract": np.subtract,
-    "multiply": np.multiply,
-    "divide": np.divide,
-    "maximum": np.maximum,
-    "minimum": np.minimum,
-}
+def unary(
+    name: str, reference: Callable[..., Any], kinds: tuple[str, ...], doc: str, result: DType | None = None
+) -> Callable[[TensorLike], Tensor]:
+    """Define an op of one operand; gives its function."""
+    op = _define(name, reference, kinds, result)
+
+    def function(x: TensorLike) -> Tensor:
+        return apply(op, x)
+
+    function.__name__, function.__qualname__, function.__doc__ = name, name, doc
+    return function
 
 
-def _infer(specs: Sequence[Spec], attrs: Attributes) -> Spec:
-    dtype = dtypes.result_type([spec.dtype for spec in specs])
-    if dtype.kind != "float":
-        raise UnsupportedDtype(f"elementwise ops take floats, not {dtype}; cast first")
-    return Spec(broadcast_shapes(*(spec.shape for spec in specs)), dtype)
+def binary(
+    name: str, reference: Callable[..., Any], kinds: tuple[str, ...], doc: str, result: DType | None = None
+) -> Callable[[TensorLike, TensorLike], Tensor]:
+    """Define an op of two operands that broadcast against each other; gives its function."""
+    op = _define(name, reference, kinds, result)
+
+    def function(x1: TensorLike, x2: TensorLike) -> Tensor:
+        return apply(op, x1, x2)
+
+    function.__name__, function.__qualname__, function.__doc__ = name, name, doc
+    return function
 
 
-def _infer_cast(specs: Sequence[Spec], attrs: Attributes) -> Spec:
-    return Spec(specs[0].shape, dtypes.as_dtype(attrs["dtype"]))
+def _power(x1: Any, x2: Any) -> Any:
+    """NumPy raises for negative powers of ints; here they are the truncated fraction, as a shader cannot raise."""
+    if np.result_type(x1, x2).kind != "i":
+        return np.power(x1, x2)
+    inverse = np.where(x1 == 1, 1, np.where(x1 == -1, np.where(x2 % 2 == 0, 1, -1), 0))
+    return np.where(x2 < 0, inverse, np.power(x1, np.maximum(x2, 0)))
 
 
 def _cast(x: Any, dtype: str) -> Any:
@@ -87,88 +92,125 @@ def _cast(x: Any, dtype: str) -> Any:
     return inside + low.astype(target) + high.astype(target)
 
 
-_OPS: dict[str, Op] = {name: define(name, _infer, function) for name, function in {**UNARY, **BINARY}.items()}
-CAST = define("cast", _infer_cast, _cast)
+def _test(function: Callable[[Any], Any], of_ints: bool) -> Callable[[Any], Any]:
+    return lambda x: function(x) if x.dtype.kind == "f" else np.full(x.shape, of_ints)
 
 
-def negative(x: TensorLike) -> Tensor:
-    """``-x``."""
-    return apply(_OPS["negative"], x)
+CAST = define(
+    "cast", lambda specs, attrs: Spec(specs[0].shape, dtypes.as_dtype(attrs["dtype"])), _cast, elementwise=True
+)
+WHERE = define(
+    "where",
+    lambda specs, attrs: Spec(broadcast_shapes(*(s.shape for s in specs)), _branches(specs)),
+    np.where,
+    elementwise=True,
+)
+register(FULL)
+
+# Arithmetic.
+negative = unary("negative", np.negative, NUMBERS, "``-x``; an unsigned int wraps.")
+abs = unary("abs", np.abs, NUMBERS, "``|x|``; the smallest int stays as it is.")
+sign = unary("sign", np.sign, NUMBERS, "-1, 0 or 1; NaN stays NaN.")
+square = unary("square", np.square, NUMBERS, "``x * x``.")
+sqrt = unary("sqrt", np.sqrt, FLOATS, "Square root; NaN below 0.")
+rsqrt = unary("rsqrt", lambda x: 1 / np.sqrt(x), FLOATS, "``1 / sqrt(x)``; infinite at 0, NaN below.")
+reciprocal = unary("reciprocal", lambda x: 1 / x, FLOATS, "``1 / x``.")
+add = binary("add", np.add, NUMBERS, "``x1 + x2``; ints wrap.")
+subtract = binary("subtract", np.subtract, NUMBERS, "``x1 - x2``; ints wrap.")
+multiply = binary("multiply", np.multiply, NUMBERS, "``x1 * x2``; ints wrap.")
+divide = binary("divide", np.divide, FLOATS, "``x1 / x2`` of floats; division by 0 gives an infinity or NaN.")
+floor_divide = binary(
+    "floor_divide",
+    np.floor_divide,
+    NUMBERS,
+    """``floor(x1 / x2)``. An int by 0 is 0, and the smallest int by -1 is itself, as NumPy's.
+
+    Of floats, exact while the quotient is below 2 ** 22.""",
+)
+remainder = binary(
+    "remainder",
+    np.remainder,
+    NUMBERS,
+    """``x1 - floor(x1 / x2) * x2``, with the sign of ``x2``. An int by 0 is 0, as NumPy's.
+
+    Of floats, exact while the quotient is below 2 ** 22.""",
+)
+pow = binary(
+    "pow",
+    _power,
+    NUMBERS,
+    """``x1 ** x2``. Ints wrap; a negative power of an int is the fraction without what is behind the point.""",
+)
+maximum = binary("maximum", np.maximum, NUMBERS, "The larger of the two; NaN where either is.")
+minimum = binary("minimum", np.minimum, NUMBERS, "The smaller of the two; NaN where either is.")
+
+# Exponentials and logarithms.
+exp = unary("exp", np.exp, FLOATS, "``e ** x``.")
+expm1 = unary("expm1", np.expm1, FLOATS, "``e ** x - 1``, exact near 0.")
+log = unary("log", np.log, FLOATS, "Natural logarithm; ``-inf`` at 0 and NaN below.")
+log1p = unary("log1p", np.log1p, FLOATS, "``log(1 + x)``, exact near 0.")
+log2 = unary("log2", np.log2, FLOATS, "Logarithm to base 2.")
+log10 = unary("log10", np.log10, FLOATS, "Logarithm to base 10.")
+
+# Trigonometry, in radians.
+sin = unary("sin", np.sin, FLOATS, "Sine; to 1e-5 relative for ``|x|`` up to 10,000.")
+cos = unary("cos", np.cos, FLOATS, "Cosine; to 1e-5 relative for ``|x|`` up to 10,000.")
+tan = unary("tan", np.tan, FLOATS, "Tangent; to 1e-5 relative for ``|x|`` up to 10,000.")
+asin = unary("asin", np.arcsin, FLOATS, "Inverse sine, from -pi / 2 to pi / 2; NaN outside -1 to 1.")
+acos = unary("acos", np.arccos, FLOATS, "Inverse cosine, from 0 to pi; NaN outside -1 to 1.")
+atan = unary("atan", np.arctan, FLOATS, "Inverse tangent, from -pi / 2 to pi / 2.")
+atan2 = binary("atan2", np.arctan2, FLOATS, "The angle of the point ``(x2, x1)``, from -pi to pi.")
+sinh = unary("sinh", np.sinh, FLOATS, "Hyperbolic sine.")
+cosh = unary("cosh", np.cosh, FLOATS, "Hyperbolic cosine.")
+tanh = unary("tanh", np.tanh, FLOATS, "Hyperbolic tangent.")
+asinh = unary("asinh", np.arcsinh, FLOATS, "Inverse hyperbolic sine.")
+acosh = unary("acosh", np.arccosh, FLOATS, "Inverse hyperbolic cosine; NaN below 1.")
+atanh = unary("atanh", np.arctanh, FLOATS, "Inverse hyperbolic tangent; infinite at -1 and 1, NaN outside.")
+
+# Rounding; of ints the identity.
+ceil = unary("ceil", lambda x: np.ceil(x).astype(x.dtype), NUMBERS, "The smallest whole number that is not below x.")
+floor = unary("floor", lambda x: np.floor(x).astype(x.dtype), NUMBERS, "The largest whole number that is not above x.")
+trunc = unary("trunc", lambda x: np.trunc(x).astype(x.dtype), NUMBERS, "x without what is behind the point.")
+round = unary("round", lambda x: np.round(x).astype(x.dtype), NUMBERS, "The nearest whole number; halves to even.")
+
+# Tests and comparisons: bools.
+isnan = unary("isnan", _test(np.isnan, False), NUMBERS, "Whether x is NaN.", dtypes.bool)
+isinf = unary("isinf", _test(np.isinf, False), NUMBERS, "Whether x is an infinity.", dtypes.bool)
+isfinite = unary("isfinite", _test(np.isfinite, True), NUMBERS, "Whether x is neither NaN nor infinite.", dtypes.bool)
+equal = binary("equal", np.equal, ANY, "``x1 == x2``; false where either is NaN.", dtypes.bool)
+not_equal = binary("not_equal", np.not_equal, ANY, "``x1 != x2``; true where either is NaN.", dtypes.bool)
+less = binary("less", np.less, NUMBERS, "``x1 < x2``; false where either is NaN.", dtypes.bool)
+less_equal = binary("less_equal", np.less_equal, NUMBERS, "``x1 <= x2``; false where either is NaN.", dtypes.bool)
+greater = binary("greater", np.greater, NUMBERS, "``x1 > x2``; false where either is NaN.", dtypes.bool)
+greater_equal = binary(
+    "greater_equal", np.greater_equal, NUMBERS, "``x1 >= x2``; false where either is NaN.", dtypes.bool
+)
+
+# Logic and bits.
+logical_not = unary("logical_not", np.logical_not, ("bool",), "Not ``x``.")
+logical_and = binary("logical_and", np.logical_and, ("bool",), "``x1`` and ``x2``.")
+logical_or = binary("logical_or", np.logical_or, ("bool",), "``x1`` or ``x2``.")
+logical_xor = binary("logical_xor", np.logical_xor, ("bool",), "Either ``x1`` or ``x2``.")
+bitwise_invert = unary("bitwise_invert", np.invert, BITS, "``~x``; of a bool its opposite.")
+bitwise_and = binary("bitwise_and", np.bitwise_and, BITS, "``x1 & x2``.")
+bitwise_or = binary("bitwise_or", np.bitwise_or, BITS, "``x1 | x2``.")
+bitwise_xor = binary("bitwise_xor", np.bitwise_xor, BITS, "``x1 ^ x2``.")
+bitwise_left_shift = binary(
+    "bitwise_left_shift", np.left_shift, INTS, "``x1 << x2``; 0 where ``x2`` is negative or 32 and more."
+)
+bitwise_right_shift = binary(
+    "bitwise_right_shift",
+    np.right_shift,
+    INTS,
+    "``x1 >> x2``, with the sign kept; all sign where ``x2`` is negative or 32 and more.",
+)
 
 
-def abs(x: TensorLike) -> Tensor:
-    """``|x|``."""
-    return apply(_OPS["abs"], x)
-
-
-def exp(x: TensorLike) -> Tensor:
-    """``e ** x``."""
-    return apply(_OPS["exp"], x)
-
-
-def log(x: TensorLike) -> Tensor:
-    """Natural logarithm; ``-inf`` at 0 and NaN below."""
-    return apply(_OPS["log"], x)
-
-
-def log1p(x: TensorLike) -> Tensor:
-    """``log(1 + x)``, exact near 0."""
-    return apply(_OPS["log1p"], x)
-
-
-def sqrt(x: TensorLike) -> Tensor:
-    """Square root; NaN below 0."""
-    return apply(_OPS["sqrt"], x)
-
-
-def tanh(x: TensorLike) -> Tensor:
-    """Hyperbolic tangent."""
-    return apply(_OPS["tanh"], x)
-
-
-def sigmoid(x: TensorLike) -> Tensor:
-    """``1 / (1 + e ** -x)``."""
-    return apply(_OPS["sigmoid"], x)
-
-
-def relu(x: TensorLike) -> Tensor:
-    """``max(x, 0)``."""
-    return apply(_OPS["relu"], x)
-
-
-def gelu(x: TensorLike) -> Tensor:
-    """``x / 2 * (1 + erf(x / sqrt(2)))``: the exact GELU of Hendrycks and Gimpel, 2016."""
-    return apply(_OPS["gelu"], x)
-
-
-def add(x1: TensorLike, x2: TensorLike) -> Tensor:
-    """``x1 + x2``."""
-    return apply(_OPS["add"], x1, x2)
-
-
-def subtract(x1: TensorLike, x2: TensorLike) -> Tensor:
-    """``x1 - x2``."""
-    return apply(_OPS["subtract"], x1, x2)
-
-
-def multiply(x1: TensorLike, x2: TensorLike) -> Tensor:
-    """``x1 * x2``."""
-    return apply(_OPS["multiply"], x1, x2)
-
-
-def divide(x1: TensorLike, x2: TensorLike) -> Tensor:
-    """``x1 / x2``; division by 0 gives an infinity or NaN, as NumPy's."""
-    return apply(_OPS["divide"], x1, x2)
-
-
-def maximum(x1: TensorLike, x2: TensorLike) -> Tensor:
-    """The larger of the two; NaN where either is."""
-    return apply(_OPS["maximum"], x1, x2)
-
-
-def minimum(x1: TensorLike, x2: TensorLike) -> Tensor:
-    """The smaller of the two; NaN where either is."""
-    return apply(_OPS["minimum"], x1, x2)
+def positive(x: TensorLike) -> Tensor:
+    """``+x``: numbers as they are."""
+    tensor = as_tensor(x)
+    rule("positive", NUMBERS)([tensor.spec], {})
+    return tensor
 
 
 def astype(x: TensorLike, dtype: object) -> Tensor:
@@ -177,4 +219,27 @@ def astype(x: TensorLike, dtype: object) -> Tensor:
     Floats become ints by dropping what is behind the point; what is outside the int's range becomes the end of the
     range, and NaN 0 (NumPy leaves both to the processor). Floats that are too large for float16 become infinities.
     """
-    return apply(CAST, x, dtype=dtypes.as_dtype(dtype).name)
+    tensor, target = as_tensor(x), dtypes.as_dtype(dtype)
+    return tensor if tensor.dtype is target else apply(CAST, tensor, dtype=target.name)
+
+
+def _branches(specs: Sequence[Spec]) -> DType:
+    if specs[0].dtype is not dtypes.bool:
+        raise UnsupportedDtype(f"where takes a bool condition, not {specs[0].dtype}: compare first, as in x != 0")
+    return dtypes.result_type([spec.dtype for spec in specs[1:]])
+
+
+def where(condition: TensorLike, x1: TensorLike, x2: TensorLike) -> Tensor:
+    """``x1`` where the bool ``condition`` holds, else ``x2``; all three broadcast."""
+    chosen = [x for x in (x1, x2) if isinstance(x, Tensor)]
+    if not chosen and isinstance(condition, Tensor):  # two numbers or arrays: the first becomes a tensor by itself
+        x1 = asarray(x1, device=condition.device)
+        chosen = [x1]
+    return apply(WHERE, condition, *(as_tensor(x, like=chosen) for x in (x1, x2)))
+
+
+def clip(x: TensorLike, min: TensorLike | None = None, max: TensorLike | None = None) -> Tensor:  # noqa: A002
+    """``minimum(maximum(x, min), max)``; either bound may be missing. NaN stays NaN."""
+    result = as_tensor(x)
+    result = result if min is None else maximum(result, min)
+    return result if max is None else minimum(result, max)

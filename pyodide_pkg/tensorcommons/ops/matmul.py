@@ -12,8 +12,7 @@ from ..backends.base import Attributes, Spec
 from ..errors import ShapeMismatch, UnsupportedDtype
 from ..shapes import broadcast_shapes
 from ..tensor import Tensor, TensorLike
-from .elementwise import UNARY
-from .registry import apply, define
+from .registry import OPS, apply, define
 
 
 def _require_float32(specs: Sequence[Spec], op: str) -> None:
@@ -36,7 +35,7 @@ def _linear(x: Any, weight: Any, bias: Any = None, *, activation: str | None = N
     y = x @ weight.T
     if bias is not None:
         y = y + bias
-    return UNARY[activation](y) if activation else y
+    return OPS[activation].reference(y) if activation else y
 
 
 def _infer_matmul(specs: Sequence[Spec], attrs: Attributes) -> Spec:

@@ -24,12 +24,18 @@ def define(
     reference: Callable[..., Any],
     view: Callable[[Layout, Attributes], Layout | None] | None = None,
     memory_order: tuple[int, ...] | None = None,
+    elementwise: bool = False,
 ) -> Op:
     """Register an op; a name is defined once."""
-    if name in OPS:
-        raise ValueError(f"op {name!r} is defined twice")
-    OPS[name] = Op(name, infer, reference, view, memory_order)
-    return OPS[name]
+    return register(Op(name, infer, reference, view, memory_order, elementwise))
+
+
+def register(op: Op) -> Op:
+    """Make an op known by its name."""
+    if op.name in OPS:
+        raise ValueError(f"op {op.name!r} is defined twice")
+    OPS[op.name] = op
+    return op
 
 
 def apply(op: Op, *inputs: TensorLike, **attrs: Attribute) -> Tensor:

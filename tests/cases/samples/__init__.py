@@ -49,6 +49,7 @@ class Sample:
     ``values(rng, dtype, shapes)`` makes the operands; ``ranges`` is for the default, a pair an operand or for all.
     ``each``: every element within ``tolerance``; else the norm of all. ``special``: also NaN, infinities and extremes,
     in all combinations. ``result``: the result's dtype, where it is neither bool nor that of the first operand.
+    A dtype that no sample of an op declares must be refused.
     """
 
     op: str

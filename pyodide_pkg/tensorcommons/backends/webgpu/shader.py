@@ -4,8 +4,8 @@ In a file, ``$name`` is a variable; one that is not given is an error, never an 
 ``$bindings`` stand the declarations of its buffers, because three things about them are known only when a plan is made:
 the dtype of a value, whether a buffer that is read is also written in the same dispatch (all values of the arena share
 one), and whether two operands are one value. So a file never indexes a buffer: it calls ``load_x(i)`` and
-``store_y(i, value)``, which :mod:`.elements` writes for the dtype at hand. A function of ``shaders/functions/`` that a
-file calls comes along by itself.
+``store_y(i, value)``, which :mod:`.elements` writes for the dtype at hand. A function of the files in
+:data:`FUNCTIONS` that a file calls comes along by itself.
 """
 
 from __future__ import annotations
@@ -21,7 +21,13 @@ from string import Template
 from ..base import Place
 from .elements import Buffer, Elements
 
-FUNCTIONS = ("elementwise/functions", "reduction/states", "convolution/window")
+FUNCTIONS = (
+    "elementwise/numbers",
+    "elementwise/transcendental",
+    "elementwise/activation",
+    "reduction/states",
+    "convolution/window",
+)
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Elementwise ops, casts, copies and concatenation: ``elementwise.wgsl`` with one expression filled in."""
+"""Elementwise ops, chains of them, copies and concatenation: ``elementwise.wgsl`` with one expression filled in."""
 
 from __future__ import annotations
 
@@ -6,9 +6,12 @@ import struct
 from collections.abc import Sequence
 from dataclasses import replace
 
+import numpy as np
+
 from .... import dtypes
+from ....dtypes import DType
 from ....shapes import Layout
-from ...base import Operand, Step
+from ...base import Attributes, Operand, Step
 from ..elements import Access, Buffer
 from ..shader import Dispatch
 from .common import Adapter, Kernel, merge_axes, spread, vectors
@@ -17,8 +20,39 @@ from .formulas import FORMULAS, cast
 NAMES = "abcdefghijk"  # of the operands in an expression
 
 
+class Expression:
+    """An expression of WGSL under construction. Numbers in it are uniforms, so that another one is no new pipeline."""
+
+    def __init__(self) -> None:
+        self.constants: list[bytes] = []
+
+    def constant(self, value: float, type: str) -> str:  # noqa: A002 - WGSL's word for it
+        """``value`` as a register of ``type``."""
+        at = len(self.constants)
+        self.constants.append(struct.pack({"f32": "<f", "i32": "<i"}.get(type, "<I"), value))
+        word = f"p.constants[{at // 4}].{'xyzw'[at % 4]}"
+        return {"u32": word, "bool": f"({word} != 0u)"}.get(type, f"bitcast<{type}>({word})")
+
+    def call(self, op: str, attrs: Attributes, kinds: Sequence[DType], arguments: Sequence[str]) -> str:
+        """``op`` of ``arguments``, which are of the dtypes ``kinds``."""
+        if op == "full":
+            value, dtype = attrs["value"], dtypes.as_dtype(attrs["dtype"])
+            assert isinstance(value, (int, float)) and dtype.wgsl is not None
+            return self.constant(float(np.asarray(value, dtype.numpy)) if dtype.kind == "float" else value, dtype.wgsl)
+        if op == "cast":
+            return cast(kinds[0], dtypes.as_dtype(attrs["dtype"])).format(*arguments)
+        named = {name: self.constant(value, "f32") for name, value in attrs.items() if isinstance(value, float)}
+        return FORMULAS[op][str(kinds[-1].wgsl)].format(*arguments, **named)
+
+
 def elementwise(
-    inputs: Sequence[Operand], output: Operand, expression: str, adapter: Adapter, *, partial: bool = False
+    inputs: Sequence[Operand],
+    output: Operand,
+    expression: str,
+    adapter: Adapter,
+    *,
+    partial: bool = False,
+    constants: Sequence[bytes] = (),
 ) -> list[Dispatch]:
     """One dispatch that writes ``expression`` of ``a``, ``b``, ... (``inputs``) to every element of ``output``.
 
@@ -63,9 +97,12 @@ def elementwise(
     params = struct.pack("<2I8x", items, len(layouts[0].shape)) + vectors(layouts[0].shape, 2, "I")
     for layout in layouts:
         params += vectors(layout.strides, 2, "i") + struct.pack("<i12x", layout.offset)
+    numbers = max(-(-len(constants) // 4), 1)
+    params += b"".join(constants).ljust(16 * numbers, b"\0")
     variables = {
         "workgroup": str(adapter.workgroup),
         "operands": str(len(layouts)),
+        "numbers": str(numbers),
         "parameters": ", ".join(f"{name}: $type_{name}" for name in names),
         "expression": expression,
         "values": ", ".join(values),
@@ -75,13 +112,9 @@ def elementwise(
 
 
 def _function(step: Step, adapter: Adapter) -> list[Dispatch]:
-    formula = FORMULAS[step.op.name][str(step.output.dtype.wgsl)]
-    return elementwise(step.inputs, step.output, formula.format(*NAMES), adapter)
-
-
-def _cast(step: Step, adapter: Adapter) -> list[Dispatch]:
-    (x,) = step.inputs
-    return elementwise(step.inputs, step.output, cast(x.dtype, step.output.dtype).format("a"), adapter)
+    made = Expression()
+    text = made.call(step.op.name, step.attrs, [operand.dtype for operand in step.inputs], NAMES)
+    return elementwise(step.inputs, step.output, text, adapter, constants=made.constants)
 
 
 def _copy(step: Step, adapter: Adapter) -> list[Dispatch]:
@@ -133,8 +166,7 @@ def _any_layout(position: int, layout: Layout) -> bool:
 
 
 KERNELS = [
-    *(Kernel(name, _function, _any_layout) for name in FORMULAS),
-    Kernel("cast", _cast, _any_layout),
+    *(Kernel(name, _function, _any_layout) for name in (*FORMULAS, "cast", "full")),
     Kernel("copy", _copy, _any_layout),
     Kernel("concat", _concat, _any_layout),
 ]

@@ -12,7 +12,7 @@ from ..elements import Buffer
 from ..shader import Dispatch
 from .common import Adapter, Kernel, merge_axes, rows_and_columns, spread
 
-ACTIVATIONS = (None, "relu", "gelu", "tanh", "sigmoid")  # by the numbers of `activate` in functions.wgsl
+ACTIVATIONS = (None, "relu", "gelu", "tanh", "sigmoid")  # by the numbers of `activate` in activation.wgsl
 
 
 def _epilogue(step: Step, operands: Sequence[Operand]) -> tuple[dict[str, str], list[Buffer]]:
