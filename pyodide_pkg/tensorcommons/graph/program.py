@@ -172,7 +172,10 @@ class BoundProgram:
         if missing:
             raise TensorCommonsError("a value that is being traced has no numbers yet: read it outside the function")
         leaves = [given[leaf] if isinstance(leaf, str) else leaf for leaf in self.leaves]
-        return await self.program.run(leaves, inputs or {})
+        try:
+            return await self.program.run(leaves, inputs or {})
+        finally:  # a run without leaves that failed would be the last to keep its program
+            self.program.device.drop_programs()
 
 
 async def compile_graph(device: Device, outputs: Sequence[Node]) -> BoundProgram:
