@@ -100,7 +100,7 @@ async def views_and_images_without_a_batch(device: Device) -> None:
 
 
 async def float16(device: Device) -> None:
-    for x_shape, w_shape, options in CHOICES[:6]:
+    for x_shape, w_shape, options in CHOICES[:9]:
         x, w = numbers(*x_shape).astype(np.float16), numbers(*w_shape, seed=1).astype(np.float16)
         got = await tc.conv2d(*on(device, x, w), **options).read()
         assert got.dtype == np.float16

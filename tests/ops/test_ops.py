@@ -22,6 +22,7 @@ MODULES = (
     "pooling",
     "resize",
     "rotary",
+    "functional",
     "tensors",
     "packed",
     "conformance",

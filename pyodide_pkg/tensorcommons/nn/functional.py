@@ -1,17 +1,278 @@
-"""The neural ops by the names of ``torch.nn.functional``."""
+"""The neural ops by the names, parameters and order of parameters of ``torch.nn.functional``.
+
+What PyTorch offers beside for training (``inplace``, ``dropout_p``, gradients) is not here. Class numbers and indices
+are int32.
+"""
 
 from __future__ import annotations
 
-from ..ops import embedding, gelu, layer_norm, linear, relu, scaled_dot_product_attention, sigmoid, softmax, tanh
+from collections.abc import Sequence
+
+import numpy as np
+
+from .. import ops
+from ..errors import ShapeMismatch, TensorCommonsError, UnsupportedDtype
+from ..ops import (
+    adaptive_avg_pool2d,
+    adaptive_max_pool2d,
+    avg_pool2d,
+    conv1d,
+    conv2d,
+    conv_transpose2d,
+    interpolate,
+    max_pool2d,
+)
+from ..ops.channels import batch_norm, group_norm, instance_norm
+from ..ops.convolution import require_floats
+from ..ops.loss import (
+    binary_cross_entropy,
+    binary_cross_entropy_with_logits,
+    cosine_similarity,
+    cross_entropy,
+    huber_loss,
+    kl_div,
+    l1_loss,
+    mse_loss,
+    nll_loss,
+    normalize,
+    smooth_l1_loss,
+)
+from ..tensor import Tensor, TensorLike, as_tensor
 
 __all__ = [
+    "adaptive_avg_pool2d",
+    "adaptive_max_pool2d",
+    "avg_pool2d",
+    "batch_norm",
+    "binary_cross_entropy",
+    "binary_cross_entropy_with_logits",
+    "conv1d",
+    "conv2d",
+    "conv_transpose2d",
+    "cosine_similarity",
+    "cross_entropy",
+    "elu",
     "embedding",
     "gelu",
+    "group_norm",
+    "hardsigmoid",
+    "hardswish",
+    "huber_loss",
+    "instance_norm",
+    "interpolate",
+    "kl_div",
+    "l1_loss",
     "layer_norm",
+    "leaky_relu",
     "linear",
+    "log_softmax",
+    "max_pool2d",
+    "mse_loss",
+    "nll_loss",
+    "normalize",
+    "one_hot",
+    "pad",
     "relu",
+    "rms_norm",
     "scaled_dot_product_attention",
     "sigmoid",
+    "silu",
+    "smooth_l1_loss",
     "softmax",
+    "softplus",
     "tanh",
 ]
+
+
+def relu(input: TensorLike) -> Tensor:
+    """``max(input, 0)``."""
+    return ops.relu(input)
+
+
+def leaky_relu(input: TensorLike, negative_slope: float = 0.01) -> Tensor:
+    """``input`` where it is not negative, else ``negative_slope * input``."""
+    return ops.leaky_relu(input, negative_slope)
+
+
+def elu(input: TensorLike, alpha: float = 1.0) -> Tensor:
+    """``input`` where it is positive, else ``alpha * (e ** input - 1)`` (Clevert et al., 2015)."""
+    return ops.elu(input, alpha)
+
+
+def gelu(input: TensorLike, approximate: str = "none") -> Tensor:
+    """``input / 2 * (1 + erf(input / sqrt(2)))``, or with ``approximate="tanh"`` its approximation by tanh."""
+    return ops.gelu(input, approximate)
+
+
+def silu(input: TensorLike) -> Tensor:
+    """``input * sigmoid(input)``."""
+    return ops.silu(input)
+
+
+def sigmoid(input: TensorLike) -> Tensor:
+    """``1 / (1 + e ** -input)``."""
+    return ops.sigmoid(input)
+
+
+def tanh(input: TensorLike) -> Tensor:
+    """Hyperbolic tangent."""
+    return ops.tanh(input)
+
+
+def softplus(input: TensorLike, beta: float = 1.0, threshold: float = 20.0) -> Tensor:
+    """``log(1 + e ** (beta * input)) / beta``; exact for every input, so ``threshold`` changes nothing."""
+    return ops.softplus(input) if beta == 1 else ops.softplus(as_tensor(input) * beta) / beta
+
+
+def hardswish(input: TensorLike) -> Tensor:
+    """``input * hardsigmoid(input)``."""
+    return ops.hardswish(input)
+
+
+def hardsigmoid(input: TensorLike) -> Tensor:
+    """``clip(input + 3, 0, 6) / 6``."""
+    return ops.hardsigmoid(input)
+
+
+def softmax(input: TensorLike, dim: int, dtype: object = None) -> Tensor:
+    """``exp(input) / sum(exp(input))`` along ``dim``, in ``dtype`` where it is given."""
+    return ops.softmax(as_tensor(input) if dtype is None else ops.astype(input, dtype), dim)
+
+
+def log_softmax(input: TensorLike, dim: int, dtype: object = None) -> Tensor:
+    """``input - log(sum(exp(input)))`` along ``dim``, in ``dtype`` where it is given."""
+    x = as_tensor(input) if dtype is None else ops.astype(input, dtype)
+    require_floats("log_softmax", [x.spec])
+    wide = ops.astype(x, "float32")
+    shifted = wide - ops.max(wide, dim, keepdims=True)
+    return ops.astype(shifted - ops.log(ops.sum(ops.exp(shifted), dim, keepdims=True)), x.dtype)
+
+
+def _last_axes(name: str, input: TensorLike, normalized_shape: Sequence[int]) -> tuple[Tensor, tuple[int, ...], int]:
+    """``input`` with the normalized axes made one; its own shape; their elements."""
+    tensor, shape = as_tensor(input), tuple(normalized_shape)
+    if not shape or tensor.shape[-len(shape) :] != shape:
+        raise ShapeMismatch(f"{name}: normalized_shape {shape} is not how {tensor.shape} ends")
+    size = int(np.prod(shape, dtype=np.int64))
+    return ops.reshape(tensor, (*tensor.shape[: tensor.ndim - len(shape)], size)), tensor.shape, size
+
+
+def _row(value: TensorLike | None, default: float, size: int, like: Tensor) -> TensorLike:
+    """Weight or bias as one row; ones or zeros where there is none."""
+    return (
+        np.full(size, default, like.dtype.numpy) if value is None else ops.reshape(as_tensor(value, (like,)), (size,))
+    )
+
+
+def layer_norm(
+    input: TensorLike,
+    normalized_shape: Sequence[int],
+    weight: TensorLike | None = None,
+    bias: TensorLike | None = None,
+    eps: float = 1e-5,
+) -> Tensor:
+    """``(input - mean) / sqrt(var + eps) * weight + bias`` over the last axes (Ba et al., 2016)."""
+    rows, shape, size = _last_axes("layer_norm", input, normalized_shape)
+    scale, shift = _row(weight, 1.0, size, rows), _row(bias, 0.0, size, rows)
+    return ops.reshape(ops.layer_norm(rows, scale, shift, eps), shape)
+
+
+def rms_norm(
+    input: TensorLike, normalized_shape: Sequence[int], weight: TensorLike | None = None, eps: float | None = None
+) -> Tensor:
+    """``input / sqrt(mean(input ** 2) + eps) * weight`` over the last axes (Zhang and Sennrich, 2019).
+
+    ``eps`` is the dtype's machine epsilon by default.
+    """
+    rows, shape, size = _last_axes("rms_norm", input, normalized_shape)
+    least = float(np.finfo(rows.dtype.numpy).eps) if eps is None else eps
+    wide = ops.astype(rows, "float32")
+    scale = ops.rsqrt(ops.mean(ops.square(wide), -1, keepdims=True) + least)
+    y = wide * scale if weight is None else wide * scale * ops.astype(_row(weight, 1.0, size, rows), "float32")
+    return ops.astype(ops.reshape(y, shape), rows.dtype)
+
+
+def scaled_dot_product_attention(
+    query: TensorLike,
+    key: TensorLike,
+    value: TensorLike,
+    attn_mask: TensorLike | None = None,
+    scale: float | None = None,
+) -> Tensor:
+    """``softmax(query @ key.T * scale + attn_mask) @ value`` (Vaswani et al., 2017).
+
+    All three are (batch, heads, sequence, head_dim); ``attn_mask`` is additive and broadcasts to (batch, heads,
+    queries, keys).
+    """
+    return ops.scaled_dot_product_attention(query, key, value, attn_mask, scale=scale)
+
+
+def linear(input: TensorLike, weight: TensorLike, bias: TensorLike | None = None) -> Tensor:
+    """``input @ weight.T + bias``: ``weight`` is (out, in), ``bias`` (out,)."""
+    return ops.linear(input, weight, bias)
+
+
+def embedding(input: TensorLike, weight: TensorLike) -> Tensor:
+    """``weight[input]``: ``input`` are row numbers (int32); one outside the table gives NaN."""
+    table = as_tensor(weight, like=(input,))
+    return ops.embedding(table, input if isinstance(input, Tensor) else np.asarray(input, np.int32))
+
+
+def one_hot(tensor: TensorLike, num_classes: int = -1) -> Tensor:
+    """1 where the class number (int32) is, else 0: (...) -> (..., num_classes), int32.
+
+    A number outside the classes gives a row of 0. ``num_classes`` must be given: a tensor's numbers are not known here.
+    """
+    ids = as_tensor(tensor)
+    if ids.dtype.name != "int32":
+        raise UnsupportedDtype(f"one_hot takes int32 class numbers, not {ids.dtype}")
+    if num_classes < 1:
+        raise TensorCommonsError(f"one_hot: num_classes is {num_classes}; give the number of classes")
+    column = ops.reshape(ids, (*ids.shape, 1))
+    return ops.astype(ops.equal(column, np.arange(num_classes, dtype=np.int32)), "int32")
+
+
+def pad(input: TensorLike, pad: Sequence[int], mode: str = "constant", value: float | None = None) -> Tensor:
+    """``value`` (0 by default) around: ``pad`` is (before, after) of the last axis, then of the one before it, ...
+
+    A negative number takes elements away. ``mode`` "reflect" mirrors without the border, "replicate" repeats it,
+    "circular" goes round.
+
+    Raises:
+        ShapeMismatch: ``pad`` does not go with the axes, or takes or mirrors more than there is.
+    """
+    x = as_tensor(input)
+    if len(pad) % 2 or len(pad) > 2 * x.ndim:
+        raise ShapeMismatch(f"pad: {tuple(pad)} are no pairs for the axes of {x.shape}")
+    if mode not in ("constant", "reflect", "replicate", "circular"):
+        raise TensorCommonsError(f"pad: mode {mode!r} is none of constant, reflect, replicate, circular")
+    for back in range(len(pad) // 2):
+        axis = x.ndim - 1 - back
+        before, after = pad[2 * back], pad[2 * back + 1]
+        if before or after:
+            x = _padded(x, axis, before, after, mode, 0.0 if value is None else value)
+    return x
+
+
+def _padded(x: Tensor, axis: int, before: int, after: int, mode: str, value: float) -> Tensor:
+    size = x.shape[axis]
+    if size + min(before, 0) + min(after, 0) < 0:
+        raise ShapeMismatch(f"pad: {before} and {after} take more than axis {axis} of {x.shape} has")
+    kept = x[(slice(None),) * axis + (slice(max(-before, 0), size - max(-after, 0)),)]
+    before, after, size = max(before, 0), max(after, 0), kept.shape[axis]
+    if mode == "constant":
+        sides = []
+        for count in (before, after):
+            shape = (*x.shape[:axis], count, *x.shape[axis + 1 :])
+            sides.append(ops.full(shape, value, dtype=x.dtype, device=x.device))
+        return ops.concat([side for side in (sides[0], kept, sides[1]) if side.shape[axis] or side is kept], axis)
+    numbers = np.arange(-before, size + after)
+    most = {"reflect": size - 1, "circular": size, "replicate": before + after if size else -1}[mode]
+    if max(before, after) > most:
+        raise ShapeMismatch(f"pad {mode}: {before} and {after} are more than axis {axis} of {kept.shape} has to give")
+    if mode == "reflect":
+        numbers = np.abs(numbers)
+        numbers = np.where(numbers < size, numbers, 2 * (size - 1) - numbers)
+    elif mode == "circular":
+        numbers = numbers % max(size, 1)
+    return ops.take(kept, np.clip(numbers, 0, max(size - 1, 0)), axis)

@@ -118,7 +118,7 @@ def _batched(x: Tensor, axes: int, op: str) -> tuple[Tensor, bool]:
 
 
 def conv2d(
-    x: TensorLike,
+    input: TensorLike,
     weight: TensorLike,
     bias: TensorLike | None = None,
     stride: Size = 1,
@@ -126,16 +126,16 @@ def conv2d(
     dilation: Size = 1,
     groups: int = 1,
 ) -> Tensor:
-    """``y[n, o, i, j] = bias[o] + sum x[n, c, i * stride + a * dilation - padding, ...] * weight[o, c, a, b]``.
+    """``y[n, o, i, j] = bias[o] + sum input[n, c, i * stride + a * dilation - padding, ...] * weight[o, c, a, b]``.
 
-    ``x`` is (batch, channels, height, width) or without the batch, ``weight`` (out, channels / groups, height, width),
-    ``bias`` (out,). ``padding`` is "same" (stride 1), "valid", or zeros on every side. ``groups`` equal to the channels
-    is a depthwise convolution. float16 is added up in float32.
+    ``input`` is (batch, channels, height, width) or without the batch, ``weight`` (out, channels / groups, height,
+    width), ``bias`` (out,). ``padding`` is "same" (stride 1), "valid", or zeros on every side. ``groups`` equal to the
+    channels is a depthwise convolution. float16 is added up in float32.
 
     Raises:
         ShapeMismatch: the shapes do not go together, or the kernel is larger than the padded image.
     """
-    tensor, single = _batched(as_tensor(x), 4, "conv2d")
+    tensor, single = _batched(as_tensor(input), 4, "conv2d")
     w = as_tensor(weight, like=(tensor,))
     if w.ndim != 4:
         raise ShapeMismatch(f"conv2d: a weight is (out, channels, height, width), not {w.shape}")
@@ -159,7 +159,8 @@ def _convolve(
     }
     spec = _infer([operand.spec for operand in operands], attrs)
     out, channels, *kernel = weight.shape
-    if stride == tuple(kernel) and groups == 1 and not any(padding) and dilation == up == (1, 1):
+    apart = stride == tuple(kernel) and groups == 1 and not any(padding) and dilation == up == (1, 1)
+    if apart and x.dtype is dtypes.float32:
         batch, _, rows, columns = spec.shape
         cut = x[:, :, : rows * kernel[0], : columns * kernel[1]]
         patches = reshape(cut, (batch, channels, rows, kernel[0], columns, kernel[1]))
@@ -171,7 +172,7 @@ def _convolve(
 
 
 def conv1d(
-    x: TensorLike,
+    input: TensorLike,
     weight: TensorLike,
     bias: TensorLike | None = None,
     stride: Size = 1,
@@ -179,8 +180,8 @@ def conv1d(
     dilation: Size = 1,
     groups: int = 1,
 ) -> Tensor:
-    """:func:`conv2d` over one axis: ``x`` (batch, channels, length), ``weight`` (out, channels / groups, length)."""
-    tensor, single = _batched(as_tensor(x), 3, "conv1d")
+    """:func:`conv2d` over one axis: ``input`` (batch, channels, length), ``weight`` (out, channels / groups, size)."""
+    tensor, single = _batched(as_tensor(input), 3, "conv1d")
     w = as_tensor(weight, like=(tensor,))
     if w.ndim != 3:
         raise ShapeMismatch(f"conv1d: a weight is (out, channels, length), not {w.shape}")
@@ -197,7 +198,7 @@ def _one(value: Size, name: str, low: int = 1) -> int:
 
 
 def conv_transpose2d(
-    x: TensorLike,
+    input: TensorLike,
     weight: TensorLike,
     bias: TensorLike | None = None,
     stride: Size = 1,
@@ -211,7 +212,7 @@ def conv_transpose2d(
     ``weight`` is (channels, out / groups, height, width). The result has ``(size - 1) * stride - 2 * padding +
     dilation * (kernel - 1) + output_padding + 1`` rows and columns.
     """
-    tensor, single = _batched(as_tensor(x), 4, "conv_transpose2d")
+    tensor, single = _batched(as_tensor(input), 4, "conv_transpose2d")
     w = as_tensor(weight, like=(tensor,))
     if w.ndim != 4 or groups < 1 or w.shape[0] % groups:
         raise ShapeMismatch(f"conv_transpose2d: a weight of {w.shape} cannot be cut into {groups} groups")

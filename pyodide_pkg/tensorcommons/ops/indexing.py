@@ -147,6 +147,11 @@ def take_along_axis(x: TensorLike, indices: TensorLike, axis: int = -1) -> Tenso
     return apply(TAKE, grow(tensor), grow(ids), axis=place, wrap=True)
 
 
+def take_known(x: Tensor, ids: Tensor, axis: int) -> Tensor:
+    """:func:`take_along_axis` without broadcasting, where a negative number is out of range as any other."""
+    return apply(TAKE, x, ids, axis=normalize_axis(axis, x.ndim), wrap=False)
+
+
 def gather(x: TensorLike, axis: int, indices: TensorLike) -> Tensor:
     """PyTorch's ``gather``: as :func:`take_along_axis`, but ``indices`` may be shorter along the other axes."""
     tensor = as_tensor(x)

@@ -95,7 +95,7 @@ def _pool(
 
 
 def max_pool2d(
-    x: TensorLike,
+    input: TensorLike,
     kernel_size: Size,
     stride: Size | None = None,
     padding: Size = 0,
@@ -110,11 +110,11 @@ def max_pool2d(
     Raises:
         ShapeMismatch: the window does not fit, or the padding is more than half of it.
     """
-    return _pool("max", x, kernel_size, stride, padding, dilation, ceil_mode)
+    return _pool("max", input, kernel_size, stride, padding, dilation, ceil_mode)
 
 
 def avg_pool2d(
-    x: TensorLike,
+    input: TensorLike,
     kernel_size: Size,
     stride: Size | None = None,
     padding: Size = 0,
@@ -130,7 +130,7 @@ def avg_pool2d(
     Raises:
         ShapeMismatch: the window does not fit, or the padding is more than half of it.
     """
-    return _pool("avg", x, kernel_size, stride, padding, 1, ceil_mode, count_include_pad, divisor_override)
+    return _pool("avg", input, kernel_size, stride, padding, 1, ceil_mode, count_include_pad, divisor_override)
 
 
 def _adaptive(kind: str, x: TensorLike, output_size: Any) -> Tensor:
@@ -147,14 +147,14 @@ def _adaptive(kind: str, x: TensorLike, output_size: Any) -> Tensor:
     return reshape(y, y.shape[1:]) if tensor.ndim == 3 else y
 
 
-def adaptive_avg_pool2d(x: TensorLike, output_size: Any) -> Tensor:
+def adaptive_avg_pool2d(input: TensorLike, output_size: Any) -> Tensor:
     """The mean of windows that make an image of ``output_size``: a number, a pair, or ``None`` for an axis as it is.
 
     Window ``i`` of ``n`` goes from ``floor(i * size / n)`` to ``ceil((i + 1) * size / n)``.
     """
-    return _adaptive("avg", x, output_size)
+    return _adaptive("avg", input, output_size)
 
 
-def adaptive_max_pool2d(x: TensorLike, output_size: Any) -> Tensor:
+def adaptive_max_pool2d(input: TensorLike, output_size: Any) -> Tensor:
     """The largest elements of the windows of :func:`adaptive_avg_pool2d`."""
-    return _adaptive("max", x, output_size)
+    return _adaptive("max", input, output_size)

@@ -104,7 +104,7 @@ def _sizes(sizes: Sequence[int], size: Any, scale_factor: Any) -> tuple[list[int
 
 
 def interpolate(
-    x: TensorLike,
+    input: TensorLike,
     size: int | Sequence[int] | None = None,
     scale_factor: float | Sequence[float] | None = None,
     mode: str = "nearest",
@@ -112,7 +112,7 @@ def interpolate(
     recompute_scale_factor: bool = False,
     antialias: bool = False,
 ) -> Tensor:
-    """``x`` (batch, channels, length) or (batch, channels, height, width) in another size, as PyTorch does it.
+    """``input`` (batch, channels, length) or (batch, channels, height, width) in another size, as PyTorch does it.
 
     ``mode`` is "nearest", "nearest-exact", "linear" (3 axes), "bilinear", "bicubic" (4 axes) or "area" (the mean of
     what a pixel covers). With ``align_corners`` the corner pixels' centres stay where they are, else the image's
@@ -123,7 +123,7 @@ def interpolate(
         ShapeMismatch: the axes or sizes do not go with the mode.
         TensorCommonsError: an option does not exist for the mode.
     """
-    tensor = as_tensor(x)
+    tensor = as_tensor(input)
     require_floats("interpolate", [tensor.spec])
     needed = {"linear": (3,), "bilinear": (4,), "bicubic": (4,), "area": (4,)}.get(mode, (3, 4))
     if mode not in MODES:

@@ -1,0 +1,71 @@
+"""Make ``tests/goldens/functional.npz`` and ``.json``: what PyTorch answers to the calls of tests/cases/torch_calls.py.
+
+    python -m scripts.functional_goldens            write the files
+    python -m scripts.functional_goldens --check    compute everything again and compare with the committed files
+
+It computes in float64. Needs ``torch`` (CPU; ``functional.json`` says which version made the files), which the tests
+do not need. The JSON file also has the parameters of every function of ``torch.nn.functional`` that has a counterpart.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import re
+import sys
+from typing import Any
+
+import numpy as np
+
+from scripts.goldens import Goldens
+from scripts.paths import ROOT
+
+
+def main() -> int:
+    """Write or check; the exit status is 1 where something differs."""
+    sys.path[:0] = [str(ROOT), str(ROOT / "pyodide_pkg")]
+    torch = importlib.import_module("torch")
+    calls = importlib.import_module("tests.cases.torch_calls").CALLS
+    functional = importlib.import_module("torch.nn.functional")
+    names = importlib.import_module("tensorcommons.nn.functional").__all__
+    torch.set_num_threads(1)
+
+    def tensor(value: Any) -> Any:
+        if not isinstance(value, np.ndarray | np.generic):
+            return value
+        return torch.tensor(value.astype(np.float64) if value.dtype.kind == "f" else value)
+
+    answers = {}
+    for name, call in calls.items():
+        options = {key: tensor(value) for key, value in call.options.items()}
+        answer = getattr(functional, call.function)(*map(tensor, call.operands), **options).numpy()
+        answers[name] = answer.astype(np.float32) if answer.dtype.kind == "f" else answer
+    made = Goldens(check="--check" in sys.argv[1:])
+    made.arrays("functional.npz", answers)
+    made.json(
+        "functional.json",
+        {
+            "torch": torch.__version__.partition("+")[0],
+            "parameters": {
+                name: parameters(getattr(functional, f"_{name}", getattr(functional, name))) for name in names
+            },
+        },
+    )
+    for line in made.differences:
+        print(f"differs: {line}")
+    return 1 if made.differences else 0
+
+
+def parameters(function: Any) -> list[str]:
+    """Names of a function's parameters; those of a built-in stand in the first line of its docstring."""
+    try:
+        return [name for name in inspect.signature(function).parameters if not name.startswith("_")]
+    except ValueError:
+        listed = re.search(r"\((.*?)\)\s*->", function.__doc__, re.DOTALL)
+        assert listed is not None, function
+        names = re.findall(r"(?:^|,)\s*\*?\*?(\w+)", re.sub(r"=\([^)]*\)", "", listed[1]))
+        return [name for name in names if name]
+
+
+if __name__ == "__main__":
+    sys.exit(main())
