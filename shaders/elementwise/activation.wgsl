@@ -44,3 +44,9 @@ fn activate(kind: u32, x: f32) -> f32 {
     default: { return x; }
   }
 }
+
+fn activate4(kind: u32, v: vec4<f32>) -> vec4<f32> {
+  var result = v;
+  for (var i = 0u; i < 4u; i++) { result[i] = activate(kind, v[i]); }
+  return result;
+}

@@ -85,6 +85,45 @@ async def matmul_through_views(device: Device) -> None:
     await agree(device, lambda x: (z := x * 2)[:, ::2, ::-1] @ tc.permute_dims(z, swap), lambda x: 4 * x[:, ::2, ::-1] @ x.transpose(swap), a)  # fmt: skip # noqa: E501
 
 
+async def matmul_of_vectors(device: Device) -> None:
+    a, b, batch = numbers(7), numbers(7, 5, seed=1), numbers(3, 5, 7, seed=2)
+    for left, right in ((a, a), (a, b), (b.T, a), (batch, a), (b[0], batch)):
+        await agree(device, tc.matmul, np.matmul, left, right)
+
+
+async def linear_residuals_fused_and_not(device: Device) -> None:
+    for depth, columns in ((8, 12), (7, 5)):
+        x, w, b = numbers(2, 5, depth), numbers(columns, depth, seed=1), numbers(columns, seed=2)
+        r = numbers(2, 5, columns, seed=3)
+        await agree(device, lambda x, w, b, r: tc.linear(x, w, b) + r, lambda x, w, b, r: _linear(x, w, b) + r, x, w, b, r)  # fmt: skip # noqa: E501
+        await agree(device, lambda x, w, r: r + tc.relu(tc.linear(x, w)), lambda x, w, r: np.maximum(x @ w.T, 0) + r, x, w, r)  # fmt: skip # noqa: E501
+        await agree(device, lambda x, w: (y := tc.linear(x, w)) + y, lambda x, w: 2 * x @ w.T, x, w)
+    square = numbers(8, 8)
+    await agree(device, lambda x: tc.linear(x, x) + x, lambda x: x @ x.T + x, square)
+    await agree(device, lambda x: tc.linear(y := x * 2, y) + y, lambda x: 4 * x @ x.T + 2 * x, square)
+
+
+async def large_products(device: Device) -> None:
+    """Sizes that hardware multiplies in tiles of each kind, with edges that no tile divides."""
+    for rows, depth, columns in ((4, 1543, 6), (16, 1536, 48), (250, 36, 900), (70, 20, 70)):
+        x, w, b = numbers(rows, depth), numbers(columns, depth, seed=1), numbers(columns, seed=2)
+        await agree(device, tc.linear, _linear, x, w, b)
+    await agree(device, tc.matmul, np.matmul, numbers(1000, 20), numbers(20, 908, seed=1))
+
+
+async def packed_products(device: Device) -> None:
+    """float16 in any place, with sums in float32."""
+    half = [numbers(*shape, seed=i).astype(np.float16) for i, shape in enumerate([(9, 8), (12, 8), (12,), (9, 12)])]
+    for single in ([], [0], [1], [2, 3]):
+        x, w, b, r = (a.astype(np.float32) if i in single else a for i, a in enumerate(half))
+        tensors = on(device, x, w, b, r)
+        result = await (tc.linear(*tensors[:3]) + tc.astype(tensors[3], "float32" if single else "float16")).read()
+        assert result.dtype == (np.float32 if single else np.float16)
+        near(result.astype(np.float32), _linear(*(np.float64(a) for a in (x, w, b))) + r, 1e-5 if single else 2e-3)
+        product = await tc.matmul(tensors[0], tc.permute_dims(tensors[1], (1, 0))[:, ::-1]).read()
+        near(product.astype(np.float32), (x.astype(np.float64) @ w.T)[:, ::-1], 2e-3)
+
+
 async def matmul_of_many_batches(device: Device) -> None:
     await agree(device, tc.matmul, np.matmul, numbers(70_001, 1, 2), numbers(70_001, 2, 1, seed=1))
 
@@ -101,6 +140,7 @@ async def wrong_shapes_are_refused(device: Device) -> None:
     refused(device, ShapeMismatch, lambda: tc.linear(x, x, b))
     refused(device, ShapeMismatch, lambda: tc.linear(x, b))
     refused(device, ShapeMismatch, lambda: x @ w)
-    refused(device, ShapeMismatch, lambda: x @ b)
+    refused(device, ShapeMismatch, lambda: x @ x[0, :2])
+    refused(device, ShapeMismatch, lambda: tc.matmul(x, x[0, 0]))
     refused(device, UnsupportedDtype, lambda: tc.linear(x, whole))
     refused(device, UnsupportedDtype, lambda: whole @ whole)

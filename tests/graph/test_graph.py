@@ -76,6 +76,16 @@ def test_a_product_that_somebody_else_needs_is_not_swallowed(cpu: Device, matrix
     assert steps(tc.relu(y) + y, cpu) == ["linear", "relu", "add"]
 
 
+def test_a_residual_becomes_the_epilogue_of_its_product(cpu: Device, matrix: np.ndarray[Any, Any]) -> None:
+    w, x, r = weight(cpu, matrix), leaf("x", 2, 8), leaf("r", 2, 8)
+    assert steps(r + tc.linear(x, w), cpu) == ["linear"]
+    assert steps(tc.relu(tc.linear(x, w)) + r, cpu) == ["linear"]
+    assert steps(tc.relu(tc.linear(x, w) + r), cpu) == ["linear", "relu"]  # not the activation of the product alone
+    assert steps(tc.linear(x, w) + w[0], cpu) == ["linear", "add"]  # it broadcasts: not the same shape
+    y = tc.linear(x, w)
+    assert steps(y + y, cpu) == ["linear", "add"]
+
+
 def test_a_residual_goes_into_its_layer_norm(cpu: Device, matrix: np.ndarray[Any, Any]) -> None:
     one, x, y = weight(cpu, matrix[0]), leaf("x", 2, 8), leaf("y", 2, 8)
     assert steps(tc.layer_norm(x + y, one, one), cpu) == ["layer_norm"]

@@ -26,6 +26,7 @@ MODULES = (
     "tensors",
     "packed",
     "conformance",
+    "hardware",
     "fuzz",
 )
 

@@ -21,9 +21,23 @@ def linear_activation(node: Node, used_once: Callable[[Node], bool]) -> Node | N
     if node.op is None or node.op.name not in ("gelu", "relu", "tanh", "sigmoid"):
         return None
     (linear,) = node.inputs
-    if linear.op is None or linear.op.name != "linear" or linear.attrs["activation"] or not used_once(linear):
+    if linear.op is None or linear.op.name != "linear" or not used_once(linear):
+        return None
+    if linear.attrs["activation"] or linear.attrs["residual"]:
         return None
     return Node(linear.op, {**linear.attrs, "activation": node.op.name}, linear.inputs, node.spec)
+
+
+def linear_residual(node: Node, used_once: Callable[[Node], bool]) -> Node | None:
+    """``linear(x) + r`` -> ``linear(x, residual=r)``: the product is never written without what is added to it."""
+    if node.op is None or node.op.name != "add":
+        return None
+    for linear, other in (node.inputs, node.inputs[::-1]):
+        if linear.op is None or linear.op.name != "linear" or linear.attrs["residual"] or not used_once(linear):
+            continue
+        if linear is not other and linear.spec == other.spec == node.spec:
+            return Node(linear.op, {**linear.attrs, "residual": True}, (*linear.inputs, other), node.spec)
+    return None
 
 
 def residual_layer_norm(node: Node, used_once: Callable[[Node], bool]) -> Node | None:
@@ -38,7 +52,7 @@ def residual_layer_norm(node: Node, used_once: Callable[[Node], bool]) -> Node |
     return Node(node.op, node.attrs, (total.inputs[0], weight, bias, total.inputs[1]), node.spec)
 
 
-RULES: tuple[Rule, ...] = (linear_activation, residual_layer_norm)
+RULES: tuple[Rule, ...] = (linear_activation, linear_residual, residual_layer_norm)
 
 
 def fuse(graph: Graph) -> Graph:

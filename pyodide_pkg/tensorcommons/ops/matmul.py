@@ -1,4 +1,4 @@
-"""Products: ``linear`` (a weight stored as ``(out, in)``, with bias and activation) and general ``matmul``."""
+"""Products: ``linear`` (a weight stored as ``(out, in)``, an epilogue) and general ``matmul``."""
 
 from __future__ import annotations
 
@@ -11,50 +11,75 @@ from .. import dtypes
 from ..backends.base import Attributes, Spec
 from ..errors import ShapeMismatch, UnsupportedDtype
 from ..shapes import broadcast_shapes
-from ..tensor import Tensor, TensorLike
-from .registry import OPS, apply, define
+from ..tensor import Tensor, TensorLike, as_tensor
+from .layout import reshape
+from .registry import OPS, apply, as_float32, define
 
 
-def _require_float32(specs: Sequence[Spec], op: str) -> None:
-    kinds = {spec.dtype for spec in specs} - {dtypes.float32}
-    if kinds:
-        raise UnsupportedDtype(f"{op} takes float32, not {', '.join(map(str, kinds))}; cast first")
+def _common_float(specs: Sequence[Spec], op: str) -> dtypes.DType:
+    """The dtype of the result. Sums are float32 in any case."""
+    for spec in specs:
+        if spec.dtype not in (dtypes.float32, dtypes.float16):
+            raise UnsupportedDtype(f"{op} takes float32 and float16, not {spec.dtype}; cast first")
+    return dtypes.result_type([spec.dtype for spec in specs])
 
 
 def _infer_linear(specs: Sequence[Spec], attrs: Attributes) -> Spec:
-    _require_float32(specs, "linear")
-    x, weight = specs[:2]
+    dtype = _common_float(specs, "linear")
+    x, weight, *more = specs
     if len(weight.shape) != 2 or not x.shape or x.shape[-1] != weight.shape[1]:
         raise ShapeMismatch(f"linear: x {x.shape} needs a weight of (out, {x.shape[-1:]}), not {weight.shape}")
-    if len(specs) == 3 and specs[2].shape != weight.shape[:1]:
-        raise ShapeMismatch(f"linear: bias {specs[2].shape} does not match weight {weight.shape}")
-    return Spec((*x.shape[:-1], weight.shape[0]), dtypes.float32)
+    result = Spec((*x.shape[:-1], weight.shape[0]), dtype)
+    if attrs["residual"] and more.pop().shape != result.shape:
+        raise ShapeMismatch(f"linear: a residual must have the shape of the result, {result.shape}")
+    if more and more[0].shape != weight.shape[:1]:
+        raise ShapeMismatch(f"linear: bias {more[0].shape} does not match weight {weight.shape}")
+    return result
 
 
-def _linear(x: Any, weight: Any, bias: Any = None, *, activation: str | None = None) -> Any:
-    y = x @ weight.T
-    if bias is not None:
-        y = y + bias
-    return OPS[activation].reference(y) if activation else y
+def _linear(x: Any, weight: Any, *more: Any, activation: str | None, residual: bool) -> Any:
+    terms = [as_float32(term) for term in more]
+    after = terms.pop() if residual else np.float32(0)
+    y = as_float32(x) @ as_float32(weight).T
+    if terms:
+        y = y + terms[0]
+    return (OPS[activation].reference(y) if activation else y) + after
 
 
 def _infer_matmul(specs: Sequence[Spec], attrs: Attributes) -> Spec:
-    _require_float32(specs, "matmul")
+    dtype = _common_float(specs, "matmul")
     a, b = (spec.shape for spec in specs)
     if len(a) < 2 or len(b) < 2 or a[-1] != b[-2]:
         raise ShapeMismatch(f"matmul: shapes {a} and {b} do not go together")
-    return Spec((*broadcast_shapes(a[:-2], b[:-2]), a[-2], b[-1]), dtypes.float32)
+    return Spec((*broadcast_shapes(a[:-2], b[:-2]), a[-2], b[-1]), dtype)
 
 
 LINEAR = define("linear", _infer_linear, _linear)
-MATMUL = define("matmul", _infer_matmul, np.matmul)
+MATMUL = define("matmul", _infer_matmul, lambda a, b: np.matmul(as_float32(a), as_float32(b)))
 
 
 def linear(x: TensorLike, weight: TensorLike, bias: TensorLike | None = None) -> Tensor:
-    """``x @ weight.T + bias``: ``x`` is ``(..., in)``, ``weight`` ``(out, in)``, ``bias`` ``(out,)``."""
-    return apply(LINEAR, x, weight, *(() if bias is None else (bias,)), activation=None)
+    """``x @ weight.T + bias``: ``x`` is ``(..., in)``, ``weight`` ``(out, in)``, ``bias`` ``(out,)``.
+
+    float32 and float16 in any combination: float16 with float32 is float32. Sums are float32.
+    """
+    return apply(LINEAR, x, weight, *(() if bias is None else (bias,)), activation=None, residual=False)
 
 
 def matmul(x1: TensorLike, x2: TensorLike) -> Tensor:
-    """Matrix product over the last two axes, ``(..., m, k) @ (..., k, n)``; the leading axes broadcast."""
-    return apply(MATMUL, x1, x2)
+    """Matrix product over the last two axes, ``(..., m, k) @ (..., k, n)``; the leading axes broadcast.
+
+    A vector is a row on the left and a column on the right, and its axis is not in the result, as in NumPy. Dtypes are
+    those of :func:`linear`.
+    """
+    a = as_tensor(x1, like=(x2,))
+    b = as_tensor(x2, like=(x1,))
+    if 0 in (a.ndim, b.ndim):
+        raise ShapeMismatch(f"matmul: shapes {a.shape} and {b.shape} do not go together; multiply scalars with *")
+    rows = a if a.ndim > 1 else reshape(a, (1, *a.shape))
+    columns = b if b.ndim > 1 else reshape(b, (*b.shape, 1))
+    product = apply(MATMUL, rows, columns)
+    if 1 not in (a.ndim, b.ndim):
+        return product
+    shape = product.shape[:-2] + product.shape[-2:-1] * (a.ndim > 1) + product.shape[-1:] * (b.ndim > 1)
+    return reshape(product, shape)

@@ -1,69 +1,207 @@
-"""Products: register tiles without workgroup memory (``linear.wgsl``), and any layout (``matmul.wgsl``)."""
+"""Products: one description of the operands, and for each adapter the shader and tile that suit the product's size.
+
+A software adapter multiplies in registers alone (``linear.wgsl``, ``matmul.wgsl``). Hardware keeps tiles in workgroup
+memory (``tiled.wgsl``), or cuts the depth of small products among more invocations (``sliced.wgsl``).
+"""
 
 from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from ....errors import UnsupportedOp
 from ....shapes import Layout, Shape, size_of
 from ...base import Operand, Step
-from ..elements import Buffer
-from ..shader import Dispatch
+from ..elements import Access, Buffer
+from ..shader import Dispatch, source
 from .common import Adapter, Kernel, merge_axes, rows_and_columns, spread
 
 ACTIVATIONS = (None, "relu", "gelu", "tanh", "sigmoid")  # by the numbers of `activate` in activation.wgsl
 
 
-def _epilogue(step: Step, operands: Sequence[Operand]) -> tuple[dict[str, str], list[Buffer]]:
-    bias = [Buffer("bias", operands[0])] if operands else []
-    return {"bias_term": "load_bias(column + j)" if bias else "0f"}, bias
+@dataclass(frozen=True)
+class Tile:
+    """What a workgroup computes: a tile of the result; ``slices`` is the number of invocations that share a depth.
+
+    It is taken for products of at least ``groups`` such tiles that fill more than half of one.
+    """
+
+    shader: str
+    rows: int
+    columns: int
+    groups: int
+    slices: int = 1
+
+    @property
+    def variables(self) -> dict[str, str]:
+        """What the shader calls these numbers."""
+        values = {"tile_rows": self.rows, "tile_columns": self.columns, "slices": self.slices}
+        return {name: str(value) for name, value in values.items()}
 
 
-def _activation(step: Step) -> int:
-    return ACTIVATIONS.index(step.attrs.get("activation"))
+# Measured on an H200: the largest tiles that leave none of its 132 processors idle are the fastest.
+HARDWARE = (
+    Tile("matmul/tiled", 128, 128, 200),
+    Tile("matmul/tiled", 64, 64, 200),
+    Tile("matmul/matmul", 16, 16, 4000),  # many small matrices
+    Tile("matmul/sliced", 16, 8, 0, slices=16),
+)
+SOFTWARE_LINEAR = Tile("matmul/linear", 16, 64, 0)  # row-major a and column-major b of whole vectors
+SOFTWARE = Tile("matmul/matmul", 16, 16, 0)
+
+# How four by four of an operand are read, by what lies side by side in memory: [k][i] is element i of row (or column)
+# `first` at depth `depth` + k.
+BLOCKS = {
+    "depth": """if (depth >= p.depth) {{ return mat4x4<f32>(); }}
+  let at = vec4<u32>(vec4<i32>(start + i32(depth)) + vec4<i32>(four_from({first}, {count})) * {across}) / 4u;
+  return transpose(mat4x4<f32>(load4_{name}(at.x), load4_{name}(at.y), load4_{name}(at.z), load4_{name}(at.w)));""",
+    "across": """if (depth >= p.depth) {{ return mat4x4<f32>(); }}
+  let side = start + i32(min({first}, {count} - 4u));
+  let at = vec4<u32>(vec4<i32>(side) + vec4<i32>(four_from(depth, p.depth)) * {along}) / 4u;
+  return mat4x4<f32>(load4_{name}(at.x), load4_{name}(at.y), load4_{name}(at.z), load4_{name}(at.w));""",
+    "elements": """let side = vec4<i32>(start) + vec4<i32>(four_from({first}, {count})) * {across};
+  var block: mat4x4<f32>;
+  for (var k = 0u; k < 4u && depth + k < p.depth; k++) {{
+    let at = vec4<u32>(side + i32(depth + k) * {along});
+    block[k] = vec4<f32>(load_{name}(at.x), load_{name}(at.y), load_{name}(at.z), load_{name}(at.w));
+  }}
+  return block;""",
+}
+STORES = {
+    "vectors": "store4_y(at / 4u, activate4({activation}, sums[i]{bias4}){residual4});",
+    "elements": """for (var j = 0u; j < 4u && column + j < p.columns; j++) {{
+      store_y(at + j, activate({activation}, sums[i][j]{bias}){residual});
+    }}""",
+}
 
 
-def _linear(step: Step, adapter: Adapter) -> list[Dispatch]:
-    x, weight = step.inputs[:2]
-    rows, depth = rows_and_columns(x)
-    columns = weight.shape[0]
-    if rows == 0 or columns == 0:
-        return []
-    variables, bias = _epilogue(step, step.inputs[2:])
-    output = Buffer("y", step.output, written=True)
-    if depth % 4 or depth == 0:  # no vectors of four
-        transposed = Layout(weight.layout.shape[::-1], weight.layout.strides[::-1], weight.layout.offset)
-        flat = Layout.contiguous((rows, depth))
-        return [_general(step, Operand(x.place, flat, x.dtype), Operand(weight.place, transposed, weight.dtype), ())]
-    buffers = (Buffer("x", x, "vectors"), Buffer("weight", weight, "vectors"), *bias, output)
-    params = struct.pack("<4I", rows, columns, depth // 4, _activation(step))
-    groups = (-(-columns // 64), *spread(rows, 16)[:2])
-    return [Dispatch("matmul/linear", variables, params, buffers, groups)]
+@dataclass(frozen=True)
+class Product:
+    """``activation(a @ b + bias) + residual``: operands as (rows, depth) and (depth, columns) after batch axes."""
+
+    a: Operand
+    b: Operand
+    bias: Operand | None
+    residual: Operand | None
+    output: Operand
+    activation: int
+    batch: Shape  # that both broadcast to
+
+    @property
+    def rows(self) -> int:
+        """Of one matrix."""
+        return self.a.shape[-2]
+
+    @property
+    def columns(self) -> int:
+        """Of one matrix."""
+        return self.b.shape[-1]
+
+    @property
+    def depth(self) -> int:
+        """How many products one element adds up."""
+        return self.a.shape[-1]
+
+    def dispatches(self, adapter: Adapter) -> list[Dispatch]:
+        """The product on ``adapter``."""
+        if self.output.layout.size == 0:
+            return []
+        tile = self._tile(adapter)
+        groups = (-(-self.columns // tile.columns), *spread(self._row_tiles(tile), 1)[:2])
+        variables = {**tile.variables, **self._variables("p.activation" if adapter.fallback else f"{self.activation}u")}
+        return [Dispatch(tile.shader, variables, self._params(), self._buffers(), groups)]
+
+    def _row_tiles(self, tile: Tile) -> int:
+        return -(-self.rows // tile.rows) * size_of(self.batch)
+
+    def _tile(self, adapter: Adapter) -> Tile:
+        if not adapter.fallback:
+            return next(tile for tile in HARDWARE if self._suits(tile))
+        whole = all(
+            each.layout.offset == 0 and each.layout.permute(order).is_contiguous
+            for each, order in ((self.a, (0, 1)), (self.b, (1, 0)))
+            if not self.batch
+        )
+        vectors = (self._reading(self.a, -1), self._reading(self.b, -2)) == ("depth", "depth") and self.depth > 0
+        return SOFTWARE_LINEAR if not self.batch and whole and vectors else SOFTWARE
+
+    def _suits(self, tile: Tile) -> bool:
+        filled = 2 * self.rows > tile.rows and 2 * self.columns > tile.columns
+        groups = self._row_tiles(tile) * -(-self.columns // tile.columns)
+        return not tile.groups or (groups >= tile.groups and (filled or tile.shader == "matmul/matmul"))
+
+    def _reading(self, operand: Operand, along: int) -> str:
+        """How blocks of an operand are read, ``along`` being its axis of depth; a key of ``BLOCKS``."""
+        layout = operand.layout
+        for name, axis in (("depth", along), ("across", -3 - along)):
+            others = [s for i, s in enumerate(layout.strides, -len(layout.strides)) if i != axis]
+            numbers = (*others, layout.offset, layout.shape[axis], self.depth)
+            if layout.strides[axis] == 1 and all(number % 4 == 0 for number in numbers):
+                return name
+        return "elements"
+
+    def _variables(self, activation: str) -> dict[str, str]:
+        variables = {"product": source("matmul/product")}
+        for name, operand, along, first in (("a", self.a, -1, "row"), ("b", self.b, -2, "column")):
+            strides = operand.layout.strides
+            variables[f"{name}_by_depth"] = str(abs(strides[along]) <= abs(strides[-3 - along])).lower()
+            variables[f"block_{name}"] = BLOCKS[self._reading(operand, along)].format(
+                name=name, first=first, count=f"p.{first}s",
+                across=f"p.{name}_strides.{'z' if name == 'a' else 'w'}",
+                along=f"p.{name}_strides.{'w' if name == 'a' else 'z'}",
+            )  # fmt: skip
+        terms = {"bias": "", "bias4": "", "residual": "", "residual4": ""}
+        if self.bias is not None:
+            terms |= {"bias": " + load_bias(column + j)", "bias4": " + load4_bias(column / 4u)"}
+        if self.residual is not None:
+            terms |= {"residual": " + load_residual(at + j)", "residual4": " + load4_residual(at / 4u)"}
+        variables["store_row"] = STORES[self._writing].format(activation=activation, **terms)
+        return variables
+
+    @property
+    def _writing(self) -> Access:
+        return "elements" if self.columns % 4 else "vectors"
+
+    def _buffers(self) -> tuple[Buffer, ...]:
+        read: list[tuple[str, Operand | None, Access]] = [("bias", self.bias, self._writing)]
+        read.append(("residual", self.residual, self._writing))
+        for name, operand, along in (("b", self.b, -2), ("a", self.a, -1)):
+            read.insert(0, (name, operand, "elements" if self._reading(operand, along) == "elements" else "vectors"))
+        buffers = [Buffer(name, operand, access) for name, operand, access in read if operand is not None]
+        return (*buffers, Buffer("y", self.output, self._writing, written=True))
+
+    def _params(self) -> bytes:
+        lead = [
+            Layout(o.layout.shape[:-2], o.layout.strides[:-2], o.layout.offset).broadcast_to(self.batch)
+            for o in (self.a, self.b)
+        ]
+        a_lead, b_lead = merge_axes(lead)
+        if len(a_lead.shape) > 2:
+            raise UnsupportedOp("matmul", "webgpu", f"{len(a_lead.shape)} batch axes do not merge to two")
+        pad = 2 - len(a_lead.shape)
+        inner = ((1,) * pad + a_lead.shape)[1]
+        a_strides = (*([0] * pad), *a_lead.strides, *self.a.layout.strides[-2:])
+        b_strides = (*([0] * pad), *b_lead.strides, *self.b.layout.strides[-2:])
+        return struct.pack(
+            "<4I4i4i2i2I", self.rows, self.columns, self.depth, inner, *a_strides, *b_strides,
+            self.a.layout.offset, self.b.layout.offset, self.activation, size_of(self.batch),
+        )  # fmt: skip
 
 
-def _matmul(step: Step, adapter: Adapter) -> list[Dispatch]:
+def _linear(step: Step, adapter: Adapter) -> Sequence[Dispatch]:
+    x, weight, *more = step.inputs
+    residual = more.pop() if step.attrs["residual"] else None
+    turned = Operand(weight.place, weight.layout.permute((1, 0)), weight.dtype)
+    flat = Operand(x.place, Layout.contiguous(rows_and_columns(x)), x.dtype)
+    activation = ACTIVATIONS.index(step.attrs["activation"])
+    bias = more[0] if more else None
+    return Product(flat, turned, bias, residual, step.output, activation, ()).dispatches(adapter)
+
+
+def _matmul(step: Step, adapter: Adapter) -> Sequence[Dispatch]:
     a, b = step.inputs
-    return [_general(step, a, b, step.output.shape[:-2])] if step.output.layout.size else []
-
-
-def _general(step: Step, a: Operand, b: Operand, batch: Shape) -> Dispatch:
-    """``a @ b`` with the epilogue of ``step``; ``batch`` are the leading axes that both broadcast to."""
-    variables, bias = _epilogue(step, step.inputs[2:])
-    rows, depth, columns = a.shape[-2], a.shape[-1], b.shape[-1]
-    lead = [Layout(o.layout.shape[:-2], o.layout.strides[:-2], o.layout.offset).broadcast_to(batch) for o in (a, b)]
-    a_lead, b_lead = merge_axes(lead)
-    if len(a_lead.shape) > 2:
-        raise UnsupportedOp("matmul", "webgpu", f"{len(a_lead.shape)} batch axes do not merge to two")
-    pad = (1,) * (2 - len(a_lead.shape))
-    inner = (*pad, *a_lead.shape)[1]
-    a_strides = (*([0] * len(pad)), *a_lead.strides, *a.layout.strides[-2:])
-    b_strides = (*([0] * len(pad)), *b_lead.strides, *b.layout.strides[-2:])
-    params = struct.pack("<4I4i4i", rows, columns, depth, inner, *a_strides, *b_strides)
-    params += struct.pack("<2i2I", a.layout.offset, b.layout.offset, _activation(step), size_of(batch))
-    buffers = (Buffer("a", a), Buffer("b", b), *bias, Buffer("y", step.output, written=True))
-    groups = (-(-columns // 16), *spread(-(-rows // 16) * size_of(batch), 1)[:2])
-    return Dispatch("matmul/matmul", variables, params, buffers, groups)
+    return Product(a, b, None, None, step.output, 0, step.output.shape[:-2]).dispatches(adapter)
 
 
 KERNELS = [Kernel("linear", _linear), Kernel("matmul", _matmul, lambda position, layout: True)]
