@@ -18,8 +18,8 @@ import numpy as np
 
 import tensorcommons as tc
 from bench import contest, workloads
-from bench.ours import Ours, host_times
-from bench.report import Figure, Row, table, to_json
+from bench.ours import ALONE, ONE_BY_ONE, Ours, host_times
+from bench.report import CEILING, Figure, Row, table, to_json
 from bench.workloads import Work
 
 
@@ -45,8 +45,7 @@ class Peer:
         if self._refused is not None:
             raise self._refused
         if self._proxy.takes == "onnx":
-            if work.model is None:
-                raise NotImplementedError("it runs one model at a time: see the figure one by one")
+            assert work.model is not None
             built = work.model()
             model = [_to_js(file) for file in built] if isinstance(built, list) else _to_js(built)
             data = {"model": model, "feeds": {name: _array(work.arrays[name]) for name in work.feeds}}
@@ -92,7 +91,8 @@ def _object(values: Mapping[str, Any]) -> Any:
 
 async def run(session: Any, group: str, options: str) -> str:
     """Run one group. ``options`` is JSON: ``models`` (folders by name; what is missing is made at random), ``rounds``,
-    ``cap_s``, ``only`` (contestants, all if empty).
+    ``cap_s``, ``only`` (contestants, all if empty), ``match`` (part of the names of the work to do), ``size`` of the
+    work ("gpu" or "software", for the adapter if not given).
 
     Gives JSON: the device, the figures, their table.
     """
@@ -100,26 +100,30 @@ async def run(session: Any, group: str, options: str) -> str:
     session.own("tensorcommons")
     devices = await tc.open_devices(("webgpu",))
     assert devices.webgpu is not None
-    software = devices.webgpu.is_software
+    software = given.get("size", "software" if devices.webgpu.is_software else "gpu") == "software"
     folders = {name: Path(folder) for name, folder in given.get("models", {}).items()}
-    result: dict[str, Any] = {"device": devices.webgpu.name, "is_software": software, "group": group}
+    result: dict[str, Any] = {"device": devices.webgpu.name, "is_software": devices.webgpu.is_software, "group": group}
+    rules = contest.Rules(given.get("rounds", 7 if software else 15), given.get("cap_s", 10))
     if group == "host":
-        figures = await _host(devices, folders)
+        figures = await _host(devices, folders, rules)
     elif group == "load":
         figures = await _load(devices, f"{given['url']}models/all-MiniLM-L6-v2")
     else:
-        contestants: list[contest.Contestant] = [Ours(devices, lambda: session.bytesOf("tensorcommons"))]
+        bytes_of = partial(session.bytesOf, "tensorcommons")
+        modes = ("", ONE_BY_ONE, ALONE) if group == "heads" else ("",)
+        contestants: list[contest.Contestant] = [Ours(devices, bytes_of, mode) for mode in modes]
         for proxy in session.contestants:
             if given.get("only") and proxy.name not in given["only"]:
                 continue
             peer = Peer(proxy, partial(session.bytesOf, proxy.name))
             await peer.open()
             contestants.append(peer)
-        rules = contest.Rules(given.get("rounds", 7 if software else 15), given.get("cap_s", 10))
         figures, paces = [], dict[str, float]()
         for work in _works(group, software, folders):
+            if given.get("match", "") not in work.name:
+                continue
             print(work.name)
-            named = [each for each in contestants if each.device != "ceiling" or work.group == "bandwidth"]
+            named = [each for each in contestants if each.device != CEILING or work.group == "bandwidth"]
             figures.append(await contest.measure(named, work, rules, paces, print))
     devices.close()
     result["figures"] = to_json(figures)
@@ -145,7 +149,7 @@ def _works(group: str, software: bool, folders: dict[str, Path]) -> Iterator[Wor
     return workloads.heads(software, {"MiniLM": place / "MiniLM"})
 
 
-async def _host(devices: tc.Devices, folders: dict[str, Path]) -> list[Figure]:
+async def _host(devices: tc.Devices, folders: dict[str, Path], rules: contest.Rules) -> list[Figure]:
     """What a replayed forward costs in Python."""
     folder = folders.get("MiniLM")
     if folder is None:
@@ -153,7 +157,7 @@ async def _host(devices: tc.Devices, folders: dict[str, Path]) -> list[Figure]:
         workloads.write_encoder(folder, workloads.MINILM)
     figures = []
     for length in (16, 128):
-        found = await host_times(devices, folder, length)
+        found = await host_times(devices, folder, length, rules)
         calls = {key: found[key] for key in ("calls_a_forward", "calls_a_read")}
         for name, samples in (("Python", found["python_ms"]), ("call to submitted", found["submit_ms"])):
             row = Row("tensorcommons", tc.__version__, "webgpu", samples_ms=samples, extra=calls)

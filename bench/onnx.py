@@ -37,10 +37,16 @@ def _field(number: int, value: int | float | str | bytes) -> bytes:
     return _varint(number << 3 | 2) + _varint(len(data)) + data
 
 
-def _tensor(name: str, array: Array) -> bytes:
+def _sized(number: int, parts: Sequence[bytes | memoryview]) -> list[bytes | memoryview]:
+    """A length-delimited field in pieces, so that large ones are copied once, at the end."""
+    return [_varint(number << 3 | 2) + _varint(sum(len(part) for part in parts)), *parts]
+
+
+def _tensor(name: str, array: Array) -> list[bytes | memoryview]:
     """TensorProto."""
     dims = b"".join(_field(1, size) for size in array.shape)
-    return dims + _field(2, TYPES[array.dtype.name]) + _field(8, name) + _field(9, array.tobytes())
+    data = memoryview(np.ascontiguousarray(array).reshape(-1).view(np.uint8))
+    return [dims + _field(2, TYPES[array.dtype.name]) + _field(8, name), *_sized(9, [data])]
 
 
 def _attribute(name: str, value: int | float | str | Sequence[int]) -> bytes:
@@ -66,12 +72,12 @@ class Builder:
     def __init__(self, inputs: Mapping[str, tuple[str, Sequence[int]]]) -> None:
         self._inputs = [_value(name, *spec) for name, spec in inputs.items()]
         self._nodes: list[bytes] = []
-        self._constants: dict[str, bytes] = {}
+        self._constants: dict[str, Array] = {}
 
     def constant(self, name: str, array: Array) -> str:
         """An initializer; one of that name is kept as it is."""
         if name not in self._constants:
-            self._constants[name] = _tensor(name, array)
+            self._constants[name] = array
         return name
 
     def number(self, value: float) -> str:
@@ -91,11 +97,13 @@ class Builder:
 
     def model(self, outputs: Mapping[str, Sequence[int]]) -> bytes:
         """ModelProto with float32 outputs, by name and shape."""
-        graph = b"".join(_field(1, node) for node in self._nodes) + _field(2, "graph")
-        graph += b"".join(_field(5, constant) for constant in self._constants.values())
-        graph += b"".join(_field(11, value) for value in self._inputs)
-        graph += b"".join(_field(12, _value(name, "float32", shape)) for name, shape in outputs.items())
-        return _field(1, 8) + _field(2, "tensorcommons bench") + _field(7, graph) + _field(8, _field(2, OPSET))
+        graph: list[bytes | memoryview] = [b"".join(_field(1, node) for node in self._nodes) + _field(2, "graph")]
+        for name, array in self._constants.items():
+            graph += _sized(5, _tensor(name, array))
+        graph.append(b"".join(_field(11, value) for value in self._inputs))
+        graph.append(b"".join(_field(12, _value(name, "float32", shape)) for name, shape in outputs.items()))
+        parts = [_field(1, 8) + _field(2, "tensorcommons bench"), *_sized(7, graph), _field(8, _field(2, OPSET))]
+        return b"".join(parts)
 
     def first_row(self, x: str, columns: int) -> bytes:
         """ModelProto whose output is the first row of the matrix ``x``."""
@@ -106,7 +114,7 @@ class Builder:
 
     def linear(self, x: str, weights: Mapping[str, Array], layer: str) -> str:
         """``x @ weight.T + bias``, the weight stored transposed, as exporters do."""
-        matrix = self.constant(f"{layer}.weight", np.ascontiguousarray(weights[f"{layer}.weight"].T))
+        matrix = self.constant(f"{layer}.weight", weights[f"{layer}.weight"].T)
         return self.op("Add", self.op("MatMul", x, matrix), self.constant(f"{layer}.bias", weights[f"{layer}.bias"]))
 
     def layer_norm(self, x: str, weights: Mapping[str, Array], layer: str, epsilon: float) -> str:

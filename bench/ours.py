@@ -10,11 +10,13 @@ from typing import Any, TypeAlias
 import numpy as np
 
 import tensorcommons as tc
-from bench.report import OURS
+from bench.contest import Rules
+from bench.report import OURS, PART
 from bench.workloads import HEADS, Work
 
 Array: TypeAlias = np.ndarray[Any, Any]
 Run: TypeAlias = Callable[[], Awaitable[Array]]
+ONE_BY_ONE, ALONE = "one by one", "backbone alone"
 MEMORY_MB = 16_384  # far above what any work needs: nothing is evicted
 
 
@@ -39,14 +41,19 @@ class Prepared:
 
 
 class Ours:
-    """The contestant. ``bytes_of`` counts the bytes of its WebGPU buffers from outside, as for everybody."""
+    """The contestant. ``bytes_of`` counts the bytes of its WebGPU buffers from outside, as for everybody.
 
-    name = OURS
+    Of several heads it runs them "together", "one by one", or the "backbone alone"; the last two, as ``mode``, are
+    contestants of their own beside the first.
+    """
+
     version = tc.__version__
-    device = "webgpu"
 
-    def __init__(self, devices: tc.Devices, bytes_of: Callable[[], int]) -> None:
+    def __init__(self, devices: tc.Devices, bytes_of: Callable[[], int], mode: str = "") -> None:
         assert devices.webgpu is not None
+        self.name = mode or OURS
+        self.device = PART if mode else "webgpu"
+        self.mode = mode
         self.gpu = devices.webgpu
         self.devices = devices
         self.device_bytes = bytes_of
@@ -58,23 +65,11 @@ class Ours:
 
     def _chain(self, work: Work) -> Prepared:
         tensors = {name: tc.asarray(array, device=self.gpu) for name, array in work.arrays.items()}
+        compiled = tc.compile(lambda given: _steps(work.kind, work.steps, given))
 
         async def run() -> Array:
-            older = newer = tensors["x"]
-            if work.kind == "add":
-                newer = tensors["y"]
-            for _ in range(work.steps):
-                older, newer = newer, step(newer, older)
-            return await newer[:1].read()
-
-        def step(x: tc.Tensor, older: tc.Tensor) -> tc.Tensor:
-            if work.kind == "matmul":
-                return tc.matmul(x, tensors["b"])
-            if work.kind == "add":
-                return tc.add(x, older)
-            if work.kind == "softmax":
-                return tc.softmax(x, axis=-1)
-            return tc.layer_norm(x, tensors["weight"], tensors["bias"])
+            row: tc.Tensor = await compiled(tensors)
+            return await row.read()
 
         def close() -> None:
             for tensor in tensors.values():
@@ -88,20 +83,19 @@ class Ours:
         async def load(folder: Path) -> tc.Model:
             return await tc.from_pretrained(str(folder), manager=manager, device=self.gpu, tokenizer=False)
 
-        place = Path(work.folder)
+        place, output = Path(work.folder), "logits"
         if work.kind == "encoder":
-            models = [await load(place)]
-        elif work.kind == "backbone":
-            models = [await load(place / "MiniLM")]
+            models, output = [await load(place)], "last_hidden_state"
+        elif self.mode == ALONE:
+            models, output = [await load(place / "MiniLM")], "sentence_embedding"
         else:
             models = [await load(place / f"head-{i}") for i in range(HEADS)]
         inputs = {name: work.arrays[name] for name in work.feeds}
-        output = {"encoder": "last_hidden_state", "backbone": "sentence_embedding"}.get(work.kind, "logits")
 
         async def run() -> Array:
-            if work.kind == "together":
+            if len(models) > 1 and not self.mode:
                 answers = await manager.run_together([(model, inputs) for model in models])
-                return [await answer[output].read() for answer in answers][-1]
+                return (await tc.read_together([answer[output] for answer in answers]))[-1]
             for model in models:
                 result = await (await model(outputs=[output], **inputs))[output].read()
             return result
@@ -113,7 +107,22 @@ class Ours:
         return Prepared(run, close)
 
 
-async def host_times(devices: tc.Devices, folder: Path, length: int, runs: int = 50) -> dict[str, Any]:
+def _steps(kind: str, steps: int, given: dict[str, tc.Tensor]) -> tc.Tensor:
+    """The first row of a chain."""
+    older, x = given["x"], given["y" if kind == "add" else "x"]
+    for _ in range(steps):
+        if kind == "matmul":
+            x = tc.matmul(x, given["b"])
+        elif kind == "add":
+            older, x = x, tc.add(x, older)
+        elif kind == "softmax":
+            x = tc.softmax(x, axis=-1)
+        else:
+            x = tc.layer_norm(x, given["weight"], given["bias"])
+    return x[:1]
+
+
+async def host_times(devices: tc.Devices, folder: Path, length: int, rules: Rules) -> dict[str, Any]:
     """What a replayed forward costs beside the device: milliseconds of Python, and calls into JavaScript.
 
     ``python_ms`` is the time from the call to the answer less what the one call into JavaScript took: checking and
@@ -137,10 +146,14 @@ async def host_times(devices: tc.Devices, folder: Path, length: int, runs: int =
         finally:
             inside = time.perf_counter() - started
 
-    python, submitted, calls, reads = [], [], set(), set()
+    python: list[float] = []
+    submitted: list[float] = []
+    calls, reads = set(), set()
     bridge.run = timed
     try:
-        for turn in range(runs + 2):
+        for turn in range(max(rules.rounds, 50) + 2):
+            if len(python) > 4 and sum(submitted) > rules.cap_s * 1e3:
+                break
             before = bridge.calls
             started = time.perf_counter()
             outputs = await model(outputs=["last_hidden_state"], input_ids=ids)

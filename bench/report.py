@@ -12,15 +12,17 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 OURS = "tensorcommons"
+PART, CEILING = "part", "ceiling"
 
 
 @dataclass
 class Row:
     """One contestant's samples of one piece of work, in milliseconds a sample.
 
-    ``device`` is webgpu, wasm, webnn or, for what is no peer but a limit, "ceiling". ``ready_ms`` is what it took from
-    the weights in memory to the first result, ``cosine`` compares that with what is right, and ``device_bytes`` are the
-    WebGPU buffers that it held after it. ``amount`` is what a sample computes or moves, in the figure's unit.
+    ``device`` is webgpu, wasm or webnn; "ceiling" is no peer but what the device can do, "part" is ours in another way.
+    ``ready_ms`` is what it took from the weights in memory to the first result, ``cosine`` compares that with what is
+    right, and ``device_bytes`` are the WebGPU buffers that it held after it. ``amount`` is what a sample computes or
+    moves, in the figure's unit.
     """
 
     name: str
@@ -63,6 +65,12 @@ class Figure:
                 found.append((best.median / ours.median, best))
         return found
 
+    def parts(self) -> list[tuple[float, Row]]:
+        """How many times as long as our other ways of doing it we take."""
+        ours = next((row for row in self.rows if row.name == OURS and row.samples_ms), None)
+        parts = [row for row in self.rows if row.device == PART and row.samples_ms]
+        return [(ours.median / part.median, part) for part in parts] if ours else []
+
     def rate(self, row: Row) -> str:
         """What a contestant reaches, as people read it."""
         a_second = row.amount / row.median * 1e3
@@ -72,7 +80,7 @@ class Figure:
 
     def share_of_ceiling(self, row: Row) -> float | None:
         """What a contestant reaches of what the device can do, where that was measured."""
-        top = next((other for other in self.rows if other.device == "ceiling" and other.samples_ms), None)
+        top = next((other for other in self.rows if other.device == CEILING and other.samples_ms), None)
         if top is None or top is row:
             return None
         return row.amount / row.median / (top.amount / top.median)
@@ -87,6 +95,8 @@ def table(figures: Sequence[Figure]) -> str:
         for ratio, peer in figure.ratios():
             kind = "best WebGPU peer" if peer.device == "webgpu" else "best peer of any kind"
             lines.append(f"  {ratio:.2f} × the {kind}, {peer.name}")
+        for ratio, part in figure.parts():
+            lines.append(f"  {ratio:.2f} × the time of {part.name}")
         for row in figure.rows:
             title = f"{row.name} {row.version}".strip()
             if not row.samples_ms:
@@ -118,7 +128,11 @@ def number(milliseconds: float) -> str:
 def to_json(figures: Sequence[Figure]) -> list[dict[str, Any]]:
     """The figures for json.dump: everything measured, and what was derived from it."""
     return [
-        {**asdict(figure), "ratios": [{"ratio": ratio, "peer": peer.name} for ratio, peer in figure.ratios()]}
+        {
+            **asdict(figure),
+            "ratios": [{"ratio": ratio, "peer": peer.name} for ratio, peer in figure.ratios()],
+            "parts": [{"ratio": ratio, "of": part.name} for ratio, part in figure.parts()],
+        }
         for figure in figures
     ]
 
@@ -127,6 +141,6 @@ def from_json(data: Sequence[Mapping[str, Any]]) -> list[Figure]:
     """The figures that :func:`to_json` wrote."""
     figures = []
     for entry in data:
-        values = {key: value for key, value in entry.items() if key not in ("ratios", "rows")}
+        values = {key: value for key, value in entry.items() if key not in ("ratios", "parts", "rows")}
         figures.append(Figure(**values, rows=[Row(**row) for row in entry["rows"]]))
     return figures

@@ -10,6 +10,7 @@ import json
 import struct
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -124,20 +125,15 @@ def encoder(name: str, batch: int, length: int, folder: Path) -> Work:
 
 
 def heads(software: bool, folders: Mapping[str, Path]) -> Iterator[Work]:
-    """Five classifiers on one backbone: all of them for one text, and the backbone alone beside it."""
+    """Five classifiers on one backbone, all of them for the same texts."""
     for batch, length in ((1, 16), (1, 128)) if software else ((1, 128), (32, 128)):
-        base = encoder("backbone alone, sentence vectors", batch, length, folders["MiniLM"])
-        feeds = {name: base.arrays[name] for name in base.feeds}
-        for name, kind in (
-            (f"{HEADS} heads together", "together"),
-            (f"{HEADS} heads one by one", "one by one"),
-            ("backbone alone", "backbone"),
-        ):
-            yield Work(
-                *("heads", f"{name}, {batch} × {length}", kind, {"heads": HEADS}, feeds),
-                *(None if kind != "one by one" else _head_models(folders, batch, length), tuple(feeds)),
-                folder=str(folders["MiniLM"].parent),
-            )
+        base = encoder("", batch, length, folders["MiniLM"])
+        yield Work(
+            *("heads", f"{HEADS} heads on one MiniLM, {batch} × {length}", "heads", {}),
+            *({name: base.arrays[name] for name in base.feeds}, _head_models(folders, batch, length), base.feeds),
+            folder=str(folders["MiniLM"].parent),
+            scale=base.scale * HEADS,
+        )
 
 
 def _head_models(folders: Mapping[str, Path], batch: int, length: int) -> Callable[[], list[bytes]]:
@@ -154,6 +150,7 @@ def _head_models(folders: Mapping[str, Path], batch: int, length: int) -> Callab
 # --- models as folders, in the layout that from_pretrained reads ---
 
 
+@lru_cache(maxsize=1)  # the works of one model share its bytes
 def read_model(folder: Path) -> tuple[dict[str, Any], dict[str, Array]]:
     """The config and the float32 tensors of a folder with safetensors."""
     raw = (folder / "model.safetensors").read_bytes()

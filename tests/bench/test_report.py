@@ -46,6 +46,12 @@ def test_no_ratio_without_our_samples():
     )
 
 
+def test_the_other_ways_of_ours_are_compared_but_are_no_peers():
+    figure = Figure("g", "w", 1, "ms", [row("tensorcommons", "webgpu", [2.0]), row("alone", "part", [1.6])])
+    assert figure.ratios() == [] and [(ratio, part.name) for ratio, part in figure.parts()] == [(1.25, "alone")]
+    assert "  1.25 × the time of alone" in table([figure])
+
+
 def test_table_has_the_ratio_first_then_everybody(figure):
     lines = table([figure]).splitlines()
     assert lines[0] == "softmax over 64 MiB; ms of one in a chain of 4"
