@@ -112,7 +112,7 @@ def table(figures: Sequence[Figure]) -> str:
                 line += f"  ready in {number(row.ready_ms)}"
             if row.device_bytes:
                 line += f", {row.device_bytes / 1e6:,.1f} MB"
-            lines.append(line)
+            lines.append(line.rstrip())
             lines += [f"      {key}: {value}" for key, value in row.extra.items()]
             if row.error:
                 lines.append(f"      {row.error}")
