@@ -78,7 +78,7 @@ class Ours:
         return Prepared(run, close)
 
     async def _models(self, work: Work) -> Prepared:
-        manager = tc.TensorSharingManager(max_memory_mb=MEMORY_MB, devices=self.devices)
+        manager = tc.TensorSharingManager(max_memory_mb=MEMORY_MB, devices=self.devices, activation_cache=False)
 
         async def load(folder: Path) -> tc.Model:
             return await tc.from_pretrained(str(folder), manager=manager, device=self.gpu, tokenizer=False)
@@ -131,7 +131,7 @@ async def host_times(devices: tc.Devices, folder: Path, length: int, rules: Rule
     """
     gpu = devices.webgpu
     assert gpu is not None
-    manager = tc.TensorSharingManager(max_memory_mb=MEMORY_MB, devices=devices)
+    manager = tc.TensorSharingManager(max_memory_mb=MEMORY_MB, devices=devices, activation_cache=False)
     model = await tc.from_pretrained(str(folder), manager=manager, device=gpu, tokenizer=False)
     ids = np.random.default_rng(0).integers(1000, 20000, (1, length))
     bridge = gpu.backend.bridge  # type: ignore[attr-defined]

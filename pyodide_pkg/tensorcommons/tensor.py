@@ -147,10 +147,10 @@ class Tensor:
     def release(self) -> None:
         """Give the tensor's bytes back now, rather than when it is no longer referred to. Safe to call twice.
 
-        What a manager holds (a model's weights, a shared tensor) stays: it belongs to its holders.
+        What a manager keeps (a model's weights, a shared tensor, an activation for later runs) stays.
         """
         leaf = resolve_view(self._node)
-        if leaf and leaf[0].storage is not None and leaf[0].storage.category != "weights":
+        if leaf and leaf[0].storage is not None and not leaf[0].storage.is_kept:
             leaf[0].storage.release()
 
     async def realize(self) -> Tensor:
@@ -317,5 +317,5 @@ def scope() -> Iterator[Callable[[T], T]]:
             needed = {id(leaf.storage) for tensor in kept for leaf in Graph([tensor.node]).leaves}
             for reference in made:
                 storage = reference()
-                if storage is not None and storage.category == "activations" and id(storage) not in needed:
+                if storage is not None and not storage.is_kept and id(storage) not in needed:
                     storage.release()

@@ -36,8 +36,8 @@ class Place:
     def device(self) -> Device:
         return self.devices.opened[0]
 
-    def manager(self, max_memory_mb: float = 1024) -> TensorSharingManager:
-        return TensorSharingManager(max_memory_mb, devices=self.devices)
+    def manager(self, max_memory_mb: float = 1024, **options: Any) -> TensorSharingManager:
+        return TensorSharingManager(max_memory_mb, devices=self.devices, **options)
 
 
 def only(kind: str) -> Callable[[Case], Case]:

@@ -199,8 +199,8 @@ async def any_order_of_everything(place: Place) -> None:
     for seed in range(SEQUENCES):
         rng = np.random.default_rng(seed)
         limit = rules.LIMITS[seed % len(rules.LIMITS)]
-        manager = place.manager(_with_reserve(limit))
-        world = rules.World(manager, _with_reserve, lambda: _lose(place.device))
+        manager = place.manager(with_reserve(limit))
+        world = rules.World(manager, with_reserve, lambda: _lose(place.device))
         while steps < LONGEST * (seed + 1) and time.perf_counter() - started < SECONDS * (seed + 1) / SEQUENCES:
             rule = str(rng.choice([*rules.RULES, *rules.USUAL]))
             chosen = {name: choices[int(rng.integers(len(choices)))] for name, choices in rules.RULES[rule].items()}
@@ -218,7 +218,7 @@ async def any_order_of_everything(place: Place) -> None:
     assert steps >= 100 and lost
 
 
-def _with_reserve(usable: int) -> float:
+def with_reserve(usable: int) -> float:
     """The limit in MB that leaves ``usable`` bytes beside the part that only reads take."""
     return (usable + min(STAGING_RESERVE, usable // 12 * 4)) / MB
 

@@ -112,6 +112,7 @@ async def a_hundred_rounds_of_a_head(place: Place) -> None:
         del head
         await let_go()
         counts.append(held(device))
+    counts = counts[10:]  # the second run takes over what the base has in common with the first
     assert all(count == counts[0] for count in counts), {str(count) for count in counts}
     base.unload()
 
@@ -233,7 +234,7 @@ async def cancelled_at_any_point_of_a_load(place: Place) -> None:
 
 
 async def cancelled_at_any_point_of_a_run(place: Place) -> None:
-    manager = place.manager()
+    manager = place.manager(activation_cache=False)
     inputs = _ids(2, 30)
     wanted = await _alone(place, inputs)
     for turns in (0, 1, 2, 3, 5, 8, 13, 21, 34, 55):
@@ -274,7 +275,7 @@ async def unloaded_during_a_run(place: Place) -> None:
 
 
 async def five_models_in_one_run(place: Place) -> None:
-    manager = place.manager()
+    manager = place.manager(activation_cache=False)
     models = [await _load(place, manager, f"{place.models}/{name}") for name in SPLADE]
     inputs = _ids(2, 11, words=30_000)
 

@@ -545,7 +545,7 @@ class TestFreshness:
 class TestFromPretrained:
     async def load(self, server, cache, manager=None, model=MODEL):
         events: list[dict] = []
-        manager = manager or tc.TensorSharingManager(64)
+        manager = manager or tc.TensorSharingManager(64, activation_cache=False)
         loaded = await tc.from_pretrained(
             server.url + model, manager=manager, cache=cache, progress_callback=events.append
         )

@@ -69,4 +69,6 @@ def fuse(graph: Graph) -> Graph:
         result[id(node)] = new
         if uses[id(node)] == 1:
             once.add(id(new))
-    return Graph([result[id(output)] for output in graph.outputs], graph.leaves)
+    fused = Graph([result[id(output)] for output in graph.outputs], graph.leaves)
+    fused.made_of = {result[id(node)].identity: node for node in graph.nodes}
+    return fused

@@ -16,12 +16,14 @@ class Graph:
     """Nodes in dependency order, merged by identity.
 
     ``outputs`` are the merged output nodes, ``leaves`` the nodes whose storages a run is given, ``traced`` counts the
-    nodes before merging. A graph made from another one is given its ``leaves``, to keep their order.
+    nodes before merging. A graph made from another one is given its ``leaves``, to keep their order; ``made_of`` says,
+    by identity, which of its nodes each of this graph's stands for.
     """
 
     def __init__(self, outputs: Sequence[Node], leaves: Sequence[Node] | None = None) -> None:
         self.nodes: list[Node] = []
         self.traced = 0
+        self.made_of: dict[str, Node] = {}
         self._by_identity: dict[str, Node] = {}
         self._merged: dict[int, Node] = {}
         for output in outputs:

@@ -10,7 +10,7 @@ All programs of a device share its arena and therefore run one at a time.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -94,7 +94,7 @@ class Program:
             try:
                 async with using(list(leaves)):
                     executable, needed = await self.compile(), -1
-                    while needed != (needed := self._bytes_to_run()):  # the arena may leave while this waits for room
+                    while needed != (needed := self.bytes_to_run()):  # the arena may leave while this waits for room
                         await self.device.budget.ensure(leaves, needed)
                         executable = await self.compile()  # again only if the device was lost meanwhile
                     return await self._run(executable, leaves, inputs)
@@ -103,7 +103,7 @@ class Program:
                 if self.device.programs.get(self.structure) is not self:  # forgotten while it ran
                     self.discard()
 
-    def _bytes_to_run(self) -> int:
+    def bytes_to_run(self) -> int:
         """What a run takes beside its leaves: its outputs, and what the arena has to grow by."""
         return self.device.arena_growth(self.planned.plan.arena_bytes) + sum(self.planned.plan.output_bytes)
 
@@ -184,12 +184,20 @@ async def compile_graph(device: Device, outputs: Sequence[Node]) -> BoundProgram
     Raises:
         UnsupportedOp: the device has no kernel for one of the nodes; the message names it.
     """
-    renames = Storage.renames
     graph = Graph(outputs)
-    structure = graph.structure
+    return await _compile(device, graph, graph.structure, fuse)
+
+
+async def compile_fused(device: Device, graph: Graph) -> BoundProgram:
+    """:func:`compile_graph` for a graph that is fused already: its nodes are run as they are."""
+    return await _compile(device, graph, f"fused {graph.structure}", lambda graph: graph)
+
+
+async def _compile(device: Device, graph: Graph, structure: str, fused: Callable[[Graph], Graph]) -> BoundProgram:
+    renames = Storage.renames
     program: Program | None = device.programs.get(structure)
     if program is None:
-        program = Program(device, structure, make_plan(fuse(graph), device.backend), graph)
+        program = Program(device, structure, make_plan(fused(graph), device.backend), graph)
         device.keep_program(program)
     await program.compile()
     return BoundProgram(program, tuple(leaf.storage or str(leaf.name) for leaf in graph.leaves), renames)

@@ -100,7 +100,7 @@ class Model:
         self._weights = dict(weights)
         self._traces: dict[tuple[Any, ...], tuple[Node, ...]] = {}
         self._unloaded = False
-        manager.set_probe(name, architecture.model_type, self.probe)
+        manager.attach(self, architecture.model_type)
 
     @property
     def config(self) -> Any:
@@ -156,8 +156,16 @@ class Model:
 
     def probe(self) -> tuple[Node, ...]:
         """The nodes of every output on inputs of shape (2, 8), for comparing with other models."""
-        leaves = self._leaves((2, 8), {name: name for name in INPUTS})
-        return tuple(tensor.node for tensor in self.architecture.forward(self._weights, leaves).values())
+        return self._every((2, 8), {name: name for name in INPUTS})
+
+    def every(self, inputs: Mapping[str, Any], name_of: NameOf) -> tuple[Node, ...]:
+        """The nodes of every output for ``inputs``, traced anew. Raises as :meth:`__call__` does."""
+        arrays, _ = self._prepare(inputs)
+        return self._every(arrays["input_ids"].shape, {key: name_of(array) for key, array in arrays.items()})
+
+    def _every(self, shape: Shape, names: Mapping[str, str]) -> tuple[Node, ...]:
+        results = self.architecture.forward(self._weights, self._leaves(shape, names))
+        return tuple(tensor.node for tensor in results.values())
 
     def _leaves(self, shape: Shape, names: Mapping[str, str]) -> dict[str, Tensor]:
         """Symbolic inputs of one shape under the graph's names."""

@@ -5,7 +5,7 @@ It knows storages, identities and holders. What a model computes it never looks 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 from weakref import WeakValueDictionary
 
@@ -13,7 +13,6 @@ from ..backends.cpu import CpuBackend
 from ..backends.device import Device
 from ..backends.select import Devices
 from ..errors import TensorCommonsError
-from ..graph.node import Node
 from ..tensor import Tensor
 from . import accounts
 from .ledger import Ledger
@@ -30,18 +29,31 @@ class TensorSharingManager(SharedTensors):
     """Holds the weights and tensors of several models on ``devices``, each content once, under ``max_memory_mb``.
 
     1 MB is 2**20 bytes. The limit holds at every moment for everything on the devices: weights, activations, scratch
-    and staging. Without ``devices`` it works on NumPy alone; in a browser pass ``await tensorcommons.open_devices()``.
+    and staging. With ``activation_cache``, runs leave their outputs and the values at which the graphs of loaded models
+    part for later runs, in at most ``activation_share`` of the limit.
+
+    Without ``devices`` it works on NumPy alone; in a browser pass ``await tensorcommons.open_devices()``.
     """
 
-    def __init__(self, max_memory_mb: float = 1024, devices: Devices | None = None) -> None:
+    def __init__(
+        self,
+        max_memory_mb: float = 1024,
+        devices: Devices | None = None,
+        *,
+        activation_cache: bool = True,
+        activation_share: float = 0.25,
+    ) -> None:
+        if not (isinstance(activation_share, (int, float)) and 0 <= activation_share <= 1):
+            raise TensorCommonsError(f"activation_share is a part of the limit, from 0 to 1, not {activation_share!r}")
         super().__init__(
             devices or Devices([Device(CpuBackend())], {"webgpu": NOT_OPENED, "webnn": NOT_OPENED}),
             _limit_bytes(max_memory_mb),
+            activation_share if activation_cache else 0.0,
         )
         self.tokenizers: WeakValueDictionary[str, Any] = WeakValueDictionary()
         self.models: dict[str, Device] = {}
         self._ledger = Ledger(self.registry)
-        self._runner = Runner()
+        self._runner = Runner(self.registry, self.residency, self.activations)
         self._opportunities = Opportunities(self.registry, self.models)
 
     # --- models and their weights ---
@@ -90,9 +102,10 @@ class TensorSharingManager(SharedTensors):
 
     # --- running ---
 
-    def set_probe(self, model: str, architecture: str, probe: Callable[[], Sequence[Node]]) -> None:
-        """Let a model be compared with others: ``probe`` gives its graph on inputs of one fixed shape."""
-        self._opportunities.add(model, architecture, probe)
+    def attach(self, model: Runnable, architecture: str) -> None:
+        """Let a loaded model be compared with others, and its runs leave activations for theirs."""
+        self._runner.add(model)
+        self._opportunities.add(model.name, architecture, model.probe)
 
     @property
     def last_run(self) -> dict[str, Any]:
@@ -154,9 +167,10 @@ class TensorSharingManager(SharedTensors):
         return accounts.recommendations(self, self.analyze_sharing_opportunities())
 
     def optimize_memory_usage(self) -> dict[str, Any]:
-        """Free the registered tensors that nobody holds, and the idle arenas. Gives what that freed, in bytes."""
+        """Free the tensors that nobody needs, kept activations and idle arenas. Gives what that freed, in bytes."""
         before = self.residency.used
         freed = self.free_unused_tensors()
+        self.activations.clear()
         for device in self.devices.opened:
             if device.idle_arena_bytes:
                 device.free_arena()

@@ -40,6 +40,9 @@ class TensorMemory:
 class MemoryReport:
     """A snapshot in bytes. ``separate_weight_bytes`` is what the models would take if each had its own copy.
 
+    ``activation_cache_bytes`` are those activations that are kept for later runs, and ``reused_from_cache`` is how many
+    nodes were taken from there so far rather than computed.
+
     The models' ``attributed_bytes`` and ``unheld_bytes`` (registered tensors that no model holds) add up to the weights
     of ``by_category``.
     """
@@ -48,6 +51,8 @@ class MemoryReport:
     device_bytes: int
     peak_bytes: int
     by_category: Mapping[str, int]
+    activation_cache_bytes: int
+    reused_from_cache: int
     unique_weight_bytes: int
     separate_weight_bytes: int
     saved_bytes: int

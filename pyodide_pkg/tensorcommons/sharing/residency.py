@@ -1,9 +1,10 @@
 """The budget that holds: what leaves under pressure, in which order, and how it comes back.
 
-Order of leaving: the scratch arena of an idle device; then entries that nobody holds; then held ones, the least
-recently used first; then compiled programs, which cost most to make again. Pinned entries and whatever a running
-program uses never leave. An eviction keeps a copy in host memory, or none where a local origin can be read again; the
-next use restores. All of this is checked *before* the first byte leaves, so a request that cannot fit changes nothing.
+Order of leaving: activations kept for later runs; the scratch arena of an idle device; then entries that nobody holds;
+then held ones, the least recently used first; then compiled programs, which cost most to make again. Pinned entries
+and whatever a running program uses never leave. An eviction keeps a copy in host memory, or none where a local origin
+can be read again; the next use restores. All of this is checked *before* the first byte leaves, so a request that
+cannot fit changes nothing.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from weakref import WeakSet
 from ..backends.device import STAGING_RESERVE, Budget, Category, Device
 from ..bridge.runtime import WouldWaitError, can_suspend, run_now, suspend
 from ..errors import MemoryBudgetError, TensorCommonsError
+from .activations import ActivationCache
 from .registry import Entry, Registry
 from .storage import Storage
 
@@ -28,6 +30,7 @@ class Share:
     """
 
     registry: Registry
+    activations: ActivationCache
     limit: int
     goal: int = 0
     peak: int = 0
@@ -95,6 +98,11 @@ class Residency(Budget):
         return sum(device.total for device in self.devices)
 
     @property
+    def cached_bytes(self) -> int:
+        """Bytes of activations that are kept for later runs and used by nobody now."""
+        return sum(share.activations.idle_bytes for share in self._shares)
+
+    @property
     def usable(self) -> int:
         """The part of the limit that anything but reads may take; NumPy needs no staging."""
         goal = self._goal
@@ -133,7 +141,7 @@ class Residency(Budget):
             return raised
         if pinned:
             return f"unpin {', '.join(entry.name for entry in pinned)}, or {raised}"
-        movable = sum(entry.storage.nbytes for entry in self.candidates())
+        movable = self.cached_bytes + sum(entry.storage.nbytes for entry in self.candidates())
         shortage = self.used - movable + nbytes - self.usable
         unpinned: list[str] = []
         for entry in sorted(self._entries, key=lambda entry: -entry.storage.nbytes):
@@ -170,7 +178,7 @@ class Residency(Budget):
         async with self._evicting:
             while self.used + nbytes > self.usable:
                 movable = self.candidates(keep)
-                idle = sum(device.idle_arena_bytes + device.idle_program_bytes for device in self.devices)
+                idle = self.cached_bytes + sum(d.idle_arena_bytes + d.idle_program_bytes for d in self.devices)
                 missing = self.used - idle - sum(e.storage.nbytes for e in movable) + nbytes - self.usable
                 if missing > 0:
                     if missing > self._bytes_in_use(keep):
@@ -233,7 +241,12 @@ class Residency(Budget):
             suspend(self.make_room(nbytes))
 
     async def _evict_one(self, movable: Sequence[Entry]) -> None:
-        """Let go of what comes first in the order: an idle arena, the first of ``movable``, a compiled program."""
+        """Let go of what comes first in the order.
+
+        An activation, an idle arena, the first of ``movable``, a compiled program.
+        """
+        if any(share.activations.drop_oldest() for share in self._shares):
+            return
         for device in self.devices:
             if device.idle_arena_bytes:
                 device.free_arena()

@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import hashlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
 
 from ..backends.device import Device
 from ..errors import DeviceLost, TensorCommonsError
+from ..graph.cuts import Cut, Rest, cuts_of, needed, rest_of
+from ..graph.fuse import fuse
+from ..graph.graph import Graph
 from ..graph.node import Node
-from ..graph.program import BoundProgram, compile_graph
+from ..graph.program import BoundProgram, compile_fused
 from ..tensor import Tensor
+from .activations import ActivationCache
+from .registry import Registry
+from .residency import Residency
+from .storage import Storage
 
+HASHED_BYTES = 16 * 2**20  # of inputs; more would take longer to hash than it is worth
 ATTEMPTS = 3  # a run may find its device lost
 
 
@@ -52,17 +63,72 @@ class Runnable(Protocol):
         """
         ...
 
+    def every(self, inputs: Mapping[str, Any], name_of: Callable[[np.ndarray[Any, Any]], str]) -> Sequence[Node]:
+        """Every output that the model can give for ``inputs``, traced anew."""
+        ...
+
+    def probe(self) -> Sequence[Node]:
+        """Every output on inputs of one fixed shape, for comparing with other models."""
+        ...
+
+
+@dataclass(frozen=True)
+class _Variant:
+    """What is left of a run when some values are found, its program, and how many nodes it computes."""
+
+    rest: Rest
+    bound: BoundProgram | None  # None: nothing is left
+    executed: int
+
+
+@dataclass(eq=False)
+class _Prepared:
+    """A run that was asked for: its graph merged and fused, the cuts in it, and its variants so far.
+
+    ``sources`` are its leaves and what they were; ``renames`` and ``loads`` say when that was looked at last.
+    """
+
+    merged: Graph
+    fused: Graph
+    cuts: list[Cut]
+    sources: list[tuple[Storage, str]]
+    renames: int
+    loads: int
+    variants: dict[tuple[frozenset[Cut], bool], _Variant] = field(default_factory=dict)
+
+    @property
+    def is_current(self) -> bool:
+        """Whether no leaf was written: what was merged as one computation is still one."""
+        if self.renames != Storage.renames and all(storage.identity == was for storage, was in self.sources):
+            self.renames = Storage.renames
+        return self.renames == Storage.renames
+
 
 class Runner:
-    """Compiles what models ask for together, once, and remembers what the last run did."""
+    """Compiles what models ask for together, once, and remembers what the last run did.
 
-    def __init__(self) -> None:
+    What a run computes on the way to its outputs is kept for later runs where the graphs of loaded models part.
+    """
+
+    def __init__(self, registry: Registry, residency: Residency, activations: ActivationCache) -> None:
         self.last_run: dict[str, Any] = {}
-        self._programs: dict[tuple[Any, ...], BoundProgram] = {}
+        self._registry = registry
+        self._residency = residency
+        self._activations = activations
+        self._prepared: dict[tuple[Any, ...], _Prepared] = {}
+        self._models: dict[str, Runnable] = {}
+        self._loads = 0
+
+    def add(self, model: Runnable) -> None:
+        """Run others with ``model`` in mind: what it could take over is kept."""
+        self._models[model.name] = model
+        self._loads += 1
 
     def forget(self, model: str) -> None:
-        """Drop what was compiled for ``model``."""
-        self._programs = {key: bound for key, bound in self._programs.items() if all(part[0] != model for part in key)}
+        """Drop ``model`` and what was compiled for it."""
+        self._models.pop(model, None)
+        self._prepared = {key: run for key, run in self._prepared.items() if all(part[0] != model for part in key)}
+        self._activations.sweep()
 
     async def run(
         self, calls: Sequence[tuple[Runnable, Mapping[str, Any]]], outputs: Sequence[Sequence[str] | None] | None
@@ -74,48 +140,137 @@ class Runner:
             try:
                 return await self._run(calls, outputs)
             except DeviceLost:
-                device = calls[0][0].device
-                if device.backend.is_lost:
-                    await device.recover()
+                pass  # it is opened again below
         return await self._run(calls, outputs)
 
     async def _run(
         self, calls: Sequence[tuple[Runnable, Mapping[str, Any]]], outputs: Sequence[Sequence[str] | None] | None
     ) -> list[dict[str, Tensor]]:
         device = calls[0][0].device
+        if device.backend.is_lost:
+            await device.recover()
         if any(model.device is not device for model, _ in calls):
             raise TensorCommonsError("run_together() takes models on one device: move them, or run them one by one")
         wanted = outputs or [None] * len(calls)
         host = _HostInputs()
         parts = [model.call(inputs, names, host.name_of) for (model, inputs), names in zip(calls, wanted, strict=True)]
-        before = device.backend.calls
+        prepared = self._prepare(calls, parts, host)
+        keys = host.keys_of(prepared.cuts)
+        found: dict[Cut, Tensor] = {}  # as tensors, so that none of them leaves while it is needed
+        for cut, key in keys.items():
+            kept = self._activations.find(device, key)
+            if kept is not None:
+                found[cut] = Tensor.of_storage(kept.storage, kept.spec)
+        variant = await self._variant(device, prepared, frozenset(found), keep=bool(keys))
+        rest, bound, before = variant.rest, variant.bound, device.backend.calls
+        results = await bound.run(host.arrays, _given(rest, found)) if bound is not None else []
+        self._tell(calls, device, prepared, variant, device.backend.calls - before)
+        tensors = iter([Tensor.of_storage(storage, spec) for storage, spec in results])
+        outputs_of = {id(cut.node): tensor for cut, tensor in found.items()}
+        answer = [
+            next(tensors) if i in rest.missing else outputs_of[id(node)]
+            for i, node in enumerate(prepared.fused.outputs)
+        ]
+        made = {id(prepared.fused.outputs[i]): result for i, result in zip(rest.missing, results, strict=False)}
+        made |= {id(cut.node): result for cut, result in zip(rest.kept, results[len(rest.missing) :], strict=True)}
+        for cut, key in keys.items():
+            if cut in found:
+                self._activations.use(device, key)
+            elif id(cut.node) in made:
+                self._activations.keep(key, *made[id(cut.node)], cut.weights, self._residency.limit)
+        answers = []
+        for part in parts:
+            answers.append(part.finish(answer[: len(part.nodes)]))
+            answer = answer[len(part.nodes) :]
+        return answers
+
+    def _prepare(
+        self, calls: Sequence[tuple[Runnable, Mapping[str, Any]]], parts: Sequence[Call], host: _HostInputs
+    ) -> _Prepared:
+        """The graph of a run and its cuts; traced again when a tensor was written or a model came."""
         key = tuple(part.key for part in parts)
-        bound = self._programs.get(key)
-        if bound is None or bound.is_outdated:
-            bound = await compile_graph(device, [node for part in parts for node in part.nodes])
-            self._programs[key] = bound
-            before = device.backend.calls
-        program = bound.program
-        results = [Tensor.of_storage(storage, spec) for storage, spec in await bound.run(host.arrays)]
+        known = self._prepared.get(key)
+        if known is not None and known.loads == self._loads and known.is_current:
+            return known
+        merged = Graph([node for part in parts for node in part.nodes])
+        fused = fuse(merged)
+        cuts = cuts_of(fused, self._others(calls, host)) if self._activations.share else []
+        sources = [(leaf.storage, leaf.storage.identity) for leaf in merged.leaves if leaf.storage is not None]
+        self._prepared[key] = _Prepared(merged, fused, cuts, sources, Storage.renames, self._loads)
+        return self._prepared[key]
+
+    def _others(self, calls: Sequence[tuple[Runnable, Mapping[str, Any]]], host: _HostInputs) -> Iterator[Graph]:
+        """What the models of a run, and those that share a weight with them, could compute of the same inputs."""
+        names = {model.name for model, _ in calls}
+        related = {name for entry in self._registry if names & entry.names.keys() for name in entry.names} | names
+        seen: list[Mapping[str, Any]] = []
+        for _, inputs in calls:
+            if not any(inputs is other for other in seen):
+                seen.append(inputs)
+                for name in related & self._models.keys():
+                    if self._models[name].device is calls[0][0].device:
+                        with suppress(TensorCommonsError):  # it cannot take these inputs
+                            yield fuse(Graph(self._models[name].every(inputs, host.name_of)))
+
+    async def _variant(self, device: Device, prepared: _Prepared, found: frozenset[Cut], *, keep: bool) -> _Variant:
+        """The program for what is not found; one that keeps nothing besides its outputs where memory is short."""
+        if keep:
+            variant = await self._compiled(device, prepared, found, keep=True)
+            if not variant.rest.kept or variant.bound is None or self._fits(variant.bound):
+                return variant
+        return await self._compiled(device, prepared, found, keep=False)
+
+    async def _compiled(self, device: Device, prepared: _Prepared, found: frozenset[Cut], *, keep: bool) -> _Variant:
+        known = prepared.variants.get((found, keep))
+        if known is not None:
+            return known
+        room = int(self._activations.share * self._residency.limit)
+        worth = [cut for cut in prepared.cuts if cut.node.nbytes <= room]
+        rest = rest_of(prepared.fused, worth, found, keep=keep)
+        bound = await compile_fused(device, rest.graph) if rest.missing else None
+        merged = prepared.merged
+        stops = [node for i, node in enumerate(merged.outputs) if i not in rest.missing]
+        stops += [prepared.fused.made_of[cut.node.identity] for cut in rest.taken.values()]
+        prepared.variants[found, keep] = _Variant(rest, bound, needed(merged, stops))
+        return prepared.variants[found, keep]
+
+    def _fits(self, bound: BoundProgram) -> bool:
+        """Whether a run needs nothing to leave but activations that were kept before."""
+        away = sum(leaf.nbytes for leaf in bound.leaves if isinstance(leaf, Storage) and not leaf.is_resident)
+        free = self._residency.usable - self._residency.used + self._residency.cached_bytes
+        return bound.program.bytes_to_run() + away <= free
+
+    def _tell(
+        self,
+        calls: Sequence[tuple[Runnable, Mapping[str, Any]]],
+        device: Device,
+        prepared: _Prepared,
+        variant: _Variant,
+        js_calls: int,
+    ) -> None:
+        program = variant.bound.program if variant.bound is not None else None
+        planned = program.planned if program is not None else None
+        reused = prepared.merged.executed - variant.executed
+        self._activations.reused += reused
         self.last_run = {
             "models": [model.name for model, _ in calls],
             "device": device.kind,
-            "nodes": program.nodes,
-            "executed": program.executed,
-            "reused_in_run": program.nodes - program.executed,
-            "reused_from_cache": 0,
-            "steps": program.steps,
-            "dispatches": program.dispatches,
-            "js_calls": device.backend.calls - before,
-            "arena_bytes": program.planned.plan.arena_bytes,
-            "arena_lower_bound": program.planned.arena_lower_bound,
-            "intermediate_bytes": program.planned.intermediate_bytes,
+            "nodes": prepared.merged.traced,
+            "executed": variant.executed,
+            "reused_in_run": prepared.merged.traced - prepared.merged.executed,
+            "reused_from_cache": reused,
+            "steps": program.steps if program is not None else 0,
+            "dispatches": program.dispatches if program is not None else 0,
+            "js_calls": js_calls,
+            "arena_bytes": planned.plan.arena_bytes if planned is not None else 0,
+            "arena_lower_bound": planned.arena_lower_bound if planned is not None else 0,
+            "intermediate_bytes": planned.intermediate_bytes if planned is not None else 0,
         }
-        answers = []
-        for part in parts:
-            answers.append(part.finish(results[: len(part.nodes)]))
-            results = results[len(part.nodes) :]
-        return answers
+
+
+def _given(rest: Rest, found: Mapping[Cut, Tensor]) -> dict[str, Storage]:
+    storages = {name: found[cut].node.storage for name, cut in rest.taken.items()}
+    return {name: storage for name, storage in storages.items() if storage is not None}
 
 
 class _HostInputs:
@@ -132,3 +287,11 @@ class _HostInputs:
         name = f"input{len(self.arrays)}"
         self.arrays[name] = array
         return name
+
+    def keys_of(self, cuts: Sequence[Cut]) -> dict[Cut, str]:
+        """What each cut is for these inputs; nothing if they are so large that hashing them would cost too much."""
+        names = {name for cut in cuts for name in cut.arguments}
+        if sum(self.arrays[name].nbytes for name in names) > HASHED_BYTES:
+            return {}
+        digests = {name: hashlib.sha256(np.ascontiguousarray(self.arrays[name])).digest() for name in names}
+        return {cut: cut.key(digests) for cut in cuts}

@@ -94,6 +94,7 @@ class Storage:
         self.origin = origin
         self.marks: Callable[[], None] = _nobody  # called when what a report says of it changed
         self.leaves: WeakSet[Any] | None = None  # the graph nodes that show these bytes
+        self.is_cached = False  # kept for later runs
         self._state: State = "resident"
         self.last_used = next(_clock)
         self.version = 0  # counts writes, so that a copy that was overtaken by one is not kept
@@ -159,6 +160,11 @@ class Storage:
     def is_known(self) -> bool:
         """Whether :attr:`identity` says what the bytes are."""
         return not self.identity.startswith(ANONYMOUS)
+
+    @property
+    def is_kept(self) -> bool:
+        """Whether a manager keeps the bytes, for a weight's holders or for later runs: no tensor gives them back."""
+        return self.category == "weights" or self.is_cached
 
     @property
     def is_resident(self) -> bool:

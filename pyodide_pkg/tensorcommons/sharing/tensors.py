@@ -19,6 +19,7 @@ from ..backends.select import Devices
 from ..errors import NotAConsumer, ShapeMismatch, TensorCommonsError, TensorNotFound
 from ..shapes import Layout, Shape
 from ..tensor import Tensor
+from .activations import ActivationCache
 from .news import News
 from .registry import Entry, Registry
 from .report import MemoryReport
@@ -28,12 +29,16 @@ from .storage import Storage, content_identity, using
 
 
 class SharedTensors(ABC):
-    """Tensors by name over ``devices``, under a budget of ``limit`` bytes; whoever subscribes hears of every change."""
+    """Tensors by name over ``devices``, under a budget of ``limit`` bytes; whoever subscribes hears of every change.
 
-    def __init__(self, devices: Devices, limit: int) -> None:
+    ``activation_share`` of the limit may be taken by activations that are kept for later runs.
+    """
+
+    def __init__(self, devices: Devices, limit: int, activation_share: float) -> None:
         self.devices = devices
         self.registry = Registry()
-        self.share = Share(self.registry, limit)
+        self.activations = ActivationCache(activation_share)
+        self.share = Share(self.registry, self.activations, limit)
         self.residency = Residency.of(devices.opened, self.share)
         self.hits = 0
         self.misses = 0
@@ -103,6 +108,7 @@ class SharedTensors(ABC):
                 return found
             given = WeakSet(storage.leaves or ())  # whoever gave it may still use it: see ``_has_others``
             entry = Entry(storage, spec, content=storage.identity if storage.is_known else None, given=given)
+            self.activations.forget(storage)
             storage.recategorize("weights")
             self.registry.add(entry)
             return entry
@@ -264,6 +270,7 @@ class SharedTensors(ABC):
                 await self._write_apart(tensor, pieces, content)
             else:
                 await self._write_in_place(tensor, pieces, content)
+        self.activations.sweep()
         self.changed()
 
     def _has_others(self, tensor: SharedTensor) -> bool:

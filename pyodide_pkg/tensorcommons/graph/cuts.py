@@ -1,0 +1,150 @@
+"""Where computations part: the values of a graph that another computation begins with, too.
+
+A run that kept such a value saves the next one everything behind it. Cuts are made in graphs that are fused already, so
+a run with a cut executes the very steps that a run without it would, and gives the same bits.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+
+from ..sharing.storage import Storage
+from .graph import Graph
+from .lower import owner_of
+from .node import Node
+
+
+@dataclass(frozen=True, eq=False)
+class Cut:
+    """A value worth keeping.
+
+    ``identity`` says how it is computed from ``arguments``, the names of the host's inputs in the order in which the
+    computation meets them; ``weights`` are what it is computed from besides.
+    """
+
+    node: Node
+    identity: str
+    arguments: tuple[str, ...]
+    weights: tuple[Storage, ...]
+
+    def key(self, digests: Mapping[str, bytes]) -> str:
+        """What the value is, given the content of the inputs."""
+        parts = (self.identity.encode(), *(digests[name] for name in self.arguments))
+        return hashlib.sha256(b"".join(parts)).hexdigest()
+
+
+def cuts_of(graph: Graph, others: Iterable[Graph]) -> list[Cut]:
+    """The outputs of ``graph``, and the values at which it parts from one of ``others``. Both are fused.
+
+    A value that no weight went into is computed as cheaply as it is kept, so it is not among them; nor is one that
+    depends on bytes that nobody can name.
+    """
+    nodes = dict.fromkeys(node for node in graph.outputs if node.op is not None)
+    for other in others:
+        nodes |= dict.fromkeys(_frontier(graph, other))
+    cuts = (_described(node) for node in nodes)
+    return [cut for cut in cuts if cut is not None and cut.weights]
+
+
+def _frontier(graph: Graph, other: Graph) -> list[Node]:
+    """The last values that the two graphs have in common, as nodes of ``graph``; of a view what it shows."""
+    mine = {node.identity: node for node in graph.nodes if node.op is not None}
+    common = mine.keys() & {node.identity for node in other.nodes if node.op is not None}
+    found: list[Node] = []
+    for each in (graph, other):
+        last = [node for node in each.outputs if node.identity in common]
+        for node in each.nodes:
+            if node.op is not None and node.identity not in common:
+                last += [child for child in node.inputs if child.identity in common]
+        found += [owner_of(mine[node.identity])[0] for node in last]
+    return [node for node in found if node.op is not None]
+
+
+def _described(root: Node) -> Cut | None:
+    """``root`` with its identity where inputs are numbered in the order of their first use, whatever their names."""
+    identities: dict[int, str] = {}
+    arguments: dict[str, int] = {}
+    weights: dict[Storage, None] = {}
+    stack = [root]
+    while stack:
+        node = stack[-1]
+        waiting = [child for child in node.inputs if id(child) not in identities]
+        if waiting:
+            stack.extend(reversed(waiting))
+            continue
+        stack.pop()
+        if node.op is not None:
+            parts = [node.op.name, repr(sorted(node.attrs.items())), *(identities[id(child)] for child in node.inputs)]
+        elif node.storage is None:
+            if node.is_stored:
+                return None
+            parts = ["input", str(arguments.setdefault(str(node.name), len(arguments))), repr(node.spec)]
+        else:
+            if node.storage.category == "weights":
+                weights[node.storage] = None
+            elif not node.storage.is_known:
+                return None
+            parts = ["stored", node.storage.identity, repr(node.spec)]
+        identities[id(node)] = hashlib.sha256("\0".join(parts).encode()).hexdigest()
+    return Cut(root, identities[id(root)], tuple(arguments), tuple(weights))
+
+
+@dataclass(frozen=True)
+class Rest:
+    """What is left to run of a graph: ``graph`` computes the ``outputs`` that were not found, then the ``kept`` cuts.
+
+    ``taken`` are the cuts whose values it is given, by the names of its leaves; ``missing`` the numbers of the outputs.
+    """
+
+    graph: Graph
+    missing: tuple[int, ...]
+    kept: tuple[Cut, ...]
+    taken: Mapping[str, Cut]
+
+
+def rest_of(graph: Graph, cuts: Iterable[Cut], found: Collection[Cut], *, keep: bool) -> Rest:
+    """What is left to run of ``graph`` where the values of ``found`` are there; ``keep``: it gives the other cuts."""
+    by_node = {id(cut.node): cut for cut in found}
+    taken: dict[str, Cut] = {}
+    made: dict[int, Node] = {}
+
+    def renewed(root: Node) -> Node:
+        stack = [root]
+        while stack:
+            node = stack[-1]
+            cut = by_node.get(id(node))
+            waiting = [child for child in node.inputs if id(child) not in made] if cut is None else []
+            if waiting:
+                stack.extend(reversed(waiting))
+                continue
+            stack.pop()
+            if cut is not None:
+                name = f"activation {cut.identity} {' '.join(cut.arguments)}"
+                taken[name] = cut
+                made[id(node)] = Node(None, {}, (), node.spec, name=name, is_stored=True)
+            else:
+                inputs = tuple(made[id(child)] for child in node.inputs)
+                same = all(new is old for new, old in zip(inputs, node.inputs, strict=True))
+                made[id(node)] = node if same else Node(node.op, node.attrs, inputs, node.spec)
+        return made[id(root)]
+
+    missing = tuple(i for i, node in enumerate(graph.outputs) if id(node) not in by_node)
+    outputs = [renewed(graph.outputs[i]) for i in missing]
+    others = made.keys() - by_node.keys() - {id(node) for node in graph.outputs}
+    kept = tuple(cut for cut in cuts if keep and id(cut.node) in others)
+    return Rest(Graph([*outputs, *(made[id(cut.node)] for cut in kept)]), missing, kept, taken)
+
+
+def needed(graph: Graph, found: Collection[Node]) -> int:
+    """How many nodes of ``graph`` are computed where the values of ``found`` are there."""
+    stack, seen, stops = list(graph.outputs), set[int](), {id(node) for node in found}
+    count = 0
+    while stack:
+        node = stack.pop()
+        if id(node) not in seen and id(node) not in stops and node.op is not None:
+            seen.add(id(node))
+            count += 1
+            stack.extend(node.inputs)
+    return count
