@@ -32,9 +32,13 @@ fn index_of(operand: u32, element: u32) -> u32 {
   return u32(at);
 }
 
-fn f($parameters) -> $type_y { return $expression; }
+// A product inside of a chain, as it would be in memory: a compiler may not see through this and make a * b + c one
+// operation that rounds once, so that a chain gives bit for bit what its ops give one by one. `rank` is at most 8.
+fn rounded(x: f32) -> f32 { return select(x, 0f, p.rank > 8u); }
 
-fn value_of_y(i: u32) -> $type_y { return f($values); }
+fn formula($parameters) -> $type_y { return $expression; }
+
+fn value_of_y(i: u32) -> $type_y { return formula($values); }
 
 @compute @workgroup_size($workgroup)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>,

@@ -25,6 +25,7 @@ MODULES = (
     "functional",
     "tensors",
     "packed",
+    "chains",
     "conformance",
     "hardware",
     "fuzz",

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable
 from typing import TypeAlias
 
+from .chains import chain_elementwise
 from .graph import Graph
 from .node import Node
 
@@ -56,7 +57,7 @@ RULES: tuple[Rule, ...] = (linear_activation, linear_residual, residual_layer_no
 
 
 def fuse(graph: Graph) -> Graph:
-    """``graph`` after every rule has had its say at every node, once, in dependency order."""
+    """``graph`` after every rule has had its say at every node, once, in dependency order; chains of the rest last."""
     uses = Counter(id(child) for node in graph.nodes for child in node.inputs)
     uses.update(id(output) for output in graph.outputs)
     result: dict[int, Node] = {}
@@ -71,4 +72,4 @@ def fuse(graph: Graph) -> Graph:
             once.add(id(new))
     fused = Graph([result[id(output)] for output in graph.outputs], graph.leaves)
     fused.made_of = {result[id(node)].identity: node for node in graph.nodes}
-    return fused
+    return chain_elementwise(fused)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -43,6 +44,19 @@ class Expression:
             return cast(kinds[0], dtypes.as_dtype(attrs["dtype"])).format(*arguments)
         named = {name: self.constant(value, "f32") for name, value in attrs.items() if isinstance(value, float)}
         return FORMULAS[op][str(kinds[-1].wgsl)].format(*arguments, **named)
+
+    def chain(self, term: Any, names: Sequence[str], *, is_root: bool = True) -> str:
+        """A chain of ops (graph/chains.py). What lies between rounds as it would in memory: fused equals unfused."""
+        if term[0] == "input":
+            return str(names[term[1]])
+        op, attrs, kinds, result, *arguments = term
+        texts = [self.chain(argument, names, is_root=False) for argument in arguments]
+        text = self.call(op, dict(attrs), [dtypes.as_dtype(kind) for kind in kinds], texts)
+        if is_root or op == "full":
+            return text
+        if result == "float32" and op in ("multiply", "square"):
+            return f"rounded({text})"
+        return f"rounded_to_half({text})" if result == "float16" else text
 
 
 def elementwise(
@@ -88,7 +102,7 @@ def elementwise(
             ", ".join(f"{name}.{lane}" if dense[number] else name for number, name in enumerate(names, 1))
             for lane in "xyzw"
         ]
-        write = f"{' '.join(lets)}\n  store4_y(i, vec4<$type_y>({', '.join(f'f({part})' for part in parts)}));"
+        write = f"{' '.join(lets)}\n  store4_y(i, vec4<$type_y>({', '.join(f'formula({part})' for part in parts)}));"
     elif access == "elements":
         write = f"store_y({'i' if dense[0] else 'index_of(0u, i)'}, value_of_y(i));"
     else:
@@ -114,6 +128,12 @@ def elementwise(
 def _function(step: Step, adapter: Adapter) -> list[Dispatch]:
     made = Expression()
     text = made.call(step.op.name, step.attrs, [operand.dtype for operand in step.inputs], NAMES)
+    return elementwise(step.inputs, step.output, text, adapter, constants=made.constants)
+
+
+def _chain(step: Step, adapter: Adapter) -> list[Dispatch]:
+    made = Expression()
+    text = made.chain(step.attrs["formula"], NAMES)
     return elementwise(step.inputs, step.output, text, adapter, constants=made.constants)
 
 
@@ -167,6 +187,7 @@ def _any_layout(position: int, layout: Layout) -> bool:
 
 KERNELS = [
     *(Kernel(name, _function, _any_layout) for name in (*FORMULAS, "cast", "full")),
+    Kernel("chain", _chain, _any_layout),
     Kernel("copy", _copy, _any_layout),
     Kernel("concat", _concat, _any_layout),
 ]

@@ -1,0 +1,116 @@
+"""Chains: elementwise ops whose values nobody else needs become one op, so that what lies between is never in memory.
+
+A chain is a tree of ops over up to :data:`INPUTS` values, all of one shape. Numbers in it are no values: they are
+parameters of the dispatch, so ``x * 2 + 1`` reads and writes each element once and takes no byte for 2 and 1. Nothing
+is computed twice: what has a second user stays a value of its own. Each formula is a pipeline to compile, so a chain
+is made where it saves at least two dispatches, or a number.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+from ..backends.base import Attribute, Op
+from .constant import FULL
+from .graph import Graph
+from .lower import owner_of
+from .node import Node
+
+INPUTS = 7  # a shader stage has at least 8 storage buffers, and one is the result
+OPS = 24  # in one expression; more compiles slowly and gains nothing
+AXES = 8  # that a shader can walk through operands of different layouts
+
+# ("input", number), or (op, attributes, dtypes of the arguments, dtype of the result, *arguments)
+Term: TypeAlias = "tuple[Attribute, ...]"
+
+_met: dict[str, Op] = {}  # the ops in chains by name: attributes are plain data
+
+
+def _reference(*arrays: Any, formula: Term) -> Any:
+    def value(term: Any) -> Any:
+        if term[0] == "input":
+            return arrays[term[1]]
+        name, attrs, _, _, *arguments = term
+        return _met[name].reference(*map(value, arguments), **dict(attrs))
+
+    return value(formula)
+
+
+CHAIN = Op("chain", lambda specs, attrs: specs[0], _reference)
+
+
+@dataclass(frozen=True)
+class _Chain:
+    """A tree of ``ops`` ops over the nodes ``leaves``; ``has_numbers``: some operands are constants."""
+
+    formula: Term
+    leaves: tuple[Node, ...]
+    ops: int
+    has_numbers: bool
+
+    @property
+    def pays(self) -> bool:
+        return self.ops > 2 or self.has_numbers
+
+
+def _is_number(node: Node) -> bool:
+    return owner_of(node)[0].op is FULL
+
+
+def _grow(node: Node, chains: dict[int, _Chain], uses: Counter[int]) -> _Chain:
+    """The chain that ends in ``node``: its operands' own chains as far as nothing else needs them and they fit."""
+    assert node.op is not None
+    terms: list[Any] = []
+    leaves: list[Node] = []
+    ops, has_numbers = 1, False
+    waiting = sum(not _is_number(child) for child in node.inputs)
+    for child in node.inputs:
+        own = chains.get(id(child))
+        if _is_number(child):
+            constant = owner_of(child)[0]
+            terms.append(("full", tuple(sorted(constant.attrs.items())), (), constant.spec.dtype.name))
+            _met["full"], has_numbers = FULL, True
+            continue
+        waiting -= 1
+        if own is not None and uses[id(child)] == 1 and child.spec.shape == node.spec.shape:
+            union = list(dict.fromkeys([*leaves, *own.leaves]))
+            if len(union) + waiting <= INPUTS and ops + own.ops <= OPS:
+                leaves, ops, has_numbers = union, ops + own.ops, has_numbers or own.has_numbers
+                terms.append(_renumbered(own.formula, [leaves.index(leaf) for leaf in own.leaves]))
+                continue
+        if child not in leaves:
+            leaves.append(child)
+        terms.append(("input", leaves.index(child)))
+    _met[node.op.name] = node.op
+    kinds = tuple(child.spec.dtype.name for child in node.inputs)
+    formula = (node.op.name, tuple(sorted(node.attrs.items())), kinds, node.spec.dtype.name, *terms)
+    return _Chain(formula, tuple(leaves), ops, has_numbers)
+
+
+def _renumbered(term: Any, numbers: list[int]) -> Term:
+    if term[0] == "input":
+        return ("input", numbers[term[1]])
+    return (*term[:4], *(_renumbered(argument, numbers) for argument in term[4:]))
+
+
+def chain_elementwise(graph: Graph) -> Graph:
+    """``graph`` with every chain that pays as one node."""
+    uses = Counter(id(child) for node in graph.nodes for child in node.inputs)
+    uses.update(id(output) for output in graph.outputs)
+    chains: dict[int, _Chain] = {}
+    result: dict[int, Node] = {}
+    for node in graph.nodes:
+        inputs = tuple(result[id(child)] for child in node.inputs)
+        result[id(node)] = node if inputs == node.inputs else Node(node.op, node.attrs, inputs, node.spec)
+        if node.op is not None and node.op.elementwise and node.inputs and len(node.spec.shape) <= AXES:
+            chain = chains[id(node)] = _grow(node, chains, uses)
+            if chain.pays:
+                leaves = tuple(result[id(leaf)] for leaf in chain.leaves)
+                result[id(node)] = Node(CHAIN, {"formula": chain.formula}, leaves, node.spec)
+    chained = Graph([result[id(output)] for output in graph.outputs], graph.leaves)
+    chained.made_of = {
+        result[id(node)].identity: graph.made_of[node.identity] for node in graph.nodes if node.identity in graph.made_of
+    }
+    return chained
