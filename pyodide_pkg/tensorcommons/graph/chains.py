@@ -110,7 +110,6 @@ def chain_elementwise(graph: Graph) -> Graph:
                 leaves = tuple(result[id(leaf)] for leaf in chain.leaves)
                 result[id(node)] = Node(CHAIN, {"formula": chain.formula}, leaves, node.spec)
     chained = Graph([result[id(output)] for output in graph.outputs], graph.leaves)
-    chained.made_of = {
-        result[id(node)].identity: graph.made_of[node.identity] for node in graph.nodes if node.identity in graph.made_of
-    }
+    known = [node for node in graph.nodes if node.identity in graph.made_of]
+    chained.made_of = {result[id(node)].identity: graph.made_of[node.identity] for node in known}
     return chained
