@@ -8,7 +8,7 @@ import numpy as np
 
 import tensorcommons as tc
 from tensorcommons import Device
-from tensorcommons.graph.chains import INPUTS
+from tensorcommons.graph.chains import INPUTS, chain_elementwise
 from tensorcommons.graph.fuse import fuse
 from tensorcommons.graph.graph import Graph
 from tensorcommons.tensor import realize
@@ -31,7 +31,7 @@ CHAINS: dict[str, Any] = {
 
 def steps(*tensors: Any) -> list[str]:
     """The ops that run, in order: what is left after fusion but for views."""
-    fused = fuse(Graph([tensor.node for tensor in tensors]))
+    fused = chain_elementwise(fuse(Graph([tensor.node for tensor in tensors])))
     return [node.op.name for node in fused.nodes if node.op is not None and node.op.view is None]
 
 

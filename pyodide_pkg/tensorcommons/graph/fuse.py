@@ -10,7 +10,6 @@ from collections import Counter
 from collections.abc import Callable
 from typing import TypeAlias
 
-from .chains import chain_elementwise
 from .graph import Graph
 from .node import Node
 
@@ -57,7 +56,7 @@ RULES: tuple[Rule, ...] = (linear_activation, linear_residual, residual_layer_no
 
 
 def fuse(graph: Graph) -> Graph:
-    """``graph`` after every rule has had its say at every node, once, in dependency order; chains of the rest last."""
+    """``graph`` after every rule has had its say at every node, once, in dependency order."""
     uses = Counter(id(child) for node in graph.nodes for child in node.inputs)
     uses.update(id(output) for output in graph.outputs)
     result: dict[int, Node] = {}
@@ -72,4 +71,4 @@ def fuse(graph: Graph) -> Graph:
             once.add(id(new))
     fused = Graph([result[id(output)] for output in graph.outputs], graph.leaves)
     fused.made_of = {result[id(node)].identity: node for node in graph.nodes}
-    return chain_elementwise(fused)
+    return fused

@@ -20,6 +20,7 @@ from ..backends.base import Executable, Spec
 from ..backends.device import Device
 from ..errors import ShapeMismatch, TensorCommonsError
 from ..sharing.storage import Storage, using
+from .chains import chain_elementwise
 from .fuse import fuse
 from .graph import Graph
 from .node import Node
@@ -189,7 +190,7 @@ async def compile_graph(device: Device, outputs: Sequence[Node]) -> BoundProgram
 
 
 async def compile_fused(device: Device, graph: Graph) -> BoundProgram:
-    """:func:`compile_graph` for a graph that is fused already: its nodes are run as they are."""
+    """:func:`compile_graph` for a graph that is fused already but for its chains."""
     return await _compile(device, graph, f"fused {graph.structure}", lambda graph: graph)
 
 
@@ -197,7 +198,7 @@ async def _compile(device: Device, graph: Graph, structure: str, fused: Callable
     renames = Storage.renames
     program: Program | None = device.programs.get(structure)
     if program is None:
-        program = Program(device, structure, make_plan(fused(graph), device.backend), graph)
+        program = Program(device, structure, make_plan(chain_elementwise(fused(graph)), device.backend), graph)
         device.keep_program(program)
     await program.compile()
     return BoundProgram(program, tuple(leaf.storage or str(leaf.name) for leaf in graph.leaves), renames)
