@@ -10,6 +10,12 @@ import numpy as np
 import tensorcommons as tc
 from tensorcommons import Model, TensorSharingManager
 from tensorcommons.errors import TensorCommonsError
+from tensorcommons.graph.cuts import Cut, Rest, rest_of
+from tensorcommons.graph.fuse import fuse
+from tensorcommons.graph.graph import Graph
+from tensorcommons.graph.lower import owner_of
+from tensorcommons.graph.program import compile_fused
+from tensorcommons.sharing.storage import Storage
 from tests.cases import Place, only
 from tests.cases.harness import held, let_go
 from tests.cases.pressure import _lose, with_reserve
@@ -306,3 +312,33 @@ async def a_lost_device_takes_the_kept_activations_with_it(place: Place) -> None
     assert _run(manager)["reused_from_cache"] == 0
     base.unload()
     head.unload()
+
+
+async def a_cut_at_any_value_gives_the_same_bits(place: Place) -> None:
+    """Every value of a model in turn is kept by one run and taken over by another."""
+    device, manager = place.device, place.manager(activation_cache=False)
+    model = await _load(place, manager, f"{place.tiny}/tiny-bert")
+    ids = np.random.default_rng(0).integers(2, 100, (2, 8)).astype(np.int32)
+    arrays = {"ids": ids, "mask": np.ones_like(ids), "types": np.zeros_like(ids)}
+    names = {array.tobytes(): name for name, array in arrays.items()}
+    whole = fuse(Graph(model.every({"input_ids": ids}, lambda array: names[array.tobytes()])))
+
+    async def run(rest: Rest, given: dict[str, Storage]) -> tuple[list[bytes], list[Storage]]:
+        found = await (await compile_fused(device, rest.graph)).run(arrays, given)
+        read = [(await tc.Tensor.of_storage(*each).read()).tobytes() for each in found]
+        return read, [storage for storage, _ in found]
+
+    wanted, _ = await run(rest_of(whole, [], [], keep=False), {})
+    values = [node for node in whole.nodes if node.op is not None and owner_of(node)[0] is node]
+    tried = values if device.kind == "cpu" else values[:: len(values) // 6]  # compiling takes a second each
+    for number, node in enumerate(tried):
+        cut = Cut(node, str(number), (), ())
+        first = rest_of(whole, [cut], [], keep=True)
+        read, storages = await run(first, {})
+        assert read[: len(wanted)] == wanted, f"keeping {node.op} changes the outputs"
+        kept = storages[-1] if first.kept else storages[[id(each) for each in whole.outputs].index(id(node))]
+        rest = rest_of(whole, [cut], [cut], keep=True)
+        read, _ = await run(rest, dict.fromkeys(rest.taken, kept))
+        assert read == [wanted[i] for i in rest.missing], f"taking {node.op} over changes the outputs"
+    print(f"{len(tried)} of {len(values)} values")
+    model.unload()
