@@ -41,6 +41,10 @@ class Peer:
         except Exception as error:
             self._refused = error
 
+    def refuse(self, reason: str) -> None:
+        """Report ``reason`` for every piece of work."""
+        self._refused = TimeoutError(reason)
+
     async def prepare(self, work: Work) -> Any:
         if self._refused is not None:
             raise self._refused
@@ -116,7 +120,10 @@ async def run(session: Any, group: str, options: str) -> str:
             if given.get("only") and proxy.name not in given["only"]:
                 continue
             peer = Peer(proxy, partial(session.bytesOf, proxy.name))
-            await peer.open()
+            if peer.device == "wasm" and not software and not given.get("only"):
+                peer.refuse('not run: the large sizes take minutes on the CPU; name it in "only" to have it')
+            else:
+                await peer.open()
             contestants.append(peer)
         figures, paces = [], dict[str, float]()
         for work in _works(group, software, folders):
