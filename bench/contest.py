@@ -51,6 +51,10 @@ class Contestant(Protocol):
         ...
 
 
+class NotRunError(Exception):
+    """A contestant was left out; the message says why."""
+
+
 @dataclass(frozen=True)
 class Rules:
     """How often a contestant runs: ``rounds`` times, or fewer when its samples took ``cap_s`` seconds; at least twice.
@@ -61,7 +65,7 @@ class Rules:
 
     rounds: int
     cap_s: float
-    patience_s: float = 60.0
+    patience_s: float = 120.0
 
 
 @dataclass
@@ -148,4 +152,5 @@ def cosine(result: Array, expected: Array) -> float:
 def describe(error: BaseException) -> str:
     """An error in one line."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return f"{type(error).__name__}: {' '.join(lines)}"[:400]
+    kind = "not run" if isinstance(error, NotRunError) else type(error).__name__
+    return f"{kind}: {' '.join(lines)}"[:400]

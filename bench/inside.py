@@ -43,7 +43,7 @@ class Peer:
 
     def refuse(self, reason: str) -> None:
         """Report ``reason`` for every piece of work."""
-        self._refused = TimeoutError(reason)
+        self._refused = contest.NotRunError(reason)
 
     async def prepare(self, work: Work) -> Any:
         if self._refused is not None:
@@ -121,7 +121,7 @@ async def run(session: Any, group: str, options: str) -> str:
                 continue
             peer = Peer(proxy, partial(session.bytesOf, proxy.name))
             if peer.device == "wasm" and not software and not given.get("only"):
-                peer.refuse('not run: the large sizes take minutes on the CPU; name it in "only" to have it')
+                peer.refuse('the large sizes take minutes on the CPU; name it in "only" to have it')
             else:
                 await peer.open()
             contestants.append(peer)

@@ -100,7 +100,9 @@ def table(figures: Sequence[Figure]) -> str:
         for row in figure.rows:
             title = f"{row.name} {row.version}".strip()
             if not row.samples_ms:
-                lines.append(f"    {title:<26} failed: {row.error}")
+                lines.append(
+                    f"    {title:<26} {row.error if row.error.startswith('not run') else f'failed: {row.error}'}"
+                )
                 continue
             low, middle, high = (time / figure.steps for time in (min(row.samples_ms), row.median, max(row.samples_ms)))
             spread = f"({number(low)} to {number(high)}, n={len(row.samples_ms)})"
