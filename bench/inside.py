@@ -18,7 +18,7 @@ import numpy as np
 
 import tensorcommons as tc
 from bench import contest, workloads
-from bench.ours import ALONE, ONE_BY_ONE, Ours, host_times
+from bench.ours import ALONE, CACHED, ONE_BY_ONE, Ours, host_times
 from bench.report import CEILING, Figure, Row, table, to_json
 from bench.workloads import Work
 
@@ -114,7 +114,7 @@ async def run(session: Any, group: str, options: str) -> str:
         figures = await _load(devices, f"{given['url']}models/all-MiniLM-L6-v2")
     else:
         bytes_of = partial(session.bytesOf, "tensorcommons")
-        modes = ("", ONE_BY_ONE, ALONE) if group == "heads" else ("",)
+        modes = ("", ONE_BY_ONE, CACHED, ALONE) if group == "heads" else ("",)
         contestants: list[contest.Contestant] = [Ours(devices, bytes_of, mode) for mode in modes]
         for proxy in session.contestants:
             if given.get("only") and proxy.name not in given["only"]:
