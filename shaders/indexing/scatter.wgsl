@@ -26,14 +26,15 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
   if (fibre >= p.fibres) { return; }
   var rest = fibre;
   var at = p.offsets;
-  for (var back = 1u; back <= p.rank; back++) {
-    let axis = p.rank - back;
-    let size = p.shape[axis / 4u][axis % 4u];
-    let place = i32(rest % size);
-    at += place * vec3<i32>(p.strides[axis / 4u][axis % 4u], p.strides[2u + axis / 4u][axis % 4u],
-                            p.strides[4u + axis / 4u][axis % 4u]);
-    rest /= size;
+  for (var axis = p.rank; axis > 1u; axis--) {
+    let here = axis - 1u;
+    let outer = rest / p.shape[here / 4u][here % 4u];
+    let place = i32(rest - outer * p.shape[here / 4u][here % 4u]);
+    at += place * vec3<i32>(p.strides[here / 4u][here % 4u], p.strides[2u + here / 4u][here % 4u],
+                            p.strides[4u + here / 4u][here % 4u]);
+    rest = outer;
   }
+  at += i32(rest) * vec3<i32>(p.strides[0].x, p.strides[2].x, p.strides[4].x);
   for (var j = 0; j < i32(p.count); j++) {
     var id = load_ids(u32(at.x + j * p.steps.x));
     if (id < 0) { id += p.size; }

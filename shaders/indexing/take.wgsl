@@ -7,11 +7,10 @@
 
 struct Params {
   size: u32,
-  rank: u32,
+  wrap: u32, // whether a negative index counts from the end
   choices: i32, // size of the axis
   stride: i32, // of the axis
   offsets: vec2<i32>,
-  wrap: u32, // whether a negative index counts from the end
   nothing: u32, // NaN or 0, as bits
   shape: array<vec4<u32>, 2>,
   strides: array<vec4<i32>, 4>,
@@ -23,13 +22,7 @@ fn value_of_y(i: u32) -> $type_y {
   if (i >= p.size) { return $type_y(); }
   var rest = i;
   var at = p.offsets;
-  for (var back = 1u; back <= p.rank; back++) {
-    let axis = p.rank - back;
-    let size = p.shape[axis / 4u][axis % 4u];
-    let place = i32(rest % size);
-    at += place * vec2<i32>(p.strides[axis / 4u][axis % 4u], p.strides[2u + axis / 4u][axis % 4u]);
-    rest /= size;
-  }
+  $offsets
   var id = load_ids(u32(at.y));
   if (id < 0 && p.wrap != 0u) { id += p.choices; }
   if (id < 0 || id >= p.choices) { return $nothing; }

@@ -10,7 +10,6 @@ struct Params {
   columns: u32,
   half: u32, // dimensions / 2
   rows: i32, // of the tables
-  rank: u32,
   interleaved: u32,
   offsets: vec2<i32>,
   step: i32, // of the last axis of x
@@ -26,13 +25,7 @@ fn value_of_y(i: u32) -> f32 {
   let d = i % p.columns;
   var rest = i / p.columns;
   var at = p.offsets;
-  for (var back = 1u; back <= p.rank; back++) {
-    let axis = p.rank - back;
-    let size = p.shape[axis / 4u][axis % 4u];
-    let place = i32(rest % size);
-    at += place * vec2<i32>(p.strides[axis / 4u][axis % 4u], p.strides[2u + axis / 4u][axis % 4u]);
-    rest /= size;
-  }
+  $offsets
   let value = load_x(u32(at.x + i32(d) * p.step));
   if (d >= 2u * p.half) { return value; }
   let position = $position;

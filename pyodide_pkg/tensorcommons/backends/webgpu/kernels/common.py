@@ -85,6 +85,25 @@ def vectors(values: Sequence[int], count: int, kind: str) -> bytes:
     return struct.pack(f"<{count * 4}{kind}", *values, *[0] * (count * 4 - len(values)))
 
 
+def offsets(rank: int, operands: int) -> str:
+    """WGSL that adds to ``at``, a vector with a component an operand, where element ``rest`` of a shape lies in each.
+
+    It is written out for ``rank`` axes: a loop that indexes the uniforms takes a software adapter three times as long.
+    """
+    lines = []
+    for axis in range(rank - 1, -1, -1):
+        part = f"[{axis // 4}].{'xyzw'[axis % 4]}"
+        strides = [f"p.strides[{2 * operand + axis // 4}].{'xyzw'[axis % 4]}" for operand in range(operands)]
+        along = f"vec{operands}<i32>({', '.join(strides)})"
+        if axis:
+            lines.append(f"let outer{axis} = rest / p.shape{part};")
+            lines.append(f"at += i32(rest - outer{axis} * p.shape{part}) * {along};")
+            lines.append(f"rest = outer{axis};")
+        else:
+            lines.append(f"at += i32(rest) * {along};")
+    return "\n  ".join(lines)
+
+
 def rows_and_columns(operand: Operand) -> tuple[int, int]:
     """A row-major operand as a matrix: everything but the last axis is rows."""
     return size_of(operand.shape[:-1]), operand.shape[-1]

@@ -8,7 +8,7 @@ from ....shapes import Layout
 from ...base import Step
 from ..elements import Buffer
 from ..shader import Dispatch
-from .common import Adapter, Kernel, merge_axes, spread, vectors
+from .common import Adapter, Kernel, merge_axes, offsets, spread, vectors
 from .elementwise import copy
 
 NAN = 0x7FC00000
@@ -39,14 +39,18 @@ def _take(step: Step, adapter: Adapter) -> list[Dispatch]:
     _, others, chosen = merge_axes([step.output.layout, fixed, ids.layout])
     is_float = step.output.dtype.wgsl == "f32"
     params = struct.pack(
-        "<2I2i2i2I",
-        *(size, len(others.shape), x.shape[axis], x.layout.strides[axis], others.offset, chosen.offset),
-        *(bool(wrap), NAN if is_float else 0),
+        "<2I4iI4x",
+        *(size, bool(wrap), x.shape[axis], x.layout.strides[axis], others.offset, chosen.offset),
+        NAN if is_float else 0,
     )
     params += vectors(others.shape, 2, "I") + vectors(others.strides, 2, "i") + vectors(chosen.strides, 2, "i")
     buffers = (Buffer("x", x), Buffer("ids", ids), Buffer("y", step.output, "words", written=True))
     nothing = "bitcast<f32>(p.nothing)" if is_float else "$type_y()"
-    variables = {"workgroup": str(adapter.workgroup), "nothing": nothing}
+    variables = {
+        "workgroup": str(adapter.workgroup),
+        "nothing": nothing,
+        "offsets": offsets(len(others.shape), 2),
+    }
     groups = spread(-(-size // step.output.dtype.lanes), adapter.workgroup)
     return [Dispatch("indexing/take", variables, params, buffers, groups)]
 

@@ -9,7 +9,7 @@ from ....shapes import Layout
 from ...base import Step
 from ..elements import Buffer
 from ..shader import Dispatch
-from .common import Adapter, Kernel, merge_axes, spread, vectors
+from .common import Adapter, Kernel, merge_axes, offsets, spread, vectors
 
 
 def _rotary(step: Step, adapter: Adapter) -> list[Dispatch]:
@@ -21,12 +21,13 @@ def _rotary(step: Step, adapter: Adapter) -> list[Dispatch]:
     index = Layout(lead, (*([0] * (len(lead) - 1)), 1))
     own = Layout(lead, x.layout.strides[:-1], x.layout.offset)
     _, rows, places = merge_axes([Layout.contiguous(lead), own, positions[0].layout if positions else index])
-    params = struct.pack("<3IiI", count, x.shape[-1], cos.shape[1], cos.shape[0], len(rows.shape))
+    params = struct.pack("<3Ii", count, x.shape[-1], cos.shape[1], cos.shape[0])
     places_at = (rows.offset, places.offset, x.layout.strides[-1])
-    params += struct.pack("<I3if8x", bool(step.attrs["interleaved"]), *places_at, math.nan)
+    params += struct.pack("<I4x3if8x", bool(step.attrs["interleaved"]), *places_at, math.nan)
     params += vectors(rows.shape, 2, "I") + vectors(rows.strides, 2, "i") + vectors(places.strides, 2, "i")
     variables = {
         "workgroup": str(adapter.workgroup),
+        "offsets": offsets(len(rows.shape), 2),
         "position": "load_positions(u32(at.y))" if positions else "at.y",
     }
     buffers = [Buffer("x", x), Buffer("cos", cos), Buffer("sin", sin)]
