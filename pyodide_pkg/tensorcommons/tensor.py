@@ -103,6 +103,16 @@ class Tensor:
     def __bool__(self) -> bool:
         raise TensorCommonsError("the truth of a tensor is not known before it is read: use (await t.read()).any()")
 
+    def __float__(self) -> float:
+        raise TensorCommonsError("the number in a tensor is not known before it is read: use (await t.read()).item()")
+
+    __int__ = __complex__ = __index__ = __float__
+
+    def __iter__(self) -> Iterator[Tensor]:
+        if not self.shape:
+            raise TypeError("iteration over a tensor without axes")
+        return (self[i] for i in range(self.shape[0]))
+
     if TYPE_CHECKING:  # ops stand above tensors: ops/__init__.py sets these
 
         def __neg__(self) -> Tensor: ...
@@ -143,6 +153,9 @@ class Tensor:
         def __ne__(self, other: object) -> Tensor: ...  # type: ignore[override]
         def __hash__(self) -> int: ...
         def __getitem__(self, key: Any) -> Tensor: ...
+        @property
+        def mT(self) -> Tensor:  # noqa: N802 - the array API's name
+            """The last two axes exchanged; a view."""
 
     def release(self) -> None:
         """Give the tensor's bytes back now, rather than when it is no longer referred to. Safe to call twice.
@@ -200,12 +213,13 @@ def as_tensor(value: TensorLike, like: Iterable[object] = ()) -> Tensor:
     """
     if isinstance(value, Tensor):
         return value
-    peer = next((other for other in like if isinstance(other, Tensor)), None)
-    if peer is None or peer.device is None:
+    peers = [other for other in like if isinstance(other, Tensor)]
+    if peers and isinstance(value, (int, float)):
+        return Tensor(constant(value, peers[0].dtype), peers[0].device)
+    device = next((peer.device for peer in peers if peer.device is not None), None)
+    if device is None:
         raise DeviceUnavailable("any", "none of the operands is on a device: use tensorcommons.asarray(..., device=)")
-    if isinstance(value, (int, float)):
-        return Tensor(constant(value, peer.dtype), peer.device)
-    return asarray(value, device=peer.device)
+    return asarray(value, device=device)
 
 
 def asarray(obj: TensorLike, dtype: object = None, device: Device | None = None) -> Tensor:
@@ -241,7 +255,9 @@ async def realize(tensors: Sequence[Tensor]) -> None:
     if not pending:
         return
     devices = {id(tensor.device): tensor.device for tensor in pending}
-    if len(devices) > 1 or None in devices.values():
+    if None in devices.values():
+        raise DeviceUnavailable("any", "a tensor made of numbers alone is nowhere yet: give it device=")
+    if len(devices) > 1:
         raise ShapeMismatch(f"tensors on different devices cannot be computed together: {list(devices.values())}")
     device = next(iter(devices.values()))
     assert device is not None

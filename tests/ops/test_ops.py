@@ -25,6 +25,7 @@ MODULES = (
     "functional",
     "tensors",
     "packed",
+    "arrangement",
     "chains",
     "conformance",
     "hardware",

@@ -1,16 +1,19 @@
-"""Ops that move no numbers: reshape, permute, slice and broadcast are layouts; concatenation is a copy."""
+"""Reshape, permute, slice and broadcast move no numbers: they are layouts. Concatenation and padding are copies."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import operator
+from collections.abc import Iterable, Sequence
 from typing import Any, cast
 
 import numpy as np
 
 from ..backends.base import Attributes, Spec
+from ..dtypes import result_type
 from ..errors import ShapeMismatch
 from ..shapes import Layout, Shape, infer_reshape, normalize_axis
 from ..tensor import Tensor, TensorLike, as_tensor
+from .elementwise import astype
 from .registry import apply, define
 
 
@@ -54,22 +57,30 @@ SLICE = define("slice", _by_layout(_slice), _slice_reference, _slice)
 
 def _infer_concat(specs: Sequence[Spec], attrs: Attributes) -> Spec:
     first, axis = specs[0], cast(int, attrs["axis"])
+    rest = first.shape[:axis] + first.shape[axis + 1 :]
     for spec in specs:
-        if spec.dtype is not first.dtype or spec.shape[:axis] + spec.shape[axis + 1 :] != (
-            first.shape[:axis] + first.shape[axis + 1 :]
-        ):
-            raise ShapeMismatch(f"concat: {spec.shape} {spec.dtype} does not go with {first.shape} {first.dtype}")
+        if spec.shape[:axis] + spec.shape[axis + 1 :] != rest or len(spec.shape) != len(first.shape):
+            raise ShapeMismatch(f"concat along axis {axis}: {spec.shape} does not go with {first.shape}")
     total = sum(spec.shape[axis] for spec in specs)
     return Spec((*first.shape[:axis], total, *first.shape[axis + 1 :]), first.dtype)
 
 
+def _infer_pad(specs: Sequence[Spec], attrs: Attributes) -> Spec:
+    widths = cast("tuple[tuple[int, int], ...]", attrs["widths"])
+    sizes = (low + size + high for size, (low, high) in zip(specs[0].shape, widths, strict=True))
+    return Spec(tuple(sizes), specs[0].dtype)
+
+
+PAD = define(
+    "pad", _infer_pad, lambda x, widths, value: np.pad(x, widths, constant_values=np.asarray(value).astype(x.dtype))
+)
 CONCAT = define("concat", _infer_concat, lambda *xs, axis: np.concatenate(xs, axis))
 
 
-def reshape(x: TensorLike, shape: Sequence[int]) -> Tensor:
+def reshape(x: TensorLike, shape: int | Sequence[int]) -> Tensor:
     """The same elements in row-major order under another shape; one size may be -1."""
     tensor = as_tensor(x)
-    return apply(RESHAPE, tensor, shape=infer_reshape(tensor.shape, tuple(shape)))
+    return apply(RESHAPE, tensor, shape=infer_reshape(tensor.shape, _sizes(shape)))
 
 
 def permute_dims(x: TensorLike, axes: Sequence[int]) -> Tensor:
@@ -78,17 +89,27 @@ def permute_dims(x: TensorLike, axes: Sequence[int]) -> Tensor:
     return apply(PERMUTE, tensor, axes=tuple(normalize_axis(axis, tensor.ndim) for axis in axes))
 
 
-def broadcast_to(x: TensorLike, shape: Sequence[int]) -> Tensor:
+def broadcast_to(x: TensorLike, shape: int | Sequence[int]) -> Tensor:
     """Repeat axes of size 1 up to ``shape``, without a copy."""
-    return apply(BROADCAST, x, shape=tuple(shape))
+    return apply(BROADCAST, x, shape=_sizes(shape))
 
 
-def concat(xs: Sequence[TensorLike], axis: int = 0) -> Tensor:
-    """Tensors one after another along ``axis``; the other axes must agree."""
+def _sizes(shape: int | Sequence[int]) -> Shape:
+    return (operator.index(shape),) if not isinstance(shape, Iterable) else tuple(operator.index(n) for n in shape)
+
+
+def concat(xs: Sequence[TensorLike], axis: int | None = 0) -> Tensor:
+    """Tensors one after another along ``axis``, in their common dtype; the other axes must agree.
+
+    ``axis=None`` makes each of them flat first. One copy.
+    """
     if not xs:
         raise ShapeMismatch("concat of no tensors")
-    first = as_tensor(xs[0], like=xs)
-    return apply(CONCAT, *xs, axis=normalize_axis(axis, first.ndim))
+    tensors = [as_tensor(x, like=xs) for x in xs]
+    if axis is None:
+        tensors, axis = [reshape(x, (-1,) if x.size else (0,)) for x in tensors], 0
+    dtype = result_type([x.dtype for x in tensors])
+    return apply(CONCAT, *(astype(x, dtype) for x in tensors), axis=normalize_axis(axis, tensors[0].ndim))
 
 
 def getitem(x: Tensor, key: Any) -> Tensor:

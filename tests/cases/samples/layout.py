@@ -28,3 +28,22 @@ declare(
     DTYPES,
     **EXACT,
 )
+
+WIDTHS = {0: [], 1: [(2, 1)], 2: [(0, 3), (1, 0)], 3: [(1, 2), (0, 0), (3, 1)], 4: [(1, 0), (0, 1), (2, 0), (1, 1)]}
+declare(
+    "pad",
+    lambda x: tc.pad(x, WIDTHS[x.ndim], constant_values=1),
+    lambda x: np.pad(x, WIDTHS[x.ndim], constant_values=1),
+    [shapes for shapes in UNARY if shapes[0]],
+    ("float32", "float16", "int32", "uint32"),
+    **EXACT,
+)
+declare("pad", lambda x: tc.pad(x, 3, constant_values=True), lambda x: np.pad(x, 3, constant_values=True), (((7,),), ((3, 5),)), ("bool",), **EXACT)  # noqa: E501 # fmt: skip
+declare(
+    "arange",
+    lambda x: tc.arange(3, 3 + 2 * x.size, 2, dtype=x.dtype, device=x.device),
+    lambda x: np.arange(3, 3 + 2 * x.size, 2).astype(x.dtype),
+    (((0,),), ((1,),), ((7,),), ((1027,),)),
+    ("float32", "float16", "int32", "uint32"),
+    each=True,
+)

@@ -10,6 +10,7 @@ from . import (
     convolution,
     elementwise,
     indexing,
+    layout,
     matmul,
     normalization,
     pooling,
@@ -23,7 +24,7 @@ from .common import Adapter, Kernel
 KERNELS: dict[str, Kernel] = {
     kernel.op: kernel
     for module in (
-        *(elementwise, matmul, reduction, normalization, attention),
+        *(elementwise, layout, matmul, reduction, normalization, attention),
         *(indexing, sorting, convolution, pooling, resize, rotary),
     )
     for kernel in module.KERNELS

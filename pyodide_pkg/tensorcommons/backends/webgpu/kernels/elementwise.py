@@ -1,10 +1,9 @@
-"""Elementwise ops, chains of them, copies and concatenation: ``elementwise.wgsl`` with one expression filled in."""
+"""Elementwise ops and chains of them: ``elementwise.wgsl`` with one expression filled in."""
 
 from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -70,7 +69,8 @@ def elementwise(
 ) -> list[Dispatch]:
     """One dispatch that writes ``expression`` of ``a``, ``b``, ... (``inputs``) to every element of ``output``.
 
-    ``partial``: the output is a part of something whose other elements must stay as they are.
+    ``index`` in the expression is the element's number in row-major order. ``partial``: the output is a part of
+    something whose other elements must stay as they are.
     """
     size = output.layout.size
     if size == 0:
@@ -99,8 +99,8 @@ def elementwise(
             for number, name in enumerate(names, 1)
         ]
         parts = [
-            ", ".join(f"{name}.{lane}" if dense[number] else name for number, name in enumerate(names, 1))
-            for lane in "xyzw"
+            ", ".join([f"4u * i + {j}u", *(f"{n}.{'xyzw'[j]}" if dense[k] else n for k, n in enumerate(names, 1))])
+            for j in range(4)
         ]
         write = f"{' '.join(lets)}\n  store4_y(i, vec4<$type_y>({', '.join(f'formula({part})' for part in parts)}));"
     elif access == "elements":
@@ -117,9 +117,9 @@ def elementwise(
         "workgroup": str(adapter.workgroup),
         "operands": str(len(layouts)),
         "numbers": str(numbers),
-        "parameters": ", ".join(f"{name}: $type_{name}" for name in names),
+        "parameters": ", ".join(["index: u32", *(f"{name}: $type_{name}" for name in names)]),
         "expression": expression,
-        "values": ", ".join(values),
+        "values": ", ".join(["i", *values]),
         "write": write,
     }
     return [Dispatch("elementwise/elementwise", variables, params, tuple(buffers), spread(items, adapter.workgroup))]
@@ -137,57 +137,10 @@ def _chain(step: Step, adapter: Adapter) -> list[Dispatch]:
     return elementwise(step.inputs, step.output, text, adapter, constants=made.constants)
 
 
-def _copy(step: Step, adapter: Adapter) -> list[Dispatch]:
-    return copy(step.inputs[0], step.output, adapter)
-
-
-def copy(source: Operand, target: Operand, adapter: Adapter, *, partial: bool = False) -> list[Dispatch]:
-    """``source`` to ``target``, element by element; word by word where both are made of whole words."""
-    if target.dtype.lanes > 1:
-        source, target = as_words(source, target)
-        partial = partial and target.dtype.lanes > 1
-    return elementwise([source], target, "a", adapter, partial=partial)
-
-
-def as_words(source: Operand, target: Operand) -> tuple[Operand, Operand]:
-    """Two operands of one packed dtype as words of uint32, where all their rows begin and end at words."""
-    lanes = target.dtype.lanes
-    merged = merge_axes([target.layout, source.layout.broadcast_to(target.shape)])
-    shape = merged[0].shape
-    whole = bool(shape) and shape[-1] % lanes == 0
-    for layout in merged:
-        whole = (
-            whole and layout.strides[-1:] == (1,) and not any(n % lanes for n in (*layout.strides[:-1], layout.offset))
-        )
-    if not whole:
-        return source, target
-    words = [
-        Layout((*shape[:-1], shape[-1] // lanes), (*(n // lanes for n in m.strides[:-1]), 1), m.offset // lanes)
-        for m in merged
-    ]
-    return Operand(source.place, words[1], dtypes.uint32), Operand(target.place, words[0], dtypes.uint32)
-
-
-def _concat(step: Step, adapter: Adapter) -> list[Dispatch]:
-    """A copy an input, each into its own range of the output."""
-    axis, start = step.attrs["axis"], 0
-    assert isinstance(axis, int)
-    dispatches = []
-    for operand in step.inputs:
-        stop = start + operand.shape[axis]
-        part = replace(step.output, layout=step.output.layout.slice(axis, start, stop))
-        dispatches += copy(operand, part, adapter, partial=True)
-        start = stop
-    return dispatches
-
-
-def _any_layout(position: int, layout: Layout) -> bool:
+def any_layout(position: int, layout: Layout) -> bool:
+    """Elementwise kernels read every operand in place."""
     return True
 
 
-KERNELS = [
-    *(Kernel(name, _function, _any_layout) for name in (*FORMULAS, "cast", "full")),
-    Kernel("chain", _chain, _any_layout),
-    Kernel("copy", _copy, _any_layout),
-    Kernel("concat", _concat, _any_layout),
-]
+KERNELS = [Kernel(name, _function, any_layout) for name in (*FORMULAS, "cast", "full")]
+KERNELS.append(Kernel("chain", _chain, any_layout))

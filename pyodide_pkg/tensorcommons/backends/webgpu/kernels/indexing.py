@@ -9,7 +9,7 @@ from ...base import Step
 from ..elements import Buffer
 from ..shader import Dispatch
 from .common import Adapter, Kernel, merge_axes, offsets, spread, vectors
-from .elementwise import copy
+from .layout import copy
 
 NAN = 0x7FC00000
 
