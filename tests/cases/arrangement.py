@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import numpy as np
@@ -73,7 +74,7 @@ async def views_take_no_bytes(device: Device) -> None:
 
 
 async def creation(device: Device) -> None:
-    for made, wanted in (
+    pairs: list[tuple[Any, Any]] = [
         (tc.arange(5, device=device), np.arange(5, dtype=np.int32)),
         (tc.arange(2, -9, -3, device=device), np.arange(2, -9, -3, dtype=np.int32)),
         (tc.arange(9, 2, -2, dtype="uint32", device=device), np.arange(9, 2, -2, dtype=np.uint32)),
@@ -95,7 +96,8 @@ async def creation(device: Device) -> None:
             np.meshgrid(*(np.arange(n, dtype=np.int32) for n in (3, 4))),
             strict=True,
         ),
-    ):
+    ]
+    for made, wanted in pairs:
         got = await made.read()
         assert (got.dtype, got.shape) == (wanted.dtype, wanted.shape)
         np.testing.assert_array_equal(got, wanted)
@@ -142,4 +144,4 @@ async def what_numbers_do_not_fit(device: Device) -> None:
     ):  # fmt: skip
         refused(device, ShapeMismatch, wrong)
     for function in (float, int, bool):
-        refused(device, TensorCommonsError, lambda function=function: function(whole[0]))
+        refused(device, TensorCommonsError, functools.partial(function, whole[0]))

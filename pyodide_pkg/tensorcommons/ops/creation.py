@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -25,8 +26,8 @@ def _infer_arange(specs: Sequence[Spec], attrs: Attributes) -> Spec:
     return Spec((count,), dtypes.as_dtype(attrs["dtype"]))
 
 
-def _arange(start: float, step: float, count: int, dtype: str) -> object:
-    kind = np.float32 if np.dtype(dtype).kind == "f" else np.int64
+def _arange(start: float, step: float, count: int, dtype: str) -> Any:
+    kind: Any = np.float32 if np.dtype(dtype).kind == "f" else np.int64
     return (kind(start) + kind(step) * np.arange(count).astype(kind)).astype(dtype)
 
 
@@ -146,7 +147,8 @@ def eye(
 def tril(x: TensorLike, *, k: int = 0) -> Tensor:
     """``x`` with zeros above diagonal ``k`` of its last two axes."""
     tensor = _matrices(x, "tril")
-    return where(_below(*tensor.shape[-2:], k, tensor.device), tensor, zeros_like(tensor))
+    rows, columns = tensor.shape[-2:]
+    return where(_below(rows, columns, k, tensor.device), tensor, zeros_like(tensor))
 
 
 def triu(x: TensorLike, *, k: int = 0) -> Tensor:
