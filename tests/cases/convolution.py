@@ -52,6 +52,10 @@ CHOICES: list[tuple[tuple[int, ...], tuple[int, ...], dict[str, Any]]] = [
     ((1, 1, 1, 1), (2, 1, 3, 3), {"padding": (1, 1)}),
     ((0, 3, 4, 4), (2, 3, 3, 3), {}),
     ((1, 70, 6, 6), (17, 70, 3, 3), {"padding": (1, 1)}),
+    ((2, 3, 9, 8), (32, 3, 3, 2), {"stride": (2, 1), "padding": (1, 2), "dilation": (1, 2)}),
+    ((0, 2, 9, 8), (32, 2, 3, 3), {}),
+    ((2, 3, 8, 12), (33, 3, 4, 4), {"stride": (4, 4)}),
+    ((1, 7, 5, 6), (35, 7, 1, 1), {}),
 ]
 
 
@@ -90,9 +94,10 @@ async def views_and_images_without_a_batch(device: Device) -> None:
     near(await tc.conv2d(channels_last, b).read(), _conv2d(turned, w))
     near(await tc.conv2d(channels_last[:, :, ::-2, 1:], b[::-1]).read(), _conv2d(turned[:, :, ::-2, 1:], w[::-1]))
     near(await tc.conv2d(channels_last[1], b, padding=1).read(), _conv2d(turned[1:], w, padding=(1, 1))[0])
-    patches = numbers(5, 3, 3, 3, seed=2)
+    patches = numbers(32, 3, 3, 3, seed=2)
     (p,) = on(device, patches)
     near(await tc.conv2d(channels_last, p, stride=3).read(), _conv2d(turned, patches, stride=(3, 3)))
+    near(await tc.conv2d(channels_last[:, :, ::-1], p).read(), _conv2d(turned[:, :, ::-1], patches))
     depthwise = numbers(9, 1, 3, 3, seed=3)
     wanted = 2 * _conv2d(x, depthwise, groups=9, padding=(1, 1)) + 1
     (d,) = on(device, depthwise)
@@ -100,7 +105,7 @@ async def views_and_images_without_a_batch(device: Device) -> None:
 
 
 async def float16(device: Device) -> None:
-    for x_shape, w_shape, options in CHOICES[:9]:
+    for x_shape, w_shape, options in (*CHOICES[:9], *CHOICES[-4:]):
         x, w = numbers(*x_shape).astype(np.float16), numbers(*w_shape, seed=1).astype(np.float16)
         got = await tc.conv2d(*on(device, x, w), **options).read()
         assert got.dtype == np.float16

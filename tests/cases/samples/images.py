@@ -46,8 +46,9 @@ def _rotary(x: Any, cos: Any, sin: Any) -> Any:
 
 
 IMAGES: tuple[Shapes, ...] = (((1, 1, 2, 2),), ((2, 3, 7, 9),), ((0, 2, 4, 4),), ((1, 5, 16, 33),))
-declare("conv2d", tc.conv2d, _conv2d, (((2, 3, 7, 9), (5, 3, 3, 3), (5,)), ((1, 1, 3, 3), (1, 1, 2, 3), (1,)), ((0, 2, 5, 5), (3, 2, 2, 2), (3,)), ((1, 9, 8, 8), (17, 9, 3, 3), (17,))), FLOATS)  # noqa: E501 # fmt: skip
+declare("conv2d", tc.conv2d, _conv2d, (((2, 3, 7, 9), (5, 3, 3, 3), (5,)), ((1, 1, 3, 3), (1, 1, 2, 3), (1,)), ((0, 2, 5, 5), (3, 2, 2, 2), (3,)), ((1, 9, 8, 8), (15, 9, 3, 3), (15,))), FLOATS)  # noqa: E501 # fmt: skip
 declare("conv2d", partial(tc.conv2d, groups=3, stride=2), partial(_conv2d, groups=3, stride=2), (((2, 3, 7, 9), (3, 1, 3, 3), (3,)), ((1, 6, 9, 8), (9, 2, 3, 2), (9,))), FLOATS)  # noqa: E501 # fmt: skip
+declare("patches", tc.conv2d, _conv2d, (((2, 3, 7, 9), (32, 3, 3, 3), (32,)), ((1, 1, 3, 3), (33, 1, 2, 3), (33,)), ((0, 2, 5, 5), (33, 2, 2, 2), (33,))), FLOATS)  # noqa: E501 # fmt: skip
 declare("pool2d", lambda x: tc.avg_pool2d(x, 2), _halves, IMAGES, FLOATS)
 declare("pool2d", lambda x: tc.max_pool2d(x, (1, 2), 1), lambda x: np.maximum(x[..., :-1], x[..., 1:]), IMAGES, FLOATS)
 declare("resample", lambda x: tc.interpolate(x, scale_factor=2, mode="bilinear"), _twice, IMAGES, FLOATS)

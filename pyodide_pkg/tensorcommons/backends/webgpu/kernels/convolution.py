@@ -1,4 +1,5 @@
-"""Convolutions without unfolding: ``conv2d.wgsl``, and ``depthwise.wgsl`` where a group has one channel."""
+"""Convolutions without unfolding: ``conv2d.wgsl``, and ``depthwise.wgsl`` where a group has one channel; and windows as
+rows for a product, ``patches.wgsl``."""
 
 from __future__ import annotations
 
@@ -35,4 +36,22 @@ def _conv2d(step: Step, adapter: Adapter) -> list[Dispatch]:
     return [Dispatch(name, variables, params, tuple(buffers), spread(items, adapter.workgroup))]
 
 
-KERNELS = [Kernel("conv2d", _conv2d, lambda position, layout: position < 2)]
+def _patches(step: Step, adapter: Adapter) -> list[Dispatch]:
+    (x,) = step.inputs
+    kernel, stride, padding, dilation, out = (
+        cast(Any, step.attrs[name]) for name in ("kernel", "stride", "padding", "dilation", "out")
+    )
+    if step.output.layout.size == 0:
+        return []
+    windows = x.shape[0] * x.shape[1] * out[0] * out[1]
+    params = struct.pack("<4I8i", windows, x.shape[1], *out, *kernel, *stride, *padding[:2], *dilation)
+    params += struct.pack("<3i4x4i", *x.shape[2:], x.layout.offset, *x.layout.strides)
+    buffers = (Buffer("x", x), Buffer("y", step.output, written=True))
+    groups = spread(windows, adapter.workgroup)
+    return [Dispatch("convolution/patches", {"workgroup": str(adapter.workgroup)}, params, buffers, groups)]
+
+
+KERNELS = [
+    Kernel("patches", _patches, lambda position, layout: True),
+    Kernel("conv2d", _conv2d, lambda position, layout: position < 2),
+]
