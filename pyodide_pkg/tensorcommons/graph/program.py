@@ -202,3 +202,9 @@ async def _compile(device: Device, graph: Graph, structure: str, fused: Callable
         device.keep_program(program)
     await program.compile()
     return BoundProgram(program, tuple(leaf.storage or str(leaf.name) for leaf in graph.leaves), renames)
+
+
+async def compile_kernels(device: Device, outputs: Sequence[Node]) -> None:
+    """Have ``device`` compile the kernels that ``outputs`` take, ahead of need; nothing but them is kept."""
+    executable = await device.backend.compile(make_plan(fuse(Graph(outputs)), device.backend).plan)
+    device.backend.discard(executable)

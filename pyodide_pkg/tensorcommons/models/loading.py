@@ -6,13 +6,15 @@ This file decides what a model is made of: its architecture, its files, and whic
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from contextlib import AsyncExitStack
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 from ..backends.device import Device
 from ..bridge.runtime import IN_BROWSER
 from ..errors import InvalidWeights, UnsupportedDtype, UnsupportedModel
+from ..graph.program import compile_kernels
 from ..hub.cache import CacheSpec, open_cache
 from ..hub.cached import CachedSource
 from ..hub.config import read_json, read_optional_json
@@ -24,9 +26,10 @@ from ..sharing.manager import TensorSharingManager
 from .bert import Bert, BertConfig, Pooling
 from .heads import MlpHead, MlpHeadConfig
 from .interning import Interner, Part, Progress, Reporter
-from .model import Architecture, Model, check_task
+from .model import Architecture, Model, check_task, forward_nodes
 
 WEIGHTS_FILE = "model.safetensors"
+FIRST_SHAPE = (2, 16)  # (batch, sequence) of a pair of short texts: what is compiled while weights are on their way
 SUPPORTED = ("bert", "mlp-head")
 # What checkpoints hold beside weights, or under an older name.
 IGNORED = ("embeddings.position_ids", "cls.predictions.decoder.weight", "cls.predictions.decoder.bias")
@@ -75,7 +78,8 @@ async def from_pretrained(
             files = CachedSource(files, kept)
         async with AsyncExitStack() as stack:
             architecture, parts, words = await _open(files, stack, report)
-            weights = await Interner(manager, target, name, parts, report).load(architecture.parameters())
+            async with _compiling_ahead(architecture, target):
+                weights = await Interner(manager, target, name, parts, report).load(architecture.parameters())
         reader = await _tokenizer(manager, words) if tokenizer else None
         if task is not None:
             check_task(task, architecture.tasks, name)
@@ -86,6 +90,19 @@ async def from_pretrained(
     report("ready", files.name, report.total, report.total)
     manager.changed()
     return model
+
+
+@asynccontextmanager
+async def _compiling_ahead(architecture: Architecture, device: Device) -> AsyncIterator[None]:
+    """Compile what a forward takes while the block brings its weights: no kernel depends on what they are."""
+    nodes = forward_nodes(architecture, None, device, FIRST_SHAPE, architecture.outputs)
+    work = asyncio.ensure_future(compile_kernels(device, nodes))
+    try:
+        yield
+        await asyncio.shield(work)
+    finally:
+        work.cancel()
+        await asyncio.gather(work, return_exceptions=True)
 
 
 async def _open(source: Source, stack: AsyncExitStack, report: Reporter) -> tuple[Architecture, list[Part], Source]:

@@ -6,7 +6,7 @@ Lengths are padded to buckets, so that typing one more word compiles nothing, an
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias
 
@@ -17,6 +17,7 @@ from ..backends.base import Spec
 from ..backends.device import Device
 from ..errors import ShapeMismatch, TensorCommonsError, TensorReleased, UnsupportedModel
 from ..graph.node import Node
+from ..graph.program import compile_graph
 from ..hub.tokenizer import Tokenizer
 from ..shapes import Shape
 from ..sharing.manager import TensorSharingManager
@@ -150,9 +151,33 @@ class Model:
         names = {key: name_of(array) for key, array in arrays.items()}
         key = (self.name, wanted, arrays["input_ids"].shape, tuple(names.items()))
         if key not in self._traces:
-            results = self.architecture.forward(self._weights, self._leaves(arrays["input_ids"].shape, names))
+            results = self.architecture.forward(
+                self._weights, _inputs(arrays["input_ids"].shape, names, self.device)
+            )
             self._traces[key] = tuple(results[name].node for name in wanted)
         return ModelCall(key, wanted, self._traces[key], length, self.architecture.per_token)
+
+    async def compile(
+        self,
+        shapes: Iterable[tuple[int, int]],
+        outputs: Sequence[str] | None = None,
+        progress_callback: Callable[[int, int], None] | None = None,
+    ) -> None:
+        """Compile for inputs of these (batch, sequence) shapes now, rather than at the first call of each.
+
+        ``outputs`` are those that will be asked for, by default the model's own. ``progress_callback(done, total)`` is
+        called before the first shape and after each.
+
+        Raises:
+            ShapeMismatch: a shape is empty or longer than the model's maximum.
+            TensorReleased: the model was unloaded.
+        """
+        todo = dict.fromkeys(self._prepare({"input_ids": np.zeros(shape, np.int32)})[0]["input_ids"].shape for shape in shapes)
+        tell = progress_callback or (lambda done, total: None)
+        tell(0, len(todo))
+        for done, shape in enumerate(todo, 1):
+            await compile_graph(self.device, forward_nodes(self.architecture, self._weights, self.device, shape, outputs))
+            tell(done, len(todo))
 
     def probe(self) -> tuple[Node, ...]:
         """The nodes of every output on inputs of shape (2, 8), for comparing with other models."""
@@ -164,13 +189,8 @@ class Model:
         return self._every(arrays["input_ids"].shape, {key: name_of(array) for key, array in arrays.items()})
 
     def _every(self, shape: Shape, names: Mapping[str, str]) -> tuple[Node, ...]:
-        results = self.architecture.forward(self._weights, self._leaves(shape, names))
+        results = self.architecture.forward(self._weights, _inputs(shape, names, self.device))
         return tuple(tensor.node for tensor in results.values())
-
-    def _leaves(self, shape: Shape, names: Mapping[str, str]) -> dict[str, Tensor]:
-        """Symbolic inputs of one shape under the graph's names."""
-        spec = Spec(shape, dtypes.int32)
-        return {key: Tensor(Node(None, {}, (), spec, name=name), self.device) for key, name in names.items()}
 
     def _prepare(self, inputs: Mapping[str, Any]) -> tuple[dict[str, np.ndarray[Any, Any]], int]:
         """Inputs checked, as int32 arrays padded to a bucket, what was left out filled in; and the length before."""
@@ -205,3 +225,28 @@ class Model:
         padding = ((0, 0), (0, min(bucket, self.architecture.max_length) - length))
         named = {"input_ids": ids, "attention_mask": mask, "token_type_ids": types}
         return {name: np.pad(array, padding).astype(np.int32) for name, array in named.items()}, length
+
+
+def _inputs(shape: Shape, names: Mapping[str, str], device: Device) -> dict[str, Tensor]:
+    """Symbolic inputs of one shape under the graph's names."""
+    spec = Spec(shape, dtypes.int32)
+    return {key: Tensor.symbolic(Node(None, {}, (), spec, name=name), device) for key, name in names.items()}
+
+
+def forward_nodes(
+    architecture: Architecture,
+    weights: Mapping[str, Tensor] | None,
+    device: Device,
+    shape: Shape,
+    outputs: Sequence[str] | None = None,
+) -> list[Node]:
+    """A forward over inputs of one shape, named as a run names them; without weights, over stand-ins for them."""
+    if weights is None:
+        specs = {name: Spec(size, dtypes.float32) for name, size in architecture.parameters().items()}
+        weights = {
+            name: Tensor.symbolic(Node(None, {}, (), spec, name=name, is_stored=True), device)
+            for name, spec in specs.items()
+        }
+    names = {name: f"input{i}" for i, name in enumerate(INPUTS)}
+    results = architecture.forward(weights, _inputs(shape, names, device))
+    return [results[name].node for name in outputs or architecture.defaults]
