@@ -167,31 +167,41 @@ class Gpu {
   }
 
   // One run of a program over `handles`, a Python buffer of ints (leaves, then outputs): write the host inputs, create
-  // the outputs, encode every dispatch, submit. The commands go in parts; each but the last is awaited, so that
-  // `stopProgram` can end the run: false then. Outputs exist only if the run was queued whole.
-  async runProgram(id, arena, host, handles) {
+  // the outputs, encode every dispatch, submit. A program of one part is queued at once: true. Of several parts each but
+  // the last is awaited, so that `stopProgram` can end the run: a promise of true, or of false if it was ended. Outputs
+  // exist only if the run was queued whole.
+  runProgram(id, arena, host, handles) {
     if (this.lost) throw new Error("the device is lost");
+    this.stopped.delete(id); // a stop that came too late was for the run before
     const { uniform, dispatches, outputs, part } = this.programs.get(id);
-    if (host.length) this.writeBuffer(arena, 0, host);
     const all = ints(handles);
     const created = all.slice(all.length - outputs.length);
-    try {
-      outputs.forEach((size, i) => this.createBuffer(created[i], size));
-      const fixed = { [-1]: this.buffers.get(arena), [-2]: uniform };
-      const bound = all.map((handle) => this.buffers.get(handle));
-      for (let first = 0; first < dispatches.length; first += part) {
-        if (first) await this.device.queue.onSubmittedWorkDone();
-        if (this.stopped.has(id)) throw STOPPED;
-        this.#submit(dispatches.slice(first, first + part), (slot) => (slot < 0 ? fixed[slot] : bound[slot]));
-      }
-      return true;
-    } catch (error) {
+    const undo = (error) => {
       created.filter((handle) => this.buffers.has(handle)).forEach((handle) => this.destroyBuffer(handle));
       if (error === STOPPED) return false;
       throw error;
-    } finally {
-      this.stopped.delete(id);
+    };
+    try {
+      if (host.length) this.writeBuffer(arena, 0, host);
+      outputs.forEach((size, i) => this.createBuffer(created[i], size));
+      const fixed = { [-1]: this.buffers.get(arena), [-2]: uniform };
+      const bound = all.map((handle) => this.buffers.get(handle));
+      const bufferOf = (slot) => (slot < 0 ? fixed[slot] : bound[slot]);
+      if (dispatches.length > part) return this.#submitInParts(id, dispatches, part, bufferOf).catch(undo);
+      this.#submit(dispatches, bufferOf);
+      return true;
+    } catch (error) {
+      return undo(error);
     }
+  }
+
+  async #submitInParts(id, dispatches, part, bufferOf) {
+    for (let first = 0; first < dispatches.length; first += part) {
+      if (first) await this.device.queue.onSubmittedWorkDone();
+      if (this.stopped.has(id)) throw STOPPED;
+      this.#submit(dispatches.slice(first, first + part), bufferOf);
+    }
+    return true;
   }
 
   #submit(dispatches, bufferOf) {

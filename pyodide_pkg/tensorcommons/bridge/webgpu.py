@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from array import array
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -98,14 +98,19 @@ class WebGPUBridge:
         with self._typed_errors():
             await self._gpu.compileProgram(program, description, params)
 
-    async def run(self, program: int, arena: int, host: memoryview, handles: Sequence[int]) -> bool:
-        """Replay ``program`` over the handles of its leaves and outputs.
+    def run(self, program: int, arena: int, host: memoryview, handles: Sequence[int]) -> Awaitable[bool] | None:
+        """Replay ``program`` over the handles of its leaves and outputs. ``None`` once it is queued.
 
-        False if it was stopped, and then its outputs do not exist.
+        A program of several parts gives what to await; it is False if the run was stopped, without outputs then.
         """
         self.calls += 1
         with self._typed_errors():
-            return bool(await self._gpu.runProgram(program, arena, host, _ints(handles)))
+            queued = self._gpu.runProgram(program, arena, host, _ints(handles))
+        return None if queued is True else self._rest_of(queued)
+
+    async def _rest_of(self, parts: Any) -> bool:
+        with self._typed_errors():
+            return bool(await parts)
 
     def stop(self, program: int) -> None:
         """Ask the run of ``program`` to end at its next part."""

@@ -222,9 +222,16 @@ class Model:
             )
         length = ids.shape[1]
         bucket = min((size for size in BUCKETS if size >= length), default=length)
-        padding = ((0, 0), (0, min(bucket, self.architecture.max_length) - length))
+        padded = (ids.shape[0], min(bucket, self.architecture.max_length))
         named = {"input_ids": ids, "attention_mask": mask, "token_type_ids": types}
-        return {name: np.pad(array, padding).astype(np.int32) for name, array in named.items()}, length
+        return {name: _padded(array, padded) for name, array in named.items()}, length
+
+
+def _padded(array: np.ndarray[Any, Any], shape: Shape) -> np.ndarray[Any, Any]:
+    """``array`` as int32, with zeros after its columns."""
+    result = np.zeros(shape, np.int32)
+    result[:, : array.shape[1]] = array
+    return result
 
 
 def _inputs(shape: Shape, names: Mapping[str, str], device: Device) -> dict[str, Tensor]:

@@ -119,7 +119,10 @@ class WebGPUBackend(Backend[Replay]):
     async def run(
         self, executable: Replay, arena: int, host: memoryview, leaves: Sequence[int], outputs: Sequence[int]
     ) -> None:
-        running = asyncio.ensure_future(self.bridge.run(executable.id, arena, host, [*leaves, *outputs]))
+        parts = self.bridge.run(executable.id, arena, host, [*leaves, *outputs])
+        if parts is None:
+            return
+        running = asyncio.ensure_future(parts)
         try:
             await asyncio.shield(running)
         except asyncio.CancelledError:
