@@ -151,9 +151,7 @@ class Model:
         names = {key: name_of(array) for key, array in arrays.items()}
         key = (self.name, wanted, arrays["input_ids"].shape, tuple(names.items()))
         if key not in self._traces:
-            results = self.architecture.forward(
-                self._weights, _inputs(arrays["input_ids"].shape, names, self.device)
-            )
+            results = self.architecture.forward(self._weights, _inputs(arrays["input_ids"].shape, names, self.device))
             self._traces[key] = tuple(results[name].node for name in wanted)
         return ModelCall(key, wanted, self._traces[key], length, self.architecture.per_token)
 
@@ -172,11 +170,15 @@ class Model:
             ShapeMismatch: a shape is empty or longer than the model's maximum.
             TensorReleased: the model was unloaded.
         """
-        todo = dict.fromkeys(self._prepare({"input_ids": np.zeros(shape, np.int32)})[0]["input_ids"].shape for shape in shapes)
+        todo = dict.fromkeys(
+            self._prepare({"input_ids": np.zeros(shape, np.int32)})[0]["input_ids"].shape for shape in shapes
+        )
         tell = progress_callback or (lambda done, total: None)
         tell(0, len(todo))
         for done, shape in enumerate(todo, 1):
-            await compile_graph(self.device, forward_nodes(self.architecture, self._weights, self.device, shape, outputs))
+            await compile_graph(
+                self.device, forward_nodes(self.architecture, self._weights, self.device, shape, outputs)
+            )
             tell(done, len(todo))
 
     def probe(self) -> tuple[Node, ...]:
