@@ -311,7 +311,8 @@ async def what_a_forward_needs_is_compiled_while_it_loads(place: Place) -> None:
     programs = len(place.device.programs)
     calls = place.device.backend.calls
     await model(input_ids=np.ones((1, 6), np.int32) * 2, attention_mask=np.ones((1, 6), np.int32))
-    assert len(place.device.programs) == programs and place.device.backend.calls <= calls + 1
+    assert len(place.device.programs) == programs
+    assert place.device.backend.calls <= calls + 2, "the arena and the run"
     assert backend.bridge._gpu.pipelines.size == known, "a kernel was compiled at the first call"
     await raises(ShapeMismatch, model.compile([(1, 0)]), "input_ids")
     model.unload()

@@ -206,5 +206,5 @@ async def _compile(device: Device, graph: Graph, structure: str, fused: Callable
 
 async def compile_kernels(device: Device, outputs: Sequence[Node]) -> None:
     """Have ``device`` compile the kernels that ``outputs`` take, ahead of need; nothing but them is kept."""
-    executable = await device.backend.compile(make_plan(fuse(Graph(outputs)), device.backend).plan)
+    executable = await device.backend.compile(make_plan(chain_elementwise(fuse(Graph(outputs))), device.backend).plan)
     device.backend.discard(executable)

@@ -95,8 +95,7 @@ async def from_pretrained(
 @asynccontextmanager
 async def _compiling_ahead(architecture: Architecture, device: Device) -> AsyncIterator[None]:
     """Compile what a forward takes while the block brings its weights: no kernel depends on what they are."""
-    nodes = forward_nodes(architecture, None, device, FIRST_SHAPE, architecture.outputs)
-    work = asyncio.ensure_future(compile_kernels(device, nodes))
+    work = asyncio.ensure_future(compile_kernels(device, forward_nodes(architecture, device, FIRST_SHAPE)))
     try:
         yield
         await asyncio.shield(work)

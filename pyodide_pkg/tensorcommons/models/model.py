@@ -17,7 +17,6 @@ from ..backends.base import Spec
 from ..backends.device import Device
 from ..errors import ShapeMismatch, TensorCommonsError, TensorReleased, UnsupportedModel
 from ..graph.node import Node
-from ..graph.program import compile_graph
 from ..hub.tokenizer import Tokenizer
 from ..shapes import Shape
 from ..sharing.manager import TensorSharingManager
@@ -170,15 +169,15 @@ class Model:
             ShapeMismatch: a shape is empty or longer than the model's maximum.
             TensorReleased: the model was unloaded.
         """
-        todo = dict.fromkeys(
-            self._prepare({"input_ids": np.zeros(shape, np.int32)})[0]["input_ids"].shape for shape in shapes
-        )
+        last = self.architecture.vocab_size - 1  # tokens that no other input equals: equal inputs are one
+        todo = {}
+        for shape in shapes:
+            inputs, _ = self._prepare({"input_ids": np.full(shape, last)})
+            todo[inputs["input_ids"].shape] = inputs
         tell = progress_callback or (lambda done, total: None)
         tell(0, len(todo))
-        for done, shape in enumerate(todo, 1):
-            await compile_graph(
-                self.device, forward_nodes(self.architecture, self._weights, self.device, shape, outputs)
-            )
+        for done, inputs in enumerate(todo.values(), 1):
+            await self.manager.compile_together([(self, inputs)], [outputs])
             tell(done, len(todo))
 
     def probe(self) -> tuple[Node, ...]:
@@ -242,20 +241,12 @@ def _inputs(shape: Shape, names: Mapping[str, str], device: Device) -> dict[str,
     return {key: Tensor.symbolic(Node(None, {}, (), spec, name=name), device) for key, name in names.items()}
 
 
-def forward_nodes(
-    architecture: Architecture,
-    weights: Mapping[str, Tensor] | None,
-    device: Device,
-    shape: Shape,
-    outputs: Sequence[str] | None = None,
-) -> list[Node]:
-    """A forward over inputs of one shape, named as a run names them; without weights, over stand-ins for them."""
-    if weights is None:
-        specs = {name: Spec(size, dtypes.float32) for name, size in architecture.parameters().items()}
-        weights = {
-            name: Tensor.symbolic(Node(None, {}, (), spec, name=name, is_stored=True), device)
-            for name, spec in specs.items()
-        }
-    names = {name: f"input{i}" for i, name in enumerate(INPUTS)}
-    results = architecture.forward(weights, _inputs(shape, names, device))
-    return [results[name].node for name in outputs or architecture.defaults]
+def forward_nodes(architecture: Architecture, device: Device, shape: Shape) -> list[Node]:
+    """A forward over inputs of one shape and stand-ins for the weights: what can be known before there are any."""
+    specs = {name: Spec(size, dtypes.float32) for name, size in architecture.parameters().items()}
+    weights = {
+        name: Tensor.symbolic(Node(None, {}, (), spec, name=name, is_stored=True), device)
+        for name, spec in specs.items()
+    }
+    results = architecture.forward(weights, _inputs(shape, {name: name for name in INPUTS}, device))
+    return [tensor.node for tensor in results.values()]

@@ -130,6 +130,15 @@ class TensorSharingManager(SharedTensors):
         self.changed()
         return answers
 
+    async def compile_together(
+        self,
+        calls: Sequence[tuple[Runnable, Mapping[str, Any]]],
+        outputs: Sequence[Sequence[str] | None] | None = None,
+    ) -> None:
+        """Compile what :meth:`run_together` takes for inputs of these shapes, without running it. Raises as it does."""
+        await self._runner.compile(calls, outputs)
+        self.changed()
+
     # --- accounts ---
 
     def report(self) -> MemoryReport:

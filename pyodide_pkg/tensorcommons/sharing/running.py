@@ -147,14 +147,7 @@ class Runner:
         self, calls: Sequence[tuple[Runnable, Mapping[str, Any]]], outputs: Sequence[Sequence[str] | None] | None
     ) -> list[dict[str, Tensor]]:
         device = calls[0][0].device
-        if device.backend.is_lost:
-            await device.recover()
-        if any(model.device is not device for model, _ in calls):
-            raise TensorCommonsError("run_together() takes models on one device: move them, or run them one by one")
-        wanted = outputs or [None] * len(calls)
-        host = _HostInputs()
-        parts = [model.call(inputs, names, host.name_of) for (model, inputs), names in zip(calls, wanted, strict=True)]
-        prepared = self._prepare(calls, parts, host)
+        parts, host, prepared = await self._asked(calls, outputs)
         keys = host.keys_of(prepared.cuts)
         found: dict[Cut, Tensor] = {}  # as tensors, so that none of them leaves while it is needed
         for cut, key in keys.items():
@@ -183,6 +176,26 @@ class Runner:
             answers.append(part.finish(answer[: len(part.nodes)]))
             answer = answer[len(part.nodes) :]
         return answers
+
+    async def compile(
+        self, calls: Sequence[tuple[Runnable, Mapping[str, Any]]], outputs: Sequence[Sequence[str] | None] | None
+    ) -> None:
+        """Compile what :meth:`run` of inputs of these shapes takes where nothing is found, and run nothing."""
+        _, host, prepared = await self._asked(calls, outputs)
+        await self._variant(calls[0][0].device, prepared, frozenset(), keep=bool(host.keys_of(prepared.cuts)))
+
+    async def _asked(
+        self, calls: Sequence[tuple[Runnable, Mapping[str, Any]]], outputs: Sequence[Sequence[str] | None] | None
+    ) -> tuple[Sequence[Call], _HostInputs, _Prepared]:
+        """Each model's part of a run, their inputs, and their graph."""
+        if calls[0][0].device.backend.is_lost:
+            await calls[0][0].device.recover()
+        if any(model.device is not calls[0][0].device for model, _ in calls):
+            raise TensorCommonsError("run_together() takes models on one device: move them, or run them one by one")
+        wanted = outputs or [None] * len(calls)
+        host = _HostInputs()
+        parts = [model.call(inputs, names, host.name_of) for (model, inputs), names in zip(calls, wanted, strict=True)]
+        return parts, host, self._prepare(calls, parts, host)
 
     def _prepare(
         self, calls: Sequence[tuple[Runnable, Mapping[str, Any]]], parts: Sequence[Call], host: _HostInputs
