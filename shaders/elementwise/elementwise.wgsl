@@ -2,7 +2,7 @@
 //
 // bindings: 0 params · then the operands of f, each value once · last y
 // dispatch: one invocation a word of y (packed dtypes have 2 or 4 elements in it) or, where y is a part of something, an
-//           element, or four elements where all operands are dense; workgroups spread over x and y
+//           element, or four elements where all operands are dense or one number; workgroups spread over x and y
 //
 // operand 0 is y; `shape` has its leading axes merged by the host, innermost axis last.
 
@@ -20,25 +20,15 @@ struct Place {
 @group(0) @binding(0) var<uniform> p: Params;
 $bindings
 
-fn index_of(operand: u32, element: u32) -> u32 {
-  var rest = element;
-  var at = p.places[operand].offset;
-  for (var back = 1u; back <= p.rank; back++) {
-    let axis = p.rank - back;
-    let size = p.shape[axis / 4u][axis % 4u];
-    at += i32(rest % size) * p.places[operand].strides[axis / 4u][axis % 4u];
-    rest /= size;
-  }
-  return u32(at);
-}
-
 // A product inside of a chain, as it would be in memory: a compiler may not see through this and make a * b + c one
 // operation that rounds once, so that a chain gives bit for bit what its ops give one by one. `rank` is at most 8.
 fn rounded(x: f32) -> f32 { return select(x, 0f, p.rank > 8u); }
 
 fn formula($parameters) -> $type_y { return $expression; }
 
-fn value_of_y(i: u32) -> $type_y { return formula($values); }
+fn value_of_y(i: u32) -> $type_y {
+  ${coordinates}return formula($values);
+}
 
 @compute @workgroup_size($workgroup)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>,

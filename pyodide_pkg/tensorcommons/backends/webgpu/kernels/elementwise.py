@@ -10,7 +10,7 @@ import numpy as np
 
 from .... import dtypes
 from ....dtypes import DType
-from ....shapes import Layout
+from ....shapes import Layout, contiguous_strides
 from ...base import Attributes, Operand, Step
 from ..elements import Access, Buffer
 from ..shader import Dispatch
@@ -18,6 +18,7 @@ from .common import Adapter, Kernel, merge_axes, spread, vectors
 from .formulas import FORMULAS, cast
 
 NAMES = "abcdefghijk"  # of the operands in an expression
+WORKGROUP = 64  # on software, too: with vectors of four, smaller ones cost more than they spread
 
 
 class Expression:
@@ -78,33 +79,37 @@ def elementwise(
     layouts = merge_axes([output.layout, *(operand.layout.broadcast_to(output.shape) for operand in inputs)])
     dense = [layout == Layout.contiguous(layout.shape) for layout in layouts]
     constant = [not any(layout.strides) for layout in layouts]
+    # Four at once: row-major from an element that begins a vector on, and nothing beside a part is touched.
+    fours = [layout.strides == contiguous_strides(layout.shape) and layout.offset % 4 == 0 for layout in layouts]
     names = NAMES[: len(inputs)]
     access: Access = "words"
     lanes = output.dtype.lanes
-    if partial or not dense[0]:
-        access, lanes = "elements", 1
-    elif not adapter.fallback and all(d or c for d, c in zip(dense, constant, strict=True)):
+    if fours[0] and all(f or c for f, c in zip(fours, constant, strict=True)) and not (partial and size % 4):
         access, lanes = "vectors", 4
-    values = []
-    buffers = []
-    for number, (name, operand) in enumerate(zip(names, inputs, strict=True), 1):
-        vector = access == "vectors" and dense[number]
-        index = f"u32(p.places[{number}].offset)" if constant[number] else f"index_of({number}u, i)"
-        values.append(f"load_{name}({'i' if dense[number] else index})")
-        buffers.append(Buffer(name, operand, "vectors" if vector else "elements"))
+    elif partial or not dense[0]:
+        access, lanes = "elements", 1
+    coordinates, indices = _indices(layouts)
+    values = ["i" if flat else index for flat, index in zip(dense, indices, strict=True)]
+    starts = ["i" if flat else f"i + u32(p.places[{k}].offset) / 4u" for k, flat in enumerate(dense)]
+    vector = [access == "vectors" and four for four in fours]
+    buffers = [
+        Buffer(name, operand, "vectors" if by_four else "elements")
+        for name, operand, by_four in zip(names, inputs, vector[1:], strict=True)
+    ]
     buffers.append(Buffer("y", output, access, written=True))
     if access == "vectors":
         lets = [
-            f"let {name} = {f'load4_{name}(i)' if dense[number] else values[number - 1]};"
-            for number, name in enumerate(names, 1)
+            f"let {name} = {f'load4_{name}({starts[k]})' if vector[k] else f'load_{name}({values[k]})'};"
+            for k, name in enumerate(names, 1)
         ]
         parts = [
-            ", ".join([f"4u * i + {j}u", *(f"{n}.{'xyzw'[j]}" if dense[k] else n for k, n in enumerate(names, 1))])
+            ", ".join([f"4u * i + {j}u", *(f"{n}.{'xyzw'[j]}" if vector[k] else n for k, n in enumerate(names, 1))])
             for j in range(4)
         ]
-        write = f"{' '.join(lets)}\n  store4_y(i, vec4<$type_y>({', '.join(f'formula({part})' for part in parts)}));"
+        results = ", ".join(f"formula({part})" for part in parts)
+        write = f"{' '.join(lets)}\n  store4_y({starts[0]}, vec4<$type_y>({results}));"
     elif access == "elements":
-        write = f"store_y({'i' if dense[0] else 'index_of(0u, i)'}, value_of_y(i));"
+        write = "store_y(i, value_of_y(i));" if dense[0] else f"{coordinates}store_y({values[0]}, value_of_y(i));"
     else:
         write = "write_y(i);"
     items = -(-size // lanes)
@@ -114,15 +119,34 @@ def elementwise(
     numbers = max(-(-len(constants) // 4), 1)
     params += b"".join(constants).ljust(16 * numbers, b"\0")
     variables = {
-        "workgroup": str(adapter.workgroup),
+        "workgroup": str(WORKGROUP),
         "operands": str(len(layouts)),
         "numbers": str(numbers),
         "parameters": ", ".join(["index: u32", *(f"{name}: $type_{name}" for name in names)]),
         "expression": expression,
-        "values": ", ".join(["i", *values]),
+        "values": ", ".join(["i", *(f"load_{name}({value})" for name, value in zip(names, values[1:], strict=True))]),
+        "coordinates": "" if all(dense[1:]) else coordinates,
         "write": write,
     }
-    return [Dispatch("elementwise/elementwise", variables, params, tuple(buffers), spread(items, adapter.workgroup))]
+    return [Dispatch("elementwise/elementwise", variables, params, tuple(buffers), spread(items, WORKGROUP))]
+
+
+def _indices(layouts: Sequence[Layout]) -> tuple[str, list[str]]:
+    """WGSL for the coordinates of element ``i``, and from them its index in each operand.
+
+    They are written out for the rank: a loop that indexes the uniforms takes a software adapter three times as long.
+    """
+    axes = [f"[{axis // 4}].{'xyzw'[axis % 4]}" for axis in range(len(layouts[0].shape))]
+    lines = [f"let r{len(axes)} = i;"]
+    for axis in range(len(axes) - 1, -1, -1):
+        outer = f"r{axis + 1} / p.shape{axes[axis]}" if axis else "0u"
+        lines.append(f"let r{axis} = {outer};")
+        lines.append(f"let c{axis} = i32(r{axis + 1} - r{axis} * p.shape{axes[axis]});")
+    indices = []
+    for number, layout in enumerate(layouts):
+        terms = [f"c{axis} * p.places[{number}].strides{at}" for axis, at in enumerate(axes) if layout.strides[axis]]
+        indices.append(f"u32({' + '.join([f'p.places[{number}].offset', *terms])})")
+    return "".join(f"{line}\n  " for line in lines), indices
 
 
 def _function(step: Step, adapter: Adapter) -> list[Dispatch]:
