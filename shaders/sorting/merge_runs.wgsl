@@ -1,15 +1,15 @@
 // y[row] = ids[row] with every two neighbouring ordered runs made one: ids are positions in x[row].
 //
 // bindings: 0 params · 1 x · 2 ids · 3 y
-// dispatch: one invocation an element, workgroups spread over x and y
+// dispatch: one invocation for eight neighbours of y, workgroups spread over x and y
 //
-// An element's place in the merged run is its place in its own run and how many of the other run come before it, found
-// by bisection.
+// How many of a prefix of the merged run come from the left one is found by bisection ("merge path", Odeh et al., 2012);
+// the next eight are then taken from the fronts of the two. Of equal elements the left run's come first.
 
 struct Params {
   rows: u32,
   columns: u32,
-  run: u32,
+  run: u32, // a multiple of 4: the eight never cross two pairs of runs
   flip: u32, // all ones for descending order, else 0
 }
 @group(0) @binding(0) var<uniform> p: Params;
@@ -24,21 +24,40 @@ fn key(row: u32, id: u32) -> u32 {
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>,
         @builtin(local_invocation_index) lane: u32) {
   let item = (group.y * groups.x + group.x) * ${workgroup}u + lane;
-  if (item >= p.rows * p.columns) { return; }
-  let row = item / p.columns;
-  let at = item % p.columns;
-  let own = at / p.run;
-  let begin = min((own ^ 1u) * p.run, p.columns); // of the other run
-  let end = min(begin + p.run, p.columns);
-  let id = u32(load_ids(item));
-  let mine = key(row, id);
-  var low = begin;
-  var high = end;
+  let chunks = (p.columns + 7u) / 8u;
+  let row = item / chunks;
+  if (row >= p.rows) { return; }
+  let first = item % chunks * 8u;
+  let start = first / (2u * p.run) * 2u * p.run; // of the two runs
+  let middle = min(start + p.run, p.columns);
+  let end = min(middle + p.run, p.columns);
+  let base = row * p.columns;
+  let before = first - start; // elements of the merged run before these
+  var low = before - min(before, end - middle);
+  var high = min(before, middle - start);
   while (low < high) {
-    let middle = (low + high) / 2u;
-    let other = u32(load_ids(row * p.columns + middle));
-    let theirs = key(row, other);
-    if (theirs < mine || (theirs == mine && other < id)) { low = middle + 1u; } else { high = middle; }
+    let half = (low + high) / 2u;
+    let left = key(row, u32(load_ids(base + start + half)));
+    let right = key(row, u32(load_ids(base + middle + before - 1u - half)));
+    if (left <= right) { low = half + 1u; } else { high = half; }
   }
-  store_y(row * p.columns + own / 2u * 2u * p.run + at % p.run + low - begin, i32(id));
+  var i = start + low;
+  var j = middle + before - low;
+  var left_id = u32(load_ids(base + min(i, p.columns - 1u)));
+  var right_id = u32(load_ids(base + min(j, p.columns - 1u)));
+  var left = key(row, left_id);
+  var right = key(row, right_id);
+  for (var at = first; at < min(first + 8u, end); at++) {
+    if (j >= end || (i < middle && left <= right)) {
+      store_y(base + at, i32(left_id));
+      i++;
+      left_id = u32(load_ids(base + min(i, p.columns - 1u)));
+      left = key(row, left_id);
+    } else {
+      store_y(base + at, i32(right_id));
+      j++;
+      right_id = u32(load_ids(base + min(j, p.columns - 1u)));
+      right = key(row, right_id);
+    }
+  }
 }

@@ -246,33 +246,24 @@ def pad(input: TensorLike, pad: Sequence[int], mode: str = "constant", value: fl
         raise ShapeMismatch(f"pad: {tuple(pad)} are no pairs for the axes of {x.shape}")
     if mode not in ("constant", "reflect", "replicate", "circular"):
         raise TensorCommonsError(f"pad: mode {mode!r} is none of constant, reflect, replicate, circular")
-    for back in range(len(pad) // 2):
-        axis = x.ndim - 1 - back
-        before, after = pad[2 * back], pad[2 * back + 1]
-        if before or after:
-            x = _padded(x, axis, before, after, mode, 0.0 if value is None else value)
-    return x
-
-
-def _padded(x: Tensor, axis: int, before: int, after: int, mode: str, value: float) -> Tensor:
-    size = x.shape[axis]
-    if size + min(before, 0) + min(after, 0) < 0:
-        raise ShapeMismatch(f"pad: {before} and {after} take more than axis {axis} of {x.shape} has")
-    kept = x[(slice(None),) * axis + (slice(max(-before, 0), size - max(-after, 0)),)]
-    before, after, size = max(before, 0), max(after, 0), kept.shape[axis]
+    widths, crop = [(0, 0)] * x.ndim, [slice(None)] * x.ndim
+    for axis, before, after in zip(range(x.ndim)[::-1], pad[::2], pad[1::2], strict=False):
+        size = x.shape[axis]
+        if size + min(before, 0) + min(after, 0) < 0:
+            raise ShapeMismatch(f"pad: {before} and {after} take more than axis {axis} of {x.shape} has")
+        crop[axis] = slice(max(-before, 0), size - max(-after, 0))
+        widths[axis] = (max(before, 0), max(after, 0))
+    kept = x[tuple(crop)]
     if mode == "constant":
-        sides = []
-        for count in (before, after):
-            shape = (*x.shape[:axis], count, *x.shape[axis + 1 :])
-            sides.append(ops.full(shape, value, dtype=x.dtype, device=x.device))
-        return ops.concat([side for side in (sides[0], kept, sides[1]) if side.shape[axis] or side is kept], axis)
-    numbers = np.arange(-before, size + after)
-    most = {"reflect": size - 1, "circular": size, "replicate": before + after if size else -1}[mode]
-    if max(before, after) > most:
-        raise ShapeMismatch(f"pad {mode}: {before} and {after} are more than axis {axis} of {kept.shape} has to give")
-    if mode == "reflect":
-        numbers = np.abs(numbers)
-        numbers = np.where(numbers < size, numbers, 2 * (size - 1) - numbers)
-    elif mode == "circular":
-        numbers = numbers % max(size, 1)
-    return ops.take(kept, np.clip(numbers, 0, max(size - 1, 0)), axis)
+        return ops.pad(kept, widths, constant_values=0 if value is None else value)
+    for axis, (size, width) in enumerate(zip(kept.shape, widths, strict=True)):
+        most = {"reflect": max(size - 1, 0), "circular": size, "replicate": max(width) if size else 0}
+        if max(width) > most[mode]:
+            raise ShapeMismatch(f"pad {mode}: {width} is more than axis {axis} of {kept.shape} has to give")
+    if mode != "circular":
+        return ops.pad(kept, widths, "edge" if mode == "replicate" else "reflect")
+    for axis, (before, after) in enumerate(widths):
+        if before or after:
+            size = kept.shape[axis]
+            kept = ops.take(kept, np.arange(-before, size + after) % size, axis)
+    return kept

@@ -21,7 +21,7 @@ from .indexing import take_along_axis
 from .layout import permute_dims
 from .registry import apply, define
 
-PART = 256  # elements that are ordered by comparing each with each
+PART = 128  # elements that are ordered by comparing each with each
 MOST = 128  # of a tournament; more are cheaper to sort
 ORDERED = (dtypes.float32, dtypes.float16, dtypes.int32, dtypes.uint32, dtypes.bool)
 

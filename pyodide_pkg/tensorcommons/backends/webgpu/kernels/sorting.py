@@ -9,6 +9,7 @@ from ..elements import Buffer
 from ..shader import Dispatch
 from .common import Adapter, Kernel, rows_and_columns, spread
 
+NEIGHBOURS = 8  # results of one invocation of merge_runs.wgsl
 KEYS = {"f32": "float_key(x)", "i32": "int_key(x)", "u32": "x", "bool": "u32(x)"}
 
 
@@ -45,7 +46,7 @@ def _merge_runs(step: Step, adapter: Adapter) -> list[Dispatch]:
     params = struct.pack("<4I", rows, columns, step.attrs["run"], _flip(step))
     variables = {"workgroup": str(adapter.workgroup), "key": KEYS[str(x.dtype.wgsl)]}
     buffers = (Buffer("x", x), Buffer("ids", ids), Buffer("y", step.output, written=True))
-    groups = spread(rows * columns, adapter.workgroup)
+    groups = spread(rows * -(-columns // NEIGHBOURS), adapter.workgroup)
     return [Dispatch("sorting/merge_runs", variables, params, buffers, groups)]
 
 
