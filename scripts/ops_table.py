@@ -1,0 +1,110 @@
+"""Writes docs/ops.md: which op runs on which device in which dtype, asked of the code.
+
+    .cache/venv/bin/python -m scripts.ops_table
+
+For each op of the registry its samples (tests/cases/samples) are traced in every dtype; what the op does not refuse
+is planned and lowered for WebGPU, on a software adapter and on hardware, without a device.
+tests/contract/test_ops_table.py fails when the file is out of date.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import numpy as np
+
+from scripts import paths
+
+for _folder in (paths.ROOT, paths.ROOT / "pyodide_pkg"):
+    if str(_folder) not in sys.path:
+        sys.path.insert(0, str(_folder))
+
+from tensorcommons.backends.cpu import CpuBackend  # noqa: E402 - found by the lines above
+from tensorcommons.backends.device import Device  # noqa: E402
+from tensorcommons.backends.webgpu.backend import WebGPUBackend  # noqa: E402
+from tensorcommons.backends.webgpu.kernels import KERNELS, Adapter  # noqa: E402
+from tensorcommons.backends.webgpu.kernels.common import require_shader_types  # noqa: E402
+from tensorcommons.backends.webgpu.shader import compose  # noqa: E402
+from tensorcommons.errors import UnsupportedDtype, UnsupportedOp  # noqa: E402
+from tensorcommons.graph.fuse import fuse  # noqa: E402
+from tensorcommons.graph.graph import Graph  # noqa: E402
+from tensorcommons.graph.plan import make_plan  # noqa: E402
+from tensorcommons.ops.registry import OPS  # noqa: E402
+from tensorcommons.tensor import Tensor, asarray  # noqa: E402
+from tests.cases.samples import DTYPES, SAMPLES, Sample  # noqa: E402
+
+FILE = paths.ROOT / "docs" / "ops.md"
+ADAPTERS = (Adapter(True, frozenset(), (4, 4)), Adapter(False, frozenset({"subgroups"}), (32, 32)))
+BOTH, NUMPY, NONE = "●", "○", ""
+
+HEAD = f"""# Ops by device and dtype
+
+Made by `python -m scripts.ops_table` from the code; a test fails when it is out of date. {BOTH}: on WebGPU and on the
+NumPy device; {NUMPY}: on the NumPy device only; empty: refused with `UnsupportedDtype`, cast first.
+
+- float16 is stored in two bytes and computed in float32 on WebGPU, on every adapter.
+- Sums and products of ints stay int32 or uint32 and wrap: WebGPU has no int64.
+- int64, int8 and uint8 can be kept, shared, viewed, written and read on every device; ops on them run on the NumPy
+  device and are refused with `UnsupportedOp` on WebGPU.
+- Dtypes promote by the [Python array API](https://data-apis.org/array-api/latest/API_specification/type_promotion.html)'s
+  table; what it leaves open is refused. A Python number takes the dtype of the array that it meets.
+- Functions that are made of these (`clip`, `stack`, `tril`, `repeat`, ...) take what those take.
+"""
+
+
+def runs_on_webgpu(result: Tensor) -> bool:
+    """Whether kernels take every step that ``result`` needs."""
+    backend: WebGPUBackend = object.__new__(WebGPUBackend)  # planning asks it for layouts, and nothing of a device
+    try:
+        for adapter in ADAPTERS:
+            backend.adapter = adapter
+            for step in make_plan(fuse(Graph([result.node])), backend).plan.steps:
+                require_shader_types(step)
+                for dispatch in KERNELS[step.op.name].lower(step, adapter):
+                    compose(dispatch)
+    except UnsupportedOp:
+        return False
+    return True
+
+
+def cell(samples: list[Sample], dtype: str, device: Device) -> str:
+    """What any of an op's samples finds in ``dtype``."""
+    found = NONE
+    for sample in samples:
+        operands = sample.operands(np.random.default_rng(0), dtype, sample.shapes[0])
+        try:
+            result = sample.call(*(asarray(a, device=device) for a in operands))
+        except UnsupportedDtype:
+            continue
+        if runs_on_webgpu(result):
+            return BOTH
+        found = NUMPY
+    return found
+
+
+def family(name: str) -> str:
+    """The file of the op's kernel; a view has none."""
+    return KERNELS[name].lower.__module__.rpartition(".")[2] if name in KERNELS else "views"
+
+
+def table() -> str:
+    """The text of docs/ops.md."""
+    device = Device(CpuBackend())
+    families: dict[str, list[str]] = {}
+    for name in OPS:
+        families.setdefault(family(name), []).append(name)
+    lines = [HEAD]
+    for title in sorted(families):
+        lines += [f"## {title}", "", f"| op | {' | '.join(DTYPES)} |", f"|---|{':-:|' * len(DTYPES)}"]
+        for name in sorted(families[title]):
+            samples: list[Any] = [sample for sample in SAMPLES if sample.op == name]
+            cells = " | ".join(cell(samples, dtype, device) for dtype in DTYPES)
+            lines.append(f"| `{name}` | {cells} |")
+        lines.append("")
+    device.close()
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    FILE.write_text(table(), "utf-8")
