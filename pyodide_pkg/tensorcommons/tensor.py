@@ -296,6 +296,8 @@ def _bytes_of(tensor: Tensor) -> tuple[Storage, Layout]:
 def _range_of(tensor: Tensor, layout: Layout) -> tuple[int, int]:
     """Offset and number of the bytes from a tensor's first element to its last."""
     low, high = layout.extent
+    if low == high:  # an empty view may begin past the end of its bytes
+        return 0, 0
     return low * tensor.dtype.itemsize, (high - low) * tensor.dtype.itemsize
 
 
