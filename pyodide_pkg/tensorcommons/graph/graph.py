@@ -16,8 +16,8 @@ class Graph:
     """Nodes in dependency order, merged by identity.
 
     ``outputs`` are the merged output nodes, ``leaves`` the nodes whose storages a run is given, ``traced`` counts the
-    nodes before merging. A graph made from another one is given its ``leaves``, to keep their order; ``made_of`` says,
-    by identity, which of its nodes each of this graph's stands for.
+    nodes before merging, ``executed`` those left to compute. A graph made from another one is given its ``leaves``, to
+    keep their order; ``made_of`` says, by identity, which of its nodes each of this graph's stands for.
     """
 
     def __init__(self, outputs: Sequence[Node], leaves: Sequence[Node] | None = None) -> None:
@@ -30,6 +30,7 @@ class Graph:
             self._add(output)
         self.outputs = [self._merged[id(output)] for output in outputs]
         self.leaves = [node for node in self.nodes if node.is_stored] if leaves is None else list(leaves)
+        self.executed = sum(node.op is not None for node in self.nodes)
 
     def _add(self, root: Node) -> None:
         stack = [root]
@@ -54,11 +55,6 @@ class Graph:
                 known = self._by_identity[node.identity] = node_in_graph
                 self.nodes.append(known)
             self._merged[id(node)] = known
-
-    @property
-    def executed(self) -> int:
-        """How many nodes are computed: all but the leaves."""
-        return sum(node.op is not None for node in self.nodes)
 
     @property
     def structure(self) -> str:

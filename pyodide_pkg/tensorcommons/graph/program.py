@@ -19,7 +19,7 @@ import numpy as np
 from ..backends.base import Executable, Spec
 from ..backends.device import Device
 from ..errors import ShapeMismatch, TensorCommonsError
-from ..sharing.storage import Storage, using
+from ..sharing.storage import Storage, handles_of, using
 from .chains import chain_elementwise
 from .fuse import fuse
 from .graph import Graph
@@ -93,7 +93,7 @@ class Program:
         async with self.device.lock:
             self._runs += 1
             try:
-                async with using(list(leaves)):
+                async with using(leaves):
                     executable, needed = await self.compile(), -1
                     while needed != (needed := self.bytes_to_run()):  # the arena may leave while this waits for room
                         await self.device.budget.ensure(leaves, needed)
@@ -113,7 +113,7 @@ class Program:
     ) -> list[tuple[Storage, Spec]]:
         self._write_host(inputs)
         plan = self.planned.plan
-        read = [leaf.handle for leaf in leaves]
+        read = handles_of(leaves)
         created: list[int] = []
         try:
             with self.device.running(executable.nbytes):
@@ -153,10 +153,11 @@ class Program:
 
 @dataclass(frozen=True)
 class BoundProgram:
-    """A program and what its leaves are: storages, or names of arguments that each run is given."""
+    """A program and what its leaves are: storages, and by their places the names of those that each run is given."""
 
     program: Program
-    leaves: tuple[Storage | str, ...]
+    leaves: tuple[Storage | None, ...]
+    arguments: Mapping[int, str]
     renames: int
 
     @property
@@ -168,11 +169,13 @@ class BoundProgram:
         self, inputs: Mapping[str, np.ndarray[Any, Any]] | None = None, arguments: Mapping[str, Storage] | None = None
     ) -> list[tuple[Storage, Spec]]:
         """Run once; see :meth:`Program.run`. ``inputs`` are arrays of the host, ``arguments`` storages."""
-        given = arguments or {}
-        missing = [leaf for leaf in self.leaves if isinstance(leaf, str) and leaf not in given]
-        if missing:
-            raise TensorCommonsError("a value that is being traced has no numbers yet: read it outside the function")
-        leaves = [given[leaf] if isinstance(leaf, str) else leaf for leaf in self.leaves]
+        leaves: list[Any] = list(self.leaves)
+        for place, name in self.arguments.items():
+            if arguments is None or name not in arguments:
+                raise TensorCommonsError(
+                    "a value that is being traced has no numbers yet: read it outside the function"
+                )
+            leaves[place] = arguments[name]
         try:
             return await self.program.run(leaves, inputs or {})
         finally:  # a run without leaves that failed would be the last to keep its program
@@ -201,7 +204,8 @@ async def _compile(device: Device, graph: Graph, structure: str, fused: Callable
         program = Program(device, structure, make_plan(chain_elementwise(fused(graph)), device.backend), graph)
         device.keep_program(program)
     await program.compile()
-    return BoundProgram(program, tuple(leaf.storage or str(leaf.name) for leaf in graph.leaves), renames)
+    arguments = {place: str(leaf.name) for place, leaf in enumerate(graph.leaves) if leaf.storage is None}
+    return BoundProgram(program, tuple(leaf.storage for leaf in graph.leaves), arguments, renames)
 
 
 async def compile_kernels(device: Device, outputs: Sequence[Node]) -> None:

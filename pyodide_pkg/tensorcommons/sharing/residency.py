@@ -19,7 +19,7 @@ from ..bridge.runtime import WouldWaitError, can_suspend, run_now, suspend
 from ..errors import MemoryBudgetError, TensorCommonsError
 from .activations import ActivationCache
 from .registry import Entry, Registry
-from .storage import Storage
+from .storage import Storage, touch
 
 
 @dataclass(eq=False)
@@ -271,10 +271,9 @@ class Residency(Budget):
         for device in {storage.device for storage in storages}:
             if device.backend.is_lost:
                 await device.recover()
-        for storage in storages:
-            storage.touch()
+        touch(storages)
         while True:
-            away = [storage for storage in storages if storage.state in ("offloaded", "dropped")]
+            away = [storage for storage in storages if storage.state == "offloaded" or storage.state == "dropped"]
             await self.make_room(sum(storage.nbytes for storage in away) + extra, storages)
             if not away:
                 return

@@ -249,7 +249,7 @@ class Runner:
 
     def _fits(self, bound: BoundProgram) -> bool:
         """Whether a run needs nothing to leave but activations that were kept before."""
-        away = sum(leaf.nbytes for leaf in bound.leaves if isinstance(leaf, Storage) and not leaf.is_resident)
+        away = sum(leaf.nbytes for leaf in bound.leaves if leaf is not None and not leaf.is_resident)
         free = self._residency.usable - self._residency.used + self._residency.cached_bytes
         return bound.program.bytes_to_run() + away <= free
 

@@ -95,7 +95,7 @@ class Storage:
         self.marks: Callable[[], None] = _nobody  # called when what a report says of it changed
         self.leaves: WeakSet[Any] | None = None  # the graph nodes that show these bytes
         self.is_cached = False  # kept for later runs
-        self._state: State = "resident"
+        self.state: State = "resident"
         self.last_used = next(_clock)
         self.version = 0  # counts writes, so that a copy that was overtaken by one is not kept
         self._handle = handle
@@ -128,14 +128,8 @@ class Storage:
             raise
         return cls(device, handle, data.nbytes, identity, category, origin)
 
-    @property
-    def state(self) -> State:
-        """Where the bytes are."""
-        return self._state
-
-    @state.setter
-    def state(self, state: State) -> None:
-        self._state = state
+    def _move(self, state: State) -> None:
+        self.state = state
         self.marks()
 
     def shown_by(self, leaf: Any) -> None:
@@ -220,7 +214,8 @@ class Storage:
 
     def release(self) -> None:
         """Give the bytes back for good, at the end of the use under way if there is one. Safe to call twice."""
-        before, self.state = self.state, "released"
+        before = self.state
+        self._move("released")
         self._host = None
         if before == "resident" and self.users:
             self.free_after_use = True
@@ -230,7 +225,7 @@ class Storage:
             self.device.forget(self._handle)
 
     def __del__(self) -> None:
-        if getattr(self, "_state", "released") != "released":
+        if getattr(self, "state", "released") != "released":
             self.release()
 
     async def evict(self) -> bool:
@@ -250,7 +245,8 @@ class Storage:
         if self.state != "resident" or self.users or (version, used) != (self.version, self.last_used):
             return False
         self.device.evict(self._handle)
-        self._host, self.state = copy, "offloaded" if copy is not None else "dropped"
+        self._host = copy
+        self._move("offloaded" if copy is not None else "dropped")
         return True
 
     @property
@@ -284,20 +280,23 @@ class Storage:
         except BaseException:
             self.device.evict(self._handle)
             raise
-        self._host, self.state = None, "resident"
+        self._host = None
+        self._move("resident")
         return True
 
     def revive(self, data: memoryview, origin: Origin | None = None) -> None:
         """Lost bytes are there again, on the host: the next use brings them to the device."""
         assert self.state == "lost" and data.nbytes == self.nbytes
-        self._host, self.origin, self.state = memoryview(bytes(data)), origin, "offloaded"
+        self._host, self.origin = memoryview(bytes(data)), origin
+        self._move("offloaded")
 
     def lose(self) -> None:
         """The device is gone: what has a copy or an origin waits to be restored, the rest is lost."""
         if self.state == "resident":
             self.device.write_off(self._handle)
-            self.state = "dropped" if self.origin is not None else "lost"
-            if self.state == "lost" and not self.nbytes:  # nothing was there to lose
+            kept = self.origin is not None
+            self._move("dropped" if kept else "lost")
+            if not kept and not self.nbytes:  # nothing was there to lose
                 self.revive(memoryview(b""))
         elif self.free_after_use:
             self.free_after_use = False
@@ -314,15 +313,11 @@ async def using(storages: Sequence[Storage], *, writing: bool = False) -> AsyncI
 
     Raises TensorReleased or DeviceLost for one that is gone already.
     """
-    for storage in storages:
-        storage.writers += writing
+    if writing:
+        for storage in storages:
+            storage.writers += 1
     try:
-        while True:
-            for storage in storages:
-                _ = storage.handle
-            busy = next((s for s in storages if (s.in_use if writing else s.writers)), None)
-            if busy is None:
-                break
+        while (busy := _first_busy(storages, writing)) is not None:
             turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             busy.turns.append(turn)
             await turn
@@ -338,13 +333,40 @@ async def using(storages: Sequence[Storage], *, writing: bool = False) -> AsyncI
                     storage.device.free(storage._handle)
     finally:
         for storage in storages:
-            storage.writers -= writing
-            turns, storage.turns = storage.turns, []
-            for turn in turns:
-                if not turn.done():
-                    turn.set_result(None)
-        for device in {storage.device for storage in storages}:
-            device.budget.use_ended()
+            if writing:
+                storage.writers -= 1
+            if storage.turns:
+                turns, storage.turns = storage.turns, []
+                for turn in turns:
+                    if not turn.done():
+                        turn.set_result(None)
+        for budget in {storage.device.budget for storage in storages}:
+            budget.use_ended()
+
+
+def touch(storages: Sequence[Storage]) -> None:
+    """Mark as used just now, together."""
+    now = next(_clock)
+    for storage in storages:
+        storage.last_used = now
+
+
+def handles_of(storages: Sequence[Storage]) -> list[int]:
+    """The handle of each. Raises TensorReleased or DeviceLost for one that is gone."""
+    return [storage._handle if storage.state == "resident" else storage.handle for storage in storages]
+
+
+def _first_busy(storages: Sequence[Storage], writing: bool) -> Storage | None:
+    """The first storage that a use has to wait for. Every run looks at all its weights here: no call is spent on one.
+
+    Raises TensorReleased or DeviceLost for one that is gone.
+    """
+    for storage in storages:
+        if storage.state == "released" or storage.state == "lost":
+            _ = storage.handle
+        if storage.users if writing else storage.writers:
+            return storage
+    return None
 
 
 @contextmanager
