@@ -1,12 +1,13 @@
 // y[i, j] = x[ids[i, j], j] along one axis, all three through any strides.
 //
 // bindings: 0 params · 1 x · 2 ids · 3 y
-// dispatch: one invocation a word of y (one element, or those that share 4 bytes), workgroups spread over x and y
+// dispatch: one invocation a word of y (one element, or those that share 4 bytes) or, where rows lie in vectors of four,
+//           a vector; workgroups spread over x and y
 //
 // operand 0 is x without the axis that is chosen from, 1 is ids. An index out of range gives `nothing`.
 
 struct Params {
-  size: u32,
+  size: u32, // elements of y, or vectors
   wrap: u32, // whether a negative index counts from the end
   choices: i32, // size of the axis
   stride: i32, // of the axis
@@ -18,21 +19,27 @@ struct Params {
 @group(0) @binding(0) var<uniform> p: Params;
 $bindings
 
-fn value_of_y(i: u32) -> $type_y {
-  if (i >= p.size) { return $type_y(); }
+// Where in x the element of y is, or the first of four; -1 for an index out of range.
+fn place_of(i: u32) -> i32 {
   var rest = i;
   var at = p.offsets;
   $offsets
   var id = load_ids(u32(at.y));
   if (id < 0 && p.wrap != 0u) { id += p.choices; }
-  if (id < 0 || id >= p.choices) { return $nothing; }
-  return load_x(u32(at.x + id * p.stride));
+  return select(-1, at.x + id * p.stride, id >= 0 && id < p.choices);
+}
+
+fn value_of_y(i: u32) -> $type_y {
+  if (i >= p.size) { return $type_y(); }
+  let place = place_of(i);
+  if (place < 0) { return $nothing; }
+  return load_x(u32(place));
 }
 
 @compute @workgroup_size($workgroup)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>,
         @builtin(local_invocation_index) lane: u32) {
   let word = (group.y * groups.x + group.x) * ${workgroup}u + lane;
-  if (word * $lanes_y >= p.size) { return; }
-  write_y(word);
+  if (word * $lanes >= p.size) { return; }
+  $write
 }

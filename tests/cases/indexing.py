@@ -76,6 +76,25 @@ async def through_views(device: Device) -> None:
     near(await (tc.take(x * 2, i[0, :, 0], 0) + 1).read(), doubled)
 
 
+async def rows_that_lie_in_vectors(device: Device) -> None:
+    for dtype in DTYPES:
+        a = _values(9, 4, 8, dtype=dtype)
+        ids = np.array([3, -1, 0, 8, 3], np.int32)
+        x, i = on(device, a, ids)
+        await _same(tc.take(x, i, 0), a[ids])
+        await _same(tc.take(x[1:, 1:3], i - 1, 0), a[1:, 1:3][ids - 1])
+        await _same(tc.take(x[:, :, 1:5], i, 0), a[:, :, 1:5][ids])
+        await _same(tc.take(x[:, :, ::-1], i, 0), a[:, :, ::-1][ids])
+        await _same(tc.take(x, i % 4, 1), a[:, ids % 4])
+        await _same(tc.take(tc.broadcast_to(x[0, :1], (4, 8)), i % 4, 0), np.broadcast_to(a[0, :1], (5, 8)))
+        outside = await tc.take(x, on(device, np.array([1, 9], np.int32))[0], 0).read()
+        np.testing.assert_array_equal(outside[0], a[1])
+        assert np.isnan(outside[1]).all() if a.dtype.kind == "f" else not outside[1].any()
+    (ids,) = on(device, np.arange(8, dtype=np.int32)[::-1].copy())
+    table = tc.reshape(ids, (2, 4))
+    await _same(tc.take(table, ids % 2, 0), np.arange(8)[::-1].reshape(2, 4).astype(np.int32)[np.arange(8)[::-1] % 2])
+
+
 async def gather_as_pytorch(device: Device) -> None:
     a = numbers(4, 6)
     ids = np.array([[0, 3, 2], [1, 1, 0]], np.int32)

@@ -6,12 +6,16 @@ import struct
 
 from ....shapes import Layout
 from ...base import Step
-from ..elements import Buffer
+from ..elements import Access, Buffer
 from ..shader import Dispatch
 from .common import Adapter, Kernel, merge_axes, offsets, spread, vectors
 from .layout import copy
 
 NAN = 0x7FC00000
+FOUR = """let place = place_of(word);
+  var four = vec4<$type_y>($nothing);
+  if (place >= 0) { four = load4_x(u32(place) / 4u); }
+  store4_y(word, four);"""
 
 
 def _any_layout(position: int, layout: Layout) -> bool:
@@ -26,6 +30,13 @@ def _without(layout: Layout, axis: int) -> Layout:
     )
 
 
+def _in_vectors(rows: Layout, chosen: Layout, stride: int) -> bool:
+    """Whether four neighbours of the result are four neighbours of x that begin at a multiple of four."""
+    if not rows.shape or rows.shape[-1] % 4 or rows.strides[-1] != 1 or chosen.strides[-1] != 0:
+        return False
+    return not any(number % 4 for number in (*rows.strides[:-1], rows.offset, stride))
+
+
 def _take(step: Step, adapter: Adapter) -> list[Dispatch]:
     x, ids = step.inputs
     axis, wrap = step.attrs["axis"], step.attrs["wrap"]
@@ -38,20 +49,33 @@ def _take(step: Step, adapter: Adapter) -> list[Dispatch]:
     fixed = Layout(ids.shape, tuple(strides), x.layout.offset)
     _, others, chosen = merge_axes([step.output.layout, fixed, ids.layout])
     is_float = step.output.dtype.wgsl == "f32"
+    lanes, write = step.output.dtype.lanes, "write_y(word);"
+    reads: Access = "elements"
+    writes: Access = "words"
+    if _in_vectors(others, chosen, x.layout.strides[axis]):
+        lanes, write = 1, FOUR
+        reads = writes = "vectors"
+        size //= 4
+        others, chosen = (
+            Layout((*each.shape[:-1], each.shape[-1] // 4), (*each.strides[:-1], 4 * each.strides[-1]), each.offset)
+            for each in (others, chosen)
+        )
     params = struct.pack(
         "<2I4iI4x",
         *(size, bool(wrap), x.shape[axis], x.layout.strides[axis], others.offset, chosen.offset),
         NAN if is_float else 0,
     )
     params += vectors(others.shape, 2, "I") + vectors(others.strides, 2, "i") + vectors(chosen.strides, 2, "i")
-    buffers = (Buffer("x", x), Buffer("ids", ids), Buffer("y", step.output, "words", written=True))
+    buffers = (Buffer("x", x, reads), Buffer("ids", ids), Buffer("y", step.output, writes, written=True))
     nothing = "bitcast<f32>(p.nothing)" if is_float else "$type_y()"
     variables = {
         "workgroup": str(adapter.workgroup),
         "nothing": nothing,
         "offsets": offsets(len(others.shape), 2),
+        "lanes": f"{lanes}u",
+        "write": write,
     }
-    groups = spread(-(-size // step.output.dtype.lanes), adapter.workgroup)
+    groups = spread(-(-size // lanes), adapter.workgroup)
     return [Dispatch("indexing/take", variables, params, buffers, groups)]
 
 
