@@ -73,9 +73,23 @@ def as_dtype(value: object) -> DType:
     return ALL[name]
 
 
-def default_dtype(array: np.ndarray[Any, Any]) -> DType:
-    """The dtype that Python numbers and lists get: float64 becomes float32, as in PyTorch and JAX."""
-    return float32 if array.dtype == np.float64 else as_dtype(array.dtype)
+def default_dtype(obj: object, array: np.ndarray[Any, Any]) -> DType:
+    """The dtype that ``array``, made of ``obj``, gets if none is asked for.
+
+    float64 becomes float32, and Python ints become int32, as in JAX: no device but the NumPy one computes in more. An
+    array of int64 stays one.
+
+    Raises:
+        UnsupportedDtype: a Python int is outside int32, or the array's dtype has no counterpart.
+    """
+    if array.dtype == np.float64:
+        return float32
+    if isinstance(obj, (np.ndarray, np.generic)) or array.dtype.kind != "i":
+        return as_dtype(array.dtype)
+    limits = np.iinfo(np.int32)
+    if array.size and not (limits.min <= array.min() and array.max() <= limits.max):
+        raise UnsupportedDtype(f"{array.min()} to {array.max()} is outside int32: say which dtype, as in dtype='int64'")
+    return int32
 
 
 def result_type(kinds: Sequence[DType]) -> DType:

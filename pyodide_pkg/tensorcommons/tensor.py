@@ -206,7 +206,7 @@ class Tensor:
 
 
 def as_tensor(value: TensorLike, like: Iterable[object] = ()) -> Tensor:
-    """``value`` as a tensor on the device of the first tensor in ``like``; Python numbers take that tensor's dtype.
+    """``value`` as a tensor on the device of the first tensor in ``like``; numbers take that tensor's dtype.
 
     Raises:
         UnsupportedDtype: that dtype cannot hold the number.
@@ -214,8 +214,9 @@ def as_tensor(value: TensorLike, like: Iterable[object] = ()) -> Tensor:
     if isinstance(value, Tensor):
         return value
     peers = [other for other in like if isinstance(other, Tensor)]
-    if peers and isinstance(value, (int, float)):
-        return Tensor(constant(value, peers[0].dtype), peers[0].device)
+    number = value.item() if isinstance(value, np.generic) else value
+    if peers and isinstance(number, (int, float)):
+        return Tensor(constant(number, peers[0].dtype), peers[0].device)
     device = next((peer.device for peer in peers if peer.device is not None), None)
     if device is None:
         raise DeviceUnavailable("any", "none of the operands is on a device: use tensorcommons.asarray(..., device=)")
@@ -223,7 +224,9 @@ def as_tensor(value: TensorLike, like: Iterable[object] = ()) -> Tensor:
 
 
 def asarray(obj: TensorLike, dtype: object = None, device: Device | None = None) -> Tensor:
-    """``obj`` (array, list, number, Tensor) as a tensor on ``device``. float64 becomes float32 unless asked otherwise.
+    """``obj`` (array, list, number, Tensor) as a tensor on ``device``, in its dtype unless asked otherwise.
+
+    float64 becomes float32, and Python ints become int32.
 
     Raises:
         UnsupportedDtype: the dtype has no counterpart.
@@ -237,7 +240,7 @@ def asarray(obj: TensorLike, dtype: object = None, device: Device | None = None)
     if device is None:
         raise DeviceUnavailable("any", "asarray() needs device=, for example (await tc.open_devices()).webgpu")
     array = np.asarray(obj)
-    kind = dtypes.default_dtype(array) if dtype is None else dtypes.as_dtype(dtype)
+    kind = dtypes.default_dtype(obj, array) if dtype is None else dtypes.as_dtype(dtype)
     dense = np.ascontiguousarray(array, kind.numpy).reshape(array.shape)
     data = memoryview(dense.reshape(-1).view(np.uint8))
     identity = origin = None

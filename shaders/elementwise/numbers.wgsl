@@ -52,7 +52,6 @@ fn op_minimum(a: f32, b: f32) -> f32 {
   return select(min(a, b), b, is_nan(b));
 }
 
-fn op_add(a: f32, b: f32) -> f32 { return a + b; }
 fn op_sign(x: f32) -> f32 { return select(sign(x), x, is_nan(x)); }
 fn op_square(x: f32) -> f32 { return x * x; }
 fn op_rsqrt(x: f32) -> f32 { return 1f / sqrt(x); }

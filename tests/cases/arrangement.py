@@ -120,7 +120,11 @@ async def operators(device: Device) -> None:
         result = await got.read()
         assert result.dtype == wanted.dtype
         np.testing.assert_array_equal(result, wanted)
+    doubled: tuple[Any, ...] = (np.int64(2) * x, x * np.int32(2), [2, 2, 2, 2] * x)  # a number of NumPy's is a number
+    for got in doubled:
+        np.testing.assert_array_equal(await got.read(), 2 * a)
     (f,) = on(device, np.array([1.5, -2, 0], np.float32))
+    np.testing.assert_array_equal(await (np.float64(2) * f - np.int64(1)).read(), np.array([2, -5, -1], np.float32))
     np.testing.assert_array_equal(await (1 / f).read(), np.array([1 / 1.5, -0.5, np.inf], np.float32))
     np.testing.assert_array_equal(await (f**2).read(), np.array([2.25, 4, 0], np.float32))
     assert [float(await row.read()) for row in f] == [1.5, -2, 0]

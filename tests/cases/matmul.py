@@ -9,7 +9,7 @@ import numpy as np
 import tensorcommons as tc
 from tensorcommons import Device
 from tensorcommons.errors import ShapeMismatch, UnsupportedDtype
-from tests.cases.elementwise import UNARY
+from tests.cases.elementwise import REFERENCES
 from tests.cases.support import INF, NAN, agree, near, numbers, on, refused
 
 SIZES = [(1, 1, 1), (1, 8, 1), (5, 7, 3), (17, 12, 65), (16, 4, 16), (33, 36, 50), (3, 0, 2), (0, 4, 2), (2, 4, 0)]
@@ -36,7 +36,7 @@ async def linear_activations_fused_and_not(device: Device) -> None:
     for depth in (8, 7):
         x, w, b = numbers(5, depth), numbers(6, depth, seed=1), numbers(6, seed=2)
         for name in ("relu", "gelu", "tanh", "sigmoid"):
-            function, reference = getattr(tc, name), UNARY[name]
+            function, reference = getattr(tc, name), REFERENCES[name]
             await agree(
                 device, lambda *a, f=function: f(tc.linear(*a)), lambda *a, r=reference: r(_linear(*a)), x, w, b
             )

@@ -8,7 +8,7 @@ import numpy as np
 
 import tensorcommons as tc
 from tensorcommons import Device
-from tensorcommons.errors import DeviceUnavailable, TensorCommonsError, TensorReleased
+from tensorcommons.errors import DeviceUnavailable, TensorCommonsError, TensorReleased, UnsupportedDtype
 from tensorcommons.tensor import realize
 from tests.cases import only
 from tests.cases.harness import held
@@ -32,6 +32,16 @@ async def lists_and_numbers(device: Device) -> None:
     assert (await tc.asarray([[1.5, 2], [3, 4]], device=device).read()).tolist() == [[1.5, 2], [3, 4]]
     assert (await tc.asarray(7.0, device=device).read()).shape == ()
     assert (await tc.asarray([1, 2], dtype="float32", device=device).read()).dtype == np.float32
+    for numbers_given, dtype in (
+        ([[1, 2]], "int32"),
+        (7, "int32"),
+        ([], "float32"),
+        ([True], "bool"),
+        ([1, 0.5], "float32"),
+    ):
+        assert tc.asarray(numbers_given, device=device).dtype.name == dtype
+    assert tc.asarray([2**40], dtype="int64", device=device).dtype.name == "int64"
+    refused(device, UnsupportedDtype, lambda: tc.asarray([2**40], device=device))
 
 
 async def what_is_read_is_the_readers_own(device: Device) -> None:
