@@ -1,4 +1,5 @@
-// y[b, h, q] = sum over k of softmax(query[b, h, q] . key[b, h, k] * scale + mask[b, h, q, k]) * value[b, h, k].
+// y[b, h, q] = sum over k of softmax(query[b, h, q] . key[b, g, k] * scale + mask[b, h, q, k]) * value[b, g, k], where
+// g = h / sharing.
 //
 // bindings: 0 params · 1 query · 2 key · 3 value · 4 mask, where there is one · last y
 // dispatch: 4 queries and 32 of the head's dimensions an invocation: x over queries, y and z over heads, batch and
@@ -9,49 +10,7 @@
 // made this 10 times slower on SwiftShader. Four vectors are the columns of a matrix: `transpose(keys) * queries` is 16
 // scores, `values * weights` is the weighted sum for four queries.
 
-struct Params {
-  queries: u32,
-  keys: u32,
-  head_dim: u32,
-  batch: u32,
-  q: vec4<i32>, // strides of batch, head, row; offset
-  k: vec4<i32>,
-  v: vec4<i32>,
-  y: vec4<i32>,
-  mask: vec4<i32>, // strides of batch, head, query, key
-  mask_offset: i32,
-  scale: f32,
-  minus_infinity: f32, // WGSL cannot spell it
-  heads: u32,
-}
-@group(0) @binding(0) var<uniform> p: Params;
-$bindings
-
-// Dimensions d to d + 3 of the row that begins at element `row`.
-fn query_at(row: i32, d: u32) -> vec4<f32> { return $query; }
-fn key_at(row: i32, d: u32) -> vec4<f32> { return $key; }
-fn value_at(row: i32, d: u32) -> vec4<f32> { return $value; }
-
-fn four_queries(rows: vec4<i32>, d: u32) -> mat4x4<f32> {
-  return mat4x4<f32>(query_at(rows.x, d), query_at(rows.y, d), query_at(rows.z, d), query_at(rows.w, d));
-}
-fn four_keys(rows: vec4<i32>, d: u32) -> mat4x4<f32> {
-  return mat4x4<f32>(key_at(rows.x, d), key_at(rows.y, d), key_at(rows.z, d), key_at(rows.w, d));
-}
-fn four_values(rows: vec4<i32>, d: u32) -> mat4x4<f32> {
-  return mat4x4<f32>(value_at(rows.x, d), value_at(rows.y, d), value_at(rows.z, d), value_at(rows.w, d));
-}
-fn largest_of(v: vec4<f32>) -> f32 { return max(max(v.x, v.y), max(v.z, v.w)); }
-fn columns_times(m: mat4x4<f32>, s: vec4<f32>) -> mat4x4<f32> {
-  return mat4x4<f32>(m[0] * s.x, m[1] * s.y, m[2] * s.z, m[3] * s.w);
-}
-
-fn store(at: vec4<i32>, first: u32, d: u32, sums: mat4x4<f32>) {
-  for (var i = 0u; i < 4u && first + i < p.queries; i++) {
-    let row = dot(vec4<i32>(at.xy, i32(first + i), 1), p.y);
-    for (var j = 0u; j < 4u && d + j < p.head_dim; j++) { store_y(u32(row + i32(d + j)), sums[i][j]); }
-  }
-}
+$common
 
 @compute @workgroup_size($workgroup)
 fn main(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
@@ -62,26 +21,23 @@ fn main(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups) g
   let at = vec4<i32>(i32(item / p.heads % p.batch), i32(item % p.heads), 0, 1);
   let rows = min(vec4<i32>(i32(first)) + vec4<i32>(0, 1, 2, 3), vec4<i32>(i32(p.queries) - 1));
   let query_rows = vec4<i32>(dot(at, p.q)) + rows * p.q.z;
-  let key_start = vec4<i32>(dot(at, p.k));
-  let value_start = vec4<i32>(dot(at, p.v));
+  let shared_at = vec4<i32>(at.x, at.y / p.sharing, 0, 1);
+  let key_start = vec4<i32>(dot(shared_at, p.k));
+  let value_start = vec4<i32>(dot(shared_at, p.v));
+  let end = i32(seen_by(first + 3u));
 
-  var largest = vec4<f32>(-3.4028234e38);
+  var largest = vec4<f32>(lowest);
   var total = vec4<f32>();
   var y0 = mat4x4<f32>(); var y1 = mat4x4<f32>(); var y2 = mat4x4<f32>(); var y3 = mat4x4<f32>();
   var y4 = mat4x4<f32>(); var y5 = mat4x4<f32>(); var y6 = mat4x4<f32>(); var y7 = mat4x4<f32>();
-  for (var j = 0; j < i32(p.keys); j += 4) {
-    let here = vec4<i32>(j) + vec4<i32>(0, 1, 2, 3);
-    let inside = here < vec4<i32>(i32(p.keys));
-    let keys = min(here, vec4<i32>(i32(p.keys) - 1));
+  for (var j = 0; j < end; j += 4) {
+    let keys = min(vec4<i32>(j) + vec4<i32>(0, 1, 2, 3), vec4<i32>(i32(p.keys) - 1));
     let key_rows = key_start + keys * p.k.z;
     var scores = mat4x4<f32>();
     for (var d = 0u; d < p.head_dim; d += 4u) {
       scores += transpose(four_keys(key_rows, d)) * four_queries(query_rows, d);
     }
-    scores *= p.scale;
-    $add_mask
-    for (var i = 0; i < 4; i++) { scores[i] = select(vec4<f32>(p.minus_infinity), scores[i], inside); }
-
+    scores = masked(scores, at, rows, u32(j));
     let seen = max(largest, vec4<f32>(
       largest_of(scores[0]), largest_of(scores[1]), largest_of(scores[2]), largest_of(scores[3])));
     let shrink = exp(largest - seen);

@@ -41,8 +41,11 @@ fn block_b(start: i32, column: u32, depth: u32) -> mat4x4<f32> {
 
 // [i][j]: y at rows `row` + i and columns `column` + j, as far as it has them.
 fn store_block(batch: u32, row: u32, column: u32, sums: mat4x4<f32>) {
-  for (var i = 0u; i < 4u && row + i < p.rows && column < p.columns; i++) {
-    let at = (batch * p.rows + row + i) * p.columns + column;
-    $store_row
+  if (column >= p.columns) { return; }
+  for (var i = 0u; i < 4u; i++) { // four times, always: else `sums` leaves the registers on hardware
+    if (row + i < p.rows) {
+      let at = (batch * p.rows + row + i) * p.columns + column;
+      $store_row
+    }
   }
 }

@@ -5,9 +5,10 @@
 //
 // For hardware. A workgroup keeps slices of a and b, eight deep, in its memory, neighbouring rows of a side by side;
 // an invocation has 8 x 8 of the tile's sums in registers. While a slice is multiplied, the next is on its way: first
-// into registers, then into the other half of the memory, so a step has one barrier. While one k is multiplied, the
-// vectors of the next are on their way from workgroup memory. All that is kept is named: arrays that loops index leave
-// the registers (2 instead of 38 TFLOP/s).
+// into registers, then into the other half of the memory, so a slice has one barrier.
+//
+// What is fetched and put is text and no function (FETCH and PUT of kernels/matmul.py): with
+// functions the driver of the H200 waits for the loads at their return, 18 TFLOP/s instead of 27 at 1024.
 
 $product
 
@@ -22,45 +23,6 @@ const lanes = tile_rows * tile_columns / 64u;
 
 var<workgroup> a_slice: array<vec4<f32>, 2u * depth * a_width>;
 var<workgroup> b_slice: array<vec4<f32>, 2u * depth * b_width>;
-
-// Where block `i` of an operand's slice lies: its k / 4, its row or column / 4. Neighbouring lanes take neighbours in
-// memory.
-fn place_of(i: u32, width: u32, by_depth: bool) -> vec2<u32> {
-  if (by_depth) { return vec2<u32>(i % 2u, i / 2u); }
-  return vec2<u32>(i / width, i % width);
-}
-
-// The block of the slice from `k` on that this lane brings; past the depth it is zeros, and nothing is read.
-fn fetch(lane: u32, a_start: i32, b_start: i32, row: u32, column: u32, k: u32) -> mat4x4<f32> {
-  if (lane < a_blocks) {
-    let at = place_of(lane, a_width, a_by_depth);
-    return block_a(a_start, row + at.y * 4u, k + at.x * 4u);
-  }
-  if (lane < blocks) {
-    let at = place_of(lane - a_blocks, b_width, b_by_depth);
-    return block_b(b_start, column + at.y * 4u, k + at.x * 4u);
-  }
-  return mat4x4<f32>();
-}
-
-// Puts it into half `half` of the workgroup's memory.
-fn put(lane: u32, half: u32, block: mat4x4<f32>) {
-  if (lane < a_blocks) {
-    let at = place_of(lane, a_width, a_by_depth);
-    let first = (half * depth + at.x * 4u) * a_width + at.y;
-    a_slice[first] = block[0];
-    a_slice[first + a_width] = block[1];
-    a_slice[first + 2u * a_width] = block[2];
-    a_slice[first + 3u * a_width] = block[3];
-  } else if (lane < blocks) {
-    let at = place_of(lane - a_blocks, b_width, b_by_depth);
-    let first = (half * depth + at.x * 4u) * b_width + at.y;
-    b_slice[first] = block[0];
-    b_slice[first + b_width] = block[1];
-    b_slice[first + 2u * b_width] = block[2];
-    b_slice[first + 3u * b_width] = block[3];
-  }
-}
 
 fn outer_product(a: vec4<f32>, b: vec4<f32>) -> mat4x4<f32> {
   return mat4x4<f32>(b * a.x, b * a.y, b * a.z, b * a.w);
@@ -82,31 +44,34 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
   let x = warp % (tile_columns / 64u) * 16u + lane / 2u % 8u;
   let y = warp / (tile_columns / 64u) * 8u + lane / 16u % 2u * 2u + lane % 2u;
 
-  var c00 = mat4x4<f32>(); var c01 = mat4x4<f32>();
-  var c10 = mat4x4<f32>(); var c11 = mat4x4<f32>();
+  // The block of 4 x 4 that this lane brings of every slice, of a or of b: its k / 4, and its row or column / 4.
+  // Neighbouring lanes take neighbours in memory.
+  let of_b = lane - a_blocks;
+  let a_from = select(vec2<u32>(lane / a_width, lane % a_width), vec2<u32>(lane % 2u, lane / 2u), a_by_depth);
+  let b_from = select(vec2<u32>(of_b / b_width, of_b % b_width), vec2<u32>(of_b % 2u, of_b / 2u), b_by_depth);
+  let a_to = a_from.x * 4u * a_width + a_from.y;
+  let b_to = b_from.x * 4u * b_width + b_from.y;
+
+  var sums: array<mat4x4<f32>, 4>;
+  var next: mat4x4<f32>;
   var half = 0u;
-  put(lane, half, fetch(lane, a_start, b_start, row, column, 0u));
+  $fetch_first
+  $put
   for (var k = 0u; k < p.depth; k += depth) {
     workgroupBarrier();
-    let next = fetch(lane, a_start, b_start, row, column, k + depth);
+    $fetch_next
     let a_at = half * depth * a_width + y;
     let b_at = half * depth * b_width + x;
-    var a0 = a_slice[a_at]; var a1 = a_slice[a_at + 4u];
-    var b0 = b_slice[b_at]; var b1 = b_slice[b_at + 8u];
     for (var d = 0u; d < depth; d++) {
-      let after = min(d + 1u, depth - 1u);
-      let a0_after = a_slice[a_at + after * a_width]; let a1_after = a_slice[a_at + after * a_width + 4u];
-      let b0_after = b_slice[b_at + after * b_width]; let b1_after = b_slice[b_at + after * b_width + 8u];
-      c00 += outer_product(a0, b0); c01 += outer_product(a0, b1);
-      c10 += outer_product(a1, b0); c11 += outer_product(a1, b1);
-      a0 = a0_after; a1 = a1_after;
-      b0 = b0_after; b1 = b1_after;
+      let a0 = a_slice[a_at + d * a_width]; let a1 = a_slice[a_at + d * a_width + 4u];
+      let b0 = b_slice[b_at + d * b_width]; let b1 = b_slice[b_at + d * b_width + 8u];
+      sums[0] += outer_product(a0, b0); sums[1] += outer_product(a0, b1);
+      sums[2] += outer_product(a1, b0); sums[3] += outer_product(a1, b1);
     }
     half = 1u - half;
-    put(lane, half, next);
+    $put
   }
-  store_block(batch, row + y * 4u, column + x * 4u, c00);
-  store_block(batch, row + y * 4u, column + x * 4u + 32u, c01);
-  store_block(batch, row + y * 4u + 16u, column + x * 4u, c10);
-  store_block(batch, row + y * 4u + 16u, column + x * 4u + 32u, c11);
+  for (var i = 0u; i < 4u; i++) {
+    store_block(batch, row + y * 4u + i / 2u * 16u, column + x * 4u + i % 2u * 32u, sums[i]);
+  }
 }

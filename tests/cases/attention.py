@@ -21,7 +21,7 @@ def _attention(q: Any, k: Any, v: Any, mask: Any = 0, scale: float | None = None
     return weights / weights.sum(-1, keepdims=True) @ v
 
 
-def _qkv(batch: int, heads: int, queries: int, keys: int, size: int) -> list[Any]:
+def _qkv(batch: int, heads: int, queries: int, keys: int, size: int) -> Any:
     return [numbers(batch, heads, rows, size, seed=i) for i, rows in enumerate((queries, keys, keys))]
 
 
@@ -61,6 +61,52 @@ async def fully_masked_rows(device: Device) -> None:
     result = await attention(*on(device, q, k, v, np.where(lowest == 0, 0, -INF).astype(np.float32))).read()
     near(result[0, 0, 1], np.full(8, NAN))
     assert np.isfinite(result[0, 0, 0]).all()
+
+
+async def masks_of_bools(device: Device) -> None:
+    qkv = _qkv(2, 3, 5, 7, 12)
+    for shape in ((7,), (2, 1, 1, 7), (1, 1, 5, 7), (5, 1)):
+        keep = numbers(*shape, seed=9) > -1
+        keep[..., 0] = True
+        result = await attention(*on(device, *qkv, keep)).read()
+        q, k, v = (a.astype(np.float64) for a in qkv)
+        near(result, _attention(q, k, v, np.where(keep, 0, -INF)))
+    nothing = await attention(*on(device, *qkv, np.zeros((5, 7), bool))).read()
+    near(nothing, np.full((2, 3, 5, 12), NAN))
+
+
+def _causal(q: Any, k: Any, v: Any, mask: Any = 0) -> Any:
+    earlier = np.tril(np.ones((q.shape[2], k.shape[2]), np.bool_))
+    return _attention(q, k, v, np.where(earlier, mask, -INF))
+
+
+async def causal(device: Device) -> None:
+    def ours(q: Any, k: Any, v: Any, mask: Any = None) -> Any:
+        return attention(q, k, v, mask, is_causal=True)
+
+    for queries, keys, size in ((1, 1, 4), (9, 9, 8), (70, 130, 40), (7, 3, 5), (3, 9, 8)):
+        await agree(device, ours, _causal, *_qkv(1, 2, queries, keys, size))
+    await agree(device, ours, _causal, *_qkv(1, 2, 9, 9, 8), numbers(9, 9, seed=5))
+
+
+async def grouped_queries(device: Device) -> None:
+    for heads, shared in ((6, 2), (4, 1), (3, 3)):
+        q, k, v = numbers(2, heads, 5, 8), numbers(2, shared, 7, 8, seed=1), numbers(2, shared, 7, 8, seed=2)
+        each = heads // shared
+        await agree(device, attention, lambda q, k, v, n=each: _attention(q, k.repeat(n, 1), v.repeat(n, 1)), q, k, v)
+
+
+async def packed_attention(device: Device) -> None:
+    """float16 in memory, sums in float32."""
+    for size in (8, 5):
+        half = [a.astype(np.float16) for a in _qkv(2, 3, 5, 7, size)]
+        result = await attention(*on(device, *half)).read()
+        assert result.dtype == np.float16
+        near(result.astype(np.float32), _attention(*(a.astype(np.float64) for a in half)), 2e-3)
+
+
+async def many_keys(device: Device) -> None:
+    await agree(device, attention, _attention, *_qkv(1, 1, 37, 300, 72))
 
 
 async def extreme_scores(device: Device) -> None:
@@ -155,3 +201,4 @@ async def wrong_shapes_are_refused(device: Device) -> None:
     refused(device, ShapeMismatch, lambda: attention(q, none, none))
     refused(device, ShapeMismatch, lambda: attention(thin, thin, thin))
     refused(device, UnsupportedDtype, lambda: attention(q, k, whole))
+    refused(device, ShapeMismatch, lambda: attention(q, k[:, :2], k[:, :2]))

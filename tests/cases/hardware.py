@@ -1,4 +1,4 @@
-"""The kernels for hardware on whatever adapter there is: every case of products again.
+"""The kernels for hardware on whatever adapter there is: every case of their families again.
 
 A software adapter runs them correctly, only slowly, and never picks them by itself.
 """
@@ -12,7 +12,7 @@ from typing import Any
 from tensorcommons import Device
 from tests.cases import case_of, cases_of, only
 
-FAMILIES = ("matmul",)
+FAMILIES = ("matmul", "normalization", "attention")
 
 
 def _as_hardware(name: str) -> Callable[[Device], Coroutine[Any, Any, None]]:

@@ -197,14 +197,20 @@ def scaled_dot_product_attention(
     key: TensorLike,
     value: TensorLike,
     attn_mask: TensorLike | None = None,
+    is_causal: bool = False,
     scale: float | None = None,
+    enable_gqa: bool = False,
 ) -> Tensor:
     """``softmax(query @ key.T * scale + attn_mask) @ value`` (Vaswani et al., 2017).
 
-    All three are (batch, heads, sequence, head_dim); ``attn_mask`` is additive and broadcasts to (batch, heads,
-    queries, keys).
+    All three are (batch, heads, sequence, head_dim); with ``enable_gqa``, key and value may have fewer heads, each for
+    the same number of the query's. ``attn_mask`` broadcasts to (batch, heads, queries, keys): a float is added, a bool
+    says which keys count. ``is_causal`` lets query i see keys 0 to i. A query that sees no key gets NaN.
     """
-    return ops.scaled_dot_product_attention(query, key, value, attn_mask, scale=scale)
+    q, k = as_tensor(query), as_tensor(key)
+    if not enable_gqa and q.shape[1:2] != k.shape[1:2]:
+        raise ShapeMismatch(f"attention: query {q.shape} and key {k.shape} differ in heads; see enable_gqa")
+    return ops.scaled_dot_product_attention(q, k, value, attn_mask, scale, is_causal)
 
 
 def linear(input: TensorLike, weight: TensorLike, bias: TensorLike | None = None) -> Tensor:

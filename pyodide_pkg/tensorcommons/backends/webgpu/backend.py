@@ -38,7 +38,8 @@ class WebGPUBackend(Backend[Replay]):
         self.name = bridge.description
         self.is_software = bridge.fallback
         self.limits = bridge.limits
-        self.adapter = Adapter(bridge.fallback, bridge.features, bridge.subgroups)
+        invocations = bridge.limits["maxComputeInvocationsPerWorkgroup"]
+        self.adapter = Adapter(bridge.fallback, bridge.features, bridge.subgroups, invocations)
         self._ids = itertools.count(1)
 
     @property

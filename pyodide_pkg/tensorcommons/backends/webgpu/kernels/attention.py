@@ -1,4 +1,4 @@
-"""Scaled dot-product attention in one pass over the keys: ``attention.wgsl``."""
+"""Scaled dot-product attention in one pass over the keys: ``attention.wgsl``, and for hardware ``tiled.wgsl``."""
 
 from __future__ import annotations
 
@@ -8,22 +8,22 @@ import struct
 from ....shapes import Layout
 from ...base import Operand, Step
 from ..elements import Access, Buffer
-from ..shader import Dispatch
+from ..shader import Dispatch, source
 from .common import Adapter, Kernel, spread
 
-DIMENSIONS = 32  # of the head, an invocation
-# What one step of four keys adds to the scores: a row of the mask for all queries, or one for each.
-ADD_ROW = """{
-      let m = p.mask_offset + at.x * p.mask.x + at.y * p.mask.y;
-      let k = vec4<u32>(m + keys * p.mask.w);
-      let row = vec4<f32>(load_mask(k.x), load_mask(k.y), load_mask(k.z), load_mask(k.w));
-      scores += mat4x4<f32>(row, row, row, row);
-    }"""
-ADD_ROWS = """for (var i = 0; i < 4; i++) {
-      let m = p.mask_offset + at.x * p.mask.x + at.y * p.mask.y + rows[i] * p.mask.z;
-      let k = vec4<u32>(m + keys * p.mask.w);
-      scores[i] += vec4<f32>(load_mask(k.x), load_mask(k.y), load_mask(k.z), load_mask(k.w));
-    }"""
+# The mask of four keys: one row for all queries, or one for each.
+MASK_ROW = """let m = vec4<u32>(p.mask_offset + at.x * p.mask.x + at.y * p.mask.y + keys * p.mask.w);
+  let row = vec4<f32>({x}, {y}, {z}, {w});
+  scores += mat4x4<f32>(row, row, row, row);"""
+MASK_ROWS = """for (var i = 0; i < 4; i++) {{
+    let m = vec4<u32>(p.mask_offset + at.x * p.mask.x + at.y * p.mask.y + rows[i] * p.mask.z + keys * p.mask.w);
+    scores[i] += vec4<f32>({x}, {y}, {z}, {w});
+  }}"""
+STORE = {
+    "vectors": "store4_y(row >> 2u, sums[i]);",
+    "elements": "for (var j = 0u; j < 4u; j++) { if (d + j < p.head_dim) { store_y(row + j, sums[i][j]); } }",
+}
+ADDED = {"float": "load_mask(m.{0})", "bool": "select(p.minus_infinity, 0f, load_mask(m.{0}))"}
 
 
 def _is_aligned(operand: Operand) -> bool:
@@ -31,12 +31,16 @@ def _is_aligned(operand: Operand) -> bool:
     return operand.shape[3] % 4 == 0 and all(number % 4 == 0 for number in (*layout.strides[:3], layout.offset))
 
 
-def _load(name: str, aligned: bool) -> tuple[Access, str]:
-    """Access and expression for four neighbours of a row: one vector where rows are aligned, else elements."""
+def _load(name: str, aligned: bool, checked: bool) -> tuple[Access, str]:
+    """Access and body for four neighbours of a row: one vector where rows are aligned, else elements.
+
+    Past the head dimension are zeros; not ``checked``, vectors there are anything.
+    """
     if aligned:
-        return "vectors", f"load4_{name}((u32(row) + d) >> 2u)"
-    lanes = ", ".join(f"select(0f, load_{name}(u32(row) + d + {i}u), d + {i}u < p.head_dim)" for i in range(4))
-    return "elements", f"vec4<f32>({lanes})"
+        vector = f"load4_{name}((u32(row) + d) >> 2u)"
+        return "vectors", f"return {f'select(vec4<f32>(), {vector}, d < p.head_dim)' if checked else vector};"
+    lanes = (f"select(0f, load_{name}(u32(row) + d + {i}u), d + {i}u < p.head_dim)" for i in range(4))
+    return "elements", f"return vec4<f32>({', '.join(lanes)});"
 
 
 def _attention(step: Step, adapter: Adapter) -> list[Dispatch]:
@@ -51,19 +55,24 @@ def _attention(step: Step, adapter: Adapter) -> list[Dispatch]:
         params += struct.pack("<4i", *layout.strides[:3], layout.offset)
     mask_layout = mask[0].layout if mask else Layout((), (0, 0, 0, 0))
     params += struct.pack("<4i", *mask_layout.strides)
-    params += struct.pack("<i2fI", mask_layout.offset, scale, -math.inf, heads)
-    variables = {"workgroup": str(adapter.workgroup), "add_mask": ""}
+    sharing, causal = heads // k.shape[1], step.attrs["causal"]
+    params += struct.pack("<i2fIiI2I", mask_layout.offset, scale, -math.inf, heads, sharing, causal, 0, 0)
+    variables = {"common": source("attention/common"), "workgroup": str(adapter.workgroup), "mask": ""}
     buffers = []
     for name, operand in (("query", q), ("key", k), ("value", v)):
-        access, variables[name] = _load(name, _is_aligned(operand))
+        access, variables[name] = _load(name, _is_aligned(operand), not adapter.fallback)
         buffers.append(Buffer(name, operand, access))
     if mask:
         buffers.append(Buffer("mask", mask[0]))
-        variables["add_mask"] = ADD_ROWS if mask_layout.strides[2] else ADD_ROW
-    buffers.append(Buffer("y", step.output, written=True))
-    items = spread(heads * batch * -(-head_dim // DIMENSIONS), 1)
-    groups = (-(-queries // (4 * adapter.workgroup)), *items[:2])
-    return [Dispatch("attention/attention", variables, params, tuple(buffers), groups)]
+        text = MASK_ROWS if mask_layout.strides[2] else MASK_ROW
+        variables["mask"] = text.format(**{each: ADDED[mask[0].dtype.kind].format(each) for each in "xyzw"})
+    writing: Access = "vectors" if _is_aligned(step.output) else "elements"
+    variables["store"] = STORE[writing]
+    buffers.append(Buffer("y", step.output, writing, written=True))
+    shader, rows, dimensions = ("attention", 4 * adapter.workgroup, 32) if adapter.fallback else ("tiled", 32, 64)
+    items = spread(heads * batch * -(-head_dim // dimensions), 1)
+    groups = (-(-queries // rows), *items[:2])
+    return [Dispatch(f"attention/{shader}", variables, params, tuple(buffers), groups)]
 
 
 def _accepts(position: int, layout: Layout) -> bool:

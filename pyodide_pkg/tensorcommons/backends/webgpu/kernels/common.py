@@ -16,11 +16,12 @@ MAX_GROUPS = 65535  # maxComputeWorkgroupsPerDimension is at least this everywhe
 
 @dataclass(frozen=True)
 class Adapter:
-    """What decides between kernels: whether the adapter is software, its features and subgroup sizes."""
+    """What decides between kernels: software or not, features, subgroup sizes, invocations of a workgroup."""
 
     fallback: bool
     features: frozenset[str]
     subgroups: tuple[int, int]
+    invocations: int = 256
 
     @property
     def workgroup(self) -> int:

@@ -45,7 +45,7 @@ HARDWARE = (
     Tile("matmul/tiled", 128, 128, 200),
     Tile("matmul/tiled", 64, 64, 200),
     Tile("matmul/matmul", 16, 16, 4000),  # many small matrices
-    Tile("matmul/sliced", 16, 8, 0, slices=16),
+    Tile("matmul/sliced", 16, 8, 0, slices=32),
 )
 SOFTWARE_LINEAR = Tile("matmul/linear", 16, 64, 0)  # row-major a and column-major b of whole vectors
 SOFTWARE = Tile("matmul/matmul", 16, 16, 0)
@@ -62,17 +62,34 @@ BLOCKS = {
   return mat4x4<f32>(load4_{name}(at.x), load4_{name}(at.y), load4_{name}(at.z), load4_{name}(at.w));""",
     "elements": """let side = vec4<i32>(start) + vec4<i32>(four_from({first}, {count})) * {across};
   var block: mat4x4<f32>;
-  for (var k = 0u; k < 4u && depth + k < p.depth; k++) {{
-    let at = vec4<u32>(side + i32(depth + k) * {along});
-    block[k] = vec4<f32>(load_{name}(at.x), load_{name}(at.y), load_{name}(at.z), load_{name}(at.w));
+  for (var k = 0u; k < 4u; k++) {{
+    if (depth + k < p.depth) {{
+      let at = vec4<u32>(side + i32(depth + k) * {along});
+      block[k] = vec4<f32>(load_{name}(at.x), load_{name}(at.y), load_{name}(at.z), load_{name}(at.w));
+    }}
   }}
   return block;""",
 }
+# How tiled.wgsl brings a slice of both operands into workgroup memory.
+FETCH = """if (lane < a_blocks) {{
+      next = block_a(a_start, row + a_from.y * 4u, {k} + a_from.x * 4u);
+    }} else if (blocks == lanes || lane < blocks) {{
+      next = block_b(b_start, column + b_from.y * 4u, {k} + b_from.x * 4u);
+    }}"""
+PUT = """if (lane < a_blocks) {
+      let to = half * depth * a_width + a_to;
+      a_slice[to] = next[0]; a_slice[to + a_width] = next[1];
+      a_slice[to + 2u * a_width] = next[2]; a_slice[to + 3u * a_width] = next[3];
+    } else if (blocks == lanes || lane < blocks) {
+      let to = half * depth * b_width + b_to;
+      b_slice[to] = next[0]; b_slice[to + b_width] = next[1];
+      b_slice[to + 2u * b_width] = next[2]; b_slice[to + 3u * b_width] = next[3];
+    }"""
 STORES = {
     "vectors": "store4_y(at / 4u, activate4({activation}, sums[i]{bias4}){residual4});",
-    "elements": """for (var j = 0u; j < 4u && column + j < p.columns; j++) {{
-      store_y(at + j, activate({activation}, sums[i][j]{bias}){residual});
-    }}""",
+    "elements": """for (var j = 0u; j < 4u; j++) {{
+        if (column + j < p.columns) {{ store_y(at + j, activate({activation}, sums[i][j]{bias}){residual}); }}
+      }}""",
 }
 
 
@@ -142,7 +159,8 @@ class Product:
         return "elements"
 
     def _variables(self, activation: str) -> dict[str, str]:
-        variables = {"product": source("matmul/product")}
+        variables = {"product": source("matmul/product"), "put": PUT}
+        variables |= {"fetch_first": FETCH.format(k="0u"), "fetch_next": FETCH.format(k="(k + depth)")}
         for name, operand, along, first in (("a", self.a, -1, "row"), ("b", self.b, -2, "column")):
             strides = operand.layout.strides
             variables[f"{name}_by_depth"] = str(abs(strides[along]) <= abs(strides[-3 - along])).lower()

@@ -1,0 +1,100 @@
+// y[b, h, q] = sum over k of softmax(query[b, h, q] . key[b, g, k] * scale + mask[b, h, q, k]) * value[b, g, k], where
+// g = h / sharing.
+//
+// bindings: 0 params · 1 query · 2 key · 3 value · 4 mask, where there is one · last y
+// dispatch: 32 queries and 64 of the head's dimensions a workgroup: x over queries, y and z over heads, batch and
+//           dimensions; heads wider than 64 take their scores once for each 64
+//
+// For hardware. One pass over the keys, 64 at a time, with a running maximum (Milakov and Gimelshein, 2018; Dao et al.,
+// 2022): no score leaves the workgroup. An invocation has the scores of 4 queries and 4 keys, then 4 dimensions of the
+// same queries' sums. Queries and keys come through workgroup memory in slices of 16 dimensions, the weights of the keys
+// go through it; values are read where they lie, by neighbours side by side.
+
+$common
+
+const depth = 16u; // of a slice
+
+var<workgroup> q_slice: array<vec4<f32>, depth * 8u>; // [dimension][query / 4]
+var<workgroup> k_slice: array<vec4<f32>, depth * 16u>; // [dimension][key / 4]
+var<workgroup> weights: array<vec4<f32>, 64u * 8u>; // [key][query / 4]
+var<workgroup> partial: array<vec4<f32>, 16u * 8u>; // [key / 4][query / 4]
+
+fn outer_product(a: vec4<f32>, b: vec4<f32>) -> mat4x4<f32> {
+  return mat4x4<f32>(b * a.x, b * a.y, b * a.z, b * a.w);
+}
+fn four_rows(first: u32, count: u32) -> vec4<i32> {
+  return vec4<i32>(min(vec4<u32>(first, first + 1u, first + 2u, first + 3u), vec4<u32>(count - 1u)));
+}
+
+@compute @workgroup_size(128)
+fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>,
+        @builtin(local_invocation_index) lane: u32) {
+  let tile = group.x * 32u;
+  let item = group.z * groups.y + group.y;
+  let chunk = item / (p.heads * p.batch) * 64u;
+  if (chunk >= p.head_dim) { return; }
+  let at = vec4<i32>(i32(item / p.heads % p.batch), i32(item % p.heads), 0, 1);
+  let shared_at = vec4<i32>(at.x, at.y / p.sharing, 0, 1);
+  let query_start = vec4<i32>(dot(at, p.q));
+  let key_start = vec4<i32>(dot(shared_at, p.k));
+  let value_start = dot(shared_at, p.v);
+  let y = lane / 16u; // of the fours of queries
+  let x = lane % 16u; // of the fours of keys, then of dimensions
+  let first = tile + y * 4u;
+  let rows = four_rows(first, p.queries);
+  let end = seen_by(tile + 31u);
+
+  var largest = vec4<f32>(lowest);
+  var total = vec4<f32>();
+  var sums = mat4x4<f32>();
+  for (var j = 0u; j < end; j += 64u) {
+    var scores = mat4x4<f32>();
+    for (var d = 0u; d < p.head_dim; d += depth) {
+      workgroupBarrier();
+      let side = d + lane % 4u * 4u;
+      if (lane < 32u) {
+        let block = transpose(four_queries(query_start + four_rows(tile + lane / 4u * 4u, p.queries) * p.q.z, side));
+        let to = lane % 4u * 32u + lane / 4u;
+        q_slice[to] = block[0]; q_slice[to + 8u] = block[1];
+        q_slice[to + 16u] = block[2]; q_slice[to + 24u] = block[3];
+      } else if (lane < 96u) {
+        let i = lane / 4u - 8u;
+        let block = transpose(four_keys(key_start + four_rows(j + i * 4u, p.keys) * p.k.z, side));
+        let to = lane % 4u * 64u + i;
+        k_slice[to] = block[0]; k_slice[to + 16u] = block[1];
+        k_slice[to + 32u] = block[2]; k_slice[to + 48u] = block[3];
+      }
+      workgroupBarrier();
+      for (var i = 0u; i < depth; i++) { scores += outer_product(q_slice[i * 8u + y], k_slice[i * 16u + x]); }
+    }
+    scores = masked(scores, at, rows, j + x * 4u);
+
+    partial[x * 8u + y] = vec4<f32>(
+      largest_of(scores[0]), largest_of(scores[1]), largest_of(scores[2]), largest_of(scores[3]));
+    workgroupBarrier();
+    var seen = largest;
+    for (var i = 0u; i < 16u; i++) { seen = max(seen, partial[i * 8u + y]); }
+    let shrink = exp(largest - seen);
+    largest = seen;
+    let powers = transpose(mat4x4<f32>(
+      exp(scores[0] - seen.x), exp(scores[1] - seen.y), exp(scores[2] - seen.z), exp(scores[3] - seen.w)));
+    total = total * shrink + powers[0] + powers[1] + powers[2] + powers[3]; // of this lane's keys alone
+    let to = x * 32u + y;
+    weights[to] = powers[0]; weights[to + 8u] = powers[1];
+    weights[to + 16u] = powers[2]; weights[to + 24u] = powers[3];
+    workgroupBarrier();
+    sums = columns_times(sums, shrink);
+    if (chunk + x * 4u < p.head_dim) {
+      let count = min(64u, end - j);
+      for (var i = 0u; i < count; i++) {
+        sums += outer_product(weights[i * 8u + y], value_at(value_start + i32(j + i) * p.v.z, chunk + x * 4u));
+      }
+    }
+  }
+  workgroupBarrier();
+  partial[x * 8u + y] = total;
+  workgroupBarrier();
+  total = vec4<f32>();
+  for (var i = 0u; i < 16u; i++) { total += partial[i * 8u + y]; }
+  store(at, first, chunk + x * 4u, columns_times(sums, vec4<f32>(1f) / total));
+}
