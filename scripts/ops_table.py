@@ -49,6 +49,8 @@ NumPy device; {NUMPY}: on the NumPy device only; empty: refused with `Unsupporte
   device and are refused with `UnsupportedOp` on WebGPU.
 - Dtypes promote by the [Python array API](https://data-apis.org/array-api/latest/API_specification/type_promotion.html)'s
   table; what it leaves open is refused. A Python number takes the dtype of the array that it meets.
+- Elementwise float32 functions are within 1e-6 relative of float64 in the ranges that their docstrings state, NaN and
+  infinities as NumPy's; results below 1.2e-38 may be 0. WGSL's own functions promise less, so they are written out.
 - Functions that are made of these (`clip`, `stack`, `tril`, `repeat`, ...) take what those take.
 """
 

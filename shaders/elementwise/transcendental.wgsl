@@ -85,10 +85,12 @@ fn op_pow(x: f32, y: f32) -> f32 {
   return turn * scaled(1f + expm1_near((rest - n) * 0.693147181f), i32(whole + n));
 }
 
-// x = quarter * pi / 2 + r, |r| up to pi / 4: pi / 2 in three parts, of which n times the first two is exact for |x| up
-// to 10,000 and more.
+// x = n * pi / 2 + r, |r| up to pi / 4: pi / 2 in four parts, of which n times the first three is exact for |x| up to
+// 10,000 and more.
 fn quarter_of(x: f32) -> f32 { return round(x * 0.636619772f); }
-fn in_quarter(x: f32, n: f32) -> f32 { return ((x - n * 1.5703125f) - n * 0.000483751297f) - n * 7.54978995e-8f; }
+fn in_quarter(x: f32, n: f32) -> f32 {
+  return (((x - n * 1.5703125f) - n * 0.000483751297f) - n * 7.5495336e-8f) - n * 2.563344e-12f;
+}
 fn sin_near(r: f32) -> f32 {
   let q = r * r;
   return r + r * q * (-0.16666654611f + q * (0.0083321608736f - q * 0.00019515295891f));
