@@ -29,6 +29,11 @@ def contiguous_strides(shape: Sequence[int]) -> Shape:
     return tuple(strides)
 
 
+def part_length(size: int, parts: int) -> int:
+    """Elements of each of ``parts`` parts of ``size`` elements but the last, which may have fewer: whole fours."""
+    return size if parts == 1 else -(-size // (4 * parts)) * 4
+
+
 def broadcast_shapes(*shapes: Shape) -> Shape:
     """The shape that all ``shapes`` broadcast to, by NumPy's rule.
 

@@ -8,13 +8,13 @@
 
 struct Params {
   results: u32,
-  reduced: u32,
+  reduced: u32, // elements of a row, or vectors of four where rows lie so
   kept_rank: u32,
   reduced_rank: u32,
   offset: i32,
   factor: f32, // of a mean or variance, else 1
   parts: u32, // results a row
-  part: u32, // elements of one
+  part: u32, // elements or vectors of one
   lanes: u32, // invocations a result, a power of two
   beside: u32, // 1 where the lanes of one result stand apart, so that neighbours read neighbouring results
   shape: array<vec4<u32>, 4>, // two vectors for the kept axes, two for the reduced ones
@@ -27,12 +27,11 @@ var<private> shift: f32; // the row's first element, which a variance takes off:
 
 alias State = $state;
 fn start() -> State { return $start; }
-fn take(s: State, x: $type_x, j: u32) -> State { return $take; }
+fn take(s: State, x: $type_x, j: u32) -> State { return $taken; }
 fn merge(a: State, b: State) -> State { return $merge; }
 fn finish(s: State) -> $type_y { return $finish; }
 
 fn offset_of(first: u32, rank: u32, element: u32) -> i32 {
-  if (rank == 1u) { return i32(element) * p.strides[first / 4u].x; }
   var rest = element;
   var at = 0;
   for (var back = 1u; back <= rank; back++) {
@@ -63,10 +62,10 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
     $prepare
     let begin = i % p.parts * p.part;
     let end = min(begin + p.part, p.reduced);
-    for (var first = begin + place; first < end; first += 128u * p.lanes) {
+    for (var first = begin + place; first < end; first += $run * p.lanes) {
       var run = start();
-      for (var j = first; j < min(first + 128u * p.lanes, end); j += p.lanes) {
-        run = take(run, load_x(u32(base + offset_of(8u, p.reduced_rank, j))), j);
+      for (var j = first; j < min(first + $run * p.lanes, end); j += p.lanes) {
+        $take
       }
       total = merge(total, run);
     }

@@ -190,6 +190,31 @@ async def long_rows_of_everything(device: Device) -> None:
     await _same(tc.sum(flags, 1), rows.sum(1).astype(np.int32))
 
 
+async def rows_that_lie_in_vectors(device: Device) -> None:
+    a = numbers(3, 6, 260)
+    (x,) = on(device, a)
+    views = (
+        (x, a),
+        (x[1:, ::2], a[1:, ::2]),
+        (x[:, :, 4:], a[:, :, 4:]),
+        (x[:, :, 3:], a[:, :, 3:]),
+        (x[:, ::-1, :258], a[:, ::-1, :258]),
+    )
+    for tensor, array in views:
+        wide = array.astype(np.float64)
+        for axis in (-1, (1, 2), None):
+            for name in ("sum", "max", "var"):
+                near(await getattr(tc, name)(tensor, axis=axis).read(), REDUCTIONS[name](wide, axis=axis), 2e-6)
+            await _same(tc.any(tensor > 1.99, axis=axis), (array > np.float32(1.99)).any(axis))
+        await _same(tc.argmax(tensor, -1), array.argmax(-1))
+        await _same(tc.argmin(tensor), array.argmin())
+    half = a.astype(np.float16)
+    near(await tc.sum(on(device, half)[0], axis=-1).read(), half.astype(np.float64).sum(-1), 1e-3)
+    long = numbers(2, 80_004)
+    near(await tc.sum(on(device, long)[0], axis=-1).read(), long.sum(-1, dtype=np.float64), 2e-6)
+    near(await tc.max(on(device, long)[0]).read(), long.max(), 0)
+
+
 async def variance_of_large_means(device: Device) -> None:
     a = numbers(3, 1000)
     for mean in (1e4, -1e6):

@@ -15,7 +15,7 @@ from .. import dtypes
 from ..backends.base import Attributes, Op, Spec
 from ..dtypes import DType
 from ..errors import ShapeMismatch, UnsupportedDtype
-from ..shapes import normalize_axes, normalize_axis, size_of
+from ..shapes import normalize_axes, normalize_axis, part_length, size_of
 from ..tensor import Tensor, TensorLike, as_tensor
 from .elementwise import astype, divide, multiply, sqrt, subtract
 from .layout import permute_dims
@@ -48,7 +48,7 @@ def _define(name: str, function: Any) -> Op:
                 return np.asarray(function(wide, axis=axes, keepdims=keepdims, **options)).astype(dtype)
             kept = [axis for axis in range(x.ndim) if axis not in axes]
             rows = wide.transpose(*kept, *axes).reshape(*(x.shape[axis] for axis in kept), -1)
-            length = -(-rows.shape[-1] // parts)
+            length = part_length(rows.shape[-1], parts)
             cut = [rows[..., part * length : (part + 1) * length] for part in range(parts)]
             result = np.stack([function(part, axis=-1, keepdims=False) for part in cut], -1).astype(dtype)
             return np.expand_dims(result, axes) if keepdims else result
