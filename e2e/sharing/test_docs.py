@@ -1,13 +1,16 @@
-"""The page on sharing, as a user copies it, in the browser's Python."""
+"""The pages of docs/ that have a program, as a user copies it, in the browser's Python."""
 
 from __future__ import annotations
 
 import re
 
+import pytest
+
 from scripts.paths import ROOT
 
 
-def test_docs_sharing_runs_in_the_browser(lab):
-    page = (ROOT / "docs" / "sharing.md").read_text("utf-8")
+@pytest.mark.parametrize("name", ["sharing", "computing"])
+def test_a_page_runs_in_the_browser(lab, name):
+    page = (ROOT / "docs" / f"{name}.md").read_text("utf-8")
     program = "\n".join(re.findall(r"```python\n(.*?)```", page, re.DOTALL))
     lab.run(program + "\nNone")

@@ -1,4 +1,4 @@
-"""docs/sharing.md is one program, and it runs."""
+"""Each page of docs/ that has a program is one program, and it runs."""
 
 from __future__ import annotations
 
@@ -7,20 +7,24 @@ import gc
 import inspect
 from pathlib import Path
 
-PAGE = Path(__file__).parents[2] / "docs" / "sharing.md"
+import pytest
+
+DOCS = Path(__file__).parents[2] / "docs"
 
 
-async def test_the_page_runs_as_it_stands():
+@pytest.mark.parametrize(("name", "last"), [("sharing", "small"), ("computing", "on_cpu")])
+async def test_a_page_runs_as_it_stands(name, last):
+    page = DOCS / f"{name}.md"
     inside, lines = False, []
-    for line in PAGE.read_text(encoding="utf-8").splitlines():
+    for line in page.read_text(encoding="utf-8").splitlines():
         fence = line.startswith("```")
         inside = line == "```python" or (inside and not fence)
         lines.append(line if inside and not fence else "")  # a failure names the line of the page
     code = "\n".join(lines)
     names: dict[str, object] = {}
-    run = eval(compile(code, str(PAGE), "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT), names)
+    run = eval(compile(code, str(page), "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT), names)
     assert inspect.iscoroutine(run)
     await run
-    assert "small" in names, "the last block ran"
+    assert last in names, "the last block ran"
     names.clear()
     gc.collect()
