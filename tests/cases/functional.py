@@ -65,8 +65,8 @@ async def resizing_and_padding_as_pytorch(device: Device) -> None:
     await _all_of(device, "interpolate pad")
 
 
-async def lookups_as_pytorch(device: Device) -> None:
-    await _all_of(device, "one_hot embedding linear")
+async def lookups_and_products_as_pytorch(device: Device) -> None:
+    await _all_of(device, "one_hot embedding linear scaled_dot_product_attention")
 
 
 async def distances_as_pytorch(device: Device) -> None:
@@ -119,6 +119,9 @@ async def wrong_operands_are_refused(device: Device) -> None:
     refused(device, TensorCommonsError, lambda: F.batch_norm(x, x[0], x[0], training=True))
     refused(device, ShapeMismatch, lambda: F.layer_norm(x, (4,)))
     refused(device, TensorCommonsError, lambda: F.one_hot(ids))
+    heads = tc.reshape(x, (1, 4, 3, 1))
+    refused(device, ShapeMismatch, lambda: F.scaled_dot_product_attention(heads, heads[:, :2], heads[:, :2]))
+    refused(device, TensorCommonsError, lambda: F.scaled_dot_product_attention(heads, heads, heads, dropout_p=0.1))
     refused(device, ShapeMismatch, lambda: F.pad(x, (1,)))
     refused(device, ShapeMismatch, lambda: F.pad(x, (3, 3), mode="reflect"))
     refused(device, TensorCommonsError, lambda: F.pad(x, (1, 1), mode="mirror"))

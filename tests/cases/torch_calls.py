@@ -105,6 +105,13 @@ _add("one_hot", _classes(3, 4, below=5), num_classes=6)
 _add("embedding", _classes(3, 4, below=5), _numbers(5, 3))
 _add("linear", _numbers(2, 3, 5), _numbers(4, 5), _numbers(4))
 
+_q4, _k4, _v4 = _numbers(2, 4, 5, 8), _numbers(2, 4, 7, 8), _numbers(2, 4, 7, 8) * 2
+_add("scaled_dot_product_attention", _q4, _k4, _v4)
+_add("scaled_dot_product_attention", _q4, _k4, _v4, _numbers(2, 1, 5, 7), scale=0.7)
+_add("scaled_dot_product_attention", _q4, _k4, _v4, attn_mask=_numbers(5, 7) > -1)
+_add("scaled_dot_product_attention", _k4, _k4, _v4, is_causal=True)
+_add("scaled_dot_product_attention", _q4, _k4[:, :2], _v4[:, :2], enable_gqa=True)
+
 # Losses.
 _a, _b = _numbers(4, 3, 5), _numbers(4, 3, 5) * 0.5 + 0.3
 _p, _q = _numbers(4, 6, low=0.0, high=1.0), _numbers(4, 6, low=0, high=1)[::-1].copy()

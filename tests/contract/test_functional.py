@@ -36,4 +36,4 @@ def test_parameters_are_pytorchs(name):
 @pytest.mark.parametrize("name", functional.__all__)
 def test_each_is_documented_and_compared_with_pytorch(name):
     assert inspect.getdoc(getattr(functional, name))
-    assert name == "scaled_dot_product_attention" or any(call.function == name for call in CALLS.values())
+    assert any(call.function == name for call in CALLS.values())

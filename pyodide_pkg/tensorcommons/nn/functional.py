@@ -197,20 +197,23 @@ def scaled_dot_product_attention(
     key: TensorLike,
     value: TensorLike,
     attn_mask: TensorLike | None = None,
+    dropout_p: float = 0.0,
     is_causal: bool = False,
     scale: float | None = None,
     enable_gqa: bool = False,
 ) -> Tensor:
     """``softmax(query @ key.T * scale + attn_mask) @ value`` (Vaswani et al., 2017).
 
-    All three are (batch, heads, sequence, head_dim); with ``enable_gqa``, key and value may have fewer heads, each for
-    the same number of the query's. ``attn_mask`` broadcasts to (batch, heads, queries, keys): a float is added, a bool
-    says which keys count. ``is_causal`` lets query i see keys 0 to i. A query that sees no key gets NaN.
+    All three are (batch, heads, sequence, head_dim). ``attn_mask`` broadcasts to (batch, heads, queries, keys): a float
+    is added, a bool says which keys count. ``is_causal`` lets query i see keys 0 to i. With ``enable_gqa`` key and
+    value may have fewer heads, which neighbouring heads of the query share. There is no dropout.
     """
-    q, k = as_tensor(query), as_tensor(key)
+    if dropout_p:
+        raise TensorCommonsError("scaled_dot_product_attention: dropout is for training; dropout_p must be 0")
+    q, k = as_tensor(query), as_tensor(key, like=(query,))
     if not enable_gqa and q.shape[1:2] != k.shape[1:2]:
-        raise ShapeMismatch(f"attention: query {q.shape} and key {k.shape} differ in heads; see enable_gqa")
-    return ops.scaled_dot_product_attention(q, k, value, attn_mask, scale, is_causal)
+        raise ShapeMismatch(f"attention: {q.shape} and {k.shape} differ in heads; enable_gqa=True lets heads share")
+    return ops.scaled_dot_product_attention(q, k, value, attn_mask, scale=scale, is_causal=is_causal)
 
 
 def linear(input: TensorLike, weight: TensorLike, bias: TensorLike | None = None) -> Tensor:
