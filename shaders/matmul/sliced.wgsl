@@ -56,6 +56,8 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
         partial[place_of(lane, 2u, s)], partial[place_of(lane, 3u, s)]);
     }
     let first = item % tiles * ${tile_rows}u + lane / lanes_x * 4u;
-    store_block(batch, first, group.x * ${tile_columns}u + lane % lanes_x * 4u, total);
+    let side = group.x * ${tile_columns}u + lane % lanes_x * 4u;
+    store_block(batch, first, side, total);
+    for (var i = 0u; i < 4u; i++) { activate_stored(batch, first + i, side); }
   }
 }

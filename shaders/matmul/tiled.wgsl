@@ -74,4 +74,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
   for (var i = 0u; i < 4u; i++) {
     store_block(batch, row + y * 4u + i / 2u * 16u, column + x * 4u + i % 2u * 32u, sums[i]);
   }
+  for (var i = 0u; i < 16u; i++) {
+    activate_stored(batch, row + y * 4u + i / 8u * 16u + i % 4u, column + x * 4u + i / 4u % 2u * 32u);
+  }
 }

@@ -86,9 +86,9 @@ PUT = """if (lane < a_blocks) {
       b_slice[to + 2u * b_width] = next[2]; b_slice[to + 3u * b_width] = next[3];
     }"""
 STORES = {
-    "vectors": "store4_y(at / 4u, activate4({activation}, sums[i]{bias4}){residual4});",
+    "vectors": "store4_y(at / 4u, {value});",
     "elements": """for (var j = 0u; j < 4u; j++) {{
-        if (column + j < p.columns) {{ store_y(at + j, activate({activation}, sums[i][j]{bias}){residual}); }}
+        if (column + j < p.columns) {{ store_y(at + j, {value}); }}
       }}""",
 }
 
@@ -126,7 +126,7 @@ class Product:
             return []
         tile = self._tile(adapter)
         groups = (-(-self.columns // tile.columns), *spread(self._row_tiles(tile), 1)[:2])
-        variables = {**tile.variables, **self._variables("p.activation" if adapter.fallback else f"{self.activation}u")}
+        variables = {**tile.variables, **self._variables(), **self._epilogue(tile, adapter)}
         return [Dispatch(tile.shader, variables, self._params(), self._buffers(), groups)]
 
     def _row_tiles(self, tile: Tile) -> int:
@@ -158,7 +158,7 @@ class Product:
                 return name
         return "elements"
 
-    def _variables(self, activation: str) -> dict[str, str]:
+    def _variables(self) -> dict[str, str]:
         variables = {"product": source("matmul/product"), "put": PUT}
         variables |= {"fetch_first": FETCH.format(k="0u"), "fetch_next": FETCH.format(k="(k + depth)")}
         for name, operand, along, first in (("a", self.a, -1, "row"), ("b", self.b, -2, "column")):
@@ -169,13 +169,23 @@ class Product:
                 across=f"p.{name}_strides.{'z' if name == 'a' else 'w'}",
                 along=f"p.{name}_strides.{'w' if name == 'a' else 'z'}",
             )  # fmt: skip
-        terms = {"bias": "", "bias4": "", "residual": "", "residual4": ""}
-        if self.bias is not None:
-            terms |= {"bias": " + load_bias(column + j)", "bias4": " + load4_bias(column / 4u)"}
-        if self.residual is not None:
-            terms |= {"residual": " + load_residual(at + j)", "residual4": " + load4_residual(at / 4u)"}
-        variables["store_row"] = STORES[self._writing].format(activation=activation, **terms)
         return variables
+
+    def _epilogue(self, tile: Tile, adapter: Adapter) -> dict[str, str]:
+        """How results are stored: whole, or the activation and what comes after it on what is stored already."""
+        four, at, side = ("4", "at / 4u", "column / 4u") if self._writing == "vectors" else ("", "at + j", "column + j")
+        bias = f" + load{four}_bias({side})" if self.bias is not None else ""
+        residual = f" + load{four}_residual({at})" if self.residual is not None else ""
+        total = f"sums[i]{'' if four else '[j]'}{bias}"
+        activation = "p.activation" if adapter.fallback else f"{self.activation}u"
+        if self.activation and tile.shader in ("matmul/tiled", "matmul/sliced"):
+            after = f"activate{four}({activation}, load{four}_y({at})){residual}"
+            return {
+                "store_row": STORES[self._writing].format(value=total),
+                "activate_stored": STORES[self._writing].format(value=after),
+            }
+        value = f"activate{four}({activation}, {total}){residual}"
+        return {"store_row": STORES[self._writing].format(value=value), "activate_stored": ""}
 
     @property
     def _writing(self) -> Access:
