@@ -40,10 +40,10 @@ fn value_of_y(i: u32) -> f32 {
     end = min(end, p.size);
   }
   let base = p.offset + i32(plane / p.channels) * p.strides.x + i32(plane % p.channels) * p.strides.y;
-  var total = select(-positive_infinity(), 0f, p.average != 0u);
+  var total = select(-infinity(), 0f, p.average != 0u);
   var elements = 0f;
   for (var row = first.x; row < end.x; row += p.dilation.x) {
-    var run = select(-positive_infinity(), 0f, p.average != 0u);
+    var run = select(-infinity(), 0f, p.average != 0u);
     for (var column = first.y; column < end.y; column += p.dilation.y) {
       let value = load_x(u32(base + row * p.strides.z + column * p.strides.w));
       if (p.average != 0u) { run += value; } else { run = op_maximum(run, value); }

@@ -1,7 +1,5 @@
 // What reductions carry along beside a plain number, and how two of it become one.
 
-fn positive_infinity() -> f32 { return bitcast<f32>(infinity_bits); }
-
 // Whether a float is not 0, by its bits: NaN is not.
 fn is_nonzero(x: f32) -> bool { return (bitcast<u32>(x) & 0x7fffffffu) != 0u; }
 

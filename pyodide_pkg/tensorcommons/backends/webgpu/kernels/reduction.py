@@ -51,8 +51,8 @@ def _state(op: str, x: str, y: str) -> State:
     """The state of ``op`` for elements of WGSL type ``x`` and results of type ``y``."""
     nonzero = {"f32": "is_nonzero(x)", "bool": "x"}.get(x, f"x != {x}()")
     key = {"f32": "float_key(x)", "i32": "int_key(x)"}.get(x, "x")
-    largest = {"f32": "-positive_infinity()", "i32": "-2147483647i - 1i"}.get(x, "0u")
-    smallest = {"f32": "positive_infinity()", "i32": "2147483647i"}.get(x, "0xffffffffu")
+    largest = {"f32": "-infinity()", "i32": "-2147483647i - 1i"}.get(x, "0u")
+    smallest = {"f32": "infinity()", "i32": "2147483647i"}.get(x, "0xffffffffu")
     higher, lower = ("op_maximum", "op_minimum") if x == "f32" else ("max", "min")
     return {
         "sum": State(y, f"{y}()", f"s + {y}(x)", "a + b"),
@@ -69,7 +69,7 @@ def _state(op: str, x: str, y: str) -> State:
             "vec2<f32>()",
             "exponents_merge(s, vec2<f32>(x, 1f))",
             "exponents_merge(a, b)",
-            "select(s.x + op_log(s.y), -positive_infinity(), s.y == 0f)",
+            "select(s.x + op_log(s.y), -infinity(), s.y == 0f)",
         ),
         "argmax": State(
             "vec2<u32>",
