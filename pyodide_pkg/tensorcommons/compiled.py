@@ -101,7 +101,11 @@ def compile(function: Callable[..., Any], *, device: Device | None = None) -> Co
     package; what it does besides (printing, counting) happens while it is traced only. Tensors that it refers to
     without being given them keep their storage: writing one is seen by the next call. Arrays among the arguments go to
     ``device``, or to the device of the tensors beside them.
+
+    Raises TensorCommonsError for what is no function, or no device.
     """
+    if not callable(function) or not isinstance(device, (Device, type(None))):
+        raise TensorCommonsError(f"compile() takes a function and a Device, not {function!r:.60} and {device!r:.60}")
     return Compiled(function, device)
 
 

@@ -274,7 +274,11 @@ async def read_together(tensors: Sequence[Tensor]) -> list[np.ndarray[Any, Any]]
 
     Raises:
         TensorReleased: the bytes of one were released.
+        TensorCommonsError: one is no tensor.
     """
+    other = next((value for value in tensors if not isinstance(value, Tensor)), None)
+    if other is not None:
+        raise TensorCommonsError(f"read_together() takes tensors, not {type(other).__name__}")
     await realize(tensors)
     found = [(tensor, *_bytes_of(tensor)) for tensor in tensors]
     raw: dict[int, memoryview] = {}

@@ -10,7 +10,7 @@ import tensorcommons as tc
 from tensorcommons import Device
 from tensorcommons.errors import DeviceUnavailable, MemoryBudgetError, TensorCommonsError, TensorReleased
 from tests.cases import only
-from tests.cases.support import near, numbers, on, raises
+from tests.cases.support import near, numbers, on, raises, refused
 
 
 async def one_trace_a_shape(device: Device) -> None:
@@ -104,6 +104,11 @@ async def what_cannot_be_compiled_says_so(device: Device) -> None:
     async def coroutine(x: Any) -> Any:
         return x
 
+    wrong: Any = "webgpu"
+    refused(device, TensorCommonsError, lambda: tc.compile(wrong))
+    refused(device, TensorCommonsError, lambda: tc.compile(abs, device=wrong))
+    await raises(TensorCommonsError, tc.read_together([x, 5]), "int")  # type: ignore[list-item]
+    await tc.TensorSharingManager(64, tc.Devices([device], {})).compile_together([])
     await raises(TensorCommonsError, tc.compile(coroutine)(x), "coroutine")
     await raises(TensorCommonsError, tc.compile(lambda x, y: x)(x, {1, 2}), "hashable")
     await raises(DeviceUnavailable, tc.compile(lambda x: x)(numbers(3)), "none of its arguments")

@@ -181,6 +181,8 @@ class Runner:
         self, calls: Sequence[tuple[Runnable, Mapping[str, Any]]], outputs: Sequence[Sequence[str] | None] | None
     ) -> None:
         """Compile what :meth:`run` of inputs of these shapes takes where nothing is found, and run nothing."""
+        if not calls:
+            return
         _, host, prepared = await self._asked(calls, outputs)
         await self._variant(calls[0][0].device, prepared, frozenset(), keep=bool(host.keys_of(prepared.cuts)))
 
