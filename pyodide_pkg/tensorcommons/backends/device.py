@@ -15,6 +15,7 @@ from weakref import WeakSet
 
 from ..errors import DeviceUnavailable
 from .base import Backend, Range
+from .opening import in_time
 
 Category: TypeAlias = Literal["weights", "activations", "scratch", "staging"]
 STAGING_RESERVE = 64 * 1024  # bytes of a budget (or a quarter of it) that only reads take, so bytes can always leave
@@ -66,6 +67,7 @@ class Device:
         self.budget = Budget()
         self._recovering = asyncio.Lock()
         self.losses = 0  # how often the device was lost and came back
+        self.gone = ""  # why it did not come back when it was lost last
         self.lock = asyncio.Lock()  # one program at a time: all of them share the arena
         self.programs: dict[str, Any] = {}  # by structure, the least recently used first
         self._bytes: dict[Category, int] = dict.fromkeys(CATEGORIES, 0)
@@ -79,6 +81,11 @@ class Device:
 
     def __repr__(self) -> str:
         return f"<Device {self.kind}: {self.name}{' (software)' if self.is_software else ''}>"
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether it was lost and could not be opened again; ``gone`` says why."""
+        return bool(self.gone) and self.backend.is_lost
 
     def memory(self) -> dict[str, int]:
         """Bytes now by category, with "total" and "peak" (the largest total since the device was opened)."""
@@ -298,7 +305,12 @@ class Device:
                 self.write_off(self._arena[0])
                 self._handles.pop(self._arena[0])
                 self._arena = None
-            await self.backend.reopen()
+            try:
+                await in_time(self.kind, self.backend.reopen())
+            except DeviceUnavailable as error:
+                self.gone = error.reason
+                raise
+            self.gone = ""
             self.losses += 1
 
     def close(self) -> None:

@@ -1,8 +1,15 @@
-"""Opening the devices of this browser, and saying why one is missing."""
+"""The devices of this browser: which were opened, why one is missing, and which of them a model runs on.
+
+``device="auto"`` decides from facts, in this order: a hardware GPU, WebNN, a GPU adapter that runs in software, NumPy.
+A wish for a kind, a pin, or an order of one's own comes before the facts. Whatever decided can be asked for in one
+sentence: :meth:`Devices.explain`.
+"""
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
+from dataclasses import dataclass
 from types import MappingProxyType
 
 from ..bridge.runtime import webnn_present
@@ -10,17 +17,43 @@ from ..bridge.webgpu import WebGPUBridge
 from ..errors import DeviceUnavailable
 from .cpu import CpuBackend
 from .device import Device
+from .opening import OPEN_SECONDS, in_time
 from .webgpu.backend import WebGPUBackend
 
 KINDS = ("webgpu", "webnn", "cpu")
 
+# By rank: what a device is, and why it comes first where nothing of a lower rank is there.
+FACTS = (
+    ("a hardware GPU", "it is a hardware GPU"),
+    ("WebNN, which comes after a hardware GPU", "there is no hardware GPU, and WebNN comes before what is left"),
+    ("a GPU adapter that runs in software", "a GPU adapter in software is the best that is there"),
+    ("the slowest, for where there is nothing else", "there is neither a GPU adapter nor WebNN"),
+)
+
+
+def rank(device: Device) -> int:
+    """0 for a hardware GPU, 1 WebNN, 2 a software adapter, 3 NumPy."""
+    if device.kind == "webgpu":
+        return 2 if device.is_software else 0
+    return 1 if device.kind == "webnn" else 3
+
+
+@dataclass(frozen=True)
+class Decision:
+    """A device, and in a few words why it."""
+
+    device: Device
+    why: str
+
 
 class Devices:
-    """The devices that were opened. A kind that is ``None`` has its reason in ``missing``."""
+    """The devices that were opened, best first. A kind that is ``None`` has its reason in ``missing``."""
 
-    def __init__(self, opened: Sequence[Device], missing: dict[str, str]) -> None:
+    def __init__(self, opened: Sequence[Device], missing: dict[str, str], *, by_facts: bool = False) -> None:
         self.opened = tuple(opened)
         self.missing = MappingProxyType(missing)
+        self._by_facts = by_facts  # else the order is that of whoever opened them
+        self._pinned: Device | None = None
         by_kind = {device.kind: device for device in opened}
         self.webgpu: Device | None = by_kind.get("webgpu")
         self.webnn: Device | None = by_kind.get("webnn")
@@ -29,46 +62,100 @@ class Devices:
     def __repr__(self) -> str:
         return f"<Devices {', '.join(device.kind for device in self.opened)}; missing: {dict(self.missing)}>"
 
-    def choose(self, wish: str | Device = "auto") -> Device:
-        """The device for a model: ``wish`` is a kind, a Device, or "auto" for the first that was opened.
+    def pin(self, kind: str | None) -> None:
+        """Have "auto" mean ``kind`` from now on; ``None`` leaves it to the facts again. Loaded models stay.
+
+        Raises:
+            DeviceUnavailable: that kind is missing; what was pinned before stays.
+        """
+        self._pinned = None if kind is None else self._named(kind)
+
+    def decide(self, wish: str | Device = "auto") -> Decision:
+        """The device for ``wish`` (a kind, a Device, or "auto"), and why.
 
         Raises:
             DeviceUnavailable: that kind is missing; the reason is the one found when it was opened.
         """
         if isinstance(wish, Device):
-            return wish
-        if wish == "auto" and self.opened:
-            return self.opened[0]
-        for device in self.opened:
-            if device.kind == wish:
-                return device
-        raise DeviceUnavailable(wish, self.missing.get(wish, f"it was not opened; known kinds: {', '.join(KINDS)}"))
+            return Decision(wish, "it was asked for")
+        if wish != "auto":
+            return Decision(self._named(wish), "it was asked for")
+        if self._pinned is not None and not self._pinned.is_gone:
+            return Decision(self._pinned, "it is pinned")
+        here = [device for device in self.opened if not device.is_gone]
+        if not here:
+            raise DeviceUnavailable("auto", "; ".join(f"{device.kind}: {device.gone}" for device in self.opened))
+        return Decision(here[0], FACTS[rank(here[0])][1] if self._by_facts else "it comes first in the order asked for")
+
+    def choose(self, wish: str | Device = "auto") -> Device:
+        """The device that :meth:`decide` gives. Raises as it does."""
+        return self.decide(wish).device
+
+    def after(self, device: Device) -> Device | None:
+        """Who finishes what ``device`` cannot any more: the best of the others that is there."""
+        return next((other for other in self.opened if other is not device and not other.is_gone), None)
+
+    def alternatives(self, device: Device) -> dict[str, str]:
+        """What every other kind is or why it is not there, by kind."""
+        known = {kind: f"missing: {why}" for kind, why in self.missing.items()}
+        for other in self.opened:
+            known[other.kind] = f"lost: {other.gone}" if other.is_gone else f"{other.name}, {FACTS[rank(other)][0]}"
+        return {kind: known[kind] for kind in KINDS if kind in known and kind != device.kind}
+
+    def explain(self, wish: str | Decision = "auto") -> str:
+        """One sentence: which device ``wish`` gives, why, and what the others are. Raises as :meth:`decide` does."""
+        decision = wish if isinstance(wish, Decision) else self.decide(wish)
+        others = "".join(f"; {kind} is {what}" for kind, what in self.alternatives(decision.device).items())
+        return f"{decision.device.kind} ({decision.device.name}), because {decision.why}{others}."
 
     def close(self) -> None:
         """Free everything on every device. Safe to call twice."""
         for device in self.opened:
             device.close()
 
+    def _named(self, kind: str) -> Device:
+        for device in self.opened:
+            if device.kind == kind:
+                return device
+        raise DeviceUnavailable(kind, self.missing.get(kind, f"it was not opened; known kinds: {', '.join(KINDS)}"))
 
-async def open_devices(prefer: Sequence[str] = KINDS) -> Devices:
-    """Open the devices named in ``prefer``, best first. A device that is missing is left out, with its reason.
+
+async def open_devices(prefer: Sequence[str] | None = None, *, timeout: float = OPEN_SECONDS) -> Devices:  # noqa: ASYNC109 - one a device
+    """Open the devices of this browser, all at once; "auto" then decides from what they are.
+
+    ``prefer`` names those to open, in an order that "auto" keeps to. A device that is missing, or that does not answer
+    within ``timeout`` seconds, is left out, with its reason.
 
     Raises:
         DeviceUnavailable: a name in ``prefer`` is no kind of device, or none of them could be opened.
     """
-    unknown = [kind for kind in prefer if kind not in KINDS]
-    if unknown or not prefer:
+    wanted = tuple(dict.fromkeys(KINDS if prefer is None else prefer))
+    unknown = [kind for kind in wanted if kind not in KINDS]
+    if unknown or not wanted:
         raise DeviceUnavailable(", ".join(unknown) or "any", f"the kinds of devices are {', '.join(KINDS)}")
-    opened: list[Device] = []
-    missing = {kind: "it was not asked for" for kind in KINDS if kind not in prefer}
-    for kind in dict.fromkeys(prefer):
-        try:
-            opened.append(await _open(kind))
-        except DeviceUnavailable as error:
-            missing[kind] = error.reason
+    tasks = [asyncio.ensure_future(in_time(kind, _open(kind), timeout, Device.close)) for kind in wanted]
+    try:
+        await asyncio.wait(tasks)
+        answers = await asyncio.gather(*tasks, return_exceptions=True)
+    except asyncio.CancelledError:
+        for task in tasks:
+            task.cancel()
+        for answer in await asyncio.gather(*tasks, return_exceptions=True):
+            if isinstance(answer, Device):
+                answer.close()
+        raise
+    opened = [answer for answer in answers if isinstance(answer, Device)]
+    missing = {kind: "it was not asked for" for kind in KINDS if kind not in wanted}
+    for kind, answer in zip(wanted, answers, strict=True):
+        if isinstance(answer, DeviceUnavailable):
+            missing[kind] = answer.reason
+        elif isinstance(answer, BaseException):
+            for device in opened:
+                device.close()
+            raise answer
     if not opened:
-        raise DeviceUnavailable(", ".join(prefer), "; ".join(f"{kind}: {why}" for kind, why in missing.items()))
-    return Devices(opened, missing)
+        raise DeviceUnavailable(", ".join(wanted), "; ".join(f"{kind}: {why}" for kind, why in missing.items()))
+    return Devices(sorted(opened, key=rank) if prefer is None else opened, missing, by_facts=prefer is None)
 
 
 async def _open(kind: str) -> Device:

@@ -45,9 +45,8 @@ class WebGPUBridge:
 
     async def reopen(self) -> None:
         """Another device in place of this one, with nothing on it. Raises DeviceUnavailable if there is none."""
-        gpu = await _open()
         self._gpu.closeDevice()
-        self._gpu = gpu
+        self._gpu = await _open()
 
     @contextmanager
     def _typed_errors(self) -> Iterator[None]:

@@ -1,0 +1,206 @@
+"""Which device is chosen and why, and what happens to one that does not answer."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+
+import pytest
+
+import tensorcommons as tc
+from tensorcommons import Device, Devices
+from tensorcommons.backends import select
+from tensorcommons.backends.opening import in_time
+from tensorcommons.errors import DeviceUnavailable
+from tests.sharing.devices import Backend
+
+SOFTWARE, HARDWARE, WEBNN, NUMPY = "software webgpu", "hardware webgpu", "software webnn", "software cpu"
+
+
+def device(what: str) -> Device:
+    how, kind = what.split()
+    backend = Backend(kind)
+    backend.is_software = how == "software"
+    backend.name = f"the {what}"
+    return Device(backend)
+
+
+def devices(*found: str, by_facts: bool = True) -> Devices:
+    opened = [device(what) for what in found]
+    missing = {kind: f"no {kind} here" for kind in select.KINDS if not any(each.kind == kind for each in opened)}
+    return Devices(sorted(opened, key=select.rank) if by_facts else opened, missing, by_facts=by_facts)
+
+
+def backend_of(device: Device) -> Backend:
+    assert isinstance(device.backend, Backend)
+    return device.backend
+
+
+def take_away(device: Device) -> None:
+    backend_of(device).lose()
+    device.gone = "the test took it"
+
+
+@pytest.mark.parametrize(
+    ("found", "first", "why"),
+    [
+        ((HARDWARE, WEBNN, NUMPY), "webgpu", "it is a hardware GPU"),
+        ((HARDWARE, NUMPY), "webgpu", "it is a hardware GPU"),
+        ((SOFTWARE, WEBNN, NUMPY), "webnn", "there is no hardware GPU"),
+        ((WEBNN, NUMPY), "webnn", "there is no hardware GPU"),
+        ((SOFTWARE, NUMPY), "webgpu", "in software"),
+        ((NUMPY,), "cpu", "neither a GPU adapter nor WebNN"),
+    ],
+)
+def test_auto_decides_from_facts_whatever_the_order_they_came_in(found, first, why):
+    for order in itertools.permutations(found):
+        ours = devices(*order)
+        decision = ours.decide()
+        assert (ours.choose().kind, decision.device.kind) == (first, first)
+        assert why in decision.why
+        sentence = ours.explain()
+        assert sentence.startswith(f"{first} (the ")
+        assert sentence.endswith(".") and sentence.count(". ") == 0 and "\n" not in sentence
+        others = ours.alternatives(decision.device)
+        assert set(others) == set(select.KINDS) - {first}, "each alternative is there, or its absence has a reason"
+        assert all(reason in sentence for reason in others.values())
+
+
+def test_a_wish_comes_before_a_pin_and_a_pin_before_the_facts():
+    ours = devices(SOFTWARE, WEBNN, NUMPY)
+    ours.pin("cpu")
+    assert ours.choose().kind == "cpu" and "pinned" in ours.explain()
+    assert ours.choose("webgpu").kind == "webgpu" and "asked for" in ours.explain("webgpu")
+    assert ours.choose(ours.choose("webgpu")) is ours.choose("webgpu")
+    ours.pin(None)
+    assert ours.choose().kind == "webnn"
+
+
+def test_what_is_missing_cannot_be_pinned_and_says_why():
+    ours = devices(HARDWARE, NUMPY)
+    ours.pin("cpu")
+    with pytest.raises(DeviceUnavailable, match="no webnn here"):
+        ours.pin("webnn")
+    with pytest.raises(DeviceUnavailable, match="known kinds: webgpu, webnn, cpu"):
+        ours.pin("abacus")
+    assert ours.choose().kind == "cpu"
+
+
+def test_an_order_of_ones_own_is_kept():
+    ours = devices(NUMPY, HARDWARE, by_facts=False)
+    assert ours.choose().kind == "cpu" and "the order asked for" in ours.explain()
+
+
+def test_a_lost_device_is_not_chosen_until_it_is_back():
+    ours = devices(HARDWARE, WEBNN, NUMPY)
+    take_away(ours.choose("webgpu"))
+    assert ours.choose().kind == "webnn" and ours.after(ours.choose("webgpu")) is ours.choose("webnn")
+    assert "webgpu is lost: the test took it" in ours.explain()
+    ours.pin("webgpu")
+    assert ours.choose().kind == "webnn", "a pin does not hold on to what is lost"
+    take_away(ours.choose("webnn"))
+    assert ours.after(ours.choose("webgpu")) is ours.choose("cpu")
+    backend_of(ours.choose("webgpu")).lost = False
+    assert ours.choose().kind == "webgpu"
+
+
+def test_nothing_left_is_told_with_every_reason():
+    ours = devices(HARDWARE)
+    take_away(ours.choose("webgpu"))
+    assert ours.after(ours.choose("webgpu")) is None
+    with pytest.raises(DeviceUnavailable, match="the test took it"):
+        ours.decide()
+
+
+async def test_without_a_browser_there_is_numpy_and_the_reasons():
+    ours = await tc.open_devices()
+    assert ours.choose().kind == "cpu" and set(ours.missing) == {"webgpu", "webnn"}
+    assert all(reason in ours.explain() for reason in ours.missing.values())
+    with pytest.raises(DeviceUnavailable, match="abacus"):
+        await tc.open_devices(["abacus"])
+    with pytest.raises(DeviceUnavailable, match="webgpu: "):
+        await tc.open_devices(["webgpu"])
+    ours.close()
+
+
+class Answer:
+    """A device that answers when it is told to."""
+
+    def __init__(self) -> None:
+        self.asked = asyncio.Event()
+        self.may = asyncio.Event()
+        self.device = device(HARDWARE)
+
+    async def open(self, kind: str = "webgpu") -> Device:
+        if kind != "webgpu":
+            return device(f"software {kind}")
+        self.asked.set()
+        await self.may.wait()
+        return self.device
+
+    async def closed(self) -> bool:
+        self.may.set()
+        for _ in range(5):
+            await asyncio.sleep(0)
+        return self.device._closed
+
+
+async def test_what_does_not_answer_is_left_out_and_closed_when_it_comes_late(monkeypatch):
+    late = Answer()
+    monkeypatch.setattr(select, "_open", late.open)
+    ours = await tc.open_devices(timeout=0.01)
+    assert ours.choose().kind == "webnn"
+    assert ours.missing == {"webgpu": "the browser did not answer within 0.01 s"}
+    assert await late.closed()
+
+
+async def test_opening_can_be_cancelled_and_keeps_nothing_open(monkeypatch):
+    late = Answer()
+    monkeypatch.setattr(select, "_open", late.open)
+    opening = asyncio.create_task(tc.open_devices(timeout=60))
+    await late.asked.wait()
+    opening.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await opening
+    assert await late.closed()
+
+
+async def test_a_failure_that_nobody_foresaw_closes_the_others(monkeypatch):
+    opened: list[Device] = []
+
+    async def opens(kind: str) -> Device:
+        if kind == "webnn":
+            raise ZeroDivisionError
+        opened.append(device(f"software {kind}"))
+        return opened[-1]
+
+    monkeypatch.setattr(select, "_open", opens)
+    with pytest.raises(ZeroDivisionError):
+        await tc.open_devices()
+    assert len(opened) == 2 and all(each._closed for each in opened)
+
+
+async def test_in_time_passes_on_answers_and_failures():
+    async def answer() -> int:
+        return 3
+
+    async def failure() -> int:
+        raise DeviceUnavailable("webgpu", "no driver")
+
+    assert await in_time("webgpu", answer()) == 3
+    with pytest.raises(DeviceUnavailable, match="no driver"):
+        await in_time("webgpu", failure())
+
+
+async def test_a_lost_device_that_does_not_answer_is_gone(monkeypatch):
+    ours = devices(HARDWARE, NUMPY)
+    backend_of(ours.choose("webgpu")).lose()
+
+    async def reopen() -> None:
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(ours.choose("webgpu").backend, "reopen", reopen)
+    monkeypatch.setattr("tensorcommons.backends.device.in_time", lambda kind, work: in_time(kind, work, 0.01))
+    with pytest.raises(DeviceUnavailable, match="did not answer"):
+        await ours.choose("webgpu").recover()
+    assert ours.choose("webgpu").is_gone and ours.choose().kind == "cpu"
