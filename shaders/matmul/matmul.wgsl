@@ -6,6 +6,7 @@
 // The general product: it takes every layout, so transposed operands and odd sizes need no copy.
 
 $product
+$blocks
 
 @compute @workgroup_size(4, 4)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>,

@@ -1,7 +1,6 @@
-// What every product has, included by the others of this folder: its sizes, its operands in blocks of 4 x 4, its epilogue.
+// What every product has, included by the others of this folder: its sizes and its epilogue.
 //
-// How operands are read and results are written is decided by layouts and dtypes when a plan is made, and filled in by
-// kernels/matmul.py.
+// How results are written is decided by layouts and dtypes when a plan is made, and filled in by kernels/matmul.py.
 
 struct Params {
   rows: u32,
@@ -18,25 +17,11 @@ struct Params {
 @group(0) @binding(0) var<uniform> p: Params;
 $bindings
 
-const a_by_depth = $a_by_depth; // whether neighbours in memory are neighbours in depth
-const b_by_depth = $b_by_depth;
-
 fn start_of(batch: u32, offset: i32, strides: vec4<i32>) -> i32 {
   return offset + i32(batch / p.batch_inner) * strides.x + i32(batch % p.batch_inner) * strides.y;
 }
 fn four_from(first: u32, count: u32) -> vec4<u32> {
   return min(vec4<u32>(first, first + 1u, first + 2u, first + 3u), vec4<u32>(count - 1u));
-}
-
-// [k][i]: rows `row` + i of a at depth `depth` + k. Rows past the end repeat the last one, which is never stored; past
-// the depth all is zero.
-fn block_a(start: i32, row: u32, depth: u32) -> mat4x4<f32> {
-  $block_a
-}
-
-// [k][j]: columns `column` + j of b at depth `depth` + k.
-fn block_b(start: i32, column: u32, depth: u32) -> mat4x4<f32> {
-  $block_b
 }
 
 // [i][j]: y at rows `row` + i and columns `column` + j, as far as it has them.

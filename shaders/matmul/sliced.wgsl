@@ -7,6 +7,7 @@
 // slices, each the work of other invocations, whose sums are added up in workgroup memory at the end.
 
 $product
+$blocks
 
 const slices = ${slices}u;
 const lanes_x = ${tile_columns}u / 4u;

@@ -11,6 +11,7 @@
 // functions the driver of the H200 waits for the loads at their return, 18 TFLOP/s instead of 27 at 1024.
 
 $product
+$blocks
 
 const tile_rows = ${tile_rows}u;
 const tile_columns = ${tile_columns}u;

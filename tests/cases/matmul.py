@@ -124,6 +124,32 @@ async def packed_products(device: Device) -> None:
         near(product.astype(np.float32), (x.astype(np.float64) @ w.T)[:, ::-1], 2e-3)
 
 
+async def large_packed_products(device: Device) -> None:
+    """float16 in tiles, with edges that no tile divides, in every order of axes, with every epilogue."""
+    for rows, depth, columns in ((130, 72, 136), (70, 40, 72), (33, 8, 44)):
+        a, w, b, r = (
+            numbers(*shape, seed=i).astype(np.float16)
+            for i, shape in enumerate([(rows, depth), (columns, depth), (columns,), (rows, columns)])
+        )
+        x, weight, bias, residual = on(device, a, w, b, r)
+        turned = tc.permute_dims(weight, (1, 0))
+        other = tc.permute_dims(tc.asarray(np.ascontiguousarray(a.T), device=device), (1, 0))
+        product, added = _linear(np.float64(a), np.float64(w)), np.float64(b)
+        results = [
+            (tc.linear(x, weight, bias) + residual, product + added + r),
+            (tc.gelu(tc.linear(x, weight)), REFERENCES["gelu"](product)),
+            (tc.matmul(other, turned), product),
+            (tc.matmul(tc.astype(x, "float32"), turned), product),
+            (tc.matmul(x, tc.asarray(np.ascontiguousarray(w.T), device=device)), product),
+            (tc.matmul(tc.stack([x, x * 2]), turned), np.stack([product, 2 * product])),
+            (tc.matmul(other[::-1], turned[:, 8:]), product[::-1, 8:]),
+        ]
+        if rows == 130:
+            results.append((tc.linear(x, x) + tc.matmul(x, tc.permute_dims(x, (1, 0))), 2 * np.float64(a) @ a.T))
+        for result, wanted in results:
+            near((await result.read()).astype(np.float32), wanted, 2e-3)
+
+
 async def matmul_of_many_batches(device: Device) -> None:
     await agree(device, tc.matmul, np.matmul, numbers(70_001, 1, 2), numbers(70_001, 2, 1, seed=1))
 

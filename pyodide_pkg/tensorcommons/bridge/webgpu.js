@@ -11,7 +11,8 @@ export async function open() {
       requiredLimits[name] = adapter.limits[name];
     }
   }
-  const requiredFeatures = [...adapter.features].filter((name) => ["shader-f16", "subgroups", "timestamp-query"].includes(name));
+  const wanted = ["shader-f16", "subgroups", "chromium-experimental-subgroup-matrix", "timestamp-query"];
+  const requiredFeatures = [...adapter.features].filter((name) => wanted.includes(name));
   const device = await adapter.requestDevice({ requiredLimits, requiredFeatures });
   return new Gpu(adapter, device);
 }
@@ -45,8 +46,9 @@ class Gpu {
     this.info = JSON.stringify({
       description: [info.vendor, info.architecture, info.device, info.description].filter(Boolean).join(" ") || "unnamed adapter",
       fallback: Boolean(info.isFallbackAdapter ?? adapter.isFallbackAdapter) || /swiftshader|llvmpipe|basic render/i.test(info.description + info.device + info.architecture),
-      features: [...device.features],
+      features: [...device.features, ...(globalThis.navigator.gpu.wgslLanguageFeatures ?? [])],
       subgroups: [info.subgroupMinSize ?? 0, info.subgroupMaxSize ?? 0],
+      matrices: [...(info.subgroupMatrixConfigs ?? [])].map((each) => [each.componentType, each.resultComponentType, each.M, each.N, each.K]),
       limits: Object.fromEntries(Object.entries(Object.getOwnPropertyDescriptors(Object.getPrototypeOf(device.limits)))
         .filter(([name]) => typeof device.limits[name] === "number").map(([name]) => [name, device.limits[name]])),
     });

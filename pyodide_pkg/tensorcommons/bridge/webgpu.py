@@ -27,6 +27,7 @@ class WebGPUBridge:
         self.fallback: bool = info["fallback"]
         self.features: frozenset[str] = frozenset(info["features"])
         self.subgroups: tuple[int, int] = tuple(info["subgroups"])
+        self.matrices: frozenset[tuple[str | int, ...]] = frozenset(map(tuple, info["matrices"]))
         self.limits: dict[str, int] = info["limits"]
 
     @classmethod

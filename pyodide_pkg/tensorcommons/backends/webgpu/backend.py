@@ -38,8 +38,14 @@ class WebGPUBackend(Backend[Replay]):
         self.name = bridge.description
         self.is_software = bridge.fallback
         self.limits = bridge.limits
-        invocations = bridge.limits["maxComputeInvocationsPerWorkgroup"]
-        self.adapter = Adapter(bridge.fallback, bridge.features, bridge.subgroups, invocations)
+        self.adapter = Adapter(
+            bridge.fallback,
+            bridge.features,
+            bridge.subgroups,
+            bridge.matrices,
+            bridge.limits["maxComputeInvocationsPerWorkgroup"],
+            bridge.limits["maxComputeWorkgroupStorageSize"],
+        )
         self._ids = itertools.count(1)
 
     @property

@@ -2,7 +2,7 @@
 
 A kernel calls ``load_x(i)`` for element ``i`` of the storage and gets ``f32``, ``i32``, ``u32`` or ``bool``, whatever
 the bytes are. float16 lies two in a word and bool four, so a writer of one element shares its word with the writers of
-others. Hence three ways of access, chosen by the kernel (:data:`Access`):
+others. Hence four ways of access, chosen by the kernel (:data:`Access`):
 
 =========== ========================================= ==================================================================
 access      functions                                 for
@@ -11,6 +11,7 @@ access      functions                                 for
 "words"     ``write_x(w)``                            a dense result: the invocation of word ``w`` writes its elements,
                                                       each from the file's own ``fn value_of_x(i: u32)``
 "vectors"   ``load4_x(i)``, ``store4_x(i, value)``    elements ``4 * i`` to ``4 * i + 3`` as one vector
+"eights"    ``bits_x(i)``                             eight float16 from ``8 * i`` on as they are, a ``vec4<u32>``
 =========== ========================================= ==================================================================
 """
 
@@ -22,7 +23,7 @@ from typing import Literal, TypeAlias
 
 from ..base import Operand
 
-Access: TypeAlias = Literal["elements", "words", "vectors"]
+Access: TypeAlias = Literal["elements", "words", "vectors", "eights"]
 
 BYTES = "vec4<u32>(0u, 8u, 16u, 24u)"  # where the four bools of a word begin, in bits
 
@@ -69,13 +70,15 @@ class Elements:
             return f"vec4<{self.type}>" if self.access == "vectors" else self.type
         if self._atomic:
             return "atomic<u32>"
-        return "vec2<u32>" if self.access == "vectors" and self.lanes == 2 else "u32"
+        words = {"vectors": "vec2<u32>", "eights": "vec4<u32>"} if self.lanes == 2 else {}
+        return words.get(self.access, "u32")
 
     def functions(self, name: str, text: str) -> str:
         """The functions of operand ``name`` that ``text`` calls."""
         made = {
             "load": f"fn load_{name}(i: u32) -> {self.type} {{ return {self._load()}; }}",
             "load4": f"fn load4_{name}(i: u32) -> vec4<{self.type}> {{ {self._load4()} }}",
+            "bits": f"fn bits_{name}(i: u32) -> vec4<u32> {{ return {self._bits()}; }}",
         }
         if self.written:
             if self.lanes == 1 or self._atomic:
@@ -110,6 +113,11 @@ class Elements:
             word = f"let w = {b}[i];" if vectors else f"let w = vec2<u32>({b}[2u * i], {b}[2u * i + 1u]);"
             return f"{word} return vec4<f32>(unpack2x16float(w.x), unpack2x16float(w.y));"
         return f"return ((vec4<u32>({b}[i]) >> {BYTES}) & vec4<u32>(0xffu)) != vec4<u32>();"
+
+    def _bits(self) -> str:
+        if self.access == "eights":
+            return f"{self.variable}[i]"
+        return f"vec4<u32>({', '.join(f'{self.variable}[4u * i + {j}u]' for j in range(4))})"
 
     def _store(self) -> str:
         if self.lanes == 1:

@@ -18,7 +18,7 @@ from .common import Adapter, Kernel, merge_axes, spread, vectors
 from .formulas import FORMULAS, cast
 
 NAMES = "abcdefghijk"  # of the operands in an expression
-WORKGROUP = 64  # on software, too: with vectors of four, smaller ones cost more than they spread
+SOFTWARE_WORKGROUP = 64  # with vectors of four, smaller ones cost more than they spread
 
 
 class Expression:
@@ -113,13 +113,14 @@ def elementwise(
     else:
         write = "write_y(i);"
     items = -(-size // lanes)
+    workgroup = SOFTWARE_WORKGROUP if adapter.fallback else adapter.workgroup
     params = struct.pack("<2I8x", items, len(layouts[0].shape)) + vectors(layouts[0].shape, 2, "I")
     for layout in layouts:
         params += vectors(layout.strides, 2, "i") + struct.pack("<i12x", layout.offset)
     numbers = max(-(-len(constants) // 4), 1)
     params += b"".join(constants).ljust(16 * numbers, b"\0")
     variables = {
-        "workgroup": str(WORKGROUP),
+        "workgroup": str(workgroup),
         "operands": str(len(layouts)),
         "numbers": str(numbers),
         "parameters": ", ".join(["index: u32", *(f"{name}: $type_{name}" for name in names)]),
@@ -128,7 +129,7 @@ def elementwise(
         "coordinates": "" if all(dense[1:]) else coordinates,
         "write": write,
     }
-    return [Dispatch("elementwise/elementwise", variables, params, tuple(buffers), spread(items, WORKGROUP))]
+    return [Dispatch("elementwise/elementwise", variables, params, tuple(buffers), spread(items, workgroup))]
 
 
 def _indices(layouts: Sequence[Layout]) -> tuple[str, list[str]]:

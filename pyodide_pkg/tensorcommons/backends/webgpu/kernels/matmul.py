@@ -1,7 +1,8 @@
 """Products: one description of the operands, and for each adapter the shader and tile that suit the product's size.
 
 A software adapter multiplies in registers alone (``linear.wgsl``, ``matmul.wgsl``). Hardware keeps tiles in workgroup
-memory (``tiled.wgsl``), or cuts the depth of small products among more invocations (``sliced.wgsl``).
+memory (``tiled.wgsl``), cuts the depth of small products among more invocations (``sliced.wgsl``), or has units for
+matrices of float16 (``matrices.wgsl``).
 """
 
 from __future__ import annotations
@@ -10,11 +11,13 @@ import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from .... import dtypes
 from ....errors import UnsupportedOp
 from ....shapes import Layout, Shape, size_of
 from ...base import Operand, Step
 from ..elements import Access, Buffer
 from ..shader import Dispatch, source
+from . import matrices
 from .common import Adapter, Kernel, merge_axes, rows_and_columns, spread
 
 ACTIVATIONS = (None, "relu", "gelu", "tanh", "sigmoid")  # by the numbers of `activate` in activation.wgsl
@@ -22,7 +25,8 @@ ACTIVATIONS = (None, "relu", "gelu", "tanh", "sigmoid")  # by the numbers of `ac
 
 @dataclass(frozen=True)
 class Tile:
-    """What a workgroup computes: a tile of the result; ``slices`` is the number of invocations that share a depth.
+    """What a workgroup computes: a tile of the result; ``slices`` is the number of invocations that share a depth,
+    ``depth`` that of a slice in workgroup memory where it is not the shader's.
 
     It is taken for products of at least ``groups`` such tiles that fill more than half of one.
     """
@@ -32,6 +36,7 @@ class Tile:
     columns: int
     groups: int
     slices: int = 1
+    depth: int = 0
 
     @property
     def variables(self) -> dict[str, str]:
@@ -40,6 +45,8 @@ class Tile:
         return {name: str(value) for name, value in values.items()}
 
 
+# For operands of float16 in vectors of eight, where subgroups multiply matrices.
+HALVES = (Tile("matmul/matrices", 128, 128, 132, depth=32), Tile("matmul/matrices", 64, 64, 1, depth=64))
 # Measured on an H200: the largest tiles that leave none of its 132 processors idle are the fastest.
 HARDWARE = (
     Tile("matmul/tiled", 128, 128, 200),
@@ -126,15 +133,16 @@ class Product:
             return []
         tile = self._tile(adapter)
         groups = (-(-self.columns // tile.columns), *spread(self._row_tiles(tile), 1)[:2])
-        variables = {**tile.variables, **self._variables(), **self._epilogue(tile, adapter)}
-        return [Dispatch(tile.shader, variables, self._params(), self._buffers(), groups)]
+        variables = {**tile.variables, **self._variables(tile), **self._epilogue(tile, adapter)}
+        return [Dispatch(tile.shader, variables, self._params(), self._buffers(tile), groups)]
 
     def _row_tiles(self, tile: Tile) -> int:
         return -(-self.rows // tile.rows) * size_of(self.batch)
 
     def _tile(self, adapter: Adapter) -> Tile:
         if not adapter.fallback:
-            return next(tile for tile in HARDWARE if self._suits(tile))
+            halves: tuple[Tile, ...] = HALVES if adapter.multiplies_halves and self._in_eights else ()
+            return next(tile for tile in (*halves, *HARDWARE) if self._suits(tile))
         whole = all(
             each.layout.offset == 0 and each.layout.permute(order).is_contiguous
             for each, order in ((self.a, (0, 1)), (self.b, (1, 0)))
@@ -148,18 +156,27 @@ class Product:
         groups = self._row_tiles(tile) * -(-self.columns // tile.columns)
         return not tile.groups or (groups >= tile.groups and (filled or tile.shader == "matmul/matmul"))
 
-    def _reading(self, operand: Operand, along: int) -> str:
-        """How blocks of an operand are read, ``along`` being its axis of depth; a key of ``BLOCKS``."""
+    @property
+    def _in_eights(self) -> bool:
+        """Whether both operands are float16 that can be read eight at a time."""
+        halves = self.a.dtype is self.b.dtype is dtypes.float16
+        return halves and "elements" not in (self._reading(self.a, -1, 8), self._reading(self.b, -2, 8))
+
+    def _reading(self, operand: Operand, along: int, width: int = 4) -> str:
+        """How ``width`` elements of an operand are read, ``along`` being its axis of depth; a key of ``BLOCKS``."""
         layout = operand.layout
         for name, axis in (("depth", along), ("across", -3 - along)):
             others = [s for i, s in enumerate(layout.strides, -len(layout.strides)) if i != axis]
             numbers = (*others, layout.offset, layout.shape[axis], self.depth)
-            if layout.strides[axis] == 1 and all(number % 4 == 0 for number in numbers):
+            if layout.strides[axis] == 1 and all(number % width == 0 for number in numbers):
                 return name
         return "elements"
 
-    def _variables(self) -> dict[str, str]:
-        variables = {"product": source("matmul/product"), "put": PUT}
+    def _variables(self, tile: Tile) -> dict[str, str]:
+        variables = {"product": source("matmul/product"), "blocks": source("matmul/blocks"), "put": PUT}
+        if tile.depth:
+            by_depth = (self._reading(self.a, -1, 8) == "depth", self._reading(self.b, -2, 8) == "depth")
+            return {**variables, **matrices.variables(tile.rows, tile.columns, tile.depth, *by_depth)}
         variables |= {"fetch_first": FETCH.format(k="0u"), "fetch_next": FETCH.format(k="(k + depth)")}
         for name, operand, along, first in (("a", self.a, -1, "row"), ("b", self.b, -2, "column")):
             strides = operand.layout.strides
@@ -172,7 +189,10 @@ class Product:
         return variables
 
     def _epilogue(self, tile: Tile, adapter: Adapter) -> dict[str, str]:
-        """How results are stored: whole, or the activation and what comes after it on what is stored already."""
+        """How results are stored: whole, or the activation and what comes after it on what is stored already.
+
+        Hardware is not even shown an activation that there is not: it would leave loops around it as they are.
+        """
         four, at, side = ("4", "at / 4u", "column / 4u") if self._writing == "vectors" else ("", "at + j", "column + j")
         bias = f" + load{four}_bias({side})" if self.bias is not None else ""
         residual = f" + load{four}_residual({at})" if self.residual is not None else ""
@@ -184,18 +204,23 @@ class Product:
                 "store_row": STORES[self._writing].format(value=total),
                 "activate_stored": STORES[self._writing].format(value=after),
             }
-        value = f"activate{four}({activation}, {total}){residual}"
+        value = (
+            f"activate{four}({activation}, {total}){residual}"
+            if self.activation or adapter.fallback
+            else total + residual
+        )
         return {"store_row": STORES[self._writing].format(value=value), "activate_stored": ""}
 
     @property
     def _writing(self) -> Access:
         return "elements" if self.columns % 4 else "vectors"
 
-    def _buffers(self) -> tuple[Buffer, ...]:
+    def _buffers(self, tile: Tile) -> tuple[Buffer, ...]:
         read: list[tuple[str, Operand | None, Access]] = [("bias", self.bias, self._writing)]
         read.append(("residual", self.residual, self._writing))
+        whole: Access = "eights" if tile.depth else "vectors"
         for name, operand, along in (("b", self.b, -2), ("a", self.a, -1)):
-            read.insert(0, (name, operand, "elements" if self._reading(operand, along) == "elements" else "vectors"))
+            read.insert(0, (name, operand, "elements" if self._reading(operand, along) == "elements" else whole))
         buffers = [Buffer(name, operand, access) for name, operand, access in read if operand is not None]
         return (*buffers, Buffer("y", self.output, self._writing, written=True))
 

@@ -1,0 +1,17 @@
+// The operands of a product in blocks of 4 x 4, included by those that compute without subgroup matrices.
+//
+// How they are read is decided by layouts and dtypes when a plan is made, and filled in by kernels/matmul.py.
+
+const a_by_depth = $a_by_depth; // whether neighbours in memory are neighbours in depth
+const b_by_depth = $b_by_depth;
+
+// [k][i]: rows `row` + i of a at depth `depth` + k. Rows past the end repeat the last one, which is never stored; past
+// the depth all is zero.
+fn block_a(start: i32, row: u32, depth: u32) -> mat4x4<f32> {
+  $block_a
+}
+
+// [k][j]: columns `column` + j of b at depth `depth` + k.
+fn block_b(start: i32, column: u32, depth: u32) -> mat4x4<f32> {
+  $block_b
+}
