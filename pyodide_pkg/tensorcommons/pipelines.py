@@ -14,8 +14,9 @@ import numpy as np
 
 from .errors import TensorCommonsError
 from .hub.tokenizer import Encoding, Tokenizer
+from .models.architecture import check_task
 from .models.loading import from_pretrained
-from .models.model import Model, check_task
+from .models.model import Model
 from .sharing.manager import TensorSharingManager
 from .tensor import read_together
 

@@ -7,19 +7,21 @@ https://arxiv.org/abs/2107.05720): a weight for every word, ``max over tokens of
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
-from typing import Any
+from dataclasses import dataclass
 
 from ..errors import InvalidWeights
 from ..nn import attention, layer_norm, linear, pooling
-from ..ops import astype, embedding, gelu, log1p, max, multiply, relu, reshape, subtract, tanh
+from ..nn.pooling import Pooling
+from ..ops import astype, embedding, log1p, max, multiply, relu, reshape, subtract, tanh
 from ..ops import linear as linear_op
 from ..shapes import Shape
 from ..tensor import Tensor
+from .config import ACTIVATIONS, activation, check_heads, read_config
+from .folder import Folder
+from .names import Names
+from .text import TextInputs
 
 LOWEST = -3.4028234663852886e38  # the most negative float32: what `transformers` adds to masked scores
-TYPES: dict[str, tuple[type, ...]] = {"int": (int,), "float": (int, float), "str": (str,)}
-ACTIVATIONS = {"gelu": gelu, "relu": relu}
 
 
 @dataclass(frozen=True)
@@ -37,47 +39,36 @@ class BertConfig:
     hidden_act: str = "gelu"
 
     @classmethod
-    def from_dict(cls, config: Mapping[str, Any], file: str) -> BertConfig:
-        """The typed configuration of a parsed ``config.json``.
-
-        Raises:
-            InvalidWeights: a field is missing, of the wrong type, or asks for what is not built in.
-        """
-        values: dict[str, Any] = {}
-        for field in fields(cls):
-            value = config.get(field.name, field.default)
-            wanted = TYPES[str(field.type)]
-            low = 1 if wanted == (int,) else 0
-            bad = not isinstance(value, wanted) or isinstance(value, bool)
-            if bad or (isinstance(value, (int, float)) and not low <= value < float("inf")):
-                raise InvalidWeights(file, f"{field.name} must be {field.type}, not {config.get(field.name)!r}")
-            values[field.name] = value
-        if values["hidden_size"] % values["num_attention_heads"]:
-            raise InvalidWeights(
-                file, f"hidden_size {values['hidden_size']} is no multiple of {values['num_attention_heads']} heads"
-            )
-        if values["hidden_act"] not in ACTIVATIONS:
-            raise InvalidWeights(file, f"hidden_act {values['hidden_act']!r} is not one of {', '.join(ACTIVATIONS)}")
-        if config.get("position_embedding_type", "absolute") != "absolute":
-            raise InvalidWeights(file, f"position_embedding_type {config['position_embedding_type']!r} is not absolute")
-        return cls(**values)
+    def of(cls, folder: Folder) -> BertConfig:
+        """The typed configuration. Raises InvalidWeights for what is missing, wrong, or not built in."""
+        config, file = read_config(cls, folder.config, folder.file), folder.file
+        check_heads(config.hidden_size, config.num_attention_heads, file)
+        activation(config.hidden_act, file)
+        if folder.config.get("position_embedding_type", "absolute") != "absolute":
+            kind = folder.config["position_embedding_type"]
+            raise InvalidWeights(file, f"position_embedding_type {kind!r} is not absolute")
+        return config
 
 
-@dataclass(frozen=True)
-class Pooling:
-    """How token vectors become one sentence vector: ``mode`` is "mean" or "cls"; ``normalize`` gives it length 1."""
-
-    mode: str = "mean"
-    normalize: bool = True
-
-    def __call__(self, hidden: Tensor, attention_mask: Tensor) -> Tensor:
-        """(batch, sequence, hidden) -> (batch, hidden)."""
-        pooled = pooling.cls(hidden) if self.mode == "cls" else pooling.mean(hidden, attention_mask)
-        return pooling.normalize(pooled) if self.normalize else pooled
+def build(folder: Folder) -> Bert:
+    """A masked language model if the config says so; the pooler if the checkpoint has one."""
+    masked_lm = "BertForMaskedLM" in folder.architectures
+    pooler = not masked_lm and any(name.endswith("pooler.dense.weight") for name in folder.tensors)
+    return Bert(BertConfig.of(folder), masked_lm=masked_lm, pooler=pooler, pooling=folder.pooling)
 
 
 class Bert:
     """The encoder; with ``masked_lm`` its vocabulary head, with ``pooler`` its [CLS] pooler."""
+
+    names = Names(
+        prefixes=("bert.",),
+        renamed={"LayerNorm.gamma": "LayerNorm.weight", "LayerNorm.beta": "LayerNorm.bias"},
+        tied={
+            "cls.predictions.decoder.weight": "embeddings.word_embeddings.weight",
+            "cls.predictions.decoder.bias": "cls.predictions.bias",
+        },
+        ignored=(r"embeddings\.position_ids", r"pooler\..*"),
+    )
 
     def __init__(self, config: BertConfig, *, masked_lm: bool, pooler: bool, pooling: Pooling | None = None) -> None:
         self.config = config
@@ -94,10 +85,12 @@ class Bert:
         if masked_lm:
             self.outputs += ("logits", "sparse_embedding")
         self.defaults = ("logits",) if masked_lm else tuple(n for n in self.outputs if n != "sentence_embedding")
-        self.per_token = frozenset({"last_hidden_state", "logits"})
-        self.vocab_size = config.vocab_size
-        self.type_vocab_size = config.type_vocab_size
-        self.max_length = config.max_position_embeddings
+        self.inputs = TextInputs(
+            config.vocab_size,
+            config.max_position_embeddings,
+            config.type_vocab_size,
+            frozenset({"last_hidden_state", "logits"}),
+        )
 
     def parameters(self) -> dict[str, Shape]:
         """Names as in a checkpoint of the bare encoder; the vocabulary head under ``cls.predictions``."""

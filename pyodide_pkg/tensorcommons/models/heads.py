@@ -8,14 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from itertools import pairwise
+from typing import Any, ClassVar
 
 from ..errors import InvalidWeights, ShapeMismatch
 from ..nn import linear
+from ..nn.pooling import Pooling
 from ..ops import abs, concat, multiply, relu, subtract
 from ..shapes import Shape
 from ..tensor import Tensor
-from .bert import Bert, Pooling
+from .bert import Bert
+from .names import Names
+from .text import TextInputs
 
 
 @dataclass(frozen=True)
@@ -52,12 +56,26 @@ class MlpHeadConfig:
         return cls(base, pooling, bool(config.get("pair", False)), tuple(sizes), act, labels)
 
 
+@dataclass(frozen=True)
+class MlpLayers:
+    """The head's own weights, the only ones in its file."""
+
+    sizes: tuple[int, ...]
+    names: ClassVar[Names] = Names()
+
+    def parameters(self) -> dict[str, Shape]:
+        """``layers.<i>``, from features to labels."""
+        pairs = enumerate(pairwise(self.sizes))
+        layers = [linear.parameters(f"layers.{i}", inputs, outputs) for i, (inputs, outputs) in pairs]
+        return {name: shape for layer in layers for name, shape in layer.items()}
+
+
 class MlpHead:
     """``base`` encodes, the head classifies. For a pair head the first half of the batch pairs with the second half."""
 
     outputs: tuple[str, ...] = ("logits",)
     defaults: tuple[str, ...] = ("logits",)
-    per_token: frozenset[str] = frozenset()
+    names = Names()
 
     def __init__(self, config: MlpHeadConfig, base: Bert, file: str) -> None:
         self.config = config
@@ -66,19 +84,15 @@ class MlpHead:
             ("text-classification", "zero-shot/nli") if config.pair else ("text-classification",)
         )
         self.base = base
-        self.vocab_size = base.vocab_size
-        self.type_vocab_size = base.type_vocab_size
-        self.max_length = base.max_length
+        self.layers = MlpLayers(config.layer_sizes)
+        self.inputs = TextInputs(base.inputs.vocab_size, base.inputs.max_length, base.inputs.type_vocab_size)
         features = base.config.hidden_size * (4 if config.pair else 1)
         if config.layer_sizes[0] != features:
             raise InvalidWeights(file, f"layer_sizes begins with {config.layer_sizes[0]}; the base gives {features}")
 
     def parameters(self) -> dict[str, Shape]:
-        """The encoder's, and ``layers.<i>``."""
-        shapes = self.base.parameters()
-        for i, (inputs, outputs) in enumerate(zip(self.config.layer_sizes, self.config.layer_sizes[1:], strict=False)):
-            shapes |= linear.parameters(f"layers.{i}", inputs, outputs)
-        return shapes
+        """The encoder's, and those of the layers."""
+        return self.base.parameters() | self.layers.parameters()
 
     def forward(self, weights: Mapping[str, Tensor], inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Inputs as the encoder's; logits are (batch, labels), or (batch / 2, labels) for pairs."""

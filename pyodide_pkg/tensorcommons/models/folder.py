@@ -1,0 +1,28 @@
+"""What is known of a checkpoint before its architecture is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from ..nn.pooling import Pooling
+from .config import architectures
+
+
+@dataclass(frozen=True)
+class Folder:
+    """What an architecture is decided by: ``config.json``, the names in its weights files, how sentences are pooled.
+
+    ``file`` is the config's address for messages. ``tensors`` are names as the files spell them.
+    """
+
+    config: Mapping[str, Any]
+    file: str
+    tensors: frozenset[str] = frozenset()
+    pooling: Pooling = field(default_factory=Pooling)
+
+    @property
+    def architectures(self) -> list[str]:
+        """The classes of `transformers` that the config names, if any."""
+        return architectures(self.config, self.file)

@@ -1,0 +1,82 @@
+"""Which tensors of a checkpoint are which parameters: each found once, of the right shape, and none left over."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+from ..errors import InvalidWeights
+from ..hub.weights import WeightsFile
+from ..shapes import Shape
+from .interning import Part
+from .names import Names
+
+LISTED = 5  # names in a message; more are counted
+
+
+class Parameters(Protocol):
+    """The part of an architecture that files are matched with."""
+
+    @property
+    def names(self) -> Names:
+        """How files spell them."""
+        ...
+
+    def parameters(self) -> dict[str, Shape]:
+        """Names and shapes of the weights."""
+        ...
+
+
+def match(files: Sequence[WeightsFile], wanted: Parameters, *, surplus_allowed: bool = False) -> list[Part]:
+    """The parameters to take from each of a checkpoint's open files.
+
+    Raises:
+        InvalidWeights: tensors are missing, unexpected (unless ``surplus_allowed``), there twice, or of another shape
+            or dtype than the config asks for.
+    """
+    shapes, names = wanted.parameters(), wanted.names
+    parts = [Part(file, {}) for file in files]
+    spelled: dict[str, str] = {}
+    spare: dict[str, tuple[Part, str]] = {}  # another name of a parameter's storage
+    surplus = []
+    for part in parts:
+        for entry in part.header.entries:
+            name = names.canonical(entry.name)
+            parameter = name if name in shapes else names.tied.get(name, "")
+            if parameter in shapes:
+                _check(part.header.file, entry.name, entry.shape, shapes[parameter], entry.dtype)
+            if name not in shapes:
+                if parameter in shapes:
+                    spare[parameter] = part, entry.name
+                elif not names.ignores(name) and not surplus_allowed:
+                    surplus.append(entry.name)
+                continue
+            if name in spelled:
+                raise InvalidWeights(
+                    part.header.file, f"tensor {entry.name!r} is there twice, as {name!r} under two spellings"
+                )
+            spelled[name] = entry.name
+            part.wanted[entry.name] = name
+    for parameter, (part, name) in spare.items():
+        if parameter not in spelled:
+            spelled[parameter] = name
+            part.wanted[name] = parameter
+    _complain(parts[0].header.file, {"missing": sorted(set(shapes) - set(spelled)), "unexpected": surplus})
+    return parts
+
+
+def _check(file: str, name: str, shape: Shape, asked: Shape, dtype: str) -> None:
+    if shape != asked:
+        raise InvalidWeights(file, f"tensor {name!r} is {shape}, the config asks for {asked}")
+    if dtype != "F32":
+        raise InvalidWeights(file, f"tensor {name!r} is {dtype}; only F32 is read so far")
+
+
+def _complain(file: str, problems: Mapping[str, Sequence[str]]) -> None:
+    lists = [
+        f"{len(names)} {what}: {', '.join(names[:LISTED])}{', ...' if len(names) > LISTED else ''}"
+        for what, names in problems.items()
+        if names
+    ]
+    if lists:
+        raise InvalidWeights(file, f"tensors do not match the config; {'; '.join(lists)}")

@@ -1,0 +1,83 @@
+"""Token ids as inputs: checked, completed and padded to a length from a short list.
+
+Lengths are padded to buckets, so that typing one more word compiles nothing, and the padding is cut off again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ..errors import ShapeMismatch, TensorCommonsError
+from ..shapes import Shape
+from .architecture import Arrays, Prepared
+
+# Steps of at most a third: padding costs less than compiling for every length.
+BUCKETS = (8, 16, 24, 32, 48, 64, 96, 128, 160, 192, 256, 320, 384, 448, 512)
+FIRST_SHAPE = (2, 16)  # (batch, sequence) of a pair of short texts
+
+
+@dataclass(frozen=True)
+class TextInputs:
+    """``input_ids``, ``attention_mask`` and, where ``type_vocab_size`` is not 0, ``token_type_ids``.
+
+    ``per_token`` names the outputs with a sequence axis (axis 1). With ``padding_id`` the forward also gets
+    ``position_ids``, which count the tokens that are not this one, from ``padding_id + 1`` (as RoBERTa does).
+    """
+
+    vocab_size: int
+    max_length: int
+    type_vocab_size: int = 0
+    per_token: frozenset[str] = frozenset()
+    padding_id: int | None = None
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """See :class:`Inputs`."""
+        return ("input_ids", "attention_mask") + (("token_type_ids",) if self.type_vocab_size else ())
+
+    def prepare(self, inputs: Mapping[str, Any], model: str) -> Prepared:
+        """int32 arrays (batch, bucket); what was left out is filled in: a mask of ones, types of zeros."""
+        if "input_ids" not in inputs:
+            raise TensorCommonsError(f"{model} needs input_ids; inputs: {', '.join(self.names)}")
+        ids = np.asarray(inputs["input_ids"])
+        if ids.ndim != 2 or 0 in ids.shape or not np.issubdtype(ids.dtype, np.integer):
+            raise ShapeMismatch(f"input_ids must be whole numbers (batch, sequence), not {ids.dtype} {ids.shape}")
+        length = ids.shape[1]
+        if length > self.max_length:
+            raise ShapeMismatch(f"{length} tokens are over the {self.max_length} that {model} takes; truncate")
+        if ids.min() < 0 or ids.max() >= self.vocab_size:
+            raise TensorCommonsError(
+                f"input_ids from {ids.min()} to {ids.max()} leave the {self.vocab_size} tokens known"
+            )
+        fills = {"input_ids": ids, "attention_mask": np.ones_like(ids), "token_type_ids": np.zeros_like(ids)}
+        named = {name: np.asarray(inputs.get(name, fills[name])) for name in self.names}
+        if any(array.shape != ids.shape for array in named.values()):
+            shapes = ", ".join(f"{name} {array.shape}" for name, array in named.items())
+            raise ShapeMismatch(f"{shapes} differ in shape")
+        types = named.get("token_type_ids")
+        if types is not None and (types.min() < 0 or types.max() >= self.type_vocab_size):
+            raise TensorCommonsError(
+                f"token_type_ids from {types.min()} to {types.max()} are not below {self.type_vocab_size}"
+            )
+        if self.padding_id is not None:
+            counts = ids != self.padding_id
+            named["position_ids"] = counts.cumsum(1) * counts + self.padding_id
+        bucket = min((size for size in BUCKETS if size >= length), default=length)
+        shape = (ids.shape[0], min(bucket, self.max_length))
+        arrays: Arrays = {name: padded(array, shape) for name, array in named.items()}
+        return Prepared(arrays, dict.fromkeys(self.per_token, (slice(None), slice(0, length))))
+
+    def example(self, shape: Shape | None = None) -> Mapping[str, Any]:
+        """The last token of the vocabulary: an array that no other input equals."""
+        return {"input_ids": np.full(FIRST_SHAPE if shape is None else shape, self.vocab_size - 1)}
+
+
+def padded(array: np.ndarray[Any, Any], shape: Shape) -> np.ndarray[Any, Any]:
+    """``array`` as int32, with zeros after its columns."""
+    result = np.zeros(shape, np.int32)
+    result[:, : array.shape[1]] = array
+    return result
