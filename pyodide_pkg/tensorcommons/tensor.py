@@ -17,7 +17,7 @@ from . import dtypes
 from .backends.base import Spec
 from .backends.device import Device
 from .bridge.runtime import can_suspend, suspend
-from .errors import DeviceUnavailable, ShapeMismatch, TensorCommonsError
+from .errors import DeviceLost, DeviceUnavailable, ShapeMismatch, TensorCommonsError
 from .graph.constant import constant
 from .graph.graph import Graph
 from .graph.lower import resolve_view
@@ -182,11 +182,13 @@ class Tensor:
     async def to(self, device: Device) -> Tensor:
         """The tensor on ``device``: itself if it is there already, else a copy through host memory, bit for bit.
 
-        Raises MemoryBudgetError if it does not fit there.
+        Raises MemoryBudgetError if it does not fit there, DeviceUnavailable if that device was lost for good.
         """
         if device is self.device:
             return self
         values = await self.read()
+        if device.backend.is_lost:
+            await device.recover()
         await device.budget.ensure([], values.nbytes)
         return asarray(values, dtype=self.dtype, device=device)
 
@@ -285,11 +287,16 @@ async def read_together(tensors: Sequence[Tensor]) -> list[np.ndarray[Any, Any]]
     for device in {storage.device: None for _, storage, _ in found}:
         ours = [(i, entry) for i, entry in enumerate(found) if entry[1].device is device]
         storages = [storage for _, (_, storage, _) in ours]
-        async with using(storages):
-            await device.budget.ensure(storages, 0)
-            ranges = [(storage.handle, *_range_of(tensor, layout)) for _, (tensor, storage, layout) in ours]
-            for (i, _), data in zip(ours, await device.read_together(ranges), strict=True):
-                raw[i] = data
+        ranges = [_range_of(tensor, layout) for _, (tensor, _, layout) in ours]
+        try:
+            async with using(storages):
+                await device.budget.ensure(storages, 0)
+                whole = [(storage.handle, *each) for storage, each in zip(storages, ranges, strict=True)]
+                pieces = await device.read_together(whole)
+        except (DeviceLost, DeviceUnavailable):  # what has a copy, an origin or a way to be computed is read from there
+            contents = [await storage.content() for storage in storages]
+            pieces = [data[start : start + size] for data, (start, size) in zip(contents, ranges, strict=True)]
+        raw.update(zip((i for i, _ in ours), pieces, strict=True))
     return [_array_of(tensor, layout, raw[i]) for i, (tensor, _, layout) in enumerate(found)]
 
 

@@ -187,6 +187,11 @@ class Backend(ABC, Generic[E]):
         """Whether the device was taken away; :meth:`reopen` may bring it back, empty."""
         return False
 
+    @property
+    def loss(self) -> str:
+        """What the browser said when it took the device away; empty where it said nothing."""
+        return ""
+
     @abstractmethod
     async def reopen(self) -> None:
         """Start afresh, with no bytes and nothing compiled. Raises DeviceUnavailable if there is no device any more."""

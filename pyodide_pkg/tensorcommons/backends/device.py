@@ -67,7 +67,8 @@ class Device:
         self.budget = Budget()
         self._recovering = asyncio.Lock()
         self.losses = 0  # how often the device was lost and came back
-        self.gone = ""  # why it did not come back when it was lost last
+        self.loss = ""  # what the browser said when it was lost last
+        self.gone = ""  # why it did not come back then
         self.lock = asyncio.Lock()  # one program at a time: all of them share the arena
         self.programs: dict[str, Any] = {}  # by structure, the least recently used first
         self._bytes: dict[Category, int] = dict.fromkeys(CATEGORIES, 0)
@@ -297,6 +298,7 @@ class Device:
         async with self._recovering:
             if losses != self.losses:  # somebody else brought it back while this one waited
                 return
+            self.loss = self.backend.loss or self.loss
             for program in self.programs.values():
                 program.abandon()
             for storage in list(self._storages):

@@ -44,6 +44,11 @@ class WebGPUBridge:
         """Whether the browser took the device away."""
         return bool(self._gpu.lost)
 
+    @property
+    def loss(self) -> str:
+        """The browser's words for that, or nothing."""
+        return str(self._gpu.lost) if self._gpu.lost else ""
+
     async def reopen(self) -> None:
         """Another device in place of this one, with nothing on it. Raises DeviceUnavailable if there is none."""
         self._gpu.closeDevice()

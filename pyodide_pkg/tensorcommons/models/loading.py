@@ -69,7 +69,8 @@ async def from_pretrained(
         MemoryBudgetError: the weights do not fit.
     """
     files = open_source(source)
-    target = manager.devices.choose(device)
+    decision = manager.devices.decide(device)
+    target = decision.device
     if dtype != "float32":
         raise UnsupportedDtype(f"weights load as float32, not {dtype}")
     report = Reporter(progress_callback)
@@ -85,7 +86,7 @@ async def from_pretrained(
         reader = await _tokenizer(manager, words) if tokenizer else None
         if task is not None:
             check_task(task, architecture.tasks, name)
-        model = Model(name, architecture, weights, target, manager, reader)
+        model = Model(name, architecture, weights, target, manager, reader, decision.why)
     except BaseException:
         manager.release_model_tensors(name)
         raise

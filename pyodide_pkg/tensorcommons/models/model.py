@@ -13,11 +13,13 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from ..backends.device import Device
+from ..backends.select import Decision
 from ..errors import TensorCommonsError, TensorReleased
 from ..graph.node import Node
 from ..hub.tokenizer import Tokenizer
 from ..shapes import Shape
 from ..sharing.manager import TensorSharingManager
+from ..sharing.storage import Storage
 from ..tensor import Tensor
 from .architecture import Architecture, Arrays, Cut, Prepared, symbolic_inputs
 
@@ -52,9 +54,11 @@ class Model:
         device: Device,
         manager: TensorSharingManager,
         tokenizer: Tokenizer | None,
+        why: str = "it was asked for",
     ) -> None:
         self.name = name
         self.device = device
+        self.why = why  # it is on that device
         self.manager = manager
         self.tokenizer = tokenizer
         self.architecture = architecture
@@ -73,6 +77,15 @@ class Model:
         """What a call may give: of text ``input_ids``, ``attention_mask`` and so on, each (batch, sequence)."""
         return self.architecture.inputs.names
 
+    @property
+    def model_type(self) -> str:
+        """The architecture's name."""
+        return self.architecture.model_type
+
+    def explain(self) -> str:
+        """One sentence: the device that the model is on, why, and what the others are."""
+        return f"{self.name} is on {self.manager.devices.explain(Decision(self.device, self.why))}"
+
     def __repr__(self) -> str:
         return f"<Model {self.name} on {self.device.kind}{', unloaded' if self._unloaded else ''}>"
 
@@ -88,6 +101,36 @@ class Model:
             MemoryBudgetError: the run does not fit.
         """
         return (await self.manager.run_together([(self, inputs)], [outputs]))[0]
+
+    async def to(self, device: str | Device, progress_callback: Callable[[int, int], None] | None = None) -> Model:
+        """Move the loaded model to ``device`` (a kind, a Device, or "auto"), and give it back.
+
+        A weight that is there already is shared there, too; where nobody else holds it, it leaves the device it was on.
+        Runs under way end where they began. ``progress_callback(done, total)`` is called with bytes. A failure or a
+        cancel leaves the model where it was.
+
+        Raises:
+            DeviceUnavailable: there is no such device, with the reason.
+            MemoryBudgetError: the weights do not fit.
+            TensorReleased: the model was unloaded.
+        """
+        if self._unloaded:
+            raise TensorReleased(f"{self.name} was unloaded; load it again with from_pretrained()")
+        decision = self.manager.devices.decide(device)
+        if decision.device is self.device:
+            self.why = decision.why
+        else:
+            await self.manager.move(self, decision, *([progress_callback] if progress_callback else []))
+        return self
+
+    def moved(self, decision: Decision, weights: Mapping[Storage, Tensor]) -> None:
+        """See ``sharing.manager.Movable``."""
+        self.device, self.why = decision.device, decision.why
+        for name, tensor in self._weights.items():
+            storage = tensor.node.storage
+            if storage is not None and storage in weights:
+                self._weights[name] = weights[storage]
+        self._traces.clear()
 
     def unload(self) -> None:
         """Let the model's weights go; those that other models hold stay. Safe to call twice."""

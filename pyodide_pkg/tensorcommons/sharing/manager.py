@@ -5,24 +5,41 @@ It knows storages, identities and holders. What a model computes it never looks 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, Protocol, TypeVar
 from weakref import WeakValueDictionary
 
 from ..backends.cpu import CpuBackend
 from ..backends.device import Device
-from ..backends.select import Devices
-from ..errors import TensorCommonsError
+from ..backends.select import Decision, Devices
+from ..errors import DeviceLost, DeviceUnavailable, TensorCommonsError, TensorReleased
 from ..tensor import Tensor
 from . import accounts
 from .ledger import Ledger
+from .moving import Progress, bring, remember_how
 from .opportunities import Opportunities
 from .report import MemoryReport
 from .running import Runnable, Runner
+from .storage import Storage
 from .tensors import SharedTensors
 
+T = TypeVar("T")
 MB = 2**20
 NOT_OPENED = "no devices were given; pass devices=await tensorcommons.open_devices()"
+
+
+class Movable(Runnable, Protocol):
+    """What a manager needs of a loaded model."""
+
+    @property
+    def model_type(self) -> str:
+        """The architecture's name."""
+        ...
+
+    def moved(self, decision: Decision, weights: Mapping[Storage, Tensor]) -> None:
+        """The model is on another device, its weights there are these, by the storages of the ones that it had."""
+        ...
 
 
 class TensorSharingManager(SharedTensors):
@@ -52,6 +69,9 @@ class TensorSharingManager(SharedTensors):
         )
         self.tokenizers: WeakValueDictionary[str, Any] = WeakValueDictionary()
         self.models: dict[str, Device] = {}
+        self._moving = asyncio.Lock()  # one move at a time: the second finds what the first brought
+        self._moves = 0
+        self._losses = {device: device.losses for device in self.devices.opened}  # that were told of
         self._ledger = Ledger(self.registry)
         self._runner = Runner(self.registry, self.residency, self.activations)
         self._opportunities = Opportunities(self.registry, self.models)
@@ -66,6 +86,23 @@ class TensorSharingManager(SharedTensors):
             unique = f"{name}-{number}"
         self.models[unique] = device
         return unique
+
+    async def move(self, model: Movable, decision: Decision, tell: Progress = lambda done, total: None) -> None:
+        """Have a loaded model's weights, and its runs from now on, on another device; see :meth:`Model.to`."""
+        async with self._moving:
+            target = decision.device
+            if target not in self.devices.opened:
+                raise DeviceUnavailable(target.kind, "it is not one of the manager's devices")
+            arrived = await bring(self.registry, self.residency, model.name, target, tell)
+            source = self.models[model.name]
+            self.models[model.name] = target
+            model.moved(decision, {storage: Tensor.of_storage(e.storage, e.spec) for storage, e in arrived.items()})
+            self._moves += 1
+            self._opportunities.forget(model.name)
+            self._runner.forget(model.name)
+            self.attach(model, model.model_type)
+            source.drop_programs()
+        self.changed()
 
     def release_model_tensors(self, model_name: str) -> int:
         """End every hold of ``model_name``: weights, tensors and views. Gives how many ended.
@@ -102,7 +139,7 @@ class TensorSharingManager(SharedTensors):
 
     # --- running ---
 
-    def attach(self, model: Runnable, architecture: str) -> None:
+    def attach(self, model: Movable, architecture: str) -> None:
         """Let a loaded model be compared with others, and its runs leave activations for theirs."""
         self._runner.add(model)
         self._opportunities.add(model.name, architecture, model.probe)
@@ -114,7 +151,7 @@ class TensorSharingManager(SharedTensors):
 
     async def run_together(
         self,
-        calls: Sequence[tuple[Runnable, Mapping[str, Any]]],
+        calls: Sequence[tuple[Movable, Mapping[str, Any]]],
         outputs: Sequence[Sequence[str] | None] | None = None,
     ) -> list[dict[str, Tensor]]:
         """Run several models as one merged graph; what they have in common is computed once.
@@ -122,21 +159,84 @@ class TensorSharingManager(SharedTensors):
         ``calls`` are (model, inputs) pairs; models given equal inputs share everything that depends on them alone.
         ``outputs`` names for each call the outputs wanted (the model's own by default). Gives each call's outputs.
 
+        Models on different devices run one device after another, each device's as one graph. A run whose device is
+        lost is finished on the device after it, and the models stay there; ``last_run["fallback"]`` says so.
+
         Raises:
             ShapeMismatch: a model cannot take its inputs; nothing ran.
-            TensorCommonsError: the models are on different devices.
+            DeviceUnavailable: the device was lost and there is no other.
         """
-        answers = await self._runner.run(calls, outputs)
+        wanted = outputs or [None] * len(calls)
+        answers, fallback = await self._finishing(calls, lambda: self._run_where_they_are(calls, wanted))
+        self._runner.last_run["fallback"] = fallback
+        for (model, inputs), answer in zip(calls, answers, strict=True):
+            remember_how(self.run_together, model, inputs, answer)
         self.changed()
         return answers
 
+    async def _run_where_they_are(
+        self, calls: Sequence[tuple[Movable, Mapping[str, Any]]], outputs: Sequence[Sequence[str] | None]
+    ) -> list[dict[str, Tensor]]:
+        answers: dict[int, dict[str, Tensor]] = {}
+        runs = []
+        for places in _by_device(calls):
+            found = await self._runner.run([calls[i] for i in places], [outputs[i] for i in places])
+            answers.update(zip(places, found, strict=True))
+            runs.append(self._runner.last_run)
+        if len(runs) > 1:
+            self._runner.last_run = {key: _added([run[key] for run in runs]) for key in runs[0]}
+        return [answers[i] for i in range(len(calls))]
+
+    async def _finishing(
+        self, calls: Sequence[tuple[Movable, Mapping[str, Any]]], work: Callable[[], Awaitable[T]]
+    ) -> tuple[T, str]:
+        """Do ``work`` with the models of ``calls``, moving them off a lost device; gives what happened, too."""
+        told = []
+        while True:
+            moves = self._moves
+            try:
+                result = await work()
+                break
+            except TensorReleased:
+                if moves == self._moves:  # else a model moved meanwhile: its weights are elsewhere now
+                    raise
+            except (DeviceLost, DeviceUnavailable) as error:
+                if moves == self._moves:
+                    told.append(await self._leave_lost_device([model for model, _ in calls], error))
+        for device in self.devices.opened:
+            if device.losses != self._losses[device]:
+                self._losses[device] = device.losses
+                told.append(f"{device.kind} was lost ({device.loss or 'no reason given'}) and opened again")
+        return result, "; ".join(told)
+
+    async def _leave_lost_device(self, models: Sequence[Movable], error: TensorCommonsError) -> str:
+        """Move ``models`` off their device that is gone. Raises ``error`` where it is not, or nothing is left."""
+        lost = next((model.device for model in models if model.device.backend.is_lost), None)
+        if lost is None:
+            raise error
+        lost.gone = lost.gone or "it was lost again each time it was opened"
+        target = self.devices.after(lost)
+        if target is None:
+            raise error
+        why = f"{lost.kind} was lost ({lost.loss or 'no reason given'}) and did not come back ({lost.gone})"
+        for model in dict.fromkeys(models):
+            if model.device is lost:
+                await self.move(model, Decision(target, why))
+        return f"finished on {target.kind}: {why}"
+
     async def compile_together(
         self,
-        calls: Sequence[tuple[Runnable, Mapping[str, Any]]],
+        calls: Sequence[tuple[Movable, Mapping[str, Any]]],
         outputs: Sequence[Sequence[str] | None] | None = None,
     ) -> None:
         """Compile what :meth:`run_together` takes for inputs of these shapes, without running it. Raises as it does."""
-        await self._runner.compile(calls, outputs)
+        wanted = outputs or [None] * len(calls)
+
+        async def each_device() -> None:
+            for places in _by_device(calls):
+                await self._runner.compile([calls[i] for i in places], [wanted[i] for i in places])
+
+        await self._finishing(calls, each_device)
         self.changed()
 
     # --- accounts ---
@@ -194,6 +294,21 @@ class TensorSharingManager(SharedTensors):
             "memory_reduction_percent": 100 * (before - after) / before if before else 0.0,
             "remaining_tensor_count": len(self.tensors),
         }
+
+
+def _by_device(calls: Sequence[tuple[Runnable, Mapping[str, Any]]]) -> list[list[int]]:
+    """The places in ``calls`` of the models of each device."""
+    places: dict[Device, list[int]] = {}
+    for i, (model, _) in enumerate(calls):
+        places.setdefault(model.device, []).append(i)
+    return list(places.values())
+
+
+def _added(values: Sequence[Any]) -> Any:
+    """One account of several runs: numbers and lists are added up, and of names there is one each."""
+    if all(isinstance(value, str) for value in values):
+        return " + ".join(dict.fromkeys(values))
+    return sum(values[1:], values[0])
 
 
 def _limit_bytes(max_memory_mb: float) -> int:

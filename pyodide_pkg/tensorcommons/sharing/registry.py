@@ -110,6 +110,11 @@ class Registry:
         """Note what ``origin`` holds, so that it need not be read again."""
         self._origins[id(device), origin] = identity
 
+    def remember_on(self, device: Device, other: Device) -> None:
+        """Note for ``device`` what is known of the origins of what is on ``other``."""
+        known = {origin: identity for (place, origin), identity in self._origins.items() if place == id(other)}
+        self._origins.update({(id(device), origin): identity for origin, identity in known.items()})
+
     def intern(
         self, device: Device, data: memoryview, spec: Spec, identity: str | None = None, origin: Origin | None = None
     ) -> Entry:

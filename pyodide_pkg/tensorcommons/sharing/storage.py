@@ -17,7 +17,7 @@ import hashlib
 import itertools
 import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
@@ -25,7 +25,7 @@ from weakref import WeakSet
 
 from ..backends.device import Category, Device
 from ..dtypes import DType
-from ..errors import DeviceLost, InvalidWeights, TensorReleased
+from ..errors import DeviceLost, DeviceUnavailable, InvalidWeights, TensorReleased
 
 State: TypeAlias = Literal["resident", "offloaded", "dropped", "lost", "released"]
 
@@ -95,6 +95,7 @@ class Storage:
         self.marks: Callable[[], None] = _nobody  # called when what a report says of it changed
         self.leaves: WeakSet[Any] | None = None  # the graph nodes that show these bytes
         self.is_cached = False  # kept for later runs
+        self.again: Callable[[], Awaitable[memoryview]] | None = None  # computes lost bytes anew; only reads ask for it
         self.state: State = "resident"
         self.last_used = next(_clock)
         self.version = 0  # counts writes, so that a copy that was overtaken by one is not kept
@@ -197,7 +198,7 @@ class Storage:
             offset, data = start, memoryview(words)
         self.device.backend.write(self.handle, offset, data)
         self.version += 1
-        self.origin = None  # what it would give again are the bytes before this write
+        self.origin = self.again = None  # what they would give again are the bytes before this write
 
     def recategorize(self, category: Category) -> None:
         """Count the bytes under another category from now on."""
@@ -266,6 +267,24 @@ class Storage:
         if data.nbytes != self.nbytes:
             raise InvalidWeights("origin", f"{data.nbytes:,} bytes came back where {self.nbytes:,} were read")
         return data
+
+    async def content(self) -> memoryview:
+        """The bytes, wherever they are: on the device, in host memory, at their origin, or where they are computed.
+
+        Raises DeviceLost if they went with a lost device and nothing has them or can make them again.
+        """
+        while self.state == "resident":
+            try:
+                async with using([self]):
+                    if self.state == "resident":
+                        return await self.device.read(self._handle, 0, self.nbytes)
+            except DeviceLost:
+                with suppress(DeviceUnavailable):
+                    await self.device.recover()
+        if self.state == "lost" and self.again is not None:
+            return await self.again()
+        _ = self.handle
+        return await self.fetch()
 
     def restore(self, data: memoryview, version: int) -> bool:
         """Bring the bytes back, bit for bit: ``data`` was fetched at ``version``, and the caller has made room.

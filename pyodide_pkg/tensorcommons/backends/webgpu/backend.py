@@ -152,6 +152,10 @@ class WebGPUBackend(Backend[Replay]):
     def is_lost(self) -> bool:
         return self.bridge.is_lost
 
+    @property
+    def loss(self) -> str:
+        return self.bridge.loss
+
     async def reopen(self) -> None:
         await self.bridge.reopen()
 

@@ -1,0 +1,112 @@
+"""Moving a model: its weights come to another device, each content once there too, all of them or none.
+
+What arrives is held under a name of its own until everything is there. Then, in one step, the model holds what arrived
+and lets go of what it had; a weight that nobody holds on the old device any more is freed there. A failure or a cancel
+before that step ends the holds of what arrived, and nothing else has changed: what left for host memory meanwhile, to
+make room, comes back with its next use.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
+from typing import Any, TypeAlias
+from weakref import WeakMethod, ref
+
+import numpy as np
+
+from ..backends.device import Device
+from ..errors import DeviceLost, TensorReleased
+from ..graph.lower import resolve_view
+from ..tensor import Tensor
+from .registry import REGISTERED, Entry, Registry
+from .residency import Residency
+from .running import Runnable
+from .storage import Storage
+
+Progress: TypeAlias = Callable[[int, int], None]
+Run: TypeAlias = Callable[..., Awaitable[list[dict[str, Tensor]]]]
+
+
+async def bring(
+    registry: Registry, residency: Residency, model: str, target: Device, tell: Progress
+) -> dict[Storage, Entry]:
+    """Have ``model`` hold on ``target`` what it holds elsewhere. Gives what took the place of each storage.
+
+    Tensors that were registered by name stay. ``tell(done, total)`` hears of the bytes; what others brought to
+    ``target`` before is done at once.
+
+    Raises:
+        DeviceUnavailable: the target was lost and does not come back.
+        MemoryBudgetError: the weights do not fit.
+        TensorReleased: the model was unloaded meanwhile. In all cases the model holds what it held.
+    """
+    if target.backend.is_lost:
+        await target.recover()
+    leaving = _weights(registry, model, target)
+    total = sum(entry.storage.nbytes for entry in leaving)
+    there = [found.storage for entry in leaving if (found := registry.find(target, entry.storage.identity))]
+    residency.check_together(total, there)
+    arriving = f"{model} (moving to {target.kind})"
+    arrived: dict[Storage, Entry] = {}
+    done = 0
+    tell(done, total)
+    try:
+        for entry, names in leaving.items():
+            fresh = registry.find(target, entry.storage.identity)
+            if fresh is None or fresh.storage.state == "lost":
+                data = await entry.storage.content()
+                await residency.make_room(data.nbytes)
+                origin = entry.storage.origin
+                fresh = registry.intern(target, data, entry.spec, entry.content, origin)
+            arrived[entry.storage] = fresh
+            for name in names:
+                fresh.hold(arriving, name)
+            done += entry.storage.nbytes
+            tell(done, total)
+        if _weights(registry, model, target) != leaving:
+            raise TensorReleased("they are others now")
+        for entry, names in leaving.items():  # no wait from here on
+            for name in names:
+                arrived[entry.storage].hold(model, name)
+                entry.let_go(model, name)
+            registry.remember_on(target, entry.storage.device)
+            registry.drop_if_unused(entry)
+        return arrived
+    except TensorReleased:
+        raise TensorReleased(f"the tensors of {model} were released while it was moving") from None
+    finally:
+        registry.release(arriving)
+
+
+def _weights(registry: Registry, model: str, target: Device) -> dict[Entry, set[str]]:
+    """What ``model`` holds on other devices than ``target``, under which names; not what was registered by name."""
+    found: dict[Entry, set[str]] = {}
+    for name, entry in registry.held_by(model).items():
+        if entry.storage.device is not target and not name.startswith(REGISTERED):
+            found.setdefault(entry, set()).add(name)
+    return found
+
+
+def remember_how(run: Run, model: Runnable, inputs: Mapping[str, Any], answer: Mapping[str, Tensor]) -> None:
+    """Let an answer that is lost with its device before it is read be computed again by ``run``."""
+    if any(isinstance(value, Tensor) for value in inputs.values()):  # what they show may be lost as well
+        return
+    kept = {name: np.array(value) for name, value in inputs.items()}  # the caller may write to his own
+    who = WeakMethod(run), ref(model)
+    for name, tensor in answer.items():
+        found = resolve_view(tensor.node)
+        storage = found[0].storage if found is not None else None
+        if storage is not None and storage.again is None and not storage.is_known:
+            storage.again = partial(_again, *who, kept, name)
+
+
+async def _again(run: WeakMethod[Run], model: ref[Runnable], inputs: Mapping[str, Any], name: str) -> memoryview:
+    again, computed_by = run(), model()
+    if again is None or computed_by is None:
+        raise DeviceLost("the tensor's bytes went with the lost device, and the model that computed them is gone")
+    ((tensor,),) = [answer.values() for answer in await again([(computed_by, inputs)], [[name]])]
+    await tensor.realize()
+    found = resolve_view(tensor.node)
+    assert found is not None and found[0].storage is not None
+    return await found[0].storage.content()

@@ -1,0 +1,364 @@
+"""A loaded model on another device: by request, and because its own was lost."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pytest
+
+import tensorcommons as tc
+from tensorcommons.errors import DeviceLost, DeviceUnavailable, MemoryBudgetError, TensorReleased
+from tests.sharing.devices import Backend, Fault, backends, cancelled, check, empty, manager_on, some
+from tests.sharing.test_faults import IDS, source
+
+MB = 2**20
+
+
+async def load(manager: tc.TensorSharingManager, name: str = "tiny-bert", device: str = "webgpu") -> Any:
+    return await tc.from_pretrained(source(name), manager=manager, device=device)
+
+
+async def answer(model: Any, **options: Any) -> np.ndarray[Any, Any]:
+    return await first(await model(**IDS, **options))
+
+
+async def first(out: dict[str, tc.Tensor]) -> np.ndarray[Any, Any]:
+    return await next(iter(out.values())).read()
+
+
+async def same(outs: list[dict[str, tc.Tensor]], wanted: np.ndarray[Any, Any]) -> None:
+    for out in outs:
+        np.testing.assert_array_equal(await first(out), wanted)
+
+
+def backend_of(manager: tc.TensorSharingManager, kind: str) -> Backend:
+    return next(backend for backend in backends(manager) if backend.kind == kind)
+
+
+def state(manager: tc.TensorSharingManager, *models: Any) -> Any:
+    """What a move that did not happen may not have changed."""
+    held = {
+        name: (entry.storage.device.kind, entry.storage.identity)
+        for model in models
+        for name, entry in manager.registry.held_by(model.name).items()
+    }
+    return held, dict(manager.models), [(model.device, model.why) for model in models], len(manager.registry)
+
+
+def for_good(backend: Backend, *, after: int = 1) -> None:
+    """Have the device go at its ``after``-th run and not come back."""
+    run = backend.run
+    left = [after]
+
+    async def dying(*args: Any, **kwargs: Any) -> None:
+        left[0] -= 1
+        if left[0] == 0:
+            backend.lose()
+        await run(*args, **kwargs)
+
+    async def refuse() -> None:
+        raise DeviceUnavailable(backend.kind, "the test keeps it")
+
+    backend.run = dying  # type: ignore[method-assign]
+    backend.reopen = refuse  # type: ignore[method-assign]
+
+
+async def test_a_model_moves_there_and_back_and_its_memory_with_it():
+    manager = manager_on("webgpu", "webnn", "cpu")
+    model = await load(manager)
+    wanted, content = await answer(model), {entry.content for entry in manager.registry}
+    there = manager.report().unique_weight_bytes
+    for kind in ("cpu", "webnn", "webnn", "webgpu"):
+        seen: list[tuple[int, int]] = []
+        assert await model.to(kind, lambda *bytes_: seen.append(bytes_)) is model  # noqa: B023
+        assert model.device.kind == manager.models[model.name].kind == kind
+        assert seen == sorted(seen) and all(total == there for _, total in seen)
+        assert {entry.storage.device.kind for entry in manager.registry} == {kind}
+        assert {entry.content for entry in manager.registry} == content, "the content is what it was"
+        assert manager.report().unique_weight_bytes == there
+        assert all(device.total == 0 for device in manager.devices.opened if device.kind != kind)
+        np.testing.assert_array_equal(await answer(model), wanted)
+        assert manager.last_run["device"] == kind and manager.last_run["fallback"] == ""
+        assert model.explain().startswith(f"{model.name} is on {kind} (")
+        check(manager, others=1)
+    model.unload()
+    empty(manager)
+
+
+async def test_what_two_models_share_is_shared_there_too():
+    manager = manager_on("webgpu", "cpu")
+    one, two = await load(manager), await load(manager)
+    wanted, single = await answer(one), manager.report().unique_weight_bytes
+    await one.to("cpu")
+    assert manager.report().unique_weight_bytes == 2 * single, "the other is still there"
+    np.testing.assert_array_equal(await answer(two), wanted)
+    await two.to("cpu")
+    assert manager.report().unique_weight_bytes == single
+    assert manager.devices.choose("webgpu").total == 0
+    assert all(len(entry.names) == 2 for entry in manager.registry)
+    await asyncio.gather(one.to("webgpu"), two.to("webgpu"))
+    assert manager.report().unique_weight_bytes == single
+    outs = await manager.run_together([(one, IDS), (two, IDS)])
+    assert manager.last_run["reused_in_run"] > 0
+    await same(outs, wanted)
+    outs.clear()
+    one.unload()
+    two.unload()
+    empty(manager)
+
+
+async def test_a_file_that_was_read_for_one_device_is_not_read_again_for_the_other():
+    manager = manager_on("webgpu", "cpu")
+    events: list[dict[str, Any]] = []
+    files = source()
+    one = await tc.from_pretrained(files, manager=manager, device="webgpu")
+    await one.to("cpu")
+    two = await tc.from_pretrained(files, manager=manager, device="cpu", progress_callback=events.append)
+    assert events[-1]["shared_bytes"] == manager.report().unique_weight_bytes
+    one.unload()
+    two.unload()
+    empty(manager)
+
+
+@pytest.mark.parametrize("how", ["cancel", "fault"])
+async def test_a_move_that_ends_early_changes_nothing_wherever_it_ends(how):
+    manager = manager_on("webgpu", "webnn")
+    one, two = await load(manager), await load(manager, "tiny-bert-mlm")
+    wanted = await answer(one)
+    manager.activations.clear()
+    before, ended = state(manager, one, two), 0
+    for at in range(1, 400):
+        backend = backend_of(manager, "webnn")
+        if how == "cancel":
+            finished, _ = await cancelled(partial(one.to, "webnn"), at)
+        else:
+            backend.fault_in = at
+            with contextlib.suppress(Fault):
+                await one.to("webnn")
+            finished, backend.fault_in = backend.fault_in > 0, 0
+        if finished:
+            break
+        ended += 1
+        assert state(manager, one, two) == before, at
+        assert backend.nbytes == 0 and manager.devices.choose("webnn").total == 0
+        check(manager)
+    assert ended > 10 and one.device.kind == "webnn"
+    np.testing.assert_array_equal(await answer(one), wanted)
+    one.unload()
+    two.unload()
+    empty(manager)
+
+
+async def test_a_move_takes_no_more_than_the_limit_that_the_model_was_loaded_under():
+    manager = manager_on("webgpu", "webnn")
+    model = await load(manager)
+    wanted = await answer(model)
+    size = manager.report().unique_weight_bytes
+    await manager.set_memory_limit(1.8 * size / MB)
+    assert manager.limit_bytes < 2 * size, "two copies would not fit"
+    await model.to("webnn")
+    assert manager.report().peak_bytes <= 64 * MB and manager.devices.choose("webgpu").total == 0
+    np.testing.assert_array_equal(await answer(model), wanted)
+    model.unload()
+    empty(manager)
+
+
+async def test_a_move_that_cannot_fit_leaves_the_model_where_it_was():
+    manager = manager_on("webgpu", "webnn")
+    model = await load(manager)
+    wanted = await answer(model)
+    manager.activations.clear()
+    for entry in manager.registry:
+        entry.pins.add("test")  # so nothing leaves the old device
+    size = manager.report().unique_weight_bytes
+    await manager.set_memory_limit(1.5 * size / MB)
+    before = state(manager, model)
+    with pytest.raises(MemoryBudgetError):
+        await model.to("webnn")
+    assert state(manager, model) == before and backend_of(manager, "webnn").nbytes == 0
+    for entry in manager.registry:
+        entry.pins.clear()
+    np.testing.assert_array_equal(await answer(model), wanted)
+    model.unload()
+    empty(manager)
+
+
+async def test_a_model_that_is_unloaded_while_it_moves_leaves_nothing():
+    manager = manager_on("webgpu", "cpu")
+    model = await load(manager)
+    moving = asyncio.create_task(model.to("cpu"))
+    for _ in range(5):
+        await asyncio.sleep(0)
+    model.unload()
+    with pytest.raises(TensorReleased, match="while it was moving"):
+        await moving
+    with pytest.raises(TensorReleased, match="unloaded"):
+        await model.to("cpu")
+    empty(manager)
+
+
+async def test_runs_beside_a_move_give_what_they_always_give():
+    manager = manager_on("webgpu", "webnn")
+    model = await load(manager)
+    wanted = await answer(model)
+    for kind in ("webnn", "webgpu", "webnn"):
+        manager.activations.clear()
+
+        async def late(turns: int) -> Any:
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            return await answer(model)
+
+        *answers, _ = await asyncio.gather(*[late(turns) for turns in range(0, 60, 3)], model.to(kind))
+        for each in answers:
+            np.testing.assert_array_equal(each, wanted)
+    model.unload()
+    empty(manager)
+
+
+async def test_where_it_cannot_go_is_said():
+    manager, other = manager_on("webgpu", "cpu"), manager_on("cpu")
+    model = await load(manager)
+    with pytest.raises(DeviceUnavailable, match="not for this test"):
+        await model.to("webnn")
+    with pytest.raises(DeviceUnavailable, match="not one of the manager's"):
+        await model.to(other.devices.choose("cpu"))
+    assert model.device.kind == "webgpu"
+    await model.to("webgpu")
+    assert "because it was asked for" in model.explain()
+    model.unload()
+    empty(manager)
+
+
+async def test_models_on_different_devices_run_together():
+    manager = manager_on("webgpu", "cpu")
+    one, two, three = await load(manager), await load(manager, device="cpu"), await load(manager)
+    wanted = await answer(one)
+    manager.activations.clear()
+    outs = await manager.run_together([(one, IDS), (two, IDS), (three, IDS)])
+    await same(outs, wanted)
+    run = manager.last_run
+    assert run["device"] == "webgpu + cpu" and sorted(run["models"]) == sorted(m.name for m in (one, two, three))
+    await manager.compile_together([(one, IDS), (two, IDS)])
+    outs.clear()
+    for model in (one, two, three):
+        model.unload()
+    empty(manager)
+
+
+async def test_a_device_lost_in_a_forward_is_opened_again_and_the_run_says_so():
+    manager = manager_on("webgpu", "cpu")
+    model = await load(manager)
+    wanted = await answer(model)
+    manager.activations.clear()
+    backend_of(manager, "webgpu").lose()
+    np.testing.assert_array_equal(await answer(model), wanted)
+    assert model.device.kind == "webgpu" and "webgpu was lost" in manager.last_run["fallback"]
+    await answer(model)
+    assert manager.last_run["fallback"] == ""
+    model.unload()
+    empty(manager)
+
+
+async def test_a_device_that_is_gone_in_a_forward_hands_it_to_the_next_and_that_to_the_last():
+    manager = manager_on("webgpu", "webnn", "cpu")
+    one, two = await load(manager), await load(manager, "tiny-bert-mlm")
+    wanted, head = await answer(one), await answer(two)
+    for kind, following in (("webgpu", "webnn"), ("webnn", "cpu")):
+        manager.activations.clear()
+        for_good(backend_of(manager, kind))
+        np.testing.assert_array_equal(await answer(one), wanted)
+        assert one.device.kind == manager.last_run["device"] == following
+        assert f"finished on {following}: {kind} was lost" in manager.last_run["fallback"]
+        assert f"{kind} was lost" in one.why and "the test keeps it" in one.explain()
+        assert manager.devices.choose().kind == following
+        assert two.device.kind == kind, "who did not run yet follows when it does"
+        np.testing.assert_array_equal(await answer(two), head)
+        assert two.device.kind == following
+        assert manager.devices.choose(kind).total == 0
+        assert {entry.storage.device.kind for entry in manager.registry} == {following}
+        await answer(one)
+        assert manager.last_run["fallback"] == ""
+    one.unload()
+    two.unload()
+    empty(manager)
+
+
+async def test_merged_runs_of_a_gone_device_are_merged_on_the_next():
+    manager = manager_on("webgpu", "cpu")
+    one, two = await load(manager), await load(manager)
+    wanted = await answer(one)
+    manager.activations.clear()
+    for_good(backend_of(manager, "webgpu"))
+    outs, again = await asyncio.gather(manager.run_together([(one, IDS), (two, IDS)]), answer(two))
+    await same(outs, wanted)
+    np.testing.assert_array_equal(again, wanted)
+    assert one.device.kind == two.device.kind == "cpu"
+    assert all(len(entry.names) == 2 for entry in manager.registry)
+    outs.clear()
+    one.unload()
+    two.unload()
+    empty(manager)
+
+
+async def test_where_nothing_is_left_the_loss_is_told():
+    manager = manager_on("webgpu")
+    model = await load(manager)
+    for_good(backend_of(manager, "webgpu"))
+    with pytest.raises(DeviceUnavailable, match="the test keeps it"):
+        await answer(model)
+    model.unload()
+    empty(manager)
+
+
+@pytest.mark.parametrize("comes_back", [True, False])
+async def test_an_answer_that_is_lost_before_it_is_read_is_computed_again(comes_back):
+    manager = manager_on("webgpu", "cpu")
+    model = await load(manager)
+    wanted = await answer(model)
+    manager.activations.clear()
+    ids = {"input_ids": IDS["input_ids"].copy()}
+    out = next(iter((await model(**ids)).values()))
+    ids["input_ids"][:] = 0  # the caller's own array is the caller's
+    backend = backend_of(manager, "webgpu")
+    if not comes_back:
+        for_good(backend, after=0)
+    backend.lose()
+    np.testing.assert_array_equal(await out.read(), wanted)
+    assert model.device.kind == ("webgpu" if comes_back else "cpu")
+    np.testing.assert_array_equal(await out.read(), wanted)
+    model.unload()
+    del model
+    out = None
+    empty(manager)
+
+
+async def test_an_answer_whose_model_went_too_is_lost():
+    manager = manager_on("webgpu", "cpu")
+    model = await load(manager)
+    out = next(iter((await model(**IDS)).values()))
+    model.unload()
+    backend_of(manager, "webgpu").lose()
+    with pytest.raises((DeviceLost, TensorReleased)):
+        await out.read()
+    out = None
+    empty(manager)
+
+
+async def test_what_left_for_host_memory_survives_a_device_that_is_gone():
+    manager = manager_on("webgpu", "cpu")
+    values = some((64,), seed=1)
+    tensor = manager.register_shared_tensor("t", (64,), "webgpu", data=values)
+    assert await tensor.entry.storage.evict()
+    for_good(backend_of(manager, "webgpu"), after=0)
+    backend_of(manager, "webgpu").lose()
+    np.testing.assert_array_equal((await tensor.read()).view(np.uint32), values.view(np.uint32))
+    copy = await tensor.copy_to("cpu")
+    np.testing.assert_array_equal((await copy.read()).view(np.uint32), values.view(np.uint32))
+    with pytest.raises(DeviceUnavailable, match="the test keeps it"):
+        await copy.tensor.to(manager.devices.choose("webgpu"))
+    empty(manager)
