@@ -26,7 +26,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
     var run = 0f;
     for (var j = first; j < min(first + 128u, p.columns); j++) {
       let v = $value - shift;
-      store_y(start + j, v);
+      $keep
       run += v;
     }
     sum += run;
@@ -36,13 +36,13 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
   for (var first = 0u; first < p.columns; first += 128u) {
     var run = 0f;
     for (var j = first; j < min(first + 128u, p.columns); j++) {
-      let v = load_y(start + j) - mean;
+      let v = $again - mean;
       run += v * v;
     }
     squares += run;
   }
   let scale = 1f / sqrt(squares / f32(p.columns) + p.eps);
   for (var j = 0u; j < p.columns; j++) {
-    store_y(start + j, (load_y(start + j) - mean) * scale * load_weight(j) + load_bias(j));
+    store_y(start + j, ($again - mean) * scale * load_weight(j) + load_bias(j));
   }
 }

@@ -1,4 +1,4 @@
-// y[row] = exp(x[row] - max) / sum(exp(x[row] - max)), row-major rows.
+// y[row] = exp(x[row] - max) / sum(exp(x[row] - max)), or its logarithm, row-major rows.
 //
 // bindings: 0 params · 1 x · 2 y
 // dispatch: one invocation a row, workgroups spread over x and y; no workgroup memory (for fallback adapters)
@@ -22,11 +22,12 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
   for (var first = 0u; first < p.columns; first += 128u) {
     var run = 0f;
     for (var j = first; j < min(first + 128u, p.columns); j++) {
-      let e = op_exp(load_x(start + j) - largest);
-      store_y(start + j, e);
-      run += e;
+      let v = op_exp(load_x(start + j) - largest);
+      $keep
+      run += v;
     }
     sum += run;
   }
-  for (var j = 0u; j < p.columns; j++) { store_y(start + j, load_y(start + j) / sum); }
+  let total = $total;
+  for (var j = 0u; j < p.columns; j++) { store_y(start + j, $result); }
 }

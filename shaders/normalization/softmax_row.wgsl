@@ -1,4 +1,4 @@
-// y[row] = exp(x[row] - max) / sum(exp(x[row] - max)), row-major rows; a workgroup a row, for hardware.
+// y[row] = exp(x[row] - max) / sum(exp(x[row] - max)), or its logarithm, row-major rows; a workgroup a row, for hardware.
 //
 // bindings: 0 params · 1 x · 2 y
 // dispatch: as rows.wgsl says
@@ -39,11 +39,12 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
     }
   }
   let top = largest_over_lanes(largest, lane);
-  let total = sum_over_lanes(sum * exp(largest - top), lane);
+  let sum_over_all = sum_over_lanes(sum * exp(largest - top), lane);
+  let total = $total;
   for (var j = 0u; j < steps; j++) {
     let i = lane + j * lanes;
     if (i < count) {
-      put(row, i, power($again - top, i) / total);
+      put(row, i, $result);
     }
   }
 }

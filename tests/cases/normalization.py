@@ -105,11 +105,68 @@ async def layer_norm_eps(device: Device) -> None:
         await agree(device, lambda x, w, b, e=eps: tc.layer_norm(x, w, b, e), lambda x, w, b, e=eps: _norm(x, w, b, e), tiny, one, zero)  # fmt: skip # noqa: E501
 
 
+def _rms(x: Any, weight: Any) -> Any:
+    return x / np.sqrt((x**2).mean(-1, keepdims=True) + 1e-6) * weight
+
+
+async def rms_norm_shapes_and_views(device: Device) -> None:
+    for shape in ((1,), (7,), (13, 17), (2, 3, 36), (0, 4), (2, 1100), (1, 100_000)):
+        await agree(device, tc.rms_norm, _rms, numbers(*shape), numbers(shape[-1], seed=1))
+    a = numbers(6, 10)
+    await agree(device, lambda x: tc.rms_norm(x[:, ::-1], x[0] * 2), lambda x: _rms(x[:, ::-1], x[0] * 2), a)
+    await agree(device, lambda x: tc.rms_norm(y := x * 2, y[0]) * 2, lambda x: 2 * _rms(2 * x, 2 * x[0]), a)
+
+
+async def log_softmax_of_extreme_values(device: Device) -> None:
+    rows = [[1e30, -1e30, 0, 1e30], [88, 89, 90, -INF], [-1e5, 0, 1, 2]] * 9
+    for a in (np.array(rows, np.float32), np.array(rows, np.float32).T.reshape(-1, 36)):
+        await agree(device, tc.log_softmax, _log, a)
+    for row in ([NAN, 0, 1], [1, NAN, 0], [INF, 0, 1], [-INF, -INF, -INF]):
+        for width in (3, 36):
+            wide = np.array(row + [0] * (width - 3) if NAN in row or INF in row else [-INF] * width, np.float32)
+            near(await tc.log_softmax(*on(device, wide)).read(), np.full(width, NAN))
+
+
+def _log(x: Any) -> Any:
+    shifted = x - x.max(-1, keepdims=True)
+    return shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))
+
+
+async def packed_rows(device: Device) -> None:
+    """float16 in memory, computed in float32: rows of every alignment, weights of either dtype."""
+    for shape in ((3, 5), (3, 7, 36), (5, 33), (2, 1100)):
+        x, r = numbers(*shape).astype(np.float16), numbers(*shape, seed=3).astype(np.float16)
+        w, b = numbers(shape[-1], seed=1), numbers(shape[-1], seed=2).astype(np.float16)
+        half, single, bias, residual = on(device, x, w, b, r)
+        exact, weight = x.astype(np.float64), w.astype(np.float64)
+        short = tc.astype(single, "float16")
+        for result, wanted in (
+            (tc.softmax(half), _softmax(exact)),
+            (tc.log_softmax(half), _log(exact)),
+            (tc.layer_norm(half, short, bias), _norm(exact, weight, b)),
+            (tc.layer_norm(half + residual, short, bias), _norm(exact + r, weight, b)),
+            (tc.rms_norm(half, short), _rms(exact, weight)),
+        ):
+            assert str(result.dtype) == "float16", result.dtype
+            near((await result.read()).astype(np.float32), wanted, 2e-3)
+        near(await tc.layer_norm(half, single, bias).read(), _norm(exact, weight, b.astype(np.float64)))
+        near(await tc.rms_norm(half, single).read(), _rms(exact, weight))
+    outlier = np.r_[1000, numbers(64)].astype(np.float16)  # what is taken off first must not round the others
+    ones = np.ones(65, np.float16)
+    near(
+        (await tc.layer_norm(*on(device, outlier, ones, ones)).read()).astype(np.float32),
+        _norm(outlier.astype(np.float64), ones, ones), 2e-3,
+    )  # fmt: skip
+
+
 async def wrong_shapes_are_refused(device: Device) -> None:
     x, w, scalar, whole = on(device, numbers(2, 3), numbers(2), numbers(), np.arange(3, dtype=np.int32))
     refused(device, ShapeMismatch, lambda: tc.layer_norm(x, w, w))
     refused(device, ShapeMismatch, lambda: tc.layer_norm(scalar, scalar, scalar))
     refused(device, ShapeMismatch, lambda: tc.softmax(scalar))
     refused(device, ShapeMismatch, lambda: tc.softmax(x, axis=2))
+    refused(device, ShapeMismatch, lambda: tc.log_softmax(scalar))
+    refused(device, ShapeMismatch, lambda: tc.rms_norm(x, w))
     refused(device, UnsupportedDtype, lambda: tc.softmax(whole))
+    refused(device, UnsupportedDtype, lambda: tc.rms_norm(whole, whole))
     refused(device, UnsupportedDtype, lambda: tc.layer_norm(x, whole, whole))

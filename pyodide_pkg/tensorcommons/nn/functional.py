@@ -23,7 +23,6 @@ from ..ops import (
     max_pool2d,
 )
 from ..ops.channels import batch_norm, group_norm, instance_norm
-from ..ops.convolution import require_floats
 from ..ops.loss import (
     binary_cross_entropy,
     binary_cross_entropy_with_logits,
@@ -141,11 +140,7 @@ def softmax(input: TensorLike, dim: int, dtype: object = None) -> Tensor:
 
 def log_softmax(input: TensorLike, dim: int, dtype: object = None) -> Tensor:
     """``input - log(sum(exp(input)))`` along ``dim``, in ``dtype`` where it is given."""
-    x = as_tensor(input) if dtype is None else ops.astype(input, dtype)
-    require_floats("log_softmax", [x.spec])
-    wide = ops.astype(x, "float32")
-    shifted = wide - ops.max(wide, dim, keepdims=True)
-    return ops.astype(shifted - ops.log(ops.sum(ops.exp(shifted), dim, keepdims=True)), x.dtype)
+    return ops.log_softmax(as_tensor(input) if dtype is None else ops.astype(input, dtype), dim)
 
 
 def _last_axes(name: str, input: TensorLike, normalized_shape: Sequence[int]) -> tuple[Tensor, tuple[int, ...], int]:
@@ -186,10 +181,7 @@ def rms_norm(
     """
     rows, shape, size = _last_axes("rms_norm", input, normalized_shape)
     least = float(np.finfo(rows.dtype.numpy).eps) if eps is None else eps
-    wide = ops.astype(rows, "float32")
-    scale = ops.rsqrt(ops.mean(ops.square(wide), -1, keepdims=True) + least)
-    y = wide * scale if weight is None else wide * scale * ops.astype(_row(weight, 1.0, size, rows), "float32")
-    return ops.astype(ops.reshape(y, shape), rows.dtype)
+    return ops.reshape(ops.rms_norm(rows, _row(weight, 1.0, size, rows), least), shape)
 
 
 def scaled_dot_product_attention(

@@ -106,7 +106,7 @@ from .elementwise import (
 from .indexing import embedding, gather, scatter, take, take_along_axis
 from .layout import broadcast_to, concat, getitem, permute_dims, reshape
 from .matmul import linear, matmul
-from .normalization import layer_norm, softmax
+from .normalization import layer_norm, log_softmax, rms_norm, softmax
 from .pooling import adaptive_avg_pool2d, adaptive_max_pool2d, avg_pool2d, max_pool2d
 from .reduction import (
     all,
@@ -201,6 +201,7 @@ __all__ = [
     "log1p",
     "log2",
     "log10",
+    "log_softmax",
     "logical_and",
     "logical_not",
     "logical_or",
@@ -231,6 +232,7 @@ __all__ = [
     "remainder",
     "repeat",
     "reshape",
+    "rms_norm",
     "roll",
     "rotary_embedding",
     "rotary_tables",

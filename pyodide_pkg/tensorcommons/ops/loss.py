@@ -18,6 +18,7 @@ from .convolution import require_floats
 from .elementwise import abs, astype, exp, log, log1p, maximum, not_equal, square, where
 from .indexing import take_known
 from .layout import broadcast_to, permute_dims, reshape
+from .normalization import log_softmax
 from .reduction import max, mean, sum
 
 REDUCTIONS = ("none", "mean", "sum")
@@ -136,12 +137,6 @@ def kl_div(input: TensorLike, target: TensorLike, reduction: str = "mean", log_t
     return _reduced(loss, reduction, dtype)
 
 
-def _log_softmax(x: Tensor) -> Tensor:
-    """Over the last axis."""
-    shifted = x - max(x, -1, keepdims=True)
-    return shifted - log(sum(exp(shifted), -1, keepdims=True))
-
-
 def _classes(name: str, input: TensorLike, target: Any) -> tuple[Tensor, Tensor]:
     """``input`` (batch, classes, ...) or (classes,) in float32 with the classes last, and ``target`` as a tensor."""
     x = as_tensor(input, like=(target,))
@@ -227,7 +222,7 @@ def cross_entropy(
         raise TensorCommonsError(f"cross_entropy: label_smoothing is {label_smoothing}, and goes from 0 to 1")
     x, y = _classes("cross_entropy", input, target)
     dtype = as_tensor(input, like=(target,)).dtype
-    logs = _log_softmax(x)
+    logs = log_softmax(x)
     weights = _class_weight("cross_entropy", weight, logs)
     classes = logs.shape[-1]
     if y.dtype.kind == "float":

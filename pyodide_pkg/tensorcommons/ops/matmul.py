@@ -16,7 +16,7 @@ from .layout import reshape
 from .registry import OPS, apply, as_float32, define
 
 
-def _common_float(specs: Sequence[Spec], op: str) -> dtypes.DType:
+def common_float(specs: Sequence[Spec], op: str) -> dtypes.DType:
     """The dtype of the result. Sums are float32 in any case."""
     for spec in specs:
         if spec.dtype not in (dtypes.float32, dtypes.float16):
@@ -25,7 +25,7 @@ def _common_float(specs: Sequence[Spec], op: str) -> dtypes.DType:
 
 
 def _infer_linear(specs: Sequence[Spec], attrs: Attributes) -> Spec:
-    dtype = _common_float(specs, "linear")
+    dtype = common_float(specs, "linear")
     x, weight, *more = specs
     if len(weight.shape) != 2 or not x.shape or x.shape[-1] != weight.shape[1]:
         raise ShapeMismatch(f"linear: x {x.shape} needs a weight of (out, {x.shape[-1:]}), not {weight.shape}")
@@ -47,7 +47,7 @@ def _linear(x: Any, weight: Any, *more: Any, activation: str | None, residual: b
 
 
 def _infer_matmul(specs: Sequence[Spec], attrs: Attributes) -> Spec:
-    dtype = _common_float(specs, "matmul")
+    dtype = common_float(specs, "matmul")
     a, b = (spec.shape for spec in specs)
     if len(a) < 2 or len(b) < 2 or a[-1] != b[-2]:
         raise ShapeMismatch(f"matmul: shapes {a} and {b} do not go together")

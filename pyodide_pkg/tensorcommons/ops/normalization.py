@@ -1,4 +1,4 @@
-"""Softmax and layer normalization: each row by its own statistics."""
+"""Softmax, layer and RMS normalization: each row by its own statistics, computed in float32."""
 
 from __future__ import annotations
 
@@ -7,32 +7,38 @@ from typing import Any
 
 import numpy as np
 
-from .. import dtypes
-from ..backends.base import Attributes, Spec
-from ..errors import ShapeMismatch, UnsupportedDtype
+from ..backends.base import Attributes, Op, Spec
+from ..errors import ShapeMismatch
 from ..shapes import normalize_axis
 from ..tensor import Tensor, TensorLike, as_tensor
 from .layout import permute_dims
-from .registry import apply, define
+from .matmul import common_float
+from .registry import apply, as_float32, define
 
 
 def _infer_softmax(specs: Sequence[Spec], attrs: Attributes) -> Spec:
-    if specs[0].dtype is not dtypes.float32:
-        raise UnsupportedDtype(f"softmax takes float32, not {specs[0].dtype}; cast first")
-    return specs[0]
+    return Spec(specs[0].shape, common_float(specs, "softmax"))
 
 
 def _softmax(x: Any) -> Any:
     if x.shape[-1] == 0:
         return x
+    x = as_float32(x)
     e = np.exp(x - x.max(-1, keepdims=True))
     return e / e.sum(-1, keepdims=True)
 
 
+def _log_softmax(x: Any) -> Any:
+    if x.shape[-1] == 0:
+        return x
+    x = as_float32(x)
+    shifted = x - x.max(-1, keepdims=True)
+    return shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))
+
+
 def _infer_layer_norm(specs: Sequence[Spec], attrs: Attributes) -> Spec:
     x, weight, bias, *residual = specs
-    if any(spec.dtype is not dtypes.float32 for spec in specs):
-        raise UnsupportedDtype("layer_norm takes float32; cast first")
+    dtype = common_float(specs, "layer_norm")
     if (
         not x.shape
         or weight.shape != x.shape[-1:]
@@ -40,12 +46,13 @@ def _infer_layer_norm(specs: Sequence[Spec], attrs: Attributes) -> Spec:
         or any(r.shape != x.shape for r in residual)
     ):
         raise ShapeMismatch(f"layer_norm: x {x.shape} does not go with weight {weight.shape} and bias {bias.shape}")
-    return x
+    return Spec(x.shape, dtype)
 
 
 def _layer_norm(x: Any, weight: Any, bias: Any, residual: Any = None, *, eps: float) -> Any:
+    x, weight, bias = as_float32(x), as_float32(weight), as_float32(bias)
     if residual is not None:
-        x = x + residual
+        x = x + as_float32(residual)
     if x.shape[-1] == 0:
         return x
     shifted = x - x[..., :1]  # a mean of 1e4 would cost three digits
@@ -54,21 +61,59 @@ def _layer_norm(x: Any, weight: Any, bias: Any, residual: Any = None, *, eps: fl
     return centred / np.sqrt(variance + np.float32(eps)) * weight + bias
 
 
+def _infer_rms_norm(specs: Sequence[Spec], attrs: Attributes) -> Spec:
+    x, weight = specs
+    dtype = common_float(specs, "rms_norm")
+    if not x.shape or weight.shape != x.shape[-1:]:
+        raise ShapeMismatch(f"rms_norm: x {x.shape} does not go with weight {weight.shape}")
+    return Spec(x.shape, dtype)
+
+
+def _rms_norm(x: Any, weight: Any, *, eps: float) -> Any:
+    if x.shape[-1] == 0:
+        return x
+    x = as_float32(x)
+    return x / np.sqrt((x * x).mean(-1, keepdims=True) + np.float32(eps)) * as_float32(weight)
+
+
 SOFTMAX = define("softmax", _infer_softmax, _softmax)
+LOG_SOFTMAX = define("log_softmax", _infer_softmax, _log_softmax)
 LAYER_NORM = define("layer_norm", _infer_layer_norm, _layer_norm)
+RMS_NORM = define("rms_norm", _infer_rms_norm, _rms_norm)
 
 
-def softmax(x: TensorLike, axis: int = -1) -> Tensor:
-    """``exp(x - max) / sum(exp(x - max))`` over ``axis``."""
+def _over(op: Op, x: TensorLike, axis: int) -> Tensor:
+    """``op``, which works on rows, along any axis."""
     tensor = as_tensor(x)
     if tensor.ndim == 0:
-        raise ShapeMismatch("softmax of a scalar has no axis")
+        raise ShapeMismatch(f"{op.name} of a scalar has no axis")
     axis = normalize_axis(axis, tensor.ndim)
     order = [a for a in range(tensor.ndim) if a != axis] + [axis]
     back = [order.index(a) for a in range(tensor.ndim)]
-    return permute_dims(apply(SOFTMAX, permute_dims(tensor, order)), back)
+    return permute_dims(apply(op, permute_dims(tensor, order)), back)
+
+
+def softmax(x: TensorLike, axis: int = -1) -> Tensor:
+    """``exp(x - max) / sum(exp(x - max))`` over ``axis``. float32 or float16, computed in float32."""
+    return _over(SOFTMAX, x, axis)
+
+
+def log_softmax(x: TensorLike, axis: int = -1) -> Tensor:
+    """``x - max - log(sum(exp(x - max)))`` over ``axis``. float32 or float16, computed in float32."""
+    return _over(LOG_SOFTMAX, x, axis)
 
 
 def layer_norm(x: TensorLike, weight: TensorLike, bias: TensorLike, eps: float = 1e-5) -> Tensor:
-    """``(x - mean) / sqrt(var + eps) * weight + bias`` over the last axis, ``var`` biased (Ba et al., 2016)."""
+    """``(x - mean) / sqrt(var + eps) * weight + bias`` over the last axis, ``var`` biased (Ba et al., 2016).
+
+    float32 and float16 in any combination, computed in float32; float16 with float32 gives float32.
+    """
     return apply(LAYER_NORM, x, weight, bias, eps=eps)
+
+
+def rms_norm(x: TensorLike, weight: TensorLike, eps: float = 1e-6) -> Tensor:
+    """``x / sqrt(mean(x ** 2) + eps) * weight`` over the last axis (Zhang and Sennrich, 2019).
+
+    Dtypes are those of :func:`layer_norm`.
+    """
+    return apply(RMS_NORM, x, weight, eps=eps)

@@ -1,9 +1,9 @@
-"""Softmax and layer norm. Short rows, and all on a software adapter, are one an invocation; others one a workgroup."""
+"""Softmax, layer and RMS norm: short rows, and all on a software adapter, one an invocation, others one a workgroup."""
 
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from ...base import Step
 from ..elements import Access, Buffer
@@ -12,31 +12,53 @@ from .common import Adapter, Kernel, rows_and_columns, spread
 
 SHORT = 32  # columns; a workgroup a row pays above
 KEPT = 8  # vectors of a row that an invocation keeps in registers
+OUTCOMES = {
+    "softmax": {"total": "$sum", "result": "$power / total"},
+    "log_softmax": {"total": "op_log($sum)", "result": "$shifted - total"},
+}
 
 
 def _softmax(step: Step, adapter: Adapter) -> list[Dispatch]:
-    return _rows("softmax", step, ("x",), 0.0, adapter)
+    return _rows("softmax", step, ("x",), 0.0, adapter, OUTCOMES[step.op.name])
 
 
 def _layer_norm(step: Step, adapter: Adapter) -> list[Dispatch]:
+    return _rows("layer_norm", step, ("x", "weight", "bias", "residual"), _eps(step), adapter)
+
+
+def _rms_norm(step: Step, adapter: Adapter) -> list[Dispatch]:
+    return _rows("rms_norm", step, ("x", "weight"), _eps(step), adapter)
+
+
+def _eps(step: Step) -> float:
     eps = step.attrs["eps"]
     assert isinstance(eps, float)
-    return _rows("layer_norm", step, ("x", "weight", "bias", "residual"), eps, adapter)
+    return eps
 
 
-def _rows(name: str, step: Step, names: Sequence[str], eps: float, adapter: Adapter) -> list[Dispatch]:
+def _rows(
+    name: str, step: Step, names: Sequence[str], eps: float, adapter: Adapter, outcome: Mapping[str, str] | None = None
+) -> list[Dispatch]:
     """One dispatch over the rows of the first input; ``names`` are those of the inputs."""
     rows, columns = rows_and_columns(step.inputs[0])
     if rows * columns == 0:
         return []
     operands = dict(zip(names, step.inputs, strict=False))
     params = struct.pack("<2IfI", rows, columns, eps, 0)
+    variables = dict(outcome or {})
     if adapter.fallback or columns <= SHORT:
         value = "load_x(start + {0})" + (" + load_residual(start + {0})" if "residual" in operands else "")
-        variables = {
+        # The first pass leaves its values in y for the next ones, but for float16, where they would lose digits.
+        keeps = step.output.dtype.lanes == 1 and step.op.name != "log_softmax"
+        variables |= {
             "workgroup": str(adapter.workgroup),
             "value": f"({value.format('j')})",
             "first": value.format("0u"),
+            "keep": "store_y(start + j, v);" if keeps else "",
+            "again": "load_y(start + j)" if keeps else "($value - shift)",
+            "sum": "sum",
+            "power": "load_y(start + j)" if keeps else "op_exp($value - largest)",
+            "shifted": "($value - largest)",
         }
         buffers = [Buffer(each, operand) for each, operand in operands.items()]
         buffers.append(Buffer("y", step.output, written=True))
@@ -53,13 +75,16 @@ def _rows(name: str, step: Step, names: Sequence[str], eps: float, adapter: Adap
     let i = lane + j * lanes;
     if (i < count) {{ kept[j] = value_of(row, i); }}
   }}"""
-    variables = {
+    variables |= {
         "rows": source("normalization/rows"),
         "lanes": str(lanes),
         "kept": str(kept),
         "steps": "let steps = (count + lanes - 1u) / lanes;" if kept > KEPT else f"const steps = {kept}u;",
         "keep": "" if kept > KEPT else keep,
         "again": again,
+        "sum": "sum_over_all",
+        "power": f"power({again} - top, i)",
+        "shifted": f"({again} - top)",
         "value": f"return {' + '.join(terms)};",
         "weight": f"return {_four('weight', '', vectors)};",
         "bias": f"return {_four('bias', '', vectors)};",
@@ -80,4 +105,9 @@ def _four(name: str, start: str, vectors: bool) -> str:
     return f"vec4<f32>({', '.join(f'load_{name}({start}min(4u * i + {j}u, p.columns - 1u))' for j in range(4))})"
 
 
-KERNELS = [Kernel("softmax", _softmax), Kernel("layer_norm", _layer_norm)]
+KERNELS = [
+    Kernel("softmax", _softmax),
+    Kernel("log_softmax", _softmax),
+    Kernel("layer_norm", _layer_norm),
+    Kernel("rms_norm", _rms_norm),
+]
