@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
@@ -27,7 +28,7 @@ class DType:
     kind: Literal["float", "int", "uint", "bool"]
     wgsl: Literal["f32", "i32", "u32", "bool"] | None
 
-    @property
+    @cached_property
     def numpy(self) -> np.dtype[Any]:
         """The same dtype in NumPy."""
         return np.dtype(self.name)

@@ -320,6 +320,8 @@ def _array_of(tensor: Tensor, layout: Layout, raw: memoryview) -> np.ndarray[Any
     if low == high:
         return np.zeros(tensor.shape, tensor.dtype.numpy)
     flat = np.frombuffer(raw, tensor.dtype.numpy)
+    if layout.is_contiguous:
+        return flat.reshape(tensor.shape).copy()
     strides = [stride * tensor.dtype.itemsize for stride in layout.strides]
     return np.array(np.lib.stride_tricks.as_strided(flat[layout.offset - low :], layout.shape, strides))
 

@@ -157,6 +157,19 @@ async def copies_under_other_names_share(place: Place) -> None:
         model.unload()
 
 
+async def calls_that_are_no_pairs(place: Place) -> None:
+    manager = place.manager()
+    model = await _load(place, manager, f"{place.tiny}/tiny-bert")
+    inputs, before = _ids(1, 5), held(place.device)
+    for wrong in (("tiny-bert", inputs), (None, inputs), model, (model, inputs, None), 1):
+        calls: list[Any] = [(model, inputs), wrong]
+        await raises(tc.errors.TensorCommonsError, manager.run_together(calls), "(model, inputs) pairs")
+        await raises(tc.errors.TensorCommonsError, manager.compile_together(calls), "(model, inputs) pairs")
+    await raises(tc.errors.TensorCommonsError, manager.run_together([(model, inputs)], []), "1 calls", "not 0")
+    assert held(place.device) == before
+    model.unload()
+
+
 async def one_model_loaded_twice_at_once(place: Place) -> None:
     device, manager = place.device, place.manager()
     alone = await _load(place, manager, f"{place.tiny}/tiny-bert")

@@ -170,8 +170,8 @@ class Backend(ABC, Generic[E]):
     ) -> None:
         """Queue one run: write ``host`` to the arena, create ``outputs``, replay the steps over ``leaves``.
 
-        ``arena``, ``leaves`` and ``outputs`` are handles. Returns once everything is queued. Cancelling it stops the
-        rest of a run that is queued in parts; the outputs do not exist then.
+        ``arena``, ``leaves`` and ``outputs`` are handles, the last of them one after another. Returns once everything
+        is queued. Cancelling it stops the rest of a run that is queued in parts; the outputs do not exist then.
         """
 
     @abstractmethod

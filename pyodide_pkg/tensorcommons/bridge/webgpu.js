@@ -86,13 +86,13 @@ class Gpu {
     this.device.queue.submit([encoder.finish()]);
   }
 
-  // `ranges` is a Python buffer of ints, [handle, offset, size] for each. Gives their bytes one after another, as an
-  // ArrayBuffer of its own. Copies and maps move whole words, so both ends of a range are widened and then cut.
-  async readBuffers(ranges) {
+  // `ranges` is [handle, offset, size] for each range, flat. Gives their bytes one after another, as an ArrayBuffer of
+  // its own. Copies and maps move whole words, so both ends of a range are widened and then cut.
+  async readBuffers(...ranges) {
     const pieces = [];
     let length = 0;
-    for (let rest = ints(ranges); rest.length; rest = rest.slice(3)) {
-      const [handle, offset, size] = rest;
+    for (let i = 0; i < ranges.length; i += 3) {
+      const [handle, offset, size] = ranges.slice(i, i + 3);
       const start = offset & ~3;
       const words = Math.ceil((offset + size) / 4) * 4 - start;
       pieces.push({ handle, start, words, at: length, from: length + offset - start, size });
@@ -147,7 +147,7 @@ class Gpu {
   }
 
   // description: {pipelines: [[key, label, code, bindings]], dispatches: [[pipeline index, [x, y, z], [[slot, offset, size]]]],
-  // outputs: [bytes], part}. A slot >= 0 counts the run's handles (leaves, then outputs); -1 is the arena, -2 the params.
+  // outputs: [bytes], part}. Slot 0 is the uniforms, 1 the arena; then come the leaves, then the outputs.
   async compileProgram(id, description, params) {
     const { pipelines, dispatches, outputs, part } = JSON.parse(description);
     const ready = await Promise.all(pipelines.map((entry) => this.pipeline(...entry)));
@@ -159,7 +159,9 @@ class Gpu {
       uniform,
       outputs,
       part,
-      dispatches: dispatches.map(([index, groups, bindings]) => ({ ...ready[index], groups, bindings, used: [], group: null })),
+      leaves: [],
+      bound: [], // by slot: the buffer that the bind groups hold
+      dispatches: dispatches.map(([index, groups, bindings]) => ({ ...ready[index], groups, bindings, group: null })),
     });
   }
 
@@ -168,70 +170,75 @@ class Gpu {
     this.programs.delete(id);
   }
 
-  // One run of a program over `handles`, a Python buffer of ints (leaves, then outputs): write the host inputs, create
-  // the outputs, encode every dispatch, submit. A program of one part is queued at once: true. Of several parts each but
-  // the last is awaited, so that `stopProgram` can end the run: a promise of true, or of false if it was ended. Outputs
-  // exist only if the run was queued whole.
-  runProgram(id, arena, host, handles) {
+  // One run of a program over its leaves: write the host inputs, create the outputs under `first` and the handles after
+  // it, encode every dispatch, submit. A program of one part is queued at once: true. Of several parts each but the last
+  // is awaited, so that `stopProgram` can end the run: a promise of true, or of false if it was ended. Outputs exist only
+  // if the run was queued whole. `leaves` is a Python buffer of ints, or nothing where they are those of the run before.
+  runProgram(id, arena, host, first, leaves) {
     if (this.lost) throw new Error("the device is lost");
     this.stopped.delete(id); // a stop that came too late was for the run before
-    const { uniform, dispatches, outputs, part } = this.programs.get(id);
-    const all = ints(handles);
-    const created = all.slice(all.length - outputs.length);
+    const program = this.programs.get(id);
+    const { dispatches, outputs, part } = program;
+    if (leaves) program.leaves = ints(leaves);
     const undo = (error) => {
-      created.filter((handle) => this.buffers.has(handle)).forEach((handle) => this.destroyBuffer(handle));
+      program.bound = [];
+      outputs.forEach((_, i) => this.buffers.has(first + i) && this.destroyBuffer(first + i));
       if (error === STOPPED) return false;
       throw error;
     };
     try {
-      if (host.length) this.writeBuffer(arena, 0, host);
-      outputs.forEach((size, i) => this.createBuffer(created[i], size));
-      const fixed = { [-1]: this.buffers.get(arena), [-2]: uniform };
-      const bound = all.map((handle) => this.buffers.get(handle));
-      const bufferOf = (slot) => (slot < 0 ? fixed[slot] : bound[slot]);
-      if (dispatches.length > part) return this.#submitInParts(id, dispatches, part, bufferOf).catch(undo);
-      this.#submit(dispatches, bufferOf);
+      if (host) this.writeBuffer(arena, 0, host);
+      outputs.forEach((size, i) => this.createBuffer(first + i, size));
+      this.#bind(program, arena, first);
+      if (dispatches.length > part) return this.#submitInParts(id, dispatches, part).catch(undo);
+      this.#submit(dispatches);
       return true;
     } catch (error) {
       return undo(error);
     }
   }
 
-  async #submitInParts(id, dispatches, part, bufferOf) {
+  // A bind group is kept as long as its buffers are the very same objects: what leaves and comes back is another one.
+  #bind({ uniform, leaves, outputs, bound, dispatches }, arena, first) {
+    const changed = new Set();
+    const put = (slot, buffer) => {
+      if (bound[slot] !== buffer) changed.add(slot);
+      bound[slot] = buffer;
+    };
+    put(0, uniform);
+    put(1, this.buffers.get(arena));
+    leaves.forEach((handle, i) => put(2 + i, this.buffers.get(handle)));
+    outputs.forEach((_, i) => put(2 + leaves.length + i, this.buffers.get(first + i)));
+    if (!changed.size) return;
+    for (const dispatch of dispatches) {
+      if (!dispatch.bindings.some(([slot]) => changed.has(slot))) continue;
+      dispatch.group = this.device.createBindGroup({
+        layout: dispatch.layout,
+        entries: dispatch.bindings.map(([slot, offset, size], binding) => ({ binding, resource: { buffer: bound[slot], offset, size } })),
+      });
+    }
+  }
+
+  async #submitInParts(id, dispatches, part) {
     for (let first = 0; first < dispatches.length; first += part) {
       if (first) await this.device.queue.onSubmittedWorkDone();
       if (this.stopped.has(id)) throw STOPPED;
-      this.#submit(dispatches.slice(first, first + part), bufferOf);
+      this.#submit(dispatches.slice(first, first + part));
     }
     return true;
   }
 
-  #submit(dispatches, bufferOf) {
+  #submit(dispatches) {
     const encoder = this.device.createCommandEncoder();
     const pass = encoder.beginComputePass();
-    for (const dispatch of dispatches) {
-      pass.setPipeline(dispatch.pipeline);
-      pass.setBindGroup(0, this.#group(dispatch, bufferOf));
-      pass.dispatchWorkgroups(...dispatch.groups);
+    let current = null;
+    for (const { pipeline, group, groups } of dispatches) {
+      if (pipeline !== current) pass.setPipeline((current = pipeline));
+      pass.setBindGroup(0, group);
+      pass.dispatchWorkgroups(groups[0], groups[1], groups[2]);
     }
     pass.end();
     this.device.queue.submit([encoder.finish()]);
-  }
-
-  // A bind group is kept as long as its buffers are the very same objects.
-  #group(dispatch, bufferOf) {
-    const buffers = dispatch.bindings.map(([slot]) => bufferOf(slot));
-    if (!dispatch.group || buffers.some((buffer, i) => buffer !== dispatch.used[i])) {
-      dispatch.used = buffers;
-      dispatch.group = this.device.createBindGroup({
-        layout: dispatch.layout,
-        entries: buffers.map((buffer, i) => ({
-          binding: i,
-          resource: { buffer, offset: dispatch.bindings[i][1], size: dispatch.bindings[i][2] },
-        })),
-      });
-    }
-    return dispatch.group;
   }
 
   stopProgram(id) {

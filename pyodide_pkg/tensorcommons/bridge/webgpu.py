@@ -5,9 +5,10 @@ A forward pass is one ``run``; the count is what proves it.
 
 from __future__ import annotations
 
+import itertools
 import json
 from array import array
-from collections.abc import Awaitable, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -90,7 +91,7 @@ class WebGPUBridge:
         """Map one copy of all ranges (handle, offset, nbytes) and give their bytes."""
         self.calls += 1
         with self._typed_errors():
-            data = await self._gpu.readBuffers(_ints(value for each in ranges for value in each))
+            data = await self._gpu.readBuffers(*itertools.chain.from_iterable(ranges))
         result, rest = [], memoryview(data.to_bytes())
         for _, _, nbytes in ranges:
             result.append(rest[:nbytes])
@@ -103,14 +104,18 @@ class WebGPUBridge:
         with self._typed_errors():
             await self._gpu.compileProgram(program, description, params)
 
-    def run(self, program: int, arena: int, host: memoryview, handles: Sequence[int]) -> Awaitable[bool] | None:
-        """Replay ``program`` over the handles of its leaves and outputs. ``None`` once it is queued.
+    def run(
+        self, program: int, arena: int, host: memoryview, first: int, leaves: Sequence[int] | None
+    ) -> Awaitable[bool] | None:
+        """Replay ``program`` over ``leaves``, or ``None`` for those of its run before. Outputs: ``first`` and on.
 
-        A program of several parts gives what to await; it is False if the run was stopped, without outputs then.
+        ``None`` once it is queued. A program of several parts gives what to await; it is False if the run was stopped,
+        without outputs then.
         """
         self.calls += 1
         with self._typed_errors():
-            queued = self._gpu.runProgram(program, arena, host, _ints(handles))
+            bound = None if leaves is None else memoryview(array("i", leaves))
+            queued = self._gpu.runProgram(program, arena, host if host.nbytes else None, first, bound)
         return None if queued is True else self._rest_of(queued)
 
     async def _rest_of(self, parts: Any) -> bool:
@@ -143,11 +148,6 @@ class WebGPUBridge:
     def close(self) -> None:
         """Destroy everything, the GPUDevice too."""
         self._gpu.closeDevice()
-
-
-def _ints(values: Iterable[int]) -> memoryview:
-    """Whole numbers for JavaScript, as one buffer rather than a proxy each."""
-    return memoryview(array("i", values))
 
 
 async def _open() -> Any:

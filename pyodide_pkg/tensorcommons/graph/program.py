@@ -42,6 +42,10 @@ class Program:
         self.steps = len(planned.plan.steps)
         self._specs = [node.spec for node in graph.outputs]
         self._host = np.zeros(planned.plan.host_bytes, np.uint8)
+        self._places = {  # each input as it lies in the host block
+            name: np.ndarray(spec.shape, spec.dtype.numpy, self._host, offset)
+            for name, (offset, spec) in planned.host_inputs.items()
+        }
         self._executable: Executable | None = None
         self._compiling = asyncio.Lock()
         self._runs = 0
@@ -63,6 +67,9 @@ class Program:
             UnsupportedOp: the device has no kernel for one of the nodes; the message names it.
             MemoryBudgetError: what it keeps on the device does not fit.
         """
+        if self._executable is not None:
+            self.device.keep_program(self)
+            return self._executable
         async with self._compiling:
             while self._executable is None:
                 losses = self.device.losses
@@ -129,13 +136,13 @@ class Program:
         return [(buffers[index], spec) for index, spec in zip(self.planned.outputs, self._specs, strict=True)]
 
     def _write_host(self, inputs: Mapping[str, np.ndarray[Any, Any]]) -> None:
-        for name, (offset, spec) in self.planned.host_inputs.items():
+        for name, place in self._places.items():
             if name not in inputs:
                 raise ShapeMismatch(f"input {name} is missing; given: {sorted(inputs)}")
-            array = np.ascontiguousarray(inputs[name], spec.dtype.numpy)
-            if array.shape != spec.shape:
-                raise ShapeMismatch(f"input {name} has shape {array.shape}, the program takes {spec.shape}")
-            self._host[offset : offset + array.nbytes] = array.reshape(-1).view(np.uint8)
+            array = inputs[name]
+            if array.shape != place.shape:
+                raise ShapeMismatch(f"input {name} has shape {array.shape}, the program takes {place.shape}")
+            place[...] = array
 
     def abandon(self) -> None:
         """What the device kept went with it: nothing to give back but the count."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -44,22 +45,21 @@ class TextInputs:
         if "input_ids" not in inputs:
             raise TensorCommonsError(f"{model} needs input_ids; inputs: {', '.join(self.names)}")
         ids = np.asarray(inputs["input_ids"])
-        if ids.ndim != 2 or 0 in ids.shape or not np.issubdtype(ids.dtype, np.integer):
+        if ids.ndim != 2 or 0 in ids.shape or ids.dtype.kind not in "iu":
             raise ShapeMismatch(f"input_ids must be whole numbers (batch, sequence), not {ids.dtype} {ids.shape}")
         length = ids.shape[1]
         if length > self.max_length:
             raise ShapeMismatch(f"{length} tokens are over the {self.max_length} that {model} takes; truncate")
-        if ids.min() < 0 or ids.max() >= self.vocab_size:
+        if not 0 <= ids.min() <= ids.max() < self.vocab_size:
             raise TensorCommonsError(
                 f"input_ids from {ids.min()} to {ids.max()} leave the {self.vocab_size} tokens known"
             )
-        fills = {"input_ids": ids, "attention_mask": np.ones_like(ids), "token_type_ids": np.zeros_like(ids)}
-        named = {name: np.asarray(inputs.get(name, fills[name])) for name in self.names}
+        named = {"input_ids": ids, **{name: np.asarray(inputs[name]) for name in self.names if name in inputs}}
         if any(array.shape != ids.shape for array in named.values()):
             shapes = ", ".join(f"{name} {array.shape}" for name, array in named.items())
             raise ShapeMismatch(f"{shapes} differ in shape")
         types = named.get("token_type_ids")
-        if types is not None and (types.min() < 0 or types.max() >= self.type_vocab_size):
+        if types is not None and not 0 <= types.min() <= types.max() < self.type_vocab_size:
             raise TensorCommonsError(
                 f"token_type_ids from {types.min()} to {types.max()} are not below {self.type_vocab_size}"
             )
@@ -68,12 +68,23 @@ class TextInputs:
             named["position_ids"] = counts.cumsum(1) * counts + self.padding_id
         bucket = min((size for size in BUCKETS if size >= length), default=length)
         shape = (ids.shape[0], min(bucket, self.max_length))
-        arrays: Arrays = {name: padded(array, shape) for name, array in named.items()}
+        arrays: Arrays = {
+            name: padded(named[name], shape) if name in named else _left_out(name, ids.shape, shape)
+            for name in dict.fromkeys((*self.names, *named))
+        }
         return Prepared(arrays, dict.fromkeys(self.per_token, (slice(None), slice(0, length))))
 
     def example(self, shape: Shape | None = None) -> Mapping[str, Any]:
         """The last token of the vocabulary: an array that no other input equals."""
         return {"input_ids": np.full(FIRST_SHAPE if shape is None else shape, self.vocab_size - 1)}
+
+
+@lru_cache(64)
+def _left_out(name: str, given: Shape, shape: Shape) -> np.ndarray[Any, Any]:
+    """The input ``name`` where nobody gave it: every token counts, and is of type 0."""
+    array = padded(np.full(given, int(name == "attention_mask")), shape)
+    array.flags.writeable = False  # every call has the same array
+    return array
 
 
 def padded(array: np.ndarray[Any, Any], shape: Shape) -> np.ndarray[Any, Any]:

@@ -166,7 +166,7 @@ class TensorSharingManager(SharedTensors):
             ShapeMismatch: a model cannot take its inputs; nothing ran.
             DeviceUnavailable: the device was lost and there is no other.
         """
-        wanted = outputs or [None] * len(calls)
+        wanted = _wanted(calls, outputs)
         answers, fallback = await self._finishing(calls, lambda: self._run_where_they_are(calls, wanted))
         self._runner.last_run["fallback"] = fallback
         for (model, inputs), answer in zip(calls, answers, strict=True):
@@ -230,7 +230,7 @@ class TensorSharingManager(SharedTensors):
         outputs: Sequence[Sequence[str] | None] | None = None,
     ) -> None:
         """Compile what :meth:`run_together` takes for inputs of these shapes, without running it. Raises as it does."""
-        wanted = outputs or [None] * len(calls)
+        wanted = _wanted(calls, outputs)
 
         async def each_device() -> None:
             for places in _by_device(calls):
@@ -294,6 +294,18 @@ class TensorSharingManager(SharedTensors):
             "memory_reduction_percent": 100 * (before - after) / before if before else 0.0,
             "remaining_tensor_count": len(self.tensors),
         }
+
+
+def _wanted(
+    calls: Sequence[tuple[Runnable, Mapping[str, Any]]], outputs: Sequence[Sequence[str] | None] | None
+) -> Sequence[Sequence[str] | None]:
+    """The outputs wanted of each call. Raises TensorCommonsError for calls that are no pairs, or not as many."""
+    for call in calls:
+        if not (isinstance(call, tuple) and len(call) == 2 and hasattr(call[0], "call")):
+            raise TensorCommonsError(f"run_together() takes (model, inputs) pairs, not {call!r:.80}")
+    if outputs is not None and len(outputs) != len(calls):
+        raise TensorCommonsError(f"{len(calls)} calls need as many lists of outputs, not {len(outputs)}")
+    return outputs or [None] * len(calls)
 
 
 def _by_device(calls: Sequence[tuple[Runnable, Mapping[str, Any]]]) -> list[list[int]]:

@@ -49,6 +49,7 @@ class Residency(Budget):
     def __init__(self, devices: Sequence[Device]) -> None:
         super().__init__()
         self.devices = devices
+        self._needs_staging = any(device.kind != "cpu" for device in devices)  # NumPy needs none
         self._shares: WeakSet[Share] = WeakSet()
         self._waiting: list[tuple[Collection[Storage], asyncio.Future[None]]] = []
         self._changing = asyncio.Lock()
@@ -104,10 +105,9 @@ class Residency(Budget):
 
     @property
     def usable(self) -> int:
-        """The part of the limit that anything but reads may take; NumPy needs no staging."""
+        """The part of the limit that anything but reads may take."""
         goal = self._goal
-        needs_staging = any(device.kind != "cpu" for device in self.devices)
-        return goal - min(STAGING_RESERVE, goal // 16 * 4) if needs_staging else goal
+        return goal - min(STAGING_RESERVE, goal // 16 * 4) if self._needs_staging else goal
 
     def free_bytes(self) -> int:
         """What is left under the limit."""

@@ -146,8 +146,8 @@ class Runner:
     async def _run(
         self, calls: Sequence[tuple[Runnable, Mapping[str, Any]]], outputs: Sequence[Sequence[str] | None] | None
     ) -> list[dict[str, Tensor]]:
-        device = calls[0][0].device
         parts, host, prepared = await self._asked(calls, outputs)
+        device = calls[0][0].device
         keys = host.keys_of(prepared.cuts)
         found: dict[Cut, Tensor] = {}  # as tensors, so that none of them leaves while it is needed
         for cut, key in keys.items():
@@ -297,7 +297,7 @@ class _HostInputs:
     def name_of(self, array: np.ndarray[Any, Any]) -> str:
         """The graph's name of ``array``."""
         for name, other in self.arrays.items():
-            if array.shape == other.shape and array.dtype == other.dtype and bool((array == other).all()):
+            if array is other or (array.shape == other.shape and array.dtype == other.dtype and (array == other).all()):
                 return name
         name = f"input{len(self.arrays)}"
         self.arrays[name] = array

@@ -7,7 +7,7 @@ import hashlib
 import itertools
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from ...bridge.webgpu import WebGPUBridge
 from ...errors import TensorCommonsError, UnsupportedOp
@@ -17,15 +17,16 @@ from .kernels import KERNELS, Adapter
 from .kernels.common import require_shader_types
 from .shader import compose
 
-ARENA, UNIFORM = -1, -2  # slots of bridge/webgpu.js; from 0 on they count the run's leaves and then its outputs
+UNIFORM, ARENA, LEAVES = 0, 1, 2  # slots of bridge/webgpu.js: from 2 on a program's leaves and then its outputs
 PART = 8  # dispatches a part on a software adapter: a run can be stopped between parts, a few ms apart each
 
 
 @dataclass(frozen=True)
 class Replay(Executable):
-    """A compiled plan: its id on the JavaScript side."""
+    """A compiled plan: its id on the JavaScript side, and the leaves that it is bound to there."""
 
     id: int
+    bound: list[int] = field(default_factory=list)
 
 
 class WebGPUBackend(Backend[Replay]):
@@ -120,13 +121,15 @@ class WebGPUBackend(Backend[Replay]):
 
     @staticmethod
     def _binding(place: Place, leaves: int) -> tuple[int, int, int]:
-        slot = {"arena": ARENA, "leaf": place.index, "output": leaves + place.index}[place.kind]
+        slot = {"arena": ARENA, "leaf": LEAVES + place.index, "output": LEAVES + leaves + place.index}[place.kind]
         return slot, place.offset, max(-(-place.nbytes // 16) * 16, 16)
 
     async def run(
         self, executable: Replay, arena: int, host: memoryview, leaves: Sequence[int], outputs: Sequence[int]
     ) -> None:
-        parts = self.bridge.run(executable.id, arena, host, [*leaves, *outputs])
+        news = None if executable.bound == leaves else leaves
+        parts = self.bridge.run(executable.id, arena, host, outputs[0] if outputs else 0, news)
+        executable.bound[:] = leaves
         if parts is None:
             return
         running = asyncio.ensure_future(parts)
