@@ -7,12 +7,26 @@ from dataclasses import MISSING, fields
 from typing import Any, TypeVar
 
 from ..errors import InvalidWeights
-from ..ops import gelu, relu
+from ..ops import gelu, relu, silu, tanh
 from ..tensor import Tensor
 
 Config = TypeVar("Config")
 TYPES: dict[str, tuple[type, ...]] = {"int": (int,), "float": (int, float), "str": (str,), "bool": (bool,)}
-ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"gelu": gelu, "relu": relu}
+
+
+def gelu_tanh(x: Tensor) -> Tensor:
+    """GELU by its approximation with tanh."""
+    return gelu(x, "tanh")
+
+
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "gelu": gelu,
+    "gelu_new": gelu_tanh,
+    "gelu_pytorch_tanh": gelu_tanh,
+    "relu": relu,
+    "silu": silu,
+    "tanh": tanh,
+}
 
 
 def read_config(

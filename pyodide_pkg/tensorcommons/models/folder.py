@@ -14,13 +14,15 @@ from .config import architectures
 class Folder:
     """What an architecture is decided by: ``config.json``, the names in its weights files, how sentences are pooled.
 
-    ``file`` is the config's address for messages. ``tensors`` are names as the files spell them.
+    ``file`` is the config's address for messages. ``tensors`` are names as the files spell them. ``generation`` is what
+    ``generation_config.json`` says, for a model that writes.
     """
 
     config: Mapping[str, Any]
     file: str
     tensors: frozenset[str] = frozenset()
     pooling: Pooling = field(default_factory=Pooling)
+    generation: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def architectures(self) -> list[str]:

@@ -33,7 +33,7 @@ from .heads import MlpHead, MlpHeadConfig
 from .interning import Interner, Part, Progress, Reporter
 from .matching import match
 from .model import Model
-from .registry import FAMILIES
+from .registry import FAMILIES, WRITERS
 
 WEIGHTS_FILE = "model.safetensors"
 
@@ -130,7 +130,8 @@ async def _open(source: Source, stack: AsyncExitStack, report: Reporter) -> tupl
     pooling = await _pooling(source, config)
     weights = await _weights(source, stack, report)
     names = frozenset(entry.name for entry in weights.header.entries)
-    architecture = FAMILIES[config["model_type"]](Folder(config, file, names, pooling))
+    options = await read_optional_json(source, "generation_config.json") if config["model_type"] in WRITERS else None
+    architecture = FAMILIES[config["model_type"]](Folder(config, file, names, pooling, options or {}))
     return architecture, match([weights], architecture), source
 
 

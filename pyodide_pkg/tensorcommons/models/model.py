@@ -6,7 +6,7 @@ the inputs are and how they come to a shape is the architecture's business (arch
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -22,6 +22,10 @@ from ..sharing.manager import TensorSharingManager
 from ..sharing.storage import Storage
 from ..tensor import Tensor
 from .architecture import Architecture, Arrays, Cut, Prepared, symbolic_inputs
+from .decoder import Decoder
+from .generation import Writer, stream, write
+from .sampling import Ids, Options
+from .steps import Steps
 
 NameOf: TypeAlias = Callable[[np.ndarray[Any, Any]], str]
 
@@ -64,6 +68,7 @@ class Model:
         self.architecture = architecture
         self._weights = dict(weights)
         self._traces: dict[tuple[Any, ...], tuple[Node, ...]] = {}
+        self._steps: Steps | None = None
         self._unloaded = False
         manager.attach(self, architecture.model_type)
 
@@ -131,6 +136,51 @@ class Model:
             if storage is not None and storage in weights:
                 self._weights[name] = weights[storage]
         self._traces.clear()
+        self._steps = None
+
+    async def generate(
+        self,
+        input_ids: Any,
+        attention_mask: Any = None,
+        *,
+        on_token: Callable[[Ids], None] | None = None,
+        **options: Any,
+    ) -> Ids:
+        """Go on with the prompts ``input_ids`` (batch, sequence): all tokens, (batch, sequence + new) int32.
+
+        Shorter prompts are padded on the left, ``attention_mask`` 0 there. An encoder-decoder answers instead: its
+        tokens begin with the start token. ``options`` are those of :class:`Options`, over the model's own
+        (``generation_config.json``). ``on_token`` gets the tokens (batch,) of each step.
+
+        Raises:
+            TensorCommonsError: the model does not generate, or an option is unknown or out of range.
+            ShapeMismatch: the prompts are no such arrays, or leave no room to write.
+            MemoryBudgetError: keys and values do not fit beside the model.
+            TensorReleased: the model was unloaded.
+        """
+        return await write(self._writer(input_ids, attention_mask, options), on_token)
+
+    def stream(self, input_ids: Any, attention_mask: Any = None, **options: Any) -> AsyncIterator[Ids]:
+        """:meth:`generate`, as an iterator over the tokens (batch,) of each step.
+
+        Leaving the loop early, or cancelling it, gives back what the writing took.
+        """
+        return stream(self._writer(input_ids, attention_mask, options))
+
+    def _writer(self, input_ids: Any, attention_mask: Any, options: Mapping[str, Any]) -> Writer:
+        if not isinstance(self.architecture, Decoder):
+            raise TensorCommonsError(f"{self.name} ({self.architecture.model_type}) does not generate text")
+        chosen = Options.of(self.architecture.generation, options)
+        return Writer(self, self.architecture, input_ids, attention_mask, chosen)
+
+    def steps(self) -> Steps:
+        """The programs for writing, where the model is now. Raises TensorReleased after :meth:`unload`."""
+        if self._unloaded:
+            raise TensorReleased(f"{self.name} was unloaded; load it again with from_pretrained()")
+        if self._steps is None:
+            assert isinstance(self.architecture, Decoder)
+            self._steps = Steps(self.architecture, self._weights, self.device)
+        return self._steps
 
     def unload(self) -> None:
         """Let the model's weights go; those that other models hold stay. Safe to call twice."""
@@ -138,6 +188,7 @@ class Model:
             self._unloaded = True
             self._weights.clear()
             self._traces.clear()
+            self._steps = None
             self.tokenizer = None
             self.manager.release_model_tensors(self.name)
 

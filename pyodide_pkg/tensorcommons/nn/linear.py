@@ -1,4 +1,4 @@
-"""A linear layer: ``y = x @ weight.T + bias``."""
+"""A linear layer: ``y = x @ weight.T + bias``, where it has one."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ from ..shapes import Shape
 from ..tensor import Tensor
 
 
-def parameters(prefix: str, inputs: int, outputs: int) -> dict[str, Shape]:
+def parameters(prefix: str, inputs: int, outputs: int, *, bias: bool = True) -> dict[str, Shape]:
     """``{prefix.weight: (outputs, inputs), prefix.bias: (outputs,)}``."""
-    return {f"{prefix}.weight": (outputs, inputs), f"{prefix}.bias": (outputs,)}
+    shapes: dict[str, Shape] = {f"{prefix}.weight": (outputs, inputs)}
+    return shapes | {f"{prefix}.bias": (outputs,)} if bias else shapes
 
 
 def forward(weights: Mapping[str, Tensor], prefix: str, x: Tensor) -> Tensor:
     """``x`` (..., inputs) -> (..., outputs)."""
-    return linear(x, weights[f"{prefix}.weight"], weights[f"{prefix}.bias"])
+    return linear(x, weights[f"{prefix}.weight"], weights.get(f"{prefix}.bias"))

@@ -167,7 +167,8 @@ class TensorSharingManager(SharedTensors):
             DeviceUnavailable: the device was lost and there is no other.
         """
         wanted = _wanted(calls, outputs)
-        answers, fallback = await self._finishing(calls, lambda: self._run_where_they_are(calls, wanted))
+        models = [model for model, _ in calls]
+        answers, fallback = await self.finishing(models, lambda: self._run_where_they_are(calls, wanted))
         self._runner.last_run["fallback"] = fallback
         for (model, inputs), answer in zip(calls, answers, strict=True):
             remember_how(self.run_together, model, inputs, answer)
@@ -187,10 +188,8 @@ class TensorSharingManager(SharedTensors):
             self._runner.last_run = {key: _added([run[key] for run in runs]) for key in runs[0]}
         return [answers[i] for i in range(len(calls))]
 
-    async def _finishing(
-        self, calls: Sequence[tuple[Movable, Mapping[str, Any]]], work: Callable[[], Awaitable[T]]
-    ) -> tuple[T, str]:
-        """Do ``work`` with the models of ``calls``, moving them off a lost device; gives what happened, too."""
+    async def finishing(self, models: Sequence[Movable], work: Callable[[], Awaitable[T]]) -> tuple[T, str]:
+        """Do ``work`` with ``models``, moving them off a lost device; gives what happened, too."""
         told = []
         while True:
             moves = self._moves
@@ -202,7 +201,7 @@ class TensorSharingManager(SharedTensors):
                     raise
             except (DeviceLost, DeviceUnavailable) as error:
                 if moves == self._moves:
-                    told.append(await self._leave_lost_device([model for model, _ in calls], error))
+                    told.append(await self._leave_lost_device(models, error))
         for device in self.devices.opened:
             if device.losses != self._losses[device]:
                 self._losses[device] = device.losses
@@ -236,7 +235,7 @@ class TensorSharingManager(SharedTensors):
             for places in _by_device(calls):
                 await self._runner.compile([calls[i] for i in places], [wanted[i] for i in places])
 
-        await self._finishing(calls, each_device)
+        await self.finishing([model for model, _ in calls], each_device)
         self.changed()
 
     # --- accounts ---

@@ -1,0 +1,156 @@
+"""GPT-2 (Radford et al., 2019, https://cdn.openai.com/better-language-models/language_models_are_unsupervised_multitask_learners.pdf).
+
+A pre-norm decoder with learned positions. Its checkpoints store the weights of products as (in, out).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from .. import dtypes
+from ..backends.base import Spec
+from ..errors import InvalidWeights
+from ..nn import heads, layer_norm
+from ..ops import embedding, matmul, minimum, scaled_dot_product_attention
+from ..ops import linear as linear_op
+from ..shapes import Shape
+from ..tensor import Tensor
+from .config import ACTIVATIONS, activation, check_heads, read_config
+from .decoder import Past
+from .folder import Folder
+from .names import Names
+from .text import TextInputs
+
+
+@dataclass(frozen=True)
+class Gpt2Config:
+    """The part of ``config.json`` that decides the computation; sizes in elements."""
+
+    vocab_size: int
+    n_positions: int
+    n_embd: int
+    n_layer: int
+    n_head: int
+    n_inner: int = 0  # 4 * n_embd
+    activation_function: str = "gelu_new"
+    layer_norm_epsilon: float = 1e-5
+    scale_attn_weights: bool = True
+    scale_attn_by_inverse_layer_idx: bool = False
+    tie_word_embeddings: bool = True
+    add_cross_attention: bool = False
+
+    @classmethod
+    def of(cls, folder: Folder) -> Gpt2Config:
+        """The typed configuration. Raises InvalidWeights for what is missing, wrong, or not built in."""
+        file = folder.file
+        config = read_config(cls, {key: value for key, value in folder.config.items() if value is not None}, file)
+        check_heads(config.n_embd, config.n_head, file)
+        activation(config.activation_function, file, "activation_function")
+        if config.add_cross_attention:
+            raise InvalidWeights(file, "cross-attention is not built into gpt2")
+        return replace(config, n_inner=config.n_inner or 4 * config.n_embd)
+
+
+def build(folder: Folder) -> Gpt2:
+    """GPT-2 with its vocabulary head."""
+    return Gpt2(Gpt2Config.of(folder), {**folder.config, **folder.generation})
+
+
+class Gpt2:
+    """The decoder with its vocabulary head. ``generation`` are default options for writing."""
+
+    start_token = None
+    tasks: tuple[str, ...] = ("text-generation",)
+    outputs: tuple[str, ...] = ("logits", "last_hidden_state")
+    defaults: tuple[str, ...] = ("logits",)
+    model_type = "gpt2"
+
+    def __init__(self, config: Gpt2Config, generation: Mapping[str, Any]) -> None:
+        self.config = config
+        self.generation = generation
+        self.vocab_size = config.vocab_size
+        self.max_length = config.n_positions
+        self.inputs = TextInputs(self.vocab_size, self.max_length, per_token=frozenset(self.outputs))
+        tied = {"lm_head.weight": "wte.weight"} if config.tie_word_embeddings else {}
+        masks = r"h\.\d+\.attn\.(bias|masked_bias)"  # causal masks that older files hold
+        self.names = Names(prefixes=("transformer.",), tied=tied, ignored=(masks,))
+
+    def parameters(self) -> dict[str, Shape]:
+        """Names as in a checkpoint, without the prefix ``transformer.``."""
+        c = self.config
+        shapes: dict[str, Shape] = {"wte.weight": (c.vocab_size, c.n_embd), "wpe.weight": (c.n_positions, c.n_embd)}
+        for i in range(c.n_layer):
+            layer = f"h.{i}"
+            shapes |= layer_norm.parameters(f"{layer}.ln_1", c.n_embd) | layer_norm.parameters(
+                f"{layer}.ln_2", c.n_embd
+            )
+            shapes |= _product_parameters(f"{layer}.attn.c_attn", c.n_embd, 3 * c.n_embd)
+            shapes |= _product_parameters(f"{layer}.attn.c_proj", c.n_embd, c.n_embd)
+            shapes |= _product_parameters(f"{layer}.mlp.c_fc", c.n_embd, c.n_inner)
+            shapes |= _product_parameters(f"{layer}.mlp.c_proj", c.n_inner, c.n_embd)
+        shapes |= layer_norm.parameters("ln_f", c.n_embd)
+        if not c.tie_word_embeddings:
+            shapes["lm_head.weight"] = (c.vocab_size, c.n_embd)
+        return shapes
+
+    def forward(self, weights: Mapping[str, Tensor], inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """``input_ids`` and ``attention_mask`` are int32 (batch, sequence); positions are 0, 1, 2, ..."""
+        hidden = self._hidden(weights, inputs["input_ids"], Past.whole(inputs["input_ids"], inputs["attention_mask"]))
+        return {"logits": self._logits(weights, hidden), "last_hidden_state": hidden}
+
+    def cache(self, batch: int, capacity: int) -> dict[str, Spec]:
+        """Keys and values of each layer: (batch, heads, capacity, head_dim)."""
+        c = self.config
+        spec = Spec((batch, c.n_head, capacity, c.n_embd // c.n_head), dtypes.float32)
+        return {f"h.{i}.{part}": spec for i in range(c.n_layer) for part in ("key", "value")}
+
+    def begin(self, weights: Mapping[str, Tensor], inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Nothing: there is no encoder."""
+        return {}
+
+    def step(
+        self, weights: Mapping[str, Tensor], inputs: Mapping[str, Tensor], fixed: Mapping[str, Tensor], past: Past
+    ) -> Tensor:
+        """Logits (batch, vocabulary) after the last token of ``inputs["input_ids"]`` (batch, sequence)."""
+        return self._logits(weights, past.last(self._hidden(weights, inputs["input_ids"], past)))
+
+    def _hidden(self, weights: Mapping[str, Tensor], ids: Tensor, past: Past) -> Tensor:
+        """The hidden states after the last layer and its norm, (batch, sequence, hidden)."""
+        c = self.config
+        positions = minimum(past.positions, c.n_positions - 1)  # padding may be placed behind the last
+        x = embedding(weights["wte.weight"], ids) + embedding(weights["wpe.weight"], positions)
+        for i in range(c.n_layer):
+            layer = f"h.{i}"
+            normed = layer_norm.forward(weights, f"{layer}.ln_1", x, c.layer_norm_epsilon)
+            x = x + self._attention(weights, i, normed, past)
+            normed = layer_norm.forward(weights, f"{layer}.ln_2", x, c.layer_norm_epsilon)
+            inner = ACTIVATIONS[c.activation_function](_product(weights, f"{layer}.mlp.c_fc", normed))
+            x = x + _product(weights, f"{layer}.mlp.c_proj", inner)
+        return layer_norm.forward(weights, "ln_f", x, c.layer_norm_epsilon)
+
+    def _attention(self, weights: Mapping[str, Tensor], i: int, x: Tensor, past: Past) -> Tensor:
+        c = self.config
+        joined = _product(weights, f"h.{i}.attn.c_attn", x)  # (batch, sequence, 3 * hidden)
+        query, key, value = (
+            heads.split(joined[:, :, part * c.n_embd : (part + 1) * c.n_embd], c.n_head) for part in range(3)
+        )
+        scale = (c.n_embd // c.n_head) ** -0.5 if c.scale_attn_weights else 1.0
+        if c.scale_attn_by_inverse_layer_idx:
+            scale /= i + 1
+        keys, values = past.extend(f"h.{i}", key, value)
+        attended = scaled_dot_product_attention(query, keys, values, past.mask, scale=scale)
+        return _product(weights, f"h.{i}.attn.c_proj", heads.merge(attended))
+
+    def _logits(self, weights: Mapping[str, Tensor], hidden: Tensor) -> Tensor:
+        return linear_op(hidden, weights["wte.weight" if self.config.tie_word_embeddings else "lm_head.weight"])
+
+
+def _product_parameters(prefix: str, inputs: int, outputs: int) -> dict[str, Shape]:
+    return {f"{prefix}.weight": (inputs, outputs), f"{prefix}.bias": (outputs,)}
+
+
+def _product(weights: Mapping[str, Tensor], prefix: str, x: Tensor) -> Tensor:
+    """``x @ weight + bias``."""
+    return matmul(x, weights[f"{prefix}.weight"]) + weights[f"{prefix}.bias"]

@@ -1,0 +1,243 @@
+"""Llama (Touvron et al., 2023, https://arxiv.org/abs/2302.13971), as SmolLM2 is one; and Qwen2, the same with biases.
+
+A pre-norm decoder: RMS norm, rotary positions (Su et al., 2021, https://arxiv.org/abs/2104.09864), grouped-query
+attention (Ainslie et al., 2023, https://arxiv.org/abs/2305.13245), SwiGLU (Shazeer, 2020,
+https://arxiv.org/abs/2002.05202).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from .. import dtypes
+from ..backends.base import Spec
+from ..errors import InvalidWeights
+from ..nn import heads, linear, rms_norm
+from ..ops import (
+    arange,
+    astype,
+    cos,
+    embedding,
+    multiply,
+    reshape,
+    rotary_embedding,
+    scaled_dot_product_attention,
+    sin,
+)
+from ..ops import linear as linear_op
+from ..shapes import Shape
+from ..tensor import Tensor
+from .config import ACTIVATIONS, activation, check_heads, read_config
+from .decoder import Past
+from .folder import Folder
+from .names import Names
+from .text import TextInputs
+
+
+@dataclass(frozen=True)
+class Rope:
+    """Rotary positions: dimension pair k turns by ``theta ** (-2 k / head_dim)`` a position, changed as ``type`` says.
+
+    "linear" divides by ``factor``; "llama3" does so to the slow turns only (Llama 3.1), in between it goes over.
+    """
+
+    theta: float = 10000.0
+    type: str = "default"
+    factor: float = 1.0
+    low: float = 1.0
+    high: float = 4.0
+    original_length: int = 8192
+
+    @classmethod
+    def of(cls, folder: Folder) -> Rope:
+        """From ``rope_parameters``, or as older files say it: ``rope_theta`` and ``rope_scaling``.
+
+        Raises InvalidWeights for a type that is not built in, or for what is no number.
+        """
+        config, file = folder.config, folder.file
+        table = {"rope_theta": config.get("rope_theta", 10000.0)}
+        for part in (config.get("rope_scaling"), config.get("rope_parameters")):
+            if part is not None and not isinstance(part, dict):
+                raise InvalidWeights(file, f"rope_parameters must be an object, not {part!r}")
+            table |= part or {}
+        kind = table.get("rope_type", table.get("type", "default"))
+        if kind not in ("default", "linear", "llama3"):
+            raise InvalidWeights(file, f"rope_type {kind!r} is none of default, linear, llama3")
+        names = {
+            "theta": "rope_theta",
+            "factor": "factor",
+            "low": "low_freq_factor",
+            "high": "high_freq_factor",
+            "original_length": "original_max_position_embeddings",
+        }
+        values = {ours: table[theirs] for ours, theirs in names.items() if theirs in table}
+        bad = {name: value for name, value in values.items() if type(value) not in (int, float) or not value > 0}
+        if bad or (kind != "default" and "factor" not in values):
+            raise InvalidWeights(file, f"rope_parameters {table!r} are no numbers above 0, or lack one")
+        return cls(type=kind, **values)
+
+    def rates(self, dimensions: int) -> np.ndarray[Any, Any]:
+        """Radians a position for each pair of dimensions, float32 (dimensions / 2,)."""
+        rates = self.theta ** (-np.arange(0, dimensions, 2, dtype=np.float64) / dimensions)
+        if self.type == "linear":
+            rates = rates / self.factor
+        elif self.type == "llama3":
+            turns = self.original_length * rates / (2 * math.pi)
+            fast = np.clip((turns - self.low) / (self.high - self.low), 0, 1)
+            rates = rates * (fast + (1 - fast) / self.factor)
+        return rates.astype(np.float32)
+
+    def tables(self, positions: Tensor, dimensions: int) -> tuple[Tensor, Tensor]:
+        """``cos`` and ``sin`` of the angle of every token: (batch * sequence, dimensions / 2)."""
+        angles = multiply(reshape(astype(positions, "float32"), (-1, 1)), self.rates(dimensions).reshape(1, -1))
+        return cos(angles), sin(angles)
+
+
+@dataclass(frozen=True)
+class LlamaConfig:
+    """The part of ``config.json`` that decides the computation; sizes in elements."""
+
+    vocab_size: int
+    hidden_size: int
+    intermediate_size: int
+    num_hidden_layers: int
+    num_attention_heads: int
+    max_position_embeddings: int
+    model_type: str
+    num_key_value_heads: int = 0  # as many as heads of the query
+    head_dim: int = 0  # an equal part of hidden_size
+    rms_norm_eps: float = 1e-6
+    hidden_act: str = "silu"
+    attention_bias: bool = False
+    mlp_bias: bool = False
+    tie_word_embeddings: bool = False
+    use_sliding_window: bool = False
+
+    @classmethod
+    def of(cls, folder: Folder) -> LlamaConfig:
+        """The typed configuration. Raises InvalidWeights for what is missing, wrong, or not built in."""
+        file = folder.file
+        config = read_config(cls, {key: value for key, value in folder.config.items() if value is not None}, file)
+        heads, keys = config.num_attention_heads, config.num_key_value_heads or config.num_attention_heads
+        if heads % keys:
+            raise InvalidWeights(file, f"{heads} heads cannot share {keys} heads of keys")
+        if not config.head_dim:
+            check_heads(config.hidden_size, heads, file)
+        activation(config.hidden_act, file)
+        if config.use_sliding_window or "sliding_attention" in (folder.config.get("layer_types") or ()):
+            raise InvalidWeights(file, "sliding windows are not built in")
+        return replace(config, num_key_value_heads=keys, head_dim=config.head_dim or config.hidden_size // heads)
+
+    @property
+    def qkv_bias(self) -> bool:
+        """Whether the projections to queries, keys and values have biases: Qwen2's always do."""
+        return self.attention_bias or self.model_type == "qwen2"
+
+
+def build(folder: Folder) -> Llama:
+    """Llama or Qwen2, as ``model_type`` says."""
+    return Llama(LlamaConfig.of(folder), Rope.of(folder), {**folder.config, **folder.generation})
+
+
+class Llama:
+    """The decoder with its vocabulary head. ``generation`` are default options for writing."""
+
+    start_token = None
+    tasks: tuple[str, ...] = ("text-generation",)
+    outputs: tuple[str, ...] = ("logits", "last_hidden_state")
+    defaults: tuple[str, ...] = ("logits",)
+
+    def __init__(self, config: LlamaConfig, rope: Rope, generation: Mapping[str, Any]) -> None:
+        self.config = config
+        self.rope = rope
+        self.generation = generation
+        self.model_type = config.model_type
+        self.vocab_size = config.vocab_size
+        self.max_length = config.max_position_embeddings
+        self.inputs = TextInputs(self.vocab_size, self.max_length, per_token=frozenset(self.outputs))
+        tied = {"lm_head.weight": "embed_tokens.weight"} if config.tie_word_embeddings else {}
+        self.names = Names(prefixes=("model.",), tied=tied, ignored=(r".*rotary_emb\.inv_freq",))
+
+    def parameters(self) -> dict[str, Shape]:
+        """Names as in a checkpoint, without the prefix ``model.``."""
+        c = self.config
+        queries, keys = c.num_attention_heads * c.head_dim, c.num_key_value_heads * c.head_dim
+        shapes: dict[str, Shape] = {"embed_tokens.weight": (c.vocab_size, c.hidden_size)}
+        for i in range(c.num_hidden_layers):
+            layer = f"layers.{i}"
+            shapes |= rms_norm.parameters(f"{layer}.input_layernorm", c.hidden_size)
+            for part, size in (("q", queries), ("k", keys), ("v", keys)):
+                shapes |= linear.parameters(f"{layer}.self_attn.{part}_proj", c.hidden_size, size, bias=c.qkv_bias)
+            shapes |= linear.parameters(f"{layer}.self_attn.o_proj", queries, c.hidden_size, bias=c.attention_bias)
+            shapes |= rms_norm.parameters(f"{layer}.post_attention_layernorm", c.hidden_size)
+            for part in ("gate", "up"):
+                shapes |= linear.parameters(
+                    f"{layer}.mlp.{part}_proj", c.hidden_size, c.intermediate_size, bias=c.mlp_bias
+                )
+            shapes |= linear.parameters(f"{layer}.mlp.down_proj", c.intermediate_size, c.hidden_size, bias=c.mlp_bias)
+        shapes |= rms_norm.parameters("norm", c.hidden_size)
+        if not c.tie_word_embeddings:
+            shapes["lm_head.weight"] = (c.vocab_size, c.hidden_size)
+        return shapes
+
+    def forward(self, weights: Mapping[str, Tensor], inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """``input_ids`` and ``attention_mask`` are int32 (batch, sequence); positions are 0, 1, 2, ..."""
+        hidden = self._hidden(weights, inputs["input_ids"], Past.whole(inputs["input_ids"], inputs["attention_mask"]))
+        return {"logits": self._logits(weights, hidden), "last_hidden_state": hidden}
+
+    def cache(self, batch: int, capacity: int) -> dict[str, Spec]:
+        """Keys and values of each layer: (batch, key heads, capacity, head_dim)."""
+        c = self.config
+        spec = Spec((batch, c.num_key_value_heads, capacity, c.head_dim), dtypes.float32)
+        return {f"layers.{i}.{part}": spec for i in range(c.num_hidden_layers) for part in ("key", "value")}
+
+    def begin(self, weights: Mapping[str, Tensor], inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Nothing: there is no encoder."""
+        return {}
+
+    def step(
+        self, weights: Mapping[str, Tensor], inputs: Mapping[str, Tensor], fixed: Mapping[str, Tensor], past: Past
+    ) -> Tensor:
+        """Logits (batch, vocabulary) after the last token of ``inputs["input_ids"]`` (batch, sequence)."""
+        return self._logits(weights, past.last(self._hidden(weights, inputs["input_ids"], past)))
+
+    def _hidden(self, weights: Mapping[str, Tensor], ids: Tensor, past: Past) -> Tensor:
+        """The hidden states after the last layer and its norm, (batch, sequence, hidden)."""
+        c = self.config
+        x = embedding(weights["embed_tokens.weight"], ids)
+        turns = self.rope.tables(past.positions, c.head_dim)
+        for i in range(c.num_hidden_layers):
+            layer = f"layers.{i}"
+            normed = rms_norm.forward(weights, f"{layer}.input_layernorm", x, c.rms_norm_eps)
+            x = x + self._attention(weights, layer, normed, turns, past)
+            normed = rms_norm.forward(weights, f"{layer}.post_attention_layernorm", x, c.rms_norm_eps)
+            gate, up = (linear.forward(weights, f"{layer}.mlp.{part}_proj", normed) for part in ("gate", "up"))
+            x = x + linear.forward(weights, f"{layer}.mlp.down_proj", ACTIVATIONS[c.hidden_act](gate) * up)
+        return rms_norm.forward(weights, "norm", x, c.rms_norm_eps)
+
+    def _attention(
+        self, weights: Mapping[str, Tensor], layer: str, x: Tensor, turns: tuple[Tensor, Tensor], past: Past
+    ) -> Tensor:
+        c = self.config
+        query, key, value = (
+            heads.split(linear.forward(weights, f"{layer}.self_attn.{part}_proj", x), count)
+            for part, count in (
+                ("q", c.num_attention_heads),
+                ("k", c.num_key_value_heads),
+                ("v", c.num_key_value_heads),
+            )
+        )
+        tokens = reshape(arange(turns[0].shape[0]), (-1, 1, x.shape[1]))  # their rows of the tables
+        query, key = (rotary_embedding(each, *turns, positions=tokens) for each in (query, key))
+        keys, values = past.extend(layer, key, value)
+        attended = scaled_dot_product_attention(query, keys, values, past.mask)
+        return linear.forward(weights, f"{layer}.self_attn.o_proj", heads.merge(attended))
+
+    def _logits(self, weights: Mapping[str, Tensor], hidden: Tensor) -> Tensor:
+        tied = self.config.tie_word_embeddings
+        return linear_op(hidden, weights["embed_tokens.weight" if tied else "lm_head.weight"])

@@ -1,0 +1,144 @@
+"""From logits to the next token: the options of generation, and what they do to the scores.
+
+In the order of ``transformers``: repetition penalty, then, where tokens are drawn, temperature, top-k, top-p. Scores
+are float32 (batch, vocabulary), worked on in NumPy: one row of a vocabulary is read a step, whatever the model's size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from ..errors import TensorCommonsError
+
+Scores: TypeAlias = "np.ndarray[Any, np.dtype[np.float32]]"
+Ids: TypeAlias = "np.ndarray[Any, np.dtype[Any]]"
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to write, with the names and defaults of ``transformers.GenerationConfig``.
+
+    ``do_sample=False`` takes the likeliest token. ``temperature``, ``top_k`` (0: off), ``top_p`` and ``seed`` are for
+    drawn ones; the same seed draws the same tokens, each row of a batch as if it were alone. ``eos_token_id`` (one or
+    several) ends a row, which goes on as ``pad_token_id``; so does a text that holds one of ``stop_strings``.
+    """
+
+    max_new_tokens: int = 256
+    do_sample: bool = False
+    temperature: float = 1.0
+    top_k: int = 50
+    top_p: float = 1.0
+    repetition_penalty: float = 1.0
+    seed: int | None = None
+    stop_strings: tuple[str, ...] = ()
+    eos_token_id: tuple[int, ...] = ()
+    pad_token_id: int | None = None
+
+    def __post_init__(self) -> None:
+        whole = {"max_new_tokens": (self.max_new_tokens, 1), "top_k": (self.top_k, 0), "seed": (self.seed or 0, 0)}
+        for name, (count, least) in whole.items():
+            if type(count) is not int or count < least:
+                raise TensorCommonsError(f"{name} must be a whole number from {least} on, not {count!r}")
+        for name in ("temperature", "top_p", "repetition_penalty"):
+            value = getattr(self, name)
+            most = 1.0 if name == "top_p" else float("inf")
+            if type(value) not in (int, float) or not 0 < value <= most or value == float("inf"):
+                raise TensorCommonsError(f"{name} must be a number above 0{' up to 1' * (most == 1)}, not {value!r}")
+        if any(not text or not isinstance(text, str) for text in self.stop_strings):
+            raise TensorCommonsError(f"stop_strings are strings that are not empty, not {self.stop_strings!r}")
+
+    @classmethod
+    def of(cls, defaults: Mapping[str, Any], given: Mapping[str, Any]) -> Options:
+        """The options ``given``, over those of ``defaults`` that this class knows (a ``generation_config.json``).
+
+        Raises:
+            TensorCommonsError: an option given is unknown, or a value is out of range.
+        """
+        known = {field.name for field in fields(cls)}
+        if unknown := set(given) - known:
+            names = ", ".join(sorted(known))
+            raise TensorCommonsError(f"unknown option {', '.join(sorted(unknown))}; generation takes {names}")
+        values = {name: value for name, value in defaults.items() if name in known and value is not None}
+        values |= given
+        for name, kind in (("eos_token_id", int), ("stop_strings", str)):
+            value = values.get(name, ())
+            values[name] = (value,) if isinstance(value, kind) else tuple(value or ())
+        return cls(**values)
+
+    @property
+    def padding(self) -> int:
+        """What a row that has ended goes on as."""
+        return self.pad_token_id if self.pad_token_id is not None else (self.eos_token_id or (0,))[0]
+
+    def but(self, **changes: Any) -> Options:
+        """The same with other values."""
+        return replace(self, **changes)
+
+
+def penalize(scores: Scores, ids: Ids, penalty: float) -> Scores:
+    """Tokens of ``ids`` (batch, sequence) become less likely (Keskar et al., 2019): a score is divided if above 0."""
+    seen = np.take_along_axis(scores, ids, axis=1)
+    scores = scores.copy()
+    np.put_along_axis(scores, ids, np.where(seen < 0, seen * np.float32(penalty), seen / np.float32(penalty)), axis=1)
+    return scores
+
+
+def keep_top_k(scores: Scores, count: int) -> Scores:
+    """All but the ``count`` largest become minus infinity; ties of the last of them stay."""
+    count = min(count, scores.shape[1])
+    least = np.partition(scores, -count, axis=1)[:, -count, None]
+    return np.where(scores < least, np.float32(-np.inf), scores)
+
+
+def keep_top_p(scores: Scores, part: float) -> Scores:
+    """Nucleus sampling (Holtzman et al., 2020): the likeliest that together reach ``part`` stay, at least one."""
+    order = np.argsort(scores, axis=1, kind="stable")
+    cumulative = np.cumsum(softmax(np.take_along_axis(scores, order, axis=1)), axis=1, dtype=np.float32)
+    drop = cumulative <= np.float32(1 - part)
+    drop[:, -1] = False
+    removed = np.zeros_like(drop)
+    np.put_along_axis(removed, order, drop, axis=1)
+    return np.where(removed, np.float32(-np.inf), scores)
+
+
+def softmax(scores: Scores) -> Scores:
+    """Along the last axis."""
+    weights = np.exp(scores - scores.max(axis=-1, keepdims=True))
+    return np.asarray(weights / weights.sum(axis=-1, keepdims=True), np.float32)
+
+
+class Sampler:
+    """Chooses tokens as ``options`` say. Each row draws from a stream of its own."""
+
+    def __init__(self, options: Options, rows: int) -> None:
+        self.options = options
+        seed = int(np.random.default_rng().integers(2**63)) if options.seed is None else options.seed
+        self._streams = [np.random.default_rng([seed, row]) for row in range(rows)]
+
+    def scores(self, logits: Scores, ids: Ids) -> Scores:
+        """``logits`` after every processor, given all tokens so far (batch, sequence)."""
+        o = self.options
+        scores = logits if o.repetition_penalty == 1 else penalize(logits, ids, o.repetition_penalty)
+        if not o.do_sample:
+            return scores
+        if o.temperature != 1:
+            scores = scores / np.float32(o.temperature)
+        if o.top_k:
+            scores = keep_top_k(scores, o.top_k)
+        return scores if o.top_p == 1 else keep_top_p(scores, o.top_p)
+
+    def choose(self, logits: Scores, ids: Ids) -> Ids:
+        """The next token of each row: (batch,) int32."""
+        scores = self.scores(logits, ids)
+        if not self.options.do_sample:
+            return np.asarray(scores.argmax(axis=1), np.int32)
+        chosen = []
+        for row, stream in zip(scores, self._streams, strict=True):
+            possible = np.flatnonzero(row > -np.inf)
+            weights = np.cumsum(softmax(row[possible]), dtype=np.float64)
+            chosen.append(possible[np.searchsorted(weights, stream.random() * weights[-1], side="right")])
+        return np.array(chosen, np.int32)

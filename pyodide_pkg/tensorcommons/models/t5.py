@@ -1,0 +1,310 @@
+"""T5 (Raffel et al., 2020, https://arxiv.org/abs/1910.10683), and T5 1.1 / FLAN-T5 with gated layers.
+
+An encoder-decoder without absolute positions: a bias a head, learned for buckets of relative distance, is added to the
+scores, which are not scaled. RMS norm before each layer; no biases elsewhere.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from .. import dtypes
+from ..backends.base import Spec
+from ..errors import InvalidWeights, ShapeMismatch, TensorCommonsError
+from ..nn import heads, linear, rms_norm
+from ..ops import (
+    arange,
+    clip,
+    embedding,
+    equal,
+    expand_dims,
+    multiply,
+    permute_dims,
+    relu,
+    reshape,
+    scaled_dot_product_attention,
+    silu,
+    subtract,
+    where,
+)
+from ..ops import linear as linear_op
+from ..shapes import Shape
+from ..tensor import Tensor
+from .architecture import Prepared
+from .config import gelu_tanh, read_config
+from .decoder import Past
+from .folder import Folder
+from .names import Names
+from .text import FIRST_SHAPE, TextInputs
+
+LONGEST = 2**20  # tokens; relative positions end nowhere
+LOWEST = -3.4028234663852886e38  # the most negative float32
+# What ``feed_forward_proj`` may be: the activation, and whether a second projection gates it.
+FEED_FORWARDS = {
+    "relu": (relu, False),
+    "gated-gelu": (gelu_tanh, True),
+    "gated-relu": (relu, True),
+    "gated-silu": (silu, True),
+}
+
+
+@dataclass(frozen=True)
+class T5Config:
+    """The part of ``config.json`` that decides the computation; sizes in elements."""
+
+    vocab_size: int
+    d_model: int
+    d_kv: int
+    d_ff: int
+    num_layers: int
+    num_heads: int
+    num_decoder_layers: int = 0  # as many as the encoder has
+    relative_attention_num_buckets: int = 32
+    relative_attention_max_distance: int = 128
+    layer_norm_epsilon: float = 1e-6
+    feed_forward_proj: str = "relu"
+    tie_word_embeddings: bool = True
+    decoder_start_token_id: int = 0
+
+    @classmethod
+    def of(cls, folder: Folder) -> T5Config:
+        """The typed configuration. Raises InvalidWeights for what is missing, wrong, or not built in."""
+        file = folder.file
+        config = read_config(cls, {key: value for key, value in folder.config.items() if value is not None}, file)
+        buckets, distance = config.relative_attention_num_buckets, config.relative_attention_max_distance
+        if buckets % 4 or distance <= buckets // 2:
+            raise InvalidWeights(file, f"{buckets} relative buckets up to distance {distance} cannot be made")
+        if config.feed_forward_proj not in FEED_FORWARDS:
+            known = ", ".join(FEED_FORWARDS)
+            raise InvalidWeights(file, f"feed_forward_proj {config.feed_forward_proj!r} is not one of {known}")
+        return replace(config, num_decoder_layers=config.num_decoder_layers or config.num_layers)
+
+
+@dataclass(frozen=True)
+class AnswerInputs:
+    """``input_ids`` and ``attention_mask`` (batch, source), ``decoder_input_ids`` (batch, target)."""
+
+    vocab_size: int
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """See :class:`Inputs`."""
+        return ("input_ids", "attention_mask", "decoder_input_ids")
+
+    def prepare(self, inputs: Mapping[str, Any], model: str) -> Prepared:
+        """int32 arrays, each padded to its bucket; a mask that was left out is ones."""
+        if "decoder_input_ids" not in inputs:
+            raise TensorCommonsError(f"{model} needs decoder_input_ids; generate() makes them")
+        source = {name: inputs[name] for name in ("input_ids", "attention_mask") if name in inputs}
+        asked = TextInputs(self.vocab_size, LONGEST, per_token=frozenset({"encoder_last_hidden_state"}))
+        answer = TextInputs(self.vocab_size, LONGEST, per_token=frozenset({"logits"}))
+        first = asked.prepare(source, model)
+        second = answer.prepare({"input_ids": inputs["decoder_input_ids"]}, model)
+        target = second.arrays["input_ids"]
+        if len(target) != len(first.arrays["input_ids"]):
+            raise ShapeMismatch(
+                f"input_ids and decoder_input_ids are of {len(first.arrays['input_ids'])} and {len(target)} texts"
+            )
+        return Prepared({**first.arrays, "decoder_input_ids": target}, {**first.cuts, **second.cuts})
+
+    def example(self, shape: Shape | None = None) -> Mapping[str, Any]:
+        """Source and target of one shape."""
+        size = FIRST_SHAPE if shape is None else shape
+        return {
+            "input_ids": np.full(size, self.vocab_size - 1),
+            "decoder_input_ids": np.full(size, self.vocab_size - 2),
+        }
+
+
+def build(folder: Folder) -> T5:
+    """Encoder and decoder with the vocabulary head."""
+    return T5(T5Config.of(folder), {**folder.config, **folder.generation})
+
+
+class T5:
+    """Encoder and decoder with the vocabulary head. ``generation`` are default options for writing."""
+
+    tasks: tuple[str, ...] = ("text2text-generation",)
+    outputs: tuple[str, ...] = ("logits", "encoder_last_hidden_state")
+    defaults: tuple[str, ...] = outputs
+    model_type = "t5"
+    max_length = LONGEST
+
+    def __init__(self, config: T5Config, generation: Mapping[str, Any]) -> None:
+        self.config = config
+        self.generation = generation
+        self.vocab_size = config.vocab_size
+        self.start_token = config.decoder_start_token_id
+        self.inputs = AnswerInputs(config.vocab_size)
+        tied = {f"{stack}.embed_tokens.weight": "shared.weight" for stack in ("encoder", "decoder")}
+        if config.tie_word_embeddings:
+            tied["lm_head.weight"] = "shared.weight"
+        unused = r"decoder\.block\.0\.layer\.1\.EncDecAttention\.relative_attention_bias\.weight"
+        self.names = Names(tied=tied, ignored=(unused,))
+
+    def parameters(self) -> dict[str, Shape]:
+        """Names as in a checkpoint."""
+        c = self.config
+        inner = c.num_heads * c.d_kv
+        shapes: dict[str, Shape] = {"shared.weight": (c.vocab_size, c.d_model)}
+
+        def block(stack: str, i: int, attentions: tuple[str, ...]) -> None:
+            for number, attention in enumerate(attentions):
+                layer = f"{stack}.block.{i}.layer.{number}"
+                for part in ("q", "k", "v"):
+                    shapes[f"{layer}.{attention}.{part}.weight"] = (inner, c.d_model)
+                shapes[f"{layer}.{attention}.o.weight"] = (c.d_model, inner)
+                shapes.update(rms_norm.parameters(f"{layer}.layer_norm", c.d_model))
+            if i == 0:
+                bias = f"{stack}.block.0.layer.0.SelfAttention.relative_attention_bias.weight"
+                shapes[bias] = (c.relative_attention_num_buckets, c.num_heads)
+            layer = f"{stack}.block.{i}.layer.{len(attentions)}"
+            for part in ("wi_0", "wi_1") if FEED_FORWARDS[c.feed_forward_proj][1] else ("wi",):
+                shapes[f"{layer}.DenseReluDense.{part}.weight"] = (c.d_ff, c.d_model)
+            shapes[f"{layer}.DenseReluDense.wo.weight"] = (c.d_model, c.d_ff)
+            shapes.update(rms_norm.parameters(f"{layer}.layer_norm", c.d_model))
+
+        for i in range(c.num_layers):
+            block("encoder", i, ("SelfAttention",))
+        for i in range(c.num_decoder_layers):
+            block("decoder", i, ("SelfAttention", "EncDecAttention"))
+        for stack in ("encoder", "decoder"):
+            shapes |= rms_norm.parameters(f"{stack}.final_layer_norm", c.d_model)
+        if not c.tie_word_embeddings:
+            shapes["lm_head.weight"] = (c.vocab_size, c.d_model)
+        return shapes
+
+    def forward(self, weights: Mapping[str, Tensor], inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """``input_ids`` and ``attention_mask`` (batch, source), ``decoder_input_ids`` (batch, target), all int32."""
+        hidden = self._encode(weights, inputs)
+        target = inputs["decoder_input_ids"]
+        fixed = self._memory(weights, hidden, inputs["attention_mask"])
+        decoded = self._decode(weights, target, fixed, Past.whole(target))
+        return {"logits": self._logits(weights, decoded), "encoder_last_hidden_state": hidden}
+
+    def cache(self, batch: int, capacity: int) -> dict[str, Spec]:
+        """Keys and values of the decoder's own attention: (batch, heads, capacity, d_kv)."""
+        c = self.config
+        spec = Spec((batch, c.num_heads, capacity, c.d_kv), dtypes.float32)
+        return {f"decoder.block.{i}.{part}": spec for i in range(c.num_decoder_layers) for part in ("key", "value")}
+
+    def begin(self, weights: Mapping[str, Tensor], inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The encoder's answer to ``input_ids`` and ``attention_mask``, as each decoder layer's keys and values."""
+        return self._memory(weights, self._encode(weights, inputs), inputs["attention_mask"])
+
+    def step(
+        self, weights: Mapping[str, Tensor], inputs: Mapping[str, Tensor], fixed: Mapping[str, Tensor], past: Past
+    ) -> Tensor:
+        """Logits (batch, vocabulary) after the last token of ``inputs["input_ids"]`` (batch, sequence)."""
+        return self._logits(weights, past.last(self._decode(weights, inputs["input_ids"], fixed, past)))
+
+    def _encode(self, weights: Mapping[str, Tensor], inputs: Mapping[str, Tensor]) -> Tensor:
+        """(batch, source, d_model)."""
+        c, mask = self.config, inputs["attention_mask"]
+        slots = arange(mask.shape[1])
+        counts = reshape(equal(mask, 1), (mask.shape[0], 1, 1, -1))
+        bias = self._bias(weights, "encoder", slots, slots, counts)
+        x = embedding(weights["shared.weight"], inputs["input_ids"])
+        for i in range(c.num_layers):
+            block = f"encoder.block.{i}.layer"
+            query, key, value = self._projected(
+                weights, f"{block}.0", "SelfAttention", "qkv", self._norm(weights, f"{block}.0", x)
+            )
+            x = x + self._attended(weights, f"{block}.0.SelfAttention", query, key, value, bias)
+            x = x + self._feed_forward(weights, f"{block}.1", x)
+        return self._norm(weights, "encoder", x, "final_layer_norm")
+
+    def _memory(self, weights: Mapping[str, Tensor], hidden: Tensor, mask: Tensor) -> dict[str, Tensor]:
+        """What the decoder's layers look at of the source, and which of it counts: (batch, 1, 1, source)."""
+        memory: dict[str, Tensor] = {}
+        for i in range(self.config.num_decoder_layers):
+            layer = f"decoder.block.{i}.layer.1"
+            key, value = self._projected(weights, layer, "EncDecAttention", "kv", hidden)
+            memory |= {f"{layer}.key": key, f"{layer}.value": value}
+        memory["mask"] = reshape(where(equal(mask, 1), 0.0, LOWEST), (mask.shape[0], 1, 1, -1))
+        return memory
+
+    def _decode(self, weights: Mapping[str, Tensor], ids: Tensor, fixed: Mapping[str, Tensor], past: Past) -> Tensor:
+        """(batch, target, d_model)."""
+        bias = self._bias(weights, "decoder", past.slots, arange(past.mask.shape[3]), past.mask)
+        x = embedding(weights["shared.weight"], ids)
+        for i in range(self.config.num_decoder_layers):
+            block = f"decoder.block.{i}.layer"
+            query, key, value = self._projected(
+                weights, f"{block}.0", "SelfAttention", "qkv", self._norm(weights, f"{block}.0", x)
+            )
+            keys, values = past.extend(f"decoder.block.{i}", key, value)
+            x = x + self._attended(weights, f"{block}.0.SelfAttention", query, keys, values, bias)
+            (query,) = self._projected(
+                weights, f"{block}.1", "EncDecAttention", "q", self._norm(weights, f"{block}.1", x)
+            )
+            memory = fixed[f"{block}.1.key"], fixed[f"{block}.1.value"]
+            x = x + self._attended(weights, f"{block}.1.EncDecAttention", query, *memory, fixed["mask"])
+            x = x + self._feed_forward(weights, f"{block}.2", x)
+        return self._norm(weights, "decoder", x, "final_layer_norm")
+
+    def _projected(
+        self, weights: Mapping[str, Tensor], layer: str, attention: str, parts: str, x: Tensor
+    ) -> list[Tensor]:
+        """Each of ``parts`` as (batch, heads, sequence, d_kv)."""
+        return [
+            heads.split(linear.forward(weights, f"{layer}.{attention}.{part}", x), self.config.num_heads)
+            for part in parts
+        ]
+
+    def _attended(
+        self, weights: Mapping[str, Tensor], prefix: str, query: Tensor, key: Tensor, value: Tensor, bias: Tensor
+    ) -> Tensor:
+        attended = scaled_dot_product_attention(query, key, value, bias, scale=1.0)
+        return linear.forward(weights, f"{prefix}.o", heads.merge(attended))
+
+    def _feed_forward(self, weights: Mapping[str, Tensor], layer: str, x: Tensor) -> Tensor:
+        activation, is_gated = FEED_FORWARDS[self.config.feed_forward_proj]
+        normed, prefix = self._norm(weights, layer, x), f"{layer}.DenseReluDense"
+        inner = activation(linear.forward(weights, f"{prefix}.{'wi_0' if is_gated else 'wi'}", normed))
+        if is_gated:
+            inner = inner * linear.forward(weights, f"{prefix}.wi_1", normed)
+        return linear.forward(weights, f"{prefix}.wo", inner)
+
+    def _norm(self, weights: Mapping[str, Tensor], layer: str, x: Tensor, name: str = "layer_norm") -> Tensor:
+        return rms_norm.forward(weights, f"{layer}.{name}", x, self.config.layer_norm_epsilon)
+
+    def _bias(self, weights: Mapping[str, Tensor], stack: str, slots: Tensor, keys: Tensor, counts: Tensor) -> Tensor:
+        """What is added to scores: the bias of each distance, and nothing gets through where ``counts`` is False.
+
+        ``slots`` (queries,) and ``keys`` (keys,) are places; the result is (batch, heads, queries, keys).
+        """
+        buckets = self._buckets(both_ways=stack == "encoder")
+        far = len(buckets) // 2
+        weight = weights[f"{stack}.block.0.layer.0.SelfAttention.relative_attention_bias.weight"]
+        distance = subtract(expand_dims(keys, axis=0), expand_dims(slots, axis=1))
+        bias = permute_dims(embedding(embedding(weight, buckets), clip(distance, -far, far) + far), (2, 0, 1))
+        return where(counts, expand_dims(bias, axis=0), LOWEST)
+
+    def _buckets(self, *, both_ways: bool) -> np.ndarray[Any, Any]:
+        """The bucket of every distance (key - query) from ``-max_distance`` to ``max_distance``, int32.
+
+        Half the buckets are for single distances, the other half grow with their logarithm; keys behind the query have
+        buckets of their own where the encoder looks ``both_ways``.
+        """
+        c = self.config
+        distance = np.arange(-c.relative_attention_max_distance, c.relative_attention_max_distance + 1)
+        count = c.relative_attention_num_buckets // (2 if both_ways else 1)
+        away = np.abs(distance) if both_ways else np.maximum(-distance, 0)
+        exact = count // 2
+        with np.errstate(divide="ignore"):
+            spread = np.log(away.astype(np.float32) / np.float32(exact)) / np.float32(
+                math.log(c.relative_attention_max_distance / exact)
+            )
+        large = np.minimum(exact + np.maximum(spread * (count - exact), 0).astype(np.int64), count - 1)
+        return np.asarray(np.where(away < exact, away, large) + (distance > 0) * count * both_ways, np.int32)
+
+    def _logits(self, weights: Mapping[str, Tensor], hidden: Tensor) -> Tensor:
+        if self.config.tie_word_embeddings:
+            return linear_op(multiply(hidden, self.config.d_model**-0.5), weights["shared.weight"])
+        return linear_op(hidden, weights["lm_head.weight"])

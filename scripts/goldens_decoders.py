@@ -1,0 +1,168 @@
+"""What ``transformers`` answers for tiny decoders with random weights: ``tests/goldens/decoders.npz`` and configs.
+
+    python -m scripts.goldens_decoders [--check]
+
+Weights are made from their names (``tests/cases/seeded.py``), here and in the tests: none is committed. For each
+model: the logits of a padded batch, 64 greedy tokens of one prompt, and of a batch of prompts of different lengths
+(padded on the left) that stops at an end token. ``sampling.*`` are the scores after each of the logits processors.
+
+Needs what ``scripts/goldens.py`` needs, and ``pyodide_pkg`` on PYTHONPATH.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import logging
+from typing import Any
+
+import numpy as np
+
+from scripts.goldens import Arrays, Goldens
+from tests.cases.seeded import weight
+
+STEPS = 64
+LENGTHS = (7, 3, 12)  # of the prompts in a batch
+SIZES: dict[str, Any] = {"vocab_size": 100, "bos_token_id": None, "eos_token_id": None, "pad_token_id": 0}
+LLAMA: dict[str, Any] = {
+    "hidden_size": 48,
+    "intermediate_size": 50,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 200,
+    **SIZES,
+}
+LLAMA3_ROPE = {
+    "rope_type": "llama3",
+    "rope_theta": 500.0,
+    "factor": 4.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 64,
+}
+T5: dict[str, Any] = {
+    "d_model": 36,
+    "d_kv": 10,
+    "d_ff": 50,
+    "num_layers": 3,
+    "num_decoder_layers": 2,
+    "num_heads": 3,
+    "relative_attention_num_buckets": 8,
+    "relative_attention_max_distance": 20,
+    "decoder_start_token_id": 0,
+    **SIZES,
+}
+# Folder -> class of `transformers`, config.
+MODELS: dict[str, tuple[str, dict[str, Any]]] = {
+    "tiny-gpt2": ("GPT2LMHeadModel", {"n_embd": 36, "n_layer": 2, "n_head": 3, "n_positions": 200, **SIZES}),
+    "tiny-llama": ("LlamaForCausalLM", {**LLAMA, "tie_word_embeddings": True}),
+    "tiny-llama-scaled": (
+        "LlamaForCausalLM",
+        {**LLAMA, "head_dim": 20, "attention_bias": True, "mlp_bias": True, "rope_parameters": LLAMA3_ROPE},
+    ),
+    "tiny-qwen2": ("Qwen2ForCausalLM", {**LLAMA, "rope_parameters": {"rope_type": "default", "rope_theta": 300.0}}),
+    "tiny-t5": ("T5ForConditionalGeneration", T5),
+    "tiny-t5-gated": ("T5ForConditionalGeneration", {**T5, "feed_forward_proj": "gated-gelu"}),
+}
+
+
+def main() -> int:
+    """Write or check; the exit status is 1 where something differs."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--check", action="store_true", help="compare with the committed files, write nothing")
+    arguments = parser.parse_args()
+    logging.getLogger("transformers").setLevel(logging.ERROR)
+    torch = importlib.import_module("torch")
+    torch.set_num_threads(1)
+    made = Goldens(check=arguments.check)
+    arrays: Arrays = {}
+    with torch.no_grad():
+        for name in MODELS:
+            arrays |= {f"{name}.{key}": value for key, value in model_goldens(name, made).items()}
+        arrays |= sampling_goldens()
+    made.arrays("decoders.npz", arrays)
+    for line in made.differences:
+        print(f"differs: {line}")
+    return 1 if made.differences else 0
+
+
+def model_goldens(name: str, made: Goldens) -> Arrays:
+    """Write the folder's ``config.json``; give inputs, logits and greedy tokens."""
+    torch = importlib.import_module("torch")
+    transformers = importlib.import_module("transformers")
+    kind, settings = MODELS[name]
+    model_class = getattr(transformers, kind)
+    model = model_class(model_class.config_class(**settings, attn_implementation="eager")).eval()
+    if name == "tiny-t5-gated":  # as T5 1.1 was published
+        model.lm_head.weight = torch.nn.Parameter(model.lm_head.weight.clone())
+        model.config.tie_word_embeddings = model.config.scale_decoder_outputs = False
+        model.scale_decoder_outputs = False
+    for key, parameter in model.named_parameters():  # a tied one once
+        parameter.copy_(torch.from_numpy(weight(key, tuple(parameter.shape))))
+    config = model.config.to_dict()
+    kept = (*settings, "model_type", "tie_word_embeddings", "rope_parameters", "is_encoder_decoder")
+    made.json(f"{name}/config.json", {key: config[key] for key in dict.fromkeys(kept) if key in config})
+
+    rng = np.random.default_rng(len(name))
+    width = max(LENGTHS)
+    left = torch.tensor([[0] * (width - length) + [1] * length for length in LENGTHS])
+    ids = torch.from_numpy(rng.integers(3, 100, (len(LENGTHS), width)))
+    right = left.flip(1)
+    encoder_decoder = model.config.is_encoder_decoder
+    prompts = ids * (right if encoder_decoder else left)
+    mask = right if encoder_decoder else left
+    arrays: Arrays = {"input_ids": (ids * right).numpy(), "attention_mask": right.numpy()}
+    extra = {"decoder_input_ids": torch.from_numpy(rng.integers(3, 100, (len(LENGTHS), 9)))} if encoder_decoder else {}
+    output = model(input_ids=ids * right, attention_mask=right, **extra)
+    arrays |= {key: value.numpy() for key, value in extra.items()}
+    arrays["logits"] = output.logits.numpy()
+
+    options = {"do_sample": False, "max_new_tokens": STEPS, "pad_token_id": 0}
+    single = model.generate(ids[:1, :5], **options)
+    arrays["prompt"], arrays["greedy"] = ids[:1, :5].numpy(), single[:, -STEPS:].numpy()
+    batch = model.generate(prompts, attention_mask=mask, **options)[:, -STEPS:]
+    stop = _stop(batch.numpy())
+    stopped = model.generate(prompts, attention_mask=mask, **options, eos_token_id=stop)
+    start = 1 if encoder_decoder else width
+    arrays |= {"prompts": prompts.numpy(), "prompts_mask": mask.numpy(), "batch": batch.numpy()}
+    arrays |= {"eos": np.array(stop), "stopped": stopped[:, start:].numpy()}
+    repeated = model.generate(ids[:1, :5], **options, repetition_penalty=1.7)
+    arrays["penalized"] = repeated[:, -STEPS:].numpy()
+    return {key: value.astype(np.int32) if value.dtype.kind == "i" else value for key, value in arrays.items()}
+
+
+def _stop(batch: np.ndarray[Any, Any]) -> int:
+    """A token that ends at least one row, not all of them at once, and none at the first step."""
+    for token in np.unique(batch):
+        first = [int(np.argmax(row == token)) if token in row else STEPS for row in batch]
+        if min(first) > 2 and len(set(first)) > 1 and min(first) < STEPS:
+            return int(token)
+    raise SystemExit("no token of this batch makes a good end")
+
+
+def sampling_goldens() -> Arrays:
+    """Scores of two rows after each processor alone, and after all of them in the order of ``generate``."""
+    torch = importlib.import_module("torch")
+    process = importlib.import_module("transformers.generation.logits_process")
+    rng = np.random.default_rng(5)
+    ids = torch.from_numpy(rng.integers(0, 50, (2, 9)))
+    scores = torch.from_numpy((rng.standard_normal((2, 50)) * 3).astype(np.float32))
+    scores[0, 7] = scores[0, 11]  # a tie
+    arrays: Arrays = {"sampling.ids": ids.numpy().astype(np.int32), "sampling.scores": scores.numpy()}
+    processors = {
+        "repetition_penalty": process.RepetitionPenaltyLogitsProcessor(1.3),
+        "temperature": process.TemperatureLogitsWarper(0.7),
+        "top_k": process.TopKLogitsWarper(10),
+        "top_p": process.TopPLogitsWarper(0.8),
+    }
+    combined = scores
+    for name, processor in processors.items():
+        arrays[f"sampling.{name}"] = processor(ids, scores.clone()).numpy()
+        combined = processor(ids, combined)
+    arrays["sampling.all"] = combined.numpy()
+    return arrays
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
