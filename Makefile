@@ -13,7 +13,7 @@ PORT ?= 8000
 export PYTHONUNBUFFERED := 1
 export HYPOTHESIS_STORAGE_DIRECTORY := $(CURDIR)/.cache/hypothesis
 
-.PHONY: help setup demo test bench bench-dawn bench-pack check format wheel site clean distclean
+.PHONY: help setup demo test bench bench-dawn bench-pack conformance check format wheel site clean distclean
 .DEFAULT_GOAL := help
 
 help: ## List the commands
@@ -41,6 +41,9 @@ bench-dawn: setup ## The same beside the peers in Node on Dawn: a GPU where one 
 
 bench-pack: setup ## Pack bench-dawn for a machine with a GPU and nothing else: dist/bench.tar.xz
 	@$(VENV_PYTHON) -m bench.pack
+
+conformance: setup ## Every op's cases and 1,000 random calls in Node on Dawn: ARGS="COUNT [SEED]"
+	@$(VENV_PYTHON) -m bench.dawn --conformance $(ARGS)
 
 check: setup ## Lint, types, import arrows
 	@$(VENV_PYTHON) -m scripts.check

@@ -1,6 +1,7 @@
 // The contest in Node, on Dawn: real WebGPU without a browser.
 //
-//   node dawn.mjs [GROUP ...]     (all groups when none is named)
+//   node dawn.mjs [GROUP ...]                       (all groups when none is named)
+//   node dawn.mjs --conformance [COUNT [SEED]]      every op's cases and COUNT random calls, against NumPy
 //
 // Every group runs in a process of its own. layout.json beside this file says where Pyodide, the wheel and the peers lie.
 // Prints tables and writes dawn.json, also when a group dies. Variables: DAWN_OPTIONS="key=value;…" for Dawn,
@@ -19,6 +20,7 @@ const GROUPS = ["matmul", "encoder", "bandwidth", "heads", "host"];
 const [, , mode, ...rest] = process.argv;
 if (mode === "--probe") await probe();
 else if (mode === "--group") await child(...rest).catch((error) => { console.error(String(error.stack)); process.exit(1); });
+else if (mode === "--conformance") await conformance(...rest.map(Number));
 else parent(process.argv.slice(2));
 
 function parent(named) {
@@ -66,8 +68,8 @@ async function probe() {
   process.exit(adapter ? 0 : 1);
 }
 
-// One group, in this process.
-async function child(group, file) {
+// Pyodide with the wheel and this checkout's Python.
+async function boot() {
   await openDawn();
   const { loadPyodide } = await import("pyodide");
   const home = `${resolve(layout.pyodide)}/`;
@@ -75,6 +77,19 @@ async function child(group, file) {
   for (const wheel of layout.wheels) pyodide.unpackArchive(new Uint8Array(fs.readFileSync(resolve(wheel))), "wheel");
   pyodide.FS.mkdirTree("/bench");
   pyodide.FS.mount(pyodide.FS.filesystems.NODEFS, { root: resolve(layout.python) }, "/bench");
+  await pyodide.runPythonAsync("import sys; sys.path.insert(0, '/bench')");
+  return pyodide;
+}
+
+// Exit code 1 where one of them is wrong.
+async function conformance(count = 1000, seed = 0) {
+  const pyodide = await boot();
+  process.exit((await pyodide.pyimport("tests.cases.long_run").run(count, seed)) ? 1 : 0);
+}
+
+// One group, in this process.
+async function child(group, file) {
+  const pyodide = await boot();
   const options = JSON.parse(process.env.BENCH_OPTIONS ?? "{}");
   options.models = {};
   for (const [name, folder] of Object.entries(layout.models)) {
@@ -82,7 +97,6 @@ async function child(group, file) {
     pyodide.FS.mount(pyodide.FS.filesystems.NODEFS, { root: resolve(folder) }, `/models/${name}`);
     options.models[name] = `/models/${name}`;
   }
-  await pyodide.runPythonAsync("import sys; sys.path.insert(0, '/bench')");
   globalThis.require = createRequire(import.meta.url); // TF.js, an ES module, asks for it when it sees Node
   const { createSession } = await import("./session.mjs");
   const session = await createSession({

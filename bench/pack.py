@@ -2,7 +2,8 @@
 
     python -m bench.pack [FILE]
 
-Unpacked anywhere, `./run [GROUP ...]` there prints tables and writes dawn.json. Equal inputs give equal content.
+Unpacked anywhere, `./run [GROUP ...]` there prints tables and writes dawn.json; `./run --conformance` checks every op.
+Equal inputs give equal content.
 """
 
 from __future__ import annotations
@@ -46,7 +47,8 @@ def fill(folder: Path, wheel: Path) -> None:
     dawn_files.append(setup.NODE_MODULES / "webgpu" / "dist" / "linux-x64" / "dawn.node")
     pyodide = [paths.NODE_MODULES / "pyodide" / name for name in (*PYODIDE_FILES, "package.json")]
     wheels = [paths.ROOT / str(name).removeprefix("python/") for name in described["wheels"]]
-    for source in (*dawn_files, *pyodide, *wheels, *setup.peer_files(), *setup.python_files()):
+    python = [*setup.python_files(), *setup.case_files()]
+    for source in (*dawn_files, *pyodide, *wheels, *setup.peer_files(), *python):
         if source.is_file():
             target = folder / place(source)
             target.parent.mkdir(parents=True, exist_ok=True)

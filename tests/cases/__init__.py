@@ -17,6 +17,32 @@ from tensorcommons import Device, Devices, TensorSharingManager
 
 Case = TypeVar("Case", bound=Callable[..., Any])
 
+#: The modules about ops: their cases take a device alone.
+OPS = (
+    "compiled",
+    "elementwise",
+    "layout",
+    "reduction",
+    "normalization",
+    "matmul",
+    "attention",
+    "embedding",
+    "indexing",
+    "sorting",
+    "convolution",
+    "pooling",
+    "resize",
+    "rotary",
+    "functional",
+    "tensors",
+    "packed",
+    "arrangement",
+    "chains",
+    "conformance",
+    "hardware",
+    "fuzz",
+)
+
 
 @dataclass(frozen=True)
 class Place:

@@ -8,7 +8,7 @@ import numpy as np
 
 import tensorcommons as tc
 from tensorcommons import Device
-from tensorcommons.errors import ShapeMismatch, TensorCommonsError, UnsupportedDtype
+from tensorcommons.errors import ShapeMismatch, TensorCommonsError, UnsupportedDtype, UnsupportedOp
 from tests.cases.support import NAN, near, numbers, on, refused
 
 DTYPES = ("float32", "float16", "int32", "uint32", "bool")
@@ -162,3 +162,79 @@ async def wrong_operands_are_refused(device: Device) -> None:
     refused(device, ShapeMismatch, lambda: tc.scatter(x, ids, x[:2]))
     refused(device, UnsupportedDtype, lambda: tc.scatter(x, ids, ids))
     refused(device, TensorCommonsError, lambda: tc.scatter(x, ids, x, reduction="multiply"))
+
+
+ALL = slice(None)
+MASK = np.arange(35).reshape(5, 7) % 3 == 0
+ARRAY_KEYS: tuple[Any, ...] = (
+    ([0, -1, 2],),
+    (np.array([[4, 0], [-5, 1]]),),
+    ([],),
+    (np.array(3),),
+    (ALL, [6, 0]),
+    (..., [2, 1, 0]),
+    ([1, 2], [3, -1]),
+    (np.array([[1], [2]]), [3, -1, 0]),
+    (ALL, [1, 2], [0, 2]),
+    ([1, 2], ALL, [0, 2]),
+    (0, ALL, [0, 2]),
+    (0, [5, 6]),
+    (ALL, 0, [0, 2]),
+    ([1, 2], ALL, 0),
+    (None, [1, 2], 1),
+    ([1, 2], None, [3, 4]),
+    (slice(4, 0, -2), None, [1, 1, 6], ..., -1),
+    ([1, 2], [3, 4], [0, -3]),
+    (MASK,),
+    (MASK, [0] * int(MASK.sum())),
+    (MASK[:, 0],),
+    (ALL, MASK[0], 1),
+    (np.zeros(5, bool),),
+    (MASK[:, 0].tolist(), ..., None),
+)
+
+
+async def arrays_as_indices(device: Device) -> None:
+    a = numbers(5, 7, 3)
+    results, wanted = [], []
+    (x,) = on(device, a)
+    for key in ARRAY_KEYS:
+        results.append(x[key if len(key) > 1 else key[0]])
+        wanted.append(a[key])
+        tensors = tuple(
+            tc.asarray(k, dtype="int32", device=device)
+            if isinstance(k, (list, np.ndarray)) and np.asarray(k).dtype.kind != "b"
+            else k
+            for k in key
+        )
+        results.append(x[tensors])
+        wanted.append(a[key])
+    for key, got, right in zip(
+        [key for key in ARRAY_KEYS for _ in "ab"], await tc.read_together(results), wanted, strict=True
+    ):
+        assert got.shape == right.shape, f"{key}: {got.shape} instead of {right.shape}"
+        np.testing.assert_array_equal(got, right)
+    turned = tc.permute_dims(x, (2, 0, 1))[:, ::-1]
+    await _same(turned[:, [1, -1], [2, 0]], a.transpose(2, 0, 1)[:, ::-1][:, [1, -1], [2, 0]])
+    for dtype in DTYPES:
+        values = _values(6, 5, dtype=dtype)
+        await _same(on(device, values)[0][[1, 5], [4, 0]], values[[1, 5], [4, 0]])
+
+
+async def arrays_as_indices_that_are_refused(device: Device) -> None:
+    x, mask, floats, far = on(device, numbers(5, 7), MASK, numbers(3), np.array([9, -6, 1], np.int32))
+    error = refused(device, UnsupportedOp, lambda: x[mask])
+    assert "read" in str(error)
+    refused(device, UnsupportedDtype, lambda: x[floats])
+    refused(device, UnsupportedDtype, lambda: x[:, floats])
+    refused(device, UnsupportedDtype, lambda: x[[1.5]])
+    refused(device, ShapeMismatch, lambda: x[[1, 2], [1, 2, 3]])
+    for key in ([5], [-6], (ALL, [7]), ([0], [0], [0]), MASK.T, (MASK, 0), np.zeros((), bool), True, (..., [0], ...)):
+        try:
+            x[key]
+        except IndexError:
+            continue
+        raise AssertionError(f"{key!r} was taken")
+    got = await x[far, far].read()  # known to the device alone
+    np.testing.assert_array_equal(np.isnan(got), [True, True, False])
+    assert got[2] == (await x[1, 1].read())

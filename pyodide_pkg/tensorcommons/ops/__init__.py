@@ -103,8 +103,8 @@ from .elementwise import (
     trunc,
     where,
 )
-from .indexing import embedding, gather, scatter, take, take_along_axis
-from .layout import broadcast_to, concat, getitem, permute_dims, reshape
+from .indexing import embedding, gather, getitem, scatter, take, take_along_axis
+from .layout import broadcast_to, concat, permute_dims, reshape
 from .matmul import linear, matmul
 from .normalization import layer_norm, log_softmax, rms_norm, softmax
 from .pooling import adaptive_avg_pool2d, adaptive_max_pool2d, avg_pool2d, max_pool2d

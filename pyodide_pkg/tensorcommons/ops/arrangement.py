@@ -9,14 +9,14 @@ from ..errors import ShapeMismatch
 from ..graph.constant import constant
 from ..shapes import broadcast_shapes, normalize_axes, normalize_axis
 from ..tensor import Tensor, TensorLike, as_tensor
-from .layout import PAD, broadcast_to, concat, getitem, permute_dims, reshape
+from .layout import PAD, broadcast_to, concat, permute_dims, reshape, view_at
 from .registry import apply
 
 ALL = slice(None)
 
 
 def _at(x: Tensor, axis: int, key: slice | int) -> Tensor:
-    return getitem(x, (ALL,) * axis + (key,))
+    return view_at(x, (ALL,) * axis + (key,))
 
 
 def matrix_transpose(x: TensorLike) -> Tensor:
@@ -69,7 +69,7 @@ def flip(x: TensorLike, axis: int | Sequence[int] | None = None) -> Tensor:
     """The elements of ``axis`` (of all axes by default) in reverse order; a view."""
     tensor = as_tensor(x)
     axes = normalize_axes(axis, tensor.ndim)
-    return getitem(tensor, tuple(slice(None, None, -1) if a in axes else ALL for a in range(tensor.ndim)))
+    return view_at(tensor, tuple(slice(None, None, -1) if a in axes else ALL for a in range(tensor.ndim)))
 
 
 def unstack(x: TensorLike, axis: int = 0) -> tuple[Tensor, ...]:

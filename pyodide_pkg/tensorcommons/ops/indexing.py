@@ -7,6 +7,7 @@ nothing, and no byte out of bounds is touched. A negative index counts from the 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,11 +15,11 @@ import numpy as np
 
 from .. import dtypes
 from ..backends.base import Attributes, Spec
-from ..errors import ShapeMismatch, TensorCommonsError, UnsupportedDtype
+from ..errors import ShapeMismatch, TensorCommonsError, UnsupportedDtype, UnsupportedOp
 from ..shapes import broadcast_shapes, normalize_axis
 from ..tensor import Tensor, TensorLike, as_tensor
-from .elementwise import astype
-from .layout import broadcast_to, reshape
+from .elementwise import add, astype, greater_equal, less, logical_and, multiply, where
+from .layout import broadcast_to, permute_dims, reshape, spelled_out, view_at
 from .registry import apply, define
 
 
@@ -200,3 +201,78 @@ def embedding(table: TensorLike, ids: TensorLike) -> Tensor:
     if rows.ndim != 2:
         raise ShapeMismatch(f"embedding: the table is (rows, size), not {rows.shape}")
     return _take_rows(rows, numbers, 0, wrap=False)
+
+
+def getitem(x: Tensor, key: Any) -> Tensor:
+    """``x[key]`` as in NumPy: integers, slices, ``...`` and ``None`` give a view, arrays a copy of what they choose.
+
+    An array is a list, a NumPy array of whole numbers or bools, or an int32 tensor; several broadcast with each other,
+    as in ``x[rows, columns]``. The module's first lines say what an index out of range does. A mask has to be known on
+    the host, since the shape of the result depends on it: ``x[await mask.read()]``.
+
+    Raises:
+        IndexError: an index that is known on the host is out of range, or there are too many.
+        UnsupportedDtype: an array holds neither whole numbers nor bools, or a tensor not int32.
+        UnsupportedOp: a mask is a tensor.
+    """
+    keys = list(key) if isinstance(key, tuple) else [key]
+    if not any(isinstance(k, (Tensor, np.ndarray, list)) for k in keys):
+        return view_at(x, key)
+    advanced = [i for i, k in enumerate(keys) if _is_integer(k) or isinstance(k, (Tensor, np.ndarray, list))]
+    side_by_side = advanced[-1] - advanced[0] == len(advanced) - 1
+    keys = _without_masks(x, keys)
+    chosen = {i: k for i, k in enumerate(keys) if isinstance(k, (Tensor, np.ndarray))}
+    part = view_at(x, tuple(slice(None) if i in chosen else k for i, k in enumerate(keys)))
+    axis_of = {i: sum(not _is_integer(k) for k in keys[:i]) for i in chosen}  # in part
+    axes = [axis_of[i] for i in chosen]
+    broadcast_shapes(*(k.shape for k in chosen.values()))  # raises before anything is on a device
+    ids = [_indices(k, part, part.shape[axis_of[i]]) for i, k in chosen.items()]
+    found = _take_rows(part, ids[0], axes[0], wrap=True) if len(ids) == 1 else _take_points(part, ids, axes)
+    first, count = (axes[0] if len(ids) == 1 else 0), found.ndim - part.ndim + len(ids)
+    target = min(axes) if side_by_side else 0
+    order = [a for a in range(found.ndim) if not first <= a < first + count]
+    order[target:target] = range(first, first + count)
+    return found if order == list(range(found.ndim)) else permute_dims(found, order)
+
+
+def _is_integer(key: Any) -> bool:
+    return isinstance(key, (int, np.integer))
+
+
+def _without_masks(x: Tensor, keys: list[Any]) -> list[Any]:
+    """One key an axis or ``None``: ``...`` spelled out, lists as arrays, masks as the places that they let through."""
+    arrays = [np.asarray(k, np.int32 if k == [] else None) if isinstance(k, list) else k for k in keys]
+    masks = {i for i, k in enumerate(arrays) if isinstance(k, np.ndarray) and k.dtype == bool}
+    if any(isinstance(k, Tensor) and k.dtype is dtypes.bool for k in arrays):
+        where = x.device.kind if x.device else "any device"
+        reason = "the shape of its result depends on the mask: read that first, x[await mask.read()], or use where()"
+        raise UnsupportedOp("x[mask]", where, reason)
+    taken = sum(k.ndim if i in masks else k is not None and k is not Ellipsis for i, k in enumerate(arrays))
+    result: list[Any] = []
+    for k in spelled_out(arrays, taken, x.ndim):
+        if not (isinstance(k, np.ndarray) and k.dtype == bool):
+            result.append(k)
+            continue
+        axis = sum(key is not None for key in result)
+        if k.shape != x.shape[axis : axis + k.ndim] or not k.ndim:
+            raise IndexError(f"a mask of shape {k.shape} does not go with the axes from {axis} of {x.shape}")
+        result.extend(np.nonzero(k))
+    return result
+
+
+def _take_points(x: Tensor, ids: Sequence[Tensor], axes: Sequence[int]) -> Tensor:
+    """``x[ids[0], ids[1], ...]`` at ``axes``; the axes of the indices come first in the result."""
+    shape = broadcast_shapes(*(each.shape for each in ids))
+    rest = [a for a in range(x.ndim) if a not in axes]
+    rows = reshape(permute_dims(x, [*axes, *rest]), (math.prod(x.shape[a] for a in axes), *(x.shape[a] for a in rest)))
+    row: Tensor | None = None
+    inside: Tensor | None = None
+    for each, axis in zip(ids, axes, strict=True):
+        _require_int32("x[...]", each.spec)
+        size = x.shape[axis]
+        valid = logical_and(greater_equal(each, -size), less(each, size))
+        number = where(less(each, 0), add(each, size), each)
+        row = number if row is None else add(multiply(row, size), number)
+        inside = valid if inside is None else logical_and(inside, valid)
+    assert row is not None and inside is not None
+    return _take_rows(rows, broadcast_to(where(inside, row, -1), shape), 0, wrap=False)

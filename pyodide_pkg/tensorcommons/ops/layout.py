@@ -112,20 +112,24 @@ def concat(xs: Sequence[TensorLike], axis: int | None = 0) -> Tensor:
     return apply(CONCAT, *(astype(x, dtype) for x in tensors), axis=normalize_axis(axis, tensors[0].ndim))
 
 
-def getitem(x: Tensor, key: Any) -> Tensor:
+def spelled_out(keys: Sequence[Any], taken: int, ndim: int) -> list[Any]:
+    """``keys``, which take ``taken`` axes, with ``...`` (at the end if it is not there) as the slices it stands for."""
+    if sum(k is Ellipsis for k in keys) > 1:
+        raise IndexError("an index can only have one ellipsis")
+    if taken > ndim:
+        raise IndexError(f"too many indices: {taken} for {ndim} axes")
+    at = next((i for i, k in enumerate(keys) if k is Ellipsis), len(keys))
+    return [*keys[:at], *[slice(None)] * (ndim - taken), *keys[at + 1 :]]
+
+
+def view_at(x: Tensor, key: Any) -> Tensor:
     """Basic indexing: integers, slices with any step, ``...`` and ``None``, as NumPy's. A view, never a copy.
 
     Raises:
         IndexError: an index is out of range, or there are too many.
     """
     keys = list(key) if isinstance(key, tuple) else [key]
-    if sum(k is Ellipsis for k in keys) > 1:
-        raise IndexError("an index can only have one ellipsis")
-    taken = sum(k is not None and k is not Ellipsis for k in keys)
-    if taken > x.ndim:
-        raise IndexError(f"too many indices: {taken} for {x.ndim} axes")
-    at = next((i for i, k in enumerate(keys) if k is Ellipsis), len(keys))
-    keys[at : at + 1] = [slice(None)] * (x.ndim - taken)
+    keys = spelled_out(keys, sum(k is not None and k is not Ellipsis for k in keys), x.ndim)
     ranges: list[tuple[int, int, int]] = []
     shape: list[int] = []
     for k in keys:
@@ -136,11 +140,11 @@ def getitem(x: Tensor, key: Any) -> Tensor:
         if isinstance(k, slice):
             ranges.append(k.indices(size))
             shape.append(len(range(*ranges[-1])))
-        elif isinstance(k, (int, np.integer)):
+        elif isinstance(k, (int, np.integer)) and not isinstance(k, bool):
             if not -size <= k < size:
                 raise IndexError(f"index {k} is out of range for axis {len(ranges)} of size {size}")
             start = int(k) % size
             ranges.append((start, start + 1, 1))
         else:
-            raise IndexError(f"tensors take integers, slices, ... and None as indices, not {type(k).__name__}")
+            raise IndexError(f"tensors take integers, slices, ..., None and arrays as indices, not {type(k).__name__}")
     return reshape(apply(SLICE, x, ranges=tuple(ranges)), shape)
