@@ -166,11 +166,11 @@ def read_model(folder: Path) -> tuple[dict[str, Any], dict[str, Array]]:
 
 def write_encoder(folder: Path, sizes: Mapping[str, int], seed: int = 0) -> None:
     """A BERT encoder with random weights, normal with deviation 0.02 as it is initialized for training."""
-    from tensorcommons.models.bert import Bert, BertConfig
+    from tensorcommons.models.bert import build
     from tensorcommons.models.folder import Folder
 
     config = {**SHARED, **sizes}
-    bert = Bert(BertConfig.of(Folder(config, "config.json")), masked_lm=False, pooler=False)
+    bert = build(Folder(config, "config.json", frozenset()))
     write_model(folder, config, bert.parameters(), seed)
 
 

@@ -109,7 +109,7 @@ async def configs_that_ask_for_what_is_not_there(place: Place) -> None:
     config = "config.json"
     await _refused(place, with_config(files, model_type="mamba"), UnsupportedModel, "mamba", "bert")
     await _refused(place, with_config(files, model_type=None), UnsupportedModel, "None")
-    await _refused(place, with_config(files, hidden_act="swish"), InvalidWeights, config, "swish")
+    await _refused(place, with_config(files, hidden_act="mish"), InvalidWeights, config, "mish")
     await _refused(place, with_config(files, num_attention_heads=5), InvalidWeights, config, "5")
     await _refused(place, with_config(files, hidden_size="big"), InvalidWeights, config, "hidden_size")
     await _refused(place, with_config(files, hidden_size=0), InvalidWeights, config, "hidden_size")

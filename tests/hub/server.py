@@ -1,8 +1,9 @@
 """A real HTTP server on this machine that misbehaves on demand: ``/mode/file`` answers the way ``mode`` says.
 
 Modes: ``good`` (Range works), ``plain`` (Range is ignored), ``chunked`` (no Content-Length), ``cut`` (half of the
-bytes, then the connection is closed), ``stall`` (half of the bytes, then silence), ``slow`` (1 KiB at a time),
-``redirect`` (to ``good``), ``loop`` (to itself), ``error`` (500), ``shifted`` (the wrong range), ``refused`` (416).
+bytes, then the connection is closed), ``hiccup`` (``cut`` without a Range, ``good`` with one), ``stall`` (half of the
+bytes, then silence), ``slow`` (1 KiB at a time), ``redirect`` (to ``good``), ``loop`` (to itself), ``error`` (500),
+``shifted`` (the wrong range), ``refused`` (416).
 """
 
 from __future__ import annotations
@@ -88,13 +89,13 @@ class Handler(BaseHTTPRequestHandler):
                     self.wfile.write(data[start : start + 1024])
                     time.sleep(0.02)
                 return
-            if mode not in ("cut", "stall"):
+            if mode not in ("cut", "stall") and (mode != "hiccup" or status != 200):
                 self.wfile.write(data)
                 return
             self.close_connection = True
             self.wfile.write(data[: len(data) // 2])
             self.wfile.flush()
-            if mode == "cut":
+            if mode in ("cut", "hiccup"):
                 return
             self.connection.settimeout(20)
             if self.connection.recv(1) == b"":

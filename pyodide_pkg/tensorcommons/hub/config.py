@@ -25,6 +25,17 @@ async def read_optional_json(source: Source, file: str) -> dict[str, Any] | None
         return None
 
 
+async def read_optional_list(source: Source, file: str) -> list[Any] | None:
+    """The list in ``file``, or None where the source has no such file. Raises as ``read_json``."""
+    try:
+        value = _parse(await source.read(file), f"{source.name}/{file}")
+    except FileMissingError:
+        return None
+    if not isinstance(value, list):
+        raise InvalidWeights(f"{source.name}/{file}", f"holds a JSON {type(value).__name__}, not a list")
+    return value
+
+
 def load_json(text: str, **options: Any) -> Any:
     """``json.loads``, but RecursionError over 500 levels of nesting.
 
@@ -42,8 +53,15 @@ def load_json(text: str, **options: Any) -> Any:
 
 def parse_json(raw: bytes, file: str) -> dict[str, Any]:
     """The object that ``raw`` holds; ``file`` names it in the ``InvalidWeights`` raised where it holds none."""
+    value = _parse(raw, file)
+    if not isinstance(value, dict):
+        raise InvalidWeights(file, f"holds a JSON {type(value).__name__}, not an object")
+    return value
+
+
+def _parse(raw: bytes, file: str) -> Any:
     try:
-        value = load_json(raw.decode("utf-8-sig"))
+        return load_json(raw.decode("utf-8-sig"))
     except UnicodeDecodeError as error:
         raise InvalidWeights(file, f"not JSON: byte {error.start:,} is not UTF-8") from None
     except json.JSONDecodeError as error:
@@ -53,6 +71,3 @@ def parse_json(raw: bytes, file: str) -> dict[str, Any]:
         ) from None
     except (RecursionError, ValueError) as error:  # nested too deeply; an integer of thousands of digits
         raise InvalidWeights(file, f"not JSON that can be read: {error}") from None
-    if not isinstance(value, dict):
-        raise InvalidWeights(file, f"holds a JSON {type(value).__name__}, not an object")
-    return value

@@ -336,17 +336,17 @@ async def _stream_of(url: str, response: _Response, start: int, stop: int | None
     if response.headers.get("content-encoding", "identity").lower() == "identity":  # else it counts compressed bytes
         length = _number(response.headers.get("content-length"))
     if response.status == 200:
-        stream = Stream(response, length)
-        stream.etag, stream.modified = response.headers.get("etag"), response.headers.get("last-modified")
+        stream = _validated(Stream(response, length), response)
         await stream.skip(start)  # a server without Range support sends the file from its beginning
         stream.watch(on_bytes)
         return stream
     if response.status == 206 and ranged:
         match = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", response.headers.get("content-range", ""))
         if match is None:  # a cross-origin page does not see Content-Range; the length tells as much
-            return Stream(response, start + length if length is not None and stop is None else None, start, on_bytes)
+            size = start + length if length is not None and stop is None else None
+            return _validated(Stream(response, size, start, on_bytes), response)
         if int(match[1]) == start:
-            return Stream(response, _number(match[2]), start, on_bytes)
+            return _validated(Stream(response, _number(match[2]), start, on_bytes), response)
         await response.close()
         raise DownloadError(url, f"asked for the bytes from {start:,} on, the server sent {match[0]!r}")
     await response.close()
@@ -355,6 +355,11 @@ async def _stream_of(url: str, response: _Response, start: int, stop: int | None
     if response.status == 416 and ranged:
         raise DownloadError(url, f"the file ends before byte {start:,} (status 416)")
     raise DownloadError(url, f"the server answered with status {response.status}")
+
+
+def _validated(stream: Stream, response: _Response) -> Stream:
+    stream.etag, stream.modified = response.headers.get("etag"), response.headers.get("last-modified")
+    return stream
 
 
 def _number(text: str | None) -> int | None:

@@ -120,6 +120,14 @@ class Stream:
             filled += received
         return data
 
+    async def read_into(self, view: memoryview) -> None:
+        """Fill ``view``. Raises ``ShortReadError`` where the bytes end before; ``position`` says how many came."""
+        stop = self.position + len(view)
+        while self.position < stop:
+            filled = len(view) - (stop - self.position)
+            if not await self._readinto(view[filled : filled + CHUNK]):
+                raise await self._short(self.position, stop)
+
     async def skip(self, count: int) -> None:
         """Pass over ``count`` bytes without keeping them."""
         while count:

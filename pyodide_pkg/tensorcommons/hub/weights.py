@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from typing import TypeAlias
 
-from ..errors import InvalidWeights
+from ..errors import DownloadError, InvalidWeights
 from .cache import Piece, Record, identity_of
 from .cached import CachedSource
 from .safetensors import NUMPY_NAME, Header, TensorEntry, parse_file_header, read_header_bytes, read_tensor
 from .sources import Source
-from .streams import Stream
+from .streams import ShortReadError, Stream
 
+WAITS = (0.0, 0.5, 1.0)  # seconds before each attempt to take up a connection that brings nothing more
 REOPEN = 1 << 20  # bytes; a gap larger than this is passed by another request, not by reading through it
 
 ReadAgain: TypeAlias = Callable[[], Awaitable[bytearray]]
@@ -85,6 +87,12 @@ class WeightsFile:
             self._known = set(self._record.pieces)
             await self._cache.save(self._record)
 
+    async def pause(self) -> None:
+        """Let go of the connection until the next read, which opens one where it begins."""
+        stream, self._stream = self._stream, None
+        if stream is not None:
+            await stream.close()
+
     @property
     def version(self) -> str:
         """The file's address with what tells its contents apart: it changes when the server's file does."""
@@ -96,14 +104,14 @@ class WeightsFile:
         return piece.identity if piece is not None else None
 
     async def read(self, entry: TensorEntry) -> tuple[bytearray, str]:
-        """A tensor's bytes and identity.
+        """A tensor's bytes and identity. A connection that breaks is taken up again where it broke.
 
-        Raises ``InvalidWeights`` for a truncated file, ``DownloadError`` for a connection that was cut.
+        Raises ``InvalidWeights`` for a truncated file, ``DownloadError`` for a connection that stays cut.
         """
         piece = self._piece(entry)
         if piece is not None:
             return await self._known_piece(piece), piece.identity
-        data = await read_tensor(await self._stream_at(entry.start), self.header, entry)
+        data = await self._read_whole(entry)
         identity = identity_of(data, label_of(entry))
         await self._keep(entry.start, entry.stop, identity, label_of(entry), data)
         return data, identity
@@ -159,6 +167,31 @@ class WeightsFile:
             self._kept.add(identity)
             self._record.add(start, stop, identity, label)
 
+    async def _read_whole(self, entry: TensorEntry) -> bytearray:
+        if self._record.size is None:  # a length that nothing confirms is not trusted with memory
+            return await read_tensor(await self._stream_at(entry.start), self.header, entry)
+        data, filled, waits = bytearray(entry.nbytes), 0, iter(WAITS)
+        while True:
+            stream = None
+            try:
+                stream = await self._stream_at(entry.start + filled)
+                with memoryview(data) as view, view[filled:] as rest:
+                    await stream.read_into(rest)
+            except DownloadError as error:
+                self._stream = None  # a read that failed closed it
+                if isinstance(error, ShortReadError) and error.complete:
+                    reason = f"truncated in tensor {entry.name!r}: {error.reason}"
+                    raise InvalidWeights(self.header.file, reason) from error
+                received = filled if stream is None else stream.position - entry.start
+                if received > filled:
+                    filled, waits = received, iter(WAITS)
+                wait = None if self.source.is_local else next(waits, None)
+                if wait is None:
+                    raise
+                await asyncio.sleep(wait)
+            else:
+                return data
+
     async def _stream_at(self, start: int) -> Stream:
         stream = self._stream
         if stream is not None and not 0 <= start - stream.position <= REOPEN:
@@ -167,6 +200,8 @@ class WeightsFile:
             stream = None
         if stream is None:
             stream = self._stream = await self.source.open(self.file, start)
+            if _plain(stream.etag) != _plain(self._record.etag) and stream.etag and self._record.etag:
+                raise InvalidWeights(self.header.file, "the server's file changed while it was read: load it again")
         await stream.skip(start - stream.position)
         stream.watch(lambda position, _: self._report(position))
         return stream
@@ -174,6 +209,11 @@ class WeightsFile:
     def _report(self, position: int) -> None:
         if self.on_position is not None:
             self.on_position(position)
+
+
+def _plain(etag: str | None) -> str | None:
+    """An ETag without what compression on the way adds to it."""
+    return etag and etag.removeprefix("W/").replace("-gzip", "")
 
 
 async def _download(source: Source, file: str, piece: Piece, report: Callable[[int], None] | None) -> bytearray:

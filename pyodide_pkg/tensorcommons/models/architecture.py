@@ -66,12 +66,16 @@ class Architecture(Protocol):
     a call gives when none are named. ``names`` says how checkpoints spell the parameters.
     """
 
-    config: Any
     model_type: str
     tasks: tuple[str, ...]
     outputs: tuple[str, ...]
     defaults: tuple[str, ...]
     names: Names
+
+    @property
+    def config(self) -> Any:
+        """Its typed configuration."""
+        ...
 
     @property
     def inputs(self) -> Inputs:

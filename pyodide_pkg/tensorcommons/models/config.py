@@ -25,6 +25,7 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "gelu_pytorch_tanh": gelu_tanh,
     "relu": relu,
     "silu": silu,
+    "swish": silu,
     "tanh": tanh,
 }
 

@@ -28,3 +28,7 @@ class Folder:
     def architectures(self) -> list[str]:
         """The classes of `transformers` that the config names, if any."""
         return architectures(self.config, self.file)
+
+    def has(self, parameter: str) -> bool:
+        """Whether a tensor of that name is there, under any prefix."""
+        return any(name == parameter or name.endswith(f".{parameter}") for name in self.tensors)

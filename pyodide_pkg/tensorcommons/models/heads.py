@@ -1,111 +1,238 @@
-"""Small classifiers on a shared encoder: one or two pooled sentence vectors, then an MLP.
+"""What stands on an encoder's hidden states, called as `transformers` calls its classes and outputs.
 
-For two sentences the features are those of InferSent (Conneau et al., 2017, https://arxiv.org/abs/1705.02364):
-``[u, v, |u - v|, u * v]``.
+An encoder's file says which of these its checkpoints have, and under which names.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from itertools import pairwise
-from typing import Any, ClassVar
+from typing import ClassVar, Protocol
 
-from ..errors import InvalidWeights, ShapeMismatch
-from ..nn import linear
+from ..errors import InvalidWeights, UnsupportedModel
+from ..nn import layer_norm, linear, pooling
 from ..nn.pooling import Pooling
-from ..ops import abs, concat, multiply, relu, subtract
+from ..ops import linear as linear_op
+from ..ops import log1p, max, relu, reshape, tanh
 from ..shapes import Shape
 from ..tensor import Tensor
-from .bert import Bert
-from .names import Names
-from .text import TextInputs
+from .config import ACTIVATIONS
+from .encoder import additive
+from .folder import Folder
+
+WORDS = "embeddings.word_embeddings.weight"
 
 
 @dataclass(frozen=True)
-class MlpHeadConfig:
-    """The head's ``config.json``. ``layer_sizes`` goes from the features to the labels; ``base`` names the encoder."""
+class Labels:
+    """The classes of a classifier, and what makes scores of its logits: "softmax", "sigmoid" or "none"."""
 
-    base: str
-    pooling: Pooling
-    pair: bool
-    layer_sizes: tuple[int, ...]
-    output_activation: str
-    labels: tuple[str, ...]
+    names: tuple[str, ...]
+    activation: str = "softmax"
 
     @classmethod
-    def from_dict(cls, config: Mapping[str, Any], file: str) -> MlpHeadConfig:
-        """The typed configuration of a parsed ``config.json``. Raises InvalidWeights for what it lacks."""
-        sizes = config.get("layer_sizes")
-        if not (isinstance(sizes, list) and len(sizes) > 1 and all(type(size) is int and size > 0 for size in sizes)):
-            raise InvalidWeights(file, f"layer_sizes must be two or more whole numbers, not {sizes!r}")
-        base = config.get("base_model_name_or_path")
-        if not (isinstance(base, str) and base):
-            raise InvalidWeights(file, f"base_model_name_or_path must name the encoder, not {base!r}")
-        mode, act = config.get("pooling"), config.get("output_activation")
-        if mode not in ("cls", "mean") or act not in ("softmax", "sigmoid") or config.get("hidden_act") != "relu":
-            raise InvalidWeights(
-                file,
-                f"pooling {mode!r}, output_activation {act!r} or hidden_act {config.get('hidden_act')!r} is unknown",
-            )
-        table = config.get("id2label")
-        if not isinstance(table, dict) or set(table) != {str(i) for i in range(sizes[-1])}:
-            raise InvalidWeights(file, f"id2label must name the {sizes[-1]} labels, not {table!r}")
-        labels = tuple(str(table[str(i)]) for i in range(sizes[-1]))
-        pooling = Pooling(mode, bool(config.get("normalize", False)))
-        return cls(base, pooling, bool(config.get("pair", False)), tuple(sizes), act, labels)
+    def of(cls, folder: Folder) -> Labels:
+        """What ``id2label`` and ``problem_type`` say, as the pipelines of `transformers` understand them.
+
+        Raises:
+            InvalidWeights: the labels are not numbered from 0, or the problem is of an unknown kind.
+        """
+        config, file = folder.config, folder.file
+        count = config.get("num_labels", 2)
+        table = config.get("id2label") or {str(i): f"LABEL_{i}" for i in range(count)}
+        if not isinstance(table, dict) or set(map(str, table)) != {str(i) for i in range(len(table))}:
+            raise InvalidWeights(file, f"id2label must number the labels from 0, not {table!r:.100}")
+        names = tuple(str({str(key): name for key, name in table.items()}[str(i)]) for i in range(len(table)))
+        kinds = {
+            None: "sigmoid" if len(names) == 1 else "softmax",
+            "regression": "none",
+            "single_label_classification": "sigmoid" if len(names) == 1 else "softmax",
+            "multi_label_classification": "sigmoid",
+        }
+        kind = config.get("problem_type")
+        if kind not in kinds:
+            raise InvalidWeights(file, f"problem_type {kind!r} is not one of {', '.join(filter(None, kinds))}")
+        return cls(names, kinds[kind])
+
+
+class Head(Protocol):
+    """Parameters and outputs beside the encoder's; ``per_token`` are the outputs with a sequence axis."""
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """The pipelines that it serves."""
+        ...
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """What :meth:`forward` gives."""
+        ...
+
+    @property
+    def defaults(self) -> tuple[str, ...]:
+        """What a call gives when it names none, the hidden states included."""
+        ...
+
+    @property
+    def per_token(self) -> tuple[str, ...]:
+        """See above."""
+        ...
+
+    def parameters(self) -> dict[str, Shape]:
+        """Names and shapes of its weights."""
+        ...
+
+    def forward(self, weights: Mapping[str, Tensor], hidden: Tensor, attention_mask: Tensor) -> dict[str, Tensor]:
+        """Its outputs of ``hidden`` (batch, sequence, hidden) and the mask (batch, sequence)."""
+        ...
 
 
 @dataclass(frozen=True)
-class MlpLayers:
-    """The head's own weights, the only ones in its file."""
+class Embedder:
+    """No head, or the [CLS] pooler under the name ``pooler``: ``sentence_embedding`` (batch, hidden)."""
 
-    sizes: tuple[int, ...]
-    names: ClassVar[Names] = Names()
+    size: int
+    pooling: Pooling
+    pooler: str = ""
+    tasks: ClassVar[tuple[str, ...]] = ("feature-extraction", "sentence-similarity")
+    per_token: ClassVar[tuple[str, ...]] = ()
 
-    def parameters(self) -> dict[str, Shape]:
-        """``layers.<i>``, from features to labels."""
-        pairs = enumerate(pairwise(self.sizes))
-        layers = [linear.parameters(f"layers.{i}", inputs, outputs) for i, (inputs, outputs) in pairs]
-        return {name: shape for layer in layers for name, shape in layer.items()}
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """``sentence_embedding``, and ``pooler_output`` (batch, hidden) where there is a pooler."""
+        return ("sentence_embedding", *self.defaults[1:])
 
-
-class MlpHead:
-    """``base`` encodes, the head classifies. For a pair head the first half of the batch pairs with the second half."""
-
-    outputs: tuple[str, ...] = ("logits",)
-    defaults: tuple[str, ...] = ("logits",)
-    names = Names()
-
-    def __init__(self, config: MlpHeadConfig, base: Bert, file: str) -> None:
-        self.config = config
-        self.model_type = base.model_type
-        self.tasks: tuple[str, ...] = (
-            ("text-classification", "zero-shot/nli") if config.pair else ("text-classification",)
-        )
-        self.base = base
-        self.layers = MlpLayers(config.layer_sizes)
-        self.inputs = TextInputs(base.inputs.vocab_size, base.inputs.max_length, base.inputs.type_vocab_size)
-        features = base.config.hidden_size * (4 if config.pair else 1)
-        if config.layer_sizes[0] != features:
-            raise InvalidWeights(file, f"layer_sizes begins with {config.layer_sizes[0]}; the base gives {features}")
+    @property
+    def defaults(self) -> tuple[str, ...]:
+        """As the bare model of `transformers`."""
+        return ("last_hidden_state", "pooler_output") if self.pooler else ("last_hidden_state",)
 
     def parameters(self) -> dict[str, Shape]:
-        """The encoder's, and those of the layers."""
-        return self.base.parameters() | self.layers.parameters()
+        """The pooler's."""
+        return linear.parameters(self.pooler, self.size, self.size) if self.pooler else {}
 
-    def forward(self, weights: Mapping[str, Tensor], inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Inputs as the encoder's; logits are (batch, labels), or (batch / 2, labels) for pairs."""
-        hidden = self.base.encode(weights, inputs)
-        x = self.config.pooling(hidden, inputs["attention_mask"])  # (batch, hidden)
-        if self.config.pair:
-            if x.shape[0] % 2:
-                raise ShapeMismatch(f"a pair head takes an even batch (first halves, then second), not {x.shape[0]}")
-            half = x.shape[0] // 2
-            u, v = x[:half], x[half:]
-            x = concat([u, v, abs(subtract(u, v)), multiply(u, v)], axis=1)
-        last = len(self.config.layer_sizes) - 2
-        for i in range(last + 1):
-            x = linear.forward(weights, f"layers.{i}", x)
-            x = relu(x) if i < last else x
-        return {"logits": x}
+    def forward(self, weights: Mapping[str, Tensor], hidden: Tensor, attention_mask: Tensor) -> dict[str, Tensor]:
+        """See :class:`Head`."""
+        result = {"sentence_embedding": self.pooling(hidden, attention_mask)}
+        if self.pooler:
+            result["pooler_output"] = tanh(linear.forward(weights, self.pooler, pooling.cls(hidden)))
+        return result
+
+
+@dataclass(frozen=True)
+class MaskedLM:
+    """A score for every word of the vocabulary at every token: ``logits`` (batch, sequence, vocabulary).
+
+    It is also SPLADE (Formal et al., 2021, https://arxiv.org/abs/2107.05720): ``sparse_embedding`` (batch, vocabulary)
+    is ``max over tokens of log(1 + relu(logit))``. The last matrix is the word embeddings unless ``decoder`` names one.
+    """
+
+    sizes: tuple[int, int, int]  # hidden, embedding, vocabulary
+    dense: str
+    norm: str
+    bias: str
+    activation: str
+    eps: float
+    decoder: str = ""
+    tasks: ClassVar[tuple[str, ...]] = ("fill-mask", "sparse-embedding")
+    outputs: ClassVar[tuple[str, ...]] = ("logits", "sparse_embedding")
+    defaults: ClassVar[tuple[str, ...]] = ("logits",)
+    per_token: ClassVar[tuple[str, ...]] = ("logits",)
+
+    def parameters(self) -> dict[str, Shape]:
+        """A linear layer, a layer norm, and a bias for each word."""
+        hidden, width, words = self.sizes
+        shapes: dict[str, Shape] = {
+            **linear.parameters(self.dense, hidden, width),
+            **layer_norm.parameters(self.norm, width),
+            self.bias: (words,),
+        }
+        return shapes | ({self.decoder: (words, width)} if self.decoder else {})
+
+    def forward(self, weights: Mapping[str, Tensor], hidden: Tensor, attention_mask: Tensor) -> dict[str, Tensor]:
+        """See :class:`Head`."""
+        x = ACTIVATIONS[self.activation](linear.forward(weights, self.dense, hidden))
+        x = layer_norm.forward(weights, self.norm, x, self.eps)
+        logits = linear_op(x, weights[self.decoder or WORDS], weights[self.bias])
+        masked = logits + reshape(additive(attention_mask), (*attention_mask.shape, 1))
+        return {"logits": logits, "sparse_embedding": log1p(relu(max(masked, axis=1)))}
+
+
+@dataclass(frozen=True)
+class SequenceClassification:
+    """One score a label: ``logits`` (batch, labels). The first token goes through ``dense``, an activation, ``out``."""
+
+    size: int
+    labels: Labels
+    dense: str
+    activation: str
+    out: str
+    tasks: ClassVar[tuple[str, ...]] = ("text-classification",)
+    outputs: ClassVar[tuple[str, ...]] = ("logits",)
+    defaults: ClassVar[tuple[str, ...]] = ("logits",)
+    per_token: ClassVar[tuple[str, ...]] = ()
+
+    def parameters(self) -> dict[str, Shape]:
+        """Two linear layers."""
+        dense = linear.parameters(self.dense, self.size, self.size)
+        return dense | linear.parameters(self.out, self.size, len(self.labels.names))
+
+    def forward(self, weights: Mapping[str, Tensor], hidden: Tensor, attention_mask: Tensor) -> dict[str, Tensor]:
+        """See :class:`Head`."""
+        pooled = ACTIVATIONS[self.activation](linear.forward(weights, self.dense, pooling.cls(hidden)))
+        return {"logits": linear.forward(weights, self.out, pooled)}
+
+
+@dataclass(frozen=True)
+class TokenClassification:
+    """One score a label and token: ``logits`` (batch, sequence, labels)."""
+
+    size: int
+    labels: Labels
+    out: str = "classifier"
+    tasks: ClassVar[tuple[str, ...]] = ("token-classification",)
+    outputs: ClassVar[tuple[str, ...]] = ("logits",)
+    defaults: ClassVar[tuple[str, ...]] = ("logits",)
+    per_token: ClassVar[tuple[str, ...]] = ("logits",)
+
+    def parameters(self) -> dict[str, Shape]:
+        """One linear layer."""
+        return linear.parameters(self.out, self.size, len(self.labels.names))
+
+    def forward(self, weights: Mapping[str, Tensor], hidden: Tensor, attention_mask: Tensor) -> dict[str, Tensor]:
+        """See :class:`Head`."""
+        return {"logits": linear.forward(weights, self.out, hidden)}
+
+
+@dataclass(frozen=True)
+class QuestionAnswering:
+    """Where an answer begins and ends: ``start_logits`` and ``end_logits`` (batch, sequence)."""
+
+    size: int
+    out: str = "qa_outputs"
+    tasks: ClassVar[tuple[str, ...]] = ("question-answering",)
+    outputs: ClassVar[tuple[str, ...]] = ("start_logits", "end_logits")
+    defaults: ClassVar[tuple[str, ...]] = ("start_logits", "end_logits")
+    per_token: ClassVar[tuple[str, ...]] = ("start_logits", "end_logits")
+
+    def parameters(self) -> dict[str, Shape]:
+        """One linear layer to two numbers."""
+        return linear.parameters(self.out, self.size, 2)
+
+    def forward(self, weights: Mapping[str, Tensor], hidden: Tensor, attention_mask: Tensor) -> dict[str, Tensor]:
+        """See :class:`Head`."""
+        logits = linear.forward(weights, self.out, hidden)
+        return {"start_logits": logits[:, :, 0], "end_logits": logits[:, :, 1]}
+
+
+def choose(folder: Folder, family: str, heads: Mapping[str, Callable[[], Head]]) -> Head:
+    """The head of the class that ``architectures`` names: ``heads`` has them by what follows ``family`` in the name.
+
+    Raises:
+        UnsupportedModel: it is none of ``heads``.
+    """
+    named = folder.architectures
+    kind = str(named[0]) if named else f"{family}Model"
+    if not kind.startswith(family) or kind.removeprefix(family) not in heads:
+        raise UnsupportedModel(kind, [family + suffix for suffix in heads])
+    return heads[kind.removeprefix(family)]()

@@ -6,22 +6,22 @@ read: from the cache's record of the file, or because this very file was loaded 
 
 from __future__ import annotations
 
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import numpy as np
 
-from .. import dtypes
 from ..backends.base import Spec
 from ..backends.device import Device
 from ..errors import TensorReleased
 from ..hub.cached import CachedSource
-from ..hub.safetensors import Header, TensorEntry, as_array
+from ..hub.safetensors import NUMPY_NAME, Header, TensorEntry, as_array
 from ..hub.weights import ReadAgain, WeightsFile
 from ..sharing.manager import TensorSharingManager
 from ..sharing.registry import Entry
-from ..sharing.storage import Origin
+from ..sharing.storage import Origin, content_identity
 from ..tensor import Tensor
 
 Progress: TypeAlias = Callable[[dict[str, Any]], None]
@@ -54,6 +54,7 @@ class Reporter:
         self.shared = 0
         self.from_cache = 0
         self.offline = False
+        self._start: tuple[float, int] | None = None
 
     def __call__(self, status: str, file: str, loaded: int = 0, total: int = 0) -> None:
         """Send one event."""
@@ -66,8 +67,17 @@ class Reporter:
                 "shared_bytes": self.shared,
                 "from_cache": self.from_cache,
                 "offline": self.offline,
+                "seconds_left": self._seconds_left(loaded, total) if status == "progress_total" else None,
             }
             self._callback(event)
+
+    def _seconds_left(self, loaded: int, total: int) -> float | None:
+        """At the mean speed since the first of these events; None at that one."""
+        now = time.monotonic()
+        if self._start is None:
+            self._start = now, loaded
+        begin, before = self._start
+        return (now - begin) * (total - loaded) / (loaded - before) if loaded > before else None
 
 
 class Interner:
@@ -82,11 +92,13 @@ class Interner:
         self.parts = parts
         self.report = report
         self.loaded = 0
+        self._specs: Mapping[str, Spec] = {}
 
-    async def load(self, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Tensor]:
-        """Every parameter of ``shapes`` as a tensor over its shared storage."""
+    async def load(self, specs: Mapping[str, Spec]) -> dict[str, Tensor]:
+        """Every parameter of ``specs`` as a tensor over its shared storage."""
+        self._specs = specs
         known = [held for part in self.parts for held in self._known_of(part).values()]
-        sizes = [Spec(shape, dtypes.float32).nbytes for shape in shapes.values()]
+        sizes = [spec.nbytes for spec in specs.values()]
         # A model that can never run is not loaded at all.
         self.manager.residency.check_together(sum(sizes), [held.storage for held in known])
         self.report.total = sum(part.end - part.header.data_start for part in self.parts if part.wanted)
@@ -95,7 +107,7 @@ class Interner:
         if self.model not in self.manager.models:
             raise TensorReleased(f"the tensors of {self.model} were released while it was loading")
         held = self.manager.registry.held_by(self.model)
-        return {name: Tensor.of_storage(held[name].storage, held[name].spec) for name in shapes}
+        return {name: Tensor.of_storage(held[name].storage, held[name].spec) for name in specs}
 
     async def _read(self, part: Part) -> None:
         """Intern one file's tensors; what is on the device already is held and not read again."""
@@ -127,38 +139,62 @@ class Interner:
         """The tensor, if it is on the device and that can be told without reading it."""
         registry = self.manager.registry
         identity = part.weights.identity(entry)
-        if identity is not None:
+        if identity is not None and self._as_stored(part, entry):
             return registry.find(self.device, identity)
+        if identity is not None:
+            return registry.at_origin(self.device, self._converted(part, entry, identity))
         return registry.at_origin(self.device, self._address(part, entry))
 
     async def _intern(self, part: Part, entry: TensorEntry, data: bytearray, identity: str) -> None:
+        spec, weights = self._spec(part, entry), part.weights
         array = as_array(entry, data)
-        spec = Spec(entry.shape, dtypes.float32)
-        raw = memoryview(array.reshape(-1).view(np.uint8))
+        raw = _bytes(array, spec)
+        content = identity
+        if not self._as_stored(part, entry):
+            content = content_identity(raw, spec.shape, spec.dtype)
         registry = self.manager.registry
-        if registry.find(self.device, identity) is not None:
-            self.report.shared += entry.nbytes
+        if registry.find(self.device, content) is not None:
+            self.report.shared += spec.nbytes
         else:
             await self.manager.residency.make_room(raw.nbytes)
-        weights = part.weights
-        origin = Origin(_reader(entry, weights.read_again(entry, identity)), weights.is_local(identity))
-        held = registry.intern(self.device, raw, spec, identity, origin)
+        origin = Origin(_reader(entry, spec, weights.read_again(entry, identity)), weights.is_local(identity))
+        held = registry.intern(self.device, raw, spec, content, origin)
         held.hold(self.model, part.wanted[entry.name])
-        registry.remember(self.device, self._address(part, entry), identity)
+        registry.remember(self.device, self._address(part, entry), content)
+        if content != identity:
+            registry.remember(self.device, self._converted(part, entry, identity), content)
+
+    def _spec(self, part: Part, entry: TensorEntry) -> Spec:
+        return self._specs[part.wanted[entry.name]]
+
+    def _as_stored(self, part: Part, entry: TensorEntry) -> bool:
+        """Whether the device gets the very bytes of the file, so that the content is known by their hash."""
+        return entry.dtype != "BF16" and NUMPY_NAME[entry.dtype] == self._spec(part, entry).dtype.name
+
+    def _converted(self, part: Part, entry: TensorEntry, identity: str) -> str:
+        """What the bytes of a file become, as an origin: the same wherever they are read."""
+        return f"{identity} as {self._spec(part, entry).dtype}"
 
     def _address(self, part: Part, entry: TensorEntry) -> str:
-        """Where the bytes come from: the file in its present version, and their range."""
-        return f"{part.weights.version} {entry.start}-{entry.stop}"
+        """Where the content comes from: the file in its present version, the range of its bytes, and their dtype."""
+        return f"{part.weights.version} {entry.start}-{entry.stop} as {self._spec(part, entry).dtype}"
 
     def _progress(self, file: str, loaded: int, total: int) -> None:
         self.report("progress", file, min(loaded, total), total)
         self.report("progress_total", self.model, self.loaded + min(loaded, total), self.report.total)
 
 
-def _reader(entry: TensorEntry, read_again: ReadAgain) -> Callable[[], Awaitable[memoryview]]:
+def _reader(entry: TensorEntry, spec: Spec, read_again: ReadAgain) -> Callable[[], Awaitable[memoryview]]:
     """A tensor's bytes again, as they are on the device."""
 
     async def read() -> memoryview:
-        return memoryview(as_array(entry, await read_again()).reshape(-1).view(np.uint8))
+        return _bytes(as_array(entry, await read_again()), spec)
 
     return read
+
+
+def _bytes(array: np.ndarray[Any, Any], spec: Spec) -> memoryview:
+    """The bytes of ``array`` in the dtype of ``spec``; a copy only where it has another one."""
+    with np.errstate(over="ignore"):  # what float16 cannot hold becomes infinite, as in every framework
+        converted = array.astype(spec.dtype.numpy, copy=False)
+    return memoryview(converted.reshape(-1).view(np.uint8))

@@ -14,28 +14,28 @@ from typing import Any
 from ..backends.base import Spec
 from ..backends.device import Device
 from ..bridge.runtime import IN_BROWSER
-from ..dtypes import float32
-from ..errors import UnsupportedDtype, UnsupportedModel
+from ..dtypes import as_dtype, float32
+from ..errors import InvalidWeights, UnsupportedDtype, UnsupportedModel
 from ..graph.program import compile_kernels
 from ..hub.cache import CacheSpec, open_cache
 from ..hub.cached import CachedSource
-from ..hub.config import read_json, read_optional_json
-from ..hub.sources import Source, open_source
+from ..hub.config import read_json, read_optional_json, read_optional_list
+from ..hub.sources import FileMissingError, Source, open_source
 from ..hub.tokenizer import Tokenizer
 from ..hub.weights import WeightsFile
-from ..nn.pooling import Pooling
+from ..nn.pooling import MODES, Pooling
 from ..sharing.manager import TensorSharingManager
 from .architecture import Architecture, check_task, forward_nodes
-from .bert import Bert, BertConfig
 from .config import architectures
 from .folder import Folder
-from .heads import MlpHead, MlpHeadConfig
 from .interning import Interner, Part, Progress, Reporter
 from .matching import match
+from .mlp_head import MlpHead, MlpHeadConfig
 from .model import Model
-from .registry import FAMILIES, WRITERS
+from .registry import FAMILIES, TEXT_FAMILIES, WRITERS
 
 WEIGHTS_FILE = "model.safetensors"
+INDEX_FILE = f"{WEIGHTS_FILE}.index.json"
 
 
 async def from_pretrained(
@@ -52,11 +52,14 @@ async def from_pretrained(
     """Load a model and share its weights with those that ``manager`` holds already.
 
     ``source`` is the URL of a folder, "org/name[@revision]", a local folder, or ``{"config.json": bytes, ...}``.
-    ``device`` is a kind, a Device, or "auto". ``task`` is checked against what the model can do.
-    ``progress_callback`` gets ``{"status", "file", "loaded", "total", "shared_bytes", "from_cache", "offline"}``,
-    sizes in bytes; ``status`` is "initiate", "download", "progress", "progress_total", "done" or "ready";
-    ``from_cache`` counts the weights read from the cache so far; ``offline`` is true where a copy was used that could
-    not be compared with the server's. ``tokenizer=False`` loads none.
+    ``device`` is a kind, a Device, or "auto". With ``dtype`` "float16" matrices and tables are stored in half the bytes
+    (computing, and what has one axis, stay float32); floats of other dtypes in the file are converted. ``task`` is
+    checked against what the model can do.
+    ``progress_callback`` gets ``{"status", "file", "loaded", "total", "shared_bytes", "from_cache", "offline",
+    "seconds_left"}``, sizes in bytes; ``status`` is "initiate", "download", "progress", "progress_total", "done" or
+    "ready"; ``from_cache`` counts the weights read from the cache so far; ``offline`` is true where a copy was used
+    that could not be compared with the server's; ``seconds_left`` is an estimate that comes with "progress_total", else
+    None. ``tokenizer=False`` loads none.
 
     ``cache`` is where downloads are kept: "auto" is the browser's storage for this page, and nothing elsewhere; None is
     nothing; a path is that folder; or a :class:`Cache` of ``open_cache``. What is in it is not downloaded again;
@@ -71,8 +74,8 @@ async def from_pretrained(
     files = open_source(source)
     decision = manager.devices.decide(device)
     target = decision.device
-    if dtype != "float32":
-        raise UnsupportedDtype(f"weights load as float32, not {dtype}")
+    if dtype not in ("float32", "float16"):
+        raise UnsupportedDtype(f"weights load as float32 or float16, not {dtype}")
     report = Reporter(progress_callback)
     name = manager.add_model(files.name, target)
     try:
@@ -81,8 +84,9 @@ async def from_pretrained(
             files = CachedSource(files, kept)
         async with AsyncExitStack() as stack:
             architecture, parts, words = await _open(files, stack, report)
-            async with _compiling_ahead(architecture, target):
-                weights = await Interner(manager, target, name, parts, report).load(architecture.parameters())
+            specs = _specs(architecture, dtype)
+            async with _compiling_ahead(architecture, target, specs):
+                weights = await Interner(manager, target, name, parts, report).load(specs)
         reader = await _tokenizer(manager, words) if tokenizer else None
         if task is not None:
             check_task(task, architecture.tasks, name)
@@ -96,9 +100,10 @@ async def from_pretrained(
 
 
 @asynccontextmanager
-async def _compiling_ahead(architecture: Architecture, device: Device) -> AsyncIterator[None]:
+async def _compiling_ahead(
+    architecture: Architecture, device: Device, specs: Mapping[str, Spec]
+) -> AsyncIterator[None]:
     """Compile what a forward takes while the block brings its weights: no kernel depends on what they are."""
-    specs = {name: Spec(shape, float32) for name, shape in architecture.parameters().items()}
     work = asyncio.ensure_future(compile_kernels(device, forward_nodes(architecture, device, specs)))
     try:
         yield
@@ -106,6 +111,14 @@ async def _compiling_ahead(architecture: Architecture, device: Device) -> AsyncI
     finally:
         work.cancel()
         await asyncio.gather(work, return_exceptions=True)
+
+
+def _specs(architecture: Architecture, dtype: str) -> dict[str, Spec]:
+    """What each parameter is on the device. Biases and norms stay float32: small, and precision hangs on them."""
+    return {
+        name: Spec(shape, as_dtype(dtype) if len(shape) > 1 else float32)
+        for name, shape in architecture.parameters().items()
+    }
 
 
 async def _open(source: Source, stack: AsyncExitStack, report: Reporter) -> tuple[Architecture, list[Part], Source]:
@@ -117,37 +130,84 @@ async def _open(source: Source, stack: AsyncExitStack, report: Reporter) -> tupl
         head_config = MlpHeadConfig.from_dict(config, file)
         base_source = source.sibling(head_config.base)
         base_config = await read_json(base_source, "config.json")
-        if base_config.get("model_type") != "bert":
-            raise UnsupportedModel(f"mlp-head on {base_config.get('model_type')}", ["mlp-head on bert"])
-        base = Bert(
-            BertConfig.of(Folder(base_config, f"{base_source.name}/config.json")), masked_lm=False, pooler=False
-        )
+        family = TEXT_FAMILIES.get(str(base_config.get("model_type")))
+        if family is None:
+            kinds = [f"mlp-head on {kind}" for kind in TEXT_FAMILIES]
+            raise UnsupportedModel(f"mlp-head on {base_config.get('model_type')}", kinds)
+        base = family(Folder(base_config, f"{base_source.name}/config.json"))
         head = MlpHead(head_config, base, file)
-        encoder = match([await _weights(base_source, stack, report)], base, surplus_allowed=True)
-        return head, encoder + match([await _weights(source, stack, report)], head.layers), base_source
+        weights = await _weights(base_source, stack, report)
+        encoder = match(weights, base.encoder.parameters(), base.names, surplus_allowed=True)
+        return head, encoder + match(await _weights(source, stack, report), head.layers(), head.names), base_source
     if config.get("model_type") not in FAMILIES:
         raise UnsupportedModel(str(config.get("model_type")), (*FAMILIES, "mlp-head"))
     pooling = await _pooling(source, config)
     weights = await _weights(source, stack, report)
-    names = frozenset(entry.name for entry in weights.header.entries)
+    names = frozenset(entry.name for each in weights for entry in each.header.entries)
     options = await read_optional_json(source, "generation_config.json") if config["model_type"] in WRITERS else None
     architecture = FAMILIES[config["model_type"]](Folder(config, file, names, pooling, options or {}))
-    return architecture, match([weights], architecture), source
+    return architecture, match(weights, architecture.parameters(), architecture.names), source
 
 
 async def _pooling(source: Source, config: Mapping[str, Any]) -> Pooling:
-    """What ``1_Pooling`` of a sentence-transformers folder says; elsewhere the mean. Both normalized."""
-    if "BertModel" not in architectures(config, f"{source.name}/config.json"):
+    """What ``modules.json`` of a sentence-transformers folder says; elsewhere the mean, normalized.
+
+    Raises:
+        InvalidWeights: it asks for what is not built in.
+    """
+    if not any(str(name).endswith("Model") for name in architectures(config, f"{source.name}/config.json")):
         return Pooling()
-    pooling = await read_optional_json(source, "1_Pooling/config.json")
-    if pooling is None:
+    modules = await read_optional_list(source, "modules.json")
+    if modules is None:
         return Pooling()
-    return Pooling("cls" if pooling.get("pooling_mode_cls_token") else "mean")
+    file = f"{source.name}/modules.json"
+    mode, normalize = "mean", False
+    for module in modules:
+        kind = str(module.get("type") if isinstance(module, dict) else module).rpartition(".")[2]
+        if kind == "Pooling":
+            mode = await _pooling_mode(source, f"{module['path']}/config.json")
+        elif kind == "Normalize":
+            normalize = True
+        elif kind != "Transformer":
+            raise InvalidWeights(file, f"module {kind!r} is not one of Transformer, Pooling, Normalize")
+    return Pooling(mode, normalize)
 
 
-async def _weights(source: Source, stack: AsyncExitStack, report: Reporter) -> WeightsFile:
+async def _pooling_mode(source: Source, file: str) -> str:
+    settings = await read_json(source, file)
+    known = {"pooling_mode_cls_token": "cls", "pooling_mode_mean_tokens": "mean", "pooling_mode_max_tokens": "max"}
+    asked = [name for name, value in settings.items() if name.startswith("pooling_mode_") and value]
+    modes = [known.get(name, name) for name in asked] or [str(settings.get("pooling_mode", "mean"))]
+    if len(modes) != 1 or modes[0] not in MODES:
+        raise InvalidWeights(f"{source.name}/{file}", f"pooling {' + '.join(modes)} is not one of {', '.join(MODES)}")
+    return modes[0]
+
+
+async def _weights(source: Source, stack: AsyncExitStack, report: Reporter) -> list[WeightsFile]:
+    """The files of a checkpoint, open: one, or the shards that ``model.safetensors.index.json`` lists."""
     report("download", f"{source.name}/{WEIGHTS_FILE}")
-    return await stack.enter_async_context(await WeightsFile.open(source, WEIGHTS_FILE))
+    try:
+        return [await stack.enter_async_context(await WeightsFile.open(source, WEIGHTS_FILE))]
+    except FileMissingError as missing:
+        index = await read_optional_json(source, INDEX_FILE)
+        if index is None:
+            raise missing from None
+    table = index.get("weight_map")
+    if not isinstance(table, dict) or not table or not all(isinstance(name, str) for name in table.values()):
+        raise InvalidWeights(f"{source.name}/{INDEX_FILE}", "weight_map does not name a file for each tensor")
+    files = []
+    for name in sorted(set(table.values())):
+        report("download", f"{source.name}/{name}")
+        file = await stack.enter_async_context(await WeightsFile.open(source, name))
+        await file.pause()  # the others' headers come first
+        files.append(file)
+    held = {entry.name: file.file for file in files for entry in file.header.entries}
+    wrong = sorted(name for name in held.keys() | table.keys() if held.get(name) != table.get(name))
+    if wrong:
+        raise InvalidWeights(
+            f"{source.name}/{INDEX_FILE}", f"{len(wrong)} tensors are not where it says, as {', '.join(wrong[:5])}"
+        )
+    return files
 
 
 async def _tokenizer(manager: TensorSharingManager, source: Source) -> Tokenizer | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Protocol
 
 from ..errors import InvalidWeights
 from ..hub.weights import WeightsFile
@@ -11,30 +10,19 @@ from ..shapes import Shape
 from .interning import Part
 from .names import Names
 
+FLOATS = ("F32", "F16", "BF16", "F64")
 LISTED = 5  # names in a message; more are counted
 
 
-class Parameters(Protocol):
-    """The part of an architecture that files are matched with."""
-
-    @property
-    def names(self) -> Names:
-        """How files spell them."""
-        ...
-
-    def parameters(self) -> dict[str, Shape]:
-        """Names and shapes of the weights."""
-        ...
-
-
-def match(files: Sequence[WeightsFile], wanted: Parameters, *, surplus_allowed: bool = False) -> list[Part]:
-    """The parameters to take from each of a checkpoint's open files.
+def match(
+    files: Sequence[WeightsFile], shapes: Mapping[str, Shape], names: Names, *, surplus_allowed: bool = False
+) -> list[Part]:
+    """The parameters of ``shapes`` to take from each of a checkpoint's open files.
 
     Raises:
         InvalidWeights: tensors are missing, unexpected (unless ``surplus_allowed``), there twice, or of another shape
             or dtype than the config asks for.
     """
-    shapes, names = wanted.parameters(), wanted.names
     parts = [Part(file, {}) for file in files]
     spelled: dict[str, str] = {}
     spare: dict[str, tuple[Part, str]] = {}  # another name of a parameter's storage
@@ -68,8 +56,8 @@ def match(files: Sequence[WeightsFile], wanted: Parameters, *, surplus_allowed: 
 def _check(file: str, name: str, shape: Shape, asked: Shape, dtype: str) -> None:
     if shape != asked:
         raise InvalidWeights(file, f"tensor {name!r} is {shape}, the config asks for {asked}")
-    if dtype != "F32":
-        raise InvalidWeights(file, f"tensor {name!r} is {dtype}; only F32 is read so far")
+    if dtype not in FLOATS:
+        raise InvalidWeights(file, f"tensor {name!r} is {dtype}; a parameter is one of {', '.join(FLOATS)}")
 
 
 def _complain(file: str, problems: Mapping[str, Sequence[str]]) -> None:

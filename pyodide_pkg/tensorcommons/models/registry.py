@@ -4,12 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from . import bert, gpt2, llama, t5
+from . import albert, bert, distilbert, electra, gpt2, llama, mpnet, roberta, t5
 from .architecture import Architecture
 from .folder import Folder
+from .text_model import TextModel
 
-FAMILIES: dict[str, Callable[[Folder], Architecture]] = {
+TEXT_FAMILIES: dict[str, Callable[[Folder], TextModel]] = {
+    "albert": albert.build,
     "bert": bert.build,
+    "distilbert": distilbert.build,
+    "electra": electra.build,
+    "mpnet": mpnet.build,
+    "roberta": roberta.build,
+    "xlm-roberta": roberta.build,
+}
+FAMILIES: dict[str, Callable[[Folder], Architecture]] = {
+    **TEXT_FAMILIES,
     "gpt2": gpt2.build,
     "llama": llama.build,
     "qwen2": llama.build,

@@ -1,0 +1,83 @@
+"""ALBERT (Lan et al., 2019, https://arxiv.org/abs/1909.11942): all layers of a group are one set of weights."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from .config import read_config
+from .encoder import Encoder, EncoderConfig
+from .folder import Folder
+from .heads import (
+    WORDS,
+    Embedder,
+    Labels,
+    MaskedLM,
+    QuestionAnswering,
+    SequenceClassification,
+    TokenClassification,
+    choose,
+)
+from .names import Names
+from .text_model import TextModel, text_inputs
+
+NAMES = Names(
+    prefixes=("albert.",),
+    renamed={
+        "LayerNorm.gamma": "LayerNorm.weight",
+        "LayerNorm.beta": "LayerNorm.bias",
+        "encoder.embedding_hidden_mapping_in.": "embeddings_project.",
+        ".attention.query.": ".attention.self.query.",
+        ".attention.key.": ".attention.self.key.",
+        ".attention.value.": ".attention.self.value.",
+        ".attention.dense.": ".attention.output.dense.",
+        ".attention.LayerNorm.": ".attention.output.LayerNorm.",
+        ".ffn.": ".intermediate.dense.",
+        ".ffn_output.": ".output.dense.",
+        ".full_layer_layer_norm.": ".output.LayerNorm.",
+    },
+    tied={"predictions.decoder.weight": WORDS, "predictions.decoder.bias": "predictions.bias"},
+    ignored=(r"embeddings\.position_ids", r"pooler\..*", r"sop_classifier\..*"),
+)
+
+
+@dataclass(frozen=True)
+class Groups:
+    """How layers share their weights: groups one after another, each of ``inner_group_num`` layers in turn."""
+
+    num_hidden_groups: int = 1
+    inner_group_num: int = 1
+
+
+def build(folder: Folder) -> TextModel:
+    """The model that ``config.json`` asks for; the pooler if the checkpoint has one."""
+    defaults = {"embedding_size": 128, "type_vocab_size": 2, "hidden_act": "gelu_new"}
+    config = EncoderConfig.of(folder, defaults=defaults)
+    groups = read_config(Groups, folder.config, folder.file)
+    pooler = "pooler" if folder.has("pooler.weight") else ""
+    size = config.hidden_size
+    head = choose(
+        folder,
+        "Albert",
+        {
+            "Model": lambda: Embedder(size, folder.pooling, pooler),
+            "ForMaskedLM": lambda: MaskedLM(
+                (size, config.width, config.vocab_size),
+                "predictions.dense",
+                "predictions.LayerNorm",
+                "predictions.bias",
+                config.hidden_act,
+                config.layer_norm_eps,
+            ),
+            "ForSequenceClassification": lambda: SequenceClassification(
+                size, Labels.of(folder), "pooler", "tanh", "classifier"
+            ),
+            "ForTokenClassification": lambda: TokenClassification(size, Labels.of(folder)),
+            "ForQuestionAnswering": lambda: QuestionAnswering(size),
+        },
+    )
+    layers = tuple(
+        f"encoder.albert_layer_groups.{i * groups.num_hidden_groups // config.num_hidden_layers}.albert_layers.{inner}"
+        for i in range(config.num_hidden_layers)
+        for inner in range(groups.inner_group_num)
+    )
+    return TextModel("albert", Encoder(config, layers, projects=True), head, NAMES, text_inputs(config, head))

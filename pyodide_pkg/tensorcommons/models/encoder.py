@@ -1,0 +1,144 @@
+"""The post-norm transformer encoder that BERT and its kin have in common; each of their files says where it differs.
+
+Parameters are called as in BERT's checkpoints; the others' names are mapped to them (names.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from ..errors import InvalidWeights
+from ..nn import attention, embedding, layer_norm, linear
+from ..ops import astype, multiply, permute_dims, reshape, subtract
+from ..shapes import Shape
+from ..tensor import Tensor
+from .config import ACTIVATIONS, activation, check_heads, read_config
+from .folder import Folder
+
+LOWEST = -3.4028234663852886e38  # the most negative float32: what `transformers` adds to masked scores
+
+
+@dataclass(frozen=True)
+class EncoderConfig:
+    """The part of ``config.json`` that decides the computation; sizes in elements.
+
+    ``embedding_size`` 0 means ``hidden_size``; ``type_vocab_size`` 0 means that there are no token types.
+    """
+
+    vocab_size: int
+    hidden_size: int
+    num_hidden_layers: int
+    num_attention_heads: int
+    intermediate_size: int
+    max_position_embeddings: int
+    type_vocab_size: int = 0
+    embedding_size: int = 0
+    layer_norm_eps: float = 1e-12
+    hidden_act: str = "gelu"
+    pad_token_id: int = 0
+
+    @classmethod
+    def of(
+        cls, folder: Folder, spelled: Mapping[str, str] | None = None, defaults: Mapping[str, object] | None = None
+    ) -> EncoderConfig:
+        """The typed configuration. ``defaults`` are the architecture's own for what ``config.json`` may leave out.
+
+        Raises:
+            InvalidWeights: something is missing, wrong, or asks for what is not built in.
+        """
+        table, file = {**(defaults or {}), **folder.config}, folder.file
+        config = read_config(cls, table, file, spelled)
+        check_heads(config.hidden_size, config.num_attention_heads, file)
+        activation(config.hidden_act, file, (spelled or {}).get("hidden_act", "hidden_act"))
+        kind = table.get("position_embedding_type", "absolute")
+        if kind != "absolute":
+            raise InvalidWeights(file, f"position_embedding_type {kind!r} is not absolute")
+        return config
+
+    @property
+    def width(self) -> int:
+        """Elements of a word's embedding."""
+        return self.embedding_size or self.hidden_size
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """Token ids to hidden states.
+
+    ``layers`` are the prefixes of the layers' weights, one a layer: one that stands there twice is one storage. With
+    ``projects`` a linear layer leads from the embeddings to the hidden size. ``buckets`` is the size of a table of
+    attention biases by relative position, 0 for none; its rows for each pair of tokens are the input
+    ``relative_buckets``. The input ``position_ids``, where there is one, says which position each token has.
+    """
+
+    config: EncoderConfig
+    layers: tuple[str, ...]
+    projects: bool = False
+    buckets: int = 0
+
+    @classmethod
+    def plain(cls, config: EncoderConfig, *, projects: bool = False, buckets: int = 0) -> Encoder:
+        """With weights of its own for each layer."""
+        layers = tuple(f"encoder.layer.{i}" for i in range(config.num_hidden_layers))
+        return cls(config, layers, projects, buckets)
+
+    def parameters(self) -> dict[str, Shape]:
+        """Names as in a checkpoint of BERT's bare encoder."""
+        c = self.config
+        shapes: dict[str, Shape] = {
+            "embeddings.word_embeddings.weight": (c.vocab_size, c.width),
+            "embeddings.position_embeddings.weight": (c.max_position_embeddings, c.width),
+            **layer_norm.parameters("embeddings.LayerNorm", c.width),
+        }
+        if c.type_vocab_size:
+            shapes["embeddings.token_type_embeddings.weight"] = (c.type_vocab_size, c.width)
+        if self.projects:
+            shapes |= linear.parameters("embeddings_project", c.width, c.hidden_size)
+        if self.buckets:
+            shapes["encoder.relative_attention_bias.weight"] = (self.buckets, c.num_attention_heads)
+        for layer in self.layers:
+            shapes |= attention.parameters(f"{layer}.attention", c.hidden_size)
+            shapes |= layer_norm.parameters(f"{layer}.attention.output.LayerNorm", c.hidden_size)
+            shapes |= linear.parameters(f"{layer}.intermediate.dense", c.hidden_size, c.intermediate_size)
+            shapes |= linear.parameters(f"{layer}.output.dense", c.intermediate_size, c.hidden_size)
+            shapes |= layer_norm.parameters(f"{layer}.output.LayerNorm", c.hidden_size)
+        return shapes
+
+    def forward(self, weights: Mapping[str, Tensor], inputs: Mapping[str, Tensor]) -> Tensor:
+        """``input_ids`` and the other inputs, int32 (batch, sequence) -> (batch, sequence, hidden)."""
+        x = self._embed(weights, inputs)
+        batch, sequence, _ = x.shape
+        mask = reshape(additive(inputs["attention_mask"]), (batch, 1, 1, sequence))
+        if self.buckets:
+            table = weights["encoder.relative_attention_bias.weight"]
+            bias = permute_dims(embedding.forward(table, inputs["relative_buckets"]), (2, 0, 1))
+            mask = mask + reshape(bias, (1, *bias.shape))  # (batch, heads, sequence, sequence)
+        for layer in self.layers:
+            x = self._layer(weights, layer, x, mask)
+        return x
+
+    def _embed(self, weights: Mapping[str, Tensor], inputs: Mapping[str, Tensor]) -> Tensor:
+        ids, positions = inputs["input_ids"], weights["embeddings.position_embeddings.weight"]
+        x = embedding.forward(weights["embeddings.word_embeddings.weight"], ids)
+        if self.config.type_vocab_size:
+            x = x + embedding.forward(weights["embeddings.token_type_embeddings.weight"], inputs["token_type_ids"])
+        if "position_ids" in inputs:
+            x = x + embedding.forward(positions, inputs["position_ids"])
+        else:
+            x = x + embedding.as_float32(positions[: ids.shape[1]])
+        x = layer_norm.forward(weights, "embeddings.LayerNorm", x, self.config.layer_norm_eps)
+        return linear.forward(weights, "embeddings_project", x) if self.projects else x
+
+    def _layer(self, weights: Mapping[str, Tensor], layer: str, x: Tensor, mask: Tensor) -> Tensor:
+        c = self.config
+        attended = attention.forward(weights, f"{layer}.attention", x, mask, c.num_attention_heads)
+        x = layer_norm.forward(weights, f"{layer}.attention.output.LayerNorm", attended + x, c.layer_norm_eps)
+        inner = ACTIVATIONS[c.hidden_act](linear.forward(weights, f"{layer}.intermediate.dense", x))
+        outer = linear.forward(weights, f"{layer}.output.dense", inner)
+        return layer_norm.forward(weights, f"{layer}.output.LayerNorm", outer + x, c.layer_norm_eps)
+
+
+def additive(attention_mask: Tensor) -> Tensor:
+    """0 where a token counts, the most negative float32 where it is padding."""
+    return multiply(subtract(1.0, astype(attention_mask, "float32")), LOWEST)

@@ -1,0 +1,82 @@
+"""MPNet (Song et al., 2020, https://arxiv.org/abs/2004.09297): attention knows how far apart two tokens are."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from ..nn.relative import buckets
+from .architecture import Prepared
+from .encoder import Encoder, EncoderConfig
+from .folder import Folder
+from .heads import (
+    WORDS,
+    Embedder,
+    Labels,
+    MaskedLM,
+    QuestionAnswering,
+    SequenceClassification,
+    TokenClassification,
+    choose,
+)
+from .names import Names
+from .text import TextInputs
+from .text_model import TextModel, text_inputs
+
+PADDING = 1  # whatever the config says, as in `transformers`
+NAMES = Names(
+    prefixes=("mpnet.",),
+    renamed={
+        ".attention.attn.q.": ".attention.self.query.",
+        ".attention.attn.k.": ".attention.self.key.",
+        ".attention.attn.v.": ".attention.self.value.",
+        ".attention.attn.o.": ".attention.output.dense.",
+        ".attention.LayerNorm.": ".attention.output.LayerNorm.",
+    },
+    tied={"lm_head.decoder.weight": WORDS, "lm_head.decoder.bias": "lm_head.bias"},
+    ignored=(r"embeddings\.position_ids", r"pooler\..*"),
+)
+
+
+@dataclass(frozen=True)
+class MPNetInputs(TextInputs):
+    """The forward also gets ``relative_buckets``, (sequence, sequence): the row of the bias table for each pair."""
+
+    rows: int = 32
+
+    def prepare(self, inputs: Mapping[str, Any], model: str) -> Prepared:
+        """See :class:`TextInputs`."""
+        prepared = super().prepare(inputs, model)
+        length = prepared.arrays["input_ids"].shape[1]
+        return replace(prepared, arrays={**prepared.arrays, "relative_buckets": buckets(length, length, self.rows)})
+
+
+def build(folder: Folder) -> TextModel:
+    """The model that ``config.json`` asks for; the pooler if the checkpoint has one."""
+    config = EncoderConfig.of(folder)
+    pooler = "pooler.dense" if folder.has("pooler.dense.weight") else ""
+    size = config.hidden_size
+    head = choose(
+        folder,
+        "MPNet",
+        {
+            "Model": lambda: Embedder(size, folder.pooling, pooler),
+            "ForMaskedLM": lambda: MaskedLM(
+                (size, size, config.vocab_size),
+                "lm_head.dense",
+                "lm_head.layer_norm",
+                "lm_head.bias",
+                "gelu",
+                config.layer_norm_eps,
+            ),
+            "ForSequenceClassification": lambda: SequenceClassification(
+                size, Labels.of(folder), "classifier.dense", "tanh", "classifier.out_proj"
+            ),
+            "ForTokenClassification": lambda: TokenClassification(size, Labels.of(folder)),
+            "ForQuestionAnswering": lambda: QuestionAnswering(size),
+        },
+    )
+    plain = text_inputs(config, head, counts_from=PADDING)
+    inputs = MPNetInputs(plain.vocab_size, plain.max_length, 0, plain.per_token, PADDING)
+    return TextModel("mpnet", Encoder.plain(config, buckets=inputs.rows), head, NAMES, inputs)

@@ -1,0 +1,51 @@
+"""An encoder of token ids with a head: the architecture that all files of the BERT family build."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from ..shapes import Shape
+from ..tensor import Tensor
+from .encoder import Encoder, EncoderConfig
+from .heads import Head
+from .names import Names
+from .text import TextInputs
+
+
+class TextModel:
+    """Every head also gives ``last_hidden_state`` (batch, sequence, hidden), and what it was made from."""
+
+    def __init__(self, model_type: str, encoder: Encoder, head: Head, names: Names, inputs: TextInputs) -> None:
+        self.model_type = model_type
+        self.encoder = encoder
+        self.head = head
+        self.names = names
+        self.inputs = inputs
+        self.tasks = head.tasks
+        self.outputs = ("last_hidden_state", *head.outputs)
+        self.defaults = head.defaults
+
+    @property
+    def config(self) -> EncoderConfig:
+        """The encoder's."""
+        return self.encoder.config
+
+    def parameters(self) -> dict[str, Shape]:
+        """The encoder's and the head's."""
+        return self.encoder.parameters() | self.head.parameters()
+
+    def forward(self, weights: Mapping[str, Tensor], inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """``input_ids``, ``attention_mask`` and so on, int32 (batch, sequence) -> the outputs by name."""
+        hidden = self.encoder.forward(weights, inputs)
+        return {"last_hidden_state": hidden, **self.head.forward(weights, hidden, inputs["attention_mask"])}
+
+
+def text_inputs(config: EncoderConfig, head: Head, *, counts_from: int | None = None) -> TextInputs:
+    """What the model is called with; ``counts_from`` is the padding id behind which positions count (RoBERTa)."""
+    return TextInputs(
+        config.vocab_size,
+        config.max_position_embeddings - (0 if counts_from is None else counts_from + 1),
+        config.type_vocab_size,
+        frozenset({"last_hidden_state", *head.per_token}),
+        counts_from,
+    )

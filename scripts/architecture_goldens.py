@@ -1,0 +1,128 @@
+"""Make ``tests/goldens/architectures.json`` and ``.npz``: every architecture and head, tiny and with random weights.
+
+    python -m scripts.architecture_goldens            write the files
+    python -m scripts.architecture_goldens --check    compute everything again and compare with the committed files
+
+Needs ``torch`` (CPU) and ``transformers``. The ``.json`` has for each case the ``config.json`` that ``save_pretrained``
+writes, and the names and shapes of the tensors that it saves; their values are made from the names
+(tests/cases/random_weights.py), so that no weights are committed. The ``.npz`` has inputs and outputs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+from typing import Any
+
+import numpy as np
+
+from scripts.goldens import Arrays, Goldens
+from tests.cases.random_weights import values_of
+
+# Sizes that no tile divides: 3 heads of 8, 36 in the middle, 50 words, 20 positions.
+TEXT = {
+    "vocab_size": 50,
+    "hidden_size": 24,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 3,
+    "intermediate_size": 36,
+    "max_position_embeddings": 20,
+}
+LABELS = {"id2label": {0: "one", 1: "two", 2: "three"}, "label2id": {"one": 0, "two": 1, "three": 2}}
+HEADS: dict[str, dict[str, Any]] = {
+    "Model": {},
+    "ForMaskedLM": {},
+    "ForSequenceClassification": {**LABELS, "problem_type": "multi_label_classification"},
+    "ForTokenClassification": LABELS,
+    "ForQuestionAnswering": {},
+}
+FAMILIES: dict[str, dict[str, Any]] = {
+    "Bert": TEXT,
+    "DistilBert": {
+        "vocab_size": 50,
+        "dim": 24,
+        "n_layers": 2,
+        "n_heads": 3,
+        "hidden_dim": 36,
+        "max_position_embeddings": 20,
+    },
+    "Roberta": {**TEXT, "pad_token_id": 1},
+    "XLMRoberta": {**TEXT, "pad_token_id": 1, "type_vocab_size": 1},
+    "MPNet": TEXT,
+    "Electra": {**TEXT, "embedding_size": 16},
+    "Albert": {
+        **TEXT,
+        "num_hidden_layers": 4,
+        "num_hidden_groups": 2,
+        "embedding_size": 16,
+        "hidden_act": "gelu_new",
+    },
+}
+TYPED = ("Bert", "Electra", "Albert")  # they take token_type_ids of more than one kind
+OUTPUTS = ("last_hidden_state", "pooler_output", "logits", "start_logits", "end_logits")
+
+
+def main() -> int:
+    """Write or check; the exit status is 1 where something differs."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--check", action="store_true", help="compare with the committed files, write nothing")
+    made = Goldens(check=parser.parse_args().check)
+    torch = importlib.import_module("torch")
+    torch.set_num_threads(1)
+    table: dict[str, Any] = {}
+    arrays: Arrays = {}
+    with torch.no_grad():
+        for family, sizes in FAMILIES.items():
+            for head, more in HEADS.items():
+                case = f"{family}{head}"
+                table[case] = text_case(case, {**sizes, **more}, arrays)
+    made.json("architectures.json", table)
+    made.arrays("architectures.npz", arrays)
+    for line in made.differences:
+        print(f"differs: {line}")
+    return 1 if made.differences else 0
+
+
+def text_case(case: str, sizes: dict[str, Any], arrays: Arrays) -> dict[str, Any]:
+    """Fill in the arrays of one text model; gives its config and the shapes of its tensors."""
+    torch = importlib.import_module("torch")
+    family = next(name for name in sorted(FAMILIES, key=len, reverse=True) if case.startswith(name))
+    model, entry = tiny(family, case, sizes)
+    rng = np.random.default_rng(len(case))
+    mask = np.array([[1] * 9, [1] * 5 + [0] * 4])
+    ids = rng.integers(2, 50, (2, 9))
+    inputs = {"input_ids": np.where(mask == 1, ids, sizes.get("pad_token_id", 1)), "attention_mask": mask}
+    if family in TYPED:
+        inputs["token_type_ids"] = rng.integers(0, 2, (2, 9)) * mask
+    output = model(**{name: torch.from_numpy(array) for name, array in inputs.items()})
+    for name, array in inputs.items():
+        arrays[f"{case}.{name}"] = array.astype(np.int32)
+    for name in OUTPUTS:
+        if output.get(name) is not None:
+            arrays[f"{case}.{name}"] = output[name].numpy()
+    return entry
+
+
+def tiny(family: str, case: str, sizes: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+    """A model with weights made from their names, and what of it is committed."""
+    transformers = importlib.import_module("transformers")
+    torch = importlib.import_module("torch")
+    config = getattr(transformers, f"{family}Config")(**sizes, attn_implementation="eager")
+    model = getattr(transformers, case)(config).eval()
+    for name, tensor in saved(model).items():
+        if tensor.dtype == torch.float32:
+            tensor.copy_(torch.from_numpy(values_of(name, tuple(tensor.shape))))
+    config.architectures = [case]
+    settings = json.loads(config.to_json_string())
+    return model, {"config": settings, "tensors": {name: list(tensor.shape) for name, tensor in saved(model).items()}}
+
+
+def saved(model: Any) -> dict[str, Any]:
+    """What ``save_pretrained`` writes: each storage under one name."""
+    tied = set(getattr(model, "all_tied_weights_keys", None) or {})
+    return {name: tensor for name, tensor in model.state_dict().items() if name not in tied}
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

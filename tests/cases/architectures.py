@@ -1,0 +1,79 @@
+"""Every architecture and head against `transformers`: tiny checkpoints with weights made from their names."""
+
+from __future__ import annotations
+
+import json
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import tensorcommons as tc
+from tests.cases import Place
+from tests.cases.checkpoints import WEIGHTS, pack
+from tests.cases.random_weights import values_of
+from tests.cases.support import near
+
+INPUTS = ("input_ids", "attention_mask", "token_type_ids", "pixel_values")
+TEXT_HEADS = ("Model", "ForMaskedLM", "ForSequenceClassification", "ForTokenClassification", "ForQuestionAnswering")
+
+
+@cache
+def _goldens(folder: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    with np.load(Path(folder) / "architectures.npz") as arrays:
+        return json.loads((Path(folder) / "architectures.json").read_text()), dict(arrays)
+
+
+def checkpoint(place: Place, case: str) -> dict[str, bytes]:
+    """The files of a golden's model."""
+    entry = _goldens(place.goldens)[0][case]
+    tensors = {name: values_of(name, tuple(shape)) for name, shape in entry["tensors"].items()}
+    return {"config.json": json.dumps(entry["config"]).encode(), WEIGHTS: pack(tensors)}
+
+
+async def _agree(place: Place, *cases: str) -> None:
+    """Every output that `transformers` gives by default, by the same name, within 1e-4."""
+    manager = place.manager()
+    arrays = _goldens(place.goldens)[1]
+    for case in cases:
+        model = await tc.from_pretrained(checkpoint(place, case), manager=manager, device=place.device, tokenizer=False)
+        mine = {name.partition(".")[2]: array for name, array in arrays.items() if name.startswith(f"{case}.")}
+        inputs = {name: mine.pop(name) for name in INPUTS if name in mine}
+        out = await model(**inputs)
+        assert set(out) == set(mine), f"{case}: {sorted(out)} instead of {sorted(mine)}"
+        for name, wanted in mine.items():
+            try:
+                near(await out[name].read(), wanted, 1e-4)
+            except AssertionError as error:
+                error.add_note(f"{case} {name}")
+                raise
+        model.unload()
+
+
+async def bert(place: Place) -> None:
+    await _agree(place, *(f"Bert{head}" for head in TEXT_HEADS))
+
+
+async def distilbert(place: Place) -> None:
+    await _agree(place, *(f"DistilBert{head}" for head in TEXT_HEADS))
+
+
+async def roberta(place: Place) -> None:
+    await _agree(place, *(f"Roberta{head}" for head in TEXT_HEADS))
+
+
+async def xlm_roberta(place: Place) -> None:
+    await _agree(place, *(f"XLMRoberta{head}" for head in TEXT_HEADS))
+
+
+async def mpnet(place: Place) -> None:
+    await _agree(place, *(f"MPNet{head}" for head in TEXT_HEADS))
+
+
+async def electra(place: Place) -> None:
+    await _agree(place, *(f"Electra{head}" for head in TEXT_HEADS))
+
+
+async def albert(place: Place) -> None:
+    await _agree(place, *(f"Albert{head}" for head in TEXT_HEADS))

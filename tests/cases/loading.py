@@ -1,0 +1,216 @@
+"""What checkpoints are made of: several files, other dtypes, tied and shared weights, half the bytes."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import numpy as np
+
+import tensorcommons as tc
+from tensorcommons import Model, TensorSharingManager
+from tensorcommons.errors import InvalidWeights, UnsupportedDtype, UnsupportedModel
+from tests.cases import Place
+from tests.cases.architectures import checkpoint
+from tests.cases.checkpoints import WEIGHTS, files_of, pack, tensors_of, with_config
+from tests.cases.support import near, raises
+
+INDEX = f"{WEIGHTS}.index.json"
+IDS = np.arange(14).reshape(2, 7)
+
+
+async def _load(place: Place, manager: TensorSharingManager, files: Any, **options: Any) -> Model:
+    return await tc.from_pretrained(files, manager=manager, device=place.device, tokenizer=False, **options)
+
+
+async def _hidden(model: Model) -> Any:
+    return await (await model(input_ids=IDS))["last_hidden_state"].read()
+
+
+def _sharded(files: dict[str, bytes]) -> dict[str, bytes]:
+    """The same checkpoint in three files."""
+    tensors = tensors_of(files)
+    names = sorted(tensors)
+    shards = {f"model-0000{n + 1}-of-00003.safetensors": names[n::3] for n in range(3)}
+    index = {"metadata": {}, "weight_map": {name: file for file, held in shards.items() for name in held}}
+    rest = {name: data for name, data in files.items() if name != WEIGHTS}
+    packed = {file: pack({name: tensors[name] for name in held}) for file, held in shards.items()}
+    return {**rest, **packed, INDEX: json.dumps(index).encode()}
+
+
+async def several_files(place: Place) -> None:
+    manager, files = place.manager(), files_of(place, "tiny-bert")
+    whole = await _load(place, manager, files)
+    total = place.device.total
+    events: list[dict[str, Any]] = []
+    parts = await _load(place, manager, _sharded(files), progress_callback=events.append)
+    assert place.device.total == total, "every tensor is there already"
+    totals = [event for event in events if event["status"] == "progress_total"]
+    assert {event["total"] for event in totals} == {events[-1]["total"]} and events[-1]["shared_bytes"] == total
+    assert np.array_equal(await _hidden(whole), await _hidden(parts))
+    whole.unload()
+    parts.unload()
+
+
+async def an_index_that_does_not_fit(place: Place) -> None:
+    manager, files = place.manager(), _sharded(files_of(place, "tiny-bert"))
+    table = json.loads(files[INDEX])["weight_map"]
+    name = min(table)
+    for weight_map, words in (
+        ({**table, name: "model-00002-of-00003.safetensors"}, ("1 tensors", name)),
+        ({**table, "surprise": table[name]}, ("1 tensors", "surprise")),
+        ({}, ("weight_map",)),
+        ({name: 5}, ("weight_map",)),
+    ):
+        broken = {**files, INDEX: json.dumps({"weight_map": weight_map}).encode()}
+        await raises(InvalidWeights, _load(place, manager, broken), *words)
+    assert place.device.total == 0
+
+
+async def other_dtypes_in_the_file(place: Place) -> None:
+    manager, files = place.manager(), files_of(place, "tiny-bert")
+    tensors = tensors_of(files)
+    original = await _load(place, manager, files)
+    for dtype, stored in (
+        ("F16", {name: array.astype(np.float16) for name, array in tensors.items()}),
+        ("BF16", {name: (array.view(np.uint32) >> 16).astype(np.uint16) for name, array in tensors.items()}),
+        ("F64", {name: array.astype(np.float64) for name, array in tensors.items()}),
+    ):
+        wide = {
+            name: (array.astype(np.uint32) << 16).view(np.float32) if dtype == "BF16" else array.astype(np.float32)
+            for name, array in stored.items()
+        }
+        fields = {name: {"dtype": dtype} for name in stored}
+        position = {
+            "embeddings.position_ids": np.arange(40)
+        }  # whole numbers that older checkpoints hold beside weights
+        packed = pack({**stored, **position}, **fields, **{name: {"dtype": "I64"} for name in position})
+        reference = await _load(place, manager, {**files, WEIGHTS: pack(wide)})
+        total = place.device.total
+        model = await _load(place, manager, {**files, WEIGHTS: packed})
+        assert place.device.total == total, f"{dtype}: the same numbers are the same weights"
+        assert np.array_equal(await _hidden(model), await _hidden(reference))
+        model.unload()
+        reference.unload()
+    original.unload()
+    whole = {**tensors, "pooler.dense.bias": np.zeros(36, np.int32)}
+    packed = pack(whole, **{"pooler.dense.bias": {"dtype": "I32"}})
+    await raises(InvalidWeights, _load(place, manager, {**files, WEIGHTS: packed}), "pooler.dense.bias", "I32")
+
+
+async def half_the_bytes(place: Place) -> None:
+    manager = place.manager()
+    for case in ("BertModel", "MPNetModel", "AlbertForMaskedLM"):
+        files = checkpoint(place, case)
+        full = await _load(place, manager, files)
+        before = place.device.memory()["weights"]
+        half = await _load(place, manager, files, dtype="float16")
+        more = place.device.memory()["weights"] - before
+        matrices = sum(4 * array.size for array in tensors_of(files).values() if array.ndim > 1)
+        assert more == matrices // 2, f"{more} bytes more for {matrices} of matrices"
+        outputs = ["last_hidden_state", "logits" if "logits" in full.architecture.outputs else "pooler_output"]
+        for name in outputs:
+            wanted = await (await full(input_ids=IDS, outputs=outputs))[name].read()
+            actual = await (await half(input_ids=IDS, outputs=outputs))[name].read()
+            assert actual.dtype == np.float32
+            cosine = (wanted * actual).sum() / np.linalg.norm(wanted) / np.linalg.norm(actual)
+            assert cosine >= 0.9995, f"{case} {name}: cosine {cosine}"
+        full.unload()
+        half.unload()
+    await raises(UnsupportedDtype, _load(place, manager, files, dtype="int8"), "int8")
+
+
+async def tied_weights_under_either_name(place: Place) -> None:
+    manager, files = place.manager(), files_of(place, "tiny-bert-mlm")
+    tensors, decoder = tensors_of(files), "cls.predictions.decoder.weight"
+    words = next(name for name in tensors if name.endswith("word_embeddings.weight"))
+    model = await _load(place, manager, files)
+    total = place.device.memory()["weights"]
+    outputs = [await (await model(input_ids=IDS))["logits"].read()]
+    for held in ({**tensors, decoder: tensors[words]}, {decoder: tensors[words], **tensors}):
+        for left_out in (set(), {words}):
+            kept = {name: array for name, array in held.items() if name not in left_out}
+            other = await _load(place, manager, {**files, WEIGHTS: pack(kept)})
+            assert place.device.memory()["weights"] == total, "one storage, whatever it is called"
+            outputs.append(await (await other(input_ids=IDS))["logits"].read())
+            other.unload()
+    assert all(np.array_equal(output, outputs[0]) for output in outputs)
+    model.unload()
+
+
+async def layers_that_are_one_storage(place: Place) -> None:
+    files = checkpoint(place, "AlbertModel")
+    model = await _load(place, place.manager(), files)
+    assert place.device.memory()["weights"] == sum(array.nbytes for array in tensors_of(files).values())
+    twice = await _load(place, model.manager, with_config(files, num_hidden_layers=8))
+    assert place.device.memory()["weights"] == sum(array.nbytes for array in tensors_of(files).values())
+    assert not np.allclose(await _hidden(model), await _hidden(twice))
+    model.unload()
+    twice.unload()
+
+
+async def a_fine_tune_beside_its_base(place: Place) -> None:
+    """Frozen embeddings and a frozen first layer: those are shared, and computed once."""
+    manager, files = place.manager(activation_cache=False), files_of(place, "tiny-bert")
+    tensors = tensors_of(files)
+    tuned = {name: array if ".layer.1." not in name else array + np.float32(0.01) for name, array in tensors.items()}
+    changed = sum(array.nbytes for name, array in tensors.items() if ".layer.1." in name)
+    base = await _load(place, manager, files)
+    alone = place.device.memory()["weights"]
+    other = await _load(place, manager, {**files, WEIGHTS: pack(tuned)})
+    assert place.device.memory()["weights"] == alone + changed, "exactly the tensors that differ"
+    usage = manager.get_model_memory_usage()
+    assert usage[other.name]["shared_bytes"] == alone - changed, usage[other.name]
+    apart = [await _hidden(base), await _hidden(other)]
+    single = manager.get_stats()["last_run"]["nodes"]
+    together = await manager.run_together([(base, {"input_ids": IDS}), (other, {"input_ids": IDS})])
+    run = manager.get_stats()["last_run"]
+    assert single < run["executed"] < 2 * single, run
+    assert run["reused_in_run"] > 0, run
+    for out, wanted in zip(together, apart, strict=True):
+        near(await out["last_hidden_state"].read(), wanted, 1e-6)
+    base.unload()
+    other.unload()
+
+
+async def heads_and_poolings_that_are_not_there(place: Place) -> None:
+    manager, files = place.manager(), checkpoint(place, "BertModel")
+    for name, words in (("BertForMultipleChoice", ("BertForMaskedLM",)), ("RobertaModel", ("RobertaModel",))):
+        await raises(UnsupportedModel, _load(place, manager, with_config(files, architectures=[name])), name, *words)
+    labels = checkpoint(place, "BertForSequenceClassification")
+    await raises(InvalidWeights, _load(place, manager, with_config(labels, problem_type="guessing")), "guessing")
+    await raises(InvalidWeights, _load(place, manager, with_config(labels, id2label={"1": "a"})), "id2label")
+    modules = [{"type": "sentence_transformers.models.Transformer", "path": ""}]
+    dense = json.dumps([*modules, {"type": "sentence_transformers.models.Dense", "path": "2_Dense"}]).encode()
+    await raises(InvalidWeights, _load(place, manager, {**files, "modules.json": dense}), "Dense")
+    pooled = json.dumps([*modules, {"type": "sentence_transformers.models.Pooling", "path": "1_Pooling"}]).encode()
+    for settings, words in (
+        ({"pooling_mode_lasttoken": True}, ("lasttoken",)),
+        ({"pooling_mode_cls_token": True, "pooling_mode_mean_tokens": True}, ("cls + mean",)),
+    ):
+        odd = {**files, "modules.json": pooled, "1_Pooling/config.json": json.dumps(settings).encode()}
+        await raises(InvalidWeights, _load(place, manager, odd), *words)
+
+
+async def poolings_of_a_sentence_encoder(place: Place) -> None:
+    manager, files = place.manager(), checkpoint(place, "BertModel")
+    modules = [
+        {"type": "sentence_transformers.models.Transformer", "path": ""},
+        {"type": "sentence_transformers.models.Pooling", "path": "1_Pooling"},
+    ]
+    mask = np.array([[1] * 7, [1] * 4 + [0] * 3])
+    for key, meaning in (
+        ("pooling_mode_cls_token", lambda hidden: hidden[:, 0]),
+        ("pooling_mode_mean_tokens", lambda hidden: (hidden * mask[..., None]).sum(1) / mask.sum(1)[:, None]),
+        ("pooling_mode_max_tokens", lambda hidden: np.where(mask[..., None] == 1, hidden, -np.inf).max(1)),
+    ):
+        sentence = {
+            "modules.json": json.dumps(modules).encode(),
+            "1_Pooling/config.json": json.dumps({key: True}).encode(),
+        }
+        model = await _load(place, manager, {**files, **sentence})
+        names = ["last_hidden_state", "sentence_embedding"]
+        out = await model(input_ids=IDS, attention_mask=mask, outputs=names)
+        wanted = meaning(await out["last_hidden_state"].read())
+        near(await out["sentence_embedding"].read(), wanted, 1e-5)
+        model.unload()
