@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Collection, Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from .backends.base import Spec
 from .backends.device import Device
+from .dtypes import as_dtype, default_dtype
 from .errors import DeviceUnavailable, TensorCommonsError
 from .graph.graph import Graph
 from .graph.node import Node
 from .graph.program import BoundProgram, compile_graph
+from .sharing.storage import Storage
 from .tensor import Tensor, asarray
+
+HOST_BYTES = 2**16  # of an array: more has a buffer of its own
 
 
 @dataclass(frozen=True)
@@ -31,10 +36,14 @@ class Compiled:
     ``traces`` counts how often the function itself was called.
     """
 
-    def __init__(self, function: Callable[..., Any], device: Device | None = None) -> None:
+    def __init__(
+        self, function: Callable[..., Any], device: Device | None = None, donate_argnames: Collection[str] = ()
+    ) -> None:
         self.function = function
         self.traces = 0
         self._device = device
+        self._signature = inspect.signature(function) if donate_argnames else None
+        self._donated = frozenset(donate_argnames)
         self._kept: dict[Hashable, _Trace] = {}
 
     def __repr__(self) -> str:
@@ -50,23 +59,32 @@ class Compiled:
         found: list[Any] = []
         form = _take_apart((args, kwargs), found)
         device = self._device_of(found)
-        tensors = [value if isinstance(value, Tensor) else asarray(value, device=device) for value in found]
-        graphs = [Graph([tensor.node]) for tensor in tensors]
-        key = (_frozen(form), *(graph.structure for graph in graphs))
+        values = [_argument(value, device) for value in found]
+        key = (_frozen(form), *map(_kind, values))
         try:
             trace = self._kept.get(key)
         except TypeError as error:
             raise TensorCommonsError(f"an argument of {self!r} is neither a tensor nor hashable: {error}") from error
         if trace is None or trace.bound.is_outdated:
-            trace = self._kept[key] = await self._trace(form, graphs, device)
-        arguments = {
-            _name(i, j): leaf.storage
-            for i, graph in enumerate(graphs)
-            for j, leaf in enumerate(graph.leaves)
-            if leaf.storage is not None
-        }
-        results = [Tensor.of_storage(*result) for result in await trace.bound.run(arguments=arguments)]
-        return _put_together(trace.answer, results)
+            trace = self._kept[key] = await self._trace(form, values, device)
+        storages: dict[str, Storage] = {}
+        for i, value in enumerate(values):
+            if isinstance(value, Tensor):
+                leaves = [value.node] if value.node.storage is not None else Graph([value.node]).leaves
+                storages |= {_name(i, j): leaf.storage for j, leaf in enumerate(leaves) if leaf.storage is not None}
+        inputs = {_name(i, 0): value for i, value in enumerate(values) if isinstance(value, np.ndarray)}
+        results = await trace.bound.run(inputs, storages, self._given_up(args, kwargs, found))
+        return _put_together(trace.answer, [Tensor.of_storage(*result) for result in results])
+
+    def _given_up(self, args: Any, kwargs: Any, found: Sequence[Any]) -> set[str]:
+        """The leaves of the donated arguments that are whole tensors."""
+        if self._signature is None:
+            return set()
+        given = self._signature.bind(*args, **kwargs).arguments
+        donated: list[Any] = []
+        _take_apart([given[name] for name in self._donated if name in given], donated)
+        owners = {id(value) for value in donated}
+        return {_name(i, 0) for i, value in enumerate(found) if id(value) in owners}
 
     def _device_of(self, values: Sequence[Any]) -> Device:
         devices = {id(v.device): v.device for v in values if isinstance(v, Tensor) and v.device is not None}
@@ -79,9 +97,9 @@ class Compiled:
             raise DeviceUnavailable("any", f"{self!r}: {reason}; move them with .to(), or give compile() a device")
         return next(iter(devices.values()))
 
-    async def _trace(self, form: Any, graphs: Sequence[Graph], device: Device) -> _Trace:
+    async def _trace(self, form: Any, values: Sequence[Tensor | np.ndarray[Any, Any]], device: Device) -> _Trace:
         """Call the function on tensors without numbers."""
-        symbols = [Tensor.symbolic(_without_numbers(graph, i), device) for i, graph in enumerate(graphs)]
+        symbols = [Tensor.symbolic(_without_numbers(value, i), device) for i, value in enumerate(values)]
         args, kwargs = _put_together(form, symbols)
         answer = self.function(*args, **kwargs)
         if inspect.isawaitable(answer):
@@ -94,19 +112,47 @@ class Compiled:
         return _Trace(await compile_graph(device, nodes), form)
 
 
-def compile(function: Callable[..., Any], *, device: Device | None = None) -> Compiled:
+def compile(
+    function: Callable[..., Any], *, device: Device | None = None, donate_argnames: Sequence[str] = ()
+) -> Compiled:
     """``function`` as one program a shape: traced when it sees new shapes, replayed by one call afterwards.
 
     The function takes and gives tensors, in tuples, lists and dicts if it likes, and computes with the ops of this
     package; what it does besides (printing, counting) happens while it is traced only. Tensors that it refers to
     without being given them keep their storage: writing one is seen by the next call. Arrays among the arguments go to
-    ``device``, or to the device of the tensors beside them.
+    ``device``, or to the device of the tensors beside them; small ones by the call itself.
 
-    Raises TensorCommonsError for what is no function, or no device.
+    The tensors in the arguments named in ``donate_argnames`` are given up, as in JAX: an answer that
+    ``kv_cache_append`` makes of one takes over its bytes where nothing else in the call needs them, and reading the
+    argument raises TensorReleased from then on. What a manager keeps is copied instead. A call that fails while it runs
+    may have used them up.
+
+    Raises TensorCommonsError for what is no function, no device, or no argument.
     """
     if not callable(function) or not isinstance(device, (Device, type(None))):
         raise TensorCommonsError(f"compile() takes a function and a Device, not {function!r:.60} and {device!r:.60}")
-    return Compiled(function, device)
+    known = inspect.signature(function).parameters if donate_argnames else {}
+    unknown = [name for name in donate_argnames if name not in known]
+    if isinstance(donate_argnames, str) or unknown:
+        raise TensorCommonsError(f"donate_argnames: {donate_argnames!r} are not among the arguments {', '.join(known)}")
+    return Compiled(function, device, donate_argnames)
+
+
+def _argument(value: Any, device: Device) -> Tensor | np.ndarray[Any, Any]:
+    """A tensor or array as each call is given it: a small array is written by the run itself."""
+    if isinstance(value, Tensor):
+        return value
+    if value.nbytes > HOST_BYTES:
+        return asarray(value, device=device)
+    return np.asarray(value, default_dtype(value, value).numpy)
+
+
+def _kind(value: Tensor | np.ndarray[Any, Any]) -> Hashable:
+    """What tracing depends on."""
+    if isinstance(value, np.ndarray):
+        return "array", value.dtype.name, value.shape
+    node = value.node
+    return (node.spec, node.nbytes) if node.storage is not None else Graph([node]).structure
 
 
 @dataclass(frozen=True)
@@ -154,8 +200,11 @@ def _name(argument: int, leaf: int) -> str:
     return f"argument {argument}, leaf {leaf}"
 
 
-def _without_numbers(graph: Graph, argument: int) -> Node:
-    """The node that ``graph`` computes, over leaves that each run is given anew."""
+def _without_numbers(value: Tensor | np.ndarray[Any, Any], argument: int) -> Node:
+    """The node of ``value``, over leaves that each run is given anew."""
+    if isinstance(value, np.ndarray):
+        return Node(None, {}, (), Spec(value.shape, as_dtype(value.dtype)), name=_name(argument, 0))
+    graph = Graph([value.node])
     renewed: dict[int, Node] = {}
     leaves = {id(leaf): _name(argument, i) for i, leaf in enumerate(graph.leaves)}
     for node in graph.nodes:

@@ -20,6 +20,7 @@ Case = TypeVar("Case", bound=Callable[..., Any])
 #: The modules about ops: their cases take a device alone.
 OPS = (
     "compiled",
+    "kv_cache",
     "elementwise",
     "layout",
     "reduction",

@@ -49,6 +49,8 @@ class Op:
     that needs a copy. ``memory_order(spec)`` is the order of axes in which the result lies in memory, where it is not
     row-major: attention writes ``(batch, sequence, heads, head_dim)`` so that merging the heads is free.
     ``elementwise`` ops give each element of the result from the elements at its place: chains of them become one.
+    ``in_place`` ops write some elements of their first input, and nothing else: the plan puts that input where the
+    result shall be, and kernels write what is new.
     """
 
     name: str
@@ -57,6 +59,7 @@ class Op:
     view: Callable[[Layout, Attributes], Layout | None] | None = None
     memory_order: tuple[int, ...] | None = None
     elementwise: bool = False
+    in_place: bool = False
 
 
 @dataclass(frozen=True)
@@ -103,6 +106,7 @@ class Plan:
 
     Host inputs are written as one block of ``host_bytes`` at the start of the arena; each run reads ``leaves`` storages
     and creates buffers of ``output_bytes``. Which storages is said by the run: one plan serves all weights of a shape.
+    ``written`` are the numbers of the leaves that steps write; a run is given bytes there that it may change.
     """
 
     steps: tuple[Step, ...]
@@ -110,6 +114,7 @@ class Plan:
     host_bytes: int
     leaves: int
     output_bytes: tuple[int, ...]
+    written: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -65,7 +65,8 @@ class Planned:
     """A plan with what the caller needs to run it and to talk about it.
 
     ``host_inputs`` maps an input's name to its offset in the host block; ``outputs`` holds for each of the graph's
-    outputs the index of the buffer that holds it, dense and row-major.
+    outputs the index of the buffer that holds it, dense and row-major: of those that are created, then of the leaves
+    that are written.
     """
 
     plan: Plan
@@ -101,6 +102,7 @@ class _Planner:
         self.copies: dict[int, Node] = {}
         self.output_index: dict[int, int] = {}
         self.output_bytes: list[int] = []
+        self.written: dict[int, int] = {}  # outputs that are written over a leaf: its number
         self.host: dict[str, tuple[int, Spec]] = {}
         self.places: dict[int, Place] = {}
 
@@ -116,11 +118,13 @@ class _Planner:
         lives = self._place_values(host_bytes)
         steps = tuple(self._step(draft) for draft in self.drafts)
         arena = max([host_bytes, *(life.offset + life.nbytes for life in lives)])
-        plan = Plan(steps, arena, host_bytes, len(self.graph.leaves), tuple(self.output_bytes))
+        plan = Plan(
+            steps, arena, host_bytes, len(self.graph.leaves), tuple(self.output_bytes), tuple(self.written.values())
+        )
         return Planned(
             plan,
             self.host,
-            tuple(self.output_index[id(holder)] for _, holder in outputs),
+            tuple(self._number(holder) for _, holder in outputs),
             host_bytes + lower_bound(lives),
             sum(life.nbytes for life in lives),
         )
@@ -130,10 +134,25 @@ class _Planner:
         holder, layout = owner_of(node)
         if holder.op is None or layout != Layout.contiguous(layout.shape) or layout.size != size_of(holder.spec.shape):
             holder = self._copy_node(node)
-        if id(holder) not in self.output_index:
-            self.output_index[id(holder)] = len(self.output_bytes)
-            self.output_bytes.append(holder.spec.nbytes)
+        if id(holder) not in self.output_index and id(holder) not in self.written:
+            if self._may_write_leaf(holder):
+                self.written[id(holder)] = next(i for i, n in enumerate(self.graph.leaves) if n is holder.inputs[0])
+            else:
+                self.output_index[id(holder)] = len(self.output_bytes)
+                self.output_bytes.append(holder.spec.nbytes)
         return node, holder
+
+    def _may_write_leaf(self, node: Node) -> bool:
+        """Whether ``node`` writes into a stored value that nothing else here needs."""
+        if node.op is None or not node.op.in_place or not node.inputs[0].is_stored:
+            return False
+        needed = [*self.graph.outputs, *(child for other in self.graph.nodes for child in other.inputs)]
+        return sum(other is node.inputs[0] for other in needed) == 1
+
+    def _number(self, holder: Node) -> int:
+        if id(holder) in self.written:
+            return len(self.output_bytes) + list(self.written).index(id(holder))
+        return self.output_index[id(holder)]
 
     def _copy_node(self, node: Node) -> Node:
         if id(node) not in self.copies:
@@ -161,6 +180,9 @@ class _Planner:
                 self._draft_copy(child, target)
                 source, layout = target, Layout.contiguous(child.spec.shape)
             inputs.append((source, layout))
+        if node.op.in_place and id(node) not in self.written:
+            self.drafts.append(Draft(COPY, {}, inputs[:1], node, own_layout(node)))
+            inputs[0] = node, own_layout(node)
         self.drafts.append(Draft(node.op, node.attrs, inputs, node, own_layout(node)))
 
     def _place_leaves(self) -> int:
@@ -178,7 +200,9 @@ class _Planner:
         lives: dict[int, Life] = {}
         for index, draft in enumerate(self.drafts):
             target = draft.target
-            if id(target) in self.output_index:
+            if id(target) in self.written:
+                self.places[id(target)] = self.places[id(target.inputs[0])]
+            elif id(target) in self.output_index:
                 number = self.output_index[id(target)]
                 self.places[id(target)] = Place("output", number, 0, target.spec.nbytes)
             else:

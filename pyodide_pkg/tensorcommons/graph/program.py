@@ -10,7 +10,7 @@ All programs of a device share its arena and therefore run one at a time.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -40,6 +40,7 @@ class Program:
         self.nodes = graph.traced
         self.executed = graph.executed
         self.steps = len(planned.plan.steps)
+        self._leaf_bytes = [leaf.spec.nbytes for leaf in graph.leaves]
         self._specs = [node.spec for node in graph.outputs]
         self._host = np.zeros(planned.plan.host_bytes, np.uint8)
         self._places = {  # each input as it lies in the host block
@@ -88,9 +89,15 @@ class Program:
             return self._executable
 
     async def run(
-        self, leaves: Sequence[Storage], inputs: Mapping[str, np.ndarray[Any, Any]]
+        self,
+        leaves: Sequence[Storage],
+        inputs: Mapping[str, np.ndarray[Any, Any]],
+        donated: Collection[int] = (),
     ) -> list[tuple[Storage, Spec]]:
         """Run once over ``leaves``, in the order of the graph's. Gives the storage and spec of each of its outputs.
+
+        ``donated`` are the numbers of the leaves that the caller gives up: where the program writes one, that output
+        takes over its bytes, unless something else needs them. All others are copied before they are written.
 
         Raises:
             ShapeMismatch: an input is missing, or has another shape than the program was compiled for.
@@ -100,39 +107,70 @@ class Program:
         async with self.device.lock:
             self._runs += 1
             try:
-                async with using(leaves):
+                taken = self._taken(leaves, donated)
+                async with using(leaves, [leaves[i] for i in taken]):
                     executable, needed = await self.compile(), -1
-                    while needed != (needed := self.bytes_to_run()):  # the arena may leave while this waits for room
+                    while needed != (needed := self.bytes_to_run(taken)):  # the arena may leave meanwhile
                         await self.device.budget.ensure(leaves, needed)
                         executable = await self.compile()  # again only if the device was lost meanwhile
-                    return await self._run(executable, leaves, inputs)
+                    return await self._run(executable, leaves, inputs, taken)
             finally:
                 self._runs -= 1
                 if self.device.programs.get(self.structure) is not self:  # forgotten while it ran
                     self.discard()
 
-    def bytes_to_run(self) -> int:
-        """What a run takes beside its leaves: its outputs, and what the arena has to grow by."""
-        return self.device.arena_growth(self.planned.plan.arena_bytes) + sum(self.planned.plan.output_bytes)
+    def _taken(self, leaves: Sequence[Storage], donated: Collection[int]) -> list[int]:
+        """The numbers of the leaves that are written where they are."""
+        return [
+            i
+            for i in self.planned.plan.written
+            if i in donated
+            and not leaves[i].is_kept
+            and leaves[i].nbytes == self._leaf_bytes[i]
+            and sum(leaf is leaves[i] for leaf in leaves) == 1
+        ]
+
+    def bytes_to_run(self, taken: Collection[int] = ()) -> int:
+        """What a run takes beside its leaves: outputs, copies of leaves that it writes, what the arena grows by."""
+        plan = self.planned.plan
+        copies = sum(self._leaf_bytes[i] for i in plan.written if i not in taken)
+        return self.device.arena_growth(plan.arena_bytes) + sum(plan.output_bytes) + copies
 
     async def _run(
-        self, executable: Executable, leaves: Sequence[Storage], inputs: Mapping[str, np.ndarray[Any, Any]]
+        self,
+        executable: Executable,
+        leaves: Sequence[Storage],
+        inputs: Mapping[str, np.ndarray[Any, Any]],
+        taken: Sequence[int],
     ) -> list[tuple[Storage, Spec]]:
         self._write_host(inputs)
         plan = self.planned.plan
-        read = handles_of(leaves)
+        handles = handles_of(leaves)
         created: list[int] = []
+        copies: dict[int, int] = {}
         try:
             with self.device.running(executable.nbytes):
                 arena = self.device.arena(plan.arena_bytes) if plan.arena_bytes else 0
+                for i in plan.written:
+                    if i not in taken:
+                        copies[i] = self.device.allocate(self._leaf_bytes[i], "activations")
+                        self.device.backend.copy(handles[i], 0, copies[i], 0, self._leaf_bytes[i])
+                        handles[i] = copies[i]
                 for nbytes in plan.output_bytes:
                     created.append(self.device.adopt(nbytes, "activations"))
-                await self.device.backend.run(executable, arena, memoryview(self._host), read, created)
+                await self.device.backend.run(executable, arena, memoryview(self._host), handles, created)
         except BaseException:
             for handle in created:
                 self.device.disown(handle)
+            for handle in copies.values():
+                self.device.free(handle)
+            for i in taken:  # some of it may be written
+                leaves[i].release()
             raise
         buffers = [Storage(self.device, *pair) for pair in zip(created, plan.output_bytes, strict=True)]
+        for i in plan.written:
+            fresh = Storage(self.device, copies[i], self._leaf_bytes[i]) if i in copies else leaves[i].hand_over()
+            buffers.append(fresh)
         return [(buffers[index], spec) for index, spec in zip(self.planned.outputs, self._specs, strict=True)]
 
     def _write_host(self, inputs: Mapping[str, np.ndarray[Any, Any]]) -> None:
@@ -173,9 +211,15 @@ class BoundProgram:
         return self.renames != Storage.renames
 
     async def run(
-        self, inputs: Mapping[str, np.ndarray[Any, Any]] | None = None, arguments: Mapping[str, Storage] | None = None
+        self,
+        inputs: Mapping[str, np.ndarray[Any, Any]] | None = None,
+        arguments: Mapping[str, Storage] | None = None,
+        donated: Collection[str] = (),
     ) -> list[tuple[Storage, Spec]]:
-        """Run once; see :meth:`Program.run`. ``inputs`` are arrays of the host, ``arguments`` storages."""
+        """Run once; see :meth:`Program.run`.
+
+        ``inputs`` are arrays of the host, ``arguments`` storages; those called as in ``donated`` are given up.
+        """
         leaves: list[Any] = list(self.leaves)
         for place, name in self.arguments.items():
             if arguments is None or name not in arguments:
@@ -184,7 +228,8 @@ class BoundProgram:
                 )
             leaves[place] = arguments[name]
         try:
-            return await self.program.run(leaves, inputs or {})
+            given_up = [place for place, name in self.arguments.items() if name in donated]
+            return await self.program.run(leaves, inputs or {}, given_up)
         finally:  # a run without leaves that failed would be the last to keep its program
             self.program.device.drop_programs()
 

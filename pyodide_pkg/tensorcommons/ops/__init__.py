@@ -22,7 +22,7 @@ from .arrangement import (
     tile,
     unstack,
 )
-from .attention import scaled_dot_product_attention
+from .attention import kv_cache_append, scaled_dot_product_attention
 from .convolution import conv1d, conv2d, conv_transpose2d
 from .creation import (
     arange,
@@ -191,6 +191,7 @@ __all__ = [
     "isfinite",
     "isinf",
     "isnan",
+    "kv_cache_append",
     "layer_norm",
     "leaky_relu",
     "less",

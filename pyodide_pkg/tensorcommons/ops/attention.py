@@ -10,8 +10,9 @@ import numpy as np
 from .. import dtypes
 from ..backends.base import Attributes, Spec
 from ..errors import ShapeMismatch, UnsupportedDtype
+from ..graph.constant import constant
 from ..shapes import broadcast_shapes
-from ..tensor import Tensor, TensorLike, as_tensor
+from ..tensor import Tensor, TensorLike, as_tensor, asarray
 from .layout import broadcast_to
 from .registry import apply, as_float32, define
 
@@ -73,3 +74,49 @@ def scaled_dot_product_attention(
     wanted = (*q.shape[:-1], *k.shape[-2:-1])
     broadcast_shapes(as_tensor(mask, like=(q,)).shape, wanted)
     return apply(ATTENTION, q, k, value, broadcast_to(mask, wanted), scale=factor, causal=bool(is_causal))
+
+
+def _infer_append(specs: Sequence[Spec], attrs: Attributes) -> Spec:
+    cache, update, position = specs
+    fits = len(cache.shape) == len(update.shape) == 4 and update.shape[2] <= cache.shape[2]
+    if not fits or any(cache.shape[axis] != update.shape[axis] for axis in (0, 1, 3)):
+        raise ShapeMismatch(
+            f"kv_cache_append: {update.shape} does not go into {cache.shape}: (batch, heads, rows, head_dim)"
+        )
+    if update.dtype is not cache.dtype:
+        raise UnsupportedDtype(f"kv_cache_append: the update is {update.dtype}, the cache {cache.dtype}; cast first")
+    if position.dtype is not dtypes.int32:
+        raise UnsupportedDtype(f"kv_cache_append takes int32 positions, not {position.dtype}; cast first")
+    return cache
+
+
+def _append(cache: Any, update: Any, position: Any) -> Any:
+    result = np.array(cache)
+    for batch, first in enumerate(position):
+        rows = int(first) + np.arange(update.shape[2])
+        there = (rows >= 0) & (rows < cache.shape[2])
+        result[batch][:, rows[there]] = update[batch][:, there]
+    return result
+
+
+APPEND = define("kv_cache_append", _infer_append, _append, in_place=True)
+
+
+def kv_cache_append(cache: TensorLike, update: TensorLike, position: TensorLike) -> Tensor:
+    """``cache`` with the rows ``position`` to ``position + n - 1`` of its third axis replaced by those of ``update``.
+
+    ``cache`` is (batch, heads, capacity, head_dim), ``update`` (batch, heads, n, head_dim) of the same dtype, and
+    ``position`` int32, one number or one a batch (batch,): a tensor, so one program serves every step of a generation.
+    A row that would lie outside the cache is not written.
+
+    The result is a value of its own. Where it is an answer of a compiled function that is given ``cache`` for good
+    (``compile(..., donate_argnames=...)``), it takes over the cache's bytes, and only ``n`` rows are written.
+    """
+    held = as_tensor(cache)
+    if isinstance(position, int):
+        where = Tensor.symbolic(constant(position, dtypes.int32), held.device)
+    else:
+        where = position if isinstance(position, Tensor) else asarray(position, device=held.device)
+    if where.ndim > 1 or (where.ndim and where.shape[0] != held.shape[0]):
+        raise ShapeMismatch(f"kv_cache_append: positions {where.shape} are neither one nor one a batch of {held.shape}")
+    return apply(APPEND, held, update, broadcast_to(where, held.shape[:1]))

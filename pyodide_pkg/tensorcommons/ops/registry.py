@@ -25,9 +25,10 @@ def define(
     view: Callable[[Layout, Attributes], Layout | None] | None = None,
     memory_order: tuple[int, ...] | None = None,
     elementwise: bool = False,
+    in_place: bool = False,
 ) -> Op:
     """Register an op; a name is defined once."""
-    return register(Op(name, infer, reference, view, memory_order, elementwise))
+    return register(Op(name, infer, reference, view, memory_order, elementwise, in_place))
 
 
 def register(op: Op) -> Op:

@@ -16,7 +16,7 @@ import asyncio
 import hashlib
 import itertools
 import weakref
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -229,6 +229,13 @@ class Storage:
         if getattr(self, "state", "released") != "released":
             self.release()
 
+    def hand_over(self) -> Storage:
+        """Another storage with these bytes; this one is released. For a run that wrote them: what they are is new."""
+        self.free_after_use = False
+        self._host = None
+        self._move("released")
+        return Storage(self.device, self._handle, self.nbytes)
+
     async def evict(self) -> bool:
         """Take the bytes off the device, keeping a copy in host memory unless a local origin has them.
 
@@ -324,19 +331,19 @@ class Storage:
 
 
 @asynccontextmanager
-async def using(storages: Sequence[Storage], *, writing: bool = False) -> AsyncIterator[None]:
+async def using(storages: Sequence[Storage], written: Collection[Storage] = ()) -> AsyncIterator[None]:
     """Keep the bytes of ``storages`` where they are through the block; what is released meanwhile goes at its end.
 
-    Uses stand side by side, and a write stands alone: it waits for the uses under way, and later ones wait for it, so
-    nobody sees half of it. All storages are taken in one step, so no two uses wait for each other.
+    Uses stand side by side, and a write (of those in ``written``) stands alone: it waits for the uses under way, and
+    later ones wait for it, so nobody sees half of it. All storages are taken in one step, so no two uses wait for each
+    other.
 
     Raises TensorReleased or DeviceLost for one that is gone already.
     """
-    if writing:
-        for storage in storages:
-            storage.writers += 1
+    for storage in written:
+        storage.writers += 1
     try:
-        while (busy := _first_busy(storages, writing)) is not None:
+        while (busy := _first_busy(storages, written)) is not None:
             turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             busy.turns.append(turn)
             await turn
@@ -351,9 +358,9 @@ async def using(storages: Sequence[Storage], *, writing: bool = False) -> AsyncI
                     storage.free_after_use = False
                     storage.device.free(storage._handle)
     finally:
+        for storage in written:
+            storage.writers -= 1
         for storage in storages:
-            if writing:
-                storage.writers -= 1
             if storage.turns:
                 turns, storage.turns = storage.turns, []
                 for turn in turns:
@@ -375,7 +382,7 @@ def handles_of(storages: Sequence[Storage]) -> list[int]:
     return [storage._handle if storage.state == "resident" else storage.handle for storage in storages]
 
 
-def _first_busy(storages: Sequence[Storage], writing: bool) -> Storage | None:
+def _first_busy(storages: Sequence[Storage], written: Collection[Storage]) -> Storage | None:
     """The first storage that a use has to wait for. Every run looks at all its weights here: no call is spent on one.
 
     Raises TensorReleased or DeviceLost for one that is gone.
@@ -383,7 +390,7 @@ def _first_busy(storages: Sequence[Storage], writing: bool) -> Storage | None:
     for storage in storages:
         if storage.state == "released" or storage.state == "lost":
             _ = storage.handle
-        if storage.users if writing else storage.writers:
+        if storage.users if storage in written else storage.writers:
             return storage
     return None
 

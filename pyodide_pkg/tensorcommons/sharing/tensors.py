@@ -318,7 +318,7 @@ class SharedTensors(ABC):
                 ((_, whole),) = pieces
                 storage.revive(whole)
             else:
-                async with using([storage], writing=True):
+                async with using([storage], [storage]):
                     for offset, piece in pieces:
                         await storage.write(offset, piece)
         except BaseException:

@@ -24,6 +24,22 @@ def _ids(axis: int) -> Any:
     return values
 
 
+def _positions(rng: np.random.Generator, dtype: str, shapes: Shapes) -> list[Any]:
+    """A cache, an update, and where its rows go: some of them outside."""
+    cache, update, place = shapes
+    first = rng.integers(-1, cache[2] + 1, place).astype(np.int32)
+    return [drawn(rng, dtype, cache), drawn(rng, dtype, update), first]
+
+
+def _appended(cache: Any, update: Any, position: Any) -> Any:
+    y = np.array(cache)
+    for b, h, i in np.ndindex(*update.shape[:3]):
+        row = np.broadcast_to(position, len(y))[b] + i
+        if 0 <= row < y.shape[2]:
+            y[b, h, row] = update[b, h, i]
+    return y
+
+
 def _scattered(x: Any, ids: Any, updates: Any, *, add: bool) -> Any:
     y = np.array(x)
     for i, j in np.ndindex(*ids.shape):
@@ -46,3 +62,5 @@ declare("take_along_axis", lambda x, ids: tc.take_along_axis(x, ids, 1), lambda 
 UPDATES: tuple[Shapes, ...] = (((5, 3), (4, 3), (4, 3)), ((2, 7), (9, 5), (9, 5)), ((1, 1), (0, 1), (0, 1)))
 declare("scatter", lambda x, i, u: tc.scatter(x, i, u, 0), lambda x, i, u: _scattered(x, i, u, add=False), UPDATES, DTYPES, values=_ids(0), **EXACT)  # noqa: E501 # fmt: skip
 declare("scatter", lambda x, i, u: tc.scatter(x, i, u, 0, "add"), lambda x, i, u: _scattered(x, i, u, add=True), UPDATES, DTYPES[:4], values=_ids(0))  # noqa: E501 # fmt: skip
+CACHES: tuple[Shapes, ...] = (((2, 3, 7, 5), (2, 3, 2, 5), (2,)), ((1, 2, 9, 8), (1, 2, 1, 8), ()), ((3, 1, 4, 4), (3, 1, 4, 4), (3,)), ((1, 1, 1, 1), (1, 1, 1, 1), (1,)), ((2, 2, 5, 3), (2, 2, 0, 3), ()))  # noqa: E501 # fmt: skip
+declare("kv_cache_append", tc.kv_cache_append, _appended, CACHES, DTYPES, values=_positions, **EXACT)

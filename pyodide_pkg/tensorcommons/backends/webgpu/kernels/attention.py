@@ -1,4 +1,7 @@
-"""Scaled dot-product attention in one pass over the keys: ``attention.wgsl``, and for hardware ``tiled.wgsl``."""
+"""Scaled dot-product attention in one pass over the keys: ``attention.wgsl``, and for hardware ``tiled.wgsl``.
+
+``append.wgsl`` writes new keys and values into a cache.
+"""
 
 from __future__ import annotations
 
@@ -80,4 +83,33 @@ def _accepts(position: int, layout: Layout) -> bool:
     return position == 3 or layout.strides[3] == 1
 
 
-KERNELS = [Kernel("scaled_dot_product_attention", _attention, _accepts)]
+def _append(step: Step, adapter: Adapter) -> list[Dispatch]:
+    """Only the new rows: the plan sees to it that ``y`` holds the cache already."""
+    _, update, position = step.inputs
+    _, heads, rows, width = update.shape
+    if update.layout.size == 0:
+        return []
+    aligned = _is_aligned(update) and update.layout.strides[3] == 1
+    lanes = 4 if aligned else 1
+    items = update.layout.size // lanes
+    layout = update.layout
+    strides = (*layout.strides[:3], layout.strides[3] * lanes)
+    params = struct.pack("<4I4i", items, heads, rows, width // lanes, step.output.shape[2], layout.offset,
+                         position.layout.offset, position.layout.strides[0]) + struct.pack("<4i", *strides)  # fmt: skip
+    access: Access = "vectors" if aligned else "elements"
+    variables = {
+        "workgroup": str(adapter.workgroup),
+        "write": "store4_y(slot, load4_update(source / 4u));" if aligned else "store_y(slot, load_update(source));",
+    }
+    buffers = (
+        Buffer("update", update, access),
+        Buffer("position", position),
+        Buffer("y", step.output, access, written=True),
+    )
+    return [Dispatch("attention/append", variables, params, buffers, spread(items, adapter.workgroup))]
+
+
+KERNELS = [
+    Kernel("scaled_dot_product_attention", _attention, _accepts),
+    Kernel("kv_cache_append", _append, lambda position, layout: position > 0),
+]
