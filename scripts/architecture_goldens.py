@@ -13,6 +13,8 @@ from __future__ import annotations
 import argparse
 import importlib
 import json
+import tempfile
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -60,7 +62,35 @@ FAMILIES: dict[str, dict[str, Any]] = {
     },
 }
 TYPED = ("Bert", "Electra", "Albert")  # they take token_type_ids of more than one kind
-OUTPUTS = ("last_hidden_state", "pooler_output", "logits", "start_logits", "end_logits")
+# 3 heads of 8, 5 x 5 patches of 6 x 6 pixels; images are of the model's size, or of another one.
+VISION = {
+    "hidden_size": 24,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 3,
+    "intermediate_size": 36,
+    "image_size": 30,
+    "patch_size": 6,
+}
+IMAGES: dict[str, dict[str, Any]] = {
+    "ViTModel": VISION,
+    "ViTForImageClassification": {**VISION, **LABELS},
+    "DeiTModel": VISION,
+    "DeiTForImageClassification": {**VISION, **LABELS},
+    "DeiTForImageClassificationWithTeacher": {**VISION, **LABELS},
+    "Dinov2Model": VISION,
+    "Dinov2ForImageClassification": {**VISION, **LABELS, "qkv_bias": False},
+    "Dinov2WithRegistersModel": {**VISION, "use_swiglu_ffn": True},
+    "Dinov2WithRegistersForImageClassification": {**VISION, **LABELS, "num_register_tokens": 2},
+}
+OUTPUTS = (
+    "last_hidden_state",
+    "pooler_output",
+    "logits",
+    "start_logits",
+    "end_logits",
+    "cls_logits",
+    "distillation_logits",
+)
 
 
 def main() -> int:
@@ -77,6 +107,8 @@ def main() -> int:
             for head, more in HEADS.items():
                 case = f"{family}{head}"
                 table[case] = text_case(case, {**sizes, **more}, arrays)
+        for case, sizes in IMAGES.items():
+            table[case] = image_case(case, sizes, arrays)
     made.json("architectures.json", table)
     made.arrays("architectures.npz", arrays)
     for line in made.differences:
@@ -104,24 +136,39 @@ def text_case(case: str, sizes: dict[str, Any], arrays: Arrays) -> dict[str, Any
     return entry
 
 
-def tiny(family: str, case: str, sizes: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
-    """A model with weights made from their names, and what of it is committed."""
-    transformers = importlib.import_module("transformers")
+def image_case(case: str, sizes: dict[str, Any], arrays: Arrays) -> dict[str, Any]:
+    """As ``text_case``; a bare DINOv2 also sees an image that is not square."""
     torch = importlib.import_module("torch")
-    config = getattr(transformers, f"{family}Config")(**sizes, attn_implementation="eager")
-    model = getattr(transformers, case)(config).eval()
-    for name, tensor in saved(model).items():
-        if tensor.dtype == torch.float32:
-            tensor.copy_(torch.from_numpy(values_of(name, tuple(tensor.shape))))
-    config.architectures = [case]
-    settings = json.loads(config.to_json_string())
-    return model, {"config": settings, "tensors": {name: list(tensor.shape) for name, tensor in saved(model).items()}}
+    model, entry = tiny(case.partition("For")[0].removesuffix("Model"), case, sizes)
+    rng = np.random.default_rng(len(case))
+    shapes = {case: (2, 3, 30, 30)}
+    if case == "Dinov2Model":
+        shapes[f"{case}Wide"] = (1, 3, 25, 44)
+    for name, shape in shapes.items():
+        pixels = rng.standard_normal(shape).astype(np.float32)
+        output = model(pixel_values=torch.from_numpy(pixels))
+        arrays[f"{name}.pixel_values"] = pixels
+        arrays |= {f"{name}.{key}": output[key].numpy() for key in OUTPUTS if output.get(key) is not None}
+    return entry
 
 
-def saved(model: Any) -> dict[str, Any]:
-    """What ``save_pretrained`` writes: each storage under one name."""
-    tied = set(getattr(model, "all_tied_weights_keys", None) or {})
-    return {name: tensor for name, tensor in model.state_dict().items() if name not in tied}
+def tiny(family: str, case: str, sizes: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+    """A model with weights made from the names that its checkpoint has, and what of it is committed."""
+    transformers = importlib.import_module("transformers")
+    files = importlib.import_module("safetensors.numpy")
+    made = getattr(transformers, case)(getattr(transformers, f"{family}Config")(**sizes))
+    with tempfile.TemporaryDirectory() as folder:
+        made.save_pretrained(folder)
+        weights = Path(folder) / "model.safetensors"
+        shapes = {name: array.shape for name, array in sorted(files.load_file(weights).items())}
+        files.save_file({name: values_of(name, shape) for name, shape in shapes.items()}, weights, {"format": "pt"})
+        settings = json.loads((Path(folder) / "config.json").read_text())
+        model, found = getattr(transformers, case).from_pretrained(
+            folder, attn_implementation="eager", output_loading_info=True
+        )
+    if any(found[kind] for kind in ("missing_keys", "unexpected_keys", "mismatched_keys")):
+        raise SystemExit(f"{case}: {found}")
+    return model.eval(), {"config": settings, "tensors": {name: list(shape) for name, shape in shapes.items()}}
 
 
 if __name__ == "__main__":

@@ -37,7 +37,8 @@ async def _agree(place: Place, *cases: str) -> None:
     manager = place.manager()
     arrays = _goldens(place.goldens)[1]
     for case in cases:
-        model = await tc.from_pretrained(checkpoint(place, case), manager=manager, device=place.device, tokenizer=False)
+        files = checkpoint(place, case.removesuffix("Wide"))
+        model = await tc.from_pretrained(files, manager=manager, device=place.device, tokenizer=False)
         mine = {name.partition(".")[2]: array for name, array in arrays.items() if name.startswith(f"{case}.")}
         inputs = {name: mine.pop(name) for name in INPUTS if name in mine}
         out = await model(**inputs)
@@ -77,3 +78,19 @@ async def electra(place: Place) -> None:
 
 async def albert(place: Place) -> None:
     await _agree(place, *(f"Albert{head}" for head in TEXT_HEADS))
+
+
+async def vit(place: Place) -> None:
+    await _agree(place, "ViTModel", "ViTForImageClassification")
+
+
+async def deit(place: Place) -> None:
+    await _agree(place, "DeiTModel", "DeiTForImageClassification", "DeiTForImageClassificationWithTeacher")
+
+
+async def dinov2(place: Place) -> None:
+    await _agree(place, "Dinov2Model", "Dinov2ModelWide", "Dinov2ForImageClassification")
+
+
+async def dinov2_with_registers(place: Place) -> None:
+    await _agree(place, "Dinov2WithRegistersModel", "Dinov2WithRegistersForImageClassification")

@@ -82,7 +82,7 @@ async def other_dtypes_in_the_file(place: Place) -> None:
         }
         fields = {name: {"dtype": dtype} for name in stored}
         position = {
-            "embeddings.position_ids": np.arange(40)
+            "embeddings.position_ids": np.arange(40, dtype=np.int64)
         }  # whole numbers that older checkpoints hold beside weights
         packed = pack({**stored, **position}, **fields, **{name: {"dtype": "I64"} for name in position})
         reference = await _load(place, manager, {**files, WEIGHTS: pack(wide)})

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Protocol
+from typing import ClassVar, Protocol, TypeVar
 
 from ..errors import InvalidWeights, UnsupportedModel
 from ..nn import layer_norm, linear, pooling
@@ -20,6 +20,7 @@ from .config import ACTIVATIONS
 from .encoder import additive
 from .folder import Folder
 
+AnyHead = TypeVar("AnyHead")
 WORDS = "embeddings.word_embeddings.weight"
 
 
@@ -226,7 +227,12 @@ class QuestionAnswering:
 
 
 def choose(folder: Folder, family: str, heads: Mapping[str, Callable[[], Head]]) -> Head:
-    """The head of the class that ``architectures`` names: ``heads`` has them by what follows ``family`` in the name.
+    """The head of the class that ``architectures`` names; raises as :func:`by_class`."""
+    return by_class(folder, family, heads)
+
+
+def by_class(folder: Folder, family: str, heads: Mapping[str, Callable[[], AnyHead]]) -> AnyHead:
+    """What ``heads`` has for the class that ``architectures`` names, by what follows ``family`` in the name.
 
     Raises:
         UnsupportedModel: it is none of ``heads``.

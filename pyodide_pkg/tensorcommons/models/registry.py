@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from . import albert, bert, distilbert, electra, gpt2, llama, mpnet, roberta, t5
+from . import albert, bert, dinov2, distilbert, electra, gpt2, llama, mpnet, roberta, saliency, t5, vit
 from .architecture import Architecture
 from .folder import Folder
 from .text_model import TextModel
@@ -20,9 +20,14 @@ TEXT_FAMILIES: dict[str, Callable[[Folder], TextModel]] = {
 }
 FAMILIES: dict[str, Callable[[Folder], Architecture]] = {
     **TEXT_FAMILIES,
+    "deit": vit.build,
+    "dinov2": dinov2.build,
+    "dinov2-saliency": saliency.build,
+    "dinov2_with_registers": dinov2.build,
     "gpt2": gpt2.build,
     "llama": llama.build,
     "qwen2": llama.build,
     "t5": t5.build,
+    "vit": vit.build,
 }
 WRITERS = ("gpt2", "llama", "qwen2", "t5")  # come with a generation_config.json

@@ -10,14 +10,19 @@ from ..tensor import Tensor
 from . import linear
 
 
-def parameters(prefix: str, hidden: int) -> dict[str, Shape]:
-    """Query, key and value projections under ``prefix.self``, the output projection under ``prefix.output``."""
-    names = [f"{prefix}.self.{part}" for part in ("query", "key", "value")] + [f"{prefix}.output.dense"]
-    return {name: shape for part in names for name, shape in linear.parameters(part, hidden, hidden).items()}
+def parameters(prefix: str, hidden: int, *, bias: bool = True) -> dict[str, Shape]:
+    """Query, key and value projections under ``prefix.self``, the output projection under ``prefix.output``.
+
+    ``bias`` is whether the first three have one.
+    """
+    shapes = linear.parameters(f"{prefix}.output.dense", hidden, hidden)
+    for part in ("query", "key", "value"):
+        shapes |= linear.parameters(f"{prefix}.self.{part}", hidden, hidden, bias=bias)
+    return shapes
 
 
-def forward(weights: Mapping[str, Tensor], prefix: str, x: Tensor, mask: Tensor, heads: int) -> Tensor:
-    """``x`` (batch, sequence, hidden) -> the same; ``mask`` is additive, (batch, 1, 1, sequence)."""
+def forward(weights: Mapping[str, Tensor], prefix: str, x: Tensor, mask: Tensor | None, heads: int) -> Tensor:
+    """``x`` (batch, sequence, hidden) -> the same; ``mask`` is additive, (batch, 1, 1, sequence), or None."""
     batch, sequence, hidden = x.shape
 
     def split(part: str) -> Tensor:  # (batch, sequence, hidden) -> (batch, heads, sequence, head_dim), a view

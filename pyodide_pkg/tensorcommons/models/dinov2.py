@@ -1,0 +1,47 @@
+"""DINOv2 (Oquab et al., 2023, https://arxiv.org/abs/2304.07193), and with registers (Darcet et al., 2023,
+https://arxiv.org/abs/2309.16588): learned tokens without a position that hold what belongs to no patch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from .folder import Folder
+from .heads import Labels, by_class
+from .names import Names
+from .vision import ImageClassification, ImageFeatures, VisionConfig, VisionEncoder, VisionHead, VisionModel
+
+CLASSES = {"dinov2": "Dinov2", "dinov2_with_registers": "Dinov2WithRegisters"}
+
+
+def encoder_of(folder: Folder) -> VisionEncoder:
+    """The encoder that ``config.json`` describes."""
+    registers = 4 if folder.config.get("model_type") == "dinov2_with_registers" else 0
+    config = VisionConfig.of(folder, defaults={"layer_norm_eps": 1e-6, "num_register_tokens": registers})
+    mlp = config.hidden_size * config.mlp_ratio
+    if config.use_swiglu_ffn:
+        mlp = (mlp * 2 // 3 + 7) // 8 * 8
+    return VisionEncoder(config, ("cls_token",), mlp, scales=True)
+
+
+def names_of(*prefixes: str) -> Names:
+    """How checkpoints spell the parameters, below one of ``prefixes``."""
+    return Names(
+        prefixes=prefixes,
+        renamed={".attention.attention.": ".attention.self."},
+        ignored=(r"embeddings\.mask_token",),
+    )
+
+
+def build(folder: Folder) -> VisionModel:
+    """The model that ``config.json`` asks for."""
+    kind = str(folder.config["model_type"])
+    encoder = encoder_of(folder)
+    size = encoder.config.hidden_size
+    heads: dict[str, Callable[[], VisionHead]] = {
+        "Model": lambda: ImageFeatures(size, first_token=True),
+        "ForImageClassification": lambda: ImageClassification(
+            size, Labels.of(folder), {"logits": "classifier"}, patches=True
+        ),
+    }
+    return VisionModel(kind, encoder, by_class(folder, CLASSES[kind], heads), names_of(f"{kind}."))

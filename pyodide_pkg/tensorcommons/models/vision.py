@@ -1,0 +1,277 @@
+"""The pre-norm transformer over patches of an image that ViT, DeiT and DINOv2 have in common, and its heads.
+
+An image is cut into patches, each one a token; learned tokens stand before them (Dosovitskiy et al., 2020,
+https://arxiv.org/abs/2010.11929). Parameters are called as in DINOv2's checkpoints but for the attention, which is
+called as BERT's; the others' names are mapped to these (names.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar, Protocol
+
+from ..nn import attention, layer_norm, linear
+from ..nn.embedding import as_float32
+from ..ops import broadcast_to, concat, conv2d, divide, interpolate, mean, multiply, permute_dims, reshape, silu, tanh
+from ..shapes import Shape
+from ..tensor import Tensor
+from .config import ACTIVATIONS, activation, check_heads, read_config
+from .folder import Folder
+from .heads import Labels
+from .image import ImageInputs
+from .names import Names
+
+
+@dataclass(frozen=True)
+class VisionConfig:
+    """The part of ``config.json`` that decides the computation; sizes in elements, of images in pixels."""
+
+    hidden_size: int
+    num_hidden_layers: int
+    num_attention_heads: int
+    intermediate_size: int = 0
+    image_size: int = 224
+    patch_size: int = 16
+    num_channels: int = 3
+    mlp_ratio: int = 4
+    num_register_tokens: int = 0
+    layer_norm_eps: float = 1e-12
+    hidden_act: str = "gelu"
+    qkv_bias: bool = True
+    use_swiglu_ffn: bool = False
+
+    @classmethod
+    def of(cls, folder: Folder, defaults: Mapping[str, object] | None = None) -> VisionConfig:
+        """The typed configuration. Raises InvalidWeights for what is missing, wrong, or not built in."""
+        config = read_config(cls, {**(defaults or {}), **folder.config}, folder.file)
+        check_heads(config.hidden_size, config.num_attention_heads, folder.file)
+        activation(config.hidden_act, folder.file)
+        return config
+
+
+@dataclass(frozen=True)
+class VisionEncoder:
+    """Pixels to hidden states. ``tokens`` are the names of the learned tokens that have positions, first to last.
+
+    ``mlp`` is the size between the two linear layers; with ``scales`` each branch is scaled by a learned vector
+    (Touvron et al., 2021, https://arxiv.org/abs/2103.17239).
+    """
+
+    config: VisionConfig
+    tokens: tuple[str, ...]
+    mlp: int
+    scales: bool = False
+
+    @property
+    def first_patch(self) -> int:
+        """How many tokens stand before those of the patches."""
+        return len(self.tokens) + self.config.num_register_tokens
+
+    def parameters(self) -> dict[str, Shape]:
+        """Names and shapes of the weights."""
+        c, size = self.config, self.config.hidden_size
+        side = c.image_size // c.patch_size
+        shapes: dict[str, Shape] = {f"embeddings.{token}": (1, 1, size) for token in self.tokens}
+        shapes["embeddings.position_embeddings"] = (1, side * side + len(self.tokens), size)
+        shapes["embeddings.patch_embeddings.projection.weight"] = (size, c.num_channels, c.patch_size, c.patch_size)
+        shapes["embeddings.patch_embeddings.projection.bias"] = (size,)
+        if c.num_register_tokens:
+            shapes["embeddings.register_tokens"] = (1, c.num_register_tokens, size)
+        first, second = ("weights_in", "weights_out") if c.use_swiglu_ffn else ("fc1", "fc2")
+        for i in range(c.num_hidden_layers):
+            layer = f"encoder.layer.{i}"
+            shapes |= layer_norm.parameters(f"{layer}.norm1", size) | layer_norm.parameters(f"{layer}.norm2", size)
+            shapes |= attention.parameters(f"{layer}.attention", size, bias=c.qkv_bias)
+            shapes |= linear.parameters(f"{layer}.mlp.{first}", size, self.mlp * (2 if c.use_swiglu_ffn else 1))
+            shapes |= linear.parameters(f"{layer}.mlp.{second}", self.mlp, size)
+            if self.scales:
+                shapes |= {f"{layer}.layer_scale{n}.lambda1": (size,) for n in (1, 2)}
+        return shapes | layer_norm.parameters("layernorm", size)
+
+    def forward(self, weights: Mapping[str, Tensor], pixels: Tensor) -> Tensor:
+        """(batch, channels, height, width) -> (batch, tokens, hidden), normalized."""
+        c = self.config
+        x = self._embed(weights, pixels)
+        for i in range(c.num_hidden_layers):
+            layer = f"encoder.layer.{i}"
+            normed = layer_norm.forward(weights, f"{layer}.norm1", x, c.layer_norm_eps)
+            attended = attention.forward(weights, f"{layer}.attention", normed, None, c.num_attention_heads)
+            x = self._scaled(weights, f"{layer}.layer_scale1", attended) + x
+            normed = layer_norm.forward(weights, f"{layer}.norm2", x, c.layer_norm_eps)
+            x = self._scaled(weights, f"{layer}.layer_scale2", self._feed_forward(weights, f"{layer}.mlp", normed)) + x
+        return layer_norm.forward(weights, "layernorm", x, c.layer_norm_eps)
+
+    def _embed(self, weights: Mapping[str, Tensor], pixels: Tensor) -> Tensor:
+        c, batch, count = self.config, pixels.shape[0], len(self.tokens)
+        kernel = weights["embeddings.patch_embeddings.projection.weight"]
+        patches = conv2d(pixels, kernel, weights["embeddings.patch_embeddings.projection.bias"], stride=c.patch_size)
+        rows, columns = patches.shape[2:]
+        x = permute_dims(reshape(patches, (batch, c.hidden_size, rows * columns)), (0, 2, 1))
+
+        def of_each_image(name: str) -> Tensor:
+            learned = as_float32(weights[f"embeddings.{name}"])
+            return broadcast_to(learned, (batch, *learned.shape[1:]))
+
+        x = concat([*(of_each_image(token) for token in self.tokens), x], axis=1)
+        positions = as_float32(weights["embeddings.position_embeddings"])
+        side = c.image_size // c.patch_size
+        if (rows, columns) != (side, side):  # another size than the model's: positions between the learned ones
+            grid = permute_dims(reshape(positions[:, count:], (1, side, side, c.hidden_size)), (0, 3, 1, 2))
+            grid = permute_dims(interpolate(grid, (rows, columns), mode="bicubic"), (0, 2, 3, 1))
+            positions = concat([positions[:, :count], reshape(grid, (1, rows * columns, c.hidden_size))], axis=1)
+        x = x + positions
+        if not c.num_register_tokens:
+            return x
+        return concat([x[:, :count], of_each_image("register_tokens"), x[:, count:]], axis=1)
+
+    def _feed_forward(self, weights: Mapping[str, Tensor], prefix: str, x: Tensor) -> Tensor:
+        if self.config.use_swiglu_ffn:  # Shazeer, 2020, https://arxiv.org/abs/2002.05202
+            both = linear.forward(weights, f"{prefix}.weights_in", x)
+            gated = multiply(silu(both[..., : self.mlp]), both[..., self.mlp :])
+            return linear.forward(weights, f"{prefix}.weights_out", gated)
+        inner = ACTIVATIONS[self.config.hidden_act](linear.forward(weights, f"{prefix}.fc1", x))
+        return linear.forward(weights, f"{prefix}.fc2", inner)
+
+    def _scaled(self, weights: Mapping[str, Tensor], prefix: str, x: Tensor) -> Tensor:
+        return multiply(x, weights[f"{prefix}.lambda1"]) if self.scales else x
+
+
+class VisionHead(Protocol):
+    """Parameters and outputs beside the encoder's."""
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """The pipelines that it serves."""
+        ...
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """What :meth:`forward` gives."""
+        ...
+
+    @property
+    def defaults(self) -> tuple[str, ...]:
+        """What a call gives when it names none, the hidden states included."""
+        ...
+
+    def parameters(self) -> dict[str, Shape]:
+        """Names and shapes of its weights."""
+        ...
+
+    def forward(
+        self, weights: Mapping[str, Tensor], hidden: Tensor, encoder: VisionEncoder, pixels: Tensor
+    ) -> dict[str, Tensor]:
+        """Its outputs of ``hidden`` (batch, tokens, hidden)."""
+        ...
+
+
+@dataclass(frozen=True)
+class ImageFeatures:
+    """``pooler_output`` (batch, hidden): the first token, through the layer ``pooler`` and tanh where there is one.
+
+    Without ``first_token`` and a pooler there is none.
+    """
+
+    size: int
+    pooler: str = ""
+    first_token: bool = False
+    tasks: ClassVar[tuple[str, ...]] = ("image-feature-extraction",)
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """``pooler_output`` where there is one."""
+        return ("image_embedding", *self.defaults[1:])
+
+    @property
+    def defaults(self) -> tuple[str, ...]:
+        """As the bare model of `transformers`."""
+        pooled = ("pooler_output",) if self.pooler or self.first_token else ()
+        return ("last_hidden_state", *pooled)
+
+    def parameters(self) -> dict[str, Shape]:
+        """The pooler's."""
+        return linear.parameters(self.pooler, self.size, self.size) if self.pooler else {}
+
+    def forward(
+        self, weights: Mapping[str, Tensor], hidden: Tensor, encoder: VisionEncoder, pixels: Tensor
+    ) -> dict[str, Tensor]:
+        """See :class:`VisionHead`; ``image_embedding`` is the first token."""
+        first = hidden[:, 0]
+        pooled = tanh(linear.forward(weights, self.pooler, first)) if self.pooler else first
+        return {"image_embedding": first, **({"pooler_output": pooled} if len(self.defaults) > 1 else {})}
+
+
+@dataclass(frozen=True)
+class ImageClassification:
+    """``logits`` (batch, labels) of the first token, with ``patches`` also of the mean of the patches' tokens.
+
+    Several names in ``out`` are one classifier for each learned token; their mean is the answer (Touvron et al., 2020).
+    """
+
+    size: int
+    labels: Labels
+    out: Mapping[str, str]  # the classifier's weights by the name of its output
+    patches: bool = False
+    tasks: ClassVar[tuple[str, ...]] = ("image-classification",)
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """``logits``, and those of each classifier where there are several."""
+        return ("logits", *(name for name in self.out if name != "logits"))
+
+    @property
+    def defaults(self) -> tuple[str, ...]:
+        """All."""
+        return self.outputs
+
+    def parameters(self) -> dict[str, Shape]:
+        """A linear layer each."""
+        features, labels = self.size * (2 if self.patches else 1), len(self.labels.names)
+        layers = [linear.parameters(prefix, features, labels) for prefix in self.out.values()]
+        return {name: shape for layer in layers for name, shape in layer.items()}
+
+    def forward(
+        self, weights: Mapping[str, Tensor], hidden: Tensor, encoder: VisionEncoder, pixels: Tensor
+    ) -> dict[str, Tensor]:
+        """See :class:`VisionHead`."""
+        result = {}
+        for token, (name, prefix) in enumerate(self.out.items()):
+            x = hidden[:, token]
+            if self.patches:
+                x = concat([x, mean(hidden[:, encoder.first_patch :], axis=1)], axis=1)
+            result[name] = linear.forward(weights, prefix, x)
+        if "logits" not in result:
+            first, second = result.values()
+            result["logits"] = divide(first + second, 2.0)
+        return result
+
+
+class VisionModel:
+    """An encoder with a head; every head also gives ``last_hidden_state`` (batch, tokens, hidden)."""
+
+    def __init__(self, model_type: str, encoder: VisionEncoder, head: VisionHead, names: Names) -> None:
+        self.model_type = model_type
+        self.encoder = encoder
+        self.head = head
+        self.names = names
+        c = encoder.config
+        self.inputs = ImageInputs(c.num_channels, c.image_size, c.patch_size)
+        self.tasks = head.tasks
+        self.outputs = ("last_hidden_state", *head.outputs)
+        self.defaults = head.defaults
+
+    @property
+    def config(self) -> VisionConfig:
+        """The encoder's."""
+        return self.encoder.config
+
+    def parameters(self) -> dict[str, Shape]:
+        """The encoder's and the head's."""
+        return self.encoder.parameters() | self.head.parameters()
+
+    def forward(self, weights: Mapping[str, Tensor], inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """``pixel_values`` (batch, channels, height, width) -> the outputs by name."""
+        pixels = inputs["pixel_values"]
+        hidden = self.encoder.forward(weights, pixels)
+        return {"last_hidden_state": hidden, **self.head.forward(weights, hidden, self.encoder, pixels)}

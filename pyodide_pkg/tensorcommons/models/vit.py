@@ -1,0 +1,42 @@
+"""ViT (Dosovitskiy et al., 2020, https://arxiv.org/abs/2010.11929) and DeiT (Touvron et al., 2020,
+https://arxiv.org/abs/2012.12877), which has a second learned token that a teacher's answers were distilled into.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from .folder import Folder
+from .heads import Labels, by_class
+from .names import Names
+from .vision import ImageClassification, ImageFeatures, VisionConfig, VisionEncoder, VisionHead, VisionModel
+
+RENAMED = {
+    ".attention.attention.": ".attention.self.",
+    ".attention.output.dense.": ".attention.out.",  # set aside from the layer's own output
+    ".output.dense.": ".mlp.fc2.",
+    ".attention.out.": ".attention.output.dense.",
+    ".intermediate.dense.": ".mlp.fc1.",
+    ".layernorm_before.": ".norm1.",
+    ".layernorm_after.": ".norm2.",
+}
+CLASSES = {"vit": ("ViT", ("cls_token",)), "deit": ("DeiT", ("cls_token", "distillation_token"))}
+
+
+def build(folder: Folder) -> VisionModel:
+    """The model that ``config.json`` asks for; the pooler if the checkpoint has one."""
+    kind = str(folder.config["model_type"])
+    family, tokens = CLASSES[kind]
+    config = VisionConfig.of(folder, defaults={"intermediate_size": 3072})
+    size = config.hidden_size
+    pooler = "pooler.dense" if folder.has("pooler.dense.weight") else ""
+    heads: dict[str, Callable[[], VisionHead]] = {
+        "Model": lambda: ImageFeatures(size, pooler),
+        "ForImageClassification": lambda: ImageClassification(size, Labels.of(folder), {"logits": "classifier"}),
+    }
+    if kind == "deit":
+        both = {"cls_logits": "cls_classifier", "distillation_logits": "distillation_classifier"}
+        heads["ForImageClassificationWithTeacher"] = lambda: ImageClassification(size, Labels.of(folder), both)
+    names = Names(prefixes=(f"{kind}.",), renamed=RENAMED, ignored=(r"embeddings\.mask_token", r"pooler\..*"))
+    encoder = VisionEncoder(config, tokens, config.intermediate_size)
+    return VisionModel(kind, encoder, by_class(folder, family, heads), names)
