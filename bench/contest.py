@@ -60,12 +60,14 @@ class Rules:
     """How often a contestant runs: ``rounds`` times, or fewer when its samples took ``cap_s`` seconds; at least twice.
 
     A first run that already took ``patience_s`` is the only sample, and one of which the last work of the same kind
-    foretells that it would is left out, with that as the reason.
+    foretells that it would is left out, with that as the reason. Before each sample it runs untimed for ``warm_ms``: an
+    idle GPU clocks down to a sixth, and whoever comes after a slow contestant would pay for that.
     """
 
     rounds: int
     cap_s: float
     patience_s: float = 120.0
+    warm_ms: float = 0.0
 
 
 @dataclass
@@ -127,6 +129,9 @@ async def measure(
         for entry in entries[start:] + entries[:start]:
             if entry.wants_more(rules):
                 try:
+                    warmed = 0.0
+                    while warmed < rules.warm_ms:
+                        warmed += await entry.prepared.sample()
                     entry.row.samples_ms.append(await entry.prepared.sample())
                 except Exception as error:
                     entry.row.error = describe(error)

@@ -95,8 +95,8 @@ def _object(values: Mapping[str, Any]) -> Any:
 
 async def run(session: Any, group: str, options: str) -> str:
     """Run one group. ``options`` is JSON: ``models`` (folders by name; what is missing is made at random), ``rounds``,
-    ``cap_s``, ``only`` (contestants, all if empty), ``match`` (part of the names of the work to do), ``size`` of the
-    work ("gpu" or "software", for the adapter if not given).
+    ``cap_s``, ``warm_ms``, ``only`` (contestants, all if empty), ``match`` (part of the names of the work to do),
+    ``size`` of the work ("gpu" or "software", for the adapter if not given).
 
     Gives JSON: the device, the figures, their table.
     """
@@ -107,7 +107,11 @@ async def run(session: Any, group: str, options: str) -> str:
     software = given.get("size", "software" if devices.webgpu.is_software else "gpu") == "software"
     folders = {name: Path(folder) for name, folder in given.get("models", {}).items()}
     result: dict[str, Any] = {"device": devices.webgpu.name, "is_software": devices.webgpu.is_software, "group": group}
-    rules = contest.Rules(given.get("rounds", 7 if software else 15), given.get("cap_s", 10))
+    rules = contest.Rules(
+        given.get("rounds", 7 if software else 15),
+        given.get("cap_s", 10),
+        warm_ms=given.get("warm_ms", 0 if software else 100),
+    )
     if group == "host":
         figures = await _host(devices, folders, rules)
     elif group == "load":
@@ -131,6 +135,7 @@ async def run(session: Any, group: str, options: str) -> str:
                 continue
             print(work.name)
             named = [each for each in contestants if each.device != CEILING or work.group == "bandwidth"]
+            named = [each for each in named if work.has_peers or isinstance(each, Ours)]
             figures.append(await contest.measure(named, work, rules, paces, print))
     devices.close()
     result["figures"] = to_json(figures)

@@ -6,6 +6,7 @@ the last is read.
 
 from __future__ import annotations
 
+import itertools
 import json
 import struct
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -40,7 +41,7 @@ class Work:
 
     ``exact`` computes what the result must be in float64; without it the first contestant's result is the measure.
     ``model`` gives the ONNX file(s), ``feeds`` names the arrays that are its inputs. Within a group, time grows
-    about as ``scale``, where that is given (multiply-adds).
+    about as ``scale``, where that is given (multiply-adds). ``has_peers``: others do it, too.
     """
 
     group: str
@@ -56,25 +57,30 @@ class Work:
     exact: Callable[[], Array] | None = field(default=None, repr=False)
     folder: str = ""
     scale: float = 0.0
+    has_peers: bool = True
 
 
 def matmuls(software: bool) -> Iterator[Work]:
-    """Square products in float32, chained."""
-    for n, steps in ((512, 4),) if software else ((1024, 256), (2048, 64), (4096, 16)):
+    """Square products, chained: in float32, and on a GPU in float16, without the peers."""
+    sizes = ((512, 4),) if software else ((1024, 256), (2048, 64), (4096, 16))
+    for dtype, (n, steps) in itertools.product(("float32",) if software else ("float32", "float16"), sizes):
         rng = np.random.default_rng(n)
-        x = rng.standard_normal((n, n), np.float32)
-        b = rng.standard_normal((n, n), np.float32) / np.float32(n**0.5)  # a product of it keeps its size
+        x = rng.standard_normal((n, n), np.float32).astype(dtype)
+        b = (rng.standard_normal((n, n), np.float32) / np.float32(n**0.5)).astype(
+            dtype
+        )  # a product of it keeps its size
 
         def exact(x: Array = x, b: Array = b, steps: int = steps) -> Array:
-            row = x[:1].astype(np.float64)
+            row, wide = x[:1].astype(np.float64), b.astype(np.float64)
             for _ in range(steps):
-                row = row @ b
+                row = row @ wide
             return row
 
         yield Work(
-            *("matmul", f"matmul {n} × {n}, float32", "matmul", {"steps": steps}, {"x": x, "b": b}),
+            *("matmul", f"matmul {n} × {n}, {dtype}", "matmul", {"steps": steps}, {"x": x, "b": b}),
             *(lambda n=n, steps=steps: onnx.matmul_chain(n, steps), ("x", "b"), steps, 2.0 * n**3 * steps, "FLOP"),
             exact=exact,
+            has_peers=dtype == "float32",
         )
 
 

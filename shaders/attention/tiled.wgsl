@@ -7,12 +7,15 @@
 //
 // For hardware. One pass over the keys, 64 at a time, with a running maximum (Milakov and Gimelshein, 2018; Dao et al.,
 // 2022): no score leaves the workgroup. An invocation has the scores of 4 queries and 4 keys, then 4 dimensions of the
-// same queries' sums. Queries and keys come through workgroup memory in slices of 16 dimensions, the weights of the keys
-// go through it; values are read where they lie, by neighbours side by side.
+// same queries' sums, of a share of the keys where the head has fewer than 64 dimensions. Queries and keys come through
+// workgroup memory in slices, the weights of the keys go through it; values are read where they lie, four at a time so
+// that they are under way together.
 
 $common
 
-const depth = 16u; // of a slice
+const depth = ${depth}u; // of a slice
+const wide = ${wide}u; // fours of dimensions
+const share = 4u * wide; // keys of 64 in the sums of one lane
 
 var<workgroup> q_slice: array<vec4<f32>, depth * 8u>; // [dimension][query / 4]
 var<workgroup> k_slice: array<vec4<f32>, depth * 16u>; // [dimension][key / 4]
@@ -40,6 +43,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
   let value_start = dot(shared_at, p.v);
   let y = lane / 16u; // of the fours of queries
   let x = lane % 16u; // of the fours of keys, then of dimensions
+  let side = chunk + x % wide * 4u; // its dimensions
   let first = tile + y * 4u;
   let rows = four_rows(first, p.queries);
   let end = seen_by(tile + 31u);
@@ -51,18 +55,22 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
     var scores = mat4x4<f32>();
     for (var d = 0u; d < p.head_dim; d += depth) {
       workgroupBarrier();
-      let side = d + lane % 4u * 4u;
-      if (lane < 32u) {
-        let block = transpose(four_queries(query_start + four_rows(tile + lane / 4u * 4u, p.queries) * p.q.z, side));
-        let to = lane % 4u * 32u + lane / 4u;
-        q_slice[to] = block[0]; q_slice[to + 8u] = block[1];
-        q_slice[to + 16u] = block[2]; q_slice[to + 24u] = block[3];
-      } else if (lane < 96u) {
-        let i = lane / 4u - 8u;
-        let block = transpose(four_keys(key_start + four_rows(j + i * 4u, p.keys) * p.k.z, side));
-        let to = lane % 4u * 64u + i;
-        k_slice[to] = block[0]; k_slice[to + 16u] = block[1];
-        k_slice[to + 32u] = block[2]; k_slice[to + 48u] = block[3];
+      for (var b = lane; b < 6u * depth; b += 128u) { // blocks of 4 x 4
+        let i = b % 24u;
+        let near = b / 24u * 4u; // in the slice
+        if (i >= 8u) {
+          let keys = four_rows(j + (i - 8u) * 4u, p.keys);
+          let block = transpose(four_keys(key_start + keys * p.k.z, d + near));
+          let to = near * 16u + i - 8u;
+          k_slice[to] = block[0]; k_slice[to + 16u] = block[1];
+          k_slice[to + 32u] = block[2]; k_slice[to + 48u] = block[3];
+        } else if (j == 0u || p.head_dim > depth) {
+          let queries = four_rows(tile + i * 4u, p.queries);
+          let block = transpose(four_queries(query_start + queries * p.q.z, d + near));
+          let to = near * 8u + i;
+          q_slice[to] = block[0]; q_slice[to + 8u] = block[1];
+          q_slice[to + 16u] = block[2]; q_slice[to + 24u] = block[3];
+        }
       }
       workgroupBarrier();
       for (var i = 0u; i < depth; i++) { scores += outer_product(q_slice[i * 8u + y], k_slice[i * 16u + x]); }
@@ -84,10 +92,18 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
     weights[to + 16u] = powers[2]; weights[to + 24u] = powers[3];
     workgroupBarrier();
     sums = columns_times(sums, shrink);
-    if (chunk + x * 4u < p.head_dim) {
-      let count = min(64u, end - j);
-      for (var i = 0u; i < count; i++) {
-        sums += outer_product(weights[i * 8u + y], value_at(value_start + i32(j + i) * p.v.z, chunk + x * 4u));
+    if (side < p.head_dim) {
+      let begin = x / wide * share;
+      for (var i = begin; i < min(begin + share, end - j); i += 4u) {
+        let keys = vec4<u32>(j + i) + vec4<u32>(0u, 1u, 2u, 3u);
+        let rows = vec4<i32>(value_start) + vec4<i32>(min(keys, vec4<u32>(end - 1u))) * p.v.z;
+        let values = four_values(rows, side);
+        let seen = keys < vec4<u32>(end); // a value beyond may be infinite, and its weight of 0 would make it NaN
+        let at = i * 8u + y;
+        sums += outer_product(weights[at], select(vec4<f32>(), values[0], seen.x))
+          + outer_product(weights[at + 8u], select(vec4<f32>(), values[1], seen.y))
+          + outer_product(weights[at + 16u], select(vec4<f32>(), values[2], seen.z))
+          + outer_product(weights[at + 24u], select(vec4<f32>(), values[3], seen.w));
       }
     }
   }
@@ -96,5 +112,13 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
   workgroupBarrier();
   total = vec4<f32>();
   for (var i = 0u; i < 16u; i++) { total += partial[i * 8u + y]; }
-  store(at, first, chunk + x * 4u, columns_times(sums, vec4<f32>(1f) / total));
+  weights[lane * 4u] = sums[0]; weights[lane * 4u + 1u] = sums[1];
+  weights[lane * 4u + 2u] = sums[2]; weights[lane * 4u + 3u] = sums[3];
+  workgroupBarrier();
+  if (x >= wide) { return; }
+  for (var other = lane + wide; other < y * 16u + 16u; other += wide) {
+    let i = other * 4u;
+    sums += mat4x4<f32>(weights[i], weights[i + 1u], weights[i + 2u], weights[i + 3u]);
+  }
+  store(at, first, side, columns_times(sums, vec4<f32>(1f) / total));
 }

@@ -12,13 +12,17 @@ $blocks
 const slices = ${slices}u;
 const lanes_x = ${tile_columns}u / 4u;
 const tile_lanes = lanes_x * ${tile_rows}u / 4u;
+const vectors = tile_lanes * 4u; // of four columns: [block][row]
 
-// [block][row][slice], slices in an order of each row's own so that neighbours do not collide.
-var<workgroup> partial: array<vec4<f32>, tile_lanes * 4u * slices>;
+// [vector][slice], slices in an order of each vector's own so that neighbours do not collide.
+var<workgroup> partial: array<vec4<f32>, vectors * slices>;
 
-fn place_of(block: u32, row: u32, slice: u32) -> u32 {
-  let i = block * 4u + row;
-  return i * slices + (slice ^ (i % 8u));
+fn place_of(vector: u32, slice: u32) -> u32 { return vector * slices + (slice ^ (vector % 8u)); }
+
+fn store_four(batch: u32, row: u32, column: u32, total: vec4<f32>) {
+  if (row >= p.rows || column >= p.columns) { return; }
+  let at = (batch * p.rows + row) * p.columns + column;
+  $store_four
 }
 
 @compute @workgroup_size(tile_lanes * slices)
@@ -44,21 +48,24 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
     sums += b0 * transpose(a0) + b1 * transpose(a1);
   }
   let block = lane / slices;
-  partial[place_of(block, 0u, slice)] = sums[0];
-  partial[place_of(block, 1u, slice)] = sums[1];
-  partial[place_of(block, 2u, slice)] = sums[2];
-  partial[place_of(block, 3u, slice)] = sums[3];
+  partial[place_of(block * 4u, slice)] = sums[0];
+  partial[place_of(block * 4u + 1u, slice)] = sums[1];
+  partial[place_of(block * 4u + 2u, slice)] = sums[2];
+  partial[place_of(block * 4u + 3u, slice)] = sums[3];
   workgroupBarrier();
-  if (lane < tile_lanes) { // an invocation a block
-    var total = mat4x4<f32>();
-    for (var s = 0u; s < slices; s++) {
-      total += mat4x4<f32>(
-        partial[place_of(lane, 0u, s)], partial[place_of(lane, 1u, s)],
-        partial[place_of(lane, 2u, s)], partial[place_of(lane, 3u, s)]);
-    }
-    let first = item % tiles * ${tile_rows}u + lane / lanes_x * 4u;
-    let side = group.x * ${tile_columns}u + lane % lanes_x * 4u;
-    store_block(batch, first, side, total);
-    for (var i = 0u; i < 4u; i++) { activate_stored(batch, first + i, side); }
+
+  // All lanes add up four slices of one of the tile's vectors each, then one lane a vector what those made of them.
+  let vector = lane % vectors;
+  let first = lane / vectors * 4u;
+  let four = partial[place_of(vector, first)] + partial[place_of(vector, first + 1u)]
+    + partial[place_of(vector, first + 2u)] + partial[place_of(vector, first + 3u)];
+  workgroupBarrier();
+  partial[lane] = four;
+  workgroupBarrier();
+  if (lane < vectors) {
+    var total = vec4<f32>();
+    for (var s = 0u; s < slices / 4u; s++) { total += partial[s * vectors + lane]; }
+    let y = item % tiles * ${tile_rows}u + lane / 4u / lanes_x * 4u + lane % 4u;
+    store_four(batch, y, group.x * ${tile_columns}u + lane / 4u % lanes_x * 4u, total);
   }
 }

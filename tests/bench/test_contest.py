@@ -53,6 +53,13 @@ async def test_contestants_take_turns_and_none_is_always_first():
     assert diary == ["a", "b", *"ab", *"ba", *"ab", *"ba", "a closed", "b closed"]
 
 
+async def test_each_is_warm_before_it_is_timed():
+    diary: list[str] = []
+    figure = await measure([Fake("a", diary, ms=2)], work(), Rules(2, cap_s=1000, warm_ms=3), {})
+    assert diary == ["a", *"aaa", *"aaa", "a closed"]
+    assert figure.rows[0].samples_ms == [2, 2]
+
+
 async def test_a_slow_one_stops_at_its_cap_but_has_two_samples():
     figure = await measure([Fake("slow", [], ms=900), Fake("quick", [])], work(), Rules(5, cap_s=1), {})
     assert [len(row.samples_ms) for row in figure.rows] == [2, 5]

@@ -105,7 +105,7 @@ async def linear_residuals_fused_and_not(device: Device) -> None:
 
 async def large_products(device: Device) -> None:
     """Sizes that hardware multiplies in tiles of each kind, with edges that no tile divides."""
-    for rows, depth, columns in ((4, 1543, 6), (16, 1536, 48), (250, 36, 900), (70, 20, 70)):
+    for rows, depth, columns in ((4, 1543, 6), (16, 1536, 48), (130, 72, 300), (250, 36, 900), (70, 20, 70)):
         x, w, b = numbers(rows, depth), numbers(columns, depth, seed=1), numbers(columns, seed=2)
         await agree(device, tc.linear, _linear, x, w, b)
     await agree(device, tc.matmul, np.matmul, numbers(1000, 20), numbers(20, 908, seed=1))
