@@ -32,7 +32,7 @@ export default [
   {
     // Runs in a page, in a worker and in Node.
     files: ["pyodide_pkg/**/*.{js,mjs}"],
-    languageOptions: { globals: { ...globals["shared-node-browser"], ...globals.worker, GPUBufferUsage: "readonly", GPUMapMode: "readonly", GPUShaderStage: "readonly" } },
+    languageOptions: { globals: { ...globals["shared-node-browser"], ...globals.worker, GPUBufferUsage: "readonly", GPUMapMode: "readonly", GPUShaderStage: "readonly", MLGraphBuilder: "readonly" } },
   },
   {
     files: ["e2e/**/*.{js,mjs}"],

@@ -18,37 +18,38 @@ from tests.cases import Place, harness
 TIMEOUT = 180  # seconds; only so that a hang fails with a traceback
 
 ready = False
-_place: Any = None
+_places: dict[str, Any] = {}
 
 
 async def open(origin: str) -> None:  # noqa: A001
-    """Open the devices; WebGPU must be there."""
-    global ready, _place
-    devices = await tc.open_devices(prefer=["webgpu", "cpu"])
-    assert devices.webgpu is not None, devices.missing
-    _place = Place(devices, f"{origin}/models", f"{origin}/tiny", f"{origin}/faulty", "/lab/tests/goldens")
+    """Open the devices; WebGPU and WebNN must be there."""
+    global ready
+    for kind in ("webgpu", "webnn"):
+        devices = await tc.open_devices(prefer=[kind, "cpu"])
+        assert devices.opened[0].kind == kind, devices.missing
+        _places[kind] = Place(devices, f"{origin}/models", f"{origin}/tiny", f"{origin}/faulty", "/lab/tests/goldens")
     ready = True
 
 
-async def case(name: str) -> str:
-    """Run a case; {"value": the lines it printed} or {"error": traceback}."""
+async def case(name: str, kind: str) -> str:
+    """Run a case on that kind of device; {"value": the lines it printed} or {"error": traceback}."""
 
     async def work() -> list[str]:
         with contextlib.redirect_stdout(io.StringIO()) as printed:
-            await harness.run(name, _place)
+            await harness.run(name, _places[kind])
         return printed.getvalue().splitlines()
 
     return await _answer(work)
 
 
-async def snippet(source: str, values: str) -> str:
+async def snippet(source: str, values: str, kind: str) -> str:
     """Run ``source``; {"value": its last expression} or {"error": traceback}."""
 
     async def work() -> Any:
         from pyodide.code import eval_code_async
 
-        names = {"tc": tc, "np": np, "asyncio": asyncio, "place": _place, **json.loads(values)}
-        async with harness.nothing_left(_place.device):
+        names = {"tc": tc, "np": np, "asyncio": asyncio, "place": _places[kind], **json.loads(values)}
+        async with harness.nothing_left(_places[kind].device):
             result = await eval_code_async(source, names)
             names.clear()
         return result

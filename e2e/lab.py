@@ -49,16 +49,16 @@ class Lab:
     def __init__(self, page: Page) -> None:
         self._page = page
 
-    def case(self, name: str) -> list[str]:
+    def case(self, name: str, kind: str = "webgpu") -> list[str]:
         """Run the case of tests/cases under the harness; gives the lines that it printed."""
-        return self._call("case", name)
+        return self._call("case", name, kind)
 
-    def run(self, source: str, **values: Any) -> Any:
+    def run(self, source: str, kind: str = "webgpu", **values: Any) -> Any:
         """The last expression of ``source``, which may await; ``tc``, ``np``, ``place`` and ``values`` are names in it.
 
         The values and the result travel as JSON. ``source`` runs under the harness, too.
         """
-        return self._call("snippet", source, json.dumps(values))
+        return self._call("snippet", source, json.dumps(values), kind)
 
     def _call(self, function: str, *arguments: str) -> Any:
         reply = json.loads(self._page.evaluate(CALL, [function, *arguments]))

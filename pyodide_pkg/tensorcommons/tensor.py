@@ -248,8 +248,8 @@ def asarray(obj: TensorLike, dtype: object = None, device: Device | None = None)
     identity = origin = None
     if dense.size <= SMALL:  # worth knowing by content, and cheap to keep
         identity, origin = content_identity(data, dense.shape, kind), Origin.of_bytes(bytes(data))
-    storage = Storage.upload(device, data, "activations", identity, origin)
-    return Tensor.of_storage(storage, Spec(dense.shape, kind))
+    spec = Spec(dense.shape, kind)
+    return Tensor.of_storage(Storage.upload(device, data, "activations", identity, origin, spec), spec)
 
 
 async def realize(tensors: Sequence[Tensor]) -> None:

@@ -73,8 +73,12 @@ def reference(sample: Sample, operands: list[Any]) -> Any:
         return np.asarray(sample.wanted(*(a.astype(np.float64) if a.dtype.kind == "f" else a for a in operands)))
 
 
-def compare(sample: Sample, got: Any, wanted: Any, dtype: str) -> None:
-    """``got`` has the result's dtype and is ``wanted`` within the sample's tolerance for it."""
+# What a device's own kernels are off by where that is more than a sample's tolerance, however small the result.
+DEVIATIONS = {("webnn", "gelu"): 5e-7}  # LiteRT's, near where the result is 0
+
+
+def compare(sample: Sample, got: Any, wanted: Any, dtype: str, kind: str) -> None:
+    """``got`` has the result's dtype and is ``wanted`` within the sample's tolerance for it on that kind of device."""
     expected = sample.result or (dtype if wanted.dtype.kind == "f" else wanted.dtype.name)
     assert (got.dtype.name, got.shape) == (expected, wanted.shape), f"{got.dtype}{got.shape}: {expected}{wanted.shape}"
     if np.dtype(expected).kind != "f":
@@ -94,7 +98,7 @@ def compare(sample: Sample, got: Any, wanted: Any, dtype: str) -> None:
     error, size = np.abs(result[~odd] - rounded[~odd]), np.abs(rounded[~odd])
     if sample.each:
         tiny = 6e-8 if expected == "float16" else 1.2e-38  # a step of float16 near 0; WGSL may flush what is smaller
-        wrong = error > tolerance * size + tiny
+        wrong = error > tolerance * size + max(tiny, DEVIATIONS.get((kind, sample.op), 0))
         assert not wrong.any(), f"{result[~odd][wrong][:5]} instead of {rounded[~odd][wrong][:5]}"
     else:
         assert np.linalg.norm(error) <= tolerance * np.linalg.norm(size) + 1e-37, f"{np.linalg.norm(error):.2e}"
@@ -134,7 +138,7 @@ async def check(device: Device, sample: Sample, dtype: str, tries: list[tuple[li
     await realize(results)
     for result, (operands, layouts) in zip(results, tries, strict=True):
         try:
-            compare(sample, await result.read(), reference(sample, operands), dtype)
+            compare(sample, await result.read(), reference(sample, operands), dtype, device.kind)
         except AssertionError as error:
             shown = [a if a.size < 20 else a.shape for a in operands]
             error.add_note(f"{sample.op} {dtype} {shown} {[LAYOUTS[n].__name__ for n in layouts]}")

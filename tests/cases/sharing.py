@@ -12,6 +12,7 @@ import numpy as np
 
 import tensorcommons as tc
 from tensorcommons import Model, TensorSharingManager
+from tensorcommons.backends.base import Spec
 from tensorcommons.errors import MemoryBudgetError, TensorReleased
 from tensorcommons.hub.safetensors import iterate, read_header
 from tensorcommons.hub.sources import open_source
@@ -178,9 +179,9 @@ async def one_model_loaded_twice_at_once(place: Place) -> None:
     allocated: list[int] = []
     allocate = device.backend.allocate
 
-    def counting(handle: int, nbytes: int) -> None:
+    def counting(handle: int, nbytes: int, spec: Spec | None) -> None:
         allocated.append(nbytes)
-        allocate(handle, nbytes)
+        allocate(handle, nbytes, spec)
 
     device.backend.allocate = counting  # type: ignore[method-assign]
     try:

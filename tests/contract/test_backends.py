@@ -15,10 +15,12 @@ from tensorcommons.backends.webgpu.kernels import KERNELS
 from tensorcommons.backends.webgpu.kernels.formulas import FORMULAS
 from tensorcommons.backends.webgpu.kernels.matmul import ACTIVATIONS
 from tensorcommons.backends.webgpu.shader import library
+from tensorcommons.backends.webnn.backend import WebNNBackend
+from tensorcommons.backends.webnn.lowering import REFUSED, RULES
 from tensorcommons.ops import activation
 from tensorcommons.ops.registry import OPS
 
-BACKENDS = (CpuBackend, WebGPUBackend)
+BACKENDS = (CpuBackend, WebGPUBackend, WebNNBackend)
 SHADERS = Path(__file__).parents[2] / "shaders"
 
 
@@ -49,6 +51,11 @@ def test_parameters_have_the_names_of_the_contract(backend: type) -> None:
 def test_every_compute_op_has_a_webgpu_kernel() -> None:
     compute = {name for name, op in OPS.items() if op.view is None}
     assert compute | {"copy", "chain"} == set(KERNELS)
+
+
+def test_every_op_has_a_rule_in_webnn_or_a_reason() -> None:
+    assert set(OPS) == {*RULES, *REFUSED}
+    assert not RULES.keys() & REFUSED.keys()
 
 
 def test_elementwise_names_agree_between_ops_kernels_and_shader() -> None:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 import tensorcommons as tc
 from tensorcommons import Device, Devices
+from tensorcommons.backends.base import Spec
 from tensorcommons.backends.cpu import CpuBackend
 from tensorcommons.backends.device import STAGING_RESERVE, Category
 from tensorcommons.errors import DeviceLost, TensorCommonsError
@@ -47,10 +48,10 @@ class Backend(CpuBackend):
         if self.fault_in == 0:
             raise Fault("an injected failure")
 
-    def allocate(self, handle: int, nbytes: int) -> None:
+    def allocate(self, handle: int, nbytes: int, spec: Spec | None) -> None:
         self._call()
         assert handle not in self._bytes
-        super().allocate(handle, nbytes)
+        super().allocate(handle, nbytes, spec)
 
     def write(self, handle: int, offset: int, data: memoryview) -> None:
         self._call()

@@ -9,6 +9,9 @@ and come back, so a compiled plan never goes stale.
     graph ── Plan ──► Backend.compile ──► Executable ──► Backend.run(host, outputs)
                                                              │ one call into JS replays it
     sharing ── allocate / write / read / copy / free ────────┘
+
+A device that runs steps over memory is given a :class:`Plan`, one that takes whole graphs and keeps its own memory a
+:class:`Computation`: the same graph as values, where a view is an op like any other.
 """
 
 from __future__ import annotations
@@ -16,6 +19,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, Generic, Literal, TypeAlias, TypeVar
 
 from ..dtypes import DType
@@ -118,6 +122,54 @@ class Plan:
 
 
 @dataclass(frozen=True)
+class Value:
+    """One value of a computation: the result of ``op`` over earlier values, by their numbers.
+
+    Without an op it is what a run is given: leaf ``index``, or with ``host`` the bytes from ``index`` on of its block.
+    """
+
+    op: Op | None
+    attrs: Attributes
+    inputs: tuple[int, ...]
+    spec: Spec
+    index: int = 0
+    host: bool = False
+
+
+@dataclass(frozen=True)
+class Computation:
+    """A graph made ready for a device that takes whole graphs: values in an order that can run.
+
+    ``outputs`` numbers the values that a run stores, each once.
+    """
+
+    values: tuple[Value, ...]
+    outputs: tuple[int, ...]
+    host_bytes: int
+    leaves: int
+
+    @property
+    def output_bytes(self) -> tuple[int, ...]:
+        """Bytes of each output."""
+        return tuple(self.values[number].spec.nbytes for number in self.outputs)
+
+    @property
+    def steps(self) -> tuple[Value, ...]:
+        """The values that are computed."""
+        return tuple(value for value in self.values if value.op is not None)
+
+    @property
+    def arena_bytes(self) -> int:
+        """None: the device keeps its own memory."""
+        return 0
+
+    @property
+    def written(self) -> tuple[int, ...]:
+        """None: no leaf is written where it lies."""
+        return ()
+
+
+@dataclass(frozen=True)
 class Executable:
     """A compiled plan: how many commands one replay has, and the device bytes that it keeps beside the arena."""
 
@@ -135,6 +187,8 @@ class Backend(ABC, Generic[E]):
     name: str
     is_software: bool
     limits: dict[str, int]
+    op_limits: Mapping[str, Any] = MappingProxyType({})  # opSupportLimits() of WebNN: by method and operand
+    takes_graphs = False  # whether :meth:`compile` is given a Computation instead of a Plan
 
     @property
     def calls(self) -> int:
@@ -142,8 +196,8 @@ class Backend(ABC, Generic[E]):
         return 0
 
     @abstractmethod
-    def allocate(self, handle: int, nbytes: int) -> None:
-        """Create ``nbytes`` zeroed bytes under ``handle``."""
+    def allocate(self, handle: int, nbytes: int, spec: Spec | None) -> None:
+        """Create ``nbytes`` zeroed bytes under ``handle``: a value of ``spec``, where that is known."""
 
     @abstractmethod
     def free(self, handle: int) -> None:
@@ -165,8 +219,12 @@ class Backend(ABC, Generic[E]):
     def accepts_layout(self, op: Op, position: int, layout: Layout) -> bool:
         """Whether the kernel of ``op`` reads input ``position`` through ``layout``; otherwise it gets a dense copy."""
 
+    def refusals(self, plan: Computation) -> Mapping[int, str]:
+        """Why, of each value of ``plan`` that the device does not take, by the values' numbers."""
+        return {}
+
     @abstractmethod
-    async def compile(self, plan: Plan) -> E:
+    async def compile(self, plan: Any) -> E:
         """Make ``plan`` ready to run again and again. Raises UnsupportedOp before anything is kept."""
 
     @abstractmethod

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
 from ..shapes import Layout
-from .base import Backend, Executable, Op, Operand, Plan, Range
+from .base import Backend, Executable, Op, Operand, Plan, Range, Spec
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class CpuBackend(Backend[CpuExecutable]):
         self.limits: dict[str, int] = {}
         self._bytes: dict[int, np.ndarray[Any, np.dtype[np.uint8]]] = {}
 
-    def allocate(self, handle: int, nbytes: int) -> None:
+    def allocate(self, handle: int, nbytes: int, spec: Spec | None) -> None:
         self._bytes[handle] = np.zeros(nbytes, np.uint8)
 
     def free(self, handle: int) -> None:

@@ -14,7 +14,7 @@ from typing import Any, Literal, TypeAlias
 from weakref import WeakSet
 
 from ..errors import DeviceUnavailable
-from .base import Backend, Range
+from .base import Backend, Range, Spec
 from .opening import in_time
 
 Category: TypeAlias = Literal["weights", "activations", "scratch", "staging"]
@@ -65,6 +65,7 @@ class Device:
         self.is_software = backend.is_software
         self.limits = backend.limits
         self.budget = Budget()
+        self.fallback: Device | None = None  # runs what this one does not take
         self._recovering = asyncio.Lock()
         self.losses = 0  # how often the device was lost and came back
         self.loss = ""  # what the browser said when it was lost last
@@ -73,6 +74,7 @@ class Device:
         self.programs: dict[str, Any] = {}  # by structure, the least recently used first
         self._bytes: dict[Category, int] = dict.fromkeys(CATEGORIES, 0)
         self._handles: dict[int, tuple[int, Category]] = {}
+        self._specs: dict[int, Spec] = {}  # what lies under a handle, for devices whose memory is typed
         self._next_handle = 1
         self._peak = 0
         self._arena: tuple[int, int] | None = None
@@ -124,38 +126,46 @@ class Device:
         finally:
             self.refund(nbytes, category)
 
-    def allocate(self, nbytes: int, category: Category) -> int:
-        """A handle to ``nbytes`` zeroed bytes.
+    def allocate(self, nbytes: int, category: Category, spec: Spec | None = None) -> int:
+        """A handle to ``nbytes`` zeroed bytes, for a value of ``spec`` where that is known.
 
         Raises:
             MemoryBudgetError: it would pass the budget; nothing was allocated.
         """
         handle = self.new_handle()
         self._handles[handle] = (nbytes, category)
+        if spec is not None:
+            self._specs[handle] = spec
         try:
             self.restore(handle)
         except BaseException:
-            del self._handles[handle]
+            self._drop(handle)
             raise
         return handle
 
-    def adopt(self, nbytes: int, category: Category) -> int:
-        """A handle for bytes that a run is about to create; counted from now on."""
+    def _drop(self, handle: int) -> None:
+        self._handles.pop(handle, None)
+        self._specs.pop(handle, None)
+
+    def adopt(self, spec: Spec, category: Category) -> int:
+        """A handle for a value that a run is about to create; counted from now on."""
         handle = self.new_handle()
-        self.charge(nbytes, category)
-        self._handles[handle] = (nbytes, category)
+        self.charge(spec.nbytes, category)
+        self._handles[handle], self._specs[handle] = (spec.nbytes, category), spec
         return handle
 
     def disown(self, handle: int) -> None:
         """Undo :meth:`adopt` for a run that did not create its output. Does nothing after :meth:`close`."""
         if not self._closed:
-            self.refund(*self._handles.pop(handle))
+            self.refund(*self._handles[handle])
+            self._drop(handle)
 
     def free(self, handle: int) -> None:
         """Give the bytes of ``handle`` back. Does nothing after :meth:`close`."""
         if self._closed:
             return
-        self.refund(*self._handles.pop(handle))
+        self.refund(*self._handles[handle])
+        self._drop(handle)
         self.backend.free(handle)
         self.drop_programs()
 
@@ -169,7 +179,7 @@ class Device:
         nbytes, category = self._handles[handle]
         self.charge(nbytes, category)
         try:
-            self.backend.allocate(handle, nbytes)
+            self.backend.allocate(handle, nbytes, self._specs.get(handle))
         except BaseException:
             self.refund(nbytes, category)
             raise
@@ -185,7 +195,7 @@ class Device:
 
     def forget(self, handle: int) -> None:
         """Give an evicted handle up for good."""
-        self._handles.pop(handle, None)
+        self._drop(handle)
         self.drop_programs()
 
     @property
@@ -305,7 +315,7 @@ class Device:
                 storage.lose()
             if self._arena is not None:
                 self.write_off(self._arena[0])
-                self._handles.pop(self._arena[0])
+                self._drop(self._arena[0])
                 self._arena = None
             try:
                 await in_time(self.kind, self.backend.reopen())
@@ -321,5 +331,6 @@ class Device:
             self._closed = True
             self.programs.clear()
             self._handles.clear()
+            self._specs.clear()
             self._bytes = dict.fromkeys(CATEGORIES, 0)
             self.backend.close()

@@ -12,13 +12,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from ..bridge.runtime import webnn_present
 from ..bridge.webgpu import WebGPUBridge
+from ..bridge.webnn import WebNNBridge
 from ..errors import DeviceUnavailable
 from .cpu import CpuBackend
 from .device import Device
 from .opening import OPEN_SECONDS, in_time
 from .webgpu.backend import WebGPUBackend
+from .webnn.backend import WebNNBackend
 
 KINDS = ("webgpu", "webnn", "cpu")
 
@@ -58,6 +59,10 @@ class Devices:
         self.webgpu: Device | None = by_kind.get("webgpu")
         self.webnn: Device | None = by_kind.get("webnn")
         self.cpu: Device | None = by_kind.get("cpu")
+        if (
+            self.webnn is not None and self.webnn.fallback is None
+        ):  # what it refuses is small, or sorts: a software adapter compiles longer than that
+            self.webnn.fallback = next((device for device in opened if rank(device) == 0), self.cpu or self.webgpu)
 
     def __repr__(self) -> str:
         return f"<Devices {', '.join(device.kind for device in self.opened)}; missing: {dict(self.missing)}>"
@@ -163,5 +168,4 @@ async def _open(kind: str) -> Device:
         return Device(CpuBackend())
     if kind == "webgpu":
         return Device(WebGPUBackend(await WebGPUBridge.open()))
-    found = "this browser offers it" if webnn_present() else "this browser does not offer it (navigator.ml is missing)"
-    raise DeviceUnavailable("webnn", f"{found}, and this version of tensorcommons does not run on it yet")
+    return Device(WebNNBackend(await WebNNBridge.open("cpu")))

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Generic, TypeVar
 
-from ..backends.base import Attributes, Backend, Op, Operand, Place, Plan, Spec, Step
+from ..backends.base import Attributes, Backend, Computation, Op, Operand, Place, Plan, Spec, Step
 from ..shapes import Layout, size_of
 from .graph import Graph
 from .lower import own_layout, owner_of
@@ -60,23 +60,27 @@ def lower_bound(lives: Sequence[Life]) -> int:
     )
 
 
+P_co = TypeVar("P_co", Plan, Computation, covariant=True)
+
+
 @dataclass(frozen=True)
-class Planned:
+class Planned(Generic[P_co]):
     """A plan with what the caller needs to run it and to talk about it.
 
     ``host_inputs`` maps an input's name to its offset in the host block; ``outputs`` holds for each of the graph's
     outputs the index of the buffer that holds it, dense and row-major: of those that are created, then of the leaves
-    that are written.
+    that are written. ``specs`` says what each created buffer holds.
     """
 
-    plan: Plan
+    plan: P_co
     host_inputs: dict[str, tuple[int, Spec]]
     outputs: tuple[int, ...]
+    specs: tuple[Spec, ...]
     arena_lower_bound: int
     intermediate_bytes: int
 
 
-def make_plan(graph: Graph, backend: Backend[Any]) -> Planned:
+def make_plan(graph: Graph, backend: Backend[Any]) -> Planned[Plan]:
     """Plan ``graph`` for ``backend``."""
     return _Planner(graph, backend).planned()
 
@@ -101,12 +105,12 @@ class _Planner:
         self.drafts: list[Draft] = []
         self.copies: dict[int, Node] = {}
         self.output_index: dict[int, int] = {}
-        self.output_bytes: list[int] = []
+        self.stored: list[Spec] = []
         self.written: dict[int, int] = {}  # outputs that are written over a leaf: its number
         self.host: dict[str, tuple[int, Spec]] = {}
         self.places: dict[int, Place] = {}
 
-    def planned(self) -> Planned:
+    def planned(self) -> Planned[Plan]:
         outputs = [self._claim_output(node) for node in self.graph.outputs]
         for node in self.graph.nodes:
             if node.op is not None and owner_of(node)[0] is node:
@@ -118,13 +122,13 @@ class _Planner:
         lives = self._place_values(host_bytes)
         steps = tuple(self._step(draft) for draft in self.drafts)
         arena = max([host_bytes, *(life.offset + life.nbytes for life in lives)])
-        plan = Plan(
-            steps, arena, host_bytes, len(self.graph.leaves), tuple(self.output_bytes), tuple(self.written.values())
-        )
+        stored = tuple(spec.nbytes for spec in self.stored)
+        plan = Plan(steps, arena, host_bytes, len(self.graph.leaves), stored, tuple(self.written.values()))
         return Planned(
             plan,
             self.host,
             tuple(self._number(holder) for _, holder in outputs),
+            tuple(self.stored),
             host_bytes + lower_bound(lives),
             sum(life.nbytes for life in lives),
         )
@@ -138,8 +142,8 @@ class _Planner:
             if self._may_write_leaf(holder):
                 self.written[id(holder)] = next(i for i, n in enumerate(self.graph.leaves) if n is holder.inputs[0])
             else:
-                self.output_index[id(holder)] = len(self.output_bytes)
-                self.output_bytes.append(holder.spec.nbytes)
+                self.output_index[id(holder)] = len(self.stored)
+                self.stored.append(holder.spec)
         return node, holder
 
     def _may_write_leaf(self, node: Node) -> bool:
@@ -151,7 +155,7 @@ class _Planner:
 
     def _number(self, holder: Node) -> int:
         if id(holder) in self.written:
-            return len(self.output_bytes) + list(self.written).index(id(holder))
+            return len(self.stored) + list(self.written).index(id(holder))
         return self.output_index[id(holder)]
 
     def _copy_node(self, node: Node) -> Node:

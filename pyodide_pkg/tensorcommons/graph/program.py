@@ -16,14 +16,16 @@ from typing import Any
 
 import numpy as np
 
-from ..backends.base import Executable, Spec
+from ..backends.base import Computation, Executable, Plan, Spec
 from ..backends.device import Device
 from ..errors import ShapeMismatch, TensorCommonsError
 from ..sharing.storage import Storage, handles_of, using
 from .chains import chain_elementwise
+from .computation import make_computation
 from .fuse import fuse
 from .graph import Graph
 from .node import Node
+from .parts import PartedProgram, parts_of
 from .plan import Planned, make_plan
 
 
@@ -33,7 +35,9 @@ class Program:
     One replay is ``dispatches`` commands, once it is compiled.
     """
 
-    def __init__(self, device: Device, structure: str, planned: Planned, graph: Graph) -> None:
+    def __init__(
+        self, device: Device, structure: str, planned: Planned[Plan] | Planned[Computation], graph: Graph
+    ) -> None:
         self.device = device
         self.structure = structure
         self.planned = planned
@@ -156,8 +160,8 @@ class Program:
                         copies[i] = self.device.allocate(self._leaf_bytes[i], "activations")
                         self.device.backend.copy(handles[i], 0, copies[i], 0, self._leaf_bytes[i])
                         handles[i] = copies[i]
-                for nbytes in plan.output_bytes:
-                    created.append(self.device.adopt(nbytes, "activations"))
+                for spec in self.planned.specs:
+                    created.append(self.device.adopt(spec, "activations"))
                 await self.device.backend.run(executable, arena, memoryview(self._host), handles, created)
         except BaseException:
             for handle in created:
@@ -200,7 +204,7 @@ class Program:
 class BoundProgram:
     """A program and what its leaves are: storages, and by their places the names of those that each run is given."""
 
-    program: Program
+    program: Program | PartedProgram
     leaves: tuple[Storage | None, ...]
     arguments: Mapping[int, str]
     renames: int
@@ -251,16 +255,44 @@ async def compile_fused(device: Device, graph: Graph) -> BoundProgram:
 
 async def _compile(device: Device, graph: Graph, structure: str, fused: Callable[[Graph], Graph]) -> BoundProgram:
     renames = Storage.renames
-    program: Program | None = device.programs.get(structure)
+    program: Program | PartedProgram | None = device.programs.get(structure)
     if program is None:
-        program = Program(device, structure, make_plan(chain_elementwise(fused(graph)), device.backend), graph)
+        whole = fused(graph)
+        planned = _planned(device, whole)
+        program = await _parted(device, structure, graph, whole, planned)
+        if program is None:
+            program = Program(device, structure, planned, graph)
         device.keep_program(program)
-    await program.compile()
+    if isinstance(program, Program):
+        await program.compile()
     arguments = {place: str(leaf.name) for place, leaf in enumerate(graph.leaves) if leaf.storage is None}
     return BoundProgram(program, tuple(leaf.storage for leaf in graph.leaves), arguments, renames)
 
 
+async def _parted(device: Device, structure: str, graph: Graph, fused: Graph, planned: Planned) -> PartedProgram | None:
+    """The program in parts, where the device does not take every node and has a fallback."""
+    if not isinstance(planned.plan, Computation) or device.fallback is None:
+        return None
+    refused = device.backend.refusals(planned.plan)
+    if not refused:
+        return None
+    ops = ((fused.nodes[number].op, reason) for number, reason in refused.items())
+    why = {op.name: reason for op, reason in ops if op is not None}
+    parts = parts_of(fused, device, device.fallback, refused)
+    program = PartedProgram(device, structure, graph, fused, parts, why)
+    await program.compile_by(compile_fused)
+    return program
+
+
 async def compile_kernels(device: Device, outputs: Sequence[Node]) -> None:
     """Have ``device`` compile the kernels that ``outputs`` take, ahead of need; nothing but them is kept."""
-    executable = await device.backend.compile(make_plan(chain_elementwise(fuse(Graph(outputs))), device.backend).plan)
-    device.backend.discard(executable)
+    if not device.backend.takes_graphs:  # those have no kernels to compile
+        executable = await device.backend.compile(_planned(device, fuse(Graph(outputs))).plan)
+        device.backend.discard(executable)
+
+
+def _planned(device: Device, fused: Graph) -> Planned[Plan] | Planned[Computation]:
+    """What the device is asked to compile of a fused graph."""
+    if device.backend.takes_graphs:
+        return make_computation(fused)
+    return make_plan(chain_elementwise(fused), device.backend)

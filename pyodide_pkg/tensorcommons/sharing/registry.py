@@ -127,7 +127,7 @@ class Registry:
         identity = identity or content_identity(data, spec.shape, spec.dtype)
         key = (id(device), identity)
         if key not in self._entries:
-            self.add(Entry(Storage.upload(device, data, "weights", identity, origin), spec, content=identity))
+            self.add(Entry(Storage.upload(device, data, "weights", identity, origin, spec), spec, content=identity))
         elif self._entries[key].storage.state == "lost":
             self._entries[key].storage.revive(data, origin)
         return self._entries[key]

@@ -16,7 +16,8 @@ from ..graph.cuts import Cut, Rest, cuts_of, needed, rest_of
 from ..graph.fuse import fuse
 from ..graph.graph import Graph
 from ..graph.node import Node
-from ..graph.program import BoundProgram, compile_fused
+from ..graph.parts import PartedProgram
+from ..graph.program import BoundProgram, Program, compile_fused
 from ..tensor import Tensor
 from .activations import ActivationCache
 from .registry import Registry
@@ -264,7 +265,7 @@ class Runner:
         js_calls: int,
     ) -> None:
         program = variant.bound.program if variant.bound is not None else None
-        planned = program.planned if program is not None else None
+        planned = program.planned if isinstance(program, Program) else None
         reused = prepared.merged.executed - variant.executed
         self._activations.reused += reused
         self.last_run = {
@@ -281,6 +282,13 @@ class Runner:
             "arena_lower_bound": planned.arena_lower_bound if planned is not None else 0,
             "intermediate_bytes": planned.intermediate_bytes if planned is not None else 0,
         }
+        if isinstance(program, PartedProgram):
+            self.last_run |= {
+                "parts": program.turns,
+                "refused": program.why,
+                "transfers": program.transfers,
+                "transferred_bytes": program.transferred,
+            }
 
 
 def _given(rest: Rest, found: Mapping[Cut, Tensor]) -> dict[str, Storage]:

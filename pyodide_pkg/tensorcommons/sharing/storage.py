@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 from weakref import WeakSet
 
+from ..backends.base import Spec
 from ..backends.device import Category, Device
 from ..dtypes import DType
 from ..errors import DeviceLost, DeviceUnavailable, InvalidWeights, TensorReleased
@@ -118,10 +119,13 @@ class Storage:
         category: Category,
         identity: str | None = None,
         origin: Origin | None = None,
+        spec: Spec | None = None,
     ) -> Storage:
-        """A new storage with ``data`` in it. Raises MemoryBudgetError if it does not fit; nothing changed then."""
+        """A new storage with ``data`` in it, the value of a ``spec`` where that is known.
+
+        Raises MemoryBudgetError if it does not fit; nothing changed then."""
         device.budget.make_room_now(data.nbytes)
-        handle = device.allocate(data.nbytes, category)
+        handle = device.allocate(data.nbytes, category, spec)
         try:
             device.backend.write(handle, 0, data)
         except BaseException:

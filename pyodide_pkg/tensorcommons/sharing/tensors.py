@@ -290,7 +290,7 @@ class SharedTensors(ABC):
             raw[offset : offset + piece.nbytes] = piece
         await self.residency.make_room(tensor.nbytes, [entry.storage])
         tensor.check()
-        storage = Storage.upload(entry.storage.device, memoryview(raw), "weights")
+        storage = Storage.upload(entry.storage.device, memoryview(raw), "weights", spec=entry.spec)
         fresh = Entry(storage, entry.spec, registered={tensor.name})
         self.registry.add(fresh)
         self.registry.rename(fresh, content)

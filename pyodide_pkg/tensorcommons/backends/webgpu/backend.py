@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from ...bridge.webgpu import WebGPUBridge
 from ...errors import TensorCommonsError, UnsupportedOp
 from ...shapes import Layout
-from ..base import Backend, Executable, Op, Place, Plan, Range
+from ..base import Backend, Executable, Op, Place, Plan, Range, Spec
 from .kernels import KERNELS, Adapter
 from .kernels.common import require_shader_types
 from .shader import compose
@@ -53,7 +53,7 @@ class WebGPUBackend(Backend[Replay]):
     def calls(self) -> int:
         return self.bridge.calls
 
-    def allocate(self, handle: int, nbytes: int) -> None:
+    def allocate(self, handle: int, nbytes: int, spec: Spec | None) -> None:
         self._check_size(nbytes)
         self.bridge.create(handle, nbytes)
 

@@ -1,0 +1,13 @@
+"""Every op's case on the browser's WebNN. What it refuses runs on NumPy, and is listed with its reason."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.cases import cases_of
+from tests.ops.test_ops import MODULES
+
+
+@pytest.mark.parametrize("case", cases_of(*MODULES, kind="webnn"))
+def test_on_webnn(lab, case):
+    lab.case(case, "webnn")

@@ -1,0 +1,1 @@
+"""The WebNN device: whole graphs, lowered op by op to calls of the browser's MLGraphBuilder."""

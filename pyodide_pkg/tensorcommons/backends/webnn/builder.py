@@ -1,0 +1,327 @@
+"""Calls of an MLGraphBuilder as data: each checked against what ``opSupportLimits()`` says, none of them made here.
+
+``webnn.js`` makes them in one go. An operand that WebNN does not take in its dtype, but in a wider one that holds the
+same numbers, is cast on the way in and the result on the way out; what is refused then raises UnsupportedOp.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ...errors import UnsupportedOp
+from ...shapes import Shape, broadcast_shapes, size_of
+
+# A dtype's numbers are all numbers of these, in the order in which they are tried.
+WIDER = {"uint8": ("int32", "float32"), "int8": ("int32", "float32"), "uint32": ("int64",), "float16": ("float32",)}
+# Casting there and back gives every bit again, though the numbers between may differ.
+MOVED = {**WIDER, "uint32": ("int32", "int64")}
+
+
+@dataclass(frozen=True)
+class Operand:
+    """One value of the graph that is built: its node, shape and dtype by WebNN's name.
+
+    What has no element has no node either: WebNN knows no such operands.
+    """
+
+    node: int
+    shape: Shape
+    dtype: str
+
+    @property
+    def size(self) -> int:
+        """Number of elements."""
+        return size_of(self.shape)
+
+
+EMPTY = -1
+
+
+class GraphBuilder:
+    """What one MLGraphBuilder is asked for. ``op`` is the op that is being lowered, for what is refused.
+
+    With ``wide_halves`` float16 is computed in float32: a CPU has to convert it anyway, and sums keep their digits.
+    """
+
+    def __init__(self, limits: Mapping[str, Any], wide_halves: bool) -> None:
+        self.limits = limits
+        self.wide_halves = wide_halves
+        self.op = ""
+        self.nodes: list[list[Any]] = []
+        self._known: dict[str, Operand] = {}
+        self._transposed: dict[int, tuple[Operand, Shape]] = {}
+        self._reshaped: dict[int, Operand] = {}
+
+    # --- what every call goes through ---
+
+    def refuse(self, reason: str) -> UnsupportedOp:
+        """The error for what WebNN does not do here."""
+        return UnsupportedOp(self.op, "webnn", reason)
+
+    def takes(self, method: str, operand: str, dtype: str, rank: int) -> bool:
+        """Whether the limits have ``dtype`` and ``rank`` for an operand of a method."""
+        return not self._why_not(method, operand, dtype, rank)
+
+    def _why_not(self, method: str, operand: str, dtype: str, rank: int) -> str:
+        if method not in self.limits:
+            return f"this browser's WebNN has no {method}"
+        limit = self.limits[method].get(operand)
+        if limit is None:
+            return ""
+        if dtype not in limit["dataTypes"]:
+            return f"{method} takes {', '.join(limit['dataTypes'])} here, not {dtype}"
+        ranks = limit.get("rankRange") or {}
+        if not ranks.get("min", 0) <= rank <= ranks.get("max", rank):
+            return f"{method} takes {ranks['min']} to {ranks['max']} axes here, not {rank}"
+        return ""
+
+    def call(
+        self, method: str, operands: Mapping[str, Operand], shape: Shape, dtype: str, *args: Any, **options: Any
+    ) -> Operand:
+        """One call of ``method``: operands by their names in the limits, then plain arguments, then options.
+
+        Operands that are options are given among both. Raises UnsupportedOp for what the limits do not have.
+        """
+        for name, operand in operands.items():
+            if reason := self._why_not(method, name, operand.dtype, len(operand.shape)):
+                raise self.refuse(reason)
+        if reason := self._why_not(method, "output", dtype, len(shape)):
+            raise self.refuse(reason)
+        first = [_reference(operand) for name, operand in operands.items() if name not in options]
+        named = {name: _reference(operands[name]) if name in operands else value for name, value in options.items()}
+        return self._add([method, *first, *args, *([named] if named else [])], shape, dtype)
+
+    def _add(self, node: list[Any], shape: Shape, dtype: str) -> Operand:
+        key = repr(node)
+        if key not in self._known:
+            self.nodes.append(node)
+            self._known[key] = Operand(len(self.nodes) - 1, shape, dtype)
+        return self._known[key]
+
+    def input(self, number: int, shape: Shape, dtype: str) -> Operand:
+        """The graph's input ``number``."""
+        return (
+            self._add(["input", dtype, list(shape), number], shape, dtype)
+            if size_of(shape)
+            else self.empty(shape, dtype)
+        )
+
+    def constant(self, values: Any, dtype: str) -> Operand:
+        """An array in the graph."""
+        array = np.ascontiguousarray(values, dtype)
+        if not array.size:
+            return self.empty(array.shape, dtype)
+        data = base64.b64encode(array.tobytes()).decode()
+        return self._add(["constant", dtype, list(np.shape(values)), data], np.shape(values), dtype)
+
+    @staticmethod
+    def empty(shape: Shape, dtype: str) -> Operand:
+        """A value without elements."""
+        return Operand(EMPTY, tuple(shape), dtype)
+
+    # --- elementwise ---
+
+    def cast(self, x: Operand, dtype: str) -> Operand:
+        """``x`` in another dtype."""
+        if x.dtype == dtype or not x.size:
+            return Operand(x.node, x.shape, dtype)
+        return self.call("cast", {"input": x}, x.shape, dtype, dtype)
+
+    def wide(self, x: Operand) -> Operand:
+        """``x`` in the dtype that it is computed in."""
+        return self.cast(x, "float32") if x.dtype == "float16" and self.wide_halves else x
+
+    def accepted(
+        self, method: str, operand: str, dtype: str, rank: int, wider: Mapping[str, Sequence[str]] = WIDER
+    ) -> str:
+        """The dtype to cast to, so that ``method`` takes it; ``dtype`` itself where that or nothing is taken."""
+        for kind in (dtype, *wider.get(dtype, ())):
+            if self.takes(method, operand, kind, rank) and self.takes("cast", "input", kind, rank):
+                return kind
+        return dtype
+
+    def unary(
+        self, method: str, x: Operand, result: str | None = None, operand: str = "input", **options: Any
+    ) -> Operand:
+        """A method of one operand, elementwise; its dtype is that of the operand, or ``result``."""
+        if not x.size:
+            return self.empty(x.shape, result or x.dtype)
+        kind = self.accepted(method, operand, x.dtype, len(x.shape))
+        y = self.call(method, {operand: self.cast(x, kind)}, x.shape, result or kind, **options)
+        return self.cast(y, result or x.dtype)
+
+    def binary(self, method: str, a: Operand, b: Operand, result: str | None = None) -> Operand:
+        """A method of two operands that broadcast."""
+        shape = broadcast_shapes(a.shape, b.shape)
+        if not size_of(shape):
+            return self.empty(shape, result or a.dtype)
+        kind = self.accepted(method, "a", a.dtype, len(shape))
+        y = self.call(method, {"a": self.cast(a, kind), "b": self.cast(b, kind)}, shape, result or kind)
+        return self.cast(y, result or a.dtype)
+
+    def number(self, value: Any, like: Operand) -> Operand:
+        """A scalar in the dtype of ``like``."""
+        return self.constant(np.asarray(value, like.dtype), like.dtype)
+
+    def where(self, condition: Operand, a: Operand, b: Operand) -> Operand:
+        """``a`` where ``condition`` (uint8) is not 0, else ``b``."""
+        shape = broadcast_shapes(condition.shape, a.shape, b.shape)
+        if not size_of(shape):
+            return self.empty(shape, a.dtype)
+        kind = self.accepted("where", "trueValue", a.dtype, len(shape), MOVED)
+        operands = {"condition": condition, "trueValue": self.cast(a, kind), "falseValue": self.cast(b, kind)}
+        return self.cast(self.call("where", operands, shape, kind), a.dtype)
+
+    # --- the same elements elsewhere ---
+
+    def moved(
+        self, method: str, x: Operand, shape: Shape, *args: Any, operand: str = "input", **options: Any
+    ) -> Operand:
+        """A method that only moves elements, in any dtype that comes back bit for bit."""
+        if not size_of(shape):
+            return self.empty(shape, x.dtype)
+        kind = self.accepted(method, operand, x.dtype, len(x.shape), MOVED)
+        return self.cast(self.call(method, {operand: self.cast(x, kind)}, shape, kind, *args, **options), x.dtype)
+
+    def reshape(self, x: Operand, shape: Shape) -> Operand:
+        """The same elements in row-major order under another shape."""
+        if x.shape == tuple(shape) or not x.size:
+            return Operand(x.node, tuple(shape), x.dtype) if not x.size else x
+        x = self._reshaped.get(x.node, x)
+        if x.shape == tuple(shape):
+            return x
+        y = self.moved("reshape", x, tuple(shape), list(shape))
+        self._reshaped[y.node] = x
+        return y
+
+    def transpose(self, x: Operand, axes: Sequence[int]) -> Operand:
+        """Axes in another order; one transposition of another is one."""
+        if x.node in self._transposed:
+            x, before = self._transposed[x.node]
+            axes = [before[axis] for axis in axes]
+        order = tuple(axes)
+        if order == tuple(range(len(order))):
+            return x
+        shape = tuple(x.shape[axis] for axis in order)
+        if [axis for axis in order if x.shape[axis] > 1] == sorted(axis for axis in order if x.shape[axis] > 1):
+            return self.reshape(x, shape)  # only axes of size 1 move
+        y = self.moved("transpose", x, shape, permutation=list(order))
+        if y.node != EMPTY and y.dtype == self.accepted("transpose", "input", y.dtype, len(order), MOVED):
+            self._transposed[y.node] = (x, order)
+        return y
+
+    def apart(self, x: Operand) -> Operand:
+        """``x`` with a reshape that changes nothing between it and the transposition that it comes from, if it does.
+
+        LiteRT lets transpose, softmax, transpose cancel, as if softmax had no axis.
+        """
+        if x.node not in self._transposed:
+            return x
+        return self._add(["reshape", _reference(x), list(x.shape)], x.shape, x.dtype)
+
+    def expand(self, x: Operand, shape: Shape) -> Operand:
+        """``x`` broadcast to ``shape``."""
+        return x if x.shape == tuple(shape) else self.moved("expand", x, tuple(shape), list(shape))
+
+    def slice(self, x: Operand, starts: Sequence[int], sizes: Sequence[int], strides: Sequence[int]) -> Operand:
+        """``sizes`` elements of each axis from ``starts`` on, every ``strides``-th; backwards if that is negative."""
+        if not size_of(sizes):
+            return self.empty(tuple(sizes), x.dtype)
+        turned = [
+            axis for axis, (size, stride) in enumerate(zip(sizes, strides, strict=True)) if stride < 0 and size > 1
+        ]
+        steps = [abs(stride) if size > 1 else 1 for size, stride in zip(sizes, strides, strict=True)]
+        lows = [
+            s - (n - 1) * step if axis in turned else s
+            for axis, (s, n, step) in enumerate(zip(starts, sizes, steps, strict=True))
+        ]
+        spans = [(n - 1) * step + 1 for n, step in zip(sizes, steps, strict=True)]
+        if lows != [0] * len(lows) or tuple(spans) != x.shape or any(step > 1 for step in steps):
+            options: dict[str, Any] = {"strides": steps} if any(step > 1 for step in steps) else {}
+            x = self.moved("slice", x, tuple(sizes), lows, spans, **options)
+        return self.moved("reverse", x, x.shape, axes=turned) if turned else x
+
+    def concat(self, xs: Sequence[Operand], axis: int) -> Operand:
+        """Operands one after another."""
+        parts = [x for x in xs if x.size]
+        shape = list(xs[0].shape)
+        shape[axis] = sum(x.shape[axis] for x in xs)
+        if not parts:
+            return self.empty(tuple(shape), xs[0].dtype)
+        if len(parts) == 1:
+            return parts[0]
+        if reason := self._why_not("concat", "inputs", parts[0].dtype, len(shape)):
+            raise self.refuse(reason)
+        return self._add(["concat", [_reference(x) for x in parts], axis], tuple(shape), parts[0].dtype)
+
+    # --- products and reductions ---
+
+    def matmul(self, a: Operand, b: Operand) -> Operand:
+        """The matrix product over the last two axes; the others broadcast."""
+        shape = (*broadcast_shapes(a.shape[:-2], b.shape[:-2]), a.shape[-2], b.shape[-1])
+        if not size_of(shape):
+            return self.empty(shape, a.dtype)
+        if not a.shape[-1]:
+            return self.constant(np.zeros(shape), a.dtype)
+        return self.call("matmul", {"a": a, "b": b}, shape, a.dtype)
+
+    def reduce(self, method: str, x: Operand, axes: Sequence[int], keepdims: bool) -> Operand:
+        """One of the ``reduce`` methods."""
+        shape = tuple(1 if axis in axes else size for axis, size in enumerate(x.shape) if keepdims or axis not in axes)
+        if not axes:
+            return x
+        if not size_of(shape):
+            return self.empty(shape, x.dtype)
+        kind = self.accepted(method, "input", x.dtype, len(x.shape))
+        y = self.call(method, {"input": self.cast(x, kind)}, shape, kind, axes=list(axes), keepDimensions=keepdims)
+        return self.cast(y, x.dtype)
+
+    # --- the finished graph ---
+
+    def finished(self, outputs: Sequence[Operand]) -> tuple[list[list[Any]], list[tuple[int, int]], list[int]]:
+        """The nodes that ``outputs`` need, the (node, number) of each input among them, and the outputs' nodes.
+
+        Each output is a node of its own, and none of them an input or a constant: WebNN asks for that.
+        """
+        results: list[int] = []
+        for operand in outputs:
+            node = operand.node
+            if self.nodes[node][0] in ("input", "constant") or node in results:
+                self.nodes.append(["reshape", _reference(operand), list(operand.shape)])
+                node = len(self.nodes) - 1
+            results.append(node)
+        needed, waiting = set[int](), list(results)
+        while waiting:
+            node = waiting.pop()
+            if node not in needed:
+                needed.add(node)
+                waiting += _references(self.nodes[node])
+        order = sorted(needed)
+        numbers = {node: number for number, node in enumerate(order)}
+        nodes = [_renumbered(self.nodes[node], numbers) for node in order]
+        inputs = [(number, node[3]) for number, node in enumerate(nodes) if node[0] == "input"]
+        return nodes, inputs, [numbers[node] for node in results]
+
+
+def _reference(operand: Operand) -> dict[str, int]:
+    assert operand.node != EMPTY
+    return {"v": operand.node}
+
+
+def _references(value: Any) -> list[int]:
+    if isinstance(value, dict):
+        return [value["v"]] if "v" in value else [n for item in value.values() for n in _references(item)]
+    return [n for item in value for n in _references(item)] if isinstance(value, list) else []
+
+
+def _renumbered(value: Any, numbers: Mapping[int, int]) -> Any:
+    if isinstance(value, dict):
+        if "v" in value:
+            return {"v": numbers[value["v"]]}
+        return {key: _renumbered(item, numbers) for key, item in value.items()}
+    return [_renumbered(item, numbers) for item in value] if isinstance(value, list) else value

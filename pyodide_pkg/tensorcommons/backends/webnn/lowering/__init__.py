@@ -1,0 +1,53 @@
+"""How each op is said in WebNN: a rule an op, from its value in the graph to an operand of the builder.
+
+A rule calls one method of the builder where there is one that means the same, and else is made of several. What WebNN
+cannot say, or not in the dtype at hand, raises UnsupportedOp with the reason: that part runs on the next device.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ...base import Computation
+from ..builder import GraphBuilder
+from . import activations, elementwise, images, indexing, layout, matrices, reductions
+from .rule import Lowering, Rule, physical
+
+RULES: dict[str, Rule] = {
+    **elementwise.RULES,
+    **activations.RULES,
+    **layout.RULES,
+    **reductions.RULES,
+    **matrices.RULES,
+    **indexing.RULES,
+    **images.RULES,
+}
+# Of these ops no composition is right, or worth it; each has its reason.
+REFUSED = {
+    **dict.fromkeys(("bitwise_left_shift", "bitwise_right_shift"), "WebNN has no operation on bits of ints"),
+    "leaders": "WebNN has no sorting",
+    "merge_runs": "WebNN has no sorting",
+    "scatter": "WebNN leaves open what becomes of an index that is there twice",
+}
+
+
+def lower(computation: Computation, limits: Mapping[str, Any], wide_halves: bool) -> Lowering:
+    """The builder's calls for every output of ``computation``. Raises UnsupportedOp for what it cannot say."""
+    return _lowered(Lowering(computation, GraphBuilder(limits, wide_halves), RULES, REFUSED), computation)
+
+
+def refusals(computation: Computation, limits: Mapping[str, Any], wide_halves: bool) -> dict[int, str]:
+    """Why, of each value that WebNN does not take here."""
+    lowering = Lowering(computation, GraphBuilder(limits, wide_halves), RULES, REFUSED)
+    lowering.why = {}
+    return _lowered(lowering, computation).why or {}
+
+
+def _lowered(lowering: Lowering, computation: Computation) -> Lowering:
+    for number in computation.outputs:
+        lowering.operand(number)
+    return lowering
+
+
+__all__ = ["REFUSED", "RULES", "lower", "physical", "refusals"]

@@ -1,0 +1,190 @@
+"""Reductions. What WebNN leaves open (NaN, nothing to reduce) is said here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, cast
+
+import numpy as np
+
+from ....shapes import Shape, part_length, size_of
+from ...base import Value
+from ..builder import GraphBuilder, Operand
+from .elementwise import exp, log
+from .rule import Lowering, Rule, physical
+
+Reduce = Callable[[GraphBuilder, Operand, Sequence[int], bool], Operand]
+
+
+def _reduction(function: Reduce) -> Rule:
+    """A rule of a function over whole rows; parts of rows are cut out and reduced each by itself."""
+
+    def rule(low: Lowering, value: Value) -> Operand:
+        (x,), b = low.given(value), low.b
+        axes, keepdims = cast(Shape, value.attrs["axes"]), bool(value.attrs["keepdims"])
+        parts, dtype = cast(int, value.attrs.get("parts", 1)), physical(value.spec.dtype)
+        if not x.size:  # nothing to reduce: the answer depends on no number
+            assert value.op is not None
+            source = low.values[value.inputs[0]].spec
+            answer = value.op.reference(np.zeros(source.shape, source.dtype.numpy), **value.attrs)
+            return b.constant(np.asarray(answer).astype(dtype), dtype)
+        x = b.wide(x)
+        if value.spec.dtype.kind != "bool" and x.dtype == "uint8":
+            x = b.cast(x, "int32")
+        if parts == 1:
+            return b.cast(function(b, x, axes, keepdims), dtype)
+        kept = [axis for axis in range(len(x.shape)) if axis not in axes]
+        length = size_of([x.shape[axis] for axis in axes])
+        rows = b.reshape(b.transpose(x, (*kept, *axes)), (*(x.shape[axis] for axis in kept), length))
+        step, results = part_length(length, parts), []
+        for start in range(0, length, step):
+            size = (*rows.shape[:-1], min(step, length - start))
+            piece = b.slice(rows, [0] * len(kept) + [start], size, [1] * len(size))
+            results.append(b.cast(function(b, piece, (len(kept),), True), dtype))
+        return b.reshape(b.concat(results, len(kept)), value.spec.shape)
+
+    return rule
+
+
+def by(method: str) -> Reduce:
+    """A method of the builder as it is."""
+    return lambda b, x, axes, keepdims: b.reduce(method, x, axes, keepdims)
+
+
+def extreme(method: str) -> Reduce:
+    """The largest or smallest; NaN where one is."""
+
+    def function(b: GraphBuilder, x: Operand, axes: Sequence[int], keepdims: bool) -> Operand:
+        found = b.reduce(method, x, axes, keepdims)
+        if not x.dtype.startswith("float"):
+            return found
+        odd = b.cast(b.binary("notEqual", x, x, "uint8"), "float32")
+        any_odd = b.reduce("reduceMax", odd, axes, keepdims)
+        return b.where(b.binary("greater", any_odd, b.number(0, any_odd), "uint8"), b.number(np.nan, found), found)
+
+    return function
+
+
+def _flags(b: GraphBuilder, x: Operand) -> Operand:
+    """1 where an element is not 0."""
+    return b.cast(x if x.dtype == "uint8" else b.binary("notEqual", x, b.number(0, x), "uint8"), "int32")
+
+
+def _flagged(method: str, result: str) -> Reduce:
+    return lambda b, x, axes, keepdims: b.cast(b.reduce(method, _flags(b, x), axes, keepdims), result)
+
+
+def mean(b: GraphBuilder, x: Operand, axes: Sequence[int], keepdims: bool) -> Operand:
+    """Arithmetic mean."""
+    return b.reduce("reduceMean", x, axes, keepdims)
+
+
+def _var(low: Lowering, value: Value) -> Operand:
+    correction = float(value.attrs["correction"])  # type: ignore[arg-type]
+
+    def function(b: GraphBuilder, x: Operand, axes: Sequence[int], keepdims: bool) -> Operand:
+        count = size_of([x.shape[axis] for axis in axes])
+        first = b.slice(
+            x, [0] * len(x.shape), [1 if a in axes else n for a, n in enumerate(x.shape)], [1] * len(x.shape)
+        )
+        shifted = b.binary("sub", x, first)  # a mean of 1e4 has no digits behind the point
+        centred = b.binary("sub", shifted, mean(b, shifted, axes, True))
+        total = b.reduce("reduceSum", b.binary("mul", centred, centred), axes, keepdims)
+        return b.binary("div", total, b.number(max(count - correction, 0), total))
+
+    attrs = {name: each for name, each in value.attrs.items() if name != "correction"}
+    if not low.given(value)[0].size:
+        return _reduction(function)(low, value)
+    return _reduction(function)(low, Value(value.op, attrs, value.inputs, value.spec))
+
+
+def _logsumexp(b: GraphBuilder, x: Operand, axes: Sequence[int], keepdims: bool) -> Operand:
+    largest = b.reduce("reduceMax", x, axes, True)
+    finite = b.binary("lesser", b.unary("abs", largest), b.number(np.inf, x), "uint8")
+    shift = b.where(finite, largest, b.number(0, x))
+    total = b.reduce("reduceSum", exp(b, b.binary("sub", x, shift)), axes, True)
+    result = b.binary("add", log(b, total), shift)
+    shape = tuple(1 if axis in axes else size for axis, size in enumerate(x.shape) if keepdims or axis not in axes)
+    return b.reshape(result, shape)
+
+
+def _position(reducer: str) -> Reduce:
+    """The first place of the extreme, or of the first NaN: where an element equals it, counted from the front."""
+
+    def function(b: GraphBuilder, x: Operand, axes: Sequence[int], keepdims: bool) -> Operand:
+        shape = tuple(1 if axis in axes else size for axis, size in enumerate(x.shape) if keepdims or axis not in axes)
+        if len(axes) > 1 or not x.shape:
+            x, axis = b.reshape(x, (x.size,)), 0
+        else:
+            axis = axes[0]
+        kind = "int64" if x.dtype == "uint32" else x.dtype
+        x = b.cast(x, kind)
+        extreme = b.reduce(reducer, x, [axis], True)
+        hit = b.binary("equal", x, extreme, "uint8")
+        if kind.startswith("float"):
+            odd = b.binary("notEqual", x, x, "uint8")
+            some = b.reduce("reduceMax", b.cast(odd, "float32"), [axis], True)
+            hit = b.where(
+                b.binary("greater", some, b.number(0, some), "uint8"), b.cast(odd, "int32"), b.cast(hit, "int32")
+            )
+        size = x.shape[axis]
+        # The first hit has the largest of the numbers that fall towards the end.
+        falling = b.constant(
+            np.arange(size, 0, -1, dtype=np.int32).reshape([-1] + [1] * (len(x.shape) - axis - 1)), "int32"
+        )
+        first = b.reduce("reduceMax", b.binary("mul", b.cast(hit, "int32"), falling), [axis], True)
+        return b.reshape(b.binary("sub", b.number(size, first), first), shape)
+
+    return function
+
+
+BLOCK = 128  # elements of a running sum; more lose digits one by one
+
+
+def _running(b: GraphBuilder, x: Operand) -> Operand:
+    """The running sum of each row, in blocks that the sums of those before are added to."""
+    *rows, size = x.shape
+    if size <= BLOCK:
+        options: Any = {"exclusive": False, "reversed": False}
+        return b.call("cumulativeSum", {"input": x}, x.shape, x.dtype, len(rows), **options)
+    flat = b.reshape(x, (size_of(rows), size))
+    blocks = -(-size // BLOCK)
+    if size % BLOCK:
+        flat = b.concat([flat, b.constant(np.zeros((size_of(rows), blocks * BLOCK - size)), x.dtype)], 1)
+    parts = _running(b, b.reshape(flat, (size_of(rows), blocks, BLOCK)))
+    totals = b.reshape(
+        b.slice(parts, [0, 0, BLOCK - 1], (size_of(rows), blocks, 1), [1, 1, 1]), (size_of(rows), blocks)
+    )
+    before = b.binary("sub", _running(b, totals), totals)
+    sums = b.binary("add", parts, b.reshape(before, (size_of(rows), blocks, 1)))
+    whole = b.reshape(sums, (size_of(rows), blocks * BLOCK))
+    return b.reshape(b.slice(whole, [0, 0], (size_of(rows), size), [1, 1]), x.shape)
+
+
+def _cumulative_sum(low: Lowering, value: Value) -> Operand:
+    (x,), b = low.given(value), low.b
+    dtype = physical(value.spec.dtype)
+    x = b.wide(x)
+    x = b.cast(x, "int64" if dtype == "uint32" else "float32" if dtype == "float16" else dtype)
+    y = _running(b, x) if x.size else x
+    if value.attrs["include_initial"]:
+        shape = (*x.shape[:-1], 1)
+        y = b.concat([b.constant(np.zeros(shape), x.dtype), y], len(x.shape) - 1)
+    return b.cast(y, dtype)
+
+
+RULES: dict[str, Rule] = {
+    "sum": _reduction(by("reduceSum")),
+    "prod": _reduction(by("reduceProduct")),
+    "mean": _reduction(mean),
+    "max": _reduction(extreme("reduceMax")),
+    "min": _reduction(extreme("reduceMin")),
+    "any": _reduction(_flagged("reduceMax", "uint8")),
+    "all": _reduction(_flagged("reduceMin", "uint8")),
+    "count_nonzero": _reduction(_flagged("reduceSum", "int32")),
+    "var": _var,
+    "logsumexp": _reduction(_logsumexp),
+    "argmax": _reduction(_position("reduceMax")),
+    "argmin": _reduction(_position("reduceMin")),
+    "cumulative_sum": _cumulative_sum,
+}

@@ -1,0 +1,233 @@
+// The WebNN helper: tensors by integer handle, graphs built from a description, and the replay of a program in one call.
+// Python decides everything; this file only keeps what has to be awaited in JavaScript.
+
+export function reasonWithoutContext() {
+  if (globalThis.isSecureContext === false) return "the page is not served from a secure context (https or localhost)";
+  if (!globalThis.navigator?.ml) return "this browser does not offer WebNN (navigator.ml is missing)";
+  return "";
+}
+
+// A context for the kind of device that is wished for: "cpu", "gpu", "npu", or "" for the browser's choice.
+export async function open(wish) {
+  return new Ml(await navigator.ml.createContext(wish ? { deviceType: wish } : {}));
+}
+
+const BYTES = { float32: 4, float16: 2, int32: 4, uint32: 4, int64: 8, uint64: 8, int8: 1, uint8: 1 };
+const bytesOf = ([dataType, shape]) => shape.reduce((total, size) => total * size, BYTES[dataType]);
+
+// The numbers of a Python buffer of ints.
+function ints(source) {
+  const view = source.getBuffer("i32");
+  const numbers = [...view.data];
+  view.release();
+  return numbers;
+}
+
+// A copy of a Python buffer, which may change while something is awaited.
+function copied(source) {
+  const view = source.getBuffer("u8");
+  const data = view.data.slice();
+  view.release();
+  return data;
+}
+
+class Ml {
+  constructor(context) {
+    this.context = context;
+    this.tensors = new Map(); // handle -> {spec: [dtype, shape], tensor: MLTensor or null while it is made, pending: Promise or null}
+    this.programs = new Map(); // id -> {stages, fixed, host, outputs}
+    this.errors = []; // of what nobody awaited, for the next call to report
+    this.lost = null;
+    this.info = JSON.stringify(context.opSupportLimits());
+    this.gone = context.lost.then((loss) => { this.lost = loss.message || "the context was lost"; });
+  }
+
+  // MLTensors have at least one element. `spec` is [dtype, shape].
+  async #create(spec) {
+    if (!bytesOf(spec)) return null;
+    return this.context.createTensor({ dataType: spec[0], shape: spec[1], readable: true, writable: true });
+  }
+
+  // Do `work` when everything that was asked of the tensor before is done: now, if nothing is under way.
+  #after(entry, work) {
+    if (!entry.pending) return work();
+    const next = entry.pending.then(work).catch((error) => { this.errors.push(error.message); });
+    entry.pending = next.then(() => { if (entry.pending === next) entry.pending = null; });
+    return next;
+  }
+
+  #wait(entry, promise) {
+    const next = promise.catch((error) => { this.errors.push(error.message); }).then(() => { if (entry.pending === next) entry.pending = null; });
+    entry.pending = next;
+  }
+
+  createTensor(handle, dataType, shape) {
+    const entry = { spec: [dataType, JSON.parse(shape)], tensor: null, pending: null };
+    this.tensors.set(handle, entry);
+    if (bytesOf(entry.spec)) this.#wait(entry, this.#create(entry.spec).then((tensor) => { entry.tensor = tensor; }));
+  }
+
+  destroyTensor(handle) {
+    const entry = this.tensors.get(handle);
+    this.tensors.delete(handle);
+    this.#after(entry, () => entry.tensor?.destroy());
+  }
+
+  // Tensors are written whole; a part is put into what is read first.
+  writeTensor(handle, offset, source) {
+    const entry = this.tensors.get(handle);
+    const data = copied(source);
+    if (!data.length) return;
+    if (data.length === bytesOf(entry.spec)) {
+      this.#after(entry, () => this.context.writeTensor(entry.tensor, data));
+      return;
+    }
+    const part = async () => {
+      const whole = new Uint8Array(await this.context.readTensor(entry.tensor));
+      whole.set(data, offset);
+      this.context.writeTensor(entry.tensor, whole);
+    };
+    this.#wait(entry, (entry.pending ?? Promise.resolve()).then(part));
+  }
+
+  copyTensor(source, sourceOffset, target, targetOffset, size) {
+    const [from, to] = [this.tensors.get(source), this.tensors.get(target)];
+    const both = Promise.all([from.pending, to.pending]).then(async () => {
+      const data = new Uint8Array(await this.context.readTensor(from.tensor), sourceOffset, size);
+      const whole = size === bytesOf(to.spec) ? data : new Uint8Array(await this.context.readTensor(to.tensor));
+      if (whole !== data) whole.set(data, targetOffset);
+      this.context.writeTensor(to.tensor, whole);
+    });
+    this.#wait(to, both);
+    this.#wait(from, both);
+  }
+
+  // `ranges` is a Python buffer of ints, [handle, offset, size] for each. Gives their bytes one after another, as an
+  // ArrayBuffer of its own.
+  async readTensors(ranges) {
+    const pieces = [];
+    for (let rest = ints(ranges); rest.length; rest = rest.slice(3)) pieces.push(rest.slice(0, 3));
+    const entries = pieces.map(([handle]) => this.tensors.get(handle));
+    const whole = new Map();
+    await Promise.all(entries.map((entry) => entry.pending));
+    this.#check();
+    for (const entry of entries) if (entry.tensor && !whole.has(entry)) whole.set(entry, this.context.readTensor(entry.tensor));
+    try {
+      await Promise.all(whole.values());
+    } catch (error) {
+      if (error.name === "InvalidStateError") await this.gone;
+      throw error;
+    }
+    this.#check();
+    if (pieces.length === 1 && entries[0].tensor && pieces[0][2] === bytesOf(entries[0].spec)) return whole.get(entries[0]);
+    const result = new Uint8Array(pieces.reduce((total, [, , size]) => total + size, 0));
+    let at = 0;
+    for (const [i, [, offset, size]] of pieces.entries()) {
+      if (size) result.set(new Uint8Array(await whole.get(entries[i]), offset, size), at);
+      at += size;
+    }
+    return result.buffer;
+  }
+
+  #check() {
+    if (this.lost) throw new Error("the context is lost");
+    if (this.errors.length) throw new Error(this.takeErrors());
+  }
+
+  // description: {fixed: [spec], host: [[index of fixed, offset, size]], outputs: [spec],
+  // stages: [{nodes: [[method, ...arguments]], inputs: [[node, slot]], outputs: [[node, slot]]}]}. An argument
+  // {v: node} is an operand. A slot >= 0 counts the run's handles (leaves, then outputs), -1 - i is fixed[i].
+  async buildProgram(id, description) {
+    const { fixed, host, outputs, stages } = JSON.parse(description);
+    const program = { fixed: [], host, outputs, stages: [] };
+    try {
+      for (const spec of fixed) program.fixed.push(await this.#create(spec));
+      for (const stage of stages) program.stages.push(await this.#build(stage));
+    } catch (error) {
+      this.#destroy(program);
+      throw error;
+    }
+    this.programs.set(id, program);
+  }
+
+  async #build({ nodes, inputs, outputs }) {
+    const builder = new MLGraphBuilder(this.context);
+    const operands = [];
+    const resolve = (argument) => {
+      if (Array.isArray(argument)) return argument.map(resolve);
+      if (argument === null || typeof argument !== "object") return argument;
+      if ("v" in argument) return operands[argument.v];
+      return Object.fromEntries(Object.entries(argument).map(([key, value]) => [key, resolve(value)]));
+    };
+    for (const [method, ...rest] of nodes) {
+      if (method === "input") operands.push(builder.input(`i${operands.length}`, { dataType: rest[0], shape: rest[1] }));
+      else if (method === "constant") operands.push(constant(builder, ...rest));
+      else operands.push(builder[method](...rest.map(resolve)));
+    }
+    const graph = await builder.build(Object.fromEntries(outputs.map(([node]) => [`o${node}`, operands[node]])));
+    return { graph, inputs: inputs.map(([node, slot]) => [`i${node}`, slot]), outputs: outputs.map(([node, slot]) => [`o${node}`, slot]) };
+  }
+
+  discardProgram(id) {
+    this.#destroy(this.programs.get(id));
+    this.programs.delete(id);
+  }
+
+  #destroy({ fixed, stages }) {
+    for (const tensor of fixed) tensor.destroy();
+    for (const { graph } of stages) graph.destroy();
+  }
+
+  // One run over `handles`, a Python buffer of ints (leaves, then outputs): write the host inputs, create the outputs,
+  // dispatch every stage. A promise that is done once everything is queued. Outputs exist only if it was.
+  async runProgram(id, host, handles) {
+    const { fixed, host: places, outputs, stages } = this.programs.get(id);
+    const data = copied(host);
+    const all = ints(handles);
+    const leaves = all.slice(0, all.length - outputs.length).map((handle) => this.tensors.get(handle));
+    const made = [];
+    try {
+      this.#check();
+      const waiting = leaves.filter((entry) => entry.pending).map((entry) => entry.pending);
+      if (waiting.length) await Promise.all(waiting);
+      made.push(...await Promise.all(outputs.map((spec) => this.#create(spec))));
+      this.#check();
+      for (const [index, offset, size] of places) this.context.writeTensor(fixed[index], data.subarray(offset, offset + size));
+      const tensors = [...leaves.map((entry) => entry.tensor), ...made];
+      const bound = (pairs) => Object.fromEntries(pairs.map(([name, slot]) => [name, slot < 0 ? fixed[-1 - slot] : tensors[slot]]));
+      for (const { graph, inputs, outputs: results } of stages) this.context.dispatch(graph, bound(inputs), bound(results));
+    } catch (error) {
+      for (const tensor of made) tensor?.destroy();
+      throw error;
+    }
+    outputs.forEach((spec, i) => this.tensors.set(all[leaves.length + i], { spec, tensor: made[i], pending: null }));
+  }
+
+  // Until everything queued is done: a read of anything comes after it.
+  async wait() {
+    for (const entry of [...this.tensors.values()]) await entry.pending;
+    const last = [...this.tensors.values()].reverse().find((entry) => entry.tensor);
+    if (last) await this.context.readTensor(last.tensor);
+  }
+
+  takeErrors() {
+    return this.errors.splice(0).join("\n");
+  }
+
+  liveTensors() {
+    return this.tensors.size;
+  }
+
+  closeContext() {
+    this.tensors.clear();
+    this.programs.clear();
+    this.context.destroy();
+  }
+}
+
+// A constant from the base64 of its bytes.
+function constant(builder, dataType, shape, base64) {
+  const bytes = Uint8Array.from(atob(base64), (letter) => letter.charCodeAt(0));
+  const types = { float32: Float32Array, int32: Int32Array, uint32: Uint32Array, int8: Int8Array, uint8: Uint8Array, int64: BigInt64Array, uint64: BigUint64Array, float16: globalThis.Float16Array ?? Uint16Array };
+  return builder.constant({ dataType, shape }, new types[dataType](bytes.buffer));
+}

@@ -1,0 +1,144 @@
+"""WebNN from Python: the proxy of ``webnn.js``, with every call into JavaScript counted."""
+
+from __future__ import annotations
+
+import json
+from array import array
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from ..errors import DeviceLost, DeviceUnavailable, TensorCommonsError
+from .loader import load_js_module
+from .runtime import IN_BROWSER
+
+Limits = dict[str, Any]  # opSupportLimits(): of each builder method, by operand, its dataTypes and rankRange
+
+
+class WebNNBridge:
+    """One MLContext. ``calls`` counts the calls into JavaScript since it was opened.
+
+    ``wish`` is the kind of device that was asked for; WebNN does not say what it gave.
+    """
+
+    def __init__(self, ml: Any, wish: str) -> None:
+        self._ml = ml
+        self.wish = wish
+        self.calls = 0
+        self.limits: Limits = json.loads(ml.info)
+
+    @classmethod
+    async def open(cls, wish: str = "") -> WebNNBridge:
+        """Ask the browser for a context on a "cpu", "gpu" or "npu", or on the device that it chooses.
+
+        Raises:
+            DeviceUnavailable: there is none; the reason is the browser's.
+        """
+        return cls(await _open(wish), wish)
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether the browser took the context away."""
+        return bool(self._ml.lost)
+
+    async def reopen(self) -> None:
+        """Another context in place of this one, with nothing on it. Raises DeviceUnavailable if there is none."""
+        ml = await _open(self.wish)
+        self._ml.closeContext()
+        self._ml = ml
+        self.limits = json.loads(ml.info)
+
+    @contextmanager
+    def _typed_errors(self) -> Iterator[None]:
+        """What JavaScript throws becomes DeviceLost or TensorCommonsError."""
+        from pyodide.ffi import JsException
+
+        try:
+            yield
+        except JsException as error:
+            if self._ml.lost:
+                raise DeviceLost(f"the WebNN context was lost ({self._ml.lost}); open it again") from error
+            raise TensorCommonsError(f"WebNN reported: {error}") from error
+
+    def create(self, handle: int, dtype: str, shape: Sequence[int]) -> None:
+        """A zeroed MLTensor under ``handle``."""
+        self.calls += 1
+        self._ml.createTensor(handle, dtype, json.dumps(shape))
+
+    def destroy(self, handle: int) -> None:
+        """Destroy the tensor under ``handle``."""
+        self.calls += 1
+        self._ml.destroyTensor(handle)
+
+    def write(self, handle: int, offset: int, data: memoryview) -> None:
+        """Queue a write of ``data``."""
+        self.calls += 1
+        with self._typed_errors():
+            self._ml.writeTensor(handle, offset, data)
+
+    def copy(self, source: int, source_offset: int, target: int, target_offset: int, nbytes: int) -> None:
+        """Queue a copy between tensors."""
+        self.calls += 1
+        self._ml.copyTensor(source, source_offset, target, target_offset, nbytes)
+
+    async def read(self, ranges: Sequence[tuple[int, int, int]]) -> list[memoryview]:
+        """The bytes of all ranges (handle, offset, nbytes)."""
+        self.calls += 1
+        with self._typed_errors():
+            data = await self._ml.readTensors(_ints(value for each in ranges for value in each))
+        result, rest = [], memoryview(data.to_bytes())
+        for _, _, nbytes in ranges:
+            result.append(rest[:nbytes])
+            rest = rest[nbytes:]
+        return result
+
+    async def build(self, program: int, description: str) -> None:
+        """Build the graphs of a description (see ``webnn.js``) and keep them under ``program``."""
+        self.calls += 1
+        with self._typed_errors():
+            await self._ml.buildProgram(program, description)
+
+    async def run(self, program: int, host: memoryview, handles: Sequence[int]) -> None:
+        """Replay ``program`` over the handles of its leaves and outputs; done once it is queued."""
+        self.calls += 1
+        with self._typed_errors():
+            await self._ml.runProgram(program, host, _ints(handles))
+
+    def discard(self, program: int) -> None:
+        """Forget a built program."""
+        self.calls += 1
+        self._ml.discardProgram(program)
+
+    async def wait(self) -> None:
+        """Until everything queued is done."""
+        self.calls += 1
+        with self._typed_errors():
+            await self._ml.wait()
+
+    def live(self) -> int:
+        """How many tensors exist under handles."""
+        return int(self._ml.liveTensors())
+
+    def close(self) -> None:
+        """Destroy everything, the context too."""
+        self._ml.closeContext()
+
+
+def _ints(values: Iterable[int]) -> memoryview:
+    """Whole numbers for JavaScript, as one buffer rather than a proxy each."""
+    return memoryview(array("i", values))
+
+
+async def _open(wish: str) -> Any:
+    """The JavaScript side of a new context."""
+    if not IN_BROWSER:
+        raise DeviceUnavailable("webnn", "this Python does not run in a browser")
+    from pyodide.ffi import JsException
+
+    module = await load_js_module("webnn", "webnn.js")
+    if reason := str(module.reasonWithoutContext()):
+        raise DeviceUnavailable("webnn", reason)
+    try:
+        return await module.open(wish)
+    except JsException as error:
+        raise DeviceUnavailable("webnn", f"the browser refused a context: {error}") from error

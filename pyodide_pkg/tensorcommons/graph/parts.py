@@ -1,0 +1,242 @@
+"""Parts: a graph of which its device does not take everything runs in turns there and on the device's fallback.
+
+Nodes are layered: a layer is everything of one device that needs no later turn of the other, so each part is as large
+as it can be and no two wait for each other. What crosses goes through the host, and is counted. Numbers and what is
+made of them alone cross nothing, they are made wherever they are needed; views that only the other device looks at are
+its own.
+
+Where the parts together would take longer than everything on the fallback (:func:`cost`), the whole graph moves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..backends.base import Spec
+from ..backends.device import Device
+from ..shapes import size_of
+from ..sharing.storage import Storage, using
+from .graph import Graph
+from .node import Node
+
+if TYPE_CHECKING:
+    from .program import BoundProgram
+
+Compile = Callable[[Device, Graph], "Awaitable[BoundProgram]"]
+
+# Per device: ms that a part costs by itself, and multiply-adds, elements and crossing bytes in one ms. Measured in
+# Chromium on two cores: WebNN on LiteRT, NumPy in Pyodide, WebGPU on a software adapter and on hardware.
+RATES = {
+    "webnn": (0.5, 2e7, 5e5, 5e5),
+    "cpu": (0.1, 2e5, 1e5, 5e5),
+    "software": (5.0, 2e6, 1e5, 5e5),
+    "webgpu": (1.0, 1e9, 1e8, 5e5),
+}
+
+
+def _rates(device: Device) -> tuple[float, float, float, float]:
+    return RATES["software" if device.kind == "webgpu" and device.is_software else device.kind]
+
+
+def _work(node: Node) -> tuple[float, float]:
+    """Multiply-adds and elements of a node, as far as they matter for a choice."""
+    assert node.op is not None
+    elements = max(size_of(node.spec.shape), *(size_of(child.spec.shape) for child in node.inputs), 0)
+    sizes = [child.spec.shape for child in node.inputs]
+    depth = {
+        "linear": lambda: sizes[0][-1],
+        "matmul": lambda: sizes[0][-1],
+        "scaled_dot_product_attention": lambda: 2 * sizes[1][2],
+        "conv2d": lambda: size_of(sizes[1][1:]),
+    }.get(node.op.name)
+    return (size_of(node.spec.shape) * depth() if depth else 0, 0 if node.op.view is not None else elements)
+
+
+def cost(device: Device, nodes: Sequence[Node], crossing: int) -> float:
+    """About how many ms a part of these nodes takes on ``device`` with ``crossing`` bytes brought there."""
+    fixed, products, elements, bytes_ = _rates(device)
+    work = [_work(node) for node in nodes]
+    return fixed + sum(w[0] for w in work) / products + sum(w[1] for w in work) / elements + crossing / bytes_
+
+
+@dataclass(frozen=True)
+class Part:
+    """What runs at one turn: ``graph`` over ``needed`` values, which it takes as arguments of those names.
+
+    Values are known by their nodes' places in the whole graph: a node would keep its storage. ``made`` are those that
+    ``graph`` gives, ``nodes`` counts what it computes.
+    """
+
+    device: Device
+    graph: Graph
+    needed: Mapping[str, int]
+    made: tuple[int, ...]
+    nodes: int
+
+
+def _layers(graph: Graph, refused: Mapping[int, str]) -> dict[int, int]:
+    """The layer of each node, by id: even ones for the device, odd ones for the fallback. Free nodes have none."""
+    users: dict[int, list[Node]] = {}
+    for node in graph.nodes:
+        for child in node.inputs:
+            users.setdefault(id(child), []).append(node)
+    there = {id(node) for number, node in enumerate(graph.nodes) if number in refused}
+    outputs = {id(node) for node in graph.outputs}
+    for node in reversed(graph.nodes):
+        looked_at = users.get(id(node), [])
+        is_view = node.op is not None and node.op.view is not None and id(node) not in outputs
+        if is_view and looked_at and all(id(user) in there for user in looked_at):
+            there.add(id(node))
+    layers: dict[int, int] = {}
+    free: set[int] = set()
+    for node in graph.nodes:
+        if node.op is None:
+            continue
+        if all(id(child) in free for child in node.inputs) and id(node) not in there and id(node) not in outputs:
+            free.add(id(node))
+            continue
+        own = int(id(node) in there)
+        before = [layers[id(child)] for child in node.inputs if id(child) in layers]
+        layers[id(node)] = max([own, *(layer + (layer % 2 != own) for layer in before)])
+    return layers
+
+
+def parts_of(graph: Graph, device: Device, fallback: Device, refused: Mapping[int, str]) -> list[Part]:
+    """The parts of a fused ``graph`` in their order. ``refused`` says of which nodes, by number, the device says no."""
+    layers = _layers(graph, refused)
+    split = _cut(graph, layers, {0: device, 1: fallback})
+    whole = _cut(graph, dict.fromkeys(layers, 1), {0: device, 1: fallback})
+    return min(split, whole, key=lambda parts: sum(_cost_of(part) for part in parts))
+
+
+def _cost_of(part: Part) -> float:
+    nodes = [node for node in part.graph.nodes if node.op is not None]
+    return cost(part.device, nodes, sum(node.spec.nbytes for node in (*part.graph.leaves, *part.graph.outputs)))
+
+
+def _cut(graph: Graph, layers: Mapping[int, int], devices: Mapping[int, Device]) -> list[Part]:
+    wanted: dict[int, list[Node]] = {}
+    shown = {id(node) for node in graph.outputs}
+    for node in graph.nodes:
+        for child in node.inputs:
+            if id(child) in layers and layers[id(child)] != layers.get(id(node), layers[id(child)]):
+                shown.add(id(child))
+    first = min(layers.values(), default=0)
+    for node in graph.nodes:
+        if id(node) in shown:
+            wanted.setdefault(layers.get(id(node), first), []).append(node)
+    numbers = {id(node): number for number, node in enumerate(graph.nodes)}
+    return [_part(devices[layer % 2], layer, wanted[layer], layers, numbers) for layer in sorted(wanted)]
+
+
+def _part(
+    device: Device, layer: int, made: Sequence[Node], layers: Mapping[int, int], numbers: Mapping[int, int]
+) -> Part:
+    """The graph that computes ``made`` from what other layers made and what is stored."""
+    needed: dict[str, int] = {}
+    renewed: dict[int, Node] = {}
+    stack = list(made)
+    while stack:
+        node = stack[-1]
+        outside = node.is_stored or layers.get(id(node), layer) != layer
+        waiting = [] if outside else [child for child in node.inputs if id(child) not in renewed]
+        if waiting:
+            stack.extend(reversed(waiting))
+            continue
+        stack.pop()
+        if id(node) in renewed:
+            continue
+        if outside:
+            name = f"value {len(needed)}"
+            needed[name] = numbers[id(node)]
+            renewed[id(node)] = Node(None, {}, (), node.spec, name=name, is_stored=True)
+        else:
+            inputs = tuple(renewed[id(child)] for child in node.inputs)
+            renewed[id(node)] = Node(node.op, node.attrs, inputs, node.spec, name=node.name)
+    own = Graph([renewed[id(node)] for node in made])
+    return Part(device, own, needed, tuple(numbers[id(node)] for node in made), own.executed)
+
+
+class PartedProgram:
+    """A graph that runs in parts, each a program of its device; what :class:`~.program.Program` is for one device."""
+
+    def __init__(
+        self, device: Device, structure: str, graph: Graph, fused: Graph, parts: Sequence[Part], why: Mapping[str, str]
+    ) -> None:
+        self.device = device
+        self.structure = structure
+        self.nodes = graph.traced
+        self.executed = graph.executed
+        self.parts = tuple(parts)
+        self.why = dict(why)
+        self.steps = sum(part.nodes for part in parts)
+        self.idle_bytes = 0  # the parts' programs are kept by their own devices
+        self.transfers = self.transferred = 0  # of the last run
+        self._bound: list[BoundProgram] = []
+        numbers = {id(node): number for number, node in enumerate(fused.nodes)}
+        self._outputs = [(numbers[id(node)], node.spec) for node in fused.outputs]
+        self._leaves = [numbers[id(node)] for node in fused.leaves]
+        self._specs = [node.spec for node in fused.nodes]
+
+    @property
+    def dispatches(self) -> int:
+        """Commands of one run, of all parts."""
+        return sum(bound.program.dispatches for bound in self._bound)
+
+    @property
+    def turns(self) -> list[dict[str, Any]]:
+        """Which device runs how many nodes, in their order; ``why`` says what the first one does not take."""
+        return [{"device": part.device.kind, "nodes": part.nodes} for part in self.parts]
+
+    def bytes_to_run(self, taken: Collection[int] = ()) -> int:
+        """What a run takes on the program's own device beside its leaves."""
+        return sum(bound.program.bytes_to_run() for bound in self._bound if bound.program.device is self.device)
+
+    async def compile_by(self, compile_part: Compile) -> None:
+        """Have every part compiled. Raises as a program does."""
+        self._bound = [await compile_part(part.device, part.graph) for part in self.parts]
+
+    async def run(
+        self,
+        leaves: Sequence[Storage],
+        inputs: Mapping[str, np.ndarray[Any, Any]],
+        donated: Collection[int] = (),
+    ) -> list[tuple[Storage, Spec]]:
+        """Run all parts; raises as a program does. Outputs are on the program's own device, none of them over a leaf."""
+        self.transfers = self.transferred = 0
+        values = dict(zip(self._leaves, leaves, strict=True))
+        moved: dict[tuple[int, int], Storage] = {}
+        for part, bound in zip(self.parts, self._bound, strict=True):
+            arguments = {}
+            for name, number in part.needed.items():
+                arguments[name] = await self._on(part.device, number, values[number], moved)
+            results = await bound.run(inputs, arguments)
+            values.update({number: storage for number, (storage, _) in zip(part.made, results, strict=True)})
+        return [(await self._on(self.device, number, values[number], moved), spec) for number, spec in self._outputs]
+
+    async def _on(
+        self, device: Device, number: int, storage: Storage, moved: dict[tuple[int, int], Storage]
+    ) -> Storage:
+        """A value on ``device``: brought there through the host, once a run."""
+        if storage.device is device:
+            return storage
+        key = (id(device), number)
+        if key not in moved:
+            async with using([storage]):
+                await storage.ensure()
+                data = await storage.device.read(storage.handle, 0, storage.nbytes)
+            await device.budget.ensure([], data.nbytes)
+            moved[key] = Storage.upload(device, data, "activations", spec=self._specs[number])
+            self.transfers += 1
+            self.transferred += data.nbytes
+        return moved[key]
+
+    def abandon(self) -> None:
+        """The parts' devices know of their own losses."""
+
+    def discard(self) -> None:
+        """The parts' devices keep and discard their programs."""
