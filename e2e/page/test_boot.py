@@ -118,7 +118,7 @@ def test_a_worker_that_is_missing_is_a_clear_failure(troubled: Tab, faulty_site:
 
 def test_without_webgpu_the_cpu_takes_over_and_the_page_says_why(playwright: Playwright, site: str) -> None:
     found = find_browser()
-    flags = [flag for flag in found.flags if "webgpu" not in flag.lower()]
+    flags = [flag for flag in found.flags if "webgpu" not in flag.lower() and "NeuralNetwork" not in flag]
     browser = playwright.chromium.launch(
         executable_path=found.path,
         args=[*flags, "--disable-features=WebGPU,WebGPUService"],

@@ -41,6 +41,11 @@ class WebNNBridge:
         """Whether the browser took the context away."""
         return bool(self._ml.lost)
 
+    @property
+    def loss(self) -> str:
+        """The browser's words for that, or nothing."""
+        return str(self._ml.lost) if self._ml.lost else ""
+
     async def reopen(self) -> None:
         """Another context in place of this one, with nothing on it. Raises DeviceUnavailable if there is none."""
         ml = await _open(self.wish)

@@ -269,7 +269,9 @@ async def _compile(device: Device, graph: Graph, structure: str, fused: Callable
     return BoundProgram(program, tuple(leaf.storage for leaf in graph.leaves), arguments, renames)
 
 
-async def _parted(device: Device, structure: str, graph: Graph, fused: Graph, planned: Planned) -> PartedProgram | None:
+async def _parted(
+    device: Device, structure: str, graph: Graph, fused: Graph, planned: Planned[Plan] | Planned[Computation]
+) -> PartedProgram | None:
     """The program in parts, where the device does not take every node and has a fallback."""
     if not isinstance(planned.plan, Computation) or device.fallback is None:
         return None

@@ -140,6 +140,10 @@ class WebNNBackend(Backend[Built]):
     def is_lost(self) -> bool:
         return self.bridge.is_lost
 
+    @property
+    def loss(self) -> str:
+        return self.bridge.loss
+
     async def reopen(self) -> None:
         await self.bridge.reopen()
         self.op_limits = self.bridge.limits

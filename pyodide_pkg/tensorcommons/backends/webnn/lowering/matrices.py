@@ -10,7 +10,7 @@ from ....shapes import size_of
 from ...base import Value
 from ..builder import GraphBuilder, Operand
 from .activations import UNARIES
-from .elementwise import scaled
+from .elementwise import exp, log, scaled
 from .rule import Lowering, Rule
 
 
@@ -51,7 +51,7 @@ def _matmul(low: Lowering, value: Value) -> Operand:
 
 def _softmax(low: Lowering, value: Value) -> Operand:
     (x,) = low.given(value)
-    return softmax(low.b, x)
+    return low.b.cast(softmax(low.b, low.b.cast(x, "float32")), x.dtype)
 
 
 def softmax(b: GraphBuilder, x: Operand) -> Operand:
@@ -59,8 +59,26 @@ def softmax(b: GraphBuilder, x: Operand) -> Operand:
     return b.call("softmax", {"input": b.apart(x)}, x.shape, x.dtype, len(x.shape) - 1)
 
 
+def _log_softmax(low: Lowering, value: Value) -> Operand:
+    b = low.b
+    (x,) = low.given(value)
+    wide, last = b.cast(x, "float32"), [len(x.shape) - 1]
+    shifted = b.binary("sub", wide, b.reduce("reduceMax", wide, last, True))
+    total = b.reduce("reduceSum", exp(b, shifted), last, True)
+    return b.cast(b.binary("sub", shifted, log(b, total)), x.dtype)
+
+
+def _rms_norm(low: Lowering, value: Value) -> Operand:
+    """``x / sqrt(mean(x²) + eps) * weight``."""
+    b = low.b
+    x, weight = (b.cast(each, "float32") for each in low.given(value))
+    squares = b.reduce("reduceMean", b.binary("mul", x, x), [len(x.shape) - 1], True)
+    root = b.unary("sqrt", b.binary("add", squares, b.number(float(cast(float, value.attrs["eps"])), x)))
+    return b.cast(b.binary("mul", b.binary("div", x, root), weight), value.spec.dtype.name)
+
+
 def _layer_norm(low: Lowering, value: Value) -> Operand:
-    x, weight, bias, *residual = low.given(value)
+    x, weight, bias, *residual = (low.b.cast(each, "float32") for each in low.given(value))
     if residual:
         x = low.b.binary("add", x, residual[0])
     first = low.b.slice(x, [0] * len(x.shape), (*x.shape[:-1], 1), [1] * len(x.shape))
@@ -68,7 +86,8 @@ def _layer_norm(low: Lowering, value: Value) -> Operand:
     operands = {"input": x, "scale": weight, "bias": bias}
     epsilon = float(cast(float, value.attrs["eps"]))
     options = {"scale": None, "bias": None, "axes": [len(x.shape) - 1], "epsilon": epsilon}
-    return low.b.call("layerNormalization", operands, x.shape, x.dtype, **options)
+    y = low.b.call("layerNormalization", operands, x.shape, x.dtype, **options)
+    return low.b.cast(y, value.spec.dtype.name)
 
 
 def _attention(low: Lowering, value: Value) -> Operand:
@@ -102,6 +121,8 @@ RULES: dict[str, Rule] = {
     "linear": _linear,
     "matmul": _matmul,
     "softmax": _softmax,
+    "log_softmax": _log_softmax,
+    "rms_norm": _rms_norm,
     "layer_norm": _layer_norm,
     "scaled_dot_product_attention": _attention,
 }
