@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from tests.cases import cases_of
-from tests.ops.test_ops import MODULES
+from tests.cases import OPS, cases_of
 
 
-@pytest.mark.parametrize("case", cases_of(*MODULES, kind="webnn"))
+@pytest.mark.parametrize("case", cases_of(*OPS, kind="webnn"))
 def test_on_webnn(lab, case):
     lab.case(case, "webnn")
