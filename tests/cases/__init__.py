@@ -67,11 +67,11 @@ class Place:
         return TensorSharingManager(max_memory_mb, devices=self.devices, **options)
 
 
-def only(kind: str) -> Callable[[Case], Case]:
-    """Mark a case that is about one kind of device."""
+def only(*kinds: str) -> Callable[[Case], Case]:
+    """Mark a case that is about some kinds of devices."""
 
     def mark(case: Case) -> Case:
-        case.only = kind  # type: ignore[attr-defined]
+        case.only = kinds  # type: ignore[attr-defined]
         return case
 
     return mark
@@ -88,7 +88,7 @@ def cases_of(*modules: str, kind: str) -> list[str]:
                 own
                 and len(inspect.signature(function).parameters) == 1
                 and not case.startswith("_")
-                and getattr(function, "only", kind) == kind
+                and kind in getattr(function, "only", (kind,))
             ):
                 found.append(f"{name}.{case}")
     return found

@@ -206,7 +206,7 @@ class PartedProgram:
         inputs: Mapping[str, np.ndarray[Any, Any]],
         donated: Collection[int] = (),
     ) -> list[tuple[Storage, Spec]]:
-        """Run all parts; raises as a program does. Outputs are on the program's own device, none of them over a leaf."""
+        """Run all parts; raises as a program does. Outputs are on the program's own device."""
         self.transfers = self.transferred = 0
         values = dict(zip(self._leaves, leaves, strict=True))
         moved: dict[tuple[int, int], Storage] = {}
