@@ -123,6 +123,7 @@ def _npm_files() -> Iterator[Path]:
         "comlink/dist/esm",
         "uplot/dist",
         "@huggingface/tokenizers/dist",
+        "@huggingface/jinja/dist",
         "@sparticuz/chromium/bin",
     ):
         yield from sorted(

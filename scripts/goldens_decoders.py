@@ -18,7 +18,9 @@ from typing import Any
 
 import numpy as np
 
+from scripts import golden_texts as texts
 from scripts.goldens import Arrays, Goldens
+from scripts.paths import CONVERTED
 from tests.cases.seeded import weight
 
 STEPS = 64
@@ -82,6 +84,8 @@ def main() -> int:
             arrays |= {f"{name}.{key}": value for key, value in model_goldens(name, made).items()}
         arrays |= sampling_goldens()
     made.arrays("decoders.npz", arrays)
+    with torch.no_grad():
+        made.json("smollm2.json", smollm2_goldens())
     for line in made.differences:
         print(f"differs: {line}")
     return 1 if made.differences else 0
@@ -139,6 +143,52 @@ def _stop(batch: np.ndarray[Any, Any]) -> int:
         if min(first) > 2 and len(set(first)) > 1 and min(first) < STEPS:
             return int(token)
     raise SystemExit("no token of this batch makes a good end")
+
+
+CHATS: list[list[dict[str, str]]] = [
+    [{"role": "user", "content": "What is the capital of France?"}],
+    [
+        {"role": "system", "content": "You answer in one word."},
+        {"role": "user", "content": "Which colour has the sky? {{ 1 + 1 }}"},
+        {"role": "assistant", "content": "Blue"},
+        {"role": "user", "content": 'And grass — "lawn"?'},
+    ],
+]
+
+
+def smollm2_goldens() -> dict[str, Any]:
+    """SmolLM2 from the converted file, in float32: ids of texts, chats by its template, 64 greedy tokens."""
+    torch = importlib.import_module("torch")
+    transformers = importlib.import_module("transformers")
+    folder = CONVERTED / "SmolLM2-135M-Instruct"
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    chats = [
+        {
+            "messages": messages,
+            "prompt": tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True),
+            "without": tokenizer.apply_chat_template(messages, tokenize=False),
+        }
+        for messages in CHATS
+    ]
+    written = []
+    for prompt in (chats[0]["prompt"], "The quick brown fox"):
+        ids = tokenizer(prompt, return_tensors="pt")
+        row = model.generate(**ids, max_new_tokens=STEPS, do_sample=False, eos_token_id=None, pad_token_id=2)[0]
+        answer = row[ids["input_ids"].shape[1] :]
+        text = tokenizer.decode(answer, skip_special_tokens=True)
+        written.append({"prompt": prompt, "ids": ids["input_ids"][0].tolist(), "new": answer.tolist(), "text": text})
+    picked = [
+        *texts.PICKED,
+        *texts.SENTENCES,
+        "1234 5.6e7 ٣٤",
+        "<|im_start|>user\nhi<|im_end|>",
+        "def f(x):\n\treturn x**2\n\n",
+    ]
+    encoded = [{"text": text, "ids": tokenizer(text)["input_ids"]} for text in picked]
+    for case in encoded:
+        case["decoded"] = tokenizer.decode(case["ids"], skip_special_tokens=True)
+    return {"chats": chats, "written": written, "encoded": encoded}
 
 
 def sampling_goldens() -> Arrays:

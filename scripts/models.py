@@ -9,11 +9,12 @@ import tomllib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from scripts import paths
+from scripts import paths, pip
 from scripts.console import SetupError, say
 from scripts.convert import ConversionError, checkpoint_head, layer_sizes, mlp_json_head
 from scripts.safetensors import encode
 from scripts.stamps import Stamp, key_of, write_atomically
+from scripts.tools import run_quietly
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from scripts.pins import FilePin
 
 MODELS_FILE = paths.ROOT / "scripts" / "models.toml"
+CONVERTER_LOCK = paths.ROOT / "scripts" / "converter.lock"
 _CODE = [paths.ROOT / "scripts" / name for name in ("models.py", "convert.py", "safetensors.py")]
 
 
@@ -91,8 +93,9 @@ def head_files(model: SampleModel, downloads: Path) -> dict[str, bytes]:
 
 def ensure_models(pins: Sequence[FilePin], downloads: Path) -> None:
     """Make .cache/models anew unless it is what pins, converters and downloads say."""
+    ensure_converted(downloads)
     stamp = Stamp(paths.STAMPS / "models.json", paths.CACHE)
-    key = key_of(MODELS_FILE, *_CODE, *(f"{pin.path} {pin.sha256}" for pin in pins))
+    key = key_of(MODELS_FILE, paths.STAMPS / "converted.json", *_CODE, *(f"{pin.path} {pin.sha256}" for pin in pins))
     if stamp.is_fresh(key):
         return
     say(f"Models → {paths.MODELS.relative_to(paths.ROOT)}")
@@ -102,6 +105,8 @@ def ensure_models(pins: Sequence[FilePin], downloads: Path) -> None:
     for pin in pins:
         if pin.path.startswith("models/"):
             link_or_copy(downloads / pin.path, fresh / pin.path.removeprefix("models/"))
+    for path in sorted(path for path in paths.CONVERTED.rglob("*") if path.is_file()):
+        link_or_copy(path, fresh / path.relative_to(paths.CONVERTED))
     for model in load_models():
         if model.head is None:
             continue
@@ -114,6 +119,37 @@ def ensure_models(pins: Sequence[FilePin], downloads: Path) -> None:
     shutil.rmtree(paths.MODELS, ignore_errors=True)
     fresh.rename(paths.MODELS)
     stamp.write(key, sorted(path for path in paths.MODELS.rglob("*") if path.is_file()))
+
+
+def ensure_converted(downloads: Path) -> None:
+    """Convert the GGUF models below .cache/converted, unless that was done; the packages for it go again."""
+    stamp = Stamp(paths.STAMPS / "converted.json", paths.CACHE)
+    models = tomllib.loads(MODELS_FILE.read_text())["gguf"]
+    code = [paths.ROOT / "scripts" / name for name in ("gguf_llama.py", "safetensors.py")]
+    key = key_of(CONVERTER_LOCK, *code, *(downloads / model["source"] for model in models))
+    if stamp.is_fresh(key):
+        return
+    stamp.clear()
+    shutil.rmtree(paths.CONVERTED, ignore_errors=True)
+    packages = paths.CACHE / "converter"
+    pip.install_into(packages, CONVERTER_LOCK)
+    for model in models:
+        say(f"{model['id']} → {paths.CONVERTED.relative_to(paths.ROOT)}")
+        run_quietly(
+            [
+                paths.venv_python(),
+                "-m",
+                "scripts.gguf_llama",
+                downloads / model["source"],
+                paths.CONVERTED / model["id"],
+            ],
+            what=f"converting {model['id']}",
+            remedy="the lines above say why.",
+            cwd=paths.ROOT,
+            env={"PYTHONPATH": str(packages)},
+        )
+    shutil.rmtree(packages)
+    stamp.write(key, sorted(path for path in paths.CONVERTED.rglob("*") if path.is_file()))
 
 
 def link_or_copy(source: Path, target: Path) -> None:

@@ -16,6 +16,7 @@ NODE_MODULES = NPM / "node_modules"
 DOWNLOADS = CACHE / "downloads"
 CHROMIUM = CACHE / "chromium"
 MODELS = CACHE / "models"
+CONVERTED = CACHE / "converted"
 STAMPS = CACHE / "stamps"
 
 DIST = ROOT / "dist"

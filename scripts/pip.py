@@ -60,6 +60,16 @@ def install(requirements: Path, *, raw_progress: bool = True) -> None:
     )
 
 
+def install_into(folder: Path, requirements: Path) -> None:
+    """Install a requirements file with hashes into a folder of its own, for one program's PYTHONPATH."""
+    shutil.rmtree(folder, ignore_errors=True)
+    _pip(
+        ["install", "--require-hashes", "--target", str(folder), "-r", str(requirements)],
+        what=f"installing the Python packages of {requirements.relative_to(paths.ROOT)}",
+        raw_progress=True,
+    )
+
+
 def download_wheel(name: str, version: str, sha256: str, folder: Path) -> Path:
     """Fetch one wheel, checked by pip against its SHA-256, into an empty folder that this makes.
 

@@ -10,7 +10,7 @@ import json
 import math
 import struct
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -23,9 +23,20 @@ class F32Tensor:
     shape: tuple[int, ...]
     data: bytes
 
+    DTYPE: ClassVar[str] = "F32"
+    ITEM: ClassVar[int] = 4  # bytes
+
     def __post_init__(self) -> None:
-        if len(self.data) != 4 * math.prod(self.shape):
-            raise ValueError(f"{len(self.data)} bytes do not hold a float32 tensor of shape {self.shape}")
+        if len(self.data) != self.ITEM * math.prod(self.shape):
+            raise ValueError(f"{len(self.data)} bytes do not hold a tensor of {self.DTYPE} and shape {self.shape}")
+
+
+@dataclass(frozen=True)
+class F16Tensor(F32Tensor):
+    """The same in float16."""
+
+    DTYPE: ClassVar[str] = "F16"
+    ITEM: ClassVar[int] = 2
 
 
 def encode(tensors: Mapping[str, F32Tensor]) -> bytes:
@@ -34,7 +45,7 @@ def encode(tensors: Mapping[str, F32Tensor]) -> bytes:
     offset = 0
     for name, tensor in tensors.items():
         end = offset + len(tensor.data)
-        header[name] = {"dtype": "F32", "shape": list(tensor.shape), "data_offsets": [offset, end]}
+        header[name] = {"dtype": tensor.DTYPE, "shape": list(tensor.shape), "data_offsets": [offset, end]}
         offset = end
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)

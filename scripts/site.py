@@ -38,6 +38,8 @@ VENDOR = {
     "vendor/uPlot.LICENSE.txt": "uplot/LICENSE",
     "vendor/tokenizers.min.mjs": "@huggingface/tokenizers/dist/tokenizers.min.mjs",
     "vendor/tokenizers.LICENSE.txt": "@huggingface/tokenizers/LICENSE",
+    "vendor/jinja.mjs": "@huggingface/jinja/dist/index.js",
+    "vendor/jinja.LICENSE.txt": "@huggingface/jinja/LICENSE",
     "vendor/pyodide/pyodide.mjs.map": "pyodide/pyodide.mjs.map",
     **{f"vendor/pyodide/{name}": f"pyodide/{name}" for name in PYODIDE_FILES},
 }
@@ -63,8 +65,9 @@ def site_files(wheel: Path) -> dict[str, Path]:
     for path in sorted((paths.PACKAGE / "bridge").glob("*.js")):
         files[f"bridge/{path.name}"] = path
     files[f"wheel/{wheel.name}"] = wheel
+    offered = {model.id for model in load_models()}
     for path in sorted(paths.MODELS.rglob("*")):
-        if path.is_file():
+        if path.is_file() and path.relative_to(paths.MODELS).parts[0] in offered:
             files[f"models/{path.relative_to(paths.MODELS).as_posix()}"] = path
     return files
 

@@ -39,10 +39,11 @@ def build_wheel() -> Path:
     """Build the wheel unless its sources are those of the one that is there."""
     target = wheel_path()
     stamp = Stamp(paths.STAMPS / "wheel.json", paths.ROOT)
-    vendored = paths.NODE_MODULES / "@huggingface" / "tokenizers"
+    vendored = paths.NODE_MODULES / "@huggingface"
     key = key_of(
         *(PYPROJECT, paths.ROOT / "README.md", paths.ROOT / "LICENSE", paths.ROOT / "scripts" / "requirements.lock"),
-        *(paths.PACKAGE, paths.SHADERS, vendored / "dist" / "tokenizers.min.mjs", EPOCH),
+        *(paths.PACKAGE, paths.SHADERS, EPOCH),
+        *(vendored / "tokenizers" / "dist" / "tokenizers.min.mjs", vendored / "jinja" / "dist" / "index.js"),
     )
     if stamp.is_fresh(key):
         return target

@@ -4,7 +4,7 @@ import * as Comlink from "./vendor/comlink.min.mjs";
 
 const HERE = new URL("./", import.meta.url);
 const url = (path) => new URL(path, HERE).href;
-const BOOT_FILE = /^(vendor\/pyodide\/.*\.(mjs|wasm|zip|json|whl)|vendor\/tokenizers.*\.mjs|bridge\/.*\.js|wheel\/.*\.whl)$/;
+const BOOT_FILE = /^(vendor\/pyodide\/.*\.(mjs|wasm|zip|json|whl)|vendor\/(tokenizers|jinja).*\.mjs|bridge\/.*\.js|wheel\/.*\.whl)$/;
 
 let demo = null;
 
@@ -48,7 +48,10 @@ async function download(files, progress) {
 
 // The package's JavaScript, by URL: from the wheel it would have to be evaluated, which the policy forbids.
 async function importBridge(manifest) {
-  const modules = { tokenizers: await import(url("vendor/tokenizers.min.mjs")) };
+  const modules = {
+    tokenizers: await import(url("vendor/tokenizers.min.mjs")),
+    jinja: await import(url("vendor/jinja.mjs")),
+  };
   for (const path of Object.keys(manifest.files)) {
     const name = /^bridge\/(\w+)\.js$/.exec(path)?.[1];
     if (name) modules[name] = await import(url(path));

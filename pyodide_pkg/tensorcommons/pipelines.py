@@ -58,6 +58,10 @@ async def run_pipelines(calls: Sequence[tuple[Pipeline, Any]]) -> list[Any]:
         single = isinstance(texts, (str, tuple))
         batch = [texts] if single else list(texts)
         if batch:
+            if pipe.task not in _TASKS:
+                raise TensorCommonsError(
+                    f"{pipe.task} does not run together with others: its steps depend on its words"
+                )
             task = _TASKS[pipe.task]
             encoding = _tokenizer(pipe.model).encode_batch(task.texts(pipe.model, batch))
             work.append((number, pipe, task, encoding, single and task.by_text))
@@ -90,20 +94,25 @@ async def pipeline(
     - "fill-mask": texts with one [MASK] -> for each the five likeliest {"token", "score"}
     - "text-classification", "zero-shot/nli": texts, or (text, text_pair) tuples for a pair head -> for each a list of
       {"label", "score"}, best first
+    - "text-generation", "text2text-generation": a text, a chat, or a list of them -> [{"generated_text"}]; also in
+      pieces, see :class:`TextGeneration`
 
     Raises:
         UnsupportedModel: the model does not do the task.
         TensorCommonsError: the task is unknown, or the model has no tokenizer.
     """
-    if task not in _TASKS:
-        raise TensorCommonsError(f"unknown task {task!r}; known: {', '.join(sorted(_TASKS))}")
+    from .writing import TASKS, TextGeneration  # a kind of pipeline, so it stands above this file
+
+    if task not in (*_TASKS, *TASKS):
+        raise TensorCommonsError(f"unknown task {task!r}; known: {', '.join(sorted((*_TASKS, *TASKS)))}")
+    kind = TextGeneration if task in TASKS else Pipeline
     if isinstance(source, Model):
         check_task(task, source.architecture.tasks, source.name)
-        return Pipeline(task, source, owns_model=False)
+        return kind(task, source, owns_model=False)
     model = await from_pretrained(
         source, manager=manager, device=device, task=task, progress_callback=progress_callback
     )
-    return Pipeline(task, model, owns_model=True)
+    return kind(task, model, owns_model=True)
 
 
 def _tokenizer(model: Model) -> Tokenizer:

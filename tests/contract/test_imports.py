@@ -13,7 +13,7 @@ PACKAGE = Path(__file__).parents[2] / "pyodide_pkg" / "tensorcommons"
 # a graph is, so storage.py stands below graph/; the rest of sharing/ makes tensors and runs graphs, and stands above.
 ROWS = (
     ("__init__",),
-    ("pipelines",),
+    ("pipelines", "writing"),
     ("models",),
     ("nn",),
     ("ops",),

@@ -39,6 +39,9 @@ class NodeEngine:
     def tokens(self, ids):
         return self.ask(ids=ids)
 
+    def decode(self, rows, *, skip_special_tokens):
+        return self.ask(rows=rows, skip=skip_special_tokens)
+
     def close(self):
         pass
 

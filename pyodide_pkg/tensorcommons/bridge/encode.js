@@ -23,6 +23,12 @@ export function encodeBatch(tokenizer, textsJson) {
   return packed;
 }
 
+/** The text of each array of ids, as JSON. Tokens that cleaning up would change stay as they are. */
+export function decodeBatch(tokenizer, rowsJson, skipSpecialTokens) {
+  const options = { skip_special_tokens: skipSpecialTokens, clean_up_tokenization_spaces: false };
+  return JSON.stringify(JSON.parse(rowsJson).map((ids) => (ids.length ? tokenizer.decode(ids, options) : "")));
+}
+
 /** The tokens of an array of ids, as JSON; null for an id that the vocabulary does not have. */
 export function tokensOf(tokenizer, idsJson) {
   return JSON.stringify(JSON.parse(idsJson).map((id) => tokenizer.id_to_token(id) ?? null));

@@ -32,6 +32,11 @@ class JsTokenizer:
         found: list[str | None] = json.loads(self._helper.tokensOf(self._tokenizer, json.dumps(ids)))
         return found
 
+    def decode(self, rows: list[list[int]], *, skip_special_tokens: bool) -> list[str]:
+        """The text of each row of ids."""
+        texts: list[str] = json.loads(self._helper.decodeBatch(self._tokenizer, json.dumps(rows), skip_special_tokens))
+        return texts
+
     def close(self) -> None:
         """Let JavaScript forget the tokenizer; a second call does nothing."""
         self._tokenizer = None  # a proxy holds its object until Python lets go of the proxy

@@ -17,12 +17,14 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 
-from ..errors import InvalidWeights, ShapeMismatch
+from ..errors import InvalidWeights, ShapeMismatch, TensorCommonsError
 from .config import parse_json, read_json, read_optional_json
 from .sources import FileMissingError
 
@@ -38,6 +40,8 @@ if TYPE_CHECKING:
 
 # The supplementary-plane part of what BertNormalizer of the Rust tokenizers takes for a Chinese character.
 RARE_HAN = re.compile("[\U00020000-\U0002a6df\U0002a700-\U0002b81f\U0002b920-\U0002ceaf\U0002f800-\U0002fa1f]")
+
+SPECIAL = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 
 
 @dataclass(frozen=True)
@@ -68,8 +72,20 @@ class Engine(Protocol):
         """The token of each id, or None."""
         ...
 
+    def decode(self, rows: list[list[int]], *, skip_special_tokens: bool) -> list[str]:
+        """The text of each row of ids."""
+        ...
+
     def close(self) -> None:
         """Free it."""
+        ...
+
+
+class ChatTemplate(Protocol):
+    """What writes a conversation as one prompt; see ``bridge/chat.py``."""
+
+    def render(self, context: dict[str, Any]) -> str:
+        """The prompt, of plain data. Raises TensorCommonsError for what the template refuses."""
         ...
 
 
@@ -110,13 +126,17 @@ class Settings:
     truncate_left: bool
     split_han: bool
     lowercase: bool
+    special: dict[str, str] = field(default_factory=dict)  # "bos_token" and so on
 
 
 class Tokenizer:
     """Turns texts into ids and back; ``pad_id``, ``mask_id`` and ``max_length`` are what the files say (or None)."""
 
-    def __init__(self, engine: Engine, settings: Settings, file: str = "tokenizer.json") -> None:
+    def __init__(
+        self, engine: Engine, settings: Settings, file: str = "tokenizer.json", chat: ChatTemplate | None = None
+    ) -> None:
         self._engine = engine
+        self._chat = chat
         self._settings = settings
         self._file = file
         self.pad_id = settings.pad_id
@@ -146,7 +166,7 @@ class Tokenizer:
             sentence = await read_optional_json(source, "sentence_bert_config.json")
         settings = read_settings(table, options, config, sentence or {}, file)
         engine = await create_tokenizer(raw.decode("utf-8-sig"), json.dumps(options), file)
-        return cls(engine, settings, file)
+        return cls(engine, settings, file, await _chat_template(source, options, config))
 
     def encode_batch(
         self,
@@ -155,6 +175,7 @@ class Tokenizer:
         max_length: int | None = None,
         padding: Literal["longest"] | int | None = "longest",
         truncation: bool = True,
+        add_special_tokens: bool = True,
     ) -> Encoding:
         """``texts`` (each with the text of ``pairs`` at its place) as one batch.
 
@@ -169,8 +190,32 @@ class Tokenizer:
         rows = self._encode([*texts, *(pairs or ())])
         seconds: Sequence[Ids | None] = [None] * len(texts) if pairs is None else rows[len(texts) :]
         limit = self._limit(max_length, paired=pairs is not None) if truncation else None
+        if not add_special_tokens:  # they are in the text already, as a chat template writes them
+            return self._pad([(row, np.zeros_like(row)) for row in rows], padding)
         inputs = [self._input(first, second, limit) for first, second in zip(rows, seconds, strict=False)]
         return self._pad(inputs, padding)
+
+    def decode(self, ids: Sequence[int], *, skip_special_tokens: bool = True) -> str:
+        """The text of ids. Bytes that are no whole character (yet) show as U+FFFD."""
+        return self._engine.decode([[int(value) for value in ids]], skip_special_tokens=skip_special_tokens)[0]
+
+    def apply_chat_template(
+        self, messages: Sequence[Mapping[str, Any]], *, add_generation_prompt: bool = True, **more: Any
+    ) -> str:
+        """The prompt that the model was trained with for ``messages``, each ``{"role": ..., "content": ...}``.
+
+        ``add_generation_prompt`` lets the answer begin. ``more`` are other names that the template may know, such as
+        ``tools``; all of it must be data that JSON holds.
+
+        Raises:
+            TensorCommonsError: the model has no template, or it refuses these messages.
+        """
+        if self._chat is None:
+            raise TensorCommonsError("this model comes without a chat template: pass text instead of messages")
+        if not all(isinstance(message, Mapping) and "role" in message for message in messages):
+            raise TensorCommonsError('messages are objects like {"role": "user", "content": "Hello"}')
+        context = {"messages": [dict(message) for message in messages], **self._settings.special, **more}
+        return self._chat.render({**context, "add_generation_prompt": add_generation_prompt})
 
     def convert_ids_to_tokens(self, ids: Sequence[int]) -> list[str]:
         """The token of each id. Raises ``InvalidWeights`` for an id outside the vocabulary."""
@@ -288,7 +333,24 @@ def read_settings(
         truncate_left=options.get("truncation_side") == "left",
         split_han=bool(bert.get("handle_chinese_chars")),
         lowercase=bool(bert.get("lowercase")),
+        special={name: text for name in SPECIAL if (text := _content(options.get(name)))},
     )
+
+
+async def _chat_template(source: Source, options: dict[str, Any], config: dict[str, Any]) -> ChatTemplate | None:
+    """The template of ``tokenizer_config.json``, or of ``chat_template.jinja`` beside a model that writes; if any."""
+    template = options.get("chat_template")
+    if isinstance(template, list):  # several, by name
+        named = {entry.get("name"): entry.get("template") for entry in template if isinstance(entry, dict)}
+        template = named.get("default")
+    if template is None and any(str(name).endswith("ForCausalLM") for name in config.get("architectures") or ()):
+        with suppress(FileMissingError):
+            template = (await source.read("chat_template.jinja")).decode("utf-8-sig", "replace")
+    if not isinstance(template, str):
+        return None
+    from ..bridge.chat import create_template
+
+    return await create_template(template)
 
 
 def read_template(post_processor: object, file: str) -> Template:
@@ -333,9 +395,15 @@ def _parts(items: list[Any], special: dict[str, Any], texts: str) -> tuple[tuple
     return tuple(parts)
 
 
+def _content(token: object) -> str:
+    """A token that ``tokenizer_config.json`` gives as a string or as ``{"content": ...}``; "" for none."""
+    content = token.get("content") if isinstance(token, dict) else token
+    return content if isinstance(content, str) else ""
+
+
 def _token_id(table: dict[str, Any], token: object) -> int | None:
     """The id of a token that ``tokenizer_config.json`` names, as a string or as ``{"content": ...}``."""
-    content = token.get("content") if isinstance(token, dict) else token
+    content = _content(token)
     for added in table.get("added_tokens") or ():
         if isinstance(added, dict) and added.get("content") == content and isinstance(added.get("id"), int):
             return int(added["id"])

@@ -171,7 +171,8 @@ class Model:
         if not isinstance(self.architecture, Decoder):
             raise TensorCommonsError(f"{self.name} ({self.architecture.model_type}) does not generate text")
         chosen = Options.of(self.architecture.generation, options)
-        return Writer(self, self.architecture, input_ids, attention_mask, chosen)
+        decode = self.tokenizer.decode if self.tokenizer is not None else None
+        return Writer(self, self.architecture, input_ids, attention_mask, chosen, decode)
 
     def steps(self) -> Steps:
         """The programs for writing, where the model is now. Raises TensorReleased after :meth:`unload`."""

@@ -1,0 +1,55 @@
+"""SmolLM2's tokenizer, made from its GGUF file, and pieces of text; in Node, as tests/hub/test_tokenizer.py has it."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from scripts.paths import MODELS, ROOT
+from tensorcommons.errors import TensorCommonsError
+from tensorcommons.hub.text_stream import TextStream
+from tests.hub.test_tokenizer import running
+
+GOLDENS = json.loads((ROOT / "tests" / "goldens" / "smollm2.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def smollm2():
+    with running(MODELS / "SmolLM2-135M-Instruct") as tokenizer:
+        yield tokenizer
+
+
+def test_ids_and_texts_are_those_of_the_reference(smollm2):
+    encoding = smollm2.encode_batch([case["text"] for case in GOLDENS["encoded"]])
+    for row, mask, case in zip(encoding.input_ids, encoding.attention_mask, GOLDENS["encoded"], strict=True):
+        assert row[mask == 1].tolist() == case["ids"], case
+        assert smollm2.decode(case["ids"]) == case["decoded"]
+
+
+def test_special_tokens_show_only_if_asked_for(smollm2):
+    ids = smollm2.encode_batch(["<|im_start|>hi<|im_end|>"]).input_ids[0]
+    assert smollm2.decode(ids) == "hi"
+    assert smollm2.decode(ids, skip_special_tokens=False) == "<|im_start|>hi<|im_end|>"
+    assert smollm2.decode([]) == ""
+
+
+def test_pieces_are_whole_characters_and_add_up(smollm2):
+    for text in ("A naïve café — 東京 🗼🇯🇵, then more. " * 9, "plain words\n\n  and   spaces " * 30):
+        ids = smollm2.encode_batch([text]).input_ids[0].tolist()
+        stream = TextStream(smollm2, ids[:5])
+        pieces = [stream.push(token) for token in ids[5:]]
+        assert not any("\ufffd" in piece for piece in pieces)
+        assert "".join(pieces) + stream.end() == smollm2.decode(ids)[len(smollm2.decode(ids[:5])) :]
+        assert sum(map(bool, pieces)) > len(pieces) / 2
+
+
+def test_an_unfinished_character_comes_at_the_end(smollm2):
+    ids = smollm2.encode_batch(["ok 🗼"]).input_ids[0].tolist()
+    stream = TextStream(smollm2)
+    assert "".join(stream.push(token) for token in ids[:-1]) + stream.end() == "ok \ufffd"
+
+
+def test_without_a_template_messages_are_refused(smollm2):
+    with pytest.raises(TensorCommonsError, match="chat template"):
+        smollm2.apply_chat_template([{"role": "user", "content": "hi"}])
