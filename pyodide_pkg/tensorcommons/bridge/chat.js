@@ -15,5 +15,34 @@ export function render(jinja, template, contextJson) {
     if (!(left >= 0)) throw new Error("its ranges are too long");
     return Array.from({ length: count }, (_, i) => from + i * by);
   };
-  return new jinja.Template(template).render({ ...JSON.parse(contextJson), range });
+  const environment = new jinja.Environment();
+  const names = { true: true, false: false, none: null, True: true, False: false, None: null };
+  for (const [name, value] of Object.entries({ ...names, range, raise_exception, strftime_now, ...JSON.parse(contextJson) })) {
+    environment.set(name, value);
+  }
+  return new jinja.Interpreter(environment).run(new jinja.Template(template).parsed).value;
+}
+
+function raise_exception(message) {
+  throw new Error(message);
+}
+
+/** Today as a template asks for it, in English: `%d %b %Y`. */
+function strftime_now(format) {
+  const now = new Date();
+  const part = (options) => new Intl.DateTimeFormat("en-US", options).format(now);
+  const two = (number) => String(number).padStart(2, "0");
+  const parts = {
+    "%Y": () => String(now.getFullYear()),
+    "%m": () => two(now.getMonth() + 1),
+    "%d": () => two(now.getDate()),
+    "%H": () => two(now.getHours()),
+    "%M": () => two(now.getMinutes()),
+    "%S": () => two(now.getSeconds()),
+    "%b": () => part({ month: "short" }),
+    "%B": () => part({ month: "long" }),
+    "%a": () => part({ weekday: "short" }),
+    "%A": () => part({ weekday: "long" }),
+  };
+  return format.replace(/%[A-Za-z]/g, (key) => parts[key]?.() ?? key);
 }

@@ -16,11 +16,10 @@ from typing import Any, Protocol, runtime_checkable
 from ..backends.base import Spec
 from ..ops import (
     arange,
-    clip,
     equal,
     expand_dims,
     greater_equal,
-    less,
+    kv_cache_append,
     less_equal,
     logical_and,
     logical_or,
@@ -28,7 +27,6 @@ from ..ops import (
     reshape,
     subtract,
     take,
-    where,
 )
 from ..tensor import Tensor
 
@@ -86,7 +84,7 @@ class Past:
         if self.filled is None:
             return key, value
         for part, new in ((f"{name}.key", key), (f"{name}.value", value)):
-            self.grown[part] = _append(self.cache[part], new, self.filled)
+            self.grown[part] = kv_cache_append(self.cache[part], new, self.filled)
         return self.grown[f"{name}.key"], self.grown[f"{name}.value"]
 
     def last(self, hidden: Tensor) -> Tensor:
@@ -101,16 +99,6 @@ def _visible(slots: Tensor, keys: Tensor, counts: Tensor | None) -> Tensor:
     own, other = reshape(slots, (1, 1, -1, 1)), reshape(keys, (1, 1, 1, -1))
     before = less_equal(other, own)
     return before if counts is None else logical_and(before, logical_or(counts, equal(other, own)))
-
-
-def _append(cache: Tensor, new: Tensor, filled: Tensor) -> Tensor:
-    """``cache`` (batch, heads, capacity, head_dim) with ``new`` from slot ``filled`` on."""
-    sequence, capacity = new.shape[2], cache.shape[2]
-    source = arange(capacity) - filled
-    if sequence > 1:
-        new = take(new, clip(source, 0, sequence - 1), 2)
-    here = logical_and(greater_equal(source, 0), less(source, sequence))
-    return where(reshape(here, (1, 1, capacity, 1)), new, cache)
 
 
 @runtime_checkable

@@ -133,7 +133,7 @@ class Writer:
             inputs = {
                 "input_ids": _padded(piece, min(self._capacity - self._filled, min(s for s in PIECES if s >= count))),
                 "start": self._start,
-                "filled": np.array([self._filled], np.int32),
+                "filled": np.array(self._filled, np.int32),
                 "count": np.array([count], np.int32),
             }
             logits, self._cache = await self._steps.extend(inputs, self._cache, self._fixed)

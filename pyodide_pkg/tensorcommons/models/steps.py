@@ -42,7 +42,7 @@ class Steps:
         return await self._run("begin", inputs, {}, lambda given, _: self.decoder.begin(self._weights, given))
 
     async def empty(self, batch: int, capacity: int) -> Tensors:
-        """A cache with nothing in it. Parts of one shape are one storage: a step writes new ones."""
+        """A cache with nothing in it. Parts of one shape are one storage: the first step gives each its own."""
         specs = self.decoder.cache(batch, capacity)
         made = {
             spec: await zeros(spec.shape, dtype=spec.dtype, device=self.device).realize()
@@ -73,7 +73,7 @@ class Steps:
             return {"logits": logits, **past.grown}
 
         stored = {**cache, **{f"fixed {name}": tensor for name, tensor in fixed.items()}}
-        results = await self._run("extend", inputs, stored, step)
+        results = await self._run("extend", inputs, stored, step, donated=tuple(cache))
         return results.pop("logits"), results
 
     async def _run(
@@ -83,8 +83,12 @@ class Steps:
         stored: Tensors,
         trace: Callable[[Tensors, Tensors], Tensors],
         *more: int,
+        donated: Sequence[str] = (),
     ) -> Tensors:
-        """Run the program of ``trace`` for inputs and stored tensors of these shapes, compiled the first time."""
+        """Run the program of ``trace`` for inputs and stored tensors of these shapes, compiled the first time.
+
+        Tensors that are ``donated`` are given up: what is appended to them is written in place.
+        """
         shapes = [(name, value.shape) for values in (inputs, stored) for name, value in values.items()]
         key = (kind, *more, *shapes)
         if key not in self._kept or self._kept[key][0].is_outdated:
@@ -94,7 +98,7 @@ class Steps:
             bound = await compile_graph(self.device, [tensor.node for tensor in results.values()])
             self._kept[key] = bound, tuple(results)
         bound, names = self._kept[key]
-        answer = await bound.run(inputs, {name: _storage(tensor) for name, tensor in stored.items()})
+        answer = await bound.run(inputs, {name: _storage(tensor) for name, tensor in stored.items()}, donated)
         return {name: Tensor.of_storage(*result) for name, result in zip(names, answer, strict=True)}
 
     def _symbol(self, spec: Spec, name: str, *, is_stored: bool = False) -> Tensor:

@@ -1,0 +1,95 @@
+"""The pipelines that write, with SmolLM2's tokenizer and chat template over a tiny model: they need JavaScript."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import tensorcommons as tc
+from tensorcommons.bridge.chat import create_template
+from tensorcommons.errors import TensorCommonsError, UnsupportedModel
+from tensorcommons.hub.sources import open_source
+from tests.cases import Place, only
+from tests.cases.seeded import checkpoint
+from tests.cases.support import raises
+
+SMOLLM2 = "SmolLM2-135M-Instruct"
+FILES = ("tokenizer.json", "tokenizer_config.json", "generation_config.json")
+
+
+async def _pipe(place: Place, **options: Any) -> Any:
+    source = open_source(f"{place.models}/{SMOLLM2}")
+    files = {name: await source.read(name) for name in FILES}
+    model = checkpoint(place, "tiny-llama", vocab_size=49152, max_position_embeddings=300)
+    return await tc.pipeline("text-generation", {**model, **files}, manager=place.manager(), device="webgpu", **options)
+
+
+@only("webgpu")
+async def text_goes_on_in_pieces_that_add_up(place: Place) -> None:
+    pipe = await _pipe(place)
+    prompt = "Once upon a time"
+    (whole,) = await pipe(prompt, max_new_tokens=12)
+    text = whole["generated_text"]
+    assert text.startswith(prompt) and len(text) > len(prompt)
+    pieces = [piece async for piece in pipe.stream(prompt, max_new_tokens=12)]
+    assert prompt + "".join(pieces) == text and len(pieces) > 1
+    heard: list[str] = []
+    (alone,) = await pipe(prompt, max_new_tokens=12, return_full_text=False, on_text=heard.append)
+    assert alone["generated_text"] == text[len(prompt) :] and heard == pieces
+    async for _ in pipe.stream(prompt, max_new_tokens=200):
+        break
+    many = await pipe([prompt, "A", prompt], max_new_tokens=12)
+    assert [row[0]["generated_text"] for row in many][::2] == [text, text]
+    assert (await pipe("A", max_new_tokens=12)) == many[1]
+    stop = pieces[2]
+    (stopped,) = await pipe(prompt, max_new_tokens=12, stop_strings=[stop])
+    assert stopped["generated_text"].endswith(stop) and text.startswith(stopped["generated_text"])
+    assert await pipe([]) == []
+    pipe.close()
+
+
+@only("webgpu")
+async def chats_are_written_by_the_template_of_the_model(place: Place) -> None:
+    goldens = json.loads((Path(place.goldens) / "smollm2.json").read_text())
+    pipe = await _pipe(place)
+    for chat in goldens["chats"]:
+        assert pipe.model.tokenizer.apply_chat_template(chat["messages"]) == chat["prompt"]
+        bare = pipe.model.tokenizer.apply_chat_template(chat["messages"], add_generation_prompt=False)
+        assert bare == chat["without"]
+    messages = goldens["chats"][0]["messages"]
+    (answer,) = await pipe(messages, max_new_tokens=5)
+    said = answer["generated_text"]
+    assert said[:-1] == messages and said[-1]["role"] == "assistant" and len(messages) == 1
+    pieces = [piece async for piece in pipe.stream(messages, max_new_tokens=5)]
+    assert "".join(pieces) == said[-1]["content"]
+    await raises(TensorCommonsError, pipe([{"content": "no role"}]), "role")
+    await raises(TensorCommonsError, pipe([5]), "prompt")
+    await raises(TensorCommonsError, pipe(""), "prompt")
+    await raises(TensorCommonsError, pipe("a", nonsense=1), "nonsense")
+    await raises(TensorCommonsError, tc.run_pipelines([(pipe, "a")]), "together")
+    await raises(UnsupportedModel, tc.pipeline("text2text-generation", pipe.model, manager=pipe.model.manager))
+    pipe.close()
+
+
+@only("webgpu")
+async def templates_are_untrusted_text(place: Place) -> None:
+    async def render(template: str, **context: Any) -> str:
+        return (await create_template(template)).render(context)
+
+    assert (
+        await render("{% for m in messages %}{{ m.content | trim }};{% endfor %}", messages=[{"content": " a "}])
+        == "a;"
+    )
+    assert await render("{{ range(3) | join(',') }}{{ range(5, 1, -2) | join(',') }}") == "0,1,25,3"
+    assert (await render("{{ strftime_now('%Y %d') }}")).startswith("20")
+    for source, words in (
+        ("{{ raise_exception('roles must alternate') }}", "alternate"),
+        ("{% for i in range(1000000000) %}x{% endfor %}", "ranges"),
+        ("{% for i in range(1000) %}{% for j in range(1000) %}x{% endfor %}{% endfor %}", "ranges"),
+        ("{% for m in", ""),
+        ("x" * 300_000, "300000"),
+        ("{{ messages.constructor.constructor('return 1')() }}", ""),
+    ):
+        await raises(TensorCommonsError, render(source, messages=[]), words)
+    assert "function" not in await render("{{ messages.constructor }}{{ ''.__class__ }}{{ globalThis }}", messages=[])
