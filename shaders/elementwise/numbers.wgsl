@@ -116,3 +116,9 @@ fn uint_left_shift(a: u32, b: u32) -> u32 { return select(a << (b & 31u), 0u, b 
 fn uint_right_shift(a: u32, b: u32) -> u32 { return select(a >> (b & 31u), 0u, b > 31u); }
 fn int_left_shift(a: i32, b: i32) -> i32 { return select(a << (u32(b) & 31u), 0, u32(b) > 31u); }
 fn int_right_shift(a: i32, b: i32) -> i32 { return a >> min(u32(b), 31u); }
+
+// Hardware divides by a reciprocal, and flushes that of more than 2^126 to 0: 3e38 / 3e38 would be 0, infinity / 3e38 NaN.
+fn op_divide(a: f32, b: f32) -> f32 {
+  let scale = select(1f, 0.25f, abs(b) > 8.5e37f);
+  return (a * scale) / (b * scale);
+}

@@ -156,7 +156,7 @@ fn op_atan2(y: f32, x: f32) -> f32 {
   } else if (x == 0f) {
     angle = select(1.57079633f, 0f, y == 0f);
   } else {
-    angle = op_atan(abs(y) / abs(x));
+    angle = op_atan(op_divide(abs(y), abs(x)));
   }
   return with_sign_of(select(angle, 3.14159265f - angle, is_negative(x)), y);
 }

@@ -86,9 +86,9 @@ class Gpu {
     this.device.queue.submit([encoder.finish()]);
   }
 
-  // `ranges` is [handle, offset, size] for each range, flat. Gives their bytes one after another, as an ArrayBuffer of
-  // its own. Copies and maps move whole words, so both ends of a range are widened and then cut.
-  async readBuffers(...ranges) {
+  // `ranges` is [handle, offset, size] for each range, flat. Their bytes go to the Python buffer `target`, one after
+  // another. Copies and maps move whole words, so both ends of a range are widened and then cut.
+  async readBuffers(target, ...ranges) {
     const pieces = [];
     let length = 0;
     for (let i = 0; i < ranges.length; i += 3) {
@@ -106,13 +106,13 @@ class Gpu {
       await staging.mapAsync(GPUMapMode.READ);
       if (this.errors.length) throw new Error(this.takeErrors());
       const mapped = new Uint8Array(staging.getMappedRange());
-      const result = new Uint8Array(pieces.reduce((total, { size }) => total + size, 0));
+      const view = target.getBuffer("u8");
       let at = 0;
       for (const { from, size } of pieces) {
-        result.set(mapped.subarray(from, from + size), at);
+        view.data.set(mapped.subarray(from, from + size), at);
         at += size;
       }
-      return result.buffer;
+      view.release();
     } catch (error) {
       if (error.name === "AbortError") await this.gone; // only a lost device aborts this map
       throw error;

@@ -12,6 +12,8 @@ from collections.abc import Awaitable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
+
 from ..errors import DeviceLost, DeviceUnavailable, TensorCommonsError
 from .loader import load_js_module
 from .runtime import IN_BROWSER
@@ -90,9 +92,10 @@ class WebGPUBridge:
     async def read(self, ranges: Sequence[tuple[int, int, int]]) -> list[memoryview]:
         """Map one copy of all ranges (handle, offset, nbytes) and give their bytes."""
         self.calls += 1
+        rest = np.empty(sum(nbytes for _, _, nbytes in ranges), np.uint8).data
         with self._typed_errors():
-            data = await self._gpu.readBuffers(*itertools.chain.from_iterable(ranges))
-        result, rest = [], memoryview(data.to_bytes())
+            await self._gpu.readBuffers(rest, *itertools.chain.from_iterable(ranges))
+        result = []
         for _, _, nbytes in ranges:
             result.append(rest[:nbytes])
             rest = rest[nbytes:]

@@ -37,7 +37,7 @@ FORMULAS: dict[str, Formula] = {
     "add": _alike("({0} + {1})"),
     "subtract": _alike("({0} - {1})"),
     "multiply": _alike("({0} * {1})"),
-    "divide": {"f32": "({0} / {1})"},
+    "divide": {"f32": "op_divide({0}, {1})"},
     "floor_divide": {t: f"{p}_floor_divide({{0}}, {{1}})" for t, p in (("f32", "op"), ("i32", "int"), ("u32", "uint"))},
     "remainder": {t: f"{p}_remainder({{0}}, {{1}})" for t, p in (("f32", "op"), ("i32", "int"), ("u32", "uint"))},
     "pow": {t: f"{p}_pow({{0}}, {{1}})" for t, p in (("f32", "op"), ("i32", "int"), ("u32", "uint"))},
