@@ -38,7 +38,7 @@ class Ml {
     this.programs = new Map(); // id -> {stages, fixed, host, outputs}
     this.errors = []; // of what nobody awaited, for the next call to report
     this.lost = null;
-    this.info = JSON.stringify(context.opSupportLimits());
+    this.info = JSON.stringify({ limits: context.opSupportLimits(), cores: navigator.hardwareConcurrency });
     this.gone = context.lost.then((loss) => { this.lost = loss.message || "the context was lost"; });
   }
 
@@ -135,14 +135,20 @@ class Ml {
   }
 
   // description: {fixed: [spec], host: [[index of fixed, offset, size]], outputs: [spec],
-  // stages: [{nodes: [[method, ...arguments]], inputs: [[node, slot]], outputs: [[node, slot]]}]}. An argument
-  // {v: node} is an operand. A slot >= 0 counts the run's handles (leaves, then outputs), -1 - i is fixed[i].
+  // graphs: [{nodes: [[method, ...arguments]], outputs: [node]}],
+  // stages: [{graph: index, inputs: [[node, slot]], outputs: [[node, slot]]}]}. An argument {v: node} is an operand.
+  // A slot >= 0 counts the run's handles (leaves, then outputs), -1 - i is fixed[i].
   async buildProgram(id, description) {
-    const { fixed, host, outputs, stages } = JSON.parse(description);
-    const program = { fixed: [], host, outputs, stages: [] };
+    const { fixed, host, outputs, graphs, stages } = JSON.parse(description);
+    const program = { fixed: [], host, outputs, graphs: [], stages: [] };
     try {
       for (const spec of fixed) program.fixed.push(await this.#create(spec));
-      for (const stage of stages) program.stages.push(await this.#build(stage));
+      for (const graph of graphs) program.graphs.push(await this.#build(graph));
+      program.stages = stages.map(({ graph, inputs, outputs: results }) => ({
+        graph: program.graphs[graph],
+        inputs: inputs.map(([node, slot]) => [`i${node}`, slot]),
+        outputs: results.map(([node, slot]) => [`o${node}`, slot]),
+      }));
     } catch (error) {
       this.#destroy(program);
       throw error;
@@ -150,7 +156,7 @@ class Ml {
     this.programs.set(id, program);
   }
 
-  async #build({ nodes, inputs, outputs }) {
+  async #build({ nodes, outputs }) {
     const builder = new MLGraphBuilder(this.context);
     const operands = [];
     const resolve = (argument) => {
@@ -164,8 +170,7 @@ class Ml {
       else if (method === "constant") operands.push(constant(builder, ...rest));
       else operands.push(builder[method](...rest.map(resolve)));
     }
-    const graph = await builder.build(Object.fromEntries(outputs.map(([node]) => [`o${node}`, operands[node]])));
-    return { graph, inputs: inputs.map(([node, slot]) => [`i${node}`, slot]), outputs: outputs.map(([node, slot]) => [`o${node}`, slot]) };
+    return builder.build(Object.fromEntries(outputs.map((node) => [`o${node}`, operands[node]])));
   }
 
   discardProgram(id) {
@@ -173,9 +178,9 @@ class Ml {
     this.programs.delete(id);
   }
 
-  #destroy({ fixed, stages }) {
-    for (const tensor of fixed) tensor.destroy();
-    for (const { graph } of stages) graph.destroy();
+  #destroy({ fixed, graphs }) {
+    for (const tensor of fixed) tensor?.destroy();
+    for (const graph of graphs) graph.destroy();
   }
 
   // One run over `handles`, a Python buffer of ints (leaves, then outputs): write the host inputs, create the outputs,

@@ -25,7 +25,9 @@ class WebNNBridge:
         self._ml = ml
         self.wish = wish
         self.calls = 0
-        self.limits: Limits = json.loads(ml.info)
+        info = json.loads(ml.info)
+        self.limits: Limits = info["limits"]
+        self.cores: int = info["cores"]
 
     @classmethod
     async def open(cls, wish: str = "") -> WebNNBridge:
@@ -51,7 +53,7 @@ class WebNNBridge:
         ml = await _open(self.wish)
         self._ml.closeContext()
         self._ml = ml
-        self.limits = json.loads(ml.info)
+        self.limits = json.loads(ml.info)["limits"]
 
     @contextmanager
     def _typed_errors(self) -> Iterator[None]:

@@ -12,9 +12,11 @@ from typing import Any
 from ...bridge.webnn import WebNNBridge
 from ...errors import TensorCommonsError
 from ...shapes import Layout, Shape, size_of
-from ..base import Backend, Computation, Executable, Op, Range, Spec
+from ..base import Backend, Computation, Executable, Op, Range, Spec, Value
 from .builder import EMPTY
+from .cores import WHOLE, Slot, Stage, stages_of
 from .lowering import lower, physical, refusals
+from .lowering.rule import Lowering
 
 AXES = 8  # of an MLTensor in Chromium
 WISHES = {"": "the browser's choice of device"}
@@ -39,6 +41,7 @@ class WebNNBackend(Backend[Built]):
         self.is_software = bridge.wish == "cpu"
         self.limits = {"maxTensorByteLength": int(bridge.limits.get("maxTensorByteLength", 2**31 - 1))}
         self.op_limits = bridge.limits
+        self.cores = bridge.cores if self.is_software else 1  # LiteRT runs a graph on one of them
         self._ids = itertools.count(1)
 
     @property
@@ -89,31 +92,15 @@ class WebNNBackend(Backend[Built]):
 
     def _described(self, plan: Computation) -> tuple[dict[str, Any], int, int]:
         """What ``webnn.js`` builds, how many dispatches it is, and the bytes that it keeps."""
-        lowering = lower(plan, self.op_limits, wide_halves=self.is_software)
-        stored = [(i, lowering.operand(number)) for i, number in enumerate(plan.outputs)]
-        stored = [(i, operand) for i, operand in stored if operand.node != EMPTY]
-        nodes, inputs, results = lowering.b.finished([operand for _, operand in stored])
-        fixed: list[tuple[str, Shape]] = []
-        host, slots = [], []
-        for node, number in inputs:
-            value = plan.values[number]
-            slots.append((node, value.index))
-            if value.host:
-                slots[-1] = (node, -1 - len(fixed))
-                host.append((len(fixed), value.index, value.spec.nbytes))
-                fixed.append(_tensor(value.spec))
-        stage = {
-            "nodes": nodes,
-            "inputs": slots,
-            "outputs": [(node, plan.leaves + i) for node, (i, _) in zip(results, stored, strict=True)],
-        }
-        description = {
-            "fixed": fixed,
-            "host": host,
-            "outputs": [_tensor(plan.values[number].spec) for number in plan.outputs],
-            "stages": [stage] if nodes else [],
-        }
-        return description, len(results) and 1, sum(nbytes for _, _, nbytes in host)
+        described = _Description(plan)
+        stages = stages_of(plan, self.cores)
+        for level in dict.fromkeys(stage.level for stage in stages):
+            own = [(stage, self._lowered(stage.computation)) for stage in stages if stage.level == level]
+            described.add(own, [stage for stage in stages if stage.level > level])
+        return described.as_dict(), len(described.stages), described.nbytes
+
+    def _lowered(self, computation: Computation) -> Lowering:
+        return lower(computation, self.op_limits, wide_halves=self.is_software)
 
     async def run(
         self, executable: Built, arena: int, host: memoryview, leaves: Sequence[int], outputs: Sequence[int]
@@ -150,6 +137,88 @@ class WebNNBackend(Backend[Built]):
 
     def live_buffers(self) -> int:
         return self.bridge.live()
+
+
+class _Description:
+    """What ``webnn.js`` is told of a program, while its stages are added in their order.
+
+    Between stages values lie in tensors of the program. One that no later level needs is taken again.
+    """
+
+    def __init__(self, plan: Computation) -> None:
+        self.plan = plan
+        self.graphs: dict[str, dict[str, Any]] = {}
+        self.stages: list[dict[str, Any]] = []
+        self.fixed: list[tuple[str, Shape]] = []
+        self.host: dict[int, tuple[int, int]] = {}  # by offset in the block: the fixed tensor, and bytes
+        self.nbytes = 0
+        self._places: dict[Slot, int] = {}
+        self._free: dict[tuple[str, Shape], list[int]] = {}
+
+    def add(self, level: Sequence[tuple[Stage, Lowering]], later: Sequence[Stage]) -> None:
+        """The graphs of one level; ``later`` are those of the levels after it."""
+        for stage, lowering in level:
+            self._add(stage, lowering)
+        needed = {slot for stage in later for slot in stage.needs}
+        for slot in [slot for slot in self._places if slot not in needed]:
+            place = self._places.pop(slot)
+            self._free.setdefault(self.fixed[place], []).append(place)
+
+    def _add(self, stage: Stage, lowering: Lowering) -> None:
+        values = stage.computation.values
+        stored = [(slot, number) for slot, number in zip(stage.gives, stage.computation.outputs, strict=True)]
+        stored = [(slot, number) for slot, number in stored if lowering.operand(number).node != EMPTY]
+        nodes, inputs, results = lowering.b.finished([lowering.operand(number) for _, number in stored])
+        slots = [(node, self._source(stage, values[number])) for node, number in inputs]
+        targets = [
+            (node, self._target(slot, values[number].spec))
+            for node, (slot, number) in zip(results, stored, strict=True)
+        ]
+        if nodes:  # layers that differ in their weights only are one graph, for each of the parts that run side by side
+            key = json.dumps([_unnumbered(nodes), results, stage.part])
+            graph = self.graphs.setdefault(key, {"index": len(self.graphs), "nodes": nodes, "outputs": results})
+            self.stages.append({"graph": graph["index"], "inputs": slots, "outputs": targets})
+
+    def _source(self, stage: Stage, value: Value) -> int:
+        if value.host:
+            if value.index not in self.host:
+                self.host[value.index] = (self._new(_tensor(value.spec), value.spec.nbytes), value.spec.nbytes)
+            return -1 - self.host[value.index][0]
+        slot = stage.needs[value.index]
+        source = self.plan.values[slot[0]]
+        if source.op is None:
+            return source.index
+        return self._output(slot) if slot not in self._places else -1 - self._places[slot]
+
+    def _target(self, slot: Slot, spec: Spec) -> int:
+        if slot[1] == WHOLE and slot[0] in self.plan.outputs:
+            return self._output(slot)
+        free = self._free.get(_tensor(spec))
+        self._places[slot] = free.pop() if free else self._new(_tensor(spec), spec.nbytes)
+        return -1 - self._places[slot]
+
+    def _output(self, slot: Slot) -> int:
+        return self.plan.leaves + self.plan.outputs.index(slot[0])
+
+    def _new(self, tensor: tuple[str, Shape], nbytes: int) -> int:
+        self.fixed.append(tensor)
+        self.nbytes += nbytes
+        return len(self.fixed) - 1
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {
+            "fixed": self.fixed,
+            "host": [(place, offset, nbytes) for offset, (place, nbytes) in self.host.items()],
+            "outputs": [_tensor(self.plan.values[number].spec) for number in self.plan.outputs],
+            "graphs": list(self.graphs.values()),
+            "stages": self.stages,
+        }
+
+
+def _unnumbered(nodes: list[list[Any]]) -> list[list[Any]]:
+    """The nodes without the numbers of what is given to them."""
+    return [node[:3] if node[0] == "input" else node for node in nodes]
 
 
 def _tensor(spec: Spec) -> tuple[str, Shape]:

@@ -1,0 +1,78 @@
+"""A device that takes whole graphs, as WebNN does, and refuses what a test wants: NumPy, value by value."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from tensorcommons import Device
+from tensorcommons.backends.base import Computation, Executable, Range, Spec
+from tensorcommons.backends.cpu import CpuBackend
+from tensorcommons.errors import UnsupportedOp
+
+Array = np.ndarray[Any, Any]
+
+
+@dataclass(frozen=True)
+class Kept(Executable):
+    computation: Computation
+
+
+def evaluated(computation: Computation, leaves: Sequence[Array], host: memoryview) -> list[Array]:
+    """The outputs of a computation by the meaning of its ops."""
+    made: list[Array] = []
+    for value in computation.values:
+        if value.op is not None:
+            result = value.op.reference(*(made[number] for number in value.inputs), **value.attrs)
+            made.append(np.asarray(result).astype(value.spec.dtype.numpy))
+        elif value.host:
+            raw = np.frombuffer(host, np.uint8)[value.index : value.index + value.spec.nbytes]
+            made.append(raw.view(value.spec.dtype.numpy).reshape(value.spec.shape))
+        else:
+            made.append(leaves[value.index].view(value.spec.dtype.numpy).reshape(value.spec.shape))
+        assert made[-1].shape == value.spec.shape, value
+    return [made[number] for number in computation.outputs]
+
+
+class GraphBackend(CpuBackend):
+    """``refused`` are the names of the ops that it does not take."""
+
+    kind = "webnn"
+    takes_graphs = True
+
+    def __init__(self, refused: Sequence[str]) -> None:
+        super().__init__()
+        self.refused = refused
+
+    def allocate(self, handle: int, nbytes: int, spec: Spec | None) -> None:
+        assert spec is not None and spec.nbytes == nbytes, "its memory is typed"
+        super().allocate(handle, nbytes, spec)
+
+    def refusals(self, plan: Computation) -> Mapping[int, str]:
+        values = enumerate(plan.values)
+        return {i: "it is refused" for i, value in values if value.op is not None and value.op.name in self.refused}
+
+    async def compile(self, plan: Computation) -> Kept:  # type: ignore[override]
+        if self.refusals(plan):
+            raise UnsupportedOp("an op", "webnn", "it is refused")
+        return Kept(1, 0, plan)
+
+    async def run(  # type: ignore[override]
+        self, executable: Kept, arena: int, host: memoryview, leaves: Sequence[int], outputs: Sequence[int]
+    ) -> None:
+        results = evaluated(executable.computation, [self._bytes[handle] for handle in leaves], host)
+        for handle, result in zip(outputs, results, strict=True):
+            self._bytes[handle] = np.ascontiguousarray(result).reshape(-1).view(np.uint8).copy()
+
+    async def read(self, ranges: Sequence[Range]) -> list[memoryview]:
+        return await super().read(ranges)
+
+
+def graph_device(*refused: str) -> Device:
+    """The device, with NumPy behind it for what it refuses."""
+    device = Device(GraphBackend(refused))
+    device.fallback = Device(CpuBackend())
+    return device

@@ -1,0 +1,84 @@
+"""What a device refuses runs on the next one, in parts where that pays; the results are those of one device."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import tensorcommons as tc
+from tensorcommons import Device
+from tensorcommons.backends.cpu import CpuBackend
+from tensorcommons.errors import UnsupportedOp
+from tensorcommons.graph import parts
+from tensorcommons.graph.parts import PartedProgram
+from tensorcommons.tensor import Tensor
+from tests.cases.support import numbers
+from tests.graph.graph_device import graph_device
+
+
+def program_of(device: Device) -> PartedProgram:
+    (found,) = (program for program in device.programs.values() if isinstance(program, PartedProgram))
+    return found
+
+
+@pytest.fixture
+def splits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Moving the whole graph is too expensive."""
+    monkeypatch.setitem(parts.RATES, "cpu", (0.0, 1e-6, 1e9, 1e9))
+
+
+def network(x: Tensor, weight: Tensor) -> Tensor:
+    hidden = tc.linear(x, weight)
+    for _ in range(2):
+        hidden = tc.linear(tc.sort(tc.exp(hidden * 0.1), axis=-1), weight) + tc.sum(x)
+    return hidden
+
+
+async def test_parts_give_what_one_device_gives(splits: None) -> None:
+    device, alone = graph_device("leaders", "merge_runs"), Device(CpuBackend())
+    x, weight = numbers(5, 8), numbers(8, 8, seed=1) / 3
+    got, wanted = (network(*(tc.asarray(a, device=each) for a in (x, weight))) for each in (device, alone))
+    np.testing.assert_array_equal(await got.read(), await wanted.read())
+    program = program_of(device)
+    assert [part.device.kind for part in program.parts] == ["webnn", "cpu", "webnn", "cpu", "webnn"]
+    assert program.why == {"leaders": "it is refused"}
+    assert (program.transfers, program.transferred) == (4, 4 * got.nbytes)
+    assert got.device is device
+
+
+async def test_a_graph_whose_parts_do_not_pay_moves_as_a_whole() -> None:
+    device = graph_device("leaders")
+    x = tc.asarray(numbers(3, 4), device=device)
+    result = tc.sort(tc.exp(x)) + 1
+    np.testing.assert_allclose(await result.read(), np.sort(np.exp(numbers(3, 4))) + 1, rtol=1e-6)
+    assert [part.device for part in program_of(device).parts] == [device.fallback]
+
+
+async def test_nothing_is_left_behind_and_numbers_do_not_cross(splits: None) -> None:
+    device = graph_device("exp")
+    assert device.fallback is not None
+    x = tc.asarray(numbers(4, 4), device=device)
+    weight = tc.asarray(numbers(4, 4), device=device)
+    result = tc.exp(tc.linear(x, weight) * 2.0) * 2.0 + tc.full((4,), 3.0, device=device)
+    await result.read()
+    assert program_of(device).transfers <= 2
+    for tensor in (x, weight, result):
+        tensor.release()
+    assert (device.total, device.fallback.total) == (0, 0)
+    assert (device.backend.live_buffers(), device.fallback.backend.live_buffers()) == (0, 0)
+
+
+async def test_outputs_are_leaves_views_and_values_of_both_devices(splits: None) -> None:
+    device = graph_device("exp")
+    a = numbers(3, 4)
+    function = tc.compile(lambda x: [x, tc.exp(x), tc.permute_dims(tc.exp(x), (1, 0)), tc.linear(x, x), x[:, 1:]])
+    got = await function(tc.asarray(a, device=device))
+    for tensor, wanted in zip(got, [a, np.exp(a), np.exp(a).T, a @ a.T, a[:, 1:]], strict=True):
+        np.testing.assert_allclose(await tensor.read(), wanted, rtol=1e-6)
+
+
+async def test_without_a_fallback_the_reason_is_raised() -> None:
+    device = graph_device("exp")
+    device.fallback = None
+    with pytest.raises(UnsupportedOp, match="refused"):
+        await tc.exp(tc.asarray(numbers(3), device=device)).read()
