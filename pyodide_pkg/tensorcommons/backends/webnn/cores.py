@@ -62,7 +62,7 @@ class Stage:
 
 @dataclass(frozen=True)
 class _Cut:
-    """What is decided of a value: how it is split (else part 0 computes it), in which stage, what it needs of inputs."""
+    """What is decided of a value: its split (part 0 computes what has none), its stage, what it needs of inputs."""
 
     split: Split | None
     stage: int
@@ -259,7 +259,8 @@ class _Builder:
         self.cuts = cuts
         self.shown: set[int] = set()  # values that another stage or part needs
         for number, cut in cuts.items():
-            for child, need in zip(computation.values[number].inputs, cut.needs or itertools.repeat(None)):
+            inputs = computation.values[number].inputs
+            for child, need in zip(inputs, cut.needs or (None,) * len(inputs), strict=True):
                 other = cuts.get(child)
                 if other is not None and (other.stage < cut.stage or other.split != (need if cut.split else None)):
                     self.shown.add(child)
