@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from scripts.goldens import Arrays, Goldens
-from tests.cases.random_weights import values_of
+from tests.cases.random_weights import picture, values_of
 
 # Sizes that no tile divides: 3 heads of 8, 36 in the middle, 50 words, 20 positions.
 TEXT = {
@@ -109,6 +109,8 @@ def main() -> int:
                 table[case] = text_case(case, {**sizes, **more}, arrays)
         for case, sizes in IMAGES.items():
             table[case] = image_case(case, sizes, arrays)
+    processing = processor_goldens(arrays)
+    made.json("preprocessing.json", processing)
     made.json("architectures.json", table)
     made.arrays("architectures.npz", arrays)
     for line in made.differences:
@@ -150,6 +152,33 @@ def image_case(case: str, sizes: dict[str, Any], arrays: Arrays) -> dict[str, An
         arrays[f"{name}.pixel_values"] = pixels
         arrays |= {f"{name}.{key}": output[key].numpy() for key in OUTPUTS if output.get(key) is not None}
     return entry
+
+
+def processor_goldens(arrays: Arrays) -> dict[str, Any]:
+    """The configs of image processors; fills in the pixel values of a wide and a tall picture."""
+    kinds: dict[str, tuple[str, dict[str, Any]]] = {
+        "vit": ("ViTImageProcessorPil", {"size": {"height": 20, "width": 20}}),
+        "deit": (
+            "DeiTImageProcessorPil",
+            {"size": {"height": 24, "width": 24}, "crop_size": {"height": 21, "width": 20}, "resample": 1},
+        ),
+        "bit": (
+            "BitImageProcessorPil",
+            {"size": {"shortest_edge": 25}, "crop_size": {"height": 22, "width": 22}, "do_convert_rgb": True},
+        ),
+        "small": (
+            "DeiTImageProcessorPil",
+            {"size": {"height": 9, "width": 12}, "crop_size": {"height": 14, "width": 11}, "do_normalize": False},
+        ),
+    }
+    table = {}
+    for name, (kind, options) in kinds.items():
+        processor = getattr(importlib.import_module("transformers"), kind)(**options)
+        table[name] = json.loads(processor.to_json_string())
+        for shape in ((45, 70), (66, 31)):
+            values = processor(picture(*shape), return_tensors="np")["pixel_values"][0]
+            arrays[f"{name}-{shape[0]}x{shape[1]}.processed"] = values.astype(np.float32)
+    return table
 
 
 def tiny(family: str, case: str, sizes: dict[str, Any]) -> tuple[Any, dict[str, Any]]:

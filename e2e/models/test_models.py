@@ -6,8 +6,10 @@ import pytest
 
 from tests.cases import cases_of
 
+MODULES = ("models", "architectures", "loading", "tasks", "decoders", "writing")
 
-@pytest.mark.parametrize("case", cases_of("models", "architectures", "loading", "decoders", "writing", kind="webgpu"))
+
+@pytest.mark.parametrize("case", cases_of(*MODULES, kind="webgpu"))
 def test_on_webgpu(lab, case):
     for line in lab.case(case):
         print(line)

@@ -1,4 +1,6 @@
-"""Weights made from their names, the same on every machine: for goldens whose checkpoints are not committed."""
+"""Weights made from their names and a picture from its size, the same on every machine: for goldens whose inputs are
+not committed.
+"""
 
 from __future__ import annotations
 
@@ -14,3 +16,11 @@ def values_of(name: str, shape: tuple[int, ...]) -> np.ndarray[Any, Any]:
     if len(shape) == 1 and name.endswith("weight"):
         return (1 + 0.1 * values).astype(np.float32)
     return (values * (0.1 if len(shape) <= 1 else 0.3)).astype(np.float32)
+
+
+def picture(height: int, width: int) -> np.ndarray[Any, Any]:
+    """uint8 (height, width, 3): waves that become finer to the right, and sharp edges."""
+    y, x = np.mgrid[:height, :width]
+    waves = np.stack([np.sin(x * x / 90), np.sin(y * x / 200), np.cos((x + 2 * y) / 5)], -1)
+    tiles = ((x // 7 + y // 5) % 2)[..., None] * np.array([60, 0, -50])
+    return (128 + 60 * waves + tiles).clip(0, 255).astype(np.uint8)

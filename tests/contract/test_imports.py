@@ -14,6 +14,7 @@ PACKAGE = Path(__file__).parents[2] / "pyodide_pkg" / "tensorcommons"
 ROWS = (
     ("__init__",),
     ("pipelines", "writing"),
+    ("tasks",),
     ("models",),
     ("nn",),
     ("ops",),

@@ -10,7 +10,9 @@ from tests.cases import Place, cases_of, harness
 from tests.models.server import TINY
 
 
-@pytest.mark.parametrize("case", cases_of("models", "architectures", "loading", "decoders", "writing", kind="cpu"))
+@pytest.mark.parametrize(
+    "case", cases_of("models", "architectures", "loading", "tasks", "decoders", "writing", kind="cpu")
+)
 async def test_on_numpy(case):
     devices = await open_devices(prefer=["cpu"])
     await harness.run(case, Place(devices, str(MODELS), str(TINY), "", str(TINY)))

@@ -46,11 +46,15 @@ SPECIAL = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls
 
 @dataclass(frozen=True)
 class Encoding:
-    """A batch, ready for a model: three int32 arrays of shape ``[texts, length]``."""
+    """A batch, ready for a model: int32 arrays of shape ``[texts, length]``.
+
+    ``sequence_ids`` says what each token comes from: 0 the text, 1 the text of the pair, -1 neither.
+    """
 
     input_ids: Ids
     attention_mask: Ids
     token_type_ids: Ids
+    sequence_ids: Ids
 
     def as_inputs(self) -> dict[str, Ids]:
         """The arrays by the names that the models take them by."""
@@ -99,6 +103,15 @@ class Template:
     def added(self, *, paired: bool) -> int:
         """How many special tokens an input gets."""
         return sum(len(part) for part, _ in (self.pair if paired else self.single) if not isinstance(part, str))
+
+    def sequences(self, first: int, second: int | None) -> Ids:
+        """Where each id of an input comes from, of texts of so many ids; see :class:`Encoding`."""
+        lengths = {"A": (first, 0), "B": (second or 0, 1)}
+        parts = self.single if second is None else self.pair
+        pieces = [
+            np.full(*(lengths[part] if isinstance(part, str) else (len(part), -1)), np.int32) for part, _ in parts
+        ]
+        return np.concatenate([np.zeros(0, np.int32), *pieces])
 
     def apply(self, first: Ids, second: Ids | None) -> tuple[Ids, Ids]:
         """``(ids, type ids)`` of one input."""
@@ -191,7 +204,7 @@ class Tokenizer:
         seconds: Sequence[Ids | None] = [None] * len(texts) if pairs is None else rows[len(texts) :]
         limit = self._limit(max_length, paired=pairs is not None) if truncation else None
         if not add_special_tokens:  # they are in the text already, as a chat template writes them
-            return self._pad([(row, np.zeros_like(row)) for row in rows], padding)
+            return self._pad([(row, np.zeros_like(row), np.zeros_like(row)) for row in rows], padding)
         inputs = [self._input(first, second, limit) for first, second in zip(rows, seconds, strict=False)]
         return self._pad(inputs, padding)
 
@@ -259,18 +272,19 @@ class Tokenizer:
             raise ShapeMismatch(f"max_length {limit} has no room for the {added} special tokens of an input")
         return limit - added
 
-    def _input(self, first: Ids, second: Ids | None, limit: int | None) -> tuple[Ids, Ids]:
+    def _input(self, first: Ids, second: Ids | None, limit: int | None) -> tuple[Ids, Ids, Ids]:
         if limit is not None:
             keep, keep_second = longest_first(len(first), 0 if second is None else len(second), limit)
             first = self._cut(first, keep)
             second = None if second is None else self._cut(second, keep_second)
-        return self._settings.template.apply(first, second)
+        template = self._settings.template
+        return *template.apply(first, second), template.sequences(len(first), None if second is None else len(second))
 
     def _cut(self, ids: Ids, keep: int) -> Ids:
         return ids[len(ids) - keep :] if self._settings.truncate_left else ids[:keep]
 
-    def _pad(self, inputs: list[tuple[Ids, Ids]], padding: Literal["longest"] | int | None) -> Encoding:
-        lengths = [len(ids) for ids, _ in inputs]
+    def _pad(self, inputs: list[tuple[Ids, Ids, Ids]], padding: Literal["longest"] | int | None) -> Encoding:
+        lengths = [len(ids) for ids, *_ in inputs]
         width = max(lengths, default=0)
         if padding is None and min(lengths, default=0) != width:
             raise ShapeMismatch(f"texts of {min(lengths)} to {width} tokens make no batch without padding")
@@ -283,12 +297,14 @@ class Tokenizer:
             np.full(shape, self.pad_id, np.int32),
             np.zeros(shape, np.int32),
             np.full(shape, self._settings.pad_type_id, np.int32),
+            np.full(shape, -1, np.int32),
         )
-        for row, (ids, types) in enumerate(inputs):
+        for row, (ids, types, sequences) in enumerate(inputs):
             place = slice(width - len(ids), None) if self._settings.pad_left else slice(len(ids))
             encoding.input_ids[row, place] = ids
             encoding.attention_mask[row, place] = 1
             encoding.token_type_ids[row, place] = types
+            encoding.sequence_ids[row, place] = sequences
         return encoding
 
 

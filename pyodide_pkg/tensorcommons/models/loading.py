@@ -32,6 +32,7 @@ from .interning import Interner, Part, Progress, Reporter
 from .matching import match
 from .mlp_head import MlpHead, MlpHeadConfig
 from .model import Model
+from .preprocessing import ImageProcessor
 from .registry import FAMILIES, TEXT_FAMILIES, WRITERS
 
 WEIGHTS_FILE = "model.safetensors"
@@ -87,10 +88,12 @@ async def from_pretrained(
             specs = _specs(architecture, dtype)
             async with _compiling_ahead(architecture, target, specs):
                 weights = await Interner(manager, target, name, parts, report).load(specs)
-        reader = await _tokenizer(manager, words) if tokenizer else None
+        names = architecture.inputs.names
+        reader = await _tokenizer(manager, words) if tokenizer and "input_ids" in names else None
+        processor = await _processor(files) if "pixel_values" in names else None
         if task is not None:
             check_task(task, architecture.tasks, name)
-        model = Model(name, architecture, weights, target, manager, reader, decision.why)
+        model = Model(name, architecture, weights, target, manager, reader, decision.why, processor)
     except BaseException:
         manager.release_model_tensors(name)
         raise
@@ -219,3 +222,10 @@ async def _tokenizer(manager: TensorSharingManager, source: Source) -> Tokenizer
     if found is None:
         found = manager.tokenizers[key] = await Tokenizer.from_source(source)
     return found
+
+
+async def _processor(source: Source) -> ImageProcessor | None:
+    """How images become pixel values, where the folder says so."""
+    file = "preprocessor_config.json"
+    config = await read_optional_json(source, file)
+    return None if config is None else ImageProcessor.of(config, f"{source.name}/{file}")

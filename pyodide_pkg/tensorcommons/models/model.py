@@ -24,6 +24,7 @@ from ..tensor import Tensor
 from .architecture import Architecture, Arrays, Cut, Prepared, symbolic_inputs
 from .decoder import Decoder
 from .generation import Writer, stream, write
+from .preprocessing import ImageProcessor
 from .sampling import Ids, Options
 from .steps import Steps
 
@@ -59,12 +60,14 @@ class Model:
         manager: TensorSharingManager,
         tokenizer: Tokenizer | None,
         why: str = "it was asked for",
+        processor: ImageProcessor | None = None,
     ) -> None:
         self.name = name
         self.device = device
         self.why = why  # it is on that device
         self.manager = manager
         self.tokenizer = tokenizer
+        self.processor = processor
         self.architecture = architecture
         self._weights = dict(weights)
         self._traces: dict[tuple[Any, ...], tuple[Node, ...]] = {}

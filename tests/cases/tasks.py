@@ -1,0 +1,152 @@
+"""Pipelines of heads and images, with tiny random models: what they show is what the logits say."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import numpy as np
+
+import tensorcommons as tc
+from tensorcommons.errors import TensorCommonsError
+from tests.cases import Place, only
+from tests.cases.architectures import checkpoint
+from tests.cases.checkpoints import WEIGHTS, files_of, pack, tensors_of
+from tests.cases.random_weights import picture, values_of
+from tests.cases.support import near, raises
+
+VIT = {"do_resize": True, "size": {"height": 30, "width": 30}, "resample": 3, "do_rescale": True, "do_normalize": True}
+
+
+def _seeing(place: Place, case: str, **processing: Any) -> dict[str, bytes]:
+    return {**checkpoint(place, case), "preprocessor_config.json": json.dumps({**VIT, **processing}).encode()}
+
+
+def _reading(place: Place, case: str) -> dict[str, bytes]:
+    """A golden's model with the words of the tiny tokenizer."""
+    files, tiny = checkpoint(place, case), files_of(place, "tiny-bert")
+    name = "bert.embeddings.word_embeddings.weight"
+    tensors = {**tensors_of(files), name: values_of(name, (100, 24))}
+    config = {**json.loads(files["config.json"]), "vocab_size": 100}
+    words = {file: data for file, data in tiny.items() if file.startswith("tokenizer")}
+    return {**words, "config.json": json.dumps(config).encode(), WEIGHTS: pack(tensors)}
+
+
+async def _pipe(place: Place, task: str, files: dict[str, bytes]) -> Any:
+    return await tc.pipeline(task, files, manager=place.manager(), device=place.device.kind)
+
+
+async def images_are_classified(place: Place) -> None:
+    pipe = await _pipe(place, "image-classification", _seeing(place, "ViTForImageClassification"))
+    images = [picture(45, 70), picture(66, 31)]
+    answers = await pipe(images)
+    pixels = np.stack([pipe.model.processor(image) for image in images])
+    logits = await (await pipe.model(pixel_values=pixels))["logits"].read()
+    names = ("one", "two", "three")
+    for answer, row in zip(answers, logits, strict=True):
+        assert [entry["label"] for entry in answer] == [names[i] for i in np.argsort(-row)]
+        assert abs(sum(entry["score"] for entry in answer) - 1) < 1e-5
+    assert (await pipe(images[1]))[0]["label"] == answers[1][0]["label"]
+    await raises(TensorCommonsError, pipe("cat.png"), "str")
+    pipe.close()
+    blind = await _pipe(place, "image-classification", checkpoint(place, "ViTForImageClassification"))
+    await raises(TensorCommonsError, blind(images), "preprocessor_config.json")
+    blind.close()
+
+
+async def features_of_images(place: Place) -> None:
+    pipe = await _pipe(place, "image-feature-extraction", _seeing(place, "Dinov2Model"))
+    image = picture(45, 70)
+    features = await pipe([image, image[::-1]])
+    pixels = pipe.model.processor(image)[None]
+    wanted = await (await pipe.model(pixel_values=pixels))["pooler_output"].read()
+    near(features[:1], wanted, 1e-5)
+    assert features.shape == (2, 24) and not np.allclose(features[0], features[1])
+    pipe.close()
+
+
+async def saliency_of_an_image(place: Place) -> None:
+    backbone = checkpoint(place, "Dinov2Model")
+    tensors = {f"backbone.{name}": array for name, array in tensors_of(backbone).items()}
+    for n, (inputs, outputs) in enumerate(((24, 256), (256, 128), (128, 64)), 1):
+        shapes = {f"upconv{n}.weight": (inputs, outputs, 4, 4), f"upconv{n}.bias": (outputs,)}
+        shapes |= {f"bn{n}.{part}": (outputs,) for part in ("weight", "bias", "running_mean", "running_var")}
+        tensors |= {f"decoder.{name}": values_of(name, shape) for name, shape in shapes.items()}
+        tensors[f"decoder.bn{n}.running_var"] = np.abs(values_of(str(n), (outputs,))) + 90
+    tensors["decoder.final_conv.weight"] = values_of("final", (1, 64, 1, 1))
+    tensors["decoder.final_conv.bias"] = np.zeros(1, np.float32)
+    config = {**json.loads(backbone["config.json"]), "model_type": "dinov2-saliency"}
+    letterbox = {"size": {"longest_edge": 30}, "do_pad": True, "pad_size": {"height": 30, "width": 30}}
+    processing = json.dumps({**VIT, **letterbox}).encode()
+    files = {"config.json": json.dumps(config).encode(), WEIGHTS: pack(tensors), "preprocessor_config.json": processing}
+    pipe = await _pipe(place, "saliency", files)
+    wide = await pipe(picture(30, 60))
+    assert wide.shape == (15, 30)
+    assert wide.min() >= 0 and wide.max() <= 1 and wide.std() > 0
+    pipe.close()
+
+
+@only("webgpu")
+async def a_file_and_a_canvas_are_the_same_image(place: Place) -> None:
+    from js import ImageData, OffscreenCanvas, Uint8ClampedArray
+    from pyodide.ffi import to_js
+
+    image = picture(20, 24)
+    rgba = np.concatenate([image, np.full((20, 24, 1), 255, np.uint8)], -1)
+    data = ImageData.new(Uint8ClampedArray.new(to_js(rgba.tobytes()).buffer), 24, 20)
+    canvas = OffscreenCanvas.new(24, 20)
+    canvas.getContext("2d").putImageData(data, 0, 0)
+    file = (await (await canvas.convertToBlob()).arrayBuffer()).to_bytes()  # a PNG
+    pipe = await _pipe(place, "image-feature-extraction", _seeing(place, "Dinov2Model"))
+    wanted = await pipe(image)
+    for other in (data, canvas, file):
+        assert np.array_equal(await pipe(other), wanted)
+    await raises(TensorCommonsError, pipe(b"no image"), "8 bytes")
+    pipe.close()
+
+
+@only("webgpu")
+async def entities_in_a_text(place: Place) -> None:
+    pipe = await _pipe(place, "token-classification", _reading(place, "BertForTokenClassification"))
+    text = "The Cat sat, and ran"
+    entities, (again, _) = await pipe(text), await pipe([text, "dog"])
+    encoding = pipe.model.tokenizer.encode_batch([text])
+    logits = await (await pipe.model(input_ids=encoding.input_ids))["logits"].read()
+    assert [entity["entity"] for entity in entities] == [("one", "two", "three")[i] for i in logits[0, 1:-1].argmax(-1)]
+    assert [entity["index"] for entity in entities] == list(range(1, len(entities) + 1))
+    parts = [text[entity["start"] : entity["end"]] for entity in entities]
+    assert "".join(parts) == text.replace(" ", "") and parts[:4] == ["The", "Cat", "sat", ","]
+    assert [entity["word"] for entity in entities][:2] == ["the", "cat"]
+    near(np.array([e["score"] for e in again]), np.array([e["score"] for e in entities]), 1e-5)
+    pipe.close()
+
+
+@only("webgpu")
+async def an_answer_in_its_context(place: Place) -> None:
+    pipe = await _pipe(place, "question-answering", _reading(place, "BertForQuestionAnswering"))
+    question, context = "is the dog red", "The Cat sat on the mat, not the dog."
+    answer = await pipe({"question": question, "context": context})
+    encoding = pipe.model.tokenizer.encode_batch([question], [context])
+    out = await pipe.model(input_ids=encoding.input_ids, token_type_ids=encoding.token_type_ids)
+    assert context[answer["start"] : answer["end"]] == answer["answer"] != "" and 0 < answer["score"] <= 1
+    place_of = np.flatnonzero(encoding.sequence_ids[0] == 1)
+    start, end = [(await out[name].read())[0, place_of] for name in ("start_logits", "end_logits")]
+    first, last = (np.exp(x - x.max()) / np.exp(x - x.max()).sum() for x in (start, end))
+    best = max(first[i] * last[j] for i in range(len(first)) for j in range(i, min(i + 15, len(last))))
+    assert abs(answer["score"] - best) < 1e-4
+    await raises(TensorCommonsError, pipe({"question": "who"}), "context")
+    pipe.close()
+
+
+@only("webgpu")
+async def a_cross_encoder_takes_pairs(place: Place) -> None:
+    pipe = await _pipe(place, "text-classification", _reading(place, "BertForSequenceClassification"))
+    pairs = [("the cat", "a dog"), ("the cat sat", "on the mat")]
+    answers = await pipe(pairs)
+    encoding = pipe.model.tokenizer.encode_batch([a for a, _ in pairs], [b for _, b in pairs])
+    logits = await (await pipe.model(**encoding.as_inputs()))["logits"].read()
+    for answer, row in zip(answers, logits, strict=True):
+        scores = {entry["label"]: entry["score"] for entry in answer}
+        near(np.array([scores[name] for name in ("one", "two", "three")]), 1 / (1 + np.exp(-row)), 1e-5)
+    await raises(TensorCommonsError, pipe(["one", ("a", "b")]), "both")
+    pipe.close()
