@@ -71,7 +71,11 @@ def files() -> bytes:
     """What Pyodide needs of the checkout, as a zip."""
     packed = io.BytesIO()
     with zipfile.ZipFile(packed, "w") as archive:
-        for path in [*(ROOT / "tests" / "cases").rglob("*.py"), ROOT / "e2e" / "inside.py"]:
+        for path in [
+            *(ROOT / "tests" / "cases").rglob("*.py"),
+            *(ROOT / "examples").glob("*.py"),
+            ROOT / "e2e" / "inside.py",
+        ]:
             archive.write(path, path.relative_to(ROOT))
         for path in (ROOT / "tests" / "goldens").rglob("*"):
             archive.write(path, path.relative_to(ROOT))

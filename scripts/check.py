@@ -15,7 +15,7 @@ from scripts.console import SetupError, run, say
 from scripts.tools import find_node
 
 #: Checked for types; those that are not there yet are left out.
-TYPED = ("pyodide_pkg/tensorcommons", "scripts", "tests", "e2e", "bench")
+TYPED = ("pyodide_pkg/tensorcommons", "scripts", "tests", "e2e", "bench", "examples")
 ARROWS = "tests/contract/test_imports.py"
 
 

@@ -12,9 +12,9 @@ from typing import Any
 from .. import dtypes
 from ..backends.base import Spec
 from ..errors import InvalidWeights
-from ..nn import heads, layer_norm
-from ..ops import embedding, matmul, minimum, scaled_dot_product_attention
+from ..nn import embedding, heads, layer_norm
 from ..ops import linear as linear_op
+from ..ops import matmul, minimum, scaled_dot_product_attention
 from ..shapes import Shape
 from ..tensor import Tensor
 from .config import ACTIVATIONS, activation, check_heads, read_config
@@ -120,7 +120,7 @@ class Gpt2:
         """The hidden states after the last layer and its norm, (batch, sequence, hidden)."""
         c = self.config
         positions = minimum(past.positions, c.n_positions - 1)  # padding may be placed behind the last
-        x = embedding(weights["wte.weight"], ids) + embedding(weights["wpe.weight"], positions)
+        x = embedding.forward(weights["wte.weight"], ids) + embedding.forward(weights["wpe.weight"], positions)
         for i in range(c.n_layer):
             layer = f"h.{i}"
             normed = layer_norm.forward(weights, f"{layer}.ln_1", x, c.layer_norm_epsilon)

@@ -17,12 +17,11 @@ import numpy as np
 from .. import dtypes
 from ..backends.base import Spec
 from ..errors import InvalidWeights
-from ..nn import heads, linear, rms_norm
+from ..nn import embedding, heads, linear, rms_norm
 from ..ops import (
     arange,
     astype,
     cos,
-    embedding,
     multiply,
     reshape,
     rotary_embedding,
@@ -209,7 +208,7 @@ class Llama:
     def _hidden(self, weights: Mapping[str, Tensor], ids: Tensor, past: Past) -> Tensor:
         """The hidden states after the last layer and its norm, (batch, sequence, hidden)."""
         c = self.config
-        x = embedding(weights["embed_tokens.weight"], ids)
+        x = embedding.forward(weights["embed_tokens.weight"], ids)
         turns = self.rope.tables(past.positions, c.head_dim)
         for i in range(c.num_hidden_layers):
             layer = f"layers.{i}"

@@ -6,7 +6,6 @@ scores, which are not scaled. RMS norm before each layer; no biases elsewhere.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -16,11 +15,10 @@ import numpy as np
 from .. import dtypes
 from ..backends.base import Spec
 from ..errors import InvalidWeights, ShapeMismatch, TensorCommonsError
-from ..nn import heads, linear, rms_norm
+from ..nn import embedding, heads, linear, relative, rms_norm
 from ..ops import (
     arange,
     clip,
-    embedding,
     equal,
     expand_dims,
     multiply,
@@ -32,6 +30,7 @@ from ..ops import (
     subtract,
     where,
 )
+from ..ops import embedding as rows
 from ..ops import linear as linear_op
 from ..shapes import Shape
 from ..tensor import Tensor
@@ -209,7 +208,7 @@ class T5:
         slots = arange(mask.shape[1])
         counts = reshape(equal(mask, 1), (mask.shape[0], 1, 1, -1))
         bias = self._bias(weights, "encoder", slots, slots, counts)
-        x = embedding(weights["shared.weight"], inputs["input_ids"])
+        x = embedding.forward(weights["shared.weight"], inputs["input_ids"])
         for i in range(c.num_layers):
             block = f"encoder.block.{i}.layer"
             query, key, value = self._projected(
@@ -232,7 +231,7 @@ class T5:
     def _decode(self, weights: Mapping[str, Tensor], ids: Tensor, fixed: Mapping[str, Tensor], past: Past) -> Tensor:
         """(batch, target, d_model)."""
         bias = self._bias(weights, "decoder", past.slots, arange(past.mask.shape[3]), past.mask)
-        x = embedding(weights["shared.weight"], ids)
+        x = embedding.forward(weights["shared.weight"], ids)
         for i in range(self.config.num_decoder_layers):
             block = f"decoder.block.{i}.layer"
             query, key, value = self._projected(
@@ -279,30 +278,14 @@ class T5:
 
         ``slots`` (queries,) and ``keys`` (keys,) are places; the result is (batch, heads, queries, keys).
         """
-        buckets = self._buckets(both_ways=stack == "encoder")
-        far = len(buckets) // 2
+        c = self.config
+        far = c.relative_attention_max_distance  # from here on all share a bucket
+        sizes = (c.relative_attention_num_buckets, far)
+        buckets = relative.buckets(1, 2 * far + 1, *sizes, bidirectional=stack == "encoder", first=far)[0]
         weight = weights[f"{stack}.block.0.layer.0.SelfAttention.relative_attention_bias.weight"]
         distance = subtract(expand_dims(keys, axis=0), expand_dims(slots, axis=1))
-        bias = permute_dims(embedding(embedding(weight, buckets), clip(distance, -far, far) + far), (2, 0, 1))
+        bias = permute_dims(rows(embedding.forward(weight, buckets), clip(distance, -far, far) + far), (2, 0, 1))
         return where(counts, expand_dims(bias, axis=0), LOWEST)
-
-    def _buckets(self, *, both_ways: bool) -> np.ndarray[Any, Any]:
-        """The bucket of every distance (key - query) from ``-max_distance`` to ``max_distance``, int32.
-
-        Half the buckets are for single distances, the other half grow with their logarithm; keys behind the query have
-        buckets of their own where the encoder looks ``both_ways``.
-        """
-        c = self.config
-        distance = np.arange(-c.relative_attention_max_distance, c.relative_attention_max_distance + 1)
-        count = c.relative_attention_num_buckets // (2 if both_ways else 1)
-        away = np.abs(distance) if both_ways else np.maximum(-distance, 0)
-        exact = count // 2
-        with np.errstate(divide="ignore"):
-            spread = np.log(away.astype(np.float32) / np.float32(exact)) / np.float32(
-                math.log(c.relative_attention_max_distance / exact)
-            )
-        large = np.minimum(exact + np.maximum(spread * (count - exact), 0).astype(np.int64), count - 1)
-        return np.asarray(np.where(away < exact, away, large) + (distance > 0) * count * both_ways, np.int32)
 
     def _logits(self, weights: Mapping[str, Tensor], hidden: Tensor) -> Tensor:
         if self.config.tie_word_embeddings:
