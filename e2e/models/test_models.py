@@ -6,16 +6,10 @@ import pytest
 
 from tests.cases import cases_of
 
-MODULES = ("models", "architectures", "loading", "tasks", "decoders", "writing")
+MODULES = ("models", "architectures", "loading", "tasks", "decoders", "writing", "examples")
 
-<<<<<<< HEAD
 
 @pytest.mark.parametrize("case", cases_of(*MODULES, kind="webgpu"))
-=======
-@pytest.mark.parametrize(
-    "case", cases_of("models", "architectures", "loading", "decoders", "writing", "examples", kind="webgpu")
-)
->>>>>>> 2f33825 (examples: search, five heads, pictures, a chat beside an embedder; T5 shares the buckets and tables of the encoders)
 def test_on_webgpu(lab, case):
     for line in lab.case(case):
         print(line)
