@@ -37,12 +37,20 @@ class Demo:
     # --- what the page calls ---
 
     async def start(self) -> str:
-        """Open the devices: {kind: {"name", "is_software"} or {"missing": reason}}."""
+        """Open the devices, and begin to send reports."""
         return await _reply(self._start())
 
     async def load(self, model_id: str, send_progress: Send) -> str:
         """Load a model after those asked for earlier: {"name", "device"}."""
         return await _reply(self._latest(f"load:{model_id}", lambda: self._load(model_id, send_progress)))
+
+    async def move(self, model_id: str, kind: str, send_progress: Send) -> str:
+        """Move a loaded model to a kind of device, or where "auto" says: {"device"}. The last wish counts."""
+        return await _reply(self._latest(f"move:{model_id}", lambda: self._move(model_id, kind, send_progress)))
+
+    async def pin(self, kind: str) -> str:
+        """Have models that are loaded from now on go to ``kind``; "auto" leaves it to the facts."""
+        return await _reply(self._pin(kind))
 
     async def unload(self, model_id: str) -> str:
         """Let a model go; the weights that others hold stay."""
@@ -78,19 +86,26 @@ class Demo:
 
     # --- devices and models ---
 
-    async def _start(self) -> dict[str, Any]:
-        devices = await tc.open_devices(prefer=("webgpu", "webnn", "cpu"))
-        self._manager = tc.TensorSharingManager(max_memory_mb=1024, devices=devices)
+    async def _start(self) -> None:
+        self._devices = await tc.open_devices()
+        self._manager = tc.TensorSharingManager(max_memory_mb=1024, devices=self._devices)
         self._manager.subscribe(self._changed)
         self._changed(self._manager.report())
-        answer = {}
+        self._send()
+
+    def _about_devices(self) -> dict[str, Any]:
+        """What "auto" gives and why, every kind, and why each model is where it is."""
+        devices, kinds = self._devices, {}
+        decision = devices.decide()
+        others = devices.alternatives(decision.device)
         for kind in ("webgpu", "webnn", "cpu"):
             device = getattr(devices, kind)
-            if device is None:
-                answer[kind] = {"missing": devices.missing.get(kind, "no reason was given")}
-            else:
-                answer[kind] = {"name": device.name, "is_software": bool(device.is_software)}
-        return answer
+            state = "missing" if device is None else "lost" if device.is_gone else "present"
+            if kind == "webgpu" and state == "present" and device.is_software:
+                state = "software"
+            kinds[kind] = {"state": state, "is": others.get(kind, decision.device.name)}
+        models = {model.name: model.explain() for model in self._models.values()}
+        return {"chosen": decision.device.kind, "why": decision.why, "kinds": kinds, "models": models}
 
     async def _load(self, model_id: str, send_progress: Send) -> dict[str, Any]:
         progress = _Progress(send_progress)
@@ -101,6 +116,17 @@ class Demo:
                 )
         model = self._models[model_id]
         return {"name": model.name, "device": model.device.kind}
+
+    async def _move(self, model_id: str, kind: str, send_progress: Send) -> dict[str, Any]:
+        def tell(done: int, total: int) -> None:
+            send_progress(json.dumps({"loaded": done, "total": total}))
+
+        model = await self._models[model_id].to(kind, tell)
+        return {"device": model.device.kind}
+
+    async def _pin(self, kind: str) -> None:
+        self._devices.pin(None if kind == "auto" else kind)
+        self._changed(self._manager.report())
 
     async def _unload(self, model_id: str) -> None:
         model = self._models.pop(model_id, None)
@@ -120,7 +146,7 @@ class Demo:
 
     def _send(self) -> None:
         self._report_due = False
-        self._send_report(json.dumps(self._report.to_dict()))
+        self._send_report(json.dumps({**self._report.to_dict(), "devices": self._about_devices()}))
 
     # --- panels ---
 

@@ -1,34 +1,62 @@
-// The device badges, with the reason for what is missing, and the banner when the CPU has to do the work.
-import { byId, h } from "./dom.js";
+// The devices: a badge each, which one was chosen and why, what was lost on the way, and how to turn on what is missing.
+import { byId, h, say } from "./dom.js";
 
-const TITLES = { webgpu: "WebGPU", webnn: "WebNN", cpu: "CPU" };
+export const TITLES = { webgpu: "WebGPU", webnn: "WebNN", cpu: "CPU" };
+const TURN_ON = "To turn them on: open this page over https or on localhost; in Chrome or Edge enable "
+  + "“Unsafe WebGPU Support” and “WebNN API” at chrome://flags, and graphics acceleration in the settings under System; "
+  + "then start the browser again.";
 
+let drawn = "";
+
+/** devices: {chosen, why, kinds: {kind: {state, is}}}; a state is present, software, missing or lost */
 export function drawDevices(devices) {
-  byId("devices").replaceChildren(...Object.entries(TITLES).map(([kind, title]) => badge(kind, title, devices[kind])));
-  const reason = devices.webgpu.missing;
+  const all = JSON.stringify(devices);
+  if (all === drawn) return; // a screen reader would hear it again
+  drawn = all;
+  const { kinds, chosen, why } = devices;
+  byId("devices").replaceChildren(...Object.keys(TITLES).map((kind) => badge(kind, kinds[kind], kind === chosen)));
+  say(byId("decision"), `Models run on ${TITLES[chosen]}, because ${why}.`);
   const banner = byId("fallback");
-  banner.hidden = !reason;
-  if (reason) {
-    banner.replaceChildren(
-      h("b", {}, "No WebGPU, so the CPU does the work. "),
-      `${sentence(reason)} NumPy in WebAssembly is slow: a larger model takes much longer than on a graphics card.`,
-    );
-  }
+  const parts = [...lost(kinds, chosen), ...slow(kinds)];
+  banner.hidden = !parts.length;
+  banner.replaceChildren(...parts);
 }
 
 /** Python did not start: nothing is known about any device. */
 export function forgetDevices() {
+  drawn = "";
   for (const place of byId("devices").querySelectorAll("span:last-child")) place.textContent = "not known";
+  say(byId("decision"), "");
 }
 
-function badge(kind, title, device) {
-  const software = device.is_software && kind !== "cpu"; // of a CPU it goes without saying
-  const state = device.missing ? "missing" : software ? "software" : "present";
-  const detail = device.missing ? `missing: ${device.missing}` : device.name;
-  return h("li", { "data-kind": kind, "data-state": state },
-    h("b", {}, title), " ",
-    software ? h("span", { class: "chip" }, "software") : null, " ",
-    h("span", {}, detail));
+/** What a person may choose from: [kind, words, whether it is there]. */
+export function choices({ kinds }) {
+  return Object.entries(TITLES).map(([kind, title]) => {
+    const { state } = kinds[kind];
+    return [kind, ["missing", "lost"].includes(state) ? `${title} (${state})` : title, state !== "missing"];
+  });
+}
+
+function badge(kind, device, chosen) {
+  return h("li", { "data-kind": kind, "data-state": device.state, "data-chosen": chosen },
+    h("b", {}, TITLES[kind]), " ",
+    chosen ? h("span", { class: "chip chosen" }, "chosen") : null, " ",
+    device.state === "software" ? h("span", { class: "chip" }, "software") : null, " ",
+    h("span", {}, device.is));
+}
+
+function lost(kinds, chosen) {
+  return Object.entries(kinds).filter(([, device]) => device.state === "lost").map(([kind, device]) =>
+    h("p", {}, h("b", {}, `${TITLES[kind]} was lost. `), `What ran there goes on on ${TITLES[chosen]}. ${sentence(device.is)}`));
+}
+
+function slow(kinds) {
+  if (kinds.webgpu.state !== "missing" || kinds.webnn.state !== "missing") return [];
+  return [
+    h("p", {}, h("b", {}, "No WebGPU and no WebNN, so the CPU does the work. "),
+      "NumPy in WebAssembly is slow: a larger model takes much longer than on a device."),
+    h("p", {}, TURN_ON),
+  ];
 }
 
 const sentence = (text) => {

@@ -57,7 +57,7 @@ export class LiveRun {
   #stats(stats) {
     this.#state(stats ? "done" : "idle", stats ? seconds(stats.seconds) : "");
     say(role(this.panel, "stats"), stats
-      ? `${seconds(stats.seconds)} on ${stats.device} · ${plural(stats.models.length, "model")} as one graph: ${plural(stats.nodes, "node")}, ${stats.reused_in_run} of them reused${stats.reused_from_cache ? `, ${stats.reused_from_cache} from earlier runs` : ""} · ${plural(stats.dispatches, "dispatch", "dispatches")} · ${plural(stats.js_calls, "JS call")}`
+      ? `${seconds(stats.seconds)} on ${stats.device} · ${plural(stats.models.length, "model")} as one graph: ${plural(stats.nodes, "node")}, ${stats.reused_in_run} of them reused${stats.reused_from_cache ? `, ${stats.reused_from_cache} from earlier runs` : ""} · ${plural(stats.dispatches, "dispatch", "dispatches")} · ${plural(stats.js_calls, "JS call")}${stats.fallback ? ` · ${stats.fallback}` : ""}`
       : "");
   }
 

@@ -20,6 +20,8 @@ let worker = null;
 const cards = new ModelCards(byId("models"), {
   load: (id, onProgress) => remote.load(id, Comlink.proxy(onProgress)),
   unload: (id) => remote.unload(id),
+  move: (id, kind, onProgress) => remote.move(id, kind, Comlink.proxy(onProgress)),
+  pin: (kind) => remote.pin(kind),
   cancel: (id) => remote.cancel(`load:${id}`),
   changed: (id) => { for (const panel of [sentences, pair]) if (panel.uses(id)) panel.runs.soon(0); },
 });
@@ -36,6 +38,7 @@ function drawReport(report) {
   drawDashboard(report, (name) => cards.titleOfName(name));
   chart.add(report);
   tensors.draw(report.tensors);
+  drawDevices(report.devices);
   cards.drawReport(report);
 }
 
@@ -46,7 +49,6 @@ async function start() {
   try {
     const answer = await bootWorker();
     document.body.dataset.state = "ready";
-    drawDevices(answer.devices);
     cards.ready(answer.models);
     boot.done();
     performance.measure("usable", { start: 0 });

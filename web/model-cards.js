@@ -1,4 +1,5 @@
 // One card a model: load, watch the bytes, cancel, unload, and read what went wrong.
+import { TITLES, choices } from "./devices.js";
 import { byId, h, role, say } from "./dom.js";
 import { bytes, megabytes, plural } from "./format.js";
 
@@ -11,15 +12,16 @@ const TASKS = {
 const SAYS = { idle: "Load", queued: "Waiting", loading: "Loading", loaded: "Unload", unloading: "Unloading", error: "Try again" };
 
 export class ModelCards {
-  #cards = new Map(); // id → {model, element, state, name, total}
+  #cards = new Map(); // id → {model, element, state, name, device, moving}
   #calls;
 
-  /** calls: load(id, onProgress), unload(id), cancel(id), changed(id) */
+  /** calls: load(id, onProgress), unload(id), move(id, kind, onProgress), pin(kind), cancel(id), changed(id) */
   constructor(section, calls) {
     this.section = section;
     this.#calls = calls;
     byId("load-all").addEventListener("click", () => this.loadAll());
     byId("unload-all").addEventListener("click", () => this.unloadAll());
+    byId("run-on").addEventListener("change", (event) => this.#moveAll(event.target.value));
   }
 
   /** Python runs and the manifest is known: the cards take their places, or start anew after a retry. */
@@ -63,10 +65,50 @@ export class ModelCards {
 
   drawReport(report) {
     const known = new Map(report.models.map((model) => [model.name, model]));
+    offer(byId("run-on"), [["auto", `Automatic (${TITLES[report.devices.chosen]})`, true], ...choices(report.devices)]);
     for (const card of this.#cards.values()) {
-      if (card.state !== "loaded") continue;
+      offer(role(card.element, "device"), choices(report.devices));
       const model = known.get(card.name);
-      if (model) say(role(card.element, "about"), `${bytes(model.total_bytes)}, ${bytes(model.shared_bytes)} of it shared`);
+      if (card.state !== "loaded" || !model || card.moving) continue;
+      this.#on(card, model.device);
+      role(card.element, "device").title = report.devices.models[card.name] ?? "";
+      say(role(card.element, "about"), `${bytes(model.total_bytes)}, ${bytes(model.shared_bytes)} of it shared`);
+    }
+  }
+
+  /** The card's model is on ``kind`` now, by a person's choice or because its device was lost. */
+  #on(card, kind) {
+    card.device = kind;
+    role(card.element, "device").value = kind;
+  }
+
+  async #moveAll(kind) {
+    await this.#calls.pin(kind);
+    for (const [id, card] of this.#cards) if (card.state === "loaded") this.#move(id, kind);
+  }
+
+  async #move(id, kind) {
+    const card = this.#cards.get(id);
+    const about = role(card.element, "about");
+    const error = role(card.element, "error");
+    const turn = card.moving = Symbol(kind);
+    error.replaceChildren();
+    try {
+      const answer = await this.#calls.move(id, kind, ({ loaded, total }) => {
+        if (card.moving === turn) say(about, `moving: ${megabytes(loaded)} of ${megabytes(total)} MB`);
+      });
+      if (card.moving !== turn) return; // a later wish took its place
+      card.moving = null;
+      if (!answer.cancelled) this.#on(card, answer.device);
+      say(about, `on ${TITLES[card.device]}`);
+      this.#calls.changed(id);
+    } catch (failure) {
+      if (card.moving !== turn) return;
+      card.moving = null;
+      if (card.state !== "loaded") return; // it was unloaded meanwhile
+      this.#on(card, card.device);
+      say(about, `still on ${TITLES[card.device]}`);
+      error.replaceChildren(h("b", {}, `Not moved. ${failure.name}. `), failure.message);
     }
   }
 
@@ -84,6 +126,8 @@ export class ModelCards {
       else this.load(model.id);
     });
     role(element, "cancel").addEventListener("click", () => this.#calls.cancel(model.id));
+    role(element, "device").setAttribute("aria-label", `Device of ${model.title}`);
+    role(element, "device").addEventListener("change", (event) => this.#move(model.id, event.target.value));
     this.#show(card, "idle");
     return element;
   }
@@ -101,7 +145,8 @@ export class ModelCards {
         this.#show(card, "idle");
       } else {
         card.name = answer.name;
-        this.#show(card, "loaded", `on ${answer.device}`);
+        this.#on(card, answer.device);
+        this.#show(card, "loaded", `on ${TITLES[answer.device]}`);
         this.#calls.changed(id);
       }
     } catch (failure) {
@@ -146,6 +191,7 @@ export class ModelCards {
       say(role(element, "bytes"), "waiting for its turn");
     }
     loading.hidden = !busy;
+    role(element, "place").hidden = state !== "loaded";
     const onBackbone = model.base ? ` on ${model.base}` : "";
     if (state !== "loaded" || about) {
       say(role(element, "about"), state === "loaded" ? about : `${TASKS[model.task] ?? model.task}${onBackbone} · ${bytes(model.bytes)}`);
@@ -162,4 +208,14 @@ export class ModelCards {
     this.section.querySelector("h2").textContent = states.length
       ? `Models: ${count("loaded")} of ${plural(states.length, "model")} loaded` : "Models";
   }
+}
+
+/** Fills a select with [value, words, whether it can be chosen], where that is news. */
+function offer(select, options) {
+  const value = select.value;
+  const now = JSON.stringify(options);
+  if (select.dataset.options === now) return;
+  select.dataset.options = now;
+  select.replaceChildren(...options.map(([kind, words, there]) => h("option", { value: kind, disabled: !there }, words)));
+  if (value) select.value = value;
 }

@@ -92,11 +92,13 @@ Comlink.expose({
     progress({ step: "devices" });
     pyodide.runPython(await (await fetchOk("demo.py")).text(), { filename: "demo.py" });
     demo = pyodide.globals.get("Demo")(url("models/"), sendJson(onReport));
-    const devices = unwrap(await demo.start());
+    unwrap(await demo.start());
     const timings = { download: downloaded - started, total: performance.now() - started };
-    return { version: manifest.version, models: manifest.models, devices, timings };
+    return { version: manifest.version, models: manifest.models, timings };
   },
   load: async (id, onProgress) => unwrap(await demo.load(id, sendJson(onProgress))),
+  move: async (id, kind, onProgress) => unwrap(await demo.move(id, kind, sendJson(onProgress))),
+  pin: async (kind) => unwrap(await demo.pin(kind)),
   unload: async (id) => unwrap(await demo.unload(id)),
   run: async (panel, request, onPart) => unwrap(await demo.run(panel, JSON.stringify(request), sendJson(onPart))),
   cancel: (key) => { demo.cancel(key); },

@@ -9,13 +9,12 @@ import pytest
 from playwright.sync_api import expect
 
 from e2e.page.driver import MINILM, SPLADE, SPLADE_FAMILY, Tab
-from scripts.browser import find_browser
 from scripts.serve import serve
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from playwright.sync_api import BrowserContext, Playwright
+    from playwright.sync_api import BrowserContext
 
     from e2e.page.faults import Faults
 
@@ -114,27 +113,3 @@ def test_a_worker_that_is_missing_is_a_clear_failure(troubled: Tab, faulty_site:
     troubled.page.goto(faulty_site)
     troubled.wait_booted("failed")
     expect(troubled.page.locator("#boot").get_by_role("alert")).to_contain_text("The worker could not start")
-
-
-def test_without_webgpu_the_cpu_takes_over_and_the_page_says_why(playwright: Playwright, site: str) -> None:
-    found = find_browser()
-    flags = [flag for flag in found.flags if "webgpu" not in flag.lower() and "NeuralNetwork" not in flag]
-    browser = playwright.chromium.launch(
-        executable_path=found.path,
-        args=[*flags, "--disable-features=WebGPU,WebGPUService"],
-        env={**found.environment()},
-    )
-    try:
-        tab = Tab(browser.new_page())
-        tab.open(site, load="splade-tiny-polarity")
-        tab.wait_card("splade-tiny-polarity", "loaded")
-        banner = tab.page.locator("#fallback")
-        expect(banner).to_contain_text("No WebGPU, so the CPU does the work.")
-        expect(banner).to_contain_text("slow")
-        reason = tab.page.locator('#devices [data-kind="webgpu"]').inner_text().partition("missing: ")[2]
-        assert len(reason) > 10
-        tab.wait_panel("pair")
-        assert sum(tab.bars("polarity").values()) == pytest.approx(1, abs=0.002)
-        assert "cpu" in tab.page.locator('#pair [data-role="stats"]').inner_text()
-    finally:
-        browser.close()

@@ -1,0 +1,187 @@
+"""Devices as a person meets them: each browser that there is, a model switched while it runs, and devices that fail.
+
+The faults are made where a real one would be, in the browser's own objects, before the worker's first line.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import pytest
+from playwright.sync_api import expect
+
+from e2e.page.driver import HEADS, SPLADE, Tab
+from scripts.browser import FLAGS, find_browser
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from playwright.sync_api import Playwright, Route
+
+POLARITY = HEADS[2]
+DEBIAN = shutil.which("chromium")
+NO_WEBNN = "WebMachineLearningNeuralNetwork"
+NO_WEBGPU = "WebGPU,WebGPUService"
+
+WEBGPU_GOES = """
+const { requestDevice } = GPUAdapter.prototype, { submit } = GPUQueue.prototype;
+let device, left = 3;
+GPUAdapter.prototype.requestDevice = async function (...wish) {
+  return device = await requestDevice.apply(this, wish);
+};
+GPUQueue.prototype.submit = function (commands) {
+  if (!--left) { GPU.prototype.requestAdapter = async () => null; device.destroy(); }
+  return submit.call(this, commands);
+};
+"""
+
+
+@contextmanager
+def page_in(playwright: Playwright, *, without: str = "", path: str | None = None) -> Iterator[Tab]:
+    """A page of a browser of its own that lacks the features ``without``."""
+    found = find_browser()
+    flags = [flag for flag in FLAGS if "webgpu" not in flag or NO_WEBGPU not in without]
+    flags = [flag for flag in flags if NO_WEBNN not in flag or NO_WEBNN not in without]
+    browser = playwright.chromium.launch(
+        executable_path=path or found.path,
+        args=[*flags, *([f"--disable-features={without}"] if without else [])],
+        env=None if path else {**found.environment()},
+    )
+    try:
+        tab = Tab(browser.new_page(viewport={"width": 1440, "height": 900}, reduced_motion="reduce"))
+        yield tab
+        assert tab.errors == []
+    finally:
+        browser.close()
+
+
+def with_fault(tab: Tab, script: str) -> None:
+    """Have ``script`` run in the worker before anything of it does."""
+
+    def spoilt(route: Route) -> None:
+        answer = route.fetch()
+        route.fulfill(response=answer, body=script + answer.text())
+
+    tab.page.route("**/worker.js", spoilt)
+
+
+def states(tab: Tab) -> dict[str, str]:
+    badges = tab.page.get_by_role("list", name="Devices").get_by_role("listitem").all()
+    return {str(badge.get_attribute("data-kind")): str(badge.get_attribute("data-state")) for badge in badges}
+
+
+def badge(tab: Tab, kind: str) -> str:
+    return tab.page.locator(f'#devices [data-kind="{kind}"]').inner_text()
+
+
+def chosen(tab: Tab) -> str:
+    return str(tab.page.locator("#devices [data-chosen]").get_attribute("data-kind"))
+
+
+def stats(tab: Tab) -> str:
+    return tab.page.locator('#pair [data-role="stats"]').inner_text()
+
+
+def device_of(tab: Tab, model_id: str) -> str:
+    return tab.card(model_id).get_by_role("combobox").input_value()
+
+
+def runs(tab: Tab, kind: str) -> None:
+    """A model loads on ``kind`` and answers."""
+    tab.wait_card(POLARITY, "loaded")
+    tab.wait_panel("pair")
+    assert sum(tab.bars("polarity").values()) == pytest.approx(1, abs=0.002)
+    assert f" on {kind} " in stats(tab)
+    assert device_of(tab, POLARITY) == chosen(tab) == kind
+    expect(tab.page.locator("#decision")).to_contain_text("because")
+
+
+@pytest.mark.parametrize(
+    ("without", "path", "found", "reason"),
+    [
+        pytest.param(NO_WEBNN, None, {"webgpu": "software", "webnn": "missing"}, "navigator.ml", id="without WebNN"),
+        pytest.param(
+            "", DEBIAN, {"webgpu": "software", "webnn": "missing"}, "", id="the system's Chromium",
+            marks=pytest.mark.skipif(DEBIAN is None, reason="no chromium is installed; CI installs Debian's"),
+        ),
+        pytest.param(
+            f"{NO_WEBGPU},{NO_WEBNN}", None, {"webgpu": "missing", "webnn": "missing"}, "navigator.ml", id="neither"
+        ),
+    ],
+)  # fmt: skip
+def test_each_browser_runs_on_the_best_that_it_has(
+    playwright: Playwright, site: str, without: str, path: str | None, found: dict[str, str], reason: str
+) -> None:
+    with page_in(playwright, without=without, path=path) as tab:
+        tab.open(site, load=POLARITY)
+        present = [kind for kind, state in found.items() if state != "missing"]
+        runs(tab, "webnn" if "webnn" in present else present[0] if present else "cpu")
+        assert states(tab) == {**found, "cpu": "present"}
+        assert reason in badge(tab, "webnn")
+        for kind in ("webgpu", "webnn", "cpu"):
+            assert len(badge(tab, kind).split()) > 2, "a name, or the reason why it is missing"
+        warning = tab.page.locator("#fallback")
+        if present:
+            expect(warning).to_be_hidden()
+        else:
+            expect(warning).to_contain_text("so the CPU does the work. NumPy in WebAssembly is slow")
+            for way in ("https", "chrome://flags", "Unsafe WebGPU Support", "WebNN API"):
+                expect(warning).to_contain_text(way)
+
+
+def test_a_loaded_model_is_switched_live_by_keyboard(tab: Tab, site: str) -> None:
+    tab.open(site, load=f"{SPLADE},{POLARITY}")
+    for model_id in (SPLADE, POLARITY):
+        tab.wait_card(model_id, "loaded")
+    tab.wait_panel("pair")
+    start = chosen(tab)
+    before, weights = tab.bars("polarity"), tab.figure("with-sharing")
+    switch = tab.page.get_by_role("combobox", name="Device of Polarity, on SPLADE-tiny")
+    switch.focus()
+    tab.page.keyboard.press("ArrowDown")
+    row = tab.page.locator("#per-model tbody tr").filter(has_text="Polarity")
+    expect(row).to_contain_text("cpu")
+    expect(switch).to_be_focused()
+    expect(tab.page.locator('#pair [data-role="stats"]')).to_contain_text("cpu")
+    tab.wait_panel("pair")
+    assert tab.bars("polarity") == pytest.approx(before, abs=0.002)
+    assert device_of(tab, SPLADE) == start, "the other stayed, and what both hold is on both now"
+    tab.wait_figure("with-sharing", f"value > {1.8 * weights}")
+
+    tab.page.get_by_label("Run on").select_option("cpu")
+    expect(tab.page.locator("#per-model tbody")).not_to_contain_text(start)
+    tab.wait_figure("with-sharing", f"value < {1.1 * weights}")
+    assert chosen(tab) == "cpu"
+    expect(tab.page.locator("#decision")).to_contain_text("because it is pinned")
+    tab.page.get_by_label("Run on").select_option("auto")
+    expect(tab.page.locator("#per-model tbody")).not_to_contain_text("cpu")
+    assert chosen(tab) == start == device_of(tab, POLARITY)
+    tab.wait_panel("pair")
+    assert tab.bars("polarity") == pytest.approx(before, abs=0.002)
+
+
+def test_a_device_lost_in_a_forward_hands_it_to_the_next(playwright: Playwright, site: str) -> None:
+    with page_in(playwright, without=NO_WEBNN) as tab:
+        with_fault(tab, WEBGPU_GOES)
+        tab.open(site, load=POLARITY)
+        tab.wait_card(POLARITY, "loaded")
+        tab.wait_panel("pair")
+        assert "finished on cpu: webgpu was lost (destroyed" in stats(tab)
+        assert sum(tab.bars("polarity").values()) == pytest.approx(1, abs=0.002)
+        expect(tab.page.locator('#devices [data-kind="webgpu"]')).to_have_attribute("data-state", "lost")
+        expect(tab.page.locator("#fallback")).to_contain_text("WebGPU was lost. What ran there goes on on CPU.")
+        assert device_of(tab, POLARITY) == chosen(tab) == "cpu"
+        assert "webgpu was lost" in str(tab.card(POLARITY).get_by_role("combobox").get_attribute("title"))
+
+        tab.card(POLARITY).get_by_role("combobox").select_option("webgpu")  # it is still not there
+        expect(tab.card(POLARITY).get_by_role("alert")).to_contain_text(
+            re.compile("Not moved. DeviceUnavailable.*adapter")
+        )
+        assert device_of(tab, POLARITY) == "cpu"
+        tab.type_and_wait("pair", tab.page.get_by_label("B, the hypothesis"), "The town is dry.")
+        assert "lost" not in stats(tab)
+        tab.unload(POLARITY)
+        tab.wait_figure("device-bytes", "value === 0")
