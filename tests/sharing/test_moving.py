@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
+from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
@@ -286,6 +288,30 @@ async def test_a_device_that_is_gone_in_a_forward_hands_it_to_the_next_and_that_
     one.unload()
     two.unload()
     empty(manager)
+
+
+@pytest.fixture
+def no_collector() -> Iterator[None]:
+    """No cycle may keep bytes on a device: what is done with goes at once."""
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()
+
+
+@pytest.mark.usefixtures("no_collector")
+async def test_nothing_waits_for_the_collector_after_a_device_is_gone():
+    manager = manager_on("webgpu", "cpu")
+    model = await load(manager)
+    for_good(backend_of(manager, "webgpu"))
+    await answer(model)
+    assert model.device.kind == "cpu"
+    with pytest.raises(DeviceUnavailable):
+        await model.to("webgpu")
+    await answer(model)
+    model.unload()
+    await asyncio.sleep(0)
+    assert [device.total for device in manager.devices.opened] == [0, 0]
 
 
 async def test_merged_runs_of_a_gone_device_are_merged_on_the_next():

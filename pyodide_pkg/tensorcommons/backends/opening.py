@@ -34,6 +34,9 @@ async def in_time(
             task.add_done_callback(lambda late: _came_late(late, undo))
     if not task.done():
         raise DeviceUnavailable(kind, f"the browser did not answer within {seconds:g} s")
+    failure = task.exception()
+    if isinstance(failure, DeviceUnavailable):  # anew: a task keeps its own, with all frames above
+        raise DeviceUnavailable(failure.kind, failure.reason)
     return task.result()
 
 

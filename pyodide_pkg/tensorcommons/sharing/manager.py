@@ -199,24 +199,27 @@ class TensorSharingManager(SharedTensors):
             except TensorReleased:
                 if moves == self._moves:  # else a model moved meanwhile: its weights are elsewhere now
                     raise
-            except (DeviceLost, DeviceUnavailable) as error:
+            except (DeviceLost, DeviceUnavailable):
                 if moves == self._moves:
-                    told.append(await self._leave_lost_device(models, error))
+                    left = await self._leave_lost_device(models)
+                    if not left:
+                        raise
+                    told.append(left)
         for device in self.devices.opened:
             if device.losses != self._losses[device]:
                 self._losses[device] = device.losses
                 told.append(f"{device.kind} was lost ({device.loss or 'no reason given'}) and opened again")
         return result, "; ".join(told)
 
-    async def _leave_lost_device(self, models: Sequence[Movable], error: TensorCommonsError) -> str:
-        """Move ``models`` off their device that is gone. Raises ``error`` where it is not, or nothing is left."""
+    async def _leave_lost_device(self, models: Sequence[Movable]) -> str:
+        """Move ``models`` off their device that is gone. Gives what happened; nothing if none is or none is left."""
         lost = next((model.device for model in models if model.device.backend.is_lost), None)
         if lost is None:
-            raise error
+            return ""
         lost.gone = lost.gone or "it was lost again each time it was opened"
         target = self.devices.after(lost)
         if target is None:
-            raise error
+            return ""
         why = f"{lost.kind} was lost ({lost.loss or 'no reason given'}) and did not come back ({lost.gone})"
         for model in dict.fromkeys(models):
             if model.device is lost:

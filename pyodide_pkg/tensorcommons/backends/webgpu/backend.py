@@ -117,6 +117,8 @@ class WebGPUBackend(Backend[Replay]):
             await compiling
             self.bridge.discard(executable.id)
             raise
+        finally:
+            del compiling  # or its failure would keep this frame, and this frame its failure
         return executable
 
     @staticmethod
@@ -141,6 +143,8 @@ class WebGPUBackend(Backend[Replay]):
                 for handle in outputs:
                     self.bridge.destroy(handle)
             raise
+        finally:
+            del running  # the traceback of its failure has this frame: a cycle that would keep what the callers hold
 
     def discard(self, executable: Replay) -> None:
         self.bridge.discard(executable.id)
