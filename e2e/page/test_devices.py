@@ -26,6 +26,15 @@ DEBIAN = shutil.which("chromium")
 NO_WEBNN = "WebMachineLearningNeuralNetwork"
 NO_WEBGPU = "WebGPU,WebGPUService"
 
+WEBNN_GOES = """
+const { dispatch } = MLContext.prototype;
+MLContext.prototype.dispatch = function (...work) {
+  ML.prototype.createContext = async () => { throw new DOMException("no context any more", "NotSupportedError"); };
+  this.destroy();
+  return dispatch.apply(this, work);
+};
+"""
+WEBNN_HANGS = "ML.prototype.createContext = () => new Promise(() => {});"
 WEBGPU_GOES = """
 const { requestDevice } = GPUAdapter.prototype, { submit } = GPUQueue.prototype;
 let device, left = 3;
@@ -102,9 +111,14 @@ def runs(tab: Tab, kind: str) -> None:
 @pytest.mark.parametrize(
     ("without", "path", "found", "reason"),
     [
+        pytest.param("", None, {"webgpu": "software", "webnn": "present"}, "asked for cpu", id="both"),
         pytest.param(NO_WEBNN, None, {"webgpu": "software", "webnn": "missing"}, "navigator.ml", id="without WebNN"),
         pytest.param(
-            "", DEBIAN, {"webgpu": "software", "webnn": "missing"}, "", id="the system's Chromium",
+            NO_WEBGPU, None, {"webgpu": "missing", "webnn": "present"}, "asked for cpu", id="without WebGPU"
+        ),
+        pytest.param(
+            "", DEBIAN, {"webgpu": "software", "webnn": "missing"}, "not supported on this platform",
+            id="the system's Chromium",
             marks=pytest.mark.skipif(DEBIAN is None, reason="no chromium is installed; CI installs Debian's"),
         ),
         pytest.param(
@@ -163,25 +177,34 @@ def test_a_loaded_model_is_switched_live_by_keyboard(tab: Tab, site: str) -> Non
     assert tab.bars("polarity") == pytest.approx(before, abs=0.002)
 
 
-def test_a_device_lost_in_a_forward_hands_it_to_the_next(playwright: Playwright, site: str) -> None:
-    with page_in(playwright, without=NO_WEBNN) as tab:
-        with_fault(tab, WEBGPU_GOES)
+def test_devices_lost_in_a_forward_hand_it_to_the_next_and_that_to_the_last(playwright: Playwright, site: str) -> None:
+    with page_in(playwright) as tab:
+        with_fault(tab, WEBNN_GOES + WEBGPU_GOES)
         tab.open(site, load=POLARITY)
         tab.wait_card(POLARITY, "loaded")
         tab.wait_panel("pair")
         assert "finished on cpu: webgpu was lost (destroyed" in stats(tab)
         assert sum(tab.bars("polarity").values()) == pytest.approx(1, abs=0.002)
-        expect(tab.page.locator('#devices [data-kind="webgpu"]')).to_have_attribute("data-state", "lost")
-        expect(tab.page.locator("#fallback")).to_contain_text("WebGPU was lost. What ran there goes on on CPU.")
+        assert states(tab) == {"webgpu": "lost", "webnn": "lost", "cpu": "present"}
+        warning = tab.page.locator("#fallback")
+        for title in ("WebGPU", "WebNN"):
+            expect(warning).to_contain_text(f"{title} was lost. What ran there goes on on CPU.")
+        switch = tab.card(POLARITY).get_by_role("combobox")
         assert device_of(tab, POLARITY) == chosen(tab) == "cpu"
-        assert "webgpu was lost" in str(tab.card(POLARITY).get_by_role("combobox").get_attribute("title"))
+        assert "webgpu was lost" in str(switch.get_attribute("title"))
 
-        tab.card(POLARITY).get_by_role("combobox").select_option("webgpu")  # it is still not there
-        expect(tab.card(POLARITY).get_by_role("alert")).to_contain_text(
-            re.compile("Not moved. DeviceUnavailable.*adapter")
-        )
+        switch.select_option("webgpu")  # it is still not there
+        told = re.compile("Not moved. DeviceUnavailable.*adapter")
+        expect(tab.card(POLARITY).get_by_role("alert")).to_contain_text(told)
         assert device_of(tab, POLARITY) == "cpu"
         tab.type_and_wait("pair", tab.page.get_by_label("B, the hypothesis"), "The town is dry.")
         assert "lost" not in stats(tab)
         tab.unload(POLARITY)
         tab.wait_figure("device-bytes", "value === 0")
+
+
+def test_a_context_that_never_answers_costs_seconds_and_then_the_next_is_taken(tab: Tab, site: str) -> None:
+    with_fault(tab, WEBNN_HANGS)
+    tab.open(site, load=POLARITY)
+    runs(tab, "webgpu")
+    assert "the browser did not answer within" in badge(tab, "webnn")

@@ -50,10 +50,9 @@ class WebNNBridge:
 
     async def reopen(self) -> None:
         """Another context in place of this one, with nothing on it. Raises DeviceUnavailable if there is none."""
-        ml = await _open(self.wish)
         self._ml.closeContext()
-        self._ml = ml
-        self.limits = json.loads(ml.info)["limits"]
+        self._ml = await _open(self.wish)
+        self.limits = json.loads(self._ml.info)["limits"]
 
     @contextmanager
     def _typed_errors(self) -> Iterator[None]:
