@@ -118,6 +118,8 @@ async def test_without_a_browser_there_is_numpy_and_the_reasons():
     assert all(reason in ours.explain() for reason in ours.missing.values())
     with pytest.raises(DeviceUnavailable, match="abacus"):
         await tc.open_devices(["abacus"])
+    with pytest.raises(DeviceUnavailable, match="'cpu', 'gpu', 'npu', '', not 'tpu'"):
+        await tc.open_devices(webnn="tpu")
     with pytest.raises(DeviceUnavailable, match="webgpu: "):
         await tc.open_devices(["webgpu"])
     ours.close()
@@ -131,7 +133,7 @@ class Answer:
         self.may = asyncio.Event()
         self.device = device(HARDWARE)
 
-    async def open(self, kind: str = "webgpu") -> Device:
+    async def open(self, kind: str, webnn: str) -> Device:
         if kind != "webgpu":
             return device(f"software {kind}")
         self.asked.set()
@@ -168,7 +170,7 @@ async def test_opening_can_be_cancelled_and_keeps_nothing_open(monkeypatch):
 async def test_a_failure_that_nobody_foresaw_closes_the_others(monkeypatch):
     opened: list[Device] = []
 
-    async def opens(kind: str) -> Device:
+    async def opens(kind: str, webnn: str) -> Device:
         if kind == "webnn":
             raise ZeroDivisionError
         opened.append(device(f"software {kind}"))

@@ -69,6 +69,24 @@ async def a_forward_whose_adapter_is_gone_ends_on_the_next_device(place: Place) 
 
 
 @only("webgpu")
+async def a_wish_for_webnn_is_told_as_a_wish(place: Place) -> None:
+    devices = await tc.open_devices(["webnn", "cpu"], webnn="npu")
+    assert devices.webnn is not None, devices.missing
+    assert "asked for npu" in devices.explain(), "there is none here, and the browser does not say so"
+    manager = tc.TensorSharingManager(devices=devices)
+    model = await _load(place, manager)
+    wanted = await _answer(model)
+    start, *others = devices.opened
+    for device in (*others, start):
+        await model.to(device)
+        _close(await _answer(model), wanted)
+        assert manager.last_run["device"] == model.device.kind == device.kind
+        assert all(left.total == 0 for left in devices.opened if left is not device)
+    model.unload()
+    devices.close()
+
+
+@only("webgpu")
 async def a_forward_whose_device_comes_back_ends_on_it(place: Place) -> None:
     manager = place.manager(activation_cache=False)
     model = await _load(place, manager)

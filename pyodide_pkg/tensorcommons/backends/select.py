@@ -22,6 +22,7 @@ from .webgpu.backend import WebGPUBackend
 from .webnn.backend import WebNNBackend
 
 KINDS = ("webgpu", "webnn", "cpu")
+WISHES = ("cpu", "gpu", "npu", "")  # for WebNN; "" is the browser's choice
 
 # By rank: what a device is, and why it comes first where nothing of a lower rank is there.
 FACTS = (
@@ -125,20 +126,30 @@ class Devices:
         raise DeviceUnavailable(kind, self.missing.get(kind, f"it was not opened; known kinds: {', '.join(KINDS)}"))
 
 
-async def open_devices(prefer: Sequence[str] | None = None, *, timeout: float = OPEN_SECONDS) -> Devices:  # noqa: ASYNC109 - one a device
+async def open_devices(
+    prefer: Sequence[str] | None = None,
+    *,
+    webnn: str = "cpu",
+    timeout: float = OPEN_SECONDS,  # noqa: ASYNC109 - one a device
+) -> Devices:
     """Open the devices of this browser, all at once; "auto" then decides from what they are.
 
     ``prefer`` names those to open, in an order that "auto" keeps to. A device that is missing, or that does not answer
     within ``timeout`` seconds, is left out, with its reason.
 
+    ``webnn`` is what WebNN is asked to run on: "cpu", "gpu", "npu", or "" for the browser's choice. It is a wish: the
+    browser does not say whether it came true.
+
     Raises:
-        DeviceUnavailable: a name in ``prefer`` is no kind of device, or none of them could be opened.
+        DeviceUnavailable: a name in ``prefer`` or ``webnn`` is not known, or no device could be opened.
     """
     wanted = tuple(dict.fromkeys(KINDS if prefer is None else prefer))
     unknown = [kind for kind in wanted if kind not in KINDS]
     if unknown or not wanted:
         raise DeviceUnavailable(", ".join(unknown) or "any", f"the kinds of devices are {', '.join(KINDS)}")
-    tasks = [asyncio.ensure_future(in_time(kind, _open(kind), timeout, Device.close)) for kind in wanted]
+    if webnn not in WISHES:
+        raise DeviceUnavailable("webnn", f"it can be asked for {', '.join(map(repr, WISHES))}, not {webnn!r}")
+    tasks = [asyncio.ensure_future(in_time(kind, _open(kind, webnn), timeout, Device.close)) for kind in wanted]
     try:
         await asyncio.wait(tasks)
         answers = await asyncio.gather(*tasks, return_exceptions=True)
@@ -163,9 +174,9 @@ async def open_devices(prefer: Sequence[str] | None = None, *, timeout: float = 
     return Devices(sorted(opened, key=rank) if prefer is None else opened, missing, by_facts=prefer is None)
 
 
-async def _open(kind: str) -> Device:
+async def _open(kind: str, webnn: str) -> Device:
     if kind == "cpu":
         return Device(CpuBackend())
     if kind == "webgpu":
         return Device(WebGPUBackend(await WebGPUBridge.open()))
-    return Device(WebNNBackend(await WebNNBridge.open("cpu")))
+    return Device(WebNNBackend(await WebNNBridge.open(webnn)))
