@@ -9,7 +9,7 @@ import tomllib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from scripts import paths, pip
+from scripts import onnx_saliency, paths, pip
 from scripts.console import SetupError, say
 from scripts.convert import ConversionError, checkpoint_head, layer_sizes, mlp_json_head
 from scripts.safetensors import encode
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 MODELS_FILE = paths.ROOT / "scripts" / "models.toml"
 CONVERTER_LOCK = paths.ROOT / "scripts" / "converter.lock"
-_CODE = [paths.ROOT / "scripts" / name for name in ("models.py", "convert.py", "safetensors.py")]
+_CODE = [paths.ROOT / "scripts" / name for name in ("models.py", "convert.py", "safetensors.py", "onnx_saliency.py")]
 
 
 @dataclass(frozen=True)
@@ -107,6 +107,11 @@ def ensure_models(pins: Sequence[FilePin], downloads: Path) -> None:
             link_or_copy(downloads / pin.path, fresh / pin.path.removeprefix("models/"))
     for path in sorted(path for path in paths.CONVERTED.rglob("*") if path.is_file()):
         link_or_copy(path, fresh / path.relative_to(paths.CONVERTED))
+    for entry in tomllib.loads(MODELS_FILE.read_text())["onnx"]:
+        try:
+            onnx_saliency.convert(downloads / entry["source"], fresh / entry["id"])
+        except ConversionError as error:
+            raise SetupError(f"converting {entry['id']} failed: {error}; correct scripts/models.toml.") from error
     for model in load_models():
         if model.head is None:
             continue

