@@ -4,7 +4,8 @@
 // dispatch: a tile of y a workgroup: x over columns, y and z over rows and batch
 //
 // For hardware, where y is so small that whole tiles would leave most of the machine idle: a tile's depth is cut in
-// slices, each the work of other invocations, whose sums are added up in workgroup memory at the end.
+// slices, each the work of other invocations, whose sums are added up in workgroup memory at the end. Of several products
+// of one a (`linears`), each a batch, the weights are buffers of their own: b, b1, b2.
 
 $product
 $blocks
@@ -40,13 +41,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
 
   // Two blocks of each at a time, so that all that is read is under way together; past the depth they are zeros.
   var sums = mat4x4<f32>();
-  for (var k = slice * 4u; k < p.depth; k += slices * 8u) {
-    let a0 = block_a(a_start, row, k);
-    let b0 = block_b(b_start, column, k);
-    let a1 = block_a(a_start, row, k + slices * 4u);
-    let b1 = block_b(b_start, column, k + slices * 4u);
-    sums += b0 * transpose(a0) + b1 * transpose(a1);
-  }
+  $add_slices
   let block = lane / slices;
   partial[place_of(block * 4u, slice)] = sums[0];
   partial[place_of(block * 4u + 1u, slice)] = sums[1];

@@ -188,6 +188,7 @@ class Backend(ABC, Generic[E]):
     is_software: bool
     limits: dict[str, int]
     op_limits: Mapping[str, Any] = MappingProxyType({})  # opSupportLimits() of WebNN: by method and operand
+    steps_cost = False  # whether a step costs more than what little it computes, so that few are better
     takes_graphs = False  # whether :meth:`compile` is given a Computation instead of a Plan
 
     @property

@@ -73,6 +73,7 @@ class Device:
         self.lock = asyncio.Lock()  # one program at a time: all of them share the arena
         self.programs: dict[str, Any] = {}  # by structure, the least recently used first
         self._bytes: dict[Category, int] = dict.fromkeys(CATEGORIES, 0)
+        self.total = 0  # bytes that the device holds now
         self._handles: dict[int, tuple[int, Category]] = {}
         self._specs: dict[int, Spec] = {}  # what lies under a handle, for devices whose memory is typed
         self._next_handle = 1
@@ -94,11 +95,6 @@ class Device:
         """Bytes now by category, with "total" and "peak" (the largest total since the device was opened)."""
         return {**{str(kind): size for kind, size in self._bytes.items()}, "total": self.total, "peak": self._peak}
 
-    @property
-    def total(self) -> int:
-        """Bytes that the device holds now."""
-        return sum(self._bytes.values())
-
     def new_handle(self) -> int:
         """A handle that was never used before."""
         self._next_handle += 1
@@ -110,12 +106,14 @@ class Device:
             raise DeviceUnavailable(self.kind, "it was closed; open it again with open_devices()")
         self.budget.reserve(nbytes, category)
         self._bytes[category] += nbytes
+        self.total += nbytes
         self._peak = max(self._peak, self.total)
 
     def refund(self, nbytes: int, category: Category) -> None:
         """Undo :meth:`charge`."""
         if not self._closed:
             self._bytes[category] -= nbytes
+            self.total -= nbytes
 
     @contextmanager
     def charged(self, nbytes: int, category: Category) -> Iterator[None]:
@@ -333,4 +331,5 @@ class Device:
             self._handles.clear()
             self._specs.clear()
             self._bytes = dict.fromkeys(CATEGORIES, 0)
+            self.total = 0
             self.backend.close()

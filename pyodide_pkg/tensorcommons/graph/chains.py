@@ -2,8 +2,9 @@
 
 A chain is a tree of ops over up to :data:`INPUTS` values, all of one shape. Numbers in it are no values: they are
 parameters of the dispatch, so ``x * 2 + 1`` reads and writes each element once and takes no byte for 2 and 1. Nothing
-is computed twice: what has a second user stays a value of its own. Each formula is a pipeline to compile, so a chain
-is made where it saves at least two dispatches, or a number.
+is computed twice: what has a second user stays a value of its own. The exception is a short value that is broadcast, a
+number a row say: it is computed for each element again, which is less than a dispatch. Each formula is a pipeline to
+compile, so a chain is made where it saves at least two dispatches, or a number.
 
 Chains are made last, when it is known what a run computes: a chain gives bit for bit what its ops give one by one, so
 what other models need of it changes no result.
@@ -16,6 +17,7 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from ..backends.base import Attribute, Op
+from ..shapes import size_of
 from .constant import FULL
 from .graph import Graph
 from .lower import owner_of
@@ -23,6 +25,7 @@ from .node import Node
 
 INPUTS = 7  # a shader stage has at least 8 storage buffers, and one is the result
 OPS = 24  # in one expression; more compiles slowly and gains nothing
+SHORT = 1024  # elements of a value that may be computed again for each element that it is broadcast to
 AXES = 8  # that a shader can walk through operands of different layouts
 
 # ("input", number), or (op, attributes, dtypes of the arguments, dtype of the result, *arguments)
@@ -57,6 +60,11 @@ class _Chain:
     def pays(self) -> bool:
         return self.ops > 2 or self.has_numbers
 
+    @property
+    def is_cheap(self) -> bool:
+        """Whether computing it again costs little: as many loads as its value, and few ops."""
+        return self.ops <= 2 and len(self.leaves) == 1 and size_of(self.leaves[0].spec.shape) <= SHORT
+
 
 def _is_number(node: Node) -> bool:
     return owner_of(node)[0].op is FULL
@@ -77,7 +85,7 @@ def _grow(node: Node, chains: dict[int, _Chain], uses: Counter[int]) -> _Chain:
             _met["full"], has_numbers = FULL, True
             continue
         waiting -= 1
-        if own is not None and uses[id(child)] == 1 and child.spec.shape == node.spec.shape:
+        if own is not None and uses[id(child)] == 1 and (child.spec.shape == node.spec.shape or own.is_cheap):
             union = list(dict.fromkeys([*leaves, *own.leaves]))
             if len(union) + waiting <= INPUTS and ops + own.ops <= OPS:
                 leaves, ops, has_numbers = union, ops + own.ops, has_numbers or own.has_numbers

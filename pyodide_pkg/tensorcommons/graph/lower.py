@@ -41,5 +41,7 @@ def owner_of(node: Node) -> tuple[Node, Layout]:
 
 def resolve_view(node: Node) -> tuple[Node, Layout] | None:
     """The leaf with bytes that ``node`` is a view of, or ``None`` if something has to be computed first."""
+    if node.storage is not None:
+        return node, Layout.contiguous(node.spec.shape)
     owner, layout = owner_of(node)
     return (owner, layout) if owner.op is None and owner.storage is not None else None

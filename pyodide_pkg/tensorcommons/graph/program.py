@@ -24,6 +24,7 @@ from .chains import chain_elementwise
 from .computation import make_computation
 from .fuse import fuse
 from .graph import Graph
+from .joins import join_products
 from .node import Node
 from .parts import PartedProgram, parts_of
 from .plan import Planned, make_plan
@@ -297,4 +298,5 @@ def _planned(device: Device, fused: Graph) -> Planned[Plan] | Planned[Computatio
     """What the device is asked to compile of a fused graph."""
     if device.backend.takes_graphs:
         return make_computation(fused)
-    return make_plan(chain_elementwise(fused), device.backend)
+    graph = chain_elementwise(fused)
+    return make_plan(join_products(graph) if device.backend.steps_cost else graph, device.backend)

@@ -96,7 +96,7 @@ class Residency(Budget):
     @property
     def used(self) -> int:
         """Device bytes now, of everything."""
-        return sum(device.total for device in self.devices)
+        return sum([device.total for device in self.devices])
 
     @property
     def cached_bytes(self) -> int:
@@ -119,7 +119,8 @@ class Residency(Budget):
         if total > (self.limit if category == "staging" else self.usable):
             raise self.refusal(nbytes)
         for share in self._shares:
-            share.peak = max(share.peak, total)
+            if share.peak < total:
+                share.peak = total
 
     def refusal(self, nbytes: int, pinned: Sequence[Entry] = ()) -> MemoryBudgetError:
         """The error for ``nbytes`` more bytes, with who holds what. ``pinned`` is known to be in the way."""
@@ -170,7 +171,7 @@ class Residency(Budget):
         What reads, writes and runs under way need cannot leave before they end; they are waited for. Raises
         MemoryBudgetError if it cannot be done even then; then nothing left.
         """
-        while not await self._made_room(nbytes, keep):
+        while self.used + nbytes > self.usable and not await self._made_room(nbytes, keep):
             await self._some_use_ends(nbytes, keep)
 
     async def _made_room(self, nbytes: int, keep: Collection[Storage]) -> bool:

@@ -53,6 +53,10 @@ class WebGPUBackend(Backend[Replay]):
     def calls(self) -> int:
         return self.bridge.calls
 
+    @property
+    def steps_cost(self) -> bool:  # type: ignore[override]
+        return not self.adapter.fallback
+
     def allocate(self, handle: int, nbytes: int, spec: Spec | None) -> None:
         self._check_size(nbytes)
         self.bridge.create(handle, nbytes)

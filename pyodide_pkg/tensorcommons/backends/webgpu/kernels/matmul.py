@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from .... import dtypes
 from ....errors import UnsupportedOp
@@ -80,6 +80,7 @@ BLOCKS = {
   }}
   return block;""",
 }
+CHECK = "if (depth >= p.depth) { return mat4x4<f32>(); }"
 # How tiled.wgsl brings a slice of both operands into workgroup memory.
 FETCH = """if (lane < a_blocks) {{
       next = block_a(a_start, row + a_from.y * 4u, {k} + a_from.x * 4u);
@@ -95,6 +96,15 @@ PUT = """if (lane < a_blocks) {
       b_slice[to] = next[0]; b_slice[to + b_width] = next[1];
       b_slice[to + 2u * b_width] = next[2]; b_slice[to + 3u * b_width] = next[3];
     }"""
+# The work of sliced.wgsl on the weight `b`. It is text for each of several weights: a branch within would wait for its
+# loads.
+ADD_SLICES = """for (var k = slice * 4u; k < p.depth; k += slices * 8u) {{
+    let a0 = block_a(a_start, row, k);
+    let b0 = block_{b}(b_start, column, k);
+    let a1 = block_a(a_start, row, k + slices * 4u);
+    let b1 = block_{b}(b_start, column, k + slices * 4u);
+    sums += b0 * transpose(a0) + b1 * transpose(a1);
+  }}"""
 STORES = {
     "vectors": "store4_y(at / 4u, {value});",
     "elements": """for (var j = 0u; j < 4u; j++) {{
@@ -114,6 +124,7 @@ class Product:
     output: Operand
     activation: int
     batch: Shape  # that both broadcast to
+    bias_of: str = "load{four}_bias({side})"
 
     @property
     def rows(self) -> int:
@@ -134,15 +145,41 @@ class Product:
         """The product on ``adapter``."""
         if self.output.layout.size == 0:
             return []
-        tile = self._tile(adapter)
+        tile = self.tile(adapter)
         groups = (-(-self.columns // tile.columns), *spread(self._row_tiles(tile), 1)[:2])
         variables = {**tile.variables, **self._variables(tile), **self._epilogue(tile, adapter)}
         return [Dispatch(tile.shader, variables, self._params(), self._buffers(tile), groups)]
 
+    def together(
+        self, tile: Tile, adapter: Adapter, weights: Sequence[Operand], biases: Sequence[Operand | None]
+    ) -> Dispatch:
+        """This product by sliced.wgsl and those of the same a by ``weights``, each a batch of the output."""
+        variables = {**tile.variables, **self._variables(tile), **self._epilogue(tile, adapter)}
+        names = ["b", *(f"b{i}" for i in range(1, len(weights) + 1))]
+        work = [f"if (batch == {i}u) {{\n  {ADD_SLICES.format(b=b)}\n  }}" for i, b in enumerate(names)]
+        variables["add_slices"] = " else ".join(work)
+        more = [
+            f"fn block_{name}(start: i32, column: u32, depth: u32) -> mat4x4<f32> {{\n  {self._block(name)}\n}}"
+            for name in names[1:]
+        ]
+        if self.bias is not None:
+            four, kind = ("4", "vec4<f32>") if self._writing == "vectors" else ("", "f32")
+            cases = [f"if (batch == {i}u) {{ return load{four}_bias{i}(at); }}" for i in range(1, len(names))]
+            body = " ".join([*cases, f"return load{four}_bias(at);"])
+            more.append(f"fn bias_of{four}(batch: u32, at: u32) -> {kind} {{ {body} }}")
+        variables["blocks"] = "\n".join([variables["blocks"], *more])
+        reading: Access = "elements" if self._reading(self.b, -2) == "elements" else "vectors"
+        extra = [Buffer(name, weight, reading) for name, weight in zip(names[1:], weights, strict=True)]
+        extra += [Buffer(f"bias{i}", bias, self._writing) for i, bias in enumerate(biases, 1) if bias is not None]
+        groups = (-(-self.columns // tile.columns), *spread(self._row_tiles(tile) * len(names), 1)[:2])
+        params = self._params()[:-4] + struct.pack("<I", len(names))
+        return Dispatch(tile.shader, variables, params, (*extra, *self._buffers(tile)), groups)
+
     def _row_tiles(self, tile: Tile) -> int:
         return -(-self.rows // tile.rows) * size_of(self.batch)
 
-    def _tile(self, adapter: Adapter) -> Tile:
+    def tile(self, adapter: Adapter) -> Tile:
+        """What suits its size and operands on ``adapter``."""
         if not adapter.fallback:
             halves: tuple[Tile, ...] = HALVES if adapter.multiplies_halves and self._in_eights else ()
             return next(tile for tile in (*halves, *HARDWARE) if self._suits(tile))
@@ -184,16 +221,22 @@ class Product:
         # Nothing is multiplied of what tiled.wgsl fetches past the depth, if slices of 8 end there: without the check
         # tiles of 64 gain 5 %, those of 128 lose 7.
         whole = tile.shader == "matmul/tiled" and tile.rows == 64 and self.depth % 8 == 0
-        check = "" if whole else "if (depth >= p.depth) { return mat4x4<f32>(); }"
-        for name, operand, along, first in (("a", self.a, -1, "row"), ("b", self.b, -2, "column")):
+        check = "" if whole else CHECK
+        variables["add_slices"] = ADD_SLICES.format(b="b")
+        for name, operand, along in (("a", self.a, -1), ("b", self.b, -2)):
             strides = operand.layout.strides
             variables[f"{name}_by_depth"] = str(abs(strides[along]) <= abs(strides[-3 - along])).lower()
-            variables[f"block_{name}"] = BLOCKS[self._reading(operand, along)].format(
-                name=name, first=first, count=f"p.{first}s", check=check,
-                across=f"p.{name}_strides.{'z' if name == 'a' else 'w'}",
-                along=f"p.{name}_strides.{'w' if name == 'a' else 'z'}",
-            )  # fmt: skip
+            variables[f"block_{name}"] = self._block(name, check)
         return variables
+
+    def _block(self, name: str, check: str = CHECK) -> str:
+        """The body of ``block_a``, ``block_b`` or, of another weight like b, ``block_<name>``."""
+        is_a = name == "a"
+        first, strides = ("row", "p.a_strides") if is_a else ("column", "p.b_strides")
+        return BLOCKS[self._reading(self.a if is_a else self.b, -1 if is_a else -2)].format(
+            name=name, first=first, count=f"p.{first}s", check=check,
+            across=f"{strides}.{'z' if is_a else 'w'}", along=f"{strides}.{'w' if is_a else 'z'}",
+        )  # fmt: skip
 
     def _epilogue(self, tile: Tile, adapter: Adapter) -> dict[str, str]:
         """How results are stored: whole, or the activation and what comes after it on what is stored already.
@@ -201,7 +244,7 @@ class Product:
         Hardware is not even shown an activation that there is not: it would leave loops around it as they are.
         """
         four, at, side = ("4", "at / 4u", "column / 4u") if self._writing == "vectors" else ("", "at + j", "column + j")
-        bias = f" + load{four}_bias({side})" if self.bias is not None else ""
+        bias = f" + {self.bias_of.format(four=four, side=side)}" if self.bias is not None else ""
         residual = f" + load{four}_residual({at})" if self.residual is not None else ""
         row, total = ("sums[i]", "total") if four else ("sums[i][j]", "total[j]")
 
@@ -260,9 +303,35 @@ def _linear(step: Step, adapter: Adapter) -> Sequence[Dispatch]:
     return Product(flat, turned, bias, residual, step.output, activation, ()).dispatches(adapter)
 
 
+def _linears(step: Step, adapter: Adapter) -> Sequence[Dispatch]:
+    """Products of one x by several weights: small ones as batches of one dispatch, each as it would be alone."""
+    count = step.attrs["count"]
+    assert isinstance(count, int)
+    x, *rest = step.inputs
+    weights = [Operand(each.place, each.layout.permute((1, 0)), each.dtype) for each in rest[:count]]
+    biases: Sequence[Operand | None] = rest[count:] or [None] * count
+    flat = Operand(x.place, Layout.contiguous(rows_and_columns(x)), x.dtype)
+    activation = ACTIVATIONS.index(step.attrs["activation"])
+    layout, place = Layout.contiguous(step.output.shape[1:]), step.output.place
+    size = place.nbytes // count
+    alone = []
+    for i, (weight, bias) in enumerate(zip(weights, biases, strict=True)):
+        part = Operand(replace(place, offset=place.offset + i * size, nbytes=size), layout, step.output.dtype)
+        alone.append(Product(flat, weight, bias, None, part, activation, ()))
+    tile = alone[0].tile(adapter)
+    if tile.shader != "matmul/sliced":
+        return [dispatch for product in alone for dispatch in product.dispatches(adapter)]
+    joined = replace(alone[0], output=step.output, bias_of="bias_of{four}(batch, {side})")
+    return [joined.together(tile, adapter, weights[1:], biases[1:])]
+
+
 def _matmul(step: Step, adapter: Adapter) -> Sequence[Dispatch]:
     a, b = step.inputs
     return Product(a, b, None, None, step.output, 0, step.output.shape[:-2]).dispatches(adapter)
 
 
-KERNELS = [Kernel("linear", _linear), Kernel("matmul", _matmul, lambda position, layout: True)]
+KERNELS = [
+    Kernel("linear", _linear),
+    Kernel("linears", _linears),
+    Kernel("matmul", _matmul, lambda position, layout: True),
+]
