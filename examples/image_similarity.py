@@ -1,6 +1,6 @@
 """Which pictures look alike: features of a DINOv2 model, compared by their angle.
 
-    await main("models/dinov2-small", pictures)
+    await main("facebook/dinov2-small", pictures)
 
 ``pictures`` are arrays (height, width, 3) of 0 to 255, all of one size that the model's patches divide.
 """
