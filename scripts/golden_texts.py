@@ -214,3 +214,32 @@ SKILLS = [
     ("excel", "our graduates excel in everything that they do"),
     ("project management", "responsible for project management, budgeting and reporting to the board"),
 ]
+
+TOPICS = [
+    "A man is playing a guitar on the street.",
+    "Someone performs music outdoors.",
+    "The orchestra rehearsed the symphony until midnight.",
+    "She taught herself the piano in one winter.",
+    "The stock market fell sharply after the announcement.",
+    "Shares dropped when the news came out.",
+    "The central bank raised interest rates again.",
+    "Our company made a small profit this quarter.",
+    "Boil the pasta and add tomatoes and basil.",
+    "Bake the bread until the crust is golden.",
+    "This soup needs more salt and a little lemon.",
+    "The restaurant around the corner serves fish.",
+    "Heavy rain flooded the valley last night.",
+    "It will be sunny with a light wind tomorrow.",
+    "The storm tore the roof off the barn.",
+    "Snow fell for three days in the mountains.",
+    "The striker scored twice in the final.",
+    "Our team lost the match in the last minute.",
+    "She ran the marathon in under three hours.",
+    "A dog chased the ball across the park.",
+    "The cat slept on the warm windowsill.",
+    "Wolves hunt in packs over long distances.",
+    "The new browser runs models on the graphics card.",
+    "Programs that share memory load faster.",
+    "The compiler found an error in the shader.",
+]
+"""Five topics and more: 25 sentences, 300 pairs from nearly the same to nothing in common."""

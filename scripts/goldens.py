@@ -10,6 +10,7 @@ made the committed files are in ``tests/goldens/index.json``), and the sample mo
 ``tokenizer.json``     ids of ``transformers.AutoTokenizer`` for the texts and pairs of ``golden_texts.py``
 ``minilm.npz``         all-MiniLM-L6-v2: ``BertModel`` outputs, sentence embeddings (mean pooling, L2), skill
                        probabilities
+``pairs.npz``          all-MiniLM-L6-v2: the cosines of all pairs of ``golden_texts.TOPICS``, 300 of them
 ``splade.npz``         SPLADE-tiny: ``BertForMaskedLM`` hidden states, logits, sparse vectors, and the four heads of
                        ``heads.pt`` on the first hidden state
 ``tiny-*/``            three small checkpoints with random weights: an encoder, the same encoder under a masked-LM head,
@@ -66,6 +67,7 @@ def main() -> int:
     with torch.no_grad():
         made.json("tokenizer.json", tokenizer_goldens(arguments.models))
         made.arrays("minilm.npz", minilm_goldens(arguments.models, arguments.sources))
+        made.arrays("pairs.npz", pair_goldens(arguments.models))
         made.arrays("splade.npz", splade_goldens(arguments.models, arguments.sources))
         made.arrays("tiny.npz", tiny_goldens(made))
     made.json("index.json", index())
@@ -215,6 +217,17 @@ def minilm_goldens(models: Path, sources: Path) -> Arrays:
     arrays["skill.logits"] = hidden.numpy()
     arrays["skill.probability"] = torch.sigmoid(hidden).numpy()
     return arrays
+
+
+def pair_goldens(models: Path) -> Arrays:
+    """Token ids of the sentences, and how alike each two of them are."""
+    model, tokenizer = _model("AutoModel", models / MINILM), _tokenizer(models / MINILM)
+    inputs = tokenizer(texts.TOPICS, padding=True, return_tensors="pt")
+    mask = inputs["attention_mask"].unsqueeze(-1).float()
+    pooled = ((model(**inputs).last_hidden_state * mask).sum(1) / mask.sum(1)).numpy().astype(np.float64)
+    unit = pooled / np.linalg.norm(pooled, axis=1, keepdims=True)
+    named = {f"pairs.{name}": inputs[name].numpy().astype(np.int32) for name in ("input_ids", "attention_mask")}
+    return {**named, "cosines": (unit @ unit.T)[np.triu_indices(len(unit), 1)]}
 
 
 def splade_goldens(models: Path, sources: Path) -> Arrays:
