@@ -5,8 +5,10 @@ The faults are made where a real one would be, in the browser's own objects, bef
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
+import signal
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -201,6 +203,37 @@ def test_devices_lost_in_a_forward_hand_it_to_the_next_and_that_to_the_last(play
         assert "lost" not in stats(tab)
         tab.unload(POLARITY)
         tab.wait_figure("device-bytes", "value === 0")
+
+
+def test_a_killed_gpu_process_costs_a_run_again_and_never_an_answer(playwright: Playwright, site: str) -> None:
+    """Chromium starts its GPU process anew, and takes WebGPU away when that has died too often."""
+    with page_in(playwright) as tab:
+        tab.open(site, load=POLARITY)
+        runs(tab, "webnn")
+        wanted = tab.bars("polarity")
+        tab.page.get_by_label("Run on").select_option("webgpu")
+        expect(tab.page.locator("#per-model tbody")).to_contain_text("webgpu")
+        browser = tab.page.context.browser
+        assert browser is not None
+        asked = browser.new_browser_cdp_session()
+        field, told = tab.page.get_by_label("B, the hypothesis"), ""
+        first = field.input_value()
+        for death in range(8):
+            processes = asked.send("SystemInfo.getProcessInfo")["processInfo"]
+            tab.type_until_running("pair", field, f"{first} {death}")
+            for process in processes:
+                if process["type"] == "GPU":
+                    os.kill(process["id"], signal.SIGKILL)
+            tab.wait_panel("pair")
+            told += stats(tab)
+            if states(tab)["webgpu"] == "lost":
+                break
+            tab.type_and_wait("pair", field, f"{first} {death} again")
+            told += stats(tab)
+        assert "webgpu was lost" in told
+        tab.type_and_wait("pair", field, first)
+        assert tab.bars("polarity") == pytest.approx(wanted, abs=0.002)
+        assert f" on {device_of(tab, POLARITY)} " in stats(tab)
 
 
 def test_a_context_that_never_answers_costs_seconds_and_then_the_next_is_taken(tab: Tab, site: str) -> None:

@@ -116,10 +116,12 @@ class WebGPUBackend(Backend[Replay]):
         executable = Replay(len(dispatches), len(params), next(self._ids))
         compiling = asyncio.ensure_future(self.bridge.compile(executable.id, description, memoryview(params)))
         try:
-            await asyncio.shield(compiling)
+            await asyncio.wait([compiling])
+            compiling.result()
         except asyncio.CancelledError:  # JavaScript finishes anyway: wait for it, then take back what it kept
-            await compiling
-            self.bridge.discard(executable.id)
+            await asyncio.wait([compiling])
+            if compiling.exception() is None:
+                self.bridge.discard(executable.id)
             raise
         finally:
             del compiling  # or its failure would keep this frame, and this frame its failure
@@ -140,10 +142,13 @@ class WebGPUBackend(Backend[Replay]):
             return
         running = asyncio.ensure_future(parts)
         try:
-            await asyncio.shield(running)
+            await asyncio.wait([running])
+            running.result()
         except asyncio.CancelledError:
             self.bridge.stop(executable.id)
-            if await running:  # too late to stop: the outputs are there, and nobody wants them
+            await asyncio.wait([running])
+            # Too late to stop: the outputs are there, and nobody wants them. A lost device has none.
+            if running.exception() is None and running.result():
                 for handle in outputs:
                     self.bridge.destroy(handle)
             raise
