@@ -1,6 +1,6 @@
 """Products: one description of the operands, and for each adapter the shader and tile that suit the product's size.
 
-A software adapter multiplies in registers alone (``linear.wgsl``, ``matmul.wgsl``). Hardware keeps tiles in workgroup
+A software adapter multiplies in registers alone (``linear.wgsl``, ``row.wgsl``, ``matmul.wgsl``). Hardware keeps tiles in workgroup
 memory (``tiled.wgsl``), cuts the depth of small products among more invocations (``sliced.wgsl``), or has units for
 matrices of float16 (``matrices.wgsl``).
 """
@@ -58,6 +58,7 @@ HARDWARE = (
 )
 LARGE = ("matmul/matrices", "matmul/tiled")  # not for what fills less than half of a tile
 SOFTWARE_LINEAR = Tile("matmul/linear", 16, 64, 0)  # row-major a and column-major b of whole vectors
+SOFTWARE_ROW = Tile("matmul/row", 1, 64, 0)  # the same of one row
 SOFTWARE = Tile("matmul/matmul", 16, 16, 0)
 
 # How four by four of an operand are read, by what lies side by side in memory: [k][i] is element i of row (or column)
@@ -189,7 +190,9 @@ class Product:
             if not self.batch
         )
         vectors = (self._reading(self.a, -1), self._reading(self.b, -2)) == ("depth", "depth") and self.depth > 0
-        return SOFTWARE_LINEAR if not self.batch and whole and vectors else SOFTWARE
+        if self.batch or not whole or not vectors:
+            return SOFTWARE
+        return SOFTWARE_ROW if self.rows == 1 else SOFTWARE_LINEAR
 
     def _suits(self, tile: Tile) -> bool:
         filled = 2 * self.rows > tile.rows and 2 * self.columns > tile.columns
