@@ -102,7 +102,7 @@ async def run(session: Any, group: str, options: str) -> str:
     """
     given = json.loads(options)
     session.own("tensorcommons")
-    devices = await tc.open_devices(("webgpu",))
+    devices = await tc.open_devices(("webgpu", "webnn", "cpu"))
     assert devices.webgpu is not None
     software = given.get("size", "software" if devices.webgpu.is_software else "gpu") == "software"
     folders = {name: Path(folder) for name, folder in given.get("models", {}).items()}
@@ -119,7 +119,13 @@ async def run(session: Any, group: str, options: str) -> str:
     else:
         bytes_of = partial(session.bytesOf, "tensorcommons")
         modes = ("", ONE_BY_ONE, CACHED, ALONE) if group == "heads" else ("",)
-        contestants: list[contest.Contestant] = [Ours(devices, bytes_of, mode) for mode in modes]
+        contestants: list[contest.Contestant] = [Ours(devices.webgpu, devices, bytes_of, mode) for mode in modes]
+        if devices.webnn is not None:
+            webnn = devices.webnn
+            contestants += [Ours(webnn, devices, lambda: webnn.total, mode) for mode in modes]
+        ours = [each for each in contestants if each.name in given.get("only", ())]
+        if given.get("only"):  # peers alone are named beside ours on WebGPU
+            contestants = ours or contestants[:1]
         for proxy in session.contestants:
             if given.get("only") and proxy.name not in given["only"]:
                 continue

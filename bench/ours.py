@@ -11,7 +11,7 @@ import numpy as np
 
 import tensorcommons as tc
 from bench.contest import Rules
-from bench.report import OURS, PART
+from bench.report import ON_WEBNN, OURS, PART
 from bench.workloads import HEADS, Work
 
 Array: TypeAlias = np.ndarray[Any, Any]
@@ -41,7 +41,8 @@ class Prepared:
 
 
 class Ours:
-    """The contestant. ``bytes_of`` counts the bytes of its WebGPU buffers from outside, as for everybody.
+    """The contestant, on one of its devices. ``bytes_of`` counts the bytes of its WebGPU buffers from outside, as for
+    everybody; of MLTensors it is our own account.
 
     Of several heads it runs them together; the other ways (``mode``) are contestants of their own beside it. Nothing is
     kept from one sample to the next, but for "one by one, cached", whose inputs therefore change with each.
@@ -49,12 +50,13 @@ class Ours:
 
     version = tc.__version__
 
-    def __init__(self, devices: tc.Devices, bytes_of: Callable[[], int], mode: str = "") -> None:
-        assert devices.webgpu is not None
+    def __init__(self, device: tc.Device, devices: tc.Devices, bytes_of: Callable[[], int], mode: str = "") -> None:
         self.name = mode or OURS
-        self.device = PART if mode else "webgpu"
+        if device.kind == "webnn":
+            self.name += ON_WEBNN
+        self.device = PART if mode else device.kind
         self.mode = mode
-        self.gpu = devices.webgpu
+        self.on = device
         self.devices = devices
         self.device_bytes = bytes_of
 
@@ -64,7 +66,7 @@ class Ours:
         return self._chain(work)
 
     def _chain(self, work: Work) -> Prepared:
-        tensors = {name: tc.asarray(array, device=self.gpu) for name, array in work.arrays.items()}
+        tensors = {name: tc.asarray(array, device=self.on) for name, array in work.arrays.items()}
         compiled = tc.compile(lambda given: _steps(work.kind, work.steps, given))
 
         async def run() -> Array:
@@ -81,7 +83,7 @@ class Ours:
         manager = tc.TensorSharingManager(MEMORY_MB, self.devices, activation_cache=self.mode == CACHED)
 
         async def load(folder: Path) -> tc.Model:
-            return await tc.from_pretrained(str(folder), manager=manager, device=self.gpu, tokenizer=False)
+            return await tc.from_pretrained(str(folder), manager=manager, device=self.on, tokenizer=False)
 
         place, output = Path(work.folder), "logits"
         if work.kind == "encoder":

@@ -11,7 +11,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-OURS = "tensorcommons"
+OURS, ON_WEBNN = "tensorcommons", " on WebNN"
+OURS_WEBNN = OURS + ON_WEBNN
 PART, CEILING = "part", "ceiling"
 
 
@@ -53,23 +54,22 @@ class Figure:
     rows: list[Row]
 
     def ratios(self) -> list[tuple[float, Row]]:
-        """How many times as fast as the best peer we are: among the peers on WebGPU first, then among all."""
-        ours = next((row for row in self.rows if row.name == OURS and row.samples_ms), None)
-        if ours is None:
-            return []
+        """How many times as fast as the best peer we are: on WebGPU, on WebNN, then our best among all."""
+        ours = [row for row in self.rows if row.name in (OURS, OURS_WEBNN) and row.samples_ms]
+        peers = [row for row in self.rows if row.name not in (OURS, OURS_WEBNN) and row.samples_ms]
         found: list[tuple[float, Row]] = []
-        for devices in (("webgpu",), ("webgpu", "wasm", "webnn")):
-            peers = [row for row in self.rows if row.name != OURS and row.device in devices and row.samples_ms]
-            best = min(peers, key=lambda row: row.median, default=None)
-            if best is not None and all(best is not row for _, row in found):
-                found.append((best.median / ours.median, best))
+        for devices in (("webgpu",), ("webnn",), ("webgpu", "wasm", "webnn")):
+            own = min((row for row in ours if row.device in devices), key=lambda row: row.median, default=None)
+            best = min((row for row in peers if row.device in devices), key=lambda row: row.median, default=None)
+            if own is not None and best is not None and all(best is not row for _, row in found):
+                found.append((best.median / own.median, best))
         return found
 
     def parts(self) -> list[tuple[float, Row]]:
-        """How many times as long as our other ways of doing it we take."""
-        ours = next((row for row in self.rows if row.name == OURS and row.samples_ms), None)
-        parts = [row for row in self.rows if row.device == PART and row.samples_ms]
-        return [(ours.median / part.median, part) for part in parts] if ours else []
+        """How many times as long as our other ways of doing it, on the same device, we take."""
+        ours = {row.name == OURS_WEBNN: row for row in self.rows if row.name in (OURS, OURS_WEBNN) and row.samples_ms}
+        parts = [(row.name.endswith(ON_WEBNN), row) for row in self.rows if row.device == PART and row.samples_ms]
+        return [(ours[there].median / part.median, part) for there, part in parts if there in ours]
 
     def rate(self, row: Row) -> str:
         """What a contestant reaches, as people read it."""
@@ -93,7 +93,7 @@ def table(figures: Sequence[Figure]) -> str:
         per = f"; ms of one in a chain of {figure.steps}" if figure.steps > 1 else "; ms"
         lines += ["", f"{figure.name}{per}"]
         for ratio, peer in figure.ratios():
-            kind = "best WebGPU peer" if peer.device == "webgpu" else "best peer of any kind"
+            kind = {"webgpu": "best WebGPU peer", "webnn": "best WebNN peer"}.get(peer.device, "best peer of any kind")
             lines.append(f"  {ratio:.2f} × the {kind}, {peer.name}")
         for ratio, part in figure.parts():
             lines.append(f"  {ratio:.2f} × the time of {part.name}")

@@ -106,7 +106,9 @@ def bandwidth(software: bool) -> Iterator[Work]:
 def encoders(software: bool, folders: Mapping[str, Path]) -> Iterator[Work]:
     """Forwards of BERT encoders, the last hidden state read back."""
     shapes = [("MiniLM", 1, 16), ("MiniLM", 1, 128), ("MiniLM", 8, 128)]
-    if not software:
+    if software:
+        shapes.insert(2, ("MiniLM", 1, 256))
+    else:
         shapes += [("MiniLM", 32, 128), ("BERT-base", 1, 128), ("BERT-base", 32, 128)]
     for name, batch, length in shapes:
         yield encoder(name, batch, length, folders[name])
