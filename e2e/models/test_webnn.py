@@ -10,3 +10,39 @@ from tests.cases import cases_of
 @pytest.mark.parametrize("case", cases_of("models", kind="webnn"))
 def test_on_webnn(lab, case):
     lab.case(case, "webnn")
+
+
+def test_a_lost_context_is_opened_again_and_its_weights_come_back(lab):
+    same, losses = lab.run(
+        """
+m = place.manager(512, activation_cache=False)
+device = place.device
+model = await tc.from_pretrained(place.tiny + "/tiny-bert", manager=m)
+ids = np.array([[1, 2, 3, 4]], np.int32)
+inputs = {"input_ids": ids, "attention_mask": np.ones_like(ids)}
+before, losses = await (await model(**inputs))["last_hidden_state"].read(), device.losses
+device.backend.bridge._ml.context.destroy()
+after = await (await model(**inputs))["last_hidden_state"].read()
+model.unload()
+[bool((before == after).all()), device.losses - losses]
+""",
+        kind="webnn",
+    )
+    assert (same, losses) == (True, 1)
+
+
+def test_a_model_runs_in_parts_that_say_where_and_why(lab):
+    run = lab.run(
+        """
+x = tc.asarray(np.arange(12, dtype=np.float32).reshape(3, 4), device=place.device)
+y = tc.sort(tc.exp(x), descending=True)
+got = await y.read()
+program = next(p for p in place.device.programs.values() if hasattr(p, "turns"))
+found = {"turns": program.turns, "why": program.why, "moved": program.transferred, "right": bool((np.diff(got) <= 0).all())}
+x.release(), y.release()
+found
+""",
+        kind="webnn",
+    )
+    assert run["right"] and {turn["device"] for turn in run["turns"]} <= {"webnn", "cpu"}
+    assert run["why"] == {"leaders": "WebNN has no sorting"} and run["moved"] > 0

@@ -361,8 +361,13 @@ class _Graph:
         return self._add(Value(CONCAT, {"axis": cut.split.axis}, pieces, value.spec))
 
     def _cut_out(self, number: int, need: Split) -> int:
+        value, spec = self.builder.whole.values[number], self.builder.whole.values[number].spec
+        if value.op is not None and value.op.name == "broadcast_to":  # what is broadcast need not be cut
+            inner = self.builder.whole.values[value.inputs[0]].spec.shape
+            source = self._fitted(value.inputs[0], _along(inner, need.axis - len(spec.shape) + len(inner), need.bounds))
+            part = _part_of(spec, need, self.part)
+            return self._add(Value(value.op, {"shape": part.shape}, (source,), part))
         whole = self._fitted(number, None)
-        spec = self.builder.whole.values[number].spec
         first, end = need.span(self.part)
         ranges = tuple((first, end, 1) if a == need.axis else (0, n, 1) for a, n in enumerate(spec.shape))
         return self._add(Value(SLICE, {"ranges": ranges}, (whole,), _part_of(spec, need, self.part)))
