@@ -1,8 +1,8 @@
 """Products: one description of the operands, and for each adapter the shader and tile that suit the product's size.
 
-A software adapter multiplies in registers alone (``linear.wgsl``, ``row.wgsl``, ``matmul.wgsl``). Hardware keeps tiles in workgroup
-memory (``tiled.wgsl``), cuts the depth of small products among more invocations (``sliced.wgsl``), or has units for
-matrices of float16 (``matrices.wgsl``).
+A software adapter multiplies in registers alone (``linear.wgsl``, ``row.wgsl``, ``matmul.wgsl``). Hardware keeps tiles
+in workgroup memory (``tiled.wgsl``), cuts the depth of small products among more invocations (``sliced.wgsl``), or has
+units for matrices of float16 (``matrices.wgsl``).
 """
 
 from __future__ import annotations
