@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 
 Compile = Callable[[Device, Graph], "Awaitable[BoundProgram]"]
 
-# Per device: ms that a part costs by itself, and multiply-adds, elements and crossing bytes in one ms. Measured in
-# Chromium on two cores: WebNN on LiteRT, NumPy in Pyodide, WebGPU on a software adapter and on hardware.
+# Per device: ms that a part costs by itself, and multiply-adds, elements and crossing bytes in one ms. Orders of
+# magnitude for two cores in Chromium: WebNN on LiteRT, NumPy in Pyodide, WebGPU on a software adapter and on hardware.
 RATES = {
     "webnn": (0.5, 2e7, 5e5, 5e5),
     "cpu": (0.1, 2e5, 1e5, 5e5),
