@@ -3,12 +3,14 @@
     .cache/venv/bin/python -m scripts.ops_table
 
 For each op of the registry its samples (tests/cases/samples) are traced in every dtype; what the op does not refuse
-is planned and lowered for WebGPU, on a software adapter and on hardware, without a device.
-tests/contract/test_ops_table.py fails when the file is out of date.
+is planned and lowered for WebGPU, on a software adapter and on hardware, and for WebNN, without a device. What WebNN
+takes is what ``opSupportLimits()`` of the tests' browser says (tests/goldens/webnn_limits.json, which
+e2e/ops/test_webnn.py compares with the browser's). tests/contract/test_ops_table.py fails when the file is out of date.
 """
 
 from __future__ import annotations
 
+import json
 import sys
 from typing import Any
 
@@ -26,7 +28,9 @@ from tensorcommons.backends.webgpu.backend import WebGPUBackend  # noqa: E402
 from tensorcommons.backends.webgpu.kernels import KERNELS, Adapter  # noqa: E402
 from tensorcommons.backends.webgpu.kernels.common import require_shader_types  # noqa: E402
 from tensorcommons.backends.webgpu.shader import compose  # noqa: E402
+from tensorcommons.backends.webnn.lowering import refusals  # noqa: E402
 from tensorcommons.errors import UnsupportedDtype, UnsupportedOp  # noqa: E402
+from tensorcommons.graph.computation import make_computation  # noqa: E402
 from tensorcommons.graph.fuse import fuse  # noqa: E402
 from tensorcommons.graph.graph import Graph  # noqa: E402
 from tensorcommons.graph.plan import make_plan  # noqa: E402
@@ -36,12 +40,14 @@ from tests.cases.samples import DTYPES, SAMPLES, Sample  # noqa: E402
 
 FILE = paths.ROOT / "docs" / "ops.md"
 ADAPTERS = (Adapter(True, frozenset(), (4, 4)), Adapter(False, frozenset({"subgroups"}), (32, 32)))
-BOTH, NUMPY, NONE = "●", "○", ""
+LIMITS = json.loads((paths.ROOT / "tests" / "goldens" / "webnn_limits.json").read_text("utf-8"))
+BOTH, NUMPY, NONE, WEBNN = "●", "○", "", "▲"
 
 HEAD = f"""# Ops by device and dtype
 
 Made by `python -m scripts.ops_table` from the code; a test fails when it is out of date. {BOTH}: on WebGPU and on the
-NumPy device; {NUMPY}: on the NumPy device only; empty: refused with `UnsupportedDtype`, cast first.
+NumPy device; {NUMPY}: on the NumPy device only; {WEBNN}: on WebNN, too, by the `opSupportLimits()` of Chromium 153;
+empty: refused with `UnsupportedDtype`, cast first.
 
 - float16 is stored in two bytes and computed in float32 on WebGPU, on every adapter.
 - Sums and products of ints stay int32 or uint32 and wrap: WebGPU has no int64.
@@ -70,19 +76,25 @@ def runs_on_webgpu(result: Tensor) -> bool:
     return True
 
 
-def cell(samples: list[Sample], dtype: str, device: Device) -> str:
-    """What any of an op's samples finds in ``dtype``."""
-    found = NONE
+def why_not_on_webnn(result: Tensor) -> list[str]:
+    """What WebNN refuses of ``result``, as reasons; on a CPU it computes float16 in float32."""
+    return sorted(set(refusals(make_computation(fuse(Graph([result.node]))).plan, LIMITS, wide_halves=True).values()))
+
+
+def cell(samples: list[Sample], dtype: str, device: Device) -> tuple[str, list[str]]:
+    """What any of an op's samples finds in ``dtype``, and why WebNN refuses it, if it does."""
+    found, reasons = NONE, []
     for sample in samples:
         operands = sample.operands(np.random.default_rng(0), dtype, sample.shapes[0])
         try:
             result = sample.call(*(asarray(a, device=device) for a in operands))
         except UnsupportedDtype:
             continue
-        if runs_on_webgpu(result):
-            return BOTH
-        found = NUMPY
-    return found
+        reasons = why_not_on_webnn(result)
+        found = (BOTH if runs_on_webgpu(result) else NUMPY) + ("" if reasons else f" {WEBNN}")
+        if BOTH in found:
+            break
+    return found, reasons
 
 
 def family(name: str) -> str:
@@ -97,13 +109,29 @@ def table() -> str:
     for name in OPS:
         families.setdefault(family(name), []).append(name)
     lines = [HEAD]
+    refused: dict[str, dict[str, list[str]]] = {}
     for title in sorted(families):
         lines += [f"## {title}", "", f"| op | {' | '.join(DTYPES)} |", f"|---|{':-:|' * len(DTYPES)}"]
         for name in sorted(families[title]):
             samples: list[Any] = [sample for sample in SAMPLES if sample.op == name]
-            cells = " | ".join(cell(samples, dtype, device) for dtype in DTYPES)
-            lines.append(f"| `{name}` | {cells} |")
+            found = {dtype: cell(samples, dtype, device) for dtype in DTYPES}
+            lines.append(f"| `{name}` | {' | '.join(mark for mark, _ in found.values())} |")
+            for dtype, (_, reasons) in found.items():
+                for reason in reasons:
+                    refused.setdefault(reason, {}).setdefault(name, []).append(dtype)
         lines.append("")
+    lines += [
+        "## What WebNN refuses",
+        "",
+        "It runs on the next device; `last_run` says so.",
+        "",
+        "| reason | ops |",
+        "|---|---|",
+    ]
+    for reason, names in sorted(refused.items()):
+        listed = "; ".join(f"`{name}` ({', '.join(dtypes)})" for name, dtypes in names.items())
+        lines.append(f"| {reason} | {listed} |")
+    lines.append("")
     device.close()
     return "\n".join(lines)
 
