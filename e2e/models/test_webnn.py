@@ -1,13 +1,14 @@
-"""The models' goldens on WebNN."""
+"""The models' cases on the browser's WebNN."""
 
 from __future__ import annotations
 
 import pytest
 
+from e2e.models.test_models import MODULES
 from tests.cases import cases_of
 
 
-@pytest.mark.parametrize("case", cases_of("models", kind="webnn"))
+@pytest.mark.parametrize("case", cases_of(*MODULES, kind="webnn"))
 def test_on_webnn(lab, case):
     lab.case(case, "webnn")
 
