@@ -132,8 +132,7 @@ def compile(
     if not callable(function) or not isinstance(device, (Device, type(None))):
         raise TensorCommonsError(f"compile() takes a function and a Device, not {function!r:.60} and {device!r:.60}")
     known = inspect.signature(function).parameters if donate_argnames else {}
-    unknown = [name for name in donate_argnames if name not in known]
-    if isinstance(donate_argnames, str) or unknown:
+    if not isinstance(donate_argnames, (list, tuple, set, frozenset)) or any(n not in known for n in donate_argnames):
         raise TensorCommonsError(f"donate_argnames: {donate_argnames!r} are not among the arguments {', '.join(known)}")
     return Compiled(function, device, donate_argnames)
 

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from .errors import UnsupportedDtype
+from .errors import ShapeMismatch, UnsupportedDtype
 
 
 @dataclass(frozen=True)
@@ -125,3 +125,15 @@ def _no_promotion(first: DType, other: DType) -> UnsupportedDtype:
 def of_number(value: float) -> DType:
     """The dtype of a Python number by itself: float32, int32 or bool."""
     return {"bool": bool, "int": int32}.get(type(value).__name__, float32)
+
+
+def host_array(obj: object) -> np.ndarray[Any, Any]:
+    """``obj`` (an array, a list, a number) as a NumPy array.
+
+    Raises:
+        ShapeMismatch: its rows differ in length.
+    """
+    try:
+        return np.asarray(obj)
+    except ValueError as error:
+        raise ShapeMismatch(f"rows of different lengths make no array: {error}") from None

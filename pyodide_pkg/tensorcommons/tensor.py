@@ -241,7 +241,7 @@ def asarray(obj: TensorLike, dtype: object = None, device: Device | None = None)
         raise TensorCommonsError("asarray() of a tensor keeps its dtype and device; read it first to change them")
     if device is None:
         raise DeviceUnavailable("any", "asarray() needs device=, for example (await tc.open_devices()).webgpu")
-    array = np.asarray(obj)
+    array = dtypes.host_array(obj)
     kind = dtypes.default_dtype(obj, array) if dtype is None else dtypes.as_dtype(dtype)
     dense = np.ascontiguousarray(array, kind.numpy).reshape(array.shape)
     data = memoryview(dense.reshape(-1).view(np.uint8))

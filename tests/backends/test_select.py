@@ -206,3 +206,9 @@ async def test_a_lost_device_that_does_not_answer_is_gone(monkeypatch):
     with pytest.raises(DeviceUnavailable, match="did not answer"):
         await ours.choose("webgpu").recover()
     assert ours.choose("webgpu").is_gone and ours.choose().kind == "cpu"
+
+
+@pytest.mark.parametrize("wrong", [{"prefer": 5}, {"prefer": "cpu"}, {"prefer": [5]}, {"timeout": "1"}, {"timeout": 0}])
+async def test_arguments_that_are_none(wrong):
+    with pytest.raises(DeviceUnavailable):
+        await tc.open_devices(**wrong)

@@ -107,6 +107,7 @@ async def what_cannot_be_compiled_says_so(device: Device) -> None:
     wrong: Any = "webgpu"
     refused(device, TensorCommonsError, lambda: tc.compile(wrong))
     refused(device, TensorCommonsError, lambda: tc.compile(abs, device=wrong))
+    refused(device, TensorCommonsError, lambda: tc.compile(lambda x: x, donate_argnames=5))  # type: ignore[arg-type]
     await raises(TensorCommonsError, tc.read_together([x, 5]), "int")  # type: ignore[list-item]
     await tc.TensorSharingManager(64, tc.Devices([device], {})).compile_together([])
     await raises(TensorCommonsError, tc.compile(coroutine)(x), "coroutine")

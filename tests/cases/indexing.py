@@ -229,6 +229,8 @@ async def arrays_as_indices_that_are_refused(device: Device) -> None:
     refused(device, UnsupportedDtype, lambda: x[:, floats])
     refused(device, UnsupportedDtype, lambda: x[[1.5]])
     refused(device, ShapeMismatch, lambda: x[[1, 2], [1, 2, 3]])
+    refused(device, ShapeMismatch, lambda: x[[[1], [1, 2]]])
+    refused(device, ShapeMismatch, lambda: tc.asarray([[1], [1, 2]], device=device))
     for key in ([5], [-6], (ALL, [7]), ([0], [0], [0]), MASK.T, (MASK, 0), np.zeros((), bool), True, (..., [0], ...)):
         try:
             x[key]

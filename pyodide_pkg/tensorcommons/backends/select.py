@@ -8,7 +8,7 @@ sentence: :meth:`Devices.explain`.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 
@@ -143,8 +143,12 @@ async def open_devices(
     Raises:
         DeviceUnavailable: a name in ``prefer`` or ``webnn`` is not known, or no device could be opened.
     """
+    if isinstance(prefer, str) or not isinstance(prefer, (Iterable, type(None))):
+        raise DeviceUnavailable(str(prefer), "prefer= is a list of kinds of devices")
+    if isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or not timeout > 0:
+        raise DeviceUnavailable("any", f"timeout= is a number of seconds above 0, not {timeout!r}")
     wanted = tuple(dict.fromkeys(KINDS if prefer is None else prefer))
-    unknown = [kind for kind in wanted if kind not in KINDS]
+    unknown = [str(kind) for kind in wanted if kind not in KINDS]
     if unknown or not wanted:
         raise DeviceUnavailable(", ".join(unknown) or "any", f"the kinds of devices are {', '.join(KINDS)}")
     if webnn not in WISHES:

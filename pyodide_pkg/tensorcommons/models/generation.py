@@ -13,6 +13,7 @@ from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 
+from ..dtypes import host_array
 from ..errors import DeviceLost, ShapeMismatch, TensorCommonsError
 from ..sharing.manager import Movable, TensorSharingManager
 from .decoder import Decoder
@@ -183,8 +184,8 @@ async def stream(writer: Writer) -> AsyncIterator[Ids]:
 
 def _prompts(ids: Any, attention_mask: Any) -> tuple[Ids, Ids]:
     """Both as int32 (batch, sequence)."""
-    tokens = np.asarray(ids)
-    mask = np.ones_like(tokens) if attention_mask is None else np.asarray(attention_mask)
+    tokens = host_array(ids)
+    mask = np.ones_like(tokens) if attention_mask is None else host_array(attention_mask)
     if tokens.ndim != 2 or 0 in tokens.shape or not np.issubdtype(tokens.dtype, np.integer):
         raise ShapeMismatch(f"input_ids must be whole numbers (batch, sequence), not {tokens.dtype} {tokens.shape}")
     if mask.shape != tokens.shape or not np.isin(mask, (0, 1)).all() or not mask.any(axis=1).all():

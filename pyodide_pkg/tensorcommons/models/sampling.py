@@ -48,6 +48,8 @@ class Options:
             most = 1.0 if name == "top_p" else float("inf")
             if type(value) not in (int, float) or not 0 < value <= most or value == float("inf"):
                 raise TensorCommonsError(f"{name} must be a number above 0{' up to 1' * (most == 1)}, not {value!r}")
+        if any(type(token) is not int for token in self.eos_token_id):
+            raise TensorCommonsError(f"eos_token_id is one or a list of whole numbers, not {self.eos_token_id!r}")
         if any(not text or not isinstance(text, str) for text in self.stop_strings):
             raise TensorCommonsError(f"stop_strings are strings that are not empty, not {self.stop_strings!r}")
 
@@ -66,7 +68,9 @@ class Options:
         values |= given
         for name, kind in (("eos_token_id", int), ("stop_strings", str)):
             value = values.get(name, ())
-            values[name] = (value,) if isinstance(value, kind) else tuple(value or ())
+            if not (value is None or isinstance(value, (kind, list, tuple))):
+                raise TensorCommonsError(f"{name} is one or a list of {kind.__name__}, not {value!r}")
+            values[name] = tuple(value or ()) if isinstance(value, (list, tuple, type(None))) else (value,)
         return cls(**values)
 
     @property

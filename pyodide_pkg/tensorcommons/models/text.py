@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from ..dtypes import host_array
 from ..errors import ShapeMismatch, TensorCommonsError
 from ..shapes import Shape
 from .architecture import Arrays, Prepared
@@ -44,7 +45,7 @@ class TextInputs:
         """int32 arrays (batch, bucket); what was left out is filled in: a mask of ones, types of zeros."""
         if "input_ids" not in inputs:
             raise TensorCommonsError(f"{model} needs input_ids; inputs: {', '.join(self.names)}")
-        ids = np.asarray(inputs["input_ids"])
+        ids = host_array(inputs["input_ids"])
         if ids.ndim != 2 or 0 in ids.shape or ids.dtype.kind not in "iu":
             raise ShapeMismatch(f"input_ids must be whole numbers (batch, sequence), not {ids.dtype} {ids.shape}")
         length = ids.shape[1]
@@ -54,7 +55,7 @@ class TextInputs:
             raise TensorCommonsError(
                 f"input_ids from {ids.min()} to {ids.max()} leave the {self.vocab_size} tokens known"
             )
-        named = {"input_ids": ids, **{name: np.asarray(inputs[name]) for name in self.names if name in inputs}}
+        named = {"input_ids": ids, **{name: host_array(inputs[name]) for name in self.names if name in inputs}}
         if any(array.shape != ids.shape for array in named.values()):
             shapes = ", ".join(f"{name} {array.shape}" for name, array in named.items())
             raise ShapeMismatch(f"{shapes} differ in shape")

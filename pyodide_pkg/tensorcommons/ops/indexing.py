@@ -241,7 +241,7 @@ def _is_integer(key: Any) -> bool:
 
 def _without_masks(x: Tensor, keys: list[Any]) -> list[Any]:
     """One key an axis or ``None``: ``...`` spelled out, lists as arrays, masks as the places that they let through."""
-    arrays = [np.asarray(k, np.int32 if k == [] else None) if isinstance(k, list) else k for k in keys]
+    arrays = [(np.zeros(0, np.int32) if k == [] else dtypes.host_array(k)) if isinstance(k, list) else k for k in keys]
     masks = {i for i, k in enumerate(arrays) if isinstance(k, np.ndarray) and k.dtype == bool}
     if any(isinstance(k, Tensor) and k.dtype is dtypes.bool for k in arrays):
         where = x.device.kind if x.device else "any device"
