@@ -8,6 +8,7 @@ are read again.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any, Protocol, TypeAlias
 
@@ -15,10 +16,12 @@ import numpy as np
 
 from ..dtypes import host_array
 from ..errors import DeviceLost, ShapeMismatch, TensorCommonsError
+from ..shapes import Shape
 from ..sharing.manager import Movable, TensorSharingManager
+from ..tensor import Tensor
 from .decoder import Decoder
 from .sampling import Ids, Options, Sampler
-from .steps import Steps, Tensors
+from .steps import Specs, Steps, Tensors
 
 Decode: TypeAlias = "Callable[[Sequence[int]], str]"
 PIECES = (1, 8, 16, 32, 64, 128, 256)  # tokens read at once; a longer prompt is read in pieces
@@ -83,12 +86,17 @@ class Writer:
         self._capacity = 0
         self._cache: Tensors = {}
         self._fixed: Tensors = {}
+        self._ahead: Tensor | None = None  # what comes after the token that is read next
+
+    @property
+    def longest(self) -> int:
+        """Tokens of a row at which the writing ends: as many as asked for, or as the model has room for."""
+        return int(min(self._prompt + self.options.max_new_tokens, self._decoder.max_length))
 
     @property
     def is_done(self) -> bool:
-        """Whether every row has ended, or the longest that was asked for, or that the model can write, is reached."""
-        longest = min(self._prompt + self.options.max_new_tokens, self._decoder.max_length)
-        return bool(self.finished.all()) or self.tokens.shape[1] >= longest
+        """Whether every row has ended, or is as long as it may be."""
+        return bool(self.finished.all()) or self.tokens.shape[1] >= self.longest
 
     async def step(self) -> Ids:
         """Choose and give the next token of each row: (batch,) int32.
@@ -97,10 +105,12 @@ class Writer:
             MemoryBudgetError: the cache does not fit beside the model.
             TensorReleased: the model was unloaded.
         """
-        logits, _ = await self._model.manager.finishing([self._model], self._logits)
-        chosen = np.where(self.finished, self.options.padding, self._sampler.choose(logits, self.tokens)).astype(
-            np.int32
-        )
+        manager = self._model.manager
+        values, fallback = await manager.finishing([self._model], self._next)
+        if self._steps.last is not None:
+            manager.ran(self._model, *self._steps.last, fallback)
+        chosen = values[:, 0] if self._sampler.is_greedy else self._sampler.choose(values, self.tokens)
+        chosen = np.where(self.finished, self.options.padding, chosen).astype(np.int32)
         self.tokens = np.concatenate([self.tokens, chosen[:, None]], axis=1)
         self.finished |= np.isin(chosen, self.options.eos_token_id)
         if self.options.stop_strings and self._decode is not None:
@@ -109,7 +119,7 @@ class Writer:
                 self.finished[row] = any(stop in text for stop in self.options.stop_strings)
         return chosen
 
-    async def _logits(self) -> np.ndarray[Any, np.dtype[np.float32]]:
+    async def _next(self) -> Ids:
         for _ in range(ATTEMPTS - 1):
             try:
                 return await self._read()
@@ -117,8 +127,12 @@ class Writer:
                 pass  # it is opened again below
         return await self._read()
 
-    async def _read(self) -> np.ndarray[Any, np.dtype[np.float32]]:
-        """Read the tokens that are not in the cache yet. Gives the logits after the last one."""
+    async def _read(self) -> Ids:
+        """What comes after the last token, once those that are not in the cache yet are.
+
+        Where tokens are chosen on the device, the next step starts before this one's are read: the device does not wait
+        for the host. A step too many runs where they end a text.
+        """
         steps = self._model.steps()
         if steps.device.backend.is_lost:
             await steps.device.recover()
@@ -126,43 +140,92 @@ class Writer:
             self.close()
             self._steps, self._losses = steps, steps.device.losses
         if self._source and not self._fixed:
-            self._fixed = await self._steps.begin(self._source)
-        while True:
-            piece = self.tokens[:, self._filled : self._filled + PIECES[-1]]
-            count = piece.shape[1]
-            await self._make_room(min(size for size in PIECES if size >= count))
-            inputs = {
-                "input_ids": _padded(piece, min(self._capacity - self._filled, min(s for s in PIECES if s >= count))),
-                "start": self._start,
-                "filled": np.array(self._filled, np.int32),
-                "count": np.array([count], np.int32),
-            }
-            logits, self._cache = await self._steps.extend(inputs, self._cache, self._fixed)
-            self._filled += count
-            if self._filled == self.tokens.shape[1]:
-                values: np.ndarray[Any, np.dtype[np.float32]] = await logits.read()
-                return values
+            self._fixed = await steps.begin(self._source)
+        answer, self._ahead = self._ahead, None
+        while answer is None or self._filled < self.tokens.shape[1]:
+            answer = await self._extend(self.tokens[:, self._filled : self._filled + PIECES[-1]])
+        if not (steps.runs_ahead and self._sampler.is_greedy and self.tokens.shape[1] + 1 < self.longest):
+            return await answer.read()
+        reading = asyncio.ensure_future(answer.read())
+        try:
+            await asyncio.sleep(0)  # the copy that it reads stands before the next step in the device's queue
+            self._ahead = await self._extend(answer)
+        finally:
+            values = await reading
+        return values
+
+    async def _extend(self, tokens: Ids | Tensor) -> Tensor:
+        """Put ``tokens`` (batch, at most a piece) into the cache. Gives what comes after them."""
+        count = tokens.shape[1]
+        width = _width(count)
+        await self._make_room(width)
+        if not isinstance(tokens, Tensor):
+            tokens = _padded(tokens, min(self._capacity - self._filled, width))
+        inputs = {
+            "start": self._start,
+            "filled": np.array(self._filled, np.int32),
+            "count": np.array([count], np.int32),
+        }
+        answer, self._cache = await self._steps.extend(
+            tokens, inputs, self._cache, self._capacity, self._fixed, greedy=self._sampler.is_greedy
+        )
+        self._filled += count
+        return answer
 
     async def _make_room(self, count: int) -> None:
         """A cache with ``count`` slots free, unless the model has no more."""
-        rows, most = len(self.tokens), self._decoder.max_length
-        needed = min(self._filled + count, most)
-        if needed <= self._capacity:
+        rows, capacity = len(self.tokens), self._room(self._filled, count, self._capacity)
+        if capacity == self._capacity:
             return
-        if not self._cache:  # room for the whole prompt, and some of the answer
-            needed = max(needed, min(self.tokens.shape[1] + min(self.options.max_new_tokens, CAPACITIES[0] // 2), most))
-        capacity = min(next((size for size in CAPACITIES if size >= needed), 2 ** int(needed - 1).bit_length()), most)
         if self._cache:
-            self._cache = await self._steps.grow(self._cache, rows, capacity)
+            self._cache = await self._steps.grow(self._cache, rows, self._capacity, capacity)
         else:
             self._cache = await self._steps.empty(rows, capacity)
         self._capacity = capacity
 
+    def _room(self, filled: int, count: int, capacity: int) -> int:
+        """The slots of a cache that takes ``count`` tokens behind ``filled``, where one of ``capacity`` is."""
+        most = self._decoder.max_length
+        needed = min(filled + count, most)
+        if needed <= capacity:
+            return capacity
+        if not capacity:  # room for the whole prompt, and some of the answer
+            needed = max(needed, min(self._prompt + min(self.options.max_new_tokens, CAPACITIES[0] // 2), most))
+        return min(next((size for size in CAPACITIES if size >= needed), 2 ** int(needed - 1).bit_length()), most)
+
+    async def compile(self, progress_callback: Callable[[int, int], None]) -> None:
+        """Compile every program that the writing may take to its end."""
+        steps, rows, greedy = self._steps, len(self.tokens), self._sampler.is_greedy
+        grown: dict[int, int] = {}
+        extended: dict[tuple[Shape, int, bool], None] = {}
+        filled = capacity = 0
+        while filled < max(self.longest - 1, 1):
+            count, old = min(max(self._prompt - filled, 1), PIECES[-1]), capacity
+            capacity = self._room(filled, _width(count), old)
+            if old not in (0, capacity):
+                grown[old] = capacity
+            shape = (rows, min(_width(count), capacity - filled))
+            extended[shape, capacity, steps.runs_ahead and greedy and filled >= self._prompt] = None
+            filled += count
+        done, total = 0, len(grown) + len(extended) + bool(self._source)
+        progress_callback(done, total)
+        fixed: Specs = {}
+        if self._source:
+            _, fixed = await steps.compile_begin(self._source["input_ids"].shape)
+            progress_callback(done := done + 1, total)
+        for old, new in grown.items():
+            await steps.compile_grow(rows, old, new)
+            progress_callback(done := done + 1, total)
+        for size, room, is_stored in extended:
+            await steps.compile_extend(size, room, fixed, greedy=greedy, is_stored=is_stored)
+            progress_callback(done := done + 1, total)
+
     def close(self) -> None:
         """Give the cache back. Safe to call twice."""
-        for tensor in (*self._cache.values(), *self._fixed.values()):
-            tensor.release()
-        self._cache, self._fixed, self._filled, self._capacity = {}, {}, 0, 0
+        for tensor in (*self._cache.values(), *self._fixed.values(), self._ahead):
+            if tensor is not None:
+                tensor.release()
+        self._cache, self._fixed, self._filled, self._capacity, self._ahead = {}, {}, 0, 0, None
 
 
 async def write(writer: Writer, on_token: Callable[[Ids], None] | None = None) -> Ids:
@@ -191,6 +254,11 @@ def _prompts(ids: Any, attention_mask: Any) -> tuple[Ids, Ids]:
     if mask.shape != tokens.shape or not np.isin(mask, (0, 1)).all() or not mask.any(axis=1).all():
         raise ShapeMismatch("attention_mask must be 0 and 1 in the shape of input_ids, with a 1 in every row")
     return tokens.astype(np.int32), mask.astype(np.int32)
+
+
+def _width(count: int) -> int:
+    """Columns of the piece that takes ``count`` tokens."""
+    return min(size for size in PIECES if size >= count)
 
 
 def _padded(array: Ids, width: int | None = None) -> Ids:

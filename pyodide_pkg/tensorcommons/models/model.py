@@ -170,6 +170,21 @@ class Model:
         """
         return stream(self._writer(input_ids, attention_mask, options))
 
+    async def compile_generation(
+        self,
+        shapes: Iterable[Shape],
+        progress_callback: Callable[[int, int], None] | None = None,
+        **options: Any,
+    ) -> None:
+        """Compile now what :meth:`generate` takes for prompts of these shapes (batch, sequence) and these ``options``.
+
+        Reading a prompt and each step are programs, one a size of the cache up to ``max_new_tokens``.
+        ``progress_callback(done, total)`` counts those of one shape. Raises as :meth:`generate` does.
+        """
+        for shape in shapes:
+            writer = self._writer(np.zeros(shape, np.int32), None, options)
+            await writer.compile(progress_callback or (lambda done, total: None))
+
     def _writer(self, input_ids: Any, attention_mask: Any, options: Mapping[str, Any]) -> Writer:
         if not isinstance(self.architecture, Decoder):
             raise TensorCommonsError(f"{self.name} ({self.architecture.model_type}) does not generate text")

@@ -123,6 +123,11 @@ class Sampler:
         seed = int(np.random.default_rng().integers(2**63)) if options.seed is None else options.seed
         self._streams = [np.random.default_rng([seed, row]) for row in range(rows)]
 
+    @property
+    def is_greedy(self) -> bool:
+        """Whether the likeliest token is chosen, whatever came before: that needs no logits here."""
+        return not self.options.do_sample and self.options.repetition_penalty == 1
+
     def scores(self, logits: Scores, ids: Ids) -> Scores:
         """``logits`` after every processor, given all tokens so far (batch, sequence)."""
         o = self.options

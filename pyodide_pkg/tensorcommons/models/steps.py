@@ -15,31 +15,43 @@ from .. import dtypes
 from ..backends.base import Spec
 from ..backends.device import Device
 from ..graph.node import Node
-from ..graph.program import BoundProgram, compile_graph
-from ..ops import concat, zeros
+from ..graph.parts import PartedProgram
+from ..graph.program import BoundProgram, Program, compile_graph
+from ..ops import argmax, concat, zeros
+from ..shapes import Shape
 from ..sharing.storage import Storage
 from ..tensor import Tensor
 from .decoder import Decoder, Past
 
 Tensors: TypeAlias = "dict[str, Tensor]"
-Arrays: TypeAlias = "Mapping[str, np.ndarray[Any, Any]]"
-FORWARD_INPUTS = ("input_ids", "start", "filled", "count")
+Array: TypeAlias = "np.ndarray[Any, np.dtype[Any]]"
+Arrays: TypeAlias = "Mapping[str, Array]"
+Specs: TypeAlias = "Mapping[str, Spec]"
+Compiled: TypeAlias = "tuple[BoundProgram, Specs]"  # and what it gives
 
 
 class Steps:
-    """Compiled steps of ``decoder`` over ``weights``."""
+    """Compiled steps of ``decoder`` over ``weights``. ``last`` is what ran last, and its calls into JavaScript."""
 
     def __init__(self, decoder: Decoder, weights: Mapping[str, Tensor], device: Device) -> None:
         self.decoder = decoder
         self.device = device
+        self.last: tuple[Program | PartedProgram, int] | None = None
         self._weights = weights
-        self._kept: dict[tuple[Any, ...], tuple[BoundProgram, tuple[str, ...]]] = {}
+        self._kept: dict[tuple[Any, ...], Compiled] = {}
+
+    @property
+    def runs_ahead(self) -> bool:
+        """Whether it pays to start a step before the token of the one before is read: not where both share a CPU."""
+        return self.device.backend.takes_graphs or not self.device.is_software
+
+    # --- running ---
 
     async def begin(self, inputs: Arrays) -> Tensors:
         """What all steps of a generation read; for an encoder-decoder the encoder's answer to ``inputs``."""
         if self.decoder.start_token is None:
             return {}
-        return await self._run("begin", inputs, {}, lambda given, _: self.decoder.begin(self._weights, given))
+        return await self._run(await self.compile_begin(inputs["input_ids"].shape), inputs, {})
 
     async def empty(self, batch: int, capacity: int) -> Tensors:
         """A cache with nothing in it. Parts of one shape are one storage: the first step gives each its own."""
@@ -50,64 +62,108 @@ class Steps:
         }
         return {name: made[spec] for name, spec in specs.items()}
 
-    async def grow(self, cache: Tensors, batch: int, capacity: int) -> Tensors:
+    async def grow(self, cache: Tensors, batch: int, old: int, new: int) -> Tensors:
         """The same cache with more slots."""
-        specs = self.decoder.cache(batch, capacity)
+        return await self._run(await self.compile_grow(batch, old, new), {}, cache)
+
+    async def extend(
+        self, ids: Array | Tensor, inputs: Arrays, cache: Tensors, capacity: int, fixed: Tensors, *, greedy: bool
+    ) -> tuple[Tensor, Tensors]:
+        """What comes after the tokens ``ids`` (batch, sequence), and the cache with them in it.
+
+        That is the likeliest token of each row if ``greedy``, (batch, 1) int32, which may be the next ``ids`` without
+        being read; else the logits (batch, vocabulary). The cache that is given is given up.
+        """
+        is_stored = isinstance(ids, Tensor)
+        memory = {name: tensor.spec for name, tensor in fixed.items()}
+        program = await self.compile_extend(ids.shape, capacity, memory, greedy=greedy, is_stored=is_stored)
+        stored = {**cache, **{_fixed(name): tensor for name, tensor in fixed.items()}}
+        if isinstance(ids, Tensor):
+            stored["input_ids"] = ids
+        else:
+            inputs = {"input_ids": ids, **inputs}
+        results = await self._run(program, inputs, stored, tuple(cache))
+        return results.pop("next"), results
+
+    async def _run(self, program: Compiled, inputs: Arrays, stored: Tensors, donated: Sequence[str] = ()) -> Tensors:
+        """Tensors that are ``donated`` are given up: what is appended to them is written in place."""
+        (bound, results), before = program, self.device.backend.calls
+        answer = await bound.run(inputs, {name: _storage(tensor) for name, tensor in stored.items()}, donated)
+        self.last = bound.program, self.device.backend.calls - before
+        return {name: Tensor.of_storage(*result) for name, result in zip(results, answer, strict=True)}
+
+    # --- compiling, the first time ---
+
+    async def compile_begin(self, shape: Shape) -> Compiled:
+        """The encoder for a source of this shape."""
+        shapes = {"input_ids": shape, "attention_mask": shape}
+        return await self._compile(
+            ("begin", shape), shapes, {}, lambda given, _: self.decoder.begin(self._weights, given)
+        )
+
+    async def compile_grow(self, batch: int, old: int, new: int) -> Compiled:
+        """From ``old`` slots to ``new`` ones."""
+        before, after = self.decoder.cache(batch, old), self.decoder.cache(batch, new)
 
         def grown(_: Tensors, stored: Tensors) -> Tensors:
-            return {
-                name: concat(
-                    [part, zeros(_behind(part.spec, specs[name]), dtype=part.dtype, device=self.device)], axis=2
-                )
-                for name, part in stored.items()
-            }
+            return {name: self._longer(part, after[name]) for name, part in stored.items()}
 
-        return await self._run("grow", {}, cache, grown, capacity)
+        return await self._compile(("grow", batch, old, new), {}, before, grown)
 
-    async def extend(self, inputs: Arrays, cache: Tensors, fixed: Tensors) -> tuple[Tensor, Tensors]:
-        """Logits (batch, vocabulary) after the tokens of ``inputs``, and the cache with them in it."""
+    async def compile_extend(
+        self, shape: Shape, capacity: int, fixed: Specs, *, greedy: bool, is_stored: bool
+    ) -> Compiled:
+        """A step over tokens of this shape, which are ``is_stored`` on the device or given by the host."""
+        key = ("extend", shape, capacity, greedy, is_stored, *(spec.shape for spec in fixed.values()))
+        if self._is_kept(key):
+            return self._kept[key]
+        cache = self.decoder.cache(shape[0], capacity)
 
         def step(given: Tensors, stored: Tensors) -> Tensors:
+            given = {**given, "input_ids": (stored if is_stored else given)["input_ids"]}
             past = Past.stepwise(given, {name: stored[name] for name in cache})
-            logits = self.decoder.step(self._weights, given, {name: stored[f"fixed {name}"] for name in fixed}, past)
-            return {"logits": logits, **past.grown}
+            logits = self.decoder.step(self._weights, given, {name: stored[_fixed(name)] for name in fixed}, past)
+            return {"next": argmax(logits, axis=1, keepdims=True) if greedy else logits, **past.grown}
 
-        stored = {**cache, **{f"fixed {name}": tensor for name, tensor in fixed.items()}}
-        results = await self._run("extend", inputs, stored, step, donated=tuple(cache))
-        return results.pop("logits"), results
+        shapes: dict[str, Shape] = {"start": shape[:1], "filled": (), "count": (1,)}
+        stored = {**cache, **{_fixed(name): spec for name, spec in fixed.items()}}
+        if is_stored:
+            stored["input_ids"] = Spec(shape, dtypes.int32)
+        else:
+            shapes["input_ids"] = shape
+        return await self._compile(key, shapes, stored, step)
 
-    async def _run(
+    async def _compile(
         self,
-        kind: str,
-        inputs: Arrays,
-        stored: Tensors,
+        key: tuple[Any, ...],
+        inputs: Mapping[str, Shape],
+        stored: Specs,
         trace: Callable[[Tensors, Tensors], Tensors],
-        *more: int,
-        donated: Sequence[str] = (),
-    ) -> Tensors:
-        """Run the program of ``trace`` for inputs and stored tensors of these shapes, compiled the first time.
-
-        Tensors that are ``donated`` are given up: what is appended to them is written in place.
-        """
-        shapes = [(name, value.shape) for values in (inputs, stored) for name, value in values.items()]
-        key = (kind, *more, *shapes)
-        if key not in self._kept or self._kept[key][0].is_outdated:
-            given = {name: self._symbol(Spec(array.shape, dtypes.int32), name) for name, array in inputs.items()}
-            leaves = {name: self._symbol(t.spec, name, is_stored=True) for name, t in stored.items()}
+    ) -> Compiled:
+        """The program of ``trace`` for int32 inputs and stored tensors of these shapes."""
+        if not self._is_kept(key):
+            given = {name: self._symbol(Spec(shape, dtypes.int32), name) for name, shape in inputs.items()}
+            leaves = {name: self._symbol(spec, name, is_stored=True) for name, spec in stored.items()}
             results = trace(given, leaves)
             bound = await compile_graph(self.device, [tensor.node for tensor in results.values()])
-            self._kept[key] = bound, tuple(results)
-        bound, names = self._kept[key]
-        answer = await bound.run(inputs, {name: _storage(tensor) for name, tensor in stored.items()}, donated)
-        return {name: Tensor.of_storage(*result) for name, result in zip(names, answer, strict=True)}
+            self._kept[key] = bound, {name: tensor.spec for name, tensor in results.items()}
+        return self._kept[key]
+
+    def _is_kept(self, key: tuple[Any, ...]) -> bool:
+        return key in self._kept and not self._kept[key][0].is_outdated
 
     def _symbol(self, spec: Spec, name: str, *, is_stored: bool = False) -> Tensor:
         return Tensor.symbolic(Node(None, {}, (), spec, name=name, is_stored=is_stored), self.device)
 
+    def _longer(self, part: Tensor, spec: Spec) -> Tensor:
+        """``part`` with zeros in the slots that ``spec`` has behind its own."""
+        shape = (*part.shape[:2], spec.shape[2] - part.shape[2], part.shape[3])
+        return concat([part, zeros(shape, dtype=part.dtype, device=self.device)], axis=2)
 
-def _behind(old: Spec, new: Spec) -> Sequence[int]:
-    """The shape of the slots that come behind those of ``old``."""
-    return (*old.shape[:2], new.shape[2] - old.shape[2], old.shape[3])
+
+def _fixed(name: str) -> str:
+    """The name of a leaf that all steps read."""
+    return f"fixed {name}"
 
 
 def _storage(tensor: Tensor) -> Storage:

@@ -14,6 +14,8 @@ from ..backends.cpu import CpuBackend
 from ..backends.device import Device
 from ..backends.select import Decision, Devices
 from ..errors import DeviceLost, DeviceUnavailable, TensorCommonsError, TensorReleased
+from ..graph.parts import PartedProgram
+from ..graph.program import Program
 from ..tensor import Tensor
 from . import accounts
 from .ledger import Ledger
@@ -148,6 +150,11 @@ class TensorSharingManager(SharedTensors):
     def last_run(self) -> dict[str, Any]:
         """What the last run computed: nodes, executed, reused, dispatches, calls into JavaScript, bytes."""
         return dict(self._runner.last_run)
+
+    def ran(self, model: Movable, program: Program | PartedProgram, js_calls: int, fallback: str) -> None:
+        """Have ``last_run`` tell of a program that ``model`` ran by itself: a step of its writing."""
+        self._runner.tell(model.name, program, js_calls)
+        self._runner.last_run["fallback"] = fallback
 
     async def run_together(
         self,

@@ -265,7 +265,6 @@ class Runner:
         js_calls: int,
     ) -> None:
         program = variant.bound.program if variant.bound is not None else None
-        planned = program.planned if isinstance(program, Program) else None
         reused = prepared.merged.executed - variant.executed
         self._activations.reused += reused
         self.last_run = {
@@ -275,20 +274,41 @@ class Runner:
             "executed": variant.executed,
             "reused_in_run": prepared.merged.traced - prepared.merged.executed,
             "reused_from_cache": reused,
-            "steps": program.steps if program is not None else 0,
-            "dispatches": program.dispatches if program is not None else 0,
-            "js_calls": js_calls,
-            "arena_bytes": planned.plan.arena_bytes if planned is not None else 0,
-            "arena_lower_bound": planned.arena_lower_bound if planned is not None else 0,
-            "intermediate_bytes": planned.intermediate_bytes if planned is not None else 0,
+            **_cost_of(program, js_calls),
         }
-        if isinstance(program, PartedProgram):
-            self.last_run |= {
-                "parts": program.turns,
-                "refused": program.why,
-                "transfers": program.transfers,
-                "transferred_bytes": program.transferred,
-            }
+
+    def tell(self, model: str, program: Program | PartedProgram, js_calls: int) -> None:
+        """Account for a run that ``model`` made by itself, with a program of its own."""
+        self.last_run = {
+            "models": [model],
+            "device": program.device.kind,
+            "nodes": program.nodes,
+            "executed": program.executed,
+            "reused_in_run": program.nodes - program.executed,
+            "reused_from_cache": 0,
+            **_cost_of(program, js_calls),
+        }
+
+
+def _cost_of(program: Program | PartedProgram | None, js_calls: int) -> dict[str, Any]:
+    """The part of ``last_run`` that is about the program; None where nothing was left to run."""
+    planned = program.planned if isinstance(program, Program) else None
+    cost: dict[str, Any] = {
+        "steps": program.steps if program is not None else 0,
+        "dispatches": program.dispatches if program is not None else 0,
+        "js_calls": js_calls,
+        "arena_bytes": planned.plan.arena_bytes if planned is not None else 0,
+        "arena_lower_bound": planned.arena_lower_bound if planned is not None else 0,
+        "intermediate_bytes": planned.intermediate_bytes if planned is not None else 0,
+    }
+    if isinstance(program, PartedProgram):
+        cost |= {
+            "parts": program.turns,
+            "refused": program.why,
+            "transfers": program.transfers,
+            "transferred_bytes": program.transferred,
+        }
+    return cost
 
 
 def _given(rest: Rest, found: Mapping[Cut, Tensor]) -> dict[str, Storage]:

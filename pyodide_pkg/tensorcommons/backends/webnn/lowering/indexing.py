@@ -99,6 +99,8 @@ def _append(low: Lowering, value: Value) -> Operand:
     source = b.binary("sub", at, b.reshape(position, (batch, 1)))
     fresh = b.binary("lesser", source, b.number(rows, source), "uint8")
     fresh = b.binary("logicalAnd", fresh, b.binary("greaterOrEqual", source, b.number(0, source), "uint8"))
+    if rows == 1:  # a step of writing, for which the copy of the cache is most of the work
+        return b.where(b.reshape(fresh, (batch, 1, capacity, 1)), update, cache)
     safe = b.where(fresh, source, b.number(0, source))
     flat = b.reshape(b.transpose(update, (0, 2, 1, 3)), (batch * rows, heads * size))
     first = b.constant(np.arange(batch)[:, None] * rows, "int32")

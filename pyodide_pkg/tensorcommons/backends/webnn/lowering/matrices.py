@@ -91,15 +91,24 @@ def _layer_norm(low: Lowering, value: Value) -> Operand:
 
 
 def _attention(low: Lowering, value: Value) -> Operand:
-    """With the whole matrix of scores: WebNN has no other way to say it."""
+    """With the whole matrix of scores: WebNN has no other way to say it.
+
+    Neighbouring heads that share keys and values are one product with all their queries. On its right stands the
+    smaller operand, as in :func:`product`.
+    """
     b = low.b
     q, k, v, *mask = low.loose(value)
     q, k, v = (b.cast(each, "float32") for each in (q, k, v))
-    shared = q.shape[1] // k.shape[1]
-    if shared > 1:  # neighbouring heads share keys and values
-        k, v = (_repeated(b, each, shared) for each in (k, v))
+    batch, heads, queries, _ = q.shape
+    keys = k.shape[2]
+    shared = heads // k.shape[1]
     q = scaled(b, q, float(cast(float, value.attrs["scale"])))
-    scores = b.matmul(q, b.transpose(k, (0, 1, 3, 2)))
+    together = b.reshape(q, (batch, heads // shared, shared * queries, q.shape[3]))
+    if keys > shared * queries:
+        scores = b.transpose(b.matmul(k, b.transpose(together, (0, 1, 3, 2))), (0, 1, 3, 2))
+    else:
+        scores = b.matmul(together, b.transpose(k, (0, 1, 3, 2)))
+    scores = b.reshape(scores, (batch, heads, queries, keys))
     if value.attrs["causal"]:
         seen = np.tril(np.ones(scores.shape[-2:], np.uint8))
         scores = b.where(b.constant(seen, "uint8"), scores, b.number(-np.inf, scores))
@@ -107,14 +116,8 @@ def _attention(low: Lowering, value: Value) -> Operand:
         scores = b.where(mask[0], scores, b.number(-np.inf, scores))
     elif mask:
         scores = b.binary("add", scores, b.cast(mask[0], "float32"))
-    return b.cast(b.matmul(softmax(b, scores), v), value.spec.dtype.name)
-
-
-def _repeated(b: GraphBuilder, x: Operand, times: int) -> Operand:
-    batch, heads, keys, size = x.shape
-    apart = b.reshape(x, (batch, heads, 1, keys * size))
-    wide = b.concat([apart] * times, 2)
-    return b.reshape(wide, (batch, heads * times, keys, size))
+    weights = b.reshape(softmax(b, scores), (batch, heads // shared, shared * queries, keys))
+    return b.cast(b.reshape(b.matmul(weights, v), value.spec.shape), value.spec.dtype.name)
 
 
 RULES: dict[str, Rule] = {
