@@ -283,7 +283,7 @@ async def read_together(tensors: Sequence[Tensor]) -> list[np.ndarray[Any, Any]]
         raise TensorCommonsError(f"read_together() takes tensors, not {type(other).__name__}")
     await realize(tensors)
     found = [(tensor, *_bytes_of(tensor)) for tensor in tensors]
-    raw: dict[int, memoryview] = {}
+    raw: dict[int, tuple[memoryview, bool]] = {}  # the bytes, and whether they are nobody else's
     for device in {storage.device: None for _, storage, _ in found}:
         ours = [(i, entry) for i, entry in enumerate(found) if entry[1].device is device]
         storages = [storage for _, (_, storage, _) in ours]
@@ -292,12 +292,13 @@ async def read_together(tensors: Sequence[Tensor]) -> list[np.ndarray[Any, Any]]
             async with using(storages):
                 await device.budget.ensure(storages, 0)
                 whole = [(storage.handle, *each) for storage, each in zip(storages, ranges, strict=True)]
-                pieces = await device.read_together(whole)
+                pieces, own = await device.read_together(whole), len(whole) == 1
         except (DeviceLost, DeviceUnavailable):  # what has a copy, an origin or a way to be computed is read from there
             contents = [await storage.content() for storage in storages]
             pieces = [data[start : start + size] for data, (start, size) in zip(contents, ranges, strict=True)]
-        raw.update(zip((i for i, _ in ours), pieces, strict=True))
-    return [_array_of(tensor, layout, raw[i]) for i, (tensor, _, layout) in enumerate(found)]
+            own = False
+        raw.update({i: (piece, own) for (i, _), piece in zip(ours, pieces, strict=True)})
+    return [_array_of(tensor, layout, *raw[i]) for i, (tensor, _, layout) in enumerate(found)]
 
 
 def _bytes_of(tensor: Tensor) -> tuple[Storage, Layout]:
@@ -315,13 +316,14 @@ def _range_of(tensor: Tensor, layout: Layout) -> tuple[int, int]:
     return low * tensor.dtype.itemsize, (high - low) * tensor.dtype.itemsize
 
 
-def _array_of(tensor: Tensor, layout: Layout, raw: memoryview) -> np.ndarray[Any, Any]:
+def _array_of(tensor: Tensor, layout: Layout, raw: memoryview, own: bool) -> np.ndarray[Any, Any]:
     low, high = layout.extent
     if low == high:
         return np.zeros(tensor.shape, tensor.dtype.numpy)
     flat = np.frombuffer(raw, tensor.dtype.numpy)
     if layout.is_contiguous:
-        return flat.reshape(tensor.shape).copy()
+        dense = flat.reshape(tensor.shape)
+        return dense if own and dense.flags.writeable else dense.copy()
     strides = [stride * tensor.dtype.itemsize for stride in layout.strides]
     return np.array(np.lib.stride_tricks.as_strided(flat[layout.offset - low :], layout.shape, strides))
 

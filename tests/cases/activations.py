@@ -169,7 +169,7 @@ async def kept_activations_leave_first(place: Place) -> None:
     assert len(manager.activations) == 0 and manager.get_stats()["evictions"] == 0
     shown = await base(**inputs)
     room = manager.residency.usable - manager.residency.used + manager.residency.cached_bytes
-    await manager.make_room(room + place.device.idle_arena_bytes + 1)  # what a tensor shows stays
+    await manager.make_room(room + place.device.idle_scratch_bytes + 1)  # what a tensor shows stays
     assert _same(await _read(shown), wanted)
     assert manager.get_stats()["evictions"] > 0
     del shown

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
+from contextlib import suppress
 
 import numpy as np
 
@@ -11,7 +13,7 @@ from tensorcommons import Device
 from tensorcommons.errors import DeviceUnavailable, TensorCommonsError, TensorReleased, UnsupportedDtype
 from tensorcommons.tensor import realize
 from tests.cases import only
-from tests.cases.harness import held
+from tests.cases.harness import held, real_bytes
 from tests.cases.support import near, numbers, on, raises, refused
 
 DTYPES = ("float32", "float16", "int64", "int32", "int8", "uint32", "uint8", "bool")
@@ -148,3 +150,46 @@ async def bytes_over_the_adapters_limit_are_refused(device: Device) -> None:
     before = device.total
     await raises(TensorCommonsError, (tc.broadcast_to(x, (count,)) + 1).read(), "limit")
     assert device.total == before
+
+
+@only("webgpu")
+async def the_buffer_that_reads_go_through_is_kept_and_counted(device: Device) -> None:
+    x = tc.asarray(np.arange(5000, dtype=np.float32), device=device)
+    assert device.memory()["staging"] == 0
+    assert (await x[:7].read()).tolist() == list(range(7))
+    small = device.memory()["staging"]
+    assert 28 <= small == device.idle_scratch_bytes and real_bytes(device) == device.total
+    calls = device.backend.calls
+    assert (await x[3:900].read()).tolist() == list(range(3, 900))
+    assert device.memory()["staging"] == small and device.backend.calls == calls + 1
+    assert (await x.read()).tolist() == list(range(5000))
+    assert device.memory()["staging"] > small and real_bytes(device) == device.total
+    device.free_scratch()
+    assert device.memory()["staging"] == 0 and real_bytes(device) == device.total
+    assert (await x[4990:].read()).tolist() == list(range(4990, 5000))
+
+
+@only("webgpu")
+async def a_read_that_is_cancelled_leaves_the_next_one_a_buffer_of_its_own(device: Device) -> None:
+    x = tc.asarray(np.arange(5000, dtype=np.float32), device=device)
+    await x.read()
+    reading = asyncio.create_task(x.read())
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    reading.cancel()
+    again = asyncio.create_task(x[1:3].read())
+    with suppress(asyncio.CancelledError):
+        await reading
+    assert (await again).tolist() == [1, 2]
+    assert (await x.read()).tolist() == list(range(5000))
+    assert real_bytes(device) == device.total
+
+
+@only("webgpu")
+async def what_was_read_is_the_readers(device: Device) -> None:
+    x = tc.asarray(np.arange(12, dtype=np.float32).reshape(3, 4), device=device)
+    first, second = await x.read(), await x.read()
+    first += 1
+    assert (
+        first.flags.writeable and second.tolist() == (await x.read()).tolist() == np.arange(12).reshape(3, 4).tolist()
+    )

@@ -133,7 +133,7 @@ def check(manager: tc.TensorSharingManager, *, others: int = 0) -> None:
         assert memory["weights"] == sum(e.storage.nbytes for e in resident)
         assert memory["staging"] == 0
         if not others:
-            assert device.backend.live_buffers() == len(resident) + bool(device.idle_arena_bytes)
+            assert device.backend.live_buffers() == len(resident) + bool(device.idle_scratch_bytes)
 
 
 def empty(manager: tc.TensorSharingManager, models: Sequence[str] = ()) -> None:

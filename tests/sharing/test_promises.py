@@ -183,7 +183,7 @@ async def test_room_for_a_load_beside_a_run_comes_when_the_run_ends():
         await asyncio.sleep(0)
         if device.busy_bytes:
             break
-    assert device.busy_bytes > 4 * KB and not device.idle_arena_bytes
+    assert device.busy_bytes > 4 * KB and not device.idle_scratch_bytes
     room = asyncio.create_task(manager.make_room(6 * KB))
     await asyncio.sleep(0)
     assert not room.done()

@@ -189,6 +189,7 @@ class Backend(ABC, Generic[E]):
     limits: dict[str, int]
     op_limits: Mapping[str, Any] = MappingProxyType({})  # opSupportLimits() of WebNN: by method and operand
     steps_cost = False  # whether a step costs more than what little it computes, so that few are better
+    keeps_staging = False  # whether reads go through a buffer that is kept from one to the next: see :meth:`stage`
     takes_graphs = False  # whether :meth:`compile` is given a Computation instead of a Plan
 
     @property
@@ -207,6 +208,9 @@ class Backend(ABC, Generic[E]):
     @abstractmethod
     def write(self, handle: int, offset: int, data: memoryview) -> None:
         """Copy ``data`` to ``offset`` bytes into ``handle``; ordered with everything queued before and after."""
+
+    def stage(self, nbytes: int) -> None:
+        """Keep ``nbytes`` on the device for reads of up to as many; 0 gives them back."""
 
     @abstractmethod
     async def read(self, ranges: Sequence[Range]) -> list[memoryview]:

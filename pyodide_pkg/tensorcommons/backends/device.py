@@ -19,6 +19,7 @@ from .opening import in_time
 
 Category: TypeAlias = Literal["weights", "activations", "scratch", "staging"]
 STAGING_RESERVE = 64 * 1024  # bytes of a budget (or a quarter of it) that only reads take, so bytes can always leave
+STAGING = 4096, 64 * 2**20  # bytes that are kept for reads, at least and at most
 PROGRAMS = 256  # compiled programs that a device remembers
 CATEGORIES: tuple[Category, ...] = ("weights", "activations", "scratch", "staging")
 
@@ -79,6 +80,7 @@ class Device:
         self._next_handle = 1
         self._peak = 0
         self._arena: tuple[int, int] | None = None
+        self._staging = 0  # bytes that are kept for reads
         self._running = 0  # bytes of the program that is running, beside the arena
         self._storages: WeakSet[Any] = WeakSet()
         self._closed = False
@@ -197,14 +199,20 @@ class Device:
         self.drop_programs()
 
     @property
-    def idle_arena_bytes(self) -> int:
-        """Bytes of the arena if no program is running, else 0."""
-        return self._arena[1] if self._arena and not self._running else 0
+    def idle_scratch_bytes(self) -> int:
+        """Bytes that :meth:`free_scratch` gives back now: the arena if no program runs, staging if nobody reads."""
+        return (self._arena[1] if self._arena and not self._running else 0) + self.idle_staging_bytes
+
+    @property
+    def idle_staging_bytes(self) -> int:
+        """Bytes that are kept for reads if nobody reads, else 0."""
+        return 0 if self.budget.reading.locked() else self._staging
 
     @property
     def busy_bytes(self) -> int:
-        """Bytes that may leave when the program that is running ends: the arena and its own."""
-        return self._running + (self._arena[1] if self._arena else 0) if self._running else 0
+        """Bytes that may leave when the program or read under way ends: arena and staging, and the program's own."""
+        busy = self._running + (self._arena[1] if self._arena else 0) if self._running else 0
+        return busy + self._staging - self.idle_staging_bytes
 
     @contextmanager
     def running(self, nbytes: int) -> Iterator[None]:
@@ -239,7 +247,7 @@ class Device:
             for program in self.programs.values():
                 program.discard()
             self.programs.clear()
-            self.free_arena()
+            self.free_scratch()
 
     async def read(self, handle: int, offset: int, nbytes: int) -> memoryview:
         """Bytes of ``handle``."""
@@ -248,16 +256,44 @@ class Device:
     async def read_together(self, ranges: Sequence[Range]) -> list[memoryview]:
         """The bytes of every (handle, offset, nbytes), in one read where there is memory for it.
 
-        The staging copy is counted while it lives, and made in pieces where memory is short.
+        The staging copy is counted while it lives, kept for the next read, and made in pieces where memory is short.
         """
         if self.kind == "cpu":
             return await self.backend.read(ranges)
         async with self.budget.reading:
-            total = sum(_words(offset, size) for _, offset, size in ranges)
-            if total <= self.budget.free_bytes():
-                with self.charged(total, "staging"):
+            total = sum([_words(offset, size) for _, offset, size in ranges])
+            if total > self._staging:
+                self._free_staging()
+            if total <= self._staging or total <= self.budget.free_bytes():
+                with self._staged(total):
                     return await self.backend.read(ranges)
             return [await self._read_in_pieces(*each) for each in ranges]
+
+    @contextmanager
+    def _staged(self, nbytes: int) -> Iterator[None]:
+        """``nbytes`` for a read in the block; where the device keeps them, a power of two that serves later ones."""
+        least, most = STAGING
+        if not self.backend.keeps_staging or nbytes > most:
+            with self.charged(nbytes, "staging"):
+                yield
+            return
+        if nbytes > self._staging:
+            ample = max(1 << (nbytes - 1).bit_length(), least)
+            size = ample if ample <= self.budget.free_bytes() else nbytes
+            self.charge(size, "staging")
+            self._staging = size
+            self.backend.stage(size)
+        try:
+            yield
+        except BaseException:  # its buffer may be mapped, or gone with the device
+            self._free_staging()
+            raise
+
+    def _free_staging(self) -> None:
+        if self._staging:
+            self.refund(self._staging, "staging")
+            self._staging = 0
+            self.backend.stage(0)
 
     async def _read_in_pieces(self, handle: int, offset: int, nbytes: int) -> memoryview:
         result = bytearray(nbytes)
@@ -274,7 +310,7 @@ class Device:
     def arena(self, nbytes: int) -> int:
         """The scratch arena, at least ``nbytes`` large. All programs of the device share it; call under ``lock``."""
         if self._arena is None or self._arena[1] < nbytes:
-            self.free_arena()
+            self._free_arena()
             self._arena = (self.allocate(nbytes, "scratch"), nbytes)
         return self._arena[0]
 
@@ -282,8 +318,14 @@ class Device:
         """Bytes by which the arena has to grow for a program that needs ``nbytes``."""
         return max(nbytes - (self._arena[1] if self._arena else 0), 0)
 
-    def free_arena(self) -> None:
-        """Give the arena back; the next program that runs takes a new one."""
+    def free_scratch(self) -> None:
+        """Give back what is idle of arena and staging; the next run and the next read take their own."""
+        if not self._running:
+            self._free_arena()
+        if not self.budget.reading.locked():
+            self._free_staging()
+
+    def _free_arena(self) -> None:
         if self._arena is not None:
             (handle, _), self._arena = self._arena, None
             self.free(handle)
@@ -315,6 +357,7 @@ class Device:
                 self.write_off(self._arena[0])
                 self._drop(self._arena[0])
                 self._arena = None
+            self._free_staging()
             try:
                 await in_time(self.kind, self.backend.reopen())
             except DeviceUnavailable as error:
@@ -331,5 +374,5 @@ class Device:
             self._handles.clear()
             self._specs.clear()
             self._bytes = dict.fromkeys(CATEGORIES, 0)
-            self.total = 0
+            self.total = self._staging = 0
             self.backend.close()

@@ -24,6 +24,7 @@ export function reasonWithoutAdapter() {
 }
 
 const STOPPED = Symbol("stopped");
+const PIECE = 12; // dispatches a submit: the device works on the first while the next are encoded
 
 // The numbers of a Python buffer of ints.
 function ints(source) {
@@ -40,6 +41,8 @@ class Gpu {
     this.pipelines = new Map(); // key -> Promise<{pipeline, layout}>
     this.programs = new Map(); // id -> {dispatches, params}
     this.stopped = new Set(); // ids of runs to stop at the next part
+    this.staging = null; // the idle buffer that is kept for reads, if there is one
+    this.stagingSize = 0; // what it may take
     this.errors = []; // uncaught device errors, for the next call to report
     this.lost = null;
     const info = adapter.info;
@@ -86,9 +89,19 @@ class Gpu {
     this.device.queue.submit([encoder.finish()]);
   }
 
+  // Keep a buffer of `size` bytes for reads from the next one on: making one costs more than a small read. 0: none.
+  stage(size) {
+    if (size === this.stagingSize) return;
+    this.staging?.destroy();
+    this.staging = null;
+    this.stagingSize = size;
+  }
+
   // `ranges` is [handle, offset, size] for each range, flat. Their bytes go to the Python buffer `target`, one after
-  // another. Copies and maps move whole words, so both ends of a range are widened and then cut.
-  async readBuffers(target, ...ranges) {
+  // another, through the kept buffer of `staged` bytes if they fit. Copies and maps move whole words, so both ends of a
+  // range are widened and then cut.
+  async readBuffers(target, staged, ...ranges) {
+    this.stage(staged);
     const pieces = [];
     let length = 0;
     for (let i = 0; i < ranges.length; i += 3) {
@@ -98,14 +111,15 @@ class Gpu {
       pieces.push({ handle, start, words, at: length, from: length + offset - start, size });
       length += words;
     }
-    const staging = this.device.createBuffer({ size: Math.max(4, length), usage: GPUBufferUsage.COPY_DST | GPUBufferUsage.MAP_READ });
+    const staging = this.#takeStaging(length);
+    let read = false;
     try {
       const encoder = this.device.createCommandEncoder();
       for (const { handle, start, words, at } of pieces) encoder.copyBufferToBuffer(this.buffers.get(handle), start, staging, at, words);
       this.device.queue.submit([encoder.finish()]);
-      await staging.mapAsync(GPUMapMode.READ);
+      await staging.mapAsync(GPUMapMode.READ, 0, length);
       if (this.errors.length) throw new Error(this.takeErrors());
-      const mapped = new Uint8Array(staging.getMappedRange());
+      const mapped = new Uint8Array(staging.getMappedRange(0, length));
       const view = target.getBuffer("u8");
       let at = 0;
       for (const { from, size } of pieces) {
@@ -113,12 +127,22 @@ class Gpu {
         at += size;
       }
       view.release();
+      staging.unmap();
+      read = true;
     } catch (error) {
       if (error.name === "AbortError") await this.gone; // only a lost device aborts this map
       throw error;
     } finally {
-      staging.destroy();
+      if (read && !this.staging && staging.size === this.stagingSize) this.staging = staging;
+      else staging.destroy();
     }
+  }
+
+  #takeStaging(length) {
+    const kept = this.stagingSize >= length;
+    const staging = kept && this.staging;
+    if (kept) this.staging = null;
+    return staging || this.device.createBuffer({ size: kept ? this.stagingSize : Math.max(4, length), usage: GPUBufferUsage.COPY_DST | GPUBufferUsage.MAP_READ });
   }
 
   // bindings: a letter a binding, "u" uniform, "r" read-only storage, "w" storage that is written.
@@ -229,16 +253,18 @@ class Gpu {
   }
 
   #submit(dispatches) {
-    const encoder = this.device.createCommandEncoder();
-    const pass = encoder.beginComputePass();
-    let current = null;
-    for (const { pipeline, group, groups } of dispatches) {
-      if (pipeline !== current) pass.setPipeline((current = pipeline));
-      pass.setBindGroup(0, group);
-      pass.dispatchWorkgroups(groups[0], groups[1], groups[2]);
+    for (let first = 0; first < dispatches.length; first += PIECE) {
+      const encoder = this.device.createCommandEncoder();
+      const pass = encoder.beginComputePass();
+      let current = null;
+      for (const { pipeline, group, groups } of dispatches.slice(first, first + PIECE)) {
+        if (pipeline !== current) pass.setPipeline((current = pipeline));
+        pass.setBindGroup(0, group);
+        pass.dispatchWorkgroups(groups[0], groups[1], groups[2]);
+      }
+      pass.end();
+      this.device.queue.submit([encoder.finish()]);
     }
-    pass.end();
-    this.device.queue.submit([encoder.finish()]);
   }
 
   stopProgram(id) {
@@ -260,6 +286,7 @@ class Gpu {
   closeDevice() {
     for (const program of this.programs.values()) program.uniform.destroy();
     for (const buffer of this.buffers.values()) buffer.destroy();
+    this.stage(0);
     this.programs.clear();
     this.buffers.clear();
     this.pipelines.clear();

@@ -25,6 +25,7 @@ class WebGPUBridge:
     def __init__(self, gpu: Any) -> None:
         self._gpu = gpu
         self.calls = 0
+        self._staging = 0
         info = json.loads(gpu.info)
         self.description: str = info["description"]
         self.fallback: bool = info["fallback"]
@@ -89,12 +90,19 @@ class WebGPUBridge:
         self.calls += 1
         self._gpu.copyBuffer(source, source_offset, target, target_offset, nbytes)
 
+    def stage(self, nbytes: int) -> None:
+        """Have the next read make a buffer of ``nbytes`` and keep it for those after it; 0 gives it back."""
+        self._staging = nbytes
+        if not nbytes:
+            self.calls += 1
+            self._gpu.stage(0)
+
     async def read(self, ranges: Sequence[tuple[int, int, int]]) -> list[memoryview]:
         """Map one copy of all ranges (handle, offset, nbytes) and give their bytes."""
         self.calls += 1
         rest = np.empty(sum(nbytes for _, _, nbytes in ranges), np.uint8).data
         with self._typed_errors():
-            await self._gpu.readBuffers(rest, *itertools.chain.from_iterable(ranges))
+            await self._gpu.readBuffers(rest, self._staging, *itertools.chain.from_iterable(ranges))
         result = []
         for _, _, nbytes in ranges:
             result.append(rest[:nbytes])

@@ -290,8 +290,8 @@ class TensorSharingManager(SharedTensors):
         freed = self.free_unused_tensors()
         self.activations.clear()
         for device in self.devices.opened:
-            if device.idle_arena_bytes:
-                device.free_arena()
+            if device.idle_scratch_bytes:
+                device.free_scratch()
         after = self.residency.used
         self.changed()
         return {

@@ -179,7 +179,7 @@ class Residency(Budget):
         async with self._evicting:
             while self.used + nbytes > self.usable:
                 movable = self.candidates(keep)
-                idle = self.cached_bytes + sum(d.idle_arena_bytes + d.idle_program_bytes for d in self.devices)
+                idle = self.cached_bytes + sum(d.idle_scratch_bytes + d.idle_program_bytes for d in self.devices)
                 missing = self.used - idle - sum(e.storage.nbytes for e in movable) + nbytes - self.usable
                 if missing > 0:
                     if missing > self._bytes_in_use(keep):
@@ -249,8 +249,8 @@ class Residency(Budget):
         if any(share.activations.drop_oldest() for share in self._shares):
             return
         for device in self.devices:
-            if device.idle_arena_bytes:
-                device.free_arena()
+            if device.idle_scratch_bytes:
+                device.free_scratch()
                 return
         if movable:
             storage = movable[0].storage

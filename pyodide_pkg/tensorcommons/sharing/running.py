@@ -254,6 +254,7 @@ class Runner:
         """Whether a run needs nothing to leave but activations that were kept before."""
         away = sum(leaf.nbytes for leaf in bound.leaves if leaf is not None and not leaf.is_resident)
         free = self._residency.usable - self._residency.used + self._residency.cached_bytes
+        free += bound.program.device.idle_staging_bytes
         return bound.program.bytes_to_run() + away <= free
 
     def _tell(

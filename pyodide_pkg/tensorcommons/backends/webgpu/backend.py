@@ -33,6 +33,7 @@ class WebGPUBackend(Backend[Replay]):
     """One GPUDevice behind the bridge."""
 
     kind = "webgpu"
+    keeps_staging = True
 
     def __init__(self, bridge: WebGPUBridge) -> None:
         self.bridge = bridge
@@ -71,6 +72,9 @@ class WebGPUBackend(Backend[Replay]):
 
     def write(self, handle: int, offset: int, data: memoryview) -> None:
         self.bridge.write(handle, offset, data)
+
+    def stage(self, nbytes: int) -> None:
+        self.bridge.stage(nbytes)
 
     async def read(self, ranges: Sequence[Range]) -> list[memoryview]:
         return await self.bridge.read(ranges)
