@@ -28,14 +28,13 @@ from tensorcommons.backends.webgpu.backend import WebGPUBackend  # noqa: E402
 from tensorcommons.backends.webgpu.kernels import KERNELS, Adapter  # noqa: E402
 from tensorcommons.backends.webgpu.kernels.common import require_shader_types  # noqa: E402
 from tensorcommons.backends.webgpu.shader import compose  # noqa: E402
-from tensorcommons.backends.webnn.lowering import refusals  # noqa: E402
 from tensorcommons.errors import UnsupportedDtype, UnsupportedOp  # noqa: E402
-from tensorcommons.graph.computation import make_computation  # noqa: E402
 from tensorcommons.graph.fuse import fuse  # noqa: E402
 from tensorcommons.graph.graph import Graph  # noqa: E402
 from tensorcommons.graph.plan import make_plan  # noqa: E402
 from tensorcommons.ops.registry import OPS  # noqa: E402
 from tensorcommons.tensor import Tensor, asarray  # noqa: E402
+from tests.cases.refusals import reasons  # noqa: E402
 from tests.cases.samples import DTYPES, SAMPLES, Sample  # noqa: E402
 
 FILE = paths.ROOT / "docs" / "ops.md"
@@ -76,25 +75,20 @@ def runs_on_webgpu(result: Tensor) -> bool:
     return True
 
 
-def why_not_on_webnn(result: Tensor) -> list[str]:
-    """What WebNN refuses of ``result``, as reasons; on a CPU it computes float16 in float32."""
-    return sorted(set(refusals(make_computation(fuse(Graph([result.node]))).plan, LIMITS, wide_halves=True).values()))
-
-
 def cell(samples: list[Sample], dtype: str, device: Device) -> tuple[str, list[str]]:
     """What any of an op's samples finds in ``dtype``, and why WebNN refuses it, if it does."""
-    found, reasons = NONE, []
+    found, why = NONE, list[str]()
     for sample in samples:
         operands = sample.operands(np.random.default_rng(0), dtype, sample.shapes[0])
         try:
             result = sample.call(*(asarray(a, device=device) for a in operands))
         except UnsupportedDtype:
             continue
-        reasons = why_not_on_webnn(result)
-        found = (BOTH if runs_on_webgpu(result) else NUMPY) + ("" if reasons else f" {WEBNN}")
+        why = reasons(result, LIMITS, wide_halves=True)
+        found = (BOTH if runs_on_webgpu(result) else NUMPY) + ("" if why else f" {WEBNN}")
         if BOTH in found:
             break
-    return found, reasons
+    return found, why
 
 
 def family(name: str) -> str:
@@ -116,8 +110,8 @@ def table() -> str:
             samples: list[Any] = [sample for sample in SAMPLES if sample.op == name]
             found = {dtype: cell(samples, dtype, device) for dtype in DTYPES}
             lines.append(f"| `{name}` | {' | '.join(mark for mark, _ in found.values())} |")
-            for dtype, (_, reasons) in found.items():
-                for reason in reasons:
+            for dtype, (_, why) in found.items():
+                for reason in why:
                     refused.setdefault(reason, {}).setdefault(name, []).append(dtype)
         lines.append("")
     lines += [

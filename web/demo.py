@@ -52,6 +52,10 @@ class Demo:
         """Have models that are loaded from now on go to ``kind``; "auto" leaves it to the facts."""
         return await _reply(self._pin(kind))
 
+    async def limits(self) -> str:
+        """What WebNN takes here, as its context says, and which ops the rules refuse under that: see `_limits`."""
+        return await _reply(self._limits())
+
     async def unload(self, model_id: str) -> str:
         """Let a model go; the weights that others hold stay."""
         return await _reply(self._unload(model_id))
@@ -106,6 +110,18 @@ class Demo:
             kinds[kind] = {"state": state, "is": others.get(kind, decision.device.name)}
         models = {model.name: model.explain() for model in self._models.values()}
         return {"chosen": decision.device.kind, "why": decision.why, "kinds": kinds, "models": models}
+
+    async def _limits(self) -> dict[str, Any]:
+        """{"missing"} with the reason, or {"device", "fallback", "limits": {op: {operand: ...}}, "refused"}."""
+        from tests.cases.refusals import refused  # from samples.zip
+
+        webnn = self._devices.webnn
+        if webnn is None:
+            return {"missing": self._devices.missing["webnn"]}
+        limits = webnn.backend.op_limits
+        rest = refused(limits, self._devices.cpu, wide_halves=webnn.is_software)
+        fallback = webnn.fallback.kind if webnn.fallback is not None else "nothing"
+        return {"device": webnn.name, "fallback": fallback, "limits": limits, "refused": rest}
 
     async def _load(self, model_id: str, send_progress: Send) -> dict[str, Any]:
         progress = _Progress(send_progress)

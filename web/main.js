@@ -6,6 +6,7 @@ import { drawDashboard } from "./dashboard.js";
 import { drawDevices, forgetDevices } from "./devices.js";
 import { byId, say } from "./dom.js";
 import { seconds } from "./format.js";
+import { LimitsPanel } from "./limits.js";
 import { ModelCards } from "./model-cards.js";
 import { PairPanel } from "./pair.js";
 import { SentencesPanel } from "./sentences.js";
@@ -14,6 +15,7 @@ import { TensorsTable } from "./tensors-table.js";
 const boot = new BootView(byId("boot"), start);
 const chart = new MemoryChart(byId("chart"), byId("chart-now"));
 const tensors = new TensorsTable(byId("tensors"));
+const limits = new LimitsPanel(byId("limits"), () => remote.limits());
 let remote = null;
 let worker = null;
 
@@ -51,6 +53,7 @@ async function start() {
     document.body.dataset.state = "ready";
     cards.ready(answer.models);
     boot.done();
+    limits.ready();
     performance.measure("usable", { start: 0 });
     showTimings();
     for (const panel of [sentences, pair]) panel.runs.soon(0);

@@ -16,13 +16,16 @@ import pytest
 from playwright.sync_api import expect
 
 from e2e.page.driver import HEADS, SPLADE, Tab
+from scripts import paths
 from scripts.browser import FLAGS, find_browser
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from playwright.sync_api import Playwright, Route
 
+OPS = paths.ROOT / "docs" / "ops.md"
 POLARITY = HEADS[2]
 DEBIAN = shutil.which("chromium")
 NO_WEBNN = "WebMachineLearningNeuralNetwork"
@@ -137,6 +140,10 @@ def test_each_browser_runs_on_the_best_that_it_has(
         runs(tab, "webnn" if "webnn" in present else present[0] if present else "cpu")
         assert states(tab) == {**found, "cpu": "present"}
         assert reason in badge(tab, "webnn")
+        if found["webnn"] == "missing":
+            tab.page.get_by_text("What WebNN takes here").click()
+            expect(tab.page.locator("#limits-about")).to_contain_text("WebNN is not there: ")
+            assert reason in tab.page.locator("#limits-about").inner_text()
         for kind in ("webgpu", "webnn", "cpu"):
             assert len(badge(tab, kind).split()) > 2, "a name, or the reason why it is missing"
         warning = tab.page.locator("#fallback")
@@ -177,6 +184,45 @@ def test_a_loaded_model_is_switched_live_by_keyboard(tab: Tab, site: str) -> Non
     assert chosen(tab) == start == device_of(tab, POLARITY)
     tab.wait_panel("pair")
     assert tab.bars("polarity") == pytest.approx(before, abs=0.002)
+
+
+def test_what_webnn_takes_is_what_its_context_says(tab: Tab, site: str, artefacts: Path) -> None:
+    tab.page.set_viewport_size({"width": 360, "height": 800})
+    tab.open(site)
+    summary = tab.page.locator("#limits summary")
+    summary.focus()
+    tab.page.keyboard.press("Enter")
+    table = tab.page.get_by_role("table", name="Operations of WebNN")
+    expect(table.get_by_role("rowheader").first).to_be_visible()
+    said = tab.evaluate(
+        """async () => {
+             const limits = (await navigator.ml.createContext({deviceType: "cpu"})).opSupportLimits();
+             return Object.entries(limits).filter(([, limit]) => typeof limit === "object").map(([name, limit]) =>
+               [name, [limit, ...Object.values(limit)].flatMap((each) => each.dataTypes ?? [])]);
+           }"""
+    )
+    shown: dict[str, str] = {}
+    for row in table.locator("tbody tr").all_inner_texts():
+        name, _, rest = row.partition("\t")
+        shown[name] = shown.get(name, "") + rest
+    assert len(shown) == len(said) > 90
+    for name, dtypes in said:
+        assert all(dtype in shown[name] for dtype in dtypes), name
+    refused = tab.page.get_by_role("table", name="Ops of tensorcommons that WebNN refuses here")
+    wanted = re.findall(r"`(\w+)` \(([^)]*)\)", OPS.read_text("utf-8").partition("## What WebNN refuses")[2])
+    found = [tuple(row.split("\t")[:2]) for row in refused.locator("tbody tr").all_inner_texts()]
+    assert sorted(found) == sorted(wanted), "as docs/ops.md has it, with the limits of this very browser"
+    assert tab.check("overflowing") == []
+    assert tab.check("unnamed") == []
+    tab.page.screenshot(path=artefacts / "limits-360.png")
+
+    tab.page.keyboard.press("Tab")
+    expect(tab.page.get_by_label("Filter").first).to_be_focused()
+    tab.page.keyboard.type("softmax float16")
+    expect(table.locator("tbody tr")).to_have_count(1)
+    expect(tab.page.locator("#limits-about")).to_contain_text("1 row of ")
+    tab.page.keyboard.press("Tab")
+    assert tab.check("focusSeen")["seen"]
 
 
 def test_devices_lost_in_a_forward_hand_it_to_the_next_and_that_to_the_last(playwright: Playwright, site: str) -> None:
