@@ -2,9 +2,6 @@
 //
 // How they are read is decided by layouts and dtypes when a plan is made, and filled in by kernels/matmul.py.
 
-const a_by_depth = $a_by_depth; // whether neighbours in memory are neighbours in depth
-const b_by_depth = $b_by_depth;
-
 // [k][i]: rows `row` + i of a at depth `depth` + k. Rows past the end repeat the last one, which is never stored; past
 // the depth all is zero.
 fn block_a(start: i32, row: u32, depth: u32) -> mat4x4<f32> {

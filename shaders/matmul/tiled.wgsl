@@ -3,79 +3,62 @@
 // bindings: 0 params · 1 a · 2 b · bias and residual, where they are · last y
 // dispatch: a tile of y a workgroup: x over columns, y and z over rows and batch
 //
-// For hardware. A workgroup keeps slices of a and b, eight deep, in its memory, neighbouring rows of a side by side;
-// an invocation has 8 x 8 of the tile's sums in registers. While a slice is multiplied, the next is on its way: first
-// into registers, then into the other half of the memory, so a slice has one barrier.
+// For hardware. A workgroup keeps a slice of a and b, eight deep, in its memory; an invocation has some blocks of 4 x 4
+// of the tile's sums in registers. While a slice is multiplied, the next is on its way to registers.
 //
-// What is fetched and put is text and no function (FETCH and PUT of kernels/matmul.py): with
-// functions the driver of the H200 waits for the loads at their return, 18 TFLOP/s instead of 27 at 1024.
+// The checks that a browser adds decide here, too: an index that it cannot prove to be inside of an array costs a
+// minimum, and one for every vector that is multiplied would take a fifth of the time. So four neighbouring rows (or
+// columns) at all eight depths are an array of their own: a lane finds its few once a slice, and the rest are constants.
 
 $product
-$blocks
 
-const tile_rows = ${tile_rows}u;
-const tile_columns = ${tile_columns}u;
-const depth = 8u; // of a slice
-const a_width = tile_rows / 4u; // vectors of one k in workgroup memory
-const b_width = tile_columns / 4u;
-const a_blocks = a_width * 2u; // of 4 x 4, that a slice has
-const blocks = a_blocks + b_width * 2u; // no more than lanes
-const lanes = tile_rows * tile_columns / 64u;
+const lanes_x = $x_lanes; // of a warp, eight by four: with two rows in turn, their reads of workgroup memory do not collide
+const lanes_y = $y_lanes;
+const warps_x = ${tile_columns}u / (lanes_x * 4u * $wide);
 
-var<workgroup> a_slice: array<vec4<f32>, 2u * depth * a_width>;
-var<workgroup> b_slice: array<vec4<f32>, 2u * depth * b_width>;
+// [four rows of a, then four columns of b][depth]; the ninth keeps neighbours from colliding.
+var<workgroup> slices: array<array<vec4<f32>, 9>, $columns_in_memory>;
 
 fn outer_product(a: vec4<f32>, b: vec4<f32>) -> mat4x4<f32> {
   return mat4x4<f32>(b * a.x, b * a.y, b * a.z, b * a.w);
 }
 
-@compute @workgroup_size(lanes)
+@compute @workgroup_size($lanes)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>,
         @builtin(local_invocation_index) lane: u32) {
-  let tiles = (p.rows + tile_rows - 1u) / tile_rows;
+  let tiles = (p.rows + ${tile_rows}u - 1u) / ${tile_rows}u;
   let item = group.z * groups.y + group.y;
   let batch = item / tiles;
   if (batch >= p.batch) { return; }
-  let row = item % tiles * tile_rows;
-  let column = group.x * tile_columns;
+  let row = item % tiles * ${tile_rows}u;
+  let column = group.x * ${tile_columns}u;
   let a_start = start_of(batch, p.a_offset, p.a_strides);
   let b_start = start_of(batch, p.b_offset, p.b_strides);
-  // 32 lanes have 32 x 64 sums, two rows of lanes in turn: so their reads of workgroup memory do not collide.
-  let warp = lane / 32u;
-  let x = warp % (tile_columns / 64u) * 16u + lane / 2u % 8u;
-  let y = warp / (tile_columns / 64u) * 8u + lane / 16u % 2u * 2u + lane % 2u;
+  let slice = lane / $tile_lanes;
+  let warp = lane % $tile_lanes / (lanes_x * lanes_y);
+  let own = lane % (lanes_x * lanes_y);
+  let x = warp % warps_x * lanes_x * $wide + own / 2u % lanes_x;
+  let y = warp / warps_x * lanes_y * $high + own / (2u * lanes_x) * 2u + own % 2u;
 
-  // The block of 4 x 4 that this lane brings of every slice, of a or of b: its k / 4, and its row or column / 4.
-  // Neighbouring lanes take neighbours in memory.
-  let of_b = lane - a_blocks;
-  let a_from = select(vec2<u32>(lane / a_width, lane % a_width), vec2<u32>(lane % 2u, lane / 2u), a_by_depth);
-  let b_from = select(vec2<u32>(of_b / b_width, of_b % b_width), vec2<u32>(of_b % 2u, of_b / 2u), b_by_depth);
-  let a_to = a_from.x * 4u * a_width + a_from.y;
-  let b_to = b_from.x * 4u * b_width + b_from.y;
-
-  var sums: array<mat4x4<f32>, 4>;
-  var next: mat4x4<f32>;
-  var half = 0u;
+  $places
+  var sums: array<mat4x4<f32>, $high * $wide>;
   $fetch_first
-  $put
-  for (var k = 0u; k < p.depth; k += depth) {
+  for (var k = 0u; k < p.depth; k += $step) {
+    $put
     workgroupBarrier();
     $fetch_next
-    let a_at = half * depth * a_width + y;
-    let b_at = half * depth * b_width + x;
-    for (var d = 0u; d < depth; d++) {
-      let a0 = a_slice[a_at + d * a_width]; let a1 = a_slice[a_at + d * a_width + 4u];
-      let b0 = b_slice[b_at + d * b_width]; let b1 = b_slice[b_at + d * b_width + 8u];
-      sums[0] += outer_product(a0, b0); sums[1] += outer_product(a0, b1);
-      sums[2] += outer_product(a1, b0); sums[3] += outer_product(a1, b1);
+    $own_columns
+    for (var d = 0u; d < 8u; d++) {
+      $multiply
     }
-    half = 1u - half;
-    $put
+    workgroupBarrier();
   }
-  for (var i = 0u; i < 4u; i++) {
-    store_block(batch, row + y * 4u + i / 2u * 16u, column + x * 4u + i % 2u * 32u, sums[i]);
+  for (var i = 0u; i < $high * $wide; i++) {
+    store_block(batch, row + (y + i / $wide * lanes_y) * 4u, column + (x + i % $wide * lanes_x) * 4u, sums[i]);
   }
-  for (var i = 0u; i < 16u; i++) {
-    activate_stored(batch, row + y * 4u + i / 8u * 16u + i % 4u, column + x * 4u + i / 4u % 2u * 32u);
+  for (var i = 0u; i < $high * $wide * 4u; i++) {
+    let block = i / 4u;
+    let m = row + (y + block / $wide * lanes_y) * 4u + i % 4u;
+    activate_stored(batch, m, column + (x + block % $wide * lanes_x) * 4u);
   }
 }

@@ -6,27 +6,63 @@ A software adapter runs them correctly, only slowly, and never picks them by its
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
+
+import tensorcommons as tc
 from tensorcommons import Device
+from tensorcommons.backends.webgpu.kernels import matmul
 from tests.cases import case_of, cases_of, only
+from tests.cases.support import agree, numbers
 
 FAMILIES = ("matmul", "normalization", "attention")
 MINUTES = ("attention.many_batches",)
 
 
+@contextmanager
+def _hardware(device: Device, **table: Any) -> Iterator[None]:
+    """What is compiled meanwhile is so as for hardware, with ``table`` instead of names of kernels/matmul.py."""
+    backend: Any = device.backend
+    adapter, kept = backend.adapter, {name: getattr(matmul, name) for name in table}
+    backend.adapter = replace(adapter, fallback=False)
+    try:
+        for name, value in table.items():
+            setattr(matmul, name, value)
+        yield
+    finally:
+        backend.adapter = adapter
+        for name, value in kept.items():
+            setattr(matmul, name, value)
+
+
 def _as_hardware(name: str) -> Callable[[Device], Coroutine[Any, Any, None]]:
     @only("webgpu")
     async def case(device: Device) -> None:
-        backend: Any = device.backend
-        adapter = backend.adapter
-        backend.adapter = replace(adapter, fallback=False)
-        try:
+        with _hardware(device):
             await case_of(name)(device)
-        finally:
-            backend.adapter = adapter
+
+    return case
+
+
+def _in_tiles(tile: matmul.Tile, number: int) -> Callable[[Device], Coroutine[Any, Any, None]]:
+    @only("webgpu")
+    async def case(device: Device) -> None:
+        """Every way to read and to store, with an edge of a tile in both axes: sizes that no other case has."""
+        rows, columns = tile.rows + 1, tile.columns + 4 * number + 4
+        with _hardware(device, HARDWARE=(replace(tile, groups=0),)):
+            x, w, r = numbers(rows, 20), numbers(columns, 20, seed=1), numbers(rows, columns, seed=2)
+            await agree(device, lambda x, w, r: tc.relu(tc.linear(x, w, r[0])) + r, lambda x, w, r: np.maximum(x @ w.T + r[0], 0) + r, x, w, r)  # fmt: skip # noqa: E501
+            deep = 8 * tile.slices * (2 if tile.slices < 16 else 1)
+            x, w = numbers(deep, rows + 3), numbers(deep, columns, seed=1)
+            await agree(device, lambda x, w: tc.matmul(tc.permute_dims(x, (1, 0)), w), lambda x, w: x.T @ w, x, w)
+            x, w = numbers(2, rows, 13), numbers(13, columns - 1, seed=1)
+            await agree(device, lambda x, w: tc.matmul(x[:, ::-1], w[::-1]), lambda x, w: x[:, ::-1] @ w[::-1], x, w)
+            x, w = numbers(13, rows), numbers(columns - 1, 13, seed=1)
+            await agree(device, lambda x, w: tc.matmul(tc.permute_dims(x, (1, 0)), tc.permute_dims(w, (1, 0))), lambda x, w: x.T @ w.T, x, w)  # fmt: skip # noqa: E501
 
     return case
 
@@ -35,3 +71,5 @@ for _name in cases_of(*FAMILIES, kind="webgpu"):
     if _name in MINUTES:
         continue
     globals()[_name.replace(".", "_")] = _as_hardware(_name)
+for _number, _tile in enumerate(matmul.HARDWARE):
+    globals()[f"tile_{_number}"] = _in_tiles(_tile, _number)

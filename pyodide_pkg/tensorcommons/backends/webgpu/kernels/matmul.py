@@ -17,7 +17,7 @@ from ....shapes import Layout, Shape, size_of
 from ...base import Operand, Step
 from ..elements import Access, Buffer
 from ..shader import Dispatch, source
-from . import matrices
+from . import matrices, tiles
 from .common import Adapter, Kernel, merge_axes, rows_and_columns, spread
 
 ACTIVATIONS = (None, "relu", "gelu", "tanh", "sigmoid")  # by the numbers of `activate` in activation.wgsl
@@ -26,7 +26,7 @@ ACTIVATIONS = (None, "relu", "gelu", "tanh", "sigmoid")  # by the numbers of `ac
 @dataclass(frozen=True)
 class Tile:
     """What a workgroup computes: a tile of the result; ``slices`` is the number of invocations that share a depth,
-    ``depth`` that of a slice in workgroup memory where it is not the shader's.
+    ``depth`` that of a slice in workgroup memory where it is not the shader's, ``blocks`` the 4 × 4 of an invocation.
 
     It is taken for products of at least ``groups`` such tiles; a large one if they fill more than half of it.
     """
@@ -37,6 +37,7 @@ class Tile:
     groups: int
     slices: int = 1
     depth: int = 0
+    blocks: tuple[int, int] = (2, 2)
 
     @property
     def variables(self) -> dict[str, str]:
@@ -49,8 +50,8 @@ class Tile:
 HALVES = (Tile("matmul/matrices", 128, 128, 132, depth=32), Tile("matmul/matrices", 64, 64, 1, depth=64))
 # Measured on an H200: the largest tiles that leave none of its 132 processors idle are the fastest.
 HARDWARE = (
-    Tile("matmul/tiled", 128, 128, 200),
-    Tile("matmul/tiled", 64, 64, 200),
+    Tile("matmul/tiled", 64, 128, 120),
+    Tile("matmul/tiled", 64, 64, 120),
     Tile("matmul/matmul", 16, 16, 4000),  # many small matrices
     Tile("matmul/sliced", 16, 8, 300, slices=16),
     Tile("matmul/sliced", 16, 8, 90, slices=32),
@@ -64,10 +65,10 @@ SOFTWARE = Tile("matmul/matmul", 16, 16, 0)
 # How four by four of an operand are read, by what lies side by side in memory: [k][i] is element i of row (or column)
 # `first` at depth `depth` + k.
 BLOCKS = {
-    "depth": """{check}
+    "depth": """if (depth >= p.depth) {{ return mat4x4<f32>(); }}
   let at = vec4<u32>(vec4<i32>(start + i32(depth)) + vec4<i32>(four_from({first}, {count})) * {across}) / 4u;
   return transpose(mat4x4<f32>(load4_{name}(at.x), load4_{name}(at.y), load4_{name}(at.z), load4_{name}(at.w)));""",
-    "across": """{check}
+    "across": """if (depth >= p.depth) {{ return mat4x4<f32>(); }}
   let corner = u32(start + i32(min({first}, {count} - 4u)) + i32(depth) * {along}) / 4u;
   let at = vec4<u32>(corner) + vec4<u32>(0u, 1u, 2u, 3u) * u32({along} / 4);
   return mat4x4<f32>(load4_{name}(at.x), load4_{name}(at.y), load4_{name}(at.z), load4_{name}(at.w));""",
@@ -81,22 +82,6 @@ BLOCKS = {
   }}
   return block;""",
 }
-CHECK = "if (depth >= p.depth) { return mat4x4<f32>(); }"
-# How tiled.wgsl brings a slice of both operands into workgroup memory.
-FETCH = """if (lane < a_blocks) {{
-      next = block_a(a_start, row + a_from.y * 4u, {k} + a_from.x * 4u);
-    }} else if (blocks == lanes || lane < blocks) {{
-      next = block_b(b_start, column + b_from.y * 4u, {k} + b_from.x * 4u);
-    }}"""
-PUT = """if (lane < a_blocks) {
-      let to = half * depth * a_width + a_to;
-      a_slice[to] = next[0]; a_slice[to + a_width] = next[1];
-      a_slice[to + 2u * a_width] = next[2]; a_slice[to + 3u * a_width] = next[3];
-    } else if (blocks == lanes || lane < blocks) {
-      let to = half * depth * b_width + b_to;
-      b_slice[to] = next[0]; b_slice[to + b_width] = next[1];
-      b_slice[to + 2u * b_width] = next[2]; b_slice[to + 3u * b_width] = next[3];
-    }"""
 # The work of sliced.wgsl on the weight `b`. It is text for each of several weights: a branch within would wait for its
 # loads.
 ADD_SLICES = """for (var k = slice * 4u; k < p.depth; k += slices * 8u) {{
@@ -216,28 +201,29 @@ class Product:
         return "elements"
 
     def _variables(self, tile: Tile) -> dict[str, str]:
-        variables = {"product": source("matmul/product"), "blocks": source("matmul/blocks"), "put": PUT}
+        variables = {"product": source("matmul/product")}
+        size = (tile.rows, tile.columns)
         if tile.depth:
-            by_depth = (self._reading(self.a, -1, 8) == "depth", self._reading(self.b, -2, 8) == "depth")
-            return {**variables, **matrices.variables(tile.rows, tile.columns, tile.depth, *by_depth)}
-        variables |= {"fetch_first": FETCH.format(k="0u"), "fetch_next": FETCH.format(k="(k + depth)")}
-        # Nothing is multiplied of what tiled.wgsl fetches past the depth, if slices of 8 end there: without the check
-        # tiles of 64 gain 5 %, those of 128 lose 7.
-        whole = tile.shader == "matmul/tiled" and tile.rows == 64 and self.depth % 8 == 0
-        check = "" if whole else CHECK
-        variables["add_slices"] = ADD_SLICES.format(b="b")
-        for name, operand, along in (("a", self.a, -1), ("b", self.b, -2)):
-            strides = operand.layout.strides
-            variables[f"{name}_by_depth"] = str(abs(strides[along]) <= abs(strides[-3 - along])).lower()
-            variables[f"block_{name}"] = self._block(name, check)
-        return variables
+            by_depth = [self._reading(o, along, 8) == "depth" for o, along in ((self.a, -1), (self.b, -2))]
+            return {**variables, **matrices.variables(*size, tile.depth, *by_depth)}
+        if tile.shader == "matmul/tiled":
+            lie = {"a": self._lies(self.a, -1), "b": self._lies(self.b, -2)}
+            return {**variables, **tiles.variables(size, tile.blocks, tile.slices, self.depth, lie)}
+        variables |= {"blocks": source("matmul/blocks"), "add_slices": ADD_SLICES.format(b="b")}
+        return {**variables, "block_a": self._block("a"), "block_b": self._block("b")}
 
-    def _block(self, name: str, check: str = CHECK) -> str:
+    def _lies(self, operand: Operand, along: int) -> tuple[str, bool]:
+        """How an operand is read, and whether neighbours in memory are neighbours in depth."""
+        reading, strides = self._reading(operand, along), operand.layout.strides
+        near = abs(strides[along]) <= abs(strides[-3 - along])
+        return reading, reading == "depth" or (reading == "elements" and near)
+
+    def _block(self, name: str) -> str:
         """The body of ``block_a``, ``block_b`` or, of another weight like b, ``block_<name>``."""
         is_a = name == "a"
         first, strides = ("row", "p.a_strides") if is_a else ("column", "p.b_strides")
         return BLOCKS[self._reading(self.a if is_a else self.b, -1 if is_a else -2)].format(
-            name=name, first=first, count=f"p.{first}s", check=check,
+            name=name, first=first, count=f"p.{first}s",
             across=f"{strides}.{'z' if is_a else 'w'}", along=f"{strides}.{'w' if is_a else 'z'}",
         )  # fmt: skip
 

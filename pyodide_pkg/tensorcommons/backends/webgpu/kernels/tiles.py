@@ -1,0 +1,127 @@
+"""The text of ``matmul/tiled.wgsl`` that depends on its tile and on how the operands lie in memory.
+
+Whatever is kept from one step to the next has a name of its own: an array that a loop indexes would leave the
+registers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from itertools import product
+
+DEPTH = 8  # of a slice
+WARP = 32  # lanes that run together on the hardware this was measured on
+
+
+@dataclass(frozen=True)
+class Side:
+    """An operand's part of the slices in workgroup memory: ``size`` rows of a, or columns of b, of each slice.
+
+    ``reading`` is how four elements come from the buffer: "depth" and "across" as one vector, "elements" one by one,
+    by depth or across as ``by_depth`` says. ``first`` is where its columns begin in workgroup memory. ``checked``: the
+    slices may pass the depth, and there they have zeros.
+    """
+
+    name: str
+    size: int
+    first: int
+    lanes: int
+    slices: int
+    reading: str
+    by_depth: bool
+    checked: bool
+
+    @property
+    def count(self) -> int:
+        """Vectors that a lane brings of every step."""
+        return self.size * DEPTH * self.slices // 4 // self.lanes
+
+    def places(self) -> Iterator[str]:
+        """Where each vector of this lane begins: in the buffer for the first step, in depth, in workgroup memory."""
+        first, total = ("row", "p.rows") if self.name == "a" else ("column", "p.columns")
+        across, along = ("z", "w") if self.name == "a" else ("w", "z")
+        name, fours = self.name, self.size // 4
+        yield f"let {name}_step = p.{name}_strides.{along};"
+        yield f"let {name}_across = p.{name}_strides.{across};"
+        for n in range(self.count):
+            vector = f"(lane + {n * self.lanes}u) % {self.size * DEPTH // 4}u"
+            part = f"(lane + {n * self.lanes}u) / {self.size * DEPTH // 4}u"
+            deep, side = (f"{vector} % 2u * 4u", f"{vector} / 2u")  # neighbouring lanes take neighbours in memory
+            if not self.by_depth:
+                deep, side = f"{vector} / {fours}u", f"{vector} % {fours}u * 4u"
+            yield f"let {name}_side{n} = {side};"
+            yield f"let {name}_deep{n} = {deep};"
+            yield f"let {name}_k{n} = {part} * {DEPTH}u + {name}_deep{n};"
+            yield f"let {name}_column{n} = {self.first}u + {part} * {fours}u + {name}_side{n} / 4u;"
+            last = 4 if self.reading == "across" else 1
+            inside = f"i32(min({first} + {name}_side{n}, {total} - {last}u))" if last == 4 or self.by_depth else "0"
+            yield f"let {name}_at{n} = {name}_start + {inside} * {name}_across + i32({name}_k{n}) * {name}_step;"
+            yield f"var {name}{n}: vec4<f32>;"
+
+    def fetch(self, k: str) -> Iterator[str]:
+        """Bring the step at depth ``k`` to registers. It is text and no function, which would wait for its loads."""
+        name = self.name
+        for n in range(self.count):
+            if self.reading != "elements":
+                value = f"load4_{name}(u32({name}_at{n} + i32({k}) * {name}_step) / 4u)"
+                if self.checked:
+                    value = f"select(vec4<f32>(), {value}, {k} + {name}_k{n} < p.depth)"
+                yield f"{name}{n} = {value};"
+                continue
+            for j in range(4):
+                if self.by_depth:
+                    at, deep = f"i32({k} + {j}u) * {name}_step", f"{k} + {name}_k{n} + {j}u"
+                else:
+                    first, total = ("row", "p.rows") if name == "a" else ("column", "p.columns")
+                    side = f"i32(min({first} + {name}_side{n} + {j}u, {total} - 1u))"
+                    at, deep = f"i32({k}) * {name}_step + {side} * {name}_across", f"{k} + {name}_k{n}"
+                value = f"load_{name}(u32({name}_at{n} + {at}))"
+                yield f"{name}{n}[{j}] = {f'select(0.0, {value}, {deep} < p.depth)' if self.checked else value};"
+
+    def put(self) -> Iterator[str]:
+        """From registers to workgroup memory."""
+        for n in range(self.count):
+            column, deep, side = (f"{self.name}_{what}{n}" for what in ("column", "deep", "side"))
+            if self.by_depth:
+                for j in range(4):
+                    yield f"slices[{column}][{deep} + {j}u][{side} % 4u] = {self.name}{n}[{j}];"
+            else:
+                yield f"slices[{column}][{deep}] = {self.name}{n};"
+
+
+def variables(
+    tile: tuple[int, int], blocks: tuple[int, int], slices: int, depth: int, readings: Mapping[str, tuple[str, bool]]
+) -> Mapping[str, str]:
+    """What the shader's variables stand for: ``tile`` rows × columns, of which a lane has ``blocks`` of 4 × 4.
+
+    ``readings`` has for a and b how they are read, and whether neighbours in memory are neighbours in depth.
+    """
+    (rows, columns), (high, wide) = tile, blocks
+    tile_lanes = rows * columns // (16 * high * wide)
+    lanes = tile_lanes * slices
+    checked = depth % (DEPTH * slices) != 0
+    a = Side("a", rows, 0, lanes, slices, *readings["a"], checked)
+    b = Side("b", columns, rows // 4 * slices, lanes, slices, *readings["b"], checked)
+    x_lanes = min(8, columns // (4 * wide))
+    y_lanes = min(WARP, tile_lanes) // x_lanes
+    both, each_block = (a, b), list(product(range(high), range(wide)))
+    own = [f"let a{i} = &slices[slice * {rows // 4}u + y + {i * y_lanes}u];" for i in range(high)]
+    own += [f"let b{j} = &slices[{b.first}u + slice * {columns // 4}u + x + {j * x_lanes}u];" for j in range(wide)]
+    multiply = [f"sums[{i * wide + j}] += outer_product((*a{i})[d], (*b{j})[d]);" for i, j in each_block]
+    return {
+        "lanes": f"{lanes}u",
+        "tile_lanes": f"{tile_lanes}u",
+        "columns_in_memory": f"{(rows + columns) // 4 * slices}u",
+        "step": f"{DEPTH * slices}u",
+        "x_lanes": f"{x_lanes}u",
+        "y_lanes": f"{y_lanes}u",
+        "high": f"{high}u",
+        "wide": f"{wide}u",
+        "places": "\n  ".join(line for side in both for line in side.places()),
+        "fetch_first": "\n  ".join(line for side in both for line in side.fetch("0u")),
+        "fetch_next": "\n    ".join(line for side in both for line in side.fetch(f"(k + {DEPTH * slices}u)")),
+        "put": "\n    ".join(line for side in both for line in side.put()),
+        "own_columns": "\n    ".join(own),
+        "multiply": "\n      ".join(multiply),
+    }
