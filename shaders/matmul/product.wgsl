@@ -42,3 +42,10 @@ fn activate_stored(batch: u32, row: u32, column: u32) {
   let at = (batch * p.rows + row) * p.columns + column;
   $activate_stored
 }
+
+// Four columns of one row.
+fn store_four(batch: u32, row: u32, column: u32, total: vec4<f32>) {
+  if (row >= p.rows || column >= p.columns) { return; }
+  let at = (batch * p.rows + row) * p.columns + column;
+  $store_four
+}

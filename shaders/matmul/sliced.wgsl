@@ -20,12 +20,6 @@ var<workgroup> partial: array<vec4<f32>, vectors * slices>;
 
 fn place_of(vector: u32, slice: u32) -> u32 { return vector * slices + (slice ^ (vector % 8u)); }
 
-fn store_four(batch: u32, row: u32, column: u32, total: vec4<f32>) {
-  if (row >= p.rows || column >= p.columns) { return; }
-  let at = (batch * p.rows + row) * p.columns + column;
-  $store_four
-}
-
 @compute @workgroup_size(tile_lanes * slices)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>,
         @builtin(local_invocation_index) lane: u32) {

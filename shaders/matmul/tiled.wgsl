@@ -3,8 +3,9 @@
 // bindings: 0 params · 1 a · 2 b · bias and residual, where they are · last y
 // dispatch: a tile of y a workgroup: x over columns, y and z over rows and batch
 //
-// For hardware. A workgroup keeps a slice of a and b, eight deep, in its memory; an invocation has some blocks of 4 x 4
-// of the tile's sums in registers. While a slice is multiplied, the next is on its way to registers.
+// For hardware. A workgroup keeps slices of a and b, eight deep, in its memory; an invocation has some blocks of 4 x 4
+// of the tile's sums in registers. While slices are multiplied, the next are on their way to registers. For small
+// products several slices are multiplied side by side, each by invocations of its own, and added up at the end.
 //
 // The checks that a browser adds decide here, too: an index that it cannot prove to be inside of an array costs a
 // minimum, and one for every vector that is multiplied would take a fifth of the time. So four neighbouring rows (or
@@ -15,6 +16,8 @@ $product
 const lanes_x = $x_lanes; // of a warp, eight by four: with two rows in turn, their reads of workgroup memory do not collide
 const lanes_y = $y_lanes;
 const warps_x = ${tile_columns}u / (lanes_x * 4u * $wide);
+const tile_lanes = $tile_lanes; // that share a slice
+const lanes = tile_lanes * ${slices}u;
 
 // [four rows of a, then four columns of b][depth]; the ninth keeps neighbours from colliding.
 var<workgroup> slices: array<array<vec4<f32>, 9>, $columns_in_memory>;
@@ -23,7 +26,15 @@ fn outer_product(a: vec4<f32>, b: vec4<f32>) -> mat4x4<f32> {
   return mat4x4<f32>(b * a.x, b * a.y, b * a.z, b * a.w);
 }
 
-@compute @workgroup_size($lanes)
+// Where the blocks of a lane begin in the tile, in fours.
+fn corner_of(own: u32) -> vec2<u32> {
+  let warp = own / (lanes_x * lanes_y);
+  let at = own % (lanes_x * lanes_y);
+  return vec2<u32>(warp % warps_x * lanes_x * $wide + at / 2u % lanes_x,
+                   warp / warps_x * lanes_y * $high + at / (2u * lanes_x) * 2u + at % 2u);
+}
+
+@compute @workgroup_size(lanes)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>,
         @builtin(local_invocation_index) lane: u32) {
   let tiles = (p.rows + ${tile_rows}u - 1u) / ${tile_rows}u;
@@ -34,11 +45,8 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
   let column = group.x * ${tile_columns}u;
   let a_start = start_of(batch, p.a_offset, p.a_strides);
   let b_start = start_of(batch, p.b_offset, p.b_strides);
-  let slice = lane / $tile_lanes;
-  let warp = lane % $tile_lanes / (lanes_x * lanes_y);
-  let own = lane % (lanes_x * lanes_y);
-  let x = warp % warps_x * lanes_x * $wide + own / 2u % lanes_x;
-  let y = warp / warps_x * lanes_y * $high + own / (2u * lanes_x) * 2u + own % 2u;
+  let slice = lane / tile_lanes;
+  let own = corner_of(lane % tile_lanes);
 
   $places
   var sums: array<mat4x4<f32>, $high * $wide>;
@@ -53,12 +61,5 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
     }
     workgroupBarrier();
   }
-  for (var i = 0u; i < $high * $wide; i++) {
-    store_block(batch, row + (y + i / $wide * lanes_y) * 4u, column + (x + i % $wide * lanes_x) * 4u, sums[i]);
-  }
-  for (var i = 0u; i < $high * $wide * 4u; i++) {
-    let block = i / 4u;
-    let m = row + (y + block / $wide * lanes_y) * 4u + i % 4u;
-    activate_stored(batch, m, column + (x + block % $wide * lanes_x) * 4u);
-  }
+  $store
 }

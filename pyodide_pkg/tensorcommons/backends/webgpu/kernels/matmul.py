@@ -50,9 +50,11 @@ class Tile:
 HALVES = (Tile("matmul/matrices", 128, 128, 132, depth=32), Tile("matmul/matrices", 64, 64, 1, depth=64))
 # Measured on an H200: the largest tiles that leave none of its 132 processors idle are the fastest.
 HARDWARE = (
+    Tile("matmul/tiled", 128, 128, 250),
     Tile("matmul/tiled", 64, 128, 120),
     Tile("matmul/tiled", 64, 64, 120),
     Tile("matmul/matmul", 16, 16, 4000),  # many small matrices
+    Tile("matmul/tiled", 32, 32, 90, slices=4, blocks=(1, 2)),
     Tile("matmul/sliced", 16, 8, 300, slices=16),
     Tile("matmul/sliced", 16, 8, 90, slices=32),
     Tile("matmul/sliced", 16, 4, 0, slices=64),

@@ -12,6 +12,44 @@ from itertools import product
 
 DEPTH = 8  # of a slice
 WARP = 32  # lanes that run together on the hardware this was measured on
+# The results of a lane, where nobody else has sums of them.
+STORE = """for (var i = 0u; i < $high * $wide; i++) {
+    let at = own + vec2<u32>(i % $wide * lanes_x, i / $wide * lanes_y);
+    store_block(batch, row + at.y * 4u, column + at.x * 4u, sums[i]);
+  }
+  for (var i = 0u; i < $high * $wide * 4u; i++) {
+    let at = own + vec2<u32>(i / 4u % $wide * lanes_x, i / 4u / $wide * lanes_y);
+    activate_stored(batch, row + at.y * 4u + i % 4u, column + at.x * 4u);
+  }"""
+# Block by block, every lane puts its sums into half an array of the slices' memory, and then adds up what all slices
+# have of some of the tile's vectors.
+MERGE = """{{
+    let half = lane % 2u * 4u;
+    let to = &slices[lane / 2u];
+    (*to)[half] = sums[{i}][0]; (*to)[half + 1u] = sums[{i}][1];
+    (*to)[half + 2u] = sums[{i}][2]; (*to)[half + 3u] = sums[{i}][3];
+    workgroupBarrier();
+    for (var n = 0u; n < own_totals; n++) {{
+      let vector = (lane + n * lanes) % (tile_lanes * 4u);
+      let at = vector % tile_lanes;
+      var total = vec4<f32>();
+      for (var s = 0u; s < ${{slices}}u; s++) {{
+        total += slices[(s * tile_lanes + at) / 2u][at % 2u * 4u + vector / tile_lanes];
+      }}
+      totals[{i}u * own_totals + n] = total;
+    }}
+    workgroupBarrier();
+  }}"""
+STORE_MERGED = """const own_totals = (tile_lanes * 4u + lanes - 1u) / lanes;
+  var totals: array<vec4<f32>, $high * $wide * own_totals>;
+  $merge
+  if (lane >= tile_lanes * 4u) { return; }
+  for (var i = 0u; i < $high * $wide * own_totals; i++) {
+    let vector = lane + i % own_totals * lanes;
+    let block = i / own_totals;
+    let at = corner_of(vector % tile_lanes) + vec2<u32>(block % $wide * lanes_x, block / $wide * lanes_y);
+    store_four(batch, row + at.y * 4u + vector / tile_lanes, column + at.x * 4u, totals[i]);
+  }"""
 
 
 @dataclass(frozen=True)
@@ -45,15 +83,14 @@ class Side:
         yield f"let {name}_step = p.{name}_strides.{along};"
         yield f"let {name}_across = p.{name}_strides.{across};"
         for n in range(self.count):
-            vector = f"(lane + {n * self.lanes}u) % {self.size * DEPTH // 4}u"
-            part = f"(lane + {n * self.lanes}u) / {self.size * DEPTH // 4}u"
-            deep, side = (f"{vector} % 2u * 4u", f"{vector} / 2u")  # neighbouring lanes take neighbours in memory
-            if not self.by_depth:
-                deep, side = f"{vector} / {fours}u", f"{vector} % {fours}u * 4u"
+            vector = f"(lane + {n * self.lanes}u)"
+            deep, side = f"{vector} / {fours}u", f"{vector} % {fours}u * 4u"  # neighbouring lanes take neighbours
+            if self.by_depth:
+                deep, side = (f"{vector} % {2 * self.slices}u * 4u", f"{vector} / {2 * self.slices}u")
             yield f"let {name}_side{n} = {side};"
-            yield f"let {name}_deep{n} = {deep};"
-            yield f"let {name}_k{n} = {part} * {DEPTH}u + {name}_deep{n};"
-            yield f"let {name}_column{n} = {self.first}u + {part} * {fours}u + {name}_side{n} / 4u;"
+            yield f"let {name}_k{n} = {deep};"
+            yield f"let {name}_slice{n} = {name}_k{n} / {DEPTH}u;"
+            yield f"let {name}_column{n} = {self.first}u + {name}_slice{n} * {fours}u + {name}_side{n} / 4u;"
             last = 4 if self.reading == "across" else 1
             inside = f"i32(min({first} + {name}_side{n}, {total} - {last}u))" if last == 4 or self.by_depth else "0"
             yield f"let {name}_at{n} = {name}_start + {inside} * {name}_across + i32({name}_k{n}) * {name}_step;"
@@ -80,14 +117,15 @@ class Side:
                 yield f"{name}{n}[{j}] = {f'select(0.0, {value}, {deep} < p.depth)' if self.checked else value};"
 
     def put(self) -> Iterator[str]:
-        """From registers to workgroup memory."""
+        """From registers to workgroup memory. The order of a slice's depths does not matter, if it is that of both
+        operands: each slice begins with another one, so that lanes that put slices side by side do not collide.
+        """
+        turn = max(1, 4 // self.slices)
         for n in range(self.count):
-            column, deep, side = (f"{self.name}_{what}{n}" for what in ("column", "deep", "side"))
-            if self.by_depth:
-                for j in range(4):
-                    yield f"slices[{column}][{deep} + {j}u][{side} % 4u] = {self.name}{n}[{j}];"
-            else:
-                yield f"slices[{column}][{deep}] = {self.name}{n};"
+            column, k, slice, side = (f"{self.name}_{what}{n}" for what in ("column", "k", "slice", "side"))
+            for j in range(4 if self.by_depth else 1):
+                place = f"slices[{column}][({k} + {j}u + {turn}u * {slice}) % {DEPTH}u]"
+                yield f"{place}[{side} % 4u] = {self.name}{n}[{j}];" if self.by_depth else f"{place} = {self.name}{n};"
 
 
 def variables(
@@ -106,13 +144,12 @@ def variables(
     x_lanes = min(8, columns // (4 * wide))
     y_lanes = min(WARP, tile_lanes) // x_lanes
     both, each_block = (a, b), list(product(range(high), range(wide)))
-    own = [f"let a{i} = &slices[slice * {rows // 4}u + y + {i * y_lanes}u];" for i in range(high)]
-    own += [f"let b{j} = &slices[{b.first}u + slice * {columns // 4}u + x + {j * x_lanes}u];" for j in range(wide)]
+    own = [f"let a{i} = &slices[slice * {rows // 4}u + own.y + {i * y_lanes}u];" for i in range(high)]
+    own += [f"let b{j} = &slices[{b.first}u + slice * {columns // 4}u + own.x + {j * x_lanes}u];" for j in range(wide)]
     multiply = [f"sums[{i * wide + j}] += outer_product((*a{i})[d], (*b{j})[d]);" for i, j in each_block]
     return {
-        "lanes": f"{lanes}u",
         "tile_lanes": f"{tile_lanes}u",
-        "columns_in_memory": f"{(rows + columns) // 4 * slices}u",
+        "columns_in_memory": f"{max((rows + columns) // 4 * slices, lanes // 2)}u",
         "step": f"{DEPTH * slices}u",
         "x_lanes": f"{x_lanes}u",
         "y_lanes": f"{y_lanes}u",
@@ -124,4 +161,6 @@ def variables(
         "put": "\n    ".join(line for side in both for line in side.put()),
         "own_columns": "\n    ".join(own),
         "multiply": "\n      ".join(multiply),
+        "merge": "\n  ".join(MERGE.format(i=i) for i in range(high * wide)),
+        "store": STORE if slices == 1 else STORE_MERGED,
     }
