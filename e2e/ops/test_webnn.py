@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -22,3 +23,55 @@ def test_the_limits_behind_the_docs_are_this_browsers(lab):
     known = json.loads((paths.ROOT / "tests" / "goldens" / "webnn_limits.json").read_text("utf-8"))
     found = lab.run("place.device.backend.op_limits", kind="webnn")
     assert found == known, "write what the browser says to tests/goldens/webnn_limits.json, then make docs/ops.md again"
+
+
+CROSSING = """
+devices = await tc.open_devices()
+m = tc.TensorSharingManager(16, devices=devices)
+values = np.arange(12, dtype=np.float32).reshape(3, 4)
+found = {"why": devices.webnn.not_lent, "right": []}
+for kind, other in (("webnn", "webgpu"), ("webgpu", "webnn")):
+    shared = m.register_shared_tensor(kind, values.shape, kind, "a", data=values)
+    copy = await shared.copy_to(other, name="to " + other)
+    moved = await shared.tensor.to(copy.tensor.device)
+    found["right"].append(bool((await copy.read() == values).all() and (await moved.read() == values).all()))
+    await shared.write(values + 1)  # it is not lent any more
+    found["right"].append(bool((await shared.read() == values + 1).all()))
+found["crossed"] = m.get_stats()["crossed_bytes"]
+found["lost"] = [devices.webnn.backend.is_lost, devices.webgpu.backend.is_lost]
+devices.close()
+found
+"""
+
+
+def test_where_the_browser_lends_no_tensor_bytes_cross_through_the_host(lab):
+    found = lab.run(CROSSING, kind="webnn")
+    assert found["right"] == [True] * 4 and found["lost"] == [False, False]
+    if found["why"]:  # in this browser "Context is lost"; one that can do it takes the other way
+        assert found["crossed"] == {"rented": 0, "host": 4 * 48}
+    else:
+        assert found["crossed"] == {"rented": 4 * 48, "host": 0}
+
+
+def test_what_the_api_promises_is_used_as_it_is_promised(lab):
+    """Against a stand-in for two methods that no browser here has: tensors and buffers are real, the loan is not."""
+    stand_in = (Path(__file__).parent / "exportable.js").read_text("utf-8")
+    lab.run("from pyodide.code import run_js; run_js(code)(True)", kind="webnn", code=stand_in)
+    try:
+        found = lab.run(CROSSING, kind="webnn")
+    finally:
+        loans = json.loads(lab.run("from pyodide.code import run_js; run_js(code)(False)", kind="webnn", code=stand_in))
+    assert (found["why"], found["right"]) == ("", [True] * 4)
+    assert found["crossed"] == {"rented": 4 * 48, "host": 0}
+    assert loans == {"made": 5, "given_back": 5}  # one to find out
+
+
+def test_a_loan_that_fails_goes_through_the_host(lab):
+    stand_in = (Path(__file__).parent / "exportable.js").read_text("utf-8")
+    lab.run("from pyodide.code import run_js; run_js(code)(True, 1)", kind="webnn", code=stand_in)
+    try:
+        found = lab.run(CROSSING, kind="webnn")
+    finally:
+        lab.run("from pyodide.code import run_js; run_js(code)(False)", kind="webnn", code=stand_in)
+    assert found["right"] == [True] * 4 and found["lost"] == [False, False]
+    assert found["crossed"] == {"rented": 0, "host": 4 * 48}

@@ -22,6 +22,7 @@ from .graph.constant import constant
 from .graph.graph import Graph
 from .graph.lower import resolve_view
 from .graph.node import Node
+from .sharing.crossing import cross
 from .sharing.storage import Origin, Storage, content_identity, made_inside, using
 
 if TYPE_CHECKING:
@@ -180,15 +181,24 @@ class Tensor:
         return (await read_together([self]))[0]
 
     async def to(self, device: Device) -> Tensor:
-        """The tensor on ``device``: itself if it is there already, else a copy through host memory, bit for bit.
+        """The tensor on ``device``: itself if it is there already, else a copy, bit for bit.
+
+        It goes through host memory, unless the devices can lend each other their bytes.
 
         Raises MemoryBudgetError if it does not fit there, DeviceUnavailable if that device was lost for good.
         """
         if device is self.device:
             return self
+        if self.device is not None and (self.device.lends_to(device) or device.lends_to(self.device)):
+            await self.realize()
+            storage, layout = _bytes_of(self)
+            if layout.is_contiguous and layout.size * self.dtype.itemsize == storage.nbytes:
+                copy, _ = await cross(storage, device, "activations", Spec(self.shape, self.dtype), storage.identity)
+                return Tensor.of_storage(copy, Spec(self.shape, self.dtype))
         values = await self.read()
         if device.backend.is_lost:
             await device.recover()
+        device.crossings["host"] += values.nbytes
         await device.budget.ensure([], values.nbytes)
         return asarray(values, dtype=self.dtype, device=device)
 

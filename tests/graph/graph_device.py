@@ -74,5 +74,5 @@ class GraphBackend(CpuBackend):
 def graph_device(*refused: str) -> Device:
     """The device, with NumPy behind it for what it refuses."""
     device = Device(GraphBackend(refused))
-    device.fallback = Device(CpuBackend())
+    device.fallbacks = (Device(CpuBackend()),)
     return device

@@ -8,7 +8,7 @@ import pytest
 import tensorcommons as tc
 from tensorcommons import Device
 from tensorcommons.backends.cpu import CpuBackend
-from tensorcommons.errors import UnsupportedOp
+from tensorcommons.errors import DeviceLost, DeviceUnavailable, UnsupportedOp
 from tensorcommons.graph import parts
 from tensorcommons.graph.parts import PartedProgram
 from tensorcommons.tensor import Tensor
@@ -24,7 +24,8 @@ def program_of(device: Device) -> PartedProgram:
 @pytest.fixture
 def splits(monkeypatch: pytest.MonkeyPatch) -> None:
     """Moving the whole graph is too expensive."""
-    monkeypatch.setitem(parts.RATES, "cpu", (0.0, 1e-6, 1e9, 1e9))
+    for kind in ("cpu", "software"):
+        monkeypatch.setitem(parts.RATES, kind, (0.0, 1e-6, 1e9, 1e9))
 
 
 def network(x: Tensor, weight: Tensor) -> Tensor:
@@ -79,6 +80,63 @@ async def test_outputs_are_leaves_views_and_values_of_both_devices(splits: None)
 
 async def test_without_a_fallback_the_reason_is_raised() -> None:
     device = graph_device("exp")
-    device.fallback = None
+    device.fallbacks = ()
     with pytest.raises(UnsupportedOp, match="refused"):
         await tc.exp(tc.asarray(numbers(3), device=device)).read()
+
+
+def growing_model() -> tuple[tc.TensorSharingManager, Device, tc.SharedTensor]:
+    """A device without exp, and a weight of its own that the part with exp needs."""
+    device = graph_device("exp")
+    cpu = device.fallback
+    assert cpu is not None
+    manager = tc.TensorSharingManager(64, tc.Devices([device, cpu], {"webgpu": "it is not there"}))
+    data = numbers(8, 8, seed=1)
+    return manager, device, manager.register_shared_tensor("w", (8, 8), "webnn", "a", data=data)
+
+
+async def test_a_weight_stays_on_the_fallback_while_the_program_lives(splits: None) -> None:
+    manager, device, weight = growing_model()
+    cpu = device.fallback
+    assert cpu is not None
+    function = tc.compile(lambda x, w: tc.linear(tc.exp(w) + x, w), device=device)
+    for turn in range(3):
+        x = numbers(8, 8, seed=turn)
+        (got,) = [await (await function(x, weight.tensor)).read()]
+        np.testing.assert_allclose(got, (np.exp(await weight.read()) + x) @ (await weight.read()).T, rtol=1e-5)
+        program = program_of(device)
+        brought = program.transferred
+        assert (brought < 2 * weight.nbytes) == (turn > 0)
+    assert program.idle_bytes == cpu.memory()["weights"] == weight.nbytes
+    await weight.write(numbers(8, 8, seed=9))
+    assert cpu.memory()["weights"] == 0
+    await (await function(numbers(8, 8), weight.tensor)).read()
+    assert cpu.memory()["weights"] == weight.nbytes
+    manager.release_model_tensors("a")
+    manager.optimize_memory_usage()
+    assert (device.total, cpu.total) == (0, 0)
+
+
+class Lost(CpuBackend):
+    """A device that is lost in its first run, and does not come back."""
+
+    is_lost = False
+    kind = "webgpu"
+
+    async def run(self, *args: object) -> None:
+        self.is_lost = True
+        raise DeviceLost("it is gone")
+
+    async def reopen(self) -> None:
+        raise DeviceUnavailable("webgpu", "it does not come back")
+
+
+async def test_a_lost_fallback_is_replaced_by_the_one_after_it(splits: None) -> None:
+    device = graph_device("leaders", "merge_runs")
+    device.fallbacks = (Device(Lost()), *device.fallbacks)
+    x, weight = numbers(5, 8), numbers(8, 8, seed=1) / 3
+    alone = Device(CpuBackend())
+    got, wanted = (network(*(tc.asarray(a, device=each) for a in (x, weight))) for each in (device, alone))
+    np.testing.assert_array_equal(await got.read(), await wanted.read())
+    assert {part.device.kind for part in program_of(device).parts} == {"webnn", "cpu"}
+    assert device.fallback is device.fallbacks[1]

@@ -23,6 +23,7 @@ from types import MappingProxyType
 from typing import Any, Generic, Literal, TypeAlias, TypeVar
 
 from ..dtypes import DType
+from ..errors import TensorCommonsError
 from ..shapes import Layout, Shape
 
 Attribute: TypeAlias = "int | float | str | bool | tuple[Attribute, ...] | None"
@@ -249,6 +250,17 @@ class Backend(ABC, Generic[E]):
     @abstractmethod
     async def wait(self) -> None:
         """Return when all queued work is done."""
+
+    async def lending(self, other: Backend[Any]) -> str:
+        """Try whether tensors can be lent to ``other``, so that bytes cross without the host; if not, why."""
+        return f"{self.kind} and {other.kind} have no memory in common"
+
+    async def lend(self, handle: int, other: Backend[Any], target: int, nbytes: int, *, give: bool) -> None:
+        """Lend ``handle`` to ``other``, which copies its bytes to ``target`` (``give``) or those of ``target`` to it.
+
+        ``nbytes`` are whole words. Nothing of this device can use the tensor meanwhile; returns once it is back.
+        """
+        raise TensorCommonsError(await self.lending(other))
 
     @property
     def is_lost(self) -> bool:

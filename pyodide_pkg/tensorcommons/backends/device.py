@@ -17,6 +17,7 @@ from ..errors import DeviceUnavailable
 from .base import Backend, Range, Spec
 from .opening import in_time
 
+Way: TypeAlias = Literal["rented", "host"]  # how bytes come from another device
 Category: TypeAlias = Literal["weights", "activations", "scratch", "staging"]
 STAGING_RESERVE = 64 * 1024  # bytes of a budget (or a quarter of it) that only reads take, so bytes can always leave
 STAGING = 4096, 64 * 2**20  # bytes that are kept for reads, at least and at most
@@ -66,7 +67,10 @@ class Device:
         self.is_software = backend.is_software
         self.limits = backend.limits
         self.budget = Budget()
-        self.fallback: Device | None = None  # runs what this one does not take
+        self.fallbacks: tuple[Device, ...] = ()  # who runs what this one does not take, the first that is there
+        self.crossings: dict[Way, int] = {"rented": 0, "host": 0}  # bytes that came from other devices
+        self.not_lent = "nobody asked"  # why no tensor is lent to another device; empty where that works
+        self._borrower: Device | None = None
         self._recovering = asyncio.Lock()
         self.losses = 0  # how often the device was lost and came back
         self.loss = ""  # what the browser said when it was lost last
@@ -92,6 +96,24 @@ class Device:
     def is_gone(self) -> bool:
         """Whether it was lost and could not be opened again; ``gone`` says why."""
         return bool(self.gone) and self.backend.is_lost
+
+    @property
+    def fallback(self) -> Device | None:
+        """Who runs what this one does not take."""
+        return next((device for device in self.fallbacks if not device.is_gone), None)
+
+    async def try_lending(self, borrower: Device) -> None:
+        """Find out whether tensors can be lent to ``borrower``; :attr:`not_lent` says why if they cannot."""
+        self.not_lent = await self.backend.lending(borrower.backend)
+        self._borrower = borrower
+
+    def lends_to(self, other: Device) -> bool:
+        """Whether bytes cross between this device and ``other`` by renting."""
+        return other is self._borrower and not self.not_lent
+
+    def stop_lending(self, reason: str) -> None:
+        """It failed: from now on bytes go through the host."""
+        self.not_lent = reason
 
     def memory(self) -> dict[str, int]:
         """Bytes now by category, with "total" and "peak" (the largest total since the device was opened)."""
@@ -365,6 +387,8 @@ class Device:
                 raise
             self.gone = ""
             self.losses += 1
+            if self._borrower is not None:
+                await self.try_lending(self._borrower)
 
     def close(self) -> None:
         """Free everything on the device. Safe to call twice."""

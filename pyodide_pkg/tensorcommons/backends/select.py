@@ -60,10 +60,10 @@ class Devices:
         self.webgpu: Device | None = by_kind.get("webgpu")
         self.webnn: Device | None = by_kind.get("webnn")
         self.cpu: Device | None = by_kind.get("cpu")
-        if (
-            self.webnn is not None and self.webnn.fallback is None
-        ):  # what it refuses is small, or sorts: a software adapter compiles longer than that
-            self.webnn.fallback = next((device for device in opened if rank(device) == 0), self.cpu or self.webgpu)
+        if self.webnn is not None and not self.webnn.fallbacks:
+            # What it refuses is small, or sorts: a software adapter compiles longer than NumPy takes for that.
+            others = (each for each in opened if each is not self.webnn)
+            self.webnn.fallbacks = tuple(sorted(others, key=lambda each: (0, 3, 2).index(rank(each))))
 
     def __repr__(self) -> str:
         return f"<Devices {', '.join(device.kind for device in self.opened)}; missing: {dict(self.missing)}>"
@@ -113,6 +113,14 @@ class Devices:
         decision = wish if isinstance(wish, Decision) else self.decide(wish)
         others = "".join(f"; {kind} is {what}" for kind, what in self.alternatives(decision.device).items())
         return f"{decision.device.kind} ({decision.device.name}), because {decision.why}{others}."
+
+    async def try_lending(self, seconds: float = OPEN_SECONDS) -> None:
+        """Find out whether WebNN can lend WebGPU its tensors; ``webnn.not_lent`` says why if it cannot."""
+        if self.webnn is not None and self.webgpu is not None:
+            try:
+                await in_time("webnn", self.webnn.try_lending(self.webgpu), seconds)
+            except DeviceUnavailable as error:
+                self.webnn.stop_lending(error.reason)
 
     def close(self) -> None:
         """Free everything on every device. Safe to call twice."""
@@ -175,7 +183,9 @@ async def open_devices(
             raise answer
     if not opened:
         raise DeviceUnavailable(", ".join(wanted), "; ".join(f"{kind}: {why}" for kind, why in missing.items()))
-    return Devices(sorted(opened, key=rank) if prefer is None else opened, missing, by_facts=prefer is None)
+    devices = Devices(sorted(opened, key=rank) if prefer is None else opened, missing, by_facts=prefer is None)
+    await devices.try_lending(timeout)
+    return devices
 
 
 async def _open(kind: str, webnn: str) -> Device:

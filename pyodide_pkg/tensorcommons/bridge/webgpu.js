@@ -97,6 +97,13 @@ class Gpu {
     this.stagingSize = size;
   }
 
+  // Copy the first `size` bytes, whole words, of one GPUBuffer to another.
+  copyBetween(source, target, size) {
+    const encoder = this.device.createCommandEncoder();
+    encoder.copyBufferToBuffer(source, 0, target, 0, size);
+    this.device.queue.submit([encoder.finish()]);
+  }
+
   // `ranges` is [handle, offset, size] for each range, flat. Their bytes go to the Python buffer `target`, one after
   // another, through the kept buffer of `staged` bytes if they fit. Copies and maps move whole words, so both ends of a
   // range are widened and then cut.

@@ -44,6 +44,11 @@ class WebGPUBridge:
         return cls(await _open())
 
     @property
+    def proxy(self) -> Any:
+        """The JavaScript side, for WebNN to lend tensors to."""
+        return self._gpu
+
+    @property
     def is_lost(self) -> bool:
         """Whether the browser took the device away."""
         return bool(self._gpu.lost)

@@ -9,7 +9,23 @@ export function reasonWithoutContext() {
 
 // A context for the kind of device that is wished for: "cpu", "gpu", "npu", or "" for the browser's choice.
 export async function open(wish) {
-  return new Ml(await navigator.ml.createContext(wish ? { deviceType: wish } : {}));
+  const options = wish ? { deviceType: wish } : {};
+  return new Ml(await navigator.ml.createContext(options), options);
+}
+
+const described = ([dataType, shape]) => ({ dataType, shape, readable: true, writable: true });
+
+// A tensor that can be lent to a GPUDevice.
+const lendable = (context, spec, device) => context.createExportableTensor(described(spec), device);
+
+// Lend the tensor for what `use` does with its buffer; while it is lent, WebNN cannot use it.
+async function rented(context, tensor, use) {
+  const buffer = await context.exportToGPU(tensor);
+  try {
+    use(buffer);
+  } finally {
+    buffer.destroy(); // which gives it back
+  }
 }
 
 const BYTES = { float32: 4, float16: 2, int32: 4, uint32: 4, int64: 8, uint64: 8, int8: 1, uint8: 1 };
@@ -32,8 +48,10 @@ function copied(source) {
 }
 
 class Ml {
-  constructor(context) {
+  constructor(context, wish) {
     this.context = context;
+    this.wish = wish;
+    this.borrower = null; // the object of webgpu.js whose device tensors can be lent to
     this.tensors = new Map(); // handle -> {spec: [dtype, shape], tensor: MLTensor or null while it is made, pending: Promise or null}
     this.programs = new Map(); // id -> {stages, fixed, host, outputs}
     this.errors = []; // of what nobody awaited, for the next call to report
@@ -45,7 +63,43 @@ class Ml {
   // MLTensors have at least one element. `spec` is [dtype, shape].
   async #create(spec) {
     if (!bytesOf(spec)) return null;
-    return this.context.createTensor({ dataType: spec[0], shape: spec[1], readable: true, writable: true });
+    return this.borrower ? lendable(this.context, spec, this.borrower.device) : this.context.createTensor(described(spec));
+  }
+
+  // Lend a tensor to `gpu`, an object of webgpu.js, in a context of the same kind that is thrown away: where the browser
+  // cannot do it, it may take that context away. Gives why it does not work; "" makes all tensors from now on lendable.
+  async tryLending(gpu) {
+    this.borrower = null;
+    if (!this.context.createExportableTensor) return "this browser's WebNN has no createExportableTensor";
+    const context = await navigator.ml.createContext(this.wish);
+    const [sent, staging] = [new Uint32Array([1, 2, 3, 4]), gpu.device.createBuffer({ size: 16, usage: GPUBufferUsage.COPY_DST | GPUBufferUsage.MAP_READ })];
+    try {
+      const tensor = await lendable(context, ["int32", [4]], gpu.device);
+      context.writeTensor(tensor, sent);
+      await rented(context, tensor, (buffer) => gpu.copyBetween(buffer, staging, 16));
+      await staging.mapAsync(GPUMapMode.READ);
+      const got = new Uint32Array(staging.getMappedRange());
+      if (!sent.every((value, i) => value === got[i])) return "what WebGPU sees of a tensor is not what WebNN wrote";
+      this.borrower = gpu;
+      return "";
+    } catch (error) {
+      return error.message;
+    } finally {
+      staging.destroy();
+      context.destroy();
+    }
+  }
+
+  // Lend the tensor to `gpu` for one copy: to the buffer under its handle, or from there. Done when the tensor is back.
+  lendTensor(handle, gpu, buffer, size, give) {
+    const entry = this.tensors.get(handle);
+    const copy = (lent) => give ? gpu.copyBetween(lent, gpu.buffers.get(buffer), size) : gpu.copyBetween(gpu.buffers.get(buffer), lent, size);
+    const work = (entry.pending ?? Promise.resolve()).then(() => {
+      if (this.borrower !== gpu) throw new Error("another WebGPU device took the place of the one that tensors were made for");
+      return rented(this.context, entry.tensor, copy);
+    });
+    this.#wait(entry, work.catch(() => {}));
+    return work;
   }
 
   // Do `work` when everything that was asked of the tensor before is done: now, if nothing is under way.

@@ -11,6 +11,7 @@ from typing import Any
 from ..errors import DeviceLost, DeviceUnavailable, TensorCommonsError
 from .loader import load_js_module
 from .runtime import IN_BROWSER
+from .webgpu import WebGPUBridge
 
 Limits = dict[str, Any]  # opSupportLimits(): of each builder method, by operand, its dataTypes and rankRange
 
@@ -97,6 +98,20 @@ class WebNNBridge:
             result.append(rest[:nbytes])
             rest = rest[nbytes:]
         return result
+
+    async def lending(self, gpu: WebGPUBridge) -> str:
+        """Try to lend a tensor to WebGPU, in a context of its own; nothing if it works, else why not.
+
+        Where it works, every tensor that is made from now on can be lent.
+        """
+        self.calls += 1
+        return str(await self._ml.tryLending(gpu.proxy))
+
+    async def lend(self, handle: int, gpu: WebGPUBridge, buffer: int, nbytes: int, *, give: bool) -> None:
+        """Lend a tensor to WebGPU, which copies it to its ``buffer`` (``give``), or that to the tensor."""
+        self.calls += 1
+        with self._typed_errors():
+            await self._ml.lendTensor(handle, gpu.proxy, buffer, nbytes, give)
 
     async def build(self, program: int, description: str) -> None:
         """Build the graphs of a description (see ``webnn.js``) and keep them under ``program``."""

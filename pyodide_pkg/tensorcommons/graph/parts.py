@@ -11,21 +11,25 @@ Where the parts together would take longer than everything on the fallback (:fun
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, TypeVar
+from weakref import ref
 
 import numpy as np
 
 from ..backends.base import Spec
 from ..backends.device import Device
+from ..errors import DeviceLost, DeviceUnavailable
 from ..shapes import size_of
-from ..sharing.storage import Storage, using
+from ..sharing.crossing import cross
+from ..sharing.storage import Storage
 from .graph import Graph
 from .node import Node
 
 if TYPE_CHECKING:
     from .program import BoundProgram
 
+T = TypeVar("T")
 Compile = Callable[[Device, Graph], "Awaitable[BoundProgram]"]
 
 # Per device: ms that a part costs by itself, and multiply-adds, elements and crossing bytes in one ms. Orders of
@@ -162,7 +166,11 @@ def _part(
 
 
 class PartedProgram:
-    """A graph that runs in parts, each a program of its device; what :class:`~.program.Program` is for one device."""
+    """A graph that runs in parts, each a program of its device; what :class:`~.program.Program` is for one device.
+
+    Weights that cross stay where they were brought as long as the program keeps what it compiled, and nobody writes or
+    releases them. A fallback that is lost and does not come back is replaced by the one after it.
+    """
 
     def __init__(
         self, device: Device, structure: str, graph: Graph, fused: Graph, parts: Sequence[Part], why: Mapping[str, str]
@@ -174,9 +182,11 @@ class PartedProgram:
         self.parts = tuple(parts)
         self.why = dict(why)
         self.steps = sum(part.nodes for part in parts)
-        self.idle_bytes = 0  # the parts' programs are kept by their own devices
-        self.transfers = self.transferred = 0  # of the last run
+        self.transfers = self.transferred = self.rented = 0  # of the last run; ``rented`` of them without the host
         self._bound: list[BoundProgram] = []
+        self._compile: Compile | None = None
+        self._kept: dict[tuple[int, str], Storage] = {}  # copies of weights, by device and identity
+        self._runs = 0
         numbers = {id(node): number for number, node in enumerate(fused.nodes)}
         self._outputs = [(numbers[id(node)], node.spec) for node in fused.outputs]
         self._leaves = [numbers[id(node)] for node in fused.leaves]
@@ -192,13 +202,45 @@ class PartedProgram:
         """Which device runs how many nodes, in their order; ``why`` says what the first one does not take."""
         return [{"device": part.device.kind, "nodes": part.nodes} for part in self.parts]
 
+    @property
+    def idle_bytes(self) -> int:
+        """Bytes of the weights' copies that :meth:`discard` gives back; the parts' programs are their devices' own."""
+        return 0 if self._runs else sum(copy.nbytes for copy in self._kept.values() if copy.is_resident)
+
     def bytes_to_run(self, taken: Collection[int] = ()) -> int:
         """What a run takes on the program's own device beside its leaves."""
         return sum(bound.program.bytes_to_run() for bound in self._bound if bound.program.device is self.device)
 
     async def compile_by(self, compile_part: Compile) -> None:
         """Have every part compiled. Raises as a program does."""
-        self._bound = [await compile_part(part.device, part.graph) for part in self.parts]
+        self._compile = compile_part
+        await self._finding_fallbacks(self._compiled)
+
+    async def _compiled(self) -> None:
+        assert self._compile is not None
+        self._bound = [await self._compile(part.device, part.graph) for part in self.parts]
+
+    async def _finding_fallbacks(self, work: Callable[[], Awaitable[T]]) -> T:
+        """Do ``work``; again where a fallback was lost and came back, or another took its place."""
+        while True:
+            try:
+                return await work()
+            except (DeviceLost, DeviceUnavailable):
+                lost = {part.device for part in self.parts if part.device.backend.is_lost} - {self.device}
+                if not lost or self.device.backend.is_lost:
+                    raise
+                for device in lost:
+                    await self._replace(device)
+
+    async def _replace(self, lost: Device) -> None:
+        try:
+            await lost.recover()
+        except DeviceUnavailable:
+            other = self.device.fallback
+            if other is None:
+                raise
+            self.parts = tuple(replace(p, device=other) if p.device is lost else p for p in self.parts)
+            await self._finding_fallbacks(self._compiled)
 
     async def run(
         self,
@@ -207,7 +249,18 @@ class PartedProgram:
         donated: Collection[int] = (),
     ) -> list[tuple[Storage, Spec]]:
         """Run all parts; raises as a program does. Outputs are on the program's own device."""
-        self.transfers = self.transferred = 0
+        self._runs += 1
+        try:
+            return await self._finding_fallbacks(lambda: self._run(leaves, inputs))
+        finally:
+            self._runs -= 1
+            if self.device.programs.get(self.structure) is not self:  # forgotten while it ran
+                self.discard()
+
+    async def _run(
+        self, leaves: Sequence[Storage], inputs: Mapping[str, np.ndarray[Any, Any]]
+    ) -> list[tuple[Storage, Spec]]:
+        self.transfers = self.transferred = self.rented = 0
         values = dict(zip(self._leaves, leaves, strict=True))
         moved: dict[tuple[int, int], Storage] = {}
         for part, bound in zip(self.parts, self._bound, strict=True):
@@ -221,22 +274,38 @@ class PartedProgram:
     async def _on(
         self, device: Device, number: int, storage: Storage, moved: dict[tuple[int, int], Storage]
     ) -> Storage:
-        """A value on ``device``: brought there through the host, once a run."""
+        """A value on ``device``: brought there once a run, and a weight once."""
         if storage.device is device:
             return storage
         key = (id(device), number)
         if key not in moved:
-            async with using([storage]):
-                await storage.ensure()
-                data = await storage.device.read(storage.handle, 0, storage.nbytes)
-            await device.budget.ensure([], data.nbytes)
-            moved[key] = Storage.upload(device, data, "activations", spec=self._specs[number])
-            self.transfers += 1
-            self.transferred += data.nbytes
+            weight = (id(device), storage.identity) if storage.is_known and storage.category == "weights" else None
+            known = self._kept.get(weight) if weight is not None else None
+            if known is None or not known.is_resident:
+                known, way = await cross(storage, device, "weights" if weight else "activations", self._specs[number])
+                self.transfers += 1
+                self.transferred += known.nbytes
+                self.rented += way == "rented"
+                if weight is not None:
+                    self._keep(weight, known, storage)
+            moved[key] = known
         return moved[key]
 
+    def _keep(self, weight: tuple[int, str], copy: Storage, original: Storage) -> None:
+        """Keep the copy of a weight until that is written or released."""
+        self._kept[weight] = copy
+        program = ref(self)
+
+        def drop() -> None:
+            if (known := program()) is not None:
+                known._kept.pop(weight, None)
+
+        original.when_changed(drop)
+
     def abandon(self) -> None:
-        """The parts' devices know of their own losses."""
+        """The parts' devices know of their own losses; the weights' copies there are as good as they were."""
 
     def discard(self) -> None:
-        """The parts' devices keep and discard their programs."""
+        """Give the weights' copies back; the parts' devices keep and discard their programs."""
+        if not self._runs:
+            self._kept.clear()

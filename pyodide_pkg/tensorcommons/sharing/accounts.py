@@ -43,7 +43,10 @@ def report(tensors: SharedTensors, ledger: Ledger, loaded: Mapping[str, Device])
 
 
 def stats(tensors: SharedTensors) -> dict[str, Any]:
-    """``get_stats`` as far as it is about bytes and lookups, with the keys of the earlier API."""
+    """``get_stats`` as far as it is about bytes and lookups, with the keys of the earlier API.
+
+    ``crossed_bytes`` came from one device to another, by renting or through the host.
+    """
     residency, share = tensors.residency, tensors.share
     return {
         "total_tensors": len(tensors.tensors),
@@ -61,6 +64,9 @@ def stats(tensors: SharedTensors) -> dict[str, Any]:
         "evicted_bytes": share.evicted_bytes,
         "restores": share.restores,
         "restored_bytes": share.restored_bytes,
+        "crossed_bytes": {
+            way: sum(device.crossings[way] for device in tensors.devices.opened) for way in ("rented", "host")
+        },
     }
 
 
@@ -83,7 +89,7 @@ def tensor_usage(tensors: SharedTensors) -> dict[str, Any]:
             "holders": tensor.holders,
             "reference_count": tensor.reference_count,
             "is_pinned": tensor.is_pinned,
-            "state": tensor.entry.storage.state,
+            "state": tensor.entry.storage.condition,
             "same_bytes_as": sorted(tensor.entry.registered - {name}),
             "views": {view: {"shape": part.shape, "holders": part.holders} for view, part in tensor.views.items()},
         }

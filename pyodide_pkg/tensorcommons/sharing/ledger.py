@@ -100,5 +100,5 @@ def _row(entry: Entry, holders: tuple[str, ...]) -> TensorMemory:
         nbytes=storage.nbytes,
         holders=holders,
         identity=storage.identity,
-        state=storage.state,
+        state=storage.condition,
     )

@@ -19,6 +19,7 @@ from ..backends.device import Device
 from ..errors import DeviceLost, TensorReleased
 from ..graph.lower import resolve_view
 from ..tensor import Tensor
+from .crossing import cross
 from .registry import REGISTERED, Entry, Registry
 from .residency import Residency
 from .running import Runnable
@@ -55,10 +56,7 @@ async def bring(
         for entry, names in leaving.items():
             fresh = registry.find(target, entry.storage.identity)
             if fresh is None or fresh.storage.state == "lost":
-                data = await entry.storage.content()
-                await residency.make_room(data.nbytes)
-                origin = entry.storage.origin
-                fresh = registry.intern(target, data, entry.spec, entry.content, origin)
+                fresh = await _brought(registry, residency, entry, target)
             arrived[entry.storage] = fresh
             for name in names:
                 fresh.hold(arriving, name)
@@ -77,6 +75,23 @@ async def bring(
         raise TensorReleased(f"the tensors of {model} were released while it was moving") from None
     finally:
         registry.release(arriving)
+
+
+async def _brought(registry: Registry, residency: Residency, entry: Entry, target: Device) -> Entry:
+    """The entry of the same content on ``target``: rented where that works, else by way of the host."""
+    storage = entry.storage
+    source, origin = storage.device, storage.origin
+    known = registry.find(target, storage.identity)
+    if known is None and storage.is_resident and (source.lends_to(target) or target.lends_to(source)):
+        await residency.make_room(storage.nbytes)
+        copy, _ = await cross(storage, target, "weights", entry.spec, storage.identity, origin)
+        if registry.find(target, storage.identity) is None:
+            registry.add(Entry(copy, entry.spec, content=entry.content))
+            return registry.find(target, storage.identity) or entry
+    data = await storage.content()
+    await residency.make_room(data.nbytes)
+    target.crossings["host"] += data.nbytes
+    return registry.intern(target, data, entry.spec, entry.content, origin)
 
 
 def _weights(registry: Registry, model: str, target: Device) -> dict[Entry, set[str]]:

@@ -308,6 +308,7 @@ def _cost_of(program: Program | PartedProgram | None, js_calls: int) -> dict[str
             "refused": program.why,
             "transfers": program.transfers,
             "transferred_bytes": program.transferred,
+            "rented": program.rented,
         }
     return cost
 

@@ -76,7 +76,7 @@ class SharedTensor:
         self.grant(consumers)
 
     def __repr__(self) -> str:
-        state = "freed" if self.is_freed else self.entry.storage.state
+        state = "freed" if self.is_freed else self.entry.storage.condition
         return f"<SharedTensor {self.name!r} {self.dtype}{list(self.shape)} on {self.storage_type}, {state}>"
 
     @property

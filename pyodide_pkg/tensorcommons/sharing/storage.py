@@ -102,6 +102,8 @@ class Storage:
         self.version = 0  # counts writes, so that a copy that was overtaken by one is not kept
         self._handle = handle
         self._host: memoryview | None = None
+        self._hearers: list[Callable[[], None]] = []
+        self.rents = 0  # while its device lends it to another, it cannot use it itself
         self.users = 0
         self.writers = 0  # under way or waiting for their turn
         self.turns: list[asyncio.Future[None]] = []
@@ -136,6 +138,17 @@ class Storage:
     def _move(self, state: State) -> None:
         self.state = state
         self.marks()
+        if state == "released":
+            self._changed()
+
+    def when_changed(self, call: Callable[[], None]) -> None:
+        """Have ``call`` called once, when the bytes are others than now or are given back for good."""
+        self._hearers.append(call)
+
+    def _changed(self) -> None:
+        hearers, self._hearers = self._hearers, []
+        for call in hearers:
+            call()
 
     def shown_by(self, leaf: Any) -> None:
         """Note a graph node that shows these bytes."""
@@ -171,6 +184,11 @@ class Storage:
         return self.state == "resident"
 
     @property
+    def condition(self) -> str:
+        """The state as a report says it: "rented" while another device has the bytes."""
+        return "rented" if self.rents and self.is_resident else self.state
+
+    @property
     def is_released(self) -> bool:
         """Whether the bytes were given back."""
         return self.state == "released"
@@ -184,6 +202,7 @@ class Storage:
         """The bytes are others than before: everything that was known by the old identity has to be asked again."""
         self.identity = identity
         Storage.renames = next(_renames)
+        self._changed()
 
     async def ensure(self) -> None:
         """Bring the bytes back to the device if they left, making room for them."""

@@ -213,10 +213,16 @@ class SharedTensors(ABC):
         tensor.check()
         device = self.devices.choose(storage_type)
         name = name or f"{tensor.name}_{storage_type}"
+        copy = self.tensors.get(name)
+        known, source = tensor.entry.content, tensor.entry.storage.device
+        values: Any
+        if copy is None and known is not None and (source.lends_to(device) or device.lends_to(source)):
+            await self.residency.make_room(tensor.nbytes)
+            values = await tensor.tensor.to(device)
+            return self._copied(tensor, name, storage_type, values, known)
         values = await tensor.read()
         raw = as_bytes(values, tensor.entry.spec)
         content = content_identity(raw, tensor.shape, tensor.dtype)
-        copy = self.tensors.get(name)
         if copy is not None and copy.copied is not None and copy.copied[0] is tensor:
             if copy.entry.content != copy.copied[1]:
                 raise TensorCommonsError(
@@ -226,6 +232,12 @@ class SharedTensors(ABC):
                 await self.overwrite(copy, [(0, memoryview(bytes(raw)))], content)
         elif self.registry.find(device, content) is None:
             await self.residency.make_room(tensor.nbytes)
+        if device is not source:
+            device.crossings["host"] += tensor.nbytes
+        return self._copied(tensor, name, storage_type, values, content)
+
+    def _copied(self, tensor: SharedTensor, name: str, storage_type: str, values: Any, content: str) -> SharedTensor:
+        """Register ``values`` as a copy of ``tensor``."""
         copy = self.register_shared_tensor(
             name,
             tensor.shape,

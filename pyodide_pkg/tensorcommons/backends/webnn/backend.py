@@ -13,6 +13,7 @@ from ...bridge.webnn import WebNNBridge
 from ...errors import TensorCommonsError
 from ...shapes import Layout, Shape, size_of
 from ..base import Backend, Computation, Executable, Op, Range, Spec, Value
+from ..webgpu.backend import WebGPUBackend
 from .builder import EMPTY
 from .cores import WHOLE, Slot, Stage, stages_of
 from .lowering import lower, physical, refusals
@@ -122,6 +123,15 @@ class WebNNBackend(Backend[Built]):
 
     def close(self) -> None:
         self.bridge.close()
+
+    async def lending(self, other: Backend[Any]) -> str:
+        if not isinstance(other, WebGPUBackend):
+            return await super().lending(other)
+        return await self.bridge.lending(other.bridge)
+
+    async def lend(self, handle: int, other: Backend[Any], target: int, nbytes: int, *, give: bool) -> None:
+        assert isinstance(other, WebGPUBackend)
+        await self.bridge.lend(handle, other.bridge, target, nbytes, give=give)
 
     @property
     def is_lost(self) -> bool:

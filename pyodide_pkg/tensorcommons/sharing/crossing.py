@@ -1,0 +1,75 @@
+"""Crossing: a copy of a storage on another device, without the host where the two can lend each other their bytes.
+
+WebNN lends a tensor to WebGPU where the browser can (:meth:`Device.lends_to`): while it is rented WebNN cannot use it,
+one command copies it on the GPU, and it is given back. Everywhere else the bytes are read and written once. Both ways
+are counted on the device that the copy is made on.
+"""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from ..backends.base import Spec
+from ..backends.device import Category, Device, Way
+from ..errors import TensorCommonsError
+from .storage import Origin, Storage, using
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+async def cross(
+    storage: Storage,
+    device: Device,
+    category: Category,
+    spec: Spec,
+    identity: str | None = None,
+    origin: Origin | None = None,
+) -> tuple[Storage, Way]:
+    """A copy of ``storage``, which shows a value of ``spec``, on ``device``; and which way it went.
+
+    Raises:
+        TensorReleased, DeviceLost: the bytes are gone.
+        MemoryBudgetError: the copy does not fit; nothing changed.
+    """
+    async with using([storage]):
+        await storage.ensure()
+        await device.budget.ensure([], storage.nbytes)
+        copy = await _rented(storage, device, category, spec)
+        if copy is not None:
+            device.crossings["rented"] += storage.nbytes
+            return Storage(device, copy, storage.nbytes, identity, category, origin), "rented"
+        data = await storage.device.read(storage.handle, 0, storage.nbytes)
+        copied = Storage.upload(device, data, category, identity, origin, spec)
+        device.crossings["host"] += storage.nbytes
+        return copied, "host"
+
+
+async def _rented(storage: Storage, device: Device, category: Category, spec: Spec) -> int | None:
+    """The handle of a copy that was made while a tensor was rented; None where that cannot be."""
+    source = storage.device
+    lender, borrower = (source, device) if source.lends_to(device) else (device, source)
+    if not lender.lends_to(borrower) or not storage.nbytes or storage.nbytes % 4:  # GPUs copy whole words
+        return None
+    handle = device.allocate(storage.nbytes, category, spec)
+    pair = (storage.handle, handle) if lender is source else (handle, storage.handle)
+    try:
+        with _is_rented(storage, lender is source):
+            await lender.backend.lend(pair[0], borrower.backend, pair[1], storage.nbytes, give=lender is source)
+    except BaseException as error:
+        device.free(handle)
+        if not isinstance(error, TensorCommonsError):
+            raise
+        lender.stop_lending(str(error))  # once is enough: from now on through the host
+        return None
+    return handle
+
+
+@contextmanager
+def _is_rented(storage: Storage, is_lent: bool) -> Iterator[None]:
+    storage.rents += is_lent
+    try:
+        yield
+    finally:
+        storage.rents -= is_lent
