@@ -13,7 +13,7 @@ PORT ?= 8000
 export PYTHONUNBUFFERED := 1
 export HYPOTHESIS_STORAGE_DIRECTORY := $(CURDIR)/.cache/hypothesis
 
-.PHONY: help setup demo test bench bench-dawn bench-pack conformance check format wheel site clean distclean
+.PHONY: help setup demo test long bench bench-dawn bench-pack conformance check format wheel site clean distclean
 .DEFAULT_GOAL := help
 
 help: ## List the commands
@@ -31,6 +31,10 @@ test: setup ## Build wheel and site, then run tests/ and e2e/ (ARGS="…" for py
 	@$(VENV_PYTHON) -m scripts.site
 	@$(VENV_PYTHON) -m scripts.browser
 	@$(VENV_PYTHON) -m pytest $(ARGS)
+
+long: setup ## The browser tests that take minutes: SmolLM2's real weights on every device (ARGS="…" for pytest)
+	@$(VENV_PYTHON) -m scripts.site
+	@$(VENV_PYTHON) -m pytest e2e -m long $(ARGS)
 
 bench: setup ## Measure the page, and us beside the peers, in the real browser (ARGS="matmul encoder")
 	@$(VENV_PYTHON) -m scripts.site

@@ -38,7 +38,8 @@ if TYPE_CHECKING:
     from playwright.sync_api import Browser
     from starlette.types import ASGIApp, Receive, Scope, Send
 
-CONTEST = ("matmul", "encoder", "bandwidth", "heads", "host", "load")
+CONTEST = ("matmul", "encoder", "bandwidth", "heads", "generate", "images", "host", "load")
+RANDOM = ("heads", "generate", "images")  # their weights are made there
 GROUPS = ("page", "sharing", *CONTEST)
 #: Threads for WebAssembly and a clock of 5 µs are for isolated pages.
 ISOLATED = {"Cross-Origin-Opener-Policy": "same-origin", "Cross-Origin-Embedder-Policy": "require-corp"}
@@ -115,7 +116,7 @@ def measure_group(browser: Browser, url: str, group: str) -> dict[str, Any]:
     page.on("console", lambda message: say(message.text) if message.type == "log" else None)
     problems: list[str] = []
     page.on("pageerror", lambda error: problems.append(str(error)))
-    options = {"models": {} if group == "heads" else {"MiniLM": f"{url}models/all-MiniLM-L6-v2/"}, "url": url}
+    options = {"models": {} if group in RANDOM else {"MiniLM": f"{url}models/all-MiniLM-L6-v2/"}, "url": url}
     options |= json.loads(os.environ.get("BENCH_OPTIONS", "{}"))
     try:
         page.goto(url + "bench/")

@@ -30,6 +30,7 @@ class Peer:
         self._proxy = proxy
         self.name: str = proxy.name
         self.device: str = proxy.device
+        self.takes: str = proxy.takes
         self.version = ""
         self.device_bytes = bytes_of
         self._refused: Exception | None = None
@@ -48,7 +49,7 @@ class Peer:
     async def prepare(self, work: Work) -> Any:
         if self._refused is not None:
             raise self._refused
-        if self._proxy.takes == "onnx":
+        if self.takes == "onnx":
             assert work.model is not None
             built = work.model()
             model = [_to_js(file) for file in built] if isinstance(built, list) else _to_js(built)
@@ -141,12 +142,17 @@ async def run(session: Any, group: str, options: str) -> str:
                 continue
             print(work.name)
             named = [each for each in contestants if each.device != CEILING or work.group == "bandwidth"]
-            named = [each for each in named if work.has_peers or isinstance(each, Ours)]
+            named = [each for each in named if isinstance(each, Ours) or _takes(each, work)]
             figures.append(await contest.measure(named, work, rules, paces, print))
     devices.close()
     result["figures"] = to_json(figures)
     result["table"] = table(figures)
     return json.dumps(result)
+
+
+def _takes(peer: contest.Contestant, work: Work) -> bool:
+    """Whether ``peer`` does ``work`` at all."""
+    return work.has_peers and (work.takes_arrays or not isinstance(peer, Peer) or peer.takes != "arrays")
 
 
 def _works(group: str, software: bool, folders: dict[str, Path]) -> Iterator[Work]:
@@ -162,6 +168,12 @@ def _works(group: str, software: bool, folders: dict[str, Path]) -> Iterator[Wor
                 workloads.write_encoder(folders[name], sizes)
         return workloads.encoders(software, folders)
     place = Path(tempfile.mkdtemp())
+    if group == "generate":
+        workloads.write_random(place, workloads.SMOLLM2, 0.08)  # less, and all tokens are the same
+        return workloads.generations(software, place)
+    if group == "images":
+        workloads.write_random(place, workloads.DINOV2)
+        return workloads.images(software, place)
     workloads.write_encoder(place / "MiniLM", workloads.MINILM)
     workloads.write_heads(place, "MiniLM", workloads.MINILM["hidden_size"])
     return workloads.heads(software, {"MiniLM": place / "MiniLM"})

@@ -16,6 +16,8 @@ import numpy as np
 Array: TypeAlias = np.ndarray[Any, Any]
 TYPES = {"float32": 1, "int32": 6, "int64": 7}
 OPSET = 17
+CONTRIBUTED = "com.microsoft"
+Attribute: TypeAlias = "int | float | str | Sequence[int]"
 
 
 def _varint(value: int) -> bytes:
@@ -49,7 +51,7 @@ def _tensor(name: str, array: Array) -> list[bytes | memoryview]:
     return [dims + _field(2, TYPES[array.dtype.name]) + _field(8, name), *_sized(9, [data])]
 
 
-def _attribute(name: str, value: int | float | str | Sequence[int]) -> bytes:
+def _attribute(name: str, value: Attribute) -> bytes:
     """AttributeProto."""
     if isinstance(value, int):
         return _field(1, name) + _field(3, value) + _field(20, 2)
@@ -60,18 +62,19 @@ def _attribute(name: str, value: int | float | str | Sequence[int]) -> bytes:
     return _field(1, name) + b"".join(_field(8, item) for item in value) + _field(20, 7)
 
 
-def _value(name: str, dtype: str, shape: Sequence[int]) -> bytes:
-    """ValueInfoProto."""
-    dims = b"".join(_field(1, _field(1, size)) for size in shape)
+def _value(name: str, dtype: str, shape: Sequence[int | str]) -> bytes:
+    """ValueInfoProto. A size that is a name is any."""
+    dims = b"".join(_field(1, _field(1 if isinstance(size, int) else 2, size)) for size in shape)
     return _field(1, name) + _field(2, _field(1, _field(1, TYPES[dtype]) + _field(2, dims)))
 
 
 class Builder:
     """A graph under construction. Every method that computes gives the name of its result."""
 
-    def __init__(self, inputs: Mapping[str, tuple[str, Sequence[int]]]) -> None:
+    def __init__(self, inputs: Mapping[str, tuple[str, Sequence[int | str]]]) -> None:
         self._inputs = [_value(name, *spec) for name, spec in inputs.items()]
         self._nodes: list[bytes] = []
+        self._contributed = False
         self._constants: dict[str, Array] = {}
 
     def constant(self, name: str, array: Array) -> str:
@@ -88,14 +91,33 @@ class Builder:
         """An int64 vector: a shape, or an axis."""
         return self.constant(f"sizes {values}", np.array(values, np.int64))
 
-    def op(self, kind: str, *inputs: str, **attributes: int | float | str | Sequence[int]) -> str:
+    def op(self, kind: str, *inputs: str, **attributes: Attribute) -> str:
         """A node with one output."""
-        output = f"{kind}_{len(self._nodes)}"
-        node = b"".join(_field(1, name) for name in inputs) + _field(2, output) + _field(3, output) + _field(4, kind)
-        self._nodes.append(node + b"".join(_field(5, _attribute(*pair)) for pair in attributes.items()))
-        return output
+        return self.named(f"{kind}_{len(self._nodes)}", kind, *inputs, **attributes)
 
-    def model(self, outputs: Mapping[str, Sequence[int]]) -> bytes:
+    def named(self, output: str, kind: str, *inputs: str, **attributes: Attribute) -> str:
+        """A node whose output has that name."""
+        return self._add(kind, inputs, (output,), attributes)
+
+    def contributed(self, kind: str, *inputs: str, outputs: Sequence[str], **attributes: Attribute) -> str:
+        """A node of ONNX Runtime's own ops; gives the first of its outputs."""
+        self._contributed = True
+        return self._add(kind, inputs, outputs, attributes, _field(7, CONTRIBUTED))
+
+    def _add(
+        self,
+        kind: str,
+        inputs: Sequence[str],
+        outputs: Sequence[str],
+        attributes: Mapping[str, Attribute],
+        domain: bytes = b"",
+    ) -> str:
+        node = b"".join(_field(1, name) for name in inputs) + b"".join(_field(2, name) for name in outputs)
+        node += _field(3, outputs[0]) + _field(4, kind)
+        self._nodes.append(node + b"".join(_field(5, _attribute(*pair)) for pair in attributes.items()) + domain)
+        return outputs[0]
+
+    def model(self, outputs: Mapping[str, Sequence[int | str]]) -> bytes:
         """ModelProto with float32 outputs, by name and shape."""
         graph: list[bytes | memoryview] = [b"".join(_field(1, node) for node in self._nodes) + _field(2, "graph")]
         for name, array in self._constants.items():
@@ -103,6 +125,8 @@ class Builder:
         graph.append(b"".join(_field(11, value) for value in self._inputs))
         graph.append(b"".join(_field(12, _value(name, "float32", shape)) for name, shape in outputs.items()))
         parts = [_field(1, 8) + _field(2, "tensorcommons bench"), *_sized(7, graph), _field(8, _field(2, OPSET))]
+        if self._contributed:
+            parts.append(_field(8, _field(1, CONTRIBUTED) + _field(2, 1)))
         return b"".join(parts)
 
     def first_row(self, x: str, columns: int) -> bytes:

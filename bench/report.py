@@ -45,7 +45,9 @@ class Row:
 
 @dataclass
 class Figure:
-    """One piece of work in ``steps`` steps a sample. ``unit`` is "FLOP" or "byte", or "ms" where there is no amount."""
+    """One piece of work in ``steps`` steps a sample. ``unit`` is "FLOP", "byte", "token" or "image", or "ms" where
+    there is no amount.
+    """
 
     group: str
     name: str
@@ -76,6 +78,8 @@ class Figure:
         a_second = row.amount / row.median * 1e3
         if self.unit == "FLOP":
             return f"{a_second / 1e12:,.1f} TFLOP/s" if a_second > 1e12 else f"{a_second / 1e9:,.1f} GFLOP/s"
+        if self.unit in ("token", "image"):
+            return f"{a_second:,.1f} {self.unit}s/s"
         return f"{a_second / 1e9:,.1f} GB/s" if self.unit == "byte" else ""
 
     def share_of_ceiling(self, row: Row) -> float | None:

@@ -52,8 +52,10 @@ function entry(contestant, env) {
       return {
         async sample() {
           const started = performance.now();
-          last = await run();
-          return performance.now() - started;
+          const answer = await run();
+          const took = performance.now() - started;
+          last = answer.result ?? answer; // what times a part of its run says so
+          return answer.took ?? took;
         },
         result: () => last,
         close,

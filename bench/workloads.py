@@ -17,7 +17,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from bench import onnx
+from bench import onnx, onnx_models
 from scripts.safetensors import F32Tensor, encode
 
 Array: TypeAlias = np.ndarray[Any, Any]
@@ -33,15 +33,47 @@ SHARED = {
     "vocab_size": 30522,
 }
 HEADS = 5
+SMOLLM2 = {
+    "architectures": ["LlamaForCausalLM"],
+    "model_type": "llama",
+    "vocab_size": 49152,
+    "hidden_size": 576,
+    "intermediate_size": 1536,
+    "num_hidden_layers": 30,
+    "num_attention_heads": 9,
+    "num_key_value_heads": 3,
+    "max_position_embeddings": 2048,
+    "rms_norm_eps": 1e-5,
+    "rope_theta": 100000.0,
+    "hidden_act": "silu",
+    "tie_word_embeddings": True,
+}
+DINOV2 = {
+    "architectures": ["Dinov2Model"],
+    "model_type": "dinov2",
+    "hidden_size": 384,
+    "num_hidden_layers": 12,
+    "num_attention_heads": 6,
+    "mlp_ratio": 4,
+    "image_size": 224,
+    "patch_size": 14,
+    "num_channels": 3,
+    "layer_norm_eps": 1e-6,
+    "hidden_act": "gelu",
+    "qkv_bias": True,
+}
 
 
 @dataclass(frozen=True)
 class Work:
     """One measurement. ``amount`` is what a sample computes or moves, in ``unit`` (FLOP or bytes; none for "ms").
 
+    A sample of "token"s or "image"s is so many of them.
+
     ``exact`` computes what the result must be in float64; without it the first contestant's result is the measure.
     ``model`` gives the ONNX file(s), ``feeds`` names the arrays that are its inputs. Within a group, time grows
-    about as ``scale``, where that is given (multiply-adds). ``has_peers``: others do it, too.
+    about as ``scale``, where that is given (multiply-adds). ``has_peers``: others do it, too; ``takes_arrays``: also
+    those that read no ONNX file.
     """
 
     group: str
@@ -58,6 +90,7 @@ class Work:
     folder: str = ""
     scale: float = 0.0
     has_peers: bool = True
+    takes_arrays: bool = True
 
 
 def matmuls(software: bool) -> Iterator[Work]:
@@ -155,6 +188,40 @@ def _head_models(folders: Mapping[str, Path], batch: int, length: int) -> Callab
     return build
 
 
+def generations(software: bool, folder: Path) -> Iterator[Work]:
+    """Reading a prompt to its first token, then greedy tokens one by one, of one text."""
+    prompt, new = (64, 16) if software else (128, 128)
+    config, weights = read_model(folder)
+    ids = np.random.default_rng(0).integers(3, 20000, (1, prompt)).astype(np.int32)
+    for name, count, amount in ((f"prompt of {prompt}", 1, prompt), (f"{new} tokens after it", 1 + new, new)):
+        yield Work(
+            *("generate", f"SmolLM2-135M, {name}", "generate"),
+            {"new": count, "prompt": prompt, "layers": config["num_hidden_layers"]}
+            | {"heads": config["num_key_value_heads"], "size": config["hidden_size"] // config["num_attention_heads"]},
+            *({"input_ids": ids}, lambda: onnx_models.llama(config, weights), ("input_ids",)),
+            *(1, float(amount), "token"),
+            folder=str(folder),
+            scale=float(prompt + count),
+            takes_arrays=False,
+        )
+
+
+def images(software: bool, folder: Path) -> Iterator[Work]:
+    """DINOv2-small on images of 224 x 224, the last hidden state read back."""
+    config, weights = read_model(folder)
+    for batch in (1, 8) if software else (1, 8, 32):
+        side = config["image_size"]
+        pixels = np.random.default_rng(0).standard_normal((batch, 3, side, side), np.float32)
+        yield Work(
+            *("images", f"DINOv2-small, {batch} × {side}²", "encoder", {}, {"pixel_values": pixels}),
+            *(lambda batch=batch: onnx_models.dinov2(config, weights, batch), ("pixel_values",), 1),
+            *(float(batch), "image"),
+            folder=str(folder),
+            scale=float(batch),
+            takes_arrays=False,
+        )
+
+
 # --- models as folders, in the layout that from_pretrained reads ---
 
 
@@ -182,6 +249,15 @@ def write_encoder(folder: Path, sizes: Mapping[str, int], seed: int = 0) -> None
     write_model(folder, config, bert.parameters(), seed)
 
 
+def write_random(folder: Path, config: Mapping[str, Any], deviation: float = 0.02) -> None:
+    """The model of ``config`` with random weights."""
+    from tensorcommons.models.folder import Folder
+    from tensorcommons.models.registry import FAMILIES
+
+    model = FAMILIES[config["model_type"]](Folder(config, "config.json", frozenset()))
+    write_model(folder, config, model.parameters(), 0, deviation)
+
+
 def write_heads(folder: Path, base: str, hidden: int) -> None:
     """The classifiers ``head-0`` … beside the encoder ``base``."""
     for i in range(HEADS):
@@ -206,13 +282,19 @@ def write_heads(folder: Path, base: str, hidden: int) -> None:
         write_model(folder / f"head-{i}", config, shapes, seed=100 + i)
 
 
-def write_model(folder: Path, config: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]], seed: int) -> None:
+def write_model(
+    folder: Path,
+    config: Mapping[str, Any],
+    shapes: Mapping[str, tuple[int, ...]],
+    seed: int,
+    deviation: float = 0.02,
+) -> None:
     """A folder with config.json and random model.safetensors."""
     rng = np.random.default_rng(seed)
     tensors = {}
     for name, shape in shapes.items():
-        values = rng.standard_normal(shape, np.float32) * np.float32(0.02)
-        if name.endswith("LayerNorm.weight"):
+        values = rng.standard_normal(shape, np.float32) * np.float32(deviation)
+        if name.endswith("lambda1") or ("norm" in name.lower() and name.endswith("weight")):
             values += 1
         tensors[name] = F32Tensor(shape, values.tobytes())
     folder.mkdir(parents=True, exist_ok=True)

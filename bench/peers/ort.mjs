@@ -19,7 +19,8 @@ function provider({ name, device, script, wasm, options, threads = 1 }) {
     },
 
     // Gives {run, close}; run computes and reads back.
-    async prepare(_kind, _params, { model, feeds }) {
+    async prepare(kind, params, { model, feeds }) {
+      if (kind === "generate") return generation(ort, model, options, params, feeds.input_ids.data);
       const sessions = [];
       for (const bytes of [model].flat()) {
         sessions.push(await ort.InferenceSession.create(bytes, {
@@ -46,6 +47,49 @@ function provider({ name, device, script, wasm, options, threads = 1 }) {
         },
       };
     },
+  };
+}
+
+// Greedy tokens, the keys and values kept where they are computed, as transformers.js does it. Timed is the first token
+// where only one is wanted, else all after it.
+async function generation(ort, model, options, { new: count, layers, heads, size }, prompt) {
+  if (options.name === "webnn") throw new Error("it takes fixed shapes only, and a cache grows");
+  const parts = Array.from({ length: layers }, (_, i) => [`${i}.key`, `${i}.value`]).flat();
+  const place = options === "webgpu" ? "gpu-buffer" : "cpu";
+  const session = await ort.InferenceSession.create(model, {
+    executionProviders: [options],
+    graphOptimizationLevel: "all",
+    logSeverityLevel: 3,
+    preferredOutputLocation: Object.fromEntries(parts.map((part) => [`present.${part}`, place])),
+  });
+  const whole = (numbers) => new ort.Tensor("int64", BigInt64Array.from(numbers, BigInt), [1, numbers.length]);
+  return {
+    async run() {
+      let cache = Object.fromEntries(parts.map((part) => [part, new ort.Tensor("float32", new Float32Array(), [1, heads, 0, size])]));
+      let next = [...prompt];
+      let length = 0;
+      let first = 0;
+      const tokens = [];
+      while (tokens.length < count) {
+        length += next.length;
+        const past = Object.fromEntries(parts.map((part) => [`past_key_values.${part}`, cache[part]]));
+        const outputs = await session.run({ input_ids: whole(next), attention_mask: whole(new Array(length).fill(1)), ...past });
+        for (const tensor of Object.values(cache)) tensor.dispose();
+        cache = Object.fromEntries(parts.map((part) => [part, outputs[`present.${part}`]]));
+        const logits = await outputs.logits.getData();
+        outputs.logits.dispose();
+        let best = 0;
+        for (let i = 1; i < logits.length; i++) if (logits[i] > logits[best]) best = i;
+        tokens.push(best);
+        next = [best];
+        first ||= performance.now();
+      }
+      const took = performance.now() - first;
+      for (const tensor of Object.values(cache)) tensor.dispose();
+      const result = Float32Array.from(tokens);
+      return count === 1 ? result : { result, took };
+    },
+    close: () => session.release(),
   };
 }
 

@@ -204,7 +204,12 @@ async def what_cannot_be_written(place: Place) -> None:
     model, prompt = await _load(place, "tiny-llama"), np.arange(3, 8)[None]
     before = place.device.total
     await raises(TensorCommonsError, model.generate(prompt, nonsense=1), "nonsense", "top_k")
-    for wrong in ({"temperature": 0}, {"top_p": 1.5}, {"max_new_tokens": 0}, {"top_k": -1}, {"seed": 0.5}):
+    for wrong in (
+        *({"temperature": 0}, {"temperature": float("nan")}, {"top_p": 0}, {"top_p": 1.5}, {"max_new_tokens": 0}),
+        *({"top_k": -1}, {"top_k": True}, {"seed": 0.5}, {"do_sample": 1}, {"min_new_tokens": -1}),
+        *({"pad_token_id": -1}, {"pad_token_id": 0.5}, {"eos_token_id": True}, {"stop_strings": ""}),
+        {"repetition_penalty": float("inf")},
+    ):
         await raises(TensorCommonsError, model.generate(prompt, **wrong), next(iter(wrong)))
     await raises(TensorCommonsError, model.generate(prompt, stop_strings=["."]), "tokenizer")
     await raises(ShapeMismatch, model.generate(prompt[0]))
@@ -276,16 +281,54 @@ async def scores_as_the_reference_has_them(place: Place) -> None:
         ("top_p", keep_top_p(scores, 0.8)),
         (
             "all",
-            Sampler(Options.of({}, every), 2).scores(scores, ids),
+            Sampler(Options.of({}, every), 2).scores(scores, ids, 0),
         ),
     ):
         assert np.array_equal(np.isinf(result), np.isinf(golden[name])), name
         near(result, golden[name], 1e-6)
 
 
+async def the_ends_of_the_options(place: Place) -> None:
+    """What is barely allowed: as cold or hot as numbers go, more candidates than tokens, ends that may not come yet."""
+    logits, ids = np.array([[1, 3, 2, -np.inf, 3 - 1e-6]], np.float32), np.zeros((1, 1), int)
+
+    def drawn(scores: Any = logits, new: int = 0, **options: Any) -> set[int]:
+        sampler = Sampler(Options.of({}, {"do_sample": True, "seed": 1, **options}), 1)
+        return {int(sampler.choose(scores, ids, new)[0]) for _ in range(200)}
+
+    for cold in (1e-3, 1e-30, 1e-300, np.float32(1e-9)):
+        assert drawn(logits[:, :4], temperature=cold) == {1}
+    for options in ({"temperature": 1e30}, {"top_k": 10**9, "temperature": 5.0}, {"top_k": np.int64(0), "top_p": 1}):
+        assert drawn(**options) == {0, 1, 2, 4}, "a score of minus infinity is never drawn"
+    assert drawn(top_k=1) == {1} and drawn(top_p=1e-9) == {1}
+    assert drawn(min_new_tokens=2, eos_token_id=[1, 4, 99], new=1) == {0, 2}
+    assert drawn(min_new_tokens=2, eos_token_id=[1, 4, 99], new=2) == {0, 1, 2, 4}
+    for wrong in (np.nan, np.inf):
+        await raises(TensorCommonsError, _called(drawn, np.array([[1, wrong]], np.float32)), "NaN")
+    assert Options.of({"pad_token_id": -1, "eos_token_id": [7, 8]}, {}).padding == 7, "older files have -1 for none"
+
+
+async def _called(function: Any, *args: Any) -> Any:
+    return function(*args)
+
+
+async def no_text_ends_before_its_least_length(place: Place) -> None:
+    model, golden = await _load(place, "tiny-llama"), _goldens(place, "tiny-llama")
+    options: dict[str, Any] = {"max_new_tokens": 12, "pad_token_id": 0}
+    greedy = golden["greedy"][0].tolist()
+    first, end = greedy[0], int(greedy[0])
+    stopped = await model.generate(golden["prompt"], eos_token_id=end, **options)
+    assert stopped[0, 5:].tolist() == [first]
+    longer = (await model.generate(golden["prompt"], eos_token_id=[end], min_new_tokens=6, **options))[0, 5:].tolist()
+    assert len(longer) >= 6 and end not in longer[:6]
+    whole = (await model.generate(golden["prompt"], eos_token_id=[98, 99], min_new_tokens=500, **options))[0, 5:]
+    assert len(whole) == 12 and not set(whole.tolist()) & {98, 99}
+    model.unload()
+
+
 async def tokens_are_drawn_as_often_as_they_are_likely(place: Place) -> None:
     logits = np.log(np.array([[0.5, 0.3, 0.15, 0.05]], np.float32))
     sampler = Sampler(Options(do_sample=True, seed=3), 1)
-    drawn = [int(sampler.choose(logits, np.zeros((1, 1), int))[0]) for _ in range(4000)]
+    drawn = [int(sampler.choose(logits, np.zeros((1, 1), int), 0)[0]) for _ in range(4000)]
     share = np.bincount(drawn, minlength=4) / 4000
     assert np.abs(share - [0.5, 0.3, 0.15, 0.05]).max() < 0.03, share

@@ -72,6 +72,21 @@ async def chats_are_written_by_the_template_of_the_model(place: Place) -> None:
     pipe.close()
 
 
+@only("webgpu", "webnn")
+async def t5_answers_from_text_to_text(place: Place) -> None:
+    golden = json.loads((Path(place.goldens) / "tiny-t5-text" / "answers.json").read_text())
+    source = open_source(f"{place.tiny}/tiny-t5-text")
+    files = {name: await source.read(name) for name in FILES[:2]}
+    model = checkpoint(place, "tiny-t5-text")
+    pipe: Any = await tc.pipeline("text2text-generation", {**model, **files}, manager=place.manager())
+    texts, answers = [[case[key] for case in golden["answers"]] for key in ("text", "answer")]
+    options = {"max_new_tokens": golden["steps"]}
+    assert [row[0]["generated_text"] for row in await pipe(texts, **options)] == answers
+    assert (await pipe(texts[1], **options))[0]["generated_text"] == answers[1]
+    assert "".join([piece async for piece in pipe.stream(texts[1], **options)]) == answers[1]
+    pipe.close()
+
+
 @only("webgpu")
 async def templates_are_untrusted_text(place: Place) -> None:
     async def render(template: str, **context: Any) -> str:

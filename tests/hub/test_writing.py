@@ -1,4 +1,7 @@
-"""SmolLM2's tokenizer, made from its GGUF file, and pieces of text; in Node, as tests/hub/test_tokenizer.py has it."""
+"""Tokenizers of models that write, and pieces of text; in Node, as tests/hub/test_tokenizer.py has it.
+
+SmolLM2's is made from its GGUF file, T5's is a Unigram one of SentencePiece's kind (scripts/goldens_t5.py).
+"""
 
 from __future__ import annotations
 
@@ -53,3 +56,13 @@ def test_an_unfinished_character_comes_at_the_end(smollm2):
 def test_without_a_template_messages_are_refused(smollm2):
     with pytest.raises(TensorCommonsError, match="chat template"):
         smollm2.apply_chat_template([{"role": "user", "content": "hi"}])
+
+
+def test_unigram_ids_and_texts_are_those_of_the_reference():
+    folder = ROOT / "tests" / "goldens" / "tiny-t5-text"
+    cases = json.loads((folder / "answers.json").read_text())["encoded"]
+    with running(folder) as t5:
+        encoding = t5.encode_batch([case["text"] for case in cases], truncation=False)
+        for row, mask, case in zip(encoding.input_ids, encoding.attention_mask, cases, strict=True):
+            assert row[mask == 1].tolist() == case["ids"], case
+            assert t5.decode(case["ids"]) == case["decoded"]

@@ -109,7 +109,8 @@ class Writer:
         values, fallback = await manager.finishing([self._model], self._next)
         if self._steps.last is not None:
             manager.ran(self._model, *self._steps.last, fallback)
-        chosen = values[:, 0] if self._sampler.is_greedy else self._sampler.choose(values, self.tokens)
+        new = self.tokens.shape[1] - self._prompt
+        chosen = values[:, 0] if self._sampler.is_greedy else self._sampler.choose(values, self.tokens, new)
         chosen = np.where(self.finished, self.options.padding, chosen).astype(np.int32)
         self.tokens = np.concatenate([self.tokens, chosen[:, None]], axis=1)
         self.finished |= np.isin(chosen, self.options.eos_token_id)

@@ -15,6 +15,7 @@ import numpy as np
 from ..errors import TensorCommonsError
 
 Scores: TypeAlias = "np.ndarray[Any, np.dtype[np.float32]]"
+COLD = 0.01  # a temperature below which scores of float32 may overflow
 Ids: TypeAlias = "np.ndarray[Any, np.dtype[Any]]"
 
 
@@ -24,10 +25,12 @@ class Options:
 
     ``do_sample=False`` takes the likeliest token. ``temperature``, ``top_k`` (0: off), ``top_p`` and ``seed`` are for
     drawn ones; the same seed draws the same tokens, each row of a batch as if it were alone. ``eos_token_id`` (one or
-    several) ends a row, which goes on as ``pad_token_id``; so does a text that holds one of ``stop_strings``.
+    several) ends a row, which goes on as ``pad_token_id``; so does a text that holds one of ``stop_strings``. No end
+    token comes among the first ``min_new_tokens``.
     """
 
     max_new_tokens: int = 256
+    min_new_tokens: int = 0
     do_sample: bool = False
     temperature: float = 1.0
     top_k: int = 50
@@ -39,10 +42,20 @@ class Options:
     pad_token_id: int | None = None
 
     def __post_init__(self) -> None:
-        whole = {"max_new_tokens": (self.max_new_tokens, 1), "top_k": (self.top_k, 0), "seed": (self.seed or 0, 0)}
-        for name, (count, least) in whole.items():
+        for name, least in (
+            ("max_new_tokens", 1),
+            ("min_new_tokens", 0),
+            ("top_k", 0),
+            ("seed", 0),
+            ("pad_token_id", 0),
+        ):
+            count = getattr(self, name)
+            if count is None and name in ("seed", "pad_token_id"):
+                continue
             if type(count) is not int or count < least:
                 raise TensorCommonsError(f"{name} must be a whole number from {least} on, not {count!r}")
+        if type(self.do_sample) is not bool:
+            raise TensorCommonsError(f"do_sample is True or False, not {self.do_sample!r}")
         for name in ("temperature", "top_p", "repetition_penalty"):
             value = getattr(self, name)
             most = 1.0 if name == "top_p" else float("inf")
@@ -65,7 +78,10 @@ class Options:
             names = ", ".join(sorted(known))
             raise TensorCommonsError(f"unknown option {', '.join(sorted(unknown))}; generation takes {names}")
         values = {name: value for name, value in defaults.items() if name in known and value is not None}
+        if type(values.get("pad_token_id")) is int and values["pad_token_id"] < 0:
+            del values["pad_token_id"]  # so older files say that there is none
         values |= given
+        values = {name: value.item() if isinstance(value, np.generic) else value for name, value in values.items()}
         for name, kind in (("eos_token_id", int), ("stop_strings", str)):
             value = values.get(name, ())
             if not (value is None or isinstance(value, (kind, list, tuple))):
@@ -111,7 +127,8 @@ def keep_top_p(scores: Scores, part: float) -> Scores:
 
 def softmax(scores: Scores) -> Scores:
     """Along the last axis."""
-    weights = np.exp(scores - scores.max(axis=-1, keepdims=True))
+    with np.errstate(under="ignore"):
+        weights = np.exp(scores - scores.max(axis=-1, keepdims=True))
     return np.asarray(weights / weights.sum(axis=-1, keepdims=True), np.float32)
 
 
@@ -126,27 +143,37 @@ class Sampler:
     @property
     def is_greedy(self) -> bool:
         """Whether the likeliest token is chosen, whatever came before: that needs no logits here."""
-        return not self.options.do_sample and self.options.repetition_penalty == 1
+        o = self.options
+        return not o.do_sample and o.repetition_penalty == 1 and not (o.min_new_tokens and o.eos_token_id)
 
-    def scores(self, logits: Scores, ids: Ids) -> Scores:
-        """``logits`` after every processor, given all tokens so far (batch, sequence)."""
+    def scores(self, logits: Scores, ids: Ids, new: int) -> Scores:
+        """``logits`` after every processor, given all tokens so far (batch, sequence), of which ``new`` are written."""
         o = self.options
         scores = logits if o.repetition_penalty == 1 else penalize(logits, ids, o.repetition_penalty)
+        if new < o.min_new_tokens:
+            ends = [token for token in o.eos_token_id if 0 <= token < scores.shape[1]]
+            scores = scores.copy()
+            scores[:, ends] = -np.inf
         if not o.do_sample:
             return scores
+        if o.temperature < COLD:  # only differences count, and those of the likeliest must not be infinite
+            scores = scores - scores.max(axis=1, keepdims=True)
         if o.temperature != 1:
-            scores = scores / np.float32(o.temperature)
+            with np.errstate(over="ignore"):
+                scores = scores / max(np.float32(o.temperature), np.finfo(np.float32).tiny)
         if o.top_k:
             scores = keep_top_k(scores, o.top_k)
         return scores if o.top_p == 1 else keep_top_p(scores, o.top_p)
 
-    def choose(self, logits: Scores, ids: Ids) -> Ids:
-        """The next token of each row: (batch,) int32."""
-        scores = self.scores(logits, ids)
+    def choose(self, logits: Scores, ids: Ids, new: int) -> Ids:
+        """The next token of each row: (batch,) int32. Raises TensorCommonsError where there is no number to draw by."""
+        scores = self.scores(logits, ids, new)
         if not self.options.do_sample:
             return np.asarray(scores.argmax(axis=1), np.int32)
         chosen = []
         for row, stream in zip(scores, self._streams, strict=True):
+            if np.isnan(row).any() or row.max() == np.inf:
+                raise TensorCommonsError("the model's scores are NaN or infinite: no token can be drawn by them")
             possible = np.flatnonzero(row > -np.inf)
             weights = np.cumsum(softmax(row[possible]), dtype=np.float64)
             chosen.append(possible[np.searchsorted(weights, stream.random() * weights[-1], side="right")])
