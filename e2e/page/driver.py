@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from playwright.sync_api import expect
 
 if TYPE_CHECKING:
-    from playwright.sync_api import ConsoleMessage, Locator, Page
+    from playwright.sync_api import ConsoleMessage, Locator, Page, Route
 
 MINILM, SKILL, SPLADE = "all-MiniLM-L6-v2", "skill-head", "splade-tiny"
 HEADS = ("splade-tiny-nli", "splade-tiny-relevance", "splade-tiny-polarity", "splade-tiny-relation-type")
@@ -130,3 +130,13 @@ class Tab:
         """The answer of a function of look.js, run in the page; the policy wants it from the site's own address."""
         self.page.route("**/e2e-look.js", lambda route: route.fulfill(path=LOOK, content_type="text/javascript"))
         return self.evaluate(f"() => import(new URL('e2e-look.js', document.baseURI)).then((look) => look.{name}())")
+
+
+def with_first_line(tab: Tab, script: str) -> None:
+    """Have ``script`` run in the worker before anything of it does."""
+
+    def spoilt(route: Route) -> None:
+        answer = route.fetch()
+        route.fulfill(response=answer, body=script + answer.text())
+
+    tab.page.route("**/worker.js", spoilt)

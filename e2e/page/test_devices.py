@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import pytest
 from playwright.sync_api import expect
 
-from e2e.page.driver import HEADS, SPLADE, Tab
+from e2e.page.driver import HEADS, SPLADE, Tab, with_first_line
 from scripts import paths
 from scripts.browser import FLAGS, find_browser
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from playwright.sync_api import Playwright, Route
+    from playwright.sync_api import Playwright
 
 OPS = paths.ROOT / "docs" / "ops.md"
 POLARITY = HEADS[2]
@@ -70,16 +70,6 @@ def page_in(playwright: Playwright, *, without: str = "", path: str | None = Non
         assert tab.errors == []
     finally:
         browser.close()
-
-
-def with_fault(tab: Tab, script: str) -> None:
-    """Have ``script`` run in the worker before anything of it does."""
-
-    def spoilt(route: Route) -> None:
-        answer = route.fetch()
-        route.fulfill(response=answer, body=script + answer.text())
-
-    tab.page.route("**/worker.js", spoilt)
 
 
 def states(tab: Tab) -> dict[str, str]:
@@ -227,7 +217,7 @@ def test_what_webnn_takes_is_what_its_context_says(tab: Tab, site: str, artefact
 
 def test_devices_lost_in_a_forward_hand_it_to_the_next_and_that_to_the_last(playwright: Playwright, site: str) -> None:
     with page_in(playwright) as tab:
-        with_fault(tab, WEBNN_GOES + WEBGPU_GOES)
+        with_first_line(tab, WEBNN_GOES + WEBGPU_GOES)
         tab.open(site, load=POLARITY)
         tab.wait_card(POLARITY, "loaded")
         tab.wait_panel("pair")
@@ -283,7 +273,7 @@ def test_a_killed_gpu_process_costs_a_run_again_and_never_an_answer(playwright: 
 
 
 def test_a_context_that_never_answers_costs_seconds_and_then_the_next_is_taken(tab: Tab, site: str) -> None:
-    with_fault(tab, WEBNN_HANGS)
+    with_first_line(tab, WEBNN_HANGS)
     tab.open(site, load=POLARITY)
     runs(tab, "webgpu")
     assert "the browser did not answer within" in badge(tab, "webnn")

@@ -8,10 +8,18 @@ from typing import TYPE_CHECKING
 import pytest
 from playwright.sync_api import expect
 
-from e2e.page.driver import HEADS, MINILM, SKILL, SPLADE, Tab
+from e2e.page.driver import HEADS, MINILM, SKILL, SPLADE, Tab, with_first_line
 
 if TYPE_CHECKING:
     from e2e.page.faults import Faults
+
+KEEP_MEMORY = """
+const Memory = WebAssembly.Memory;
+globalThis.memories = [];
+WebAssembly.Memory = function (...given) { const made = new Memory(...given); memories.push(made); return made; };
+WebAssembly.Memory.prototype = Memory.prototype;
+"""
+MEMORY = "Math.max(...memories.map((memory) => memory.buffer.byteLength))"
 
 
 def test_each_model_moves_the_figures_and_leaves_no_weight_behind(tab: Tab, site: str) -> None:
@@ -49,6 +57,18 @@ def test_a_panel_offers_to_load_what_it_needs(tab: Tab, site: str) -> None:
     tab.wait_card(HEADS[2], "loaded")
     expect(tab.page.locator('[data-part="polarity"] .bars')).to_have_count(2)
     expect(tab.page.locator('[data-part="nli"]').get_by_role("button", name="Load Entailment")).to_be_visible()
+
+
+def test_a_load_leaves_no_tensor_in_the_memory_of_python(tab: Tab, site: str) -> None:
+    """WebAssembly's memory never shrinks, and the largest tensor of MiniLM has 47 MB."""
+    with_first_line(tab, KEEP_MEMORY)
+    tab.open(site)
+    before = tab.page.workers[0].evaluate(MEMORY)
+    tab.load(MINILM)
+    tab.wait_panel("sentences")
+    grown = (tab.page.workers[0].evaluate(MEMORY) - before) / 1e6
+    print(f"\nPython's memory grew by {grown:.0f} MB for a model of 91 MB")
+    assert grown < 20
 
 
 def test_load_all_and_unload_all(tab: Tab, site: str) -> None:

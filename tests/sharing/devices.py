@@ -11,6 +11,7 @@ from tensorcommons import Device, Devices
 from tensorcommons.backends.base import Spec
 from tensorcommons.backends.cpu import CpuBackend
 from tensorcommons.backends.device import STAGING_RESERVE, Category
+from tensorcommons.bridge.blocks import Data
 from tensorcommons.errors import DeviceLost, TensorCommonsError
 from tests.cases.rules import cancelled, consistent, parts_of, some
 
@@ -53,7 +54,7 @@ class Backend(CpuBackend):
         assert handle not in self._bytes
         super().allocate(handle, nbytes, spec)
 
-    def write(self, handle: int, offset: int, data: memoryview) -> None:
+    def write(self, handle: int, offset: int, data: Data) -> None:
         self._call()
         self.uploads += 1
         if self.kind != "cpu":

@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Generic, Literal, TypeAlias, TypeVar
 
+from ..bridge.blocks import Data
 from ..dtypes import DType
 from ..errors import TensorCommonsError
 from ..shapes import Layout, Shape
@@ -207,8 +208,11 @@ class Backend(ABC, Generic[E]):
         """Give the bytes of ``handle`` back at once; work already queued still sees them."""
 
     @abstractmethod
-    def write(self, handle: int, offset: int, data: memoryview) -> None:
-        """Copy ``data`` to ``offset`` bytes into ``handle``; ordered with everything queued before and after."""
+    def write(self, handle: int, offset: int, data: Data) -> None:
+        """Copy ``data`` to ``offset`` bytes into ``handle``; ordered with everything queued before and after.
+
+        A block is used up: it may hold nothing afterwards.
+        """
 
     def stage(self, nbytes: int) -> None:
         """Keep ``nbytes`` on the device for reads of up to as many; 0 gives them back."""

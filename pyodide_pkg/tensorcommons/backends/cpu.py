@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
+from ..bridge.blocks import Data, pieces_of
 from ..shapes import Layout
 from .base import Backend, Executable, Op, Operand, Plan, Range, Spec
 
@@ -42,9 +43,10 @@ class CpuBackend(Backend[CpuExecutable]):
     def free(self, handle: int) -> None:
         del self._bytes[handle]
 
-    def write(self, handle: int, offset: int, data: memoryview) -> None:
-        raw = np.frombuffer(data, np.uint8)
-        self._bytes[handle][offset : offset + raw.size] = raw
+    def write(self, handle: int, offset: int, data: Data) -> None:
+        for start, piece in pieces_of(data):
+            raw = np.frombuffer(piece, np.uint8)
+            self._bytes[handle][offset + start : offset + start + raw.size] = raw
 
     async def read(self, ranges: Sequence[Range]) -> list[memoryview]:
         return [memoryview(self._bytes[handle][start : start + size].copy()) for handle, start, size in ranges]

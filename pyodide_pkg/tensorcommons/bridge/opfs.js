@@ -52,7 +52,7 @@ export const size = typed(async (store, name) => {
   }
 });
 
-/** Fills `target`, Python's memory, from the file's beginning. Gives how many bytes there were. */
+/** Fills `target`, an array or Python's memory, from the file's beginning. Gives how many bytes there were. */
 export const read = typed(async (store, name, target) => {
   const handle = await store.dir.getFileHandle(name);
   const access = store.sync ? await reader(handle) : null;
@@ -127,8 +127,9 @@ async function writeSwapped(store, name, source) {
   }
 }
 
-// Python's memory may move at any await, so it is borrowed for one synchronous use at a time.
+// Python's memory may move at any await, so it is borrowed for one synchronous use at a time. An array is used as it is.
 function lend(buffer, use) {
+  if (buffer instanceof Uint8Array) return use(buffer);
   const view = buffer.getBuffer("u8");
   try {
     return use(view.data);

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from .blocks import Block, Data, raw_of
 from .loader import load_js_module
 
 FOLDER = "tensorcommons"
@@ -48,15 +49,15 @@ class OpfsStore:
             size = int(await self._helper.size(self._store, name))
         return None if size < 0 else size
 
-    async def readinto(self, name: str, view: memoryview) -> int:
-        """Fill ``view`` from the entry's beginning; gives how many bytes there were."""
+    async def readinto(self, name: str, block: Block) -> int:
+        """Fill ``block`` from the entry's beginning; gives how many bytes there were."""
         with _as_os_errors():
-            return int(await self._helper.read(self._store, name, view))
+            return int(await self._helper.read(self._store, name, block.raw))
 
-    async def write(self, name: str, data: memoryview) -> None:
+    async def write(self, name: str, data: Data) -> None:
         """Write an entry, whole or not at all."""
         with _as_os_errors():
-            await self._helper.write(self._store, name, f"new-{secrets.token_hex(8)}", data)
+            await self._helper.write(self._store, name, f"new-{secrets.token_hex(8)}", raw_of(data))
 
     async def remove(self, name: str) -> None:
         """Remove an entry, if it is there."""

@@ -67,11 +67,12 @@ class Gpu {
   destroyBuffer(handle) {
     this.buffers.get(handle).destroy();
     this.buffers.delete(handle);
+    if (!this.buffers.size) this.device.queue.submit([]); // bytes of a destroyed buffer are given back by the next submission
   }
 
-  // `source` is a Python buffer; its size is a multiple of 4 but for a last partial word, which is padded with zeros.
+  // `source` is a Python buffer, or an array that is used up; a last partial word is padded with zeros.
   writeBuffer(handle, offset, source) {
-    const view = source.getBuffer("u8");
+    const view = source instanceof Uint8Array ? { data: source, release: () => source.buffer.transfer?.(0) } : source.getBuffer("u8");
     const { data } = view;
     const whole = data.length & ~3;
     if (whole) this.device.queue.writeBuffer(this.buffers.get(handle), offset, data, 0, whole);

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import DeviceLost, DeviceUnavailable, TensorCommonsError
+from .blocks import Data, raw_of
 from .loader import load_js_module
 from .runtime import IN_BROWSER
 
@@ -85,10 +86,10 @@ class WebGPUBridge:
         self.calls += 1
         self._gpu.destroyBuffer(handle)
 
-    def write(self, handle: int, offset: int, data: memoryview) -> None:
+    def write(self, handle: int, offset: int, data: Data) -> None:
         """Queue a write of ``data``."""
         self.calls += 1
-        self._gpu.writeBuffer(handle, offset, data)
+        self._gpu.writeBuffer(handle, offset, raw_of(data))
 
     def copy(self, source: int, source_offset: int, target: int, target_offset: int, nbytes: int) -> None:
         """Queue a copy between buffers."""

@@ -39,8 +39,9 @@ function ints(source) {
   return numbers;
 }
 
-// A copy of a Python buffer, which may change while something is awaited.
+// A copy of a Python buffer, which may change while something is awaited; an array is used up, and needs no copy.
 function copied(source) {
+  if (source instanceof Uint8Array) return source;
   const view = source.getBuffer("u8");
   const data = view.data.slice();
   view.release();
@@ -133,7 +134,10 @@ class Ml {
     const data = copied(source);
     if (!data.length) return;
     if (data.length === bytesOf(entry.spec)) {
-      this.#after(entry, () => this.context.writeTensor(entry.tensor, data));
+      this.#after(entry, () => {
+        this.context.writeTensor(entry.tensor, data);
+        if (data === source) data.buffer.transfer?.(0);
+      });
       return;
     }
     const part = async () => {

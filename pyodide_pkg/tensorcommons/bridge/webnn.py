@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from ..errors import DeviceLost, DeviceUnavailable, TensorCommonsError
+from .blocks import Data, raw_of
 from .loader import load_js_module
 from .runtime import IN_BROWSER
 from .webgpu import WebGPUBridge
@@ -77,11 +78,11 @@ class WebNNBridge:
         self.calls += 1
         self._ml.destroyTensor(handle)
 
-    def write(self, handle: int, offset: int, data: memoryview) -> None:
+    def write(self, handle: int, offset: int, data: Data) -> None:
         """Queue a write of ``data``."""
         self.calls += 1
         with self._typed_errors():
-            self._ml.writeTensor(handle, offset, data)
+            self._ml.writeTensor(handle, offset, raw_of(data))
 
     def copy(self, source: int, source_offset: int, target: int, target_offset: int, nbytes: int) -> None:
         """Queue a copy between tensors."""

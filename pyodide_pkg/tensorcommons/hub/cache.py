@@ -26,6 +26,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
+from ..bridge.blocks import Block, Data, pieces_of
 from ..bridge.runtime import IN_BROWSER
 from ..errors import DeviceUnavailable
 from .stores import FolderStore, Store
@@ -40,10 +41,11 @@ OURS = re.compile(r"(?:blob|file)-[0-9a-f]{64}|new-[0-9a-f]{16}")
 CacheSpec: TypeAlias = "Cache | str | os.PathLike[str] | None"
 
 
-def identity_of(data: bytes | bytearray | memoryview, label: str = "") -> str:
+def identity_of(data: bytes | bytearray | Data, label: str = "") -> str:
     """Hex SHA-256 over ``label`` and ``data``. A tensor's label is its dtype and shape: "float32(2, 3)"."""
     digest = hashlib.sha256(label.encode())
-    digest.update(data)
+    for _, piece in pieces_of(data):
+        digest.update(piece)
     return digest.hexdigest()
 
 
@@ -139,14 +141,16 @@ class Cache:
 
     # --- bytes by identity ---
 
-    async def get(self, identity: str, label: str, nbytes: int) -> bytearray | None:
-        """The bytes of that identity, checked; None if they are not there, or were damaged and are dropped now."""
+    async def get(self, identity: str, label: str, nbytes: int, room: int = 0) -> Block | None:
+        """The bytes of that identity, checked; None if they are not there, or were damaged and are dropped now.
+
+        ``room`` is the block's.
+        """
         if self._store is None:
             return None
-        data = bytearray(nbytes)
+        data = Block(nbytes, room)
         try:
-            with memoryview(data) as view:
-                count = await self._store.readinto(_blob(identity), view) if nbytes else 0
+            count = await self._store.readinto(_blob(identity), data) if nbytes else 0
         except OSError as error:
             if error.errno not in (errno.ENOENT, errno.EBUSY):
                 await self._remove(_blob(identity))
@@ -157,7 +161,7 @@ class Cache:
         self._in_use.add(_blob(identity))
         return data
 
-    async def put(self, identity: str, data: bytes | bytearray) -> bool:
+    async def put(self, identity: str, data: bytes | bytearray | Block) -> bool:
         """Keep ``data``, whose identity the caller computed. False if that was not possible; ``status`` says why."""
         if self._store is None:
             return False
@@ -167,8 +171,7 @@ class Cache:
             there = None
         kept = there == len(data) or not data  # the same file at another address, or another file with this tensor
         if not kept:
-            with memoryview(data) as view:
-                kept = await self._write(_blob(identity), view)
+            kept = await self._write(_blob(identity), data if isinstance(data, Block) else memoryview(data))
         if kept:
             self._in_use.add(_blob(identity))
         return kept
@@ -264,9 +267,8 @@ class Cache:
             size = await self._store.size(name)
             if size is None:
                 return None
-            data = bytearray(size)
-            with memoryview(data) as view:
-                count = await self._store.readinto(name, view) if size else 0
+            data = Block(size)
+            count = await self._store.readinto(name, data) if size else 0
         except OSError:
             return None
         record = Record.from_bytes(bytes(data)) if count == size else None
@@ -274,7 +276,7 @@ class Cache:
             await self._remove(name)
         return record
 
-    async def _write(self, name: str, data: memoryview) -> bool:
+    async def _write(self, name: str, data: Data) -> bool:
         if self._store is None or self._off:
             return False
         for attempt in range(2):

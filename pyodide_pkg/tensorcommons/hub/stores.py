@@ -13,6 +13,8 @@ import time
 from pathlib import Path
 from typing import Protocol
 
+from ..bridge.blocks import PIECE, Block, Data, pieces_of
+
 
 class Store(Protocol):
     """Entries by name (letters, digits, hyphens). ``name`` is what a person is told.
@@ -31,11 +33,11 @@ class Store(Protocol):
         """Bytes of an entry; None if there is none."""
         ...
 
-    async def readinto(self, name: str, view: memoryview) -> int:
-        """Fill ``view`` from the entry's beginning; gives how many bytes there were, at most ``len(view)``."""
+    async def readinto(self, name: str, block: Block) -> int:
+        """Fill ``block`` from the entry's beginning; gives how many bytes there were, at most its own."""
         ...
 
-    async def write(self, name: str, data: memoryview) -> None:
+    async def write(self, name: str, data: Data) -> None:
         """Write an entry, whole or not at all, also where something stands in the middle of it."""
         ...
 
@@ -61,15 +63,15 @@ class MemoryStore:
         """See :class:`Store`."""
         return len(self.entries[name]) if name in self.entries else None
 
-    async def readinto(self, name: str, view: memoryview) -> int:
+    async def readinto(self, name: str, block: Block) -> int:
         """See :class:`Store`."""
         if name not in self.entries:
             raise FileNotFoundError(name)
-        piece = self.entries[name][: len(view)]
-        view[: len(piece)] = piece
+        piece = self.entries[name][: len(block)]
+        block.write(0, memoryview(piece))
         return len(piece)
 
-    async def write(self, name: str, data: memoryview) -> None:
+    async def write(self, name: str, data: Data) -> None:
         """See :class:`Store`."""
         self.entries[name] = bytes(data)
         self.written[name] = time.time()
@@ -103,20 +105,23 @@ class FolderStore:
         except FileNotFoundError:
             return None
 
-    async def readinto(self, name: str, view: memoryview) -> int:
+    async def readinto(self, name: str, block: Block) -> int:
         """See :class:`Store`."""
+        filled = 0
         with (self._path / name).open("rb", buffering=0) as file:
-            filled = 0
-            while filled < len(view) and (count := file.readinto(view[filled:])):
-                filled += count
+            while filled < len(block) and (piece := file.read(min(len(block) - filled, PIECE))):
+                block.write(filled, memoryview(piece))
+                filled += len(piece)
         return filled
 
-    async def write(self, name: str, data: memoryview) -> None:
+    async def write(self, name: str, data: Data) -> None:
         """See :class:`Store`. A reader sees the old entry or the new one, never a part."""
         self._path.mkdir(parents=True, exist_ok=True)
         draft = self._path / f"new-{secrets.token_hex(8)}"
         try:
-            draft.write_bytes(data)
+            with draft.open("wb") as file:
+                for _, piece in pieces_of(data):
+                    file.write(piece)
             draft.replace(self._path / name)
         except BaseException:
             draft.unlink(missing_ok=True)

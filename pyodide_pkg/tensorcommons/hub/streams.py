@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol, Self
 
+from ..bridge.blocks import Block
 from ..errors import DownloadError
 
 if TYPE_CHECKING:
@@ -120,13 +121,20 @@ class Stream:
             filled += received
         return data
 
-    async def read_into(self, view: memoryview) -> None:
-        """Fill ``view``. Raises ``ShortReadError`` where the bytes end before; ``position`` says how many came."""
-        stop = self.position + len(view)
+    async def read_into(self, block: Block, offset: int = 0) -> None:
+        """Fill ``block`` from ``offset`` on, a piece at a time.
+
+        Raises ``ShortReadError`` where the bytes end before; ``position`` says how many came.
+        """
+        stop = self.position + block.nbytes - offset
+        piece = bytearray(min(block.nbytes - offset, CHUNK))
         while self.position < stop:
-            filled = len(view) - (stop - self.position)
-            if not await self._readinto(view[filled : filled + CHUNK]):
+            at = block.nbytes - (stop - self.position)
+            received = await self._readinto(memoryview(piece)[: stop - self.position])
+            if not received:
                 raise await self._short(self.position, stop)
+            with memoryview(piece) as view, view[:received] as some:
+                block.write(at, some)
 
     async def skip(self, count: int) -> None:
         """Pass over ``count`` bytes without keeping them."""

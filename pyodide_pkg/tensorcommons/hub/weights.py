@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import TypeAlias
 
+from ..bridge.blocks import Block
 from ..errors import DownloadError, InvalidWeights
 from .cache import Piece, Record, identity_of
 from .cached import CachedSource
@@ -16,7 +17,7 @@ from .streams import ShortReadError, Stream
 WAITS = (0.0, 0.5, 1.0)  # seconds before each attempt to take up a connection that brings nothing more
 REOPEN = 1 << 20  # bytes; a gap larger than this is passed by another request, not by reading through it
 
-ReadAgain: TypeAlias = Callable[[], Awaitable[bytearray]]
+ReadAgain: TypeAlias = Callable[[], Awaitable[Block]]
 
 
 def label_of(entry: TensorEntry) -> str:
@@ -55,11 +56,11 @@ class WeightsFile:
         else:
             record, stream = await source.look(file)
         weights = cls(source, file, Header(name, (), 0), record, stream)
-        raw: bytes | bytearray
+        raw: bytes
         try:
             known = next((piece for piece in record.pieces.values() if piece.start == 0 and not piece.label), None)
             if known is not None:
-                raw = await weights._known_piece(known)
+                raw = bytes(await weights._known_piece(known, 0))
             else:
                 if stream is None:
                     stream = weights._stream = await source.open(file)
@@ -103,15 +104,16 @@ class WeightsFile:
         piece = self._piece(entry)
         return piece.identity if piece is not None else None
 
-    async def read(self, entry: TensorEntry) -> tuple[bytearray, str]:
+    async def read(self, entry: TensorEntry, room: int = 0) -> tuple[Block, str]:
         """A tensor's bytes and identity. A connection that breaks is taken up again where it broke.
 
+        ``room`` is the block's: where the tensor takes more bytes in another dtype, it becomes that in the same place.
         Raises ``InvalidWeights`` for a truncated file, ``DownloadError`` for a connection that stays cut.
         """
         piece = self._piece(entry)
         if piece is not None:
-            return await self._known_piece(piece), piece.identity
-        data = await self._read_whole(entry)
+            return await self._known_piece(piece, room), piece.identity
+        data = await self._read_whole(entry, room)
         identity = identity_of(data, label_of(entry))
         await self._keep(entry.start, entry.stop, identity, label_of(entry), data)
         return data, identity
@@ -120,18 +122,18 @@ class WeightsFile:
         """Whether the bytes can be read again without the network."""
         return self.source.is_local or identity in self._kept
 
-    def read_again(self, entry: TensorEntry, identity: str) -> ReadAgain:
+    def read_again(self, entry: TensorEntry, identity: str, room: int = 0) -> ReadAgain:
         """How to get a tensor's bytes again later, checked: from the cache, or from where they came from."""
         piece = Piece(entry.start, entry.stop, identity, label_of(entry))
         source, file = self.source, self.file
         cache = self._cache
 
-        async def read() -> bytearray:
+        async def read() -> Block:
             if cache is not None:
-                data = await cache.get(piece.identity, piece.label, piece.stop - piece.start)
+                data = await cache.get(piece.identity, piece.label, piece.stop - piece.start, room)
                 if data is not None:
                     return data
-            data = await _download(source, file, piece, None)
+            data = await _download(source, file, piece, None, room)
             if cache is not None:
                 await cache.put(identity, data)
             return data
@@ -142,17 +144,17 @@ class WeightsFile:
         piece = self._record.pieces.get((entry.start, entry.stop))
         return piece if piece is not None and piece.label == label_of(entry) else None
 
-    async def _known_piece(self, piece: Piece) -> bytearray:
+    async def _known_piece(self, piece: Piece, room: int) -> Block:
         """From the cache; where it is missing there, just its range from the network."""
         assert self._cache is not None
-        data = await self._cache.get(piece.identity, piece.label, piece.stop - piece.start)
+        data = await self._cache.get(piece.identity, piece.label, piece.stop - piece.start, room)
         if data is not None:
             self.from_cache += len(data)
             self._kept.add(piece.identity)
             self._report(piece.stop)
             return data
         try:
-            data = await _download(self.source, self.file, piece, self._report)
+            data = await _download(self.source, self.file, piece, self._report, room)
         except InvalidWeights:
             await self._cache.forget(self._record.address)
             self._record.pieces.clear()
@@ -162,21 +164,20 @@ class WeightsFile:
             self._kept.add(piece.identity)
         return data
 
-    async def _keep(self, start: int, stop: int, identity: str, label: str, data: bytes | bytearray) -> None:
+    async def _keep(self, start: int, stop: int, identity: str, label: str, data: bytes | Block) -> None:
         if self._cache is not None and await self._cache.put(identity, data):
             self._kept.add(identity)
             self._record.add(start, stop, identity, label)
 
-    async def _read_whole(self, entry: TensorEntry) -> bytearray:
+    async def _read_whole(self, entry: TensorEntry, room: int) -> Block:
         if self._record.size is None:  # a length that nothing confirms is not trusted with memory
-            return await read_tensor(await self._stream_at(entry.start), self.header, entry)
-        data, filled, waits = bytearray(entry.nbytes), 0, iter(WAITS)
+            return Block.of(await read_tensor(await self._stream_at(entry.start), self.header, entry), room)
+        data, filled, waits = Block(entry.nbytes, room), 0, iter(WAITS)
         while True:
             stream = None
             try:
                 stream = await self._stream_at(entry.start + filled)
-                with memoryview(data) as view, view[filled:] as rest:
-                    await stream.read_into(rest)
+                await stream.read_into(data, filled)
             except DownloadError as error:
                 self._stream = None  # a read that failed closed it
                 if isinstance(error, ShortReadError) and error.complete:
@@ -216,17 +217,18 @@ def _plain(etag: str | None) -> str | None:
     return etag and etag.removeprefix("W/").replace("-gzip", "")
 
 
-async def _download(source: Source, file: str, piece: Piece, report: Callable[[int], None] | None) -> bytearray:
+async def _download(source: Source, file: str, piece: Piece, report: Callable[[int], None] | None, room: int) -> Block:
     """One range of a file, which must still be what it was."""
 
     def watch(position: int, size: int | None) -> None:
         if report is not None:
             report(position)
 
-    if piece.start == piece.stop:
-        return bytearray()
+    data = Block(piece.stop - piece.start, room)
+    if not data.nbytes:
+        return data
     async with await source.open(file, piece.start, piece.stop, watch) as stream:
-        data = await stream.read_exact(piece.stop - piece.start)
+        await stream.read_into(data)
     if identity_of(data, piece.label) != piece.identity:
         raise InvalidWeights(
             f"{source.name}/{file}",

@@ -8,16 +8,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 import numpy as np
 
 from ..backends.base import Spec
 from ..backends.device import Device
+from ..bridge.blocks import PIECE, Block
 from ..errors import TensorReleased
 from ..hub.cached import CachedSource
-from ..hub.safetensors import NUMPY_NAME, Header, TensorEntry, as_array
+from ..hub.safetensors import ITEMSIZE, NUMPY_NAME, Header, TensorEntry, as_array
 from ..hub.weights import ReadAgain, WeightsFile
 from ..sharing.manager import TensorSharingManager
 from ..sharing.registry import Entry
@@ -123,7 +124,7 @@ class Interner:
         for entry in wanted:
             if entry.name not in known:
                 before = weights.from_cache
-                data, identity = await weights.read(entry)
+                data, identity = await weights.read(entry, self._spec(part, entry).nbytes)
                 self.report.from_cache += weights.from_cache - before
                 await self._intern(part, entry, data, identity)
         self.loaded += part.end - start
@@ -145,19 +146,20 @@ class Interner:
             return registry.at_origin(self.device, self._converted(part, entry, identity))
         return registry.at_origin(self.device, self._address(part, entry))
 
-    async def _intern(self, part: Part, entry: TensorEntry, data: bytearray, identity: str) -> None:
+    async def _intern(self, part: Part, entry: TensorEntry, data: Block, identity: str) -> None:
         spec, weights = self._spec(part, entry), part.weights
-        array = as_array(entry, data)
-        raw = _bytes(array, spec)
-        content = identity
+        raw, content = data, identity
         if not self._as_stored(part, entry):
+            raw = _converted(entry, data, spec)
             content = content_identity(raw, spec.shape, spec.dtype)
         registry = self.manager.registry
         if registry.find(self.device, content) is not None:
             self.report.shared += spec.nbytes
         else:
             await self.manager.residency.make_room(raw.nbytes)
-        origin = Origin(_reader(entry, spec, weights.read_again(entry, identity)), weights.is_local(identity))
+        origin = Origin(
+            _reader(entry, spec, weights.read_again(entry, identity, spec.nbytes)), weights.is_local(identity)
+        )
         held = registry.intern(self.device, raw, spec, content, origin)
         held.hold(self.model, part.wanted[entry.name])
         registry.remember(self.device, self._address(part, entry), content)
@@ -184,17 +186,27 @@ class Interner:
         self.report("progress_total", self.model, self.loaded + min(loaded, total), self.report.total)
 
 
-def _reader(entry: TensorEntry, spec: Spec, read_again: ReadAgain) -> Callable[[], Awaitable[memoryview]]:
+def _reader(entry: TensorEntry, spec: Spec, read_again: ReadAgain) -> Callable[[], Awaitable[Block]]:
     """A tensor's bytes again, as they are on the device."""
 
-    async def read() -> memoryview:
-        return _bytes(as_array(entry, await read_again()), spec)
+    async def read() -> Block:
+        return _converted(entry, await read_again(), spec)
 
     return read
 
 
-def _bytes(array: np.ndarray[Any, Any], spec: Spec) -> memoryview:
-    """The bytes of ``array`` in the dtype of ``spec``; a copy only where it has another one."""
-    with np.errstate(over="ignore"):  # what float16 cannot hold becomes infinite, as in every framework
-        converted = array.astype(spec.dtype.numpy, copy=False)
-    return memoryview(converted.reshape(-1).view(np.uint8))
+def _converted(entry: TensorEntry, data: Block, spec: Spec) -> Block:
+    """``data`` in the dtype of ``spec``, a piece at a time in its own room: no second copy of a tensor is ever there.
+
+    What comes of a piece is never longer than the piece and the room before it, so nothing is overwritten unread.
+    """
+    if entry.dtype != "BF16" and NUMPY_NAME[entry.dtype] == spec.dtype.name:
+        return data
+    before, after = ITEMSIZE[entry.dtype], spec.dtype.numpy.itemsize
+    result = data.whole.first(spec.nbytes)
+    for start, piece in data.pieces(PIECE // before * before):
+        array = as_array(replace(entry, shape=(len(piece) // before,)), piece)
+        with np.errstate(over="ignore"):  # what float16 cannot hold becomes infinite, as in every framework
+            converted = array.astype(spec.dtype.numpy, copy=True)
+        result.write(start // before * after, memoryview(converted.view(np.uint8)))
+    return result

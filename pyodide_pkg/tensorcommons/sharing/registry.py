@@ -14,6 +14,7 @@ from typing import Any
 
 from ..backends.base import Spec
 from ..backends.device import Device
+from ..bridge.blocks import Data
 from ..errors import ShapeMismatch
 from .storage import Origin, Storage, anonymous_identity, content_identity
 
@@ -116,7 +117,7 @@ class Registry:
         self._origins.update({(id(device), origin): identity for origin, identity in known.items()})
 
     def intern(
-        self, device: Device, data: memoryview, spec: Spec, identity: str | None = None, origin: Origin | None = None
+        self, device: Device, data: Data, spec: Spec, identity: str | None = None, origin: Origin | None = None
     ) -> Entry:
         """The entry with these bytes, uploaded only if it is not there yet. The caller holds or registers it next.
 

@@ -25,6 +25,7 @@ from weakref import WeakSet
 
 from ..backends.base import Spec
 from ..backends.device import Category, Device
+from ..bridge.blocks import Block, Data, pieces_of
 from ..dtypes import DType
 from ..errors import DeviceLost, DeviceUnavailable, InvalidWeights, TensorReleased
 
@@ -45,7 +46,7 @@ def _nobody() -> None:
 class Origin:
     """Where bytes came from: ``read`` gives them again, checked. ``is_local``: without a network that may be gone."""
 
-    read: Callable[[], Awaitable[bytes | bytearray | memoryview]]
+    read: Callable[[], Awaitable[bytes | bytearray | Data]]
     is_local: bool
 
     @classmethod
@@ -58,10 +59,11 @@ class Origin:
         return cls(read, is_local=True)
 
 
-def content_identity(data: memoryview, shape: Sequence[int], dtype: DType) -> str:
+def content_identity(data: Data, shape: Sequence[int], dtype: DType) -> str:
     """Hex SHA-256 over dtype, shape and bytes."""
     digest = hashlib.sha256(f"{dtype.name}{tuple(shape)}".encode())
-    digest.update(data)
+    for _, piece in pieces_of(data):
+        digest.update(piece)
     return digest.hexdigest()
 
 
@@ -117,7 +119,7 @@ class Storage:
     def upload(
         cls,
         device: Device,
-        data: memoryview,
+        data: Data,
         category: Category,
         identity: str | None = None,
         origin: Origin | None = None,
@@ -285,7 +287,7 @@ class Storage:
         """The bytes of a storage that left its device, where they are in host memory."""
         return self._host if self.state == "offloaded" else None
 
-    async def fetch(self) -> memoryview:
+    async def fetch(self) -> Data:
         """The bytes of a storage that left its device, for :meth:`restore`.
 
         Raises InvalidWeights if the origin now has other bytes.
@@ -293,7 +295,8 @@ class Storage:
         if self._host is not None:
             return self._host
         assert self.origin is not None
-        data = memoryview(await self.origin.read()).cast("B")
+        found = await self.origin.read()
+        data = found if isinstance(found, Block) else memoryview(found).cast("B")
         if data.nbytes != self.nbytes:
             raise InvalidWeights("origin", f"{data.nbytes:,} bytes came back where {self.nbytes:,} were read")
         return data
@@ -314,9 +317,10 @@ class Storage:
         if self.state == "lost" and self.again is not None:
             return await self.again()
         _ = self.handle
-        return await self.fetch()
+        data = await self.fetch()
+        return memoryview(bytes(data)) if isinstance(data, Block) else data
 
-    def restore(self, data: memoryview, version: int) -> bool:
+    def restore(self, data: Data, version: int) -> bool:
         """Bring the bytes back, bit for bit: ``data`` was fetched at ``version``, and the caller has made room.
 
         False if they are there already, or were written meanwhile. Raises MemoryBudgetError if they do not fit.
@@ -333,7 +337,7 @@ class Storage:
         self._move("resident")
         return True
 
-    def revive(self, data: memoryview, origin: Origin | None = None) -> None:
+    def revive(self, data: Data, origin: Origin | None = None) -> None:
         """Lost bytes are there again, on the host: the next use brings them to the device."""
         assert self.state == "lost" and data.nbytes == self.nbytes
         self._host, self.origin = memoryview(bytes(data)), origin

@@ -9,6 +9,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from ...bridge.blocks import Data
 from ...bridge.webgpu import WebGPUBridge
 from ...errors import TensorCommonsError, UnsupportedOp
 from ...shapes import Layout
@@ -70,7 +71,7 @@ class WebGPUBackend(Backend[Replay]):
     def free(self, handle: int) -> None:
         self.bridge.destroy(handle)
 
-    def write(self, handle: int, offset: int, data: memoryview) -> None:
+    def write(self, handle: int, offset: int, data: Data) -> None:
         self.bridge.write(handle, offset, data)
 
     def stage(self, nbytes: int) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ...bridge.blocks import Data
 from ...bridge.webnn import WebNNBridge
 from ...errors import TensorCommonsError
 from ...shapes import Layout, Shape, size_of
@@ -62,7 +63,7 @@ class WebNNBackend(Backend[Built]):
     def free(self, handle: int) -> None:
         self.bridge.destroy(handle)
 
-    def write(self, handle: int, offset: int, data: memoryview) -> None:
+    def write(self, handle: int, offset: int, data: Data) -> None:
         self.bridge.write(handle, offset, data)
 
     async def read(self, ranges: Sequence[Range]) -> list[memoryview]:

@@ -1,0 +1,47 @@
+"""What a load takes of the host beside what the device keeps: never more than one tensor, and a little."""
+
+from __future__ import annotations
+
+import tracemalloc
+
+import numpy as np
+import pytest
+
+import tensorcommons as tc
+from tests.cases.checkpoints import WEIGHTS, pack, tensors_of, with_config
+from tests.models.server import TINY
+
+ROWS = 120_000  # of the one large tensor: 16 MB in float32
+
+
+@pytest.mark.parametrize(
+    ("stored", "loaded"), [("F32", "float32"), ("F16", "float32"), ("BF16", "float32"), ("F32", "float16")]
+)
+async def test_a_load_takes_its_largest_tensor_once(tmp_path, stored, loaded):
+    tiny = {path.name: path.read_bytes() for path in (TINY / "tiny-bert").iterdir()}
+    tensors = tensors_of(tiny)
+    (name,) = (name for name in tensors if name.endswith("word_embeddings.weight"))
+    tensors[name] = np.random.default_rng(0).standard_normal((ROWS, tensors[name].shape[1]), np.float32)
+    largest = tensors[name].nbytes
+    if stored == "F16":
+        tensors = {key: array.astype(np.float16) for key, array in tensors.items()}
+    elif stored == "BF16":
+        tensors = {key: (array.view(np.uint32) >> 16).astype(np.uint16) for key, array in tensors.items()}
+    files = {
+        **with_config(tiny, vocab_size=ROWS),
+        WEIGHTS: pack(tensors, **{key: {"dtype": stored} for key in tensors}),
+    }
+    for file, data in files.items():
+        (tmp_path / file).write_bytes(data)
+    del files, data, tensors
+    manager = tc.TensorSharingManager(max_memory_mb=256)
+    tracemalloc.start()
+    try:
+        options = {"manager": manager, "dtype": loaded, "tokenizer": False}
+        model = await tc.from_pretrained(str(tmp_path), **options)
+        kept, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert manager.report().device_bytes > largest * (0.9 if loaded == "float32" else 0.45)
+    assert peak - kept <= 1.1 * largest, f"{peak - kept:,} bytes beside {kept:,}"
+    model.unload()
