@@ -75,3 +75,47 @@ def test_a_loan_that_fails_goes_through_the_host(lab):
         lab.run("from pyodide.code import run_js; run_js(code)(False)", kind="webnn", code=stand_in)
     assert found["right"] == [True] * 4 and found["lost"] == [False, False]
     assert found["crossed"] == {"rented": 0, "host": 4 * 48}
+
+
+def test_a_build_tells_of_its_graphs_and_a_cancelled_one_keeps_nothing(lab):
+    found = lab.run(
+        """
+events, device = [], place.device
+rng = np.random.default_rng(0)
+w = tc.asarray(rng.standard_normal((512, 512), np.float32) / 23, device=device)
+x = tc.asarray(rng.standard_normal((256, 512), np.float32), device=device)
+cores, device.backend.cores = device.backend.cores, 2
+network = tc.compile(lambda x, w: tc.linear(tc.softmax(tc.linear(x, w)), w))
+task = None
+def stop(event):
+    events.append(event)
+    if event["done"] == 1:
+        task.cancel()
+place.devices.on_build(stop)
+before = device.memory()["scratch"]
+task = asyncio.ensure_future(network(x, w))
+cancelled = False
+try:
+    await task
+except asyncio.CancelledError:
+    cancelled = True
+scratch = device.memory()["scratch"]
+stopped, events[:] = events[:], []
+place.devices.on_build(events.append)
+y = await network(x, w)
+got = await y.read()
+place.devices.on_build(None)
+device.backend.cores = cores
+a, b = await x.read(), await w.read()
+e = np.exp((a @ b.T) - (a @ b.T).max(-1, keepdims=True))
+right = bool(np.allclose(got, (e / e.sum(-1, keepdims=True)) @ b.T, atol=1e-4))
+for tensor in (x, w, y):
+    tensor.release()
+{"cancelled": cancelled, "stopped": stopped, "events": events, "right": right, "left": scratch - before}
+""",
+        kind="webnn",
+    )
+    total = found["events"][0]["total"]
+    assert found["cancelled"] and found["stopped"][-1]["done"] == 1 < total and found["left"] == 0
+    wanted = [{"status": "build", "device": "webnn", "done": i, "total": total} for i in range(total + 1)]
+    assert found["events"] == wanted and found["right"]

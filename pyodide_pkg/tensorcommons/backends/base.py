@@ -182,6 +182,10 @@ class Executable:
 E = TypeVar("E", bound=Executable)
 
 
+def _unheard(done: int, total: int) -> None:
+    """Nobody asked to hear of it."""
+
+
 class Backend(ABC, Generic[E]):
     """One device. Every backend has exactly these methods (a test reads the classes and compares)."""
 
@@ -193,6 +197,7 @@ class Backend(ABC, Generic[E]):
     steps_cost = False  # whether a step costs more than what little it computes, so that few are better
     keeps_staging = False  # whether reads go through a buffer that is kept from one to the next: see :meth:`stage`
     takes_graphs = False  # whether :meth:`compile` is given a Computation instead of a Plan
+    on_build: Callable[[int, int], None] = staticmethod(_unheard)  # told how many graphs of how many are built
 
     @property
     def calls(self) -> int:

@@ -8,9 +8,10 @@ sentence: :meth:`Devices.explain`.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
+from typing import Any
 
 from ..bridge.webgpu import WebGPUBridge
 from ..bridge.webnn import WebNNBridge
@@ -113,6 +114,20 @@ class Devices:
         decision = wish if isinstance(wish, Decision) else self.decide(wish)
         others = "".join(f"; {kind} is {what}" for kind, what in self.alternatives(decision.device).items())
         return f"{decision.device.kind} ({decision.device.name}), because {decision.why}{others}."
+
+    def on_build(self, call: Callable[[dict[str, Any]], None] | None) -> None:
+        """Have ``call`` hear of graphs that are built: {"status": "build", "device", "done", "total"}; None ends it.
+
+        ``done`` of ``total`` graphs of one program are built; it is told before the first and after each. A WebNN
+        program is several where it runs on several cores, and a cancelled build ends after the graph under way.
+        """
+        for device in self.opened:
+
+            def tell(done: int, total: int, kind: str = device.kind) -> None:
+                if call is not None:
+                    call({"status": "build", "device": kind, "done": done, "total": total})
+
+            device.backend.on_build = tell
 
     async def try_lending(self, seconds: float = OPEN_SECONDS) -> None:
         """Find out whether WebNN can lend WebGPU its tensors; ``webnn.not_lent`` says why if it cannot."""

@@ -196,12 +196,17 @@ class Ml {
   // graphs: [{nodes: [[method, ...arguments]], outputs: [node]}],
   // stages: [{graph: index, inputs: [[node, slot]], outputs: [[node, slot]]}]}. An argument {v: node} is an operand.
   // A slot >= 0 counts the run's handles (leaves, then outputs), -1 - i is fixed[i].
-  async buildProgram(id, description) {
+  // `tell(done, total)` hears of every graph before and after it is built; false from it stops the build.
+  async buildProgram(id, description, tell) {
     const { fixed, host, outputs, graphs, stages } = JSON.parse(description);
     const program = { fixed: [], host, outputs, graphs: [], stages: [] };
     try {
       for (const spec of fixed) program.fixed.push(await this.#create(spec));
-      for (const graph of graphs) program.graphs.push(await this.#build(graph));
+      for (const graph of graphs) {
+        if (tell(program.graphs.length, graphs.length) === false) throw new Error("the build was stopped");
+        program.graphs.push(await this.#build(graph));
+      }
+      if (tell(graphs.length, graphs.length) === false) throw new Error("the build was stopped");
       program.stages = stages.map(({ graph, inputs, outputs: results }) => ({
         graph: program.graphs[graph],
         inputs: inputs.map(([node, slot]) => [`i${node}`, slot]),

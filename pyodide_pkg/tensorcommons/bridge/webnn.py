@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from array import array
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -114,11 +114,20 @@ class WebNNBridge:
         with self._typed_errors():
             await self._ml.lendTensor(handle, gpu.proxy, buffer, nbytes, give)
 
-    async def build(self, program: int, description: str) -> None:
-        """Build the graphs of a description (see ``webnn.js``) and keep them under ``program``."""
+    async def build(self, program: int, description: str, tell: Callable[[int, int], bool]) -> None:
+        """Build the graphs of a description (see ``webnn.js``) and keep them under ``program``.
+
+        ``tell(done, total)`` hears of each graph; if it gives False the build ends there, and nothing is kept.
+        """
+        from pyodide.ffi import create_proxy
+
         self.calls += 1
-        with self._typed_errors():
-            await self._ml.buildProgram(program, description)
+        heard = create_proxy(tell)
+        try:
+            with self._typed_errors():
+                await self._ml.buildProgram(program, description, heard)
+        finally:
+            heard.destroy()
 
     async def run(self, program: int, host: memoryview, handles: Sequence[int]) -> None:
         """Replay ``program`` over the handles of its leaves and outputs; done once it is queued."""

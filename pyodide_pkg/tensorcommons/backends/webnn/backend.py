@@ -6,6 +6,7 @@ import asyncio
 import itertools
 import json
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -83,12 +84,20 @@ class WebNNBackend(Backend[Built]):
             self._check_size(nbytes)
         description, count, kept = self._described(plan)
         built = Built(count, kept, next(self._ids))
-        building = asyncio.ensure_future(self.bridge.build(built.id, json.dumps(description)))
+        wanted = True
+
+        def tell(done: int, total: int) -> bool:
+            if wanted:
+                self.on_build(done, total)
+            return wanted
+
+        building = asyncio.ensure_future(self.bridge.build(built.id, json.dumps(description), tell))
         try:
             await asyncio.shield(building)
-        except asyncio.CancelledError:  # JavaScript finishes anyway: wait for it, then take back what it kept
-            await building
-            self.bridge.discard(built.id)
+        except asyncio.CancelledError:  # it stops after the graph that is being built, and keeps nothing
+            wanted = False
+            with suppress(TensorCommonsError):
+                await building
             raise
         return built
 
