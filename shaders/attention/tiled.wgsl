@@ -13,18 +13,21 @@
 
 $common
 
-const depth = ${depth}u; // of a slice
+const depth = 16u; // of a slice
 const wide = ${wide}u; // fours of dimensions
 const share = 4u * wide; // keys of 64 in the sums of one lane
 
-var<workgroup> q_slice: array<vec4<f32>, depth * 8u>; // [dimension][query / 4]
-var<workgroup> k_slice: array<vec4<f32>, depth * 16u>; // [dimension][key / 4]
-var<workgroup> weights: array<vec4<f32>, 64u * 8u>; // [key][query / 4]
+// Little memory lets several workgroups share a processor: what the keys were in takes their weights afterwards. One
+// vector more than there are keeps neighbours from colliding; a slice's dimensions lie as `place_of` says.
+var<workgroup> q_slice: array<array<vec4<f32>, 17>, 8>; // [query / 4][dimension]
+var<workgroup> k_slice: array<array<vec4<f32>, 17>, 32>; // [key / 4][dimension]; [query / 4 * 4 + key / 16][key % 16]
 var<workgroup> partial: array<vec4<f32>, 16u * 8u>; // [key / 4][query / 4]
 
 fn outer_product(a: vec4<f32>, b: vec4<f32>) -> mat4x4<f32> {
   return mat4x4<f32>(b * a.x, b * a.y, b * a.z, b * a.w);
 }
+// Those of one lane's vector are apart, so that neighbours that put theirs do not collide.
+fn place_of(dimension: u32) -> u32 { return dimension / 4u * 2u + dimension % 2u + dimension % 4u / 2u * 8u; }
 fn four_rows(first: u32, count: u32) -> vec4<i32> {
   return vec4<i32>(min(vec4<u32>(first, first + 1u, first + 2u, first + 3u), vec4<u32>(count - 1u)));
 }
@@ -56,24 +59,24 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
     for (var d = 0u; d < p.head_dim; d += depth) {
       workgroupBarrier();
       for (var b = lane; b < 6u * depth; b += 128u) { // blocks of 4 x 4
-        let i = b % 24u;
-        let near = b / 24u * 4u; // in the slice
+        let i = b / (depth / 4u);
+        let near = b % (depth / 4u); // in the slice, in fours: neighbouring lanes take neighbours in memory
         if (i >= 8u) {
           let keys = four_rows(j + (i - 8u) * 4u, p.keys);
-          let block = transpose(four_keys(key_start + keys * p.k.z, d + near));
-          let to = near * 16u + i - 8u;
-          k_slice[to] = block[0]; k_slice[to + 16u] = block[1];
-          k_slice[to + 32u] = block[2]; k_slice[to + 48u] = block[3];
+          let block = transpose(four_keys(key_start + keys * p.k.z, d + near * 4u));
+          let to = &k_slice[i - 8u];
+          for (var n = 0u; n < 4u; n++) { (*to)[place_of(near * 4u + n)] = block[n]; }
         } else if (j == 0u || p.head_dim > depth) {
           let queries = four_rows(tile + i * 4u, p.queries);
-          let block = transpose(four_queries(query_start + queries * p.q.z, d + near));
-          let to = near * 8u + i;
-          q_slice[to] = block[0]; q_slice[to + 8u] = block[1];
-          q_slice[to + 16u] = block[2]; q_slice[to + 24u] = block[3];
+          let block = transpose(four_queries(query_start + queries * p.q.z, d + near * 4u));
+          let to = &q_slice[i];
+          for (var n = 0u; n < 4u; n++) { (*to)[place_of(near * 4u + n)] = block[n]; }
         }
       }
       workgroupBarrier();
-      for (var i = 0u; i < depth; i++) { scores += outer_product(q_slice[i * 8u + y], k_slice[i * 16u + x]); }
+      let q_own = &q_slice[y];
+      let k_own = &k_slice[x];
+      for (var i = 0u; i < depth; i++) { scores += outer_product((*q_own)[i], (*k_own)[i]); }
     }
     scores = masked(scores, at, rows, j + x * 4u);
 
@@ -87,23 +90,25 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
     let powers = transpose(mat4x4<f32>(
       exp(scores[0] - seen.x), exp(scores[1] - seen.y), exp(scores[2] - seen.z), exp(scores[3] - seen.w)));
     total = total * shrink + powers[0] + powers[1] + powers[2] + powers[3]; // of this lane's keys alone
-    let to = x * 32u + y;
-    weights[to] = powers[0]; weights[to + 8u] = powers[1];
-    weights[to + 16u] = powers[2]; weights[to + 24u] = powers[3];
+    let to = &k_slice[y * 4u + x / 4u];
+    let own = x % 4u * 4u;
+    (*to)[own] = powers[0]; (*to)[own + 1u] = powers[1]; (*to)[own + 2u] = powers[2]; (*to)[own + 3u] = powers[3];
     workgroupBarrier();
     sums = columns_times(sums, shrink);
     if (side < p.head_dim) {
       let begin = x / wide * share;
-      for (var i = begin; i < min(begin + share, end - j); i += 4u) {
-        let keys = vec4<u32>(j + i) + vec4<u32>(0u, 1u, 2u, 3u);
-        let rows = vec4<i32>(value_start) + vec4<i32>(min(keys, vec4<u32>(end - 1u))) * p.v.z;
-        let values = four_values(rows, side);
-        let seen = keys < vec4<u32>(end); // a value beyond may be infinite, and its weight of 0 would make it NaN
-        let at = i * 8u + y;
-        sums += outer_product(weights[at], select(vec4<f32>(), values[0], seen.x))
-          + outer_product(weights[at + 8u], select(vec4<f32>(), values[1], seen.y))
-          + outer_product(weights[at + 16u], select(vec4<f32>(), values[2], seen.z))
-          + outer_product(weights[at + 24u], select(vec4<f32>(), values[3], seen.w));
+      for (var i = begin; i < min(begin + share, end - j); i += 16u) {
+        let weight = &k_slice[y * 4u + i / 16u];
+        for (var n = 0u; n < 16u; n += 4u) {
+          let keys = vec4<u32>(j + i + n) + vec4<u32>(0u, 1u, 2u, 3u);
+          let rows = vec4<i32>(value_start) + vec4<i32>(min(keys, vec4<u32>(end - 1u))) * p.v.z;
+          let values = four_values(rows, side);
+          let seen = keys < vec4<u32>(end); // a value beyond may be infinite, and its weight of 0 would make it NaN
+          sums += outer_product((*weight)[n], select(vec4<f32>(), values[0], seen.x))
+            + outer_product((*weight)[n + 1u], select(vec4<f32>(), values[1], seen.y))
+            + outer_product((*weight)[n + 2u], select(vec4<f32>(), values[2], seen.z))
+            + outer_product((*weight)[n + 3u], select(vec4<f32>(), values[3], seen.w));
+        }
       }
     }
   }
@@ -112,13 +117,16 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
   workgroupBarrier();
   total = vec4<f32>();
   for (var i = 0u; i < 16u; i++) { total += partial[i * 8u + y]; }
-  weights[lane * 4u] = sums[0]; weights[lane * 4u + 1u] = sums[1];
-  weights[lane * 4u + 2u] = sums[2]; weights[lane * 4u + 3u] = sums[3];
+  // What other lanes have of the same dimensions, through the memory of the weights.
+  let mine = &k_slice[lane / 4u];
+  let own = lane % 4u * 4u;
+  (*mine)[own] = sums[0]; (*mine)[own + 1u] = sums[1]; (*mine)[own + 2u] = sums[2]; (*mine)[own + 3u] = sums[3];
   workgroupBarrier();
   if (x >= wide) { return; }
   for (var other = lane + wide; other < y * 16u + 16u; other += wide) {
-    let i = other * 4u;
-    sums += mat4x4<f32>(weights[i], weights[i + 1u], weights[i + 2u], weights[i + 3u]);
+    let theirs = &k_slice[other / 4u];
+    let i = other % 4u * 4u;
+    sums += mat4x4<f32>((*theirs)[i], (*theirs)[i + 1u], (*theirs)[i + 2u], (*theirs)[i + 3u]);
   }
   store(at, first, side, columns_times(sums, vec4<f32>(1f) / total));
 }

@@ -35,7 +35,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
 
   // Two blocks of each at a time, so that all that is read is under way together; past the depth they are zeros.
   var sums = mat4x4<f32>();
-  $add_slices
+  $add_products
   let block = lane / slices;
   partial[place_of(block * 4u, slice)] = sums[0];
   partial[place_of(block * 4u + 1u, slice)] = sums[1];

@@ -50,16 +50,6 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
 
   $places
   var sums: array<mat4x4<f32>, $high * $wide>;
-  $fetch_first
-  for (var k = 0u; k < p.depth; k += $step) {
-    $put
-    workgroupBarrier();
-    $fetch_next
-    $own_columns
-    for (var d = 0u; d < 8u; d++) {
-      $multiply
-    }
-    workgroupBarrier();
-  }
+  $add_products
   $store
 }

@@ -51,12 +51,6 @@ def _covering(size: int, choices: tuple[int, ...]) -> int:
     return next((choice for choice in choices if size <= choice), choices[-1])
 
 
-def _depth(head_dim: int, adapter: Adapter) -> int:
-    """How many dimensions of 32 queries and 64 keys hardware keeps in workgroup memory, beside 10 KiB of weights."""
-    fitting = tuple(depth for depth in (16, 32, 64) if 384 * depth + 10240 <= adapter.storage)
-    return _covering(head_dim, fitting)
-
-
 def _attention(step: Step, adapter: Adapter) -> list[Dispatch]:
     q, k, v, *mask = step.inputs
     batch, heads, queries, head_dim = q.shape
@@ -72,7 +66,7 @@ def _attention(step: Step, adapter: Adapter) -> list[Dispatch]:
     sharing, causal = heads // k.shape[1], step.attrs["causal"]
     params += struct.pack("<i2fIiI2I", mask_layout.offset, scale, -math.inf, heads, sharing, causal, 0, 0)
     variables = {"common": source("attention/common"), "workgroup": str(adapter.workgroup), "mask": ""}
-    variables |= {"depth": str(_depth(head_dim, adapter)), "wide": str(_covering(head_dim, (16, 32, 64)) // 4)}
+    variables["wide"] = str(_covering(head_dim, (16, 32, 64)) // 4)
     buffers = []
     for name, operand in (("query", q), ("key", k), ("value", v)):
         access, variables[name] = _load(name, _is_aligned(operand), not adapter.fallback)

@@ -55,11 +55,12 @@ HARDWARE = (
     Tile("matmul/tiled", 64, 64, 120),
     Tile("matmul/matmul", 16, 16, 4000),  # many small matrices
     Tile("matmul/tiled", 32, 32, 90, slices=4, blocks=(1, 2)),
-    Tile("matmul/sliced", 16, 8, 300, slices=16),
+    Tile("matmul/tiled", 16, 32, 90, slices=8, blocks=(1, 2)),
     Tile("matmul/sliced", 16, 8, 90, slices=32),
     Tile("matmul/sliced", 16, 4, 0, slices=64),
 )
 LARGE = ("matmul/matrices", "matmul/tiled")  # not for what fills less than half of a tile
+JOINING = ("matmul/tiled", "matmul/sliced")  # take several weights
 SOFTWARE_LINEAR = Tile("matmul/linear", 16, 64, 0)  # row-major a and column-major b of whole vectors
 SOFTWARE_ROW = Tile("matmul/row", 1, 64, 0)  # the same of one row
 SOFTWARE = Tile("matmul/matmul", 16, 16, 0)
@@ -84,8 +85,7 @@ BLOCKS = {
   }}
   return block;""",
 }
-# The work of sliced.wgsl on the weight `b`. It is text for each of several weights: a branch within would wait for its
-# loads.
+# The sums of sliced.wgsl from the weight `b`.
 ADD_SLICES = """for (var k = slice * 4u; k < p.depth; k += slices * 8u) {{
     let a0 = block_a(a_start, row, k);
     let b0 = block_{b}(b_start, column, k);
@@ -133,34 +133,24 @@ class Product:
         """The product on ``adapter``."""
         if self.output.layout.size == 0:
             return []
-        tile = self.tile(adapter)
-        groups = (-(-self.columns // tile.columns), *spread(self._row_tiles(tile), 1)[:2])
-        variables = {**tile.variables, **self._variables(tile), **self._epilogue(tile, adapter)}
-        return [Dispatch(tile.shader, variables, self._params(), self._buffers(tile), groups)]
+        return [self.dispatch(self.tile(adapter), adapter)]
 
-    def together(
-        self, tile: Tile, adapter: Adapter, weights: Sequence[Operand], biases: Sequence[Operand | None]
+    def dispatch(
+        self, tile: Tile, adapter: Adapter, weights: Sequence[Operand] = (), biases: Sequence[Operand | None] = ()
     ) -> Dispatch:
-        """This product by sliced.wgsl and those of the same a by ``weights``, each a batch of the output."""
-        variables = {**tile.variables, **self._variables(tile), **self._epilogue(tile, adapter)}
+        """This product in such tiles, and those of the same a by more ``weights``, each a batch of the output then."""
         names = ["b", *(f"b{i}" for i in range(1, len(weights) + 1))]
-        work = [f"if (batch == {i}u) {{\n  {ADD_SLICES.format(b=b)}\n  }}" for i, b in enumerate(names)]
-        variables["add_slices"] = " else ".join(work)
-        more = [
-            f"fn block_{name}(start: i32, column: u32, depth: u32) -> mat4x4<f32> {{\n  {self._block(name)}\n}}"
-            for name in names[1:]
-        ]
-        if self.bias is not None:
+        variables = {**tile.variables, **self._variables(tile, names), **self._epilogue(tile, adapter)}
+        if weights and self.bias is not None:
             four, kind = ("4", "vec4<f32>") if self._writing == "vectors" else ("", "f32")
             cases = [f"if (batch == {i}u) {{ return load{four}_bias{i}(at); }}" for i in range(1, len(names))]
             body = " ".join([*cases, f"return load{four}_bias(at);"])
-            more.append(f"fn bias_of{four}(batch: u32, at: u32) -> {kind} {{ {body} }}")
-        variables["blocks"] = "\n".join([variables["blocks"], *more])
+            variables["product"] += f"fn bias_of{four}(batch: u32, at: u32) -> {kind} {{ {body} }}"
         reading: Access = "elements" if self._reading(self.b, -2) == "elements" else "vectors"
         extra = [Buffer(name, weight, reading) for name, weight in zip(names[1:], weights, strict=True)]
         extra += [Buffer(f"bias{i}", bias, self._writing) for i, bias in enumerate(biases, 1) if bias is not None]
         groups = (-(-self.columns // tile.columns), *spread(self._row_tiles(tile) * len(names), 1)[:2])
-        params = self._params()[:-4] + struct.pack("<I", len(names))
+        params = self._params()[:-4] + struct.pack("<I", size_of(self.batch) * len(names))
         return Dispatch(tile.shader, variables, params, (*extra, *self._buffers(tile)), groups)
 
     def _row_tiles(self, tile: Tile) -> int:
@@ -202,7 +192,7 @@ class Product:
                 return name
         return "elements"
 
-    def _variables(self, tile: Tile) -> dict[str, str]:
+    def _variables(self, tile: Tile, weights: Sequence[str]) -> dict[str, str]:
         variables = {"product": source("matmul/product")}
         size = (tile.rows, tile.columns)
         if tile.depth:
@@ -210,8 +200,13 @@ class Product:
             return {**variables, **matrices.variables(*size, tile.depth, *by_depth)}
         if tile.shader == "matmul/tiled":
             lie = {"a": self._lies(self.a, -1), "b": self._lies(self.b, -2)}
-            return {**variables, **tiles.variables(size, tile.blocks, tile.slices, self.depth, lie)}
-        variables |= {"blocks": source("matmul/blocks"), "add_slices": ADD_SLICES.format(b="b")}
+            return {**variables, **tiles.variables(size, tile.blocks, tile.slices, self.depth, lie, weights)}
+        more = [
+            f"fn block_{name}(start: i32, column: u32, depth: u32) -> mat4x4<f32> {{\n  {self._block(name)}\n}}"
+            for name in weights[1:]
+        ]
+        variables["blocks"] = "\n".join([source("matmul/blocks"), *more])
+        variables["add_products"] = tiles.by_weight([ADD_SLICES.format(b=b) for b in weights])
         return {**variables, "block_a": self._block("a"), "block_b": self._block("b")}
 
     def _lies(self, operand: Operand, along: int) -> tuple[str, bool]:
@@ -295,7 +290,7 @@ def _linear(step: Step, adapter: Adapter) -> Sequence[Dispatch]:
 
 
 def _linears(step: Step, adapter: Adapter) -> Sequence[Dispatch]:
-    """Products of one x by several weights: small ones as batches of one dispatch, each as it would be alone."""
+    """Products of one x by several weights: batches of one dispatch where hardware can, each as it would be alone."""
     count = step.attrs["count"]
     assert isinstance(count, int)
     x, *rest = step.inputs
@@ -310,10 +305,10 @@ def _linears(step: Step, adapter: Adapter) -> Sequence[Dispatch]:
         part = Operand(replace(place, offset=place.offset + i * size, nbytes=size), layout, step.output.dtype)
         alone.append(Product(flat, weight, bias, None, part, activation, ()))
     tile = alone[0].tile(adapter)
-    if tile.shader != "matmul/sliced":
+    if tile.shader not in JOINING:
         return [dispatch for product in alone for dispatch in product.dispatches(adapter)]
     joined = replace(alone[0], output=step.output, bias_of="bias_of{four}(batch, {side})")
-    return [joined.together(tile, adapter, weights[1:], biases[1:])]
+    return [joined.dispatch(tile, adapter, weights[1:], biases[1:])]
 
 
 def _matmul(step: Step, adapter: Adapter) -> Sequence[Dispatch]:

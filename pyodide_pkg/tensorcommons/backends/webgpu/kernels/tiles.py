@@ -6,12 +6,24 @@ registers.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 
 DEPTH = 8  # of a slice
 WARP = 32  # lanes that run together on the hardware this was measured on
+# The sums from one weight: slices are fetched while those before them are multiplied.
+MULTIPLY = """{fetch_first}
+  for (var k = 0u; k < p.depth; k += $step) {{
+    $put
+    workgroupBarrier();
+    {fetch_next}
+    $own_columns
+    for (var d = 0u; d < 8u; d++) {{
+      $multiply
+    }}
+    workgroupBarrier();
+  }}"""
 # The results of a lane, where nobody else has sums of them.
 STORE = """for (var i = 0u; i < $high * $wide; i++) {
     let at = own + vec2<u32>(i % $wide * lanes_x, i / $wide * lanes_y);
@@ -96,12 +108,12 @@ class Side:
             yield f"let {name}_at{n} = {name}_start + {inside} * {name}_across + i32({name}_k{n}) * {name}_step;"
             yield f"var {name}{n}: vec4<f32>;"
 
-    def fetch(self, k: str) -> Iterator[str]:
+    def fetch(self, k: str, buffer: str) -> Iterator[str]:
         """Bring the step at depth ``k`` to registers. It is text and no function, which would wait for its loads."""
         name = self.name
         for n in range(self.count):
             if self.reading != "elements":
-                value = f"load4_{name}(u32({name}_at{n} + i32({k}) * {name}_step) / 4u)"
+                value = f"load4_{buffer}(u32({name}_at{n} + i32({k}) * {name}_step) / 4u)"
                 if self.checked:
                     value = f"select(vec4<f32>(), {value}, {k} + {name}_k{n} < p.depth)"
                 yield f"{name}{n} = {value};"
@@ -113,7 +125,7 @@ class Side:
                     first, total = ("row", "p.rows") if name == "a" else ("column", "p.columns")
                     side = f"i32(min({first} + {name}_side{n} + {j}u, {total} - 1u))"
                     at, deep = f"i32({k}) * {name}_step + {side} * {name}_across", f"{k} + {name}_k{n}"
-                value = f"load_{name}(u32({name}_at{n} + {at}))"
+                value = f"load_{buffer}(u32({name}_at{n} + {at}))"
                 yield f"{name}{n}[{j}] = {f'select(0.0, {value}, {deep} < p.depth)' if self.checked else value};"
 
     def put(self) -> Iterator[str]:
@@ -128,12 +140,25 @@ class Side:
                 yield f"{place}[{side} % 4u] = {self.name}{n}[{j}];" if self.by_depth else f"{place} = {self.name}{n};"
 
 
+def by_weight(texts: Sequence[str]) -> str:
+    """The text for the weight of this batch: a branch around all of it, since one within would wait for its loads."""
+    if len(texts) == 1:
+        return texts[0]
+    return " else ".join(f"if (batch == {i}u) {{\n  {text}\n  }}" for i, text in enumerate(texts))
+
+
 def variables(
-    tile: tuple[int, int], blocks: tuple[int, int], slices: int, depth: int, readings: Mapping[str, tuple[str, bool]]
+    tile: tuple[int, int],
+    blocks: tuple[int, int],
+    slices: int,
+    depth: int,
+    readings: Mapping[str, tuple[str, bool]],
+    weights: Sequence[str],
 ) -> Mapping[str, str]:
     """What the shader's variables stand for: ``tile`` rows × columns, of which a lane has ``blocks`` of 4 × 4.
 
-    ``readings`` has for a and b how they are read, and whether neighbours in memory are neighbours in depth.
+    ``readings`` has for a and b how they are read, and whether neighbours in memory are neighbours in depth;
+    ``weights`` are the buffers to be b, each for a batch of its own where they are several.
     """
     (rows, columns), (high, wide) = tile, blocks
     tile_lanes = rows * columns // (16 * high * wide)
@@ -146,6 +171,14 @@ def variables(
     both, each_block = (a, b), list(product(range(high), range(wide)))
     own = [f"let a{i} = &slices[slice * {rows // 4}u + own.y + {i * y_lanes}u];" for i in range(high)]
     own += [f"let b{j} = &slices[{b.first}u + slice * {columns // 4}u + own.x + {j * x_lanes}u];" for j in range(wide)]
+
+    def fetches(weight: str) -> Mapping[str, str]:
+        step = f"(k + {DEPTH * slices}u)"
+        return {
+            "fetch_first": "\n  ".join((*a.fetch("0u", "a"), *b.fetch("0u", weight))),
+            "fetch_next": "\n    ".join((*a.fetch(step, "a"), *b.fetch(step, weight))),
+        }
+
     multiply = [f"sums[{i * wide + j}] += outer_product((*a{i})[d], (*b{j})[d]);" for i, j in each_block]
     return {
         "tile_lanes": f"{tile_lanes}u",
@@ -156,8 +189,7 @@ def variables(
         "high": f"{high}u",
         "wide": f"{wide}u",
         "places": "\n  ".join(line for side in both for line in side.places()),
-        "fetch_first": "\n  ".join(line for side in both for line in side.fetch("0u")),
-        "fetch_next": "\n    ".join(line for side in both for line in side.fetch(f"(k + {DEPTH * slices}u)")),
+        "add_products": by_weight([MULTIPLY.format(**fetches(each)) for each in weights]),
         "put": "\n    ".join(line for side in both for line in side.put()),
         "own_columns": "\n    ".join(own),
         "multiply": "\n      ".join(multiply),
