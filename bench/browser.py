@@ -1,7 +1,7 @@
 """The contest in the real browser, the page as a person meets it, and the manager's own costs.
 
     make bench                              # everything
-    make bench ARGS="matmul encoder"        # some groups: page, sharing, load, or those of bench/inside.py
+    make bench ARGS="matmul encoder"        # some groups: GROUPS below
 
 Prints tables and writes .cache/bench/browser.json. Nothing here decides a test.
 """
@@ -25,6 +25,8 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from bench import setup
+from bench.gaps import gaps_table, measure_gaps
+from bench.memory import measure_memory, memory_table, with_memory
 from bench.page import measure_page
 from bench.report import table, to_json
 from scripts import paths
@@ -35,12 +37,14 @@ from scripts.serve import HeadersMiddleware, serve
 from scripts.wheel import version
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from playwright.sync_api import Browser
     from starlette.types import ASGIApp, Receive, Scope, Send
 
 CONTEST = ("matmul", "encoder", "bandwidth", "heads", "generate", "images", "host", "load")
 RANDOM = ("heads", "generate", "images")  # their weights are made there
-GROUPS = ("page", "sharing", *CONTEST)
+GROUPS = ("page", "sharing", "memory", "gaps", *CONTEST)
 #: Threads for WebAssembly and a clock of 5 µs are for isolated pages.
 ISOLATED = {"Cross-Origin-Opener-Policy": "same-origin", "Cross-Origin-Embedder-Policy": "require-corp"}
 PAGE = """<!doctype html><html lang="en"><title>bench</title><link rel="icon" href="data:,">
@@ -156,10 +160,17 @@ def main() -> int:
     found = find_browser()
     report: dict[str, Any] = {"date": datetime.now(UTC).isoformat(timespec="seconds"), "groups": []}
     target = setup.RESULTS / "browser.json"
-    with serve(paths.SITE, wrap=with_bench, headers={}) as url, sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=found.path, args=list(found.flags), env={**found.environment()}
-        )
+    with (
+        serve(paths.SITE, wrap=lambda app: with_memory(with_bench(app)), headers={}) as url,
+        sync_playwright() as playwright,
+    ):
+
+        def launch(flags: Sequence[str] = ()) -> Browser:
+            return playwright.chromium.launch(
+                executable_path=found.path, args=[*found.flags, *flags], env={**found.environment()}
+            )
+
+        browser = launch()
         report["versions"] = {**setup.versions(), "browser": f"{browser.browser_type.name} {browser.version}"}
         report["host"] = f"{os.cpu_count()} cores, {platform.machine()}"
         for group in groups:
@@ -167,6 +178,12 @@ def main() -> int:
             if group == "page":
                 figures = measure_page(browser, url, version())
                 report["groups"].append({"group": group, "figures": to_json(figures), "table": table(figures)})
+            elif group == "memory":
+                rows = measure_memory(launch, url)
+                report["groups"].append({"group": group, "rows": rows, "table": memory_table(rows)})
+            elif group == "gaps":
+                rows = measure_gaps(launch, url)
+                report["groups"].append({"group": group, "rows": rows, "table": gaps_table(rows)})
             else:
                 report["groups"].append(measure_group(browser, url, group))
             target.write_text(json.dumps(report, indent=1))  # after each group: a browser that dies takes none along

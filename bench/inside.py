@@ -213,7 +213,7 @@ async def _load(devices: tc.Devices, url: str, rounds: int = 3) -> list[Figure]:
             f"MiniLM over HTTP, {kind}",
             1,
             "ms",
-            [Row("tensorcommons", tc.__version__, "webgpu", samples_ms=found)],
+            [Row("tensorcommons", tc.__version__, devices.choose().kind, samples_ms=found)],
         )
         for kind, found in times.items()
     ]

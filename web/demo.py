@@ -182,6 +182,7 @@ class Demo:
             return {"empty": False, "stats": None}
         texts = [request["texts"][i] for i in used]
         async with self._running:
+            self._hear(send_part)
             started = time.perf_counter()
             calls = []
             for name, model, task in present:
@@ -193,6 +194,18 @@ class Demo:
         for (name, _, task), result in zip(present, results, strict=True):
             send_part(json.dumps({"part": name, "rows": used, "value": SHOWN[task](result)}))
         return {"empty": False, "stats": stats}
+
+    def _hear(self, send_part: Send) -> None:
+        """Have the run that begins tell of the graphs or pipelines that it waits for; it is the only one."""
+        sent = 0.0
+
+        def tell(event: dict[str, Any]) -> None:
+            nonlocal sent
+            if event["done"] == event["total"] or time.monotonic() - sent > 0.05:
+                sent = time.monotonic()
+                send_part(json.dumps({"part": "building", **event}))
+
+        self._devices.on_build(tell)
 
     def _usable(self, panel: str, texts: list[str]) -> tuple[list[int], list[str]]:
         """The rows that have text, and what to tell about the others and about text that is too long."""

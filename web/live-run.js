@@ -1,4 +1,5 @@
 // A panel that runs by itself as a person types: waits for a pause, keeps only the latest run, says what is going on.
+import { TITLES } from "./devices.js";
 import { h, role, say } from "./dom.js";
 import { plural, seconds } from "./format.js";
 
@@ -34,6 +35,7 @@ export class LiveRun {
       const answer = await this.calls.run(request, (part) => {
         if (!current()) return;
         if (part.part === "notices") this.#notices(part.notices);
+        else if (part.part === "building") this.#building(part);
         else this.calls.draw(part);
       });
       if (!current()) return;
@@ -59,6 +61,12 @@ export class LiveRun {
     say(role(this.panel, "stats"), stats
       ? `${seconds(stats.seconds)} on ${stats.device} · ${plural(stats.models.length, "model")} as one graph: ${plural(stats.nodes, "node")}, ${stats.reused_in_run} of them reused${stats.reused_from_cache ? `, ${stats.reused_from_cache} from earlier runs` : ""} · ${plural(stats.dispatches, "dispatch", "dispatches")} · ${plural(stats.js_calls, "JS call")}${stats.fallback ? ` · ${stats.fallback}` : ""}`
       : "");
+  }
+
+  // What a run waits for where its shape is new on its device; Cancel is beside it.
+  #building({ device, done, total }) {
+    const what = device === "webnn" ? "graphs" : "kernels";
+    say(role(this.panel, "status"), done < total ? `Building for ${TITLES[device]}: ${done} of ${total} ${what}…` : "Running…");
   }
 
   #notices(notices) {

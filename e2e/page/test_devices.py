@@ -176,6 +176,28 @@ def test_a_loaded_model_is_switched_live_by_keyboard(tab: Tab, site: str) -> Non
     assert tab.bars("polarity") == pytest.approx(before, abs=0.002)
 
 
+WATCH = """() => {
+  const status = document.querySelector('#pair [data-role="status"]');
+  window.said = [];
+  const note = () => said.push(status.textContent);
+  new MutationObserver(note).observe(status, {childList: true, characterData: true, subtree: true});
+}"""
+
+
+def test_a_first_run_on_a_device_says_what_it_builds(tab: Tab, site: str) -> None:
+    tab.open(site, load="none")
+    tab.evaluate(WATCH)
+    tab.load(POLARITY)
+    runs(tab, "webnn")
+    tab.page.get_by_label("Run on").select_option("webgpu")
+    expect(tab.page.locator("#per-model tbody")).to_contain_text("webgpu")
+    expect(tab.page.locator('#pair [data-role="stats"]')).to_contain_text(" on webgpu ")
+    said = tab.evaluate("said")
+    for words in (r"Building for WebNN: 0 of \d+ graphs…", r"Building for WebGPU: \d+ of \d+ kernels…"):
+        assert any(re.fullmatch(words, text) for text in said), said
+    assert "Running…" in said
+
+
 def test_what_webnn_takes_is_what_its_context_says(tab: Tab, site: str, artefacts: Path) -> None:
     tab.page.set_viewport_size({"width": 360, "height": 800})
     tab.open(site)

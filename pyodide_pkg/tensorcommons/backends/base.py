@@ -197,7 +197,9 @@ class Backend(ABC, Generic[E]):
     steps_cost = False  # whether a step costs more than what little it computes, so that few are better
     keeps_staging = False  # whether reads go through a buffer that is kept from one to the next: see :meth:`stage`
     takes_graphs = False  # whether :meth:`compile` is given a Computation instead of a Plan
-    on_build: Callable[[int, int], None] = staticmethod(_unheard)  # told how many graphs of how many are built
+    on_build: Callable[[int, int], None] = staticmethod(
+        _unheard
+    )  # told how many graphs or pipelines of how many are made
 
     @property
     def calls(self) -> int:

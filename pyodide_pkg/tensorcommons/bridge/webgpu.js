@@ -180,9 +180,15 @@ class Gpu {
 
   // description: {pipelines: [[key, label, code, bindings]], dispatches: [[pipeline index, [x, y, z], [[slot, offset, size]]]],
   // outputs: [bytes], part}. Slot 0 is the uniforms, 1 the arena; then come the leaves, then the outputs.
-  async compileProgram(id, description, params) {
+  // `tell(done, total)` hears of every pipeline that is ready.
+  async compileProgram(id, description, params, tell) {
     const { pipelines, dispatches, outputs, part } = JSON.parse(description);
-    const ready = await Promise.all(pipelines.map((entry) => this.pipeline(...entry)));
+    let done = 0;
+    const ready = await Promise.all(pipelines.map(async (entry) => {
+      const pipeline = await this.pipeline(...entry);
+      tell(++done, pipelines.length);
+      return pipeline;
+    }));
     const view = params.getBuffer("u8");
     const uniform = this.device.createBuffer({ size: Math.max(16, view.data.length), usage: GPUBufferUsage.UNIFORM | GPUBufferUsage.COPY_DST });
     this.device.queue.writeBuffer(uniform, 0, view.data);

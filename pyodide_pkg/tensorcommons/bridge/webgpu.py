@@ -8,7 +8,7 @@ from __future__ import annotations
 import itertools
 import json
 from array import array
-from collections.abc import Awaitable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -115,11 +115,16 @@ class WebGPUBridge:
             rest = rest[nbytes:]
         return result
 
-    async def compile(self, program: int, description: str, params: memoryview) -> None:
-        """Compile the pipelines of a description (see ``webgpu.js``) and keep it under ``program``."""
+    async def compile(
+        self, program: int, description: str, params: memoryview, tell: Callable[[int, int], None]
+    ) -> None:
+        """Compile the pipelines of a description (see ``webgpu.js``) and keep it under ``program``.
+
+        ``tell(done, total)`` is called as they are compiled.
+        """
         self.calls += 1
         with self._typed_errors():
-            await self._gpu.compileProgram(program, description, params)
+            await self._gpu.compileProgram(program, description, params, tell)
 
     def run(
         self, program: int, arena: int, host: memoryview, first: int, leaves: Sequence[int] | None

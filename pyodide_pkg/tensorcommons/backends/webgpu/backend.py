@@ -119,7 +119,9 @@ class WebGPUBackend(Backend[Replay]):
             }
         )
         executable = Replay(len(dispatches), len(params), next(self._ids))
-        compiling = asyncio.ensure_future(self.bridge.compile(executable.id, description, memoryview(params)))
+        compiling = asyncio.ensure_future(
+            self.bridge.compile(executable.id, description, memoryview(params), self.on_build)
+        )
         try:
             await asyncio.wait([compiling])
             compiling.result()

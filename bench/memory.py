@@ -1,0 +1,253 @@
+"""What the browser's processes take: the page ready, one, two and three models on one backbone, and none again.
+
+    make bench ARGS=memory
+
+Ours is the demo page as a person has it, on each of its devices, with a third model on MiniLM beside its own two; each
+model is loaded by its button and has run. onnxruntime-web has a page to itself, and as files what an exporter makes of
+the same three: each with the backbone inside. The figures are proportional set sizes (PSS) from /proc, so Linux only:
+bytes that several processes share count in parts. JavaScript and Python collect their garbage before each.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from playwright.sync_api import expect
+from starlette.responses import HTMLResponse, Response
+
+from bench import onnx, setup, workloads
+from scripts import paths
+from scripts.console import say
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from playwright.sync_api import Browser, Page, Route, Worker
+    from starlette.types import ASGIApp, Receive, Scope, Send
+
+FLAGS = ("--js-flags=--expose-gc", "--enable-precise-memory-info")
+BACKBONE, OWN, THIRD = "all-MiniLM-L6-v2", "skill-head", "third-head"
+MODELS = (BACKBONE, OWN, THIRD)
+STAGES = ("ready", "one", "two", "three", "none again")
+FOLDER = setup.RESULTS / "memory"
+SETTLED = 1.0  # MB between two looks, a second apart
+MB = 1e6
+ORT_PAGE = """<!doctype html><html lang="en"><title>memory</title><link rel="icon" href="data:,">
+<script type="importmap">IMPORTS</script>
+<script type="module">
+  const { contestants } = await import("/bench/peers/ort.mjs");
+  const wanted = new URLSearchParams(location.search).get("peer");
+  const peer = contestants.find((each) => each.name === wanted);
+  await peer.open({ base: location.origin + "/bench/npm/" });
+  const ids = new Int32Array(128).map((_, i) => 1000 + i);
+  const ones = new Int32Array(128).fill(1), shape = [1, 128];
+  const feeds = {
+    input_ids: { data: ids, shape },
+    attention_mask: { data: ones, shape },
+    token_type_ids: { data: new Int32Array(128), shape },
+  };
+  const sessions = [];
+  globalThis.load = async (number) => {
+    const model = new Uint8Array(await (await fetch(`/memory/${number}.onnx`)).arrayBuffer());
+    const session = await peer.prepare("", {}, { model, feeds });
+    await session.run();
+    sessions.push(session);
+  };
+  globalThis.again = () => sessions.at(-1).run();
+  globalThis.release = async () => { for (const session of sessions.splice(0)) await session.close(); };
+</script>"""
+
+
+def with_memory(app: ASGIApp) -> ASGIApp:
+    """``app``, the page's manifest with one model more, and below /memory/ a page of onnxruntime-web and its files."""
+    imports = {name: f"/bench/npm/{place}" for name, place in setup.IMPORTS.items()}
+    page = ORT_PAGE.replace("IMPORTS", json.dumps({"imports": imports}))
+
+    async def served(scope: Scope, receive: Receive, send: Send) -> None:
+        path = scope.get("path", "")
+        answer: Response | None = None
+        if path == "/manifest.json":
+            answer = Response(json.dumps(_manifest()), media_type="application/json")
+        elif path.startswith(f"/models/{THIRD}/"):
+            file = FOLDER / "head-0" / path.rpartition("/")[2]
+            answer = Response(file.read_bytes()) if file.is_file() else Response(status_code=404)
+        elif path == "/memory/":
+            answer = HTMLResponse(page)
+        elif path.startswith("/memory/"):
+            answer = Response((FOLDER / path.rpartition("/")[2]).read_bytes())
+        await (answer or app)(scope, receive, send)
+
+    return served
+
+
+def _manifest() -> dict[str, Any]:
+    manifest: dict[str, Any] = json.loads((paths.SITE / "manifest.json").read_text("utf-8"))
+    manifest["models"].append(
+        {"id": THIRD, "title": "Third", "task": "text-classification", "base": BACKBONE, "bytes": 0}
+    )
+    return manifest
+
+
+def make_files() -> None:
+    """The third model as a folder, and all three as ONNX files."""
+    workloads.write_heads(FOLDER, BACKBONE, 384)
+    config, weights = workloads.read_model(paths.MODELS / BACKBONE)
+    (FOLDER / "0.onnx").write_bytes(onnx.bert(config, weights, 1, 128))
+    for number in (1, 2):
+        head = workloads.read_model(FOLDER / f"head-{number}")[1]
+        (FOLDER / f"{number}.onnx").write_bytes(onnx.classifier(config, weights, head, 1, 128))
+
+
+def pss(pid: int) -> float:
+    """A process's proportional set size in MB; 0 for one that is gone."""
+    try:
+        found = re.search(r"^Pss:\s+(\d+) kB", Path(f"/proc/{pid}/smaps_rollup").read_text("ascii"), re.M)
+    except OSError:
+        return 0.0
+    return int(found[1]) * 1024 / MB if found else 0.0
+
+
+class Tab:
+    """One page in a browser of its own, and what its processes take."""
+
+    def __init__(self, browser: Browser, url: str) -> None:
+        self.page: Page = browser.new_context().new_page()
+        self.url = url
+        self._asked = browser.new_browser_cdp_session()
+
+    def processes(self) -> dict[str, float]:
+        """MB by the kind of process, when they stopped changing."""
+        before, now = -1.0, self._look()
+        for _ in range(20):
+            if abs(sum(now.values()) - before) < SETTLED:
+                break
+            self.collect()
+            before = sum(now.values())
+            time.sleep(1)  # what is freed is given back to the system a little later
+            now = self._look()
+        return now
+
+    def _look(self) -> dict[str, float]:
+        found: dict[str, float] = {}
+        for process in self._asked.send("SystemInfo.getProcessInfo")["processInfo"]:
+            kind = str(process["type"])
+            found[kind] = found.get(kind, 0.0) + pss(int(process["id"]))
+        return found
+
+    def collect(self) -> None:
+        """Have JavaScript collect its garbage."""
+        self.page.evaluate("gc()")
+
+
+class OurTab(Tab):
+    """The demo page, its models on one kind of device."""
+
+    def __init__(self, browser: Browser, url: str, kind: str) -> None:
+        super().__init__(browser, url)
+        self.page.route("**/worker.js", _opened)
+        self.page.goto(url + "?load=none")
+        self.page.wait_for_selector("body[data-state=ready]", timeout=120_000)
+        self.page.get_by_label("Run on").select_option(kind)
+
+    def collect(self) -> None:
+        super().collect()
+        self.worker.evaluate("pyodide.runPython('import gc; gc.collect()'); gc()")
+
+    @property
+    def worker(self) -> Worker:
+        return self.page.workers[0]
+
+    def heap(self) -> float:
+        """MB of Pyodide's WebAssembly memory, which only grows."""
+        return float(self.worker.evaluate("pyodide._module.HEAP8.length")) / MB
+
+    def load(self, number: int) -> None:
+        card = self.page.locator(f'[data-model-id="{MODELS[number]}"]')
+        card.locator('[data-role="toggle"]').click()
+        self.page.wait_for_selector(f'[data-model-id="{MODELS[number]}"][data-state=loaded]', timeout=120_000)
+        self.page.wait_for_selector("#sentences[data-state=done]", timeout=120_000)
+
+    def release(self) -> None:
+        self.page.get_by_role("button", name="Unload all").click()
+        expect(self.page.locator("#device-bytes")).to_have_text("0 MB")
+
+
+class OrtTab(Tab):
+    """onnxruntime-web, a session a model."""
+
+    def __init__(self, browser: Browser, url: str, peer: str) -> None:
+        super().__init__(browser, url)
+        self.page.goto(f"{url}memory/?peer={peer}")
+        self.page.wait_for_function("Boolean(globalThis.release)", timeout=120_000)
+
+    def load(self, number: int) -> None:
+        self.page.evaluate("(number) => load(number)", number)
+
+    def release(self) -> None:
+        self.page.evaluate("() => release()")
+
+
+def _opened(route: Route) -> None:
+    """The worker's script with Python where it can be asked."""
+    text = (
+        route.fetch()
+        .text()
+        .replace("demo = pyodide.globals", "globalThis.pyodide = pyodide;\n    demo = pyodide.globals")
+    )
+    route.fulfill(body=text, content_type="text/javascript")
+
+
+def total_of(entry: dict[str, Any]) -> float:
+    """MB of what computes: the page's process and the GPU's."""
+    return float(sum(entry["processes"].get(kind, 0.0) for kind in ("renderer", "GPU")))
+
+
+def memory_table(rows: list[dict[str, Any]]) -> str:
+    """What people read, with what three models take beside one, and what is left after all are unloaded."""
+    lines = [
+        "| MB of the renderer and the GPU process | " + " | ".join(STAGES) + " | three beside one | left |",
+        "|---" * (len(STAGES) + 3) + "|",
+    ]
+    for row in rows:
+        totals = [total_of(entry) for entry in row["stages"]]
+        cells = [f"{total:.0f}" for total in totals]
+        lines.append(
+            f"| {row['name']} | {' | '.join(cells)} | {totals[3] / totals[1]:.2f} x | {totals[4] - totals[0]:+.0f} |"
+        )
+        if "heap" in row["stages"][0]:
+            heaps = " | ".join(f"{entry['heap']:.0f}" for entry in row["stages"])
+            lines.append(f"| of it Python's own memory | {heaps} | | |")
+    return "\n".join(lines)
+
+
+def measure_memory(launch: Callable[..., Browser], url: str) -> list[dict[str, Any]]:
+    """A row a contestant: the processes at each stage."""
+    make_files()
+    rows = []
+    for name, open_tab in (
+        ("tensorcommons on WebNN", lambda browser: OurTab(browser, url, "webnn")),
+        ("tensorcommons on WebGPU", lambda browser: OurTab(browser, url, "webgpu")),
+        ("ORT WebNN", lambda browser: OrtTab(browser, url, "ORT WebNN")),
+    ):
+        browser = launch(FLAGS)
+        try:
+            tab = open_tab(browser)
+            stages = []
+            for stage in STAGES:
+                if stage == STAGES[-1]:
+                    tab.release()
+                elif stage != STAGES[0]:
+                    tab.load(STAGES.index(stage) - 1)
+                entry: dict[str, Any] = {"stage": stage, "processes": tab.processes()}
+                if isinstance(tab, OurTab):
+                    entry["heap"] = tab.heap()
+                stages.append(entry)
+                say(f"{name}, {stage}: {total_of(entry):.0f} MB")
+            rows.append({"name": name, "stages": stages})
+        finally:
+            browser.close()
+    return rows
