@@ -116,7 +116,9 @@ class Devices:
         return f"{decision.device.kind} ({decision.device.name}), because {decision.why}{others}."
 
     def on_build(self, call: Callable[[dict[str, Any]], None] | None) -> None:
-        """Have ``call`` hear of graphs or pipelines built: {"status": "build", "device", "done", "total"}; None ends it.
+        """Have ``call`` hear of graphs or pipelines as they are built; None ends it.
+
+        It gets {"status": "build", "device", "done", "total"}.
 
         ``done`` of ``total`` graphs of one program are built; it is told before the first and after each. A WebNN
         program is several where it runs on several cores, and a cancelled build ends after the graph under way.
