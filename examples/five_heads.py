@@ -27,8 +27,7 @@ async def main(models: str, devices: tc.Devices | None = None) -> dict[str, Any]
     report, run = manager.report(), manager.last_run
     answer: dict[str, Any] = {"terms": [term["token"] for term in terms[0][:5]]}
     for name, found in zip(HEADS, labels, strict=True):
-        first = found[0] if isinstance(found[0], dict) else found[0][0]
-        answer[name] = first["label"]
+        answer[name] = found["label"] if isinstance(found, dict) else found[0]["label"]
     answer |= {"saved_bytes": report.saved_bytes, "reused_in_run": run["reused_in_run"]}
     print(answer)
     for pipe in (sparse, *heads.values()):

@@ -44,7 +44,7 @@ async def main(
 ) -> list[list[str]]:
     """The three best of ``sentences`` for each question."""
     manager = tc.TensorSharingManager(max_memory_mb=512, devices=devices or await tc.open_devices())
-    pipe = await tc.pipeline("feature-extraction", model, manager=manager)
+    pipe = await tc.pipeline("feature-extraction", model, manager=manager, pooling="model")
     batches = [sentences[start : start + 50] for start in range(0, len(sentences), 50)]
     index = np.concatenate([await pipe(batch) for batch in batches])  # (sentences, hidden), each of length 1
     scores = (await pipe(list(questions))) @ index.T  # cosines

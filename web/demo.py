@@ -186,7 +186,8 @@ class Demo:
             started = time.perf_counter()
             calls = []
             for name, model, task in present:
-                pipe = await tc.pipeline(task, model, manager=self._manager)
+                options = {"top_k": None} if task == "text-classification" else {}
+                pipe = await tc.pipeline(task, model, manager=self._manager, **options)
                 calls.append((pipe, [tuple(texts)] if name in PAIR_HEADS else texts))
             results = await tc.run_pipelines(calls)
             seconds = time.perf_counter() - started

@@ -6,7 +6,7 @@ import pytest
 
 from tests.cases import cases_of
 
-MODULES = ("models", "architectures", "loading", "tasks", "decoders", "writing", "examples")
+MODULES = ("models", "architectures", "loading", "tasks", "pipelines", "decoders", "writing", "examples")
 
 
 @pytest.mark.parametrize("case", cases_of(*MODULES, kind="webgpu"))

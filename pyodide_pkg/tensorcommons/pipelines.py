@@ -1,7 +1,7 @@
 """The tasks that people ask for by name: texts or images in, NumPy arrays or labels out.
 
 A pipeline makes arrays of its inputs, runs the model on its device, reads the small results, and makes them readable.
-What each task does with its inputs and outputs is in tasks.py.
+What each task does with its inputs and outputs is in tasks/.
 """
 
 from __future__ import annotations
@@ -14,24 +14,38 @@ from .models.architecture import check_task
 from .models.loading import from_pretrained
 from .models.model import Model
 from .sharing.manager import TensorSharingManager
-from .tasks import TASKS
+from .tasks import TASKS, Job, check_options
 from .tensor import read_together
 
 
 class Pipeline:
-    """``await pipe(inputs)``. ``model`` is the model it runs; ``close()`` unloads it if the pipeline loaded it."""
+    """``await pipe(inputs)``. ``model`` is the model it runs; ``close()`` unloads it if the pipeline loaded it.
 
-    def __init__(self, task: str, model: Model, *, owns_model: bool) -> None:
+    ``options`` are the task's, for every call that does not give its own.
+    """
+
+    def __init__(self, task: str, model: Model, *, owns_model: bool, options: Mapping[str, Any] | None = None) -> None:
         self.task = task
         self.model = model
+        self.options = dict(options or {})
         self._owns_model = owns_model
 
     def __repr__(self) -> str:
         return f"<Pipeline {self.task} of {self.model!r}>"
 
-    async def __call__(self, inputs: Any, /) -> Any:
+    async def __call__(self, *inputs: Any, **options: Any) -> Any:
         """The task's result for one input or a list of them; see :func:`pipeline`."""
-        return (await run_pipelines([(self, inputs)]))[0]
+        if len(inputs) > 1:
+            raise TensorCommonsError(f"several inputs are a list, not {len(inputs)} arguments")
+        return (await run_pipelines([(self, inputs[0] if inputs else None, options)]))[0]
+
+    async def job(self, inputs: Any, options: Mapping[str, Any]) -> Job:
+        """What a call comes to. Raises TensorCommonsError where the task cannot take its inputs or options."""
+        if self.task not in TASKS:
+            raise TensorCommonsError(f"{self.task} does not run together with others: its steps depend on its words")
+        task, chosen = TASKS[self.task], {**self.options, **options}
+        check_options(self.task, task, chosen)
+        return await task(self.model, inputs, **chosen)
 
     def close(self) -> None:
         """Unload the model, if the pipeline loaded it. Safe to call twice."""
@@ -39,36 +53,24 @@ class Pipeline:
             self.model.unload()
 
 
-async def run_pipelines(calls: Sequence[tuple[Pipeline, Any]]) -> list[Any]:
-    """Several pipelines as one merged graph: ``calls`` are (pipeline, inputs) pairs; what they share is computed once.
+async def run_pipelines(calls: Sequence[tuple[Pipeline, Any] | tuple[Pipeline, Any, Mapping[str, Any]]]) -> list[Any]:
+    """Several pipelines as one merged graph: what they share is computed once.
 
-    All of one manager and device. Gives each one's result, as the pipeline alone would.
+    ``calls`` are (pipeline, inputs) or (pipeline, inputs, options). All of one manager and device. Gives each one's
+    result, as the pipeline alone would.
 
     Raises:
         TensorCommonsError: a pipeline cannot take its inputs, or they are on different devices; nothing ran.
     """
-    results: list[Any] = [[] for _ in calls]
-    work = []
-    for number, (pipe, given) in enumerate(calls):
-        if pipe.task not in TASKS:
-            raise TensorCommonsError(f"{pipe.task} does not run together with others: its steps depend on its words")
-        task = TASKS[pipe.task]
-        single = task.is_single(given)
-        batch = [given] if single else list(given)
-        if batch:
-            inputs, context = await task.prepare(pipe.model, batch)
-            work.append((number, pipe, task, inputs, context, single and task.by_input))
+    jobs = [(pipe, await pipe.job(inputs, more[0] if more else {})) for pipe, inputs, *more in calls]
+    work = [((pipe.model, inputs), list(job.outputs)) for pipe, job in jobs for inputs in job.calls]
     if not work:
-        return results
-    outputs = await work[0][1].model.manager.run_together(
-        [(pipe.model, inputs) for _, pipe, _, inputs, *_ in work], [task.outputs for _, _, task, *_ in work]
-    )
-    wanted = [output[name] for entry, output in zip(work, outputs, strict=True) for name in entry[2].outputs]
+        return [[] for _ in jobs]
+    ran = await work[0][0][0].manager.run_together([call for call, _ in work], [names for _, names in work])
+    wanted = [output[name] for (_, names), output in zip(work, ran, strict=True) for name in names]
     values = iter(await read_together(wanted))
-    for number, pipe, task, _, context, first_only in work:
-        rows = task.show(pipe.model, context, [next(values) for _ in task.outputs])
-        results[number] = rows[0] if first_only else rows
-    return results
+    arrays = [[[next(values) for _ in job.outputs] for _ in job.calls] for _, job in jobs]
+    return [job.show(each) if job.calls else [] for (_, job), each in zip(jobs, arrays, strict=True)]
 
 
 async def pipeline(
@@ -78,21 +80,33 @@ async def pipeline(
     manager: TensorSharingManager,
     device: str = "auto",
     progress_callback: Callable[[dict[str, Any]], None] | None = None,
+    **options: Any,
 ) -> Pipeline:
     """A pipeline for ``task`` on ``source``: a loaded model, or anything that ``from_pretrained`` takes.
 
-    - "feature-extraction": texts -> float32 array (texts, hidden), one embedding each
-    - "sentence-similarity": texts -> float32 array (texts, texts) of cosines
-    - "sparse-embedding": texts -> for each a list of {"token", "weight"}, heaviest first (SPLADE)
-    - "fill-mask": texts with one [MASK] -> for each the five likeliest {"token", "score"}
-    - "text-classification", "zero-shot/nli": texts, or (text, text_pair) tuples for a head or cross-encoder of pairs ->
-      for each a list of {"label", "score"}, best first
-    - "token-classification": texts -> for each a list of {"entity", "score", "index", "word", "start", "end"}, one a
-      token whose label is not "O"; start and end count characters of the text
-    - "question-answering": {"question", "context"} -> for each {"score", "start", "end", "answer"}
-    - "image-feature-extraction": images -> float32 array (images, hidden), the first token of each
-    - "image-classification": images -> for each the five likeliest {"label", "score"}
-    - "saliency": images -> for each a float32 array (height, width) from 0 to 1, in the size that the model sees
+    Answers have the shapes that the pipelines of `transformers` give for the same call, arrays in place of nested
+    lists: of one input its answer, of a list of them a list. ``options`` stand for every call; a call may give its own.
+
+    - "feature-extraction": of a text float32 (1, tokens, hidden). With ``pooling`` "mean", "cls", "max", or "model" (as
+      the model's folder says), (hidden,) of a text and (texts, hidden) of a list; ``normalize=True`` for length 1
+    - "sentence-similarity": texts -> float32 (texts, texts) of cosines
+    - "sparse-embedding": of a text a list of {"token", "weight"}, heaviest first (SPLADE)
+    - "fill-mask": of a text a list of {"score", "token", "token_str", "sequence"}, likeliest first, of several masks a
+      list for each; a list of one text is as the text. ``top_k=5``, ``targets`` are the words to choose from
+    - "text-classification": texts, or (text, text_pair) tuples or {"text", "text_pair"} for a head or cross-encoder of
+      pairs -> for each the best {"label", "score"}, that of one text in a list. With ``top_k`` (None for all) the best
+      of each as a list. ``function_to_apply``: "softmax", "sigmoid" or "none" instead of the model's own
+    - "zero-shot/nli": the same with ``top_k=None``
+    - "token-classification": of a text a list of {"entity", "score", "index", "word", "start", "end"}, one a token;
+      start and end count characters. ``ignore_labels=["O"]``. With ``aggregation_strategy`` "simple", "first",
+      "average" or "max" tokens of one name are one {"entity_group", "score", "word", "start", "end"}, and ``stride``
+      has a long text read in windows that share so many tokens
+    - "question-answering": {"question", "context"}, or these as keywords -> {"score", "start", "end", "answer"}, with
+      ``top_k`` over 1 a list. Contexts are read in windows of ``max_seq_len=384`` tokens that share ``doc_stride=128``;
+      ``max_answer_len=15`` tokens, ``align_to_words=True``; with ``handle_impossible_answer=True`` no answer is one too
+    - "image-feature-extraction": of an image float32 (1, tokens, hidden); with ``pool=True`` (1, hidden)
+    - "image-classification": of an image a list of {"label", "score"}, best first. ``top_k=5``, ``function_to_apply``
+    - "saliency": of an image float32 (height, width) from 0 to 1, in the size that the model sees
     - "text-generation", "text2text-generation": a text, a chat, or a list of them -> [{"generated_text"}]; also in
       pieces, see :class:`TextGeneration`
 
@@ -101,7 +115,7 @@ async def pipeline(
 
     Raises:
         UnsupportedModel: the model does not do the task.
-        TensorCommonsError: the task is unknown, or the model has no tokenizer.
+        TensorCommonsError: the task or an option is unknown.
     """
     from .writing import TASKS as WRITING  # a kind of pipeline, so it stands above this file
     from .writing import TextGeneration
@@ -109,11 +123,15 @@ async def pipeline(
     known = (*TASKS, *WRITING)
     if task not in known:
         raise TensorCommonsError(f"unknown task {task!r}; known: {', '.join(sorted(known))}")
+    if task in TASKS:
+        check_options(task, TASKS[task], options)
+    elif options:
+        raise TensorCommonsError(f"{task} takes its options ({', '.join(options)}) in the call")
     kind = TextGeneration if task in WRITING else Pipeline
     if isinstance(source, Model):
         check_task(task, source.architecture.tasks, source.name)
-        return kind(task, source, owns_model=False)
+        return kind(task, source, owns_model=False, options=options)
     model = await from_pretrained(
         source, manager=manager, device=device, task=task, progress_callback=progress_callback
     )
-    return kind(task, model, owns_model=True)
+    return kind(task, model, owns_model=True, options=options)

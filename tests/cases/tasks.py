@@ -11,25 +11,10 @@ import tensorcommons as tc
 from tensorcommons.errors import TensorCommonsError
 from tests.cases import Place, only
 from tests.cases.architectures import checkpoint
-from tests.cases.checkpoints import WEIGHTS, files_of, pack, tensors_of
+from tests.cases.checkpoints import WEIGHTS, pack, tensors_of
+from tests.cases.pipelines import VIT, reading, seeing
 from tests.cases.random_weights import picture, values_of
 from tests.cases.support import near, raises
-
-VIT = {"do_resize": True, "size": {"height": 30, "width": 30}, "resample": 3, "do_rescale": True, "do_normalize": True}
-
-
-def _seeing(place: Place, case: str, **processing: Any) -> dict[str, bytes]:
-    return {**checkpoint(place, case), "preprocessor_config.json": json.dumps({**VIT, **processing}).encode()}
-
-
-def _reading(place: Place, case: str) -> dict[str, bytes]:
-    """A golden's model with the words of the tiny tokenizer."""
-    files, tiny = checkpoint(place, case), files_of(place, "tiny-bert")
-    name = "bert.embeddings.word_embeddings.weight"
-    tensors = {**tensors_of(files), name: values_of(name, (100, 24))}
-    config = {**json.loads(files["config.json"]), "vocab_size": 100}
-    words = {file: data for file, data in tiny.items() if file.startswith("tokenizer")}
-    return {**words, "config.json": json.dumps(config).encode(), WEIGHTS: pack(tensors)}
 
 
 async def _pipe(place: Place, task: str, files: dict[str, bytes]) -> Any:
@@ -37,7 +22,7 @@ async def _pipe(place: Place, task: str, files: dict[str, bytes]) -> Any:
 
 
 async def images_are_classified(place: Place) -> None:
-    pipe = await _pipe(place, "image-classification", _seeing(place, "ViTForImageClassification"))
+    pipe = await _pipe(place, "image-classification", seeing(place, "ViTForImageClassification"))
     images = [picture(45, 70), picture(66, 31)]
     answers = await pipe(images)
     pixels = np.stack([pipe.model.processor(image) for image in images])
@@ -55,13 +40,14 @@ async def images_are_classified(place: Place) -> None:
 
 
 async def features_of_images(place: Place) -> None:
-    pipe = await _pipe(place, "image-feature-extraction", _seeing(place, "Dinov2Model"))
+    pipe = await _pipe(place, "image-feature-extraction", seeing(place, "Dinov2Model"))
     image = picture(45, 70)
-    features = await pipe([image, image[::-1]])
+    first, second = await pipe([image, image[::-1]], pool=True)
     pixels = pipe.model.processor(image)[None]
-    wanted = await (await pipe.model(pixel_values=pixels))["pooler_output"].read()
-    near(features[:1], wanted, 1e-5)
-    assert features.shape == (2, 24) and not np.allclose(features[0], features[1])
+    out = await pipe.model(pixel_values=pixels)
+    near(first, await out["pooler_output"].read(), 1e-5)
+    assert second.shape == (1, 24) and not np.allclose(first, second)
+    near(await pipe(image), await out["last_hidden_state"].read(), 1e-5)
     pipe.close()
 
 
@@ -97,7 +83,7 @@ async def a_file_and_a_canvas_are_the_same_image(place: Place) -> None:
     canvas = OffscreenCanvas.new(24, 20)
     canvas.getContext("2d").putImageData(data, 0, 0)
     file = (await (await canvas.convertToBlob()).arrayBuffer()).to_bytes()  # a PNG
-    pipe = await _pipe(place, "image-feature-extraction", _seeing(place, "Dinov2Model"))
+    pipe = await _pipe(place, "image-feature-extraction", seeing(place, "Dinov2Model"))
     wanted = await pipe(image)
     for other in (data, canvas, file):
         assert np.array_equal(await pipe(other), wanted)
@@ -107,7 +93,7 @@ async def a_file_and_a_canvas_are_the_same_image(place: Place) -> None:
 
 @only("webgpu")
 async def entities_in_a_text(place: Place) -> None:
-    pipe = await _pipe(place, "token-classification", _reading(place, "BertForTokenClassification"))
+    pipe = await _pipe(place, "token-classification", reading(place, "BertForTokenClassification"))
     text = "The Cat sat, and ran"
     entities, (again, _) = await pipe(text), await pipe([text, "dog"])
     encoding = pipe.model.tokenizer.encode_batch([text])
@@ -122,27 +108,10 @@ async def entities_in_a_text(place: Place) -> None:
 
 
 @only("webgpu")
-async def an_answer_in_its_context(place: Place) -> None:
-    pipe = await _pipe(place, "question-answering", _reading(place, "BertForQuestionAnswering"))
-    question, context = "is the dog red", "The Cat sat on the mat, not the dog."
-    answer = await pipe({"question": question, "context": context})
-    encoding = pipe.model.tokenizer.encode_batch([question], [context])
-    out = await pipe.model(input_ids=encoding.input_ids, token_type_ids=encoding.token_type_ids)
-    assert context[answer["start"] : answer["end"]] == answer["answer"] != "" and 0 < answer["score"] <= 1
-    place_of = np.flatnonzero(encoding.sequence_ids[0] == 1)
-    start, end = [(await out[name].read())[0, place_of] for name in ("start_logits", "end_logits")]
-    first, last = (np.exp(x - x.max()) / np.exp(x - x.max()).sum() for x in (start, end))
-    best = max(first[i] * last[j] for i in range(len(first)) for j in range(i, min(i + 15, len(last))))
-    assert abs(answer["score"] - best) < 1e-4
-    await raises(TensorCommonsError, pipe({"question": "who"}), "context")
-    pipe.close()
-
-
-@only("webgpu")
 async def a_cross_encoder_takes_pairs(place: Place) -> None:
-    pipe = await _pipe(place, "text-classification", _reading(place, "BertForSequenceClassification"))
+    pipe = await _pipe(place, "text-classification", reading(place, "BertForSequenceClassification"))
     pairs = [("the cat", "a dog"), ("the cat sat", "on the mat")]
-    answers = await pipe(pairs)
+    answers = await pipe(pairs, top_k=None)
     encoding = pipe.model.tokenizer.encode_batch([a for a, _ in pairs], [b for _, b in pairs])
     logits = await (await pipe.model(**encoding.as_inputs()))["logits"].read()
     for answer, row in zip(answers, logits, strict=True):

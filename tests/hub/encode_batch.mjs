@@ -12,10 +12,11 @@ const read = (name) => readFileSync(`${folder}/${name}`, "utf8");
 const tokenizer = helper.create(library, read("tokenizer.json"), read("tokenizer_config.json"));
 
 for await (const line of createInterface({ input: process.stdin })) {
-  const { texts, ids, rows, skip } = JSON.parse(line);
+  const { texts, ids, rows, skip, tokens } = JSON.parse(line);
   let answer;
   if (texts) answer = Array.from(helper.encodeBatch(tokenizer, JSON.stringify(texts)));
   else if (rows) answer = JSON.parse(helper.decodeBatch(tokenizer, JSON.stringify(rows), skip));
+  else if (tokens) answer = JSON.parse(helper.idsOf(tokenizer, JSON.stringify(tokens)));
   else answer = JSON.parse(helper.tokensOf(tokenizer, JSON.stringify(ids)));
   process.stdout.write(`${JSON.stringify(answer)}\n`);
 }

@@ -39,6 +39,9 @@ class NodeEngine:
     def tokens(self, ids):
         return self.ask(ids=ids)
 
+    def ids(self, tokens):
+        return self.ask(tokens=tokens)
+
     def decode(self, rows, *, skip_special_tokens):
         return self.ask(rows=rows, skip=skip_special_tokens)
 

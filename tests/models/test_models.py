@@ -11,7 +11,8 @@ from tests.models.server import TINY
 
 
 @pytest.mark.parametrize(
-    "case", cases_of("models", "architectures", "loading", "tasks", "decoders", "writing", "examples", kind="cpu")
+    "case",
+    cases_of("models", "architectures", "loading", "tasks", "pipelines", "decoders", "writing", "examples", kind="cpu"),
 )
 async def test_on_numpy(case):
     devices = await open_devices(prefer=["cpu"])

@@ -33,3 +33,8 @@ export function decodeBatch(tokenizer, rowsJson, skipSpecialTokens) {
 export function tokensOf(tokenizer, idsJson) {
   return JSON.stringify(JSON.parse(idsJson).map((id) => tokenizer.id_to_token(id) ?? null));
 }
+
+/** The ids of an array of tokens, as JSON; null for what the vocabulary does not have. */
+export function idsOf(tokenizer, tokensJson) {
+  return JSON.stringify(JSON.parse(tokensJson).map((token) => tokenizer.token_to_id(token) ?? null));
+}

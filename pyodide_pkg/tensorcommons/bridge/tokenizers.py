@@ -32,6 +32,11 @@ class JsTokenizer:
         found: list[str | None] = json.loads(self._helper.tokensOf(self._tokenizer, json.dumps(ids)))
         return found
 
+    def ids(self, tokens: list[str]) -> list[int | None]:
+        """The id of each token, None for what the vocabulary does not have."""
+        found: list[int | None] = json.loads(self._helper.idsOf(self._tokenizer, json.dumps(tokens)))
+        return found
+
     def decode(self, rows: list[list[int]], *, skip_special_tokens: bool) -> list[str]:
         """The text of each row of ids."""
         texts: list[str] = json.loads(self._helper.decodeBatch(self._tokenizer, json.dumps(rows), skip_special_tokens))

@@ -34,6 +34,31 @@ def offsets(text: str, tokens: Sequence[str]) -> list[tuple[int, int]]:
     return result
 
 
+def words(
+    text: str, tokens: Sequence[str], spans: Sequence[tuple[int, int]], prefix: str, metaspace: bool
+) -> list[int]:
+    """The number of the word that each token belongs to, as the Rust tokenizers split a text before they look words up.
+
+    Words are known by the tokens' marks: ``prefix`` on what goes on with a word, or "▁" (``metaspace``) on what begins
+    one. Without marks (byte-level) a word ends at a space, and where letters, digits and other characters meet.
+    """
+    numbers: list[int] = []
+    for n, (token, (start, _)) in enumerate(zip(tokens, spans, strict=True)):
+        if prefix:
+            inside = token.startswith(prefix)
+        elif metaspace:
+            inside = not token.startswith("▁")
+        else:
+            inside = 0 < start == spans[n - 1][1] and n > 0 and _kind(text[start - 1]) == _kind(text[start : start + 1])
+        numbers.append((numbers[-1] + (not inside)) if numbers else 0)
+    return numbers
+
+
+def _kind(char: str) -> str:
+    kind = unicodedata.category(char)[0] if char else ""
+    return kind if kind in "LN" else "other"
+
+
 def _folded(text: str) -> str:
     parts = unicodedata.normalize("NFKD", text.lower())
     return "".join(
@@ -51,10 +76,21 @@ def _stripped(token: str) -> str:
 
 
 def _end_of_word(text: str, found: Sequence[tuple[str, int]], at: int) -> int:
-    stop = at
-    while stop < len(found) and (stop == at or not any(c.isspace() for c in text[found[stop - 1][1] : found[stop][1]])):
+    """Where the word ends that begins at ``at``: at a space, and around each character that is a word by itself."""
+    stop = min(at + 1, len(found))
+    if stop > at and _is_a_word(found[at][0]):
+        return stop
+    while stop < len(found) and not _is_a_word(found[stop][0]):
+        if any(char.isspace() for char in text[found[stop - 1][1] : found[stop][1]]):
+            break
         stop += 1
     return stop
+
+
+def _is_a_word(char: str) -> bool:
+    """Punctuation and Chinese characters."""
+    mark = char.isascii() and not char.isalnum()
+    return mark or unicodedata.category(char)[0] == "P" or unicodedata.name(char, "").startswith("CJK")
 
 
 def _byte_alphabet() -> dict[str, int]:

@@ -27,6 +27,7 @@ import numpy as np
 from ..errors import InvalidWeights, ShapeMismatch, TensorCommonsError
 from .config import parse_json, read_json, read_optional_json
 from .sources import FileMissingError
+from .windows import Windows, spans
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -74,6 +75,10 @@ class Engine(Protocol):
 
     def tokens(self, ids: list[int]) -> list[str | None]:
         """The token of each id, or None."""
+        ...
+
+    def ids(self, tokens: list[str]) -> list[int | None]:
+        """The id of each token, or None."""
         ...
 
     def decode(self, rows: list[list[int]], *, skip_special_tokens: bool) -> list[str]:
@@ -128,7 +133,11 @@ class Template:
 
 @dataclass(frozen=True)
 class Settings:
-    """What the files say about a batch. ``max_length`` None: no limit is stated anywhere."""
+    """What the files say about a batch. ``max_length`` None: no limit is stated anywhere.
+
+    ``subword_prefix`` is what marks a token inside a word ("##"), "" where nothing does; with ``metaspace`` the first
+    token of a word is marked instead ("▁").
+    """
 
     template: Template
     max_length: int | None
@@ -139,6 +148,10 @@ class Settings:
     truncate_left: bool
     split_han: bool
     lowercase: bool
+    cls_id: int | None = None
+    unk_id: int | None = None
+    subword_prefix: str = ""
+    metaspace: bool = False
     special: dict[str, str] = field(default_factory=dict)  # "bos_token" and so on
 
 
@@ -155,6 +168,10 @@ class Tokenizer:
         self.pad_id = settings.pad_id
         self.mask_id = settings.mask_id
         self.max_length = settings.max_length
+        self.cls_id = settings.cls_id
+        self.unk_id = settings.unk_id
+        self.subword_prefix = settings.subword_prefix
+        self.metaspace = settings.metaspace
 
     @classmethod
     async def from_source(cls, source: Source, config: dict[str, Any] | None = None) -> Tokenizer:
@@ -208,6 +225,43 @@ class Tokenizer:
         inputs = [self._input(first, second, limit) for first, second in zip(rows, seconds, strict=False)]
         return self._pad(inputs, padding)
 
+    def encode_windows(
+        self,
+        texts: Sequence[str],
+        pairs: Sequence[str] | None = None,
+        max_length: int | None = None,
+        overlap: int | None = None,
+    ) -> Windows:
+        """``texts`` in windows of at most ``max_length`` tokens, special ones included, that share ``overlap`` tokens.
+
+        With ``pairs`` every window begins with the whole text, and the pair's is cut. With ``overlap`` None a text is
+        one window: what does not fit is left out. Raises ``ShapeMismatch`` where nothing fits beside a text.
+        """
+        rows = self._encode([*texts, *(pairs or ())])
+        firsts: Sequence[Ids | None] = [None] * len(texts) if pairs is None else rows[: len(texts)]
+        ids = rows if pairs is None else rows[len(texts) :]
+        limit = self._limit(max_length, paired=pairs is not None)
+        inputs, places = [], []
+        for number, (first, row) in enumerate(zip(firsts, ids, strict=True)):
+            size = len(row) if limit is None else limit - (0 if first is None else len(first))
+            if size < min(1, len(row)):
+                raise ShapeMismatch(f"the first text takes all of the {limit} tokens: none is left for the second")
+            cuts = spans(len(row), size, overlap or 0)
+            if overlap is None:
+                cuts = [(len(row) - min(size, len(row)), len(row))] if self._settings.truncate_left else cuts[:1]
+            for start, stop in cuts:
+                cut = row[start:stop]
+                inputs.append(self._input(cut, None, None) if first is None else self._input(first, cut, None))
+                places.append((number, start))
+        return Windows(self._pad(inputs, "longest"), ids, places)
+
+    def text_of(self, ids: Sequence[int], unknown: Sequence[str] = ()) -> str:
+        """The text of ids; of those that stand for what the vocabulary lacks it is that of ``unknown``, in order."""
+        text = self.decode(ids, skip_special_tokens=False)
+        for part in unknown:
+            text = text.replace(self._settings.special.get("unk_token", "[UNK]"), part, 1)
+        return text
+
     def decode(self, ids: Sequence[int], *, skip_special_tokens: bool = True) -> str:
         """The text of ids. Bytes that are no whole character (yet) show as U+FFFD."""
         return self._engine.decode([[int(value) for value in ids]], skip_special_tokens=skip_special_tokens)[0]
@@ -239,6 +293,10 @@ class Tokenizer:
                 raise InvalidWeights(self._file, f"no token has id {value}: not this model's tokenizer?")
             tokens.append(token)
         return tokens
+
+    def convert_tokens_to_ids(self, tokens: Sequence[str]) -> list[int | None]:
+        """The id of each token, None for what is no token of the vocabulary."""
+        return self._engine.ids(list(tokens))
 
     def close(self) -> None:
         """Free the JavaScript side; a second call does nothing."""
@@ -349,6 +407,10 @@ def read_settings(
         truncate_left=options.get("truncation_side") == "left",
         split_han=bool(bert.get("handle_chinese_chars")),
         lowercase=bool(bert.get("lowercase")),
+        cls_id=_token_id(table, options.get("cls_token")),
+        unk_id=_token_id(table, options.get("unk_token")),
+        subword_prefix=_subword_prefix(table.get("model")),
+        metaspace=_has_part(table.get("pre_tokenizer"), "Metaspace"),
         special={name: text for name in SPECIAL if (text := _content(options.get(name)))},
     )
 
@@ -427,6 +489,21 @@ def _token_id(table: dict[str, Any], token: object) -> int | None:
     vocabulary = model.get("vocab") if isinstance(model, dict) else None
     found = vocabulary.get(content) if isinstance(vocabulary, dict) else None
     return found if isinstance(found, int) else None
+
+
+def _subword_prefix(model: object) -> str:
+    prefix = model.get("continuing_subword_prefix") if isinstance(model, dict) else None
+    return prefix if isinstance(prefix, str) else ""
+
+
+def _has_part(processor: object, kind: str) -> bool:
+    """Whether a pre-tokenizer is of that type, or a sequence with one that is."""
+    if not isinstance(processor, dict):
+        return False
+    parts = processor.get("pretokenizers")
+    return processor.get("type") == kind or any(
+        _has_part(part, kind) for part in (parts if isinstance(parts, list) else ())
+    )
 
 
 def _bert_normalizer(normalizer: object) -> dict[str, Any]:

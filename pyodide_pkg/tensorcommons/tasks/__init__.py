@@ -1,0 +1,27 @@
+"""What each task makes of its inputs, and what it shows of the outputs; ``pipeline`` documents them."""
+
+from __future__ import annotations
+
+from .answers import question_answering
+from .classes import image_classification, nli, text_classification
+from .embedding import feature_extraction, sentence_similarity, sparse_embedding
+from .entities import token_classification
+from .images import image_feature_extraction, saliency
+from .job import Job, Task, check_options
+from .masks import fill_mask
+
+__all__ = ["TASKS", "Job", "Task", "check_options"]
+
+TASKS: dict[str, Task] = {
+    "feature-extraction": feature_extraction,
+    "sentence-similarity": sentence_similarity,
+    "sparse-embedding": sparse_embedding,
+    "fill-mask": fill_mask,
+    "text-classification": text_classification,
+    "zero-shot/nli": nli,
+    "token-classification": token_classification,
+    "question-answering": question_answering,
+    "image-feature-extraction": image_feature_extraction,
+    "image-classification": image_classification,
+    "saliency": saliency,
+}

@@ -1,0 +1,136 @@
+"""Answers to a question, looked for in windows of a context, as `transformers` does it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from ..errors import TensorCommonsError
+from ..hub.offsets import offsets, words
+from ..hub.windows import Windows
+from ..models.model import Model
+from .job import Array, Job, count, inputs_of, strings, tokenizer_of
+
+WINDOW = 384  # tokens of a window, where the model takes as many
+MASKED = -10000.0  # the logit of what cannot be an answer
+Answer: TypeAlias = "dict[str, Any]"
+
+
+async def question_answering(
+    model: Model,
+    given: Any = None,
+    *,
+    question: str | Sequence[str] | None = None,
+    context: str | Sequence[str] | None = None,
+    top_k: int = 1,
+    doc_stride: int | None = None,
+    max_answer_len: int = 15,
+    max_seq_len: int | None = None,
+    handle_impossible_answer: bool = False,
+    align_to_words: bool = True,
+) -> Job:
+    """See ``pipeline``."""
+    count("top_k", top_k)
+    count("max_answer_len", max_answer_len)
+    examples = _examples(given, question, context)
+    tokenizer = tokenizer_of(model)
+    most = tokenizer.max_length or WINDOW
+    size = min(most, WINDOW) if max_seq_len is None else min(count("max_seq_len", max_seq_len), most)
+    overlap = min(size // 2, 128) if doc_stride is None else count("doc_stride", doc_stride, low=0)
+    asked, contexts = [each for each, _ in examples], [text for _, text in examples]
+    windows = tokenizer.encode_windows(asked, contexts, size, overlap)
+
+    def show(results: Sequence[Sequence[Array]]) -> Any:
+        starts, ends = results[0]
+        rows = []
+        for number, text in enumerate(contexts):
+            tokens = tokenizer.convert_ids_to_tokens(windows.ids[number].tolist())
+            spans = offsets(text, tokens)
+            numbers = words(text, tokens, spans, tokenizer.subword_prefix, tokenizer.metaspace)
+            found: list[Answer] = []
+            impossible = 1.0
+            wanted = 2 * top_k + 10 if align_to_words else top_k  # some become the same words
+            for row, first in windows.of(number):
+                logits = starts[row], ends[row]
+                null, candidates = _candidates(windows, row, logits, tokenizer.cls_id, wanted, max_answer_len)
+                impossible = min(impossible, null)
+                inside = slice(first, first + int((windows.encoding.sequence_ids[row] == 1).sum()))
+                seen = _whole_words(spans[inside], numbers[inside]) if align_to_words else spans[inside]
+                for begin, end, score in candidates:
+                    _add(found, text, seen[begin][0], seen[end][1], score)
+            if handle_impossible_answer:
+                found.append({"score": impossible, "start": 0, "end": 0, "answer": ""})
+            best = sorted(found, key=lambda answer: -float(answer["score"]))[:top_k]
+            rows.append(best[0] if len(best) == 1 else best)
+        return rows[0] if len(rows) == 1 else rows
+
+    return Job([inputs_of(model, windows.encoding)], ("start_logits", "end_logits"), show)
+
+
+def _examples(given: Any, question: Any, context: Any) -> list[tuple[str, str]]:
+    """(question, context) of each that was asked, as one of the forms that `transformers` takes."""
+    if given is None:
+        given = {"question": question, "context": context}
+    items = [given] if isinstance(given, Mapping) else list(given) if isinstance(given, (list, tuple)) else [given]
+    bad = next((e for e in items if not isinstance(e, Mapping) or set(e) != {"question", "context"}), None)
+    if bad is not None or not items:
+        raise TensorCommonsError(f'this task takes {{"question": ..., "context": ...}}, not {bad!r:.60}')
+    pairs: list[tuple[str, str]] = []
+    for item in items:
+        sides = [[side] if isinstance(side, str) else side for side in (item["question"], item["context"])]
+        if not all(isinstance(side, (list, tuple)) for side in sides):
+            raise TensorCommonsError(f"a question and a context are strings, not {item!r:.80}")
+        longest = max(len(side) for side in sides)
+        if any(len(side) not in (1, longest) for side in sides):
+            raise TensorCommonsError(f"{len(sides[0])} questions and {len(sides[1])} contexts do not pair up")
+        asked, texts = (strings(list(side) * (longest if len(side) == 1 else 1)) for side in sides)
+        pairs += zip(asked, texts, strict=True)
+    if not all(asked.strip() and text.strip() for asked, text in pairs):
+        raise TensorCommonsError("a question and its context must not be empty")
+    return pairs
+
+
+def _candidates(
+    windows: Windows, row: int, logits: tuple[Array, Array], cls_id: int | None, wanted: int, longest: int
+) -> tuple[float, list[tuple[int, int, float]]]:
+    """How likely no answer is in this window, and (first token, last token, score) of the likeliest answers.
+
+    Tokens count from the window's first one of the context. The first token of the input stands for no answer.
+    """
+    encoding = windows.encoding
+    inside = encoding.sequence_ids[row] == 1
+    real = encoding.attention_mask[row] == 1
+    possible = (inside | (encoding.input_ids[row] == cls_id)) & real
+    first, last = (_shares(np.where(possible, values, MASKED)[real]) for values in logits)
+    null = float(first[0] * last[0])
+    first[0] = last[0] = 0
+    places = np.flatnonzero(inside[real])
+    scores = np.tril(np.triu(np.outer(first[places], last[places])), longest - 1).reshape(-1)
+    best = np.argsort(-scores, kind="stable")[:wanted]
+    begins, ends = np.divmod(best, max(len(places), 1))
+    return null, [(int(b), int(e), float(scores[n])) for n, b, e in zip(best, begins, ends, strict=True) if b <= e]
+
+
+def _shares(logits: Array) -> Array:
+    weights = np.exp(logits - logits.max())
+    return np.asarray(weights / weights.sum(), np.float32)
+
+
+def _whole_words(spans: Sequence[tuple[int, int]], numbers: Sequence[int]) -> list[tuple[int, int]]:
+    """The characters of the word that each token of a window belongs to, as far as the window has it."""
+    reach: dict[int, tuple[int, int]] = {}
+    for (start, end), word in zip(spans, numbers, strict=True):
+        reach[word] = (reach[word][0] if word in reach else start, end)
+    return [reach[word] for word in numbers]
+
+
+def _add(found: list[Answer], text: str, start: int, end: int, score: float) -> None:
+    """One more answer; the score of one that reads the same is added to it."""
+    answer = text[start:end]
+    same = next((other for other in found if other["answer"].lower() == answer.lower()), None)
+    if same is None:
+        found.append({"score": score, "start": start, "end": end, "answer": answer})
+    else:
+        same["score"] += score

@@ -1,0 +1,119 @@
+"""Labels of texts, of pairs of texts, and of images."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from enum import Enum
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from ..errors import TensorCommonsError
+from ..models.heads import Labels
+from ..models.model import Model
+from .images import pixel_calls
+from .job import Array, Inputs, Job, count, inputs_of, one_of, softmax, strings, tokenizer_of
+
+FUNCTIONS = ("softmax", "sigmoid", "none")
+Scored: TypeAlias = "list[dict[str, Any]]"
+
+
+class Best(Enum):
+    """``top_k`` where nobody gave it: the best label alone, not in a list of its own, as `transformers` has it."""
+
+    LABEL = "the best label"
+
+
+async def text_classification(
+    model: Model, given: Any, *, top_k: int | Best | None = Best.LABEL, function_to_apply: str | None = None
+) -> Job:
+    """See ``pipeline``."""
+    _check(top_k, function_to_apply)
+    single = isinstance(given, (str, tuple, Mapping))
+    batch = [given] if single else list(given)
+
+    def show(results: Sequence[Sequence[Array]]) -> Any:
+        rows = _scored(model, results[0][0], function_to_apply)
+        if top_k is Best.LABEL:
+            best = [row[0] for row in rows]
+            return best if not single or isinstance(given, str) else best[0]
+        rows = [row[:top_k] for row in rows]
+        return rows[0] if single else rows
+
+    return Job([_encoded(model, batch)] if batch else [], ("logits",), show)
+
+
+async def nli(model: Model, given: Any, *, top_k: int | None = None, function_to_apply: str | None = None) -> Job:
+    """See ``pipeline``."""
+    return await text_classification(model, given, top_k=top_k, function_to_apply=function_to_apply)
+
+
+async def image_classification(
+    model: Model, given: Any, *, top_k: int | None = 5, function_to_apply: str | None = None
+) -> Job:
+    """See ``pipeline``."""
+    _check(top_k, function_to_apply)
+    images = await pixel_calls(model, given)
+
+    def show(results: Sequence[Sequence[Array]]) -> Any:
+        logits = np.stack(images.in_order([arrays[0] for arrays in results]))
+        rows = [row[:top_k] for row in _scored(model, logits, function_to_apply)]
+        return rows[0] if images.single else rows
+
+    return Job(images.calls, ("logits",), show)
+
+
+def labels_of(model: Model) -> Labels:
+    """The classes of the model's head."""
+    architecture: Any = model.architecture
+    labels: Labels = architecture.labels if hasattr(architecture, "labels") else architecture.head.labels
+    return labels
+
+
+def _check(top_k: object, function: str | None) -> None:
+    if top_k is not None and top_k is not Best.LABEL:
+        count("top_k", top_k)
+    if function is not None:
+        one_of("function_to_apply", function, FUNCTIONS)
+
+
+def _scored(model: Model, logits: Array, function: str | None) -> list[Scored]:
+    """Of each row all labels, best first."""
+    labels = labels_of(model)
+    chosen = function or labels.activation
+    if chosen == "sigmoid":
+        logits = np.asarray(1 / (1 + np.exp(-logits)), np.float32)
+    elif chosen == "softmax":
+        logits = softmax(logits)
+    orders = np.argsort(-logits, axis=-1, kind="stable")
+    return [
+        [{"label": labels.names[i], "score": float(row[i])} for i in order]
+        for row, order in zip(logits, orders, strict=True)
+    ]
+
+
+def _encoded(model: Model, batch: Sequence[Any]) -> Inputs:
+    """Texts or pairs. An MLP head for pairs gets the first texts, then the second ones."""
+    tokenizer, halves = tokenizer_of(model), getattr(model.config, "pair", None)
+    pairs = [_pair(item) for item in batch]
+    if halves and None in pairs:
+        raise TensorCommonsError(f"{model.name} compares two texts: pass (text, text_pair) tuples")
+    if halves is False or not any(pairs):
+        return inputs_of(model, tokenizer.encode_batch(strings([_alone(item) for item in batch])))
+    if None in pairs:
+        raise TensorCommonsError("a batch is of texts or of (text, text_pair) tuples, not of both")
+    firsts, seconds = (strings([pair[side] for pair in pairs if pair]) for side in (0, 1))
+    return inputs_of(
+        model, tokenizer.encode_batch(firsts + seconds) if halves else tokenizer.encode_batch(firsts, seconds)
+    )
+
+
+def _pair(item: Any) -> tuple[Any, Any] | None:
+    """The two texts of a tuple or of ``{"text", "text_pair"}``; None for one text."""
+    if isinstance(item, Mapping) and set(item) == {"text", "text_pair"}:
+        return item["text"], item["text_pair"]
+    return item if isinstance(item, tuple) and len(item) == 2 else None
+
+
+def _alone(item: Any) -> Any:
+    return item["text"] if isinstance(item, Mapping) and set(item) == {"text"} else item

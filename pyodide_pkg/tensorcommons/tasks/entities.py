@@ -1,0 +1,167 @@
+"""Labels of a text's tokens, and tokens that are one name put together, as `transformers` does it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from ..errors import TensorCommonsError
+from ..hub.offsets import offsets
+from ..hub.tokenizer import Tokenizer
+from ..models.model import Model
+from .classes import labels_of
+from .job import Array, Job, count, inputs_of, one_of, softmax, texts_of, tokenizer_of
+
+STRATEGIES = ("none", "simple", "first", "average", "max")
+Entity: TypeAlias = "dict[str, Any]"
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Some tokens: their ids, their characters in the text, and the scores of each label and token."""
+
+    ids: tuple[int, ...]
+    start: int
+    end: int
+    scores: Array  # (tokens, labels)
+    unknown: tuple[str, ...] = ()  # what stands in the text where the vocabulary has nothing
+    inside: bool = False  # it goes on with a word
+    index: int = 0
+
+
+async def token_classification(
+    model: Model,
+    given: Any,
+    *,
+    aggregation_strategy: str = "none",
+    ignore_labels: Sequence[str] = ("O",),
+    stride: int | None = None,
+) -> Job:
+    """See ``pipeline``."""
+    strategy = one_of("aggregation_strategy", aggregation_strategy, STRATEGIES)
+    if stride is not None and (count("stride", stride, low=0), strategy)[1] == "none":
+        raise TensorCommonsError("stride is for whole entities: pass an aggregation_strategy other than none")
+    texts, single = texts_of(given)
+    tokenizer, names = tokenizer_of(model), labels_of(model).names
+    windows = tokenizer.encode_windows(texts, overlap=stride)
+    ignored = set(ignore_labels)
+
+    def show(results: Sequence[Sequence[Array]]) -> Any:
+        scores = softmax(results[0][0])
+        rows: list[list[Entity]] = []
+        for number, text in enumerate(texts):
+            ids = windows.ids[number].tolist()
+            tokens = tokenizer.convert_ids_to_tokens(ids)
+            spans, found, of_text = offsets(text, tokens), [], windows.of(number)
+            for row, start in of_text:
+                places = np.flatnonzero(windows.encoding.sequence_ids[row] == 0)
+                pieces = [
+                    _piece(tokenizer, text, tokens[at], ids[at], spans[at], scores[row, place], int(place))
+                    for at, place in enumerate(places, start)
+                ]
+                found += _entities(tokenizer, pieces, strategy, names)
+            kept = [e for e in found if e.get("entity") not in ignored and e.get("entity_group") not in ignored]
+            rows.append(_without_overlap(kept) if len(of_text) > 1 else kept)
+        return rows[0] if single else rows
+
+    return Job([inputs_of(model, windows.encoding)] if texts else [], ("logits",), show)
+
+
+def _piece(
+    tokenizer: Tokenizer, text: str, token: str, number: int, span: tuple[int, int], scores: Array, index: int
+) -> Piece:
+    """One token. It goes on with a word where it is shorter in the text than in the vocabulary ("##s"), or, of a
+    tokenizer without such marks, where no space stands before it.
+    """
+    start, end = span
+    part, unknown = text[start:end], number == tokenizer.unk_id
+    shorter, follows = len(token) != len(part), start > 0 and " " not in text[start - 1 : start + 1]
+    inside = shorter if tokenizer.subword_prefix else follows
+    return Piece((number,), start, end, scores[None], (part,) if unknown else (), inside and not unknown, index)
+
+
+def _entities(tokenizer: Tokenizer, pieces: list[Piece], strategy: str, names: Sequence[str]) -> list[Entity]:
+    if strategy == "none":
+        words = tokenizer.convert_ids_to_tokens([piece.ids[0] for piece in pieces])
+        return [
+            {
+                "entity": names[int(piece.scores[0].argmax())],
+                "score": float(piece.scores[0].max()),
+                "index": piece.index,
+                "word": piece.unknown[0] if piece.unknown else word,
+                "start": piece.start,
+                "end": piece.end,
+            }
+            for piece, word in zip(pieces, words, strict=True)
+        ]
+    parts = pieces if strategy == "simple" else _words(pieces)
+    tagged = [(part, *_label(part.scores, strategy, names)) for part in parts]
+    groups: list[list[tuple[Piece, str, float]]] = []
+    for each in tagged:
+        begins, kind = _tag(each[1])
+        if groups and not begins and kind == _tag(groups[-1][-1][1])[1]:
+            groups[-1].append(each)
+        else:
+            groups.append([each])
+    return [_group(tokenizer, group) for group in groups]
+
+
+def _words(pieces: Sequence[Piece]) -> list[Piece]:
+    """The tokens of each word as one piece."""
+    words: list[list[Piece]] = []
+    for piece in pieces:
+        if words and piece.inside:
+            words[-1].append(piece)
+        else:
+            words.append([piece])
+    return [_joined(word) for word in words]
+
+
+def _joined(pieces: Sequence[Piece]) -> Piece:
+    return Piece(
+        tuple(number for piece in pieces for number in piece.ids),
+        pieces[0].start,
+        pieces[-1].end,
+        np.concatenate([piece.scores for piece in pieces]),
+        tuple(part for piece in pieces for part in piece.unknown),
+    )
+
+
+def _label(scores: Array, strategy: str, names: Sequence[str]) -> tuple[str, float]:
+    """What the tokens of a word agree on."""
+    if strategy == "average":
+        row = scores.mean(axis=0)
+    else:
+        row = scores[int(scores.max(axis=1).argmax()) if strategy == "max" else 0]
+    best = int(row.argmax())
+    return names[best], float(row[best])
+
+
+def _tag(label: str) -> tuple[bool, str]:
+    """Whether a label begins an entity, and of what kind: "B-PER" does, "I-PER" and "PER" go on."""
+    return label.startswith("B-"), label[2:] if label[:2] in ("B-", "I-") else label
+
+
+def _group(tokenizer: Tokenizer, group: Sequence[tuple[Piece, str, float]]) -> Entity:
+    whole = _joined([piece for piece, _, _ in group])
+    return {
+        "entity_group": group[0][1].split("-", 1)[-1],
+        "score": float(np.mean([score for _, _, score in group])),
+        "word": tokenizer.text_of(whole.ids, whole.unknown),
+        "start": whole.start,
+        "end": whole.end,
+    }
+
+
+def _without_overlap(entities: Sequence[Entity]) -> list[Entity]:
+    """Of entities that two windows saw the longer one, of equal ones the surer."""
+    kept: list[Entity] = []
+    for entity in sorted(entities, key=lambda entity: int(entity["start"])):
+        if kept and kept[-1]["start"] <= entity["start"] < kept[-1]["end"]:
+            kept[-1] = max(kept[-1], entity, key=lambda e: (e["end"] - e["start"], e["score"]))
+        else:
+            kept.append(entity)
+    return kept

@@ -1,0 +1,77 @@
+"""Words for the mask tokens of a text."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import TensorCommonsError
+from ..hub.tokenizer import Tokenizer
+from ..models.model import Model
+from .job import Array, Job, count, inputs_of, softmax, strings, texts_of, tokenizer_of
+
+
+async def fill_mask(model: Model, given: Any, *, top_k: int = 5, targets: str | Sequence[str] | None = None) -> Job:
+    """See ``pipeline``."""
+    texts, single = texts_of(given)
+    tokenizer = tokenizer_of(model)
+    count("top_k", top_k)
+    allowed = None if targets is None else _ids_of(tokenizer, targets)
+    encoding = tokenizer.encode_batch(texts)
+    rows = [ids[mask == 1] for ids, mask in zip(encoding.input_ids, encoding.attention_mask, strict=True)]
+    for text, ids in zip(texts, rows, strict=True):
+        if not (ids == tokenizer.mask_id).any():
+            raise TensorCommonsError(
+                f"fill-mask takes texts with a mask token among the first {len(ids)}: {text!r:.60}"
+            )
+
+    def show(results: Sequence[Sequence[Array]]) -> Any:
+        shown = []
+        for ids, mask, logits in zip(rows, encoding.attention_mask, results[0][0], strict=True):
+            filled = [
+                _filled(tokenizer, ids, int(place), logits[mask == 1][place], allowed, top_k)
+                for place in np.flatnonzero(ids == tokenizer.mask_id)
+            ]
+            shown.append(filled[0] if len(filled) == 1 else filled)
+        return shown[0] if single or len(shown) == 1 else shown  # a list of one text is as one text in `transformers`
+
+    return Job([inputs_of(model, encoding)] if texts else [], ("logits",), show)
+
+
+def _filled(
+    tokenizer: Tokenizer, ids: NDArray[np.int32], place: int, logits: Array, allowed: list[int] | None, top_k: int
+) -> list[dict[str, Any]]:
+    """The likeliest tokens at ``place`` of a text, best first."""
+    scores = softmax(logits)
+    known = np.arange(len(scores)) if allowed is None else np.array(allowed)
+    best = known[np.argsort(-scores[known], kind="stable")[:top_k]]
+    alone = int((ids == tokenizer.mask_id).sum()) == 1
+    filled = np.repeat(ids[None], len(best), 0)
+    filled[:, place] = best
+    return [
+        {
+            "score": float(scores[token]),
+            "token": int(token),
+            "token_str": tokenizer.decode([int(token)], skip_special_tokens=False),
+            "sequence": tokenizer.decode(row.tolist(), skip_special_tokens=alone),  # the other masks stay visible
+        }
+        for token, row in zip(best, filled, strict=True)
+    ]
+
+
+def _ids_of(tokenizer: Tokenizer, targets: str | Sequence[str]) -> list[int]:
+    """Each target's id in the vocabulary, or that of its first token where it is not one."""
+    words = strings([targets] if isinstance(targets, str) else list(targets))
+    if not words:
+        raise TensorCommonsError("targets are the words to choose from: pass at least one")
+    ids = tokenizer.convert_tokens_to_ids(words)
+    for number, (word, known) in enumerate(zip(words, ids, strict=True)):
+        if known is None:
+            pieces = tokenizer.encode_batch([word], truncation=False, add_special_tokens=False).input_ids[0]
+            if not len(pieces):
+                raise TensorCommonsError(f"the target {word!r} has no token in this vocabulary")
+            ids[number] = int(pieces[0])
+    return list(dict.fromkeys(number for number in ids if number is not None))

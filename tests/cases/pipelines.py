@@ -1,0 +1,156 @@
+"""What pipelines answer is what those of `transformers` answer: values, shapes and words."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import tensorcommons as tc
+from tensorcommons.errors import ShapeMismatch, TensorCommonsError
+from tests.cases import Place, only
+from tests.cases.architectures import checkpoint
+from tests.cases.checkpoints import WEIGHTS, files_of, pack, tensors_of
+from tests.cases.random_weights import picture, values_of
+from tests.cases.support import raises
+
+VIT = {"do_resize": True, "size": {"height": 30, "width": 30}, "resample": 3, "do_rescale": True, "do_normalize": True}
+VIT |= {"image_mean": [0.5] * 3, "image_std": [0.5] * 3, "rescale_factor": 1 / 255}
+TAGS = {"0": "O", "1": "B-PER", "2": "I-PER"}
+
+
+def seeing(place: Place, case: str, **processing: Any) -> dict[str, bytes]:
+    """A golden's model with an image processor."""
+    return {**checkpoint(place, case), "preprocessor_config.json": json.dumps({**VIT, **processing}).encode()}
+
+
+def reading(place: Place, case: str, **changes: Any) -> dict[str, bytes]:
+    """A golden's model with the words of the tiny tokenizer, 40 positions, and ``changes`` of its config."""
+    files, tiny = checkpoint(place, case), files_of(place, "tiny-bert")
+    config = {**json.loads(files["config.json"]), "vocab_size": 100, "max_position_embeddings": 40, **changes}
+    sizes = {"word_embeddings.weight": 100, "position_embeddings.weight": 40, "predictions.bias": 100}
+    sizes |= {"decoder.weight": 100, "decoder.bias": 100}
+    tensors = {}
+    for name, array in tensors_of(files).items():
+        rows = next((count for part, count in sizes.items() if name.endswith(part)), len(array))
+        tensors[name] = array if rows == len(array) else values_of(name, (rows, *array.shape[1:]))
+    words = {file: data for file, data in tiny.items() if file.startswith("tokenizer")}
+    return {**words, "config.json": json.dumps(config).encode(), WEIGHTS: pack(tensors)}
+
+
+def files_for(place: Place, task: str, case: str, changes: Mapping[str, Any]) -> dict[str, bytes]:
+    """The checkpoint that a golden of ``task`` was made with."""
+    return seeing(place, case) if task.startswith("image") else reading(place, case, **changes)
+
+
+def given(inputs: Any) -> Any:
+    """A golden's inputs: {"picture": [height, width]} is a picture."""
+    if isinstance(inputs, dict) and "picture" in inputs:
+        return picture(*inputs["picture"])
+    return [given(each) for each in inputs] if isinstance(inputs, list) else inputs
+
+
+def same(actual: Any, wanted: Any, path: str = "") -> None:
+    """``actual`` has the shape, the keys, the words and, within 1e-4, the numbers of ``wanted``."""
+    if isinstance(wanted, dict):
+        assert set(actual) == set(wanted), f"{path}: {sorted(actual)} instead of {sorted(wanted)}"
+        for key, value in wanted.items():
+            same(actual[key], value, f"{path}.{key}")
+    elif isinstance(wanted, list):
+        assert len(actual) == len(wanted), f"{path}: {len(actual)} instead of {len(wanted)}"
+        for number, value in enumerate(wanted):
+            same(actual[number], value, f"{path}[{number}]")
+    elif isinstance(wanted, float):
+        assert abs(actual - wanted) <= 1e-4 * max(abs(wanted), 0.1), f"{path}: {actual} instead of {wanted}"
+    else:
+        assert actual == wanted and type(actual) is type(wanted), f"{path}: {actual!r} instead of {wanted!r}"
+
+
+async def _agree(place: Place, *tasks: str) -> None:
+    manager = place.manager()
+    for golden in json.loads((Path(place.goldens) / "pipelines.json").read_text())["models"]:
+        if golden["task"] not in tasks:
+            continue
+        files = files_for(place, golden["task"], golden["model"], golden["changes"])
+        pipe = await tc.pipeline(golden["task"], files, manager=manager, device=place.device.kind)
+        for number, call in enumerate(golden["calls"]):
+            answer = await pipe(given(call["inputs"]), **call["options"])
+            path = f"{golden['task']} {golden['model']} {number} {call['inputs']!r:.60} {call['options']}"
+            shaped = np.shape(answer) if isinstance(answer, np.ndarray) else None
+            assert shaped is None or shaped == np.shape(call["answer"]), f"{path}: {shaped}"
+            same(answer.tolist() if isinstance(answer, np.ndarray) else answer, call["answer"], path)
+        pipe.close()
+
+
+async def images_as_transformers_answers(place: Place) -> None:
+    await _agree(place, "image-classification", "image-feature-extraction")
+
+
+@only("webgpu")
+async def labels_of_texts_as_transformers_answers(place: Place) -> None:
+    await _agree(place, "text-classification", "feature-extraction")
+
+
+@only("webgpu")
+async def words_for_masks_as_transformers_answers(place: Place) -> None:
+    await _agree(place, "fill-mask")
+
+
+@only("webgpu")
+async def entities_as_transformers_answers(place: Place) -> None:
+    await _agree(place, "token-classification")
+
+
+@only("webgpu")
+async def answers_as_transformers_answers(place: Place) -> None:
+    await _agree(place, "question-answering")
+
+
+@only("webgpu")
+async def options_that_are_none(place: Place) -> None:
+    manager = place.manager()
+
+    async def pipe(task: str, case: str, **options: Any) -> Any:
+        return await tc.pipeline(task, reading(place, case), manager=manager, device=place.device.kind, **options)
+
+    await raises(TensorCommonsError, pipe("feature-extraction", "BertModel", top_k=3), "top_k", "pooling")
+    features = await pipe("feature-extraction", "BertModel", pooling="mean")
+    texts = ["the cat sat", "dog"]
+    pooled = await features(texts)
+    tokens = await features(texts, pooling="none")
+    assert pooled.shape == (2, 24) and [rows.shape for rows in tokens] == [(1, 5, 24), (1, 3, 24)]
+    assert np.allclose(pooled, [rows[0].mean(0) for rows in tokens], atol=1e-6)
+    unit = await features(texts[1], pooling="model")
+    assert unit.shape == (24,) and np.allclose(unit, pooled[1] / np.linalg.norm(pooled[1]), atol=1e-5)
+    assert np.allclose(await features(texts[1], normalize=True), unit, atol=1e-5)
+    assert await features([]) == []
+    await raises(TensorCommonsError, features(texts, pooling="last"), "last", "mean")
+    await raises(TensorCommonsError, features(texts, pooling="none", normalize=True), "pooling")
+    await raises(TensorCommonsError, features(*texts), "list")
+    features.close()
+    labels = await pipe("text-classification", "BertForSequenceClassification")
+    await raises(TensorCommonsError, labels("dog", top_k=0), "top_k")
+    await raises(TensorCommonsError, labels("dog", function_to_apply="tanh"), "tanh", "sigmoid")
+    labels.close()
+    masks = await pipe("fill-mask", "BertForMaskedLM")
+    await raises(TensorCommonsError, masks("a dog"), "mask")
+    await raises(TensorCommonsError, masks("a [MASK]", targets=[]), "targets")
+    masks.close()
+    tags = await pipe("token-classification", "BertForTokenClassification")
+    await raises(TensorCommonsError, tags("dog", aggregation_strategy="last"), "last", "simple")
+    await raises(TensorCommonsError, tags("dog", stride=4), "aggregation_strategy")
+    await raises(ShapeMismatch, tags("the cat " * 30, stride=38, aggregation_strategy="simple"), "38")
+    tags.close()
+    asked = await pipe("question-answering", "BertForQuestionAnswering")
+    await raises(TensorCommonsError, asked({"question": "who"}), "context")
+    await raises(TensorCommonsError, asked(question="who", context=" "), "empty")
+    await raises(ShapeMismatch, asked(question="who " * 40, context="the dog"), "none is left")
+    both = await asked(question=["is the dog red", "who"], context="The cat sat on the mat, not the dog.")
+    assert both == [
+        await asked({"question": text, "context": "The cat sat on the mat, not the dog."})
+        for text in ("is the dog red", "who")
+    ]
+    asked.close()
