@@ -136,6 +136,10 @@ class TestAgainstTheReference:
 
 
 class TestBatch:
+    def test_tokens_have_ids_and_others_have_none(self, tiny):
+        ids = tiny.convert_tokens_to_ids(["cat", "##ing", "zebra"])
+        assert tiny.convert_ids_to_tokens(ids[:2]) == ["cat", "##ing"] and ids[2] is None
+
     def test_one_call_a_batch(self, tiny, calls):
         encoding = tiny.encode_batch(["the cat", "a dog sat", ""], ["on the mat", "", "red"])
         assert calls.calls == 1
