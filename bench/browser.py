@@ -24,11 +24,12 @@ from starlette.responses import HTMLResponse, Response
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
-from bench import setup
+from bench import onnx, setup
 from bench.gaps import gaps_table, measure_gaps
 from bench.memory import measure_memory, memory_table, with_memory
 from bench.page import measure_page
 from bench.report import table, to_json
+from bench.workloads import read_model
 from scripts import paths
 from scripts.browser import find_browser
 from scripts.console import SetupError, run, say
@@ -43,7 +44,7 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp, Receive, Scope, Send
 
 CONTEST = ("matmul", "encoder", "bandwidth", "heads", "generate", "images", "host", "load")
-RANDOM = ("heads", "generate", "images")  # their weights are made there
+RANDOM = ("heads", "generate", "images", "load")  # their weights are made there, or fetched
 GROUPS = ("page", "sharing", "memory", "gaps", *CONTEST)
 #: Threads for WebAssembly and a clock of 5 µs are for isolated pages.
 ISOLATED = {"Cross-Origin-Opener-Policy": "same-origin", "Cross-Origin-Embedder-Policy": "require-corp"}
@@ -85,11 +86,16 @@ def with_bench(app: ASGIApp) -> ASGIApp:
     async def python(request: Request) -> Response:
         return Response(python_files(), media_type="application/zip")
 
+    async def minilm(request: Request) -> Response:
+        config, weights = read_model(paths.MODELS / "all-MiniLM-L6-v2")
+        return Response(onnx.bert(config, weights, 1, 16), media_type="application/octet-stream")
+
     bench = HeadersMiddleware(
         Starlette(
             routes=[
                 Route("/bench/", show),
                 Route("/bench/python.zip", python),
+                Route("/bench/MiniLM.onnx", minilm),
                 Mount("/bench/npm", StaticFiles(directory=setup.NODE_MODULES)),
                 Mount("/bench", StaticFiles(directory=setup.BENCH)),
             ]

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import tempfile
-import time
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
@@ -115,8 +114,6 @@ async def run(session: Any, group: str, options: str) -> str:
     )
     if group == "host":
         figures = await _host(devices, folders, rules)
-    elif group == "load":
-        figures = await _load(devices, f"{given['url']}models/all-MiniLM-L6-v2")
     else:
         bytes_of = partial(session.bytesOf, "tensorcommons")
         modes = ("", ONE_BY_ONE, CACHED, ALONE) if group == "heads" else ("",)
@@ -137,7 +134,7 @@ async def run(session: Any, group: str, options: str) -> str:
                 await peer.open()
             contestants.append(peer)
         figures, paces = [], dict[str, float]()
-        for work in _works(group, software, folders):
+        for work in _works(group, software, folders, given.get("url", "")):
             if given.get("match", "") not in work.name:
                 continue
             print(work.name)
@@ -155,8 +152,10 @@ def _takes(peer: contest.Contestant, work: Work) -> bool:
     return work.has_peers and (work.takes_arrays or not isinstance(peer, Peer) or peer.takes != "arrays")
 
 
-def _works(group: str, software: bool, folders: dict[str, Path]) -> Iterator[Work]:
+def _works(group: str, software: bool, folders: dict[str, Path], url: str) -> Iterator[Work]:
     """The group's work. Encoders that have no folder get one, with random weights."""
+    if group == "load":
+        return workloads.loads(url)
     if group == "matmul":
         return workloads.matmuls(software)
     if group == "bandwidth":
@@ -193,27 +192,3 @@ async def _host(devices: tc.Devices, folders: dict[str, Path], rules: contest.Ru
             row = Row("tensorcommons", tc.__version__, "webgpu", samples_ms=samples, extra=calls)
             figures.append(Figure("host", f"{name}, a replayed forward of MiniLM 1 × {length}", 1, "ms", [row]))
     return figures
-
-
-async def _load(devices: tc.Devices, url: str, rounds: int = 3) -> list[Figure]:
-    """from_pretrained over HTTP: with nothing kept, and with what the time before left in the browser's storage."""
-    times: dict[str, list[float]] = {"cold": [], "from the cache": []}
-    cache = await tc.open_cache()
-    for _ in range(rounds):
-        await cache.clear()
-        for samples in times.values():
-            manager = tc.TensorSharingManager(max_memory_mb=1024, devices=devices)
-            started = time.perf_counter()
-            model = await tc.from_pretrained(url, manager=manager, cache=cache)
-            samples.append((time.perf_counter() - started) * 1e3)
-            model.unload()
-    return [
-        Figure(
-            "load",
-            f"MiniLM over HTTP, {kind}",
-            1,
-            "ms",
-            [Row("tensorcommons", tc.__version__, devices.choose().kind, samples_ms=found)],
-        )
-        for kind, found in times.items()
-    ]

@@ -65,6 +65,8 @@ class Ours:
     async def prepare(self, work: Work) -> Prepared:
         if work.group in ("encoder", "heads", "images"):
             return await self._models(work)
+        if work.group == "load":
+            return await self._load(work)
         if work.group == "generate":
             return await self._generation(work)
         return self._chain(work)
@@ -113,6 +115,21 @@ class Ours:
                 model.unload()
 
         return Prepared(run, close)
+
+    async def _load(self, work: Work) -> Prepared:
+        cache = await tc.open_cache()
+
+        async def run() -> Array:
+            if work.params["cold"]:
+                await cache.clear()
+            manager = tc.TensorSharingManager(MEMORY_MB, self.devices, activation_cache=False)
+            model = await tc.from_pretrained(work.folder, manager=manager, device=self.on, cache=cache)
+            try:
+                return await (await model(outputs=["last_hidden_state"], **work.arrays))["last_hidden_state"].read()
+            finally:
+                model.unload()
+
+        return Prepared(run, lambda: None)
 
     async def _generation(self, work: Work) -> Prepared:
         """The time to the first token where one is asked for, else the time from it to the last."""

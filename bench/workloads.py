@@ -222,6 +222,24 @@ def images(software: bool, folder: Path) -> Iterator[Work]:
         )
 
 
+def loads(url: str) -> Iterator[Work]:
+    """MiniLM from a server to its first answer: with nothing kept, and with what the time before left in the browser.
+
+    The peers fetch the ONNX file that ``bench/browser.py`` makes of the same weights, and keep it in a cache of the
+    page's, as transformers.js does.
+    """
+    ids = np.random.default_rng(0).integers(1000, 20000, (1, 16)).astype(np.int32)
+    feeds = {"input_ids": ids, "attention_mask": np.ones_like(ids), "token_type_ids": np.zeros_like(ids)}
+    for kind in ("cold", "from the cache"):
+        yield Work(
+            *("load", f"MiniLM over HTTP to its first answer, {kind}", "load"),
+            {"url": f"{url}bench/MiniLM.onnx", "cold": kind == "cold"},
+            *(feeds, lambda: b"", tuple(feeds)),
+            folder=f"{url}models/all-MiniLM-L6-v2",
+            takes_arrays=False,
+        )
+
+
 # --- models as folders, in the layout that from_pretrained reads ---
 
 
