@@ -9,19 +9,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from .. import dtypes
-from ..backends.base import Spec
 from ..errors import InvalidWeights
 from ..nn import embedding, heads, layer_norm
-from ..ops import linear as linear_op
 from ..ops import matmul, minimum, scaled_dot_product_attention
 from ..shapes import Shape
 from ..tensor import Tensor
+from .causal import CausalDecoder
 from .config import ACTIVATIONS, activation, check_heads, read_config
 from .decoder import Past
 from .folder import Folder
 from .names import Names
-from .text import TextInputs
 
 
 @dataclass(frozen=True)
@@ -58,21 +55,17 @@ def build(folder: Folder) -> Gpt2:
     return Gpt2(Gpt2Config.of(folder), {**folder.config, **folder.generation})
 
 
-class Gpt2:
+class Gpt2(CausalDecoder):
     """The decoder with its vocabulary head. ``generation`` are default options for writing."""
 
-    start_token = None
-    tasks: tuple[str, ...] = ("text-generation",)
-    outputs: tuple[str, ...] = ("logits", "last_hidden_state")
-    defaults: tuple[str, ...] = ("logits",)
     model_type = "gpt2"
 
     def __init__(self, config: Gpt2Config, generation: Mapping[str, Any]) -> None:
+        super().__init__(config.vocab_size, config.n_positions, generation)
         self.config = config
-        self.generation = generation
-        self.vocab_size = config.vocab_size
-        self.max_length = config.n_positions
-        self.inputs = TextInputs(self.vocab_size, self.max_length, per_token=frozenset(self.outputs))
+        self.layers = tuple(f"h.{i}" for i in range(config.n_layer))
+        self.keys = config.n_head, config.n_embd // config.n_head
+        self.head = "wte.weight" if config.tie_word_embeddings else "lm_head.weight"
         tied = {"lm_head.weight": "wte.weight"} if config.tie_word_embeddings else {}
         masks = r"h\.\d+\.attn\.(bias|masked_bias)"  # causal masks that older files hold
         self.names = Names(prefixes=("transformer.",), tied=tied, ignored=(masks,))
@@ -95,28 +88,7 @@ class Gpt2:
             shapes["lm_head.weight"] = (c.vocab_size, c.n_embd)
         return shapes
 
-    def forward(self, weights: Mapping[str, Tensor], inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """``input_ids`` and ``attention_mask`` are int32 (batch, sequence); positions are 0, 1, 2, ..."""
-        hidden = self._hidden(weights, inputs["input_ids"], Past.whole(inputs["input_ids"], inputs["attention_mask"]))
-        return {"logits": self._logits(weights, hidden), "last_hidden_state": hidden}
-
-    def cache(self, batch: int, capacity: int) -> dict[str, Spec]:
-        """Keys and values of each layer: (batch, heads, capacity, head_dim)."""
-        c = self.config
-        spec = Spec((batch, c.n_head, capacity, c.n_embd // c.n_head), dtypes.float32)
-        return {f"h.{i}.{part}": spec for i in range(c.n_layer) for part in ("key", "value")}
-
-    def begin(self, weights: Mapping[str, Tensor], inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Nothing: there is no encoder."""
-        return {}
-
-    def step(
-        self, weights: Mapping[str, Tensor], inputs: Mapping[str, Tensor], fixed: Mapping[str, Tensor], past: Past
-    ) -> Tensor:
-        """Logits (batch, vocabulary) after the last token of ``inputs["input_ids"]`` (batch, sequence)."""
-        return self._logits(weights, past.last(self._hidden(weights, inputs["input_ids"], past)))
-
-    def _hidden(self, weights: Mapping[str, Tensor], ids: Tensor, past: Past) -> Tensor:
+    def hidden(self, weights: Mapping[str, Tensor], ids: Tensor, past: Past) -> Tensor:
         """The hidden states after the last layer and its norm, (batch, sequence, hidden)."""
         c = self.config
         positions = minimum(past.positions, c.n_positions - 1)  # padding may be placed behind the last
@@ -142,9 +114,6 @@ class Gpt2:
         keys, values = past.extend(f"h.{i}", key, value)
         attended = scaled_dot_product_attention(query, keys, values, past.mask, scale=scale)
         return _product(weights, f"h.{i}.attn.c_proj", heads.merge(attended))
-
-    def _logits(self, weights: Mapping[str, Tensor], hidden: Tensor) -> Tensor:
-        return linear_op(hidden, weights["wte.weight" if self.config.tie_word_embeddings else "lm_head.weight"])
 
 
 def _product_parameters(prefix: str, inputs: int, outputs: int) -> dict[str, Shape]:

@@ -14,8 +14,6 @@ from typing import Any
 
 import numpy as np
 
-from .. import dtypes
-from ..backends.base import Spec
 from ..errors import InvalidWeights
 from ..nn import embedding, heads, linear, rms_norm
 from ..ops import (
@@ -28,14 +26,13 @@ from ..ops import (
     scaled_dot_product_attention,
     sin,
 )
-from ..ops import linear as linear_op
 from ..shapes import Shape
 from ..tensor import Tensor
+from .causal import CausalDecoder
 from .config import ACTIVATIONS, activation, check_heads, read_config
 from .decoder import Past
 from .folder import Folder
 from .names import Names
-from .text import TextInputs
 
 
 @dataclass(frozen=True)
@@ -143,22 +140,17 @@ def build(folder: Folder) -> Llama:
     return Llama(LlamaConfig.of(folder), Rope.of(folder), {**folder.config, **folder.generation})
 
 
-class Llama:
+class Llama(CausalDecoder):
     """The decoder with its vocabulary head. ``generation`` are default options for writing."""
 
-    start_token = None
-    tasks: tuple[str, ...] = ("text-generation",)
-    outputs: tuple[str, ...] = ("logits", "last_hidden_state")
-    defaults: tuple[str, ...] = ("logits",)
-
     def __init__(self, config: LlamaConfig, rope: Rope, generation: Mapping[str, Any]) -> None:
+        super().__init__(config.vocab_size, config.max_position_embeddings, generation)
         self.config = config
         self.rope = rope
-        self.generation = generation
         self.model_type = config.model_type
-        self.vocab_size = config.vocab_size
-        self.max_length = config.max_position_embeddings
-        self.inputs = TextInputs(self.vocab_size, self.max_length, per_token=frozenset(self.outputs))
+        self.layers = tuple(f"layers.{i}" for i in range(config.num_hidden_layers))
+        self.keys = config.num_key_value_heads, config.head_dim
+        self.head = "embed_tokens.weight" if config.tie_word_embeddings else "lm_head.weight"
         tied = {"lm_head.weight": "embed_tokens.weight"} if config.tie_word_embeddings else {}
         self.names = Names(prefixes=("model.",), tied=tied, ignored=(r".*rotary_emb\.inv_freq",))
 
@@ -184,28 +176,7 @@ class Llama:
             shapes["lm_head.weight"] = (c.vocab_size, c.hidden_size)
         return shapes
 
-    def forward(self, weights: Mapping[str, Tensor], inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """``input_ids`` and ``attention_mask`` are int32 (batch, sequence); positions are 0, 1, 2, ..."""
-        hidden = self._hidden(weights, inputs["input_ids"], Past.whole(inputs["input_ids"], inputs["attention_mask"]))
-        return {"logits": self._logits(weights, hidden), "last_hidden_state": hidden}
-
-    def cache(self, batch: int, capacity: int) -> dict[str, Spec]:
-        """Keys and values of each layer: (batch, key heads, capacity, head_dim)."""
-        c = self.config
-        spec = Spec((batch, c.num_key_value_heads, capacity, c.head_dim), dtypes.float32)
-        return {f"layers.{i}.{part}": spec for i in range(c.num_hidden_layers) for part in ("key", "value")}
-
-    def begin(self, weights: Mapping[str, Tensor], inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Nothing: there is no encoder."""
-        return {}
-
-    def step(
-        self, weights: Mapping[str, Tensor], inputs: Mapping[str, Tensor], fixed: Mapping[str, Tensor], past: Past
-    ) -> Tensor:
-        """Logits (batch, vocabulary) after the last token of ``inputs["input_ids"]`` (batch, sequence)."""
-        return self._logits(weights, past.last(self._hidden(weights, inputs["input_ids"], past)))
-
-    def _hidden(self, weights: Mapping[str, Tensor], ids: Tensor, past: Past) -> Tensor:
+    def hidden(self, weights: Mapping[str, Tensor], ids: Tensor, past: Past) -> Tensor:
         """The hidden states after the last layer and its norm, (batch, sequence, hidden)."""
         c = self.config
         x = embedding.forward(weights["embed_tokens.weight"], ids)
@@ -236,7 +207,3 @@ class Llama:
         keys, values = past.extend(layer, key, value)
         attended = scaled_dot_product_attention(query, keys, values, past.mask)
         return linear.forward(weights, f"{layer}.self_attn.o_proj", heads.merge(attended))
-
-    def _logits(self, weights: Mapping[str, Tensor], hidden: Tensor) -> Tensor:
-        tied = self.config.tie_word_embeddings
-        return linear_op(hidden, weights["embed_tokens.weight" if tied else "lm_head.weight"])
