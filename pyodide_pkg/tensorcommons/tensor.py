@@ -288,10 +288,11 @@ async def read_together(tensors: Sequence[Tensor]) -> list[np.ndarray[Any, Any]]
         TensorReleased: the bytes of one were released.
         TensorCommonsError: one is no tensor.
     """
-    other = next((value for value in tensors if not isinstance(value, Tensor)), None)
-    if other is not None:
-        raise TensorCommonsError(f"read_together() takes tensors, not {type(other).__name__}")
-    await realize(tensors)
+    for value in tensors:
+        if not isinstance(value, Tensor):
+            raise TensorCommonsError(f"read_together() takes tensors, not {type(value).__name__}")
+    if any(tensor.node.storage is None for tensor in tensors):
+        await realize(tensors)
     found = [(tensor, *_bytes_of(tensor)) for tensor in tensors]
     raw: dict[int, tuple[memoryview, bool]] = {}  # the bytes, and whether they are nobody else's
     for device in {storage.device: None for _, storage, _ in found}:

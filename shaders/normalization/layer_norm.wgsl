@@ -1,4 +1,5 @@
 // y[row] = (v - mean(v)) / sqrt(var(v) + eps) * weight + bias, where v = x[row], or x[row] + residual[row].
+// A row of which terms are rows of tables is summed as it is read: see graph/embeddings.py.
 //
 // bindings: 0 params · 1 x · 2 weight · 3 bias · 4 residual, where there is one · last y
 // dispatch: one invocation a row, workgroups spread over x and y; no workgroup memory (for fallback adapters)
@@ -10,10 +11,11 @@ struct Params {
   rows: u32,
   columns: u32,
   eps: f32,
+  $more
 }
 @group(0) @binding(0) var<uniform> p: Params;
 $bindings
-
+$functions
 @compute @workgroup_size($workgroup)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>,
         @builtin(local_invocation_index) lane: u32) {

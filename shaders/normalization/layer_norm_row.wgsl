@@ -1,5 +1,6 @@
 // y[row] = (v - mean(v)) / sqrt(var(v) + eps) * weight + bias, where v = x[row], or x[row] + residual[row]; a workgroup
 // a row, for hardware.
+// A row of which terms are rows of tables is summed as it is read: see graph/embeddings.py.
 //
 // bindings: 0 params · 1 x · 2 weight · 3 bias · 4 residual, where there is one · last y
 // dispatch: as rows.wgsl says
@@ -10,9 +11,10 @@ struct Params {
   rows: u32,
   columns: u32,
   eps: f32,
+  $more
 }
 $rows
-
+$functions
 fn total_of(v: vec4<f32>, i: u32) -> f32 { return dot(select(vec4<f32>(), v, inside(i)), vec4<f32>(1f)); }
 fn weight_of(i: u32) -> vec4<f32> {
   $weight

@@ -9,6 +9,9 @@ import numpy as np
 import tensorcommons as tc
 from tensorcommons import Device
 from tensorcommons.errors import ShapeMismatch, UnsupportedDtype
+from tensorcommons.graph.embeddings import join_embeddings
+from tensorcommons.graph.fuse import fuse
+from tensorcommons.graph.graph import Graph
 from tests.cases.support import INF, NAN, agree, near, numbers, on, refused
 
 
@@ -170,3 +173,52 @@ async def wrong_shapes_are_refused(device: Device) -> None:
     refused(device, UnsupportedDtype, lambda: tc.softmax(whole))
     refused(device, UnsupportedDtype, lambda: tc.rms_norm(whole, whole))
     refused(device, UnsupportedDtype, lambda: tc.layer_norm(x, whole, whole))
+
+
+async def _fused_as_unfused(device: Device, total: Any, norm: Any, expected: Any, fused: bool = True) -> None:
+    """A norm over a sum that it is fused with, where it is: bit for bit the norm of that sum, computed before."""
+    answer = tc.layer_norm(total(), *norm)
+    steps = {node.op.name for node in join_embeddings(fuse(Graph([answer.node]))).nodes if node.op is not None}
+    assert ("embed_norm" in steps) == fused, (answer.shape, expected.shape, steps)
+    got = await answer.read()
+    near(got, expected)
+    kept = await total().realize()
+    assert got.tobytes() == (await tc.layer_norm(kept, *norm).read()).tobytes()
+
+
+async def embeddings_and_their_norm_are_one_step(device: Device) -> None:
+    rng = np.random.default_rng(5)
+    for batch, sequence, columns in ((1, 1, 1), (2, 5, 36), (3, 2, 7), (1, 3, 129)):
+        words, types, places = numbers(11, columns), numbers(2, columns), numbers(9, columns)
+        weight, bias = numbers(columns, low=0.5, high=2), numbers(columns)
+        ids = rng.integers(-11, 11, (batch, sequence)).astype(np.int32)
+        kinds = rng.integers(0, 2, (batch, sequence)).astype(np.int32)
+        whole = numbers(batch, sequence, columns)
+        w, t, p, i, k, x, *norm = on(device, words, types, places, ids, kinds, whole, weight, bias)
+
+        def typed(w: Any = w, t: Any = t, i: Any = i, k: Any = k) -> Any:
+            return tc.take(w, i, axis=0) + tc.take(t, k, axis=0)
+
+        sums: list[tuple[Any, Any]] = [
+            (lambda w=w, i=i: tc.take(w, i, axis=0) + tc.take(w, -i - 1, axis=0), words[ids] + words[-ids - 1]),
+            (lambda f=typed, p=p, n=sequence: f() + p[:n], words[ids] + types[kinds] + places[:sequence]),
+            (lambda f=typed, w=w, k=k: f() + tc.take(w, k, axis=0), words[ids] + types[kinds] + words[kinds]),
+            (lambda w=w, i=i, x=x: x + tc.take(w, i, axis=0), whole + words[ids]),
+            (lambda w=w, i=i, x=x: tc.take(w, i, axis=0) + x, words[ids] + whole),
+        ]
+        for total, expected in sums:
+            await _fused_as_unfused(device, total, norm, _norm(expected, weight, bias))
+        if batch > 1:  # a row a sequence is no such term
+            row = (await x[:, :1].realize()) if sequence > 1 else None
+            if row is not None:
+                expected = words[ids] + whole[:, :1]
+                total = lambda w=w, i=i, row=row: tc.take(w, i, axis=0) + row  # noqa: E731
+                await _fused_as_unfused(device, total, norm, _norm(expected, weight, bias), fused=False)
+
+
+async def embeddings_out_of_the_table_are_nan_in_their_norm(device: Device) -> None:
+    table, weight, bias = numbers(4, 40), numbers(40), numbers(40)
+    w, i, *norm = on(device, table, np.array([3, 4, -4, -5, 0], np.int32), weight, bias)
+    got = await tc.layer_norm(tc.take(w, i, axis=0) + tc.take(w, i, axis=0), *norm).read()
+    near(got[[0, 2, 4]], _norm(2 * table[[3, 0, 0]].astype(np.float64), weight, bias))
+    assert np.isnan(got[[1, 3]]).all()

@@ -25,7 +25,7 @@ from typing import Any, Generic, Literal, TypeAlias, TypeVar
 from ..bridge.blocks import Data
 from ..dtypes import DType
 from ..errors import TensorCommonsError
-from ..shapes import Layout, Shape
+from ..shapes import Layout, Shape, size_of
 
 Attribute: TypeAlias = "int | float | str | bool | tuple[Attribute, ...] | None"
 Attributes: TypeAlias = Mapping[str, Attribute]
@@ -42,7 +42,7 @@ class Spec:
     @property
     def nbytes(self) -> int:
         """Bytes of a dense copy."""
-        return Layout.contiguous(self.shape).size * self.dtype.itemsize
+        return size_of(self.shape) * self.dtype.itemsize
 
 
 @dataclass(frozen=True)

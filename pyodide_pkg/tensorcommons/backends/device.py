@@ -43,8 +43,10 @@ class Budget:
         """What the budget leaves."""
         return 2**62
 
-    async def ensure(self, storages: Sequence[Any], extra: int = 0) -> None:
-        """Bring ``storages`` back to their devices, and make room for ``extra`` bytes more."""
+    async def ensure(self, storages: Sequence[Any], extra: int = 0, bundle: Any = None) -> None:
+        """Bring ``storages`` and those of ``bundle`` back to their devices, and make room for ``extra`` bytes more."""
+        if bundle is not None:
+            bundle.settle()
 
     def make_room_now(self, nbytes: int) -> None:
         """Make room without waiting, where that is possible."""

@@ -59,6 +59,11 @@ class Gpu {
     this.gone = device.lost.then((loss) => { this.lost = `${loss.reason}: ${loss.message}`; });
   }
 
+  // Call `tell` with the reason when the device is lost, or closed.
+  whenLost(tell) {
+    this.gone.then(() => tell(this.lost));
+  }
+
   createBuffer(handle, size) {
     const usage = GPUBufferUsage.STORAGE | GPUBufferUsage.COPY_SRC | GPUBufferUsage.COPY_DST;
     this.buffers.set(handle, this.device.createBuffer({ size: Math.max(16, Math.ceil(size / 16) * 16), usage }));

@@ -8,8 +8,7 @@ from __future__ import annotations
 import itertools
 import json
 from array import array
-from collections.abc import Awaitable, Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,12 +18,15 @@ from .blocks import Data, raw_of
 from .loader import load_js_module
 from .runtime import IN_BROWSER
 
+if IN_BROWSER:
+    from pyodide.ffi import JsException, create_once_callable
+
 
 class WebGPUBridge:
     """One GPUDevice. ``calls`` counts the calls into JavaScript since it was opened."""
 
     def __init__(self, gpu: Any) -> None:
-        self._gpu = gpu
+        self._watch(gpu)
         self.calls = 0
         self._staging = 0
         info = json.loads(gpu.info)
@@ -52,29 +54,34 @@ class WebGPUBridge:
     @property
     def is_lost(self) -> bool:
         """Whether the browser took the device away."""
-        return bool(self._gpu.lost)
+        return bool(self._loss)
 
     @property
     def loss(self) -> str:
         """The browser's words for that, or nothing."""
-        return str(self._gpu.lost) if self._gpu.lost else ""
+        return self._loss
 
     async def reopen(self) -> None:
         """Another device in place of this one, with nothing on it. Raises DeviceUnavailable if there is none."""
         self._gpu.closeDevice()
-        self._gpu = await _open()
+        self._watch(await _open())
 
-    @contextmanager
-    def _typed_errors(self) -> Iterator[None]:
-        """What JavaScript throws becomes DeviceLost or TensorCommonsError."""
-        from pyodide.ffi import JsException
+    def _watch(self, gpu: Any) -> None:
+        """Work with ``gpu`` from now on, and be told when it is lost: to ask each time is a call into JavaScript."""
+        self._gpu = gpu
+        self._loss = ""
 
-        try:
-            yield
-        except JsException as error:
-            if self._gpu.lost:
-                raise DeviceLost(f"the WebGPU device was lost ({self._gpu.lost}); open it again") from error
-            raise TensorCommonsError(f"the WebGPU device reported: {error}") from error
+        def lost(why: str) -> None:
+            if self._gpu is gpu:
+                self._loss = why
+
+        gpu.whenLost(create_once_callable(lost))
+
+    def _typed(self, error: Exception) -> TensorCommonsError:
+        """What JavaScript threw, as DeviceLost or TensorCommonsError."""
+        if self._gpu.lost:
+            return DeviceLost(f"the WebGPU device was lost ({self._gpu.lost}); open it again")
+        return TensorCommonsError(f"the WebGPU device reported: {error}")
 
     def create(self, handle: int, nbytes: int) -> None:
         """A zeroed storage buffer under ``handle``."""
@@ -107,8 +114,12 @@ class WebGPUBridge:
         """Map one copy of all ranges (handle, offset, nbytes) and give their bytes."""
         self.calls += 1
         rest = np.empty(sum(nbytes for _, _, nbytes in ranges), np.uint8).data
-        with self._typed_errors():
+        try:
             await self._gpu.readBuffers(rest, self._staging, *itertools.chain.from_iterable(ranges))
+        except JsException as error:
+            raise self._typed(error) from error
+        if len(ranges) == 1:
+            return [rest]
         result = []
         for _, _, nbytes in ranges:
             result.append(rest[:nbytes])
@@ -123,8 +134,10 @@ class WebGPUBridge:
         ``tell(done, total)`` is called as they are compiled.
         """
         self.calls += 1
-        with self._typed_errors():
+        try:
             await self._gpu.compileProgram(program, description, params, tell)
+        except JsException as error:
+            raise self._typed(error) from error
 
     def run(
         self, program: int, arena: int, host: memoryview, first: int, leaves: Sequence[int] | None
@@ -135,14 +148,18 @@ class WebGPUBridge:
         without outputs then.
         """
         self.calls += 1
-        with self._typed_errors():
-            bound = None if leaves is None else memoryview(array("i", leaves))
+        bound = None if leaves is None else memoryview(array("i", leaves))
+        try:
             queued = self._gpu.runProgram(program, arena, host if host.nbytes else None, first, bound)
+        except JsException as error:
+            raise self._typed(error) from error
         return None if queued is True else self._rest_of(queued)
 
     async def _rest_of(self, parts: Any) -> bool:
-        with self._typed_errors():
+        try:
             return bool(await parts)
+        except JsException as error:
+            raise self._typed(error) from error
 
     def stop(self, program: int) -> None:
         """Ask the run of ``program`` to end at its next part."""
@@ -176,8 +193,6 @@ async def _open() -> Any:
     """The JavaScript side of a new device."""
     if not IN_BROWSER:
         raise DeviceUnavailable("webgpu", "this Python does not run in a browser")
-    from pyodide.ffi import JsException
-
     module = await load_js_module("webgpu", "webgpu.js")
     try:
         gpu = await module.open()

@@ -19,9 +19,10 @@ import numpy as np
 from ..backends.base import Computation, Executable, Plan, Spec
 from ..backends.device import Device
 from ..errors import ShapeMismatch, TensorCommonsError
-from ..sharing.storage import Storage, handles_of, using
+from ..sharing.storage import Bundle, Storage, handles_of, using
 from .chains import chain_elementwise
 from .computation import make_computation
+from .embeddings import join_embeddings
 from .fuse import fuse
 from .graph import Graph
 from .joins import join_products
@@ -98,8 +99,10 @@ class Program:
         leaves: Sequence[Storage],
         inputs: Mapping[str, np.ndarray[Any, Any]],
         donated: Collection[int] = (),
+        bundle: Bundle | None = None,
     ) -> list[tuple[Storage, Spec]]:
-        """Run once over ``leaves``, in the order of the graph's. Gives the storage and spec of each of its outputs.
+        """Run once over ``leaves``, in the order of the graph's: those of ``bundle``, and others. Gives
+        the storage and spec of each of its outputs.
 
         ``donated`` are the numbers of the leaves that the caller gives up: where the program writes one, that output
         takes over its bytes, unless something else needs them. All others are copied before they are written.
@@ -113,12 +116,14 @@ class Program:
             self._runs += 1
             try:
                 taken = self._taken(leaves, donated)
-                async with using(leaves, [leaves[i] for i in taken]):
+                others = leaves if bundle is None else bundle.brought(leaves)
+                async with using(others, [leaves[i] for i in taken], bundle):
                     executable, needed = await self.compile(), -1
                     while needed != (needed := self.bytes_to_run(taken)):  # the arena may leave meanwhile
-                        await self.device.budget.ensure(leaves, needed)
+                        await self.device.budget.ensure(others, needed, bundle)
                         executable = await self.compile()  # again only if the device was lost meanwhile
-                    return await self._run(executable, leaves, inputs, taken)
+                    handles = handles_of(leaves) if bundle is None else bundle.handles(leaves)
+                    return await self._run(executable, leaves, handles, inputs, taken)
             finally:
                 self._runs -= 1
                 if self.device.programs.get(self.structure) is not self:  # forgotten while it ran
@@ -145,12 +150,12 @@ class Program:
         self,
         executable: Executable,
         leaves: Sequence[Storage],
+        handles: list[int],
         inputs: Mapping[str, np.ndarray[Any, Any]],
         taken: Sequence[int],
     ) -> list[tuple[Storage, Spec]]:
         self._write_host(inputs)
         plan = self.planned.plan
-        handles = handles_of(leaves)
         created: list[int] = []
         copies: dict[int, int] = {}
         try:
@@ -201,7 +206,7 @@ class Program:
             self.device.refund(executable.nbytes, "scratch")
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class BoundProgram:
     """A program and what its leaves are: storages, and by their places the names of those that each run is given."""
 
@@ -209,6 +214,8 @@ class BoundProgram:
     leaves: tuple[Storage | None, ...]
     arguments: Mapping[int, str]
     renames: int
+    bundle: Bundle | None = None  # of the storages, from the second run on
+    was_run: bool = False
 
     @property
     def is_outdated(self) -> bool:
@@ -234,7 +241,12 @@ class BoundProgram:
             leaves[place] = arguments[name]
         try:
             given_up = [place for place, name in self.arguments.items() if name in donated]
-            return await self.program.run(leaves, inputs or {}, given_up)
+            if isinstance(self.program, PartedProgram):
+                return await self.program.run(leaves, inputs or {}, given_up)
+            if self.was_run and self.bundle is None:
+                self.bundle = Bundle(self.program.device, self.leaves)
+            self.was_run = True
+            return await self.program.run(leaves, inputs or {}, given_up, self.bundle)
         finally:  # a run without leaves that failed would be the last to keep its program
             self.program.device.drop_programs()
 
@@ -298,5 +310,5 @@ def _planned(device: Device, fused: Graph) -> Planned[Plan] | Planned[Computatio
     """What the device is asked to compile of a fused graph."""
     if device.backend.takes_graphs:
         return make_computation(fused)
-    graph = chain_elementwise(fused)
+    graph = chain_elementwise(join_embeddings(fused))
     return make_plan(join_products(graph) if device.backend.steps_cost else graph, device.backend)

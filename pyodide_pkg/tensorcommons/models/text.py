@@ -51,7 +51,7 @@ class TextInputs:
         length = ids.shape[1]
         if length > self.max_length:
             raise ShapeMismatch(f"{length} tokens are over the {self.max_length} that {model} takes; truncate")
-        if not 0 <= ids.min() <= ids.max() < self.vocab_size:
+        if not _all_below(ids, self.vocab_size):
             raise TensorCommonsError(
                 f"input_ids from {ids.min()} to {ids.max()} leave the {self.vocab_size} tokens known"
             )
@@ -60,7 +60,7 @@ class TextInputs:
             shapes = ", ".join(f"{name} {array.shape}" for name, array in named.items())
             raise ShapeMismatch(f"{shapes} differ in shape")
         types = named.get("token_type_ids")
-        if types is not None and not 0 <= types.min() <= types.max() < self.type_vocab_size:
+        if types is not None and not _all_below(types, self.type_vocab_size):
             raise TensorCommonsError(
                 f"token_type_ids from {types.min()} to {types.max()} are not below {self.type_vocab_size}"
             )
@@ -73,11 +73,19 @@ class TextInputs:
             name: padded(named[name], shape) if name in named else _left_out(name, ids.shape, shape)
             for name in dict.fromkeys((*self.names, *named))
         }
-        return Prepared(arrays, dict.fromkeys(self.per_token, (slice(None), slice(0, length))))
+        cut = (slice(None), slice(0, length))
+        return Prepared(arrays, dict.fromkeys(self.per_token, cut) if shape[1] > length else {})
 
     def example(self, shape: Shape | None = None) -> Mapping[str, Any]:
         """The last token of the vocabulary: an array that no other input equals."""
         return {"input_ids": np.full(FIRST_SHAPE if shape is None else shape, self.vocab_size - 1)}
+
+
+def _all_below(ids: np.ndarray[Any, Any], size: int) -> bool:
+    """Whether all are from 0 to ``size - 1``, by one look at them: without its sign, a negative number is large."""
+    if ids.dtype.kind == "i":
+        ids = ids.view(f"u{ids.dtype.itemsize}")
+    return bool(ids.max() < size)
 
 
 @lru_cache(64)

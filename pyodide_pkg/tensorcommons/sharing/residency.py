@@ -19,7 +19,7 @@ from ..bridge.runtime import WouldWaitError, can_suspend, run_now, suspend
 from ..errors import MemoryBudgetError, TensorCommonsError
 from .activations import ActivationCache
 from .registry import Entry, Registry
-from .storage import Storage, touch
+from .storage import Bundle, Storage, touch
 
 
 @dataclass(eq=False)
@@ -264,19 +264,30 @@ class Residency(Budget):
                 device.discard_idle_program()
                 return
 
-    async def ensure(self, storages: Sequence[Storage], extra: int = 0) -> None:
+    async def ensure(self, storages: Sequence[Storage], extra: int = 0, bundle: Bundle | None = None) -> None:
         """Have all of ``storages`` on their devices, with room for ``extra`` bytes more. Mostly there is nothing to do.
 
         Raises MemoryBudgetError if they do not fit together.
         """
-        for device in {storage.device for storage in storages}:
+        devices = {storage.device for storage in storages}
+        if bundle is not None:
+            devices.add(bundle.device)
+        for device in devices:
             if device.backend.is_lost:
                 await device.recover()
         touch(storages)
+        if bundle is not None:
+            bundle.touch()
+            fits = self.used + extra <= self.usable
+            if bundle.is_settled and fits and all(storage.state == "resident" for storage in storages):
+                return
+            storages = [*storages, *bundle.storages]
         while True:
             away = [storage for storage in storages if storage.state == "offloaded" or storage.state == "dropped"]
             await self.make_room(sum(storage.nbytes for storage in away) + extra, storages)
             if not away:
+                if bundle is not None:
+                    bundle.settle()
                 return
             for storage in away:
                 if storage.state not in ("offloaded", "dropped"):

@@ -16,8 +16,8 @@ import asyncio
 import hashlib
 import itertools
 import weakref
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager, suppress
+from collections.abc import Awaitable, Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
@@ -100,13 +100,14 @@ class Storage:
         self.is_cached = False  # kept for later runs
         self.again: Callable[[], Awaitable[memoryview]] | None = None  # computes lost bytes anew; only reads ask for it
         self.state: State = "resident"
-        self.last_used = next(_clock)
+        self._last_used = next(_clock)
         self.version = 0  # counts writes, so that a copy that was overtaken by one is not kept
         self._handle = handle
         self._host: memoryview | None = None
         self._hearers: list[Callable[[], None]] = []
         self.rents = 0  # while its device lends it to another, it cannot use it itself
-        self.users = 0
+        self.bundles: list[weakref.ref[Bundle]] = []  # those that it is in
+        self.users = 0  # beside those of its bundles
         self.writers = 0  # under way or waiting for their turn
         self.turns: list[asyncio.Future[None]] = []
         self.free_after_use = False
@@ -139,6 +140,8 @@ class Storage:
 
     def _move(self, state: State) -> None:
         self.state = state
+        if self.bundles:
+            self.stir()
         self.marks()
         if state == "released":
             self._changed()
@@ -151,6 +154,14 @@ class Storage:
         hearers, self._hearers = self._hearers, []
         for call in hearers:
             call()
+
+    def _alive(self) -> list[Bundle]:
+        return [bundle for reference in self.bundles if (bundle := reference()) is not None]
+
+    def stir(self) -> None:
+        """Have every bundle look at the storage again before its next use."""
+        for bundle in self._alive():
+            bundle.is_settled = False
 
     def shown_by(self, leaf: Any) -> None:
         """Note a graph node that shows these bytes."""
@@ -198,7 +209,12 @@ class Storage:
     @property
     def in_use(self) -> bool:
         """Whether a program, a read or a write under way needs the bytes where they are."""
-        return self.users > 0
+        return self.users > 0 or any(bundle.users for bundle in self._alive())
+
+    @property
+    def last_used(self) -> int:
+        """When it was used last, as a count of all uses."""
+        return max([self._last_used, *(bundle.last_used for bundle in self._alive())])
 
     def rename(self, identity: str) -> None:
         """The bytes are others than before: everything that was known by the old identity has to be asked again."""
@@ -236,14 +252,14 @@ class Storage:
 
     def touch(self) -> None:
         """Mark as used just now; the least recently used leaves first."""
-        self.last_used = next(_clock)
+        self._last_used = next(_clock)
 
     def release(self) -> None:
         """Give the bytes back for good, at the end of the use under way if there is one. Safe to call twice."""
         before = self.state
         self._move("released")
         self._host = None
-        if before == "resident" and self.users:
+        if before == "resident" and self.in_use:
             self.free_after_use = True
         elif before == "resident":
             self.device.free(self._handle)
@@ -275,7 +291,7 @@ class Storage:
                 if self.state == "resident":
                     raise
                 return False  # released while it was read, which is what the read tripped over
-        if self.state != "resident" or self.users or (version, used) != (self.version, self.last_used):
+        if self.state != "resident" or self.in_use or (version, used) != (self.version, self.last_used):
             return False
         self.device.evict(self._handle)
         self._host = copy
@@ -357,51 +373,120 @@ class Storage:
             self.device.forget(self._handle)
 
 
-@asynccontextmanager
-async def using(storages: Sequence[Storage], written: Collection[Storage] = ()) -> AsyncIterator[None]:
+class Bundle:
+    """Storages of ``device`` that a program reads together, run after run, as one: ``None`` where each run brings one.
+
+    A model has a hundred weights: to look at each would take most of a replayed run's time. They are looked at one by
+    one only where something about one of them changed since (:meth:`Storage.stir`); else the bundle ``is_settled``.
+    """
+
+    def __init__(self, device: Device, leaves: Sequence[Storage | None]) -> None:
+        self.device = device
+        self.storages = tuple(dict.fromkeys(leaf for leaf in leaves if leaf is not None))
+        self._handles = [0 if leaf is None else leaf._handle for leaf in leaves]
+        self._open = [place for place, leaf in enumerate(leaves) if leaf is None]
+        self.users = 0
+        self.last_used = next(_clock)
+        self.is_settled = False
+        for storage in self.storages:
+            storage.bundles = [reference for reference in storage.bundles if reference() is not None]
+            storage.bundles.append(weakref.ref(self))
+
+    def settle(self) -> None:
+        """Look at every storage: from now on all are known to be there, and nobody waits to write one."""
+        self.is_settled = all(
+            storage.state == "resident" and not storage.writers and not storage.turns for storage in self.storages
+        )
+
+    def touch(self) -> None:
+        """Mark all as used just now."""
+        self.last_used = next(_clock)
+
+    def brought(self, leaves: Sequence[Storage]) -> list[Storage]:
+        """Those of a run's ``leaves`` that are not in the bundle."""
+        return [leaves[place] for place in self._open]
+
+    def handles(self, leaves: Sequence[Storage]) -> list[int]:
+        """The handle of each of a run's ``leaves``, in use."""
+        handles = self._handles.copy()
+        for place in self._open:
+            handles[place] = leaves[place].handle
+        return handles
+
+
+class using:  # noqa: N801 - a context manager, as contextlib's
     """Keep the bytes of ``storages`` where they are through the block; what is released meanwhile goes at its end.
 
     Uses stand side by side, and a write (of those in ``written``) stands alone: it waits for the uses under way, and
-    later ones wait for it, so nobody sees half of it. All storages are taken in one step, so no two uses wait for each
-    other.
+    later ones wait for it, so nobody sees half of it. All storages, and those of ``bundle``, are taken in one step, so
+    no two uses wait for each other.
 
     Raises TensorReleased or DeviceLost for one that is gone already.
     """
-    for storage in written:
-        storage.writers += 1
-    try:
-        while (busy := _first_busy(storages, written)) is not None:
-            turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            busy.turns.append(turn)
-            await turn
-        for storage in storages:
-            storage.users += 1
+
+    def __init__(
+        self, storages: Sequence[Storage], written: Collection[Storage] = (), bundle: Bundle | None = None
+    ) -> None:
+        self._storages = storages
+        self._written = written
+        self._bundle = bundle
+
+    def _stirred(self) -> Sequence[Storage]:
+        """The storages that have to be looked at one by one."""
+        if self._bundle is None or self._bundle.is_settled:
+            return self._storages
+        return [*self._storages, *self._bundle.storages]
+
+    async def __aenter__(self) -> None:
+        for storage in self._written:
+            storage.writers += 1
+            storage.stir()
         try:
-            yield
-        finally:
-            for storage in storages:
-                storage.users -= 1
-                if storage.free_after_use and not storage.users:
-                    storage.free_after_use = False
-                    storage.device.free(storage._handle)
-    finally:
-        for storage in written:
+            while (busy := _first_busy(self._stirred(), self._written)) is not None:
+                turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+                busy.turns.append(turn)
+                busy.stir()
+                await turn
+        except BaseException:
+            self._end()
+            raise
+        for storage in self._storages:
+            storage.users += 1
+        if self._bundle is not None:
+            self._bundle.users += 1
+
+    async def __aexit__(self, *error: object) -> None:
+        for storage in self._storages:
+            storage.users -= 1
+        if self._bundle is not None:
+            self._bundle.users -= 1
+        for storage in self._stirred():
+            if storage.free_after_use and not storage.in_use:
+                storage.free_after_use = False
+                storage.device.free(storage._handle)
+        self._end()
+
+    def _end(self) -> None:
+        """Have everybody who waits look again."""
+        for storage in self._written:
             storage.writers -= 1
-        for storage in storages:
+        for storage in self._stirred():
             if storage.turns:
                 turns, storage.turns = storage.turns, []
                 for turn in turns:
                     if not turn.done():
                         turn.set_result(None)
-        for budget in {storage.device.budget for storage in storages}:
+        for budget in {storage.device.budget for storage in self._storages}:
             budget.use_ended()
+        if self._bundle is not None:
+            self._bundle.device.budget.use_ended()
 
 
 def touch(storages: Sequence[Storage]) -> None:
     """Mark as used just now, together."""
     now = next(_clock)
     for storage in storages:
-        storage.last_used = now
+        storage._last_used = now
 
 
 def handles_of(storages: Sequence[Storage]) -> list[int]:
@@ -417,7 +502,7 @@ def _first_busy(storages: Sequence[Storage], written: Collection[Storage]) -> St
     for storage in storages:
         if storage.state == "released" or storage.state == "lost":
             _ = storage.handle
-        if storage.users if storage in written else storage.writers:
+        if storage.in_use if storage in written else storage.writers:
             return storage
     return None
 

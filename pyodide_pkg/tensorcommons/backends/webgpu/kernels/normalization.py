@@ -5,11 +5,12 @@ from __future__ import annotations
 import struct
 from collections.abc import Mapping, Sequence
 
-from ...base import Step
+from ...base import Operand, Step
 from ..elements import Access, Buffer
 from ..shader import Dispatch, source
 from .common import Adapter, Kernel, rows_and_columns, spread
 
+NAN = 0x7FC00000
 SHORT = 32  # columns; a workgroup a row pays above
 KEPT = 8  # vectors of a row that an invocation keeps in registers
 OUTCOMES = {
@@ -18,16 +19,75 @@ OUTCOMES = {
 }
 
 
+TAKEN = """fn row_{n}(row: u32) -> i32 {{
+  let take = p.takes[{take}];
+  let id = load_ids{n}(u32(take.w) + row * u32(take.z));
+  let place = select(id, id + take.x, id < 0 && take.y != 0);
+  return select(-1, place, place >= 0 && place < take.x);
+}}
+"""
+ONE_TAKEN = """fn one_{n}(row: u32, j: u32) -> f32 {{
+  let place = row_{n}(row);
+  if (place < 0) {{ return bitcast<f32>(p.nothing); }}
+  let start = u32(place) * p.columns;
+  return load_table{n}(start + j);
+}}
+"""
+FOUR_TAKEN = """fn four_{n}(row: u32, i: u32) -> vec4<f32> {{
+  let place = row_{n}(row);
+  if (place < 0) {{ return vec4<f32>(bitcast<f32>(p.nothing)); }}
+  let start = u32(place) * p.columns;
+  return {four};
+}}
+"""
+
+
 def _softmax(step: Step, adapter: Adapter) -> list[Dispatch]:
-    return _rows("softmax", step, ("x",), 0.0, adapter, OUTCOMES[step.op.name])
+    return _rows("softmax", step, dict(zip("x", step.inputs, strict=True)), 0.0, adapter, OUTCOMES[step.op.name])
 
 
 def _layer_norm(step: Step, adapter: Adapter) -> list[Dispatch]:
-    return _rows("layer_norm", step, ("x", "weight", "bias", "residual"), _eps(step), adapter)
+    operands = dict(zip(("x", "weight", "bias", "residual"), step.inputs, strict=False))
+    return _rows("layer_norm", step, operands, _eps(step), adapter, {"functions": "", "more": ""})
 
 
 def _rms_norm(step: Step, adapter: Adapter) -> list[Dispatch]:
-    return _rows("rms_norm", step, ("x", "weight"), _eps(step), adapter)
+    return _rows("rms_norm", step, dict(zip(("x", "weight"), step.inputs, strict=True)), _eps(step), adapter)
+
+
+def _embed_norm(step: Step, adapter: Adapter) -> list[Dispatch]:
+    """:func:`_layer_norm` of a sum with rows of tables; see graph/embeddings.py."""
+    _, columns = rows_and_columns(step.output)
+    rest, terms = list(step.inputs), step.attrs["terms"]
+    assert isinstance(terms, tuple)
+    operands: dict[str, Operand] = {}
+    ones, fours, functions, takes, period = [], [], "", b"", 1
+    for n, term in enumerate(terms):
+        assert isinstance(term, tuple)
+        kind, wraps = term
+        first = rest.pop(0)
+        if kind == "taken":
+            operands |= {f"ids{n}": first, f"table{n}": rest.pop(0)}
+            functions += TAKEN.format(n=n, take=len(takes) // 16)
+            if _in_scalars(columns, adapter):
+                functions += ONE_TAKEN.format(n=n)
+            else:
+                functions += FOUR_TAKEN.format(n=n, four=_four(f"table{n}", "start + ", columns % 4 == 0))
+            layout = first.layout
+            takes += struct.pack("<4i", operands[f"table{n}"].shape[0], bool(wraps), layout.strides[0], layout.offset)
+            ones.append(f"one_{n}(row, {{0}})")
+            fours.append(f"four_{n}(row, i)")
+        else:
+            operands[f"x{n}"] = first
+            row = "row" if kind == "whole" else "row % p.period"
+            period = period if kind == "whole" else rows_and_columns(first)[0]
+            ones.append(f"load_x{n}(({row}) * p.columns + {{0}})")
+            fours.append(_four(f"x{n}", f"({row}) * p.columns + ", columns % 4 == 0))
+    operands["weight"], operands["bias"] = rest
+    more = f"nothing: u32,\n  period: u32,\n  takes: array<vec4<i32>, {len(takes) // 16}>,"
+    params = struct.pack("<2I12x", NAN, period) + takes
+    outcome = {"functions": functions, "more": more}
+    return _rows("layer_norm", step, operands, _eps(step), adapter, outcome, (ones, fours), params)
 
 
 def _eps(step: Step) -> float:
@@ -36,18 +96,38 @@ def _eps(step: Step) -> float:
     return eps
 
 
+def _in_scalars(columns: int, adapter: Adapter) -> bool:
+    """Whether one invocation takes a row, element by element."""
+    return adapter.fallback or columns <= SHORT
+
+
 def _rows(
-    name: str, step: Step, names: Sequence[str], eps: float, adapter: Adapter, outcome: Mapping[str, str] | None = None
+    name: str,
+    step: Step,
+    operands: Mapping[str, Operand],
+    eps: float,
+    adapter: Adapter,
+    outcome: Mapping[str, str] | None = None,
+    values: tuple[Sequence[str], Sequence[str]] | None = None,
+    more: bytes = bytes(4),
 ) -> list[Dispatch]:
-    """One dispatch over the rows of the first input; ``names`` are those of the inputs."""
-    rows, columns = rows_and_columns(step.inputs[0])
+    """One dispatch over the rows of the result.
+
+    What is normalised is the sum of ``values``: of one element and of four, x and the residual unless they are given.
+    ``more`` are parameters of theirs.
+    """
+    rows, columns = rows_and_columns(step.output)
     if rows * columns == 0:
         return []
-    operands = dict(zip(names, step.inputs, strict=False))
-    params = struct.pack("<2IfI", rows, columns, eps, 0)
+    summed = [each for each in operands if each in ("x", "residual")]
+    ones, fours = values or (
+        [f"load_{each}(start + {{0}})" for each in summed],
+        [_four(each, "row * p.columns + ", columns % 4 == 0) for each in summed],
+    )
+    params = struct.pack("<2If", rows, columns, eps) + more
     variables = dict(outcome or {})
-    if adapter.fallback or columns <= SHORT:
-        value = "load_x(start + {0})" + (" + load_residual(start + {0})" if "residual" in operands else "")
+    if _in_scalars(columns, adapter):
+        value = " + ".join(ones)
         # The first pass leaves its values in y for the next ones, but for float16, where they would lose digits.
         keeps = step.output.dtype.lanes == 1 and step.op.name != "log_softmax"
         variables |= {
@@ -65,7 +145,6 @@ def _rows(
         groups = spread(rows, adapter.workgroup)
         return [Dispatch(f"normalization/{name}", variables, params, tuple(buffers), groups)]
     vectors = columns % 4 == 0
-    terms = [_four(each, "row * p.columns + ", vectors) for each in operands if each in ("x", "residual")]
     count = -(-columns // 4)
     lanes = next((lanes for lanes in (32, 64, 128, 256) if count <= KEPT * lanes), min(adapter.invocations, 1024))
     kept = -(-count // lanes)
@@ -85,7 +164,7 @@ def _rows(
         "sum": "sum_over_all",
         "power": f"power({again} - top, i)",
         "shifted": f"({again} - top)",
-        "value": f"return {' + '.join(terms)};",
+        "value": f"return {' + '.join(fours)};",
         "weight": f"return {_four('weight', '', vectors)};",
         "bias": f"return {_four('bias', '', vectors)};",
         "put": "store4_y((row * p.columns) / 4u + i, v);"
@@ -93,7 +172,9 @@ def _rows(
         else "for (var j = 0u; j < 4u && 4u * i + j < p.columns; j++) { store_y(row * p.columns + 4u * i + j, v[j]); }",
     }
     access: Access = "vectors" if vectors else "elements"
-    reads = [Buffer(each, operand, access) for each, operand in operands.items()]
+    reads = [
+        Buffer(each, operand, "elements" if each.startswith("ids") else access) for each, operand in operands.items()
+    ]
     result = Buffer("y", step.output, access, written=True)
     return [Dispatch(f"normalization/{name}_row", variables, params, (*reads, result), spread(rows, 1))]
 
@@ -109,5 +190,6 @@ KERNELS = [
     Kernel("softmax", _softmax),
     Kernel("log_softmax", _softmax),
     Kernel("layer_norm", _layer_norm),
+    Kernel("embed_norm", _embed_norm, lambda position, layout: len(layout.shape) == 2 and layout.strides[1] == 0),
     Kernel("rms_norm", _rms_norm),
 ]

@@ -1,0 +1,109 @@
+"""Embeddings and their norm as one step: ``layer_norm(words[ids] + types[ids] + positions)``, as an encoder begins.
+
+The rows that are taken and their sums are never in memory. The sum's terms keep their order, so it has bit for bit what
+the steps give one by one; like chains and joins this is done last, when it is known what else needs the terms.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+from ..backends.base import Op
+from ..shapes import Layout, size_of
+from .graph import Graph
+from .lower import owner_of
+from .node import Node
+
+BUFFERS = 8  # storage buffers that a shader stage has everywhere; weight, bias and the result are three of them
+
+_met: dict[str, Op] = {}  # the ops that were joined: ops are defined above graphs
+
+
+def _reference(*arrays: Any, terms: Any, shape: Any, eps: float) -> Any:
+    *operands, weight, bias = arrays
+    rows = size_of(shape[:-1])
+    total: Any = None
+    for kind, wrap in terms:
+        value = operands.pop(0)
+        if kind == "taken":  # value are the ids, spread over the columns
+            value = _met["take_along_axis"].reference(operands.pop(0), value, axis=0, wrap=wrap)
+        elif kind == "repeated":
+            value = value.reshape(-1, value.shape[-1])
+            value = value[[i % len(value) for i in range(rows)]]
+        value = value.reshape(rows, value.shape[-1])
+        total = value if total is None else total + value
+    return _met["layer_norm"].reference(total, weight, bias, eps=eps).reshape(shape)
+
+
+# What each of ``terms`` is read from, then weight and bias. ("taken", wraps) reads ids and a table, ("repeated", False)
+# rows that begin anew when they are through, as positions do, and ("whole", False) all of it.
+EMBED_NORM = Op("embed_norm", lambda specs, attrs: specs[0], _reference)
+
+
+def join_embeddings(graph: Graph) -> Graph:
+    """``graph`` with every layer norm over a sum with rows of tables as one node."""
+    uses = Counter(id(child) for node in graph.nodes for child in node.inputs)
+    uses.update(id(output) for output in graph.outputs)
+    result: dict[int, Node] = {}
+    for node in graph.nodes:
+        joined = _join(node, uses) or node
+        inputs = tuple(result[id(child)] for child in joined.inputs)
+        same = joined is node and inputs == node.inputs
+        result[id(node)] = node if same else Node(joined.op, joined.attrs, inputs, joined.spec)
+    return Graph([result[id(output)] for output in graph.outputs], graph.leaves)
+
+
+def _join(node: Node, uses: Counter[int]) -> Node | None:
+    if node.op is None or node.op.name != "layer_norm" or node.spec.dtype.name != "float32" or not node.nbytes:
+        return None
+    total, weight, bias, *residual = node.inputs
+    found = [_term(residual[0], node, uses)] if residual else []
+    while sum(len(nodes) for _, nodes in found) < BUFFERS - 5:  # room for what is left as ids and a table
+        if total.op is None or total.op.name != "add" or uses[id(total)] != 1 or total.spec != node.spec:
+            break
+        total, term = total.inputs
+        found.append(_term(term, node, uses))
+    found.append(_term(total, node, uses))
+    found.reverse()
+    kinds = tuple(term for term, _ in found)
+    names = [kind for kind, _ in kinds]
+    if "taken" not in names or "other" in names or names.count("repeated") > 1 or names[0] == "repeated":
+        return None
+    if any(term.spec.dtype is not node.spec.dtype for _, nodes in found for term in nodes[-1:]):
+        return None
+    _met["layer_norm"] = node.op
+    operands = tuple(operand for _, nodes in found for operand in nodes)
+    return Node(
+        EMBED_NORM,
+        {"terms": kinds, "shape": node.spec.shape, "eps": node.attrs["eps"]},
+        (*operands, weight, bias),
+        node.spec,
+    )
+
+
+def _term(node: Node, total: Node, uses: Counter[int]) -> tuple[tuple[str, bool], tuple[Node, ...]]:
+    """One term of the sum: its kind, and what it is read from."""
+    owner, layout = owner_of(node)
+    if not layout.strides or layout.strides[-1] == 0:
+        return ("other", False), (node,)
+    if node.spec.shape != total.spec.shape:  # broadcast
+        rows = node.spec.shape
+        while rows[:1] == (1,) and len(rows) > 2:
+            rows = rows[1:]
+        again = len(rows) > 1 and rows == total.spec.shape[-len(rows) :]
+        return ("repeated" if again else "other", False), (node,)
+    taken = owner.op is not None and owner.op.name == "take_along_axis" and owner.attrs["axis"] == 0
+    if taken and _is_dense(layout) and layout.size == size_of(owner.spec.shape):
+        table, ids = owner.inputs
+        spread = owner_of(ids)[1]
+        once = uses[id(owner)] == 1 and uses[id(node)] == 1
+        by_row = len(spread.shape) == 2 and (spread.strides[1] == 0 or spread.shape[1] == 1)
+        if once and by_row and _is_dense(owner_of(table)[1]):
+            _met["take_along_axis"] = owner.op  # type: ignore[assignment]
+            return ("taken", bool(owner.attrs["wrap"])), (ids, table)
+    return ("whole", False), (node,)
+
+
+def _is_dense(layout: Layout) -> bool:
+    return layout.is_contiguous and layout.offset == 0
