@@ -1,0 +1,69 @@
+"""A bundle of storages is used as one, and looked at one by one where something changed."""
+
+from __future__ import annotations
+
+import asyncio
+
+import numpy as np
+import pytest
+
+from tensorcommons.errors import TensorReleased
+from tensorcommons.sharing.storage import Bundle, Storage, using
+from tests.sharing.devices import manager_on
+
+
+def _bundle(count: int = 3) -> tuple[Bundle, list[Storage]]:
+    device = manager_on("cpu").devices.choose("cpu")
+    data = np.arange(64, dtype=np.float32).view(np.uint8).data
+    storages = [Storage.upload(device, data, "activations") for _ in range(count)]
+    return Bundle(device, [*storages, None]), storages
+
+
+async def test_what_is_released_in_use_goes_at_its_end():
+    bundle, (first, *_) = _bundle()
+    bundle.settle()
+    live = bundle.device.backend.live_buffers()
+    async with using([], (), bundle):
+        assert bundle.is_settled and first.in_use
+        first.release()
+        assert not bundle.is_settled and bundle.device.backend.live_buffers() == live
+    assert not first.in_use and bundle.device.backend.live_buffers() == live - 1
+    with pytest.raises(TensorReleased):
+        async with using([], (), bundle):
+            pass
+
+
+async def test_a_write_and_uses_of_the_bundle_wait_for_each_other():
+    bundle, (first, *_) = _bundle()
+    bundle.settle()
+    order = []
+
+    async def use(name: str) -> None:
+        async with using([], (), bundle):
+            order.append(name)
+            await asyncio.sleep(0)
+            order.append(name)
+
+    async def write() -> None:
+        async with using([first], [first]):
+            order.append("write")
+            await asyncio.sleep(0)
+            order.append("write")
+
+    await asyncio.gather(use("a"), write(), use("b"))
+    assert order == ["a", "a", "write", "write", "b", "b"]
+    bundle.settle()
+    assert bundle.is_settled
+
+
+async def test_a_use_of_the_bundle_is_one_of_each_storage():
+    bundle, storages = _bundle()
+    before = [storage.last_used for storage in storages]
+    bundle.touch()
+    assert all(storage.last_used > was for storage, was in zip(storages, before, strict=True))
+    await bundle.device.budget.ensure([], 0, bundle)
+    assert bundle.is_settled
+    await storages[1].evict()
+    assert not bundle.is_settled
+    await bundle.device.budget.ensure([], 0, bundle)
+    assert bundle.is_settled and storages[1].is_resident
