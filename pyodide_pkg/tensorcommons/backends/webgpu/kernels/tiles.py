@@ -182,7 +182,7 @@ def variables(
     multiply = [f"sums[{i * wide + j}] += outer_product((*a{i})[d], (*b{j})[d]);" for i, j in each_block]
     return {
         "tile_lanes": f"{tile_lanes}u",
-        "columns_in_memory": f"{max((rows + columns) // 4 * slices, lanes // 2)}u",
+        "columns_in_memory": f"{max((rows + columns) // 4 * slices, lanes // 2 if slices > 1 else 0)}u",
         "step": f"{DEPTH * slices}u",
         "x_lanes": f"{x_lanes}u",
         "y_lanes": f"{y_lanes}u",
