@@ -136,7 +136,8 @@ class Side:
         for n in range(self.count):
             column, k, slice, side = (f"{self.name}_{what}{n}" for what in ("column", "k", "slice", "side"))
             for j in range(4 if self.by_depth else 1):
-                place = f"slices[{column}][({k} + {j}u + {turn}u * {slice}) % {DEPTH}u]"
+                at = f"({k} + {j}u + {turn}u * {slice}) % {DEPTH}u" if self.slices > 1 else f"{k} + {j}u"
+                place = f"slices[{column}][{at}]"
                 yield f"{place}[{side} % 4u] = {self.name}{n}[{j}];" if self.by_depth else f"{place} = {self.name}{n};"
 
 
