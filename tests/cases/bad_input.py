@@ -109,11 +109,16 @@ async def configs_that_ask_for_what_is_not_there(place: Place) -> None:
     config = "config.json"
     await _refused(place, with_config(files, model_type="mamba"), UnsupportedModel, "mamba", "bert")
     await _refused(place, with_config(files, model_type=None), UnsupportedModel, "None")
+    await _refused(place, with_config(files, model_type=["bert"]), UnsupportedModel, "['bert']")
+    await _refused(place, with_config(files, model_type={"bert": 1}), UnsupportedModel, "bert")
     await _refused(place, with_config(files, hidden_act="mish"), InvalidWeights, config, "mish")
     await _refused(place, with_config(files, num_attention_heads=5), InvalidWeights, config, "5")
     await _refused(place, with_config(files, hidden_size="big"), InvalidWeights, config, "hidden_size")
     await _refused(place, with_config(files, hidden_size=0), InvalidWeights, config, "hidden_size")
     await _refused(place, with_config(files, num_hidden_layers=True), InvalidWeights, config, "num_hidden_layers")
+    for many in (10**6, 2**31, 2**70):  # told before a name is made for each
+        await _refused(place, with_config(files, num_hidden_layers=many), InvalidWeights, config, "num_hidden_layers")
+    await _refused(place, with_config(files, intermediate_size=2**31), InvalidWeights, config, "intermediate_size")
     await _refused(
         place, with_config(files, position_embedding_type="relative_key"), InvalidWeights, config, "relative"
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, fields
 from typing import Any, TypeVar
@@ -11,6 +12,7 @@ from ..ops import gelu, relu, silu, tanh
 from ..tensor import Tensor
 
 Config = TypeVar("Config")
+LAYERS = 10_000  # more than any model has; every one of them gets names before the weights are looked at
 TYPES: dict[str, tuple[type, ...]] = {"int": (int,), "float": (int, float), "str": (str,), "bool": (bool,)}
 
 
@@ -35,8 +37,8 @@ def read_config(
 ) -> Config:
     """``config`` as a ``kind``; a field is called as in ``spelled`` there, else as in the dataclass.
 
-    An int is at least 1, or 0 where that is the field's default; a float is finite and not below 0. What has a default
-    may be missing.
+    An int is at least 1, or 0 where that is the field's default, and below 2**31; there are at most ``LAYERS`` layers. A
+    float is finite and not below 0. What has a default may be missing.
 
     Raises:
         InvalidWeights: a field is missing, of the wrong type, or out of range.
@@ -47,8 +49,9 @@ def read_config(
         value = config.get(name, field.default)
         wanted = TYPES[str(field.type)]
         low = 1 if wanted == (int,) and field.default != 0 else 0
+        high = LAYERS if "layer" in field.name else 2**31 - 1 if wanted == (int,) else sys.float_info.max
         bad = value is MISSING or not isinstance(value, wanted) or (isinstance(value, bool) and wanted != (bool,))
-        if bad or (isinstance(value, (int, float)) and not low <= value < float("inf")):
+        if bad or (isinstance(value, (int, float)) and not low <= value <= high):
             raise InvalidWeights(file, f"{name} must be {field.type}, not {config.get(name)!r}")
         values[field.name] = value
     return kind(**values)

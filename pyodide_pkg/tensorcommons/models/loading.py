@@ -142,13 +142,14 @@ async def _open(source: Source, stack: AsyncExitStack, report: Reporter) -> tupl
         weights = await _weights(base_source, stack, report)
         encoder = match(weights, base.encoder.parameters(), base.names, surplus_allowed=True)
         return head, encoder + match(await _weights(source, stack, report), head.layers(), head.names), base_source
-    if config.get("model_type") not in FAMILIES:
+    family = FAMILIES.get(str(config.get("model_type")))
+    if family is None:
         raise UnsupportedModel(str(config.get("model_type")), (*FAMILIES, "mlp-head"))
     pooling = await _pooling(source, config)
     weights = await _weights(source, stack, report)
     names = frozenset(entry.name for each in weights for entry in each.header.entries)
     options = await read_optional_json(source, "generation_config.json") if config["model_type"] in WRITERS else None
-    architecture = FAMILIES[config["model_type"]](Folder(config, file, names, pooling, options or {}))
+    architecture = family(Folder(config, file, names, pooling, options or {}))
     return architecture, match(weights, architecture.parameters(), architecture.names), source
 
 
