@@ -15,6 +15,7 @@ from tensorcommons.graph.fuse import fuse
 from tensorcommons.graph.graph import Graph
 from tensorcommons.graph.lower import owner_of
 from tensorcommons.graph.program import compile_fused
+from tensorcommons.sharing.running import HostInputs
 from tensorcommons.sharing.storage import Storage
 from tests.cases import Place, only
 from tests.cases.harness import held, let_go
@@ -319,12 +320,11 @@ async def a_cut_at_any_value_gives_the_same_bits(place: Place) -> None:
     device, manager = place.device, place.manager(activation_cache=False)
     model = await _load(place, manager, f"{place.tiny}/tiny-bert")
     ids = np.random.default_rng(0).integers(2, 100, (2, 8)).astype(np.int32)
-    arrays = {"ids": ids, "mask": np.ones_like(ids), "types": np.zeros_like(ids)}
-    names = {array.tobytes(): name for name, array in arrays.items()}
-    whole = fuse(Graph(model.every({"input_ids": ids}, lambda array: names[array.tobytes()])))
+    host = HostInputs()
+    whole = fuse(Graph(model.every({"input_ids": ids}, host)))
 
     async def run(rest: Rest, given: dict[str, Storage]) -> tuple[list[bytes], list[Storage]]:
-        found = await (await compile_fused(device, rest.graph)).run(arrays, given)
+        found = await (await compile_fused(device, rest.graph)).run(host.arrays, given)
         read = [(await tc.Tensor.of_storage(*each).read()).tobytes() for each in found]
         return read, [storage for storage, _ in found]
 

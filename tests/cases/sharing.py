@@ -7,6 +7,7 @@ import hashlib
 import json
 from contextlib import suppress
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 
@@ -16,6 +17,7 @@ from tensorcommons.backends.base import Spec
 from tensorcommons.errors import MemoryBudgetError, TensorReleased
 from tensorcommons.hub.safetensors import iterate, read_header
 from tensorcommons.hub.sources import open_source
+from tensorcommons.models.text import TextInputs
 from tests.cases import Place, only
 from tests.cases.checkpoints import WEIGHTS, files_of, pack, tensors_of
 from tests.cases.harness import held, let_go, real_bytes
@@ -311,6 +313,26 @@ async def five_models_in_one_run(place: Place) -> None:
         s["dispatches"] - backbone["dispatches"] for _, s in alone
     )
     assert last["reused_in_run"] >= 4 * backbone["executed"]
+    for model in models:
+        model.unload()
+
+
+async def inputs_are_prepared_once_a_run(place: Place) -> None:
+    """By models that take them alike; an unloaded one is refused all the same."""
+    manager = place.manager(activation_cache=False)
+    models = [await _load(place, manager, f"{place.tiny}/tiny-head") for _ in range(3)]
+    inputs, others = _ids(2, 7), _ids(2, 7)
+    prepare = TextInputs.prepare
+    with patch.object(TextInputs, "prepare", autospec=True, side_effect=prepare) as counted:
+        results = await manager.run_together([(model, inputs) for model in models])
+        assert counted.call_count == 1
+        await manager.run_together([(models[0], inputs), (models[1], dict(inputs)), (models[2], others)])
+        assert counted.call_count == 3  # the same arrays in another mapping are the same
+    wanted = await (await models[0](**inputs))["logits"].read()
+    for result in results:
+        assert np.array_equal(await result["logits"].read(), wanted)
+    models[1].unload()
+    await raises(TensorReleased, manager.run_together([(model, inputs) for model in models]), models[1].name)
     for model in models:
         model.unload()
 

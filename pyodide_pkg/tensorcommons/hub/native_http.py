@@ -57,10 +57,11 @@ async def open_native(url: str, headers: dict[str, str], method: str = "GET") ->
     """GET or HEAD ``url``, following redirects; any other status comes back as a body. Raises ``DownloadError``."""
     opening = asyncio.ensure_future(asyncio.to_thread(_open, url, headers, method))
     try:
-        return await asyncio.shield(opening)
+        await asyncio.wait([opening])
     except asyncio.CancelledError:
         opening.add_done_callback(_discard)  # the thread cannot be stopped: what it still opens is closed
         raise
+    return opening.result()
 
 
 def _open(url: str, headers: dict[str, str], method: str) -> NativeBody:

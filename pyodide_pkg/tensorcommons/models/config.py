@@ -37,8 +37,8 @@ def read_config(
 ) -> Config:
     """``config`` as a ``kind``; a field is called as in ``spelled`` there, else as in the dataclass.
 
-    An int is at least 1, or 0 where that is the field's default, and below 2**31; there are at most ``LAYERS`` layers. A
-    float is finite and not below 0. What has a default may be missing.
+    An int is at least 1, or 0 where that is the field's default, and below 2**31; there are at most ``LAYERS`` layers.
+    A float is finite and not below 0. What has a default may be missing.
 
     Raises:
         InvalidWeights: a field is missing, of the wrong type, or out of range.

@@ -110,7 +110,8 @@ async def _compiling_ahead(
     work = asyncio.ensure_future(compile_kernels(device, forward_nodes(architecture, device, specs)))
     try:
         yield
-        await asyncio.shield(work)
+        await asyncio.wait([work])
+        work.result()
     finally:
         work.cancel()
         await asyncio.gather(work, return_exceptions=True)
@@ -133,11 +134,11 @@ async def _open(source: Source, stack: AsyncExitStack, report: Reporter) -> tupl
         head_config = MlpHeadConfig.from_dict(config, file)
         base_source = source.sibling(head_config.base)
         base_config = await read_json(base_source, "config.json")
-        family = TEXT_FAMILIES.get(str(base_config.get("model_type")))
-        if family is None:
+        text_family = TEXT_FAMILIES.get(str(base_config.get("model_type")))
+        if text_family is None:
             kinds = [f"mlp-head on {kind}" for kind in TEXT_FAMILIES]
             raise UnsupportedModel(f"mlp-head on {base_config.get('model_type')}", kinds)
-        base = family(Folder(base_config, f"{base_source.name}/config.json"))
+        base = text_family(Folder(base_config, f"{base_source.name}/config.json"))
         head = MlpHead(head_config, base, file)
         weights = await _weights(base_source, stack, report)
         encoder = match(weights, base.encoder.parameters(), base.names, surplus_allowed=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 
@@ -19,6 +19,7 @@ from ..graph.node import Node
 from ..hub.tokenizer import Tokenizer
 from ..shapes import Shape
 from ..sharing.manager import TensorSharingManager
+from ..sharing.running import HostInputs
 from ..sharing.storage import Storage
 from ..tensor import Tensor
 from .architecture import Architecture, Arrays, Cut, Prepared, symbolic_inputs
@@ -27,8 +28,6 @@ from .generation import Writer, stream, write
 from .preprocessing import ImageProcessor
 from .sampling import Ids, Options
 from .steps import Steps
-
-NameOf: TypeAlias = Callable[[np.ndarray[Any, Any]], str]
 
 
 @dataclass(frozen=True)
@@ -122,8 +121,7 @@ class Model:
             MemoryBudgetError: the weights do not fit.
             TensorReleased: the model was unloaded.
         """
-        if self._unloaded:
-            raise TensorReleased(f"{self.name} was unloaded; load it again with from_pretrained()")
+        self._check_loaded()
         decision = self.manager.devices.decide(device)
         if decision.device is self.device:
             self.why = decision.why
@@ -194,8 +192,7 @@ class Model:
 
     def steps(self) -> Steps:
         """The programs for writing, where the model is now. Raises TensorReleased after :meth:`unload`."""
-        if self._unloaded:
-            raise TensorReleased(f"{self.name} was unloaded; load it again with from_pretrained()")
+        self._check_loaded()
         if self._steps is None:
             assert isinstance(self.architecture, Decoder)
             self._steps = Steps(self.architecture, self._weights, self.device)
@@ -211,10 +208,8 @@ class Model:
             self.tokenizer = None
             self.manager.release_model_tensors(self.name)
 
-    def call(self, inputs: Mapping[str, Any], outputs: Sequence[str] | None, name_of: NameOf) -> ModelCall:
+    def call(self, inputs: Mapping[str, Any], outputs: Sequence[str] | None, host: HostInputs) -> ModelCall:
         """The model's part of a run: nodes from the trace of this shape.
-
-        ``name_of`` gives an array's name in the graph.
 
         Raises as :meth:`__call__` does.
         """
@@ -223,12 +218,10 @@ class Model:
         if missing or not wanted:
             known = ", ".join(self.architecture.outputs)
             raise TensorCommonsError(f"{self.name} has no output {', '.join(sorted(missing))!r}; it has {known}")
-        prepared = self._prepare(inputs)
-        arrays = prepared.arrays
-        names = {key: name_of(array) for key, array in arrays.items()}
-        key = (self.name, wanted, tuple((name, array.shape, names[name]) for name, array in arrays.items()))
+        prepared, names, shapes = self._named(inputs, host)
+        key = (self.name, wanted, shapes)
         if key not in self._traces:
-            results = self.architecture.forward(self._weights, symbolic_inputs(arrays, names, self.device))
+            results = self.architecture.forward(self._weights, symbolic_inputs(prepared.arrays, names, self.device))
             self._traces[key] = tuple(results[name].node for name in wanted)
         return ModelCall(key, wanted, self._traces[key], prepared.cuts)
 
@@ -264,18 +257,37 @@ class Model:
         arrays = self._prepare(self.architecture.inputs.example()).arrays
         return self._every(arrays, {name: name for name in arrays})
 
-    def every(self, inputs: Mapping[str, Any], name_of: NameOf) -> tuple[Node, ...]:
+    def every(self, inputs: Mapping[str, Any], host: HostInputs) -> tuple[Node, ...]:
         """The nodes of every output for ``inputs``, traced anew. Raises as :meth:`__call__` does."""
-        arrays = self._prepare(inputs).arrays
-        return self._every(arrays, {key: name_of(array) for key, array in arrays.items()})
+        prepared, names, _ = self._named(inputs, host)
+        return self._every(prepared.arrays, names)
 
     def _every(self, arrays: Arrays, names: Mapping[str, str]) -> tuple[Node, ...]:
         results = self.architecture.forward(self._weights, symbolic_inputs(arrays, names, self.device))
         return tuple(tensor.node for tensor in results.values())
 
-    def _prepare(self, inputs: Mapping[str, Any]) -> Prepared:
+    def _named(
+        self, inputs: Mapping[str, Any], host: HostInputs
+    ) -> tuple[Prepared, dict[str, str], tuple[tuple[str, Shape, str], ...]]:
+        """``inputs`` prepared, the graph's names of the arrays, and both with the shapes, to be compared.
+
+        Models that take the same arrays alike, as the heads of one backbone do, prepare them once a run.
+        """
+
+        def make() -> tuple[Prepared, dict[str, str], tuple[tuple[str, Shape, str], ...]]:
+            prepared = self._prepare(inputs)
+            names = {key: host.name_of(array) for key, array in prepared.arrays.items()}
+            return prepared, names, tuple((key, prepared.arrays[key].shape, name) for key, name in names.items())
+
+        self._check_loaded()
+        return host.once((self.architecture.inputs, *[(name, id(array)) for name, array in inputs.items()]), make)
+
+    def _check_loaded(self) -> None:
         if self._unloaded:
             raise TensorReleased(f"{self.name} was unloaded; load it again with from_pretrained()")
+
+    def _prepare(self, inputs: Mapping[str, Any]) -> Prepared:
+        self._check_loaded()
         unknown = sorted(set(inputs) - set(self.input_names))
         if unknown:
             raise TensorCommonsError(

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
@@ -26,6 +26,7 @@ from .residency import Residency
 from .storage import Storage
 
 HASHED_BYTES = 16 * 2**20  # of inputs; more would take longer to hash than it is worth
+Made = TypeVar("Made")
 ATTEMPTS = 3  # a run may find its device lost
 
 
@@ -57,15 +58,15 @@ class Runnable(Protocol):
         self,
         inputs: Mapping[str, Any],
         outputs: Sequence[str] | None,
-        name_of: Callable[[np.ndarray[Any, Any]], str],
+        host: HostInputs,
     ) -> Call:
-        """The model's part of a run; ``name_of`` gives the graph's name of an input array.
+        """The model's part of a run, its arrays among ``host``'s.
 
         Raises ShapeMismatch for inputs that the model cannot take.
         """
         ...
 
-    def every(self, inputs: Mapping[str, Any], name_of: Callable[[np.ndarray[Any, Any]], str]) -> Sequence[Node]:
+    def every(self, inputs: Mapping[str, Any], host: HostInputs) -> Sequence[Node]:
         """Every output that the model can give for ``inputs``, traced anew."""
         ...
 
@@ -195,19 +196,19 @@ class Runner:
 
     async def _asked(
         self, calls: Sequence[tuple[Runnable, Mapping[str, Any]]], outputs: Sequence[Sequence[str] | None] | None
-    ) -> tuple[Sequence[Call], _HostInputs, _Prepared]:
+    ) -> tuple[Sequence[Call], HostInputs, _Prepared]:
         """Each model's part of a run, their inputs, and their graph."""
         if calls[0][0].device.backend.is_lost:
             await calls[0][0].device.recover()
         if any(model.device is not calls[0][0].device for model, _ in calls):
             raise TensorCommonsError("run_together() takes models on one device: move them, or run them one by one")
         wanted = outputs or [None] * len(calls)
-        host = _HostInputs()
-        parts = [model.call(inputs, names, host.name_of) for (model, inputs), names in zip(calls, wanted, strict=True)]
+        host = HostInputs()
+        parts = [model.call(inputs, names, host) for (model, inputs), names in zip(calls, wanted, strict=True)]
         return parts, host, self._prepare(calls, parts, host)
 
     def _prepare(
-        self, calls: Sequence[tuple[Runnable, Mapping[str, Any]]], parts: Sequence[Call], host: _HostInputs
+        self, calls: Sequence[tuple[Runnable, Mapping[str, Any]]], parts: Sequence[Call], host: HostInputs
     ) -> _Prepared:
         """The graph of a run and its cuts; traced again when a tensor was written or a model came."""
         key = tuple(part.key for part in parts)
@@ -221,7 +222,7 @@ class Runner:
         self._prepared[key] = _Prepared(merged, fused, cuts, sources, Storage.renames, self._loads)
         return self._prepared[key]
 
-    def _others(self, calls: Sequence[tuple[Runnable, Mapping[str, Any]]], host: _HostInputs) -> Iterator[Graph]:
+    def _others(self, calls: Sequence[tuple[Runnable, Mapping[str, Any]]], host: HostInputs) -> Iterator[Graph]:
         """What the models of a run, and those that share a weight with them, could compute of the same inputs."""
         names = {model.name for model, _ in calls}
         related = {name for entry in self._registry if names & entry.names.keys() for name in entry.names} | names
@@ -232,7 +233,7 @@ class Runner:
                 for name in related & self._models.keys():
                     if self._models[name].device is calls[0][0].device:
                         with suppress(TensorCommonsError):  # it cannot take these inputs
-                            yield fuse(Graph(self._models[name].every(inputs, host.name_of)))
+                            yield fuse(Graph(self._models[name].every(inputs, host)))
 
     async def _variant(self, device: Device, prepared: _Prepared, found: frozenset[Cut], *, keep: bool) -> _Variant:
         """The program for what is not found; one that keeps nothing besides its outputs where memory is short."""
@@ -330,11 +331,19 @@ def _given(rest: Rest, found: Mapping[Cut, Tensor]) -> dict[str, Storage]:
     return {name: storage for name, storage in storages.items() if storage is not None}
 
 
-class _HostInputs:
+class HostInputs:
     """The input arrays of one run. Equal arrays get one name, so what depends on them is the same computation."""
 
     def __init__(self) -> None:
         self.arrays: dict[str, np.ndarray[Any, Any]] = {}
+        self._made: dict[Any, Any] = {}
+
+    def once(self, key: Any, make: Callable[[], Made]) -> Made:
+        """What ``make`` gave for ``key`` when it was first asked in this run."""
+        if key not in self._made:
+            self._made[key] = make()
+        made: Made = self._made[key]
+        return made
 
     def name_of(self, array: np.ndarray[Any, Any]) -> str:
         """The graph's name of ``array``."""

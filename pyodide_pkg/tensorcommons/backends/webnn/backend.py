@@ -93,12 +93,13 @@ class WebNNBackend(Backend[Built]):
 
         building = asyncio.ensure_future(self.bridge.build(built.id, json.dumps(description), tell))
         try:
-            await asyncio.shield(building)
+            await asyncio.wait([building])
         except asyncio.CancelledError:  # it stops after the graph that is being built, and keeps nothing
             wanted = False
             with suppress(TensorCommonsError):
                 await building
             raise
+        building.result()
         return built
 
     def _described(self, plan: Computation) -> tuple[dict[str, Any], int, int]:
@@ -118,12 +119,13 @@ class WebNNBackend(Backend[Built]):
     ) -> None:
         running = asyncio.ensure_future(self.bridge.run(executable.id, host, [*leaves, *outputs]))
         try:
-            await asyncio.shield(running)
+            await asyncio.wait([running])
         except asyncio.CancelledError:  # it is queued all the same: the outputs are there, and nobody wants them
             await running
             for handle in outputs:
                 self.bridge.destroy(handle)
             raise
+        running.result()
 
     def discard(self, executable: Built) -> None:
         self.bridge.discard(executable.id)
