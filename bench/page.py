@@ -12,7 +12,7 @@ def open_and_embed(page, url: str) -> dict[str, float]:
     """Navigate, load MiniLM as soon as the page offers it, and wait for its first embedding: ms from navigation on."""
     page.goto(url + "?load=all-MiniLM-L6-v2")
     page.wait_for_function("performance.getEntriesByName('first-embedding').length", timeout=120_000)
-    page.wait_for_selector("#devices [data-chosen=true]")
+    page.wait_for_selector("#devices [data-chosen]")
     durations = page.evaluate("names => names.map((n) => performance.getEntriesByName(n)[0].duration)", list(NAMES))
     return dict(zip(NAMES, durations, strict=True))
 
@@ -27,7 +27,7 @@ def measure_page(browser, url: str, version: str) -> list[Figure]:
         for kind in ("cold", "reloaded"):
             for name, duration in open_and_embed(page, url).items():
                 times.setdefault(f"page, {kind}: {NAMES[name]}", []).append(duration)
-        device = page.locator("#devices [data-chosen=true]").get_attribute("data-kind")
+        device = page.locator("#devices [data-chosen]").get_attribute("data-kind")
         context.close()
     return [
         Figure("page", name, 1, "ms", [Row("tensorcommons", version, device, samples_ms=samples)])
