@@ -44,6 +44,14 @@ TAKE = """() => {
   return { gaps, long };
 }"""
 
+WILL_RUN = """() => {
+  const panel = document.getElementById("sentences");
+  globalThis.ran = new Promise((done) => {
+    const seen = new MutationObserver(() => { if (panel.dataset.state === "done") { seen.disconnect(); done(); } });
+    seen.observe(panel, { attributeFilter: ["data-state"] });
+  });
+}"""
+
 
 def measure_gaps(launch: Callable[..., Browser], url: str) -> list[dict[str, Any]]:
     """A row a phase: who, what, the longest gap in ms and the long tasks."""
@@ -73,8 +81,9 @@ def measure_gaps(launch: Callable[..., Browser], url: str) -> list[dict[str, Any
 
         def typed(text: str) -> None:
             field = page.get_by_label("Sentence 1", exact=True)
+            page.evaluate(WILL_RUN)  # a run can be over before Playwright looks again
             field.fill(text)
-            page.wait_for_selector("#sentences[data-state=running]")
+            page.evaluate("() => globalThis.ran")
             idle()
 
         def switched(kind: str) -> None:
