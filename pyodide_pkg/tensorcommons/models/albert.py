@@ -7,16 +7,7 @@ from dataclasses import dataclass
 from .config import read_config
 from .encoder import Encoder, EncoderConfig
 from .folder import Folder
-from .heads import (
-    WORDS,
-    Embedder,
-    Labels,
-    MaskedLM,
-    QuestionAnswering,
-    SequenceClassification,
-    TokenClassification,
-    choose,
-)
+from .heads import WORDS, Classes, Words, text_head
 from .names import Names
 from .text_model import TextModel, text_inputs
 
@@ -53,28 +44,9 @@ def build(folder: Folder) -> TextModel:
     defaults = {"embedding_size": 128, "type_vocab_size": 2, "hidden_act": "gelu_new"}
     config = EncoderConfig.of(folder, defaults=defaults)
     groups = read_config(Groups, folder.config, folder.file)
-    pooler = "pooler" if folder.has("pooler.weight") else ""
-    size = config.hidden_size
-    head = choose(
-        folder,
-        "Albert",
-        {
-            "Model": lambda: Embedder(size, folder.pooling, pooler),
-            "ForMaskedLM": lambda: MaskedLM(
-                (size, config.width, config.vocab_size),
-                "predictions.dense",
-                "predictions.LayerNorm",
-                "predictions.bias",
-                config.hidden_act,
-                config.layer_norm_eps,
-            ),
-            "ForSequenceClassification": lambda: SequenceClassification(
-                size, Labels.of(folder), "pooler", "tanh", "classifier"
-            ),
-            "ForTokenClassification": lambda: TokenClassification(size, Labels.of(folder)),
-            "ForQuestionAnswering": lambda: QuestionAnswering(size),
-        },
-    )
+    words = Words("predictions.dense", "predictions.LayerNorm", "predictions.bias", config.hidden_act)
+    classes = Classes("pooler", "tanh", "classifier")
+    head = text_head(folder, "Albert", config, words, classes, pooler="pooler")
     layers = tuple(
         f"encoder.albert_layer_groups.{i * groups.num_hidden_groups // config.num_hidden_layers}.albert_layers.{inner}"
         for i in range(config.num_hidden_layers)

@@ -4,16 +4,7 @@ from __future__ import annotations
 
 from .encoder import Encoder, EncoderConfig
 from .folder import Folder
-from .heads import (
-    WORDS,
-    Embedder,
-    Labels,
-    MaskedLM,
-    QuestionAnswering,
-    SequenceClassification,
-    TokenClassification,
-    choose,
-)
+from .heads import WORDS, Classes, Words, text_head
 from .names import Names
 from .text_model import TextModel, text_inputs
 
@@ -28,26 +19,8 @@ NAMES = Names(
 def build(folder: Folder) -> TextModel:
     """The model that ``config.json`` asks for; the pooler if the checkpoint has one."""
     config = EncoderConfig.of(folder)
-    pooler = "pooler.dense" if folder.has("pooler.dense.weight") else ""
-    size, transform = config.hidden_size, "cls.predictions.transform"
-    head = choose(
-        folder,
-        "Bert",
-        {
-            "Model": lambda: Embedder(size, folder.pooling, pooler),
-            "ForMaskedLM": lambda: MaskedLM(
-                (size, size, config.vocab_size),
-                f"{transform}.dense",
-                f"{transform}.LayerNorm",
-                "cls.predictions.bias",
-                config.hidden_act,
-                config.layer_norm_eps,
-            ),
-            "ForSequenceClassification": lambda: SequenceClassification(
-                size, Labels.of(folder), "pooler.dense", "tanh", "classifier"
-            ),
-            "ForTokenClassification": lambda: TokenClassification(size, Labels.of(folder)),
-            "ForQuestionAnswering": lambda: QuestionAnswering(size),
-        },
-    )
+    transform = "cls.predictions.transform"
+    words = Words(f"{transform}.dense", f"{transform}.LayerNorm", "cls.predictions.bias", config.hidden_act)
+    classes = Classes("pooler.dense", "tanh", "classifier")
+    head = text_head(folder, "Bert", config, words, classes, pooler="pooler.dense")
     return TextModel("bert", Encoder.plain(config), head, NAMES, text_inputs(config, head))

@@ -4,16 +4,7 @@ from __future__ import annotations
 
 from .encoder import Encoder, EncoderConfig
 from .folder import Folder
-from .heads import (
-    WORDS,
-    Embedder,
-    Labels,
-    MaskedLM,
-    QuestionAnswering,
-    SequenceClassification,
-    TokenClassification,
-    choose,
-)
+from .heads import WORDS, Classes, Words, text_head
 from .names import Names
 from .text_model import TextModel, text_inputs
 
@@ -45,25 +36,7 @@ NAMES = Names(
 def build(folder: Folder) -> TextModel:
     """The model that ``config.json`` asks for."""
     config = EncoderConfig.of(folder, SPELLED)
-    size = config.hidden_size
-    head = choose(
-        folder,
-        "DistilBert",
-        {
-            "Model": lambda: Embedder(size, folder.pooling),
-            "ForMaskedLM": lambda: MaskedLM(
-                (size, size, config.vocab_size),
-                "vocab_transform",
-                "vocab_layer_norm",
-                "vocab_projector.bias",
-                config.hidden_act,
-                config.layer_norm_eps,
-            ),
-            "ForSequenceClassification": lambda: SequenceClassification(
-                size, Labels.of(folder), "pre_classifier", "relu", "classifier"
-            ),
-            "ForTokenClassification": lambda: TokenClassification(size, Labels.of(folder)),
-            "ForQuestionAnswering": lambda: QuestionAnswering(size),
-        },
-    )
+    words = Words("vocab_transform", "vocab_layer_norm", "vocab_projector.bias", config.hidden_act)
+    classes = Classes("pre_classifier", "relu", "classifier")
+    head = text_head(folder, "DistilBert", config, words, classes)
     return TextModel("distilbert", Encoder.plain(config), head, NAMES, text_inputs(config, head))

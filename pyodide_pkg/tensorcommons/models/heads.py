@@ -1,6 +1,6 @@
 """What stands on an encoder's hidden states, called as `transformers` calls its classes and outputs.
 
-An encoder's file says which of these its checkpoints have, and under which names.
+Every text encoder may carry each of these; its file says under which names its checkpoints keep the layers.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from ..ops import log1p, max, relu, reshape, tanh
 from ..shapes import Shape
 from ..tensor import Tensor
 from .config import ACTIVATIONS
-from .encoder import additive
+from .encoder import EncoderConfig, additive
 from .folder import Folder
 
 AnyHead = TypeVar("AnyHead")
@@ -121,20 +121,25 @@ class Embedder:
 
 
 @dataclass(frozen=True)
-class MaskedLM:
-    """A score for every word of the vocabulary at every token: ``logits`` (batch, sequence, vocabulary).
+class Words:
+    """The layers from a hidden state to scores of words, and the activation between; the last one is the embeddings."""
 
-    It is also SPLADE (Formal et al., 2021, https://arxiv.org/abs/2107.05720): ``sparse_embedding`` (batch, vocabulary)
-    is ``max over tokens of log(1 + relu(logit))``. The last matrix is the word embeddings unless ``decoder`` names one.
-    """
-
-    sizes: tuple[int, int, int]  # hidden, embedding, vocabulary
     dense: str
     norm: str
     bias: str
     activation: str
-    eps: float
-    decoder: str = ""
+
+
+@dataclass(frozen=True)
+class MaskedLM:
+    """A score for every word of the vocabulary at every token: ``logits`` (batch, sequence, vocabulary).
+
+    It is also SPLADE (Formal et al., 2021, https://arxiv.org/abs/2107.05720): ``sparse_embedding`` (batch, vocabulary)
+    is ``max over tokens of log(1 + relu(logit))``.
+    """
+
+    config: EncoderConfig
+    layers: Words
     tasks: ClassVar[tuple[str, ...]] = ("fill-mask", "sparse-embedding")
     outputs: ClassVar[tuple[str, ...]] = ("logits", "sparse_embedding")
     defaults: ClassVar[tuple[str, ...]] = ("logits",)
@@ -142,32 +147,38 @@ class MaskedLM:
 
     def parameters(self) -> dict[str, Shape]:
         """A linear layer, a layer norm, and a bias for each word."""
-        hidden, width, words = self.sizes
-        shapes: dict[str, Shape] = {
-            **linear.parameters(self.dense, hidden, width),
-            **layer_norm.parameters(self.norm, width),
-            self.bias: (words,),
+        return {
+            **linear.parameters(self.layers.dense, self.config.hidden_size, self.config.width),
+            **layer_norm.parameters(self.layers.norm, self.config.width),
+            self.layers.bias: (self.config.vocab_size,),
         }
-        return shapes | ({self.decoder: (words, width)} if self.decoder else {})
 
     def forward(self, weights: Mapping[str, Tensor], hidden: Tensor, attention_mask: Tensor) -> dict[str, Tensor]:
         """See :class:`Head`."""
-        x = ACTIVATIONS[self.activation](linear.forward(weights, self.dense, hidden))
-        x = layer_norm.forward(weights, self.norm, x, self.eps)
-        logits = linear_op(x, weights[self.decoder or WORDS], weights[self.bias])
+        layers = self.layers
+        x = ACTIVATIONS[layers.activation](linear.forward(weights, layers.dense, hidden))
+        x = layer_norm.forward(weights, layers.norm, x, self.config.layer_norm_eps)
+        logits = linear_op(x, weights[WORDS], weights[layers.bias])
         masked = logits + reshape(additive(attention_mask), (*attention_mask.shape, 1))
         return {"logits": logits, "sparse_embedding": log1p(relu(max(masked, axis=1)))}
 
 
 @dataclass(frozen=True)
-class SequenceClassification:
-    """One score a label: ``logits`` (batch, labels). The first token goes through ``dense``, an activation, ``out``."""
+class Classes:
+    """The layers from the first token's hidden state to scores of labels, and the activation between."""
 
-    size: int
-    labels: Labels
     dense: str
     activation: str
     out: str
+
+
+@dataclass(frozen=True)
+class SequenceClassification:
+    """One score a label: ``logits`` (batch, labels)."""
+
+    size: int
+    labels: Labels
+    layers: Classes
     tasks: ClassVar[tuple[str, ...]] = ("text-classification",)
     outputs: ClassVar[tuple[str, ...]] = ("logits",)
     defaults: ClassVar[tuple[str, ...]] = ("logits",)
@@ -175,13 +186,13 @@ class SequenceClassification:
 
     def parameters(self) -> dict[str, Shape]:
         """Two linear layers."""
-        dense = linear.parameters(self.dense, self.size, self.size)
-        return dense | linear.parameters(self.out, self.size, len(self.labels.names))
+        dense = linear.parameters(self.layers.dense, self.size, self.size)
+        return dense | linear.parameters(self.layers.out, self.size, len(self.labels.names))
 
     def forward(self, weights: Mapping[str, Tensor], hidden: Tensor, attention_mask: Tensor) -> dict[str, Tensor]:
         """See :class:`Head`."""
-        pooled = ACTIVATIONS[self.activation](linear.forward(weights, self.dense, pooling.cls(hidden)))
-        return {"logits": linear.forward(weights, self.out, pooled)}
+        dense = linear.forward(weights, self.layers.dense, pooling.cls(hidden))
+        return {"logits": linear.forward(weights, self.layers.out, ACTIVATIONS[self.layers.activation](dense))}
 
 
 @dataclass(frozen=True)
@@ -226,8 +237,19 @@ class QuestionAnswering:
         return {"start_logits": logits[:, :, 0], "end_logits": logits[:, :, 1]}
 
 
-def choose(folder: Folder, family: str, heads: Mapping[str, Callable[[], Head]]) -> Head:
-    """The head of the class that ``architectures`` names; raises as :func:`by_class`."""
+def text_head(
+    folder: Folder, family: str, config: EncoderConfig, words: Words, classes: Classes, pooler: str = ""
+) -> Head:
+    """The head of a text model; ``pooler`` is the layer that the family's bare model may bring. Raises as by_class."""
+    size = config.hidden_size
+    pooled = pooler if pooler and folder.has(f"{pooler}.weight") else ""
+    heads: dict[str, Callable[[], Head]] = {
+        "Model": lambda: Embedder(size, folder.pooling, pooled),
+        "ForMaskedLM": lambda: MaskedLM(config, words),
+        "ForSequenceClassification": lambda: SequenceClassification(size, Labels.of(folder), classes),
+        "ForTokenClassification": lambda: TokenClassification(size, Labels.of(folder)),
+        "ForQuestionAnswering": lambda: QuestionAnswering(size),
+    }
     return by_class(folder, family, heads)
 
 

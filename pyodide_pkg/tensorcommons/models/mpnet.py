@@ -10,16 +10,7 @@ from ..nn.relative import buckets
 from .architecture import Prepared
 from .encoder import Encoder, EncoderConfig
 from .folder import Folder
-from .heads import (
-    WORDS,
-    Embedder,
-    Labels,
-    MaskedLM,
-    QuestionAnswering,
-    SequenceClassification,
-    TokenClassification,
-    choose,
-)
+from .heads import WORDS, Classes, Words, text_head
 from .names import Names
 from .text import TextInputs
 from .text_model import TextModel, text_inputs
@@ -55,28 +46,9 @@ class MPNetInputs(TextInputs):
 def build(folder: Folder) -> TextModel:
     """The model that ``config.json`` asks for; the pooler if the checkpoint has one."""
     config = EncoderConfig.of(folder)
-    pooler = "pooler.dense" if folder.has("pooler.dense.weight") else ""
-    size = config.hidden_size
-    head = choose(
-        folder,
-        "MPNet",
-        {
-            "Model": lambda: Embedder(size, folder.pooling, pooler),
-            "ForMaskedLM": lambda: MaskedLM(
-                (size, size, config.vocab_size),
-                "lm_head.dense",
-                "lm_head.layer_norm",
-                "lm_head.bias",
-                "gelu",
-                config.layer_norm_eps,
-            ),
-            "ForSequenceClassification": lambda: SequenceClassification(
-                size, Labels.of(folder), "classifier.dense", "tanh", "classifier.out_proj"
-            ),
-            "ForTokenClassification": lambda: TokenClassification(size, Labels.of(folder)),
-            "ForQuestionAnswering": lambda: QuestionAnswering(size),
-        },
-    )
+    words = Words("lm_head.dense", "lm_head.layer_norm", "lm_head.bias", "gelu")
+    classes = Classes("classifier.dense", "tanh", "classifier.out_proj")
+    head = text_head(folder, "MPNet", config, words, classes, pooler="pooler.dense")
     plain = text_inputs(config, head, counts_from=PADDING)
     inputs = MPNetInputs(plain.vocab_size, plain.max_length, 0, plain.per_token, PADDING)
     return TextModel("mpnet", Encoder.plain(config, buckets=inputs.rows), head, NAMES, inputs)

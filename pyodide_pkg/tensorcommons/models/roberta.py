@@ -6,16 +6,7 @@ from __future__ import annotations
 
 from .encoder import Encoder, EncoderConfig
 from .folder import Folder
-from .heads import (
-    WORDS,
-    Embedder,
-    Labels,
-    MaskedLM,
-    QuestionAnswering,
-    SequenceClassification,
-    TokenClassification,
-    choose,
-)
+from .heads import WORDS, Classes, Words, text_head
 from .names import Names
 from .text_model import TextModel, text_inputs
 
@@ -31,27 +22,8 @@ def build(folder: Folder) -> TextModel:
     """The model that ``config.json`` asks for; the pooler if the checkpoint has one."""
     config = EncoderConfig.of(folder, defaults={"pad_token_id": 1})
     kind = str(folder.config["model_type"])
-    pooler = "pooler.dense" if folder.has("pooler.dense.weight") else ""
-    size = config.hidden_size
-    head = choose(
-        folder,
-        CLASSES[kind],
-        {
-            "Model": lambda: Embedder(size, folder.pooling, pooler),
-            "ForMaskedLM": lambda: MaskedLM(
-                (size, size, config.vocab_size),
-                "lm_head.dense",
-                "lm_head.layer_norm",
-                "lm_head.bias",
-                "gelu",
-                config.layer_norm_eps,
-            ),
-            "ForSequenceClassification": lambda: SequenceClassification(
-                size, Labels.of(folder), "classifier.dense", "tanh", "classifier.out_proj"
-            ),
-            "ForTokenClassification": lambda: TokenClassification(size, Labels.of(folder)),
-            "ForQuestionAnswering": lambda: QuestionAnswering(size),
-        },
-    )
+    words = Words("lm_head.dense", "lm_head.layer_norm", "lm_head.bias", "gelu")
+    classes = Classes("classifier.dense", "tanh", "classifier.out_proj")
+    head = text_head(folder, CLASSES[kind], config, words, classes, pooler="pooler.dense")
     inputs = text_inputs(config, head, counts_from=config.pad_token_id)
     return TextModel(kind, Encoder.plain(config), head, NAMES, inputs)
