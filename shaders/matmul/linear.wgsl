@@ -1,4 +1,4 @@
-// y = activation(a @ b + bias) + residual: a (rows, depth) row-major, b (depth, columns) column-major.
+// y = activation(a @ b + bias) + residual: a (rows, depth) row-major, b (depth, columns) row-major or column-major.
 //
 // bindings: 0 params · 1 a · 2 b · bias and residual, where they are · last y
 // dispatch: a 16 x 16 tile of y an invocation: x over columns, y and z over rows
@@ -8,18 +8,15 @@
 // columns of b are 4 x 4 matrices, and one matrix product adds 4 steps of depth to 16 sums. depth is a multiple of 4.
 
 $product
+$columns_of_b
 
 // Where four rows from `first` on begin, in vectors. Rows past the end repeat the last one; their sums are never stored.
-fn starts(first: u32, count: u32) -> vec4<u32> {
-  return four_from(first, count) * (p.depth / 4u);
+fn starts_of_a(first: u32) -> vec4<u32> {
+  return four_from(first, p.rows) * (p.depth / 4u);
 }
 fn rows_of_a(at: vec4<u32>, k: u32) -> mat4x4<f32> {
   let i = at + k;
   return mat4x4<f32>(load4_a(i.x), load4_a(i.y), load4_a(i.z), load4_a(i.w));
-}
-fn columns_of_b(at: vec4<u32>, k: u32) -> mat4x4<f32> {
-  let i = at + k;
-  return transpose(mat4x4<f32>(load4_b(i.x), load4_b(i.y), load4_b(i.z), load4_b(i.w)));
 }
 
 @compute @workgroup_size(4, 1)
@@ -31,10 +28,10 @@ fn main(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups) g
   var c10 = mat4x4<f32>(); var c11 = mat4x4<f32>(); var c12 = mat4x4<f32>(); var c13 = mat4x4<f32>();
   var c20 = mat4x4<f32>(); var c21 = mat4x4<f32>(); var c22 = mat4x4<f32>(); var c23 = mat4x4<f32>();
   var c30 = mat4x4<f32>(); var c31 = mat4x4<f32>(); var c32 = mat4x4<f32>(); var c33 = mat4x4<f32>();
-  let x0 = starts(row, p.rows); let x1 = starts(row + 4u, p.rows);
-  let x2 = starts(row + 8u, p.rows); let x3 = starts(row + 12u, p.rows);
-  let w0 = starts(column, p.columns); let w1 = starts(column + 4u, p.columns);
-  let w2 = starts(column + 8u, p.columns); let w3 = starts(column + 12u, p.columns);
+  let x0 = starts_of_a(row); let x1 = starts_of_a(row + 4u);
+  let x2 = starts_of_a(row + 8u); let x3 = starts_of_a(row + 12u);
+  let w0 = starts_of_b(column); let w1 = starts_of_b(column + 4u);
+  let w2 = starts_of_b(column + 8u); let w3 = starts_of_b(column + 12u);
   for (var k = 0u; k < p.depth / 4u; k++) {
     let b0 = columns_of_b(w0, k);
     let b1 = columns_of_b(w1, k);

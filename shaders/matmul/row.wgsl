@@ -1,4 +1,4 @@
-// y = activation(a @ b + bias) + residual for one row: a (1, depth), b (depth, columns) column-major.
+// y = activation(a @ b + bias) + residual for one row: a (1, depth), b (depth, columns) row-major or column-major.
 //
 // bindings: 0 params · 1 a · 2 b · bias and residual, where they are · last y
 // dispatch: 16 columns an invocation
@@ -7,27 +7,22 @@
 // sixteen rows of which fifteen are thrown away. depth is a multiple of 4.
 
 $product
-
-// Sums of four columns after four more steps of depth.
-fn four(at: vec4<u32>, k: u32, a: vec4<f32>) -> vec4<f32> {
-  let i = at + k;
-  return a * mat4x4<f32>(load4_b(i.x), load4_b(i.y), load4_b(i.z), load4_b(i.w));
-}
+$columns_of_b
 
 @compute @workgroup_size(4, 1)
 fn main(@builtin(global_invocation_id) id: vec3<u32>) {
   let column = id.x * 16u;
   if (column >= p.columns) { return; }
   let vectors = p.depth / 4u;
-  let w0 = four_from(column, p.columns) * vectors; let w1 = four_from(column + 4u, p.columns) * vectors;
-  let w2 = four_from(column + 8u, p.columns) * vectors; let w3 = four_from(column + 12u, p.columns) * vectors;
+  let w0 = starts_of_b(column); let w1 = starts_of_b(column + 4u);
+  let w2 = starts_of_b(column + 8u); let w3 = starts_of_b(column + 12u);
   var s0 = vec4<f32>(); var s1 = vec4<f32>(); var s2 = vec4<f32>(); var s3 = vec4<f32>();
   for (var k = 0u; k < vectors; k++) {
     let a = load4_a(k);
-    s0 += four(w0, k, a);
-    s1 += four(w1, k, a);
-    s2 += four(w2, k, a);
-    s3 += four(w3, k, a);
+    s0 += columns_of_b(w0, k) * a;
+    s1 += columns_of_b(w1, k) * a;
+    s2 += columns_of_b(w2, k) * a;
+    s3 += columns_of_b(w3, k) * a;
   }
   var tile = array<vec4<f32>, 4>(s0, s1, s2, s3);
   let nothing = vec4<f32>();

@@ -18,6 +18,7 @@ from ...base import Operand, Step
 from ..elements import Access, Buffer
 from ..shader import Dispatch, source
 from . import matrices, tiles
+from .blocks import BLOCKS, COLUMNS
 from .common import Adapter, Kernel, merge_axes, rows_and_columns, spread
 
 ACTIVATIONS = (None, "relu", "gelu", "tanh", "sigmoid")  # by the numbers of `activate` in activation.wgsl
@@ -61,30 +62,10 @@ HARDWARE = (
 )
 LARGE = ("matmul/matrices", "matmul/tiled")  # not for what fills less than half of a tile
 JOINING = ("matmul/tiled", "matmul/sliced")  # take several weights
-SOFTWARE_LINEAR = Tile("matmul/linear", 16, 64, 0)  # row-major a and column-major b of whole vectors
+SOFTWARE_LINEAR = Tile("matmul/linear", 16, 64, 0)  # row-major a, and b of whole vectors
 SOFTWARE_ROW = Tile("matmul/row", 1, 64, 0)  # the same of one row
 SOFTWARE = Tile("matmul/matmul", 16, 16, 0)
 
-# How four by four of an operand are read, by what lies side by side in memory: [k][i] is element i of row (or column)
-# `first` at depth `depth` + k.
-BLOCKS = {
-    "depth": """if (depth >= p.depth) {{ return mat4x4<f32>(); }}
-  let at = vec4<u32>(vec4<i32>(start + i32(depth)) + vec4<i32>(four_from({first}, {count})) * {across}) / 4u;
-  return transpose(mat4x4<f32>(load4_{name}(at.x), load4_{name}(at.y), load4_{name}(at.z), load4_{name}(at.w)));""",
-    "across": """if (depth >= p.depth) {{ return mat4x4<f32>(); }}
-  let corner = u32(start + i32(min({first}, {count} - 4u)) + i32(depth) * {along}) / 4u;
-  let at = vec4<u32>(corner) + vec4<u32>(0u, 1u, 2u, 3u) * u32({along} / 4);
-  return mat4x4<f32>(load4_{name}(at.x), load4_{name}(at.y), load4_{name}(at.z), load4_{name}(at.w));""",
-    "elements": """let side = vec4<i32>(start) + vec4<i32>(four_from({first}, {count})) * {across};
-  var block: mat4x4<f32>;
-  for (var k = 0u; k < 4u; k++) {{
-    if (depth + k < p.depth) {{
-      let at = vec4<u32>(side + i32(depth + k) * {along});
-      block[k] = vec4<f32>(load_{name}(at.x), load_{name}(at.y), load_{name}(at.z), load_{name}(at.w));
-    }}
-  }}
-  return block;""",
-}
 # The sums of sliced.wgsl from the weight `b`.
 ADD_SLICES = """for (var k = slice * 4u; k < p.depth; k += slices * 8u) {{
     let a0 = block_a(a_start, row, k);
@@ -161,13 +142,10 @@ class Product:
         if not adapter.fallback:
             halves: tuple[Tile, ...] = HALVES if adapter.multiplies_halves and self._in_eights else ()
             return next(tile for tile in (*halves, *HARDWARE) if self._suits(tile))
-        whole = all(
-            each.layout.offset == 0 and each.layout.permute(order).is_contiguous
-            for each, order in ((self.a, (0, 1)), (self.b, (1, 0)))
-            if not self.batch
-        )
-        vectors = (self._reading(self.a, -1), self._reading(self.b, -2)) == ("depth", "depth") and self.depth > 0
-        if self.batch or not whole or not vectors:
+        if self.batch or not self.depth or self._reading(self.a, -1) != "depth" or not _is_whole(self.a, (0, 1)):
+            return SOFTWARE
+        order = {"depth": (1, 0), "across": (0, 1)}.get(self._reading(self.b, -2))
+        if order is None or not _is_whole(self.b, order):
             return SOFTWARE
         return SOFTWARE_ROW if self.rows == 1 else SOFTWARE_LINEAR
 
@@ -194,6 +172,8 @@ class Product:
 
     def _variables(self, tile: Tile, weights: Sequence[str]) -> dict[str, str]:
         variables = {"product": source("matmul/product")}
+        if tile in (SOFTWARE_LINEAR, SOFTWARE_ROW):
+            return {**variables, "columns_of_b": COLUMNS[self._reading(self.b, -2)]}
         size = (tile.rows, tile.columns)
         if tile.depth:
             by_depth = [self._reading(o, along, 8) == "depth" for o, along in ((self.a, -1), (self.b, -2))]
@@ -277,6 +257,11 @@ class Product:
             "<4I4i4i2i2I", self.rows, self.columns, self.depth, inner, *a_strides, *b_strides,
             self.a.layout.offset, self.b.layout.offset, self.activation, size_of(self.batch),
         )  # fmt: skip
+
+
+def _is_whole(operand: Operand, order: Sequence[int]) -> bool:
+    """Whether a matrix, its axes in that order, is all of its storage."""
+    return operand.layout.offset == 0 and operand.layout.permute(order).is_contiguous
 
 
 def _linear(step: Step, adapter: Adapter) -> Sequence[Dispatch]:

@@ -1,0 +1,41 @@
+"""How the operands of a product are read four by four, by how they lie: "depth" or "across" side by side, or neither."""
+
+from __future__ import annotations
+
+# [k][i] is element i of row (or column) `first` at depth `depth` + k.
+BLOCKS = {
+    "depth": """if (depth >= p.depth) {{ return mat4x4<f32>(); }}
+  let at = vec4<u32>(vec4<i32>(start + i32(depth)) + vec4<i32>(four_from({first}, {count})) * {across}) / 4u;
+  return transpose(mat4x4<f32>(load4_{name}(at.x), load4_{name}(at.y), load4_{name}(at.z), load4_{name}(at.w)));""",
+    "across": """if (depth >= p.depth) {{ return mat4x4<f32>(); }}
+  let corner = u32(start + i32(min({first}, {count} - 4u)) + i32(depth) * {along}) / 4u;
+  let at = vec4<u32>(corner) + vec4<u32>(0u, 1u, 2u, 3u) * u32({along} / 4);
+  return mat4x4<f32>(load4_{name}(at.x), load4_{name}(at.y), load4_{name}(at.z), load4_{name}(at.w));""",
+    "elements": """let side = vec4<i32>(start) + vec4<i32>(four_from({first}, {count})) * {across};
+  var block: mat4x4<f32>;
+  for (var k = 0u; k < 4u; k++) {{
+    if (depth + k < p.depth) {{
+      let at = vec4<u32>(side + i32(depth + k) * {along});
+      block[k] = vec4<f32>(load_{name}(at.x), load_{name}(at.y), load_{name}(at.z), load_{name}(at.w));
+    }}
+  }}
+  return block;""",
+}
+# What linear.wgsl and row.wgsl know of b, all of it in vectors: where four columns begin, and [k][j], column j at depth
+# 4k + i, from there.
+COLUMNS = {
+    "depth": """fn starts_of_b(first: u32) -> vec4<u32> {
+  return four_from(first, p.columns) * (p.depth / 4u);
+}
+fn columns_of_b(at: vec4<u32>, k: u32) -> mat4x4<f32> {
+  let i = at + k;
+  return transpose(mat4x4<f32>(load4_b(i.x), load4_b(i.y), load4_b(i.z), load4_b(i.w)));
+}""",
+    "across": """fn starts_of_b(first: u32) -> vec4<u32> {
+  return vec4<u32>(min(first, p.columns - 4u) / 4u) + vec4<u32>(0u, 1u, 2u, 3u) * (p.columns / 4u);
+}
+fn columns_of_b(at: vec4<u32>, k: u32) -> mat4x4<f32> {
+  let i = at + k * p.columns;
+  return mat4x4<f32>(load4_b(i.x), load4_b(i.y), load4_b(i.z), load4_b(i.w));
+}""",
+}
