@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property, lru_cache
 from typing import TypeAlias
 
 from .errors import ShapeMismatch, ViewOutOfBounds
@@ -88,17 +89,17 @@ class Layout:
     strides: Shape
     offset: int = 0
 
-    @classmethod
-    def contiguous(cls, shape: Sequence[int]) -> Layout:
+    @staticmethod
+    def contiguous(shape: Sequence[int]) -> Layout:
         """Row-major from element 0."""
-        return cls(tuple(shape), contiguous_strides(shape))
+        return _contiguous(tuple(shape))
 
-    @property
+    @cached_property
     def size(self) -> int:
         """The number of elements shown."""
         return size_of(self.shape)
 
-    @property
+    @cached_property
     def is_contiguous(self) -> bool:
         """Row-major without gaps, at any offset. Axes of size 1 may have any stride."""
         if self.size == 0:
@@ -106,7 +107,7 @@ class Layout:
         wanted = contiguous_strides(self.shape)
         return all(size == 1 or have == want for size, have, want in zip(self.shape, self.strides, wanted, strict=True))
 
-    @property
+    @cached_property
     def extent(self) -> tuple[int, int]:
         """The half-open range of storage elements that the layout can touch."""
         if self.size == 0:
@@ -181,3 +182,8 @@ class Layout:
             strides[axis] = runs[run][1] * (runs[run][0] // left)
             left //= size
         return Layout(target, tuple(strides), self.offset)
+
+
+@lru_cache(256)  # every read asks for the layout of its tensors
+def _contiguous(shape: Shape) -> Layout:
+    return Layout(shape, contiguous_strides(shape))

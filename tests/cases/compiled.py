@@ -47,8 +47,15 @@ async def a_replay_is_one_call(device: Device) -> None:
     before = device.backend.calls
     result = await compiled(x, y)
     assert device.backend.calls == before + 1
-    await result.read()
+    wanted = await result.read()
     assert device.backend.calls == before + 2
+    live, total = device.backend.live_buffers(), device.total
+    for _ in range(3):  # the output is written to the buffer of the one before
+        result.release()
+        assert (device.backend.live_buffers(), device.total) == (live, total)
+        result = await compiled(x, y)
+        assert np.array_equal(await result.read(), wanted)
+    assert (device.backend.live_buffers(), device.total) == (live, total)
 
 
 class Pair(NamedTuple):

@@ -42,7 +42,8 @@ def real_bytes(device: Device) -> int:
     if gpu is None:
         backend: Any = device.backend
         return sum(array.nbytes for array in backend._bytes.values())
-    return sum(int(buffer.size) for buffer in gpu.buffers.values()) + int(gpu.staging.size if gpu.staging else 0)
+    spares = [spare for program in gpu.programs.values() for spare in program.spares if spare]
+    return sum(int(buffer.size) for buffer in [*gpu.buffers.values(), *spares, *([gpu.staging] if gpu.staging else [])])
 
 
 @asynccontextmanager

@@ -130,6 +130,7 @@ async def the_same_op_many_times_stays_flat(device: Device) -> None:
         x = await (x * 0.5 + 1).realize()
         gc.collect()
         counts.append(held(device))
+    counts = counts[2:]  # from the second run on, the output that nobody needs any more waits for the next
     assert all(count == counts[0] for count in counts), counts
 
 

@@ -19,6 +19,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from types import MappingProxyType
 from typing import Any, Generic, Literal, TypeAlias, TypeVar
 
@@ -39,7 +40,7 @@ class Spec:
     shape: Shape
     dtype: DType
 
-    @property
+    @cached_property
     def nbytes(self) -> int:
         """Bytes of a dense copy."""
         return size_of(self.shape) * self.dtype.itemsize
@@ -195,6 +196,7 @@ class Backend(ABC, Generic[E]):
     limits: dict[str, int]
     op_limits: Mapping[str, Any] = MappingProxyType({})  # opSupportLimits() of WebNN: by method and operand
     steps_cost = False  # whether a step costs more than what little it computes, so that few are better
+    keeps_spares = False  # whether runs can write their outputs to buffers of earlier ones: see :meth:`spare`
     keeps_staging = False  # whether reads go through a buffer that is kept from one to the next: see :meth:`stage`
     takes_graphs = False  # whether :meth:`compile` is given a Computation instead of a Plan
     on_build: Callable[[int, int], None] = staticmethod(
@@ -223,6 +225,13 @@ class Backend(ABC, Generic[E]):
 
     def stage(self, nbytes: int) -> None:
         """Keep ``nbytes`` on the device for reads of up to as many; 0 gives them back."""
+
+    def spare(self, executable: E, number: int, handle: int) -> None:
+        """Give ``handle`` up, and have the next run of ``executable`` write its output ``number`` to these bytes."""
+        self.free(handle)
+
+    def drop_spares(self, executable: E) -> None:
+        """Give back what :meth:`spare` left to ``executable``."""
 
     @abstractmethod
     async def read(self, ranges: Sequence[Range]) -> list[memoryview]:

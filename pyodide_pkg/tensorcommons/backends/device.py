@@ -16,6 +16,7 @@ from weakref import WeakSet
 from ..errors import DeviceUnavailable
 from .base import Backend, Range, Spec
 from .opening import in_time
+from .spares import Spares
 
 Way: TypeAlias = Literal["rented", "host"]  # how bytes come from another device
 Category: TypeAlias = Literal["weights", "activations", "scratch", "staging"]
@@ -88,6 +89,7 @@ class Device:
         self._arena: tuple[int, int] | None = None
         self._staging = 0  # bytes that are kept for reads
         self._running = 0  # bytes of the program that is running, beside the arena
+        self.spares = Spares(self)
         self._storages: WeakSet[Any] = WeakSet()
         self._closed = False
 
@@ -170,6 +172,7 @@ class Device:
     def _drop(self, handle: int) -> None:
         self._handles.pop(handle, None)
         self._specs.pop(handle, None)
+        self.spares.forget(handle)
 
     def adopt(self, spec: Spec, category: Category) -> int:
         """A handle for a value that a run is about to create; counted from now on."""
@@ -188,14 +191,17 @@ class Device:
         """Give the bytes of ``handle`` back. Does nothing after :meth:`close`."""
         if self._closed:
             return
-        self.refund(*self._handles[handle])
+        nbytes, category = self._handles[handle]
+        self.refund(nbytes, category)
+        if not self.spares.take(handle, nbytes):
+            self.backend.free(handle)
         self._drop(handle)
-        self.backend.free(handle)
         self.drop_programs()
 
     def evict(self, handle: int) -> None:
         """Take the bytes of ``handle`` off the device; the handle stays."""
         self.refund(*self._handles[handle])
+        self.spares.forget(handle)
         self.backend.free(handle)
 
     def restore(self, handle: int) -> None:
@@ -224,8 +230,9 @@ class Device:
 
     @property
     def idle_scratch_bytes(self) -> int:
-        """Bytes that :meth:`free_scratch` gives back now: the arena if no program runs, staging if nobody reads."""
-        return (self._arena[1] if self._arena and not self._running else 0) + self.idle_staging_bytes
+        """Bytes that :meth:`free_scratch` gives back now: spares, the arena if no program runs, staging if no read."""
+        arena = self._arena[1] if self._arena and not self._running else 0
+        return arena + self.idle_staging_bytes + self.spares.nbytes
 
     @property
     def idle_staging_bytes(self) -> int:
@@ -238,14 +245,13 @@ class Device:
         busy = self._running + (self._arena[1] if self._arena else 0) if self._running else 0
         return busy + self._staging - self.idle_staging_bytes
 
-    @contextmanager
-    def running(self, nbytes: int) -> Iterator[None]:
-        """A program with ``nbytes`` of its own runs in the block: the arena is not idle. Call under ``lock``."""
+    def begin_run(self, nbytes: int) -> None:
+        """A program with ``nbytes`` of its own runs until :meth:`end_run`: the arena is not idle. Under ``lock``."""
         self._running = max(nbytes, 1)
-        try:
-            yield
-        finally:
-            self._running = 0
+
+    def end_run(self) -> None:
+        """It does not run any more."""
+        self._running = 0
 
     @property
     def idle_program_bytes(self) -> int:
@@ -343,7 +349,8 @@ class Device:
         return max(nbytes - (self._arena[1] if self._arena else 0), 0)
 
     def free_scratch(self) -> None:
-        """Give back what is idle of arena and staging; the next run and the next read take their own."""
+        """Give back what is idle of arena, spares and staging; the next run and the next read take their own."""
+        self.spares.drop_all()
         if not self._running:
             self._free_arena()
         if not self.budget.reading.locked():
@@ -401,4 +408,5 @@ class Device:
             self._specs.clear()
             self._bytes = dict.fromkeys(CATEGORIES, 0)
             self.total = self._staging = 0
+            self.spares = Spares(self)
             self.backend.close()

@@ -110,36 +110,34 @@ class Gpu {
     this.device.queue.submit([encoder.finish()]);
   }
 
-  // `ranges` is [handle, offset, size] for each range, flat. Their bytes go to the Python buffer `target`, one after
-  // another, through the kept buffer of `staged` bytes if they fit. Copies and maps move whole words, so both ends of a
-  // range are widened and then cut.
-  async readBuffers(target, staged, ...ranges) {
+  // Who hears of reads: `take(number, bytes)` copies the bytes, which are gone after it; then `tell(number, error)`
+  // says that the read is done. That may suspend where a WebAssembly stack can be, as whatever Python awaits may.
+  listen(take, tell) {
+    this.take = take;
+    this.tell = "Suspending" in WebAssembly ? (...told) => tell.callPromising(...told) : tell;
+  }
+
+  // Read under `number`. `ranges` is [handle, offset, size] for each range, flat, of whole words; their bytes come one
+  // after another, through the kept buffer of `staged` bytes if they fit.
+  readBuffers(number, staged, ...ranges) {
+    this.#read(number, staged, ranges).then(() => this.tell(number, ""), (error) => this.tell(number, String(error.message ?? error)));
+  }
+
+  async #read(number, staged, ranges) {
     this.stage(staged);
-    const pieces = [];
     let length = 0;
-    for (let i = 0; i < ranges.length; i += 3) {
-      const [handle, offset, size] = ranges.slice(i, i + 3);
-      const start = offset & ~3;
-      const words = Math.ceil((offset + size) / 4) * 4 - start;
-      pieces.push({ handle, start, words, at: length, from: length + offset - start, size });
-      length += words;
-    }
+    for (let i = 2; i < ranges.length; i += 3) length += ranges[i];
     const staging = this.#takeStaging(length);
     let read = false;
     try {
       const encoder = this.device.createCommandEncoder();
-      for (const { handle, start, words, at } of pieces) encoder.copyBufferToBuffer(this.buffers.get(handle), start, staging, at, words);
+      for (let i = 0, at = 0; i < ranges.length; at += ranges[i + 2], i += 3) {
+        encoder.copyBufferToBuffer(this.buffers.get(ranges[i]), ranges[i + 1], staging, at, ranges[i + 2]);
+      }
       this.device.queue.submit([encoder.finish()]);
       await staging.mapAsync(GPUMapMode.READ, 0, length);
       if (this.errors.length) throw new Error(this.takeErrors());
-      const mapped = new Uint8Array(staging.getMappedRange(0, length));
-      const view = target.getBuffer("u8");
-      let at = 0;
-      for (const { from, size } of pieces) {
-        view.data.set(mapped.subarray(from, from + size), at);
-        at += size;
-      }
-      view.release();
+      this.take(number, new Uint8Array(staging.getMappedRange(0, length)));
       staging.unmap();
       read = true;
     } catch (error) {
@@ -184,10 +182,10 @@ class Gpu {
   }
 
   // description: {pipelines: [[key, label, code, bindings]], dispatches: [[pipeline index, [x, y, z], [[slot, offset, size]]]],
-  // outputs: [bytes], part}. Slot 0 is the uniforms, 1 the arena; then come the leaves, then the outputs.
-  // `tell(done, total)` hears of every pipeline that is ready.
+  // outputs: [bytes], part, host: bytes}. Slot 0 is the uniforms, 1 the arena; then come the leaves, then the outputs.
+  // `tell(done, total)` hears of every pipeline that is ready. Gives the array whose bytes each run begins with.
   async compileProgram(id, description, params, tell) {
-    const { pipelines, dispatches, outputs, part } = JSON.parse(description);
+    const { pipelines, dispatches, outputs, part, host } = JSON.parse(description);
     let done = 0;
     const ready = await Promise.all(pipelines.map(async (entry) => {
       const pipeline = await this.pipeline(...entry);
@@ -198,30 +196,47 @@ class Gpu {
     const uniform = this.device.createBuffer({ size: Math.max(16, view.data.length), usage: GPUBufferUsage.UNIFORM | GPUBufferUsage.COPY_DST });
     this.device.queue.writeBuffer(uniform, 0, view.data);
     view.release();
-    this.programs.set(id, {
+    const program = {
       uniform,
       outputs,
       part,
+      host: new Uint8Array(host),
       leaves: [],
+      spares: [], // by output: a buffer that the next run writes it to
       bound: [], // by slot: the buffer that the bind groups hold
       dispatches: dispatches.map(([index, groups, bindings]) => ({ ...ready[index], groups, bindings, group: null })),
-    });
+    };
+    this.programs.set(id, program);
+    return program.host;
   }
 
   discardProgram(id) {
+    this.dropSpares(id);
     this.programs.get(id).uniform.destroy();
     this.programs.delete(id);
   }
 
-  // One run of a program over its leaves: write the host inputs, create the outputs under `first` and the handles after
-  // it, encode every dispatch, submit. A program of one part is queued at once: true. Of several parts each but the last
+  // The buffer of `handle` is the next run's output `number`.
+  spareBuffer(id, number, handle) {
+    this.programs.get(id).spares[number] = this.buffers.get(handle);
+    this.buffers.delete(handle);
+  }
+
+  dropSpares(id) {
+    const spares = this.programs.get(id)?.spares.splice(0) ?? []; // a program of a device before this one has none
+    for (const spare of spares) spare?.destroy();
+    if (!this.buffers.size) this.device.queue.submit([]);
+  }
+
+  // One run of a program over its leaves: write the host inputs, have the outputs under `first` and the handles after it,
+  // spare buffers or new ones, encode every dispatch, submit. A program of one part is queued at once: true. Of several parts each but the last
   // is awaited, so that `stopProgram` can end the run: a promise of true, or of false if it was ended. Outputs exist only
   // if the run was queued whole. `leaves` is a Python buffer of ints, or nothing where they are those of the run before.
-  runProgram(id, arena, host, first, leaves) {
+  runProgram(id, arena, first, leaves) {
     if (this.lost) throw new Error("the device is lost");
     this.stopped.delete(id); // a stop that came too late was for the run before
     const program = this.programs.get(id);
-    const { dispatches, outputs, part } = program;
+    const { dispatches, outputs, part, host, spares } = program;
     if (leaves) program.leaves = ints(leaves);
     const undo = (error) => {
       program.bound = [];
@@ -230,8 +245,12 @@ class Gpu {
       throw error;
     };
     try {
-      if (host) this.writeBuffer(arena, 0, host);
-      outputs.forEach((size, i) => this.createBuffer(first + i, size));
+      if (host.length) this.device.queue.writeBuffer(this.buffers.get(arena), 0, host);
+      outputs.forEach((size, i) => {
+        if (spares[i]) this.buffers.set(first + i, spares[i]);
+        else this.createBuffer(first + i, size);
+      });
+      spares.length = 0;
       this.#bind(program, arena, first);
       if (dispatches.length > part) return this.#submitInParts(id, dispatches, part).catch(undo);
       this.#submit(dispatches);
@@ -299,14 +318,15 @@ class Gpu {
   }
 
   liveBuffers() {
-    return this.buffers.size;
+    let spares = 0;
+    for (const program of this.programs.values()) spares += program.spares.filter(Boolean).length;
+    return this.buffers.size + spares;
   }
 
   closeDevice() {
-    for (const program of this.programs.values()) program.uniform.destroy();
+    for (const id of this.programs.keys()) this.discardProgram(id);
     for (const buffer of this.buffers.values()) buffer.destroy();
     this.stage(0);
-    this.programs.clear();
     this.buffers.clear();
     this.pipelines.clear();
     this.device.destroy();

@@ -8,7 +8,7 @@ from __future__ import annotations
 import itertools
 import json
 from array import array
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,19 +16,23 @@ import numpy as np
 from ..errors import DeviceLost, DeviceUnavailable, TensorCommonsError
 from .blocks import Data, raw_of
 from .loader import load_js_module
-from .runtime import IN_BROWSER
+from .runtime import IN_BROWSER, Answer
 
 if IN_BROWSER:
-    from pyodide.ffi import JsException, create_once_callable
+    from pyodide.ffi import JsException, create_once_callable, create_proxy
 
 
 class WebGPUBridge:
     """One GPUDevice. ``calls`` counts the calls into JavaScript since it was opened."""
 
     def __init__(self, gpu: Any) -> None:
-        self._watch(gpu)
         self.calls = 0
         self._staging = 0
+        self._hosts: dict[int, Any] = {}  # by program: what its next run writes first
+        self._reads: dict[int, tuple[Answer[str], memoryview]] = {}  # under way: who waits, and where the bytes go
+        self._numbers = itertools.count()
+        self._ears = _ears(self._reads)
+        self._watch(gpu)
         info = json.loads(gpu.info)
         self.description: str = info["description"]
         self.fallback: bool = info["fallback"]
@@ -64,6 +68,7 @@ class WebGPUBridge:
     async def reopen(self) -> None:
         """Another device in place of this one, with nothing on it. Raises DeviceUnavailable if there is none."""
         self._gpu.closeDevice()
+        self._hosts.clear()
         self._watch(await _open())
 
     def _watch(self, gpu: Any) -> None:
@@ -76,8 +81,9 @@ class WebGPUBridge:
                 self._loss = why
 
         gpu.whenLost(create_once_callable(lost))
+        gpu.listen(*self._ears)
 
-    def _typed(self, error: Exception) -> TensorCommonsError:
+    def _typed(self, error: Exception | str) -> TensorCommonsError:
         """What JavaScript threw, as DeviceLost or TensorCommonsError."""
         if self._gpu.lost:
             return DeviceLost(f"the WebGPU device was lost ({self._gpu.lost}); open it again")
@@ -113,18 +119,26 @@ class WebGPUBridge:
     async def read(self, ranges: Sequence[tuple[int, int, int]]) -> list[memoryview]:
         """Map one copy of all ranges (handle, offset, nbytes) and give their bytes."""
         self.calls += 1
-        rest = np.empty(sum(nbytes for _, _, nbytes in ranges), np.uint8).data
+        words: list[int] = []  # copies and maps move whole ones: both ends of a range are widened and then cut
+        cuts, length = [], 0
+        for handle, offset, nbytes in ranges:
+            start = offset & ~3
+            whole = (offset + nbytes + 3 & ~3) - start
+            words += handle, start, whole
+            cuts.append(slice(length + offset - start, length + offset - start + nbytes))
+            length += whole
+        data = np.empty(length, np.uint8).data
+        number = next(self._numbers)
+        answer: Answer[str] = Answer()
+        self._reads[number] = answer, data
         try:
-            await self._gpu.readBuffers(rest, self._staging, *itertools.chain.from_iterable(ranges))
-        except JsException as error:
-            raise self._typed(error) from error
-        if len(ranges) == 1:
-            return [rest]
-        result = []
-        for _, _, nbytes in ranges:
-            result.append(rest[:nbytes])
-            rest = rest[nbytes:]
-        return result
+            self._gpu.readBuffers(number, self._staging, *words)
+            error = await answer
+        finally:
+            del self._reads[number]
+        if error:
+            raise self._typed(error)
+        return [data[cut] for cut in cuts]
 
     async def compile(
         self, program: int, description: str, params: memoryview, tell: Callable[[int, int], None]
@@ -135,7 +149,7 @@ class WebGPUBridge:
         """
         self.calls += 1
         try:
-            await self._gpu.compileProgram(program, description, params, tell)
+            self._hosts[program] = await self._gpu.compileProgram(program, description, params, tell)
         except JsException as error:
             raise self._typed(error) from error
 
@@ -150,7 +164,9 @@ class WebGPUBridge:
         self.calls += 1
         bound = None if leaves is None else memoryview(array("i", leaves))
         try:
-            queued = self._gpu.runProgram(program, arena, host if host.nbytes else None, first, bound)
+            if host.nbytes:
+                self._hosts[program].assign(host)
+            queued = self._gpu.runProgram(program, arena, first, bound)
         except JsException as error:
             raise self._typed(error) from error
         return None if queued is True else self._rest_of(queued)
@@ -166,9 +182,20 @@ class WebGPUBridge:
         self.calls += 1
         self._gpu.stopProgram(program)
 
+    def spare(self, program: int, number: int, handle: int) -> None:
+        """Leave the buffer of ``handle`` to ``program``: the output ``number`` of its next run is written there."""
+        self.calls += 1
+        self._gpu.spareBuffer(program, number, handle)
+
+    def drop_spares(self, program: int) -> None:
+        """Destroy what :meth:`spare` left to ``program``."""
+        self.calls += 1
+        self._gpu.dropSpares(program)
+
     def discard(self, program: int) -> None:
         """Forget a compiled program."""
         self.calls += 1
+        self._hosts.pop(program, None)
         self._gpu.discardProgram(program)
 
     async def wait(self) -> None:
@@ -187,6 +214,21 @@ class WebGPUBridge:
     def close(self) -> None:
         """Destroy everything, the GPUDevice too."""
         self._gpu.closeDevice()
+        self._hosts.clear()
+
+
+def _ears(reads: Mapping[int, tuple[Answer[str], memoryview]]) -> tuple[Any, Any]:
+    """How JavaScript gives the bytes of a read, and says that it is done. Nobody hears of one that was cancelled."""
+
+    def take(number: int, data: Any) -> None:
+        if number in reads and reads[number][1].nbytes:
+            data.assign_to(reads[number][1])
+
+    def tell(number: int, error: str) -> None:
+        if number in reads:
+            reads[number][0].set(error)
+
+    return create_proxy(take), create_proxy(tell)
 
 
 async def _open() -> Any:

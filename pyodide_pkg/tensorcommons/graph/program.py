@@ -47,25 +47,28 @@ class Program:
         self.executed = graph.executed
         self.steps = len(planned.plan.steps)
         self._leaf_bytes = [leaf.spec.nbytes for leaf in graph.leaves]
+        self._output_bytes = sum(planned.plan.output_bytes)
         self._specs = [node.spec for node in graph.outputs]
         self._host = np.zeros(planned.plan.host_bytes, np.uint8)
+        self._block = memoryview(self._host)
         self._places = {  # each input as it lies in the host block
             name: np.ndarray(spec.shape, spec.dtype.numpy, self._host, offset)
             for name, (offset, spec) in planned.host_inputs.items()
         }
-        self._executable: Executable | None = None
+        self.executable: Executable | None = None
         self._compiling = asyncio.Lock()
         self._runs = 0
+        self._was_run = False
 
     @property
     def dispatches(self) -> int:
         """Commands of one replay; 0 while it is not compiled."""
-        return self._executable.dispatches if self._executable is not None else 0
+        return self.executable.dispatches if self.executable is not None else 0
 
     @property
     def idle_bytes(self) -> int:
         """Device bytes that :meth:`discard` gives back now; 0 while it runs."""
-        return self._executable.nbytes if self._executable is not None and not self._runs else 0
+        return self.executable.nbytes if self.executable is not None and not self._runs else 0
 
     async def compile(self) -> Executable:
         """Make it ready to run, unless it is.
@@ -74,11 +77,8 @@ class Program:
             UnsupportedOp: the device has no kernel for one of the nodes; the message names it.
             MemoryBudgetError: what it keeps on the device does not fit.
         """
-        if self._executable is not None:
-            self.device.keep_program(self)
-            return self._executable
         async with self._compiling:
-            while self._executable is None:
+            while self.executable is None:
                 losses = self.device.losses
                 executable = await self.device.backend.compile(self.planned.plan)
                 try:
@@ -88,11 +88,11 @@ class Program:
                     self.device.backend.discard(executable)
                     raise
                 if losses == self.device.losses:
-                    self._executable = executable
+                    self.executable = executable
                 else:  # what was compiled went with a device that was lost meanwhile
                     self.device.refund(executable.nbytes, "scratch")
             self.device.keep_program(self)
-            return self._executable
+            return self.executable
 
     async def run(
         self,
@@ -118,10 +118,11 @@ class Program:
                 taken = self._taken(leaves, donated)
                 others = leaves if bundle is None else bundle.brought(leaves)
                 async with using(others, [leaves[i] for i in taken], bundle):
-                    executable, needed = await self.compile(), -1
-                    while needed != (needed := self.bytes_to_run(taken)):  # the arena may leave meanwhile
+                    executable, needed = self.executable or await self.compile(), -1
+                    while needed != (needed := self.bytes_to_run(taken)):  # arena and spares may leave meanwhile
                         await self.device.budget.ensure(others, needed, bundle)
-                        executable = await self.compile()  # again only if the device was lost meanwhile
+                        executable = self.executable or await self.compile()  # if the device was lost meanwhile
+                    self.device.keep_program(self)
                     handles = handles_of(leaves) if bundle is None else bundle.handles(leaves)
                     return await self._run(executable, leaves, handles, inputs, taken)
             finally:
@@ -142,9 +143,9 @@ class Program:
 
     def bytes_to_run(self, taken: Collection[int] = ()) -> int:
         """What a run takes beside its leaves: outputs, copies of leaves that it writes, what the arena grows by."""
-        plan = self.planned.plan
-        copies = sum(self._leaf_bytes[i] for i in plan.written if i not in taken)
-        return self.device.arena_growth(plan.arena_bytes) + sum(plan.output_bytes) + copies
+        plan, device = self.planned.plan, self.device
+        copies = sum([self._leaf_bytes[i] for i in plan.written if i not in taken])
+        return device.arena_growth(plan.arena_bytes) + self._output_bytes - device.spares.bytes_of(self) + copies
 
     async def _run(
         self,
@@ -155,28 +156,36 @@ class Program:
         taken: Sequence[int],
     ) -> list[tuple[Storage, Spec]]:
         self._write_host(inputs)
-        plan = self.planned.plan
+        plan, device = self.planned.plan, self.device
         created: list[int] = []
         copies: dict[int, int] = {}
+        device.begin_run(executable.nbytes)
         try:
-            with self.device.running(executable.nbytes):
-                arena = self.device.arena(plan.arena_bytes) if plan.arena_bytes else 0
-                for i in plan.written:
-                    if i not in taken:
-                        copies[i] = self.device.allocate(self._leaf_bytes[i], "activations")
-                        self.device.backend.copy(handles[i], 0, copies[i], 0, self._leaf_bytes[i])
-                        handles[i] = copies[i]
-                for spec in self.planned.specs:
-                    created.append(self.device.adopt(spec, "activations"))
-                await self.device.backend.run(executable, arena, memoryview(self._host), handles, created)
+            arena = device.arena(plan.arena_bytes) if plan.arena_bytes else 0
+            for i in plan.written:
+                if i not in taken:
+                    copies[i] = device.allocate(self._leaf_bytes[i], "activations")
+                    device.backend.copy(handles[i], 0, copies[i], 0, self._leaf_bytes[i])
+                    handles[i] = copies[i]
+            device.spares.used(self)
+            for spec in self.planned.specs:
+                created.append(device.adopt(spec, "activations"))
+            await device.backend.run(executable, arena, self._block, handles, created)
         except BaseException:
+            device.spares.drop(self)  # whether the run came to use them is not known
             for handle in created:
-                self.device.disown(handle)
+                device.disown(handle)
             for handle in copies.values():
-                self.device.free(handle)
+                device.free(handle)
             for i in taken:  # some of it may be written
                 leaves[i].release()
             raise
+        finally:
+            device.end_run()
+        if self._was_run and device.backend.keeps_spares:
+            for number, handle in enumerate(created):
+                device.spares.made(handle, self, number)
+        self._was_run = True
         buffers = [Storage(self.device, *pair) for pair in zip(created, plan.output_bytes, strict=True)]
         for i in plan.written:
             fresh = Storage(self.device, copies[i], self._leaf_bytes[i]) if i in copies else leaves[i].hand_over()
@@ -194,14 +203,16 @@ class Program:
 
     def abandon(self) -> None:
         """What the device kept went with it: nothing to give back but the count."""
-        if self._executable is not None:
-            self.device.refund(self._executable.nbytes, "scratch")
-            self._executable = None
+        self.device.spares.used(self)
+        if self.executable is not None:
+            self.device.refund(self.executable.nbytes, "scratch")
+            self.executable = None
 
     def discard(self) -> None:
         """Give back what the program holds on its device, unless it is running; the next run compiles it again."""
-        if self._executable is not None and not self._runs:
-            executable, self._executable = self._executable, None
+        if self.executable is not None and not self._runs:
+            self.device.spares.used(self)  # they go with it
+            executable, self.executable = self.executable, None
             self.device.backend.discard(executable)
             self.device.refund(executable.nbytes, "scratch")
 

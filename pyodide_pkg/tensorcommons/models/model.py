@@ -277,7 +277,7 @@ class Model:
         def make() -> tuple[Prepared, dict[str, str], tuple[tuple[str, Shape, str], ...]]:
             prepared = self._prepare(inputs)
             names = {key: host.name_of(array) for key, array in prepared.arrays.items()}
-            return prepared, names, tuple((key, prepared.arrays[key].shape, name) for key, name in names.items())
+            return prepared, names, tuple([(key, prepared.arrays[key].shape, name) for key, name in names.items()])
 
         self._check_loaded()
         return host.once((self.architecture.inputs, *[(name, id(array)) for name, array in inputs.items()]), make)

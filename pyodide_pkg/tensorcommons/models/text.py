@@ -5,9 +5,10 @@ Lengths are padded to buckets, so that typing one more word compiles nothing, an
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
@@ -36,7 +37,7 @@ class TextInputs:
     per_token: frozenset[str] = frozenset()
     padding_id: int | None = None
 
-    @property
+    @cached_property
     def names(self) -> tuple[str, ...]:
         """See :class:`Inputs`."""
         return ("input_ids", "attention_mask") + (("token_type_ids",) if self.type_vocab_size else ())
@@ -56,7 +57,7 @@ class TextInputs:
                 f"input_ids from {ids.min()} to {ids.max()} leave the {self.vocab_size} tokens known"
             )
         named = {"input_ids": ids, **{name: host_array(inputs[name]) for name in self.names if name in inputs}}
-        if any(array.shape != ids.shape for array in named.values()):
+        if {array.shape for array in named.values()} != {ids.shape}:
             shapes = ", ".join(f"{name} {array.shape}" for name, array in named.items())
             raise ShapeMismatch(f"{shapes} differ in shape")
         types = named.get("token_type_ids")
@@ -67,8 +68,7 @@ class TextInputs:
         if self.padding_id is not None:
             counts = ids != self.padding_id
             named["position_ids"] = counts.cumsum(1) * counts + self.padding_id
-        bucket = min((size for size in BUCKETS if size >= length), default=length)
-        shape = (ids.shape[0], min(bucket, self.max_length))
+        shape = (ids.shape[0], min(bucket_of(length), self.max_length))
         arrays: Arrays = {
             name: padded(named[name], shape) if name in named else _left_out(name, ids.shape, shape)
             for name in dict.fromkeys((*self.names, *named))
@@ -81,11 +81,17 @@ class TextInputs:
         return {"input_ids": np.full(FIRST_SHAPE if shape is None else shape, self.vocab_size - 1)}
 
 
+def bucket_of(length: int) -> int:
+    """The length that ``length`` tokens are padded to: their own above the last bucket."""
+    place = bisect_left(BUCKETS, length)
+    return BUCKETS[place] if place < len(BUCKETS) else length
+
+
 def _all_below(ids: np.ndarray[Any, Any], size: int) -> bool:
     """Whether all are from 0 to ``size - 1``, by one look at them: without its sign, a negative number is large."""
     if ids.dtype.kind == "i":
         ids = ids.view(f"u{ids.dtype.itemsize}")
-    return bool(ids.max() < size)
+    return bool(np.maximum.reduce(ids, axis=None) < size)  # what max() comes to, without its detours
 
 
 @lru_cache(64)

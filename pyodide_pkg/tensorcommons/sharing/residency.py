@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
-from weakref import WeakSet
+from weakref import WeakSet, finalize
 
 from ..backends.device import STAGING_RESERVE, Budget, Category, Device
 from ..bridge.runtime import WouldWaitError, can_suspend, run_now, suspend
@@ -51,6 +51,7 @@ class Residency(Budget):
         self.devices = devices
         self._needs_staging = any(device.kind != "cpu" for device in devices)  # NumPy needs none
         self._shares: WeakSet[Share] = WeakSet()
+        self._sum_up()
         self._waiting: list[tuple[Collection[Storage], asyncio.Future[None]]] = []
         self._changing = asyncio.Lock()
         self._evicting = asyncio.Lock()
@@ -71,23 +72,28 @@ class Residency(Budget):
         budget = found.pop() if found else cls(devices)
         assert isinstance(budget, Residency)
         budget._shares.add(share)
+        budget._sum_up()
         try:
             budget.make_room_now(0)
         except MemoryBudgetError:
             budget._shares.discard(share)
+            budget._sum_up()
             raise
+        finalize(share, budget._sum_up).atexit = False
         for device in devices:
             device.budget = budget
         return budget
 
-    @property
-    def limit(self) -> int:
-        """The limit in bytes: the smallest of all managers."""
-        return min((share.limit for share in self._shares), default=2**62)
+    def _sum_up(self) -> None:
+        """Look at the managers' limits, when one of them is another: each allocation asks for what comes of them.
 
-    @property
-    def _goal(self) -> int:
-        return min((share.goal for share in self._shares), default=2**62)
+        ``limit`` is the smallest of all, in bytes; ``usable`` the part of it that anything but reads may take.
+        """
+        self.limit = min((share.limit for share in self._shares), default=2**62)
+        self._goal = min((share.goal for share in self._shares), default=2**62)
+        reserved = min(STAGING_RESERVE, self._goal // 16 * 4) if self._needs_staging else 0
+        self.usable = self._goal - reserved
+        self._least_peak = min((share.peak for share in self._shares), default=0)
 
     @property
     def _entries(self) -> Iterator[Entry]:
@@ -103,12 +109,6 @@ class Residency(Budget):
         """Bytes of activations that are kept for later runs and used by nobody now."""
         return sum(share.activations.idle_bytes for share in self._shares)
 
-    @property
-    def usable(self) -> int:
-        """The part of the limit that anything but reads may take."""
-        goal = self._goal
-        return goal - min(STAGING_RESERVE, goal // 16 * 4) if self._needs_staging else goal
-
     def free_bytes(self) -> int:
         """What is left under the limit."""
         return self.limit - self.used
@@ -118,9 +118,10 @@ class Residency(Budget):
         total = self.used + nbytes
         if total > (self.limit if category == "staging" else self.usable):
             raise self.refusal(nbytes)
-        for share in self._shares:
-            if share.peak < total:
-                share.peak = total
+        if total > self._least_peak:
+            self._least_peak = total
+            for share in self._shares:
+                share.peak = max(share.peak, total)
 
     def refusal(self, nbytes: int, pinned: Sequence[Entry] = ()) -> MemoryBudgetError:
         """The error for ``nbytes`` more bytes, with who holds what. ``pinned`` is known to be in the way."""
@@ -323,8 +324,10 @@ class Residency(Budget):
         """
         async with self._changing:
             share.goal = limit
+            self._sum_up()
             try:
                 await self.make_room(0)
                 share.limit = limit
             finally:
                 share.goal = share.limit
+                self._sum_up()

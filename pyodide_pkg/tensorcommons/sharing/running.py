@@ -200,7 +200,7 @@ class Runner:
         """Each model's part of a run, their inputs, and their graph."""
         if calls[0][0].device.backend.is_lost:
             await calls[0][0].device.recover()
-        if any(model.device is not calls[0][0].device for model, _ in calls):
+        if {model.device for model, _ in calls} != {calls[0][0].device}:
             raise TensorCommonsError("run_together() takes models on one device: move them, or run them one by one")
         wanted = outputs or [None] * len(calls)
         host = HostInputs()
@@ -211,7 +211,7 @@ class Runner:
         self, calls: Sequence[tuple[Runnable, Mapping[str, Any]]], parts: Sequence[Call], host: HostInputs
     ) -> _Prepared:
         """The graph of a run and its cuts; traced again when a tensor was written or a model came."""
-        key = tuple(part.key for part in parts)
+        key = tuple([part.key for part in parts])
         known = self._prepared.get(key)
         if known is not None and known.loads == self._loads and known.is_current:
             return known
@@ -336,6 +336,7 @@ class HostInputs:
 
     def __init__(self) -> None:
         self.arrays: dict[str, np.ndarray[Any, Any]] = {}
+        self._bytes: dict[str, memoryview | bytes] = {}
         self._made: dict[Any, Any] = {}
 
     def once(self, key: Any, make: Callable[[], Made]) -> Made:
@@ -347,13 +348,12 @@ class HostInputs:
 
     def name_of(self, array: np.ndarray[Any, Any]) -> str:
         """The graph's name of ``array``."""
+        raw = _bytes(array)
         for name, other in self.arrays.items():
-            if array is other or (
-                array.shape == other.shape and array.dtype == other.dtype and _bytes(array) == _bytes(other)
-            ):
+            if array.shape == other.shape and array.dtype == other.dtype and raw == self._bytes[name]:
                 return name
         name = f"input{len(self.arrays)}"
-        self.arrays[name] = array
+        self.arrays[name], self._bytes[name] = array, raw
         return name
 
     def keys_of(self, cuts: Sequence[Cut]) -> dict[Cut, str]:

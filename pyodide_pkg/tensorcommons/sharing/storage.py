@@ -21,7 +21,6 @@ from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
-from weakref import WeakSet
 
 from ..backends.base import Spec
 from ..backends.device import Category, Device
@@ -96,7 +95,7 @@ class Storage:
         self.category = category
         self.origin = origin
         self.marks: Callable[[], None] = _nobody  # called when what a report says of it changed
-        self.leaves: WeakSet[Any] | None = None  # the graph nodes that show these bytes
+        self.leaves: list[weakref.ref[Any]] = []  # the graph nodes that show these bytes
         self.is_cached = False  # kept for later runs
         self.again: Callable[[], Awaitable[memoryview]] | None = None  # computes lost bytes anew; only reads ask for it
         self.state: State = "resident"
@@ -164,10 +163,8 @@ class Storage:
             bundle.is_settled = False
 
     def shown_by(self, leaf: Any) -> None:
-        """Note a graph node that shows these bytes."""
-        if self.leaves is None:
-            self.leaves = WeakSet()
-        self.leaves.add(leaf)
+        """Note a graph node that shows these bytes, as long as it is there."""
+        self.leaves.append(weakref.ref(leaf, self.leaves.remove))
 
     @property
     def handle(self) -> int:

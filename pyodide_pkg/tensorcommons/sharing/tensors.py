@@ -106,7 +106,7 @@ class SharedTensors(ABC):
                 if found.is_written:
                     raise TensorCommonsError(f"{found.name!r} is being written; await that before registering it again")
                 return found
-            given = WeakSet(storage.leaves or ())  # whoever gave it may still use it: see ``_has_others``
+            given = WeakSet(filter(None, (leaf() for leaf in storage.leaves)))  # they may use it: see ``_has_others``
             entry = Entry(storage, spec, content=storage.identity if storage.is_known else None, given=given)
             self.activations.forget(storage)
             storage.recategorize("weights")

@@ -34,6 +34,7 @@ class WebGPUBackend(Backend[Replay]):
     """One GPUDevice behind the bridge."""
 
     kind = "webgpu"
+    keeps_spares = True
     keeps_staging = True
 
     def __init__(self, bridge: WebGPUBridge) -> None:
@@ -77,6 +78,12 @@ class WebGPUBackend(Backend[Replay]):
     def stage(self, nbytes: int) -> None:
         self.bridge.stage(nbytes)
 
+    def spare(self, executable: Replay, number: int, handle: int) -> None:
+        self.bridge.spare(executable.id, number, handle)
+
+    def drop_spares(self, executable: Replay) -> None:
+        self.bridge.drop_spares(executable.id)
+
     async def read(self, ranges: Sequence[Range]) -> list[memoryview]:
         return await self.bridge.read(ranges)
 
@@ -116,6 +123,7 @@ class WebGPUBackend(Backend[Replay]):
                 "dispatches": dispatches,
                 "outputs": plan.output_bytes,
                 "part": PART if self.is_software else len(dispatches),
+                "host": plan.host_bytes,
             }
         )
         executable = Replay(len(dispatches), len(params), next(self._ids))

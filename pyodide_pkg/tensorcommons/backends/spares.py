@@ -1,0 +1,74 @@
+"""Buffers of outputs that are free again, kept for the next run of the program that made them.
+
+To create a buffer, clear it and bind it takes longer than the kernels of a small forward. So once a program is run a
+second time, an output that nobody needs any more stays with it, counted as scratch: the next run's output is that
+buffer. Spares leave with all other idle scratch, the least recently used program's first where they are many.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from ..errors import MemoryBudgetError
+
+if TYPE_CHECKING:
+    from .device import Device
+
+MOST = 16 * 2**20  # bytes of a device's spares
+
+
+class Spares:
+    """Those of one device. What a program keeps is numbered as its outputs."""
+
+    def __init__(self, device: Device) -> None:
+        self.nbytes = 0
+        self._device = device
+        self._makers: dict[int, tuple[Any, int]] = {}  # by handle: who made it, as which of its outputs
+        self._kept: dict[Any, dict[int, int]] = {}  # by program: the bytes of each spare
+
+    def made(self, handle: int, program: Any, number: int) -> None:
+        """``handle`` is output ``number`` of ``program``, which may have it back."""
+        self._makers[handle] = program, number
+
+    def forget(self, handle: int) -> None:
+        """Nobody gets ``handle`` back."""
+        self._makers.pop(handle, None)
+
+    def bytes_of(self, program: Any) -> int:
+        """Bytes that the next run of ``program`` need not take."""
+        return sum(self._kept[program].values()) if program in self._kept else 0
+
+    def take(self, handle: int, nbytes: int) -> bool:
+        """Keep ``handle``, which is free, for who made it. False if there is no such program, or no room."""
+        program, number = self._makers.pop(handle, (None, 0))
+        if program is None or program.executable is None or number in self._kept.get(program, ()) or nbytes > MOST:
+            return False
+        while self.nbytes + nbytes > MOST and next(iter(self._kept), program) is not program:
+            self.drop(next(iter(self._kept)))
+        if self.nbytes + nbytes > MOST:
+            return False
+        try:
+            self._device.charge(nbytes, "scratch")
+        except MemoryBudgetError:
+            return False
+        self._device.backend.spare(program.executable, number, handle)
+        self._kept.setdefault(program, {})[number] = nbytes
+        self.nbytes += nbytes
+        return True
+
+    def used(self, program: Any) -> None:
+        """They are not spare any more: a run of ``program`` has them, or they went with it or its device."""
+        nbytes = sum(self._kept.pop(program, {}).values())
+        self.nbytes -= nbytes
+        self._device.refund(nbytes, "scratch")
+
+    def drop(self, program: Any) -> None:
+        """Give those of ``program`` back."""
+        if program.executable is not None:
+            self._device.backend.drop_spares(program.executable)
+        self.used(program)
+
+    def drop_all(self) -> None:
+        """Give all of them back."""
+        for program in list(self._kept):
+            self.drop(program)
