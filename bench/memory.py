@@ -5,7 +5,9 @@
 Ours is the demo page as a person has it, on each of its devices, with a third model on MiniLM beside its own two; each
 model is loaded by its button and has run. onnxruntime-web has a page to itself, and as files what an exporter makes of
 the same three: each with the backbone inside. The figures are proportional set sizes (PSS) from /proc, so Linux only:
-bytes that several processes share count in parts. JavaScript and Python collect their garbage before each.
+bytes that several processes share count in parts. The pages of the browser's own program are left out, whose part would
+change with every other browser on the machine. JavaScript and Python collect their garbage before each; what is freed
+the browser gives back to the system up to twenty seconds later, so a figure is taken when nothing moved for a while.
 """
 
 from __future__ import annotations
@@ -34,7 +36,7 @@ BACKBONE, OWN, THIRD = "all-MiniLM-L6-v2", "skill-head", "third-head"
 MODELS = (BACKBONE, OWN, THIRD)
 STAGES = ("ready", "one", "two", "three", "none again")
 FOLDER = setup.RESULTS / "memory"
-SETTLED = 1.0  # MB between two looks, a second apart
+SETTLED, REST, MOST = 1.0, 15, 60  # less than so many MB in so many seconds; and no longer than so many
 MB = 1e6
 ORT_PAGE = """<!doctype html><html lang="en"><title>memory</title><link rel="icon" href="data:,">
 <script type="importmap">IMPORTS</script>
@@ -103,12 +105,12 @@ def make_files() -> None:
 
 
 def pss(pid: int) -> float:
-    """A process's proportional set size in MB; 0 for one that is gone."""
+    """A process's proportional set size in MB, without what is mapped from files; 0 for one that is gone."""
     try:
-        found = re.search(r"^Pss:\s+(\d+) kB", Path(f"/proc/{pid}/smaps_rollup").read_text("ascii"), re.M)
+        text = Path(f"/proc/{pid}/smaps_rollup").read_text("ascii")
     except OSError:
         return 0.0
-    return int(found[1]) * 1024 / MB if found else 0.0
+    return sum(map(int, re.findall(r"^Pss_(?:Anon|Shmem):\s+(\d+) kB", text, re.M))) * 1024 / MB
 
 
 class Tab:
@@ -121,15 +123,17 @@ class Tab:
 
     def processes(self) -> dict[str, float]:
         """MB by the kind of process, when they stopped changing."""
-        before, now = -1.0, self._look()
-        for _ in range(20):
-            if abs(sum(now.values()) - before) < SETTLED:
-                break
+        began = moved = time.monotonic()
+        level = -1.0
+        while True:
             self.collect()
-            before = sum(now.values())
-            time.sleep(1)  # what is freed is given back to the system a little later
             now = self._look()
-        return now
+            at = time.monotonic()
+            if abs(sum(now.values()) - level) >= SETTLED:
+                level, moved = sum(now.values()), at
+            if at - moved > REST or at - began > MOST:
+                return now
+            time.sleep(1)
 
     def _look(self) -> dict[str, float]:
         found: dict[str, float] = {}

@@ -26,6 +26,9 @@ export class MemoryChart {
     this.#data[0].push(performance.now() / 1000);
     this.#data[1].push(report.device_bytes);
     this.#data[2].push(report.device_bytes + report.saved_bytes);
+  }
+
+  draw() {
     this.#plot.setData(this.#data);
     this.#say(null);
   }

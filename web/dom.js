@@ -21,8 +21,27 @@ export function say(element, text) {
   if (element.textContent !== text) element.textContent = text;
 }
 
+/** The children of `parent`, one an item: those that are there are updated, only what is missing is made. */
+export function each(parent, items, make, update) {
+  while (parent.children.length > items.length) parent.lastElementChild.remove();
+  items.forEach((item, index) => update(parent.children[index] ?? parent.appendChild(make()), item));
+}
+
+/** The rows of a table's body: `cells` makes the empty cells of one, `texts` gives what they say; without rows `empty`. */
+export function rows(body, items, cells, texts, empty) {
+  if (!items.length) {
+    if (body.dataset.rows !== "0") body.replaceChildren(h("tr", {}, h("td", { colspan: cells().length, class: "muted" })));
+    body.dataset.rows = "0";
+    say(body.rows[0].cells[0], empty);
+    return;
+  }
+  if (body.dataset.rows !== "some") body.replaceChildren();
+  body.dataset.rows = "some";
+  each(body, items, () => h("tr", {}, ...cells()), (row, item) => texts(item).forEach((text, i) => say(row.cells[i], text)));
+}
+
 /** A custom property, for the style sheet to draw with; through the CSSOM, which the policy allows. */
 export function vary(element, property, value) {
-  element.style.setProperty(property, String(value));
+  if (element.style.getPropertyValue(property) !== String(value)) element.style.setProperty(property, String(value));
   return element;
 }

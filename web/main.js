@@ -2,9 +2,10 @@
 import * as Comlink from "./vendor/comlink.min.mjs";
 import { BootView } from "./boot.js";
 import { MemoryChart } from "./chart.js";
-import { drawDashboard } from "./dashboard.js";
+import { drawFigures, drawModels } from "./dashboard.js";
 import { drawDevices, forgetDevices } from "./devices.js";
 import { byId, say } from "./dom.js";
+import { soon } from "./frames.js";
 import { seconds } from "./format.js";
 import { LimitsPanel } from "./limits.js";
 import { ModelCards } from "./model-cards.js";
@@ -37,11 +38,13 @@ const sentences = new SentencesPanel(byId("sentences"), { ...calls, firstResult:
 const pair = new PairPanel(byId("pair"), calls);
 
 function drawReport(report) {
-  drawDashboard(report, (name) => cards.titleOfName(name));
   chart.add(report);
-  tensors.draw(report.tensors);
-  drawDevices(report.devices);
-  cards.drawReport(report);
+  soon("chart", () => chart.draw()); // first: it measures, which costs nothing before the others change
+  soon("figures", () => drawFigures(report));
+  soon("models", () => drawModels(report, (name) => cards.titleOfName(name)));
+  soon("tensors", () => tensors.draw(report.tensors));
+  soon("devices", () => drawDevices(report.devices));
+  soon("cards", () => cards.drawReport(report));
 }
 
 async function start() {

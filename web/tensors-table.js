@@ -1,5 +1,5 @@
 // The table of tensors: sorted by a header's button, filtered by text, a page at a time, so that any number stays quick.
-import { byId, h, say } from "./dom.js";
+import { byId, h, rows, say } from "./dom.js";
 import { bytes, plural } from "./format.js";
 
 const PAGE = 25;
@@ -80,18 +80,18 @@ export class TensorsTable {
     const count = this.#shown.length;
     this.#page = Math.max(0, Math.min(this.#page, Math.ceil(count / PAGE) - 1));
     const first = this.#page * PAGE;
-    const rows = this.#shown.slice(first, first + PAGE);
-    this.#body.replaceChildren(...(rows.length ? rows.map(row) : [
-      h("tr", {}, h("td", { colspan: COLUMNS.length, class: "muted" }, this.#tensors.length ? "No tensor matches the filter." : "No tensor is on a device."))]));
+    const page = this.#shown.slice(first, first + PAGE);
+    rows(this.#body, page, cells, (tensor) => COLUMNS.map((column) => column.text(tensor)),
+      this.#tensors.length ? "No tensor matches the filter." : "No tensor is on a device.");
     const of = count === this.#tensors.length ? plural(count, "tensor") : `${plural(count, "tensor")} of ${this.#tensors.length}`;
-    say(byId("tensor-count"), count ? `${first + 1} to ${first + rows.length} of ${of}` : "");
+    say(byId("tensor-count"), count ? `${first + 1} to ${first + page.length} of ${of}` : "");
     turnOff(byId("tensor-previous"), this.#page === 0, byId("tensor-next"));
     turnOff(byId("tensor-next"), first + PAGE >= count, byId("tensor-previous"));
   }
 }
 
-const row = (tensor) => h("tr", {}, ...COLUMNS.map((column, index) =>
-  h(index ? "td" : "th", { scope: index ? null : "row", class: column.numeric ? "n num" : null }, column.text(tensor))));
+const cells = () => COLUMNS.map((column, index) =>
+  h(index ? "td" : "th", { scope: index ? null : "row", class: column.numeric ? "n num" : null }));
 
 // A button that switches itself off would drop the keyboard's place; its neighbour takes it.
 function turnOff(button, off, neighbour) {

@@ -113,3 +113,27 @@ def test_the_chart_is_drawn_and_said_in_words(loaded: Tab) -> None:
     expect(loaded.page.locator("#chart-now")).to_have_text(
         re.compile(r"Now: [\d.]+ MB with sharing, [\d.]+ MB as separate copies\.")
     )
+
+
+def test_parts_are_drawn_a_frame_each_and_only_as_they_are_now(loaded: Tab) -> None:
+    """Three parts that take longer than a frame's share; the first is asked for twice."""
+    frames = loaded.evaluate(
+        """async () => {
+             const { soon } = await import(new URL("frames.js", document.baseURI));
+             const drawn = [];
+             let frame = 0;
+             const count = () => { frame += 1; requestAnimationFrame(count); };
+             count();
+             const draw = (name) => () => {
+               drawn.push([name, frame]);
+               for (const end = performance.now() + 6; performance.now() < end;);
+             };
+             await new Promise((done) => {
+               for (const name of ["old a", "b", "a"]) soon(name.at(-1), draw(name));
+               soon("c", () => { draw("c")(); done(); });
+             });
+             return drawn;
+           }"""
+    )
+    assert [name for name, _ in frames] == ["a", "b", "c"]
+    assert len({frame for _, frame in frames}) == 3

@@ -25,6 +25,7 @@ export function reasonWithoutAdapter() {
 
 const STOPPED = Symbol("stopped");
 const PIECE = 12; // dispatches a submit: the device works on the first while the next are encoded
+const WRITE = 1 << 20; // bytes a write: browsers keep the memory that the largest one passed through, in both processes
 
 // The numbers of a Python buffer of ints.
 function ints(source) {
@@ -80,7 +81,9 @@ class Gpu {
     const view = source instanceof Uint8Array ? { data: source, release: () => source.buffer.transfer?.(0) } : source.getBuffer("u8");
     const { data } = view;
     const whole = data.length & ~3;
-    if (whole) this.device.queue.writeBuffer(this.buffers.get(handle), offset, data, 0, whole);
+    for (let at = 0; at < whole; at += WRITE) {
+      this.device.queue.writeBuffer(this.buffers.get(handle), offset + at, data, at, Math.min(WRITE, whole - at));
+    }
     if (data.length > whole) {
       const tail = new Uint8Array(4);
       tail.set(data.subarray(whole));
