@@ -17,8 +17,9 @@ from hypothesis import strategies as st
 import tensorcommons as tc
 from scripts.paths import ROOT
 from tensorcommons import dtypes
+from tensorcommons.bridge.digest import identity_of
 from tensorcommons.errors import DownloadError, InvalidWeights
-from tensorcommons.hub.cache import ABSENT_AGE, LIMIT, ORPHAN_AGE, TOUCH, Cache, Record, identity_of, open_cache
+from tensorcommons.hub.cache import ABSENT_AGE, LIMIT, ORPHAN_AGE, TOUCH, Cache, Record, open_cache
 from tensorcommons.hub.cached import CachedSource, is_immutable
 from tensorcommons.hub.config import read_optional_json
 from tensorcommons.hub.safetensors import as_array, read_header

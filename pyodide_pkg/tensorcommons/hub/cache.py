@@ -2,8 +2,8 @@
 
 ::
 
-    blob-<identity>          bytes, once however many files hold them; the identity is their SHA-256 (with dtype and
-                             shape for a tensor, as sharing/ computes it)
+    blob-<identity>          bytes, once however many files hold them; the identity is that of bridge/digest.py (with
+                             dtype and shape for a tensor, as sharing/ has it)
     file-<hash of address>   a record: which blobs make up the file, its size and the server's validators
     new-<random>             a write under way, or one that a crash left
 
@@ -15,8 +15,8 @@ use by another tab), a load goes on without it, and ``status`` says so.
 
 from __future__ import annotations
 
+import asyncio
 import errno
-import hashlib
 import json
 import os
 import re
@@ -25,8 +25,10 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
+from weakref import WeakValueDictionary
 
-from ..bridge.blocks import Block, Data, pieces_of
+from ..bridge.blocks import Block, Data
+from ..bridge.digest import identity_beside, identity_of
 from ..bridge.runtime import IN_BROWSER
 from ..errors import DeviceUnavailable
 from .stores import FolderStore, Store
@@ -39,14 +41,6 @@ TOUCH = 3600.0  # seconds; how exactly a record knows when it was used
 OURS = re.compile(r"(?:blob|file)-[0-9a-f]{64}|new-[0-9a-f]{16}")
 
 CacheSpec: TypeAlias = "Cache | str | os.PathLike[str] | None"
-
-
-def identity_of(data: bytes | bytearray | Data, label: str = "") -> str:
-    """Hex SHA-256 over ``label`` and ``data``. A tensor's label is its dtype and shape: "float32(2, 3)"."""
-    digest = hashlib.sha256(label.encode())
-    for _, piece in pieces_of(data):
-        digest.update(piece)
-    return digest.hexdigest()
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +111,7 @@ class Cache:
         self._off = reason  # why nothing is kept, or nothing more
         self._note = ""
         self._in_use: set[str] = set()  # names of the entries that this page has read or written
+        self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()  # of writing, by identity
         self._unchecked = 0  # bytes written since the last look at the limit
 
     def __repr__(self) -> str:
@@ -155,7 +150,7 @@ class Cache:
             if error.errno not in (errno.ENOENT, errno.EBUSY):
                 await self._remove(_blob(identity))
             return None
-        if count != nbytes or identity_of(data, label) != identity:
+        if count != nbytes or await identity_beside(data, label) != identity:
             await self._remove(_blob(identity))
             return None
         self._in_use.add(_blob(identity))
@@ -165,8 +160,12 @@ class Cache:
         """Keep ``data``, whose identity the caller computed. False if that was not possible; ``status`` says why."""
         if self._store is None:
             return False
+        async with self._turns.setdefault(identity, asyncio.Lock()):  # equal tensors of one file come together
+            return await self._put(self._store, identity, data)
+
+    async def _put(self, store: Store, identity: str, data: bytes | bytearray | Block) -> bool:
         try:
-            there = await self._store.size(_blob(identity))
+            there = await store.size(_blob(identity))
         except OSError:
             there = None
         kept = there == len(data) or not data  # the same file at another address, or another file with this tensor

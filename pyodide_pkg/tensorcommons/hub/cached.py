@@ -17,7 +17,8 @@ from __future__ import annotations
 import re
 from urllib.parse import parse_qs, urlsplit
 
-from .cache import Cache, Record, identity_of
+from ..bridge.digest import identity_of
+from .cache import Cache, Record
 from .sources import FileMissingError, Source, UnreachableError
 from .streams import OnBytes, Stream
 

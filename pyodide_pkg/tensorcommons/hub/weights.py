@@ -8,7 +8,8 @@ from typing import TypeAlias
 
 from ..bridge.blocks import Block
 from ..errors import DownloadError, InvalidWeights
-from .cache import Piece, Record, identity_of
+from ..bridge.digest import identity_beside, identity_of
+from .cache import Piece, Record
 from .cached import CachedSource
 from .safetensors import NUMPY_NAME, Header, TensorEntry, parse_file_header, read_header_bytes, read_tensor
 from .sources import Source
@@ -21,13 +22,14 @@ ReadAgain: TypeAlias = Callable[[], Awaitable[Block]]
 
 
 def label_of(entry: TensorEntry) -> str:
-    """What a tensor's identity covers beside its bytes; the same text as in sharing's ``content_identity``."""
+    """What a tensor's identity covers beside its bytes; the same text as sharing's ``content_label``."""
     dtype = "bfloat16" if entry.dtype == "BF16" else NUMPY_NAME[entry.dtype]
     return f"{dtype}{entry.shape}"
 
 
 class WeightsFile:
-    """One safetensors file, open. Read its tensors in file order; ``async with`` closes it and keeps what was learnt.
+    """One safetensors file, open. Read its tensors in file order, also the next before the last has come; ``async with``
+    closes it and keeps what was learnt.
 
     ``from_cache`` counts the bytes that did not come over the network, ``on_position`` is called with the offset that a
     read has reached.
@@ -44,6 +46,7 @@ class WeightsFile:
         self._stream = stream
         self._cache = source.cache if isinstance(source, CachedSource) else None
         self._kept: set[str] = set()
+        self._turn = asyncio.Lock()  # of reading from the one connection
 
     @classmethod
     async def open(cls, source: Source, file: str) -> WeightsFile:
@@ -113,8 +116,9 @@ class WeightsFile:
         piece = self._piece(entry)
         if piece is not None:
             return await self._known_piece(piece, room), piece.identity
-        data = await self._read_whole(entry, room)
-        identity = identity_of(data, label_of(entry))
+        async with self._turn:
+            data = await self._read_whole(entry, room)
+        identity = await identity_beside(data, label_of(entry))
         await self._keep(entry.start, entry.stop, identity, label_of(entry), data)
         return data, identity
 
@@ -229,7 +233,7 @@ async def _download(source: Source, file: str, piece: Piece, report: Callable[[i
         return data
     async with await source.open(file, piece.start, piece.stop, watch) as stream:
         await stream.read_into(data)
-    if identity_of(data, piece.label) != piece.identity:
+    if await identity_beside(data, piece.label) != piece.identity:
         raise InvalidWeights(
             f"{source.name}/{file}",
             f"bytes {piece.start:,} to {piece.stop:,} are other ones than when the file was first read: load it again",

@@ -1,13 +1,15 @@
 """From open weights files to shared storages: each tensor is looked up by content, then in the cache, then downloaded.
 
 A tensor whose content is on the device already is held and read from nowhere, if its content is known before it is
-read: from the cache's record of the file, or because this very file was loaded before.
+read: from the cache's record of the file, or because this very file was loaded before. The next tensors arrive while
+the last are hashed, kept and uploaded.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import aclosing
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
@@ -16,14 +18,16 @@ import numpy as np
 from ..backends.base import Spec
 from ..backends.device import Device
 from ..bridge.blocks import PIECE, Block
+from ..bridge.digest import identity_beside
 from ..errors import TensorReleased
 from ..hub.cached import CachedSource
 from ..hub.safetensors import ITEMSIZE, NUMPY_NAME, Header, TensorEntry, as_array
 from ..hub.weights import ReadAgain, WeightsFile
 from ..sharing.manager import TensorSharingManager
 from ..sharing.registry import Entry
-from ..sharing.storage import Origin, content_identity
+from ..sharing.storage import Origin, content_label
 from ..tensor import Tensor
+from .ahead import Job, in_order
 
 Progress: TypeAlias = Callable[[dict[str, Any]], None]
 
@@ -43,7 +47,12 @@ class Part:
     @property
     def end(self) -> int:
         """Offset after the last wanted tensor: what lies behind is not read."""
-        return max((entry.stop for entry in self.header.entries if entry.name in self.wanted), default=0)
+        return max((entry.stop for entry in self.entries), default=0)
+
+    @property
+    def entries(self) -> list[TensorEntry]:
+        """What is wanted, in the order of the file."""
+        return [entry for entry in self.header.entries if entry.name in self.wanted]
 
 
 class Reporter:
@@ -94,12 +103,15 @@ class Interner:
         self.report = report
         self.loaded = 0
         self._specs: Mapping[str, Spec] = {}
+        self._room = 0  # bytes of the host that tensors on their way may take: the largest, and a tenth of it
 
     async def load(self, specs: Mapping[str, Spec]) -> dict[str, Tensor]:
         """Every parameter of ``specs`` as a tensor over its shared storage."""
         self._specs = specs
         known = [held for part in self.parts for held in self._known_of(part).values()]
         sizes = [spec.nbytes for spec in specs.values()]
+        largest = max((self._job(part, entry)[0] for part in self.parts for entry in part.entries), default=0)
+        self._room = largest + largest // 10
         # A model that can never run is not loaded at all.
         self.manager.residency.check_together(sum(sizes), [held.storage for held in known])
         self.report.total = sum(part.end - part.header.data_start for part in self.parts if part.wanted)
@@ -115,26 +127,31 @@ class Interner:
         file, start, weights = part.header.file, part.header.data_start, part.weights
         source = weights.source
         self.report.offline |= isinstance(source, CachedSource) and source.offline
-        wanted = [entry for entry in part.header.entries if entry.name in part.wanted]
         known = self._known_of(part)
         for name, held in known.items():  # all at once: what is held cannot leave while the others are read
             held.hold(self.model, part.wanted[name])
             self.report.shared += held.storage.nbytes
         weights.on_position = lambda position: self._progress(file, position - start, part.end - start)
-        for entry in wanted:
-            if entry.name not in known:
-                before = weights.from_cache
-                data, identity = await weights.read(entry, self._spec(part, entry).nbytes)
-                self.report.from_cache += weights.from_cache - before
-                await self._intern(part, entry, data, identity)
+        missing = [entry for entry in part.entries if entry.name not in known]
+        jobs = [self._job(part, entry) for entry in missing]
+        before, reported = weights.from_cache, self.report.from_cache
+        async with aclosing(in_order(jobs, self._room)) as arriving:
+            entries = iter(missing)
+            async for data, identity in arriving:
+                self.report.from_cache = reported + weights.from_cache - before
+                await self._intern(part, next(entries), data, identity)
         self.loaded += part.end - start
         self.report("done", file, part.end - start, part.end - start)
         self.manager.changed()
 
+    def _job(self, part: Part, entry: TensorEntry) -> Job[tuple[Block, str]]:
+        """The bytes of the host that reading a tensor takes, and how it is read."""
+        nbytes = self._spec(part, entry).nbytes
+        return max(entry.nbytes, nbytes), lambda: part.weights.read(entry, nbytes)
+
     def _known_of(self, part: Part) -> dict[str, Entry]:
         """The wanted tensors of a file that are known to be on the device, by their name in the file."""
-        wanted = (entry for entry in part.header.entries if entry.name in part.wanted)
-        return {entry.name: held for entry in wanted if (held := self._known(part, entry)) is not None}
+        return {entry.name: held for entry in part.entries if (held := self._known(part, entry)) is not None}
 
     def _known(self, part: Part, entry: TensorEntry) -> Entry | None:
         """The tensor, if it is on the device and that can be told without reading it."""
@@ -151,7 +168,7 @@ class Interner:
         raw, content = data, identity
         if not self._as_stored(part, entry):
             raw = _converted(entry, data, spec)
-            content = content_identity(raw, spec.shape, spec.dtype)
+            content = await identity_beside(raw, content_label(spec.shape, spec.dtype))
         registry = self.manager.registry
         if registry.find(self.device, content) is not None:
             self.report.shared += spec.nbytes

@@ -6,9 +6,8 @@ This file decides what a model is made of: its architecture, its files, and whic
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import Mapping
+from contextlib import AsyncExitStack
 from typing import Any
 
 from ..backends.base import Spec
@@ -25,6 +24,7 @@ from ..hub.tokenizer import Tokenizer
 from ..hub.weights import WeightsFile
 from ..nn.pooling import MODES, Pooling
 from ..sharing.manager import TensorSharingManager
+from .ahead import beside
 from .architecture import Architecture, check_task, forward_nodes
 from .config import architectures
 from .folder import Folder
@@ -86,10 +86,12 @@ async def from_pretrained(
         async with AsyncExitStack() as stack:
             architecture, parts, words = await _open(files, stack, report)
             specs = _specs(architecture, dtype)
-            async with _compiling_ahead(architecture, target, specs):
+            kernels = compile_kernels(target, forward_nodes(architecture, target, specs))  # whatever the weights are
+            names = architecture.inputs.names
+            wanted = words if tokenizer and "input_ids" in names else None
+            async with beside(kernels), beside(_tokenizer(manager, wanted)) as reading:
                 weights = await Interner(manager, target, name, parts, report).load(specs)
-        names = architecture.inputs.names
-        reader = await _tokenizer(manager, words) if tokenizer and "input_ids" in names else None
+        reader = reading.result()
         processor = await _processor(files) if "pixel_values" in names else None
         if task is not None:
             check_task(task, architecture.tasks, name)
@@ -100,21 +102,6 @@ async def from_pretrained(
     report("ready", files.name, report.total, report.total)
     manager.changed()
     return model
-
-
-@asynccontextmanager
-async def _compiling_ahead(
-    architecture: Architecture, device: Device, specs: Mapping[str, Spec]
-) -> AsyncIterator[None]:
-    """Compile what a forward takes while the block brings its weights: no kernel depends on what they are."""
-    work = asyncio.ensure_future(compile_kernels(device, forward_nodes(architecture, device, specs)))
-    try:
-        yield
-        await asyncio.wait([work])
-        work.result()
-    finally:
-        work.cancel()
-        await asyncio.gather(work, return_exceptions=True)
 
 
 def _specs(architecture: Architecture, dtype: str) -> dict[str, Spec]:
@@ -215,9 +202,9 @@ async def _weights(source: Source, stack: AsyncExitStack, report: Reporter) -> l
     return files
 
 
-async def _tokenizer(manager: TensorSharingManager, source: Source) -> Tokenizer | None:
+async def _tokenizer(manager: TensorSharingManager, source: Source | None) -> Tokenizer | None:
     """The tokenizer of ``source``, the same object for all models that use it. ``None`` outside a browser."""
-    if not IN_BROWSER:
+    if not IN_BROWSER or source is None:
         return None
     key = source.key("tokenizer.json")
     found: Tokenizer | None = manager.tokenizers.get(key)

@@ -13,7 +13,6 @@ any two names hold the same storage. Bytes that nobody can compare (activations)
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import itertools
 import weakref
 from collections.abc import Awaitable, Callable, Collection, Iterator, Sequence
@@ -24,7 +23,8 @@ from typing import Any, Literal, TypeAlias
 
 from ..backends.base import Spec
 from ..backends.device import Category, Device
-from ..bridge.blocks import Block, Data, pieces_of
+from ..bridge.blocks import Block, Data
+from ..bridge.digest import identity_of
 from ..dtypes import DType
 from ..errors import DeviceLost, DeviceUnavailable, InvalidWeights, TensorReleased
 
@@ -59,11 +59,13 @@ class Origin:
 
 
 def content_identity(data: Data, shape: Sequence[int], dtype: DType) -> str:
-    """Hex SHA-256 over dtype, shape and bytes."""
-    digest = hashlib.sha256(f"{dtype.name}{tuple(shape)}".encode())
-    for _, piece in pieces_of(data):
-        digest.update(piece)
-    return digest.hexdigest()
+    """What names a tensor: a hash over dtype, shape and bytes (``bridge/digest.py``)."""
+    return identity_of(data, content_label(shape, dtype))
+
+
+def content_label(shape: Sequence[int], dtype: DType) -> str:
+    """What a tensor's identity covers beside its bytes."""
+    return f"{dtype.name}{tuple(shape)}"
 
 
 def anonymous_identity() -> str:
