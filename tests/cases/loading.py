@@ -9,6 +9,8 @@ import numpy as np
 
 import tensorcommons as tc
 from tensorcommons import Model, TensorSharingManager
+from tensorcommons.bridge.blocks import PIECE, Block
+from tensorcommons.bridge.digest import SMALL, identity_beside, identity_of
 from tensorcommons.errors import InvalidWeights, UnsupportedDtype, UnsupportedModel
 from tests.cases import Place
 from tests.cases.architectures import checkpoint
@@ -36,6 +38,20 @@ def _sharded(files: dict[str, bytes]) -> dict[str, bytes]:
     rest = {name: data for name, data in files.items() if name != WEIGHTS}
     packed = {file: pack({name: tensors[name] for name in held}) for file, held in shards.items()}
     return {**rest, **packed, INDEX: json.dumps(index).encode()}
+
+
+async def hashes_that_are_computed_beside(place: Place) -> None:
+    """A browser's own hashes and Python's name the same bytes alike, whatever the pieces."""
+    data = np.random.default_rng(0).integers(0, 256, 2 * PIECE + 17).astype(np.uint8).tobytes()
+    found = set()
+    for size in (0, 1, SMALL, SMALL + 1, PIECE - 1, PIECE, PIECE + 1, len(data)):
+        block = Block.of(data[:size], room=size + 5)
+        names = {identity_of(data[:size], "label"), identity_of(block, "label"), await identity_beside(block, "label")}
+        assert len(names) == 1, size
+        found |= names
+    changed = Block.of(data[:-1] + bytes([data[-1] ^ 1]))
+    found |= {await identity_beside(changed, "label"), await identity_beside(changed)}
+    assert len(found) == 10
 
 
 async def several_files(place: Place) -> None:
