@@ -73,10 +73,14 @@ async def test_what_fails_ends_what_is_behind_before_it_goes_on():
     work = Work(1, 1, 1, 1)
     work.gates[0].set()
     results = []
-    with pytest.raises(OSError, match="broken"):
+
+    async def collect() -> None:
         async with aclosing(in_order(work.jobs(faulty=1), 10)) as arriving:
             async for each in arriving:
                 results.append(each)
+
+    with pytest.raises(OSError, match="broken"):
+        await collect()
     assert results == [0]
     assert work.locked == [0, 1], "nothing behind asks the broken connection again"
     assert sorted(work.ended) == sorted(work.begun)

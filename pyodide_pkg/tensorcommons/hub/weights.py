@@ -7,8 +7,8 @@ from collections.abc import Awaitable, Callable
 from typing import TypeAlias
 
 from ..bridge.blocks import Block
-from ..errors import DownloadError, InvalidWeights
 from ..bridge.digest import identity_beside, identity_of
+from ..errors import DownloadError, InvalidWeights
 from .cache import Piece, Record
 from .cached import CachedSource
 from .safetensors import NUMPY_NAME, Header, TensorEntry, parse_file_header, read_header_bytes, read_tensor
@@ -28,8 +28,8 @@ def label_of(entry: TensorEntry) -> str:
 
 
 class WeightsFile:
-    """One safetensors file, open. Read its tensors in file order, also the next before the last has come; ``async with``
-    closes it and keeps what was learnt.
+    """One safetensors file, open. Read its tensors in file order, also the next before the last has come;
+    ``async with`` closes it and keeps what was learnt.
 
     ``from_cache`` counts the bytes that did not come over the network, ``on_position`` is called with the offset that a
     read has reached.
