@@ -9,6 +9,7 @@ import numpy as np
 import tensorcommons as tc
 from tensorcommons import Device
 from tensorcommons.errors import DeviceUnavailable, MemoryBudgetError, TensorCommonsError, TensorReleased
+from tensorcommons.sharing.storage import using
 from tests.cases import only
 from tests.cases.support import near, numbers, on, raises, refused
 
@@ -56,6 +57,49 @@ async def a_replay_is_one_call(device: Device) -> None:
         result = await compiled(x, y)
         assert np.array_equal(await result.read(), wanted)
     assert (device.backend.live_buffers(), device.total) == (live, total)
+
+
+@only("webgpu")
+async def a_read_that_a_run_began_gives_what_is_there_when_it_is_asked_for(device: Device) -> None:
+    compiled, other = tc.compile(lambda x: (x + 1, x * 2)), tc.compile(lambda x: x - 1)
+    gpu: Any = device.backend.bridge._gpu  # type: ignore[attr-defined]
+    values = numbers(30)
+    (x,) = on(device, values)
+
+    async def begun() -> Any:
+        """The outputs of a run that has begun to read the first."""
+        for _ in range(2):
+            result = await compiled(x)
+            near(await result[0].read(), values + 1.0)
+        result = await compiled(x)
+        assert gpu.ahead
+        return result
+
+    near(await (await begun())[0].read(), values + 1.0)
+    result = await begun()
+    near(await result[1].read(), values * 2.0)  # another one
+    near(await result[0].read(), values + 1.0)
+    result = await begun()
+    near(await result[0][3:7].read(), values[3:7] + 1.0)  # a part
+    result = await begun()
+    near(await (await other(x)).read(), values - 1.0)  # another run
+    near(await result[0].read(), values + 1.0)
+    result = await begun()
+    storage = result[0].node.storage
+    async with using([storage], [storage]):
+        await storage.write(0, memoryview(values[:10].tobytes()))
+    near(await result[0].read(), np.concatenate([values[:10], values[10:] + 1]))
+    result = await begun()
+    device.free_scratch()
+    near(await result[0].read(), values + 1.0)
+    result = await begun()
+    result[0].release()
+    assert not gpu.ahead
+    near(await result[1].read(), values * 2.0)
+    first, second = await begun(), await compiled(x)
+    both = await tc.read_together([*first, *second])
+    for i, wanted in enumerate([values + 1.0, values * 2.0] * 2):
+        near(both[i], wanted)
 
 
 class Pair(NamedTuple):

@@ -35,6 +35,13 @@ function ints(source) {
   return numbers;
 }
 
+// The bytes of ranges, flat: [handle, offset, size] for each.
+function total(ranges) {
+  let length = 0;
+  for (let i = 2; i < ranges.length; i += 3) length += ranges[i];
+  return length;
+}
+
 class Gpu {
   constructor(adapter, device) {
     this.device = device;
@@ -44,6 +51,8 @@ class Gpu {
     this.stopped = new Set(); // ids of runs to stop at the next part
     this.staging = null; // the idle buffer that is kept for reads, if there is one
     this.stagingSize = 0; // what it may take
+    this.last = null; // {program, first}: who ran last, and its first output
+    this.ahead = null; // {program, ranges, staging, mapped}: the read that this run began
     this.errors = []; // uncaught device errors, for the next call to report
     this.lost = null;
     const info = adapter.info;
@@ -71,6 +80,7 @@ class Gpu {
   }
 
   destroyBuffer(handle) {
+    this.#stale(handle);
     this.buffers.get(handle).destroy();
     this.buffers.delete(handle);
     if (!this.buffers.size) this.device.queue.submit([]); // bytes of a destroyed buffer are given back by the next submission
@@ -78,6 +88,7 @@ class Gpu {
 
   // `source` is a Python buffer, or an array that is used up; a last partial word is padded with zeros.
   writeBuffer(handle, offset, source) {
+    this.#stale(handle);
     const view = source instanceof Uint8Array ? { data: source, release: () => source.buffer.transfer?.(0) } : source.getBuffer("u8");
     const { data } = view;
     const whole = data.length & ~3;
@@ -93,6 +104,7 @@ class Gpu {
   }
 
   copyBuffer(source, sourceOffset, target, targetOffset, size) {
+    this.#stale(target);
     const encoder = this.device.createCommandEncoder();
     encoder.copyBufferToBuffer(this.buffers.get(source), sourceOffset, this.buffers.get(target), targetOffset, Math.ceil(size / 4) * 4);
     this.device.queue.submit([encoder.finish()]);
@@ -101,6 +113,7 @@ class Gpu {
   // Keep a buffer of `size` bytes for reads from the next one on: making one costs more than a small read. 0: none.
   stage(size) {
     if (size === this.stagingSize) return;
+    this.#forget();
     this.staging?.destroy();
     this.staging = null;
     this.stagingSize = size;
@@ -108,6 +121,7 @@ class Gpu {
 
   // Copy the first `size` bytes, whole words, of one GPUBuffer to another.
   copyBetween(source, target, size) {
+    this.#forget();
     const encoder = this.device.createCommandEncoder();
     encoder.copyBufferToBuffer(source, 0, target, 0, size);
     this.device.queue.submit([encoder.finish()]);
@@ -127,18 +141,18 @@ class Gpu {
   }
 
   async #read(number, staged, ranges) {
-    this.stage(staged);
-    let length = 0;
-    for (let i = 2; i < ranges.length; i += 3) length += ranges[i];
-    const staging = this.#takeStaging(length);
+    const begun = this.#begun(ranges);
+    if (!begun) this.stage(staged);
+    const length = total(ranges);
+    const staging = begun?.staging ?? this.#takeStaging(length);
     let read = false;
     try {
-      const encoder = this.device.createCommandEncoder();
-      for (let i = 0, at = 0; i < ranges.length; at += ranges[i + 2], i += 3) {
-        encoder.copyBufferToBuffer(this.buffers.get(ranges[i]), ranges[i + 1], staging, at, ranges[i + 2]);
+      if (!begun) {
+        const encoder = this.device.createCommandEncoder();
+        this.#encodeCopies(encoder, ranges, staging);
+        this.device.queue.submit([encoder.finish()]);
       }
-      this.device.queue.submit([encoder.finish()]);
-      await staging.mapAsync(GPUMapMode.READ, 0, length);
+      await (begun?.mapped ?? staging.mapAsync(GPUMapMode.READ, 0, length));
       if (this.errors.length) throw new Error(this.takeErrors());
       this.take(number, new Uint8Array(staging.getMappedRange(0, length)));
       staging.unmap();
@@ -150,6 +164,58 @@ class Gpu {
       if (read && !this.staging && staging.size === this.stagingSize) this.staging = staging;
       else staging.destroy();
     }
+  }
+
+  #encodeCopies(encoder, ranges, staging) {
+    for (let i = 0, at = 0; i < ranges.length; at += ranges[i + 2], i += 3) {
+      encoder.copyBufferToBuffer(this.buffers.get(ranges[i]), ranges[i + 1], staging, at, ranges[i + 2]);
+    }
+  }
+
+  // A program whose outputs were read after its last run begins that read itself in the next one: the copy is in its
+  // last submission, and the map on its way, before Python comes to ask. Here is that read, if it is the one asked for.
+  #begun(ranges) {
+    const { last, ahead } = this;
+    this.last = null;
+    if (ahead && ranges.length === ahead.ranges.length && ranges.every((number, i) => number === ahead.ranges[i])) {
+      this.ahead = null;
+      return ahead;
+    }
+    this.#forget();
+    const isOutput = (handle) => handle >= last.first && handle < last.first + last.program.outputs.length;
+    if (last && ranges.every((number, i) => i % 3 || isOutput(number))) {
+      last.program.read = ranges.map((number, i) => (i % 3 ? number : number - last.first));
+    }
+    return null;
+  }
+
+  // Begin it, in the last of a run's encoders. Gives what to do when that is submitted.
+  #readAhead(encoder, program, first) {
+    const ranges = program.read.map((number, i) => (i % 3 ? number : number + first));
+    const length = total(ranges);
+    if (!this.staging || length > this.stagingSize) return () => {};
+    const staging = this.#takeStaging(length);
+    this.#encodeCopies(encoder, ranges, staging);
+    return () => {
+      const mapped = staging.mapAsync(GPUMapMode.READ, 0, length);
+      mapped.catch(() => {}); // whoever asks hears of it
+      this.ahead = { program, ranges, staging, mapped };
+    };
+  }
+
+  // Nobody asked for the read that was begun.
+  #forget() {
+    if (!this.ahead) return;
+    const { program, staging } = this.ahead;
+    this.ahead = null;
+    program.read = null;
+    staging.unmap();
+    this.staging = staging;
+  }
+
+  // The bytes of `handle` are others from now on, or gone.
+  #stale(handle) {
+    if (this.ahead?.ranges.some((number, i) => i % 3 === 0 && number === handle)) this.#forget();
   }
 
   #takeStaging(length) {
@@ -205,6 +271,7 @@ class Gpu {
       part,
       host: new Uint8Array(host),
       leaves: [],
+      read: null, // what of the outputs was read after the last run: [number, offset, size] for each range, flat
       spares: [], // by output: a buffer that the next run writes it to
       bound: [], // by slot: the buffer that the bind groups hold
       dispatches: dispatches.map(([index, groups, bindings]) => ({ ...ready[index], groups, bindings, group: null })),
@@ -221,6 +288,7 @@ class Gpu {
 
   // The buffer of `handle` is the next run's output `number`.
   spareBuffer(id, number, handle) {
+    this.#stale(handle);
     this.programs.get(id).spares[number] = this.buffers.get(handle);
     this.buffers.delete(handle);
   }
@@ -237,6 +305,7 @@ class Gpu {
   // if the run was queued whole. `leaves` is a Python buffer of ints, or nothing where they are those of the run before.
   runProgram(id, arena, first, leaves) {
     if (this.lost) throw new Error("the device is lost");
+    this.#forget();
     this.stopped.delete(id); // a stop that came too late was for the run before
     const program = this.programs.get(id);
     const { dispatches, outputs, part, host, spares } = program;
@@ -256,7 +325,8 @@ class Gpu {
       spares.length = 0;
       this.#bind(program, arena, first);
       if (dispatches.length > part) return this.#submitInParts(id, dispatches, part).catch(undo);
-      this.#submit(dispatches);
+      this.#submit(dispatches, program.read && ((encoder) => this.#readAhead(encoder, program, first)));
+      this.last = { program, first };
       return true;
     } catch (error) {
       return undo(error);
@@ -293,7 +363,8 @@ class Gpu {
     return true;
   }
 
-  #submit(dispatches) {
+  // `last` may add to the last encoder, and gives what to do after its submission.
+  #submit(dispatches, last) {
     for (let first = 0; first < dispatches.length; first += PIECE) {
       const encoder = this.device.createCommandEncoder();
       const pass = encoder.beginComputePass();
@@ -304,7 +375,9 @@ class Gpu {
         pass.dispatchWorkgroups(groups[0], groups[1], groups[2]);
       }
       pass.end();
+      const after = first + PIECE >= dispatches.length && last?.(encoder);
       this.device.queue.submit([encoder.finish()]);
+      if (after) after();
     }
   }
 
