@@ -3,6 +3,8 @@ import { byId, each, h, rows, say, vary } from "./dom.js";
 import { bytes, megabytes, percent } from "./format.js";
 
 const CATEGORIES = ["weights", "activations", "scratch", "staging"];
+const WORDS = { activations: "activations (results)", scratch: "scratch (working space)", staging: "staging (being read)", saved: "saved by sharing" };
+const GROUPS = 4; // of models that share weights, the largest first
 
 export function drawFigures(report) {
   say(byId("with-sharing"), bytes(report.unique_weight_bytes));
@@ -25,9 +27,28 @@ function drawStack(report) {
   const legend = byId("stack-legend");
   if (!legend.children.length) {
     legend.append(...parts.map(([name]) =>
-      h("li", {}, h("i", { class: `key ${name}` }), name === "saved" ? "saved by sharing" : name, " ", h("b", { class: "num" }))));
+      h("li", {}, h("i", { class: `key ${name}` }), WORDS[name] ?? name, " ", h("b", { class: "num" }))));
   }
   parts.forEach(([, size], i) => say(legend.children[i].lastElementChild, bytes(size)));
+}
+
+/** Which models hold the same weights, and how many bytes of them are there once. */
+export function drawShares(report, titleOf) {
+  const groups = new Map();
+  for (const { holders, nbytes, device } of report.tensors) {
+    if (holders.length < 2) continue;
+    const key = [device, ...holders].join("\n");
+    const group = groups.get(key) ?? { holders, nbytes: 0 };
+    group.nbytes += nbytes;
+    groups.set(key, group);
+  }
+  const largest = [...groups.values()].sort((a, b) => b.nbytes - a.nbytes).slice(0, GROUPS);
+  byId("shares-none").hidden = largest.length > 0;
+  each(byId("shares"), largest, () => h("li", {}, h("b", { class: "num" }), " ", h("span")), (item, { holders, nbytes }) => {
+    say(item.firstElementChild, bytes(nbytes));
+    const names = holders.map((name) => titleOf(name).split(", on ")[0]); // the backbone is in the list, too
+    say(item.lastElementChild, `once for ${holders.length} models: ${names.join(" · ")}`);
+  });
 }
 
 export function drawModels(report, titleOf) {

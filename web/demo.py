@@ -107,9 +107,10 @@ class Demo:
             state = "missing" if device is None else "lost" if device.is_gone else "present"
             if kind == "webgpu" and state == "present" and device.is_software:
                 state = "software"
-            kinds[kind] = {"state": state, "is": others.get(kind, decision.device.name)}
+            kinds[kind] = {"state": state, "is": others.get(kind, decision.device.name).removeprefix("WebNN, ")}
         models = {model.name: model.explain() for model in self._models.values()}
-        return {"chosen": decision.device.kind, "why": decision.why, "kinds": kinds, "models": models}
+        why = "you chose it" if decision.why == "it is pinned" else decision.why
+        return {"chosen": decision.device.kind, "why": why, "kinds": kinds, "models": models}
 
     async def _limits(self) -> dict[str, Any]:
         """{"missing"} with the reason, or {"device", "fallback", "limits": {op: {operand: ...}}, "refused"}."""

@@ -47,7 +47,7 @@ function badge(kind, device, chosen) {
 
 function lost(kinds, chosen) {
   return Object.entries(kinds).filter(([, device]) => device.state === "lost").map(([kind, device]) =>
-    h("p", {}, h("b", {}, `${TITLES[kind]} was lost. `), `What ran there goes on on ${TITLES[chosen]}. ${sentence(device.is)}`));
+    h("p", {}, h("b", {}, `${TITLES[kind]} was lost. `), `What ran there continues on ${TITLES[chosen]}. ${sentence(device.is.replace(/^lost: /, ""))}`));
 }
 
 function slow(kinds) {

@@ -1,7 +1,7 @@
 // One card a model: load, watch the bytes, cancel, unload, and read what went wrong.
 import { TITLES, choices } from "./devices.js";
 import { byId, h, role, say } from "./dom.js";
-import { bytes, megabytes, plural } from "./format.js";
+import { bytes, megabytes } from "./format.js";
 
 const TASKS = {
   "feature-extraction": "backbone",
@@ -206,7 +206,7 @@ export class ModelCards {
     byId("unload-all").disabled = count("loaded", "queued", "loading") === 0;
     this.section.dataset.loaded = count("loaded");
     this.section.querySelector("h2").textContent = states.length
-      ? `Models: ${count("loaded")} of ${plural(states.length, "model")} loaded` : "Models";
+      ? `Models: ${count("loaded")} of ${states.length} loaded` : "Models";
   }
 }
 

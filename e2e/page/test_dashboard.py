@@ -48,6 +48,16 @@ def test_the_figures_agree_with_each_other(loaded: Tab) -> None:
     print(f"\nseven models: {shared:.1f} MB of weights, as separate copies {separate:.1f} MB, saved {saved:.1f} MB")
 
 
+def test_who_shares_what_is_said(loaded: Tab) -> None:
+    lines = loaded.page.get_by_role("list", name="Who shares what").get_by_role("listitem").all_inner_texts()
+    (size, minilm), (small, splade) = (line.split(" once for ") for line in (" ".join(line.split()) for line in lines))
+    assert minilm == "2 models: MiniLM-L6 sentence embeddings · Skill or not"
+    assert splade.startswith("5 models: SPLADE-tiny term weights · Entailment")
+    saved = megabytes(size) + 4 * megabytes(small)  # a model more, four models more
+    assert saved == pytest.approx(loaded.figure("saved"), rel=0.01)
+    expect(loaded.page.locator("#shares-none")).to_be_hidden()
+
+
 def test_each_model_has_its_line(loaded: Tab) -> None:
     table = loaded.page.locator("#per-model tbody")
     assert table.get_by_role("rowheader").count() == 7

@@ -168,7 +168,7 @@ def test_a_loaded_model_is_switched_live_by_keyboard(tab: Tab, site: str) -> Non
     expect(tab.page.locator("#per-model tbody")).not_to_contain_text(start)
     tab.wait_figure("with-sharing", f"value < {1.1 * weights}")
     assert chosen(tab) == "cpu"
-    expect(tab.page.locator("#decision")).to_contain_text("because it is pinned")
+    expect(tab.page.locator("#decision")).to_contain_text("because you chose it")
     tab.page.get_by_label("Run on").select_option("auto")
     expect(tab.page.locator("#per-model tbody")).not_to_contain_text("cpu")
     assert chosen(tab) == start == device_of(tab, POLARITY)
@@ -248,7 +248,7 @@ def test_devices_lost_in_a_forward_hand_it_to_the_next_and_that_to_the_last(play
         assert states(tab) == {"webgpu": "lost", "webnn": "lost", "cpu": "present"}
         warning = tab.page.locator("#fallback")
         for title in ("WebGPU", "WebNN"):
-            expect(warning).to_contain_text(f"{title} was lost. What ran there goes on on CPU.")
+            expect(warning).to_contain_text(f"{title} was lost. What ran there continues on CPU.")
         switch = tab.card(POLARITY).get_by_role("combobox")
         assert device_of(tab, POLARITY) == chosen(tab) == "cpu"
         assert "webgpu was lost" in str(switch.get_attribute("title"))

@@ -75,12 +75,12 @@ def test_load_all_and_unload_all(tab: Tab, site: str) -> None:
     tab.open(site)
     load_all = tab.page.get_by_role("button", name=re.compile("^Load all"))
     load_all.click()
-    expect(tab.page.get_by_role("heading", name="Models: 7 of 7 models loaded")).to_be_visible()
+    expect(tab.page.get_by_role("heading", name="Models: 7 of 7 loaded")).to_be_visible()
     expect(load_all).to_be_disabled()
     for model_id in (MINILM, SKILL):
         expect(tab.card(model_id)).to_contain_text("MB of it shared")
     tab.page.get_by_role("button", name="Unload all").click()
-    expect(tab.page.get_by_role("heading", name="Models: 0 of 7 models loaded")).to_be_visible()
+    expect(tab.page.get_by_role("heading", name="Models: 0 of 7 loaded")).to_be_visible()
     tab.wait_figure("with-sharing", "value === 0")
 
 

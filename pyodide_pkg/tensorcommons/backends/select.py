@@ -28,7 +28,7 @@ WISHES = ("cpu", "gpu", "npu", "")  # for WebNN; "" is the browser's choice
 # By rank: what a device is, and why it comes first where nothing of a lower rank is there.
 FACTS = (
     ("a hardware GPU", "it is a hardware GPU"),
-    ("WebNN, which comes after a hardware GPU", "there is no hardware GPU, and WebNN comes before what is left"),
+    ("which comes after a hardware GPU", "there is no hardware GPU, and WebNN comes before what is left"),
     ("a GPU adapter that runs in software", "a GPU adapter in software is the best that is there"),
     ("the slowest, for where there is nothing else", "there is neither a GPU adapter nor WebNN"),
 )
