@@ -55,7 +55,7 @@ HARDWARE = (
     Tile("matmul/tiled", 64, 128, 120),
     Tile("matmul/tiled", 64, 64, 120),
     Tile("matmul/matmul", 16, 16, 4000),  # many small matrices
-    Tile("matmul/tiled", 32, 32, 90, slices=4, blocks=(1, 2)),
+    Tile("matmul/tiled", 32, 32, 264, slices=4, blocks=(1, 2)),  # two a processor
     Tile("matmul/tiled", 16, 32, 90, slices=8, blocks=(1, 2)),
     Tile("matmul/sliced", 16, 8, 90, slices=32),
     Tile("matmul/sliced", 16, 4, 0, slices=64),
