@@ -29,6 +29,7 @@ from bench.gaps import gaps_table, measure_gaps
 from bench.memory import measure_memory, memory_table, with_memory
 from bench.page import measure_page
 from bench.report import table, to_json
+from bench.weights import measure_weights, weights_table
 from bench.workloads import read_model
 from scripts import paths
 from scripts.browser import find_browser
@@ -43,9 +44,9 @@ if TYPE_CHECKING:
     from playwright.sync_api import Browser
     from starlette.types import ASGIApp, Receive, Scope, Send
 
-CONTEST = ("matmul", "encoder", "bandwidth", "heads", "generate", "images", "host", "load")
-RANDOM = ("heads", "generate", "images", "load")  # their weights are made there, or fetched
-GROUPS = ("page", "sharing", "memory", "gaps", *CONTEST)
+CONTEST = ("matmul", "encoder", "bandwidth", "heads", "generate", "images", "host", "load", "rates")
+RANDOM = ("heads", "generate", "images", "load", "rates")  # their weights are made there, or fetched
+GROUPS = ("page", "sharing", "memory", "gaps", "weights", *CONTEST)
 #: Threads for WebAssembly and a clock of 5 µs are for isolated pages.
 ISOLATED = {"Cross-Origin-Opener-Policy": "same-origin", "Cross-Origin-Embedder-Policy": "require-corp"}
 PAGE = """<!doctype html><html lang="en"><title>bench</title><link rel="icon" href="data:,">
@@ -83,6 +84,9 @@ def with_bench(app: ASGIApp) -> ASGIApp:
     async def show(request: Request) -> Response:
         return HTMLResponse(page)
 
+    async def empty(request: Request) -> Response:
+        return HTMLResponse("<!doctype html><html lang=en><title>bench</title>")
+
     async def python(request: Request) -> Response:
         return Response(python_files(), media_type="application/zip")
 
@@ -94,6 +98,7 @@ def with_bench(app: ASGIApp) -> ASGIApp:
         Starlette(
             routes=[
                 Route("/bench/", show),
+                Route("/bench/empty", empty),
                 Route("/bench/python.zip", python),
                 Route("/bench/MiniLM.onnx", minilm),
                 Mount("/bench/npm", StaticFiles(directory=setup.NODE_MODULES)),
@@ -190,6 +195,9 @@ def main() -> int:
             elif group == "gaps":
                 rows = measure_gaps(launch, url)
                 report["groups"].append({"group": group, "rows": rows, "table": gaps_table(rows)})
+            elif group == "weights":
+                rows = measure_weights(launch, url)
+                report["groups"].append({"group": group, "rows": rows, "table": weights_table(rows)})
             else:
                 report["groups"].append(measure_group(browser, url, group))
             target.write_text(json.dumps(report, indent=1))  # after each group: a browser that dies takes none along

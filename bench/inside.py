@@ -18,6 +18,7 @@ import numpy as np
 import tensorcommons as tc
 from bench import contest, workloads
 from bench.ours import ALONE, CACHED, ONE_BY_ONE, Ours, host_times
+from bench.rates import measure_rates, rates_table
 from bench.report import CEILING, Figure, Row, table, to_json
 from bench.workloads import Work
 
@@ -112,6 +113,10 @@ async def run(session: Any, group: str, options: str) -> str:
         given.get("cap_s", 10),
         warm_ms=given.get("warm_ms", 0 if software else 100),
     )
+    if group == "rates":
+        rates = await measure_rates(devices, max(rules.rounds, 40))
+        devices.close()
+        return json.dumps({**result, "rates": rates, "table": rates_table(rates)})
     if group == "host":
         figures = await _host(devices, folders, rules)
     else:

@@ -74,6 +74,7 @@ class Device:
         self.crossings: dict[Way, int] = {"rented": 0, "host": 0}  # bytes that came from other devices
         self.not_lent = "nobody asked"  # why no tensor is lent to another device; empty where that works
         self._borrower: Device | None = None
+        self._lender: Device | None = None
         self._recovering = asyncio.Lock()
         self.losses = 0  # how often the device was lost and came back
         self.loss = ""  # what the browser said when it was lost last
@@ -109,7 +110,7 @@ class Device:
     async def try_lending(self, borrower: Device) -> None:
         """Find out whether tensors can be lent to ``borrower``; :attr:`not_lent` says why if they cannot."""
         self.not_lent = await self.backend.lending(borrower.backend)
-        self._borrower = borrower
+        self._borrower, borrower._lender = borrower, self
 
     def lends_to(self, other: Device) -> bool:
         """Whether bytes cross between this device and ``other`` by renting."""
@@ -396,8 +397,9 @@ class Device:
                 raise
             self.gone = ""
             self.losses += 1
-            if self._borrower is not None:
-                await self.try_lending(self._borrower)
+            for lender, borrower in ((self, self._borrower), (self._lender, self)):  # what was found of others is over
+                if lender is not None and borrower is not None and not lender.backend.is_lost:
+                    await lender.try_lending(borrower)
 
     def close(self) -> None:
         """Free everything on the device. Safe to call twice."""

@@ -10,7 +10,19 @@ export function reasonWithoutContext() {
 // A context for the kind of device that is wished for: "cpu", "gpu", "npu", or "" for the browser's choice.
 export async function open(wish) {
   const options = wish ? { deviceType: wish } : {};
-  return new Ml(await navigator.ml.createContext(options), options);
+  const context = await navigator.ml.createContext(options);
+  return new Ml(context, options, await noConstantTensors(context));
+}
+
+// Why weights cannot be constants that several graphs share; "" where they can.
+async function noConstantTensors(context) {
+  if (!context.createConstantTensor) return "this browser's WebNN has no createConstantTensor";
+  try {
+    (await context.createConstantTensor({ dataType: "float32", shape: [1] }, new Float32Array(1))).destroy();
+    return "";
+  } catch (error) {
+    return error.message;
+  }
 }
 
 const described = ([dataType, shape]) => ({ dataType, shape, readable: true, writable: true });
@@ -49,15 +61,15 @@ function copied(source) {
 }
 
 class Ml {
-  constructor(context, wish) {
+  constructor(context, wish, noConstants) {
     this.context = context;
     this.wish = wish;
     this.borrower = null; // the object of webgpu.js whose device tensors can be lent to
-    this.tensors = new Map(); // handle -> {spec: [dtype, shape], tensor: MLTensor or null while it is made, pending: Promise or null}
+    this.tensors = new Map(); // handle -> {spec: [dtype, shape], tensor: MLTensor or null while it is made, pending: Promise or null, borrower}
     this.programs = new Map(); // id -> {stages, fixed, host, outputs}
     this.errors = []; // of what nobody awaited, for the next call to report
     this.lost = null;
-    this.info = JSON.stringify({ limits: context.opSupportLimits(), cores: navigator.hardwareConcurrency });
+    this.info = JSON.stringify({ limits: context.opSupportLimits(), cores: navigator.hardwareConcurrency, noConstants });
     this.gone = context.lost.then((loss) => { this.lost = loss.message || "the context was lost"; });
   }
 
@@ -72,9 +84,10 @@ class Ml {
   async tryLending(gpu) {
     this.borrower = null;
     if (!this.context.createExportableTensor) return "this browser's WebNN has no createExportableTensor";
-    const context = await navigator.ml.createContext(this.wish);
     const [sent, staging] = [new Uint32Array([1, 2, 3, 4]), gpu.device.createBuffer({ size: 16, usage: GPUBufferUsage.COPY_DST | GPUBufferUsage.MAP_READ })];
+    let context;
     try {
+      context = await navigator.ml.createContext(this.wish);
       const tensor = await lendable(context, ["int32", [4]], gpu.device);
       context.writeTensor(tensor, sent);
       await rented(context, tensor, (buffer) => gpu.copyBetween(buffer, staging, 16));
@@ -87,7 +100,7 @@ class Ml {
       return error.message;
     } finally {
       staging.destroy();
-      context.destroy();
+      context?.destroy();
     }
   }
 
@@ -95,12 +108,21 @@ class Ml {
   lendTensor(handle, gpu, buffer, size, give) {
     const entry = this.tensors.get(handle);
     const copy = (lent) => give ? gpu.copyBetween(lent, gpu.buffers.get(buffer), size) : gpu.copyBetween(gpu.buffers.get(buffer), lent, size);
-    const work = (entry.pending ?? Promise.resolve()).then(() => {
+    const work = (entry.pending ?? Promise.resolve()).then(async () => {
       if (this.borrower !== gpu) throw new Error("another WebGPU device took the place of the one that tensors were made for");
+      if (entry.borrower !== gpu) await this.#remake(entry);
       return rented(this.context, entry.tensor, copy);
     });
     this.#wait(entry, work.catch(() => {}));
     return work;
+  }
+
+  // A tensor that was made for a WebGPU device that is gone, once more for the one in its place.
+  async #remake(entry) {
+    const [fresh, data] = await Promise.all([this.#create(entry.spec), this.context.readTensor(entry.tensor)]);
+    this.context.writeTensor(fresh, data);
+    entry.tensor.destroy();
+    Object.assign(entry, { tensor: fresh, borrower: this.borrower });
   }
 
   // Do `work` when everything that was asked of the tensor before is done: now, if nothing is under way.
@@ -117,7 +139,7 @@ class Ml {
   }
 
   createTensor(handle, dataType, shape) {
-    const entry = { spec: [dataType, JSON.parse(shape)], tensor: null, pending: null };
+    const entry = { spec: [dataType, JSON.parse(shape)], tensor: null, pending: null, borrower: this.borrower };
     this.tensors.set(handle, entry);
     if (bytesOf(entry.spec)) this.#wait(entry, this.#create(entry.spec).then((tensor) => { entry.tensor = tensor; }));
   }
@@ -254,10 +276,12 @@ class Ml {
     const all = ints(handles);
     const leaves = all.slice(0, all.length - outputs.length).map((handle) => this.tensors.get(handle));
     const made = [];
+    let borrower;
     try {
       this.#check();
       const waiting = leaves.filter((entry) => entry.pending).map((entry) => entry.pending);
       if (waiting.length) await Promise.all(waiting);
+      ({ borrower } = this);
       made.push(...await Promise.all(outputs.map((spec) => this.#create(spec))));
       this.#check();
       for (const [index, offset, size] of places) this.context.writeTensor(fixed[index], data.subarray(offset, offset + size));
@@ -268,7 +292,7 @@ class Ml {
       for (const tensor of made) tensor?.destroy();
       throw error;
     }
-    outputs.forEach((spec, i) => this.tensors.set(all[leaves.length + i], { spec, tensor: made[i], pending: null }));
+    outputs.forEach((spec, i) => this.tensors.set(all[leaves.length + i], { spec, tensor: made[i], pending: null, borrower }));
   }
 
   // Until everything queued is done: a read of anything comes after it.

@@ -30,6 +30,7 @@ class WebNNBridge:
         info = json.loads(ml.info)
         self.limits: Limits = info["limits"]
         self.cores: int = info["cores"]
+        self.no_constants: str = info["noConstants"]
 
     @classmethod
     async def open(cls, wish: str = "") -> WebNNBridge:

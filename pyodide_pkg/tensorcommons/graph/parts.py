@@ -32,12 +32,14 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 Compile = Callable[[Device, Graph], "Awaitable[BoundProgram]"]
 
-# Per device: ms that a part costs by itself, and multiply-adds, elements and crossing bytes in one ms. Orders of
-# magnitude for two cores in Chromium: WebNN on LiteRT, NumPy in Pyodide, WebGPU on a software adapter and on hardware.
+# Per device: ms that a part costs by itself, and multiply-adds, elements and crossing bytes in one ms. As `make bench
+# ARGS=rates` found them on 2026-11-23 with two cores in Chromium 153: WebNN on LiteRT, NumPy in Pyodide, WebGPU on a
+# software adapter. What crosses is written to WebNN or read from there at the rate of WebNN, whoever has the other end.
+# The last line is an order of magnitude.
 RATES = {
-    "webnn": (0.5, 2e7, 5e5, 5e5),
-    "cpu": (0.1, 2e5, 1e5, 5e5),
-    "software": (5.0, 2e6, 1e5, 5e5),
+    "webnn": (1.1, 4e7, 1e6, 5e5),
+    "cpu": (0.25, 1e6, 2e5, 5e5),
+    "software": (0.8, 2e6, 1e5, 4.5e5),
     "webgpu": (1.0, 1e9, 1e8, 5e5),
 }
 

@@ -33,7 +33,10 @@ class Built(Executable):
 
 
 class WebNNBackend(Backend[Built]):
-    """One MLContext behind the bridge. ``op_limits`` is what ``opSupportLimits()`` said of it."""
+    """One MLContext behind the bridge. ``op_limits`` is what ``opSupportLimits()`` said of it.
+
+    ``no_constant_tensors`` is why it has no ``createConstantTensor``, and empty where it has.
+    """
 
     kind = "webnn"
     takes_graphs = True
@@ -44,6 +47,7 @@ class WebNNBackend(Backend[Built]):
         self.is_software = bridge.wish == "cpu"
         self.limits = {"maxTensorByteLength": int(bridge.limits.get("maxTensorByteLength", 2**31 - 1))}
         self.op_limits = bridge.limits
+        self.no_constant_tensors = bridge.no_constants
         self.cores = bridge.cores if self.is_software else 1  # LiteRT runs a graph on one of them
         self._ids = itertools.count(1)
 

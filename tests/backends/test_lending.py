@@ -1,0 +1,49 @@
+"""Who lends to whom is found out again when one of the two was lost and is back."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tensorcommons import Device
+from tensorcommons.backends.base import Backend
+from tensorcommons.backends.cpu import CpuBackend
+
+
+class Lender(CpuBackend):
+    """Answers what it was told to, and counts how often it was asked."""
+
+    is_lost = False
+    asked = 0
+    answer = ""
+
+    async def lending(self, other: Backend[Any]) -> str:
+        self.asked += 1
+        return self.answer
+
+    async def reopen(self) -> None:
+        self.is_lost = False
+
+
+async def test_lending_is_tried_again_whoever_of_the_two_was_lost() -> None:
+    backend = Lender()
+    lender, borrower, other = Device(backend), Device(Lender()), Device(Lender())
+    await lender.try_lending(borrower)
+    lender.stop_lending("it failed")
+    await other.recover()
+    assert (backend.asked, lender.not_lent) == (1, "it failed")
+    await borrower.recover()
+    assert backend.asked == 2 and lender.lends_to(borrower) and not borrower.lends_to(lender)
+    backend.answer = "not on this device"
+    await lender.recover()
+    assert (backend.asked, lender.not_lent) == (3, "not on this device")
+
+
+async def test_a_lost_lender_is_not_asked() -> None:
+    backend = Lender()
+    lender, borrower = Device(backend), Device(Lender())
+    await lender.try_lending(borrower)
+    backend.is_lost = True
+    await borrower.recover()
+    assert backend.asked == 1
+    await lender.recover()
+    assert backend.asked == 2
