@@ -10,6 +10,7 @@ All programs of a device share its arena and therefore run one at a time.
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -132,13 +133,16 @@ class Program:
 
     def _taken(self, leaves: Sequence[Storage], donated: Collection[int]) -> list[int]:
         """The numbers of the leaves that are written where they are."""
+        if not donated:
+            return []
+        uses = Counter(map(id, leaves))  # once: a decoder writes most of its leaves
         return [
             i
             for i in self.planned.plan.written
             if i in donated
             and not leaves[i].is_kept
             and leaves[i].nbytes == self._leaf_bytes[i]
-            and sum(leaf is leaves[i] for leaf in leaves) == 1
+            and uses[id(leaves[i])] == 1
         ]
 
     def bytes_to_run(self, taken: Collection[int] = ()) -> int:

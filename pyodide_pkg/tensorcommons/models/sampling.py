@@ -15,6 +15,7 @@ import numpy as np
 from ..errors import TensorCommonsError
 
 Scores: TypeAlias = "np.ndarray[Any, np.dtype[np.float32]]"
+FEW = 1024  # the likeliest, among which a nucleus is looked for first
 COLD = 0.01  # a temperature below which scores of float32 may overflow
 Ids: TypeAlias = "np.ndarray[Any, np.dtype[Any]]"
 
@@ -116,13 +117,24 @@ def keep_top_k(scores: Scores, count: int) -> Scores:
 
 def keep_top_p(scores: Scores, part: float) -> Scores:
     """Nucleus sampling (Holtzman et al., 2020): the likeliest that together reach ``part`` stay, at least one."""
-    order = np.argsort(scores, axis=1, kind="stable")
-    cumulative = np.cumsum(softmax(np.take_along_axis(scores, order, axis=1)), axis=1, dtype=np.float32)
-    drop = cumulative <= np.float32(1 - part)
-    drop[:, -1] = False
-    removed = np.zeros_like(drop)
-    np.put_along_axis(removed, order, drop, axis=1)
-    return np.where(removed, np.float32(-np.inf), scores)
+    return np.stack([_nucleus(row, part) for row in scores])
+
+
+def _nucleus(row: Scores, part: float) -> Scores:
+    places = np.flatnonzero(row != -np.inf)  # NaN stays, for who draws to find
+    weights, rest = softmax(row[places]), 0.0
+    if places.size > FEW:  # sorting a vocabulary takes longer than all else: mostly the first of them reach ``part``
+        first = weights >= np.partition(weights, -FEW)[-FEW]
+        reached = float(weights[first].sum(dtype=np.float64))
+        if reached >= part:
+            places, weights, rest = places[first], weights[first], 1 - reached
+    order = np.argsort(row[places], kind="stable")
+    cumulative = np.float32(rest) + np.cumsum(weights[order], dtype=np.float32)
+    stay = cumulative > np.float32(1 - part)
+    stay[-1:] = True
+    kept = np.full_like(row, -np.inf)
+    kept[places[order[stay]]] = row[places[order[stay]]]
+    return kept
 
 
 def softmax(scores: Scores) -> Scores:
@@ -172,7 +184,7 @@ class Sampler:
             return np.asarray(scores.argmax(axis=1), np.int32)
         chosen = []
         for row, stream in zip(scores, self._streams, strict=True):
-            if np.isnan(row).any() or row.max() == np.inf:
+            if not row.max() < np.inf:  # nor if one is NaN
                 raise TensorCommonsError("the model's scores are NaN or infinite: no token can be drawn by them")
             possible = np.flatnonzero(row > -np.inf)
             weights = np.cumsum(softmax(row[possible]), dtype=np.float64)
