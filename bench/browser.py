@@ -15,6 +15,7 @@ import platform
 import sys
 import zipfile
 from datetime import UTC, datetime
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from playwright.sync_api import Error, sync_playwright
@@ -78,8 +79,7 @@ PAGE = """<!doctype html><html lang="en"><title>bench</title><link rel="icon" hr
 
 def with_bench(app: ASGIApp) -> ASGIApp:
     """The site, and below /bench/ a page with Pyodide and the wheel, this folder's files, and the peers."""
-    imports = {name: f"/bench/npm/{place}" for name, place in setup.IMPORTS.items()}
-    page = PAGE.replace("IMPORTS", json.dumps({"imports": imports}))
+    page = PAGE.replace("IMPORTS", json.dumps(setup.import_map("/bench/npm/")))
 
     async def show(request: Request) -> Response:
         return HTMLResponse(page)
@@ -90,9 +90,14 @@ def with_bench(app: ASGIApp) -> ASGIApp:
     async def python(request: Request) -> Response:
         return Response(python_files(), media_type="application/zip")
 
-    async def minilm(request: Request) -> Response:
-        config, weights = read_model(paths.MODELS / "all-MiniLM-L6-v2")
-        return Response(onnx.bert(config, weights, 1, 16), media_type="application/octet-stream")
+    minilm = paths.MODELS / "all-MiniLM-L6-v2"
+
+    @cache  # made once, so that no peer's load waits for it
+    def minilm_onnx() -> bytes:
+        return onnx.bert(*read_model(minilm), 1, 16)
+
+    async def show_onnx(request: Request) -> Response:
+        return Response(minilm_onnx(), media_type="application/octet-stream")
 
     bench = HeadersMiddleware(
         Starlette(
@@ -100,7 +105,8 @@ def with_bench(app: ASGIApp) -> ASGIApp:
                 Route("/bench/", show),
                 Route("/bench/empty", empty),
                 Route("/bench/python.zip", python),
-                Route("/bench/MiniLM.onnx", minilm),
+                Route("/bench/MiniLM/onnx/model.onnx", show_onnx),
+                Mount("/bench/MiniLM", StaticFiles(directory=minilm)),
                 Mount("/bench/npm", StaticFiles(directory=setup.NODE_MODULES)),
                 Mount("/bench", StaticFiles(directory=setup.BENCH)),
             ]

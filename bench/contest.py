@@ -116,9 +116,8 @@ async def measure(
                 continue
             expected = prepared.result() if expected is None else expected
             row.cosine = cosine(prepared.result(), expected)
-            if not row.cosine >= CLOSE:  # NaN, too
-                row.error = f"the result is not the expected one: cosine {row.cosine:.6f}"
-            elif first > rules.patience_s * 1e3:
+            row.error = difference(prepared.result(), expected, equal=work.equal)
+            if not row.error and first > rules.patience_s * 1e3:
                 row.samples_ms.append(first)
                 row.error = "only the first run, which also compiles: it took too long for more"
         except Exception as error:
@@ -152,6 +151,15 @@ def cosine(result: Array, expected: Array) -> float:
         return float("nan")
     with np.errstate(all="ignore"):
         return float(a @ b / np.sqrt((a @ a) * (b @ b)))
+
+
+def difference(result: Array, expected: Array, *, equal: bool) -> str:
+    """What is wrong with a result; empty if nothing is. ``equal``: number for number, as tokens must be."""
+    if equal and result.shape == expected.shape:
+        apart = np.flatnonzero(result != expected)
+        return f"the result is not the expected one from number {apart[0]} of {result.size} on" if apart.size else ""
+    close = cosine(result, expected)
+    return "" if close >= CLOSE else f"the result is not the expected one: cosine {close:.6f}"  # NaN, too
 
 
 def describe(error: BaseException) -> str:

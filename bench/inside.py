@@ -19,7 +19,7 @@ import tensorcommons as tc
 from bench import contest, workloads
 from bench.ours import ALONE, CACHED, ONE_BY_ONE, Ours, host_times
 from bench.rates import measure_rates, rates_table
-from bench.report import CEILING, Figure, Row, table, to_json
+from bench.report import Figure, Row, table, to_json
 from bench.workloads import Work
 
 
@@ -31,6 +31,7 @@ class Peer:
         self.name: str = proxy.name
         self.device: str = proxy.device
         self.takes: str = proxy.takes
+        self.groups: list[str] = proxy.groups.split()  # all if empty
         self.version = ""
         self.device_bytes = bytes_of
         self._refused: Exception | None = None
@@ -45,6 +46,11 @@ class Peer:
     def refuse(self, reason: str) -> None:
         """Report ``reason`` for every piece of work."""
         self._refused = contest.NotRunError(reason)
+
+    def does(self, work: Work) -> bool:
+        """Whether it takes part in ``work`` at all."""
+        reads = work.takes_arrays or self.takes != "arrays"
+        return work.has_peers and reads and (not self.groups or work.group in self.groups)
 
     async def prepare(self, work: Work) -> Any:
         if self._refused is not None:
@@ -143,18 +149,12 @@ async def run(session: Any, group: str, options: str) -> str:
             if given.get("match", "") not in work.name:
                 continue
             print(work.name)
-            named = [each for each in contestants if each.device != CEILING or work.group == "bandwidth"]
-            named = [each for each in named if isinstance(each, Ours) or _takes(each, work)]
+            named = [each for each in contestants if not isinstance(each, Peer) or each.does(work)]
             figures.append(await contest.measure(named, work, rules, paces, print))
     devices.close()
     result["figures"] = to_json(figures)
     result["table"] = table(figures)
     return json.dumps(result)
-
-
-def _takes(peer: contest.Contestant, work: Work) -> bool:
-    """Whether ``peer`` does ``work`` at all."""
-    return work.has_peers and (work.takes_arrays or not isinstance(peer, Peer) or peer.takes != "arrays")
 
 
 def _works(group: str, software: bool, folders: dict[str, Path], url: str) -> Iterator[Work]:
@@ -173,8 +173,10 @@ def _works(group: str, software: bool, folders: dict[str, Path], url: str) -> It
         return workloads.encoders(software, folders)
     place = Path(tempfile.mkdtemp())
     if group == "generate":
-        workloads.write_random(place, workloads.SMOLLM2, 0.08)  # less, and all tokens are the same
-        return workloads.generations(software, place)
+        folders = {name: place / name for name in workloads.DECODERS}
+        for name, folder in folders.items():
+            workloads.write_random(folder, workloads.DECODERS[name], 0.08)  # less, and all tokens are the same
+        return workloads.generations(software, folders)
     if group == "images":
         workloads.write_random(place, workloads.DINOV2)
         return workloads.images(software, place)

@@ -1,8 +1,9 @@
-"""ONNX graphs of the other models: Llama with a cache of keys and values, and DINOv2, as their exporters write them."""
+"""ONNX graphs of the other models, as exporters write them: Llama and GPT-2 with their keys and values, and DINOv2."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -14,30 +15,83 @@ Weights: TypeAlias = "Mapping[str, Array]"
 LAST = 2**31 - 1  # an end of a slice: as far as it goes
 
 
-def llama(config: Config, weights: Weights) -> bytes:
+@dataclass(frozen=True)
+class Cache:
+    """What a decoder keeps of a token: in each of ``layers`` keys and values of ``heads``, ``size`` numbers each."""
+
+    layers: int
+    heads: int
+    size: int
+
+    @classmethod
+    def of(cls, config: Config) -> Cache:
+        """As the configuration of a Llama or a GPT-2 says it."""
+        if config["model_type"] == "gpt2":
+            return cls(config["n_layer"], config["n_head"], config["n_embd"] // config["n_head"])
+        size = config["hidden_size"] // config["num_attention_heads"]
+        return cls(config["num_hidden_layers"], config["num_key_value_heads"], size)
+
+    def parts(self) -> list[str]:
+        """Names behind ``past_key_values.`` and ``present.``."""
+        return [f"{i}.{part}" for i in range(self.layers) for part in ("key", "value")]
+
+    def inputs(self) -> dict[str, tuple[str, Sequence[int | str]]]:
+        """A graph's inputs: tokens, what counts of all so far, and the cache before them."""
+        tokens: dict[str, tuple[str, Sequence[int | str]]] = {
+            "input_ids": ("int64", (1, "new")),
+            "attention_mask": ("int64", (1, "all")),
+        }
+        past = ("float32", (1, self.heads, "past", self.size))
+        return tokens | {f"past_key_values.{part}": past for part in self.parts()}
+
+    def outputs(self) -> dict[str, Sequence[int | str]]:
+        """The cache after them."""
+        return {f"present.{part}": (1, self.heads, "all", self.size) for part in self.parts()}
+
+
+def decoder(config: Config, weights: Weights) -> bytes:
     """A step of generation over any number of tokens of one text: the logits after the last one, and the cache.
 
     Inputs and outputs are called as transformers.js calls them: ``input_ids`` and ``attention_mask`` int64,
     ``past_key_values.0.key`` ... and ``present.0.key`` ... of (1, key heads, tokens, head size). Attention is
-    ``GroupQueryAttention``, which has the rotary positions inside: https://github.com/microsoft/onnxruntime/blob/main/docs/ContribOperators.md.
+    ``GroupQueryAttention``, which has the cache and rotary positions inside:
+    https://github.com/microsoft/onnxruntime/blob/main/docs/ContribOperators.md.
     """
-    layers, heads, keys = (config[name] for name in ("num_hidden_layers", "num_attention_heads", "num_key_value_heads"))
-    size = config["hidden_size"] // heads
-    cache = [f"{i}.{part}" for i in range(layers) for part in ("key", "value")]
-    graph = Builder(
-        {
-            "input_ids": ("int64", (1, "new")),
-            "attention_mask": ("int64", (1, "all")),
-            **{f"past_key_values.{name}": ("float32", (1, keys, "past", size)) for name in cache},
-        }
-    )
-    rates = float(config["rope_theta"]) ** (-np.arange(0, size, 2) / size)
-    angles = np.outer(np.arange(config["max_position_embeddings"]), rates)
-    turns = [graph.constant(name, f(angles).astype(np.float32)) for name, f in (("cos", np.cos), ("sin", np.sin))]
+    cache = Cache.of(config)
+    graph = Builder(cache.inputs())
     count = graph.op("ReduceSum", "attention_mask", graph.sizes(1), keepdims=0)
     last = graph.op("Cast", graph.op("Sub", count, graph.sizes(1)), to=6)
     total = graph.op("Gather", graph.op("Shape", "attention_mask"), graph.constant("one", np.array(1, np.int64)))
     total = graph.op("Cast", total, to=6)
+
+    def attend(i: int, heads: int, parts: Sequence[str], turns: Sequence[str] = ()) -> str:
+        return graph.contributed(
+            "GroupQueryAttention",
+            *(*parts, *(f"past_key_values.{i}.{part}" for part in ("key", "value")), last, total, *turns),
+            outputs=(f"attended.{i}", f"present.{i}.key", f"present.{i}.value"),
+            num_heads=heads,
+            kv_num_heads=cache.heads,
+            do_rotary=len(turns) // 2,
+            rotary_interleaved=0,
+        )
+
+    x, table = (_gpt2 if config["model_type"] == "gpt2" else _llama)(graph, config, weights, attend)
+    columns = weights[table].shape[1]
+    row = graph.op("Slice", x, graph.sizes(-1), graph.sizes(LAST), graph.constant("axis", np.array([1], np.int64)))
+    row = graph.op("Reshape", row, graph.sizes(1, columns))
+    shape = (1, 1, config["vocab_size"])
+    logits = graph.named("logits", "Reshape", graph.op("Gemm", row, table, transB=1), graph.sizes(*shape))
+    outputs: dict[str, Sequence[int | str]] = {logits: shape}
+    return graph.model(outputs | cache.outputs())
+
+
+def _llama(graph: Builder, config: Config, weights: Weights, attend: Callable[..., str]) -> tuple[str, str]:
+    """The hidden states, and the name of the table that makes logits of them."""
+    heads = config["num_attention_heads"]
+    size = config["hidden_size"] // heads
+    rates = float(config["rope_theta"]) ** (-np.arange(0, size, 2) / size)
+    angles = np.outer(np.arange(config["max_position_embeddings"]), rates)
+    turns = [graph.constant(name, f(angles).astype(np.float32)) for name, f in (("cos", np.cos), ("sin", np.sin))]
 
     def norm(x: str, layer: str) -> str:
         weight = graph.constant(f"{layer}.weight", weights[f"{layer}.weight"])
@@ -46,34 +100,57 @@ def llama(config: Config, weights: Weights) -> bytes:
     def product(x: str, layer: str) -> str:
         return graph.op("MatMul", x, graph.constant(f"{layer}.weight", weights[f"{layer}.weight"].T))
 
-    embeddings = graph.constant("embed_tokens.weight", weights["embed_tokens.weight"])
-    x = graph.op("Gather", embeddings, "input_ids")
-    for i in range(layers):
+    table = graph.constant("embed_tokens.weight", weights["embed_tokens.weight"])
+    x = graph.op("Gather", table, "input_ids")
+    for i in range(config["num_hidden_layers"]):
         layer = f"layers.{i}"
         normed = norm(x, f"{layer}.input_layernorm")
-        parts = [product(normed, f"{layer}.self_attn.{part}_proj") for part in "qkv"]
-        past = [f"past_key_values.{i}.{part}" for part in ("key", "value")]
-        attended = graph.contributed(
-            "GroupQueryAttention",
-            *(*parts, *past, last, total, *turns),
-            outputs=(f"attended.{i}", f"present.{i}.key", f"present.{i}.value"),
-            num_heads=heads,
-            kv_num_heads=keys,
-            do_rotary=1,
-            rotary_interleaved=0,
-        )
+        attended = attend(i, heads, [product(normed, f"{layer}.self_attn.{part}_proj") for part in "qkv"], turns)
         x = graph.op("Add", x, product(attended, f"{layer}.self_attn.o_proj"))
         normed = norm(x, f"{layer}.post_attention_layernorm")
         gate, up = (product(normed, f"{layer}.mlp.{part}_proj") for part in ("gate", "up"))
         inner = graph.op("Mul", graph.op("Mul", gate, graph.op("Sigmoid", gate)), up)
         x = graph.op("Add", x, product(inner, f"{layer}.mlp.down_proj"))
-    x = norm(x, "norm")
-    row = graph.op("Slice", x, graph.sizes(-1), graph.sizes(LAST), graph.constant("axis", np.array([1], np.int64)))
-    row = graph.op("Reshape", row, graph.sizes(1, config["hidden_size"]))
-    logits = graph.op("Gemm", row, embeddings, transB=1)
-    logits = graph.named("logits", "Reshape", logits, graph.sizes(1, 1, config["vocab_size"]))
-    outputs: dict[str, Sequence[int | str]] = {logits: (1, 1, config["vocab_size"])}
-    return graph.model(outputs | {f"present.{name}": (1, keys, "all", size) for name in cache})
+    return norm(x, "norm"), table
+
+
+def _gpt2(graph: Builder, config: Config, weights: Weights, attend: Callable[..., str]) -> tuple[str, str]:
+    """The hidden states, and the name of the table that makes logits of them."""
+    size, epsilon = config["n_embd"], float(config["layer_norm_epsilon"])
+
+    def product(x: str, layer: str, columns: slice = slice(None), part: str = "") -> str:
+        matrix, bias = (
+            graph.constant(f"{layer}{part}.{name}", weights[f"{layer}.{name}"][..., columns])
+            for name in ("weight", "bias")
+        )
+        return graph.op("Add", graph.op("MatMul", x, matrix), bias)
+
+    def gelu(y: str) -> str:
+        cube = graph.op("Mul", graph.op("Mul", y, y), graph.op("Mul", y, graph.number(0.044715)))
+        turn = graph.op("Tanh", graph.op("Mul", graph.op("Add", y, cube), graph.number((2 / np.pi) ** 0.5)))
+        half = graph.op("Mul", y, graph.number(0.5))
+        return graph.op("Mul", half, graph.op("Add", turn, graph.number(1.0)))
+
+    table = graph.constant("wte.weight", weights["wte.weight"])
+    # Positions are one less than how many tokens count up to each: those of the mask's last columns.
+    counted = graph.op("CumSum", "attention_mask", graph.constant("one", np.array(1, np.int64)))
+    news = graph.op("Gather", graph.op("Shape", "input_ids"), graph.sizes(1))
+    axis = graph.constant("axis", np.array([1], np.int64))
+    counted = graph.op("Slice", counted, graph.op("Neg", news), graph.sizes(LAST), axis)
+    places = graph.op("Sub", counted, graph.sizes(1))
+    positions = graph.op("Gather", graph.constant("wpe.weight", weights["wpe.weight"]), places)
+    x = graph.op("Add", graph.op("Gather", table, "input_ids"), positions)
+    for i in range(config["n_layer"]):
+        layer = f"h.{i}"
+        normed = graph.layer_norm(x, weights, f"{layer}.ln_1", epsilon)
+        parts = [
+            product(normed, f"{layer}.attn.c_attn", slice(j * size, (j + 1) * size), f".{part}")
+            for j, part in enumerate("qkv")
+        ]
+        x = graph.op("Add", x, product(attend(i, config["n_head"], parts), f"{layer}.attn.c_proj"))
+        normed = graph.layer_norm(x, weights, f"{layer}.ln_2", epsilon)
+        x = graph.op("Add", x, product(gelu(product(normed, f"{layer}.mlp.c_fc")), f"{layer}.mlp.c_proj"))
+    return graph.layer_norm(x, weights, "ln_f", epsilon), table
 
 
 def dinov2(config: Config, weights: Weights, batch: int) -> bytes:

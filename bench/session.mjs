@@ -34,11 +34,12 @@ function countBuffers() {
 
 // What Python holds of a contestant. `prepare` gives a timed run; a failure is thrown, and Python reports it.
 function entry(contestant, env) {
-  const { name, device, takes } = contestant;
+  const { name, device, takes, groups = "" } = contestant;
   return {
     name,
     device,
     takes,
+    groups,
 
     async open() {
       own(name);
@@ -69,11 +70,11 @@ function entry(contestant, env) {
 export async function createSession(env) {
   countBuffers();
   const contestants = [];
-  for (const module of ["ort", "tfjs", "jax", "copy"]) {
+  for (const module of ["ort", ...(globalThis.document ? ["transformers"] : []), "tfjs", "jax", "copy"]) {
     try {
       for (const contestant of (await env.peer(module)).contestants) contestants.push(entry(contestant, env));
     } catch (error) { // in the report under the module's name
-      contestants.push(entry({ name: module, device: "webgpu", takes: "arrays", open: () => { throw error; } }, env));
+      contestants.push(entry({ name: module, device: "webgpu", takes: "onnx", open: () => { throw error; } }, env));
     }
   }
   return { contestants, own, bytesOf: (name) => bytes.get(name) ?? 0 };

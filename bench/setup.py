@@ -6,6 +6,7 @@ They are pinned in bench/package-lock.json, by version and SHA-512. Tests and th
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 from scripts import paths
@@ -29,6 +30,14 @@ IMPORTS = {
     "onnxruntime-web/wasm": "onnxruntime-web/dist/ort.wasm.min.mjs",
     "onnxruntime-web/webnn": "onnxruntime-web/dist/ort.all.min.mjs",
 }
+#: What only the browser loads: transformers.js, and below its folder the onnxruntime-web that it pins.
+TRANSFORMERS = "@huggingface/transformers"
+BROWSER_IMPORTS = {TRANSFORMERS: f"{TRANSFORMERS}/dist/transformers.web.min.js"}
+OWN = f"{TRANSFORMERS}/node_modules"
+OWN_IMPORTS = {
+    "onnxruntime-web/webgpu": f"{OWN}/onnxruntime-web/dist/ort.webgpu.min.mjs",
+    "onnxruntime-common": f"{OWN}/onnxruntime-common/dist/esm/index.js",
+}
 ORT = "onnxruntime-web/dist/ort-wasm-simd-threaded"
 #: What these files load in turn.
 LOADED = (
@@ -37,8 +46,17 @@ LOADED = (
 )
 
 
+def import_map(base: str) -> dict[str, dict[str, object]]:
+    """What a page imports, where ``base`` is the URL of ``NODE_MODULES``: each package its own ONNX Runtime."""
+
+    def urls(places: Mapping[str, str]) -> dict[str, str]:
+        return {name: base + place for name, place in places.items()}
+
+    return {"imports": {**urls(IMPORTS | BROWSER_IMPORTS)}, "scopes": {f"{base}{TRANSFORMERS}/": urls(OWN_IMPORTS)}}
+
+
 def peer_files() -> list[Path]:
-    """Every file of the peers that a session loads."""
+    """Every file of the peers that a session loads without a browser, too."""
     return [NODE_MODULES / place for place in IMPORTS.values()] + [
         path for pattern in LOADED for path in sorted(NODE_MODULES.glob(pattern))
     ]
@@ -67,6 +85,7 @@ def versions() -> dict[str, str]:
     """The version of every package that takes part, ours and Pyodide's too."""
     folders = {name: NODE_MODULES / name for name in json.loads(INPUTS[0].read_text())["dependencies"]}
     folders["pyodide"] = paths.NODE_MODULES / "pyodide"
+    folders["onnxruntime-web of transformers"] = NODE_MODULES / OWN / "onnxruntime-web"
     found = {name: json.loads((folder / "package.json").read_text())["version"] for name, folder in folders.items()}
     return {"tensorcommons": version(), **found}
 
@@ -74,9 +93,11 @@ def versions() -> dict[str, str]:
 def ensure_peers() -> None:
     """Install the peers, unless they are there already."""
     stamp = Stamp(paths.STAMPS / "bench.json", paths.CACHE)
-    key = key_of(*INPUTS, *IMPORTS.values(), *LOADED)
+    in_browser = [*BROWSER_IMPORTS.values(), *OWN_IMPORTS.values()]
+    key = key_of(*INPUTS, *IMPORTS.values(), *LOADED, *in_browser)
     if stamp.is_fresh(key):
         return
     stamp.clear()
     install_npm(INPUTS, NPM)
-    stamp.write(key, [NODE_MODULES / ".package-lock.json", *peer_files()])
+    watched = [*peer_files(), *(NODE_MODULES / place for place in in_browser)]
+    stamp.write(key, [NODE_MODULES / ".package-lock.json", *watched])

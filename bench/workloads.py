@@ -48,6 +48,18 @@ SMOLLM2 = {
     "hidden_act": "silu",
     "tie_word_embeddings": True,
 }
+GPT2 = {
+    "architectures": ["GPT2LMHeadModel"],
+    "model_type": "gpt2",
+    "vocab_size": 50257,
+    "n_embd": 768,
+    "n_layer": 12,
+    "n_head": 12,
+    "n_positions": 1024,
+    "layer_norm_epsilon": 1e-5,
+    "activation_function": "gelu_new",
+}
+DECODERS = {"SmolLM2-135M": SMOLLM2, "GPT-2": GPT2}
 DINOV2 = {
     "architectures": ["Dinov2Model"],
     "model_type": "dinov2",
@@ -71,6 +83,7 @@ class Work:
     A sample of "token"s or "image"s is so many of them.
 
     ``exact`` computes what the result must be in float64; without it the first contestant's result is the measure.
+    It must be that number for number if ``equal``, else close to it.
     ``model`` gives the ONNX file(s), ``feeds`` names the arrays that are its inputs. Within a group, time grows
     about as ``scale``, where that is given (multiply-adds). ``has_peers``: others do it, too; ``takes_arrays``: also
     those that read no ONNX file.
@@ -90,6 +103,7 @@ class Work:
     folder: str = ""
     scale: float = 0.0
     has_peers: bool = True
+    equal: bool = False
     takes_arrays: bool = True
 
 
@@ -156,6 +170,7 @@ def encoder(name: str, batch: int, length: int, folder: Path) -> Work:
         "layers": config["num_hidden_layers"],
         "heads": config["num_attention_heads"],
         "epsilon": float(config.get("layer_norm_eps", 1e-12)),
+        "config": config,
     }
     return Work(
         *("encoder", f"{name} {batch} × {length}", "encoder", params, {**weights, **feeds}),
@@ -188,22 +203,27 @@ def _head_models(folders: Mapping[str, Path], batch: int, length: int) -> Callab
     return build
 
 
-def generations(software: bool, folder: Path) -> Iterator[Work]:
+def generations(software: bool, folders: Mapping[str, Path]) -> Iterator[Work]:
     """Reading a prompt to its first token, then greedy tokens one by one, of one text."""
     prompt, new = (64, 16) if software else (128, 128)
-    config, weights = read_model(folder)
     ids = np.random.default_rng(0).integers(3, 20000, (1, prompt)).astype(np.int32)
-    for name, count, amount in ((f"prompt of {prompt}", 1, prompt), (f"{new} tokens after it", 1 + new, new)):
-        yield Work(
-            *("generate", f"SmolLM2-135M, {name}", "generate"),
-            {"new": count, "prompt": prompt, "layers": config["num_hidden_layers"]}
-            | {"heads": config["num_key_value_heads"], "size": config["hidden_size"] // config["num_attention_heads"]},
-            *({"input_ids": ids}, lambda: onnx_models.llama(config, weights), ("input_ids",)),
-            *(1, float(amount), "token"),
-            folder=str(folder),
-            scale=float(prompt + count),
-            takes_arrays=False,
-        )
+    for model, folder in folders.items():
+        config, weights = read_model(folder)
+        cache = onnx_models.Cache.of(config)
+        for name, count, amount in ((f"prompt of {prompt}", 1, prompt), (f"{new} tokens after it", 1 + new, new)):
+            yield Work(
+                *("generate", f"{model}, {name}", "generate"),
+                {"new": count, "prompt": prompt, "config": config}
+                | {"layers": cache.layers, "heads": cache.heads, "size": cache.size},
+                {"input_ids": ids},
+                *(lambda config=config, weights=weights: onnx_models.decoder(config, weights), ("input_ids",)),
+                amount=float(amount),
+                unit="token",
+                folder=str(folder),
+                scale=float(prompt + count),
+                takes_arrays=False,
+                equal=True,
+            )
 
 
 def images(software: bool, folder: Path) -> Iterator[Work]:
@@ -233,7 +253,7 @@ def loads(url: str) -> Iterator[Work]:
     for kind in ("cold", "from the cache"):
         yield Work(
             *("load", f"MiniLM over HTTP to its first answer, {kind}", "load"),
-            {"url": f"{url}bench/MiniLM.onnx", "cold": kind == "cold"},
+            {"url": f"{url}bench/MiniLM/onnx/model.onnx", "site": f"{url}bench/", "cold": kind == "cold"},
             *(feeds, lambda: b"", tuple(feeds)),
             folder=f"{url}models/all-MiniLM-L6-v2",
             takes_arrays=False,
@@ -312,7 +332,8 @@ def write_model(
     tensors = {}
     for name, shape in shapes.items():
         values = rng.standard_normal(shape, np.float32) * np.float32(deviation)
-        if name.endswith("lambda1") or ("norm" in name.lower() and name.endswith("weight")):
+        is_norm = "norm" in name.lower() or "ln_" in name
+        if name.endswith("lambda1") or (is_norm and name.endswith("weight")):
             values += 1
         tensors[name] = F32Tensor(shape, values.tobytes())
     folder.mkdir(parents=True, exist_ok=True)

@@ -71,6 +71,13 @@ async def test_another_result_does_not_count():
     assert good.samples_ms and not bad.samples_ms and "cosine 0.000000" in bad.error
 
 
+async def test_tokens_must_be_the_same_ones():
+    contestants = [Fake("a", [], value=(7.0, 40000.0)), Fake("b", [], value=(7.0, 40001.0))]
+    good, bad = (await measure(contestants, work(equal=True), RULES, {})).rows
+    assert good.samples_ms and not bad.samples_ms and "from number 1 of 2 on" in bad.error
+    assert (await measure(contestants, work(), RULES, {})).rows[1].samples_ms  # which a cosine does not see
+
+
 async def test_the_exact_result_is_the_measure_where_there_is_one():
     figure = await measure([Fake("a", [])], work(exact=lambda: np.array([1.0, -1.0])), RULES, {})
     assert "not the expected one" in figure.rows[0].error
