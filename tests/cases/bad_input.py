@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import numpy as np
@@ -122,6 +123,8 @@ async def configs_that_ask_for_what_is_not_there(place: Place) -> None:
     await _refused(
         place, with_config(files, position_embedding_type="relative_key"), InvalidWeights, config, "relative"
     )
+    for pad in (-1, json.loads(files[config])["vocab_size"], "0"):
+        await _refused(place, with_config(files, pad_token_id=pad), InvalidWeights, config, "pad_token_id", str(pad))
     await _refused(place, with_config(files, architectures=5), InvalidWeights, config, "architectures")
     await _refused(place, with_config(files, layer_norm_eps=float("nan")), InvalidWeights, config, "layer_norm_eps")
 

@@ -11,6 +11,7 @@ import numpy as np
 from tests.cases import Place
 
 WEIGHTS = "model.safetensors"
+INDEX = f"{WEIGHTS}.index.json"
 Tensors = dict[str, np.ndarray[Any, Any]]
 
 
@@ -47,3 +48,14 @@ def pack(tensors: Tensors, **overrides: dict[str, Any]) -> bytes:
 def with_config(files: dict[str, bytes], **changes: Any) -> dict[str, bytes]:
     """The files with other values in ``config.json``."""
     return {**files, "config.json": json.dumps({**json.loads(files["config.json"]), **changes}).encode()}
+
+
+def sharded(files: dict[str, bytes]) -> dict[str, bytes]:
+    """The same checkpoint in three files."""
+    tensors = tensors_of(files)
+    names = sorted(tensors)
+    shards = {f"model-0000{n + 1}-of-00003.safetensors": names[n::3] for n in range(3)}
+    index = {"metadata": {}, "weight_map": {name: file for file, held in shards.items() for name in held}}
+    rest = {name: data for name, data in files.items() if name != WEIGHTS}
+    packed = {file: pack({name: tensors[name] for name in held}) for file, held in shards.items()}
+    return {**rest, **packed, INDEX: json.dumps(index).encode()}

@@ -14,10 +14,9 @@ from tensorcommons.bridge.digest import SMALL, identity_beside, identity_of
 from tensorcommons.errors import InvalidWeights, UnsupportedDtype, UnsupportedModel
 from tests.cases import Place
 from tests.cases.architectures import checkpoint
-from tests.cases.checkpoints import WEIGHTS, files_of, pack, tensors_of, with_config
+from tests.cases.checkpoints import INDEX, WEIGHTS, files_of, pack, sharded, tensors_of, with_config
 from tests.cases.support import near, raises
 
-INDEX = f"{WEIGHTS}.index.json"
 IDS = np.arange(14).reshape(2, 7)
 
 
@@ -27,17 +26,6 @@ async def _load(place: Place, manager: TensorSharingManager, files: Any, **optio
 
 async def _hidden(model: Model) -> Any:
     return await (await model(input_ids=IDS))["last_hidden_state"].read()
-
-
-def _sharded(files: dict[str, bytes]) -> dict[str, bytes]:
-    """The same checkpoint in three files."""
-    tensors = tensors_of(files)
-    names = sorted(tensors)
-    shards = {f"model-0000{n + 1}-of-00003.safetensors": names[n::3] for n in range(3)}
-    index = {"metadata": {}, "weight_map": {name: file for file, held in shards.items() for name in held}}
-    rest = {name: data for name, data in files.items() if name != WEIGHTS}
-    packed = {file: pack({name: tensors[name] for name in held}) for file, held in shards.items()}
-    return {**rest, **packed, INDEX: json.dumps(index).encode()}
 
 
 async def hashes_that_are_computed_beside(place: Place) -> None:
@@ -59,7 +47,7 @@ async def several_files(place: Place) -> None:
     whole = await _load(place, manager, files)
     total = place.device.total
     events: list[dict[str, Any]] = []
-    parts = await _load(place, manager, _sharded(files), progress_callback=events.append)
+    parts = await _load(place, manager, sharded(files), progress_callback=events.append)
     assert place.device.total == total, "every tensor is there already"
     totals = [event for event in events if event["status"] == "progress_total"]
     assert {event["total"] for event in totals} == {events[-1]["total"]} and events[-1]["shared_bytes"] == total
@@ -69,7 +57,7 @@ async def several_files(place: Place) -> None:
 
 
 async def an_index_that_does_not_fit(place: Place) -> None:
-    manager, files = place.manager(), _sharded(files_of(place, "tiny-bert"))
+    manager, files = place.manager(), sharded(files_of(place, "tiny-bert"))
     table = json.loads(files[INDEX])["weight_map"]
     name = min(table)
     for weight_map, words in (

@@ -50,7 +50,8 @@ class NativeBody:
             self._closed = True
             with contextlib.suppress(OSError):
                 self._socket.shutdown(socket.SHUT_RDWR)
-            await asyncio.to_thread(_close, self._response, self._socket)
+            closing = asyncio.get_running_loop().run_in_executor(None, _close, self._response, self._socket)
+            await asyncio.shield(closing)  # a cancel that comes now must not take it out of the threads' queue
 
 
 async def open_native(url: str, headers: dict[str, str], method: str = "GET") -> NativeBody:

@@ -51,6 +51,8 @@ class EncoderConfig:
         config = read_config(cls, table, file, spelled)
         check_heads(config.hidden_size, config.num_attention_heads, file)
         activation(config.hidden_act, file, (spelled or {}).get("hidden_act", "hidden_act"))
+        if not 0 <= config.pad_token_id < config.vocab_size:
+            raise InvalidWeights(file, f"pad_token_id {config.pad_token_id} is no word of {config.vocab_size}")
         kind = table.get("position_embedding_type", "absolute")
         if kind != "absolute":
             raise InvalidWeights(file, f"position_embedding_type {kind!r} is not absolute")
