@@ -45,8 +45,8 @@ if TYPE_CHECKING:
     from playwright.sync_api import Browser
     from starlette.types import ASGIApp, Receive, Scope, Send
 
-CONTEST = ("matmul", "encoder", "bandwidth", "heads", "generate", "images", "host", "load", "rates")
-RANDOM = ("heads", "generate", "images", "load", "rates")  # their weights are made there, or fetched
+CONTEST = ("matmul", "encoder", "bandwidth", "heads", "generate", "images", "host", "load", "rates", "buckets")
+RANDOM = ("heads", "generate", "images", "load", "rates", "buckets")  # their weights are made there, or fetched
 GROUPS = ("page", "sharing", "memory", "gaps", "weights", *CONTEST)
 #: Threads for WebAssembly and a clock of 5 µs are for isolated pages.
 ISOLATED = {"Cross-Origin-Opener-Policy": "same-origin", "Cross-Origin-Embedder-Policy": "require-corp"}

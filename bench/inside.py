@@ -17,6 +17,7 @@ import numpy as np
 
 import tensorcommons as tc
 from bench import contest, workloads
+from bench.buckets import buckets_table, measure_buckets
 from bench.ours import ALONE, CACHED, ONE_BY_ONE, Ours, host_times
 from bench.rates import measure_rates, rates_table
 from bench.report import Figure, Row, table, to_json
@@ -123,6 +124,10 @@ async def run(session: Any, group: str, options: str) -> str:
         rates = await measure_rates(devices, max(rules.rounds, 40))
         devices.close()
         return json.dumps({**result, "rates": rates, "table": rates_table(rates)})
+    if group == "buckets":
+        times = await measure_buckets(devices, _minilm(folders), 5, given.get("only", ()))
+        devices.close()
+        return json.dumps({**result, "buckets": times, "table": buckets_table(times)})
     if group == "host":
         figures = await _host(devices, folders, rules)
     else:
@@ -185,12 +190,18 @@ def _works(group: str, software: bool, folders: dict[str, Path], url: str) -> It
     return workloads.heads(software, {"MiniLM": place / "MiniLM"})
 
 
+def _minilm(folders: dict[str, Path]) -> Path:
+    """MiniLM's folder, with random weights where there is none."""
+    if "MiniLM" in folders:
+        return folders["MiniLM"]
+    folder = Path(tempfile.mkdtemp()) / "MiniLM"
+    workloads.write_encoder(folder, workloads.MINILM)
+    return folder
+
+
 async def _host(devices: tc.Devices, folders: dict[str, Path], rules: contest.Rules) -> list[Figure]:
     """What a replayed forward costs in Python."""
-    folder = folders.get("MiniLM")
-    if folder is None:
-        folder = Path(tempfile.mkdtemp()) / "MiniLM"
-        workloads.write_encoder(folder, workloads.MINILM)
+    folder = _minilm(folders)
     figures = []
     for length in (16, 128):
         found = await host_times(devices, folder, length, rules)

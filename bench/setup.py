@@ -64,7 +64,7 @@ def peer_files() -> list[Path]:
 
 def python_files() -> list[Path]:
     """The Python that runs inside Pyodide."""
-    inside = ("contest", "inside", "onnx", "onnx_models", "ours", "rates", "report", "workloads")
+    inside = ("buckets", "contest", "inside", "onnx", "onnx_models", "ours", "rates", "report", "workloads")
     scripts = paths.ROOT / "scripts"
     return [*(BENCH / f"{name}.py" for name in inside), scripts / "__init__.py", scripts / "safetensors.py"]
 
