@@ -37,15 +37,14 @@ async function readManifest() {
 async function download(files, progress) {
   const total = files.reduce((sum, [, size]) => sum + size, 0);
   let loaded = 0;
-  for (const [path] of files) {
+  await Promise.all(files.map(async ([path]) => {
     progress({ step: "download", loaded, total, file: path });
-    const response = await fetchOk(path);
-    const reader = response.body.getReader();
+    const reader = (await fetchOk(path)).body.getReader();
     for (let chunk = await reader.read(); !chunk.done; chunk = await reader.read()) {
       loaded += chunk.value.byteLength;
       progress({ step: "download", loaded: Math.min(loaded, total), total, file: path });
     }
-  }
+  }));
 }
 
 // The package's JavaScript, by URL: from the wheel it would have to be evaluated, which the policy forbids.
