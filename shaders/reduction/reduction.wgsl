@@ -56,11 +56,17 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
     place = lane / results;
   }
   let i = (group.y * groups.x + group.x) * results + own;
+  var row = i / p.parts;
+  var part = i % p.parts;
+  if (p.beside != 0u) { // neighbours are rows
+    row = i % (p.results / p.parts);
+    part = i / (p.results / p.parts);
+  }
   var total = start();
   if (i < p.results) {
-    let base = p.offset + offset_of(0u, p.kept_rank, i / p.parts);
+    let base = p.offset + offset_of(0u, p.kept_rank, row);
     $prepare
-    let begin = i % p.parts * p.part;
+    let begin = part * p.part;
     let end = min(begin + p.part, p.reduced);
     for (var first = begin + place; first < end; first += $run * p.lanes) {
       var run = start();
@@ -71,5 +77,5 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
     }
   }
   $gather
-  if (i < p.results && place == 0u) { store_y(i, finish(total)); }
+  if (i < p.results && place == 0u) { store_y(row * p.parts + part, finish(total)); }
 }

@@ -64,6 +64,29 @@ async def operands_through_any_layout(device: Device) -> None:
     await agree(device, lambda x: tc.broadcast_to(x, (4, 6, 10)) - x, lambda x: wide - x, numbers(6, 1))
 
 
+async def neighbours_that_are_vectors_or_not(device: Device) -> None:
+    """Rows of four and of others; operands that begin at a multiple of four or beside one, one row or one column."""
+    for columns in (4, 8, 6, 12):
+        for dtype in (np.float32, np.float16, np.int32):
+            a = np.round(numbers(5, 5, columns + 4) * 8).astype(dtype)
+            (x,) = on(device, a)
+            for first in (0, 4, 1):
+                part, own = x[..., first : first + columns], a[..., first : first + columns]
+                pairs = (
+                    (part[1], own[1]),  # a slice
+                    (x[0, 0, :columns], a[0, 0, :columns]),  # one row
+                    (x[:, :, first : first + 1], a[:, :, first : first + 1]),  # one column
+                    (tc.permute_dims(part, (1, 0, 2))[:1], own.transpose(1, 0, 2)[:1]),
+                    (x[0, 0, first], a[0, 0, first]),  # one number
+                )
+                for other, array in pairs:
+                    np.testing.assert_array_equal(await (part + other).read(), own + array)
+                both = await tc.concat([part, part[:, :, ::-1], part], axis=-1).read()
+                np.testing.assert_array_equal(both, np.concatenate([own, own[:, :, ::-1], own], -1))
+                flags = await (tc.permute_dims(part, (1, 0, 2)) > 0).read()
+                np.testing.assert_array_equal(flags, own.transpose(1, 0, 2) > 0)
+
+
 async def arrays_that_are_not_contiguous(device: Device) -> None:
     a = numbers(8, 6)
     for array in (a.T, a[::2, ::-3], np.broadcast_to(a[0], (3, 6)), a.astype(">f4"), a.astype(np.float64)):

@@ -17,7 +17,7 @@ import tensorcommons as tc
 from tensorcommons import Device
 from tensorcommons.backends.webgpu.kernels import matmul
 from tests.cases import case_of, cases_of, only
-from tests.cases.support import agree, numbers
+from tests.cases.support import agree, numbers, on
 
 FAMILIES = ("matmul", "normalization", "attention")
 MINUTES = ("attention.many_batches",)
@@ -68,6 +68,29 @@ def _in_tiles(tile: matmul.Tile, number: int) -> Callable[[Device], Coroutine[An
             await agree(device, lambda x, w: tc.matmul(tc.permute_dims(x, (1, 0)), tc.permute_dims(w, (1, 0))), lambda x, w: x.T @ w.T, x, w)  # fmt: skip # noqa: E501
 
     return case
+
+
+@only("webgpu")
+async def copies_that_turn_rows_into_columns(device: Device) -> None:
+    """In tiles, with edges that no tile divides; more axes before, between and behind, offsets, parts of a result."""
+    turns: tuple[tuple[tuple[int, ...], tuple[int, ...]], ...] = (
+        ((33, 70), (1, 0)),
+        ((8, 8), (1, 0)),
+        ((3, 9, 65), (0, 2, 1)),
+        ((3, 40, 9), (2, 1, 0)),
+        ((2, 9, 3, 33), (3, 0, 2, 1)),
+        ((2, 34, 3, 11), (0, 3, 2, 1)),
+    )
+    with _hardware(device):
+        for shape, order in turns:
+            for dtype in (np.float32, np.int32):
+                a = numbers(*shape).astype(dtype)
+                (x,) = on(device, a)
+                for tensor, array in ((x, a), (x[..., 1:], a[..., 1:]), (x[1:], a[1:])):
+                    turned, wanted = tc.permute_dims(tensor, order), array.transpose(order)
+                    np.testing.assert_array_equal(await tc.reshape(turned, (-1,)).read(), wanted.reshape(-1))
+                    both = tc.concat([turned, turned], axis=-1)
+                    np.testing.assert_array_equal(await both.read(), np.concatenate([wanted, wanted], -1))
 
 
 for _name in cases_of(*FAMILIES, kind="webgpu"):

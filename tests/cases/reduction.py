@@ -286,7 +286,28 @@ async def running_sums(device: Device) -> None:
         near(await tc.cumulative_sum(*on(device, flat)).read(), flat.cumsum(dtype=np.float64))
     long = numbers(2, 100_000, low=0.5, high=1.5)
     near(await tc.cumulative_sum(on(device, long)[0], axis=1).read(), long.cumsum(1, dtype=np.float64), 1e-6)
+    whole = np.concatenate([np.zeros((1, 2)), long.T.cumsum(0, dtype=np.float64)])
+    near(await tc.cumulative_sum(on(device, long.T)[0], axis=0, include_initial=True).read(), whole, 1e-6)
+    for dtype in ("bool", "float16"):  # of long rows, too
+        b = (long > 1).astype(dtype)
+        got = await tc.cumulative_sum(on(device, b)[0], axis=1).read()
+        wanted = b.cumsum(1, dtype=np.float64)
+        with np.errstate(over="ignore"):
+            np.testing.assert_array_equal(got, wanted.astype(np.int32 if dtype == "bool" else dtype))
     refused(device, ShapeMismatch, lambda: tc.cumulative_sum(x))
+
+
+async def positions_in_long_rows(device: Device) -> None:
+    """By parts, whose first of several equal elements is the first of all."""
+    a = np.floor(numbers(3, 70_001, low=0, high=50)).astype(np.float32)
+    a[1, 60_000] = a[1, 40_000] = NAN
+    for array in (a, a.T.copy(), a.astype(np.float16), np.nan_to_num(a).astype(np.int32)):
+        (x,) = on(device, array)
+        long = int(array.shape[0] == 3)
+        for name, reference in POSITIONS.items():
+            await _same(getattr(tc, name)(x, long), reference(array, long))
+            await _same(getattr(tc, name)(x, long, keepdims=True), np.expand_dims(reference(array, long), long))
+            await _same(getattr(tc, name)(x[::-1]), reference(array[::-1]))
 
 
 @only("webgpu")

@@ -1,7 +1,7 @@
-"""Reductions: many elements of some axes become one.
+"""Reductions: many elements of some axes become one; running sums.
 
-Sums of float16 are added up in float32. A few rows of great length are reduced in parts, and then the parts: that keeps
-a device's cores busy, and more digits.
+Sums of float16 are added up in float32. A few rows of great length are reduced, or added up, in parts, and then the
+parts: that keeps a device's cores busy, and more digits.
 """
 
 from __future__ import annotations
@@ -17,8 +17,10 @@ from ..dtypes import DType
 from ..errors import ShapeMismatch, UnsupportedDtype
 from ..shapes import normalize_axes, normalize_axis, part_length, size_of
 from ..tensor import Tensor, TensorLike, as_tensor
-from .elementwise import astype, divide, multiply, sqrt, subtract
-from .layout import permute_dims
+from .arrangement import pad
+from .elementwise import add, astype, divide, multiply, sqrt, subtract
+from .indexing import take_along_axis
+from .layout import permute_dims, reshape
 from .registry import apply, define
 
 LONG = 2**16  # elements of a row from which on it is reduced in parts
@@ -39,7 +41,8 @@ def _infer(specs: Sequence[Spec], attrs: Attributes) -> Spec:
 
 
 def _define(name: str, function: Any) -> Op:
-    """``function(x, axis, keepdims, ...)`` is the meaning over whole rows; parts of rows are rows of their own."""
+    """``function(x, axis, keepdims, ...)`` is the meaning over whole rows; parts of rows are rows of their own, but
+    for positions, which are those of the row."""
 
     def reference(x: Any, axes: tuple[int, ...], keepdims: bool, dtype: str, parts: int = 1, **options: Any) -> Any:
         wide = x.astype(np.float32) if x.dtype.kind == "f" else x
@@ -50,7 +53,9 @@ def _define(name: str, function: Any) -> Op:
             rows = wide.transpose(*kept, *axes).reshape(*(x.shape[axis] for axis in kept), -1)
             length = part_length(rows.shape[-1], parts)
             cut = [rows[..., part * length : (part + 1) * length] for part in range(parts)]
-            result = np.stack([function(part, axis=-1, keepdims=False) for part in cut], -1).astype(dtype)
+            result = np.stack([function(part, axis=(-1,), keepdims=False) for part in cut], -1).astype(dtype)
+            if function in POSITIONS:
+                result += np.arange(parts, dtype=dtype) * length
             return np.expand_dims(result, axes) if keepdims else result
 
     return define(name, _infer, reference)
@@ -87,13 +92,16 @@ def _logsumexp(x: Any, axis: tuple[int, ...], keepdims: bool) -> Any:
     return np.sum(np.log(total) + shift, axis=axis, keepdims=keepdims)  # over axes of size 1
 
 
-def _position(function: Any) -> Any:
+def _argmax(x: Any, axis: tuple[int, ...], keepdims: bool) -> Any:
     """The position in the row-major order of the axes, which are one axis or all."""
+    return np.argmax(x, axis=axis[0] if len(axis) < x.ndim else None, keepdims=keepdims)
 
-    def position(x: Any, axis: tuple[int, ...], keepdims: bool) -> Any:
-        return function(x, axis=axis[0] if len(axis) < x.ndim else None, keepdims=keepdims)
 
-    return position
+def _argmin(x: Any, axis: tuple[int, ...], keepdims: bool) -> Any:
+    return np.argmin(x, axis=axis[0] if len(axis) < x.ndim else None, keepdims=keepdims)
+
+
+POSITIONS = (_argmax, _argmin)
 
 
 SUM = _define("sum", _sum)
@@ -106,8 +114,8 @@ ALL = _define("all", np.all)
 COUNT_NONZERO = _define("count_nonzero", np.count_nonzero)
 VAR = _define("var", _var)
 LOGSUMEXP = _define("logsumexp", _logsumexp)
-ARGMAX = _define("argmax", _position(np.argmax))
-ARGMIN = _define("argmin", _position(np.argmin))
+ARGMAX = _define("argmax", _argmax)
+ARGMIN = _define("argmin", _argmin)
 
 
 def _tensor(x: TensorLike, op: str, allowed: Sequence[DType]) -> Tensor:
@@ -128,13 +136,18 @@ def _reduce(op: Op, tensor: Tensor, axis: Axes, keepdims: bool, dtype: DType) ->
     reduced = size_of([tensor.shape[a] for a in axes])
     if op in (MAX, MIN, ARGMAX, ARGMIN) and reduced == 0:
         raise ShapeMismatch(f"{op.name} of no elements: shape {tensor.shape}, axes {axes}")
-    if not _is_long(tensor, axes) or op in (ARGMAX, ARGMIN, LOGSUMEXP):
+    if not _is_long(tensor, axes) or op is LOGSUMEXP:
         return apply(op, tensor, axes=axes, keepdims=keepdims, dtype=dtype.name)
     wide = dtypes.float32 if dtype is dtypes.float16 else dtype
     first = SUM if op is MEAN else op
     parts = apply(first, tensor, axes=axes, keepdims=keepdims, dtype=wide.name, parts=-(-reduced // PART))
     second = SUM if op is COUNT_NONZERO else first
     last = parts.ndim - 1
+    if op in (ARGMAX, ARGMIN):  # of each part the position: which of them has the largest element?
+        kept = [a for a in range(tensor.ndim) if a not in axes]
+        rows = reshape(permute_dims(tensor, (*kept, *axes)), (*parts.shape[:last], reduced))
+        best = apply(op, take_along_axis(rows, parts), axes=(last,), keepdims=True, dtype=dtype.name)
+        return reshape(take_along_axis(parts, best), parts.shape[:last])
     if op is MEAN:
         result = divide(apply(SUM, parts, axes=(last,), keepdims=False, dtype=wide.name), reduced)
         return result if dtype is wide else astype(result, dtype)
@@ -265,5 +278,21 @@ def cumulative_sum(
     place = normalize_axis(axis or 0, tensor.ndim)
     order = [a for a in range(tensor.ndim) if a != place] + [place]
     kind = _sum_dtype(tensor, dtype)
-    result = apply(CUMULATIVE_SUM, permute_dims(tensor, order), include_initial=include_initial, dtype=kind.name)
+    result = _running_sum(permute_dims(tensor, order), include_initial, kind)
     return permute_dims(result, [order.index(a) for a in range(tensor.ndim)])
+
+
+def _running_sum(x: Tensor, include_initial: bool, dtype: DType) -> Tensor:
+    """Along the last axis: of whole rows, or of parts of them, to which the sums of those before are added."""
+    if not _is_long(x, (x.ndim - 1,)):
+        return apply(CUMULATIVE_SUM, x, include_initial=include_initial, dtype=dtype.name)
+    wide = dtypes.float32 if dtype is dtypes.float16 else dtype
+    *rows, size = x.shape
+    parts = -(-size // PART)
+    if size % PART:
+        x = pad(astype(x, wide), [(0, 0)] * len(rows) + [(0, parts * PART - size)])
+    within = apply(CUMULATIVE_SUM, reshape(x, (*rows, parts, PART)), include_initial=False, dtype=wide.name)
+    before = _running_sum(within[..., -1], True, wide)[..., :-1, None]
+    whole = reshape(add(within, before), (*rows, parts * PART))[..., :size]
+    result = pad(whole, [(0, 0)] * len(rows) + [(1, 0)]) if include_initial else whole
+    return result if dtype is wide else astype(result, dtype)

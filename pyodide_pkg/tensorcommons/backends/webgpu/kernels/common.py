@@ -57,10 +57,10 @@ class Kernel:
 
 
 def spread(items: int, workgroup: int) -> tuple[int, int, int]:
-    """Workgroups for ``items`` independent items, spread over two axes where one cannot hold them."""
+    """Workgroups for ``items`` independent items, spread over two axes where one cannot hold them: few too many."""
     groups = -(-items // workgroup)
-    x = min(groups, MAX_GROUPS)
-    return x, -(-groups // x) if groups else 0, 1
+    y = -(-groups // MAX_GROUPS)
+    return -(-groups // y) if groups else 0, y, 1
 
 
 def require_shader_types(step: Step) -> None:

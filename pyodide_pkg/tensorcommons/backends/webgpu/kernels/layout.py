@@ -1,16 +1,24 @@
-"""Copies, concatenation, padding and ranges: expressions of ``elementwise.wgsl`` written to a whole value or a part."""
+"""Copies, concatenation, padding and ranges: expressions of ``elementwise.wgsl`` written to a whole value or a part.
+
+A copy that turns rows into columns goes through ``transpose.wgsl`` on hardware.
+"""
 
 from __future__ import annotations
 
+import struct
 from dataclasses import replace
 from typing import cast as as_type
 
 from .... import dtypes
-from ....shapes import Layout
+from ....shapes import Layout, size_of
 from ...base import Operand, Step
+from ..elements import Buffer
 from ..shader import Dispatch
-from .common import Adapter, Kernel, merge_axes
+from .common import Adapter, Kernel, merge_axes, offsets, spread, vectors
 from .elementwise import Expression, any_layout, elementwise
+
+SIDE = 32  # of a tile of transpose.wgsl
+FEW = 8  # rows or columns below which most of a tile would be empty
 
 
 def _copy(step: Step, adapter: Adapter) -> list[Dispatch]:
@@ -21,7 +29,32 @@ def copy(source: Operand, target: Operand, adapter: Adapter, *, partial: bool = 
     """``source`` to ``target``, element by element; word by word where both are made of whole words."""
     if target.dtype.lanes > 1:
         source, target = as_words(source, target)
+    if not adapter.fallback and target.dtype.lanes == 1:
+        turned = _transpose(source, target)
+        if turned is not None:
+            return [turned]
     return elementwise([source], target, "a", adapter, partial=partial)
+
+
+def _transpose(source: Operand, target: Operand) -> Dispatch | None:
+    """The copy in tiles, where neighbours of ``source`` and those of ``target`` lie along different axes."""
+    to, fro = merge_axes([target.layout, source.layout.broadcast_to(target.shape)])
+    if to.strides[-1:] != (1,) or 1 not in fro.strides[:-1]:
+        return None
+    last, row = len(to.shape) - 1, fro.strides.index(1)
+    if min(to.shape[row], to.shape[last]) < FEW or fro.strides[last] == 0:
+        return None
+    others = [axis for axis in range(last) if axis != row]
+    shape = [to.shape[axis] for axis in others]
+    params = struct.pack("<2I4iI4x", to.shape[row], to.shape[last], fro.strides[last], to.strides[row], fro.offset,
+                         to.offset, size_of(shape))  # fmt: skip
+    params += vectors(shape, 2, "I")
+    for layout in (to, fro):
+        params += vectors([layout.strides[axis] for axis in others], 2, "i")
+    variables = {"offsets": offsets(len(others), 2)}
+    tiles = spread(-(-to.shape[row] // SIDE) * size_of(shape), 1)
+    buffers = (Buffer("x", source), Buffer("y", target, written=True))
+    return Dispatch("layout/transpose", variables, params, buffers, (-(-to.shape[last] // SIDE), *tiles[:2]))
 
 
 def as_words(source: Operand, target: Operand) -> tuple[Operand, Operand]:

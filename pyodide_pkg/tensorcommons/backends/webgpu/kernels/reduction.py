@@ -13,8 +13,9 @@ from ..shader import Dispatch
 from .common import Adapter, Kernel, merge_axes, rows_and_columns, spread, vectors
 
 LANES = 256  # of a workgroup on hardware
+MOST_LANES = 1024  # the same, of neighbours
 NEIGHBOURS = 16  # results side by side, where that is what makes reads neighbours
-BUSY = 2**16  # invocations that keep hardware busy
+BUSY = 2**18  # invocations that keep hardware busy
 
 SHARED = "var<workgroup> shared_states: array<State, ${workgroup}>;"
 GATHER = """let stride = select(1u, results, p.beside != 0u);
@@ -94,18 +95,20 @@ OPS = (
 
 
 def _power_of_two(limit: float) -> int:
-    """The largest power of two that is no more than ``limit``, at least 1 and at most LANES."""
-    return int(2 ** math.floor(math.log2(min(max(limit, 1), LANES))))
+    """The largest power of two that is no more than ``limit``, at least 1."""
+    return int(2 ** math.floor(math.log2(max(limit, 1))))
 
 
-def _lanes(results: int, elements: int, kept: Layout, reduced: Layout) -> tuple[int, bool]:
-    """How many invocations share a result on hardware, and whether neighbours then work on neighbouring results."""
+def _lanes(results: int, elements: int, kept: Layout, reduced: Layout, adapter: Adapter) -> tuple[int, int, bool]:
+    """Of hardware: invocations of a workgroup; how many of them share a result; and whether neighbours then work on
+    neighbouring results."""
     beside = bool(kept.shape) and abs(kept.strides[-1]) < min((abs(s) for s in reduced.strides), default=0)
     wanted = _power_of_two(elements / 4)
     if not beside:
-        return wanted, False
-    side = _power_of_two(min(results, NEIGHBOURS))
-    return min(wanted, LANES // side, _power_of_two(max(BUSY / results, 1))), True
+        return LANES, min(wanted, LANES), False
+    side = _power_of_two(min(kept.shape[-1], NEIGHBOURS))
+    lanes = min(wanted, min(adapter.invocations, MOST_LANES) // side, _power_of_two(BUSY / results))
+    return max(lanes * side, LANES), lanes, True
 
 
 def _factor(step: Step, reduced: int) -> float:
@@ -136,7 +139,9 @@ def _reduce(step: Step, adapter: Adapter) -> list[Dispatch]:
         number % 4 for number in (reduced.size, elements, x.layout.offset, *kept.strides)
     )
     width = 4 if by_four else 1
-    lanes, beside = (1, False) if adapter.fallback else _lanes(results, elements, kept, reduced)
+    workgroup, lanes, beside = adapter.workgroup, 1, False
+    if not adapter.fallback:
+        workgroup, lanes, beside = _lanes(results, elements, kept, reduced, adapter)
     params = struct.pack(
         "<4Iif4I8x",
         *(results, reduced.size // width, len(kept.shape), len(reduced.shape), x.layout.offset),
@@ -144,7 +149,6 @@ def _reduce(step: Step, adapter: Adapter) -> list[Dispatch]:
     )
     params += vectors(kept.shape, 2, "I") + vectors(reduced.shape, 2, "I")
     params += vectors(kept.strides, 2, "i") + vectors(reduced.strides, 2, "i")
-    workgroup = adapter.workgroup if adapter.fallback else LANES
     state = _state(step.op.name, str(x.dtype.wgsl), str(step.output.dtype.wgsl))
     variables = {
         "workgroup": str(workgroup),
@@ -163,6 +167,9 @@ def _reduce(step: Step, adapter: Adapter) -> list[Dispatch]:
     return [Dispatch("reduction/reduction", variables, params, buffers, spread(results, workgroup // lanes))]
 
 
+SCANNED = 4  # neighbours of a row that a lane has at a time
+
+
 # What the lanes before this one have in this tile, by doubling steps (Hillis and Steele, 1986).
 SCAN = """for (var j = first; j < end; j++) { run += value(x_row + j); }
     shared_sums[lane] = run;
@@ -175,7 +182,7 @@ SCAN = """for (var j = first; j < end; j++) { run += value(x_row + j); }
       shared_sums[lane] = run;
     }
     workgroupBarrier();
-    let whole = shared_sums[lanes - 1u];
+    let whole = shared_sums[lane - place + lanes - 1u];
     workgroupBarrier();
     run = select(Sum(), shared_sums[max(lane, 1u) - 1u], place > 0u);"""
 
@@ -185,8 +192,10 @@ def _cumulative_sum(step: Step, adapter: Adapter) -> list[Dispatch]:
     rows, columns = rows_and_columns(x)
     if step.output.layout.size == 0:
         return []
-    lanes, block = (1, 128) if adapter.fallback else (LANES, 4)
-    workgroup = adapter.workgroup if adapter.fallback else LANES
+    workgroup, lanes, block = adapter.workgroup, 1, 128
+    if not adapter.fallback:
+        workgroup, block = LANES, SCANNED
+        lanes = min(1 << max(-(-columns // SCANNED) - 1, 0).bit_length(), LANES)
     variables = {
         "workgroup": str(workgroup),
         "lanes": str(lanes),

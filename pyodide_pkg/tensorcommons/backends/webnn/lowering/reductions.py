@@ -13,6 +13,7 @@ from ..builder import GraphBuilder, Operand
 from .elementwise import exp, log
 from .rule import Lowering, Rule, physical
 
+POSITIONS = ("argmax", "argmin")
 Reduce = Callable[[GraphBuilder, Operand, Sequence[int], bool], Operand]
 
 
@@ -40,7 +41,10 @@ def _reduction(function: Reduce) -> Rule:
         for start in range(0, length, step):
             size = (*rows.shape[:-1], min(step, length - start))
             piece = b.slice(rows, [0] * len(kept) + [start], size, [1] * len(size))
-            results.append(b.cast(function(b, piece, (len(kept),), True), dtype))
+            found = function(b, piece, (len(kept),), True)
+            if value.op is not None and value.op.name in POSITIONS and start:  # those of the row
+                found = b.binary("add", found, b.number(start, found))
+            results.append(b.cast(found, dtype))
         return b.reshape(b.concat(results, len(kept)), value.spec.shape)
 
     return rule
