@@ -20,6 +20,7 @@ from tests.cases import case_of, cases_of, only
 from tests.cases.support import agree, numbers, on
 
 FAMILIES = ("matmul", "normalization", "attention")
+ALSO = ("convolution.same_and_valid", "convolution.float16")
 MINUTES = ("attention.many_batches",)
 
 
@@ -93,7 +94,7 @@ async def copies_that_turn_rows_into_columns(device: Device) -> None:
                     np.testing.assert_array_equal(await both.read(), np.concatenate([wanted, wanted], -1))
 
 
-for _name in cases_of(*FAMILIES, kind="webgpu"):
+for _name in (*cases_of(*FAMILIES, kind="webgpu"), *ALSO):
     if _name in MINUTES:
         continue
     globals()[_name.replace(".", "_")] = _as_hardware(_name)

@@ -43,11 +43,12 @@ def _patches(step: Step, adapter: Adapter) -> list[Dispatch]:
     )
     if step.output.layout.size == 0:
         return []
-    windows = x.shape[0] * x.shape[1] * out[0] * out[1]
-    params = struct.pack("<4I8i", windows, x.shape[1], *out, *kernel, *stride, *padding[:2], *dilation)
-    params += struct.pack("<3i4x4i", *x.shape[2:], x.layout.offset, *x.layout.strides)
+    taps = kernel[0] * kernel[1] if adapter.fallback else 1
+    items = step.output.layout.size // taps
+    params = struct.pack("<4I8i", items, x.shape[1], *out, *kernel, *stride, *padding[:2], *dilation)
+    params += struct.pack("<4i4i", *x.shape[2:], x.layout.offset, taps, *x.layout.strides)
     buffers = (Buffer("x", x), Buffer("y", step.output, written=True))
-    groups = spread(windows, adapter.workgroup)
+    groups = spread(items, adapter.workgroup)
     return [Dispatch("convolution/patches", {"workgroup": str(adapter.workgroup)}, params, buffers, groups)]
 
 
