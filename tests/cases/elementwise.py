@@ -12,7 +12,7 @@ import tensorcommons as tc
 from tensorcommons import Device
 from tensorcommons.errors import ShapeMismatch, UnsupportedDtype, UnsupportedOp
 from tests.cases import only
-from tests.cases.support import agree, near, numbers, on, raises, refused
+from tests.cases.support import INF, NAN, agree, near, numbers, on, raises, refused
 
 _erf = np.vectorize(math.erf, otypes=[np.float64])
 
@@ -120,6 +120,20 @@ async def extreme_values(device: Device) -> None:
         result = await getattr(tc, name)(*on(device, small)).read()
         for got, value in zip(result, REFERENCES[name](np.float64(small)), strict=True):
             near(got, value, 1e-6)
+
+
+async def functions_that_are_made_of_others(device: Device) -> None:
+    a = np.array([0.0, -0.0, 1, -2, 3e38, -3e38, 1e-30, INF, -INF, NAN, 5, -5], np.float32)
+    x, y = on(device, a[:, None], a)
+    sign = np.signbit(np.where(np.isnan(a), 0, a))
+    np.testing.assert_array_equal(await tc.signbit(y).read(), sign)
+    with np.errstate(all="ignore"):
+        wide, other = a.astype(np.float64)[:, None], a.astype(np.float64)
+        near(await tc.copysign(x, y).read(), np.where(sign, -np.abs(wide), np.abs(wide)))
+        near(await tc.hypot(x, y).read(), np.hypot(wide, other).astype(np.float32))
+        near(await tc.logaddexp(x, y).read(), np.logaddexp(wide, other))
+    await agree(device, lambda x: tc.hypot(x, 3), lambda x: np.hypot(x, 3), numbers(5))
+    await agree(device, lambda x: tc.logaddexp(0.5, x), lambda x: np.logaddexp(0.5, x), numbers(2, 3))
 
 
 async def wrong_operands_are_refused(device: Device) -> None:

@@ -26,6 +26,35 @@ async def linear_sizes(device: Device) -> None:
         await agree(device, tc.linear, _linear, x, w)
 
 
+async def products_by_their_names(device: Device) -> None:
+    """dot, outer, vecdot and tensordot are NumPy's, of floats and of ints."""
+    shapes: tuple[tuple[tuple[int, ...], tuple[int, ...]], ...] = (
+        ((7,), (7,)), ((3, 7), (7,)), ((2, 3, 7), (7, 4)), ((3, 7), (2, 7, 5)), ((0,), (0,)), ((2, 0), (0, 3)),
+        ((), (3, 2)),
+    )  # fmt: skip
+    for left, right in shapes:
+        await agree(device, tc.dot, np.dot, numbers(*left), numbers(*right, seed=1))
+    ints = np.arange(12, dtype=np.int32).reshape(3, 4) - 5
+    (n,) = on(device, ints)
+    np.testing.assert_array_equal(await tc.dot(n, tc.permute_dims(n, (1, 0))).read(), ints @ ints.T)
+    np.testing.assert_array_equal(await tc.outer(n, n[0]).read(), np.outer(ints, ints[0]))
+    np.testing.assert_array_equal(await tc.vecdot(n, n[:1]).read(), (ints * ints[:1]).sum(-1))
+    await agree(device, tc.outer, np.outer, numbers(5), numbers(3, seed=1))
+    await agree(device, tc.vecdot, lambda a, b: (a * b).sum(-1), numbers(2, 1, 5), numbers(3, 5, seed=1))
+    await agree(
+        device, lambda a, b: tc.vecdot(a, b, axis=-2), lambda a, b: (a * b).sum(-2), numbers(4, 3), numbers(4, 1)
+    )
+    a, b = numbers(2, 3, 4), numbers(4, 3, 5, seed=1)
+    choices: tuple[Any, ...] = (((1, 2), (1, 0)), ((2,), (0,)), (-2, 1), ([], []))
+    for axes in (0, 1, *choices):
+        await agree(device, lambda x, y, axes=axes: tc.tensordot(x, y, axes), lambda x, y, axes=axes: np.tensordot(x, y, axes), a, b)  # fmt: skip # noqa: E501
+    (x,) = on(device, a)
+    for wrong in (lambda: tc.dot(x, x), lambda: tc.vecdot(x, x, axis=0), lambda: tc.vecdot(x, x[..., :3]),
+                  lambda: tc.tensordot(x, x, 4), lambda: tc.tensordot(x, x, ((0,), (1,))),
+                  lambda: tc.tensordot(x, x, ((0, -3), (0, 0)))):  # fmt: skip
+        refused(device, ShapeMismatch, wrong)
+
+
 async def linear_of_vectors_and_batches(device: Device) -> None:
     w, b = numbers(5, 8, seed=1), numbers(5, seed=2)
     for shape in ((8,), (2, 3, 8), (2, 1, 3, 8), (0, 3, 8)):

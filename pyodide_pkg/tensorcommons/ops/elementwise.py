@@ -7,6 +7,7 @@ its shader computes stands in ``backends/webgpu/kernels/formulas.py``. Dtypes pr
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
@@ -243,3 +244,31 @@ def clip(x: TensorLike, min: TensorLike | None = None, max: TensorLike | None = 
     result = as_tensor(x)
     result = result if min is None else maximum(result, min)
     return result if max is None else minimum(result, max)
+
+
+def signbit(x: TensorLike) -> Tensor:
+    """Whether x is below 0 or -0, as bool; false for NaN, whose sign devices do not keep."""
+    tensor = as_tensor(x)
+    return logical_or(less(tensor, 0), less(divide(1, tensor), 0))
+
+
+def copysign(x1: TensorLike, x2: TensorLike) -> Tensor:
+    """The size of ``x1`` with the sign of ``x2``, by :func:`signbit`."""
+    size = abs(as_tensor(x1, like=(x2,)))
+    return where(signbit(as_tensor(x2, like=(x1,))), negative(size), size)
+
+
+def hypot(x1: TensorLike, x2: TensorLike) -> Tensor:
+    """``sqrt(x1 ** 2 + x2 ** 2)`` without overflow on the way; infinite where either is."""
+    a, b = abs(as_tensor(x1, like=(x2,))), abs(as_tensor(x2, like=(x1,)))
+    large, small = maximum(a, b), minimum(a, b)
+    share = where(equal(large, small), 1, divide(small, large))
+    length = multiply(large, sqrt(add(multiply(share, share), 1)))
+    return where(logical_or(isinf(a), isinf(b)), math.inf, length)
+
+
+def logaddexp(x1: TensorLike, x2: TensorLike) -> Tensor:
+    """``log(exp(x1) + exp(x2))`` without overflow."""
+    a, b = as_tensor(x1, like=(x2,)), as_tensor(x2, like=(x1,))
+    more = log1p(exp(negative(abs(subtract(a, b)))))
+    return where(equal(a, b), add(a, math.log(2)), add(maximum(a, b), more))

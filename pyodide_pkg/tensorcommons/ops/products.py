@@ -1,0 +1,97 @@
+"""Products by their names in linear algebra, each made of ``matmul``, or of multiplications and a sum.
+
+Sums of products of floats go through ``matmul``; ints, which that does not take, are multiplied and added up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from .. import dtypes
+from ..errors import ShapeMismatch
+from ..shapes import normalize_axes, normalize_axis, size_of
+from ..tensor import Tensor, TensorLike, as_tensor
+from .elementwise import multiply
+from .layout import broadcast_to, permute_dims, reshape
+from .matmul import matmul
+from .reduction import sum as sum_of
+
+Axes = int | tuple[int | Sequence[int], int | Sequence[int]]
+
+
+def _both(x1: TensorLike, x2: TensorLike) -> tuple[Tensor, Tensor]:
+    return as_tensor(x1, like=(x2,)), as_tensor(x2, like=(x1,))
+
+
+def outer(x1: TensorLike, x2: TensorLike) -> Tensor:
+    """``y[i, j] = x1[i] * x2[j]``, of operands of any shape read in row-major order; any dtype that multiplies."""
+    a, b = _both(x1, x2)
+    return multiply(reshape(a, (a.size, 1)), reshape(b, (1, b.size)))
+
+
+def vecdot(x1: TensorLike, x2: TensorLike, axis: int = -1) -> Tensor:
+    """``sum(x1 * x2)`` over ``axis``, which counts from the end (-1 or less); the other axes broadcast.
+
+    Raises:
+        ShapeMismatch: ``axis`` is not negative, or differs in size.
+    """
+    a, b = _both(x1, x2)
+    if axis >= 0 or -axis > min(a.ndim, b.ndim):
+        raise ShapeMismatch(f"vecdot: axis {axis} is not from -1 to -{min(a.ndim, b.ndim)}, the axes that both have")
+    if a.shape[axis] != b.shape[axis]:
+        raise ShapeMismatch(f"vecdot: axis {axis} of {a.shape} and of {b.shape} differ in size")
+    return sum_of(multiply(a, b), axis=axis)
+
+
+def tensordot(x1: TensorLike, x2: TensorLike, axes: Axes = 2) -> Tensor:
+    """Sum of products over ``axes``: the last so many of ``x1`` and the first of ``x2``, or a list for each.
+
+    The result has the other axes of ``x1`` and then those of ``x2``.
+
+    Raises:
+        ShapeMismatch: the axes differ in number or size, or one is named twice.
+    """
+    a, b = _both(x1, x2)
+    if isinstance(axes, int):
+        if not 0 <= axes <= min(a.ndim, b.ndim):
+            raise ShapeMismatch(f"tensordot: {axes} axes cannot be summed over in shapes {a.shape} and {b.shape}")
+        left, right = tuple(range(a.ndim - axes, a.ndim)), tuple(range(axes))
+    else:
+        left, right = (_listed(given, x.ndim) for given, x in zip(axes, (a, b), strict=True))
+    if [a.shape[axis] for axis in left] != [b.shape[axis] for axis in right]:
+        raise ShapeMismatch(f"tensordot: axes {left} of {a.shape} and {right} of {b.shape} differ in size")
+    own = [axis for axis in range(a.ndim) if axis not in left]
+    others = [axis for axis in range(b.ndim) if axis not in right]
+    shape = tuple(a.shape[axis] for axis in own) + tuple(b.shape[axis] for axis in others)
+    depth = _size(a, left)
+    rows = reshape(permute_dims(a, (*own, *left)), (_size(a, own), depth))
+    columns = reshape(permute_dims(b, (*right, *others)), (depth, _size(b, others)))
+    return reshape(_product(rows, columns), shape)
+
+
+def _listed(axes: int | Sequence[int], ndim: int) -> tuple[int, ...]:
+    """Axes in the order given. Raises ShapeMismatch for one that is not there, or is named twice."""
+    listed = (axes,) if isinstance(axes, int) else tuple(axes)
+    normalize_axes(listed, ndim)
+    return tuple(normalize_axis(axis, ndim) for axis in listed)
+
+
+def _size(x: Tensor, axes: Sequence[int]) -> int:
+    return size_of([x.shape[axis] for axis in axes])
+
+
+def _product(rows: Tensor, columns: Tensor) -> Tensor:
+    if {rows.dtype, columns.dtype} <= {dtypes.float32, dtypes.float16}:
+        return matmul(rows, columns)
+    shape = (rows.shape[0], columns.shape[1], rows.shape[1])
+    turned = permute_dims(columns, (1, 0))
+    return sum_of(multiply(broadcast_to(reshape(rows, (shape[0], 1, shape[2])), shape), turned), axis=-1)
+
+
+def dot(x1: TensorLike, x2: TensorLike) -> Tensor:
+    """NumPy's: of two vectors the sum of their products, of a number a multiplication, else over the last axis of
+    ``x1`` and the second last (of a vector, the only) of ``x2``."""
+    a, b = _both(x1, x2)
+    if 0 in (a.ndim, b.ndim):
+        return multiply(a, b)
+    return tensordot(a, b, axes=(-1, max(b.ndim - 2, 0)))
