@@ -13,7 +13,7 @@ PORT ?= 8000
 export PYTHONUNBUFFERED := 1
 export HYPOTHESIS_STORAGE_DIRECTORY := $(CURDIR)/.cache/hypothesis
 
-.PHONY: help setup demo test long bench bench-dawn bench-pack conformance check format wheel site clean distclean
+.PHONY: help setup demo test long bench bench-dawn bench-pack conformance cases check format wheel site clean distclean
 .DEFAULT_GOAL := help
 
 help: ## List the commands
@@ -48,6 +48,9 @@ bench-pack: setup ## Pack bench-dawn for a machine with a GPU and nothing else: 
 
 conformance: setup ## Every op's cases and 1,000 random calls in Node on Dawn: ARGS="COUNT [SEED]"
 	@$(VENV_PYTHON) -m bench.dawn --conformance $(ARGS)
+
+cases: setup ## Cases of tests/cases in Node on Dawn, of models too: ARGS="halves decoders.gpt2_writes"
+	@$(VENV_PYTHON) -m bench.dawn --cases $(ARGS)
 
 check: setup ## Lint, types, import arrows
 	@$(VENV_PYTHON) -m scripts.check

@@ -2,8 +2,10 @@
 //
 //   node dawn.mjs [GROUP ...]                       (all groups when none is named)
 //   node dawn.mjs --conformance [COUNT [SEED]]      every op's cases and COUNT random calls, against NumPy
+//   node dawn.mjs --cases MODULE[.CASE] ...         cases of tests/cases, of models too
 //
-// Every group runs in a process of its own. layout.json beside this file says where Pyodide, the wheel and the peers lie.
+// Every group runs in a process of its own. layout.json beside this file says where Pyodide, the wheel, the peers and the
+// folders of models lie; a model that is not there has random weights.
 // Prints tables and writes dawn.json, also when a group dies. Variables: DAWN_OPTIONS="key=value;…" for Dawn,
 // BENCH_OPTIONS='{"rounds": 3}' as in inside.py, VK_DRIVER_FILES for the Vulkan driver.
 import { spawnSync } from "node:child_process";
@@ -15,12 +17,14 @@ import { fileURLToPath, pathToFileURL } from "node:url";
 const here = path.dirname(fileURLToPath(import.meta.url));
 const layout = JSON.parse(fs.readFileSync(process.env.BENCH_LAYOUT ?? path.join(here, "layout.json"), "utf8"));
 const resolve = (place) => path.resolve(here, place);
+const MODELS = "/models"; // in Pyodide
 const GROUPS = ["matmul", "encoder", "bandwidth", "heads", "generate", "images", "host"];
 
 const [, , mode, ...rest] = process.argv;
 if (mode === "--probe") await probe();
 else if (mode === "--group") await child(...rest).catch((error) => { console.error(String(error.stack)); process.exit(1); });
-else if (mode === "--conformance") await conformance(...rest.map(Number));
+else if (mode === "--conformance") await check("run", ...rest.map(Number));
+else if (mode === "--cases") await check("cases", rest, MODELS, "/bench/tests/goldens");
 else parent(process.argv.slice(2));
 
 function parent(named) {
@@ -78,25 +82,22 @@ async function boot() {
   pyodide.FS.mkdirTree("/bench");
   pyodide.FS.mount(pyodide.FS.filesystems.NODEFS, { root: resolve(layout.python) }, "/bench");
   await pyodide.runPythonAsync("import sys; sys.path.insert(0, '/bench')");
+  pyodide.FS.mkdirTree(MODELS);
+  if (fs.existsSync(resolve(layout.models))) pyodide.FS.mount(pyodide.FS.filesystems.NODEFS, { root: resolve(layout.models) }, MODELS);
   return pyodide;
 }
 
-// Exit code 1 where one of them is wrong.
-async function conformance(count = 1000, seed = 0) {
+// A function of tests/cases/long_run.py; exit code 1 where something is wrong.
+async function check(name, ...given) {
   const pyodide = await boot();
-  process.exit((await pyodide.pyimport("tests.cases.long_run").run(count, seed)) ? 1 : 0);
+  process.exit((await pyodide.pyimport("tests.cases.long_run")[name](...given)) ? 1 : 0);
 }
 
 // One group, in this process.
 async function child(group, file) {
   const pyodide = await boot();
   const options = JSON.parse(process.env.BENCH_OPTIONS ?? "{}");
-  options.models = {};
-  for (const [name, folder] of Object.entries(layout.models)) {
-    pyodide.FS.mkdirTree(`/models/${name}`);
-    pyodide.FS.mount(pyodide.FS.filesystems.NODEFS, { root: resolve(folder) }, `/models/${name}`);
-    options.models[name] = `/models/${name}`;
-  }
+  options.models = pyodide.FS.analyzePath(`${MODELS}/all-MiniLM-L6-v2`).exists ? { MiniLM: `${MODELS}/all-MiniLM-L6-v2` } : {};
   globalThis.require = createRequire(import.meta.url); // TF.js, an ES module, asks for it when it sees Node
   const { createSession } = await import("./session.mjs");
   const session = await createSession({

@@ -1,4 +1,4 @@
-"""The contest in Node on Dawn: `make bench-dawn`, or python -m bench.dawn [GROUP ...].
+"""Node on Dawn: the contest (`make bench-dawn`, or python -m bench.dawn [GROUP ...]), `make conformance`, `make cases`.
 
 Runs on the GPU that the system's Vulkan offers, else on the software adapter that comes with the npm Chromium. The
 work itself is in dawn.mjs, which needs no Python on the host; bench/pack.py carries it elsewhere.
@@ -68,7 +68,7 @@ def main() -> int:
     described = {
         **layout(str, wheel),
         "python": str(paths.ROOT),
-        "models": {"MiniLM": str(paths.MODELS / "all-MiniLM-L6-v2")},
+        "models": str(paths.MODELS),
         "result": str(setup.RESULTS / "dawn.json"),
     }
     (setup.RESULTS / "layout.json").write_text(json.dumps(described, indent=1))

@@ -2,7 +2,8 @@
 
     python -m bench.pack [FILE]
 
-Unpacked anywhere, `./run [GROUP ...]` there prints tables and writes dawn.json; `./run --conformance` checks every op.
+Unpacked anywhere, `./run [GROUP ...]` there prints tables and writes dawn.json; `./run --conformance` checks every op,
+`./run --cases MODULE ...` models: those whose folders (as in .cache/models) were put into `models/`.
 Equal inputs give equal content.
 """
 
@@ -42,7 +43,7 @@ def fill(folder: Path, wheel: Path) -> None:
         raise ValueError(path)
 
     described = dawn.layout(place, wheel)
-    described |= {"python": "python", "models": {}, "result": "dawn.json"}
+    described |= {"python": "python", "models": "models", "result": "dawn.json"}
     dawn_files = [setup.NODE_MODULES / "webgpu" / name for name in ("package.json", "index.js", "LICENSE", "README.md")]
     dawn_files.append(setup.NODE_MODULES / "webgpu" / "dist" / "linux-x64" / "dawn.node")
     pyodide = [paths.NODE_MODULES / "pyodide" / name for name in (*PYODIDE_FILES, "package.json")]

@@ -70,9 +70,9 @@ def python_files() -> list[Path]:
 
 
 def case_files() -> list[Path]:
-    """The cases of the ops, and the answers that they compare with."""
+    """The cases of ops and models, and the answers that they compare with."""
     tests = paths.ROOT / "tests"
-    return [*sorted((tests / "cases").rglob("*.py")), *sorted((tests / "goldens").glob("functional.*"))]
+    return [*sorted((tests / "cases").rglob("*.py")), *sorted(f for f in (tests / "goldens").rglob("*") if f.is_file())]
 
 
 def node() -> Path:

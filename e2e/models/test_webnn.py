@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from e2e.models.test_models import MODULES
-from tests.cases import cases_of
+from e2e.models.test_models import params
 
 
-@pytest.mark.parametrize("case", cases_of(*MODULES, kind="webnn"))
+@pytest.mark.parametrize("case", params("webnn"))
 def test_on_webnn(lab, case):
     lab.case(case, "webnn")
 

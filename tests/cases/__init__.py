@@ -2,7 +2,7 @@
 
 A case is a public ``async def`` with one parameter, in a module of this folder; a new one is found by itself and runs
 in both. Cases of ops take the device, cases of models a :class:`Place`. ``@only("webgpu")`` marks a case that is about
-that device alone.
+that device alone, ``@long("webgpu")`` one that takes a software adapter over half a minute: `make long` runs it there.
 """
 
 from __future__ import annotations
@@ -43,6 +43,18 @@ OPS = (
     "hardware",
     "fuzz",
 )
+#: The modules about models: their cases take a :class:`Place`.
+MODELS = (
+    "models",
+    "architectures",
+    "loading",
+    "halves",
+    "tasks",
+    "pipelines",
+    "decoders",
+    "writing",
+    "examples",
+)
 
 
 @dataclass(frozen=True)
@@ -72,6 +84,16 @@ def only(*kinds: str) -> Callable[[Case], Case]:
 
     def mark(case: Case) -> Case:
         case.only = kinds  # type: ignore[attr-defined]
+        return case
+
+    return mark
+
+
+def long(*kinds: str) -> Callable[[Case], Case]:
+    """Mark a case that takes too long on some kinds of devices to run every time."""
+
+    def mark(case: Case) -> Case:
+        case.long = kinds  # type: ignore[attr-defined]
         return case
 
     return mark

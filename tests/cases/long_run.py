@@ -1,13 +1,14 @@
-"""Every case of the ops, then as many random calls as asked for, outside pytest: ``make conformance``.
+"""Cases outside pytest, in Pyodide on Dawn (bench/dawn.mjs), so on a GPU where there is one.
 
-Runs in Pyodide on Dawn (bench/dawn.mjs), so on a GPU where there is one. Call number i of seed s is call 0 of seed
-s + i: a failure is shown again by naming its own seed.
+``make conformance`` runs every case of the ops, then as many random calls as asked for. Call number i of seed s is call
+0 of seed s + i: a failure is shown again by naming its own seed. ``make cases`` runs what it is told, also models'.
 """
 
 from __future__ import annotations
 
 import time
 import traceback
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -17,30 +18,46 @@ from tests.cases import OPS, Place, cases_of, conformance, harness
 SAID_EVERY = 10  # seconds
 
 
-async def run(count: int, seed: int) -> int:
-    """Prints what fails, with its traceback; gives how many did."""
-    devices = await tc.open_devices(prefer=["webgpu"])
-    device, failed, said = devices.opened[0], [], time.monotonic()
-    cases = cases_of(*OPS, kind=device.kind)
-    print(f"{device.name}: {len(cases)} cases, {count} random calls from seed {seed}", flush=True)
-    place = Place(devices, "", "", "", "")
-    for i, name in enumerate([*cases, *range(seed, seed + count)], 1):
+async def run(count: int = 1000, seed: int = 0) -> int:
+    """Every op and ``count`` random calls. Prints what fails, with its traceback; gives how many did."""
+    place = await _open("", "")
+    return await _all(place, [*cases_of(*OPS, kind="webgpu"), *range(seed, seed + count)])
+
+
+async def cases(names: Sequence[str], models: str, goldens: str) -> int:
+    """The cases of modules (``halves``), or single ones (``halves.minilm``), with folders below ``models``."""
+    place = await _open(models, goldens)
+    found = [each for name in names for each in ([name] if "." in name else cases_of(name, kind="webgpu"))]
+    assert found, "name modules of tests/cases, or single cases"
+    return await _all(place, found)
+
+
+async def _open(models: str, goldens: str) -> Place:
+    devices = await tc.open_devices(prefer=["webgpu", "cpu"])
+    assert devices.opened[0].kind == "webgpu", devices.missing
+    return Place(devices, models, goldens, "", goldens)
+
+
+async def _all(place: Place, work: Sequence[str | int]) -> int:
+    failed, said = [], time.monotonic()
+    print(f"{place.device.name}: {len(work)} cases and random calls", flush=True)
+    for i, name in enumerate(work, 1):
         try:
             if isinstance(name, str):
                 await harness.run(name, place)
             else:
                 rng = np.random.default_rng(name)
-                async with harness.nothing_left(device):
-                    await conformance.one_at_random(device, lambda low, high: int(rng.integers(low, high + 1)))  # noqa: B023
+                async with harness.nothing_left(place.device):
+                    await conformance.one_at_random(
+                        place.device,
+                        lambda low, high: int(rng.integers(low, high + 1)),  # noqa: B023
+                    )
         except Exception:
             failed.append(name)
             print(f"\n{name if isinstance(name, str) else f'seed {name}'}\n{traceback.format_exc()}", flush=True)
         if time.monotonic() - said > SAID_EVERY:
             said = time.monotonic()
-            print(f"{i} of {len(cases) + count}, {len(failed)} failed", flush=True)
-    print(
-        f"{len(cases) + count} run, {len(failed)} failed{': ' if failed else ''}{', '.join(map(str, failed))}",
-        flush=True,
-    )
-    devices.close()
+            print(f"{i} of {len(work)}, {len(failed)} failed", flush=True)
+    print(f"{len(work)} run, {len(failed)} failed{': ' if failed else ''}{', '.join(map(str, failed))}", flush=True)
+    place.devices.close()
     return len(failed)

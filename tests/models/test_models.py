@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from scripts.paths import MODELS
+from scripts import paths
 from tensorcommons import open_devices
-from tests.cases import Place, cases_of, harness
+from tests.cases import MODELS, Place, cases_of, harness
 from tests.models.server import TINY
 
 
-@pytest.mark.parametrize(
-    "case",
-    cases_of("models", "architectures", "loading", "tasks", "pipelines", "decoders", "writing", "examples", kind="cpu"),
-)
+@pytest.mark.parametrize("case", cases_of(*MODELS, kind="cpu"))
 async def test_on_numpy(case):
     devices = await open_devices(prefer=["cpu"])
-    await harness.run(case, Place(devices, str(MODELS), str(TINY), "", str(TINY)))
+    await harness.run(case, Place(devices, str(paths.MODELS), str(TINY), "", str(TINY)))
     devices.close()

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
+from ..nn.embedding import as_float32
 from ..ops import conv2d, conv_transpose2d, interpolate, permute_dims, relu, reshape, sigmoid
 from ..ops.channels import batch_norm
 from ..shapes import Shape
@@ -50,10 +51,11 @@ class SaliencyDecoder:
         x = reshape(patches, (batch, self.size, rows, columns))
         for n in range(1, len(CHANNELS) + 1):
             up, norm = f"decoder.upconv{n}", f"decoder.bn{n}"
-            x = conv_transpose2d(x, weights[f"{up}.weight"], weights[f"{up}.bias"], stride=2, padding=1)
+            kernel = as_float32(weights[f"{up}.weight"])
+            x = conv_transpose2d(x, kernel, weights[f"{up}.bias"], stride=2, padding=1)
             average, variance = weights[f"{norm}.running_mean"], weights[f"{norm}.running_var"]
             x = relu(batch_norm(x, average, variance, weights[f"{norm}.weight"], weights[f"{norm}.bias"]))
-        x = conv2d(x, weights["decoder.final_conv.weight"], weights["decoder.final_conv.bias"])
+        x = conv2d(x, as_float32(weights["decoder.final_conv.weight"]), weights["decoder.final_conv.bias"])
         saliency = sigmoid(interpolate(x, (height, width), mode="bilinear"))
         first = hidden[:, 0]
         return {"saliency": saliency[:, 0], "pooler_output": first, "image_embedding": first}

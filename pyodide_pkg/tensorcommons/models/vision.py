@@ -104,7 +104,7 @@ class VisionEncoder:
 
     def _embed(self, weights: Mapping[str, Tensor], pixels: Tensor) -> Tensor:
         c, batch, count = self.config, pixels.shape[0], len(self.tokens)
-        kernel = weights["embeddings.patch_embeddings.projection.weight"]
+        kernel = as_float32(weights["embeddings.patch_embeddings.projection.weight"])
         patches = conv2d(pixels, kernel, weights["embeddings.patch_embeddings.projection.bias"], stride=c.patch_size)
         rows, columns = patches.shape[2:]
         x = permute_dims(reshape(patches, (batch, c.hidden_size, rows * columns)), (0, 2, 1))
