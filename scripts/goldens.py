@@ -201,15 +201,16 @@ def minilm_goldens(models: Path, sources: Path) -> Arrays:
     one = {"input_ids": torch.tensor([[101]]), "attention_mask": torch.tensor([[1]])}
     _store(arrays, "one_token", one, model(**one), ("last_hidden_state", "pooler_output"))
 
-    def embed(sentences: list[str]) -> Any:
-        inputs = tokenizer(sentences, padding=True, truncation=True, max_length=256, return_tensors="pt")
+    def embed(case: str) -> Any:
+        inputs = tokenizer(cases[case], padding=True, truncation=True, max_length=256, return_tensors="pt")
+        _store(arrays, case, inputs, {}, ())
         mask = inputs["attention_mask"].unsqueeze(-1).float()
         pooled = (model(**inputs).last_hidden_state * mask).sum(1) / mask.sum(1).clamp(min=1e-9)
         return torch.nn.functional.normalize(pooled, dim=-1)
 
-    arrays["embeddings.sentence_embedding"] = embed(cases["embeddings"]).numpy()
+    arrays["embeddings.sentence_embedding"] = embed("embeddings").numpy()
     spec = json.loads((sources / "skill-head" / "mlp.json").read_text())
-    hidden = embed(cases["skill"])
+    hidden = embed("skill")
     for number, layer in enumerate(spec["layers"]):
         weight, bias = (np.frombuffer(base64.b64decode(layer[key]), np.float32) for key in ("weights_b64", "bias_b64"))
         hidden = hidden @ torch.from_numpy(weight.reshape(layer["shape"]).copy()) + torch.from_numpy(bias.copy())
@@ -255,14 +256,18 @@ def splade_goldens(models: Path, sources: Path) -> Arrays:
     arrays["sparse.columns"] = columns.astype(np.int32)
     arrays["sparse.values"] = sparse[rows, columns]
 
-    def first_state(sentences: list[str]) -> Any:
+    def first_state(case: str, sentences: list[str]) -> Any:
         inputs = tokenizer(sentences, padding=True, truncation=True, max_length=512, return_tensors="pt")
+        _store(arrays, case, inputs, {}, ())
         return model.base_model(**inputs).last_hidden_state[:, 0]
 
     checkpoint = torch.load(sources / SPLADE / "heads.pt", map_location="cpu", weights_only=True)
-    premises, claims = (first_state([pair[side] for pair in texts.CLAIMS]) for side in (0, 1))
+    premises, claims = (
+        first_state(f"nli.{place}", [pair[side] for pair in texts.CLAIMS])
+        for side, place in enumerate(("first", "second"))
+    )
     paired = torch.cat([premises, claims, (premises - claims).abs(), premises * claims], dim=-1)
-    single = first_state(texts.STATEMENTS)
+    single = first_state("polarity", texts.STATEMENTS)
     for head, features in (("nli", paired), ("relevance", paired), ("polarity", single), ("relation_type", single)):
         logits = _head(checkpoint[head])(features)
         arrays[f"{head}.logits"] = logits.numpy()

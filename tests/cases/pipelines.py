@@ -11,7 +11,7 @@ import numpy as np
 
 import tensorcommons as tc
 from tensorcommons.errors import ShapeMismatch, TensorCommonsError
-from tests.cases import Place, only
+from tests.cases import Place, only, shows
 from tests.cases.architectures import checkpoint
 from tests.cases.checkpoints import WEIGHTS, files_of, pack, tensors_of
 from tests.cases.random_weights import picture, values_of
@@ -85,26 +85,32 @@ async def _agree(place: Place, *tasks: str) -> None:
         pipe.close()
 
 
+@shows("vit, dinov2", "image-classification, image-feature-extraction", "pipelines.json")
 async def images_as_transformers_answers(place: Place) -> None:
     await _agree(place, "image-classification", "image-feature-extraction")
 
 
-@only("webgpu")
+@shows("bert", "text-classification: one label, several, a number; pairs", "pipelines.json")
+@shows("bert", "feature-extraction", "pipelines.json")
+@only("webgpu", "webnn")
 async def labels_of_texts_as_transformers_answers(place: Place) -> None:
     await _agree(place, "text-classification", "feature-extraction")
 
 
-@only("webgpu")
+@shows("bert", "fill-mask", "pipelines.json")
+@only("webgpu", "webnn")
 async def words_for_masks_as_transformers_answers(place: Place) -> None:
     await _agree(place, "fill-mask")
 
 
-@only("webgpu")
+@shows("bert", "token-classification", "pipelines.json")
+@only("webgpu", "webnn")
 async def entities_as_transformers_answers(place: Place) -> None:
     await _agree(place, "token-classification")
 
 
-@only("webgpu")
+@shows("bert", "question-answering", "pipelines.json")
+@only("webgpu", "webnn")
 async def answers_as_transformers_answers(place: Place) -> None:
     await _agree(place, "question-answering")
 

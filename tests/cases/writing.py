@@ -10,7 +10,7 @@ import tensorcommons as tc
 from tensorcommons.bridge.chat import create_template
 from tensorcommons.errors import TensorCommonsError, UnsupportedModel
 from tensorcommons.hub.sources import open_source
-from tests.cases import Place, only
+from tests.cases import Place, only, shows
 from tests.cases.seeded import checkpoint
 from tests.cases.support import raises
 
@@ -49,6 +49,7 @@ async def text_goes_on_in_pieces_that_add_up(place: Place) -> None:
     pipe.close()
 
 
+@shows("SmolLM2-135M-Instruct", "chat template", "smollm2.json")
 @only("webgpu")
 async def chats_are_written_by_the_template_of_the_model(place: Place) -> None:
     goldens = json.loads((Path(place.goldens) / "smollm2.json").read_text())
@@ -72,6 +73,7 @@ async def chats_are_written_by_the_template_of_the_model(place: Place) -> None:
     pipe.close()
 
 
+@shows("t5", "from text to text", "tiny-t5-text")
 @only("webgpu", "webnn")
 async def t5_answers_from_text_to_text(place: Place) -> None:
     golden = json.loads((Path(place.goldens) / "tiny-t5-text" / "answers.json").read_text())

@@ -12,6 +12,7 @@ import pytest
 from scripts.paths import MODELS, ROOT
 from tensorcommons.errors import TensorCommonsError
 from tensorcommons.hub.text_stream import TextStream
+from tests.cases import shows
 from tests.hub.test_tokenizer import running
 
 GOLDENS = json.loads((ROOT / "tests" / "goldens" / "smollm2.json").read_text())
@@ -23,6 +24,7 @@ def smollm2():
         yield tokenizer
 
 
+@shows("SmolLM2-135M-Instruct", "token ids and texts", "smollm2.json")
 def test_ids_and_texts_are_those_of_the_reference(smollm2):
     encoding = smollm2.encode_batch([case["text"] for case in GOLDENS["encoded"]])
     for row, mask, case in zip(encoding.input_ids, encoding.attention_mask, GOLDENS["encoded"], strict=True):

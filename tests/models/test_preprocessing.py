@@ -9,6 +9,7 @@ import pytest
 
 from tensorcommons.errors import DeviceUnavailable, InvalidWeights, ShapeMismatch, TensorCommonsError
 from tensorcommons.models.preprocessing import ImageProcessor, pixels_of, resized
+from tests.cases import shows
 from tests.cases.random_weights import picture
 from tests.models.server import TINY
 
@@ -16,6 +17,7 @@ CONFIGS = json.loads((TINY / "preprocessing.json").read_text())
 SHAPES = ((45, 70), (66, 31))
 
 
+@shows("any vision model", "pixels within 1/255", "architectures.npz")
 @pytest.mark.parametrize("name", CONFIGS)
 @pytest.mark.parametrize("shape", SHAPES)
 def test_pixels_are_those_of_transformers(name, shape):
