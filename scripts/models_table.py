@@ -64,8 +64,8 @@ def text() -> str:
                 best[kind] = mark
     merged: dict[tuple[str, ...], list[str]] = {}  # what the same cases compare of one model is one row
     for (model, what, against), (cases, found) in sorted(rows.items(), key=lambda row: row[0][0].lower()):
-        marks = [found.get(kind, NONE) for kind in KINDS]
-        merged.setdefault((model, against, *marks, ", ".join(cases)), []).append(what)
+        cells = [found.get(kind, NONE) for kind in KINDS]
+        merged.setdefault((model, against, *cells, ", ".join(cases)), []).append(what)
     table = "".join(
         f"| {' | '.join((model, ', '.join(what), against, *rest))} |\n"
         for (model, against, *rest), what in merged.items()

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from contextlib import aclosing
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from .errors import TensorCommonsError
 from .hub.text_stream import TextStream
 from .hub.tokenizer import Tokenizer
 from .pipelines import Pipeline
+from .tasks.job import several
 
 TASKS = ("text-generation", "text2text-generation")
 
@@ -39,16 +41,17 @@ class TextGeneration(Pipeline):
             TensorCommonsError: what is no prompt, or an unknown option.
         """
         single = isinstance(texts, str) or is_chat(texts)
-        prompts = [texts] if single else list(texts)
+        prompts = [texts] if single else several(texts)
         if not prompts:
             return []
         if on_text is not None:
             if not single:
                 raise TensorCommonsError("on_text follows one prompt, not a list of them")
             pieces = []
-            async for piece in self.stream(texts, **options):
-                pieces.append(piece)
-                on_text(piece)
+            async with aclosing(self.stream(texts, **options)) as arriving:
+                async for piece in arriving:
+                    pieces.append(piece)
+                    on_text(piece)
             return [self._shown(texts, "".join(pieces), full=return_full_text)]
         rows = [self._ids(prompt) for prompt in prompts]
         ids, mask = self._batch(rows)
@@ -59,7 +62,7 @@ class TextGeneration(Pipeline):
             shown.append([self._shown(prompt, text, full=return_full_text)])
         return shown[0] if single else shown
 
-    async def stream(self, prompt: Any, **options: Any) -> AsyncIterator[str]:
+    async def stream(self, prompt: Any, **options: Any) -> AsyncGenerator[str, None]:
         """The answer to one prompt, in pieces of whole characters. Leaving the loop early ends the writing."""
         row = self._ids(prompt)
         text = TextStream(self._tokenizer, [] if self._answers else row)

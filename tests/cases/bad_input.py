@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 import tensorcommons as tc
-from tensorcommons.errors import DownloadError, InvalidWeights, UnsupportedModel
+from tensorcommons.errors import DownloadError, InvalidWeights, TensorCommonsError, UnsupportedModel
 from tensorcommons.hub.sources import FileMissingError
 from tensorcommons.hub.streams import ShortReadError
 from tests.cases import Place, only
@@ -127,6 +127,19 @@ async def configs_that_ask_for_what_is_not_there(place: Place) -> None:
         await _refused(place, with_config(files, pad_token_id=pad), InvalidWeights, config, "pad_token_id", str(pad))
     await _refused(place, with_config(files, architectures=5), InvalidWeights, config, "architectures")
     await _refused(place, with_config(files, layer_norm_eps=float("nan")), InvalidWeights, config, "layer_norm_eps")
+    labels = with_config(files, architectures=["BertForSequenceClassification"])
+    problems: tuple[Any, ...] = ([], {}, "guessing")
+    for problem in problems:
+        await _refused(place, with_config(labels, problem_type=problem), InvalidWeights, config, "problem_type")
+    for count in (0, 2**31, "3", True, 1.5, None):
+        await _refused(place, with_config(labels, num_labels=count), InvalidWeights, config, "num_labels")
+    for modules in ([{"type": "x.Pooling"}], [{"type": "x.Pooling", "path": 5}], ["Pooling"]):
+        raw = json.dumps(modules).encode()
+        pooled = {**with_config(files, architectures=["BertModel"]), "modules.json": raw}
+        await _refused(place, pooled, InvalidWeights, "modules.json", "path")
+    not_files: tuple[Any, ...] = ({**files, config: "{}"}, {**files, 5: b""}, {config: None})
+    for wrong in not_files:
+        await _refused(place, wrong, TensorCommonsError, "bytes")
 
 
 async def heads_that_do_not_fit(place: Place) -> None:

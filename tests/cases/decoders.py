@@ -17,7 +17,7 @@ from tensorcommons.models.sampling import Options, Sampler, keep_top_k, keep_top
 from tests.cases import Place, harness, long, only, shows
 from tests.cases.pressure import _lose
 from tests.cases.seeded import checkpoint
-from tests.cases.support import near, raises
+from tests.cases.support import NO_SHAPES, near, raises
 
 STEPS = 64
 TO_THE_END: dict[str, Any] = {"max_new_tokens": STEPS, "pad_token_id": 0}
@@ -208,6 +208,15 @@ async def cancelled_writing_leaves_nothing(place: Place) -> None:
         break
     await stream.aclose()
     del stream, work
+
+    def complain(tokens: Any) -> None:
+        raise KeyError("the listener's own")
+
+    try:
+        await model.generate(prompt, max_new_tokens=150, on_token=complain)
+        raise AssertionError("what the listener raises goes through")
+    except KeyError as error:
+        error.with_traceback(None)
     await harness.let_go()
     assert place.device.memory()["activations"] == before
     model.unload()
@@ -247,9 +256,16 @@ async def what_cannot_be_written(place: Place) -> None:
         *({"temperature": 0}, {"temperature": float("nan")}, {"top_p": 0}, {"top_p": 1.5}, {"max_new_tokens": 0}),
         *({"top_k": -1}, {"top_k": True}, {"seed": 0.5}, {"do_sample": 1}, {"min_new_tokens": -1}),
         *({"pad_token_id": -1}, {"pad_token_id": 0.5}, {"eos_token_id": True}, {"stop_strings": ""}),
-        {"repetition_penalty": float("inf")},
+        *({"repetition_penalty": float("inf")}, {"repetition_penalty": 10**400}, {"temperature": 10**400}),
     ):
         await raises(TensorCommonsError, model.generate(prompt, **wrong), next(iter(wrong)))
+    for number in (1 << 40, -(1 << 40)):  # no token of the vocabulary, though its last 32 bits are
+        await raises(TensorCommonsError, model.generate(prompt.astype(np.int64) + number), "vocabulary")
+    two = np.repeat(prompt, 2, 0)
+    for padding in (100, 1 << 40):
+        await raises(TensorCommonsError, model.generate(two, pad_token_id=padding), "pad_token_id", str(padding))
+    for shape in NO_SHAPES:
+        await raises(ShapeMismatch, model.compile_generation([shape]))
     await raises(TensorCommonsError, model.generate(prompt, stop_strings=["."]), "tokenizer")
     await raises(ShapeMismatch, model.generate(prompt[0]))
     await raises(ShapeMismatch, model.generate(prompt, [[1, 1, 1, 1, 0]]), "left")
@@ -257,6 +273,8 @@ async def what_cannot_be_written(place: Place) -> None:
     await raises(ShapeMismatch, model.generate(prompt, [[1, 1]]))
     await raises(TensorCommonsError, model.generate(prompt + 100), "107")
     assert place.device.total == before
+    written = await model.generate(prompt, pad_token_id=1 << 40, max_new_tokens=1)
+    assert written.shape == (1, 6), "a row alone needs no padding"
     model.unload()
     await raises(TensorReleased, model.generate(prompt))
     encoder = await tc.from_pretrained(f"{place.tiny}/tiny-bert", manager=place.manager(), device=place.device)

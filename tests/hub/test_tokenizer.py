@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from scripts.paths import MODELS, NODE_MODULES, PACKAGE, ROOT
-from tensorcommons.errors import DeviceUnavailable, DownloadError, InvalidWeights, ShapeMismatch
+from tensorcommons.errors import DeviceUnavailable, DownloadError, InvalidWeights, ShapeMismatch, TensorCommonsError
 from tensorcommons.hub.sources import FileMissingError, open_source
 from tensorcommons.hub.tokenizer import Tokenizer, longest_first, read_settings, read_template
 
@@ -197,8 +197,15 @@ class TestBatch:
         assert tiny.convert_ids_to_tokens([]) == []
 
     def test_wrong_calls(self, tiny):
-        with pytest.raises(TypeError, match="not one string"):
-            tiny.encode_batch("cat")
+        for texts, pairs in (("cat", None), (None, None), (["cat", None], None), ([5], None), (["cat"], ["dog", b""])):
+            with pytest.raises(TensorCommonsError, match="lists of strings"):
+                tiny.encode_batch(texts, pairs)
+        for length in (-5, 0, "5", 2.0):
+            with pytest.raises(ShapeMismatch, match="max_length"):
+                tiny.encode_batch(["cat"], max_length=length)
+        for ids in (["a"], "5", None, [1.5], 5):
+            with pytest.raises(TensorCommonsError, match="whole numbers"):
+                tiny.decode(ids)
         with pytest.raises(ShapeMismatch, match="2 texts and 1 pairs"):
             tiny.encode_batch(["a", "b"], ["c"])
         with pytest.raises(InvalidWeights, match="no token has id 100"):

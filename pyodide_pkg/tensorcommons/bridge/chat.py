@@ -23,6 +23,8 @@ class JsTemplate:
 
         try:
             text: str = self._helper.render(self._jinja, self._template, json.dumps(context))
+        except (TypeError, ValueError) as error:
+            raise TensorCommonsError(f"messages are data that JSON holds: {error}") from None
         except JsException as error:
             raise TensorCommonsError(
                 f"the model's chat template does not take these messages: {error.message}"

@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import BinaryIO, Protocol
 from urllib.parse import quote, unquote, urlsplit, urlunsplit
 
-from ..errors import DownloadError, InvalidWeights
+from ..errors import DownloadError, InvalidWeights, TensorCommonsError
 from .streams import Body, MemoryBody, OnBytes, Stream
 
 PUBLIC_ENDPOINT = "https://huggingface.co"
@@ -235,6 +235,9 @@ class _MemorySource(_Files):
     is_local = True
 
     def __init__(self, files: Mapping[str, bytes]) -> None:
+        for name, data in files.items():
+            if not (isinstance(name, str) and isinstance(data, (bytes, bytearray, memoryview))):
+                raise TensorCommonsError(f"files are {{name: bytes}}, not {name!r:.40}: {type(data).__name__}")
         self._files = dict(files)
         self.name = f"memory-{next(self._count)}"
 

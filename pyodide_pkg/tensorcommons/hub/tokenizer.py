@@ -16,8 +16,9 @@ The longest input is, unless the caller says otherwise, the least of what these 
 from __future__ import annotations
 
 import json
+import operator
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol
@@ -211,13 +212,12 @@ class Tokenizer:
 
         ``max_length`` counts special tokens; None is the tokenizer's own. ``padding`` to the longest of the batch, to a
         number, or None for texts that are known to be of one length. A character that is no Unicode (a lone
-        surrogate) counts as U+FFFD. Raises ``ShapeMismatch`` where the sizes do not go together.
+        surrogate) counts as U+FFFD. Raises ``ShapeMismatch`` where the sizes do not go together, and
+        ``TensorCommonsError`` for what is no list of strings.
         """
-        if isinstance(texts, str) or isinstance(pairs, str):
-            raise TypeError("texts and pairs are sequences of strings, not one string")
+        rows = self._encode(texts, pairs)
         if pairs is not None and len(pairs) != len(texts):
             raise ShapeMismatch(f"{len(texts)} texts and {len(pairs)} pairs: every text needs one")
-        rows = self._encode([*texts, *(pairs or ())])
         seconds: Sequence[Ids | None] = [None] * len(texts) if pairs is None else rows[len(texts) :]
         limit = self._limit(max_length, paired=pairs is not None) if truncation else None
         if not add_special_tokens:  # they are in the text already, as a chat template writes them
@@ -237,7 +237,7 @@ class Tokenizer:
         With ``pairs`` every window begins with the whole text, and the pair's is cut. With ``overlap`` None a text is
         one window: what does not fit is left out. Raises ``ShapeMismatch`` where nothing fits beside a text.
         """
-        rows = self._encode([*texts, *(pairs or ())])
+        rows = self._encode(texts, pairs)
         firsts: Sequence[Ids | None] = [None] * len(texts) if pairs is None else rows[: len(texts)]
         ids = rows if pairs is None else rows[len(texts) :]
         limit = self._limit(max_length, paired=pairs is not None)
@@ -263,8 +263,15 @@ class Tokenizer:
         return text
 
     def decode(self, ids: Sequence[int], *, skip_special_tokens: bool = True) -> str:
-        """The text of ids. Bytes that are no whole character (yet) show as U+FFFD."""
-        return self._engine.decode([[int(value) for value in ids]], skip_special_tokens=skip_special_tokens)[0]
+        """The text of ids. Bytes that are no whole character (yet) show as U+FFFD.
+
+        Raises TensorCommonsError for what is no list of whole numbers.
+        """
+        try:
+            row = [operator.index(value) for value in ids]
+        except TypeError:
+            raise TensorCommonsError(f"ids are whole numbers, not {ids!r:.60}") from None
+        return self._engine.decode([row], skip_special_tokens=skip_special_tokens)[0]
 
     def apply_chat_template(
         self, messages: Sequence[Mapping[str, Any]], *, add_generation_prompt: bool = True, **more: Any
@@ -302,9 +309,15 @@ class Tokenizer:
         """Free the JavaScript side; a second call does nothing."""
         self._engine.close()
 
-    def _encode(self, texts: list[str]) -> list[Ids]:
-        lengths, ids = self._engine.encode([self._prepare(text) for text in texts])
-        return np.split(ids, np.cumsum(lengths)[:-1]) if texts else []
+    def _encode(self, texts: Sequence[str], pairs: Sequence[str] | None) -> list[Ids]:
+        """The ids of the texts, then those of their pairs."""
+        for given in (texts, pairs or ()):
+            whole = isinstance(given, Iterable) and not isinstance(given, str)
+            if not whole or not all(isinstance(text, str) for text in given):
+                raise TensorCommonsError(f"texts and pairs are lists of strings, not {given!r:.60}")
+        every = [self._prepare(text) for text in (*texts, *(pairs or ()))]
+        lengths, ids = self._engine.encode(every)
+        return np.split(ids, np.cumsum(lengths)[:-1]) if every else []
 
     def _prepare(self, text: str) -> str:
         """``text`` such that the JavaScript library (0.2.0) gives the ids that the Rust one gives.
@@ -326,7 +339,7 @@ class Tokenizer:
         if limit is None:
             return None
         added = self._settings.template.added(paired=paired)
-        if limit < added:
+        if type(limit) is not int or limit < added:
             raise ShapeMismatch(f"max_length {limit} has no room for the {added} special tokens of an input")
         return limit - added
 

@@ -9,7 +9,8 @@ are read again.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import aclosing
 from typing import Any, Protocol, TypeAlias
 
 import numpy as np
@@ -62,12 +63,11 @@ class Writer:
         self._steps = model.steps()
         self._losses = self._steps.device.losses
         self._decode = decode
-        prompts, mask = _prompts(ids, attention_mask)
-        if prompts.min() < 0 or prompts.max() >= decoder.vocab_size:
-            raise TensorCommonsError(
-                f"input_ids from {prompts.min()} to {prompts.max()} leave the vocabulary of the model"
-            )
+        prompts, mask = _prompts(ids, attention_mask, decoder.vocab_size)
         rows = len(prompts)
+        self._padding = options.padding if rows > 1 else 0  # a row that has ended goes on as this beside others
+        if not 0 <= self._padding < decoder.vocab_size:
+            raise TensorCommonsError(f"pad_token_id {self._padding} leaves the vocabulary of the model")
         self._source: dict[str, Ids] = {}
         self._start = mask.argmax(axis=1).astype(np.int32)
         if decoder.start_token is not None:
@@ -111,7 +111,7 @@ class Writer:
             manager.ran(self._model, *self._steps.last, fallback)
         new = self.tokens.shape[1] - self._prompt
         chosen = values[:, 0] if self._sampler.is_greedy else self._sampler.choose(values, self.tokens, new)
-        chosen = np.where(self.finished, self.options.padding, chosen).astype(np.int32)
+        chosen = np.where(self.finished, self._padding, chosen).astype(np.int32)
         self.tokens = np.concatenate([self.tokens, chosen[:, None]], axis=1)
         self.finished |= np.isin(chosen, self.options.eos_token_id)
         if self.options.stop_strings and self._decode is not None:
@@ -231,13 +231,14 @@ class Writer:
 
 async def write(writer: Writer, on_token: Callable[[Ids], None] | None = None) -> Ids:
     """Write to the end; gives all tokens. ``on_token`` gets each step's tokens."""
-    async for chosen in stream(writer):
-        if on_token is not None:
-            on_token(chosen)
+    async with aclosing(stream(writer)) as steps:
+        async for chosen in steps:
+            if on_token is not None:
+                on_token(chosen)
     return writer.tokens
 
 
-async def stream(writer: Writer) -> AsyncIterator[Ids]:
+async def stream(writer: Writer) -> AsyncGenerator[Ids, None]:
     """The tokens of each step, (batch,). Closing the iterator, or cancelling who awaits it, gives everything back."""
     try:
         while not writer.is_done:
@@ -246,12 +247,14 @@ async def stream(writer: Writer) -> AsyncIterator[Ids]:
         writer.close()
 
 
-def _prompts(ids: Any, attention_mask: Any) -> tuple[Ids, Ids]:
+def _prompts(ids: Any, attention_mask: Any, vocab_size: int) -> tuple[Ids, Ids]:
     """Both as int32 (batch, sequence)."""
     tokens = host_array(ids)
     mask = np.ones_like(tokens) if attention_mask is None else host_array(attention_mask)
     if tokens.ndim != 2 or 0 in tokens.shape or not np.issubdtype(tokens.dtype, np.integer):
         raise ShapeMismatch(f"input_ids must be whole numbers (batch, sequence), not {tokens.dtype} {tokens.shape}")
+    if tokens.min() < 0 or tokens.max() >= vocab_size:
+        raise TensorCommonsError(f"input_ids from {tokens.min()} to {tokens.max()} leave the vocabulary of the model")
     if mask.shape != tokens.shape or not np.isin(mask, (0, 1)).all() or not mask.any(axis=1).all():
         raise ShapeMismatch("attention_mask must be 0 and 1 in the shape of input_ids, with a 1 in every row")
     return tokens.astype(np.int32), mask.astype(np.int32)

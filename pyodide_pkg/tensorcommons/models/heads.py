@@ -21,6 +21,7 @@ from .encoder import EncoderConfig, additive
 from .folder import Folder
 
 AnyHead = TypeVar("AnyHead")
+MOST_LABELS = 2**20  # told before a name is made for each
 WORDS = "embeddings.word_embeddings.weight"
 
 
@@ -39,8 +40,12 @@ class Labels:
             InvalidWeights: the labels are not numbered from 0, or the problem is of an unknown kind.
         """
         config, file = folder.config, folder.file
-        count = config.get("num_labels", 2)
-        table = config.get("id2label") or {str(i): f"LABEL_{i}" for i in range(count)}
+        table = config.get("id2label")
+        if not table:
+            count = config.get("num_labels", 2)
+            if type(count) is not int or not 0 < count <= MOST_LABELS:
+                raise InvalidWeights(file, f"num_labels is a whole number from 1 to {MOST_LABELS:,}, not {count!r:.40}")
+            table = {str(i): f"LABEL_{i}" for i in range(count)}
         if not isinstance(table, dict) or set(map(str, table)) != {str(i) for i in range(len(table))}:
             raise InvalidWeights(file, f"id2label must number the labels from 0, not {table!r:.100}")
         names = tuple(str({str(key): name for key, name in table.items()}[str(i)]) for i in range(len(table)))
@@ -51,7 +56,7 @@ class Labels:
             "multi_label_classification": "sigmoid",
         }
         kind = config.get("problem_type")
-        if kind not in kinds:
+        if not isinstance(kind, (str, type(None))) or kind not in kinds:
             raise InvalidWeights(file, f"problem_type {kind!r} is not one of {', '.join(filter(None, kinds))}")
         return cls(names, kinds[kind])
 

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from ..dtypes import host_array
 from ..errors import ShapeMismatch, TensorCommonsError
 from ..shapes import Shape
 from .architecture import Prepared
@@ -26,7 +27,7 @@ class ImageInputs:
         """One float32 array."""
         if "pixel_values" not in inputs:
             raise TensorCommonsError(f"{model} needs pixel_values")
-        pixels = np.asarray(inputs["pixel_values"])
+        pixels = host_array(inputs["pixel_values"])
         if pixels.ndim != 4 or pixels.shape[1] != self.channels or 0 in pixels.shape or pixels.dtype.kind != "f":
             wanted = f"(batch, {self.channels}, height, width)"
             raise ShapeMismatch(f"pixel_values must be floats {wanted}, not {pixels.dtype} {pixels.shape}")
@@ -36,5 +37,7 @@ class ImageInputs:
 
     def example(self, shape: Shape | None = None) -> Mapping[str, Any]:
         """``shape`` is (batch, height, width)."""
+        if shape is not None and len(shape) != 3:
+            raise ShapeMismatch(f"a shape of images is (batch, height, width), not {shape}")
         batch, height, width = shape or (1, self.size, self.size)
         return {"pixel_values": np.zeros((batch, self.channels, height, width), np.float32)}

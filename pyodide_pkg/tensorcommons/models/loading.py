@@ -157,7 +157,10 @@ async def _pooling(source: Source, config: Mapping[str, Any]) -> Pooling:
     for module in modules:
         kind = str(module.get("type") if isinstance(module, dict) else module).rpartition(".")[2]
         if kind == "Pooling":
-            mode = await _pooling_mode(source, f"{module['path']}/config.json")
+            path = module.get("path") if isinstance(module, dict) else None
+            if not isinstance(path, str):
+                raise InvalidWeights(file, f"the Pooling module {module!r:.60} names no folder as its path")
+            mode = await _pooling_mode(source, f"{path}/config.json")
         elif kind == "Normalize":
             normalize = True
         elif kind != "Transformer":

@@ -14,7 +14,7 @@ import numpy as np
 
 from ..backends.device import Device
 from ..backends.select import Decision
-from ..errors import TensorCommonsError, TensorReleased
+from ..errors import ShapeMismatch, TensorCommonsError, TensorReleased
 from ..graph.node import Node
 from ..hub.tokenizer import Tokenizer
 from ..shapes import Shape
@@ -179,7 +179,7 @@ class Model:
         Reading a prompt and each step are programs, one a size of the cache up to ``max_new_tokens``.
         ``progress_callback(done, total)`` counts those of one shape. Raises as :meth:`generate` does.
         """
-        for shape in shapes:
+        for shape in map(_counts, shapes):
             writer = self._writer(np.zeros(shape, np.int32), None, options)
             await writer.compile(progress_callback or (lambda done, total: None))
 
@@ -213,11 +213,11 @@ class Model:
 
         Raises as :meth:`__call__` does.
         """
-        wanted = tuple(self.architecture.defaults if outputs is None else outputs)
-        missing = set(wanted) - set(self.architecture.outputs)
+        known, asked = self.architecture.outputs, self.architecture.defaults if outputs is None else outputs
+        wanted = tuple(asked) if isinstance(asked, Iterable) and not isinstance(asked, str) else ()
+        missing = [name for name in wanted if name not in known]
         if missing or not wanted:
-            known = ", ".join(self.architecture.outputs)
-            raise TensorCommonsError(f"{self.name} has no output {', '.join(sorted(missing))!r}; it has {known}")
+            raise TensorCommonsError(f"{self.name} has no output {missing or asked!r}; outputs are {', '.join(known)}")
         prepared, names, shapes = self._named(inputs, host)
         key = (self.name, wanted, shapes)
         if key not in self._traces:
@@ -243,7 +243,7 @@ class Model:
             TensorReleased: the model was unloaded.
         """
         todo = {}
-        for shape in shapes:
+        for shape in map(_counts, shapes):
             inputs = self.architecture.inputs.example(shape)
             todo[tuple(array.shape for array in self._prepare(inputs).arrays.values())] = inputs
         tell = progress_callback or (lambda done, total: None)
@@ -294,3 +294,10 @@ class Model:
                 f"{self.name} does not take {', '.join(unknown)}; inputs: {', '.join(self.input_names)}"
             )
         return self.architecture.inputs.prepare(inputs, self.name)
+
+
+def _counts(shape: Any) -> Shape:
+    """``shape``, if it is one. Raises ShapeMismatch where it is not."""
+    if not isinstance(shape, (tuple, list)) or any(type(count) is not int or count < 0 for count in shape):
+        raise ShapeMismatch(f"a shape to compile for is whole numbers, as (batch, sequence), not {shape!r:.60}")
+    return tuple(shape)

@@ -59,9 +59,10 @@ class Options:
             raise TensorCommonsError(f"do_sample is True or False, not {self.do_sample!r}")
         for name in ("temperature", "top_p", "repetition_penalty"):
             value = getattr(self, name)
-            most = 1.0 if name == "top_p" else float("inf")
-            if type(value) not in (int, float) or not 0 < value <= most or value == float("inf"):
-                raise TensorCommonsError(f"{name} must be a number above 0{' up to 1' * (most == 1)}, not {value!r}")
+            most = 1 if name == "top_p" else float(np.finfo(np.float32).max)
+            if type(value) not in (int, float) or not 0 < value <= most:
+                up = " up to 1" if most == 1 else ""
+                raise TensorCommonsError(f"{name} must be a number above 0{up}, not {value!r:.40}")
         if any(type(token) is not int for token in self.eos_token_id):
             raise TensorCommonsError(f"eos_token_id is one or a list of whole numbers, not {self.eos_token_id!r}")
         if any(not text or not isinstance(text, str) for text in self.stop_strings):

@@ -61,11 +61,9 @@ class TextInputs:
         if {array.shape for array in named.values()} != {ids.shape}:
             shapes = ", ".join(f"{name} {array.shape}" for name, array in named.items())
             raise ShapeMismatch(f"{shapes} differ in shape")
-        types = named.get("token_type_ids")
-        if types is not None and not _all_below(types, self.type_vocab_size):
-            raise TensorCommonsError(
-                f"token_type_ids from {types.min()} to {types.max()} are not below {self.type_vocab_size}"
-            )
+        for name, size in (("attention_mask", 2), ("token_type_ids", self.type_vocab_size)):
+            if name in named and not (named[name].dtype.kind in "biu" and _all_below(named[name], size)):
+                raise TensorCommonsError(f"{name} holds whole numbers from 0 to {size - 1}, not {named[name]!r:.80}")
         if self.padding_id is not None:
             counts = ids != self.padding_id
             named["position_ids"] = counts.cumsum(1) * counts + self.padding_id

@@ -74,9 +74,9 @@ def _examples(given: Any, question: Any, context: Any) -> list[tuple[str, str]]:
     if given is None:
         given = {"question": question, "context": context}
     items = [given] if isinstance(given, Mapping) else list(given) if isinstance(given, (list, tuple)) else [given]
-    bad = next((e for e in items if not isinstance(e, Mapping) or set(e) != {"question", "context"}), None)
-    if bad is not None or not items:
-        raise TensorCommonsError(f'this task takes {{"question": ..., "context": ...}}, not {bad!r:.60}')
+    bad = [e for e in items if not isinstance(e, Mapping) or set(e) != {"question", "context"}]
+    if bad or not items:
+        raise TensorCommonsError(f'this task takes {{"question": ..., "context": ...}}, not {(*bad, given)[0]!r:.60}')
     pairs: list[tuple[str, str]] = []
     for item in items:
         sides = [[side] if isinstance(side, str) else side for side in (item["question"], item["context"])]
@@ -87,7 +87,7 @@ def _examples(given: Any, question: Any, context: Any) -> list[tuple[str, str]]:
             raise TensorCommonsError(f"{len(sides[0])} questions and {len(sides[1])} contexts do not pair up")
         asked, texts = (strings(list(side) * (longest if len(side) == 1 else 1)) for side in sides)
         pairs += zip(asked, texts, strict=True)
-    if not all(asked.strip() and text.strip() for asked, text in pairs):
+    if not pairs or not all(asked.strip() and text.strip() for asked, text in pairs):
         raise TensorCommonsError("a question and its context must not be empty")
     return pairs
 

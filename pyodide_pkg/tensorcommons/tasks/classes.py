@@ -12,7 +12,7 @@ from ..errors import TensorCommonsError
 from ..models.heads import Labels
 from ..models.model import Model
 from .images import pixel_calls
-from .job import Array, Inputs, Job, count, inputs_of, one_of, softmax, strings, tokenizer_of
+from .job import Array, Inputs, Job, count, inputs_of, one_of, several, softmax, strings, tokenizer_of
 
 FUNCTIONS = ("softmax", "sigmoid", "none")
 Scored: TypeAlias = "list[dict[str, Any]]"
@@ -30,7 +30,7 @@ async def text_classification(
     """See ``pipeline``."""
     _check(top_k, function_to_apply)
     single = isinstance(given, (str, tuple, Mapping))
-    batch = [given] if single else list(given)
+    batch = [given] if single else several(given)
 
     def show(results: Sequence[Sequence[Array]]) -> Any:
         rows = _scored(model, results[0][0], function_to_apply)

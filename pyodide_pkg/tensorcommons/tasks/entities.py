@@ -13,7 +13,7 @@ from ..hub.offsets import offsets
 from ..hub.tokenizer import Tokenizer
 from ..models.model import Model
 from .classes import labels_of
-from .job import Array, Job, count, inputs_of, one_of, softmax, texts_of, tokenizer_of
+from .job import Array, Job, count, inputs_of, one_of, several, softmax, strings, texts_of, tokenizer_of
 
 STRATEGIES = ("none", "simple", "first", "average", "max")
 Entity: TypeAlias = "dict[str, Any]"
@@ -47,7 +47,7 @@ async def token_classification(
     texts, single = texts_of(given)
     tokenizer, names = tokenizer_of(model), labels_of(model).names
     windows = tokenizer.encode_windows(texts, overlap=stride)
-    ignored = set(ignore_labels)
+    ignored = set(strings([ignore_labels] if isinstance(ignore_labels, str) else several(ignore_labels)))
 
     def show(results: Sequence[Sequence[Array]]) -> Any:
         scores = softmax(results[0][0])

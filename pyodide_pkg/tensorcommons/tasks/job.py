@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -55,16 +55,25 @@ def inputs_of(model: Model, encoding: Encoding) -> Inputs:
 
 def strings(batch: Sequence[Any]) -> list[str]:
     """``batch``, of which all are strings. Raises TensorCommonsError for another one."""
-    bad = next((text for text in batch if not isinstance(text, str)), None)
-    if bad is not None:
-        raise TensorCommonsError(f"this task takes strings, not {type(bad).__name__} ({bad!r:.60})")
+    for text in batch:
+        if not isinstance(text, str):
+            raise TensorCommonsError(f"this task takes strings, not {type(text).__name__} ({text!r:.60})")
     return list(batch)
 
 
 def texts_of(given: Any) -> tuple[list[str], bool]:
     """The texts of a call, and whether it was one alone."""
     single = isinstance(given, str)
-    return strings([given] if single else list(given)), single
+    return strings([given] if single else several(given)), single
+
+
+def several(given: Any) -> list[Any]:
+    """The inputs of a call that got a list of them. Raises TensorCommonsError for anything else."""
+    if isinstance(given, (bytes, Mapping)) or not isinstance(given, Iterable):
+        raise TensorCommonsError(
+            f"a call takes one input or a list of them, not {type(given).__name__} ({given!r:.60})"
+        )
+    return list(given)
 
 
 def count(name: str, value: Any, *, low: int = 1) -> int:
