@@ -204,3 +204,19 @@ async def tokenizers_that_are_missing_or_broken(place: Place) -> None:
     files = files_of(place, "tiny-bert")
     for raw in (b"{}", b"<html>", b'{"model": {"type": "WordPiece"}}', b'{"model": 5, "post_processor": 7}'):
         await _refused(place, {**files, "tokenizer.json": raw}, InvalidWeights, "tokenizer.json", tokenizer=True)
+
+
+async def a_private_model_opens_with_its_token(place: Place) -> None:
+    address = f"{place.faulty}/private/tiny-bert"
+    caught = await _refused(place, address, DownloadError, "tiny-bert/config.json", "401", "token")
+    wrong = tc.from_pretrained(address, manager=place.manager(), device=place.device, token="s3cret")
+    caught = await raises(DownloadError, wrong, "401")
+    assert "s3cret" not in f"{caught!r} {caught} {vars(caught)}"
+    for bad in ("", "two words", "line\n", 5):
+        load = tc.from_pretrained(address, manager=place.manager(), device=place.device, token=bad)  # type: ignore[arg-type]
+        caught = await raises(TensorCommonsError, load, "token")
+        assert not bad or str(bad) not in str(caught)
+    model = await tc.from_pretrained(address, manager=place.manager(), device=place.device, token="let-me-in")
+    await model(input_ids=np.zeros((1, 3), int))
+    assert "let-me-in" not in f"{model!r} {model.manager.report()}"
+    model.unload()

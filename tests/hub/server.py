@@ -3,7 +3,8 @@
 Modes: ``good`` (Range works), ``plain`` (Range is ignored), ``chunked`` (no Content-Length), ``cut`` (half of the
 bytes, then the connection is closed), ``hiccup`` (``cut`` without a Range, ``good`` with one), ``stall`` (half of the
 bytes, then silence), ``slow`` (1 KiB at a time), ``redirect`` (to ``good``), ``loop`` (to itself), ``error`` (500),
-``shifted`` (the wrong range), ``refused`` (416), ``patchy`` (the first three answers of each weights file are ``cut``).
+``elsewhere`` (to ``good`` of the server ``other``), ``shifted`` (the wrong range), ``refused`` (416), ``patchy`` (the
+first three answers of each weights file are ``cut``).
 """
 
 from __future__ import annotations
@@ -30,6 +31,8 @@ class FileServer(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), Handler)
         self.files: dict[str, bytes] = {}
         self.requests: list[tuple[str, str | None]] = []
+        self.granted: list[str | None] = []  # the Authorization header of each request
+        self.other = self
         self.gone = threading.Event()  # the client closed a stalled or slow connection
         self.released = threading.Event()  # lets stalled connections end with the test
 
@@ -50,10 +53,13 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         self.server.requests.append((self.path, self.headers.get("Range")))
+        self.server.granted.append(self.headers.get("Authorization"))
         mode, _, file = unquote(urlsplit(self.path).path).lstrip("/").partition("/")
         if mode in ("redirect", "loop"):
             target = f"/{'good' if mode == 'redirect' else 'loop'}/{file}"
             return self.answer(302, b"", {"Location": target})
+        if mode == "elsewhere":
+            return self.answer(302, b"", {"Location": f"{self.server.other.address}/good/{file}"})
         if mode == "error":
             return self.answer(500, b"out of order")
         if mode == "patchy":

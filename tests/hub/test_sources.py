@@ -6,12 +6,14 @@ import socket
 import threading
 import time
 import warnings
+from typing import Any
 
 import pytest
 
 from tensorcommons.errors import DownloadError, InvalidWeights
 from tensorcommons.hub.sources import FileMissingError, open_source
 from tensorcommons.hub.streams import CHUNK, ShortReadError
+from tests.hub.server import serving
 
 DATA = bytes(range(256)) * 1000
 SERVED = ["good", "plain", "chunked", "slow", "redirect"]
@@ -294,3 +296,27 @@ class TestHttp:
                 assert len(piece) <= CHUNK
                 total += len(piece)
         assert total == 8 * CHUNK
+
+
+class TestToken:
+    async def test_it_goes_to_the_server_that_has_the_model_and_to_no_other(self, served):
+        with serving() as other:
+            served.other = other
+            other.files["model/data.bin"] = DATA
+            for mode in ("good", "redirect", "elsewhere"):
+                source = open_source(f"{served.address}/{mode}/model", token="s3cret")
+                assert await source.read("data.bin")
+                assert await source.sibling("model").read("data.bin")
+            assert served.granted == ["Bearer s3cret"] * 8 and other.granted == [None] * 2
+
+    def test_a_repository_elsewhere_gets_none(self):
+        beside: Any = open_source("http://host/a/b", "http://mirror", token="s3cret").sibling("org/name")
+        assert beside._granted() == {}
+        same: Any = open_source("org/b", "http://mirror", token="s3cret").sibling("org/c")
+        assert same._granted()
+
+    async def test_no_message_shows_it(self, served, caplog):
+        for address in (f"{served.address}/error/model", f"{served.address}/good/nothing", "http://127.0.0.1:9/model"):
+            with pytest.raises(DownloadError) as caught:
+                await open_source(address, token="s3cret").read("data.bin")
+            assert "s3cret" not in f"{caught.value!r} {vars(caught.value)} {caught.value.__cause__} {caplog.text}"

@@ -6,6 +6,7 @@
 - ``held``: half of the weights, then silence until the client goes away
 - ``missing-weights``, ``missing-config``, ``missing-tokenizer``: 404 for that file
 - ``page``: the configuration is a web page
+- ``private``: 401 without the token of :data:`TOKEN`
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 TINY = ROOT / "tests" / "goldens"
 WEIGHTS = "model.safetensors"
 MISSING = {"missing-weights": WEIGHTS, "missing-config": "config.json", "missing-tokenizer": "tokenizer.json"}
+TOKEN = "let-me-in"
 CORS = {"Access-Control-Allow-Origin": "*", "Cache-Control": "no-store"}
 
 
@@ -38,7 +40,10 @@ def with_models(app: ASGIApp) -> ASGIApp:
             await app(scope, receive, send)
             return
         path = (MODELS if kind == "models" else TINY) / rest
-        if not path.is_file() or MISSING.get(fault) == path.name:
+        granted = (b"authorization", f"Bearer {TOKEN}".encode()) in scope.get("headers", ())
+        if fault == "private" and not granted:
+            await Response("who are you?", 401, CORS)(scope, receive, send)
+        elif not path.is_file() or MISSING.get(fault) == path.name:
             await Response("nothing here", 404, CORS)(scope, receive, send)
         elif fault == "page" and path.name == "config.json":
             await Response("<!doctype html><title>Sign in</title>", 200, CORS)(scope, receive, send)

@@ -91,6 +91,8 @@ def _open(url: str, headers: dict[str, str], method: str) -> NativeBody:
             return NativeBody(url, response, sock)
         _close(response, sock)
         target = urljoin(target, location)
+        if urlsplit(target)[:2] != parts[:2]:  # as browsers do: another origin is not who the token is for
+            headers = {name: value for name, value in headers.items() if name != "Authorization"}
     raise DownloadError(url, f"more than {REDIRECTS} redirects")
 
 

@@ -85,8 +85,14 @@ class Source(Protocol):
         ...
 
 
-def open_source(spec: Spec, endpoint: str | None = None) -> Source:
-    """The source that ``spec`` names; nothing is fetched yet. Raises ``DownloadError`` where it names none."""
+def open_source(spec: Spec, endpoint: str | None = None, token: str | None = None) -> Source:
+    """The source that ``spec`` names; nothing is fetched yet. Raises ``DownloadError`` where it names none.
+
+    ``token`` goes along with every request to the repository's endpoint, or to the URL's own origin, and nowhere else:
+    no message, address or record holds it. Raises ``TensorCommonsError`` for what cannot be one.
+    """
+    if token is not None and not (isinstance(token, str) and re.fullmatch(r"[!-~]+", token)):
+        raise TensorCommonsError("a token is one word of printable ASCII characters")  # it is not shown
     if isinstance(spec, Mapping):
         return _MemorySource(spec)
     if not isinstance(spec, (str, os.PathLike)):
@@ -96,7 +102,7 @@ def open_source(spec: Spec, endpoint: str | None = None) -> Source:
     if spec.startswith("file://"):
         return _FolderSource(Path(unquote(urlsplit(spec).path)))
     if spec.startswith(("http://", "https://")):
-        return _UrlSource(spec, endpoint)
+        return _UrlSource(spec, endpoint, token)
     if os.path.isdir(spec):  # noqa: PTH112 - Path.is_dir raises for a name that is too long
         return _FolderSource(Path(spec))
     match = REPOSITORY.fullmatch(spec)
@@ -105,7 +111,7 @@ def open_source(spec: Spec, endpoint: str | None = None) -> Source:
             spec,
             'not a model source: use a URL of a folder, "org/name[@revision]", a local folder or {file name: bytes}',
         )
-    return _HubSource(match["repo"], match["revision"] or "main", endpoint)
+    return _HubSource(match["repo"], match["revision"] or "main", endpoint, token)
 
 
 class _Files:
@@ -137,24 +143,30 @@ class _Files:
 
 
 class _HttpFiles(_Files):
-    """Files that have a URL."""
+    """Files that have a URL. ``_token`` is who asks for them."""
+
+    _token: str | None
 
     def key(self, file: str) -> str:
         raise NotImplementedError
 
     async def open(self, file: str, start: int = 0, stop: int | None = None, on_bytes: OnBytes | None = None) -> Stream:
-        return await _open_http(self.key(file), start, stop, on_bytes)
+        return await _open_http(self.key(file), start, stop, on_bytes, self._granted())
 
     async def open_if_changed(self, file: str, etag: str | None, modified: str | None) -> Stream | None:
-        return await _open_changed(self.key(file), etag, modified)
+        return await _open_changed(self.key(file), etag, modified, self._granted())
+
+    def _granted(self) -> dict[str, str]:
+        return {"Authorization": f"Bearer {self._token}"} if self._token else {}
 
 
 class _UrlSource(_HttpFiles):
     """Files below the URL of a folder."""
 
-    def __init__(self, url: str, endpoint: str | None = None) -> None:
+    def __init__(self, url: str, endpoint: str | None = None, token: str | None = None) -> None:
         self._parts = urlsplit(url)
         self._endpoint = endpoint
+        self._token = token
         if not self._parts.netloc:
             raise DownloadError(url, "the address has no host")
         self._path = self._parts.path.rstrip("/")
@@ -168,7 +180,8 @@ class _UrlSource(_HttpFiles):
         if _is_repository(name):
             return open_source(name, self._endpoint)
         _check_sibling(self.name, name)
-        return _UrlSource(self._address(f"{self._path.rpartition('/')[0]}/{quote(name)}"), self._endpoint)
+        address = self._address(f"{self._path.rpartition('/')[0]}/{quote(name)}")
+        return _UrlSource(address, self._endpoint, self._token)
 
     def _address(self, path: str) -> str:
         return urlunsplit((self._parts.scheme, self._parts.netloc, path, self._parts.query, ""))
@@ -177,9 +190,12 @@ class _UrlSource(_HttpFiles):
 class _HubSource(_HttpFiles):
     """A repository in the layout of the Hugging Face hub."""
 
-    def __init__(self, repo: str, revision: str = "main", endpoint: str | None = None) -> None:
+    def __init__(
+        self, repo: str, revision: str = "main", endpoint: str | None = None, token: str | None = None
+    ) -> None:
         self._organisation, _, self.name = repo.partition("/")
         self._endpoint = (endpoint or os.environ.get("HF_ENDPOINT") or PUBLIC_ENDPOINT).rstrip("/")
+        self._token = token
         self._base = f"{self._endpoint}/{repo}/resolve/{quote(revision, safe='')}"
 
     def key(self, file: str) -> str:
@@ -188,9 +204,9 @@ class _HubSource(_HttpFiles):
 
     def sibling(self, name: str) -> Source:
         if _is_repository(name):
-            return open_source(name, self._endpoint)
+            return open_source(name, self._endpoint, self._token)
         _check_sibling(self.name, name)
-        return _HubSource(f"{self._organisation}/{name}", endpoint=self._endpoint)
+        return _HubSource(f"{self._organisation}/{name}", endpoint=self._endpoint, token=self._token)
 
 
 class _FolderSource(_Files):
@@ -308,25 +324,27 @@ async def _send(url: str, headers: dict[str, str], method: str) -> _Response:
     return await open_native(url, headers, method)
 
 
-async def _open_http(url: str, start: int, stop: int | None, on_bytes: OnBytes | None) -> Stream:
+async def _open_http(
+    url: str, start: int, stop: int | None, on_bytes: OnBytes | None, granted: dict[str, str]
+) -> Stream:
     ranged = start > 0 or stop is not None
     last = "" if stop is None else str(stop - 1)
-    response = await _request(url, {"Range": f"bytes={start}-{last}"} if ranged else {})
+    response = await _request(url, granted | ({"Range": f"bytes={start}-{last}"} if ranged else {}))
     return await _stream_of(url, response, start, stop, on_bytes)
 
 
-async def _open_changed(url: str, etag: str | None, modified: str | None) -> Stream | None:
+async def _open_changed(url: str, etag: str | None, modified: str | None, granted: dict[str, str]) -> Stream | None:
     condition = {"If-None-Match": etag} if etag else {"If-Modified-Since": modified} if modified else {}
     try:
-        response = await _request(url, condition)
+        response = await _request(url, granted | condition)
     except UnreachableError:
         # Another origin may refuse these headers, which is told by no answer at all: HEAD needs no such permission.
-        response = await _request(url, {}, "HEAD")
+        response = await _request(url, granted, "HEAD")
         await response.close()
         mine, its = (etag, "etag") if etag else (modified, "last-modified")
         if response.status == 200 and response.headers.get(its) == mine:
             return None
-        response = await _request(url, {})
+        response = await _request(url, granted)
     if response.status == 304 and condition:
         await response.close()
         return None
@@ -357,7 +375,8 @@ async def _stream_of(url: str, response: _Response, start: int, stop: int | None
         raise FileMissingError(url, f"the server has no such file (status {response.status})")
     if response.status == 416 and ranged:
         raise DownloadError(url, f"the file ends before byte {start:,} (status 416)")
-    raise DownloadError(url, f"the server answered with status {response.status}")
+    why = " (a private or gated model is opened with a token)" if response.status in (401, 403) else ""
+    raise DownloadError(url, f"the server answered with status {response.status}{why}")
 
 
 def _validated(stream: Stream, response: _Response) -> Stream:

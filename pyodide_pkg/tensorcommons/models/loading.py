@@ -49,6 +49,7 @@ async def from_pretrained(
     progress_callback: Progress | None = None,
     tokenizer: bool = True,
     cache: CacheSpec = "auto",
+    token: str | None = None,
 ) -> Model:
     """Load a model and share its weights with those that ``manager`` holds already.
 
@@ -64,7 +65,8 @@ async def from_pretrained(
 
     ``cache`` is where downloads are kept: "auto" is the browser's storage for this page, and nothing elsewhere; None is
     nothing; a path is that folder; or a :class:`Cache` of ``open_cache``. What is in it is not downloaded again;
-    :mod:`tensorcommons.hub.cached` says how its freshness is checked.
+    :mod:`tensorcommons.hub.cached` says how its freshness is checked. ``token`` opens a private or gated model: it goes
+    to the server that has the model, and into no message.
 
     Raises:
         DownloadError: a file is missing or its connection broke.
@@ -72,7 +74,7 @@ async def from_pretrained(
         UnsupportedModel: the architecture is not built in.
         MemoryBudgetError: the weights do not fit.
     """
-    files = open_source(source)
+    files = open_source(source, token=token)
     decision = manager.devices.decide(device)
     target = decision.device
     if dtype not in ("float32", "float16"):
