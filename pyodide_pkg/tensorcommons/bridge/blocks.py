@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 
 from .runtime import IN_BROWSER
 
-PIECE = 1 << 20  # bytes that Python holds of a block at a time
+PIECE = 1 << 19  # bytes that Python holds of a block, or that are hashed, at a time (digest.py)
 
 
 class Block:
@@ -23,7 +23,9 @@ class Block:
 
     def __init__(self, nbytes: int, room: int = 0) -> None:
         total = max(nbytes, room)
-        whole = _new_array(total) if IN_BROWSER else memoryview(bytearray(total))
+        self._take(_new_array(total) if IN_BROWSER else memoryview(bytearray(total)), nbytes, total)
+
+    def _take(self, whole: Any, nbytes: int, total: int) -> None:
         self._set(whole, total - nbytes, total)
         self.whole = self if total == nbytes else Block._over(whole, 0, total)
 
@@ -36,6 +38,13 @@ class Block:
         block: Block = cls.__new__(cls)
         block._set(whole, start, stop)
         block.whole = block
+        return block
+
+    @classmethod
+    def taking(cls, whole: Any, nbytes: int) -> Block:
+        """The last ``nbytes`` of ``whole``, an array of JavaScript's."""
+        block: Block = cls.__new__(cls)
+        block._take(whole, nbytes, int(whole.length))
         return block
 
     @classmethod

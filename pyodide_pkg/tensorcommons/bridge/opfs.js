@@ -18,11 +18,14 @@ function typed(work) {
   };
 }
 
-/** The folder, made if it is not there; and which way is taken. Throws where the browser gives no storage. */
-export const openStore = typed(async (folder) => {
+/**
+ * The folder, made if it is not there; and which way is taken. `arriving` is digest.js's. Throws where the browser gives
+ * no storage.
+ */
+export const openStore = typed(async (folder, arriving) => {
   if (!globalThis.navigator?.storage?.getDirectory) throw new DOMException("it has no private file system", "NotSupportedError");
   const root = await navigator.storage.getDirectory();
-  const store = { dir: await root.getDirectoryHandle(folder, { create: true }) };
+  const store = { arriving, dir: await root.getDirectoryHandle(folder, { create: true }) };
   const has = (method) => typeof FileSystemFileHandle.prototype[method] === "function";
   store.sync = has("createSyncAccessHandle"); // in dedicated workers only
   store.moves = has("move");
@@ -52,24 +55,31 @@ export const size = typed(async (store, name) => {
   }
 });
 
-/** Fills `target`, an array or Python's memory, from the file's beginning. Gives how many bytes there were. */
-export const read = typed(async (store, name, target) => {
-  const handle = await store.dir.getFileHandle(name);
-  const access = store.sync ? await reader(handle) : null;
-  if (access) {
-    try {
-      return lend(target, (bytes) => access.read(bytes, { at: 0 }));
-    } finally {
-      access.close();
-    }
+/**
+ * The first `nbytes` of a file (else all), as the last ones of an array of at least `room`: [array, bytes, digests].
+ * Throws where the file is shorter.
+ */
+export const read = typed(async (store, name, nbytes, room) => {
+  let file = await (await store.dir.getFileHandle(name)).getFile();
+  const size = nbytes ?? file.size;
+  if (file.size > size) file = file.slice(0, size); // not always: it waits for another process
+  if (file.size < size) throw new DOMException(`${file.size} of ${size} bytes`, "DataError");
+  const digests = store.arriving();
+  const start = Math.max(room - size, 0);
+  if (size <= PIECE && !start) {
+    const bytes = new Uint8Array(await file.arrayBuffer());
+    return [bytes, size, await digests.end(bytes)];
   }
-  const file = await handle.getFile();
-  const wanted = Math.min(lend(target, (bytes) => bytes.length), file.size);
-  for (let at = 0; at < wanted; at += PIECE) {
-    const piece = new Uint8Array(await file.slice(at, Math.min(at + PIECE, wanted)).arrayBuffer());
-    lend(target, (bytes) => bytes.set(piece, at));
+  let whole = new Uint8Array(start + size);
+  const reader = file.stream().getReader({ mode: "byob" });
+  for (let at = start; at < whole.length;) {
+    const { value, done } = await reader.read(whole.subarray(at, at + PIECE)); // it takes the array, and gives it back
+    whole = new Uint8Array(value.buffer);
+    if (done) throw new DOMException(`${at - start} of ${size} bytes`, "DataError");
+    at += value.length;
+    await digests.add(whole.subarray(start), at - start);
   }
-  return wanted;
+  return [whole, size, await digests.end(whole.subarray(start))];
 });
 
 /** Writes the file whole or not at all: under `draft` first, or in the browser's own swap file. */
@@ -102,16 +112,6 @@ export const remove = typed(async (store, name) => {
     if (error.name !== "NotFoundError") throw error;
   }
 });
-
-// Null where another tab has the file open and this browser knows no readers side by side.
-async function reader(handle) {
-  try {
-    return await handle.createSyncAccessHandle({ mode: "read-only" });
-  } catch (error) {
-    if (error.name === "NotFoundError") throw error;
-    return null;
-  }
-}
 
 async function writeSwapped(store, name, source) {
   const handle = await store.dir.getFileHandle(name, { create: true });

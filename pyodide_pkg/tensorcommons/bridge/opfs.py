@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from .blocks import Block, Data, raw_of
+from .digest import hasher
 from .loader import load_js_module
 
 FOLDER = "tensorcommons"
@@ -49,10 +50,11 @@ class OpfsStore:
             size = int(await self._helper.size(self._store, name))
         return None if size < 0 else size
 
-    async def readinto(self, name: str, block: Block) -> int:
-        """Fill ``block`` from the entry's beginning; gives how many bytes there were."""
+    async def read(self, name: str, nbytes: int | None = None, room: int = 0) -> tuple[Block, bytes]:
+        """See :class:`Store`."""
         with _as_os_errors():
-            return int(await self._helper.read(self._store, name, block.raw))
+            whole, size, digests = await self._helper.read(self._store, name, nbytes, room)
+        return Block.taking(whole, size), digests.to_bytes()
 
     async def write(self, name: str, data: Data) -> None:
         """Write an entry, whole or not at all."""
@@ -69,7 +71,7 @@ async def open_opfs() -> OpfsStore:
     """The store. Raises OSError where the browser gives none (no secure context, a private window of some browsers)."""
     helper = await load_js_module("opfs", "opfs.js")
     with _as_os_errors():
-        return OpfsStore(helper, await helper.openStore(FOLDER))
+        return OpfsStore(helper, await helper.openStore(FOLDER, (await hasher()).arriving))
 
 
 @contextmanager

@@ -4,7 +4,8 @@
 
     blob-<identity>          bytes, once however many files hold them; the identity is that of bridge/digest.py (with
                              dtype and shape for a tensor, as sharing/ has it)
-    file-<hash of address>   a record: which blobs make up the file, its size and the server's validators
+    file-<hash of address>   a record: which blobs make up the file, its size and the server's validators. What is
+                             shorter than a file of its own is worth (SMALL) is in the record itself
     new-<random>             a write under way, or one that a crash left
 
 A record is written after its blobs, so that it never promises what is not there; blobs without a record are what an
@@ -21,14 +22,15 @@ import json
 import os
 import re
 import time
+from base64 import b64decode, b64encode
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 from weakref import WeakValueDictionary
 
 from ..bridge.blocks import Block, Data
-from ..bridge.digest import identity_beside, identity_of
+from ..bridge.digest import identity_of, joined
 from ..bridge.runtime import IN_BROWSER
 from ..errors import DeviceUnavailable
 from .stores import FolderStore, Store
@@ -37,6 +39,7 @@ LIMIT = 4 << 30  # bytes; what is used least recently goes when it is passed
 CHECK_EVERY = 16 << 20  # bytes written between two looks at the limit: listing 400 entries takes 160 ms in Chromium
 ORPHAN_AGE = 24 * 3600.0  # seconds until what no record names is taken for a leftover, not another tab's load
 ABSENT_AGE = 24 * 3600.0  # seconds for which it is believed that a file does not exist: a 404 may be a passing fault
+SMALL = 4 << 10  # bytes; opening a file costs a browser as much time as reading 200 kB
 TOUCH = 3600.0  # seconds; how exactly a record knows when it was used
 OURS = re.compile(r"(?:blob|file)-[0-9a-f]{64}|new-[0-9a-f]{16}")
 
@@ -45,12 +48,22 @@ CacheSpec: TypeAlias = "Cache | str | os.PathLike[str] | None"
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """Bytes ``start`` to ``stop`` of a file, known by content."""
+    """Bytes ``start`` to ``stop`` of a file, known by content: a blob, or these very bytes where they are few."""
 
     start: int
     stop: int
     identity: str
     label: str = ""
+    data: bytes = field(default=b"", repr=False)
+
+    def packed(self) -> list[Any]:
+        """For JSON."""
+        return [self.start, self.stop, self.identity, self.label, b64encode(self.data).decode()]
+
+    @classmethod
+    def unpacked(cls, start: int, stop: int, identity: str, label: str, data: str) -> Piece:
+        """What :meth:`packed` gave."""
+        return cls(start, stop, identity, label, b64decode(data))
 
 
 @dataclass
@@ -73,13 +86,13 @@ class Record:
         """What tells two contents of one address apart."""
         return self.size, self.etag, self.modified
 
-    def add(self, start: int, stop: int, identity: str, label: str = "") -> None:
+    def add(self, piece: Piece) -> None:
         """Note a piece."""
-        self.pieces[start, stop] = Piece(start, stop, identity, label)
+        self.pieces[piece.start, piece.stop] = piece
 
     def to_bytes(self) -> bytes:
         """The record with a checksum in front."""
-        pieces = [[piece.start, piece.stop, piece.identity, piece.label] for piece in self.pieces.values()]
+        pieces = [piece.packed() for piece in self.pieces.values()]
         text = json.dumps({**self.__dict__, "pieces": pieces}).encode()
         return identity_of(text).encode() + text
 
@@ -90,7 +103,7 @@ class Record:
             return None
         try:
             table: dict[str, Any] = json.loads(data[64:])
-            pieces = [Piece(*piece) for piece in table.pop("pieces")]
+            pieces = [Piece.unpacked(*piece) for piece in table.pop("pieces")]
             return cls(**table, pieces={(piece.start, piece.stop): piece for piece in pieces})
         except (ValueError, TypeError, KeyError):
             return None
@@ -136,6 +149,26 @@ class Cache:
 
     # --- bytes by identity ---
 
+    async def read(self, piece: Piece, room: int = 0) -> Block | None:
+        """The bytes of a record's piece, checked; None if they are not there, or were damaged and are dropped now.
+
+        ``room`` is the block's.
+        """
+        if piece.data:
+            return Block.of(piece.data, room)
+        return await self.get(piece.identity, piece.label, piece.stop - piece.start, room)
+
+    async def keep(self, record: Record, piece: Piece, data: bytes | bytearray | Block) -> bool:
+        """Keep ``data`` as a piece of ``record``, which the caller saves. False if that was not possible."""
+        if self._store is None:
+            return False
+        if len(data) <= SMALL:
+            piece = replace(piece, data=bytes(data))
+        elif not await self.put(piece.identity, data):
+            return False
+        record.add(piece)
+        return True
+
     async def get(self, identity: str, label: str, nbytes: int, room: int = 0) -> Block | None:
         """The bytes of that identity, checked; None if they are not there, or were damaged and are dropped now.
 
@@ -143,14 +176,15 @@ class Cache:
         """
         if self._store is None:
             return None
-        data = Block(nbytes, room)
+        if not nbytes:
+            return Block(0, room)
         try:
-            count = await self._store.readinto(_blob(identity), data) if nbytes else 0
+            data, digests = await self._store.read(_blob(identity), nbytes, room)
         except OSError as error:
             if error.errno not in (errno.ENOENT, errno.EBUSY):
                 await self._remove(_blob(identity))
             return None
-        if count != nbytes or await identity_beside(data, label) != identity:
+        if joined(digests, label) != identity:
             await self._remove(_blob(identity))
             return None
         self._in_use.add(_blob(identity))
@@ -263,14 +297,10 @@ class Cache:
         if self._store is None:
             return None
         try:
-            size = await self._store.size(name)
-            if size is None:
-                return None
-            data = Block(size)
-            count = await self._store.readinto(name, data) if size else 0
+            data, _ = await self._store.read(name)
         except OSError:
             return None
-        record = Record.from_bytes(bytes(data)) if count == size else None
+        record = Record.from_bytes(bytes(data))
         if record is None:
             await self._remove(name)
         return record
@@ -351,4 +381,4 @@ def _file(address: str) -> str:
 
 
 def _blobs(record: Record) -> set[str]:
-    return {_blob(piece.identity) for piece in record.pieces.values()}
+    return {_blob(piece.identity) for piece in record.pieces.values() if not piece.data}

@@ -18,7 +18,7 @@ import re
 from urllib.parse import parse_qs, urlsplit
 
 from ..bridge.digest import identity_of
-from .cache import Cache, Record
+from .cache import Cache, Piece, Record
 from .sources import FileMissingError, Source, UnreachableError
 from .streams import OnBytes, Stream
 
@@ -75,7 +75,7 @@ class CachedSource:
         record, stream = await self.look(file)
         if stream is None:
             for piece in record.pieces.values():
-                data = await self.cache.get(piece.identity, "", piece.stop - piece.start)
+                data = await self.cache.read(piece)
                 if data is not None and (piece.start, piece.stop) == (0, record.size):
                     self.from_cache += len(data)
                     return bytes(data)
@@ -87,8 +87,8 @@ class CachedSource:
             while some := await stream.read_some():
                 received += some
         record.size = len(received)
-        record.add(0, len(received), identity := identity_of(received))
-        if await self.cache.put(identity, received) and await self.cache.save(record):
+        piece = Piece(0, len(received), identity_of(received))
+        if await self.cache.keep(record, piece, received) and await self.cache.save(record):
             self._compared.add(file)
         return bytes(received)
 

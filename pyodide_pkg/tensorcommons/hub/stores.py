@@ -7,6 +7,7 @@ browser's store is :mod:`tensorcommons.bridge.opfs`.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import secrets
 import time
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Protocol
 
 from ..bridge.blocks import PIECE, Block, Data, pieces_of
+from ..bridge.digest import digests_of
 
 
 class Store(Protocol):
@@ -33,8 +35,9 @@ class Store(Protocol):
         """Bytes of an entry; None if there is none."""
         ...
 
-    async def readinto(self, name: str, block: Block) -> int:
-        """Fill ``block`` from the entry's beginning; gives how many bytes there were, at most its own."""
+    async def read(self, name: str, nbytes: int | None = None, room: int = 0) -> tuple[Block, bytes]:
+        """The first ``nbytes`` of an entry (else all), as a block with that ``room``, and their digests, of which
+        ``bridge/digest.py`` makes an identity. Raises OSError (EIO) for an entry that is shorter."""
         ...
 
     async def write(self, name: str, data: Data) -> None:
@@ -63,13 +66,16 @@ class MemoryStore:
         """See :class:`Store`."""
         return len(self.entries[name]) if name in self.entries else None
 
-    async def readinto(self, name: str, block: Block) -> int:
+    async def read(self, name: str, nbytes: int | None = None, room: int = 0) -> tuple[Block, bytes]:
         """See :class:`Store`."""
         if name not in self.entries:
-            raise FileNotFoundError(name)
-        piece = self.entries[name][: len(block)]
-        block.write(0, memoryview(piece))
-        return len(piece)
+            raise FileNotFoundError(errno.ENOENT, "no such entry", name)
+        whole = self.entries[name]
+        size = len(whole) if nbytes is None else nbytes
+        if len(whole) < size:
+            raise _shorter(len(whole), size)
+        block = Block.of(memoryview(whole)[:size], room)
+        return block, digests_of(block)
 
     async def write(self, name: str, data: Data) -> None:
         """See :class:`Store`."""
@@ -105,14 +111,17 @@ class FolderStore:
         except FileNotFoundError:
             return None
 
-    async def readinto(self, name: str, block: Block) -> int:
+    async def read(self, name: str, nbytes: int | None = None, room: int = 0) -> tuple[Block, bytes]:
         """See :class:`Store`."""
-        filled = 0
         with (self._path / name).open("rb", buffering=0) as file:
-            while filled < len(block) and (piece := file.read(min(len(block) - filled, PIECE))):
+            size = os.fstat(file.fileno()).st_size if nbytes is None else nbytes
+            block, filled = Block(size, room), 0
+            while filled < size and (piece := file.read(min(size - filled, PIECE))):
                 block.write(filled, memoryview(piece))
                 filled += len(piece)
-        return filled
+        if filled < size:
+            raise _shorter(filled, size)
+        return block, digests_of(block)
 
     async def write(self, name: str, data: Data) -> None:
         """See :class:`Store`. A reader sees the old entry or the new one, never a part."""
@@ -130,3 +139,7 @@ class FolderStore:
     async def remove(self, name: str) -> None:
         """See :class:`Store`."""
         (self._path / name).unlink(missing_ok=True)
+
+
+def _shorter(there: int, wanted: int) -> OSError:
+    return OSError(errno.EIO, f"{there:,} of {wanted:,} bytes")

@@ -68,7 +68,7 @@ class WeightsFile:
                 if stream is None:
                     stream = weights._stream = await source.open(file)
                 raw = await read_header_bytes(stream, name)
-                await weights._keep(0, len(raw), identity_of(raw), "", raw)
+                await weights._keep(Piece(0, len(raw), identity_of(raw)), raw)
             weights.header = parse_file_header(raw, record.size, name)
             record.size = weights.header.size
         except BaseException:
@@ -119,7 +119,7 @@ class WeightsFile:
         async with self._turn:
             data = await self._read_whole(entry, room)
         identity = await identity_beside(data, label_of(entry))
-        await self._keep(entry.start, entry.stop, identity, label_of(entry), data)
+        await self._keep(Piece(entry.start, entry.stop, identity, label_of(entry)), data)
         return data, identity
 
     def is_local(self, identity: str) -> bool:
@@ -128,13 +128,13 @@ class WeightsFile:
 
     def read_again(self, entry: TensorEntry, identity: str, room: int = 0) -> ReadAgain:
         """How to get a tensor's bytes again later, checked: from the cache, or from where they came from."""
-        piece = Piece(entry.start, entry.stop, identity, label_of(entry))
+        piece = self._piece(entry) or Piece(entry.start, entry.stop, identity, label_of(entry))
         source, file = self.source, self.file
         cache = self._cache
 
         async def read() -> Block:
             if cache is not None:
-                data = await cache.get(piece.identity, piece.label, piece.stop - piece.start, room)
+                data = await cache.read(piece, room)
                 if data is not None:
                     return data
             data = await _download(source, file, piece, None, room)
@@ -151,7 +151,7 @@ class WeightsFile:
     async def _known_piece(self, piece: Piece, room: int) -> Block:
         """From the cache; where it is missing there, just its range from the network."""
         assert self._cache is not None
-        data = await self._cache.get(piece.identity, piece.label, piece.stop - piece.start, room)
+        data = await self._cache.read(piece, room)
         if data is not None:
             self.from_cache += len(data)
             self._kept.add(piece.identity)
@@ -168,10 +168,9 @@ class WeightsFile:
             self._kept.add(piece.identity)
         return data
 
-    async def _keep(self, start: int, stop: int, identity: str, label: str, data: bytes | Block) -> None:
-        if self._cache is not None and await self._cache.put(identity, data):
-            self._kept.add(identity)
-            self._record.add(start, stop, identity, label)
+    async def _keep(self, piece: Piece, data: bytes | Block) -> None:
+        if self._cache is not None and await self._cache.keep(self._record, piece, data):
+            self._kept.add(piece.identity)
 
     async def _read_whole(self, entry: TensorEntry, room: int) -> Block:
         if self._record.size is None:  # a length that nothing confirms is not trusted with memory
