@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine, Iterable
 from contextlib import asynccontextmanager
-from typing import TypeAlias, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 Result = TypeVar("Result")
 Job: TypeAlias = tuple[int, Callable[[], Awaitable[Result]]]
@@ -37,7 +38,7 @@ async def in_order(jobs: Iterable[Job[Result]], room: int) -> AsyncGenerator[Res
             while under_way and (taken + size > room or len(under_way) == AT_ONCE):
                 yield await under_way[0][1]
                 taken -= under_way.popleft()[0]
-            under_way.append((size, asyncio.ensure_future(run(work))))
+            under_way.append((size, _begun(run(work))))
             taken += size
         while under_way:
             yield await under_way[0][1]
@@ -60,3 +61,11 @@ async def beside(work: Awaitable[Result]) -> AsyncIterator[asyncio.Future[Result
     finally:
         future.cancel()
         await asyncio.gather(future, return_exceptions=True)
+
+
+def _begun(work: Coroutine[Any, Any, Result]) -> asyncio.Task[Result]:
+    """``work`` as a task. From Python 3.12 on its first steps are done at once: most of a model's tensors are so small
+    that these are all, and a turn of the loop for each costs a browser 0.2 ms."""
+    if sys.version_info >= (3, 12):
+        return asyncio.Task(work, loop=asyncio.get_running_loop(), eager_start=True)
+    return asyncio.ensure_future(work)

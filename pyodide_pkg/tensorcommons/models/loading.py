@@ -135,11 +135,11 @@ async def _open(source: Source, stack: AsyncExitStack, report: Reporter) -> tupl
     family = FAMILIES.get(str(config.get("model_type")))
     if family is None:
         raise UnsupportedModel(str(config.get("model_type")), (*FAMILIES, "mlp-head"))
-    pooling = await _pooling(source, config)
-    weights = await _weights(source, stack, report)
+    async with beside(_pooling(source, config)) as pooling:
+        weights = await _weights(source, stack, report)
     names = frozenset(entry.name for each in weights for entry in each.header.entries)
     options = await read_optional_json(source, "generation_config.json") if config["model_type"] in WRITERS else None
-    architecture = family(Folder(config, file, names, pooling, options or {}))
+    architecture = family(Folder(config, file, names, pooling.result(), options or {}))
     return architecture, match(weights, architecture.parameters(), architecture.names), source
 
 
