@@ -1,7 +1,7 @@
 """``fetch`` of the browser (and of Node) as a :class:`~tensorcommons.hub.streams.Body`.
 
-The chunks of the response's reader are copied once, straight into the caller's buffer. A JavaScript object lives as
-long as Python holds a proxy of it, so ``close`` drops them all.
+The chunks of the response's reader are copied once, straight into the caller's buffer or block. A JavaScript object
+lives as long as Python holds a proxy of it, so ``close`` drops them all.
 """
 
 from __future__ import annotations
@@ -9,52 +9,49 @@ from __future__ import annotations
 from typing import Any
 
 from ..errors import DownloadError
+from .blocks import Block
+from .loader import load_js_module
 
 
 class FetchBody:
     """The body of one response. ``status`` and ``headers`` (lower-case names) are those of the final response."""
 
-    def __init__(self, url: str, response: Any, controller: Any) -> None:
+    def __init__(self, url: str, response: Any, controller: Any, helper: Any) -> None:
         self.url = url
         self.status = int(response.status)
         names = ("content-length", "content-range", "content-encoding", "etag", "last-modified")
         # JavaScript's null is not Python's None but a value of its own, and false.
         self.headers = {name: str(value) for name in names if (value := response.headers.get(name))}
         self._controller: Any = controller
-        self._reader: Any = response.body.getReader() if response.body else None
-        self._chunk: Any = None  # the Uint8Array that is being handed out
-        self._offset = 0
+        self._helper = helper
+        self._body: Any = helper.open(response)
 
     async def readinto(self, view: memoryview) -> int:
         """Fill some of ``view``, return how many bytes; 0 at the end. Raises ``DownloadError``."""
+        some = await self._answer(self._helper.next(self._body, len(view)))
+        count = int(some.length)
+        if count:
+            some.assign_to(view[:count])
+        return count
+
+    async def fill(self, block: Block, offset: int) -> int:
+        """See :class:`~tensorcommons.hub.streams.Body`. No byte passes through Python's memory."""
+        return int(await self._answer(self._helper.fill(self._body, block.raw, offset)))
+
+    async def _answer(self, promise: Any) -> Any:
         from pyodide.ffi import JsException
 
-        while self._chunk is None:
-            if self._reader is None:
-                return 0
-            try:
-                result = await self._reader.read()
-            except JsException as error:
-                raise DownloadError(self.url, str(error.message)) from None
-            if result.done:
-                return 0
-            if result.value.byteLength:
-                self._chunk, self._offset = result.value, 0
-        size = int(self._chunk.byteLength)
-        count = min(size - self._offset, len(view))
-        piece = self._chunk if count == size else self._chunk.subarray(self._offset, self._offset + count)
-        piece.assign_to(view[:count])
-        self._offset += count
-        if self._offset == size:
-            self._chunk = None
-        return count
+        try:
+            return await promise
+        except JsException as error:
+            raise DownloadError(self.url, str(error.message)) from None
 
     async def close(self) -> None:
         """Abort what is still under way; a second call does nothing."""
         controller, self._controller = self._controller, None
         if controller is not None:
             controller.abort()  # ends a read that waits; after the last byte it does nothing
-        self._chunk = self._reader = None
+        self._body = None
 
 
 async def open_fetch(url: str, headers: dict[str, str], method: str = "GET") -> FetchBody:
@@ -62,11 +59,12 @@ async def open_fetch(url: str, headers: dict[str, str], method: str = "GET") -> 
     from js import AbortController, Object, fetch
     from pyodide.ffi import JsException, to_js
 
+    helper = await load_js_module("http", "http.js")
     controller = AbortController.new()
     options = to_js({"method": method, "headers": headers}, dict_converter=Object.fromEntries)
     options.signal = controller.signal
     try:
-        return FetchBody(url, await fetch(url, options), controller)
+        return FetchBody(url, await fetch(url, options), controller, helper)
     except JsException as error:
         raise DownloadError(
             url, f"no response ({error.message}): no network, a wrong address, or a server without CORS headers"

@@ -118,7 +118,8 @@ async function writeSwapped(store, name, source) {
   const stream = await handle.createWritable();
   try {
     const length = lend(source, (bytes) => bytes.length);
-    for (let at = 0; at < length; at += PIECE) await stream.write(lend(source, (bytes) => bytes.slice(at, at + PIECE)));
+    if (source instanceof Uint8Array) await stream.write(source);
+    else for (let at = 0; at < length; at += PIECE) await stream.write(lend(source, (bytes) => bytes.slice(at, at + PIECE)));
     await stream.close();
   } catch (error) {
     await stream.abort().catch(() => {});

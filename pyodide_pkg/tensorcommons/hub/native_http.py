@@ -12,12 +12,13 @@ import socket
 from urllib.parse import urljoin, urlsplit
 
 from ..errors import DownloadError
+from .streams import Body
 
 TIMEOUT = 30.0  # seconds without a byte
 REDIRECTS = 10
 
 
-class NativeBody:
+class NativeBody(Body):
     """The body of one response. ``status`` and ``headers`` (lower-case names) are those of the final response."""
 
     def __init__(self, url: str, response: http.client.HTTPResponse, sock: socket.socket) -> None:

@@ -277,7 +277,7 @@ class _MemorySource(_Files):
         )
 
 
-class _FileBody:
+class _FileBody(Body):
     def __init__(self, handle: BinaryIO, url: str, stop: int | None) -> None:
         self.url = url
         self._handle = handle

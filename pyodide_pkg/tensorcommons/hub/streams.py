@@ -6,8 +6,8 @@ adds what readers need on top of it: exact reads, skipping, progress, and one ki
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Protocol, Self
+from collections.abc import Callable, Coroutine
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from ..bridge.blocks import Block
 from ..errors import DownloadError
@@ -45,6 +45,14 @@ class Body(Protocol):
     async def readinto(self, view: memoryview) -> int:
         """Fill some of ``view`` (never empty), return how many bytes; 0 at the end. Raises ``DownloadError``."""
         ...
+
+    async def fill(self, block: Block, offset: int) -> int:
+        """The same, into ``block`` from ``offset`` on."""
+        piece = bytearray(min(block.nbytes - offset, CHUNK))
+        received = await self.readinto(memoryview(piece))
+        with memoryview(piece) as view, view[:received] as some:
+            block.write(offset, some)
+        return received
 
     async def close(self) -> None:
         """Let go of the connection or file, also while a read waits; a second call does nothing."""
@@ -127,14 +135,9 @@ class Stream:
         Raises ``ShortReadError`` where the bytes end before; ``position`` says how many came.
         """
         stop = self.position + block.nbytes - offset
-        piece = bytearray(min(block.nbytes - offset, CHUNK))
         while self.position < stop:
-            at = block.nbytes - (stop - self.position)
-            received = await self._readinto(memoryview(piece)[: stop - self.position])
-            if not received:
+            if not await self._received(self._body.fill(block, block.nbytes - (stop - self.position))):
                 raise await self._short(self.position, stop)
-            with memoryview(piece) as view, view[:received] as some:
-                block.write(at, some)
 
     async def skip(self, count: int) -> None:
         """Pass over ``count`` bytes without keeping them."""
@@ -145,18 +148,23 @@ class Stream:
             count -= len(piece)
 
     async def _readinto(self, view: memoryview) -> int:
+        try:
+            return await self._received(self._body.readinto(view))
+        finally:
+            view.release()
+
+    async def _received(self, read: Coroutine[Any, Any, int]) -> int:
         if self._closed:
+            read.close()
             raise DownloadError(self.url, "the stream is closed")
         try:
-            received = await self._body.readinto(view)
+            received = await read
         except DownloadError as error:
             await self.close()
             raise ShortReadError(self.url, self.position, self.size, complete=False, complaint=error.reason) from None
         except BaseException:  # CancelledError too: whoever stops waiting must not leave the download running
             await self.close()
             raise
-        finally:
-            view.release()
         self.position += received
         if self.size is not None and self.position > self.size:
             # Content-Length counted compressed bytes, and a cross-origin page is not shown Content-Encoding.
@@ -171,7 +179,7 @@ class Stream:
         return ShortReadError(self.url, received, expected, complete=complete)
 
 
-class MemoryBody:
+class MemoryBody(Body):
     """Bytes that are already here."""
 
     def __init__(self, data: memoryview, url: str, start: int) -> None:
