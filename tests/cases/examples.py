@@ -52,6 +52,7 @@ async def pictures_that_look_alike_are_near(place: Place) -> None:
     assert np.allclose(cosines, cosines.T, atol=1e-6) and not np.allclose(cosines, 1, atol=1e-4)
 
 
+@only("cpu", "webnn")  # on WebGPU in software its model takes 15 s, and has a case of its own
 async def a_bright_disk_draws_the_eye(place: Place) -> None:
     rows, columns = np.mgrid[:90, :120]
     disk = (rows - 30) ** 2 + (columns - 85) ** 2 < 15**2

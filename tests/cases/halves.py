@@ -153,7 +153,7 @@ async def every_decoder(place: Place) -> None:
 
 
 @shows("SmolLM2-135M-Instruct", "float16, 8 greedy tokens", "float32, smollm2.json")
-@long("webgpu")
+@long("webgpu", "webnn")
 async def smollm2_writes(place: Place) -> None:
     """Its file holds float16, so no rounding is between the two. One after the other: together they fill a tab."""
     golden = json.loads((Path(place.goldens) / "smollm2.json").read_text())["written"][0]
