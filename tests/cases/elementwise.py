@@ -68,7 +68,7 @@ async def neighbours_that_are_vectors_or_not(device: Device) -> None:
     """Rows of four and of others; operands that begin at a multiple of four or beside one, one row or one column."""
     for columns in (4, 8, 6, 12):
         for dtype in (np.float32, np.float16, np.int32):
-            a = np.round(numbers(5, 5, columns + 4) * 8).astype(dtype)
+            a: Any = np.round(numbers(5, 5, columns + 4) * 8).astype(dtype)
             (x,) = on(device, a)
             for first in (0, 4, 1):
                 part, own = x[..., first : first + columns], a[..., first : first + columns]

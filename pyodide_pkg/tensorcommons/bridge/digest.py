@@ -36,9 +36,7 @@ def digests_of(data: bytes | bytearray | Data) -> bytes:
     if not whole.nbytes:
         return b""
     flat = whole.cast("B")
-    return b"".join(
-        hashlib.sha256(flat[start : start + PIECE]).digest() for start in range(0, flat.nbytes, PIECE)
-    )
+    return b"".join(hashlib.sha256(flat[start : start + PIECE]).digest() for start in range(0, flat.nbytes, PIECE))
 
 
 def joined(digests: bytes, label: str) -> str:

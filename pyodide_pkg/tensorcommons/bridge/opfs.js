@@ -61,16 +61,16 @@ export const size = typed(async (store, name) => {
  */
 export const read = typed(async (store, name, nbytes, room) => {
   let file = await (await store.dir.getFileHandle(name)).getFile();
-  const size = nbytes ?? file.size;
-  if (file.size > size) file = file.slice(0, size); // not always: it waits for another process
-  if (file.size < size) throw new DOMException(`${file.size} of ${size} bytes`, "DataError");
+  const length = nbytes ?? file.size;
+  if (file.size > length) file = file.slice(0, length); // not always: it waits for another process
+  if (file.size < length) throw new DOMException(`${file.size} of ${length} bytes`, "DataError");
   const digests = store.arriving();
-  const start = Math.max(room - size, 0);
-  if (size <= PIECE && !start) {
+  const start = Math.max(room - length, 0);
+  if (length <= PIECE && !start) {
     const bytes = new Uint8Array(await file.arrayBuffer());
-    return [bytes, size, await digests.end(bytes)];
+    return [bytes, length, await digests.end(bytes)];
   }
-  let whole = new Uint8Array(start + size);
+  let whole = new Uint8Array(start + length);
   const reader = file.stream().getReader({ mode: "byob" });
   for (let at = start; at < whole.length;) {
     const { value, done } = await reader.read(whole.subarray(at, at + PIECE)); // it takes the array, and gives it back
