@@ -100,6 +100,20 @@ class TestVisits:
         assert sum(len(data) > SMALL for data in common) > 10
         assert grown < (TINY / TWIN / WEIGHTS).stat().st_size - sum(map(len, common)) + in_record + 20_000
 
+    async def test_what_is_small_is_in_its_files_record(self, server):
+        store = MemoryStore()
+        await visit(server.url, Cache(store))
+        right = await expected()
+        assert min(map(len, right.values())) <= SMALL < max(map(len, right.values()))
+        assert {len(data) for data in right.values() if len(data) > SMALL} <= {
+            len(store.entries[name]) for name in blobs(store)
+        }
+        for name in blobs(store):
+            assert len(store.entries.pop(name)) > SMALL
+        server.since()
+        assert await visit(server.url, Cache(store)) == right
+        assert all(answer.nbytes > SMALL for answer in server.since() if answer.status in (200, 206))
+
     async def test_the_identity_is_that_of_sharing(self):
         async with await open_source(TINY / MODEL).open(WEIGHTS) as stream:
             entry = (await read_header(stream, WEIGHTS)).entries[0]

@@ -44,7 +44,7 @@ def load_json(text: str, **options: Any) -> Any:
     """
     if text.count("[") + text.count("{") > MAX_DEPTH:
         depth = 0
-        for bracket in re.finditer(r"[][{}]", re.sub(r'"(?:[^"\\]|\\.)*+"', "", text)):
+        for bracket in re.finditer(r"[][{}]", re.sub(r'"[^"\\]*+(?:\\.[^"\\]*+)*+"', "", text)):
             depth += 1 if bracket[0] in "[{" else -1
             if depth > MAX_DEPTH:
                 raise RecursionError(f"nested more than {MAX_DEPTH} levels deep")
