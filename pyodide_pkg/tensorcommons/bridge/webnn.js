@@ -66,7 +66,7 @@ class Ml {
     this.wish = wish;
     this.borrower = null; // the object of webgpu.js whose device tensors can be lent to
     this.tensors = new Map(); // handle -> {spec: [dtype, shape], tensor: MLTensor or null while it is made, pending: Promise or null, borrower}
-    this.programs = new Map(); // id -> {stages, fixed, host, outputs}
+    this.programs = new Map(); // id -> {stages, fixed, host, outputs, spares}
     this.errors = []; // of what nobody awaited, for the next call to report
     this.lost = null;
     this.info = JSON.stringify({ limits: context.opSupportLimits(), cores: navigator.hardwareConcurrency, noConstants });
@@ -127,10 +127,8 @@ class Ml {
 
   // Do `work` when everything that was asked of the tensor before is done: now, if nothing is under way.
   #after(entry, work) {
-    if (!entry.pending) return work();
-    const next = entry.pending.then(work).catch((error) => { this.errors.push(error.message); });
-    entry.pending = next.then(() => { if (entry.pending === next) entry.pending = null; });
-    return next;
+    if (entry.pending) this.#wait(entry, entry.pending.then(work));
+    else work();
   }
 
   #wait(entry, promise) {
@@ -221,7 +219,7 @@ class Ml {
   // `tell(done, total)` hears of every graph before and after it is built; false from it stops the build.
   async buildProgram(id, description, tell) {
     const { fixed, host, outputs, graphs, stages } = JSON.parse(description);
-    const program = { fixed: [], host, outputs, graphs: [], stages: [] };
+    const program = { fixed: [], host, outputs, graphs: [], stages: [], spares: [] }; // spares by output: what the next run writes
     try {
       for (const spec of fixed) program.fixed.push(await this.#create(spec));
       for (const graph of graphs) {
@@ -263,36 +261,63 @@ class Ml {
     this.programs.delete(id);
   }
 
-  #destroy({ fixed, graphs }) {
+  #destroy({ fixed, graphs, spares }) {
     for (const tensor of fixed) tensor?.destroy();
     for (const graph of graphs) graph.destroy();
+    this.#destroyEntries(spares);
   }
 
-  // One run over `handles`, a Python buffer of ints (leaves, then outputs): write the host inputs, create the outputs,
-  // dispatch every stage. A promise that is done once everything is queued. Outputs exist only if it was.
-  async runProgram(id, host, handles) {
-    const { fixed, host: places, outputs, stages } = this.programs.get(id);
-    const data = copied(host);
+  // The tensor of `handle` is the next run's output `number`.
+  spareTensor(id, number, handle) {
+    this.programs.get(id).spares[number] = this.tensors.get(handle);
+    this.tensors.delete(handle);
+  }
+
+  dropSpares(id) {
+    this.#destroyEntries(this.programs.get(id)?.spares.splice(0) ?? []); // a program of a context before this one has none
+  }
+
+  #destroyEntries(entries) {
+    for (const entry of entries) if (entry) this.#after(entry, () => entry.tensor?.destroy());
+  }
+
+  // One run over `handles`, a Python buffer of ints (leaves, then outputs): write the host inputs, have the outputs, spare
+  // tensors or new ones, dispatch every stage. True where it is queued at once; where something is awaited first a
+  // promise that is done once it is. Outputs exist only if it was queued.
+  runProgram(id, host, handles) {
+    const program = this.programs.get(id);
     const all = ints(handles);
-    const leaves = all.slice(0, all.length - outputs.length).map((handle) => this.tensors.get(handle));
-    const made = [];
-    let borrower;
+    const results = all.splice(all.length - program.outputs.length);
+    const [leaves, made, data] = [all.map((handle) => this.tensors.get(handle)), program.spares.splice(0), copied(host)];
+    const undo = (error) => {
+      this.#destroyEntries(made);
+      throw error;
+    };
     try {
       this.#check();
-      const waiting = leaves.filter((entry) => entry.pending).map((entry) => entry.pending);
-      if (waiting.length) await Promise.all(waiting);
-      ({ borrower } = this);
-      made.push(...await Promise.all(outputs.map((spec) => this.#create(spec))));
-      this.#check();
-      for (const [index, offset, size] of places) this.context.writeTensor(fixed[index], data.subarray(offset, offset + size));
-      const tensors = [...leaves.map((entry) => entry.tensor), ...made];
-      const bound = (pairs) => Object.fromEntries(pairs.map(([name, slot]) => [name, slot < 0 ? fixed[-1 - slot] : tensors[slot]]));
-      for (const { graph, inputs, outputs: results } of stages) this.context.dispatch(graph, bound(inputs), bound(results));
+      const waiting = [...leaves, ...made].map((entry) => entry?.pending).filter(Boolean);
+      const queue = () => this.#queue(program, data, leaves, results, made);
+      if (!waiting.length && results.every((_, i) => made[i])) return queue();
+      return Promise.all(waiting).then(() => this.#complete(made, program.outputs)).then(queue).catch(undo);
     } catch (error) {
-      for (const tensor of made) tensor?.destroy();
-      throw error;
+      return undo(error);
     }
-    outputs.forEach((spec, i) => this.tensors.set(all[leaves.length + i], { spec, tensor: made[i], pending: null, borrower }));
+  }
+
+  // The entries of outputs, new ones where none is there.
+  async #complete(made, outputs) {
+    const { borrower } = this;
+    await Promise.all(outputs.map(async (spec, i) => { made[i] ??= { spec, tensor: await this.#create(spec), pending: null, borrower }; }));
+    this.#check();
+  }
+
+  #queue({ fixed, host, stages }, data, leaves, results, made) {
+    for (const [index, offset, size] of host) this.context.writeTensor(fixed[index], data.subarray(offset, offset + size));
+    const tensors = [...leaves, ...made].map((entry) => entry.tensor);
+    const bound = (pairs) => Object.fromEntries(pairs.map(([name, slot]) => [name, slot < 0 ? fixed[-1 - slot] : tensors[slot]]));
+    for (const { graph, inputs, outputs } of stages) this.context.dispatch(graph, bound(inputs), bound(outputs));
+    results.forEach((handle, i) => this.tensors.set(handle, made[i]));
+    return true;
   }
 
   // Until everything queued is done: a read of anything comes after it.
@@ -307,7 +332,9 @@ class Ml {
   }
 
   liveTensors() {
-    return this.tensors.size;
+    let spares = 0;
+    for (const program of this.programs.values()) spares += program.spares.filter(Boolean).length;
+    return this.tensors.size + spares;
   }
 
   closeContext() {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from array import array
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -130,11 +130,29 @@ class WebNNBridge:
         finally:
             heard.destroy()
 
-    async def run(self, program: int, host: memoryview, handles: Sequence[int]) -> None:
-        """Replay ``program`` over the handles of its leaves and outputs; done once it is queued."""
+    def run(self, program: int, host: memoryview, handles: Sequence[int]) -> Awaitable[None] | None:
+        """Replay ``program`` over the handles of its leaves and outputs.
+
+        ``None`` once it is queued; where a tensor is not ready yet, or not there, what to await for that.
+        """
         self.calls += 1
         with self._typed_errors():
-            await self._ml.runProgram(program, host, _ints(handles))
+            queued = self._ml.runProgram(program, host, _ints(handles))
+        return None if queued is True else self._queued(queued)
+
+    async def _queued(self, promise: Any) -> None:
+        with self._typed_errors():
+            await promise
+
+    def spare(self, program: int, number: int, handle: int) -> None:
+        """Leave the tensor of ``handle`` to ``program``: the output ``number`` of its next run is written there."""
+        self.calls += 1
+        self._ml.spareTensor(program, number, handle)
+
+    def drop_spares(self, program: int) -> None:
+        """Destroy what :meth:`spare` left to ``program``."""
+        self.calls += 1
+        self._ml.dropSpares(program)
 
     def discard(self, program: int) -> None:
         """Forget a built program."""

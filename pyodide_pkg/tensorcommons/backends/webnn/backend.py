@@ -40,6 +40,7 @@ class WebNNBackend(Backend[Built]):
 
     kind = "webnn"
     takes_graphs = True
+    keeps_spares = True
 
     def __init__(self, bridge: WebNNBridge) -> None:
         self.bridge = bridge
@@ -70,6 +71,12 @@ class WebNNBackend(Backend[Built]):
 
     def write(self, handle: int, offset: int, data: Data) -> None:
         self.bridge.write(handle, offset, data)
+
+    def spare(self, executable: Built, number: int, handle: int) -> None:
+        self.bridge.spare(executable.id, number, handle)
+
+    def drop_spares(self, executable: Built) -> None:
+        self.bridge.drop_spares(executable.id)
 
     async def read(self, ranges: Sequence[Range]) -> list[memoryview]:
         return await self.bridge.read(ranges)
@@ -121,7 +128,10 @@ class WebNNBackend(Backend[Built]):
     async def run(
         self, executable: Built, arena: int, host: memoryview, leaves: Sequence[int], outputs: Sequence[int]
     ) -> None:
-        running = asyncio.ensure_future(self.bridge.run(executable.id, host, [*leaves, *outputs]))
+        queued = self.bridge.run(executable.id, host, [*leaves, *outputs])
+        if queued is None:
+            return
+        running = asyncio.ensure_future(queued)
         try:
             await asyncio.wait([running])
         except asyncio.CancelledError:  # it is queued all the same: the outputs are there, and nobody wants them
