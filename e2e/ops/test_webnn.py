@@ -150,3 +150,34 @@ for tensor in (x, w, y):
     assert found["cancelled"] and found["stopped"][-1]["done"] == 1 < total and found["left"] == 0
     wanted = [{"status": "build", "device": "webnn", "done": i, "total": total} for i in range(total + 1)]
     assert found["events"] == wanted and found["right"]
+
+
+REPLAYS = """
+bridge, at_once = place.device.backend.bridge, []
+run = bridge.run
+def counted(*given):
+    queued = run(*given)
+    at_once.append(queued is None)
+    return queued
+x = tc.asarray(np.arange(6, dtype=np.float32), device=place.device)
+call = tc.compile(lambda x: tc.abs(x - 3) * 2)
+results, spare = [], []
+bridge.run = counted
+try:
+    for _ in range(4):
+        y = await call(x)
+        results.append((await y.read()).tolist())
+        del y
+        spare.append(place.device.spares.nbytes)
+finally:
+    del bridge.run
+x.release()
+{"at_once": at_once, "results": results, "spare": spare}
+"""
+
+
+def test_a_replayed_run_is_queued_at_once_into_the_output_of_an_earlier_one(lab):
+    found = lab.run(REPLAYS, kind="webnn")
+    assert found["at_once"] == [False, False, True, True], "what it needs is there from the third run on"
+    assert found["spare"] == [0, 24, 24, 24]
+    assert found["results"] == [[6, 4, 2, 0, 2, 4]] * 4
