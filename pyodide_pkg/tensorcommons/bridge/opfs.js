@@ -75,16 +75,22 @@ export const read = typed(async (store, name, nbytes, room) => {
   for (let at = start; at < whole.length;) {
     const { value, done } = await reader.read(whole.subarray(at, at + PIECE)); // it takes the array, and gives it back
     whole = new Uint8Array(value.buffer);
-    if (done) throw new DOMException(`${at - start} of ${size} bytes`, "DataError");
+    if (done) throw new DOMException(`${at - start} of ${length} bytes`, "DataError");
     at += value.length;
     await digests.add(whole.subarray(start), at - start);
   }
-  return [whole, size, await digests.end(whole.subarray(start))];
+  return [whole, length, await digests.end(whole.subarray(start))];
 });
 
 /** Writes the file whole or not at all: under `draft` first, or in the browser's own swap file. */
 export const write = typed(async (store, name, draft, source) => {
-  if (!store.sync) return writeSwapped(store, name, source);
+  if (!store.sync) {
+    // Of a full disk Chromium tells the reason, or that its pipe broke (AbortError): asked again, mostly the reason.
+    return writeSwapped(store, name, source).catch((error) => {
+      if (error.name !== "AbortError") throw error;
+      return writeSwapped(store, name, source);
+    });
+  }
   const place = store.moves ? draft : name; // without a way to rename, a crash leaves a part: its checksum tells
   const handle = await store.dir.getFileHandle(place, { create: true });
   try {
