@@ -7,9 +7,10 @@ new layouts over the same bytes; only what no layout can express needs a copy.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
+from operator import index
 from typing import TypeAlias
 
 from .errors import ShapeMismatch, ViewOutOfBounds
@@ -52,7 +53,11 @@ def broadcast_shapes(*shapes: Shape) -> Shape:
 
 
 def normalize_axis(axis: int, rank: int) -> int:
-    """``axis`` counted from the front. Raises ShapeMismatch when the tensor has no such axis."""
+    """``axis`` counted from the front. Raises ShapeMismatch for one that is not there, or is no whole number."""
+    try:
+        axis = index(axis)
+    except TypeError:
+        raise ShapeMismatch(f"an axis is a whole number, not {axis!r:.40}") from None
     if not -rank <= axis < rank:
         raise ShapeMismatch(f"axis {axis} is out of range for {rank} dimensions")
     return axis % rank
@@ -62,7 +67,7 @@ def normalize_axes(axes: int | Sequence[int] | None, rank: int) -> Shape:
     """Sorted axes counted from the front; ``None`` means all of them."""
     if axes is None:
         return tuple(range(rank))
-    listed = [axes] if isinstance(axes, int) else list(axes)
+    listed = list(axes) if isinstance(axes, Iterable) else [axes]
     result = sorted(normalize_axis(axis, rank) for axis in listed)
     if len(set(result)) != len(result):
         raise ShapeMismatch(f"axes {tuple(listed)} name one axis twice")

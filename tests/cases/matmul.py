@@ -51,7 +51,9 @@ async def products_by_their_names(device: Device) -> None:
     (x,) = on(device, a)
     for wrong in (lambda: tc.dot(x, x), lambda: tc.vecdot(x, x, axis=0), lambda: tc.vecdot(x, x[..., :3]),
                   lambda: tc.tensordot(x, x, 4), lambda: tc.tensordot(x, x, ((0,), (1,))),
-                  lambda: tc.tensordot(x, x, ((0, -3), (0, 0)))):  # fmt: skip
+                  lambda: tc.tensordot(x, x, ((0, -3), (0, 0))), lambda: tc.tensordot(x, x, "ab"),  # type: ignore[arg-type]
+                  lambda: tc.tensordot(x, x, (0, 1, 2)), lambda: tc.tensordot(x, x, None),  # type: ignore[arg-type]
+                  lambda: tc.vecdot(x, x, axis=-1.0), lambda: tc.sum(x, axis="a")):  # type: ignore[arg-type] # fmt: skip
         refused(device, ShapeMismatch, wrong)
 
 

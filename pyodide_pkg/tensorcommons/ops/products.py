@@ -36,8 +36,9 @@ def vecdot(x1: TensorLike, x2: TensorLike, axis: int = -1) -> Tensor:
         ShapeMismatch: ``axis`` is not negative, or differs in size.
     """
     a, b = _both(x1, x2)
-    if axis >= 0 or -axis > min(a.ndim, b.ndim):
-        raise ShapeMismatch(f"vecdot: axis {axis} is not from -1 to -{min(a.ndim, b.ndim)}, the axes that both have")
+    normalize_axis(axis, min(a.ndim, b.ndim))
+    if axis >= 0:
+        raise ShapeMismatch(f"vecdot: axis {axis} is counted from the end: -1 or less")
     if a.shape[axis] != b.shape[axis]:
         raise ShapeMismatch(f"vecdot: axis {axis} of {a.shape} and of {b.shape} differ in size")
     return sum_of(multiply(a, b), axis=axis)
@@ -57,6 +58,8 @@ def tensordot(x1: TensorLike, x2: TensorLike, axes: Axes = 2) -> Tensor:
             raise ShapeMismatch(f"tensordot: {axes} axes cannot be summed over in shapes {a.shape} and {b.shape}")
         left, right = tuple(range(a.ndim - axes, a.ndim)), tuple(range(axes))
     else:
+        if not isinstance(axes, (tuple, list)) or len(axes) != 2:
+            raise ShapeMismatch(f"tensordot: axes are a number, or a list for each operand, not {axes!r:.60}")
         left, right = (_listed(given, x.ndim) for given, x in zip(axes, (a, b), strict=True))
     if [a.shape[axis] for axis in left] != [b.shape[axis] for axis in right]:
         raise ShapeMismatch(f"tensordot: axes {left} of {a.shape} and {right} of {b.shape} differ in size")
@@ -71,7 +74,7 @@ def tensordot(x1: TensorLike, x2: TensorLike, axes: Axes = 2) -> Tensor:
 
 def _listed(axes: int | Sequence[int], ndim: int) -> tuple[int, ...]:
     """Axes in the order given. Raises ShapeMismatch for one that is not there, or is named twice."""
-    listed = (axes,) if isinstance(axes, int) else tuple(axes)
+    listed = tuple(axes) if isinstance(axes, (tuple, list)) else (axes,)
     normalize_axes(listed, ndim)
     return tuple(normalize_axis(axis, ndim) for axis in listed)
 
