@@ -8,8 +8,8 @@
 // For hardware. One pass over the keys, 64 at a time, with a running maximum (Milakov and Gimelshein, 2018; Dao et al.,
 // 2022): no score leaves the workgroup. An invocation has the scores of 4 queries and 4 keys, then 4 dimensions of the
 // same queries' sums, of a share of the keys where the head has fewer than 64 dimensions. Queries and keys come through
-// workgroup memory in slices, the weights of the keys go through it; values are read where they lie, four at a time so
-// that they are under way together.
+// workgroup memory in slices, the weights of the keys go through it; values are read where they lie, eight under way
+// together.
 
 $common
 
@@ -99,16 +99,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
       let begin = x / wide * share;
       for (var i = begin; i < min(begin + share, end - j); i += 16u) {
         let weight = &k_slice[y * 4u + i / 16u];
-        for (var n = 0u; n < 16u; n += 4u) {
-          let keys = vec4<u32>(j + i + n) + vec4<u32>(0u, 1u, 2u, 3u);
-          let rows = vec4<i32>(value_start) + vec4<i32>(min(keys, vec4<u32>(end - 1u))) * p.v.z;
-          let values = four_values(rows, side);
-          let seen = keys < vec4<u32>(end); // a value beyond may be infinite, and its weight of 0 would make it NaN
-          sums += outer_product((*weight)[n], select(vec4<f32>(), values[0], seen.x))
-            + outer_product((*weight)[n + 1u], select(vec4<f32>(), values[1], seen.y))
-            + outer_product((*weight)[n + 2u], select(vec4<f32>(), values[2], seen.z))
-            + outer_product((*weight)[n + 3u], select(vec4<f32>(), values[3], seen.w));
-        }
+        $add_values
       }
     }
   }

@@ -9,9 +9,9 @@ import numpy as np
 import tensorcommons as tc
 from tensorcommons import Device
 from tensorcommons.errors import ShapeMismatch, UnsupportedDtype
-from tensorcommons.graph.embeddings import join_embeddings
 from tensorcommons.graph.fuse import fuse
 from tensorcommons.graph.graph import Graph
+from tensorcommons.graph.sums import join_sums
 from tests.cases.support import INF, NAN, agree, near, numbers, on, refused
 
 
@@ -178,12 +178,40 @@ async def wrong_shapes_are_refused(device: Device) -> None:
 async def _fused_as_unfused(device: Device, total: Any, norm: Any, expected: Any, fused: bool = True) -> None:
     """A norm over a sum that it is fused with, where it is: bit for bit the norm of that sum, computed before."""
     answer = tc.layer_norm(total(), *norm)
-    steps = {node.op.name for node in join_embeddings(fuse(Graph([answer.node]))).nodes if node.op is not None}
-    assert ("embed_norm" in steps) == fused, (answer.shape, expected.shape, steps)
+    steps = {node.op.name for node in join_sums(fuse(Graph([answer.node]))).nodes if node.op is not None}
+    assert ("sum_norm" in steps) == fused, (answer.shape, expected.shape, steps)
     got = await answer.read()
     near(got, expected)
     kept = await total().realize()
     assert got.tobytes() == (await tc.layer_norm(kept, *norm).read()).tobytes()
+
+
+async def a_norm_adds_up_the_parts_of_a_product(device: Device) -> None:
+    """Where a device says that cutting the depth pays; the sum is in nobody's memory then."""
+    backend: Any = device.backend
+    for rows, depth, columns, count, biased in ((5, 8, 36, 2, True), (33, 96, 7, 3, True), (1, 64, 129, 4, False)):
+        arrays = [numbers(1, rows, depth), numbers(columns, depth, seed=1), numbers(1, rows, columns, seed=2)]
+        arrays += [numbers(columns, seed=seed) for seed in ((3, 4, 5) if biased else (3, 4))]
+        x, w, r, scale, shift, *bias = on(device, *arrays)
+        exact = [array.astype(np.float64) for array in arrays]
+        wanted = _norm(exact[0] @ exact[1].T + sum(exact[5:]) + exact[2], exact[3], exact[4])
+        backend.parts_of_depth = lambda *sizes, count=count: count if sizes == (rows, depth, columns) else 1  # noqa: B023
+        try:
+            answer = tc.layer_norm(tc.linear(x, w, *bias) + r, scale, shift)
+            near(await answer.read(), wanted)
+            steps = [step.op.name for step in list(device.programs.values())[-1].planned.plan.steps]
+            assert steps == ["linear_parts", "sum_norm"], steps
+
+            def both(x: Any, w: Any = w, r: Any = r, norm: Any = (scale, shift), bias: Any = bias) -> Any:
+                total = tc.linear(x, w, *bias) + r  # somebody else needs it: it is computed as it is, once
+                return tc.layer_norm(total, *norm), total * 2
+
+            normed, double = await tc.compile(both)(x)
+            near(await normed.read(), wanted)
+            assert np.array_equal(await double.read(), 2 * await (tc.linear(x, w, *bias) + r).read())
+        finally:
+            del backend.parts_of_depth
+        near(await tc.layer_norm(tc.linear(x, w, *bias) + r, scale, shift).read(), wanted)
 
 
 async def embeddings_and_their_norm_are_one_step(device: Device) -> None:

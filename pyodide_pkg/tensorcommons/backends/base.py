@@ -223,6 +223,10 @@ class Backend(ABC, Generic[E]):
         A block is used up: it may hold nothing afterwards.
         """
 
+    def parts_of_depth(self, rows: int, depth: int, columns: int) -> int:
+        """In how many parts a product of (rows, depth) and (depth, columns) is fastest, if adding them up is free."""
+        return 1
+
     def stage(self, nbytes: int) -> None:
         """Keep ``nbytes`` on the device for reads of up to as many; 0 gives them back."""
 

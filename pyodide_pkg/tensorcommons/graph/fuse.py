@@ -8,10 +8,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from typing import TypeAlias
+from functools import partial
+from typing import Any, TypeAlias
 
+from ..backends.base import Backend
 from .graph import Graph
 from .node import Node
+from .sums import linear_layer_norm
 
 Rule: TypeAlias = Callable[[Node, Callable[[Node], bool]], Node | None]
 
@@ -55,8 +58,14 @@ def residual_layer_norm(node: Node, used_once: Callable[[Node], bool]) -> Node |
 RULES: tuple[Rule, ...] = (linear_activation, linear_residual, residual_layer_norm)
 
 
-def fuse(graph: Graph) -> Graph:
-    """``graph`` after every rule has had its say at every node, once, in dependency order."""
+def fuse(graph: Graph, backend: Backend[Any] | None = None) -> Graph:
+    """``graph`` after every rule has had its say at every node, once, in dependency order.
+
+    The rules are those that suit every device, and with a ``backend`` those that suit its own.
+    """
+    rules = RULES
+    if backend is not None:
+        rules = (*RULES, partial(linear_layer_norm, parts=backend.parts_of_depth))
     uses = Counter(id(child) for node in graph.nodes for child in node.inputs)
     uses.update(id(output) for output in graph.outputs)
     result: dict[int, Node] = {}
@@ -64,7 +73,7 @@ def fuse(graph: Graph) -> Graph:
     for node in graph.nodes:
         inputs = tuple(result[id(child)] for child in node.inputs)
         new = node if inputs == node.inputs else Node(node.op, node.attrs, inputs, node.spec)
-        for rule in RULES:
+        for rule in rules:
             new = rule(new, lambda child: id(child) in once) or new
         result[id(node)] = new
         if uses[id(node)] == 1:

@@ -23,13 +23,13 @@ from ..errors import ShapeMismatch, TensorCommonsError
 from ..sharing.storage import Bundle, Storage, handles_of, using
 from .chains import chain_elementwise
 from .computation import make_computation
-from .embeddings import join_embeddings
 from .fuse import fuse
 from .graph import Graph
 from .joins import join_products
 from .node import Node
 from .parts import PartedProgram, parts_of
 from .plan import Planned, make_plan
+from .sums import join_sums
 
 
 class Program:
@@ -273,7 +273,7 @@ async def compile_graph(device: Device, outputs: Sequence[Node]) -> BoundProgram
         UnsupportedOp: the device has no kernel for one of the nodes; the message names it.
     """
     graph = Graph(outputs)
-    return await _compile(device, graph, graph.structure, fuse)
+    return await _compile(device, graph, graph.structure, lambda graph: fuse(graph, device.backend))
 
 
 async def compile_fused(device: Device, graph: Graph) -> BoundProgram:
@@ -317,7 +317,7 @@ async def _parted(
 async def compile_kernels(device: Device, outputs: Sequence[Node]) -> None:
     """Have ``device`` compile the kernels that ``outputs`` take, ahead of need; nothing but them is kept."""
     if not device.backend.takes_graphs:  # those have no kernels to compile
-        executable = await device.backend.compile(_planned(device, fuse(Graph(outputs))).plan)
+        executable = await device.backend.compile(_planned(device, fuse(Graph(outputs), device.backend)).plan)
         device.backend.discard(executable)
 
 
@@ -325,5 +325,5 @@ def _planned(device: Device, fused: Graph) -> Planned[Plan] | Planned[Computatio
     """What the device is asked to compile of a fused graph."""
     if device.backend.takes_graphs:
         return make_computation(fused)
-    graph = chain_elementwise(join_embeddings(fused))
+    graph = chain_elementwise(join_sums(fused))
     return make_plan(join_products(graph) if device.backend.steps_cost else graph, device.backend)

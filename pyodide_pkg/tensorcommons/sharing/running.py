@@ -216,7 +216,7 @@ class Runner:
         if known is not None and known.loads == self._loads and known.is_current:
             return known
         merged = Graph([node for part in parts for node in part.nodes])
-        fused = fuse(merged)
+        fused = fuse(merged, calls[0][0].device.backend)
         cuts = cuts_of(fused, self._others(calls, host)) if self._activations.share else []
         sources = [(leaf.storage, leaf.storage.identity) for leaf in merged.leaves if leaf.storage is not None]
         self._prepared[key] = _Prepared(merged, fused, cuts, sources, Storage.renames, self._loads)
@@ -227,13 +227,14 @@ class Runner:
         names = {model.name for model, _ in calls}
         related = {name for entry in self._registry if names & entry.names.keys() for name in entry.names} | names
         seen: list[Mapping[str, Any]] = []
+        device = calls[0][0].device
         for _, inputs in calls:
             if not any(inputs is other for other in seen):
                 seen.append(inputs)
                 for name in related & self._models.keys():
-                    if self._models[name].device is calls[0][0].device:
+                    if self._models[name].device is device:
                         with suppress(TensorCommonsError):  # it cannot take these inputs
-                            yield fuse(Graph(self._models[name].every(inputs, host)))
+                            yield fuse(Graph(self._models[name].every(inputs, host)), device.backend)
 
     async def _variant(self, device: Device, prepared: _Prepared, found: frozenset[Cut], *, keep: bool) -> _Variant:
         """The program for what is not found; one that keeps nothing besides its outputs where memory is short."""

@@ -16,6 +16,7 @@ from ...shapes import Layout
 from ..base import Backend, Executable, Op, Place, Plan, Range, Spec
 from .kernels import KERNELS, Adapter
 from .kernels.common import require_shader_types
+from .kernels.matmul import parts_of_depth
 from .shader import compose
 
 UNIFORM, ARENA, LEAVES = 0, 1, 2  # slots of bridge/webgpu.js: from 2 on a program's leaves and then its outputs
@@ -59,6 +60,9 @@ class WebGPUBackend(Backend[Replay]):
     @property
     def steps_cost(self) -> bool:  # type: ignore[override]
         return not self.adapter.fallback
+
+    def parts_of_depth(self, rows: int, depth: int, columns: int) -> int:
+        return 1 if self.adapter.fallback else parts_of_depth(rows, depth, columns)
 
     def allocate(self, handle: int, nbytes: int, spec: Spec | None) -> None:
         self._check_size(nbytes)

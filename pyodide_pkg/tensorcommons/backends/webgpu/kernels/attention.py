@@ -22,6 +22,10 @@ MASK_ROWS = """for (var i = 0; i < 4; i++) {{
     let m = vec4<u32>(p.mask_offset + at.x * p.mask.x + at.y * p.mask.y + rows[i] * p.mask.z + keys * p.mask.w);
     scores[i] += vec4<f32>({x}, {y}, {z}, {w});
   }}"""
+AHEAD = 8  # values that tiled.wgsl has under way
+VALUE = "let v{n} = {load};"
+# A value beyond the keys may be infinite, and its weight of 0 would make it NaN.
+ADD_VALUE = "sums += outer_product((*weight)[{n}], select(vec4<f32>(), v{n}, j + i + {n}u < end));"
 STORE = {
     "vectors": "store4_y(row >> 2u, sums[i]);",
     "elements": "for (var j = 0u; j < 4u; j++) { if (d + j < p.head_dim) { store_y(row + j, sums[i][j]); } }",
@@ -46,6 +50,19 @@ def _load(name: str, aligned: bool, checked: bool) -> tuple[Access, str]:
     return "elements", f"return vec4<f32>({', '.join(lanes)});"
 
 
+def _add_values(aligned: bool) -> str:
+    """Weighted values of sixteen keys, as text: what a function loads is waited for at its return."""
+    lines: list[str] = []
+    for first in range(0, 16, AHEAD):
+        group = range(first, first + AHEAD)
+        for n in group:
+            row = f"value_start + i32(min(j + i + {n}u, end - 1u)) * p.v.z"
+            load = f"load4_value((u32({row}) + side) >> 2u)" if aligned else f"value_at({row}, side)"
+            lines.append(VALUE.format(n=n, load=load))
+        lines += [ADD_VALUE.format(n=n) for n in group]
+    return "\n        ".join(lines)
+
+
 def _covering(size: int, choices: tuple[int, ...]) -> int:
     """The smallest of the choices that holds ``size``, or the largest."""
     return next((choice for choice in choices if size <= choice), choices[-1])
@@ -66,6 +83,7 @@ def _attention(step: Step, adapter: Adapter) -> list[Dispatch]:
     sharing, causal = heads // k.shape[1], step.attrs["causal"]
     params += struct.pack("<i2fIiI2I", mask_layout.offset, scale, -math.inf, heads, sharing, causal, 0, 0)
     variables = {"common": source("attention/common"), "workgroup": str(adapter.workgroup), "mask": ""}
+    variables["add_values"] = _add_values(_is_aligned(v))
     variables["wide"] = str(_covering(head_dim, (16, 32, 64)) // 4)
     buffers = []
     for name, operand in (("query", q), ("key", k), ("value", v)):

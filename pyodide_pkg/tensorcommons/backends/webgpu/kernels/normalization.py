@@ -55,8 +55,8 @@ def _rms_norm(step: Step, adapter: Adapter) -> list[Dispatch]:
     return _rows("rms_norm", step, dict(zip(("x", "weight"), step.inputs, strict=True)), _eps(step), adapter)
 
 
-def _embed_norm(step: Step, adapter: Adapter) -> list[Dispatch]:
-    """:func:`_layer_norm` of a sum with rows of tables; see graph/embeddings.py."""
+def _sum_norm(step: Step, adapter: Adapter) -> list[Dispatch]:
+    """:func:`_layer_norm` of a sum whose terms are read where they lie; see graph/sums.py."""
     _, columns = rows_and_columns(step.output)
     rest, terms = list(step.inputs), step.attrs["terms"]
     assert isinstance(terms, tuple)
@@ -77,6 +77,11 @@ def _embed_norm(step: Step, adapter: Adapter) -> list[Dispatch]:
             takes += struct.pack("<4i", operands[f"table{n}"].shape[0], bool(wraps), layout.strides[0], layout.offset)
             ones.append(f"one_{n}(row, {{0}})")
             fours.append(f"four_{n}(row, i)")
+        elif kind == "parts":
+            operands[f"x{n}"] = first
+            starts = [f"(row + {part}u * p.rows) * p.columns + " for part in range(first.shape[0])]
+            ones += [f"load_x{n}({start}{{0}})" for start in starts]
+            fours += [_four(f"x{n}", start, columns % 4 == 0) for start in starts]
         else:
             operands[f"x{n}"] = first
             row = "row" if kind == "whole" else "row % p.period"
@@ -84,7 +89,8 @@ def _embed_norm(step: Step, adapter: Adapter) -> list[Dispatch]:
             ones.append(f"load_x{n}(({row}) * p.columns + {{0}})")
             fours.append(_four(f"x{n}", f"({row}) * p.columns + ", columns % 4 == 0))
     operands["weight"], operands["bias"] = rest
-    more = f"nothing: u32,\n  period: u32,\n  takes: array<vec4<i32>, {len(takes) // 16}>,"
+    more = "nothing: u32,\n  period: u32,\n  "
+    more += f"takes: array<vec4<i32>, {len(takes) // 16}>," if takes else ""
     params = struct.pack("<2I12x", NAN, period) + takes
     outcome = {"functions": functions, "more": more}
     return _rows("layer_norm", step, operands, _eps(step), adapter, outcome, (ones, fours), params)
@@ -190,6 +196,6 @@ KERNELS = [
     Kernel("softmax", _softmax),
     Kernel("log_softmax", _softmax),
     Kernel("layer_norm", _layer_norm),
-    Kernel("embed_norm", _embed_norm, lambda position, layout: len(layout.shape) == 2 and layout.strides[1] == 0),
+    Kernel("sum_norm", _sum_norm, lambda position, layout: len(layout.shape) == 2 and layout.strides[1] == 0),
     Kernel("rms_norm", _rms_norm),
 ]

@@ -1,15 +1,24 @@
-"""Embeddings and their norm as one step: ``layer_norm(words[ids] + types[ids] + positions)``, as an encoder begins.
+"""Sums and their norm as one step, which reads the terms where they lie: the sum is never in memory.
 
-The rows that are taken and their sums are never in memory. The sum's terms keep their order, so it has bit for bit what
-the steps give one by one; like chains and joins this is done last, when it is known what else needs the terms.
+``layer_norm(words[ids] + types[ids] + positions)``, as an encoder begins, takes the rows of the tables itself. The
+terms keep their order, so it has bit for bit what the steps give one by one; like chains and joins this is done last,
+when it is known what else needs the terms.
+
+``layer_norm(linear(x) + residual)``, as its layers end, adds up the parts of a product: few rows and columns leave most
+of a machine idle, so the depth is cut, each part is a product of its own, and what would add them up is here already.
+Their sum has other bits than the whole product, so this is a rule of fusion, which a model meets alone or among others.
 """
 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable, Sequence
+from functools import reduce
 from typing import Any
 
-from ..backends.base import Op
+import numpy as np
+
+from ..backends.base import Attributes, Op, Spec
 from ..shapes import Layout, size_of
 from .graph import Graph
 from .lower import owner_of
@@ -28,6 +37,8 @@ def _reference(*arrays: Any, terms: Any, shape: Any, eps: float) -> Any:
         value = operands.pop(0)
         if kind == "taken":  # value are the ids, spread over the columns
             value = _met["take_along_axis"].reference(operands.pop(0), value, axis=0, wrap=wrap)
+        elif kind == "parts":
+            value = reduce(np.add, value)
         elif kind == "repeated":
             value = value.reshape(-1, value.shape[-1])
             value = value[[i % len(value) for i in range(rows)]]
@@ -37,11 +48,54 @@ def _reference(*arrays: Any, terms: Any, shape: Any, eps: float) -> Any:
 
 
 # What each of ``terms`` is read from, then weight and bias. ("taken", wraps) reads ids and a table, ("repeated", False)
-# rows that begin anew when they are through, as positions do, and ("whole", False) all of it.
-EMBED_NORM = Op("embed_norm", lambda specs, attrs: specs[0], _reference)
+# rows that begin anew when they are through, as positions do, ("parts", False) values side by side, as many as the
+# first axis has, and ("whole", False) all of it.
+SUM_NORM = Op("sum_norm", lambda specs, attrs: specs[0], _reference)
 
 
-def join_embeddings(graph: Graph) -> Graph:
+def _infer_parts(specs: Sequence[Spec], attrs: Attributes) -> Spec:
+    count = attrs["count"]
+    assert isinstance(count, int)
+    x, weight = specs
+    return Spec((count, *x.shape[:-1], weight.shape[0]), x.dtype)
+
+
+def _parts(x: Any, weight: Any, *, count: int) -> Any:
+    return np.stack([a @ b.T for a, b in zip(np.split(x, count, -1), np.split(weight, count, -1), strict=True)])
+
+
+# The products of x and a weight over each of ``count`` parts of their depth.
+LINEAR_PARTS = Op("linear_parts", _infer_parts, _parts)
+
+
+def linear_layer_norm(
+    node: Node, used_once: Callable[[Node], bool], parts: Callable[[int, int, int], int]
+) -> Node | None:
+    """``layer_norm(linear(x, residual=r))`` -> the norm of a sum of partial products, the bias and ``r``.
+
+    A rule of fusion for a device where ``parts`` of rows, depth and columns says that cutting the depth pays.
+    """
+    if node.op is None or node.op.name != "layer_norm" or len(node.inputs) != 3:
+        return None
+    linear, *norm = node.inputs
+    if linear.op is None or linear.op.name != "linear" or not linear.attrs["residual"] or not used_once(linear):
+        return None
+    x, weight, *rest = linear.inputs
+    kinds = {each.spec.dtype.name for each in (*linear.inputs, *norm)}
+    if linear.attrs["activation"] or kinds != {"float32"}:
+        return None
+    columns, depth = weight.spec.shape
+    count = parts(size_of(x.spec.shape[:-1]), depth, columns)
+    if count < 2:
+        return None
+    _met["layer_norm"] = node.op
+    products = Node(LINEAR_PARTS, {"count": count}, (x, weight), _infer_parts((x.spec, weight.spec), {"count": count}))
+    terms = (("parts", False), *((("repeated", False),) if len(rest) > 1 else ()), ("whole", False))
+    attrs = {"terms": terms, "shape": node.spec.shape, "eps": node.attrs["eps"]}
+    return Node(SUM_NORM, attrs, (products, *rest, *norm), node.spec)
+
+
+def join_sums(graph: Graph) -> Graph:
     """``graph`` with every layer norm over a sum with rows of tables as one node."""
     uses = Counter(id(child) for node in graph.nodes for child in node.inputs)
     uses.update(id(output) for output in graph.outputs)
@@ -75,7 +129,7 @@ def _join(node: Node, uses: Counter[int]) -> Node | None:
     _met["layer_norm"] = node.op
     operands = tuple(operand for _, nodes in found for operand in nodes)
     return Node(
-        EMBED_NORM,
+        SUM_NORM,
         {"terms": kinds, "shape": node.spec.shape, "eps": node.attrs["eps"]},
         (*operands, weight, bias),
         node.spec,
