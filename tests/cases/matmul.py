@@ -224,6 +224,11 @@ async def products_of_one_value_are_one_step(device: Device) -> None:
             near(await small.read(), numbers(1, rows, depth).astype(np.float64) @ numbers(7, depth).T)
             assert np.array_equal(await joined.read(), np.concatenate(alone, 1))
             assert steps.count("linear") == (2 if backend.steps_cost else 5)
+            (second,) = on(device, numbers(5, columns))
+            after = [tc.linear(tc.linear(x, *pair), second) for pair in pairs[:3]]
+            await tc.concat(after, axis=1).realize()
+            steps = [step.op.name for step in list(device.programs.values())[-1].planned.plan.steps]
+            assert "copy" not in steps, steps  # a part is read where it lies
     finally:
         if device.kind == "cpu":
             del backend.steps_cost

@@ -21,6 +21,7 @@ from ..shapes import size_of
 from .constant import FULL
 from .graph import Graph
 from .lower import owner_of
+from .met import MET
 from .node import Node
 
 INPUTS = 7  # a shader stage has at least 8 storage buffers, and one is the result
@@ -31,15 +32,13 @@ AXES = 8  # that a shader can walk through operands of different layouts
 # ("input", number), or (op, attributes, dtypes of the arguments, dtype of the result, *arguments)
 Term: TypeAlias = "tuple[Attribute, ...]"
 
-_met: dict[str, Op] = {}  # the ops in chains by name: attributes are plain data
-
 
 def _reference(*arrays: Any, formula: Term) -> Any:
     def value(term: Any) -> Any:
         if term[0] == "input":
             return arrays[term[1]]
         name, attrs, _, _, *arguments = term
-        return _met[name].reference(*map(value, arguments), **dict(attrs))
+        return MET[name].reference(*map(value, arguments), **dict(attrs))
 
     return value(formula)
 
@@ -82,7 +81,7 @@ def _grow(node: Node, chains: dict[int, _Chain], uses: Counter[int]) -> _Chain:
         if _is_number(child):
             constant = owner_of(child)[0]
             terms.append(("full", tuple(sorted(constant.attrs.items())), (), constant.spec.dtype.name))
-            _met["full"], has_numbers = FULL, True
+            MET["full"], has_numbers = FULL, True
             continue
         waiting -= 1
         if own is not None and uses[id(child)] == 1 and (child.spec.shape == node.spec.shape or own.is_cheap):
@@ -94,7 +93,7 @@ def _grow(node: Node, chains: dict[int, _Chain], uses: Counter[int]) -> _Chain:
         if child not in leaves:
             leaves.append(child)
         terms.append(("input", leaves.index(child)))
-    _met[node.op.name] = node.op
+    MET[node.op.name] = node.op
     kinds = tuple(child.spec.dtype.name for child in node.inputs)
     formula = (node.op.name, tuple(sorted(node.attrs.items())), kinds, node.spec.dtype.name, *terms)
     return _Chain(formula, tuple(leaves), ops, has_numbers)

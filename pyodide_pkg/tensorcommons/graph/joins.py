@@ -13,15 +13,13 @@ from typing import Any
 import numpy as np
 
 from ..backends.base import Attributes, Op, Spec
-from ..shapes import Layout
+from ..shapes import size_of
 from .graph import Graph
+from .met import MET
 from .node import Node
-from .plan import ALIGNMENT
+from .plan import ALIGNMENT, PART
 
 TOGETHER = 3  # weights with biases, x and the result are the 8 storage buffers that a shader stage has everywhere
-
-
-_met: dict[str, Op] = {}  # the op that was joined: ops are defined above graphs
 
 
 def _infer(specs: Sequence[Spec], attrs: Attributes) -> Spec:
@@ -33,16 +31,9 @@ def _infer(specs: Sequence[Spec], attrs: Attributes) -> Spec:
 
 def _joined(x: Any, *more: Any, count: int, **attrs: Any) -> Any:
     parts = [(x, more[i], *more[count + i : count + i + 1]) for i in range(count)]
-    return np.stack([_met["linear"].reference(*part, **attrs, residual=False) for part in parts])
+    return np.stack([MET["linear"].reference(*part, **attrs, residual=False) for part in parts])
 
 
-def _part(layout: Layout, attrs: Attributes) -> Layout:
-    number = attrs["number"]
-    assert isinstance(number, int)
-    return Layout(layout.shape[1:], layout.strides[1:], layout.offset + number * layout.strides[0])
-
-
-PART = Op("part", lambda specs, attrs: Spec(specs[0].shape[1:], specs[0].dtype), lambda x, number: x[number], _part)
 # x, then the weights, then their biases: (count, ...) of what each product gives
 LINEARS = Op("linears", _infer, _joined)
 
@@ -73,7 +64,8 @@ def join_products(graph: Graph) -> Graph:
         if id(members[0]) not in made:
             made[id(members[0])] = _join(members, inputs[0])
         joined = made[id(members[0])]
-        result[id(node)] = Node(PART, {"number": members.index(node)}, (joined,), node.spec)
+        start = members.index(node) * size_of(node.spec.shape)
+        result[id(node)] = Node(PART, {"start": start, "shape": node.spec.shape}, (joined,), node.spec)
     return Graph([result[id(output)] for output in graph.outputs], graph.leaves)
 
 
@@ -86,7 +78,7 @@ def _can_join(node: Node) -> bool:
 def _join(members: Sequence[Node], x: Node) -> Node:
     op = members[0].op
     assert op is not None
-    _met["linear"] = op
+    MET["linear"] = op
     operands = [*(node.inputs[1] for node in members), *(bias for node in members for bias in node.inputs[2:])]
     attrs = {"count": len(members), "activation": members[0].attrs["activation"]}
     spec = Spec((len(members), *members[0].spec.shape), members[0].spec.dtype)

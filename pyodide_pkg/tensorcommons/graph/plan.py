@@ -8,7 +8,7 @@ whole life: on the models here that stays within a few percent of the lower boun
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Generic, TypeVar
 
 from ..backends.base import Attributes, Backend, Computation, Op, Operand, Place, Plan, Spec, Step
@@ -20,6 +20,17 @@ from .node import Node
 ALIGNMENT = 256  # the largest minStorageBufferOffsetAlignment that WebGPU allows
 
 COPY = Op("copy", lambda specs, attrs: specs[0], lambda x: x)
+
+
+def _infer_part(specs: Sequence[Spec], attrs: Attributes) -> Spec:
+    shape = attrs["shape"]
+    assert isinstance(shape, tuple)
+    return Spec(tuple(map(int, shape)), specs[0].dtype)  # type: ignore[arg-type]
+
+
+# One of the values that a step writes side by side, from element ``start`` on: it takes no step, and its place is a
+# part of theirs. Each begins at a multiple of the alignment, and no two overlap.
+PART = Op("part", _infer_part, lambda x, start, shape: x.reshape(-1)[start : start + size_of(shape)].reshape(shape))
 
 
 def align(nbytes: int) -> int:
@@ -96,6 +107,11 @@ class Draft:
     layout: Layout
 
 
+def _written_as(node: Node) -> Node:
+    """The value that a step writes: what a part is a part of."""
+    return node.inputs[0] if node.op is PART else node
+
+
 class _Planner:
     """One walk over the graph; the fields are what the walk collects."""
 
@@ -113,7 +129,7 @@ class _Planner:
     def planned(self) -> Planned[Plan]:
         outputs = [self._claim_output(node) for node in self.graph.outputs]
         for node in self.graph.nodes:
-            if node.op is not None and owner_of(node)[0] is node:
+            if node.op is not None and node.op is not PART and owner_of(node)[0] is node:
                 self._draft(node)
         for node, holder in dict.fromkeys(outputs):
             if holder is not owner_of(node)[0]:
@@ -136,7 +152,8 @@ class _Planner:
     def _claim_output(self, node: Node) -> tuple[Node, Node]:
         """The node whose buffer will be the output: its owner, or a dense copy where the owner shows something else."""
         holder, layout = owner_of(node)
-        if holder.op is None or layout != Layout.contiguous(layout.shape) or layout.size != size_of(holder.spec.shape):
+        whole = layout == Layout.contiguous(layout.shape) and layout.size == size_of(holder.spec.shape)
+        if holder.op is None or holder.op is PART or not whole:
             holder = self._copy_node(node)
         if id(holder) not in self.output_index and id(holder) not in self.written:
             if self._may_write_leaf(holder):
@@ -212,14 +229,23 @@ class _Planner:
             else:
                 lives.setdefault(id(target), Life(align(target.spec.nbytes), index, index))
             for source, _ in draft.inputs:
-                if id(source) in lives:
-                    lives[id(source)].last = index
+                value = _written_as(source)
+                if id(value) in lives:
+                    lives[id(value)].last = index
         pack(list(lives.values()), reserved)
         for key, life in lives.items():
             self.places[key] = Place("arena", 0, life.offset, life.nbytes)
         return list(lives.values())
 
+    def _place_of(self, source: Node) -> Place:
+        place = self.places[id(_written_as(source))]
+        if source.op is not PART:
+            return place
+        start = source.attrs["start"]
+        assert isinstance(start, int)
+        return replace(place, offset=place.offset + start * source.spec.dtype.itemsize, nbytes=source.spec.nbytes)
+
     def _step(self, draft: Draft) -> Step:
-        inputs = tuple(Operand(self.places[id(source)], view, source.spec.dtype) for source, view in draft.inputs)
+        inputs = tuple(Operand(self._place_of(source), view, source.spec.dtype) for source, view in draft.inputs)
         output = Operand(self.places[id(draft.target)], draft.layout, draft.target.spec.dtype)
         return Step(draft.op, draft.attrs, inputs, output)

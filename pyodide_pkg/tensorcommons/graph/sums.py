@@ -22,11 +22,10 @@ from ..backends.base import Attributes, Op, Spec
 from ..shapes import Layout, size_of
 from .graph import Graph
 from .lower import owner_of
+from .met import MET
 from .node import Node
 
 BUFFERS = 8  # storage buffers that a shader stage has everywhere; weight, bias and the result are three of them
-
-_met: dict[str, Op] = {}  # the ops that were joined: ops are defined above graphs
 
 
 def _reference(*arrays: Any, terms: Any, shape: Any, eps: float) -> Any:
@@ -36,7 +35,7 @@ def _reference(*arrays: Any, terms: Any, shape: Any, eps: float) -> Any:
     for kind, wrap in terms:
         value = operands.pop(0)
         if kind == "taken":  # value are the ids, spread over the columns
-            value = _met["take_along_axis"].reference(operands.pop(0), value, axis=0, wrap=wrap)
+            value = MET["take_along_axis"].reference(operands.pop(0), value, axis=0, wrap=wrap)
         elif kind == "parts":
             value = reduce(np.add, value)
         elif kind == "repeated":
@@ -44,7 +43,7 @@ def _reference(*arrays: Any, terms: Any, shape: Any, eps: float) -> Any:
             value = value[[i % len(value) for i in range(rows)]]
         value = value.reshape(rows, value.shape[-1])
         total = value if total is None else total + value
-    return _met["layer_norm"].reference(total, weight, bias, eps=eps).reshape(shape)
+    return MET["layer_norm"].reference(total, weight, bias, eps=eps).reshape(shape)
 
 
 # What each of ``terms`` is read from, then weight and bias. ("taken", wraps) reads ids and a table, ("repeated", False)
@@ -88,7 +87,7 @@ def linear_layer_norm(
     count = parts(size_of(x.spec.shape[:-1]), depth, columns)
     if count < 2:
         return None
-    _met["layer_norm"] = node.op
+    MET["layer_norm"] = node.op
     products = Node(LINEAR_PARTS, {"count": count}, (x, weight), _infer_parts((x.spec, weight.spec), {"count": count}))
     terms = (("parts", False), *((("repeated", False),) if len(rest) > 1 else ()), ("whole", False))
     attrs = {"terms": terms, "shape": node.spec.shape, "eps": node.attrs["eps"]}
@@ -126,7 +125,7 @@ def _join(node: Node, uses: Counter[int]) -> Node | None:
         return None
     if any(term.spec.dtype is not node.spec.dtype for _, nodes in found for term in nodes[-1:]):
         return None
-    _met["layer_norm"] = node.op
+    MET["layer_norm"] = node.op
     operands = tuple(operand for _, nodes in found for operand in nodes)
     return Node(
         SUM_NORM,
@@ -154,7 +153,7 @@ def _term(node: Node, total: Node, uses: Counter[int]) -> tuple[tuple[str, bool]
         once = uses[id(owner)] == 1 and uses[id(node)] == 1
         by_row = len(spread.shape) == 2 and (spread.strides[1] == 0 or spread.shape[1] == 1)
         if once and by_row and _is_dense(owner_of(table)[1]):
-            _met["take_along_axis"] = owner.op  # type: ignore[assignment]
+            MET["take_along_axis"] = owner.op  # type: ignore[assignment]
             return ("taken", bool(owner.attrs["wrap"])), (ids, table)
     return ("whole", False), (node,)
 
