@@ -123,7 +123,9 @@ async def measure(
         except Exception as error:
             row.error = describe(error)
         say(f"  {row.name}: {row.error or f'ready in {row.ready_ms:,.0f} ms'}")
+    loops = []
     for turn in range(rules.rounds):
+        loops.append(_loop_ms())
         start = turn % max(1, len(entries))  # nobody is always the first one
         for entry in entries[start:] + entries[:start]:
             if entry.wants_more(rules):
@@ -141,7 +143,15 @@ async def measure(
             await entry.prepared.close()
         except Exception as error:
             entry.row.error = entry.row.error or f"closing: {describe(error)}"
-    return Figure(work.group, work.name, work.steps, work.unit, rows)
+    return Figure(work.group, work.name, work.steps, work.unit, rows, loops)
+
+
+def _loop_ms() -> float:
+    """What the processor takes now for 20,000 steps of Python."""
+    started, total = time.perf_counter(), 0
+    for number in range(20_000):
+        total += number * number
+    return (time.perf_counter() - started) * 1e3
 
 
 def cosine(result: Array, expected: Array) -> float:

@@ -46,7 +46,8 @@ class Row:
 @dataclass
 class Figure:
     """One piece of work in ``steps`` steps a sample. ``unit`` is "FLOP", "byte", "token" or "image", or "ms" where
-    there is no amount.
+    there is no amount. ``loop_ms`` is what the same loop of Python took at the beginning of each round: a processor
+    that others use too shows there.
     """
 
     group: str
@@ -54,6 +55,7 @@ class Figure:
     steps: int
     unit: str
     rows: list[Row]
+    loop_ms: list[float] = field(default_factory=list)
 
     def ratios(self) -> list[tuple[float, Row]]:
         """How many times as fast as the best peer we are: on WebGPU, on WebNN, then our best among all."""
@@ -101,6 +103,9 @@ def table(figures: Sequence[Figure]) -> str:
             lines.append(f"  {ratio:.2f} × the {kind}, {peer.name}")
         for ratio, part in figure.parts():
             lines.append(f"  {ratio:.2f} × the time of {part.name}")
+        if figure.loop_ms:
+            low, middle, high = min(figure.loop_ms), statistics.median(figure.loop_ms), max(figure.loop_ms)
+            lines.append(f"  the processor: {number(middle)} ({number(low)} to {number(high)}) for a loop of Python")
         for row in figure.rows:
             title = f"{row.name} {row.version}".strip()
             if not row.samples_ms:

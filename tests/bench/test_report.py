@@ -63,6 +63,11 @@ def test_table_has_the_ratio_first_then_everybody(figure):
     assert any("Broken" in line and "failed: TypeError: no such op" in line for line in lines)
 
 
+def test_a_processor_that_others_use_too_shows(figure):
+    figure.loop_ms = [4.0, 9.0, 4.5]
+    assert "  the processor: 4.50 (4.00 to 9.00) for a loop of Python" in table([figure])
+
+
 def test_json_goes_out_and_comes_back(figure):
     data = json.loads(json.dumps(to_json([figure])))
     assert data[0]["ratios"][0] == {"ratio": 2.0, "peer": "Quick"}
