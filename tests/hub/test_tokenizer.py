@@ -14,7 +14,8 @@ import pytest
 from scripts.paths import MODELS, NODE_MODULES, PACKAGE, ROOT
 from tensorcommons.errors import DeviceUnavailable, DownloadError, InvalidWeights, ShapeMismatch, TensorCommonsError
 from tensorcommons.hub.sources import FileMissingError, open_source
-from tensorcommons.hub.tokenizer import Tokenizer, longest_first, read_settings, read_template
+from tensorcommons.hub.tokenizer import Tokenizer, longest_first
+from tensorcommons.hub.tokenizer_files import read_settings, read_template
 
 GOLDENS = ROOT / "tests" / "goldens"
 

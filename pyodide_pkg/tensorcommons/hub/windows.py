@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from ..errors import ShapeMismatch
 
 if TYPE_CHECKING:
-    from .tokenizer import Encoding, Ids
+    from .encoding import Encoding, Ids
 
 
 @dataclass(frozen=True)

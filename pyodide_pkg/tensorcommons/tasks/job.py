@@ -10,7 +10,8 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from ..errors import TensorCommonsError
-from ..hub.tokenizer import Encoding, Tokenizer
+from ..hub.encoding import Encoding
+from ..hub.tokenizer import Tokenizer
 from ..models.model import Model
 
 Array: TypeAlias = "np.ndarray[Any, np.dtype[np.float32]]"
