@@ -120,3 +120,9 @@ class DownloadError(TensorCommonsError):
         super().__init__(f"{url}: {reason}")
         self.url = url
         self.reason = reason
+
+
+def check_listener(name: str, listener: object) -> None:
+    """Raises TensorCommonsError for a listener that is neither a function nor None, before there is news for it."""
+    if listener is not None and not callable(listener):
+        raise TensorCommonsError(f"{name} is called with news, so it must be a function, not {listener!r}")

@@ -6,11 +6,14 @@ What each task does with its inputs and outputs is in tasks/.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from .backends.device import Device
 from .errors import TensorCommonsError
+from .hub.cache import CacheSpec
 from .models.architecture import check_task
+from .models.interning import Progress
 from .models.loading import from_pretrained
 from .models.model import Model
 from .sharing.manager import TensorSharingManager
@@ -78,11 +81,15 @@ async def pipeline(
     source: str | Mapping[str, bytes] | Model,
     *,
     manager: TensorSharingManager,
-    device: str = "auto",
-    progress_callback: Callable[[dict[str, Any]], None] | None = None,
+    device: str | Device = "auto",
+    dtype: str = "float32",
+    progress_callback: Progress | None = None,
+    cache: CacheSpec = "auto",
+    token: str | None = None,
     **options: Any,
 ) -> Pipeline:
-    """A pipeline for ``task`` on ``source``: a loaded model, or anything that ``from_pretrained`` takes.
+    """A pipeline for ``task`` on ``source``: a loaded model, or anything that ``from_pretrained`` takes, which gets
+    ``device``, ``dtype``, ``progress_callback``, ``cache`` and ``token``.
 
     Answers have the shapes that the pipelines of `transformers` give for the same call, arrays in place of nested
     lists: of one input its answer, of a list of them a list. ``options`` stand for every call; a call may give its own.
@@ -132,6 +139,13 @@ async def pipeline(
         check_task(task, source.architecture.tasks, source.name)
         return kind(task, source, owns_model=False, options=options)
     model = await from_pretrained(
-        source, manager=manager, device=device, task=task, progress_callback=progress_callback
+        source,
+        manager=manager,
+        device=device,
+        dtype=dtype,
+        task=task,
+        progress_callback=progress_callback,
+        cache=cache,
+        token=token,
     )
     return kind(task, model, owns_model=True, options=options)

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from .errors import TensorCommonsError
+from .errors import TensorCommonsError, check_listener
 from .hub.text_stream import TextStream
 from .hub.tokenizer import Tokenizer
 from .pipelines import Pipeline
@@ -40,6 +40,7 @@ class TextGeneration(Pipeline):
         Raises:
             TensorCommonsError: what is no prompt, or an unknown option.
         """
+        check_listener("on_text", on_text)
         single = isinstance(texts, str) or is_chat(texts)
         prompts = [texts] if single else several(texts)
         if not prompts:

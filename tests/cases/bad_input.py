@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -14,7 +14,8 @@ from tensorcommons.hub.streams import ShortReadError
 from tests.cases import Place, only
 from tests.cases.checkpoints import WEIGHTS, files_of, pack, tensors_of, with_config
 from tests.cases.harness import held
-from tests.cases.support import raises
+from tests.cases.seeded import checkpoint
+from tests.cases.support import raises, refused
 
 
 async def _refused(place: Place, source: Any, error: type[Exception], *words: str, tokenizer: bool = False) -> Any:
@@ -219,4 +220,30 @@ async def a_private_model_opens_with_its_token(place: Place) -> None:
     model = await tc.from_pretrained(address, manager=place.manager(), device=place.device, token="let-me-in")
     await model(input_ids=np.zeros((1, 3), int))
     assert "let-me-in" not in f"{model!r} {model.manager.report()}"
+    model.unload()
+
+
+async def listeners_and_caches_that_are_none(place: Place) -> None:
+    """They are refused before anything runs, as is what a pipeline hands on to the loading."""
+    manager, files, wrong = place.manager(), checkpoint(place, "tiny-llama"), 5
+    before = held(place.device)
+    options: dict[str, Any]
+    for options, word in (
+        ({"progress_callback": wrong}, "progress_callback"), ({"cache": wrong}, "cache"), ({"dtype": "int8"}, "int8"),
+    ):  # fmt: skip
+        load = tc.from_pretrained(files, manager=manager, device=place.device, tokenizer=False, **options)
+        await raises(TensorCommonsError, load, word)
+        pipe = tc.pipeline("text-generation", files, manager=manager, device=place.device, **options)
+        await raises(TensorCommonsError, pipe, word)
+    assert held(place.device) == before and not manager.report().models
+    model = await tc.from_pretrained(files, manager=manager, device=place.device, tokenizer=False)
+    ids, nobody = np.ones((1, 3), int), cast("Any", wrong)
+    for call, word in (
+        (model.generate(ids, on_token=nobody), "on_token"),
+        (model.compile([(1, 3)], progress_callback=nobody), "progress_callback"),
+        (model.compile_generation([(1, 3)], progress_callback=nobody), "progress_callback"),
+        (model.to("cpu", nobody), "progress_callback"),
+    ):
+        await raises(TensorCommonsError, call, word)
+    refused(place.device, TensorCommonsError, lambda: manager.devices.on_build(nobody))
     model.unload()

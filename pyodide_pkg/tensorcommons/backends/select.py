@@ -15,7 +15,7 @@ from typing import Any
 
 from ..bridge.webgpu import WebGPUBridge
 from ..bridge.webnn import WebNNBridge
-from ..errors import DeviceUnavailable
+from ..errors import DeviceUnavailable, check_listener
 from .cpu import CpuBackend
 from .device import Device
 from .opening import OPEN_SECONDS, in_time
@@ -123,6 +123,7 @@ class Devices:
         ``done`` of ``total`` graphs of one program are built; it is told before the first and after each. A WebNN
         program is several where it runs on several cores, and a cancelled build ends after the graph under way.
         """
+        check_listener("on_build", call)
         for device in self.opened:
 
             def tell(done: int, total: int, kind: str = device.kind) -> None:

@@ -32,7 +32,7 @@ from weakref import WeakValueDictionary
 from ..bridge.blocks import Block, Data
 from ..bridge.digest import identity_of, joined
 from ..bridge.runtime import IN_BROWSER
-from ..errors import DeviceUnavailable
+from ..errors import DeviceUnavailable, TensorCommonsError
 from .stores import FolderStore, Store
 
 LIMIT = 4 << 30  # bytes; what is used least recently goes when it is passed
@@ -353,6 +353,8 @@ async def open_cache(cache: CacheSpec = "auto") -> Cache:
         return cache
     if cache is None:
         return Cache(None, reason="none was asked for")
+    if not isinstance(cache, str | os.PathLike):
+        raise TensorCommonsError(f'cache is "auto", None, the path of a folder, or an open Cache, not {cache!r}')
     if cache != "auto":
         return Cache(FolderStore(cache))
     if not IN_BROWSER:

@@ -19,7 +19,7 @@ from ..backends.base import Spec
 from ..backends.device import Device
 from ..bridge.blocks import PIECE, Block
 from ..bridge.digest import identity_beside
-from ..errors import TensorReleased
+from ..errors import TensorReleased, check_listener
 from ..hub.cached import CachedSource
 from ..hub.safetensors import ITEMSIZE, NUMPY_NAME, Header, TensorEntry, as_array
 from ..hub.weights import ReadAgain, WeightsFile
@@ -59,6 +59,7 @@ class Reporter:
     """Sends progress events; ``total``, ``shared`` and ``from_cache`` are the load's own, in bytes."""
 
     def __init__(self, callback: Progress | None) -> None:
+        check_listener("progress_callback", callback)
         self._callback = callback
         self.total = 0
         self.shared = 0

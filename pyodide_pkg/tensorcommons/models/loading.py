@@ -74,12 +74,12 @@ async def from_pretrained(
         UnsupportedModel: the architecture is not built in.
         MemoryBudgetError: the weights do not fit.
     """
+    report = Reporter(progress_callback)
     files = open_source(source, token=token)
     decision = manager.devices.decide(device)
     target = decision.device
     if dtype not in ("float32", "float16"):
         raise UnsupportedDtype(f"weights load as float32 or float16, not {dtype}")
-    report = Reporter(progress_callback)
     name = manager.add_model(files.name, target)
     try:
         kept = await open_cache(cache)

@@ -14,7 +14,7 @@ import numpy as np
 
 from ..backends.device import Device
 from ..backends.select import Decision
-from ..errors import ShapeMismatch, TensorCommonsError, TensorReleased
+from ..errors import ShapeMismatch, TensorCommonsError, TensorReleased, check_listener
 from ..graph.node import Node
 from ..hub.tokenizer import Tokenizer
 from ..shapes import Shape
@@ -122,6 +122,7 @@ class Model:
             TensorReleased: the model was unloaded.
         """
         self._check_loaded()
+        check_listener("progress_callback", progress_callback)
         decision = self.manager.devices.decide(device)
         if decision.device is self.device:
             self.why = decision.why
@@ -159,6 +160,7 @@ class Model:
             MemoryBudgetError: keys and values do not fit beside the model.
             TensorReleased: the model was unloaded.
         """
+        check_listener("on_token", on_token)
         return await write(self._writer(input_ids, attention_mask, options), on_token)
 
     def stream(self, input_ids: Any, attention_mask: Any = None, **options: Any) -> AsyncIterator[Ids]:
@@ -179,6 +181,7 @@ class Model:
         Reading a prompt and each step are programs, one a size of the cache up to ``max_new_tokens``.
         ``progress_callback(done, total)`` counts those of one shape. Raises as :meth:`generate` does.
         """
+        check_listener("progress_callback", progress_callback)
         for shape in map(_counts, shapes):
             writer = self._writer(np.zeros(shape, np.int32), None, options)
             await writer.compile(progress_callback or (lambda done, total: None))
@@ -242,6 +245,7 @@ class Model:
             ShapeMismatch: a shape is empty or longer than the model's maximum.
             TensorReleased: the model was unloaded.
         """
+        check_listener("progress_callback", progress_callback)
         todo = {}
         for shape in map(_counts, shapes):
             inputs = self.architecture.inputs.example(shape)
