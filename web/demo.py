@@ -65,7 +65,10 @@ class Demo:
         return await _reply(self._latest(f"run:{panel}", lambda: self._run(panel, json.loads(request), send_part)))
 
     def cancel(self, key: str) -> None:
-        """Cancel "load:<model id>" or "run:<panel>", if it is under way."""
+        """Cancel "load:<model id>" or "run:<panel>", if it is under way, or was called before this."""
+        asyncio.get_running_loop().call_soon(self._cancel, key)  # what was called has begun by then
+
+    def _cancel(self, key: str) -> None:
         task = self._tasks.get(key)
         if task is not None:
             task.cancel()
@@ -74,10 +77,11 @@ class Demo:
 
     async def _latest(self, key: str, work: Callable[[], Awaitable[Any]]) -> Any:
         earlier = self._tasks.get(key)
+        if earlier is not None:
+            earlier.cancel()
 
         async def turn() -> Any:
             if earlier is not None:
-                earlier.cancel()
                 await asyncio.wait([earlier])
             return await work()
 

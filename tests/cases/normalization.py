@@ -12,6 +12,7 @@ from tensorcommons.errors import ShapeMismatch, UnsupportedDtype
 from tensorcommons.graph.fuse import fuse
 from tensorcommons.graph.graph import Graph
 from tensorcommons.graph.sums import join_sums
+from tests.cases import only
 from tests.cases.support import INF, NAN, agree, near, numbers, on, refused
 
 
@@ -186,6 +187,7 @@ async def _fused_as_unfused(device: Device, total: Any, norm: Any, expected: Any
     assert got.tobytes() == (await tc.layer_norm(kept, *norm).read()).tobytes()
 
 
+@only("cpu", "webgpu")
 async def a_norm_adds_up_the_parts_of_a_product(device: Device) -> None:
     """Where a device says that cutting the depth pays; the sum is in nobody's memory then."""
     backend: Any = device.backend
