@@ -214,6 +214,16 @@ async def a_norm_adds_up_the_parts_of_a_product(device: Device) -> None:
         finally:
             del backend.parts_of_depth
         near(await tc.layer_norm(tc.linear(x, w, *bias) + r, scale, shift).read(), wanted)
+    x, w, column, scale, shift = numbers(5, 8), numbers(36, 8), numbers(5, 1), numbers(36), numbers(36, seed=1)
+    backend.parts_of_depth = lambda *sizes: 2
+    try:  # one number a row is no row of numbers
+        await agree(
+            device,
+            lambda x, w, c, *norm: tc.layer_norm(tc.linear(x, w) + tc.broadcast_to(c, (5, 36)), *norm),
+            lambda x, w, c, *norm: _norm(x @ w.T + c, *norm), x, w, column, scale, shift,
+        )  # fmt: skip
+    finally:
+        del backend.parts_of_depth
 
 
 async def embeddings_and_their_norm_are_one_step(device: Device) -> None:

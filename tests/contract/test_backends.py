@@ -13,7 +13,7 @@ from tensorcommons.backends.cpu import CpuBackend
 from tensorcommons.backends.webgpu.backend import WebGPUBackend
 from tensorcommons.backends.webgpu.kernels import KERNELS
 from tensorcommons.backends.webgpu.kernels.formulas import FORMULAS
-from tensorcommons.backends.webgpu.kernels.matmul import ACTIVATIONS
+from tensorcommons.backends.webgpu.kernels.matmul import ACTIVATIONS, parts_of_depth
 from tensorcommons.backends.webgpu.shader import library
 from tensorcommons.backends.webnn.backend import WebNNBackend
 from tensorcommons.backends.webnn.lowering import REFUSED, RULES
@@ -50,6 +50,13 @@ def test_parameters_have_the_names_of_the_contract(backend: type) -> None:
 def test_every_compute_op_has_a_webgpu_kernel() -> None:
     compute = {name for name, op in OPS.items() if op.view is None}
     assert compute | {"copy", "chain", "linears", "linear_parts", "sum_norm"} == set(KERNELS)
+
+
+def test_only_products_that_leave_hardware_idle_are_cut() -> None:
+    cut = {(128, 3072, 768): 4, (128, 768, 768): 4, (128, 1536, 384): 8, (17, 192, 4): 2}
+    whole = [(16, 3072, 768), (1024, 1536, 384), (128, 3072, 3072), (128, 95, 768), (128, 1536, 383)]
+    empty = [(0, 768, 768), (128, 0, 768), (128, 768, 0)]
+    assert {sizes: parts_of_depth(*sizes) for sizes in (*cut, *whole, *empty)} == cut | dict.fromkeys(whole + empty, 1)
 
 
 def test_every_op_has_a_rule_in_webnn_or_a_reason() -> None:

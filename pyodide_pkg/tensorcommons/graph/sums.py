@@ -81,7 +81,7 @@ def linear_layer_norm(
         return None
     x, weight, *rest = linear.inputs
     kinds = {each.spec.dtype.name for each in (*linear.inputs, *norm)}
-    if linear.attrs["activation"] or kinds != {"float32"}:
+    if linear.attrs["activation"] or kinds != {"float32"} or _is_column(rest[-1]):
         return None
     columns, depth = weight.spec.shape
     count = parts(size_of(x.spec.shape[:-1]), depth, columns)
@@ -138,7 +138,7 @@ def _join(node: Node, uses: Counter[int]) -> Node | None:
 def _term(node: Node, total: Node, uses: Counter[int]) -> tuple[tuple[str, bool], tuple[Node, ...]]:
     """One term of the sum: its kind, and what it is read from."""
     owner, layout = owner_of(node)
-    if not layout.strides or layout.strides[-1] == 0:
+    if _is_column(node):
         return ("other", False), (node,)
     if node.spec.shape != total.spec.shape:  # broadcast
         rows = node.spec.shape
@@ -156,6 +156,12 @@ def _term(node: Node, total: Node, uses: Counter[int]) -> tuple[tuple[str, bool]
             MET["take_along_axis"] = owner.op  # type: ignore[assignment]
             return ("taken", bool(owner.attrs["wrap"])), (ids, table)
     return ("whole", False), (node,)
+
+
+def _is_column(node: Node) -> bool:
+    """Whether all of a row is one number, as spread ids are: no term that is read as a row."""
+    strides = owner_of(node)[1].strides
+    return not strides or strides[-1] == 0
 
 
 def _is_dense(layout: Layout) -> bool:

@@ -279,7 +279,9 @@ def parts_of_depth(rows: int, depth: int, columns: int) -> int:
 
     Measured on an H200, at 128 rows: parts of 96 and more, as many as give 384 tiles of 32 × 32.
     """
-    most = min(384 // (-(-rows // 32) * -(-columns // 32)), depth // 96, 8) if rows > 16 and columns % 4 == 0 else 1
+    if rows <= 16 or columns == 0 or columns % 4:
+        return 1
+    most = min(384 // (-(-rows // 32) * -(-columns // 32)), depth // 96, 8)
     return next((count for count in range(most, 1, -1) if depth % (32 * count) == 0), 1)
 
 
