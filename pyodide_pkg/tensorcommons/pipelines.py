@@ -89,7 +89,7 @@ async def pipeline(
     **options: Any,
 ) -> Pipeline:
     """A pipeline for ``task`` on ``source``: a loaded model, or anything that ``from_pretrained`` takes, which gets
-    ``device``, ``dtype``, ``progress_callback``, ``cache`` and ``token``.
+    ``device``, ``dtype``, ``progress_callback``, ``cache`` and ``token``. A loaded model stays as it is.
 
     Answers have the shapes that the pipelines of `transformers` give for the same call, arrays in place of nested
     lists: of one input its answer, of a list of them a list. ``options`` stand for every call; a call may give its own.
@@ -122,7 +122,7 @@ async def pipeline(
 
     Raises:
         UnsupportedModel: the model does not do the task.
-        TensorCommonsError: the task or an option is unknown.
+        TensorCommonsError: the task or an option is unknown, or a loaded model is asked to be another one.
     """
     from .writing import TASKS as WRITING  # a kind of pipeline, so it stands above this file
     from .writing import TextGeneration
@@ -137,6 +137,7 @@ async def pipeline(
     kind = TextGeneration if task in WRITING else Pipeline
     if isinstance(source, Model):
         check_task(task, source.architecture.tasks, source.name)
+        _check_is_asked_as_loaded(source, device=device, dtype=dtype, cache=cache, token=token)
         return kind(task, source, owns_model=False, options=options)
     model = await from_pretrained(
         source,
@@ -149,3 +150,16 @@ async def pipeline(
         token=token,
     )
     return kind(task, model, owns_model=True, options=options)
+
+
+def _check_is_asked_as_loaded(
+    model: Model, *, device: str | Device, dtype: str, cache: CacheSpec, token: str | None
+) -> None:
+    others = {"dtype": dtype != "float32", "cache": cache != "auto", "token": token is not None}
+    others["device"] = device not in ("auto", model.device.kind, model.device)
+    asked = [name for name, differs in others.items() if differs]
+    if asked:
+        raise TensorCommonsError(
+            f"{model.name} is loaded, on {model.device.kind}: {' and '.join(asked)} can be chosen in from_pretrained()"
+            + (", or move it with model.to()" if "device" in asked else "")
+        )
