@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from . import dtypes, errors, nn
+from .backends.current import set_default_device
 from .backends.device import Device
 from .backends.select import Devices, open_devices
 from .compiled import Compiled, compile
@@ -47,5 +48,6 @@ __all__ = [
     "read_together",
     "run_pipelines",
     "scope",
+    "set_default_device",
     *_ops,
 ]

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from .backends.base import Spec
+from .backends.current import default_device, device_of
 from .backends.device import Device
 from .dtypes import as_dtype, default_dtype
 from .errors import DeviceUnavailable, TensorCommonsError
@@ -54,7 +55,7 @@ class Compiled:
 
         Raises:
             TensorCommonsError: an argument is neither, or the function is a coroutine.
-            DeviceUnavailable: no argument is on a device, and ``compile`` was given none.
+            DeviceUnavailable: its arguments are on several devices.
         """
         found: list[Any] = []
         form = _take_apart((args, kwargs), found)
@@ -90,12 +91,11 @@ class Compiled:
         devices = {id(v.device): v.device for v in values if isinstance(v, Tensor) and v.device is not None}
         if self._device is not None:
             devices.setdefault(id(self._device), self._device)
-        if len(devices) != 1:
-            reason = (
-                f"its arguments are on {len(devices)} devices" if devices else "none of its arguments is on a device"
+        if len(devices) > 1:
+            raise DeviceUnavailable(
+                "any", f"{self!r}: its arguments are on {len(devices)} devices; move them with .to()"
             )
-            raise DeviceUnavailable("any", f"{self!r}: {reason}; move them with .to(), or give compile() a device")
-        return next(iter(devices.values()))
+        return next(iter(devices.values()), None) or default_device()
 
     async def _trace(self, form: Any, values: Sequence[Tensor | np.ndarray[Any, Any]], device: Device) -> _Trace:
         """Call the function on tensors without numbers."""
@@ -113,28 +113,30 @@ class Compiled:
 
 
 def compile(
-    function: Callable[..., Any], *, device: Device | None = None, donate_argnames: Sequence[str] = ()
+    function: Callable[..., Any], *, device: Device | str | None = None, donate_argnames: Sequence[str] = ()
 ) -> Compiled:
     """``function`` as one program a shape: traced when it sees new shapes, replayed by one call afterwards.
 
     The function takes and gives tensors, in tuples, lists and dicts if it likes, and computes with the ops of this
     package; what it does besides (printing, counting) happens while it is traced only. Tensors that it refers to
     without being given them keep their storage: writing one is seen by the next call. Arrays among the arguments go to
-    ``device``, or to the device of the tensors beside them; small ones by the call itself.
+    ``device`` (a Device or a kind), to the device of the tensors beside them, or to the default device; small ones by
+    the call itself.
 
     The tensors in the arguments named in ``donate_argnames`` are given up, as in JAX: an answer that
     ``kv_cache_append`` makes of one takes over its bytes where nothing else in the call needs them, and reading the
     argument raises TensorReleased from then on. What a manager keeps is copied instead. A call that fails while it runs
     may have used them up.
 
-    Raises TensorCommonsError for what is no function, no device, or no argument.
+    Raises TensorCommonsError for what is not a function or not an argument, DeviceUnavailable for what is not a device.
     """
-    if not callable(function) or not isinstance(device, (Device, type(None))):
-        raise TensorCommonsError(f"compile() takes a function and a Device, not {function!r:.60} and {device!r:.60}")
+    if not callable(function):
+        raise TensorCommonsError(f"compile() takes a function, not {function!r:.80}")
+    place = None if device is None else device_of(device)
     known = inspect.signature(function).parameters if donate_argnames else {}
     if not isinstance(donate_argnames, (list, tuple, set, frozenset)) or any(n not in known for n in donate_argnames):
         raise TensorCommonsError(f"donate_argnames: {donate_argnames!r} are not among the arguments {', '.join(known)}")
-    return Compiled(function, device, donate_argnames)
+    return Compiled(function, place, donate_argnames)
 
 
 def _argument(value: Any, device: Device) -> Tensor | np.ndarray[Any, Any]:

@@ -5,6 +5,7 @@
     TensorCommonsError
      ├─ DeviceUnavailable      a device that was asked for is not there, with the reason
      ├─ DeviceLost             the browser took a device away
+     ├─ ReadRequired           values that cannot be had without `await t.read()` (a TypeError, too)
      ├─ MemoryBudgetError      it does not fit, with who holds the memory
      ├─ TensorNotFound         no tensor of that name
      ├─ TensorReleased         the tensor was given back
@@ -40,6 +41,10 @@ class DeviceUnavailable(TensorCommonsError):
 
 class DeviceLost(TensorCommonsError):
     """The browser took the device away (driver reset, tab in the background, GPU process restart)."""
+
+
+class ReadRequired(TensorCommonsError, TypeError):
+    """The values of a tensor are on a device that has to be waited for: ``await t.read()`` gives them."""
 
 
 class MemoryBudgetError(TensorCommonsError):

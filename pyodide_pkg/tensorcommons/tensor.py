@@ -7,6 +7,7 @@ reshape, permute, slice and broadcast of it stay layouts over the same bytes.
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
@@ -15,9 +16,10 @@ import numpy as np
 
 from . import dtypes
 from .backends.base import Spec
+from .backends.current import default_device, device_of
 from .backends.device import Device
-from .bridge.runtime import can_suspend, suspend
-from .errors import DeviceLost, DeviceUnavailable, ShapeMismatch, TensorCommonsError
+from .bridge.runtime import WouldWaitError, can_suspend, run_now, suspend
+from .errors import DeviceLost, DeviceUnavailable, ReadRequired, ShapeMismatch, TensorCommonsError
 from .graph.constant import constant
 from .graph.graph import Graph
 from .graph.lower import resolve_view
@@ -40,7 +42,7 @@ class Tensor:
     Operators follow the Python array API standard; see :mod:`tensorcommons.ops` for the functions.
     """
 
-    __array_priority__ = 1000  # numpy_array + tensor is a Tensor
+    __array_ufunc__ = None  # numpy_array + tensor is a Tensor, and np.exp(tensor) a TypeError
 
     def __init__(self, node: Node, device: Device | None) -> None:
         self._node = node
@@ -105,9 +107,38 @@ class Tensor:
         raise TensorCommonsError("the truth of a tensor is not known before it is read: use (await t.read()).any()")
 
     def __float__(self) -> float:
-        raise TensorCommonsError("the number in a tensor is not known before it is read: use (await t.read()).item()")
+        return float(self._read_now("float() of a tensor"))
 
-    __int__ = __complex__ = __index__ = __float__
+    def __int__(self) -> int:
+        return int(self._read_now("int() of a tensor"))
+
+    def __complex__(self) -> complex:
+        return complex(self._read_now("complex() of a tensor"))
+
+    def __index__(self) -> int:
+        return operator.index(self._read_now("a tensor as an index"))
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray[Any, Any]:
+        """Return the values for ``np.asarray(t)``, on the CPU device only; computes what is not computed yet.
+
+        Raises:
+            ReadRequired: the tensor is on a device that has to be waited for. It is a TypeError, too.
+            ValueError: ``copy=False``; values are always copied.
+        """
+        if copy is False:
+            raise ValueError("the values of a tensor cannot be had without a copy: leave copy=False out")
+        return self._read_now("np.asarray() of a tensor").astype(dtype or self.dtype.numpy, copy=False)
+
+    def _read_now(self, what: str) -> np.ndarray[Any, Any]:
+        """Read without waiting. Raises ReadRequired, with ``what`` was tried, where that is not possible."""
+        device = self.device or default_device()
+        remedy = "use `await t.read()`, or tc.stack() and tc.concat() to put tensors together"
+        if device.kind != "cpu":
+            raise ReadRequired(f"{what} cannot wait for the {device.kind} device: {remedy}")
+        try:
+            return run_now(self.read())
+        except WouldWaitError:
+            raise ReadRequired(f"{what} cannot wait for what the device is busy with: {remedy}") from None
 
     def __iter__(self) -> Iterator[Tensor]:
         if not self.shape:
@@ -180,13 +211,15 @@ class Tensor:
         """
         return (await read_together([self]))[0]
 
-    async def to(self, device: Device) -> Tensor:
-        """The tensor on ``device``: itself if it is there already, else a copy, bit for bit.
+    async def to(self, device: Device | str) -> Tensor:
+        """The tensor on ``device`` (a Device or a kind): itself if it is there already, else a copy, bit for bit.
 
         It goes through host memory, unless the devices can lend each other their bytes.
 
-        Raises MemoryBudgetError if it does not fit there, DeviceUnavailable if that device was lost for good.
+        Raises MemoryBudgetError if it does not fit there, DeviceUnavailable if there is no such device, or if it was
+        lost for good.
         """
+        device = device_of(device)
         if device is self.device:
             return self
         if self.device is not None and (self.device.lends_to(device) or device.lends_to(self.device)):
@@ -203,11 +236,16 @@ class Tensor:
         return asarray(values, dtype=self.dtype, device=device)
 
     def numpy(self) -> np.ndarray[Any, Any]:
-        """The values, without ``await``: works where Pyodide can suspend the running Python.
+        """The values, without ``await``: on the CPU device, and where Pyodide can suspend the running Python.
 
         Raises:
             TensorCommonsError: it cannot here; use ``await t.read()``.
         """
+        if (self.device or default_device()).kind == "cpu":
+            try:
+                return run_now(self.read())
+            except WouldWaitError:  # for what the device is busy with
+                pass
         if not can_suspend():
             raise TensorCommonsError(
                 "this Python cannot be suspended here, so .numpy() cannot wait for the device: "
@@ -220,6 +258,8 @@ class Tensor:
 def as_tensor(value: TensorLike, like: Iterable[object] = ()) -> Tensor:
     """``value`` as a tensor on the device of the first tensor in ``like``; numbers take that tensor's dtype.
 
+    Where none of them is on a device it goes to the default device.
+
     Raises:
         UnsupportedDtype: that dtype cannot hold the number.
     """
@@ -230,27 +270,29 @@ def as_tensor(value: TensorLike, like: Iterable[object] = ()) -> Tensor:
     if peers and isinstance(number, (int, float)):
         return Tensor(constant(number, peers[0].dtype), peers[0].device)
     device = next((peer.device for peer in peers if peer.device is not None), None)
-    if device is None:
-        raise DeviceUnavailable("any", "none of the operands is on a device: use tensorcommons.asarray(..., device=)")
     return asarray(value, device=device)
 
 
-def asarray(obj: TensorLike, dtype: object = None, device: Device | None = None) -> Tensor:
+def asarray(obj: TensorLike, dtype: object = None, device: Device | str | None = None) -> Tensor:
     """``obj`` (array, list, number, Tensor) as a tensor on ``device``, in its dtype unless asked otherwise.
 
-    float64 becomes float32, and Python ints become int32.
+    ``device`` is a Device or a kind ("cpu", "webgpu", "webnn": that of the last ``open_devices()``); without one it is
+    that of :func:`set_default_device`, or the CPU device. float64 becomes float32, and Python ints become int32.
 
     Raises:
         UnsupportedDtype: the dtype has no counterpart.
-        DeviceUnavailable: no device was given and ``obj`` is not on one.
+        DeviceUnavailable: there is no such device, with the reason.
         MemoryBudgetError: the bytes do not fit.
     """
+    place = None if device is None else device_of(device)
     if isinstance(obj, Tensor):
-        if (dtype is None or dtypes.as_dtype(dtype) is obj.dtype) and device in (None, obj.device):
-            return obj
+        if dtype is None or dtypes.as_dtype(dtype) is obj.dtype:
+            if place is None or place is obj.device:
+                return obj
+            if obj.device is None:
+                return Tensor(obj.node, place)
         raise TensorCommonsError("asarray() of a tensor keeps its dtype and device; read it first to change them")
-    if device is None:
-        raise DeviceUnavailable("any", "asarray() needs device=, for example (await tc.open_devices()).webgpu")
+    place = place or default_device()
     array = dtypes.host_array(obj)
     kind = dtypes.default_dtype(obj, array) if dtype is None else dtypes.as_dtype(dtype)
     dense = np.ascontiguousarray(array, kind.numpy).reshape(array.shape)
@@ -259,7 +301,7 @@ def asarray(obj: TensorLike, dtype: object = None, device: Device | None = None)
     if dense.size <= SMALL:  # worth knowing by content, and cheap to keep
         identity, origin = content_identity(data, dense.shape, kind), Origin.of_bytes(bytes(data))
     spec = Spec(dense.shape, kind)
-    return Tensor.of_storage(Storage.upload(device, data, "activations", identity, origin, spec), spec)
+    return Tensor.of_storage(Storage.upload(place, data, "activations", identity, origin, spec), spec)
 
 
 async def realize(tensors: Sequence[Tensor]) -> None:
@@ -269,16 +311,13 @@ async def realize(tensors: Sequence[Tensor]) -> None:
     pending = [tensor for tensor in tensors if resolve_view(tensor.node) is None]
     if not pending:
         return
-    devices = {id(tensor.device): tensor.device for tensor in pending}
-    if None in devices.values():
-        raise DeviceUnavailable("any", "a tensor made of numbers alone is nowhere yet: give it device=")
+    devices = dict.fromkeys(tensor.device for tensor in pending if tensor.device is not None)
     if len(devices) > 1:
-        raise ShapeMismatch(f"tensors on different devices cannot be computed together: {list(devices.values())}")
-    device = next(iter(devices.values()))
-    assert device is not None
+        raise ShapeMismatch(f"tensors on different devices cannot be computed together: {list(devices)}")
+    device = next(iter(devices), None) or default_device()  # numbers alone are nowhere yet: they join the others
     outputs = await (await compile_graph(device, [tensor.node for tensor in pending])).run()
     for tensor, (storage, spec) in zip(pending, outputs, strict=True):
-        tensor._node = Node(None, {}, (), spec, storage=storage)
+        tensor._node, tensor.device = Node(None, {}, (), spec, storage=storage), device
 
 
 async def read_together(tensors: Sequence[Tensor]) -> list[np.ndarray[Any, Any]]:

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import functools
+import operator
 from typing import Any
 
 import numpy as np
 
 import tensorcommons as tc
 from tensorcommons import Device
-from tensorcommons.errors import DeviceUnavailable, ShapeMismatch, TensorCommonsError, UnsupportedDtype
+from tensorcommons.errors import ReadRequired, ShapeMismatch, TensorCommonsError, UnsupportedDtype
 from tensorcommons.tensor import realize
 from tests.cases.samples import DTYPES, drawn
-from tests.cases.support import on, raises, refused
+from tests.cases.support import on, refused
 
 SHAPES = ((1,), (7,), (2, 3), (5, 1, 4), (0, 3))
 
@@ -103,7 +104,8 @@ async def creation(device: Device) -> None:
         np.testing.assert_array_equal(got, wanted)
     (x,) = on(device, np.ones(3, np.float32))
     np.testing.assert_array_equal(await (x + tc.arange(3, dtype="float32")).read(), [1, 2, 3])
-    await raises(DeviceUnavailable, tc.zeros(3).read(), "device=")
+    joined = await tc.read_together([tc.zeros(3), x + 1])  # numbers alone join the others
+    np.testing.assert_array_equal(joined, [[0, 0, 0], [2, 2, 2]])
 
 
 async def operators(device: Device) -> None:
@@ -147,5 +149,9 @@ async def what_numbers_do_not_fit(device: Device) -> None:
         lambda: tc.tile(whole, (-1,)), lambda: tc.repeat(whole, -1), lambda: tc.tril(whole), lambda: tc.arange(1, 2, 0),
     ):  # fmt: skip
         refused(device, ShapeMismatch, wrong)
-    for function in (float, int, bool):
-        refused(device, TensorCommonsError, functools.partial(function, whole[0]))
+    refused(device, TensorCommonsError, lambda: bool(whole[0]))
+    if device.kind == "cpu":
+        assert float(whole[0]) == int(whole[0]) == 1
+    else:
+        for function in (float, int, complex, operator.index):
+            refused(device, ReadRequired, functools.partial(function, whole[0]))

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import gc
+from collections.abc import Callable
 from contextlib import suppress
+from typing import Any
 
 import numpy as np
 
 import tensorcommons as tc
 from tensorcommons import Device
+from tensorcommons.backends import current
 from tensorcommons.errors import DeviceUnavailable, TensorCommonsError, TensorReleased, UnsupportedDtype
 from tensorcommons.tensor import realize
 from tests.cases import only
@@ -137,8 +140,7 @@ async def the_same_op_many_times_stays_flat(device: Device) -> None:
 async def tensors_say_what_they_cannot(device: Device) -> None:
     (x,) = on(device, numbers(3))
     refused(device, TensorCommonsError, lambda: bool(x))
-    refused(device, DeviceUnavailable, lambda: tc.asarray([1.0]))
-    refused(device, DeviceUnavailable, lambda: tc.add(np.zeros(3), np.zeros(3)))
+    refused(device, DeviceUnavailable, lambda: tc.asarray([1.0], device="abacus"))
     refused(device, TensorCommonsError, lambda: tc.asarray(x, dtype="int32"))
     assert tc.asarray(x) is x
     assert len(x) == 3
@@ -194,3 +196,88 @@ async def what_was_read_is_the_readers(device: Device) -> None:
     assert (
         first.flags.writeable and second.tolist() == (await x.read()).tolist() == np.arange(12).reshape(3, 4).tolist()
     )
+
+
+NUMPY_CALLS: tuple[Callable[[tc.Tensor, tc.Tensor], Any], ...] = (
+    lambda x, y: np.asarray(x),
+    lambda x, y: np.array([x, y]),
+    lambda x, y: np.array((x, [1, 2])),
+    lambda x, y: np.array([[x[0], x[1]], [1, 2]]),
+    lambda x, y: np.array(list(x)),
+    lambda x, y: np.array([tuple(x), tuple(y)]),
+    lambda x, y: np.stack([x, y]),
+    lambda x, y: np.concatenate([x, y * 2]),
+    lambda x, y: np.vstack([x, x + y]),
+    lambda x, y: np.mean(x),
+    lambda x, y: np.float32(x[0]),
+    lambda x, y: np.isin(x, [1]),
+    lambda x, y: float(x[0]) + int(y[1]),
+    lambda x, y: np.arange(2)[y > 3],
+)
+
+
+async def numpy_never_makes_an_array_of_tensors(device: Device) -> None:
+    """On the CPU device it gets the values, also of what is not computed yet; elsewhere a TypeError names the way."""
+    x, y = on(device, np.array([1, 2], np.float32), np.array([3, 4], np.float32))
+    a, b = await tc.read_together([x, y])
+    for number, call in enumerate(NUMPY_CALLS):
+        for lazy in (x, x + 0):
+            if device.kind == "cpu":
+                got = np.asarray(call(lazy, y))
+                assert got.dtype.kind != "O", number
+                np.testing.assert_array_equal(got, call(a, b))
+                continue
+            complaint = _numpy_refuses(call, lazy, y)
+            assert isinstance(complaint, TypeError) and "await t.read()" in str(complaint), number
+    assert len(x) == 2 and [part.shape for part in x] == [(), ()]
+
+
+async def numpy_leaves_operators_to_tensors(device: Device) -> None:
+    a = np.array([1, 2], np.float32)
+    (x,) = on(device, a)
+    for made in (a + x, x + a, a * x, a @ x, a == x, np.float32(2) - x, a < x):
+        assert isinstance(made, tc.Tensor)
+    for call in (np.exp, lambda x: np.add(a, x)):
+        complaint = _numpy_refuses(call, x)
+        assert isinstance(complaint, TypeError) and "__array_ufunc__" in str(complaint)
+
+
+def _numpy_refuses(call: Callable[..., Any], *arguments: Any) -> Exception:
+    try:
+        made = call(*arguments)
+    except Exception as complaint:
+        return complaint.with_traceback(None)  # its frames hold tensors
+    raise AssertionError(f"NumPy made {made!r}")
+
+
+async def a_kind_stands_for_the_device_that_was_opened_last(device: Device) -> None:
+    before, kind = current._Current.devices, device.kind
+    current.use_devices(tc.Devices([device], {"abacus": "nobody has one"}))
+    try:
+        made = [
+            tc.asarray([1.0, 2], device=kind),
+            tc.ones(2, device=kind) + tc.arange(2, dtype="float32"),
+            tc.linspace(1, 2, 2, device=kind),
+            tc.full((2,), 1.0, device=kind),
+            tc.reshape(tc.eye(1, 2, device=kind), (2,)),
+            await tc.compile(lambda x: x + 1, device=kind)(np.array([0, 1], np.float32)),
+            await tc.asarray([1.0, 2], device="cpu").to(kind),
+        ]
+        assert all(each.device is device for each in made)
+        assert [each.tolist() for each in await tc.read_together(made)][:3] == [[1, 2]] * 3
+        tc.set_default_device(kind)
+        assert tc.asarray([1, 2]).device is device and tc.add([1], [2]).device is device
+        await raises(DeviceUnavailable, tc.asarray([1.0], device=kind).to("abacus"), "abacus")
+        for wrong in ("abacus", 5, "", "x" * 1000):
+            for call in (
+                lambda wrong=wrong: tc.asarray([1.0], device=wrong),
+                lambda wrong=wrong: tc.zeros(3, device=wrong),
+                lambda wrong=wrong: tc.arange(3, device=wrong),
+                lambda wrong=wrong: tc.compile(abs, device=wrong),
+                lambda wrong=wrong: tc.set_default_device(wrong),
+            ):
+                assert len(str(refused(device, DeviceUnavailable, call))) < 400
+        assert tc.asarray([1, 2]).device is device
+    finally:
+        tc.set_default_device(None)
+        current._Current.devices = before

@@ -98,6 +98,11 @@ class Device:
         return f"<Device {self.kind}: {self.name}{' (software)' if self.is_software else ''}>"
 
     @property
+    def is_closed(self) -> bool:
+        """Whether :meth:`close` was called: the device can hold nothing any more."""
+        return self._closed
+
+    @property
     def is_gone(self) -> bool:
         """Whether it was lost and could not be opened again; ``gone`` says why."""
         return bool(self.gone) and self.backend.is_lost

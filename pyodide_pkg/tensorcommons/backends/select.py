@@ -16,13 +16,12 @@ from typing import Any
 from ..bridge.webgpu import WebGPUBridge
 from ..bridge.webnn import WebNNBridge
 from ..errors import DeviceUnavailable, check_listener
-from .cpu import CpuBackend
+from .current import KINDS, take_cpu, use_devices
 from .device import Device
 from .opening import OPEN_SECONDS, in_time
 from .webgpu.backend import WebGPUBackend
 from .webnn.backend import WebNNBackend
 
-KINDS = ("webgpu", "webnn", "cpu")
 WISHES = ("cpu", "gpu", "npu", "")  # for WebNN; "" is the browser's choice
 
 # By rank: what a device is, and why it comes first where nothing of a lower rank is there.
@@ -81,9 +80,11 @@ class Devices:
         """The device for ``wish`` (a kind, a Device, or "auto"), and why.
 
         Raises:
-            DeviceUnavailable: that kind is missing; the reason is the one found when it was opened.
+            DeviceUnavailable: that kind is missing, with the reason found when it was opened, or unknown.
         """
         if isinstance(wish, Device):
+            if wish not in self.opened:
+                raise DeviceUnavailable(wish.kind, "it is not one of the devices that were opened here")
             return Decision(wish, "it was asked for")
         if wish != "auto":
             return Decision(self._named(wish), "it was asked for")
@@ -149,7 +150,10 @@ class Devices:
         for device in self.opened:
             if device.kind == kind:
                 return device
-        raise DeviceUnavailable(kind, self.missing.get(kind, f"it was not opened; known kinds: {', '.join(KINDS)}"))
+        if not isinstance(kind, str) or kind not in KINDS:
+            reason = f"a device is a Device, 'auto' or one of {', '.join(KINDS)}, not {kind!r:.80}"
+            raise DeviceUnavailable(f"{kind!s:.80}", reason)
+        raise DeviceUnavailable(kind, self.missing.get(kind, "it was not opened"))
 
 
 async def open_devices(
@@ -203,12 +207,13 @@ async def open_devices(
         raise DeviceUnavailable(", ".join(wanted), "; ".join(f"{kind}: {why}" for kind, why in missing.items()))
     devices = Devices(sorted(opened, key=rank) if prefer is None else opened, missing, by_facts=prefer is None)
     await devices.try_lending(timeout)
+    use_devices(devices)
     return devices
 
 
 async def _open(kind: str, webnn: str) -> Device:
     if kind == "cpu":
-        return Device(CpuBackend())
+        return take_cpu()
     if kind == "webgpu":
         return Device(WebGPUBackend(await WebGPUBridge.open()))
     return Device(WebNNBackend(await WebNNBridge.open(webnn)))

@@ -39,12 +39,15 @@ class WouldWaitError(Exception):
 
 
 def run_now(work: Coroutine[Any, Any, T]) -> T:
-    """The result of a coroutine that never has to wait, as those of the NumPy device do not.
+    """Run a coroutine that never has to wait, as those of the NumPy device do not, and return its result.
 
-    Raises WouldWaitError if it does; it is closed then, as if it had been cancelled there.
+    A turn that it gives to the event loop (``asyncio.sleep(0)``) is not a wait: it continues at once.
+
+    Raises WouldWaitError if it waits; it is closed then, as if it had been cancelled there.
     """
     try:
-        work.send(None)
+        while work.send(None) is None:
+            pass
     except StopIteration as done:
         result: T = done.value
         return result

@@ -10,6 +10,7 @@ import numpy as np
 
 from .. import dtypes
 from ..backends.base import Attributes, Spec
+from ..backends.current import device_of
 from ..backends.device import Device
 from ..errors import ShapeMismatch, UnsupportedDtype
 from ..graph.constant import constant
@@ -35,20 +36,20 @@ ARANGE = define("arange", _infer_arange, _arange)
 
 
 def full(
-    shape: int | Sequence[int], fill_value: float, *, dtype: object = None, device: Device | None = None
+    shape: int | Sequence[int], fill_value: float, *, dtype: object = None, device: Device | str | None = None
 ) -> Tensor:
     """``shape`` filled with one number; by default float32 for a float, int32 for an int and bool for a bool."""
     kind = dtypes.of_number(fill_value) if dtype is None else dtypes.as_dtype(dtype)
-    scalar = Tensor.symbolic(constant(fill_value, kind), device)
+    scalar = Tensor.symbolic(constant(fill_value, kind), None if device is None else device_of(device))
     return broadcast_to(scalar, (shape,) if isinstance(shape, int) else shape)
 
 
-def zeros(shape: int | Sequence[int], *, dtype: object = "float32", device: Device | None = None) -> Tensor:
+def zeros(shape: int | Sequence[int], *, dtype: object = "float32", device: Device | str | None = None) -> Tensor:
     """Zeros, or False."""
     return full(shape, False, dtype=dtype, device=device)
 
 
-def ones(shape: int | Sequence[int], *, dtype: object = "float32", device: Device | None = None) -> Tensor:
+def ones(shape: int | Sequence[int], *, dtype: object = "float32", device: Device | str | None = None) -> Tensor:
     """Ones, or True."""
     return full(shape, True, dtype=dtype, device=device)
 
@@ -69,7 +70,7 @@ def ones_like(x: TensorLike, *, dtype: object = None) -> Tensor:
     return full_like(x, True, dtype=dtype)
 
 
-def empty(shape: int | Sequence[int], *, dtype: object = "float32", device: Device | None = None) -> Tensor:
+def empty(shape: int | Sequence[int], *, dtype: object = "float32", device: Device | str | None = None) -> Tensor:
     """Zeros: no bytes are handed out that something else left behind."""
     return zeros(shape, dtype=dtype, device=device)
 
@@ -80,13 +81,14 @@ def arange(
     step: float = 1,
     *,
     dtype: object = None,
-    device: Device | None = None,
+    device: Device | str | None = None,
 ) -> Tensor:
     """``start + step * i`` below ``stop``; of one argument from 0 to it. int32 if all are ints, else float32.
 
     Raises:
         UnsupportedDtype: the dtype is bool, or does not hold the numbers.
     """
+    place = None if device is None else device_of(device)
     if stop is None:
         start, stop = 0, start
     if not step:
@@ -104,7 +106,7 @@ def arange(
     number = float if kind.kind == "float" else int
     node_attrs: Attributes = {"start": number(start), "step": number(step), "count": count, "dtype": kind.name}
     made = apply(OPS["arange"], **node_attrs)
-    return Tensor.symbolic(made.node, device)
+    return Tensor.symbolic(made.node, place)
 
 
 def linspace(
@@ -114,7 +116,7 @@ def linspace(
     *,
     endpoint: bool = True,
     dtype: object = "float32",
-    device: Device | None = None,
+    device: Device | str | None = None,
 ) -> Tensor:
     """``num`` numbers at equal distances from ``start``; ``stop`` is the last of them unless ``endpoint`` is off."""
     if num < 0:
@@ -129,14 +131,14 @@ def linspace(
     return astype(values, kind)
 
 
-def _below(rows: int, columns: int, k: int, device: Device | None) -> Tensor:
+def _below(rows: int, columns: int, k: int, device: Device | str | None) -> Tensor:
     """Whether an element of a matrix lies on diagonal ``k`` or below."""
     down, right = arange(rows, device=device), arange(-k, columns - k, device=device)
     return reshape(down, (rows, 1)) >= right
 
 
 def eye(
-    rows: int, columns: int | None = None, *, k: int = 0, dtype: object = "float32", device: Device | None = None
+    rows: int, columns: int | None = None, *, k: int = 0, dtype: object = "float32", device: Device | str | None = None
 ) -> Tensor:
     """Ones on diagonal ``k``, zeros elsewhere."""
     count = rows if columns is None else columns

@@ -1,0 +1,85 @@
+"""The device that a kind names, and the one that is used where none is named.
+
+``device=`` takes a :class:`Device` or a kind. A kind means the device of the last :func:`tensorcommons.open_devices`.
+NumPy needs no opening: "cpu" is there before, and the next ``open_devices()`` takes over the device made for it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ..errors import DeviceUnavailable
+from .cpu import CpuBackend
+from .device import Device
+
+if TYPE_CHECKING:
+    from .select import Devices
+
+KINDS = ("webgpu", "webnn", "cpu")
+
+
+class _Current:
+    """The state of this module. ``own_cpu`` is the CPU device that was made on demand."""
+
+    devices: Devices | None = None
+    default: Device | str | None = None
+    own_cpu: Device | None = None
+
+
+def use_devices(devices: Devices) -> None:
+    """Make ``devices`` those that kinds name from now on."""
+    _Current.devices = devices
+
+
+def take_cpu() -> Device:
+    """Return a CPU device for ``open_devices()``: the one made on demand, unless an earlier call took it."""
+    made, _Current.own_cpu = _Current.own_cpu, None
+    return made if made is not None and not made.is_closed else Device(CpuBackend())
+
+
+def _cpu() -> Device:
+    devices = _Current.devices
+    if devices is not None and devices.cpu is not None and not devices.cpu.is_closed:
+        return devices.cpu
+    if _Current.own_cpu is None or _Current.own_cpu.is_closed:
+        _Current.own_cpu = Device(CpuBackend())
+    return _Current.own_cpu
+
+
+def device_of(wish: Device | str) -> Device:
+    """Return ``wish`` itself, or the device of that kind ("auto": the one that the last opened devices decide on).
+
+    Raises:
+        DeviceUnavailable: the kind is unknown, or no device of that kind was opened.
+    """
+    if isinstance(wish, Device):
+        return wish
+    if wish == "cpu":
+        return _cpu()
+    if not isinstance(wish, str) or wish not in (*KINDS, "auto"):
+        raise DeviceUnavailable(
+            f"{wish!s:.80}", f"device= takes a Device or one of {', '.join(KINDS)}, not {wish!r:.80}"
+        )
+    if _Current.devices is None:
+        if wish == "auto":
+            return _cpu()
+        raise DeviceUnavailable(wish, "no device was opened yet: call await tensorcommons.open_devices() first")
+    return _Current.devices.choose(wish)
+
+
+def default_device() -> Device:
+    """Return the device of :func:`set_default_device`, or the CPU device."""
+    return _cpu() if _Current.default is None else device_of(_Current.default)
+
+
+def set_default_device(device: Device | str | None) -> None:
+    """Create tensors on ``device`` (a Device or a kind) where no device is given; ``None`` means the CPU device again.
+
+    A kind is looked up anew at each use, so it means the device of the last ``open_devices()``.
+
+    Raises:
+        DeviceUnavailable: the kind is unknown, or no device of that kind was opened; the default stays as it was.
+    """
+    if device is not None:
+        device_of(device)
+    _Current.default = device

@@ -1,0 +1,81 @@
+"""Which device a kind names, and where tensors go that name none."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+
+import tensorcommons as tc
+from tensorcommons.backends import current
+from tensorcommons.errors import DeviceUnavailable, ReadRequired
+
+
+@pytest.fixture(autouse=True)
+def nothing_opened() -> Iterator[None]:
+    """No device was opened and none was made on demand, before and after."""
+
+    def forget() -> None:
+        current._Current.devices = current._Current.own_cpu = current._Current.default = None
+
+    forget()
+    yield
+    forget()
+
+
+def test_numpy_needs_no_opening():
+    x = tc.asarray([1, 2, 3])
+    assert x.device is not None and x.device.kind == "cpu" and x.device is tc.asarray(1.5, device="cpu").device
+    assert np.asarray(x + 1).tolist() == [2, 3, 4] and tc.zeros(2).numpy().tolist() == [0, 0]
+    assert tc.add([1, 2], [3, 4]).numpy().tolist() == [4, 6]
+
+
+def test_other_kinds_need_it():
+    for kind in ("webgpu", "webnn"):
+        with pytest.raises(DeviceUnavailable, match="open_devices"):
+            tc.asarray([1.0], device=kind)
+        with pytest.raises(DeviceUnavailable, match="open_devices"):
+            tc.set_default_device(kind)
+    assert tc.asarray([1]).device is current.default_device()
+
+
+async def test_devices_that_are_opened_take_over_the_one_made_on_demand():
+    before = tc.asarray([1.0, 2])
+    devices = await tc.open_devices(prefer=["cpu"])
+    assert before.device is devices.cpu is tc.asarray([1], device="cpu").device
+    assert (await (before + tc.asarray([1.0, 1], device=devices.cpu)).read()).tolist() == [2, 3]
+    others = await tc.open_devices(prefer=["cpu"])
+    assert others.cpu is not devices.cpu and tc.asarray([1]).device is others.cpu
+    others.close()
+    assert tc.asarray([1]).device not in (devices.cpu, others.cpu), "a closed device is not one to use"
+    devices.close()
+
+
+async def test_what_is_missing_says_why():
+    devices = await tc.open_devices()
+    with pytest.raises(DeviceUnavailable, match="does not run in a browser"):
+        tc.asarray([1.0], device="webgpu")
+    with pytest.raises(DeviceUnavailable, match="not one of the devices"):
+        devices.choose(current.device_of(tc.Device(devices.opened[0].backend)))
+    devices.close()
+
+
+async def test_a_read_without_waiting_never_gets_in_between():
+    """While a program of the device runs, its turn cannot be taken: that is said, and later it works."""
+    x = tc.asarray(np.ones(4, np.float32))
+    assert x.device is not None
+    async with x.device.lock:
+        with pytest.raises(ReadRequired, match="busy"):
+            np.asarray(x * 2)
+        assert np.asarray(x).tolist() == [1] * 4
+    assert np.asarray(x * 2).tolist() == [2] * 4
+    running = asyncio.create_task((x + 1).read())
+    assert np.asarray(x * 3).tolist() == [3] * 4
+    assert (await running).tolist() == [2] * 4
+    device = x.device
+    del x, running
+    gc.collect()
+    assert device.total == 0 and not device.lock.locked()
