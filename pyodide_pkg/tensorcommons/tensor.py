@@ -136,7 +136,7 @@ class Tensor:
         if device.kind != "cpu":
             raise ReadRequired(f"{what} cannot wait for the {device.kind} device: {remedy}")
         try:
-            return run_now(self.read())
+            return run_now(self.read(), turns=True)
         except WouldWaitError:
             raise ReadRequired(f"{what} cannot wait for what the device is busy with: {remedy}") from None
 
@@ -243,7 +243,7 @@ class Tensor:
         """
         if (self.device or default_device()).kind == "cpu":
             try:
-                return run_now(self.read())
+                return run_now(self.read(), turns=True)
             except WouldWaitError:  # for what the device is busy with
                 pass
         if not can_suspend():

@@ -38,15 +38,16 @@ class WouldWaitError(Exception):
     """A coroutine that was run with :func:`run_now` had to wait."""
 
 
-def run_now(work: Coroutine[Any, Any, T]) -> T:
+def run_now(work: Coroutine[Any, Any, T], *, turns: bool = False) -> T:
     """Run a coroutine that never has to wait, as those of the NumPy device do not, and return its result.
 
-    A turn that it gives to the event loop (``asyncio.sleep(0)``) is not a wait: it continues at once.
+    With ``turns`` it may give the event loop a turn (``asyncio.sleep(0)``), as a NumPy program does between two steps:
+    it continues at once.
 
     Raises WouldWaitError if it waits; it is closed then, as if it had been cancelled there.
     """
     try:
-        while work.send(None) is None:
+        while work.send(None) is None and turns:
             pass
     except StopIteration as done:
         result: T = done.value
