@@ -91,8 +91,8 @@ def main() -> int:
     return 1 if made.differences else 0
 
 
-def model_goldens(name: str, made: Goldens) -> Arrays:
-    """Write the folder's ``config.json``; give inputs, logits and greedy tokens."""
+def model_of(name: str) -> Any:
+    """The model of `transformers`, with weights made from their names."""
     torch = importlib.import_module("torch")
     transformers = importlib.import_module("transformers")
     kind, settings = MODELS[name]
@@ -104,18 +104,37 @@ def model_goldens(name: str, made: Goldens) -> Arrays:
         model.scale_decoder_outputs = False
     for key, parameter in model.named_parameters():  # a tied one once
         parameter.copy_(torch.from_numpy(weight(key, tuple(parameter.shape))))
-    config = model.config.to_dict()
-    kept = (*settings, "model_type", "tie_word_embeddings", "rope_parameters", "is_encoder_decoder")
-    made.json(f"{name}/config.json", {key: config[key] for key in dict.fromkeys(kept) if key in config})
+    return model
 
+
+def _texts(name: str) -> tuple[np.random.Generator, Any, Any]:
+    """A generator for what follows, token ids (batch, width), and their mask with padding on the left."""
+    torch = importlib.import_module("torch")
     rng = np.random.default_rng(len(name))
     width = max(LENGTHS)
     left = torch.tensor([[0] * (width - length) + [1] * length for length in LENGTHS])
-    ids = torch.from_numpy(rng.integers(3, 100, (len(LENGTHS), width)))
-    right = left.flip(1)
+    return rng, torch.from_numpy(rng.integers(3, 100, (len(LENGTHS), width))), left
+
+
+def prompts_of(name: str) -> tuple[Any, Any]:
+    """Prompts of three lengths and their mask: padded on the left, or on the right for an encoder."""
+    _, ids, left = _texts(name)
+    mask = left.flip(1) if MODELS[name][0].startswith("T5") else left
+    return ids * mask, mask
+
+
+def model_goldens(name: str, made: Goldens) -> Arrays:
+    """Write the folder's ``config.json``; give inputs, logits and greedy tokens."""
+    torch = importlib.import_module("torch")
+    model = model_of(name)
+    config = model.config.to_dict()
+    kept = (*MODELS[name][1], "model_type", "tie_word_embeddings", "rope_parameters", "is_encoder_decoder")
+    made.json(f"{name}/config.json", {key: config[key] for key in dict.fromkeys(kept) if key in config})
+
+    rng, ids, left = _texts(name)
+    width, right = max(LENGTHS), left.flip(1)
     encoder_decoder = model.config.is_encoder_decoder
-    prompts = ids * (right if encoder_decoder else left)
-    mask = right if encoder_decoder else left
+    prompts, mask = prompts_of(name)
     arrays: Arrays = {"input_ids": (ids * right).numpy(), "attention_mask": right.numpy()}
     extra = {"decoder_input_ids": torch.from_numpy(rng.integers(3, 100, (len(LENGTHS), 9)))} if encoder_decoder else {}
     output = model(input_ids=ids * right, attention_mask=right, **extra)

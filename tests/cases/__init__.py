@@ -52,6 +52,7 @@ MODELS = (
     "tasks",
     "pipelines",
     "decoders",
+    "options",
     "writing",
     "examples",
 )

@@ -13,7 +13,9 @@ import numpy as np
 import tensorcommons as tc
 from tensorcommons import Model
 from tensorcommons.errors import MemoryBudgetError, ShapeMismatch, TensorCommonsError, TensorReleased
-from tensorcommons.models.sampling import Options, Sampler, keep_top_k, keep_top_p, penalize
+from tensorcommons.models.generation_options import Options
+from tensorcommons.models.logits_process import Prompt, repetition_penalty
+from tensorcommons.models.sampling import Sampler, keep_top_k, keep_top_p
 from tests.cases import Place, harness, long, only, shows
 from tests.cases.pressure import _lose
 from tests.cases.seeded import checkpoint
@@ -253,8 +255,9 @@ async def what_cannot_be_written(place: Place) -> None:
     before = place.device.total
     await raises(TensorCommonsError, model.generate(prompt, nonsense=1), "nonsense", "top_k")
     for wrong in (
-        *({"temperature": 0}, {"temperature": float("nan")}, {"top_p": 0}, {"top_p": 1.5}, {"max_new_tokens": 0}),
-        *({"top_k": -1}, {"top_k": True}, {"seed": 0.5}, {"do_sample": 1}, {"min_new_tokens": -1}),
+        *({"temperature": 0, "do_sample": True}, {"temperature": float("nan")}, {"top_p": -1, "do_sample": True}),
+        *({"top_k": -1, "do_sample": True}, {"top_k": True}, {"seed": 0.5}, {"do_sample": 1}, {"min_new_tokens": -1}),
+        *({"max_new_tokens": 0}, {"typical_p": 0, "do_sample": True}, {"min_p": 2, "do_sample": True}),
         *({"pad_token_id": -1}, {"pad_token_id": 0.5}, {"eos_token_id": True}, {"stop_strings": ""}),
         *({"repetition_penalty": float("inf")}, {"repetition_penalty": 10**400}, {"temperature": 10**400}),
     ):
@@ -327,19 +330,23 @@ async def writing_beside_an_encoder_under_a_small_budget(place: Place) -> None:
     assert evictions and restores and stats["peak_memory_bytes"] <= limit
 
 
+def _sampler(options: Any, ids: Any, vocab_size: int, rows: int = 1) -> Sampler:
+    return Sampler(Options.of({}, options), rows, Prompt(ids.shape[1], 99, ids), vocab_size)
+
+
 @shows("any decoder", "scores after penalty, temperature, top-k, top-p", "decoders.npz")
 async def scores_as_the_reference_has_them(place: Place) -> None:
     golden = _goldens(place, "sampling")
     ids, scores = golden["ids"], golden["scores"]
     every = {"do_sample": True, "repetition_penalty": 1.3, "temperature": 0.7, "top_k": 10, "top_p": 0.8}
     for name, result in (
-        ("repetition_penalty", penalize(scores, ids, 1.3)),
+        ("repetition_penalty", repetition_penalty(1.3)(ids, scores)),
         ("temperature", scores / np.float32(0.7)),
         ("top_k", keep_top_k(scores, 10)),
         ("top_p", keep_top_p(scores, 0.8)),
         (
             "all",
-            Sampler(Options.of({}, every), 2).scores(scores, ids, 0),
+            _sampler(every, ids, 50, 2).scores(scores, ids),
         ),
     ):
         assert np.array_equal(np.isinf(result), np.isinf(golden[name])), name
@@ -351,8 +358,9 @@ async def the_ends_of_the_options(place: Place) -> None:
     logits, ids = np.array([[1, 3, 2, -np.inf, 3 - 1e-6]], np.float32), np.zeros((1, 1), int)
 
     def drawn(scores: Any = logits, new: int = 0, **options: Any) -> set[int]:
-        sampler = Sampler(Options.of({}, {"do_sample": True, "seed": 1, **options}), 1)
-        return {int(sampler.choose(scores, ids, new)[0]) for _ in range(200)}
+        sampler = _sampler({"do_sample": True, "seed": 1, **options}, ids, scores.shape[1])
+        text = np.concatenate([ids, np.zeros((1, new), int)], axis=1)
+        return {int(sampler.choose(scores, text)[0]) for _ in range(200)}
 
     for cold in (1e-3, 1e-30, 1e-300, np.float32(1e-9)):
         assert drawn(logits[:, :4], temperature=cold) == {1}
@@ -386,7 +394,8 @@ async def no_text_ends_before_its_least_length(place: Place) -> None:
 
 async def tokens_are_drawn_as_often_as_they_are_likely(place: Place) -> None:
     logits = np.log(np.array([[0.5, 0.3, 0.15, 0.05]], np.float32))
-    sampler = Sampler(Options(do_sample=True, seed=3), 1)
-    drawn = [int(sampler.choose(logits, np.zeros((1, 1), int), 0)[0]) for _ in range(4000)]
+    ids = np.zeros((1, 1), int)
+    sampler = _sampler({"do_sample": True, "seed": 3}, ids, 4)
+    drawn = [int(sampler.choose(logits, ids)[0]) for _ in range(4000)]
     share = np.bincount(drawn, minlength=4) / 4000
     assert np.abs(share - [0.5, 0.3, 0.15, 0.05]).max() < 0.03, share

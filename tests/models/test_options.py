@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tensorcommons.errors import TensorCommonsError
-from tensorcommons.models.sampling import Options
+from tensorcommons.models.generation_options import Options
 
 
 @pytest.mark.parametrize(
@@ -13,7 +13,10 @@ from tensorcommons.models.sampling import Options
     [
         {"eos_token_id": 1.5}, {"eos_token_id": "a"}, {"eos_token_id": ["a"]}, {"stop_strings": 5},
         {"stop_strings": [""]},
-        {"max_new_tokens": 0}, {"max_new_tokens": 1.0}, {"temperature": 0}, {"top_p": 1.1}, {"seed": -1}, {"beams": 4},
+        {"max_new_tokens": 0}, {"max_new_tokens": 1.0},
+        {"temperature": 0, "do_sample": True}, {"top_p": -0.1, "do_sample": True},
+        {"seed": -1}, {"beams": 4}, {"bad_words_ids": []}, {"bad_words_ids": [5]},
+        {"sequence_bias": {}}, {"sequence_bias": [[5, 1.0]]},
     ],
 )  # fmt: skip
 def test_wrong_options_are_refused(wrong):

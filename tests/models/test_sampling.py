@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
+import re
+
 import numpy as np
 import pytest
 
+from scripts.paths import ROOT
 from tensorcommons.errors import TensorCommonsError
-from tensorcommons.models.sampling import FEW, Options, Sampler, keep_top_k, keep_top_p
+from tensorcommons.models.generation_options import INERT, REFUSED, Options, _warn_once
+from tensorcommons.models.logits_process import Prompt
+from tensorcommons.models.sampling import FEW, Sampler, keep_top_k, keep_top_p
+from tests.cases import shows
+
+GOLDENS = ROOT / "tests" / "goldens"
 
 
 def nucleus(row, part):
@@ -39,6 +49,50 @@ def test_what_top_k_left_is_all_that_a_nucleus_looks_at():
 def test_scores_that_are_no_numbers_are_refused_behind_a_nucleus(wrong):
     scores = np.zeros((1, 9 * FEW), np.float32)
     scores[0, 5] = wrong
-    sampler = Sampler(Options(do_sample=True, top_k=0, top_p=0.5, seed=1), 1)
-    with pytest.raises(TensorCommonsError, match="NaN or infinite"), np.errstate(invalid="ignore"):
-        sampler.choose(scores, np.zeros((1, 1), np.int32), 0)
+    ids = np.zeros((1, 1), np.int32)
+    sampler = Sampler(Options(do_sample=True, top_k=0, top_p=0.5, seed=1), 1, Prompt(1, 9, ids), 9 * FEW)
+    with pytest.raises(TensorCommonsError, match="NaN or infinite"):
+        sampler.choose(scores, ids)
+
+
+@shows("any decoder", "scores after each option for drawn tokens, and after several", "generation.json")
+def test_what_is_drawn_from_is_that_of_the_reference():
+    """The tokens that stay are the same, and their scores to within rounding."""
+    processed = json.loads((GOLDENS / "generation.json").read_text())["processed"]
+    with np.load(GOLDENS / "generation.npz") as arrays:
+        ids, scores = arrays["ids"], arrays["scores"]
+        for number, options in enumerate(processed):
+            prompt = Prompt(ids.shape[1], 99, ids)
+            got = Sampler(Options.of({}, options), len(ids), prompt, scores.shape[1]).scores(scores, ids)
+            wanted = arrays[f"scores.{number}"]
+            np.testing.assert_array_equal(np.isinf(got), np.isinf(wanted), str(options))
+            np.testing.assert_allclose(got, wanted, rtol=1e-5, atol=1e-5, err_msg=str(options))
+
+
+def test_every_field_of_the_reference_is_decided_on_once():
+    honoured = {field.name for field in dataclasses.fields(Options)}
+    decided = [*honoured, *INERT, *REFUSED]
+    assert len(decided) == len(set(decided))
+    assert set(json.loads((GOLDENS / "generation.json").read_text())["fields"]) <= set(decided)
+
+
+def test_the_table_of_the_docs_is_that_of_the_code():
+    page = (ROOT / "docs" / "generation.md").read_text()
+    found = {
+        kind: re.findall(r"`(\w+)`", " ".join(re.findall(rf"^\| (.*?) \| {kind} \|", page, re.MULTILINE)))
+        for kind in ("honoured", "inert", "refused")
+    }
+    honoured = [field.name for field in dataclasses.fields(Options)]
+    for kind, names in zip(found, (honoured, INERT, REFUSED), strict=True):
+        assert sorted(found[kind]) == sorted(names), kind
+
+
+def test_options_in_vain_are_remarked_on_once(caplog):
+    _warn_once.cache_clear()
+    for _ in range(2):
+        Options.of({"top_p": 0.5}, {"temperature": 0.7, "max_length": 9, "max_new_tokens": 3})
+    Options.of({"temperature": 0.0}, {})
+    assert [("temperature" in text, "max_length" in text, "top_p" in text) for text in caplog.messages] == [
+        (True, False, False),
+        (False, True, False),
+    ]

@@ -15,14 +15,19 @@ class Folder:
     """What an architecture is decided by: ``config.json``, the names in its weights files, how sentences are pooled.
 
     ``file`` is the config's address for messages. ``tensors`` are names as the files spell them. ``generation`` is what
-    ``generation_config.json`` says, for a model that writes.
+    ``generation_config.json`` says, None where there is no such file.
     """
 
     config: Mapping[str, Any]
     file: str
     tensors: frozenset[str] = frozenset()
     pooling: Pooling = field(default_factory=Pooling)
-    generation: Mapping[str, Any] = field(default_factory=dict)
+    generation: Mapping[str, Any] | None = None
+
+    @property
+    def generation_defaults(self) -> Mapping[str, Any]:
+        """Default options of generation: ``config.json`` counts where there is no ``generation_config.json`` alone."""
+        return self.config if self.generation is None else self.generation
 
     @property
     def architectures(self) -> list[str]:

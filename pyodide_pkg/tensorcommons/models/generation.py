@@ -1,14 +1,15 @@
-"""Writing token by token: prompts are read in pieces, then every step reads one token a row and chooses the next.
+"""Text generation, token by token: prompts are read in pieces, then every step reads one token a row.
 
-Keys and values stay on the device, in a cache with room for a number of tokens that grows in steps, so that a token
-costs one call into JavaScript and one read. All its bytes count under the budget, and they go when the writing ends: by
-itself, by an error, by a cancel, or when the iterator is closed. Where a device was lost or the model moved, the tokens
-are read again.
+Keys and values stay on the device, in a cache whose capacity grows in steps, so that a token costs one call into
+JavaScript and one read. All its bytes count under the budget, and are released when the generation ends: by itself, by
+an error, by a cancel, or when the iterator is closed. Where a device was lost or the model moved, the tokens are read
+again.
 """
 
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from typing import Any, Protocol, TypeAlias
@@ -21,8 +22,10 @@ from ..shapes import Shape
 from ..sharing.manager import Movable, TensorSharingManager
 from ..tensor import Tensor
 from .decoder import Decoder
-from .sampling import Ids, Options, Sampler
-from .steps import Specs, Steps, Tensors
+from .generation_options import DEFAULT_NEW_TOKENS, Options
+from .logits_process import Prompt
+from .sampling import Ids, Sampler
+from .steps import NOT_A_NUMBER, Specs, Steps, Tensors
 
 Decode: TypeAlias = "Callable[[Sequence[int]], str]"
 PIECES = (1, 8, 16, 32, 64, 128, 256)  # tokens read at once; a longer prompt is read in pieces
@@ -43,7 +46,8 @@ class Writing(Movable, Protocol):
 class Writer:
     """One generation. ``tokens`` are all tokens so far (batch, sequence): prompts and what was written.
 
-    ``finished`` says which rows have ended. A row that has ended goes on as padding.
+    With ``num_return_sequences`` each prompt has so many rows, one after another. ``finished`` says which rows have
+    ended; they continue as padding.
     """
 
     def __init__(
@@ -64,16 +68,19 @@ class Writer:
         self._losses = self._steps.device.losses
         self._decode = decode
         prompts, mask = _prompts(ids, attention_mask, decoder.vocab_size)
+        prompts, mask = (np.repeat(array, options.num_return_sequences, 0) for array in (prompts, mask))
         rows = len(prompts)
-        self._padding = options.padding if rows > 1 else 0  # a row that has ended goes on as this beside others
+        self._padding = options.padding if rows > 1 else 0  # a row that has ended continues as this beside others
         if not 0 <= self._padding < decoder.vocab_size:
-            raise TensorCommonsError(f"pad_token_id {self._padding} leaves the vocabulary of the model")
+            raise TensorCommonsError(f"pad_token_id {self._padding} is outside the vocabulary of {decoder.vocab_size}")
         self._source: dict[str, Ids] = {}
         self._start = mask.argmax(axis=1).astype(np.int32)
+        source, starts = prompts, self._start if self._start.any() else None
         if decoder.start_token is not None:
             self._source = {"input_ids": _padded(prompts), "attention_mask": _padded(mask)}
-            prompts = np.full((rows, 1), decoder.start_token, np.int32)
-            self._start = np.zeros(rows, np.int32)
+            first = options.decoder_start_token_id or options.bos_token_id or (decoder.start_token,)
+            prompts = _first_tokens(first, rows, decoder.vocab_size)
+            self._start, starts = np.zeros(rows, np.int32), None
         elif not (np.diff(mask, axis=1) >= 0).all():
             raise ShapeMismatch("prompts of different lengths are padded on the left: every row must end in a token")
         if prompts.shape[1] >= decoder.max_length:
@@ -81,7 +88,11 @@ class Writer:
         self.tokens = prompts
         self.finished = np.zeros(rows, bool)
         self._prompt = prompts.shape[1]
-        self._sampler = Sampler(options, rows)
+        self._ends_at = time.monotonic() + options.max_time if options.max_time is not None else float("inf")
+        #: Width of ``tokens`` at which the generation ends: as asked for, or where the model has no more positions.
+        self.longest = min(_max_length(options, self._prompt), decoder.max_length)
+        prompt = Prompt(self._prompt, self.longest, source, starts)
+        self._sampler = Sampler(options, rows, prompt, decoder.vocab_size)
         self._filled = 0
         self._capacity = 0
         self._cache: Tensors = {}
@@ -89,14 +100,11 @@ class Writer:
         self._ahead: Tensor | None = None  # what comes after the token that is read next
 
     @property
-    def longest(self) -> int:
-        """Tokens of a row at which the writing ends: as many as asked for, or as the model has room for."""
-        return int(min(self._prompt + self.options.max_new_tokens, self._decoder.max_length))
-
-    @property
     def is_done(self) -> bool:
-        """Whether every row has ended, or is as long as it may be."""
-        return bool(self.finished.all()) or self.tokens.shape[1] >= self.longest
+        """Whether every row has ended, or is as long as it may be, or the time is over."""
+        width = self.tokens.shape[1]
+        is_late = width > self._prompt and time.monotonic() > self._ends_at
+        return bool(self.finished.all()) or width >= self.longest or is_late
 
     async def step(self) -> Ids:
         """Choose and give the next token of each row: (batch,) int32.
@@ -104,13 +112,14 @@ class Writer:
         Raises:
             MemoryBudgetError: the cache does not fit beside the model.
             TensorReleased: the model was unloaded.
+            TensorCommonsError: the scores are NaN.
         """
         manager = self._model.manager
         values, fallback = await manager.finishing([self._model], self._next)
         if self._steps.last is not None:
             manager.ran(self._model, *self._steps.last, fallback)
-        new = self.tokens.shape[1] - self._prompt
-        chosen = values[:, 0] if self._sampler.is_greedy else self._sampler.choose(values, self.tokens, new)
+        self._check_numbers(values)
+        chosen = values[:, 0] if self._sampler.is_greedy else self._sampler.choose(values, self.tokens)
         chosen = np.where(self.finished, self._padding, chosen).astype(np.int32)
         self.tokens = np.concatenate([self.tokens, chosen[:, None]], axis=1)
         self.finished |= np.isin(chosen, self.options.eos_token_id)
@@ -119,6 +128,22 @@ class Writer:
                 text = self._decode(self.tokens[row, self._prompt :].tolist())
                 self.finished[row] = any(stop in text for stop in self.options.stop_strings)
         return chosen
+
+    def _check_numbers(self, values: Ids) -> None:
+        """Raise TensorCommonsError where the scores of a row that goes on are NaN.
+
+        ``values`` are scores, or the tokens that the device chose, where :data:`~.steps.NOT_A_NUMBER` says so.
+        """
+        if self._sampler.is_greedy:
+            wrong = values[:, 0] == NOT_A_NUMBER
+        elif self.options.remove_invalid_values:
+            return
+        else:
+            wrong = np.isnan(values).any(axis=1)
+        if (wrong & ~self.finished).any():
+            raise TensorCommonsError(
+                "the model's scores are NaN, so no token can be chosen: its weights are damaged, or a value overflowed"
+            )
 
     async def _next(self) -> Ids:
         for _ in range(ATTEMPTS - 1):
@@ -191,7 +216,7 @@ class Writer:
         if needed <= capacity:
             return capacity
         if not capacity:  # room for the whole prompt, and some of the answer
-            needed = max(needed, min(self._prompt + min(self.options.max_new_tokens, CAPACITIES[0] // 2), most))
+            needed = max(needed, min(self.longest, self._prompt + CAPACITIES[0] // 2))
         return min(next((size for size in CAPACITIES if size >= needed), 2 ** int(needed - 1).bit_length()), most)
 
     async def compile(self, progress_callback: Callable[[int, int], None]) -> None:
@@ -245,6 +270,31 @@ async def stream(writer: Writer) -> AsyncGenerator[Ids, None]:
             yield await writer.step()
     finally:
         writer.close()
+
+
+def _max_length(options: Options, prompt: int) -> int:
+    """Width of the tokens at which a generation ends.
+
+    Raises:
+        ShapeMismatch: ``max_length`` leaves no room behind the prompt.
+    """
+    if options.max_new_tokens is None and options.max_length is not None:
+        if options.max_length <= prompt:
+            raise ShapeMismatch(
+                f"max_length={options.max_length} counts the prompt, which has {prompt} tokens: "
+                "raise it, or pass max_new_tokens"
+            )
+        return options.max_length
+    return prompt + (DEFAULT_NEW_TOKENS if options.max_new_tokens is None else options.max_new_tokens)
+
+
+def _first_tokens(tokens: Sequence[int], rows: int, vocab_size: int) -> Ids:
+    """The tokens that answers begin with, (rows, 1): one for all, or one a row."""
+    if len(tokens) not in (1, rows):
+        raise ShapeMismatch(f"decoder_start_token_id is one token or one a row: {len(tokens)} for {rows} rows")
+    if outside := [token for token in tokens if not 0 <= token < vocab_size]:
+        raise TensorCommonsError(f"decoder_start_token_id {outside[0]} is outside the vocabulary of {vocab_size}")
+    return np.broadcast_to(np.array(tokens, np.int32)[:, None], (rows, 1)).copy()
 
 
 def _prompts(ids: Any, attention_mask: Any, vocab_size: int) -> tuple[Ids, Ids]:

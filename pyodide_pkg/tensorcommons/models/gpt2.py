@@ -52,7 +52,7 @@ class Gpt2Config:
 
 def build(folder: Folder) -> Gpt2:
     """GPT-2 with its vocabulary head."""
-    return Gpt2(Gpt2Config.of(folder), {**folder.config, **folder.generation})
+    return Gpt2(Gpt2Config.of(folder), folder.generation_defaults)
 
 
 class Gpt2(CausalDecoder):

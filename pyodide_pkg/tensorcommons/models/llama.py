@@ -137,7 +137,7 @@ class LlamaConfig:
 
 def build(folder: Folder) -> Llama:
     """Llama or Qwen2, as ``model_type`` says."""
-    return Llama(LlamaConfig.of(folder), Rope.of(folder), {**folder.config, **folder.generation})
+    return Llama(LlamaConfig.of(folder), Rope.of(folder), folder.generation_defaults)
 
 
 class Llama(CausalDecoder):

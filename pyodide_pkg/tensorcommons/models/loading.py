@@ -139,7 +139,7 @@ async def _open(source: Source, stack: AsyncExitStack, report: Reporter) -> tupl
         weights = await _weights(source, stack, report)
     names = frozenset(entry.name for each in weights for entry in each.header.entries)
     options = await read_optional_json(source, "generation_config.json") if config["model_type"] in WRITERS else None
-    architecture = family(Folder(config, file, names, pooling.result(), options or {}))
+    architecture = family(Folder(config, file, names, pooling.result(), options))
     return architecture, match(weights, architecture.parameters(), architecture.names), source
 
 

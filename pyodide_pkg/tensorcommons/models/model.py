@@ -25,8 +25,9 @@ from ..tensor import Tensor
 from .architecture import Architecture, Arrays, Cut, Prepared, symbolic_inputs
 from .decoder import Decoder
 from .generation import Writer, stream, write
+from .generation_options import Options
 from .preprocessing import ImageProcessor
-from .sampling import Ids, Options
+from .sampling import Ids
 from .steps import Steps
 
 
@@ -148,14 +149,17 @@ class Model:
         on_token: Callable[[Ids], None] | None = None,
         **options: Any,
     ) -> Ids:
-        """Go on with the prompts ``input_ids`` (batch, sequence): all tokens, (batch, sequence + new) int32.
+        """Continue the prompts ``input_ids`` (batch, sequence): all tokens, (batch, sequence + new) int32.
 
         Shorter prompts are padded on the left, ``attention_mask`` 0 there. An encoder-decoder answers instead: its
-        tokens begin with the start token. ``options`` are those of :class:`Options`, over the model's own
-        (``generation_config.json``). ``on_token`` gets the tokens (batch,) of each step.
+        tokens begin with the start token. ``options`` are those of
+        :class:`~tensorcommons.models.generation_options.Options`, over the model's own (``generation_config.json``, or
+        ``config.json`` where there is none). With ``num_return_sequences`` n, n rows follow each other for each prompt.
+        ``on_token`` gets the tokens (batch,) of each step.
 
         Raises:
-            TensorCommonsError: the model does not generate, or an option is unknown or out of range.
+            TensorCommonsError: the model does not generate, an option is unknown, out of range or not built in, or the
+                model's scores are NaN.
             ShapeMismatch: the prompts are no such arrays, or leave no room to write.
             MemoryBudgetError: keys and values do not fit beside the model.
             TensorReleased: the model was unloaded.

@@ -1,112 +1,25 @@
-"""From logits to the next token: the options of generation, and what they do to the scores.
+"""Choosing the next token: the likeliest, or one drawn from what top-k, a nucleus and so on leave.
 
-In the order of ``transformers``: repetition penalty, then, where tokens are drawn, temperature, top-k, top-p. Scores
-are float32 (batch, vocabulary), worked on in NumPy: one row of a vocabulary is read a step, whatever the model's size.
+Scores are float32 (batch, vocabulary), worked on in NumPy after the processors of ``logits_process.py``, in the order
+of ``transformers``: temperature, top-h, top-k, top-p, min-p, typical, epsilon, eta, renormalizing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from collections.abc import Callable
 from typing import Any, TypeAlias
 
 import numpy as np
 
 from ..errors import TensorCommonsError
+from .generation_options import Options
+from .logits_process import Processor, Prompt, build, renormalize
 
 Scores: TypeAlias = "np.ndarray[Any, np.dtype[np.float32]]"
+Ids: TypeAlias = "np.ndarray[Any, np.dtype[Any]]"
 FEW = 1024  # the likeliest, among which a nucleus is looked for first
 COLD = 0.01  # a temperature below which scores of float32 may overflow
-Ids: TypeAlias = "np.ndarray[Any, np.dtype[Any]]"
-
-
-@dataclass(frozen=True)
-class Options:
-    """How to write, with the names and defaults of ``transformers.GenerationConfig``.
-
-    ``do_sample=False`` takes the likeliest token. ``temperature``, ``top_k`` (0: off), ``top_p`` and ``seed`` are for
-    drawn ones; the same seed draws the same tokens, each row of a batch as if it were alone. ``eos_token_id`` (one or
-    several) ends a row, which goes on as ``pad_token_id``; so does a text that holds one of ``stop_strings``. No end
-    token comes among the first ``min_new_tokens``.
-    """
-
-    max_new_tokens: int = 256
-    min_new_tokens: int = 0
-    do_sample: bool = False
-    temperature: float = 1.0
-    top_k: int = 50
-    top_p: float = 1.0
-    repetition_penalty: float = 1.0
-    seed: int | None = None
-    stop_strings: tuple[str, ...] = ()
-    eos_token_id: tuple[int, ...] = ()
-    pad_token_id: int | None = None
-
-    def __post_init__(self) -> None:
-        for name, least in (
-            ("max_new_tokens", 1),
-            ("min_new_tokens", 0),
-            ("top_k", 0),
-            ("seed", 0),
-            ("pad_token_id", 0),
-        ):
-            count = getattr(self, name)
-            if count is None and name in ("seed", "pad_token_id"):
-                continue
-            if type(count) is not int or count < least:
-                raise TensorCommonsError(f"{name} must be a whole number from {least} on, not {count!r}")
-        if type(self.do_sample) is not bool:
-            raise TensorCommonsError(f"do_sample is True or False, not {self.do_sample!r}")
-        for name in ("temperature", "top_p", "repetition_penalty"):
-            value = getattr(self, name)
-            most = 1 if name == "top_p" else float(np.finfo(np.float32).max)
-            if type(value) not in (int, float) or not 0 < value <= most:
-                up = " up to 1" if most == 1 else ""
-                raise TensorCommonsError(f"{name} must be a number above 0{up}, not {value!r:.40}")
-        if any(type(token) is not int for token in self.eos_token_id):
-            raise TensorCommonsError(f"eos_token_id is one or a list of whole numbers, not {self.eos_token_id!r}")
-        if any(not text or not isinstance(text, str) for text in self.stop_strings):
-            raise TensorCommonsError(f"stop_strings are strings that are not empty, not {self.stop_strings!r}")
-
-    @classmethod
-    def of(cls, defaults: Mapping[str, Any], given: Mapping[str, Any]) -> Options:
-        """The options ``given``, over those of ``defaults`` that this class knows (a ``generation_config.json``).
-
-        Raises:
-            TensorCommonsError: an option given is unknown, or a value is out of range.
-        """
-        known = {field.name for field in fields(cls)}
-        if unknown := set(given) - known:
-            names = ", ".join(sorted(known))
-            raise TensorCommonsError(f"unknown option {', '.join(sorted(unknown))}; generation takes {names}")
-        values = {name: value for name, value in defaults.items() if name in known and value is not None}
-        if type(values.get("pad_token_id")) is int and values["pad_token_id"] < 0:
-            del values["pad_token_id"]  # so older files say that there is none
-        values |= given
-        values = {name: value.item() if isinstance(value, np.generic) else value for name, value in values.items()}
-        for name, kind in (("eos_token_id", int), ("stop_strings", str)):
-            value = values.get(name, ())
-            if not (value is None or isinstance(value, (kind, list, tuple))):
-                raise TensorCommonsError(f"{name} is one or a list of {kind.__name__}, not {value!r}")
-            values[name] = tuple(value or ()) if isinstance(value, (list, tuple, type(None))) else (value,)
-        return cls(**values)
-
-    @property
-    def padding(self) -> int:
-        """What a row that has ended goes on as."""
-        return self.pad_token_id if self.pad_token_id is not None else (self.eos_token_id or (0,))[0]
-
-    def but(self, **changes: Any) -> Options:
-        """The same with other values."""
-        return replace(self, **changes)
-
-
-def penalize(scores: Scores, ids: Ids, penalty: float) -> Scores:
-    """Tokens of ``ids`` (batch, sequence) become less likely (Keskar et al., 2019): a score is divided if above 0."""
-    seen = np.take_along_axis(scores, ids, axis=1)
-    scores = scores.copy()
-    np.put_along_axis(scores, ids, np.where(seen < 0, seen * np.float32(penalty), seen / np.float32(penalty)), axis=1)
-    return scores
+TOP_H_TOKENS = 100  # the likeliest, which top-h chooses among
 
 
 def keep_top_k(scores: Scores, count: int) -> Scores:
@@ -123,6 +36,8 @@ def keep_top_p(scores: Scores, part: float) -> Scores:
 
 def _nucleus(row: Scores, part: float) -> Scores:
     places = np.flatnonzero(row != -np.inf)  # NaN stays, for who draws to find
+    if not places.size:
+        return row
     weights, rest = softmax(row[places]), 0.0
     if places.size > FEW:  # sorting a vocabulary takes longer than all else: mostly the first of them reach ``part``
         first = weights >= np.partition(weights, -FEW)[-FEW]
@@ -138,49 +53,130 @@ def _nucleus(row: Scores, part: float) -> Scores:
     return kept
 
 
+def keep_min_p(scores: Scores, part: float) -> Scores:
+    """Min-p sampling (Nguyen et al., 2024, https://arxiv.org/abs/2407.01082): at least ``part`` of the likeliest."""
+    weights = softmax(scores)
+    best = weights.max(axis=1, keepdims=True)
+    return _kept(scores, (weights >= np.float32(part) * best) | (weights == best))
+
+
+def keep_top_h(scores: Scores, part: float) -> Scores:
+    """Top-h sampling (https://arxiv.org/abs/2509.02510): the likeliest whose entropy is up to ``part`` of all of it.
+
+    Both are counted among the 100 likeliest tokens.
+    """
+    count = min(TOP_H_TOKENS, scores.shape[1])
+    order = np.argsort(-scores, axis=1, kind="stable")[:, :count]
+    terms = _entropy_terms(np.take_along_axis(scores, order, axis=1))
+    stays = np.cumsum(terms, axis=1) <= terms.sum(axis=1, keepdims=True) * np.float32(part)
+    stays[:, 0] = True
+    kept = np.zeros(scores.shape, bool)
+    np.put_along_axis(kept, order, stays, axis=1)
+    return _kept(scores, kept)
+
+
+def keep_typical(scores: Scores, mass: float) -> Scores:
+    """Locally typical sampling (Meister et al., 2022, https://arxiv.org/abs/2202.00666).
+
+    Of the tokens whose information is nearest to the entropy, as many as reach ``mass``.
+    """
+    with np.errstate(divide="ignore", invalid="ignore"):
+        weights = softmax(scores)
+        information = -np.log(weights)
+        distance = np.abs(information - _entropy_terms(scores).sum(axis=1, keepdims=True))
+    order = np.argsort(distance, axis=1, kind="stable")
+    ordered = np.take_along_axis(distance, order, axis=1)
+    reached = np.cumsum(np.take_along_axis(weights, order, axis=1), axis=1, dtype=np.float32)
+    last = np.minimum((reached < np.float32(mass)).sum(axis=1, keepdims=True), scores.shape[1] - 1)
+    stays = ~(ordered > np.take_along_axis(ordered, last, axis=1))
+    stays[:, 0] = True
+    kept = np.zeros(scores.shape, bool)
+    np.put_along_axis(kept, order, stays, axis=1)
+    return _kept(scores, kept)
+
+
+def keep_epsilon(scores: Scores, cutoff: float) -> Scores:
+    """Epsilon sampling (Hewitt et al., 2022, https://arxiv.org/abs/2210.15191): tokens of at least that probability."""
+    return _kept(scores, (softmax(scores) >= np.float32(cutoff)) | (scores == scores.max(axis=1, keepdims=True)))
+
+
+def keep_eta(scores: Scores, cutoff: float) -> Scores:
+    """Eta sampling, of the same paper: the cutoff is lower where the entropy is high."""
+    entropy = _entropy_terms(scores).sum(axis=1, keepdims=True)
+    least = np.minimum(np.float32(cutoff), np.sqrt(np.float32(cutoff)) * np.exp(-entropy))
+    return _kept(scores, (softmax(scores) >= least) | (scores == scores.max(axis=1, keepdims=True)))
+
+
+def _entropy_terms(scores: Scores) -> Scores:
+    """``-p log p`` of each token, 0 where the probability is."""
+    weights = softmax(scores)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where(weights > 0, -weights * np.log(weights), np.float32(0))
+
+
+def _kept(scores: Scores, kept: np.ndarray[Any, np.dtype[np.bool_]]) -> Scores:
+    return np.where(kept | np.isnan(scores), scores, np.float32(-np.inf))  # NaN stays, for who draws to find
+
+
 def softmax(scores: Scores) -> Scores:
     """Along the last axis."""
-    with np.errstate(under="ignore"):
+    with np.errstate(under="ignore", invalid="ignore"):
         weights = np.exp(scores - scores.max(axis=-1, keepdims=True))
     return np.asarray(weights / weights.sum(axis=-1, keepdims=True), np.float32)
 
 
-class Sampler:
-    """Chooses tokens as ``options`` say. Each row draws from a stream of its own."""
+#: Option -> (whether a value keeps fewer tokens, how), in their order.
+WARPERS: dict[str, tuple[Callable[[float], bool], Callable[[Scores, Any], Scores]]] = {
+    "top_h": (lambda value: True, keep_top_h),
+    "top_k": (lambda value: value > 0, keep_top_k),
+    "top_p": (lambda value: value < 1, keep_top_p),
+    "min_p": (lambda value: True, keep_min_p),
+    "typical_p": (lambda value: value < 1, keep_typical),
+    "epsilon_cutoff": (lambda value: 0 < value < 1, keep_epsilon),
+    "eta_cutoff": (lambda value: 0 < value < 1, keep_eta),
+}
 
-    def __init__(self, options: Options, rows: int) -> None:
+
+class Sampler:
+    """Chooses the tokens of one generation as ``options`` say. Each row draws from a stream of its own.
+
+    Raises:
+        TensorCommonsError: an option does not fit the vocabulary.
+    """
+
+    def __init__(self, options: Options, rows: int, prompt: Prompt, vocab_size: int) -> None:
         self.options = options
         seed = int(np.random.default_rng().integers(2**63)) if options.seed is None else options.seed
         self._streams = [np.random.default_rng([seed, row]) for row in range(rows)]
+        self._processors: list[Processor] = build(options, prompt, vocab_size)
 
     @property
     def is_greedy(self) -> bool:
-        """Whether the likeliest token is chosen, whatever came before: that needs no logits here."""
-        o = self.options
-        return not o.do_sample and o.repetition_penalty == 1 and not (o.min_new_tokens and o.eos_token_id)
+        """Whether the likeliest token is chosen, whatever came before: the device can do that without the logits."""
+        return not self.options.do_sample and not self._processors
 
-    def scores(self, logits: Scores, ids: Ids, new: int) -> Scores:
-        """``logits`` after every processor, given all tokens so far (batch, sequence), of which ``new`` are written."""
-        o = self.options
-        scores = logits if o.repetition_penalty == 1 else penalize(logits, ids, o.repetition_penalty)
-        if new < o.min_new_tokens:
-            ends = [token for token in o.eos_token_id if 0 <= token < scores.shape[1]]
-            scores = scores.copy()
-            scores[:, ends] = -np.inf
-        if not o.do_sample:
-            return scores
-        if o.temperature < COLD:  # only differences count, and those of the likeliest must not be infinite
-            scores = scores - scores.max(axis=1, keepdims=True)
-        if o.temperature != 1:
-            with np.errstate(over="ignore"):
-                scores = scores / max(np.float32(o.temperature), np.finfo(np.float32).tiny)
-        if o.top_k:
-            scores = keep_top_k(scores, o.top_k)
-        return scores if o.top_p == 1 else keep_top_p(scores, o.top_p)
+    def scores(self, logits: Scores, ids: Ids) -> Scores:
+        """``logits`` after every processor, given all tokens so far (batch, sequence)."""
+        o, scores = self.options, logits
+        for process in self._processors:
+            scores = process(ids, scores)
+        if o.do_sample:
+            if o.temperature != 1:
+                scores = _tempered(scores, o.temperature)
+            for name, (applies, keep) in WARPERS.items():
+                value = getattr(o, name)
+                if value is not None and applies(value):
+                    scores = keep(scores, value)
+        return renormalize(ids, scores) if o.renormalize_logits else scores
 
-    def choose(self, logits: Scores, ids: Ids, new: int) -> Ids:
-        """The next token of each row: (batch,) int32. Raises TensorCommonsError where there is no number to draw by."""
-        scores = self.scores(logits, ids, new)
+    def choose(self, logits: Scores, ids: Ids) -> Ids:
+        """Choose the next token of each row: (batch,) int32.
+
+        Raises:
+            TensorCommonsError: tokens are drawn, and scores are NaN or infinite, or the options exclude every token.
+        """
+        with np.errstate(invalid="ignore"):  # what is not a number is refused below
+            scores = self.scores(logits, ids)
         if not self.options.do_sample:
             return np.asarray(scores.argmax(axis=1), np.int32)
         chosen = []
@@ -188,6 +184,15 @@ class Sampler:
             if not row.max() < np.inf:  # nor if one is NaN
                 raise TensorCommonsError("the model's scores are NaN or infinite: no token can be drawn by them")
             possible = np.flatnonzero(row > -np.inf)
+            if not possible.size:
+                raise TensorCommonsError("the options exclude every token: none can be drawn")
             weights = np.cumsum(softmax(row[possible]), dtype=np.float64)
             chosen.append(possible[np.searchsorted(weights, stream.random() * weights[-1], side="right")])
         return np.array(chosen, np.int32)
+
+
+def _tempered(scores: Scores, temperature: float) -> Scores:
+    if temperature < COLD:  # only differences count, and those of the likeliest must not be infinite
+        scores = scores - scores.max(axis=1, keepdims=True)
+    with np.errstate(over="ignore"):
+        return scores / max(np.float32(temperature), np.finfo(np.float32).tiny)

@@ -17,7 +17,7 @@ from ..backends.device import Device
 from ..graph.node import Node
 from ..graph.parts import PartedProgram
 from ..graph.program import BoundProgram, Program, compile_graph
-from ..ops import argmax, concat, zeros
+from ..ops import argmax, concat, isnan, take_along_axis, where, zeros
 from ..shapes import Shape
 from ..sharing.storage import Storage
 from ..tensor import Tensor
@@ -28,6 +28,7 @@ Array: TypeAlias = "np.ndarray[Any, np.dtype[Any]]"
 Arrays: TypeAlias = "Mapping[str, Array]"
 Specs: TypeAlias = "Mapping[str, Spec]"
 Compiled: TypeAlias = "tuple[BoundProgram, Specs]"  # and what it gives
+NOT_A_NUMBER = -1  # in place of the likeliest token where scores are NaN
 
 
 class Steps:
@@ -72,7 +73,8 @@ class Steps:
         """What comes after the tokens ``ids`` (batch, sequence), and the cache with them in it.
 
         That is the likeliest token of each row if ``greedy``, (batch, 1) int32, which may be the next ``ids`` without
-        being read; else the logits (batch, vocabulary). The cache that is given is given up.
+        being read, and is :data:`NOT_A_NUMBER` where the row's scores are NaN; else the logits (batch, vocabulary). The
+        cache that is given is given up.
         """
         is_stored = isinstance(ids, Tensor)
         memory = {name: tensor.spec for name, tensor in fixed.items()}
@@ -123,7 +125,7 @@ class Steps:
             given = {**given, "input_ids": (stored if is_stored else given)["input_ids"]}
             past = Past.stepwise(given, {name: stored[name] for name in cache})
             logits = self.decoder.step(self._weights, given, {name: stored[_fixed(name)] for name in fixed}, past)
-            return {"next": argmax(logits, axis=1, keepdims=True) if greedy else logits, **past.grown}
+            return {"next": _likeliest(logits) if greedy else logits, **past.grown}
 
         shapes: dict[str, Shape] = {"start": shape[:1], "filled": (), "count": (1,)}
         stored = {**cache, **{_fixed(name): spec for name, spec in fixed.items()}}
@@ -159,6 +161,12 @@ class Steps:
         """``part`` with zeros in the slots that ``spec`` has behind its own."""
         shape = (*part.shape[:2], spec.shape[2] - part.shape[2], part.shape[3])
         return concat([part, zeros(shape, dtype=part.dtype, device=self.device)], axis=2)
+
+
+def _likeliest(logits: Tensor) -> Tensor:
+    """The first of the largest in each row, (batch, 1) int32; :data:`NOT_A_NUMBER` where the row holds NaN."""
+    token = argmax(logits, axis=1, keepdims=True)  # of a NaN, if there is one
+    return where(isnan(take_along_axis(logits, token, axis=1)), NOT_A_NUMBER, token)
 
 
 def _fixed(name: str) -> str:

@@ -122,7 +122,7 @@ class AnswerInputs:
 
 def build(folder: Folder) -> T5:
     """Encoder and decoder with the vocabulary head."""
-    return T5(T5Config.of(folder), {**folder.config, **folder.generation})
+    return T5(T5Config.of(folder), folder.generation_defaults)
 
 
 class T5:

@@ -1,0 +1,384 @@
+"""Options of text generation: the fields of ``transformers.GenerationConfig``, each honoured, inert or refused.
+
+The fields of :class:`Options` are honoured. :data:`INERT` lists those that do not change what is written here, and
+:data:`REFUSED` those that would, and are not built in: a call whose options ask for one raises an error that names it.
+docs/generation.md has the same table; a test compares the two with each other and with the class of ``transformers``.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields, replace
+from functools import lru_cache
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from ..errors import TensorCommonsError
+
+logger = logging.getLogger(__name__)
+
+FILE = "generation_config.json"
+DEFAULT_NEW_TOKENS = 256
+LARGEST = float(np.finfo(np.float32).max)
+Biases: TypeAlias = "tuple[tuple[tuple[int, ...], float], ...]"
+
+#: Field -> why it changes nothing.
+INERT: dict[str, str] = {
+    **dict.fromkeys(
+        ("use_cache", "cache_config", "max_cache_len", "low_memory", "prefill_chunk_size"),
+        "the key/value cache is always on the device, and grows",
+    ),
+    **dict.fromkeys(
+        ("compile_config", "disable_compile", "continuous_batching_config"), "programs are always compiled"
+    ),
+    **dict.fromkeys(
+        ("output_attentions", "output_hidden_states", "output_scores", "output_logits"),
+        "ignored without `return_dict_in_generate`, as in `transformers`",
+    ),
+    **dict.fromkeys(
+        ("early_stopping", "length_penalty", "num_beam_groups", "diversity_penalty"), "for beam search only"
+    ),
+    **dict.fromkeys(
+        (
+            *("num_assistant_tokens", "num_assistant_tokens_schedule", "assistant_confidence_threshold"),
+            *("prompt_lookup_num_tokens", "max_matching_ngram_size", "assistant_early_exit", "assistant_lookbehind"),
+            *("target_lookbehind", "assistant_ensemble_weight", "speculation_type"),
+        ),
+        "assisted generation writes the same tokens, faster",
+    ),
+    "transformers_version": "a note",
+    "_from_model_config": "a note",
+    "task_specific_params": "ignored by `transformers` from version 5 on",
+}
+
+CACHES = (
+    *("static", "offloaded_static", "sliding_window", "hybrid", "hybrid_chunked", "offloaded_hybrid"),
+    *("offloaded_hybrid_chunked", "dynamic", "offloaded", "paged"),
+)
+
+
+def _is_contrastive(value: Any, values: Mapping[str, Any]) -> bool:
+    top_k = values.get("top_k", 50)
+    asked = _is_number(value) and value > 0 and (not _is_number(top_k) or top_k > 1)
+    return asked and values.get("do_sample") is not True
+
+
+#: Field -> (what it asks for, whether a value asks for it given all values). ``None`` never does.
+REFUSED: dict[str, tuple[str, Callable[[Any, Mapping[str, Any]], bool]]] = {
+    "num_beams": ("beam search", lambda value, _: value != 1),
+    "constraints": ("constrained beam search", lambda value, _: True),
+    "force_words_ids": ("constrained beam search", lambda value, _: True),
+    "penalty_alpha": ("contrastive search", _is_contrastive),
+    "dola_layers": ("DoLa decoding", lambda value, _: True),
+    "use_mtp": ("multi-token prediction", lambda value, _: value is not False),
+    "is_assistant": ("drafting for another model", lambda value, _: value is not False),
+    "guidance_scale": ("classifier-free guidance", lambda value, _: value != 1),
+    "watermarking_config": ("watermarks", lambda value, _: True),
+    "token_healing": ("token healing", lambda value, _: value is not False),
+    "return_dict_in_generate": ("results beside the tokens", lambda value, _: value is not False),
+    "cache_implementation": ("a quantized cache", lambda value, _: value not in CACHES),
+    # Arguments of `generate` that are functions or models; `transformers` refuses them in a file, too.
+    **dict.fromkeys(
+        (
+            *("logits_processor", "stopping_criteria", "prefix_allowed_tokens_fn", "assistant_model", "streamer"),
+            *("synced_gpus", "negative_prompt_ids", "negative_prompt_attention_mask"),
+        ),
+        ("an object that generation calls", lambda value, _: True),
+    ),
+}
+#: Refused in a call alone: a file's says what the library that wrote it should return.
+ONLY_IN_CALLS = ("return_dict_in_generate",)
+#: Options without effect unless tokens are drawn, and the values that are no wish for one.
+SAMPLING: dict[str, float | None] = {
+    **dict.fromkeys(("temperature", "top_p", "typical_p"), 1),
+    **dict.fromkeys(("epsilon_cutoff", "eta_cutoff"), 0),
+    **dict.fromkeys(("min_p", "top_h")),
+    "top_k": 50,
+}
+BEAMS = {"early_stopping": False, "length_penalty": 1}
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to write, with the names and semantics of ``transformers.GenerationConfig``.
+
+    Lengths are in tokens and count the prompt, apart from ``max_new_tokens`` (which goes before ``max_length``; 256
+    where there is neither) and ``min_new_tokens``. ``do_sample=False`` takes the likeliest token; the options from
+    ``temperature`` to ``eta_cutoff`` and ``seed`` are for drawn tokens. The same seed draws the same tokens, each row
+    of a batch as if it were alone. ``eos_token_id`` (one or several) ends a row, which continues as ``pad_token_id``;
+    so does a text that holds one of ``stop_strings``. docs/generation.md explains each option.
+    """
+
+    max_new_tokens: int | None = None
+    max_length: int | None = None
+    min_new_tokens: int | None = None
+    min_length: int = 0
+    max_time: float | None = None
+    stop_strings: tuple[str, ...] = ()
+    do_sample: bool = False
+    temperature: float = 1.0
+    top_k: int = 50
+    top_p: float = 1.0
+    min_p: float | None = None
+    top_h: float | None = None
+    typical_p: float = 1.0
+    epsilon_cutoff: float = 0.0
+    eta_cutoff: float = 0.0
+    repetition_penalty: float = 1.0
+    encoder_repetition_penalty: float = 1.0
+    no_repeat_ngram_size: int = 0
+    encoder_no_repeat_ngram_size: int = 0
+    bad_words_ids: tuple[tuple[int, ...], ...] = ()
+    sequence_bias: Biases = ()
+    suppress_tokens: tuple[int, ...] = ()
+    begin_suppress_tokens: tuple[int, ...] = ()
+    forced_bos_token_id: int | None = None
+    forced_eos_token_id: tuple[int, ...] = ()
+    exponential_decay_length_penalty: tuple[int, float] | None = None
+    remove_invalid_values: bool = False
+    renormalize_logits: bool = False
+    num_return_sequences: int = 1
+    eos_token_id: tuple[int, ...] = ()
+    pad_token_id: int | None = None
+    bos_token_id: tuple[int, ...] = ()
+    decoder_start_token_id: tuple[int, ...] = ()
+    seed: int | None = None
+
+    @classmethod
+    def of(cls, defaults: Mapping[str, Any], given: Mapping[str, Any]) -> Options:
+        """The options ``given`` in a call, over the ``defaults`` of a file.
+
+        A null in a file stands for the default. ``None`` in a call switches the option off, whatever the file says.
+
+        Raises:
+            TensorCommonsError: an option is unknown, of a wrong kind, out of range, or not built in.
+        """
+        known = {field.name for field in fields(cls)}
+        if unknown := sorted(set(given) - known - set(INERT) - set(REFUSED)):
+            names = ", ".join(sorted(known))
+            raise TensorCommonsError(f"unknown option {', '.join(unknown)[:80]}; generation takes {names}")
+        stated = {name: value for name, value in defaults.items() if value is not None and name != "seed"}
+        pad = stated.get("pad_token_id")
+        if type(pad) is int and pad < 0:
+            del stated["pad_token_id"]  # so older files say that there is none
+        values = {**stated, **given}
+        for name, (what, is_asked) in REFUSED.items():
+            value = values.get(name)
+            if value is not None and (name in given or name not in ONLY_IN_CALLS) and is_asked(value, values):
+                raise TensorCommonsError(_refusal(name, value, what, in_call=name in given))
+        off = {"top_k": 0}
+        wanted: dict[str, Any] = {}
+        for name in known & values.keys():
+            value = values[name]
+            try:
+                if value is not None:
+                    wanted[name] = READERS[name](value)
+                elif name in off:
+                    wanted[name] = off[name]
+            except (TypeError, ValueError, OverflowError) as error:
+                where = "" if name in given else f" in the model's {FILE} or config.json"
+                raise TensorCommonsError(f"{name}{where} must be {error}, not {_shown(value)}") from None
+        options = cls(**wanted)
+        options.check()
+        for message in _remarks(given, options):
+            _warn_once(message)
+        return options
+
+    def check(self) -> None:
+        """Raise TensorCommonsError for values that are out of range, alone or together."""
+        if self.do_sample:
+            for name, fits, allowed in DRAWN:
+                value = getattr(self, name)
+                if value is not None and not fits(value):
+                    raise TensorCommonsError(f"{name} must be {allowed}, not {_shown(value)}")
+        elif self.num_return_sequences > 1:
+            raise TensorCommonsError(
+                f"num_return_sequences={self.num_return_sequences} needs do_sample=True: "
+                "the likeliest tokens are the same every time"
+            )
+        for name in ("forced_bos_token_id", "forced_eos_token_id"):
+            value = getattr(self, name)
+            tokens = {value} if isinstance(value, int) else set(value or ())
+            if tokens and tokens <= set(self.suppress_tokens):
+                raise TensorCommonsError(
+                    f"{name} {sorted(tokens)[:9]} is also in suppress_tokens: no token would remain"
+                )
+
+    @property
+    def padding(self) -> int:
+        """Padding token for finished rows."""
+        return self.pad_token_id if self.pad_token_id is not None else (self.eos_token_id or (0,))[0]
+
+    def but(self, **changes: Any) -> Options:
+        """The same with other values."""
+        return replace(self, **changes)
+
+
+# --- readers: from what a call or a file says to a field's value; a ValueError or TypeError states what is allowed ---
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _plain(value: Any) -> Any:
+    """NumPy's numbers and arrays as Python's."""
+    return value.tolist() if isinstance(value, (np.generic, np.ndarray)) else value
+
+
+def _whole(least: int | None = None) -> Callable[[Any], int]:
+    def read(value: Any) -> int:
+        value = _plain(value)
+        if type(value) is not int or (least is not None and value < least):
+            raise ValueError("a whole number" + ("" if least is None else f" from {least} on"))
+        return value
+
+    return read
+
+
+def _number(name: str, fits: Callable[[float], bool]) -> Callable[[Any], float]:
+    """A number that float32 holds."""
+
+    def read(value: Any) -> float:
+        value = _plain(value)
+        if not (_is_number(value) and abs(value) <= LARGEST and fits(value)):
+            raise ValueError(name)
+        return float(value)
+
+    return read
+
+
+def _truth(value: Any) -> bool:
+    value = _plain(value)
+    if type(value) is not bool:
+        raise ValueError("True or False")
+    return value
+
+
+def _tokens(least: int | None = 0) -> Callable[[Any], tuple[int, ...]]:
+    """One token id, or several."""
+
+    def read(value: Any) -> tuple[int, ...]:
+        value = _plain(value)
+        several = tuple(map(_plain, value)) if isinstance(value, (list, tuple)) else (value,)
+        if any(type(token) is not int or (least is not None and token < least) for token in several):
+            up = "" if least is None else f" from {least} on"
+            raise ValueError(f"a token id or a list of token ids, whole numbers{up}")
+        return several
+
+    return read
+
+
+def _strings(value: Any) -> tuple[str, ...]:
+    texts = (value,) if isinstance(value, str) else tuple(value) if isinstance(value, (list, tuple)) else ()
+    if (not texts and value not in ([], ())) or not all(isinstance(text, str) and text for text in texts):
+        raise ValueError("a string or a list of strings that are not empty")
+    return texts
+
+
+def _sequences(value: Any) -> tuple[tuple[int, ...], ...]:
+    read = _tokens()
+    value = _plain(value)
+    if (
+        not isinstance(value, (list, tuple))
+        or not value
+        or not all(isinstance(_plain(row), (list, tuple)) for row in value)
+    ):
+        raise ValueError("a list of lists of token ids, at least one")
+    return tuple(read(row) for row in value)
+
+
+def _biases(value: Any) -> Biases:
+    pairs = list(value.items()) if isinstance(value, Mapping) else value
+    if not isinstance(pairs, (list, tuple)) or not pairs or not all(
+        isinstance(pair, (list, tuple)) and len(pair) == 2 and isinstance(pair[0], (list, tuple)) and pair[0]
+        for pair in pairs
+    ):  # fmt: skip
+        raise ValueError("a dict of tuples of token ids to numbers, or a list of [token ids, number], at least one")
+    read = _tokens()
+    for _, bias in pairs:
+        if not _is_number(bias) or math.isnan(bias):
+            raise ValueError("sequences of token ids, each with a number as its bias")
+    return tuple({read(tokens): float(bias) for tokens, bias in pairs}.items())
+
+
+def _decay(value: Any) -> tuple[int, float]:
+    if not isinstance(value, (list, tuple)) or len(value) != 2:
+        raise ValueError("(the number of tokens after which it starts, a factor)")
+    return _whole()(value[0]), _number("(a whole number, a factor that is a number)", lambda _: True)(value[1])
+
+
+_any, _above_zero = _number("a number", lambda _: True), _number("a number above 0", lambda value: value > 0)
+READERS: dict[str, Callable[[Any], Any]] = {
+    **dict.fromkeys(("max_new_tokens", "num_return_sequences"), _whole(1)),
+    **dict.fromkeys(("max_length", "min_new_tokens", "min_length", "seed", "pad_token_id"), _whole(0)),
+    **dict.fromkeys(("no_repeat_ngram_size", "encoder_no_repeat_ngram_size", "top_k"), _whole()),
+    **dict.fromkeys(("repetition_penalty", "encoder_repetition_penalty"), _above_zero),
+    **dict.fromkeys(("temperature", "top_p", "min_p", "top_h", "typical_p", "epsilon_cutoff", "eta_cutoff"), _any),
+    **dict.fromkeys(("do_sample", "remove_invalid_values", "renormalize_logits"), _truth),
+    **dict.fromkeys(("suppress_tokens", "begin_suppress_tokens", "bos_token_id", "eos_token_id"), _tokens(None)),
+    **dict.fromkeys(("forced_eos_token_id", "decoder_start_token_id"), _tokens()),
+    "forced_bos_token_id": _whole(0),
+    "max_time": _any,
+    "stop_strings": _strings,
+    "bad_words_ids": _sequences,
+    "sequence_bias": _biases,
+    "exponential_decay_length_penalty": _decay,
+}
+#: What must hold of options for drawn tokens. Other values of the cutoffs, and a mass from 1 on, are off.
+DRAWN: tuple[tuple[str, Callable[[float], bool], str], ...] = (
+    ("temperature", lambda value: value > 0, "a number above 0 (for the likeliest token pass do_sample=False)"),
+    ("top_k", lambda value: value >= 0, "a whole number from 0 (off) on"),
+    ("top_p", lambda value: value >= 0, "a number from 0 to 1"),
+    ("min_p", lambda value: 0 <= value <= 1, "a number from 0 to 1"),
+    ("top_h", lambda value: 0 < value <= 1, "a number above 0, up to 1"),
+    ("typical_p", lambda value: value > 0, "a number above 0, up to 1"),
+)
+
+
+# --- messages ---
+
+
+def _shown(value: Any) -> str:
+    """At most 80 characters of a value that may come from a stranger's file."""
+    try:
+        text = repr(value)
+    except (ValueError, RecursionError):  # a number of thousands of digits
+        text = f"a {type(value).__name__}"
+    return text if len(text) <= 80 else text[:77] + "..."
+
+
+def _refusal(name: str, value: Any, what: str, *, in_call: bool) -> str:
+    where = "this call" if in_call else f"the model's {FILE} or config.json"
+    remedy = (
+        "leave it out" if in_call else f"pass {name}={'1' if name == 'num_beams' else 'None'} to generate without it"
+    )
+    return f"{name}={_shown(value)} in {where} asks for {what}, which is not built in: {remedy}"
+
+
+def _remarks(given: Mapping[str, Any], options: Options) -> list[str]:
+    """What a call says in vain, as ``transformers`` remarks on it."""
+    remarks = []
+    if not options.do_sample:
+        vain = [n for n, off in SAMPLING.items() if given.get(n) is not None and given[n] != off]
+        if vain:
+            remarks.append(f"{', '.join(vain)}: without effect unless do_sample=True")
+    if vain := [n for n, off in BEAMS.items() if given.get(n) is not None and given[n] != off]:
+        remarks.append(f"{', '.join(vain)}: without effect unless num_beams is above 1")
+    if vain := [n for n in INERT if n.startswith("output_") and given.get(n) is True]:
+        remarks.append(f"{', '.join(vain)}: without effect, generate() gives the tokens")
+    if options.max_new_tokens is not None and options.max_length is not None:
+        remarks.append("max_new_tokens and max_length are both set: max_new_tokens is used")
+    if options.min_new_tokens is not None and options.min_length:
+        remarks.append("min_new_tokens and min_length are both set: min_new_tokens is used")
+    if any(token < 0 for token in options.eos_token_id):
+        remarks.append(f"eos_token_id {list(options.eos_token_id)[:9]} has a negative number: no token is that")
+    return remarks
+
+
+@lru_cache(256)
+def _warn_once(message: str) -> None:
+    logger.warning(message)

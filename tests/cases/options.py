@@ -1,0 +1,211 @@
+"""Options of generation against `transformers`: tokens under each of them, files that ask for what is not built in."""
+
+from __future__ import annotations
+
+import json
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import tensorcommons as tc
+from tensorcommons import Model
+from tensorcommons.errors import ShapeMismatch, TensorCommonsError
+from tensorcommons.models.generation_options import READERS
+from tests.cases import Place, only, shows
+from tests.cases.checkpoints import WEIGHTS, pack, tensors_of
+from tests.cases.seeded import checkpoint
+from tests.cases.support import raises
+
+PROMPT = np.arange(3, 8)[None]
+
+
+@lru_cache
+def _golden(folder: str) -> dict[str, Any]:
+    made: dict[str, Any] = json.loads((Path(folder) / "generation.json").read_text())
+    return made
+
+
+async def _load(place: Place, name: str = "tiny-llama", generation: Any = None, **changes: Any) -> Model:
+    files = checkpoint(place, name, **changes)
+    if generation is not None:
+        files["generation_config.json"] = json.dumps(generation).encode()
+    return await tc.from_pretrained(files, manager=place.manager(), device=place.device, tokenizer=False)
+
+
+async def _new(model: Model, ids: Any = PROMPT, mask: Any = None, **options: Any) -> list[list[int]]:
+    """The tokens behind the prompt, or behind the start token of an answer."""
+    written = await model.generate(ids, mask, **options)
+    start = 1 if model.model_type == "t5" else np.shape(ids)[1]
+    return written[:, start:].tolist()  # type: ignore[no-any-return]
+
+
+async def _writes(place: Place, name: str, step: int) -> None:
+    with np.load(Path(place.goldens) / "decoders.npz") as arrays:
+        ids, mask = arrays[f"{name}.prompts"], arrays[f"{name}.prompts_mask"]
+    model, wrong = await _load(place, name), []
+    cases = [case for case in _golden(place.goldens)["written"] if case["model"] == name]
+    for case in cases[::step]:
+        prompt = (ids[:1, -1:], None) if case["is_one_token"] else (ids, mask)
+        if "refused" in case:
+            await raises(TensorCommonsError, model.generate(*prompt, **case["options"]))
+        elif (new := await _new(model, *prompt, **case["options"])) != case["new"]:
+            wrong.append(f"{case['options']}: {new} instead of {case['new']}")
+    assert cases and not wrong, "\n".join(wrong)
+    model.unload()
+
+
+@shows("llama", "tokens under each option of generation, and under several", "generation.json")
+@only("cpu")
+async def llama_writes_under_each_option(place: Place) -> None:
+    await _writes(place, "tiny-llama", 2)
+
+
+@shows("gpt2", "tokens under each option of generation, and under several", "generation.json")
+@only("cpu")
+async def gpt2_writes_under_each_option(place: Place) -> None:
+    await _writes(place, "tiny-gpt2", 5)
+
+
+@shows("t5", "tokens under each option of generation, and under several", "generation.json")
+@only("cpu")
+async def t5_writes_under_each_option(place: Place) -> None:
+    await _writes(place, "tiny-t5", 3)
+
+
+@shows("llama", "tokens under some options of generation", "generation.json")
+@only("webgpu", "webnn")
+async def some_options_on_a_device(place: Place) -> None:
+    """The processors run on the host: here it is shown that a device hands it the scores."""
+    await _writes(place, "tiny-llama", 23)
+
+
+async def a_file_says_how_to_write(place: Place) -> None:
+    """generation_config.json counts alone; what config.json says of generation counts where there is none."""
+    plain = await _load(place)
+    free = (await _new(plain, max_new_tokens=12))[0]
+    plain.unload()
+    first, later = free[0], free[3]
+    options: dict[str, Any] = {"max_new_tokens": 12, "pad_token_id": 0}
+    for generation, config, wanted in (
+        ({"suppress_tokens": [first]}, {}, {"suppress_tokens": [first]}),
+        ({"begin_suppress_tokens": [first]}, {}, {"begin_suppress_tokens": [first]}),
+        ({"no_repeat_ngram_size": 2, "min_length": None}, {}, {"no_repeat_ngram_size": 2}),
+        ({"do_sample": False, "temperature": 0.0, "top_p": 0, "top_k": -1}, {}, {}),
+        ({"use_cache": False, "output_scores": True, "return_dict_in_generate": True, "unheard_of": 5}, {}, {}),
+        ({"num_beams": 1, "length_penalty": 2.0, "early_stopping": True, "seed": 5, "low_memory": None}, {}, {}),
+        ({"task_specific_params": {"text-generation": {"max_length": 7}}}, {"eos_token_id": later}, {}),
+        ({}, {"eos_token_id": later}, {}),  # a file without an end token: there is none
+        (
+            None,
+            {"eos_token_id": later, "suppress_tokens": [first]},
+            {"eos_token_id": later, "suppress_tokens": [first]},
+        ),
+        (None, {"max_length": 9}, {"max_length": 9, "max_new_tokens": None}),
+        ({"max_length": 9, "max_new_tokens": None}, {}, {"max_length": 9, "max_new_tokens": None}),
+    ):
+        model = await _load(place, generation=generation, **config)
+        given = options if "max_new_tokens" not in wanted else {}
+        told = await _load(place, generation={})
+        assert await _new(model, **given) == await _new(told, **{**options, **wanted}), (generation, config)
+        off = {name: None for name in (generation or config) if name != "unheard_of"}
+        assert (await _new(model, **{**off, **options}))[0] == free, "None in a call switches an option off"
+        model.unload()
+        told.unload()
+
+
+async def what_a_file_asks_in_vain_is_named_by_the_first_call(place: Place) -> None:
+    for generation in (
+        *({"num_beams": 3}, {"num_beams": "2"}, {"guidance_scale": 1.5}, {"token_healing": True}, {"use_mtp": True}),
+        *({"watermarking_config": {"seeding_scheme": "selfhash"}}, {"force_words_ids": [[3]]}, {"constraints": []}),
+        *({"penalty_alpha": 0.6, "top_k": 4}, {"penalty_alpha": 0.6}, {"dola_layers": "high"}, {"is_assistant": True}),
+        *({"cache_implementation": "quantized"}, {"cache_implementation": []}, {"streamer": "x"}),
+    ):
+        model = await _load(place, generation=generation)
+        name = next(iter(generation))
+        await raises(TensorCommonsError, model.generate(PROMPT, max_new_tokens=2), name, "generation_config.json")
+        neutral = {"num_beams": 1}.get(name)
+        assert len((await model.generate(PROMPT, max_new_tokens=2, **{name: neutral}))[0]) == 7
+        model.unload()
+    model = await _load(place)
+    for name in ("num_beams", "return_dict_in_generate", "guidance_scale"):
+        await raises(TensorCommonsError, model.generate(PROMPT, **{name: 5}), name, "not built in")
+    model.unload()
+
+
+async def _refusal(model: Model, options: dict[str, Any]) -> str | None:
+    """The message that refuses a call, at most 400 characters."""
+    try:
+        await model.generate(PROMPT, **options)
+    except TensorCommonsError as error:
+        return str(error) if len(str(error)) < 400 else f"{len(str(error))} characters"
+    return None
+
+
+async def files_with_values_of_any_kind(place: Place) -> None:
+    """A wrong kind is refused by the call, with the name; the same value in a call as well."""
+    wrong: tuple[Any, ...] = ("a", [], {}, 1.5, -2, True, [[]], [None], ["a"], 2**70, float("nan"), {"a": 1})
+    model, seen = await _load(place), 0
+    names = sorted(READERS)
+    for name in names:
+        for value in wrong:
+            architecture: Any = model.architecture
+            architecture.generation = {name: value}
+            outcomes = []
+            for given in ({}, {name: value}):
+                said = await _refusal(model, {"max_new_tokens": 1, **given})
+                assert said is None or name in said or "suppress" in said or "stop_strings" in name, (name, said)
+                outcomes.append(said is None)
+                seen += said is not None
+            if name not in ("pad_token_id", "max_new_tokens", "seed"):
+                assert outcomes[0] == outcomes[1], (name, value)
+    assert seen > 100
+    model.unload()
+
+
+async def lengths_count_as_the_reference_counts_them(place: Place) -> None:
+    model = await _load(place)
+    assert len((await _new(model, max_length=8))[0]) == 3
+    assert len((await _new(model, max_length=8, max_new_tokens=1))[0]) == 1
+    assert len((await _new(model, max_new_tokens=9, max_time=0.0))[0]) == 1, "the time is looked at after a step"
+    for length in (5, 0):
+        await raises(ShapeMismatch, model.generate(PROMPT, max_length=length), "max_length", "5 tokens")
+    assert (await model.generate(PROMPT)).shape == (1, 200), "up to 256 tokens, or to the model's end"
+    model.unload()
+
+
+async def several_texts_for_one_prompt(place: Place) -> None:
+    model = await _load(place)
+    drawn: dict[str, Any] = {"do_sample": True, "top_k": 0, "seed": 3, "max_new_tokens": 6}
+    two = np.concatenate([PROMPT, PROMPT + 9])
+    rows = await _new(model, two, num_return_sequences=3, **drawn)
+    assert rows == await _new(model, np.repeat(two, 3, 0), **drawn) and len({tuple(row) for row in rows}) == 6
+    await raises(
+        TensorCommonsError, model.generate(PROMPT, num_return_sequences=2), "num_return_sequences", "do_sample"
+    )
+    model.unload()
+
+
+async def scores_that_are_not_numbers_end_a_text(place: Place) -> None:
+    """Weights that are NaN, and those of a layer, where tokens are chosen on the device or from the scores."""
+    for name, tensor in (("tiny-llama", "model.norm.weight"), ("tiny-t5", "decoder.final_layer_norm.weight")):
+        files = checkpoint(place, name)
+        weights = tensors_of(files)
+        weights[tensor] = weights[tensor] * np.float32(np.nan)
+        files[WEIGHTS] = pack(weights)
+        model = await tc.from_pretrained(files, manager=place.manager(), device=place.device, tokenizer=False)
+        for options in ({}, {"suppress_tokens": [5]}, {"do_sample": True}):
+            await raises(TensorCommonsError, model.generate(PROMPT, max_new_tokens=4, **options), "NaN")
+        assert len((await model.generate(PROMPT, max_new_tokens=2, remove_invalid_values=True))[0]) > 2
+        model.unload()
+
+
+async def answers_begin_as_the_options_say(place: Place) -> None:
+    model = await _load(place, "tiny-t5")
+    two = np.concatenate([PROMPT, PROMPT + 9])
+    assert (await model.generate(two, decoder_start_token_id=7, max_new_tokens=1))[:, 0].tolist() == [7, 7]
+    assert (await model.generate(two, decoder_start_token_id=[7, 8], max_new_tokens=1))[:, 0].tolist() == [7, 8]
+    for wrong in (100, [1, 2, 3], -1, "a"):
+        await raises(TensorCommonsError, model.generate(two, decoder_start_token_id=wrong), "decoder_start_token_id")
+    model.unload()
