@@ -1,4 +1,5 @@
-// Device bytes over time, with sharing and as separate copies would take them. uPlot draws; a line of text says the same.
+// Bytes over time: the weights with sharing and as separate copies, and everything on the device. uPlot draws; a line
+// of text says the same.
 import "./language.js"; // before uPlot
 import uPlot from "./vendor/uPlot.esm.js";
 import { say } from "./dom.js";
@@ -10,7 +11,7 @@ const HEIGHT = 220;
 export class MemoryChart {
   #place;
   #caption;
-  #data = [[0], [0], [0]]; // seconds, with sharing, separate copies
+  #data = [[0], [0], [0], [0]]; // seconds, weights with sharing, weights as separate copies, everything on the device
   #plot = null;
 
   constructor(place, caption) {
@@ -24,8 +25,9 @@ export class MemoryChart {
   add(report) {
     if (this.#data[0].length >= MOST) this.#data = this.#data.map((column) => column.filter((_, i) => i % 2 === 0 || i > MOST / 2));
     this.#data[0].push(performance.now() / 1000);
-    this.#data[1].push(report.device_bytes);
-    this.#data[2].push(report.device_bytes + report.saved_bytes);
+    this.#data[1].push(report.unique_weight_bytes);
+    this.#data[2].push(report.separate_weight_bytes);
+    this.#data[3].push(report.device_bytes);
   }
 
   draw() {
@@ -38,10 +40,10 @@ export class MemoryChart {
   }
 
   #say(index) {
-    const [x, shared, separate] = this.#data;
+    const [x, shared, separate, all] = this.#data;
     const at = index ?? x.length - 1;
     const when = index == null || at === x.length - 1 ? "Now" : `At ${clock(x[at])}`;
-    say(this.#caption, `${when}: ${bytes(shared[at])} with sharing, ${bytes(separate[at])} as separate copies.`);
+    say(this.#caption, `${when}: weights take ${bytes(shared[at])} with sharing, ${bytes(separate[at])} as separate copies; everything on the device takes ${bytes(all[at])}.`);
   }
 
   #build() {
@@ -70,6 +72,7 @@ export class MemoryChart {
         {},
         { stroke: colour(".key.with"), width: 2, paths: stepped, points: { show: false } },
         { stroke: colour(".key.without"), width: 2, dash: [6, 4], paths: stepped, points: { show: false } },
+        { stroke: colour(".key.all"), width: 1.5, dash: [2, 3], paths: stepped, points: { show: false } },
       ],
       hooks: { setCursor: [(plot) => this.#say(plot.cursor.idx ?? null)] },
     }, this.#data, this.#place);

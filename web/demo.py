@@ -111,7 +111,10 @@ class Demo:
             state = "missing" if device is None else "lost" if device.is_gone else "present"
             if kind == "webgpu" and state == "present" and device.is_software:
                 state = "software"
-            kinds[kind] = {"state": state, "is": others.get(kind, decision.device.name).removeprefix("WebNN, ")}
+            kinds[kind] = {
+                "state": state,
+                "is": others.get(kind, decision.device.name).replace("WebNN, asked for cpu", "asked to use the CPU"),
+            }
         models = {model.name: model.explain() for model in self._models.values()}
         why = "you chose it" if decision.why == "it is pinned" else decision.why
         return {"chosen": decision.device.kind, "why": why, "kinds": kinds, "models": models}

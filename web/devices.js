@@ -15,7 +15,7 @@ export function drawDevices(devices) {
   drawn = all;
   const { kinds, chosen, why } = devices;
   byId("devices").replaceChildren(...Object.keys(TITLES).map((kind) => badge(kind, kinds[kind], kind === chosen)));
-  say(byId("decision"), `Models run on ${TITLES[chosen]}, because ${why}.`);
+  say(byId("decision"), `Running on ${TITLES[chosen]}: ${why}.`);
   const banner = byId("fallback");
   const parts = [...lost(kinds, chosen), ...slow(kinds)];
   banner.hidden = !parts.length;

@@ -18,4 +18,6 @@ export const percent = (fraction) => `${(100 * fraction).toFixed(fraction < 0.1 
 
 export const clock = (value) => `${Math.floor(value / 60)}:${String(Math.floor(value % 60)).padStart(2, "0")}`;
 
-export const plural = (count, one, many = `${one}s`) => `${count.toLocaleString("en")} ${count === 1 ? one : many}`;
+export const count = (value) => value.toLocaleString("en");
+
+export const plural = (value, one, many = `${one}s`) => `${count(value)} ${value === 1 ? one : many}`;

@@ -1,7 +1,7 @@
 // A panel that runs by itself as a person types: waits for a pause, keeps only the latest run, says what is going on.
 import { TITLES } from "./devices.js";
 import { h, role, say } from "./dom.js";
-import { plural, seconds } from "./format.js";
+import { count, plural, seconds } from "./format.js";
 
 const PAUSE = 350; // ms without a keystroke
 
@@ -59,8 +59,13 @@ export class LiveRun {
   #stats(stats) {
     this.#state(stats ? "done" : "idle", stats ? seconds(stats.seconds) : "");
     say(role(this.panel, "stats"), stats
-      ? `${seconds(stats.seconds)} on ${stats.device} · ${plural(stats.models.length, "model")} as one graph: ${plural(stats.nodes, "node")}, ${stats.reused_in_run} of them reused${stats.reused_from_cache ? `, ${stats.reused_from_cache} from earlier runs` : ""} · ${plural(stats.dispatches, "dispatch", "dispatches")} · ${plural(stats.js_calls, "JS call")}${stats.fallback ? ` · ${stats.fallback}` : ""}`
-      : "");
+      ? [
+      `${seconds(stats.seconds)} on ${stats.device.split(", ").map((kind) => TITLES[kind]).join(" and ")}`,
+      `${plural(stats.models.length, "model")} in one graph`,
+      `${count(stats.reused_in_run + stats.reused_from_cache)} of ${plural(stats.nodes, "operation")} were shared; ${count(stats.executed)} were computed`,
+      `${plural(stats.dispatches, "dispatch", "dispatches")} in ${plural(stats.js_calls, "JavaScript call")}`,
+      ...(stats.fallback ? [stats.fallback] : []),
+    ].join(" · ") : "");
   }
 
   // What a run waits for where its shape is new on its device; Cancel is beside it.

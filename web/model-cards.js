@@ -28,8 +28,6 @@ export class ModelCards {
   ready(models) {
     this.#cards.clear();
     byId("cards").replaceChildren(...models.map((model) => this.#make(model)));
-    const total = models.reduce((sum, model) => sum + model.bytes, 0);
-    byId("load-all").textContent = `Load all (${bytes(total)})`;
     this.#refresh();
   }
 
@@ -202,7 +200,9 @@ export class ModelCards {
   #refresh() {
     const states = [...this.#cards.values()].map((card) => card.state);
     const count = (...wanted) => states.filter((state) => wanted.includes(state)).length;
-    byId("load-all").disabled = count("idle", "error") === 0;
+    const left = [...this.#cards.values()].filter((card) => ["idle", "error"].includes(card.state));
+    byId("load-all").disabled = left.length === 0;
+    byId("load-all").textContent = left.length ? `Load all (${bytes(left.reduce((sum, card) => sum + card.model.bytes, 0))})` : "Load all";
     byId("unload-all").disabled = count("loaded", "queued", "loading") === 0;
     this.section.dataset.loaded = count("loaded");
     this.section.querySelector("h2").textContent = states.length

@@ -103,11 +103,12 @@ export class SentencesPanel {
 
   #matrix(place, rows, matrix) {
     const texts = this.#texts();
+    const digits = rows.length > 8 ? 2 : 3; // the whole matrix stays in sight
     const head = h("tr", {}, h("td", {}), ...rows.map((row) => h("th", { scope: "col" }, String(row + 1))));
     const body = matrix.map((values, i) => h("tr", {},
       h("th", { scope: "row" }, h("b", {}, String(rows[i] + 1)), " ", h("span", {}, (texts[rows[i]] ?? "").slice(0, 80))),
-      ...values.map((value) => vary(h("td", { class: "num cell" }, value.toFixed(3)), "--v", Math.max(0, value).toFixed(3)))));
-    place.replaceChildren(h("table", { class: "matrix" },
+      ...values.map((value) => vary(h("td", { class: "num cell" }, value.toFixed(digits)), "--v", Math.max(0, value).toFixed(3)))));
+    place.replaceChildren(h("table", { class: rows.length > 5 ? "matrix many" : "matrix" },
       h("caption", { class: "sr" }, "Cosine similarity of each sentence with each other"),
       h("thead", {}, head), h("tbody", {}, ...body)));
     if (!this.#seen) {

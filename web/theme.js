@@ -19,7 +19,8 @@
     if (theme) root.dataset.theme = theme;
     else delete root.dataset.theme;
     const dark = (theme ?? systemTheme()) === "dark";
-    document.getElementById("theme")?.setAttribute("aria-pressed", String(dark));
+    const button = document.getElementById("theme");
+    if (button) button.textContent = dark ? "Use light theme" : "Use dark theme";
     dispatchEvent(new Event("themechange"));
   }
 

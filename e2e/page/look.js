@@ -51,6 +51,15 @@ export function overflowing() {
   return ["the page scrolls sideways", ...out.map(describe)];
 }
 
+/** What is not whole: a region that has to be scrolled sideways, a text that is cut. A sentence in the matrix may be. */
+export function cut() {
+  const candidates = [...document.querySelectorAll(".scroll, .label, td, th, dd, button, select, h2, h3")];
+  return candidates
+    .filter((element) => element.checkVisibility() && !element.matches(".matrix tbody th") && element.scrollWidth > element.clientWidth + 1)
+    .filter((element) => element.clientWidth > 0 && getComputedStyle(element).display !== "inline")
+    .map((element) => `${describe(element)} "${element.textContent.trim().slice(0, 30)}" ${element.scrollWidth} > ${element.clientWidth}`);
+}
+
 const idList = (element, attribute) => (element.getAttribute(attribute) ?? "").split(/\s+/).filter(Boolean);
 
 function name(element) {

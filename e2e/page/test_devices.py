@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 OPS = paths.ROOT / "docs" / "ops.md"
 POLARITY = HEADS[2]
+TITLES = {"webgpu": "WebGPU", "webnn": "WebNN", "cpu": "CPU"}
 DEBIAN = shutil.which("chromium")
 NO_WEBNN = "WebMachineLearningNeuralNetwork"
 NO_WEBGPU = "WebGPU,WebGPUService"
@@ -98,18 +99,18 @@ def runs(tab: Tab, kind: str) -> None:
     tab.wait_card(POLARITY, "loaded")
     tab.wait_panel("pair")
     assert sum(tab.bars("polarity").values()) == pytest.approx(1, abs=0.002)
-    assert f" on {kind} " in stats(tab)
+    assert f" on {TITLES[kind]} " in stats(tab)
     assert device_of(tab, POLARITY) == chosen(tab) == kind
-    expect(tab.page.locator("#decision")).to_contain_text("because")
+    expect(tab.page.locator("#decision")).to_contain_text("Running on ")
 
 
 @pytest.mark.parametrize(
     ("without", "path", "found", "reason"),
     [
-        pytest.param("", None, {"webgpu": "software", "webnn": "present"}, "asked for cpu", id="both"),
+        pytest.param("", None, {"webgpu": "software", "webnn": "present"}, "asked to use the CPU", id="both"),
         pytest.param(NO_WEBNN, None, {"webgpu": "software", "webnn": "missing"}, "navigator.ml", id="without WebNN"),
         pytest.param(
-            NO_WEBGPU, None, {"webgpu": "missing", "webnn": "present"}, "asked for cpu", id="without WebGPU"
+            NO_WEBGPU, None, {"webgpu": "missing", "webnn": "present"}, "asked to use the CPU", id="without WebGPU"
         ),
         pytest.param(
             "", DEBIAN, {"webgpu": "software", "webnn": "missing"}, "not supported on this platform",
@@ -158,7 +159,7 @@ def test_a_loaded_model_is_switched_live_by_keyboard(tab: Tab, site: str) -> Non
     row = tab.page.locator("#per-model tbody tr").filter(has_text="Polarity")
     expect(row).to_contain_text("cpu")
     expect(switch).to_be_focused()
-    expect(tab.page.locator('#pair [data-role="stats"]')).to_contain_text("cpu")
+    expect(tab.page.locator('#pair [data-role="stats"]')).to_contain_text("CPU")
     tab.wait_panel("pair")
     assert tab.bars("polarity") == pytest.approx(before, abs=0.002)
     assert device_of(tab, SPLADE) == start, "the other stayed, and what both hold is on both now"
@@ -168,7 +169,7 @@ def test_a_loaded_model_is_switched_live_by_keyboard(tab: Tab, site: str) -> Non
     expect(tab.page.locator("#per-model tbody")).not_to_contain_text(start)
     tab.wait_figure("with-sharing", f"value < {1.1 * weights}")
     assert chosen(tab) == "cpu"
-    expect(tab.page.locator("#decision")).to_contain_text("because you chose it")
+    expect(tab.page.locator("#decision")).to_contain_text("Running on CPU: you chose it.")
     tab.page.get_by_label("Run on").select_option("auto")
     expect(tab.page.locator("#per-model tbody")).not_to_contain_text("cpu")
     assert chosen(tab) == start == device_of(tab, POLARITY)
@@ -191,7 +192,7 @@ def test_a_first_run_on_a_device_says_what_it_builds(tab: Tab, site: str) -> Non
     runs(tab, "webnn")
     tab.page.get_by_label("Run on").select_option("webgpu")
     expect(tab.page.locator("#per-model tbody")).to_contain_text("webgpu")
-    expect(tab.page.locator('#pair [data-role="stats"]')).to_contain_text(" on webgpu ")
+    expect(tab.page.locator('#pair [data-role="stats"]')).to_contain_text(" on WebGPU ")
     said = tab.evaluate("said")
     for words in (r"Building for WebNN: 0 of \d+ graphs…", r"Building for WebGPU: \d+ of \d+ kernels…"):
         assert any(re.fullmatch(words, text) for text in said), said

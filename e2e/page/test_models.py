@@ -11,6 +11,8 @@ from playwright.sync_api import expect
 from e2e.page.driver import HEADS, MINILM, SKILL, SPLADE, Tab, with_first_line
 
 if TYPE_CHECKING:
+    from playwright.sync_api import Locator
+
     from e2e.page.faults import Faults
 
 KEEP_MEMORY = """
@@ -71,12 +73,23 @@ def test_a_load_leaves_no_tensor_in_the_memory_of_python(tab: Tab, site: str) ->
     assert grown < 20
 
 
+def size_of(load_all: Locator) -> float:
+    """The MB that the button names."""
+    found = re.search(r"\(([\d.]+) MB\)", load_all.inner_text())
+    assert found, load_all.inner_text()
+    return float(found[1])
+
+
 def test_load_all_and_unload_all(tab: Tab, site: str) -> None:
     tab.open(site)
     load_all = tab.page.get_by_role("button", name=re.compile("^Load all"))
+    whole = size_of(load_all)
+    tab.load(SPLADE)
+    assert size_of(load_all) == pytest.approx(whole - 17.5, abs=0.3), "what is left to load"
     load_all.click()
     expect(tab.page.get_by_role("heading", name="Models: 7 of 7 loaded")).to_be_visible()
     expect(load_all).to_be_disabled()
+    expect(load_all).to_have_text("Load all")
     for model_id in (MINILM, SKILL):
         expect(tab.card(model_id)).to_contain_text("MB of it shared")
     tab.page.get_by_role("button", name="Unload all").click()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 import pytest
@@ -58,6 +59,25 @@ def test_rows_come_and_go(loaded: Tab) -> None:
     loaded.page.get_by_role("button", name="Remove sentence 4").click()
     expect(loaded.page.locator("#sentences table.matrix tbody tr")).to_have_count(3)
     loaded.wait_panel("sentences")
+
+
+@pytest.mark.parametrize("width", [1024, 1152])
+def test_twelve_sentences_are_a_matrix_in_sight(loaded: Tab, width: int) -> None:
+    """The most that the panel takes; the numbers stay whole, only the sentences beside them are cut."""
+    loaded.page.set_viewport_size({"width": width, "height": 900})
+    add = loaded.page.get_by_role("button", name="Add a sentence")
+    for number in range(4, 13):
+        add.click()
+        loaded.sentence(number).fill(f"Sentence number {number} is about the weather in November.")
+    expect(add).to_be_disabled()
+    expect(loaded.page.locator("#sentences table.matrix tbody tr")).to_have_count(12)
+    loaded.wait_panel("sentences")
+    assert loaded.check("cut") == []
+    for number in range(12, 3, -1):
+        loaded.page.get_by_role("button", name=f"Remove sentence {number}", exact=True).click()
+    expect(loaded.page.locator("#sentences table.matrix tbody tr")).to_have_count(3)
+    loaded.wait_panel("sentences")
+    loaded.page.set_viewport_size({"width": 1440, "height": 900})
 
 
 def test_an_empty_row_is_left_out_and_said(loaded: Tab) -> None:
@@ -138,8 +158,12 @@ def test_a_run_can_be_cancelled_and_the_next_one_works(loaded: Tab) -> None:
 def test_the_page_says_what_a_run_took(loaded: Tab) -> None:
     for panel in ("sentences", "pair"):
         stats = loaded.panel(panel).locator('[data-role="stats"]').inner_text()
-        assert " on webnn " in stats, "without a hardware GPU, WebNN comes first"
-        assert "JS call" in stats
+        assert " on WebNN " in stats, "without a hardware GPU, WebNN comes first"
+        shared, total, computed = (
+            int(number.replace(",", ""))
+            for number in re.findall(r"([\d,]+) of ([\d,]+) operations were shared; ([\d,]+) were computed", stats)[0]
+        )
+        assert shared + computed == total and "JavaScript call" in stats
         print(f"\n{panel}: {stats}")
 
 

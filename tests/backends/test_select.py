@@ -46,10 +46,10 @@ def take_away(device: Device) -> None:
     [
         ((HARDWARE, WEBNN, NUMPY), "webgpu", "it is a hardware GPU"),
         ((HARDWARE, NUMPY), "webgpu", "it is a hardware GPU"),
-        ((SOFTWARE, WEBNN, NUMPY), "webnn", "there is no hardware GPU"),
-        ((WEBNN, NUMPY), "webnn", "there is no hardware GPU"),
-        ((SOFTWARE, NUMPY), "webgpu", "in software"),
-        ((NUMPY,), "cpu", "neither a GPU adapter nor WebNN"),
+        ((SOFTWARE, WEBNN, NUMPY), "webnn", "no hardware GPU was found"),
+        ((WEBNN, NUMPY), "webnn", "no hardware GPU was found"),
+        ((SOFTWARE, NUMPY), "webgpu", "neither a hardware GPU nor WebNN was found"),
+        ((NUMPY,), "cpu", "neither a GPU adapter nor WebNN was found"),
     ],
 )
 def test_auto_decides_from_facts_whatever_the_order_they_came_in(found, first, why):

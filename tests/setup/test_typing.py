@@ -1,4 +1,4 @@
-"""The wheel is typed: a user's program passes mypy --strict against the installed package, and a wrong call does not."""
+"""The wheel is typed: mypy --strict passes a user's program against the installed wheel, and finds a wrong call."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 from scripts import paths
 from scripts.wheel import build_wheel
 
-PROGRAM = '''
+PROGRAM = """
 import asyncio
 from typing import Any
 
@@ -43,7 +43,7 @@ async def main() -> float:
 
 
 asyncio.run(main())
-'''
+"""
 WRONG = """
 import tensorcommons as tc
 

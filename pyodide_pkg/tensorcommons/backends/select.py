@@ -24,12 +24,12 @@ from .webnn.backend import WebNNBackend
 
 WISHES = ("cpu", "gpu", "npu", "")  # for WebNN; "" is the browser's choice
 
-# By rank: what a device is, and why it comes first where nothing of a lower rank is there.
+# By rank: what a device is, and why "auto" chooses it where no device of a lower rank was opened.
 FACTS = (
     ("a hardware GPU", "it is a hardware GPU"),
-    ("which comes after a hardware GPU", "there is no hardware GPU, and WebNN comes before what is left"),
-    ("a GPU adapter that runs in software", "a GPU adapter in software is the best that is there"),
-    ("the slowest, for where there is nothing else", "there is neither a GPU adapter nor WebNN"),
+    ("used where there is no hardware GPU", "no hardware GPU was found"),
+    ("a software GPU adapter", "neither a hardware GPU nor WebNN was found"),
+    ("the slowest", "neither a GPU adapter nor WebNN was found"),
 )
 
 
