@@ -60,7 +60,7 @@ export class LiveRun {
     this.#state(stats ? "done" : "idle", stats ? seconds(stats.seconds) : "");
     say(role(this.panel, "stats"), stats
       ? [
-      `${seconds(stats.seconds)} on ${stats.device.split(", ").map((kind) => TITLES[kind]).join(" and ")}`,
+      `${seconds(stats.seconds)} on ${stats.device.replace(/\w+/g, (kind) => TITLES[kind] ?? kind)}`,
       `${plural(stats.models.length, "model")} in one graph`,
       `${count(stats.reused_in_run + stats.reused_from_cache)} of ${plural(stats.nodes, "operation")} were shared; ${count(stats.executed)} were computed`,
       `${plural(stats.dispatches, "dispatch", "dispatches")} in ${plural(stats.js_calls, "JavaScript call")}`,
