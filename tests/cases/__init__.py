@@ -47,6 +47,7 @@ OPS = (
 MODELS = (
     "models",
     "architectures",
+    "variants",
     "loading",
     "halves",
     "tasks",

@@ -16,7 +16,7 @@ from tests.cases.checkpoints import WEIGHTS, pack
 from tests.cases.random_weights import values_of
 from tests.cases.support import near
 
-INPUTS = ("input_ids", "attention_mask", "token_type_ids", "pixel_values")
+INPUTS = ("input_ids", "attention_mask", "token_type_ids", "pixel_values", "decoder_input_ids")
 _HEADS = ("Model", "ForMaskedLM", "ForSequenceClassification", "ForTokenClassification", "ForQuestionAnswering")
 ARCHITECTURES = {
     **{

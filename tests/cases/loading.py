@@ -15,7 +15,7 @@ from tensorcommons.errors import InvalidWeights, UnsupportedModel
 from tests.cases import Place, shows
 from tests.cases.architectures import checkpoint
 from tests.cases.checkpoints import INDEX, WEIGHTS, files_of, pack, sharded, tensors_of, with_config
-from tests.cases.support import near, raises
+from tests.cases.support import near, raises, warnings_of
 
 IDS = np.arange(14).reshape(2, 7)
 
@@ -121,6 +121,40 @@ async def tied_weights_under_either_name(place: Place) -> None:
             other.unload()
     assert all(np.array_equal(output, outputs[0]) for output in outputs)
     model.unload()
+
+
+@shows("bert", "surplus tensors are listed in one warning, and a bare model loads from a file with a head", "itself")
+async def what_a_file_holds_beside_the_parameters(place: Place) -> None:
+    """One warning lists it; constants that older files hold are passed over in silence."""
+    manager, bare = place.manager(), checkpoint(place, "BertModel")
+    model = await _load(place, manager, bare)
+    wanted = await _hidden(model)
+    tensors = tensors_of(bare)
+    first = next(iter(tensors.values()))
+    silent = dict.fromkeys(("embeddings.position_ids", "bert.embeddings.token_type_ids"), first)
+    for more, words in (
+        (silent, ()),
+        ({"loss_fct.weight": first, **silent}, ("loss_fct.weight",)),
+        ({f"surprise.{n}": first for n in range(9)}, ("surprise.0", "4 more")),
+        ({"x" * 200: first}, ("x" * 80,)),
+    ):
+        with warnings_of("tensorcommons") as warned:
+            other = await _load(place, manager, {**bare, WEIGHTS: pack({**tensors, **more})})
+        assert len(warned) == bool(words) and all(word in warned[0] for word in words), warned
+        assert all(len(line) < 400 for line in warned)
+        assert np.array_equal(await _hidden(other), wanted)
+        other.unload()
+    model.unload()
+    for case in ("BertForMaskedLM", "BertForQuestionAnswering", "RobertaForTokenClassification", "ElectraForMaskedLM"):
+        files = checkpoint(place, case)
+        whole = await _load(place, manager, files)
+        with warnings_of("tensorcommons") as warned:
+            base = await _load(place, manager, with_config(files, architectures=[f"{case.partition('For')[0]}Model"]))
+        assert len(warned) == 1, warned
+        out = await whole(input_ids=IDS, outputs=["last_hidden_state"])
+        assert np.array_equal(await _hidden(base), await out["last_hidden_state"].read()), case
+        whole.unload()
+        base.unload()
 
 
 @shows("albert", "all layers are one storage", "itself")

@@ -30,7 +30,8 @@ def checkpoint(place: Place, name: str, **changes: Any) -> dict[str, bytes]:
     config = {**json.loads(files["config.json"]), **changes}
     prefix = PREFIXES[config["model_type"]]
     tensors = {}
-    for key, shape in FAMILIES[config["model_type"]](Folder(config, name)).parameters().items():
+    untied = frozenset({"shared.weight", "lm_head.weight"} if config.get("tie_word_embeddings") is False else ())
+    for key, shape in FAMILIES[config["model_type"]](Folder(config, name, untied)).parameters().items():
         full = key if key == "lm_head.weight" else prefix + key
         tensors[full] = weight(full, shape)
     return {**files, "config.json": json.dumps(config).encode(), WEIGHTS: pack(tensors)}

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+import logging
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -72,3 +74,18 @@ def refused(device: Device, error: type[Exception], function: Callable[[], Any])
     assert len(str(caught)) > 10
     assert (device.total, device.backend.live_buffers()) == before, "a refused op took memory"
     return caught
+
+
+@contextmanager
+def warnings_of(name: str) -> Iterator[list[str]]:
+    """What the logger ``name`` warns of in the block."""
+    heard: list[str] = []
+    handler, logger = logging.Handler(logging.WARNING), logging.getLogger(name)
+    handler.emit = lambda record: heard.append(record.getMessage())  # type: ignore[method-assign]
+    logger.addHandler(handler)
+    propagate, logger.propagate = logger.propagate, False
+    try:
+        yield heard
+    finally:
+        logger.removeHandler(handler)
+        logger.propagate = propagate

@@ -14,8 +14,6 @@ from .text_model import TextModel, text_inputs
 NAMES = Names(
     prefixes=("albert.",),
     renamed={
-        "LayerNorm.gamma": "LayerNorm.weight",
-        "LayerNorm.beta": "LayerNorm.bias",
         "encoder.embedding_hidden_mapping_in.": "embeddings_project.",
         ".attention.query.": ".attention.self.query.",
         ".attention.key.": ".attention.self.key.",
@@ -27,8 +25,19 @@ NAMES = Names(
         ".full_layer_layer_norm.": ".output.LayerNorm.",
     },
     tied={"predictions.decoder.weight": WORDS, "predictions.decoder.bias": "predictions.bias"},
-    ignored=(r"embeddings\.position_ids", r"pooler\..*", r"sop_classifier\..*"),
+    ignored=(r"pooler\..*", r"predictions\.bias", r"sop_classifier\..*"),
 )
+
+
+DEFAULTS = {
+    "vocab_size": 30000,
+    "embedding_size": 128,
+    "hidden_size": 4096,
+    "num_attention_heads": 64,
+    "intermediate_size": 16384,
+    "hidden_act": "gelu_new",
+    "type_vocab_size": 2,
+}
 
 
 @dataclass(frozen=True)
@@ -41,14 +50,14 @@ class Groups:
 
 def build(folder: Folder) -> TextModel:
     """The model that ``config.json`` asks for; the pooler if the checkpoint has one."""
-    defaults = {"embedding_size": 128, "type_vocab_size": 2, "hidden_act": "gelu_new"}
-    config = EncoderConfig.of(folder, defaults=defaults)
+    config = EncoderConfig.of(folder, defaults=DEFAULTS)
     groups = read_config(Groups, folder.config, folder.file)
-    words = Words("predictions.dense", "predictions.LayerNorm", "predictions.bias", config.hidden_act)
+    words = Words("predictions.dense", "predictions.LayerNorm", "predictions.decoder", "predictions.bias")
     classes = Classes("pooler", "tanh", "classifier")
-    head = text_head(folder, "Albert", config, words, classes, pooler="pooler")
+    head = text_head(folder, "Albert", config, words, classes, config.hidden_act, pooler="pooler")
     layers = tuple(
-        f"encoder.albert_layer_groups.{i * groups.num_hidden_groups // config.num_hidden_layers}.albert_layers.{inner}"
+        f"encoder.albert_layer_groups.{int(i / (config.num_hidden_layers / groups.num_hidden_groups))}"
+        f".albert_layers.{inner}"
         for i in range(config.num_hidden_layers)
         for inner in range(groups.inner_group_num)
     )

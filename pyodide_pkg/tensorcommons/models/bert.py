@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from .config import check_fixed
 from .encoder import Encoder, EncoderConfig
 from .folder import Folder
 from .heads import WORDS, Classes, Words, text_head
@@ -10,17 +11,17 @@ from .text_model import TextModel, text_inputs
 
 NAMES = Names(
     prefixes=("bert.",),
-    renamed={"LayerNorm.gamma": "LayerNorm.weight", "LayerNorm.beta": "LayerNorm.bias"},
     tied={"cls.predictions.decoder.weight": WORDS, "cls.predictions.decoder.bias": "cls.predictions.bias"},
-    ignored=(r"embeddings\.position_ids", r"pooler\..*", r"cls\.seq_relationship\..*"),
+    ignored=(r"pooler\..*", r"cls\.predictions\.bias", r"cls\.seq_relationship\..*"),
 )
 
 
 def build(folder: Folder) -> TextModel:
     """The model that ``config.json`` asks for; the pooler if the checkpoint has one."""
-    config = EncoderConfig.of(folder)
-    transform = "cls.predictions.transform"
-    words = Words(f"{transform}.dense", f"{transform}.LayerNorm", "cls.predictions.bias", config.hidden_act)
+    check_fixed(folder.config, folder.file, is_decoder=False, add_cross_attention=False)
+    config = EncoderConfig.of(folder, defaults={"type_vocab_size": 2}, fixed={"embedding_size": 0})
+    layers = "cls.predictions"
+    words = Words(f"{layers}.transform.dense", f"{layers}.transform.LayerNorm", f"{layers}.decoder", f"{layers}.bias")
     classes = Classes("pooler.dense", "tanh", "classifier")
-    head = text_head(folder, "Bert", config, words, classes, pooler="pooler.dense")
+    head = text_head(folder, "Bert", config, words, classes, config.hidden_act, pooler="pooler.dense")
     return TextModel("bert", Encoder.plain(config), head, NAMES, text_inputs(config, head))

@@ -1,26 +1,36 @@
-"""What decoders without an encoder have in common: a prompt is gone on with, each token sees those before it."""
+"""Decoders without an encoder: the vocabulary head, which continues a prompt, and the other heads on their layers."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
+
+import numpy as np
 
 from .. import dtypes
 from ..backends.base import Spec
-from ..ops import linear
+from ..dtypes import host_array
+from ..errors import InvalidWeights, TensorCommonsError
+from ..ops import embedding as rows
+from ..ops import linear, reshape
 from ..shapes import Shape
 from ..tensor import Tensor
+from .architecture import Architecture, Prepared
 from .decoder import Past
+from .folder import Folder
+from .heads import Embedder, Head, Labels, QuestionAnswering, TokenClassification, by_class
 from .names import Names
 from .text import TextInputs
+from .text_model import TextModel
 
 
 class CausalDecoder(ABC):
     """A decoder with its vocabulary head. ``generation`` are default options for writing.
 
     ``layers`` names those that attend, ``keys`` is the (heads, head size) of what each keeps of a token, ``head`` the
-    weight (vocabulary, hidden) that makes logits.
+    weight (vocabulary, size) that makes logits.
     """
 
     start_token: int | None = None
@@ -34,15 +44,20 @@ class CausalDecoder(ABC):
     keys: tuple[int, int]
     head: str
 
-    def __init__(self, vocab_size: int, max_length: int, generation: Mapping[str, Any]) -> None:
+    def __init__(self, vocab_size: int, max_length: int, size: int, generation: Mapping[str, Any]) -> None:
         self.vocab_size = vocab_size
+        self.size = size
         self.max_length = max_length
         self.generation = generation
         self.inputs = TextInputs(vocab_size, max_length, per_token=frozenset(self.outputs))
 
-    @abstractmethod
     def parameters(self) -> dict[str, Shape]:
         """Names as in a checkpoint, without its prefix."""
+        return {**self.body(), self.head: (self.vocab_size, self.size)}
+
+    @abstractmethod
+    def body(self) -> dict[str, Shape]:
+        """The parameters without those of the vocabulary head."""
 
     @abstractmethod
     def hidden(self, weights: Mapping[str, Tensor], ids: Tensor, past: Past) -> Tensor:
@@ -68,3 +83,117 @@ class CausalDecoder(ABC):
     ) -> Tensor:
         """Logits (batch, vocabulary) after the last token of ``inputs["input_ids"]`` (batch, sequence)."""
         return linear(past.last(self.hidden(weights, inputs["input_ids"], past)), weights[self.head])
+
+
+@dataclass(frozen=True)
+class Layers:
+    """A decoder without its vocabulary head, as the encoder of a :class:`TextModel`."""
+
+    decoder: CausalDecoder
+
+    @property
+    def config(self) -> Any:
+        """The decoder's."""
+        return self.decoder.config
+
+    def parameters(self) -> dict[str, Shape]:
+        """See :meth:`CausalDecoder.body`."""
+        return self.decoder.body()
+
+    def forward(self, weights: Mapping[str, Tensor], inputs: Mapping[str, Tensor]) -> Tensor:
+        """(batch, sequence, hidden); each token attends to those before it."""
+        ids = inputs["input_ids"]
+        return self.decoder.hidden(weights, ids, Past.whole(ids, inputs["attention_mask"]))
+
+
+@dataclass(frozen=True)
+class LastTokenClassification:
+    """One score a label, of each text's last token: ``logits`` (batch, labels). The input ``last_tokens`` (batch,) has
+    its row among the hidden states of all texts.
+    """
+
+    size: int
+    labels: Labels
+    out: str = "score"
+    tasks: ClassVar[tuple[str, ...]] = ("text-classification",)
+    outputs: ClassVar[tuple[str, ...]] = ("logits",)
+    defaults: ClassVar[tuple[str, ...]] = ("logits",)
+    per_token: ClassVar[tuple[str, ...]] = ()
+
+    def parameters(self) -> dict[str, Shape]:
+        """A linear layer without a bias."""
+        return {f"{self.out}.weight": (len(self.labels.names), self.size)}
+
+    def forward(self, weights: Mapping[str, Tensor], hidden: Tensor, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """See :class:`Head`."""
+        last = rows(reshape(hidden, (-1, self.size)), inputs["last_tokens"])
+        return {"logits": linear(last, weights[f"{self.out}.weight"])}
+
+
+@dataclass(frozen=True)
+class LastTokenInputs(TextInputs):
+    """The forward also gets ``last_tokens``: of each text the last token that is not ``padding``, as in `transformers`.
+
+    Without a padding token that is the last column, and a call takes one text.
+    """
+
+    padding: int | None = None
+
+    @property
+    def one_text(self) -> bool:
+        """Whether a call takes no more than one text."""
+        return self.padding is None
+
+    def prepare(self, inputs: Mapping[str, Any], model: str) -> Prepared:
+        """See :class:`TextInputs`."""
+        prepared = super().prepare(inputs, model)
+        ids, columns = host_array(inputs["input_ids"]), prepared.arrays["input_ids"].shape[1]
+        if self.padding is None and len(ids) > 1:
+            raise TensorCommonsError(
+                f"{model} has no pad_token_id, so where {len(ids)} texts end is unknown: pass one text at a time"
+            )
+        last = np.full(len(ids), ids.shape[1] - 1)
+        if self.padding is not None:
+            last = (np.arange(ids.shape[1]) * (ids != self.padding)).argmax(axis=1)
+        places = (np.arange(len(ids)) * columns + last).astype(np.int32)
+        return replace(prepared, arrays={**prepared.arrays, "last_tokens": places})
+
+    def example(self, shape: Shape | None = None) -> Mapping[str, Any]:
+        """See :class:`TextInputs`."""
+        return super().example((1, 16) if shape is None and self.padding is None else shape)
+
+
+def with_head(folder: Folder, family: str, decoder: CausalDecoder, language_model: str) -> Architecture:
+    """The decoder with the head that ``architectures`` names: ``language_model`` is the class that continues prompts.
+
+    Raises:
+        UnsupportedModel: the class is not built in.
+        InvalidWeights: ``pad_token_id`` or the labels are wrong.
+    """
+    size, pooling = decoder.size, folder.pooling
+    classifier = "classifier" if family == "GPT2" else "score"
+    heads: dict[str, Callable[[], Head | None]] = {
+        language_model: lambda: None,
+        "Model": lambda: Embedder(size, pooling),
+        "ForSequenceClassification": lambda: LastTokenClassification(size, Labels.of(folder)),
+        "ForTokenClassification": lambda: TokenClassification(size, Labels.of(folder), classifier),
+        "ForQuestionAnswering": lambda: QuestionAnswering(size),
+    }
+    head = by_class(folder, family, heads)
+    if head is None:
+        return decoder
+    plain = TextInputs(
+        decoder.vocab_size, decoder.max_length, per_token=frozenset({"last_hidden_state", *head.per_token})
+    )
+    if isinstance(head, LastTokenClassification):
+        plain = LastTokenInputs(
+            plain.vocab_size, plain.max_length, per_token=plain.per_token, padding=_padding(folder, plain.vocab_size)
+        )
+    return TextModel(decoder.model_type, Layers(decoder), head, decoder.names, plain)
+
+
+def _padding(folder: Folder, words: int) -> int | None:
+    padding = folder.config.get("pad_token_id")
+    if padding is not None and (type(padding) is not int or not -words <= padding < words):
+        raise InvalidWeights(folder.file, f"pad_token_id must be null or below {words}, not {padding!r:.80}")
+    return padding

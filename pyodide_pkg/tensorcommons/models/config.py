@@ -1,4 +1,8 @@
-"""From a parsed ``config.json`` to a typed configuration: a frozen dataclass whose fields say what must be there."""
+"""From a parsed ``config.json`` to a typed configuration: a frozen dataclass with the defaults of `transformers`.
+
+A field that is missing or ``null`` takes the default of the architecture's class there. Fields that change the result
+and are not built in are refused by name (:func:`check_fixed`); the others are inert (docs/models.md lists them).
+"""
 
 from __future__ import annotations
 
@@ -8,7 +12,7 @@ from dataclasses import MISSING, fields
 from typing import Any, TypeVar
 
 from ..errors import InvalidWeights
-from ..ops import gelu, relu, silu, tanh
+from ..ops import gelu, hardswish, leaky_relu, multiply, relu, sigmoid, silu, tanh
 from ..tensor import Tensor
 
 Config = TypeVar("Config")
@@ -21,11 +25,37 @@ def gelu_tanh(x: Tensor) -> Tensor:
     return gelu(x, "tanh")
 
 
+def quick_gelu(x: Tensor) -> Tensor:
+    """``x * sigmoid(1.702 * x)`` (Hendrycks and Gimpel, 2016, https://arxiv.org/abs/1606.08415)."""
+    return multiply(x, sigmoid(multiply(x, 1.702)))
+
+
+def squared_relu(x: Tensor) -> Tensor:
+    """``relu(x) ** 2`` (So et al., 2021, https://arxiv.org/abs/2109.08668)."""
+    return multiply(relu(x), relu(x))
+
+
+def identity(x: Tensor) -> Tensor:
+    """``x``."""
+    return x
+
+
+# By the names of `transformers` (activations.py there).
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "gelu": gelu,
+    "gelu_accurate": gelu_tanh,
+    "gelu_fast": gelu_tanh,
     "gelu_new": gelu_tanh,
+    "gelu_python": gelu,
+    "gelu_python_tanh": gelu_tanh,
     "gelu_pytorch_tanh": gelu_tanh,
+    "hardswish": hardswish,
+    "leaky_relu": leaky_relu,
+    "linear": identity,
+    "quick_gelu": quick_gelu,
     "relu": relu,
+    "relu2": squared_relu,
+    "sigmoid": sigmoid,
     "silu": silu,
     "swish": silu,
     "tanh": tanh,
@@ -33,12 +63,19 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 
 
 def read_config(
-    kind: type[Config], config: Mapping[str, Any], file: str, spelled: Mapping[str, str] | None = None
+    kind: type[Config],
+    config: Mapping[str, Any],
+    file: str,
+    spelled: Mapping[str, str] | None = None,
+    aliases: Mapping[str, str] | None = None,
 ) -> Config:
     """``config`` as a ``kind``; a field is called as in ``spelled`` there, else as in the dataclass.
 
+    ``aliases`` are other names of fields, by the name in the dataclass; where a config has both, the alias counts, as
+    in `transformers`. A field that is missing or ``null`` takes its default.
+
     An int is at least 1, or 0 where that is the field's default, and below 2**31; there are at most ``LAYERS`` layers.
-    A float is finite and not below 0. What has a default may be missing.
+    A float is finite and not below 0. The id of a token may be negative, as in files that have none.
 
     Raises:
         InvalidWeights: a field is missing, of the wrong type, or out of range.
@@ -46,33 +83,58 @@ def read_config(
     values: dict[str, Any] = {}
     for field in fields(kind):  # type: ignore[arg-type]
         name = (spelled or {}).get(field.name, field.name)
-        value = config.get(name, field.default)
+        alias = (aliases or {}).get(field.name, name)
+        name = alias if config.get(alias) is not None else name
+        value = config.get(name)
+        if value is None:
+            value = field.default
         wanted = TYPES[str(field.type)]
-        low = 1 if wanted == (int,) and field.default != 0 else 0
-        high = LAYERS if "layer" in field.name else 2**31 - 1 if wanted == (int,) else sys.float_info.max
+        low: float = 1 if wanted == (int,) and field.default != 0 else 0
+        high: float = LAYERS if "layer" in field.name else 2**31 - 1 if wanted == (int,) else sys.float_info.max
+        if field.name.endswith("token_id"):
+            low = -high
         bad = value is MISSING or not isinstance(value, wanted) or (isinstance(value, bool) and wanted != (bool,))
         if bad or (isinstance(value, (int, float)) and not low <= value <= high):
-            raise InvalidWeights(file, f"{name} must be {field.type}, not {config.get(name)!r}")
+            raise InvalidWeights(file, f"{name} must be {_allowed(wanted, low, high)}, not {config.get(name)!r:.80}")
         values[field.name] = value
     return kind(**values)
+
+
+def _allowed(wanted: tuple[type, ...], low: float, high: float) -> str:
+    if wanted == (bool,):
+        return "true or false"
+    if wanted == (str,):
+        return "a string"
+    numbers = "a whole number" if wanted == (int,) else "a number"
+    return f"{numbers} from {low} to {high}" if high < sys.float_info.max else f"a finite number from {low}"
+
+
+def check_fixed(config: Mapping[str, Any], file: str, **built_in: Any) -> None:
+    """Raises InvalidWeights for a field of ``built_in`` that has another value than the one which is built in."""
+    common: dict[str, Any] = {"pruned_heads": {}, "per_layer_config": {}, "quantization_config": {}}
+    for name, value in {**common, **built_in}.items():
+        asked = config.get(name)
+        if asked is not None and asked != value:
+            only = f"; only {value!r} is" if value != {} else ""
+            raise InvalidWeights(file, f"{name} {asked!r:.80} is not built in{only}")
 
 
 def activation(name: str, file: str, field: str = "hidden_act") -> Callable[[Tensor], Tensor]:
     """The activation that a config names. Raises InvalidWeights for one that is not built in."""
     if name not in ACTIVATIONS:
-        raise InvalidWeights(file, f"{field} {name!r} is not one of {', '.join(ACTIVATIONS)}")
+        raise InvalidWeights(file, f"{field} {name!r:.80} is not one of {', '.join(ACTIVATIONS)}")
     return ACTIVATIONS[name]
 
 
 def check_heads(hidden: int, heads: int, file: str) -> None:
     """Raises InvalidWeights unless ``hidden`` elements split evenly over ``heads``."""
     if hidden % heads:
-        raise InvalidWeights(file, f"hidden_size {hidden} is no multiple of {heads} heads")
+        raise InvalidWeights(file, f"hidden_size {hidden} is not a multiple of {heads} heads")
 
 
 def architectures(config: Mapping[str, Any], file: str) -> list[str]:
-    """The classes that ``config.json`` names, if any. Raises InvalidWeights for what is no list."""
+    """The classes that ``config.json`` names, if any. Raises InvalidWeights for what is not a list of names."""
     named = config.get("architectures") or []
-    if not isinstance(named, list):
-        raise InvalidWeights(file, f"architectures must be a list of names, not {named!r}")
+    if not isinstance(named, list) or not all(isinstance(name, str) for name in named):
+        raise InvalidWeights(file, f"architectures must be a list of names, not {named!r:.80}")
     return named

@@ -16,8 +16,11 @@ CLASSES = {"dinov2": "Dinov2", "dinov2_with_registers": "Dinov2WithRegisters"}
 
 def encoder_of(folder: Folder) -> VisionEncoder:
     """The encoder that ``config.json`` describes."""
-    registers = 4 if folder.config.get("model_type") == "dinov2_with_registers" else 0
-    config = VisionConfig.of(folder, defaults={"layer_norm_eps": 1e-6, "num_register_tokens": registers})
+    defaults: dict[str, object] = {"layer_norm_eps": 1e-6, "num_register_tokens": 4}
+    fixed: dict[str, object] = {"intermediate_size": 1, "pooler_output_size": 0, "pooler_act": "tanh"}  # not read
+    if folder.config.get("model_type") != "dinov2_with_registers":
+        defaults["patch_size"], fixed["num_register_tokens"] = 14, 0
+    config = VisionConfig.of(folder, defaults, fixed)
     mlp = config.hidden_size * config.mlp_ratio
     if config.use_swiglu_ffn:
         mlp = (mlp * 2 // 3 + 7) // 8 * 8

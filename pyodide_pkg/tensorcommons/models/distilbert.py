@@ -15,6 +15,8 @@ SPELLED = {
     "intermediate_size": "hidden_dim",
     "hidden_act": "activation",
 }
+ALIASES = {name: name for name in ("hidden_size", "num_hidden_layers", "num_attention_heads")}
+FIXED = {"type_vocab_size": 0, "embedding_size": 0, "layer_norm_eps": 1e-12}
 NAMES = Names(
     prefixes=("distilbert.",),
     renamed={
@@ -29,14 +31,13 @@ NAMES = Names(
         ".output_layer_norm.": ".output.LayerNorm.",
     },
     tied={"vocab_projector.weight": WORDS},
-    ignored=(r"embeddings\.position_ids",),
 )
 
 
 def build(folder: Folder) -> TextModel:
     """The model that ``config.json`` asks for."""
-    config = EncoderConfig.of(folder, SPELLED)
-    words = Words("vocab_transform", "vocab_layer_norm", "vocab_projector.bias", config.hidden_act)
+    config = EncoderConfig.of(folder, SPELLED, aliases=ALIASES, defaults={"n_layers": 6}, fixed=FIXED)
+    words = Words("vocab_transform", "vocab_layer_norm", "vocab_projector", "vocab_projector.bias")
     classes = Classes("pre_classifier", "relu", "classifier")
-    head = text_head(folder, "DistilBert", config, words, classes)
+    head = text_head(folder, "DistilBert", config, words, classes, config.hidden_act)
     return TextModel("distilbert", Encoder.plain(config), head, NAMES, text_inputs(config, head))

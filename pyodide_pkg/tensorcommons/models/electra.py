@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from .config import check_fixed
 from .encoder import Encoder, EncoderConfig
 from .folder import Folder
 from .heads import WORDS, Classes, Words, text_head
@@ -10,17 +11,25 @@ from .text_model import TextModel, text_inputs
 
 NAMES = Names(
     prefixes=("electra.",),
-    renamed={"LayerNorm.gamma": "LayerNorm.weight", "LayerNorm.beta": "LayerNorm.bias"},
     tied={"generator_lm_head.weight": WORDS},
-    ignored=(r"embeddings\.position_ids",),
+    ignored=(r"discriminator_predictions\..*",),
 )
+DEFAULTS = {
+    "embedding_size": 128,
+    "hidden_size": 256,
+    "num_attention_heads": 4,
+    "intermediate_size": 1024,
+    "type_vocab_size": 2,
+}
 
 
 def build(folder: Folder) -> TextModel:
     """The model that ``config.json`` asks for."""
-    config = EncoderConfig.of(folder, defaults={"embedding_size": 128, "type_vocab_size": 2})
-    words = Words("generator_predictions.dense", "generator_predictions.LayerNorm", "generator_lm_head.bias", "gelu")
+    check_fixed(folder.config, folder.file, is_decoder=False, add_cross_attention=False)
+    config = EncoderConfig.of(folder, defaults=DEFAULTS)
+    dense, norm = "generator_predictions.dense", "generator_predictions.LayerNorm"
+    words = Words(dense, norm, "generator_lm_head", "generator_lm_head.bias")
     classes = Classes("classifier.dense", "gelu", "classifier.out_proj")
-    head = text_head(folder, "Electra", config, words, classes)
+    head = text_head(folder, "Electra", config, words, classes, "gelu")
     encoder = Encoder.plain(config, projects=config.width != config.hidden_size)
     return TextModel("electra", encoder, head, NAMES, text_inputs(config, head))

@@ -13,7 +13,7 @@ from ..nn import attention, embedding, layer_norm, linear
 from ..ops import astype, multiply, permute_dims, reshape, subtract
 from ..shapes import Shape
 from ..tensor import Tensor
-from .config import ACTIVATIONS, activation, check_heads, read_config
+from .config import ACTIVATIONS, activation, check_fixed, check_heads, read_config
 from .folder import Folder
 
 LOWEST = -3.4028234663852886e38  # the most negative float32: what `transformers` adds to masked scores
@@ -23,39 +23,50 @@ LOWEST = -3.4028234663852886e38  # the most negative float32: what `transformers
 class EncoderConfig:
     """The part of ``config.json`` that decides the computation; sizes in elements.
 
-    ``embedding_size`` 0 means ``hidden_size``; ``type_vocab_size`` 0 means that there are no token types.
+    ``embedding_size`` 0 means ``hidden_size``; ``type_vocab_size`` 0 means that there are no token types. The defaults
+    are BERT's.
     """
 
-    vocab_size: int
-    hidden_size: int
-    num_hidden_layers: int
-    num_attention_heads: int
-    intermediate_size: int
-    max_position_embeddings: int
+    vocab_size: int = 30522
+    hidden_size: int = 768
+    num_hidden_layers: int = 12
+    num_attention_heads: int = 12
+    intermediate_size: int = 3072
+    max_position_embeddings: int = 512
     type_vocab_size: int = 0
     embedding_size: int = 0
     layer_norm_eps: float = 1e-12
     hidden_act: str = "gelu"
     pad_token_id: int = 0
+    tie_word_embeddings: bool = True
 
     @classmethod
     def of(
-        cls, folder: Folder, spelled: Mapping[str, str] | None = None, defaults: Mapping[str, object] | None = None
+        cls,
+        folder: Folder,
+        spelled: Mapping[str, str] | None = None,
+        *,
+        aliases: Mapping[str, str] | None = None,
+        defaults: Mapping[str, object] | None = None,
+        fixed: Mapping[str, object] | None = None,
     ) -> EncoderConfig:
-        """The typed configuration. ``defaults`` are the architecture's own for what ``config.json`` may leave out.
+        """The typed configuration.
+
+        ``defaults`` are the architecture's own for what ``config.json`` leaves out, ``fixed`` what the architecture has
+        whatever the file says: the reference does not read these fields.
 
         Raises:
-            InvalidWeights: something is missing, wrong, or asks for what is not built in.
+            InvalidWeights: a field is wrong, or asks for what is not built in.
         """
-        table, file = {**(defaults or {}), **folder.config}, folder.file
-        config = read_config(cls, table, file, spelled)
+        file, given = folder.file, {name: value for name, value in folder.config.items() if value is not None}
+        table = {**(defaults or {}), **given, **(fixed or {})}
+        config = read_config(cls, table, file, spelled, aliases)
         check_heads(config.hidden_size, config.num_attention_heads, file)
         activation(config.hidden_act, file, (spelled or {}).get("hidden_act", "hidden_act"))
-        if not 0 <= config.pad_token_id < config.vocab_size:
-            raise InvalidWeights(file, f"pad_token_id {config.pad_token_id} is no word of {config.vocab_size}")
-        kind = table.get("position_embedding_type", "absolute")
-        if kind != "absolute":
-            raise InvalidWeights(file, f"position_embedding_type {kind!r} is not absolute")
+        if not -config.vocab_size <= config.pad_token_id < config.vocab_size:
+            words = config.vocab_size
+            raise InvalidWeights(file, f"pad_token_id {config.pad_token_id} is outside the vocabulary of {words}")
+        check_fixed(table, file, position_embedding_type="absolute")
         return config
 
     @property

@@ -37,3 +37,11 @@ class Folder:
     def has(self, parameter: str) -> bool:
         """Whether a tensor of that name is there, under any prefix."""
         return any(name == parameter or name.endswith(f".{parameter}") for name in self.tensors)
+
+    def output(self, weight: str, embeddings: str, *, tied: bool) -> str:
+        """The parameter that makes logits: ``weight``, or where that is not stored and ``tied`` the ``embeddings``.
+
+        As in `transformers`, weights that a file stores under both names are not tied, whatever its config says; where
+        they are equal they are one storage all the same.
+        """
+        return weight if not tied or (self.has(weight) and self.has(embeddings)) else embeddings

@@ -7,52 +7,56 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
 
-from ..errors import InvalidWeights
 from ..nn import embedding, heads, layer_norm
 from ..ops import matmul, minimum, scaled_dot_product_attention
 from ..shapes import Shape
 from ..tensor import Tensor
-from .causal import CausalDecoder
-from .config import ACTIVATIONS, activation, check_heads, read_config
+from .architecture import Architecture
+from .causal import CausalDecoder, with_head
+from .config import ACTIVATIONS, activation, check_fixed, check_heads, read_config
 from .decoder import Past
 from .folder import Folder
 from .names import Names
+
+ALIASES = {  # the names that all configurations of `transformers` know
+    "n_embd": "hidden_size",
+    "n_positions": "max_position_embeddings",
+    "n_head": "num_attention_heads",
+    "n_layer": "num_hidden_layers",
+}
 
 
 @dataclass(frozen=True)
 class Gpt2Config:
     """The part of ``config.json`` that decides the computation; sizes in elements."""
 
-    vocab_size: int
-    n_positions: int
-    n_embd: int
-    n_layer: int
-    n_head: int
+    vocab_size: int = 50257
+    n_positions: int = 1024
+    n_embd: int = 768
+    n_layer: int = 12
+    n_head: int = 12
     n_inner: int = 0  # 4 * n_embd
     activation_function: str = "gelu_new"
     layer_norm_epsilon: float = 1e-5
     scale_attn_weights: bool = True
     scale_attn_by_inverse_layer_idx: bool = False
     tie_word_embeddings: bool = True
-    add_cross_attention: bool = False
 
     @classmethod
     def of(cls, folder: Folder) -> Gpt2Config:
         """The typed configuration. Raises InvalidWeights for what is missing, wrong, or not built in."""
         file = folder.file
-        config = read_config(cls, {key: value for key, value in folder.config.items() if value is not None}, file)
+        config = read_config(cls, folder.config, file, aliases=ALIASES)
         check_heads(config.n_embd, config.n_head, file)
         activation(config.activation_function, file, "activation_function")
-        if config.add_cross_attention:
-            raise InvalidWeights(file, "cross-attention is not built into gpt2")
+        check_fixed(folder.config, file, add_cross_attention=False)
         return replace(config, n_inner=config.n_inner or 4 * config.n_embd)
 
 
-def build(folder: Folder) -> Gpt2:
-    """GPT-2 with its vocabulary head."""
-    return Gpt2(Gpt2Config.of(folder), folder.generation_defaults)
+def build(folder: Folder) -> Architecture:
+    """GPT-2 with the head that ``config.json`` asks for."""
+    return with_head(folder, "GPT2", Gpt2(Gpt2Config.of(folder), folder), "LMHeadModel")
 
 
 class Gpt2(CausalDecoder):
@@ -60,17 +64,16 @@ class Gpt2(CausalDecoder):
 
     model_type = "gpt2"
 
-    def __init__(self, config: Gpt2Config, generation: Mapping[str, Any]) -> None:
-        super().__init__(config.vocab_size, config.n_positions, generation)
+    def __init__(self, config: Gpt2Config, folder: Folder) -> None:
+        super().__init__(config.vocab_size, config.n_positions, config.n_embd, folder.generation_defaults)
         self.config = config
         self.layers = tuple(f"h.{i}" for i in range(config.n_layer))
         self.keys = config.n_head, config.n_embd // config.n_head
-        self.head = "wte.weight" if config.tie_word_embeddings else "lm_head.weight"
+        self.head = folder.output("lm_head.weight", "wte.weight", tied=config.tie_word_embeddings)
         tied = {"lm_head.weight": "wte.weight"} if config.tie_word_embeddings else {}
-        masks = r"h\.\d+\.attn\.(bias|masked_bias)"  # causal masks that older files hold
-        self.names = Names(prefixes=("transformer.",), tied=tied, ignored=(masks,))
+        self.names = Names(prefixes=("transformer.",), tied=tied)
 
-    def parameters(self) -> dict[str, Shape]:
+    def body(self) -> dict[str, Shape]:
         """Names as in a checkpoint, without the prefix ``transformer.``."""
         c = self.config
         shapes: dict[str, Shape] = {"wte.weight": (c.vocab_size, c.n_embd), "wpe.weight": (c.n_positions, c.n_embd)}
@@ -83,10 +86,7 @@ class Gpt2(CausalDecoder):
             shapes |= _product_parameters(f"{layer}.attn.c_proj", c.n_embd, c.n_embd)
             shapes |= _product_parameters(f"{layer}.mlp.c_fc", c.n_embd, c.n_inner)
             shapes |= _product_parameters(f"{layer}.mlp.c_proj", c.n_inner, c.n_embd)
-        shapes |= layer_norm.parameters("ln_f", c.n_embd)
-        if not c.tie_word_embeddings:
-            shapes["lm_head.weight"] = (c.vocab_size, c.n_embd)
-        return shapes
+        return shapes | layer_norm.parameters("ln_f", c.n_embd)
 
     def hidden(self, weights: Mapping[str, Tensor], ids: Tensor, past: Past) -> Tensor:
         """The hidden states after the last layer and its norm, (batch, sequence, hidden)."""

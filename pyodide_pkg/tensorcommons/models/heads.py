@@ -42,7 +42,7 @@ class Labels:
         config, file = folder.config, folder.file
         table = config.get("id2label")
         if not table:
-            count = config.get("num_labels", 2)
+            count = 2 if config.get("num_labels") is None else config["num_labels"]
             if type(count) is not int or not 0 < count <= MOST_LABELS:
                 raise InvalidWeights(file, f"num_labels is a whole number from 1 to {MOST_LABELS:,}, not {count!r:.40}")
             table = {str(i): f"LABEL_{i}" for i in range(count)}
@@ -88,8 +88,8 @@ class Head(Protocol):
         """Names and shapes of its weights."""
         ...
 
-    def forward(self, weights: Mapping[str, Tensor], hidden: Tensor, attention_mask: Tensor) -> dict[str, Tensor]:
-        """Its outputs of ``hidden`` (batch, sequence, hidden) and the mask (batch, sequence)."""
+    def forward(self, weights: Mapping[str, Tensor], hidden: Tensor, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Its outputs of ``hidden`` (batch, sequence, hidden) and the model's ``inputs``, (batch, sequence)."""
         ...
 
 
@@ -117,9 +117,9 @@ class Embedder:
         """The pooler's."""
         return linear.parameters(self.pooler, self.size, self.size) if self.pooler else {}
 
-    def forward(self, weights: Mapping[str, Tensor], hidden: Tensor, attention_mask: Tensor) -> dict[str, Tensor]:
+    def forward(self, weights: Mapping[str, Tensor], hidden: Tensor, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """See :class:`Head`."""
-        result = {"sentence_embedding": self.pooling(hidden, attention_mask)}
+        result = {"sentence_embedding": self.pooling(hidden, inputs["attention_mask"])}
         if self.pooler:
             result["pooler_output"] = tanh(linear.forward(weights, self.pooler, pooling.cls(hidden)))
         return result
@@ -127,12 +127,20 @@ class Embedder:
 
 @dataclass(frozen=True)
 class Words:
-    """The layers from a hidden state to scores of words, and the activation between; the last one is the embeddings."""
+    """The layers from a hidden state to scores of words: ``out`` has a weight of its own, or that of the embeddings.
+
+    ``bias`` is the name under which `transformers` keeps the bias of ``out``, a second time if it differs.
+    """
 
     dense: str
     norm: str
+    out: str
     bias: str
-    activation: str
+
+    def output(self, folder: Folder, *, tied: bool) -> tuple[str, str]:
+        """The parameters (weight, bias) of ``out``."""
+        bias = f"{self.out}.bias"
+        return folder.output(f"{self.out}.weight", WORDS, tied=tied), bias if folder.has(bias) else self.bias
 
 
 @dataclass(frozen=True)
@@ -145,26 +153,27 @@ class MaskedLM:
 
     config: EncoderConfig
     layers: Words
+    activation: str
+    output: tuple[str, str] = (WORDS, "")
     tasks: ClassVar[tuple[str, ...]] = ("fill-mask", "sparse-embedding")
     outputs: ClassVar[tuple[str, ...]] = ("logits", "sparse_embedding")
     defaults: ClassVar[tuple[str, ...]] = ("logits",)
     per_token: ClassVar[tuple[str, ...]] = ("logits",)
 
     def parameters(self) -> dict[str, Shape]:
-        """A linear layer, a layer norm, and a bias for each word."""
-        return {
-            **linear.parameters(self.layers.dense, self.config.hidden_size, self.config.width),
-            **layer_norm.parameters(self.layers.norm, self.config.width),
-            self.layers.bias: (self.config.vocab_size,),
-        }
+        """A linear layer, a layer norm, a bias for each word, and the weight of the output where it is not tied."""
+        c, (weight, bias) = self.config, self.output
+        shapes = linear.parameters(self.layers.dense, c.hidden_size, c.width)
+        shapes |= layer_norm.parameters(self.layers.norm, c.width)
+        return {**shapes, weight: (c.vocab_size, c.width), bias: (c.vocab_size,)}
 
-    def forward(self, weights: Mapping[str, Tensor], hidden: Tensor, attention_mask: Tensor) -> dict[str, Tensor]:
+    def forward(self, weights: Mapping[str, Tensor], hidden: Tensor, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """See :class:`Head`."""
-        layers = self.layers
-        x = ACTIVATIONS[layers.activation](linear.forward(weights, layers.dense, hidden))
+        layers, mask = self.layers, inputs["attention_mask"]
+        x = ACTIVATIONS[self.activation](linear.forward(weights, layers.dense, hidden))
         x = layer_norm.forward(weights, layers.norm, x, self.config.layer_norm_eps)
-        logits = linear_op(x, weights[WORDS], weights[layers.bias])
-        masked = logits + reshape(additive(attention_mask), (*attention_mask.shape, 1))
+        logits = linear_op(x, *(weights[name] for name in self.output))
+        masked = logits + reshape(additive(mask), (*mask.shape, 1))
         return {"logits": logits, "sparse_embedding": log1p(relu(max(masked, axis=1)))}
 
 
@@ -194,7 +203,7 @@ class SequenceClassification:
         dense = linear.parameters(self.layers.dense, self.size, self.size)
         return dense | linear.parameters(self.layers.out, self.size, len(self.labels.names))
 
-    def forward(self, weights: Mapping[str, Tensor], hidden: Tensor, attention_mask: Tensor) -> dict[str, Tensor]:
+    def forward(self, weights: Mapping[str, Tensor], hidden: Tensor, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """See :class:`Head`."""
         dense = linear.forward(weights, self.layers.dense, pooling.cls(hidden))
         return {"logits": linear.forward(weights, self.layers.out, ACTIVATIONS[self.layers.activation](dense))}
@@ -216,7 +225,7 @@ class TokenClassification:
         """One linear layer."""
         return linear.parameters(self.out, self.size, len(self.labels.names))
 
-    def forward(self, weights: Mapping[str, Tensor], hidden: Tensor, attention_mask: Tensor) -> dict[str, Tensor]:
+    def forward(self, weights: Mapping[str, Tensor], hidden: Tensor, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """See :class:`Head`."""
         return {"logits": linear.forward(weights, self.out, hidden)}
 
@@ -236,21 +245,33 @@ class QuestionAnswering:
         """One linear layer to two numbers."""
         return linear.parameters(self.out, self.size, 2)
 
-    def forward(self, weights: Mapping[str, Tensor], hidden: Tensor, attention_mask: Tensor) -> dict[str, Tensor]:
+    def forward(self, weights: Mapping[str, Tensor], hidden: Tensor, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """See :class:`Head`."""
         logits = linear.forward(weights, self.out, hidden)
         return {"start_logits": logits[:, :, 0], "end_logits": logits[:, :, 1]}
 
 
 def text_head(
-    folder: Folder, family: str, config: EncoderConfig, words: Words, classes: Classes, pooler: str = ""
+    folder: Folder,
+    family: str,
+    config: EncoderConfig,
+    words: Words,
+    classes: Classes,
+    activation: str,
+    *,
+    pooler: str = "",
 ) -> Head:
-    """The head of a text model; ``pooler`` is the layer that the family's bare model may bring. Raises as by_class."""
+    """The head of a text model. Raises as by_class.
+
+    ``activation`` is the one before scores of words; ``pooler`` is the layer that the family's bare model may bring.
+    """
     size = config.hidden_size
     pooled = pooler if pooler and folder.has(f"{pooler}.weight") else ""
     heads: dict[str, Callable[[], Head]] = {
         "Model": lambda: Embedder(size, folder.pooling, pooled),
-        "ForMaskedLM": lambda: MaskedLM(config, words),
+        "ForMaskedLM": lambda: MaskedLM(
+            config, words, activation, words.output(folder, tied=config.tie_word_embeddings)
+        ),
         "ForSequenceClassification": lambda: SequenceClassification(size, Labels.of(folder), classes),
         "ForTokenClassification": lambda: TokenClassification(size, Labels.of(folder)),
         "ForQuestionAnswering": lambda: QuestionAnswering(size),
@@ -259,13 +280,13 @@ def text_head(
 
 
 def by_class(folder: Folder, family: str, heads: Mapping[str, Callable[[], AnyHead]]) -> AnyHead:
-    """What ``heads`` has for the class that ``architectures`` names, by what follows ``family`` in the name.
+    """The head of the class that ``architectures`` names, by what follows ``family`` in the name; by default the first.
 
     Raises:
         UnsupportedModel: it is none of ``heads``.
     """
     named = folder.architectures
-    kind = str(named[0]) if named else f"{family}Model"
+    kind = named[0] if named else family + next(iter(heads))
     if not kind.startswith(family) or kind.removeprefix(family) not in heads:
         raise UnsupportedModel(kind, [family + suffix for suffix in heads])
     return heads[kind.removeprefix(family)]()

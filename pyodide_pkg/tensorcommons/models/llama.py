@@ -8,6 +8,7 @@ https://arxiv.org/abs/2002.05202).
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -28,18 +29,45 @@ from ..ops import (
 )
 from ..shapes import Shape
 from ..tensor import Tensor
-from .causal import CausalDecoder
-from .config import ACTIVATIONS, activation, check_heads, read_config
+from .architecture import Architecture
+from .causal import CausalDecoder, with_head
+from .config import ACTIVATIONS, activation, check_fixed, check_heads, read_config
 from .decoder import Past
 from .folder import Folder
 from .names import Names
+
+FAMILIES = {"llama": "Llama", "qwen2": "Qwen2"}
+QWEN2 = {  # the defaults that differ from Llama's
+    "vocab_size": 151936,
+    "intermediate_size": 22016,
+    "max_position_embeddings": 32768,
+}
+
+ROPE_NAMES = {
+    "theta": "rope_theta",
+    "factor": "factor",
+    "low": "low_freq_factor",
+    "high": "high_freq_factor",
+    "original_length": "original_max_position_embeddings",
+}
+ROPE_TYPES: dict[str, tuple[str, ...]] = {  # and what each needs
+    "default": (),
+    "dynamic": (),
+    "linear": ("factor",),
+    "llama3": ("factor", "low", "high"),
+}
+
+
+def _is_positive(value: object) -> bool:
+    return type(value) in (int, float) and 0 < value <= sys.float_info.max  # type: ignore[operator]
 
 
 @dataclass(frozen=True)
 class Rope:
     """Rotary positions: dimension pair k turns by ``theta ** (-2 k / head_dim)`` a position, changed as ``type`` says.
 
-    "linear" divides by ``factor``; "llama3" does so to the slow turns only (Llama 3.1), in between it goes over.
+    "linear" divides by ``factor``; "llama3" does so to the slow turns only (Llama 3.1), with a transition between.
+    "dynamic" changes nothing up to ``max_position_embeddings`` tokens, and there are no longer inputs.
     """
 
     theta: float = 10000.0
@@ -56,30 +84,31 @@ class Rope:
         Raises InvalidWeights for a type that is not built in, or for what is no number.
         """
         config, file = folder.config, folder.file
-        table = {"rope_theta": config.get("rope_theta", 10000.0)}
-        for part in (config.get("rope_scaling"), config.get("rope_parameters")):
-            if part is not None and not isinstance(part, dict):
-                raise InvalidWeights(file, f"rope_parameters must be an object, not {part!r}")
-            table |= part or {}
+        asked = config.get("rope_scaling") or config.get("rope_parameters") or {}
+        if not isinstance(asked, dict):
+            raise InvalidWeights(file, f"rope_parameters must be an object, not {asked!r:.80}")
+        defaults = {name: config.get(name) for name in ("rope_theta", "partial_rotary_factor")}
+        defaults["original_max_position_embeddings"] = config.get("max_position_embeddings")
+        table = {name: value for name, value in {**defaults, **asked}.items() if value is not None}
         kind = table.get("rope_type", table.get("type", "default"))
-        if kind not in ("default", "linear", "llama3"):
-            raise InvalidWeights(file, f"rope_type {kind!r} is none of default, linear, llama3")
-        names = {
-            "theta": "rope_theta",
-            "factor": "factor",
-            "low": "low_freq_factor",
-            "high": "high_freq_factor",
-            "original_length": "original_max_position_embeddings",
-        }
-        values = {ours: table[theirs] for ours, theirs in names.items() if theirs in table}
-        bad = {name: value for name, value in values.items() if type(value) not in (int, float) or not value > 0}
-        if bad or (kind != "default" and "factor" not in values):
-            raise InvalidWeights(file, f"rope_parameters {table!r} are no numbers above 0, or lack one")
+        if not isinstance(kind, str) or kind not in ROPE_TYPES:
+            raise InvalidWeights(file, f"rope_type {kind!r:.80} is not one of {', '.join(ROPE_TYPES)}")
+        needed = ROPE_TYPES[kind]
+        if needed and table.get("partial_rotary_factor", 1) != 1:
+            raise InvalidWeights(file, f"partial_rotary_factor {table['partial_rotary_factor']!r:.80} is not built in")
+        values = {ours: table[theirs] for ours, theirs in ROPE_NAMES.items() if theirs in table}
+        bad = {ROPE_NAMES[key]: value for key, value in values.items() if not _is_positive(value)}
+        lacking = [ROPE_NAMES[key] for key in needed if key not in values]
+        if bad or lacking:
+            what = f"{bad!r:.80} must be finite numbers above 0" if bad else f"lack {', '.join(lacking)}"
+            raise InvalidWeights(file, f"rope_parameters of type {kind}: {what}")
+        if kind == "llama3" and values["high"] == values["low"]:
+            raise InvalidWeights(file, "rope_parameters: high_freq_factor and low_freq_factor must differ")
         return cls(type=kind, **values)
 
     def rates(self, dimensions: int) -> np.ndarray[Any, Any]:
         """Radians a position for each pair of dimensions, float32 (dimensions / 2,)."""
-        rates = self.theta ** (-np.arange(0, dimensions, 2, dtype=np.float64) / dimensions)
+        rates = float(self.theta) ** (-np.arange(0, dimensions, 2, dtype=np.float64) / dimensions)
         if self.type == "linear":
             rates = rates / self.factor
         elif self.type == "llama3":
@@ -98,13 +127,13 @@ class Rope:
 class LlamaConfig:
     """The part of ``config.json`` that decides the computation; sizes in elements."""
 
-    vocab_size: int
-    hidden_size: int
-    intermediate_size: int
-    num_hidden_layers: int
-    num_attention_heads: int
-    max_position_embeddings: int
-    model_type: str
+    vocab_size: int = 32000
+    hidden_size: int = 4096
+    intermediate_size: int = 11008
+    num_hidden_layers: int = 32
+    num_attention_heads: int = 32
+    max_position_embeddings: int = 2048
+    model_type: str = "llama"
     num_key_value_heads: int = 0  # as many as heads of the query
     head_dim: int = 0  # an equal part of hidden_size
     rms_norm_eps: float = 1e-6
@@ -112,21 +141,25 @@ class LlamaConfig:
     attention_bias: bool = False
     mlp_bias: bool = False
     tie_word_embeddings: bool = False
-    use_sliding_window: bool = False
 
     @classmethod
     def of(cls, folder: Folder) -> LlamaConfig:
         """The typed configuration. Raises InvalidWeights for what is missing, wrong, or not built in."""
-        file = folder.file
-        config = read_config(cls, {key: value for key, value in folder.config.items() if value is not None}, file)
+        file, given = folder.file, {name: value for name, value in folder.config.items() if value is not None}
+        if folder.config["model_type"] == "qwen2":  # it does not read these two fields
+            keys = folder.config.get("num_key_value_heads", 32)  # null: as many as heads of the query
+            given = {**QWEN2, **given, "num_key_value_heads": keys, "attention_bias": False, "mlp_bias": False}
+        check_fixed(given, file)
+        config = read_config(cls, given, file)
         heads, keys = config.num_attention_heads, config.num_key_value_heads or config.num_attention_heads
         if heads % keys:
             raise InvalidWeights(file, f"{heads} heads cannot share {keys} heads of keys")
         if not config.head_dim:
             check_heads(config.hidden_size, heads, file)
+        if (config.head_dim or config.hidden_size // heads) % 2:
+            raise InvalidWeights(file, f"rotary positions need heads of an even size, not {config.head_dim}")
         activation(config.hidden_act, file)
-        if config.use_sliding_window or "sliding_attention" in (folder.config.get("layer_types") or ()):
-            raise InvalidWeights(file, "sliding windows are not built in")
+        _check_windows(config, given, file)
         return replace(config, num_key_value_heads=keys, head_dim=config.head_dim or config.hidden_size // heads)
 
     @property
@@ -135,26 +168,46 @@ class LlamaConfig:
         return self.attention_bias or self.model_type == "qwen2"
 
 
-def build(folder: Folder) -> Llama:
-    """Llama or Qwen2, as ``model_type`` says."""
-    return Llama(LlamaConfig.of(folder), Rope.of(folder), folder.generation_defaults)
+def _check_windows(config: LlamaConfig, given: Mapping[str, Any], file: str) -> None:
+    """Raises InvalidWeights for layers of Qwen2 that see less than all tokens before theirs."""
+    if config.model_type != "qwen2":
+        return
+    use, window = (given.get(name, default) for name, default in (("use_sliding_window", False), ("sliding_window", 0)))
+    full, types = given.get("max_window_layers", 28), given.get("layer_types")
+    if type(use) is not bool or type(window) is not int or type(full) is not int:
+        raise InvalidWeights(
+            file, f"use_sliding_window {use!r:.40}, sliding_window {window!r:.40}: a bool and a number"
+        )
+    if types is None:
+        types = ["sliding_attention"] if full < config.num_hidden_layers else []
+    if not isinstance(types, list) or any(kind not in ("full_attention", "sliding_attention") for kind in types):
+        raise InvalidWeights(file, f"layer_types {types!r:.80} are not all full_attention or sliding_attention")
+    if use and "sliding_attention" in types and window < config.max_position_embeddings:
+        raise InvalidWeights(file, f"sliding_window {window} is not built in; use_sliding_window must be false")
+
+
+def build(folder: Folder) -> Architecture:
+    """Llama or Qwen2, as ``model_type`` says, with the head that ``config.json`` asks for."""
+    decoder = Llama(LlamaConfig.of(folder), Rope.of(folder), folder)
+    return with_head(folder, FAMILIES[decoder.model_type], decoder, "ForCausalLM")
 
 
 class Llama(CausalDecoder):
     """The decoder with its vocabulary head. ``generation`` are default options for writing."""
 
-    def __init__(self, config: LlamaConfig, rope: Rope, generation: Mapping[str, Any]) -> None:
-        super().__init__(config.vocab_size, config.max_position_embeddings, generation)
+    def __init__(self, config: LlamaConfig, rope: Rope, folder: Folder) -> None:
+        generation = folder.generation_defaults
+        super().__init__(config.vocab_size, config.max_position_embeddings, config.hidden_size, generation)
         self.config = config
         self.rope = rope
         self.model_type = config.model_type
         self.layers = tuple(f"layers.{i}" for i in range(config.num_hidden_layers))
         self.keys = config.num_key_value_heads, config.head_dim
-        self.head = "embed_tokens.weight" if config.tie_word_embeddings else "lm_head.weight"
+        self.head = folder.output("lm_head.weight", "embed_tokens.weight", tied=config.tie_word_embeddings)
         tied = {"lm_head.weight": "embed_tokens.weight"} if config.tie_word_embeddings else {}
-        self.names = Names(prefixes=("model.",), tied=tied, ignored=(r".*rotary_emb\.inv_freq",))
+        self.names = Names(prefixes=("model.", "transformer."), tied=tied)
 
-    def parameters(self) -> dict[str, Shape]:
+    def body(self) -> dict[str, Shape]:
         """Names as in a checkpoint, without the prefix ``model.``."""
         c = self.config
         queries, keys = c.num_attention_heads * c.head_dim, c.num_key_value_heads * c.head_dim
@@ -171,10 +224,7 @@ class Llama(CausalDecoder):
                     f"{layer}.mlp.{part}_proj", c.hidden_size, c.intermediate_size, bias=c.mlp_bias
                 )
             shapes |= linear.parameters(f"{layer}.mlp.down_proj", c.intermediate_size, c.hidden_size, bias=c.mlp_bias)
-        shapes |= rms_norm.parameters("norm", c.hidden_size)
-        if not c.tie_word_embeddings:
-            shapes["lm_head.weight"] = (c.vocab_size, c.hidden_size)
-        return shapes
+        return shapes | rms_norm.parameters("norm", c.hidden_size)
 
     def hidden(self, weights: Mapping[str, Tensor], ids: Tensor, past: Past) -> Tensor:
         """The hidden states after the last layer and its norm, (batch, sequence, hidden)."""

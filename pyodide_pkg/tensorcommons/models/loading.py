@@ -6,6 +6,7 @@ This file decides what a model is made of: its architecture, its files, and whic
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from typing import Any
@@ -24,6 +25,7 @@ from ..hub.tokenizer import Tokenizer
 from ..hub.weights import WeightsFile
 from ..nn.pooling import MODES, Pooling
 from ..sharing.manager import TensorSharingManager
+from ..tensor import Tensor
 from .ahead import beside
 from .architecture import Architecture, check_task, forward_nodes
 from .config import architectures
@@ -35,6 +37,7 @@ from .model import Model
 from .preprocessing import ImageProcessor
 from .registry import FAMILIES, TEXT_FAMILIES, WRITERS
 
+logger = logging.getLogger("tensorcommons")
 WEIGHTS_FILE = "model.safetensors"
 INDEX_FILE = f"{WEIGHTS_FILE}.index.json"
 
@@ -93,6 +96,7 @@ async def from_pretrained(
             wanted = words if tokenizer and "input_ids" in names else None
             async with beside(kernels), beside(_tokenizer(manager, wanted)) as reading:
                 weights = await Interner(manager, target, name, parts, report).load(specs)
+        _warn_of_untied(files.name, architecture, weights)
         reader = reading.result()
         processor = await _processor(files) if "pixel_values" in names else None
         if task is not None:
@@ -104,6 +108,22 @@ async def from_pretrained(
     report("ready", files.name, report.total, report.total)
     manager.changed()
     return model
+
+
+def _warn_of_untied(name: str, architecture: Architecture, weights: Mapping[str, Tensor]) -> None:
+    """Say where a file has two weights for what its config says is one: `transformers` does not tie them, either."""
+    if not getattr(architecture.config, "tie_word_embeddings", False):
+        return
+    for other, parameter in architecture.names.tied.items():
+        pair = [weights[each].node.storage for each in (other, parameter) if each in weights]
+        if len(pair) == 2 and pair[0] is not pair[1]:
+            logger.warning(
+                "%s: config.json ties %s to %s, but the file has both with different values: they are not tied. "
+                "tie_word_embeddings: false says so.",
+                name,
+                other,
+                parameter,
+            )
 
 
 def _specs(architecture: Architecture, dtype: str) -> dict[str, Spec]:
@@ -130,7 +150,7 @@ async def _open(source: Source, stack: AsyncExitStack, report: Reporter) -> tupl
         base = text_family(Folder(base_config, f"{base_source.name}/config.json"))
         head = MlpHead(head_config, base, file)
         weights = await _weights(base_source, stack, report)
-        encoder = match(weights, base.encoder.parameters(), base.names, surplus_allowed=True)
+        encoder = match(weights, base.encoder.parameters(), base.names, warns=False)
         return head, encoder + match(await _weights(source, stack, report), head.layers(), head.names), base_source
     family = FAMILIES.get(str(config.get("model_type")))
     if family is None:

@@ -1,7 +1,8 @@
-"""Which tensors of a checkpoint are which parameters: each found once, of the right shape, and none left over."""
+"""Which tensors of a checkpoint are which parameters: each found once, and of the right shape."""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 
 from ..errors import InvalidWeights
@@ -11,17 +12,17 @@ from .interning import Part
 from .names import Names
 
 FLOATS = ("F32", "F16", "BF16", "F64")
+logger = logging.getLogger("tensorcommons")
 LISTED = 5  # names in a message; more are counted
 
 
-def match(
-    files: Sequence[WeightsFile], shapes: Mapping[str, Shape], names: Names, *, surplus_allowed: bool = False
-) -> list[Part]:
+def match(files: Sequence[WeightsFile], shapes: Mapping[str, Shape], names: Names, *, warns: bool = True) -> list[Part]:
     """The parameters of ``shapes`` to take from each of a checkpoint's open files.
 
+    Tensors that are not parameters are left in the files; one warning lists them if ``warns``.
+
     Raises:
-        InvalidWeights: tensors are missing, unexpected (unless ``surplus_allowed``), there twice, or of another shape
-            or dtype than the config asks for.
+        InvalidWeights: tensors are missing, there twice, or of another shape or dtype than the config asks for.
     """
     parts = [Part(file, {}) for file in files]
     spelled: dict[str, str] = {}
@@ -36,7 +37,7 @@ def match(
             if name not in shapes:
                 if parameter in shapes:
                     spare[parameter] = part, entry.name
-                elif not names.ignores(name) and not surplus_allowed:
+                elif not names.ignores(name):
                     surplus.append(entry.name)
                 continue
             if name in spelled:
@@ -49,7 +50,14 @@ def match(
         if parameter not in spelled:
             spelled[parameter] = name
             part.wanted[name] = parameter
-    _complain(parts[0].header.file, {"missing": sorted(set(shapes) - set(spelled)), "unexpected": surplus})
+    file, missing = parts[0].header.file, sorted(set(shapes) - set(spelled))
+    if missing:
+        more = f"; not used: {_listed(surplus)}" if surplus else ""
+        raise InvalidWeights(file, f"tensors that the config asks for are missing: {_listed(missing)}{more}")
+    if surplus and warns:
+        logger.warning(
+            "%s holds tensors that the config does not ask for, which are not used: %s", file, _listed(surplus)
+        )
     return parts
 
 
@@ -60,11 +68,6 @@ def _check(file: str, name: str, shape: Shape, asked: Shape, dtype: str) -> None
         raise InvalidWeights(file, f"tensor {name!r} is {dtype}; a parameter is one of {', '.join(FLOATS)}")
 
 
-def _complain(file: str, problems: Mapping[str, Sequence[str]]) -> None:
-    lists = [
-        f"{len(names)} {what}: {', '.join(names[:LISTED])}{', ...' if len(names) > LISTED else ''}"
-        for what, names in problems.items()
-        if names
-    ]
-    if lists:
-        raise InvalidWeights(file, f"tensors do not match the config; {'; '.join(lists)}")
+def _listed(names: Sequence[str]) -> str:
+    more = f" and {len(names) - LISTED} more" if len(names) > LISTED else ""
+    return ", ".join(f"{name:.80}" for name in names[:LISTED]) + more

@@ -6,8 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from ..errors import InvalidWeights
 from ..nn.relative import buckets
 from .architecture import Prepared
+from .config import read_config
 from .encoder import Encoder, EncoderConfig
 from .folder import Folder
 from .heads import WORDS, Classes, Words, text_head
@@ -16,6 +18,7 @@ from .text import TextInputs
 from .text_model import TextModel, text_inputs
 
 PADDING = 1  # whatever the config says, as in `transformers`
+BUCKETS = 32  # of relative positions that are told apart, whatever the size of the table
 NAMES = Names(
     prefixes=("mpnet.",),
     renamed={
@@ -26,7 +29,7 @@ NAMES = Names(
         ".attention.LayerNorm.": ".attention.output.LayerNorm.",
     },
     tied={"lm_head.decoder.weight": WORDS, "lm_head.decoder.bias": "lm_head.bias"},
-    ignored=(r"embeddings\.position_ids", r"pooler\..*"),
+    ignored=(r"pooler\..*", r"lm_head\.bias"),
 )
 
 
@@ -34,21 +37,30 @@ NAMES = Names(
 class MPNetInputs(TextInputs):
     """The forward also gets ``relative_buckets``, (sequence, sequence): the row of the bias table for each pair."""
 
-    rows: int = 32
-
     def prepare(self, inputs: Mapping[str, Any], model: str) -> Prepared:
         """See :class:`TextInputs`."""
         prepared = super().prepare(inputs, model)
         length = prepared.arrays["input_ids"].shape[1]
-        return replace(prepared, arrays={**prepared.arrays, "relative_buckets": buckets(length, length, self.rows)})
+        return replace(prepared, arrays={**prepared.arrays, "relative_buckets": buckets(length, length)})
+
+
+@dataclass(frozen=True)
+class Buckets:
+    """The rows of the table of attention biases."""
+
+    relative_attention_num_buckets: int = BUCKETS
 
 
 def build(folder: Folder) -> TextModel:
     """The model that ``config.json`` asks for; the pooler if the checkpoint has one."""
-    config = EncoderConfig.of(folder)
-    words = Words("lm_head.dense", "lm_head.layer_norm", "lm_head.bias", "gelu")
+    fixed = {"type_vocab_size": 0, "embedding_size": 0}
+    config = EncoderConfig.of(folder, defaults={"vocab_size": 30527, "pad_token_id": 1}, fixed=fixed)
+    rows = read_config(Buckets, folder.config, folder.file).relative_attention_num_buckets
+    if rows < BUCKETS:
+        raise InvalidWeights(folder.file, f"relative_attention_num_buckets {rows} must be at least {BUCKETS}")
+    words = Words("lm_head.dense", "lm_head.layer_norm", "lm_head.decoder", "lm_head.bias")
     classes = Classes("classifier.dense", "tanh", "classifier.out_proj")
-    head = text_head(folder, "MPNet", config, words, classes, pooler="pooler.dense")
+    head = text_head(folder, "MPNet", config, words, classes, "gelu", pooler="pooler.dense")
     plain = text_inputs(config, head, counts_from=PADDING)
     inputs = MPNetInputs(plain.vocab_size, plain.max_length, 0, plain.per_token, PADDING)
-    return TextModel("mpnet", Encoder.plain(config, buckets=inputs.rows), head, NAMES, inputs)
+    return TextModel("mpnet", Encoder.plain(config, buckets=rows), head, NAMES, inputs)

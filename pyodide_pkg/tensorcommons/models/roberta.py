@@ -4,6 +4,7 @@ https://arxiv.org/abs/1911.02116): BERT's encoder, with positions that count fro
 
 from __future__ import annotations
 
+from .config import check_fixed
 from .encoder import Encoder, EncoderConfig
 from .folder import Folder
 from .heads import WORDS, Classes, Words, text_head
@@ -13,17 +14,20 @@ from .text_model import TextModel, text_inputs
 NAMES = Names(
     prefixes=("roberta.",),
     tied={"lm_head.decoder.weight": WORDS, "lm_head.decoder.bias": "lm_head.bias"},
-    ignored=(r"embeddings\.position_ids", r"pooler\..*"),
+    ignored=(r"pooler\..*", r"lm_head\.bias"),
 )
 CLASSES = {"roberta": "Roberta", "xlm-roberta": "XLMRoberta"}
+VOCABULARIES = {"roberta": 50265, "xlm-roberta": 30522}  # the defaults of `transformers`
 
 
 def build(folder: Folder) -> TextModel:
     """The model that ``config.json`` asks for; the pooler if the checkpoint has one."""
-    config = EncoderConfig.of(folder, defaults={"pad_token_id": 1})
+    check_fixed(folder.config, folder.file, is_decoder=False, add_cross_attention=False)
     kind = str(folder.config["model_type"])
-    words = Words("lm_head.dense", "lm_head.layer_norm", "lm_head.bias", "gelu")
+    defaults = {"pad_token_id": 1, "type_vocab_size": 2, "vocab_size": VOCABULARIES[kind]}
+    config = EncoderConfig.of(folder, defaults=defaults, fixed={"embedding_size": 0})
+    words = Words("lm_head.dense", "lm_head.layer_norm", "lm_head.decoder", "lm_head.bias")
     classes = Classes("classifier.dense", "tanh", "classifier.out_proj")
-    head = text_head(folder, CLASSES[kind], config, words, classes, pooler="pooler.dense")
+    head = text_head(folder, CLASSES[kind], config, words, classes, "gelu", pooler="pooler.dense")
     inputs = text_inputs(config, head, counts_from=config.pad_token_id)
     return TextModel(kind, Encoder.plain(config), head, NAMES, inputs)

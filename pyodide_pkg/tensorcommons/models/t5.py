@@ -23,10 +23,8 @@ from ..ops import (
     expand_dims,
     multiply,
     permute_dims,
-    relu,
     reshape,
     scaled_dot_product_attention,
-    silu,
     subtract,
     where,
 )
@@ -35,53 +33,70 @@ from ..ops import linear as linear_op
 from ..shapes import Shape
 from ..tensor import Tensor
 from .architecture import Prepared
-from .config import gelu_tanh, read_config
+from .config import ACTIVATIONS, activation, check_fixed, read_config
 from .decoder import Past
 from .folder import Folder
+from .heads import by_class
 from .names import Names
 from .text import FIRST_SHAPE, TextInputs
 
 LONGEST = 2**20  # tokens; relative positions end nowhere
 LOWEST = -3.4028234663852886e38  # the most negative float32
-# What ``feed_forward_proj`` may be: the activation, and whether a second projection gates it.
-FEED_FORWARDS = {
-    "relu": (relu, False),
-    "gated-gelu": (gelu_tanh, True),
-    "gated-relu": (relu, True),
-    "gated-silu": (silu, True),
+ALIASES = {  # the names that all configurations of `transformers` know
+    "d_model": "hidden_size",
+    "num_heads": "num_attention_heads",
+    "num_layers": "num_hidden_layers",
+    "d_kv": "head_dim",
 }
+STACKS = ("encoder", "decoder")
 
 
 @dataclass(frozen=True)
 class T5Config:
     """The part of ``config.json`` that decides the computation; sizes in elements."""
 
-    vocab_size: int
-    d_model: int
-    d_kv: int
-    d_ff: int
-    num_layers: int
-    num_heads: int
+    vocab_size: int = 32128
+    d_model: int = 512
+    d_kv: int = 64
+    d_ff: int = 2048
+    num_layers: int = 6
+    num_heads: int = 8
     num_decoder_layers: int = 0  # as many as the encoder has
     relative_attention_num_buckets: int = 32
     relative_attention_max_distance: int = 128
     layer_norm_epsilon: float = 1e-6
     feed_forward_proj: str = "relu"
     tie_word_embeddings: bool = True
+    scale_decoder_outputs: bool = True  # the last hidden states by d_model ** -0.5
+    dense_act_fn: str = ""  # instead of what feed_forward_proj says
+    is_gated_act: bool = False
     decoder_start_token_id: int = 0
 
     @classmethod
     def of(cls, folder: Folder) -> T5Config:
         """The typed configuration. Raises InvalidWeights for what is missing, wrong, or not built in."""
         file = folder.file
-        config = read_config(cls, {key: value for key, value in folder.config.items() if value is not None}, file)
+        check_fixed(folder.config, file)
+        given = {name: value for name, value in folder.config.items() if value is not None}
+        # In `transformers` this field says that alone: what is tied is decided by what a file stores.
+        given.setdefault("scale_decoder_outputs", given.get("tie_word_embeddings", True))
+        gated = str(given.get("feed_forward_proj", "")).startswith("gated-")
+        config = read_config(cls, {"is_gated_act": gated, **given}, file, aliases=ALIASES)
         buckets, distance = config.relative_attention_num_buckets, config.relative_attention_max_distance
-        if buckets % 4 or distance <= buckets // 2:
-            raise InvalidWeights(file, f"{buckets} relative buckets up to distance {distance} cannot be made")
-        if config.feed_forward_proj not in FEED_FORWARDS:
-            known = ", ".join(FEED_FORWARDS)
-            raise InvalidWeights(file, f"feed_forward_proj {config.feed_forward_proj!r} is not one of {known}")
+        if buckets < 4 or distance <= buckets // 2:
+            raise InvalidWeights(
+                file,
+                f"relative_attention_num_buckets {buckets} must be at least 4, and relative_attention_max_distance "
+                f"{distance} more than half of that",
+            )
+        activation(config.feed_forward[0], file, "feed_forward_proj")
         return replace(config, num_decoder_layers=config.num_decoder_layers or config.num_layers)
+
+    @property
+    def feed_forward(self) -> tuple[str, bool]:
+        """The activation between the layers, and whether a second projection gates it."""
+        named = "gelu_new" if self.feed_forward_proj == "gated-gelu" else self.feed_forward_proj.removeprefix("gated-")
+        return self.dense_act_fn or named, self.is_gated_act
 
 
 @dataclass(frozen=True)
@@ -121,8 +136,9 @@ class AnswerInputs:
 
 
 def build(folder: Folder) -> T5:
-    """Encoder and decoder with the vocabulary head."""
-    return T5(T5Config.of(folder), folder.generation_defaults)
+    """Encoder and decoder with the vocabulary head, the one class that is built in."""
+    heads = dict.fromkeys(("ForConditionalGeneration", "WithLMHeadModel"), lambda: T5(T5Config.of(folder), folder))
+    return by_class(folder, "T5", heads)
 
 
 class T5:
@@ -134,15 +150,18 @@ class T5:
     model_type = "t5"
     max_length = LONGEST
 
-    def __init__(self, config: T5Config, generation: Mapping[str, Any]) -> None:
+    def __init__(self, config: T5Config, folder: Folder) -> None:
         self.config = config
-        self.generation = generation
+        self.generation = folder.generation_defaults
         self.vocab_size = config.vocab_size
         self.start_token = config.decoder_start_token_id
         self.inputs = AnswerInputs(config.vocab_size)
-        tied = {f"{stack}.embed_tokens.weight": "shared.weight" for stack in ("encoder", "decoder")}
-        if config.tie_word_embeddings:
-            tied["lm_head.weight"] = "shared.weight"
+        # As in `transformers`, what a file stores beside `shared.weight` is not tied; equal ones are one storage.
+        embeddings = {stack: f"{stack}.embed_tokens.weight" for stack in STACKS}
+        stored = [name for name in ("shared.weight", *embeddings.values(), "lm_head.weight") if folder.has(name)]
+        self.embeddings = {stack: name if name in stored[1:] else "shared.weight" for stack, name in embeddings.items()}
+        self.output = "lm_head.weight" if "lm_head.weight" in stored[1:] else "shared.weight"
+        tied = dict.fromkeys((*embeddings.values(), "lm_head.weight"), "shared.weight")
         unused = r"decoder\.block\.0\.layer\.1\.EncDecAttention\.relative_attention_bias\.weight"
         self.names = Names(tied=tied, ignored=(unused,))
 
@@ -150,7 +169,8 @@ class T5:
         """Names as in a checkpoint."""
         c = self.config
         inner = c.num_heads * c.d_kv
-        shapes: dict[str, Shape] = {"shared.weight": (c.vocab_size, c.d_model)}
+        tables = ("shared.weight", *self.embeddings.values(), self.output)
+        shapes: dict[str, Shape] = dict.fromkeys(tables, (c.vocab_size, c.d_model))
 
         def block(stack: str, i: int, attentions: tuple[str, ...]) -> None:
             for number, attention in enumerate(attentions):
@@ -163,7 +183,7 @@ class T5:
                 bias = f"{stack}.block.0.layer.0.SelfAttention.relative_attention_bias.weight"
                 shapes[bias] = (c.relative_attention_num_buckets, c.num_heads)
             layer = f"{stack}.block.{i}.layer.{len(attentions)}"
-            for part in ("wi_0", "wi_1") if FEED_FORWARDS[c.feed_forward_proj][1] else ("wi",):
+            for part in ("wi_0", "wi_1") if c.feed_forward[1] else ("wi",):
                 shapes[f"{layer}.DenseReluDense.{part}.weight"] = (c.d_ff, c.d_model)
             shapes[f"{layer}.DenseReluDense.wo.weight"] = (c.d_model, c.d_ff)
             shapes.update(rms_norm.parameters(f"{layer}.layer_norm", c.d_model))
@@ -172,10 +192,8 @@ class T5:
             block("encoder", i, ("SelfAttention",))
         for i in range(c.num_decoder_layers):
             block("decoder", i, ("SelfAttention", "EncDecAttention"))
-        for stack in ("encoder", "decoder"):
+        for stack in STACKS:
             shapes |= rms_norm.parameters(f"{stack}.final_layer_norm", c.d_model)
-        if not c.tie_word_embeddings:
-            shapes["lm_head.weight"] = (c.vocab_size, c.d_model)
         return shapes
 
     def forward(self, weights: Mapping[str, Tensor], inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -208,7 +226,7 @@ class T5:
         slots = arange(mask.shape[1])
         counts = reshape(equal(mask, 1), (mask.shape[0], 1, 1, -1))
         bias = self._bias(weights, "encoder", slots, slots, counts)
-        x = embedding.forward(weights["shared.weight"], inputs["input_ids"])
+        x = embedding.forward(weights[self.embeddings["encoder"]], inputs["input_ids"])
         for i in range(c.num_layers):
             block = f"encoder.block.{i}.layer"
             query, key, value = self._projected(
@@ -231,7 +249,7 @@ class T5:
     def _decode(self, weights: Mapping[str, Tensor], ids: Tensor, fixed: Mapping[str, Tensor], past: Past) -> Tensor:
         """(batch, target, d_model)."""
         bias = self._bias(weights, "decoder", past.slots, arange(past.mask.shape[3]), past.mask)
-        x = embedding.forward(weights["shared.weight"], ids)
+        x = embedding.forward(weights[self.embeddings["decoder"]], ids)
         for i in range(self.config.num_decoder_layers):
             block = f"decoder.block.{i}.layer"
             query, key, value = self._projected(
@@ -263,9 +281,9 @@ class T5:
         return linear.forward(weights, f"{prefix}.o", heads.merge(attended))
 
     def _feed_forward(self, weights: Mapping[str, Tensor], layer: str, x: Tensor) -> Tensor:
-        activation, is_gated = FEED_FORWARDS[self.config.feed_forward_proj]
+        activation, is_gated = self.config.feed_forward
         normed, prefix = self._norm(weights, layer, x), f"{layer}.DenseReluDense"
-        inner = activation(linear.forward(weights, f"{prefix}.{'wi_0' if is_gated else 'wi'}", normed))
+        inner = ACTIVATIONS[activation](linear.forward(weights, f"{prefix}.{'wi_0' if is_gated else 'wi'}", normed))
         if is_gated:
             inner = inner * linear.forward(weights, f"{prefix}.wi_1", normed)
         return linear.forward(weights, f"{prefix}.wo", inner)
@@ -279,8 +297,8 @@ class T5:
         ``slots`` (queries,) and ``keys`` (keys,) are places; the result is (batch, heads, queries, keys).
         """
         c = self.config
-        far = c.relative_attention_max_distance  # from here on all share a bucket
-        sizes = (c.relative_attention_num_buckets, far)
+        sizes = (c.relative_attention_num_buckets, c.relative_attention_max_distance)
+        far = min(sizes[1], max(keys.shape[0], 128))  # no two tokens are farther apart, or all such share a bucket
         buckets = relative.buckets(1, 2 * far + 1, *sizes, bidirectional=stack == "encoder", first=far)[0]
         weight = weights[f"{stack}.block.0.layer.0.SelfAttention.relative_attention_bias.weight"]
         distance = subtract(expand_dims(keys, axis=0), expand_dims(slots, axis=1))
@@ -288,6 +306,6 @@ class T5:
         return where(counts, expand_dims(bias, axis=0), LOWEST)
 
     def _logits(self, weights: Mapping[str, Tensor], hidden: Tensor) -> Tensor:
-        if self.config.tie_word_embeddings:
-            return linear_op(multiply(hidden, self.config.d_model**-0.5), weights["shared.weight"])
-        return linear_op(hidden, weights["lm_head.weight"])
+        if self.config.scale_decoder_outputs:
+            hidden = multiply(hidden, self.config.d_model**-0.5)
+        return linear_op(hidden, weights[self.output])

@@ -1,21 +1,42 @@
-"""An encoder of token ids with a head: the architecture that all files of the BERT family build."""
+"""An encoder of token ids with a head: the architecture that all files of the BERT family build.
+
+A decoder's layers are such an encoder, too (causal.py).
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any, Protocol
 
 from ..shapes import Shape
 from ..tensor import Tensor
-from .encoder import Encoder, EncoderConfig
+from .encoder import EncoderConfig
 from .heads import Head
 from .names import Names
 from .text import TextInputs
 
 
+class TextEncoder(Protocol):
+    """Token ids to hidden states."""
+
+    @property
+    def config(self) -> Any:
+        """Its typed configuration."""
+        ...
+
+    def parameters(self) -> dict[str, Shape]:
+        """Names and shapes of its weights."""
+        ...
+
+    def forward(self, weights: Mapping[str, Tensor], inputs: Mapping[str, Tensor]) -> Tensor:
+        """``input_ids`` and the other inputs, int32 (batch, sequence) -> (batch, sequence, hidden)."""
+        ...
+
+
 class TextModel:
     """Every head also gives ``last_hidden_state`` (batch, sequence, hidden), and what it was made from."""
 
-    def __init__(self, model_type: str, encoder: Encoder, head: Head, names: Names, inputs: TextInputs) -> None:
+    def __init__(self, model_type: str, encoder: TextEncoder, head: Head, names: Names, inputs: TextInputs) -> None:
         self.model_type = model_type
         self.encoder = encoder
         self.head = head
@@ -26,7 +47,7 @@ class TextModel:
         self.defaults = head.defaults
 
     @property
-    def config(self) -> EncoderConfig:
+    def config(self) -> Any:
         """The encoder's."""
         return self.encoder.config
 
@@ -37,7 +58,7 @@ class TextModel:
     def forward(self, weights: Mapping[str, Tensor], inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """``input_ids``, ``attention_mask`` and so on, int32 (batch, sequence) -> the outputs by name."""
         hidden = self.encoder.forward(weights, inputs)
-        return {"last_hidden_state": hidden, **self.head.forward(weights, hidden, inputs["attention_mask"])}
+        return {"last_hidden_state": hidden, **self.head.forward(weights, hidden, inputs)}
 
 
 def text_inputs(config: EncoderConfig, head: Head, *, counts_from: int | None = None) -> TextInputs:

@@ -11,12 +11,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Protocol
 
+from ..errors import InvalidWeights
 from ..nn import attention, layer_norm, linear
 from ..nn.embedding import as_float32
-from ..ops import broadcast_to, concat, conv2d, divide, interpolate, mean, multiply, permute_dims, reshape, silu, tanh
+from ..ops import broadcast_to, concat, conv2d, divide, interpolate, mean, multiply, permute_dims, reshape, silu
 from ..shapes import Shape
 from ..tensor import Tensor
-from .config import ACTIVATIONS, activation, check_heads, read_config
+from .config import ACTIVATIONS, activation, check_fixed, check_heads, read_config
 from .folder import Folder
 from .heads import Labels
 from .image import ImageInputs
@@ -25,12 +26,15 @@ from .names import Names
 
 @dataclass(frozen=True)
 class VisionConfig:
-    """The part of ``config.json`` that decides the computation; sizes in elements, of images in pixels."""
+    """The part of ``config.json`` that decides the computation; sizes in elements, of images in pixels.
 
-    hidden_size: int
-    num_hidden_layers: int
-    num_attention_heads: int
-    intermediate_size: int = 0
+    ``pooler_output_size`` 0 means ``hidden_size``.
+    """
+
+    hidden_size: int = 768
+    num_hidden_layers: int = 12
+    num_attention_heads: int = 12
+    intermediate_size: int = 3072
     image_size: int = 224
     patch_size: int = 16
     num_channels: int = 3
@@ -40,13 +44,31 @@ class VisionConfig:
     hidden_act: str = "gelu"
     qkv_bias: bool = True
     use_swiglu_ffn: bool = False
+    pooler_output_size: int = 0
+    pooler_act: str = "tanh"
 
     @classmethod
-    def of(cls, folder: Folder, defaults: Mapping[str, object] | None = None) -> VisionConfig:
-        """The typed configuration. Raises InvalidWeights for what is missing, wrong, or not built in."""
-        config = read_config(cls, {**(defaults or {}), **folder.config}, folder.file)
-        check_heads(config.hidden_size, config.num_attention_heads, folder.file)
-        activation(config.hidden_act, folder.file)
+    def of(
+        cls, folder: Folder, defaults: Mapping[str, object] | None = None, fixed: Mapping[str, object] | None = None
+    ) -> VisionConfig:
+        """The typed configuration; ``defaults`` and ``fixed`` as of :class:`EncoderConfig`.
+
+        Raises InvalidWeights for what is wrong or not built in.
+        """
+        file, given = folder.file, {name: value for name, value in folder.config.items() if value is not None}
+        for name in ("image_size", "patch_size"):
+            sides = given.get(name)
+            if isinstance(sides, list) and len(sides) == 2 and sides[0] == sides[1]:
+                given[name] = sides[0]
+            elif isinstance(sides, list):
+                raise InvalidWeights(file, f"{name} {sides!r:.80} must be one number, or two equal ones")
+        check_fixed(given, file)
+        config = read_config(cls, {**(defaults or {}), **given, **(fixed or {})}, file)
+        check_heads(config.hidden_size, config.num_attention_heads, file)
+        activation(config.hidden_act, file)
+        activation(config.pooler_act, file, "pooler_act")
+        if config.patch_size > config.image_size:
+            raise InvalidWeights(file, f"image_size {config.image_size} is less than patch_size {config.patch_size}")
         return config
 
 
@@ -168,7 +190,7 @@ class VisionHead(Protocol):
 
 @dataclass(frozen=True)
 class ImageFeatures:
-    """``pooler_output`` (batch, hidden): the first token, through the layer ``pooler`` and tanh where there is one.
+    """``pooler_output`` (batch, pooled): the first token, through the layer ``pooler`` and its activation if any.
 
     Without ``first_token`` and a pooler there is none.
     """
@@ -176,6 +198,8 @@ class ImageFeatures:
     size: int
     pooler: str = ""
     first_token: bool = False
+    pooled: int = 0
+    activation: str = "tanh"
     tasks: ClassVar[tuple[str, ...]] = ("image-feature-extraction",)
 
     @property
@@ -191,14 +215,15 @@ class ImageFeatures:
 
     def parameters(self) -> dict[str, Shape]:
         """The pooler's."""
-        return linear.parameters(self.pooler, self.size, self.size) if self.pooler else {}
+        return linear.parameters(self.pooler, self.size, self.pooled or self.size) if self.pooler else {}
 
     def forward(
         self, weights: Mapping[str, Tensor], hidden: Tensor, encoder: VisionEncoder, pixels: Tensor
     ) -> dict[str, Tensor]:
         """See :class:`VisionHead`; ``image_embedding`` is the first token."""
-        first = hidden[:, 0]
-        pooled = tanh(linear.forward(weights, self.pooler, first)) if self.pooler else first
+        first = pooled = hidden[:, 0]
+        if self.pooler:
+            pooled = ACTIVATIONS[self.activation](linear.forward(weights, self.pooler, first))
         return {"image_embedding": first, **({"pooler_output": pooled} if len(self.defaults) > 1 else {})}
 
 

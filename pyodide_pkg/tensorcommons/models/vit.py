@@ -27,11 +27,12 @@ def build(folder: Folder) -> VisionModel:
     """The model that ``config.json`` asks for; the pooler if the checkpoint has one."""
     kind = str(folder.config["model_type"])
     family, tokens = CLASSES[kind]
-    config = VisionConfig.of(folder, defaults={"intermediate_size": 3072})
+    fixed = {"num_register_tokens": 0, "use_swiglu_ffn": False}
+    config = VisionConfig.of(folder, fixed=fixed)
     size = config.hidden_size
     pooler = "pooler.dense" if folder.has("pooler.dense.weight") else ""
     heads: dict[str, Callable[[], VisionHead]] = {
-        "Model": lambda: ImageFeatures(size, pooler),
+        "Model": lambda: ImageFeatures(size, pooler, pooled=config.pooler_output_size, activation=config.pooler_act),
         "ForImageClassification": lambda: ImageClassification(size, Labels.of(folder), {"logits": "classifier"}),
     }
     if kind == "deit":

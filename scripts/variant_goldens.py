@@ -1,0 +1,234 @@
+"""Make ``tests/goldens/variants.json`` and ``.npz``: configurations that hub files have beside the usual ones.
+
+    python -m scripts.variant_goldens            write the files
+    python -m scripts.variant_goldens --check    compute everything again and compare with the committed files
+
+Needs ``torch`` (CPU) and ``transformers``. Untied and tied heads, whether or not the file stores both weights; heads of
+decoders; fields with other values than usual. The files are made as by ``scripts.architecture_goldens``. The key
+``fields`` of the ``.json`` has for each model type the fields of its configuration class and their defaults.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import importlib
+import json
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from scripts.architecture_goldens import FAMILIES, LABELS, OUTPUTS, TYPED, VISION
+from scripts.goldens import Arrays, Goldens
+from tests.cases.random_weights import values_of
+
+GPT2 = {"vocab_size": 50, "n_positions": 20, "n_embd": 24, "n_layer": 2, "n_head": 3}
+LLAMA = {
+    "vocab_size": 50,
+    "hidden_size": 24,
+    "intermediate_size": 36,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 3,
+    "num_key_value_heads": 1,
+    "max_position_embeddings": 20,
+}
+T5 = {"vocab_size": 50, "d_model": 24, "d_kv": 8, "d_ff": 36, "num_layers": 2, "num_heads": 3}
+MODEL_TYPES = {
+    **{family: family.lower() for family in (*FAMILIES, "GPT2", "Llama", "Qwen2", "T5", "ViT", "DeiT")},
+    "XLMRoberta": "xlm-roberta",
+    "Dinov2": "dinov2",
+    "Dinov2WithRegisters": "dinov2_with_registers",
+}
+# The weight that makes logits, by family: what a checkpoint may store beside the embeddings.
+HEADS = {
+    "Bert": "cls.predictions.decoder.weight",
+    "DistilBert": "vocab_projector.weight",
+    "Roberta": "lm_head.decoder.weight",
+    "XLMRoberta": "lm_head.decoder.weight",
+    "MPNet": "lm_head.decoder.weight",
+    "Electra": "generator_lm_head.weight",
+    "Albert": "predictions.decoder.weight",
+    "GPT2": "lm_head.weight",
+    "Llama": "lm_head.weight",
+    "Qwen2": "lm_head.weight",
+    "T5": "lm_head.weight",
+}
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A class, the fields of its ``config.json``, tensors stored in addition, and those that are left out."""
+
+    kind: str
+    config: dict[str, Any]
+    stored: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    left_out: tuple[str, ...] = ()
+    rows: int = 2
+
+
+def variants() -> dict[str, Variant]:
+    """All of them by name."""
+    found: dict[str, Variant] = {}
+    decoders: dict[str, dict[str, Any]] = {"GPT2": GPT2, "Llama": LLAMA, "Qwen2": LLAMA, "T5": T5}
+    classes = {"GPT2": "LMHeadModel", "Llama": "ForCausalLM", "Qwen2": "ForCausalLM", "T5": "ForConditionalGeneration"}
+    for family, sizes in {**FAMILIES, **decoders}.items():
+        width = sizes.get("embedding_size") or sizes.get("dim") or sizes.get("hidden_size") or 24
+        head, kind = HEADS[family], family + classes.get(family, "ForMaskedLM")
+        both: dict[str, tuple[int, ...]] = {head: (50, width)}
+        found[f"{kind} untied"] = Variant(kind, {**sizes, "tie_word_embeddings": False}, both)
+        found[f"{kind} tied, both stored"] = Variant(kind, {**sizes, "tie_word_embeddings": True}, both)
+        if family in decoders:
+            found[f"{kind} tied"] = Variant(kind, {**sizes, "tie_word_embeddings": True}, left_out=(head,))
+            found[f"{kind} by default, both stored"] = Variant(kind, sizes, both)
+    for family in ("Bert", "Roberta", "Albert", "MPNet"):
+        head, kind = HEADS[family], f"{family}ForMaskedLM"
+        both = {head.replace("weight", "bias"): (50,)}
+        found[f"{kind} two biases"] = Variant(kind, FAMILIES[family], both)
+    for family in ("GPT2", "Llama", "Qwen2"):
+        sizes = {**decoders[family], "pad_token_id": 1}
+        found[f"{family}Model"] = Variant(f"{family}Model", sizes)
+        for head in ("ForSequenceClassification", "ForTokenClassification"):
+            found[f"{family}{head}"] = Variant(f"{family}{head}", {**sizes, **LABELS})
+        found[f"{family}ForQuestionAnswering"] = Variant(f"{family}ForQuestionAnswering", sizes)
+        alone = {**decoders[family], **LABELS, "pad_token_id": None}
+        found[f"{family}ForSequenceClassification without padding"] = Variant(
+            f"{family}ForSequenceClassification", alone, rows=1
+        )
+    generation, sizes = "T5ForConditionalGeneration", T5
+    own = {"decoder.embed_tokens.weight": (50, 24)}
+    found[f"{generation} embeddings apart"] = Variant(generation, sizes, own)
+    found[f"{generation} without shared"] = Variant(
+        generation,
+        sizes,
+        {"encoder.embed_tokens.weight": (50, 24), **own},
+        left_out=("shared.weight", "lm_head.weight"),
+    )
+    found[f"{generation} untied, none stored"] = Variant(
+        generation, {**sizes, "tie_word_embeddings": False}, left_out=("lm_head.weight",)
+    )
+    found[f"{generation} scaled"] = Variant(
+        generation, {**sizes, "tie_word_embeddings": False, "scale_decoder_outputs": True}, {"lm_head.weight": (50, 24)}
+    )
+    changes: dict[str, dict[str, Any]] = {
+        "gelu": {"feed_forward_proj": "gelu"},
+        "gated-relu": {"feed_forward_proj": "gated-relu"},
+        "act_fn": {"feed_forward_proj": "gated-gelu", "dense_act_fn": "relu", "is_gated_act": True},
+        "10 buckets": {"relative_attention_num_buckets": 10, "relative_attention_max_distance": 11},
+        "far": {"relative_attention_max_distance": 2**26},
+        "aliases": {"hidden_size": 24, "num_attention_heads": 3, "num_hidden_layers": 2, "head_dim": 8, "d_model": 99},
+    }
+    for name, more in changes.items():
+        found[f"{generation} {name}"] = Variant(generation, {**sizes, **more})
+    bert, distil = FAMILIES["Bert"], FAMILIES["DistilBert"]
+    llama: dict[str, Any] = {**LLAMA}
+    ropes: dict[str, dict[str, Any]] = {
+        "dynamic": {"rope_scaling": {"type": "dynamic", "factor": 4.0}},
+        "linear": {"rope_parameters": {"rope_type": "linear", "factor": 2.0, "rope_theta": 500.0}},
+        "both": {"rope_scaling": {"type": "linear", "factor": 2.0}, "rope_parameters": {"rope_theta": 3.0}},
+        "theta": {"rope_theta": 77.0, "rope_scaling": None, "rope_parameters": {"partial_rotary_factor": 0.5}},
+        "llama3": {
+            "rope_scaling": {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
+        },
+    }
+    for name, more in ropes.items():
+        found[f"LlamaModel {name}"] = Variant("LlamaModel", {**llama, **more})
+    others: dict[str, tuple[str, dict[str, Any]]] = {
+        "null": ("BertModel", {**bert, "pad_token_id": None, "type_vocab_size": 2, "layer_norm_eps": 1e-3}),
+        "gelu_fast": ("BertModel", {**bert, "hidden_act": "gelu_fast"}),
+        "quick_gelu": ("BertModel", {**bert, "hidden_act": "quick_gelu"}),
+        "relu2": ("BertModel", {**bert, "hidden_act": "relu2", "embedding_size": 7}),
+        "inert": (
+            "DistilBertModel",
+            {**distil, "type_vocab_size": 2, "layer_norm_eps": 0.5, "sinusoidal_pos_embds": True, "is_decoder": True},
+        ),
+        "aliases": ("DistilBertModel", {**distil, "hidden_size": 24, "dim": 99, "num_hidden_layers": 1}),
+        "pad_token_id": ("RobertaModel", {**FAMILIES["Roberta"], "pad_token_id": 3}),
+        "no pad_token_id": ("RobertaModel", {**FAMILIES["Roberta"], "pad_token_id": -1}),
+        "40 buckets": ("MPNetModel", {**FAMILIES["MPNet"], "relative_attention_num_buckets": 40, "pad_token_id": 9}),
+        "groups": ("AlbertModel", {**FAMILIES["Albert"], "num_hidden_layers": 5, "inner_group_num": 2}),
+        "biases": ("Qwen2Model", {**LLAMA, "attention_bias": True, "mlp_bias": True}),
+        "windows": (
+            "Qwen2Model",
+            {**LLAMA, "use_sliding_window": True, "sliding_window": 4, "max_window_layers": 2},
+        ),
+    }
+    for name, (kind, config) in others.items():
+        found[f"{kind} {name}"] = Variant(kind, config)
+    pooled = {"pooler_output_size": 10, "pooler_act": "relu"}
+    for kind in ("ViTModel", "DeiTModel"):
+        found[f"{kind} pooler"] = Variant(kind, {**VISION, "image_size": [30, 30], **pooled})
+    found["Dinov2Model inert"] = Variant("Dinov2Model", {**VISION, "num_register_tokens": 3, **pooled})
+    return found
+
+
+def main() -> int:
+    """Write or check; the exit status is 1 where something differs."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--check", action="store_true", help="compare with the committed files, write nothing")
+    made = Goldens(check=parser.parse_args().check)
+    torch = importlib.import_module("torch")
+    torch.set_num_threads(1)
+    table: dict[str, Any] = {"fields": {MODEL_TYPES[family]: fields_of(family) for family in MODEL_TYPES}}
+    arrays: Arrays = {}
+    with torch.no_grad():
+        for name, variant in variants().items():
+            table[name] = outputs(name, variant, arrays)
+    made.json("variants.json", table)
+    made.arrays("variants.npz", arrays)
+    for line in made.differences:
+        print(f"differs: {line}")
+    return 1 if made.differences else 0
+
+
+def fields_of(family: str) -> dict[str, Any]:
+    """The fields of a configuration class and what they are in a file that has none of them."""
+    transformers = importlib.import_module("transformers")
+    config = getattr(transformers, f"{family}Config")()
+    names = sorted(each.name for each in dataclasses.fields(config) if not each.name.startswith("_"))
+    named = {name: getattr(config, name) for name in names}
+    return {name: value for name, value in named.items() if name not in ("transformers_version", "dtype")}
+
+
+def outputs(name: str, variant: Variant, arrays: Arrays) -> dict[str, Any]:
+    """Fill in the arrays of one variant; gives its config and the shapes of its tensors."""
+    torch = importlib.import_module("torch")
+    transformers = importlib.import_module("transformers")
+    files = importlib.import_module("safetensors.numpy")
+    family = max((name for name in MODEL_TYPES if variant.kind.startswith(name)), key=len)
+    config = {"model_type": MODEL_TYPES[family], "architectures": [variant.kind], **variant.config}
+    config["architectures"] = [variant.kind]
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / "config.json").write_text(json.dumps(config))
+        kind = getattr(transformers, variant.kind)
+        kind(kind.config_class.from_pretrained(folder)).save_pretrained(folder)
+        (Path(folder) / "config.json").write_text(json.dumps(config))
+        weights = Path(folder) / "model.safetensors"
+        shapes = {key: array.shape for key, array in files.load_file(weights).items()} | dict(variant.stored)
+        shapes = {key: shape for key, shape in sorted(shapes.items()) if key not in variant.left_out}
+        files.save_file({key: values_of(key, shape) for key, shape in shapes.items()}, weights, {"format": "pt"})
+        model = kind.from_pretrained(folder, attn_implementation="eager").eval()
+    rng = np.random.default_rng(len(name))
+    inputs: dict[str, Any] = {}
+    if family in ("ViT", "DeiT", "Dinov2"):
+        inputs["pixel_values"] = rng.standard_normal((2, 3, 30, 30)).astype(np.float32)
+    else:
+        mask = np.array([[1] * 9, [1] * 5 + [0] * 4])[: variant.rows]
+        padding = variant.config.get("pad_token_id")
+        ids = np.where(mask == 1, rng.integers(4, 50, mask.shape), padding if padding and padding > 0 else 1)
+        inputs = {"input_ids": ids.astype(np.int32), "attention_mask": mask.astype(np.int32)}
+        if family in TYPED:
+            inputs["token_type_ids"] = (rng.integers(0, 2, mask.shape) * mask).astype(np.int32)
+        if family == "T5":
+            inputs["decoder_input_ids"] = rng.integers(0, 50, (2, 7)).astype(np.int32)
+    found = model(**{key: torch.from_numpy(array) for key, array in inputs.items()})
+    arrays |= {f"{name}.{key}": array for key, array in inputs.items()}
+    arrays |= {f"{name}.{key}": found[key].numpy() for key in OUTPUTS if found.get(key) is not None}
+    return {"config": config, "tensors": {key: list(shape) for key, shape in shapes.items()}}
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,85 @@
+"""Configurations that files have beside the usual ones, against `transformers`: tied and untied heads, heads of
+decoders, fields that are left out, null, or of another value than usual.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Coroutine
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import tensorcommons as tc
+from tests.cases import Place, shows
+from tests.cases.architectures import INPUTS
+from tests.cases.checkpoints import WEIGHTS, pack
+from tests.cases.random_weights import values_of
+from tests.cases.support import near, warnings_of
+
+TIED = ("tied, both stored", "by default, both stored")
+
+
+@cache
+def _goldens(folder: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    with np.load(Path(folder) / "variants.npz") as arrays:
+        return json.loads((Path(folder) / "variants.json").read_text()), dict(arrays)
+
+
+def checkpoint(place: Place, name: str) -> dict[str, bytes]:
+    """The files of a golden's model."""
+    entry = _goldens(place.goldens)[0][name]
+    tensors = {key: values_of(key, tuple(shape)) for key, shape in entry["tensors"].items()}
+    return {"config.json": json.dumps(entry["config"]).encode(), WEIGHTS: pack(tensors)}
+
+
+def names_of(place: Place, model_type: str) -> list[str]:
+    """The goldens of a model type."""
+    table = _goldens(place.goldens)[0]
+    return [name for name in table if name != "fields" and table[name]["config"]["model_type"] == model_type]
+
+
+async def _agree(place: Place, model_type: str) -> None:
+    manager, arrays = place.manager(), _goldens(place.goldens)[1]
+    names = names_of(place, model_type)
+    assert names, model_type
+    for name in names:
+        with warnings_of("tensorcommons") as warned:
+            model = await tc.from_pretrained(
+                checkpoint(place, name), manager=manager, device=place.device, tokenizer=False
+            )
+        mine = {key.rpartition(".")[2]: array for key, array in arrays.items() if key.startswith(f"{name}.")}
+        inputs = {key: mine.pop(key) for key in INPUTS if key in mine}
+        try:
+            config = _goldens(place.goldens)[0][name]["config"]
+            tells = name.endswith(TIED) and not (model_type in ("llama", "qwen2") and "by default" in name)
+            tells |= name.endswith(("embeddings apart", "without shared"))
+            assert bool(warned) == tells, f"{warned} of {config}"
+            out = await model(**inputs, outputs=list(mine))
+            counts = inputs["attention_mask"] == 1 if "attention_mask" in inputs and model_type != "t5" else None
+            for key, wanted in mine.items():
+                given = await out[key].read()
+                if counts is not None and wanted.shape[:2] == counts.shape:
+                    given, wanted = given[counts], wanted[counts]  # what is at padding means nothing
+                near(given, wanted, 1e-4)
+        except AssertionError as error:
+            error.add_note(name)
+            raise
+        model.unload()
+
+
+def _case(model_type: str) -> Callable[[Place], Coroutine[Any, Any, None]]:
+    @shows(model_type, "heads tied, untied and stored twice; other values of fields; see variants.json", "variants.npz")
+    async def case(place: Place) -> None:
+        await _agree(place, model_type)
+
+    return case
+
+
+for _type in (
+    *("albert", "bert", "deit", "dinov2", "distilbert", "electra", "gpt2", "llama"),
+    *("mpnet", "qwen2", "roberta", "t5", "vit", "xlm-roberta"),
+):
+    globals()[_type.replace("-", "_")] = _case(_type)

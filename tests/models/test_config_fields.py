@@ -1,0 +1,153 @@
+"""Every field of every configuration class of `transformers` is read, refused by name, or known to change nothing."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import fields
+from typing import Any
+
+import pytest
+
+from scripts import paths
+from tensorcommons.errors import InvalidWeights
+from tensorcommons.models import albert, distilbert, mpnet
+from tensorcommons.models.folder import Folder
+from tensorcommons.models.llama import Rope
+from tensorcommons.models.registry import FAMILIES
+
+FIELDS: dict[str, dict[str, Any]] = json.loads((paths.ROOT / "tests/goldens/variants.json").read_text())["fields"]
+# What another part reads: the loader, the labels, the pipelines, generation, the tokenizer.
+ELSEWHERE = {
+    *("architectures", "id2label", "label2id", "problem_type", "is_encoder_decoder"),
+    *("pad_token_id", "bos_token_id", "eos_token_id"),
+}
+#: Dropout and initial values matter in training alone; the others choose what is returned, or how it is computed.
+INERT = {
+    *("attention_dropout", "attention_probs_dropout_prob", "attn_pdrop", "classifier_dropout", "dropout"),
+    *("classifier_dropout_prob", "drop_path_rate", "dropout_rate", "embd_pdrop", "hidden_dropout_prob", "qa_dropout"),
+    *("resid_pdrop", "seq_classif_dropout", "initializer_factor", "initializer_range", "layerscale_value"),
+    *("chunk_size_feed_forward", "output_hidden_states", "return_dict", "use_cache", "reorder_and_upcast_attn"),
+    *("pretraining_tp", "sinusoidal_pos_embds"),
+}
+#: Fields of classes that are refused as a whole: multiple choice, masked images, backbones; and T5's own two stacks.
+OTHER_CLASSES = {
+    *("summary_type", "summary_use_proj", "summary_activation", "summary_last_dropout", "summary_first_dropout"),
+    *("summary_proj_to_labels", "encoder_stride", "apply_layernorm", "reshape_hidden_states", "use_mask_token"),
+}
+REFUSED: dict[str, dict[str, Any]] = {
+    **{
+        kind: {"is_decoder": True, "add_cross_attention": True}
+        for kind in ("bert", "roberta", "xlm-roberta", "electra")
+    },
+    "gpt2": {"add_cross_attention": True},
+    "qwen2": {"use_sliding_window": True},
+}
+# Any of these changes the result where it is not what every file has.
+EVERYWHERE: dict[str, Any] = {
+    "quantization_config": {"quant_method": "gptq"},
+    "pruned_heads": {"0": [1]},
+    "per_layer_config": {"0": {"hidden_size": 8}},
+}
+
+
+def build(model_type: str, **config: Any) -> Any:
+    return FAMILIES[model_type](Folder({"model_type": model_type, **config}, "config.json"))
+
+
+def read_by(model_type: str) -> dict[str, Any]:
+    """The fields that a model of that type reads, with their values where the file has none."""
+    config = build(model_type).config
+    spelled = distilbert.SPELLED if model_type == "distilbert" else {}
+    values = {spelled.get(each.name, each.name): getattr(config, each.name) for each in fields(config)}
+    if model_type == "albert":
+        values |= {each.name: each.default for each in fields(albert.Groups)}
+    if model_type == "mpnet":
+        values |= {each.name: each.default for each in fields(mpnet.Buckets)}
+    return values
+
+
+@pytest.mark.parametrize("model_type", FIELDS)
+def test_defaults_are_those_of_transformers(model_type):
+    ours = read_by(model_type)
+    reference = FIELDS[model_type]
+    zero = {"n_inner": 0}  # replaced by what it stands for
+    both = {name for name in ours.keys() & reference.keys() if name not in zero}
+    assert len(both) > 5
+    for name in both:
+        if model_type in ("vit", "deit") and name == "pooler_output_size":
+            continue  # 0 is hidden_size
+        assert ours[name] == reference[name], name
+    if model_type in ("llama", "qwen2"):
+        assert Rope() == Rope.of(Folder({"model_type": model_type}, "f"))
+        assert reference["rope_parameters"] == {"rope_theta": Rope().theta, "rope_type": Rope().type}
+
+
+@pytest.mark.parametrize("model_type", FIELDS)
+def test_every_field_is_read_refused_or_inert(model_type):
+    refused = REFUSED.get(model_type, {})
+    known = {*read_by(model_type), *ELSEWHERE, *INERT, *OTHER_CLASSES, *refused}
+    known |= {"rope_parameters"}
+    known |= {"sliding_window", "max_window_layers", "layer_types"} if model_type == "qwen2" else set()
+    known |= {"is_decoder"} if model_type == "t5" else set()  # each stack sets its own
+    assert set(FIELDS[model_type]) <= known, set(FIELDS[model_type]) - known
+
+
+@pytest.mark.parametrize("model_type", FIELDS)
+def test_what_is_not_built_in_is_refused_by_name(model_type):
+    small = {"num_hidden_layers": 30} if model_type == "qwen2" else {}
+    asked = {**EVERYWHERE, **REFUSED.get(model_type, {})}
+    if model_type not in ("vit", "deit", "dinov2", "dinov2_with_registers", "gpt2", "llama", "qwen2", "t5"):
+        asked["position_embedding_type"] = "relative_key"
+    for name, value in asked.items():
+        with pytest.raises(InvalidWeights, match=name):
+            build(model_type, **small, **{name: value})
+    build(model_type, **dict.fromkeys(asked))
+
+
+@pytest.mark.parametrize("model_type", FIELDS)
+def test_null_is_the_default(model_type):
+    nothing = {name: None for name in FIELDS[model_type] if name != "model_type"}
+    ours, given = build(model_type), build(model_type, **nothing)
+    if model_type == "qwen2":  # null is not what a missing field is: as many as heads of the query
+        nothing["num_key_value_heads"] = 32
+        given = build(model_type, **nothing)
+    assert given.config == ours.config
+
+
+@pytest.mark.parametrize("name", ["hidden_act", "activation_function", "activation", "dense_act_fn", "pooler_act"])
+def test_activations_that_are_not_built_in_are_refused(name):
+    model_type = {"activation_function": "gpt2", "activation": "distilbert", "dense_act_fn": "t5", "pooler_act": "vit"}
+    with pytest.raises(InvalidWeights, match="laplace"):
+        build(model_type.get(name, "bert"), **{name: "laplace"})
+
+
+ROPES: list[tuple[dict[str, Any], str]] = [
+    ({"rope_scaling": {"type": "yarn", "factor": 2.0}}, "yarn"),
+    ({"rope_parameters": {"rope_type": "longrope"}}, "longrope"),
+    ({"rope_scaling": {"type": "linear"}}, "factor"),
+    ({"rope_scaling": {"type": "llama3", "factor": 2.0, "high_freq_factor": 4.0}}, "low_freq_factor"),
+    ({"rope_scaling": {"type": "linear", "factor": 2.0}, "partial_rotary_factor": 0.5}, "partial_rotary_factor"),
+    ({"rope_scaling": {"type": "linear", "factor": -2.0}}, "factor"),
+    ({"rope_scaling": {"type": "linear", "factor": float("inf")}}, "factor"),
+    ({"rope_scaling": [1]}, "rope_parameters"),
+    ({"rope_scaling": {"type": ["linear"]}}, "rope_type"),
+    ({"rope_theta": "big"}, "rope_theta"),
+]
+
+
+@pytest.mark.parametrize(("config", "word"), ROPES)
+def test_rotary_positions_that_are_not_built_in_are_refused(config, word):
+    with pytest.raises(InvalidWeights, match=word):
+        build("llama", **config)
+
+
+def test_layers_that_see_a_window():
+    layers: dict[str, Any] = {"num_hidden_layers": 2, "max_position_embeddings": 20}
+    window = {"use_sliding_window": True, "sliding_window": 4}
+    for given in ({"max_window_layers": 1}, {"layer_types": ["full_attention", "sliding_attention"]}):
+        with pytest.raises(InvalidWeights, match="sliding_window"):
+            build("qwen2", **layers, **window, **given)
+        build("qwen2", **layers, **{**window, "use_sliding_window": False}, **given)
+        build("qwen2", **layers, **{**window, "sliding_window": 20}, **given)
+    with pytest.raises(InvalidWeights, match="layer_types"):
+        build("qwen2", **layers, layer_types=["chunked_attention"] * 2)
