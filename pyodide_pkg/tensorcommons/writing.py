@@ -12,7 +12,7 @@ from .errors import TensorCommonsError, check_listener
 from .hub.text_stream import TextStream
 from .hub.tokenizer import Tokenizer
 from .pipelines import Pipeline
-from .tasks.job import several
+from .tasks.job import several, tokenizer_of
 
 TASKS = ("text-generation", "text2text-generation")
 
@@ -85,9 +85,7 @@ class TextGeneration(Pipeline):
 
     @property
     def _tokenizer(self) -> Tokenizer:
-        if self.model.tokenizer is None:
-            raise TensorCommonsError(f"{self.model.name} has no tokenizer: it was unloaded, or there is no JavaScript")
-        return self.model.tokenizer
+        return tokenizer_of(self.model)
 
     def _ids(self, prompt: Any) -> list[int]:
         if not (isinstance(prompt, str) or is_chat(prompt)):

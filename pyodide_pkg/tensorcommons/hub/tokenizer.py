@@ -219,6 +219,10 @@ class Tokenizer:
             tokens.append(token)
         return tokens
 
+    def tokens_of(self, ids: Sequence[int]) -> list[str | None]:
+        """The token of each id, None for an id outside the vocabulary, as models have that are padded to a multiple."""
+        return self._engine.tokens(list(ids))
+
     def convert_tokens_to_ids(self, tokens: Sequence[str]) -> list[int | None]:
         """The id of each token, None for what is no token of the vocabulary."""
         return self._engine.ids(list(tokens))

@@ -52,8 +52,9 @@ async def in_order(jobs: Iterable[Job[Result]], room: int) -> AsyncGenerator[Res
 
 @asynccontextmanager
 async def beside(work: Awaitable[Result]) -> AsyncIterator[asyncio.Future[Result]]:
-    """Have ``work`` run beside the block, and wait for it at the block's end. A block that fails ends the work."""
+    """Run ``work`` beside the block, and wait for it at the block's end. A block that fails ends the work."""
     future = asyncio.ensure_future(work)
+    future.add_done_callback(retrieve)
     try:
         yield future
         await asyncio.wait([future])
@@ -61,6 +62,12 @@ async def beside(work: Awaitable[Result]) -> AsyncIterator[asyncio.Future[Result
     finally:
         future.cancel()
         await asyncio.gather(future, return_exceptions=True)
+
+
+def retrieve(future: asyncio.Future[Any]) -> None:
+    """Mark a failure as retrieved. Pyodide's loop reports the failure of a task that nobody awaits at that moment."""
+    if not future.cancelled():
+        future.exception()
 
 
 def _begun(work: Coroutine[Any, Any, Result]) -> asyncio.Task[Result]:

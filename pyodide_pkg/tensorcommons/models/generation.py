@@ -21,6 +21,7 @@ from ..errors import DeviceLost, ShapeMismatch, TensorCommonsError
 from ..shapes import Shape
 from ..sharing.manager import Movable, TensorSharingManager
 from ..tensor import Tensor
+from .ahead import retrieve
 from .decoder import Decoder
 from .generation_options import DEFAULT_NEW_TOKENS, Options
 from .logits_process import Prompt
@@ -173,6 +174,7 @@ class Writer:
         if not (steps.runs_ahead and self._sampler.is_greedy and self.tokens.shape[1] + 1 < self.longest):
             return await answer.read()
         reading = asyncio.ensure_future(answer.read())
+        reading.add_done_callback(retrieve)
         try:
             await asyncio.sleep(0)  # the copy that it reads stands before the next step in the device's queue
             self._ahead = await self._extend(answer)

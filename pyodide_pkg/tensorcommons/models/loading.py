@@ -97,11 +97,12 @@ async def from_pretrained(
             async with beside(kernels), beside(_tokenizer(manager, wanted)) as reading:
                 weights = await Interner(manager, target, name, parts, report).load(specs)
         _warn_of_untied(files.name, architecture, weights)
-        reader = reading.result()
+        reader, why_none = reading.result()
         processor = await _processor(files) if "pixel_values" in names else None
         if task is not None:
             check_task(task, architecture.tasks, name)
         model = Model(name, architecture, weights, target, manager, reader, decision.why, processor)
+        model.why_no_tokenizer = why_none
     except BaseException:
         manager.release_model_tensors(name)
         raise
@@ -227,10 +228,19 @@ async def _weights(source: Source, stack: AsyncExitStack, report: Reporter) -> l
     return files
 
 
-async def _tokenizer(manager: TensorSharingManager, source: Source | None) -> Tokenizer | None:
-    """The tokenizer of ``source``, the same object for all models that use it. ``None`` outside a browser."""
-    if not IN_BROWSER or source is None:
-        return None
+async def _tokenizer(manager: TensorSharingManager, source: Source | None) -> tuple[Tokenizer | None, str]:
+    """The tokenizer of ``source``, the same object for all models that use it, or None and the reason."""
+    if source is None:
+        return None, "it was loaded without one"
+    if not IN_BROWSER:
+        return None, "this Python has no JavaScript"
+    try:
+        return await _shared_tokenizer(manager, source), ""
+    except FileMissingError as error:
+        return None, str(error)
+
+
+async def _shared_tokenizer(manager: TensorSharingManager, source: Source) -> Tokenizer:
     key = source.key("tokenizer.json")
     found: Tokenizer | None = manager.tokenizers.get(key)
     if found is None:

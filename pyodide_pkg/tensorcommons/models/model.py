@@ -73,6 +73,7 @@ class Model:
         self._traces: dict[tuple[Any, ...], tuple[Node, ...]] = {}
         self._steps: Steps | None = None
         self._unloaded = False
+        self.why_no_tokenizer = "it was loaded without one"
         manager.attach(self, architecture.model_type)
 
     @property
@@ -213,6 +214,7 @@ class Model:
             self._traces.clear()
             self._steps = None
             self.tokenizer = None
+            self.why_no_tokenizer = "it was unloaded"
             self.manager.release_model_tensors(self.name)
 
     def call(self, inputs: Mapping[str, Any], outputs: Sequence[str] | None, host: HostInputs) -> ModelCall:

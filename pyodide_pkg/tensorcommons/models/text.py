@@ -44,7 +44,8 @@ class TextInputs:
         return ("input_ids", "attention_mask") + (("token_type_ids",) if self.type_vocab_size else ())
 
     def prepare(self, inputs: Mapping[str, Any], model: str) -> Prepared:
-        """int32 arrays (batch, bucket); what was left out is filled in: a mask of ones, types of zeros."""
+        """int32 arrays (batch, bucket); what was left out, or is None, is filled in: a mask of ones, types of zeros."""
+        inputs = {name: value for name, value in inputs.items() if value is not None}
         if "input_ids" not in inputs:
             raise TensorCommonsError(f"{model} needs input_ids; inputs: {', '.join(self.names)}")
         ids = host_array(inputs["input_ids"])
@@ -55,15 +56,18 @@ class TextInputs:
             raise ShapeMismatch(f"{length} tokens are over the {self.max_length} that {model} takes; truncate")
         if not _all_below(ids, self.vocab_size):
             raise TensorCommonsError(
-                f"input_ids from {ids.min()} to {ids.max()} leave the {self.vocab_size} tokens known"
+                f"input_ids from {ids.min()} to {ids.max()} are not all inside the vocabulary of {self.vocab_size}"
             )
         named = {"input_ids": ids, **{name: host_array(inputs[name]) for name in self.names if name in inputs}}
         if {array.shape for array in named.values()} != {ids.shape}:
             shapes = ", ".join(f"{name} {array.shape}" for name, array in named.items())
             raise ShapeMismatch(f"{shapes} differ in shape")
-        for name, size in (("attention_mask", 2), ("token_type_ids", self.type_vocab_size)):
-            if name in named and not (named[name].dtype.kind in "biu" and _all_below(named[name], size)):
-                raise TensorCommonsError(f"{name} holds whole numbers from 0 to {size - 1}, not {named[name]!r:.80}")
+        if "attention_mask" in named:
+            named["attention_mask"] = _without_fractions(named["attention_mask"])
+        for name, size, kinds in (("attention_mask", 2, "biu"), ("token_type_ids", self.type_vocab_size, "iu")):
+            array = named.get(name)
+            if array is not None and not (array.dtype.kind in kinds and _all_below(array, size)):
+                raise TensorCommonsError(f"{name} holds whole numbers from 0 to {size - 1}, not {_shown(array)}")
         if self.padding_id is not None:
             counts = ids != self.padding_id
             named["position_ids"] = counts.cumsum(1) * counts + self.padding_id
@@ -84,6 +88,15 @@ def bucket_of(length: int) -> int:
     """The length that ``length`` tokens are padded to: their own above the last bucket."""
     place = bisect_left(BUCKETS, length)
     return BUCKETS[place] if place < len(BUCKETS) else length
+
+
+def _without_fractions(mask: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """A mask of floats that are all 0 or 1 as whole numbers; any other as it is."""
+    return mask.astype(np.int32) if mask.dtype.kind == "f" and np.isin(mask, (0, 1)).all() else mask
+
+
+def _shown(array: np.ndarray[Any, Any]) -> str:
+    return f"{array.dtype} {np.array2string(array.reshape(-1)[:4], separator=', ')}"[:80]
 
 
 def _all_below(ids: np.ndarray[Any, Any], size: int) -> bool:

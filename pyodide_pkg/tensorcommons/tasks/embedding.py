@@ -61,7 +61,7 @@ async def sparse_embedding(model: Model, given: Any) -> Job:
         rows = []
         for row in results[0][0]:
             order = np.argsort(-row, kind="stable")[: int((row > 0).sum())]
-            tokens = tokenizer.convert_ids_to_tokens(order.tolist())
+            tokens = tokenizer.tokens_of(order.tolist())  # None: a row of zeros that pads the vocabulary
             rows.append([{"token": token, "weight": float(row[i])} for token, i in zip(tokens, order, strict=True)])
         return rows[0] if single else rows
 

@@ -45,7 +45,7 @@ def check_options(name: str, task: Task, options: Mapping[str, Any]) -> None:
 def tokenizer_of(model: Model) -> Tokenizer:
     """The model's tokenizer. Raises TensorCommonsError where it has none."""
     if model.tokenizer is None:
-        raise TensorCommonsError(f"{model.name} has no tokenizer: it was unloaded, or this Python has no JavaScript")
+        raise TensorCommonsError(f"{model.name} has no tokenizer for this text: {model.why_no_tokenizer}")
     return model.tokenizer
 
 

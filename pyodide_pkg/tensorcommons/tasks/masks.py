@@ -51,15 +51,18 @@ def _filled(
     alone = int((ids == tokenizer.mask_id).sum()) == 1
     filled = np.repeat(ids[None], len(best), 0)
     filled[:, place] = best
-    return [
-        {
-            "score": float(scores[token]),
-            "token": int(token),
-            "token_str": tokenizer.decode([int(token)], skip_special_tokens=False),
-            "sequence": tokenizer.decode(row.tolist(), skip_special_tokens=alone),  # the other masks stay visible
-        }
-        for token, row in zip(best, filled, strict=True)
-    ]
+    shown = []
+    for token, name, row in zip(best.tolist(), tokenizer.tokens_of(best.tolist()), filled, strict=True):
+        held = row.tolist() if name is not None else np.delete(row, place).tolist()  # an id that pads the vocabulary
+        shown.append(
+            {
+                "score": float(scores[token]),
+                "token": token,
+                "token_str": "" if name is None else tokenizer.decode([token], skip_special_tokens=False),
+                "sequence": tokenizer.decode(held, skip_special_tokens=alone),  # the other masks stay visible
+            }
+        )
+    return shown
 
 
 def _ids_of(tokenizer: Tokenizer, targets: str | Sequence[str]) -> list[int]:
