@@ -127,6 +127,24 @@ def of_number(value: float) -> DType:
     return {"bool": bool, "int": int32}.get(type(value).__name__, float32)
 
 
+def converted(array: np.ndarray[Any, Any], dtype: object) -> np.ndarray[Any, Any]:
+    """Convert ``array`` to a NumPy dtype, as every device does: a float becomes an int by dropping its fraction, what
+    is outside the int's range becomes the end of the range, and NaN becomes 0.
+
+    NumPy leaves such floats to the processor: x86 gives the smallest int, WebAssembly a number that depends on the
+    dtype. Ints wrap, and floats too large for float16 become infinities.
+    """
+    target = np.dtype(dtype)  # type: ignore[call-overload]
+    with np.errstate(over="ignore"):
+        if array.dtype.kind != "f" or target.kind not in "iu":
+            return array.astype(target, copy=False)
+    wide, limits = array.astype(np.float64), np.iinfo(target)
+    below, above = wide <= float(limits.min), wide >= float(limits.max)
+    inside = np.where(below | above | np.isnan(wide), 0.0, wide).astype(target)
+    low, high = target.type(limits.min), target.type(limits.max)
+    return np.asarray(np.where(above, high, np.where(below, low, inside)))
+
+
 def host_array(obj: object) -> np.ndarray[Any, Any]:
     """``obj`` (an array, a list, a number) as a NumPy array.
 

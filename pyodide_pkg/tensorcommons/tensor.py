@@ -295,7 +295,7 @@ def asarray(obj: TensorLike, dtype: object = None, device: Device | str | None =
     place = place or default_device()
     array = dtypes.host_array(obj)
     kind = dtypes.default_dtype(obj, array) if dtype is None else dtypes.as_dtype(dtype)
-    dense = np.ascontiguousarray(array, kind.numpy).reshape(array.shape)
+    dense = np.ascontiguousarray(dtypes.converted(array, kind.numpy)).reshape(array.shape)
     data = memoryview(dense.reshape(-1).view(np.uint8))
     identity = origin = None
     if dense.size <= SMALL:  # worth knowing by content, and cheap to keep

@@ -36,6 +36,7 @@ OPS = (
     "rotary",
     "functional",
     "tensors",
+    "conversions",
     "packed",
     "arrangement",
     "chains",

@@ -113,7 +113,7 @@ async def wrong_axes_and_dtypes_are_refused(device: Device) -> None:
     a, whole = on(device, numbers(2, 3), np.arange(3, dtype=np.int64))
     refused(device, ShapeMismatch, lambda: tc.sum(a, axis=2))
     refused(device, ShapeMismatch, lambda: tc.max(a, axis=(0, -2)))
-    refused(device, UnsupportedDtype, lambda: tc.sum(whole))
+    refused(device, UnsupportedDtype, lambda: tc.max(whole))
 
 
 async def truth_and_positions(device: Device) -> None:

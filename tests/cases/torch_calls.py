@@ -150,6 +150,6 @@ _add("kl_div", np.log(_q), _p, reduction="batchmean")
 _add("cross_entropy", _logits[0], _labels[0])
 _add("cosine_similarity", _a, _b)
 _add("cosine_similarity", _a, _b[:, :1], dim=-1, eps=3.0)
-for _order in (1.0, 2.0, 3.0, float("inf")):
+for _order in (1.0, 2.0, 3.0, float("inf"), 0.0, -1.0, -float("inf")):
     _add("normalize", _a, p=_order, dim=-1)
 _add("normalize", _a * 1e-3, dim=0, eps=1.0)

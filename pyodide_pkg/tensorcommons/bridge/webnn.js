@@ -214,7 +214,8 @@ class Ml {
 
   // description: {fixed: [spec], host: [[index of fixed, offset, size]], outputs: [spec],
   // graphs: [{nodes: [[method, ...arguments]], outputs: [node]}],
-  // stages: [{graph: index, inputs: [[node, slot]], outputs: [[node, slot]]}]}. An argument {v: node} is an operand.
+  // stages: [{graph: index, inputs: [[node, slot]], outputs: [[node, slot]]}]}. An argument {v: node} is an operand,
+  // {number: "Infinity"} a number that JSON does not have.
   // A slot >= 0 counts the run's handles (leaves, then outputs), -1 - i is fixed[i].
   // `tell(done, total)` hears of every graph before and after it is built; false from it stops the build.
   async buildProgram(id, description, tell) {
@@ -246,6 +247,7 @@ class Ml {
       if (Array.isArray(argument)) return argument.map(resolve);
       if (argument === null || typeof argument !== "object") return argument;
       if ("v" in argument) return operands[argument.v];
+      if ("number" in argument) return Number(argument.number); // an infinity or NaN, which JSON does not have
       return Object.fromEntries(Object.entries(argument).map(([key, value]) => [key, resolve(value)]));
     };
     for (const [method, ...rest] of nodes) {

@@ -93,6 +93,8 @@ def arange(
         start, stop = 0, start
     if not step:
         raise ShapeMismatch("arange: a step of 0 leads nowhere")
+    if not all(map(math.isfinite, (start, stop, step))):
+        raise ShapeMismatch(f"arange from {start} to {stop} by {step} has no length: all three must be finite")
     whole = all(isinstance(value, int) for value in (start, stop, step))
     kind = dtypes.as_dtype(dtype if dtype is not None else "int32" if whole else "float32")
     if kind.kind == "bool" or (kind.kind != "float" and not whole):

@@ -19,7 +19,7 @@ from .elementwise import abs, astype, exp, log, log1p, maximum, not_equal, squar
 from .indexing import take_known
 from .layout import broadcast_to, permute_dims, reshape
 from .normalization import log_softmax
-from .reduction import max, mean, sum
+from .reduction import max, mean, min, sum
 
 REDUCTIONS = ("none", "mean", "sum")
 
@@ -146,7 +146,7 @@ def _classes(name: str, input: TensorLike, target: Any) -> tuple[Tensor, Tensor]
     if not isinstance(target, Tensor):
         array = np.asarray(target)
         target = as_tensor(array.astype(np.int32 if array.dtype.kind in "iu" else np.float32), like=(x,))
-    place = min(x.ndim - 1, 1)
+    place = 1 if x.ndim > 1 else 0
     order = [a for a in range(x.ndim) if a != place] + [place]
     return permute_dims(astype(x, "float32"), order), target
 
@@ -263,11 +263,18 @@ def _norm(x: Tensor, p: float, axis: int, keepdims: bool) -> Tensor:
         return sum(square(x), axis, keepdims) ** 0.5
     if p == 1:
         return sum(abs(x), axis, keepdims)
-    return max(abs(x), axis, keepdims) if p == float("inf") else sum(abs(x) ** p, axis, keepdims) ** (1 / p)
+    if p == 0:
+        return sum(astype(x != 0, "float32"), axis, keepdims)
+    if p in (float("inf"), -float("inf")):
+        return (max if p > 0 else min)(abs(x), axis, keepdims)
+    return sum(abs(x) ** p, axis, keepdims) ** (1 / p)
 
 
 def normalize(input: TensorLike, p: float = 2.0, dim: int = 1, eps: float = 1e-12) -> Tensor:
-    """``input / max(norm, eps)``, its ``p``-norm (``inf`` is the largest magnitude) along ``dim``."""
+    """``input / max(norm, eps)``, its ``p``-norm along ``dim``.
+
+    The norm of ``inf`` is the largest magnitude, of ``-inf`` the smallest, of 0 the number of elements that are not 0.
+    """
     x = as_tensor(input)
     require_floats("normalize", [x.spec])
     wide = astype(x, "float32")

@@ -18,7 +18,7 @@ from ..errors import ShapeMismatch, UnsupportedDtype
 from ..shapes import normalize_axes, normalize_axis, part_length, size_of
 from ..tensor import Tensor, TensorLike, as_tensor
 from .arrangement import pad
-from .elementwise import add, astype, divide, multiply, sqrt, subtract
+from .elementwise import add, astype, divide, multiply, not_equal, sqrt, subtract
 from .indexing import take_along_axis
 from .layout import permute_dims, reshape
 from .registry import apply, define
@@ -154,22 +154,38 @@ def _reduce(op: Op, tensor: Tensor, axis: Axes, keepdims: bool, dtype: DType) ->
     return apply(second, parts, axes=(last,), keepdims=False, dtype=dtype.name)
 
 
-def _sum_dtype(tensor: Tensor, dtype: object) -> DType:
-    if dtype is not None:
-        return dtypes.as_dtype(dtype)
-    return dtypes.int32 if tensor.dtype is dtypes.bool else tensor.dtype
+# The dtype that sums are added up in by default, where it is another: the standard's rule for ints below int32.
+WIDENED = {dtypes.bool: dtypes.int32, dtypes.int8: dtypes.int32, dtypes.uint8: dtypes.uint32}
+
+
+def _converted(x: TensorLike, dtype: object) -> tuple[Tensor, DType]:
+    """``x`` in the dtype that it is added up in, and that dtype; bools are converted by the sum itself."""
+    tensor = as_tensor(x)
+    kind = WIDENED.get(tensor.dtype, tensor.dtype) if dtype is None else dtypes.as_dtype(dtype)
+    return (tensor, kind) if (tensor.dtype, kind) == (dtypes.bool, dtypes.int32) else (astype(tensor, kind), kind)
 
 
 def sum(x: TensorLike, axis: Axes = None, keepdims: bool = False, dtype: object = None) -> Tensor:
-    """Sum over ``axis`` (all axes by default); 0 over no elements. Bools are counted in int32; ints wrap around."""
-    tensor = _tensor(x, "sum", (*NUMBERS, dtypes.bool))
-    return _reduce(SUM, tensor, axis, keepdims, _sum_dtype(tensor, dtype))
+    """Sum over ``axis`` (all axes by default); 0 over no elements.
+
+    ``x`` is cast to ``dtype`` first, as the array API standard says. By default that is its own dtype, int32 for bool
+    and int8, uint32 for uint8. Ints wrap around; a sum of bools (``dtype="bool"``) is :func:`any`, as in NumPy.
+    """
+    tensor, kind = _converted(x, dtype)
+    if kind is dtypes.bool:
+        return any(tensor, axis, keepdims)
+    return _reduce(SUM, tensor, axis, keepdims, kind)
 
 
 def prod(x: TensorLike, axis: Axes = None, keepdims: bool = False, dtype: object = None) -> Tensor:
-    """Product over ``axis`` (all axes by default); 1 over no elements. Bools become int32; ints wrap around."""
-    tensor = _tensor(x, "prod", (*NUMBERS, dtypes.bool))
-    return _reduce(PROD, tensor, axis, keepdims, _sum_dtype(tensor, dtype))
+    """Product over ``axis`` (all axes by default); 1 over no elements.
+
+    ``x`` is cast to ``dtype`` first: see :func:`sum`. A product of bools (``dtype="bool"``) is :func:`all`.
+    """
+    tensor, kind = _converted(x, dtype)
+    if kind is dtypes.bool:
+        return all(tensor, axis, keepdims)
+    return _reduce(PROD, tensor, axis, keepdims, kind)
 
 
 def mean(x: TensorLike, axis: Axes = None, keepdims: bool = False) -> Tensor:
@@ -270,15 +286,17 @@ def cumulative_sum(
 ) -> Tensor:
     """``y[i] = x[0] + ... + x[i]`` along ``axis``, which may be left out for a tensor of one axis.
 
-    With ``include_initial`` a 0 stands before, so the axis has one element more. Bools are counted in int32.
+    With ``include_initial`` a 0 stands before, so the axis has one element more. ``x`` is cast to ``dtype`` first: see
+    :func:`sum`. Running sums of bools (``dtype="bool"``) say whether any element so far holds, as in NumPy.
     """
-    tensor = _tensor(x, "cumulative_sum", (*NUMBERS, dtypes.bool))
+    tensor, kind = _converted(x, dtype)
     if axis is None and tensor.ndim != 1:
         raise ShapeMismatch(f"cumulative_sum of a tensor with {tensor.ndim} axes needs axis=")
     place = normalize_axis(axis or 0, tensor.ndim)
     order = [a for a in range(tensor.ndim) if a != place] + [place]
-    kind = _sum_dtype(tensor, dtype)
-    result = _running_sum(permute_dims(tensor, order), include_initial, kind)
+    counted = dtypes.int32 if kind is dtypes.bool else kind
+    result = _running_sum(permute_dims(tensor, order), include_initial, counted)
+    result = not_equal(result, 0) if kind is dtypes.bool else result
     return permute_dims(result, [order.index(a) for a in range(tensor.ndim)])
 
 

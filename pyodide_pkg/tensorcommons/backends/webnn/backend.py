@@ -102,7 +102,7 @@ class WebNNBackend(Backend[Built]):
                 self.on_build(done, total)
             return wanted
 
-        building = asyncio.ensure_future(self.bridge.build(built.id, json.dumps(description), tell))
+        building = asyncio.ensure_future(self.bridge.build(built.id, json.dumps(description, allow_nan=False), tell))
         try:
             await asyncio.wait([building])
         except asyncio.CancelledError:  # it stops after the graph that is being built, and keeps nothing

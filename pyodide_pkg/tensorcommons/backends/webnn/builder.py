@@ -7,6 +7,7 @@ same numbers, is cast on the way in and the result on the way out; what is refus
 from __future__ import annotations
 
 import base64
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -20,6 +21,10 @@ from ...shapes import Shape, broadcast_shapes, size_of
 WIDER = {"uint8": ("int32", "float32"), "int8": ("int32", "float32"), "uint32": ("int64",), "float16": ("float32",)}
 # Casting there and back gives every bit again, though the numbers between may differ.
 MOVED = {**WIDER, "uint32": ("int32", "int64")}
+# Options that are a ``double``, which Chromium refuses beyond float32; all others are an ``MLNumber``.
+FINITE = ("alpha", "beta", "epsilon")
+LARGEST = float(np.finfo(np.float32).max)
+MOST = 2**25  # bytes of one constant: it lies in the description of the graph, in Python, JavaScript and WebNN at once
 
 
 @dataclass(frozen=True)
@@ -92,8 +97,13 @@ class GraphBuilder:
                 raise self.refuse(reason)
         if reason := self._why_not(method, "output", dtype, len(shape)):
             raise self.refuse(reason)
+        for name in FINITE:
+            if name in options and not abs(options[name]) <= LARGEST:
+                raise self.refuse(f"{method} takes an {name} within float32, not {options[name]}")
         first = [_reference(operand) for name, operand in operands.items() if name not in options]
-        named = {name: _reference(operands[name]) if name in operands else value for name, value in options.items()}
+        named = {
+            name: _reference(operands[name]) if name in operands else _spelled(value) for name, value in options.items()
+        }
         return self._add([method, *first, *args, *([named] if named else [])], shape, dtype)
 
     def _add(self, node: list[Any], shape: Shape, dtype: str) -> Operand:
@@ -112,12 +122,18 @@ class GraphBuilder:
         )
 
     def constant(self, values: Any, dtype: str) -> Operand:
-        """An array in the graph."""
+        """An array in the graph. Raises UnsupportedOp above :data:`MOST`."""
         array = np.ascontiguousarray(values, dtype)
         if not array.size:
             return self.empty(array.shape, dtype)
+        if array.nbytes > MOST:
+            raise self.refuse(f"it needs a constant of {array.nbytes:,} bytes in the graph, more than {MOST:,}")
         data = base64.b64encode(array.tobytes()).decode()
         return self._add(["constant", dtype, list(np.shape(values)), data], np.shape(values), dtype)
+
+    def filled(self, value: float, shape: Sequence[int], like: Operand) -> Operand:
+        """``shape`` filled with one number, in the dtype of ``like``."""
+        return self.expand(self.number(value, like), tuple(shape))
 
     @staticmethod
     def empty(shape: Shape, dtype: str) -> Operand:
@@ -166,7 +182,8 @@ class GraphBuilder:
 
     def number(self, value: Any, like: Operand) -> Operand:
         """A scalar in the dtype of ``like``."""
-        return self.constant(np.asarray(value, like.dtype), like.dtype)
+        with np.errstate(over="ignore"):  # a Python float beyond the dtype is an infinity
+            return self.constant(np.asarray(value).astype(like.dtype), like.dtype)
 
     def where(self, condition: Operand, a: Operand, b: Operand) -> Operand:
         """``a`` where ``condition`` (uint8) is not 0, else ``b``."""
@@ -267,7 +284,7 @@ class GraphBuilder:
         if not size_of(shape):
             return self.empty(shape, a.dtype)
         if not a.shape[-1]:
-            return self.constant(np.zeros(shape), a.dtype)
+            return self.filled(0, shape, a)
         return self.call("matmul", {"a": a, "b": b}, shape, a.dtype)
 
     def reduce(self, method: str, x: Operand, axes: Sequence[int], keepdims: bool) -> Operand:
@@ -306,6 +323,13 @@ class GraphBuilder:
         nodes = [_renumbered(self.nodes[node], numbers) for node in order]
         inputs = [(number, node[3]) for number, node in enumerate(nodes) if node[0] == "input"]
         return nodes, inputs, [numbers[node] for node in results]
+
+
+def _spelled(value: Any) -> Any:
+    """An option as JSON can hold it: what is not finite as ``{"number": how JavaScript spells it}``."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return {"number": "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"}
+    return value
 
 
 def _reference(operand: Operand) -> dict[str, int]:

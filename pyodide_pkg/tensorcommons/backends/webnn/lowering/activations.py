@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from ...base import Value
-from ..builder import GraphBuilder, Operand
+from ..builder import LARGEST, GraphBuilder, Operand
 from .elementwise import Unary, exp, expm1, log1p, polynomial, scaled, unary
 from .rule import Lowering, Rule
 
@@ -42,7 +42,12 @@ def _erf(b: GraphBuilder, x: Operand) -> Operand:
 
 def _leaky_relu(low: Lowering, value: Value) -> Operand:
     slope = float(value.attrs["negative_slope"])  # type: ignore[arg-type]
-    return unary(lambda b, x: b.unary("leakyRelu", x, alpha=slope))(low, value)
+
+    def composed(b: GraphBuilder, x: Operand) -> Operand:
+        return b.where(b.binary("greaterOrEqual", x, b.number(0, x), "uint8"), x, scaled(b, x, slope))
+
+    usual = abs(slope) <= LARGEST
+    return unary((lambda b, x: b.unary("leakyRelu", x, alpha=slope)) if usual else composed)(low, value)
 
 
 def _elu(low: Lowering, value: Value) -> Operand:

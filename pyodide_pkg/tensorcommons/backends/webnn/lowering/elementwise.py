@@ -327,18 +327,18 @@ def logic(name: str) -> Binary:
     return lambda b, x, y: b.binary(name, x, y)
 
 
-def _bits(name: str) -> Binary:
-    def function(b: GraphBuilder, x: Operand, y: Operand) -> Operand:
-        if x.dtype != "uint8":
-            raise b.refuse("WebNN has no operation on bits of ints")
-        return b.binary(name, x, y)
+def _bits(rule: Rule) -> Rule:
+    """``rule`` for bools alone: uint8 lies as they do, and has bits of its own."""
 
-    return function
+    def of_bools(low: Lowering, value: Value) -> Operand:
+        if value.spec.dtype.kind != "bool":
+            raise low.b.refuse("WebNN has no operation on bits of ints")
+        return rule(low, value)
+
+    return of_bools
 
 
 def _not(b: GraphBuilder, x: Operand) -> Operand:
-    if x.dtype != "uint8":
-        raise b.refuse("WebNN has no operation on bits of ints")
     return b.unary("logicalNot", x, operand="a")
 
 
@@ -417,7 +417,6 @@ UNARIES: dict[str, Unary] = {
     "isinf": _isinf,
     "isfinite": _isfinite,
     "logical_not": _not,
-    "bitwise_invert": _not,
 }
 BINARIES: dict[str, Binary] = {
     "add": lambda b, x, y: b.binary("add", x, y),
@@ -439,13 +438,17 @@ BINARIES: dict[str, Binary] = {
     "logical_and": logic("logicalAnd"),
     "logical_or": logic("logicalOr"),
     "logical_xor": logic("logicalXor"),
-    "bitwise_and": _bits("logicalAnd"),
-    "bitwise_or": _bits("logicalOr"),
-    "bitwise_xor": _bits("logicalXor"),
+}
+BITS: dict[str, Rule] = {
+    "bitwise_invert": unary(_not),
+    "bitwise_and": binary(logic("logicalAnd")),
+    "bitwise_or": binary(logic("logicalOr")),
+    "bitwise_xor": binary(logic("logicalXor")),
 }
 RULES: dict[str, Rule] = {
     **{name: unary(function) for name, function in UNARIES.items()},
     **{name: binary(function) for name, function in BINARIES.items()},
+    **{name: _bits(rule) for name, rule in BITS.items()},
     "cast": _cast,
     "where": _where,
     "full": _full,

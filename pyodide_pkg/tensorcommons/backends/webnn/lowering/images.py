@@ -33,7 +33,7 @@ def _spread(b: GraphBuilder, x: Operand, up: Sequence[int]) -> Operand:
     for axis, step in ((2, up[0]), (3, up[1])):
         if step > 1:
             apart = b.reshape(x, (*x.shape[: axis + 1], 1, *x.shape[axis + 1 :]))
-            zeros = b.constant(np.zeros((*x.shape[: axis + 1], step - 1, *x.shape[axis + 1 :])), x.dtype)
+            zeros = b.filled(0, (*x.shape[: axis + 1], step - 1, *x.shape[axis + 1 :]), x)
             shape = (*x.shape[:axis], x.shape[axis] * step, *x.shape[axis + 1 :])
             x = b.reshape(b.concat([apart, zeros], axis + 1), shape)
     shape = (batch, channels, (rows - 1) * up[0] + 1, (columns - 1) * up[1] + 1)
@@ -46,7 +46,7 @@ def _conv2d(low: Lowering, value: Value) -> Operand:
     framed = _framed(b, _spread(b, x, attrs["up"]), attrs["padding"])
     shape, groups = value.spec.shape, attrs["groups"]
     if not weight.shape[1]:
-        y = b.constant(np.zeros(shape), x.dtype)
+        y = b.filled(0, shape, weight)
         return b.cast(b.binary("add", y, b.reshape(bias[0], (-1, 1, 1))) if bias else y, value.spec.dtype.name)
     options = {"strides": list(attrs["stride"]), "dilations": list(attrs["dilation"]), "groups": groups}
     y = b.call("conv2d", {"input": framed, "filter": weight}, shape, x.dtype, **options)

@@ -9,7 +9,7 @@ import numpy as np
 from ....shapes import Shape
 from ...base import Value
 from ..builder import MOVED, Operand
-from .rule import Lowering, Rule, physical
+from .rule import Lowering, Rule
 
 
 def _reshape(low: Lowering, value: Value) -> Operand:
@@ -38,10 +38,10 @@ def _concat(low: Lowering, value: Value) -> Operand:
 
 def _pad(low: Lowering, value: Value) -> Operand:
     (x,) = low.given(value)
-    fill = np.asarray(value.attrs["value"]).astype(value.spec.dtype.numpy)
+    with np.errstate(over="ignore"):
+        fill = np.asarray(value.attrs["value"]).astype(value.spec.dtype.numpy)
     if not x.size:
-        dtype = physical(value.spec.dtype)
-        return low.b.constant(np.full(value.spec.shape, fill).astype(dtype), dtype)
+        return low.b.filled(fill.item(), value.spec.shape, x)
     widths: Any = value.attrs["widths"]
     kind = low.b.accepted("pad", "input", x.dtype, len(x.shape), MOVED)
     return low.b.moved(

@@ -154,7 +154,7 @@ def _running(b: GraphBuilder, x: Operand) -> Operand:
     flat = b.reshape(x, (size_of(rows), size))
     blocks = -(-size // BLOCK)
     if size % BLOCK:
-        flat = b.concat([flat, b.constant(np.zeros((size_of(rows), blocks * BLOCK - size)), x.dtype)], 1)
+        flat = b.concat([flat, b.filled(0, (size_of(rows), blocks * BLOCK - size), x)], 1)
     parts = _running(b, b.reshape(flat, (size_of(rows), blocks, BLOCK)))
     totals = b.reshape(
         b.slice(parts, [0, 0, BLOCK - 1], (size_of(rows), blocks, 1), [1, 1, 1]), (size_of(rows), blocks)
@@ -172,8 +172,7 @@ def _cumulative_sum(low: Lowering, value: Value) -> Operand:
     x = b.cast(x, "int64" if dtype == "uint32" else "float32" if dtype == "float16" else dtype)
     y = _running(b, x) if x.size else x
     if value.attrs["include_initial"]:
-        shape = (*x.shape[:-1], 1)
-        y = b.concat([b.constant(np.zeros(shape), x.dtype), y], len(x.shape) - 1)
+        y = b.concat([b.filled(0, (*x.shape[:-1], 1), x), y], len(x.shape) - 1)
     return b.cast(y, dtype)
 
 
