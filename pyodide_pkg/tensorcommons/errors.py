@@ -23,7 +23,10 @@ A message says what was wrong, with the values, and what to do about it.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
+
+QUOTED = 80  # characters of an untrusted value that a message shows
 
 
 class TensorCommonsError(Exception):
@@ -119,12 +122,38 @@ class UnsupportedModel(TensorCommonsError):
 
 
 class DownloadError(TensorCommonsError):
-    """``url`` could not be fetched; ``reason`` is the status or the network's complaint."""
+    """``url`` could not be fetched; ``reason`` is the status or the network's complaint.
+
+    Neither holds a query string or ``user:password@``: both may be secrets.
+    """
 
     def __init__(self, url: str, reason: str) -> None:
-        super().__init__(f"{url}: {reason}")
-        self.url = url
-        self.reason = reason
+        self.url = shown_address(url)
+        self.reason = shown_address(reason)
+        super().__init__(f"{self.url}: {self.reason}")
+
+
+def quoted(value: object) -> str:
+    """``repr(value)`` for a message, at most 80 characters of it: a file can hold anything, of any length."""
+    if isinstance(value, (str, bytes)) and len(value) > QUOTED:
+        value = value[:QUOTED]  # before repr, which takes time and memory of the whole length
+        return repr(value)[: QUOTED - 3] + "..."
+    try:
+        text = repr(value)
+    except (ValueError, RecursionError):  # an integer of thousands of digits; nesting
+        return f"a {type(value).__name__}"
+    return text if len(text) <= QUOTED else text[: QUOTED - 3] + "..."
+
+
+def shown(text: str) -> str:
+    """``text`` of a stranger without quotes around it, at most 80 characters, on one line."""
+    plain = text if text.isprintable() else repr(text[: QUOTED + 1])[1:-1]
+    return plain if len(plain) <= QUOTED else plain[: QUOTED - 3] + "..."
+
+
+def shown_address(text: str) -> str:
+    """``text`` with the queries, fragments and ``user:password@`` of the addresses in it left out."""
+    return re.sub(r"(?<=://)[^/?#\s]*@|(?<=:/)([^\s?#]*)[?#][^\s)'\"]*", lambda match: match[1] or "", text)
 
 
 def check_listener(name: str, listener: object) -> None:

@@ -3,15 +3,19 @@
 Modes: ``good`` (Range works), ``plain`` (Range is ignored), ``chunked`` (no Content-Length), ``cut`` (half of the
 bytes, then the connection is closed), ``hiccup`` (``cut`` without a Range, ``good`` with one), ``stall`` (half of the
 bytes, then silence), ``slow`` (1 KiB at a time), ``redirect`` (to ``good``), ``loop`` (to itself), ``error`` (500),
-``elsewhere`` (to ``good`` of the server ``other``), ``shifted`` (the wrong range), ``refused`` (416), ``patchy`` (the
-first three answers of each weights file are ``cut``).
+``elsewhere`` (to ``good`` of the server ``other``), ``shifted`` (the wrong range), ``refused`` (ranges get 416),
+``patchy`` (the first three answers of each weights file are ``cut``), ``whole`` (206 where no range was asked for),
+``gzip`` (compressed, unasked), ``endless`` (the file again and again). A file has an ETag of its content, unless it is
+in ``bare``.
 """
 
 from __future__ import annotations
 
+import gzip
 import re
 import threading
 import time
+import zlib
 from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING
@@ -33,6 +37,8 @@ class FileServer(ThreadingHTTPServer):
         self.requests: list[tuple[str, str | None]] = []
         self.granted: list[str | None] = []  # the Authorization header of each request
         self.other = self
+        self.bare: set[str] = set()  # files without an ETag
+        self.more: dict[str, dict[str, str]] = {}  # other headers of a file
         self.gone = threading.Event()  # the client closed a stalled or slow connection
         self.released = threading.Event()  # lets stalled connections end with the test
 
@@ -65,26 +71,39 @@ class Handler(BaseHTTPRequestHandler):
         if mode == "patchy":
             asked = sum(path == self.path for path, _ in self.server.requests)
             mode = "cut" if file.endswith(".safetensors") and asked <= 3 else "good"
-        if mode == "refused":
-            return self.answer(416, b"")
         data = self.server.files.get(file)
         if data is None:
             return self.answer(404, b"<html>nothing here</html>")
+        tag = {} if file in self.server.bare else {"ETag": f'"{zlib.crc32(data)}"'}
+        tag |= self.server.more.get(file, {})
         wanted = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))
-        if wanted and mode != "plain":
+        if wanted and mode == "refused":
+            return self.answer(416, b"")
+        if wanted and mode not in ("plain", "gzip"):
             start = int(wanted[1])
-            stop = int(wanted[2]) + 1 if wanted[2] else len(data)
+            stop = min(int(wanted[2]) + 1, len(data)) if wanted[2] else len(data)
             shown = start + 1 if mode == "shifted" else start
-            return self.answer(206, data[start:stop], {"Content-Range": f"bytes {shown}-{stop - 1}/{len(data)}"}, mode)
-        return self.answer(200, data, {}, mode)
+            place = {"Content-Range": f"bytes {shown}-{stop - 1}/{len(data)}"}
+            return self.answer(206, data[start:stop], place | tag, mode)
+        if mode == "whole":
+            return self.answer(206, data, {"Content-Range": f"bytes 0-{len(data) - 1}/{len(data)}"} | tag)
+        if mode == "gzip":
+            return self.answer(200, gzip.compress(data), {"Content-Encoding": "gzip"})
+        return self.answer(200, data, tag, mode)
 
     def answer(self, status: int, data: bytes, headers: dict[str, str] | None = None, mode: str = "good") -> None:
         self.send_response(status)
         for name, value in {"Access-Control-Allow-Origin": "*", **(headers or {})}.items():
             self.send_header(name, value)
-        if mode == "chunked":
+        if mode in ("chunked", "endless"):
             self.send_header("Transfer-Encoding", "chunked")
             self.end_headers()
+            with suppress(BrokenPipeError, ConnectionResetError):
+                while mode == "endless":
+                    self.wfile.write(f"{len(data):x}\r\n".encode() + data + b"\r\n")
+            if mode == "endless":
+                self.close_connection = True
+                return
             for start in range(0, len(data), 1000):
                 piece = data[start : start + 1000]
                 self.wfile.write(f"{len(piece):x}\r\n".encode() + piece + b"\r\n")

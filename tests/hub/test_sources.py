@@ -16,7 +16,7 @@ from tensorcommons.hub.streams import CHUNK, ShortReadError
 from tests.hub.server import serving
 
 DATA = bytes(range(256)) * 1000
-SERVED = ["good", "plain", "chunked", "slow", "redirect"]
+SERVED = ["good", "plain", "chunked", "slow", "redirect", "shifted", "refused", "whole", "gzip"]
 
 
 @pytest.fixture
@@ -187,7 +187,7 @@ class TestHttp:
         source = open_source(f"{served.address}/{mode}/model")
         seen = []
         assert await source.read("data.bin", on_bytes=lambda done, size: seen.append((done, size))) == DATA[: 20 * 1024]
-        assert seen[-1] == (20 * 1024, None if mode == "chunked" else 20 * 1024)
+        assert seen[-1] == (20 * 1024, None if mode in ("chunked", "gzip") else 20 * 1024)
         assert seen == sorted(seen)
 
     @pytest.mark.parametrize("mode", SERVED)
@@ -229,9 +229,7 @@ class TestHttp:
             with pytest.raises(ShortReadError):
                 await stream.read_exact(1_000)
 
-    @pytest.mark.parametrize(
-        ("mode", "reason"), [("error", "500"), ("refused", "416"), ("shifted", "asked for"), ("loop", "redirects")]
-    )
+    @pytest.mark.parametrize(("mode", "reason"), [("error", "500"), ("loop", "redirects")])
     async def test_other_answers_are_typed(self, served, mode, reason):
         with pytest.raises(DownloadError, match=reason) as caught:
             await open_source(f"{served.address}/{mode}/model").open("data.bin", start=5)

@@ -12,16 +12,30 @@ from ..errors import DownloadError
 from .blocks import Block
 from .loader import load_js_module
 
+HEADERS = (
+    "content-encoding",
+    "content-length",
+    "content-range",
+    "content-type",
+    "date",
+    "etag",
+    "last-modified",
+    "x-repo-commit",
+)
+
 
 class FetchBody:
-    """The body of one response. ``status`` and ``headers`` (lower-case names) are those of the final response."""
+    """The body of one response. ``status`` and ``headers`` (lower-case names) are those of the final response.
+
+    ``shows_all`` is False for another origin's, of which a page sees only what the server exposes.
+    """
 
     def __init__(self, url: str, response: Any, controller: Any, helper: Any) -> None:
         self.url = url
         self.status = int(response.status)
-        names = ("content-length", "content-range", "content-encoding", "etag", "last-modified")
+        self.shows_all = str(response.type) != "cors"
         # JavaScript's null is not Python's None but a value of its own, and false.
-        self.headers = {name: str(value) for name in names if (value := response.headers.get(name))}
+        self.headers = {name: str(value) for name in HEADERS if (value := response.headers.get(name))}
         self._controller: Any = controller
         self._helper = helper
         self._body: Any = helper.open(response)

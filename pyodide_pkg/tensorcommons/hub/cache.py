@@ -34,6 +34,7 @@ from ..bridge.digest import identity_of, joined
 from ..bridge.runtime import IN_BROWSER
 from ..errors import DeviceUnavailable, TensorCommonsError
 from .stores import FolderStore, Store
+from .version import Version, is_immutable
 
 LIMIT = 4 << 30  # bytes; what is used least recently goes when it is passed
 CHECK_EVERY = 16 << 20  # bytes written between two looks at the limit: listing 400 entries takes 160 ms in Chromium
@@ -70,7 +71,7 @@ class Piece:
 class Record:
     """What is known of the file at ``address``: its bytes by ``pieces``, perhaps not all; or that it is ``absent``.
 
-    ``etag`` and ``modified`` are the server's validators, as it sent them.
+    The rest is its version; see :class:`Version`.
     """
 
     address: str
@@ -80,11 +81,27 @@ class Record:
     absent: bool = False
     pieces: dict[tuple[int, int], Piece] = field(default_factory=dict)
     used: float = 0.0
+    is_settled: bool = False
+
+    @classmethod
+    def of(cls, address: str, version: Version) -> Record:
+        """A record of a file of that version, of which nothing was read yet."""
+        return cls(address, version.size, version.etag, version.modified, is_settled=version.is_settled)
 
     @property
-    def version(self) -> tuple[int | None, str | None, str | None]:
+    def version(self) -> Version:
         """What tells two contents of one address apart."""
-        return self.size, self.etag, self.modified
+        return Version(self.size, self.etag, self.modified, self.is_settled)
+
+    @property
+    def is_whole(self) -> bool:
+        """True if the pieces are all bytes of the file."""
+        end = 0
+        for piece in sorted(self.pieces.values(), key=lambda piece: (piece.start, piece.stop)):
+            if piece.start > end:
+                return False
+            end = max(end, piece.stop)
+        return end == self.size
 
     def add(self, piece: Piece) -> None:
         """Note a piece."""
@@ -229,7 +246,7 @@ class Cache:
         could not be written."""
         name = _file(record.address)
         other = await self._read_record(name)
-        if other is not None and other.version == record.version and (record.etag or record.modified):
+        if other is not None and (is_immutable(record.address) or other.version.proves(record.version)):
             record.pieces = {**other.pieces, **record.pieces}
         record.used = self._clock()
         self._in_use.add(name)

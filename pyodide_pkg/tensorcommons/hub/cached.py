@@ -3,9 +3,10 @@
 On a second visit "nothing is downloaded" means: no byte of any file's body. What still goes over the network is
 
 - for an address with an immutable revision (``/resolve/<40 hex digits>/`` as in a hub, or a ``?v=`` in it): nothing;
-- for any other address: one conditional request a file (``If-None-Match`` or ``If-Modified-Since`` with what the server
-  sent the first time), answered by 304 and headers. Another origin may refuse such headers; it is then asked by HEAD,
-  which has no body either. A server that sends neither ETag nor Last-Modified is asked for the whole file again.
+- for any other address: one conditional request a file (``If-None-Match`` with the ETag of the first time), answered by
+  304 and headers. Another origin may refuse such a header, or hide its ETag; it is then asked by HEAD, which has no
+  body either, and Last-Modified and size are compared. A server that sends neither is asked for the whole file again,
+  and so is one without ETag whose file was changed in the second before it was first loaded (:mod:`.version`).
 
 Where the server cannot be reached (no network, or a status from 500 on) the kept copy is used, and ``Cache.status``
 says so. That a file does not exist is kept, too, and believed under the same rules; a 404 cannot be conditional, so an
@@ -14,21 +15,12 @@ optional file that is missing costs the server's error page again.
 
 from __future__ import annotations
 
-import re
-from urllib.parse import parse_qs, urlsplit
-
 from ..bridge.digest import identity_of
+from ..errors import shown_address
 from .cache import Cache, Piece, Record
-from .sources import FileMissingError, Source, UnreachableError
+from .sources import FileMissingError, Source, UnreachableError, read_whole
 from .streams import OnBytes, Stream
-
-PINNED = re.compile(r"/resolve/[0-9a-f]{40}/")
-
-
-def is_immutable(address: str) -> bool:
-    """Whether what is at ``address`` never changes: a hash for a revision, or a version in the query."""
-    parts = urlsplit(address)
-    return PINNED.search(parts.path) is not None or bool(parse_qs(parts.query).get("v"))
+from .version import Version, is_immutable
 
 
 class CachedSource:
@@ -52,9 +44,9 @@ class CachedSource:
         """See :class:`Source`. Always from the network; :meth:`read` and ``WeightsFile`` know the cache."""
         return await self.source.open(file, start, stop, on_bytes)
 
-    async def open_if_changed(self, file: str, etag: str | None, modified: str | None) -> Stream | None:
+    async def open_if_changed(self, file: str, version: Version) -> Stream | None:
         """See :class:`Source`."""
-        return await self.source.open_if_changed(file, etag, modified)
+        return await self.source.open_if_changed(file, version)
 
     async def exists(self, file: str) -> bool:
         """See :class:`Source`."""
@@ -82,15 +74,12 @@ class CachedSource:
             stream = await self.source.open(file)
             record = _record_of(stream, record.address)
         stream.watch(on_bytes)
-        async with stream:
-            received = bytearray()
-            while some := await stream.read_some():
-                received += some
+        received = await read_whole(self.source, file, stream)
         record.size = len(received)
         piece = Piece(0, len(received), identity_of(received))
         if await self.cache.keep(record, piece, received) and await self.cache.save(record):
             self._compared.add(file)
-        return bytes(received)
+        return received
 
     async def look(self, file: str) -> tuple[Record, Stream | None]:
         """What is known of ``file``, and a stream of it where that may not be used: it is new, or has changed.
@@ -106,14 +95,16 @@ class CachedSource:
             return record, None
         try:
             if record is not None and (record.etag or record.modified):
-                stream = await self.source.open_if_changed(file, record.etag, record.modified)
+                stream = await self.source.open_if_changed(file, record.version)
             else:
                 stream = await self.source.open(file)
         except UnreachableError as error:
             if record is None:
                 raise
             self.offline = True
-            self.cache.note(f"{address} could not be compared with the server's ({error.reason}): the copy was used")
+            self.cache.note(
+                f"{shown_address(address)} could not be compared with the server's ({error.reason}): the copy was used"
+            )
             if record.absent:
                 raise FileMissingError(address, "the server had no such file, and cannot be reached now") from None
             return record, None
@@ -128,4 +119,4 @@ class CachedSource:
 
 
 def _record_of(stream: Stream, address: str) -> Record:
-    return Record(address, stream.size, stream.etag, stream.modified)
+    return Record.of(address, stream.version)

@@ -9,17 +9,25 @@ import asyncio
 import contextlib
 import http.client
 import socket
+import zlib
 from urllib.parse import urljoin, urlsplit
 
-from ..errors import DownloadError
+from ..errors import DownloadError, quoted
 from .streams import Body
 
 TIMEOUT = 30.0  # seconds without a byte
 REDIRECTS = 10
+DECODED = ("gzip", "x-gzip", "deflate")
+ZLIB_OR_GZIP = 47  # zlib's "either header"
 
 
 class NativeBody(Body):
-    """The body of one response. ``status`` and ``headers`` (lower-case names) are those of the final response."""
+    """The body of one response. ``status`` and ``headers`` (lower-case names) are those of the final response.
+
+    A body that comes compressed, although it was asked for as it is, is decoded as a browser does.
+    """
+
+    shows_all = True
 
     def __init__(self, url: str, response: http.client.HTTPResponse, sock: socket.socket) -> None:
         self.url = url
@@ -28,17 +36,41 @@ class NativeBody(Body):
         self._response = response
         self._socket = sock
         self._closed = False
+        self._encoding = self.headers.get("content-encoding", "identity").strip().lower()
+        self._decoder = zlib.decompressobj(wbits=ZLIB_OR_GZIP) if self._encoding in DECODED else None
 
     async def readinto(self, view: memoryview) -> int:
         """Fill some of ``view``, return how many bytes; 0 at the end. Raises ``DownloadError``."""
+        if self._decoder is None:
+            if self._encoding not in ("identity", ""):
+                raise DownloadError(self.url, f"the server sent it compressed as {quoted(self._encoding)}, unasked")
+            piece = await self._some(len(view))
+        else:
+            piece = await self._decoded(self._decoder, len(view))
+        view[: len(piece)] = piece
+        return len(piece)
+
+    async def _decoded(self, decoder: zlib._Decompress, most: int) -> bytes:
+        """The next bytes of a compressed body, never more than ``most``."""
+        while not decoder.eof:
+            raw = decoder.unconsumed_tail or await self._some(1 << 16)
+            try:
+                piece = decoder.decompress(raw, most)
+            except zlib.error as error:
+                raise DownloadError(self.url, f"its compressed bytes cannot be decoded: {error}") from None
+            if piece:
+                return piece
+            if not raw:
+                raise DownloadError(self.url, "its compressed bytes end in the middle")
+        return b""
+
+    async def _some(self, most: int) -> bytes:
         try:
             # What is there already, as readinto would wait for all; a thread may outlive a cancelled read, so it gets
             # no memory of the caller's.
-            piece = await asyncio.to_thread(self._response.read1, len(view))
+            return await asyncio.to_thread(self._response.read1, most)
         except (OSError, ValueError, AttributeError, http.client.HTTPException) as error:
             raise DownloadError(self.url, _describe(error)) from None
-        view[: len(piece)] = piece
-        return len(piece)
 
     def discard(self) -> None:
         """Close without waiting; nobody has read from it."""

@@ -22,29 +22,37 @@ import asyncio
 import itertools
 import os
 import re
-import sys
+import time
+from base64 import b64encode
 from collections.abc import Mapping
 from pathlib import Path
 from typing import BinaryIO, Protocol
 from urllib.parse import quote, unquote, urlsplit, urlunsplit
 
 from ..errors import DownloadError, InvalidWeights, TensorCommonsError
-from .streams import Body, MemoryBody, OnBytes, Stream
+from .http import open_changed, open_http
+from .streams import CHUNK, Body, MemoryBody, OnBytes, ShortReadError, Stream
+from .streams import FileMissingError as FileMissingError
+from .streams import UnreachableError as UnreachableError
+from .version import Version
 
 PUBLIC_ENDPOINT = "https://huggingface.co"
+JUST_NOW = 2_000_000_000  # nanoseconds; the coarsest clock of a file system in use (FAT)
+MB = 1 << 20
+LIMIT = 8 * MB  # bytes of a file that is read whole: configurations take some kB, with 20,000 labels 2 MB
+LIMITS = {
+    "model.safetensors.index.json": 64 * MB,
+    "tokenizer.json": 128 * MB,  # 33 MB for 262,144 words
+    "tokenizer.model": 32 * MB,
+    "spiece.model": 32 * MB,
+    "sentencepiece.bpe.model": 32 * MB,
+    "vocab.json": 64 * MB,
+    "vocab.txt": 64 * MB,
+    "merges.txt": 64 * MB,
+}
 REPOSITORY = re.compile(r"(?P<repo>[\w][\w.-]*/[\w][\w.-]*)(?:@(?P<revision>[\w][\w./-]*))?", re.ASCII)
 
 Spec = str | os.PathLike[str] | Mapping[str, bytes]
-
-
-class FileMissingError(DownloadError):
-    """The source answers, and has no such file. ``status`` is 404, whatever the kind of source."""
-
-    status = 404
-
-
-class UnreachableError(DownloadError):
-    """No answer at all, or one that says that the server itself is in trouble (a status from 500 on)."""
 
 
 class Source(Protocol):
@@ -64,8 +72,8 @@ class Source(Protocol):
         """
         ...
 
-    async def open_if_changed(self, file: str, etag: str | None, modified: str | None) -> Stream | None:
-        """``open``, but None where the file is still the one that came with these validators (a stream has them)."""
+    async def open_if_changed(self, file: str, version: Version) -> Stream | None:
+        """``open``, but None where the file is still of this version (a stream has one)."""
         ...
 
     async def exists(self, file: str) -> bool:
@@ -73,7 +81,8 @@ class Source(Protocol):
         ...
 
     async def read(self, file: str, on_bytes: OnBytes | None = None) -> bytes:
-        """All bytes of ``file``. Raises as ``open`` does, and ``ShortReadError`` where they end early."""
+        """All bytes of ``file``. Raises as ``open`` does, ``ShortReadError`` where they end early, and
+        ``InvalidWeights`` for more than such a file can reasonably have (LIMITS)."""
         ...
 
     def sibling(self, name: str) -> Source:
@@ -123,7 +132,7 @@ class _Files:
     async def open(self, file: str, start: int = 0, stop: int | None = None, on_bytes: OnBytes | None = None) -> Stream:
         raise NotImplementedError
 
-    async def open_if_changed(self, file: str, etag: str | None, modified: str | None) -> Stream | None:
+    async def open_if_changed(self, file: str, version: Version) -> Stream | None:
         return await self.open(file)
 
     async def exists(self, file: str) -> bool:
@@ -135,39 +144,71 @@ class _Files:
         return True
 
     async def read(self, file: str, on_bytes: OnBytes | None = None) -> bytes:
-        async with await self.open(file, on_bytes=on_bytes) as stream:
-            data = bytearray()
-            while piece := await stream.read_some():
-                data += piece
-            return bytes(data)
+        return await read_whole(self, file, await self.open(file, on_bytes=on_bytes))
+
+
+async def read_whole(source: Source | _Files, file: str, stream: Stream) -> bytes:
+    """All bytes of ``file``, whose ``stream`` is open and closed afterwards. Raises as ``Source.read``."""
+    most = LIMITS.get(file.rpartition("/")[2], LIMIT)
+    data = bytearray()
+    async with stream:
+        while piece := await stream.read_some(min(CHUNK, most + 1 - len(data))):
+            data += piece
+            if len(data) > most or (stream.size or 0) > most:
+                raise InvalidWeights(f"{source.name}/{file}", f"over the limit of {most:,} bytes for such a file")
+    if stream.hint is not None and len(data) < stream.hint:
+        # The server announced more. Either that counts a compressed body, or the browser does not tell of a cut.
+        async with await source.open(file, 0, len(data) + 1) as again:
+            while again.position <= len(data) and await again.read_some(len(data) + 1 - again.position):
+                pass
+        if again.position != len(data):
+            raise ShortReadError(stream.url, len(data), stream.hint, complete=False)
+    return bytes(data)
 
 
 class _HttpFiles(_Files):
     """Files that have a URL. ``_token`` is who asks for them."""
 
     _token: str | None
+    _login = ""  # what an address gave before its host, for the server that has it
+    _revision: str | None = None  # of the repository, as the answers so far state it
 
     def key(self, file: str) -> str:
         raise NotImplementedError
 
     async def open(self, file: str, start: int = 0, stop: int | None = None, on_bytes: OnBytes | None = None) -> Stream:
-        return await _open_http(self.key(file), start, stop, on_bytes, self._granted())
+        stream = await open_http(self.key(file), start, stop, on_bytes, self._granted())
+        return stream if start or stop is not None else await self._of_one_revision(stream)
 
-    async def open_if_changed(self, file: str, etag: str | None, modified: str | None) -> Stream | None:
-        return await _open_changed(self.key(file), etag, modified, self._granted())
+    async def open_if_changed(self, file: str, version: Version) -> Stream | None:
+        stream = await open_changed(self.key(file), version, self._granted())
+        return None if stream is None else await self._of_one_revision(stream)
+
+    async def _of_one_revision(self, stream: Stream) -> Stream:
+        """``stream``, if its repository has not moved on since another file of it was opened."""
+        if stream.revision and self._revision not in (None, stream.revision):
+            await stream.close()
+            raise InvalidWeights(self.name, "the repository got another revision while it was read: load it again")
+        self._revision = stream.revision or self._revision
+        return stream
 
     def _granted(self) -> dict[str, str]:
-        return {"Authorization": f"Bearer {self._token}"} if self._token else {}
+        if self._token:
+            return {"Authorization": f"Bearer {self._token}"}
+        return {"Authorization": f"Basic {b64encode(self._login.encode()).decode()}"} if self._login else {}
 
 
 class _UrlSource(_HttpFiles):
     """Files below the URL of a folder."""
 
     def __init__(self, url: str, endpoint: str | None = None, token: str | None = None) -> None:
-        self._parts = urlsplit(url)
+        parts = urlsplit(url)
+        login, _, host = parts.netloc.rpartition("@")
+        self._parts = parts._replace(netloc=host)
+        self._login = unquote(login)
         self._endpoint = endpoint
         self._token = token
-        if not self._parts.netloc:
+        if not host:
             raise DownloadError(url, "the address has no host")
         self._path = self._parts.path.rstrip("/")
         self.name = unquote(self._path.rpartition("/")[2]) or self._parts.netloc
@@ -181,7 +222,9 @@ class _UrlSource(_HttpFiles):
             return open_source(name, self._endpoint)
         _check_sibling(self.name, name)
         address = self._address(f"{self._path.rpartition('/')[0]}/{quote(name)}")
-        return _UrlSource(address, self._endpoint, self._token)
+        beside = _UrlSource(address, self._endpoint, self._token)
+        beside._login = self._login
+        return beside
 
     def _address(self, path: str) -> str:
         return urlunsplit((self._parts.scheme, self._parts.netloc, path, self._parts.query, ""))
@@ -231,9 +274,12 @@ class _FolderSource(_Files):
             raise FileMissingError(str(path), "no such file" if self._path.is_dir() else "no such folder") from None
         except (OSError, ValueError) as error:  # ValueError: a NUL in the folder's name
             raise DownloadError(str(path), str(error)) from None
+        about = os.fstat(handle.fileno())
         size = handle.seek(0, os.SEEK_END)
         handle.seek(min(start, size))
-        return Stream(_FileBody(handle, str(path), stop), size, min(start, size), on_bytes)
+        stream = Stream(_FileBody(handle, str(path), stop), size, min(start, size), on_bytes)
+        stream.version = _local_version(about)
+        return stream
 
     def sibling(self, name: str) -> Source:
         beside = self._path.parent / name
@@ -266,7 +312,9 @@ class _MemorySource(_Files):
                 self.key(file), f"not among the files given: {', '.join(sorted(self._files)) or 'none'}"
             )
         view = memoryview(self._files[file]).cast("B")
-        return Stream(MemoryBody(view[:stop], self.key(file), start), len(view), min(start, len(view)), on_bytes)
+        stream = Stream(MemoryBody(view[:stop], self.key(file), start), len(view), min(start, len(view)), on_bytes)
+        stream.version = Version(len(view), '"memory"')
+        return stream
 
     def sibling(self, name: str) -> Source:
         if _is_repository(name):
@@ -282,14 +330,18 @@ class _FileBody(Body):
         self.url = url
         self._handle = handle
         self._stop = stop
+        self._written = os.fstat(handle.fileno()).st_mtime_ns
 
     async def readinto(self, view: memoryview) -> int:
         await asyncio.sleep(0)  # a page that reads its own file system still gets its turn, and a cancel is noticed
         limit = len(view) if self._stop is None else max(0, min(len(view), self._stop - self._handle.tell()))
         try:
             piece = self._handle.read(limit)
+            written = os.fstat(self._handle.fileno()).st_mtime_ns
         except OSError as error:
             raise DownloadError(self.url, str(error)) from None
+        if written != self._written:
+            raise DownloadError(self.url, "the file was written to while it was read: load it again")
         view[: len(piece)] = piece
         return len(piece)
 
@@ -297,95 +349,12 @@ class _FileBody(Body):
         self._handle.close()
 
 
-class _Response(Body, Protocol):
-    status: int
-    headers: dict[str, str]
-
-
-async def _request(url: str, headers: dict[str, str], method: str = "GET") -> _Response:
-    """Any answer below 500. Raises ``UnreachableError``."""
-    try:
-        response = await _send(url, headers, method)
-    except DownloadError as error:  # the transports raise it only where no answer came
-        raise UnreachableError(error.url, error.reason) from None
-    if response.status >= 500:
-        await response.close()
-        raise UnreachableError(url, f"the server answered with status {response.status}")
-    return response
-
-
-async def _send(url: str, headers: dict[str, str], method: str) -> _Response:
-    if sys.platform == "emscripten":
-        from ..bridge.http import open_fetch
-
-        return await open_fetch(url, headers, method)
-    from .native_http import open_native
-
-    return await open_native(url, headers, method)
-
-
-async def _open_http(
-    url: str, start: int, stop: int | None, on_bytes: OnBytes | None, granted: dict[str, str]
-) -> Stream:
-    ranged = start > 0 or stop is not None
-    last = "" if stop is None else str(stop - 1)
-    response = await _request(url, granted | ({"Range": f"bytes={start}-{last}"} if ranged else {}))
-    return await _stream_of(url, response, start, stop, on_bytes)
-
-
-async def _open_changed(url: str, etag: str | None, modified: str | None, granted: dict[str, str]) -> Stream | None:
-    condition = {"If-None-Match": etag} if etag else {"If-Modified-Since": modified} if modified else {}
-    try:
-        response = await _request(url, granted | condition)
-    except UnreachableError:
-        # Another origin may refuse these headers, which is told by no answer at all: HEAD needs no such permission.
-        response = await _request(url, granted, "HEAD")
-        await response.close()
-        mine, its = (etag, "etag") if etag else (modified, "last-modified")
-        if response.status == 200 and response.headers.get(its) == mine:
-            return None
-        response = await _request(url, granted)
-    if response.status == 304 and condition:
-        await response.close()
-        return None
-    return await _stream_of(url, response, 0, None, None)
-
-
-async def _stream_of(url: str, response: _Response, start: int, stop: int | None, on_bytes: OnBytes | None) -> Stream:
-    ranged = start > 0 or stop is not None
-    length = None
-    if response.headers.get("content-encoding", "identity").lower() == "identity":  # else it counts compressed bytes
-        length = _number(response.headers.get("content-length"))
-    if response.status == 200:
-        stream = _validated(Stream(response, length), response)
-        await stream.skip(start)  # a server without Range support sends the file from its beginning
-        stream.watch(on_bytes)
-        return stream
-    if response.status == 206 and ranged:
-        match = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", response.headers.get("content-range", ""))
-        if match is None:  # a cross-origin page does not see Content-Range; the length tells as much
-            size = start + length if length is not None and stop is None else None
-            return _validated(Stream(response, size, start, on_bytes), response)
-        if int(match[1]) == start:
-            return _validated(Stream(response, _number(match[2]), start, on_bytes), response)
-        await response.close()
-        raise DownloadError(url, f"asked for the bytes from {start:,} on, the server sent {match[0]!r}")
-    await response.close()
-    if response.status in (404, 410):
-        raise FileMissingError(url, f"the server has no such file (status {response.status})")
-    if response.status == 416 and ranged:
-        raise DownloadError(url, f"the file ends before byte {start:,} (status 416)")
-    why = " (a private or gated model is opened with a token)" if response.status in (401, 403) else ""
-    raise DownloadError(url, f"the server answered with status {response.status}{why}")
-
-
-def _validated(stream: Stream, response: _Response) -> Stream:
-    stream.etag, stream.modified = response.headers.get("etag"), response.headers.get("last-modified")
-    return stream
-
-
-def _number(text: str | None) -> int | None:
-    return int(text) if text is not None and text.isascii() and text.isdigit() else None
+def _local_version(about: os.stat_result) -> Version:
+    """A file's version. What was written just now could be written again without another time."""
+    written = max(about.st_mtime_ns, about.st_ctime_ns)
+    if time.time_ns() - written < JUST_NOW:
+        return Version(about.st_size)
+    return Version(about.st_size, f'"{about.st_ino}-{about.st_mtime_ns}-{about.st_ctime_ns}-{about.st_size}"')
 
 
 def _is_repository(name: str) -> bool:

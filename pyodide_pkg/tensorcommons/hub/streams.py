@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from ..bridge.blocks import Block
 from ..errors import DownloadError
+from .version import Version
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -19,6 +20,16 @@ CHUNK = 1 << 20  # bytes asked for at a time: large enough that Python costs not
 
 OnBytes = Callable[[int, int | None], None]
 """Called after each piece with ``(bytes of the file so far, bytes of the file or None)``."""
+
+
+class FileMissingError(DownloadError):
+    """The source answers, and has no such file. ``status`` is 404, whatever the kind of source."""
+
+    status = 404
+
+
+class UnreachableError(DownloadError):
+    """No answer at all, or one that says that the server itself is in trouble (a status from 500 on)."""
 
 
 class ShortReadError(DownloadError):
@@ -63,16 +74,17 @@ class Stream:
     """Forward reads over a :class:`Body`; use it as ``async with await source.open(file) as stream``.
 
     ``size`` is the size of the whole file where the source tells it, else None; ``position`` is the offset of the next
-    byte in the file; ``etag`` and ``modified`` are what a server lets compare later. A read that fails or is cancelled
-    closes the stream.
+    byte in the file; ``version`` tells later whether the file is still the same. ``hint`` is a size that may be the one
+    of a compressed body, ``revision`` the repository's, where a hub states it. A read that fails or is cancelled closes
+    the stream.
     """
-
-    etag: str | None = None
-    modified: str | None = None
 
     def __init__(self, body: Body, size: int | None, position: int = 0, on_bytes: OnBytes | None = None) -> None:
         self.url = body.url
         self.size = size
+        self.hint: int | None = None
+        self.revision: str | None = None
+        self.version = Version(size)
         self.position = position
         self._body = body
         self._on_bytes = on_bytes
@@ -167,14 +179,15 @@ class Stream:
             raise
         self.position += received
         if self.size is not None and self.position > self.size:
-            # Content-Length counted compressed bytes, and a cross-origin page is not shown Content-Encoding.
-            self.size = None
+            await self.close()
+            raise DownloadError(self.url, f"more than the {self.size:,} bytes came that the file was said to have")
         if received and self._on_bytes is not None:
             self._on_bytes(self.position, self.size)
         return received
 
     async def _short(self, received: int, expected: int) -> ShortReadError:
-        complete = self.size is None or self.position >= self.size
+        size = self.hint if self.size is None else self.size
+        complete = size is None or self.position >= size
         await self.close()
         return ShortReadError(self.url, received, expected, complete=complete)
 

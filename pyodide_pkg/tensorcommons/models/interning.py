@@ -162,7 +162,8 @@ class Interner:
             return registry.find(self.device, identity)
         if identity is not None:
             return registry.at_origin(self.device, self._converted(part, entry, identity))
-        return registry.at_origin(self.device, self._address(part, entry))
+        address = self._address(part, entry)
+        return None if address is None else registry.at_origin(self.device, address)
 
     async def _intern(self, part: Part, entry: TensorEntry, data: Block, identity: str) -> None:
         spec, weights = self._spec(part, entry), part.weights
@@ -180,7 +181,9 @@ class Interner:
         )
         held = registry.intern(self.device, raw, spec, content, origin)
         held.hold(self.model, part.wanted[entry.name])
-        registry.remember(self.device, self._address(part, entry), content)
+        address = self._address(part, entry)
+        if address is not None:
+            registry.remember(self.device, address, content)
         if content != identity:
             registry.remember(self.device, self._converted(part, entry, identity), content)
 
@@ -195,9 +198,13 @@ class Interner:
         """What the bytes of a file become, as an origin: the same wherever they are read."""
         return f"{identity} as {self._spec(part, entry).dtype}"
 
-    def _address(self, part: Part, entry: TensorEntry) -> str:
-        """Where the content comes from: the file in its present version, the range of its bytes, and their dtype."""
-        return f"{part.weights.version} {entry.start}-{entry.stop} as {self._spec(part, entry).dtype}"
+    def _address(self, part: Part, entry: TensorEntry) -> str | None:
+        """Where the content comes from: the file in its present version, the range of its bytes, and their dtype.
+
+        None where nothing tells the file's versions apart.
+        """
+        version = part.weights.version
+        return version and f"{version} {entry.start}-{entry.stop} as {self._spec(part, entry).dtype}"
 
     def _progress(self, file: str, loaded: int, total: int) -> None:
         self.report("progress", file, min(loaded, total), total)

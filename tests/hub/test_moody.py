@@ -1,0 +1,112 @@
+"""Whatever a server does: the bytes of one version of the file, or a typed error; never a mixture or wrong bytes."""
+
+from __future__ import annotations
+
+import random
+import threading
+import warnings
+
+import numpy as np
+import pytest
+
+from tensorcommons.errors import TensorCommonsError
+from tensorcommons.hub import http
+from tensorcommons.hub.cache import Cache
+from tensorcommons.hub.cached import CachedSource
+from tensorcommons.hub.sources import open_source
+from tensorcommons.hub.stores import MemoryStore
+from tensorcommons.hub.weights import WeightsFile
+from tests.cases.checkpoints import pack
+from tests.hub.moody import AsAPageSees, MoodyServer, Traits
+
+SIZES = {"a": 9, "b": 9_000, "c": 700, "d": 4_000, "e": 0, "f": 3}
+VERSIONS = [
+    {
+        name: np.random.default_rng(size).integers(0, 1 << 30, size).astype(np.float32) + v
+        for name, size in SIZES.items()
+    }
+    for v in (0, 1)
+]
+FILES = {
+    "w.safetensors": [pack(tensors) for tensors in VERSIONS],
+    "config.json": [b'{"version": 0, "fill": "%s"}' % (b"x" * 5000), b'{"version": 1, "fill": "%s"}' % (b"y" * 5000)],
+}
+RIGHT = [{name: array.tobytes() for name, array in tensors.items()} for tensors in VERSIONS]
+
+
+@pytest.fixture(scope="module")
+def moody():
+    server = MoodyServer()
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
+    thread.start()
+    yield server
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+async def _visit(address: str, cache: Cache | None, wanted: set[str], upto: int) -> tuple[bytes, dict[str, bytes]]:
+    source = open_source(address)
+    if cache is not None:
+        source = CachedSource(source, cache)
+    config = await source.read("config.json")
+    found = {}
+    async with await WeightsFile.open(source, "w.safetensors") as weights:
+        for entry in weights.header.entries[:upto]:
+            if entry.name in wanted:
+                found[entry.name] = bytes((await weights.read(entry))[0])
+    return config, found
+
+
+async def _one(moody: MoodyServer, seed: int, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Three visits to one server, the first of which may stop in the middle. Gives how each ended."""
+    rng = random.Random(seed)
+    traits = Traits.drawn(rng)
+    moody.reset(traits, FILES, seed)
+    monkeypatch.setattr("tensorcommons.hub.weights.REOPEN", rng.choice([100, 1 << 20]))
+    hidden = rng.choice([None, frozenset[str](), frozenset({"etag"}), frozenset({"content-range"})])
+    if hidden is not None:
+        monkeypatch.setattr(http, "_send", AsAPageSees(http._send, hidden))
+    cache = Cache(MemoryStore()) if rng.random() < 0.6 else None
+    ends = []
+    for number in range(3):
+        wanted = {name for name in SIZES if rng.random() < 0.7}
+        upto = rng.randrange(len(SIZES)) if number == 0 else len(SIZES)
+        try:
+            config, found = await _visit(moody.address, cache, wanted, upto)
+        except TensorCommonsError as error:
+            ends.append(type(error).__name__)
+            continue
+        assert config in FILES["config.json"], (seed, traits)
+        versions = [all(right[name] == data for name, data in found.items()) for right in RIGHT]
+        assert any(versions), f"seed {seed}: a mixture from {traits}, hidden {hidden}, visit {number}"
+        ends.append("read")
+    return ends
+
+
+async def _many(moody: MoodyServer, seeds: range) -> None:
+    warnings.simplefilter("error", ResourceWarning)
+    ends: list[str] = []
+    for seed in seeds:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("tensorcommons.hub.weights.WAITS", (0.0, 0.0, 0.0))
+            ends += await _one(moody, seed, patch)
+    assert ends.count("read") > len(ends) / 2, "most servers can be read from"
+
+
+async def test_one_version_or_a_typed_error(moody):
+    await _many(moody, range(150))
+
+
+@pytest.mark.long
+async def test_one_version_or_a_typed_error_of_many_servers(moody):
+    await _many(moody, range(1_000, 3_500))
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "gzip-stored"])
+@pytest.mark.parametrize("framing", ["length", "chunked"])
+async def test_what_is_compressed_unseen_is_read(moody, encoding, framing, monkeypatch):
+    moody.reset(Traits(encoding=encoding, framing=framing), FILES, 0)
+    monkeypatch.setattr(http, "_send", AsAPageSees(http._send))
+    config, found = await _visit(moody.address, None, set(SIZES), len(SIZES))
+    assert config == FILES["config.json"][0] and found == RIGHT[0]
