@@ -1,6 +1,6 @@
 """A chat while an embedder stays loaded, under a limit that the two together are over.
 
-    await main("models/SmolLM2-135M-Instruct", "models/all-MiniLM-L6-v2")
+    await main("./models/SmolLM2-135M-Instruct", "./models/all-MiniLM-L6-v2")
 
 With float16 weights SmolLM2 takes 257 MB and MiniLM 87. Under 320 MB weights of the one leave while the other runs,
 and come back by themselves, bit for bit.

@@ -1,6 +1,8 @@
 """Five answers about two sentences from one backbone: its weights are held once, and it is computed once.
 
-await main("models")
+    await main("./models")
+
+The models are folders beside the page, or beside the program.
 """
 
 from __future__ import annotations

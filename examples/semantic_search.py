@@ -1,8 +1,8 @@
 """Find the sentences that mean what a question asks: 1,000 embeddings, one product.
 
-    await main("models/all-MiniLM-L6-v2")
+    await main("./models/all-MiniLM-L6-v2")
 
-In a browser through Pyodide: the tokenizer runs in JavaScript.
+Runs in a browser, through Pyodide: the tokenizer is JavaScript.
 """
 
 from __future__ import annotations

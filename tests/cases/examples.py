@@ -5,11 +5,13 @@ from __future__ import annotations
 import numpy as np
 
 from examples import chat_beside_embedder, five_heads, image_similarity, saliency, semantic_search
-from tensorcommons.hub.sources import open_source
+from tensorcommons.bridge.runtime import IN_BROWSER
+from tensorcommons.hub.sources import FileMissingError, open_source
 from tests.cases import Place, only
 from tests.cases.architectures import checkpoint as picture_model
 from tests.cases.random_weights import picture
 from tests.cases.seeded import checkpoint
+from tests.cases.support import raises
 from tests.cases.writing import FILES, SMOLLM2
 
 MINILM = "all-MiniLM-L6-v2"
@@ -25,8 +27,19 @@ async def the_best_sentences_are_found(place: Place) -> None:
 
 
 @only("webgpu")
+async def a_dot_means_beside_the_page_and_no_dot_a_hub(place: Place) -> None:
+    if IN_BROWSER:
+        assert open_source(f"../models/{MINILM}/").key("config.json") == f"{place.models}/{MINILM}/config.json"
+        assert open_source("./a b").key("config.json").endswith("/lab/a%20b/config.json")
+    source = open_source("models/minilm", place.models)  # an organisation and a name
+    assert source.key("config.json") == f"{place.models}/models/minilm/resolve/main/config.json"
+    await raises(FileMissingError, source.read("config.json"), '"./models/minilm"')
+
+
+@only("webgpu")
 async def five_heads_compute_one_backbone(place: Place) -> None:
-    answer = await five_heads.main(place.models, place.devices)
+    models = "../models" if IN_BROWSER else place.models  # as on a page that has the models in a folder
+    answer = await five_heads.main(models, place.devices)
     assert answer["nli"] == "entailment" and answer["saved_bytes"] > 40e6 and answer["reused_in_run"] > 100
 
 

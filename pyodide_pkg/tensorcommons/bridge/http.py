@@ -24,6 +24,20 @@ HEADERS = (
 )
 
 
+def url_beside_page(path: str) -> str | None:
+    """Resolve ``path`` against the page, or in a worker against its script; None where neither has a URL (Node)."""
+    import js
+    from pyodide.ffi import JsException
+
+    document, location = getattr(js, "document", None), getattr(js, "location", None)
+    base = document.baseURI if document else location.href if location else ""
+    try:
+        url = str(js.URL.new(path, base).href)
+    except JsException:  # a worker made of a blob
+        return None
+    return url if url.startswith(("http://", "https://")) else None
+
+
 class FetchBody:
     """The body of one response. ``status`` and ``headers`` (lower-case names) are those of the final response.
 

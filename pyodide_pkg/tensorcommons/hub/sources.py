@@ -3,14 +3,15 @@
 ``open_source(spec)`` tells them apart in this order:
 
 1. a mapping ``{"config.json": bytes, ...}``: memory;
-2. a ``pathlib`` path, or a string that starts with ``/``, ``./``, ``../``, ``~`` or ``file://``: a folder;
+2. a ``pathlib`` path, or a string that starts with ``/``, ``./``, ``../``, ``~`` or ``file://``: a folder; on a web
+   page ``./name`` and ``../name`` are relative to the page (in a worker: to its script), unless Python's file system
+   has that folder;
 3. a string with ``http://`` or ``https://``: the URL of a folder (a query is kept and sent with every file);
 4. a string that names an existing folder: that folder, as in ``transformers``;
 5. ``org/name`` or ``org/name@revision``: ``{endpoint}/{org}/{name}/resolve/{revision}/{file}``, where the endpoint is
    the argument, else the environment's ``HF_ENDPOINT``, else the public one, and the revision is ``main``.
 
-Anything else is refused. In a browser a relative URL has no meaning of its own: the caller resolves it against the
-worker's location first.
+Anything else is refused. ``models/name`` without the dot is a repository ``name`` of the organisation ``models``.
 
 File names come out of checkpoints (``model.safetensors.index.json`` lists some), so they are not trusted: a name that
 would leave the folder is refused.
@@ -29,6 +30,7 @@ from pathlib import Path
 from typing import BinaryIO, Protocol
 from urllib.parse import quote, unquote, urlsplit, urlunsplit
 
+from ..bridge.runtime import IN_BROWSER
 from ..errors import DownloadError, InvalidWeights, TensorCommonsError
 from .http import open_changed, open_http
 from .streams import CHUNK, Body, MemoryBody, OnBytes, ShortReadError, Stream
@@ -106,6 +108,10 @@ def open_source(spec: Spec, endpoint: str | None = None, token: str | None = Non
         return _MemorySource(spec)
     if not isinstance(spec, (str, os.PathLike)):
         raise DownloadError(repr(spec), f"not a model source: {type(spec).__name__} is no address, path or mapping")
+    if isinstance(spec, str) and spec.startswith(("./", "../")) and not os.path.isdir(spec):  # noqa: PTH112 - see below
+        beside = _beside_page(spec)
+        if beside is not None:
+            return _UrlSource(beside, endpoint, token)
     if not isinstance(spec, str) or spec.startswith(("/", "./", "../", "~")):
         return _FolderSource(Path(spec))
     if spec.startswith("file://"):
@@ -121,6 +127,14 @@ def open_source(spec: Spec, endpoint: str | None = None, token: str | None = Non
             'not a model source: use a URL of a folder, "org/name[@revision]", a local folder or {file name: bytes}',
         )
     return _HubSource(match["repo"], match["revision"] or "main", endpoint, token)
+
+
+def _beside_page(spec: str) -> str | None:
+    if not IN_BROWSER:
+        return None
+    from ..bridge.http import url_beside_page
+
+    return url_beside_page(spec)
 
 
 class _Files:
@@ -244,6 +258,17 @@ class _HubSource(_HttpFiles):
     def key(self, file: str) -> str:
         _check_name(file)
         return f"{self._base}/{quote(file)}"
+
+    async def open(self, file: str, start: int = 0, stop: int | None = None, on_bytes: OnBytes | None = None) -> Stream:
+        try:
+            return await super().open(file, start, stop, on_bytes)
+        except UnreachableError:
+            raise
+        except DownloadError as error:
+            if file != "config.json":
+                raise
+            hint = f'a folder, also one beside the page, is written "./{self._organisation}/{self.name}"'
+            raise type(error)(error.url, f"{error.reason}; {hint}") from None
 
     def sibling(self, name: str) -> Source:
         if _is_repository(name):
