@@ -16,7 +16,8 @@
      ├─ UnsupportedOp          an op that the device cannot run, with the reason
      ├─ InvalidWeights         a checkpoint that cannot be trusted, with file and cause
      ├─ UnsupportedModel       an architecture that is not built in
-     └─ DownloadError          a file that could not be fetched, with its address and cause
+     ├─ DownloadError          a file that could not be fetched, with its address and cause
+     └─ InternalError          a bug in the package: something that must hold does not
 
 A message says what was wrong, with the values, and what to do about it.
 """
@@ -119,6 +120,10 @@ class UnsupportedModel(TensorCommonsError):
         self.model_type = model_type
         self.supported = sorted(supported)
         super().__init__(f"model type {model_type!r} is not supported; supported: {', '.join(self.supported)}")
+
+
+class InternalError(TensorCommonsError):
+    """Something that must hold inside the package does not hold: a bug in it, which the message describes."""
 
 
 class DownloadError(TensorCommonsError):

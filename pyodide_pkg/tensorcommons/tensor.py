@@ -305,7 +305,10 @@ def asarray(obj: TensorLike, dtype: object = None, device: Device | str | None =
 
 
 async def realize(tensors: Sequence[Tensor]) -> None:
-    """Compute several tensors as one program; what they have in common is computed once."""
+    """Compute several tensors as one program; what they have in common is computed once.
+
+    Each has the bits that it has when it is computed alone.
+    """
     from .graph.program import compile_graph  # the program runner stands above tensors' own layer of graph/
 
     pending = [tensor for tensor in tensors if resolve_view(tensor.node) is None]
@@ -315,7 +318,7 @@ async def realize(tensors: Sequence[Tensor]) -> None:
     if len(devices) > 1:
         raise ShapeMismatch(f"tensors on different devices cannot be computed together: {list(devices)}")
     device = next(iter(devices), None) or default_device()  # numbers alone are nowhere yet: they join the others
-    outputs = await (await compile_graph(device, [tensor.node for tensor in pending])).run()
+    outputs = await (await compile_graph(device, *[[tensor.node] for tensor in pending])).run()
     for tensor, (storage, spec) in zip(pending, outputs, strict=True):
         tensor._node, tensor.device = Node(None, {}, (), spec, storage=storage), device
 

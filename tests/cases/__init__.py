@@ -43,6 +43,7 @@ OPS = (
     "conformance",
     "hardware",
     "fuzz",
+    "merging",
 )
 #: The modules about models: their cases take a :class:`Place`.
 MODELS = (

@@ -48,6 +48,57 @@ def test_what_differs_anywhere_below_is_not_merged(cpu: Device, matrix: np.ndarr
     assert graph.executed == (3 if change == "attribute" else 4)
 
 
+async def test_results_of_one_formula_in_other_shapes_are_not_merged(cpu: Device) -> None:
+    def ones(*shape: int) -> tc.Tensor:
+        return tc.ones(shape, device=cpu) * 2  # a chain without operands: nothing but its shape says how large it is
+
+    row = tc.asarray(np.array([0, 1], np.float32), device=cpu)
+    assert (await (tc.sum(ones(3)) + tc.sum(ones(5))).read()).item() == 16
+    assert (await tc.sum(ones(3, 2) @ ones(2, 4)).read()).item() == 96
+    totals = [tc.sum(row + tc.ones((rows, 2), device=cpu)) for rows in (3, 5)]
+    assert (await tc.stack(totals).read()).tolist() == [9, 15]
+    pair = [ones(3), ones(5)]
+    assert [array.shape for array in await tc.read_together(pair)] == [(3,), (5,)]
+    assert (await tc.read_together([pair[1]]))[0].shape == (5,)
+
+
+def test_every_kind_of_attribute_is_part_of_the_identity() -> None:
+    x = leaf("x", 3).node
+    op = tc.ops.registry.OPS["negative"]
+    values: list[Any] = [
+        0, 0.0, -0.0, False, None, "", "0", "None", (), (0,), ((0,),), (0, 0), 1, True, 1.0, "a\0b", ("a", "b"),
+        ("a, b",), float("nan"), float("inf"), 0.1, np.nextafter(0.1, 1), 2**60, 2**60 + 1, float(2**60),
+    ]  # fmt: skip
+    nodes = [Node(op, {"value": value}, (x,), x.spec) for value in values]
+    nodes += [Node(op, {"value": 0, "other": 0}, (x,), x.spec), Node(op, {"other": 0}, (x,), x.spec)]
+    nodes += [Node(op, {"value": 0}, (x,), Spec(shape, dtype)) for shape in ((3,), (1, 3), ()) for dtype in (tc.dtypes.int32, tc.dtypes.float16)]  # fmt: skip # noqa: E501
+    half: Any = np.float32(0.5)
+    assert len({node.identity for node in nodes}) == len(nodes)
+    assert len({Graph([node]).structure for node in nodes}) == len(nodes)
+    assert Node(op, {"value": half}, (x,), x.spec).identity == Node(op, {"value": 0.5}, (x,), x.spec).identity
+    assert Node(op, {"value": [1, 2]}, (x,), x.spec).identity == Node(op, {"value": (1, 2)}, (x,), x.spec).identity  # type: ignore[dict-item]
+    with pytest.raises(tc.errors.InternalError, match="ndarray"):
+        Node(op, {"value": np.zeros(2000)}, (x,), x.spec)  # type: ignore[dict-item]
+
+
+def test_names_of_inputs_cannot_be_read_as_something_else() -> None:
+    names = ["x", "x\0y", "x', is_stored", "", "None", "weight", None]
+    leaves = [
+        Node(None, {}, (), Spec((2,), tc.dtypes.float32), name=n, is_stored=s) for n in names for s in (False, True)
+    ]
+    assert len({leaf.identity for leaf in leaves}) == len(leaves)
+    host = [Graph([tc.tanh(tc.Tensor(leaf, None)).node]).structure for leaf in leaves if not leaf.is_stored]
+    assert len(set(host)) == len(host), "an input is found by its name"
+    assert len({Graph([leaf]).structure for leaf in leaves if leaf.is_stored}) == 1, "a leaf is found by its place"
+
+
+def test_equal_identities_of_unequal_specs_are_refused() -> None:
+    x, y = leaf("x", 3).node, leaf("y", 5).node
+    y._identity, y._renames = x.identity, x._renames
+    with pytest.raises(tc.errors.InternalError, match="identity"):
+        Graph([x, y])
+
+
 def test_the_same_bytes_in_another_shape_are_another_weight(cpu: Device, matrix: np.ndarray[Any, Any]) -> None:
     data = memoryview(matrix.reshape(-1).view(np.uint8))
     assert content_identity(data, (8, 8), tc.dtypes.float32) != content_identity(data, (4, 16), tc.dtypes.float32)

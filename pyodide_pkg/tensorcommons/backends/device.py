@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from typing import Any, Literal, TypeAlias
 from weakref import WeakSet
 
-from ..errors import DeviceUnavailable
+from ..errors import DeviceUnavailable, InternalError
 from .base import Backend, Range, Spec
 from .opening import in_time
 from .spares import Spares
@@ -293,7 +293,13 @@ class Device:
         """The bytes of every (handle, offset, nbytes), in one read where there is memory for it.
 
         The staging copy is counted while it lives, kept for the next read, and made in pieces where memory is short.
+
+        Raises InternalError for a range outside its value: a GPU would report it to whoever reads next.
         """
+        for handle, offset, size in ranges:
+            nbytes, _ = self._handles.get(handle, (0, None))
+            if not 0 <= offset <= offset + size <= nbytes and not self._closed:
+                raise InternalError(f"bytes {offset} to {offset + size} of a value of {nbytes} bytes on {self.kind}")
         if self.kind == "cpu":
             return await self.backend.read(ranges)
         async with self.budget.reading:

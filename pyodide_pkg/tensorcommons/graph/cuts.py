@@ -76,7 +76,7 @@ def _described(root: Node) -> Cut | None:
             continue
         stack.pop()
         if node.op is not None:
-            parts = [node.op.name, repr(sorted(node.attrs.items())), *(identities[id(child)] for child in node.inputs)]
+            parts = [node.formula, *(identities[id(child)] for child in node.inputs)]
         elif node.storage is None:
             if node.is_stored:
                 return None
@@ -138,13 +138,13 @@ def rest_of(graph: Graph, cuts: Iterable[Cut], found: Collection[Cut], *, keep: 
 
 
 def needed(graph: Graph, found: Collection[Node]) -> int:
-    """How many nodes of ``graph`` are computed where the values of ``found`` are there."""
+    """How many of the nodes that ``graph`` was made of are computed where the values of ``found`` are there."""
     stack, seen, stops = list(graph.outputs), set[int](), {id(node) for node in found}
     count = 0
     while stack:
         node = stack.pop()
         if id(node) not in seen and id(node) not in stops and node.op is not None:
             seen.add(id(node))
-            count += 1
+            count += graph.stands_for.get(node.identity, 1)
             stack.extend(node.inputs)
     return count

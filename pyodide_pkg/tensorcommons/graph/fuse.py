@@ -7,8 +7,9 @@ needs that input. A fused op keeps a meaning in NumPy, so fused and unfused grap
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
+from itertools import accumulate, pairwise
 from typing import Any, TypeAlias
 
 from ..backends.base import Backend
@@ -58,26 +59,55 @@ def residual_layer_norm(node: Node, used_once: Callable[[Node], bool]) -> Node |
 RULES: tuple[Rule, ...] = (linear_activation, linear_residual, residual_layer_norm)
 
 
-def fuse(graph: Graph, backend: Backend[Any] | None = None) -> Graph:
-    """``graph`` after every rule has had its say at every node, once, in dependency order.
+def fuse(graph: Graph, backend: Backend[Any] | None = None, requests: Sequence[int] = ()) -> Graph:
+    """``graph`` after every rule was tried at every node, once, in dependency order.
 
-    The rules are those that suit every device, and with a ``backend`` those that suit its own.
+    The rules are those that suit every device, and with a ``backend`` those that suit its own. They may change bits, so
+    each of several ``requests`` (how many of the outputs belong to it) is fused as it would be alone; what their graphs
+    have in common after that is one computation.
     """
     rules = RULES
     if backend is not None:
         rules = (*RULES, partial(linear_layer_norm, parts=backend.parts_of_depth))
+    counts: dict[str, int] = {}
+    outputs, is_contested = _fused(graph, rules, counts)
+    if is_contested and len(requests) > 1:
+        counts.clear()
+        ends = list(accumulate(requests, initial=0))
+        own = [Graph(graph.outputs[first:last]) for first, last in pairwise(ends)]
+        outputs = [output for each in own for output in _fused(each, rules, counts)[0]]
+    fused = Graph(outputs, graph.leaves)
+    fused.stands_for = {node.identity: counts.get(node.identity, 0) for node in fused.nodes}
+    return fused
+
+
+def _fused(graph: Graph, rules: Sequence[Rule], counts: dict[str, int]) -> tuple[list[Node], bool]:
+    """The outputs of ``graph`` fused, and whether a rule left something to another user of it.
+
+    ``counts`` says, by identity, how many nodes of ``graph`` a fused one stands for.
+    """
     uses = Counter(id(child) for node in graph.nodes for child in node.inputs)
     uses.update(id(output) for output in graph.outputs)
     result: dict[int, Node] = {}
     once: set[int] = set()
+    is_contested = False
+
+    def used_once(child: Node) -> bool:
+        nonlocal is_contested
+        is_contested = is_contested or id(child) not in once
+        return id(child) in once
+
     for node in graph.nodes:
         inputs = tuple(result[id(child)] for child in node.inputs)
         new = node if inputs == node.inputs else Node(node.op, node.attrs, inputs, node.spec)
+        count = int(node.op is not None)
         for rule in rules:
-            new = rule(new, lambda child: id(child) in once) or new
+            replaced = rule(new, used_once)
+            if replaced is not None:
+                count += sum(counts.get(child.identity, 0) for child in new.inputs if child not in replaced.inputs)
+                new = replaced
+        counts[new.identity] = count
         result[id(node)] = new
         if uses[id(node)] == 1:
             once.add(id(new))
-    fused = Graph([result[id(output)] for output in graph.outputs], graph.leaves)
-    fused.made_of = {result[id(node)].identity: node for node in graph.nodes}
-    return fused
+    return [result[id(output)] for output in graph.outputs], is_contested

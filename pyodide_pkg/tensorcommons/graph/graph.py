@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 
+from ..errors import InternalError
 from .node import Node
 
 
@@ -17,13 +18,13 @@ class Graph:
 
     ``outputs`` are the merged output nodes, ``leaves`` the nodes whose storages a run is given, ``traced`` counts the
     nodes before merging, ``executed`` those left to compute. A graph made from another one is given its ``leaves``, to
-    keep their order; ``made_of`` says, by identity, which of its nodes each of this graph's stands for.
+    keep their order; ``stands_for`` says, by identity, how many of its nodes each of this graph's stands for.
     """
 
     def __init__(self, outputs: Sequence[Node], leaves: Sequence[Node] | None = None) -> None:
         self.nodes: list[Node] = []
         self.traced = 0
-        self.made_of: dict[str, Node] = {}
+        self.stands_for: dict[str, int] = {}
         self._by_identity: dict[str, Node] = {}
         self._merged: dict[int, Node] = {}
         for output in outputs:
@@ -54,6 +55,8 @@ class Graph:
                     node_in_graph = node
                 known = self._by_identity[node.identity] = node_in_graph
                 self.nodes.append(known)
+            elif known.spec != node.spec or known.nbytes != node.nbytes:
+                raise InternalError(f"{known.spec} and {node.spec} have the identity {node.identity}")
             self._merged[id(node)] = known
 
     @property
@@ -63,11 +66,7 @@ class Graph:
         parts = [",".join(numbers[id(output)] for output in self.outputs)]
         for node in self.nodes:
             if node.op is not None:
-                parts += [
-                    node.op.name,
-                    repr(sorted(node.attrs.items())),
-                    *(numbers[id(child)] for child in node.inputs),
-                ]
+                parts += [node.formula, *(numbers[id(child)] for child in node.inputs)]
             else:
-                parts += ["leaf" if node.is_stored else f"input {node.name}", repr(node.spec), str(node.nbytes)]
+                parts += ["leaf" if node.is_stored else f"input {node.name!r}", repr(node.spec), str(node.nbytes)]
         return hashlib.sha256("\0".join(parts).encode()).hexdigest()

@@ -1,16 +1,37 @@
 """A node of a computation, and its identity.
 
-Two nodes are the same computation when their op, attributes and inputs are the same, all the way down to the content
-of the weights. The identity is a SHA-256 over exactly that, so equality is proved and never guessed from names.
+Two nodes are the same computation when their op, attributes, shape, dtype and inputs are the same, all the way down to
+the content of the weights. The identity is a SHA-256 over exactly that, so equality is proved and never guessed from
+names.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
 
 from ..backends.base import Attribute, Op, Spec
+from ..errors import InternalError
 from ..sharing.storage import Storage
+
+_PLAIN = frozenset((int, float, str, bool, type(None)))  # ``repr`` of these loses nothing: -0.0 is not 0.0, 1 not True
+
+
+def plain(value: Any) -> Attribute:
+    """``value`` as an attribute whose ``repr`` says all of it: NumPy's scalars become Python's, lists tuples.
+
+    Raises InternalError for anything else: the ``repr`` of an array, say, leaves elements out.
+    """
+    if type(value) in _PLAIN:
+        return value  # type: ignore[no-any-return]
+    if isinstance(value, (tuple, list)):
+        return tuple(map(plain, value))
+    if isinstance(value, np.generic):
+        return plain(value.item())
+    raise InternalError(f"an attribute of an op is a {type(value).__name__}: {value!r:.80}")
 
 
 class Node:
@@ -19,6 +40,11 @@ class Node:
     A leaf is a stored value (a weight, a tensor), known by its storage's content; or an argument, known by its name:
     one that every run is given as a storage (``is_stored``), or as an array of the host.
     """
+
+    __slots__ = (
+        "__weakref__", "_formula", "_identity", "_renames",
+        "attrs", "inputs", "is_stored", "name", "op", "shown", "spec", "storage",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -31,17 +57,33 @@ class Node:
         name: str | None = None,
         is_stored: bool = False,
     ) -> None:
-        self.op = op
-        self.attrs = dict(attrs)
         self.inputs = inputs
+        self.op = op
+        self.attrs = {key: plain(value) for key, value in attrs.items()}
         self.spec = spec
         self.storage = storage
         if storage is not None:
             storage.shown_by(self)
         self.name = name
         self.is_stored = is_stored or storage is not None
+        self.shown: Any = None  # what a view shows, once ``owner_of`` was asked
+        self._formula = ""
         self._identity = ""
         self._renames = -1
+
+    def __del__(self) -> None:
+        """Free the inputs in a loop: freed by recursion, a long chain would overflow the stack."""
+        global _freeing
+        if self.inputs:
+            _abandoned.append(self.inputs)
+            self.inputs = ()
+            if not _freeing:
+                _freeing = True
+                try:
+                    while _abandoned:
+                        _abandoned.pop()  # nodes that nothing else refers to add their inputs
+                finally:
+                    _freeing = False
 
     @property
     def nbytes(self) -> int:
@@ -49,20 +91,41 @@ class Node:
         return self.spec.nbytes if self.storage is None else self.storage.nbytes
 
     @property
+    def formula(self) -> str:
+        """Op, attributes, shape and dtype as text: all that the node is, apart from its inputs."""
+        if not self._formula:
+            assert self.op is not None
+            self._formula = repr((self.op.name, sorted(self.attrs.items()), self.spec.shape, self.spec.dtype.name))
+        return self._formula
+
+    @property
     def identity(self) -> str:
-        """Hex SHA-256 of op, attributes and inputs; for leaves of content or name, with shape and dtype.
+        """Hex SHA-256 of op, attributes, shape, dtype and inputs; for leaves of content or name, shape and dtype.
 
         It is kept until some storage is written: a node over that one computes something else from then on.
         """
-        if self._renames != Storage.renames:
-            self._identity, self._renames = self._hash(), Storage.renames
+        now = Storage.renames
+        if self._renames != now:
+            stack = [self]
+            while stack:
+                node = stack[-1]
+                waiting = [child for child in node.inputs if child._renames != now]
+                if waiting:
+                    stack += waiting
+                else:
+                    stack.pop()
+                    node._identity, node._renames = node._hash(), now
         return self._identity
 
     def _hash(self) -> str:
         if self.op is not None:
-            parts = [self.op.name, repr(sorted(self.attrs.items())), *(node.identity for node in self.inputs)]
+            parts = [self.formula, *(node._identity for node in self.inputs)]
         elif self.storage is not None:
-            parts = ["weight", self.storage.identity, repr(self.spec)]
+            parts = ["weight", repr(self.storage.identity), repr(self.spec)]
         else:
-            parts = ["argument", str(self.is_stored), str(self.name), repr(self.spec)]
+            parts = ["argument", repr(self.is_stored), repr(self.name), repr(self.spec)]
         return hashlib.sha256("\0".join(parts).encode()).hexdigest()
+
+
+_abandoned: list[tuple[Node, ...]] = []  # inputs of nodes that were freed
+_freeing = False

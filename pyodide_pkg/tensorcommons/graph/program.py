@@ -19,7 +19,7 @@ import numpy as np
 
 from ..backends.base import Computation, Executable, Plan, Spec
 from ..backends.device import Device
-from ..errors import ShapeMismatch, TensorCommonsError
+from ..errors import InternalError, ShapeMismatch, TensorCommonsError
 from ..sharing.storage import Bundle, Storage, handles_of, using
 from .chains import chain_elementwise
 from .computation import make_computation
@@ -50,6 +50,9 @@ class Program:
         self._leaf_bytes = [leaf.spec.nbytes for leaf in graph.leaves]
         self._output_bytes = sum(planned.plan.output_bytes)
         self._specs = [node.spec for node in graph.outputs]
+        for index, spec in zip(planned.outputs, self._specs, strict=True):
+            if index < len(planned.specs) and planned.specs[index].nbytes != spec.nbytes:
+                raise InternalError(f"an output of {spec} was planned as {planned.specs[index]}")
         self._host = np.zeros(planned.plan.host_bytes, np.uint8)
         self._block = memoryview(self._host)
         self._places = {  # each input as it lies in the host block
@@ -266,14 +269,19 @@ class BoundProgram:
             self.program.device.drop_programs()
 
 
-async def compile_graph(device: Device, outputs: Sequence[Node]) -> BoundProgram:
-    """The program that computes ``outputs`` on ``device``: the one of the same structure, or compiled now.
+async def compile_graph(device: Device, *requests: Sequence[Node]) -> BoundProgram:
+    """The program that computes the nodes of all ``requests`` on ``device``: that of the same structure, or a new one.
+
+    What they have in common is computed once. Each request's values have the bits that they have without the others.
 
     Raises:
         UnsupportedOp: the device has no kernel for one of the nodes; the message names it.
     """
-    graph = Graph(outputs)
-    return await _compile(device, graph, graph.structure, lambda graph: fuse(graph, device.backend))
+    graph = Graph([node for request in requests for node in request])
+    counts = list(map(len, requests))
+    return await _compile(
+        device, graph, f"{counts} {graph.structure}", lambda graph: fuse(graph, device.backend, counts)
+    )
 
 
 async def compile_fused(device: Device, graph: Graph) -> BoundProgram:

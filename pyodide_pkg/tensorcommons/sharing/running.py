@@ -91,13 +91,15 @@ class _Variant:
 
 @dataclass(eq=False)
 class _Prepared:
-    """A run that was asked for: its graph merged and fused, the cuts in it, and its variants so far.
+    """A run that was asked for: its graph, fused and merged, the cuts in it, and its variants so far.
 
-    ``sources`` are its leaves and what they were; ``renames`` and ``loads`` say when that was looked at last.
+    ``traced`` nodes were asked for, of which ``executed`` are left after merging. ``sources`` are the leaves and what
+    they were; ``renames`` and ``loads`` say when that was looked at last.
     """
 
-    merged: Graph
     fused: Graph
+    traced: int
+    executed: int
     cuts: list[Cut]
     sources: list[tuple[Storage, str]]
     renames: int
@@ -216,10 +218,11 @@ class Runner:
         if known is not None and known.loads == self._loads and known.is_current:
             return known
         merged = Graph([node for part in parts for node in part.nodes])
-        fused = fuse(merged, calls[0][0].device.backend)
+        fused = fuse(merged, calls[0][0].device.backend, [len(part.nodes) for part in parts])
         cuts = cuts_of(fused, self._others(calls, host)) if self._activations.share else []
         sources = [(leaf.storage, leaf.storage.identity) for leaf in merged.leaves if leaf.storage is not None]
-        self._prepared[key] = _Prepared(merged, fused, cuts, sources, Storage.renames, self._loads)
+        counts = merged.traced, needed(fused, ())
+        self._prepared[key] = _Prepared(fused, *counts, cuts, sources, Storage.renames, self._loads)
         return self._prepared[key]
 
     def _others(self, calls: Sequence[tuple[Runnable, Mapping[str, Any]]], host: HostInputs) -> Iterator[Graph]:
@@ -252,10 +255,10 @@ class Runner:
         worth = [cut for cut in prepared.cuts if cut.node.nbytes <= room]
         rest = rest_of(prepared.fused, worth, found, keep=keep)
         bound = await compile_fused(device, rest.graph) if rest.missing else None
-        merged = prepared.merged
-        stops = [node for i, node in enumerate(merged.outputs) if i not in rest.missing]
-        stops += [prepared.fused.made_of[cut.node.identity] for cut in rest.taken.values()]
-        prepared.variants[found, keep] = _Variant(rest, bound, needed(merged, stops))
+        fused = prepared.fused
+        stops = [node for i, node in enumerate(fused.outputs) if i not in rest.missing]
+        stops += [cut.node for cut in rest.taken.values()]
+        prepared.variants[found, keep] = _Variant(rest, bound, needed(fused, stops))
         return prepared.variants[found, keep]
 
     def _fits(self, bound: BoundProgram) -> bool:
@@ -273,14 +276,14 @@ class Runner:
         variant: _Variant,
         js_calls: int,
     ) -> None:
-        reused = prepared.merged.executed - variant.executed
+        reused = prepared.executed - variant.executed
         self._activations.reused += reused
         self.last_run = {
             "models": [model.name for model, _ in calls],
             "device": device.kind,
-            "nodes": prepared.merged.traced,
+            "nodes": prepared.traced,
             "executed": variant.executed,
-            "reused_in_run": prepared.merged.traced - prepared.merged.executed,
+            "reused_in_run": prepared.traced - prepared.executed,
             "reused_from_cache": reused,
             **variant.cost,
             "js_calls": js_calls,
