@@ -32,9 +32,9 @@ test: setup ## Build wheel and site, then run tests/ and e2e/ (ARGS="…" for py
 	@$(VENV_PYTHON) -m scripts.browser
 	@$(VENV_PYTHON) -m pytest $(ARGS)
 
-long: setup ## The browser tests that take minutes: SmolLM2's real weights on every device (ARGS="…" for pytest)
+long: setup ## Tests that take minutes: fuzzers, and SmolLM2's real weights on every device (ARGS="…" for pytest)
 	@$(VENV_PYTHON) -m scripts.site
-	@$(VENV_PYTHON) -m pytest e2e -m long $(ARGS)
+	@$(VENV_PYTHON) -m pytest -m long $(ARGS)
 
 bench: setup ## Measure the page, and us beside the peers, in the real browser (ARGS="matmul encoder")
 	@$(VENV_PYTHON) -m scripts.site

@@ -4,18 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from tests.cases import MODELS, case_of, cases_of
+from tests.cases import MODELS
+from tests.cases.marked import params
 
 
-def params(kind):
-    """The models' cases on that kind of device."""
-    return [
-        pytest.param(name, marks=[pytest.mark.long] if kind in getattr(case_of(name), "long", ()) else [])
-        for name in cases_of(*MODELS, kind=kind)
-    ]
-
-
-@pytest.mark.parametrize("case", params("webgpu"))
+@pytest.mark.parametrize("case", params(*MODELS, kind="webgpu"))
 def test_on_webgpu(lab, case):
     for line in lab.case(case):
         print(line)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from e2e.models.test_models import params
+from tests.cases import MODELS
+from tests.cases.marked import params
 
 
-@pytest.mark.parametrize("case", params("webnn"))
+@pytest.mark.parametrize("case", params(*MODELS, kind="webnn"))
 def test_on_webnn(lab, case):
     lab.case(case, "webnn")
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from tests.cases import OPS, cases_of
+from tests.cases import OPS
+from tests.cases.marked import params
 
 
-@pytest.mark.parametrize("case", cases_of(*OPS, kind="webgpu"))
+@pytest.mark.parametrize("case", params(*OPS, kind="webgpu"))
 def test_on_webgpu(lab, case):
     lab.case(case)

@@ -10,10 +10,11 @@ import pytest
 
 from scripts import paths
 from scripts.browser import find_browser
-from tests.cases import OPS, cases_of
+from tests.cases import OPS
+from tests.cases.marked import params
 
 
-@pytest.mark.parametrize("case", cases_of(*OPS, kind="webnn"))
+@pytest.mark.parametrize("case", params(*OPS, kind="webnn"))
 def test_on_webnn(lab, case):
     lab.case(case, "webnn")
 

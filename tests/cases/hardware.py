@@ -25,7 +25,7 @@ MINUTES = ("attention.many_batches",)
 
 
 @contextmanager
-def _hardware(device: Device, **table: Any) -> Iterator[None]:
+def hardware(device: Device, **table: Any) -> Iterator[None]:
     """What is compiled meanwhile is so as for hardware, with ``table`` instead of names of kernels/matmul.py."""
     backend: Any = device.backend
     adapter, kept = backend.adapter, {name: getattr(matmul, name) for name in table}
@@ -40,10 +40,10 @@ def _hardware(device: Device, **table: Any) -> Iterator[None]:
             setattr(matmul, name, value)
 
 
-def _as_hardware(name: str) -> Callable[[Device], Coroutine[Any, Any, None]]:
+def _ashardware(name: str) -> Callable[[Device], Coroutine[Any, Any, None]]:
     @only("webgpu")
     async def case(device: Device) -> None:
-        with _hardware(device):
+        with hardware(device):
             await case_of(name)(device)
 
     return case
@@ -57,7 +57,7 @@ def _in_tiles(tile: matmul.Tile, number: int) -> Callable[[Device], Coroutine[An
         if backend.is_software and number not in _ONE_OF_A_KIND:
             return
         rows, columns = tile.rows + 1, tile.columns + 4 * number + 4
-        with _hardware(device, HARDWARE=(replace(tile, groups=0),)):
+        with hardware(device, HARDWARE=(replace(tile, groups=0),)):
             x, w, r = numbers(rows, 20), numbers(columns, 20, seed=1), numbers(rows, columns, seed=2)
             await agree(device, lambda x, w, r: tc.relu(tc.linear(x, w, r[0])) + r, lambda x, w, r: np.maximum(x @ w.T + r[0], 0) + r, x, w, r)  # fmt: skip # noqa: E501
             deep = 8 * tile.slices * (2 if tile.slices < 16 else 1)
@@ -82,7 +82,7 @@ async def copies_that_turn_rows_into_columns(device: Device) -> None:
         ((2, 9, 3, 33), (3, 0, 2, 1)),
         ((2, 34, 3, 11), (0, 3, 2, 1)),
     )
-    with _hardware(device):
+    with hardware(device):
         for shape, order in turns:
             for dtype in (np.float32, np.int32):
                 a = numbers(*shape).astype(dtype)
@@ -97,7 +97,7 @@ async def copies_that_turn_rows_into_columns(device: Device) -> None:
 for _name in (*cases_of(*FAMILIES, kind="webgpu"), *ALSO):
     if _name in MINUTES:
         continue
-    globals()[_name.replace(".", "_")] = _as_hardware(_name)
+    globals()[_name.replace(".", "_")] = _ashardware(_name)
 # A software adapter takes seconds to compile one: there, one of those that differ only in numbers.
 _ONE_OF_A_KIND = {(tile.shader, tile.slices > 1): number for number, tile in enumerate(matmul.HARDWARE)}.values()
 for _number, _tile in enumerate(matmul.HARDWARE):

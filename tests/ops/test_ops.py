@@ -5,10 +5,11 @@ from __future__ import annotations
 import pytest
 
 from tensorcommons import open_devices
-from tests.cases import OPS, Place, cases_of, harness
+from tests.cases import OPS, Place, harness
+from tests.cases.marked import params
 
 
-@pytest.mark.parametrize("case", cases_of(*OPS, kind="cpu"))
+@pytest.mark.parametrize("case", params(*OPS, kind="cpu"))
 async def test_on_numpy(case):
     devices = await open_devices(prefer=["cpu"])
     await harness.run(case, Place(devices, "", "", "", ""))
