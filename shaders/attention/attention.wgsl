@@ -2,8 +2,8 @@
 // g = h / sharing.
 //
 // bindings: 0 params · 1 query · 2 key · 3 value · 4 mask, where there is one · last y
-// dispatch: 4 queries and 32 of the head's dimensions an invocation: x over queries, y and z over heads, batch and
-//           dimensions; heads wider than 32 take their scores once for each 32
+// dispatch: 4 queries and 32 of the values' dimensions an invocation: x over queries, y and z over heads, batch and
+//           dimensions; values wider than 32 take their scores once for each 32
 //
 // One pass over the keys, four at a time, with a running maximum (Milakov and Gimelshein, 2018; Dao et al., 2022): the
 // scores are never in memory. All that is kept is named, so it stays in registers: an array indexed by a loop variable
@@ -17,7 +17,7 @@ fn main(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups) g
   let first = id.x * 4u;
   let item = id.z * groups.y + id.y;
   let chunk = item / (p.heads * p.batch) * 32u;
-  if (first >= p.queries || chunk >= p.head_dim) { return; }
+  if (first >= p.queries || chunk >= p.value_dim) { return; }
   let at = vec4<i32>(i32(item / p.heads % p.batch), i32(item % p.heads), 0, 1);
   let rows = min(vec4<i32>(i32(first)) + vec4<i32>(0, 1, 2, 3), vec4<i32>(i32(p.queries) - 1));
   let query_rows = vec4<i32>(dot(at, p.q)) + rows * p.q.z;
@@ -55,7 +55,7 @@ fn main(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups) g
     y6 = columns_times(y6, shrink) + four_values(value_rows, chunk + 24u) * weights;
     y7 = columns_times(y7, shrink) + four_values(value_rows, chunk + 28u) * weights;
   }
-  let divide = vec4<f32>(1f) / total;
+  let divide = shares(total);
   var sums = array<mat4x4<f32>, 8>(y0, y1, y2, y3, y4, y5, y6, y7);
   for (var c = 0u; c < 8u; c++) { store(at, first, chunk + c * 4u, columns_times(sums[c], divide)); }
 }

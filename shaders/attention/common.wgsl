@@ -3,7 +3,7 @@
 struct Params {
   queries: u32,
   keys: u32,
-  head_dim: u32,
+  head_dim: u32, // of queries and keys
   batch: u32,
   q: vec4<i32>, // strides of batch, head, row; offset
   k: vec4<i32>,
@@ -16,13 +16,14 @@ struct Params {
   heads: u32,
   sharing: i32, // heads of the query that share one of the keys and values
   causal: u32,
+  value_dim: u32, // of values and results
 }
 @group(0) @binding(0) var<uniform> p: Params;
 $bindings
 
 const lowest = -3.4028234e38f;
 
-// Dimensions d to d + 3 of the row that begins at element `row`; zeros past the last.
+// Dimensions d to d + 3 of the row that begins at element `row`; zeros past the end.
 fn query_at(row: i32, d: u32) -> vec4<f32> { $query }
 fn key_at(row: i32, d: u32) -> vec4<f32> { $key }
 fn value_at(row: i32, d: u32) -> vec4<f32> { $value }
@@ -41,6 +42,9 @@ fn columns_times(m: mat4x4<f32>, s: vec4<f32>) -> mat4x4<f32> {
   return mat4x4<f32>(m[0] * s.x, m[1] * s.y, m[2] * s.z, m[3] * s.w);
 }
 
+// What the sums of four queries are multiplied by; a query that sees no key has a total of 0 and gets 0.
+fn shares(total: vec4<f32>) -> vec4<f32> { return select(vec4<f32>(1f) / total, vec4<f32>(), total == vec4<f32>()); }
+
 // How many keys the query of row `row` sees.
 fn seen_by(row: u32) -> u32 { return select(p.keys, min(p.keys, row + 1u), p.causal == 1u); }
 
@@ -58,7 +62,7 @@ fn masked(products: mat4x4<f32>, at: vec4<i32>, rows: vec4<i32>, first: u32) -> 
 
 // Dimensions d to d + 3 of queries first to first + 3, as far as they exist.
 fn store(at: vec4<i32>, first: u32, d: u32, sums: mat4x4<f32>) {
-  if (d >= p.head_dim) { return; }
+  if (d >= p.value_dim) { return; }
   for (var i = 0u; i < 4u; i++) { // four times, always: else `sums` leaves the registers on hardware
     if (first + i < p.queries) {
       let row = u32(dot(vec4<i32>(at.xy, i32(first + i), 1), p.y)) + d;

@@ -2,12 +2,12 @@
 // g = h / sharing.
 //
 // bindings: 0 params · 1 query · 2 key · 3 value · 4 mask, where there is one · last y
-// dispatch: 32 queries and 64 of the head's dimensions a workgroup: x over queries, y and z over heads, batch and
-//           dimensions; heads wider than 64 take their scores once for each 64
+// dispatch: 32 queries and 64 of the values' dimensions a workgroup: x over queries, y and z over heads, batch and
+//           dimensions; values wider than 64 take their scores once for each 64
 //
 // For hardware. One pass over the keys, 64 at a time, with a running maximum (Milakov and Gimelshein, 2018; Dao et al.,
 // 2022): no score leaves the workgroup. An invocation has the scores of 4 queries and 4 keys, then 4 dimensions of the
-// same queries' sums, of a share of the keys where the head has fewer than 64 dimensions. Queries and keys come through
+// same queries' sums, of a share of the keys where values have fewer than 64 dimensions. Queries and keys come through
 // workgroup memory in slices, the weights of the keys go through it; values are read where they lie, eight under way
 // together.
 
@@ -38,7 +38,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
   let tile = group.x * 32u;
   let item = group.z * groups.y + group.y;
   let chunk = item / (p.heads * p.batch) * 64u;
-  if (chunk >= p.head_dim) { return; }
+  if (chunk >= p.value_dim) { return; }
   let at = vec4<i32>(i32(item / p.heads % p.batch), i32(item % p.heads), 0, 1);
   let shared_at = vec4<i32>(at.x, at.y / p.sharing, 0, 1);
   let query_start = vec4<i32>(dot(at, p.q));
@@ -95,7 +95,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
     (*to)[own] = powers[0]; (*to)[own + 1u] = powers[1]; (*to)[own + 2u] = powers[2]; (*to)[own + 3u] = powers[3];
     workgroupBarrier();
     sums = columns_times(sums, shrink);
-    if (side < p.head_dim) {
+    if (side < p.value_dim) {
       let begin = x / wide * share;
       for (var i = begin; i < min(begin + share, end - j); i += 16u) {
         let weight = &k_slice[y * 4u + i / 16u];
@@ -119,5 +119,5 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
     let i = other % 4u * 4u;
     sums += mat4x4<f32>((*theirs)[i], (*theirs)[i + 1u], (*theirs)[i + 2u], (*theirs)[i + 3u]);
   }
-  store(at, first, side, columns_times(sums, vec4<f32>(1f) / total));
+  store(at, first, side, columns_times(sums, shares(total)));
 }

@@ -111,6 +111,27 @@ _add("scaled_dot_product_attention", _q4, _k4, _v4, _numbers(2, 1, 5, 7), scale=
 _add("scaled_dot_product_attention", _q4, _k4, _v4, attn_mask=_numbers(5, 7) > -1)
 _add("scaled_dot_product_attention", _k4, _k4, _v4, is_causal=True)
 _add("scaled_dot_product_attention", _q4, _k4[:, :2], _v4[:, :2], enable_gqa=True)
+_add("scaled_dot_product_attention", _q4, _k4[:, :2], _v4[:, :1], enable_gqa=True)
+_add("scaled_dot_product_attention", _q4[0], _k4[0, :2], _v4[0, :2, :, :3], enable_gqa=True)
+_add("scaled_dot_product_attention", _q4, _k4, _v4[..., :3])
+_add("scaled_dot_product_attention", _q4, _k4, np.concatenate([_v4] * 5, -1))
+for _lead in ((), (3,), (2, 1, 3)):  # one query, a batch without heads, two axes of batches
+    _few = [_numbers(*_lead, rows, size) for rows, size in ((5, 8), (7, 8), (7, 3))]
+    _add("scaled_dot_product_attention", *_few)
+    _add("scaled_dot_product_attention", *_few, attn_mask=_numbers(5, 7))
+    _add("scaled_dot_product_attention", *_few, is_causal=True)
+for _shapes in (((2, 4), (1, 4)), ((1, 4), (2, 4)), ((2, 4), (2, 1)), ((2, 1), (2, 4)), ((2, 4), (4,)), ((4,), (2, 4))):
+    _few = [_numbers(*_lead, rows, 8) for _lead, rows in zip((*_shapes, _shapes[1]), (5, 7, 7), strict=True)]
+    _add("scaled_dot_product_attention", *_few)
+_nothing = np.where(np.arange(5)[:, None] % 2, np.arange(7) < 3, False)  # every second query sees no key
+for _mask in (_nothing, np.where(_nothing, 0, -np.inf).astype(np.float32), _nothing[:, :1], np.zeros((1, 7), bool)):
+    _add("scaled_dot_product_attention", _q4, _k4, _v4, attn_mask=_mask)
+    _add("scaled_dot_product_attention", _q4[0], _k4[0], _v4[0], attn_mask=_mask)
+_add("scaled_dot_product_attention", _q4, _k4, _v4, attn_mask=_numbers(4, 5, 7))
+_add("scaled_dot_product_attention", _k4, _q4, _q4, is_causal=True)
+_add("scaled_dot_product_attention", _q4, _k4, _v4, is_causal=True, scale=0.3)
+_add("scaled_dot_product_attention", _q4, _k4[:, :, :0], _v4[:, :, :0])
+_add("scaled_dot_product_attention", _q4[..., :0], _k4[..., :0], _v4)
 
 # Losses.
 _a, _b = _numbers(4, 3, 5), _numbers(4, 3, 5) * 0.5 + 0.3

@@ -196,16 +196,23 @@ def scaled_dot_product_attention(
 ) -> Tensor:
     """``softmax(query @ key.T * scale + attn_mask) @ value`` (Vaswani et al., 2017).
 
-    All three are (batch, heads, sequence, head_dim). ``attn_mask`` broadcasts to (batch, heads, queries, keys): a float
-    is added, a bool says which keys count. ``is_causal`` lets query i see keys 0 to i. With ``enable_gqa`` key and
-    value may have fewer heads, which neighbouring heads of the query share. There is no dropout.
+    ``query`` is (..., queries, width), ``key`` (..., keys, width) and ``value`` (..., keys, value_width); the axes
+    before, as a batch and heads, broadcast. ``attn_mask`` broadcasts to (..., queries, keys): a float is added, a bool
+    says which keys count. ``is_causal`` lets query i see keys 0 to i. With ``enable_gqa`` key and value may have fewer
+    heads (the third axis from the end), which neighbouring heads of the query share. A query for which every key is
+    masked gets 0. There is no dropout.
     """
     if dropout_p:
         raise TensorCommonsError("scaled_dot_product_attention: dropout is for training; dropout_p must be 0")
-    q, k = as_tensor(query), as_tensor(key, like=(query,))
-    if not enable_gqa and q.shape[1:2] != k.shape[1:2]:
-        raise ShapeMismatch(f"attention: {q.shape} and {k.shape} differ in heads; enable_gqa=True lets heads share")
-    return ops.scaled_dot_product_attention(q, k, value, attn_mask, scale=scale, is_causal=is_causal)
+    q = as_tensor(query, like=(key, value))
+    k, v = as_tensor(key, like=(q,)), as_tensor(value, like=(q,))
+    heads = q.shape[-3:-2]
+    for other in (k, v):
+        if not enable_gqa and heads and other.shape[-3:-2] not in ((), (1,), heads) and heads != (1,):
+            raise ShapeMismatch(
+                f"attention: {q.shape} and {other.shape} differ in heads; enable_gqa=True lets heads share"
+            )
+    return ops.scaled_dot_product_attention(q, k, v, attn_mask, scale=scale, is_causal=is_causal)
 
 
 def linear(input: TensorLike, weight: TensorLike, bias: TensorLike | None = None) -> Tensor:

@@ -9,11 +9,12 @@ import numpy as np
 
 from .. import dtypes
 from ..backends.base import Attributes, Spec
+from ..dtypes import DType
 from ..errors import ShapeMismatch, UnsupportedDtype
 from ..graph.constant import constant
-from ..shapes import broadcast_shapes
+from ..shapes import Shape, broadcast_shapes, size_of
 from ..tensor import Tensor, TensorLike, as_tensor, asarray
-from .layout import broadcast_to
+from .layout import broadcast_to, reshape
 from .registry import apply, as_float32, define
 
 
@@ -22,17 +23,14 @@ def _infer(specs: Sequence[Spec], attrs: Attributes) -> Spec:
     for spec in (q, k, v):
         if spec.dtype not in (dtypes.float32, dtypes.float16):
             raise UnsupportedDtype(f"scaled_dot_product_attention takes float32 and float16, not {spec.dtype}")
-    fits = len(q.shape) == len(k.shape) == 4 and k.shape == v.shape
-    if not fits or (q.shape[0], q.shape[3]) != (k.shape[0], k.shape[3]) or q.shape[1] % max(k.shape[1], 1):
-        raise ShapeMismatch(f"attention: query {q.shape}, key {k.shape} and value {v.shape} do not go together")
-    if 0 in k.shape[1:]:
-        raise ShapeMismatch(f"attention over no keys, heads or dimensions: key {k.shape}")
+    assert len(q.shape) == len(k.shape) == 4 and k.shape[:3] == v.shape[:3] and 0 not in k.shape[1:], "see _arranged"
+    assert (q.shape[0], q.shape[3]) == (k.shape[0], k.shape[3]) and q.shape[1] % k.shape[1] == 0, "see _arranged"
     if mask and mask[0].dtype not in (dtypes.float32, dtypes.float16, dtypes.bool):
         raise UnsupportedDtype(f"attention: a mask is a float that is added, or bool, not {mask[0].dtype}")
     wanted = (*q.shape[:3], k.shape[2])
     if mask and mask[0].shape != wanted:
         raise ShapeMismatch(f"attention: mask {mask[0].shape} is not {wanted}")
-    return Spec(q.shape, dtypes.result_type([q.dtype, k.dtype, v.dtype]))
+    return Spec((*q.shape[:3], v.shape[3]), dtypes.result_type([q.dtype, k.dtype, v.dtype]))
 
 
 def _attention(q: Any, k: Any, v: Any, mask: Any = None, *, scale: float, causal: bool) -> Any:
@@ -43,8 +41,10 @@ def _attention(q: Any, k: Any, v: Any, mask: Any = None, *, scale: float, causal
         scores = np.where(np.tril(np.ones(scores.shape[-2:], np.bool_)), scores, np.float32(-np.inf))
     if mask is not None:
         scores = np.where(mask, scores, np.float32(-np.inf)) if mask.dtype == bool else scores + mask
-    weights = np.exp(scores - scores.max(-1, keepdims=True))
-    return (weights / weights.sum(-1, keepdims=True)) @ v
+    largest = scores.max(-1, keepdims=True)
+    weights = np.exp(scores - np.where(largest == -np.inf, np.float32(0), largest))
+    total = weights.sum(-1, keepdims=True)
+    return (weights / np.where(total == 0, np.float32(1), total)) @ v
 
 
 # The result lies in memory as (batch, sequence, heads, head_dim): merging the heads afterwards moves no byte.
@@ -59,21 +59,78 @@ def scaled_dot_product_attention(
     scale: float | None = None,
     is_causal: bool = False,
 ) -> Tensor:
-    """``softmax(query @ key.T * scale + mask) @ value`` (Vaswani et al., 2017).
+    """``softmax(query @ key.T * scale + mask) @ value`` (Vaswani et al., 2017), as PyTorch computes it.
 
-    ``query`` is (batch, heads, queries, head_dim), ``key`` and ``value`` (batch, key_heads, keys, head_dim), float32 or
-    float16; where ``key_heads`` divides ``heads``, neighbouring heads share one (Ainslie et al., 2023). ``mask``
-    broadcasts to (batch, heads, queries, keys): a float is added to the scores, a bool says which keys count.
-    ``is_causal`` lets query i see keys 0 to i. ``scale`` is ``head_dim ** -0.5`` by default. A query for which every
-    key is masked by minus infinity or False gets NaN, as in PyTorch.
+    ``query`` is (..., heads, queries, width), ``key`` (..., key_heads, keys, width), ``value`` (..., key_heads, keys,
+    value_width), float32 or float16; the result is (..., heads, queries, value_width). The axes before the heads
+    broadcast, and the axis of heads may be missing, too. Where ``key_heads`` divides ``heads``, neighbouring heads
+    share one (Ainslie et al., 2023). ``mask`` broadcasts to (..., heads, queries, keys): a float is added to the
+    scores, a bool says which keys count. ``is_causal`` lets query i see keys 0 to i. ``scale`` is ``width ** -0.5`` by
+    default. A query for which every key is masked by minus infinity or False, or without any key, gets 0.
+
+    Raises:
+        ShapeMismatch: the shapes do not go together.
+        UnsupportedDtype: an operand is not a float, or the mask neither float nor bool.
     """
-    q, k = as_tensor(query), as_tensor(key, like=(query,))
-    factor = float(max((*q.shape[-1:], 1)) ** -0.5) if scale is None else float(scale)
-    if mask is None:
-        return apply(ATTENTION, q, k, value, scale=factor, causal=bool(is_causal))
-    wanted = (*q.shape[:-1], *k.shape[-2:-1])
-    broadcast_shapes(as_tensor(mask, like=(q,)).shape, wanted)
-    return apply(ATTENTION, q, k, value, broadcast_to(mask, wanted), scale=factor, causal=bool(is_causal))
+    q = as_tensor(query, like=(key, value))
+    k, v = as_tensor(key, like=(q,)), as_tensor(value, like=(q,))
+    ndim, batch, heads, shared = _axes(q.shape, k.shape, v.shape)
+    queries, keys, width = *q.shape[-2:-1], *k.shape[-2:]
+    scores = (*batch, heads, queries, keys)[-ndim:]
+    shape = (*batch, heads, queries, v.shape[-1])[-ndim:]
+    added = None
+    if mask is not None:
+        added = as_tensor(mask, like=(q,))
+        if broadcast_shapes(added.shape, scores) != scores:
+            raise ShapeMismatch(f"attention: a mask {added.shape} does not broadcast to {scores}")
+        added = _shaped(broadcast_to(added, scores), (size_of(batch), heads, queries, keys))
+    if not keys or not size_of(shape):  # nothing to compute, but dtypes are checked all the same
+        nothing = Spec((1, 1, 1, 1), q.dtype), Spec((1, 1, 1, 1), k.dtype), Spec((1, 1, 1, 1), v.dtype)
+        dtype = ATTENTION.infer([*nothing, *([Spec((1, 1, 1, 1), added.dtype)] if added is not None else [])], {}).dtype
+        return _zeros(shape, dtype, q)
+    factor = float(max(width, 1) ** -0.5) if scale is None else float(scale)
+    if not width:  # every score is a sum of nothing
+        q, k = (_zeros((*x.shape[:-1], 1), x.dtype, x) for x in (q, k))
+    operands = [_arranged(x, batch, n) for x, n in ((q, heads), (k, shared), (v, shared))]
+    masks = () if added is None else (added,)
+    return _shaped(apply(ATTENTION, *operands, *masks, scale=factor, causal=bool(is_causal)), shape)
+
+
+def _shaped(x: Tensor, shape: Shape) -> Tensor:
+    return x if x.shape == shape else reshape(x, shape)
+
+
+def _zeros(shape: Shape, dtype: DType, like: Tensor) -> Tensor:
+    return broadcast_to(Tensor.symbolic(constant(0.0, dtype), like.device), shape)
+
+
+def _axes(q: Shape, k: Shape, v: Shape) -> tuple[int, Shape, int, int]:
+    """Axes of the result, the batch before its heads, and how many heads query and result have, and keys and values."""
+    message = f"attention: query {q}, key {k} and value {v} do not go together"
+    if min(len(q), len(k), len(v)) < 2 or q[-1] != k[-1] or k[-2] != v[-2]:
+        raise ShapeMismatch(message)
+    wide = [(1,) * (3 - len(shape)) + shape for shape in (q, k, v)]
+    counts = [shape[-3] for shape in wide]
+    heads = counts[0]
+    try:
+        if not all(count and heads % count == 0 for count in counts[1:]):
+            (heads,) = broadcast_shapes(*((count,) for count in counts))
+        batch = broadcast_shapes(*(shape[:-3] for shape in wide))
+    except ShapeMismatch:
+        raise ShapeMismatch(message) from None
+    return max(len(q), len(k), len(v)), batch, heads, counts[1] if counts[1] == counts[2] else heads
+
+
+def _arranged(x: Tensor, batch: Shape, heads: int) -> Tensor:
+    """``x`` as (batch, heads, rows, width); heads that are shared by more than theirs are repeated."""
+    x = _shaped(x, (1,) * (3 - x.ndim) + x.shape)
+    if x.shape[-3] != heads:
+        apart = reshape(x, (*x.shape[:-2], 1, *x.shape[-2:]))
+        spread = broadcast_to(apart, (*x.shape[:-2], heads // x.shape[-3], *x.shape[-2:]))
+        x = reshape(spread, (*x.shape[:-3], heads, *x.shape[-2:]))
+    if x.shape[:-3] != batch:
+        x = broadcast_to(x, (*batch, *x.shape[-3:]))
+    return _shaped(x, (size_of(batch), *x.shape[-3:]))
 
 
 def _infer_append(specs: Sequence[Spec], attrs: Attributes) -> Spec:

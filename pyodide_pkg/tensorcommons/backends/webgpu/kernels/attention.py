@@ -28,7 +28,7 @@ VALUE = "let v{n} = {load};"
 ADD_VALUE = "sums += outer_product((*weight)[{n}], select(vec4<f32>(), v{n}, j + i + {n}u < end));"
 STORE = {
     "vectors": "store4_y(row >> 2u, sums[i]);",
-    "elements": "for (var j = 0u; j < 4u; j++) { if (d + j < p.head_dim) { store_y(row + j, sums[i][j]); } }",
+    "elements": "for (var j = 0u; j < 4u; j++) { if (d + j < p.value_dim) { store_y(row + j, sums[i][j]); } }",
 }
 ADDED = {"float": "load_mask(m.{0})", "bool": "select(p.minus_infinity, 0f, load_mask(m.{0}))"}
 
@@ -41,12 +41,13 @@ def _is_aligned(operand: Operand) -> bool:
 def _load(name: str, aligned: bool, checked: bool) -> tuple[Access, str]:
     """Access and body for four neighbours of a row: one vector where rows are aligned, else elements.
 
-    Past the head dimension are zeros; not ``checked``, vectors there are anything.
+    Past the end of a row are zeros; not ``checked``, vectors there are anything.
     """
+    width = "p.value_dim" if name == "value" else "p.head_dim"
     if aligned:
         vector = f"load4_{name}((u32(row) + d) >> 2u)"
-        return "vectors", f"return {f'select(vec4<f32>(), {vector}, d < p.head_dim)' if checked else vector};"
-    lanes = (f"select(0f, load_{name}(u32(row) + d + {i}u), d + {i}u < p.head_dim)" for i in range(4))
+        return "vectors", f"return {f'select(vec4<f32>(), {vector}, d < {width})' if checked else vector};"
+    lanes = (f"select(0f, load_{name}(u32(row) + d + {i}u), d + {i}u < {width})" for i in range(4))
     return "elements", f"return vec4<f32>({', '.join(lanes)});"
 
 
@@ -71,6 +72,7 @@ def _covering(size: int, choices: tuple[int, ...]) -> int:
 def _attention(step: Step, adapter: Adapter) -> list[Dispatch]:
     q, k, v, *mask = step.inputs
     batch, heads, queries, head_dim = q.shape
+    value_dim = v.shape[3]
     scale = step.attrs["scale"]
     assert isinstance(scale, float)
     if step.output.layout.size == 0:
@@ -81,10 +83,10 @@ def _attention(step: Step, adapter: Adapter) -> list[Dispatch]:
     mask_layout = mask[0].layout if mask else Layout((), (0, 0, 0, 0))
     params += struct.pack("<4i", *mask_layout.strides)
     sharing, causal = heads // k.shape[1], step.attrs["causal"]
-    params += struct.pack("<i2fIiI2I", mask_layout.offset, scale, -math.inf, heads, sharing, causal, 0, 0)
+    params += struct.pack("<i2fIiI2I", mask_layout.offset, scale, -math.inf, heads, sharing, causal, value_dim, 0)
     variables = {"common": source("attention/common"), "workgroup": str(adapter.workgroup), "mask": ""}
     variables["add_values"] = _add_values(_is_aligned(v))
-    variables["wide"] = str(_covering(head_dim, (16, 32, 64)) // 4)
+    variables["wide"] = str(_covering(value_dim, (16, 32, 64)) // 4)
     buffers = []
     for name, operand in (("query", q), ("key", k), ("value", v)):
         access, variables[name] = _load(name, _is_aligned(operand), not adapter.fallback)
@@ -97,7 +99,7 @@ def _attention(step: Step, adapter: Adapter) -> list[Dispatch]:
     variables["store"] = STORE[writing]
     buffers.append(Buffer("y", step.output, writing, written=True))
     shader, rows, dimensions = ("attention", 4 * adapter.workgroup, 32) if adapter.fallback else ("tiled", 32, 64)
-    items = spread(heads * batch * -(-head_dim // dimensions), 1)
+    items = spread(heads * batch * -(-value_dim // dimensions), 1)
     groups = (-(-queries // rows), *items[:2])
     return [Dispatch(f"attention/{shader}", variables, params, tuple(buffers), groups)]
 

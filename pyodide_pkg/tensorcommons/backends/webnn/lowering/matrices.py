@@ -97,7 +97,7 @@ def _attention(low: Lowering, value: Value) -> Operand:
     smaller operand, as in :func:`product`.
     """
     b = low.b
-    q, k, v, *mask = low.loose(value)
+    (q, k, v), mask = low.given(value)[:3], low.loose(value)[3:]
     q, k, v = (b.cast(each, "float32") for each in (q, k, v))
     batch, heads, queries, _ = q.shape
     keys = k.shape[2]
@@ -109,15 +109,38 @@ def _attention(low: Lowering, value: Value) -> Operand:
     else:
         scores = b.matmul(together, b.transpose(k, (0, 1, 3, 2)))
     scores = b.reshape(scores, (batch, heads, queries, keys))
+    seeing = None
     if value.attrs["causal"]:
-        seen = np.tril(np.ones(scores.shape[-2:], np.uint8))
-        scores = b.where(b.constant(seen, "uint8"), scores, b.number(-np.inf, scores))
-    if mask and mask[0].dtype == "uint8":
-        scores = b.where(mask[0], scores, b.number(-np.inf, scores))
-    elif mask:
-        scores = b.binary("add", scores, b.cast(mask[0], "float32"))
+        seen = b.constant(np.tril(np.ones(scores.shape[-2:], np.uint8)), "uint8")
+        if not mask:
+            scores = b.where(seen, scores, b.number(-np.inf, scores))
+        elif mask[0].dtype == "uint8":
+            mask = [b.binary("logicalAnd", mask[0], seen)]
+        else:
+            wide = b.cast(mask[0], "float32")
+            mask = [b.where(seen, wide, b.number(-np.inf, wide))]
+    if mask:
+        scores, seeing = _masked(b, scores, mask[0])
     weights = b.reshape(softmax(b, scores), (batch, heads // shared, shared * queries, keys))
-    return b.cast(b.reshape(b.matmul(weights, v), value.spec.shape), value.spec.dtype.name)
+    y = b.reshape(b.matmul(weights, v), value.spec.shape)
+    return b.cast(y if seeing is None else b.binary("mul", y, seeing), value.spec.dtype.name)
+
+
+def _masked(b: GraphBuilder, scores: Operand, mask: Operand) -> tuple[Operand, Operand]:
+    """``scores`` with a mask, and 1 for each query that sees a key, else 0: a softmax of nothing but minus infinity
+    would be NaN, so such a query's keys count alike, and its result is multiplied by 0."""
+    while len(mask.shape) < 4:
+        mask = b.reshape(mask, (1, *mask.shape))
+    bools = mask.dtype == "uint8"
+    wide = b.cast(mask, "float32")
+    lowest = b.number(0.5 if bools else -np.inf, wide)
+    largest = b.reduce("reduceMax", wide, [3], True)
+    blind = b.binary("lesserOrEqual", largest, lowest, "uint8")
+    if bools:
+        scores = b.where(b.binary("logicalOr", mask, blind), scores, b.number(-np.inf, scores))
+    else:
+        scores = b.binary("add", scores, b.where(blind, b.number(0, wide), wide))
+    return scores, b.cast(b.unary("logicalNot", blind, operand="a"), "float32")
 
 
 RULES: dict[str, Rule] = {
