@@ -6,7 +6,9 @@
      ├─ DeviceUnavailable      a device that was asked for is not there, with the reason
      ├─ DeviceLost             the browser took a device away
      ├─ ReadRequired           values that cannot be had without `await t.read()` (a TypeError, too)
+     ├─ DeviceError            the device refused a kernel, a command or a buffer, with the operation
      ├─ MemoryBudgetError      it does not fit, with who holds the memory
+     │   └─ DeviceMemoryError  the device itself has no memory left
      ├─ TensorNotFound         no tensor of that name
      ├─ TensorReleased         the tensor was given back
      ├─ ViewOutOfBounds        a view reaches past its parent
@@ -68,6 +70,34 @@ class MemoryBudgetError(TensorCommonsError):
             f"{needed:,} more bytes do not fit under the limit of {limit:,} bytes; held: {held}. "
             f"To make it fit: {remedy}."
         )
+
+
+class DeviceError(TensorCommonsError):
+    """``device`` (a kind) refused ``work``, an operation or a kernel; ``reason`` is its own message."""
+
+    def __init__(self, device: str, work: str, reason: str) -> None:
+        super().__init__(f"{work} failed on {device}: {reason}")
+        self.device = device
+        self.work = work
+        self.reason = reason
+
+
+class DeviceMemoryError(MemoryBudgetError):
+    """``device`` (a kind) has no memory left for ``work``, whatever limit was set; ``reason`` is its own message.
+
+    ``needed`` and ``limit`` are 0 where the device does not say them.
+    """
+
+    def __init__(self, device: str, work: str, reason: str, needed: int = 0, limit: int = 0) -> None:
+        TensorCommonsError.__init__(
+            self, f"{work} does not fit on {device}: {reason}. To make it fit: compute less at a time, or release tensors."
+        )
+        self.needed = needed
+        self.limit = limit
+        self.holders = []
+        self.device = device
+        self.work = work
+        self.reason = reason
 
 
 class TensorNotFound(TensorCommonsError):

@@ -44,6 +44,7 @@ OPS = (
     "hardware",
     "fuzz",
     "merging",
+    "faults",
 )
 #: The modules about models: their cases take a :class:`Place`.
 MODELS = (

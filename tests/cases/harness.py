@@ -12,6 +12,25 @@ from tensorcommons import Device
 from tensorcommons.backends.device import Budget
 from tests.cases import Place, case_of
 
+# Counts the calls of WebGPU that do nothing: some browsers do not survive them (Deno panics at a write of no bytes).
+COUNT_EMPTY_CALLS = """
+if (!globalThis.emptyCalls) {
+  globalThis.emptyCalls = [];
+  const watch = (prototype, name, sizeOf) => {
+    const call = prototype[name];
+    prototype[name] = function (...given) {
+      if (sizeOf(this, ...given) === 0) globalThis.emptyCalls.push(name);
+      return call.apply(this, given);
+    };
+  };
+  watch(GPUQueue.prototype, "writeBuffer", (_, buffer, offset, data, from = 0, size = data.length - from) => size);
+  watch(GPUCommandEncoder.prototype, "copyBufferToBuffer", (_, source, from, target, to, size) => size);
+  watch(GPUComputePassEncoder.prototype, "dispatchWorkgroups", (_, x, y = 1, z = 1) => x * y * z);
+  watch(GPUBuffer.prototype, "mapAsync", (buffer, mode, offset = 0, size = buffer.size - offset) => size);
+  watch(GPUDevice.prototype, "createBuffer", (_, { size }) => size);
+}
+"""
+
 
 async def run(name: str, place: Place) -> None:
     """Run one case on the first device of ``place``, and check what it left."""
@@ -54,6 +73,7 @@ async def nothing_left(device: Device) -> AsyncIterator[None]:
     before = held(device)
     if gpu is not None:
         gpu.device.pushErrorScope("validation")
+        empty = _empty_calls()
     failure: BaseException | None = None
     try:
         yield
@@ -69,8 +89,18 @@ async def nothing_left(device: Device) -> AsyncIterator[None]:
         if failure is None:
             assert not complaint, f"validation error: {complaint.message}"
             assert not uncaught, uncaught
+            assert gpu is None or not empty.length, f"calls that do nothing: {empty.splice(0).join()}"
             await let_go()
             assert held(device) == before, f"left behind: {held(device)}, before: {before}"
+
+
+def _empty_calls() -> Any:
+    """The list of calls that did nothing, in JavaScript."""
+    import js
+    from pyodide.code import run_js
+
+    run_js(COUNT_EMPTY_CALLS)
+    return js.emptyCalls
 
 
 def _gpu(device: Device) -> Any:

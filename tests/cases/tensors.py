@@ -281,3 +281,32 @@ async def a_kind_stands_for_the_device_that_was_opened_last(device: Device) -> N
     finally:
         tc.set_default_device(None)
         current._Current.devices = before
+
+
+async def nothing_is_not_moved(device: Device) -> None:
+    """Tensors without elements through every way that bytes go; the harness counts the calls that move none."""
+    (empty, x) = on(device, np.zeros((0, 3), np.float32), numbers(4, 3))
+    assert (await empty.read()).shape == (0, 3)
+    for made in (
+        empty + 1,
+        tc.concat([empty, x[:0]]),
+        tc.sum(empty, axis=1),
+        x[2:2] * 2,
+        tc.zeros((0,), device=device),
+    ):
+        assert (await made.read()).size == 0
+    assert (await tc.sum(empty).read()).item() == 0
+    read = await tc.read_together([empty, x, empty * 2, x[1:1]])
+    assert [each.size for each in read] == [0, 12, 0, 0]
+    double = tc.compile(lambda a, b: (a * 2, b + 1))
+    for _ in range(3):
+        answers = await double(empty, np.zeros((0, 2), np.float32))
+        assert [each.size for each in await tc.read_together(answers)] == [0, 0]
+        answers = await double(x, np.zeros((0, 2), np.float32))
+        near((await answers[0].read()), numbers(4, 3) * 2)
+    manager = tc.TensorSharingManager(64, tc.Devices([device], {}))
+    shared = manager.register_shared_tensor("none", (0, 4), device.kind, "m", data=np.zeros((0, 4), np.float32))
+    await shared.write(np.zeros((0, 4), np.float32))
+    assert (await shared.read()).shape == (0, 4)
+    manager.release_model_tensors("m")
+    manager.optimize_memory_usage()

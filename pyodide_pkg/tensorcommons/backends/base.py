@@ -241,6 +241,10 @@ class Backend(ABC, Generic[E]):
     async def read(self, ranges: Sequence[Range]) -> list[memoryview]:
         """The bytes of every (handle, offset, nbytes), once all queued work is done; together, not one by one."""
 
+    async def check(self, handles: Sequence[int]) -> None:
+        """Return once ``handles`` are known to be made and filled. Raises DeviceMemoryError or DeviceError if not."""
+        return
+
     @abstractmethod
     def copy(self, source: int, source_offset: int, target: int, target_offset: int, nbytes: int) -> None:
         """Copy bytes between two handles of this device."""

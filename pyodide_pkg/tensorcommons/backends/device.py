@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from typing import Any, Literal, TypeAlias
 from weakref import WeakSet
 
-from ..errors import DeviceUnavailable, InternalError
+from ..errors import DeviceMemoryError, DeviceUnavailable, InternalError
 from .base import Backend, Range, Spec
 from .opening import in_time
 from .spares import Spares
@@ -294,12 +294,20 @@ class Device:
 
         The staging copy is counted while it lives, kept for the next read, and made in pieces where memory is short.
 
-        Raises InternalError for a range outside its value: a GPU would report it to whoever reads next.
+        Raises DeviceError or DeviceMemoryError where what computed the bytes, or the read itself, failed on the device,
+        and InternalError for a range outside its value.
         """
         for handle, offset, size in ranges:
             nbytes, _ = self._handles.get(handle, (0, None))
             if not 0 <= offset <= offset + size <= nbytes and not self._closed:
                 raise InternalError(f"bytes {offset} to {offset + size} of a value of {nbytes} bytes on {self.kind}")
+        try:
+            return await self._read_together(ranges)
+        except DeviceMemoryError:  # the arena may be what could not be made: the next run takes another
+            self.free_scratch()
+            raise
+
+    async def _read_together(self, ranges: Sequence[Range]) -> list[memoryview]:
         if self.kind == "cpu":
             return await self.backend.read(ranges)
         async with self.budget.reading:

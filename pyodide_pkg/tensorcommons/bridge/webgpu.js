@@ -24,6 +24,7 @@ export function reasonWithoutAdapter() {
 }
 
 const STOPPED = Symbol("stopped");
+const SCOPES = ["internal", "out-of-memory", "validation"]; // the last is popped first
 const PIECE = 12; // dispatches a submit: the device works on the first while the next are encoded
 const WRITE = 1 << 20; // bytes a write: browsers keep the memory that the largest one passed through, in both processes
 
@@ -42,6 +43,18 @@ function total(ranges) {
   return length;
 }
 
+// What the device says of some work. `kind` is "validation", "out-of-memory" or "internal", `work` is whose fault it is.
+class Fault extends Error {
+  constructor(kind, work, message) {
+    super(message);
+    Object.assign(this, { kind, work });
+  }
+}
+
+function described(error) {
+  return JSON.stringify({ kind: error.kind ?? "", work: error.work ?? "", message: String(error.message ?? error) });
+}
+
 class Gpu {
   constructor(adapter, device) {
     this.device = device;
@@ -53,7 +66,7 @@ class Gpu {
     this.stagingSize = 0; // what it may take
     this.last = null; // {program, first}: who ran last, and its first output
     this.ahead = null; // {program, ranges, staging, mapped}: the read that this run began
-    this.errors = []; // uncaught device errors, for the next call to report
+    this.errors = []; // device errors that no scope caught, the latest
     this.lost = null;
     const info = adapter.info;
     this.info = JSON.stringify({
@@ -65,7 +78,11 @@ class Gpu {
       limits: Object.fromEntries(Object.entries(Object.getOwnPropertyDescriptors(Object.getPrototypeOf(device.limits)))
         .filter(([name]) => typeof device.limits[name] === "number").map(([name]) => [name, device.limits[name]])),
     });
-    device.addEventListener?.("uncapturederror", (event) => this.errors.push(event.error.message));
+    device.addEventListener?.("uncapturederror", ({ error }) => {
+      this.errors.push(error.message);
+      this.errors.splice(0, this.errors.length - 100);
+      this.complain?.(`no known operation: ${error.message}`);
+    });
     this.gone = device.lost.then((loss) => { this.lost = `${loss.reason}: ${loss.message}`; });
   }
 
@@ -74,9 +91,51 @@ class Gpu {
     this.gone.then(() => tell(this.lost));
   }
 
-  createBuffer(handle, size) {
+  // Call `work` and give what it gives with `checked`: a promise of null, or of the Fault that its commands were. What
+  // it throws is thrown. Nothing waits for the answers of the scopes but who awaits `checked`; still, three of them take
+  // 50 µs in Node: what repeats commands that were found right is not watched.
+  #watched(name, work, scopes = SCOPES) {
+    for (const kind of scopes) this.device.pushErrorScope(kind);
+    let answers;
+    try {
+      return { result: work(), get checked() { return answers; } };
+    } finally {
+      const pop = (kind) => this.device.popErrorScope().then((error) => error && new Fault(kind, name, error.message), () => null);
+      answers = Promise.all(scopes.toReversed().map(pop)).then((faults) => faults.find(Boolean) ?? null);
+    }
+  }
+
+  // Buffers show the work that fills them until it is known to be right: `doubt` is {fault, checked}. It stays where the
+  // work, a run of `program` or a single command, failed: whoever reads them, or computes with them, hears of it.
+  #doubted(buffers, checked, sources, program) {
+    const doubt = { fault: null };
+    doubt.checked = Promise.all([...sources.map((source) => source.checked), checked]).then((faults) => {
+      doubt.fault = faults.find(Boolean) ?? null;
+      if (!doubt.fault) for (const buffer of buffers) if (buffer.doubt === doubt) buffer.doubt = null;
+      if (program && doubt.fault) this.#taint(program, doubt);
+      else if (program) program.proved = true;
+      return doubt.fault;
+    });
+    for (const buffer of buffers) buffer.doubt = doubt;
+    return doubt;
+  }
+
+  #newBuffer(size) {
     const usage = GPUBufferUsage.STORAGE | GPUBufferUsage.COPY_SRC | GPUBufferUsage.COPY_DST;
-    this.buffers.set(handle, this.device.createBuffer({ size: Math.max(16, Math.ceil(size / 16) * 16), usage }));
+    return this.device.createBuffer({ size: Math.max(16, Math.ceil(size / 16) * 16), usage });
+  }
+
+  createBuffer(handle, size) {
+    const made = this.#watched(`a buffer of ${size} bytes`, () => this.#newBuffer(size), ["out-of-memory", "validation"]);
+    this.buffers.set(handle, made.result);
+    this.#doubted([made.result], made.checked, []);
+  }
+
+  // Resolves with nothing, or the Fault of what was to fill one of the buffers, as text.
+  async checkBuffers(...handles) {
+    const faults = await Promise.all(handles.map((handle) => this.buffers.get(handle)?.doubt?.checked));
+    const fault = faults.find(Boolean);
+    return fault ? described(fault) : "";
   }
 
   destroyBuffer(handle) {
@@ -92,22 +151,32 @@ class Gpu {
     const view = source instanceof Uint8Array ? { data: source, release: () => source.buffer.transfer?.(0) } : source.getBuffer("u8");
     const { data } = view;
     const whole = data.length & ~3;
-    for (let at = 0; at < whole; at += WRITE) {
-      this.device.queue.writeBuffer(this.buffers.get(handle), offset + at, data, at, Math.min(WRITE, whole - at));
-    }
-    if (data.length > whole) {
-      const tail = new Uint8Array(4);
-      tail.set(data.subarray(whole));
-      this.device.queue.writeBuffer(this.buffers.get(handle), offset + whole, tail);
-    }
+    const buffer = this.buffers.get(handle);
+    const write = () => {
+      for (let at = 0; at < whole; at += WRITE) {
+        this.device.queue.writeBuffer(buffer, offset + at, data, at, Math.min(WRITE, whole - at));
+      }
+      if (data.length > whole) {
+        const tail = new Uint8Array(4);
+        tail.set(data.subarray(whole));
+        this.device.queue.writeBuffer(buffer, offset + whole, tail);
+      }
+    };
+    if (buffer.doubt) this.#doubted([buffer], this.#watched(`a write of ${data.length} bytes`, write, ["validation"]).checked, [buffer.doubt]);
+    else write();
     view.release();
   }
 
   copyBuffer(source, sourceOffset, target, targetOffset, size) {
+    if (!size) return;
     this.#stale(target);
-    const encoder = this.device.createCommandEncoder();
-    encoder.copyBufferToBuffer(this.buffers.get(source), sourceOffset, this.buffers.get(target), targetOffset, Math.ceil(size / 4) * 4);
-    this.device.queue.submit([encoder.finish()]);
+    const [from, to] = [this.buffers.get(source), this.buffers.get(target)];
+    const copied = this.#watched(`a copy of ${size} bytes`, () => {
+      const encoder = this.device.createCommandEncoder();
+      encoder.copyBufferToBuffer(from, sourceOffset, to, targetOffset, Math.ceil(size / 4) * 4);
+      this.device.queue.submit([encoder.finish()]);
+    });
+    this.#doubted([to], copied.checked, [from.doubt, to.doubt].filter(Boolean));
   }
 
   // Keep a buffer of `size` bytes for reads from the next one on: making one costs more than a small read. 0: none.
@@ -122,6 +191,7 @@ class Gpu {
   // Copy the first `size` bytes, whole words, of one GPUBuffer to another.
   copyBetween(source, target, size) {
     this.#forget();
+    if (!size) return;
     const encoder = this.device.createCommandEncoder();
     encoder.copyBufferToBuffer(source, 0, target, 0, size);
     this.device.queue.submit([encoder.finish()]);
@@ -129,46 +199,67 @@ class Gpu {
 
   // Who hears of reads: `take(number, bytes)` copies the bytes, which are gone after it; then `tell(number, error)`
   // says that the read is done. That may suspend where a WebAssembly stack can be, as whatever Python awaits may.
-  listen(take, tell) {
+  // `complain(message)` gets what is wrong with nobody's work.
+  listen(take, tell, complain) {
     this.take = take;
+    this.complain = complain;
     this.tell = "Suspending" in WebAssembly ? (...told) => tell.callPromising(...told) : tell;
   }
 
   // Read under `number`. `ranges` is [handle, offset, size] for each range, flat, of whole words; their bytes come one
   // after another, through the kept buffer of `staged` bytes if they fit.
   readBuffers(number, staged, ...ranges) {
-    this.#read(number, staged, ranges).then(() => this.tell(number, ""), (error) => this.tell(number, String(error.message ?? error)));
+    this.#read(number, staged, ranges).then(() => this.tell(number, ""), (error) => this.tell(number, described(error)));
   }
 
+  // The faults of those who filled the buffers are awaited together with the bytes, which take longer.
   async #read(number, staged, ranges) {
+    const length = total(ranges);
+    if (!length) return;
+    const doubts = [];
+    for (let i = 0; i < ranges.length; i += 3) {
+      const { doubt } = this.buffers.get(ranges[i]);
+      if (doubt) doubts.push(doubt.checked);
+    }
     const begun = this.#begun(ranges);
     if (!begun) this.stage(staged);
-    const length = total(ranges);
-    const staging = begun?.staging ?? this.#takeStaging(length);
+    let staging = begun?.staging;
     let read = false;
     try {
+      let mapped = begun?.mapped;
       if (!begun) {
-        const encoder = this.device.createCommandEncoder();
-        this.#encodeCopies(encoder, ranges, staging);
-        this.device.queue.submit([encoder.finish()]);
+        const begin = () => {
+          staging = this.#takeStaging(length);
+          const encoder = this.device.createCommandEncoder();
+          this.#encodeCopies(encoder, ranges, staging);
+          this.device.queue.submit([encoder.finish()]);
+          return staging.mapAsync(GPUMapMode.READ, 0, length);
+        };
+        if (this.staging && this.stagingSize >= length && !doubts.length) mapped = begin();
+        else {
+          const { result, checked } = this.#watched("a read", begin);
+          mapped = result;
+          doubts.push(checked);
+        }
       }
-      await (begun?.mapped ?? staging.mapAsync(GPUMapMode.READ, 0, length));
-      if (this.errors.length) throw new Error(this.takeErrors());
+      const [outcome, faults] = await Promise.all([mapped.then(() => null, (error) => error), Promise.all(doubts)]);
+      const wrong = faults.find(Boolean) ?? outcome;
+      if (wrong) throw wrong;
       this.take(number, new Uint8Array(staging.getMappedRange(0, length)));
       staging.unmap();
       read = true;
     } catch (error) {
-      if (error.name === "AbortError") await this.gone; // only a lost device aborts this map
+      if (error.name === "AbortError" && !error.kind) await this.gone; // only a lost device aborts this map
       throw error;
     } finally {
       if (read && !this.staging && staging.size === this.stagingSize) this.staging = staging;
-      else staging.destroy();
+      else staging?.destroy();
     }
   }
 
   #encodeCopies(encoder, ranges, staging) {
     for (let i = 0, at = 0; i < ranges.length; at += ranges[i + 2], i += 3) {
-      encoder.copyBufferToBuffer(this.buffers.get(ranges[i]), ranges[i + 1], staging, at, ranges[i + 2]);
+      if (ranges[i + 2]) encoder.copyBufferToBuffer(this.buffers.get(ranges[i]), ranges[i + 1], staging, at, ranges[i + 2]);
     }
   }
 
@@ -193,7 +284,7 @@ class Gpu {
   #readAhead(encoder, program, first) {
     const ranges = program.read.map((number, i) => (i % 3 ? number : number + first));
     const length = total(ranges);
-    if (!this.staging || length > this.stagingSize) return () => {};
+    if (!length || !this.staging || length > this.stagingSize) return () => {};
     const staging = this.#takeStaging(length);
     this.#encodeCopies(encoder, ranges, staging);
     return () => {
@@ -225,7 +316,8 @@ class Gpu {
     return staging || this.device.createBuffer({ size: kept ? this.stagingSize : Math.max(4, length), usage: GPUBufferUsage.COPY_DST | GPUBufferUsage.MAP_READ });
   }
 
-  // bindings: a letter a binding, "u" uniform, "r" read-only storage, "w" storage that is written.
+  // bindings: a letter a binding, "u" uniform, "r" read-only storage, "w" storage that is written. A pipeline that could
+  // not be made is not kept; who awaits it gets the Fault, which names nobody's work yet.
   pipeline(key, label, code, bindings) {
     if (!this.pipelines.has(key)) {
       const compiled = this.#compile(label, code, bindings);
@@ -237,37 +329,65 @@ class Gpu {
 
   async #compile(label, code, bindings) {
     const types = { u: "uniform", r: "read-only-storage", w: "storage" };
-    const layout = this.device.createBindGroupLayout({
-      label,
-      entries: [...bindings].map((letter, binding) => ({ binding, visibility: GPUShaderStage.COMPUTE, buffer: { type: types[letter] } })),
+    const { result, checked } = this.#watched("", () => {
+      const layout = this.device.createBindGroupLayout({
+        label,
+        entries: [...bindings].map((letter, binding) => ({ binding, visibility: GPUShaderStage.COMPUTE, buffer: { type: types[letter] } })),
+      });
+      const module = this.device.createShaderModule({ label, code });
+      const made = this.device.createComputePipelineAsync({
+        label,
+        layout: this.device.createPipelineLayout({ bindGroupLayouts: [layout] }),
+        compute: { module, entryPoint: "main" },
+      });
+      return { layout, made };
     });
-    const module = this.device.createShaderModule({ label, code });
-    const pipeline = await this.device.createComputePipelineAsync({
-      label,
-      layout: this.device.createPipelineLayout({ bindGroupLayouts: [layout] }),
-      compute: { module, entryPoint: "main" },
-    });
-    return { pipeline, layout };
+    const [pipeline, fault] = await Promise.all([result.made.catch((error) => error), checked]);
+    if (fault) throw fault;
+    if (pipeline instanceof Error) throw new Fault(pipeline.reason ?? "internal", "", pipeline.message);
+    return { pipeline, layout: result.layout };
   }
 
-  // description: {pipelines: [[key, label, code, bindings]], dispatches: [[pipeline index, [x, y, z], [[slot, offset, size]]]],
-  // outputs: [bytes], part, host: bytes}. Slot 0 is the uniforms, 1 the arena; then come the leaves, then the outputs.
-  // `tell(done, total)` hears of every pipeline that is ready. Gives the array whose bytes each run begins with.
+  // description: {work, pipelines: [[key, label, code, bindings]], dispatches: [[pipeline index, [x, y, z], [[slot, offset,
+  // size]]]], outputs: [bytes], written: [leaf], part, host: bytes}. Slot 0 is the uniforms, 1 the arena; then come the
+  // leaves, then the outputs. `work` names it, a pipeline's label what is at fault where that cannot be made.
+  // `tell(done, total)` hears of every pipeline that is ready. Gives the array whose bytes each run begins with. Throws
+  // a Fault once nothing of it is under way any more, and keeps nothing of it then.
   async compileProgram(id, description, params, tell) {
-    const { pipelines, dispatches, outputs, part, host } = JSON.parse(description);
+    const { work, pipelines, dispatches, outputs, written, part, host } = JSON.parse(description);
     let done = 0;
     const ready = await Promise.all(pipelines.map(async (entry) => {
-      const pipeline = await this.pipeline(...entry);
-      tell(++done, pipelines.length);
-      return pipeline;
+      try {
+        const pipeline = await this.pipeline(...entry);
+        tell(++done, pipelines.length);
+        return pipeline;
+      } catch (error) {
+        return new Fault(error.kind ?? "internal", entry[1], error.message);
+      }
     }));
     const view = params.getBuffer("u8");
-    const uniform = this.device.createBuffer({ size: Math.max(16, view.data.length), usage: GPUBufferUsage.UNIFORM | GPUBufferUsage.COPY_DST });
-    this.device.queue.writeBuffer(uniform, 0, view.data);
-    view.release();
+    let uniform;
+    try {
+      const failed = ready.find((each) => each instanceof Fault);
+      if (failed) throw failed;
+      const made = this.#watched(`the parameters of ${work}`, () => {
+        uniform = this.device.createBuffer({ size: Math.max(16, view.data.length), usage: GPUBufferUsage.UNIFORM | GPUBufferUsage.COPY_DST });
+        if (view.data.length) this.device.queue.writeBuffer(uniform, 0, view.data);
+      });
+      const fault = await made.checked;
+      if (fault) throw fault;
+    } catch (error) {
+      uniform?.destroy();
+      throw error;
+    } finally {
+      view.release();
+    }
     const program = {
+      work,
+      proved: false, // whether the device took a run of it
       uniform,
       outputs,
+      written,
       part,
       host: new Uint8Array(host),
       leaves: [],
@@ -286,10 +406,12 @@ class Gpu {
     this.programs.delete(id);
   }
 
-  // The buffer of `handle` is the next run's output `number`.
+  // The buffer of `handle` is the next run's output `number`, unless what was to fill it failed: it may be none.
   spareBuffer(id, number, handle) {
     this.#stale(handle);
-    this.programs.get(id).spares[number] = this.buffers.get(handle);
+    const buffer = this.buffers.get(handle);
+    if (buffer.doubt?.fault) buffer.destroy();
+    else this.programs.get(id).spares[number] = buffer;
     this.buffers.delete(handle);
   }
 
@@ -299,10 +421,24 @@ class Gpu {
     if (!this.buffers.size) this.device.queue.submit([]);
   }
 
+  // A run failed: what it took, and what it left to the next one, may be no buffers at all.
+  #taint(program, doubt) {
+    program.proved = false;
+    program.bound = [];
+    program.read = null;
+    program.spares.forEach((spare, i) => {
+      if (spare?.doubt !== doubt) return;
+      spare.destroy();
+      delete program.spares[i];
+    });
+    this.complain?.(`${doubt.fault.work}: ${doubt.fault.message}`);
+  }
+
   // One run of a program over its leaves: write the host inputs, have the outputs under `first` and the handles after it,
   // spare buffers or new ones, encode every dispatch, submit. A program of one part is queued at once: true. Of several parts each but the last
   // is awaited, so that `stopProgram` can end the run: a promise of true, or of false if it was ended. Outputs exist only
   // if the run was queued whole. `leaves` is a Python buffer of ints, or nothing where they are those of the run before.
+  // What the device has against a run that is queued at once is said later, to whoever reads its outputs.
   runProgram(id, arena, first, leaves) {
     if (this.lost) throw new Error("the device is lost");
     this.#forget();
@@ -312,25 +448,42 @@ class Gpu {
     if (leaves) program.leaves = ints(leaves);
     const undo = (error) => {
       program.bound = [];
+      program.proved = false;
       outputs.forEach((_, i) => this.buffers.has(first + i) && this.destroyBuffer(first + i));
       if (error === STOPPED) return false;
       throw error;
     };
     try {
-      if (host.length) this.device.queue.writeBuffer(this.buffers.get(arena), 0, host);
-      outputs.forEach((size, i) => {
-        if (spares[i]) this.buffers.set(first + i, spares[i]);
-        else this.createBuffer(first + i, size);
-      });
-      spares.length = 0;
-      this.#bind(program, arena, first);
-      if (dispatches.length > part) return this.#submitInParts(id, dispatches, part).catch(undo);
-      this.#submit(dispatches, program.read && ((encoder) => this.#readAhead(encoder, program, first)));
+      const inParts = dispatches.length > part;
+      const watched = !program.proved || !this.#repeats(program, arena);
+      const begin = () => {
+        if (host.length) this.device.queue.writeBuffer(this.buffers.get(arena), 0, host);
+        outputs.forEach((size, i) => this.buffers.set(first + i, spares[i] ?? this.#newBuffer(size)));
+        spares.length = 0;
+        this.#bind(program, arena, first);
+        if (!inParts) this.#submit(dispatches, program.read && ((encoder) => this.#readAhead(encoder, program, first)));
+      };
+      const checked = watched ? this.#watched(program.work, begin).checked : begin() ?? null;
+      const { bound, leaves: { length } } = program;
+      const sources = [];
+      for (let slot = 1; slot < 2 + length; slot++) if (bound[slot]?.doubt) sources.push(bound[slot].doubt);
+      const made = bound.slice(2 + length);
+      for (const leaf of program.written) made.push(bound[2 + leaf]);
+      if (inParts) return this.#submitInParts(id, program, checked, sources, made, watched).catch(undo);
+      if (watched || sources.length) this.#doubted(made, checked, sources, program);
+      else for (const buffer of made) buffer.doubt = null;
       this.last = { program, first };
       return true;
     } catch (error) {
       return undo(error);
     }
+  }
+
+  // Whether the next run is, command by command, one that the device took before: with the very buffers of that one.
+  #repeats({ uniform, leaves, outputs, bound, spares }, arena) {
+    return bound[0] === uniform && bound[1] === this.buffers.get(arena)
+      && leaves.every((handle, i) => bound[2 + i] === this.buffers.get(handle))
+      && outputs.every((_, i) => spares[i] && bound[2 + leaves.length + i] === spares[i]);
   }
 
   // A bind group is kept as long as its buffers are the very same objects: what leaves and comes back is another one.
@@ -354,12 +507,21 @@ class Gpu {
     }
   }
 
-  async #submitInParts(id, dispatches, part) {
+  async #submitInParts(id, program, begun, sources, made, watched) {
+    const { dispatches, part, work } = program;
+    const checks = [...sources.map((source) => source.checked), begun];
     for (let first = 0; first < dispatches.length; first += part) {
       if (first) await this.device.queue.onSubmittedWorkDone();
       if (this.stopped.has(id)) throw STOPPED;
-      this.#submit(dispatches.slice(first, first + part));
+      const next = () => this.#submit(dispatches.slice(first, first + part));
+      checks.push(watched ? this.#watched(work, next).checked : next() ?? null);
     }
+    if (watched || sources.length) {
+      const fault = (await Promise.all(checks)).find(Boolean);
+      if (fault) throw fault;
+      program.proved = true;
+    }
+    for (const buffer of made) buffer.doubt = null;
     return true;
   }
 
@@ -400,6 +562,7 @@ class Gpu {
   }
 
   closeDevice() {
+    this.complain = null;
     for (const id of this.programs.keys()) this.discardProgram(id);
     for (const buffer of this.buffers.values()) buffer.destroy();
     this.stage(0);

@@ -7,19 +7,23 @@ from __future__ import annotations
 
 import itertools
 import json
+import logging
 from array import array
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from ..errors import DeviceLost, DeviceUnavailable, TensorCommonsError
+from ..errors import DeviceError, DeviceLost, DeviceMemoryError, DeviceUnavailable, TensorCommonsError
 from .blocks import Data, raw_of
 from .loader import load_js_module
 from .runtime import IN_BROWSER, Answer
 
 if IN_BROWSER:
     from pyodide.ffi import JsException, create_once_callable, create_proxy
+
+
+_log = logging.getLogger("tensorcommons")
 
 
 class WebGPUBridge:
@@ -84,15 +88,32 @@ class WebGPUBridge:
         gpu.listen(*self._ears)
 
     def _typed(self, error: Exception | str) -> TensorCommonsError:
-        """What JavaScript threw, as DeviceLost or TensorCommonsError."""
+        """Make DeviceLost, DeviceMemoryError or DeviceError of what JavaScript threw, or of the text of a Fault."""
         if self._gpu.lost:
             return DeviceLost(f"the WebGPU device was lost ({self._gpu.lost}); open it again")
-        return TensorCommonsError(f"the WebGPU device reported: {error}")
+        if isinstance(error, str):
+            fault = json.loads(error)
+        else:
+            thrown = getattr(error, "js_error", error)
+            fault = {name: str(getattr(thrown, name, "")) for name in ("kind", "work", "message")}
+            fault["message"] = fault["message"] or str(error)
+        kind = DeviceMemoryError if fault["kind"] == "out-of-memory" else DeviceError
+        return kind("webgpu", fault["work"] or "a command", fault["message"])
 
     def create(self, handle: int, nbytes: int) -> None:
         """A zeroed storage buffer under ``handle``."""
         self.calls += 1
-        self._gpu.createBuffer(handle, nbytes)
+        try:
+            self._gpu.createBuffer(handle, nbytes)
+        except JsException as error:
+            raise self._typed(error) from error
+
+    async def check(self, handles: Sequence[int]) -> None:
+        """Wait until the device has said that ``handles`` were made and filled. Raises the error of what failed."""
+        self.calls += 1
+        fault = str(await self._gpu.checkBuffers(*handles))
+        if fault:
+            raise self._typed(fault)
 
     def destroy(self, handle: int) -> None:
         """Destroy the buffer under ``handle``."""
@@ -101,11 +122,15 @@ class WebGPUBridge:
 
     def write(self, handle: int, offset: int, data: Data) -> None:
         """Queue a write of ``data``."""
+        if not data.nbytes:
+            return
         self.calls += 1
         self._gpu.writeBuffer(handle, offset, raw_of(data))
 
     def copy(self, source: int, source_offset: int, target: int, target_offset: int, nbytes: int) -> None:
         """Queue a copy between buffers."""
+        if not nbytes:
+            return
         self.calls += 1
         self._gpu.copyBuffer(source, source_offset, target, target_offset, nbytes)
 
@@ -127,6 +152,8 @@ class WebGPUBridge:
             words += handle, start, whole
             cuts.append(slice(length + offset - start, length + offset - start + nbytes))
             length += whole
+        if not length:
+            return [memoryview(b"") for _ in ranges]
         data = np.empty(length, np.uint8).data
         number = next(self._numbers)
         answer: Answer[str] = Answer()
@@ -204,7 +231,7 @@ class WebGPUBridge:
         await self._gpu.wait()
 
     def errors(self) -> str:
-        """What the device complained about and no read has reported yet. For tests and diagnostics."""
+        """Take the device's complaints that were nobody's fault. They were logged; this is for tests and diagnostics."""
         return str(self._gpu.takeErrors())
 
     def live(self) -> int:
@@ -217,8 +244,11 @@ class WebGPUBridge:
         self._hosts.clear()
 
 
-def _ears(reads: Mapping[int, tuple[Answer[str], memoryview]]) -> tuple[Any, Any]:
-    """How JavaScript gives the bytes of a read, and says that it is done. Nobody hears of one that was cancelled."""
+def _ears(reads: Mapping[int, tuple[Answer[str], memoryview]]) -> tuple[Any, Any, Any]:
+    """How JavaScript gives the bytes of a read, says that it is done, and what is wrong with nobody's work.
+
+    Nobody hears of a read that was cancelled.
+    """
 
     def take(number: int, data: Any) -> None:
         if number in reads and reads[number][1].nbytes:
@@ -228,7 +258,10 @@ def _ears(reads: Mapping[int, tuple[Answer[str], memoryview]]) -> tuple[Any, Any
         if number in reads:
             reads[number][0].set(error)
 
-    return create_proxy(take), create_proxy(tell)
+    def complain(message: str) -> None:
+        _log.error("the WebGPU device reported an error of %s", message)
+
+    return create_proxy(take), create_proxy(tell), create_proxy(complain)
 
 
 async def _open() -> Any:

@@ -19,7 +19,7 @@ import numpy as np
 
 from ..backends.base import Computation, Executable, Plan, Spec
 from ..backends.device import Device
-from ..errors import InternalError, ShapeMismatch, TensorCommonsError
+from ..errors import DeviceMemoryError, InternalError, ShapeMismatch, TensorCommonsError
 from ..sharing.storage import Bundle, Storage, handles_of, using
 from .chains import chain_elementwise
 from .computation import make_computation
@@ -84,12 +84,17 @@ class Program:
         async with self._compiling:
             while self.executable is None:
                 losses = self.device.losses
-                executable = await self.device.backend.compile(self.planned.plan)
                 try:
-                    await self.device.budget.ensure([], executable.nbytes)
-                    self.device.charge(executable.nbytes, "scratch")
-                except BaseException:
-                    self.device.backend.discard(executable)
+                    executable = await self.device.backend.compile(self.planned.plan)
+                    try:
+                        await self.device.budget.ensure([], executable.nbytes)
+                        self.device.charge(executable.nbytes, "scratch")
+                    except BaseException:
+                        self.device.backend.discard(executable)
+                        raise
+                except BaseException:  # the device remembers no program that was not made
+                    if self.device.programs.get(self.structure) is self:
+                        del self.device.programs[self.structure]
                     raise
                 if losses == self.device.losses:
                     self.executable = executable
@@ -129,6 +134,9 @@ class Program:
                     self.device.keep_program(self)
                     handles = handles_of(leaves) if bundle is None else bundle.handles(leaves)
                     return await self._run(executable, leaves, handles, inputs, taken)
+            except DeviceMemoryError:  # the arena may be what could not be made: the next run takes another
+                self.device.free_scratch()
+                raise
             finally:
                 self._runs -= 1
                 if self.device.programs.get(self.structure) is not self:  # forgotten while it ran

@@ -75,7 +75,7 @@ async def from_pretrained(
         DownloadError: a file is missing or its connection broke.
         InvalidWeights: a file is damaged, or does not hold the tensors that its config asks for.
         UnsupportedModel: the architecture is not built in.
-        MemoryBudgetError: the weights do not fit.
+        MemoryBudgetError: the weights do not fit under the limit, or (DeviceMemoryError) on the device.
     """
     report = Reporter(progress_callback)
     files = open_source(source, token=token)
@@ -96,6 +96,7 @@ async def from_pretrained(
             wanted = words if tokenizer and "input_ids" in names else None
             async with beside(kernels), beside(_tokenizer(manager, wanted)) as reading:
                 weights = await Interner(manager, target, name, parts, report).load(specs)
+                await target.backend.check([storage.handle for w in weights.values() if (storage := w.node.storage)])
         _warn_of_untied(files.name, architecture, weights)
         reader, why_none = reading.result()
         processor = await _processor(files) if "pixel_values" in names else None

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from ...bridge.blocks import Data
 from ...bridge.webgpu import WebGPUBridge
-from ...errors import TensorCommonsError, UnsupportedOp
+from ...errors import DeviceMemoryError, UnsupportedOp
 from ...shapes import Layout
 from ..base import Backend, Executable, Op, Place, Plan, Range, Spec
 from .kernels import KERNELS, Adapter
@@ -21,6 +21,13 @@ from .shader import compose
 
 UNIFORM, ARENA, LEAVES = 0, 1, 2  # slots of bridge/webgpu.js: from 2 on a program's leaves and then its outputs
 PART = 8  # dispatches a part on a software adapter: a run can be stopped between parts, a few ms apart each
+
+
+def _named(plan: Plan) -> str:
+    """Name a program by its ops, for messages."""
+    names = list(dict.fromkeys(step.op.name for step in plan.steps))
+    more = f" and {len(names) - 4} more" if len(names) > 4 else ""
+    return f"a run of {', '.join(names[:4])}{more}"
 
 
 @dataclass(frozen=True)
@@ -71,7 +78,8 @@ class WebGPUBackend(Backend[Replay]):
     def _check_size(self, nbytes: int) -> None:
         limit = min(self.limits["maxBufferSize"], self.limits["maxStorageBufferBindingSize"])
         if nbytes > limit:
-            raise TensorCommonsError(f"{nbytes:,} bytes in one buffer pass this adapter's limit of {limit:,} bytes")
+            reason = f"{nbytes:,} bytes in one buffer pass this adapter's limit of {limit:,} bytes"
+            raise DeviceMemoryError("webgpu", "a tensor", reason, nbytes, limit)
 
     def free(self, handle: int) -> None:
         self.bridge.destroy(handle)
@@ -91,6 +99,9 @@ class WebGPUBackend(Backend[Replay]):
     async def read(self, ranges: Sequence[Range]) -> list[memoryview]:
         return await self.bridge.read(ranges)
 
+    async def check(self, handles: Sequence[int]) -> None:
+        await self.bridge.check(handles)
+
     def copy(self, source: int, source_offset: int, target: int, target_offset: int, nbytes: int) -> None:
         self.bridge.copy(source, source_offset, target, target_offset, nbytes)
 
@@ -109,13 +120,15 @@ class WebGPUBackend(Backend[Replay]):
                 raise UnsupportedOp(step.op.name, "webgpu", "there is no kernel for it")
             require_shader_types(step)
             for dispatch in KERNELS[step.op.name].lower(step, self.adapter):
+                if not min(dispatch.groups):
+                    continue
                 if max(dispatch.groups) > self.limits["maxComputeWorkgroupsPerDimension"]:
                     raise UnsupportedOp(
                         step.op.name, "webgpu", f"{dispatch.groups} workgroups pass the adapter's limit"
                     )
                 code, letters, places = compose(dispatch)
                 key = hashlib.sha256(f"{letters}\0{code}".encode()).hexdigest()
-                index, _ = pipelines.setdefault(key, (len(pipelines), [key, dispatch.shader, code, letters]))
+                index, _ = pipelines.setdefault(key, (len(pipelines), [key, f"{step.op.name} ({dispatch.shader})", code, letters]))
                 bindings = [(UNIFORM, len(params), -(-len(dispatch.params) // 16) * 16)]
                 bindings += [self._binding(place, plan.leaves) for place in places]
                 dispatches.append((index, dispatch.groups, bindings))
@@ -123,9 +136,11 @@ class WebGPUBackend(Backend[Replay]):
                 params += bytes(-len(params) % alignment)
         description = json.dumps(
             {
+                "work": _named(plan),
                 "pipelines": [entry for _, entry in pipelines.values()],
                 "dispatches": dispatches,
                 "outputs": plan.output_bytes,
+                "written": plan.written,
                 "part": PART if self.is_software else len(dispatches),
                 "host": plan.host_bytes,
             }
