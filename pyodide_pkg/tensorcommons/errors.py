@@ -9,6 +9,7 @@
      ├─ DeviceError            the device refused a kernel, a command or a buffer, with the operation
      ├─ MemoryBudgetError      it does not fit, with who holds the memory
      │   └─ DeviceMemoryError  the device itself has no memory left
+     ├─ ManagerClosed          a manager that was closed, or is gone
      ├─ TensorNotFound         no tensor of that name
      ├─ TensorReleased         the tensor was given back
      ├─ ViewOutOfBounds        a view reaches past its parent
@@ -90,7 +91,8 @@ class DeviceMemoryError(MemoryBudgetError):
 
     def __init__(self, device: str, work: str, reason: str, needed: int = 0, limit: int = 0) -> None:
         TensorCommonsError.__init__(
-            self, f"{work} does not fit on {device}: {reason}. To make it fit: compute less at a time, or release tensors."
+            self,
+            f"{work} does not fit on {device}: {reason}. To make it fit: compute less at a time, or release tensors.",
         )
         self.needed = needed
         self.limit = limit
@@ -98,6 +100,10 @@ class DeviceMemoryError(MemoryBudgetError):
         self.device = device
         self.work = work
         self.reason = reason
+
+
+class ManagerClosed(TensorCommonsError):
+    """The manager was closed, or nothing refers to it any more: it holds nothing and takes nothing."""
 
 
 class TensorNotFound(TensorCommonsError):

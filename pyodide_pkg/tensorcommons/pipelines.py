@@ -139,16 +139,19 @@ async def pipeline(
         check_task(task, source.architecture.tasks, source.name)
         _check_is_asked_as_loaded(source, device=device, dtype=dtype, cache=cache, token=token)
         return kind(task, source, owns_model=False, options=options)
-    model = await from_pretrained(
-        source,
-        manager=manager,
-        device=device,
-        dtype=dtype,
-        task=task,
-        progress_callback=progress_callback,
-        cache=cache,
-        token=token,
-    )
+    try:
+        model = await from_pretrained(
+            source,
+            manager=manager,
+            device=device,
+            dtype=dtype,
+            task=task,
+            progress_callback=progress_callback,
+            cache=cache,
+            token=token,
+        )
+    finally:
+        del manager  # as in from_pretrained: a traceback that is kept must not keep it
     return kind(task, model, owns_model=True, options=options)
 
 

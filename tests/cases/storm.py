@@ -23,7 +23,10 @@ from tests.cases.harness import let_go
 
 MB = 2**20
 TASKS = 50
-IDS = {"input_ids": np.array([[2, 17, 31, 5, 3], [2, 9, 9, 3, 0]]), "attention_mask": np.array([[1] * 5, [1] * 4 + [0]])}
+IDS = {
+    "input_ids": np.array([[2, 17, 31, 5, 3], [2, 9, 9, 3, 0]]),
+    "attention_mask": np.array([[1] * 5, [1] * 4 + [0]]),
+}
 ALLOWED = (MemoryBudgetError, TensorReleased)
 
 
@@ -40,7 +43,9 @@ class Storm:
         self.manager = place.manager(self.room + 0.2)
         self.models: dict[str, tc.Model] = {}
         self.refused = self.done = self.cancelled = 0
-        self.cache = tc.compile(lambda cache, update, at: tc.kv_cache_append(cache, update, at), donate_argnames=["cache"])
+        self.cache = tc.compile(
+            lambda cache, update, at: tc.kv_cache_append(cache, update, at), donate_argnames=["cache"]
+        )
 
     async def load(self) -> None:
         name = self.random.choice(sorted(self.sources))
@@ -183,6 +188,8 @@ async def storm(place: Place, seeds: range, rounds: int) -> None:
             await weather.run(rounds)
             await weather.end()
         except BaseException as error:
-            error.add_note(f"seed {seed}: {weather.done} done, {weather.refused} refused, {weather.cancelled} cancelled")
+            error.add_note(
+                f"seed {seed}: {weather.done} done, {weather.refused} refused, {weather.cancelled} cancelled"
+            )
             raise
         assert weather.done > weather.refused, (weather.done, weather.refused)

@@ -7,9 +7,10 @@ import asyncio
 import numpy as np
 import pytest
 
+import tensorcommons as tc
 from tensorcommons.errors import TensorReleased
-from tensorcommons.sharing.storage import Bundle, Storage, using
-from tests.sharing.devices import manager_on
+from tensorcommons.sharing.storage import Bundle, Origin, Storage, using
+from tests.sharing.devices import empty, manager_on
 
 
 def _bundle(count: int = 3) -> tuple[Bundle, list[Storage]]:
@@ -67,3 +68,37 @@ async def test_a_use_of_the_bundle_is_one_of_each_storage():
     assert not bundle.is_settled
     await bundle.device.budget.ensure([], 0, bundle)
     assert bundle.is_settled and storages[1].is_resident
+
+
+@pytest.mark.parametrize("kind", ["cpu", "webgpu"])
+async def test_a_weight_that_is_given_back_while_a_run_waits_for_it_ends_the_run(kind):
+    """The weight has left its device, and the run waits for its bytes; then its last holder lets go of it.
+
+    It was not noticed in a program's third run and later ones, which look at their weights as one bundle: the kernel
+    read a handle that was gone.
+    """
+    manager = manager_on(kind)
+    weight = manager.register_shared_tensor("w", (64,), kind, "m", data=np.ones(64, np.float32))
+    double = tc.compile(lambda x: x * weight.tensor)
+    x = tc.asarray(np.ones(64, np.float32), device=manager.devices.choose(kind))
+    for _ in range(3):
+        assert (await (await double(x)).read()).sum() == 64
+    storage, coming = weight.entry.storage, asyncio.Event()
+
+    async def read() -> bytes:
+        await coming.wait()
+        return np.ones(64, np.float32).tobytes()
+
+    storage.origin = Origin(read, is_local=True)
+    assert await storage.evict()
+    running = asyncio.create_task(double(x))
+    while not storage.in_use:
+        await asyncio.sleep(0)
+    manager.release_model_tensors("m")
+    manager.optimize_memory_usage()
+    coming.set()
+    (ended,) = await asyncio.gather(running, return_exceptions=True)
+    assert isinstance(ended, TensorReleased)
+    del ended, running, double, x
+    await asyncio.sleep(0)
+    empty(manager)

@@ -66,25 +66,24 @@ async def test_equal_content_held_twice(manager):
 
 
 async def test_models_with_a_common_prefix(manager):
-    await load(manager)
+    kept = [await load(manager)]  # models that are referred to
     assert not manager.analyze_sharing_opportunities()["common_prefix"]
-    await load(manager)
+    kept.append(await load(manager))
     (same,) = manager.analyze_sharing_opportunities()["common_prefix"]
     assert same["common_nodes"] == same["nodes"][0] == same["nodes"][1]
     manager.release_model_tensors(same["models"][1])
-    await load(manager, change=("encoder.layer.1", "bert.encoder.layer.1", "pooler"))
+    kept.append(await load(manager, change=("encoder.layer.1", "bert.encoder.layer.1", "pooler")))
     (prefix,) = manager.analyze_sharing_opportunities()["common_prefix"]
     assert 0 < prefix["common_nodes"] < prefix["nodes"][0] and len(prefix["activation"]["shape"]) == 3
     manager.release_model_tensors(prefix["models"][1])
-    await load(manager, change=("embeddings", "bert.embeddings"))
+    kept.append(await load(manager, change=("embeddings", "bert.embeddings")))
     rows = manager.analyze_sharing_opportunities()["common_prefix"]
     assert not rows or rows[0]["common_nodes"] < prefix["common_nodes"], "what depends on other weights is not common"
 
 
 async def test_models_on_two_devices_have_no_common_computation(manager):
-    await load(manager)
-    await load(manager, device="webgpu")
-    assert not manager.analyze_sharing_opportunities()["common_prefix"]
+    kept = [await load(manager), await load(manager, device="webgpu")]
+    assert kept and not manager.analyze_sharing_opportunities()["common_prefix"]
 
 
 async def test_a_fine_tune_shows_what_is_really_common(manager):

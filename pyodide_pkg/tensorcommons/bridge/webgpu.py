@@ -231,7 +231,7 @@ class WebGPUBridge:
         await self._gpu.wait()
 
     def errors(self) -> str:
-        """Take the device's complaints that were nobody's fault. They were logged; this is for tests and diagnostics."""
+        """Take the device's complaints that were nobody's fault, for tests and diagnostics; they were logged."""
         return str(self._gpu.takeErrors())
 
     def live(self) -> int:

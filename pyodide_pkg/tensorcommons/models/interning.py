@@ -118,6 +118,7 @@ class Interner:
         self.report.total = sum(part.end - part.header.data_start for part in self.parts if part.wanted)
         for part in self.parts:
             await self._read(part)
+        self.manager.check_open()
         if self.model not in self.manager.models:
             raise TensorReleased(f"the tensors of {self.model} were released while it was loading")
         held = self.manager.registry.held_by(self.model)
@@ -136,11 +137,14 @@ class Interner:
         missing = [entry for entry in part.entries if entry.name not in known]
         jobs = [self._job(part, entry) for entry in missing]
         before, reported = weights.from_cache, self.report.from_cache
-        async with aclosing(in_order(jobs, self._room)) as arriving:
-            entries = iter(missing)
-            async for data, identity in arriving:
-                self.report.from_cache = reported + weights.from_cache - before
-                await self._intern(part, next(entries), data, identity)
+        try:
+            async with aclosing(in_order(jobs, self._room)) as arriving:
+                entries = iter(missing)
+                async for data, identity in arriving:
+                    self.report.from_cache = reported + weights.from_cache - before
+                    await self._intern(part, next(entries), data, identity)
+        finally:
+            weights.on_position = None  # it refers to this, and this to the file: a cycle that would keep the manager
         self.loaded += part.end - start
         self.report("done", file, part.end - start, part.end - start)
         self.manager.changed()
@@ -179,6 +183,7 @@ class Interner:
         origin = Origin(
             _reader(entry, spec, weights.read_again(entry, identity, spec.nbytes)), weights.is_local(identity)
         )
+        self.manager.check_open()
         held = registry.intern(self.device, raw, spec, content, origin)
         held.hold(self.model, part.wanted[entry.name])
         address = self._address(part, entry)

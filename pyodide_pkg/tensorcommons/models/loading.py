@@ -7,6 +7,7 @@ This file decides what a model is made of: its architecture, its files, and whic
 from __future__ import annotations
 
 import logging
+import traceback
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from typing import Any
@@ -77,6 +78,38 @@ async def from_pretrained(
         UnsupportedModel: the architecture is not built in.
         MemoryBudgetError: the weights do not fit under the limit, or (DeviceMemoryError) on the device.
     """
+    try:
+        return await _loaded(source, manager, device, dtype, task, progress_callback, tokenizer, cache, token)
+    except BaseException as error:
+        _clear_frames(error)
+        raise
+    finally:
+        del manager  # a traceback that is kept would keep it, and its limit
+
+
+def _clear_frames(error: BaseException) -> None:
+    """Let go of what the frames of a failed load hold: the manager that its user dropped, and the bytes of files."""
+    seen: set[int] = set()
+    waiting: list[BaseException | None] = [error]
+    while waiting:
+        each = waiting.pop()
+        if each is not None and id(each) not in seen:
+            seen.add(id(each))
+            traceback.clear_frames(each.__traceback__)
+            waiting += each.__cause__, each.__context__
+
+
+async def _loaded(
+    source: str | Mapping[str, bytes],
+    manager: TensorSharingManager,
+    device: str | Device,
+    dtype: str,
+    task: str | None,
+    progress_callback: Progress | None,
+    tokenizer: bool,
+    cache: CacheSpec,
+    token: str | None,
+) -> Model:
     report = Reporter(progress_callback)
     files = open_source(source, token=token)
     decision = manager.devices.decide(device)

@@ -91,6 +91,11 @@ class Model:
         """The architecture's name."""
         return self.architecture.model_type
 
+    @property
+    def is_unloaded(self) -> bool:
+        """Whether :meth:`unload` was called, or the manager closed."""
+        return self._unloaded
+
     def explain(self) -> str:
         """One sentence: the device that the model is on, why, and what the others are."""
         return f"{self.name} is on {self.manager.devices.explain(Decision(self.device, self.why))}"

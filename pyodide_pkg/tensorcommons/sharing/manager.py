@@ -39,6 +39,11 @@ class Movable(Runnable, Protocol):
         """The architecture's name."""
         ...
 
+    @property
+    def is_unloaded(self) -> bool:
+        """Whether its weights were let go."""
+        ...
+
     def moved(self, decision: Decision, weights: Mapping[Storage, Tensor]) -> None:
         """The model is on another device, its weights there are these, by the storages of the ones that it had."""
         ...
@@ -52,6 +57,9 @@ class TensorSharingManager(SharedTensors):
     part for later runs, in at most ``activation_share`` of the limit.
 
     Without ``devices`` it works on NumPy alone; in a browser pass ``await tensorcommons.open_devices()``.
+
+    :meth:`close` frees everything; ``with`` and ``async with`` close it at the end of the block. The limit of a manager
+    that is closed, or that nothing refers to any more, does not count.
     """
 
     def __init__(
@@ -62,6 +70,8 @@ class TensorSharingManager(SharedTensors):
         activation_cache: bool = True,
         activation_share: float = 0.25,
     ) -> None:
+        if not isinstance(devices, (Devices, type(None))):
+            raise DeviceUnavailable("any", f"devices= is what open_devices() gives, not {devices!r:.80}")
         if not (isinstance(activation_share, (int, float)) and 0 <= activation_share <= 1):
             raise TensorCommonsError(f"activation_share is a part of the limit, from 0 to 1, not {activation_share!r}")
         super().__init__(
@@ -78,10 +88,34 @@ class TensorSharingManager(SharedTensors):
         self._runner = Runner(self.registry, self.residency, self.activations)
         self._opportunities = Opportunities(self.registry, self.models)
 
+    def unload_models(self) -> None:
+        """Unload every model; one that is still loading ends with an error."""
+        for model in self._runner.models:
+            model.unload()
+        for name in list(self.models):
+            self.release_model_tensors(name)
+
+    def __enter__(self) -> TensorSharingManager:
+        self.check_open()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    async def __aenter__(self) -> TensorSharingManager:
+        return self.__enter__()
+
+    async def __aexit__(self, *error: object) -> None:
+        self.close()
+
     # --- models and their weights ---
 
     def add_model(self, name: str, device: Device) -> str:
-        """Make room for a model; gives its name, with a number behind it where the name is taken."""
+        """Make room for a model; gives its name, with a number behind it where the name is taken.
+
+        Raises ManagerClosed after :meth:`close`.
+        """
+        self.check_open()
         unique, number = name, 1
         while unique in self.models:
             number += 1
@@ -95,7 +129,9 @@ class TensorSharingManager(SharedTensors):
             target = decision.device
             if target not in self.devices.opened:
                 raise DeviceUnavailable(target.kind, "it is not one of the manager's devices")
-            arrived = await bring(self.registry, self.residency, model.name, target, tell)
+            self._check_loaded(model)
+            arrived = await bring(self.registry, self.residency, model, target, tell)
+            self._check_loaded(model)
             source = self.models[model.name]
             self.models[model.name] = target
             model.moved(decision, {storage: Tensor.of_storage(e.storage, e.spec) for storage, e in arrived.items()})
@@ -105,6 +141,12 @@ class TensorSharingManager(SharedTensors):
             self.attach(model, model.model_type)
             source.drop_programs()
         self.changed()
+
+    def _check_loaded(self, model: Movable) -> None:
+        """Raises ManagerClosed, or TensorReleased for a model that was unloaded while its move waited."""
+        self.check_open()
+        if model.name not in self.models or model.is_unloaded:
+            raise TensorReleased(f"{model.name} was unloaded while it was moving; load it again with from_pretrained()")
 
     def release_model_tensors(self, model_name: str) -> int:
         """End every hold of ``model_name``: weights, tensors and views. Gives how many ended.
@@ -131,11 +173,13 @@ class TensorSharingManager(SharedTensors):
 
     async def set_memory_limit(self, max_memory_mb: float) -> None:
         """Change the limit and evict down to it. Raises MemoryBudgetError if that is not possible; nothing changed."""
+        self.check_open()
         await self.residency.set_limit(self.share, _limit_bytes(max_memory_mb))
         self.changed()
 
     async def make_room(self, nbytes: int) -> None:
         """Evict until ``nbytes`` more fit. Raises MemoryBudgetError if they cannot; then nothing left."""
+        self.check_open()
         await self.residency.make_room(nbytes)
         self.changed()
 
@@ -173,6 +217,7 @@ class TensorSharingManager(SharedTensors):
             ShapeMismatch: a model cannot take its inputs; nothing ran.
             DeviceUnavailable: the device was lost and there is no other.
         """
+        self.check_open()
         wanted = _wanted(calls, outputs)
         models = [model for model, _ in calls]
         answers, fallback = await self.finishing(models, lambda: self._run_where_they_are(calls, wanted))
@@ -239,6 +284,7 @@ class TensorSharingManager(SharedTensors):
         outputs: Sequence[Sequence[str] | None] | None = None,
     ) -> None:
         """Compile what :meth:`run_together` takes for inputs of these shapes, without running it. Raises as it does."""
+        self.check_open()
         wanted = _wanted(calls, outputs)
 
         async def each_device() -> None:
@@ -286,6 +332,7 @@ class TensorSharingManager(SharedTensors):
 
     def optimize_memory_usage(self) -> dict[str, Any]:
         """Free the tensors that nobody needs, kept activations and idle arenas. Gives what that freed, in bytes."""
+        self.check_open()
         before = self.residency.used
         freed = self.free_unused_tensors()
         self.activations.clear()

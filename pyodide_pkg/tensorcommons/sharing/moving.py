@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
-from typing import Any, TypeAlias
+from typing import Any, Protocol, TypeAlias
 from weakref import WeakMethod, ref
 
 import numpy as np
@@ -26,13 +26,26 @@ from .running import Runnable
 from .storage import Storage
 
 Progress: TypeAlias = Callable[[int, int], None]
+
+
+class Leaving(Protocol):
+    """What is needed of a model that moves."""
+
+    name: str
+
+    @property
+    def is_unloaded(self) -> bool:
+        """Whether its weights were let go."""
+        ...
+
+
 Run: TypeAlias = Callable[..., Awaitable[list[dict[str, Tensor]]]]
 
 
 async def bring(
-    registry: Registry, residency: Residency, model: str, target: Device, tell: Progress
+    registry: Registry, residency: Residency, moving: Leaving, target: Device, tell: Progress
 ) -> dict[Storage, Entry]:
-    """Have ``model`` hold on ``target`` what it holds elsewhere. Gives what took the place of each storage.
+    """Have ``moving`` hold on ``target`` what it holds elsewhere. Gives what took the place of each storage.
 
     Tensors that were registered by name stay. ``tell(done, total)`` hears of the bytes; what others brought to
     ``target`` before is done at once.
@@ -42,6 +55,7 @@ async def bring(
         MemoryBudgetError: the weights do not fit.
         TensorReleased: the model was unloaded meanwhile. In all cases the model holds what it held.
     """
+    model = moving.name
     if target.backend.is_lost:
         await target.recover()
     leaving = _weights(registry, model, target)
@@ -62,7 +76,7 @@ async def bring(
                 fresh.hold(arriving, name)
             done += entry.storage.nbytes
             tell(done, total)
-        if _weights(registry, model, target) != leaving:
+        if moving.is_unloaded or _weights(registry, model, target) != leaving:  # another may have its name by now
             raise TensorReleased("they are others now")
         for entry, names in leaving.items():  # no wait from here on
             for name in names:

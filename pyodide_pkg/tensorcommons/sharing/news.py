@@ -26,6 +26,10 @@ class News:
         self._subscribers[key] = callback
         return lambda: self._subscribers.pop(key, None) and None
 
+    def clear(self) -> None:
+        """End every subscription."""
+        self._subscribers.clear()
+
     def tell(self, report: Callable[[], MemoryReport]) -> None:
         """Tell everybody; a change that a callback makes is told when all have heard of the one before."""
         self._untold = True

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from itertools import combinations
 from typing import Any
+from weakref import WeakMethod
 
 from ..backends.device import Device
 from ..errors import MemoryBudgetError
@@ -30,13 +31,13 @@ class Opportunities:
         self.registry = registry
         self.models = models
         self._architectures: dict[str, str] = {}
-        self._probes: dict[str, Callable[[], Sequence[Node]]] = {}
+        self._probes: dict[str, WeakMethod[Callable[[], Sequence[Node]]]] = {}  # a model refers to its manager
         self._probed: dict[str, Graph] = {}
 
     def add(self, model: str, architecture: str, probe: Callable[[], Sequence[Node]]) -> None:
         """Have ``model`` compared with others: ``probe`` gives its graph on inputs of one fixed shape."""
         self._architectures[model] = architecture
-        self._probes[model] = probe
+        self._probes[model] = WeakMethod(probe)
 
     def forget(self, model: str) -> None:
         """Undo :meth:`add`."""
@@ -56,8 +57,9 @@ class Opportunities:
 
     def _common_prefixes(self) -> list[dict[str, Any]]:
         """Pairs of loaded models whose graphs begin with the same computation."""
-        for name, probe in self._probes.items():
-            if name not in self._probed:
+        for name, reference in self._probes.items():
+            probe = reference()
+            if probe is not None and name not in self._probed:
                 with suppress(MemoryBudgetError):  # its constants do not fit just now: no evidence then
                     self._probed[name] = Graph(probe())
         by_device: dict[Device | None, dict[str, Graph]] = {}

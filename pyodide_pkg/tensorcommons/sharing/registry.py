@@ -168,6 +168,15 @@ class Registry:
                 self.drop_if_unused(entry)
         return ended
 
+    def clear(self) -> None:
+        """End every hold and every registered name, so that all bytes go. What was given goes back."""
+        for entry in list(self):
+            entry.names.clear()
+            entry.registered.clear()
+            entry.pins.clear()
+            self.drop_if_unused(entry)
+        self._origins.clear()
+
     def drop_if_unused(self, entry: Entry) -> None:
         """Free the entry if nobody holds it and no registered tensor keeps it. What was given goes back."""
         if entry.names or entry.registered:

@@ -84,6 +84,12 @@ class Residency(Budget):
             device.budget = budget
         return budget
 
+    def leave(self, share: Share) -> None:
+        """End the part of ``share`` in the budget: its limit counts no more. Does nothing the second time."""
+        self._shares.discard(share)
+        self._sum_up()
+        self.use_ended()  # what did not fit may fit now
+
     def _sum_up(self) -> None:
         """Look at the managers' limits, when one of them is another: each allocation asks for what comes of them.
 

@@ -8,6 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Protocol, TypeVar
+from weakref import WeakValueDictionary
 
 import numpy as np
 
@@ -70,6 +71,10 @@ class Runnable(Protocol):
         """Every output that the model can give for ``inputs``, traced anew."""
         ...
 
+    def unload(self) -> None:
+        """Let its weights go. Safe to call twice."""
+        ...
+
     def probe(self) -> Sequence[Node]:
         """Every output on inputs of one fixed shape, for comparing with other models."""
         ...
@@ -126,7 +131,7 @@ class Runner:
         self._residency = residency
         self._activations = activations
         self._prepared: dict[tuple[Any, ...], _Prepared] = {}
-        self._models: dict[str, Runnable] = {}
+        self._models: WeakValueDictionary[str, Runnable] = WeakValueDictionary()  # they refer to their manager
         self._loads = 0
 
     def add(self, model: Runnable) -> None:
@@ -139,6 +144,11 @@ class Runner:
         self._models.pop(model, None)
         self._prepared = {key: run for key, run in self._prepared.items() if all(part[0] != model for part in key)}
         self._activations.sweep()
+
+    @property
+    def models(self) -> list[Runnable]:
+        """The loaded models."""
+        return list(self._models.values())
 
     async def run(
         self, calls: Sequence[tuple[Runnable, Mapping[str, Any]]], outputs: Sequence[Sequence[str] | None] | None
@@ -234,10 +244,11 @@ class Runner:
         for _, inputs in calls:
             if not any(inputs is other for other in seen):
                 seen.append(inputs)
-                for name in related & self._models.keys():
-                    if self._models[name].device is device:
+                for name in sorted(related):
+                    model = self._models.get(name)
+                    if model is not None and model.device is device:
                         with suppress(TensorCommonsError):  # it cannot take these inputs
-                            yield fuse(Graph(self._models[name].every(inputs, host)), device.backend)
+                            yield fuse(Graph(model.every(inputs, host)), device.backend)
 
     async def _variant(self, device: Device, prepared: _Prepared, found: frozenset[Cut], *, keep: bool) -> _Variant:
         """The program for what is not found; one that keeps nothing besides its outputs where memory is short."""

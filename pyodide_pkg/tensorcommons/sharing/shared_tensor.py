@@ -10,12 +10,13 @@ import asyncio
 import operator
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
+from weakref import ref
 
 import numpy as np
 
 from ..backends.base import Spec
 from ..dtypes import DType
-from ..errors import NotAConsumer, ShapeMismatch, TensorReleased, UnsupportedDtype, ViewOutOfBounds
+from ..errors import ManagerClosed, NotAConsumer, ShapeMismatch, TensorReleased, UnsupportedDtype, ViewOutOfBounds
 from ..shapes import Layout, Shape
 from ..tensor import Tensor
 from .registry import REGISTERED, Entry
@@ -61,7 +62,7 @@ class SharedTensor:
     def __init__(
         self, manager: SharedTensors, name: str, entry: Entry, producer: str | None, consumers: Sequence[str]
     ) -> None:
-        self.manager = manager
+        self._manager = ref(manager)  # which refers to its tensors: it is gone when its users let go of it
         self.name = name
         self.entry = entry
         self.producer_model = producer
@@ -78,6 +79,16 @@ class SharedTensor:
     def __repr__(self) -> str:
         state = "freed" if self.is_freed else self.entry.storage.condition
         return f"<SharedTensor {self.name!r} {self.dtype}{list(self.shape)} on {self.storage_type}, {state}>"
+
+    @property
+    def manager(self) -> SharedTensors:
+        """The manager that it is registered with. Raises ManagerClosed where that is gone."""
+        manager = self._manager()
+        if manager is None:
+            raise ManagerClosed(
+                f"the manager of {self.name!r} is gone: keep a reference to it for as long as you use it"
+            )
+        return manager
 
     @property
     def shape(self) -> Shape:
@@ -139,6 +150,12 @@ class SharedTensor:
         """Whether ``model`` made the tensor or was granted it."""
         return model == self.producer_model or model in self.consumer_models
 
+    def tell(self) -> None:
+        """Tell the manager's subscribers of a change, where there is a manager."""
+        manager = self._manager()
+        if manager is not None:
+            manager.changed()
+
     def grant(self, models: Iterable[str]) -> None:
         """Let ``models`` acquire the tensor. It is not freed before those that are new have had their turn."""
         self.awaited |= set(models) - self.consumer_models
@@ -159,14 +176,14 @@ class SharedTensor:
         self.entry.storage.touch()
         new = self.hold(model)
         if new:
-            self.manager.changed()
+            self.tell()
         return new
 
     def release(self, model: str) -> bool:
         """End the hold of ``model``. False if it held nothing; no count ever goes below what is held."""
         ended = not self.is_freed and self.entry.let_go(model, self.key)
         if ended:
-            self.manager.changed()
+            self.tell()
         return ended
 
     def forget(self, model: str) -> None:
@@ -188,7 +205,7 @@ class SharedTensor:
     def unpin(self) -> None:
         """Undo :meth:`pin`. Does nothing if it is not pinned."""
         self.entry.pins.discard(self.name)
-        self.manager.changed()
+        self.tell()
 
     def can_be_freed(self) -> bool:
         """Whether nobody holds it or a view of it, nothing pins it, and every listed consumer had its turn.
@@ -224,7 +241,8 @@ class SharedTensor:
 
     async def read(self) -> np.ndarray[Any, Any]:
         """The values as a NumPy array."""
-        return await self.manager.read(self.tensor)
+        manager = self._manager()
+        return await (manager.read(self.tensor) if manager is not None else self.tensor.read())
 
     async def write(self, data: Any) -> None:
         """Replace all values; ``data`` as in ``register_shared_tensor``. Other names with the old content keep it.
@@ -310,14 +328,14 @@ class SharedTensorView:
         self.parent.entry.storage.touch()
         new = self.hold(model)
         if new:
-            self.parent.manager.changed()
+            self.parent.tell()
         return new
 
     def release(self, model: str) -> bool:
         """End the hold of ``model``. False if it held nothing."""
         ended = not self.parent.is_freed and self.parent.entry.let_go(model, self.key)
         if ended:
-            self.parent.manager.changed()
+            self.parent.tell()
         return ended
 
     def create_view(
@@ -328,7 +346,8 @@ class SharedTensorView:
 
     async def read(self) -> np.ndarray[Any, Any]:
         """The values as a NumPy array."""
-        return await self.parent.manager.read(self.tensor)
+        manager = self.parent._manager()
+        return await (manager.read(self.tensor) if manager is not None else self.tensor.read())
 
     async def write(self, data: Any) -> None:
         """Replace the values that the view shows, in the parent's bytes. Other names with the old content keep it."""

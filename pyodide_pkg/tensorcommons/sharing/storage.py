@@ -406,7 +406,15 @@ class Bundle:
         return [leaves[place] for place in self._open]
 
     def handles(self, leaves: Sequence[Storage]) -> list[int]:
-        """The handle of each of a run's ``leaves``, in use."""
+        """The handle of each of a run's ``leaves``, in use.
+
+        Raises TensorReleased or DeviceLost for one whose bytes are gone: it had left its device when it was given back,
+        so that its use did not keep them.
+        """
+        if not self.is_settled:
+            for storage in self.storages:
+                if storage.state != "resident" and not storage.free_after_use:
+                    _ = storage.handle
         handles = self._handles.copy()
         for place in self._open:
             handles[place] = leaves[place].handle

@@ -16,7 +16,7 @@ from .. import dtypes
 from ..backends.base import Spec
 from ..backends.device import Device
 from ..backends.select import Devices
-from ..errors import NotAConsumer, ShapeMismatch, TensorCommonsError, TensorNotFound
+from ..errors import ManagerClosed, NotAConsumer, ShapeMismatch, TensorCommonsError, TensorNotFound
 from ..shapes import Layout, Shape
 from ..tensor import Tensor
 from .activations import ActivationCache
@@ -45,6 +45,36 @@ class SharedTensors(ABC):
         self.tensors: dict[str, SharedTensor] = {}
         self._views: dict[str, SharedTensorView] = {}
         self._news = News()
+        self.is_closed = False
+
+    def check_open(self) -> None:
+        """Raises ManagerClosed after :meth:`close`."""
+        if self.is_closed:
+            raise ManagerClosed("the manager was closed and holds nothing: make another TensorSharingManager")
+
+    def close(self) -> None:
+        """Free everything that the manager holds, on every device, and end its limit. Safe to call twice.
+
+        Models are unloaded, shared tensors and kept activations are freed; runs and reads under way end first, and
+        the tensors that they answer with stay. The devices stay open. Every later call that would take something
+        raises ManagerClosed.
+        """
+        if self.is_closed:
+            return
+        self.unload_models()
+        self.is_closed = True
+        for tensor in self.tensors.values():
+            tensor.is_freed = True
+        self.tensors.clear()
+        self._views.clear()
+        self.activations.share = 0.0  # a run under way leaves nothing any more
+        self.activations.clear()
+        self.registry.clear()
+        self.residency.leave(self.share)
+        for device in self.devices.opened:
+            device.drop_programs()
+        self.changed()
+        self._news.clear()
 
     def register_shared_tensor(
         self,
@@ -68,6 +98,7 @@ class SharedTensors(ABC):
             DeviceUnavailable: there is no such device, with the reason.
             MemoryBudgetError: it does not fit. Nothing changed in any of these cases.
         """
+        self.check_open()
         spec = Spec(_shape(shape), dtypes.as_dtype(dtype))
         device = self.devices.choose(storage_type)
         if not isinstance(name, str) or not name or name in self._views:
@@ -143,6 +174,7 @@ class SharedTensors(ABC):
 
         Raises NotAConsumer if the model was not granted it.
         """
+        self.check_open()
         found = self.tensors.get(name)
         if found is None:
             self.misses += 1
@@ -164,6 +196,7 @@ class SharedTensors(ABC):
 
         Raises TensorNotFound, ViewOutOfBounds; nothing changed then.
         """
+        self.check_open()
         parent = self.tensors.get(tensor_name) or self._views.get(tensor_name)
         if parent is None:
             raise TensorNotFound(f"no tensor or view is registered as {tensor_name!r}")
@@ -199,6 +232,7 @@ class SharedTensors(ABC):
 
         Raises TensorNotFound, or NotAConsumer if ``from_model`` does not hold it.
         """
+        self.check_open()
         found = self.tensors.get(tensor_name) or self._views.get(tensor_name)
         if found is None:
             raise TensorNotFound(f"no tensor or view is registered as {tensor_name!r}")
@@ -301,6 +335,7 @@ class SharedTensors(ABC):
         for offset, piece in pieces:
             raw[offset : offset + piece.nbytes] = piece
         await self.residency.make_room(tensor.nbytes, [entry.storage])
+        self.check_open()
         tensor.check()
         storage = Storage.upload(entry.storage.device, memoryview(raw), "weights", spec=entry.spec)
         fresh = Entry(storage, entry.spec, registered={tensor.name})
@@ -354,6 +389,12 @@ class SharedTensors(ABC):
             self.registry.drop_if_unused(tensor.entry)
         return [tensor.name for tensor in unused]
 
+    # --- what stands above ---
+
+    @abstractmethod
+    def unload_models(self) -> None:
+        """Unload every model; one that is still loading ends with an error."""
+
     # --- telling of it ---
 
     @abstractmethod
@@ -365,6 +406,7 @@ class SharedTensors(ABC):
 
         A change that a callback makes is told when all have heard of the one before. What a callback raises is logged.
         """
+        self.check_open()
         return self._news.subscribe(callback)
 
     def changed(self) -> None:

@@ -128,7 +128,9 @@ class WebGPUBackend(Backend[Replay]):
                     )
                 code, letters, places = compose(dispatch)
                 key = hashlib.sha256(f"{letters}\0{code}".encode()).hexdigest()
-                index, _ = pipelines.setdefault(key, (len(pipelines), [key, f"{step.op.name} ({dispatch.shader})", code, letters]))
+                index, _ = pipelines.setdefault(
+                    key, (len(pipelines), [key, f"{step.op.name} ({dispatch.shader})", code, letters])
+                )
                 bindings = [(UNIFORM, len(params), -(-len(dispatch.params) // 16) * 16)]
                 bindings += [self._binding(place, plan.leaves) for place in places]
                 dispatches.append((index, dispatch.groups, bindings))
