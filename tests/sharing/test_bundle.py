@@ -83,17 +83,17 @@ async def test_a_weight_that_is_given_back_while_a_run_waits_for_it_ends_the_run
     x = tc.asarray(np.ones(64, np.float32), device=manager.devices.choose(kind))
     for _ in range(3):
         assert (await (await double(x)).read()).sum() == 64
-    storage, coming = weight.entry.storage, asyncio.Event()
+    storage, asked, coming = weight.entry.storage, asyncio.Event(), asyncio.Event()
 
     async def read() -> bytes:
+        asked.set()
         await coming.wait()
         return np.ones(64, np.float32).tobytes()
 
     storage.origin = Origin(read, is_local=True)
     assert await storage.evict()
     running = asyncio.create_task(double(x))
-    while not storage.in_use:
-        await asyncio.sleep(0)
+    await asked.wait()
     manager.release_model_tensors("m")
     manager.optimize_memory_usage()
     coming.set()
