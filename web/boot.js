@@ -1,5 +1,6 @@
 // The start of Python, as seen: one bar of bytes, then three short steps, or the reason why it failed.
 import { byId, h, say } from "./dom.js";
+import { explain } from "./failures.js";
 import { megabytes } from "./format.js";
 
 const STEPS = {
@@ -37,9 +38,13 @@ export class BootView {
     this.#section.hidden = true;
   }
 
-  failed(message) {
+  failed(failure) {
+    const { what, advice, details } = explain(failure);
+    const isPlain = failure.name === "BootError";
     byId("boot-running").hidden = true;
-    byId("boot-failed").replaceChildren(h("p", {}, h("b", {}, "Python did not start. "), message));
+    byId("boot-failed").replaceChildren(
+      h("p", {}, h("b", {}, "Python did not start. "), isPlain ? details : `${what} ${advice}`),
+      ...(isPlain ? [] : [h("p", { class: "details" }, `Details: ${details}`)]));
     byId("boot-retry").hidden = false;
   }
 }

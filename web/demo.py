@@ -1,7 +1,8 @@
 """The page's Python side: which models are loaded, what a panel shows, and what may be cancelled.
 
-Runs inside Pyodide in the worker. Requests and replies are JSON text, so nothing of Python's is kept alive by the
-page. A reply is {"value": ...}, {"error": {"type", "message"}} or {"cancelled": true}.
+Runs inside Pyodide in the worker. Requests and replies are JSON text, so the page keeps no Python object alive. A reply
+is {"value": ...}, {"error": {"type", "message"}} or {"cancelled": true}; "type" holds the names of the error's class
+and of its base classes.
 """
 
 import asyncio
@@ -33,6 +34,7 @@ class Demo:
         self._running = asyncio.Lock()  # one run at a time: the time shown is the run's own
         self._report: Any = None
         self._report_due = False
+        self._storage = ""  # how the browser's storage is, after the last load
 
     # --- what the page calls ---
 
@@ -138,6 +140,7 @@ class Demo:
                 self._models[model_id] = await tc.from_pretrained(
                     self._models_url + model_id, manager=self._manager, device="auto", progress_callback=progress
                 )
+                self._storage = (await tc.open_cache()).status
         model = self._models[model_id]
         return {"name": model.name, "device": model.device.kind}
 
@@ -170,7 +173,9 @@ class Demo:
 
     def _send(self) -> None:
         self._report_due = False
-        self._send_report(json.dumps({**self._report.to_dict(), "devices": self._about_devices()}))
+        self._send_report(
+            json.dumps({**self._report.to_dict(), "devices": self._about_devices(), "storage": self._storage})
+        )
 
     # --- panels ---
 
@@ -289,4 +294,5 @@ async def _reply(work: Awaitable[Any]) -> str:
     except asyncio.CancelledError:
         return json.dumps({"cancelled": True})
     except Exception as error:
-        return json.dumps({"error": {"type": type(error).__name__, "message": str(error)}})
+        kinds = [kind.__name__ for kind in type(error).__mro__]  # the page knows some of them
+        return json.dumps({"error": {"type": " ".join(kinds), "message": str(error) or kinds[0]}})

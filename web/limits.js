@@ -1,6 +1,7 @@
 // What WebNN takes in this browser, operation by operation as its context says, and what runs on another device for it.
 import { TITLES } from "./devices.js";
 import { byId, h, say } from "./dom.js";
+import { explain } from "./failures.js";
 import { plural } from "./format.js";
 
 export class LimitsPanel {
@@ -35,7 +36,7 @@ export class LimitsPanel {
     try {
       this.#draw(await this.#ask());
     } catch (error) {
-      say(about, `It could not be found out: ${error.message}`);
+      say(about, `The list could not be loaded. ${explain(error).details}`);
     }
   }
 

@@ -1,6 +1,7 @@
 // A panel that runs by itself as a person types: waits for a pause, keeps only the latest run, says what is going on.
 import { TITLES } from "./devices.js";
 import { h, role, say } from "./dom.js";
+import { showFailure } from "./failures.js";
 import { count, plural, seconds } from "./format.js";
 
 const PAUSE = 350; // ms without a keystroke
@@ -52,7 +53,7 @@ export class LiveRun {
     } catch (failure) {
       if (!current()) return;
       this.#state("error", "Failed");
-      role(this.panel, "error").replaceChildren(h("b", {}, `${failure.name}. `), failure.message);
+      showFailure(role(this.panel, "error"), failure);
     }
   }
 

@@ -65,7 +65,7 @@ async function start() {
   } catch (error) {
     worker?.terminate();
     document.body.dataset.state = "failed";
-    boot.failed(error.message);
+    boot.failed(error);
     forgetDevices();
   }
 }
@@ -75,12 +75,14 @@ function bootWorker() {
     worker = new Worker(new URL("./worker.js", import.meta.url), { type: "module", name: "tensorcommons" });
     worker.addEventListener("error", (event) => {
       event.preventDefault();
-      reject(new Error(`The worker could not start${event.message ? `: ${event.message}` : ". Check the connection and retry."}`));
+      reject(bootError(`The worker could not start${event.message ? `: ${event.message}` : ". Check the connection and retry."}`));
     });
     remote = Comlink.wrap(worker);
     remote.boot(Comlink.proxy((event) => boot.progress(event)), Comlink.proxy(drawReport)).then(resolve, reject);
   });
 }
+
+const bootError = (message) => Object.assign(new Error(message), { name: "BootError" }); // a message that is plain already
 
 function markFirstEmbedding() {
   performance.measure("first-embedding", { start: 0 });

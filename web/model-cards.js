@@ -1,6 +1,7 @@
 // One card a model: load, watch the bytes, cancel, unload, and read what went wrong.
 import { TITLES, choices } from "./devices.js";
 import { byId, h, role, say } from "./dom.js";
+import { showFailure } from "./failures.js";
 import { bytes, megabytes } from "./format.js";
 
 const TASKS = {
@@ -62,6 +63,7 @@ export class ModelCards {
   }
 
   drawReport(report) {
+    say(byId("storage"), aboutStorage(report.storage));
     const known = new Map(report.models.map((model) => [model.name, model]));
     offer(byId("run-on"), [["auto", `Automatic (${TITLES[report.devices.chosen]})`, true], ...choices(report.devices)]);
     for (const card of this.#cards.values()) {
@@ -106,7 +108,7 @@ export class ModelCards {
       if (card.state !== "loaded") return; // it was unloaded meanwhile
       this.#on(card, card.device);
       say(about, `still on ${TITLES[card.device]}`);
-      error.replaceChildren(h("b", {}, `Not moved. ${failure.name}. `), failure.message);
+      showFailure(error, failure, "Not moved.");
     }
   }
 
@@ -141,6 +143,7 @@ export class ModelCards {
       const answer = await this.#calls.load(id, (event) => this.#progress(card, event));
       if (answer.cancelled) {
         this.#show(card, "idle");
+        say(role(card.element, "about"), `loading was cancelled · ${bytes(card.model.bytes)}`);
       } else {
         card.name = answer.name;
         this.#on(card, answer.device);
@@ -149,7 +152,7 @@ export class ModelCards {
       }
     } catch (failure) {
       this.#show(card, "error");
-      error.replaceChildren(h("b", {}, failure.name === "Error" ? "Not loaded. " : `${failure.name}. `), failure.message);
+      showFailure(error, failure, "Not loaded.");
     }
   }
 
@@ -161,7 +164,7 @@ export class ModelCards {
       this.#show(card, "idle");
     } catch (failure) {
       this.#show(card, "error");
-      role(card.element, "error").replaceChildren(h("b", {}, `${failure.name}. `), failure.message);
+      showFailure(role(card.element, "error"), failure, "Not unloaded.");
     }
     this.#calls.changed(id);
   }
@@ -208,6 +211,14 @@ export class ModelCards {
     this.section.querySelector("h2").textContent = states.length
       ? `Models: ${count("loaded")} of ${states.length} loaded` : "Models";
   }
+}
+
+// What a person has to know of the browser's storage; nothing while it works.
+function aboutStorage(status) {
+  if (status.startsWith("off")) return "This browser keeps no files for this page: models are downloaded again at each visit.";
+  if (status.startsWith("reading only")) return "The browser's storage is full or cannot be written: some files are downloaded again at each visit.";
+  if (status.includes("could not be compared")) return "The server does not answer: the copies in this browser's storage are used.";
+  return "";
 }
 
 /** Fills a select with [value, words, whether it can be chosen], where that is news. */

@@ -10,15 +10,17 @@ let python = null;
 let demo = null;
 let samples = null; // a promise: they are fetched when somebody asks for what they are for
 
+const bootError = (message) => Object.assign(new Error(message), { name: "BootError" }); // a message that is plain already
+
 async function fetchOk(path, options) {
   let response;
   try {
     response = await fetch(url(path), options);
   } catch (error) {
-    throw new Error(`${path} could not be fetched (${error.message}). Check the connection and retry.`);
+    throw bootError(`${path} could not be fetched (${error.message}). Check the connection and retry.`);
   }
   if (!response.ok) {
-    throw new Error(`${path} could not be fetched: the server answered ${response.status} ${response.statusText}`.trim() + ".");
+    throw bootError(`${path} could not be fetched: the server answered ${response.status} ${response.statusText}`.trim() + ". If the site is yours, upload all of it again.");
   }
   return response;
 }
@@ -28,7 +30,7 @@ async function readManifest() {
   try {
     return await response.json();
   } catch {
-    throw new Error("manifest.json is not JSON: the site was built or uploaded incompletely.");
+    throw bootError("manifest.json is not JSON: the site was built or uploaded incompletely.");
   }
 }
 
@@ -40,7 +42,10 @@ async function download(files, progress) {
   await Promise.all(files.map(async ([path]) => {
     progress({ step: "download", loaded, total, file: path });
     const reader = (await fetchOk(path)).body.getReader();
-    for (let chunk = await reader.read(); !chunk.done; chunk = await reader.read()) {
+    const read = () => reader.read().catch((error) => {
+      throw bootError(`The download of ${path} ended too early (${error.message}). Check the connection and retry.`);
+    });
+    for (let chunk = await read(); !chunk.done; chunk = await read()) {
       loaded += chunk.value.byteLength;
       progress({ step: "download", loaded: Math.min(loaded, total), total, file: path });
     }

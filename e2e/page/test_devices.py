@@ -255,7 +255,7 @@ def test_devices_lost_in_a_forward_hand_it_to_the_next_and_that_to_the_last(play
         assert "webgpu was lost" in str(switch.get_attribute("title"))
 
         switch.select_option("webgpu")  # it is still not there
-        told = re.compile("Not moved. DeviceUnavailable.*adapter")
+        told = re.compile("Not moved. The device is not available.*adapter")
         expect(tab.card(POLARITY).get_by_role("alert")).to_contain_text(told)
         assert device_of(tab, POLARITY) == "cpu"
         tab.type_and_wait("pair", tab.page.get_by_label("B, the hypothesis"), "The town is dry.")

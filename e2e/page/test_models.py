@@ -127,7 +127,7 @@ def test_a_bad_file_is_told_on_its_card_and_the_page_goes_on(
     troubled.wait_card(SPLADE, "error")
     alert = troubled.card(SPLADE).get_by_role("alert")
     expect(alert).to_contain_text("model.safetensors")
-    expect(alert).to_contain_text("404" if damage == "missing" else "InvalidWeights")
+    expect(alert).to_contain_text("A file is missing" if damage == "missing" else "A file is damaged")
     assert troubled.figure("with-sharing") == 0
 
     faults.mend()

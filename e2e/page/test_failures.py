@@ -1,0 +1,98 @@
+"""Failures on the page: what happened and what to do in plain words, no traceback, and text that is never HTML."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+from playwright.sync_api import expect
+
+from e2e.page.driver import HEADS, SPLADE, Tab, with_first_line
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Locator
+
+EXPLAIN = (
+    "([name, message]) => import('./failures.js').then((f) => f.explain(Object.assign(new Error(message), {name})))"
+)
+MARKUP = "<img src=x onerror=document.title='run'>"
+KNOWN = [
+    (
+        "UnreachableError DownloadError TensorCommonsError Exception",
+        "http://x/config.json: no answer",
+        "does not answer",
+    ),
+    ("MemoryBudgetError TensorCommonsError Exception", "needs 2,000 bytes", "memory limit"),
+    ("MemoryError Exception", "MemoryError", "out of memory"),
+    ("JsException Exception", "RangeError: WebAssembly.Memory(): could not allocate memory", "out of memory"),
+    ("DeviceUnavailable TensorCommonsError Exception", "the webgpu device is not available: none", "is not available"),
+    ("DeviceLost TensorCommonsError Exception", "destroyed", "stopped working"),
+    ("Error", "Pyodide already fatally failed and can no longer be used.", "has stopped"),
+    ("constructor toString", "x", "does not know"),
+    ("undefined", MARKUP, "does not know"),
+]
+
+
+def alert(tab: Tab, model_id: str) -> Locator:
+    return tab.card(model_id).get_by_role("alert")
+
+
+def nothing_ran(tab: Tab) -> None:
+    assert tab.page.locator("img").count() == 0 and tab.page.title() != "run"
+
+
+def test_files_that_fail_are_told_on_their_cards(troubled: Tab, site: str) -> None:
+    troubled.open(site)
+    page = troubled.page
+    for name, message, words in KNOWN:
+        found = troubled.evaluate(EXPLAIN, [name, message])
+        assert words in found["what"] and found["details"] == message and found["advice"]
+    last = troubled.evaluate(
+        EXPLAIN, ["PythonError", f"Traceback (most recent call last):\n  File\nKeyError: {'a' * 999}"]
+    )
+    assert last["details"].startswith("KeyError: aaa") and len(last["details"]) == 301
+
+    page.route(f"**/models/{HEADS[0]}/config.json", lambda route: route.fulfill(body=f"<!doctype html>{MARKUP}"))
+    troubled.press(HEADS[0], "Load")
+    troubled.wait_card(HEADS[0], "error")
+    expect(alert(troubled, HEADS[0])).to_contain_text("Not loaded. A file is damaged, or it is not what its name says.")
+    expect(alert(troubled, HEADS[0])).to_contain_text("Details: ")
+
+    page.context.set_offline(True)
+    troubled.press(HEADS[1], "Load")
+    troubled.wait_card(HEADS[1], "error")
+    expect(alert(troubled, HEADS[1])).to_contain_text("Not loaded. The server does not answer. Check the connection")
+    page.context.set_offline(False)
+    troubled.press(HEADS[1], "Try again")
+    troubled.wait_card(HEADS[1], "loaded")
+    expect(alert(troubled, HEADS[1])).to_be_empty()
+    nothing_ran(troubled)
+
+
+def test_a_browser_that_keeps_no_files_is_told(tab: Tab, site: str) -> None:
+    with_first_line(tab, "delete StorageManager.prototype.getDirectory;")
+    tab.open(site, load=HEADS[2])
+    tab.wait_card(HEADS[2], "loaded")
+    expect(tab.page.locator("#storage")).to_have_text(
+        "This browser keeps no files for this page: models are downloaded again at each visit."
+    )
+
+
+@pytest.mark.parametrize("fault", ["python", "memory"])
+def test_a_start_that_fails_inside_shows_no_traceback(troubled: Tab, site: str, fault: str) -> None:
+    if fault == "python":
+        program = f'raise ValueError("{MARKUP}")'
+        troubled.page.route("**/demo.py", lambda route: route.fulfill(body=program))
+        words = f"ValueError: {MARKUP}"
+    else:
+        with_first_line(
+            troubled, "WebAssembly.Memory = class { constructor() { throw new RangeError('out of memory'); } };"
+        )
+        words = "This tab is out of memory. Unload models or close other tabs"
+    troubled.page.goto(f"{site}?load={SPLADE}")
+    troubled.wait_booted("failed")
+    told = troubled.page.locator("#boot").get_by_role("alert")
+    expect(told).to_contain_text("Python did not start. ")
+    expect(told).to_contain_text(words)
+    assert "Traceback" not in told.inner_text() and "null" not in told.inner_text()
+    nothing_ran(troubled)
