@@ -1,0 +1,92 @@
+// Sets of characters in regular expressions, with the meaning that Oniguruma gives them.
+import { TokenizerError } from "./budget.js";
+
+const KNOWN = 70_000; // answers that a set remembers
+
+/** A set of code points; `test` says whether one is in it. */
+export class CharSet {
+  /** `items` are [first, last] ranges, CharSets and functions of a code point. */
+  constructor(items, negated = false) {
+    this.items = items;
+    this.negated = negated;
+    this.ascii = new Int8Array(128).fill(-1);
+    this.known = new Map();
+  }
+
+  test(code) {
+    if (code < 128) {
+      const answer = this.ascii[code];
+      return (answer < 0 ? (this.ascii[code] = this.look(code) ? 1 : 0) : answer) === 1;
+    }
+    let answer = this.known.get(code);
+    if (answer === undefined) {
+      answer = this.look(code);
+      if (this.known.size < KNOWN) this.known.set(code, answer);
+    }
+    return answer;
+  }
+
+  look(code) {
+    const found = this.items.some((item) => {
+      if (item instanceof CharSet) return item.test(code);
+      return typeof item === "function" ? item(code) : item[0] <= code && code <= item[1];
+    });
+    return found !== this.negated;
+  }
+}
+
+/** The code points that differ from one only in case. */
+export function caseVariants(code) {
+  const char = String.fromCodePoint(code);
+  const found = new Set([code]);
+  for (const text of [char.toLowerCase(), char.toUpperCase(), char.toUpperCase().toLowerCase(), char.toLowerCase().toUpperCase()]) {
+    if ([...text].length === 1) found.add(text.codePointAt(0));
+  }
+  return [...found];
+}
+
+/** The set without regard to case. */
+export const ignoringCase = (set) => new CharSet([(code) => caseVariants(code).some((variant) => set.test(variant))]);
+
+const unicode = (source) => {
+  const pattern = new RegExp(`^${source}$`, "u");
+  return new CharSet([(code) => pattern.test(String.fromCodePoint(code))]);
+};
+
+const POSIX = {
+  alnum: "[\\p{Alphabetic}\\p{Nd}]", alpha: "\\p{Alphabetic}", ascii: "\\p{ASCII}", any: "[^]", blank: "[\\p{Zs}\\t]",
+  cntrl: "\\p{Cc}", digit: "\\p{Nd}", graph: "[^\\p{White_Space}\\p{Cc}\\p{Cn}\\p{Cs}]", lower: "\\p{Lowercase}",
+  print: "[[^\\p{White_Space}\\p{Cc}\\p{Cn}\\p{Cs}]\\p{Zs}]", punct: "[\\p{P}$+<=>^`|~]", space: "\\p{White_Space}",
+  upper: "\\p{Uppercase}", word: "[\\p{Alphabetic}\\p{M}\\p{Nd}\\p{Pc}]", xdigit: "[0-9A-Fa-f]",
+};
+POSIX.print = "(?:[^\\p{White_Space}\\p{Cc}\\p{Cn}\\p{Cs}]|\\p{Zs})";
+const named = new Map();
+
+/** The set of `\p{name}` or `[:name:]`. Throws for a name that is not known. */
+export function property(name) {
+  const plain = name.toLowerCase().replace(/[\s_-]/g, "");
+  let set = named.get(plain);
+  if (set) return set;
+  if (Object.hasOwn(POSIX, plain)) {
+    set = unicode(POSIX[plain]);
+  } else if (/^[\w -]{1,40}$/.test(name)) {
+    const words = name.split(/[\s_-]+/).map((word) => word.slice(0, 1).toUpperCase() + word.slice(1).toLowerCase()).join("_");
+    for (const spelled of [name, words]) {
+      for (const source of [`\\p{${spelled}}`, `\\p{Script=${spelled}}`]) {
+        try {
+          set ??= unicode(source);
+        } catch {
+          // the engine does not know this spelling; the next one may do
+        }
+      }
+    }
+  }
+  if (!set) throw new TokenizerError(`has the unknown property \\p{${name.slice(0, 40)}}`);
+  named.set(plain, set);
+  return set;
+}
+
+export const DIGIT = property("digit");
+export const SPACE = property("space");
+export const WORD = property("word");
+export const HEX = property("xdigit");

@@ -1,0 +1,60 @@
+// Characters as the Rust `tokenizers` class them, UTF-8 lengths, and the alphabet that stands for bytes.
+// A "unit" is a UTF-16 code unit, in which all positions of these files count; a character is a code point.
+
+const property = (source) => {
+  const pattern = new RegExp(`^${source}$`, "u");
+  return (char) => pattern.test(char);
+};
+
+/** `char::is_whitespace` */
+export const isWhitespace = property("\\p{White_Space}");
+/** `char::is_numeric`: digits, and ½, Ⅷ, ٣, too. */
+export const isNumeric = property("\\p{N}");
+/** What BertPreTokenizer and Punctuation split at: ASCII symbols, too. */
+export const isPunctuation = property("[!-\\/:-@\\[-`{-~\\p{P}]");
+/** `is_other` of the crate unicode_categories: control, format, private use. */
+export const isOther = property("[\\p{Cc}\\p{Cf}\\p{Co}\\p{Cs}]");
+/** Nonspacing marks, which strip_accents removes. */
+export const isNonspacingMark = property("\\p{Mn}");
+/** All marks, which StripAccents removes. */
+export const isMark = property("\\p{M}");
+/** `\w` of the crate regex. */
+export const WORD = "[\\p{Alphabetic}\\p{M}\\p{Nd}\\p{Pc}\\p{Join_Control}]";
+export const isWord = property(WORD);
+
+/** UTF-16 units of the character at `at`. */
+export const unitsAt = (text, at) => (text.codePointAt(at) > 0xffff ? 2 : 1);
+
+/** Bytes of a code point in UTF-8. */
+export const byteLength = (code) => (code < 0x80 ? 1 : code < 0x800 ? 2 : code < 0x10000 ? 3 : 4);
+
+const encoder = new TextEncoder();
+export const utf8 = (text) => encoder.encode(text);
+
+/** The unit whose character each UTF-8 byte of `text` belongs to, and its length at the end. */
+export function unitOfByte(text) {
+  const units = [];
+  for (let at = 0; at < text.length; ) {
+    const code = text.codePointAt(at);
+    for (let n = byteLength(code); n > 0; n--) units.push(at);
+    at += code > 0xffff ? 2 : 1;
+  }
+  units.push(text.length);
+  return units;
+}
+
+/** Byte → character: printable Latin-1 stands for itself, the other bytes for U+0100 and on (GPT-2's alphabet). */
+export const BYTE_CHARS = (() => {
+  const chars = [];
+  let next = 256;
+  for (let byte = 0; byte < 256; byte++) {
+    const kept = (byte >= 33 && byte <= 126) || (byte >= 161 && byte <= 172) || byte >= 174;
+    chars.push(String.fromCharCode(kept ? byte : next++));
+  }
+  return chars;
+})();
+export const CHAR_BYTES = new Map(BYTE_CHARS.map((char, byte) => [char, byte]));
+
+/** Whether the text is ASCII: then characters, units and bytes count alike, and nothing needs normalization. */
+// eslint-disable-next-line no-control-regex -- ASCII begins with control characters
+export const isAscii = (text) => /^[\0-\x7f]*$/.test(text);
