@@ -122,7 +122,6 @@ def _npm_files() -> Iterator[Path]:
         "pyodide",
         "comlink/dist/esm",
         "uplot/dist",
-        "@huggingface/tokenizers/dist",
         "@huggingface/jinja/dist",
         "@sparticuz/chromium/bin",
     ):

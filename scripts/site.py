@@ -38,8 +38,6 @@ VENDOR = {
     "vendor/uPlot.esm.js": "uplot/dist/uPlot.esm.js",
     "vendor/uPlot.min.css": "uplot/dist/uPlot.min.css",
     "vendor/uPlot.LICENSE.txt": "uplot/LICENSE",
-    "vendor/tokenizers.min.mjs": "@huggingface/tokenizers/dist/tokenizers.min.mjs",
-    "vendor/tokenizers.LICENSE.txt": "@huggingface/tokenizers/LICENSE",
     "vendor/jinja.mjs": "@huggingface/jinja/dist/index.js",
     "vendor/jinja.LICENSE.txt": "@huggingface/jinja/LICENSE",
     "vendor/pyodide/pyodide.mjs.map": "pyodide/pyodide.mjs.map",
@@ -64,8 +62,8 @@ def site_files(wheel: Path) -> dict[str, Path]:
     for pin in load_pins(PINS_FILE):
         if pin.path.startswith("pyodide/"):
             files[f"vendor/{pin.path}"] = paths.DOWNLOADS / pin.path
-    for path in sorted((paths.PACKAGE / "bridge").glob("*.js")):
-        files[f"bridge/{path.name}"] = path
+    for path in sorted((paths.PACKAGE / "bridge").rglob("*.js")):
+        files[path.relative_to(paths.PACKAGE).as_posix()] = path
     files[f"wheel/{wheel.name}"] = wheel
     offered = {model.id for model in load_models()}
     for path in sorted(paths.MODELS.rglob("*")):

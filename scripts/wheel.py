@@ -43,7 +43,7 @@ def build_wheel() -> Path:
     key = key_of(
         *(PYPROJECT, paths.ROOT / "README.md", paths.ROOT / "LICENSE", paths.ROOT / "scripts" / "requirements.lock"),
         *(paths.PACKAGE, paths.SHADERS, EPOCH),
-        *(vendored / "tokenizers" / "dist" / "tokenizers.min.mjs", vendored / "jinja" / "dist" / "index.js"),
+        vendored / "jinja" / "dist" / "index.js",
     )
     if stamp.is_fresh(key):
         return target

@@ -4,7 +4,7 @@ import * as Comlink from "./vendor/comlink.min.mjs";
 
 const HERE = new URL("./", import.meta.url);
 const url = (path) => new URL(path, HERE).href;
-const BOOT_FILE = /^(vendor\/pyodide\/.*\.(mjs|wasm|zip|json|whl)|vendor\/(tokenizers|jinja).*\.mjs|bridge\/.*\.js|wheel\/.*\.whl)$/;
+const BOOT_FILE = /^(vendor\/pyodide\/.*\.(mjs|wasm|zip|json|whl)|vendor\/jinja.*\.mjs|bridge\/.*\.js|wheel\/.*\.whl)$/;
 
 let python = null;
 let demo = null;
@@ -55,7 +55,6 @@ async function download(files, progress) {
 // The package's JavaScript, by URL: from the wheel it would have to be evaluated, which the policy forbids.
 async function importBridge(manifest) {
   const modules = {
-    tokenizers: await import(url("vendor/tokenizers.min.mjs")),
     jinja: await import(url("vendor/jinja.mjs")),
   };
   for (const path of Object.keys(manifest.files)) {

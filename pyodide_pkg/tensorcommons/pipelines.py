@@ -117,6 +117,9 @@ async def pipeline(
     - "text-generation", "text2text-generation": a text, a chat, or a list of them -> [{"generated_text"}]; also in
       pieces, see :class:`TextGeneration`
 
+    Tasks of texts leave out what is longer than the model takes, and say so once in the log; with ``truncation=False``
+    such a text is refused.
+
     An image is a uint8 array (height, width, 3), the bytes of an image file, or a canvas, ImageData or ImageBitmap;
     several are a list.
 

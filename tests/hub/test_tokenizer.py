@@ -2,79 +2,30 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
-import subprocess
+import logging
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any
+from weakref import WeakValueDictionary
 
 import numpy as np
 import pytest
 
-from scripts.paths import MODELS, NODE_MODULES, PACKAGE, ROOT
+from scripts.paths import MODELS, ROOT
 from tensorcommons.errors import DeviceUnavailable, DownloadError, InvalidWeights, ShapeMismatch, TensorCommonsError
 from tensorcommons.hub.sources import FileMissingError, open_source
-from tensorcommons.hub.tokenizer import Tokenizer, longest_first
-from tensorcommons.hub.tokenizer_files import read_settings, read_template
+from tensorcommons.hub.tokenizer import Tokenizer
+from tests.hub.node_tokenizers import host, tokenizer_of
 
 GOLDENS = ROOT / "tests" / "goldens"
 
 
-class NodeEngine:
-    """An ``Engine`` in a Node process."""
-
-    def __init__(self, process: Any) -> None:
-        self.process = process
-        self.calls = 0
-
-    def ask(self, **request):
-        self.calls += 1
-        self.process.stdin.write(json.dumps(request) + "\n")
-        self.process.stdin.flush()
-        return json.loads(self.process.stdout.readline())
-
-    def encode(self, texts):
-        values = np.array(self.ask(texts=texts), np.int32)
-        return values[: len(texts)], values[len(texts) :]
-
-    def tokens(self, ids):
-        return self.ask(ids=ids)
-
-    def ids(self, tokens):
-        return self.ask(tokens=tokens)
-
-    def decode(self, rows, *, skip_special_tokens):
-        return self.ask(rows=rows, skip=skip_special_tokens)
-
-    def close(self):
-        pass
-
-
-def table_of(folder, file="tokenizer.json"):
-    return json.loads((folder / file).read_text())
-
-
 @contextmanager
 def running(folder):
-    library = NODE_MODULES / "@huggingface" / "tokenizers" / "dist" / "tokenizers.min.mjs"
-    if not library.exists() or not folder.exists():
-        pytest.fail(f"{library if not library.exists() else folder} is missing: run make first")
-    script = ROOT / "tests" / "hub" / "encode_batch.mjs"
-    command = ["node", script, library, PACKAGE / "bridge" / "encode.js", folder]
-    with subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, encoding="utf-8"
-    ) as process:
-        settings = read_settings(
-            table_of(folder),
-            table_of(folder, "tokenizer_config.json"),
-            table_of(folder, "config.json"),
-            {},
-            "tokenizer.json",
-        )
-        engine = NodeEngine(process)
-        yield Tokenizer(engine, settings)
-        engine.process.stdin.close()
-        assert process.wait(10) == 0
+    if not folder.exists():
+        pytest.fail(f"{folder} is missing: run make first")
+    yield asyncio.run(tokenizer_of(str(folder)))
 
 
 @pytest.fixture(scope="module", params=["all-MiniLM-L6-v2", "splade-tiny"])
@@ -91,8 +42,8 @@ def tiny():
 
 @pytest.fixture
 def calls(tiny):
-    tiny._engine.calls = 0
-    return tiny._engine
+    host().calls = 0
+    return host()
 
 
 class TestAgainstTheReference:
@@ -131,7 +82,7 @@ class TestAgainstTheReference:
         assert len(cases) >= 3
 
     def test_the_files_own_padding_and_truncation_are_not_applied(self, named):
-        encoding = named[1].encode_batch(["word " * 300])
+        encoding = named[1].encode_batch(["word " * 300], max_length=512)
         assert encoding.input_ids.shape == (1, 302)
         assert named[1].encode_batch(["word"]).input_ids.shape == (1, 3)
 
@@ -144,6 +95,7 @@ class TestBatch:
     def test_one_call_a_batch(self, tiny, calls):
         encoding = tiny.encode_batch(["the cat", "a dog sat", ""], ["on the mat", "", "red"])
         assert calls.calls == 1
+        assert encoding.owners.tolist() == [0, 1, 2]
         assert encoding.input_ids.dtype == encoding.attention_mask.dtype == encoding.token_type_ids.dtype == np.int32
         assert encoding.as_inputs().keys() == {"input_ids", "attention_mask", "token_type_ids"}
         tokens = [" ".join(tiny.convert_ids_to_tokens(row)) for row in encoding.input_ids]
@@ -212,96 +164,63 @@ class TestBatch:
         with pytest.raises(InvalidWeights, match="no token has id 100"):
             tiny.convert_ids_to_tokens(np.array([5, 100]))
 
+    def test_the_longer_text_of_a_pair_gives_way_first(self, tiny):
+        cases = {(3, 4, 10): (3, 4), (3, 9, 10): (3, 7), (9, 3, 10): (7, 3), (9, 9, 9): (4, 5), (9, 8, 9): (5, 4)}
+        cases |= {(8, 9, 9): (4, 5), (1, 9, 1): (0, 1), (9, 1, 1): (1, 0), (0, 9, 4): (0, 4), (5, 5, 0): (0, 0)}
+        for (first, second, limit), kept in cases.items():
+            encoding = tiny.encode_batch(["cat " * first], ["dog " * second], max_length=limit + 3)
+            found = [int((encoding.sequence_ids == number).sum()) for number in (0, 1)]
+            assert (*found, encoding.dropped) == (*kept, max(0, first + second - limit))
 
-def test_longest_first_takes_from_the_longer_one():
-    cases = {
-        (3, 4, 10): (3, 4),
-        (3, 9, 10): (3, 7),
-        (9, 3, 10): (7, 3),
-        (9, 9, 10): (5, 5),
-        (9, 9, 9): (4, 5),
-        (9, 8, 9): (5, 4),
-        (8, 9, 9): (4, 5),
-        (1, 9, 1): (0, 1),
-        (9, 1, 1): (1, 0),
-        (0, 9, 4): (0, 4),
-        (9, 0, 4): (4, 0),
-        (5, 5, 0): (0, 0),
-    }
-    assert {case: longest_first(*case) for case in cases} == cases
+    def test_windows_cover_all_and_share_what_was_asked(self, tiny):
+        for length, size, overlap, windows in (
+            (0, 5, 2, [(0, 0)]),
+            (5, 5, 2, [(0, 5)]),
+            (9, 5, 2, [(0, 5), (3, 8), (6, 9)]),
+            (8, 5, 2, [(0, 5), (3, 8)]),
+            (7, 3, 0, [(0, 3), (3, 6), (6, 7)]),
+        ):
+            encoding = tiny.encode_windows(["cat " * length], max_length=size + 2, overlap=overlap)
+            found = [words[words >= 0] for words in encoding.word_ids]
+            assert [(int(row[0]), int(row[-1]) + 1) if len(row) else (0, 0) for row in found] == windows
+            assert encoding.rows_of(0) == list(range(len(windows)))
+        with pytest.raises(ShapeMismatch, match="share 5"):
+            tiny.encode_windows(["cat " * 6], max_length=7, overlap=5)
+        with pytest.raises(ShapeMismatch, match="first text takes all of the 9"):
+            tiny.encode_windows(["cat " * 6], ["dog"], max_length=9)
 
+    def test_offsets_are_those_of_the_given_text(self, tiny):
+        text = "the \ud83d\ude00 c\u0301at \ud800dog"
+        encoding = tiny.encode_batch([text])
+        parts = [text[start:end] for start, end in encoding.offsets[0, 1:-1]]
+        assert parts == ["the", "\ud83d\ude00", "c\u0301at", "dog"]
+        assert encoding.word_ids.tolist() == [[-1, 0, 1, 2, 3, -1]]
 
-TABLE = {
-    "post_processor": None,
-    "padding": {"pad_id": 7},
-    "added_tokens": [{"id": 3, "content": "<pad>"}],
-    "model": {"vocab": {"<m>": 9}},
-}
+    def test_what_truncation_leaves_out_is_said_once(self, tiny, caplog):
+        tokenizer = Tokenizer(tiny._engine, tiny._settings, "folder/tokenizer.json")
+        with caplog.at_level(logging.WARNING, "tensorcommons"):
+            tokenizer.encode_batch(["cat " * 38])
+            tokenizer.encode_batch(["cat " * 100], max_length=10)
+            assert not caplog.records
+            tokenizer.encode_batch(["cat " * 39])
+            tokenizer.encode_batch(["cat " * 40])
+        (message,) = [record.getMessage() for record in caplog.records]
+        assert message.startswith("folder/tokenizer.json: a text is longer than the 40 tokens that the model takes")
 
-
-class TestSettings:
-    def settings(self, options=None, config=None, sentence=None, table=None):
-        return read_settings(table or TABLE, options or {}, config or {}, sentence or {}, "tokenizer.json")
-
-    def test_the_least_limit_counts(self):
-        assert self.settings().max_length is None
-        assert self.settings({"model_max_length": 10**30}, {"max_position_embeddings": 512}).max_length == 512
-        assert self.settings({"model_max_length": 512}, {"max_position_embeddings": 514}).max_length == 512
-        assert self.settings({"model_max_length": 512}, {}, {"max_seq_length": 256}).max_length == 256
-        assert self.settings({"model_max_length": "512"}, {"max_position_embeddings": None}).max_length is None
-
-    def test_ids_of_padding_and_mask(self):
-        assert self.settings({"pad_token": "<pad>"}).pad_id == 3
-        assert self.settings({"pad_token": {"content": "<pad>"}}).pad_id == 3
-        assert self.settings().pad_id == 7
-        assert self.settings(table={"post_processor": None}, config={"pad_token_id": 5}).pad_id == 5
-        assert self.settings(table={"post_processor": None}).pad_id == 0
-        assert (self.settings({"mask_token": "<m>"}).mask_id, self.settings().mask_id) == (9, None)
-
-    def test_templates(self):
-        first, second = np.array([10, 11], np.int32), np.array([20], np.int32)
-
-        def applied(processor):
-            template = read_template(processor, "x")
-            one, two = template.apply(first, None), template.apply(first, second)
-            assert len(one[0]) == 2 + template.added(paired=False)
-            assert len(two[0]) == 3 + template.added(paired=True)
-            return one[0].tolist(), two[0].tolist(), two[1].tolist()
-
-        bert = {"type": "BertProcessing", "cls": ["[CLS]", 1], "sep": ["[SEP]", 2]}
-        roberta = {"type": "RobertaProcessing", "cls": ["<s>", 1], "sep": ["</s>", 2]}
-        assert applied(None) == ([10, 11], [10, 11, 20], [0, 0, 1])
-        assert applied({"type": "ByteLevel"}) == applied(None)
-        assert applied(bert) == ([1, 10, 11, 2], [1, 10, 11, 2, 20, 2], [0, 0, 0, 0, 1, 1])
-        assert applied(roberta) == ([1, 10, 11, 2], [1, 10, 11, 2, 2, 20, 2], [0] * 7)
-        assert applied({"type": "Sequence", "processors": [{"type": "ByteLevel"}, roberta]}) == applied(roberta)
-
-    @pytest.mark.parametrize(
-        "processor",
-        [
-            {"type": "Nonsense"},
-            {},
-            [],
-            "x",
-            {"type": "BertProcessing"},
-            {
-                "type": "TemplateProcessing",
-                "single": [{"Sequence": {"id": "B", "type_id": 0}}],
-                "pair": [],
-                "special_tokens": {},
-            },
-            {
-                "type": "TemplateProcessing",
-                "single": [{"SpecialToken": {"id": "x", "type_id": 0}}],
-                "pair": [],
-                "special_tokens": {},
-            },
-            {"type": "Sequence", "processors": [{"type": "BertProcessing"}] * 2},
-        ],
-    )
-    def test_what_cannot_be_understood_is_refused(self, processor):
-        with pytest.raises(InvalidWeights, match="post_processor"):
-            read_template(processor, "tokenizer.json")
+    def test_closing_one_tokenizer_leaves_another_of_equal_files(self):
+        shared = WeakValueDictionary()
+        first, second = (asyncio.run(tokenizer_of(FILES, shared)) for _ in range(2))
+        other = asyncio.run(tokenizer_of({**FILES, "tokenizer_config.json": b'{"do_lower_case": false}'}, shared))
+        assert first._engine is second._engine is not other._engine
+        before = host().ask("", "count")
+        first.close()
+        first.close()
+        assert second.encode_batch(["cat"]).input_ids.shape == (1, 3)
+        with pytest.raises(TensorCommonsError, match="closed"):
+            first.encode_batch(["cat"])
+        second.close()
+        assert host().ask("", "count") == before - 1
+        assert other.encode_batch(["cat"]).input_ids.shape == (1, 3)
 
 
 NAMES = ("config.json", "tokenizer.json", "tokenizer_config.json")
@@ -318,7 +237,7 @@ class TestFromSource:
     async def test_a_damaged_tokenizer_is_named(self):
         for raw in (b"", b"{", b"[]", b'{"post_processor": 5}', FILES["tokenizer.json"][:-100]):
             with pytest.raises(InvalidWeights, match=r"tokenizer\.json"):
-                await Tokenizer.from_source(open_source({**FILES, "tokenizer.json": raw}))
+                await tokenizer_of({**FILES, "tokenizer.json": raw})
 
     async def test_without_javascript_it_says_so(self):
         with pytest.raises(DeviceUnavailable, match="Pyodide"):

@@ -3,15 +3,16 @@
 A page with a strict Content-Security-Policy lets nothing be imported from strings, so its worker imports our files by
 URL and registers them before Python starts::
 
-    pyodide.registerJsModule("tensorcommons_js", {tokenizers: <namespace>, encode: <namespace>, webgpu: <namespace>})
+    pyodide.registerJsModule("tensorcommons_js", {tokenizer: <namespace>, webgpu: <namespace>})
 
 Everywhere else (a notebook, plain Pyodide, Node) the packaged file is imported as a ``data:`` URL, which Chromium,
-Firefox and Node all take. Such a module has no address of its own, so our files import nothing.
+Firefox and Node all take. Such a module has no address of its own: files that it imports go into it as such URLs.
 """
 
 from __future__ import annotations
 
 import base64
+import re
 import sys
 from importlib import resources
 from typing import Any
@@ -47,15 +48,29 @@ async def _packaged(name: str, path: str) -> Any:
     from pyodide.ffi import JsException
 
     try:
-        source = resources.files("tensorcommons.bridge").joinpath(path).read_bytes()
+        url = _data_url(path, {})
     except FileNotFoundError:
         raise DeviceUnavailable("javascript", f"the package was built without bridge/{path}") from None
     try:
         load = run_js("(url) => import(url)")
-        return await load("data:text/javascript;base64," + base64.b64encode(source).decode())
+        return await load(url)
     except JsException as error:
         raise DeviceUnavailable(
             "javascript",
             f"bridge/{path} was refused ({error.message}). Under a Content-Security-Policy, register it by URL: "
             f'pyodide.registerJsModule("tensorcommons_js", {{{name}: ...}})',
         ) from None
+
+
+def _data_url(path: str, known: dict[str, str]) -> str:
+    """A file of ``bridge/`` as an address, with those of the files that it imports inside it."""
+    if path not in known:
+        source = resources.files("tensorcommons.bridge").joinpath(path).read_text("utf-8")
+        folder = path.rpartition("/")[0]
+
+        def address(found: re.Match[str]) -> str:
+            return f'"{_data_url(f"{folder}/{found[1]}".lstrip("/"), known)}"'
+
+        source = re.sub(r'(?<= from )"\./([\w/.]+)"', address, source)
+        known[path] = "data:text/javascript;base64," + base64.b64encode(source.encode()).decode()
+    return known[path]

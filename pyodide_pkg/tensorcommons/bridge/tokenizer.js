@@ -2,10 +2,10 @@
 // and texts. Each stage is a file of tokenizer/. `bridge/tokenizers.py` is the other half; everything that crosses over
 // is one call a batch, since each call through a proxy costs more than a short text.
 import { AddedTokens, readAdded } from "./tokenizer/added_tokens.js";
-import { TokenizerError, beginCall } from "./tokenizer/budget.js";
+import { beginCall } from "./tokenizer/budget.js";
 import { readDecoder } from "./tokenizer/decoders.js";
 import { Encoding, LengthError, longestFirst, windows } from "./tokenizer/encoding.js";
-import { Fields, isCount } from "./tokenizer/fields.js";
+import { Fields } from "./tokenizer/fields.js";
 import { readModel } from "./tokenizer/models.js";
 import { readNormalizer } from "./tokenizer/normalizers.js";
 import { readPreTokenizer } from "./tokenizer/pre_tokenizers.js";
@@ -16,7 +16,7 @@ class Tokenizer {
   constructor(table, changes) {
     const fields = new Fields(table, "tokenizer.json");
     if (fields.has("version") && fields.string("version") !== "1.0") fields.fail("version", '"1.0"');
-    for (const [name, value] of Object.entries(changes)) table[name] = value;
+    if (fields.has("normalizer")) change(fields.object("normalizer"), changes);
     this.model = readModel(fields.object("model"));
     beginCall(0);
     this.normalize = readNormalizer(fields.optional("normalizer"));
@@ -32,7 +32,7 @@ class Tokenizer {
       truncation: fields.optional("truncation")?.value ?? null,
       padding: fields.optional("padding")?.value ?? null,
       normalizer: fields.optional("normalizer")?.value ?? null,
-      special_tokens: fields.optional("post_processor") ? this.processor.added(1) : null,
+      added: [this.processor.added(1), this.processor.added(2)], // special tokens of a text and of a pair
     };
   }
 
@@ -73,10 +73,16 @@ class Tokenizer {
   inputs(texts, { limit, left, overlap, special }) {
     let room = limit === null ? Infinity : limit - (special ? this.processor.added(texts.length) : 0);
     if (room < 0) throw new LengthError(`max_length ${limit} has no room for the ${limit - room} special tokens of an input`);
-    const apply = (...parts) => this.processor.apply(parts, special);
+    let dropped = 0;
+    const apply = (...parts) => {
+      const input = this.processor.apply(parts, special);
+      input.dropped = dropped;
+      return input;
+    };
     const last = texts[texts.length - 1];
     if (overlap === null && texts.length === 2) {
       const kept = longestFirst(texts[0].length, last.length, room);
+      dropped = texts[0].length + last.length - kept[0] - kept[1];
       return [apply(...texts.map((text, i) => text.slice(...windows(text.length, kept[i], 0, left)[0])))];
     }
     if (texts.length === 2) {
@@ -84,14 +90,21 @@ class Tokenizer {
       if (room < Math.min(1, last.length)) throw new LengthError(`the first text takes all of the ${limit} tokens: none is left for the second`);
     }
     const cuts = windows(last.length, room, overlap ?? 0, left);
+    if (overlap === null) dropped = Math.max(0, last.length - room);
     return (overlap === null ? cuts.slice(0, 1) : cuts).map((cut) => apply(...texts.slice(0, -1), last.slice(...cut)));
   }
+}
+
+/** Put the options of a BertNormalizer that tokenizer_config.json states in the place of tokenizer.json's. */
+function change(normalizer, changes) {
+  if (normalizer.value.type === "BertNormalizer") Object.assign(normalizer.value, changes);
+  if (normalizer.value.type === "Sequence") normalizer.objects("normalizers").forEach((part) => change(part, changes));
 }
 
 /**
  * The tokenizer of the bytes of a tokenizer.json.
  * @param {Uint8Array} bytes
- * @param {string} changesJson fields that stand in place of the file's
+ * @param {string} changesJson options of BertNormalizer that stand in place of the file's
  */
 export function create(bytes, changesJson) {
   return new Tokenizer(JSON.parse(new TextDecoder("utf-8", { fatal: true }).decode(bytes)), JSON.parse(changesJson));
@@ -100,9 +113,13 @@ export function create(bytes, changesJson) {
 /** What the Python half decides by, as JSON. */
 export const infoOf = (tokenizer) => JSON.stringify(tokenizer.info);
 
-/** Add tokens, each as tokenizer.json has them under added_tokens; `file` names where they came from. */
+/**
+ * Add tokens, each as tokenizer.json has them under added_tokens; `file` says where they stand. One that is only `named`
+ * is a special token, and is left as it is where it was added already.
+ */
 export function addTokens(tokenizer, tokensJson, file) {
-  tokenizer.add(JSON.parse(tokensJson).map((token, i) => readAdded(new Fields(token, `${file}[${i}]`))));
+  const tokens = JSON.parse(tokensJson).filter((token) => !token.named || !tokenizer.added.ids.has(token.content));
+  tokenizer.add(tokens.map(({ named, ...token }) => readAdded(new Fields(named ? { special: true, ...token } : token, file))));
 }
 
 const ROWS = ["ids", "types", "sequences", "starts", "ends", "words"];
@@ -112,7 +129,8 @@ const ROWS = ["ids", "types", "sequences", "starts", "ends", "words"];
  * @param {string} textsJson an array of n strings
  * @param {string} pairsJson an array of n strings, or null
  * @param {string} optionsJson {limit, left, overlap, special}; see Tokenizer.inputs
- * @returns {Int32Array} for each input the number of its text, its length, and its ids, types, sequences, starts, ends, words
+ * @returns {Int32Array} for each input the number of its text, its length, how many tokens were left out, and
+ *   its ids, types, sequences, starts, ends, words
  */
 export function encodeBatch(tokenizer, textsJson, pairsJson, optionsJson) {
   const pairs = JSON.parse(pairsJson);
@@ -121,12 +139,13 @@ export function encodeBatch(tokenizer, textsJson, pairsJson, optionsJson) {
   const found = JSON.parse(textsJson).map((text, i) =>
     tokenizer.inputs([tokenizer.encode(text), ...(pairs ? [tokenizer.encode(pairs[i])] : [])], options),
   );
-  const packed = new Int32Array(found.flat().reduce((sum, input) => sum + 2 + ROWS.length * input.length, 0));
+  const packed = new Int32Array(found.flat().reduce((sum, input) => sum + 3 + ROWS.length * input.length, 0));
   let at = 0;
   found.forEach((inputs, owner) => {
     for (const input of inputs) {
       packed[at++] = owner;
       packed[at++] = input.length;
+      packed[at++] = input.dropped;
       for (const name of ROWS) {
         packed.set(input[name], at);
         at += input.length;
@@ -153,7 +172,3 @@ export const tokensOf = (tokenizer, idsJson) => JSON.stringify(JSON.parse(idsJso
 /** The ids of an array of tokens, as JSON; null for what the vocabulary does not have. */
 export const idsOf = (tokenizer, tokensJson) => JSON.stringify(JSON.parse(tokensJson).map((token) => tokenizer.added.idOf(token) ?? null));
 
-/** How many special tokens an input of so many texts gets. */
-export const addedBy = (tokenizer, texts) => tokenizer.processor.added(texts);
-
-export { LengthError, TokenizerError, isCount };

@@ -1,31 +1,47 @@
-"""``@huggingface/tokenizers`` behind three calls; ``bridge/encode.js`` is their other half."""
+"""A tokenizer that runs in JavaScript; ``bridge/tokenizer.js`` is the other half."""
 
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
-from ..errors import InvalidWeights
+from ..errors import InvalidWeights, ShapeMismatch
 from .loader import load_js_module
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+T = TypeVar("T")
+
 
 class JsTokenizer:
-    """A tokenizer that lives in JavaScript. A batch crosses over in one call."""
+    """A tokenizer that lives in JavaScript. A batch crosses over in one call.
 
-    def __init__(self, helper: Any, tokenizer: Any) -> None:
+    ``info`` is what its file says of it: the size of its vocabulary, its unknown token, truncation and padding, and how
+    many special tokens are ``added`` to a text and to a pair. Every method raises ``InvalidWeights`` where the file asks for what cannot be done, or for too much work.
+    """
+
+    def __init__(self, helper: Any, raw: bytes, changes: str, file: str) -> None:
+        from pyodide.ffi import to_js
+
         self._helper = helper
-        self._tokenizer = tokenizer
+        self._file = file
+        buffer = to_js(raw)  # bytes: a string would take twice as much of Python's memory
+        self._tokenizer = self._call(helper.create, buffer, changes)
+        self.info: dict[str, Any] = json.loads(helper.infoOf(self._tokenizer))
 
-    def encode(self, texts: list[str]) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
-        """``(lengths [n], ids of all texts in a row)``; no special tokens, no truncation."""
-        packed = self._helper.encodeBatch(self._tokenizer, json.dumps(texts)).to_bytes()
-        values = np.frombuffer(packed, dtype=np.int32)
-        return values[: len(texts)], values[len(texts) :]
+    def add(self, tokens: list[dict[str, Any]], file: str) -> None:
+        """Add tokens of the form that ``tokenizer.json`` has; ``file`` says where they stand."""
+        self._call(self._helper.addTokens, self._tokenizer, json.dumps(tokens), file)
+
+    def encode(self, texts: list[str], pairs: list[str] | None, options: dict[str, Any]) -> NDArray[np.int32]:
+        """The inputs, as ``encodeBatch`` packs them. Raises ``ShapeMismatch`` where a limit leaves no room."""
+        sides = json.dumps(texts), json.dumps(pairs)
+        packed = self._call(self._helper.encodeBatch, self._tokenizer, *sides, json.dumps(options))
+        return np.frombuffer(packed.to_bytes(), dtype=np.int32)
 
     def tokens(self, ids: list[int]) -> list[str | None]:
         """The token of each id, None for an id that the vocabulary does not have."""
@@ -39,21 +55,30 @@ class JsTokenizer:
 
     def decode(self, rows: list[list[int]], *, skip_special_tokens: bool) -> list[str]:
         """The text of each row of ids."""
-        texts: list[str] = json.loads(self._helper.decodeBatch(self._tokenizer, json.dumps(rows), skip_special_tokens))
+        rows_json = json.dumps(rows)
+        found: str = self._call(self._helper.decodeBatch, self._tokenizer, rows_json, skip_special_tokens)
+        texts: list[str] = json.loads(found)
         return texts
 
-    def close(self) -> None:
-        """Let JavaScript forget the tokenizer; a second call does nothing."""
-        self._tokenizer = None  # a proxy holds its object until Python lets go of the proxy
+    def _call(self, function: Callable[..., T], *arguments: Any) -> T:
+        from pyodide.ffi import JsException
+
+        try:
+            return function(*arguments)
+        except JsException as error:
+            raise error_of(error.name, error.message, self._file) from None
 
 
-async def create_tokenizer(tokenizer_json: str, config_json: str, file: str) -> JsTokenizer:
-    """Raises ``InvalidWeights(file)`` for a tokenizer the library does not take, ``DeviceUnavailable`` without JS."""
-    tokenizers = await load_js_module("tokenizers", "vendor/tokenizers.min.mjs")
-    helper = await load_js_module("encode", "encode.js")
-    from pyodide.ffi import JsException
+def error_of(name: str, message: str, file: str) -> Exception:
+    """The error for one that JavaScript raised."""
+    if name == "LengthError":
+        return ShapeMismatch(message)
+    return InvalidWeights(file, message if name == "TokenizerError" else f"not a tokenizer that can be used: {message}")
 
-    try:
-        return JsTokenizer(helper, helper.create(tokenizers, tokenizer_json, config_json))
-    except JsException as error:
-        raise InvalidWeights(file, f"not a tokenizer that can be used: {error.message}") from None
+
+async def create_tokenizer(raw: bytes, changes: str, file: str) -> JsTokenizer:
+    """The tokenizer of a ``tokenizer.json``; ``changes`` are options of its BertNormalizer that replace the file's.
+
+    Raises ``InvalidWeights(file)`` for one that cannot be used, ``DeviceUnavailable`` where there is no JavaScript.
+    """
+    return JsTokenizer(await load_js_module("tokenizer", "tokenizer.js"), raw, changes, file)

@@ -1,8 +1,9 @@
-"""Text to token ids, exactly as the model was trained with: ``tokenizer.json`` through ``@huggingface/tokenizers``.
+"""Text to token ids and back, exactly as the model was trained with.
 
-The JavaScript library turns each text into ids. What belongs to a batch is done here, in NumPy: truncation, special
-tokens, padding. ``tokenizer.json`` may carry truncation and padding of its own, left over from a training run (the one
-of all-MiniLM-L6-v2 pads everything to 128); as in ``transformers`` they are not applied.
+``bridge/tokenizer.js`` does what ``tokenizer.json`` says, equal to the Rust ``tokenizers``: ids, offsets, truncation,
+windows, special tokens, and decoding. What belongs to a batch is done here, in NumPy. ``tokenizer.json`` may carry
+truncation and padding of its own, left over from a training run (the one of all-MiniLM-L6-v2 pads everything to 128);
+as in ``transformers`` they are not applied.
 
 The longest input is, unless the caller says otherwise, the least of what these files state:
 
@@ -10,26 +11,27 @@ The longest input is, unless the caller says otherwise, the least of what these 
   looked for beside a bare encoder (``architectures`` ends in ``Model``), because in a browser asking for a file that is
   not there leaves a 404 in the console;
 - ``model_max_length`` of ``tokenizer_config.json``;
-- ``max_position_embeddings`` of ``config.json``.
+- ``max_position_embeddings`` of ``config.json``, less the positions that RoBERTa and its like leave out.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
+import logging
 import operator
-import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, MutableMapping
 from contextlib import suppress
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 
 from ..errors import InvalidWeights, ShapeMismatch, TensorCommonsError
-from .config import parse_json, read_json, read_optional_json
-from .encoding import Encoding
+from .config import parse_json
+from .encoding import Encoding, pad, unpack
 from .sources import FileMissingError
-from .tokenizer_files import Settings, read_settings
-from .windows import Windows, spans
+from .tokenizer_files import CLASSES, Settings, TokenizerFiles, read_files, read_settings
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -37,16 +39,20 @@ if TYPE_CHECKING:
     from .encoding import Ids
     from .sources import Source
 
-
-# The supplementary-plane part of what BertNormalizer of the Rust tokenizers takes for a Chinese character.
-RARE_HAN = re.compile("[\U00020000-\U0002a6df\U0002a700-\U0002b81f\U0002b920-\U0002ceaf\U0002f800-\U0002fa1f]")
+logger = logging.getLogger("tensorcommons")
 
 
 class Engine(Protocol):
     """The part that runs in JavaScript; see ``bridge/tokenizers.py``."""
 
-    def encode(self, texts: list[str]) -> tuple[Ids, Ids]:
-        """``(lengths [n], ids of all texts in a row)``, without special tokens."""
+    info: dict[str, Any]
+
+    def add(self, tokens: list[dict[str, Any]], file: str) -> None:
+        """Add tokens, in order."""
+        ...
+
+    def encode(self, texts: list[str], pairs: list[str] | None, options: dict[str, Any]) -> Ids:
+        """The inputs, packed; see ``unpack``."""
         ...
 
     def tokens(self, ids: list[int]) -> list[str | None]:
@@ -59,10 +65,6 @@ class Engine(Protocol):
 
     def decode(self, rows: list[list[int]], *, skip_special_tokens: bool) -> list[str]:
         """The text of each row of ids."""
-        ...
-
-    def close(self) -> None:
-        """Free it."""
         ...
 
 
@@ -80,42 +82,52 @@ class Tokenizer:
     def __init__(
         self, engine: Engine, settings: Settings, file: str = "tokenizer.json", chat: ChatTemplate | None = None
     ) -> None:
-        self._engine = engine
+        self._shared: Engine | None = engine
         self._chat = chat
         self._settings = settings
         self._file = file
+        self._warned = False
         self.pad_id = settings.pad_id
         self.mask_id = settings.mask_id
         self.max_length = settings.max_length
         self.cls_id = settings.cls_id
         self.unk_id = settings.unk_id
         self.subword_prefix = settings.subword_prefix
-        self.metaspace = settings.metaspace
 
     @classmethod
-    async def from_source(cls, source: Source, config: dict[str, Any] | None = None) -> Tokenizer:
+    async def from_source(
+        cls,
+        source: Source,
+        config: dict[str, Any] | None = None,
+        shared: MutableMapping[str, Engine] | None = None,
+    ) -> Tokenizer:
         """The tokenizer of ``source``; ``config`` spares reading its ``config.json`` again.
 
-        Raises ``FileMissingError`` (a ``DownloadError``) where it has no ``tokenizer.json``, ``InvalidWeights`` for one
-        that is damaged, ``DeviceUnavailable`` where there is no JavaScript.
-        """
-        from ..bridge.tokenizers import create_tokenizer
+        Tokenizers of equal files have one engine, which is looked up in ``shared`` by what the files hold.
 
-        file = f"{source.name}/tokenizer.json"
-        try:
-            raw = await source.read("tokenizer.json")
-        except FileMissingError as error:
-            raise FileMissingError(error.url, f"without this file text cannot become tokens ({error.reason})") from None
-        table = parse_json(raw, file)
-        options = await read_optional_json(source, "tokenizer_config.json") or {}
-        if config is None:
-            config = await read_json(source, "config.json")
-        sentence: dict[str, Any] | None = None
-        if any(str(name).endswith("Model") for name in config.get("architectures") or ()):
-            sentence = await read_optional_json(source, "sentence_bert_config.json")
-        settings = read_settings(table, options, config, sentence or {}, file)
-        engine = await create_tokenizer(raw.decode("utf-8-sig"), json.dumps(options), file)
-        return cls(engine, settings, file, await _chat_template(source, options, config))
+        Raises ``FileMissingError`` (a ``DownloadError``) where it has none, ``InvalidWeights`` for one that is damaged,
+        ``DeviceUnavailable`` where there is no JavaScript.
+        """
+        files = await read_files(source, config)
+        stated = json.dumps([files.changes, files.added, files.kind], sort_keys=True)
+        key = hashlib.sha256(files.raw + stated.encode()).hexdigest()
+        engine = None if shared is None else shared.get(key)
+        if engine is None:
+            engine = await _build_engine(files)
+            if shared is not None:
+                shared[key] = engine
+
+        def id_of(token: str) -> int | None:
+            return engine.ids([token])[0]
+
+        settings = read_settings(files, engine.info, id_of, str(engine.info.get("continuing_subword_prefix") or ""))
+        return cls(engine, settings, files.name, await _chat_template(source, files.options, files.config))
+
+    @property
+    def _engine(self) -> Engine:
+        if self._shared is None:
+            raise TensorCommonsError("this tokenizer was closed")
+        return self._shared
 
     def encode_batch(
         self,
@@ -128,50 +140,34 @@ class Tokenizer:
     ) -> Encoding:
         """``texts`` (each with the text of ``pairs`` at its place) as one batch.
 
-        ``max_length`` counts special tokens; None is the tokenizer's own. ``padding`` to the longest of the batch, to a
-        number, or None for texts that are known to be of one length. A character that is no Unicode (a lone
-        surrogate) counts as U+FFFD. Raises ``ShapeMismatch`` where the sizes do not go together, and
-        ``TensorCommonsError`` for what is no list of strings.
+        ``max_length`` counts special tokens; None is the tokenizer's own, and what it leaves out is said once in the
+        log. ``padding`` to the longest of the batch, to a number, or None for texts that are known to be of one length.
+        A character that is not Unicode (a lone surrogate) counts as U+FFFD. Raises ``ShapeMismatch`` where the sizes do
+        not go together, and ``TensorCommonsError`` for what is not a list of strings.
         """
-        rows = self._encode(texts, pairs)
-        if pairs is not None and len(pairs) != len(texts):
-            raise ShapeMismatch(f"{len(texts)} texts and {len(pairs)} pairs: every text needs one")
-        seconds: Sequence[Ids | None] = [None] * len(texts) if pairs is None else rows[len(texts) :]
-        limit = self._limit(max_length, paired=pairs is not None) if truncation else None
-        if not add_special_tokens:  # they are in the text already, as a chat template writes them
-            return self._pad([(row, np.zeros_like(row), np.zeros_like(row)) for row in rows], padding)
-        inputs = [self._input(first, second, limit) for first, second in zip(rows, seconds, strict=False)]
-        return self._pad(inputs, padding)
+        limit = self._limit(max_length, paired=pairs is not None, special=add_special_tokens) if truncation else None
+        inputs = self._encode(texts, pairs, limit, None, special=add_special_tokens)
+        encoding = self._pad(inputs, padding)
+        if encoding.dropped and max_length is None and not self._warned:
+            self._warned = True
+            text = "%s: a text is longer than the %d tokens that the model takes: the rest of it is left out"
+            logger.warning(text, self._file, limit)
+        return encoding
 
     def encode_windows(
         self,
         texts: Sequence[str],
         pairs: Sequence[str] | None = None,
         max_length: int | None = None,
-        overlap: int | None = None,
-    ) -> Windows:
+        overlap: int = 0,
+    ) -> Encoding:
         """``texts`` in windows of at most ``max_length`` tokens, special ones included, that share ``overlap`` tokens.
 
-        With ``pairs`` every window begins with the whole text, and the pair's is cut. With ``overlap`` None a text is
-        one window: what does not fit is left out. Raises ``ShapeMismatch`` where nothing fits beside a text.
+        ``owners`` and ``rows_of`` of the batch say whose a window is. With ``pairs`` every window begins with the whole
+        text, and the pair's is cut. Raises ``ShapeMismatch`` where nothing fits beside a text.
         """
-        rows = self._encode(texts, pairs)
-        firsts: Sequence[Ids | None] = [None] * len(texts) if pairs is None else rows[: len(texts)]
-        ids = rows if pairs is None else rows[len(texts) :]
-        limit = self._limit(max_length, paired=pairs is not None)
-        inputs, places = [], []
-        for number, (first, row) in enumerate(zip(firsts, ids, strict=True)):
-            size = len(row) if limit is None else limit - (0 if first is None else len(first))
-            if size < min(1, len(row)):
-                raise ShapeMismatch(f"the first text takes all of the {limit} tokens: none is left for the second")
-            cuts = spans(len(row), size, overlap or 0)
-            if overlap is None:
-                cuts = [(len(row) - min(size, len(row)), len(row))] if self._settings.truncate_left else cuts[:1]
-            for start, stop in cuts:
-                cut = row[start:stop]
-                inputs.append(self._input(cut, None, None) if first is None else self._input(first, cut, None))
-                places.append((number, start))
-        return Windows(self._pad(inputs, "longest"), ids, places)
+        limit = self._limit(max_length, paired=pairs is not None, special=True)
+        return self._pad(self._encode(texts, pairs, limit, overlap, special=True), "longest")
 
     def text_of(self, ids: Sequence[int], unknown: Sequence[str] = ()) -> str:
         """The text of ids; of those that stand for what the vocabulary lacks it is that of ``unknown``, in order."""
@@ -181,9 +177,9 @@ class Tokenizer:
         return text
 
     def decode(self, ids: Sequence[int], *, skip_special_tokens: bool = True) -> str:
-        """The text of ids. Bytes that are no whole character (yet) show as U+FFFD.
+        """The text of ids. Bytes that are not a whole character (yet) show as U+FFFD.
 
-        Raises TensorCommonsError for what is no list of whole numbers.
+        Raises TensorCommonsError for what is not a list of whole numbers.
         """
         try:
             row = [operator.index(value) for value in ids]
@@ -228,92 +224,92 @@ class Tokenizer:
         return self._engine.ids(list(tokens))
 
     def close(self) -> None:
-        """Free the JavaScript side; a second call does nothing."""
-        self._engine.close()
+        """Let go of the JavaScript side, which is freed with the last tokenizer that uses it."""
+        self._shared = None
 
-    def _encode(self, texts: Sequence[str], pairs: Sequence[str] | None) -> list[Ids]:
-        """The ids of the texts, then those of their pairs."""
+    def _encode(
+        self,
+        texts: Sequence[str],
+        pairs: Sequence[str] | None,
+        limit: int | None,
+        overlap: int | None,
+        *,
+        special: bool,
+    ) -> list[tuple[int, int, Ids]]:
         for given in (texts, pairs or ()):
             whole = isinstance(given, Iterable) and not isinstance(given, str)
             if not whole or not all(isinstance(text, str) for text in given):
                 raise TensorCommonsError(f"texts and pairs are lists of strings, not {given!r:.60}")
-        every = [self._prepare(text) for text in (*texts, *(pairs or ()))]
-        lengths, ids = self._engine.encode(every)
-        return np.split(ids, np.cumsum(lengths)[:-1]) if every else []
+        if pairs is not None and len(pairs) != len(texts):
+            raise ShapeMismatch(f"{len(texts)} texts and {len(pairs)} pairs: every text needs one")
+        if not texts:
+            return []
+        sides = [list(texts), list(pairs or ())]
+        sent = [[_whole_characters(text) for text in side] for side in sides]
+        options = {"limit": limit, "left": self._settings.truncate_left, "overlap": overlap, "special": special}
+        inputs = unpack(self._engine.encode(sent[0], None if pairs is None else sent[1], options))
+        if sent != sides:
+            inputs = [(owner, left_out, _in_the_original(sides, owner, rows)) for owner, left_out, rows in inputs]
+        return inputs
 
-    def _prepare(self, text: str) -> str:
-        """``text`` such that the JavaScript library (0.2.0) gives the ids that the Rust one gives.
-
-        It looks at UTF-16 units, so Han characters beyond U+FFFF are not split from their neighbours, and it lowercases
-        whole strings, which makes a Σ at a word's end ς, where Rust has σ everywhere. What remains different is only
-        what was assigned after Unicode 8, the tables of the Rust library: marks and punctuation of rare scripts.
-        """
-        if text.isascii():
-            return text
-        # Two surrogates that form a pair become the character they stand for, a lone one U+FFFD.
-        text = text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
-        if self._settings.split_han:
-            text = RARE_HAN.sub(r" \g<0> ", text)
-        return text.replace("Σ", "σ") if self._settings.lowercase else text
-
-    def _limit(self, max_length: int | None, *, paired: bool) -> int | None:
+    def _limit(self, max_length: int | None, *, paired: bool, special: bool) -> int | None:
         limit = self.max_length if max_length is None else max_length
         if limit is None:
             return None
-        added = self._settings.template.added(paired=paired)
+        added = self._engine.info["added"][paired] if special else 0
         if type(limit) is not int or limit < added:
             raise ShapeMismatch(f"max_length {limit} has no room for the {added} special tokens of an input")
-        return limit - added
+        return limit
 
-    def _input(self, first: Ids, second: Ids | None, limit: int | None) -> tuple[Ids, Ids, Ids]:
-        if limit is not None:
-            keep, keep_second = longest_first(len(first), 0 if second is None else len(second), limit)
-            first = self._cut(first, keep)
-            second = None if second is None else self._cut(second, keep_second)
-        template = self._settings.template
-        return *template.apply(first, second), template.sequences(len(first), None if second is None else len(second))
-
-    def _cut(self, ids: Ids, keep: int) -> Ids:
-        return ids[len(ids) - keep :] if self._settings.truncate_left else ids[:keep]
-
-    def _pad(self, inputs: list[tuple[Ids, Ids, Ids]], padding: Literal["longest"] | int | None) -> Encoding:
-        lengths = [len(ids) for ids, *_ in inputs]
+    def _pad(self, inputs: list[tuple[int, int, Ids]], padding: Literal["longest"] | int | None) -> Encoding:
+        lengths = [rows.shape[1] for *_, rows in inputs]
         width = max(lengths, default=0)
         if padding is None and min(lengths, default=0) != width:
             raise ShapeMismatch(f"texts of {min(lengths)} to {width} tokens make no batch without padding")
         if isinstance(padding, int):
-            if width > padding:
-                raise ShapeMismatch(f"a text of {width} tokens is longer than padding={padding}: pass max_length too")
+            if padding < width:
+                raise ShapeMismatch(f"a text of {width} tokens does not fit padding={padding}; truncate first")
             width = padding
-        shape = (len(inputs), width)
-        encoding = Encoding(
-            np.full(shape, self.pad_id, np.int32),
-            np.zeros(shape, np.int32),
-            np.full(shape, self._settings.pad_type_id, np.int32),
-            np.full(shape, -1, np.int32),
-        )
-        for row, (ids, types, sequences) in enumerate(inputs):
-            place = slice(width - len(ids), None) if self._settings.pad_left else slice(len(ids))
-            encoding.input_ids[row, place] = ids
-            encoding.attention_mask[row, place] = 1
-            encoding.token_type_ids[row, place] = types
-            encoding.sequence_ids[row, place] = sequences
-        return encoding
+        given = self._settings
+        sides = {"left": given.pad_left, "with_types": given.with_types}
+        return pad(inputs, width, given.pad_id, given.pad_type_id, **sides)
 
 
-def longest_first(first: int, second: int, limit: int) -> tuple[int, int]:
-    """How many tokens of two texts stay when together they may have ``limit``: the longer one gives way first.
+def _whole_characters(text: str) -> str:
+    """``text`` with a pair of surrogates as the character they stand for, and a lone one as U+FFFD."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+    return text
 
-    To the token what the Rust ``tokenizers`` keep: where both must shrink, an odd token goes to the longer one, and to
-    the second where they are of one length.
-    """
-    if first + second <= limit:
-        return first, second
-    short, long = sorted((first, second))
-    long = max(short, limit - short)
-    if short + long > limit:
-        short, long = limit // 2, limit - limit // 2
-    return (long, short) if first > second else (short, long)
+
+def _in_the_original(sides: list[list[str]], owner: int, rows: Ids) -> Ids:
+    """The rows of an input with offsets in the given texts, where a pair of surrogates is two characters."""
+    rows = rows.copy()
+    for side, texts in enumerate(sides[: 2 if sides[1] else 1]):
+        text = texts[owner]
+        pairs = [0xD800 <= ord(a) < 0xDC00 <= ord(b) < 0xE000 for a, b in pairwise(text)]
+        begins = [at for at in range(len(text)) if at == 0 or not pairs[at - 1]]
+        places = np.array([*begins, len(text)], np.int32)
+        here = rows[2] == side
+        rows[3:5, here] = places[rows[3:5, here]]
+    return rows
+
+
+async def _build_engine(files: TokenizerFiles) -> Engine:
+    """The engine of the files, with the tokens that they add."""
+    from ..bridge.tokenizers import create_tokenizer
+
+    try:
+        engine: Engine = await create_tokenizer(files.raw, json.dumps(files.changes), files.name)
+    except InvalidWeights:
+        parse_json(files.raw, files.name)  # says better what is wrong with what is not JSON
+        raise
+    engine.add(files.added, files.config_name)
+    known = [token for token in set(CLASSES.get(files.kind, {}).values()) if engine.ids([token])[0] is not None]
+    engine.add([{"content": token, "named": True} for token in sorted(known)], files.config_name)
+    return engine
 
 
 async def _chat_template(source: Source, options: dict[str, Any], config: dict[str, Any]) -> ChatTemplate | None:

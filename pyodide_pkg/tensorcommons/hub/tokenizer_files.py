@@ -1,190 +1,304 @@
-"""What the files beside a model say of its tokenizer: special tokens and where they go, lengths, sides."""
+"""The files that describe a tokenizer, with the precedence of ``transformers``.
+
+- ``tokenizer.json`` is the tokenizer itself. Without it one is built from ``vocab.txt`` (BERT's) or ``vocab.json`` and
+  ``merges.txt`` (GPT-2's and RoBERTa's); ``spiece.model`` and ``tokenizer.model`` are refused by name.
+- ``tokenizer_config.json`` names special tokens, sides, lengths, and ``added_tokens_decoder`` adds tokens. Without that
+  field ``special_tokens_map.json`` names special tokens, too, and ``added_tokens.json`` adds tokens.
+- What no file names is taken from ``tokenizer.json`` (its unknown token and padding) and from the tokenizer's class,
+  which ``tokenizer_class`` says, or else ``model_type`` of ``config.json``; a class's token counts if the vocabulary
+  has it. ``do_lower_case`` and its like count where they are stated: a class's own default does not change
+  ``tokenizer.json``.
+"""
 
 from __future__ import annotations
 
+import json
+import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from ..errors import InvalidWeights
+from .config import parse_json, read_json, read_optional_json
+from .sources import FileMissingError
 
 if TYPE_CHECKING:
-    from .encoding import Ids
+    from collections.abc import Callable, Mapping
+
+    from .sources import Source
 
 SPECIAL = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
+OPTIONS = ("content", "single_word", "lstrip", "rstrip", "normalized", "special")
+LOWER = {"do_lower_case": "lowercase", "strip_accents": "strip_accents"}
+LOWER["tokenize_chinese_chars"] = "handle_chinese_chars"
+
+_BERT = dict(zip(SPECIAL[2:], ("[UNK]", "[SEP]", "[PAD]", "[CLS]", "[MASK]"), strict=True))
+_ROBERTA = dict(zip(SPECIAL, ("<s>", "</s>", "<unk>", "</s>", "<pad>", "<s>", "<mask>"), strict=True))
+_GPT2 = dict.fromkeys(SPECIAL[:3], "<|endoftext|>")
+_T5 = {"eos_token": "</s>", "unk_token": "<unk>", "pad_token": "<pad>"}
+_ALBERT = {**_BERT, "bos_token": "[CLS]", "eos_token": "[SEP]", "unk_token": "<unk>", "pad_token": "<pad>"}
+
+#: Special tokens of a tokenizer's class, which is called as the ``model_type`` but without marks.
+CLASSES: dict[str, dict[str, str]] = {
+    **dict.fromkeys(("bert", "distilbert", "electra", "mobilebert", "convbert"), _BERT),
+    **dict.fromkeys(("roberta", "xlmroberta", "camembert"), _ROBERTA),
+    "mpnet": {**_ROBERTA, "unk_token": "[UNK]"},
+    "gpt2": _GPT2,
+    "t5": _T5,
+    "albert": _ALBERT,
+}
+WITHOUT_TYPES = ("roberta", "xlmroberta", "camembert", "mpnet", "gpt2", "t5", "distilbert")
+#: Models whose positions count from behind the padding's id, so that fewer tokens fit.
+OFFSET_POSITIONS = {"roberta": 1, "xlm-roberta": 1, "camembert": 1, "mpnet": 1}
 
 
 @dataclass(frozen=True)
-class Template:
-    """Where the special tokens go. A part is ``(ids, type_id)``, with ``"A"`` or ``"B"`` for a text's own ids."""
+class TokenizerFiles:
+    """What was read.
 
-    single: tuple[tuple[Any, int], ...]
-    pair: tuple[tuple[Any, int], ...]
+    ``added`` are tokens to add, in order, each as ``tokenizer.json`` has them; one that is ``named`` is added only
+    where the tokenizer does not have it. ``changes`` are options of a BertNormalizer.
+    """
 
-    def added(self, *, paired: bool) -> int:
-        """How many special tokens an input gets."""
-        return sum(len(part) for part, _ in (self.pair if paired else self.single) if not isinstance(part, str))
-
-    def sequences(self, first: int, second: int | None) -> Ids:
-        """Where each id of an input comes from, of texts of so many ids; see :class:`Encoding`."""
-        lengths = {"A": (first, 0), "B": (second or 0, 1)}
-        parts = self.single if second is None else self.pair
-        pieces = [
-            np.full(*(lengths[part] if isinstance(part, str) else (len(part), -1)), np.int32) for part, _ in parts
-        ]
-        return np.concatenate([np.zeros(0, np.int32), *pieces])
-
-    def apply(self, first: Ids, second: Ids | None) -> tuple[Ids, Ids]:
-        """``(ids, type ids)`` of one input."""
-        texts = {"A": first, "B": second}
-        ids: list[Ids] = [np.zeros(0, np.int32)]
-        types: list[Ids] = [np.zeros(0, np.int32)]
-        for part, type_id in self.single if second is None else self.pair:
-            piece = texts[part] if isinstance(part, str) else np.array(part, np.int32)
-            assert piece is not None
-            ids.append(piece)
-            types.append(np.full(len(piece), type_id, np.int32))
-        return np.concatenate(ids), np.concatenate(types)
+    raw: bytes
+    name: str  # of the file that `raw` is, for messages
+    options: dict[str, Any]
+    config: dict[str, Any]
+    sentence: dict[str, Any]
+    special: dict[str, dict[str, Any] | str]
+    added: list[dict[str, Any]]
+    changes: dict[str, Any]
+    kind: str  # of CLASSES, or ""
+    config_name: str
 
 
 @dataclass(frozen=True)
 class Settings:
     """What the files say about a batch. ``max_length`` None: no limit is stated anywhere.
 
-    ``subword_prefix`` is what marks a token inside a word ("##"), "" where nothing does; with ``metaspace`` the first
-    token of a word is marked instead ("▁").
+    ``subword_prefix`` is what marks a token inside a word ("##"), "" where nothing does.
     """
 
-    template: Template
     max_length: int | None
     pad_id: int
     pad_type_id: int
     mask_id: int | None
     pad_left: bool
     truncate_left: bool
-    split_han: bool
-    lowercase: bool
     cls_id: int | None = None
     unk_id: int | None = None
     subword_prefix: str = ""
-    metaspace: bool = False
+    with_types: bool = True
     special: dict[str, str] = field(default_factory=dict)  # "bos_token" and so on
 
 
-def read_settings(
-    table: dict[str, Any], options: dict[str, Any], config: dict[str, Any], sentence: dict[str, Any], file: str
-) -> Settings:
-    """What ``tokenizer.json``, ``tokenizer_config.json``, ``config.json`` and ``sentence_bert_config.json`` say.
+async def read_files(source: Source, config: dict[str, Any] | None = None) -> TokenizerFiles:
+    """The files of ``source``; ``config`` spares reading its ``config.json`` again.
 
-    Raises ``InvalidWeights(file)`` for a ``tokenizer.json`` with special tokens that cannot be understood.
+    Raises ``FileMissingError`` where it has no tokenizer, ``InvalidWeights`` for a file that is damaged.
     """
-    limits = (sentence.get("max_seq_length"), options.get("model_max_length"), config.get("max_position_embeddings"))
-    stated = [value for value in limits if isinstance(value, int) and value > 0]
-    padding = table.get("padding")
-    bert = _bert_normalizer(table.get("normalizer"))
-    pad_id = _token_id(table, options.get("pad_token"))
-    if pad_id is None and isinstance(padding, dict):
-        pad_id = padding.get("pad_id")
-    if pad_id is None:
-        pad_id = config.get("pad_token_id")
-    return Settings(
-        template=read_template(table.get("post_processor"), file),
-        max_length=min(stated, default=None),
-        pad_id=pad_id if isinstance(pad_id, int) else 0,
-        pad_type_id=int(options.get("pad_token_type_id") or 0),
-        mask_id=_token_id(table, options.get("mask_token")),
-        pad_left=options.get("padding_side") == "left",
-        truncate_left=options.get("truncation_side") == "left",
-        split_han=bool(bert.get("handle_chinese_chars")),
-        lowercase=bool(bert.get("lowercase")),
-        cls_id=_token_id(table, options.get("cls_token")),
-        unk_id=_token_id(table, options.get("unk_token")),
-        subword_prefix=_subword_prefix(table.get("model")),
-        metaspace=_has_part(table.get("pre_tokenizer"), "Metaspace"),
-        special={name: text for name in SPECIAL if (text := _content(options.get(name)))},
+    options = await read_optional_json(source, "tokenizer_config.json") or {}
+    if config is None:
+        config = await read_json(source, "config.json")
+    sentence: dict[str, Any] | None = None
+    if any(str(name).endswith("Model") for name in config.get("architectures") or ()):
+        sentence = await read_optional_json(source, "sentence_bert_config.json")
+    name = f"{source.name}/tokenizer_config.json"
+    stated = options.get("tokenizer_class")
+    called = stated if isinstance(stated, str) else f"{config.get('model_type') or ''}"
+    kind = re.sub(r"Tokenizer(Fast)?$|[^a-zA-Z0-9]", "", called).lower()
+    kind = kind if kind in CLASSES else ""
+    special: dict[str, Any] = {key: options[key] for key in SPECIAL if options.get(key) is not None}
+    added: dict[int, dict[str, Any]] = {}
+    if "added_tokens_decoder" in options:
+        added = _added(options["added_tokens_decoder"], name)
+    else:
+        stated_map = await _optional(source, "special_tokens_map.json", options)
+        special |= {key: stated_map[key] for key in SPECIAL if stated_map.get(key) is not None}
+        named = {_content(token) for token in special.values()} | set(map(_content, _extra(options)))
+        for content, number in (await _optional(source, "added_tokens.json", options)).items():
+            if type(number) is not int:
+                raise InvalidWeights(f"{source.name}/added_tokens.json", f"the id of {content[:60]!r} is not a number")
+            options_of = {"special": content in named, "normalized": content not in named}
+            added[number] = {"content": content, "named": True, **options_of}
+    for key, token in special.items():
+        if not _content(token):
+            raise InvalidWeights(name, f"{key} must be a string or an object with content, not {token!r:.60}")
+    tokens = [added[number] for number in sorted(added)]
+    tokens += [{**_token(token), "named": True} for token in (*special.values(), *_extra(options))]
+    changes = {other: options[key] for key, other in LOWER.items() if isinstance(options.get(key), bool)}
+    raw, file = await _tokenizer_json(source, kind, options, special)
+    return TokenizerFiles(
+        raw, f"{source.name}/{file}", options, config, sentence or {}, special, tokens, changes, kind, name
     )
 
 
-def read_template(post_processor: object, file: str) -> Template:
-    """The ``post_processor`` of ``tokenizer.json`` as a template. Raises ``InvalidWeights``."""
+def read_settings(
+    files: TokenizerFiles, info: Mapping[str, Any], id_of: Callable[[str], int | None], prefix: str = ""
+) -> Settings:
+    """The settings of a batch. ``info`` is what the tokenizer says of itself, ``id_of`` the id of a token or None.
+
+    Raises ``InvalidWeights`` for a setting of the wrong kind.
+    """
+    options, config = files.options, files.config
+    limits: list[Any] = [files.sentence.get("max_seq_length"), options.get("model_max_length"), _positions(config)]
+    stated = [int(value) for value in limits if type(value) in (int, float) and 0 < value < float("inf")]
+    padding, truncation = info.get("padding") or {}, info.get("truncation") or {}
+    names = {key: _content(token) for key, token in files.special.items()}
+    if isinstance(info.get("unk_token"), str):
+        names.setdefault("unk_token", info["unk_token"])
+    if isinstance(padding.get("pad_token"), str) and id_of(padding["pad_token"]) is not None:
+        names.setdefault("pad_token", padding["pad_token"])
+    for key, token in CLASSES.get(files.kind, {}).items():
+        if id_of(token) is not None:
+            names.setdefault(key, token)
+    ids = {key: id_of(token) for key, token in names.items()}
+    pad_id = next((each for each in (ids.get("pad_token"), config.get("pad_token_id")) if type(each) is int), 0)
+    pad_type = options.get("pad_token_type_id", padding.get("pad_type_id", 0))
+    if type(pad_type) is not int or not 0 <= pad_type < 2**31:
+        raise InvalidWeights(
+            files.config_name, f"pad_token_type_id must be a whole number from 0, not {pad_type!r:.60}"
+        )
+    inputs = options.get("model_input_names")
+    if inputs is not None and not (isinstance(inputs, list) and all(isinstance(each, str) for each in inputs)):
+        raise InvalidWeights(files.config_name, f"model_input_names must be a list of names, not {inputs!r:.60}")
+    return Settings(
+        max_length=min(stated, default=None),
+        pad_id=pad_id,
+        pad_type_id=pad_type,
+        mask_id=ids.get("mask_token"),
+        pad_left=options.get("padding_side", str(padding.get("direction")).lower()) == "left",
+        truncate_left=options.get("truncation_side", str(truncation.get("direction")).lower()) == "left",
+        cls_id=ids.get("cls_token"),
+        unk_id=ids.get("unk_token"),
+        subword_prefix=prefix,
+        with_types="token_type_ids" in inputs if inputs is not None else files.kind not in WITHOUT_TYPES,
+        special=names,
+    )
+
+
+def _positions(config: Mapping[str, Any]) -> int | None:
+    """How many tokens the model has positions for."""
+    most = config.get("max_position_embeddings")
+    if type(most) is not int:
+        return None
+    pad = config.get("pad_token_id")
+    default = OFFSET_POSITIONS.get(str(config.get("model_type")))
+    return most if default is None else most - 1 - (pad if type(pad) is int else default)
+
+
+async def _optional(source: Source, file: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """A file of old folders. It is not asked for where ``tokenizer_config.json`` names special tokens already and a
+    browser would print a 404 in its console: folders of that age have the same tokens in ``tokenizer.json``.
+    """
+    if not source.is_local and any(options.get(key) for key in SPECIAL):
+        return {}
+    return await read_optional_json(source, file) or {}
+
+
+async def _tokenizer_json(
+    source: Source, kind: str, options: Mapping[str, Any], special: Mapping[str, Any]
+) -> tuple[bytes, str]:
+    """The bytes of ``tokenizer.json``, or of one that is built of older files, and the name of the file."""
     try:
-        return _template(post_processor)
-    except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
-        raise InvalidWeights(file, f"post_processor cannot be understood: {error!r}") from None
+        return await source.read("tokenizer.json"), "tokenizer.json"
+    except FileMissingError as error:
+        missing = error
+    names = {**CLASSES.get(kind, {}), **{key: _content(token) for key, token in special.items()}}
+    if names.keys() >= _BERT.keys() and CLASSES[kind] is _BERT:
+        try:
+            lines = (await source.read("vocab.txt")).decode("utf-8-sig", "replace")
+            return json.dumps(_word_piece(lines, names, options)).encode(), "vocab.txt"
+        except FileMissingError:
+            pass
+    if kind in ("gpt2", "roberta"):
+        try:
+            vocabulary = parse_json(await source.read("vocab.json"), f"{source.name}/vocab.json")
+            merges = (await source.read("merges.txt")).decode("utf-8-sig", "replace")
+            return json.dumps(_byte_bpe(vocabulary, merges, names, options, kind)).encode(), "vocab.json"
+        except FileMissingError:
+            pass
+    for file in ("spiece.model", "sentencepiece.bpe.model", "tokenizer.model") if source.is_local else ():
+        if await source.exists(file):
+            raise FileMissingError(missing.url, f"{file} is not read: save the tokenizer as tokenizer.json")
+    raise FileMissingError(missing.url, f"without this file text cannot become tokens ({missing.reason})") from None
 
 
-def _template(processor: Any) -> Template:
-    kind = None if processor is None else processor["type"]
-    if kind == "Sequence":
-        adding = [part for part in processor["processors"] if part["type"] != "ByteLevel"]
-        if len(adding) > 1:
-            raise ValueError(f"{len(adding)} processors that add tokens")
-        return _template(adding[0] if adding else None)
-    if kind is None or kind == "ByteLevel":
-        return Template((("A", 0),), (("A", 0), ("B", 1)))
-    if kind in ("BertProcessing", "RobertaProcessing"):
-        cls, sep = (int(processor["cls"][1]),), (int(processor["sep"][1]),)
-        single: tuple[tuple[Any, int], ...] = ((cls, 0), ("A", 0), (sep, 0))
-        if kind == "BertProcessing":
-            return Template(single, (*single, ("B", 1), (sep, 1)))
-        return Template(single, (*single, (sep, 0), ("B", 0), (sep, 0)))
-    if kind == "TemplateProcessing":
-        special = processor["special_tokens"]
-        return Template(_parts(processor["single"], special, "A"), _parts(processor["pair"], special, "AB"))
-    raise ValueError(f"type {kind!r} is not known")
+def _word_piece(lines: str, names: Mapping[str, str], options: Mapping[str, Any]) -> dict[str, Any]:
+    """BERT's tokenizer over the tokens of ``vocab.txt``, one a line."""
+    tokens = re.split(r"\r\n|\r|\n", lines)
+    vocabulary = {token: number for number, token in enumerate(tokens[:-1] if tokens[-1] == "" else tokens)}
+    lower = options.get("do_lower_case") is not False
+    return {
+        "version": "1.0",
+        "normalizer": {
+            "type": "BertNormalizer",
+            "clean_text": True,
+            "handle_chinese_chars": options.get("tokenize_chinese_chars") is not False,
+            "strip_accents": options.get("strip_accents"),
+            "lowercase": lower,
+        },
+        "pre_tokenizer": {"type": "BertPreTokenizer"},
+        "post_processor": _bert_like("BertProcessing", vocabulary, names),
+        "decoder": {"type": "WordPiece", "prefix": "##", "cleanup": True},
+        "model": {
+            "type": "WordPiece",
+            "unk_token": names["unk_token"],
+            "continuing_subword_prefix": "##",
+            "max_input_chars_per_word": 100,
+            "vocab": vocabulary,
+        },
+    }
 
 
-def _parts(items: list[Any], special: dict[str, Any], texts: str) -> tuple[tuple[Any, int], ...]:
-    parts: list[tuple[Any, int]] = []
-    for item in items:
-        ((kind, value),) = item.items()
-        if kind == "SpecialToken":
-            parts.append((tuple(int(number) for number in special[value["id"]]["ids"]), int(value["type_id"])))
-        elif kind == "Sequence" and value["id"] in texts:
-            parts.append((value["id"], int(value["type_id"])))
-        else:
-            raise ValueError(f"part {item!r}")
-    return tuple(parts)
+def _byte_bpe(
+    vocabulary: dict[str, Any], merges: str, names: Mapping[str, str], options: Mapping[str, Any], kind: str
+) -> dict[str, Any]:
+    """GPT-2's or RoBERTa's tokenizer over ``vocab.json`` and ``merges.txt``."""
+    prefix = options.get("add_prefix_space") is True
+    level = {"type": "ByteLevel", "add_prefix_space": prefix, "trim_offsets": kind == "roberta", "use_regex": True}
+    lines = [line for line in re.split(r"\r\n|\r|\n", merges) if line and not line.startswith("#version")]
+    mask = {"id": vocabulary.get("<mask>", 0), "content": "<mask>", "lstrip": True, "special": True}
+    roberta = {**_bert_like("RobertaProcessing", vocabulary, names), "trim_offsets": True, "add_prefix_space": prefix}
+    return {
+        "version": "1.0",
+        "pre_tokenizer": level,
+        "post_processor": roberta if kind == "roberta" else {**level, "trim_offsets": False},
+        "decoder": level,
+        "added_tokens": [mask] if kind == "roberta" else [],
+        "model": {"type": "BPE", "vocab": vocabulary, "merges": lines},
+    }
+
+
+def _bert_like(kind: str, vocabulary: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
+    ends = {key: [names[f"{key}_token"], vocabulary.get(names[f"{key}_token"])] for key in ("cls", "sep")}
+    return {"type": kind, **ends}
+
+
+def _added(table: Any, name: str) -> dict[int, dict[str, Any]]:
+    """``added_tokens_decoder``: {"id": token}."""
+    if not isinstance(table, dict):
+        raise InvalidWeights(name, f"added_tokens_decoder must be an object, not {table!r:.60}")
+    for number, token in table.items():
+        if not re.fullmatch(r"[0-9]{1,9}", number) or not isinstance(token, dict) or not _content(token):
+            raise InvalidWeights(name, f"added_tokens_decoder has {number[:20]!r}: {token!r:.60}, which is not a token")
+    return {int(number): _token(token) for number, token in table.items()}
+
+
+def _extra(options: Mapping[str, Any]) -> list[Any]:
+    """``additional_special_tokens``, by its new name, too."""
+    found = options.get("extra_special_tokens") or options.get("additional_special_tokens") or []
+    found = list(found.values()) if isinstance(found, dict) else found
+    return [token for token in found if _content(token)] if isinstance(found, list) else []
+
+
+def _token(token: Any) -> dict[str, Any]:
+    """A token as ``tokenizer.json`` has it; of one that is only named the options are left out."""
+    if isinstance(token, dict):
+        return {key: token[key] for key in OPTIONS if token.get(key) is not None}
+    return {"content": token}
 
 
 def _content(token: object) -> str:
-    """A token that ``tokenizer_config.json`` gives as a string or as ``{"content": ...}``; "" for none."""
+    """A token that a file gives as a string or as ``{"content": ...}``; "" for none."""
     content = token.get("content") if isinstance(token, dict) else token
     return content if isinstance(content, str) else ""
-
-
-def _token_id(table: dict[str, Any], token: object) -> int | None:
-    """The id of a token that ``tokenizer_config.json`` names, as a string or as ``{"content": ...}``."""
-    content = _content(token)
-    for added in table.get("added_tokens") or ():
-        if isinstance(added, dict) and added.get("content") == content and isinstance(added.get("id"), int):
-            return int(added["id"])
-    model = table.get("model")
-    vocabulary = model.get("vocab") if isinstance(model, dict) else None
-    found = vocabulary.get(content) if isinstance(vocabulary, dict) else None
-    return found if isinstance(found, int) else None
-
-
-def _subword_prefix(model: object) -> str:
-    prefix = model.get("continuing_subword_prefix") if isinstance(model, dict) else None
-    return prefix if isinstance(prefix, str) else ""
-
-
-def _has_part(processor: object, kind: str) -> bool:
-    """Whether a pre-tokenizer is of that type, or a sequence with one that is."""
-    if not isinstance(processor, dict):
-        return False
-    parts = processor.get("pretokenizers")
-    return processor.get("type") == kind or any(
-        _has_part(part, kind) for part in (parts if isinstance(parts, list) else ())
-    )
-
-
-def _bert_normalizer(normalizer: object) -> dict[str, Any]:
-    """The BertNormalizer of ``tokenizer.json``, alone or in a sequence; empty where it has none."""
-    if not isinstance(normalizer, dict):
-        return {}
-    if normalizer.get("type") == "BertNormalizer":
-        return normalizer
-    return next((found for part in normalizer.get("normalizers") or () if (found := _bert_normalizer(part))), {})

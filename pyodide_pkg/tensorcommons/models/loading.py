@@ -263,23 +263,15 @@ async def _weights(source: Source, stack: AsyncExitStack, report: Reporter) -> l
 
 
 async def _tokenizer(manager: TensorSharingManager, source: Source | None) -> tuple[Tokenizer | None, str]:
-    """The tokenizer of ``source``, the same object for all models that use it, or None and the reason."""
+    """The tokenizer of ``source``, with one engine for all that have equal files, or None and the reason."""
     if source is None:
         return None, "it was loaded without one"
     if not IN_BROWSER:
         return None, "this Python has no JavaScript"
     try:
-        return await _shared_tokenizer(manager, source), ""
+        return await Tokenizer.from_source(source, shared=manager.tokenizers), ""
     except FileMissingError as error:
         return None, str(error)
-
-
-async def _shared_tokenizer(manager: TensorSharingManager, source: Source) -> Tokenizer:
-    key = source.key("tokenizer.json")
-    found: Tokenizer | None = manager.tokenizers.get(key)
-    if found is None:
-        found = manager.tokenizers[key] = await Tokenizer.from_source(source)
-    return found
 
 
 async def _processor(source: Source) -> ImageProcessor | None:

@@ -8,8 +8,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from ..errors import TensorCommonsError
-from ..hub.offsets import offsets, words
-from ..hub.windows import Windows
+from ..hub.encoding import Encoding
 from ..models.model import Model
 from .job import Array, Job, count, inputs_of, strings, tokenizer_of
 
@@ -40,24 +39,23 @@ async def question_answering(
     size = min(most, WINDOW) if max_seq_len is None else min(count("max_seq_len", max_seq_len), most)
     overlap = min(size // 2, 128) if doc_stride is None else count("doc_stride", doc_stride, low=0)
     asked, contexts = [each for each, _ in examples], [text for _, text in examples]
-    windows = tokenizer.encode_windows(asked, contexts, size, overlap)
+    encoding = tokenizer.encode_windows(asked, contexts, size, overlap)
 
     def show(results: Sequence[Sequence[Array]]) -> Any:
         starts, ends = results[0]
         rows = []
         for number, text in enumerate(contexts):
-            tokens = tokenizer.convert_ids_to_tokens(windows.ids[number].tolist())
-            spans = offsets(text, tokens)
-            numbers = words(text, tokens, spans, tokenizer.subword_prefix, tokenizer.metaspace)
             found: list[Answer] = []
             impossible = 1.0
             wanted = 2 * top_k + 10 if align_to_words else top_k  # some become the same words
-            for row, first in windows.of(number):
+            for row in encoding.rows_of(number):
                 logits = starts[row], ends[row]
-                null, candidates = _candidates(windows, row, logits, tokenizer.cls_id, wanted, max_answer_len)
+                null, candidates = _candidates(encoding, row, logits, tokenizer.cls_id, wanted, max_answer_len)
                 impossible = min(impossible, null)
-                inside = slice(first, first + int((windows.encoding.sequence_ids[row] == 1).sum()))
-                seen = _whole_words(spans[inside], numbers[inside]) if align_to_words else spans[inside]
+                inside = encoding.sequence_ids[row] == 1
+                seen = encoding.offsets[row, inside].tolist()
+                if align_to_words:
+                    seen = _whole_words(seen, encoding.word_ids[row, inside].tolist())
                 for begin, end, score in candidates:
                     _add(found, text, seen[begin][0], seen[end][1], score)
             if handle_impossible_answer:
@@ -66,7 +64,7 @@ async def question_answering(
             rows.append(best[0] if len(best) == 1 else best)
         return rows[0] if len(rows) == 1 else rows
 
-    return Job([inputs_of(model, windows.encoding)], ("start_logits", "end_logits"), show)
+    return Job([inputs_of(model, encoding)], ("start_logits", "end_logits"), show)
 
 
 def _examples(given: Any, question: Any, context: Any) -> list[tuple[str, str]]:
@@ -93,13 +91,12 @@ def _examples(given: Any, question: Any, context: Any) -> list[tuple[str, str]]:
 
 
 def _candidates(
-    windows: Windows, row: int, logits: tuple[Array, Array], cls_id: int | None, wanted: int, longest: int
+    encoding: Encoding, row: int, logits: tuple[Array, Array], cls_id: int | None, wanted: int, longest: int
 ) -> tuple[float, list[tuple[int, int, float]]]:
     """How likely no answer is in this window, and (first token, last token, score) of the likeliest answers.
 
     Tokens count from the window's first one of the context. The first token of the input stands for no answer.
     """
-    encoding = windows.encoding
     inside = encoding.sequence_ids[row] == 1
     real = encoding.attention_mask[row] == 1
     possible = (inside | (encoding.input_ids[row] == cls_id)) & real
@@ -118,7 +115,7 @@ def _shares(logits: Array) -> Array:
     return np.asarray(weights / weights.sum(), np.float32)
 
 
-def _whole_words(spans: Sequence[tuple[int, int]], numbers: Sequence[int]) -> list[tuple[int, int]]:
+def _whole_words(spans: Sequence[Sequence[int]], numbers: Sequence[int]) -> list[tuple[int, int]]:
     """The characters of the word that each token of a window belongs to, as far as the window has it."""
     reach: dict[int, tuple[int, int]] = {}
     for (start, end), word in zip(spans, numbers, strict=True):

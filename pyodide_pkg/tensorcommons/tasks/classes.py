@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from enum import Enum
+from functools import partial
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -25,7 +26,12 @@ class Best(Enum):
 
 
 async def text_classification(
-    model: Model, given: Any, *, top_k: int | Best | None = Best.LABEL, function_to_apply: str | None = None
+    model: Model,
+    given: Any,
+    *,
+    top_k: int | Best | None = Best.LABEL,
+    function_to_apply: str | None = None,
+    truncation: bool = True,
 ) -> Job:
     """See ``pipeline``."""
     _check(top_k, function_to_apply)
@@ -40,12 +46,21 @@ async def text_classification(
         rows = [row[:top_k] for row in rows]
         return rows[0] if single else rows
 
-    return Job([_encoded(model, batch)] if batch else [], ("logits",), show)
+    return Job([_encoded(model, batch, truncation=truncation)] if batch else [], ("logits",), show)
 
 
-async def nli(model: Model, given: Any, *, top_k: int | None = None, function_to_apply: str | None = None) -> Job:
+async def nli(
+    model: Model,
+    given: Any,
+    *,
+    top_k: int | None = None,
+    function_to_apply: str | None = None,
+    truncation: bool = True,
+) -> Job:
     """See ``pipeline``."""
-    return await text_classification(model, given, top_k=top_k, function_to_apply=function_to_apply)
+    return await text_classification(
+        model, given, top_k=top_k, function_to_apply=function_to_apply, truncation=truncation
+    )
 
 
 async def image_classification(
@@ -92,20 +107,19 @@ def _scored(model: Model, logits: Array, function: str | None) -> list[Scored]:
     ]
 
 
-def _encoded(model: Model, batch: Sequence[Any]) -> Inputs:
+def _encoded(model: Model, batch: Sequence[Any], *, truncation: bool) -> Inputs:
     """Texts or pairs. An MLP head for pairs gets the first texts, then the second ones."""
     tokenizer, halves = tokenizer_of(model), getattr(model.config, "pair", None)
     pairs = [_pair(item) for item in batch]
     if halves and None in pairs:
         raise TensorCommonsError(f"{model.name} compares two texts: pass (text, text_pair) tuples")
+    encode = partial(tokenizer.encode_batch, truncation=truncation)
     if halves is False or not any(pairs):
-        return inputs_of(model, tokenizer.encode_batch(strings([_alone(item) for item in batch])))
+        return inputs_of(model, encode(strings([_alone(item) for item in batch])))
     if None in pairs:
         raise TensorCommonsError("a batch is of texts or of (text, text_pair) tuples, not of both")
     firsts, seconds = (strings([pair[side] for pair in pairs if pair]) for side in (0, 1))
-    return inputs_of(
-        model, tokenizer.encode_batch(firsts + seconds) if halves else tokenizer.encode_batch(firsts, seconds)
-    )
+    return inputs_of(model, encode(firsts + seconds) if halves else encode(firsts, seconds))
 
 
 def _pair(item: Any) -> tuple[Any, Any] | None:

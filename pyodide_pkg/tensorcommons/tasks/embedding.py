@@ -14,7 +14,9 @@ from .job import Array, Job, inputs_of, one_of, texts_of, tokenizer_of
 POOLINGS = ("none", "model", "mean", "cls", "max")
 
 
-async def feature_extraction(model: Model, given: Any, *, pooling: str = "none", normalize: bool = False) -> Job:
+async def feature_extraction(
+    model: Model, given: Any, *, pooling: str = "none", normalize: bool = False, truncation: bool = True
+) -> Job:
     """See ``pipeline``. What is pooled is the same for a text alone and in a batch: padding does not count."""
     one_of("pooling", pooling, POOLINGS)
     if normalize and pooling == "none":
@@ -22,7 +24,7 @@ async def feature_extraction(model: Model, given: Any, *, pooling: str = "none",
             f"normalize=True is for one vector a text: pass pooling too ({', '.join(POOLINGS[1:])})"
         )
     texts, single = texts_of(given)
-    encoding = tokenizer_of(model).encode_batch(texts)
+    encoding = tokenizer_of(model).encode_batch(texts, truncation=truncation)
     masks = encoding.attention_mask.astype(bool)
 
     def show(results: Sequence[Sequence[Array]]) -> Any:
@@ -40,7 +42,7 @@ async def feature_extraction(model: Model, given: Any, *, pooling: str = "none",
     return Job([inputs_of(model, encoding)] if texts else [], (output,), show)
 
 
-async def sentence_similarity(model: Model, given: Any) -> Job:
+async def sentence_similarity(model: Model, given: Any, *, truncation: bool = True) -> Job:
     """See ``pipeline``."""
     texts, _ = texts_of(given)
 
@@ -48,11 +50,11 @@ async def sentence_similarity(model: Model, given: Any) -> Job:
         unit = _unit(results[0][0])
         return np.asarray((unit @ unit.T).clip(-1, 1), np.float32)
 
-    calls = [inputs_of(model, tokenizer_of(model).encode_batch(texts))] if texts else []
+    calls = [inputs_of(model, tokenizer_of(model).encode_batch(texts, truncation=truncation))] if texts else []
     return Job(calls, ("sentence_embedding",), show)
 
 
-async def sparse_embedding(model: Model, given: Any) -> Job:
+async def sparse_embedding(model: Model, given: Any, *, truncation: bool = True) -> Job:
     """See ``pipeline``."""
     texts, single = texts_of(given)
     tokenizer = tokenizer_of(model)
@@ -65,7 +67,7 @@ async def sparse_embedding(model: Model, given: Any) -> Job:
             rows.append([{"token": token, "weight": float(row[i])} for token, i in zip(tokens, order, strict=True)])
         return rows[0] if single else rows
 
-    calls = [inputs_of(model, tokenizer.encode_batch(texts))] if texts else []
+    calls = [inputs_of(model, tokenizer.encode_batch(texts, truncation=truncation))] if texts else []
     return Job(calls, ("sparse_embedding",), show)
 
 

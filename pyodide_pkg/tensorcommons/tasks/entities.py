@@ -9,7 +9,6 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from ..errors import TensorCommonsError
-from ..hub.offsets import offsets
 from ..hub.tokenizer import Tokenizer
 from ..models.model import Model
 from .classes import labels_of
@@ -39,6 +38,7 @@ async def token_classification(
     aggregation_strategy: str = "none",
     ignore_labels: Sequence[str] = ("O",),
     stride: int | None = None,
+    truncation: bool = True,
 ) -> Job:
     """See ``pipeline``."""
     strategy = one_of("aggregation_strategy", aggregation_strategy, STRATEGIES)
@@ -46,32 +46,36 @@ async def token_classification(
         raise TensorCommonsError("stride is for whole entities: pass an aggregation_strategy other than none")
     texts, single = texts_of(given)
     tokenizer, names = tokenizer_of(model), labels_of(model).names
-    windows = tokenizer.encode_windows(texts, overlap=stride)
+    if stride is None:
+        encoding = tokenizer.encode_batch(texts, truncation=truncation)
+    else:
+        encoding = tokenizer.encode_windows(texts, overlap=stride)
     ignored = set(strings([ignore_labels] if isinstance(ignore_labels, str) else several(ignore_labels)))
 
     def show(results: Sequence[Sequence[Array]]) -> Any:
         scores = softmax(results[0][0])
         rows: list[list[Entity]] = []
         for number, text in enumerate(texts):
-            ids = windows.ids[number].tolist()
-            tokens = tokenizer.convert_ids_to_tokens(ids)
-            spans, found, of_text = offsets(text, tokens), [], windows.of(number)
-            for row, start in of_text:
-                places = np.flatnonzero(windows.encoding.sequence_ids[row] == 0)
+            found, of_text = [], encoding.rows_of(number)
+            for row in of_text:
+                places = np.flatnonzero(encoding.sequence_ids[row] == 0)
+                ids = encoding.input_ids[row, places].tolist()
+                spans = encoding.offsets[row, places].tolist()
+                parts = zip(places.tolist(), ids, tokenizer.convert_ids_to_tokens(ids), spans, strict=True)
                 pieces = [
-                    _piece(tokenizer, text, tokens[at], ids[at], spans[at], scores[row, place], int(place))
-                    for at, place in enumerate(places, start)
+                    _piece(tokenizer, text, token, each, span, scores[row, place], place)
+                    for place, each, token, span in parts
                 ]
                 found += _entities(tokenizer, pieces, strategy, names)
             kept = [e for e in found if e.get("entity") not in ignored and e.get("entity_group") not in ignored]
             rows.append(_without_overlap(kept) if len(of_text) > 1 else kept)
         return rows[0] if single else rows
 
-    return Job([inputs_of(model, windows.encoding)] if texts else [], ("logits",), show)
+    return Job([inputs_of(model, encoding)] if texts else [], ("logits",), show)
 
 
 def _piece(
-    tokenizer: Tokenizer, text: str, token: str, number: int, span: tuple[int, int], scores: Array, index: int
+    tokenizer: Tokenizer, text: str, token: str, number: int, span: Sequence[int], scores: Array, index: int
 ) -> Piece:
     """One token. It goes on with a word where it is shorter in the text than in the vocabulary ("##s"), or, of a
     tokenizer without such marks, where no space stands before it.

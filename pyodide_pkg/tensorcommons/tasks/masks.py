@@ -14,13 +14,20 @@ from ..models.model import Model
 from .job import Array, Job, count, inputs_of, softmax, strings, texts_of, tokenizer_of
 
 
-async def fill_mask(model: Model, given: Any, *, top_k: int = 5, targets: str | Sequence[str] | None = None) -> Job:
+async def fill_mask(
+    model: Model,
+    given: Any,
+    *,
+    top_k: int = 5,
+    targets: str | Sequence[str] | None = None,
+    truncation: bool = True,
+) -> Job:
     """See ``pipeline``."""
     texts, single = texts_of(given)
     tokenizer = tokenizer_of(model)
     count("top_k", top_k)
     allowed = None if targets is None else _ids_of(tokenizer, targets)
-    encoding = tokenizer.encode_batch(texts)
+    encoding = tokenizer.encode_batch(texts, truncation=truncation)
     rows = [ids[mask == 1] for ids, mask in zip(encoding.input_ids, encoding.attention_mask, strict=True)]
     for text, ids in zip(texts, rows, strict=True):
         if not (ids == tokenizer.mask_id).any():

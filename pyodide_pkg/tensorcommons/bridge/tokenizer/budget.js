@@ -5,7 +5,9 @@ const BASE = 20_000_000;
 const PER_UNIT = 5_000; // of the texts: published tokenizers take fewer than 200
 
 /** A file's fault: the message names the field. `bridge/tokenizers.py` makes an InvalidWeights of it. */
-export class TokenizerError extends Error {}
+export class TokenizerError extends Error {
+  name = "TokenizerError";
+}
 
 let left = BASE;
 

@@ -24,7 +24,7 @@ function byteFallback(tokens) {
     try {
       if (bytes.length) texts.push(strict.decode(Uint8Array.from(bytes)));
     } catch {
-      for (const _ of bytes) texts.push("\ufffd");
+      bytes.forEach(() => texts.push("\ufffd"));
     }
     bytes = [];
   };

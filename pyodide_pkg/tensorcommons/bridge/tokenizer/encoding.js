@@ -1,7 +1,9 @@
 // The tokens of a text with what is known of each, and how they are truncated and cut into windows.
 
 /** Raised by `truncate` where no token would be left; the Python half makes a ShapeMismatch of it. */
-export class LengthError extends Error {}
+export class LengthError extends Error {
+  name = "LengthError";
+}
 
 /** Equally long lists: ids, types, sequences (0, 1, or -1 for what a template adds), starts and ends in characters of
  * the text, words (-1 for none), values (the tokens as text). */

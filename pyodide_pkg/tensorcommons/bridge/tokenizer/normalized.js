@@ -156,8 +156,8 @@ export class NormalizedString {
   replace(matches, content) {
     const { text, starts, ends } = this;
     let result = "";
-    let newStarts = [];
-    let newEnds = [];
+    const newStarts = [];
+    const newEnds = [];
     let done = 0;
     const keep = (stop) => {
       result += text.slice(done, stop);

@@ -47,9 +47,9 @@ class Parser {
     return text;
   }
 
-  nested(parse) {
+  nested(read) {
     if (++this.depth > DEPTH) this.fail(`nests more than ${DEPTH} levels`);
-    const node = parse();
+    const node = read();
     this.depth--;
     return node;
   }

@@ -56,5 +56,4 @@ export const BYTE_CHARS = (() => {
 export const CHAR_BYTES = new Map(BYTE_CHARS.map((char, byte) => [char, byte]));
 
 /** Whether the text is ASCII: then characters, units and bytes count alike, and nothing needs normalization. */
-// eslint-disable-next-line no-control-regex -- ASCII begins with control characters
 export const isAscii = (text) => /^[\0-\x7f]*$/.test(text);
