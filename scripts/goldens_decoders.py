@@ -204,9 +204,11 @@ def smollm2_goldens() -> dict[str, Any]:
         "<|im_start|>user\nhi<|im_end|>",
         "def f(x):\n\treturn x**2\n\n",
     ]
-    encoded = [{"text": text, "ids": tokenizer(text)["input_ids"]} for text in picked]
+    # GPT2Tokenizer builds a pre-tokenizer of its own, without the digits of tokenizer.json.
+    rust = importlib.import_module("tokenizers").Tokenizer.from_file(str(folder / "tokenizer.json"))
+    encoded = [{"text": text, "ids": rust.encode(text).ids} for text in picked]
     for case in encoded:
-        case["decoded"] = tokenizer.decode(case["ids"], skip_special_tokens=True)
+        case["decoded"] = rust.decode(case["ids"], skip_special_tokens=True)
     return {"chats": chats, "written": written, "encoded": encoded}
 
 

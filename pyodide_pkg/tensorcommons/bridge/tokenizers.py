@@ -21,7 +21,8 @@ class JsTokenizer:
     """A tokenizer that lives in JavaScript. A batch crosses over in one call.
 
     ``info`` is what its file says of it: the size of its vocabulary, its unknown token, truncation and padding, and how
-    many special tokens are ``added`` to a text and to a pair. Every method raises ``InvalidWeights`` where the file asks for what cannot be done, or for too much work.
+    many special tokens are ``added`` to a text and to a pair. Every method raises ``InvalidWeights`` where the file
+    asks for what cannot be done, or for too much work.
     """
 
     def __init__(self, helper: Any, raw: bytes, changes: str, file: str) -> None:
