@@ -4,7 +4,7 @@ import * as Comlink from "./vendor/comlink.min.mjs";
 
 const HERE = new URL("./", import.meta.url);
 const url = (path) => new URL(path, HERE).href;
-const BOOT_FILE = /^(vendor\/pyodide\/.*\.(mjs|wasm|zip|json|whl)|vendor\/jinja.*\.mjs|bridge\/.*\.js|wheel\/.*\.whl)$/;
+const BOOT_FILE = /^(?!.*\/pillow-)(vendor\/pyodide\/.*\.(mjs|wasm|zip|json|whl)|vendor\/jinja.*\.mjs|bridge\/.*\.js|wheel\/.*\.whl)$/;
 
 let python = null;
 let demo = null;

@@ -24,7 +24,8 @@ TAGS = {"0": "O", "1": "B-PER", "2": "I-PER"}
 
 def seeing(place: Place, case: str, **processing: Any) -> dict[str, bytes]:
     """A golden's model with an image processor."""
-    return {**checkpoint(place, case), "preprocessor_config.json": json.dumps({**VIT, **processing}).encode()}
+    config = {"image_processor_type": "ViTImageProcessor", **VIT, **processing}
+    return {**checkpoint(place, case), "preprocessor_config.json": json.dumps(config).encode()}
 
 
 def reading(place: Place, case: str, **changes: Any) -> dict[str, bytes]:

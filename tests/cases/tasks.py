@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import base64
 import json
+import zlib
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 import tensorcommons as tc
 from tensorcommons.errors import TensorCommonsError
+from tensorcommons.models.preprocessing import pixels_of
 from tests.cases import Place, only
 from tests.cases.architectures import checkpoint
 from tests.cases.checkpoints import WEIGHTS, pack, tensors_of
@@ -70,6 +74,21 @@ async def saliency_of_an_image(place: Place) -> None:
     assert wide.shape == (15, 30)
     assert wide.min() >= 0 and wide.max() <= 1 and wide.std() > 0
     pipe.close()
+
+
+@only("cpu", "webgpu")
+async def files_of_every_mode_have_the_pixels_of_pillow(place: Place) -> None:
+    table = json.loads((Path(place.goldens) / "pictures.json").read_text())
+    for name, golden in table.items():
+        pixels = await pixels_of(base64.b64decode(golden["file"]))
+        wanted = np.frombuffer(base64.b64decode(golden["pixels"]), np.uint8).reshape(*golden["shape"], 3)
+        assert np.array_equal(pixels, wanted), name
+    for bad in (b"", b"no image", base64.b64decode(table["grey.jpeg"]["file"])[:300]):
+        await raises(TensorCommonsError, pixels_of(bad), "bytes")
+    bomb = bytearray(base64.b64decode(table["grey.png"]["file"]))
+    bomb[16:24] = (10_000).to_bytes(4, "big") * 2
+    bomb[29:33] = zlib.crc32(bomb[12:29]).to_bytes(4, "big")
+    await raises(TensorCommonsError, pixels_of(bytes(bomb)), "10,000 x 10,000")
 
 
 @only("webgpu")

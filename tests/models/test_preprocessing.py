@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import json
+import math
+import tracemalloc
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from tensorcommons.errors import DeviceUnavailable, InvalidWeights, ShapeMismatch, TensorCommonsError
+from scripts.processor_goldens import picture as golden_picture
+from tensorcommons.errors import InvalidWeights, ShapeMismatch, TensorCommonsError
 from tensorcommons.models.preprocessing import ImageProcessor, pixels_of, resized
 from tests.cases import shows
 from tests.cases.random_weights import picture
@@ -26,7 +31,7 @@ def test_pixels_are_those_of_transformers(name, shape):
         wanted = arrays[f"{name}-{shape[0]}x{shape[1]}.processed"]
     actual = processor(picture(*shape))
     assert actual.shape == wanted.shape and actual.dtype == np.float32
-    level = 1 / 255 / min(processor.std or (1.0,))
+    level = 1 / 255 / min(processor.settings.std or (1.0,))
     assert np.abs(actual - wanted).max() < 0.01 * level, "to the bit, but for float32 against float64"
 
 
@@ -48,22 +53,133 @@ def test_a_letterbox_and_the_region_in_it():
     assert processor.region(60, 30) == (slice(0, 20), slice(5, 15))
 
 
+FORMS = json.loads((TINY / "processors.json").read_text())
+
+
+@pytest.mark.parametrize("number", range(len(FORMS)))
+def test_fields_of_every_form_mean_what_they_mean_in_transformers(number):
+    config = dict(FORMS[number])
+    image = golden_picture(*config.pop("_shape"))
+    processor = ImageProcessor.of(config, "preprocessor_config.json")
+    with np.load(TINY / "processors.npz") as arrays:
+        wanted = arrays[f"{number}"]
+    actual = processor(image)
+    s = processor.settings
+    level = (1 if s.rescale is None else s.rescale) / min(s.std or (1.0,))
+    assert actual.shape == wanted.shape
+    assert np.abs(actual - wanted).max() < 1.01 * level, "a level here and there"
+    assert (np.abs(actual - wanted) > 0.01 * level).mean() < 0.25, "of noise, by the other order of axes"
+
+
+def test_the_model_decides_where_no_class_is_named():
+    config = {"size": 8, "crop_size": 6}
+    assert ImageProcessor.of(config, "f", "vit")(picture(10, 20)).shape == (3, 8, 8)
+    assert ImageProcessor.of(config, "f", "dinov2")(picture(10, 20)).shape == (3, 6, 6)
+    assert ImageProcessor.of(config, "f", "dinov2").settings.mean != ImageProcessor.of(config, "f", "vit").settings.mean
+
+
 @pytest.mark.parametrize(
     ("change", "word"),
     [
-        ({"size": {"shortest_edge": 5, "longest_edge": 9}}, "size"),
+        ({"size": {"shortest_edge": 5, "height": 9}}, "size"),
         ({"size": "big"}, "size"),
         ({"size": {"height": 0, "width": 3}}, "size"),
+        ({"size": {"height": 1 << 15, "width": 1 << 15}}, "size"),
+        ({"size": None}, "size"),
+        ({"size": {"longest_edge": 9}}, "size"),
+        ({"size": True}, "size"),
         ({"resample": 9}, "resample"),
+        ({"resample": "bilinear"}, "resample"),
         ({"image_mean": None}, "image_mean"),
+        ({"image_mean": [0.5]}, "image_mean"),
+        ({"image_mean": [0.5, math.nan, 0.5]}, "image_mean"),
         ({"image_std": [0, 1, 1]}, "image_std"),
+        ({"image_std": [1e-60, 1, 1]}, "image_std"),
+        ({"image_std": [math.inf, 1, 1]}, "image_std"),
         ({"rescale_factor": "x"}, "rescale_factor"),
+        ({"rescale_factor": math.inf}, "rescale_factor"),
+        ({"rescale_factor": 10**400}, "rescale_factor"),
         ({"do_pad": True}, "pad_size"),
+        ({"do_resize": "yes"}, "do_resize"),
+        ({"do_center_crop": True, "crop_size": {"shortest_edge": 3}}, "crop_size"),
+        ({"image_processor_type": "EfficientNetImageProcessor"}, "image_processor_type"),
+        ({"image_processor_type": ["ViTImageProcessor"]}, "image_processor_type"),
+        ({"image_processor_type": "ConvNextImageProcessor", "size": {"shortest_edge": 9}, "crop_pct": 0}, "crop_pct"),
     ],
 )
 def test_configs_that_cannot_be_followed(change, word):
-    with pytest.raises(InvalidWeights, match=word):
+    with pytest.raises(InvalidWeights, match=f"^preprocessor_config.json: {word} "):
         ImageProcessor.of({**CONFIGS["vit"], **change}, "preprocessor_config.json")
+
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers(-5, 300) | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: (
+        st.lists(inner, max_size=4)
+        | st.dictionaries(
+            st.sampled_from(["height", "width", "shortest_edge", "longest_edge", "max_height", "x"]), inner
+        )
+    ),
+    max_leaves=6,
+)
+CHANGES = st.dictionaries(st.sampled_from(sorted({key for config in FORMS for key in config} - {"_shape"})), VALUES)
+STARTS = st.sampled_from([*CONFIGS.values(), *({k: v for k, v in form.items() if k != "_shape"} for form in FORMS)])
+
+
+def _mutated(start, changes, shape, dropped):
+    """What any config may end in: pixels, or a typed error when it is read, or for an image that does not fit it."""
+    config = {name: value for name, value in {**start, **changes}.items() if name not in dropped}
+    try:
+        processor = ImageProcessor.of(config, "preprocessor_config.json", "vit")
+    except InvalidWeights:
+        return
+    try:
+        values = processor(picture(*shape))
+    except ShapeMismatch:
+        return
+    assert values.dtype == np.float32 and values.shape[0] == 3
+    assert np.isfinite(values).all()
+
+
+SHAPES_OF_MUTATED = st.sampled_from([(1, 1), (1, 60), (60, 1), (7, 9)])
+MUTATED = given(STARTS, CHANGES, SHAPES_OF_MUTATED, st.sets(st.sampled_from(["size", "crop_size", "image_mean"])))
+
+
+@settings(max_examples=150, deadline=None)
+@MUTATED
+def test_mutated_configs_end_in_pixels_or_a_typed_error(start, changes, shape, dropped):
+    _mutated(start, changes, shape, dropped)
+
+
+@pytest.mark.long
+@settings(max_examples=20_000, deadline=None)
+@MUTATED
+def test_mutated_configs_end_in_pixels_or_a_typed_error_many_times(start, changes, shape, dropped):
+    _mutated(start, changes, shape, dropped)
+
+
+@pytest.mark.parametrize("resample", range(6))
+@pytest.mark.parametrize(("before", "after"), [((40, 31), (13, 50)), ((9, 60), (30, 20)), ((17, 17), (17, 5))])
+def test_a_part_of_a_resized_image_is_that_part(resample, before, after):
+    image = picture(*before)
+    whole = resized(image, after, resample)
+    for rows, columns in (((0, 1), (2, 5)), ((after[0] - 3, after[0]), (0, after[1])), ((4, 9), (1, 4))):
+        part = resized(image, after, resample, [rows, columns])
+        assert np.array_equal(part, whole[slice(*rows), slice(*columns)])
+
+
+@pytest.mark.parametrize("shape", [(300, 1), (1, 300), (3000, 2)])
+def test_what_a_crop_leaves_out_takes_no_memory(shape):
+    processor = ImageProcessor.of(CONFIGS["bit"] | {"size": {"shortest_edge": 224}, "crop_size": 224}, "f")
+    image = picture(*shape)
+    tracemalloc.start()
+    assert processor(image).shape == (3, 224, 224)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 20 << 20
+    whole = ImageProcessor.of(CONFIGS["bit"] | {"size": {"shortest_edge": 2240}, "do_center_crop": False}, "f")
+    with pytest.raises(ShapeMismatch, match="limit"):
+        whole(image)
 
 
 async def test_what_an_image_may_be():
@@ -77,7 +193,7 @@ async def test_what_an_image_may_be():
     for bad in (image.astype(np.float32), image[None], np.zeros((4, 5, 2), np.uint8), np.zeros((0, 5, 3), np.uint8)):
         with pytest.raises(ShapeMismatch):
             await pixels_of(bad)
-    with pytest.raises(DeviceUnavailable, match="array"):
+    with pytest.raises(TensorCommonsError, match="4 bytes are not an image"):
         await pixels_of(b"\x89PNG")
     with pytest.raises(TensorCommonsError, match="str"):
         await pixels_of("cat.png")

@@ -163,7 +163,7 @@ def test_the_wheel_holds_the_package_its_kernels_and_the_tokenizer():
     assert "tensorcommons/bridge/tokenizer/regex.js" in names
     assert "tensorcommons/bridge/vendor/jinja.mjs" in names
     assert not [name for name in names if "__pycache__" in name or name.startswith(("tests", "scripts", "web"))]
-    assert re.findall(r"^Requires-Dist: (.*)$", metadata, re.MULTILINE) == ["numpy"]
+    assert re.findall(r"^Requires-Dist: (.*)$", metadata, re.MULTILINE) == ["numpy", "pillow; extra == 'images'"]
 
 
 def test_equal_sources_give_an_equal_wheel():

@@ -1,10 +1,9 @@
-// Pixels of what a page has: encoded files, canvases, ImageData, bitmaps, as RGBA bytes that nothing has blended.
+// Pixels of what a page has: canvases, ImageData, bitmaps. A canvas holds colours multiplied by their alpha, so what is
+// transparent comes back black; only ImageData keeps it.
 
-const AS_STORED = { premultiplyAlpha: "none", colorSpaceConversion: "none" };
-
-/** The pixels of an encoded image (PNG, JPEG, ...), by the browser's own decoder. */
+/** The pixels of a JPEG, by the browser's own decoder, turned as its EXIF data says. */
 export async function decode(bytes) {
-  const bitmap = await createImageBitmap(new Blob([bytes]), AS_STORED);
+  const bitmap = await createImageBitmap(new Blob([bytes]), { colorSpaceConversion: "none" });
   try {
     return pixels(bitmap);
   } finally {

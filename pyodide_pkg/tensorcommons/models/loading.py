@@ -132,7 +132,7 @@ async def _loaded(
                 await target.backend.check([storage.handle for w in weights.values() if (storage := w.node.storage)])
         _warn_of_untied(files.name, architecture, weights)
         reader, why_none = reading.result()
-        processor = await _processor(files) if "pixel_values" in names else None
+        processor = await _processor(files, architecture.model_type) if "pixel_values" in names else None
         if task is not None:
             check_task(task, architecture.tasks, name)
         model = Model(name, architecture, weights, target, manager, reader, decision.why, processor)
@@ -274,8 +274,8 @@ async def _tokenizer(manager: TensorSharingManager, source: Source | None) -> tu
         return None, str(error)
 
 
-async def _processor(source: Source) -> ImageProcessor | None:
+async def _processor(source: Source, model_type: str) -> ImageProcessor | None:
     """How images become pixel values, where the folder says so."""
     file = "preprocessor_config.json"
     config = await read_optional_json(source, file)
-    return None if config is None else ImageProcessor.of(config, f"{source.name}/{file}")
+    return None if config is None else ImageProcessor.of(config, f"{source.name}/{file}", model_type)

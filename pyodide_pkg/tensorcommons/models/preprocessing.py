@@ -8,14 +8,15 @@ begin with the width, which on photographs makes a level here and there.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import numpy as np
 
 from ..bridge import images
-from ..errors import InvalidWeights, ShapeMismatch, TensorCommonsError
+from ..errors import ShapeMismatch, TensorCommonsError
+from .image_settings import MAX_PIXELS, Settings, read_settings
 
 Array: TypeAlias = "np.ndarray[Any, Any]"
 ONE = np.int64(1 << 22)  # Pillow's weights are whole multiples of 1 / ONE
@@ -56,98 +57,125 @@ FILTERS: dict[int, tuple[Callable[[Array], Array], float]] = {
 
 @dataclass(frozen=True)
 class ImageProcessor:
-    """What ``preprocessor_config.json`` says. Sizes are (height, width) in pixels; None leaves a step out.
+    """From pixels to what a model takes, by the settings of ``preprocessor_config.json``."""
 
-    ``edge`` is "" where ``size`` is exact, "shortest" or "longest" where it is that edge and the other one follows.
-    """
-
-    size: tuple[int, int] | None = (224, 224)
-    edge: str = ""
-    resample: int = 2
-    crop: tuple[int, int] | None = None
-    pad: tuple[int, int] | None = None
-    rescale: float | None = 1 / 255
-    mean: tuple[float, ...] | None = None
-    std: tuple[float, ...] | None = None
+    settings: Settings
 
     @classmethod
-    def of(cls, config: Mapping[str, Any], file: str) -> ImageProcessor:
-        """The steps of a parsed ``preprocessor_config.json``. Raises InvalidWeights for what is not built in."""
-
-        def on(name: str, otherwise: bool) -> bool:
-            value = config.get(f"do_{name}")
-            return otherwise if value is None else bool(value)
-
-        size, edge = _size(config.get("size", 224), file, "size")
-        resample = config.get("resample", 2)
-        if resample not in (0, *FILTERS):
-            raise InvalidWeights(file, f"resample {resample!r} is none of Pillow's 0 to 5")
-        rescale = config.get("rescale_factor", 1 / 255)
-        mean, std = (config.get(f"image_{name}", [0.5] * 3) for name in ("mean", "std"))
-        for name, value in (("image_mean", mean), ("image_std", std)):
-            if not (isinstance(value, (list, tuple)) and value and all(isinstance(v, (int, float)) for v in value)):
-                raise InvalidWeights(file, f"{name} must be numbers, one a channel, not {value!r}")
-        if not isinstance(rescale, (int, float)) or 0 in std:
-            raise InvalidWeights(file, f"rescale_factor {rescale!r} or image_std {std!r} cannot be used")
-        cropped = on("center_crop", "crop_size" in config)
-        normalized = on("normalize", True)
-        return cls(
-            size if on("resize", True) else None,
-            edge,
-            resample,
-            _size(config.get("crop_size", 224), file, "crop_size", square=True)[0] if cropped else None,
-            _size(config.get("pad_size"), file, "pad_size", square=True)[0] if on("pad", False) else None,
-            rescale if on("rescale", True) else None,
-            tuple(mean) if normalized else None,
-            tuple(std) if normalized else None,
-        )
+    def of(cls, config: Mapping[str, Any], file: str, model_type: str = "") -> ImageProcessor:
+        """The processor of a parsed ``preprocessor_config.json``. Raises InvalidWeights as ``read_settings``."""
+        return cls(read_settings(config, file, model_type))
 
     def __call__(self, image: Array) -> Array:
-        """uint8 pixels (height, width, 3) -> float32 (3, height, width)."""
-        if self.size is not None:
-            image = resized(image, self.target(image.shape[0], image.shape[1]), self.resample)
-        if self.crop is not None:
-            image = centred(image, self.crop)
-        if self.pad is not None:
-            image = padded(image, self.pad)
-        values = image.astype(np.float64)
-        if self.rescale is not None:
-            values = values * self.rescale
-        if self.mean is not None:
-            values = (values - np.array(self.mean)) / np.array(self.std)
-        return np.ascontiguousarray(np.moveaxis(values, -1, 0), np.float32)
+        """uint8 pixels (height, width, 3) -> float32 (3, height, width).
+
+        Raises:
+            ShapeMismatch: the image would become larger than MAX_PIXELS, or than the settings can pad.
+        """
+        s = self.settings
+        image = self._sized(image)
+        after = None
+        if s.pad is not None and s.is_padded_first:
+            image = padded(image, s.pad)
+        elif s.pad is not None:
+            after = [(0, want - have) for want, have in zip(s.pad, image.shape, strict=False)]
+            if min(after)[1] < 0:
+                raise ShapeMismatch(f"an image of {_by(image.shape)} pixels is larger than its pad_size {_by(s.pad)}")
+        result = np.empty((3, *image.shape[:2]), np.float32)
+        for channel, values in enumerate(result):  # one after another: float64 takes eight times the pixels' bytes
+            exact = image[:, :, channel].astype(np.float64)
+            if s.rescale is not None:
+                exact *= s.rescale
+            if s.mean is not None and s.std is not None:
+                exact -= s.mean[channel]
+                exact /= s.std[channel]
+            values[:] = exact
+        return result if after is None else np.pad(result, [(0, 0), *after])
 
     def region(self, height: int, width: int) -> tuple[slice, slice]:
         """The rows and columns of the result that show an image of this size, and not what it was padded with."""
-        if self.size is not None:
-            height, width = self.target(height, width)
-        if self.crop is not None:
-            height, width = self.crop
-        before = [max(have - n, 0) // 2 for have, n in zip(self.pad or (0, 0), (height, width), strict=True)]
+        height, width = self._place(height, width)[1]
+        pad = self.settings.pad if self.settings.is_padded_first else None
+        before = [max(have - n, 0) // 2 for have, n in zip(pad or (0, 0), (height, width), strict=True)]
         return slice(before[0], before[0] + height), slice(before[1], before[1] + width)
 
     def target(self, height: int, width: int) -> tuple[int, int]:
-        """The size that an image of this size is resized to."""
-        assert self.size is not None
-        if not self.edge:
-            return self.size
+        """The size that an image of this size is resized to, before it is cropped."""
+        size, share = self.settings.size, self.settings.crop_share
+        if size is None:
+            return height, width
+        if not size.edge:
+            return size.height, size.width
         short, long = sorted((height, width))
-        wanted = self.size[0]
-        if self.edge == "shortest":
-            pair = (wanted, int(wanted * long / short))
+        if size.edge == "within":
+            scale = min(size.height / height, size.width / width)
+            return max(int(height * scale), 1), max(int(width * scale), 1)
+        if size.edge == "longest":
+            pair = (max(int(size.height * short / long + 0.5), 1), size.height)
+        elif size.width:
+            pair = _between(short, long, size.height, size.width)
         else:
-            pair = (max(int(wanted * short / long + 0.5), 1), wanted)
+            wanted = size.height if share is None else int(size.height / share)
+            pair = (wanted, int(wanted * long / short))
         return pair if height <= width else (pair[1], pair[0])
+
+    def _place(self, height: int, width: int) -> tuple[tuple[int, int], tuple[int, int]]:
+        """The sizes of an image of this size after resizing, and after the crops behind that."""
+        s = self.settings
+        target = size = self.target(height, width)
+        if s.crop_share is not None and s.size is not None:
+            size = (s.size.height, s.size.height)
+        return target, s.crop or size
+
+    def _sized(self, image: Array) -> Array:
+        """``image`` resized and cropped. Of what the crop leaves out, nothing is computed."""
+        s, before = self.settings, image.shape
+        target, final = self._place(before[0], before[1])
+        if final[0] * final[1] > MAX_PIXELS:
+            raise ShapeMismatch(
+                f"an image of {_by(before)} pixels would become one of {_by(final)}, over the limit of {MAX_PIXELS:,}"
+            )
+        crops = [crop for crop in (None if s.crop_share is None else final, s.crop) if crop is not None]
+        kept = [(0, extent) for extent in target]
+        for crop in crops[:1]:
+            # The middle, where centred() has it; all of an axis that is too short.
+            spare = [(have - want) // 2 for have, want in zip(target, crop, strict=True)]
+            kept = [
+                (max(n, 0), n + want if n >= 0 else have) for n, want, have in zip(spare, crop, target, strict=True)
+            ]
+        if s.size is not None:
+            image = resized(image, target, s.resample, kept)
+        elif crops:
+            image = image[kept[0][0] : kept[0][1], kept[1][0] : kept[1][1]]
+        for crop in crops:
+            image = centred(image, crop)
+        return image
+
+
+def _between(short: int, long: int, wanted: int, most: int) -> tuple[int, int]:
+    """The shorter edge as ``wanted``, but the longer one at ``most``; the edges (shorter, longer)."""
+    exact: float = wanted
+    if long / short * wanted > most:
+        exact = most * float(short) / long
+        wanted = round(exact)
+    if short == wanted:
+        return short, long
+    return max(wanted, 1), max(int(exact * long / short), 1)
+
+
+def _by(shape: Sequence[int]) -> str:
+    return f"{shape[0]:,} x {shape[1]:,}"
 
 
 async def pixels_of(image: Any) -> Array:
     """uint8 (height, width, 3) of an array, of an image file's bytes, or of a canvas, ImageData or ImageBitmap.
 
-    An array is uint8 (height, width), (height, width, 1, 3 or 4) or (3, height, width). Transparency is dropped.
+    An array is uint8 (height, width), (height, width, 1, 3 or 4) or (3, height, width). Transparency is dropped, and
+    the colours under it stay as they are.
 
     Raises:
         ShapeMismatch: the array is of another shape or dtype.
-        DeviceUnavailable: bytes are given where there is no browser to decode them.
+        TensorCommonsError: bytes cannot be decoded, or what is given is not an image.
     """
     if isinstance(image, (bytes, bytearray, memoryview)):
         array: Array = await images.decode(bytes(image))
@@ -166,23 +194,40 @@ async def pixels_of(image: Any) -> Array:
     return np.repeat(array, 3, axis=2) if array.shape[2] == 1 else array[:, :, :3]
 
 
-def resized(image: Array, size: tuple[int, int], resample: int) -> Array:
-    """uint8 (height, width, channels) in another size, by Pillow's filter of that number."""
-    result, (height, width) = image, image.shape[:2]
+def resized(image: Array, size: tuple[int, int], resample: int, kept: Sequence[tuple[int, int]] | None = None) -> Array:
+    """uint8 (height, width, channels) in another size, by Pillow's filter of that number.
+
+    ``kept`` are the first and last rows and columns of the result that are wanted, (from, to) each; the rest is not
+    computed.
+    """
+    (height, width), kept = image.shape[:2], kept or [(0, size[0]), (0, size[1])]
     shrinks_more = size[0] * width < size[1] * height and height > width
     height_first = size[0] < height and (size[1] > width or shrinks_more)
-    for axis in (0, 1) if height_first else (1, 0):
-        if size[axis] != image.shape[axis]:
-            result = _resized_axis(result, axis, size[axis], resample)
-    return result
+    first, second = (0, 1) if height_first else (1, 0)
+    # Of the axis that comes second, only what its filter reaches is resized along the first.
+    reached, places, weights = _taps(image.shape[second], size[second], resample, kept[second])
+    image = image[reached] if second == 0 else image[:, reached]
+    if size[first] != image.shape[first]:
+        own, at, shares = _taps(image.shape[first], size[first], resample, kept[first])
+        image = _filtered(image[own] if first == 0 else image[:, own], first, at, shares)
+    else:
+        own = slice(*kept[first])
+        image = image[own] if first == 0 else image[:, own]
+    return _filtered(image, second, places, weights)
 
 
-def _resized_axis(image: Array, axis: int, size: int, resample: int) -> Array:
-    old = image.shape[axis]
+def _taps(old: int, size: int, resample: int, kept: tuple[int, int]) -> tuple[slice, Array, Array | None]:
+    """What the results ``kept`` of an axis are made of: a part of it, their places in that part (results, taps), and
+    whole weights of 1 / ONE; None for the pixel as it is."""
+    results = np.arange(*kept)
+    if old == size:
+        return slice(*kept), (results - kept[0])[:, None], None
     scale = old / size
-    centres = (np.arange(size) + 0.5) * scale
+    centres = (results + 0.5) * scale
     if resample == 0:
-        return np.asarray(np.take(image, np.minimum(centres.astype(np.int64), old - 1), axis))
+        nearest = np.minimum(centres.astype(np.int64), old - 1)
+        start = int(nearest[0])
+        return slice(start, int(nearest[-1]) + 1), (nearest - start)[:, None], None
     function, reach = FILTERS[resample]
     wide = max(scale, 1.0)
     first = np.maximum((centres - reach * wide + 0.5).astype(np.int64), 0)
@@ -190,10 +235,17 @@ def _resized_axis(image: Array, axis: int, size: int, resample: int) -> Array:
     places = first[:, None] + np.arange((last - first).max())
     weights = np.where(places < last[:, None], function((places + 0.5 - centres[:, None]) / wide), 0)
     weights = np.rint(weights / weights.sum(1, keepdims=True) * ONE).astype(np.int64)
+    start, stop = int(first[0]), int(last[-1])
+    return slice(start, stop), np.minimum(places, stop - 1) - start, weights
+
+
+def _filtered(image: Array, axis: int, places: Array, weights: Array | None) -> Array:
+    if weights is None:
+        return np.asarray(np.take(image, places[:, 0], axis))
     shape = [1, 1, 1]
-    shape[axis] = size
-    total = np.full((*image.shape[:axis], size, *image.shape[axis + 1 :]), ONE // 2)
-    for tap, weight in zip(np.minimum(places, old - 1).T, weights.T, strict=True):
+    shape[axis] = len(places)
+    total = np.full((*image.shape[:axis], len(places), *image.shape[axis + 1 :]), ONE // 2)
+    for tap, weight in zip(places.T, weights.T, strict=True):
         total += np.take(image, tap, axis) * weight.reshape(shape)
     return (total // ONE).clip(0, 255).astype(np.uint8)
 
@@ -210,22 +262,3 @@ def padded(image: Array, size: tuple[int, int], *, up: bool = False) -> Array:
     missing = [max(want - have, 0) for have, want in zip(image.shape, size, strict=False)]
     before = [(n + up) // 2 for n in missing]
     return np.pad(image, [*((b, n - b) for b, n in zip(before, missing, strict=True)), (0, 0)])
-
-
-def _size(value: object, file: str, name: str, *, square: bool = False) -> tuple[tuple[int, int], str]:
-    """A size as the config writes it: a number, or {"height", "width"}, {"shortest_edge"} or {"longest_edge"}."""
-    sides: tuple[object, object] = (value, value)
-    edge = ""
-    if isinstance(value, dict):
-        known = {"height": "", "shortest_edge": "shortest", "longest_edge": "longest"}
-        key = next((key for key in known if key in value), "height")
-        edge = known[key]
-        sides = (value.get(key), value.get("width" if key == "height" else key))
-        if set(value) - {key, "width" if key == "height" else key}:
-            sides = (None, None)
-    height, width = sides
-    whole = type(height) is int and type(width) is int and min(height, width) > 0
-    if not whole or (square and edge == "longest"):
-        raise InvalidWeights(file, f"{name} {value!r} is no size that can be used")
-    assert isinstance(height, int) and isinstance(width, int)
-    return (height, width), "" if square else edge
