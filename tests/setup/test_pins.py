@@ -27,7 +27,9 @@ def test_every_file_has_a_place_of_its_own_a_hash_and_a_source():
 def test_pyodide_wheels_are_those_of_its_own_lock():
     packages = json.loads((paths.NODE_MODULES / "pyodide/pyodide-lock.json").read_text())["packages"]
     pinned = {pin.path.removeprefix("pyodide/"): pin.sha256 for pin in PINS if pin.path.startswith("pyodide/")}
-    assert pinned == {packages[n]["file_name"]: packages[n]["sha256"] for n in ("numpy", "micropip", "packaging", "pillow")}
+    assert pinned == {
+        packages[n]["file_name"]: packages[n]["sha256"] for n in ("numpy", "micropip", "packaging", "pillow")
+    }
 
 
 def test_the_public_urls_of_pyodide_are_of_the_npm_version():
