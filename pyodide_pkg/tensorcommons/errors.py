@@ -155,7 +155,7 @@ class UnsupportedModel(TensorCommonsError):
     def __init__(self, model_type: str, supported: Iterable[str]) -> None:
         self.model_type = model_type
         self.supported = sorted(supported)
-        super().__init__(f"model type {model_type!r} is not supported; supported: {', '.join(self.supported)}")
+        super().__init__(f"model type {quoted(model_type)} is not supported; supported: {', '.join(self.supported)}")
 
 
 class InternalError(TensorCommonsError):
@@ -194,7 +194,8 @@ def shown(text: str) -> str:
 
 def shown_address(text: str) -> str:
     """``text`` with the queries, fragments and ``user:password@`` of the addresses in it left out."""
-    return re.sub(r"(?<=://)[^/?#\s]*@|(?<=:/)([^\s?#]*)[?#][^\s)'\"]*", lambda match: match[1] or "", text)
+    text = re.sub(r"(?<=://)[^/?#\s]*@", "", text)
+    return re.sub(r"(://[^\s?#]*)[?#][^\s)'\"]*", r"\1", text)
 
 
 def check_listener(name: str, listener: object) -> None:

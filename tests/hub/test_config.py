@@ -23,7 +23,7 @@ async def test_a_missing_file_is_an_error_unless_optional():
 @pytest.mark.parametrize(
     ("raw", "reason"),
     [
-        (b"", "not JSON: Expecting value at line 1"),
+        (b"", "an empty file"),
         (b'{"a": 1,\n "b": }', "at line 2, column 7"),
         (b"<!doctype html><title>Not found</title>", "a web page"),
         (b"[1, 2]", "a JSON list, not an object"),

@@ -7,9 +7,11 @@ import re
 from typing import Any
 
 from ..errors import InvalidWeights
+from .foreign import foreign
 from .sources import FileMissingError, Source
 
 MAX_DEPTH = 500
+MAX_VALUES = 4_000_000  # each takes some 100 bytes of memory; a tokenizer of 262,144 words has 2 million
 
 
 async def read_json(source: Source, file: str) -> dict[str, Any]:
@@ -37,11 +39,13 @@ async def read_optional_list(source: Source, file: str) -> list[Any] | None:
 
 
 def load_json(text: str, **options: Any) -> Any:
-    """``json.loads``, but RecursionError over 500 levels of nesting.
+    """``json.loads``, but RecursionError over 500 levels of nesting, and ValueError over 4,000,000 values.
 
     Python's own check comes too late in a browser: 5,000 levels overflow the JavaScript stack below it, and that ends
     the interpreter.
     """
+    if sum(map(text.count, ",[{")) > MAX_VALUES:
+        raise ValueError(f"more than {MAX_VALUES:,} values")
     if text.count("[") + text.count("{") > MAX_DEPTH:
         depth = 0
         for bracket in re.finditer(r"[][{}]", re.sub(r'"[^"\\]*+(?:\\.[^"\\]*+)*+"', "", text)):
@@ -62,12 +66,12 @@ def parse_json(raw: bytes, file: str) -> dict[str, Any]:
 def _parse(raw: bytes, file: str) -> Any:
     try:
         return load_json(raw.decode("utf-8-sig"))
-    except UnicodeDecodeError as error:
-        raise InvalidWeights(file, f"not JSON: byte {error.start:,} is not UTF-8") from None
-    except json.JSONDecodeError as error:
-        page = " (a web page: is the address right?)" if raw.lstrip()[:1] == b"<" else ""
-        raise InvalidWeights(
-            file, f"not JSON: {error.msg} at line {error.lineno}, column {error.colno}{page}"
-        ) from None
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        what = foreign(raw)
+        if what is not None:
+            raise InvalidWeights(file, f"it is not JSON but {what}") from None
+        if isinstance(error, UnicodeDecodeError):
+            raise InvalidWeights(file, f"not JSON: byte {error.start:,} is not UTF-8") from None
+        raise InvalidWeights(file, f"not JSON: {error.msg} at line {error.lineno}, column {error.colno}") from None
     except (RecursionError, ValueError) as error:  # nested too deeply; an integer of thousands of digits
         raise InvalidWeights(file, f"not JSON that can be read: {error}") from None

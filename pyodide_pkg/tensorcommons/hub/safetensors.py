@@ -18,8 +18,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..errors import InvalidWeights
+from ..errors import InvalidWeights, quoted
 from .config import load_json
+from .foreign import ENOUGH, foreign
 from .streams import ShortReadError, Stream
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 MAX_HEADER = 100_000_000  # bytes; the limit of the reference implementation
+MAX_TENSORS = 100_000  # of one file; the largest published models have some 1,000 in each of theirs
 MAX_RANK = 32  # dimensions; NumPy's older limit
 
 ITEMSIZE = {
@@ -106,6 +108,10 @@ async def read_header_bytes(stream: Stream, file: str) -> bytes:
     try:
         prefix = await stream.read_exact(8)
         length = int.from_bytes(prefix, "little")
+        if length > MAX_HEADER or (stream.size is not None and 8 + length > stream.size):
+            what = foreign(prefix + await stream.read_some(ENOUGH))
+            if what is not None:
+                raise InvalidWeights(file, f"it is not safetensors but {what}")
         if length > MAX_HEADER:
             raise InvalidWeights(
                 file, f"a header of {length:,} bytes is over the limit of {MAX_HEADER:,}: not safetensors?"
@@ -115,6 +121,8 @@ async def read_header_bytes(stream: Stream, file: str) -> bytes:
         return bytes(prefix + await stream.read_exact(length))
     except ShortReadError as error:
         if error.complete:
+            if stream.position == 0:
+                raise InvalidWeights(file, "it is an empty file") from None
             raise InvalidWeights(file, f"truncated in the header: {error.reason}") from error
         raise
 
@@ -158,7 +166,7 @@ async def read_tensor(stream: Stream, header: Header, entry: TensorEntry) -> byt
         return await stream.read_exact(entry.nbytes)
     except ShortReadError as error:
         if error.complete:
-            raise InvalidWeights(header.file, f"truncated in tensor {entry.name!r}: {error.reason}") from error
+            raise InvalidWeights(header.file, f"truncated in tensor {quoted(entry.name)}: {error.reason}") from error
         raise
 
 
@@ -178,6 +186,9 @@ def bfloat16_to_float32(bits: NDArray[np.uint16]) -> NDArray[np.float32]:
 
 
 def _parse(raw: bytes, data_size: int | None, file: str) -> tuple[tuple[TensorEntry, ...], dict[str, str]]:
+    count = raw.count(b'"data_offsets"')
+    if count > MAX_TENSORS:
+        raise InvalidWeights(file, f"{count:,} tensors are over the limit of {MAX_TENSORS:,} in one file")
     table = _load(raw, file)
     metadata = table.pop("__metadata__", {})
     if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
@@ -192,13 +203,13 @@ def _parse(raw: bytes, data_size: int | None, file: str) -> tuple[tuple[TensorEn
         begin = entry.start - data_start
         if entry.start < end:
             raise InvalidWeights(
-                file, f"tensor {entry.name!r} begins at {begin:,}, inside {before} (ends at {end - data_start:,})"
+                file, f"tensor {quoted(entry.name)} begins at {begin:,}, inside {before} (ends at {end - data_start:,})"
             )
         if entry.start > end:
             raise InvalidWeights(
-                file, f"{entry.start - end:,} bytes before tensor {entry.name!r} (at {begin:,}) belong to none"
+                file, f"{entry.start - end:,} bytes before tensor {quoted(entry.name)} (at {begin:,}) belong to none"
             )
-        end, before = entry.stop, f"tensor {entry.name!r}"
+        end, before = entry.stop, f"tensor {quoted(entry.name)}"
     covered = end - data_start
     if data_size is not None and covered > data_size:
         raise InvalidWeights(
@@ -216,7 +227,7 @@ def _load(raw: bytes, file: str) -> dict[str, Any]:
         table = dict(pairs)
         if len(table) != len(pairs):
             twice = Counter(name for name, _ in pairs).most_common(1)[0][0]
-            raise InvalidWeights(file, f"the header holds {twice!r} more than once")
+            raise InvalidWeights(file, f"the header holds {quoted(twice)} more than once")
         return table
 
     try:
@@ -234,36 +245,31 @@ def _load(raw: bytes, file: str) -> dict[str, Any]:
 
 def _entry(name: str, value: object, data_start: int, file: str) -> TensorEntry:
     def bad(reason: str) -> InvalidWeights:
-        return InvalidWeights(file, f"tensor {name!r}: {reason}")
+        return InvalidWeights(file, f"tensor {quoted(name)}: {reason}")
 
     if not isinstance(value, dict) or not value.keys() >= {"dtype", "shape", "data_offsets"}:
-        raise bad(f"{_brief(value)} does not give dtype, shape and data_offsets")
+        raise bad(f"{quoted(value)} does not give dtype, shape and data_offsets")
     dtype, shape, offsets = value["dtype"], value["shape"], value["data_offsets"]
     if not isinstance(dtype, str) or dtype not in ITEMSIZE:
-        raise bad(f"unknown dtype {_brief(dtype)}; known: {', '.join(ITEMSIZE)}")
+        raise bad(f"unknown dtype {quoted(dtype)}; known: {', '.join(ITEMSIZE)}")
     if not isinstance(shape, list) or len(shape) > MAX_RANK or not all(_is_count(extent) for extent in shape):
-        raise bad(f"shape {_brief(shape)} is not a list of at most {MAX_RANK} sizes")
+        raise bad(f"shape {quoted(shape)} is not a list of at most {MAX_RANK} sizes")
     if not isinstance(offsets, list) or len(offsets) != 2 or not all(_is_count(offset) for offset in offsets):
-        raise bad(f"data_offsets {_brief(offsets)} are not two sizes")
+        raise bad(f"data_offsets {quoted(offsets)} are not two sizes")
     begin, end = offsets
     if begin > end:
-        raise bad(f"data_offsets {offsets} end before they begin")
+        raise bad(f"data_offsets {quoted(offsets)} end before they begin")
     # Zeros aside, so that no array library has to multiply what would wrap around.
     if math.prod(extent or 1 for extent in shape) * ITEMSIZE[dtype] >= 1 << 63:
-        raise bad(f"shape {_brief(shape)} has more bytes than 63 bits can count")
+        raise bad(f"shape {quoted(shape)} has more bytes than 63 bits can count")
     nbytes = math.prod(shape) * ITEMSIZE[dtype]
     if end - begin != nbytes:
         raise bad(
-            f"{dtype} of shape {_brief(shape)} takes {nbytes:,} bytes, data_offsets {offsets} hold {end - begin:,}"
+            f"{dtype} of shape {quoted(shape)} takes {nbytes:,} bytes, "
+            f"data_offsets {quoted(offsets)} hold {end - begin:,}"
         )
     return TensorEntry(name, dtype, tuple(shape), data_start + begin, data_start + end)
 
 
 def _is_count(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 1 << 63
-
-
-def _brief(value: object) -> str:
-    """``value`` for a message: a damaged header can hold anything, of any length."""
-    text = repr(value)
-    return text if len(text) <= 100 else text[:97] + "..."

@@ -31,7 +31,7 @@ from typing import BinaryIO, Protocol
 from urllib.parse import quote, unquote, urlsplit, urlunsplit
 
 from ..bridge.runtime import IN_BROWSER
-from ..errors import DownloadError, InvalidWeights, TensorCommonsError
+from ..errors import DownloadError, InvalidWeights, TensorCommonsError, quoted
 from .http import open_changed, open_http
 from .streams import CHUNK, Body, MemoryBody, OnBytes, ShortReadError, Stream
 from .streams import FileMissingError as FileMissingError
@@ -346,7 +346,7 @@ class _MemorySource(_Files):
             return open_source(name)
         raise InvalidWeights(
             "config.json",
-            f"the base model {name!r} cannot be found beside files in memory: load it from a URL or folder",
+            f"the base model {quoted(name)} cannot be found beside files in memory: load it from a URL or folder",
         )
 
 
@@ -389,7 +389,7 @@ def _is_repository(name: str) -> bool:
 def _check_sibling(source: str, name: str) -> None:
     if not name or name in (".", "..") or re.search(r"[/\\\0]", name):
         raise InvalidWeights(
-            f"{source}/config.json", f"base model {name!r} is neither org/name nor the name of a folder"
+            f"{source}/config.json", f"base model {quoted(name)} is neither org/name nor the name of a folder"
         )
 
 

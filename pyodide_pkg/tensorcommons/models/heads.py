@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Protocol, TypeVar
 
-from ..errors import InvalidWeights, UnsupportedModel
+from ..errors import InvalidWeights, UnsupportedModel, quoted
 from ..nn import layer_norm, linear, pooling
 from ..nn.pooling import Pooling
 from ..ops import linear as linear_op
@@ -57,7 +57,7 @@ class Labels:
         }
         kind = config.get("problem_type")
         if not isinstance(kind, (str, type(None))) or kind not in kinds:
-            raise InvalidWeights(file, f"problem_type {kind!r} is not one of {', '.join(filter(None, kinds))}")
+            raise InvalidWeights(file, f"problem_type {quoted(kind)} is not one of {', '.join(filter(None, kinds))}")
         return cls(names, kinds[kind])
 
 

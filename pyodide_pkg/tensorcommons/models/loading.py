@@ -16,7 +16,7 @@ from ..backends.base import Spec
 from ..backends.device import Device
 from ..bridge.runtime import IN_BROWSER
 from ..dtypes import as_dtype, float32
-from ..errors import InvalidWeights, UnsupportedDtype, UnsupportedModel
+from ..errors import InvalidWeights, UnsupportedDtype, UnsupportedModel, quoted, shown
 from ..graph.program import compile_kernels
 from ..hub.cache import CacheSpec, open_cache
 from ..hub.cached import CachedSource
@@ -41,6 +41,16 @@ from .registry import FAMILIES, TEXT_FAMILIES, WRITERS
 logger = logging.getLogger("tensorcommons")
 WEIGHTS_FILE = "model.safetensors"
 INDEX_FILE = f"{WEIGHTS_FILE}.index.json"
+MAX_FILES = 1_000  # of one checkpoint
+MAX_NAME = 80  # characters of a file's name that an index gives
+OTHER_KINDS = {
+    "adapter_config.json": "an adapter, not a model: load its base model",
+    "pytorch_model.bin": "a pickle, which can run any code when it is read: save the model as model.safetensors",
+    "pytorch_model.bin.index.json": "pickles, which can run any code when they are read: save the model as safetensors",
+    "onnx/model.onnx": "an ONNX model, which is not read: save the model as model.safetensors",
+    "model.onnx": "an ONNX model, which is not read: save the model as model.safetensors",
+    "tf_model.h5": "a TensorFlow model, which is not read: save the model as model.safetensors",
+}
 
 
 async def from_pretrained(
@@ -172,7 +182,11 @@ def _specs(architecture: Architecture, dtype: str) -> dict[str, Spec]:
 async def _open(source: Source, stack: AsyncExitStack, report: Reporter) -> tuple[Architecture, list[Part], Source]:
     """The architecture that ``config.json`` asks for, its files opened, and the source that has its tokenizer."""
     report("initiate", f"{source.name}/config.json")
-    config = await read_json(source, "config.json")
+    try:
+        config = await read_json(source, "config.json")
+    except FileMissingError:
+        await _name_another_kind(source)
+        raise
     file = f"{source.name}/config.json"
     if config.get("model_type") == "mlp-head":
         head_config = MlpHeadConfig.from_dict(config, file)
@@ -187,7 +201,9 @@ async def _open(source: Source, stack: AsyncExitStack, report: Reporter) -> tupl
         weights = await _weights(base_source, stack, report)
         encoder = match(weights, base.encoder.parameters(), base.names, warns=False)
         return head, encoder + match(await _weights(source, stack, report), head.layers(), head.names), base_source
-    family = FAMILIES.get(str(config.get("model_type")))
+    if not isinstance(config.get("model_type"), str):
+        raise InvalidWeights(file, "it has no model_type, which names the architecture: is it the model's config.json?")
+    family = FAMILIES.get(config["model_type"])
     if family is None:
         raise UnsupportedModel(str(config.get("model_type")), (*FAMILIES, "mlp-head"))
     async with beside(_pooling(source, config)) as pooling:
@@ -221,7 +237,7 @@ async def _pooling(source: Source, config: Mapping[str, Any]) -> Pooling:
         elif kind == "Normalize":
             normalize = True
         elif kind != "Transformer":
-            raise InvalidWeights(file, f"module {kind!r} is not one of Transformer, Pooling, Normalize")
+            raise InvalidWeights(file, f"module {quoted(kind)} is not one of Transformer, Pooling, Normalize")
     return Pooling(mode, normalize)
 
 
@@ -235,6 +251,15 @@ async def _pooling_mode(source: Source, file: str) -> str:
     return modes[0]
 
 
+async def _name_another_kind(source: Source) -> None:
+    """Raise InvalidWeights where a folder without the files of a model holds those of something else."""
+    if source.name.lower().endswith((".safetensors", ".gguf", ".onnx", ".bin", ".pt", ".json")):
+        raise InvalidWeights(source.name, "that is the name of a file: give the folder that holds it and config.json")
+    for file, what in OTHER_KINDS.items():
+        if await source.exists(file):
+            raise InvalidWeights(f"{source.name}/{file}", f"the folder holds {what}")
+
+
 async def _weights(source: Source, stack: AsyncExitStack, report: Reporter) -> list[WeightsFile]:
     """The files of a checkpoint, open: one, or the shards that ``model.safetensors.index.json`` lists."""
     report("download", f"{source.name}/{WEIGHTS_FILE}")
@@ -243,10 +268,17 @@ async def _weights(source: Source, stack: AsyncExitStack, report: Reporter) -> l
     except FileMissingError as missing:
         index = await read_optional_json(source, INDEX_FILE)
         if index is None:
+            await _name_another_kind(source)
             raise missing from None
     table = index.get("weight_map")
     if not isinstance(table, dict) or not table or not all(isinstance(name, str) for name in table.values()):
         raise InvalidWeights(f"{source.name}/{INDEX_FILE}", "weight_map does not name a file for each tensor")
+    long = max(table.values(), key=len)
+    if len(long) > MAX_NAME:
+        raise InvalidWeights(f"{source.name}/{INDEX_FILE}", f"{quoted(long)} is too long for the name of a file")
+    count = len(set(table.values()))
+    if count > MAX_FILES:
+        raise InvalidWeights(f"{source.name}/{INDEX_FILE}", f"{count:,} files are over the limit of {MAX_FILES:,}")
     files = []
     for name in sorted(set(table.values())):
         report("download", f"{source.name}/{name}")
@@ -257,7 +289,8 @@ async def _weights(source: Source, stack: AsyncExitStack, report: Reporter) -> l
     wrong = sorted(name for name in held.keys() | table.keys() if held.get(name) != table.get(name))
     if wrong:
         raise InvalidWeights(
-            f"{source.name}/{INDEX_FILE}", f"{len(wrong)} tensors are not where it says, as {', '.join(wrong[:5])}"
+            f"{source.name}/{INDEX_FILE}",
+            f"{len(wrong)} tensors are not where it says, as {', '.join(map(shown, wrong[:5]))}",
         )
     return files
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 
-from ..errors import InvalidWeights
+from ..errors import InvalidWeights, quoted
 from ..hub.weights import WeightsFile
 from ..shapes import Shape
 from .interning import Part
@@ -42,7 +42,8 @@ def match(files: Sequence[WeightsFile], shapes: Mapping[str, Shape], names: Name
                 continue
             if name in spelled:
                 raise InvalidWeights(
-                    part.header.file, f"tensor {entry.name!r} is there twice, as {name!r} under two spellings"
+                    part.header.file,
+                    f"tensor {quoted(entry.name)} is there twice, as {quoted(name)} under two spellings",
                 )
             spelled[name] = entry.name
             part.wanted[entry.name] = name
@@ -63,9 +64,9 @@ def match(files: Sequence[WeightsFile], shapes: Mapping[str, Shape], names: Name
 
 def _check(file: str, name: str, shape: Shape, asked: Shape, dtype: str) -> None:
     if shape != asked:
-        raise InvalidWeights(file, f"tensor {name!r} is {shape}, the config asks for {asked}")
+        raise InvalidWeights(file, f"tensor {quoted(name)} is {quoted(shape)}, the config asks for {asked}")
     if dtype not in FLOATS:
-        raise InvalidWeights(file, f"tensor {name!r} is {dtype}; a parameter is one of {', '.join(FLOATS)}")
+        raise InvalidWeights(file, f"tensor {quoted(name)} is {dtype}; a parameter is one of {', '.join(FLOATS)}")
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
-from ..errors import InvalidWeights, ShapeMismatch
+from ..errors import InvalidWeights, ShapeMismatch, quoted
 from ..nn import linear
 from ..nn.pooling import Pooling
 from ..ops import abs, concat, multiply, relu, subtract
@@ -38,19 +38,20 @@ class MlpHeadConfig:
         """The typed configuration of a parsed ``config.json``. Raises InvalidWeights for what it lacks."""
         sizes = config.get("layer_sizes")
         if not (isinstance(sizes, list) and len(sizes) > 1 and all(type(size) is int and size > 0 for size in sizes)):
-            raise InvalidWeights(file, f"layer_sizes must be two or more whole numbers, not {sizes!r}")
+            raise InvalidWeights(file, f"layer_sizes must be two or more whole numbers, not {quoted(sizes)}")
         base = config.get("base_model_name_or_path")
         if not (isinstance(base, str) and base):
-            raise InvalidWeights(file, f"base_model_name_or_path must name the encoder, not {base!r}")
+            raise InvalidWeights(file, f"base_model_name_or_path must name the encoder, not {quoted(base)}")
         mode, act = config.get("pooling"), config.get("output_activation")
         if mode not in ("cls", "mean") or act not in ("softmax", "sigmoid") or config.get("hidden_act") != "relu":
             raise InvalidWeights(
                 file,
-                f"pooling {mode!r}, output_activation {act!r} or hidden_act {config.get('hidden_act')!r} is unknown",
+                f"pooling {quoted(mode)}, output_activation {quoted(act)} or hidden_act "
+                f"{quoted(config.get('hidden_act'))} is unknown",
             )
         table = config.get("id2label")
         if not isinstance(table, dict) or set(table) != {str(i) for i in range(sizes[-1])}:
-            raise InvalidWeights(file, f"id2label must name the {sizes[-1]} labels, not {table!r}")
+            raise InvalidWeights(file, f"id2label must name the {sizes[-1]} labels, not {quoted(table)}")
         labels = tuple(str(table[str(i)]) for i in range(sizes[-1]))
         pooling = Pooling(mode, bool(config.get("normalize", False)))
         return cls(base, pooling, bool(config.get("pair", False)), tuple(sizes), act, labels)
