@@ -7,10 +7,14 @@ What each task does with its inputs and outputs is in tasks/.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import zip_longest
 from typing import Any
 
+import numpy as np
+
 from .backends.device import Device
-from .errors import TensorCommonsError
+from .errors import MemoryBudgetError, TensorCommonsError
 from .hub.cache import CacheSpec
 from .models.architecture import check_task
 from .models.interning import Progress
@@ -18,6 +22,7 @@ from .models.loading import from_pretrained
 from .models.model import Model
 from .sharing.manager import TensorSharingManager
 from .tasks import TASKS, Job, check_options
+from .tasks.batches import batches, check_size
 from .tensor import read_together
 
 
@@ -42,18 +47,33 @@ class Pipeline:
             raise TensorCommonsError(f"several inputs are a list, not {len(inputs)} arguments")
         return (await run_pipelines([(self, inputs[0] if inputs else None, options)]))[0]
 
-    async def job(self, inputs: Any, options: Mapping[str, Any]) -> Job:
-        """What a call comes to. Raises TensorCommonsError where the task cannot take its inputs or options."""
+    async def call(self, inputs: Any, options: Mapping[str, Any] | None = None, *, together: int = 1) -> TaskCall:
+        """Prepare a call that shares its run with others, ``together`` in all.
+
+        Raises TensorCommonsError where the task cannot take its inputs or options.
+        """
         if self.task not in TASKS:
             raise TensorCommonsError(f"{self.task} does not run together with others: its steps depend on its words")
-        task, chosen = TASKS[self.task], {**self.options, **options}
+        task, chosen = TASKS[self.task], {**self.options, **(options or {})}
+        size = check_size(chosen.pop("batch_size", None))
         check_options(self.task, task, chosen)
-        return await task(self.model, inputs, **chosen)
+        job = await task(self.model, inputs, **chosen)
+        return TaskCall(self.model, job, await batches(self.model, job.rows, job.outputs, size, together), bool(size))
 
     def close(self) -> None:
         """Unload the model, if the pipeline loaded it. Safe to call twice."""
         if self._owns_model:
             self.model.unload()
+
+
+@dataclass(frozen=True)
+class TaskCall:
+    """One pipeline's part of a run, and the rows of each of its batches; ``is_fixed`` if their size was asked for."""
+
+    model: Model
+    job: Job
+    batches: Sequence[Sequence[int]]
+    is_fixed: bool
 
 
 async def run_pipelines(calls: Sequence[tuple[Pipeline, Any] | tuple[Pipeline, Any, Mapping[str, Any]]]) -> list[Any]:
@@ -65,15 +85,58 @@ async def run_pipelines(calls: Sequence[tuple[Pipeline, Any] | tuple[Pipeline, A
     Raises:
         TensorCommonsError: a pipeline cannot take its inputs, or they are on different devices; nothing ran.
     """
-    jobs = [(pipe, await pipe.job(inputs, more[0] if more else {})) for pipe, inputs, *more in calls]
-    work = [((pipe.model, inputs), list(job.outputs)) for pipe, job in jobs for inputs in job.calls]
-    if not work:
-        return [[] for _ in jobs]
-    ran = await work[0][0][0].manager.run_together([call for call, _ in work], [names for _, names in work])
-    wanted = [output[name] for (_, names), output in zip(work, ran, strict=True) for name in names]
-    values = iter(await read_together(wanted))
-    arrays = [[[next(values) for _ in job.outputs] for _ in job.calls] for _, job in jobs]
-    return [job.show(each) if job.calls else [] for (_, job), each in zip(jobs, arrays, strict=True)]
+    return await run_calls([await pipe.call(inputs, *more, together=len(calls)) for pipe, inputs, *more in calls])
+
+
+async def run_calls(calls: Sequence[TaskCall]) -> list[Any]:
+    """Run the calls batch by batch, each batch of all of them in one graph. A cancel ends it between two batches.
+
+    Raises:
+        MemoryBudgetError: one row does not fit, or a batch of the size that was asked for.
+    """
+    kept: list[dict[int, Any]] = [{} for _ in calls]
+    steps = [list(step) for step in zip_longest(*[call.batches for call in calls], fillvalue=())]
+    while steps:
+        step = steps.pop(0)
+        try:
+            await _run_batches(calls, step, kept)
+        except MemoryBudgetError:  # there is less room than when the batches were made
+            halves = [(len(rows) + 1) // 2 for rows in step]
+            rest = [rows[half:] for rows, half in zip(step, halves, strict=True)]
+            if not any(rest) or any(call.is_fixed for call in calls):
+                raise
+            steps[:0] = [[rows[:half] for rows, half in zip(step, halves, strict=True)], rest]
+    return [
+        call.job.show([found[row] for row in range(len(found))]) if found else []
+        for call, found in zip(calls, kept, strict=True)
+    ]
+
+
+async def _run_batches(calls: Sequence[TaskCall], step: Sequence[Sequence[int]], kept: list[dict[int, Any]]) -> None:
+    """Run one batch of each call in one graph; ``kept`` gets what each makes of its rows."""
+    work = [
+        (number, rows, inputs)
+        for number, (call, batch) in enumerate(zip(calls, step, strict=True))
+        if batch
+        for rows, inputs in await call.job.rows.take(batch)
+    ]
+    models = [calls[number].model for number, _, _ in work]
+    outputs = [list(calls[number].job.outputs) for number, _, _ in work]
+    asked = [(model, inputs) for model, (_, _, inputs) in zip(models, work, strict=True)]
+    ran = await models[0].manager.run_together(asked, outputs)
+    values = iter(await read_together([out[name] for out, names in zip(ran, outputs, strict=True) for name in names]))
+    for (number, rows, _), names in zip(work, outputs, strict=True):
+        call, arrays = calls[number], [next(values) for _ in names]
+        per_token = getattr(call.model.architecture.inputs, "per_token", ())
+        for place, row in enumerate(rows):
+            parts = [
+                array[place][call.job.rows.columns(row, array.shape[1])] if name in per_token else array[place]
+                for name, array in zip(names, arrays, strict=True)
+            ]
+            # Without a temporary array: NaN is the least and the greatest of what it is among.
+            if not all(np.isfinite(end) for part in parts if part.size for end in (part.min(), part.max())):
+                call.model.warn_once("its outputs are not finite (NaN or infinite), as where its weights are not")
+            kept[number][row] = call.job.each(row, parts)
 
 
 async def pipeline(
@@ -96,7 +159,10 @@ async def pipeline(
 
     - "feature-extraction": of a text float32 (1, tokens, hidden). With ``pooling`` "mean", "cls", "max", or "model" (as
       the model's folder says), (hidden,) of a text and (texts, hidden) of a list; ``normalize=True`` for length 1
-    - "sentence-similarity": texts -> float32 (texts, texts) of cosines
+      In a sentence-transformers folder "model" runs all its modules, puts its default prompt before each text and cuts
+      vectors to its ``truncate_dim``; ``prompt_name``, ``prompt`` and ``truncate_dim`` choose others, with any pooling
+    - "sentence-similarity": texts -> float32 (texts, texts) of cosines, or of what the folder's ``similarity_fn_name``
+      says (dot products, negative distances); ``prompt_name``, ``prompt``
     - "sparse-embedding": of a text a list of {"token", "weight"}, heaviest first (SPLADE)
     - "fill-mask": of a text a list of {"score", "token", "token_str", "sequence"}, likeliest first, of several masks a
       list for each; a list of one text is as the text. ``top_k=5``, ``targets`` are the words to choose from
@@ -120,6 +186,10 @@ async def pipeline(
     Tasks of texts leave out what is longer than the model takes, and say so once in the log; with ``truncation=False``
     such a text is refused.
 
+    ``batch_size`` is how many rows (texts, windows of them, images) run at once; by default as many as fit: planning
+    the run tells how much a row takes of what the memory limit leaves free. Rows of one length run together, and
+    answers have the order of the inputs.
+
     An image is a uint8 array (height, width, 3), the bytes of an image file, or a canvas, ImageData or ImageBitmap;
     several are a list.
 
@@ -134,7 +204,8 @@ async def pipeline(
     if task not in known:
         raise TensorCommonsError(f"unknown task {task!r}; known: {', '.join(sorted(known))}")
     if task in TASKS:
-        check_options(task, TASKS[task], options)
+        check_size(options.get("batch_size"))
+        check_options(task, TASKS[task], {name: value for name, value in options.items() if name != "batch_size"})
     elif options:
         raise TensorCommonsError(f"{task} takes its options ({', '.join(options)}) in the call")
     kind = TextGeneration if task in WRITING else Pipeline

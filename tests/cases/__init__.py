@@ -51,6 +51,7 @@ MODELS = (
     "models",
     "architectures",
     "variants",
+    "sentences",
     "loading",
     "halves",
     "tasks",

@@ -116,9 +116,9 @@ async def configs_that_ask_for_what_is_not_there(place: Place) -> None:
     files = files_of(place, "tiny-bert")
     config = "config.json"
     await _refused(place, with_config(files, model_type="mamba"), UnsupportedModel, "mamba", "bert")
-    await _refused(place, with_config(files, model_type=None), UnsupportedModel, "None")
-    await _refused(place, with_config(files, model_type=["bert"]), UnsupportedModel, "['bert']")
-    await _refused(place, with_config(files, model_type={"bert": 1}), UnsupportedModel, "bert")
+    await _refused(place, with_config(files, model_type=None), InvalidWeights, "model_type")
+    await _refused(place, with_config(files, model_type=["bert"]), InvalidWeights, "model_type")
+    await _refused(place, with_config(files, model_type={"bert": 1}), InvalidWeights, "model_type")
     await _refused(place, with_config(files, hidden_act="mish"), InvalidWeights, config, "mish")
     await _refused(place, with_config(files, num_attention_heads=5), InvalidWeights, config, "5")
     await _refused(place, with_config(files, hidden_size="big"), InvalidWeights, config, "hidden_size")

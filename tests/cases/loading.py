@@ -209,12 +209,15 @@ async def heads_and_poolings_that_are_not_there(place: Place) -> None:
     await raises(InvalidWeights, _load(place, manager, with_config(labels, problem_type="guessing")), "guessing")
     await raises(InvalidWeights, _load(place, manager, with_config(labels, id2label={"1": "a"})), "id2label")
     modules = [{"type": "sentence_transformers.models.Transformer", "path": ""}]
-    dense = json.dumps([*modules, {"type": "sentence_transformers.models.Dense", "path": "2_Dense"}]).encode()
-    await raises(InvalidWeights, _load(place, manager, {**files, "modules.json": dense}), "Dense")
+    for kind in ("CNN", "LSTM", "Router", "WeightedLayerPooling", "LayerNorm"):
+        other = json.dumps([*modules, {"type": f"sentence_transformers.models.{kind}", "path": "2_X"}]).encode()
+        await raises(InvalidWeights, _load(place, manager, {**files, "modules.json": other}), kind)
     pooled = json.dumps([*modules, {"type": "sentence_transformers.models.Pooling", "path": "1_Pooling"}]).encode()
     for settings, words in (
-        ({"pooling_mode_lasttoken": True}, ("lasttoken",)),
-        ({"pooling_mode_cls_token": True, "pooling_mode_mean_tokens": True}, ("cls + mean",)),
+        ({"pooling_mode_median": True}, ("median", "lasttoken")),
+        ({"pooling_mode": "median"}, ("median", "lasttoken")),
+        ({"pooling_mode": ["mean", 5]}, ("5", "lasttoken")),
+        ({"pooling_mode": "mean", "include_prompt": 1}, ("include_prompt",)),
     ):
         odd = {**files, "modules.json": pooled, "1_Pooling/config.json": json.dumps(settings).encode()}
         await raises(InvalidWeights, _load(place, manager, odd), *words)

@@ -117,6 +117,39 @@ async def answers_as_transformers_answers(place: Place) -> None:
 
 
 @only("webgpu")
+async def many_inputs_in_batches(place: Place) -> None:
+    """Answers are in order and those of each input alone, whatever the size of the batches."""
+    manager = place.manager()
+    words = ["the", "cat", "sat", "on", "mat", "and", "a", "dog", "ran", "to", "red", "house"]
+    rng = np.random.default_rng(7)
+    texts = [" ".join(rng.choice(words, rng.integers(1, 30))) for _ in range(24)]
+    for task, case, given, options in (
+        ("feature-extraction", "BertModel", texts, {}),
+        ("feature-extraction", "BertModel", texts, {"pooling": "max", "normalize": True}),
+        ("text-classification", "BertForSequenceClassification", [(t, "dog") for t in texts], {"top_k": None}),
+        ("token-classification", "BertForTokenClassification", texts, {"aggregation_strategy": "simple"}),
+        ("fill-mask", "BertForMaskedLM", [f"{text} [MASK]" for text in texts], {"top_k": 2}),
+        ("question-answering", "BertForQuestionAnswering", [{"question": "dog", "context": t} for t in texts], {}),
+        ("sparse-embedding", "BertForMaskedLM", texts[:3], {}),
+    ):
+        pipe = await tc.pipeline(task, reading(place, case), manager=manager, device=place.device.kind, **options)
+        whole = await pipe(given)
+        for size in (5, 1):
+            parts = await pipe(given, batch_size=size)
+            for number, (one, other) in enumerate(zip(whole, parts, strict=True)):
+                first, second = [each.tolist() if isinstance(each, np.ndarray) else each for each in (one, other)]
+                same(first, second, f"{task} {options} {size} {number}")
+        await raises(TensorCommonsError, pipe(given, batch_size=0), "batch_size")
+        pipe.close()
+    pipe = await tc.pipeline(
+        "image-classification", seeing(place, "ViTForImageClassification"), manager=manager, batch_size=2
+    )
+    pictures = [picture(20 + n, 30) for n in range(5)]
+    assert [row[0]["label"] for row in await pipe(pictures)] == [(await pipe(p))[0]["label"] for p in pictures]
+    pipe.close()
+
+
+@only("webgpu")
 async def options_that_are_none(place: Place) -> None:
     manager = place.manager()
 

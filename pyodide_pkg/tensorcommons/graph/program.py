@@ -337,6 +337,12 @@ async def compile_kernels(device: Device, outputs: Sequence[Node]) -> None:
         device.backend.discard(executable)
 
 
+def bytes_to_run(device: Device, outputs: Sequence[Node]) -> int:
+    """Bytes of the arena and the outputs of a run, planned as for a device of kernels; nothing is compiled."""
+    plan = make_plan(chain_elementwise(join_sums(fuse(Graph(outputs), device.backend))), device.backend).plan
+    return plan.arena_bytes + sum(plan.output_bytes)
+
+
 def _planned(device: Device, fused: Graph) -> Planned[Plan] | Planned[Computation]:
     """What the device is asked to compile of a fused graph."""
     if device.backend.takes_graphs:

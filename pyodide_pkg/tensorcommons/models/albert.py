@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from .config import read_config
+from ..errors import InvalidWeights
+from .config import LAYERS, read_config
 from .encoder import Encoder, EncoderConfig
 from .folder import Folder
 from .heads import WORDS, Classes, Words, text_head
@@ -52,6 +53,8 @@ def build(folder: Folder) -> TextModel:
     """The model that ``config.json`` asks for; the pooler if the checkpoint has one."""
     config = EncoderConfig.of(folder, defaults=DEFAULTS)
     groups = read_config(Groups, folder.config, folder.file)
+    if config.num_hidden_layers * groups.inner_group_num > LAYERS:
+        raise InvalidWeights(folder.file, f"inner_group_num {groups.inner_group_num} makes more than {LAYERS:,} layers")
     words = Words("predictions.dense", "predictions.LayerNorm", "predictions.decoder", "predictions.bias")
     classes = Classes("pooler", "tanh", "classifier")
     head = text_head(folder, "Albert", config, words, classes, config.hidden_act, pooler="pooler")

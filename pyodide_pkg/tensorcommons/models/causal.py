@@ -20,7 +20,7 @@ from ..tensor import Tensor
 from .architecture import Architecture, Prepared
 from .decoder import Past
 from .folder import Folder
-from .heads import Embedder, Head, Labels, QuestionAnswering, TokenClassification, by_class
+from .heads import Embedder, Head, Labels, QuestionAnswering, TokenClassification, by_class, embedder
 from .names import Names
 from .text import TextInputs
 from .text_model import TextModel
@@ -170,11 +170,11 @@ def with_head(folder: Folder, family: str, decoder: CausalDecoder, language_mode
         UnsupportedModel: the class is not built in.
         InvalidWeights: ``pad_token_id`` or the labels are wrong.
     """
-    size, pooling = decoder.size, folder.pooling
+    size = decoder.size
     classifier = "classifier" if family == "GPT2" else "score"
     heads: dict[str, Callable[[], Head | None]] = {
         language_model: lambda: None,
-        "Model": lambda: Embedder(size, pooling),
+        "Model": lambda: embedder(folder, size),
         "ForSequenceClassification": lambda: LastTokenClassification(size, Labels.of(folder)),
         "ForTokenClassification": lambda: TokenClassification(size, Labels.of(folder), classifier),
         "ForQuestionAnswering": lambda: QuestionAnswering(size),
@@ -183,7 +183,10 @@ def with_head(folder: Folder, family: str, decoder: CausalDecoder, language_mode
     if head is None:
         return decoder
     plain = TextInputs(
-        decoder.vocab_size, decoder.max_length, per_token=frozenset({"last_hidden_state", *head.per_token})
+        decoder.vocab_size,
+        decoder.max_length,
+        per_token=frozenset({"last_hidden_state", *head.per_token}),
+        pools_apart=not folder.sentence.include_prompt and isinstance(head, Embedder),
     )
     if isinstance(head, LastTokenClassification):
         plain = LastTokenInputs(

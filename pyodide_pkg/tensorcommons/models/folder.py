@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..nn.pooling import Pooling
 from .config import architectures
+from .sentence import Sentence
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class Folder:
     config: Mapping[str, Any]
     file: str
     tensors: frozenset[str] = frozenset()
-    pooling: Pooling = field(default_factory=Pooling)
+    sentence: Sentence = field(default_factory=Sentence)
     generation: Mapping[str, Any] | None = None
 
     @property

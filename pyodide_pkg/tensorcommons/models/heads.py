@@ -11,7 +11,6 @@ from typing import ClassVar, Protocol, TypeVar
 
 from ..errors import InvalidWeights, UnsupportedModel, quoted
 from ..nn import layer_norm, linear, pooling
-from ..nn.pooling import Pooling
 from ..ops import linear as linear_op
 from ..ops import log1p, max, relu, reshape, tanh
 from ..shapes import Shape
@@ -19,9 +18,10 @@ from ..tensor import Tensor
 from .config import ACTIVATIONS
 from .encoder import EncoderConfig, additive
 from .folder import Folder
+from .sentence import Sentence
 
 AnyHead = TypeVar("AnyHead")
-MOST_LABELS = 2**20  # told before a name is made for each
+MOST_LABELS = 2**17  # told before a name is made for each
 WORDS = "embeddings.word_embeddings.weight"
 
 
@@ -47,8 +47,9 @@ class Labels:
                 raise InvalidWeights(file, f"num_labels is a whole number from 1 to {MOST_LABELS:,}, not {count!r:.40}")
             table = {str(i): f"LABEL_{i}" for i in range(count)}
         if not isinstance(table, dict) or set(map(str, table)) != {str(i) for i in range(len(table))}:
-            raise InvalidWeights(file, f"id2label must number the labels from 0, not {table!r:.100}")
-        names = tuple(str({str(key): name for key, name in table.items()}[str(i)]) for i in range(len(table)))
+            raise InvalidWeights(file, f"id2label must number the labels from 0, not {table!r:.80}")
+        named = {str(key): str(name) for key, name in table.items()}
+        names = tuple([named[str(i)] for i in range(len(table))])
         kinds = {
             None: "sigmoid" if len(names) == 1 else "softmax",
             "regression": "none",
@@ -95,18 +96,21 @@ class Head(Protocol):
 
 @dataclass(frozen=True)
 class Embedder:
-    """No head, or the [CLS] pooler under the name ``pooler``: ``sentence_embedding`` (batch, hidden)."""
+    """No head, or the [CLS] pooler under the name ``pooler``.
+
+    ``sentence_embedding`` (batch, hidden) is pooled as the folder says, ``mean_embedding`` and so on by their name.
+    """
 
     size: int
-    pooling: Pooling
+    sentence: Sentence
     pooler: str = ""
     tasks: ClassVar[tuple[str, ...]] = ("feature-extraction", "sentence-similarity")
     per_token: ClassVar[tuple[str, ...]] = ()
 
     @property
     def outputs(self) -> tuple[str, ...]:
-        """``sentence_embedding``, and ``pooler_output`` (batch, hidden) where there is a pooler."""
-        return ("sentence_embedding", *self.defaults[1:])
+        """See above; and ``pooler_output`` (batch, hidden) where there is a pooler."""
+        return ("sentence_embedding", *(f"{mode}_embedding" for mode in pooling.MODES), *self.defaults[1:])
 
     @property
     def defaults(self) -> tuple[str, ...]:
@@ -114,12 +118,15 @@ class Embedder:
         return ("last_hidden_state", "pooler_output") if self.pooler else ("last_hidden_state",)
 
     def parameters(self) -> dict[str, Shape]:
-        """The pooler's."""
-        return linear.parameters(self.pooler, self.size, self.size) if self.pooler else {}
+        """The pooler's, and those of the modules behind the encoder."""
+        pooler = linear.parameters(self.pooler, self.size, self.size) if self.pooler else {}
+        return pooler | self.sentence.parameters()
 
     def forward(self, weights: Mapping[str, Tensor], hidden: Tensor, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """See :class:`Head`."""
-        result = {"sentence_embedding": self.pooling(hidden, inputs["attention_mask"])}
+        mask = inputs["attention_mask"]
+        result = {f"{mode}_embedding": pool(hidden, mask) for mode, pool in pooling.MODES.items()}
+        result["sentence_embedding"] = self.sentence.forward(weights, hidden, mask, inputs.get("pooling_mask"))
         if self.pooler:
             result["pooler_output"] = tanh(linear.forward(weights, self.pooler, pooling.cls(hidden)))
         return result
@@ -251,6 +258,12 @@ class QuestionAnswering:
         return {"start_logits": logits[:, :, 0], "end_logits": logits[:, :, 1]}
 
 
+def embedder(folder: Folder, size: int, pooler: str = "") -> Embedder:
+    """The bare model with what the folder puts behind it. Raises InvalidWeights where that does not fit."""
+    folder.sentence.check(size, folder.file)
+    return Embedder(size, folder.sentence, pooler)
+
+
 def text_head(
     folder: Folder,
     family: str,
@@ -268,7 +281,7 @@ def text_head(
     size = config.hidden_size
     pooled = pooler if pooler and folder.has(f"{pooler}.weight") else ""
     heads: dict[str, Callable[[], Head]] = {
-        "Model": lambda: Embedder(size, folder.pooling, pooled),
+        "Model": lambda: embedder(folder, size, pooled),
         "ForMaskedLM": lambda: MaskedLM(
             config, words, activation, words.output(folder, tied=config.tie_word_embeddings)
         ),

@@ -13,6 +13,8 @@ from ..errors import ShapeMismatch, TensorCommonsError
 from ..shapes import Shape
 from .architecture import Prepared
 
+LARGEST = 2048  # pixels of a side of an example
+
 
 @dataclass(frozen=True)
 class ImageInputs:
@@ -39,5 +41,6 @@ class ImageInputs:
         """``shape`` is (batch, height, width)."""
         if shape is not None and len(shape) != 3:
             raise ShapeMismatch(f"a shape of images is (batch, height, width), not {shape}")
-        batch, height, width = shape or (1, self.size, self.size)
+        side = self.size if self.size <= LARGEST else self.patch  # made before the weights are there
+        batch, height, width = shape or (1, side, side)
         return {"pixel_values": np.zeros((batch, self.channels, height, width), np.float32)}

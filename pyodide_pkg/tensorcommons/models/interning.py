@@ -39,6 +39,10 @@ class Part:
     weights: WeightsFile
     wanted: dict[str, str]
 
+    def renamed(self, named: Callable[[str], str]) -> Part:
+        """The same with other names of the parameters."""
+        return Part(self.weights, {entry: named(name) for entry, name in self.wanted.items()})
+
     @property
     def header(self) -> Header:
         """What the file holds."""

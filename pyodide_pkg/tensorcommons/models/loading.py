@@ -20,11 +20,10 @@ from ..errors import InvalidWeights, UnsupportedDtype, UnsupportedModel, quoted,
 from ..graph.program import compile_kernels
 from ..hub.cache import CacheSpec, open_cache
 from ..hub.cached import CachedSource
-from ..hub.config import read_json, read_optional_json, read_optional_list
+from ..hub.config import read_json, read_optional_json
 from ..hub.sources import FileMissingError, Source, open_source
 from ..hub.tokenizer import Tokenizer
 from ..hub.weights import WeightsFile
-from ..nn.pooling import MODES, Pooling
 from ..sharing.manager import TensorSharingManager
 from ..tensor import Tensor
 from .ahead import beside
@@ -35,8 +34,10 @@ from .interning import Interner, Part, Progress, Reporter
 from .matching import match
 from .mlp_head import MlpHead, MlpHeadConfig
 from .model import Model
+from .names import Names
 from .preprocessing import ImageProcessor
 from .registry import FAMILIES, TEXT_FAMILIES, WRITERS
+from .sentence import Sentence, SentenceUse, read_sentence
 
 logger = logging.getLogger("tensorcommons")
 WEIGHTS_FILE = "model.safetensors"
@@ -132,7 +133,7 @@ async def _loaded(
         if kept.is_on and not files.is_local:
             files = CachedSource(files, kept)
         async with AsyncExitStack() as stack:
-            architecture, parts, words = await _open(files, stack, report)
+            architecture, parts, words, use = await _open(files, stack, report)
             specs = _specs(architecture, dtype)
             kernels = compile_kernels(target, forward_nodes(architecture, target, specs))  # whatever the weights are
             names = architecture.inputs.names
@@ -146,7 +147,7 @@ async def _loaded(
         if task is not None:
             check_task(task, architecture.tasks, name)
         model = Model(name, architecture, weights, target, manager, reader, decision.why, processor)
-        model.why_no_tokenizer = why_none
+        model.why_no_tokenizer, model.use = why_none, use
     except BaseException:
         manager.release_model_tensors(name)
         raise
@@ -179,8 +180,10 @@ def _specs(architecture: Architecture, dtype: str) -> dict[str, Spec]:
     }
 
 
-async def _open(source: Source, stack: AsyncExitStack, report: Reporter) -> tuple[Architecture, list[Part], Source]:
-    """The architecture that ``config.json`` asks for, its files opened, and the source that has its tokenizer."""
+async def _open(
+    source: Source, stack: AsyncExitStack, report: Reporter
+) -> tuple[Architecture, list[Part], Source, SentenceUse]:
+    """The architecture that ``config.json`` asks for, its files opened, the tokenizer's source, and the prompts."""
     report("initiate", f"{source.name}/config.json")
     try:
         config = await read_json(source, "config.json")
@@ -200,55 +203,34 @@ async def _open(source: Source, stack: AsyncExitStack, report: Reporter) -> tupl
         head = MlpHead(head_config, base, file)
         weights = await _weights(base_source, stack, report)
         encoder = match(weights, base.encoder.parameters(), base.names, warns=False)
-        return head, encoder + match(await _weights(source, stack, report), head.layers(), head.names), base_source
+        parts = encoder + match(await _weights(source, stack, report), head.layers(), head.names)
+        return head, parts, base_source, SentenceUse()
     if not isinstance(config.get("model_type"), str):
         raise InvalidWeights(file, "it has no model_type, which names the architecture: is it the model's config.json?")
     family = FAMILIES.get(config["model_type"])
     if family is None:
         raise UnsupportedModel(str(config.get("model_type")), (*FAMILIES, "mlp-head"))
-    async with beside(_pooling(source, config)) as pooling:
+    async with beside(_sentence(source, config)) as reading:
         weights = await _weights(source, stack, report)
+    sentence, use = reading.result()
     names = frozenset(entry.name for each in weights for entry in each.header.entries)
     options = await read_optional_json(source, "generation_config.json") if config["model_type"] in WRITERS else None
-    architecture = family(Folder(config, file, names, pooling.result(), options))
-    return architecture, match(weights, architecture.parameters(), architecture.names), source
+    architecture = family(Folder(config, file, names, sentence, options))
+    own = sentence.parameters()
+    shapes = {name: shape for name, shape in architecture.parameters().items() if name not in own}
+    parts = match(weights, shapes, architecture.names)
+    if own.keys() <= architecture.parameters().keys():
+        for dense in sentence.dense:
+            files = await _weights(source, stack, report, dense.path)
+            parts += [part.renamed(dense.named) for part in match(files, dense.parameters(), Names())]
+    return architecture, parts, source, use
 
 
-async def _pooling(source: Source, config: Mapping[str, Any]) -> Pooling:
-    """What ``modules.json`` of a sentence-transformers folder says; elsewhere the mean, normalized.
-
-    Raises:
-        InvalidWeights: it asks for what is not built in.
-    """
-    if not any(str(name).endswith("Model") for name in architectures(config, f"{source.name}/config.json")):
-        return Pooling()
-    modules = await read_optional_list(source, "modules.json")
-    if modules is None:
-        return Pooling()
-    file = f"{source.name}/modules.json"
-    mode, normalize = "mean", False
-    for module in modules:
-        kind = str(module.get("type") if isinstance(module, dict) else module).rpartition(".")[2]
-        if kind == "Pooling":
-            path = module.get("path") if isinstance(module, dict) else None
-            if not isinstance(path, str):
-                raise InvalidWeights(file, f"the Pooling module {module!r:.60} names no folder as its path")
-            mode = await _pooling_mode(source, f"{path}/config.json")
-        elif kind == "Normalize":
-            normalize = True
-        elif kind != "Transformer":
-            raise InvalidWeights(file, f"module {quoted(kind)} is not one of Transformer, Pooling, Normalize")
-    return Pooling(mode, normalize)
-
-
-async def _pooling_mode(source: Source, file: str) -> str:
-    settings = await read_json(source, file)
-    known = {"pooling_mode_cls_token": "cls", "pooling_mode_mean_tokens": "mean", "pooling_mode_max_tokens": "max"}
-    asked = [name for name, value in settings.items() if name.startswith("pooling_mode_") and value]
-    modes = [known.get(name, name) for name in asked] or [str(settings.get("pooling_mode", "mean"))]
-    if len(modes) != 1 or modes[0] not in MODES:
-        raise InvalidWeights(f"{source.name}/{file}", f"pooling {' + '.join(modes)} is not one of {', '.join(MODES)}")
-    return modes[0]
+async def _sentence(source: Source, config: Mapping[str, Any]) -> tuple[Sentence, SentenceUse]:
+    """What a sentence-transformers folder puts behind a bare model; elsewhere the mean, normalized."""
+    if not any(name.endswith("Model") for name in architectures(config, f"{source.name}/config.json")):
+        return Sentence(), SentenceUse()
+    return await read_sentence(source)
 
 
 async def _name_another_kind(source: Source) -> None:
@@ -260,13 +242,17 @@ async def _name_another_kind(source: Source) -> None:
             raise InvalidWeights(f"{source.name}/{file}", f"the folder holds {what}")
 
 
-async def _weights(source: Source, stack: AsyncExitStack, report: Reporter) -> list[WeightsFile]:
-    """The files of a checkpoint, open: one, or the shards that ``model.safetensors.index.json`` lists."""
-    report("download", f"{source.name}/{WEIGHTS_FILE}")
+async def _weights(source: Source, stack: AsyncExitStack, report: Reporter, folder: str = "") -> list[WeightsFile]:
+    """The files of a checkpoint, open: one, or the shards that ``model.safetensors.index.json`` lists.
+
+    ``folder`` is that of a module, which has one file.
+    """
+    single = f"{folder}/{WEIGHTS_FILE}" if folder else WEIGHTS_FILE
+    report("download", f"{source.name}/{single}")
     try:
-        return [await stack.enter_async_context(await WeightsFile.open(source, WEIGHTS_FILE))]
+        return [await stack.enter_async_context(await WeightsFile.open(source, single))]
     except FileMissingError as missing:
-        index = await read_optional_json(source, INDEX_FILE)
+        index = None if folder else await read_optional_json(source, INDEX_FILE)
         if index is None:
             await _name_another_kind(source)
             raise missing from None

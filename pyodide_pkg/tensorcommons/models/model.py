@@ -6,6 +6,7 @@ the inputs are and how they come to a shape is the architecture's business (arch
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +17,7 @@ from ..backends.device import Device
 from ..backends.select import Decision
 from ..errors import ShapeMismatch, TensorCommonsError, TensorReleased, check_listener
 from ..graph.node import Node
+from ..graph.program import bytes_to_run
 from ..hub.tokenizer import Tokenizer
 from ..shapes import Shape
 from ..sharing.manager import TensorSharingManager
@@ -28,7 +30,10 @@ from .generation import Writer, stream, write
 from .generation_options import Options
 from .preprocessing import ImageProcessor
 from .sampling import Ids
+from .sentence import SentenceUse
 from .steps import Steps
+
+logger = logging.getLogger("tensorcommons")
 
 
 @dataclass(frozen=True)
@@ -74,6 +79,8 @@ class Model:
         self._steps: Steps | None = None
         self._unloaded = False
         self.why_no_tokenizer = "it was loaded without one"
+        self.use = SentenceUse()
+        self._warned: set[str] = set()
         manager.attach(self, architecture.model_type)
 
     @property
@@ -99,6 +106,12 @@ class Model:
     def explain(self) -> str:
         """One sentence: the device that the model is on, why, and what the others are."""
         return f"{self.name} is on {self.manager.devices.explain(Decision(self.device, self.why))}"
+
+    def warn_once(self, text: str) -> None:
+        """Log a warning about the model, the first time that it is due."""
+        if text not in self._warned:
+            self._warned.add(text)
+            logger.warning("%s: %s", self.name, text)
 
     def __repr__(self) -> str:
         return f"<Model {self.name} on {self.device.kind}{', unloaded' if self._unloaded else ''}>"
@@ -238,6 +251,10 @@ class Model:
             results = self.architecture.forward(self._weights, symbolic_inputs(prepared.arrays, names, self.device))
             self._traces[key] = tuple(results[name].node for name in wanted)
         return ModelCall(key, wanted, self._traces[key], prepared.cuts)
+
+    def bytes_to_run(self, inputs: Mapping[str, Any], outputs: Sequence[str] | None = None) -> int:
+        """Device bytes that a run of ``inputs`` takes beside the weights, as planned. Raises as :meth:`__call__`."""
+        return bytes_to_run(self.device, self.call(inputs, outputs, HostInputs()).nodes)
 
     async def compile(
         self,

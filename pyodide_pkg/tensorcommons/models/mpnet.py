@@ -62,5 +62,5 @@ def build(folder: Folder) -> TextModel:
     classes = Classes("classifier.dense", "tanh", "classifier.out_proj")
     head = text_head(folder, "MPNet", config, words, classes, "gelu", pooler="pooler.dense")
     plain = text_inputs(config, head, counts_from=PADDING)
-    inputs = MPNetInputs(plain.vocab_size, plain.max_length, 0, plain.per_token, PADDING)
+    inputs = MPNetInputs(plain.vocab_size, plain.max_length, 0, plain.per_token, PADDING, plain.pools_apart)
     return TextModel("mpnet", Encoder.plain(config, buckets=rows), head, NAMES, inputs)

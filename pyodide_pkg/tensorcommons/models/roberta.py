@@ -4,6 +4,7 @@ https://arxiv.org/abs/1911.02116): BERT's encoder, with positions that count fro
 
 from __future__ import annotations
 
+from ..errors import InvalidWeights
 from .config import check_fixed
 from .encoder import Encoder, EncoderConfig
 from .folder import Folder
@@ -26,6 +27,12 @@ def build(folder: Folder) -> TextModel:
     kind = str(folder.config["model_type"])
     defaults = {"pad_token_id": 1, "type_vocab_size": 2, "vocab_size": VOCABULARIES[kind]}
     config = EncoderConfig.of(folder, defaults=defaults, fixed={"embedding_size": 0})
+    if config.pad_token_id + 1 >= config.max_position_embeddings:
+        raise InvalidWeights(
+            folder.file,
+            f"positions count from pad_token_id {config.pad_token_id}; "
+            f"max_position_embeddings {config.max_position_embeddings} leaves none",
+        )
     words = Words("lm_head.dense", "lm_head.layer_norm", "lm_head.decoder", "lm_head.bias")
     classes = Classes("classifier.dense", "tanh", "classifier.out_proj")
     head = text_head(folder, CLASSES[kind], config, words, classes, "gelu", pooler="pooler.dense")

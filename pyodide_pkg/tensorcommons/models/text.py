@@ -29,7 +29,8 @@ class TextInputs:
     """``input_ids``, ``attention_mask`` and, where ``type_vocab_size`` is not 0, ``token_type_ids``.
 
     ``per_token`` names the outputs with a sequence axis (axis 1). With ``padding_id`` the forward also gets
-    ``position_ids``, which count the tokens that are not this one, from ``padding_id + 1`` (as RoBERTa does).
+    ``position_ids``, which count the tokens that are not this one, from ``padding_id + 1`` (as RoBERTa does). With
+    ``pools_apart`` a ``pooling_mask`` says which tokens are pooled, by default those that count.
     """
 
     vocab_size: int
@@ -37,11 +38,13 @@ class TextInputs:
     type_vocab_size: int = 0
     per_token: frozenset[str] = frozenset()
     padding_id: int | None = None
+    pools_apart: bool = False
 
     @cached_property
     def names(self) -> tuple[str, ...]:
         """See :class:`Inputs`."""
-        return ("input_ids", "attention_mask") + (("token_type_ids",) if self.type_vocab_size else ())
+        types = ("token_type_ids",) if self.type_vocab_size else ()
+        return ("input_ids", "attention_mask", *types, *(("pooling_mask",) if self.pools_apart else ()))
 
     def prepare(self, inputs: Mapping[str, Any], model: str) -> Prepared:
         """int32 arrays (batch, bucket); what was left out, or is None, is filled in: a mask of ones, types of zeros."""
@@ -64,7 +67,10 @@ class TextInputs:
             raise ShapeMismatch(f"{shapes} differ in shape")
         if "attention_mask" in named:
             named["attention_mask"] = _without_fractions(named["attention_mask"])
-        for name, size, kinds in (("attention_mask", 2, "biu"), ("token_type_ids", self.type_vocab_size, "iu")):
+        if self.pools_apart and "attention_mask" in named:
+            named.setdefault("pooling_mask", named["attention_mask"])
+        types = ("token_type_ids", self.type_vocab_size, "iu")
+        for name, size, kinds in (("attention_mask", 2, "biu"), ("pooling_mask", 2, "biu"), types):
             array = named.get(name)
             if array is not None and not (array.dtype.kind in kinds and _all_below(array, size)):
                 raise TensorCommonsError(f"{name} holds whole numbers from 0 to {size - 1}, not {_shown(array)}")
@@ -109,7 +115,7 @@ def _all_below(ids: np.ndarray[Any, Any], size: int) -> bool:
 @lru_cache(64)
 def _left_out(name: str, given: Shape, shape: Shape) -> np.ndarray[Any, Any]:
     """The input ``name`` where nobody gave it: every token counts, and is of type 0."""
-    array = padded(np.full(given, int(name == "attention_mask")), shape)
+    array = padded(np.full(given, int(name.endswith("_mask"))), shape)
     array.flags.writeable = False  # every call has the same array
     return array
 

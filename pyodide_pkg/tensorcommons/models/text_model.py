@@ -11,7 +11,7 @@ from typing import Any, Protocol
 from ..shapes import Shape
 from ..tensor import Tensor
 from .encoder import EncoderConfig
-from .heads import Head
+from .heads import Embedder, Head
 from .names import Names
 from .text import TextInputs
 
@@ -69,4 +69,5 @@ def text_inputs(config: EncoderConfig, head: Head, *, counts_from: int | None = 
         config.type_vocab_size,
         frozenset({"last_hidden_state", *head.per_token}),
         counts_from,
+        isinstance(head, Embedder) and not head.sentence.include_prompt,
     )

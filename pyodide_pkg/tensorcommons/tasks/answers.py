@@ -10,7 +10,7 @@ import numpy as np
 from ..errors import TensorCommonsError
 from ..hub.encoding import Encoding
 from ..models.model import Model
-from .job import Array, Job, count, inputs_of, strings, tokenizer_of
+from .job import Array, Job, count, strings, text_rows, tokenizer_of
 
 WINDOW = 384  # tokens of a window, where the model takes as many
 MASKED = -10000.0  # the logit of what cannot be an answer
@@ -41,15 +41,14 @@ async def question_answering(
     asked, contexts = [each for each, _ in examples], [text for _, text in examples]
     encoding = tokenizer.encode_windows(asked, contexts, size, overlap)
 
-    def show(results: Sequence[Sequence[Array]]) -> Any:
-        starts, ends = results[0]
+    def show(logits_of: list[Sequence[Array]]) -> Any:
         rows = []
         for number, text in enumerate(contexts):
             found: list[Answer] = []
             impossible = 1.0
             wanted = 2 * top_k + 10 if align_to_words else top_k  # some become the same words
             for row in encoding.rows_of(number):
-                logits = starts[row], ends[row]
+                logits = logits_of[row]
                 null, candidates = _candidates(encoding, row, logits, tokenizer.cls_id, wanted, max_answer_len)
                 impossible = min(impossible, null)
                 inside = encoding.sequence_ids[row] == 1
@@ -64,7 +63,7 @@ async def question_answering(
             rows.append(best[0] if len(best) == 1 else best)
         return rows[0] if len(rows) == 1 else rows
 
-    return Job([inputs_of(model, encoding)], ("start_logits", "end_logits"), show)
+    return Job(text_rows(model, encoding), ("start_logits", "end_logits"), lambda row, arrays: tuple(arrays), show)
 
 
 def _examples(given: Any, question: Any, context: Any) -> list[tuple[str, str]]:
@@ -91,19 +90,19 @@ def _examples(given: Any, question: Any, context: Any) -> list[tuple[str, str]]:
 
 
 def _candidates(
-    encoding: Encoding, row: int, logits: tuple[Array, Array], cls_id: int | None, wanted: int, longest: int
+    encoding: Encoding, row: int, logits: Sequence[Array], cls_id: int | None, wanted: int, longest: int
 ) -> tuple[float, list[tuple[int, int, float]]]:
     """How likely no answer is in this window, and (first token, last token, score) of the likeliest answers.
 
     Tokens count from the window's first one of the context. The first token of the input stands for no answer.
     """
-    inside = encoding.sequence_ids[row] == 1
     real = encoding.attention_mask[row] == 1
-    possible = (inside | (encoding.input_ids[row] == cls_id)) & real
-    first, last = (_shares(np.where(possible, values, MASKED)[real]) for values in logits)
+    inside = encoding.sequence_ids[row][real] == 1
+    possible = inside | (encoding.input_ids[row][real] == cls_id)
+    first, last = (_shares(np.where(possible, values, MASKED)) for values in logits)
     null = float(first[0] * last[0])
     first[0] = last[0] = 0
-    places = np.flatnonzero(inside[real])
+    places = np.flatnonzero(inside)
     scores = np.tril(np.triu(np.outer(first[places], last[places])), longest - 1).reshape(-1)
     best = np.argsort(-scores, kind="stable")[:wanted]
     begins, ends = np.divmod(best, max(len(places), 1))

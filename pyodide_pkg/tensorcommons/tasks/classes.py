@@ -12,8 +12,8 @@ import numpy as np
 from ..errors import TensorCommonsError
 from ..models.heads import Labels
 from ..models.model import Model
-from .images import pixel_calls
-from .job import Array, Inputs, Job, count, inputs_of, one_of, several, softmax, strings, tokenizer_of
+from .images import images_of
+from .job import Array, Job, TextRows, count, one_of, several, softmax, strings, text_rows, tokenizer_of
 
 FUNCTIONS = ("softmax", "sigmoid", "none")
 Scored: TypeAlias = "list[dict[str, Any]]"
@@ -38,15 +38,15 @@ async def text_classification(
     single = isinstance(given, (str, tuple, Mapping))
     batch = [given] if single else several(given)
 
-    def show(results: Sequence[Sequence[Array]]) -> Any:
-        rows = _scored(model, results[0][0], function_to_apply)
+    def show(logits: list[Array]) -> Any:
+        rows = _scored(model, np.stack(logits), function_to_apply)
         if top_k is Best.LABEL:
             best = [row[0] for row in rows]
             return best if not single or isinstance(given, str) else best[0]
         rows = [row[:top_k] for row in rows]
         return rows[0] if single else rows
 
-    return Job([_encoded(model, batch, truncation=truncation)] if batch else [], ("logits",), show)
+    return Job(_encoded(model, batch, truncation=truncation), ("logits",), lambda row, arrays: arrays[0], show)
 
 
 async def nli(
@@ -68,14 +68,13 @@ async def image_classification(
 ) -> Job:
     """See ``pipeline``."""
     _check(top_k, function_to_apply)
-    images = await pixel_calls(model, given)
+    images = images_of(model, given)
 
-    def show(results: Sequence[Sequence[Array]]) -> Any:
-        logits = np.stack(images.in_order([arrays[0] for arrays in results]))
-        rows = [row[:top_k] for row in _scored(model, logits, function_to_apply)]
+    def show(logits: list[Array]) -> Any:
+        rows = [row[:top_k] for row in _scored(model, np.stack(logits), function_to_apply)]
         return rows[0] if images.single else rows
 
-    return Job(images.calls, ("logits",), show)
+    return Job(images, ("logits",), lambda row, arrays: arrays[0], show)
 
 
 def labels_of(model: Model) -> Labels:
@@ -107,7 +106,7 @@ def _scored(model: Model, logits: Array, function: str | None) -> list[Scored]:
     ]
 
 
-def _encoded(model: Model, batch: Sequence[Any], *, truncation: bool) -> Inputs:
+def _encoded(model: Model, batch: Sequence[Any], *, truncation: bool) -> TextRows:
     """Texts or pairs. An MLP head for pairs gets the first texts, then the second ones."""
     tokenizer, halves = tokenizer_of(model), getattr(model.config, "pair", None)
     pairs = [_pair(item) for item in batch]
@@ -115,11 +114,11 @@ def _encoded(model: Model, batch: Sequence[Any], *, truncation: bool) -> Inputs:
         raise TensorCommonsError(f"{model.name} compares two texts: pass (text, text_pair) tuples")
     encode = partial(tokenizer.encode_batch, truncation=truncation)
     if halves is False or not any(pairs):
-        return inputs_of(model, encode(strings([_alone(item) for item in batch])))
+        return text_rows(model, encode(strings([_alone(item) for item in batch])))
     if None in pairs:
         raise TensorCommonsError("a batch is of texts or of (text, text_pair) tuples, not of both")
     firsts, seconds = (strings([pair[side] for pair in pairs if pair]) for side in (0, 1))
-    return inputs_of(model, encode(firsts + seconds) if halves else encode(firsts, seconds))
+    return text_rows(model, encode(firsts + seconds) if halves else encode(firsts, seconds), halves=bool(halves))
 
 
 def _pair(item: Any) -> tuple[Any, Any] | None:

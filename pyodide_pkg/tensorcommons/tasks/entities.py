@@ -12,7 +12,7 @@ from ..errors import TensorCommonsError
 from ..hub.tokenizer import Tokenizer
 from ..models.model import Model
 from .classes import labels_of
-from .job import Array, Job, count, inputs_of, one_of, several, softmax, strings, texts_of, tokenizer_of
+from .job import Array, Job, count, one_of, several, softmax, strings, text_rows, texts_of, tokenizer_of
 
 STRATEGIES = ("none", "simple", "first", "average", "max")
 Entity: TypeAlias = "dict[str, Any]"
@@ -52,8 +52,10 @@ async def token_classification(
         encoding = tokenizer.encode_windows(texts, overlap=stride)
     ignored = set(strings([ignore_labels] if isinstance(ignore_labels, str) else several(ignore_labels)))
 
-    def show(results: Sequence[Sequence[Array]]) -> Any:
-        scores = softmax(results[0][0])
+    def each(row: int, arrays: Sequence[Array]) -> Array:
+        return softmax(arrays[0])
+
+    def show(scores: list[Array]) -> Any:
         rows: list[list[Entity]] = []
         for number, text in enumerate(texts):
             found, of_text = [], encoding.rows_of(number)
@@ -61,9 +63,10 @@ async def token_classification(
                 places = np.flatnonzero(encoding.sequence_ids[row] == 0)
                 ids = encoding.input_ids[row, places].tolist()
                 spans = encoding.offsets[row, places].tolist()
-                parts = zip(places.tolist(), ids, tokenizer.convert_ids_to_tokens(ids), spans, strict=True)
+                first = int(encoding.attention_mask[row].argmax())  # padding may stand before it
+                parts = zip((places - first).tolist(), ids, tokenizer.convert_ids_to_tokens(ids), spans, strict=True)
                 pieces = [
-                    _piece(tokenizer, text, token, each, span, scores[row, place], place)
+                    _piece(tokenizer, text, token, each, span, scores[row][place], place)
                     for place, each, token, span in parts
                 ]
                 found += _entities(tokenizer, pieces, strategy, names)
@@ -71,7 +74,7 @@ async def token_classification(
             rows.append(_without_overlap(kept) if len(of_text) > 1 else kept)
         return rows[0] if single else rows
 
-    return Job([inputs_of(model, encoding)] if texts else [], ("logits",), show)
+    return Job(text_rows(model, encoding), ("logits",), each, show)
 
 
 def _piece(

@@ -3,74 +3,74 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from ..errors import TensorCommonsError
 from ..models.model import Model
-from ..models.preprocessing import pixels_of
+from ..models.preprocessing import ImageProcessor, pixels_of
 from .job import Array, Inputs, Job
 
 
 @dataclass(frozen=True)
 class Images:
-    """The images of a call: those whose pixels come to one size are one call of the model.
+    """The images of a call: decoded and preprocessed when their batch comes. ``single`` was one image, not a list.
 
-    ``places`` are the images of each of ``calls``, by number; ``sizes`` are (height, width) before preprocessing.
+    ``sizes`` are (height, width) before preprocessing, by number, of those that were decoded.
     """
 
-    calls: list[Inputs]
-    places: list[list[int]]
-    sizes: list[tuple[int, int]]
+    processor: ImageProcessor
+    images: Sequence[Any]
     single: bool
+    tokens: int
+    sizes: dict[int, tuple[int, int]] = field(default_factory=dict)
 
-    def in_order(self, results: Sequence[Array]) -> list[Array]:
-        """Each image's part of the calls' outputs, in the order in which the images were given."""
-        rows = {
-            place: row
-            for places, array in zip(self.places, results, strict=True)
-            for place, row in zip(places, array, strict=True)
-        }
-        return [rows[place] for place in range(len(rows))]
+    @property
+    def lengths(self) -> Sequence[int]:
+        """Tokens of an image of the model's own size, for each."""
+        return [self.tokens] * len(self.images)
+
+    async def take(self, rows: Sequence[int]) -> list[tuple[Sequence[int], Inputs]]:
+        """Those whose pixels come to one size are one call of the model."""
+        by_shape: dict[tuple[int, ...], dict[int, Any]] = {}
+        for row in rows:
+            image = await pixels_of(self.images[row])
+            self.sizes[row] = image.shape[0], image.shape[1]
+            value = self.processor(image)
+            by_shape.setdefault(value.shape, {})[row] = value
+        return [(list(group), {"pixel_values": np.stack(list(group.values()))}) for group in by_shape.values()]
+
+    def columns(self, row: int, width: int) -> slice:
+        """All: the tokens of an image are no padding."""
+        return slice(0, width)
 
 
-async def pixel_calls(model: Model, given: Any) -> Images:
-    """The calls of one image, or of a list of them. Raises TensorCommonsError for a model without image processor."""
+def images_of(model: Model, given: Any) -> Images:
+    """One image, or a list of them. Raises TensorCommonsError for a model without image processor."""
     if model.processor is None:
         raise TensorCommonsError(f"{model.name} has no preprocessor_config.json, which says how images become pixels")
     single = not isinstance(given, (list, tuple))
-    images = [await pixels_of(image) for image in ([given] if single else given)]
-    values = [model.processor(image) for image in images]
-    by_shape: dict[tuple[int, ...], list[int]] = {}
-    for number, value in enumerate(values):
-        by_shape.setdefault(value.shape, []).append(number)
-    calls: list[Inputs] = [{"pixel_values": np.stack([values[i] for i in places])} for places in by_shape.values()]
-    return Images(calls, list(by_shape.values()), [(image.shape[0], image.shape[1]) for image in images], single)
+    inputs: Any = model.architecture.inputs
+    tokens = (inputs.size // inputs.patch) ** 2 + 1
+    return Images(model.processor, [given] if single else list(given), single, tokens)
 
 
 async def image_feature_extraction(model: Model, given: Any, *, pool: bool = False) -> Job:
     """See ``pipeline``."""
     if pool and "pooler_output" not in model.architecture.outputs:
         raise TensorCommonsError(f"{model.name} has no pooled output: leave pool out for the features of each patch")
-    images = await pixel_calls(model, given)
-
-    def show(results: Sequence[Sequence[Array]]) -> Any:
-        rows = [row[None] for row in images.in_order([arrays[0] for arrays in results])]
-        return rows[0] if images.single else rows
-
-    return Job(images.calls, ("pooler_output" if pool else "last_hidden_state",), show)
+    images = images_of(model, given)
+    output = "pooler_output" if pool else "last_hidden_state"
+    return Job(images, (output,), lambda row, arrays: arrays[0][None], lambda rows: rows[0] if images.single else rows)
 
 
 async def saliency(model: Model, given: Any) -> Job:
     """See ``pipeline``."""
-    images = await pixel_calls(model, given)
+    images = images_of(model, given)
 
-    def show(results: Sequence[Sequence[Array]]) -> Any:
-        assert model.processor is not None
-        maps = images.in_order([arrays[0] for arrays in results])
-        shown = [array[model.processor.region(*size)] for array, size in zip(maps, images.sizes, strict=True)]
-        return shown[0] if images.single else shown
+    def each(row: int, arrays: Sequence[Array]) -> Array:
+        return arrays[0][images.processor.region(*images.sizes[row])]
 
-    return Job(images.calls, ("saliency",), show)
+    return Job(images, ("saliency",), each, lambda rows: rows[0] if images.single else rows)

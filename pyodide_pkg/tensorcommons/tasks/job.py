@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 
@@ -18,16 +18,35 @@ Array: TypeAlias = "np.ndarray[Any, np.dtype[np.float32]]"
 Inputs: TypeAlias = "dict[str, np.ndarray[Any, Any]]"
 
 
+class Rows(Protocol):
+    """What a call runs the model on, row by row. ``lengths`` are their tokens, or as many as an image takes."""
+
+    @property
+    def lengths(self) -> Sequence[int]:
+        """See above."""
+        ...
+
+    async def take(self, rows: Sequence[int]) -> list[tuple[Sequence[int], Inputs]]:
+        """The model's inputs for these rows: one call, or several where they do not go into one. With each its rows."""
+        ...
+
+    def columns(self, row: int, width: int) -> slice:
+        """The tokens of a row among the ``width`` columns of its batch."""
+        ...
+
+
 @dataclass(frozen=True)
 class Job:
-    """One call of a pipeline: ``calls`` of the model, each for ``outputs``, and what ``show`` makes of their arrays.
+    """One call of a pipeline: the model runs on ``rows``, in batches, for ``outputs``.
 
-    ``show`` gets for each call its outputs, and gives the pipeline's answer.
+    ``each`` gets a row's number and its part of each output (of those with a value a token only the tokens, without
+    padding), and gives what of it is kept; ``show`` makes the pipeline's answer of these, in the order of the rows.
     """
 
-    calls: Sequence[Inputs]
+    rows: Rows
     outputs: tuple[str, ...]
-    show: Callable[[Sequence[Sequence[Array]]], Any]
+    each: Callable[[int, Sequence[Array]], Any]
+    show: Callable[[list[Any]], Any]
 
 
 #: From a model, what the user gave, and the task's options by name, to a Job.
@@ -49,9 +68,53 @@ def tokenizer_of(model: Model) -> Tokenizer:
     return model.tokenizer
 
 
-def inputs_of(model: Model, encoding: Encoding) -> Inputs:
-    """The arrays that the model takes."""
-    return {name: array for name, array in encoding.as_inputs().items() if name in model.input_names}
+@dataclass(frozen=True)
+class TextRows:
+    """Encoded texts, of which the model takes the inputs ``names``.
+
+    With ``halves`` a row is two of them: one of the first half, and its pair of the second. ``pooling_mask`` is an
+    input where not all tokens are pooled.
+    """
+
+    encoding: Encoding
+    names: Sequence[str]
+    halves: bool = False
+    pooling_mask: np.ndarray[Any, Any] | None = None
+
+    @property
+    def lengths(self) -> Sequence[int]:
+        """Tokens of each row."""
+        counts = self.encoding.attention_mask.sum(axis=1)
+        if self.halves:
+            counts = counts.reshape(2, -1).max(axis=0)
+        lengths: list[int] = counts.tolist()
+        return lengths
+
+    async def take(self, rows: Sequence[int]) -> list[tuple[Sequence[int], Inputs]]:
+        """See :class:`Rows`."""
+        arrays: Inputs = {name: array for name, array in self.encoding.as_inputs().items() if name in self.names}
+        if self.pooling_mask is not None:
+            arrays["pooling_mask"] = self.pooling_mask
+        total = len(self.encoding.input_ids) // (2 if self.halves else 1)
+        if list(rows) != list(range(total)):
+            places = [*rows, *(row + total for row in rows)] if self.halves else list(rows)
+            used = np.flatnonzero(self.encoding.attention_mask[places].any(axis=0))
+            columns = slice(used[0], used[-1] + 1) if len(used) else slice(0, 1)
+            arrays = {name: array[places, columns] for name, array in arrays.items()}
+        return [(rows, arrays)]
+
+    def columns(self, row: int, width: int) -> slice:
+        """See :class:`Rows`."""
+        mask = self.encoding.attention_mask[row]
+        count = int(mask.sum())
+        return slice(width - count, width) if count and not mask[0] else slice(0, count)
+
+
+def text_rows(
+    model: Model, encoding: Encoding, *, halves: bool = False, pooling_mask: np.ndarray[Any, Any] | None = None
+) -> TextRows:
+    """The texts of ``encoding``, with the arrays that the model takes; ``pooling_mask`` has the tokens to pool."""
+    return TextRows(encoding, model.input_names, halves, pooling_mask)
 
 
 def strings(batch: Sequence[Any]) -> list[str]:

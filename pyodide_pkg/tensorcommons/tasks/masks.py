@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from ..errors import TensorCommonsError
 from ..hub.tokenizer import Tokenizer
 from ..models.model import Model
-from .job import Array, Job, count, inputs_of, softmax, strings, texts_of, tokenizer_of
+from .job import Array, Job, count, softmax, strings, text_rows, texts_of, tokenizer_of
 
 
 async def fill_mask(
@@ -35,17 +35,18 @@ async def fill_mask(
                 f"fill-mask takes texts with a mask token among the first {len(ids)}: {text!r:.60}"
             )
 
-    def show(results: Sequence[Sequence[Array]]) -> Any:
-        shown = []
-        for ids, mask, logits in zip(rows, encoding.attention_mask, results[0][0], strict=True):
-            filled = [
-                _filled(tokenizer, ids, int(place), logits[mask == 1][place], allowed, top_k)
-                for place in np.flatnonzero(ids == tokenizer.mask_id)
-            ]
-            shown.append(filled[0] if len(filled) == 1 else filled)
+    def each(row: int, arrays: Sequence[Array]) -> Any:
+        ids, logits = rows[row], arrays[0]
+        filled = [
+            _filled(tokenizer, ids, int(place), logits[place], allowed, top_k)
+            for place in np.flatnonzero(ids == tokenizer.mask_id)
+        ]
+        return filled[0] if len(filled) == 1 else filled
+
+    def show(shown: list[Any]) -> Any:
         return shown[0] if single or len(shown) == 1 else shown  # a list of one text is as one text in `transformers`
 
-    return Job([inputs_of(model, encoding)] if texts else [], ("logits",), show)
+    return Job(text_rows(model, encoding), ("logits",), each, show)
 
 
 def _filled(

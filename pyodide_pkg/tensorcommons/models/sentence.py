@@ -1,0 +1,240 @@
+"""Folders of sentence-transformers: what ``modules.json`` puts behind the encoder, and how texts are given to it.
+
+Modules are Transformer, Pooling, Dense and Normalize; Dropout does nothing here. Others are refused by name.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from ..errors import InvalidWeights
+from ..hub.config import read_json, read_optional_json, read_optional_list
+from ..hub.sources import Source
+from ..nn import linear, pooling
+from ..ops import concat, leaky_relu
+from ..ops import linear as linear_op
+from ..shapes import Shape
+from ..tensor import Tensor
+from .config import ACTIVATIONS, read_config
+
+logger = logging.getLogger("tensorcommons")
+SIMILARITIES = ("cosine", "dot", "euclidean", "manhattan")
+#: Classes of PyTorch by the last part of their name: what ``activation_function`` may be.
+TORCH = {
+    "GELU": ACTIVATIONS["gelu"],
+    "Hardswish": ACTIVATIONS["hardswish"],
+    "Identity": ACTIVATIONS["linear"],
+    "LeakyReLU": leaky_relu,
+    "ReLU": ACTIVATIONS["relu"],
+    "SiLU": ACTIVATIONS["silu"],
+    "Sigmoid": ACTIVATIONS["sigmoid"],
+    "Tanh": ACTIVATIONS["tanh"],
+}
+OLD_MODES = {  # names of earlier versions, one flag each
+    "pooling_mode_cls_token": "cls",
+    "pooling_mode_max_tokens": "max",
+    "pooling_mode_mean_tokens": "mean",
+    "pooling_mode_mean_sqrt_len_tokens": "mean_sqrt_len_tokens",
+    "pooling_mode_weightedmean_tokens": "weightedmean",
+    "pooling_mode_lasttoken": "lasttoken",
+}
+
+
+@dataclass(frozen=True)
+class Dense:
+    """A linear layer with an activation; its weights are a file of their own in the folder ``path``."""
+
+    path: str
+    in_features: int
+    out_features: int
+    bias: bool = True
+    activation: str = "Tanh"
+    use_residual: bool = False
+
+    def parameters(self) -> dict[str, Shape]:
+        """Names as in its file."""
+        shapes = linear.parameters("linear", self.in_features, self.out_features, bias=self.bias)
+        if self.use_residual and self.in_features != self.out_features:
+            shapes["residual.weight"] = (self.out_features, self.in_features)
+        return shapes
+
+    def named(self, name: str) -> str:
+        """The model's name of a parameter of its file."""
+        return f"{self.path}.{name}"
+
+    def forward(self, weights: Mapping[str, Tensor], x: Tensor) -> Tensor:
+        """(batch, in_features) -> (batch, out_features)."""
+        result = TORCH[self.activation](linear.forward(weights, self.named("linear"), x))
+        if self.use_residual:
+            projects = self.in_features != self.out_features
+            result = result + (linear_op(x, weights[self.named("residual.weight")]) if projects else x)
+        return result
+
+
+@dataclass(frozen=True)
+class Sentence:
+    """From hidden states to one vector a text: the poolings ``modes`` side by side, then ``steps`` in order.
+
+    A step is a Dense, or None to give vectors length 1. Without ``include_prompt`` the tokens of a prompt are not
+    pooled. The defaults are those of a folder without ``modules.json``.
+    """
+
+    modes: tuple[str, ...] = ("mean",)
+    steps: tuple[Dense | None, ...] = (None,)
+    include_prompt: bool = True
+
+    @property
+    def dense(self) -> list[Dense]:
+        """The steps that have weights."""
+        return [step for step in self.steps if step is not None]
+
+    def parameters(self) -> dict[str, Shape]:
+        """Names and shapes of the weights of all steps."""
+        return {step.named(name): shape for step in self.dense for name, shape in step.parameters().items()}
+
+    def check(self, size: int, file: str) -> None:
+        """Raises InvalidWeights unless each Dense takes as many features as come to it from ``size`` a token."""
+        size *= len(self.modes)
+        for step in self.dense:
+            if step.in_features != size:
+                raise InvalidWeights(file, f"{step.path} takes {step.in_features} features; {size} come to it")
+            size = step.out_features
+
+    def forward(
+        self, weights: Mapping[str, Tensor], hidden: Tensor, mask: Tensor, pooled_mask: Tensor | None = None
+    ) -> Tensor:
+        """(batch, sequence, hidden) -> (batch, features). ``pooled_mask`` has the tokens to pool, if not all."""
+        pooled = [
+            pooling.weighted_mean(hidden, pooled_mask, mask)
+            if mode == "weightedmean" and pooled_mask is not None
+            else pooling.MODES[mode](hidden, mask if pooled_mask is None else pooled_mask)
+            for mode in self.modes
+        ]
+        x = pooled[0] if len(pooled) == 1 else concat(pooled, axis=1)
+        for step in self.steps:
+            x = pooling.normalize(x) if step is None else step.forward(weights, x)
+        return x
+
+
+@dataclass(frozen=True)
+class SentenceUse:
+    """How texts are given to a model and its vectors are compared, as ``config_sentence_transformers.json`` says."""
+
+    prompts: Mapping[str, str] = field(default_factory=dict)
+    default_prompt_name: str | None = None
+    truncate_dim: int | None = None
+    similarity: str = "cosine"
+    do_lower_case: bool = False
+    include_prompt: bool = True
+
+
+@dataclass(frozen=True)
+class _DenseConfig:
+    in_features: int
+    out_features: int
+    bias: bool = True
+    use_residual: bool = False
+    activation_function: str = "torch.nn.modules.activation.Tanh"
+    module_input_name: str = "sentence_embedding"
+    module_output_name: str = "sentence_embedding"
+
+
+async def read_sentence(source: Source) -> tuple[Sentence, SentenceUse]:
+    """What the files of a folder say, where it has a ``modules.json``.
+
+    Raises:
+        InvalidWeights: it asks for what is not built in.
+    """
+    modules = await read_optional_list(source, "modules.json")
+    if modules is None:
+        return Sentence(), SentenceUse()
+    file = f"{source.name}/modules.json"
+    modes: tuple[str, ...] = ()
+    steps: list[Dense | None] = []
+    include_prompt = True
+    for module in modules:
+        kind = str(module.get("type") if isinstance(module, dict) else module).rpartition(".")[2]
+        path = module.get("path", "") if isinstance(module, dict) else None
+        if kind == "Transformer":
+            if path:
+                raise InvalidWeights(file, f"the Transformer lies in the folder {path!r:.60}; only '' is built in")
+            continue
+        if kind not in ("Pooling", "Dense", "Normalize", "Dropout"):
+            raise InvalidWeights(
+                file, f"module {kind!r:.60} is not one of Transformer, Pooling, Dense, Normalize, Dropout"
+            )
+        if kind in ("Pooling", "Dense") and not (isinstance(path, str) and path):
+            raise InvalidWeights(file, f"the {kind} module {module!r:.60} names no folder as its path")
+        if kind == "Pooling":
+            if modes or steps:
+                raise InvalidWeights(file, "Pooling must come once, before Dense and Normalize")
+            modes, include_prompt = await _pooling(source, f"{path}/config.json")
+        elif kind == "Dense":
+            steps.append(await _dense(source, str(path)))
+        elif kind == "Normalize":
+            steps.append(None)
+    if steps and not modes and any(step is not None for step in steps):
+        raise InvalidWeights(file, "Dense of each token, before Pooling, is not built in")
+    use = await _use(source, include_prompt=include_prompt)
+    return Sentence(modes or ("mean",), tuple(steps), include_prompt), use
+
+
+async def _pooling(source: Source, file: str) -> tuple[tuple[str, ...], bool]:
+    settings = await read_json(source, file)
+    asked = settings.get("pooling_mode")
+    if asked is None:
+        flags = [name for name, value in settings.items() if name.startswith("pooling_mode_") and value]
+        unknown = [name for name in flags if name not in OLD_MODES]
+        asked = unknown or [mode for name, mode in OLD_MODES.items() if name in flags] or ["mean"]
+    modes = asked if isinstance(asked, list) else [asked]
+    if not modes or any(not isinstance(mode, str) or mode not in pooling.MODES for mode in modes):
+        raise InvalidWeights(f"{source.name}/{file}", f"pooling {modes!r:.80} is not of {', '.join(pooling.MODES)}")
+    include = settings.get("include_prompt", True)
+    if type(include) is not bool:
+        raise InvalidWeights(f"{source.name}/{file}", f"include_prompt must be true or false, not {include!r:.80}")
+    return tuple(modes), include
+
+
+async def _dense(source: Source, path: str) -> Dense:
+    file = f"{source.name}/{path}/config.json"
+    config = read_config(_DenseConfig, await read_json(source, f"{path}/config.json"), file)
+    if {config.module_input_name, config.module_output_name} != {"sentence_embedding"}:
+        raise InvalidWeights(file, f"module_input_name {config.module_input_name!r:.60} is not built in")
+    activation = config.activation_function.rpartition(".")[2]
+    if not config.activation_function.startswith("torch."):
+        logger.warning(
+            "%s: activation_function %.80r is not of PyTorch; Tanh is used", file, config.activation_function
+        )
+        activation = "Tanh"
+    if activation not in TORCH:
+        raise InvalidWeights(file, f"activation_function {activation!r:.80} is not one of {', '.join(TORCH)}")
+    return Dense(path, config.in_features, config.out_features, config.bias, activation, config.use_residual)
+
+
+async def _use(source: Source, *, include_prompt: bool) -> SentenceUse:
+    file = f"{source.name}/config_sentence_transformers.json"
+    config = await read_optional_json(source, "config_sentence_transformers.json") or {}
+    bert = await read_optional_json(source, "sentence_bert_config.json") or {}
+    prompts, name = config.get("prompts") or {}, config.get("default_prompt_name")
+    if not isinstance(prompts, dict) or not all(isinstance(text, str | None) for text in prompts.values()):
+        raise InvalidWeights(file, f"prompts must be texts by name, not {prompts!r:.80}")
+    prompts = {key: text for key, text in prompts.items() if text is not None}
+    if name is not None and (not isinstance(name, str) or name not in prompts):
+        raise InvalidWeights(file, f"default_prompt_name {name!r:.80} is not one of the prompts: {_listed(prompts)}")
+    size, similarity = config.get("truncate_dim"), config.get("similarity_fn_name")
+    if size is not None and (type(size) is not int or size < 1):
+        raise InvalidWeights(file, f"truncate_dim must be a whole number from 1, not {size!r:.80}")
+    if similarity is not None and similarity not in SIMILARITIES:
+        known = ", ".join(SIMILARITIES)
+        raise InvalidWeights(file, f"similarity_fn_name {similarity!r:.80} is not one of {known}")
+    lowers: Any = bert.get("do_lower_case") or False
+    if type(lowers) is not bool:
+        raise InvalidWeights(f"{source.name}/sentence_bert_config.json", f"do_lower_case {lowers!r:.80} must be a bool")
+    return SentenceUse(prompts, name, size, similarity or "cosine", lowers, include_prompt)
+
+
+def _listed(names: Mapping[str, str]) -> str:
+    return f"{', '.join(names)!s:.80}" or "none"

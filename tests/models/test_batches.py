@@ -1,0 +1,147 @@
+"""Rows of a pipeline call in batches: answers in order and as for one row alone, within the memory limit."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import asynccontextmanager
+from typing import Any
+
+import numpy as np
+import pytest
+
+import tensorcommons as tc
+from scripts import paths
+from tensorcommons.errors import MemoryBudgetError, TensorCommonsError
+from tensorcommons.hub.encoding import Encoding
+from tensorcommons.pipelines import TaskCall, run_calls
+from tensorcommons.tasks.batches import SMALL, batches, check_size
+from tensorcommons.tasks.job import Job, TextRows
+from tests.cases import Place
+from tests.cases.variants import checkpoint
+
+GOLDENS = str(paths.ROOT / "tests/goldens")
+MB = 1 << 20
+
+
+@asynccontextmanager
+async def loaded(source: Any = f"{GOLDENS}/tiny-bert", megabytes: float = 64):
+    devices = await tc.open_devices(prefer=["cpu"])
+    manager = tc.TensorSharingManager(megabytes, devices=devices)
+    model = await tc.from_pretrained(source, manager=manager, tokenizer=False)
+    yield model
+    model.unload()
+    devices.close()
+
+
+def encoded(lengths: list[int], *, left: bool = False, seed: int = 0) -> Encoding:
+    """Random tokens, padded to the longest."""
+    width = max(lengths, default=0)
+    place = np.arange(width)[::-1] if left else np.arange(width)
+    mask = (place[None] < np.array(lengths)[:, None]).astype(np.int32)
+    ids = np.random.default_rng(seed).integers(5, 45, mask.shape).astype(np.int32) * mask
+    zeros = np.zeros_like(mask)
+    return Encoding(ids, mask, zeros, zeros, np.zeros((*mask.shape, 2), np.int32), zeros, np.arange(len(mask)))
+
+
+async def answers(model: Any, rows: TextRows, *outputs: str, batch_size: int | None = None) -> tuple[list[Any], int]:
+    """What each row's part of the outputs is, and the number of batches."""
+    job = Job(rows, outputs, lambda row, arrays: (row, *arrays), list)
+    made = await batches(model, rows, outputs, batch_size)
+    assert sorted(row for batch in made for row in batch) == list(range(len(rows.lengths)))
+    (shown,) = await run_calls([TaskCall(model, job, made, batch_size is not None)])
+    return shown, len(made)
+
+
+@pytest.mark.parametrize("left", [False, True])
+@pytest.mark.parametrize("batch_size", [None, 1, 7, 1000])
+async def test_answers_have_the_order_of_the_rows_and_are_those_of_a_row_alone(batch_size, left):
+    lengths = np.random.default_rng(3).integers(1, 40, 150).tolist()
+    async with loaded() as model:
+        rows = TextRows(encoded(lengths, left=left), model.input_names)
+        shown, _ = await answers(model, rows, "last_hidden_state", "mean_embedding", batch_size=batch_size)
+        assert [row for row, *_ in shown] == list(range(150))
+        for row, hidden, pooled in shown:
+            assert hidden.shape[0] == lengths[row]
+            ids = rows.encoding.input_ids[row][rows.encoding.attention_mask[row] == 1]
+            if left:  # padding on the left moves the positions of a BERT
+                continue
+            out = await model(input_ids=[ids], outputs=["last_hidden_state", "mean_embedding"])
+            assert np.allclose(hidden, (await out["last_hidden_state"].read())[0], atol=1e-4)
+            assert np.allclose(pooled, (await out["mean_embedding"].read())[0], atol=1e-4)
+
+
+@pytest.mark.parametrize("megabytes", [3, 8])
+async def test_a_call_that_does_not_fit_at_once_stays_under_the_limit(megabytes):
+    async with loaded(megabytes=megabytes) as model:
+        rows = TextRows(encoded([40] * 600), model.input_names)
+        with pytest.raises(MemoryBudgetError):
+            await answers(model, rows, "last_hidden_state", batch_size=600)
+        shown, count = await answers(model, rows, "mean_embedding")
+        assert len(shown) == 600 and count > 1
+        assert model.manager.get_stats()["peak_memory_bytes"] <= megabytes * MB
+
+
+async def test_a_batch_that_does_not_fit_after_all_is_halved():
+    async with loaded(megabytes=4) as model:
+        rows = TextRows(encoded([40] * 300), model.input_names)
+        job = Job(rows, ("mean_embedding",), lambda row, arrays: row, list)
+        (shown,) = await run_calls([TaskCall(model, job, [list(range(300))], is_fixed=False)])
+        assert shown == list(range(300))
+
+
+async def test_few_rows_are_one_batch_as_they_stand():
+    async with loaded() as model:
+        for lengths in ([3], [3, 9, 1], [16] * (SMALL // 16)):
+            rows = TextRows(encoded(lengths), model.input_names)
+            assert await batches(model, rows, ["last_hidden_state"], None) == [list(range(len(lengths)))]
+        assert await batches(model, TextRows(encoded([]), model.input_names), ["last_hidden_state"], None) == []
+
+
+async def test_pairs_of_one_head_stay_together():
+    async with loaded() as model:
+        lengths = np.random.default_rng(5).integers(1, 30, 20).tolist()
+        rows = TextRows(encoded(lengths), model.input_names, halves=True)
+        ((taken, inputs),) = await rows.take([3, 1])
+        assert taken == [3, 1] and rows.lengths[3] == max(lengths[3], lengths[13])
+        wide = rows.encoding.input_ids[[3, 1, 13, 11]]
+        assert np.array_equal(inputs["input_ids"], wide[:, : inputs["input_ids"].shape[1]])
+
+
+async def test_a_decoder_without_padding_takes_one_text_at_a_time():
+    files = checkpoint(
+        Place(devices=None, models="", tiny="", faulty="", goldens=GOLDENS),  # type: ignore[arg-type]
+        "LlamaForSequenceClassification without padding",
+    )
+    async with loaded(files) as model:
+        rows = TextRows(encoded([4, 9, 2, 9]), model.input_names)
+        shown, count = await answers(model, rows, "logits")
+        assert count == 4 and [len(logits) for _, logits in shown] == [3] * 4
+        for row, logits in shown:
+            ids = rows.encoding.input_ids[row, : rows.lengths[row]]
+            alone = await (await model(input_ids=[ids]))["logits"].read()
+            assert np.allclose(logits, alone[0], atol=1e-5)
+
+
+async def test_a_cancel_ends_a_call_between_two_batches():
+    async with loaded() as model:
+        rows = TextRows(encoded([20] * 60), model.input_names)
+        seen: list[int] = []
+
+        def each(row: int, arrays: Any) -> None:
+            seen.append(row)
+            if len(seen) == 10:
+                task.cancel()
+
+        job = Job(rows, ("mean_embedding",), each, list)
+        made = await batches(model, rows, ["mean_embedding"], 10)
+        task = asyncio.ensure_future(run_calls([TaskCall(model, job, made, is_fixed=True)]))
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert len(seen) == 10
+        await model(input_ids=[[5, 6]])
+
+
+@pytest.mark.parametrize("size", [0, -1, 1.5, True, "8", [8]])
+def test_sizes_that_are_refused(size):
+    with pytest.raises(TensorCommonsError, match="batch_size"):
+        check_size(size)
