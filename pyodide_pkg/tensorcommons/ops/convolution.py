@@ -71,30 +71,43 @@ def _conv2d(
     x: Any, weight: Any, bias: Any = None, *,
     stride: Pair, padding: Shape, dilation: Pair, groups: int, up: Pair,
 ) -> Any:  # fmt: skip
-    """One tap of the kernel after another, over the whole image, in float64."""
-    batch, channels, height, width = x.shape
-    out, _, *kernel = weight.shape
-    wide = np.zeros((batch, channels, (height - 1) * up[0] + 1, (width - 1) * up[1] + 1))
-    wide[:, :, :: up[0], :: up[1]] = x
-    wide = _padded(wide, padding)
-    rows, columns = ((wide.shape[2 + a] - dilation[a] * (kernel[a] - 1) - 1) // stride[a] + 1 for a in range(2))
-    y = np.zeros((batch, groups, out // groups, rows, columns))
-    w = weight.reshape(groups, out // groups, channels // groups, *kernel).astype(np.float64)
-    for i in range(kernel[0]):
-        for j in range(kernel[1]):
-            top, left = i * dilation[0], j * dilation[1]
-            taps = wide[:, :, top : top + (rows - 1) * stride[0] + 1, left : left + (columns - 1) * stride[1] + 1]
-            taps = taps[:, :, :: stride[0], :: stride[1]].reshape(batch, groups, w.shape[2], rows * columns)
-            y += (w[..., i, j] @ taps).reshape(y.shape)
-    y = y.reshape(batch, out, rows, columns)
+    """One tap of the kernel after another, over the results that it reaches, in float64: padding takes no memory."""
+    batch, _, *size = x.shape
+    out, channels, *kernel = weight.shape
+    shape = [
+        ((size[a] - 1) * up[a] + padding[a] + padding[2 + a] - dilation[a] * (kernel[a] - 1)) // stride[a] + 1
+        for a in range(2)
+    ]
+    wide = x.reshape(batch, groups, channels, *size).astype(np.float64)
+    y = np.zeros((batch, groups, out // groups, *shape))
+    w = weight.reshape(groups, out // groups, channels, *kernel).astype(np.float64)
+    for i, j in np.ndindex(*kernel):
+        to, source = zip(
+            *(
+                _reached(shape[a], size[a], tap * dilation[a] - padding[a], stride[a], up[a])
+                for a, tap in enumerate((i, j))
+            ),
+            strict=True,
+        )
+        taps = wide[(..., *source)]
+        part = y[(..., *to)]
+        columns = taps.reshape(*taps.shape[:3], taps.shape[3] * taps.shape[4])
+        part += (w[..., i, j] @ columns).reshape(part.shape)
+    y = y.reshape(batch, out, *shape)
     return (y if bias is None else y + bias[:, None, None]).astype(x.dtype)
 
 
-def _padded(x: Any, padding: Shape) -> Any:
-    """Zeros around height and width; a negative padding takes away."""
-    top, left, bottom, right = padding
-    x = np.pad(x, ((0, 0), (0, 0), (max(top, 0), max(bottom, 0)), (max(left, 0), max(right, 0))))
-    return x[:, :, max(-top, 0) : x.shape[2] - max(-bottom, 0), max(-left, 0) : x.shape[3] - max(-right, 0)]
+def _reached(out: int, size: int, offset: int, stride: int, up: int = 1) -> tuple[slice, slice]:
+    """Along one axis the results ``i`` for which ``i * stride + offset`` is ``up`` times the place of an element, and
+    those places."""
+    at = np.arange(out) * stride + offset
+    reached = np.flatnonzero((at >= 0) & (at <= (size - 1) * up) & (at % up == 0))
+    if not reached.size:
+        return slice(0), slice(0)
+    first, last = int(reached[0]), int(reached[-1])
+    apart = int(reached[1]) - first if reached.size > 1 else 1
+    low, high = int(at[first]) // up, int(at[last]) // up
+    return slice(first, last + 1, apart), slice(low, high + 1, max(apart * stride // up, 1))
 
 
 CONV2D = define("conv2d", _infer, _conv2d)
@@ -107,11 +120,17 @@ def _infer_patches(specs: Sequence[Spec], attrs: Attributes) -> Spec:
 
 
 def _patches(x: Any, *, kernel: Pair, stride: Pair, padding: Shape, dilation: Pair, out: Pair) -> Any:
-    wide = _padded(x, padding)
-    reach = [d * (k - 1) + 1 for d, k in zip(dilation, kernel, strict=True)]
-    windows = np.lib.stride_tricks.sliding_window_view(wide, reach, (2, 3))
-    windows = windows[:, :, :: stride[0], :: stride[1], :: dilation[0], :: dilation[1]]
-    return windows.transpose(0, 2, 3, 1, 4, 5).reshape(x.shape[0], *out, x.shape[1] * kernel[0] * kernel[1])
+    result = np.zeros((x.shape[0], *out, x.shape[1], *kernel), x.dtype)
+    for i, j in np.ndindex(*kernel):
+        to, source = zip(
+            *(
+                _reached(out[a], x.shape[2 + a], tap * dilation[a] - padding[a], stride[a])
+                for a, tap in enumerate((i, j))
+            ),
+            strict=True,
+        )
+        result[(slice(None), *to, slice(None), i, j)] = x[(..., *source)].transpose(0, 2, 3, 1)
+    return result.reshape(x.shape[0], *out, x.shape[1] * kernel[0] * kernel[1])
 
 
 PATCHES = define("patches", _infer_patches, _patches)

@@ -44,16 +44,21 @@ def _windows(axis: int, size: int, attrs: Attributes) -> list[tuple[int, int, in
 
 
 def _pool2d(x: Any, **attrs: Any) -> Any:
-    rows, columns = (_windows(axis, x.shape[2 + axis], attrs) for axis in range(2))
-    y = np.empty((*x.shape[:2], len(rows), len(columns)), np.float64)
-    for i, (top, bottom, down, height) in enumerate(rows):
-        for j, (left, right, across, width) in enumerate(columns):
-            window = x[:, :, top:bottom:down, left:right:across].astype(np.float64)
-            if attrs["kind"] == "max":
-                y[:, :, i, j] = window.max((2, 3), initial=-np.inf)
-                continue
-            count = height * width if attrs["count_include_pad"] else window.shape[2] * window.shape[3]
-            y[:, :, i, j] = window.sum((2, 3)) / (attrs["divisor"] or count)
+    """One axis after the other: what a window holds is the same for all of the other axis."""
+    y, counts = x.astype(np.float64), []
+    for axis in range(2):
+        windows = _windows(axis, x.shape[2 + axis], attrs)
+        parts = [y[(..., slice(first, end, step)) + (slice(None),) * (1 - axis)] for first, end, step, _ in windows]
+        if attrs["kind"] == "max":
+            reduced = [part.max(2 + axis, initial=-np.inf) for part in parts]
+        else:
+            reduced = [part.sum(2 + axis) for part in parts]
+        y = np.stack(reduced, 2 + axis)
+        shown = [len(range(first, end, step)) for first, end, step, _ in windows]
+        counts.append([length for *_, length in windows] if attrs["count_include_pad"] else shown)
+    if attrs["kind"] == "avg":
+        with np.errstate(divide="ignore", invalid="ignore"):
+            y /= attrs["divisor"] or np.outer(counts[0], counts[1]).astype(np.float64)
     return y.astype(x.dtype)
 
 

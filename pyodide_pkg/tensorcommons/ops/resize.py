@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from functools import cache
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -35,10 +35,15 @@ def _infer(specs: Sequence[Spec], attrs: Attributes) -> Spec:
 
 
 def _resample(x: Any, starts: Any, weights: Any, axis: int) -> Any:
-    matrix = np.zeros((len(starts), x.shape[axis]))
-    for row, (start, taps) in enumerate(zip(starts, weights, strict=True)):
-        matrix[row, start : start + len(taps)] += taps
-    y = np.moveaxis(x, axis, -1).astype(np.float64) @ matrix.T
+    """Neighbour by neighbour for all results, or result by result: whichever are fewer."""
+    rows, (out, taps) = np.moveaxis(x, axis, -1).astype(np.float64), weights.shape
+    y = np.zeros((*rows.shape[:-1], out))
+    if taps <= out:
+        for tap in range(taps):
+            y += rows[..., starts + tap] * weights[:, tap]
+    else:
+        for i, start in enumerate(starts):
+            y[..., i] = rows[..., start : start + taps] @ weights[i].astype(np.float64)
     return np.moveaxis(y, -1, axis).astype(x.dtype)
 
 
@@ -57,7 +62,7 @@ def _cubic(distance: float, sharpness: float) -> float:
     return (((d - 5) * d + 8) * d - 4) * a if d < 2 else 0.0
 
 
-@cache
+@lru_cache(64)
 def filter_weights(size: int, out: int, scale: float, mode: str, align: bool, antialias: bool) -> tuple[Any, Any]:
     """For each of ``out`` results the first of its neighbours (out,) and their weights (out, taps).
 
