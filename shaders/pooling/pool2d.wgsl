@@ -52,7 +52,7 @@ fn value_of_y(i: u32) -> f32 {
     if (p.average != 0u) { total += run; } else { total = op_maximum(total, run); }
   }
   if (p.average == 0u) { return total; }
-  if (p.include_padding != 0u) { elements = f32(counted.x * counted.y); }
+  if (p.include_padding != 0u) { elements = f32(counted.x) * f32(counted.y); }
   return total / select(p.divisor, elements, p.divisor == 0f);
 }
 

@@ -36,6 +36,7 @@ OPS = (
     "rotary",
     "functional",
     "tensors",
+    "attributes",
     "conversions",
     "packed",
     "arrangement",

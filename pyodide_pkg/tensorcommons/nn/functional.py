@@ -237,7 +237,7 @@ def one_hot(tensor: TensorLike, num_classes: int = -1) -> Tensor:
     if num_classes < 1:
         raise TensorCommonsError(f"one_hot: num_classes is {num_classes}; give the number of classes")
     column = ops.reshape(ids, (*ids.shape, 1))
-    return ops.astype(ops.equal(column, np.arange(num_classes, dtype=np.int32)), "int32")
+    return ops.astype(ops.equal(column, ops.arange(num_classes, dtype="int32", device=ids.device)), "int32")
 
 
 def pad(input: TensorLike, pad: Sequence[int], mode: str = "constant", value: float | None = None) -> Tensor:

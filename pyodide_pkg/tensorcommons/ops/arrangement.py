@@ -5,12 +5,13 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 
+from ..backends.base import Spec
 from ..errors import ShapeMismatch
 from ..graph.constant import constant
 from ..shapes import broadcast_shapes, normalize_axes, normalize_axis
 from ..tensor import Tensor, TensorLike, as_tensor
 from .layout import PAD, broadcast_to, concat, permute_dims, reshape, view_at
-from .registry import apply
+from .registry import apply, check_size
 
 ALL = slice(None)
 
@@ -111,7 +112,9 @@ def tile(x: TensorLike, repetitions: Sequence[int]) -> Tensor:
         raise ShapeMismatch(f"tile: {tuple(repetitions)} has a negative number")
     apart = reshape(tensor, [n for size in shape for n in (1, size)])
     wide = broadcast_to(apart, [n for pair in zip(counts, shape, strict=True) for n in pair])
-    return reshape(wide, [count * size for count, size in zip(counts, shape, strict=True)])
+    sizes = tuple(count * size for count, size in zip(counts, shape, strict=True))
+    check_size("tile", Spec(sizes, tensor.dtype))
+    return reshape(wide, sizes)
 
 
 def repeat(x: TensorLike, repeats: int, axis: int | None = None) -> Tensor:
@@ -124,7 +127,9 @@ def repeat(x: TensorLike, repeats: int, axis: int | None = None) -> Tensor:
     at = normalize_axis(axis, tensor.ndim)
     before, size, after = tensor.shape[:at], tensor.shape[at], tensor.shape[at + 1 :]
     wide = broadcast_to(reshape(tensor, (*before, size, 1, *after)), (*before, size, repeats, *after))
-    return reshape(wide, (*before, size * repeats, *after))
+    sizes = (*before, size * repeats, *after)
+    check_size("repeat", Spec(sizes, tensor.dtype))
+    return reshape(wide, sizes)
 
 
 def roll(x: TensorLike, shift: int | Sequence[int], axis: int | Sequence[int] | None = None) -> Tensor:

@@ -29,12 +29,12 @@ Size = int | Sequence[int]
 
 
 def pair(value: Size, name: str, low: int = 1) -> Pair:
-    """``value`` for height and width. Raises ShapeMismatch below ``low``, or where it is no pair."""
+    """``value`` for height and width. Raises ShapeMismatch below ``low``, above int32, or where it is not a pair."""
     both = (value, value) if isinstance(value, int) else tuple(value)
     if len(both) == 1:
         both = (both[0], both[0])
-    if len(both) != 2 or any(int(each) != each or each < low for each in both):
-        raise ShapeMismatch(f"{name} is one or two whole numbers of at least {low}, not {value}")
+    if len(both) != 2 or any(int(each) != each or not low <= each < 2**31 for each in both):
+        raise ShapeMismatch(f"{name} is one or two whole numbers of at least {low} and below 2 ** 31, not {value}")
     return int(both[0]), int(both[1])
 
 

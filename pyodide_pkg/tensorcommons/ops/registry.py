@@ -11,11 +11,13 @@ from typing import Any
 import numpy as np
 
 from ..backends.base import Attribute, Attributes, Op, Spec
+from ..errors import MemoryBudgetError
 from ..graph.node import Node
 from ..shapes import Layout
 from ..tensor import Tensor, TensorLike, as_tensor
 
 OPS: dict[str, Op] = {}
+LARGEST = 2**32  # bytes of one value: WebAssembly addresses no more, and no buffer of WebGPU or WebNN is larger
 
 
 def define(
@@ -44,11 +46,21 @@ def apply(op: Op, *inputs: TensorLike, **attrs: Attribute) -> Tensor:
 
     Raises:
         ShapeMismatch, UnsupportedDtype: the inputs do not fit the op; nothing was added.
+        MemoryBudgetError: the result is larger than :data:`LARGEST`.
     """
     tensors = [as_tensor(value, like=inputs) for value in inputs]
     spec = op.infer([tensor.spec for tensor in tensors], attrs)
+    if op.view is None:
+        check_size(op.name, spec)
     device = next((tensor.device for tensor in tensors if tensor.device is not None), None)
     return Tensor.symbolic(Node(op, attrs, tuple(tensor.node for tensor in tensors), spec), device)
+
+
+def check_size(what: str, spec: Spec) -> None:
+    """Raises MemoryBudgetError for a value that no device can hold, before anything is made for it."""
+    if spec.nbytes > LARGEST:
+        remedy = f"{what} to {spec.shape} of {spec.dtype} must be smaller"
+        raise MemoryBudgetError(spec.nbytes, LARGEST, [], remedy if len(remedy) < 200 else f"{what} must be smaller")
 
 
 def as_float32(array: Any) -> Any:

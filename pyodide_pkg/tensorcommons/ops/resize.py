@@ -19,7 +19,7 @@ from ..tensor import Tensor, TensorLike, as_tensor
 from .convolution import require_floats
 from .indexing import take
 from .pooling import adaptive_avg_pool2d
-from .registry import apply, define
+from .registry import apply, check_size, define
 
 MODES = ("nearest", "nearest-exact", "linear", "bilinear", "bicubic", "area")
 
@@ -102,6 +102,8 @@ def _sizes(sizes: Sequence[int], size: Any, scale_factor: Any) -> tuple[list[int
     each = list(given) if isinstance(given, Sequence) else [given] * len(sizes)
     if len(each) != len(sizes):
         raise ShapeMismatch(f"interpolate: {given} for {len(sizes)} axes")
+    if not all(math.isfinite(g) for g in each):
+        raise TensorCommonsError(f"interpolate: {given} is not finite")
     wanted = [int(g) if scale_factor is None else math.floor(s * g) for s, g in zip(sizes, each, strict=True)]
     if min((*wanted, *sizes)) < 1:
         raise ShapeMismatch(f"interpolate from {tuple(sizes)} to {tuple(wanted)}: every size must be at least 1")
@@ -139,6 +141,7 @@ def interpolate(
     if (align_corners and not smooth) or (antialias and mode not in ("bilinear", "bicubic")):
         raise TensorCommonsError(f"interpolate: {mode} has no align_corners, and only bilinear and bicubic antialias")
     wanted, scales = _sizes(tensor.shape[2:], size, scale_factor)
+    check_size("interpolate", Spec((*tensor.shape[:2], *wanted), tensor.dtype))
     if mode == "area":
         return adaptive_avg_pool2d(tensor, wanted)
     for axis, (out, factor) in enumerate(zip(wanted, scales, strict=True), 2):

@@ -12,7 +12,7 @@ from ....shapes import Layout
 from ...base import Operand, Step
 from ..elements import Access, Buffer
 from ..shader import Dispatch, source
-from .common import Adapter, Kernel, spread
+from .common import Adapter, Kernel, float32, spread
 
 # The mask of four keys: one row for all queries, or one for each.
 MASK_ROW = """let m = vec4<u32>(p.mask_offset + at.x * p.mask.x + at.y * p.mask.y + keys * p.mask.w);
@@ -83,7 +83,9 @@ def _attention(step: Step, adapter: Adapter) -> list[Dispatch]:
     mask_layout = mask[0].layout if mask else Layout((), (0, 0, 0, 0))
     params += struct.pack("<4i", *mask_layout.strides)
     sharing, causal = heads // k.shape[1], step.attrs["causal"]
-    params += struct.pack("<i2fIiI2I", mask_layout.offset, scale, -math.inf, heads, sharing, causal, value_dim, 0)
+    params += struct.pack(
+        "<i2fIiI2I", mask_layout.offset, float32(scale), -math.inf, heads, sharing, causal, value_dim, 0
+    )
     variables = {"common": source("attention/common"), "workgroup": str(adapter.workgroup), "mask": ""}
     variables["add_values"] = _add_values(_is_aligned(v))
     variables["wide"] = str(_covering(value_dim, (16, 32, 64)) // 4)

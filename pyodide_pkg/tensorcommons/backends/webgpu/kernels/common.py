@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import struct
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -91,6 +92,11 @@ def merge_axes(layouts: Sequence[Layout], limit: int = 8) -> list[Layout]:
     if len(shape) > limit:
         raise UnsupportedOp("strided access", "webgpu", f"{len(shape)} axes do not merge to {limit} or fewer")
     return [Layout(tuple(shape), tuple(s), layout.offset) for s, layout in zip(strides, layouts, strict=True)]
+
+
+def float32(value: float) -> float:
+    """``value`` as ``struct`` packs it into four bytes: what rounds to more than float32 holds is an infinity."""
+    return math.copysign(math.inf, value) if abs(value) >= 3.4028235677973366e38 else value
 
 
 def vectors(values: Sequence[int], count: int, kind: str) -> bytes:

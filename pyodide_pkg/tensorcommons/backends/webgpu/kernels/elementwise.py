@@ -14,7 +14,7 @@ from ....shapes import Layout
 from ...base import Attributes, Operand, Step
 from ..elements import Access, Buffer
 from ..shader import Dispatch
-from .common import Adapter, Kernel, merge_axes, spread, vectors
+from .common import Adapter, Kernel, float32, merge_axes, spread, vectors
 from .formulas import FORMULAS, cast
 
 NAMES = "abcdefghijk"  # of the operands in an expression
@@ -31,7 +31,8 @@ class Expression:
     def constant(self, value: float, type: str) -> str:  # noqa: A002 - WGSL's word for it
         """``value`` as a register of ``type``."""
         at = len(self.constants)
-        self.constants.append(struct.pack({"f32": "<f", "i32": "<i"}.get(type, "<I"), value))
+        number = float32(value) if type == "f32" else value
+        self.constants.append(struct.pack({"f32": "<f", "i32": "<i"}.get(type, "<I"), number))
         word = f"p.constants[{at // 4}].{'xyzw'[at % 4]}"
         return {"u32": word, "bool": f"({word} != 0u)"}.get(type, f"bitcast<{type}>({word})")
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from ...base import Operand, Step
 from ..elements import Access, Buffer
 from ..shader import Dispatch, source
-from .common import Adapter, Kernel, rows_and_columns, spread
+from .common import Adapter, Kernel, float32, rows_and_columns, spread
 
 NAN = 0x7FC00000
 SHORT = 32  # columns; a workgroup a row pays above
@@ -99,7 +99,7 @@ def _sum_norm(step: Step, adapter: Adapter) -> list[Dispatch]:
 def _eps(step: Step) -> float:
     eps = step.attrs["eps"]
     assert isinstance(eps, float)
-    return eps
+    return float32(eps)
 
 
 def _in_scalars(columns: int, adapter: Adapter) -> bool:

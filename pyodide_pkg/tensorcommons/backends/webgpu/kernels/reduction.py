@@ -10,7 +10,7 @@ from ....shapes import Layout, part_length
 from ...base import Step
 from ..elements import Buffer
 from ..shader import Dispatch
-from .common import Adapter, Kernel, merge_axes, rows_and_columns, spread, vectors
+from .common import Adapter, Kernel, float32, merge_axes, rows_and_columns, spread, vectors
 
 LANES = 256  # of a workgroup on hardware
 MOST_LANES = 1024  # the same, of neighbours
@@ -145,7 +145,7 @@ def _reduce(step: Step, adapter: Adapter) -> list[Dispatch]:
     params = struct.pack(
         "<4Iif4I8x",
         *(results, reduced.size // width, len(kept.shape), len(reduced.shape), x.layout.offset),
-        *(_factor(step, reduced.size), parts, elements // width, lanes, beside),
+        *(float32(_factor(step, reduced.size)), parts, elements // width, lanes, beside),
     )
     params += vectors(kept.shape, 2, "I") + vectors(reduced.shape, 2, "I")
     params += vectors(kept.strides, 2, "i") + vectors(reduced.strides, 2, "i")

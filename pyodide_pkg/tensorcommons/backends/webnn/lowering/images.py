@@ -15,7 +15,7 @@ from .rule import Lowering, Rule
 
 FEW = 8  # elements of a pooling window that are taken one by one
 MATRIX = 2**22  # elements of the matrix that resizes an axis
-PADDED = 2**24  # elements with their padding, from which on most of them must not be padding
+PADDED = 2**20  # elements with their padding, from which on most of them must not be padding
 
 
 def _framed(b: GraphBuilder, x: Operand, padding: Sequence[int], fill: float = 0.0) -> Operand:
