@@ -15,6 +15,7 @@ import numpy as np
 
 from scripts.paths import PACKAGE, ROOT
 from tensorcommons.bridge import chat, tokenizers
+from tensorcommons.hub.encoding import unpack
 from tensorcommons.hub.sources import open_source
 from tensorcommons.hub.tokenizer import Tokenizer
 
@@ -89,6 +90,16 @@ class NodeEngine:
     def decode(self, rows: list[list[int]], *, skip_special_tokens: bool) -> list[str]:
         texts: list[str] = json.loads(self.ask("decodeBatch", json.dumps(rows), skip_special_tokens))
         return texts
+
+
+def answers_of(engine: NodeEngine, texts: list[str]) -> tuple[Any, list[list[str]]]:
+    """What scripts/goldens_tokenizers.py writes down for these texts."""
+    options = {"limit": None, "left": False, "overlap": None, "special": True}
+    inputs = [rows for *_, rows in unpack(engine.encode(texts, None, options))] if texts else []
+    answers = [np.concatenate([[rows.shape[1]], rows[[0, 3, 4, 5]].reshape(-1)]) for rows in inputs]
+    ids = [rows[0].tolist() for rows in inputs]
+    decoded = zip(*(engine.decode(ids, skip_special_tokens=skip) for skip in (True, False)), strict=True)
+    return np.concatenate(answers).astype(np.int32), [list(pair) for pair in decoded]
 
 
 async def create_tokenizer(raw: bytes, changes: str, file: str) -> NodeEngine:

@@ -204,7 +204,7 @@ async def _tokenizer_json(
     except FileMissingError as error:
         missing = error
     names = {**CLASSES.get(kind, {}), **{key: _content(token) for key, token in special.items()}}
-    if names.keys() >= _BERT.keys() and CLASSES[kind] is _BERT:
+    if names.keys() >= _BERT.keys() and CLASSES.get(kind) is _BERT:
         try:
             lines = (await source.read("vocab.txt")).decode("utf-8-sig", "replace")
             return json.dumps(_word_piece(lines, names, options)).encode(), "vocab.txt"
@@ -258,11 +258,13 @@ def _byte_bpe(
     level = {"type": "ByteLevel", "add_prefix_space": prefix, "trim_offsets": kind == "roberta", "use_regex": True}
     lines = [line for line in re.split(r"\r\n|\r|\n", merges) if line and not line.startswith("#version")]
     mask = {"id": vocabulary.get("<mask>", 0), "content": "<mask>", "lstrip": True, "special": True}
-    roberta = {**_bert_like("RobertaProcessing", vocabulary, names), "trim_offsets": True, "add_prefix_space": prefix}
+    post: dict[str, Any] = {**level, "trim_offsets": False}
+    if kind == "roberta":
+        post = {**_bert_like("RobertaProcessing", vocabulary, names), "trim_offsets": True, "add_prefix_space": prefix}
     return {
         "version": "1.0",
         "pre_tokenizer": level,
-        "post_processor": roberta if kind == "roberta" else {**level, "trim_offsets": False},
+        "post_processor": post,
         "decoder": level,
         "added_tokens": [mask] if kind == "roberta" else [],
         "model": {"type": "BPE", "vocab": vocabulary, "merges": lines},

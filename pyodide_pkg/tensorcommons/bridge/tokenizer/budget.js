@@ -1,7 +1,7 @@
 // Steps that one call may take. A tokenizer.json comes from a stranger, and what it describes (a regular expression that
 // backtracks, replacements that double a text) could keep the worker busy for hours; nothing cancels a call that runs.
 
-const BASE = 20_000_000;
+const BASE = 5_000_000;
 const PER_UNIT = 5_000; // of the texts: published tokenizers take fewer than 200
 
 /** A file's fault: the message names the field. `bridge/tokenizers.py` makes an InvalidWeights of it. */

@@ -56,10 +56,9 @@ const unicode = (source) => {
 const POSIX = {
   alnum: "[\\p{Alphabetic}\\p{Nd}]", alpha: "\\p{Alphabetic}", ascii: "\\p{ASCII}", any: "[^]", blank: "[\\p{Zs}\\t]",
   cntrl: "\\p{Cc}", digit: "\\p{Nd}", graph: "[^\\p{White_Space}\\p{Cc}\\p{Cn}\\p{Cs}]", lower: "\\p{Lowercase}",
-  print: "[[^\\p{White_Space}\\p{Cc}\\p{Cn}\\p{Cs}]\\p{Zs}]", punct: "[\\p{P}$+<=>^`|~]", space: "\\p{White_Space}",
+  print: "(?:[^\\p{White_Space}\\p{Cc}\\p{Cn}\\p{Cs}]|\\p{Zs})", punct: "[\\p{P}\\p{S}]", space: "\\p{White_Space}",
   upper: "\\p{Uppercase}", word: "[\\p{Alphabetic}\\p{M}\\p{Nd}\\p{Pc}]", xdigit: "[0-9A-Fa-f]",
 };
-POSIX.print = "(?:[^\\p{White_Space}\\p{Cc}\\p{Cn}\\p{Cs}]|\\p{Zs})";
 const named = new Map();
 
 /** The set of `\p{name}` or `[:name:]`. Throws for a name that is not known. */

@@ -11,6 +11,7 @@ const shown = (value) => {
 /** A JSON object at `path`, and readers of its fields. */
 export class Fields {
   constructor(value, path, depth = 0) {
+    if (value === undefined) throw new TokenizerError(`${path} is missing: it must be an object`);
     if (value === null || typeof value !== "object" || Array.isArray(value)) throw new TokenizerError(`${path} must be an object, not ${shown(value)}`);
     if (depth > DEPTH) throw new TokenizerError(`${path} is nested more than ${DEPTH} levels deep`);
     this.value = value;

@@ -179,7 +179,7 @@ class Parser {
     }
     this.at--;
     const item = this.escaped();
-    return typeof item === "number" ? this.literal(item, flags) : { set: this.fold(item, flags) };
+    return typeof item === "number" ? this.literal(item, flags) : { set: item }; // (?i) leaves \p{Lu} as it is
   }
 
   /** What a backslash stands before, in sets and outside: a code point or a CharSet. */

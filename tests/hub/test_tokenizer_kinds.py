@@ -1,0 +1,51 @@
+"""Tokenizers of every kind against the Rust ``tokenizers``; scripts/goldens_tokenizers.py wrote the answers down."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from scripts.paths import ROOT
+from tests.hub.node_tokenizers import NodeEngine, answers_of
+
+FOLDER = ROOT / "tests" / "goldens" / "tokenizers"
+KINDS = sorted(path.stem for path in FOLDER.glob("*.json"))
+
+
+def _json(array):
+    return json.loads(array.tobytes().decode("utf-8", "surrogatepass"))
+
+
+@pytest.fixture(scope="module")
+def answers():
+    with np.load(FOLDER / "answers.npz") as arrays:
+        return dict(arrays)
+
+
+def _rows(numbers):
+    """[ids, starts, ends, words] of each text."""
+    at, rows = 0, []
+    while at < len(numbers):
+        length = int(numbers[at])
+        rows.append(numbers[at + 1 : at + 1 + 4 * length].reshape(4, length).tolist())
+        at += 1 + 4 * length
+    return rows
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_ids_offsets_words_and_texts_are_those_of_the_reference(kind, answers):
+    texts = _json(answers["texts"])
+    engine = NodeEngine((FOLDER / f"{kind}.json").read_bytes(), "{}", f"{kind}.json")
+    numbers, decoded = answers_of(engine, texts)
+    got, wanted = _rows(numbers), _rows(answers[kind])
+    assert len(got) == len(wanted) == len(texts) > 60
+    for text, mine, theirs in zip(texts, got, wanted, strict=True):
+        for name, one, two in zip(("ids", "starts", "ends", "words"), mine, theirs, strict=True):
+            assert one == two, (name, text)
+    assert decoded == _json(answers[f"{kind}.decoded"])
+
+
+def test_there_are_the_kinds_that_people_use():
+    assert len(KINDS) >= 12
