@@ -133,7 +133,10 @@ def trained() -> Iterator[tuple[str, Any]]:
         return t.BpeTrainer(vocab_size=380, special_tokens=special, **{**quiet, **more})
 
     level, ends = {"initial_alphabet": alphabet}, ["<s>", "<pad>", "</s>", "<unk>"]
-    roberta = lambda prefix: r.RobertaProcessing(("</s>", 2), ("<s>", 0), trim_offsets=True, add_prefix_space=prefix)  # noqa: E731
+
+    def roberta(prefix: bool) -> Any:
+        return r.RobertaProcessing(("</s>", 2), ("<s>", 0), trim_offsets=True, add_prefix_space=prefix)
+
     bert = r.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
     pair = r.TemplateProcessing(
         single="<s> $A </s>", pair="<s> $A </s> $B:1 </s>:1", special_tokens=[("<s>", 0), ("</s>", 2)]
@@ -143,7 +146,10 @@ def trained() -> Iterator[tuple[str, Any]]:
     llama3 = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"
     llama3 += r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
     cut = p.Sequence([p.Split(regex(llama3), "isolated"), p.ByteLevel(add_prefix_space=False, use_regex=False)])
-    word = lambda pattern: p.Split(regex(pattern), "removed", invert=True)  # noqa: E731
+
+    def word(pattern: str) -> Any:
+        return p.Split(regex(pattern), "removed", invert=True)
+
     clip = p.Sequence([word(r"'s|'t|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"), gpt2])
     yield "gpt2", fit(m.BPE(), bpe(["<end>"], **level), None, gpt2, d.ByteLevel(), r.ByteLevel(trim_offsets=False))
     yield "roberta", fit(m.BPE(), bpe(ends, **level), None, gpt2, d.ByteLevel(), roberta(False), (mask,))
@@ -170,7 +176,10 @@ def trained() -> Iterator[tuple[str, Any]]:
     yield "gemma", fit(gemma, bpe([*ends, *bytes_], limit_alphabet=30), n.Replace(" ", "▁"), spaces, fallback, None)
     llama2 = n.Sequence([n.Prepend("▁"), n.Replace(" ", "▁")])
     yield "llama2", fit(gemma, bpe([*ends, *bytes_], limit_alphabet=30), llama2, None, fallback, pair)
-    uni = lambda special: t.UnigramTrainer(vocab_size=420, special_tokens=special, unk_token="<unk>", **quiet)  # noqa: E731
+
+    def uni(special: list[str]) -> Any:
+        return t.UnigramTrainer(vocab_size=420, special_tokens=special, unk_token="<unk>", **quiet)
+
     meta = p.Metaspace()
     split = p.Sequence([p.WhitespaceSplit(), meta])
     yield "xlm-roberta", fit(m.Unigram(), uni(ends), spm, split, d.Metaspace(), pair, (mask,))

@@ -7,6 +7,7 @@ import json
 import logging
 from contextlib import contextmanager
 from dataclasses import replace
+from typing import Any
 from weakref import WeakValueDictionary
 
 import numpy as np
@@ -208,7 +209,7 @@ class TestBatch:
         assert message.startswith("folder/tokenizer.json: a text is longer than the 40 tokens that the model takes")
 
     def test_closing_one_tokenizer_leaves_another_of_equal_files(self):
-        shared = WeakValueDictionary()
+        shared: WeakValueDictionary[str, Any] = WeakValueDictionary()
         first, second = (asyncio.run(tokenizer_of(FILES, shared)) for _ in range(2))
         other = asyncio.run(tokenizer_of({**FILES, "tokenizer_config.json": b'{"do_lower_case": false}'}, shared))
         assert first._engine is second._engine is not other._engine

@@ -7,6 +7,7 @@ import json
 import random
 import re
 import time
+from typing import Any
 
 import pytest
 
@@ -17,7 +18,7 @@ from tests.hub.node_tokenizers import NodeEngine
 FOLDER = ROOT / "tests" / "goldens" / "tokenizers"
 KINDS = {path.stem: json.loads(path.read_text()) for path in sorted(FOLDER.glob("*.json"))}
 ALL = {"limit": None, "left": False, "overlap": None, "special": True}
-STRANGE = [
+STRANGE: list[Any] = [
     None,
     True,
     0,
@@ -101,7 +102,7 @@ def test_what_is_wrong_is_named_by_its_field(kind, path, value, words):
 
 
 def test_sequences_may_not_be_nested_without_end():
-    part = {"type": "NFC"}
+    part: dict[str, Any] = {"type": "NFC"}
     for _ in range(200):
         part = {"type": "Sequence", "normalizers": [part]}
     with pytest.raises(InvalidWeights, match="nested more than 50"):
