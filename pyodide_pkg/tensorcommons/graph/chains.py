@@ -13,8 +13,11 @@ what other models need of it changes no result.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
+
+import numpy as np
 
 from ..backends.base import Attribute, Op
 from ..shapes import size_of
@@ -37,8 +40,8 @@ def _reference(*arrays: Any, formula: Term) -> Any:
     def value(term: Any) -> Any:
         if term[0] == "input":
             return arrays[term[1]]
-        name, attrs, _, _, *arguments = term
-        return MET[name].reference(*map(value, arguments), **dict(attrs))
+        name, attrs, _, kind, *arguments = term
+        return np.asarray(MET[name].reference(*map(value, arguments), **dict(attrs)), kind)  # as memory would hold it
 
     return value(formula)
 
@@ -46,11 +49,16 @@ def _reference(*arrays: Any, formula: Term) -> Any:
 CHAIN = Op("chain", lambda specs, attrs: specs[0], _reference)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _Chain:
-    """A tree of ``ops`` ops over the nodes ``leaves``; ``has_numbers``: some operands are constants."""
+    """The tree of ``ops`` ops that ends in ``node``, over the nodes ``leaves``.
 
-    formula: Term
+    ``operands`` are those of ``node``: chains that are part of the tree, numbers and leaves. ``has_numbers``: some
+    operands of the tree are numbers.
+    """
+
+    node: Node
+    operands: tuple[_Chain | Node, ...]
     leaves: tuple[Node, ...]
     ops: int
     has_numbers: bool
@@ -64,45 +72,52 @@ class _Chain:
         """Whether computing it again costs little: as many loads as its value, and few ops."""
         return self.ops <= 2 and len(self.leaves) == 1 and size_of(self.leaves[0].spec.shape) <= SHORT
 
+    def formula(self, places: Mapping[int, int]) -> Term:
+        """The tree as a term; ``places`` numbers its leaves, by id."""
+        node = self.node
+        assert node.op is not None
+        MET[node.op.name] = node.op
+        terms: list[Term] = []
+        for operand in self.operands:
+            if isinstance(operand, _Chain):
+                terms.append(operand.formula(places))
+            elif _is_number(operand):
+                number = owner_of(operand)[0]
+                terms.append(("full", tuple(sorted(number.attrs.items())), (), number.spec.dtype.name))
+                MET["full"] = FULL
+            else:
+                terms.append(("input", places[id(operand)]))
+        kinds = tuple(child.spec.dtype.name for child in node.inputs)
+        return (node.op.name, tuple(sorted(node.attrs.items())), kinds, node.spec.dtype.name, *terms)
+
 
 def _is_number(node: Node) -> bool:
     return owner_of(node)[0].op is FULL
 
 
-def _grow(node: Node, chains: dict[int, _Chain], uses: Counter[int]) -> _Chain:
+def _grow(node: Node, chains: Mapping[int, _Chain], uses: Counter[int]) -> _Chain:
     """The chain that ends in ``node``: its operands' own chains as far as nothing else needs them and they fit."""
-    assert node.op is not None
-    terms: list[Any] = []
+    operands: list[_Chain | Node] = []
     leaves: list[Node] = []
     ops, has_numbers = 1, False
     waiting = sum(not _is_number(child) for child in node.inputs)
     for child in node.inputs:
         own = chains.get(id(child))
         if _is_number(child):
-            constant = owner_of(child)[0]
-            terms.append(("full", tuple(sorted(constant.attrs.items())), (), constant.spec.dtype.name))
-            MET["full"], has_numbers = FULL, True
+            operands.append(child)
+            has_numbers = True
             continue
         waiting -= 1
         if own is not None and uses[id(child)] == 1 and (child.spec.shape == node.spec.shape or own.is_cheap):
             union = list(dict.fromkeys([*leaves, *own.leaves]))
             if len(union) + waiting <= INPUTS and ops + own.ops <= OPS:
                 leaves, ops, has_numbers = union, ops + own.ops, has_numbers or own.has_numbers
-                terms.append(_renumbered(own.formula, [leaves.index(leaf) for leaf in own.leaves]))
+                operands.append(own)
                 continue
         if child not in leaves:
             leaves.append(child)
-        terms.append(("input", leaves.index(child)))
-    MET[node.op.name] = node.op
-    kinds = tuple(child.spec.dtype.name for child in node.inputs)
-    formula = (node.op.name, tuple(sorted(node.attrs.items())), kinds, node.spec.dtype.name, *terms)
-    return _Chain(formula, tuple(leaves), ops, has_numbers)
-
-
-def _renumbered(term: Any, numbers: list[int]) -> Term:
-    if term[0] == "input":
-        return ("input", numbers[term[1]])
-    return (*term[:4], *(_renumbered(argument, numbers) for argument in term[4:]))
+        operands.append(child)
+    return _Chain(node, tuple(operands), tuple(leaves), ops, has_numbers)
 
 
 def chain_elementwise(graph: Graph) -> Graph:
@@ -110,13 +125,24 @@ def chain_elementwise(graph: Graph) -> Graph:
     uses = Counter(id(child) for node in graph.nodes for child in node.inputs)
     uses.update(id(output) for output in graph.outputs)
     chains: dict[int, _Chain] = {}
+    for node in graph.nodes:
+        if node.op is not None and node.op.elementwise and node.inputs and len(node.spec.shape) <= AXES:
+            chains[id(node)] = _grow(node, chains, uses)
+    chains = {key: chain for key, chain in chains.items() if chain.pays}
+    needed = {id(output) for output in graph.outputs}  # what lies within a chain is no value of its own
+    for node in reversed(graph.nodes):
+        if id(node) in needed:
+            needed.update(map(id, chains[id(node)].leaves if id(node) in chains else node.inputs))
     result: dict[int, Node] = {}
     for node in graph.nodes:
-        inputs = tuple(result[id(child)] for child in node.inputs)
-        result[id(node)] = node if inputs == node.inputs else Node(node.op, node.attrs, inputs, node.spec)
-        if node.op is not None and node.op.elementwise and node.inputs and len(node.spec.shape) <= AXES:
-            chain = chains[id(node)] = _grow(node, chains, uses)
-            if chain.pays:
-                leaves = tuple(result[id(leaf)] for leaf in chain.leaves)
-                result[id(node)] = Node(CHAIN, {"formula": chain.formula}, leaves, node.spec)
+        if id(node) not in needed:
+            continue
+        if id(node) in chains:
+            chain = chains[id(node)]
+            formula = chain.formula({id(leaf): place for place, leaf in enumerate(chain.leaves)})
+            leaves = tuple(result[id(leaf)] for leaf in chain.leaves)
+            result[id(node)] = Node(CHAIN, {"formula": formula}, leaves, node.spec)
+        else:
+            inputs = tuple(result[id(child)] for child in node.inputs)
+            result[id(node)] = node if inputs == node.inputs else Node(node.op, node.attrs, inputs, node.spec)
     return Graph([result[id(output)] for output in graph.outputs], graph.leaves)

@@ -22,21 +22,29 @@ def own_layout(node: Node) -> Layout:
 
 
 def owner_of(node: Node) -> tuple[Node, Layout]:
-    """The node whose bytes ``node`` shows, and the layout over them. A view that needs a copy owns its own bytes."""
+    """The node whose bytes ``node`` shows, and the layout over them. A view that needs a copy owns its own bytes.
+
+    Each view remembers its answer, so a chain of views takes time for its length once.
+    """
     chain = []
     current = node
-    while current.op is not None and current.op.view is not None:
+    while current.op is not None and current.op.view is not None and current.shown is None:
         chain.append(current)
         current = current.inputs[0]
-    owner, layout = current, own_layout(current)
+    owner, layout = _shown_by(current)
     for view in reversed(chain):
         assert view.op is not None and view.op.view is not None
         seen = view.op.view(layout, view.attrs)
-        if seen is None:
-            owner, layout = view, Layout.contiguous(view.spec.shape)
-        else:
-            layout = seen
+        view.shown = (None, Layout.contiguous(view.spec.shape)) if seen is None else (owner, seen)
+        owner, layout = _shown_by(view)
     return owner, layout
+
+
+def _shown_by(node: Node) -> tuple[Node, Layout]:
+    if node.shown is None:
+        return node, own_layout(node)
+    owner, layout = node.shown
+    return node if owner is None else owner, layout
 
 
 def resolve_view(node: Node) -> tuple[Node, Layout] | None:

@@ -66,7 +66,7 @@ class Node:
             storage.shown_by(self)
         self.name = name
         self.is_stored = is_stored or storage is not None
-        self.shown: Any = None  # what a view shows, once ``owner_of`` was asked
+        self.shown: Any = None  # of a view what ``owner_of`` found: None for the owner is the view itself
         self._formula = ""
         self._identity = ""
         self._renames = -1

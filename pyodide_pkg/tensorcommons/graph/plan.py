@@ -7,8 +7,10 @@ whole life: on the models here that stays within a few percent of the lower boun
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import accumulate
 from typing import Any, Generic, TypeVar
 
 from ..backends.base import Attributes, Backend, Computation, Op, Operand, Place, Plan, Spec, Step
@@ -48,27 +50,62 @@ class Life:
     offset: int = 0
 
 
+class _Placed:
+    """Lives that have an offset, found by the steps that they span: a tree over steps, and the lives by first step."""
+
+    def __init__(self, steps: int) -> None:
+        self._size = steps
+        self._around: list[list[Life]] = [[] for _ in range(2 * steps)]
+        self._from: list[list[Life]] = [[] for _ in range(steps)]
+
+    def add(self, life: Life) -> None:
+        self._from[life.first].append(life)
+        low, high = life.first + self._size, life.last + self._size + 1
+        while low < high:
+            if low & 1:
+                self._around[low].append(life)
+                low += 1
+            if high & 1:
+                high -= 1
+                self._around[high].append(life)
+            low, high = low >> 1, high >> 1
+
+    def beside(self, life: Life) -> Iterator[Life]:
+        """Those that are alive at a step at which ``life`` is: at its first one, or from a later one on."""
+        place = life.first + self._size
+        while place:
+            yield from self._around[place]
+            place >>= 1
+        for step in range(life.first + 1, life.last + 1):
+            yield from self._from[step]
+
+
 def pack(lives: Sequence[Life], reserved: int = 0) -> int:
     """Give every life an offset at or above ``reserved``; the result is the end of the last one."""
-    placed: list[Life] = []
+    placed = _Placed(max((life.last for life in lives), default=-1) + 1)
     end = reserved
     for life in sorted(lives, key=lambda life: (-life.nbytes, life.first)):
         offset = reserved
-        for other in sorted(placed, key=lambda other: other.offset):
-            if other.first <= life.last and life.first <= other.last and other.offset < offset + life.nbytes:
+        for other in sorted(placed.beside(life), key=_offset):
+            if other.offset < offset + life.nbytes:
                 offset = max(offset, other.offset + other.nbytes)
         life.offset = offset
-        placed.append(life)
+        placed.add(life)
         end = max(end, offset + life.nbytes)
     return end
 
 
+def _offset(life: Life) -> int:
+    return life.offset
+
+
 def lower_bound(lives: Sequence[Life]) -> int:
     """Bytes of the largest set of values alive at one step: no plan can be smaller."""
-    steps = max((life.last for life in lives), default=-1) + 1
-    return max(
-        (sum(life.nbytes for life in lives if life.first <= step <= life.last) for step in range(steps)), default=0
-    )
+    changes = [0] * (max((life.last for life in lives), default=-1) + 2)
+    for life in lives:
+        changes[life.first] += life.nbytes
+        changes[life.last + 1] -= life.nbytes
+    return max(accumulate(changes))
 
 
 P_co = TypeVar("P_co", Plan, Computation, covariant=True)
@@ -119,9 +156,13 @@ class _Planner:
         self.graph = graph
         self.backend = backend
         self.drafts: list[Draft] = []
+        self.drafted: set[int] = set()  # targets
+        self.uses = Counter(id(child) for node in graph.nodes for child in node.inputs)
+        self.uses.update(map(id, graph.outputs))
         self.copies: dict[int, Node] = {}
         self.output_index: dict[int, int] = {}
         self.stored: list[Spec] = []
+        self.leaves = {id(node): number for number, node in enumerate(graph.leaves)}
         self.written: dict[int, int] = {}  # outputs that are written over a leaf: its number
         self.host: dict[str, tuple[int, Spec]] = {}
         self.places: dict[int, Place] = {}
@@ -157,7 +198,7 @@ class _Planner:
             holder = self._copy_node(node)
         if id(holder) not in self.output_index and id(holder) not in self.written:
             if self._may_write_leaf(holder):
-                self.written[id(holder)] = next(i for i, n in enumerate(self.graph.leaves) if n is holder.inputs[0])
+                self.written[id(holder)] = self.leaves[id(holder.inputs[0])]
             else:
                 self.output_index[id(holder)] = len(self.stored)
                 self.stored.append(holder.spec)
@@ -167,8 +208,7 @@ class _Planner:
         """Whether ``node`` writes into a stored value that nothing else here needs."""
         if node.op is None or not node.op.in_place or not node.inputs[0].is_stored:
             return False
-        needed = [*self.graph.outputs, *(child for other in self.graph.nodes for child in other.inputs)]
-        return sum(other is node.inputs[0] for other in needed) == 1
+        return self.uses[id(node.inputs[0])] == 1
 
     def _number(self, holder: Node) -> int:
         if id(holder) in self.written:
@@ -182,9 +222,13 @@ class _Planner:
 
     def _draft_copy(self, node: Node, target: Node) -> None:
         """A step that writes what ``node`` shows to ``target``, row-major; once."""
-        if all(draft.target is not target for draft in self.drafts):
+        if id(target) not in self.drafted:
             owner, layout = owner_of(node)
-            self.drafts.append(Draft(COPY, {}, [(owner, layout)], target, Layout.contiguous(layout.shape)))
+            self._add(Draft(COPY, {}, [(owner, layout)], target, Layout.contiguous(layout.shape)))
+
+    def _add(self, draft: Draft) -> None:
+        self.drafts.append(draft)
+        self.drafted.add(id(draft.target))
 
     def _draft(self, node: Node) -> None:
         """One step for ``node``, after the copies of those inputs that its kernel cannot read in place."""
@@ -202,13 +246,13 @@ class _Planner:
                 source, layout = target, Layout.contiguous(child.spec.shape)
             inputs.append((source, layout))
         if node.op.in_place and id(node) not in self.written:
-            self.drafts.append(Draft(COPY, {}, inputs[:1], node, own_layout(node)))
+            self._add(Draft(COPY, {}, inputs[:1], node, own_layout(node)))
             inputs[0] = node, own_layout(node)
-        self.drafts.append(Draft(node.op, node.attrs, inputs, node, own_layout(node)))
+        self._add(Draft(node.op, node.attrs, inputs, node, own_layout(node)))
 
     def _place_leaves(self) -> int:
         """What is stored stays where it is, the host's inputs open the arena side by side. Gives the inputs' bytes."""
-        self.places = {id(node): Place("leaf", i, 0, node.nbytes) for i, node in enumerate(self.graph.leaves)}
+        self.places = {id(node): Place("leaf", self.leaves[id(node)], 0, node.nbytes) for node in self.graph.leaves}
         host_bytes = 0
         for node in self.graph.nodes:
             if node.op is None and not node.is_stored:
