@@ -98,6 +98,19 @@ class Tensor:
         state = "" if resolve_view(self._node) else ", not computed yet"
         return f"<Tensor {self.dtype}{list(self.shape)} on {where}{state}>"
 
+    def __copy__(self) -> Tensor:
+        """Another tensor of the same value, over the same bytes."""
+        return Tensor(self._node, self.device)
+
+    def __deepcopy__(self, memo: object) -> Tensor:
+        return self.__copy__()
+
+    def __reduce_ex__(self, protocol: object) -> Any:
+        raise TensorCommonsError(
+            "a tensor cannot be pickled: pickle the array that `await tensor.read()` gives, and make a tensor of it "
+            "again with tensorcommons.asarray()"
+        )
+
     def __len__(self) -> int:
         if not self.shape:
             raise TypeError("len() of a tensor without axes")

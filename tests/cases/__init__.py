@@ -46,6 +46,7 @@ OPS = (
     "fuzz",
     "merging",
     "faults",
+    "deep",
 )
 #: The modules about models: their cases take a :class:`Place`.
 MODELS = (

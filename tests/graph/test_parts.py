@@ -47,6 +47,25 @@ async def test_parts_give_what_one_device_gives(splits: None) -> None:
     assert got.device is device
 
 
+@pytest.mark.parametrize("refused", [(), ("leaders", "merge_runs")])
+async def test_a_graph_of_many_nodes_runs_in_pieces_of_its_device(
+    monkeypatch: pytest.MonkeyPatch, refused: tuple[str, ...]
+) -> None:
+    monkeypatch.setitem(parts.RATES, "cpu", (0.0, 1e9, 1e-3, 1e9))  # moving the whole graph is too expensive
+    device = graph_device(*refused)
+    x = tc.asarray(numbers(5), device=device)
+    y = x
+    for _ in range(parts.PIECE + 10):
+        y = tc.negative(y)
+    y = tc.sort(y) + y
+    for _ in range(2 * parts.PIECE):
+        y = tc.negative(y)
+    np.testing.assert_array_equal(await y.read(), np.sort(numbers(5)) + numbers(5))
+    kinds = [part.device.kind for part in program_of(device).parts]
+    assert kinds == (["webnn", "webnn", "cpu", "webnn", "webnn", "webnn"] if refused else ["webnn"] * 4)
+    assert all(part.nodes <= parts.PIECE for part in program_of(device).parts)
+
+
 async def test_a_graph_whose_parts_do_not_pay_moves_as_a_whole() -> None:
     device = graph_device("leaders")
     x = tc.asarray(numbers(3, 4), device=device)

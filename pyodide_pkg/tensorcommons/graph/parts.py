@@ -10,6 +10,7 @@ Where the parts together would take longer than everything on the fallback (:fun
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -29,6 +30,9 @@ from .node import Node
 if TYPE_CHECKING:
     from .program import BoundProgram
 
+PIECE = (
+    4000  # nodes that a device is given as one graph: building one takes the browser's memory, and cannot be stopped
+)
 T = TypeVar("T")
 Compile = Callable[[Device, Graph], "Awaitable[BoundProgram]"]
 
@@ -111,10 +115,28 @@ def _layers(graph: Graph, refused: Mapping[int, str]) -> dict[int, int]:
     return layers
 
 
+def _pieces(graph: Graph, layers: Mapping[int, int]) -> dict[int, int]:
+    """``layers`` with those of more than :data:`PIECE` nodes cut into several of the same device."""
+    counts: Counter[int] = Counter()
+    pieces: dict[int, tuple[int, int]] = {}
+    for node in graph.nodes:  # in this order, none needs a later piece
+        if id(node) in layers:
+            layer = layers[id(node)]
+            pieces[id(node)] = layer, counts[layer] // PIECE
+            counts[layer] += 1
+    order = {piece: number for number, piece in enumerate(sorted(set(pieces.values())))}
+    return {key: 2 * order[piece] + piece[0] % 2 for key, piece in pieces.items()}
+
+
 def parts_of(graph: Graph, device: Device, fallback: Device, refused: Mapping[int, str]) -> list[Part]:
-    """The parts of a fused ``graph`` in their order. ``refused`` says of which nodes, by number, the device says no."""
+    """The parts of a fused ``graph`` in their order.
+
+    ``refused`` says which nodes, by number, the device does not take. Without any, all parts are the device's own.
+    """
     layers = _layers(graph, refused)
-    split = _cut(graph, layers, {0: device, 1: fallback})
+    split = _cut(graph, _pieces(graph, layers), {0: device, 1: fallback})
+    if not refused:
+        return split
     whole = _cut(graph, dict.fromkeys(layers, 1), {0: device, 1: fallback})
     return min(split, whole, key=lambda parts: sum(_cost_of(part) for part in parts))
 

@@ -27,7 +27,7 @@ from .fuse import fuse
 from .graph import Graph
 from .joins import join_products
 from .node import Node
-from .parts import PartedProgram, parts_of
+from .parts import PIECE, PartedProgram, parts_of
 from .plan import Planned, make_plan
 from .sums import join_sums
 
@@ -316,15 +316,15 @@ async def _compile(device: Device, graph: Graph, structure: str, fused: Callable
 async def _parted(
     device: Device, structure: str, graph: Graph, fused: Graph, planned: Planned[Plan] | Planned[Computation]
 ) -> PartedProgram | None:
-    """The program in parts, where the device does not take every node and has a fallback."""
-    if not isinstance(planned.plan, Computation) or device.fallback is None:
+    """The program in parts, where the device does not take every node and has a fallback, or too many nodes."""
+    if not isinstance(planned.plan, Computation):
         return None
-    refused = device.backend.refusals(planned.plan)
-    if not refused:
+    refused = device.backend.refusals(planned.plan) if device.fallback is not None else {}
+    if not refused and len(planned.plan.steps) <= PIECE:
         return None
     ops = ((fused.nodes[number].op, reason) for number, reason in refused.items())
     why = {op.name: reason for op, reason in ops if op is not None}
-    parts = parts_of(fused, device, device.fallback, refused)
+    parts = parts_of(fused, device, device.fallback or device, refused)
     program = PartedProgram(device, structure, graph, fused, parts, why)
     await program.compile_by(compile_fused)
     return program
