@@ -77,7 +77,7 @@ async def a_long_chain_is_computed(device: Device) -> None:
 
 async def chains_of_other_ops_and_wide_graphs_are_computed(device: Device) -> None:
     (x,) = on(device, START)
-    count = 1200 if device.kind == "cpu" else 400
+    count = 600 if device.kind == "cpu" else 300
     assert (await _turned(x, count).read()).tolist() == START.reshape(2, 2).tolist()
     assert (await _joined(x, count).read()).tolist() == START.tolist()
     assert (await _copied(x, count).read()).tolist() == START.tolist()
