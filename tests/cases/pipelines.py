@@ -128,7 +128,7 @@ async def many_inputs_in_batches(place: Place) -> None:
         ("feature-extraction", "BertModel", texts, {"pooling": "max", "normalize": True}),
         ("text-classification", "BertForSequenceClassification", [(t, "dog") for t in texts], {"top_k": None}),
         ("token-classification", "BertForTokenClassification", texts, {"aggregation_strategy": "simple"}),
-        ("fill-mask", "BertForMaskedLM", [f"{text} [MASK]" for text in texts], {"top_k": 2}),
+        ("fill-mask", "BertForMaskedLM", [f"[MASK] {text}" for text in texts], {"top_k": 2}),
         ("question-answering", "BertForQuestionAnswering", [{"question": "dog", "context": t} for t in texts], {}),
         ("sparse-embedding", "BertForMaskedLM", texts[:3], {}),
     ):

@@ -17,9 +17,12 @@ from tensorcommons.pipelines import TaskCall, run_calls
 from tensorcommons.tasks.batches import SMALL, batches, check_size
 from tensorcommons.tasks.job import Job, TextRows
 from tests.cases import Place
+from tests.cases.checkpoints import WEIGHTS, files_of, pack, tensors_of
+from tests.cases.support import warnings_of
 from tests.cases.variants import checkpoint
 
 GOLDENS = str(paths.ROOT / "tests/goldens")
+PLACE = Place(devices=None, models="", tiny="", faulty="", goldens=GOLDENS)  # type: ignore[arg-type]
 MB = 1 << 20
 
 
@@ -108,10 +111,7 @@ async def test_pairs_of_one_head_stay_together():
 
 
 async def test_a_decoder_without_padding_takes_one_text_at_a_time():
-    files = checkpoint(
-        Place(devices=None, models="", tiny="", faulty="", goldens=GOLDENS),  # type: ignore[arg-type]
-        "LlamaForSequenceClassification without padding",
-    )
+    files = checkpoint(PLACE, "LlamaForSequenceClassification without padding")
     async with loaded(files) as model:
         rows = TextRows(encoded([4, 9, 2, 9]), model.input_names)
         shown, count = await answers(model, rows, "logits")
@@ -139,6 +139,20 @@ async def test_a_cancel_ends_a_call_between_two_batches():
             await task
         assert len(seen) == 10
         await model(input_ids=[[5, 6]])
+
+
+@pytest.mark.parametrize("odd", [float("nan"), float("inf")])
+async def test_weights_that_are_not_finite_are_warned_of_once(odd):
+    files = files_of(PLACE, "tiny-bert")
+    tensors = {name: array.copy() for name, array in tensors_of(files).items()}
+    tensors["encoder.layer.0.output.dense.bias"][0] = odd
+    async with loaded({**files, WEIGHTS: pack(tensors)}) as model:
+        rows = TextRows(encoded([3, 4]), model.input_names)
+        with warnings_of("tensorcommons") as warned:
+            for _ in range(2):
+                shown, _ = await answers(model, rows, "mean_embedding")
+        assert len(warned) == 1 and "not finite" in warned[0], warned
+        assert all(np.isnan(vector).any() for _, vector in shown)
 
 
 @pytest.mark.parametrize("size", [0, -1, 1.5, True, "8", [8]])

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from scripts import paths
-from tensorcommons.errors import InvalidWeights
+from tensorcommons.errors import InvalidWeights, UnsupportedModel
 from tensorcommons.models import albert, distilbert, mpnet
 from tensorcommons.models.folder import Folder
 from tensorcommons.models.llama import Rope
@@ -151,3 +151,44 @@ def test_layers_that_see_a_window():
         build("qwen2", **layers, **{**window, "sliding_window": 20}, **given)
     with pytest.raises(InvalidWeights, match="layer_types"):
         build("qwen2", **layers, layer_types=["chunked_attention"] * 2)
+
+
+_ENCODERS = ("Model", "ForMaskedLM", "ForSequenceClassification", "ForTokenClassification", "ForQuestionAnswering")
+_DECODERS = ("Model", "ForSequenceClassification", "ForTokenClassification", "ForQuestionAnswering")
+#: By model type: what its classes begin with, those that are built, and the others that `transformers` publishes.
+CLASSES: dict[str, tuple[str, tuple[str, ...], tuple[str, ...]]] = {
+    "bert": ("Bert", _ENCODERS, ("ForMultipleChoice", "ForNextSentencePrediction", "ForPreTraining", "LMHeadModel")),
+    "roberta": ("Roberta", _ENCODERS, ("ForCausalLM", "ForMultipleChoice")),
+    "xlm-roberta": ("XLMRoberta", _ENCODERS, ("ForCausalLM", "ForMultipleChoice")),
+    "distilbert": ("DistilBert", _ENCODERS, ("ForMultipleChoice",)),
+    "mpnet": ("MPNet", _ENCODERS, ("ForMultipleChoice",)),
+    "electra": ("Electra", _ENCODERS, ("ForCausalLM", "ForMultipleChoice", "ForPreTraining")),
+    "albert": ("Albert", _ENCODERS, ("ForPreTraining", "ForMultipleChoice")),
+    "gpt2": ("GPT2", (*_DECODERS, "LMHeadModel"), ("DoubleHeadsModel",)),
+    "llama": ("Llama", (*_DECODERS, "ForCausalLM"), ("ForMaskedLM",)),
+    "qwen2": ("Qwen2", (*_DECODERS, "ForCausalLM"), ("ForMaskedLM",)),
+    "t5": (
+        "T5",
+        ("ForConditionalGeneration",),
+        ("EncoderModel", "Model", "ForQuestionAnswering", "ForSequenceClassification", "ForTokenClassification"),
+    ),
+    "vit": ("ViT", ("Model", "ForImageClassification"), ("ForMaskedImageModeling",)),
+    "deit": (
+        "DeiT",
+        ("Model", "ForImageClassification", "ForImageClassificationWithTeacher"),
+        ("ForMaskedImageModeling",),
+    ),
+    "dinov2": ("Dinov2", ("Model", "ForImageClassification"), ("Backbone",)),
+    "dinov2_with_registers": ("Dinov2WithRegisters", ("Model", "ForImageClassification"), ("Backbone",)),
+}
+
+
+@pytest.mark.parametrize("model_type", FIELDS)
+def test_every_published_class_is_built_or_refused_by_name(model_type):
+    family, built, refused = CLASSES[model_type]
+    for suffix in built:
+        build(model_type, architectures=[family + suffix])
+    for suffix in refused:
+        with pytest.raises(UnsupportedModel, match=family + suffix) as caught:
+            build(model_type, architectures=[family + suffix])
+        assert set(caught.value.supported) >= {family + each for each in built}
