@@ -57,9 +57,14 @@ def ensure_venv() -> None:
 def record_venv() -> None:
     """Stamp the virtual environment as complete."""
     key = key_of(LOCK, str(paths.VENV.resolve()), f"{sys.version_info.major}.{sys.version_info.minor}")
-    _venv_stamp.write(
-        key, [paths.VENV / "pyvenv.cfg", *sorted(paths.VENV.glob("lib/*/site-packages/*.dist-info/RECORD"))]
-    )
+    _venv_stamp.write(key, _venv_files())
+
+
+def _venv_files() -> list[Path]:
+    """Every module: a disk that was full, or a copy that was cut, leaves some of them empty."""
+    modules = (path for path in paths.VENV.glob("lib/*/site-packages/**/*") if path.suffix in (".py", ".so", ".pth"))
+    records = paths.VENV.glob("lib/*/site-packages/*.dist-info/RECORD")
+    return [paths.VENV / "pyvenv.cfg", *sorted(records), *sorted(path for path in modules if path.is_file())]
 
 
 def ensure_npm() -> None:

@@ -23,6 +23,7 @@ import uvicorn
 from starlette.applications import Starlette
 from starlette.datastructures import MutableHeaders
 from starlette.middleware import Middleware
+from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.routing import Mount
 from starlette.staticfiles import StaticFiles
 
@@ -38,6 +39,10 @@ if TYPE_CHECKING:
 HOST = "127.0.0.1"
 PORTS_TRIED = 20
 
+#: Names by which the server may be asked for. Another site's name that resolves to this machine (DNS rebinding) would
+#: make that site's scripts of one origin with the page.
+OWN_NAMES = (HOST, "localhost")
+
 #: What the page is allowed to do. 'wasm-unsafe-eval' is Pyodide's: compiling WebAssembly counts as evaluation.
 CONTENT_SECURITY_POLICY = "; ".join(
     (
@@ -50,6 +55,7 @@ CONTENT_SECURITY_POLICY = "; ".join(
         "font-src 'self'",
         "base-uri 'none'",
         "form-action 'none'",
+        "frame-ancestors 'none'",
     )
 )
 
@@ -96,7 +102,10 @@ def create_app(directory: Path, *, headers: Mapping[str, str] = HEADERS, prefix:
         mimetypes.add_type(kind, suffix)  # a system's own table may know less or say otherwise
     return Starlette(
         routes=[Mount(prefix or "/", StaticFiles(directory=directory, html=True))],
-        middleware=[Middleware(HeadersMiddleware, headers=headers)],
+        middleware=[
+            Middleware(HeadersMiddleware, headers=headers),
+            Middleware(TrustedHostMiddleware, allowed_hosts=OWN_NAMES, www_redirect=False),
+        ],
     )
 
 

@@ -59,6 +59,19 @@ def test_every_answer_has_the_policy(folder, path):
     assert "unsafe-inline" not in headers["Content-Security-Policy"]
 
 
+@pytest.mark.parametrize(
+    ("host", "status"),
+    [("127.0.0.1", 200), ("127.0.0.1:8000", 200), ("localhost:1", 200), ("evil.example", 400), ("evil.example:80", 400)]
+    + [("127.0.0.1.evil.example", 400), ("localhost.evil.example", 400), ("", 400), ("[::1]", 400)],
+)
+def test_only_its_own_names_are_answered(folder, host, status):
+    with serving.serve(folder) as url:
+        answered, headers, body = get(url, Host=host)
+        assert answered == status
+        assert b"page" in body or status == 400
+        assert "frame-ancestors 'none'" in headers["Content-Security-Policy"]
+
+
 def test_nothing_above_the_folder_is_served(folder):
     (folder.parent / "secret").write_text("secret")
     with serving.serve(folder) as url:

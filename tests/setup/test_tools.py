@@ -165,3 +165,18 @@ def test_a_python_without_venv_says_what_to_install(tmp_path, monkeypatch):
     with pytest.raises(SetupError, match=r"has no 'venv' with pip: install it \(on Debian and Ubuntu .* python3-venv"):
         environment.ensure_venv()
     assert not paths.VENV.exists()
+
+
+def test_a_module_that_was_emptied_makes_the_environment_again(tmp_path, monkeypatch):
+    module = tmp_path / "venv" / "lib" / "python3.11" / "site-packages" / "numpy" / "core.py"
+    module.parent.mkdir(parents=True)
+    module.write_text("answer = 42\n")
+    (tmp_path / "venv" / "pyvenv.cfg").write_text("home = /usr\n")
+    monkeypatch.setattr(paths, "VENV", tmp_path / "venv")
+    stamp = Stamp(tmp_path / "venv.json", tmp_path)
+    monkeypatch.setattr(environment, "_venv_stamp", stamp)
+    environment.record_venv()
+    key = stamp._read()[0]
+    assert stamp.is_fresh(key)
+    module.write_bytes(b"")
+    assert not stamp.is_fresh(key)
