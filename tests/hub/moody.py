@@ -9,6 +9,9 @@ from __future__ import annotations
 import gzip
 import random
 import re
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from email.utils import formatdate
 from http.server import ThreadingHTTPServer
@@ -72,6 +75,19 @@ class MoodyServer(ThreadingHTTPServer):
     @property
     def address(self) -> str:
         return f"http://127.0.0.1:{self.server_address[1]}"
+
+    @classmethod
+    @contextmanager
+    def serving(cls) -> Iterator[MoodyServer]:
+        server = cls()
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
+        thread.start()
+        try:
+            yield server
+        finally:
+            server.shutdown()
+            server.server_close()
+            thread.join()
 
     def handle_error(self, request: object, client_address: object) -> None:
         """A client that goes away is part of the tests."""
@@ -143,6 +159,7 @@ class MoodyHandler(Handler):
     def send(self, status: int, data: bytes, headers: dict[str, str]) -> None:
         t, rng = self.server.traits, self.server.rng
         self.send_response(status)
+        self.send_header("Access-Control-Allow-Origin", "*")
         if status == 304:
             headers = {**headers, "Content-Length": "0"}
         framing = t.framing if status in (200, 206) and self.command == "GET" else "length"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import threading
 import warnings
 
 import numpy as np
@@ -36,13 +35,8 @@ RIGHT = [{name: array.tobytes() for name, array in tensors.items()} for tensors 
 
 @pytest.fixture(scope="module")
 def moody():
-    server = MoodyServer()
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
-    thread.start()
-    yield server
-    server.shutdown()
-    server.server_close()
-    thread.join()
+    with MoodyServer.serving() as server:
+        yield server
 
 
 async def _visit(address: str, cache: Cache | None, wanted: set[str], upto: int) -> tuple[bytes, dict[str, bytes]]:

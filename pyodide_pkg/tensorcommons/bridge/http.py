@@ -90,6 +90,8 @@ async def open_fetch(url: str, headers: dict[str, str], method: str = "GET") -> 
     helper = await load_js_module("http", "http.js")
     controller = AbortController.new()
     options = to_js({"method": method, "headers": headers}, dict_converter=Object.fromEntries)
+    if "Range" in headers:
+        options.cache = "no-store"  # Chromium cuts the range out of a compressed body in its own cache
     options.signal = controller.signal
     try:
         return FetchBody(url, await fetch(url, options), controller, helper)
