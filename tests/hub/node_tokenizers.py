@@ -91,6 +91,10 @@ class NodeEngine:
         texts: list[str] = json.loads(self.ask("decodeBatch", json.dumps(rows), skip_special_tokens))
         return texts
 
+    def join(self, rows: list[list[str]]) -> list[str]:
+        texts: list[str] = json.loads(self.ask("joinTokens", json.dumps(rows)))
+        return texts
+
 
 def answers_of(engine: NodeEngine, texts: list[str]) -> tuple[Any, list[list[str]]]:
     """What scripts/goldens_tokenizers.py writes down for these texts."""

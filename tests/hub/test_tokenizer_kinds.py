@@ -49,3 +49,21 @@ def test_ids_offsets_words_and_texts_are_those_of_the_reference(kind, answers):
 
 def test_there_are_the_kinds_that_people_use():
     assert len(KINDS) >= 12
+
+
+@pytest.mark.parametrize(
+    ("kind", "tokens", "text"),
+    [
+        ("roberta", ["New", "ĠYork"], "New York"),
+        ("roberta", ["New York", " x"], "New York x"),
+        ("roberta", ["é", "Ġa"], "\ufffd a"),  # a part of the text that looks like a byte
+        ("bert-uncased", ["new", "##s", "é"], "news é"),
+        ("bert-uncased", ["it", "'", "s"], "it ' s"),
+        ("xlm-roberta", ["▁New", "▁York"], "New York"),
+        ("wordlevel", ["a", "b"], "a b"),
+        ("wordlevel", [], ""),
+    ],
+)
+def test_tokens_and_parts_of_a_text_join_as_in_the_reference(kind, tokens, text):
+    engine = NodeEngine((FOLDER / f"{kind}.json").read_bytes(), "{}", f"{kind}.json")
+    assert engine.join([tokens]) == [text]

@@ -18,6 +18,7 @@ const calls = {
   tokensOf: (number, ids) => helper.tokensOf(open.get(number), ids),
   idsOf: (number, tokens) => helper.idsOf(open.get(number), tokens),
   decodeBatch: (number, rows, skip) => helper.decodeBatch(open.get(number), rows, skip),
+  joinTokens: (number, rows) => helper.joinTokens(open.get(number), rows),
   close: (number) => open.delete(number),
   count: () => open.size,
 };

@@ -166,6 +166,12 @@ export function decodeBatch(tokenizer, rowsJson, skipSpecialTokens) {
   return JSON.stringify(texts);
 }
 
+/** The text of each array of tokens, as JSON. */
+export function joinTokens(tokenizer, rowsJson) {
+  beginCall(rowsJson.length);
+  return JSON.stringify(JSON.parse(rowsJson).map((tokens) => (tokens.length ? tokenizer.decode(tokens) : "")));
+}
+
 /** The tokens of an array of ids, as JSON; null for an id that the vocabulary does not have. */
 export const tokensOf = (tokenizer, idsJson) => JSON.stringify(JSON.parse(idsJson).map((id) => tokenizer.added.tokenOf(id) ?? null));
 

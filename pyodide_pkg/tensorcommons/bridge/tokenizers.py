@@ -61,6 +61,12 @@ class JsTokenizer:
         texts: list[str] = json.loads(found)
         return texts
 
+    def join(self, rows: list[list[str]]) -> list[str]:
+        """The text of each row of tokens."""
+        found: str = self._call(self._helper.joinTokens, self._tokenizer, json.dumps(rows))
+        texts: list[str] = json.loads(found)
+        return texts
+
     def _call(self, function: Callable[..., T], *arguments: Any) -> T:
         from pyodide.ffi import JsException
 

@@ -67,6 +67,10 @@ class Engine(Protocol):
         """The text of each row of ids."""
         ...
 
+    def join(self, rows: list[list[str]]) -> list[str]:
+        """The text of each row of tokens."""
+        ...
+
 
 class ChatTemplate(Protocol):
     """What writes a conversation as one prompt; see ``bridge/chat.py``."""
@@ -169,13 +173,6 @@ class Tokenizer:
         limit = self._limit(max_length, paired=pairs is not None, special=True)
         return self._pad(self._encode(texts, pairs, limit, overlap, special=True), "longest")
 
-    def text_of(self, ids: Sequence[int], unknown: Sequence[str] = ()) -> str:
-        """The text of ids; of those that stand for what the vocabulary lacks it is that of ``unknown``, in order."""
-        text = self.decode(ids, skip_special_tokens=False)
-        for part in unknown:
-            text = text.replace(self._settings.special.get("unk_token", "[UNK]"), part, 1)
-        return text
-
     def decode(self, ids: Sequence[int], *, skip_special_tokens: bool = True) -> str:
         """The text of ids. Bytes that are not a whole character (yet) show as U+FFFD.
 
@@ -222,6 +219,10 @@ class Tokenizer:
     def convert_tokens_to_ids(self, tokens: Sequence[str]) -> list[int | None]:
         """The id of each token, None for what is no token of the vocabulary."""
         return self._engine.ids(list(tokens))
+
+    def convert_tokens_to_strings(self, rows: Sequence[Sequence[str]]) -> list[str]:
+        """The text of each row of tokens. What is not a token stands for itself."""
+        return self._engine.join([list(row) for row in rows])
 
     def close(self) -> None:
         """Let go of the JavaScript side, which is freed with the last tokenizer that uses it."""

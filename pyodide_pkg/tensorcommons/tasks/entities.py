@@ -20,13 +20,12 @@ Entity: TypeAlias = "dict[str, Any]"
 
 @dataclass(frozen=True)
 class Piece:
-    """Some tokens: their ids, their characters in the text, and the scores of each label and token."""
+    """A token or word: as text, its characters in the text, and the scores of each label and token."""
 
-    ids: tuple[int, ...]
+    word: str  # a token that is unknown as it stands in the text
     start: int
     end: int
     scores: Array  # (tokens, labels)
-    unknown: tuple[str, ...] = ()  # what stands in the text where the vocabulary has nothing
     inside: bool = False  # it goes on with a word
     index: int = 0
 
@@ -87,24 +86,23 @@ def _piece(
     part, unknown = text[start:end], number == tokenizer.unk_id
     shorter, follows = len(token) != len(part), start > 0 and " " not in text[start - 1 : start + 1]
     inside = shorter if tokenizer.subword_prefix else follows
-    return Piece((number,), start, end, scores[None], (part,) if unknown else (), inside and not unknown, index)
+    return Piece(part if unknown else token, start, end, scores[None], inside and not unknown, index)
 
 
 def _entities(tokenizer: Tokenizer, pieces: list[Piece], strategy: str, names: Sequence[str]) -> list[Entity]:
     if strategy == "none":
-        words = tokenizer.convert_ids_to_tokens([piece.ids[0] for piece in pieces])
         return [
             {
                 "entity": names[int(piece.scores[0].argmax())],
                 "score": float(piece.scores[0].max()),
                 "index": piece.index,
-                "word": piece.unknown[0] if piece.unknown else word,
+                "word": piece.word,
                 "start": piece.start,
                 "end": piece.end,
             }
-            for piece, word in zip(pieces, words, strict=True)
+            for piece in pieces
         ]
-    parts = pieces if strategy == "simple" else _words(pieces)
+    parts = pieces if strategy == "simple" else _words(tokenizer, pieces)
     tagged = [(part, *_label(part.scores, strategy, names)) for part in parts]
     groups: list[list[tuple[Piece, str, float]]] = []
     for each in tagged:
@@ -113,10 +111,20 @@ def _entities(tokenizer: Tokenizer, pieces: list[Piece], strategy: str, names: S
             groups[-1].append(each)
         else:
             groups.append([each])
-    return [_group(tokenizer, group) for group in groups]
+    wholes = _joined(tokenizer, [[part for part, *_ in group] for group in groups])
+    return [
+        {
+            "entity_group": group[0][1].split("-", 1)[-1],
+            "score": float(np.mean([score for *_, score in group])),
+            "word": whole.word,
+            "start": whole.start,
+            "end": whole.end,
+        }
+        for group, whole in zip(groups, wholes, strict=True)
+    ]
 
 
-def _words(pieces: Sequence[Piece]) -> list[Piece]:
+def _words(tokenizer: Tokenizer, pieces: Sequence[Piece]) -> list[Piece]:
     """The tokens of each word as one piece."""
     words: list[list[Piece]] = []
     for piece in pieces:
@@ -124,17 +132,16 @@ def _words(pieces: Sequence[Piece]) -> list[Piece]:
             words[-1].append(piece)
         else:
             words.append([piece])
-    return [_joined(word) for word in words]
+    return _joined(tokenizer, words)
 
 
-def _joined(pieces: Sequence[Piece]) -> Piece:
-    return Piece(
-        tuple(number for piece in pieces for number in piece.ids),
-        pieces[0].start,
-        pieces[-1].end,
-        np.concatenate([piece.scores for piece in pieces]),
-        tuple(part for piece in pieces for part in piece.unknown),
-    )
+def _joined(tokenizer: Tokenizer, groups: Sequence[Sequence[Piece]]) -> list[Piece]:
+    """Each group as one piece."""
+    texts = tokenizer.convert_tokens_to_strings([[piece.word for piece in group] for group in groups])
+    return [
+        Piece(text, group[0].start, group[-1].end, np.concatenate([piece.scores for piece in group]))
+        for text, group in zip(texts, groups, strict=True)
+    ]
 
 
 def _label(scores: Array, strategy: str, names: Sequence[str]) -> tuple[str, float]:
@@ -150,17 +157,6 @@ def _label(scores: Array, strategy: str, names: Sequence[str]) -> tuple[str, flo
 def _tag(label: str) -> tuple[bool, str]:
     """Whether a label begins an entity, and of what kind: "B-PER" does, "I-PER" and "PER" go on."""
     return label.startswith("B-"), label[2:] if label[:2] in ("B-", "I-") else label
-
-
-def _group(tokenizer: Tokenizer, group: Sequence[tuple[Piece, str, float]]) -> Entity:
-    whole = _joined([piece for piece, _, _ in group])
-    return {
-        "entity_group": group[0][1].split("-", 1)[-1],
-        "score": float(np.mean([score for _, _, score in group])),
-        "word": tokenizer.text_of(whole.ids, whole.unknown),
-        "start": whole.start,
-        "end": whole.end,
-    }
 
 
 def _without_overlap(entities: Sequence[Entity]) -> list[Entity]:
