@@ -19,6 +19,7 @@ from scripts import paths
 from scripts.console import run, say
 from scripts.lock import one_at_a_time
 from scripts.pins import load_pins
+from scripts.pure import pure_wheels
 from scripts.setup import PINS_FILE
 from scripts.wheel import build_wheel
 
@@ -38,7 +39,7 @@ def layout(place: Callable[[Path], str], wheel: Path) -> dict[str, Any]:
         "pyodide": place(paths.NODE_MODULES / "pyodide"),
         "wheels": [
             *(place(paths.DOWNLOADS / pin.path) for pin in load_pins(PINS_FILE) if "/numpy-" in pin.path),
-            place(wheel),
+            *map(place, (*pure_wheels(), wheel)),
         ],
         "versions": setup.versions(),
     }

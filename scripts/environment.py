@@ -127,7 +127,6 @@ def _npm_files() -> Iterator[Path]:
         "pyodide",
         "comlink/dist/esm",
         "uplot/dist",
-        "@huggingface/jinja/dist",
         "@sparticuz/chromium/bin",
     ):
         yield from sorted(

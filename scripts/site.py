@@ -19,6 +19,7 @@ from scripts.console import run, say
 from scripts.lock import one_at_a_time
 from scripts.models import link_or_copy, load_models
 from scripts.pins import load_pins
+from scripts.pure import pure_wheels
 from scripts.setup import PINS_FILE
 from scripts.stamps import write_atomically
 from scripts.wheel import build_wheel, version
@@ -38,8 +39,6 @@ VENDOR = {
     "vendor/uPlot.esm.js": "uplot/dist/uPlot.esm.js",
     "vendor/uPlot.min.css": "uplot/dist/uPlot.min.css",
     "vendor/uPlot.LICENSE.txt": "uplot/LICENSE",
-    "vendor/jinja.mjs": "@huggingface/jinja/dist/index.js",
-    "vendor/jinja.LICENSE.txt": "@huggingface/jinja/LICENSE",
     "vendor/pyodide/pyodide.mjs.map": "pyodide/pyodide.mjs.map",
     **{f"vendor/pyodide/{name}": f"pyodide/{name}" for name in PYODIDE_FILES},
 }
@@ -64,7 +63,8 @@ def site_files(wheel: Path) -> dict[str, Path]:
             files[f"vendor/{pin.path}"] = paths.DOWNLOADS / pin.path
     for path in sorted((paths.PACKAGE / "bridge").rglob("*.js")):
         files[path.relative_to(paths.PACKAGE).as_posix()] = path
-    files[f"wheel/{wheel.name}"] = wheel
+    for each in (*pure_wheels(), wheel):
+        files[f"wheel/{each.name}"] = each
     offered = {model.id for model in load_models()}
     for path in sorted(paths.MODELS.rglob("*")):
         if path.is_file() and path.relative_to(paths.MODELS).parts[0] in offered:
@@ -92,6 +92,7 @@ def manifest(files: Mapping[str, Path], wheel: Path) -> dict[str, object]:
     return {
         "version": version(),
         "wheel": f"wheel/{wheel.name}",
+        "requires": [f"wheel/{each.name}" for each in pure_wheels()],
         "pyodide": json.loads((PYODIDE / "package.json").read_text())["version"],
         "models": models,
         "files": sizes,

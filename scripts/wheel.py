@@ -39,11 +39,9 @@ def build_wheel() -> Path:
     """Build the wheel unless its sources are those of the one that is there."""
     target = wheel_path()
     stamp = Stamp(paths.STAMPS / "wheel.json", paths.ROOT)
-    vendored = paths.NODE_MODULES / "@huggingface"
     key = key_of(
         *(PYPROJECT, paths.ROOT / "README.md", paths.ROOT / "LICENSE", paths.ROOT / "scripts" / "requirements.lock"),
         *(paths.PACKAGE, paths.SHADERS, EPOCH),
-        vendored / "jinja" / "dist" / "index.js",
     )
     if stamp.is_fresh(key):
         return target

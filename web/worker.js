@@ -4,7 +4,7 @@ import * as Comlink from "./vendor/comlink.min.mjs";
 
 const HERE = new URL("./", import.meta.url);
 const url = (path) => new URL(path, HERE).href;
-const BOOT_FILE = /^(?!.*\/pillow-)(vendor\/pyodide\/.*\.(mjs|wasm|zip|json|whl)|vendor\/jinja.*\.mjs|bridge\/.*\.js|wheel\/.*\.whl)$/;
+const BOOT_FILE = /^(?!.*\/pillow-)(vendor\/pyodide\/.*\.(mjs|wasm|zip|json|whl)|bridge\/.*\.js|wheel\/.*\.whl)$/;
 
 let python = null;
 let demo = null;
@@ -54,9 +54,7 @@ async function download(files, progress) {
 
 // The package's JavaScript, by URL: from the wheel it would have to be evaluated, which the policy forbids.
 async function importBridge(manifest) {
-  const modules = {
-    jinja: await import(url("vendor/jinja.mjs")),
-  };
+  const modules = {};
   for (const path of Object.keys(manifest.files)) {
     const name = /^bridge\/(\w+)\.js$/.exec(path)?.[1];
     if (name) modules[name] = await import(url(path));
@@ -72,7 +70,7 @@ async function startPython(manifest, progress) {
   progress({ step: "install" });
   pyodide.registerJsModule("tensorcommons_js", await importBridge(manifest));
   const micropip = pyodide.pyimport("micropip");
-  await micropip.install(url(manifest.wheel));
+  for (const wheel of [...manifest.requires, manifest.wheel]) await micropip.install(url(wheel));
   micropip.destroy();
   return pyodide;
 }

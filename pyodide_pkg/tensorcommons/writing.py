@@ -17,10 +17,17 @@ from .tasks.job import several, tokenizer_of
 TASKS = ("text-generation", "text2text-generation")
 
 
+#: Options that make a prompt of a chat; all others are those of generation.
+TEMPLATE_OPTIONS = ("continue_final_message", "tools", "documents", "chat_template", "tokenizer_encode_kwargs")
+
+
 class TextGeneration(Pipeline):
     """``await pipe(prompt, max_new_tokens=50)``; ``async for piece in pipe.stream(prompt)``.
 
-    A prompt is a text, or a chat: a list of ``{"role": "user", "content": "Hello"}``.
+    A prompt is a text, or a chat: a list of ``{"role": "user", "content": "Hello"}``. A chat whose last message is the
+    assistant's is continued, any other answered; ``continue_final_message`` overrules that. ``tools``, ``documents``
+    and ``chat_template`` go to the chat template, as do all names in the object ``tokenizer_encode_kwargs``
+    (``{"enable_thinking": False}``).
     """
 
     async def __call__(
@@ -33,12 +40,13 @@ class TextGeneration(Pipeline):
     ) -> Any:
         """``[{"generated_text": ...}]``, as `transformers` gives it; of a list of prompts a list of these.
 
-        The text begins with the prompt unless ``return_full_text`` is off or the model answers rather than goes on; of
-        a chat it is the messages with the answer behind them. ``options`` are those of ``model.generate``. ``on_text``
-        gets the answer to one prompt piece by piece.
+        The text begins with the prompt unless ``return_full_text`` is off or the model is an encoder-decoder; of a chat
+        it is the messages with the answer behind them, or at the end of the last one. ``options`` are those of
+        ``model.generate``, and those that make a prompt of a chat (see the class). With ``num_return_sequences`` n a
+        prompt has n results. ``on_text`` gets the answer to one prompt piece by piece.
 
         Raises:
-            TensorCommonsError: what is no prompt, or an unknown option.
+            TensorCommonsError: a prompt is neither a text nor a chat, or an option is unknown.
         """
         check_listener("on_text", on_text)
         single = isinstance(texts, str) or is_chat(texts)
@@ -53,19 +61,27 @@ class TextGeneration(Pipeline):
                 async for piece in arriving:
                     pieces.append(piece)
                     on_text(piece)
-            return [self._shown(texts, "".join(pieces), full=return_full_text)]
-        rows = [self._ids(prompt) for prompt in prompts]
+            chat, _ = _split(options)
+            return [self._shown(texts, "".join(pieces), full=return_full_text, chat=chat)]
+        chat, options = _split(options)
+        rows = [self._ids(prompt, chat) for prompt in prompts]
         ids, mask = self._batch(rows)
-        written = await self.model.generate(ids, mask, **options)
-        shown = []
-        for prompt, row, tokens in zip(prompts, rows, written.tolist(), strict=True):
-            text = self._new_text(row, tokens[1:] if self._answers else tokens[ids.shape[1] :])
-            shown.append([self._shown(prompt, text, full=return_full_text)])
+        written = (await self.model.generate(ids, mask, **options)).tolist()
+        each, shown = len(written) // len(rows), []
+        for number, (prompt, row) in enumerate(zip(prompts, rows, strict=True)):
+            results = []
+            for tokens in written[number * each : (number + 1) * each]:
+                text = self._new_text(row, tokens[1:] if self._answers else tokens[ids.shape[1] :])
+                results.append(self._shown(prompt, text, full=return_full_text, chat=chat))
+            shown.append(results)
         return shown[0] if single else shown
 
     async def stream(self, prompt: Any, **options: Any) -> AsyncGenerator[str, None]:
         """The answer to one prompt, in pieces of whole characters. Leaving the loop early ends the writing."""
-        row = self._ids(prompt)
+        chat, options = _split(options)
+        if options.get("num_return_sequences") not in (None, 1):
+            raise TensorCommonsError("stream() and on_text follow one text: num_return_sequences must be 1")
+        row = self._ids(prompt, chat)
         text = TextStream(self._tokenizer, [] if self._answers else row)
         steps: Any = self.model.stream([row], **options)
         try:
@@ -87,16 +103,30 @@ class TextGeneration(Pipeline):
     def _tokenizer(self) -> Tokenizer:
         return tokenizer_of(self.model)
 
-    def _ids(self, prompt: Any) -> list[int]:
+    def _ids(self, prompt: Any, chat: Mapping[str, Any]) -> list[int]:
         if not (isinstance(prompt, str) or is_chat(prompt)):
             raise TensorCommonsError(f"a prompt is a text or a list of messages, not {prompt!r:.60}")
-        chat = not isinstance(prompt, str)
-        text = self._tokenizer.apply_chat_template(prompt) if chat else prompt
-        encoding = self._tokenizer.encode_batch([text], truncation=False, add_special_tokens=not chat)
+        text = prompt if isinstance(prompt, str) else self._rendered(prompt, chat)
+        encoding = self._tokenizer.encode_batch([text], truncation=False, add_special_tokens=isinstance(prompt, str))
         ids: list[int] = encoding.input_ids[0].tolist()
         if not ids:
-            raise TensorCommonsError("a prompt without any token leaves nothing to go on with")
+            raise TensorCommonsError("a prompt must have at least one token to be continued")
         return ids
+
+    def _rendered(self, messages: Sequence[Mapping[str, Any]], chat: Mapping[str, Any]) -> str:
+        """The prompt of a chat. Raises TensorCommonsError where a message has no role or no content."""
+        for message in messages:
+            if not ("role" in message and "content" in message):
+                raise TensorCommonsError(f"a message has a role and a content (which may be None): {message!r:.80}")
+        more = chat.get("tokenizer_encode_kwargs") or {}
+        if not isinstance(more, Mapping) or not all(isinstance(name, str) for name in more):
+            raise TensorCommonsError(f"tokenizer_encode_kwargs are names with values, not {more!r:.80}")
+        given = {name: value for name, value in chat.items() if name != "tokenizer_encode_kwargs"}
+        given["continue_final_message"] = _continues(messages, chat)
+        given["add_generation_prompt"] = not given["continue_final_message"]
+        if twice := given.keys() & more.keys():
+            raise TensorCommonsError(f"{', '.join(sorted(twice))}: not in tokenizer_encode_kwargs, but as an option")
+        return self._tokenizer.apply_chat_template(messages, **given, **more)
 
     def _batch(self, rows: Sequence[Sequence[int]]) -> tuple[Any, Any]:
         """The rows as one array and its mask: padded on the left, or on the right for an encoder."""
@@ -114,12 +144,28 @@ class TextGeneration(Pipeline):
         start = len(self._tokenizer.decode(before)) if before else 0
         return self._tokenizer.decode([*before, *new])[start:]
 
-    def _shown(self, prompt: Any, text: str, *, full: bool) -> dict[str, Any]:
+    def _shown(self, prompt: Any, text: str, *, full: bool, chat: Mapping[str, Any]) -> dict[str, Any]:
         if self._answers or not full:
             return {"generated_text": text}
         if isinstance(prompt, str):
             return {"generated_text": prompt + text}
+        if _continues(prompt, chat):
+            last = prompt[-1]
+            if not isinstance(last["content"], str):
+                raise TensorCommonsError("the last message is not a text: pass return_full_text=False to continue it")
+            return {"generated_text": [*prompt[:-1], {"role": last["role"], "content": last["content"] + text}]}
         return {"generated_text": [*prompt, {"role": "assistant", "content": text}]}
+
+
+def _split(options: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The options for a chat template that are not None, and those of generation."""
+    chat = {name: options[name] for name in TEMPLATE_OPTIONS if options.get(name) is not None}
+    return chat, {name: value for name, value in options.items() if name not in TEMPLATE_OPTIONS}
+
+
+def _continues(messages: Sequence[Mapping[str, Any]], chat: Mapping[str, Any]) -> Any:
+    """Whether the last message is continued (or the name of its field that is), rather than answered."""
+    return chat.get("continue_final_message", messages[-1]["role"] == "assistant")
 
 
 def is_chat(value: Any) -> bool:

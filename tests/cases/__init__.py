@@ -60,6 +60,7 @@ MODELS = (
     "pipelines",
     "decoders",
     "options",
+    "templates",
     "writing",
     "examples",
 )

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import tensorcommons as tc
-from tensorcommons.bridge.chat import create_template
 from tensorcommons.errors import ShapeMismatch, TensorCommonsError, UnsupportedModel
 from tensorcommons.hub.sources import open_source
 from tests.cases import Place, only, shows
@@ -64,9 +63,35 @@ async def chats_are_written_by_the_template_of_the_model(place: Place) -> None:
     assert said[:-1] == messages and said[-1]["role"] == "assistant" and len(messages) == 1
     pieces = [piece async for piece in pipe.stream(messages, max_new_tokens=5)]
     assert "".join(pieces) == said[-1]["content"]
+    begun = [*messages, {"role": "assistant", "content": "It is "}]
+    for continued in (begun, [*messages, {"role": "critic", "content": "It is "}]):
+        more = {} if continued is begun else {"continue_final_message": True}
+        (answer,) = await pipe(continued, max_new_tokens=5, **more)
+        said = answer["generated_text"]
+        assert len(said) == len(continued) and said[:-1] == messages and said[-1]["role"] == continued[-1]["role"]
+        pieces = [piece async for piece in pipe.stream(continued, max_new_tokens=5, **more)]
+        assert said[-1]["content"] == "It is " + "".join(pieces)
+    prompt = pipe.model.tokenizer.apply_chat_template(begun, continue_final_message=True)
+    assert prompt.endswith("assistant\nIt is")
+    (answered,) = await pipe(begun, max_new_tokens=5, continue_final_message=False)
+    assert answered["generated_text"][:-1] == begun
+    seen = "{{ messages[0].content }}|{{ tools | tojson }}|{{ documents[0].text }}|{{ mood }}|"
+    options = {"tools": [{"name": "f", "x": 1.0}], "documents": [{"title": "t", "text": "d"}], "max_new_tokens": 3}
+    chosen = {"chat_template": seen, "tokenizer_encode_kwargs": {"mood": "good"}}
+    (templated,) = await pipe(messages, **options, **chosen, return_full_text=False)
+    text = messages[0]["content"] + '|[{"name": "f", "x": 1.0}]|d|good|'
+    (plain,) = await pipe(text, max_new_tokens=3, return_full_text=False)
+    assert templated == plain
+    drawn: dict[str, Any] = {"do_sample": True, "seed": 1, "max_new_tokens": 3, "num_return_sequences": 2}
+    three = await pipe([messages, "A"], **drawn)
+    assert [len(each) for each in three] == [2, 2] and isinstance(three[0][1]["generated_text"], list)
+    await raises(TensorCommonsError, pipe("A", on_text=print, **drawn), "num_return_sequences")
+    await raises(TensorCommonsError, pipe(messages, tools=5), "tools")
+    await raises(TensorCommonsError, pipe(messages, tokenizer_encode_kwargs=5), "tokenizer_encode_kwargs")
+    await raises(TensorCommonsError, pipe(messages, chat_template="{% for %}"), "template")
+    await raises(TensorCommonsError, pipe([{"role": "user"}]), "content")
     await raises(TensorCommonsError, pipe([{"content": "no role"}]), "role")
     await raises(TensorCommonsError, pipe([5]), "prompt")
-    await raises(TensorCommonsError, pipe([{"role": "user", "content": object()}]), "JSON")
     for wrong in (None, 5, b"a", messages[0]):
         await raises(TensorCommonsError, pipe(wrong, max_new_tokens=1), "list")
     await raises(ShapeMismatch, pipe("a " * 3000), "3001", "300")
@@ -91,26 +116,3 @@ async def t5_answers_from_text_to_text(place: Place) -> None:
     assert (await pipe(texts[1], **options))[0]["generated_text"] == answers[1]
     assert "".join([piece async for piece in pipe.stream(texts[1], **options)]) == answers[1]
     pipe.close()
-
-
-@only("webgpu")
-async def templates_are_untrusted_text(place: Place) -> None:
-    async def render(template: str, **context: Any) -> str:
-        return (await create_template(template)).render(context)
-
-    assert (
-        await render("{% for m in messages %}{{ m.content | trim }};{% endfor %}", messages=[{"content": " a "}])
-        == "a;"
-    )
-    assert await render("{{ range(3) | join(',') }}{{ range(5, 1, -2) | join(',') }}") == "0,1,25,3"
-    assert (await render("{{ strftime_now('%Y %d') }}")).startswith("20")
-    for source, words in (
-        ("{{ raise_exception('roles must alternate') }}", "alternate"),
-        ("{% for i in range(1000000000) %}x{% endfor %}", "ranges"),
-        ("{% for i in range(1000) %}{% for j in range(1000) %}x{% endfor %}{% endfor %}", "ranges"),
-        ("{% for m in", ""),
-        ("x" * 300_000, "300000"),
-        ("{{ messages.constructor.constructor('return 1')() }}", ""),
-    ):
-        await raises(TensorCommonsError, render(source, messages=[]), words)
-    assert "function" not in await render("{{ messages.constructor }}{{ ''.__class__ }}{{ globalThis }}", messages=[])

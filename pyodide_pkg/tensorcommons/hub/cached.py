@@ -58,6 +58,10 @@ class CachedSource:
             await stream.close()
         return True
 
+    def files_in(self, folder: str) -> list[str]:
+        """As ``Source.files_in``."""
+        return self.source.files_in(folder)
+
     def sibling(self, name: str) -> Source:
         """See :class:`Source`."""
         return CachedSource(self.source.sibling(name), self.cache)

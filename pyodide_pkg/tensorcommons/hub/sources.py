@@ -82,6 +82,10 @@ class Source(Protocol):
         """Whether ``open`` would find ``file``. A browser prints a 404 in its console for what is missing."""
         ...
 
+    def files_in(self, folder: str) -> list[str]:
+        """The files of a folder below this one, as ``open`` takes them; none where a source cannot list them."""
+        ...
+
     async def read(self, file: str, on_bytes: OnBytes | None = None) -> bytes:
         """All bytes of ``file``. Raises as ``open`` does, ``ShortReadError`` where they end early, and
         ``InvalidWeights`` for more than such a file can reasonably have (LIMITS)."""
@@ -156,6 +160,9 @@ class _Files:
             return False
         await stream.close()
         return True
+
+    def files_in(self, folder: str) -> list[str]:
+        return []
 
     async def read(self, file: str, on_bytes: OnBytes | None = None) -> bytes:
         return await read_whole(self, file, await self.open(file, on_bytes=on_bytes))
@@ -306,6 +313,10 @@ class _FolderSource(_Files):
         stream.version = _local_version(about)
         return stream
 
+    def files_in(self, folder: str) -> list[str]:
+        place = self._path / folder
+        return sorted(f"{folder}/{path.name}" for path in place.iterdir()) if place.is_dir() else []
+
     def sibling(self, name: str) -> Source:
         beside = self._path.parent / name
         if _is_repository(name) and not beside.is_dir():
@@ -340,6 +351,9 @@ class _MemorySource(_Files):
         stream = Stream(MemoryBody(view[:stop], self.key(file), start), len(view), min(start, len(view)), on_bytes)
         stream.version = Version(len(view), '"memory"')
         return stream
+
+    def files_in(self, folder: str) -> list[str]:
+        return sorted(name for name in self._files if name.rpartition("/")[0] == folder)
 
     def sibling(self, name: str) -> Source:
         if _is_repository(name):

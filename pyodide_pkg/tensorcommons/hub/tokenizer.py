@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 import numpy as np
 
 from ..errors import InvalidWeights, ShapeMismatch, TensorCommonsError
+from .chat_template import ChatTemplate, texts_of
 from .config import parse_json
 from .encoding import Encoding, pad, unpack
 from .sources import FileMissingError
@@ -69,14 +70,6 @@ class Engine(Protocol):
 
     def join(self, rows: list[list[str]]) -> list[str]:
         """The text of each row of tokens."""
-        ...
-
-
-class ChatTemplate(Protocol):
-    """What writes a conversation as one prompt; see ``bridge/chat.py``."""
-
-    def render(self, context: dict[str, Any]) -> str:
-        """The prompt, of plain data. Raises TensorCommonsError for what the template refuses."""
         ...
 
 
@@ -184,23 +177,24 @@ class Tokenizer:
             raise TensorCommonsError(f"ids are whole numbers, not {ids!r:.60}") from None
         return self._engine.decode([row], skip_special_tokens=skip_special_tokens)[0]
 
-    def apply_chat_template(
-        self, messages: Sequence[Mapping[str, Any]], *, add_generation_prompt: bool = True, **more: Any
-    ) -> str:
+    def apply_chat_template(self, messages: Sequence[Mapping[str, Any]], **options: Any) -> str:
         """The prompt that the model was trained with for ``messages``, each ``{"role": ..., "content": ...}``.
 
-        ``add_generation_prompt`` lets the answer begin. ``more`` are other names that the template may know, such as
-        ``tools``; all of it must be data that JSON holds.
+        ``options``, as in ``transformers``: ``add_generation_prompt`` lets the answer begin (here the default unless a
+        message is continued); ``continue_final_message`` leaves the last message open, True for its content or the name
+        of a field; ``tools`` are JSON schemas, ``documents`` have titles and texts; ``chat_template`` is another
+        template, or the name of one of several. All others are names that the template may know, as
+        ``enable_thinking``.
 
         Raises:
-            TensorCommonsError: the model has no template, or it refuses these messages.
+            TensorCommonsError: the model has no template, or it refuses these messages, or takes too long.
         """
-        if self._chat is None:
-            raise TensorCommonsError("this model comes without a chat template: pass text instead of messages")
-        if not all(isinstance(message, Mapping) and "role" in message for message in messages):
-            raise TensorCommonsError('messages are objects like {"role": "user", "content": "Hello"}')
-        context = {"messages": [dict(message) for message in messages], **self._settings.special, **more}
-        return self._chat.render({**context, "add_generation_prompt": add_generation_prompt})
+        chat = self._chat
+        if chat is None:
+            if options.get("chat_template") is None:
+                raise TensorCommonsError("this model comes without a chat template: pass text instead of messages")
+            chat = ChatTemplate({})
+        return chat.render(messages, **{**self._settings.special, **options})
 
     def convert_ids_to_tokens(self, ids: Sequence[int]) -> list[str]:
         """The token of each id. Raises ``InvalidWeights`` for an id outside the vocabulary."""
@@ -314,16 +308,17 @@ async def _build_engine(files: TokenizerFiles) -> Engine:
 
 
 async def _chat_template(source: Source, options: dict[str, Any], config: dict[str, Any]) -> ChatTemplate | None:
-    """The template of ``tokenizer_config.json``, or of ``chat_template.jinja`` beside a model that writes; if any."""
-    template = options.get("chat_template")
-    if isinstance(template, list):  # several, by name
-        named = {entry.get("name"): entry.get("template") for entry in template if isinstance(entry, dict)}
-        template = named.get("default")
-    if template is None and any(str(name).endswith("ForCausalLM") for name in config.get("architectures") or ()):
-        with suppress(FileMissingError):
-            template = (await source.read("chat_template.jinja")).decode("utf-8-sig", "replace")
-    if not isinstance(template, str):
-        return None
-    from ..bridge.chat import create_template
+    """The model's chat templates: files beside a model that writes, else those of ``tokenizer_config.json``.
 
-    return await create_template(template)
+    ``additional_chat_templates/`` is read where the source can list its files: a server cannot.
+    """
+    stated = ChatTemplate.of(options.get("chat_template"), f"{source.name}/tokenizer_config.json")
+    if not any(str(name).endswith("ForCausalLM") for name in config.get("architectures") or ()):
+        return stated
+    files: dict[str, bytes] = {}
+    with suppress(FileMissingError):
+        files["default"] = await source.read("chat_template.jinja")
+    for file in source.files_in("additional_chat_templates"):
+        if file.endswith(".jinja"):
+            files[file.removesuffix(".jinja").rpartition("/")[2]] = await source.read(file)
+    return ChatTemplate(texts_of(files, source.name)) if files else stated

@@ -1,0 +1,226 @@
+"""Chat templates: from messages to the prompt that a model was trained with, as ``transformers`` renders it.
+
+A model comes with one template or several by name. What a template sees is plain data, rebuilt from the messages;
+``template_sandbox.py`` renders it, within bounds.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from ..errors import InvalidWeights, TensorCommonsError
+
+REASONING = ("reasoning_content", "thinking", "reasoning")  # a message's names for it; the first is the standard one
+TAG = "CONTINUE_FINAL_MESSAGE_TAG "
+OLDEST_JINJA = (3, 1, 6)  # older ones have known ways out of the sandbox
+
+
+class ChatTemplate:
+    """The templates of a model: ``templates`` by name, of which one may be the "default"."""
+
+    def __init__(self, templates: Mapping[str, str]) -> None:
+        self.templates = dict(templates)
+
+    @classmethod
+    def of(cls, stated: object, file: str) -> ChatTemplate | None:
+        """The templates of a ``chat_template`` field: a string, or a list or object of named ones.
+
+        Raises:
+            InvalidWeights: it is something else.
+        """
+        if stated is None:
+            return None
+        if isinstance(stated, str):
+            return cls({"default": stated})
+        named = stated
+        if isinstance(stated, list):
+            if not all(isinstance(each, Mapping) and isinstance(each.get("name"), str) for each in stated):
+                raise InvalidWeights(file, "chat_template is a list, but not of objects with a name and a template")
+            named = {each["name"]: each.get("template") for each in stated}
+        if not isinstance(named, Mapping) or not all(isinstance(each, str) for each in named.values()):
+            raise InvalidWeights(file, f"chat_template is not a text or named texts, but a {type(stated).__name__}")
+        return cls(named)
+
+    def source(self, chosen: object = None, *, with_tools: bool = False) -> str:
+        """The text of a template: by its name, the one for tools, or the default. ``chosen`` may be a text itself.
+
+        Raises:
+            TensorCommonsError: there are several and no default, or ``chosen`` is not a string.
+        """
+        if chosen is not None:
+            if not isinstance(chosen, str):
+                raise TensorCommonsError(f"chat_template is a template or the name of one, not {chosen!r:.80}")
+            return self.templates.get(chosen, chosen)
+        name = "tool_use" if with_tools and "tool_use" in self.templates else "default"
+        if name not in self.templates:
+            known = ", ".join(sorted(self.templates))
+            raise TensorCommonsError(f"this model has several chat templates: pass chat_template= one of {known:.200}")
+        return self.templates[name]
+
+    def render(
+        self,
+        messages: object,
+        *,
+        tools: object = None,
+        documents: object = None,
+        chat_template: object = None,
+        add_generation_prompt: bool | None = None,
+        continue_final_message: bool | str = False,
+        **values: Any,
+    ) -> str:
+        """See :meth:`Tokenizer.apply_chat_template`."""
+        try:
+            chat = _normalized(messages)
+            context = _plain({**values, "tools": _tools(tools), "documents": _documents(documents)})
+        except RecursionError:
+            raise TensorCommonsError("messages, tools and documents are data without cycles") from None
+        source = self.source(chat_template, with_tools=tools is not None)
+        if add_generation_prompt is None:
+            add_generation_prompt = not continue_final_message
+        if continue_final_message and add_generation_prompt:
+            raise TensorCommonsError("continue_final_message and add_generation_prompt exclude each other")
+        if not continue_final_message:
+            return _rendered(source, {**context, "messages": chat, "add_generation_prompt": add_generation_prompt})
+        field = continue_final_message if isinstance(continue_final_message, str) else "content"
+        last = _tag(chat[-1], field, source)
+        text = _rendered(source, {**context, "messages": chat, "add_generation_prompt": False})
+        if last.strip() not in text or TAG.strip() not in text:
+            raise TensorCommonsError(
+                "the model's chat template leaves out part of the last message, so it cannot be continued: "
+                "pass continue_final_message=False"
+            )
+        place = text.rindex(TAG.strip())
+        kept = text[:place]
+        return kept if text[place : place + len(TAG)] == TAG else kept.rstrip()  # where the template trims, so do we
+
+
+def _normalized(messages: object) -> list[dict[str, Any]]:
+    """The messages as plain objects, without fields that are None, and reasoning by all of its names."""
+    given = _plain(getattr(messages, "messages", messages))
+    if not isinstance(given, (list, tuple)) or not given or not all(isinstance(each, dict) for each in given):
+        raise TensorCommonsError(
+            f'messages are a list of objects like {{"role": "user", "content": "Hello"}}, not {messages!r:.80}'
+        )
+    chat = []
+    for each in given:
+        message = {name: value for name, value in each.items() if value is not None}
+        reasoning = next((message[name] for name in REASONING if name in message), None)
+        if reasoning is not None:
+            message = {"thinking": reasoning, **message, "reasoning_content": reasoning}
+        chat.append(message)
+    return chat
+
+
+def _tools(tools: object) -> list[Any] | None:
+    if tools is None:
+        return None
+    if not isinstance(tools, (list, tuple)) or not all(isinstance(tool, Mapping) for tool in tools):
+        raise TensorCommonsError(f"tools are a list of JSON schemas, not {tools!r:.80}")
+    return list(tools)
+
+
+def _documents(documents: object) -> list[Any] | None:
+    if documents is None:
+        return None
+    if not isinstance(documents, (list, tuple)) or not all(isinstance(each, Mapping) for each in documents):
+        raise TensorCommonsError(f'documents are a list of {{"title": ..., "text": ...}}, not {documents!r:.80}')
+    return list(documents)
+
+
+def _plain(value: Any) -> Any:
+    """``value`` rebuilt of JSON's types. Of anything else (images, arrays) a template sees the name of its type."""
+    if value is None or type(value) in (str, int, float, bool):
+        return value
+    for kind in (str, int, float):
+        if isinstance(value, kind):  # a subclass may have more methods
+            return kind.__str__(value) if kind is str else getattr(kind, f"__{kind.__name__}__")(value)
+    if isinstance(value, Mapping):
+        return {_plain(key): _plain(each) for key, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        return type(value)(_plain(each) for each in value) if type(value) in (list, tuple) else list(map(_plain, value))
+    if isinstance(value, np.generic):
+        return _plain(value.item())
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {field.name: _plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+    if callable(dump := getattr(value, "model_dump", None)):  # a message of a client library
+        return _plain(dump())
+    return f"<{type(value).__name__}>"
+
+
+def _tag(message: dict[str, Any], field: str, source: str) -> str:
+    """Put a tag behind the text of ``field`` that is to be continued. Gives the text.
+
+    Raises:
+        TensorCommonsError: there is no such text, or the template does not read the field.
+    """
+    value = message.get(field)
+    same = [name for name in REASONING if message.get(name) == value] if field in REASONING else [field]
+    if value is None or not any(name in source for name in same):
+        reader = "last message" if value is None else "chat template"
+        raise TensorCommonsError(f"the {reader} has no {field:.40} to continue: pass continue_final_message=False")
+    if isinstance(value, (list, tuple)):
+        for block in reversed(value):
+            if isinstance(block, dict) and isinstance(block.get("text"), str):
+                text: str = block["text"]
+                block["text"] += TAG
+                return text
+        raise TensorCommonsError("the last message has no text to continue: pass continue_final_message=False")
+    if not isinstance(value, str):
+        raise TensorCommonsError(
+            f"the last message's {field:.40} is not a text, so it cannot be continued: {value!r:.80}"
+        )
+    for name in same:
+        message[name] = value + TAG
+    return value
+
+
+def _rendered(source: str, values: dict[str, Any]) -> str:
+    render, too_much = _sandbox()
+    try:
+        return render(source, values)
+    except too_much as error:
+        raise TensorCommonsError(f"the model's chat template {error}: it was stopped") from None
+    except RecursionError:
+        raise TensorCommonsError("the model's chat template nests too deeply: it was stopped") from None
+    except Exception as error:  # whatever a stranger's template raises
+        said = " ".join(str(error).split())
+        raise TensorCommonsError(
+            f"the model's chat template does not take these messages: {type(error).__name__}: {said:.300}"
+        ) from None
+
+
+def _sandbox() -> tuple[Callable[[str, Mapping[str, Any]], str], type[Exception]]:
+    """What renders, imported at its first use."""
+    try:
+        import jinja2
+    except ImportError:
+        raise TensorCommonsError(
+            'chat templates need jinja2 3.1.6 or newer: await micropip.install("jinja2")'
+        ) from None
+    version = tuple(int(part) for part in jinja2.__version__.split(".")[:3] if part.isdigit())
+    if version < OLDEST_JINJA:
+        raise TensorCommonsError(
+            f"jinja2 {jinja2.__version__} has known ways out of its sandbox: install 3.1.6 or newer"
+        )
+    from .template_sandbox import TooMuch, render
+
+    return render, TooMuch
+
+
+def texts_of(files: Mapping[str, bytes], file: str) -> dict[str, str]:
+    """Templates by name, of files with these contents.
+
+    Raises:
+        InvalidWeights: one is not UTF-8.
+    """
+    found = {}
+    for name, raw in files.items():
+        try:
+            found[name] = raw.decode("utf-8-sig")
+        except UnicodeDecodeError as error:
+            raise InvalidWeights(f"{file}/{name}", f"not a text: byte {error.start:,} is not UTF-8") from None
+    return found
