@@ -37,7 +37,8 @@ LONGEST_TEMPLATE = 200_000  # characters; the longest ones in use have about 20,
 LARGEST_INTEGER = 4096  # bits
 WIDEST = 10_000  # characters of a formatted value
 WIDEST_JSON = 32  # of an indent or a separator
-DEEPEST = 100  # nested calls, and nested lists
+DEEPEST = 100  # nested lists
+DEEPEST_CALLS = 24  # calls of macros within each other
 _TEMPLATES = 8  # compiled ones that are kept
 
 # Filters that look at one element, or at none.
@@ -57,7 +58,7 @@ WIDTH = re.compile(r"\d{4,}")
 TEXTS = (str, bytes)
 LISTS = (list, tuple, Mapping, AbstractSet, KeysView, ValuesView)
 CONTAINERS = (*LISTS, Namespace)
-LONGEST_CHAIN = 60  # operators and brackets within each other in one expression; templates in use have under 30
+LONGEST_CHAIN = 40  # operators and brackets within each other in one expression; those in use have under 20
 _active: list[Meter] = []  # that of the rendering under way is the last
 
 
@@ -384,8 +385,8 @@ class _Environment(ImmutableSandboxedEnvironment):
             args = self._check_method(function, args, kwargs)
         meter.depth += 1
         try:
-            if meter.depth > DEEPEST:
-                raise TooMuch(f"nests calls more than {DEEPEST} levels deep")
+            if meter.depth > DEEPEST_CALLS:
+                raise TooMuch(f"nests calls more than {DEEPEST_CALLS} levels deep")
             result = super().call(context, function, *args, **kwargs)
         finally:
             meter.depth -= 1
