@@ -57,9 +57,9 @@ PAGE = """<!doctype html><html lang="en"><title>bench</title><link rel="icon" hr
   import { createSession } from "/bench/session.mjs";
   const load = async (url) => new Uint8Array(await (await fetch(url)).arrayBuffer());
   const pyodide = await loadPyodide({ indexURL: "/vendor/pyodide/", packages: ["numpy", "micropip"] });
-  const { requires, wheel } = await (await fetch("/manifest.json")).json();
+  const { chat, wheel } = await (await fetch("/manifest.json")).json();
   const micropip = pyodide.pyimport("micropip");
-  for (const each of [...requires, wheel]) await micropip.install(new URL(each, location.origin + "/").href);
+  for (const each of [...chat, wheel]) await micropip.install(new URL(each, location.origin + "/").href);
   pyodide.unpackArchive(await load("/bench/python.zip"), "zip", { extractDir: "/bench" });
   await pyodide.runPythonAsync("import sys; sys.path.insert(0, '/bench')");
   globalThis.pyodide = pyodide;

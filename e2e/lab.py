@@ -30,9 +30,9 @@ PAGE = """<!doctype html><html lang="en"><title>lab</title><link rel="icon" href
 <script type="module">
   import { loadPyodide } from "/vendor/pyodide/pyodide.mjs";
   const pyodide = await loadPyodide({ indexURL: "/vendor/pyodide/", packages: ["numpy", "micropip"] });
-  const { requires, wheel } = await (await fetch("/manifest.json")).json();
+  const { chat, wheel } = await (await fetch("/manifest.json")).json();
   const micropip = pyodide.pyimport("micropip");
-  for (const each of [...requires, wheel]) await micropip.install(new URL(each, location.origin + "/").href);
+  for (const each of [...chat, wheel]) await micropip.install(new URL(each, location.origin + "/").href);
   pyodide.unpackArchive(await (await fetch("/lab/files.zip")).arrayBuffer(), "zip", { extractDir: "/lab" });
   await pyodide.runPythonAsync("import sys; sys.path.insert(0, '/lab')");
   globalThis.lab = pyodide.pyimport("e2e.inside");

@@ -1,7 +1,8 @@
-"""Wheels of the pure Python packages that ours needs beside NumPy, made of what is in the virtual environment.
+"""Wheels of the pure Python packages that chats need, made of what is in the virtual environment.
 
-Pyodide takes wheels of its own build for these from its CDN; the site is self-contained, so they travel with it. A
-compiled part (markupsafe has one) is left out: the package runs without it. Equal packages give equal bytes.
+Pyodide takes wheels of its own build for these from its CDN; the site is self-contained, so they travel with it (a page
+that chats installs them). A compiled part (markupsafe has one) is left out: the package runs without it. Equal packages
+give equal bytes.
 """
 
 from __future__ import annotations

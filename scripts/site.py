@@ -92,7 +92,7 @@ def manifest(files: Mapping[str, Path], wheel: Path) -> dict[str, object]:
     return {
         "version": version(),
         "wheel": f"wheel/{wheel.name}",
-        "requires": [f"wheel/{each.name}" for each in pure_wheels()],
+        "chat": [f"wheel/{each.name}" for each in pure_wheels()],
         "pyodide": json.loads((PYODIDE / "package.json").read_text())["version"],
         "models": models,
         "files": sizes,

@@ -4,7 +4,7 @@ import * as Comlink from "./vendor/comlink.min.mjs";
 
 const HERE = new URL("./", import.meta.url);
 const url = (path) => new URL(path, HERE).href;
-const BOOT_FILE = /^(?!.*\/pillow-)(vendor\/pyodide\/.*\.(mjs|wasm|zip|json|whl)|bridge\/.*\.js|wheel\/.*\.whl)$/;
+const BOOT_FILE = /^(?!.*\/pillow-)(vendor\/pyodide\/.*\.(mjs|wasm|zip|json|whl)|bridge\/.*\.js|wheel\/tensorcommons-.*\.whl)$/;
 
 let python = null;
 let demo = null;
@@ -70,7 +70,7 @@ async function startPython(manifest, progress) {
   progress({ step: "install" });
   pyodide.registerJsModule("tensorcommons_js", await importBridge(manifest));
   const micropip = pyodide.pyimport("micropip");
-  for (const wheel of [...manifest.requires, manifest.wheel]) await micropip.install(url(wheel));
+  await micropip.install(url(manifest.wheel));
   micropip.destroy();
   return pyodide;
 }

@@ -199,7 +199,7 @@ def _sandbox() -> tuple[Callable[[str, Mapping[str, Any]], str], type[Exception]
         import jinja2
     except ImportError:
         raise TensorCommonsError(
-            'chat templates need jinja2 3.1.6 or newer: await micropip.install("jinja2")'
+            'chat templates need jinja2 3.1.6 or newer: await pyodide_js.loadPackage("jinja2"), or pip install jinja2'
         ) from None
     version = tuple(int(part) for part in jinja2.__version__.split(".")[:3] if part.isdigit())
     if version < OLDEST_JINJA:

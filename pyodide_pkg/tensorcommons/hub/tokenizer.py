@@ -312,13 +312,17 @@ async def _chat_template(source: Source, options: dict[str, Any], config: dict[s
 
     ``additional_chat_templates/`` is read where the source can list its files: a server cannot.
     """
+    from ..bridge.packages import provide
+
     stated = ChatTemplate.of(options.get("chat_template"), f"{source.name}/tokenizer_config.json")
-    if not any(str(name).endswith("ForCausalLM") for name in config.get("architectures") or ()):
-        return stated
     files: dict[str, bytes] = {}
-    with suppress(FileMissingError):
-        files["default"] = await source.read("chat_template.jinja")
-    for file in source.files_in("additional_chat_templates"):
-        if file.endswith(".jinja"):
-            files[file.removesuffix(".jinja").rpartition("/")[2]] = await source.read(file)
-    return ChatTemplate(texts_of(files, source.name)) if files else stated
+    if any(str(name).endswith("ForCausalLM") for name in config.get("architectures") or ()):
+        with suppress(FileMissingError):
+            files["default"] = await source.read("chat_template.jinja")
+        for file in source.files_in("additional_chat_templates"):
+            if file.endswith(".jinja"):
+                files[file.removesuffix(".jinja").rpartition("/")[2]] = await source.read(file)
+    found = ChatTemplate(texts_of(files, source.name)) if files else stated
+    if found is not None:
+        await provide("jinja2")  # where that fails, the first chat says so
+    return found
