@@ -72,7 +72,7 @@ async def chats_are_written_by_the_template_of_the_model(place: Place) -> None:
         pieces = [piece async for piece in pipe.stream(continued, max_new_tokens=5, **more)]
         assert said[-1]["content"] == "It is " + "".join(pieces)
     prompt = pipe.model.tokenizer.apply_chat_template(begun, continue_final_message=True)
-    assert prompt.endswith("assistant\nIt is")
+    assert prompt.endswith("assistant\nIt is ")
     (answered,) = await pipe(begun, max_new_tokens=5, continue_final_message=False)
     assert answered["generated_text"][:-1] == begun
     seen = "{{ messages[0].content }}|{{ tools | tojson }}|{{ documents[0].text }}|{{ mood }}|"

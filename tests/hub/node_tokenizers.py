@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from scripts.paths import PACKAGE, ROOT
-from tensorcommons.bridge import chat, tokenizers
+from tensorcommons.bridge import tokenizers
 from tensorcommons.hub.encoding import unpack
 from tensorcommons.hub.sources import open_source
 from tensorcommons.hub.tokenizer import Tokenizer
@@ -111,20 +111,15 @@ async def create_tokenizer(raw: bytes, changes: str, file: str) -> NodeEngine:
     return NodeEngine(raw, changes, file)
 
 
-async def no_template(template: str) -> None:
-    """In the place of ``bridge.chat.create_template``: templates are not about tokens."""
-
-
 @contextmanager
 def in_node():
     """Within it tokenizers run in Node."""
-    real = tokenizers.create_tokenizer, chat.create_template
+    real = tokenizers.create_tokenizer
     tokenizers.create_tokenizer = create_tokenizer  # type: ignore[assignment]
-    chat.create_template = no_template  # type: ignore[assignment]
     try:
         yield
     finally:
-        tokenizers.create_tokenizer, chat.create_template = real
+        tokenizers.create_tokenizer = real
 
 
 async def tokenizer_of(source: Any, shared: Any = None) -> Tokenizer:

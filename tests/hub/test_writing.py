@@ -10,9 +10,10 @@ import json
 import pytest
 
 from scripts.paths import MODELS, ROOT
-from tensorcommons.errors import TensorCommonsError
+from tensorcommons.errors import InvalidWeights, TensorCommonsError
 from tensorcommons.hub.text_stream import TextStream
 from tests.cases import shows
+from tests.hub.node_tokenizers import tokenizer_of
 from tests.hub.test_tokenizer import running
 
 GOLDENS = json.loads((ROOT / "tests" / "goldens" / "smollm2.json").read_text())
@@ -55,9 +56,39 @@ def test_an_unfinished_character_comes_at_the_end(smollm2):
     assert "".join(stream.push(token) for token in ids[:-1]) + stream.end() == "ok \ufffd"
 
 
-def test_without_a_template_messages_are_refused(smollm2):
-    with pytest.raises(TensorCommonsError, match="chat template"):
-        smollm2.apply_chat_template([{"role": "user", "content": "hi"}])
+def test_chats_are_those_of_the_reference(smollm2):
+    for chat in GOLDENS["chats"]:
+        assert smollm2.apply_chat_template(chat["messages"]) == chat["prompt"]
+        assert smollm2.apply_chat_template(chat["messages"], add_generation_prompt=False) == chat["without"]
+
+
+def test_without_a_template_messages_are_refused():
+    with running(ROOT / "tests" / "goldens" / "tiny-t5-text") as t5:
+        with pytest.raises(TensorCommonsError, match="chat template"):
+            t5.apply_chat_template([{"role": "user", "content": "hi"}])
+        text = t5.apply_chat_template([{"role": "user", "content": "hi"}], chat_template="{{ messages[0].content }}")
+        assert text == "hi"
+
+
+@pytest.mark.parametrize("named", [True, False])
+async def test_template_files_go_before_the_tokenizers_config(named):
+    folder = MODELS / "SmolLM2-135M-Instruct"
+    names = ("tokenizer.json", "tokenizer_config.json", "config.json")
+    files = {name: (folder / name).read_bytes() for name in names}
+    files["chat_template.jinja"] = b"{{ messages[0].role }}"
+    files |= (
+        {"additional_chat_templates/rag.jinja": b"rag", "additional_chat_templates/note.txt": b"x"} if named else {}
+    )
+    tokenizer = await tokenizer_of(files)
+    messages = [{"role": "user", "content": "hi"}]
+    assert tokenizer.apply_chat_template(messages) == "user"
+    assert tokenizer.apply_chat_template(messages, chat_template="rag") == "rag"
+    files["chat_template.jinja"] = b"\xff"
+    with pytest.raises(InvalidWeights, match="chat_template"):
+        await tokenizer_of(files)
+    bad = {**files, "tokenizer_config.json": b'{"chat_template": [5]}', "chat_template.jinja": b""}
+    with pytest.raises(InvalidWeights, match="chat_template"):
+        await tokenizer_of(bad)
 
 
 def test_unigram_ids_and_texts_are_those_of_the_reference():

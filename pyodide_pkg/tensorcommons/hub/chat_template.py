@@ -222,5 +222,7 @@ def texts_of(files: Mapping[str, bytes], file: str) -> dict[str, str]:
         try:
             found[name] = raw.decode("utf-8-sig")
         except UnicodeDecodeError as error:
-            raise InvalidWeights(f"{file}/{name}", f"not a text: byte {error.start:,} is not UTF-8") from None
+            raise InvalidWeights(
+                file, f"the chat_template {name:.40} is not a text: byte {error.start:,} is not UTF-8"
+            ) from None
     return found
