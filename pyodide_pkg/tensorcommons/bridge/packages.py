@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+from contextlib import suppress
 
 from .runtime import IN_BROWSER
 
@@ -12,8 +13,10 @@ async def provide(package: str) -> bool:
     """Load ``package`` if it is not there; gives whether it is. Under CPython it must be installed."""
     if importlib.util.find_spec(package) is None and IN_BROWSER:
         import pyodide_js
+        from pyodide.ffi import JsException
 
-        await pyodide_js.loadPackage(package, messageCallback=_ignore, errorCallback=_ignore)
+        with suppress(JsException):  # not there, or no network
+            await pyodide_js.loadPackage(package, messageCallback=_ignore, errorCallback=_ignore)
         importlib.invalidate_caches()
     return importlib.util.find_spec(package) is not None
 
