@@ -189,11 +189,13 @@ def _put_together(form: Any, values: Sequence[Any]) -> Any:
 
 
 def _frozen(form: Any) -> Hashable:
-    """``form`` as a key: 1, 1.0 and True are equal, but not the same to trace."""
+    """``form`` as a key: 1, 1.0 and True are equal, as 0.0 and -0.0 are, but not the same to trace; NaN is."""
     if isinstance(form, dict):
-        return dict, tuple((key, _frozen(item)) for key, item in form.items())
+        return dict, tuple((_frozen(key), _frozen(item)) for key, item in form.items())
     if isinstance(form, (tuple, list)):
         return type(form), tuple(map(_frozen, form))
+    if isinstance(form, (float, complex, np.generic)):
+        return type(form), repr(form)
     return type(form), form
 
 

@@ -30,6 +30,18 @@ async def one_trace_a_shape(device: Device) -> None:
     assert len(device.programs) == programs, "eager ops find the same program"
 
 
+async def numbers_that_are_equal_but_not_the_same_are_traced_each(device: Device) -> None:
+    (x,) = on(device, np.ones(3, np.float32))
+    scaled = tc.compile(lambda x, factor: x * factor)
+    for factor in (0.0, -0.0, np.float32(-0.0), 0.0, -0.0):
+        got = await (await scaled(x, factor)).read()
+        assert (np.signbit(got) == np.signbit(factor)).all(), factor
+    assert scaled.traces == 3
+    for _ in range(2):
+        assert np.isnan(await (await scaled(x, float("nan"))).read()).all()
+    assert scaled.traces == 4
+
+
 async def eager_ops_are_compiled_once(device: Device) -> None:
     kept = []
     before = set(device.programs)
