@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import json
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -60,6 +61,12 @@ def cases() -> dict[str, dict[str, Any]]:
     found["truncated by the call"] = {**mean, use: {"truncate_dim": 9}, "call": {"truncate_dim": 5}}
     for similarity in ("cosine", "dot", "euclidean", "manhattan"):
         found[similarity] = {**mean, use: {"similarity_fn_name": similarity, "prompts": {"query": None}}}
+    short = json.loads((GOLDENS / "tiny-bert" / "tokenizer_config.json").read_text())
+    found["longer than the tokenizer says"] = {
+        **mean,
+        "sentence_bert_config.json": {"max_seq_length": 9},
+        "tokenizer_config.json": {**short, "model_max_length": 5},
+    }
     found["short"] = {**mean, "sentence_bert_config.json": {"max_seq_length": 6, "do_lower_case": True}}
     return found
 

@@ -10,7 +10,7 @@ The longest input is, unless the caller says otherwise, the least of what these 
 - ``max_seq_length`` of ``sentence_bert_config.json`` (what a sentence-transformers model was trained with). It is only
   looked for beside a bare encoder (``architectures`` ends in ``Model``), because in a browser asking for a file that is
   not there leaves a 404 in the console;
-- ``model_max_length`` of ``tokenizer_config.json``;
+- without it, ``model_max_length`` of ``tokenizer_config.json``;
 - ``max_position_embeddings`` of ``config.json``, less the positions that RoBERTa and its like leave out.
 """
 

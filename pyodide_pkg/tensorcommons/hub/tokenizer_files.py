@@ -140,7 +140,9 @@ def read_settings(
     Raises ``InvalidWeights`` for a setting of the wrong kind.
     """
     options, config = files.options, files.config
-    limits: list[Any] = [files.sentence.get("max_seq_length"), options.get("model_max_length"), _positions(config)]
+    # As in sentence-transformers, max_seq_length counts in place of model_max_length.
+    length = files.sentence.get("max_seq_length") or options.get("model_max_length")
+    limits: list[Any] = [length, _positions(config)]
     stated = [int(value) for value in limits if type(value) in (int, float) and 0 < value < float("inf")]
     padding, truncation = info.get("padding") or {}, info.get("truncation") or {}
     names = {key: _content(token) for key, token in files.special.items()}
