@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import tempfile
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,6 +21,7 @@ from tensorcommons.tasks.batches import SMALL, batches, check_size
 from tensorcommons.tasks.job import Job, TextRows
 from tests.cases import Place
 from tests.cases.checkpoints import WEIGHTS, files_of, pack, tensors_of
+from tests.cases.random_weights import values_of
 from tests.cases.support import warnings_of
 from tests.cases.variants import checkpoint
 
@@ -159,3 +163,34 @@ async def test_weights_that_are_not_finite_are_warned_of_once(odd):
 def test_sizes_that_are_refused(size):
     with pytest.raises(TensorCommonsError, match="batch_size"):
         check_size(size)
+
+
+async def test_logits_of_an_mlp_head_are_those_of_texts():
+    """Also on a base whose own logits have a value a token, for texts shorter than the labels are many."""
+    words = json.loads(files_of(PLACE, "tiny-bert-mlm")["config.json"])
+    labels = {str(number): f"label {number}" for number in range(40)}
+    head = {
+        "model_type": "mlp-head",
+        "base_model_name_or_path": "tiny-bert-mlm",
+        "pooling": "mean",
+        "pair": False,
+        "layer_sizes": [words["hidden_size"], 40],
+        "hidden_act": "relu",
+        "output_activation": "softmax",
+        "id2label": labels,
+    }
+    weights = {"layers.0.weight": (40, words["hidden_size"]), "layers.0.bias": (40,)}
+    with tempfile.TemporaryDirectory() as folder:
+        for name, data in files_of(PLACE, "tiny-bert-mlm").items():
+            (Path(folder) / "tiny-bert-mlm").mkdir(exist_ok=True)
+            (Path(folder) / "tiny-bert-mlm" / name).write_bytes(data)
+        (Path(folder) / "head").mkdir()
+        (Path(folder) / "head" / "config.json").write_text(json.dumps(head))
+        packed = pack({name: values_of(name, shape) for name, shape in weights.items()})
+        (Path(folder) / "head" / WEIGHTS).write_bytes(packed)
+        async with loaded(f"{folder}/head") as model:
+            out = await (await model(input_ids=[[5, 6, 7]]))["logits"].read()
+            assert out.shape == (1, 40)
+            rows = TextRows(encoded([3, 9, 1]), model.input_names)
+            shown, _ = await answers(model, rows, "logits")
+            assert [logits.shape for _, logits in shown] == [(40,)] * 3

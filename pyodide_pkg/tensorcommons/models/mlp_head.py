@@ -7,7 +7,7 @@ For two sentences the features are those of InferSent (Conneau et al., 2017, htt
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
 
@@ -72,7 +72,7 @@ class MlpHead:
         )
         self.base = base
         self.labels = Labels(config.labels, config.output_activation)
-        self.inputs = base.inputs
+        self.inputs = replace(base.inputs, per_token=frozenset())  # its logits are of texts, whatever the base's are
         features = base.config.hidden_size * (4 if config.pair else 1)
         if config.layer_sizes[0] != features:
             raise InvalidWeights(file, f"layer_sizes begins with {config.layer_sizes[0]}; the base gives {features}")
