@@ -17,7 +17,7 @@ export HYPOTHESIS_STORAGE_DIRECTORY := $(CURDIR)/.cache/hypothesis
 .DEFAULT_GOAL := help
 
 help: ## List the commands
-	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | while IFS="$$(printf '\t')" read -r name text; do printf '  make %-10s %s\n' "$$name" "$$text"; done
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | while IFS="$$(printf '\t')" read -r name text; do printf '  make %-12s %s\n' "$$name" "$$text"; done
 
 setup: ## Fetch what is missing into .cache (every other command does this first)
 	@test -n "$(PYTHON)" || { echo "error: no Python 3.11 or newer on PATH: install one, or name it with 'make PYTHON=/path/to/python3 …'." >&2; exit 1; }
@@ -40,19 +40,19 @@ bench: setup ## Measure the page, and us beside the peers, in the real browser (
 	@$(VENV_PYTHON) -m scripts.site
 	@$(VENV_PYTHON) -m bench.browser $(ARGS)
 
-bench-dawn: setup ## The same beside the peers in Node on Dawn: a GPU where one is, no browser (ARGS="matmul")
+bench-dawn: setup ## Measure us beside the peers in Node on Dawn: on a GPU, without a browser (ARGS="matmul")
 	@$(VENV_PYTHON) -m bench.dawn $(ARGS)
 
 bench-pack: setup ## Pack bench-dawn for a machine with a GPU and nothing else: dist/bench.tar.xz
 	@$(VENV_PYTHON) -m bench.pack
 
-conformance: setup ## Every op's cases and 1,000 random calls in Node on Dawn: ARGS="COUNT [SEED]"
+conformance: setup ## Run every op's cases and 1,000 random calls in Node on Dawn (ARGS="COUNT [SEED]")
 	@$(VENV_PYTHON) -m bench.dawn --conformance $(ARGS)
 
-cases: setup ## Cases of tests/cases in Node on Dawn, of models too: ARGS="halves decoders.gpt2_writes"
+cases: setup ## Run cases of tests/cases in Node on Dawn (ARGS="halves decoders.gpt2_writes")
 	@$(VENV_PYTHON) -m bench.dawn --cases $(ARGS)
 
-check: setup ## Lint, types, import arrows
+check: setup ## Check lint rules, types and the direction of imports
 	@$(VENV_PYTHON) -m scripts.check
 
 format: setup ## Format the Python sources
