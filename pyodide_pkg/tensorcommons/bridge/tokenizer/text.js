@@ -1,6 +1,8 @@
 // Characters as the Rust `tokenizers` class them, UTF-8 lengths, and the alphabet that stands for bytes.
 // A "unit" is a UTF-16 code unit, in which all positions of these files count; a character is a code point.
 
+import { rangesOf } from "./unicode_tables.js";
+
 const property = (source) => {
   const pattern = new RegExp(`^${source}$`, "u");
   return (char) => pattern.test(char);
@@ -11,13 +13,13 @@ export const isWhitespace = property("\\p{White_Space}");
 /** `char::is_numeric`: digits, and ½, Ⅷ, ٣, too. */
 export const isNumeric = property("\\p{N}");
 /** What BertPreTokenizer and Punctuation split at: ASCII symbols, too. */
-export const isPunctuation = property("[!-\\/:-@\\[-`{-~\\p{P}]");
+export const isPunctuation = property(`(?![${rangesOf("punctuationLater")}])[!-\\/:-@\\[-\`{-~\\p{P}${rangesOf("punctuation")}]`);
 /** `is_other` of the crate unicode_categories: control, format, private use. */
-export const isOther = property("[\\p{Cc}\\p{Cf}\\p{Co}\\p{Cs}]");
+export const isOther = property(`(?![${rangesOf("otherLater")}])[\\p{Cc}\\p{Cf}\\p{Co}\\p{Cs}]`);
 /** Nonspacing marks, which strip_accents removes. */
-export const isNonspacingMark = property("\\p{Mn}");
+export const isNonspacingMark = property(`(?![${rangesOf("nonspacingLater")}])[\\p{Mn}${rangesOf("nonspacing")}]`);
 /** All marks, which StripAccents removes. */
-export const isMark = property("\\p{M}");
+export const isMark = property(`(?![${rangesOf("markLater")}])[\\p{M}${rangesOf("mark")}]`);
 /** `\w` of the crate regex. */
 export const WORD = "[\\p{Alphabetic}\\p{M}\\p{Nd}\\p{Pc}\\p{Join_Control}]";
 export const isWord = property(WORD);
