@@ -185,7 +185,10 @@ def expression(rng: Random, depth: int, *, greedy: bool) -> str:
                 lambda: f"({inner()} | {rng.choice(_FILTERS)})",
                 lambda: f"({inner()} is {rng.choice(_TESTS)})",
                 lambda: f"({inner()}).{rng.choice(_METHODS)}",
-                lambda: f"({inner()})[{rng.choice(['0', '1:', '::-1', ':2', repr('role'), inner()])}]",
+                # Of a literal number a slice is undefined where Jinja computes it while compiling: not compared.
+                lambda: (
+                    f"({rng.choice((*_NAMES, 'm(n)'))})[{rng.choice(['0', '1:', '::-1', ':2', repr('role'), inner()])}]"
+                ),
                 lambda: f"({inner()} if {inner()} else {inner()})",
                 lambda: f"[{inner()}, {inner()}]",
                 lambda: f"not {inner()}",

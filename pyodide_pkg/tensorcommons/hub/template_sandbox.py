@@ -59,6 +59,7 @@ TEXTS = (str, bytes)
 LISTS = (list, tuple, Mapping, AbstractSet, KeysView, ValuesView)
 CONTAINERS = (*LISTS, Namespace)
 LONGEST_CHAIN = 40  # operators and brackets within each other in one expression; those in use have under 20
+LONGEST_CONSTANT = 1000  # characters of an expression that is written as it is
 _active: list[Meter] = []  # that of the rendering under way is the last
 
 
@@ -171,6 +172,18 @@ def _parts(value: Any) -> list[Any]:
 class _Meters(NodeTransformer):
     """Puts calls of the meter into a template: where it iterates, writes, compares, concatenates and slices."""
 
+    def __init__(self, environment: jinja2.Environment) -> None:
+        self._context = nodes.EvalContext(environment)
+
+    def _is_constant(self, node: nodes.Expr) -> bool:
+        """Whether Jinja writes it while it compiles, which may differ from what Python does later (``2.5[:1]``)."""
+        try:
+            return len(str(node.as_const(self._context))) < LONGEST_CONSTANT
+        except TooMuch:
+            raise
+        except Exception:  # not a constant, or none that can be computed
+            return False
+
     def visit_For(self, node: nodes.For) -> nodes.Node:  # noqa: N802 - the visitor's protocol
         self.generic_visit(node)
         letters = sum(len(data.data) for data in node.find_all(nodes.TemplateData))
@@ -179,8 +192,12 @@ class _Meters(NodeTransformer):
         return node
 
     def visit_Output(self, node: nodes.Output) -> nodes.Node:  # noqa: N802
-        self.generic_visit(node)
-        node.nodes = [each if isinstance(each, nodes.TemplateData) else _metered("deep", each) for each in node.nodes]
+        node.nodes = [
+            each
+            if isinstance(each, nodes.TemplateData) or self._is_constant(each)
+            else _metered("deep", self.visit(each))
+            for each in node.nodes
+        ]
         return node
 
     def visit_Concat(self, node: nodes.Concat) -> nodes.Node:  # noqa: N802
@@ -326,7 +343,7 @@ class _Environment(ImmutableSandboxedEnvironment):
         if len(source) > LONGEST_TEMPLATE:
             raise TooMuch(f"has {len(source):,} characters, over the {LONGEST_TEMPLATE:,} that a template may have")
         self._check_chains(source)
-        parsed: nodes.Template = _Meters().visit(super()._parse(source, name, filename))
+        parsed: nodes.Template = _Meters(self).visit(super()._parse(source, name, filename))
         return parsed
 
     def _check_chains(self, source: str) -> None:
