@@ -38,6 +38,7 @@ OPS = (
     "tensors",
     "attributes",
     "conversions",
+    "full_range",
     "packed",
     "arrangement",
     "chains",

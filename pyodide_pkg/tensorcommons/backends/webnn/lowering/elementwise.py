@@ -79,6 +79,11 @@ def scaled(b: GraphBuilder, x: Operand, factor: float) -> Operand:
     return b.binary("mul", x, b.number(factor, x))
 
 
+def negated(b: GraphBuilder, x: Operand) -> Operand:
+    """``-x``; LiteRT's ``neg`` of 0 is 0, not -0."""
+    return scaled(b, x, -1) if _is_float(x) else b.unary("neg", x)
+
+
 def _below_infinity(function: Unary) -> Unary:
     """``function`` of finite numbers: LiteRT's gives something else for infinity and NaN, which stay what they are."""
     return lambda b, x: b.where(b.binary("lesser", x, b.number(np.inf, x), "uint8"), function(b, x), x)
@@ -129,7 +134,7 @@ def log1p(b: GraphBuilder, x: Operand) -> Operand:
 
 
 def _signed(b: GraphBuilder, magnitude: Operand, x: Operand) -> Operand:
-    return b.where(_negative(b, x), b.unary("neg", magnitude), magnitude)
+    return b.where(_negative(b, x), negated(b, magnitude), magnitude)
 
 
 def _negative(b: GraphBuilder, x: Operand) -> Operand:
@@ -146,8 +151,9 @@ COSINE = (1.0, -0.5, 4.166664568298827e-2, -1.388731625493765e-3, 2.443315711809
 
 
 def _turned(b: GraphBuilder, x: Operand) -> tuple[Operand, Operand]:
-    """Sine and cosine, by the angle that is left of whole quarter turns."""
-    turns = b.unary("roundEven", scaled(b, x, 2 / math.pi))
+    """Sine and cosine, by the angle that is left of whole quarter turns; NaN where no digit of it is left."""
+    given, turns = x, b.unary("roundEven", scaled(b, x, 2 / math.pi))
+    x = b.where(b.binary("lesser", b.unary("abs", turns), b.number(2.0**22, x), "uint8"), x, b.number(np.nan, x))
     for part in HALF_PI:
         x = b.binary("sub", x, scaled(b, turns, part))
     z = b.binary("mul", x, x)
@@ -156,9 +162,10 @@ def _turned(b: GraphBuilder, x: Operand) -> tuple[Operand, Operand]:
     halves = b.unary("floor", scaled(b, quarter, 0.5))
     odd = b.binary("greater", b.binary("sub", quarter, scaled(b, halves, 2)), b.number(0.5, x), "uint8")
     first = b.where(odd, cosine, sine)
-    second = b.where(odd, b.unary("neg", sine), cosine)
+    second = b.where(odd, negated(b, sine), cosine)
     back = b.binary("greater", halves, b.number(0.5, x), "uint8")
-    return b.where(back, b.unary("neg", first), first), b.where(back, b.unary("neg", second), second)
+    sine = b.where(b.binary("equal", given, b.number(0, x), "uint8"), given, b.where(back, negated(b, first), first))
+    return sine, b.where(back, negated(b, second), second)
 
 
 def _tan(b: GraphBuilder, x: Operand) -> Operand:
@@ -266,30 +273,11 @@ def ordered(name: str) -> Binary:
     return function
 
 
-def _rest(b: GraphBuilder, x: Operand, q: Operand, y: Operand) -> Operand:
-    """``x - q * y`` with the digits that the product loses (Dekker, 1971)."""
-
-    def halves(value: Operand) -> tuple[Operand, Operand]:
-        wide = scaled(b, value, 4097)
-        high = b.binary("sub", wide, b.binary("sub", wide, value))
-        return high, b.binary("sub", value, high)
-
-    (q1, q2), (y1, y2) = halves(q), halves(y)
-    product = b.binary("mul", q, y)
-    lost = b.binary("sub", b.binary("mul", q1, y1), product)
-    for first, second in ((q1, y2), (q2, y1), (q2, y2)):
-        lost = b.binary("add", lost, b.binary("mul", first, second))
-    return b.binary("sub", b.binary("sub", x, product), lost)
-
-
 def _quotient(b: GraphBuilder, x: Operand, y: Operand) -> Operand:
-    """``floor(x / y)``, put right where the division was rounded over a whole number. Ints by 0 are 0."""
+    """``floor(x / y)``; by 0 it is 0."""
     zero, one = b.number(0, x), b.number(1, x)
     if _is_float(x):
-        q = b.unary("floor", b.binary("div", x, y))
-        part = b.binary("div", _rest(b, x, q, y), y)
-        q = b.where(b.binary("lesser", part, zero, "uint8"), b.binary("sub", q, one), q)
-        return b.where(b.binary("greaterOrEqual", part, one, "uint8"), b.binary("add", q, one), q)
+        raise b.refuse("a quotient of floats has more digits than WebNN's division")
     if x.dtype != "int32":
         raise b.refuse(f"WebNN divides {x.dtype} in no dtype that holds it")
     # A processor traps on a division by 0, and of the smallest int by -1.
@@ -305,8 +293,6 @@ def _quotient(b: GraphBuilder, x: Operand, y: Operand) -> Operand:
 
 def _remainder(b: GraphBuilder, x: Operand, y: Operand) -> Operand:
     zero, quotient = b.number(0, x), _quotient(b, x, y)
-    if _is_float(x):
-        return _rest(b, x, quotient, y)
     rest = b.binary("sub", x, b.binary("mul", quotient, y))
     return b.where(b.binary("equal", y, zero, "uint8"), zero, rest)
 
@@ -383,7 +369,7 @@ def _log(base: float) -> Unary:
 
 UNARIES: dict[str, Unary] = {
     "abs": lambda b, x: x if x.dtype == "uint32" else b.unary("abs", x),
-    "negative": lambda b, x: b.unary("neg", x),
+    "negative": negated,
     "sign": lambda b, x: (
         b.cast(b.binary("notEqual", x, b.number(0, x), "uint8"), x.dtype) if x.dtype == "uint32" else b.unary("sign", x)
     ),
