@@ -27,7 +27,7 @@ from scripts import golden_texts
 from scripts.goldens import GOLDENS, Goldens
 
 FOLDER = "tokenizers"
-TEXTS = 30
+TEXTS = 24
 LETTERS = "the a of and cat sat on mat dog house I'm we'll DON'T café naïve über straße Köln résumé Ελλάδα Привет мир"
 OTHERS = "नमस्ते 你好 世界 日本語 한국어 İstanbul ΣΊΣΥΦΟΣ ﬁne ½ ²³ Ⅷ ٣ 12345 3.14 snake_case foo(bar) <mask> [MASK]"
 WORDS = f"{LETTERS} {OTHERS}".split()
@@ -220,9 +220,11 @@ def answers(tokenizer: Any, texts: list[str]) -> tuple[np.ndarray[Any, Any], lis
 def write() -> int:
     """Write the goldens."""
     made = Goldens(check=False)
-    texts = [*(text for text in golden_texts.PICKED if text.isprintable()), *generated(TEXTS, 1)]
+    texts = [*(text for text in golden_texts.PICKED[::2] if text.isprintable()), *generated(TEXTS, 1)]
     arrays = {"texts": _bytes(texts)}
-    for kind, tokenizer in trained():
+    kept = sorted((GOLDENS / FOLDER).glob("*.json"))  # training is not the same twice: delete them to train anew
+    load = importlib.import_module("tokenizers").Tokenizer.from_file
+    for kind, tokenizer in [(path.stem, load(str(path))) for path in kept] or trained():
         table = json.loads(tokenizer.to_str())
         made.data(f"{FOLDER}/{kind}.json", json.dumps(table, ensure_ascii=False, separators=(",", ":")).encode())
         numbers, decoded = answers(tokenizer, texts)
