@@ -22,6 +22,7 @@ struct Params {
   weight_offset: i32,
   x_strides: vec4<i32>,
   weight_strides: vec4<i32>,
+  taken: u32, // channels of this dispatch; what earlier ones have of the sums is in y
 }
 @group(0) @binding(0) var<uniform> p: Params;
 $bindings
@@ -52,7 +53,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
   let w_high = p.weight_offset + o4 * p.weight_strides.x;
   var low = mat4x4<f32>(); // a column a channel, a row a pixel
   var high = mat4x4<f32>();
-  for (var c = 0; c < i32(p.channels); c++) {
+  for (var c = 0; c < i32(p.taken); c++) {
     var run_low = mat4x4<f32>();
     var run_high = mat4x4<f32>();
     for (var a = 0; a < i32(p.kernel.x); a++) {

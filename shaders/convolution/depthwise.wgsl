@@ -22,6 +22,7 @@ struct Params {
   weight_offset: i32,
   x_strides: vec4<i32>,
   weight_strides: vec4<i32>,
+  taken: u32, // channels of this dispatch; what earlier ones have of the sums is in y
 }
 @group(0) @binding(0) var<uniform> p: Params;
 $bindings
@@ -45,7 +46,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
   let columns = window_columns(first);
   let base = p.x_offset + i32(n) * p.x_strides.x + i32(k * p.channels) * p.x_strides.y;
   var sum = vec4<f32>();
-  for (var c = 0; c < i32(p.channels); c++) {
+  for (var c = 0; c < i32(p.taken); c++) {
     for (var a = 0; a < i32(p.kernel.x); a++) {
       for (var b = 0; b < i32(p.kernel.y); b++) {
         let w = p.weight_offset + i32(k) * p.weight_strides.x + c * p.weight_strides.y + a * p.weight_strides.z

@@ -43,6 +43,7 @@ fn offset_of(first: u32, rank: u32, element: u32) -> i32 {
   return at;
 }
 
+$reduced_offset
 $shared
 
 @compute @workgroup_size($workgroup)

@@ -9,6 +9,8 @@ struct Params {
   size: u32, // of the axis in x
   after: u32, // elements of the axes after it
   taps: u32,
+  first: u32, // taps of this dispatch: what an earlier one has of the sum is in y
+  end: u32,
 }
 @group(0) @binding(0) var<uniform> p: Params;
 $bindings
@@ -17,8 +19,8 @@ fn value_of_y(i: u32) -> f32 {
   if (i >= p.count) { return 0f; }
   let place = i / p.after % p.out;
   let start = (i / (p.after * p.out) * p.size + u32(load_starts(place))) * p.after + i % p.after;
-  var sum = 0f;
-  for (var t = 0u; t < p.taps; t++) { sum += load_weights(place * p.taps + t) * load_x(start + t * p.after); }
+  var sum = $before;
+  for (var t = p.first; t < p.end; t++) { sum += load_weights(place * p.taps + t) * load_x(start + t * p.after); }
   return sum;
 }
 

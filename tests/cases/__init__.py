@@ -48,6 +48,7 @@ OPS = (
     "merging",
     "faults",
     "deep",
+    "loops",
 )
 #: The modules about models: their cases take a :class:`Place`.
 MODELS = (

@@ -15,7 +15,7 @@ from ...errors import DeviceMemoryError, UnsupportedOp
 from ...shapes import Layout
 from ..base import Backend, Executable, Op, Place, Plan, Range, Spec
 from .kernels import KERNELS, Adapter
-from .kernels.common import require_shader_types
+from .kernels.common import ENDLESS, LOOPS, require_shader_types
 from .kernels.matmul import parts_of_depth
 from .shader import compose
 
@@ -57,6 +57,8 @@ class WebGPUBackend(Backend[Replay]):
             bridge.matrices,
             bridge.limits["maxComputeInvocationsPerWorkgroup"],
             bridge.limits["maxComputeWorkgroupStorageSize"],
+            # Mesa's llvmpipe cannot be told by its name in every browser; of the others in software SwiftShader can.
+            LOOPS if bridge.fallback and "swiftshader" not in bridge.description.lower() else ENDLESS,
         )
         self._ids = itertools.count(1)
 
@@ -125,6 +127,13 @@ class WebGPUBackend(Backend[Replay]):
                 if max(dispatch.groups) > self.limits["maxComputeWorkgroupsPerDimension"]:
                     raise UnsupportedOp(
                         step.op.name, "webgpu", f"{dispatch.groups} workgroups pass the adapter's limit"
+                    )
+                if dispatch.loops > self.adapter.loops:
+                    raise UnsupportedOp(
+                        step.op.name,
+                        "webgpu",
+                        f"it takes {dispatch.loops:,} iterations of a loop, and a software adapter like this may end "
+                        f"loops after {self.adapter.loops:,}: compute smaller pieces, or use the cpu device",
                     )
                 code, letters, places = compose(dispatch)
                 key = hashlib.sha256(f"{letters}\0{code}".encode()).hexdigest()

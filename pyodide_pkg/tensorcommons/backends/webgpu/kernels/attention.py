@@ -89,9 +89,15 @@ def _attention(step: Step, adapter: Adapter) -> list[Dispatch]:
     variables = {"common": source("attention/common"), "workgroup": str(adapter.workgroup), "mask": ""}
     variables["add_values"] = _add_values(_is_aligned(v))
     variables["wide"] = str(_covering(value_dim, (16, 32, 64)) // 4)
+    # Iterations of attention.wgsl over four keys, and of tiled.wgsl over 64, with the loops inside.
+    each_query = 5 if mask and mask_layout.strides[2] else 0
+    loops = -(-k.shape[2] // 4) * (7 + -(-head_dim // 4) + each_query)
+    alone = adapter.fallback and loops <= adapter.loops
+    if adapter.fallback and not alone:
+        loops = -(-k.shape[2] // 64) * (31 + -(-head_dim // 16) * 25 + each_query)
     buffers = []
     for name, operand in (("query", q), ("key", k), ("value", v)):
-        access, variables[name] = _load(name, _is_aligned(operand), not adapter.fallback)
+        access, variables[name] = _load(name, _is_aligned(operand), not alone)
         buffers.append(Buffer(name, operand, access))
     if mask:
         buffers.append(Buffer("mask", mask[0]))
@@ -100,10 +106,10 @@ def _attention(step: Step, adapter: Adapter) -> list[Dispatch]:
     writing: Access = "vectors" if _is_aligned(step.output) else "elements"
     variables["store"] = STORE[writing]
     buffers.append(Buffer("y", step.output, writing, written=True))
-    shader, rows, dimensions = ("attention", 4 * adapter.workgroup, 32) if adapter.fallback else ("tiled", 32, 64)
+    shader, rows, dimensions = ("attention", 4 * adapter.workgroup, 32) if alone else ("tiled", 32, 64)
     items = spread(heads * batch * -(-value_dim // dimensions), 1)
     groups = (-(-queries // rows), *items[:2])
-    return [Dispatch(f"attention/{shader}", variables, params, tuple(buffers), groups)]
+    return [Dispatch(f"attention/{shader}", variables, params, tuple(buffers), groups, loops)]
 
 
 def _accepts(position: int, layout: Layout) -> bool:

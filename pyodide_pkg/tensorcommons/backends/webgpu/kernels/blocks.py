@@ -21,6 +21,19 @@ BLOCKS = {
   }}
   return block;""",
 }
+# "elements" without a loop: each step of depth as a line.
+_STEP = """if (depth + {k}u < p.depth) {{{{
+    let at = vec4<u32>(side + i32(depth + {k}u) * {{along}});
+    block[{k}] = vec4<f32>(load_{{name}}(at.x), load_{{name}}(at.y), load_{{name}}(at.z), load_{{name}}(at.w));
+  }}}}"""
+BLOCKS["written out"] = "\n  ".join(
+    [
+        "let side = vec4<i32>(start) + vec4<i32>(four_from({first}, {count})) * {across};",
+        "var block: mat4x4<f32>;",
+        *(_STEP.format(k=k) for k in range(4)),
+        "return block;",
+    ]
+)
 # What linear.wgsl and row.wgsl know of b, all of it in vectors: where four columns begin, and [k][j], column j at depth
 # 4k + i, from there.
 COLUMNS = {

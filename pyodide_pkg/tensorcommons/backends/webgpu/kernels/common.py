@@ -13,12 +13,17 @@ from ...base import Operand, Step
 from ..shader import Dispatch
 
 MAX_GROUPS = 65535  # maxComputeWorkgroupsPerDimension is at least this everywhere
+LOOPS = (
+    65535 - 1024
+)  # Mesa's llvmpipe ends all loops of an invocation after 65,535 iterations; some are left for small ones
+ENDLESS = 2**62
 
 
 @dataclass(frozen=True)
 class Adapter:
     """What decides between kernels: software or not, features (of the language, too), subgroup sizes, the matrices that
-    subgroups multiply (dtypes of operands and result, rows, columns, depth), invocations and bytes of a workgroup.
+    subgroups multiply (dtypes of operands and result, rows, columns, depth), invocations and bytes of a workgroup, and
+    the iterations that an invocation may take.
     """
 
     fallback: bool
@@ -27,6 +32,7 @@ class Adapter:
     matrices: frozenset[tuple[str | int, ...]] = frozenset()
     invocations: int = 256
     storage: int = 16384
+    loops: int = ENDLESS
 
     @property
     def workgroup(self) -> int:

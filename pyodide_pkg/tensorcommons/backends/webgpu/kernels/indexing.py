@@ -94,17 +94,22 @@ def _scatter(step: Step, adapter: Adapter) -> list[Dispatch]:
     layouts = [ids.layout, updates.layout, part]
     adds = step.attrs["reduction"] == "add"
     fibres = merge_axes([_without(layout, axis) for layout in layouts])
-    params = struct.pack("<3Ii", fibres[0].size, len(fibres[0].shape), ids.shape[axis], x.shape[axis])
-    params += vectors([layout.offset for layout in fibres], 1, "i")
-    params += vectors([layout.strides[axis] for layout in layouts], 1, "i")
-    params += vectors(fibres[0].shape, 2, "I") + b"".join(vectors(layout.strides, 2, "i") for layout in fibres)
+    steps = [layout.strides[axis] for layout in layouts]
+    ends = vectors(fibres[0].shape, 2, "I") + b"".join(vectors(layout.strides, 2, "i") for layout in fibres)
     variables = {
         "workgroup": str(adapter.workgroup),
         "store": "store_y(slot, load_y(slot) + value);" if adds else "store_y(slot, value);",
     }
     buffers = (Buffer("ids", ids), Buffer("updates", updates), Buffer("y", step.output, written=True))
     groups = spread(fibres[0].size, adapter.workgroup)
-    return [*copied, Dispatch("indexing/scatter", variables, params, buffers, groups)]
+    most = min(adapter.loops - 16, ids.shape[axis])  # indices of one dispatch; the next one goes on where it ends
+    for first in range(0, ids.shape[axis], most):
+        count = min(most, ids.shape[axis] - first)
+        begins = [layout.offset + first * step for layout, step in zip(fibres[:2], steps[:2], strict=True)]
+        params = struct.pack("<3Ii", fibres[0].size, len(fibres[0].shape), count, x.shape[axis])
+        params += vectors([*begins, fibres[2].offset], 1, "i") + vectors(steps, 1, "i") + ends
+        copied.append(Dispatch("indexing/scatter", variables, params, buffers, groups, count + 16))
+    return copied
 
 
 KERNELS = [Kernel("take_along_axis", _take, _any_layout), Kernel("scatter", _scatter, _any_layout)]

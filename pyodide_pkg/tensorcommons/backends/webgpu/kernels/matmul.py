@@ -65,6 +65,7 @@ JOINING = ("matmul/tiled", "matmul/sliced")  # take several weights
 SOFTWARE_LINEAR = Tile("matmul/linear", 16, 64, 0)  # row-major a, and b of whole vectors
 SOFTWARE_ROW = Tile("matmul/row", 1, 64, 0)  # the same of one row
 SOFTWARE = Tile("matmul/matmul", 16, 16, 0)
+SOFTWARE_LONG = Tile("matmul/sliced", 4, 4, 0, slices=256)  # a depth that takes one invocation too many iterations
 
 # The sums of sliced.wgsl from the weight `b`.
 ADD_SLICES = """for (var k = slice * 4u; k < p.depth; k += slices * 8u) {{
@@ -132,13 +133,24 @@ class Product:
         extra += [Buffer(f"bias{i}", bias, self._writing) for i, bias in enumerate(biases, 1) if bias is not None]
         groups = (-(-self.columns // tile.columns), *spread(self._row_tiles(tile) * len(names), 1)[:2])
         params = self._params()[:-4] + struct.pack("<I", size_of(self.batch) * len(names))
-        return Dispatch(tile.shader, variables, params, (*extra, *self._buffers(tile)), groups)
+        return Dispatch(tile.shader, variables, params, (*extra, *self._buffers(tile)), groups, self._loops(tile))
 
     def _row_tiles(self, tile: Tile) -> int:
         return -(-self.rows // tile.rows) * size_of(self.batch)
 
+    def _loops(self, tile: Tile) -> int:
+        """Iterations of an invocation of a software adapter over the depth, and the loops inside."""
+        if tile == SOFTWARE_LONG:
+            return -(-self.depth // (8 * tile.slices))
+        inside = 5 * ((self._reading(self.a, -1) == "elements") + (self._reading(self.b, -2) == "elements"))
+        return -(-self.depth // 4) * (1 + (inside if tile == SOFTWARE else 0))
+
     def tile(self, adapter: Adapter) -> Tile:
         """What suits its size and operands on ``adapter``."""
+        tile = self._tile(adapter)
+        return tile if not adapter.fallback or self._loops(tile) <= adapter.loops else SOFTWARE_LONG
+
+    def _tile(self, adapter: Adapter) -> Tile:
         if not adapter.fallback:
             halves: tuple[Tile, ...] = HALVES if adapter.multiplies_halves and self._in_eights else ()
             return next(tile for tile in (*halves, *HARDWARE) if self._suits(tile))
@@ -182,12 +194,12 @@ class Product:
             lie = {"a": self._lies(self.a, -1), "b": self._lies(self.b, -2)}
             return {**variables, **tiles.variables(size, tile.blocks, tile.slices, self.depth, lie, weights)}
         more = [
-            f"fn block_{name}(start: i32, column: u32, depth: u32) -> mat4x4<f32> {{\n  {self._block(name)}\n}}"
+            f"fn block_{name}(start: i32, column: u32, depth: u32) -> mat4x4<f32> {{\n  {self._block(name, tile)}\n}}"
             for name in weights[1:]
         ]
         variables["blocks"] = "\n".join([source("matmul/blocks"), *more])
         variables["add_products"] = tiles.by_weight([ADD_SLICES.format(b=b) for b in weights])
-        return {**variables, "block_a": self._block("a"), "block_b": self._block("b")}
+        return {**variables, "block_a": self._block("a", tile), "block_b": self._block("b", tile)}
 
     def _lies(self, operand: Operand, along: int) -> tuple[str, bool]:
         """How an operand is read, and whether neighbours in memory are neighbours in depth."""
@@ -195,11 +207,12 @@ class Product:
         near = abs(strides[along]) <= abs(strides[-3 - along])
         return reading, reading == "depth" or (reading == "elements" and near)
 
-    def _block(self, name: str) -> str:
+    def _block(self, name: str, tile: Tile) -> str:
         """The body of ``block_a``, ``block_b`` or, of another weight like b, ``block_<name>``."""
         is_a = name == "a"
         first, strides = ("row", "p.a_strides") if is_a else ("column", "p.b_strides")
-        return BLOCKS[self._reading(self.a if is_a else self.b, -1 if is_a else -2)].format(
+        reading = self._reading(self.a if is_a else self.b, -1 if is_a else -2)
+        return BLOCKS["written out" if reading == "elements" and tile == SOFTWARE_LONG else reading].format(
             name=name, first=first, count=f"p.{first}s",
             across=f"{strides}.{'z' if is_a else 'w'}", along=f"{strides}.{'w' if is_a else 'z'}",
         )  # fmt: skip

@@ -104,7 +104,12 @@ def _eps(step: Step) -> float:
 
 def _in_scalars(columns: int, adapter: Adapter) -> bool:
     """Whether one invocation takes a row, element by element."""
-    return adapter.fallback or columns <= SHORT
+    return columns <= SHORT or (adapter.fallback and _loops(columns) <= adapter.loops)
+
+
+def _loops(count: int) -> int:
+    """Iterations of the kernels that go three times through ``count`` elements, in runs of 128."""
+    return 3 * count + 4 * -(-count // 128) + 64
 
 
 def _rows(
@@ -149,7 +154,7 @@ def _rows(
         buffers = [Buffer(each, operand) for each, operand in operands.items()]
         buffers.append(Buffer("y", step.output, written=True))
         groups = spread(rows, adapter.workgroup)
-        return [Dispatch(f"normalization/{name}", variables, params, tuple(buffers), groups)]
+        return [Dispatch(f"normalization/{name}", variables, params, tuple(buffers), groups, _loops(columns))]
     vectors = columns % 4 == 0
     count = -(-columns // 4)
     lanes = next((lanes for lanes in (32, 64, 128, 256) if count <= KEPT * lanes), min(adapter.invocations, 1024))
@@ -182,7 +187,8 @@ def _rows(
         Buffer(each, operand, "elements" if each.startswith("ids") else access) for each, operand in operands.items()
     ]
     result = Buffer("y", step.output, access, written=True)
-    return [Dispatch(f"normalization/{name}_row", variables, params, (*reads, result), spread(rows, 1))]
+    loops = (4 if vectors else 9) * kept + 64 if adapter.fallback else 0  # a loop of four stores an element each
+    return [Dispatch(f"normalization/{name}_row", variables, params, (*reads, result), spread(rows, 1), loops)]
 
 
 def _four(name: str, start: str, vectors: bool) -> str:

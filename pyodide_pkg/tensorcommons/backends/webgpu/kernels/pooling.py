@@ -24,8 +24,25 @@ def _pool2d(step: Step, adapter: Adapter) -> list[Dispatch]:
     params += struct.pack("<3If", *(bool(flag) for flag in flags), float32(cast(float, step.attrs["divisor"])))
     params += struct.pack("<i4x4i", x.layout.offset, *x.layout.strides)
     buffers = (Buffer("x", x), Buffer("y", step.output, "words", written=True))
-    groups = spread(-(-count // step.output.dtype.lanes), adapter.workgroup)
-    return [Dispatch("pooling/pool2d", {"workgroup": str(adapter.workgroup)}, params, buffers, groups)]
+    words, workgroup, shader = -(-count // step.output.dtype.lanes), adapter.workgroup, "pooling/pool2d"
+    rows, columns = _largest_window(step)
+    loops = step.output.dtype.lanes * rows * (2 + columns)
+    if loops > adapter.loops:  # a workgroup a word
+        lanes = min(adapter.invocations, 1024)
+        shader, loops = "pooling/pool2d_wide", step.output.dtype.lanes * (-(-rows * columns // (2 * lanes)) + 16)
+        return [Dispatch(shader, {"workgroup": str(lanes)}, params, buffers, spread(words, 1), loops)]
+    return [Dispatch(shader, {"workgroup": str(workgroup)}, params, buffers, spread(words, workgroup), loops)]
+
+
+def _largest_window(step: Step) -> tuple[int, int]:
+    """Rows and columns of the image that a result sees at most."""
+    size, out = step.inputs[0].shape[2:], step.output.shape[2:]
+    kernel = cast(Any, step.attrs["kernel"])
+    if step.attrs["adaptive"]:
+        sides = [min(-(-image // number) + 1, image) for image, number in zip(size, out, strict=True)]
+    else:
+        sides = [min(taps, image) for taps, image in zip(kernel, size, strict=True)]
+    return sides[0], sides[1]
 
 
 KERNELS = [Kernel("pool2d", _pool2d, lambda position, layout: True)]

@@ -32,6 +32,8 @@ GATHER = """let stride = select(1u, results, p.beside != 0u);
 # over axes takes a software adapter two and a half times as long as the second, nine times as long as the third.
 TAKE_ANY = "run = take(run, load_x(u32(base + offset_of(8u, p.reduced_rank, j))), j);"
 TAKE_ONE = "run = take(run, load_x(u32(base + i32(j) * p.strides[2].x)), j);"
+# The first with the axes written out, where a loop over them for each element would take too many iterations.
+TAKE_WRITTEN_OUT = "run = take(run, load_x(u32(base + offset_of_reduced(j))), j);"
 TAKE_FOUR = """let four = load4_x(u32(base) / 4u + j);
         run = take(take(run, four.x, 4u * j), four.y, 4u * j + 1u);
         run = take(take(run, four.z, 4u * j + 2u), four.w, 4u * j + 3u);"""
@@ -139,9 +141,15 @@ def _reduce(step: Step, adapter: Adapter) -> list[Dispatch]:
         number % 4 for number in (reduced.size, elements, x.layout.offset, *kept.strides)
     )
     width = 4 if by_four else 1
-    workgroup, lanes, beside = adapter.workgroup, 1, False
+    workgroup, lanes, beside, alone = adapter.workgroup, 1, False, adapter.fallback
+    rank = len(reduced.shape)
+    loops = _loops(elements // width, 128 // width, rank)
     if not adapter.fallback:
         workgroup, lanes, beside = _lanes(results, elements, kept, reduced, adapter)
+    elif loops > adapter.loops:  # many invocations a result, as on hardware
+        workgroup = lanes = _power_of_two(min(adapter.invocations, MOST_LANES))
+        alone = False
+        loops = _loops(-(-elements // (width * lanes)), 128 // width, 0)
     params = struct.pack(
         "<4Iif4I8x",
         *(results, reduced.size // width, len(kept.shape), len(reduced.shape), x.layout.offset),
@@ -158,13 +166,30 @@ def _reduce(step: Step, adapter: Adapter) -> list[Dispatch]:
         "merge": state.merge,
         "finish": state.finish,
         "run": f"{128 // width}u",
-        "take": TAKE_FOUR if by_four else TAKE_ONE if len(reduced.shape) < 2 else TAKE_ANY,
+        "take": TAKE_FOUR if by_four else TAKE_ONE if rank < 2 else TAKE_ANY if alone else TAKE_WRITTEN_OUT,
+        "reduced_offset": "" if by_four or rank < 2 or alone else _written_out(rank),
         "prepare": "shift = load_x(u32(base));" if step.op.name == "var" else "",
-        "shared": "" if adapter.fallback else SHARED,
-        "gather": "" if adapter.fallback else GATHER,
+        "shared": "" if alone else SHARED,
+        "gather": "" if alone else GATHER,
     }
     buffers = (Buffer("x", x, "vectors" if by_four else "elements"), Buffer("y", step.output, written=True))
-    return [Dispatch("reduction/reduction", variables, params, buffers, spread(results, workgroup // lanes))]
+    groups = spread(results, workgroup // lanes)
+    return [Dispatch("reduction/reduction", variables, params, buffers, groups, loops)]
+
+
+def _loops(count: int, run: int, rank: int) -> int:
+    """Iterations of an invocation that takes ``count`` elements in runs, each with a loop over ``rank`` axes."""
+    return count * (1 + (rank + 1 if rank > 1 else 0)) + 2 * -(-count // run) + 32
+
+
+def _written_out(rank: int) -> str:
+    """``offset_of`` for the reduced axes, without a loop."""
+    lines = []
+    for axis in range(rank - 1, -1, -1):
+        part = f"[{2 + axis // 4}].{'xyzw'[axis % 4]}"
+        lines.append(f"at += i32(rest % p.shape{part}) * p.strides{part}; rest /= p.shape{part};")
+    text = " ".join(lines)
+    return f"fn offset_of_reduced(element: u32) -> i32 {{ var rest = element; var at = 0; {text} return at; }}"
 
 
 SCANNED = 4  # neighbours of a row that a lane has at a time
@@ -193,19 +218,25 @@ def _cumulative_sum(step: Step, adapter: Adapter) -> list[Dispatch]:
     if step.output.layout.size == 0:
         return []
     workgroup, lanes, block = adapter.workgroup, 1, 128
-    if not adapter.fallback:
+    alone = adapter.fallback
+    loops = columns + 2 * -(-columns // block)
+    if alone and loops > adapter.loops:
+        alone = False
+        loops = -(-columns // (SCANNED * LANES)) * (2 * SCANNED + 12)
+    if not alone:
         workgroup, block = LANES, SCANNED
         lanes = min(1 << max(-(-columns // SCANNED) - 1, 0).bit_length(), LANES)
     variables = {
         "workgroup": str(workgroup),
         "lanes": str(lanes),
-        "shared": "" if adapter.fallback else "var<workgroup> shared_sums: array<Sum, ${workgroup}>;",
-        "before": "" if adapter.fallback else SCAN,
-        "carry": "carry += run;" if adapter.fallback else "workgroupBarrier();\n    carry += whole;",
+        "shared": "" if alone else "var<workgroup> shared_sums: array<Sum, ${workgroup}>;",
+        "before": "" if alone else SCAN,
+        "carry": "carry += run;" if alone else "workgroupBarrier();\n    carry += whole;",
     }
     params = struct.pack("<4I", rows, columns, step.attrs["include_initial"], block)
     buffers = (Buffer("x", x), Buffer("y", step.output, written=True))
-    return [Dispatch("reduction/cumulative_sum", variables, params, buffers, spread(rows, workgroup // lanes))]
+    groups = spread(rows, workgroup // lanes)
+    return [Dispatch("reduction/cumulative_sum", variables, params, buffers, groups, loops)]
 
 
 KERNELS = [

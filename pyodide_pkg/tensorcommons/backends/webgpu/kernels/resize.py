@@ -19,13 +19,22 @@ def _resample(step: Step, adapter: Adapter) -> list[Dispatch]:
     if count == 0:
         return []
     after = size_of(x.shape[axis + 1 :])
-    params = struct.pack("<5I12x", count, starts.shape[0], x.shape[axis], after, weights.shape[1])
+    taps = weights.shape[1]
+    most = max(min((adapter.loops - 16) // step.output.dtype.lanes, taps), 1)  # of one dispatch; the next adds its own
     buffers = (
         *(Buffer("x", x), Buffer("starts", starts), Buffer("weights", weights)),
         Buffer("y", step.output, "words", written=True),
     )
     groups = spread(-(-count // step.output.dtype.lanes), adapter.workgroup)
-    return [Dispatch("resize/resample", {"workgroup": str(adapter.workgroup)}, params, buffers, groups)]
+    dispatches = []
+    for first in range(0, max(taps, 1), most):
+        end = min(first + most, taps)
+        params = struct.pack("<7I4x", count, starts.shape[0], x.shape[axis], after, taps, first, end)
+        before = "load_y(i)" if first else "0f"
+        variables = {"workgroup": str(adapter.workgroup), "before": before}
+        loops = (end - first) * step.output.dtype.lanes
+        dispatches.append(Dispatch("resize/resample", variables, params, buffers, groups, loops))
+    return dispatches
 
 
 KERNELS = [Kernel("resample", _resample)]
