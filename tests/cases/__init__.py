@@ -65,6 +65,7 @@ MODELS = (
     "templates",
     "writing",
     "examples",
+    "storm",
 )
 
 

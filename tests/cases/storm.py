@@ -193,3 +193,8 @@ async def storm(place: Place, seeds: range, rounds: int) -> None:
             )
             raise
         assert weather.done > weather.refused, (weather.done, weather.refused)
+
+
+async def tasks_that_come_and_go(place: Place) -> None:
+    """A few orders; ``make long`` goes through many."""
+    await storm(place, range(2), rounds=2)
