@@ -7,7 +7,9 @@ import pytest
 from tests.cases import cases_of
 
 
-@pytest.mark.parametrize("case", cases_of("sharing", "activations", "pressure", "moving", "bad_input", kind="webgpu"))
+@pytest.mark.parametrize(
+    "case", cases_of("sharing", "activations", "pressure", "moving", "bad_input", "storm", kind="webgpu")
+)
 def test_on_webgpu(lab, case):
     for line in lab.case(case):
         print(line)

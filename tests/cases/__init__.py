@@ -65,7 +65,6 @@ MODELS = (
     "templates",
     "writing",
     "examples",
-    "storm",
 )
 
 

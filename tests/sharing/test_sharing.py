@@ -16,7 +16,9 @@ def address():
         yield url.rstrip("/")
 
 
-@pytest.mark.parametrize("case", cases_of("sharing", "activations", "pressure", "moving", "bad_input", kind="cpu"))
+@pytest.mark.parametrize(
+    "case", cases_of("sharing", "activations", "pressure", "moving", "bad_input", "storm", kind="cpu")
+)
 async def test_on_numpy(case, address):
     devices = await open_devices(prefer=["cpu"])
     await harness.run(case, Place(devices, f"{address}/models", f"{address}/tiny", f"{address}/faulty", str(TINY)))
