@@ -24,6 +24,7 @@ from tests.cases.sharing import SPLADE, _ids, _load
 from tests.cases.support import raises
 
 MB = 2**20
+BACKBONE = 60  # nodes of the tiny backbone that every one of these runs shares, at least
 Arrays = dict[str, np.ndarray[Any, Any]]
 
 
@@ -66,7 +67,7 @@ async def a_head_finds_what_the_base_computed(place: Place) -> None:
     off, on = results
     assert _same(off[0], on[0]) and _same(off[1], on[1]), "the same bits with the cache on and off"
     assert off[3]["reused_from_cache"] == 0 == on[2]["reused_from_cache"] and off[3]["executed"] > 20
-    assert on[3]["executed"] + on[3]["reused_from_cache"] == off[3]["executed"] and on[3]["executed"] < 15
+    assert on[3]["executed"] + on[3]["reused_from_cache"] == off[3]["executed"] and on[3]["executed"] < BACKBONE / 2
     assert on[3]["dispatches"] < off[3]["dispatches"] / 2
 
 
@@ -77,7 +78,9 @@ async def the_order_does_not_matter(place: Place) -> None:
     await head(**inputs)
     alone = _run(manager)["executed"]
     wanted = await _read(await base(**inputs))
-    assert 0 < _run(manager)["executed"] < 15 < alone, "the head's run left the backbone's activation"
+    assert 0 < _run(manager)["executed"] < BACKBONE / 2 < BACKBONE < alone, (
+        "the head's run left the backbone's activation"
+    )
     manager.activations.clear()
     assert _same(wanted, await _read(await base(**inputs)))
     assert _run(manager)["reused_from_cache"] == 0
@@ -104,7 +107,7 @@ async def a_call_again_computes_nothing(place: Place) -> None:
     assert _same(await _read(await base(**inputs)), wanted[0])
     together = await manager.run_together([(base, inputs), (head, inputs), (base, others)])
     assert _same(await _read(together[0]), wanted[0]) and _same(await _read(together[2]), wanted[1])
-    assert 0 < _run(manager)["executed"] < 15
+    assert 0 < _run(manager)["executed"] < BACKBONE / 2
     base.unload()
     head.unload()
 
@@ -118,7 +121,7 @@ async def inputs_under_other_names_are_found(place: Place) -> None:
     wanted = await _read(await base(**first))
     answers = await manager.run_together([(head, second), (base, first)])
     assert _same(await _read(answers[1]), wanted)
-    assert 0 < _run(manager)["executed"] < 15, "both backbones were there"
+    assert 0 < _run(manager)["executed"] < BACKBONE / 2, "both backbones were there"
     base.unload()
     head.unload()
 
