@@ -84,6 +84,7 @@ def put(kind, path, value):
         ("gemma", ["normalizer", "pattern"], {"Regex": "(?<=a+)b"}, "looks behind over an unlimited length"),
         ("gemma", ["normalizer", "pattern"], {"Regex": "\\p{Klingon}"}, "unknown property"),
         ("gemma", ["normalizer", "pattern"], {"Regex": "((ab){900}){900}"}, "more than 20000 steps"),
+        ("gemma", ["normalizer", "pattern"], {"Regex": "((?:){1000}){1000}{1000}{1000}"}, "more than 20000 steps"),
         ("gemma", ["decoder", "decoders", 0, "content"], 5, r"decoder\.decoders\[0\]\.content must be a string"),
         ("t5", ["model", "vocab", 3], ["a"], r"model\.vocab\[3\] is not a pair"),
         ("t5", ["model", "unk_id"], 10**6, "model.unk_id must be below the number of tokens"),
@@ -129,6 +130,32 @@ def test_a_pattern_that_backtracks_without_end_is_ended(pattern):
     with pytest.raises(InvalidWeights, match="takes too many steps"):
         engine.encode(["a" * 60 + " " + "ab" * 40], None, ALL)
     assert engine.encode(["ab"], None, ALL).size  # the tokenizer goes on
+
+
+@pytest.mark.parametrize(
+    ("pattern", "text"),
+    [
+        ({"Regex": "(a+)\\1b"}, ("a" * 20_000 + "c") * 2),  # long comparisons that fail
+        ({"Regex": "(?<=" + "a{1000}" * 100 + ")b"}, "b" * 20_000),  # long ways back
+        ({"String": "b" + "a" * 300_000}, "a" * 1_000_000),
+    ],
+)
+def test_work_beside_the_steps_of_a_pattern_is_counted(pattern, text):
+    split = {"type": "Split", "pattern": pattern, "behavior": "Isolated", "invert": False}
+    engine = build({**KINDS["gpt2"], "pre_tokenizer": split})
+    with pytest.raises(InvalidWeights, match="takes too many steps"):
+        engine.encode([text], None, ALL)
+
+
+@pytest.mark.parametrize("side", ["lstrip", "rstrip"])
+def test_an_added_token_of_a_space_takes_steps_for_the_spaces_beside_it(side):
+    token = {"id": 0, "content": " ", "special": True, side: True}
+    engine = build({**KINDS["gpt2"], "added_tokens": [*KINDS["gpt2"]["added_tokens"], token]})
+    if side == "lstrip":
+        assert engine.encode([" " * 20_000], None, ALL).size
+    else:
+        with pytest.raises(InvalidWeights, match="an added token takes too many steps"):
+            engine.encode([" " * 20_000], None, ALL)
 
 
 def test_replacements_that_double_a_text_are_ended():

@@ -1,20 +1,23 @@
 // Tokens that are found in a text before anything else: `AddedVocabulary` of the Rust `tokenizers`.
+import { spend } from "./budget.js";
 import { NormalizedString } from "./normalized.js";
 import { WORD } from "./text.js";
 import { Prefixes } from "./vocabulary.js";
 
 const BEGINS_WITH_WORD = new RegExp(`^${WORD}`, "u");
 const ENDS_WITH_WORD = new RegExp(`${WORD}$`, "u");
+const STEPS = 4; // that a look at a space takes
 const SPACE = /^\p{White_Space}$/u;
 
-const spacesBefore = (text, at) => {
+const spacesBefore = (text, at, least) => {
   let start = at;
-  while (start > 0 && SPACE.test(text[start - 1])) start--;
+  while (start > least && SPACE.test(text[start - 1])) start--;
   return start;
 };
 const spacesBehind = (text, at) => {
   let stop = at;
   while (stop < text.length && SPACE.test(text[stop])) stop++;
+  spend(STEPS * (stop - at), "an added token");
   return stop;
 };
 const lastChar = (text, at) => text.slice(Math.max(0, at - 2), at);
@@ -90,7 +93,7 @@ export class AddedTokens {
       let [from, to] = [at, end];
       at = end;
       if (token.single_word && (ENDS_WITH_WORD.test(lastChar(text, from)) || BEGINS_WITH_WORD.test(text.slice(to, to + 2)))) continue;
-      if (token.lstrip) from = Math.max(spacesBefore(text, from), done);
+      if (token.lstrip) from = Math.max(spacesBefore(text, from, done), done);
       if (token.rstrip) to = spacesBehind(text, to);
       if (done < from) parts.push([done, from, null]);
       parts.push([from, to, id]);

@@ -4,6 +4,7 @@
 import { spend } from "./budget.js";
 
 const STEPS = 20; // that a character takes here, against one of a regular expression
+const COMPARED = 16; // characters of two strings that are compared in a step
 
 export class NormalizedString {
   /** `starts` and `ends` by unit; the slice of the original text begins at `shift` and has `extent` characters. */
@@ -258,6 +259,7 @@ export function withGaps(found, length) {
 
 /** Where the string `wanted` stands in `text`. */
 export function matchString(text, wanted) {
+  spend((text.length * wanted.length) / COMPARED, "a pattern");
   const found = [];
   for (let at = text.indexOf(wanted); at >= 0 && wanted; at = text.indexOf(wanted, at + wanted.length)) {
     found.push([at, at + wanted.length]);

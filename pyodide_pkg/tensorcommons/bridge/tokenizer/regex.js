@@ -13,12 +13,17 @@ class Compiler {
   constructor() {
     this.program = [];
     this.loops = 0;
+    this.visits = 0; // of nodes: one that emits nothing may be repeated without end
   }
 
   emit(...instruction) {
-    if (this.program.length >= MOST) throw new TokenizerError(`is a regular expression of more than ${MOST} steps`);
+    if (this.program.length >= MOST) this.fail();
     this.program.push(instruction);
     return this.program.length - 1;
+  }
+
+  fail() {
+    throw new TokenizerError(`is a regular expression of more than ${MOST} steps`);
   }
 
   get end() {
@@ -26,6 +31,7 @@ class Compiler {
   }
 
   node(node) {
+    if (++this.visits > 10 * MOST) this.fail();
     if (node.set) this.emit(SET, node.set);
     else if (node.seq) node.seq.forEach((item) => this.node(item));
     else if (node.alt) this.alternatives(node.alt);
@@ -138,6 +144,7 @@ export class Regex {
       let start = from;
       let stop = -1;
       for (; start <= text.length; start += start < text.length && text.codePointAt(start) > 0xffff ? 2 : 1) {
+        this.step(this.groups);
         this.saved.fill(-1);
         stop = this.run(0, start, -1);
         if (stop >= 0) break;
@@ -231,8 +238,8 @@ export class Regex {
         case BACK: {
           const [from, to] = [saved[2 * code[1]], saved[2 * code[1] + 1]];
           const part = from >= 0 && to >= 0 ? text.slice(from, to) : null;
+          this.step(part?.length ?? 0);
           if (part !== null && text.startsWith(part, at)) {
-            this.step(part.length);
             at += part.length;
             pc++;
           } else failed = true;
@@ -265,6 +272,7 @@ export class Regex {
     const { text } = this;
     let from = at;
     for (let width = 0; width <= max; width++) {
+      this.step(1);
       if (width >= min && this.run(pc, from, at) >= 0) return true;
       if (from === 0) return false;
       from--;
