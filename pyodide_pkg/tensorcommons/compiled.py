@@ -13,7 +13,7 @@ from .backends.base import Spec
 from .backends.current import default_device, device_of
 from .backends.device import Device
 from .dtypes import as_dtype, default_dtype
-from .errors import DeviceUnavailable, TensorCommonsError
+from .errors import DeviceUnavailable, TensorCommonsError, quoted
 from .graph.graph import Graph
 from .graph.node import Node
 from .graph.program import BoundProgram, compile_graph
@@ -131,11 +131,13 @@ def compile(
     Raises TensorCommonsError for what is not a function or not an argument, DeviceUnavailable for what is not a device.
     """
     if not callable(function):
-        raise TensorCommonsError(f"compile() takes a function, not {function!r:.80}")
+        raise TensorCommonsError(f"compile() takes a function, not {quoted(function)}")
     place = None if device is None else device_of(device)
     known = inspect.signature(function).parameters if donate_argnames else {}
     if not isinstance(donate_argnames, (list, tuple, set, frozenset)) or any(n not in known for n in donate_argnames):
-        raise TensorCommonsError(f"donate_argnames: {donate_argnames!r} are not among the arguments {', '.join(known)}")
+        raise TensorCommonsError(
+            f"donate_argnames: {quoted(donate_argnames)} are not among the arguments {', '.join(known)}"
+        )
     return Compiled(function, place, donate_argnames)
 
 

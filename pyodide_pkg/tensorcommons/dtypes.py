@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from .errors import ShapeMismatch, UnsupportedDtype
+from .errors import ShapeMismatch, UnsupportedDtype, quoted
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ def as_dtype(value: object) -> DType:
     except TypeError:
         name = str(value)
     if name not in ALL:
-        raise UnsupportedDtype(f"dtype {name!r} is not supported; supported: {', '.join(ALL)}")
+        raise UnsupportedDtype(f"dtype {quoted(name)} is not supported; supported: {', '.join(ALL)}")
     return ALL[name]
 
 

@@ -201,4 +201,4 @@ def shown_address(text: str) -> str:
 def check_listener(name: str, listener: object) -> None:
     """Raises TensorCommonsError for a listener that is neither a function nor None, before there is news for it."""
     if listener is not None and not callable(listener):
-        raise TensorCommonsError(f"{name} is called with news, so it must be a function, not {listener!r}")
+        raise TensorCommonsError(f"{name} is called with news, so it must be a function, not {quoted(listener)}")

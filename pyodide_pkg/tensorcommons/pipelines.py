@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from .backends.device import Device
-from .errors import MemoryBudgetError, TensorCommonsError
+from .errors import MemoryBudgetError, TensorCommonsError, quoted
 from .hub.cache import CacheSpec
 from .models.architecture import check_task
 from .models.interning import Progress
@@ -202,7 +202,7 @@ async def pipeline(
 
     known = (*TASKS, *WRITING)
     if task not in known:
-        raise TensorCommonsError(f"unknown task {task!r}; known: {', '.join(sorted(known))}")
+        raise TensorCommonsError(f"unknown task {quoted(task)}; known: {', '.join(sorted(known))}")
     if task in TASKS:
         check_size(options.get("batch_size"))
         check_options(task, TASKS[task], {name: value for name, value in options.items() if name != "batch_size"})

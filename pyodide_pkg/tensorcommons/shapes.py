@@ -13,7 +13,7 @@ from functools import cached_property, lru_cache
 from operator import index
 from typing import TypeAlias
 
-from .errors import ShapeMismatch, ViewOutOfBounds
+from .errors import ShapeMismatch, ViewOutOfBounds, quoted
 
 Shape: TypeAlias = tuple[int, ...]
 
@@ -57,7 +57,7 @@ def normalize_axis(axis: int, rank: int) -> int:
     try:
         axis = index(axis)
     except TypeError:
-        raise ShapeMismatch(f"an axis is a whole number, not {axis!r:.40}") from None
+        raise ShapeMismatch(f"an axis is a whole number, not {quoted(axis)}") from None
     if not -rank <= axis < rank:
         raise ShapeMismatch(f"axis {axis} is out of range for {rank} dimensions")
     return axis % rank

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from .errors import TensorCommonsError, check_listener
+from .errors import TensorCommonsError, check_listener, quoted
 from .hub.text_stream import TextStream
 from .hub.tokenizer import Tokenizer
 from .pipelines import Pipeline
@@ -105,7 +105,7 @@ class TextGeneration(Pipeline):
 
     def _ids(self, prompt: Any, chat: Mapping[str, Any]) -> list[int]:
         if not (isinstance(prompt, str) or is_chat(prompt)):
-            raise TensorCommonsError(f"a prompt is a text or a list of messages, not {prompt!r:.60}")
+            raise TensorCommonsError(f"a prompt is a text or a list of messages, not {quoted(prompt)}")
         text = prompt if isinstance(prompt, str) else self._rendered(prompt, chat)
         encoding = self._tokenizer.encode_batch([text], truncation=False, add_special_tokens=isinstance(prompt, str))
         ids: list[int] = encoding.input_ids[0].tolist()
@@ -117,10 +117,10 @@ class TextGeneration(Pipeline):
         """The prompt of a chat. Raises TensorCommonsError where a message has no role or no content."""
         for message in messages:
             if not ("role" in message and "content" in message):
-                raise TensorCommonsError(f"a message has a role and a content (which may be None): {message!r:.80}")
+                raise TensorCommonsError(f"a message has a role and a content (which may be None): {quoted(message)}")
         more = chat.get("tokenizer_encode_kwargs") or {}
         if not isinstance(more, Mapping) or not all(isinstance(name, str) for name in more):
-            raise TensorCommonsError(f"tokenizer_encode_kwargs are names with values, not {more!r:.80}")
+            raise TensorCommonsError(f"tokenizer_encode_kwargs are names with values, not {quoted(more)}")
         given = {name: value for name, value in chat.items() if name != "tokenizer_encode_kwargs"}
         given["continue_final_message"] = _continues(messages, chat)
         given["add_generation_prompt"] = not given["continue_final_message"]

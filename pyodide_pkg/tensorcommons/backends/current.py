@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ..errors import DeviceUnavailable
+from ..errors import DeviceUnavailable, quoted, shown
 from .cpu import CpuBackend
 from .device import Device
 
@@ -54,12 +54,12 @@ def device_of(wish: Device | str) -> Device:
     """
     if isinstance(wish, Device):
         return wish
-    if wish == "cpu":
-        return _cpu()
     if not isinstance(wish, str) or wish not in (*KINDS, "auto"):
         raise DeviceUnavailable(
-            f"{wish!s:.80}", f"device= takes a Device or one of {', '.join(KINDS)}, not {wish!r:.80}"
+            shown(str(wish)), f"device= takes a Device or one of {', '.join(KINDS)}, not {quoted(wish)}"
         )
+    if wish == "cpu":
+        return _cpu()
     if _Current.devices is None:
         if wish == "auto":
             return _cpu()

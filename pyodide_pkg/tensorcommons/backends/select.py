@@ -15,7 +15,7 @@ from typing import Any
 
 from ..bridge.webgpu import WebGPUBridge
 from ..bridge.webnn import WebNNBridge
-from ..errors import DeviceUnavailable, check_listener
+from ..errors import DeviceUnavailable, check_listener, quoted, shown
 from .current import KINDS, take_cpu, use_devices
 from .device import Device
 from .opening import OPEN_SECONDS, in_time
@@ -151,8 +151,8 @@ class Devices:
             if device.kind == kind:
                 return device
         if not isinstance(kind, str) or kind not in KINDS:
-            reason = f"a device is a Device, 'auto' or one of {', '.join(KINDS)}, not {kind!r:.80}"
-            raise DeviceUnavailable(f"{kind!s:.80}", reason)
+            reason = f"a device is a Device, 'auto' or one of {', '.join(KINDS)}, not {quoted(kind)}"
+            raise DeviceUnavailable(shown(str(kind)), reason)
         raise DeviceUnavailable(kind, self.missing.get(kind, "it was not opened"))
 
 
@@ -176,13 +176,13 @@ async def open_devices(
     if isinstance(prefer, str) or not isinstance(prefer, (Iterable, type(None))):
         raise DeviceUnavailable(str(prefer), "prefer= is a list of kinds of devices")
     if isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or not timeout > 0:
-        raise DeviceUnavailable("any", f"timeout= is a number of seconds above 0, not {timeout!r}")
+        raise DeviceUnavailable("any", f"timeout= is a number of seconds above 0, not {quoted(timeout)}")
     wanted = tuple(dict.fromkeys(KINDS if prefer is None else prefer))
     unknown = [str(kind) for kind in wanted if kind not in KINDS]
     if unknown or not wanted:
         raise DeviceUnavailable(", ".join(unknown) or "any", f"the kinds of devices are {', '.join(KINDS)}")
     if webnn not in WISHES:
-        raise DeviceUnavailable("webnn", f"it can be asked for {', '.join(map(repr, WISHES))}, not {webnn!r}")
+        raise DeviceUnavailable("webnn", f"it can be asked for {', '.join(map(repr, WISHES))}, not {quoted(webnn)}")
     tasks = [asyncio.ensure_future(in_time(kind, _open(kind, webnn), timeout, Device.close)) for kind in wanted]
     try:
         await asyncio.wait(tasks)

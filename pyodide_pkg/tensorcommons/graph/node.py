@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from ..backends.base import Attribute, Op, Spec
-from ..errors import InternalError
+from ..errors import InternalError, quoted
 from ..sharing.storage import Storage
 
 _PLAIN = frozenset((int, float, str, bool, type(None)))  # ``repr`` of these loses nothing: -0.0 is not 0.0, 1 not True
@@ -31,7 +31,7 @@ def plain(value: Any) -> Attribute:
         return tuple(map(plain, value))
     if isinstance(value, np.generic):
         return plain(value.item())
-    raise InternalError(f"an attribute of an op is a {type(value).__name__}: {value!r:.80}")
+    raise InternalError(f"an attribute of an op is a {type(value).__name__}: {quoted(value)}")
 
 
 class Node:

@@ -32,7 +32,7 @@ from weakref import WeakValueDictionary
 from ..bridge.blocks import Block, Data
 from ..bridge.digest import identity_of, joined
 from ..bridge.runtime import IN_BROWSER
-from ..errors import DeviceUnavailable, TensorCommonsError
+from ..errors import DeviceUnavailable, TensorCommonsError, quoted
 from .stores import FolderStore, Store
 from .version import Version, is_immutable
 
@@ -371,7 +371,7 @@ async def open_cache(cache: CacheSpec = "auto") -> Cache:
     if cache is None:
         return Cache(None, reason="none was asked for")
     if not isinstance(cache, str | os.PathLike):
-        raise TensorCommonsError(f'cache is "auto", None, the path of a folder, or an open Cache, not {cache!r}')
+        raise TensorCommonsError(f'cache is "auto", None, the path of a folder, or an open Cache, not {quoted(cache)}')
     if cache != "auto":
         return Cache(FolderStore(cache))
     if not IN_BROWSER:

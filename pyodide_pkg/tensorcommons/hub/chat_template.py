@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import InvalidWeights, TensorCommonsError
+from ..errors import InvalidWeights, TensorCommonsError, quoted, shown
 
 REASONING = ("reasoning_content", "thinking", "reasoning")  # a message's names for it; the first is the standard one
 TAG = "CONTINUE_FINAL_MESSAGE_TAG "
@@ -53,12 +53,12 @@ class ChatTemplate:
         """
         if chosen is not None:
             if not isinstance(chosen, str):
-                raise TensorCommonsError(f"chat_template is a template or the name of one, not {chosen!r:.80}")
+                raise TensorCommonsError(f"chat_template is a template or the name of one, not {quoted(chosen)}")
             return self.templates.get(chosen, chosen)
         name = "tool_use" if with_tools and "tool_use" in self.templates else "default"
         if name not in self.templates:
-            known = ", ".join(sorted(self.templates))
-            raise TensorCommonsError(f"this model has several chat templates: pass chat_template= one of {known:.200}")
+            known = shown(", ".join(sorted(self.templates)))
+            raise TensorCommonsError(f"this model has several chat templates: pass chat_template= one of {known}")
         return self.templates[name]
 
     def render(
@@ -103,7 +103,7 @@ def _normalized(messages: object) -> list[dict[str, Any]]:
     given = _plain(getattr(messages, "messages", messages))
     if not isinstance(given, (list, tuple)) or not given or not all(isinstance(each, dict) for each in given):
         raise TensorCommonsError(
-            f'messages are a list of objects like {{"role": "user", "content": "Hello"}}, not {messages!r:.80}'
+            f'messages are a list of objects like {{"role": "user", "content": "Hello"}}, not {quoted(messages)}'
         )
     chat = []
     for each in given:
@@ -119,7 +119,7 @@ def _tools(tools: object) -> list[Any] | None:
     if tools is None:
         return None
     if not isinstance(tools, (list, tuple)) or not all(isinstance(tool, Mapping) for tool in tools):
-        raise TensorCommonsError(f"tools are a list of JSON schemas, not {tools!r:.80}")
+        raise TensorCommonsError(f"tools are a list of JSON schemas, not {quoted(tools)}")
     return list(tools)
 
 
@@ -127,7 +127,7 @@ def _documents(documents: object) -> list[Any] | None:
     if documents is None:
         return None
     if not isinstance(documents, (list, tuple)) or not all(isinstance(each, Mapping) for each in documents):
-        raise TensorCommonsError(f'documents are a list of {{"title": ..., "text": ...}}, not {documents!r:.80}')
+        raise TensorCommonsError(f'documents are a list of {{"title": ..., "text": ...}}, not {quoted(documents)}')
     return list(documents)
 
 
@@ -161,7 +161,7 @@ def _tag(message: dict[str, Any], field: str, source: str) -> str:
     same = [name for name in REASONING if message.get(name) == value] if field in REASONING else [field]
     if value is None or not any(name in source for name in same):
         reader = "last message" if value is None else "chat template"
-        raise TensorCommonsError(f"the {reader} has no {field:.40} to continue: pass continue_final_message=False")
+        raise TensorCommonsError(f"the {reader} has no {shown(field)} to continue: pass continue_final_message=False")
     if isinstance(value, (list, tuple)):
         for block in reversed(value):
             if isinstance(block, dict) and isinstance(block.get("text"), str):
@@ -171,7 +171,7 @@ def _tag(message: dict[str, Any], field: str, source: str) -> str:
         raise TensorCommonsError("the last message has no text to continue: pass continue_final_message=False")
     if not isinstance(value, str):
         raise TensorCommonsError(
-            f"the last message's {field:.40} is not a text, so it cannot be continued: {value!r:.80}"
+            f"the last message's {shown(field)} is not a text, so it cannot be continued: {quoted(value)}"
         )
     for name in same:
         message[name] = value + TAG
@@ -187,9 +187,9 @@ def _rendered(source: str, values: dict[str, Any]) -> str:
     except RecursionError:
         raise TensorCommonsError("the model's chat template nests too deeply: it was stopped") from None
     except Exception as error:  # whatever a stranger's template raises
-        said = " ".join(str(error).split())
+        said = shown(" ".join(str(error).split()))
         raise TensorCommonsError(
-            f"the model's chat template does not take these messages: {type(error).__name__}: {said:.300}"
+            f"the model's chat template does not take these messages: {type(error).__name__}: {said}"
         ) from None
 
 
@@ -223,6 +223,6 @@ def texts_of(files: Mapping[str, bytes], file: str) -> dict[str, str]:
             found[name] = raw.decode("utf-8-sig")
         except UnicodeDecodeError as error:
             raise InvalidWeights(
-                file, f"the chat_template {name:.40} is not a text: byte {error.start:,} is not UTF-8"
+                file, f"the chat_template {shown(name)} is not a text: byte {error.start:,} is not UTF-8"
             ) from None
     return found

@@ -335,7 +335,7 @@ class _MemorySource(_Files):
     def __init__(self, files: Mapping[str, bytes]) -> None:
         for name, data in files.items():
             if not (isinstance(name, str) and isinstance(data, (bytes, bytearray, memoryview))):
-                raise TensorCommonsError(f"files are {{name: bytes}}, not {name!r:.40}: {type(data).__name__}")
+                raise TensorCommonsError(f"files are {{name: bytes}}, not {quoted(name)}: {type(data).__name__}")
         self._files = dict(files)
         self.name = f"memory-{next(self._count)}"
 

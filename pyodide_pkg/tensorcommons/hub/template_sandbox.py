@@ -30,6 +30,8 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.utils import Namespace
 from jinja2.visitor import NodeTransformer
 
+from ..errors import quoted
+
 STEPS = 1_000_000  # of one rendering; a chat of a thousand messages takes some 50,000
 CHARACTERS = 100  # that are one step
 LARGEST_TEXT = 4_000_000  # characters of one string, and of a prompt
@@ -297,7 +299,7 @@ class _Namespace(Namespace):
 
 def _check_name(name: object) -> None:
     if isinstance(name, str) and name.startswith("_"):
-        raise jinja2.exceptions.SecurityError(f"a namespace has no names with an underscore first, as {name:.40}")
+        raise jinja2.exceptions.SecurityError(f"a namespace has no names with an underscore first, as {quoted(name)}")
 
 
 class _Environment(ImmutableSandboxedEnvironment):

@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 
-from ..errors import InvalidWeights, ShapeMismatch, TensorCommonsError
+from ..errors import InvalidWeights, ShapeMismatch, TensorCommonsError, quoted
 from .chat_template import ChatTemplate, texts_of
 from .config import parse_json
 from .encoding import Encoding, pad, unpack
@@ -174,7 +174,7 @@ class Tokenizer:
         try:
             row = [operator.index(value) for value in ids]
         except TypeError:
-            raise TensorCommonsError(f"ids are whole numbers, not {ids!r:.60}") from None
+            raise TensorCommonsError(f"ids are whole numbers, not {quoted(ids)}") from None
         return self._engine.decode([row], skip_special_tokens=skip_special_tokens)[0]
 
     def apply_chat_template(self, messages: Sequence[Mapping[str, Any]], **options: Any) -> str:
@@ -234,7 +234,7 @@ class Tokenizer:
         for given in (texts, pairs or ()):
             whole = isinstance(given, Iterable) and not isinstance(given, str)
             if not whole or not all(isinstance(text, str) for text in given):
-                raise TensorCommonsError(f"texts and pairs are lists of strings, not {given!r:.60}")
+                raise TensorCommonsError(f"texts and pairs are lists of strings, not {quoted(given)}")
         if pairs is not None and len(pairs) != len(texts):
             raise ShapeMismatch(f"{len(texts)} texts and {len(pairs)} pairs: every text needs one")
         if not texts:

@@ -17,7 +17,7 @@ import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from ..errors import InvalidWeights
+from ..errors import InvalidWeights, quoted
 from .config import parse_json, read_json, read_optional_json
 from .sources import FileMissingError
 
@@ -117,12 +117,12 @@ async def read_files(source: Source, config: dict[str, Any] | None = None) -> To
         named = {_content(token) for token in special.values()} | set(map(_content, _extra(options)))
         for content, number in (await _optional(source, "added_tokens.json", options)).items():
             if type(number) is not int:
-                raise InvalidWeights(f"{source.name}/added_tokens.json", f"the id of {content[:60]!r} is not a number")
+                raise InvalidWeights(f"{source.name}/added_tokens.json", f"the id of {quoted(content)} is not a number")
             options_of = {"special": content in named, "normalized": content not in named}
             added[number] = {"content": content, "named": True, **options_of}
     for key, token in special.items():
         if not _content(token):
-            raise InvalidWeights(name, f"{key} must be a string or an object with content, not {token!r:.60}")
+            raise InvalidWeights(name, f"{key} must be a string or an object with content, not {quoted(token)}")
     tokens = [added[number] for number in sorted(added)]
     tokens += [{**_token(token), "named": True} for token in (*special.values(), *_extra(options))]
     changes = {other: options[key] for key, other in LOWER.items() if isinstance(options.get(key), bool)}
@@ -158,11 +158,11 @@ def read_settings(
     pad_type = options.get("pad_token_type_id", padding.get("pad_type_id", 0))
     if type(pad_type) is not int or not 0 <= pad_type < 2**31:
         raise InvalidWeights(
-            files.config_name, f"pad_token_type_id must be a whole number from 0, not {pad_type!r:.60}"
+            files.config_name, f"pad_token_type_id must be a whole number from 0, not {quoted(pad_type)}"
         )
     inputs = options.get("model_input_names")
     if inputs is not None and not (isinstance(inputs, list) and all(isinstance(each, str) for each in inputs)):
-        raise InvalidWeights(files.config_name, f"model_input_names must be a list of names, not {inputs!r:.60}")
+        raise InvalidWeights(files.config_name, f"model_input_names must be a list of names, not {quoted(inputs)}")
     return Settings(
         max_length=min(stated, default=None),
         pad_id=pad_id,
@@ -281,10 +281,12 @@ def _bert_like(kind: str, vocabulary: Mapping[str, Any], names: Mapping[str, str
 def _added(table: Any, name: str) -> dict[int, dict[str, Any]]:
     """``added_tokens_decoder``: {"id": token}."""
     if not isinstance(table, dict):
-        raise InvalidWeights(name, f"added_tokens_decoder must be an object, not {table!r:.60}")
+        raise InvalidWeights(name, f"added_tokens_decoder must be an object, not {quoted(table)}")
     for number, token in table.items():
         if not re.fullmatch(r"[0-9]{1,9}", number) or not isinstance(token, dict) or not _content(token):
-            raise InvalidWeights(name, f"added_tokens_decoder has {number[:20]!r}: {token!r:.60}, which is not a token")
+            raise InvalidWeights(
+                name, f"added_tokens_decoder has {quoted(number)}: {quoted(token)}, which is not a token"
+            )
     return {int(number): _token(token) for number, token in table.items()}
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from ..backends.base import Spec
 from ..backends.device import Device
 from ..dtypes import as_dtype
-from ..errors import UnsupportedModel
+from ..errors import UnsupportedModel, quoted
 from ..graph.node import Node
 from ..shapes import Shape
 from ..tensor import Tensor
@@ -94,7 +94,7 @@ class Architecture(Protocol):
 def check_task(task: str, tasks: Sequence[str], name: str) -> None:
     """Raises UnsupportedModel unless ``task`` is one of ``tasks``, which the model ``name`` serves."""
     if task not in tasks:
-        raise UnsupportedModel(f"{name} (for the task {task!r})", tasks)
+        raise UnsupportedModel(f"{name} (for the task {quoted(task)})", tasks)
 
 
 def symbolic_inputs(arrays: Arrays, names: Mapping[str, str], device: Device) -> dict[str, Tensor]:

@@ -12,7 +12,7 @@ import numpy as np
 from .. import dtypes
 from ..backends.base import Spec
 from ..dtypes import host_array
-from ..errors import InvalidWeights, TensorCommonsError
+from ..errors import InvalidWeights, TensorCommonsError, quoted
 from ..ops import embedding as rows
 from ..ops import linear, reshape
 from ..shapes import Shape
@@ -198,5 +198,5 @@ def with_head(folder: Folder, family: str, decoder: CausalDecoder, language_mode
 def _padding(folder: Folder, words: int) -> int | None:
     padding = folder.config.get("pad_token_id")
     if padding is not None and (type(padding) is not int or not -words <= padding < words):
-        raise InvalidWeights(folder.file, f"pad_token_id must be null or below {words}, not {padding!r:.80}")
+        raise InvalidWeights(folder.file, f"pad_token_id must be null or below {words}, not {quoted(padding)}")
     return padding

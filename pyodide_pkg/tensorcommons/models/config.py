@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import MISSING, fields
 from typing import Any, TypeVar
 
-from ..errors import InvalidWeights
+from ..errors import InvalidWeights, quoted
 from ..ops import gelu, hardswish, leaky_relu, multiply, relu, sigmoid, silu, tanh
 from ..tensor import Tensor
 
@@ -95,7 +95,7 @@ def read_config(
             low = -high
         bad = value is MISSING or not isinstance(value, wanted) or (isinstance(value, bool) and wanted != (bool,))
         if bad or (isinstance(value, (int, float)) and not low <= value <= high):
-            raise InvalidWeights(file, f"{name} must be {_allowed(wanted, low, high)}, not {config.get(name)!r:.80}")
+            raise InvalidWeights(file, f"{name} must be {_allowed(wanted, low, high)}, not {quoted(config.get(name))}")
         values[field.name] = value
     return kind(**values)
 
@@ -115,14 +115,14 @@ def check_fixed(config: Mapping[str, Any], file: str, **built_in: Any) -> None:
     for name, value in {**common, **built_in}.items():
         asked = config.get(name)
         if asked is not None and asked != value:
-            only = f"; only {value!r} is" if value != {} else ""
-            raise InvalidWeights(file, f"{name} {asked!r:.80} is not built in{only}")
+            only = f"; only {quoted(value)} is" if value != {} else ""
+            raise InvalidWeights(file, f"{name} {quoted(asked)} is not built in{only}")
 
 
 def activation(name: str, file: str, field: str = "hidden_act") -> Callable[[Tensor], Tensor]:
     """The activation that a config names. Raises InvalidWeights for one that is not built in."""
     if name not in ACTIVATIONS:
-        raise InvalidWeights(file, f"{field} {name!r:.80} is not one of {', '.join(ACTIVATIONS)}")
+        raise InvalidWeights(file, f"{field} {quoted(name)} is not one of {', '.join(ACTIVATIONS)}")
     return ACTIVATIONS[name]
 
 
@@ -136,5 +136,5 @@ def architectures(config: Mapping[str, Any], file: str) -> list[str]:
     """The classes that ``config.json`` names, if any. Raises InvalidWeights for what is not a list of names."""
     named = config.get("architectures") or []
     if not isinstance(named, list) or not all(isinstance(name, str) for name in named):
-        raise InvalidWeights(file, f"architectures must be a list of names, not {named!r:.80}")
+        raise InvalidWeights(file, f"architectures must be a list of names, not {quoted(named)}")
     return named

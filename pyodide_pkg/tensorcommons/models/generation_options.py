@@ -16,7 +16,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from ..errors import TensorCommonsError
+from ..errors import TensorCommonsError, quoted, shown
 
 logger = logging.getLogger(__name__)
 
@@ -159,7 +159,7 @@ class Options:
         known = {field.name for field in fields(cls)}
         if unknown := sorted(set(given) - known - set(INERT) - set(REFUSED)):
             names = ", ".join(sorted(known))
-            raise TensorCommonsError(f"unknown option {', '.join(unknown)[:80]}; generation takes {names}")
+            raise TensorCommonsError(f"unknown option {shown(', '.join(unknown))}; generation takes {names}")
         stated = {name: value for name, value in defaults.items() if value is not None and name != "seed"}
         pad = stated.get("pad_token_id")
         if type(pad) is int and pad < 0:
@@ -180,7 +180,7 @@ class Options:
                     wanted[name] = off[name]
             except (TypeError, ValueError, OverflowError) as error:
                 where = "" if name in given else f" in the model's {FILE} or config.json"
-                raise TensorCommonsError(f"{name}{where} must be {error}, not {_shown(value)}") from None
+                raise TensorCommonsError(f"{name}{where} must be {error}, not {quoted(value)}") from None
         options = cls(**wanted)
         options.check()
         for message in _remarks(given, options):
@@ -193,7 +193,7 @@ class Options:
             for name, fits, allowed in DRAWN:
                 value = getattr(self, name)
                 if value is not None and not fits(value):
-                    raise TensorCommonsError(f"{name} must be {allowed}, not {_shown(value)}")
+                    raise TensorCommonsError(f"{name} must be {allowed}, not {quoted(value)}")
         elif self.num_return_sequences > 1:
             raise TensorCommonsError(
                 f"num_return_sequences={self.num_return_sequences} needs do_sample=True: "
@@ -342,21 +342,12 @@ DRAWN: tuple[tuple[str, Callable[[float], bool], str], ...] = (
 # --- messages ---
 
 
-def _shown(value: Any) -> str:
-    """At most 80 characters of a value that may come from a stranger's file."""
-    try:
-        text = repr(value)
-    except (ValueError, RecursionError):  # a number of thousands of digits
-        text = f"a {type(value).__name__}"
-    return text if len(text) <= 80 else text[:77] + "..."
-
-
 def _refusal(name: str, value: Any, what: str, *, in_call: bool) -> str:
     where = "this call" if in_call else f"the model's {FILE} or config.json"
     remedy = (
         "leave it out" if in_call else f"pass {name}={'1' if name == 'num_beams' else 'None'} to generate without it"
     )
-    return f"{name}={_shown(value)} in {where} asks for {what}, which is not built in: {remedy}"
+    return f"{name}={quoted(value)} in {where} asks for {what}, which is not built in: {remedy}"
 
 
 def _remarks(given: Mapping[str, Any], options: Options) -> list[str]:

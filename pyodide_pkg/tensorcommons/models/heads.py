@@ -44,10 +44,12 @@ class Labels:
         if not table:
             count = 2 if config.get("num_labels") is None else config["num_labels"]
             if type(count) is not int or not 0 < count <= MOST_LABELS:
-                raise InvalidWeights(file, f"num_labels is a whole number from 1 to {MOST_LABELS:,}, not {count!r:.40}")
+                raise InvalidWeights(
+                    file, f"num_labels is a whole number from 1 to {MOST_LABELS:,}, not {quoted(count)}"
+                )
             table = {str(i): f"LABEL_{i}" for i in range(count)}
         if not isinstance(table, dict) or set(map(str, table)) != {str(i) for i in range(len(table))}:
-            raise InvalidWeights(file, f"id2label must number the labels from 0, not {table!r:.80}")
+            raise InvalidWeights(file, f"id2label must number the labels from 0, not {quoted(table)}")
         named = {str(key): str(name) for key, name in table.items()}
         names = tuple([named[str(i)] for i in range(len(table))])
         kinds = {

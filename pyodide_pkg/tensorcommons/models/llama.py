@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import InvalidWeights
+from ..errors import InvalidWeights, quoted
 from ..nn import embedding, heads, linear, rms_norm
 from ..ops import (
     arange,
@@ -86,21 +86,23 @@ class Rope:
         config, file = folder.config, folder.file
         asked = config.get("rope_scaling") or config.get("rope_parameters") or {}
         if not isinstance(asked, dict):
-            raise InvalidWeights(file, f"rope_parameters must be an object, not {asked!r:.80}")
+            raise InvalidWeights(file, f"rope_parameters must be an object, not {quoted(asked)}")
         defaults = {name: config.get(name) for name in ("rope_theta", "partial_rotary_factor")}
         defaults["original_max_position_embeddings"] = config.get("max_position_embeddings")
         table = {name: value for name, value in {**defaults, **asked}.items() if value is not None}
         kind = table.get("rope_type", table.get("type", "default"))
         if not isinstance(kind, str) or kind not in ROPE_TYPES:
-            raise InvalidWeights(file, f"rope_type {kind!r:.80} is not one of {', '.join(ROPE_TYPES)}")
+            raise InvalidWeights(file, f"rope_type {quoted(kind)} is not one of {', '.join(ROPE_TYPES)}")
         needed = ROPE_TYPES[kind]
         if needed and table.get("partial_rotary_factor", 1) != 1:
-            raise InvalidWeights(file, f"partial_rotary_factor {table['partial_rotary_factor']!r:.80} is not built in")
+            raise InvalidWeights(
+                file, f"partial_rotary_factor {quoted(table['partial_rotary_factor'])} is not built in"
+            )
         values = {ours: table[theirs] for ours, theirs in ROPE_NAMES.items() if theirs in table}
         bad = {ROPE_NAMES[key]: value for key, value in values.items() if not _is_positive(value)}
         lacking = [ROPE_NAMES[key] for key in needed if key not in values]
         if bad or lacking:
-            what = f"{bad!r:.80} must be finite numbers above 0" if bad else f"lack {', '.join(lacking)}"
+            what = f"{quoted(bad)} must be finite numbers above 0" if bad else f"lack {', '.join(lacking)}"
             raise InvalidWeights(file, f"rope_parameters of type {kind}: {what}")
         if kind == "llama3" and values["high"] == values["low"]:
             raise InvalidWeights(file, "rope_parameters: high_freq_factor and low_freq_factor must differ")
@@ -176,12 +178,12 @@ def _check_windows(config: LlamaConfig, given: Mapping[str, Any], file: str) -> 
     full, types = given.get("max_window_layers", 28), given.get("layer_types")
     if type(use) is not bool or type(window) is not int or type(full) is not int:
         raise InvalidWeights(
-            file, f"use_sliding_window {use!r:.40}, sliding_window {window!r:.40}: a bool and a number"
+            file, f"use_sliding_window {quoted(use)}, sliding_window {quoted(window)}: a bool and a number"
         )
     if types is None:
         types = ["sliding_attention"] if full < config.num_hidden_layers else []
     if not isinstance(types, list) or any(kind not in ("full_attention", "sliding_attention") for kind in types):
-        raise InvalidWeights(file, f"layer_types {types!r:.80} are not all full_attention or sliding_attention")
+        raise InvalidWeights(file, f"layer_types {quoted(types)} are not all full_attention or sliding_attention")
     if use and "sliding_attention" in types and window < config.max_position_embeddings:
         raise InvalidWeights(file, f"sliding_window {window} is not built in; use_sliding_window must be false")
 

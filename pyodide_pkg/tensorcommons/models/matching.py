@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 
-from ..errors import InvalidWeights, quoted
+from ..errors import InvalidWeights, quoted, shown
 from ..hub.weights import WeightsFile
 from ..shapes import Shape
 from .interning import Part
@@ -71,4 +71,4 @@ def _check(file: str, name: str, shape: Shape, asked: Shape, dtype: str) -> None
 
 def _listed(names: Sequence[str]) -> str:
     more = f" and {len(names) - LISTED} more" if len(names) > LISTED else ""
-    return ", ".join(f"{name:.80}" for name in names[:LISTED]) + more
+    return ", ".join(map(shown, names[:LISTED])) + more

@@ -15,7 +15,7 @@ import numpy as np
 
 from ..backends.device import Device
 from ..backends.select import Decision
-from ..errors import ShapeMismatch, TensorCommonsError, TensorReleased, check_listener
+from ..errors import ShapeMismatch, TensorCommonsError, TensorReleased, check_listener, quoted
 from ..graph.node import Node
 from ..graph.program import bytes_to_run
 from ..hub.tokenizer import Tokenizer
@@ -244,7 +244,9 @@ class Model:
         wanted = tuple(asked) if isinstance(asked, Iterable) and not isinstance(asked, str) else ()
         missing = [name for name in wanted if name not in known]
         if missing or not wanted:
-            raise TensorCommonsError(f"{self.name} has no output {missing or asked!r}; outputs are {', '.join(known)}")
+            raise TensorCommonsError(
+                f"{self.name} has no output {quoted(missing or asked)}; outputs are {', '.join(known)}"
+            )
         prepared, names, shapes = self._named(inputs, host)
         key = (self.name, wanted, shapes)
         if key not in self._traces:
@@ -331,5 +333,5 @@ class Model:
 def _counts(shape: Any) -> Shape:
     """``shape``, if it is one. Raises ShapeMismatch where it is not."""
     if not isinstance(shape, (tuple, list)) or any(type(count) is not int or count < 0 for count in shape):
-        raise ShapeMismatch(f"a shape to compile for is whole numbers, as (batch, sequence), not {shape!r:.60}")
+        raise ShapeMismatch(f"a shape to compile for is whole numbers, as (batch, sequence), not {quoted(shape)}")
     return tuple(shape)

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..errors import InvalidWeights
+from ..errors import InvalidWeights, quoted, shown
 from ..hub.config import read_json, read_optional_json, read_optional_list
 from ..hub.sources import Source
 from ..nn import linear, pooling
@@ -160,14 +160,14 @@ async def read_sentence(source: Source) -> tuple[Sentence, SentenceUse]:
         path = module.get("path", "") if isinstance(module, dict) else None
         if kind == "Transformer":
             if path:
-                raise InvalidWeights(file, f"the Transformer lies in the folder {path!r:.60}; only '' is built in")
+                raise InvalidWeights(file, f"the Transformer lies in the folder {quoted(path)}; only '' is built in")
             continue
         if kind not in ("Pooling", "Dense", "Normalize", "Dropout"):
             raise InvalidWeights(
-                file, f"module {kind!r:.60} is not one of Transformer, Pooling, Dense, Normalize, Dropout"
+                file, f"module {quoted(kind)} is not one of Transformer, Pooling, Dense, Normalize, Dropout"
             )
         if kind in ("Pooling", "Dense") and not (isinstance(path, str) and path):
-            raise InvalidWeights(file, f"the {kind} module {module!r:.60} names no folder as its path")
+            raise InvalidWeights(file, f"the {kind} module {quoted(module)} names no folder as its path")
         if kind == "Pooling":
             if modes or steps:
                 raise InvalidWeights(file, "Pooling must come once, before Dense and Normalize")
@@ -191,10 +191,10 @@ async def _pooling(source: Source, file: str) -> tuple[tuple[str, ...], bool]:
         asked = unknown or [mode for name, mode in OLD_MODES.items() if name in flags] or ["mean"]
     modes = asked if isinstance(asked, list) else [asked]
     if not modes or any(not isinstance(mode, str) or mode not in pooling.MODES for mode in modes):
-        raise InvalidWeights(f"{source.name}/{file}", f"pooling {modes!r:.80} is not of {', '.join(pooling.MODES)}")
+        raise InvalidWeights(f"{source.name}/{file}", f"pooling {quoted(modes)} is not of {', '.join(pooling.MODES)}")
     include = settings.get("include_prompt", True)
     if type(include) is not bool:
-        raise InvalidWeights(f"{source.name}/{file}", f"include_prompt must be true or false, not {include!r:.80}")
+        raise InvalidWeights(f"{source.name}/{file}", f"include_prompt must be true or false, not {quoted(include)}")
     return tuple(modes), include
 
 
@@ -202,7 +202,7 @@ async def _dense(source: Source, path: str) -> Dense:
     file = f"{source.name}/{path}/config.json"
     config = read_config(_DenseConfig, await read_json(source, f"{path}/config.json"), file)
     if {config.module_input_name, config.module_output_name} != {"sentence_embedding"}:
-        raise InvalidWeights(file, f"module_input_name {config.module_input_name!r:.60} is not built in")
+        raise InvalidWeights(file, f"module_input_name {quoted(config.module_input_name)} is not built in")
     activation = config.activation_function.rpartition(".")[2]
     if not config.activation_function.startswith("torch."):
         logger.warning(
@@ -210,7 +210,7 @@ async def _dense(source: Source, path: str) -> Dense:
         )
         activation = "Tanh"
     if activation not in TORCH:
-        raise InvalidWeights(file, f"activation_function {activation!r:.80} is not one of {', '.join(TORCH)}")
+        raise InvalidWeights(file, f"activation_function {quoted(activation)} is not one of {', '.join(TORCH)}")
     return Dense(path, config.in_features, config.out_features, config.bias, activation, config.use_residual)
 
 
@@ -220,21 +220,23 @@ async def _use(source: Source, *, include_prompt: bool) -> SentenceUse:
     bert = await read_optional_json(source, "sentence_bert_config.json") or {}
     prompts, name = config.get("prompts") or {}, config.get("default_prompt_name")
     if not isinstance(prompts, dict) or not all(isinstance(text, str | None) for text in prompts.values()):
-        raise InvalidWeights(file, f"prompts must be texts by name, not {prompts!r:.80}")
+        raise InvalidWeights(file, f"prompts must be texts by name, not {quoted(prompts)}")
     prompts = {key: text for key, text in prompts.items() if text is not None}
     if name is not None and (not isinstance(name, str) or name not in prompts):
-        raise InvalidWeights(file, f"default_prompt_name {name!r:.80} is not one of the prompts: {_listed(prompts)}")
+        raise InvalidWeights(file, f"default_prompt_name {quoted(name)} is not one of the prompts: {_listed(prompts)}")
     size, similarity = config.get("truncate_dim"), config.get("similarity_fn_name")
     if size is not None and (type(size) is not int or size < 1):
-        raise InvalidWeights(file, f"truncate_dim must be a whole number from 1, not {size!r:.80}")
+        raise InvalidWeights(file, f"truncate_dim must be a whole number from 1, not {quoted(size)}")
     if similarity is not None and similarity not in SIMILARITIES:
         known = ", ".join(SIMILARITIES)
-        raise InvalidWeights(file, f"similarity_fn_name {similarity!r:.80} is not one of {known}")
+        raise InvalidWeights(file, f"similarity_fn_name {quoted(similarity)} is not one of {known}")
     lowers: Any = bert.get("do_lower_case") or False
     if type(lowers) is not bool:
-        raise InvalidWeights(f"{source.name}/sentence_bert_config.json", f"do_lower_case {lowers!r:.80} must be a bool")
+        raise InvalidWeights(
+            f"{source.name}/sentence_bert_config.json", f"do_lower_case {quoted(lowers)} must be a bool"
+        )
     return SentenceUse(prompts, name, size, similarity or "cosine", lowers, include_prompt)
 
 
 def _listed(names: Mapping[str, str]) -> str:
-    return f"{', '.join(names)!s:.80}" or "none"
+    return shown(", ".join(names)) or "none"

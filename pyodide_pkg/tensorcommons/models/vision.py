@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Protocol
 
-from ..errors import InvalidWeights
+from ..errors import InvalidWeights, quoted
 from ..nn import attention, layer_norm, linear
 from ..nn.embedding import as_float32
 from ..ops import broadcast_to, concat, conv2d, divide, interpolate, mean, multiply, permute_dims, reshape, silu
@@ -61,7 +61,7 @@ class VisionConfig:
             if isinstance(sides, list) and len(sides) == 2 and sides[0] == sides[1]:
                 given[name] = sides[0]
             elif isinstance(sides, list):
-                raise InvalidWeights(file, f"{name} {sides!r:.80} must be one number, or two equal ones")
+                raise InvalidWeights(file, f"{name} {quoted(sides)} must be one number, or two equal ones")
         check_fixed(given, file)
         config = read_config(cls, {**(defaults or {}), **given, **(fixed or {})}, file)
         check_heads(config.hidden_size, config.num_attention_heads, file)

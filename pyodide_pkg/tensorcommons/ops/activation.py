@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from ..errors import quoted
 from ..tensor import Tensor, TensorLike
 from .elementwise import FLOATS, rule, unary
 from .registry import apply, define
@@ -82,7 +83,7 @@ def gelu(x: TensorLike, approximate: str = "none") -> Tensor:
     With ``approximate="tanh"`` it is ``x / 2 * (1 + tanh(sqrt(2 / pi) * (x + 0.044715 * x ** 3)))``, as GPT-2 has it.
     """
     if approximate not in ("none", "tanh"):
-        raise ValueError(f"gelu: approximate is 'none' or 'tanh', not {approximate!r}")
+        raise ValueError(f"gelu: approximate is 'none' or 'tanh', not {quoted(approximate)}")
     return _gelu(x) if approximate == "none" else _gelu_by_tanh(x)
 
 

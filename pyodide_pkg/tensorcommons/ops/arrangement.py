@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Sequence
 
 from ..backends.base import Spec
-from ..errors import ShapeMismatch
+from ..errors import ShapeMismatch, quoted
 from ..graph.constant import constant
 from ..shapes import broadcast_shapes, normalize_axes, normalize_axis
 from ..tensor import Tensor, TensorLike, as_tensor
@@ -169,7 +169,7 @@ def pad(
         value = constant(constant_values, tensor.dtype).attrs["value"]
         return apply(PAD, tensor, widths=tuple((int(w[0]), int(w[1])) for w in widths), value=value)
     if mode not in ("edge", "reflect"):
-        raise ValueError(f"pad: mode is 'constant', 'edge' or 'reflect', not {mode!r}")
+        raise ValueError(f"pad: mode is 'constant', 'edge' or 'reflect', not {quoted(mode)}")
     for axis, (before, after) in enumerate(widths):
         tensor = _extended(tensor, axis, before, after, mode)
     return tensor

@@ -15,7 +15,7 @@ import numpy as np
 
 from .. import dtypes
 from ..backends.base import Attribute, Attributes, Spec
-from ..errors import ShapeMismatch, TensorCommonsError, UnsupportedDtype
+from ..errors import ShapeMismatch, TensorCommonsError, UnsupportedDtype, quoted
 from ..shapes import Shape, size_of
 from ..tensor import Tensor, TensorLike, as_tensor
 from .layout import permute_dims, reshape
@@ -147,7 +147,7 @@ def _sides(padding: Size | str, kernel: Sequence[int], stride: Pair, dilation: P
         first = [t // 2 for t in total]
         return (*first, *(t - f for t, f in zip(total, first, strict=True)))
     if isinstance(padding, str):
-        raise TensorCommonsError(f"padding {padding!r} is not 'same', 'valid' or a number")
+        raise TensorCommonsError(f"padding {quoted(padding)} is not 'same', 'valid' or a number")
     both = pair(padding, "padding", 0)
     return (*both, *both)
 

@@ -12,7 +12,7 @@ from .. import dtypes
 from ..backends.base import Attributes, Spec
 from ..backends.current import device_of
 from ..backends.device import Device
-from ..errors import ShapeMismatch, UnsupportedDtype
+from ..errors import ShapeMismatch, UnsupportedDtype, quoted
 from ..graph.constant import constant
 from ..tensor import Tensor, TensorLike, as_tensor
 from .arrangement import matrix_transpose
@@ -173,7 +173,7 @@ def _matrices(x: TensorLike, name: str) -> Tensor:
 def meshgrid(*xs: TensorLike, indexing: str = "xy") -> list[Tensor]:
     """The coordinates of a grid over 1-D tensors, as NumPy's: "xy" puts the second one along the first axis; views."""
     if indexing not in ("xy", "ij"):
-        raise ValueError(f"meshgrid: indexing is 'xy' or 'ij', not {indexing!r}")
+        raise ValueError(f"meshgrid: indexing is 'xy' or 'ij', not {quoted(indexing)}")
     tensors = [as_tensor(x, like=xs) for x in xs]
     if any(x.ndim != 1 for x in tensors):
         raise ShapeMismatch(f"meshgrid takes 1-D tensors, not {', '.join(str(x.shape) for x in tensors)}")

@@ -15,7 +15,7 @@ import numpy as np
 
 from .. import dtypes
 from ..backends.base import Attributes, Spec
-from ..errors import ShapeMismatch, TensorCommonsError, UnsupportedDtype, UnsupportedOp
+from ..errors import ShapeMismatch, TensorCommonsError, UnsupportedDtype, UnsupportedOp, quoted
 from ..shapes import broadcast_shapes, normalize_axis
 from ..tensor import Tensor, TensorLike, as_tensor
 from .elementwise import add, astype, greater_equal, less, logical_and, multiply, where
@@ -175,7 +175,7 @@ def scatter(
     every device. float16 is added up in float32. The module's first lines say what an index out of range does.
     """
     if reduction not in ("assign", "add"):
-        raise TensorCommonsError(f"scatter: reduction {reduction!r} is not 'assign' or 'add'")
+        raise TensorCommonsError(f"scatter: reduction {quoted(reduction)} is not 'assign' or 'add'")
     tensor = as_tensor(x)
     place = normalize_axis(axis, tensor.ndim)
     ids = _indices(indices, tensor, tensor.shape[place])

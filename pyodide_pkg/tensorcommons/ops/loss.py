@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from .. import dtypes
-from ..errors import ShapeMismatch, TensorCommonsError, UnsupportedDtype
+from ..errors import ShapeMismatch, TensorCommonsError, UnsupportedDtype, quoted
 from ..shapes import normalize_axis
 from ..tensor import Tensor, TensorLike, as_tensor
 from .activation import softplus
@@ -37,7 +37,7 @@ def _reduced(loss: Tensor, reduction: str, dtype: dtypes.DType, total: Tensor | 
 
 def _check(name: str, reduction: str, also: tuple[str, ...] = ()) -> None:
     if reduction not in (*REDUCTIONS, *also):
-        raise TensorCommonsError(f"{name}: reduction {reduction!r} is none of {', '.join((*REDUCTIONS, *also))}")
+        raise TensorCommonsError(f"{name}: reduction {quoted(reduction)} is none of {', '.join((*REDUCTIONS, *also))}")
 
 
 def _pair(name: str, input: TensorLike, target: TensorLike, reduction: str) -> tuple[Tensor, Tensor, dtypes.DType]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from .. import dtypes
-from ..errors import ShapeMismatch
+from ..errors import ShapeMismatch, quoted
 from ..shapes import normalize_axes, normalize_axis, size_of
 from ..tensor import Tensor, TensorLike, as_tensor
 from .elementwise import multiply
@@ -59,7 +59,7 @@ def tensordot(x1: TensorLike, x2: TensorLike, axes: Axes = 2) -> Tensor:
         left, right = tuple(range(a.ndim - axes, a.ndim)), tuple(range(axes))
     else:
         if not isinstance(axes, (tuple, list)) or len(axes) != 2:
-            raise ShapeMismatch(f"tensordot: axes are a number, or a list for each operand, not {axes!r:.60}")
+            raise ShapeMismatch(f"tensordot: axes are a number, or a list for each operand, not {quoted(axes)}")
         left, right = (_listed(given, x.ndim) for given, x in zip(axes, (a, b), strict=True))
     if [a.shape[axis] for axis in left] != [b.shape[axis] for axis in right]:
         raise ShapeMismatch(f"tensordot: axes {left} of {a.shape} and {right} of {b.shape} differ in size")

@@ -14,7 +14,7 @@ import numpy as np
 
 from .. import dtypes
 from ..backends.base import Attributes, Spec
-from ..errors import ShapeMismatch, TensorCommonsError
+from ..errors import ShapeMismatch, TensorCommonsError, quoted
 from ..tensor import Tensor, TensorLike, as_tensor
 from .convolution import require_floats
 from .indexing import take
@@ -134,7 +134,7 @@ def interpolate(
     require_floats("interpolate", [tensor.spec])
     needed = {"linear": (3,), "bilinear": (4,), "bicubic": (4,), "area": (4,)}.get(mode, (3, 4))
     if mode not in MODES:
-        raise TensorCommonsError(f"interpolate: mode {mode!r} is none of {', '.join(MODES)}")
+        raise TensorCommonsError(f"interpolate: mode {quoted(mode)} is none of {', '.join(MODES)}")
     if tensor.ndim not in needed:
         raise ShapeMismatch(f"interpolate {mode} takes {' or '.join(map(str, needed))} axes, not {tensor.shape}")
     smooth = mode in ("linear", "bilinear", "bicubic")

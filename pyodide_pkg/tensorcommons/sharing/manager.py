@@ -13,7 +13,7 @@ from weakref import WeakValueDictionary
 from ..backends.cpu import CpuBackend
 from ..backends.device import Device
 from ..backends.select import Decision, Devices
-from ..errors import DeviceLost, DeviceUnavailable, TensorCommonsError, TensorReleased
+from ..errors import DeviceLost, DeviceUnavailable, TensorCommonsError, TensorReleased, quoted
 from ..graph.parts import PartedProgram
 from ..graph.program import Program
 from ..tensor import Tensor
@@ -71,9 +71,11 @@ class TensorSharingManager(SharedTensors):
         activation_share: float = 0.25,
     ) -> None:
         if not isinstance(devices, (Devices, type(None))):
-            raise DeviceUnavailable("any", f"devices= is what open_devices() gives, not {devices!r:.80}")
+            raise DeviceUnavailable("any", f"devices= is what open_devices() gives, not {quoted(devices)}")
         if not (isinstance(activation_share, (int, float)) and 0 <= activation_share <= 1):
-            raise TensorCommonsError(f"activation_share is a part of the limit, from 0 to 1, not {activation_share!r}")
+            raise TensorCommonsError(
+                f"activation_share is a part of the limit, from 0 to 1, not {quoted(activation_share)}"
+            )
         super().__init__(
             devices or Devices([Device(CpuBackend())], {"webgpu": NOT_OPENED, "webnn": NOT_OPENED}),
             _limit_bytes(max_memory_mb),
@@ -358,7 +360,7 @@ def _wanted(
     """The outputs wanted of each call. Raises TensorCommonsError for calls that are no pairs, or not as many."""
     for call in calls:
         if not (isinstance(call, tuple) and len(call) == 2 and hasattr(call[0], "call")):
-            raise TensorCommonsError(f"run_together() takes (model, inputs) pairs, not {call!r:.80}")
+            raise TensorCommonsError(f"run_together() takes (model, inputs) pairs, not {quoted(call)}")
     if outputs is not None and len(outputs) != len(calls):
         raise TensorCommonsError(f"{len(calls)} calls need as many lists of outputs, not {len(outputs)}")
     return outputs or [None] * len(calls)
@@ -381,5 +383,5 @@ def _added(values: Sequence[Any]) -> Any:
 
 def _limit_bytes(max_memory_mb: float) -> int:
     if not (isinstance(max_memory_mb, (int, float)) and 0 < max_memory_mb < 2**40):
-        raise TensorCommonsError(f"max_memory_mb must be a number above 0, not {max_memory_mb!r}")
+        raise TensorCommonsError(f"max_memory_mb must be a number above 0, not {quoted(max_memory_mb)}")
     return int(max_memory_mb * MB)

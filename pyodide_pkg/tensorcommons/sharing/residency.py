@@ -16,7 +16,7 @@ from weakref import WeakSet, finalize
 
 from ..backends.device import STAGING_RESERVE, Budget, Category, Device
 from ..bridge.runtime import WouldWaitError, can_suspend, run_now, suspend
-from ..errors import MemoryBudgetError, TensorCommonsError
+from ..errors import MemoryBudgetError, TensorCommonsError, quoted
 from .activations import ActivationCache
 from .registry import Entry, Registry
 from .storage import Bundle, Storage, touch
@@ -134,7 +134,7 @@ class Residency(Budget):
         held: dict[str, int] = {}
         for entry in self._entries:
             if entry.storage.state == "resident":
-                for who in entry.names or [f"registered tensor {entry.name!r}"]:
+                for who in entry.names or [f"registered tensor {quoted(entry.name)}"]:
                     held[who] = held.get(who, 0) + entry.storage.nbytes
         for device in self.devices:
             for kind, size in device.memory().items():

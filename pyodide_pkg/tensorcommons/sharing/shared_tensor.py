@@ -16,7 +16,15 @@ import numpy as np
 
 from ..backends.base import Spec
 from ..dtypes import DType
-from ..errors import ManagerClosed, NotAConsumer, ShapeMismatch, TensorReleased, UnsupportedDtype, ViewOutOfBounds
+from ..errors import (
+    ManagerClosed,
+    NotAConsumer,
+    ShapeMismatch,
+    TensorReleased,
+    UnsupportedDtype,
+    ViewOutOfBounds,
+    quoted,
+)
 from ..shapes import Layout, Shape
 from ..tensor import Tensor
 from .registry import REGISTERED, Entry
@@ -86,7 +94,7 @@ class SharedTensor:
         manager = self._manager()
         if manager is None:
             raise ManagerClosed(
-                f"the manager of {self.name!r} is gone: keep a reference to it for as long as you use it"
+                f"the manager of {quoted(self.name)} is gone: keep a reference to it for as long as you use it"
             )
         return manager
 
@@ -144,7 +152,7 @@ class SharedTensor:
     def check(self) -> None:
         """Raises TensorReleased if the tensor was freed."""
         if self.is_freed:
-            raise TensorReleased(f"shared tensor {self.name!r} was freed; register it again")
+            raise TensorReleased(f"shared tensor {quoted(self.name)} was freed; register it again")
 
     def may_acquire(self, model: str) -> bool:
         """Whether ``model`` made the tensor or was granted it."""
@@ -171,7 +179,8 @@ class SharedTensor:
         self.check()
         if not self.may_acquire(model):
             raise NotAConsumer(
-                f"model {model!r} was not granted tensor {self.name!r}; grant it with share_tensor_between_models()"
+                f"model {quoted(model)} was not granted tensor {quoted(self.name)}; "
+                "grant it with share_tensor_between_models()"
             )
         self.entry.storage.touch()
         new = self.hold(model)
@@ -323,7 +332,8 @@ class SharedTensorView:
         self.parent.check()
         if model not in self.consumer_models and not self.parent.may_acquire(model):
             raise NotAConsumer(
-                f"model {model!r} was not granted view {self.name!r}; grant it with share_tensor_between_models()"
+                f"model {quoted(model)} was not granted view {quoted(self.name)}; "
+                "grant it with share_tensor_between_models()"
             )
         self.parent.entry.storage.touch()
         new = self.hold(model)
@@ -380,15 +390,15 @@ def view_layout(shown: Layout, offset: Sequence[int], size: Sequence[int], name:
     try:
         offset, size = [operator.index(start) for start in offset], [operator.index(length) for length in size]
     except TypeError:
-        raise ViewOutOfBounds(f"view {name!r}: offset and size are whole numbers, one a dimension") from None
+        raise ViewOutOfBounds(f"view {quoted(name)}: offset and size are whole numbers, one a dimension") from None
     if len(offset) != len(shown.shape) or len(size) != len(shown.shape):
         raise ViewOutOfBounds(
-            f"view {name!r}: offset {tuple(offset)} and size {tuple(size)} do not match {shown.shape}"
+            f"view {quoted(name)}: offset {tuple(offset)} and size {tuple(size)} do not match {shown.shape}"
         )
     for start, length, whole in zip(offset, size, shown.shape, strict=True):
         if start < 0 or length < 1 or start + length > whole:
             raise ViewOutOfBounds(
-                f"view {name!r}: {tuple(offset)} + {tuple(size)} reaches past {shown.shape}, or is empty"
+                f"view {quoted(name)}: {tuple(offset)} + {tuple(size)} reaches past {shown.shape}, or is empty"
             )
     for axis, (start, length) in enumerate(zip(offset, size, strict=True)):
         shown = shown.slice(axis, start, start + length)

@@ -16,7 +16,7 @@ from .. import dtypes
 from ..backends.base import Spec
 from ..backends.device import Device
 from ..backends.select import Devices
-from ..errors import ManagerClosed, NotAConsumer, ShapeMismatch, TensorCommonsError, TensorNotFound
+from ..errors import ManagerClosed, NotAConsumer, ShapeMismatch, TensorCommonsError, TensorNotFound, quoted
 from ..shapes import Layout, Shape
 from ..tensor import Tensor
 from .activations import ActivationCache
@@ -102,7 +102,9 @@ class SharedTensors(ABC):
         spec = Spec(_shape(shape), dtypes.as_dtype(dtype))
         device = self.devices.choose(storage_type)
         if not isinstance(name, str) or not name or name in self._views:
-            raise TensorCommonsError(f"{name!r} cannot name a tensor: it is empty, no text, or the name of a view")
+            raise TensorCommonsError(
+                f"{quoted(name)} cannot name a tensor: it is empty, not a string, or the name of a view"
+            )
         consumers = _models(consumer_models or ())
         if producer_model is not None:
             _models([producer_model])
@@ -130,12 +132,14 @@ class SharedTensors(ABC):
             if storage is None or data.spec != spec or data.device is not device:
                 raise TensorCommonsError(
                     f"a tensor given as data must be computed, whole, {spec.dtype}{list(spec.shape)} and on "
-                    f"{device.kind}, not {data!r}; await its read() and pass that"
+                    f"{device.kind}, not {quoted(data)}; await its read() and pass that"
                 )
             found = self.registry.find(device, storage.identity)
             if found is not None:
                 if found.is_written:
-                    raise TensorCommonsError(f"{found.name!r} is being written; await that before registering it again")
+                    raise TensorCommonsError(
+                        f"{quoted(found.name)} is being written; await that before registering it again"
+                    )
                 return found
             given = WeakSet(filter(None, (leaf() for leaf in storage.leaves)))  # they may use it: see ``_has_others``
             entry = Entry(storage, spec, content=storage.identity if storage.is_known else None, given=given)
@@ -166,7 +170,7 @@ class SharedTensors(ABC):
                 differences.append("the bytes")
         if differences:
             raise TensorCommonsError(
-                f"tensor {known.name!r} is registered already, with other properties: {'; '.join(differences)}"
+                f"tensor {quoted(known.name)} is registered already, with other properties: {'; '.join(differences)}"
             )
 
     def get_shared_tensor(self, name: str, model_name: str | None = None) -> SharedTensor | None:
@@ -199,7 +203,7 @@ class SharedTensors(ABC):
         self.check_open()
         parent = self.tensors.get(tensor_name) or self._views.get(tensor_name)
         if parent is None:
-            raise TensorNotFound(f"no tensor or view is registered as {tensor_name!r}")
+            raise TensorNotFound(f"no tensor or view is registered as {quoted(tensor_name)}")
         return parent.create_view(view_name, offset, size, model_name)
 
     def add_view(
@@ -215,7 +219,9 @@ class SharedTensors(ABC):
         """Register a view of ``parent`` at ``offset`` within what ``shown`` shows, which begins at ``base``."""
         parent.check()
         if not isinstance(name, str) or not name or name in self.tensors or name in self._views:
-            raise TensorCommonsError(f"{name!r} cannot name a view: it is empty, no text, or taken by another")
+            raise TensorCommonsError(
+                f"{quoted(name)} cannot name a view: it is empty, not a string, or taken by another"
+            )
         if model is not None:
             _models([model])
         layout = view_layout(shown, offset, size, name)
@@ -235,9 +241,9 @@ class SharedTensors(ABC):
         self.check_open()
         found = self.tensors.get(tensor_name) or self._views.get(tensor_name)
         if found is None:
-            raise TensorNotFound(f"no tensor or view is registered as {tensor_name!r}")
+            raise TensorNotFound(f"no tensor or view is registered as {quoted(tensor_name)}")
         if from_model not in found.holders:
-            raise NotAConsumer(f"model {from_model!r} does not hold {tensor_name!r}, so it cannot share it")
+            raise NotAConsumer(f"model {quoted(from_model)} does not hold {quoted(tensor_name)}, so it cannot share it")
         found.grant(_models(to_models))
         self.changed()
         return True
@@ -260,7 +266,8 @@ class SharedTensors(ABC):
         if copy is not None and copy.copied is not None and copy.copied[0] is tensor:
             if copy.entry.content != copy.copied[1]:
                 raise TensorCommonsError(
-                    f"{name!r} was written since it was copied from {tensor.name!r}: give the new copy another name"
+                    f"{quoted(name)} was written since it was copied from {quoted(tensor.name)}: "
+                    "give the new copy another name"
                 )
             if copy.entry.content != content:
                 await self.overwrite(copy, [(0, memoryview(bytes(raw)))], content)
@@ -422,12 +429,12 @@ def _own_keys(tensor: SharedTensor) -> set[str]:
 def _models(names: Sequence[str]) -> list[str]:
     listed = [] if isinstance(names, str) else list(names)
     if isinstance(names, str) or not all(isinstance(name, str) and name for name in listed):
-        raise TensorCommonsError(f"models are given as a list of their names, not {names!r}")
+        raise TensorCommonsError(f"models are given as a list of their names, not {quoted(names)}")
     return listed
 
 
 def _shape(shape: Sequence[int]) -> Shape:
     sizes = tuple(shape) if np.iterable(shape) else (-1,)
     if not all(isinstance(size, (int, np.integer)) and not isinstance(size, bool) and size >= 0 for size in sizes):
-        raise ShapeMismatch(f"a shape is a sequence of whole numbers from 0 on, not {shape!r}")
+        raise ShapeMismatch(f"a shape is a sequence of whole numbers from 0 on, not {quoted(shape)}")
     return tuple(int(size) for size in sizes)

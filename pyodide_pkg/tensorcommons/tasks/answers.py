@@ -7,7 +7,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from ..errors import TensorCommonsError
+from ..errors import TensorCommonsError, quoted
 from ..hub.encoding import Encoding
 from ..models.model import Model
 from .job import Array, Job, count, strings, text_rows, tokenizer_of
@@ -73,12 +73,12 @@ def _examples(given: Any, question: Any, context: Any) -> list[tuple[str, str]]:
     items = [given] if isinstance(given, Mapping) else list(given) if isinstance(given, (list, tuple)) else [given]
     bad = [e for e in items if not isinstance(e, Mapping) or set(e) != {"question", "context"}]
     if bad or not items:
-        raise TensorCommonsError(f'this task takes {{"question": ..., "context": ...}}, not {(*bad, given)[0]!r:.60}')
+        raise TensorCommonsError(f'this task takes {{"question": ..., "context": ...}}, not {quoted((*bad, given)[0])}')
     pairs: list[tuple[str, str]] = []
     for item in items:
         sides = [[side] if isinstance(side, str) else side for side in (item["question"], item["context"])]
         if not all(isinstance(side, (list, tuple)) for side in sides):
-            raise TensorCommonsError(f"a question and a context are strings, not {item!r:.80}")
+            raise TensorCommonsError(f"a question and a context are strings, not {quoted(item)}")
         longest = max(len(side) for side in sides)
         if any(len(side) not in (1, longest) for side in sides):
             raise TensorCommonsError(f"{len(sides[0])} questions and {len(sides[1])} contexts do not pair up")

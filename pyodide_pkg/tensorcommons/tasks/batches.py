@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import TensorCommonsError
+from ..errors import TensorCommonsError, quoted
 from ..models.model import Model
 from ..models.text import bucket_of
 from .job import Rows
@@ -24,7 +24,7 @@ def check_size(batch_size: object) -> int | None:
     """The option ``batch_size``. Raises TensorCommonsError for anything but a number from 1 or None."""
     if batch_size is None or (type(batch_size) is int and batch_size > 0):
         return batch_size
-    raise TensorCommonsError(f"batch_size is a whole number from 1, or None for what fits, not {batch_size!r:.80}")
+    raise TensorCommonsError(f"batch_size is a whole number from 1, or None for what fits, not {quoted(batch_size)}")
 
 
 async def batches(

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import TensorCommonsError
+from ..errors import TensorCommonsError, quoted, shown
 from ..models.model import Model
 from .job import Array, Job, TextRows, count, one_of, text_rows, texts_of, tokenizer_of
 
@@ -87,10 +87,10 @@ def _rows(
     name = use.default_prompt_name if name is None and by_default else name
     for option, value in (("prompt", prompt), ("prompt_name", name)):
         if value is not None and not isinstance(value, str):
-            raise TensorCommonsError(f"{option} is a string, not {value!r:.80}")
+            raise TensorCommonsError(f"{option} is a string, not {quoted(value)}")
     if prompt is None and name is not None and name not in use.prompts:
-        known = ", ".join(use.prompts) or "none"
-        raise TensorCommonsError(f"prompt_name {name!r:.60} is not one of the prompts of {model.name}: {known:.200}")
+        known = shown(", ".join(use.prompts)) or "none"
+        raise TensorCommonsError(f"prompt_name {quoted(name)} is not one of the prompts of {model.name}: {known}")
     before = prompt if prompt is not None else use.prompts[name] if name is not None else ""
 
     def lowered(text: str) -> str:

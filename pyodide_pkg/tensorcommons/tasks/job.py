@@ -9,7 +9,7 @@ from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 
-from ..errors import TensorCommonsError
+from ..errors import TensorCommonsError, quoted
 from ..hub.encoding import Encoding
 from ..hub.tokenizer import Tokenizer
 from ..models.model import Model
@@ -121,7 +121,7 @@ def strings(batch: Sequence[Any]) -> list[str]:
     """``batch``, of which all are strings. Raises TensorCommonsError for another one."""
     for text in batch:
         if not isinstance(text, str):
-            raise TensorCommonsError(f"this task takes strings, not {type(text).__name__} ({text!r:.60})")
+            raise TensorCommonsError(f"this task takes strings, not {type(text).__name__} ({quoted(text)})")
     return list(batch)
 
 
@@ -135,7 +135,7 @@ def several(given: Any) -> list[Any]:
     """The inputs of a call that got a list of them. Raises TensorCommonsError for anything else."""
     if isinstance(given, (bytes, Mapping)) or not isinstance(given, Iterable):
         raise TensorCommonsError(
-            f"a call takes one input or a list of them, not {type(given).__name__} ({given!r:.60})"
+            f"a call takes one input or a list of them, not {type(given).__name__} ({quoted(given)})"
         )
     return list(given)
 
@@ -143,14 +143,14 @@ def several(given: Any) -> list[Any]:
 def count(name: str, value: Any, *, low: int = 1) -> int:
     """The option ``name``, a whole number of at least ``low``. Raises TensorCommonsError for anything else."""
     if type(value) is not int or value < low:
-        raise TensorCommonsError(f"{name} is a whole number from {low}, not {value!r}")
+        raise TensorCommonsError(f"{name} is a whole number from {low}, not {quoted(value)}")
     return value
 
 
 def one_of(name: str, value: Any, known: Sequence[str]) -> str:
     """The option ``name``, one of ``known``. Raises TensorCommonsError for anything else."""
     if value not in known:
-        raise TensorCommonsError(f"{name} {value!r} is not one of {', '.join(known)}")
+        raise TensorCommonsError(f"{name} {quoted(value)} is not one of {', '.join(known)}")
     return str(value)
 
 

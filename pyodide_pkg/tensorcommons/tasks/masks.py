@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import TensorCommonsError
+from ..errors import TensorCommonsError, quoted
 from ..hub.tokenizer import Tokenizer
 from ..models.model import Model
 from .job import Array, Job, count, softmax, strings, text_rows, texts_of, tokenizer_of
@@ -32,7 +32,7 @@ async def fill_mask(
     for text, ids in zip(texts, rows, strict=True):
         if not (ids == tokenizer.mask_id).any():
             raise TensorCommonsError(
-                f"fill-mask takes texts with a mask token among the first {len(ids)}: {text!r:.60}"
+                f"fill-mask takes texts with a mask token among the first {len(ids)}: {quoted(text)}"
             )
 
     def each(row: int, arrays: Sequence[Array]) -> Any:
@@ -83,6 +83,6 @@ def _ids_of(tokenizer: Tokenizer, targets: str | Sequence[str]) -> list[int]:
         if known is None:
             pieces = tokenizer.encode_batch([word], truncation=False, add_special_tokens=False).input_ids[0]
             if not len(pieces):
-                raise TensorCommonsError(f"the target {word!r} has no token in this vocabulary")
+                raise TensorCommonsError(f"the target {quoted(word)} has no token in this vocabulary")
             ids[number] = int(pieces[0])
     return list(dict.fromkeys(number for number in ids if number is not None))
