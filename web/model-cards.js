@@ -213,7 +213,7 @@ export class ModelCards {
   }
 }
 
-// What a person has to know of the browser's storage; nothing while it works.
+// The notice about the browser's storage; empty while it works.
 function aboutStorage(status) {
   if (status.startsWith("off")) return "This browser keeps no files for this page: models are downloaded again at each visit.";
   if (status.startsWith("reading only")) return "The browser's storage is full or cannot be written: some files are downloaded again at each visit.";

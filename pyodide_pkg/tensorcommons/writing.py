@@ -164,7 +164,7 @@ def _split(options: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def _continues(messages: Sequence[Mapping[str, Any]], chat: Mapping[str, Any]) -> Any:
-    """Whether the last message is continued (or the name of its field that is), rather than answered."""
+    """True (or the name of a field) if the last message is continued, not answered."""
     return chat.get("continue_final_message", messages[-1]["role"] == "assistant")
 
 

@@ -1,4 +1,4 @@
-"""Which device a kind names, and where tensors go that name none."""
+"""The device that a kind names, and the default device."""
 
 from __future__ import annotations
 

@@ -36,7 +36,7 @@ class Choices:
 
 
 def arrays_of(dtype: str) -> dict[str, Array]:
-    """What the graphs are functions of: two activations, a cache, and weights."""
+    """Inputs of the graphs: two activations, a cache, and weights."""
     made = {
         "x": numbers(ROWS, WIDE), "y": numbers(ROWS, NARROW, seed=1), "cache": numbers(1, 1, ROWS, NARROW, seed=2),
         "table": numbers(50, NARROW, seed=3), "places": numbers(ROWS, NARROW, seed=4),
@@ -127,7 +127,7 @@ class Drawn:
     done: list[str] = field(default_factory=list)
 
     def of(self, given: Values, request: int | None = None) -> list[Any]:
-        """What a request reads, or all of them: tensors of tensors, and arrays in float64 of arrays."""
+        """The values that a request reads, or all requests: tensors of tensors, and float64 arrays of arrays."""
         wanted = self.requests[request] if request is not None else [n for each in self.requests for n in each]
         of: Any = _Tensors(given) if isinstance(given["x"], Tensor) else NUMPY
         made: list[Any] = []

@@ -78,7 +78,7 @@ def refused(device: Device, error: type[Exception], function: Callable[[], Any])
 
 @contextmanager
 def warnings_of(name: str) -> Iterator[list[str]]:
-    """What the logger ``name`` warns of in the block."""
+    """The warnings of the logger ``name`` in the block."""
     heard: list[str] = []
     handler, logger = logging.Handler(logging.WARNING), logging.getLogger(name)
     handler.emit = lambda record: heard.append(record.getMessage())  # type: ignore[method-assign]

@@ -119,7 +119,7 @@ def plain_environment():
 
 
 def written(compiled, data):
-    """What a template writes, up to where it is refused."""
+    """The text of a template, up to where it is refused."""
     pieces = []
     try:
         with warnings.catch_warnings():

@@ -1,4 +1,4 @@
-"""What proves that two answers are of one file, and models whose file became another while they were loaded."""
+"""Validators that prove two answers to be of one file, and models whose file was replaced while they were loaded."""
 
 from __future__ import annotations
 

@@ -51,7 +51,7 @@ def encoded(lengths: list[int], *, left: bool = False, seed: int = 0) -> Encodin
 
 
 async def answers(model: Any, rows: TextRows, *outputs: str, batch_size: int | None = None) -> tuple[list[Any], int]:
-    """What each row's part of the outputs is, and the number of batches."""
+    """Each row's part of the outputs, and the number of batches."""
     job = Job(rows, outputs, lambda row, arrays: (row, *arrays), list)
     made = await batches(model, rows, outputs, batch_size)
     assert sorted(row for batch in made for row in batch) == list(range(len(rows.lengths)))

@@ -127,7 +127,7 @@ STARTS = st.sampled_from([*CONFIGS.values(), *({k: v for k, v in form.items() if
 
 
 def _mutated(start, changes, shape, dropped):
-    """What any config may end in: pixels, or a typed error when it is read, or for an image that does not fit it."""
+    """The results that any config may have: pixels, or a typed error at reading, or for an image that does not fit."""
     config = {name: value for name, value in {**start, **changes}.items() if name not in dropped}
     try:
         processor = ImageProcessor.of(config, "preprocessor_config.json", "vit")

@@ -99,7 +99,7 @@ class Device:
 
     @property
     def is_closed(self) -> bool:
-        """Whether :meth:`close` was called: the device can hold nothing any more."""
+        """True after :meth:`close`: the device can hold nothing any more."""
         return self._closed
 
     @property

@@ -106,7 +106,7 @@ class Gpu {
   }
 
   // Buffers show the work that fills them until it is known to be right: `doubt` is {fault, checked}. It stays where the
-  // work, a run of `program` or a single command, failed: whoever reads them, or computes with them, hears of it.
+  // work, a run of `program` or a single command, failed: whoever reads them, or computes with them, gets the error.
   #doubted(buffers, checked, sources, program) {
     const doubt = { fault: null };
     doubt.checked = Promise.all([...sources.map((source) => source.checked), checked]).then((faults) => {
@@ -197,9 +197,9 @@ class Gpu {
     this.device.queue.submit([encoder.finish()]);
   }
 
-  // Who hears of reads: `take(number, bytes)` copies the bytes, which are gone after it; then `tell(number, error)`
+  // Set the callbacks of reads: `take(number, bytes)` copies the bytes, which are gone after it; then `tell(number, error)`
   // says that the read is done. That may suspend where a WebAssembly stack can be, as whatever Python awaits may.
-  // `complain(message)` gets what is wrong with nobody's work.
+  // `complain(message)` gets errors that belong to no operation.
   listen(take, tell, complain) {
     this.take = take;
     this.complain = complain;
@@ -289,7 +289,7 @@ class Gpu {
     this.#encodeCopies(encoder, ranges, staging);
     return () => {
       const mapped = staging.mapAsync(GPUMapMode.READ, 0, length);
-      mapped.catch(() => {}); // whoever asks hears of it
+      mapped.catch(() => {}); // whoever asks gets the error
       this.ahead = { program, ranges, staging, mapped };
     };
   }
@@ -317,7 +317,7 @@ class Gpu {
   }
 
   // bindings: a letter a binding, "u" uniform, "r" read-only storage, "w" storage that is written. A pipeline that could
-  // not be made is not kept; who awaits it gets the Fault, which names nobody's work yet.
+  // not be made is not kept; who awaits it gets the Fault, which does not name an operation yet.
   pipeline(key, label, code, bindings) {
     if (!this.pipelines.has(key)) {
       const compiled = this.#compile(label, code, bindings);
@@ -351,7 +351,7 @@ class Gpu {
   // description: {work, pipelines: [[key, label, code, bindings]], dispatches: [[pipeline index, [x, y, z], [[slot, offset,
   // size]]]], outputs: [bytes], written: [leaf], part, host: bytes}. Slot 0 is the uniforms, 1 the arena; then come the
   // leaves, then the outputs. `work` names it, a pipeline's label what is at fault where that cannot be made.
-  // `tell(done, total)` hears of every pipeline that is ready. Gives the array whose bytes each run begins with. Throws
+  // `tell(done, total)` is called for every pipeline that is ready. Gives the array whose bytes each run begins with. Throws
   // a Fault once nothing of it is under way any more, and keeps nothing of it then.
   async compileProgram(id, description, params, tell) {
     const { work, pipelines, dispatches, outputs, written, part, host } = JSON.parse(description);

@@ -231,7 +231,7 @@ class WebGPUBridge:
         await self._gpu.wait()
 
     def errors(self) -> str:
-        """Take the device's complaints that were nobody's fault, for tests and diagnostics; they were logged."""
+        """Take the device errors that belong to no operation, for tests and diagnostics; they were logged."""
         return str(self._gpu.takeErrors())
 
     def live(self) -> int:
@@ -245,9 +245,9 @@ class WebGPUBridge:
 
 
 def _ears(reads: Mapping[int, tuple[Answer[str], memoryview]]) -> tuple[Any, Any, Any]:
-    """How JavaScript gives the bytes of a read, says that it is done, and what is wrong with nobody's work.
+    """Make the callbacks for JavaScript: the bytes of a read, the end of a read, and errors without an operation.
 
-    Nobody hears of a read that was cancelled.
+    A read that was cancelled is ignored.
     """
 
     def take(number: int, data: Any) -> None:

@@ -138,7 +138,7 @@ def rest_of(graph: Graph, cuts: Iterable[Cut], found: Collection[Cut], *, keep: 
 
 
 def needed(graph: Graph, found: Collection[Node]) -> int:
-    """How many of the nodes that ``graph`` was made of are computed where the values of ``found`` are there."""
+    """Count the nodes of the original graph that are computed where the values of ``found`` exist."""
     stack, seen, stops = list(graph.outputs), set[int](), {id(node) for node in found}
     count = 0
     while stack:

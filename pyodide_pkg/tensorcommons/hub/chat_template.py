@@ -194,7 +194,7 @@ def _rendered(source: str, values: dict[str, Any]) -> str:
 
 
 def _sandbox() -> tuple[Callable[[str, Mapping[str, Any]], str], type[Exception]]:
-    """What renders, imported at its first use."""
+    """Import the renderer, at its first use."""
     try:
         import jinja2
     except ImportError:

@@ -165,7 +165,7 @@ class Meter:
 
 
 def _parts(value: Any) -> list[Any]:
-    """What a container holds."""
+    """List the values in a container."""
     if isinstance(value, Namespace):
         value = value._Namespace__attrs
     return list(value.values() if isinstance(value, Mapping) else value)
@@ -178,7 +178,7 @@ class _Meters(NodeTransformer):
         self._context = nodes.EvalContext(environment)
 
     def _is_constant(self, node: nodes.Expr) -> bool:
-        """Whether Jinja writes it while it compiles, which may differ from what Python does later (``2.5[:1]``)."""
+        """True if Jinja evaluates it at compile time, which may differ from what Python does later (``2.5[:1]``)."""
         try:
             return len(str(node.as_const(self._context))) < LONGEST_CONSTANT
         except TooMuch:

@@ -53,7 +53,7 @@ OFFSET_POSITIONS = {"roberta": 1, "xlm-roberta": 1, "camembert": 1, "mpnet": 1}
 
 @dataclass(frozen=True)
 class TokenizerFiles:
-    """What was read.
+    """The files of a tokenizer, as read.
 
     ``added`` are tokens to add, in order, each as ``tokenizer.json`` has them; one that is ``named`` is added only
     where the tokenizer does not have it. ``changes`` are options of a BertNormalizer.
@@ -179,7 +179,7 @@ def read_settings(
 
 
 def _positions(config: Mapping[str, Any]) -> int | None:
-    """How many tokens the model has positions for."""
+    """The number of tokens that the model has positions for."""
     most = config.get("max_position_embeddings")
     if type(most) is not int:
         return None

@@ -141,7 +141,7 @@ class LastTokenInputs(TextInputs):
 
     @property
     def one_text(self) -> bool:
-        """Whether a call takes no more than one text."""
+        """True if a call takes no more than one text."""
         return self.padding is None
 
     def prepare(self, inputs: Mapping[str, Any], model: str) -> Prepared:

@@ -102,7 +102,7 @@ class Writer:
 
     @property
     def is_done(self) -> bool:
-        """Whether every row has ended, or is as long as it may be, or the time is over."""
+        """True if every row has ended, or is as long as it may be, or the time is over."""
         width = self.tokens.shape[1]
         is_late = width > self._prompt and time.monotonic() > self._ends_at
         return bool(self.finished.all()) or width >= self.longest or is_late
@@ -131,7 +131,7 @@ class Writer:
         return chosen
 
     def _check_numbers(self, values: Ids) -> None:
-        """Raise TensorCommonsError where the scores of a row that goes on are NaN.
+        """Raise TensorCommonsError where the scores of an unfinished row are NaN.
 
         ``values`` are scores, or the tokens that the device chose, where :data:`~.steps.NOT_A_NUMBER` says so.
         """

@@ -103,7 +103,7 @@ BEAMS = {"early_stopping": False, "length_penalty": 1}
 
 @dataclass(frozen=True)
 class Options:
-    """How to write, with the names and semantics of ``transformers.GenerationConfig``.
+    """Options of one generation, with the names and semantics of ``transformers.GenerationConfig``.
 
     Lengths are in tokens and count the prompt, apart from ``max_new_tokens`` (which goes before ``max_length``; 256
     where there is neither) and ``min_new_tokens``. ``do_sample=False`` takes the likeliest token; the options from
@@ -351,7 +351,7 @@ def _refusal(name: str, value: Any, what: str, *, in_call: bool) -> str:
 
 
 def _remarks(given: Mapping[str, Any], options: Options) -> list[str]:
-    """What a call says in vain, as ``transformers`` remarks on it."""
+    """List warnings about options without effect, as ``transformers`` gives them."""
     remarks = []
     if not options.do_sample:
         vain = [n for n, off in SAMPLING.items() if given.get(n) is not None and given[n] != off]

@@ -67,7 +67,7 @@ class Size:
 
 @dataclass(frozen=True)
 class Settings:
-    """What is done to an image, in this order; None leaves a step out."""
+    """The steps of preprocessing, in this order; None leaves a step out."""
 
     size: Size | None
     resample: int

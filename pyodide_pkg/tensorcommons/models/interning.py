@@ -208,9 +208,9 @@ class Interner:
         return f"{identity} as {self._spec(part, entry).dtype}"
 
     def _address(self, part: Part, entry: TensorEntry) -> str | None:
-        """Where the content comes from: the file in its present version, the range of its bytes, and their dtype.
+        """The origin of a tensor: the file in its present version, the range of its bytes, and their dtype.
 
-        None where nothing tells the file's versions apart.
+        None where nothing distinguishes the file's versions.
         """
         version = part.weights.version
         return version and f"{version} {entry.start}-{entry.stop} as {self._spec(part, entry).dtype}"

@@ -227,7 +227,7 @@ async def _open(
 
 
 async def _sentence(source: Source, config: Mapping[str, Any]) -> tuple[Sentence, SentenceUse]:
-    """What a sentence-transformers folder puts behind a bare model; elsewhere the mean, normalized."""
+    """The modules that a sentence-transformers folder puts behind a bare model; elsewhere the mean, normalized."""
     if not any(name.endswith("Model") for name in architectures(config, f"{source.name}/config.json")):
         return Sentence(), SentenceUse()
     return await read_sentence(source)

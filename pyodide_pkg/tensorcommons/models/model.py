@@ -100,7 +100,7 @@ class Model:
 
     @property
     def is_unloaded(self) -> bool:
-        """Whether :meth:`unload` was called, or the manager closed."""
+        """True after :meth:`unload`, or if the manager was closed."""
         return self._unloaded
 
     def explain(self) -> str:

@@ -217,7 +217,7 @@ def resized(image: Array, size: tuple[int, int], resample: int, kept: Sequence[t
 
 
 def _taps(old: int, size: int, resample: int, kept: tuple[int, int]) -> tuple[slice, Array, Array | None]:
-    """What the results ``kept`` of an axis are made of: a part of it, their places in that part (results, taps), and
+    """Sources of the results ``kept`` of an axis: a part of it, their places in that part (results, taps), and
     whole weights of 1 / ONE; None for the pixel as it is."""
     results = np.arange(*kept)
     if old == size:

@@ -152,7 +152,7 @@ class Sampler:
 
     @property
     def is_greedy(self) -> bool:
-        """Whether the likeliest token is chosen, whatever came before: the device can do that without the logits."""
+        """True if the likeliest token is chosen, whatever came before: the device can do that without the logits."""
         return not self.options.do_sample and not self._processors
 
     def scores(self, logits: Scores, ids: Ids) -> Scores:

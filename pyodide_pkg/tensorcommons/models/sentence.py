@@ -121,7 +121,7 @@ class Sentence:
 
 @dataclass(frozen=True)
 class SentenceUse:
-    """How texts are given to a model and its vectors are compared, as ``config_sentence_transformers.json`` says."""
+    """Prompts, truncation and similarity, as ``config_sentence_transformers.json`` states them."""
 
     prompts: Mapping[str, str] = field(default_factory=dict)
     default_prompt_name: str | None = None
@@ -143,7 +143,7 @@ class _DenseConfig:
 
 
 async def read_sentence(source: Source) -> tuple[Sentence, SentenceUse]:
-    """What the files of a folder say, where it has a ``modules.json``.
+    """Read the files of a folder, where it has a ``modules.json``.
 
     Raises:
         InvalidWeights: it asks for what is not built in.

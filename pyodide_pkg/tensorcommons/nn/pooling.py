@@ -32,13 +32,13 @@ def cls(hidden: Tensor) -> Tensor:
 
 
 def mean(hidden: Tensor, attention_mask: Tensor) -> Tensor:
-    """The mean over the tokens that are no padding: (batch, sequence, hidden) -> (batch, hidden)."""
+    """The mean over the tokens that are not padding: (batch, sequence, hidden) -> (batch, hidden)."""
     mask = _column(attention_mask)
     return divide(sum(multiply(hidden, mask), axis=1), maximum(sum(mask, axis=1), 1e-9))
 
 
 def mean_sqrt_len(hidden: Tensor, attention_mask: Tensor) -> Tensor:
-    """The sum over the tokens that are no padding, divided by the square root of their number."""
+    """The sum over the tokens that are not padding, divided by the square root of their number."""
     mask = _column(attention_mask)
     return divide(sum(multiply(hidden, mask), axis=1), sqrt(maximum(sum(mask, axis=1), 1e-9)))
 
@@ -55,18 +55,18 @@ def weighted_mean(hidden: Tensor, attention_mask: Tensor, counted: Tensor | None
 
 
 def largest(hidden: Tensor, attention_mask: Tensor) -> Tensor:
-    """The largest of each element over the tokens that are no padding: (batch, sequence, hidden) -> (batch, hidden)."""
+    """The largest of each element over tokens that are not padding: (batch, sequence, hidden) -> (batch, hidden)."""
     padding = subtract(1.0, _column(attention_mask))
     return max(subtract(hidden, multiply(padding, 1e9)), axis=1)
 
 
 def first_token(hidden: Tensor, attention_mask: Tensor) -> Tensor:
-    """The vector of the first token that is no padding."""
+    """The vector of the first token that is not padding."""
     return _picked(hidden, argmax(attention_mask, axis=1))
 
 
 def last_token(hidden: Tensor, attention_mask: Tensor) -> Tensor:
-    """The vector of the last token that is no padding."""
+    """The vector of the last token that is not padding."""
     places = expand_dims(arange(1, hidden.shape[1] + 1), axis=0)
     return _picked(hidden, argmax(multiply(places, attention_mask), axis=1))
 

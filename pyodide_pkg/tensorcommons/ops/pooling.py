@@ -129,7 +129,7 @@ def avg_pool2d(
 ) -> Tensor:
     """The mean of each window of ``(batch, channels, height, width)``.
 
-    The sum is divided by the window's elements, by those that are no padding where ``count_include_pad`` is False, or
+    The sum is divided by the window's elements, by those that are not padding where ``count_include_pad`` is False, or
     by ``divisor_override``.
 
     Raises:

@@ -41,7 +41,7 @@ class Movable(Runnable, Protocol):
 
     @property
     def is_unloaded(self) -> bool:
-        """Whether its weights were let go."""
+        """True if its weights were released."""
         ...
 
     def moved(self, decision: Decision, weights: Mapping[Storage, Tensor]) -> None:

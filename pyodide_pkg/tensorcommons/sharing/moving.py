@@ -29,13 +29,13 @@ Progress: TypeAlias = Callable[[int, int], None]
 
 
 class Leaving(Protocol):
-    """What is needed of a model that moves."""
+    """The parts of a model that a move needs."""
 
     name: str
 
     @property
     def is_unloaded(self) -> bool:
-        """Whether its weights were let go."""
+        """True if its weights were released."""
         ...
 
 

@@ -62,7 +62,7 @@ async def batches(
 
 
 def _one_by_one(model: Model) -> bool:
-    """Whether the model takes one text a call: it cannot tell where a shorter one ends among the padding."""
+    """True if the model takes one text a call: it cannot distinguish the end of a shorter one from padding."""
     inputs: Any = model.architecture.inputs
     if not hasattr(inputs, "one_text"):
         return False
@@ -71,7 +71,7 @@ def _one_by_one(model: Model) -> bool:
 
 
 async def _fitting(model: Model, rows: Rows, outputs: Sequence[str], row: int, together: int) -> int:
-    """How many rows as long as ``row`` fit into a run: a power of two, at least 1."""
+    """Number of rows as long as ``row`` that fit into a run: a power of two, at least 1."""
     ((_, inputs), *_) = await rows.take([row])
     twice = {name: np.concatenate([array, array]) for name, array in inputs.items()}
     budget = model.manager.residency

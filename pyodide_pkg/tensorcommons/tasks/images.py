@@ -43,7 +43,7 @@ class Images:
         return [(list(group), {"pixel_values": np.stack(list(group.values()))}) for group in by_shape.values()]
 
     def columns(self, row: int, width: int) -> slice:
-        """All: the tokens of an image are no padding."""
+        """All: the tokens of an image are not padding."""
         return slice(0, width)
 
 

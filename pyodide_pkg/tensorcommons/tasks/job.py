@@ -19,7 +19,7 @@ Inputs: TypeAlias = "dict[str, np.ndarray[Any, Any]]"
 
 
 class Rows(Protocol):
-    """What a call runs the model on, row by row. ``lengths`` are their tokens, or as many as an image takes."""
+    """The rows on which a call runs the model. ``lengths`` are their tokens, or as many as an image takes."""
 
     @property
     def lengths(self) -> Sequence[int]:

@@ -2,7 +2,7 @@
 // `tokenize(text)`, which gives [id, first byte, byte behind the last] of each token in a row.
 import { Bpe } from "./bpe.js";
 import { TokenizerError, spend } from "./budget.js";
-import { byteLength, utf8 } from "./text.js";
+import { byteLength, unitsAt, utf8 } from "./text.js";
 import { Prefixes, Vocabulary } from "./vocabulary.js";
 
 function unknownId(model) {
@@ -98,7 +98,7 @@ class Unigram {
     const begins = new Int32Array(size + 1).fill(-1);
     const best = new Int32Array(size + 1);
     for (let at = 0; at < size; ) {
-      const next = at + (text.codePointAt(at) > 0xffff ? 2 : 1);
+      const next = at + unitsAt(text, at);
       const here = scores[at];
       let single = false;
       const offer = (stop, id, score) => {

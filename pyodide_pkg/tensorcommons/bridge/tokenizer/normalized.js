@@ -2,6 +2,7 @@
 // Rust counts bytes; here each UTF-16 unit has the range of original characters (code points) that it stands for, in
 // the whole text, so slices need no shifting and offsets need no conversion at the end.
 import { spend } from "./budget.js";
+import { unitsAt } from "./text.js";
 
 const STEPS = 20; // that a character takes here, against one of a regular expression
 const COMPARED = 16; // characters of two strings that are compared in a step
@@ -79,7 +80,7 @@ export class NormalizedString {
     const newEnds = [];
     let old = from;
     const skip = (count) => {
-      for (; count > 0 && old < to; count--) old += text.codePointAt(old) > 0xffff ? 2 : 1;
+      for (; count > 0 && old < to; count--) old += unitsAt(text, old);
     };
     skip(removed);
     let result = "";

@@ -3,7 +3,7 @@ import { TokenizerError } from "./budget.js";
 import { matchChars } from "./normalized.js";
 import { toBytes } from "./normalizers.js";
 import { readPattern, regexPattern } from "./patterns.js";
-import { isNumeric, isPunctuation, isWhitespace } from "./text.js";
+import { isNumeric, isPunctuation, isWhitespace, unitsAt } from "./text.js";
 
 const BEHAVIORS = ["Removed", "Isolated", "MergedWithPrevious", "MergedWithNext", "Contiguous"];
 const GPT2 = "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+";
@@ -58,7 +58,7 @@ function fixedLength(fields) {
     let from = 0;
     let count = 0;
     for (let at = 0; at < text.text.length; ) {
-      at += text.text.codePointAt(at) > 0xffff ? 2 : 1;
+      at += unitsAt(text.text, at);
       if (++count === length || at === text.text.length) {
         parts.push(text.slice(from, at));
         [from, count] = [at, 0];

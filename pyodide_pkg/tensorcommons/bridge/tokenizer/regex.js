@@ -4,6 +4,7 @@
 import { TokenizerError, spend } from "./budget.js";
 import { WORD } from "./char_sets.js";
 import { parse } from "./regex_syntax.js";
+import { unitsAt } from "./text.js";
 
 const [SET, REPEAT, SPLIT, JUMP, SAVE, ENTER, CHECK, LOOK, ATOMIC, ASSERT, BACK, DONE] = Array(12).keys();
 const MOST = 20_000; // instructions
@@ -46,7 +47,7 @@ class Compiler {
     else this.emit(BACK, node.back);
   }
 
-  /** Instructions that run by themselves and end in DONE; the instruction says where it goes on. */
+  /** Instructions that run by themselves and end in DONE; the instruction says where it continues. */
   apart(op, node, ...more) {
     const at = this.emit(op, 0, ...more);
     this.node(node);
@@ -143,7 +144,7 @@ export class Regex {
       this.begin = from;
       let start = from;
       let stop = -1;
-      for (; start <= text.length; start += start < text.length && text.codePointAt(start) > 0xffff ? 2 : 1) {
+      for (; start <= text.length; start += unitsAt(text, start)) {
         this.step(this.groups);
         this.saved.fill(-1);
         stop = this.run(0, start, -1);
@@ -151,7 +152,7 @@ export class Regex {
       }
       if (stop < 0) break;
       if (stop === start && last === stop) { // an empty match right behind another one does not count
-        from = from < text.length ? from + (text.codePointAt(from) > 0xffff ? 2 : 1) : from + 1;
+        from += unitsAt(text, from);
         continue;
       }
       from = last = stop;
@@ -179,7 +180,7 @@ export class Regex {
       switch (code[0]) {
         case SET:
           if (at < text.length && code[1].test(text.codePointAt(at))) {
-            at += text.codePointAt(at) > 0xffff ? 2 : 1;
+            at += unitsAt(text, at);
             pc++;
           } else failed = true;
           break;

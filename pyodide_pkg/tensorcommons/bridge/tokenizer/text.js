@@ -22,7 +22,6 @@ export const isNonspacingMark = property(`(?![${rangesOf("nonspacingLater")}])[\
 export const isMark = property(`(?![${rangesOf("markLater")}])[\\p{M}${rangesOf("mark")}]`);
 /** `\w` of the crate regex. */
 export const WORD = "[\\p{Alphabetic}\\p{M}\\p{Nd}\\p{Pc}\\p{Join_Control}]";
-export const isWord = property(WORD);
 
 /** UTF-16 units of the character at `at`. */
 export const unitsAt = (text, at) => (text.codePointAt(at) > 0xffff ? 2 : 1);

@@ -102,7 +102,7 @@ def _scatter(step: Step, adapter: Adapter) -> list[Dispatch]:
     }
     buffers = (Buffer("ids", ids), Buffer("updates", updates), Buffer("y", step.output, written=True))
     groups = spread(fibres[0].size, adapter.workgroup)
-    most = min(adapter.loops - 16, ids.shape[axis])  # indices of one dispatch; the next one goes on where it ends
+    most = min(adapter.loops - 16, ids.shape[axis])  # indices of one dispatch; the next one continues where it ends
     for first in range(0, ids.shape[axis], most):
         count = min(most, ids.shape[axis] - first)
         begins = [layout.offset + first * step for layout, step in zip(fibres[:2], steps[:2], strict=True)]
