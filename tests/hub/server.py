@@ -64,6 +64,8 @@ class Handler(BaseHTTPRequestHandler):
         if mode in ("redirect", "loop"):
             target = f"/{'good' if mode == 'redirect' else 'loop'}/{file}"
             return self.answer(302, b"", {"Location": target})
+        if mode == "nowhere":
+            return self.answer(302, b"", {"Location": "http://[/"})
         if mode == "elsewhere":
             return self.answer(302, b"", {"Location": f"{self.server.other.address}/good/{file}"})
         if mode == "error":

@@ -65,10 +65,24 @@ class TestSpec:
         assert open_source("a/b", endpoint="http://other").key("f") == "http://other/a/b/resolve/main/f"
 
     @pytest.mark.parametrize(
-        "spec", ["", "bert", "a/b/c", "a/b@", "ftp://host/x", "https://", "a b/c", "x" * 5000, "a\0/b"]
+        "spec",
+        [
+            "",
+            "bert",
+            "a/b/c",
+            "a/b@",
+            "ftp://host/x",
+            "https://",
+            "a b/c",
+            "x" * 5000,
+            "a\0/b",
+            "http://[a",
+            "file://[a",
+        ]
+        + ["~not a user/model"],
     )
     def test_anything_else_is_refused_with_what_would_do(self, spec):
-        with pytest.raises(DownloadError, match=r"not a model source|no host"):
+        with pytest.raises(DownloadError, match=r"not a model source|no host|not an address|home directory"):
             open_source(spec)
 
     def test_names_for_messages(self, folder):
@@ -229,7 +243,9 @@ class TestHttp:
             with pytest.raises(ShortReadError):
                 await stream.read_exact(1_000)
 
-    @pytest.mark.parametrize(("mode", "reason"), [("error", "500"), ("loop", "redirects")])
+    @pytest.mark.parametrize(
+        ("mode", "reason"), [("error", "500"), ("loop", "redirects"), ("nowhere", "not an address")]
+    )
     async def test_other_answers_are_typed(self, served, mode, reason):
         with pytest.raises(DownloadError, match=reason) as caught:
             await open_source(f"{served.address}/{mode}/model").open("data.bin", start=5)

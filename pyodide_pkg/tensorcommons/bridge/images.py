@@ -18,6 +18,7 @@ import numpy as np
 
 from ..errors import TensorCommonsError, shown
 from .loader import load_js_module
+from .packages import provide
 from .runtime import IN_BROWSER
 
 if TYPE_CHECKING:
@@ -41,7 +42,9 @@ async def decode(data: bytes) -> NDArray[np.uint8]:
             return np.ascontiguousarray(_array(await helper.decode(to_js(data)))[:, :, :3])
         except JsException:
             pass  # Pillow knows what is wrong with it, or there is no decoder
-    await _load_pillow()
+    if not await provide("pillow", "PIL"):
+        how = 'await pyodide_js.loadPackage("pillow")' if IN_BROWSER else "pip install pillow"
+        raise TensorCommonsError(f"image files need Pillow: {how}, or pass an array (height, width, 3)")
     from PIL import Image, ImageOps
 
     try:
@@ -55,33 +58,6 @@ async def decode(data: bytes) -> NDArray[np.uint8]:
         reason = shown(f"{type(error).__name__}: {error}")
         raise TensorCommonsError(f"{len(data):,} bytes are not an image that Pillow can decode ({reason})") from None
     raise TensorCommonsError(f"an image of {width:,} x {height:,} pixels is over the limit of {MAX_PIXELS:,} pixels")
-
-
-async def _load_pillow() -> None:
-    try:
-        import PIL.Image
-    except ImportError:
-        if not IN_BROWSER:
-            raise TensorCommonsError(
-                "image files are decoded by Pillow, which is not installed: install it, or pass an array "
-                "(height, width, 3)"
-            ) from None
-    else:
-        return
-    import pyodide_js
-
-    await pyodide_js.loadPackage("pillow", messageCallback=_ignore)
-    try:
-        import PIL.Image  # noqa: F401
-    except ImportError as error:
-        raise TensorCommonsError(
-            f"image files are decoded by Pillow, which could not be loaded ({error}): see what "
-            'loadPackage("pillow") says, or pass an array (height, width, 3)'
-        ) from None
-
-
-def _ignore(*_: object) -> None:
-    """No line in the console for what is expected."""
 
 
 async def pixels(image: Any) -> NDArray[np.uint8]:

@@ -10,9 +10,9 @@ import contextlib
 import http.client
 import socket
 import zlib
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import SplitResult, urljoin, urlsplit
 
-from ..errors import DownloadError, quoted
+from ..errors import DownloadError, quoted, shown
 from .streams import Body
 
 TIMEOUT = 30.0  # seconds without a byte
@@ -104,13 +104,13 @@ def _open(url: str, headers: dict[str, str], method: str) -> NativeBody:
         parts = urlsplit(target)
         secure = parts.scheme == "https"
         if not parts.hostname or parts.scheme not in ("http", "https"):
-            raise DownloadError(url, f"not an HTTP address: {target}")
+            raise DownloadError(url, f"not an HTTP address: {shown(target)}")
         kind = http.client.HTTPSConnection if secure else http.client.HTTPConnection
         try:
             connection = kind(parts.hostname, parts.port, timeout=TIMEOUT)
             connection.connect()
         except (OSError, ValueError, http.client.HTTPException) as error:
-            raise DownloadError(url, f"no connection to {parts.netloc}: {_describe(error)}") from None
+            raise DownloadError(url, f"no connection to {_host(parts)}: {_describe(error)}") from None
         sock = connection.sock
         try:
             path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
@@ -118,13 +118,17 @@ def _open(url: str, headers: dict[str, str], method: str) -> NativeBody:
             response = connection.getresponse()
         except (OSError, ValueError, http.client.HTTPException) as error:
             sock.close()
-            raise DownloadError(url, f"no response from {parts.netloc}: {_describe(error)}") from None
+            raise DownloadError(url, f"no response from {_host(parts)}: {_describe(error)}") from None
         location = response.getheader("Location")
         if response.status not in (301, 302, 303, 307, 308) or location is None:
             return NativeBody(url, response, sock)
         _close(response, sock)
-        target = urljoin(target, location)
-        if urlsplit(target)[:2] != parts[:2]:  # as browsers do: another origin is not who the token is for
+        try:
+            target = urljoin(target, location)
+            moved = urlsplit(target)
+        except ValueError:
+            raise DownloadError(url, f"redirected to {quoted(location)}, which is not an address") from None
+        if moved[:2] != parts[:2]:  # as browsers do: another origin is not who the token is for
             headers = {name: value for name, value in headers.items() if name != "Authorization"}
     raise DownloadError(url, f"more than {REDIRECTS} redirects")
 
@@ -138,6 +142,11 @@ def _close(response: http.client.HTTPResponse, sock: socket.socket) -> None:
     with contextlib.suppress(OSError, ValueError):
         response.close()
     sock.close()
+
+
+def _host(parts: SplitResult) -> str:
+    """Host and port, without ``user:password@``, for a message."""
+    return shown(parts.netloc.rpartition("@")[2])
 
 
 def _describe(error: Exception) -> str:

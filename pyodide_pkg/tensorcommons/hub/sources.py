@@ -28,7 +28,7 @@ from base64 import b64encode
 from collections.abc import Mapping
 from pathlib import Path
 from typing import BinaryIO, Protocol
-from urllib.parse import quote, unquote, urlsplit, urlunsplit
+from urllib.parse import SplitResult, quote, unquote, urlsplit, urlunsplit
 
 from ..bridge.runtime import IN_BROWSER
 from ..errors import DownloadError, InvalidWeights, TensorCommonsError, quoted
@@ -111,7 +111,9 @@ def open_source(spec: Spec, endpoint: str | None = None, token: str | None = Non
     if isinstance(spec, Mapping):
         return _MemorySource(spec)
     if not isinstance(spec, (str, os.PathLike)):
-        raise DownloadError(repr(spec), f"not a model source: {type(spec).__name__} is no address, path or mapping")
+        raise DownloadError(
+            quoted(spec), f"not a model source: {type(spec).__name__} is not an address, path or mapping"
+        )
     if isinstance(spec, str) and spec.startswith(("./", "../")) and not os.path.isdir(spec):  # noqa: PTH112 - see below
         beside = _beside_page(spec)
         if beside is not None:
@@ -119,7 +121,7 @@ def open_source(spec: Spec, endpoint: str | None = None, token: str | None = Non
     if not isinstance(spec, str) or spec.startswith(("/", "./", "../", "~")):
         return _FolderSource(Path(spec))
     if spec.startswith("file://"):
-        return _FolderSource(Path(unquote(urlsplit(spec).path)))
+        return _FolderSource(Path(unquote(_split(spec).path)))
     if spec.startswith(("http://", "https://")):
         return _UrlSource(spec, endpoint, token)
     if os.path.isdir(spec):  # noqa: PTH112 - Path.is_dir raises for a name that is too long
@@ -131,6 +133,13 @@ def open_source(spec: Spec, endpoint: str | None = None, token: str | None = Non
             'not a model source: use a URL of a folder, "org/name[@revision]", a local folder or {file name: bytes}',
         )
     return _HubSource(match["repo"], match["revision"] or "main", endpoint, token)
+
+
+def _split(address: str) -> SplitResult:
+    try:
+        return urlsplit(address)
+    except ValueError as error:
+        raise DownloadError(address, f"not an address: {error}") from None
 
 
 def _beside_page(spec: str) -> str | None:
@@ -223,7 +232,7 @@ class _UrlSource(_HttpFiles):
     """Files below the URL of a folder."""
 
     def __init__(self, url: str, endpoint: str | None = None, token: str | None = None) -> None:
-        parts = urlsplit(url)
+        parts = _split(url)
         login, _, host = parts.netloc.rpartition("@")
         self._parts = parts._replace(netloc=host)
         self._login = unquote(login)
@@ -290,7 +299,10 @@ class _FolderSource(_Files):
     is_local = True
 
     def __init__(self, path: Path) -> None:
-        self._path = path.expanduser().absolute()
+        try:
+            self._path = path.expanduser().absolute()
+        except RuntimeError as error:  # ~name of a user that does not exist
+            raise DownloadError(str(path), str(error)) from None
         self.name = self._path.name
 
     def key(self, file: str) -> str:
