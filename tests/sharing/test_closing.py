@@ -14,6 +14,7 @@ import tensorcommons as tc
 from tensorcommons import Devices
 from tensorcommons.errors import ManagerClosed, MemoryBudgetError, TensorCommonsError, TensorReleased
 from tests.sharing.devices import Backend, manager_on
+from tests.sharing.test_faults import TINY
 from tests.sharing.test_moving import IDS, load, source
 
 KB, MB = 1024, 2**20
@@ -119,6 +120,23 @@ async def test_a_load_and_a_run_under_way_end_when_it_closes():
         await asyncio.sleep(0)
         gc.collect()
         nothing_on(manager.devices)
+
+
+async def test_a_load_whose_tensors_were_released_leaves_the_next_one_alone():
+    for turns in range(0, 150, 5):
+        manager = manager_on("webgpu")
+        before = asyncio.create_task(tc.from_pretrained(TINY / "tiny-bert", manager=manager))
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        was_done = before.done()
+        for name in list(manager.models):
+            manager.release_model_tensors(name)
+        after = await tc.from_pretrained(TINY / "tiny-bert", manager=manager)
+        (ended,) = await asyncio.gather(before, return_exceptions=True)
+        if not was_done:
+            assert isinstance(ended, TensorReleased) or ended.name != after.name, repr(ended)
+        assert all([(await each.read()).size for each in (await after(**IDS)).values()])
+        manager.close()
 
 
 async def test_of_two_managers_the_other_goes_on():

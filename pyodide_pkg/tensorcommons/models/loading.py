@@ -149,7 +149,7 @@ async def _loaded(
         model = Model(name, architecture, weights, target, manager, reader, decision.why, processor)
         model.why_no_tokenizer, model.use = why_none, use
     except BaseException:
-        manager.release_model_tensors(name)
+        manager.abandon_model(name)
         raise
     report("ready", files.name, report.total, report.total)
     manager.changed()

@@ -83,6 +83,7 @@ class TensorSharingManager(SharedTensors):
         )
         self.tokenizers: WeakValueDictionary[str, Any] = WeakValueDictionary()
         self.models: dict[str, Device] = {}
+        self._loading: set[str] = set()  # names that a load has: no other one gets them before it has ended
         self._moving = asyncio.Lock()  # one move at a time: the second finds what the first brought
         self._moves = 0
         self._losses = {device: device.losses for device in self.devices.opened}  # that were told of
@@ -119,11 +120,17 @@ class TensorSharingManager(SharedTensors):
         """
         self.check_open()
         unique, number = name, 1
-        while unique in self.models:
+        while unique in self.models or unique in self._loading:
             number += 1
             unique = f"{name}-{number}"
         self.models[unique] = device
+        self._loading.add(unique)
         return unique
+
+    def abandon_model(self, name: str) -> None:
+        """Release the tensors and the name of a model whose load failed."""
+        self.release_model_tensors(name)
+        self._loading.discard(name)
 
     async def move(self, model: Movable, decision: Decision, tell: Progress = lambda done, total: None) -> None:
         """Have a loaded model's weights, and its runs from now on, on another device; see :meth:`Model.to`."""
@@ -189,6 +196,7 @@ class TensorSharingManager(SharedTensors):
 
     def attach(self, model: Movable, architecture: str) -> None:
         """Let a loaded model be compared with others, and its runs leave activations for theirs."""
+        self._loading.discard(model.name)
         self._runner.add(model)
         self._opportunities.add(model.name, architecture, model.probe)
 
