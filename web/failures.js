@@ -14,6 +14,7 @@ const KINDS = {
   MemoryBudgetError: ["The memory limit of this page is reached.", "Unload a model, then try again."],
   MemoryError: ["This tab is out of memory.", "Unload models or close other tabs, then reload the page."],
   DeviceUnavailable: ["The device is not available.", "Choose another device under “Run on”."],
+  DeviceError: ["The device refused a computation.", "Choose another device under “Run on”."],
   DeviceLost: ["The device stopped working.", "Try again, or choose another device under “Run on”."],
   Stopped: ["Python in this tab has stopped.", "Reload the page."],
 };

@@ -91,7 +91,9 @@ class TestSpec:
         assert open_source("https://host:1").name == "host:1"
         assert open_source(folder).name == "model"
 
-    @pytest.mark.parametrize("file", ["../x", "/etc/passwd", "a/../../x", "", "a//b", "./x", "a\\b", "C:x", "x\0y"])
+    @pytest.mark.parametrize(
+        "file", ["../x", "/etc/passwd", "a/../../x", "", "a//b", "./x", "a\\b", "C:x", "x\0y", "\ud800", "x" * 256]
+    )
     @pytest.mark.parametrize("spec", ["org/name", "https://host/a", "/tmp"])
     async def test_a_file_name_cannot_leave_the_folder(self, spec, file):
         source = open_source(spec)
@@ -119,7 +121,7 @@ class TestSibling:
         for spec in (folder, {"a": b""}, "https://host/x"):
             assert open_source(spec).sibling("org/base").key("f") == "http://mirror/org/base/resolve/main/f"
 
-    @pytest.mark.parametrize("name", ["", "..", ".", "../x", "/etc", "a\\b", "a/b/c"])
+    @pytest.mark.parametrize("name", ["", "..", ".", "../x", "/etc", "a\\b", "a/b/c", "\ud800", "x" * 256])
     @pytest.mark.parametrize("spec", ["org/name", "https://host/a/b", "/tmp/model", {"config.json": b"{}"}])
     def test_nonsense_is_refused(self, spec, name):
         with pytest.raises(InvalidWeights, match="base model"):

@@ -31,7 +31,7 @@ from typing import BinaryIO, Protocol
 from urllib.parse import SplitResult, quote, unquote, urlsplit, urlunsplit
 
 from ..bridge.runtime import IN_BROWSER
-from ..errors import DownloadError, InvalidWeights, TensorCommonsError, quoted
+from ..errors import DownloadError, InvalidWeights, TensorCommonsError, quoted, shown
 from .http import open_changed, open_http
 from .streams import CHUNK, Body, MemoryBody, OnBytes, ShortReadError, Stream
 from .streams import FileMissingError as FileMissingError
@@ -40,6 +40,7 @@ from .version import Version
 
 PUBLIC_ENDPOINT = "https://huggingface.co"
 JUST_NOW = 2_000_000_000  # nanoseconds; the coarsest clock of a file system in use (FAT)
+LONGEST_NAME = 255  # characters of a file's name: file systems take no longer ones
 MB = 1 << 20
 LIMIT = 8 * MB  # bytes of a file that is read whole: configurations take some kB, with 20,000 labels 2 MB
 LIMITS = {
@@ -413,12 +414,13 @@ def _is_repository(name: str) -> bool:
 
 
 def _check_sibling(source: str, name: str) -> None:
-    if not name or name in (".", "..") or re.search(r"[/\\\0]", name):
+    if not name or name in (".", "..") or len(name) > LONGEST_NAME or re.search(r"[/\\\0\ud800-\udfff]", name):
         raise InvalidWeights(
             f"{source}/config.json", f"base model {quoted(name)} is neither org/name nor the name of a folder"
         )
 
 
 def _check_name(file: str) -> None:
-    if not file or re.search(r"[\\\0:]", file) or any(part in ("", ".", "..") for part in file.split("/")):
-        raise InvalidWeights(file, "not the name of a file inside the model's folder")
+    wrong = not file or len(file) > LONGEST_NAME or re.search(r"[\\\0:\ud800-\udfff]", file)
+    if wrong or any(part in ("", ".", "..") for part in file.split("/")):
+        raise InvalidWeights(shown(file), "not the name of a file inside the model's folder")

@@ -100,7 +100,7 @@ class Sentence:
         size *= len(self.modes)
         for step in self.dense:
             if step.in_features != size:
-                raise InvalidWeights(file, f"{step.path} takes {step.in_features} features; {size} come to it")
+                raise InvalidWeights(file, f"{shown(step.path)} takes {step.in_features} features, but gets {size}")
             size = step.out_features
 
     def forward(
@@ -206,7 +206,7 @@ async def _dense(source: Source, path: str) -> Dense:
     activation = config.activation_function.rpartition(".")[2]
     if not config.activation_function.startswith("torch."):
         logger.warning(
-            "%s: activation_function %.80r is not of PyTorch; Tanh is used", file, config.activation_function
+            "%s: activation_function %s is not of PyTorch; Tanh is used", file, quoted(config.activation_function)
         )
         activation = "Tanh"
     if activation not in TORCH:
