@@ -6,6 +6,7 @@ What each task does with its inputs and outputs is in tasks/.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
@@ -106,6 +107,8 @@ async def run_calls(calls: Sequence[TaskCall]) -> list[Any]:
             if not any(rest) or any(call.is_fixed for call in calls):
                 raise
             steps[:0] = [[rows[:half] for rows, half in zip(step, halves, strict=True)], rest]
+        if steps:
+            await asyncio.sleep(0)  # others run, and a cancel arrives, also where a batch never waits
     return [
         call.job.show([found[row] for row in range(len(found))]) if found else []
         for call, found in zip(calls, kept, strict=True)

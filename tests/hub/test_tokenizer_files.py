@@ -31,6 +31,33 @@ def tokens(tokenizer, text):
     return tokenizer.convert_ids_to_tokens(tokenizer.encode_batch([text]).input_ids[0].tolist())
 
 
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        ("padding_side", ["LEFT", "", 0, True, ["left"]]),
+        ("truncation_side", ["middle", 5, {}]),
+        ("do_lower_case", ["false", 0, 1, []]),
+        ("strip_accents", ["", 1]),
+        ("tokenize_chinese_chars", ["no", 0]),
+        ("model_max_length", ["512", True, [5], {}, float("nan")]),
+        ("additional_special_tokens", ["<a>", 5, True, [5], [None], [{}], {"a": 5}]),
+        ("extra_special_tokens", ["<a>", 5, [["<a>"]], {"a": None}]),
+    ],
+)
+async def test_settings_of_a_wrong_kind_are_named(name, values):
+    for value in values:
+        with pytest.raises(InvalidWeights, match=name):
+            await load(BERT, tokenizer_config={name: value})
+    await load(BERT, tokenizer_config={name: None})
+
+
+@pytest.mark.parametrize("value", ["12", True, [], {}])
+async def test_a_sentence_length_of_a_wrong_kind_is_named(value):
+    config = {"model_type": "bert", "architectures": ["BertModel"]}
+    with pytest.raises(InvalidWeights, match=r"sentence_bert_config.json.*max_seq_length"):
+        await load(BERT, config, sentence_bert_config={"max_seq_length": value})
+
+
 class TestSpecialTokens:
     async def test_a_folder_with_only_a_tokenizer(self):
         bert = await load(BERT)
@@ -51,6 +78,10 @@ class TestSpecialTokens:
     async def test_a_stated_class_comes_before_the_models(self):
         plain = await load(BERT, tokenizer_config={"tokenizer_class": "PreTrainedTokenizerFast"})
         assert (plain.mask_id, plain.cls_id, plain.unk_id) == (None, None, 1)
+
+    async def test_the_map_adds_special_tokens(self):
+        found = await load(BERT, special_tokens_map={"additional_special_tokens": ["<own>", {"content": "<two>"}]})
+        assert [word for word in tokens(found, "<own> cat <two>") if word[0] == "<"] == ["<own>", "<two>"]
 
     async def test_the_map_counts_unless_tokens_are_decoded_by_id(self):
         other = {"mask_token": "[SEP]"}

@@ -145,6 +145,19 @@ async def test_a_cancel_ends_a_call_between_two_batches():
         await model(input_ids=[[5, 6]])
 
 
+async def test_a_cancel_arrives_where_no_batch_waits():
+    async with loaded() as model:
+        rows = TextRows(encoded([20] * 50), model.input_names)
+        job = Job(rows, ("mean_embedding",), lambda row, arrays: row, list)
+        call = TaskCall(model, job, await batches(model, rows, ["mean_embedding"], 1), is_fixed=True)
+        await run_calls([call])  # the second time all are in the cache: there is nothing to wait for
+        task = asyncio.ensure_future(run_calls([call]))
+        await asyncio.sleep(0)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+
 @pytest.mark.parametrize("odd", [float("nan"), float("inf")])
 async def test_weights_that_are_not_finite_are_warned_of_once(odd):
     files = files_of(PLACE, "tiny-bert")

@@ -109,12 +109,14 @@ async def read_files(source: Source, config: dict[str, Any] | None = None) -> To
     kind = kind if kind in CLASSES else ""
     special: dict[str, Any] = {key: options[key] for key in SPECIAL if options.get(key) is not None}
     added: dict[int, dict[str, Any]] = {}
+    extra = _extra(options, name)
     if "added_tokens_decoder" in options:
         added = _added(options["added_tokens_decoder"], name)
     else:
         stated_map = await _optional(source, "special_tokens_map.json", options)
         special |= {key: stated_map[key] for key in SPECIAL if stated_map.get(key) is not None}
-        named = {_content(token) for token in special.values()} | set(map(_content, _extra(options)))
+        extra += _extra(stated_map, f"{source.name}/special_tokens_map.json")
+        named = set(map(_content, (*special.values(), *extra)))
         for content, number in (await _optional(source, "added_tokens.json", options)).items():
             if type(number) is not int:
                 raise InvalidWeights(f"{source.name}/added_tokens.json", f"the id of {quoted(content)} is not a number")
@@ -124,8 +126,11 @@ async def read_files(source: Source, config: dict[str, Any] | None = None) -> To
         if not _content(token):
             raise InvalidWeights(name, f"{key} must be a string or an object with content, not {quoted(token)}")
     tokens = [added[number] for number in sorted(added)]
-    tokens += [{**_token(token), "named": True} for token in (*special.values(), *_extra(options))]
-    changes = {other: options[key] for key, other in LOWER.items() if isinstance(options.get(key), bool)}
+    tokens += [{**_token(token), "named": True} for token in (*special.values(), *extra)]
+    changes = {other: options[key] for key, other in LOWER.items() if options.get(key) is not None}
+    for key in LOWER:
+        if not isinstance(options.get(key), bool | None):
+            raise InvalidWeights(name, f"{key} must be true, false or null, not {quoted(options[key])}")
     raw, file = await _tokenizer_json(source, kind, options, special)
     return TokenizerFiles(
         raw, f"{source.name}/{file}", options, config, sentence or {}, special, tokens, changes, kind, name
@@ -141,9 +146,10 @@ def read_settings(
     """
     options, config = files.options, files.config
     # As in sentence-transformers, max_seq_length counts in place of model_max_length.
-    length = files.sentence.get("max_seq_length") or options.get("model_max_length")
-    limits: list[Any] = [length, _positions(config)]
-    stated = [int(value) for value in limits if type(value) in (int, float) and 0 < value < float("inf")]
+    folder = files.config_name.rpartition("/")[0]
+    own = _length(files.sentence, "max_seq_length", f"{folder}/sentence_bert_config.json")
+    limits = [own or _length(options, "model_max_length", files.config_name), _positions(config)]
+    stated = [int(value) for value in limits if value is not None and 0 < value < float("inf")]
     padding, truncation = info.get("padding") or {}, info.get("truncation") or {}
     names = {key: _content(token) for key, token in files.special.items()}
     if isinstance(info.get("unk_token"), str):
@@ -168,14 +174,33 @@ def read_settings(
         pad_id=pad_id,
         pad_type_id=pad_type,
         mask_id=ids.get("mask_token"),
-        pad_left=options.get("padding_side", str(padding.get("direction")).lower()) == "left",
-        truncate_left=options.get("truncation_side", str(truncation.get("direction")).lower()) == "left",
+        pad_left=_is_left(options, "padding_side", padding, files.config_name),
+        truncate_left=_is_left(options, "truncation_side", truncation, files.config_name),
         cls_id=ids.get("cls_token"),
         unk_id=ids.get("unk_token"),
         subword_prefix=prefix,
         with_types="token_type_ids" in inputs if inputs is not None else files.kind not in WITHOUT_TYPES,
         special=names,
     )
+
+
+def _length(table: Mapping[str, Any], name: str, file: str) -> float | None:
+    """A number of tokens, None where it is not stated. Raises ``InvalidWeights`` for what is not a number."""
+    value = table.get(name)
+    if value is not None and (type(value) not in (int, float) or value != value):
+        raise InvalidWeights(file, f"{name} must be a number of tokens, not {quoted(value)}")
+    return value
+
+
+def _is_left(options: Mapping[str, Any], name: str, own: Mapping[str, Any], file: str) -> bool:
+    """Whether a side is the left one; ``own`` is what ``tokenizer.json`` states, in case the options do not.
+
+    Raises ``InvalidWeights`` for what is not a side.
+    """
+    value = options.get(name)
+    if value not in (None, "left", "right"):
+        raise InvalidWeights(file, f'{name} must be "left" or "right", not {quoted(value)}')
+    return (str(own.get("direction")).lower() if value is None else value) == "left"
 
 
 def _positions(config: Mapping[str, Any]) -> int | None:
@@ -290,11 +315,14 @@ def _added(table: Any, name: str) -> dict[int, dict[str, Any]]:
     return {int(number): _token(token) for number, token in table.items()}
 
 
-def _extra(options: Mapping[str, Any]) -> list[Any]:
-    """``additional_special_tokens``, by its new name, too."""
-    found = options.get("extra_special_tokens") or options.get("additional_special_tokens") or []
-    found = list(found.values()) if isinstance(found, dict) else found
-    return [token for token in found if _content(token)] if isinstance(found, list) else []
+def _extra(options: Mapping[str, Any], file: str) -> list[Any]:
+    """``additional_special_tokens``, by its new name, too. Raises ``InvalidWeights`` for what is not tokens."""
+    key = next((k for k in ("extra_special_tokens", "additional_special_tokens") if options.get(k)), None)
+    found = options[key] if key else []
+    tokens = list(found.values()) if isinstance(found, dict) else found
+    if not isinstance(tokens, list) or not all(isinstance(_stated(token), str) for token in tokens):
+        raise InvalidWeights(file, f"{key} must be a list of tokens or an object of named ones, not {quoted(found)}")
+    return [token for token in tokens if _content(token)]
 
 
 def _token(token: Any) -> dict[str, Any]:
@@ -306,5 +334,9 @@ def _token(token: Any) -> dict[str, Any]:
 
 def _content(token: object) -> str:
     """A token that a file gives as a string or as ``{"content": ...}``; "" for none."""
-    content = token.get("content") if isinstance(token, dict) else token
+    content = _stated(token)
     return content if isinstance(content, str) else ""
+
+
+def _stated(token: object) -> object:
+    return token.get("content") if isinstance(token, dict) else token
