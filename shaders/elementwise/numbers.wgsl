@@ -68,7 +68,7 @@ fn less_product(a: f32, q: f32, b: f32) -> f32 {
 fn op_remainder(a: f32, b: f32) -> f32 {
   if (is_nan(a) || is_nan(b) || is_infinite(a) || b == 0f) { return nan(); }
   if (is_infinite(b)) { return select(select(b, a, is_negative(a) == is_negative(b)), with_sign_of(0f, b), a == 0f); }
-  var r = less_product(a, trunc(a / b), b);
+  var r = less_product(a, trunc(op_divide(a, b)), b);
   if (r != 0f && is_negative(r) != is_negative(a)) { r += with_sign_of(b, a); } // a / b was rounded up to a whole number
   if (abs(r) >= abs(b)) { r -= with_sign_of(b, r); }
   if (r != 0f && is_negative(r) != is_negative(b)) { r += b; }
@@ -78,7 +78,7 @@ fn op_floor_divide(a: f32, b: f32) -> f32 {
   if (b == 0f) { return a / b; }
   if (is_nan(a) || is_nan(b) || is_infinite(a)) { return nan(); }
   if (is_infinite(b)) { return select(0f, -1f, a != 0f && is_negative(a) != is_negative(b)); }
-  return round((a - op_remainder(a, b)) / b);
+  return round(op_divide(a - op_remainder(a, b), b));
 }
 
 fn int_square(x: i32) -> i32 { return x * x; }

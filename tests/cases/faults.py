@@ -23,7 +23,7 @@ from tensorcommons.errors import DeviceError, DeviceMemoryError, MemoryBudgetErr
 from tensorcommons.tensor import realize
 from tests.cases import only
 from tests.cases.harness import held
-from tests.cases.support import near, numbers, on, raises
+from tests.cases.support import largest_buffer, near, numbers, on, raises
 
 OP = "cumulative_sum"
 
@@ -156,7 +156,7 @@ async def a_device_that_is_full(device: Device) -> None:
     handles = []
     try:
         for _ in range(4):
-            handles.append(device.allocate(device.limits["maxBufferSize"], "activations"))
+            handles.append(device.allocate(largest_buffer(device), "activations"))
         complaint = None
         try:
             await device.backend.check(handles)
@@ -174,7 +174,7 @@ async def a_device_that_is_full(device: Device) -> None:
 @only("webgpu")
 async def an_output_that_the_device_cannot_make(device: Device) -> None:
     (x,) = on(device, numbers(1))
-    count = device.limits["maxBufferSize"] // 4 + 4
+    count = largest_buffer(device) // 4 + 4
     with _broken(device, lambda dispatch: dispatch):
         huge = tc.broadcast_to(x, (count,)) + 1
         await raises(DeviceError, huge.read())

@@ -16,6 +16,11 @@ NAN, INF = float("nan"), float("inf")
 NO_SHAPES: tuple[Any, ...] = ((1.5, 2), (-1, 3), "ab", None, ((1, 2),), (1, 2, 3))  # of a batch of texts
 
 
+def largest_buffer(device: Device) -> int:
+    """Bytes of the largest buffer that a WebGPU adapter gives a kernel; some allow far larger ones for copies."""
+    return min(device.limits["maxBufferSize"], device.limits["maxStorageBufferBindingSize"])
+
+
 def numbers(*shape: int, seed: int = 0, low: float = -2.0, high: float = 2.0) -> np.ndarray[Any, Any]:
     """Float32 numbers without a pattern that a wrong stride could hide behind."""
     return np.random.default_rng([seed, *shape]).uniform(low, high, shape).astype(np.float32)
