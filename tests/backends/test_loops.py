@@ -127,7 +127,8 @@ def test_common_sizes_are_computed_as_on_other_software_adapters():
             Node(None, {}, (), Spec(shape, dtypes.float32), name=f"x{i}", is_stored=True)
             for i, shape in enumerate(shapes)
         ]
-        made = call(*(tc.Tensor.symbolic(node, device) for node in nodes))  # type: ignore[operator]
+        operands: list[Any] = [tc.Tensor.symbolic(node, device) for node in nodes]
+        made = call(*operands)
         plan = _planned(device, fuse(Graph([made.node]), device.backend)).plan
         assert isinstance(plan, Plan)
         for step in plan.steps:

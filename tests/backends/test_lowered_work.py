@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import numpy as np
 import pytest
@@ -34,9 +35,14 @@ CALLS = {
 def lowered(result: tc.Tensor) -> tuple[int, int]:
     """Nodes of the builder, and elements of all of its values together."""
     computation = make_computation(Graph([result.node])).plan
-    builder, sizes = GraphBuilder(LIMITS, wide_halves=True), []
-    add = builder._add
-    builder._add = lambda node, shape, dtype: sizes.append(int(np.prod(shape))) or add(node, shape, dtype)
+    builder = GraphBuilder(LIMITS, wide_halves=True)
+    add, sizes = builder._add, list[int]()
+
+    def counted(node: Any, shape: Any, dtype: Any) -> Any:
+        sizes.append(int(np.prod(shape)))
+        return add(node, shape, dtype)
+
+    builder._add = counted  # type: ignore[method-assign]
     lowering = Lowering(computation, builder, RULES, REFUSED)
     for number in computation.outputs:
         lowering.operand(number)

@@ -10,6 +10,7 @@ import pytest
 import tensorcommons as tc
 from tensorcommons import Device, Devices
 from tensorcommons.backends import select
+from tensorcommons.backends.current import KINDS
 from tensorcommons.backends.opening import in_time
 from tensorcommons.errors import DeviceUnavailable
 from tests.sharing.devices import Backend
@@ -27,7 +28,7 @@ def device(what: str) -> Device:
 
 def devices(*found: str, by_facts: bool = True) -> Devices:
     opened = [device(what) for what in found]
-    missing = {kind: f"no {kind} here" for kind in select.KINDS if not any(each.kind == kind for each in opened)}
+    missing = {kind: f"no {kind} here" for kind in KINDS if not any(each.kind == kind for each in opened)}
     return Devices(sorted(opened, key=select.rank) if by_facts else opened, missing, by_facts=by_facts)
 
 
@@ -62,7 +63,7 @@ def test_auto_decides_from_facts_whatever_the_order_they_came_in(found, first, w
         assert sentence.startswith(f"{first} (the ")
         assert sentence.endswith(".") and sentence.count(". ") == 0 and "\n" not in sentence
         others = ours.alternatives(decision.device)
-        assert set(others) == set(select.KINDS) - {first}, "each alternative is there, or its absence has a reason"
+        assert set(others) == set(KINDS) - {first}, "each alternative is there, or its absence has a reason"
         assert all(reason in sentence for reason in others.values())
 
 

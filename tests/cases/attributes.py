@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -68,7 +69,7 @@ async def windows_as_wide_as_the_image(device: Device) -> None:
     for kernel, stride, padding in ((9, 1, 4), (1000, 1, 0), (2999, 1, 700), (3000, 7, 1500), (16, 16, 0)):
         wide = np.pad(a, ((0, 0),) * 3 + ((padding, padding),), constant_values=NAN)
         windows = np.lib.stride_tricks.sliding_window_view(wide, kernel, -1)[..., ::stride, :]
-        whole = {"stride": (1, stride), "padding": (0, padding)}
+        whole: dict[str, Any] = {"stride": (1, stride), "padding": (0, padding)}
         near(await F.max_pool2d(x, (1, kernel), **whole).read(), np.nanmax(windows, -1))
         near(await F.avg_pool2d(x, (1, kernel), **whole).read(), np.nansum(windows, -1) / kernel)
         got = await F.avg_pool2d(x, (1, kernel), **whole, count_include_pad=False).read()
@@ -131,5 +132,5 @@ async def what_no_device_holds_is_refused_at_the_call(device: Device) -> None:
         refused(device, ShapeMismatch, call)
     for scale in (INF, NAN, -1.0, 0.0):
         refused(device, TensorCommonsError if scale != scale or scale == INF else ShapeMismatch,
-                lambda s=scale: F.interpolate(image, scale_factor=s))  # fmt: skip
+                partial(F.interpolate, image, scale_factor=scale))  # fmt: skip
     refused(device, ShapeMismatch, lambda: F.max_pool2d(image, 1, stride=2**40))

@@ -144,10 +144,9 @@ async def sums_of_small_ints_are_as_wide_as_the_standard_says(device: Device) ->
 async def long_rows_are_converted_first_too(device: Device) -> None:
     size = 2**16 + 5  # long enough to be reduced in parts
     (x, halves) = on(device, np.full(size, 2**31 - 1, np.int32), np.full(size, 0.6, np.float32))
-    near = {"rtol": 1e-5}
-    np.testing.assert_allclose(await tc.sum(x, dtype="float32").read(), size * (2**31 - 1), **near)
+    np.testing.assert_allclose(await tc.sum(x, dtype="float32").read(), size * (2**31 - 1), rtol=1e-5)
     running = await tc.cumulative_sum(x, dtype="float32").read()
-    np.testing.assert_allclose(running, np.arange(1.0, size + 1) * (2**31 - 1), **near)
+    np.testing.assert_allclose(running, np.arange(1.0, size + 1) * (2**31 - 1), rtol=1e-5)
     assert int(await tc.sum(halves, dtype="int32").read()) == 0
     assert bool(await tc.sum(x, dtype="bool").read()) and bool(await tc.prod(x, dtype="bool").read())
     assert (await tc.cumulative_sum(x, dtype="bool").read()).all()

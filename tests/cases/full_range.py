@@ -56,7 +56,7 @@ def values(kind: str) -> Any:
     """Numbers of every exponent with five mantissas, and the special ones."""
     mantissas = np.array([1.0, 1.5, 2 - 2.0**-23, 1.1234567, 1.87654321])
     sizes = (2.0 ** np.arange(-126 if kind == "cpu" else -119, 128)[:, None] * mantissas).ravel()
-    tiny = 2.0 ** np.arange(-149, -126) if kind == "cpu" else []
+    tiny = 2.0 ** np.arange(-149, -126 if kind == "cpu" else -149)
     special = [0.0, INF, np.pi, np.pi / 2, 0.5, 3.0, 5.0, 88.7, 89.1, 1e4]
     sizes = np.concatenate([sizes, tiny, special])
     return np.concatenate([sizes, -sizes, [NAN]]).astype(np.float32)

@@ -65,11 +65,11 @@ def _limited(device: Device) -> Iterator[None]:
         return ending_loops(code), letters, places
 
     backend.adapter = replace(adapter, fallback=True, loops=LOOPS)
-    backend_module.compose = composed  # type: ignore[assignment]
+    backend_module.compose = composed  # type: ignore[attr-defined]
     try:
         yield
     finally:
-        backend.adapter, backend_module.compose = adapter, compose  # type: ignore[assignment]
+        backend.adapter, backend_module.compose = adapter, compose  # type: ignore[attr-defined]
 
 
 def _half(*shape: int) -> Any:

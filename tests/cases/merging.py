@@ -107,7 +107,7 @@ class _Model:
         self.graph, self.request = graph, request
         arrays = arrays_of("float32")
         self.weights = {name: _weight(device, arrays[name]) for name in WEIGHTS}
-        manager.attach(self, "random")
+        manager.attach(self, "random")  # type: ignore[arg-type]  # it is never moved nor unloaded
 
     def _nodes(self, names: Mapping[str, str], inputs: Mapping[str, Array]) -> Sequence[Node]:
         given = {

@@ -38,7 +38,8 @@ async def _new(model: Model, ids: Any = PROMPT, mask: Any = None, **options: Any
     """The tokens behind the prompt, or behind the start token of an answer."""
     written = await model.generate(ids, mask, **options)
     start = 1 if model.model_type == "t5" else np.shape(ids)[1]
-    return written[:, start:].tolist()  # type: ignore[no-any-return]
+    tokens: list[list[int]] = written[:, start:].tolist()
+    return tokens
 
 
 async def _writes(place: Place, name: str, step: int) -> None:
@@ -118,21 +119,23 @@ async def a_file_says_how_to_write(place: Place) -> None:
 
 @only("cpu")
 async def what_a_file_asks_in_vain_is_named_by_the_first_call(place: Place) -> None:
-    for generation in (
+    asked: tuple[dict[str, Any], ...] = (
         *({"num_beams": 3}, {"num_beams": "2"}, {"guidance_scale": 1.5}, {"token_healing": True}, {"use_mtp": True}),
         *({"watermarking_config": {"seeding_scheme": "selfhash"}}, {"force_words_ids": [[3]]}, {"constraints": []}),
         *({"penalty_alpha": 0.6, "top_k": 4}, {"penalty_alpha": 0.6}, {"dola_layers": "high"}, {"is_assistant": True}),
         *({"cache_implementation": "quantized"}, {"cache_implementation": []}, {"streamer": "x"}),
-    ):
+    )
+    for generation in asked:
         model = await _load(place, generation=generation)
         name = next(iter(generation))
         await raises(TensorCommonsError, model.generate(PROMPT, max_new_tokens=2), name, "generation_config.json")
-        neutral = {"num_beams": 1}.get(name)
-        assert len((await model.generate(PROMPT, max_new_tokens=2, **{name: neutral}))[0]) == 7
+        neutral: dict[str, Any] = {name: {"num_beams": 1}.get(name)}
+        assert len((await model.generate(PROMPT, max_new_tokens=2, **neutral))[0]) == 7
         model.unload()
     model = await _load(place)
     for name in ("num_beams", "return_dict_in_generate", "guidance_scale"):
-        await raises(TensorCommonsError, model.generate(PROMPT, **{name: 5}), name, "not built in")
+        wish: dict[str, Any] = {name: 5}
+        await raises(TensorCommonsError, model.generate(PROMPT, **wish), name, "not built in")
     model.unload()
 
 

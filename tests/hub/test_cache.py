@@ -20,11 +20,12 @@ from tensorcommons import dtypes
 from tensorcommons.bridge.digest import identity_of
 from tensorcommons.errors import DownloadError, InvalidWeights
 from tensorcommons.hub.cache import ABSENT_AGE, LIMIT, ORPHAN_AGE, SMALL, TOUCH, Cache, Piece, Record, open_cache
-from tensorcommons.hub.cached import CachedSource, is_immutable
+from tensorcommons.hub.cached import CachedSource
 from tensorcommons.hub.config import read_optional_json
 from tensorcommons.hub.safetensors import as_array, read_header
 from tensorcommons.hub.sources import FileMissingError, UnreachableError, open_source
 from tensorcommons.hub.stores import FolderStore, MemoryStore
+from tensorcommons.hub.version import is_immutable
 from tensorcommons.hub.weights import WeightsFile, label_of
 from tensorcommons.sharing.storage import content_identity
 from tests.hub.counting import Counting, counted

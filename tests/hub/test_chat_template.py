@@ -66,12 +66,15 @@ def test_dates_are_formatted_as_by_python():
 def test_templates_by_name():
     stated = [{"name": "default", "template": "D"}, {"name": "tool_use", "template": "T"}]
     for templates in (ChatTemplate.of(stated, "f"), ChatTemplate.of({"default": "D", "tool_use": "T"}, "f")):
+        assert templates is not None
         assert templates.render(HELLO) == "D"
         assert templates.render(HELLO, tools=[]) == "T"
         assert templates.render(HELLO, chat_template="tool_use") == "T"
         assert templates.render(HELLO, chat_template="{{ messages[0].role }}") == "user"
+    rag = ChatTemplate.of({"rag": "R"}, "f")
+    assert rag is not None
     with pytest.raises(TensorCommonsError, match=r"several chat templates.*rag"):
-        ChatTemplate.of({"rag": "R"}, "f").render(HELLO)
+        rag.render(HELLO)
     assert ChatTemplate.of(None, "f") is None
 
 

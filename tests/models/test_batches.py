@@ -47,7 +47,9 @@ def encoded(lengths: list[int], *, left: bool = False, seed: int = 0) -> Encodin
     mask = (place[None] < np.array(lengths)[:, None]).astype(np.int32)
     ids = np.random.default_rng(seed).integers(5, 45, mask.shape).astype(np.int32) * mask
     zeros = np.zeros_like(mask)
-    return Encoding(ids, mask, zeros, zeros, np.zeros((*mask.shape, 2), np.int32), zeros, np.arange(len(mask)))
+    return Encoding(
+        ids, mask, zeros, zeros, np.zeros((*mask.shape, 2), np.int32), zeros, np.arange(len(mask), dtype=np.int32)
+    )
 
 
 async def answers(model: Any, rows: TextRows, *outputs: str, batch_size: int | None = None) -> tuple[list[Any], int]:

@@ -106,7 +106,7 @@ def test_what_is_not_built_in_is_refused_by_name(model_type):
 
 @pytest.mark.parametrize("model_type", FIELDS)
 def test_null_is_the_default(model_type):
-    nothing = {name: None for name in FIELDS[model_type] if name != "model_type"}
+    nothing: dict[str, int | None] = {name: None for name in FIELDS[model_type] if name != "model_type"}
     ours, given = build(model_type), build(model_type, **nothing)
     if model_type == "qwen2":  # null is not what a missing field is: as many as heads of the query
         nothing["num_key_value_heads"] = 32

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
+from collections.abc import Iterable
 
 import numpy as np
 import pytest
@@ -83,7 +84,8 @@ def test_the_table_of_the_docs_is_that_of_the_code():
         for kind in ("honoured", "inert", "refused")
     }
     honoured = [field.name for field in dataclasses.fields(Options)]
-    for kind, names in zip(found, (honoured, INERT, REFUSED), strict=True):
+    listed: tuple[Iterable[str], ...] = (honoured, INERT, REFUSED)
+    for kind, names in zip(found, listed, strict=True):
         assert sorted(found[kind]) == sorted(names), kind
 
 

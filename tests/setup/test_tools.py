@@ -176,7 +176,9 @@ def test_a_module_that_was_emptied_makes_the_environment_again(tmp_path, monkeyp
     stamp = Stamp(tmp_path / "venv.json", tmp_path)
     monkeypatch.setattr(environment, "_venv_stamp", stamp)
     environment.record_venv()
-    key = stamp._read()[0]
+    found = stamp._read()
+    assert found is not None
+    key = found[0]
     assert stamp.is_fresh(key)
     module.write_bytes(b"")
     assert not stamp.is_fresh(key)

@@ -97,8 +97,8 @@ async def test_a_weight_that_is_given_back_while_a_run_waits_for_it_ends_the_run
     manager.release_model_tensors("m")
     manager.optimize_memory_usage()
     coming.set()
-    (ended,) = await asyncio.gather(running, return_exceptions=True)
-    assert isinstance(ended, TensorReleased)
-    del ended, running, double, x
+    answers = await asyncio.gather(running, return_exceptions=True)
+    assert isinstance(answers[0], TensorReleased)
+    del answers, running, double, x
     await asyncio.sleep(0)
     empty(manager)

@@ -7,6 +7,7 @@ import contextlib
 import gc
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ from tests.sharing.devices import Fault, backends, budget, cancelled, check, emp
 
 KB = 1024
 TINY = Path(__file__).parents[1] / "goldens"
-IDS = {"input_ids": np.array([[2, 17, 31, 5, 3]])}
+IDS: dict[str, Any] = {"input_ids": np.array([[2, 17, 31, 5, 3]])}
 
 
 def source(name="tiny-bert"):
