@@ -53,6 +53,7 @@ TOO_MUCH = (
     "{{ range(100000) | map('string') | map('center', 1000000) | join | length }}",
     *("{{ {'a': 'b'} | tojson(indent=10**9) }}", "{{ [1, 2] | tojson(separators=['a' * 10**6, 'b']) }}"),
     "{{ ('a ' * 1000) | wordwrap(1, wrapstring='x' * 100000) }}",
+    "{{ ('a' * 1000000) | wordwrap(1) }}",
     "{{ ('<' * 1000000) | striptags }}{{ ('http://a.b ' * 100000) | urlize }}",
     "{% for i in range(99999) %}{{ 'x' * 100000 }}{% endfor %}",
     "{% set x %}{% for i in range(99999) %}" + "long " * 1000 + "{% endfor %}{% endset %}",

@@ -556,6 +556,9 @@ class _Environment(ImmutableSandboxedEnvironment):
     def _check_wordwrap_filter(self, s: Any, *args: Any, **kwargs: Any) -> None:
         between = kwargs.get("wrapstring") or (args[2] if len(args) > 2 else None) or ""
         self.meter.text(len(str(s)) * (1 + len(str(between))))
+        width = kwargs.get("width", args[0] if args else 79)
+        if isinstance(width, (int, float)):  # a word is copied for each line that is cut from it
+            self.meter.spend(int(len(str(s)) ** 2 // (1000 * max(width, 1))))
 
     def _check_urlize_filter(self, value: Any, *_: Any, **given: Any) -> None:
         more = sum(len(str(each)) for each in given.values())
