@@ -93,7 +93,9 @@ def test_a_failed_start_says_why_and_can_be_retried(
     troubled: Tab, faulty_site: str, faults: Faults, site_folder: Path, missing: str, words: str
 ) -> None:
     if missing == "wheel":
-        missing = next(path.relative_to(site_folder).as_posix() for path in (site_folder / "wheel").glob("*.whl"))
+        missing = next(
+            path.relative_to(site_folder).as_posix() for path in (site_folder / "wheel").glob("tensorcommons-*.whl")
+        )
     faults.missing(missing)
     troubled.page.goto(faulty_site + "?load=none")
     troubled.wait_booted("failed")
