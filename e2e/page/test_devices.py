@@ -292,7 +292,7 @@ def test_a_killed_gpu_process_costs_a_run_again_and_never_an_answer(playwright: 
         assert "webgpu was lost" in told
         tab.type_and_wait("pair", field, first)
         assert tab.bars("polarity") == pytest.approx(wanted, abs=0.002)
-        assert f" on {device_of(tab, POLARITY)} " in stats(tab)
+        assert f" on {TITLES[device_of(tab, POLARITY)]} " in stats(tab)
 
 
 def test_a_context_that_never_answers_costs_seconds_and_then_the_next_is_taken(tab: Tab, site: str) -> None:
