@@ -42,7 +42,8 @@ def loaded(browser: Browser, site: str) -> Iterator[Tab]:
     for panel in ("sentences", "pair"):
         tab.wait_panel(panel)
     yield tab
-    errors = tab.errors
+    # A long text is cut, which is logged once a tokenizer.
+    errors = [error for error in tab.errors if "is longer than the" not in error]
     context.close()
     assert errors == []
 
