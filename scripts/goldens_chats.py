@@ -1,4 +1,4 @@
-"""What ``transformers`` makes of chats by templates: ``tests/goldens/chats.json``.
+"""Render chats by templates with ``transformers``: ``tests/goldens/chats.json``.
 
     python -m scripts.goldens_chats [--check]
 

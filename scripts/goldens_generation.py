@@ -1,4 +1,4 @@
-"""What ``transformers`` writes under each option of generation: ``tests/goldens/generation.json`` and ``.npz``.
+"""Generate tokens with ``transformers`` under each option: ``tests/goldens/generation.json`` and ``.npz``.
 
     python -m scripts.goldens_generation [--check]
 

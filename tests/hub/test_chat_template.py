@@ -130,7 +130,7 @@ def written(compiled, data):
             pieces += compiled().generate(data)
     except template_sandbox.TooMuch:
         pieces.append("stopped")
-    except Exception:
+    except Exception:  # random templates fail in every way; both renderings must fail at the same place
         pieces.append("!")
     return pieces
 

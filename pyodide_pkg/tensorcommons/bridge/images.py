@@ -41,7 +41,7 @@ async def decode(data: bytes) -> NDArray[np.uint8]:
         try:
             return np.ascontiguousarray(_array(await helper.decode(to_js(data)))[:, :, :3])
         except JsException:
-            pass  # Pillow knows what is wrong with it, or there is no decoder
+            pass  # the browser cannot decode it: Pillow decodes it, or reports what is wrong with it
     if not await provide("pillow", "PIL"):
         how = 'await pyodide_js.loadPackage("pillow")' if IN_BROWSER else "pip install pillow"
         raise TensorCommonsError(f"image files need Pillow: {how}, or pass an array (height, width, 3)")

@@ -129,7 +129,7 @@ def chain_elementwise(graph: Graph) -> Graph:
         if node.op is not None and node.op.elementwise and node.inputs and len(node.spec.shape) <= AXES:
             chains[id(node)] = _grow(node, chains, uses)
     chains = {key: chain for key, chain in chains.items() if chain.pays}
-    needed = {id(output) for output in graph.outputs}  # what lies within a chain is no value of its own
+    needed = {id(output) for output in graph.outputs}  # values inside a chain are not stored
     for node in reversed(graph.nodes):
         if id(node) in needed:
             needed.update(map(id, chains[id(node)].leaves if id(node) in chains else node.inputs))

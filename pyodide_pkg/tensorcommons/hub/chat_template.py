@@ -155,7 +155,7 @@ def _tag(message: dict[str, Any], field: str, source: str) -> str:
     """Put a tag behind the text of ``field`` that is to be continued. Gives the text.
 
     Raises:
-        TensorCommonsError: there is no such text, or the template does not read the field.
+        TensorCommonsError: the chat has no such text, or the template does not read the field.
     """
     value = message.get(field)
     same = [name for name in REASONING if message.get(name) == value] if field in REASONING else [field]

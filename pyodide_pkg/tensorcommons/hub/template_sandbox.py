@@ -183,7 +183,7 @@ class _Meters(NodeTransformer):
             return len(str(node.as_const(self._context))) < LONGEST_CONSTANT
         except TooMuch:
             raise
-        except Exception:  # not a constant, or none that can be computed
+        except Exception:  # Jinja leaves what fails here to the rendering, which raises it
             return False
 
     def visit_For(self, node: nodes.For) -> nodes.Node:  # noqa: N802 - the visitor's protocol

@@ -193,7 +193,7 @@ def _length(table: Mapping[str, Any], name: str, file: str) -> float | None:
 
 
 def _is_left(options: Mapping[str, Any], name: str, own: Mapping[str, Any], file: str) -> bool:
-    """Whether a side is the left one; ``own`` is what ``tokenizer.json`` states, in case the options do not.
+    """Return True for the left side; ``own`` is what ``tokenizer.json`` states and is used where the options do not.
 
     Raises ``InvalidWeights`` for what is not a side.
     """

@@ -23,7 +23,7 @@ LOWEST = -3.4028234663852886e38  # the most negative float32: what `transformers
 class EncoderConfig:
     """The part of ``config.json`` that decides the computation; sizes in elements.
 
-    ``embedding_size`` 0 means ``hidden_size``; ``type_vocab_size`` 0 means that there are no token types. The defaults
+    ``embedding_size`` 0 means ``hidden_size``; ``type_vocab_size`` 0 means no token types. The defaults
     are BERT's.
     """
 

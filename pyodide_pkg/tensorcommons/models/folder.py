@@ -15,7 +15,7 @@ class Folder:
     """What an architecture is decided by: ``config.json``, the names in its weights files, how sentences are pooled.
 
     ``file`` is the config's address for messages. ``tensors`` are names as the files spell them. ``generation`` is what
-    ``generation_config.json`` says, None where there is no such file.
+    ``generation_config.json`` says, None if the file is missing.
     """
 
     config: Mapping[str, Any]

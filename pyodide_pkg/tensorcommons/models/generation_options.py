@@ -91,7 +91,7 @@ REFUSED: dict[str, tuple[str, Callable[[Any, Mapping[str, Any]], bool]]] = {
 }
 #: Refused in a call alone: a file's says what the library that wrote it should return.
 ONLY_IN_CALLS = ("return_dict_in_generate",)
-#: Options without effect unless tokens are drawn, and the values that are no wish for one.
+#: Options without effect unless tokens are drawn, and the values that mean "not set".
 SAMPLING: dict[str, float | None] = {
     **dict.fromkeys(("temperature", "top_p", "typical_p"), 1),
     **dict.fromkeys(("epsilon_cutoff", "eta_cutoff"), 0),

@@ -67,7 +67,7 @@ class Rope:
     """Rotary positions: dimension pair k turns by ``theta ** (-2 k / head_dim)`` a position, changed as ``type`` says.
 
     "linear" divides by ``factor``; "llama3" does so to the slow turns only (Llama 3.1), with a transition between.
-    "dynamic" changes nothing up to ``max_position_embeddings`` tokens, and there are no longer inputs.
+    "dynamic" changes nothing up to ``max_position_embeddings`` tokens, and longer inputs are refused.
     """
 
     theta: float = 10000.0

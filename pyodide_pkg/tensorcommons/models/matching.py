@@ -1,4 +1,4 @@
-"""Which tensors of a checkpoint are which parameters: each found once, and of the right shape."""
+"""Match the tensors of a checkpoint with the parameters of a model: each once, with the right shape."""
 
 from __future__ import annotations
 

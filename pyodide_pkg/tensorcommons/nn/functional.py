@@ -200,7 +200,7 @@ def scaled_dot_product_attention(
     before, as a batch and heads, broadcast. ``attn_mask`` broadcasts to (..., queries, keys): a float is added, a bool
     says which keys count. ``is_causal`` lets query i see keys 0 to i. With ``enable_gqa`` key and value may have fewer
     heads (the third axis from the end), which neighbouring heads of the query share. A query for which every key is
-    masked gets 0. There is no dropout.
+    masked gets 0. Dropout is not supported.
     """
     if dropout_p:
         raise TensorCommonsError("scaled_dot_product_attention: dropout is for training; dropout_p must be 0")
