@@ -11,6 +11,7 @@ import numpy as np
 
 import tensorcommons as tc
 from tensorcommons.errors import InvalidWeights, TensorCommonsError
+from tensorcommons.models.sentence import HANDED_ON
 from tests.cases import Place, only, shows
 from tests.cases.checkpoints import WEIGHTS, pack
 from tests.cases.random_weights import values_of
@@ -140,6 +141,9 @@ async def sentence_folders_that_are_refused(place: Place) -> None:
         ({**mean, use: {"similarity_fn_name": "maxsim"}}, ("maxsim", "cosine")),
         ({**mean, "sentence_bert_config.json": {"do_lower_case": "yes"}}, ("do_lower_case",)),
     ]
+    handed_on: dict[str, Any] = {"use_fast": True, "hidden_act": "relu"}
+    for key in HANDED_ON:
+        refused.append(({**mean, "sentence_bert_config.json": {key: handed_on}}, (key, "hidden_act")))
     for case, words in refused:
         full = {key: {**dense, **value} if "_Dense" in key else value for key, value in case.items()}
         small = {key: value for key, value in full.items() if value.get("out_features") != 2**40}

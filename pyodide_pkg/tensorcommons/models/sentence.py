@@ -33,6 +33,18 @@ TORCH = {
     "Sigmoid": ACTIVATIONS["sigmoid"],
     "Tanh": ACTIVATIONS["tanh"],
 }
+#: Settings of ``sentence_bert_config.json`` that the library hands on to ``transformers``.
+HANDED_ON = (
+    *("model_args", "model_kwargs", "config_args", "config_kwargs", "processing_kwargs"),
+    *("tokenizer_args", "processor_args", "processor_kwargs"),
+)
+#: Options among them that do not change what is computed.
+INERT = frozenset(
+    (
+        *("trust_remote_code", "attn_implementation", "torch_dtype", "dtype", "revision", "cache_dir", "token"),
+        *("use_safetensors", "low_cpu_mem_usage", "device_map", "use_fast", "add_pooling_layer", "local_files_only"),
+    )
+)
 OLD_MODES = {  # names of earlier versions, one flag each
     "pooling_mode_cls_token": "cls",
     "pooling_mode_max_tokens": "max",
@@ -230,11 +242,14 @@ async def _use(source: Source, *, include_prompt: bool) -> SentenceUse:
     if similarity is not None and similarity not in SIMILARITIES:
         known = ", ".join(SIMILARITIES)
         raise InvalidWeights(file, f"similarity_fn_name {quoted(similarity)} is not one of {known}")
+    file = f"{source.name}/sentence_bert_config.json"
     lowers: Any = bert.get("do_lower_case") or False
     if type(lowers) is not bool:
-        raise InvalidWeights(
-            f"{source.name}/sentence_bert_config.json", f"do_lower_case {quoted(lowers)} must be a bool"
-        )
+        raise InvalidWeights(file, f"do_lower_case {quoted(lowers)} must be a bool")
+    for key in HANDED_ON:
+        options = bert.get(key) or {}
+        if not isinstance(options, dict) or options.keys() - INERT:
+            raise InvalidWeights(file, f"{key} {quoted(options)} is not built in: state it in the file that it is for")
     return SentenceUse(prompts, name, size, similarity or "cosine", lowers, include_prompt)
 
 
