@@ -12,7 +12,7 @@ import numpy as np
 import tensorcommons as tc
 from tensorcommons import Model
 from tensorcommons.errors import ShapeMismatch, TensorCommonsError
-from tensorcommons.models.generation_options import READERS
+from tensorcommons.models.generation_options import BELOW_ZERO, READERS
 from tests.cases import Place, only, shows
 from tests.cases.checkpoints import WEIGHTS, pack, tensors_of
 from tests.cases.seeded import checkpoint
@@ -94,6 +94,8 @@ async def a_file_says_how_to_write(place: Place) -> None:
         ({"suppress_tokens": [first]}, {}, {"suppress_tokens": [first]}),
         ({"begin_suppress_tokens": [first]}, {}, {"begin_suppress_tokens": [first]}),
         ({"no_repeat_ngram_size": 2, "min_length": None}, {}, {"no_repeat_ngram_size": 2}),
+        ({"min_length": -1, "pad_token_id": -1, "eos_token_id": later}, {}, {"eos_token_id": later}),
+        ({"min_new_tokens": -3, "min_length": 17, "eos_token_id": later}, {}, {"eos_token_id": later}),
         ({"do_sample": False, "temperature": 0.0, "top_p": 0, "top_k": -1}, {}, {}),
         ({"use_cache": False, "output_scores": True, "return_dict_in_generate": True, "unheard_of": 5}, {}, {}),
         ({"num_beams": 1, "length_penalty": 2.0, "early_stopping": True, "seed": 5, "low_memory": None}, {}, {}),
@@ -115,6 +117,29 @@ async def a_file_says_how_to_write(place: Place) -> None:
         assert (await _new(model, **{**off, **options}))[0] == free, "None in a call switches an option off"
         model.unload()
         told.unload()
+
+
+@only("cpu")
+async def a_file_may_name_tokens_outside_the_vocabulary(place: Place) -> None:
+    """As in `transformers` they end nothing; padding by one of them is an error where a row needs it."""
+    plain = await _load(place, generation={})
+    two = np.concatenate([PROMPT, PROMPT + 9])
+    options: dict[str, Any] = {"max_new_tokens": 6}
+    free = await _new(plain, two, **options)
+    plain.unload()
+    later = next(token for token in free[0] if token not in free[1])
+    outside: tuple[dict[str, Any], ...] = ({"eos_token_id": 1000}, {"eos_token_id": [1 << 40, -5]})
+    for generation in (*outside, {"pad_token_id": 1000}, {"pad_token_id": 2**70}):
+        model = await _load(place, generation=generation)
+        assert await _new(model, two, **options) == free, generation
+        if "pad_token_id" in generation:
+            await raises(
+                TensorCommonsError, model.generate(two, eos_token_id=later, **options), "pad_token_id", "vocabulary"
+            )
+            ended = await _new(model, two[:1], eos_token_id=later, **options)
+            assert ended[0] == free[0][: free[0].index(later) + 1], "a row alone needs no padding"
+        await raises(TensorCommonsError, model.generate(two, pad_token_id=1000, **options), "pad_token_id 1000")
+        model.unload()
 
 
 @only("cpu")
@@ -164,7 +189,9 @@ async def files_with_values_of_any_kind(place: Place) -> None:
                 assert said is None or name in said or "suppress" in said or "stop_strings" in name, (name, said)
                 outcomes.append(said is None)
                 seen += said is not None
-            if name not in ("pad_token_id", "max_new_tokens", "seed"):
+            if value == -2 and name in BELOW_ZERO:
+                assert outcomes == [True, False], name
+            elif name not in ("pad_token_id", "max_new_tokens", "seed"):
                 assert outcomes[0] == outcomes[1], (name, value)
     assert seen > 100
     model.unload()

@@ -17,7 +17,7 @@ from typing import Any, Protocol, TypeAlias
 import numpy as np
 
 from ..dtypes import host_array
-from ..errors import DeviceLost, ShapeMismatch, TensorCommonsError
+from ..errors import DeviceLost, ShapeMismatch, TensorCommonsError, quoted
 from ..shapes import Shape
 from ..sharing.manager import Movable, TensorSharingManager
 from ..tensor import Tensor
@@ -48,7 +48,8 @@ class Writer:
     """One generation. ``tokens`` are all tokens so far (batch, sequence): prompts and what was written.
 
     With ``num_return_sequences`` each prompt has so many rows, one after another. ``finished`` says which rows have
-    ended; they continue as padding.
+    ended; they continue as padding. A padding token outside the vocabulary is an error where a row needs it, or at once
+    with ``checks_padding``.
     """
 
     def __init__(
@@ -59,6 +60,8 @@ class Writer:
         attention_mask: Any,
         options: Options,
         decode: Decode | None = None,
+        *,
+        checks_padding: bool = False,
     ) -> None:
         if options.stop_strings and decode is None:
             raise TensorCommonsError("stop_strings need a tokenizer: this model has none here")
@@ -71,9 +74,8 @@ class Writer:
         prompts, mask = _prompts(ids, attention_mask, decoder.vocab_size)
         prompts, mask = (np.repeat(array, options.num_return_sequences, 0) for array in (prompts, mask))
         rows = len(prompts)
-        self._padding = options.padding if rows > 1 else 0  # a row that has ended continues as this beside others
-        if not 0 <= self._padding < decoder.vocab_size:
-            raise TensorCommonsError(f"pad_token_id {self._padding} is outside the vocabulary of {decoder.vocab_size}")
+        if checks_padding and rows > 1:
+            self._check_padding()
         self._source: dict[str, Ids] = {}
         self._start = mask.argmax(axis=1).astype(np.int32)
         source, starts = prompts, self._start if self._start.any() else None
@@ -113,15 +115,19 @@ class Writer:
         Raises:
             MemoryBudgetError: the cache does not fit beside the model.
             TensorReleased: the model was unloaded.
-            TensorCommonsError: the scores are NaN.
+            TensorCommonsError: the scores are NaN, or the padding of a row is outside the vocabulary.
         """
+        if self.finished.any():
+            self._check_padding()
         manager = self._model.manager
         values, fallback = await manager.finishing([self._model], self._next)
         if self._steps.last is not None:
             manager.ran(self._model, *self._steps.last, fallback)
         self._check_numbers(values)
         chosen = values[:, 0] if self._sampler.is_greedy else self._sampler.choose(values, self.tokens)
-        chosen = np.where(self.finished, self._padding, chosen).astype(np.int32)
+        if self.finished.any():
+            chosen = np.where(self.finished, self.options.padding, chosen)
+        chosen = chosen.astype(np.int32)
         self.tokens = np.concatenate([self.tokens, chosen[:, None]], axis=1)
         self.finished |= np.isin(chosen, self.options.eos_token_id)
         if self.options.stop_strings and self._decode is not None:
@@ -129,6 +135,14 @@ class Writer:
                 text = self._decode(self.tokens[row, self._prompt :].tolist())
                 self.finished[row] = any(stop in text for stop in self.options.stop_strings)
         return chosen
+
+    def _check_padding(self) -> None:
+        padding, size = self.options.padding, self._decoder.vocab_size
+        if not 0 <= padding < size:
+            raise TensorCommonsError(
+                f"pad_token_id {quoted(padding)} is outside the vocabulary of {size}, "
+                "and rows that end before others need padding: pass another one"
+            )
 
     def _check_numbers(self, values: Ids) -> None:
         """Raise TensorCommonsError where the scores of an unfinished row are NaN.

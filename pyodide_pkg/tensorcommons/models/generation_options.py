@@ -98,6 +98,8 @@ SAMPLING: dict[str, float | None] = {
     **dict.fromkeys(("min_p", "top_h")),
     "top_k": 50,
 }
+#: Option -> its value where a file has one below 0, as older files do for "none". A call's is refused.
+BELOW_ZERO: dict[str, int | None] = {"min_length": 0, "min_new_tokens": 0, "pad_token_id": None}
 BEAMS = {"early_stopping": False, "length_penalty": 1}
 
 
@@ -161,23 +163,22 @@ class Options:
             names = ", ".join(sorted(known))
             raise TensorCommonsError(f"unknown option {shown(', '.join(unknown))}; generation takes {names}")
         stated = {name: value for name, value in defaults.items() if value is not None and name != "seed"}
-        pad = stated.get("pad_token_id")
-        if type(pad) is int and pad < 0:
-            del stated["pad_token_id"]  # so older files say that there is none
+        for name, off in BELOW_ZERO.items():
+            if type(value := stated.get(name)) is int and value < 0:
+                stated[name] = off
         values = {**stated, **given}
         for name, (what, is_asked) in REFUSED.items():
             value = values.get(name)
             if value is not None and (name in given or name not in ONLY_IN_CALLS) and is_asked(value, values):
                 raise TensorCommonsError(_refusal(name, value, what, in_call=name in given))
-        off = {"top_k": 0}
         wanted: dict[str, Any] = {}
         for name in known & values.keys():
             value = values[name]
             try:
                 if value is not None:
                     wanted[name] = READERS[name](value)
-                elif name in off:
-                    wanted[name] = off[name]
+                elif name == "top_k":
+                    wanted[name] = 0
             except (TypeError, ValueError, OverflowError) as error:
                 where = "" if name in given else f" in the model's {FILE} or config.json"
                 raise TensorCommonsError(f"{name}{where} must be {error}, not {quoted(value)}") from None

@@ -214,7 +214,8 @@ class Model:
             raise TensorCommonsError(f"{self.name} ({self.architecture.model_type}) does not generate text")
         chosen = Options.of(self.architecture.generation, options)
         decode = self.tokenizer.decode if self.tokenizer is not None else None
-        return Writer(self, self.architecture, input_ids, attention_mask, chosen, decode)
+        checks = options.get("pad_token_id") is not None
+        return Writer(self, self.architecture, input_ids, attention_mask, chosen, decode, checks_padding=checks)
 
     def steps(self) -> Steps:
         """The programs for writing, where the model is now. Raises TensorReleased after :meth:`unload`."""
