@@ -10,7 +10,6 @@ writes, and the names and shapes of the tensors that it saves; their values are 
 
 from __future__ import annotations
 
-import argparse
 import importlib
 import json
 import tempfile
@@ -95,9 +94,7 @@ OUTPUTS = (
 
 def main() -> int:
     """Write or check; the exit status is 1 where something differs."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--check", action="store_true", help="compare with the committed files, write nothing")
-    made = Goldens(check=parser.parse_args().check)
+    made = Goldens.from_arguments(__doc__)
     torch = importlib.import_module("torch")
     torch.set_num_threads(1)
     table: dict[str, Any] = {}
@@ -113,9 +110,7 @@ def main() -> int:
     made.json("preprocessing.json", processing)
     made.json("architectures.json", table)
     made.arrays("architectures.npz", arrays)
-    for line in made.differences:
-        print(f"differs: {line}")
-    return 1 if made.differences else 0
+    return made.report()
 
 
 def text_case(case: str, sizes: dict[str, Any], arrays: Arrays) -> dict[str, Any]:

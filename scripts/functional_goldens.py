@@ -51,9 +51,7 @@ def main() -> int:
             },
         },
     )
-    for line in made.differences:
-        print(f"differs: {line}")
-    return 1 if made.differences else 0
+    return made.report()
 
 
 def parameters(function: Any) -> list[str]:

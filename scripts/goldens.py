@@ -71,11 +71,10 @@ def main() -> int:
         made.arrays("splade.npz", splade_goldens(arguments.models, arguments.sources))
         made.arrays("tiny.npz", tiny_goldens(made))
     made.json("index.json", index())
-    for line in made.differences:
-        print(f"differs: {line}")
+    status = made.report()
     total = sum(path.stat().st_size for path in GOLDENS.rglob("*") if path.is_file())
     print(f"{len(made.files)} files, {total:,} bytes in all" + (", all as committed" if not made.differences else ""))
-    return 1 if arguments.check and made.differences else 0
+    return status
 
 
 class Goldens:
@@ -85,6 +84,19 @@ class Goldens:
         self.check = check
         self.files: list[str] = []
         self.differences: list[str] = []
+
+    @classmethod
+    def from_arguments(cls, description: str | None) -> Goldens:
+        """Parse the command line of a script that has ``--check`` alone."""
+        parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+        parser.add_argument("--check", action="store_true", help="compare with the committed files, write nothing")
+        return cls(check=parser.parse_args().check)
+
+    def report(self) -> int:
+        """Print the differences; gives the exit status, which is 1 where there are any."""
+        for line in self.differences:
+            print(f"differs: {line}")
+        return 1 if self.differences else 0
 
     def data(self, name: str, data: bytes) -> None:
         """A file to the byte."""

@@ -11,7 +11,6 @@ Needs what ``scripts/goldens.py`` needs, and jinja2.
 
 from __future__ import annotations
 
-import argparse
 import importlib
 from typing import Any
 
@@ -164,9 +163,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
 
 def main() -> int:
     """Write or check; the exit status is 1 where something differs."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--check", action="store_true", help="compare with the committed files, write nothing")
-    made = Goldens(check=parser.parse_args().check)
+    made = Goldens.from_arguments(__doc__)
     library = importlib.import_module("tokenizers")
     fast = importlib.import_module("transformers").PreTrainedTokenizerFast
     tokenizer = fast(tokenizer_object=library.Tokenizer(library.models.BPE()), bos_token="<s>", eos_token="</s>")
@@ -178,9 +175,7 @@ def main() -> int:
                 rendered.append({"template": template, "chat": chat, "options": options, "text": text})
     parts = {"templates": TEMPLATES, "chats": CHATS, "options": OPTIONS}
     made.json("chats.json", {**parts, "special": tokenizer.special_tokens_map, "rendered": rendered})
-    for line in made.differences:
-        print(f"differs: {line}")
-    return 1 if made.differences else 0
+    return made.report()
 
 
 def _text(tokenizer: Any, template: str, chat: Any, options: dict[str, Any]) -> str | None:

@@ -86,9 +86,7 @@ def main() -> int:
     made.arrays("decoders.npz", arrays)
     with torch.no_grad():
         made.json("smollm2.json", smollm2_goldens())
-    for line in made.differences:
-        print(f"differs: {line}")
-    return 1 if made.differences else 0
+    return made.report()
 
 
 def model_of(name: str) -> Any:

@@ -12,7 +12,6 @@ Needs what ``scripts/goldens.py`` needs, and ``pyodide_pkg`` on PYTHONPATH.
 
 from __future__ import annotations
 
-import argparse
 import importlib
 import logging
 import warnings
@@ -70,9 +69,7 @@ DRAWN: dict[str, list[Any]] = {
 
 def main() -> int:
     """Write or check; the exit status is 1 where something differs."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--check", action="store_true", help="compare with the committed files, write nothing")
-    made = Goldens(check=parser.parse_args().check)
+    made = Goldens.from_arguments(__doc__)
     logging.getLogger("transformers").setLevel(logging.ERROR)
     warnings.simplefilter("ignore")
     torch, transformers = (importlib.import_module(name) for name in ("torch", "transformers"))
@@ -86,9 +83,7 @@ def main() -> int:
         processed = scores_of(arrays)
     made.json("generation.json", {"fields": sorted(fields), "written": written, "processed": processed})
     made.arrays("generation.npz", arrays)
-    for line in made.differences:
-        print(f"differs: {line}")
-    return 1 if made.differences else 0
+    return made.report()
 
 
 def options_of(table: dict[str, list[Any]], rng: np.random.Generator) -> list[dict[str, Any]]:

@@ -9,7 +9,6 @@ are made from their names, as in ``scripts/goldens_decoders.py``, which says wha
 
 from __future__ import annotations
 
-import argparse
 import importlib
 import json
 from typing import Any
@@ -48,9 +47,7 @@ def tokenizer() -> Any:
 
 def main() -> int:
     """Write or check; the exit status is 1 where something differs."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--check", action="store_true", help="compare with the committed files, write nothing")
-    made = Goldens(check=parser.parse_args().check)
+    made = Goldens.from_arguments(__doc__)
     torch, transformers = (importlib.import_module(name) for name in ("torch", "transformers"))
     torch.set_num_threads(1)
     kept_file = GOLDENS / FOLDER / "tokenizer.json"  # training is not the same twice: delete it to train anew
@@ -85,9 +82,7 @@ def main() -> int:
         for text, answer in zip(ASKED, fast.batch_decode(written, skip_special_tokens=True), strict=True)
     ]
     made.json(f"{FOLDER}/answers.json", {"encoded": encoded, "answers": answers, "steps": STEPS})
-    for line in made.differences:
-        print(f"differs: {line}")
-    return 1 if made.differences else 0
+    return made.report()
 
 
 if __name__ == "__main__":

@@ -43,9 +43,7 @@ def main(source: Path = SOURCE) -> int:
             "saliency": saliency[:, 0, ::4, ::4],
         },
     )
-    for line in made.differences:
-        print(f"differs: {line}")
-    return 1 if made.differences else 0
+    return made.report()
 
 
 if __name__ == "__main__":

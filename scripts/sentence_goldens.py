@@ -10,7 +10,6 @@ files around them; weights are made from their names.
 
 from __future__ import annotations
 
-import argparse
 import importlib
 import json
 import tempfile
@@ -73,9 +72,7 @@ def cases() -> dict[str, dict[str, Any]]:
 
 def main() -> int:
     """Write or check; the exit status is 1 where something differs."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--check", action="store_true", help="compare with the committed files, write nothing")
-    made = Goldens(check=parser.parse_args().check)
+    made = Goldens.from_arguments(__doc__)
     importlib.import_module("torch").set_num_threads(1)
     kind = importlib.import_module("sentence_transformers").SentenceTransformer
     arrays: Arrays = {}
@@ -90,9 +87,7 @@ def main() -> int:
             arrays[f"{name}.similarity"] = model.similarity(vectors, vectors).numpy().astype(np.float32)
     made.json("sentences.json", cases())
     made.arrays("sentences.npz", arrays)
-    for line in made.differences:
-        print(f"differs: {line}")
-    return 1 if made.differences else 0
+    return made.report()
 
 
 if __name__ == "__main__":

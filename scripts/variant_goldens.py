@@ -10,7 +10,6 @@ decoders; fields with other values than usual. The files are made as by ``script
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import importlib
 import json
@@ -167,9 +166,7 @@ def variants() -> dict[str, Variant]:
 
 def main() -> int:
     """Write or check; the exit status is 1 where something differs."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--check", action="store_true", help="compare with the committed files, write nothing")
-    made = Goldens(check=parser.parse_args().check)
+    made = Goldens.from_arguments(__doc__)
     torch = importlib.import_module("torch")
     torch.set_num_threads(1)
     table: dict[str, Any] = {"fields": {MODEL_TYPES[family]: fields_of(family) for family in MODEL_TYPES}}
@@ -179,9 +176,7 @@ def main() -> int:
             table[name] = outputs(name, variant, arrays)
     made.json("variants.json", table)
     made.arrays("variants.npz", arrays)
-    for line in made.differences:
-        print(f"differs: {line}")
-    return 1 if made.differences else 0
+    return made.report()
 
 
 def fields_of(family: str) -> dict[str, Any]:
