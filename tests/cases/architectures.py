@@ -2,21 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Coroutine, Sequence
-from functools import cache
-from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 import tensorcommons as tc
 from tests.cases import Place, shows
-from tests.cases.checkpoints import WEIGHTS, pack
-from tests.cases.random_weights import values_of
+from tests.cases.golden_models import INPUTS, checkpoint_of, load_goldens
 from tests.cases.support import near
 
-INPUTS = ("input_ids", "attention_mask", "token_type_ids", "pixel_values", "decoder_input_ids")
 _HEADS = ("Model", "ForMaskedLM", "ForSequenceClassification", "ForTokenClassification", "ForQuestionAnswering")
 ARCHITECTURES = {
     **{
@@ -30,23 +23,19 @@ ARCHITECTURES = {
 }
 
 
-@cache
-def _goldens(folder: str) -> tuple[dict[str, Any], dict[str, Any]]:
-    with np.load(Path(folder) / "architectures.npz") as arrays:
-        return json.loads((Path(folder) / "architectures.json").read_text()), dict(arrays)
+def _goldens(place: Place) -> tuple[dict[str, Any], dict[str, Any]]:
+    return load_goldens(place.goldens, "architectures")
 
 
 def checkpoint(place: Place, case: str) -> dict[str, bytes]:
     """The files of a golden's model."""
-    entry = _goldens(place.goldens)[0][case]
-    tensors = {name: values_of(name, tuple(shape)) for name, shape in entry["tensors"].items()}
-    return {"config.json": json.dumps(entry["config"]).encode(), WEIGHTS: pack(tensors)}
+    return checkpoint_of(_goldens(place)[0][case])
 
 
 async def _agree(place: Place, *cases: str) -> None:
     """Every output that `transformers` gives by default, by the same name, within 1e-4."""
     manager = place.manager()
-    arrays = _goldens(place.goldens)[1]
+    arrays = _goldens(place)[1]
     for case in cases:
         files = checkpoint(place, case.removesuffix("Wide"))
         model = await tc.from_pretrained(files, manager=manager, device=place.device, tokenizer=False)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -14,17 +13,12 @@ from tensorcommons.errors import InvalidWeights, TensorCommonsError
 from tensorcommons.models.sentence import HANDED_ON
 from tests.cases import Place, only, shows
 from tests.cases.checkpoints import WEIGHTS, pack
+from tests.cases.golden_models import load_goldens
 from tests.cases.random_weights import values_of
 from tests.cases.support import near, raises, warnings_of
 
 TEXTS = ["The Cat sat on the mat", "a dog", "the red dog ran to the house, not to the cat", "Bob"]
 ENCODER = "BertModel null"
-
-
-@cache
-def _goldens(folder: str) -> tuple[dict[str, Any], dict[str, Any]]:
-    with np.load(Path(folder) / "sentences.npz") as arrays:
-        return json.loads((Path(folder) / "sentences.json").read_text()), dict(arrays)
 
 
 def files_of_case(goldens: str, case: dict[str, Any]) -> dict[str, bytes]:
@@ -68,7 +62,7 @@ def _dense(config: dict[str, Any]) -> dict[str, Any]:
 @only("webgpu")
 async def folders_as_sentence_transformers_reads_them(place: Place) -> None:
     manager = place.manager()
-    table, arrays = _goldens(place.goldens)
+    table, arrays = load_goldens(place.goldens, "sentences")
     for name, case in table.items():
         model = await tc.from_pretrained(files_of_case(place.goldens, case), manager=manager, device=place.device)
         pipe = await tc.pipeline("feature-extraction", model, manager=manager, pooling="model")
@@ -100,7 +94,7 @@ async def modules_behind_the_encoder(place: Place) -> None:
         "dense with gelu": None,
         "dense and projected residual": None,
     }
-    table = _goldens(place.goldens)[0]
+    table = load_goldens(place.goldens, "sentences")[0]
     for name, formula in poolings.items():
         files = files_of_case(place.goldens, table[name])
         model = await tc.from_pretrained(files, manager=manager, device=place.device, tokenizer=False)
@@ -170,7 +164,7 @@ async def sentence_folders_that_are_refused(place: Place) -> None:
 @only("webgpu")
 async def prompts_that_are_refused(place: Place) -> None:
     manager = place.manager()
-    files = files_of_case(place.goldens, _goldens(place.goldens)[0]["default prompt"])
+    files = files_of_case(place.goldens, load_goldens(place.goldens, "sentences")[0]["default prompt"])
     pipe = await tc.pipeline("feature-extraction", files, manager=manager, pooling="model")
     wrong: list[tuple[dict[str, Any], str]] = [
         ({"prompt_name": "title"}, "query"),

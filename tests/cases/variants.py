@@ -4,45 +4,34 @@ decoders, fields that are left out, null, or of another value than usual.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Coroutine
-from functools import cache
-from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 import tensorcommons as tc
 from tests.cases import Place, shows
-from tests.cases.architectures import INPUTS
-from tests.cases.checkpoints import WEIGHTS, pack
-from tests.cases.random_weights import values_of
+from tests.cases.golden_models import INPUTS, checkpoint_of, load_goldens
 from tests.cases.support import near, warnings_of
 
 TIED = ("tied, both stored", "by default, both stored")
 
 
-@cache
-def _goldens(folder: str) -> tuple[dict[str, Any], dict[str, Any]]:
-    with np.load(Path(folder) / "variants.npz") as arrays:
-        return json.loads((Path(folder) / "variants.json").read_text()), dict(arrays)
+def _goldens(place: Place) -> tuple[dict[str, Any], dict[str, Any]]:
+    return load_goldens(place.goldens, "variants")
 
 
 def checkpoint(place: Place, name: str) -> dict[str, bytes]:
     """The files of a golden's model."""
-    entry = _goldens(place.goldens)[0][name]
-    tensors = {key: values_of(key, tuple(shape)) for key, shape in entry["tensors"].items()}
-    return {"config.json": json.dumps(entry["config"]).encode(), WEIGHTS: pack(tensors)}
+    return checkpoint_of(_goldens(place)[0][name])
 
 
 def names_of(place: Place, model_type: str) -> list[str]:
     """The goldens of a model type."""
-    table = _goldens(place.goldens)[0]
+    table = _goldens(place)[0]
     return [name for name in table if name != "fields" and table[name]["config"]["model_type"] == model_type]
 
 
 async def _agree(place: Place, model_type: str) -> None:
-    manager, arrays = place.manager(), _goldens(place.goldens)[1]
+    manager, arrays = place.manager(), _goldens(place)[1]
     names = names_of(place, model_type)
     assert names, model_type
     for name in names:
@@ -53,7 +42,7 @@ async def _agree(place: Place, model_type: str) -> None:
         mine = {key.rpartition(".")[2]: array for key, array in arrays.items() if key.startswith(f"{name}.")}
         inputs = {key: mine.pop(key) for key in INPUTS if key in mine}
         try:
-            config = _goldens(place.goldens)[0][name]["config"]
+            config = _goldens(place)[0][name]["config"]
             tells = name.endswith(TIED) and not (model_type in ("llama", "qwen2") and "by default" in name)
             tells |= name.endswith(("embeddings apart", "without shared"))
             assert bool(warned) == tells, f"{warned} of {config}"
