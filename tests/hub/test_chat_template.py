@@ -48,7 +48,7 @@ def test_messages_stay_as_they_were():
     assert chat == [{"role": "assistant", "content": [{"type": "text", "text": "a"}], "x": None}]
 
 
-def test_what_is_not_data_is_a_placeholder():
+def test_objects_become_placeholders_and_cycles_are_refused():
     chat = [{"role": "user", "content": [{"type": "image", "image": object()}, {"type": "text", "text": "x"}]}]
     assert rendered("{{ messages[0].content[0].image }}", chat) == "<object>"
     cycle: list[object] = []
