@@ -8,8 +8,9 @@ from collections.abc import Iterator
 import pytest
 
 from e2e.cache.conftest import Visit
-from tests.hub.moody import MoodyServer, Traits
-from tests.hub.test_moody import FILES, RIGHT
+from tests.hub.server import serving
+from tests.hub.test_varied_servers import FILES, RIGHT
+from tests.hub.varied_server import Traits, VariedServer
 
 READ = """
 import hashlib
@@ -39,17 +40,17 @@ SERVERS = {
 
 
 @pytest.fixture
-def moody() -> Iterator[MoodyServer]:
-    with MoodyServer.serving() as server:
+def server() -> Iterator[VariedServer]:
+    with serving(VariedServer()) as server:
         yield server
 
 
-def test_every_server_is_read_or_refused(visit: Visit, moody: MoodyServer) -> None:
+def test_every_server_is_read_or_refused(visit: Visit, server: VariedServer) -> None:
     digests = {name: hashlib.sha256(data).hexdigest() for name, data in RIGHT[0].items()}
     for number, (kind, traits) in enumerate(SERVERS.items()):
-        moody.reset(traits, FILES, 0)
+        server.reset(traits, FILES, 0)
         for wanted in (["a", "d", "f"], list(digests)):  # with gaps, then what is missing in the cache
-            code = READ.format(f"{moody.address}/{number}", wanted)
+            code = READ.format(f"{server.address}/{number}", wanted)
             if traits.whole == 206:
                 code = f"import tensorcommons\ntry:\n{_indented(code)}\nexcept tc.errors.DownloadError as error:\n"
                 code += "    told = str(error)\ntold"

@@ -12,5 +12,5 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def server() -> Iterator[FileServer]:
-    with serving() as running:
+    with serving(FileServer()) as running:
         yield running

@@ -13,7 +13,7 @@ import pytest
 from tensorcommons.errors import DownloadError, InvalidWeights
 from tensorcommons.hub.sources import FileMissingError, open_source
 from tensorcommons.hub.streams import CHUNK, ShortReadError
-from tests.hub.server import serving
+from tests.hub.server import FileServer, serving
 
 DATA = bytes(range(256)) * 1000
 SERVED = ["good", "plain", "chunked", "slow", "redirect", "shifted", "refused", "whole", "gzip"]
@@ -316,7 +316,7 @@ class TestHttp:
 
 class TestToken:
     async def test_it_goes_to_the_server_that_has_the_model_and_to_no_other(self, served):
-        with serving() as other:
+        with serving(FileServer()) as other:
             served.other = other
             other.files["model/data.bin"] = DATA
             for mode in ("good", "redirect", "elsewhere"):

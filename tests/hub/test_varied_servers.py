@@ -16,7 +16,8 @@ from tensorcommons.hub.sources import open_source
 from tensorcommons.hub.stores import MemoryStore
 from tensorcommons.hub.weights import WeightsFile
 from tests.cases.checkpoints import pack
-from tests.hub.moody import AsAPageSees, MoodyServer, Traits
+from tests.hub.server import serving
+from tests.hub.varied_server import AsAPageSees, Traits, VariedServer
 
 SIZES = {"a": 9, "b": 9_000, "c": 700, "d": 4_000, "e": 0, "f": 3}
 VERSIONS = [
@@ -34,8 +35,8 @@ RIGHT = [{name: array.tobytes() for name, array in tensors.items()} for tensors 
 
 
 @pytest.fixture(scope="module")
-def moody():
-    with MoodyServer.serving() as server:
+def server():
+    with serving(VariedServer()) as server:
         yield server
 
 
@@ -52,11 +53,11 @@ async def _visit(address: str, cache: Cache | None, wanted: set[str], upto: int)
     return config, found
 
 
-async def _one(moody: MoodyServer, seed: int, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+async def _one(server: VariedServer, seed: int, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Three visits to one server, the first of which may stop in the middle. Gives how each ended."""
     rng = random.Random(seed)
     traits = Traits.drawn(rng)
-    moody.reset(traits, FILES, seed)
+    server.reset(traits, FILES, seed)
     monkeypatch.setattr("tensorcommons.hub.weights.REOPEN", rng.choice([100, 1 << 20]))
     hidden = rng.choice([None, frozenset[str](), frozenset({"etag"}), frozenset({"content-range"})])
     if hidden is not None:
@@ -67,7 +68,7 @@ async def _one(moody: MoodyServer, seed: int, monkeypatch: pytest.MonkeyPatch) -
         wanted = {name for name in SIZES if rng.random() < 0.7}
         upto = rng.randrange(len(SIZES)) if number == 0 else len(SIZES)
         try:
-            config, found = await _visit(moody.address, cache, wanted, upto)
+            config, found = await _visit(server.address, cache, wanted, upto)
         except TensorCommonsError as error:
             ends.append(type(error).__name__)
             continue
@@ -78,29 +79,29 @@ async def _one(moody: MoodyServer, seed: int, monkeypatch: pytest.MonkeyPatch) -
     return ends
 
 
-async def _many(moody: MoodyServer, seeds: range) -> None:
+async def _many(server: VariedServer, seeds: range) -> None:
     warnings.simplefilter("error", ResourceWarning)
     ends: list[str] = []
     for seed in seeds:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr("tensorcommons.hub.weights.WAITS", (0.0, 0.0, 0.0))
-            ends += await _one(moody, seed, patch)
+            ends += await _one(server, seed, patch)
     assert ends.count("read") > len(ends) / 2, "most servers can be read from"
 
 
-async def test_one_version_or_a_typed_error(moody):
-    await _many(moody, range(150))
+async def test_one_version_or_a_typed_error(server):
+    await _many(server, range(150))
 
 
 @pytest.mark.long
-async def test_one_version_or_a_typed_error_of_many_servers(moody):
-    await _many(moody, range(1_000, 3_500))
+async def test_one_version_or_a_typed_error_of_many_servers(server):
+    await _many(server, range(1_000, 3_500))
 
 
 @pytest.mark.parametrize("encoding", ["gzip", "gzip-stored"])
 @pytest.mark.parametrize("framing", ["length", "chunked"])
-async def test_what_is_compressed_unseen_is_read(moody, encoding, framing, monkeypatch):
-    moody.reset(Traits(encoding=encoding, framing=framing), FILES, 0)
+async def test_what_is_compressed_unseen_is_read(server, encoding, framing, monkeypatch):
+    server.reset(Traits(encoding=encoding, framing=framing), FILES, 0)
     monkeypatch.setattr(http, "_send", AsAPageSees(http._send))
-    config, found = await _visit(moody.address, None, set(SIZES), len(SIZES))
+    config, found = await _visit(server.address, None, set(SIZES), len(SIZES))
     assert config == FILES["config.json"][0] and found == RIGHT[0]

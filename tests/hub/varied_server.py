@@ -1,6 +1,6 @@
-"""A server whose every trait is drawn: what it sends for validators, ranges, encodings and lengths, and what it breaks.
+"""A file server with random traits: its validators, ranges, encodings and lengths, and its faults.
 
-It may replace a file by another version between two requests. ``as_a_page_sees`` hides the headers that a browser hides
+It may replace a file by another version between two requests. ``AsAPageSees`` hides the headers that a browser hides
 from a page of another origin.
 """
 
@@ -9,9 +9,6 @@ from __future__ import annotations
 import gzip
 import random
 import re
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from email.utils import formatdate
 from http.server import ThreadingHTTPServer
@@ -58,14 +55,14 @@ class Traits:
         )
 
 
-class MoodyServer(ThreadingHTTPServer):
+class VariedServer(ThreadingHTTPServer):
     """Serves ``versions`` of each file as ``traits`` say, the second one after ``traits.replaced`` requests of it."""
 
     daemon_threads = True
     request_queue_size = 64
 
     def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), MoodyHandler)
+        super().__init__(("127.0.0.1", 0), VariedHandler)
         self.reset(Traits(), {}, 0)
 
     def reset(self, traits: Traits, versions: dict[str, list[bytes]], seed: int) -> None:
@@ -76,24 +73,11 @@ class MoodyServer(ThreadingHTTPServer):
     def address(self) -> str:
         return f"http://127.0.0.1:{self.server_address[1]}"
 
-    @classmethod
-    @contextmanager
-    def serving(cls) -> Iterator[MoodyServer]:
-        server = cls()
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
-        thread.start()
-        try:
-            yield server
-        finally:
-            server.shutdown()
-            server.server_close()
-            thread.join()
-
     def handle_error(self, request: object, client_address: object) -> None:
         """A client that goes away is part of the tests."""
 
 
-class MoodyHandler(Handler):
+class VariedHandler(Handler):
     server: Any
 
     def do_HEAD(self) -> None:  # noqa: N802 - http.server calls it so
