@@ -24,7 +24,7 @@ from .runtime import IN_BROWSER
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-MAX_PIXELS = 1 << 26  # of a file: 268 MB while it is decoded. A small file can claim any number
+MAX_FILE_PIXELS = 1 << 26  # of a file: 268 MB while it is decoded. A small file can claim any number
 
 
 async def decode(data: bytes) -> NDArray[np.uint8]:
@@ -34,7 +34,7 @@ async def decode(data: bytes) -> NDArray[np.uint8]:
         TensorCommonsError: Pillow cannot decode it, it has more than 67 million pixels, or there is no Pillow.
     """
     size = _jpeg_size(data) if IN_BROWSER else None
-    if size is not None and size[0] * size[1] <= MAX_PIXELS:
+    if size is not None and size[0] * size[1] <= MAX_FILE_PIXELS:
         from pyodide.ffi import JsException, to_js
 
         helper = await load_js_module("images", "images.js")
@@ -52,12 +52,14 @@ async def decode(data: bytes) -> NDArray[np.uint8]:
             warnings.simplefilter("ignore")  # of damaged metadata, and of sizes, which are checked here
             with Image.open(io.BytesIO(data)) as image:
                 width, height = image.size
-                if width * height <= MAX_PIXELS:
+                if width * height <= MAX_FILE_PIXELS:
                     return np.array(ImageOps.exif_transpose(image).convert("RGB"))
     except Exception as error:  # each of Pillow's fifty decoders raises what it likes
         reason = shown(f"{type(error).__name__}: {error}")
         raise TensorCommonsError(f"{len(data):,} bytes are not an image that Pillow can decode ({reason})") from None
-    raise TensorCommonsError(f"an image of {width:,} x {height:,} pixels is over the limit of {MAX_PIXELS:,} pixels")
+    raise TensorCommonsError(
+        f"an image of {width:,} x {height:,} pixels is over the limit of {MAX_FILE_PIXELS:,} pixels"
+    )
 
 
 async def pixels(image: Any) -> NDArray[np.uint8]:
