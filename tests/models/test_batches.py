@@ -14,13 +14,13 @@ import pytest
 
 import tensorcommons as tc
 from scripts import paths
-from tensorcommons.errors import MemoryBudgetError, TensorCommonsError
+from tensorcommons.errors import InvalidWeights, MemoryBudgetError, TensorCommonsError
 from tensorcommons.hub.encoding import Encoding
 from tensorcommons.pipelines import TaskCall, run_calls
 from tensorcommons.tasks.batches import SMALL, batches, check_size
 from tensorcommons.tasks.job import Job, TextRows
 from tests.cases import Place
-from tests.cases.checkpoints import WEIGHTS, files_of, pack, tensors_of
+from tests.cases.checkpoints import WEIGHTS, files_of, pack, tensors_of, with_config
 from tests.cases.random_weights import values_of
 from tests.cases.support import warnings_of
 from tests.cases.variants import checkpoint
@@ -126,6 +126,20 @@ async def test_a_decoder_without_padding_takes_one_text_at_a_time():
             ids = rows.encoding.input_ids[row, : rows.lengths[row]]
             alone = await (await model(input_ids=[ids]))["logits"].read()
             assert np.allclose(logits, alone[0], atol=1e-5)
+
+
+@pytest.mark.parametrize("padding", [50, -51, 2**70])
+async def test_only_gpt2_may_have_its_padding_outside_the_vocabulary(padding):
+    ids = np.arange(8).reshape(2, 4)
+    wanted = []
+    for number in (padding, 49):  # 49 is in no text, either
+        files = with_config(checkpoint(PLACE, "GPT2ForSequenceClassification"), pad_token_id=number)
+        async with loaded(files) as model:
+            wanted.append(await (await model(input_ids=ids))["logits"].read())
+    assert np.array_equal(*wanted)
+    with pytest.raises(InvalidWeights, match="pad_token_id"):
+        async with loaded(with_config(checkpoint(PLACE, "LlamaForSequenceClassification"), pad_token_id=padding)):
+            pass
 
 
 async def test_a_cancel_ends_a_call_between_two_batches():

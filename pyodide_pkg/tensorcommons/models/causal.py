@@ -189,14 +189,16 @@ def with_head(folder: Folder, family: str, decoder: CausalDecoder, language_mode
         pools_apart=not folder.sentence.include_prompt and isinstance(head, Embedder),
     )
     if isinstance(head, LastTokenClassification):
-        plain = LastTokenInputs(
-            plain.vocab_size, plain.max_length, per_token=plain.per_token, padding=_padding(folder, plain.vocab_size)
-        )
+        padding = _padding(folder, family, plain.vocab_size)
+        plain = LastTokenInputs(plain.vocab_size, plain.max_length, per_token=plain.per_token, padding=padding)
     return TextModel(decoder.model_type, Layers(decoder), head, decoder.names, plain)
 
 
-def _padding(folder: Folder, words: int) -> int | None:
+def _padding(folder: Folder, family: str, words: int) -> int | None:
+    """The padding token of ``config.json``. GPT-2's may be outside the vocabulary: no text holds it then."""
     padding = folder.config.get("pad_token_id")
-    if padding is not None and (type(padding) is not int or not -words <= padding < words):
-        raise InvalidWeights(folder.file, f"pad_token_id must be null or below {words}, not {quoted(padding)}")
+    if padding is not None and type(padding) is not int:
+        raise InvalidWeights(folder.file, f"pad_token_id must be null or a whole number, not {quoted(padding)}")
+    if padding is not None and family != "GPT2" and not -words <= padding < words:
+        raise InvalidWeights(folder.file, f"pad_token_id {quoted(padding)} is outside the vocabulary of {words}")
     return padding
