@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 
@@ -20,7 +20,16 @@ from ..tensor import Tensor
 from .architecture import Architecture, Prepared
 from .decoder import Past
 from .folder import Folder
-from .heads import Embedder, Head, Labels, QuestionAnswering, TokenClassification, by_class, embedder
+from .heads import (
+    Embedder,
+    Head,
+    Labels,
+    QuestionAnswering,
+    TextClassification,
+    TokenClassification,
+    by_class,
+    embedder,
+)
 from .names import Names
 from .text import TextInputs
 from .text_model import TextModel
@@ -107,18 +116,12 @@ class Layers:
 
 
 @dataclass(frozen=True)
-class LastTokenClassification:
-    """One score a label, of each text's last token: ``logits`` (batch, labels). The input ``last_tokens`` (batch,) has
-    its row among the hidden states of all texts.
-    """
+class LastTokenClassification(TextClassification):
+    """A linear layer on each text's last token; ``last_tokens`` (batch,) are their rows among all hidden states."""
 
     size: int
     labels: Labels
     out: str = "score"
-    tasks: ClassVar[tuple[str, ...]] = ("text-classification",)
-    outputs: ClassVar[tuple[str, ...]] = ("logits",)
-    defaults: ClassVar[tuple[str, ...]] = ("logits",)
-    per_token: ClassVar[tuple[str, ...]] = ()
 
     def parameters(self) -> dict[str, Shape]:
         """A linear layer without a bias."""

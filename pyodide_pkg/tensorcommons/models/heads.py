@@ -195,17 +195,22 @@ class Classes:
     out: str
 
 
-@dataclass(frozen=True)
-class SequenceClassification:
-    """One score a label: ``logits`` (batch, labels)."""
+class TextClassification:
+    """The declarations of a head with one score a label: ``logits`` (batch, labels)."""
 
-    size: int
-    labels: Labels
-    layers: Classes
     tasks: ClassVar[tuple[str, ...]] = ("text-classification",)
     outputs: ClassVar[tuple[str, ...]] = ("logits",)
     defaults: ClassVar[tuple[str, ...]] = ("logits",)
     per_token: ClassVar[tuple[str, ...]] = ()
+
+
+@dataclass(frozen=True)
+class SequenceClassification(TextClassification):
+    """Two linear layers on the first token's hidden state."""
+
+    size: int
+    labels: Labels
+    layers: Classes
 
     def parameters(self) -> dict[str, Shape]:
         """Two linear layers."""
