@@ -96,7 +96,7 @@ class TextGeneration(Pipeline):
 
     @property
     def _answers(self) -> bool:
-        """Whether the model answers the prompt, rather than to go on with it."""
+        """True if the model answers the prompt instead of continuing it."""
         return self.task == "text2text-generation"
 
     @property
@@ -139,7 +139,7 @@ class TextGeneration(Pipeline):
         return ids, mask
 
     def _new_text(self, row: Sequence[int], new: Sequence[int]) -> str:
-        """What ``new`` adds to the text of ``row``: decoded behind it, where a first space depends on that."""
+        """The text that ``new`` adds to ``row``: decoded behind it, where a first space depends on that."""
         before = [] if self._answers else list(row)
         start = len(self._tokenizer.decode(before)) if before else 0
         return self._tokenizer.decode([*before, *new])[start:]
@@ -169,5 +169,5 @@ def _continues(messages: Sequence[Mapping[str, Any]], chat: Mapping[str, Any]) -
 
 
 def is_chat(value: Any) -> bool:
-    """Whether ``value`` is a list of messages."""
+    """True if ``value`` is a list of messages."""
     return isinstance(value, (list, tuple)) and bool(value) and all(isinstance(each, Mapping) for each in value)

@@ -1,4 +1,4 @@
-"""What a model type is: the contract between a file of this folder and the loading and running around it."""
+"""The contract of a model type, between a file of this folder and the loading and running around it."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Prepared:
 
 
 class Inputs(Protocol):
-    """What a model is called with. ``names`` are the inputs that a call may give."""
+    """The inputs of a model. ``names`` are the inputs that a call may give."""
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -46,7 +46,7 @@ class Inputs(Protocol):
 
         Raises:
             ShapeMismatch: shapes do not fit each other or the model.
-            TensorCommonsError: an input is missing, or has values outside what the model knows.
+            TensorCommonsError: an input is missing, or has values outside the range that the model takes.
         """
         ...
 
@@ -79,7 +79,7 @@ class Architecture(Protocol):
 
     @property
     def inputs(self) -> Inputs:
-        """What it is called with."""
+        """Its inputs."""
         ...
 
     def parameters(self) -> dict[str, Shape]:

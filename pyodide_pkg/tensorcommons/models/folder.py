@@ -1,4 +1,4 @@
-"""What is known of a checkpoint before its architecture is."""
+"""The facts of a checkpoint from which its architecture is built."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Folder:
         return architectures(self.config, self.file)
 
     def has(self, parameter: str) -> bool:
-        """Whether a tensor of that name is there, under any prefix."""
+        """True if a tensor of that name is there, under any prefix."""
         return any(name == parameter or name.endswith(f".{parameter}") for name in self.tensors)
 
     def output(self, weight: str, embeddings: str, *, tied: bool) -> str:

@@ -35,7 +35,7 @@ ATTEMPTS = 3  # a step may find its device lost
 
 
 class Writing(Movable, Protocol):
-    """What a writer needs of a model."""
+    """The part of a model that a writer uses."""
 
     manager: TensorSharingManager
 
@@ -169,7 +169,7 @@ class Writer:
         return await self._read()
 
     async def _read(self) -> Ids:
-        """What comes after the last token, once those that are not in the cache yet are.
+        """Put the tokens that are not in the cache yet into it. Gives the scores or tokens that follow the last.
 
         Where tokens are chosen on the device, the next step starts before this one's are read: the device does not wait
         for the host. A step too many runs where they end a text.

@@ -355,13 +355,13 @@ def _remarks(given: Mapping[str, Any], options: Options) -> list[str]:
     """List warnings about options without effect, as ``transformers`` gives them."""
     remarks = []
     if not options.do_sample:
-        vain = [n for n, off in SAMPLING.items() if given.get(n) is not None and given[n] != off]
-        if vain:
-            remarks.append(f"{', '.join(vain)}: without effect unless do_sample=True")
-    if vain := [n for n, off in BEAMS.items() if given.get(n) is not None and given[n] != off]:
-        remarks.append(f"{', '.join(vain)}: without effect unless num_beams is above 1")
-    if vain := [n for n in INERT if n.startswith("output_") and given.get(n) is True]:
-        remarks.append(f"{', '.join(vain)}: without effect, generate() gives the tokens")
+        unused = [n for n, off in SAMPLING.items() if given.get(n) is not None and given[n] != off]
+        if unused:
+            remarks.append(f"{', '.join(unused)}: without effect unless do_sample=True")
+    if unused := [n for n, off in BEAMS.items() if given.get(n) is not None and given[n] != off]:
+        remarks.append(f"{', '.join(unused)}: without effect unless num_beams is above 1")
+    if unused := [n for n in INERT if n.startswith("output_") and given.get(n) is True]:
+        remarks.append(f"{', '.join(unused)}: without effect, generate() gives the tokens")
     if options.max_new_tokens is not None and options.max_length is not None:
         remarks.append("max_new_tokens and max_length are both set: max_new_tokens is used")
     if options.min_new_tokens is not None and options.min_length:

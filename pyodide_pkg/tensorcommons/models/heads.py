@@ -1,4 +1,4 @@
-"""What stands on an encoder's hidden states, called as `transformers` calls its classes and outputs.
+"""Heads on an encoder's hidden states, named as `transformers` calls its classes and outputs.
 
 Every text encoder may carry each of these; its file says under which names its checkpoints keep the layers.
 """
@@ -21,7 +21,7 @@ from .folder import Folder
 from .sentence import Sentence
 
 AnyHead = TypeVar("AnyHead")
-MOST_LABELS = 2**17  # told before a name is made for each
+MOST_LABELS = 2**17  # checked before a name is made for each
 WORDS = "embeddings.word_embeddings.weight"
 
 
@@ -34,7 +34,7 @@ class Labels:
 
     @classmethod
     def of(cls, folder: Folder) -> Labels:
-        """What ``id2label`` and ``problem_type`` say, as the pipelines of `transformers` understand them.
+        """Read ``id2label`` and ``problem_type`` as the pipelines of `transformers` do.
 
         Raises:
             InvalidWeights: the labels are not numbered from 0, or the problem is of an unknown kind.
@@ -74,12 +74,12 @@ class Head(Protocol):
 
     @property
     def outputs(self) -> tuple[str, ...]:
-        """What :meth:`forward` gives."""
+        """The names of the outputs of :meth:`forward`."""
         ...
 
     @property
     def defaults(self) -> tuple[str, ...]:
-        """What a call gives when it names none, the hidden states included."""
+        """The outputs of a call that names none, the hidden states included."""
         ...
 
     @property

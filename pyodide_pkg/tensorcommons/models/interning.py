@@ -45,7 +45,7 @@ class Part:
 
     @property
     def header(self) -> Header:
-        """What the file holds."""
+        """The header of the file."""
         return self.weights.header
 
     @property
@@ -200,7 +200,7 @@ class Interner:
         return self._specs[part.wanted[entry.name]]
 
     def _as_stored(self, part: Part, entry: TensorEntry) -> bool:
-        """Whether the device gets the very bytes of the file, so that the content is known by their hash."""
+        """True if the device gets the very bytes of the file, so that the content is known by their hash."""
         return entry.dtype != "BF16" and NUMPY_NAME[entry.dtype] == self._spec(part, entry).dtype.name
 
     def _converted(self, part: Part, entry: TensorEntry, identity: str) -> str:

@@ -81,7 +81,7 @@ class Rope:
     def of(cls, folder: Folder) -> Rope:
         """From ``rope_parameters``, or as older files say it: ``rope_theta`` and ``rope_scaling``.
 
-        Raises InvalidWeights for a type that is not built in, or for what is no number.
+        Raises InvalidWeights for a type that is not built in, or for a value that is not a number.
         """
         config, file = folder.config, folder.file
         asked = config.get("rope_scaling") or config.get("rope_parameters") or {}
@@ -166,7 +166,7 @@ class LlamaConfig:
 
     @property
     def qkv_bias(self) -> bool:
-        """Whether the projections to queries, keys and values have biases: Qwen2's always do."""
+        """True if the projections to queries, keys and values have biases: Qwen2's always do."""
         return self.attention_bias or self.model_type == "qwen2"
 
 

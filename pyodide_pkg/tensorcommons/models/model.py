@@ -90,7 +90,7 @@ class Model:
 
     @property
     def input_names(self) -> tuple[str, ...]:
-        """What a call may give: of text ``input_ids``, ``attention_mask`` and so on, each (batch, sequence)."""
+        """Names of the inputs: of text ``input_ids``, ``attention_mask`` and so on, each (batch, sequence)."""
         return self.architecture.inputs.names
 
     @property
@@ -179,7 +179,7 @@ class Model:
         Raises:
             TensorCommonsError: the model does not generate, an option is unknown, out of range or not built in, or the
                 model's scores are NaN.
-            ShapeMismatch: the prompts are no such arrays, or leave no room to write.
+            ShapeMismatch: the prompts are not such arrays, or leave no room to write.
             MemoryBudgetError: keys and values do not fit beside the model.
             TensorReleased: the model was unloaded.
         """

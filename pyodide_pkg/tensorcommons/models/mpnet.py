@@ -1,4 +1,4 @@
-"""MPNet (Song et al., 2020, https://arxiv.org/abs/2004.09297): attention knows how far apart two tokens are."""
+"""MPNet (Song et al., 2020, https://arxiv.org/abs/2004.09297): attention depends on the distance of two tokens."""
 
 from __future__ import annotations
 

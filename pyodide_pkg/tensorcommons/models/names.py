@@ -1,4 +1,4 @@
-"""How checkpoints spell the parameters of an architecture, as data."""
+"""The names of an architecture's parameters in checkpoints, as data."""
 
 from __future__ import annotations
 
@@ -35,5 +35,5 @@ class Names:
         return name
 
     def ignores(self, name: str) -> bool:
-        """Whether checkpoints hold ``name`` (canonical) beside the parameters."""
+        """True if checkpoints hold ``name`` (canonical) beside the parameters."""
         return name in self.tied or any(re.fullmatch(pattern, name) for pattern in (BUFFERS, *self.ignored))

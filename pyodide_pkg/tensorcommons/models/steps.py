@@ -43,13 +43,13 @@ class Steps:
 
     @property
     def runs_ahead(self) -> bool:
-        """Whether it pays to start a step before the token of the one before is read: not where both share a CPU."""
+        """True if it pays to start a step before the token of the one before is read: not where both share a CPU."""
         return self.device.backend.takes_graphs or not self.device.is_software
 
     # --- running ---
 
     async def begin(self, inputs: Arrays) -> Tensors:
-        """What all steps of a generation read; for an encoder-decoder the encoder's answer to ``inputs``."""
+        """The tensors that all steps of a generation read; of an encoder-decoder the encoder's answer to ``inputs``."""
         if self.decoder.start_token is None:
             return {}
         return await self._run(await self.compile_begin(inputs["input_ids"].shape), inputs, {})
@@ -70,9 +70,9 @@ class Steps:
     async def extend(
         self, ids: Array | Tensor, inputs: Arrays, cache: Tensors, capacity: int, fixed: Tensors, *, greedy: bool
     ) -> tuple[Tensor, Tensors]:
-        """What comes after the tokens ``ids`` (batch, sequence), and the cache with them in it.
+        """The answer to the tokens ``ids`` (batch, sequence), and the cache with them in it.
 
-        That is the likeliest token of each row if ``greedy``, (batch, 1) int32, which may be the next ``ids`` without
+        It is the likeliest token of each row if ``greedy``, (batch, 1) int32, which may be the next ``ids`` without
         being read, and is :data:`NOT_A_NUMBER` where the row's scores are NaN; else the logits (batch, vocabulary). The
         cache that is given is given up.
         """

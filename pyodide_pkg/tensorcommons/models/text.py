@@ -106,7 +106,7 @@ def _shown(array: np.ndarray[Any, Any]) -> str:
 
 
 def _all_below(ids: np.ndarray[Any, Any], size: int) -> bool:
-    """Whether all are from 0 to ``size - 1``, by one look at them: without its sign, a negative number is large."""
+    """True if all are from 0 to ``size - 1``, by one look at them: without its sign, a negative number is large."""
     if ids.dtype.kind == "i":
         ids = ids.view(f"u{ids.dtype.itemsize}")
     return bool(np.maximum.reduce(ids, axis=None) < size)  # what max() comes to, without its detours
@@ -114,7 +114,7 @@ def _all_below(ids: np.ndarray[Any, Any], size: int) -> bool:
 
 @lru_cache(64)
 def _left_out(name: str, given: Shape, shape: Shape) -> np.ndarray[Any, Any]:
-    """The input ``name`` where nobody gave it: every token counts, and is of type 0."""
+    """The default of the input ``name``: every token counts, and is of type 0."""
     array = padded(np.full(given, int(name.endswith("_mask"))), shape)
     array.flags.writeable = False  # every call has the same array
     return array

@@ -62,7 +62,7 @@ class TextModel:
 
 
 def text_inputs(config: EncoderConfig, head: Head, *, counts_from: int | None = None) -> TextInputs:
-    """What the model is called with; ``counts_from`` is the padding id behind which positions count (RoBERTa)."""
+    """The inputs of the model; ``counts_from`` is the padding id behind which positions count (RoBERTa)."""
     return TextInputs(
         config.vocab_size,
         config.max_position_embeddings - (0 if counts_from is None else counts_from + 1),

@@ -87,7 +87,7 @@ class VisionEncoder:
 
     @property
     def first_patch(self) -> int:
-        """How many tokens stand before those of the patches."""
+        """Number of tokens before those of the patches."""
         return len(self.tokens) + self.config.num_register_tokens
 
     def parameters(self) -> dict[str, Shape]:
@@ -169,12 +169,12 @@ class VisionHead(Protocol):
 
     @property
     def outputs(self) -> tuple[str, ...]:
-        """What :meth:`forward` gives."""
+        """The names of the outputs of :meth:`forward`."""
         ...
 
     @property
     def defaults(self) -> tuple[str, ...]:
-        """What a call gives when it names none, the hidden states included."""
+        """The outputs of a call that names none, the hidden states included."""
         ...
 
     def parameters(self) -> dict[str, Shape]:

@@ -253,7 +253,7 @@ def pad(input: TensorLike, pad: Sequence[int], mode: str = "constant", value: fl
     if len(pad) % 2 or len(pad) > 2 * x.ndim:
         raise ShapeMismatch(f"pad: {tuple(pad)} are no pairs for the axes of {x.shape}")
     if mode not in ("constant", "reflect", "replicate", "circular"):
-        raise TensorCommonsError(f"pad: mode {quoted(mode)} is none of constant, reflect, replicate, circular")
+        raise TensorCommonsError(f"pad: mode {quoted(mode)} is not one of constant, reflect, replicate, circular")
     widths, crop = [(0, 0)] * x.ndim, [slice(None)] * x.ndim
     for axis, before, after in zip(range(x.ndim)[::-1], pad[::2], pad[1::2], strict=False):
         size = x.shape[axis]

@@ -99,7 +99,7 @@ MODES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {  # in the order in whic
 
 @dataclass(frozen=True)
 class Pooling:
-    """How token vectors become one sentence vector, by a ``mode`` of MODES; ``normalize`` gives it length 1."""
+    """Pool token vectors to one sentence vector, by a ``mode`` of MODES; ``normalize`` gives it length 1."""
 
     mode: str = "mean"
     normalize: bool = True

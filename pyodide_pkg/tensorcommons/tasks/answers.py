@@ -92,7 +92,7 @@ def _examples(given: Any, question: Any, context: Any) -> list[tuple[str, str]]:
 def _candidates(
     encoding: Encoding, row: int, logits: Sequence[Array], cls_id: int | None, wanted: int, longest: int
 ) -> tuple[float, list[tuple[int, int, float]]]:
-    """How likely no answer is in this window, and (first token, last token, score) of the likeliest answers.
+    """The likelihood of no answer in this window, and (first token, last token, score) of the likeliest answers.
 
     Tokens count from the window's first one of the context. The first token of the input stands for no answer.
     """
