@@ -24,7 +24,18 @@ TOO_MUCH = (
     ),
     *(_DOUBLED.format("[1]", "[ns.x, ns.x]", use) for use in ("'%s' % [ns.x]", "'{}'.format(ns.x)", "[ns.x] | join")),
     _DOUBLED.format("[1]", "[ns.x, ns.x]", "[ns.x] in [[ns.x]]"),
+    *(
+        _DOUBLED.format("(1,)", "(ns.x, ns.x)", use)
+        for use in (
+            *("raise_exception(ns.x)", "dict([(ns.x, 1)])", "dict.fromkeys([ns.x])", "namespace({ns.x: 1})"),
+            *("{ns.x: 1}", "{} | attr(ns.x)", "('a' | safe).escape(ns.x)", "dict([[ns.x, 1]] | map('list'))"),
+            *("[[ns.x]] | map('first') | unique | list", "[[ns.x]] | map('first') | join"),
+            *("[ns.x] in ([[ns.x]] | map('list'))", "[ns.x] is in([[ns.x]] | map('list'))"),
+        )
+    ),
     _DOUBLED.format("[1]", "ns.x + ns.x", "ns.x"),
+    *("{{ ('a' | safe).center(10**9) }}", "{{ ('\\t' | safe).expandtabs(10**9) }}", "{{ ('a' | safe).zfill(10**9) }}"),
+    "{{ (('a' * 1000000) | safe).join('b' * 100000) }}",
     _DOUBLED.format("dict(a=1)", "dict(a=ns.x, b=ns.x)", "ns.x.items() | list"),
     _DOUBLED.format("namespace(a=1)", "namespace(a=ns.x, b=ns.x)", "ns.x"),
     "{% set ns = namespace(x='ab') %}{% for i in range(60) %}{% set ns.x %}{{ ns.x }}{{ ns.x }}{% endset %}{% endfor %}",

@@ -25,7 +25,7 @@ import jinja2
 from jinja2 import nodes
 from jinja2.compiler import CodeGenerator
 from jinja2.ext import Extension, loopcontrols
-from jinja2.runtime import LoopContext
+from jinja2.runtime import LoopContext, Macro
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.utils import Namespace
 from jinja2.visitor import NodeTransformer
@@ -120,6 +120,18 @@ class Meter:
             else:
                 self._scalar(part)
 
+    def walk(self, value: Any) -> Any:
+        """Return ``value``, charged as by ``deep``. An iterator is wrapped: each of its values is charged when it comes."""
+        if isinstance(value, Iterator) and not isinstance(value, LoopContext):
+            return self._iterate_deep(value)
+        self.deep(value)
+        return value
+
+    def _iterate_deep(self, values: Iterator[Any]) -> Iterator[Any]:
+        for value in values:
+            self.deep(value)
+            yield value
+
     def _scalar(self, value: Any) -> None:
         if isinstance(value, int) and value.bit_length() > LARGEST_INTEGER:
             raise TooMuch(f"computes with numbers of more than {LARGEST_INTEGER:,} bits")
@@ -211,14 +223,18 @@ class _Meters(NodeTransformer):
         self.generic_visit(node)
         node.expr = _metered("deep", node.expr)
         for operand in node.ops:
-            operand.expr = _metered("deep", operand.expr)
+            operand.expr = _metered("walk" if operand.op in ("in", "notin") else "deep", operand.expr)
         return node
 
     def visit_List(self, node: nodes.List) -> nodes.Node:  # noqa: N802
         self.generic_visit(node)
         return _metered("made", node)  # type: ignore[no-any-return]
 
-    visit_Dict = visit_List  # noqa: N815
+    def visit_Dict(self, node: nodes.Dict) -> nodes.Node:  # noqa: N802
+        self.generic_visit(node)
+        for pair in node.items:
+            pair.key = _metered("deep", pair.key)  # it will be hashed
+        return _metered("made", node)  # type: ignore[no-any-return]
 
     def visit_Tuple(self, node: nodes.Tuple) -> nodes.Node:  # noqa: N802
         self.generic_visit(node)
@@ -331,6 +347,10 @@ class _Environment(ImmutableSandboxedEnvironment):
         self.meter.deep(value)
         return value
 
+    def metered_walk(self, value: Any) -> Any:
+        """See :class:`_Meters`."""
+        return self.meter.walk(value)
+
     def metered_made(self, value: Any) -> Any:
         """See :class:`_Meters`."""
         self.meter.made(value)
@@ -400,8 +420,11 @@ class _Environment(ImmutableSandboxedEnvironment):
         meter.spend(1)
         if isinstance(function, LoopContext) and args:
             args = (meter.iterate(args[0]), *args[1:])
-        elif isinstance(function, types.BuiltinMethodType):
-            args = self._check_method(function, args, kwargs)
+        elif isinstance(function, types.BuiltinMethodType) or isinstance(getattr(function, "__self__", None), TEXTS):
+            args = self._check_method(function, args, kwargs)  # those of Markup are written in Python
+        elif not isinstance(function, (LoopContext, Macro)):  # a macro's arguments are charged where it uses them
+            args = tuple(map(meter.walk, args))
+            kwargs = {name: meter.walk(each) for name, each in kwargs.items()}
         meter.depth += 1
         try:
             if meter.depth > DEEPEST_CALLS:
@@ -478,11 +501,16 @@ class _Environment(ImmutableSandboxedEnvironment):
         def checked(*args: Any, **kwargs: Any) -> Any:
             meter = self.meter
             meter.spend(1)
-            given = [meter.iterate(each) if isinstance(each, Iterator) else each for each in args[passed:]]
+            given = list(args[passed:])
             if given and isinstance(given[0], TEXTS) and name in LETTERS:
                 meter.spend(len(given[0]))
-            for each in () if name in INSTANT else (*given, *kwargs.values()):
-                (meter.shallow if name in SHALLOW else meter.deep)(each)
+            if name in INSTANT or name in SHALLOW:
+                for each in () if name in INSTANT else (*given, *kwargs.values()):
+                    meter.shallow(each)
+                given = [meter.iterate(each) if isinstance(each, Iterator) else each for each in given]
+            else:
+                given = [meter.walk(each) for each in given]
+                kwargs = {key: meter.walk(each) for key, each in kwargs.items()}
             if name in ("sort", "unique", "groupby", "dictsort"):
                 meter.spend(8 * (len(given[0]) if isinstance(given[0], (*LISTS, *TEXTS)) else 0))
             if check is not None:
@@ -500,8 +528,7 @@ class _Environment(ImmutableSandboxedEnvironment):
         def checked(*args: Any, **kwargs: Any) -> Any:
             self.meter.spend(1)
             if name not in KINDS:
-                for each in args[passed:]:
-                    self.meter.deep(each)
+                args = (*args[:passed], *map(self.meter.walk, args[passed:]))
             return function(*args, **kwargs)
 
         return checked
@@ -514,6 +541,9 @@ class _Environment(ImmutableSandboxedEnvironment):
         return checked
 
     # --- filters that make much of little: what each will make is charged before it does ---
+
+    def _check_attr_filter(self, value: Any, name: Any) -> None:
+        self.meter.deep(name)
 
     def _check_center_filter(self, value: Any, width: int = 80) -> None:
         self.meter.text(width)
@@ -542,9 +572,7 @@ class _Environment(ImmutableSandboxedEnvironment):
 
     def _check_round_filter(self, value: Any, precision: int = 0, *_: Any, **__: Any) -> None:
         if abs(precision) > LARGEST_INTEGER:
-            raise TooMuch(
-                f"rounds to {precision:.40} digits" if isinstance(precision, str) else "rounds to many digits"
-            )
+            raise TooMuch(f"rounds to more than {LARGEST_INTEGER:,} digits")
 
     def _check_tojson_filter(self, value: Any, *_: Any, **given: Any) -> None:
         for name in ("indent", "separators"):
