@@ -262,6 +262,8 @@ async def what_cannot_be_written(place: Place) -> None:
         *({"repetition_penalty": float("inf")}, {"repetition_penalty": 10**400}, {"temperature": 10**400}),
     ):
         await raises(TensorCommonsError, model.generate(prompt, **wrong), next(iter(wrong)))
+    for name in ("forced_bos_token_id", "forced_eos_token_id"):
+        await raises(TensorCommonsError, model.generate(prompt, **dict[str, Any]({name: 10**5000})), name, "vocabulary")
     for number in (1 << 40, -(1 << 40)):  # no token of the vocabulary, though its last 32 bits are
         await raises(TensorCommonsError, model.generate(prompt.astype(np.int64) + number), "vocabulary")
     two = np.repeat(prompt, 2, 0)

@@ -309,7 +309,9 @@ def _first_tokens(tokens: Sequence[int], rows: int, vocab_size: int) -> Ids:
     if len(tokens) not in (1, rows):
         raise ShapeMismatch(f"decoder_start_token_id is one token or one a row: {len(tokens)} for {rows} rows")
     if outside := [token for token in tokens if not 0 <= token < vocab_size]:
-        raise TensorCommonsError(f"decoder_start_token_id {outside[0]} is outside the vocabulary of {vocab_size}")
+        raise TensorCommonsError(
+            f"decoder_start_token_id {quoted(outside[0])} is outside the vocabulary of {vocab_size}"
+        )
     return np.broadcast_to(np.array(tokens, np.int32)[:, None], (rows, 1)).copy()
 
 

@@ -22,6 +22,7 @@ logger = logging.getLogger(__name__)
 
 FILE = "generation_config.json"
 DEFAULT_NEW_TOKENS = 256
+MOST_SEQUENCES = 1 << 16  # of one prompt: each is a row before the size of the cache is known
 LARGEST = float(np.finfo(np.float32).max)
 Biases: TypeAlias = "tuple[tuple[tuple[int, ...], float], ...]"
 
@@ -205,7 +206,7 @@ class Options:
             tokens = {value} if isinstance(value, int) else set(value or ())
             if tokens and tokens <= set(self.suppress_tokens):
                 raise TensorCommonsError(
-                    f"{name} {sorted(tokens)[:9]} is also in suppress_tokens: no token would remain"
+                    f"{name} {quoted(sorted(tokens)[:9])} is also in suppress_tokens: no token would remain"
                 )
 
     @property
@@ -230,11 +231,13 @@ def _plain(value: Any) -> Any:
     return value.tolist() if isinstance(value, (np.generic, np.ndarray)) else value
 
 
-def _whole(least: int | None = None) -> Callable[[Any], int]:
+def _whole(least: int | None = None, most: int | None = None) -> Callable[[Any], int]:
+    end = "on" if most is None else f"to {most:,}"
+
     def read(value: Any) -> int:
         value = _plain(value)
-        if type(value) is not int or (least is not None and value < least):
-            raise ValueError("a whole number" + ("" if least is None else f" from {least} on"))
+        if type(value) is not int or (least is not None and value < least) or (most is not None and value > most):
+            raise ValueError("a whole number" + ("" if least is None else f" from {least} {end}"))
         return value
 
     return read
@@ -314,7 +317,8 @@ def _decay(value: Any) -> tuple[int, float]:
 
 _any, _above_zero = _number("a number", lambda _: True), _number("a number above 0", lambda value: value > 0)
 READERS: dict[str, Callable[[Any], Any]] = {
-    **dict.fromkeys(("max_new_tokens", "num_return_sequences"), _whole(1)),
+    "max_new_tokens": _whole(1),
+    "num_return_sequences": _whole(1, MOST_SEQUENCES),
     **dict.fromkeys(("max_length", "min_new_tokens", "min_length", "seed", "pad_token_id"), _whole(0)),
     **dict.fromkeys(("no_repeat_ngram_size", "encoder_no_repeat_ngram_size", "top_k"), _whole()),
     **dict.fromkeys(("repetition_penalty", "encoder_repetition_penalty"), _above_zero),
@@ -367,7 +371,7 @@ def _remarks(given: Mapping[str, Any], options: Options) -> list[str]:
     if options.min_new_tokens is not None and options.min_length:
         remarks.append("min_new_tokens and min_length are both set: min_new_tokens is used")
     if any(token < 0 for token in options.eos_token_id):
-        remarks.append(f"eos_token_id {list(options.eos_token_id)[:9]} has a negative number: no token is that")
+        remarks.append(f"eos_token_id {quoted(list(options.eos_token_id)[:9])} has a negative number: no token is that")
     return remarks
 
 

@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from ..errors import TensorCommonsError
+from ..errors import TensorCommonsError, quoted
 from .generation_options import Options
 
 Scores: TypeAlias = "np.ndarray[Any, np.dtype[np.float32]]"
@@ -91,7 +91,7 @@ def _inside(tokens: Sequence[int], vocab_size: int) -> list[int]:
 
 def _known(name: str, tokens: Sequence[int], vocab_size: int) -> list[int]:
     if outside := [token for token in tokens if not 0 <= token < vocab_size]:
-        raise TensorCommonsError(f"{name} {outside[0]} is outside the vocabulary of {vocab_size}")
+        raise TensorCommonsError(f"{name} {quoted(outside[0])} is outside the vocabulary of {vocab_size}")
     return list(tokens)
 
 
