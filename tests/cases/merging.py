@@ -222,7 +222,7 @@ async def a_product_in_parts_beside_one_that_is_whole(device: Device) -> None:
 
 
 def _seeds(device: Device) -> range:
-    return range(10) if device.kind == "cpu" else range(3)
+    return range(5) if device.kind == "cpu" else range(2)
 
 
 async def random_requests(place: Place) -> None:

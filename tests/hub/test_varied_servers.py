@@ -90,7 +90,7 @@ async def _many(server: VariedServer, seeds: range) -> None:
 
 
 async def test_one_version_or_a_typed_error(server):
-    await _many(server, range(150))
+    await _many(server, range(60))
 
 
 @pytest.mark.long

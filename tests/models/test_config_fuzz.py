@@ -84,7 +84,7 @@ def mutations(draw: st.DrawFn) -> tuple[str, dict[str, Any]]:
     return name, draw(st.dictionaries(st.sampled_from(known), values, min_size=1, max_size=3))
 
 
-@settings(max_examples=20, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@settings(max_examples=10, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 @given(mutations())
 def test_mutated_configs(mutation):
     _check(*mutation)
