@@ -8,7 +8,7 @@ from tests.cases import cases_of
 
 
 @pytest.mark.parametrize(
-    "case", cases_of("sharing", "activations", "pressure", "moving", "bad_input", "storm", kind="webgpu")
+    "case", cases_of("sharing", "activations", "pressure", "moving", "bad_input", "concurrent_tasks", kind="webgpu")
 )
 def test_on_webgpu(lab, case):
     for line in lab.case(case):

@@ -17,7 +17,7 @@ def address():
 
 
 @pytest.mark.parametrize(
-    "case", cases_of("sharing", "activations", "pressure", "moving", "bad_input", "storm", kind="cpu")
+    "case", cases_of("sharing", "activations", "pressure", "moving", "bad_input", "concurrent_tasks", kind="cpu")
 )
 async def test_on_numpy(case, address):
     devices = await open_devices(prefer=["cpu"])

@@ -8,7 +8,7 @@ import pytest
 
 from tensorcommons import Device, Devices
 from tests.cases import Place
-from tests.cases.storm import storm
+from tests.cases.concurrent_tasks import run_seeds
 from tests.models.server import TINY
 from tests.sharing.devices import Backend
 
@@ -20,10 +20,10 @@ def place_of(kinds: tuple[str, ...]) -> Place:
 
 
 async def test_tasks_that_come_and_go() -> None:
-    await storm(place_of(("webgpu", "cpu")), range(2), rounds=2)
+    await run_seeds(place_of(("webgpu", "cpu")), range(2), rounds=2)
 
 
 @pytest.mark.long
 @pytest.mark.parametrize("kinds", KINDS, ids="-".join)
 async def test_many_orders(kinds: tuple[str, ...]) -> None:
-    await storm(place_of(kinds), range(int(os.environ.get("TENSORCOMMONS_EXAMPLES", "40"))), rounds=4)
+    await run_seeds(place_of(kinds), range(int(os.environ.get("TENSORCOMMONS_EXAMPLES", "40"))), rounds=4)

@@ -30,7 +30,7 @@ IDS = {
 ALLOWED = (MemoryBudgetError, TensorReleased)
 
 
-class Storm:
+class TaskMix:
     """One manager with some checkpoints of which two share their weights, and what tasks do with them."""
 
     def __init__(self, place: Place, sources: Mapping[str, Mapping[str, bytes]], wanted: Mapping[str, Any], seed: int):
@@ -183,22 +183,20 @@ async def _prepare(place: Place) -> tuple[dict[str, dict[str, bytes]], dict[str,
     return sources, wanted
 
 
-async def storm(place: Place, seeds: range, rounds: int) -> None:
+async def run_seeds(place: Place, seeds: range, rounds: int) -> None:
     """Go through the seeds; a failure names its own."""
     sources, wanted = await _prepare(place)
     for seed in seeds:
-        weather = Storm(place, sources, wanted, seed)
+        mix = TaskMix(place, sources, wanted, seed)
         try:
-            await weather.run(rounds)
-            await weather.end()
+            await mix.run(rounds)
+            await mix.end()
         except BaseException as error:
-            error.add_note(
-                f"seed {seed}: {weather.done} done, {weather.refused} refused, {weather.cancelled} cancelled"
-            )
+            error.add_note(f"seed {seed}: {mix.done} done, {mix.refused} refused, {mix.cancelled} cancelled")
             raise
-        assert weather.done > weather.refused, (weather.done, weather.refused)
+        assert mix.done > mix.refused, (mix.done, mix.refused)
 
 
 async def tasks_that_come_and_go(place: Place) -> None:
     """A few orders; ``make long`` goes through many."""
-    await storm(place, range(1), rounds=2)
+    await run_seeds(place, range(1), rounds=2)
