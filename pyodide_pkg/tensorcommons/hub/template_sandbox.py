@@ -121,7 +121,7 @@ class Meter:
                 self._scalar(part)
 
     def walk(self, value: Any) -> Any:
-        """Return ``value``, charged as by ``deep``. An iterator is wrapped: each of its values is charged when it comes."""
+        """Return ``value``, charged as by ``deep``; an iterator is wrapped, and each value charged when it comes."""
         if isinstance(value, Iterator) and not isinstance(value, LoopContext):
             return self._iterate_deep(value)
         self.deep(value)
