@@ -1,6 +1,7 @@
 """Model folders over HTTP: good ones, and the same with one fault each. One app for CPython and the browser.
 
-``/models/<id>/<file>`` are the real models, ``/tiny/<id>/<file>`` those of tests/goldens, and below ``/faulty/``:
+``/models/<id>/<file>`` are the real models, ``/tiny/<id>/<file>`` those of tests/goldens, ``/random/<recipe>/<file>``
+random ones of any size (scripts/serve_checkpoints.py), and below ``/faulty/``:
 
 - ``cut``: the weights' connection is closed half way
 - ``held``: half of the weights, then silence until the client goes away
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING
 from starlette.responses import FileResponse, Response
 
 from scripts.paths import MODELS, ROOT
+from scripts.serve_checkpoints import with_random
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -52,7 +54,7 @@ def with_models(app: ASGIApp) -> ASGIApp:
         else:
             await FileResponse(path, headers=CORS)(scope, receive, send)
 
-    return models_app
+    return with_random(models_app)
 
 
 async def _half(data: bytes, receive: Receive, send: Send, *, hold: bool) -> None:
