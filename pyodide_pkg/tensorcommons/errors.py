@@ -89,11 +89,16 @@ class DeviceMemoryError(MemoryBudgetError):
     ``needed`` and ``limit`` are 0 where the device does not say them.
     """
 
-    def __init__(self, device: str, work: str, reason: str, needed: int = 0, limit: int = 0) -> None:
-        TensorCommonsError.__init__(
-            self,
-            f"{work} does not fit on {device}: {reason}. To make it fit: compute less at a time, or release tensors.",
-        )
+    def __init__(
+        self,
+        device: str,
+        work: str,
+        reason: str,
+        needed: int = 0,
+        limit: int = 0,
+        remedy: str = "compute less at a time, or release tensors",
+    ) -> None:
+        TensorCommonsError.__init__(self, f"{work} does not fit on {device}: {reason}. To make it fit: {remedy}.")
         self.needed = needed
         self.limit = limit
         self.holders = []

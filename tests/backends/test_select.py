@@ -10,9 +10,10 @@ import pytest
 import tensorcommons as tc
 from tensorcommons import Device, Devices
 from tensorcommons.backends import select
+from tensorcommons.backends.base import Spec
 from tensorcommons.backends.current import KINDS
 from tensorcommons.backends.opening import in_time
-from tensorcommons.errors import DeviceUnavailable
+from tensorcommons.errors import DeviceMemoryError, DeviceUnavailable
 from tests.sharing.devices import Backend
 
 SOFTWARE, HARDWARE, WEBNN, NUMPY = "software webgpu", "hardware webgpu", "software webnn", "software cpu"
@@ -213,3 +214,52 @@ async def test_a_lost_device_that_does_not_answer_is_gone(monkeypatch):
 async def test_arguments_that_are_none(wrong):
     with pytest.raises(DeviceUnavailable):
         await tc.open_devices(**wrong)
+
+
+class Small(Backend):
+    """A device that cannot hold a tensor of more than ``most`` bytes."""
+
+    most = 100
+
+    def refusal(self, tensors):
+        large = [f"{name} has {spec.nbytes} bytes" for name, spec in tensors.items() if spec.nbytes > self.most]
+        return ", ".join(large)
+
+
+def with_small(kind: str, *others: str) -> Devices:
+    small = Device(Small(kind))
+    return Devices([small, *map(device, others)], {}, by_facts=True)
+
+
+LARGE = {"table": Spec((50,), tc.dtypes.float32)}
+
+
+def test_auto_passes_over_a_device_that_cannot_hold_a_model_and_says_so(caplog):
+    ours = with_small("webnn", SOFTWARE, NUMPY)
+    decision = ours.decide_for("m", LARGE)
+    assert decision.device.kind == "webgpu" and decision.why == "webnn cannot hold m: table has 200 bytes"
+    assert decision.why in ours.explain(decision) and decision.why in caplog.text
+    assert ours.decide_for("m", {"table": Spec((25,), tc.dtypes.float32)}).device.kind == "webnn"
+    assert ours.after(device(NUMPY), LARGE) is ours.webgpu
+    refused = {ours.opened[1]: "its memory is full"}
+    assert ours.decide_for("m", LARGE, refused=refused).why.endswith("webgpu cannot hold m: its memory is full")
+
+
+@pytest.mark.parametrize("pinned", [False, True])
+def test_a_device_that_was_asked_for_and_cannot_hold_a_model_is_refused_with_a_remedy(pinned):
+    ours = with_small("webnn", NUMPY)
+    ours.pin("webnn" if pinned else None)
+    with pytest.raises(DeviceMemoryError, match="m does not fit on webnn: table has 200 bytes") as caught:
+        ours.decide_for(
+            "m",
+            LARGE,
+            "auto" if pinned else "webnn",
+            smaller={"dtype='float16'": {"table": Spec((50,), tc.dtypes.float16)}},
+        )
+    assert str(caught.value).endswith("""To make it fit: device="cpu" or dtype='float16'.""")
+
+
+def test_a_model_that_no_device_can_hold_is_refused_with_each_reason():
+    ours = with_small("webnn")
+    with pytest.raises(DeviceMemoryError, match="on webnn: webnn: table has 200 bytes"):
+        ours.decide_for("m", LARGE)

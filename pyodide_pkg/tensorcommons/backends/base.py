@@ -253,6 +253,13 @@ class Backend(ABC, Generic[E]):
     def accepts_layout(self, op: Op, position: int, layout: Layout) -> bool:
         """Whether the kernel of ``op`` reads input ``position`` through ``layout``; otherwise it gets a dense copy."""
 
+    def refusal(self, tensors: Mapping[str, Spec]) -> str:
+        """Why the device cannot hold or run a model of these ``tensors``, by name, even alone; empty where it can.
+
+        Asked before anything is downloaded.
+        """
+        return ""
+
     def refusals(self, plan: Computation) -> Mapping[int, str]:
         """Why, of each value of ``plan`` that the device does not take, by the values' numbers."""
         return {}

@@ -8,20 +8,23 @@ sentence: :meth:`Devices.explain`.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Sequence
+import logging
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
 from ..bridge.webgpu import WebGPUBridge
 from ..bridge.webnn import WebNNBridge
-from ..errors import DeviceUnavailable, check_listener, quoted, shown
+from ..errors import DeviceMemoryError, DeviceUnavailable, check_listener, quoted, shown
+from .base import Spec
 from .current import KINDS, take_cpu, use_devices
 from .device import Device
 from .opening import OPEN_SECONDS, in_time
 from .webgpu.backend import WebGPUBackend
 from .webnn.backend import WebNNBackend
 
+logger = logging.getLogger("tensorcommons")
 WISHES = ("cpu", "gpu", "npu", "")  # for WebNN; "" is the browser's choice
 
 # By rank: what a device is, and why "auto" chooses it where no device of a lower rank was opened.
@@ -99,9 +102,52 @@ class Devices:
         """The device that :meth:`decide` gives. Raises as it does."""
         return self.decide(wish).device
 
-    def after(self, device: Device) -> Device | None:
-        """Who finishes what ``device`` cannot any more: the best of the others that is there."""
-        return next((other for other in self.opened if other is not device and not other.is_gone), None)
+    def decide_for(
+        self,
+        name: str,
+        tensors: Mapping[str, Spec],
+        wish: str | Device = "auto",
+        *,
+        smaller: Mapping[str, Mapping[str, Spec]] = MappingProxyType({}),
+        refused: Mapping[Device, str] = MappingProxyType({}),
+    ) -> Decision:
+        """:meth:`decide` for a model ``name`` with the weights ``tensors``: "auto" passes over what cannot hold them.
+
+        It logs a warning then, and the decision says why. ``smaller`` has the weights in other forms, by how to ask for
+        them, to be named where they would fit. ``refused`` says of devices what is known of them beside that.
+
+        Raises:
+            DeviceMemoryError: the device that was asked for or pinned, or each of them, cannot hold the weights.
+            DeviceUnavailable: as :meth:`decide` does.
+        """
+        first = self.decide(wish)
+
+        def refusal(device: Device, form: Mapping[str, Spec] = tensors) -> str:
+            return device.backend.refusal(form) or refused.get(device, "")
+
+        passed: dict[Device, str] = {}
+        fit = [device for device in self.opened if not device.is_gone and not refusal(device)]
+        is_free = wish == "auto" and first.device is not self._pinned
+        for device in (each for each in self.opened if not each.is_gone) if is_free else (first.device,):
+            why = refusal(device)
+            if not why:
+                return first if not passed else self._passed_over(name, device, passed)
+            passed[device] = why
+        whose = " and ".join(device.kind for device in passed)
+        reason = "; ".join(f"{device.kind}: {why}" for device, why in passed.items()) if is_free else why
+        remedies = [f'device="{device.kind}"' for device in fit]
+        remedies += [how for how, form in smaller.items() if any(not refusal(device, form) for device in passed)]
+        raise DeviceMemoryError(whose, name, reason, remedy=" or ".join(remedies) or "load a smaller model")
+
+    def _passed_over(self, name: str, device: Device, passed: Mapping[Device, str]) -> Decision:
+        why = "; ".join(f"{other.kind} cannot hold {name}: {reason}" for other, reason in passed.items())
+        logger.warning("%s goes to %s, because %s", name, device.kind, why)
+        return Decision(device, why)
+
+    def after(self, device: Device, tensors: Mapping[str, Spec] = MappingProxyType({})) -> Device | None:
+        """Return the best other device that is there and can hold ``tensors``: it finishes what ``device`` cannot."""
+        others = (other for other in self.opened if other is not device and not other.is_gone)
+        return next((other for other in others if not other.backend.refusal(tensors)), None)
 
     def alternatives(self, device: Device) -> dict[str, str]:
         """What every other kind is or why it is not there, by kind."""

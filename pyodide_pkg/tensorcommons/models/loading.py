@@ -87,7 +87,8 @@ async def from_pretrained(
         DownloadError: a file is missing or its connection broke.
         InvalidWeights: a file is damaged, or does not hold the tensors that its config asks for.
         UnsupportedModel: the architecture is not built in.
-        MemoryBudgetError: the weights do not fit under the limit, or (DeviceMemoryError) on the device.
+        MemoryBudgetError: the weights do not fit under the limit, or (DeviceMemoryError) the device cannot hold them:
+            "auto" takes the next device then, so every device was asked.
     """
     try:
         return await _loaded(source, manager, device, dtype, task, progress_callback, tokenizer, cache, token)
@@ -123,11 +124,9 @@ async def _loaded(
 ) -> Model:
     report = Reporter(progress_callback)
     files = open_source(source, token=token)
-    decision = manager.devices.decide(device)
-    target = decision.device
     if dtype not in ("float32", "float16"):
         raise UnsupportedDtype(f"weights load as float32 or float16, not {dtype}")
-    name = manager.add_model(files.name, target)
+    name = manager.add_model(files.name, manager.devices.choose(device))
     try:
         kept = await open_cache(cache)
         if kept.is_on and not files.is_local:
@@ -135,6 +134,10 @@ async def _loaded(
         async with AsyncExitStack() as stack:
             architecture, parts, words, use = await _open(files, stack, report)
             specs = _specs(architecture, dtype)
+            smaller = {} if dtype == "float16" else {'dtype="float16"': _specs(architecture, "float16")}
+            decision = manager.devices.decide_for(name, specs, device, smaller=smaller)
+            target = decision.device
+            manager.place_model(name, target)
             kernels = compile_kernels(target, forward_nodes(architecture, target, specs))  # whatever the weights are
             names = architecture.inputs.names
             wanted = words if tokenizer and "input_ids" in names else None

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from ..backends.base import Spec
 from ..backends.device import Device
 from ..backends.select import Decision
 from ..errors import ShapeMismatch, TensorCommonsError, TensorReleased, check_listener, quoted
@@ -103,6 +104,11 @@ class Model:
         """True after :meth:`unload`, or if the manager was closed."""
         return self._unloaded
 
+    @property
+    def specs(self) -> dict[str, Spec]:
+        """Shape and dtype of each weight on the device, by name; none after :meth:`unload`."""
+        return {name: tensor.node.spec for name, tensor in self._weights.items()}
+
     def explain(self) -> str:
         """One sentence: the device that the model is on, why, and what the others are."""
         return f"{self.name} is on {self.manager.devices.explain(Decision(self.device, self.why))}"
@@ -138,12 +144,12 @@ class Model:
 
         Raises:
             DeviceUnavailable: there is no such device, with the reason.
-            MemoryBudgetError: the weights do not fit.
+            MemoryBudgetError: the weights do not fit, or (DeviceMemoryError) the device cannot hold them.
             TensorReleased: the model was unloaded.
         """
         self._check_loaded()
         check_listener("progress_callback", progress_callback)
-        decision = self.manager.devices.decide(device)
+        decision = self.manager.devices.decide_for(self.name, self.specs, device)
         if decision.device is self.device:
             self.why = decision.why
         else:

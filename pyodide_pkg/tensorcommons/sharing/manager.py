@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Protocol, TypeVar
 from weakref import WeakValueDictionary
 
+from ..backends.base import Spec
 from ..backends.cpu import CpuBackend
 from ..backends.device import Device
 from ..backends.select import Decision, Devices
@@ -42,6 +43,11 @@ class Movable(Runnable, Protocol):
     @property
     def is_unloaded(self) -> bool:
         """True if its weights were released."""
+        ...
+
+    @property
+    def specs(self) -> Mapping[str, Spec]:
+        """Shape and dtype of its weights, by name."""
         ...
 
     def moved(self, decision: Decision, weights: Mapping[Storage, Tensor]) -> None:
@@ -126,6 +132,11 @@ class TensorSharingManager(SharedTensors):
         self.models[unique] = device
         self._loading.add(unique)
         return unique
+
+    def place_model(self, name: str, device: Device) -> None:
+        """Have a model that is being loaded on ``device``; does nothing if its tensors were released meanwhile."""
+        if name in self.models:
+            self.models[name] = device
 
     def abandon_model(self, name: str) -> None:
         """Release the tensors and the name of a model whose load failed."""
@@ -279,13 +290,14 @@ class TensorSharingManager(SharedTensors):
         if lost is None:
             return ""
         lost.gone = lost.gone or "it was lost again each time it was opened"
-        target = self.devices.after(lost)
+        leaving = [model for model in dict.fromkeys(models) if model.device is lost]
+        weights = {f"{model.name}: {name}": spec for model in leaving for name, spec in model.specs.items()}
+        target = self.devices.after(lost, weights)
         if target is None:
             return ""
         why = f"{lost.kind} was lost ({lost.loss or 'no reason given'}) and did not come back ({lost.gone})"
-        for model in dict.fromkeys(models):
-            if model.device is lost:
-                await self.move(model, Decision(target, why))
+        for model in leaving:
+            await self.move(model, Decision(target, why))
         return f"finished on {target.kind}: {why}"
 
     async def compile_together(
