@@ -40,17 +40,17 @@ SERVERS = {
 
 
 @pytest.fixture
-def server() -> Iterator[VariedServer]:
+def varied() -> Iterator[VariedServer]:
     with serving(VariedServer()) as server:
         yield server
 
 
-def test_every_server_is_read_or_refused(visit: Visit, server: VariedServer) -> None:
+def test_every_server_is_read_or_refused(visit: Visit, varied: VariedServer) -> None:
     digests = {name: hashlib.sha256(data).hexdigest() for name, data in RIGHT[0].items()}
     for number, (kind, traits) in enumerate(SERVERS.items()):
-        server.reset(traits, FILES, 0)
+        varied.reset(traits, FILES, 0)
         for wanted in (["a", "d", "f"], list(digests)):  # with gaps, then what is missing in the cache
-            code = READ.format(f"{server.address}/{number}", wanted)
+            code = READ.format(f"{varied.address}/{number}", wanted)
             if traits.whole == 206:
                 code = f"import tensorcommons\ntry:\n{_indented(code)}\nexcept tc.errors.DownloadError as error:\n"
                 code += "    told = str(error)\ntold"
