@@ -64,20 +64,25 @@ async def linear_of_vectors_and_batches(device: Device) -> None:
 
 
 async def linear_activations_fused_and_not(device: Device) -> None:
-    for depth in (8, 7):
-        x, w, b = numbers(5, depth), numbers(6, depth, seed=1), numbers(6, seed=2)
-        for name in ("relu", "gelu", "tanh", "sigmoid"):
-            function, reference = getattr(tc, name), REFERENCES[name]
-            await agree(
-                device, lambda *a, f=function: f(tc.linear(*a)), lambda *a, r=reference: r(_linear(*a)), x, w, b
-            )
-            await agree(device, lambda *a, f=function: f(tc.linear(*a)), lambda *a, r=reference: r(_linear(*a)), x, w)
+    await _linear_activations(device, 8)
 
-            def used_twice(x: Any, w: Any, f: Any = function) -> Any:
-                y = tc.linear(x, w)
-                return f(y) + y
 
-            await agree(device, used_twice, lambda x, w, r=reference: r(_linear(x, w)) + _linear(x, w), x, w)
+async def linear_activations_of_an_odd_depth(device: Device) -> None:
+    await _linear_activations(device, 7)
+
+
+async def _linear_activations(device: Device, depth: int) -> None:
+    x, w, b = numbers(5, depth), numbers(6, depth, seed=1), numbers(6, seed=2)
+    for name in ("relu", "gelu", "tanh", "sigmoid"):
+        function, reference = getattr(tc, name), REFERENCES[name]
+        await agree(device, lambda *a, f=function: f(tc.linear(*a)), lambda *a, r=reference: r(_linear(*a)), x, w, b)
+        await agree(device, lambda *a, f=function: f(tc.linear(*a)), lambda *a, r=reference: r(_linear(*a)), x, w)
+
+        def used_twice(x: Any, w: Any, f: Any = function) -> Any:
+            y = tc.linear(x, w)
+            return f(y) + y
+
+        await agree(device, used_twice, lambda x, w, r=reference: r(_linear(x, w)) + _linear(x, w), x, w)
 
 
 async def linear_through_views(device: Device) -> None:
