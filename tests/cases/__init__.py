@@ -54,6 +54,7 @@ OPS = (
 MODELS = (
     "models",
     "architectures",
+    "segments",
     "variants",
     "sentences",
     "loading",

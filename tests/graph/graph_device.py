@@ -42,6 +42,7 @@ class GraphBackend(CpuBackend):
 
     kind = "webnn"
     takes_graphs = True
+    graph_nodes = 4000
 
     def __init__(self, refused: Sequence[str]) -> None:
         super().__init__()

@@ -10,10 +10,9 @@ Where the parts together would take longer than everything on the fallback (:fun
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 from weakref import ref
 
 import numpy as np
@@ -26,15 +25,14 @@ from ..sharing.crossing import cross
 from ..sharing.storage import Storage
 from .graph import Graph
 from .node import Node
+from .segments import Bounds, segments_of, uses_elsewhere
 
 if TYPE_CHECKING:
     from .program import BoundProgram
 
-PIECE = (
-    4000  # nodes that a device is given as one graph: building one takes the browser's memory, and cannot be stopped
-)
 T = TypeVar("T")
 Compile = Callable[[Device, Graph], "Awaitable[BoundProgram]"]
+Turn: TypeAlias = "tuple[Device, Sequence[Node]]"
 
 # Per device: ms that a part costs by itself, and multiply-adds, elements and crossing bytes in one ms. As `make bench
 # ARGS=rates` found them on 2026-11-23 with two cores in Chromium 153: WebNN on LiteRT, NumPy in Pyodide, WebGPU on a
@@ -115,30 +113,44 @@ def _layers(graph: Graph, refused: Mapping[int, str]) -> dict[int, int]:
     return layers
 
 
-def _pieces(graph: Graph, layers: Mapping[int, int]) -> dict[int, int]:
-    """``layers`` with those of more than :data:`PIECE` nodes cut into several of the same device."""
-    counts: Counter[int] = Counter()
-    pieces: dict[int, tuple[int, int]] = {}
-    for node in graph.nodes:  # in this order, none needs a later piece
-        if id(node) in layers:
-            layer = layers[id(node)]
-            pieces[id(node)] = layer, counts[layer] // PIECE
-            counts[layer] += 1
-    order = {piece: number for number, piece in enumerate(sorted(set(pieces.values())))}
-    return {key: 2 * order[piece] + piece[0] % 2 for key, piece in pieces.items()}
+def bounds_of(device: Device) -> Bounds:
+    """The most that ``device`` takes as one graph."""
+    backend = device.backend
+    return Bounds(backend.graph_nodes, backend.graph_bytes, lambda leaf: backend.graph_bytes_of(leaf.spec))
 
 
-def parts_of(graph: Graph, device: Device, fallback: Device, refused: Mapping[int, str]) -> list[Part]:
-    """The parts of a fused ``graph`` in their order.
+def parts_of(
+    graph: Graph,
+    device: Device,
+    fallback: Device,
+    refused: Mapping[int, str],
+    bounds: Callable[[Device], Bounds] = bounds_of,
+) -> list[Part]:
+    """The parts of a fused ``graph`` in their order, each within the ``bounds`` of its device.
 
     ``refused`` says which nodes, by number, the device does not take. Without any, all parts are the device's own.
     """
     layers = _layers(graph, refused)
-    split = _cut(graph, _pieces(graph, layers), {0: device, 1: fallback})
+    split = _turns(graph, layers, device, fallback, bounds)
     if not refused:
-        return split
-    whole = _cut(graph, dict.fromkeys(layers, 1), {0: device, 1: fallback})
-    return min(split, whole, key=lambda parts: sum(_cost_of(part) for part in parts))
+        return _cut(graph, split)
+    whole = _turns(graph, dict.fromkeys(layers, 1), device, fallback, bounds)
+    return min((_cut(graph, turns) for turns in (split, whole)), key=lambda parts: sum(map(_cost_of, parts)))
+
+
+def _turns(
+    graph: Graph, layers: Mapping[int, int], device: Device, fallback: Device, bounds: Callable[[Device], Bounds]
+) -> list[Turn]:
+    """Which nodes each device computes, turn by turn: the segments of each layer."""
+    nodes: dict[int, list[Node]] = {}
+    for node in graph.nodes:  # in this order, none needs a later one
+        if id(node) in layers:
+            nodes.setdefault(layers[id(node)], []).append(node)
+    turns = []
+    for layer in sorted(nodes):
+        who = fallback if layer % 2 else device
+        turns += [(who, segment) for segment in segments_of(nodes[layer], bounds(who))]
+    return turns
 
 
 def _cost_of(part: Part) -> float:
@@ -146,19 +158,18 @@ def _cost_of(part: Part) -> float:
     return cost(part.device, nodes, sum(node.spec.nbytes for node in (*part.graph.leaves, *part.graph.outputs)))
 
 
-def _cut(graph: Graph, layers: Mapping[int, int], devices: Mapping[int, Device]) -> list[Part]:
+def _cut(graph: Graph, turns: Sequence[Turn]) -> list[Part]:
+    """The part of each of ``turns``."""
+    turn_of = {id(node): turn for turn, (_, nodes) in enumerate(turns) for node in nodes}
+
+    def may_repeat(own: int, users: set[int]) -> bool:
+        return all(turns[user][0] is turns[own][0] for user in users)
+
     wanted: dict[int, list[Node]] = {}
-    shown = {id(node) for node in graph.outputs}
-    for node in graph.nodes:
-        for child in node.inputs:
-            if id(child) in layers and layers[id(child)] != layers.get(id(node), layers[id(child)]):
-                shown.add(id(child))
-    first = min(layers.values(), default=0)
-    for node in graph.nodes:
-        if id(node) in shown:
-            wanted.setdefault(layers.get(id(node), first), []).append(node)
+    for node in uses_elsewhere(graph.nodes, graph.outputs, turn_of, may_repeat):
+        wanted.setdefault(turn_of.get(id(node), 0), []).append(node)
     numbers = {id(node): number for number, node in enumerate(graph.nodes)}
-    return [_part(devices[layer % 2], layer, wanted[layer], layers, numbers) for layer in sorted(wanted)]
+    return [_part(turns[turn][0], turn, wanted[turn], turn_of, numbers) for turn in sorted(wanted)]
 
 
 def _part(

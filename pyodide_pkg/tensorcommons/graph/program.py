@@ -27,7 +27,7 @@ from .fuse import fuse
 from .graph import Graph
 from .joins import join_products
 from .node import Node
-from .parts import PIECE, PartedProgram, parts_of
+from .parts import PartedProgram, bounds_of, parts_of
 from .plan import Planned, make_plan
 from .sums import join_sums
 
@@ -297,13 +297,20 @@ async def compile_fused(device: Device, graph: Graph) -> BoundProgram:
     return await _compile(device, graph, f"fused {graph.structure}", lambda graph: graph)
 
 
-async def _compile(device: Device, graph: Graph, structure: str, fused: Callable[[Graph], Graph]) -> BoundProgram:
+async def _compile_part(device: Device, graph: Graph) -> BoundProgram:
+    """:func:`compile_fused` for a graph that is not taken apart any further."""
+    return await _compile(device, graph, f"part {graph.structure}", lambda graph: graph, is_part=True)
+
+
+async def _compile(
+    device: Device, graph: Graph, structure: str, fused: Callable[[Graph], Graph], *, is_part: bool = False
+) -> BoundProgram:
     renames = Storage.renames
     program: Program | PartedProgram | None = device.programs.get(structure)
     if program is None:
         whole = fused(graph)
         planned = _planned(device, whole)
-        program = await _parted(device, structure, graph, whole, planned)
+        program = None if is_part else await _parted(device, structure, graph, whole, planned)
         if program is None:
             program = Program(device, structure, planned, graph)
         device.keep_program(program)
@@ -316,17 +323,18 @@ async def _compile(device: Device, graph: Graph, structure: str, fused: Callable
 async def _parted(
     device: Device, structure: str, graph: Graph, fused: Graph, planned: Planned[Plan] | Planned[Computation]
 ) -> PartedProgram | None:
-    """The program in parts, where the device does not take every node and has a fallback, or too many nodes."""
-    if not isinstance(planned.plan, Computation):
-        return None
-    refused = device.backend.refusals(planned.plan) if device.fallback is not None else {}
-    if not refused and len(planned.plan.steps) <= PIECE:
+    """The program in parts, where the device does not take every node and has a fallback, or not all at once."""
+    refused: Mapping[int, str] = {}
+    if isinstance(planned.plan, Computation) and device.fallback is not None:
+        refused = device.backend.refusals(planned.plan)
+    bounds = bounds_of(device)
+    if not refused and bounds.excess(len(planned.plan.steps), sum(map(bounds.weigh, fused.leaves))) <= 1:
         return None
     ops = ((fused.nodes[number].op, reason) for number, reason in refused.items())
     why = {op.name: reason for op, reason in ops if op is not None}
     parts = parts_of(fused, device, device.fallback or device, refused)
     program = PartedProgram(device, structure, graph, fused, parts, why)
-    await program.compile_by(compile_fused)
+    await program.compile_by(_compile_part)
     return program
 
 

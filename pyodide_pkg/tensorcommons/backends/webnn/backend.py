@@ -41,6 +41,7 @@ class WebNNBackend(Backend[Built]):
     kind = "webnn"
     takes_graphs = True
     keeps_spares = True
+    graph_nodes = 4000  # building a graph takes the browser's memory, and cannot be stopped
 
     def __init__(self, bridge: WebNNBridge) -> None:
         self.bridge = bridge

@@ -1,0 +1,161 @@
+"""Segments: the nodes that one device computes, cut into consecutive pieces that each stay within bounds.
+
+A piece may need more weights than there is memory for, or be a larger graph than a device takes. A cut is made where
+the fewest bytes cross it, which in a model is between its layers, so that most segments are one structure over other
+weights. Nothing is rewritten: a graph is cut after fusion, and what is fused later gives the bits of its nodes one by
+one, so the results are those of the whole graph. Views stay behind the value that they show.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+from math import ceil
+
+from ..shapes import size_of
+from .lower import owner_of
+from .node import Node
+
+ANY = 2**62
+CENTRAL = 0.75  # of the whole: the most that either side of a cut may have where the cut with the least bytes is chosen
+USELESS = 0.95  # of the whole: a cut that leaves more than this on one side is not made
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """The most of one segment: ``nodes`` that are computed, and ``nbytes`` of stored leaves as ``weigh`` counts them.
+
+    A node that is over a bound by itself is a segment of its own.
+    """
+
+    nodes: int = ANY
+    nbytes: int = ANY
+    weigh: Callable[[Node], int] = lambda leaf: leaf.nbytes
+
+    def excess(self, nodes: int, nbytes: int) -> float:
+        """How full a segment is: above 1 it has to be cut."""
+        return max(nodes / self.nodes, nbytes / self.nbytes)
+
+
+def segments_of(nodes: Sequence[Node], bounds: Bounds) -> list[Sequence[Node]]:
+    """``nodes``, none of which needs a later one, in as many consecutive segments as ``bounds`` ask for.
+
+    Leaves and what is not among ``nodes`` is given to a segment from outside.
+    """
+    found: list[Sequence[Node]] = []
+    waiting = [(0, len(nodes))] if nodes else []
+    crossing: Sequence[int] = ()
+    weights: list[list[Node]] | None = None
+    while waiting:
+        start, stop = waiting.pop()
+        if stop - start <= bounds.nodes and bounds.nbytes >= ANY:
+            found.append(nodes[start:stop])
+            continue
+        if weights is None:
+            weights, crossing = [_weights(node) for node in nodes], _crossing(nodes)
+        before = _measured(nodes, weights, range(start, stop), bounds)
+        whole = before[-1]
+        after = _measured(nodes, weights, range(stop - 1, start, -1), bounds)[::-1]
+        cut = None if whole <= 1 else _cut(nodes, start, crossing, before[:-1], after, whole)
+        if cut is None:
+            found.append(nodes[start:stop])
+        else:
+            waiting += [(cut, stop), (start, cut)]
+    return found
+
+
+def _weights(node: Node) -> list[Node]:
+    """The stored leaves that ``node`` reads."""
+    owners = [owner_of(child)[0] for child in node.inputs]
+    return [owner for owner in dict.fromkeys(owners) if owner.is_stored]
+
+
+def _measured(nodes: Sequence[Node], weights: Sequence[list[Node]], places: range, bounds: Bounds) -> list[float]:
+    """How full a segment of the first one, two, ... of ``places`` is."""
+    seen: set[int] = set()
+    nbytes, fullness = 0, []
+    for count, place in enumerate(places, 1):
+        for leaf in weights[place]:
+            if id(leaf) not in seen:
+                seen.add(id(leaf))
+                nbytes += bounds.weigh(leaf)
+        fullness.append(bounds.excess(count, nbytes))
+    return fullness
+
+
+def _cut(
+    nodes: Sequence[Node],
+    start: int,
+    crossing: Sequence[int],
+    before: Sequence[float],
+    after: Sequence[float],
+    whole: float,
+) -> int | None:
+    """The place before which a segment from ``start`` on is cut; None where no cut makes it much smaller.
+
+    ``before`` and ``after`` say how full the two sides of each cut are.
+    """
+    sides = {start + at: (before[at - 1], after[at - 1]) for at in range(1, len(before) + 1)}
+    sides = {place: both for place, both in sides.items() if not _is_view(nodes[place])}
+    least = min((max(both) for both in sides.values()), default=whole)
+    if least > USELESS * whole:
+        return None
+    most = max(least, CENTRAL * whole)
+    allowed = [place for place, both in sides.items() if max(both) <= most]
+    return min(allowed, key=lambda place: (crossing[place], sum(map(ceil, sides[place])), max(sides[place])))
+
+
+def _is_view(node: Node) -> bool:
+    return node.op is not None and node.op.view is not None
+
+
+def _crossing(nodes: Sequence[Node]) -> list[int]:
+    """The bytes that cross a cut before each of ``nodes``."""
+    places = {id(node): place for place, node in enumerate(nodes)}
+    last: dict[int, int] = {}
+    owners: dict[int, Node] = {}
+    for place, node in enumerate(nodes):
+        for child in node.inputs:
+            owner = owner_of(child)[0]
+            if id(owner) in places:
+                last[id(owner)] = place
+                owners[id(owner)] = owner
+    changes = [0] * (len(nodes) + 1)
+    for key, end in last.items():
+        changes[places[key] + 1] += owners[key].spec.nbytes
+        changes[end + 1] -= owners[key].spec.nbytes
+    return list(accumulate(changes))
+
+
+def is_repeated(node: Node) -> bool:
+    """Whether a segment makes a value that it needs of an earlier one's anew: a view that is not all of a computed
+    value as it lies in memory, of which a copy would have to be stored."""
+    if not _is_view(node):
+        return False
+    owner, layout = owner_of(node)
+    return owner.op is None or not layout.is_contiguous or layout.size != size_of(owner.spec.shape)
+
+
+def uses_elsewhere(
+    nodes: Sequence[Node], outputs: Collection[Node], turns: dict[int, int], repeats: Callable[[int, set[int]], bool]
+) -> list[Node]:
+    """The nodes that their turn has to give: outputs, and what other turns need.
+
+    ``turns`` says by id in which turn a node is computed. A view (:func:`is_repeated`) that ``repeats`` allows, given
+    its own turn and those that need it, is taken out of it: whoever needs the view makes it.
+    """
+    ends = {id(node) for node in outputs}
+    needed: dict[int, set[int]] = {}
+    for node in reversed(nodes):
+        own, users = turns.get(id(node)), needed.get(id(node), set())
+        if own is not None and id(node) not in ends and users - {own} and is_repeated(node) and repeats(own, users):
+            del turns[id(node)]
+            own = None
+        for child in node.inputs:
+            needed.setdefault(id(child), set()).update(users if own is None else {own})
+    return [
+        node
+        for node in nodes
+        if id(node) in ends or (id(node) in turns and needed.get(id(node), set()) - {turns[id(node)]})
+    ]
