@@ -1,4 +1,4 @@
-"""Models whose graphs are larger than a device takes at once: segments give the bits of the whole."""
+"""Models that are larger than the limit, and graphs larger than a program: segments give the bits of the whole."""
 
 from __future__ import annotations
 
@@ -10,6 +10,9 @@ import numpy as np
 
 import tensorcommons as tc
 from tensorcommons import Device, Model
+from tensorcommons.backends.device import STAGING_RESERVE
+from tensorcommons.graph import program
+from tensorcommons.sharing.running import HostInputs
 from tests.cases import Place
 from tests.cases.architectures import checkpoint
 from tests.cases.golden_models import INPUTS, load_goldens
@@ -20,22 +23,27 @@ ENCODERS = (
     "BertForSequenceClassification", "DistilBertForMaskedLM", "RobertaForQuestionAnswering", "MPNetForMaskedLM",
     "ElectraForTokenClassification", "AlbertModel", "ViTForImageClassification", "Dinov2Model",
 )  # fmt: skip
-SHARES = (2, 3, 8)
+# The share of the weights that fits, and into how many parts what fits is divided.
+LIMITS = ((0.9, 1), (0.6, 3), (0.25, 16))
 
 
 @contextmanager
-def graphs_of(device: Device, nbytes: int, nodes: int | None = None) -> Iterator[None]:
-    """The device takes no more bytes of leaves, and no more nodes, in one program in the block."""
-    most = device.backend.graph_nodes
-    device.backend.graph_bytes, device.backend.graph_nodes = nbytes, nodes or most
+def divided(parts: int) -> Iterator[None]:
+    """The room for weights has so many parts in the block."""
+    before, program.STREAMED_PARTS = program.STREAMED_PARTS, parts
     try:
         yield
     finally:
-        del device.backend.graph_bytes, device.backend.graph_nodes
+        program.STREAMED_PARTS = before
 
 
-async def _load(place: Place, files: dict[str, bytes]) -> Model:
-    manager = place.manager(activation_cache=False)
+def _reserve(device: Device) -> int:
+    """Bytes of a limit that only reads take."""
+    return 0 if device.kind == "cpu" else STAGING_RESERVE
+
+
+async def _load(place: Place, files: dict[str, bytes], limit: int = 2**30) -> Model:
+    manager = place.manager(limit / 2**20, activation_cache=False)
     return await tc.from_pretrained(files, manager=manager, device=place.device, tokenizer=False)
 
 
@@ -44,17 +52,23 @@ async def _bits(model: Model, inputs: dict[str, Any]) -> dict[str, Any]:
 
 
 async def _same_in_segments(place: Place, files: dict[str, bytes], inputs: dict[str, Any]) -> None:
+    """The bits of a run without a limit under ever smaller ones, which hold at every moment; and again."""
     model = await _load(place, files)
     wanted, worth = await _bits(model, inputs), model.manager.report().unique_weight_bytes
+    asked = model.call(inputs, None, HostInputs()).nodes, model.probe()
+    least = max(program.least_need(place.device, nodes).nbytes for nodes in asked)
     model.unload()
     counts = []
-    for share in SHARES:
-        with graphs_of(place.device, worth // share):
-            model = await _load(place, files)
-            assert await _bits(model, inputs) == wanted, share
-            counts.append(len(model.manager.last_run["parts"]))
+    for share, parts in LIMITS if place.device.kind == "cpu" else LIMITS[1:2]:
+        with divided(parts):
+            model = await _load(place, files, max(int(worth * share), least + least // 8) + _reserve(place.device))
+            for _ in range(2):
+                assert await _bits(model, inputs) == wanted, share
+            run, report = model.manager.last_run, model.manager.report()
+            assert run["moved_bytes"] > 0 and report.peak_bytes <= report.limit_bytes, (share, worth, least, run)
+            counts.append(run["segments"])
             model.unload()
-    assert 2 <= counts[0] <= counts[1] <= counts[2], counts
+    assert 2 <= counts[0] <= counts[-1], (counts, worth, least)
 
 
 async def encoders_in_segments(place: Place) -> None:
@@ -76,25 +90,36 @@ async def decoders_in_segments(place: Place) -> None:
         more = {"decoder_input_ids": np.array([[0, 3]])} if "t5" in name else {}
         await _same_in_segments(place, files, {"input_ids": ids, **more})
         written = []
-        for share in (1, 4):
+        for share in (2.0, 0.5):
             model = await _load(place, files)
             worth = model.manager.report().unique_weight_bytes
-            with graphs_of(place.device, worth // share if share > 1 else 2**62):
-                written.append((await model.generate(ids, max_new_tokens=6, pad_token_id=0)).tolist())
-            assert ("parts" in model.manager.last_run) == (share > 1), (name, share)
+            await model.manager.set_memory_limit((worth * share + _reserve(place.device)) / 2**20)
+            written.append((await model.generate(ids, max_new_tokens=6, pad_token_id=0)).tolist())
+            assert (model.manager.last_run["segments"] > 1) == (share < 1), (name, share)
+            assert place.device.memory()["activations"] < 1024, "the cache was given back"
             model.unload()
         assert written[0] == written[1], name
+
+
+@contextmanager
+def of_nodes(device: Device, most: int) -> Iterator[None]:
+    """The device takes no more nodes in one program in the block."""
+    before, device.backend.graph_nodes = device.backend.graph_nodes, most
+    try:
+        yield
+    finally:
+        device.backend.graph_nodes = before
 
 
 async def random_graphs_in_segments(place: Place) -> None:
     device, arrays = place.device, arrays_of("float32")
     for seed in range(12 if device.kind == "cpu" else 4):
         graph, results = drawn(seed), []
-        for bounds in ((2**62, None), (1, None), (2**62, 1), (2**62, 3), (50_000, 7)):
+        for nodes in (2**62, 1, 3, 8):
             given = {name: tc.asarray(array, device=device) for name, array in arrays.items()}
-            with graphs_of(device, *bounds):
+            with of_nodes(device, nodes):
                 results.append([array.tobytes() for array in await tc.read_together(graph.of(given))])
-            assert results[-1] == results[0], (seed, bounds, graph.done)
-            for program in device.programs.values():
-                program.discard()
+            assert results[-1] == results[0], (seed, nodes, graph.done)
+            for known in device.programs.values():
+                known.discard()
             device.programs.clear()

@@ -56,7 +56,7 @@ def test_a_device_says_what_a_leaf_takes_and_how_many_nodes_it_has(cpu: Device) 
 
 def test_layers_of_one_shape_are_one_structure(cpu: Device) -> None:
     parts = parts_of(layers_on(cpu), cpu, cpu, {}, lambda device: Bounds(nbytes=LAYER))
-    first, *middle, last = (part.graph.structure for part in parts)
+    _, *middle, _ = (part.graph.structure for part in parts)
     assert len(parts) == 4 and len(set(middle)) == 1
     assert all(len(part.made) == 1 for part in parts), "only the hidden state crosses"
 

@@ -177,7 +177,7 @@ async def test_a_move_that_cannot_fit_leaves_the_model_where_it_was():
     for entry in manager.registry:
         entry.pins.add("test")  # so nothing leaves the old device
     size = manager.report().unique_weight_bytes
-    await manager.set_memory_limit(1.9 * size / MB)
+    await manager.set_memory_limit(1.6 * size / MB)
     before = state(manager, model)
     with pytest.raises(MemoryBudgetError):
         await model.to("webnn")

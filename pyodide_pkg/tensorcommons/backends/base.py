@@ -200,7 +200,6 @@ class Backend(ABC, Generic[E]):
     keeps_staging = False  # whether reads go through a buffer that is kept from one to the next: see :meth:`stage`
     takes_graphs = False  # whether :meth:`compile` is given a Computation instead of a Plan
     graph_nodes = 2**62  # most nodes of one program: more are run in parts
-    graph_bytes = 2**62  # most bytes of the stored leaves of one program, as :meth:`graph_bytes_of` counts them
     on_build: Callable[[int, int], None] = staticmethod(
         _unheard
     )  # told how many graphs or pipelines of how many are made
@@ -224,10 +223,6 @@ class Backend(ABC, Generic[E]):
 
         A block is used up: it may hold nothing afterwards.
         """
-
-    def graph_bytes_of(self, spec: Spec) -> int:
-        """Bytes that a stored leaf of ``spec`` takes while a program reads it."""
-        return spec.nbytes
 
     def parts_of_depth(self, rows: int, depth: int, columns: int) -> int:
         """In how many parts a product of (rows, depth) and (depth, columns) is fastest, if adding them up is free."""

@@ -8,7 +8,7 @@ before, never after.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal, TypeAlias
 from weakref import WeakSet
@@ -32,7 +32,12 @@ def _words(offset: int, nbytes: int) -> int:
 
 
 class Budget:
-    """What bounds a device's bytes. This one bounds nothing; a manager's stands on every device that it was given."""
+    """What bounds a device's bytes. This one bounds nothing; a manager's stands on every device that it was given.
+
+    ``usable`` are the bytes that anything but reads may take.
+    """
+
+    usable = 2**62
 
     def __init__(self) -> None:
         self.reading = asyncio.Lock()  # one read at a time has the reserve, whatever device it is of
@@ -44,10 +49,17 @@ class Budget:
         """What the budget leaves."""
         return 2**62
 
-    async def ensure(self, storages: Sequence[Any], extra: int = 0, bundle: Any = None) -> None:
-        """Bring ``storages`` and those of ``bundle`` back to their devices, and make room for ``extra`` bytes more."""
+    def room(self, storages: Collection[Any] = ()) -> int:
+        """The most bytes that a run over ``storages`` may have at once, whatever else leaves."""
+        return self.usable
+
+    async def ensure(self, storages: Sequence[Any], extra: int = 0, bundle: Any = None) -> int:
+        """Bring ``storages`` and those of ``bundle`` back to their devices, and make room for ``extra`` bytes more.
+
+        Gives the bytes that were brought back."""
         if bundle is not None:
             bundle.settle()
+        return 0
 
     def make_room_now(self, nbytes: int) -> None:
         """Make room without waiting, where that is possible."""
@@ -164,15 +176,20 @@ class Device:
         Raises:
             MemoryBudgetError: it would pass the budget; nothing was allocated.
         """
-        handle = self.new_handle()
-        self._handles[handle] = (nbytes, category)
-        if spec is not None:
-            self._specs[handle] = spec
+        handle = self.promise(nbytes, category, spec)
         try:
             self.restore(handle)
         except BaseException:
             self._drop(handle)
             raise
+        return handle
+
+    def promise(self, nbytes: int, category: Category, spec: Spec | None = None) -> int:
+        """A handle for bytes that :meth:`restore` brings."""
+        handle = self.new_handle()
+        self._handles[handle] = (nbytes, category)
+        if spec is not None:
+            self._specs[handle] = spec
         return handle
 
     def _drop(self, handle: int) -> None:

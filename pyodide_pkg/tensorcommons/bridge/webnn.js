@@ -325,8 +325,9 @@ class Ml {
   // Until everything queued is done: a read of anything comes after it.
   async wait() {
     for (const entry of [...this.tensors.values()]) await entry.pending;
-    const last = [...this.tensors.values()].reverse().find((entry) => entry.tensor);
-    if (last) await this.context.readTensor(last.tensor);
+    const made = [...this.tensors.values()].filter((entry) => entry.tensor);
+    const least = made.reduce((a, b) => (bytesOf(b.spec) < bytesOf(a.spec) ? b : a), made[0]);
+    if (least) await this.context.readTensor(least.tensor);
   }
 
   takeErrors() {

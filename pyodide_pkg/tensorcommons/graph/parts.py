@@ -10,6 +10,7 @@ Where the parts together would take longer than everything on the fallback (:fun
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
@@ -25,7 +26,9 @@ from ..sharing.crossing import cross
 from ..sharing.storage import Storage
 from .graph import Graph
 from .node import Node
+from .plan import Planned
 from .segments import Bounds, segments_of, uses_elsewhere
+from .streaming import Residents, Stream, residents_of
 
 if TYPE_CHECKING:
     from .program import BoundProgram
@@ -114,9 +117,8 @@ def _layers(graph: Graph, refused: Mapping[int, str]) -> dict[int, int]:
 
 
 def bounds_of(device: Device) -> Bounds:
-    """The most that ``device`` takes as one graph."""
-    backend = device.backend
-    return Bounds(backend.graph_nodes, backend.graph_bytes, lambda leaf: backend.graph_bytes_of(leaf.spec))
+    """The most that ``device`` takes as one program."""
+    return Bounds(device.backend.graph_nodes)
 
 
 def parts_of(
@@ -204,11 +206,21 @@ class PartedProgram:
     """A graph that runs in parts, each a program of its device; what :class:`~.program.Program` is for one device.
 
     Weights that cross stay where they were brought as long as the program keeps what it compiled, and nobody writes or
-    releases them. A fallback that is lost and does not come back is replaced by the one after it.
+    releases them. A fallback that is lost and does not come back is replaced by the one after it. With ``streams`` the
+    weights come and go (:mod:`~.streaming`). ``working_bytes`` are those of the whole graph's arena and outputs.
     """
 
     def __init__(
-        self, device: Device, structure: str, graph: Graph, fused: Graph, parts: Sequence[Part], why: Mapping[str, str]
+        self,
+        device: Device,
+        structure: str,
+        graph: Graph,
+        fused: Graph,
+        parts: Sequence[Part],
+        why: Mapping[str, str],
+        working_bytes: int,
+        *,
+        streams: bool,
     ) -> None:
         self.device = device
         self.structure = structure
@@ -216,6 +228,9 @@ class PartedProgram:
         self.executed = graph.executed
         self.parts = tuple(parts)
         self.why = dict(why)
+        self.working_bytes = working_bytes
+        self.streams = streams
+        self.moved = self.resident = 0  # bytes of weights that the last run brought to the device, and that stay there
         self.steps = sum(part.nodes for part in parts)
         self.transfers = self.transferred = self.rented = 0  # of the last run; ``rented`` of them without the host
         self._bound: list[BoundProgram] = []
@@ -226,6 +241,18 @@ class PartedProgram:
         self._outputs = [(numbers[id(node)], node.spec) for node in fused.outputs]
         self._leaves = [numbers[id(node)] for node in fused.leaves]
         self._specs = [node.spec for node in fused.nodes]
+        self._needs = [set(part.needed.values()) for part in parts]
+        self._ends: list[set[int]] = [set() for _ in parts]  # values that no later part needs, nor the caller
+        later = {number for number, _ in self._outputs}
+        for turn in range(len(parts) - 1, -1, -1):
+            self._ends[turn] = (self._needs[turn] | set(parts[turn].made)) - later
+            later |= self._needs[turn]
+        self._residents: dict[Any, Residents] = {}
+
+    @property
+    def plans(self) -> Sequence[Planned[Any]]:
+        """What was planned of each part."""
+        return [plan for bound in self._bound for plan in bound.program.plans]
 
     @property
     def dispatches(self) -> int:
@@ -286,25 +313,82 @@ class PartedProgram:
         """Run all parts; raises as a program does. Outputs are on the program's own device."""
         self._runs += 1
         try:
-            return await self._finding_fallbacks(lambda: self._run(leaves, inputs))
+            return await self._finding_fallbacks(lambda: self._run(leaves, inputs, donated))
         finally:
             self._runs -= 1
             if self.device.programs.get(self.structure) is not self:  # forgotten while it ran
                 self.discard()
 
     async def _run(
-        self, leaves: Sequence[Storage], inputs: Mapping[str, np.ndarray[Any, Any]]
+        self, leaves: Sequence[Storage], inputs: Mapping[str, np.ndarray[Any, Any]], donated: Collection[int]
     ) -> list[tuple[Storage, Spec]]:
-        self.transfers = self.transferred = self.rented = 0
+        self.transfers = self.transferred = self.rented = self.moved = 0
         values = dict(zip(self._leaves, leaves, strict=True))
         moved: dict[tuple[int, int], Storage] = {}
-        for part, bound in zip(self.parts, self._bound, strict=True):
-            arguments = {}
-            for name, number in part.needed.items():
-                arguments[name] = await self._on(part.device, number, values[number], moved)
-            results = await bound.run(inputs, arguments)
-            values.update({number: storage for number, (storage, _) in zip(part.made, results, strict=True)})
+        given_up = self._given_up(leaves, donated)
+        stream = self._stream(values) if self.streams else None
+        try:
+            for turn, (part, bound) in enumerate(zip(self.parts, self._bound, strict=True)):
+                arguments = {
+                    name: await self._on(part.device, number, values[number], moved)
+                    for name, number in part.needed.items()
+                }
+                if stream is not None:
+                    await stream.begin(turn, bound.program.bytes_to_run())
+                ends = self._ends[turn]
+                results = await bound.run(
+                    inputs, arguments, [name for name, number in part.needed.items() if number in given_up & ends]
+                )
+                if stream is not None:
+                    stream.ran(turn)
+                values.update({number: storage for number, (storage, _) in zip(part.made, results, strict=True)})
+                for number in ends:  # their bytes go back with the last reference
+                    del values[number]
+                    moved.pop((id(part.device), number), None)
+                del arguments, results
+        finally:
+            if stream is not None:
+                self.moved = stream.moved
+                await stream.close()
         return [(await self._on(self.device, number, values[number], moved), spec) for number, spec in self._outputs]
+
+    def _given_up(self, leaves: Sequence[Storage], donated: Collection[int]) -> set[int]:
+        """The numbers of the leaves that a part may write where they are: those that are given up, for one part."""
+        if not donated or any(part.device is not self.device for part in self.parts):
+            return set()
+        uses = Counter(map(id, leaves))
+        parts = Counter(number for needs in self._needs for number in needs)
+        places = [place for place in donated if uses[id(leaves[place])] == 1]
+        return {self._leaves[place] for place in places if parts[self._leaves[place]] == 1}
+
+    def _stream(self, values: Mapping[int, Storage]) -> Stream:
+        """What a run over the leaves ``values`` brings to the device, part by part."""
+        weights = {number: storage for number, storage in values.items() if storage.category == "weights"}
+        turns = [[number for number in needs if number in weights] for needs in self._needs]
+        room = self.device.budget.room(set(values.values())) - sum(
+            storage.nbytes for number, storage in values.items() if number not in weights
+        )
+        key = room, frozenset(weights)
+        if key not in self._residents:
+            sizes = {number: storage.nbytes for number, storage in weights.items()}
+            rooms = [room - nbytes for nbytes in self._taken_beside()]
+            self._residents = {key: residents_of(turns, sizes, rooms)}
+        found = self._residents[key]
+        self.resident = sum(weights[number].nbytes for number in found.weights)
+        stay = {weights[number] for number in found.weights}
+        return Stream(self.device, [[weights[number] for number in turn] for turn in turns], stay, found.alone)
+
+    def _taken_beside(self) -> list[int]:
+        """Bytes of each turn beside its leaves: what the programs keep, the arena, and values between parts."""
+        programs: list[Any] = list(dict.fromkeys(bound.program for bound in self._bound))
+        kept = max((program.working_bytes - program.output_bytes for program in programs), default=0)
+        kept += sum(program.kept_bytes for program in programs)
+        between, taken, leaves = 0, [], set(self._leaves)
+        for part, ends in zip(self.parts, self._ends, strict=True):
+            between += sum(self._specs[number].nbytes for number in part.made)
+            taken.append(kept + between)
+            between -= sum(self._specs[number].nbytes for number in ends if number not in leaves)
+        return taken
 
     async def _on(
         self, device: Device, number: int, storage: Storage, moved: dict[tuple[int, int], Storage]
@@ -321,7 +405,7 @@ class PartedProgram:
                 self.transfers += 1
                 self.transferred += known.nbytes
                 self.rented += way == "rented"
-                if weight is not None:
+                if weight is not None and not self.streams:
                     self._keep(weight, known, storage)
             moved[key] = known
         return moved[key]

@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -29,6 +29,8 @@ from .joins import join_products
 from .node import Node
 from .parts import PartedProgram, bounds_of, parts_of
 from .plan import Planned, make_plan
+from .segments import Bounds
+from .streaming import PARTS as STREAMED_PARTS
 from .sums import join_sums
 
 
@@ -48,7 +50,8 @@ class Program:
         self.executed = graph.executed
         self.steps = len(planned.plan.steps)
         self._leaf_bytes = [leaf.spec.nbytes for leaf in graph.leaves]
-        self._output_bytes = sum(planned.plan.output_bytes)
+        self.output_bytes = sum(planned.plan.output_bytes)
+        self.working_bytes = planned.plan.arena_bytes + self.output_bytes
         self._specs = [node.spec for node in graph.outputs]
         for index, spec in zip(planned.outputs, self._specs, strict=True):
             if index < len(planned.specs) and planned.specs[index].nbytes != spec.nbytes:
@@ -65,14 +68,24 @@ class Program:
         self._was_run = False
 
     @property
+    def plans(self) -> Sequence[Planned[Any]]:
+        """What was planned of it."""
+        return (self.planned,)
+
+    @property
     def dispatches(self) -> int:
         """Commands of one replay; 0 while it is not compiled."""
         return self.executable.dispatches if self.executable is not None else 0
 
     @property
+    def kept_bytes(self) -> int:
+        """Device bytes that it keeps beside the arena while it is compiled."""
+        return self.executable.nbytes if self.executable is not None else 0
+
+    @property
     def idle_bytes(self) -> int:
         """Device bytes that :meth:`discard` gives back now; 0 while it runs."""
-        return self.executable.nbytes if self.executable is not None and not self._runs else 0
+        return 0 if self._runs else self.kept_bytes
 
     async def compile(self) -> Executable:
         """Make it ready to run, unless it is.
@@ -160,7 +173,7 @@ class Program:
         """What a run takes beside its leaves: outputs, copies of leaves that it writes, what the arena grows by."""
         plan, device = self.planned.plan, self.device
         copies = sum([self._leaf_bytes[i] for i in plan.written if i not in taken])
-        return device.arena_growth(plan.arena_bytes) + self._output_bytes - device.spares.bytes_of(self) + copies
+        return device.arena_growth(plan.arena_bytes) + self.output_bytes - device.spares.bytes_of(self) + copies
 
     async def _run(
         self,
@@ -240,6 +253,8 @@ class BoundProgram:
     leaves: tuple[Storage | None, ...]
     arguments: Mapping[int, str]
     renames: int
+    choose: Callable[[], Awaitable[Program | PartedProgram]]  # the program under the limit that there is now
+    usable: int  # bytes of the budget when it was chosen
     bundle: Bundle | None = None  # of the storages, from the second run on
     was_run: bool = False
 
@@ -265,6 +280,8 @@ class BoundProgram:
                     "a value that is being traced has no numbers yet: read it outside the function"
                 )
             leaves[place] = arguments[name]
+        if self.usable != self.program.device.budget.usable:
+            self.usable, self.program = self.program.device.budget.usable, await self.choose()
         try:
             given_up = [place for place, name in self.arguments.items() if name in donated]
             if isinstance(self.program, PartedProgram):
@@ -305,37 +322,76 @@ async def _compile_part(device: Device, graph: Graph) -> BoundProgram:
 async def _compile(
     device: Device, graph: Graph, structure: str, fused: Callable[[Graph], Graph], *, is_part: bool = False
 ) -> BoundProgram:
-    renames = Storage.renames
-    program: Program | PartedProgram | None = device.programs.get(structure)
-    if program is None:
-        whole = fused(graph)
-        planned = _planned(device, whole)
-        program = None if is_part else await _parted(device, structure, graph, whole, planned)
-        if program is None:
-            program = Program(device, structure, planned, graph)
-        device.keep_program(program)
-    if isinstance(program, Program):
-        await program.compile()
+    renames, usable = Storage.renames, device.budget.usable
+
+    async def choose() -> Program | PartedProgram:
+        return await _program(device, graph, structure, fused, is_part=is_part)
+
+    program = await choose()
     arguments = {place: str(leaf.name) for place, leaf in enumerate(graph.leaves) if leaf.storage is None}
-    return BoundProgram(program, tuple(leaf.storage for leaf in graph.leaves), arguments, renames)
+    leaves = tuple(leaf.storage for leaf in graph.leaves)
+    return BoundProgram(program, leaves, arguments, renames, choose, usable)
 
 
-async def _parted(
-    device: Device, structure: str, graph: Graph, fused: Graph, planned: Planned[Plan] | Planned[Computation]
-) -> PartedProgram | None:
+async def _program(
+    device: Device, graph: Graph, structure: str, fused: Callable[[Graph], Graph], *, is_part: bool
+) -> Program | PartedProgram:
+    """The program of ``graph`` that suits the limit: one that ran before, or a new one."""
+    program: Program | PartedProgram | None = device.programs.get(structure)
+    if program is not None and (is_part or not _streamed(device, graph, program)):
+        if isinstance(program, Program):
+            await program.compile()
+        return program
+    whole = fused(graph)
+    planned = _planned(device, whole)
+    single = Program(device, structure, planned, graph)
+    parted = None if is_part else await _parted(device, structure, graph, whole, single)
+    if parted is not None:
+        return parted
+    device.keep_program(single)
+    await single.compile()
+    return single
+
+
+def _streamed(device: Device, graph: Graph, program: Program | PartedProgram) -> int:
+    """The most bytes of weights that a part may have, where those of ``graph`` do not fit all at once; else 0."""
+    storages = {leaf.storage for leaf in graph.leaves if leaf.storage is not None}
+    weights = sum(storage.nbytes for storage in storages if storage.category == "weights")
+    others = sum(leaf.nbytes for leaf in graph.leaves if leaf.storage is None)
+    others += sum(storage.nbytes for storage in storages if storage.category != "weights")
+    room = device.budget.room(storages) - program.working_bytes - others
+    return 0 if weights <= room else max(room // STREAMED_PARTS, 1)
+
+
+async def _parted(device: Device, structure: str, graph: Graph, fused: Graph, single: Program) -> PartedProgram | None:
     """The program in parts, where the device does not take every node and has a fallback, or not all at once."""
+    plan, bounds = single.planned.plan, bounds_of(device)
     refused: Mapping[int, str] = {}
-    if isinstance(planned.plan, Computation) and device.fallback is not None:
-        refused = device.backend.refusals(planned.plan)
-    bounds = bounds_of(device)
-    if not refused and bounds.excess(len(planned.plan.steps), sum(map(bounds.weigh, fused.leaves))) <= 1:
+    if isinstance(plan, Computation) and device.fallback is not None:
+        refused = device.backend.refusals(plan)
+    streamed = _streamed(device, graph, single)
+    if not refused and not streamed and len(plan.steps) <= bounds.nodes:
         return None
+    key = f"{structure} streamed {streamed}" if streamed else structure
+    known = device.programs.get(key)
+    if isinstance(known, PartedProgram):
+        return known
     ops = ((fused.nodes[number].op, reason) for number, reason in refused.items())
     why = {op.name: reason for op, reason in ops if op is not None}
-    parts = parts_of(fused, device, device.fallback or device, refused)
-    program = PartedProgram(device, structure, graph, fused, parts, why)
+
+    def bounds_on(each: Device) -> Bounds:
+        return replace(bounds_of(each), nbytes=streamed, weigh=_weight_bytes) if streamed else bounds_of(each)
+
+    parts = parts_of(fused, device, device.fallback or device, refused, bounds_on)
+    program = PartedProgram(device, key, graph, fused, parts, why, single.working_bytes, streams=streamed > 0)
     await program.compile_by(_compile_part)
+    device.keep_program(program)
     return program
+
+
+def _weight_bytes(leaf: Node) -> int:
+    """The bytes of a leaf that may leave its device."""
+    return leaf.nbytes if leaf.storage is not None and leaf.storage.category == "weights" else 0
 
 
 async def compile_kernels(device: Device, outputs: Sequence[Node]) -> None:
@@ -343,6 +399,41 @@ async def compile_kernels(device: Device, outputs: Sequence[Node]) -> None:
     if not device.backend.takes_graphs:  # those have no kernels to compile
         executable = await device.backend.compile(_planned(device, fuse(Graph(outputs), device.backend)).plan)
         device.backend.discard(executable)
+
+
+@dataclass(frozen=True)
+class Need:
+    """The least memory that a graph can run in: ``nbytes`` while its largest part computes, and how they come about.
+
+    ``weights`` are bytes of that part, ``largest`` the name of the largest of them, of ``largest_bytes``.
+    """
+
+    nbytes: int
+    weights: int
+    largest: str
+    largest_bytes: int
+
+
+def least_need(device: Device, outputs: Sequence[Node]) -> Need:
+    """The least memory for a run of ``outputs``, whose stored leaves are all weights that may come and go."""
+    fused = fuse(Graph(outputs), device.backend)
+    parts = parts_of(fused, device, device, {}, lambda each: Bounds(nbytes=1))
+    names = [node.name or "" for node in fused.nodes]
+    last = {number: turn for turn, part in enumerate(parts) for number in part.needed.values()}
+    plans: dict[str, int] = {}
+    between, needs = 0, []
+    for turn, part in enumerate(parts):
+        structure = part.graph.structure
+        if structure not in plans:
+            plans[structure] = _planned(device, part.graph).plan.arena_bytes
+        between += sum(fused.nodes[number].nbytes for number in part.made)
+        read = [number for number in part.needed.values() if fused.nodes[number].op is None]
+        largest = max(read, key=lambda number: fused.nodes[number].nbytes, default=0)
+        weights = sum(fused.nodes[number].nbytes for number in read)
+        needs.append(Need(weights + between + plans[structure], weights, names[largest], fused.nodes[largest].nbytes))
+        between -= sum(fused.nodes[number].nbytes for number in part.needed.values() if last[number] == turn)
+        between += sum(fused.nodes[number].nbytes for number in read if last[number] == turn)
+    return max(needs, key=lambda need: need.nbytes)
 
 
 def bytes_to_run(device: Device, outputs: Sequence[Node]) -> int:

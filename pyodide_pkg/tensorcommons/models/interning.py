@@ -20,6 +20,7 @@ from ..backends.device import Device
 from ..bridge.blocks import PIECE, Block
 from ..bridge.digest import identity_beside
 from ..errors import TensorReleased, check_listener
+from ..graph.program import Need
 from ..hub.cached import CachedSource
 from ..hub.safetensors import ITEMSIZE, NUMPY_NAME, Header, TensorEntry, as_array
 from ..hub.weights import ReadAgain, WeightsFile
@@ -108,17 +109,24 @@ class Interner:
         self.report = report
         self.loaded = 0
         self._specs: Mapping[str, Spec] = {}
+        self.streams = False  # the weights do not fit together
+        self._here = 0  # bytes of those that are on the device
         self._room = 0  # bytes of the host that tensors on their way may take: the largest, and a tenth of it
 
-    async def load(self, specs: Mapping[str, Spec]) -> dict[str, Tensor]:
-        """Every parameter of ``specs`` as a tensor over its shared storage."""
+    async def load(self, specs: Mapping[str, Spec], least: Callable[[], Need]) -> dict[str, Tensor]:
+        """Every parameter of ``specs`` as a tensor over its shared storage.
+
+        Where they do not fit together, and a run can do with ``least``, the first ones that fit are on the device.
+        """
         self._specs = specs
         known = [held for part in self.parts for held in self._known_of(part).values()]
         sizes = [spec.nbytes for spec in specs.values()]
         largest = max((self._job(part, entry)[0] for part in self.parts for entry in part.entries), default=0)
         self._room = largest + largest // 10
         # A model that can never run is not loaded at all.
-        self.manager.residency.check_together(sum(sizes), [held.storage for held in known])
+        there = {held.storage for held in known}
+        self.streams = self.manager.residency.check_streams(sum(sizes), there, least)
+        self._here = sum(storage.nbytes for storage in there if storage.is_resident)
         self.report.total = sum(part.end - part.header.data_start for part in self.parts if part.wanted)
         for part in self.parts:
             await self._read(part)
@@ -179,16 +187,17 @@ class Interner:
         if not self._as_stored(part, entry):
             raw = _converted(entry, data, spec)
             content = await identity_beside(raw, content_label(spec.shape, spec.dtype))
-        registry = self.manager.registry
+        registry, away = self.manager.registry, False
         if registry.find(self.device, content) is not None:
             self.report.shared += spec.nbytes
-        else:
+        elif not (away := self.streams and self._here + raw.nbytes > self.manager.residency.room()):
             await self.manager.residency.make_room(raw.nbytes)
+            self._here += raw.nbytes
         origin = Origin(
             _reader(entry, spec, weights.read_again(entry, identity, spec.nbytes)), weights.is_local(identity)
         )
         self.manager.check_open()
-        held = registry.intern(self.device, raw, spec, content, origin)
+        held = registry.intern(self.device, raw, spec, content, origin, away=away)
         held.hold(self.model, part.wanted[entry.name])
         address = self._address(part, entry)
         if address is not None:

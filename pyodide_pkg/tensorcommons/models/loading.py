@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import traceback
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 from typing import Any
 
@@ -17,7 +17,7 @@ from ..backends.device import Device
 from ..bridge.runtime import IN_BROWSER
 from ..dtypes import as_dtype, float32
 from ..errors import InvalidWeights, UnsupportedDtype, UnsupportedModel, quoted, shown
-from ..graph.program import compile_kernels
+from ..graph.program import compile_kernels, least_need
 from ..hub.cache import CacheSpec, open_cache
 from ..hub.cached import CachedSource
 from ..hub.config import read_json, read_optional_json
@@ -25,6 +25,7 @@ from ..hub.sources import FileMissingError, Source, open_source
 from ..hub.tokenizer import Tokenizer
 from ..hub.weights import WeightsFile
 from ..sharing.manager import TensorSharingManager
+from ..sharing.storage import Storage
 from ..tensor import Tensor
 from .ahead import beside
 from .architecture import Architecture, check_task, forward_nodes
@@ -138,12 +139,17 @@ async def _loaded(
             decision = manager.devices.decide_for(name, specs, device, smaller=smaller)
             target = decision.device
             manager.place_model(name, target)
-            kernels = compile_kernels(target, forward_nodes(architecture, target, specs))  # whatever the weights are
+            nodes = forward_nodes(architecture, target, specs)
+            kernels = compile_kernels(target, nodes)  # whatever the weights are
             names = architecture.inputs.names
             wanted = words if tokenizer and "input_ids" in names else None
             async with beside(kernels), beside(_tokenizer(manager, wanted)) as reading:
-                weights = await Interner(manager, target, name, parts, report).load(specs)
-                await target.backend.check([storage.handle for w in weights.values() if (storage := w.node.storage)])
+                interner = Interner(manager, target, name, parts, report)
+                weights = await interner.load(specs, lambda: least_need(target, nodes))
+                storages = [storage for weight in weights.values() if (storage := weight.node.storage) is not None]
+                await target.backend.check([storage.handle for storage in storages if storage.is_resident])
+        if interner.streams:
+            _warn_of_streaming(name, manager, storages)
         _warn_of_untied(files.name, architecture, weights)
         reader, why_none = reading.result()
         processor = await _processor(files, architecture.model_type) if "pixel_values" in names else None
@@ -157,6 +163,24 @@ async def _loaded(
     report("ready", files.name, report.total, report.total)
     manager.changed()
     return model
+
+
+def _warn_of_streaming(name: str, manager: TensorSharingManager, storages: Sequence[Storage]) -> None:
+    """Say that each run moves weights, how many, and what of them this page's own memory keeps."""
+    total, room = sum(storage.nbytes for storage in set(storages)), manager.residency.room()
+    kept = sum(copy.nbytes for storage in set(storages) if (copy := storage.host_copy) is not None)
+    logger.warning(
+        "%s: its %s bytes of weights do not fit under the limit of %s bytes, so each run (of a generation: each token) "
+        "moves at least %s of them to the device. %s",
+        name,
+        f"{total:,}",
+        f"{manager.limit_bytes:,}",
+        f"{max(total - room, 0):,}",
+        f"{kept:,} bytes of them are kept in the memory of the page or process meanwhile, since no local storage has "
+        'them: load with cache="auto", or raise max_memory_mb.'
+        if kept
+        else "They come from local storage.",
+    )
 
 
 def _warn_of_untied(name: str, architecture: Architecture, weights: Mapping[str, Tensor]) -> None:

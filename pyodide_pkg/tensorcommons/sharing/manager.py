@@ -258,7 +258,8 @@ class TensorSharingManager(SharedTensors):
             answers.update(zip(places, found, strict=True))
             runs.append(self._runner.last_run)
         if len(runs) > 1:
-            self._runner.last_run = {key: _added([run[key] for run in runs]) for key in runs[0]}
+            keys = dict.fromkeys(key for run in runs for key in run)
+            self._runner.last_run = {key: _added([run[key] for run in runs if key in run]) for key in keys}
         return [answers[i] for i in range(len(calls))]
 
     async def finishing(self, models: Sequence[Movable], work: Callable[[], Awaitable[T]]) -> tuple[T, str]:

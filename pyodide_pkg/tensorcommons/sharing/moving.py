@@ -8,7 +8,7 @@ make room, comes back with its next use.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, Protocol, TypeAlias
 from weakref import WeakMethod, ref
@@ -18,6 +18,8 @@ import numpy as np
 from ..backends.device import Device
 from ..errors import DeviceLost, TensorReleased
 from ..graph.lower import resolve_view
+from ..graph.node import Node
+from ..graph.program import least_need
 from ..tensor import Tensor
 from .crossing import cross
 from .registry import REGISTERED, Entry, Registry
@@ -36,6 +38,10 @@ class Leaving(Protocol):
     @property
     def is_unloaded(self) -> bool:
         """True if its weights were released."""
+        ...
+
+    def probe(self) -> Sequence[Node]:
+        """Every output on inputs of one fixed shape."""
         ...
 
 
@@ -61,7 +67,7 @@ async def bring(
     leaving = _weights(registry, model, target)
     total = sum(entry.storage.nbytes for entry in leaving)
     there = [found.storage for entry in leaving if (found := registry.find(target, entry.storage.identity))]
-    residency.check_together(total, there)
+    residency.check_streams(total, set(there), lambda: least_need(target, moving.probe()))
     arriving = f"{model} (moving to {target.kind})"
     arrived: dict[Storage, Entry] = {}
     done = 0

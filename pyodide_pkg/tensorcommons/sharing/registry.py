@@ -117,10 +117,18 @@ class Registry:
         self._origins.update({(id(device), origin): identity for origin, identity in known.items()})
 
     def intern(
-        self, device: Device, data: Data, spec: Spec, identity: str | None = None, origin: Origin | None = None
+        self,
+        device: Device,
+        data: Data,
+        spec: Spec,
+        identity: str | None = None,
+        origin: Origin | None = None,
+        *,
+        away: bool = False,
     ) -> Entry:
         """The entry with these bytes, uploaded only if it is not there yet. The caller holds or registers it next.
 
+        With ``away`` a new one's bytes come to the device with its first use, from ``origin``.
         Raises MemoryBudgetError if they do not fit; nothing changed then.
         """
         if data.nbytes != spec.nbytes:
@@ -128,7 +136,11 @@ class Registry:
         identity = identity or content_identity(data, spec.shape, spec.dtype)
         key = (id(device), identity)
         if key not in self._entries:
-            self.add(Entry(Storage.upload(device, data, "weights", identity, origin, spec), spec, content=identity))
+            if away and origin is not None:
+                storage = Storage.away(device, data, "weights", identity, origin, spec)
+            else:
+                storage = Storage.upload(device, data, "weights", identity, origin, spec)
+            self.add(Entry(storage, spec, content=identity))
         elif self._entries[key].storage.state == "lost":
             self._entries[key].storage.revive(data, origin)
         return self._entries[key]

@@ -10,13 +10,14 @@ cannot fit changes nothing.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from weakref import WeakSet, finalize
 
 from ..backends.device import STAGING_RESERVE, Budget, Category, Device
 from ..bridge.runtime import WouldWaitError, can_suspend, run_now, suspend
 from ..errors import MemoryBudgetError, TensorCommonsError, quoted
+from ..graph.program import Need
 from .activations import ActivationCache
 from .registry import Entry, Registry
 from .storage import Bundle, Storage, touch
@@ -225,14 +226,40 @@ class Residency(Budget):
             if not turn.done():
                 turn.set_result(None)
 
+    def room(self, storages: Collection[Storage] = ()) -> int:
+        """The most bytes that a run over ``storages`` may have at once: others that are pinned stay beside it."""
+        pinned = sum(entry.storage.nbytes for entry in self._entries if entry.pins and entry.storage not in storages)
+        return self.usable - pinned
+
     def check_together(self, nbytes: int, keep: Collection[Storage] = ()) -> None:
         """Raises MemoryBudgetError if ``nbytes`` could never be here together, whatever else leaves.
 
         Those of ``keep`` are among ``nbytes``; pinned entries stay in any case.
         """
-        pinned = [entry for entry in self._entries if entry.pins and entry.storage not in keep]
-        if nbytes + sum(entry.storage.nbytes for entry in pinned) > self.usable:
-            raise self.refusal(nbytes, pinned)
+        if nbytes > self.room(keep):
+            raise self.refusal(nbytes, [entry for entry in self._entries if entry.pins and entry.storage not in keep])
+
+    def check_streams(self, nbytes: int, keep: Collection[Storage], least: Callable[[], Need]) -> bool:
+        """Whether weights of ``nbytes`` cannot be here together, so that each run streams them.
+
+        Raises MemoryBudgetError if a run cannot do that either: it takes ``least`` at a time.
+        """
+        room = self.room(keep)
+        if nbytes <= room:
+            return False
+        need = least()
+        if need.nbytes > room:
+            error = self.refusal(need.nbytes)
+            more = -(-(need.nbytes - room) // 2**20)
+            raise MemoryBudgetError(
+                need.nbytes,
+                self._goal,
+                error.holders,
+                f"raise max_memory_mb by {more} or more. All weights are {nbytes:,} bytes and would come and go, but "
+                f"the part of a run that needs most has {need.weights:,} bytes of them, {need.largest} alone "
+                f"{need.largest_bytes:,}",
+            )
+        return True
 
     def make_room_now(self, nbytes: int) -> None:
         """:meth:`make_room` for callers that cannot ``await``: works where nothing has to be read back from a GPU.
@@ -271,10 +298,10 @@ class Residency(Budget):
                 device.discard_idle_program()
                 return
 
-    async def ensure(self, storages: Sequence[Storage], extra: int = 0, bundle: Bundle | None = None) -> None:
+    async def ensure(self, storages: Sequence[Storage], extra: int = 0, bundle: Bundle | None = None) -> int:
         """Have all of ``storages`` on their devices, with room for ``extra`` bytes more. Mostly there is nothing to do.
 
-        Raises MemoryBudgetError if they do not fit together.
+        Gives the bytes that were brought back. Raises MemoryBudgetError if they do not fit together.
         """
         devices = {storage.device for storage in storages}
         if bundle is not None:
@@ -287,15 +314,16 @@ class Residency(Budget):
             bundle.touch()
             fits = self.used + extra <= self.usable
             if bundle.is_settled and fits and all(storage.state == "resident" for storage in storages):
-                return
+                return 0
             storages = [*storages, *bundle.storages]
+        brought = 0
         while True:
             away = [storage for storage in storages if storage.state == "offloaded" or storage.state == "dropped"]
             await self.make_room(sum(storage.nbytes for storage in away) + extra, storages)
             if not away:
                 if bundle is not None:
                     bundle.settle()
-                return
+                return brought
             for storage in away:
                 if storage.state not in ("offloaded", "dropped"):
                     continue  # somebody else brought it back, or released it
@@ -304,6 +332,7 @@ class Residency(Budget):
                 await self.make_room(storage.nbytes, storages)  # what was made above may be gone by now
                 if storage.restore(data, version):
                     self._restored(storage)
+                    brought += storage.nbytes
 
     def _restored(self, storage: Storage) -> None:
         for share in self._shares:

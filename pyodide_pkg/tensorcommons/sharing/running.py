@@ -6,7 +6,6 @@ import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import Any, Protocol, TypeVar
 from weakref import WeakValueDictionary
 
@@ -87,11 +86,15 @@ class _Variant:
     rest: Rest
     bound: BoundProgram | None  # None: nothing is left
     executed: int
+    _cost: tuple[Any, dict[str, Any]] = field(default_factory=lambda: (None, {}))
 
-    @cached_property
+    @property
     def cost(self) -> dict[str, Any]:
-        """What each of its runs has to tell of its program."""
-        return _cost_of(self.bound.program if self.bound is not None else None)
+        """What each of its runs has to tell of its program, which is another one under another limit."""
+        program = self.bound.program if self.bound is not None else None
+        if program is None or self._cost[0] is not program:
+            self._cost = program, _cost_of(program)
+        return self._cost[1]
 
 
 @dataclass(eq=False)
@@ -318,21 +321,24 @@ class Runner:
 
 def _cost_of(program: Program | PartedProgram | None) -> dict[str, Any]:
     """The part of ``last_run`` that is about a program, the same at each run; None where nothing was left to run."""
-    planned = program.planned if isinstance(program, Program) else None
+    planned = program.plans if program is not None else ()
     return {
         "steps": program.steps if program is not None else 0,
         "dispatches": program.dispatches if program is not None else 0,
-        "arena_bytes": planned.plan.arena_bytes if planned is not None else 0,
-        "arena_lower_bound": planned.arena_lower_bound if planned is not None else 0,
-        "intermediate_bytes": planned.intermediate_bytes if planned is not None else 0,
+        "arena_bytes": max((each.plan.arena_bytes for each in planned), default=0),
+        "arena_lower_bound": max((each.arena_lower_bound for each in planned), default=0),
+        "intermediate_bytes": sum(each.intermediate_bytes for each in planned),
     }
 
 
 def _transfers(program: Program | PartedProgram | None) -> dict[str, Any]:
-    """The part of ``last_run`` that only a program in parts has."""
+    """What a run moved: weights that come and go in segments, and of a program in parts what crossed devices."""
     if not isinstance(program, PartedProgram):
-        return {}
+        return {"segments": 0, "moved_bytes": 0, "resident_bytes": 0}
     return {
+        "segments": len(program.parts) if program.streams else 0,
+        "moved_bytes": program.moved,
+        "resident_bytes": program.resident,
         "parts": program.turns,
         "refused": program.why,
         "transfers": program.transfers,

@@ -139,6 +139,15 @@ class Storage:
             raise
         return cls(device, handle, data.nbytes, identity, category, origin)
 
+    @classmethod
+    def away(cls, device: Device, data: Data, category: Category, identity: str, origin: Origin, spec: Spec) -> Storage:
+        """A new storage whose bytes come to the device with its first use; the host keeps them until then, unless a
+        local origin has them."""
+        storage = cls(device, device.promise(data.nbytes, category, spec), data.nbytes, identity, category, origin)
+        storage._host = None if origin.is_local else memoryview(bytes(data))
+        storage.state = "dropped" if origin.is_local else "offloaded"
+        return storage
+
     def _move(self, state: State) -> None:
         self.state = state
         if self.bundles:
@@ -252,6 +261,10 @@ class Storage:
     def touch(self) -> None:
         """Mark as used just now; the least recently used leaves first."""
         self._last_used = next(_clock)
+
+    def expire(self) -> None:
+        """Mark as not needed for long: it leaves before what was used earlier."""
+        self._last_used = -1
 
     def release(self) -> None:
         """Give the bytes back for good, at the end of the use under way if there is one. Safe to call twice."""

@@ -1,0 +1,146 @@
+"""Streaming: a program of more weights than there is memory for runs part by part, and weights come and go.
+
+A forward reads every weight once, in the same order each time, so the least recently used one is the next to be needed:
+evicting that would move all weights each time. Instead as many as fit stay (:func:`pinned`), and the rest comes through
+what is left of the memory: while one part computes, the weights of the next are on their way. Under a limit L a model
+of W bytes moves about W - L bytes a forward, and what two parts take.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+from ..backends.device import Device
+from ..errors import TensorCommonsError
+from ..sharing.storage import Storage, touch
+
+PARTS = 16  # of the memory for weights: the most that one part has of it, where its nodes allow that
+WORTH_WAITING = 0.8  # of the bytes that move where the next part is fetched ahead: fewer are worth fetching them late
+
+
+@dataclass(frozen=True)
+class Residents:
+    """The weights that stay between runs, by number, and the bytes that each run moves.
+
+    ``alone`` are the turns beside which there is no room for the weights of the next one: these are fetched after it.
+    """
+
+    weights: frozenset[int]
+    moved: int
+    alone: frozenset[int]
+
+
+def residents_of(turns: Sequence[Collection[int]], sizes: Mapping[int, int], rooms: Sequence[int]) -> Residents:
+    """Choose what stays of the weights that each of ``turns`` reads, so that few bytes move.
+
+    ``rooms`` are the bytes for weights at each turn. The weights of a turn and of the one after it are there together,
+    unless far fewer bytes move without that.
+    """
+    ahead = [set(turn) | set(after) for turn, after in zip(turns, [*turns[1:], ()], strict=True)]
+    alone = [set(turn) for turn in turns]
+    windows = [
+        both if sum(sizes[number] for number in both) <= room else one
+        for both, one, room in zip(ahead, alone, rooms, strict=True)
+    ]
+    arrivals = Counter(number for turn in turns for number in turn)
+    best = _chosen(windows, sizes, rooms, arrivals)
+    tight = _chosen(alone, sizes, rooms, arrivals)
+    moved, moved_late = (_moved(arrivals, sizes, chosen) for chosen in (best, tight))
+    if moved_late < WORTH_WAITING * moved:
+        best, moved = tight, moved_late
+    late = {
+        turn
+        for turn, (window, room) in enumerate(zip(ahead, rooms, strict=True))
+        if sum(sizes[number] for number in window | best) > room
+    }
+    return Residents(frozenset(best), moved, frozenset(late))
+
+
+def _moved(arrivals: Mapping[int, int], sizes: Mapping[int, int], stay: Collection[int]) -> int:
+    return sum(count * sizes[number] for number, count in arrivals.items() if number not in stay)
+
+
+def _chosen(
+    windows: Sequence[set[int]], sizes: Mapping[int, int], rooms: Sequence[int], arrivals: Mapping[int, int]
+) -> set[int]:
+    """The better of two choices: those first that move most bytes, and those first that move fewest."""
+    order = sorted(arrivals, key=lambda number: -arrivals[number] * sizes[number])
+    choices = [_greedy(each, windows, sizes, rooms) for each in (order, order[::-1])]
+    return min(choices, key=lambda chosen: _moved(arrivals, sizes, chosen))
+
+
+def _greedy(
+    order: Sequence[int], windows: Sequence[set[int]], sizes: Mapping[int, int], rooms: Sequence[int]
+) -> set[int]:
+    free = [room - sum(sizes[number] for number in window) for window, room in zip(windows, rooms, strict=True)]
+    chosen = set()
+    for number in order:
+        others = [turn for turn, window in enumerate(windows) if number not in window]
+        if all(free[turn] >= sizes[number] for turn in others):
+            chosen.add(number)
+            for turn in others:
+                free[turn] -= sizes[number]
+    return chosen
+
+
+class Stream:
+    """The weights of one run: ``turns`` are the storages that each part reads, ``stay`` those that are not given up."""
+
+    def __init__(
+        self,
+        device: Device,
+        turns: Sequence[Sequence[Storage]],
+        stay: Collection[Storage],
+        alone: Collection[int],
+    ) -> None:
+        self.moved = 0  # bytes brought to the device so far
+        self._device = device
+        self._turns = turns
+        self._stay = stay
+        self._alone = alone
+        self._ahead: asyncio.Future[None] | None = None
+        self._ends: list[asyncio.Future[None]] = []  # when the device has computed each turn
+        touch(list(stay))
+
+    async def begin(self, turn: int, extra: int) -> None:
+        """Have the weights of ``turn`` there with room for ``extra`` bytes, and those of the next on their way.
+
+        Raises MemoryBudgetError if they do not fit.
+        """
+        if self._ahead is not None:
+            with suppress(TensorCommonsError):  # it is tried again below
+                await self._ahead
+            self._ahead = None
+        else:
+            await self._end_of(turn - 1)
+        self.moved += await self._device.budget.ensure(self._turns[turn], extra)
+        if turn not in self._alone and turn + 1 < len(self._turns):
+            self._ahead = asyncio.ensure_future(self._bring(turn + 1))
+
+    async def _bring(self, turn: int) -> None:
+        await self._end_of(turn - 2)  # what leaves for these weights is no longer read by then
+        self.moved += await self._device.budget.ensure(self._turns[turn])
+
+    async def _end_of(self, turn: int) -> None:
+        if turn >= 0:
+            await asyncio.shield(self._ends[turn])
+
+    def ran(self, turn: int) -> None:
+        """The work of ``turn`` is queued: of its weights, those that are not needed soon leave before all others."""
+        self._ends.append(asyncio.ensure_future(self._device.backend.wait()))
+        soon = self._turns[turn + 1] if turn + 1 < len(self._turns) else ()
+        for storage in self._turns[turn]:
+            if storage not in self._stay and storage not in soon:
+                storage.expire()
+
+    async def close(self) -> None:
+        """End what is on its way."""
+        waiting: list[asyncio.Future[Any]] = [*self._ends, *([self._ahead] if self._ahead is not None else [])]
+        for future in waiting:
+            future.cancel()
+        await asyncio.gather(*waiting, return_exceptions=True)
