@@ -14,6 +14,7 @@ from .ops import *  # noqa: F403 - ops/__init__.py lists them
 from .ops import __all__ as _ops
 from .pipelines import Pipeline, pipeline, run_pipelines
 from .sharing.demo import create_tensor_sharing_demo
+from .sharing.explain import explain_plan
 from .sharing.families import get_compatible_models_for_tensor
 from .sharing.manager import TensorSharingManager
 from .sharing.report import MemoryReport
@@ -39,6 +40,7 @@ __all__ = [
     "create_tensor_sharing_demo",
     "dtypes",
     "errors",
+    "explain_plan",
     "from_pretrained",
     "get_compatible_models_for_tensor",
     "nn",

@@ -233,6 +233,7 @@ class PartedProgram:
         self.moved = self.resident = 0  # bytes of weights that the last run brought to the device, and that stay there
         self.steps = sum(part.nodes for part in parts)
         self.transfers = self.transferred = self.rented = 0  # of the last run; ``rented`` of them without the host
+        self.programs: list[Any] = []  # those of the parts
         self._bound: list[BoundProgram] = []
         self._compile: Compile | None = None
         self._kept: dict[tuple[int, str], Storage] = {}  # copies of weights, by device and identity
@@ -252,12 +253,12 @@ class PartedProgram:
     @property
     def plans(self) -> Sequence[Planned[Any]]:
         """What was planned of each part."""
-        return [plan for bound in self._bound for plan in bound.program.plans]
+        return [plan for program in self.programs for plan in program.plans]
 
     @property
     def dispatches(self) -> int:
         """Commands of one run, of all parts."""
-        return sum(bound.program.dispatches for bound in self._bound)
+        return sum(program.dispatches for program in self.programs)
 
     @property
     def turns(self) -> list[dict[str, Any]]:
@@ -271,7 +272,7 @@ class PartedProgram:
 
     def bytes_to_run(self, taken: Collection[int] = ()) -> int:
         """What a run takes on the program's own device beside its leaves."""
-        return sum(bound.program.bytes_to_run() for bound in self._bound if bound.program.device is self.device)
+        return sum(program.bytes_to_run() for program in self.programs if program.device is self.device)
 
     async def compile_by(self, compile_part: Compile) -> None:
         """Have every part compiled. Raises as a program does."""
@@ -281,6 +282,21 @@ class PartedProgram:
     async def _compiled(self) -> None:
         assert self._compile is not None
         self._bound = [await self._compile(part.device, part.graph) for part in self.parts]
+        self.programs = [bound.program for bound in self._bound]
+
+    @property
+    def is_compiled(self) -> bool:
+        """Whether :meth:`compile_by` is done."""
+        return bool(self._bound)
+
+    def plan_by(self, plan_part: Callable[[Device, Graph], Any]) -> None:
+        """Have every part planned, to look at it: the program cannot run."""
+        made: dict[tuple[Device, str], Any] = {}
+        for part in self.parts:
+            key = part.device, part.graph.structure
+            if key not in made:
+                made[key] = plan_part(part.device, part.graph)
+            self.programs.append(made[key])
 
     async def _finding_fallbacks(self, work: Callable[[], Awaitable[T]]) -> T:
         """Do ``work``; again where a fallback was lost and came back, or another took its place."""
@@ -363,24 +379,27 @@ class PartedProgram:
 
     def _stream(self, values: Mapping[int, Storage]) -> Stream:
         """What a run over the leaves ``values`` brings to the device, part by part."""
-        weights = {number: storage for number, storage in values.items() if storage.category == "weights"}
+        turns, found = self.residents(values)
+        self.resident = sum(values[number].nbytes for number in found.weights)
+        stay = {values[number] for number in found.weights}
+        return Stream(self.device, [[values[number] for number in turn] for turn in turns], stay, found.alone)
+
+    def residents(self, leaves: Mapping[int, Storage]) -> tuple[list[list[int]], Residents]:
+        """The weights that each part reads of ``leaves``, by their numbers in the graph, and which of them stay."""
+        weights = {number for number, storage in leaves.items() if storage.category == "weights"}
         turns = [[number for number in needs if number in weights] for needs in self._needs]
-        room = self.device.budget.room(set(values.values())) - sum(
-            storage.nbytes for number, storage in values.items() if number not in weights
-        )
+        others = sum(storage.nbytes for number, storage in leaves.items() if number not in weights)
+        room = self.device.budget.room(set(leaves.values())) - others
         key = room, frozenset(weights)
         if key not in self._residents:
-            sizes = {number: storage.nbytes for number, storage in weights.items()}
+            sizes = {number: leaves[number].nbytes for number in weights}
             rooms = [room - nbytes for nbytes in self._taken_beside()]
             self._residents = {key: residents_of(turns, sizes, rooms)}
-        found = self._residents[key]
-        self.resident = sum(weights[number].nbytes for number in found.weights)
-        stay = {weights[number] for number in found.weights}
-        return Stream(self.device, [[weights[number] for number in turn] for turn in turns], stay, found.alone)
+        return turns, self._residents[key]
 
     def _taken_beside(self) -> list[int]:
         """Bytes of each turn beside its leaves: what the programs keep, the arena, and values between parts."""
-        programs: list[Any] = list(dict.fromkeys(bound.program for bound in self._bound))
+        programs: list[Any] = list(dict.fromkeys(self.programs))
         kept = max((program.working_bytes - program.output_bytes for program in programs), default=0)
         kept += sum(program.kept_bytes for program in programs)
         between, taken, leaves = 0, [], set(self._leaves)

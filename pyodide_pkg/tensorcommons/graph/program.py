@@ -345,12 +345,27 @@ async def _program(
     whole = fused(graph)
     planned = _planned(device, whole)
     single = Program(device, structure, planned, graph)
-    parted = None if is_part else await _parted(device, structure, graph, whole, single)
-    if parted is not None:
-        return parted
-    device.keep_program(single)
-    await single.compile()
-    return single
+    parted = None if is_part else _parted(device, structure, graph, whole, single)
+    if parted is None:
+        device.keep_program(single)
+        await single.compile()
+        return single
+    if not parted.is_compiled:
+        await parted.compile_by(_compile_part)
+        device.keep_program(parted)
+    return parted
+
+
+def outline(device: Device, graph: Graph) -> Program | PartedProgram:
+    """The program that :func:`compile_fused` gives under the limit that there is now, planned and not compiled."""
+    structure = f"fused {graph.structure}"
+    single = Program(device, structure, _planned(device, graph), graph)
+    parted = _parted(device, structure, graph, graph, single)
+    if parted is None:
+        return single
+    if not parted.is_compiled:
+        parted.plan_by(lambda each, part: Program(each, part.structure, _planned(each, part), part))
+    return parted
 
 
 def _streamed(device: Device, graph: Graph, program: Program | PartedProgram) -> int:
@@ -363,7 +378,7 @@ def _streamed(device: Device, graph: Graph, program: Program | PartedProgram) ->
     return 0 if weights <= room else max(room // STREAMED_PARTS, 1)
 
 
-async def _parted(device: Device, structure: str, graph: Graph, fused: Graph, single: Program) -> PartedProgram | None:
+def _parted(device: Device, structure: str, graph: Graph, fused: Graph, single: Program) -> PartedProgram | None:
     """The program in parts, where the device does not take every node and has a fallback, or not all at once."""
     plan, bounds = single.planned.plan, bounds_of(device)
     refused: Mapping[int, str] = {}
@@ -383,10 +398,7 @@ async def _parted(device: Device, structure: str, graph: Graph, fused: Graph, si
         return replace(bounds_of(each), nbytes=streamed, weigh=_weight_bytes) if streamed else bounds_of(each)
 
     parts = parts_of(fused, device, device.fallback or device, refused, bounds_on)
-    program = PartedProgram(device, key, graph, fused, parts, why, single.working_bytes, streams=streamed > 0)
-    await program.compile_by(_compile_part)
-    device.keep_program(program)
-    return program
+    return PartedProgram(device, key, graph, fused, parts, why, single.working_bytes, streams=streamed > 0)
 
 
 def _weight_bytes(leaf: Node) -> int:

@@ -22,7 +22,9 @@ def models(ledger: Ledger, loaded: Mapping[str, Device]) -> dict[str, ModelMemor
     return ledger.models(loaded)
 
 
-def report(tensors: SharedTensors, ledger: Ledger, loaded: Mapping[str, Device]) -> MemoryReport:
+def report(
+    tensors: SharedTensors, ledger: Ledger, loaded: Mapping[str, Device], streamed: Mapping[str, Mapping[str, int]]
+) -> MemoryReport:
     """The snapshot that the page draws."""
     memories = [device.memory() for device in tensors.devices.opened]
     per_model = models(ledger, loaded)
@@ -37,6 +39,7 @@ def report(tensors: SharedTensors, ledger: Ledger, loaded: Mapping[str, Device])
         separate_weight_bytes=ledger.separate,
         saved_bytes=ledger.separate - ledger.unique,
         unheld_bytes=ledger.unheld,
+        moved_bytes=MappingProxyType({model: run["moved_bytes"] for model, run in streamed.items()}),
         models=tuple(per_model.values()),
         tensors=ledger.rows(),
     )

@@ -94,12 +94,12 @@ class TensorSharingManager(SharedTensors):
         self._moves = 0
         self._losses = {device: device.losses for device in self.devices.opened}  # that were told of
         self._ledger = Ledger(self.registry)
-        self._runner = Runner(self.registry, self.residency, self.activations)
+        self.runner = Runner(self.registry, self.residency, self.activations)
         self._opportunities = Opportunities(self.registry, self.models)
 
     def unload_models(self) -> None:
         """Unload every model; one that is still loading ends with an error."""
-        for model in self._runner.models:
+        for model in self.runner.models:
             model.unload()
         for name in list(self.models):
             self.release_model_tensors(name)
@@ -157,7 +157,7 @@ class TensorSharingManager(SharedTensors):
             model.moved(decision, {storage: Tensor.of_storage(e.storage, e.spec) for storage, e in arrived.items()})
             self._moves += 1
             self._opportunities.forget(model.name)
-            self._runner.forget(model.name)
+            self.runner.forget(model.name)
             self.attach(model, model.model_type)
             source.drop_programs()
         self.changed()
@@ -180,7 +180,7 @@ class TensorSharingManager(SharedTensors):
         self._opportunities.forget(model_name)
         for device in self.devices.opened:
             device.drop_programs()
-        self._runner.forget(model_name)
+        self.runner.forget(model_name)
         self.changed()
         return ended
 
@@ -208,18 +208,18 @@ class TensorSharingManager(SharedTensors):
     def attach(self, model: Movable, architecture: str) -> None:
         """Let a loaded model be compared with others, and its runs leave activations for theirs."""
         self._loading.discard(model.name)
-        self._runner.add(model)
+        self.runner.add(model)
         self._opportunities.add(model.name, architecture, model.probe)
 
     @property
     def last_run(self) -> dict[str, Any]:
         """What the last run computed: nodes, executed, reused, dispatches, calls into JavaScript, bytes."""
-        return dict(self._runner.last_run)
+        return dict(self.runner.last_run)
 
     def ran(self, model: Movable, program: Program | PartedProgram, js_calls: int, fallback: str) -> None:
         """Have ``last_run`` tell of a program that ``model`` ran by itself: a step of its writing."""
-        self._runner.tell(model.name, program, js_calls)
-        self._runner.last_run["fallback"] = fallback
+        self.runner.tell(model.name, program, js_calls)
+        self.runner.last_run["fallback"] = fallback
 
     async def run_together(
         self,
@@ -242,7 +242,7 @@ class TensorSharingManager(SharedTensors):
         wanted = _wanted(calls, outputs)
         models = [model for model, _ in calls]
         answers, fallback = await self.finishing(models, lambda: self._run_where_they_are(calls, wanted))
-        self._runner.last_run["fallback"] = fallback
+        self.runner.last_run["fallback"] = fallback
         for (model, inputs), answer in zip(calls, answers, strict=True):
             remember_how(self.run_together, model, inputs, answer)
         self.changed()
@@ -254,12 +254,12 @@ class TensorSharingManager(SharedTensors):
         answers: dict[int, dict[str, Tensor]] = {}
         runs = []
         for places in _by_device(calls):
-            found = await self._runner.run([calls[i] for i in places], [outputs[i] for i in places])
+            found = await self.runner.run([calls[i] for i in places], [outputs[i] for i in places])
             answers.update(zip(places, found, strict=True))
-            runs.append(self._runner.last_run)
+            runs.append(self.runner.last_run)
         if len(runs) > 1:
             keys = dict.fromkeys(key for run in runs for key in run)
-            self._runner.last_run = {key: _added([run[key] for run in runs if key in run]) for key in keys}
+            self.runner.last_run = {key: _added([run[key] for run in runs if key in run]) for key in keys}
         return [answers[i] for i in range(len(calls))]
 
     async def finishing(self, models: Sequence[Movable], work: Callable[[], Awaitable[T]]) -> tuple[T, str]:
@@ -312,7 +312,7 @@ class TensorSharingManager(SharedTensors):
 
         async def each_device() -> None:
             for places in _by_device(calls):
-                await self._runner.compile([calls[i] for i in places], [wanted[i] for i in places])
+                await self.runner.compile([calls[i] for i in places], [wanted[i] for i in places])
 
         await self.finishing([model for model, _ in calls], each_device)
         self.changed()
@@ -321,11 +321,13 @@ class TensorSharingManager(SharedTensors):
 
     def report(self) -> MemoryReport:
         """Who holds what, now: an immutable snapshot."""
-        return accounts.report(self, self._ledger, self.models)
+        return accounts.report(self, self._ledger, self.models, self.runner.streamed)
 
     def get_stats(self) -> dict[str, Any]:
         """Counts, bytes and lookups now, and ``last_run``: what the last run computed and how it called JavaScript.
 
+        ``streamed`` has, of each model that is larger than the limit, the segments of its last run, the bytes of
+        weights that it moved to the device, and those that stay there.
         ``total_tensors`` counts names, ``unique_contents`` what is behind them and behind the models' weights.
         """
         models = list(accounts.models(self._ledger, self.models))
@@ -334,6 +336,7 @@ class TensorSharingManager(SharedTensors):
             "total_models": len(models),
             "models": models,
             "sharing_opportunities": self.analyze_sharing_opportunities(),
+            "streamed": {model: dict(run) for model, run in self.runner.streamed.items()},
             "last_run": self.last_run,
         }
 

@@ -43,6 +43,9 @@ class MemoryReport:
     ``activation_cache_bytes`` are those activations that are kept for later runs, and ``reused_from_cache`` is how many
     nodes were taken from there so far rather than computed.
 
+    ``moved_bytes`` are, of each model that is larger than the limit, the bytes of weights that its last run moved to
+    the device: they come and go with each run.
+
     The models' ``attributed_bytes`` and ``unheld_bytes`` (registered tensors that no model holds) add up to the weights
     of ``by_category``.
     """
@@ -57,6 +60,7 @@ class MemoryReport:
     separate_weight_bytes: int
     saved_bytes: int
     unheld_bytes: int
+    moved_bytes: Mapping[str, int]
     models: tuple[ModelMemory, ...]
     tensors: tuple[TensorMemory, ...]
 
@@ -65,6 +69,7 @@ class MemoryReport:
         return {
             **vars(self),
             "by_category": dict(self.by_category),
+            "moved_bytes": dict(self.moved_bytes),
             "models": [dict(vars(model)) for model in self.models],
             "tensors": [
                 {**vars(tensor), "shape": list(tensor.shape), "holders": list(tensor.holders)}

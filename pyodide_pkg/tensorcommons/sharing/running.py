@@ -136,6 +136,7 @@ class Runner:
         self._prepared: dict[tuple[Any, ...], _Prepared] = {}
         self._models: WeakValueDictionary[str, Runnable] = WeakValueDictionary()  # they refer to their manager
         self._loads = 0
+        self.streamed: dict[str, dict[str, int]] = {}  # by model that streams: what its last run did
 
     def add(self, model: Runnable) -> None:
         """Run others with ``model`` in mind: what it could take over is kept."""
@@ -145,6 +146,7 @@ class Runner:
     def forget(self, model: str) -> None:
         """Drop ``model`` and what was compiled for it."""
         self._models.pop(model, None)
+        self.streamed.pop(model, None)
         self._prepared = {key: run for key, run in self._prepared.items() if all(part[0] != model for part in key)}
         self._activations.sweep()
 
@@ -208,6 +210,14 @@ class Runner:
             return
         _, host, prepared = await self._asked(calls, outputs)
         await self._variant(calls[0][0].device, prepared, frozenset(), keep=bool(host.keys_of(prepared.cuts)))
+
+    def prepared(
+        self, model: Runnable, inputs: Mapping[str, Any], outputs: Sequence[str] | None
+    ) -> tuple[int, int, Graph, Sequence[Cut]]:
+        """The operations of a run before and after merging, its fused graph, and its reuse points."""
+        host, calls = HostInputs(), [(model, inputs)]
+        prepared = self._prepare(calls, [model.call(inputs, outputs, host)], host)
+        return prepared.traced, prepared.executed, prepared.fused, prepared.cuts
 
     async def _asked(
         self, calls: Sequence[tuple[Runnable, Mapping[str, Any]]], outputs: Sequence[Sequence[str] | None] | None
@@ -303,6 +313,7 @@ class Runner:
             "js_calls": js_calls,
             **_transfers(variant.bound.program if variant.bound is not None else None),
         }
+        self._note_streams()
 
     def tell(self, model: str, program: Program | PartedProgram, js_calls: int) -> None:
         """Account for a run that ``model`` made by itself, with a program of its own."""
@@ -317,6 +328,16 @@ class Runner:
             "js_calls": js_calls,
             **_transfers(program),
         }
+        self._note_streams()
+
+    def _note_streams(self) -> None:
+        """Keep what the last run moved as its models' figures, until one of them runs without streaming."""
+        run = self.last_run
+        for model in run["models"]:
+            if run["segments"]:
+                self.streamed[model] = {key: run[key] for key in ("segments", "moved_bytes", "resident_bytes")}
+            elif run["steps"]:
+                self.streamed.pop(model, None)
 
 
 def _cost_of(program: Program | PartedProgram | None) -> dict[str, Any]:

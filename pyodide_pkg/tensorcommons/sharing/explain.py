@@ -1,0 +1,135 @@
+"""``explain_plan``: a model's run as text, as it is planned under the limit that there is now."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Protocol
+
+from ..backends.base import Attributes
+from ..graph.cuts import Cut
+from ..graph.graph import Graph
+from ..graph.parts import PartedProgram
+from ..graph.program import Program, outline
+from .running import Runnable, Runner
+
+SHOWN = 12  # kinds of steps, reuse points and parts that are listed; more are counted
+
+
+class Explained(Runnable, Protocol):
+    """What ``explain_plan`` needs of a model."""
+
+    @property
+    def manager(self) -> Any:
+        """Its manager."""
+        ...
+
+    def explain(self) -> str:
+        """One sentence: the device that the model is on, why, and what the others are."""
+        ...
+
+
+def explain_plan(model: Explained, inputs: Mapping[str, Any], outputs: Sequence[str] | None = None) -> str:
+    """Describe how ``model`` runs on ``inputs``, the arrays of a call by name, in lines of text; nothing runs.
+
+    The text says what the operations become by merging and fusion, the bytes of the arena, the reuse points (values
+    that later runs take from the activation cache), the parts of a run and why each is on its device, and of a model
+    that is larger than the limit in how many segments its weights stream, and how many bytes each run moves.
+
+    Raises:
+        ShapeMismatch: the model cannot take the inputs.
+        TensorReleased: the model was unloaded.
+    """
+    runner: Runner = model.manager.runner
+    traced, executed, fused, cuts = runner.prepared(model, inputs, outputs)
+    program = outline(model.device, fused)
+    lines = [
+        model.explain(),
+        f"{traced} operations, {executed} after merging equal ones, {program.steps} after fusion",
+        *_fused(program),
+        *_memory(program),
+        *_reuse(cuts),
+    ]
+    if isinstance(program, PartedProgram):
+        lines += _parts(program, fused)
+    else:
+        lines.append(f"all of it runs on {model.device.kind} as one program")
+    return "\n".join(lines)
+
+
+def _fused(program: Program | PartedProgram) -> Iterator[str]:
+    """Which operations became one step."""
+    kinds = Counter(
+        kind for plan in program.plans for step in plan.plan.steps if (kind := _kind(step.op.name, step.attrs))
+    )
+    for kind, count in kinds.most_common(SHOWN):
+        yield f"  fused {count} \N{MULTIPLICATION SIGN} {kind}"
+    if len(kinds) > SHOWN:
+        yield f"  and {len(kinds) - SHOWN} kinds more"
+
+
+def _kind(name: str, attrs: Attributes) -> str:
+    """What was fused into a step; nothing where it is one operation."""
+    if name == "chain":
+        return f"elementwise: {', '.join(_names(attrs['formula']))}"
+    if name == "linears":
+        return f"{attrs['count']} products of one value"
+    if name == "linear_parts":
+        return f"a product whose depth is cut in {attrs['count']}, added up by its norm"
+    if name == "sum_norm":
+        terms: Any = attrs["terms"]
+        words = {"taken": "embedding", "parts": "parts of a product", "repeated": "positions", "whole": "value"}
+        return f"layer_norm of {' + '.join(words.get(kind, kind) for kind, _ in terms)}"
+    more = [str(attrs["activation"])] if attrs.get("activation") else []
+    more += ["residual"] if attrs.get("residual") is True else []
+    return " + ".join([name, *more]) if more else ""
+
+
+def _names(term: Any) -> list[str]:
+    """The operations of a formula, inner ones first."""
+    if term[0] in ("input", "full"):
+        return []
+    return [*(name for argument in term[4:] for name in _names(argument)), term[0]]
+
+
+def _memory(program: Program | PartedProgram) -> Iterator[str]:
+    arenas = [plan.plan.arena_bytes for plan in program.plans]
+    bounds = [plan.arena_lower_bound for plan in program.plans]
+    results = sum(sum(plan.plan.output_bytes) for plan in program.plans[-1:])
+    if any(arenas):
+        yield f"arena: {max(arenas):,} bytes (no plan can do with less than {max(bounds):,}), outputs {results:,}"
+    else:
+        yield f"arena: the device's own, outputs {results:,} bytes"
+
+
+def _reuse(cuts: Sequence[Cut]) -> Iterator[str]:
+    if cuts:
+        shown = [f"{cut.node.op.name} {cut.node.spec.shape}" for cut in cuts[:SHOWN] if cut.node.op is not None]
+        more = f" and {len(cuts) - SHOWN} more" if len(cuts) > SHOWN else ""
+        yield f"reuse points: {', '.join(shown)}{more}"
+    else:
+        yield "reuse points: none"
+
+
+def _parts(program: PartedProgram, fused: Graph) -> Iterator[str]:
+    for op, reason in program.why.items():
+        yield f"{program.device.kind} does not take {op}: {reason}"
+    leaves = {n: node.storage for n, node in enumerate(fused.nodes) if node.is_stored and node.storage is not None}
+    turns: Sequence[Sequence[int]] = [[] for _ in program.parts]
+    stay: frozenset[int] = frozenset()
+    if program.streams:
+        turns, found = program.residents(leaves)
+        stay = found.weights
+        total = sum(leaves[number].nbytes for number in {number for turn in turns for number in turn})
+        yield (
+            f"streams: {total:,} bytes of weights do not fit under the limit, so they come and go in "
+            f"{len(program.parts)} segments. {sum(leaves[number].nbytes for number in stay):,} bytes stay, and each "
+            f"run (of a generation: each token) moves {found.moved:,}"
+        )
+    for number, (part, turn) in enumerate(zip(program.parts[:SHOWN], turns, strict=False), 1):
+        nbytes = sum(leaves[each].nbytes for each in turn)
+        moving = sum(leaves[each].nbytes for each in turn if each not in stay)
+        weights = f", {nbytes:,} bytes of weights, {moving:,} of them brought for it" if program.streams else ""
+        yield f"  part {number}: {part.nodes} operations on {part.device.kind}{weights}"
+    if len(program.parts) > SHOWN:
+        yield f"  and {len(program.parts) - SHOWN} parts more"
