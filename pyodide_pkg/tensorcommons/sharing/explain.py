@@ -43,9 +43,10 @@ def explain_plan(model: Explained, inputs: Mapping[str, Any], outputs: Sequence[
     runner: Runner = model.manager.runner
     traced, executed, fused, cuts = runner.prepared(model, inputs, outputs)
     program = outline(model.device, fused)
+    steps = sum(len(plan.plan.steps) for plan in program.plans)
     lines = [
         model.explain(),
-        f"{traced} operations, {executed} after merging equal ones, {program.steps} after fusion",
+        f"{traced} operations, {executed} after merging equal ones, {steps} after fusion",
         *_fused(program),
         *_memory(program),
         *_reuse(cuts),
@@ -130,6 +131,6 @@ def _parts(program: PartedProgram, fused: Graph) -> Iterator[str]:
         nbytes = sum(leaves[each].nbytes for each in turn)
         moving = sum(leaves[each].nbytes for each in turn if each not in stay)
         weights = f", {nbytes:,} bytes of weights, {moving:,} of them brought for it" if program.streams else ""
-        yield f"  part {number}: {part.nodes} operations on {part.device.kind}{weights}"
+        yield f"  part {number}: {part.nodes} {"operations" if part.nodes > 1 else "operation"} on {part.device.kind}{weights}"
     if len(program.parts) > SHOWN:
         yield f"  and {len(program.parts) - SHOWN} parts more"
