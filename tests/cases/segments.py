@@ -11,7 +11,7 @@ import numpy as np
 import tensorcommons as tc
 from tensorcommons import Device, Model
 from tensorcommons.backends.device import STAGING_RESERVE
-from tensorcommons.graph import program
+from tensorcommons.graph import program, streaming
 from tensorcommons.sharing.running import HostInputs
 from tests.cases import Place
 from tests.cases.architectures import checkpoint
@@ -30,11 +30,11 @@ LIMITS = ((0.9, 1), (0.6, 3), (0.25, 16))
 @contextmanager
 def divided(parts: int) -> Iterator[None]:
     """The room for weights has so many parts in the block."""
-    before, program.STREAMED_PARTS = program.STREAMED_PARTS, parts
+    before, streaming.PARTS = streaming.PARTS, parts
     try:
         yield
     finally:
-        program.STREAMED_PARTS = before
+        streaming.PARTS = before
 
 
 def _reserve(device: Device) -> int:

@@ -21,6 +21,7 @@ from ..backends.base import Computation, Executable, Plan, Spec
 from ..backends.device import Device
 from ..errors import DeviceMemoryError, InternalError, ShapeMismatch, TensorCommonsError
 from ..sharing.storage import Bundle, Storage, handles_of, using
+from . import streaming
 from .chains import chain_elementwise
 from .computation import make_computation
 from .fuse import fuse
@@ -30,7 +31,6 @@ from .node import Node
 from .parts import PartedProgram, bounds_of, parts_of
 from .plan import Planned, make_plan
 from .segments import Bounds
-from .streaming import PARTS as STREAMED_PARTS
 from .sums import join_sums
 
 
@@ -375,7 +375,7 @@ def _streamed(device: Device, graph: Graph, program: Program | PartedProgram) ->
     others = sum(leaf.nbytes for leaf in graph.leaves if leaf.storage is None)
     others += sum(storage.nbytes for storage in storages if storage.category != "weights")
     room = device.budget.room(storages) - program.working_bytes - others
-    return 0 if weights <= room else max(room // STREAMED_PARTS, 1)
+    return 0 if weights <= room else max(room // streaming.PARTS, 1)
 
 
 def _parted(device: Device, structure: str, graph: Graph, fused: Graph, single: Program) -> PartedProgram | None:

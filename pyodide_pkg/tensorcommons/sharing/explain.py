@@ -131,6 +131,7 @@ def _parts(program: PartedProgram, fused: Graph) -> Iterator[str]:
         nbytes = sum(leaves[each].nbytes for each in turn)
         moving = sum(leaves[each].nbytes for each in turn if each not in stay)
         weights = f", {nbytes:,} bytes of weights, {moving:,} of them brought for it" if program.streams else ""
-        yield f"  part {number}: {part.nodes} {"operations" if part.nodes > 1 else "operation"} on {part.device.kind}{weights}"
+        operations = f"{part.nodes} operation{'s' if part.nodes > 1 else ''}"
+        yield f"  part {number}: {operations} on {part.device.kind}{weights}"
     if len(program.parts) > SHOWN:
         yield f"  and {len(program.parts) - SHOWN} parts more"
