@@ -59,6 +59,8 @@ MODELS = (
     "sentences",
     "loading",
     "halves",
+    "graph_size",
+    "full_gpu",
     "tasks",
     "pipelines",
     "decoders",
@@ -82,6 +84,11 @@ class Place:
     tiny: str
     faulty: str
     goldens: str
+
+    @property
+    def random(self) -> str:
+        """Address below which scripts/random_checkpoint.py's recipes are, beside ``tiny``."""
+        return f"{self.tiny.rpartition('/')[0]}/random"
 
     @property
     def device(self) -> Device:

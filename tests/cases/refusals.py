@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from tensorcommons import Device, Tensor, asarray
+from tensorcommons.backends.webnn.builder import GraphBuilder
 from tensorcommons.backends.webnn.lowering import refusals
 from tensorcommons.errors import UnsupportedDtype
 from tensorcommons.graph.computation import make_computation
@@ -23,7 +24,7 @@ def reasons(result: Tensor, limits: Mapping[str, Any], *, wide_halves: bool) -> 
     """What WebNN refuses of ``result``; ``wide_halves``: it computes float16 in float32, as on a CPU."""
     computation = make_computation(fuse(Graph([result.node]))).plan
     with np.errstate(over="ignore"):  # a constant that float16 cannot hold becomes infinite
-        return sorted(set(refusals(computation, limits, wide_halves=wide_halves).values()))
+        return sorted(set(refusals(computation, GraphBuilder(limits, wide_halves)).values()))
 
 
 def refused(limits: Mapping[str, Any], device: Device, *, wide_halves: bool) -> dict[str, dict[str, list[str]]]:

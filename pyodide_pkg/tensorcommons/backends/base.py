@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from types import MappingProxyType
 from typing import Any, Generic, Literal, TypeAlias, TypeVar
@@ -174,10 +174,16 @@ class Computation:
 
 @dataclass(frozen=True)
 class Executable:
-    """A compiled plan: how many commands one replay has, and the device bytes that it keeps beside the arena."""
+    """A compiled plan: how many commands one replay has, and the device bytes that it keeps beside the arena.
+
+    Beside them a device that plans its own memory keeps about ``hidden`` bytes for it, in ``reserved`` bytes of address
+    space.
+    """
 
     dispatches: int
     nbytes: int
+    hidden: int = field(default=0, kw_only=True)
+    reserved: int = field(default=0, kw_only=True)
 
 
 E = TypeVar("E", bound=Executable)
@@ -198,6 +204,7 @@ class Backend(ABC, Generic[E]):
     steps_cost = False  # whether a step costs more than what little it computes, so that few are better
     keeps_spares = False  # whether runs can write their outputs to buffers of earlier ones: see :meth:`spare`
     keeps_staging = False  # whether reads go through a buffer that is kept from one to the next: see :meth:`stage`
+    most_hidden = most_reserved = 2**62  # bytes that compiled programs may keep together, and of address space
     takes_graphs = False  # whether :meth:`compile` is given a Computation instead of a Plan
     graph_nodes = 2**62  # most nodes of one program: more are run in parts
     on_build: Callable[[int, int], None] = staticmethod(

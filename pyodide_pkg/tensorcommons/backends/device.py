@@ -292,7 +292,23 @@ class Device:
             replaced.discard()
         self.programs[program.structure] = program
         if len(self.programs) > PROGRAMS:
-            self.programs.pop(next(iter(self.programs))).discard()
+            self._forget_oldest_program()
+
+    def _forget_oldest_program(self) -> None:
+        self.programs.pop(next(iter(self.programs))).discard()
+
+    def bound_programs(self) -> None:
+        """Forget the least recently used programs until what the others keep uncounted is within bounds.
+
+        The one that was used last stays.
+        """
+        backend, kept = self.backend, list(self.programs.values())
+        hidden, reserved = (sum(sizes) for sizes in zip(*(program.uncounted for program in kept), strict=True))
+        for program in kept[:-1]:
+            if hidden <= backend.most_hidden and reserved <= backend.most_reserved:
+                break
+            hidden, reserved = hidden - program.uncounted[0], reserved - program.uncounted[1]
+            self._forget_oldest_program()
 
     def drop_programs(self) -> None:
         """Forget all programs, and give the arena back, if the device holds no tensor any more and runs nothing."""

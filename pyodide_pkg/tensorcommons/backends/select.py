@@ -1,8 +1,8 @@
 """The devices of this browser: which were opened, why one is missing, and which of them a model runs on.
 
 ``device="auto"`` decides from facts, in this order: a hardware GPU, WebNN, a GPU adapter that runs in software, NumPy.
-A wish for a kind, a pin, or an order of one's own comes before the facts. Whatever decided can be asked for in one
-sentence: :meth:`Devices.explain`.
+A wish for a kind, a pin, or an order of one's own comes before the facts, and what a model needs before all of them:
+:meth:`Devices.decide_for`. Whatever decided can be asked for in one sentence: :meth:`Devices.explain`.
 """
 
 from __future__ import annotations

@@ -142,6 +142,14 @@ class Ml {
     if (bytesOf(entry.spec)) this.#wait(entry, this.#create(entry.spec).then((tensor) => { entry.tensor = tensor; }));
   }
 
+  // Resolves with nothing, or why the browser could not make one of the tensors.
+  async checkTensors(...handles) {
+    const entries = handles.map((handle) => this.tensors.get(handle)).filter(Boolean);
+    await Promise.all(entries.map((entry) => entry.pending));
+    const failed = entries.find((entry) => bytesOf(entry.spec) && !entry.tensor);
+    return failed ? `a tensor of ${bytesOf(failed.spec)} bytes: ${this.takeErrors() || "it was not made"}` : "";
+  }
+
   destroyTensor(handle) {
     const entry = this.tensors.get(handle);
     this.tensors.delete(handle);

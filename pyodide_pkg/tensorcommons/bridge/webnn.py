@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from ..errors import DeviceLost, DeviceUnavailable, TensorCommonsError
+from ..errors import DeviceLost, DeviceMemoryError, DeviceUnavailable, TensorCommonsError
 from .blocks import Data, raw_of
 from .loader import load_js_module
 from .runtime import IN_BROWSER
@@ -73,6 +73,15 @@ class WebNNBridge:
         """A zeroed MLTensor under ``handle``."""
         self.calls += 1
         self._ml.createTensor(handle, dtype, json.dumps(shape))
+
+    async def check(self, handles: Sequence[int]) -> None:
+        """Wait until the tensors under ``handles`` exist. Raises DeviceMemoryError if one could not be made."""
+        self.calls += 1
+        with self._typed_errors():
+            failure = str(await self._ml.checkTensors(*handles))
+        if failure:
+            work, _, reason = failure.partition(": ")
+            raise DeviceMemoryError("webnn", work, reason)
 
     def destroy(self, handle: int) -> None:
         """Destroy the tensor under ``handle``."""

@@ -266,6 +266,11 @@ class PartedProgram:
         return [{"device": part.device.kind, "nodes": part.nodes} for part in self.parts]
 
     @property
+    def uncounted(self) -> tuple[int, int]:
+        """None: the parts' programs are their devices' own."""
+        return 0, 0
+
+    @property
     def idle_bytes(self) -> int:
         """Bytes of the weights' copies that :meth:`discard` gives back; the parts' programs are their devices' own."""
         return 0 if self._runs else sum(copy.nbytes for copy in self._kept.values() if copy.is_resident)

@@ -82,6 +82,10 @@ class Program:
         """Device bytes that it keeps beside the arena while it is compiled."""
         return self.executable.nbytes if self.executable is not None else 0
 
+    def uncounted(self) -> tuple[int, int]:
+        """Bytes that its device keeps for it beside those that are counted, and their address space."""
+        return (self.executable.hidden, self.executable.reserved) if self.executable is not None else (0, 0)
+
     @property
     def idle_bytes(self) -> int:
         """Device bytes that :meth:`discard` gives back now; 0 while it runs."""
@@ -114,6 +118,7 @@ class Program:
                 else:  # what was compiled went with a device that was lost meanwhile
                     self.device.refund(executable.nbytes, "scratch")
             self.device.keep_program(self)
+            self.device.bound_programs()
             return self.executable
 
     async def run(

@@ -16,7 +16,7 @@ from ..backends.base import Spec
 from ..backends.device import Device
 from ..bridge.runtime import IN_BROWSER
 from ..dtypes import as_dtype, float32
-from ..errors import InvalidWeights, UnsupportedDtype, UnsupportedModel, quoted, shown
+from ..errors import DeviceMemoryError, InvalidWeights, UnsupportedDtype, UnsupportedModel, quoted, shown
 from ..graph.program import compile_kernels, least_need
 from ..hub.cache import CacheSpec, open_cache
 from ..hub.cached import CachedSource
@@ -91,13 +91,22 @@ async def from_pretrained(
         MemoryBudgetError: the weights do not fit under the limit, or (DeviceMemoryError) the device cannot hold them:
             "auto" takes the next device then, so every device was asked.
     """
+    options = source, manager, device, dtype, task, progress_callback, tokenizer, cache, token
+    refused: dict[Device, str] = {}
     try:
-        return await _loaded(source, manager, device, dtype, task, progress_callback, tokenizer, cache, token)
+        while True:
+            asked = len(refused)
+            try:
+                return await _loaded(*options, refused)
+            except DeviceMemoryError as error:
+                if len(refused) == asked:
+                    raise
+                _clear_frames(error)  # another device is chosen now, or the error that says what could be
     except BaseException as error:
         _clear_frames(error)
         raise
     finally:
-        del manager  # a traceback that is kept would keep it, and its limit
+        del manager, options  # a traceback that is kept would keep it, and its limit
 
 
 def _clear_frames(error: BaseException) -> None:
@@ -122,7 +131,9 @@ async def _loaded(
     tokenizer: bool,
     cache: CacheSpec,
     token: str | None,
+    refused: dict[Device, str],
 ) -> Model:
+    """Load once. A device that has no memory for the weights after all is added to ``refused``, with the reason."""
     report = Reporter(progress_callback)
     files = open_source(source, token=token)
     if dtype not in ("float32", "float16"):
@@ -136,7 +147,7 @@ async def _loaded(
             architecture, parts, words, use = await _open(files, stack, report)
             specs = _specs(architecture, dtype)
             smaller = {} if dtype == "float16" else {'dtype="float16"': _specs(architecture, "float16")}
-            decision = manager.devices.decide_for(name, specs, device, smaller=smaller)
+            decision = manager.devices.decide_for(name, specs, device, smaller=smaller, refused=refused)
             target = decision.device
             manager.place_model(name, target)
             nodes = forward_nodes(architecture, target, specs)
@@ -145,9 +156,13 @@ async def _loaded(
             wanted = words if tokenizer and "input_ids" in names else None
             async with beside(kernels), beside(_tokenizer(manager, wanted)) as reading:
                 interner = Interner(manager, target, name, parts, report)
-                weights = await interner.load(specs, lambda: least_need(target, nodes))
-                storages = [storage for weight in weights.values() if (storage := weight.node.storage) is not None]
-                await target.backend.check([storage.handle for storage in storages if storage.is_resident])
+                try:
+                    weights = await interner.load(specs, lambda: least_need(target, nodes))
+                    storages = [storage for weight in weights.values() if (storage := weight.node.storage) is not None]
+                    await target.backend.check([storage.handle for storage in storages if storage.is_resident])
+                except DeviceMemoryError as error:
+                    refused[target] = _why_refused(target, error)
+                    raise
         if interner.streams:
             _warn_of_streaming(name, manager, storages)
         _warn_of_untied(files.name, architecture, weights)
@@ -181,6 +196,12 @@ def _warn_of_streaming(name: str, manager: TensorSharingManager, storages: Seque
         if kept
         else "They come from local storage.",
     )
+
+
+def _why_refused(device: Device, error: DeviceMemoryError) -> str:
+    """What is known of a device that had no memory for a weight."""
+    complaint = error.reason.splitlines()[0] if error.reason else "no reason given"
+    return f"{error.work} was refused ({complaint}) with {device.total:,} bytes on it"
 
 
 def _warn_of_untied(name: str, architecture: Architecture, weights: Mapping[str, Tensor]) -> None:

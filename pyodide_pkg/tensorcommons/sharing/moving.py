@@ -58,7 +58,7 @@ async def bring(
 
     Raises:
         DeviceUnavailable: the target was lost and does not come back.
-        MemoryBudgetError: the weights do not fit.
+        MemoryBudgetError: the weights do not fit, or (DeviceMemoryError) the device has no memory for one.
         TensorReleased: the model was unloaded meanwhile. In all cases the model holds what it held.
     """
     model = moving.name
@@ -82,6 +82,7 @@ async def bring(
                 fresh.hold(arriving, name)
             done += entry.storage.nbytes
             tell(done, total)
+        await target.backend.check([fresh.storage.handle for fresh in arrived.values()])
         if moving.is_unloaded or _weights(registry, model, target) != leaving:  # another may have its name by now
             raise TensorReleased("they are others now")
         for entry, names in leaving.items():  # no wait from here on

@@ -5,21 +5,22 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 from ...bridge.blocks import Data
 from ...bridge.webnn import WebNNBridge
-from ...errors import TensorCommonsError
+from ...errors import DeviceMemoryError, TensorCommonsError
 from ...shapes import Layout, Shape, size_of
 from ..base import Backend, Computation, Executable, Op, Range, Spec, Value
 from ..webgpu.backend import WebGPUBackend
-from .builder import EMPTY
+from .builder import EMPTY, GraphBuilder
 from .cores import WHOLE, Slot, Stage, stages_of
 from .lowering import lower, physical, refusals
 from .lowering.rule import Lowering
+from .segments import GRAPH_BYTES, HIDDEN_BYTES, RESERVED_BYTES, Kind, Node, Segment, bytes_of, reserved
 
 AXES = 8  # of an MLTensor in Chromium
 WISHES = {"": "the browser's choice of device"}
@@ -42,12 +43,14 @@ class WebNNBackend(Backend[Built]):
     takes_graphs = True
     keeps_spares = True
     graph_nodes = 4000  # building a graph takes the browser's memory, and cannot be stopped
+    most_hidden, most_reserved = HIDDEN_BYTES, RESERVED_BYTES
 
     def __init__(self, bridge: WebNNBridge) -> None:
         self.bridge = bridge
         self.name = f"WebNN, asked for {WISHES.get(bridge.wish, bridge.wish)}"
         self.is_software = bridge.wish == "cpu"
-        self.limits = {"maxTensorByteLength": int(bridge.limits.get("maxTensorByteLength", 2**31 - 1))}
+        self.most = GRAPH_BYTES  # bytes that one graph, or one tensor, may take
+        self.limits = {"maxTensorByteLength": min(int(bridge.limits.get("maxTensorByteLength", 2**31 - 1)), self.most)}
         self.op_limits = bridge.limits
         self.no_constant_tensors = bridge.no_constants
         self.cores = bridge.cores if self.is_software else 1  # LiteRT runs a graph on one of them
@@ -64,8 +67,9 @@ class WebNNBackend(Backend[Built]):
 
     def _check_size(self, nbytes: int) -> None:
         limit = self.limits["maxTensorByteLength"]
-        if nbytes > limit:
-            raise TensorCommonsError(f"{nbytes:,} bytes in one tensor pass this context's limit of {limit:,} bytes")
+        if nbytes > limit:  # the browser says only that the tab crashed
+            reason = f"it takes {nbytes:,} bytes, and one tensor of this context at most {limit:,}"
+            raise DeviceMemoryError("webnn", "a tensor", reason, nbytes, limit)
 
     def free(self, handle: int) -> None:
         self.bridge.destroy(handle)
@@ -82,20 +86,38 @@ class WebNNBackend(Backend[Built]):
     async def read(self, ranges: Sequence[Range]) -> list[memoryview]:
         return await self.bridge.read(ranges)
 
+    async def check(self, handles: Sequence[int]) -> None:
+        await self.bridge.check(handles)
+
     def copy(self, source: int, source_offset: int, target: int, target_offset: int, nbytes: int) -> None:
         self.bridge.copy(source, source_offset, target, target_offset, nbytes)
 
     def accepts_layout(self, op: Op, position: int, layout: Layout) -> bool:
         return True
 
+    def refusal(self, tensors: Mapping[str, Spec]) -> str:
+        limit = self.limits["maxTensorByteLength"]
+        large = {name: spec.nbytes for name, spec in tensors.items() if spec.nbytes > limit}
+        found = " and ".join(f"{name} takes {nbytes:,} bytes" for name, nbytes in list(large.items())[:3])
+        return f"{found}, and one tensor of this WebNN at most {limit:,}" if large else ""
+
     def refusals(self, plan: Computation) -> dict[int, str]:
-        return refusals(plan, self.op_limits, wide_halves=self.is_software)
+        return refusals(plan, self._builder())
+
+    def _builder(self) -> GraphBuilder:
+        return GraphBuilder(self.op_limits, wide_halves=self.is_software, most=self.most)
 
     async def compile(self, plan: Computation) -> Built:
         for nbytes in plan.output_bytes:
             self._check_size(nbytes)
-        description, count, kept = self._described(plan)
-        built = Built(count, kept, next(self._ids))
+        described = self._described(plan)
+        built = Built(
+            len(described.stages),
+            described.nbytes,
+            next(self._ids),
+            hidden=described.hidden,
+            reserved=described.reserved,
+        )
         wanted = True
 
         def tell(done: int, total: int) -> bool:
@@ -103,7 +125,9 @@ class WebNNBackend(Backend[Built]):
                 self.on_build(done, total)
             return wanted
 
-        building = asyncio.ensure_future(self.bridge.build(built.id, json.dumps(description, allow_nan=False), tell))
+        building = asyncio.ensure_future(
+            self.bridge.build(built.id, json.dumps(described.as_dict(), allow_nan=False), tell)
+        )
         try:
             await asyncio.wait([building])
         except asyncio.CancelledError:  # it stops after the graph that is being built, and keeps nothing
@@ -114,17 +138,17 @@ class WebNNBackend(Backend[Built]):
         building.result()
         return built
 
-    def _described(self, plan: Computation) -> tuple[dict[str, Any], int, int]:
-        """What ``webnn.js`` builds, how many dispatches it is, and the bytes that it keeps."""
-        described = _Description(plan)
+    def _described(self, plan: Computation) -> _Description:
+        """What ``webnn.js`` builds."""
+        described = _Description(plan, self.most)
         stages = stages_of(plan, self.cores)
         for level in dict.fromkeys(stage.level for stage in stages):
             own = [(stage, self._lowered(stage.computation)) for stage in stages if stage.level == level]
             described.add(own, [stage for stage in stages if stage.level > level])
-        return described.as_dict(), len(described.stages), described.nbytes
+        return described
 
     def _lowered(self, computation: Computation) -> Lowering:
-        return lower(computation, self.op_limits, wide_halves=self.is_software)
+        return lower(computation, self._builder())
 
     async def run(
         self, executable: Built, arena: int, host: memoryview, leaves: Sequence[int], outputs: Sequence[int]
@@ -182,8 +206,10 @@ class _Description:
     Between stages values lie in tensors of the program. One that no later level needs is taken again.
     """
 
-    def __init__(self, plan: Computation) -> None:
+    def __init__(self, plan: Computation, most: int) -> None:
         self.plan = plan
+        self.most = most  # bytes of one graph
+        self.hidden = self.reserved = 0  # bytes that LiteRT keeps for all graphs, and their address space
         self.graphs: dict[str, dict[str, Any]] = {}
         self.stages: list[dict[str, Any]] = []
         self.fixed: list[tuple[str, Shape]] = []
@@ -205,16 +231,42 @@ class _Description:
         values = stage.computation.values
         stored = [(slot, number) for slot, number in zip(stage.gives, stage.computation.outputs, strict=True)]
         stored = [(slot, number) for slot, number in stored if lowering.operand(number).node != EMPTY]
-        nodes, inputs, results = lowering.b.finished([lowering.operand(number) for _, number in stored])
-        slots = [(node, self._source(stage, values[number])) for node, number in inputs]
-        targets = [
-            (node, self._target(slot, values[number].spec))
-            for node, (slot, number) in zip(results, stored, strict=True)
-        ]
-        if nodes:  # layers that differ in their weights only are one graph, for each of the parts that run side by side
-            key = json.dumps([_unnumbered(nodes), results, stage.part])
-            graph = self.graphs.setdefault(key, {"index": len(self.graphs), "nodes": nodes, "outputs": results})
-            self.stages.append({"graph": graph["index"], "inputs": slots, "outputs": targets})
+        calls = lowering.b.finished([lowering.operand(number) for _, number in stored])
+        if not calls.nodes:
+            return
+        targets = {
+            node: self._target(slot, values[number].spec)
+            for node, (slot, number) in zip(calls.outputs, stored, strict=True)
+        }
+        segments = calls.segments(self.most)
+        crossing: dict[int, int] = {}  # places of what a segment gives to later ones, by node
+        for place, segment in enumerate(segments):
+            inputs = [
+                (node, self._source(stage, values[number]) if number >= 0 else targets[-1 - number])
+                for node, number in segment.calls.inputs
+            ]
+            for node in segment.gives:
+                if node not in targets:
+                    crossing[node] = self._place(calls.kinds[node], bytes_of(calls.kinds[node]))
+                    targets[node] = -1 - crossing[node]
+            outputs = [(node, targets[given]) for node, given in zip(segment.calls.outputs, segment.gives, strict=True)]
+            self._dispatch(stage, segment, inputs, outputs)
+            later = {-1 - number for each in segments[place + 1 :] for _, number in each.calls.inputs}
+            for node in [node for node in crossing if node not in later]:
+                self._free.setdefault(calls.kinds[node], []).append(crossing.pop(node))
+
+    def _dispatch(
+        self, stage: Stage, segment: Segment, inputs: list[tuple[int, int]], outputs: list[tuple[int, int]]
+    ) -> None:
+        """Add a graph and its dispatch. Layers that differ in their weights only are one graph, for each of the parts
+        that run side by side."""
+        nodes, results = segment.calls.nodes, segment.calls.outputs
+        key = json.dumps([_unnumbered(nodes), results, stage.part])
+        if key not in self.graphs:
+            self.hidden += segment.calls.hidden_bytes()
+            self.reserved += reserved(segment.calls.block_bytes())
+        graph = self.graphs.setdefault(key, {"index": len(self.graphs), "nodes": nodes, "outputs": results})
+        self.stages.append({"graph": graph["index"], "inputs": inputs, "outputs": outputs})
 
     def _source(self, stage: Stage, value: Value) -> int:
         if value.host:
@@ -230,9 +282,13 @@ class _Description:
     def _target(self, slot: Slot, spec: Spec) -> int:
         if slot[1] == WHOLE and slot[0] in self.plan.outputs:
             return self._output(slot)
-        free = self._free.get(_tensor(spec))
-        self._places[slot] = free.pop() if free else self._new(_tensor(spec), spec.nbytes)
+        self._places[slot] = self._place(_tensor(spec), spec.nbytes)
         return -1 - self._places[slot]
+
+    def _place(self, tensor: Kind, nbytes: int) -> int:
+        """A tensor of the program for what a later graph needs: one that nothing needs any more, or a new one."""
+        free = self._free.get(tensor)
+        return free.pop() if free else self._new(tensor, nbytes)
 
     def _output(self, slot: Slot) -> int:
         return self.plan.leaves + self.plan.outputs.index(slot[0])
@@ -253,7 +309,7 @@ class _Description:
         }
 
 
-def _unnumbered(nodes: list[list[Any]]) -> list[list[Any]]:
+def _unnumbered(nodes: Sequence[Node]) -> list[Node]:
     """The nodes without the numbers of what is given to them."""
     return [node[:3] if node[0] == "input" else node for node in nodes]
 

@@ -16,6 +16,7 @@ import numpy as np
 
 from ...errors import UnsupportedOp
 from ...shapes import Shape, broadcast_shapes, size_of
+from .segments import GRAPH_BYTES, Calls, Kind, bytes_of, references
 
 # A dtype's numbers are all numbers of these, in the order in which they are tried.
 WIDER = {"uint8": ("int32", "float32"), "int8": ("int32", "float32"), "uint32": ("int64",), "float16": ("float32",)}
@@ -51,13 +52,16 @@ class GraphBuilder:
     """What one MLGraphBuilder is asked for. ``op`` is the op that is being lowered, for what is refused.
 
     With ``wide_halves`` float16 is computed in float32: a CPU has to convert it anyway, and sums keep their digits.
+    ``most`` bytes is what one graph may take at once.
     """
 
-    def __init__(self, limits: Mapping[str, Any], wide_halves: bool) -> None:
+    def __init__(self, limits: Mapping[str, Any], wide_halves: bool, most: int = GRAPH_BYTES) -> None:
         self.limits = limits
         self.wide_halves = wide_halves
+        self.most = most
         self.op = ""
         self.nodes: list[list[Any]] = []
+        self.kinds: list[Kind] = []  # of each node
         self._known: dict[str, Operand] = {}
         self._transposed: dict[int, tuple[Operand, Shape]] = {}
         self._reshaped: dict[int, Operand] = {}
@@ -110,6 +114,7 @@ class GraphBuilder:
         key = repr(node)
         if key not in self._known:
             self.nodes.append(node)
+            self.kinds.append((dtype, tuple(shape)))
             self._known[key] = Operand(len(self.nodes) - 1, shape, dtype)
         return self._known[key]
 
@@ -300,29 +305,27 @@ class GraphBuilder:
 
     # --- the finished graph ---
 
-    def finished(self, outputs: Sequence[Operand]) -> tuple[list[list[Any]], list[tuple[int, int]], list[int]]:
-        """The nodes that ``outputs`` need, the (node, number) of each input among them, and the outputs' nodes.
-
-        Each output is a node of its own, and none of them an input or a constant: WebNN asks for that.
-        """
+    def finished(self, outputs: Sequence[Operand]) -> Calls:
+        """The calls that ``outputs`` need. Each output is a node of its own, and none of them an input or a constant:
+        WebNN asks for that."""
         results: list[int] = []
         for operand in outputs:
             node = operand.node
             if self.nodes[node][0] in ("input", "constant") or node in results:
                 self.nodes.append(["reshape", _reference(operand), list(operand.shape)])
+                self.kinds.append((operand.dtype, operand.shape))
                 node = len(self.nodes) - 1
             results.append(node)
-        needed, waiting = set[int](), list(results)
-        while waiting:
-            node = waiting.pop()
-            if node not in needed:
-                needed.add(node)
-                waiting += _references(self.nodes[node])
-        order = sorted(needed)
-        numbers = {node: number for number, node in enumerate(order)}
-        nodes = [_renumbered(self.nodes[node], numbers) for node in order]
-        inputs = [(number, node[3]) for number, node in enumerate(nodes) if node[0] == "input"]
-        return nodes, inputs, [numbers[node] for node in results]
+        return Calls(self.nodes, self.kinds, results).pruned(results)
+
+    def check_size(self, first: int) -> None:
+        """Raises UnsupportedOp where a node from ``first`` on is too much for a graph of its own."""
+        for node in range(first, len(self.nodes)):
+            around = sum(bytes_of(self.kinds[source]) for source in references(self.nodes[node]))
+            if 4 * (around + bytes_of(self.kinds[node])) > self.most:
+                nbytes = Calls(self.nodes, self.kinds, []).bytes_alone(node)
+                if nbytes > self.most:
+                    raise self.refuse(f"its graph would take {nbytes:,} bytes at once, more than {self.most:,}")
 
 
 def _spelled(value: Any) -> Any:
@@ -335,17 +338,3 @@ def _spelled(value: Any) -> Any:
 def _reference(operand: Operand) -> dict[str, int]:
     assert operand.node != EMPTY
     return {"v": operand.node}
-
-
-def _references(value: Any) -> list[int]:
-    if isinstance(value, dict):
-        return [value["v"]] if "v" in value else [n for item in value.values() for n in _references(item)]
-    return [n for item in value for n in _references(item)] if isinstance(value, list) else []
-
-
-def _renumbered(value: Any, numbers: Mapping[int, int]) -> Any:
-    if isinstance(value, dict):
-        if "v" in value:
-            return {"v": numbers[value["v"]]}
-        return {key: _renumbered(item, numbers) for key, item in value.items()}
-    return [_renumbered(item, numbers) for item in value] if isinstance(value, list) else value

@@ -6,9 +6,6 @@ cannot say, or not in the dtype at hand, raises UnsupportedOp with the reason: t
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 from ...base import Computation
 from ..builder import GraphBuilder
 from . import activations, elementwise, images, indexing, layout, matrices, reductions
@@ -32,14 +29,14 @@ REFUSED = {
 }
 
 
-def lower(computation: Computation, limits: Mapping[str, Any], wide_halves: bool) -> Lowering:
+def lower(computation: Computation, builder: GraphBuilder) -> Lowering:
     """The builder's calls for every output of ``computation``. Raises UnsupportedOp for what it cannot say."""
-    return _lowered(Lowering(computation, GraphBuilder(limits, wide_halves), RULES, REFUSED), computation)
+    return _lowered(Lowering(computation, builder, RULES, REFUSED), computation)
 
 
-def refusals(computation: Computation, limits: Mapping[str, Any], wide_halves: bool) -> dict[int, str]:
+def refusals(computation: Computation, builder: GraphBuilder) -> dict[int, str]:
     """Why, of each value that WebNN does not take here."""
-    lowering = Lowering(computation, GraphBuilder(limits, wide_halves), RULES, REFUSED)
+    lowering = Lowering(computation, builder, RULES, REFUSED)
     lowering.why = {}
     return _lowered(lowering, computation).why or {}
 

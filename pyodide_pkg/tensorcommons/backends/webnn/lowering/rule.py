@@ -66,8 +66,10 @@ class Lowering:
         if 0 in value.spec.shape:
             return self.b.empty(value.spec.shape, dtype)
         self.b.op = value.op.name
+        first = len(self.b.nodes)
         try:
             result = self._ruled(value)
+            self.b.check_size(first)
             assert result.dtype == dtype, f"{value.op.name}: {result.dtype} instead of {dtype}"
             return result if result.shape == value.spec.shape else self.b.expand(result, value.spec.shape)
         except UnsupportedOp as error:

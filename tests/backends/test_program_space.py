@@ -1,0 +1,39 @@
+"""Compiled programs together stay within what their device has for them, though nothing of it is counted."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import numpy as np
+import pytest
+
+import tensorcommons as tc
+from tensorcommons import Device
+from tests.graph.graph_device import GraphBackend, Kept
+
+
+class Spacious(GraphBackend):
+    """Each of its programs takes 100 bytes, and there are 350."""
+
+    def __init__(self, bound: str) -> None:
+        super().__init__(())
+        self.bound = bound
+        setattr(self, f"most_{bound}", 350)
+        self.discarded: list[Any] = []
+
+    async def compile(self, plan):
+        return Kept(1, 0, plan, **{self.bound: 100})
+
+    def discard(self, executable) -> None:
+        self.discarded.append(executable)
+
+
+@pytest.mark.parametrize("bound", ["hidden", "reserved"])
+async def test_the_least_recently_used_programs_are_forgotten_and_compiled_again(bound):
+    device = Device(Spacious(bound))
+    backend = cast(Spacious, device.backend)
+    x = tc.asarray(np.arange(12, dtype=np.float32), device=device)
+    for size in (2, 3, 4, 5, 6, 2, 6):
+        np.testing.assert_array_equal(await (x[:size] * 2).read(), np.arange(size) * 2)
+        assert sum(sum(program.uncounted) for program in device.programs.values()) <= 350
+    assert len(device.programs) == 3 and len(backend.discarded) == 3

@@ -1,0 +1,140 @@
+"""A WebNN graph that would take too much memory runs as several, and what it computes stays the same."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from tensorcommons.backends.webnn.segments import BLOCK, GRAPH_BYTES, Calls, Kind, Node, Segment, reserved
+
+MIB = 2**20
+MEANING = {
+    "add": np.add,
+    "matmul": lambda a, b: np.tanh(a @ b),
+    "sigmoid": np.tanh,
+    "cast": lambda x, dtype: x.astype(dtype),
+    "reduceSum": lambda x: x.sum(keepdims=True).reshape(1, 1),
+}
+
+
+class Making:
+    """Calls under construction: each method gives the reference of its result."""
+
+    def __init__(self) -> None:
+        self.nodes: list[Node] = []
+        self.kinds: list[Kind] = []
+
+    def add(self, node: Node, shape: tuple[int, ...], dtype: str = "float32") -> dict[str, int]:
+        self.nodes.append(node)
+        self.kinds.append((dtype, shape))
+        return {"v": len(self.nodes) - 1}
+
+    def input(self, number: int, shape: tuple[int, ...], dtype: str = "float32") -> dict[str, int]:
+        return self.add(["input", dtype, list(shape), number], shape, dtype)
+
+    def finished(self, *outputs: dict[str, int]) -> Calls:
+        return Calls(self.nodes, self.kinds, [each["v"] for each in outputs])
+
+
+def products(count: int, mib: int, dtype: str) -> Calls:
+    """The sum of ``count`` products with weights of ``mib`` MiB each."""
+    m = Making()
+    rows = mib * MIB // np.dtype(dtype).itemsize // 1024
+    x = m.input(count, (1024, 1))
+    total = None
+    for number in range(count):
+        weight = m.input(number, (rows, 1024), dtype)
+        if dtype != "float32":
+            weight = m.add(["cast", weight, "float32"], (rows, 1024))
+        y = m.add(["reduceSum", m.add(["matmul", weight, x], (rows, 1))], (1, 1))
+        total = y if total is None else m.add(["add", total, y], (1, 1))
+    assert total is not None
+    return m.finished(total)
+
+
+def sums(count: int, mib: int) -> Calls:
+    """``count`` functions of one value, added up one by one."""
+    m = Making()
+    shape = (mib * MIB // 4096, 1024)
+    x = m.input(0, shape)
+    total = None
+    for _ in range(count):
+        y = m.add(["sigmoid", x], shape)
+        total = y if total is None else m.add(["add", total, y], shape)
+    assert total is not None
+    return m.finished(m.add(["reduceSum", total], (1, 1)))
+
+
+@pytest.mark.parametrize(
+    "calls",
+    [products(10, 103, "float32"), products(4, 90, "float16"), products(2, 200, "float16"), sums(10, 110)],
+    ids=["weights", "casts", "large casts", "values"],
+)
+def test_what_ends_a_tab_is_known_before_and_split(calls):
+    assert calls.block_bytes() >= BLOCK, "each of these ended a tab of Chromium 153"
+    segments = calls.segments(GRAPH_BYTES)
+    assert len(segments) > 1 and all(each.calls.block_bytes() <= GRAPH_BYTES for each in segments)
+
+
+@pytest.mark.parametrize("calls", [products(8, 100, "float32"), products(3, 95, "float16"), sums(5, 120)])
+def test_what_a_tab_takes_stays_one_graph(calls):
+    assert calls.block_bytes() <= GRAPH_BYTES
+    assert [each.calls for each in calls.segments(GRAPH_BYTES)] == [calls]
+
+
+def test_a_cast_of_a_weight_never_crosses():
+    segments = products(6, 100, "float16").segments(GRAPH_BYTES)
+    crossing = [segment.calls.kinds[node] for segment in segments for node in segment.calls.outputs]
+    assert len(segments) == 3 and set(crossing) == {("float32", (1, 1))}
+
+
+def drawn(seed: int) -> tuple[Calls, dict[int, np.ndarray]]:
+    """A random graph over a few inputs, and the values of these."""
+    rng = np.random.default_rng(seed)
+    m = Making()
+    given = {n: rng.normal(size=(4, 4)).astype(rng.choice(["float16", "float32"])) for n in range(5)}
+    known = [m.input(n, (4, 4), array.dtype.name) for n, array in given.items()]
+    for _ in range(40):
+        a, b = (known[int(i)] for i in rng.integers(max(len(known) - 9, 0), len(known), 2))
+        wide = [
+            each if m.kinds[each["v"]][0] == "float32" else m.add(["cast", each, "float32"], (4, 4)) for each in (a, b)
+        ]
+        method = str(rng.choice(["add", "matmul", "sigmoid"]))
+        known.append(m.add([method, *wide[: 1 if method == "sigmoid" else 2]], (4, 4)))
+    first, second = (known[int(i)] for i in rng.choice(np.arange(20, len(known) - 1), 2, replace=False))
+    return m.finished(known[-1], first, second).pruned([known[-1]["v"], first["v"], second["v"]]), given
+
+
+def evaluated(calls: Calls, given: dict[int, np.ndarray]) -> list[np.ndarray]:
+    values: list[np.ndarray] = []
+    for method, *arguments in calls.nodes:
+        if method == "input":
+            values.append(given[arguments[2]])
+        else:
+            values.append(MEANING[method](*(values[a["v"]] if isinstance(a, dict) else a for a in arguments)))
+        assert (values[-1].dtype.name, values[-1].shape) == calls.kinds[len(values) - 1]
+    return [values[node] for node in calls.outputs]
+
+
+def run(segments: list[Segment], outputs: list[int], given: dict[int, np.ndarray]) -> list[np.ndarray]:
+    known = dict(given)
+    for segment in segments:
+        results = evaluated(segment.calls, {number: known[number] for _, number in segment.calls.inputs})
+        known.update({-1 - node: result for node, result in zip(segment.gives, results, strict=True)})
+    return [known[-1 - node] for node in outputs]
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_segments_together_are_the_whole(seed):
+    calls, given = drawn(seed)
+    wanted = evaluated(calls, given)
+    for most in (200, 400, 600, 1000):
+        segments = calls.segments(most)
+        assert all(each.calls.block_bytes() <= most or len(each.gives) == 1 for each in segments)
+        for got, expected in zip(run(segments, list(calls.outputs), given), wanted, strict=True):
+            np.testing.assert_array_equal(got, expected)
+    assert len(calls.segments(400)) > 2
+
+
+def test_a_block_reserves_a_power_of_two():
+    assert [reserved(n) for n in (0, 1, 64, 65, 600 * MIB)] == [0, 1, 64, 128, BLOCK]

@@ -1,0 +1,121 @@
+"""A GPU that has no memory for a buffer: said by whatever asked for it, nothing is kept, and what is smaller runs.
+
+The page's ``createBuffer`` asks for 1 GiB in place of some sizes. SwiftShader cannot make that, so the errors are the
+browser's own.
+"""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+
+import tensorcommons as tc
+from tensorcommons import Device
+from tensorcommons.errors import DeviceMemoryError
+from tests.cases import Place, only
+from tests.cases.harness import held
+from tests.cases.support import near, numbers, on, raises
+
+MANY = 2**20
+WEIGHTS = "deep-bert,layers=2,vocab_size=3001"  # its table takes 96,032 bytes, no other buffer as many
+TABLE = 3001 * 8 * 4
+REFUSING = """
+(from, to) => {
+  const make = GPUDevice.prototype.createBuffer;
+  const refused = { count: 0 };
+  GPUDevice.prototype.createBuffer = function (asked) {
+    const refuse = asked.size >= from && asked.size < to;
+    refused.count += refuse;
+    return make.call(this, refuse ? { ...asked, size: 2 ** 30 } : asked);
+  };
+  refused.end = () => { GPUDevice.prototype.createBuffer = make; };
+  return refused;
+}
+"""
+
+
+@contextmanager
+def refusing(least: int, below: int = 2**40) -> Iterator[Any]:
+    """Have the GPU refuse buffers of ``least`` bytes and more, below ``below``. Gives how many it was asked for."""
+    from pyodide.code import run_js
+
+    refused = run_js(REFUSING)(least, below)
+    try:
+        yield refused
+    finally:
+        refused.end()
+
+
+async def _nothing_left(device: Device, before: dict[str, int]) -> None:
+    gc.collect()
+    device.free_scratch()
+    after = held(device)
+    assert after["bytes"] <= before["bytes"] and after["buffers"] <= before["buffers"], (before, after)
+    (x,) = on(device, numbers(7))
+    near(await (x * 3).read(), numbers(7) * 3)
+
+
+@only("webgpu")
+async def a_weight_is_refused_while_loading(place: Place) -> None:
+    device, manager = place.device, place.manager()
+    before = held(device)
+    source = f"{place.random}/{WEIGHTS}"
+    with refusing(TABLE, TABLE + 16) as refused:
+        load = tc.from_pretrained(source, manager=manager, device="webgpu", tokenizer=False)
+        complaint = await raises(DeviceMemoryError, load, f"a buffer of {TABLE} bytes was refused", 'device="cpu"')
+        assert refused.count == 1 and complaint.device == "webgpu"
+        assert "OUT_OF_DEVICE_MEMORY" in str(complaint) and not manager.models
+        await _nothing_left(device, before)
+        model = await tc.from_pretrained(source, manager=manager, tokenizer=False)  # "auto" goes on
+        assert model.device.kind == "cpu", model.explain()
+        assert "webgpu cannot hold" in model.explain() and "OUT_OF_DEVICE_MEMORY" in model.explain()
+        await _nothing_left(device, before)
+    again = await tc.from_pretrained(source, manager=manager, tokenizer=False)
+    assert again.device.kind == "webgpu"
+    ids = np.arange(6).reshape(1, 6)
+    there, here = [await (await each(input_ids=ids))["last_hidden_state"].read() for each in (model, again)]
+    near(here, there, 1e-4)
+    model.unload()
+    again.unload()
+
+
+@only("webgpu")
+async def a_move_is_refused(place: Place) -> None:
+    device, manager = place.device, place.manager()
+    model = await tc.from_pretrained(f"{place.random}/{WEIGHTS}", manager=manager, device="cpu", tokenizer=False)
+    before = held(device)
+    ids = np.arange(6).reshape(1, 6)
+    wanted = await (await model(input_ids=ids))["last_hidden_state"].read()
+    with refusing(TABLE, TABLE + 16):
+        await raises(DeviceMemoryError, model.to("webgpu"), f"a buffer of {TABLE} bytes")
+    assert model.device.kind == "cpu"
+    await _nothing_left(device, before)
+    near(await (await model(input_ids=ids))["last_hidden_state"].read(), wanted)
+    await model.to("webgpu")
+    near(await (await model(input_ids=ids))["last_hidden_state"].read(), wanted, 1e-4)
+    model.unload()
+
+
+@only("webgpu")
+async def an_arena_an_output_and_a_read_are_refused(device: Device) -> None:
+    (x,) = on(device, numbers(1))
+    before = held(device)
+    wide = tc.broadcast_to(x, (MANY,))
+    with refusing(MANY * 4):
+        for _ in range(2):
+            await raises(DeviceMemoryError, tc.sum(tc.cumulative_sum(wide)).read(), "a buffer of")  # the arena
+            await raises(DeviceMemoryError, (wide + 1).read(), "add")  # the output
+            near(await tc.sum(tc.cumulative_sum(wide[:100])).read(), numbers(1)[0] * 5050)
+    large = await (wide + 2).realize()
+    with refusing(MANY * 4):
+        await raises(DeviceMemoryError, large.read(), "a read")
+        near(await large[:50].read(), np.repeat(numbers(1) + 2, 50))
+    near(await large.read(), np.repeat(numbers(1) + 2, MANY))
+    near(await tc.sum(tc.cumulative_sum(wide)).read(), numbers(1)[0] * MANY * (MANY + 1) / 2, 1e-4)
+    del wide, large
+    device.drop_programs()
+    await _nothing_left(device, before)

@@ -1,0 +1,128 @@
+"""Models on WebNN whose graphs would be too large for the browser: they run as several, and give the same bits."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+
+import tensorcommons as tc
+from tensorcommons.backends.webnn.backend import WebNNBackend
+from tensorcommons.errors import DeviceMemoryError
+from tensorcommons.graph.program import Program
+from tests.cases import Place, only
+from tests.cases.support import raises
+
+KB = 1024
+TOKENS = np.arange(12).reshape(1, 12) % 50 + 1
+
+
+@contextmanager
+def at_most(place: Place, nbytes: int | None) -> Iterator[None]:
+    """Have a graph of the device take at most so many bytes."""
+    backend = place.device.backend
+    assert isinstance(backend, WebNNBackend)
+    before = backend.most
+    backend.most = nbytes or before
+    try:
+        _forget_programs(place)
+        yield
+        _forget_programs(place)
+    finally:
+        backend.most = before
+
+
+def _forget_programs(place: Place) -> None:
+    while place.device.programs:
+        place.device.programs.popitem()[1].discard()
+
+
+async def _answers(place: Place, source: str, nbytes: int | None, dtype: str) -> tuple[list[Any], int]:
+    """What a model answers, and how many graphs ran at its largest call."""
+    with at_most(place, nbytes):
+        manager = place.manager(activation_cache=False)
+        model = await tc.from_pretrained(source, manager=manager, dtype=dtype, tokenizer=False)
+        try:
+            answers, dispatches = [], 0
+            for ids in (TOKENS, np.concatenate([TOKENS, TOKENS[:, ::-1]])):
+                answer = await model(input_ids=ids, attention_mask=np.ones_like(ids))
+                dispatches = max(dispatches, manager.last_run["dispatches"])
+                answers += [await answer[name].read() for name in sorted(answer)]
+                assert manager.last_run.get("refused", {}) == {}, manager.last_run["refused"]
+            if "logits" in answer:
+                answers.append(await model.generate(TOKENS, max_new_tokens=5))
+        finally:
+            model.unload()
+        return answers, dispatches
+
+
+async def _same_bits(place: Place, source: str, nbytes: int, dtype: str) -> None:
+    wanted, one = await _answers(place, source, None, dtype)
+    found, several = await _answers(place, source, nbytes, dtype)
+    assert several >= one + 2, f"{several} graphs in place of {one}"
+    for a, b in zip(found, wanted, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+@only("webnn")
+async def encoders_in_segments_give_the_same_bits(place: Place) -> None:
+    for dtype in ("float32", "float16"):
+        await _same_bits(
+            place, f"{place.random}/deep-bert,layers=4,hidden_size=64,intermediate_size=128", 160 * KB, dtype
+        )
+
+
+@only("webnn")
+async def decoders_in_segments_give_the_same_bits(place: Place) -> None:
+    for dtype in ("float32", "float16"):
+        await _same_bits(
+            place, f"{place.random}/deep-llama,layers=4,hidden_size=64,intermediate_size=128", 160 * KB, dtype
+        )
+
+
+@only("webnn")
+async def an_operation_too_large_for_any_graph_runs_elsewhere_and_says_so(place: Place) -> None:
+    x = tc.asarray(np.arange(2**16, dtype=np.float32), device=place.device)
+    with at_most(place, 64 * KB):
+        y = x * 3
+        np.testing.assert_array_equal(await y.read(), np.arange(2**16, dtype=np.float32) * 3)
+        (program,) = place.device.programs.values()
+        assert "more than 65,536" in program.why["multiply"], program.why
+
+
+@only("webnn")
+async def a_tensor_too_large_is_refused_before_the_download(place: Place) -> None:
+    manager = place.manager()
+    source = f"{place.random}/deep-bert,layers=1,vocab_size=4000"
+    backend: Any = place.device.backend
+    limit, backend.limits["maxTensorByteLength"] = backend.limits["maxTensorByteLength"], 100_000
+    seen: list[Any] = []
+    try:
+        load = tc.from_pretrained(source, manager=manager, device="webnn", progress_callback=seen.append)
+        await raises(DeviceMemoryError, load, "takes 128,000 bytes, and one tensor of this WebNN at most 100,000")
+        assert not any(event["loaded"] for event in seen)
+        model = await tc.from_pretrained(source, manager=manager, tokenizer=False)
+        assert model.device.kind == "cpu" and "webnn cannot hold" in model.explain(), model.explain()
+        await raises(DeviceMemoryError, model.to("webnn"), 'device="cpu"')
+        half = await tc.from_pretrained(source, manager=manager, tokenizer=False, dtype="float16")
+        assert half.device.kind == "webnn"
+        half.unload()
+        model.unload()
+    finally:
+        backend.limits["maxTensorByteLength"] = limit
+
+
+@only("webnn")
+async def a_table_too_large_to_be_widened_at_once_is_multiplied_in_pieces(place: Place) -> None:
+    rng = np.random.default_rng(0)
+    table, x = rng.normal(size=(1001, 64)).astype(np.float16), rng.normal(size=(3, 64)).astype(np.float32)
+    rows, weight = (tc.asarray(each, device=place.device) for each in (x, table))
+    with at_most(place, None):
+        wanted = await tc.linear(rows, weight).read()
+    for most in (320 * KB, 160 * KB):  # its bytes are 128,128, and twice as many in float32
+        with at_most(place, most):
+            np.testing.assert_array_equal(await tc.linear(rows, weight).read(), wanted)
+            (program,) = place.device.programs.values()
+            assert isinstance(program, Program) and program.dispatches > 1, program.dispatches
