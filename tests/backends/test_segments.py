@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 import pytest
 
 from tensorcommons.backends.webnn.segments import BLOCK, GRAPH_BYTES, Calls, Kind, Node, Segment, reserved
 
 MIB = 2**20
-MEANING = {
+MEANING: dict[str, Callable[..., Any]] = {
     "add": np.add,
     "matmul": lambda a, b: np.tanh(a @ b),
     "sigmoid": np.tanh,

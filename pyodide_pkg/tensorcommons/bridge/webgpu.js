@@ -51,6 +51,11 @@ class Fault extends Error {
   }
 }
 
+// The fault among answers that the others follow from: commands with a buffer that could not be made are invalid. Or null.
+function cause(faults) {
+  return faults.find((fault) => fault?.kind === "out-of-memory") ?? faults.find(Boolean) ?? null;
+}
+
 function described(error) {
   return JSON.stringify({ kind: error.kind ?? "", work: error.work ?? "", message: String(error.message ?? error) });
 }
@@ -101,7 +106,7 @@ class Gpu {
       return { result: work(), get checked() { return answers; } };
     } finally {
       const pop = (kind) => this.device.popErrorScope().then((error) => error && new Fault(kind, name, error.message), () => null);
-      answers = Promise.all(scopes.toReversed().map(pop)).then((faults) => faults.find(Boolean) ?? null);
+      answers = Promise.all(scopes.toReversed().map(pop)).then(cause);
     }
   }
 
@@ -110,7 +115,7 @@ class Gpu {
   #doubted(buffers, checked, sources, program) {
     const doubt = { fault: null };
     doubt.checked = Promise.all([...sources.map((source) => source.checked), checked]).then((faults) => {
-      doubt.fault = faults.find(Boolean) ?? null;
+      doubt.fault = cause(faults);
       if (!doubt.fault) for (const buffer of buffers) if (buffer.doubt === doubt) buffer.doubt = null;
       if (program && doubt.fault) this.#taint(program, doubt);
       else if (program) program.proved = true;
@@ -134,7 +139,7 @@ class Gpu {
   // Resolves with nothing, or the Fault of what was to fill one of the buffers, as text.
   async checkBuffers(...handles) {
     const faults = await Promise.all(handles.map((handle) => this.buffers.get(handle)?.doubt?.checked));
-    const fault = faults.find(Boolean);
+    const fault = cause(faults);
     return fault ? described(fault) : "";
   }
 
@@ -243,7 +248,7 @@ class Gpu {
         }
       }
       const [outcome, faults] = await Promise.all([mapped.then(() => null, (error) => error), Promise.all(doubts)]);
-      const wrong = faults.find(Boolean) ?? outcome;
+      const wrong = cause(faults) ?? outcome;
       if (wrong) throw wrong;
       this.take(number, new Uint8Array(staging.getMappedRange(0, length)));
       staging.unmap();
@@ -517,7 +522,7 @@ class Gpu {
       checks.push(watched ? this.#watched(work, next).checked : next() ?? null);
     }
     if (watched || sources.length) {
-      const fault = (await Promise.all(checks)).find(Boolean);
+      const fault = cause(await Promise.all(checks));
       if (fault) throw fault;
       program.proved = true;
     }

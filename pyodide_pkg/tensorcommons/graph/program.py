@@ -82,6 +82,7 @@ class Program:
         """Device bytes that it keeps beside the arena while it is compiled."""
         return self.executable.nbytes if self.executable is not None else 0
 
+    @property
     def uncounted(self) -> tuple[int, int]:
         """Bytes that its device keeps for it beside those that are counted, and their address space."""
         return (self.executable.hidden, self.executable.reserved) if self.executable is not None else (0, 0)
