@@ -25,7 +25,8 @@ found = {{}}
 async with await WeightsFile.open(source, "w.safetensors") as weights:
     for entry in weights.header.entries:
         if entry.name in {}:
-            found[entry.name] = hashlib.sha256(bytes((await weights.read(entry))[0])).hexdigest()
+            (chunk,) = weights.chunks(entry)
+            found[entry.name] = hashlib.sha256(bytes((await weights.read(chunk))[0])).hexdigest()
 {{"config": config.decode(), "found": found}}
 """
 SERVERS = {

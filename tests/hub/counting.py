@@ -27,8 +27,10 @@ class Answer:
 
 @dataclass
 class Counting:
-    """``mode``: "" is a good server, "down" answers 503, "bare" sends no validators, "picky" drops conditional GETs."""
+    """``mode``: "" is a good server, "down" answers 503, "bare" sends no validators, "weak" a weak ETag alone, "date"
+    the date alone, "picky" drops conditional GETs."""
 
+    folder: Path
     url: str = ""
     mode: str = ""
     answers: list[Answer] = field(default_factory=list)
@@ -42,6 +44,10 @@ class Counting:
         """Bytes of good bodies since the last call; an error's page does not count."""
         return sum(answer.nbytes for answer in self.since() if answer.status < 400)
 
+    def _sends(self, header: bytes) -> bool:
+        left_out = {"bare": (b"etag", b"last-modified"), "weak": (b"etag", b"last-modified"), "date": (b"etag",)}
+        return header not in left_out.get(self.mode, ())
+
     def wrap(self, app: ASGIApp) -> ASGIApp:
         async def counting(scope: Scope, receive: Receive, send: Send) -> None:
             headers = dict(scope["headers"])
@@ -51,9 +57,9 @@ class Counting:
             async def counted(message: Message) -> None:
                 if message["type"] == "http.response.start":
                     answer.status = message["status"]
-                    if self.mode == "bare":
-                        bare = [h for h in message["headers"] if h[0] not in (b"etag", b"last-modified")]
-                        message = {**message, "headers": bare}
+                    message = {**message, "headers": [h for h in message["headers"] if self._sends(h[0])]}
+                    if self.mode == "weak":
+                        message["headers"].append((b"etag", b'W/"the same meaning"'))
                 answer.nbytes += len(message.get("body", b"")) if scope["method"] == "GET" else 0
                 await send(message)
 
@@ -67,6 +73,6 @@ class Counting:
 
 @contextmanager
 def counted(folder: Path) -> Iterator[Counting]:
-    counting = Counting()
+    counting = Counting(folder)
     with serve(folder, headers={}, wrap=counting.wrap) as counting.url:
         yield counting

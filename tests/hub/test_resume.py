@@ -9,6 +9,7 @@ from tensorcommons.errors import DownloadError, InvalidWeights
 from tensorcommons.hub.sources import open_source
 from tensorcommons.hub.weights import WeightsFile
 from tests.cases.checkpoints import pack
+from tests.hub.reading import read_tensor
 
 TENSORS = {
     name: np.random.default_rng(size).random(size, np.float32) for name, size in (("a", 9), ("b", 50_000), ("c", 7))
@@ -20,7 +21,7 @@ FILE = "w.safetensors"
 async def _read(address: str) -> dict[str, bytes]:
     source = open_source(address)
     async with await WeightsFile.open(source, FILE) as weights:
-        return {entry.name: bytes((await weights.read(entry))[0]) for entry in weights.header.entries}
+        return {entry.name: await read_tensor(weights, entry) for entry in weights.header.entries}
 
 
 @pytest.fixture
@@ -47,10 +48,10 @@ async def test_a_server_that_never_sends_the_end_is_given_up(server, packed, mon
 
 async def test_a_file_that_became_another_is_refused(server, packed):
     async with await WeightsFile.open(open_source(f"{server.address}/hiccup"), FILE) as weights:
-        await weights.read(weights.header.entries[0])
+        await read_tensor(weights, weights.header.entries[0])
         server.files[FILE] = pack(OTHERS)
         with pytest.raises(InvalidWeights, match="changed while it was read"):
-            await weights.read(weights.header.entries[1])
+            await read_tensor(weights, weights.header.entries[1])
 
 
 @pytest.mark.parametrize("becomes", ["another", "shorter"])
@@ -58,13 +59,13 @@ async def test_without_validators_what_came_is_compared(server, packed, becomes,
     monkeypatch.setattr("tensorcommons.hub.weights.WAITS", (0.0, 0.0, 0.0))
     server.bare.add(FILE)
     async with await WeightsFile.open(open_source(f"{server.address}/patchy"), FILE) as weights:
-        await weights.read(weights.header.entries[0])
+        await read_tensor(weights, weights.header.entries[0])
         server.files[FILE] = pack(OTHERS) if becomes == "another" else packed[:-4]
         with pytest.raises(InvalidWeights, match="changed while it was read"):
-            await weights.read(weights.header.entries[1])
+            await read_tensor(weights, weights.header.entries[1])
     server.files[FILE] = packed
     server.requests.clear()
     async with await WeightsFile.open(open_source(f"{server.address}/patchy"), FILE) as weights:
         for entry in weights.header.entries:
-            assert bytes((await weights.read(entry))[0]) == TENSORS[entry.name].tobytes()
+            assert await read_tensor(weights, entry) == TENSORS[entry.name].tobytes()
     assert [wanted for _, wanted in server.requests] == [None] * 4, "the whole file, until it comes"

@@ -8,6 +8,7 @@ import warnings
 import numpy as np
 import pytest
 
+from tensorcommons.bridge.blocks import Data
 from tensorcommons.errors import TensorCommonsError
 from tensorcommons.hub import http
 from tensorcommons.hub.cache import Cache
@@ -16,6 +17,7 @@ from tensorcommons.hub.sources import open_source
 from tensorcommons.hub.stores import MemoryStore
 from tensorcommons.hub.weights import WeightsFile
 from tests.cases.checkpoints import pack
+from tests.hub.reading import read_tensor
 from tests.hub.server import serving
 from tests.hub.varied_server import AsAPageSees, Traits, VariedServer
 
@@ -40,6 +42,29 @@ def server():
         yield server
 
 
+class TabDiedError(Exception):
+    """Nothing more is written."""
+
+
+class MortalStore(MemoryStore):
+    """A store of a tab that may die at one of its calls."""
+
+    calls_left = 1_000_000
+
+    async def write(self, name: str, data: Data) -> None:
+        self._call()
+        await super().write(name, data)
+
+    async def append(self, name: str, data: Data) -> None:
+        self._call()
+        await MemoryStore.write(self, name, memoryview(self.entries[name] + bytes(data)))
+
+    def _call(self) -> None:
+        self.calls_left -= 1
+        if self.calls_left < 0:
+            raise TabDiedError
+
+
 async def _visit(address: str, cache: Cache | None, wanted: set[str], upto: int) -> tuple[bytes, dict[str, bytes]]:
     source = open_source(address)
     if cache is not None:
@@ -49,12 +74,13 @@ async def _visit(address: str, cache: Cache | None, wanted: set[str], upto: int)
     async with await WeightsFile.open(source, "w.safetensors") as weights:
         for entry in weights.header.entries[:upto]:
             if entry.name in wanted:
-                found[entry.name] = bytes((await weights.read(entry))[0])
+                found[entry.name] = await read_tensor(weights, entry)
     return config, found
 
 
 async def _one(server: VariedServer, seed: int, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Three visits to one server, the first of which may stop in the middle. Gives how each ended."""
+    """Three visits to one server, the first of which may stop in the middle, by itself or with the whole tab. Gives how
+    each ended."""
     rng = random.Random(seed)
     traits = Traits.drawn(rng)
     server.reset(traits, FILES, seed)
@@ -62,15 +88,22 @@ async def _one(server: VariedServer, seed: int, monkeypatch: pytest.MonkeyPatch)
     hidden = rng.choice([None, frozenset[str](), frozenset({"etag"}), frozenset({"content-range"})])
     if hidden is not None:
         monkeypatch.setattr(http, "_send", AsAPageSees(http._send, hidden))
-    cache = Cache(MemoryStore()) if rng.random() < 0.6 else None
+    store = MortalStore()
+    caches = rng.random() < 0.8
+    cache = Cache(store) if caches else None
+    monkeypatch.setattr("tensorcommons.hub.weights.CHUNK", rng.choice([4_096, 1 << 23]))
     ends = []
     for number in range(3):
+        store.calls_left = rng.randrange(20) if number == 0 and rng.random() < 0.5 else 1_000_000
         wanted = {name for name in SIZES if rng.random() < 0.7}
         upto = rng.randrange(len(SIZES)) if number == 0 else len(SIZES)
         try:
             config, found = await _visit(server.address, cache, wanted, upto)
         except TensorCommonsError as error:
             ends.append(type(error).__name__)
+            continue
+        except TabDiedError:
+            cache = Cache(store)
             continue
         assert config in FILES["config.json"], (seed, traits)
         versions = [all(right[name] == data for name, data in found.items()) for right in RIGHT]

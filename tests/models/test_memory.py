@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import tensorcommons as tc
+from tensorcommons.bridge.blocks import CHUNK
 from tests.cases.checkpoints import WEIGHTS, pack, tensors_of, with_config
 from tests.models.server import TINY
 
@@ -43,5 +44,5 @@ async def test_a_load_takes_its_largest_tensor_once(tmp_path, stored, loaded):
     finally:
         tracemalloc.stop()
     assert manager.report().device_bytes > largest * (0.9 if loaded == "float32" else 0.45)
-    assert peak - kept <= 1.1 * largest, f"{peak - kept:,} bytes beside {kept:,}"
+    assert peak - kept <= 1.1 * largest + CHUNK, f"{peak - kept:,} bytes beside {kept:,}"
     model.unload()

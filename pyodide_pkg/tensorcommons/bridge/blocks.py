@@ -13,6 +13,7 @@ from typing import Any, TypeAlias
 from .runtime import IN_BROWSER
 
 PIECE = 1 << 19  # bytes that Python holds of a block, or that are hashed, at a time (digest.py)
+CHUNK = 16 * PIECE  # bytes of a tensor that are received, hashed and stored at a time
 
 
 class Block:
@@ -25,9 +26,16 @@ class Block:
         total = max(nbytes, room)
         self._take(_new_array(total) if IN_BROWSER else memoryview(bytearray(total)), nbytes, total)
 
+    _whole: Block | None
+
     def _take(self, whole: Any, nbytes: int, total: int) -> None:
         self._set(whole, total - nbytes, total)
-        self.whole = self if total == nbytes else Block._over(whole, 0, total)
+        self._whole = None if total == nbytes else Block._over(whole, 0, total)
+
+    @property
+    def whole(self) -> Block:
+        """The bytes with the room before them."""
+        return self if self._whole is None else self._whole  # not kept where it is the block itself: a cycle would keep the bytes
 
     def _set(self, whole: Any, start: int, stop: int) -> None:
         self.nbytes = stop - start
@@ -37,7 +45,7 @@ class Block:
     def _over(cls, whole: Any, start: int, stop: int) -> Block:
         block: Block = cls.__new__(cls)
         block._set(whole, start, stop)
-        block.whole = block
+        block._whole = None
         return block
 
     @classmethod
@@ -71,6 +79,14 @@ class Block:
             self.raw[offset:stop] = data.cast("B")
         elif data.nbytes:
             self.raw.subarray(offset, stop).assign(data)
+
+    def put(self, offset: int, other: Block) -> None:
+        """Put another block's bytes at ``offset``."""
+        stop = offset + other.nbytes
+        if IN_BROWSER:
+            self.raw.subarray(offset, stop).set(other.raw)
+        else:
+            self.raw[offset:stop] = other.raw
 
     def read(self, start: int, stop: int) -> memoryview:
         """Bytes ``start`` to ``stop``; whether they are a copy is left open."""

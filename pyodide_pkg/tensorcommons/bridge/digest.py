@@ -23,9 +23,15 @@ def identity_of(data: bytes | bytearray | Data, label: str = "") -> str:
 
 async def identity_beside(data: bytes | bytearray | Data, label: str = "") -> str:
     """The same. A large block of a browser's is hashed while others run; it must stay as it is meanwhile."""
+    return joined(await digests_beside(data), label)
+
+
+async def digests_beside(data: bytes | bytearray | Data) -> bytes:
+    """The SHA-256 of each piece, one after another, as :func:`identity_beside` hashes."""
     if not isinstance(data, Block) or data.nbytes <= SMALL or not _is_hashed_by_the_browser():
-        return identity_of(data, label)
-    return joined((await (await hasher()).digestsOf(data.raw)).to_bytes(), label)
+        return digests_of(data)
+    digests: bytes = (await (await hasher()).digestsOf(data.raw)).to_bytes()
+    return digests
 
 
 def digests_of(data: bytes | bytearray | Data) -> bytes:

@@ -5,6 +5,8 @@
 // https://fs.spec.whatwg.org
 
 const PIECE = 1 << 22; // bytes copied at a time where memory of Python's cannot be handed out across an await
+const WRITTEN = 1 << 20; // bytes written between two looks at the clock
+const SLICE = 30; // milliseconds for which a thread is kept
 
 // QuotaExceededError is a class of its own since Chromium 153 or before. Pyodide 314 does not take it for an error: an await
 // that is rejected with it never ends in Python. So errors cross over as plain ones, with their names.
@@ -82,8 +84,14 @@ export const read = typed(async (store, name, nbytes, room) => {
   return [whole, length, await digests.end(whole.subarray(start))];
 });
 
+/** All bytes of a file. */
+export const text = typed(async (store, name) => {
+  const file = await (await store.dir.getFileHandle(name)).getFile();
+  return new Uint8Array(await file.arrayBuffer());
+});
+
 /** Writes the file whole or not at all: under `draft` first, or in the browser's own swap file. */
-export const write = typed(async (store, name, draft, source) => {
+export const write = typed((store, name, draft, source) => alone(name, async () => {
   if (!store.sync) {
     // Of a full disk Chromium tells the reason, or that its pipe broke (AbortError): asked again, mostly the reason.
     return writeSwapped(store, name, source).catch((error) => {
@@ -94,21 +102,20 @@ export const write = typed(async (store, name, draft, source) => {
   const place = store.moves ? draft : name; // without a way to rename, a crash leaves a part: its checksum tells
   const handle = await store.dir.getFileHandle(place, { create: true });
   try {
-    const access = await handle.createSyncAccessHandle();
-    try {
-      await access.truncate(0); // Safari before 16.4 answers with promises
-      const written = lend(source, (bytes) => access.write(bytes, { at: 0 }));
-      if (written !== lend(source, (bytes) => bytes.length)) throw new DOMException("a short write", "QuotaExceededError");
-      await access.flush();
-    } finally {
-      await access.close();
-    }
+    await writeAt(handle, 0, source);
     if (store.moves) await handle.move(store.dir, name);
   } catch (error) {
     await store.dir.removeEntry(place).catch(() => {});
     throw error;
   }
-});
+}));
+
+/** Adds to the end of a file that is there. */
+export const append = typed((store, name, source) => alone(name, async () => {
+  const handle = await store.dir.getFileHandle(name);
+  if (store.sync) return writeAt(handle, null, source);
+  return writeSwapped(store, name, source, true);
+}));
 
 /** Removes a file; nothing happens if there is none. */
 export const remove = typed(async (store, name) => {
@@ -119,10 +126,42 @@ export const remove = typed(async (store, name) => {
   }
 });
 
-async function writeSwapped(store, name, source) {
-  const handle = await store.dir.getFileHandle(name, { create: true });
-  const stream = await handle.createWritable();
+// Two tabs that write one file take turns.
+function alone(name, work) {
+  return navigator.locks ? navigator.locks.request(`tensorcommons/${name}`, work) : work();
+}
+
+// Through a handle that nobody else has meanwhile. `at` null is the end of the file, which is cut back where it is full.
+async function writeAt(handle, at, source) {
+  const access = await handle.createSyncAccessHandle();
   try {
+    const start = at ?? await access.getSize(); // Safari before 16.4 answers with promises
+    if (at !== null) await access.truncate(start);
+    const length = lend(source, (bytes) => bytes.length);
+    let begun = performance.now();
+    for (let done = 0; done < length;) {
+      const some = lend(source, (bytes) => access.write(bytes.subarray(done, done + WRITTEN), { at: start + done }));
+      if (some !== Math.min(WRITTEN, length - done)) {
+        await access.truncate(start);
+        throw new DOMException("a short write", "QuotaExceededError");
+      }
+      done += some;
+      if (performance.now() - begun > SLICE) {
+        await new Promise((go) => setTimeout(go));
+        begun = performance.now();
+      }
+    }
+    await access.flush();
+  } finally {
+    await access.close();
+  }
+}
+
+async function writeSwapped(store, name, source, appends = false) {
+  const handle = await store.dir.getFileHandle(name, { create: !appends });
+  const stream = await handle.createWritable({ keepExistingData: appends });
+  try {
+    if (appends) await stream.seek((await handle.getFile()).size);
     const length = lend(source, (bytes) => bytes.length);
     if (source instanceof Uint8Array) await stream.write(source);
     else for (let at = 0; at < length; at += PIECE) await stream.write(lend(source, (bytes) => bytes.slice(at, at + PIECE)));

@@ -61,6 +61,17 @@ class OpfsStore:
         with _as_os_errors():
             await self._helper.write(self._store, name, f"new-{secrets.token_hex(8)}", raw_of(data))
 
+    async def text(self, name: str) -> bytes:
+        """See :class:`Store`."""
+        with _as_os_errors():
+            text: bytes = (await self._helper.text(self._store, name)).to_bytes()
+        return text
+
+    async def append(self, name: str, data: Data) -> None:
+        """Add to the end of an entry that is there."""
+        with _as_os_errors():
+            await self._helper.append(self._store, name, raw_of(data))
+
     async def remove(self, name: str) -> None:
         """Remove an entry, if it is there."""
         with _as_os_errors():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+import time
 from collections.abc import Callable, Coroutine, Generator
 from contextvars import Context
 from typing import Any, Generic, TypeVar
@@ -54,6 +55,21 @@ def run_now(work: Coroutine[Any, Any, T], *, turns: bool = False) -> T:
         return result
     work.close()
     raise WouldWaitError
+
+
+SLICE = 0.03  # seconds for which work keeps the event loop to itself
+_turned = 0.0
+
+
+async def breathe() -> None:
+    """Give the event loop a turn, so that messages and a cancel arrive, if the last one was SLICE or longer ago.
+
+    Call it in each pass of a loop that may take long.
+    """
+    global _turned
+    if time.monotonic() - _turned > SLICE:
+        await asyncio.sleep(0)
+        _turned = time.monotonic()
 
 
 def webnn_present() -> bool:

@@ -2,42 +2,41 @@
 
 ::
 
-    blob-<identity>          bytes, once however many files hold them; the identity is that of bridge/digest.py (with
-                             dtype and shape for a tensor, as sharing/ has it)
-    file-<hash of address>   a record: which blobs make up the file, its size and the server's validators. What is
-                             shorter than a file of its own is worth (SMALL) is in the record itself
+    blob-<identity>          at most CHUNK bytes, once however many files hold them; the identity is that of
+                             bridge/digest.py (with dtype and shape for a whole tensor, as sharing/ has it)
+    file-<hash of address>   a record (hub/records.py): which blobs make up the file, its size and the server's
+                             validators. What is shorter than a file of its own is worth (SMALL) is in the record itself
     new-<random>             a write under way, or one that a crash left
 
-A record is written after its blobs, so that it never promises what is not there; blobs without a record are what an
-interrupted load left, and are used by the next one. Everything is checked when it is read: an entry that is missing,
-short or damaged is dropped, and its bytes come from the network again. Whatever the storage does (full, forbidden, in
-use by another tab), a load goes on without it, and ``status`` says so.
+A record grows while its file arrives, each line after the blobs that it names, so that it never promises what is not
+there; a blob that no record names yet is what a crash left, and is used by the next load of the same bytes or removed
+after a day. Everything is checked when it is read: an entry that is missing, short or damaged is dropped, and its bytes
+come from the network again. Whatever the storage does (full, forbidden, in use by another tab), a load goes on without
+it, and ``status`` says so.
 """
 
 from __future__ import annotations
 
 import asyncio
 import errno
-import json
 import os
 import re
 import time
-from base64 import b64decode, b64encode
 from collections import Counter
-from collections.abc import Callable
-from dataclasses import dataclass, field, replace
-from typing import Any, TypeAlias
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from typing import TypeAlias
 from weakref import WeakValueDictionary
 
-from ..bridge.blocks import Block, Data
-from ..bridge.digest import identity_of, joined
-from ..bridge.runtime import IN_BROWSER
+from ..bridge.blocks import CHUNK, Block, Data
+from ..bridge.digest import digests_of, identity_of, joined
+from ..bridge.runtime import IN_BROWSER, breathe
 from ..errors import DeviceUnavailable, TensorCommonsError, quoted
+from .records import AT_ONCE, Piece, Record
 from .stores import FolderStore, Store
-from .version import Version, is_immutable
 
 LIMIT = 4 << 30  # bytes; what is used least recently goes when it is passed
-CHECK_EVERY = 16 << 20  # bytes written between two looks at the limit: listing 400 entries takes 160 ms in Chromium
+CHECK_EVERY = 16 << 20  # bytes written, at least, between two looks at the limit: Chromium lists 400 entries in 160 ms
 ORPHAN_AGE = 24 * 3600.0  # seconds until what no record names is taken for a leftover, not another tab's load
 ABSENT_AGE = 24 * 3600.0  # seconds for which it is believed that a file does not exist: a 404 may be a passing fault
 SMALL = 4 << 10  # bytes; opening a file costs a browser as much time as reading 200 kB
@@ -45,85 +44,6 @@ TOUCH = 3600.0  # seconds; how exactly a record knows when it was used
 OURS = re.compile(r"(?:blob|file)-[0-9a-f]{64}|new-[0-9a-f]{16}")
 
 CacheSpec: TypeAlias = "Cache | str | os.PathLike[str] | None"
-
-
-@dataclass(frozen=True, slots=True)
-class Piece:
-    """Bytes ``start`` to ``stop`` of a file, known by content: a blob, or these very bytes where they are few."""
-
-    start: int
-    stop: int
-    identity: str
-    label: str = ""
-    data: bytes = field(default=b"", repr=False)
-
-    def packed(self) -> list[Any]:
-        """For JSON."""
-        return [self.start, self.stop, self.identity, self.label, b64encode(self.data).decode()]
-
-    @classmethod
-    def unpacked(cls, start: int, stop: int, identity: str, label: str, data: str) -> Piece:
-        """What :meth:`packed` gave."""
-        return cls(start, stop, identity, label, b64decode(data))
-
-
-@dataclass
-class Record:
-    """What is known of the file at ``address``: its bytes by ``pieces``, perhaps not all; or that it is ``absent``.
-
-    The rest is its version; see :class:`Version`.
-    """
-
-    address: str
-    size: int | None = None
-    etag: str | None = None
-    modified: str | None = None
-    absent: bool = False
-    pieces: dict[tuple[int, int], Piece] = field(default_factory=dict)
-    used: float = 0.0
-    is_settled: bool = False
-
-    @classmethod
-    def of(cls, address: str, version: Version) -> Record:
-        """A record of a file of that version, of which nothing was read yet."""
-        return cls(address, version.size, version.etag, version.modified, is_settled=version.is_settled)
-
-    @property
-    def version(self) -> Version:
-        """What tells two contents of one address apart."""
-        return Version(self.size, self.etag, self.modified, self.is_settled)
-
-    @property
-    def is_whole(self) -> bool:
-        """True if the pieces are all bytes of the file."""
-        end = 0
-        for piece in sorted(self.pieces.values(), key=lambda piece: (piece.start, piece.stop)):
-            if piece.start > end:
-                return False
-            end = max(end, piece.stop)
-        return end == self.size
-
-    def add(self, piece: Piece) -> None:
-        """Note a piece."""
-        self.pieces[piece.start, piece.stop] = piece
-
-    def to_bytes(self) -> bytes:
-        """The record with a checksum in front."""
-        pieces = [piece.packed() for piece in self.pieces.values()]
-        text = json.dumps({**self.__dict__, "pieces": pieces}).encode()
-        return identity_of(text).encode() + text
-
-    @classmethod
-    def from_bytes(cls, data: bytes) -> Record | None:
-        """The record in ``data``; None for one that is damaged, or of another version of this package."""
-        if identity_of(data[64:]).encode() != data[:64]:
-            return None
-        try:
-            table: dict[str, Any] = json.loads(data[64:])
-            pieces = [Piece.unpacked(*piece) for piece in table.pop("pieces")]
-            return cls(**table, pieces={(piece.start, piece.stop): piece for piece in pieces})
-        except (ValueError, TypeError, KeyError):
-            return None
 
 
 class Cache:
@@ -143,6 +63,7 @@ class Cache:
         self._in_use: set[str] = set()  # names of the entries that this page has read or written
         self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()  # of writing, by identity
         self._unchecked = 0  # bytes written since the last look at the limit
+        self._check_after = CHECK_EVERY
 
     def __repr__(self) -> str:
         return f"<Cache {self.status}>"
@@ -166,14 +87,13 @@ class Cache:
 
     # --- bytes by identity ---
 
-    async def read(self, piece: Piece, room: int = 0) -> Block | None:
-        """The bytes of a record's piece, checked; None if they are not there, or were damaged and are dropped now.
-
-        ``room`` is the block's.
-        """
+    async def read(self, piece: Piece) -> tuple[Block, bytes] | None:
+        """Read a record's piece, checked: its bytes and their digests. None if they are not there, or were damaged and
+        are dropped now."""
         if piece.data:
-            return Block.of(piece.data, room)
-        return await self.get(piece.identity, piece.label, piece.stop - piece.start, room)
+            data = Block.of(piece.data)
+            return data, digests_of(data)
+        return await self.get(piece.identity, piece.label, piece.stop - piece.start)
 
     async def keep(self, record: Record, piece: Piece, data: bytes | bytearray | Block) -> bool:
         """Keep ``data`` as a piece of ``record``, which the caller saves. False if that was not possible."""
@@ -186,17 +106,38 @@ class Cache:
         record.add(piece)
         return True
 
-    async def get(self, identity: str, label: str, nbytes: int, room: int = 0) -> Block | None:
-        """The bytes of that identity, checked; None if they are not there, or were damaged and are dropped now.
+    async def read_all(self, record: Record) -> bytes | None:
+        """Read all bytes of a file that :meth:`keep_all` kept; None if they are not there."""
+        if not record.is_whole:
+            return None
+        found = bytearray()
+        for piece in sorted(record.pieces.values(), key=lambda piece: piece.start):
+            part = await self.read(piece)
+            if part is None or piece.start != len(found):
+                return None
+            found += bytes(part[0])
+        return bytes(found)
 
-        ``room`` is the block's.
-        """
+    async def keep_all(self, record: Record, data: bytes) -> bool:
+        """Keep ``data``, the whole file, and its record."""
+        view = memoryview(data)
+        for start in range(0, len(data) or 1, CHUNK):
+            part = view[start : start + CHUNK]
+            piece = Piece(start, start + len(part), identity_of(part))
+            if not await self.keep(record, piece, bytes(part)):
+                return False
+            await breathe()
+        return await self.save(record)
+
+    async def get(self, identity: str, label: str, nbytes: int) -> tuple[Block, bytes] | None:
+        """Read the bytes of that identity, checked, and their digests; None if they are not there, or were damaged and
+        are dropped now."""
         if self._store is None:
             return None
         if not nbytes:
-            return Block(0, room)
+            return Block(0), b""
         try:
-            data, digests = await self._store.read(_blob(identity), nbytes, room)
+            data, digests = await self._store.read(_blob(identity), nbytes)
         except OSError as error:
             if error.errno not in (errno.ENOENT, errno.EBUSY):
                 await self._remove(_blob(identity))
@@ -205,13 +146,13 @@ class Cache:
             await self._remove(_blob(identity))
             return None
         self._in_use.add(_blob(identity))
-        return data
+        return data, digests
 
     async def put(self, identity: str, data: bytes | bytearray | Block) -> bool:
         """Keep ``data``, whose identity the caller computed. False if that was not possible; ``status`` says why."""
         if self._store is None:
             return False
-        async with self._turns.setdefault(identity, asyncio.Lock()):  # equal tensors of one file come together
+        async with self._turn(_blob(identity)):  # equal tensors of one file come together
             return await self._put(self._store, identity, data)
 
     async def _put(self, store: Store, identity: str, data: bytes | bytearray | Block) -> bool:
@@ -220,8 +161,9 @@ class Cache:
         except OSError:
             there = None
         kept = there == len(data) or not data  # the same file at another address, or another file with this tensor
-        if not kept:
-            kept = await self._write(_blob(identity), data if isinstance(data, Block) else memoryview(data))
+        if not kept and not self._off:
+            raw = data if isinstance(data, Block) else memoryview(data)
+            kept = not await self._written(_blob(identity), raw)
         if kept:
             self._in_use.add(_blob(identity))
         return kept
@@ -230,30 +172,54 @@ class Cache:
 
     async def record(self, address: str) -> Record | None:
         """What is known of the file at ``address``."""
-        found = await self._read_record(_file(address))
+        name = _file(address)
+        found = await self._read_record(name)
         if found is None or found.address != address:
             return None
         if found.absent and self._clock() - found.used > ABSENT_AGE:
             return None
-        self._in_use.add(_file(address))
+        self._in_use.add(name)
         if not found.absent and self._clock() - found.used > TOUCH:
             found.used = self._clock()
-            await self._write(_file(address), memoryview(found.to_bytes()))
+            async with self._turn(name):
+                if found.is_whole and len(found.pieces) <= AT_ONCE:  # nothing is lost if another tab adds to it now
+                    await self._written(name, memoryview(_text(found)))
+                else:
+                    await self._written(name, memoryview(_joined([found.used_line()])), appends=True)
         return found
 
     async def save(self, record: Record) -> bool:
-        """Write a record, after its blobs. What another load found out about the same content is kept. False if it
-        could not be written."""
+        """Write down what was added to a record since the last time, after its blobs. False if that was not possible:
+        it is tried again with what is added next."""
         name = _file(record.address)
-        other = await self._read_record(name)
-        if other is not None and (is_immutable(record.address) or other.version.proves(record.version)):
-            record.pieces = {**other.pieces, **record.pieces}
-        record.used = self._clock()
         self._in_use.add(name)
-        saved = await self._write(name, memoryview(record.to_bytes()))
-        if self._unchecked >= CHECK_EVERY:
+        async with self._turn(name):
+            saved = await self._save(name, record)
+        if self._unchecked >= self._check_after:
             await self.remove_unused()
         return saved
+
+    async def _save(self, name: str, record: Record) -> bool:
+        lines, facts = [], list(record.unsaved)
+        if not record.is_kept:
+            record.used = self._clock()
+            other = await self._read_record(name)  # of another load of this page, or of another tab
+            if other is not None and other.is_of_the_same(record):
+                record.is_kept = True
+                lines.append(record.used_line())
+        lines += record.lines(facts)
+        if record.is_kept and lines:
+            failure = await self._written(name, memoryview(_joined(lines)), appends=True)
+            if failure not in (0, errno.ENOENT):
+                return False
+            record.is_kept = not failure
+        if not record.is_kept:
+            facts = list(record.unsaved)
+            if await self._written(name, memoryview(_text(record))):
+                return False
+            record.is_kept = True
+        del record.unsaved[: len(facts)]
+        return True
 
     async def forget(self, address: str) -> None:
         """Drop a record; its blobs may belong to others, too."""
@@ -282,6 +248,7 @@ class Cache:
         entries = await self._list()
         most = self.limit if limit is None else limit
         before = total = sum(size for size, _ in entries.values())
+        self._check_after = max(CHECK_EVERY, (self.limit - total) // 2, total // 8)  # another tab may write as much
         records: dict[str, Record] = {}
         gone: list[str] = []
         for name in entries:
@@ -310,36 +277,47 @@ class Cache:
 
     # --- the store, whose failures end here ---
 
+    def _turn(self, name: str) -> asyncio.Lock:
+        return self._turns.setdefault(name, asyncio.Lock())
+
     async def _read_record(self, name: str) -> Record | None:
         if self._store is None:
             return None
         try:
-            data, _ = await self._store.read(name)
+            first, *lines = (await self._store.text(name)).split(b"\n")
         except OSError:
             return None
-        record = Record.from_bytes(bytes(data))
+        record = Record.from_first_line(first)
         if record is None:
             await self._remove(name)
+            return None
+        for line in lines:
+            record.learn(line)
+            await breathe()
         return record
 
-    async def _write(self, name: str, data: Data) -> bool:
-        if self._store is None or self._off:
-            return False
+    async def _written(self, name: str, data: Data, *, appends: bool = False) -> int:
+        """Write an entry, or add to it. Gives 0, or the error's number; a failure other than another tab's turn ends
+        all writing but that of records, which take little."""
+        if self._store is None:
+            return errno.EIO
+        write = self._store.append if appends else self._store.write
         for attempt in range(2):
             try:
-                await self._store.write(name, data)
+                await write(name, data)
             except OSError as error:
-                if error.errno == errno.EBUSY:  # another tab writes or reads the same bytes
-                    return False
-                full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+                number = error.errno or errno.EIO
+                if number == errno.EBUSY or (appends and number == errno.ENOENT):
+                    return number  # another tab writes or reads the same bytes, or has removed them
+                full = number in (errno.ENOSPC, errno.EDQUOT)
                 if full and not attempt and await self.remove_unused(0):
                     continue
                 what = "is full" if full else "cannot be written to"
-                self._off = f"{self._store.name} {what} ({error.strerror or error})"
-                return False
+                self._off = self._off or f"{self._store.name} {what} ({error.strerror or error})"
+                return number
             self._unchecked += data.nbytes
-            return True
-        return False
+            return 0
+        return errno.ENOSPC
 
     async def _remove(self, name: str) -> None:
         if self._store is not None:
@@ -397,6 +375,15 @@ def _blob(identity: str) -> str:
 
 def _file(address: str) -> str:
     return f"file-{identity_of(address.encode())}"
+
+
+def _text(record: Record) -> bytes:
+    return record.first_line() + _joined(record.lines([*record.pieces.values(), *record.tensors]))
+
+
+def _joined(lines: Iterable[bytes]) -> bytes:
+    """Lines that follow a record's first."""
+    return b"".join(b"\n" + line for line in lines)
 
 
 def _blobs(record: Record) -> set[str]:

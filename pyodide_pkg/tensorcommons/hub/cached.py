@@ -15,9 +15,9 @@ optional file that is missing costs the server's error page again.
 
 from __future__ import annotations
 
-from ..bridge.digest import identity_of
 from ..errors import shown_address
-from .cache import Cache, Piece, Record
+from .cache import Cache
+from .records import Record
 from .sources import FileMissingError, Source, UnreachableError, read_whole
 from .streams import OnBytes, Stream
 from .version import Version, is_immutable
@@ -70,18 +70,16 @@ class CachedSource:
         """See :class:`Source`."""
         record, stream = await self.look(file)
         if stream is None:
-            for piece in record.pieces.values():
-                data = await self.cache.read(piece)
-                if data is not None and (piece.start, piece.stop) == (0, record.size):
-                    self.from_cache += len(data)
-                    return bytes(data)
+            data = await self.cache.read_all(record)
+            if data is not None:
+                self.from_cache += len(data)
+                return data
             stream = await self.source.open(file)
             record = _record_of(stream, record.address)
         stream.watch(on_bytes)
         received = await read_whole(self.source, file, stream)
         record.size = len(received)
-        piece = Piece(0, len(received), identity_of(received))
-        if await self.cache.keep(record, piece, received) and await self.cache.save(record):
+        if await self.cache.keep_all(record, received):
             self._compared.add(file)
         return received
 

@@ -40,8 +40,16 @@ class Store(Protocol):
         ``bridge/digest.py`` makes an identity. Raises OSError (EIO) for an entry that is shorter."""
         ...
 
+    async def text(self, name: str) -> bytes:
+        """All bytes of an entry, in Python's memory."""
+        ...
+
     async def write(self, name: str, data: Data) -> None:
         """Write an entry, whole or not at all, also where something stands in the middle of it."""
+        ...
+
+    async def append(self, name: str, data: Data) -> None:
+        """Add to the end of an entry that is there. Where it ends in the middle, a part may have been added."""
         ...
 
     async def remove(self, name: str) -> None:
@@ -77,10 +85,20 @@ class MemoryStore:
         block = Block.of(memoryview(whole)[:size], room)
         return block, digests_of(block)
 
+    async def text(self, name: str) -> bytes:
+        """See :class:`Store`."""
+        if name not in self.entries:
+            raise FileNotFoundError(errno.ENOENT, "no such entry", name)
+        return self.entries[name]
+
     async def write(self, name: str, data: Data) -> None:
         """See :class:`Store`."""
         self.entries[name] = bytes(data)
         self.written[name] = time.time()
+
+    async def append(self, name: str, data: Data) -> None:
+        """See :class:`Store`."""
+        await self.write(name, memoryview(await self.text(name) + bytes(data)))
 
     async def remove(self, name: str) -> None:
         """See :class:`Store`."""
@@ -135,6 +153,17 @@ class FolderStore:
         except BaseException:
             draft.unlink(missing_ok=True)
             raise
+
+    async def text(self, name: str) -> bytes:
+        """See :class:`Store`."""
+        return (self._path / name).read_bytes()
+
+    async def append(self, name: str, data: Data) -> None:
+        """See :class:`Store`."""
+        with (self._path / name).open("r+b") as file:
+            file.seek(0, os.SEEK_END)
+            for _, piece in pieces_of(data):
+                file.write(piece)
 
     async def remove(self, name: str) -> None:
         """See :class:`Store`."""

@@ -1,4 +1,7 @@
-"""A weights file whose tensors may be in the cache: each one is read from there, or from the network and then kept.
+"""A weights file whose tensors may be in the cache: each chunk is read from there, or from the network and then kept.
+
+A tensor is read in chunks of at most CHUNK bytes, the unit of receiving, hashing and storing: none is ever whole here,
+and a download that ends early, however it does, is continued at the first chunk that is not recorded.
 
 One file is read by several requests, and all of them must be of one content. Where the server's validators do not prove
 that a later answer is of the same version (:mod:`.version`), the file is read again from its beginning by one request,
@@ -10,13 +13,15 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from typing import TypeAlias
 
-from ..bridge.blocks import PIECE, Block
-from ..bridge.digest import SMALL, identity_beside, identity_of, joined
+from ..bridge.blocks import CHUNK, PIECE, Block
+from ..bridge.digest import SMALL, digests_beside, digests_of, identity_of, joined
+from ..bridge.runtime import breathe
 from ..errors import DownloadError, InvalidWeights, quoted
-from .cache import Piece, Record
 from .cached import CachedSource
+from .records import Piece, Record
 from .safetensors import NUMPY_NAME, Header, TensorEntry, parse_file_header, read_header_bytes
 from .sources import Source
 from .streams import ShortReadError, Stream
@@ -24,8 +29,29 @@ from .version import is_immutable
 
 WAITS = (0.0, 0.5, 1.0)  # seconds before each attempt to take up a connection that brings nothing more
 REOPEN = 1 << 20  # bytes; a gap larger than this is passed by another request, not by reading through it
+SAVE_AFTER = 0.5  # seconds until what came is recorded, where that is less than a chunk: a crash costs no more
 
 ReadAgain: TypeAlias = Callable[[], Awaitable[Block]]
+"""A chunk's bytes again: from the cache, or from where they came from, checked."""
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """Bytes ``start`` to ``stop`` of the file: a tensor, or a part of one of more than CHUNK bytes."""
+
+    entry: TensorEntry
+    start: int
+    stop: int
+
+    @property
+    def nbytes(self) -> int:
+        """Number of bytes."""
+        return self.stop - self.start
+
+    @property
+    def label(self) -> str:
+        """What its identity covers beside its bytes: that of a whole tensor is the tensor's."""
+        return label_of(self.entry) if self.nbytes == self.entry.nbytes else ""
 
 
 def label_of(entry: TensorEntry) -> str:
@@ -35,8 +61,8 @@ def label_of(entry: TensorEntry) -> str:
 
 
 class WeightsFile:
-    """One safetensors file, open. Read its tensors in file order, also the next before the last has come;
-    ``async with`` closes it and keeps what was learnt.
+    """One safetensors file, open. Read the chunks of its tensors in file order, also the next before the last has come;
+    ``async with`` closes it. What came is recorded on the way.
 
     ``from_cache`` counts the bytes that did not come over the network, ``on_position`` is called with the offset that a
     read has reached.
@@ -50,11 +76,15 @@ class WeightsFile:
         self.on_position: Callable[[int], None] | None = None
         self._record = record
         self._known = set(record.pieces)
-        self._came: list[tuple[int, int, str, Awaitable[str] | str]] = []  # from the network: place, label, identity
+        self._came: list[tuple[int, int, Awaitable[bytes] | bytes]] = []  # from the network: place and digests
+        self._pieces: dict[tuple[int, int], Piece] = {}  # all that was read
+        self._unsaved = 0  # bytes kept since the record was saved
+        self._timer: asyncio.TimerHandle | None = None
+        self._saving: asyncio.Future[None] | None = None
         self._is_pinned = is_immutable(record.address)
         self._stream = stream
         self._cache = source.cache if isinstance(source, CachedSource) else None
-        self._kept: set[str] = set()
+        self._kept: set[tuple[int, int]] = set()
         self._turn = asyncio.Lock()  # of reading from the one connection
 
     @classmethod
@@ -67,23 +97,20 @@ class WeightsFile:
             record = Record.of(source.key(file), stream.version)
         else:
             record, stream = await source.look(file)
-            if not (record.is_whole or record.version.is_proof or is_immutable(record.address)):
-                record.pieces.clear()  # the rest of the file may be of another version
+            if not (record.is_whole or record.is_provable):
+                record.restart()  # the rest of the file may be of another version
         weights = cls(source, file, Header(name, (), 0), record, stream)
-        raw: bytes
         try:
-            known = next((piece for piece in record.pieces.values() if piece.start == 0 and not piece.label), None)
-            if known is not None:
-                raw = bytes(await weights._known_piece(known, 0))
-            else:
+            raw: bytes | bytearray | None = await weights._known_header()
+            came = raw is None
+            if raw is None:
                 if stream is None:
                     stream = weights._stream = await source.open(file)
                 raw = await read_header_bytes(stream, name)
-                identity = identity_of(raw)
-                weights._came.append((0, len(raw), "", identity))
-                await weights._keep(Piece(0, len(raw), identity), raw)
             weights.header = parse_file_header(raw, record.size, name)
             record.size = weights.header.size
+            if came:
+                await weights._keep_header(raw)
         except BaseException:
             await weights.close()
             raise
@@ -100,8 +127,11 @@ class WeightsFile:
         stream, self._stream = self._stream, None
         if stream is not None:
             await stream.close()
-        if self._cache is not None and set(self._record.pieces) != self._known:
-            self._known = set(self._record.pieces)
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._saving is not None:
+            await asyncio.wait([self._saving])
+        if self._cache is not None and self._record.unsaved:
             await self._cache.save(self._record)
 
     async def pause(self) -> None:
@@ -118,100 +148,155 @@ class WeightsFile:
         version = self._record.version
         return f"{self._record.address} {version}" if version.is_proof else None
 
+    def chunks(self, entry: TensorEntry) -> list[Chunk]:
+        """The chunks of a tensor, at least one."""
+        starts = range(entry.start, entry.stop, CHUNK) or [entry.start]
+        return [Chunk(entry, start, min(start + CHUNK, entry.stop)) for start in starts]
+
     def identity(self, entry: TensorEntry) -> str | None:
         """A tensor's identity where it is known without reading it."""
-        piece = self._piece(entry)
-        return piece.identity if piece is not None else None
+        label, place = label_of(entry), (entry.start, entry.stop)
+        if entry.nbytes > CHUNK:
+            identity, of = self._record.tensors.get(place, (None, ""))
+            return identity if of == label else None
+        piece = self._record.pieces.get(place)
+        return piece.identity if piece is not None and piece.label == label else None
 
-    async def read(self, entry: TensorEntry, room: int = 0) -> tuple[Block, str]:
-        """A tensor's bytes and identity. A connection that breaks is taken up again where it broke.
+    async def read(self, chunk: Chunk) -> tuple[Block, bytes]:
+        """A chunk's bytes, and the digests of which ``bridge/digest.py`` makes the tensor's identity.
 
-        ``room`` is the block's: where the tensor takes more bytes in another dtype, it becomes that in the same place.
-        Raises ``InvalidWeights`` for a truncated file, ``DownloadError`` for a connection that stays cut.
+        A connection that breaks is taken up again where it broke. Raises ``InvalidWeights`` for a truncated file,
+        ``DownloadError`` for a connection that stays cut.
         """
-        piece = self._piece(entry)
-        if piece is not None:
-            return await self._known_piece(piece, room), piece.identity
-        label = label_of(entry)
-        async with self._turn:
-            data = await self._read_whole(entry, room)
+        piece = self._record.pieces.get((chunk.start, chunk.stop))
+        if piece is not None and piece.label == chunk.label:
+            self._pieces[chunk.start, chunk.stop] = piece
+            await breathe()
+            return await self._known_piece(piece)
+        async with self._turn:  # in the order of the calls
+            await breathe()
+            data = await self._receive(chunk)
             # A large one is hashed while the next arrives.
-            hashed = identity_of(data, label) if data.nbytes <= SMALL else asyncio.ensure_future(_hash(data, label))
-            self._came.append((entry.start, entry.stop, label, hashed))
-        identity = hashed if isinstance(hashed, str) else await hashed
-        await self._keep(Piece(entry.start, entry.stop, identity, label), data)
-        return data, identity
+            hashed = digests_of(data) if data.nbytes <= SMALL else asyncio.ensure_future(digests_beside(data))
+            self._came.append((chunk.start, chunk.stop, hashed))
+        digests = hashed if isinstance(hashed, bytes) else await hashed
+        piece = Piece(chunk.start, chunk.stop, joined(digests, chunk.label), chunk.label)
+        self._pieces[chunk.start, chunk.stop] = piece
+        await self._keep(piece, data)
+        return data, digests
 
-    def is_local(self, identity: str) -> bool:
-        """Whether the bytes can be read again without the network."""
-        return self.source.is_local or identity in self._kept
+    def finish(self, entry: TensorEntry, identity: str) -> None:
+        """Note the identity of a tensor all of whose chunks were read."""
+        if entry.nbytes > CHUNK and self._cache is not None and self.identity(entry) != identity:
+            self._record.name((entry.start, entry.stop), identity, label_of(entry))
 
-    def read_again(self, entry: TensorEntry, identity: str, room: int = 0) -> ReadAgain:
-        """How to get a tensor's bytes again later, checked: from the cache, or from where they came from."""
-        piece = self._piece(entry) or Piece(entry.start, entry.stop, identity, label_of(entry))
-        source, file = self.source, self.file
-        cache = self._cache
+    def is_local(self, entry: TensorEntry) -> bool:
+        """Whether the bytes of a tensor that was read can be read again without the network."""
+        return self.source.is_local or all((each.start, each.stop) in self._kept for each in self.chunks(entry))
+
+    def read_again(self, entry: TensorEntry) -> list[tuple[Chunk, ReadAgain]]:
+        """How to get the bytes of a tensor that was read again later, chunk by chunk."""
+        return [(chunk, self._again(self._pieces[chunk.start, chunk.stop])) for chunk in self.chunks(entry)]
+
+    def _again(self, piece: Piece) -> ReadAgain:
+        piece = self._record.pieces.get((piece.start, piece.stop), piece)  # which may have the bytes in it
+        source, file, cache = self.source, self.file, self._cache
 
         async def read() -> Block:
             if cache is not None:
-                data = await cache.read(piece, room)
-                if data is not None:
-                    return data
-            data = await _download(source, file, piece, None, room)
+                found = await cache.read(piece)
+                if found is not None:
+                    return found[0]
+            data, _ = await _download(source, file, piece, None)
             if cache is not None:
-                await cache.put(identity, data)
+                await cache.put(piece.identity, data)
             return data
 
         return read
 
-    def _piece(self, entry: TensorEntry) -> Piece | None:
-        piece = self._record.pieces.get((entry.start, entry.stop))
-        return piece if piece is not None and piece.label == label_of(entry) else None
+    async def _known_header(self) -> bytearray | None:
+        """The first bytes of the file, from the cache; None if that does not have them all."""
+        found = bytearray()
+        wanted = 8
+        pieces = sorted(self._record.pieces.values(), key=lambda piece: (piece.start, piece.stop))
+        for piece in pieces:
+            if piece.start != len(found) or piece.label:
+                return None
+            found += bytes((await self._known_piece(piece))[0])
+            wanted = 8 + int.from_bytes(found[:8], "little")
+            if len(found) >= wanted:
+                return found if len(found) == wanted else None
+        return None
 
-    async def _known_piece(self, piece: Piece, room: int) -> Block:
+    async def _keep_header(self, raw: bytes | bytearray) -> None:
+        for start in range(0, len(raw), CHUNK):
+            part = bytes(raw[start : start + CHUNK])
+            self._came.append((start, start + len(part), digests_of(part)))
+            await self._keep(Piece(start, start + len(part), identity_of(part)), part)
+
+    async def _known_piece(self, piece: Piece) -> tuple[Block, bytes]:
         """From the cache; where it is missing there, just its range from the network."""
         assert self._cache is not None
-        data = await self._cache.read(piece, room)
-        if data is not None:
-            self.from_cache += len(data)
-            self._kept.add(piece.identity)
+        found = await self._cache.read(piece)
+        if found is not None:
+            self.from_cache += len(found[0])
+            self._kept.add((piece.start, piece.stop))
             self._report(piece.stop)
-            return data
+            return found
         try:
-            data = await _download(self.source, self.file, piece, self._report, room)
+            data, digests = await _download(self.source, self.file, piece, self._report)
         except InvalidWeights:
             await self._forget()
             raise
         if await self._cache.put(piece.identity, data):
-            self._kept.add(piece.identity)
-        return data
+            self._kept.add((piece.start, piece.stop))
+        return data, digests
 
     async def _forget(self) -> None:
         if self._cache is not None:
             await self._cache.forget(self._record.address)
-        self._record.pieces.clear()
+        self._record.restart()
         self._known.clear()
 
     async def _keep(self, piece: Piece, data: bytes | Block) -> None:
-        if self._cache is not None and await self._cache.keep(self._record, piece, data):
-            self._kept.add(piece.identity)
+        if self._cache is None or not await self._cache.keep(self._record, piece, data):
+            return
+        self._kept.add((piece.start, piece.stop))
+        self._unsaved += len(data)
+        if self._unsaved >= CHUNK:
+            await self._save()
+        elif self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(SAVE_AFTER, self._save_soon)
 
-    async def _read_whole(self, entry: TensorEntry, room: int) -> Block:
-        data, filled, most, waits = Block(entry.nbytes, room), 0, 0, iter(WAITS)
-        while entry.nbytes:
+    def _save_soon(self) -> None:
+        if self._saving is None or self._saving.done():
+            self._saving = asyncio.ensure_future(self._save())
+        else:
+            self._timer = asyncio.get_running_loop().call_later(SAVE_AFTER, self._save_soon)
+
+    async def _save(self) -> None:
+        assert self._cache is not None
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer, self._unsaved = None, 0
+        await self._cache.save(self._record)
+
+    async def _receive(self, chunk: Chunk) -> Block:
+        data, filled, most, waits = Block(chunk.nbytes), 0, 0, iter(WAITS)
+        while chunk.nbytes:
             stream = None
             try:
-                stream = await self._stream_at(entry.start + filled)
+                stream = await self._stream_at(chunk.start + filled)
                 if stream is None:
                     filled = 0
-                    stream = await self._stream_again(entry.start)
+                    stream = await self._stream_again(chunk.start)
                 await stream.read_into(data, filled)
             except DownloadError as error:
                 self._stream = None  # a read that failed closed it
                 if isinstance(error, ShortReadError) and error.complete:
-                    reason = f"truncated in tensor {quoted(entry.name)}: {error.reason}"
+                    reason = f"truncated in tensor {quoted(chunk.entry.name)}: {error.reason}"
                     raise InvalidWeights(self.header.file, reason) from error
-                filled = filled if stream is None else max(stream.position - entry.start, 0)
+                filled = filled if stream is None else max(stream.position - chunk.start, 0)
                 if filled > most:
                     most, waits = filled, iter(WAITS)
                 wait = None if self.source.is_local else next(waits, None)
@@ -225,7 +310,7 @@ class WeightsFile:
     async def _stream_at(self, start: int) -> Stream | None:
         """The connection, from there on; None where another one would not certainly be of the same file."""
         version, stream = self._record.version, self._stream
-        provable = self._is_pinned or version.is_proof
+        provable = self._record.is_provable
         if stream is not None and (start < stream.position or (start - stream.position > REOPEN and provable)):
             self._stream = None
             await stream.close()
@@ -252,13 +337,13 @@ class WeightsFile:
         try:
             if stream.size not in (None, self._record.size):
                 raise self._changed()
-            for begin, end, label, identity in self._came:
+            for begin, end, digests in self._came:
                 await stream.skip(begin - stream.position)
-                digests = [
+                again = [
                     hashlib.sha256(await stream.read_exact(min(PIECE, end - at))).digest()
                     for at in range(begin, end, PIECE)
                 ]
-                if joined(b"".join(digests), label) != (identity if isinstance(identity, str) else await identity):
+                if b"".join(again) != (digests if isinstance(digests, bytes) else await digests):
                     raise self._changed()
             await stream.skip(start - stream.position)
         except BaseException as error:
@@ -278,25 +363,24 @@ class WeightsFile:
             self.on_position(position)
 
 
-async def _hash(data: Block, label: str) -> str:
-    return await identity_beside(data, label)
-
-
-async def _download(source: Source, file: str, piece: Piece, report: Callable[[int], None] | None, room: int) -> Block:
-    """One range of a file, which must still be what it was."""
+async def _download(
+    source: Source, file: str, piece: Piece, report: Callable[[int], None] | None
+) -> tuple[Block, bytes]:
+    """One range of a file, which must still be what it was, and its digests."""
 
     def watch(position: int, size: int | None) -> None:
         if report is not None:
             report(position)
 
-    data = Block(piece.stop - piece.start, room)
+    data = Block(piece.stop - piece.start)
     if not data.nbytes:
-        return data
+        return data, b""
     async with await source.open(file, piece.start, piece.stop, watch) as stream:
         await stream.read_into(data)
-    if await identity_beside(data, piece.label) != piece.identity:
+    digests = await digests_beside(data)
+    if joined(digests, piece.label) != piece.identity:
         raise InvalidWeights(
             f"{source.name}/{file}",
             f"bytes {piece.start:,} to {piece.stop:,} are other ones than when the file was first read: load it again",
         )
-    return data
+    return data, digests

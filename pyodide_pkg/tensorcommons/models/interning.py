@@ -7,6 +7,7 @@ the last are hashed, kept and uploaded.
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import aclosing
@@ -18,12 +19,12 @@ import numpy as np
 from ..backends.base import Spec
 from ..backends.device import Device
 from ..bridge.blocks import PIECE, Block
-from ..bridge.digest import identity_beside
+from ..bridge.digest import identity_beside, joined
 from ..errors import TensorReleased, check_listener
 from ..graph.program import Need
 from ..hub.cached import CachedSource
 from ..hub.safetensors import ITEMSIZE, NUMPY_NAME, Header, TensorEntry, as_array
-from ..hub.weights import ReadAgain, WeightsFile
+from ..hub.weights import Chunk, ReadAgain, WeightsFile, label_of
 from ..sharing.manager import TensorSharingManager
 from ..sharing.registry import Entry
 from ..sharing.storage import Origin, content_label
@@ -109,6 +110,7 @@ class Interner:
         self.report = report
         self.loaded = 0
         self._specs: Mapping[str, Spec] = {}
+        self._turn = asyncio.Lock()
         self.streams = False  # the weights do not fit together
         self._here = 0  # bytes of those that are on the device
         self._room = 0  # bytes of the host that tensors on their way may take: the largest, and a tenth of it
@@ -164,7 +166,7 @@ class Interner:
     def _job(self, part: Part, entry: TensorEntry) -> Job[tuple[Block, str]]:
         """The bytes of the host that reading a tensor takes, and how it is read."""
         nbytes = self._spec(part, entry).nbytes
-        return max(entry.nbytes, nbytes), lambda: part.weights.read(entry, nbytes)
+        return max(entry.nbytes, nbytes), lambda: _whole(part.weights, entry, nbytes, self._turn)
 
     def _known_of(self, part: Part) -> dict[str, Entry]:
         """The wanted tensors of a file that are known to be on the device, by their name in the file."""
@@ -193,9 +195,7 @@ class Interner:
         elif not (away := self.streams and self._here + raw.nbytes > self.manager.residency.room()):
             await self.manager.residency.make_room(raw.nbytes)
             self._here += raw.nbytes
-        origin = Origin(
-            _reader(entry, spec, weights.read_again(entry, identity, spec.nbytes)), weights.is_local(identity)
-        )
+        origin = Origin(_reader(entry, spec, weights.read_again(entry)), weights.is_local(entry))
         self.manager.check_open()
         held = registry.intern(self.device, raw, spec, content, origin, away=away)
         held.hold(self.model, part.wanted[entry.name])
@@ -229,11 +229,28 @@ class Interner:
         self.report("progress_total", self.model, self.loaded + min(loaded, total), self.report.total)
 
 
-def _reader(entry: TensorEntry, spec: Spec, read_again: ReadAgain) -> Callable[[], Awaitable[Block]]:
+async def _whole(weights: WeightsFile, entry: TensorEntry, room: int, turn: asyncio.Lock) -> tuple[Block, str]:
+    """A tensor's bytes in one block, and its identity."""
+    data, digests = Block(entry.nbytes, room), []
+    async with turn:  # chunks are read in the file's order
+        for chunk in weights.chunks(entry):
+            part, some = await weights.read(chunk)
+            data.put(chunk.start - entry.start, part)
+            digests.append(some)
+            del part  # before the next one comes
+    identity = joined(b"".join(digests), label_of(entry))
+    weights.finish(entry, identity)
+    return data, identity
+
+
+def _reader(entry: TensorEntry, spec: Spec, chunks: list[tuple[Chunk, ReadAgain]]) -> Callable[[], Awaitable[Block]]:
     """A tensor's bytes again, as they are on the device."""
 
     async def read() -> Block:
-        return _converted(entry, await read_again(), spec)
+        data = Block(entry.nbytes, spec.nbytes)
+        for chunk, again in chunks:
+            data.put(chunk.start - entry.start, await again())
+        return _converted(entry, data, spec)
 
     return read
 

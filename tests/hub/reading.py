@@ -1,0 +1,17 @@
+"""Read a tensor whole, as no model does."""
+
+from __future__ import annotations
+
+from tensorcommons.bridge.digest import joined
+from tensorcommons.hub.safetensors import TensorEntry
+from tensorcommons.hub.weights import WeightsFile, label_of
+
+
+async def read_tensor(weights: WeightsFile, entry: TensorEntry) -> bytes:
+    """A tensor's bytes, chunk by chunk."""
+    data, digests = b"", b""
+    for chunk in weights.chunks(entry):
+        block, some = await weights.read(chunk)
+        data, digests = data + bytes(block), digests + some
+    weights.finish(entry, joined(digests, label_of(entry)))
+    return data
