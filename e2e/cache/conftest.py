@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import textwrap
 from collections.abc import Iterator
@@ -48,12 +49,17 @@ class Answer:
     nbytes: int = 0
 
 
+class GoneError(Exception):
+    """The client went away while the server held its answer."""
+
+
 class Server:
-    """Notes every answer about models."""
+    """Notes every answer about models. ``hold`` is the byte of a weights file that is not sent any more."""
 
     def __init__(self) -> None:
         self.url = ""
         self.is_down = False
+        self.hold: int | None = None
         self._answers: list[Answer] = []
 
     def since(self) -> list[Answer]:
@@ -85,12 +91,24 @@ class Server:
         answer = Answer(scope["path"], dict(scope["headers"]).get(b"range", b"").decode())
         self._answers.append(answer)
 
+        begin = int(answer.range.removeprefix("bytes=").partition("-")[0] or 0)
+        most = None if self.hold is None or not answer.path.endswith(".safetensors") else self.hold - begin
+
         async def counted(message: Message) -> None:
             answer.status = message.get("status", answer.status)
-            answer.nbytes += len(message.get("body", b""))
+            body = message.get("body", b"")
+            if most is not None and answer.nbytes + len(body) > most:
+                body = body[: most - answer.nbytes]
+                answer.nbytes += len(body)
+                await send({**message, "body": body, "more_body": True})
+                while (await receive())["type"] != "http.disconnect":
+                    pass
+                raise GoneError
+            answer.nbytes += len(body)
             await send(message)
 
-        await app(scope, receive, counted)
+        with contextlib.suppress(GoneError):
+            await app(scope, receive, counted)
 
 
 class Visit:

@@ -10,6 +10,7 @@ import pytest
 from e2e.cache.conftest import Server, Visit
 from e2e.page.driver import SPLADE, Tab
 from scripts.browser import find_browser
+from scripts.paths import MODELS
 from scripts.serve import serve
 
 if TYPE_CHECKING:
@@ -62,6 +63,52 @@ def test_the_second_visit_downloads_nothing(visit_anywhere: Visit, server: Serve
     assert second["last"]["from_cache"] == second["last"]["loaded"] == second["last"]["total"]
     assert second["answer"] == first["answer"]
     assert second["usage"] == first["usage"]
+
+
+# Until so many bytes of the file are in the record, which another tab would find.
+RECORDED = """
+address = models + "{}/model.safetensors"
+while True:
+    record = await (await tc.open_cache()).record(address)
+    recorded = sum(piece.stop - piece.start for piece in record.pieces.values()) if record else 0
+    if recorded >= {}:
+        break
+    await asyncio.sleep(0.02)
+max(stop for _, stop in record.pieces)
+"""
+CHUNK = 8 << 20
+
+
+def test_a_download_that_a_reload_or_a_crash_ends_is_continued(
+    visit: Visit, server: Server, context: BrowserContext
+) -> None:
+    whole = (MODELS / "all-MiniLM-L6-v2" / "model.safetensors").stat().st_size
+    load = LOAD.format("all-MiniLM-L6-v2")
+    before = 0
+    for chunks, how in ((2, "reload"), (5, "crash")):
+        server.hold = chunks * CHUNK + CHUNK // 2  # in the middle of the table of 46 MB
+        visit.page.evaluate("(source) => { run(source); }", load)
+        recorded = visit.run(RECORDED.format("all-MiniLM-L6-v2", chunks * CHUNK))
+        sent = [answer for answer in server.since() if answer.path.endswith(".safetensors") and answer.nbytes]
+        assert [answer.range for answer in sent] == [f"bytes={before}-" if before else ""]
+        before = recorded
+        if how == "reload":
+            visit = visit.again()
+        else:
+            url = visit.page.url
+            visit.page.close()
+            visit = Visit(context.new_page(), url)
+    server.hold = None
+    server.since()
+    found = visit.run(load)
+    sent = [answer for answer in server.since() if answer.path.endswith(".safetensors") and answer.nbytes]
+    assert [(answer.status, answer.range, answer.nbytes) for answer in sent] == [
+        (206, f"bytes={before}-", whole - before)
+    ]
+    assert found["last"]["from_cache"] >= before - 100_000, "all but the header"
+    assert found["answer"] == visit.again().run(load)["answer"]
+    assert server.body_bytes() == 0
+    assert found["usage"] < 1.01 * whole + 1_000_000, "the other files, and nothing left over"
 
 
 def test_without_the_server_the_copy_is_used(visit: Visit, server: Server) -> None:
