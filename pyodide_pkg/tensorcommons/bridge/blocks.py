@@ -35,7 +35,7 @@ class Block:
     @property
     def whole(self) -> Block:
         """The bytes with the room before them."""
-        return self if self._whole is None else self._whole  # not kept where it is the block itself: a cycle would keep the bytes
+        return self if self._whole is None else self._whole
 
     def _set(self, whole: Any, start: int, stop: int) -> None:
         self.nbytes = stop - start
