@@ -367,6 +367,10 @@ class PartedProgram:
                     del values[number]
                     moved.pop((id(part.device), number), None)
                 del arguments, results
+        except BaseException:  # a traceback that is kept would keep them
+            for number in values.keys() - set(self._leaves):
+                values[number].release()
+            raise
         finally:
             if stream is not None:
                 self.moved = stream.moved

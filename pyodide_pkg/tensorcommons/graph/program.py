@@ -63,6 +63,7 @@ class Program:
             for name, (offset, spec) in planned.host_inputs.items()
         }
         self.executable: Executable | None = None
+        self._kept_bytes = 0
         self._compiling = asyncio.Lock()
         self._runs = 0
         self._was_run = False
@@ -79,8 +80,8 @@ class Program:
 
     @property
     def kept_bytes(self) -> int:
-        """Device bytes that it keeps beside the arena while it is compiled."""
-        return self.executable.nbytes if self.executable is not None else 0
+        """Device bytes that it keeps beside the arena while it is compiled; 0 before it was."""
+        return self._kept_bytes
 
     @property
     def uncounted(self) -> tuple[int, int]:
@@ -90,10 +91,10 @@ class Program:
     @property
     def idle_bytes(self) -> int:
         """Device bytes that :meth:`discard` gives back now; 0 while it runs."""
-        return 0 if self._runs else self.kept_bytes
+        return self.executable.nbytes if self.executable is not None and not self._runs else 0
 
-    async def compile(self) -> Executable:
-        """Make it ready to run, unless it is.
+    async def compile(self, keep: Sequence[Storage] = ()) -> Executable:
+        """Make it ready to run, unless it is. What it takes on the device does not take the place of ``keep``.
 
         Raises:
             UnsupportedOp: the device has no kernel for one of the nodes; the message names it.
@@ -105,7 +106,8 @@ class Program:
                 try:
                     executable = await self.device.backend.compile(self.planned.plan)
                     try:
-                        await self.device.budget.ensure([], executable.nbytes)
+                        self._kept_bytes = executable.nbytes
+                        await self.device.budget.ensure(keep, executable.nbytes)
                         self.device.charge(executable.nbytes, "scratch")
                     except BaseException:
                         self.device.backend.discard(executable)
@@ -146,10 +148,10 @@ class Program:
                 taken = self._taken(leaves, donated)
                 others = leaves if bundle is None else bundle.brought(leaves)
                 async with using(others, [leaves[i] for i in taken], bundle):
-                    executable, needed = self.executable or await self.compile(), -1
+                    executable, needed = self.executable or await self.compile(leaves), -1
                     while needed != (needed := self.bytes_to_run(taken)):  # arena and spares may leave meanwhile
                         await self.device.budget.ensure(others, needed, bundle)
-                        executable = self.executable or await self.compile()  # if the device was lost meanwhile
+                        executable = self.executable or await self.compile(leaves)  # if the device was lost meanwhile
                     self.device.keep_program(self)
                     handles = handles_of(leaves) if bundle is None else bundle.handles(leaves)
                     return await self._run(executable, leaves, handles, inputs, taken)

@@ -35,7 +35,7 @@ async def cross(
     """
     async with using([storage]):
         await storage.ensure()
-        await device.budget.ensure([], storage.nbytes)
+        await device.budget.ensure([storage], storage.nbytes)
         copy = await _rented(storage, device, category, spec)
         if copy is not None:
             device.crossings["rented"] += storage.nbytes

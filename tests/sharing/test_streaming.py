@@ -1,0 +1,173 @@
+"""A model that is larger than the limit: its weights come and go, the bits stay, and nothing is left behind."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from typing import Any
+
+import numpy as np
+import pytest
+
+import tensorcommons as tc
+from scripts.random_checkpoint import Checkpoint
+from tensorcommons.errors import MemoryBudgetError, TensorReleased
+from tests.cases.support import warnings_of
+from tests.sharing.devices import Backend, backends
+
+MB = 2**20
+RECIPE = "bert-base,layers=12,hidden_size=64,num_attention_heads=4,intermediate_size=256,vocab_size=2000"
+IDS = {"input_ids": np.arange(10, 26)[None]}
+Bits = dict[str, bytes]
+
+
+def manager_of(limit: float, *kinds: str, cache: bool = False) -> tc.TensorSharingManager:
+    """A manager over test devices of these kinds, under ``limit`` bytes."""
+    devices = tc.Devices([tc.Device(Backend(kind)) for kind in kinds or ("webgpu",)], {})
+    return tc.TensorSharingManager(limit / MB, devices, activation_cache=cache)
+
+
+async def load(manager: tc.TensorSharingManager, recipe: str = RECIPE, **options: Any) -> Any:
+    options = {"device": "webgpu", "tokenizer": False, **options}
+    return await tc.from_pretrained(Checkpoint(recipe).files(), manager=manager, **options)
+
+
+async def bits(model: Any, **more: Any) -> Bits:
+    return {name: (await tensor.read()).tobytes() for name, tensor in (await model(**IDS, **more)).items()}
+
+
+async def alone(recipe: str = RECIPE) -> tuple[Bits, int]:
+    """The bits without a limit, and the bytes of the weights."""
+    manager = manager_of(64 * MB)
+    model = await load(manager, recipe)
+    return await bits(model), manager.report().unique_weight_bytes
+
+
+def held(manager: tc.TensorSharingManager, model: Any) -> None:
+    """The limit was kept, the run streamed, and no value of it is left on the device."""
+    report = manager.report()
+    assert report.peak_bytes <= report.limit_bytes
+    assert manager.last_run["segments"] > 1 and report.moved_bytes[model.name] == manager.last_run["moved_bytes"]
+    manager.activations.clear()
+    assert model.device.memory()["activations"] == 0
+
+
+async def test_the_moved_bytes_are_those_that_do_not_fit_and_are_said() -> None:
+    wanted, worth = await alone()
+    manager = manager_of(worth * 0.6)
+    with warnings_of("tensorcommons") as heard:
+        model = await load(manager)
+    assert any(f"{worth:,} bytes of weights do not fit" in text and "local storage" in text for text in heard), heard
+    for _ in range(3):
+        assert await bits(model) == wanted
+    run = manager.last_run
+    held(manager, model)
+    assert worth * 0.4 < run["moved_bytes"] < worth * 0.65
+    assert manager.get_stats()["streamed"][model.name]["resident_bytes"] == run["resident_bytes"] > worth * 0.35
+    plan = tc.explain_plan(model, IDS)
+    (planned,) = re.findall(r"each run \(of a generation: each token\) moves ([\d,]+)", plan)
+    assert run["moved_bytes"] <= int(planned.replace(",", "")) < 1.1 * run["moved_bytes"] and "linear + gelu" in plan
+    await manager.set_memory_limit(4 * worth / MB)
+    assert await bits(model) == wanted and manager.last_run["segments"] == 0 and not manager.report().moved_bytes
+    await manager.set_memory_limit(worth * 0.4 / MB)
+    assert await bits(model) == wanted and manager.last_run["moved_bytes"] > worth * 0.6
+    assert manager.residency.used <= manager.limit_bytes
+
+
+async def test_below_the_largest_part_it_is_refused_by_name_before_a_weight_is_read() -> None:
+    manager, events = manager_of(0.5 * MB), []
+    with pytest.raises(MemoryBudgetError, match=r"embeddings\.word_embeddings\.weight alone 512,000"):
+        await load(manager, progress_callback=lambda event: events.append(event["status"]))
+    assert "progress" not in events and not manager.models and backends(manager)[0].live_buffers() == 0
+
+
+async def test_without_a_local_origin_the_host_keeps_what_is_away_and_a_warning_says_how_much() -> None:
+    wanted, worth = await alone()
+    manager = manager_of(worth * 0.6)
+    model = await load(manager)
+    for entry in manager.registry:
+        if entry.storage.is_resident:
+            entry.storage.origin = None
+    assert await bits(model) == wanted and await bits(model) == wanted
+    held(manager, model)
+    model.unload()
+    assert not list(manager.registry)
+
+
+async def test_models_and_runs_side_by_side_keep_their_bits() -> None:
+    recipes = RECIPE, f"{RECIPE},seed=1"
+    wanted = [await alone(recipe) for recipe in recipes]
+    manager = manager_of(wanted[0][1] * 0.7)
+    models = [await load(manager, recipe) for recipe in recipes]
+    found = await asyncio.gather(*[bits(model) for model in models * 3])
+    assert found == [each for each, _ in wanted] * 3
+    held(manager, models[-1])
+    model = models.pop(0)
+    running = asyncio.ensure_future(bits(model))
+    await asyncio.sleep(0)
+    model.unload()
+    with pytest.raises(TensorReleased):
+        await running
+    assert await bits(models[0]) == wanted[1][0]
+    held(manager, models[0])
+
+
+async def test_heads_on_one_backbone_and_the_activation_cache() -> None:
+    wanted, worth = await alone()
+    manager = manager_of(worth * 0.6, cache=True)
+    models = [await load(manager), await load(manager)]
+    together = await manager.run_together([(model, IDS) for model in models])
+    assert [{name: (await t.read()).tobytes() for name, t in each.items()} for each in together] == [wanted] * 2
+    assert manager.last_run["reused_in_run"] > 0 and manager.last_run["segments"] > 1
+    assert await bits(models[1]) == wanted and manager.last_run["reused_from_cache"] > 0
+
+
+@pytest.mark.parametrize("turns", [1, 5, 20, 60, 150])
+async def test_a_cancelled_run_leaves_nothing(turns: int) -> None:
+    wanted, worth = await alone()
+    manager = manager_of(worth * 0.5)
+    model = await load(manager)
+    running = asyncio.ensure_future(bits(model))
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+    assert model.device.memory()["activations"] == 0 and not any(e.storage.in_use for e in manager.registry)
+    assert await bits(model) == wanted
+    held(manager, model)
+
+
+async def test_a_lost_device_and_a_move() -> None:
+    wanted, worth = await alone()
+    manager = manager_of(worth * 0.6, "webgpu", "cpu")
+    model = await load(manager)
+    assert await bits(model) == wanted
+    backends(manager)[0].lost = True
+    assert await bits(model) == wanted
+    held(manager, model)
+    await model.to("cpu")
+    assert await bits(model) == wanted and manager.last_run["device"] == "cpu"
+    held(manager, model)
+
+
+async def test_a_compiled_function_of_shared_tensors() -> None:
+    manager = manager_of(1.5 * MB)
+    rng = np.random.default_rng(0)
+    arrays = [rng.standard_normal((256, 256)).astype(np.float32) / 16 for _ in range(12)]
+    weights = []
+    for number, array in enumerate(arrays):
+        await manager.make_room(array.nbytes)
+        weights.append(manager.register_shared_tensor(f"w{number}", array.shape, "webgpu", "one", data=array).tensor)
+
+    def stack(x: tc.Tensor) -> tc.Tensor:
+        for weight in weights:
+            x = tc.relu(tc.linear(x, weight))
+        return x
+
+    x = rng.standard_normal((2, 256)).astype(np.float32)
+    wanted = x
+    for array in arrays:
+        wanted = np.maximum(wanted @ array.T, 0)
+    call = tc.compile(stack, device=manager.devices.opened[0])
+    np.testing.assert_allclose(await (await call(x)).read(), wanted, rtol=1e-4, atol=1e-6)
+    assert manager.report().peak_bytes <= manager.limit_bytes
