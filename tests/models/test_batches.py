@@ -14,6 +14,7 @@ import pytest
 
 import tensorcommons as tc
 from scripts import paths
+from scripts.random_checkpoint import Checkpoint
 from tensorcommons.errors import InvalidWeights, MemoryBudgetError, TensorCommonsError
 from tensorcommons.hub.encoding import Encoding
 from tensorcommons.pipelines import TaskCall, run_calls
@@ -223,3 +224,17 @@ async def test_logits_of_an_mlp_head_are_those_of_texts():
             rows = TextRows(encoded([3, 9, 1]), model.input_names)
             shown, _ = await answers(model, rows, "logits")
             assert [logits.shape for _, logits in shown] == [(40,)] * 3
+
+
+async def test_a_model_that_is_larger_than_the_limit_takes_many_rows_at_once():
+    recipe = "bert-base,layers=6,hidden_size=128,num_attention_heads=4,intermediate_size=512,vocab_size=100"
+    async with loaded(Checkpoint(recipe).files()) as model:
+        rows = TextRows(encoded([60] * 48), model.input_names)
+        wanted, _ = await answers(model, rows, "last_hidden_state")
+        worth = model.weight_bytes
+    async with loaded(Checkpoint(recipe).files(), 0.75 * worth / MB) as model:
+        found, batches_made = await answers(model, rows, "last_hidden_state")
+        assert model.manager.last_run["segments"] > 1 and batches_made <= 24
+        assert model.manager.report().peak_bytes <= model.manager.limit_bytes
+    for a, b in zip(found, wanted, strict=True):
+        np.testing.assert_allclose(a[1], b[1], rtol=1e-4, atol=1e-5)

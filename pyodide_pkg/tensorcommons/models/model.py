@@ -18,7 +18,7 @@ from ..backends.device import Device
 from ..backends.select import Decision
 from ..errors import ShapeMismatch, TensorCommonsError, TensorReleased, check_listener, quoted
 from ..graph.node import Node
-from ..graph.program import bytes_to_run
+from ..graph.program import Need, bytes_to_run, least_need
 from ..hub.tokenizer import Tokenizer
 from ..shapes import Shape
 from ..sharing.manager import TensorSharingManager
@@ -264,6 +264,16 @@ class Model:
     def bytes_to_run(self, inputs: Mapping[str, Any], outputs: Sequence[str] | None = None) -> int:
         """Device bytes that a run of ``inputs`` takes beside the weights, as planned. Raises as :meth:`__call__`."""
         return bytes_to_run(self.device, self.call(inputs, outputs, HostInputs()).nodes)
+
+    @property
+    def weight_bytes(self) -> int:
+        """Bytes of the weights, wherever they are now."""
+        storages = {tensor.node.storage for tensor in self._weights.values()}
+        return sum(storage.nbytes for storage in storages if storage is not None)
+
+    def least_need(self, inputs: Mapping[str, Any], outputs: Sequence[str] | None = None) -> Need:
+        """The least memory that a run of ``inputs`` takes where weights come and go. Raises as :meth:`__call__`."""
+        return least_need(self.device, self.call(inputs, outputs, HostInputs()).nodes)
 
     async def compile(
         self,

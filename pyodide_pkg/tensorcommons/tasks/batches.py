@@ -76,6 +76,8 @@ async def _fitting(model: Model, rows: Rows, outputs: Sequence[str], row: int, t
     twice = {name: np.concatenate([array, array]) for name, array in inputs.items()}
     budget = model.manager.residency
     spare = budget.free_bytes() + budget.cached_bytes + sum(each.idle_scratch_bytes for each in budget.devices)
+    if model.weight_bytes > budget.room():  # they come and go: every batch moves them, so batches are large
+        spare = budget.room() - model.least_need(twice, outputs).weights
     most = min(spare // 2, MOST) // together
     count = max(2 * most // max(model.bytes_to_run(twice, outputs), 1), 1)
     return int(1 << (int(count).bit_length() - 1))
