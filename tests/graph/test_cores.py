@@ -101,3 +101,16 @@ def check(
     ):
         np.testing.assert_allclose(got, wanted, rtol=1e-5, atol=1e-5)
     return stages
+
+
+async def test_a_deep_computation_needs_no_deep_stack() -> None:
+    devices = await tc.open_devices(prefer=["cpu"])
+    x, weight = (tc.asarray(numbers(*shape), device=devices.opened[0]) for shape in ((2, 8, 4), (4, 4)))
+    y = x
+    for _ in range(2000):  # a batch of two: one stage of two graphs, each as deep as all of it
+        y = tc.tanh(tc.linear(y, weight))
+    whole, leaves = computation_of([y])
+    stages = cores.stages_of(whole, 2)
+    assert len(stages) == 3 and max(len(stage.computation.values) for stage in stages) > 2000
+    np.testing.assert_array_equal(run(stages, whole, leaves)[0], run(cores.whole(whole), whole, leaves)[0])
+    devices.close()

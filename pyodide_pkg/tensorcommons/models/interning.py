@@ -12,6 +12,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -50,12 +51,12 @@ class Part:
         """The header of the file."""
         return self.weights.header
 
-    @property
+    @cached_property
     def end(self) -> int:
-        """Offset after the last wanted tensor: what lies behind is not read."""
+        """Offset after the last wanted tensor: what lies behind is not read. ``wanted`` is complete by then."""
         return max((entry.stop for entry in self.entries), default=0)
 
-    @property
+    @cached_property
     def entries(self) -> list[TensorEntry]:
         """What is wanted, in the order of the file."""
         return [entry for entry in self.header.entries if entry.name in self.wanted]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -142,9 +142,10 @@ class WebNNBackend(Backend[Built]):
         """What ``webnn.js`` builds."""
         described = _Description(plan, self.most)
         stages = stages_of(plan, self.cores)
-        for level in dict.fromkeys(stage.level for stage in stages):
-            own = [(stage, self._lowered(stage.computation)) for stage in stages if stage.level == level]
-            described.add(own, [stage for stage in stages if stage.level > level])
+        last = {slot: stage.level for stage in stages for slot in stage.needs}
+        for level, own in itertools.groupby(stages, lambda stage: stage.level):
+            described.add([(stage, self._lowered(stage.computation)) for stage in own])
+            described.free(slot for slot in described.held if last.get(slot, level) <= level)
         return described
 
     def _lowered(self, computation: Computation) -> Lowering:
@@ -218,12 +219,19 @@ class _Description:
         self._places: dict[Slot, int] = {}
         self._free: dict[tuple[str, Shape], list[int]] = {}
 
-    def add(self, level: Sequence[tuple[Stage, Lowering]], later: Sequence[Stage]) -> None:
-        """The graphs of one level; ``later`` are those of the levels after it."""
+    def add(self, level: Sequence[tuple[Stage, Lowering]]) -> None:
+        """Add the graphs of one level."""
         for stage, lowering in level:
             self._add(stage, lowering)
-        needed = {slot for stage in later for slot in stage.needs}
-        for slot in [slot for slot in self._places if slot not in needed]:
+
+    @property
+    def held(self) -> list[Slot]:
+        """The slots that lie in tensors of the program."""
+        return list(self._places)
+
+    def free(self, slots: Iterable[Slot]) -> None:
+        """Let later levels write to the tensors of ``slots``, which none of them needs."""
+        for slot in slots:
             place = self._places.pop(slot)
             self._free.setdefault(self.fixed[place], []).append(place)
 

@@ -11,7 +11,7 @@ seven stages; a stage by itself costs 0.05 ms.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias, cast
 
@@ -282,6 +282,24 @@ class _Builder:
         return result
 
 
+# A step of :class:`_Graph`: it yields the steps whose numbers it needs, and returns a number of its own.
+Steps: TypeAlias = "Generator[Steps, int, int]"
+
+
+def _finished(step: Steps) -> int:
+    """The number that ``step`` returns. Steps wait for each other in a list: a graph may be deeper than the stack."""
+    waiting, number = [step], None
+    while waiting:
+        try:
+            waiting.append(waiting[-1].send(cast(Any, number)))
+            number = None
+        except StopIteration as end:
+            waiting.pop()
+            number = cast(int, end.value)
+    assert number is not None
+    return number
+
+
 @dataclass
 class _Graph:
     """One graph of a stage: ``part`` of the split values, part 0 of what is whole; WHOLE puts outputs together."""
@@ -299,7 +317,7 @@ class _Graph:
         for number in wanted:
             cut = self.builder.cuts.get(number)
             is_part = cut is not None and cut.split is not None and self.part != WHOLE
-            outputs.append(self._made(number) if is_part else self._fitted(number, None))
+            outputs.append(_finished(self._made(number) if is_part else self._fitted(number, None)))
             gives.append((number, self.part if is_part else WHOLE))
         leaves = len(self.needs)
         computation = Computation(tuple(self.values), tuple(outputs), self.builder.whole.host_bytes, leaves)
@@ -317,7 +335,7 @@ class _Graph:
             self.known[key] = self._add(Value(None, {}, (), spec, self.needs[slot]))
         return self.known[key]
 
-    def _made(self, number: int) -> int:
+    def _made(self, number: int) -> Steps:
         """A value, or this graph's part of it, computed here or by this part in an earlier stage."""
         value, cut = self.builder.whole.values[number], self.builder.cuts.get(number)
         split = cut.split if cut is not None else None
@@ -331,43 +349,46 @@ class _Graph:
             spec = value.spec if split is None else _part_of(value.spec, split, self.part)
             return self._slot((number, WHOLE if split is None else self.part), spec)
         needs = cut.needs if cut is not None and cut.needs else (None,) * len(value.inputs)
-        inputs = tuple(self._fitted(child, need) for child, need in zip(value.inputs, needs, strict=True))
+        inputs = []
+        for child, need in zip(value.inputs, needs, strict=True):
+            inputs.append((yield self._fitted(child, need)))
         spec, attrs = value.spec, value.attrs
         if split is not None:
             spec = _part_of(spec, split, self.part)
             attrs = _attrs_of(value, spec)
-        self.known[key] = self._add(Value(value.op, attrs, inputs, spec))
+        self.known[key] = self._add(Value(value.op, attrs, tuple(inputs), spec))
         return self.known[key]
 
-    def _fitted(self, number: int, need: Split | None) -> int:
+    def _fitted(self, number: int, need: Split | None) -> Steps:
         """A value whole, or this graph's part of it by ``need``."""
         cut = self.builder.cuts.get(number)
         if cut is not None and cut.split is not None and cut.split == need:
-            return self._made(number)
+            return (yield self._made(number))
         key = (number, replace(need, axis=-1 - need.axis) if need else Split(WHOLE, ()))
         if key not in self.known:
-            self.known[key] = self._whole(number, cut) if need is None else self._cut_out(number, need)
+            self.known[key] = yield self._whole(number, cut) if need is None else self._cut_out(number, need)
         return self.known[key]
 
-    def _whole(self, number: int, cut: _Cut | None) -> int:
+    def _whole(self, number: int, cut: _Cut | None) -> Steps:
         value = self.builder.whole.values[number]
         if cut is None:
-            return self._made(number)
+            return (yield self._made(number))
         if cut.split is None:
             here = cut.stage == self.stage and self.part in (0, WHOLE)
-            return self._made(number) if here else self._slot((number, WHOLE), value.spec)
+            return (yield self._made(number)) if here else self._slot((number, WHOLE), value.spec)
         parts = range(len(cut.split.bounds) - 1)
         pieces = tuple(self._slot((number, part), _part_of(value.spec, cut.split, part)) for part in parts)
         return self._add(Value(CONCAT, {"axis": cut.split.axis}, pieces, value.spec))
 
-    def _cut_out(self, number: int, need: Split) -> int:
+    def _cut_out(self, number: int, need: Split) -> Steps:
         value, spec = self.builder.whole.values[number], self.builder.whole.values[number].spec
         if value.op is not None and value.op.name == "broadcast_to":  # what is broadcast need not be cut
             inner = self.builder.whole.values[value.inputs[0]].spec.shape
-            source = self._fitted(value.inputs[0], _along(inner, need.axis - len(spec.shape) + len(inner), need.bounds))
+            along = _along(inner, need.axis - len(spec.shape) + len(inner), need.bounds)
+            source = yield self._fitted(value.inputs[0], along)
             part = _part_of(spec, need, self.part)
             return self._add(Value(value.op, {"shape": part.shape}, (source,), part))
-        whole = self._fitted(number, None)
+        whole = yield self._fitted(number, None)
         first, end = need.span(self.part)
         ranges = tuple((first, end, 1) if a == need.axis else (0, n, 1) for a, n in enumerate(spec.shape))
         return self._add(Value(SLICE, {"ranges": ranges}, (whole,), _part_of(spec, need, self.part)))
