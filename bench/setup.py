@@ -72,7 +72,12 @@ def python_files() -> list[Path]:
 def case_files() -> list[Path]:
     """The cases of ops and models, and the answers that they compare with."""
     tests = paths.ROOT / "tests"
-    return [*sorted((tests / "cases").rglob("*.py")), *sorted(f for f in (tests / "goldens").rglob("*") if f.is_file())]
+    checkpoints = paths.ROOT / "scripts" / "random_checkpoint.py"
+    return [
+        checkpoints,
+        *sorted((tests / "cases").rglob("*.py")),
+        *sorted(f for f in (tests / "goldens").rglob("*") if f.is_file()),
+    ]
 
 
 def node() -> Path:

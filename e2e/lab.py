@@ -76,6 +76,8 @@ def files() -> bytes:
             *(ROOT / "tests" / "cases").rglob("*.py"),
             *(ROOT / "examples").glob("*.py"),
             ROOT / "e2e" / "inside.py",
+            ROOT / "scripts" / "__init__.py",
+            ROOT / "scripts" / "random_checkpoint.py",
         ]:
             archive.write(path, path.relative_to(ROOT))
         for path in (ROOT / "tests" / "goldens").rglob("*"):

@@ -68,6 +68,7 @@ MODELS = (
     "templates",
     "writing",
     "examples",
+    "depth",
 )
 
 
