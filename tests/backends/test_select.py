@@ -254,7 +254,7 @@ def test_a_device_that_was_asked_for_and_cannot_hold_a_model_is_refused_with_a_r
             "m",
             LARGE,
             "auto" if pinned else "webnn",
-            smaller={"dtype='float16'": {"table": Spec((50,), tc.dtypes.float16)}},
+            forms={"dtype='float16'": {"table": Spec((50,), tc.dtypes.float16)}},
         )
     assert str(caught.value).endswith("""To make it fit: device="cpu" or dtype='float16'.""")
 

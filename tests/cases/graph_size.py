@@ -11,7 +11,6 @@ import numpy as np
 import tensorcommons as tc
 from tensorcommons.backends.webnn.backend import WebNNBackend
 from tensorcommons.errors import DeviceMemoryError
-from tensorcommons.graph.program import Program
 from tests.cases import Place, only
 from tests.cases.support import raises
 
@@ -112,17 +111,3 @@ async def a_tensor_too_large_is_refused_before_the_download(place: Place) -> Non
         model.unload()
     finally:
         backend.limits["maxTensorByteLength"] = limit
-
-
-@only("webnn")
-async def a_table_too_large_to_be_widened_at_once_is_multiplied_in_pieces(place: Place) -> None:
-    rng = np.random.default_rng(0)
-    table, x = rng.normal(size=(1001, 64)).astype(np.float16), rng.normal(size=(3, 64)).astype(np.float32)
-    rows, weight = (tc.asarray(each, device=place.device) for each in (x, table))
-    with at_most(place, None):
-        wanted = await tc.linear(rows, weight).read()
-    for most in (320 * KB, 160 * KB):  # its bytes are 128,128, and twice as many in float32
-        with at_most(place, most):
-            np.testing.assert_array_equal(await tc.linear(rows, weight).read(), wanted)
-            (program,) = place.device.programs.values()
-            assert isinstance(program, Program) and program.dispatches > 1, program.dispatches

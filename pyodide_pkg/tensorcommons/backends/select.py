@@ -108,13 +108,13 @@ class Devices:
         tensors: Mapping[str, Spec],
         wish: str | Device = "auto",
         *,
-        smaller: Mapping[str, Mapping[str, Spec]] = MappingProxyType({}),
+        forms: Mapping[str, Mapping[str, Spec]] = MappingProxyType({}),
         refused: Mapping[Device, str] = MappingProxyType({}),
     ) -> Decision:
         """:meth:`decide` for a model ``name`` with the weights ``tensors``: "auto" passes over what cannot hold them.
 
-        It logs a warning then, and the decision says why. ``smaller`` has the weights in other forms, by how to ask for
-        them, to be named where they would fit. ``refused`` says of devices what is known of them beside that.
+        It logs a warning then, and the decision says why. ``forms`` has the weights in other dtypes, by how to ask for
+        these, to be named where they would fit. ``refused`` says of devices what is known of them beside that.
 
         Raises:
             DeviceMemoryError: the device that was asked for or pinned, or each of them, cannot hold the weights.
@@ -136,7 +136,7 @@ class Devices:
         whose = " and ".join(device.kind for device in passed)
         reason = "; ".join(f"{device.kind}: {why}" for device, why in passed.items()) if is_free else why
         remedies = [f'device="{device.kind}"' for device in fit]
-        remedies += [how for how, form in smaller.items() if any(not refusal(device, form) for device in passed)]
+        remedies += [how for how, form in forms.items() if any(not refusal(device, form) for device in passed)]
         raise DeviceMemoryError(whose, name, reason, remedy=" or ".join(remedies) or "load a smaller model")
 
     def _passed_over(self, name: str, device: Device, passed: Mapping[Device, str]) -> Decision:

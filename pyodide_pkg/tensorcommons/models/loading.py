@@ -146,8 +146,9 @@ async def _loaded(
         async with AsyncExitStack() as stack:
             architecture, parts, words, use = await _open(files, stack, report)
             specs = _specs(architecture, dtype)
-            smaller = {} if dtype == "float16" else {'dtype="float16"': _specs(architecture, "float16")}
-            decision = manager.devices.decide_for(name, specs, device, smaller=smaller, refused=refused)
+            other = "float32" if dtype == "float16" else "float16"
+            forms = {f'dtype="{other}"': _specs(architecture, other)}
+            decision = manager.devices.decide_for(name, specs, device, forms=forms, refused=refused)
             target = decision.device
             manager.place_model(name, target)
             nodes = forward_nodes(architecture, target, specs)

@@ -20,7 +20,7 @@ from .builder import EMPTY, GraphBuilder
 from .cores import WHOLE, Slot, Stage, stages_of
 from .lowering import lower, physical, refusals
 from .lowering.rule import Lowering
-from .segments import GRAPH_BYTES, HIDDEN_BYTES, RESERVED_BYTES, Kind, Node, Segment, bytes_of, reserved
+from .segments import GRAPH_BYTES, HIDDEN_BYTES, RESERVED_BYTES, Kind, Segment, bytes_of, reserved
 
 AXES = 8  # of an MLTensor in Chromium
 WISHES = {"": "the browser's choice of device"}
@@ -97,9 +97,16 @@ class WebNNBackend(Backend[Built]):
 
     def refusal(self, tensors: Mapping[str, Spec]) -> str:
         limit = self.limits["maxTensorByteLength"]
-        large = {name: spec.nbytes for name, spec in tensors.items() if spec.nbytes > limit}
-        found = " and ".join(f"{name} takes {nbytes:,} bytes" for name, nbytes in list(large.items())[:3])
-        return f"{found}, and one tensor of this WebNN at most {limit:,}" if large else ""
+        for name, spec in tensors.items():
+            if spec.nbytes > limit:
+                return f"{name} takes {spec.nbytes:,} bytes, and one tensor of this WebNN at most {limit:,}"
+            if spec.dtype.name == "float16" and 3 * spec.nbytes > self.most:
+                copy, both = 2 * spec.nbytes, 3 * spec.nbytes
+                return (
+                    f"{name} takes {spec.nbytes:,} bytes and its float32 copy {copy:,}, {both:,} in one graph, "
+                    f"which may take {self.most:,} on this WebNN"
+                )
+        return ""
 
     def refusals(self, plan: Computation) -> dict[int, str]:
         return refusals(plan, self._builder())
@@ -111,6 +118,9 @@ class WebNNBackend(Backend[Built]):
         for nbytes in plan.output_bytes:
             self._check_size(nbytes)
         described = self._described(plan)
+        if described.reserved > self.most_reserved:
+            reason = f"its graphs reserve {described.reserved:,} bytes, and a tab has {self.most_reserved:,} for graphs"
+            raise DeviceMemoryError("webnn", "a program", reason, described.reserved, self.most_reserved)
         built = Built(
             len(described.stages),
             described.nbytes,
@@ -269,7 +279,7 @@ class _Description:
         """Add a graph and its dispatch. Layers that differ in their weights only are one graph, for each of the parts
         that run side by side."""
         nodes, results = segment.calls.nodes, segment.calls.outputs
-        key = json.dumps([_unnumbered(nodes), results, stage.part])
+        key = f"{stage.part} {segment.structure}"
         if key not in self.graphs:
             self.hidden += segment.calls.hidden_bytes()
             self.reserved += reserved(segment.calls.block_bytes())
@@ -315,11 +325,6 @@ class _Description:
             "graphs": list(self.graphs.values()),
             "stages": self.stages,
         }
-
-
-def _unnumbered(nodes: Sequence[Node]) -> list[Node]:
-    """The nodes without the numbers of what is given to them."""
-    return [node[:3] if node[0] == "input" else node for node in nodes]
 
 
 def _tensor(spec: Spec) -> tuple[str, Shape]:

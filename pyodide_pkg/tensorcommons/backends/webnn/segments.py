@@ -3,7 +3,8 @@
 LiteRT plans the inputs of a graph and the values in it into one block of memory, and Chromium ends the tab where a
 block cannot be had, instead of reporting it: from 1 GiB on (measured in Chromium 153, also for one tensor, whatever
 ``maxTensorByteLength`` says). So the block of a graph is estimated before it is built: as if every value were computed
-as early as it can be, which is what happens to the casts of weights, and nothing were computed in place.
+as early as it can be, which is what happens to the casts of weights, and nothing were computed in place. LiteRT widens
+what a method takes in float16, so such a value counts three times.
 
 What a segment needs of an earlier one crosses in a tensor. Casts, slices and the like of the graph's own inputs do not:
 each segment makes them again, so a float16 weight is never stored a second time in float32.
@@ -13,6 +14,7 @@ from __future__ import annotations
 
 import bisect
 import itertools
+import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -139,8 +141,11 @@ class Calls:
         level: dict[int, int] = {}
         last: dict[int, int] = {}  # level at which a value is needed last
         given: set[int] = set()
+        widened: set[int] = set()
         for node in order:
             sources = self._references[node]
+            if self.nodes[node][0] != "cast":
+                widened.update(source for source in sources if self.kinds[source][0] == "float16")
             level[node] = last[node] = 1 + max((level.get(source, 0) for source in sources), default=0)
             for source in sources:
                 if source in level:
@@ -150,9 +155,11 @@ class Calls:
         end = max(level.values(), default=0)
         change = [0] * (end + 2)
         for node in order:
-            change[level[node]] += self._bytes[node]
-            change[(end if node in kept and node in own else last[node]) + 1] -= self._bytes[node]
-        return sum(self._bytes[node] for node in given) + max(itertools.accumulate(change), default=0)
+            nbytes = self._bytes[node] * (3 if node in widened else 1)
+            change[level[node]] += nbytes
+            change[(end if node in kept and node in own else last[node]) + 1] -= nbytes
+        brought = sum(self._bytes[node] * (3 if node in widened else 1) for node in given)
+        return brought + max(itertools.accumulate(change), default=0)
 
     def _with_remade(self, nodes: Sequence[int]) -> list[int]:
         """``nodes`` and what they have remade for them, in order."""
@@ -166,9 +173,16 @@ class Calls:
         return sorted(found)
 
     def segments(self, most: int) -> list[Segment]:
-        """These calls as graphs whose blocks take at most ``most`` bytes each, as far as single nodes do."""
+        """These calls as graphs whose blocks take at most ``most`` bytes each, as far as single nodes do.
+
+        One graph, else as few as it takes, or many of a quarter of that where all together keep less: equal layers
+        become equal graphs, which are built and kept once.
+        """
         if self.block_bytes() <= most:
             return [Segment(self, tuple(self.outputs))]
+        return min(self._split(most // 4), self._split(most), key=kept_bytes)
+
+    def _split(self, most: int) -> list[Segment]:
         order = [number for number in range(len(self.nodes)) if not self.is_given(number) and number not in self.remade]
         places = {node: place for place, node in enumerate(order)}
         ends = self._last_uses(order, places)
@@ -228,3 +242,21 @@ class Segment:
 
     calls: Calls
     gives: tuple[int, ...]
+
+    @property
+    def structure(self) -> str:
+        """What two segments have in common that can be one graph: everything but the numbers of their inputs."""
+        nodes = [node[:3] if node[0] == "input" else node for node in self.calls.nodes]
+        return json.dumps([nodes, list(self.calls.outputs)])
+
+
+def kept_bytes(segments: Sequence[Segment]) -> int:
+    """About how many bytes segments keep: their graphs, each once, and the values that cross."""
+    graphs = {segment.structure: segment.calls.hidden_bytes() for segment in segments}
+    crossing = {
+        number: bytes_of(segment.calls.kinds[node])
+        for segment in segments
+        for node, number in segment.calls.inputs
+        if number < 0
+    }
+    return sum(graphs.values()) + sum(crossing.values())

@@ -9,7 +9,6 @@ import numpy as np
 from ....shapes import size_of
 from ...base import Value
 from ..builder import GraphBuilder, Operand
-from ..segments import bytes_of
 from .activations import UNARIES
 from .elementwise import exp, log, scaled, sqrt
 from .rule import Lowering, Rule
@@ -29,25 +28,12 @@ def product(b: GraphBuilder, x: Operand, weight: Operand) -> Operand:
     return b.transpose(b.matmul(weight, b.transpose(x, (1, 0))), (1, 0))
 
 
-def _in_pieces(b: GraphBuilder, weight: Operand) -> list[Operand]:
-    """The rows of ``weight`` in float32: all, or pieces of a table whose copy would leave a graph too little room."""
-    before, after = bytes_of((weight.dtype, weight.shape)), 4 * weight.size
-    if weight.dtype == "float32" or 4 * (before + after) <= 3 * b.most:
-        return [b.cast(weight, "float32")]
-    rows, depth = weight.shape
-    size = max(b.most // 8 // (4 * depth), 1)
-    starts = range(0, rows, size)
-    pieces = [b.slice(weight, (start, 0), (min(size, rows - start), depth), (1, 1)) for start in starts]
-    return [b.cast(piece, "float32") for piece in pieces]
-
-
 def _linear(low: Lowering, value: Value) -> Operand:
     b = low.b
-    given = low.given(value)
-    x, *more = (b.cast(each, "float32") for each in (given[0], *given[2:]))
+    x, weight, *more = (b.cast(each, "float32") for each in low.given(value))
     residual = more.pop() if value.attrs["residual"] else None
     rows = b.reshape(x, (size_of(x.shape[:-1]), x.shape[-1]))
-    y = b.concat([product(b, rows, piece) for piece in _in_pieces(b, given[1])], 1)
+    y = product(b, rows, weight)
     if more:
         y = b.binary("add", y, more[0])
     if value.attrs["activation"]:
