@@ -30,6 +30,7 @@ from bench.gaps import gaps_table, measure_gaps
 from bench.memory import measure_memory, memory_table, with_memory
 from bench.page import measure_page
 from bench.report import table, to_json
+from bench.sizes import measure_sizes, sizes_table
 from bench.weights import measure_weights, weights_table
 from bench.workloads import read_model
 from scripts import paths
@@ -37,6 +38,7 @@ from scripts.browser import find_browser
 from scripts.console import SetupError, run, say
 from scripts.lock import one_at_a_time
 from scripts.serve import HeadersMiddleware, serve
+from scripts.serve_checkpoints import with_random
 from scripts.wheel import version
 
 if TYPE_CHECKING:
@@ -47,7 +49,7 @@ if TYPE_CHECKING:
 
 CONTEST = ("matmul", "encoder", "bandwidth", "heads", "generate", "images", "host", "load", "rates", "buckets")
 RANDOM = ("heads", "generate", "images", "load", "rates", "buckets")  # their weights are made there, or fetched
-GROUPS = ("page", "sharing", "memory", "gaps", "weights", *CONTEST)
+GROUPS = ("page", "sharing", "memory", "sizes", "gaps", "weights", *CONTEST)
 #: Threads for WebAssembly and a clock of 5 µs are for isolated pages.
 ISOLATED = {"Cross-Origin-Opener-Policy": "same-origin", "Cross-Origin-Embedder-Policy": "require-corp"}
 PAGE = """<!doctype html><html lang="en"><title>bench</title><link rel="icon" href="data:,">
@@ -179,7 +181,7 @@ def main() -> int:
     report: dict[str, Any] = {"date": datetime.now(UTC).isoformat(timespec="seconds"), "groups": []}
     target = setup.RESULTS / "browser.json"
     with (
-        serve(paths.SITE, wrap=lambda app: with_memory(with_bench(app)), headers={}) as url,
+        serve(paths.SITE, wrap=lambda app: with_random(with_memory(with_bench(app))), headers={}) as url,
         sync_playwright() as playwright,
     ):
 
@@ -199,6 +201,9 @@ def main() -> int:
             elif group == "memory":
                 rows = measure_memory(launch, url)
                 report["groups"].append({"group": group, "rows": rows, "table": memory_table(rows)})
+            elif group == "sizes":
+                rows = measure_sizes(launch, url)
+                report["groups"].append({"group": group, "rows": rows, "table": sizes_table(rows)})
             elif group == "gaps":
                 rows = measure_gaps(launch, url)
                 report["groups"].append({"group": group, "rows": rows, "table": gaps_table(rows)})
