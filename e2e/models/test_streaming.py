@@ -45,7 +45,7 @@ def test_a_model_larger_than_the_limit_gives_the_bits_of_one_that_fits(lab, kind
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("kind", ["webgpu", "webnn", "cpu"])
+@pytest.mark.parametrize("kind", ["webgpu", "webnn"])
 def test_bert_base_runs_under_a_half_and_a_quarter(lab, kind):
     runs, plan = lab.run(STREAM, kind=kind, recipe="bert-base", limits=[1024, 200, 110], count=2)
     for run in runs:
