@@ -74,15 +74,15 @@ def sums(count: int, mib: int) -> Calls:
     ids=["weights", "casts", "large casts", "values"],
 )
 def test_what_ends_a_tab_is_known_before_and_split(calls):
-    assert calls.block_bytes() >= BLOCK, "each of these ended a tab of Chromium 153"
+    assert calls.block_bytes >= BLOCK, "each of these ended a tab of Chromium 153"
     assert rows(350).bytes_alone(2) >= BLOCK, "so did this, which cannot be split"
     segments = calls.segments(GRAPH_BYTES)
-    assert len(segments) > 1 and all(each.calls.block_bytes() <= GRAPH_BYTES for each in segments)
+    assert len(segments) > 1 and all(each.calls.block_bytes <= GRAPH_BYTES for each in segments)
 
 
 @pytest.mark.parametrize("calls", [products(8, 100, "float32"), products(3, 95, "float16"), sums(5, 120)])
 def test_what_a_tab_takes_stays_one_graph(calls):
-    assert calls.block_bytes() <= GRAPH_BYTES
+    assert calls.block_bytes <= GRAPH_BYTES
     assert [each.calls for each in calls.segments(GRAPH_BYTES)] == [calls]
 
 
@@ -147,7 +147,7 @@ def test_segments_together_are_the_whole(seed):
     wanted = evaluated(calls, given)
     for most in (200, 400, 600, 1000):
         segments = calls.segments(most)
-        assert all(each.calls.block_bytes() <= most or len(each.gives) == 1 for each in segments)
+        assert all(each.calls.block_bytes <= most or len(each.gives) == 1 for each in segments)
         for got, expected in zip(run(segments, list(calls.outputs), given), wanted, strict=True):
             np.testing.assert_array_equal(got, expected)
     assert len(calls.segments(400)) > 2

@@ -11,7 +11,7 @@ import numpy as np
 import tensorcommons as tc
 from tensorcommons.backends.webnn.backend import WebNNBackend
 from tensorcommons.errors import DeviceMemoryError
-from tests.cases import Place, only
+from tests.cases import Place, long, only
 from tests.cases.support import raises
 
 KB = 1024
@@ -111,3 +111,40 @@ async def a_tensor_too_large_is_refused_before_the_download(place: Place) -> Non
         model.unload()
     finally:
         backend.limits["maxTensorByteLength"] = limit
+
+
+async def _gigabyte(place: Place, recipe: str, dtype: str) -> None:
+    """A model that one graph cannot hold gives the same bits wherever its graphs are cut."""
+    manager = place.manager(2048, activation_cache=False)
+    model = await tc.from_pretrained(
+        f"{place.random}/{recipe}", manager=manager, dtype=dtype, tokenizer=False, cache=None
+    )
+    try:
+        answers = []
+        for most in (None, 800 * KB * KB):
+            with at_most(place, most):
+                answer = await model(input_ids=TOKENS)
+                answers.append(await answer[sorted(answer)[0]].read())
+                assert manager.last_run["dispatches"] > 1 and not manager.last_run.get("refused"), manager.last_run
+        assert np.isfinite(answers[0]).all() and np.ptp(answers[0]) > 0
+        np.testing.assert_array_equal(answers[1], answers[0])
+    finally:
+        model.unload()
+
+
+@only("webnn")
+@long("webnn")
+async def a_decoder_that_is_widened_past_a_gigabyte(place: Place) -> None:
+    await _gigabyte(place, "smollm2-360m", "float16")
+
+
+@only("webnn")
+@long("webnn")
+async def an_encoder_with_a_large_table(place: Place) -> None:
+    await _gigabyte(place, "xlm-roberta-base", "float32")
+
+
+@only("webnn")
+@long("webnn")
+async def an_encoder_of_more_than_a_gigabyte(place: Place) -> None:
+    await _gigabyte(place, "bert-large", "float32")

@@ -282,7 +282,7 @@ class _Description:
         key = f"{stage.part} {segment.structure}"
         if key not in self.graphs:
             self.hidden += segment.calls.hidden_bytes()
-            self.reserved += reserved(segment.calls.block_bytes())
+            self.reserved += reserved(segment.calls.block_bytes)
         graph = self.graphs.setdefault(key, {"index": len(self.graphs), "nodes": nodes, "outputs": results})
         self.stages.append({"graph": graph["index"], "inputs": inputs, "outputs": outputs})
 

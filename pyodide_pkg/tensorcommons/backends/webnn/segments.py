@@ -20,14 +20,13 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, TypeAlias
 
-import numpy as np
-
 from ...shapes import Shape, size_of
 
 BLOCK = 2**30  # bytes; a block of as many ends the tab
 GRAPH_BYTES = BLOCK - BLOCK // 8  # of a graph or a tensor at most: the estimate does not know of gaps between values
 RESERVED_BYTES = 8 * BLOCK  # of address space for all graphs that are kept; at 16 GiB no other block can be had
 HIDDEN_BYTES = 2 * BLOCK  # that all of them may keep for values, such as float32 copies of weights
+ITEMSIZE = {"float32": 4, "float16": 2, "int32": 4, "uint32": 4, "int64": 8, "uint64": 8, "int8": 1, "uint8": 1}
 REMADE = ("cast", "reshape", "transpose", "slice")  # of inputs: cheaper to make again than to store
 
 Node: TypeAlias = "list[Any]"  # a method's name and its arguments; {"v": n} is the result of node n
@@ -41,7 +40,7 @@ def reserved(nbytes: int) -> int:
 
 def bytes_of(kind: Kind) -> int:
     """Bytes of a value."""
-    return size_of(kind[1]) * np.dtype(kind[0]).itemsize
+    return size_of(kind[1]) * ITEMSIZE[kind[0]]
 
 
 def references(value: Any) -> list[int]:
@@ -122,6 +121,7 @@ class Calls:
         dtype, shape = self.kinds[node]
         return iter((dtype, list(shape), -1 - node))
 
+    @cached_property
     def block_bytes(self) -> int:
         """About how many bytes the graph's block takes, rather too many than too few."""
         computed = [number for number in range(len(self.nodes)) if not self.is_given(number)]
@@ -129,7 +129,7 @@ class Calls:
 
     def hidden_bytes(self) -> int:
         """About how many bytes LiteRT keeps for the graph: those of its inputs are in tensors."""
-        return self.block_bytes() - sum(self._bytes[node] for node, _ in self.inputs)
+        return self.block_bytes - sum(self._bytes[node] for node, _ in self.inputs)
 
     def bytes_alone(self, node: int) -> int:
         """The block of a graph that computes one node, and what it remakes for it. Never less in any segment."""
@@ -178,7 +178,7 @@ class Calls:
         One graph, else as few as it takes, or many of a quarter of that where all together keep less: equal layers
         become equal graphs, which are built and kept once.
         """
-        if self.block_bytes() <= most:
+        if self.block_bytes <= most:
             return [Segment(self, tuple(self.outputs))]
         return min(self._split(most // 4), self._split(most), key=kept_bytes)
 
