@@ -380,6 +380,8 @@ def _streamed(device: Device, graph: Graph, program: Program | PartedProgram) ->
     """The most bytes of weights that a part may have, where those of ``graph`` do not fit all at once; else 0."""
     storages = {leaf.storage for leaf in graph.leaves if leaf.storage is not None}
     weights = sum(storage.nbytes for storage in storages if storage.category == "weights")
+    if not weights:
+        return 0
     others = sum(leaf.nbytes for leaf in graph.leaves if leaf.storage is None)
     others += sum(storage.nbytes for storage in storages if storage.category != "weights")
     room = device.budget.room(storages) - program.working_bytes - others
