@@ -13,7 +13,7 @@ from tensorcommons import Device, Model
 from tensorcommons.backends.device import STAGING_RESERVE
 from tensorcommons.graph import program, streaming
 from tensorcommons.sharing.running import HostInputs
-from tests.cases import Place
+from tests.cases import Place, long, only
 from tests.cases.architectures import checkpoint
 from tests.cases.golden_models import INPUTS, load_goldens
 from tests.cases.requests import arrays_of, drawn
@@ -72,9 +72,9 @@ async def _same_in_segments(place: Place, files: dict[str, bytes], inputs: dict[
     assert 2 <= counts[0] <= counts[-1], (counts, worth, least)
 
 
-async def encoders_in_segments(place: Place) -> None:
+async def _encoders(place: Place, *cases: str) -> None:
     arrays = load_goldens(place.goldens, "architectures")[1]
-    for case in ENCODERS:
+    for case in cases:
         mine = {name.partition(".")[2]: array for name, array in arrays.items() if name.startswith(f"{case}.")}
         inputs = {name: mine[name] for name in INPUTS if name in mine}
         try:
@@ -84,9 +84,9 @@ async def encoders_in_segments(place: Place) -> None:
             raise
 
 
-async def decoders_in_segments(place: Place) -> None:
+async def _decoders(place: Place, count: int, *names: str) -> None:
     ids = np.array([[5, 9, 2, 7, 1]])
-    for name in ("tiny-gpt2", "tiny-llama", "tiny-t5-gated"):
+    for name in names:
         files = decoder(place, name)
         more = {"decoder_input_ids": np.array([[0, 3]])} if "t5" in name else {}
         await _same_in_segments(place, files, {"input_ids": ids, **more})
@@ -96,12 +96,28 @@ async def decoders_in_segments(place: Place) -> None:
             worth = model.manager.report().unique_weight_bytes
             beside = 100_000 if place.device.backend.takes_graphs else 0  # where a longer cache is another tensor
             await model.manager.set_memory_limit(_limit(place.device, worth * share + beside) / 2**20)
-            written.append((await model.generate(ids, max_new_tokens=6, pad_token_id=0)).tolist())
+            written.append((await model.generate(ids, max_new_tokens=count, pad_token_id=0)).tolist())
             if not beside or name != "tiny-t5-gated":  # of which it is too much
                 assert (model.manager.last_run["segments"] > 1) == (share < 1), (name, share)
             assert place.device.memory()["activations"] < 1024, "the cache was given back"
             model.unload()
         assert written[0] == written[1], name
+
+
+@only("webgpu")
+async def an_encoder_and_a_decoder_in_segments(place: Place) -> None:
+    await _encoders(place, "BertForSequenceClassification")
+    await _decoders(place, 2, "tiny-llama")
+
+
+@long("webgpu")
+async def encoders_in_segments(place: Place) -> None:
+    await _encoders(place, *ENCODERS)
+
+
+@long("webgpu")
+async def decoders_in_segments(place: Place) -> None:
+    await _decoders(place, 6, "tiny-gpt2", "tiny-llama", "tiny-t5-gated")
 
 
 @contextmanager
@@ -116,7 +132,7 @@ def of_nodes(device: Device, most: int) -> Iterator[None]:
 
 async def random_graphs_in_segments(place: Place) -> None:
     device, arrays = place.device, arrays_of("float32")
-    for seed in range(12 if device.kind == "cpu" else 4):
+    for seed in range(12 if device.kind == "cpu" else 2):
         graph, results = drawn(seed), []
         for nodes in (2**62, 1, 3, 8):
             given = {name: tc.asarray(array, device=device) for name, array in arrays.items()}

@@ -16,9 +16,10 @@ from tests.cases.support import warnings_of
 from tests.sharing.devices import Backend, backends
 
 MB = 2**20
-RECIPE = "bert-base,layers=12,hidden_size=64,num_attention_heads=4,intermediate_size=256,vocab_size=2000"
+RECIPE = "bert-base,layers=8,hidden_size=64,num_attention_heads=4,intermediate_size=256,vocab_size=2000"
 IDS = {"input_ids": np.arange(10, 26)[None]}
 Bits = dict[str, bytes]
+KNOWN: dict[str, tuple[Bits, int]] = {}
 
 
 def manager_of(limit: float, *kinds: str, cache: bool = False) -> tc.TensorSharingManager:
@@ -38,9 +39,11 @@ async def bits(model: Any, **more: Any) -> Bits:
 
 async def alone(recipe: str = RECIPE) -> tuple[Bits, int]:
     """The bits without a limit, and the bytes of the weights."""
-    manager = manager_of(64 * MB)
-    model = await load(manager, recipe)
-    return await bits(model), manager.report().unique_weight_bytes
+    if recipe not in KNOWN:
+        manager = manager_of(64 * MB)
+        model = await load(manager, recipe)
+        KNOWN[recipe] = await bits(model), manager.report().unique_weight_bytes
+    return KNOWN[recipe]
 
 
 def held(manager: tc.TensorSharingManager, model: Any) -> None:
@@ -122,7 +125,7 @@ async def test_heads_on_one_backbone_and_the_activation_cache() -> None:
     assert await bits(models[1]) == wanted and manager.last_run["reused_from_cache"] > 0
 
 
-@pytest.mark.parametrize("turns", [1, 5, 20, 60, 150])
+@pytest.mark.parametrize("turns", [1, 20, 150])
 async def test_a_cancelled_run_leaves_nothing(turns: int) -> None:
     wanted, worth = await alone()
     manager = manager_of(worth * 0.5)
