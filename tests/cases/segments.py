@@ -24,7 +24,7 @@ ENCODERS = (
     "ElectraForTokenClassification", "AlbertModel", "ViTForImageClassification", "Dinov2Model",
 )  # fmt: skip
 # The share of the weights that fits, and into how many parts what fits is divided.
-LIMITS = ((0.9, 1), (0.6, 3), (0.25, 16))
+LIMITS = ((0.8, 2), (0.25, 16))
 
 
 @contextmanager
@@ -60,7 +60,7 @@ async def _same_in_segments(place: Place, files: dict[str, bytes], inputs: dict[
     model.unload()
     beside = 0 if place.device.kind == "cpu" else 8192  # what compiled programs keep
     counts = []
-    for share, parts in LIMITS if place.device.kind == "cpu" else LIMITS[1:2]:
+    for share, parts in LIMITS if place.device.kind == "cpu" else LIMITS[:1]:
         with divided(parts):
             model = await _load(place, files, _limit(place.device, max(worth * share, least * 1.125 + beside)))
             for _ in range(2):
