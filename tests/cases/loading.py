@@ -33,7 +33,7 @@ async def hashes_that_are_computed_beside(place: Place) -> None:
     data = np.random.default_rng(0).integers(0, 256, 2 * PIECE + 17).astype(np.uint8).tobytes()
     found = set()
     for size in (0, 1, SMALL, SMALL + 1, PIECE - 1, PIECE, PIECE + 1, len(data)):
-        block = Block.of(data[:size], room=size + 5)
+        block = Block.of(data[:size])
         names = {identity_of(data[:size], "label"), identity_of(block, "label"), await identity_beside(block, "label")}
         assert len(names) == 1, size
         found |= names

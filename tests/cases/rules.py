@@ -540,7 +540,7 @@ class World:
         if storage.state == "resident":
             return bytes(await storage.device.read(storage.handle, 0, storage.nbytes))
         assert storage.host_copy is not None, storage.state
-        return bytes(storage.host_copy)
+        return b"".join(map(bytes, storage.host_copy))
 
     async def agree(self) -> None:
         self.check(self.manager)

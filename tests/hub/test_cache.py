@@ -257,9 +257,9 @@ class FaultyStore(MemoryStore):
         self._call("size", name)
         return await super().size(name)
 
-    async def read(self, name, nbytes=None, room=0):
+    async def read(self, name, nbytes=None):
         self._call("read", name)
-        return await super().read(name, nbytes, room)
+        return await super().read(name, nbytes)
 
     async def text(self, name):
         self._call("read", name)

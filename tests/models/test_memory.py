@@ -1,4 +1,4 @@
-"""What a load takes of the host beside what the device keeps: never more than one tensor, and a little."""
+"""What a load takes of the host beside what the device keeps: some chunks, however large a tensor is."""
 
 from __future__ import annotations
 
@@ -8,17 +8,19 @@ import numpy as np
 import pytest
 
 import tensorcommons as tc
-from tensorcommons.bridge.blocks import CHUNK
+from tensorcommons.bridge import blocks
+from tensorcommons.models.interning import ROOM
 from tests.cases.checkpoints import WEIGHTS, pack, tensors_of, with_config
 from tests.models.server import TINY
 
-ROWS = 120_000  # of the one large tensor: 16 MB in float32
+ROWS = 600_000  # of the one large tensor: 86 MB in float32
+MOST = ROOM + 2 * blocks.CHUNK + (4 << 20)  # bytes: chunks on their way, one becoming another dtype, and a little
 
 
 @pytest.mark.parametrize(
     ("stored", "loaded"), [("F32", "float32"), ("F16", "float32"), ("BF16", "float32"), ("F32", "float16")]
 )
-async def test_a_load_takes_its_largest_tensor_once(tmp_path, stored, loaded):
+async def test_a_load_takes_some_chunks(tmp_path, stored, loaded):
     tiny = {path.name: path.read_bytes() for path in (TINY / "tiny-bert").iterdir()}
     tensors = tensors_of(tiny)
     (name,) = (name for name in tensors if name.endswith("word_embeddings.weight"))
@@ -44,5 +46,5 @@ async def test_a_load_takes_its_largest_tensor_once(tmp_path, stored, loaded):
     finally:
         tracemalloc.stop()
     assert manager.report().device_bytes > largest * (0.9 if loaded == "float32" else 0.45)
-    assert peak - kept <= 1.1 * largest + CHUNK, f"{peak - kept:,} bytes beside {kept:,}"
+    assert peak <= manager.report().device_bytes + MOST, f"{peak:,} bytes, {kept:,} of them to stay"
     model.unload()

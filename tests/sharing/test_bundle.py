@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncGenerator
 
 import numpy as np
 import pytest
 
 import tensorcommons as tc
+from tensorcommons.bridge.blocks import Block
 from tensorcommons.errors import TensorReleased
 from tensorcommons.sharing.storage import Bundle, Origin, Storage, using
 from tests.sharing.devices import empty, manager_on
@@ -85,12 +87,12 @@ async def test_a_weight_that_is_given_back_while_a_run_waits_for_it_ends_the_run
         assert (await (await double(x)).read()).sum() == 64
     storage, asked, coming = weight.entry.storage, asyncio.Event(), asyncio.Event()
 
-    async def read() -> bytes:
+    async def chunks() -> AsyncGenerator[Block]:
         asked.set()
         await coming.wait()
-        return np.ones(64, np.float32).tobytes()
+        yield Block.of(np.ones(64, np.float32).tobytes())
 
-    storage.origin = Origin(read, is_local=True)
+    storage.origin = Origin(chunks, is_local=True)
     assert await storage.evict()
     running = asyncio.create_task(double(x))
     await asked.wait()

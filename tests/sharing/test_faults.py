@@ -31,7 +31,7 @@ def contents(manager):
     for name, tensor in manager.tensors.items():
         storage = tensor.entry.storage
         raw = (
-            bytes(storage._host)
+            b"".join(map(bytes, storage._host))
             if storage.state == "offloaded"
             else storage.device.backend._bytes[storage._handle].tobytes()
         )

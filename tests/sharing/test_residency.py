@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import tensorcommons as tc
+from tensorcommons.bridge.blocks import Block
 from tensorcommons.errors import DeviceLost, InvalidWeights, MemoryBudgetError, TensorCommonsError
 from tensorcommons.sharing.storage import Origin
 from tests.sharing.devices import DTYPES, MB, backends, budget, check, empty, manager_on, some
@@ -176,25 +177,30 @@ async def test_a_written_tensor_has_no_origin_any_more(kind):
     empty(manager)
 
 
-async def test_room_that_is_taken_while_an_origin_is_read_is_made_again():
+async def test_a_restore_has_its_room_while_its_origin_is_read():
     manager = manager_on("webgpu", limit=2 * KB)
     a, b = fill(manager, 2)
     assert await a.entry.storage.evict()
     waiting = asyncio.Event()
 
     async def slow():
+        data = kb(0).tobytes()
+        yield Block.of(data[:512])
         await waiting.wait()
-        return kb(0).tobytes()
+        yield Block.of(data[512:])
 
     a.entry.storage._host, a.entry.storage.state = None, "dropped"
     a.entry.storage.origin = Origin(slow, True)
     reading = asyncio.create_task(a.read())
     await asyncio.sleep(0)
-    assert manager.residency.used == KB
+    assert a.entry.storage.is_restoring and manager.residency.used == 2 * KB
+    again = asyncio.create_task(a.read())
+    await manager.residency.make_room(KB)
     c = manager.register_shared_tensor("c", (256,), "webgpu", data=kb(7))
+    assert a.entry.storage.is_restoring and b.entry.storage.state == "offloaded", "what is on its way cannot leave"
     waiting.set()
-    assert (await reading).tobytes() == kb(0).tobytes()
-    assert manager.get_stats()["evictions"] == 1
+    assert (await reading).tobytes() == (await again).tobytes() == kb(0).tobytes()
+    assert manager.get_stats()["restores"] == 1
     for tensor, seed in ((a, 0), (b, 1), (c, 7)):
         assert (await tensor.read()).tobytes() == kb(seed).tobytes()
     check(manager)

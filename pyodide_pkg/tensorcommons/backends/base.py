@@ -23,7 +23,7 @@ from functools import cached_property
 from types import MappingProxyType
 from typing import Any, Generic, Literal, TypeAlias, TypeVar
 
-from ..bridge.blocks import Data
+from ..bridge.blocks import Block, Data
 from ..dtypes import DType
 from ..errors import TensorCommonsError
 from ..shapes import Layout, Shape, size_of
@@ -205,6 +205,7 @@ class Backend(ABC, Generic[E]):
     keeps_spares = False  # whether runs can write their outputs to buffers of earlier ones: see :meth:`spare`
     keeps_staging = False  # whether reads go through a buffer that is kept from one to the next: see :meth:`stage`
     most_hidden = most_reserved = 2**62  # bytes that compiled programs may keep together, and of address space
+    reads_whole = False  # whether reading a part of a value takes as long as all of it
     takes_graphs = False  # whether :meth:`compile` is given a Computation instead of a Plan
     graph_nodes = 2**62  # most nodes of one program: more are run in parts
     on_build: Callable[[int, int], None] = staticmethod(
@@ -228,8 +229,15 @@ class Backend(ABC, Generic[E]):
     def write(self, handle: int, offset: int, data: Data) -> None:
         """Copy ``data`` to ``offset`` bytes into ``handle``; ordered with everything queued before and after.
 
-        A block is used up: it may hold nothing afterwards.
+        The caller may change or free ``data`` at once.
         """
+
+    def fill(self, handle: int, offset: int, data: Data) -> None:
+        """:meth:`write` the next part of a new value, all of which comes in order before anything else is done with it.
+
+        Parts but the last are of whole words of 4 bytes.
+        """
+        self.write(handle, offset, data)
 
     def parts_of_depth(self, rows: int, depth: int, columns: int) -> int:
         """In how many parts a product of (rows, depth) and (depth, columns) is fastest, if adding them up is free."""
@@ -248,6 +256,10 @@ class Backend(ABC, Generic[E]):
     @abstractmethod
     async def read(self, ranges: Sequence[Range]) -> list[memoryview]:
         """The bytes of every (handle, offset, nbytes), once all queued work is done; together, not one by one."""
+
+    async def read_block(self, handle: int, offset: int, nbytes: int) -> Block:
+        """A part of a value as a block; ``offset`` is of whole words of 4 bytes."""
+        return Block.of((await self.read([(handle, offset, nbytes)]))[0])
 
     async def check(self, handles: Sequence[int]) -> None:
         """Return once ``handles`` are known to be made and filled. Raises DeviceMemoryError or DeviceError if not."""

@@ -8,11 +8,13 @@ before, never after.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import AsyncGenerator, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal, TypeAlias
 from weakref import WeakSet
 
+from ..bridge import blocks
+from ..bridge.blocks import Block
 from ..errors import DeviceMemoryError, DeviceUnavailable, InternalError
 from .base import Backend, Range, Spec
 from .opening import in_time
@@ -222,7 +224,9 @@ class Device:
         self.drop_programs()
 
     def evict(self, handle: int) -> None:
-        """Take the bytes of ``handle`` off the device; the handle stays."""
+        """Take the bytes of ``handle`` off the device; the handle stays. Does nothing after :meth:`close`."""
+        if self._closed:
+            return
         self.refund(*self._handles[handle])
         self.spares.forget(handle)
         self.backend.free(handle)
@@ -377,6 +381,29 @@ class Device:
             self.refund(self._staging, "staging")
             self._staging = 0
             self.backend.stage(0)
+
+    async def read_chunk(self, handle: int, start: int, stop: int) -> Block:
+        """Bytes from ``start`` on as a block: at most CHUNK of them where it reads parts, less if memory is short.
+
+        ``start`` is a multiple of 4, and so is the end if it is not ``stop``. Raises as :meth:`read`.
+        """
+        size = stop - start if self.backend.reads_whole else min(stop - start, blocks.CHUNK)
+        if self.kind == "cpu":
+            return await self.backend.read_block(handle, start, size)
+        async with self.budget.reading:
+            if _words(start, size) > self._staging:
+                self._free_staging()
+                size = min(size, max(self.budget.free_bytes() // 4, 1) * 4)
+            with self._staged(_words(start, size)):
+                return await self.backend.read_block(handle, start, size)
+
+    async def chunks(self, handle: int, nbytes: int) -> AsyncGenerator[Block]:
+        """All ``nbytes`` of ``handle`` as blocks, which the caller frees. Raises as :meth:`read`."""
+        start = 0
+        while start < nbytes:
+            block = await self.read_chunk(handle, start, nbytes)
+            start += block.nbytes
+            yield block
 
     async def _read_in_pieces(self, handle: int, offset: int, nbytes: int) -> memoryview:
         result = bytearray(nbytes)

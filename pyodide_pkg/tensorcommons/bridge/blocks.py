@@ -1,70 +1,123 @@
-"""Bytes on their way to a device, outside of Python's own memory.
+"""Blocks: bytes on their way to or from a device, outside of Python's own memory.
 
 In a browser that memory is WebAssembly's: it grows and never shrinks, so whatever lay in it once, the process keeps. A
-tensor on its way from the network therefore lies in an array of JavaScript's, which goes when it is done with; Python
-sees a piece at a time. Elsewhere it is a plain buffer.
+tensor on its way lies in arrays of JavaScript's instead, and Python sees a piece at a time. JavaScript has no way to
+free an array that works in every engine, and collects garbage late; so the arrays come from a pool and go back to it,
+and no tensor is on the host as a whole: it passes in chunks. Elsewhere a block is a plain buffer.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from typing import Any, TypeAlias
 
 from .runtime import IN_BROWSER
 
 PIECE = 1 << 19  # bytes that Python holds of a block, or that are hashed, at a time (digest.py)
-CHUNK = 16 * PIECE  # bytes of a tensor that are received, hashed and stored at a time
+CHUNK = 1 << 23  # bytes of a tensor that are read, hashed, stored and uploaded at a time
+LEAST = 1 << 12  # bytes of the smallest block's room
+KEPT = 6  # slabs that the pool keeps for later blocks, at most
+
+
+def room_of(nbytes: int) -> int:
+    """Bytes that a block of ``nbytes`` takes of the pool: a power of two, from :data:`LEAST` to :data:`CHUNK`."""
+    return 1 << (max(nbytes, LEAST) - 1).bit_length()
+
+
+class Pool:
+    """Slabs of :data:`CHUNK` bytes, halved as often as a block needs it; free halves become one again (buddies)."""
+
+    def __init__(self) -> None:
+        self.slabs: dict[int, Any] = {}
+        self._numbers = itertools.count()
+        self._free: dict[int, set[tuple[int, int]]] = {}  # by size: slab and offset
+
+    def take(self, size: int) -> tuple[int, int]:
+        """Slab and offset of ``size`` free bytes, a power of two; what is in them is left open."""
+        found = size
+        while found < CHUNK and not self._free.get(found):
+            found *= 2
+        if self._free.get(found):
+            slab, offset = self._free[found].pop()
+        else:
+            slab, offset = next(self._numbers), 0
+            self.slabs[slab] = _new_array(CHUNK)
+        while found > size:
+            found //= 2
+            self._free.setdefault(found, set()).add((slab, offset + found))
+        return slab, offset
+
+    def give(self, slab: int, offset: int, size: int) -> None:
+        """Undo :meth:`take`."""
+        while size < CHUNK and (slab, offset ^ size) in self._free.get(size, ()):
+            self._free[size].remove((slab, offset ^ size))
+            offset &= ~size
+            size *= 2
+        if size == CHUNK and len(self._free.get(size, ())) >= KEPT:
+            _drop(self.slabs.pop(slab))
+        else:
+            self._free.setdefault(size, set()).add((slab, offset))
 
 
 class Block:
-    """``nbytes`` bytes. Where ``room`` is more, they are the last ones of that many: ``whole``.
+    """``nbytes`` bytes. ``raw`` is a ``Uint8Array`` of JavaScript's or a memoryview.
 
-    ``raw`` is a ``Uint8Array`` of JavaScript's or a memoryview. Writing a block to a device may use it up.
+    Whoever is done with a block calls :meth:`free`, unless work that may still write to it failed or was cancelled.
+    One of more than :data:`CHUNK` bytes has an array of its own.
     """
 
-    def __init__(self, nbytes: int, room: int = 0) -> None:
-        total = max(nbytes, room)
-        self._take(_new_array(total) if IN_BROWSER else memoryview(bytearray(total)), nbytes, total)
-
-    _whole: Block | None
-
-    def _take(self, whole: Any, nbytes: int, total: int) -> None:
-        self._set(whole, total - nbytes, total)
-        self._whole = None if total == nbytes else Block._over(whole, 0, total)
-
-    @property
-    def whole(self) -> Block:
-        """The bytes with the room before them."""
-        return self if self._whole is None else self._whole
-
-    def _set(self, whole: Any, start: int, stop: int) -> None:
-        self.nbytes = stop - start
-        self.raw: Any = whole.subarray(start, stop) if IN_BROWSER else whole[start:stop]
+    def __init__(self, nbytes: int) -> None:
+        self.nbytes = nbytes
+        self._place: tuple[int, int, int] | None = None
+        self.raw: Any
+        if nbytes > CHUNK:
+            self.raw = _new_array(nbytes)
+        else:
+            size = room_of(nbytes)
+            slab, offset = pool.take(size)
+            self._place = slab, offset, size
+            array = pool.slabs[slab]
+            self.raw = array.subarray(offset, offset + nbytes) if IN_BROWSER else array[offset : offset + nbytes]
 
     @classmethod
-    def _over(cls, whole: Any, start: int, stop: int) -> Block:
+    def taking(cls, array: Any) -> Block:
+        """All of an array of JavaScript's, which nobody else uses any more."""
         block: Block = cls.__new__(cls)
-        block._set(whole, start, stop)
-        block._whole = None
+        block.nbytes, block.raw, block._place = int(array.length), array, None
         return block
 
     @classmethod
-    def taking(cls, whole: Any, nbytes: int) -> Block:
-        """The last ``nbytes`` of ``whole``, an array of JavaScript's."""
-        block: Block = cls.__new__(cls)
-        block._take(whole, nbytes, int(whole.length))
-        return block
-
-    @classmethod
-    def of(cls, data: bytes | bytearray | memoryview, room: int = 0) -> Block:
+    def of(cls, data: bytes | bytearray | memoryview) -> Block:
         """A copy of ``data``."""
-        block = cls(len(data), room)
+        block = cls(memoryview(data).nbytes)
         block.write(0, memoryview(data))
         return block
 
-    def first(self, nbytes: int) -> Block:
-        """The first ``nbytes`` of these."""
-        return Block._over(self.raw, 0, nbytes)
+    def copy(self) -> Block:
+        """Another block with these bytes."""
+        block = Block(self.nbytes)
+        if IN_BROWSER:
+            block.raw.set(self.raw)
+        else:
+            block.raw[:] = self.raw
+        return block
+
+    def free(self) -> None:
+        """Give the room back for another block. A second call does nothing."""
+        raw, self.raw = self.raw, None
+        if raw is None:
+            return
+        if self._place is None:
+            _drop(raw)
+        else:
+            pool.give(*self._place)
+
+    def __enter__(self) -> Block:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.free()
 
     def __len__(self) -> int:
         return self.nbytes
@@ -79,14 +132,6 @@ class Block:
             self.raw[offset:stop] = data.cast("B")
         elif data.nbytes:
             self.raw.subarray(offset, stop).assign(data)
-
-    def put(self, offset: int, other: Block) -> None:
-        """Put another block's bytes at ``offset``."""
-        stop = offset + other.nbytes
-        if IN_BROWSER:
-            self.raw.subarray(offset, stop).set(other.raw)
-        else:
-            self.raw[offset:stop] = other.raw
 
     def read(self, start: int, stop: int) -> memoryview:
         """Bytes ``start`` to ``stop``; whether they are a copy is left open."""
@@ -120,6 +165,24 @@ def raw_of(data: Data) -> Any:
 
 
 def _new_array(nbytes: int) -> Any:
+    if not IN_BROWSER:
+        return memoryview(bytearray(nbytes))
     from js import Uint8Array
 
     return Uint8Array.new(nbytes)
+
+
+def _drop(array: Any) -> None:
+    """Free an array of JavaScript's soon.
+
+    What was given to WebGPU or hashed once, Chromium keeps until garbage is collected, and ``transfer(0)`` does not
+    change that; a clone that is thrown away takes the bytes along.
+    """
+    if IN_BROWSER and array.length:
+        from js import Object, structuredClone
+        from pyodide.ffi import to_js
+
+        structuredClone(None, to_js({"transfer": [array.buffer]}, dict_converter=Object.fromEntries))
+
+
+pool = Pool()

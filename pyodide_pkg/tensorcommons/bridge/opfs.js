@@ -5,6 +5,11 @@
 // https://fs.spec.whatwg.org
 
 const PIECE = 1 << 22; // bytes copied at a time where memory of Python's cannot be handed out across an await
+const READ = 1 << 19; // bytes of an array that a file is read through: arrays that the browser makes are garbage for long
+const SPARE = 16; // such arrays that are kept for later reads
+const SMALL = 1 << 15; // bytes that are not worth one
+
+const spare = [];
 const WRITTEN = 1 << 20; // bytes written between two looks at the clock
 const SLICE = 30; // milliseconds for which a thread is kept
 
@@ -58,30 +63,32 @@ export const size = typed(async (store, name) => {
 });
 
 /**
- * The first `nbytes` of a file (else all), as the last ones of an array of at least `room`: [array, bytes, digests].
- * Throws where the file is shorter.
+ * The first bytes of a file into `target`, or all of it into a new array: [array, digests]. Throws where the file is
+ * shorter. Whoever stops waiting leaves `target` alone: it may still be written to.
  */
-export const read = typed(async (store, name, nbytes, room) => {
+export const read = typed(async (store, name, target) => {
   let file = await (await store.dir.getFileHandle(name)).getFile();
-  const length = nbytes ?? file.size;
+  const bytes = target ?? new Uint8Array(file.size);
+  const { length } = bytes;
   if (file.size > length) file = file.slice(0, length); // not always: it waits for another process
   if (file.size < length) throw new DOMException(`${file.size} of ${length} bytes`, "DataError");
   const digests = store.arriving();
-  const start = Math.max(room - length, 0);
-  if (length <= PIECE && !start) {
-    const bytes = new Uint8Array(await file.arrayBuffer());
-    return [bytes, length, await digests.end(bytes)];
+  if (length <= SMALL) {
+    bytes.set(new Uint8Array(await file.arrayBuffer()));
+    return [bytes, await digests.end(bytes)];
   }
-  let whole = new Uint8Array(start + length);
   const reader = file.stream().getReader({ mode: "byob" });
-  for (let at = start; at < whole.length;) {
-    const { value, done } = await reader.read(whole.subarray(at, at + PIECE)); // it takes the array, and gives it back
-    whole = new Uint8Array(value.buffer);
-    if (done) throw new DOMException(`${at - start} of ${length} bytes`, "DataError");
+  let own = spare.pop() ?? new Uint8Array(READ);
+  for (let at = 0; at < length;) {
+    const { value, done } = await reader.read(own); // it takes the array, and gives it back
+    if (done) throw new DOMException(`${at} of ${length} bytes`, "DataError");
+    bytes.set(value, at);
+    own = new Uint8Array(value.buffer);
     at += value.length;
-    await digests.add(whole.subarray(start), at - start);
+    await digests.add(bytes, at);
   }
-  return [whole, length, await digests.end(whole.subarray(start))];
+  if (spare.length < SPARE) spare.push(own);
+  return [bytes, await digests.end(bytes)];
 });
 
 /** All bytes of a file. */

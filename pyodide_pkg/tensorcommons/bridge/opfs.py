@@ -50,11 +50,12 @@ class OpfsStore:
             size = int(await self._helper.size(self._store, name))
         return None if size < 0 else size
 
-    async def read(self, name: str, nbytes: int | None = None, room: int = 0) -> tuple[Block, bytes]:
+    async def read(self, name: str, nbytes: int | None = None) -> tuple[Block, bytes]:
         """See :class:`Store`."""
+        block = None if nbytes is None else Block(nbytes)
         with _as_os_errors():
-            whole, size, digests = await self._helper.read(self._store, name, nbytes, room)
-        return Block.taking(whole, size), digests.to_bytes()
+            array, digests = await self._helper.read(self._store, name, None if block is None else block.raw)
+        return block or Block.taking(array), digests.to_bytes()
 
     async def write(self, name: str, data: Data) -> None:
         """Write an entry, whole or not at all."""

@@ -150,10 +150,10 @@ class Gpu {
     if (!this.buffers.size) this.device.queue.submit([]); // bytes of a destroyed buffer are given back by the next submission
   }
 
-  // `source` is a Python buffer, or an array that is used up; a last partial word is padded with zeros.
+  // `source` is a Python buffer or an array; a last partial word is padded with zeros.
   writeBuffer(handle, offset, source) {
     this.#stale(handle);
-    const view = source instanceof Uint8Array ? { data: source, release: () => source.buffer.transfer?.(0) } : source.getBuffer("u8");
+    const view = source instanceof Uint8Array ? { data: source, release() {} } : source.getBuffer("u8");
     const { data } = view;
     const whole = data.length & ~3;
     const buffer = this.buffers.get(handle);
@@ -214,11 +214,18 @@ class Gpu {
   // Read under `number`. `ranges` is [handle, offset, size] for each range, flat, of whole words; their bytes come one
   // after another, through the kept buffer of `staged` bytes if they fit.
   readBuffers(number, staged, ...ranges) {
-    this.#read(number, staged, ranges).then(() => this.tell(number, ""), (error) => this.tell(number, described(error)));
+    this.#read((bytes) => this.take(number, bytes), staged, ranges)
+      .then(() => this.tell(number, ""), (error) => this.tell(number, described(error)));
+  }
+
+  // The same, of one range into an array, which may be less than whole words.
+  readInto(number, staged, target, ...range) {
+    this.#read((bytes) => target.set(bytes.subarray(0, target.length)), staged, range)
+      .then(() => this.tell(number, ""), (error) => this.tell(number, described(error)));
   }
 
   // The faults of those who filled the buffers are awaited together with the bytes, which take longer.
-  async #read(number, staged, ranges) {
+  async #read(take, staged, ranges) {
     const length = total(ranges);
     if (!length) return;
     const doubts = [];
@@ -250,7 +257,7 @@ class Gpu {
       const [outcome, faults] = await Promise.all([mapped.then(() => null, (error) => error), Promise.all(doubts)]);
       const wrong = cause(faults) ?? outcome;
       if (wrong) throw wrong;
-      this.take(number, new Uint8Array(staging.getMappedRange(0, length)));
+      take(new Uint8Array(staging.getMappedRange(0, length)));
       staging.unmap();
       read = true;
     } catch (error) {

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import DeviceError, DeviceLost, DeviceMemoryError, DeviceUnavailable, TensorCommonsError
-from .blocks import Data, raw_of
+from .blocks import Block, Data, raw_of
 from .loader import load_js_module
 from .runtime import IN_BROWSER, Answer
 
@@ -33,7 +33,7 @@ class WebGPUBridge:
         self.calls = 0
         self._staging = 0
         self._hosts: dict[int, Any] = {}  # by program: what its next run writes first
-        self._reads: dict[int, tuple[Answer[str], memoryview]] = {}  # under way: who waits, and where the bytes go
+        self._reads: dict[int, tuple[Answer[str], memoryview | None]] = {}  # under way: who waits, where the bytes go
         self._numbers = itertools.count()
         self._ears = _ears(self._reads)
         self._watch(gpu)
@@ -155,17 +155,30 @@ class WebGPUBridge:
         if not length:
             return [memoryview(b"") for _ in ranges]
         data = np.empty(length, np.uint8).data
+        await self._answer(data, lambda number: self._gpu.readBuffers(number, self._staging, *words))
+        return [data[cut] for cut in cuts]
+
+    async def read_block(self, handle: int, offset: int, nbytes: int) -> Block:
+        """Bytes ``offset``, where a word of 4 bytes begins, to ``offset + nbytes``, past Python's memory."""
+        block = Block(nbytes)
+        if nbytes:
+            self.calls += 1
+            words = handle, offset, nbytes + 3 & ~3
+            await self._answer(None, lambda number: self._gpu.readInto(number, self._staging, block.raw, *words))
+        return block
+
+    async def _answer(self, data: memoryview | None, ask: Callable[[int], None]) -> None:
+        """Wait for a read that ``ask`` begins under a number. Raises the error of what failed."""
         number = next(self._numbers)
         answer: Answer[str] = Answer()
         self._reads[number] = answer, data
         try:
-            self._gpu.readBuffers(number, self._staging, *words)
+            ask(number)
             error = await answer
         finally:
             del self._reads[number]
         if error:
             raise self._typed(error)
-        return [data[cut] for cut in cuts]
 
     async def compile(
         self, program: int, description: str, params: memoryview, tell: Callable[[int, int], None]
@@ -244,15 +257,16 @@ class WebGPUBridge:
         self._hosts.clear()
 
 
-def _ears(reads: Mapping[int, tuple[Answer[str], memoryview]]) -> tuple[Any, Any, Any]:
+def _ears(reads: Mapping[int, tuple[Answer[str], memoryview | None]]) -> tuple[Any, Any, Any]:
     """Make the callbacks for JavaScript: the bytes of a read, the end of a read, and errors without an operation.
 
     A read that was cancelled is ignored.
     """
 
     def take(number: int, data: Any) -> None:
-        if number in reads and reads[number][1].nbytes:
-            data.assign_to(reads[number][1])
+        target = reads[number][1] if number in reads else None
+        if target is not None and target.nbytes:
+            data.assign_to(target)
 
     def tell(number: int, error: str) -> None:
         if number in reads:

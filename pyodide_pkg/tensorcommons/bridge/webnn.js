@@ -51,9 +51,9 @@ function ints(source) {
   return numbers;
 }
 
-// A copy of a Python buffer, which may change while something is awaited; an array is used up, and needs no copy.
+// A copy of a Python buffer or an array, which may change while something is awaited.
 function copied(source) {
-  if (source instanceof Uint8Array) return source;
+  if (source instanceof Uint8Array) return source.slice();
   const view = source.getBuffer("u8");
   const data = view.data.slice();
   view.release();
@@ -161,19 +161,32 @@ class Ml {
     const entry = this.tensors.get(handle);
     const data = copied(source);
     if (!data.length) return;
-    if (data.length === bytesOf(entry.spec)) {
-      this.#after(entry, () => {
-        this.context.writeTensor(entry.tensor, data);
-        if (data === source) data.buffer.transfer?.(0);
-      });
-      return;
+    if (data.length === bytesOf(entry.spec)) this.#after(entry, () => this.#writeWhole(entry, data));
+    else {
+      const part = async () => {
+        const whole = new Uint8Array(await this.context.readTensor(entry.tensor));
+        whole.set(data, offset);
+        this.#writeWhole(entry, whole);
+      };
+      this.#wait(entry, (entry.pending ?? Promise.resolve()).then(part));
     }
-    const part = async () => {
-      const whole = new Uint8Array(await this.context.readTensor(entry.tensor));
-      whole.set(data, offset);
-      this.context.writeTensor(entry.tensor, whole);
-    };
-    this.#wait(entry, (entry.pending ?? Promise.resolve()).then(part));
+  }
+
+  #writeWhole(entry, data) {
+    this.context.writeTensor(entry.tensor, data);
+    structuredClone(null, { transfer: [data.buffer] }); // the browser has a copy, and collects garbage late
+  }
+
+  // The next bytes of a tensor that is written in order, an array; it is written when the last ones are there.
+  fillTensor(handle, offset, source) {
+    const entry = this.tensors.get(handle);
+    const length = bytesOf(entry.spec);
+    if (!offset) entry.filling = new Uint8Array(length);
+    entry.filling.set(source, offset);
+    if (offset + source.length < length) return;
+    const data = entry.filling;
+    entry.filling = null;
+    this.#after(entry, () => this.#writeWhole(entry, data));
   }
 
   copyTensor(source, sourceOffset, target, targetOffset, size) {
@@ -189,7 +202,7 @@ class Ml {
   }
 
   // `ranges` is a Python buffer of ints, [handle, offset, size] for each. Gives their bytes one after another, as an
-  // ArrayBuffer of its own.
+  // array of its own.
   async readTensors(ranges) {
     const pieces = [];
     for (let rest = ints(ranges); rest.length; rest = rest.slice(3)) pieces.push(rest.slice(0, 3));
@@ -205,14 +218,14 @@ class Ml {
       throw error;
     }
     this.#check();
-    if (pieces.length === 1 && entries[0].tensor && pieces[0][2] === bytesOf(entries[0].spec)) return whole.get(entries[0]);
+    if (pieces.length === 1 && entries[0].tensor && pieces[0][2] === bytesOf(entries[0].spec)) return new Uint8Array(await whole.get(entries[0]));
     const result = new Uint8Array(pieces.reduce((total, [, , size]) => total + size, 0));
     let at = 0;
     for (const [i, [, offset, size]] of pieces.entries()) {
       if (size) result.set(new Uint8Array(await whole.get(entries[i]), offset, size), at);
       at += size;
     }
-    return result.buffer;
+    return result;
   }
 
   #check() {

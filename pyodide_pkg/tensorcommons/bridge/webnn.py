@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from ..errors import DeviceLost, DeviceMemoryError, DeviceUnavailable, TensorCommonsError
-from .blocks import Data, raw_of
+from .blocks import Block, Data, raw_of
 from .loader import load_js_module
 from .runtime import IN_BROWSER
 from .webgpu import WebGPUBridge
@@ -94,6 +94,13 @@ class WebNNBridge:
         with self._typed_errors():
             self._ml.writeTensor(handle, offset, raw_of(data))
 
+    def fill(self, handle: int, offset: int, data: Data) -> None:
+        """The next bytes of a tensor that is written in order; it is written when the last ones are there."""
+        if data.nbytes:
+            self.calls += 1
+            with self._typed_errors():
+                self._ml.fillTensor(handle, offset, raw_of(data if isinstance(data, Block) else Block.of(data)))
+
     def copy(self, source: int, source_offset: int, target: int, target_offset: int, nbytes: int) -> None:
         """Queue a copy between tensors."""
         self.calls += 1
@@ -101,14 +108,21 @@ class WebNNBridge:
 
     async def read(self, ranges: Sequence[tuple[int, int, int]]) -> list[memoryview]:
         """The bytes of all ranges (handle, offset, nbytes)."""
-        self.calls += 1
-        with self._typed_errors():
-            data = await self._ml.readTensors(_ints(value for each in ranges for value in each))
-        result, rest = [], memoryview(data.to_bytes())
+        result, rest = [], memoryview((await self._read(ranges)).to_bytes())
         for _, _, nbytes in ranges:
             result.append(rest[:nbytes])
             rest = rest[nbytes:]
         return result
+
+    async def read_block(self, handle: int, offset: int, nbytes: int) -> Block:
+        """One range, past Python's memory."""
+        return Block.taking(await self._read([(handle, offset, nbytes)]))
+
+    async def _read(self, ranges: Sequence[tuple[int, int, int]]) -> Any:
+        """The bytes of all ranges, one after another, as an array of JavaScript's."""
+        self.calls += 1
+        with self._typed_errors():
+            return await self._ml.readTensors(_ints(value for each in ranges for value in each))
 
     async def lending(self, gpu: WebGPUBridge) -> str:
         """Try to lend a tensor to WebGPU, in a context of its own; nothing if it works, else why not.

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -190,9 +190,9 @@ class WeightsFile:
         if entry.nbytes > CHUNK and self._cache is not None and self.identity(entry) != identity:
             self._record.name((entry.start, entry.stop), identity, label_of(entry))
 
-    def is_local(self, entry: TensorEntry) -> bool:
-        """Whether the bytes of a tensor that was read can be read again without the network."""
-        return self.source.is_local or all((each.start, each.stop) in self._kept for each in self.chunks(entry))
+    def is_local(self, chunks: Iterable[Chunk]) -> bool:
+        """Whether the bytes of chunks that were read can be read again without the network."""
+        return self.source.is_local or all((each.start, each.stop) in self._kept for each in chunks)
 
     def read_again(self, entry: TensorEntry) -> list[tuple[Chunk, ReadAgain]]:
         """How to get the bytes of a tensor that was read again later, chunk by chunk."""

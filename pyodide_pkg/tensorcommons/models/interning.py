@@ -1,36 +1,39 @@
 """From open weights files to shared storages: each tensor is looked up by content, then in the cache, then downloaded.
 
 A tensor whose content is on the device already is held and read from nowhere, if its content is known before it is
-read: from the cache's record of the file, or because this very file was loaded before. The next tensors arrive while
-the last are hashed, kept and uploaded.
+read: from the cache's record of the file, or because this very file was loaded before. The next chunks arrive while
+the last are hashed, kept and uploaded. A tensor of several chunks is uploaded before its content is known, and given
+back if that is on the device already: the host never has all of it.
 """
 
 from __future__ import annotations
 
-import asyncio
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, TypeAlias
 
 import numpy as np
 
 from ..backends.base import Spec
 from ..backends.device import Device
-from ..bridge.blocks import PIECE, Block
-from ..bridge.digest import identity_beside, joined
-from ..errors import TensorReleased, check_listener
+from ..bridge.blocks import CHUNK, Block, room_of
+from ..bridge.digest import digests_beside, joined
+from ..bridge.runtime import breathe
+from ..errors import MemoryBudgetError, TensorReleased, check_listener
 from ..graph.program import Need
 from ..hub.cached import CachedSource
 from ..hub.safetensors import ITEMSIZE, NUMPY_NAME, Header, TensorEntry, as_array
 from ..hub.weights import Chunk, ReadAgain, WeightsFile, label_of
 from ..sharing.manager import TensorSharingManager
 from ..sharing.registry import Entry
-from ..sharing.storage import Origin, content_label
+from ..sharing.storage import Origin, Storage, content_label
 from ..tensor import Tensor
-from .ahead import Job, in_order
+from .ahead import in_order
+
+ROOM = 4 * CHUNK  # bytes of the host that chunks on their way may take
 
 Progress: TypeAlias = Callable[[dict[str, Any]], None]
 
@@ -111,10 +114,8 @@ class Interner:
         self.report = report
         self.loaded = 0
         self._specs: Mapping[str, Spec] = {}
-        self._turn = asyncio.Lock()
         self.streams = False  # the weights do not fit together
         self._here = 0  # bytes of those that are on the device
-        self._room = 0  # bytes of the host that tensors on their way may take: the largest, and a tenth of it
 
     async def load(self, specs: Mapping[str, Spec], least: Callable[[], Need]) -> dict[str, Tensor]:
         """Every parameter of ``specs`` as a tensor over its shared storage.
@@ -124,8 +125,6 @@ class Interner:
         self._specs = specs
         known = [held for part in self.parts for held in self._known_of(part).values()]
         sizes = [spec.nbytes for spec in specs.values()]
-        largest = max((self._job(part, entry)[0] for part in self.parts for entry in part.entries), default=0)
-        self._room = largest + largest // 10
         # A model that can never run is not loaded at all.
         there = {held.storage for held in known}
         self.streams = self.manager.residency.check_streams(sum(sizes), there, least)
@@ -150,24 +149,19 @@ class Interner:
             self.report.shared += held.storage.nbytes
         weights.on_position = lambda position: self._progress(file, position - start, part.end - start)
         missing = [entry for entry in part.entries if entry.name not in known]
-        jobs = [self._job(part, entry) for entry in missing]
+        chunks = (chunk for entry in missing for chunk in weights.chunks(entry))
+        jobs = ((room_of(chunk.nbytes), partial(weights.read, chunk)) for chunk in chunks)
         before, reported = weights.from_cache, self.report.from_cache
         try:
-            async with aclosing(in_order(jobs, self._room)) as arriving:
-                entries = iter(missing)
-                async for data, identity in arriving:
+            async with aclosing(in_order(jobs, ROOM)) as arriving:
+                for entry in missing:
+                    await self._intern(part, entry, arriving)
                     self.report.from_cache = reported + weights.from_cache - before
-                    await self._intern(part, next(entries), data, identity)
         finally:
             weights.on_position = None  # it refers to this, and this to the file: a cycle that would keep the manager
         self.loaded += part.end - start
         self.report("done", file, part.end - start, part.end - start)
         self.manager.changed()
-
-    def _job(self, part: Part, entry: TensorEntry) -> Job[tuple[Block, str]]:
-        """The bytes of the host that reading a tensor takes, and how it is read."""
-        nbytes = self._spec(part, entry).nbytes
-        return max(entry.nbytes, nbytes), lambda: _whole(part.weights, entry, nbytes, self._turn)
 
     def _known_of(self, part: Part) -> dict[str, Entry]:
         """The wanted tensors of a file that are known to be on the device, by their name in the file."""
@@ -184,27 +178,71 @@ class Interner:
         address = self._address(part, entry)
         return None if address is None else registry.at_origin(self.device, address)
 
-    async def _intern(self, part: Part, entry: TensorEntry, data: Block, identity: str) -> None:
-        spec, weights = self._spec(part, entry), part.weights
-        raw, content = data, identity
-        if not self._as_stored(part, entry):
-            raw = _converted(entry, data, spec)
-            content = await identity_beside(raw, content_label(spec.shape, spec.dtype))
-        registry, away = self.manager.registry, False
-        if registry.find(self.device, content) is not None:
-            self.report.shared += spec.nbytes
-        elif not (away := self.streams and self._here + raw.nbytes > self.manager.residency.room()):
-            await self.manager.residency.make_room(raw.nbytes)
-            self._here += raw.nbytes
-        origin = Origin(_reader(entry, spec, weights.read_again(entry)), weights.is_local(entry))
-        self.manager.check_open()
-        held = registry.intern(self.device, raw, spec, content, origin, away=away)
+    async def _intern(self, part: Part, entry: TensorEntry, arriving: AsyncIterator[tuple[Block, bytes]]) -> None:
+        """Hold a tensor, whose chunks are the next that arrive."""
+        spec, weights, registry = self._spec(part, entry), part.weights, self.manager.registry
+        label, as_stored = content_label(spec.shape, spec.dtype), self._as_stored(part, entry)
+        away = self.streams and self._here + spec.nbytes > self.manager.residency.room()
+        storage: Storage | None = None
+        refusal: MemoryBudgetError | None = None
+        copy: list[Block] = []  # of one that is away, where no storage has it
+        stored = digests = b""
+        offset = 0
+        try:
+            for chunk in weights.chunks(entry):
+                raw, of_raw = await anext(arriving)
+                stored += of_raw
+                async for block in _converted(entry, raw, spec):
+                    with block:
+                        digests += of_raw if as_stored else await digests_beside(block)
+                        is_known = offset + block.nbytes == spec.nbytes and registry.find(
+                            self.device, joined(digests, label)
+                        )
+                        if storage is None and refusal is None and not is_known and not away:
+                            try:
+                                storage = await self._reserve(spec)
+                            except MemoryBudgetError as error:  # it may still be on the device already
+                                refusal = error
+                        if storage is not None:
+                            storage.fill(offset, block)
+                        elif away and not weights.is_local([chunk]):
+                            copy.append(block.copy())
+                        offset += block.nbytes
+            self.manager.check_open()
+            identity, content = joined(stored, label_of(entry)), joined(digests, label)
+            weights.finish(entry, identity)
+            origin = Origin(_reader(entry, spec, weights.read_again(entry)), weights.is_local(weights.chunks(entry)))
+            held = registry.find(self.device, content)
+            if held is not None:
+                self.report.shared += spec.nbytes
+                held.storage.regain(origin)
+            elif refusal is not None:
+                raise refusal
+            else:
+                if storage is not None:
+                    storage.complete(content, origin)
+                    self._here += spec.nbytes
+                else:
+                    if not origin.is_local and sum(map(len, copy)) < spec.nbytes:  # storage had the first chunks only
+                        copy = [block async for block in origin.chunks()]
+                    held_away = None if origin.is_local else copy
+                    storage = Storage.away(self.device, spec, "weights", content, origin, held_away)
+                held, storage = Entry(storage, spec, content=content), None
+                registry.add(held)
+        finally:
+            if storage is not None:
+                storage.release()
         held.hold(self.model, part.wanted[entry.name])
         address = self._address(part, entry)
         if address is not None:
             registry.remember(self.device, address, content)
         if content != identity:
             registry.remember(self.device, self._converted(part, entry, identity), content)
+
+    async def _reserve(self, spec: Spec) -> Storage:
+        await self.manager.residency.make_room(spec.nbytes)
+        self.manager.check_open()
+        return Storage.reserve(self.device, spec.nbytes, "weights", spec)
 
     def _spec(self, part: Part, entry: TensorEntry) -> Spec:
         return self._specs[part.wanted[entry.name]]
@@ -230,44 +268,40 @@ class Interner:
         self.report("progress_total", self.model, self.loaded + min(loaded, total), self.report.total)
 
 
-async def _whole(weights: WeightsFile, entry: TensorEntry, room: int, turn: asyncio.Lock) -> tuple[Block, str]:
-    """A tensor's bytes in one block, and its identity."""
-    data, digests = Block(entry.nbytes, room), []
-    async with turn:  # chunks are read in the file's order
-        for chunk in weights.chunks(entry):
-            part, some = await weights.read(chunk)
-            data.put(chunk.start - entry.start, part)
-            digests.append(some)
-            del part  # before the next one comes
-    identity = joined(b"".join(digests), label_of(entry))
-    weights.finish(entry, identity)
-    return data, identity
-
-
-def _reader(entry: TensorEntry, spec: Spec, chunks: list[tuple[Chunk, ReadAgain]]) -> Callable[[], Awaitable[Block]]:
+def _reader(
+    entry: TensorEntry, spec: Spec, again: list[tuple[Chunk, ReadAgain]]
+) -> Callable[[], AsyncGenerator[Block]]:
     """A tensor's bytes again, as they are on the device."""
 
-    async def read() -> Block:
-        data = Block(entry.nbytes, spec.nbytes)
-        for chunk, again in chunks:
-            data.put(chunk.start - entry.start, await again())
-        return _converted(entry, data, spec)
+    async def chunks() -> AsyncGenerator[Block]:
+        async with aclosing(in_order([(room_of(chunk.nbytes), read) for chunk, read in again], ROOM)) as arriving:
+            async for raw in arriving:
+                async for block in _converted(entry, raw, spec):
+                    yield block
 
-    return read
+    return chunks
 
 
-def _converted(entry: TensorEntry, data: Block, spec: Spec) -> Block:
-    """``data`` in the dtype of ``spec``, a piece at a time in its own room: no second copy of a tensor is ever there.
-
-    What comes of a piece is never longer than the piece and the room before it, so nothing is overwritten unread.
-    """
+async def _converted(entry: TensorEntry, raw: Block, spec: Spec) -> AsyncGenerator[Block]:
+    """A chunk of a tensor in the dtype of ``spec``, in one or more blocks, which take its place."""
     if entry.dtype != "BF16" and NUMPY_NAME[entry.dtype] == spec.dtype.name:
-        return data
+        yield raw
+        return
     before, after = ITEMSIZE[entry.dtype], spec.dtype.numpy.itemsize
-    result = data.whole.first(spec.nbytes)
-    for start, piece in data.pieces(PIECE // before * before):
-        array = as_array(replace(entry, shape=(len(piece) // before,)), piece)
-        with np.errstate(over="ignore"):  # what float16 cannot hold becomes infinite, as in every framework
-            converted = array.astype(spec.dtype.numpy, copy=True)
-        result.write(start // before * after, memoryview(converted.view(np.uint8)))
-    return result
+    left = raw.nbytes // before * after
+    block, filled = Block(min(left, CHUNK)), 0
+    with raw:
+        for _, piece in raw.pieces():
+            await breathe()
+            array = as_array(replace(entry, shape=(len(piece) // before,)), piece)
+            with np.errstate(over="ignore"):  # what float16 cannot hold becomes infinite, as in every framework
+                converted = memoryview(array.astype(spec.dtype.numpy, copy=True).view(np.uint8))
+            for start in range(0, converted.nbytes, CHUNK):
+                some = converted[start : start + CHUNK]
+                block.write(filled, some)
+                filled += some.nbytes
+                if filled == block.nbytes and filled < left:
+                    left -= filled
+                    yield block
+                    block, filled = Block(min(left, CHUNK)), 0
+    yield block

@@ -184,7 +184,7 @@ async def _loaded(
 def _warn_of_streaming(name: str, manager: TensorSharingManager, storages: Sequence[Storage]) -> None:
     """Say that each run moves weights, how many, and what of them this page's own memory keeps."""
     total, room = sum(storage.nbytes for storage in set(storages)), manager.residency.room()
-    kept = sum(copy.nbytes for storage in set(storages) if (copy := storage.host_copy) is not None)
+    kept = sum(len(block) for storage in set(storages) for block in storage.host_copy or ())
     logger.warning(
         "%s: its %s bytes of weights do not fit under the limit of %s bytes, so each run (of a generation: each token) "
         "moves at least %s of them to the device. %s",

@@ -7,7 +7,7 @@ are counted on the device that the copy is made on.
 
 from __future__ import annotations
 
-from contextlib import contextmanager
+from contextlib import aclosing, contextmanager
 from typing import TYPE_CHECKING
 
 from ..backends.base import Spec
@@ -16,7 +16,9 @@ from ..errors import TensorCommonsError
 from .storage import Origin, Storage, using
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import AsyncGenerator, Iterator
+
+    from ..bridge.blocks import Block
 
 
 async def cross(
@@ -40,10 +42,33 @@ async def cross(
         if copy is not None:
             device.crossings["rented"] += storage.nbytes
             return Storage(device, copy, storage.nbytes, identity, category, origin), "rented"
-        data = await storage.device.read(storage.handle, 0, storage.nbytes)
-        copied = Storage.upload(device, data, category, identity, origin, spec)
-        device.crossings["host"] += storage.nbytes
-        return copied, "host"
+        chunks = storage.device.chunks(storage.handle, storage.nbytes)
+        return await copied(chunks, storage.nbytes, device, category, spec, identity, origin), "host"
+
+
+async def copied(
+    chunks: AsyncGenerator[Block],
+    nbytes: int,
+    device: Device,
+    category: Category,
+    spec: Spec,
+    identity: str | None = None,
+    origin: Origin | None = None,
+) -> Storage:
+    """A storage of the ``nbytes`` of ``chunks`` on ``device``. Raises MemoryBudgetError and what ``chunks`` raises."""
+    await device.budget.ensure([], nbytes)
+    copy, offset = Storage.reserve(device, nbytes, category, spec, identity, origin), 0
+    try:
+        async with aclosing(chunks):
+            async for block in chunks:
+                with block:
+                    copy.fill(offset, block)
+                    offset += block.nbytes
+    except BaseException:
+        copy.release()
+        raise
+    device.crossings["host"] += nbytes
+    return copy
 
 
 async def _rented(storage: Storage, device: Device, category: Category, spec: Spec) -> int | None:

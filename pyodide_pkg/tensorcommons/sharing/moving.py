@@ -21,7 +21,7 @@ from ..graph.lower import resolve_view
 from ..graph.node import Node
 from ..graph.program import least_need
 from ..tensor import Tensor
-from .crossing import cross
+from .crossing import copied, cross
 from .registry import REGISTERED, Entry, Registry
 from .residency import Residency
 from .running import Runnable
@@ -106,13 +106,25 @@ async def _brought(registry: Registry, residency: Residency, entry: Entry, targe
     if known is None and storage.is_resident and (source.lends_to(target) or target.lends_to(source)):
         await residency.make_room(storage.nbytes)
         copy, _ = await cross(storage, target, "weights", entry.spec, storage.identity, origin)
-        if registry.find(target, storage.identity) is None:
-            registry.add(Entry(copy, entry.spec, content=entry.content))
-            return registry.find(target, storage.identity) or entry
-    data = await storage.content()
-    await residency.make_room(data.nbytes)
-    target.crossings["host"] += data.nbytes
-    return registry.intern(target, data, entry.spec, entry.content, origin)
+        return _added(registry, Entry(copy, entry.spec, content=entry.content))
+    if known is not None:  # lost with the device, as what ran there
+        if origin is not None:
+            known.storage.regain(origin)
+        else:
+            known.storage.revive(await storage.content())
+        return known
+    copy = await copied(storage.chunks(), storage.nbytes, target, "weights", entry.spec, storage.identity, origin)
+    return _added(registry, Entry(copy, entry.spec, content=entry.content))
+
+
+def _added(registry: Registry, fresh: Entry) -> Entry:
+    """``fresh``, or what somebody else brought meanwhile; ``fresh`` goes then."""
+    known = registry.find(fresh.storage.device, fresh.storage.identity)
+    if known is None:
+        registry.add(fresh)
+    else:
+        fresh.storage.release()
+    return known or fresh
 
 
 def _weights(registry: Registry, model: str, target: Device) -> dict[Entry, set[str]]:

@@ -14,7 +14,6 @@ from typing import Any
 
 from ..backends.base import Spec
 from ..backends.device import Device
-from ..bridge.blocks import Data
 from ..errors import ShapeMismatch
 from .storage import Origin, Storage, anonymous_identity, content_identity
 
@@ -117,14 +116,7 @@ class Registry:
         self._origins.update({(id(device), origin): identity for origin, identity in known.items()})
 
     def intern(
-        self,
-        device: Device,
-        data: Data,
-        spec: Spec,
-        identity: str | None = None,
-        origin: Origin | None = None,
-        *,
-        away: bool = False,
+        self, device: Device, data: memoryview, spec: Spec, identity: str | None = None, origin: Origin | None = None
     ) -> Entry:
         """The entry with these bytes, uploaded only if it is not there yet. The caller holds or registers it next.
 
@@ -136,13 +128,9 @@ class Registry:
         identity = identity or content_identity(data, spec.shape, spec.dtype)
         key = (id(device), identity)
         if key not in self._entries:
-            if away and origin is not None:
-                storage = Storage.away(device, data, "weights", identity, origin, spec)
-            else:
-                storage = Storage.upload(device, data, "weights", identity, origin, spec)
-            self.add(Entry(storage, spec, content=identity))
+            self.add(Entry(Storage.upload(device, data, "weights", identity, origin, spec), spec, content=identity))
         elif self._entries[key].storage.state == "lost":
-            self._entries[key].storage.revive(data, origin)
+            self._entries[key].storage.revive(data)
         return self._entries[key]
 
     def add(self, entry: Entry) -> None:

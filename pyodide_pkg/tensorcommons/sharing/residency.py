@@ -202,8 +202,7 @@ class Residency(Budget):
         return sum(device.busy_bytes for device in self.devices) + sum(
             entry.storage.nbytes
             for entry in self._entries
-            if entry.storage.is_resident
-            and entry.storage.in_use
+            if (entry.storage.is_restoring or (entry.storage.is_resident and entry.storage.in_use))
             and not entry.pins
             and id(entry.storage) not in waited_for
         )
@@ -319,18 +318,18 @@ class Residency(Budget):
         brought = 0
         while True:
             away = [storage for storage in storages if storage.state == "offloaded" or storage.state == "dropped"]
-            await self.make_room(sum(storage.nbytes for storage in away) + extra, storages)
+            missing = sum(storage.nbytes for storage in away if not storage.is_restoring)
+            await self.make_room(missing + extra, storages)
             if not away:
                 if bundle is not None:
                     bundle.settle()
                 return brought
             for storage in away:
+                await storage.wait_for_restore()  # of somebody else
                 if storage.state not in ("offloaded", "dropped"):
-                    continue  # somebody else brought it back, or released it
-                version = storage.version
-                data = await storage.fetch()
+                    continue
                 await self.make_room(storage.nbytes, storages)  # what was made above may be gone by now
-                if storage.restore(data, version):
+                if not storage.is_restoring and await storage.restore():
                     self._restored(storage)
                     brought += storage.nbytes
 
@@ -341,14 +340,13 @@ class Residency(Budget):
 
     def restore_now(self, storage: Storage) -> None:
         """:meth:`ensure` for callers that cannot ``await``: does nothing where it would have to wait."""
-        data = storage.host_copy
-        if data is None or storage.device.backend.is_lost:
+        if storage.host_copy is None or storage.device.backend.is_lost:
             return
         try:
             self.make_room_now(storage.nbytes)
         except MemoryBudgetError:
             return
-        if storage.restore(data, storage.version):
+        if storage.restore_copy():
             self._restored(storage)
 
     async def set_limit(self, share: Share, limit: int) -> None:

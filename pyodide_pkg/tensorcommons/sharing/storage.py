@@ -15,14 +15,15 @@ from __future__ import annotations
 import asyncio
 import itertools
 import weakref
-from collections.abc import Awaitable, Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Iterator, Sequence
+from contextlib import aclosing, contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
 from ..backends.base import Spec
 from ..backends.device import Category, Device
+from ..bridge import blocks
 from ..bridge.blocks import Block, Data
 from ..bridge.digest import identity_of
 from ..dtypes import DType
@@ -43,19 +44,23 @@ def _nobody() -> None:
 
 @dataclass(frozen=True)
 class Origin:
-    """Where bytes came from: ``read`` gives them again, checked. ``is_local``: without a network that may be gone."""
+    """Where bytes came from: ``chunks`` gives them again, checked, as blocks that the caller frees.
 
-    read: Callable[[], Awaitable[bytes | bytearray | Data]]
+    ``is_local``: without a network that may be gone.
+    """
+
+    chunks: Callable[[], AsyncGenerator[Block]]
     is_local: bool
 
     @classmethod
     def of_bytes(cls, data: bytes) -> Origin:
         """Bytes that are small enough to be kept on the host as well."""
 
-        async def read() -> bytes:
-            return data
+        async def chunks() -> AsyncGenerator[Block]:
+            for block in _blocks_of(memoryview(data)):
+                yield block
 
-        return cls(read, is_local=True)
+        return cls(chunks, is_local=True)
 
 
 def content_identity(data: Data, shape: Sequence[int], dtype: DType) -> str:
@@ -104,7 +109,8 @@ class Storage:
         self._last_used = next(_clock)
         self.version = 0  # counts writes, so that a copy that was overtaken by one is not kept
         self._handle = handle
-        self._host: memoryview | None = None
+        self._host: list[Block] | None = None
+        self._restored: asyncio.Future[None] | None = None  # done when the restore under way has ended
         self._hearers: list[Callable[[], None]] = []
         self.rents = 0  # while its device lends it to another, it cannot use it itself
         self.bundles: list[weakref.ref[Bundle]] = []  # those that it is in
@@ -130,22 +136,55 @@ class Storage:
         """A new storage with ``data`` in it, the value of a ``spec`` where that is known.
 
         Raises MemoryBudgetError if it does not fit; nothing changed then."""
-        device.budget.make_room_now(data.nbytes)
-        handle = device.allocate(data.nbytes, category, spec)
+        storage = cls.reserve(device, data.nbytes, category, spec, identity, origin)
         try:
-            device.backend.write(handle, 0, data)
+            storage.fill(0, data)
         except BaseException:
-            device.free(handle)
+            storage.release()
             raise
-        return cls(device, handle, data.nbytes, identity, category, origin)
+        return storage
 
     @classmethod
-    def away(cls, device: Device, data: Data, category: Category, identity: str, origin: Origin, spec: Spec) -> Storage:
-        """A new storage whose bytes come to the device with its first use; the host keeps them until then, unless a
-        local origin has them."""
-        storage = cls(device, device.promise(data.nbytes, category, spec), data.nbytes, identity, category, origin)
-        storage._host = None if origin.is_local else memoryview(bytes(data))
-        storage.state = "dropped" if origin.is_local else "offloaded"
+    def reserve(
+        cls,
+        device: Device,
+        nbytes: int,
+        category: Category,
+        spec: Spec | None = None,
+        identity: str | None = None,
+        origin: Origin | None = None,
+    ) -> Storage:
+        """A new storage, whose bytes come with :meth:`fill`. Raises MemoryBudgetError if it does not fit."""
+        device.budget.make_room_now(nbytes)
+        return cls(device, device.allocate(nbytes, category, spec), nbytes, identity, category, origin)
+
+    def fill(self, offset: int, data: Data) -> None:
+        """Write the next bytes of a new storage, in order from its first to its last.
+
+        Does nothing if its device was lost since: they come from the origin then.
+        """
+        if self.state == "resident":
+            self.device.backend.fill(self._handle, offset, data)
+
+    def complete(self, identity: str, origin: Origin) -> None:
+        """Note what the bytes are, all of which were written, and where they come from."""
+        self.identity, self.origin = identity, origin
+        self.regain(origin)
+
+    def regain(self, origin: Origin) -> None:
+        """Lost bytes can be read again from ``origin``: the next use brings them to the device."""
+        if self.state == "lost":
+            self.origin = origin
+            self._move("dropped")
+
+    @classmethod
+    def away(
+        cls, device: Device, spec: Spec, category: Category, identity: str, origin: Origin, copy: list[Block] | None
+    ) -> Storage:
+        """A new storage whose bytes come to the device with its first use: from ``copy``, or from the origin."""
+        storage = cls(device, device.promise(spec.nbytes, category, spec), spec.nbytes, identity, category, origin)
+        storage._host = copy
+        storage.state = "dropped" if copy is None else "offloaded"
         return storage
 
     def _move(self, state: State) -> None:
@@ -270,12 +309,12 @@ class Storage:
         """Give the bytes back for good, at the end of the use under way if there is one. Safe to call twice."""
         before = self.state
         self._move("released")
-        self._host = None
+        self._drop_copy()
         if before == "resident" and self.in_use:
             self.free_after_use = True
         elif before == "resident":
             self.device.free(self._handle)
-        elif before != "released":
+        elif before != "released" and not self.is_restoring:  # a restore gives back what it has taken
             self.device.forget(self._handle)
 
     def __del__(self) -> None:
@@ -285,7 +324,7 @@ class Storage:
     def hand_over(self) -> Storage:
         """Another storage with these bytes; this one is released. For a run that wrote them: what they are is new."""
         self.free_after_use = False
-        self._host = None
+        self._drop_copy()
         self._move("released")
         return Storage(self.device, self._handle, self.nbytes)
 
@@ -298,7 +337,7 @@ class Storage:
         copy = None
         if self.origin is None or not self.origin.is_local:
             try:
-                copy = await self.device.read(self._handle, 0, self.nbytes)
+                copy = await self._copy()
             except Exception:
                 if self.state == "resident":
                     raise
@@ -310,24 +349,54 @@ class Storage:
         self._move("offloaded" if copy is not None else "dropped")
         return True
 
+    async def _copy(self) -> list[Block]:
+        """The bytes on the device. No generator: whoever cannot wait ends this in the middle (:func:`run_now`)."""
+        copy: list[Block] = []
+        start = 0
+        while start < self.nbytes:
+            copy.append(await self.device.read_chunk(self._handle, start, self.nbytes))
+            start += copy[-1].nbytes
+        return copy
+
+    def _drop_copy(self) -> None:
+        """Free the copy in host memory."""
+        for block in self._host or ():
+            block.free()
+        self._host = None
+
     @property
-    def host_copy(self) -> memoryview | None:
+    def host_copy(self) -> Sequence[Block] | None:
         """The bytes of a storage that left its device, where they are in host memory."""
         return self._host if self.state == "offloaded" else None
 
-    async def fetch(self) -> Data:
-        """The bytes of a storage that left its device, for :meth:`restore`.
+    async def chunks(self) -> AsyncGenerator[Block]:
+        """The bytes as blocks that the caller frees: from the device, from host memory, or from their origin.
 
-        Raises InvalidWeights if the origin now has other bytes.
+        Raises InvalidWeights if the origin now has other bytes, and TensorReleased or DeviceLost if the bytes are gone.
         """
+        if self.state == "resident" and self.device.backend.is_lost:
+            with suppress(DeviceUnavailable):
+                await self.device.recover()
+        if self.state == "resident":
+            async with using([self]):
+                if self.state == "resident":
+                    async for block in self.device.chunks(self._handle, self.nbytes):
+                        yield block
+                    return
         if self._host is not None:
-            return self._host
+            for kept in self._host:
+                _ = self.handle  # released meanwhile
+                yield kept.copy()
+            return
+        _ = self.handle
         assert self.origin is not None
-        found = await self.origin.read()
-        data = found if isinstance(found, Block) else memoryview(found).cast("B")
-        if data.nbytes != self.nbytes:
-            raise InvalidWeights("origin", f"{data.nbytes:,} bytes came back where {self.nbytes:,} were read")
-        return data
+        received = 0
+        async with aclosing(self.origin.chunks()) as chunks:
+            async for block in chunks:
+                received += block.nbytes
+                yield block
+        if received != self.nbytes:
+            raise InvalidWeights("origin", f"{received:,} bytes came back where {self.nbytes:,} were read")
 
     async def content(self) -> memoryview:
         """The bytes, wherever they are: on the device, in host memory, at their origin, or where they are computed.
@@ -344,31 +413,79 @@ class Storage:
                     await self.device.recover()
         if self.state == "lost" and self.again is not None:
             return await self.again()
-        _ = self.handle
-        data = await self.fetch()
-        return memoryview(bytes(data)) if isinstance(data, Block) else data
+        result, filled = bytearray(self.nbytes), 0
+        async for block in self.chunks():
+            with block:
+                for start, piece in block.pieces():
+                    result[filled + start : filled + start + piece.nbytes] = piece
+                filled += block.nbytes
+        return memoryview(result)
 
-    def restore(self, data: Data, version: int) -> bool:
-        """Bring the bytes back, bit for bit: ``data`` was fetched at ``version``, and the caller has made room.
+    @property
+    def is_restoring(self) -> bool:
+        """Whether the bytes are on their way back to the device, which has room for them."""
+        return self._restored is not None
 
-        False if they are there already, or were written meanwhile. Raises MemoryBudgetError if they do not fit.
+    async def wait_for_restore(self) -> None:
+        """Return when no restore is under way."""
+        while self._restored is not None:
+            await asyncio.shield(self._restored)
+
+    async def restore(self) -> bool:
+        """Bring the bytes back, bit for bit; the caller has made room, and no restore is under way.
+
+        False if they are there already, or were given back or lost meanwhile. Raises MemoryBudgetError if they do not
+        fit, and InvalidWeights if the origin now has other bytes.
         """
-        if self.state not in ("offloaded", "dropped") or self.version != version:
+        if self.restore_copy():
+            return True
+        if self.state != "dropped":
+            return False
+        self.device.restore(self._handle)
+        restored = self._restored = asyncio.get_running_loop().create_future()
+        offset = 0
+        try:
+            async with aclosing(self.chunks()) as chunks:
+                async for block in chunks:
+                    with block:
+                        if self._restored is not restored or self.state != "dropped":
+                            return False
+                        self.device.backend.fill(self._handle, offset, block)
+                        offset += block.nbytes
+            if self._restored is restored and self.state == "dropped":
+                self._move("resident")
+            return self.is_resident
+        finally:
+            restored.set_result(None)
+            if self._restored is restored:  # else the bytes went with a lost device
+                self._restored = None
+                if self.is_released:
+                    self.device.free(self._handle)
+                elif not self.is_resident:
+                    self.device.evict(self._handle)
+            self.device.budget.use_ended()
+
+    def restore_copy(self) -> bool:
+        """:meth:`restore` from host memory. False if no copy is there."""
+        if self._host is None or self.state != "offloaded":
             return False
         self.device.restore(self._handle)
         try:
-            self.device.backend.write(self._handle, 0, data)
+            offset = 0
+            for block in self._host:
+                self.device.backend.fill(self._handle, offset, block)
+                offset += block.nbytes
         except BaseException:
             self.device.evict(self._handle)
             raise
-        self._host = None
+        self._drop_copy()
         self._move("resident")
         return True
 
-    def revive(self, data: Data, origin: Origin | None = None) -> None:
+    def revive(self, data: memoryview) -> None:
         """Lost bytes are there again, on the host: the next use brings them to the device."""
         assert self.state == "lost" and data.nbytes == self.nbytes
-        self._host, self.origin = memoryview(bytes(data)), origin
+        self._host, self.origin = list(_blocks_of(data)), None
         self._move("offloaded")
 
     def lose(self) -> None:
@@ -379,6 +496,11 @@ class Storage:
             self._move("dropped" if kept else "lost")
             if not kept and not self.nbytes:  # nothing was there to lose
                 self.revive(memoryview(b""))
+        elif self.is_restoring:
+            self._restored = None
+            self.device.write_off(self._handle)
+            if self.state == "released":
+                self.device.forget(self._handle)
         elif self.free_after_use:
             self.free_after_use = False
             self.device.write_off(self._handle)
@@ -525,6 +647,13 @@ def _first_busy(storages: Sequence[Storage], written: Collection[Storage]) -> St
         if storage.in_use if storage in written else storage.writers:
             return storage
     return None
+
+
+def _blocks_of(data: memoryview) -> Iterator[Block]:
+    """Copies of the parts of ``data``."""
+    flat = data.cast("B")
+    for start in range(0, flat.nbytes, blocks.CHUNK):
+        yield Block.of(flat[start : start + blocks.CHUNK])
 
 
 @contextmanager

@@ -9,7 +9,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from ...bridge.blocks import Data
+from ...bridge.blocks import Block, Data
 from ...bridge.webgpu import WebGPUBridge
 from ...errors import DeviceMemoryError, UnsupportedOp
 from ...shapes import Layout
@@ -100,6 +100,9 @@ class WebGPUBackend(Backend[Replay]):
 
     async def read(self, ranges: Sequence[Range]) -> list[memoryview]:
         return await self.bridge.read(ranges)
+
+    async def read_block(self, handle: int, offset: int, nbytes: int) -> Block:
+        return await self.bridge.read_block(handle, offset, nbytes)
 
     async def check(self, handles: Sequence[int]) -> None:
         await self.bridge.check(handles)

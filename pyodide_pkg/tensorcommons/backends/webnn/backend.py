@@ -10,7 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from ...bridge.blocks import Data
+from ...bridge.blocks import Block, Data
 from ...bridge.webnn import WebNNBridge
 from ...errors import DeviceMemoryError, TensorCommonsError
 from ...shapes import Layout, Shape, size_of
@@ -41,6 +41,7 @@ class WebNNBackend(Backend[Built]):
 
     kind = "webnn"
     takes_graphs = True
+    reads_whole = True
     keeps_spares = True
     graph_nodes = 1000  # the browser takes 0.3 s for these, 19 s for four times as many, and cannot be stopped
     most_hidden, most_reserved = HIDDEN_BYTES, RESERVED_BYTES
@@ -77,6 +78,9 @@ class WebNNBackend(Backend[Built]):
     def write(self, handle: int, offset: int, data: Data) -> None:
         self.bridge.write(handle, offset, data)
 
+    def fill(self, handle: int, offset: int, data: Data) -> None:
+        self.bridge.fill(handle, offset, data)
+
     def spare(self, executable: Built, number: int, handle: int) -> None:
         self.bridge.spare(executable.id, number, handle)
 
@@ -88,6 +92,9 @@ class WebNNBackend(Backend[Built]):
 
     async def check(self, handles: Sequence[int]) -> None:
         await self.bridge.check(handles)
+
+    async def read_block(self, handle: int, offset: int, nbytes: int) -> Block:
+        return await self.bridge.read_block(handle, offset, nbytes)
 
     def copy(self, source: int, source_offset: int, target: int, target_offset: int, nbytes: int) -> None:
         self.bridge.copy(source, source_offset, target, target_offset, nbytes)
