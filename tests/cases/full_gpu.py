@@ -120,3 +120,30 @@ async def an_arena_an_output_and_a_read_are_refused(device: Device) -> None:
     near(await tc.sum(tc.cumulative_sum(wide)).read(), numbers(1)[0] * MANY * (MANY + 1) / 2, 1e-4)
     del wide, large
     await _nothing_left(device, before)
+
+
+@only("webgpu")
+async def a_restore_is_refused(place: Place) -> None:
+    """What left the device stays where it is, and comes back when there is memory again."""
+    device, manager = place.device, place.manager(activation_cache=False)
+    before = held(device)
+    model = await tc.from_pretrained(f"{place.random}/{WEIGHTS}", manager=manager, device="webgpu", tokenizer=False)
+    values = numbers(TABLE // 4)
+    kept = manager.register_shared_tensor("kept", (TABLE // 4,), "webgpu", "owner", [], data=values)
+    ids = np.arange(6).reshape(1, 6)
+    wanted = await (await model(input_ids=ids))["last_hidden_state"].read()
+    for entry in manager.registry:
+        if entry.storage.nbytes == TABLE:
+            assert await entry.storage.evict()
+    with refusing(TABLE, TABLE + 16) as refused:
+        for _ in range(2):
+            await raises(DeviceMemoryError, model(input_ids=ids), f"a buffer of {TABLE} bytes")
+            await raises(DeviceMemoryError, (kept.tensor + 1).read(), f"a buffer of {TABLE} bytes")
+        assert refused.count == 4
+    near(await (await model(input_ids=ids))["last_hidden_state"].read(), wanted)
+    near(await (kept.tensor + 1).read(), values + 1)
+    model.unload()
+    kept.release("owner")
+    manager.close()
+    del kept
+    await _nothing_left(device, before)

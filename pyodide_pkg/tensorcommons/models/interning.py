@@ -33,6 +33,7 @@ from ..sharing.storage import Origin, Storage, content_label
 from ..tensor import Tensor
 from .ahead import in_order
 
+CHECKED = 16 * 2**20  # bytes of a tensor from which on the device is asked for it before it is read
 ROOM = 4 * CHUNK  # bytes of the host that chunks on their way may take
 
 Progress: TypeAlias = Callable[[dict[str, Any]], None]
@@ -242,7 +243,14 @@ class Interner:
     async def _reserve(self, spec: Spec) -> Storage:
         await self.manager.residency.make_room(spec.nbytes)
         self.manager.check_open()
-        return Storage.reserve(self.device, spec.nbytes, "weights", spec)
+        storage = Storage.reserve(self.device, spec.nbytes, "weights", spec)
+        if spec.nbytes >= CHECKED:
+            try:
+                await self.device.backend.check([storage.handle])
+            except BaseException:
+                storage.release()
+                raise
+        return storage
 
     def _spec(self, part: Part, entry: TensorEntry) -> Spec:
         return self._specs[part.wanted[entry.name]]

@@ -435,11 +435,11 @@ class Storage:
         """Bring the bytes back, bit for bit; the caller has made room, and no restore is under way.
 
         False if they are there already, or were given back or lost meanwhile. Raises MemoryBudgetError if they do not
-        fit, and InvalidWeights if the origin now has other bytes.
+        fit or (DeviceMemoryError) the device has no memory for them, and InvalidWeights if the origin now has other
+        bytes; they are where they were then.
         """
-        if self.restore_copy():
-            return True
-        if self.state != "dropped":
+        away = self.state
+        if away not in ("dropped", "offloaded"):
             return False
         self.device.restore(self._handle)
         restored = self._restored = asyncio.get_running_loop().create_future()
@@ -448,11 +448,13 @@ class Storage:
             async with aclosing(self.chunks()) as chunks:
                 async for block in chunks:
                     with block:
-                        if self._restored is not restored or self.state != "dropped":
+                        if self._restored is not restored or self.state != away:
                             return False
                         self.device.backend.fill(self._handle, offset, block)
                         offset += block.nbytes
-            if self._restored is restored and self.state == "dropped":
+            await self.device.backend.check([self._handle])
+            if self._restored is restored and self.state == away:
+                self._drop_copy()
                 self._move("resident")
             return self.is_resident
         finally:
