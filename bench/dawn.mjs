@@ -3,6 +3,7 @@
 //   node dawn.mjs [GROUP ...]                       (all groups when none is named)
 //   node dawn.mjs --conformance [COUNT [SEED]]      every op's cases and COUNT random calls, against NumPy
 //   node dawn.mjs --cases MODULE[.CASE] ...         cases of tests/cases, of models too
+//   LIMITS=default or LIMITS=small before these two: on a device with lower limits (tests/cases/limits.py)
 //
 // Every group runs in a process of its own. layout.json beside this file says where Pyodide, the wheel, the peers and the
 // folders of models lie; a model that is not there has random weights.
@@ -89,6 +90,7 @@ async function boot() {
 
 // A function of tests/cases/long_run.py; exit code 1 where something is wrong.
 async function check(name, ...given) {
+  globalThis.testLimits = process.env.LIMITS ?? "";
   const pyodide = await boot();
   process.exit((await pyodide.pyimport("tests.cases.long_run")[name](...given)) ? 1 : 0);
 }

@@ -4,7 +4,8 @@
 // dispatch: one invocation a word of y (one element, or those that share 4 bytes) or, where rows lie in vectors of four,
 //           a vector; workgroups spread over x and y
 //
-// operand 0 is x without the axis that is chosen from, 1 is ids. An index out of range gives `nothing`.
+// operand 0 is x without the axis that is chosen from, 1 is ids. An index out of range gives `nothing`. Where x is a part
+// of the choices, only what is chosen from them is written.
 
 struct Params {
   size: u32, // elements of y, or vectors
@@ -13,20 +14,23 @@ struct Params {
   stride: i32, // of the axis
   offsets: vec2<i32>,
   nothing: u32, // NaN or 0, as bits
+  first: i32, // of the choices that x has, and how many there are
+  count: i32,
   shape: array<vec4<u32>, 2>,
   strides: array<vec4<i32>, 4>,
 }
 @group(0) @binding(0) var<uniform> p: Params;
 $bindings
 
-// Where in x the element of y is, or the first of four; -1 for an index out of range.
+// Where in x the element of y is, or the first of four; -1 for an index out of range, -2 for one of another part.
 fn place_of(i: u32) -> i32 {
   var rest = i;
   var at = p.offsets;
   $offsets
   var id = load_ids(u32(at.y));
   if (id < 0 && p.wrap != 0u) { id += p.choices; }
-  return select(-1, at.x + id * p.stride, id >= 0 && id < p.choices);
+  if (id < 0 || id >= p.choices) { return select(-2, -1, p.first == 0); }
+  return select(-2, at.x + (id - p.first) * p.stride, id >= p.first && id - p.first < p.count);
 }
 
 fn value_of_y(i: u32) -> $type_y {

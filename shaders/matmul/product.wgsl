@@ -13,6 +13,7 @@ struct Params {
   b_offset: i32,
   activation: u32,
   batch: u32,
+  stride: u32, // from one row of y to the next
 }
 @group(0) @binding(0) var<uniform> p: Params;
 $bindings
@@ -29,7 +30,7 @@ fn store_block(batch: u32, row: u32, column: u32, sums: mat4x4<f32>) {
   if (column >= p.columns) { return; }
   for (var i = 0u; i < 4u; i++) { // four times, always: else `sums` leaves the registers on hardware
     if (row + i < p.rows) {
-      let at = (batch * p.rows + row + i) * p.columns + column;
+      let at = (batch * p.rows + row + i) * p.stride + column;
       $store_row
     }
   }
@@ -39,13 +40,13 @@ fn store_block(batch: u32, row: u32, column: u32, sums: mat4x4<f32>) {
 // loops do not unroll and the sums leave the registers (2 TFLOP/s instead of 36).
 fn activate_stored(batch: u32, row: u32, column: u32) {
   if (row >= p.rows || column >= p.columns) { return; }
-  let at = (batch * p.rows + row) * p.columns + column;
+  let at = (batch * p.rows + row) * p.stride + column;
   $activate_stored
 }
 
 // Four columns of one row.
 fn store_four(batch: u32, row: u32, column: u32, total: vec4<f32>) {
   if (row >= p.rows || column >= p.columns) { return; }
-  let at = (batch * p.rows + row) * p.columns + column;
+  let at = (batch * p.rows + row) * p.stride + column;
   $store_four
 }

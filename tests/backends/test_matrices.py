@@ -35,7 +35,7 @@ def test_it_is_composed_for_every_order_of_axes(turned):
         layout = Layout.contiguous((columns, rows)).permute((1, 0)) if i in turned else None
         operands.append(operand(rows, columns, layout=layout, index=i))
     dispatch = product(*operands)
-    code, letters, _ = compose(dispatch)
+    code, letters, *_ = compose(dispatch)
     assert dispatch.shader == "matmul/matrices"
     assert dispatch.groups == (4, 4, 1)
     assert "$" not in code
@@ -52,7 +52,7 @@ def test_an_epilogue_and_one_value_in_every_place():
     x = operand(64, 64)
     step = Step(LINEAR, {"activation": "gelu", "residual": True}, (x, x, x), operand(64, 64, index=1))
     (dispatch,) = KERNELS["linear"].lower(step, ABLE)
-    code, letters, _ = compose(dispatch)
+    code, letters, *_ = compose(dispatch)
     assert dispatch.shader == "matmul/matrices"
     assert letters == "urw"
     assert "op_gelu" in code

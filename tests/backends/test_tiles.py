@@ -38,7 +38,7 @@ def product(sizes: tuple[int, int, int], turned: str = "") -> matmul.Product:
 @pytest.mark.parametrize("turned", ["", "a", "b", "ab"])
 @pytest.mark.parametrize("sizes", [(200, 64, 200), (201, 13, 203)])
 def test_a_tile_is_whole_and_fits_everywhere(tile, turned, sizes):
-    code, _, _ = compose(product(sizes, turned).dispatch(tile, HARDWARE))
+    code, *_ = compose(product(sizes, turned).dispatch(tile, HARDWARE))
     assert "$" not in code
     columns = re.search(r"slices: array<array<vec4<f32>, 9>, (\d+)u>", code)
     assert columns is not None and int(columns[1]) * 9 * 16 <= BYTES
@@ -53,7 +53,7 @@ def test_a_tile_is_whole_and_fits_everywhere(tile, turned, sizes):
 @pytest.mark.parametrize(("slices", "checked"), [(1, False), (2, True)])
 def test_the_end_of_the_depth_is_checked_where_a_step_passes_it(slices, checked):
     tile = replace(TILED[-1], slices=slices * 4)
-    code, _, _ = compose(product((200, 32, 200)).dispatch(tile, HARDWARE))
+    code, *_ = compose(product((200, 32, 200)).dispatch(tile, HARDWARE))
     assert ("< p.depth)" in code) is checked
 
 
@@ -80,6 +80,6 @@ def test_weights_of_one_value_share_a_dispatch_in_the_tile_that_each_would_have(
     dispatches: list[Dispatch] = list(matmul._linears(Step(LINEARS, attrs, (x, *weights), output), HARDWARE))
     (dispatch,) = dispatches
     assert dispatch.groups == (12, 8 * 3, 1)
-    code, letters, _ = compose(dispatch)
+    code, letters, *_ = compose(dispatch)
     assert letters == "urrrrw"
     assert code.count("sums[0] += ") == 3

@@ -12,8 +12,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-import tensorcommons as tc
-from tests.cases import OPS, Place, cases_of, conformance, harness
+from tests.cases import OPS, Place, cases_of, conformance, harness, limits
 
 SAID_EVERY = 10  # seconds
 
@@ -33,8 +32,9 @@ async def cases(names: Sequence[str], models: str, goldens: str) -> int:
 
 
 async def _open(models: str, goldens: str) -> Place:
-    devices = await tc.open_devices(prefer=["webgpu", "cpu"])
-    assert devices.opened[0].kind == "webgpu", devices.missing
+    import js
+
+    devices = await limits.open_devices(js.testLimits)
     return Place(devices, models, goldens, "", goldens)
 
 

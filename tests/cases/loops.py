@@ -21,6 +21,7 @@ from tensorcommons.backends.cpu import CpuBackend
 from tensorcommons.backends.webgpu import backend as backend_module
 from tensorcommons.backends.webgpu.backend import WebGPUBackend
 from tensorcommons.backends.webgpu.shader import Dispatch, compose
+from tensorcommons.backends.webgpu.windows import Windows
 from tensorcommons.errors import UnsupportedOp
 from tensorcommons.nn import functional
 from tests.cases import only
@@ -59,10 +60,10 @@ def _limited(device: Device) -> Iterator[None]:
     backend = cast(WebGPUBackend, device.backend)
     adapter = backend.adapter
 
-    def composed(dispatch: Dispatch) -> tuple[str, str, list[Place]]:
+    def composed(dispatch: Dispatch, windows: Windows) -> tuple[str, str, list[Place], bytes]:
         assert dispatch.loops <= LOOPS
-        code, letters, places = compose(dispatch)
-        return ending_loops(code), letters, places
+        code, *rest = compose(dispatch, windows)
+        return (ending_loops(code), *rest)
 
     backend.adapter = replace(adapter, fallback=True, loops=LOOPS)
     backend_module.compose = composed  # type: ignore[attr-defined]

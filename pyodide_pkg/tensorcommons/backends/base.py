@@ -99,12 +99,13 @@ class Operand:
 
 @dataclass(frozen=True)
 class Step:
-    """One op to run: read ``inputs``, write ``output``."""
+    """One op to run: read ``inputs``, write ``output``. ``whole`` is the step that it does a part of, if it does."""
 
     op: Op
     attrs: Attributes
     inputs: tuple[Operand, ...]
     output: Operand
+    whole: Step | None = None
 
 
 @dataclass(frozen=True)
@@ -206,6 +207,7 @@ class Backend(ABC, Generic[E]):
     keeps_staging = False  # whether reads go through a buffer that is kept from one to the next: see :meth:`stage`
     most_hidden = most_reserved = 2**62  # bytes that compiled programs may keep together, and of address space
     reads_whole = False  # whether reading a part of a value takes as long as all of it
+    slab = 2**62  # bytes that lie in one piece of the device's memory, and that one read may take, at most
     takes_graphs = False  # whether :meth:`compile` is given a Computation instead of a Plan
     graph_nodes = 2**62  # most nodes of one program: more are run in parts
     on_build: Callable[[int, int], None] = staticmethod(
@@ -279,6 +281,10 @@ class Backend(ABC, Generic[E]):
         Asked before anything is downloaded.
         """
         return ""
+
+    def binds_whole(self, spec: Spec) -> bool:
+        """Whether a step sees all of a value at once, in one binding."""
+        return True
 
     def refusals(self, plan: Computation) -> Mapping[int, str]:
         """Why, of each value of ``plan`` that the device does not take, by the values' numbers."""

@@ -351,7 +351,7 @@ class Device:
             total = sum([_words(offset, size) for _, offset, size in ranges])
             if total > self._staging:
                 self._free_staging()
-            if total <= self._staging or total <= self.budget.free_bytes():
+            if total <= self.backend.slab and (total <= self._staging or total <= self.budget.free_bytes()):
                 with self._staged(total):
                     return await self.backend.read(ranges)
             return [await self._read_in_pieces(*each) for each in ranges]
@@ -410,7 +410,8 @@ class Device:
         done = 0
         while done < nbytes:
             start = offset + done
-            size = min(nbytes - done, max(self.budget.free_bytes() // 4, 1) * 4 - start % 4)
+            most = min(max(self.budget.free_bytes() // 4, 1) * 4, self.backend.slab)
+            size = min(nbytes - done, most - start % 4)
             with self.charged(_words(start, size), "staging"):
                 (piece,) = await self.backend.read([(handle, start, size)])
             result[done : done + size] = piece

@@ -13,8 +13,16 @@ export async function open() {
   }
   const wanted = ["shader-f16", "subgroups", "chromium-experimental-subgroup-matrix", "timestamp-query"];
   const requiredFeatures = [...adapter.features].filter((name) => wanted.includes(name));
-  const device = await adapter.requestDevice({ requiredLimits, requiredFeatures });
+  // A browser may refuse what its adapter claims to have: then the limits and features that every device has.
+  const device = await adapter.requestDevice({ requiredLimits, requiredFeatures }).catch(() => requestPlainDevice());
   return new Gpu(adapter, device);
+}
+
+// Of another adapter: one that refused a device may be used up.
+async function requestPlainDevice() {
+  const adapter = await globalThis.navigator.gpu.requestAdapter({ powerPreference: "high-performance" });
+  if (!adapter) throw new Error("the adapter is gone");
+  return adapter.requestDevice();
 }
 
 export function reasonWithoutAdapter() {
@@ -60,10 +68,48 @@ function described(error) {
   return JSON.stringify({ kind: error.kind ?? "", work: error.work ?? "", message: String(error.message ?? error) });
 }
 
+// The bytes under a handle, in one GPUBuffer, or in several of `slab` bytes each (the last may be smaller) where a device
+// makes none that large. Whatever is bound or copied at once lies in one of them.
+class Memory {
+  constructor(device, size, slab) {
+    this.slab = slab;
+    this.size = Math.max(16, Math.ceil(size / 16) * 16);
+    this.doubt = null; // see #doubted
+    const usage = GPUBufferUsage.STORAGE | GPUBufferUsage.COPY_SRC | GPUBufferUsage.COPY_DST;
+    this.slabs = [];
+    for (let at = 0; at < this.size; at += slab) this.slabs.push(device.createBuffer({ size: Math.min(slab, this.size - at), usage }));
+  }
+
+  // The GPUBuffer that has byte `offset`, where it lies there, and how many bytes there are from it on.
+  at(offset) {
+    const start = offset % this.slab;
+    return { buffer: this.slabs[Math.floor(offset / this.slab)], offset: start, room: this.slab - start };
+  }
+
+  destroy() {
+    for (const buffer of this.slabs) buffer.destroy();
+  }
+}
+
+// A GPUBuffer of someone else with the face of a Memory, or a Memory.
+function memoryOf(source) {
+  return source instanceof Memory ? source : { at: (offset) => ({ buffer: source, offset, room: Infinity }) };
+}
+
+function encodeCopy(encoder, source, sourceOffset, target, targetOffset, size) {
+  for (let done = 0; done < size;) {
+    const [from, to] = [source.at(sourceOffset + done), target.at(targetOffset + done)];
+    const piece = Math.min(size - done, from.room, to.room);
+    encoder.copyBufferToBuffer(from.buffer, from.offset, to.buffer, to.offset, piece);
+    done += piece;
+  }
+}
+
 class Gpu {
   constructor(adapter, device) {
     this.device = device;
-    this.buffers = new Map(); // handle -> GPUBuffer
+    this.slab = Math.floor(device.limits.maxBufferSize / 256) * 256; // bytes of the largest buffer; Python may set less
+    this.buffers = new Map(); // handle -> Memory
     this.pipelines = new Map(); // key -> Promise<{pipeline, layout}>
     this.programs = new Map(); // id -> {dispatches, params}
     this.stopped = new Set(); // ids of runs to stop at the next part
@@ -126,8 +172,7 @@ class Gpu {
   }
 
   #newBuffer(size) {
-    const usage = GPUBufferUsage.STORAGE | GPUBufferUsage.COPY_SRC | GPUBufferUsage.COPY_DST;
-    return this.device.createBuffer({ size: Math.max(16, Math.ceil(size / 16) * 16), usage });
+    return new Memory(this.device, size, this.slab);
   }
 
   createBuffer(handle, size) {
@@ -158,18 +203,25 @@ class Gpu {
     const whole = data.length & ~3;
     const buffer = this.buffers.get(handle);
     const write = () => {
-      for (let at = 0; at < whole; at += WRITE) {
-        this.device.queue.writeBuffer(buffer, offset + at, data, at, Math.min(WRITE, whole - at));
-      }
+      this.#write(buffer, offset, data, whole);
       if (data.length > whole) {
         const tail = new Uint8Array(4);
         tail.set(data.subarray(whole));
-        this.device.queue.writeBuffer(buffer, offset + whole, tail);
+        this.#write(buffer, offset + whole, tail, 4);
       }
     };
     if (buffer.doubt) this.#doubted([buffer], this.#watched(`a write of ${data.length} bytes`, write, ["validation"]).checked, [buffer.doubt]);
     else write();
     view.release();
+  }
+
+  #write(memory, start, data, size) {
+    for (let done = 0; done < size;) {
+      const { buffer, offset, room } = memory.at(start + done);
+      const piece = Math.min(size - done, room, WRITE);
+      this.device.queue.writeBuffer(buffer, offset, data, done, piece);
+      done += piece;
+    }
   }
 
   copyBuffer(source, sourceOffset, target, targetOffset, size) {
@@ -178,7 +230,7 @@ class Gpu {
     const [from, to] = [this.buffers.get(source), this.buffers.get(target)];
     const copied = this.#watched(`a copy of ${size} bytes`, () => {
       const encoder = this.device.createCommandEncoder();
-      encoder.copyBufferToBuffer(from, sourceOffset, to, targetOffset, Math.ceil(size / 4) * 4);
+      encodeCopy(encoder, from, sourceOffset, to, targetOffset, Math.ceil(size / 4) * 4);
       this.device.queue.submit([encoder.finish()]);
     });
     this.#doubted([to], copied.checked, [from.doubt, to.doubt].filter(Boolean));
@@ -193,12 +245,12 @@ class Gpu {
     this.stagingSize = size;
   }
 
-  // Copy the first `size` bytes, whole words, of one GPUBuffer to another.
+  // Copy the first `size` bytes, whole words, of one GPUBuffer or Memory to another.
   copyBetween(source, target, size) {
     this.#forget();
     if (!size) return;
     const encoder = this.device.createCommandEncoder();
-    encoder.copyBufferToBuffer(source, 0, target, 0, size);
+    encodeCopy(encoder, memoryOf(source), 0, memoryOf(target), 0, size);
     this.device.queue.submit([encoder.finish()]);
   }
 
@@ -270,8 +322,9 @@ class Gpu {
   }
 
   #encodeCopies(encoder, ranges, staging) {
+    const target = memoryOf(staging);
     for (let i = 0, at = 0; i < ranges.length; at += ranges[i + 2], i += 3) {
-      if (ranges[i + 2]) encoder.copyBufferToBuffer(this.buffers.get(ranges[i]), ranges[i + 1], staging, at, ranges[i + 2]);
+      encodeCopy(encoder, this.buffers.get(ranges[i]), ranges[i + 1], target, at, ranges[i + 2]);
     }
   }
 
@@ -469,7 +522,7 @@ class Gpu {
       const inParts = dispatches.length > part;
       const watched = !program.proved || !this.#repeats(program, arena);
       const begin = () => {
-        if (host.length) this.device.queue.writeBuffer(this.buffers.get(arena), 0, host);
+        if (host.length) this.#write(this.buffers.get(arena), 0, host, host.length);
         outputs.forEach((size, i) => this.buffers.set(first + i, spares[i] ?? this.#newBuffer(size)));
         spares.length = 0;
         this.#bind(program, arena, first);
@@ -514,7 +567,10 @@ class Gpu {
       if (!dispatch.bindings.some(([slot]) => changed.has(slot))) continue;
       dispatch.group = this.device.createBindGroup({
         layout: dispatch.layout,
-        entries: dispatch.bindings.map(([slot, offset, size], binding) => ({ binding, resource: { buffer: bound[slot], offset, size } })),
+        entries: dispatch.bindings.map(([slot, offset, size], binding) => {
+          const place = slot ? bound[slot].at(offset) : { buffer: bound[slot], offset };
+          return { binding, resource: { buffer: place.buffer, offset: place.offset, size } };
+        }),
       });
     }
   }

@@ -32,6 +32,7 @@ class WebGPUBridge:
     def __init__(self, gpu: Any) -> None:
         self.calls = 0
         self._staging = 0
+        self._lowered: dict[str, int] = {}
         self._hosts: dict[int, Any] = {}  # by program: what its next run writes first
         self._reads: dict[int, tuple[Answer[str], memoryview | None]] = {}  # under way: who waits, where the bytes go
         self._numbers = itertools.count()
@@ -54,6 +55,16 @@ class WebGPUBridge:
         """
         return cls(await _open())
 
+    def lower(self, limits: Mapping[str, int]) -> None:
+        """Obey lower limits than the device has, as a smaller one would: by their names, in bytes or counts."""
+        self._lowered = {name: min(value, self.limits[name]) for name, value in limits.items()}
+        self._obey()
+
+    def _obey(self) -> None:
+        self.limits |= self._lowered
+        if "maxBufferSize" in self._lowered:
+            self._gpu.slab = self.limits["maxBufferSize"] // 256 * 256
+
     @property
     def proxy(self) -> Any:
         """The JavaScript side, for WebNN to lend tensors to."""
@@ -74,6 +85,7 @@ class WebGPUBridge:
         self._gpu.closeDevice()
         self._hosts.clear()
         self._watch(await _open())
+        self._obey()
 
     def _watch(self, gpu: Any) -> None:
         """Work with ``gpu`` from now on, and be told when it is lost: to ask each time is a call into JavaScript."""

@@ -80,19 +80,28 @@ class _Placed:
             yield from self._from[step]
 
 
-def pack(lives: Sequence[Life], reserved: int = 0) -> int:
-    """Give every life an offset at or above ``reserved``; the result is the end of the last one."""
+def pack(lives: Sequence[Life], reserved: int = 0, slab: int = 2**62) -> int:
+    """Give every life an offset at or above ``reserved``; the result is the end of the last one.
+
+    A life lies in one of the arena's slabs of ``slab`` bytes, unless it is larger than one.
+    """
     placed = _Placed(max((life.last for life in lives), default=-1) + 1)
     end = reserved
     for life in sorted(lives, key=lambda life: (-life.nbytes, life.first)):
-        offset = reserved
+        offset = _within(reserved, life.nbytes, slab)
         for other in sorted(placed.beside(life), key=_offset):
             if other.offset < offset + life.nbytes:
-                offset = max(offset, other.offset + other.nbytes)
+                offset = _within(max(offset, other.offset + other.nbytes), life.nbytes, slab)
         life.offset = offset
         placed.add(life)
         end = max(end, offset + life.nbytes)
     return end
+
+
+def _within(offset: int, nbytes: int, slab: int) -> int:
+    """The first offset from ``offset`` on where ``nbytes`` lie in one slab, if they fit in one."""
+    room = slab - offset % slab
+    return offset if nbytes <= room or nbytes > slab else offset + room
 
 
 def _offset(life: Life) -> int:
@@ -276,7 +285,7 @@ class _Planner:
                 value = _written_as(source)
                 if id(value) in lives:
                     lives[id(value)].last = index
-        pack(list(lives.values()), reserved)
+        pack(list(lives.values()), reserved, self.backend.slab)
         for key, life in lives.items():
             self.places[key] = Place("arena", 0, life.offset, life.nbytes)
         return list(lives.values())

@@ -460,7 +460,8 @@ def least_need(device: Device, outputs: Sequence[Node]) -> Need:
 
 def bytes_to_run(device: Device, outputs: Sequence[Node]) -> int:
     """Bytes of the arena and the outputs of a run, planned as for a device of kernels; nothing is compiled."""
-    plan = make_plan(chain_elementwise(join_sums(fuse(Graph(outputs), device.backend))), device.backend).plan
+    backend = device.backend
+    plan = make_plan(chain_elementwise(join_sums(fuse(Graph(outputs), backend), backend)), backend).plan
     return plan.arena_bytes + sum(plan.output_bytes)
 
 
@@ -468,5 +469,5 @@ def _planned(device: Device, fused: Graph) -> Planned[Plan] | Planned[Computatio
     """What the device is asked to compile of a fused graph."""
     if device.backend.takes_graphs:
         return make_computation(fused)
-    graph = chain_elementwise(join_sums(fused))
+    graph = chain_elementwise(join_sums(fused, device.backend))
     return make_plan(join_products(graph) if device.backend.steps_cost else graph, device.backend)

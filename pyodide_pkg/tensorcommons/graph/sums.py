@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from ..backends.base import Attributes, Op, Spec
+from ..backends.base import Attributes, Backend, Op, Spec
 from ..shapes import Layout, size_of
 from .graph import Graph
 from .lower import owner_of
@@ -94,33 +94,38 @@ def linear_layer_norm(
     return Node(SUM_NORM, attrs, (products, *rest, *norm), node.spec)
 
 
-def join_sums(graph: Graph) -> Graph:
-    """``graph`` with every layer norm over a sum with rows of tables as one node."""
+def join_sums(graph: Graph, backend: Backend[Any]) -> Graph:
+    """``graph`` with every layer norm over a sum with rows of tables as one node.
+
+    A table that ``backend`` does not bind as a whole is no part of it: its rows are taken by a step of their own.
+    """
     uses = Counter(id(child) for node in graph.nodes for child in node.inputs)
     uses.update(id(output) for output in graph.outputs)
     result: dict[int, Node] = {}
     for node in graph.nodes:
-        joined = _join(node, uses) or node
+        joined = _join(node, uses, backend) or node
         inputs = tuple(result[id(child)] for child in joined.inputs)
         same = joined is node and inputs == node.inputs
         result[id(node)] = node if same else Node(joined.op, joined.attrs, inputs, joined.spec)
     return Graph([result[id(output)] for output in graph.outputs], graph.leaves)
 
 
-def _join(node: Node, uses: Counter[int]) -> Node | None:
+def _join(node: Node, uses: Counter[int], backend: Backend[Any]) -> Node | None:
     if node.op is None or node.op.name != "layer_norm" or node.spec.dtype.name != "float32" or not node.nbytes:
         return None
     total, weight, bias, *residual = node.inputs
-    found = [_term(residual[0], node, uses)] if residual else []
+    found = [_term(residual[0], node, uses, backend)] if residual else []
     while sum(len(nodes) for _, nodes in found) < BUFFERS - 5:  # room for what is left as ids and a table
         if total.op is None or total.op.name != "add" or uses[id(total)] != 1 or total.spec != node.spec:
             break
         total, term = total.inputs
-        found.append(_term(term, node, uses))
-    found.append(_term(total, node, uses))
+        found.append(_term(term, node, uses, backend))
+    found.append(_term(total, node, uses, backend))
     found.reverse()
     kinds = tuple(term for term, _ in found)
     names = [kind for kind, _ in kinds]
+    if any(not backend.binds_whole(each.spec) for _, nodes in found for each in nodes):
+        return None
     if "taken" not in names or "other" in names or names.count("repeated") > 1 or names[0] == "repeated":
         return None
     if any(term.spec.dtype is not node.spec.dtype for _, nodes in found for term in nodes[-1:]):
@@ -135,7 +140,9 @@ def _join(node: Node, uses: Counter[int]) -> Node | None:
     )
 
 
-def _term(node: Node, total: Node, uses: Counter[int]) -> tuple[tuple[str, bool], tuple[Node, ...]]:
+def _term(
+    node: Node, total: Node, uses: Counter[int], backend: Backend[Any]
+) -> tuple[tuple[str, bool], tuple[Node, ...]]:
     """One term of the sum: its kind, and what it is read from."""
     owner, layout = owner_of(node)
     if _is_column(node):
@@ -152,7 +159,7 @@ def _term(node: Node, total: Node, uses: Counter[int]) -> tuple[tuple[str, bool]
         spread = owner_of(ids)[1]
         once = uses[id(owner)] == 1 and uses[id(node)] == 1
         by_row = len(spread.shape) == 2 and (spread.strides[1] == 0 or spread.shape[1] == 1)
-        if once and by_row and _is_dense(owner_of(table)[1]):
+        if once and by_row and _is_dense(owner_of(table)[1]) and backend.binds_whole(table.spec):
             MET["take_along_axis"] = owner.op  # type: ignore[assignment]
             return ("taken", bool(owner.attrs["wrap"])), (ids, table)
     return ("whole", False), (node,)

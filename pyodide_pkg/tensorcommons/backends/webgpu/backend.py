@@ -6,18 +6,20 @@ import asyncio
 import hashlib
 import itertools
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 
 from ...bridge.blocks import Block, Data
 from ...bridge.webgpu import WebGPUBridge
-from ...errors import DeviceMemoryError, UnsupportedOp
+from ...errors import UnsupportedOp
 from ...shapes import Layout
-from ..base import Backend, Executable, Op, Place, Plan, Range, Spec
+from ..base import Backend, Executable, Op, Place, Plan, Range, Spec, Step
+from .cutting import TooLarge, lowered
 from .kernels import KERNELS, Adapter
 from .kernels.common import ENDLESS, LOOPS, require_shader_types
 from .kernels.matmul import parts_of_depth
-from .shader import compose
+from .shader import Dispatch, compose
+from .windows import Windows
 
 UNIFORM, ARENA, LEAVES = 0, 1, 2  # slots of bridge/webgpu.js: from 2 on a program's leaves and then its outputs
 PART = 8  # dispatches a part on a software adapter: a run can be stopped between parts, a few ms apart each
@@ -74,14 +76,19 @@ class WebGPUBackend(Backend[Replay]):
         return 1 if self.adapter.fallback else parts_of_depth(rows, depth, columns)
 
     def allocate(self, handle: int, nbytes: int, spec: Spec | None) -> None:
-        self._check_size(nbytes)
         self.bridge.create(handle, nbytes)
 
-    def _check_size(self, nbytes: int) -> None:
-        limit = min(self.limits["maxBufferSize"], self.limits["maxStorageBufferBindingSize"])
-        if nbytes > limit:
-            reason = f"{nbytes:,} bytes in one buffer pass this adapter's limit of {limit:,} bytes"
-            raise DeviceMemoryError("webgpu", "a tensor", reason, nbytes, limit)
+    @property
+    def windows(self) -> Windows:
+        """How much of its memory the device binds at once."""
+        return Windows.of_limits(self.limits)
+
+    @property
+    def slab(self) -> int:  # type: ignore[override]
+        return self.windows.slab
+
+    def binds_whole(self, spec: Spec) -> bool:
+        return spec.nbytes <= self.windows.binding
 
     def free(self, handle: int) -> None:
         self.bridge.destroy(handle)
@@ -114,8 +121,7 @@ class WebGPUBackend(Backend[Replay]):
         return op.name in KERNELS and KERNELS[op.name].accepts(position, layout)
 
     async def compile(self, plan: Plan) -> Replay:
-        for nbytes in plan.output_bytes:
-            self._check_size(nbytes)
+        adapter = replace(self.adapter, windows=self.windows)
         pipelines: dict[str, tuple[int, list[str]]] = {}
         dispatches = []
         params = bytearray()
@@ -124,13 +130,9 @@ class WebGPUBackend(Backend[Replay]):
             if step.op.name not in KERNELS:
                 raise UnsupportedOp(step.op.name, "webgpu", "there is no kernel for it")
             require_shader_types(step)
-            for dispatch in KERNELS[step.op.name].lower(step, self.adapter):
+            for dispatch in self._lowered(step, adapter):
                 if not min(dispatch.groups):
                     continue
-                if max(dispatch.groups) > self.limits["maxComputeWorkgroupsPerDimension"]:
-                    raise UnsupportedOp(
-                        step.op.name, "webgpu", f"{dispatch.groups} workgroups pass the adapter's limit"
-                    )
                 if dispatch.loops > self.adapter.loops:
                     raise UnsupportedOp(
                         step.op.name,
@@ -138,16 +140,20 @@ class WebGPUBackend(Backend[Replay]):
                         f"it takes {dispatch.loops:,} iterations of a loop, and a software adapter like this may end "
                         f"loops after {self.adapter.loops:,}: compute smaller pieces, or use the cpu device",
                     )
-                code, letters, places = compose(dispatch)
+                code, letters, places, table = compose(dispatch, adapter.windows)
                 key = hashlib.sha256(f"{letters}\0{code}".encode()).hexdigest()
                 index, _ = pipelines.setdefault(
                     key, (len(pipelines), [key, f"{step.op.name} ({dispatch.shader})", code, letters])
                 )
                 bindings = [(UNIFORM, len(params), -(-len(dispatch.params) // 16) * 16)]
                 bindings += [self._binding(place, plan.leaves) for place in places]
-                dispatches.append((index, dispatch.groups, bindings))
                 params += dispatch.params
                 params += bytes(-len(params) % alignment)
+                if table:
+                    bindings.append((UNIFORM, len(params), -(-len(table) // 16) * 16))
+                    params += table
+                    params += bytes(-len(params) % alignment)
+                dispatches.append((index, dispatch.groups, bindings))
         description = json.dumps(
             {
                 "work": _named(plan),
@@ -174,6 +180,13 @@ class WebGPUBackend(Backend[Replay]):
         finally:
             del compiling  # or its failure would keep this frame, and this frame its failure
         return executable
+
+    def _lowered(self, step: Step, adapter: Adapter) -> Iterator[Dispatch]:
+        try:
+            yield from lowered(step, KERNELS[step.op.name], adapter, self.limits["maxComputeWorkgroupsPerDimension"])
+        except TooLarge as error:
+            reason = f"{error}: use fewer or shorter rows, float16, or another device"
+            raise UnsupportedOp(step.op.name, "webgpu", reason) from None
 
     @staticmethod
     def _binding(place: Place, leaves: int) -> tuple[int, int, int]:

@@ -13,18 +13,24 @@ access      functions                                 for
 "vectors"   ``load4_x(i)``, ``store4_x(i, value)``    elements ``4 * i`` to ``4 * i + 3`` as one vector
 "eights"    ``bits_x(i)``                             eight float16 from ``8 * i`` on as they are, a ``vec4<u32>``
 =========== ========================================= ==================================================================
+
+A value that one binding cannot show (:mod:`.windows`) has several: each function then looks up in a uniform,
+``windows``, in which of them its element lies.
 """
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
 
 from ..base import Operand
 
 Access: TypeAlias = Literal["elements", "words", "vectors", "eights"]
 
+# Elements an index of each function counts; 0: those of a word.
+_PER_INDEX = {"load": 1, "load4": 4, "bits": 8, "store": 1, "store4": 4, "write": 0}
 BYTES = "vec4<u32>(0u, 8u, 16u, 24u)"  # where the four bools of a word begin, in bits
 
 
@@ -42,7 +48,9 @@ class Buffer:
 class Elements:
     """The storage buffer variable ``variable`` of a shader, which holds elements of ``dtype`` in the way of ``access``.
 
-    ``type`` is what an element is in registers: ``f32`` (float32, float16), ``i32``, ``u32`` or ``bool``.
+    ``type`` is what an element is in registers: ``f32`` (float32, float16), ``i32``, ``u32`` or ``bool``. With several
+    ``windows``, or one that begins before the value, ``first`` is the place of its numbers in ``windows``: how many
+    elements lie before the value, then how many are in the windows up to each but the last.
     """
 
     variable: str
@@ -51,6 +59,8 @@ class Elements:
     written: bool
     type: str
     lanes: int
+    windows: int = 1
+    first: int | None = None
 
     @classmethod
     def of(cls, variable: str, buffer: Buffer, access: Access) -> Elements:
@@ -58,6 +68,11 @@ class Elements:
         dtype = buffer.operand.dtype
         assert dtype.wgsl is not None, f"{dtype} has no WGSL type; compile() refuses it"
         return cls(variable, dtype.name, access, buffer.written, dtype.wgsl, dtype.lanes)
+
+    @property
+    def variables(self) -> list[str]:
+        """The variable of each window."""
+        return [self.variable] if self.windows == 1 else [f"{self.variable}_{n}" for n in range(self.windows)]
 
     @property
     def _atomic(self) -> bool:
@@ -75,6 +90,9 @@ class Elements:
 
     def functions(self, name: str, text: str) -> str:
         """The functions of operand ``name`` that ``text`` calls."""
+        if self.first is not None:
+            called = (verb for verb in _PER_INDEX if re.search(rf"\b{verb}_{name}\(", text))
+            return "\n".join(piece for verb in called for piece in self._windowed(verb, name, self.first))
         made = {
             "load": f"fn load_{name}(i: u32) -> {self.type} {{ return {self._load()}; }}",
             "load4": f"fn load4_{name}(i: u32) -> vec4<{self.type}> {{ {self._load4()} }}",
@@ -86,8 +104,35 @@ class Elements:
             if self.access == "vectors":
                 made["store4"] = f"fn store4_{name}(i: u32, value: vec4<{self.type}>) {{ {self._store4()} }}"
             if self.access == "words":
-                made["write"] = f"fn write_{name}(w: u32) {{ {self._write(name)} }}"
+                made["write"] = f"fn write_{name}(w: u32) {{ {self.variable}[w] = {self._word_of(name)}; }}"
         return "\n".join(function for verb, function in made.items() if re.search(rf"\b{verb}_{name}\(", text))
+
+    def _windowed(self, verb: str, name: str, first: int) -> Iterator[str]:
+        """``verb`` for each window, and the function that finds the window of an index."""
+        per = _PER_INDEX[verb] or self.lanes
+        numbers = [f"windows[{n // 4}].{'xyzw'[n % 4]}" for n in range(first, first + self.windows)]
+        base, *ends = (f"{number} / {per}u" if per > 1 else number for number in numbers)
+        returned = {"load4": f"vec4<{self.type}>", "bits": "vec4<u32>", "load": self.type}.get(verb)
+        given = {"store": self.type, "store4": f"vec4<{self.type}>", "write": self.declared}.get(verb)
+        for n, variable in enumerate(self.variables):
+            own = f"{verb}_{name}_{n}"
+            if verb == "write":
+                yield f"fn {own}(w: u32, word: {given}) {{ {variable}[w] = word; }}"
+            else:
+                yield replace(self, variable=variable, windows=1, first=None).functions(f"{name}_{n}", f"{own}(")
+        value = "" if given is None else ", value"
+        begin, end = ("return ", "") if returned else ("", " return;")
+        lines = [f"let at = i + {base};"]
+        if verb == "write":
+            lines.append(f"let w = i; let value = {self._word_of(name)};")
+        for n, stop in enumerate(ends):
+            at = f"at - {ends[n - 1]}" if n else "at"
+            lines.append(f"if (at < {stop}) {{ {begin}{verb}_{name}_{n}({at}{value});{end} }}")
+        last = f"at - {ends[-1]}" if ends else "at"
+        lines.append(f"{begin}{verb}_{name}_{len(ends)}({last}{value});")
+        parameters = "i: u32" if given is None or verb == "write" else f"i: u32, value: {given}"
+        result = f" -> {returned}" if returned else ""
+        yield f"fn {verb}_{name}({parameters}){result} {{\n  {chr(10).join(lines).replace(chr(10), chr(10) + '  ')}\n}}"
 
     def _word(self) -> str:
         """The word, or for larger elements the element, that element ``i`` lies in."""
@@ -137,12 +182,12 @@ class Elements:
             return f"{b}[i] = vec2<u32>(half_pair(value.xy), half_pair(value.zw));"
         return f"{b}[i] = dot(vec4<u32>(value), vec4<u32>(1u, 0x100u, 0x10000u, 0x1000000u));"
 
-    def _write(self, name: str) -> str:
-        b = self.variable
+    def _word_of(self, name: str) -> str:
+        """The word ``w`` of a dense result, from the file's own values."""
         lanes = self.lanes
         values = [f"value_of_{name}({f'{lanes}u * w + {j}u' if lanes > 1 else 'w'})" for j in range(lanes)]
-        if self.lanes == 1:
-            return f"{b}[w] = {values[0]};"
-        if self.lanes == 2:
-            return f"{b}[w] = half_pair(vec2<f32>({values[0]}, {values[1]}));"
-        return f"{b}[w] = {' | '.join(f'(u32({value}) << {8 * j}u)' for j, value in enumerate(values))};"
+        if lanes == 1:
+            return values[0]
+        if lanes == 2:
+            return f"half_pair(vec2<f32>({values[0]}, {values[1]}))"
+        return " | ".join(f"(u32({value}) << {8 * j}u)" for j, value in enumerate(values))

@@ -11,15 +11,18 @@ one), and whether two operands are one value. So a file never indexes a buffer: 
 from __future__ import annotations
 
 import re
+import struct
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib import resources
+from itertools import accumulate
 from pathlib import Path
 from string import Template
 
 from ..base import Place
 from .elements import Buffer, Elements
+from .windows import UNLIMITED, Windows
 
 FUNCTIONS = (
     "elementwise/numbers",
@@ -87,31 +90,76 @@ def used_functions(text: str) -> Iterator[str]:
     return (piece for name, piece in library().items() if name in seen)
 
 
-def compose(dispatch: Dispatch) -> tuple[str, str, list[Place]]:
-    """The shader's text, its bindings by letter ("u" uniform, "r" read, "w" written) and their places in order."""
-    written = {_buffer_of(buffer.operand.place) for buffer in dispatch.buffers if buffer.written}
-    bindings: list[tuple[Place, Elements, bool]] = []
-    names: dict[str, Elements] = {}
+@dataclass(frozen=True)
+class Binding:
+    """One value that a dispatch binds: in the way of ``elements``, in ``windows`` of (offset, bytes)."""
+
+    place: Place
+    elements: Elements
+    written: bool
+    windows: tuple[tuple[int, int], ...]
+
+
+def bindings_of(dispatch: Dispatch, windows: Windows) -> tuple[list[Binding], dict[str, int]]:
+    """The values that ``dispatch`` binds, and the number of that of each of its buffers, by name."""
+    bindings: list[Binding] = []
+    numbers: dict[str, int] = {}
     for buffer in dispatch.buffers:
         place = buffer.operand.place
         # Operands that are one value are one binding: two that could be written must not overlap. It holds vectors
         # only if all of them read vectors.
         twins = [b for b in dispatch.buffers if not b.written and not buffer.written and b.operand.place == place]
-        known = next((elements for at, elements, own in bindings if twins and at == place and not own), None)
+        known = next((n for n, b in enumerate(bindings) if twins and b.place == place and not b.written), None)
         if known is None:
             access = "elements" if any(b.access != buffer.access for b in twins) else buffer.access
-            known = Elements.of(f"buffer_{len(bindings)}", buffer, access)
-            bindings.append((place, known, buffer.written))
-        names[buffer.name] = known
-    letters, declarations = "u", []
-    for number, (place, elements, _) in enumerate(bindings, 1):
-        shared = _buffer_of(place) in written
-        letters += "w" if shared else "r"
+            known = len(bindings)
+            elements = Elements.of(f"buffer_{known}", buffer, access)
+            bindings.append(Binding(place, elements, buffer.written, tuple(windows.of(place))))
+        numbers[buffer.name] = known
+    return bindings, numbers
+
+
+def _numbered(bindings: list[Binding]) -> tuple[list[Binding], bytes]:
+    """``bindings`` whose elements know their windows, and the numbers of those, for a uniform.
+
+    Where one of them needs numbers all have them, so that the parts of a step are few pipelines.
+    """
+    numbers: list[int] = []
+    result = []
+    if all(binding.windows[0][0] == binding.place.offset and len(binding.windows) == 1 for binding in bindings):
+        return bindings, b""
+    for binding in bindings:
+        elements = replace(binding.elements, windows=len(binding.windows), first=len(numbers))
+        lengths = [nbytes for _, nbytes in binding.windows[:-1]]
+        before = binding.place.offset - binding.windows[0][0]
+        numbers += [n // (4 // elements.lanes) for n in (before, *accumulate(lengths))]
+        result.append(replace(binding, elements=elements))
+    return result, struct.pack(f"<{len(numbers)}I", *numbers)
+
+
+def compose(dispatch: Dispatch, windows: Windows = UNLIMITED) -> tuple[str, str, list[Place], bytes]:
+    """The shader's text, its bindings by letter ("u" uniform, "r" read, "w" written), the places of those that are not
+    uniforms in order, and the bytes of the second uniform, which comes last, if there is one."""
+    written = {_buffer_of(buffer.operand.place) for buffer in dispatch.buffers if buffer.written}
+    found, numbers = bindings_of(dispatch, windows)
+    found, table = _numbered(found)
+    names = {name: found[number].elements for name, number in numbers.items()}
+    letters, declarations, places = "u", [], []
+    for binding in found:
+        elements = binding.elements
+        shared = _buffer_of(binding.place) in written
         shown = ", ".join(name for name, known in names.items() if known is elements)
-        declarations.append(
-            f"@group(0) @binding({number}) var<storage, {'read_write' if shared else 'read'}> {elements.variable}: "
-            f"array<{elements.declared}>; // {shown}: {elements.dtype}"
-        )
+        for variable, (offset, nbytes) in zip(elements.variables, binding.windows, strict=True):
+            letters += "w" if shared else "r"
+            places.append(replace(binding.place, offset=offset, nbytes=nbytes))
+            declarations.append(
+                f"@group(0) @binding({len(places)}) var<storage, {'read_write' if shared else 'read'}> {variable}: "
+                f"array<{elements.declared}>; // {shown}: {elements.dtype}"
+            )
+    if table:
+        letters += "u"
+        vectors = -(-len(table) // 16)
+        declarations.append(f"@group(0) @binding({len(places) + 1}) var<uniform> windows: array<vec4<u32>, {vectors}>;")
     variables = dict(dispatch.variables)
     for name, elements in names.items():
         variables |= {f"type_{name}": elements.type, f"lanes_{name}": f"{elements.lanes}u"}
@@ -121,7 +169,7 @@ def compose(dispatch: Dispatch) -> tuple[str, str, list[Place]]:
     functions = [elements.functions(name, body) for name, elements in names.items()]
     preamble = "\n".join([*declarations, *filter(None, functions)])
     preamble = "\n".join([preamble, *used_functions(preamble + body)])
-    return Template(body).substitute(bindings=preamble), letters, [place for place, _, _ in bindings]
+    return Template(body).substitute(bindings=preamble), letters, places, table
 
 
 def _buffer_of(place: Place) -> tuple[str, int]:

@@ -12,7 +12,7 @@ from ....shapes import Layout
 from ...base import Operand, Step
 from ..elements import Access, Buffer
 from ..shader import Dispatch, source
-from .common import Adapter, Kernel, float32, spread
+from .common import Adapter, Kernel, float32, is_leading, spread
 
 # The mask of four keys: one row for all queries, or one for each.
 MASK_ROW = """let m = vec4<u32>(p.mask_offset + at.x * p.mask.x + at.y * p.mask.y + keys * p.mask.w);
@@ -143,7 +143,20 @@ def _append(step: Step, adapter: Adapter) -> list[Dispatch]:
     return [Dispatch("attention/append", variables, params, buffers, spread(items, adapter.workgroup))]
 
 
+def _cut(step: Step, axis: int) -> list[int | None] | None:
+    """Along the batch, and along heads that have keys of their own."""
+    q, k, *_ = step.inputs
+    if axis > 1 or (axis == 1 and q.shape[1] != k.shape[1]):
+        return None
+    return [axis if x.shape[axis] == q.shape[axis] else None for x in step.inputs]
+
+
+def _cut_cache(step: Step, axis: int) -> list[int | None] | None:
+    """Along the batch and the heads of the cache."""
+    return [axis, axis, None] if axis < 2 and is_leading(step, axis) else None
+
+
 KERNELS = [
-    Kernel("scaled_dot_product_attention", _attention, _accepts),
-    Kernel("kv_cache_append", _append, lambda position, layout: position > 0),
+    Kernel("scaled_dot_product_attention", _attention, _accepts, _cut),
+    Kernel("kv_cache_append", _append, lambda position, layout: position > 0, _cut_cache),
 ]

@@ -45,10 +45,10 @@ fn columns_of_b(at: vec4<u32>, k: u32) -> mat4x4<f32> {
   return transpose(mat4x4<f32>(load4_b(i.x), load4_b(i.y), load4_b(i.z), load4_b(i.w)));
 }""",
     "across": """fn starts_of_b(first: u32) -> vec4<u32> {
-  return vec4<u32>(min(first, p.columns - 4u) / 4u) + vec4<u32>(0u, 1u, 2u, 3u) * (p.columns / 4u);
+  return vec4<u32>(min(first, p.columns - 4u) / 4u) + vec4<u32>(0u, 1u, 2u, 3u) * (u32(p.b_strides.z) / 4u);
 }
 fn columns_of_b(at: vec4<u32>, k: u32) -> mat4x4<f32> {
-  let i = at + k * p.columns;
+  let i = at + k * u32(p.b_strides.z);
   return mat4x4<f32>(load4_b(i.x), load4_b(i.y), load4_b(i.z), load4_b(i.w));
 }""",
 }

@@ -6,11 +6,13 @@ import math
 import struct
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 from ....errors import UnsupportedOp
 from ....shapes import Layout, size_of
 from ...base import Operand, Step
 from ..shader import Dispatch
+from ..windows import UNLIMITED, Windows
 
 MAX_GROUPS = 65535  # maxComputeWorkgroupsPerDimension is at least this everywhere
 LOOPS = (
@@ -23,7 +25,7 @@ ENDLESS = 2**62
 class Adapter:
     """What decides between kernels: software or not, features (of the language, too), subgroup sizes, the matrices that
     subgroups multiply (dtypes of operands and result, rows, columns, depth), invocations and bytes of a workgroup, and
-    the iterations that an invocation may take.
+    the iterations that an invocation may take, and how much it binds.
     """
 
     fallback: bool
@@ -33,6 +35,7 @@ class Adapter:
     invocations: int = 256
     storage: int = 16384
     loops: int = ENDLESS
+    windows: Windows = UNLIMITED
 
     @property
     def workgroup(self) -> int:
@@ -51,16 +54,41 @@ class Adapter:
         return not self.fallback and needed <= self.features and sizes and self.storage >= 32768
 
 
+# For an axis of a step's result: the axis of each input that goes with it (None for an input that is read whole), or
+# None for an axis along which the result may not be cut.
+Cut: TypeAlias = Callable[[Step, int], "Sequence[int | None] | None"]
+
+
 @dataclass(frozen=True)
 class Kernel:
     """How one op runs: ``lower`` gives its dispatches; ``accepts`` says through which layouts it reads an input.
 
-    Every kernel reads dense inputs; what it does not accept it gets as a dense copy.
+    Every kernel reads dense inputs; what it does not accept it gets as a dense copy. ``cut`` says how a step that does
+    not fit a device's limits is cut; a part has the bits that it has in the whole.
     """
 
     op: str
     lower: Callable[[Step, Adapter], Sequence[Dispatch]]
     accepts: Callable[[int, Layout], bool] = lambda position, layout: False
+    cut: Cut = lambda step, axis: None
+    writes_any: bool = False  # whether the result, too, is written through any layout
+
+
+def is_leading(step: Step, axis: int) -> bool:
+    """Whether a range of ``axis`` of a dense result is one range of its bytes."""
+    return all(size == 1 for size in step.output.shape[:axis])
+
+
+def along_rows(step: Step, axis: int) -> Sequence[int | None] | None:
+    """The cut of a kernel whose rows are independent: inputs with the rows of the result are cut, others read whole."""
+    if axis == len(step.output.shape) - 1 or not is_leading(step, axis):
+        return None
+    return [axis if x.shape[:-1] == step.output.shape[:-1] else None for x in step.inputs]
+
+
+def along_first(step: Step, axis: int) -> Sequence[int | None] | None:
+    """The cut of a kernel whose images, the first axis, are independent."""
+    return [0, *[None] * (len(step.inputs) - 1)] if axis == 0 else None
 
 
 def spread(items: int, workgroup: int) -> tuple[int, int, int]:

@@ -11,7 +11,7 @@ from typing import Any, cast
 from ...base import Step
 from ..elements import Buffer
 from ..shader import Dispatch
-from .common import Adapter, Kernel, spread
+from .common import Adapter, Kernel, along_first, spread
 
 CHANNELS = 8  # of y an invocation of conv2d.wgsl
 
@@ -74,6 +74,6 @@ def _patches(step: Step, adapter: Adapter) -> list[Dispatch]:
 
 
 KERNELS = [
-    Kernel("patches", _patches, lambda position, layout: True),
-    Kernel("conv2d", _conv2d, lambda position, layout: position < 2),
+    Kernel("patches", _patches, lambda position, layout: True, along_first),
+    Kernel("conv2d", _conv2d, lambda position, layout: position < 2, along_first),
 ]

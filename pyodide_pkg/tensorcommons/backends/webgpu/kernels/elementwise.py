@@ -172,13 +172,24 @@ def _indices(layouts: Sequence[Layout]) -> tuple[str, list[str]]:
 def _function(step: Step, adapter: Adapter) -> list[Dispatch]:
     made = Expression()
     text = made.call(step.op.name, step.attrs, [operand.dtype for operand in step.inputs], NAMES)
-    return elementwise(step.inputs, step.output, text, adapter, constants=made.constants)
+    return elementwise(step.inputs, step.output, text, adapter, partial=is_part(step), constants=made.constants)
 
 
 def _chain(step: Step, adapter: Adapter) -> list[Dispatch]:
     made = Expression()
     text = made.chain(step.attrs["formula"], NAMES)
-    return elementwise(step.inputs, step.output, text, adapter, constants=made.constants)
+    return elementwise(step.inputs, step.output, text, adapter, partial=is_part(step), constants=made.constants)
+
+
+def is_part(step: Step) -> bool:
+    """Whether the result is a part of something whose other elements must stay as they are."""
+    return step.whole is not None
+
+
+def aligned(step: Step, axis: int) -> Sequence[int | None]:
+    """Every axis may be cut, and with it those that are broadcast to it."""
+    axes = [axis - len(step.output.shape) + len(x.shape) for x in step.inputs]
+    return [a if a >= 0 and x.shape[a] > 1 else None for a, x in zip(axes, step.inputs, strict=True)]
 
 
 def any_layout(position: int, layout: Layout) -> bool:
@@ -186,5 +197,5 @@ def any_layout(position: int, layout: Layout) -> bool:
     return True
 
 
-KERNELS = [Kernel(name, _function, any_layout) for name in (*FORMULAS, "cast", "full")]
-KERNELS.append(Kernel("chain", _chain, any_layout))
+KERNELS = [Kernel(name, _function, any_layout, aligned, True) for name in (*FORMULAS, "cast", "full")]
+KERNELS.append(Kernel("chain", _chain, any_layout, aligned, True))

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterator
 
 from ....shapes import Layout
-from ...base import Step
+from ...base import Operand, Step
 from ..elements import Access, Buffer
 from ..shader import Dispatch
-from .common import Adapter, Kernel, merge_axes, offsets, spread, vectors
+from ..windows import narrowed
+from .common import Adapter, Kernel, is_leading, merge_axes, offsets, spread, vectors
 from .layout import copy
 
 NAN = 0x7FC00000
 FOUR = """let place = place_of(word);
+  if (place == -2) { return; }
   var four = vec4<$type_y>($nothing);
   if (place >= 0) { four = load4_x(u32(place) / 4u); }
   store4_y(word, four);"""
+ONE = "if (place_of(word) != -2) { store_y(word, value_of_y(word)); }"
 
 
 def _any_layout(position: int, layout: Layout) -> bool:
@@ -52,6 +56,9 @@ def _take(step: Step, adapter: Adapter) -> list[Dispatch]:
     lanes, write = step.output.dtype.lanes, "write_y(word);"
     reads: Access = "elements"
     writes: Access = "words"
+    parts = list(_parts(step, adapter))
+    if len(parts) > 1:
+        lanes, write, writes = 1, ONE, "elements"
     if _in_vectors(others, chosen, x.layout.strides[axis]):
         lanes, write = 1, FOUR
         reads = writes = "vectors"
@@ -60,13 +67,7 @@ def _take(step: Step, adapter: Adapter) -> list[Dispatch]:
             Layout((*each.shape[:-1], each.shape[-1] // 4), (*each.strides[:-1], 4 * each.strides[-1]), each.offset)
             for each in (others, chosen)
         )
-    params = struct.pack(
-        "<2I4iI4x",
-        *(size, bool(wrap), x.shape[axis], x.layout.strides[axis], others.offset, chosen.offset),
-        NAN if is_float else 0,
-    )
-    params += vectors(others.shape, 2, "I") + vectors(others.strides, 2, "i") + vectors(chosen.strides, 2, "i")
-    buffers = (Buffer("x", x, reads), Buffer("ids", ids), Buffer("y", step.output, writes, written=True))
+    params = vectors(others.shape, 2, "I") + vectors(others.strides, 2, "i") + vectors(chosen.strides, 2, "i")
     nothing = "bitcast<f32>(p.nothing)" if is_float else "$type_y()"
     variables = {
         "workgroup": str(adapter.workgroup),
@@ -76,7 +77,51 @@ def _take(step: Step, adapter: Adapter) -> list[Dispatch]:
         "write": write,
     }
     groups = spread(-(-size // lanes), adapter.workgroup)
-    return [Dispatch("indexing/take", variables, params, buffers, groups)]
+    dispatches = []
+    for first, part in parts:
+        buffers = (Buffer("x", part, reads), Buffer("ids", ids), Buffer("y", step.output, writes, written=True))
+        numbers = (size, bool(wrap), x.shape[axis], x.layout.strides[axis], part.layout.offset, chosen.offset)
+        head = struct.pack("<2I4iI2i12x", *numbers, NAN if is_float else 0, first, part.shape[axis])
+        dispatches.append(Dispatch("indexing/take", variables, head + params, buffers, groups))
+    return dispatches
+
+
+def _parts(step: Step, adapter: Adapter) -> Iterator[tuple[int, Operand]]:
+    """What a step chooses from, in parts of one window each where there can be: number of the first, and part."""
+    x, _ = step.inputs
+    axis, windows = step.attrs["axis"], adapter.windows
+    assert isinstance(axis, int)
+    size = x.shape[axis]
+
+    def part(first: int, end: int) -> Operand:
+        return narrowed([x], [(axis, first, end)])[0]
+
+    if windows.number(x.place) == 1 or size < 2 or windows.number(part(0, 1).place) > 1:
+        yield 0, x
+        return
+    most = next(n for n in _falling(size) if windows.number(part(0, n).place) == 1)
+    first = 0
+    while first < size:
+        count = min(most, size - first)
+        while count > 1 and windows.number(part(first, first + count).place) > 1:
+            count = count * 3 // 4
+        yield first, part(first, first + count)
+        first += count
+
+
+def _falling(count: int) -> Iterator[int]:
+    """Numbers down to 1, each a sixteenth smaller."""
+    while count > 1:
+        yield count
+        count = count * 15 // 16
+    yield 1
+
+
+def _cut_take(step: Step, axis: int) -> list[int | None] | None:
+    """Along what is chosen, and along the other axes."""
+    if not is_leading(step, axis):
+        return None
+    return [None if axis == step.attrs["axis"] else axis, axis]
 
 
 def _scatter(step: Step, adapter: Adapter) -> list[Dispatch]:
@@ -112,4 +157,4 @@ def _scatter(step: Step, adapter: Adapter) -> list[Dispatch]:
     return copied
 
 
-KERNELS = [Kernel("take_along_axis", _take, _any_layout), Kernel("scatter", _scatter, _any_layout)]
+KERNELS = [Kernel("take_along_axis", _take, _any_layout, _cut_take), Kernel("scatter", _scatter, _any_layout)]

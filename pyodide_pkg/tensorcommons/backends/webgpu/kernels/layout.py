@@ -14,15 +14,16 @@ from ....shapes import Layout, size_of
 from ...base import Operand, Step
 from ..elements import Buffer
 from ..shader import Dispatch
+from ..windows import narrowed
 from .common import Adapter, Kernel, merge_axes, offsets, spread, vectors
-from .elementwise import Expression, any_layout, elementwise
+from .elementwise import Expression, aligned, any_layout, elementwise, is_part
 
 SIDE = 32  # of a tile of transpose.wgsl
 FEW = 8  # rows or columns below which most of a tile would be empty
 
 
 def _copy(step: Step, adapter: Adapter) -> list[Dispatch]:
-    return copy(step.inputs[0], step.output, adapter)
+    return copy(step.inputs[0], step.output, adapter, partial=is_part(step))
 
 
 def copy(source: Operand, target: Operand, adapter: Adapter, *, partial: bool = False) -> list[Dispatch]:
@@ -83,10 +84,15 @@ def _concat(step: Step, adapter: Adapter) -> list[Dispatch]:
     dispatches = []
     for operand in step.inputs:
         stop = start + operand.shape[axis]
-        part = replace(step.output, layout=step.output.layout.slice(axis, start, stop))
+        (part,) = narrowed([step.output], [(axis, start, stop)])
         dispatches += copy(operand, part, adapter, partial=True)
         start = stop
     return dispatches
+
+
+def _cut_concat(step: Step, axis: int) -> list[int | None] | None:
+    """Along the other axes."""
+    return None if axis == step.attrs["axis"] else [axis] * len(step.inputs)
 
 
 def _pad(step: Step, adapter: Adapter) -> list[Dispatch]:
@@ -112,8 +118,8 @@ def _arange(step: Step, adapter: Adapter) -> list[Dispatch]:
 
 
 KERNELS = [
-    Kernel("copy", _copy, any_layout),
-    Kernel("concat", _concat, any_layout),
+    Kernel("copy", _copy, any_layout, aligned, True),
+    Kernel("concat", _concat, any_layout, _cut_concat, True),
     Kernel("pad", _pad, any_layout),
     Kernel("arange", _arange),
 ]

@@ -19,7 +19,8 @@ from ..elements import Access, Buffer
 from ..shader import Dispatch, source
 from . import matrices, tiles
 from .blocks import BLOCKS, COLUMNS
-from .common import Adapter, Kernel, merge_axes, rows_and_columns, spread
+from .common import Adapter, Kernel, is_leading, merge_axes, rows_and_columns, spread
+from .elementwise import aligned
 
 ACTIVATIONS = (None, "relu", "gelu", "tanh", "sigmoid")  # by the numbers of `activate` in activation.wgsl
 
@@ -95,6 +96,7 @@ class Product:
     activation: int
     batch: Shape  # that both broadcast to
     bias_of: str = "load{four}_bias({side})"
+    whole: Product | None = None  # that this is a part of, for the same bits
 
     @property
     def rows(self) -> int:
@@ -105,6 +107,12 @@ class Product:
     def columns(self) -> int:
         """Of one matrix."""
         return self.b.shape[-1]
+
+    @property
+    def stride(self) -> int:
+        """From one row of the result to the next: its columns, or those of the whole."""
+        strides = self.output.layout.strides
+        return strides[-2] if len(strides) > 1 else self.columns
 
     @property
     def depth(self) -> int:
@@ -132,7 +140,7 @@ class Product:
         extra = [Buffer(name, weight, reading) for name, weight in zip(names[1:], weights, strict=True)]
         extra += [Buffer(f"bias{i}", bias, self._writing) for i, bias in enumerate(biases, 1) if bias is not None]
         groups = (-(-self.columns // tile.columns), *spread(self._row_tiles(tile) * len(names), 1)[:2])
-        params = self._params()[:-4] + struct.pack("<I", size_of(self.batch) * len(names))
+        params = self._params(size_of(self.batch) * len(names))
         return Dispatch(tile.shader, variables, params, (*extra, *self._buffers(tile)), groups, self._loops(tile))
 
     def _row_tiles(self, tile: Tile) -> int:
@@ -147,6 +155,8 @@ class Product:
 
     def tile(self, adapter: Adapter) -> Tile:
         """What suits its size and operands on ``adapter``."""
+        if self.whole is not None:
+            return self.whole.tile(adapter)
         tile = self._tile(adapter)
         return tile if not adapter.fallback or self._loops(tile) <= adapter.loops else SOFTWARE_LONG
 
@@ -243,7 +253,7 @@ class Product:
 
     @property
     def _writing(self) -> Access:
-        return "elements" if self.columns % 4 else "vectors"
+        return "elements" if self.columns % 4 or self.stride % 4 else "vectors"
 
     def _buffers(self, tile: Tile) -> tuple[Buffer, ...]:
         read: list[tuple[str, Operand | None, Access]] = [("bias", self.bias, self._writing)]
@@ -254,7 +264,7 @@ class Product:
         buffers = [Buffer(name, operand, access) for name, operand, access in read if operand is not None]
         return (*buffers, Buffer("y", self.output, self._writing, written=True))
 
-    def _params(self) -> bytes:
+    def _params(self, batch: int) -> bytes:
         lead = [
             Layout(o.layout.shape[:-2], o.layout.strides[:-2], o.layout.offset).broadcast_to(self.batch)
             for o in (self.a, self.b)
@@ -267,8 +277,8 @@ class Product:
         a_strides = (*([0] * pad), *a_lead.strides, *self.a.layout.strides[-2:])
         b_strides = (*([0] * pad), *b_lead.strides, *self.b.layout.strides[-2:])
         return struct.pack(
-            "<4I4i4i2i2I", self.rows, self.columns, self.depth, inner, *a_strides, *b_strides,
-            self.a.layout.offset, self.b.layout.offset, self.activation, size_of(self.batch),
+            "<4I4i4i2i3I12x", self.rows, self.columns, self.depth, inner, *a_strides, *b_strides,
+            self.a.layout.offset, self.b.layout.offset, self.activation, batch, self.stride,
         )  # fmt: skip
 
 
@@ -278,13 +288,28 @@ def _is_whole(operand: Operand, order: Sequence[int]) -> bool:
 
 
 def _linear(step: Step, adapter: Adapter) -> Sequence[Dispatch]:
+    return _linear_of(step).dispatches(adapter)
+
+
+def _linear_of(step: Step) -> Product:
     x, weight, *more = step.inputs
     residual = more.pop() if step.attrs["residual"] else None
     turned = Operand(weight.place, weight.layout.permute((1, 0)), weight.dtype)
     flat = Operand(x.place, Layout.contiguous(rows_and_columns(x)), x.dtype)
     activation = ACTIVATIONS.index(step.attrs["activation"])
     bias = more[0] if more else None
-    return Product(flat, turned, bias, residual, step.output, activation, ()).dispatches(adapter)
+    whole = None if step.whole is None else _linear_of(step.whole)
+    return Product(flat, turned, bias, residual, step.output, activation, (), whole=whole)
+
+
+def _cut_linear(step: Step, axis: int) -> Sequence[int | None] | None:
+    """Along the rows, or along the columns, which are the rows of the weight."""
+    _, _, *more = step.inputs
+    if axis == len(step.output.shape) - 1:
+        return [None, 0, *(len(each.shape) - 1 for each in more)]
+    if not is_leading(step, axis):
+        return None
+    return [axis, None, *(axis if len(each.shape) == len(step.output.shape) > 1 else None for each in more)]
 
 
 def parts_of_depth(rows: int, depth: int, columns: int) -> int:
@@ -324,20 +349,38 @@ def _linears(step: Step, adapter: Adapter) -> Sequence[Dispatch]:
         part = Operand(replace(place, offset=place.offset + i * size, nbytes=size), layout, step.output.dtype)
         alone.append(Product(flat, weight, bias, None, part, activation, ()))
     tile = alone[0].tile(adapter)
-    if tile.shader not in JOINING:
+    windows = adapter.windows
+    needed = sum(windows.number(each.place) for each in (*step.inputs, step.output))
+    if tile.shader not in JOINING or needed > windows.count:
         return [dispatch for product in alone for dispatch in product.dispatches(adapter)]
     joined = replace(alone[0], output=step.output, bias_of="bias_of{four}(batch, {side})")
     return [joined.dispatch(tile, adapter, weights[1:], biases[1:])]
 
 
 def _matmul(step: Step, adapter: Adapter) -> Sequence[Dispatch]:
+    return _matmul_of(step).dispatches(adapter)
+
+
+def _matmul_of(step: Step) -> Product:
     a, b = step.inputs
-    return Product(a, b, None, None, step.output, 0, step.output.shape[:-2]).dispatches(adapter)
+    whole = None if step.whole is None else _matmul_of(step.whole)
+    return Product(a, b, None, None, step.output, 0, step.output.shape[:-2], whole=whole)
+
+
+def _cut_matmul(step: Step, axis: int) -> Sequence[int | None] | None:
+    """Along the batch, the rows or the columns."""
+    rank = len(step.output.shape)
+    if axis < rank - 1 and not is_leading(step, axis):
+        return None
+    if axis >= rank - 2:
+        own = [len(x.shape) - rank + axis for x in step.inputs]
+        return [own[0], None] if axis == rank - 2 else [None, own[1]]
+    return aligned(step, axis)
 
 
 KERNELS = [
-    Kernel("linear", _linear),
+    Kernel("linear", _linear, cut=_cut_linear),
     Kernel("linears", _linears),
     Kernel("linear_parts", _linear_parts),
-    Kernel("matmul", _matmul, lambda position, layout: True),
+    Kernel("matmul", _matmul, lambda position, layout: True, _cut_matmul),
 ]

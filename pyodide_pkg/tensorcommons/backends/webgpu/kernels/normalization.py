@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from ...base import Operand, Step
 from ..elements import Access, Buffer
 from ..shader import Dispatch, source
-from .common import Adapter, Kernel, float32, rows_and_columns, spread
+from .common import Adapter, Kernel, along_rows, float32, rows_and_columns, spread
 
 NAN = 0x7FC00000
 SHORT = 32  # columns; a workgroup a row pays above
@@ -199,9 +199,9 @@ def _four(name: str, start: str, vectors: bool) -> str:
 
 
 KERNELS = [
-    Kernel("softmax", _softmax),
-    Kernel("log_softmax", _softmax),
-    Kernel("layer_norm", _layer_norm),
+    Kernel("softmax", _softmax, cut=along_rows),
+    Kernel("log_softmax", _softmax, cut=along_rows),
+    Kernel("layer_norm", _layer_norm, cut=along_rows),
     Kernel("sum_norm", _sum_norm, lambda position, layout: len(layout.shape) == 2 and layout.strides[1] == 0),
-    Kernel("rms_norm", _rms_norm),
+    Kernel("rms_norm", _rms_norm, cut=along_rows),
 ]

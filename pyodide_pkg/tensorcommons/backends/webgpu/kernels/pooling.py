@@ -8,7 +8,7 @@ from typing import Any, cast
 from ...base import Step
 from ..elements import Buffer
 from ..shader import Dispatch
-from .common import Adapter, Kernel, float32, spread
+from .common import Adapter, Kernel, float32, is_leading, spread
 
 
 def _pool2d(step: Step, adapter: Adapter) -> list[Dispatch]:
@@ -45,4 +45,9 @@ def _largest_window(step: Step) -> tuple[int, int]:
     return sides[0], sides[1]
 
 
-KERNELS = [Kernel("pool2d", _pool2d, lambda position, layout: True)]
+def _cut(step: Step, axis: int) -> list[int | None] | None:
+    """Images and channels are independent."""
+    return [axis] if axis < 2 and is_leading(step, axis) else None
+
+
+KERNELS = [Kernel("pool2d", _pool2d, lambda position, layout: True, _cut)]

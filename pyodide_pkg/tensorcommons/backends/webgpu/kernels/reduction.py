@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 import struct
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from ....shapes import Layout, part_length
-from ...base import Step
+from ...base import Attribute, Operand, Step
 from ..elements import Buffer
 from ..shader import Dispatch
-from .common import Adapter, Kernel, float32, merge_axes, rows_and_columns, spread, vectors
+from .common import Adapter, Kernel, along_rows, float32, is_leading, merge_axes, rows_and_columns, spread, vectors
 
 LANES = 256  # of a workgroup on hardware
 MOST_LANES = 1024  # the same, of neighbours
@@ -123,17 +124,23 @@ def _factor(step: Step, reduced: int) -> float:
     return 1.0
 
 
-def _reduce(step: Step, adapter: Adapter) -> list[Dispatch]:
-    (x,) = step.inputs
-    axes, parts = step.attrs["axes"], step.attrs.get("parts", 1)
-    assert isinstance(axes, tuple) and isinstance(parts, int)
+def _kept_and_reduced(x: Operand, axes: Collection[Attribute]) -> tuple[Layout, Layout]:
+    """The axes of ``x`` that are kept, and those that are reduced."""
 
     def part(chosen: list[int]) -> Layout:
         layout = Layout(tuple(x.shape[a] for a in chosen), tuple(x.layout.strides[a] for a in chosen))
         return merge_axes([layout])[0]
 
-    kept = part([axis for axis in range(len(x.shape)) if axis not in axes])
-    reduced = part([axis for axis in range(len(x.shape)) if axis in axes])
+    every = range(len(x.shape))
+    return part([axis for axis in every if axis not in axes]), part([axis for axis in every if axis in axes])
+
+
+def _reduce(step: Step, adapter: Adapter) -> list[Dispatch]:
+    (x,) = step.inputs
+    axes, parts = step.attrs["axes"], step.attrs.get("parts", 1)
+    assert isinstance(axes, tuple) and isinstance(parts, int)
+
+    kept, reduced = _kept_and_reduced(x, axes)
     results, elements = kept.size * parts, part_length(reduced.size, parts)
     if results == 0:
         return []
@@ -145,7 +152,9 @@ def _reduce(step: Step, adapter: Adapter) -> list[Dispatch]:
     rank = len(reduced.shape)
     loops = _loops(elements // width, 128 // width, rank)
     if not adapter.fallback:
-        workgroup, lanes, beside = _lanes(results, elements, kept, reduced, adapter)
+        whole = (step.whole or step).inputs[0]  # of which a part has the same bits
+        all_kept, _ = _kept_and_reduced(whole, axes)
+        workgroup, lanes, beside = _lanes(all_kept.size * parts, elements, all_kept, reduced, adapter)
     elif loops > adapter.loops:  # many invocations a result, as on hardware
         workgroup = lanes = _power_of_two(min(adapter.invocations, MOST_LANES))
         alone = False
@@ -239,7 +248,19 @@ def _cumulative_sum(step: Step, adapter: Adapter) -> list[Dispatch]:
     return [Dispatch("reduction/cumulative_sum", variables, params, buffers, groups, loops)]
 
 
+def _cut(step: Step, axis: int) -> list[int | None] | None:
+    """Along the axes that are kept, where the result is one range of its bytes."""
+    (x,) = step.inputs
+    axes = step.attrs["axes"]
+    assert isinstance(axes, tuple)
+    if step.attrs.get("parts", 1) != 1 or not is_leading(step, axis):
+        return None
+    if len(step.output.shape) == len(x.shape):
+        return None if axis in axes else [axis]
+    return [[a for a in range(len(x.shape)) if a not in axes][axis]]
+
+
 KERNELS = [
-    *(Kernel(name, _reduce, lambda position, layout: True) for name in OPS),
-    Kernel("cumulative_sum", _cumulative_sum),
+    *(Kernel(name, _reduce, lambda position, layout: True, _cut) for name in OPS),
+    Kernel("cumulative_sum", _cumulative_sum, cut=along_rows),
 ]

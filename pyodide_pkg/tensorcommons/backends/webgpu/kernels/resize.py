@@ -8,7 +8,7 @@ from ....shapes import size_of
 from ...base import Step
 from ..elements import Buffer
 from ..shader import Dispatch
-from .common import Adapter, Kernel, spread
+from .common import Adapter, Kernel, is_leading, spread
 
 
 def _resample(step: Step, adapter: Adapter) -> list[Dispatch]:
@@ -37,4 +37,11 @@ def _resample(step: Step, adapter: Adapter) -> list[Dispatch]:
     return dispatches
 
 
-KERNELS = [Kernel("resample", _resample)]
+def _cut(step: Step, axis: int) -> list[int | None] | None:
+    """Along the axis that is resampled each place has its own start and weights."""
+    if not is_leading(step, axis):
+        return None
+    return [None, 0, 0] if axis == step.attrs["axis"] else [axis, None, None]
+
+
+KERNELS = [Kernel("resample", _resample, cut=_cut)]

@@ -9,7 +9,7 @@ from ....shapes import Layout
 from ...base import Step
 from ..elements import Buffer
 from ..shader import Dispatch
-from .common import Adapter, Kernel, merge_axes, offsets, spread, vectors
+from .common import Adapter, Kernel, is_leading, merge_axes, offsets, spread, vectors
 
 
 def _rotary(step: Step, adapter: Adapter) -> list[Dispatch]:
@@ -37,4 +37,10 @@ def _rotary(step: Step, adapter: Adapter) -> list[Dispatch]:
     return [Dispatch("rotary/rotary_embedding", variables, params, tuple(buffers), groups)]
 
 
-KERNELS = [Kernel("rotary_embedding", _rotary, lambda position, layout: position in (0, 3))]
+def _cut(step: Step, axis: int) -> list[int | None] | None:
+    """Along the axes before the head dimension; without positions, not along that of the positions."""
+    last = len(step.output.shape) - (1 if len(step.inputs) > 3 else 2)
+    return [axis, None, None, axis][: len(step.inputs)] if axis < last and is_leading(step, axis) else None
+
+
+KERNELS = [Kernel("rotary_embedding", _rotary, lambda position, layout: position in (0, 3), _cut)]

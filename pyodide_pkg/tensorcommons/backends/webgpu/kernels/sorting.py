@@ -7,7 +7,7 @@ import struct
 from ...base import Step
 from ..elements import Buffer
 from ..shader import Dispatch
-from .common import Adapter, Kernel, rows_and_columns, spread
+from .common import Adapter, Kernel, along_rows, rows_and_columns, spread
 
 NEIGHBOURS = 8  # results of one invocation of merge_runs.wgsl
 KEYS = {"f32": "float_key(x)", "i32": "int_key(x)", "u32": "x", "bool": "u32(x)"}
@@ -50,4 +50,4 @@ def _merge_runs(step: Step, adapter: Adapter) -> list[Dispatch]:
     return [Dispatch("sorting/merge_runs", variables, params, buffers, groups)]
 
 
-KERNELS = [Kernel("leaders", _leaders), Kernel("merge_runs", _merge_runs)]
+KERNELS = [Kernel("leaders", _leaders, cut=along_rows), Kernel("merge_runs", _merge_runs, cut=along_rows)]

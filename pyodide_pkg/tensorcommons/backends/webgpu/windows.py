@@ -1,0 +1,72 @@
+"""Values larger than a device binds, or makes a buffer of, at once: seen through windows.
+
+A value of more than ``maxBufferSize`` bytes lies in several GPUBuffers, slabs, and a shader sees at most
+``maxStorageBufferBindingSize`` bytes through one binding. So a value is bound as windows: as few as there can be, each
+in one slab. Nearly all values have one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from ..base import Operand, Place
+
+ALIGNMENT = 256  # of a window's start, the most that minStorageBufferOffsetAlignment asks for
+WHOLE = 8  # elements: narrowed operands begin at a multiple, so that what was read in vectors still is
+
+
+@dataclass(frozen=True)
+class Windows:
+    """The bytes of the largest binding and of the largest buffer, and how many storage buffers a dispatch binds."""
+
+    binding: int
+    slab: int
+    count: int
+
+    @classmethod
+    def of_limits(cls, limits: Mapping[str, int]) -> Windows:
+        """Those of a device with these limits."""
+        slab = limits["maxBufferSize"] // ALIGNMENT * ALIGNMENT
+        binding = limits["maxStorageBufferBindingSize"] // ALIGNMENT * ALIGNMENT
+        return cls(min(binding, slab), slab, limits["maxStorageBuffersPerShaderStage"])
+
+    def of(self, place: Place) -> Iterator[tuple[int, int]]:
+        """(offset, bytes) of the windows over ``place``; the first may begin before it."""
+        at, end = place.offset // ALIGNMENT * ALIGNMENT, place.offset + max(place.nbytes, 1)
+        while at < end:
+            stop = min(end, at + self.binding, (at // self.slab + 1) * self.slab)
+            yield at, -(-(stop - at) // 16) * 16
+            at = stop
+
+    def number(self, place: Place) -> int:
+        """How many windows ``place`` has."""
+        return sum(1 for _ in self.of(place))
+
+
+UNLIMITED = Windows(2**62, 2**62, 2**62)
+
+
+def narrowed(operands: Sequence[Operand], ranges: Sequence[tuple[int, int, int] | None]) -> list[Operand]:
+    """``operands`` as they show only (axis, start, stop) of each, or all of it, over no more bytes than that takes.
+
+    Operands that are one value stay one place.
+    """
+    layouts = [
+        operand.layout if part is None else operand.layout.slice(*part)
+        for operand, part in zip(operands, ranges, strict=True)
+    ]
+    low: dict[Place, int] = {}
+    high: dict[Place, int] = {}
+    for operand, layout in zip(operands, layouts, strict=True):
+        first, end = layout.extent
+        low[operand.place] = min(low.get(operand.place, first), first)
+        high[operand.place] = max(high.get(operand.place, end), end)
+    result = []
+    for operand, layout in zip(operands, layouts, strict=True):
+        place, size = operand.place, operand.dtype.itemsize
+        first = low[place] // WHOLE * WHOLE
+        end = high[place]
+        own = replace(place, offset=place.offset + first * size, nbytes=(end - first) * size)
+        result.append(Operand(own, replace(layout, offset=layout.offset - first), operand.dtype))
+    return result

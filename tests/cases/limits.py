@@ -1,0 +1,183 @@
+"""Values larger than a device binds or makes a buffer of: the same numbers, in windows, parts and slabs.
+
+The whole suite runs under such limits, too: ``make conformance LIMITS=small`` and ``LIMITS=default``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, cast
+
+import numpy as np
+
+import tensorcommons as tc
+from tensorcommons import Device, Devices
+from tensorcommons.backends.webgpu.backend import WebGPUBackend
+from tests.cases import long, only
+from tests.cases.support import numbers, on
+
+# Lower than any device's: obeyed by the package, not by the browser.
+SMALL = {"maxStorageBufferBindingSize": 8192, "maxBufferSize": 32768, "maxStorageBuffersPerShaderStage": 8}
+# The adapter says that it has what every adapter has, and the browser holds its device to that.
+DEFAULT_LIMITS = """
+(() => {
+  const request = navigator.gpu.requestAdapter.bind(navigator.gpu);
+  navigator.gpu.requestAdapter = async (options) => {
+    const [adapter, plain] = [await request(options), await (await request(options)).requestDevice()];
+    const { limits } = plain;
+    plain.destroy();
+    const value = (target, name) => typeof target[name] === "function" ? target[name].bind(target) : target[name];
+    return new Proxy(adapter, { get: (target, name) => name === "limits" ? limits : value(target, name) });
+  };
+})()
+"""
+
+
+async def open_devices(limits: str = "") -> Devices:
+    """A WebGPU device first: with what its adapter has, or with "default" or "small" limits."""
+    if limits == "default":
+        from pyodide.code import run_js
+
+        run_js(DEFAULT_LIMITS)
+    devices = await tc.open_devices(prefer=["webgpu", "cpu"])
+    assert devices.opened[0].kind == "webgpu", devices.missing
+    if limits == "default":
+        assert devices.opened[0].limits["maxStorageBufferBindingSize"] == 2**27
+    if limits == "small":
+        lower(devices.opened[0], SMALL)
+    return devices
+
+
+def lower(device: Device, limits: dict[str, int]) -> None:
+    """Have ``device`` obey lower limits from now on."""
+    cast(WebGPUBackend, device.backend).bridge.lower(limits)
+
+
+@contextmanager
+def lowered(device: Device, **limits: int) -> Iterator[None]:
+    """Have ``device``, which holds nothing yet, obey lower limits in the block."""
+    bridge: Any = cast(WebGPUBackend, device.backend).bridge
+    before, slab = dict(bridge.limits), bridge._gpu.slab
+    bridge.lower(limits)
+    try:
+        yield
+    finally:
+        bridge._lowered = {}
+        bridge.limits |= before
+        bridge._gpu.slab = slab
+
+
+async def _bytes(device: Device, function: Callable[..., Any], arrays: Sequence[Any]) -> list[bytes]:
+    results = function(*on(device, *arrays))
+    results = results if isinstance(results, (list, tuple)) else [results]
+    return [(await result.read()).tobytes() for result in results]
+
+
+async def _same(device: Device, function: Callable[..., Any], *arrays: Any, **limits: int) -> None:
+    """The bits of ``function`` under low limits, with everything in several windows, are those without them."""
+    assert not device.programs, "compiled programs know the limits"
+    whole = await _bytes(device, function, arrays)
+    device.drop_programs()
+    with lowered(device, **{**SMALL, **limits}):
+        assert not device.programs
+        parts = await _bytes(device, function, arrays)
+        device.drop_programs()
+    for one, other in zip(whole, parts, strict=True):
+        assert one == other, np.flatnonzero(np.frombuffer(one, np.uint8) != np.frombuffer(other, np.uint8))[:20]
+
+
+def _half(*shape: int, seed: int = 0) -> Any:
+    return numbers(*shape, seed=seed).astype(np.float16)
+
+
+@only("webgpu")
+async def elements_in_windows(device: Device) -> None:
+    """Five windows of each operand; whole rows, columns, and other orders of axes."""
+    x, y, row = numbers(60, 84), numbers(60, 84, seed=1), numbers(84)
+    await _same(
+        device, lambda x, y, row: [tc.where(x > y, x + row, y), x > y, x.mT + tc.reshape(y, (84, 60))], x, y, row
+    )
+    await _same(device, lambda x: tc.flip(x, axis=0) + x, numbers(6001))
+    await _same(device, lambda x: [x * 2 + 1, tc.astype(x, tc.dtypes.float32)], _half(50, 101))
+
+
+@only("webgpu")
+async def copies_in_windows(device: Device) -> None:
+    """Joined, padded and turned values, those of packed dtypes, too."""
+    x, y = numbers(40, 52), numbers(40, 52, seed=1)
+    await _same(device, lambda x, y: [tc.concat([x, y], axis=0), tc.concat([x, y, x], axis=1)], x, y)
+    await _same(device, lambda x: [tc.pad(x, ((3, 1), (0, 5)), constant_values=1.5), tc.reshape(x.mT, (-1,))], x)
+    await _same(device, lambda x: [tc.reshape(x.mT, (-1,)), tc.concat([x > 0, x < 0], axis=1)], _half(90, 51))
+
+
+@only("webgpu")
+async def tables_in_parts(device: Device) -> None:
+    """Rows of a table of more windows than a dispatch binds; out of range, too."""
+    ids = np.random.default_rng(1).integers(-310, 310, (5, 7)).astype(np.int32)
+    for table in (numbers(300, 80), _half(300, 81), numbers(300, 401) > 0):
+        await _same(device, lambda table, ids: tc.take(table, ids, axis=0), table, abs(ids) % 300)
+    await _same(device, lambda table, ids: tc.nn.functional.embedding(ids, table), numbers(300, 80), ids)
+    many = np.random.default_rng(2).integers(0, 300, (40, 9)).astype(np.int32)
+    await _same(device, lambda table, ids: tc.take(table, ids, axis=0), numbers(300, 100), many)
+
+
+@only("webgpu")
+async def products_in_parts(device: Device) -> None:
+    """Rows and columns of the result, never the depth; with what is fused."""
+    functional = tc.nn.functional
+    given = [numbers(33, 36), numbers(300, 36, seed=1), numbers(300), numbers(33, 300, seed=2)]
+    await _same(device, lambda x, w, b, r: functional.linear(x, w, b) + r, *given)
+    given = [_half(1, 64), _half(700, 64, seed=1), _half(700)]
+    await _same(device, lambda x, w, b: functional.gelu(functional.linear(x, w, b)), *given)
+    x, weights = numbers(16, 64), [numbers(64, 64, seed=seed) for seed in range(3)]
+    await _same(device, lambda x, *weights: [functional.linear(x, each) * 2 for each in weights], x, *weights)
+
+
+@long("webgpu")
+@only("webgpu")
+async def more_products_in_parts(device: Device) -> None:
+    """Of any order of axes and number of columns, and by batch."""
+    functional = tc.nn.functional
+    for kind, rows, depth, columns in ((np.float32, 70, 20, 203), (np.float16, 5, 13, 600)):
+        given = [numbers(rows, depth), numbers(columns, depth, seed=1), numbers(columns), numbers(rows, columns)]
+        await _same(device, lambda x, w, b, r: functional.linear(x, w, b) + r, *(each.astype(kind) for each in given))
+    await _same(device, lambda x, w: x @ w, numbers(50, 8), numbers(8, 300))
+    await _same(device, lambda a, b: a @ b, numbers(6, 30, 20), numbers(6, 20, 44))
+
+
+@only("webgpu")
+async def rows_in_parts(device: Device) -> None:
+    """Norms, sums and orders of rows."""
+    for rows, columns in ((64, 300), (30, 301)):
+        x, weight, bias = numbers(rows, columns), numbers(columns, seed=1), numbers(columns, seed=2)
+        await _same(device, lambda x: [tc.softmax(x, axis=-1), tc.log_softmax(x, axis=-1)], x)
+        await _same(device, lambda x, w, b: [tc.layer_norm(x, w, b), tc.rms_norm(x, w)], x, weight, bias)
+        await _same(device, lambda x, y, w, b: tc.layer_norm(x + y, w, b), x, x * 2, weight, bias)
+        await _same(device, lambda x: [tc.sum(x, axis=1), tc.argmax(x, axis=1), tc.var(x, axis=1)], x)
+        await _same(device, lambda x: [tc.cumulative_sum(x, axis=1), tc.argsort(x, axis=-1)], x)
+
+
+@only("webgpu")
+async def attention_and_images_in_parts(device: Device) -> None:
+    """By batch, head and image."""
+    functional = tc.nn.functional
+    q, k, v = (numbers(3, 4, 20, 16, seed=seed) for seed in range(3))
+    await _same(device, lambda q, k, v: functional.scaled_dot_product_attention(q, k, v, is_causal=True), q, k, v)
+    image, weight = numbers(4, 3, 20, 20), numbers(8, 3, 3, 3)
+    await _same(device, lambda x, w: functional.max_pool2d(functional.conv2d(x, w, padding=1), 2), image, weight)
+
+
+@only("webgpu")
+async def bytes_in_slabs(device: Device) -> None:
+    """Writes, reads, copies and ranges of a value of many buffers; the device counts each byte once."""
+    with lowered(device, **SMALL):
+        data = numbers(5, 4001)
+        x = tc.asarray(data, device=device)
+        assert device.memory()["weights"] + device.memory()["activations"] == data.nbytes, device.memory()
+        np.testing.assert_array_equal(await x.read(), data)
+        np.testing.assert_array_equal(await x[1:3, 7:4000:3].read(), data[1:3, 7:4000:3])
+        y = await (x[1:] * 1).realize()
+        np.testing.assert_array_equal(await y.read(), data[1:])
+        del x, y
+        device.drop_programs()
