@@ -15,7 +15,7 @@ from dataclasses import replace
 from ..base import Operand, Step
 from .kernels import Adapter, Kernel
 from .shader import Dispatch, bindings_of
-from .windows import ALIGNMENT, WHOLE, Windows, narrowed
+from .windows import ALIGNMENT, MOST, WHOLE, Windows, narrowed
 
 
 class TooLarge(Exception):
@@ -52,6 +52,9 @@ def excess(dispatch: Dispatch, windows: Windows, most_groups: int) -> str:
     """Say by what ``dispatch`` passes the limits; empty if it does not."""
     bindings, _ = bindings_of(dispatch, windows)
     count = sum(len(binding.windows) for binding in bindings)
+    longest = max(binding.place.nbytes * binding.elements.lanes // 4 for binding in bindings)
+    if longest > MOST:
+        return f"an operand has {longest:,} elements, and a shader counts to {MOST:,}"
     if count > windows.count:
         nbytes = max(binding.place.nbytes for binding in bindings)
         return (

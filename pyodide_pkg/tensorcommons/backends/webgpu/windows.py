@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from ..base import Operand, Place
 
 ALIGNMENT = 256  # of a window's start, the most that minStorageBufferOffsetAlignment asks for
+MOST = 2**31 - ALIGNMENT  # elements that a shader counts, and bytes that one binding therefore has
 WHOLE = 8  # elements: narrowed operands begin at a multiple, so that what was read in vectors still is
 
 
@@ -29,7 +30,7 @@ class Windows:
         """Those of a device with these limits."""
         slab = limits["maxBufferSize"] // ALIGNMENT * ALIGNMENT
         binding = limits["maxStorageBufferBindingSize"] // ALIGNMENT * ALIGNMENT
-        return cls(min(binding, slab), slab, limits["maxStorageBuffersPerShaderStage"])
+        return cls(min(binding, slab, MOST), slab, limits["maxStorageBuffersPerShaderStage"])
 
     def of(self, place: Place) -> Iterator[tuple[int, int]]:
         """(offset, bytes) of the windows over ``place``; the first may begin before it."""
