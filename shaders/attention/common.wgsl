@@ -15,7 +15,7 @@ struct Params {
   minus_infinity: f32, // WGSL cannot spell it
   heads: u32,
   sharing: i32, // heads of the query that share one of the keys and values
-  causal: u32,
+  causal: u32, // 0, or how many keys the first query sees
   value_dim: u32, // of values and results
 }
 @group(0) @binding(0) var<uniform> p: Params;
@@ -46,7 +46,7 @@ fn columns_times(m: mat4x4<f32>, s: vec4<f32>) -> mat4x4<f32> {
 fn shares(total: vec4<f32>) -> vec4<f32> { return select(vec4<f32>(1f) / total, vec4<f32>(), total == vec4<f32>()); }
 
 // How many keys the query of row `row` sees.
-fn seen_by(row: u32) -> u32 { return select(p.keys, min(p.keys, row + 1u), p.causal == 1u); }
+fn seen_by(row: u32) -> u32 { return select(p.keys, min(p.keys, row + p.causal), p.causal > 0u); }
 
 // Scores [query][key] of queries `rows` and keys from `first` on: scaled, masked, minus infinity where no key is.
 fn masked(products: mat4x4<f32>, at: vec4<i32>, rows: vec4<i32>, first: u32) -> mat4x4<f32> {

@@ -14,8 +14,9 @@ import numpy as np
 import tensorcommons as tc
 from tensorcommons import Device, Devices
 from tensorcommons.backends.webgpu.backend import WebGPUBackend
-from tests.cases import long, only
-from tests.cases.support import numbers, on
+from tests.cases import Place, long, only
+from tests.cases.checkpoints import checkpoint
+from tests.cases.support import near, numbers, on
 
 # Lower than any device's: obeyed by the package, not by the browser.
 SMALL = {"maxStorageBufferBindingSize": 8192, "maxBufferSize": 32768, "maxStorageBuffersPerShaderStage": 8}
@@ -23,6 +24,7 @@ SMALL = {"maxStorageBufferBindingSize": 8192, "maxBufferSize": 32768, "maxStorag
 DEFAULT_LIMITS = """
 (() => {
   const request = navigator.gpu.requestAdapter.bind(navigator.gpu);
+  navigator.gpu.honest = request;
   navigator.gpu.requestAdapter = async (options) => {
     const [adapter, plain] = [await request(options), await (await request(options)).requestDevice()];
     const { limits } = plain;
@@ -32,6 +34,9 @@ DEFAULT_LIMITS = """
   };
 })()
 """
+
+
+HONEST = "navigator.gpu.requestAdapter = navigator.gpu.honest; undefined"
 
 
 async def open_devices(limits: str = "") -> Devices:
@@ -160,8 +165,10 @@ async def rows_in_parts(device: Device) -> None:
 
 @only("webgpu")
 async def attention_and_images_in_parts(device: Device) -> None:
-    """By batch, head and image."""
+    """By batch, head, query and image."""
     functional = tc.nn.functional
+    q, k, v = (numbers(1, 2, 120, 16, seed=seed) for seed in range(3))
+    await _same(device, lambda q, k, v: functional.scaled_dot_product_attention(q, k, v, is_causal=True), q, k, v)
     q, k, v = (numbers(3, 4, 20, 16, seed=seed) for seed in range(3))
     await _same(device, lambda q, k, v: functional.scaled_dot_product_attention(q, k, v, is_causal=True), q, k, v)
     image, weight = numbers(4, 3, 20, 20), numbers(8, 3, 3, 3)
@@ -181,3 +188,59 @@ async def bytes_in_slabs(device: Device) -> None:
         np.testing.assert_array_equal(await y.read(), data[1:])
         del x, y
         device.drop_programs()
+
+
+@only("webgpu")
+async def models_in_parts(place: Place) -> None:
+    """A small encoder and decoder: tables, weights and the arena in many windows and slabs, the same bits and bytes."""
+    device = place.device
+
+    async def answers(name: str) -> list[bytes]:
+        manager = place.manager(activation_cache=False)
+        files = checkpoint(place, name) if name == "tiny-llama" else f"{place.tiny}/{name}"
+        model = await tc.from_pretrained(files, manager=manager, device=device, tokenizer=False)
+        output = await model(input_ids=np.arange(24).reshape(2, 12) % 20)
+        array = await next(iter(output.values())).read()
+        result = [array.tobytes(), str(device.memory()["weights"]).encode()]
+        del output
+        model.unload()
+        manager.close()
+        return result
+
+    for name in ("tiny-bert-mlm", "tiny-llama"):
+        whole = await answers(name)
+        device.drop_programs()
+        with lowered(device, maxStorageBufferBindingSize=4096, maxBufferSize=8192, maxStorageBuffersPerShaderStage=8):
+            parts = await answers(name)
+            device.drop_programs()
+        assert whole == parts, name
+
+
+@long("webgpu")
+@only("webgpu")
+async def real_default_limits(place: Place) -> None:
+    """What passes 128 MiB a binding and 256 MiB a buffer, held to them by the browser: a table, logits, an arena."""
+    from pyodide.code import run_js
+
+    devices = await open_devices("default")
+    device = devices.opened[0]
+    try:
+        ids = np.array([[0, 49_999, 7, 31_000, 43_690, 43_691]], np.int32)
+        values = np.arange(50_000, dtype=np.float32)[:, None] + np.arange(768, dtype=np.float32) / 1024
+        table = tc.asarray(values, device=device)  # 154 MB
+        np.testing.assert_array_equal(
+            await tc.nn.functional.embedding(tc.asarray(ids, device=device), table).read(), values[ids]
+        )
+        del values
+        x, weight = numbers(8 * 128, 8), numbers(100_000, 8, seed=1)
+        logits = tc.nn.functional.linear(*on(device, x.reshape(8, 128, 8), weight))  # 410 MB
+        await logits.realize()
+        for row in (0, 327, 328, 1023):
+            near(await logits[row // 128, row % 128].read(), x[row].astype(np.float64) @ weight.T.astype(np.float64))
+        largest = tc.argmax(tc.softmax(logits, axis=-1), axis=-1)  # an arena of 410 MB
+        np.testing.assert_array_equal((await largest.read()).reshape(-1)[:40], np.argmax(x[:40] @ weight.T, axis=1))
+        del logits, largest, table
+        assert not device.backend.bridge.errors()
+    finally:
+        devices.close()
+        run_js(HONEST)

@@ -87,7 +87,8 @@ def _halves(step: Step, kernel: Kernel) -> Iterator[tuple[Step, Step]]:
         for first, end in ((0, middle), (middle, size)):
             ranges = [None if own is None else (own, first, end) for own in cut]
             *inputs, output = narrowed(operands, ranges)
-            parts.append(replace(step, inputs=tuple(inputs), output=output, whole=whole))
+            attrs = kernel.moved(step, axis, first)
+            parts.append(replace(step, attrs=attrs, inputs=tuple(inputs), output=output, whole=whole))
         yield parts[0], parts[1]
 
 

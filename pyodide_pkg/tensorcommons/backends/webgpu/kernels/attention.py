@@ -9,7 +9,7 @@ import math
 import struct
 
 from ....shapes import Layout
-from ...base import Operand, Step
+from ...base import Attributes, Operand, Step
 from ..elements import Access, Buffer
 from ..shader import Dispatch, source
 from .common import Adapter, Kernel, float32, is_leading, spread
@@ -82,7 +82,9 @@ def _attention(step: Step, adapter: Adapter) -> list[Dispatch]:
         params += struct.pack("<4i", *layout.strides[:3], layout.offset)
     mask_layout = mask[0].layout if mask else Layout((), (0, 0, 0, 0))
     params += struct.pack("<4i", *mask_layout.strides)
-    sharing, causal = heads // k.shape[1], step.attrs["causal"]
+    first = step.attrs.get("first", 0)
+    assert isinstance(first, int)
+    sharing, causal = heads // k.shape[1], first + 1 if step.attrs["causal"] else 0
     params += struct.pack(
         "<i2fIiI2I", mask_layout.offset, float32(scale), -math.inf, heads, sharing, causal, value_dim, 0
     )
@@ -144,11 +146,19 @@ def _append(step: Step, adapter: Adapter) -> list[Dispatch]:
 
 
 def _cut(step: Step, axis: int) -> list[int | None] | None:
-    """Along the batch, and along heads that have keys of their own."""
-    q, k, *_ = step.inputs
-    if axis > 1 or (axis == 1 and q.shape[1] != k.shape[1]):
+    """Along the batch, heads that have keys of their own, and queries."""
+    q, k, _, *mask = step.inputs
+    if axis > 2 or (axis == 1 and q.shape[1] != k.shape[1]):
         return None
-    return [axis if x.shape[axis] == q.shape[axis] else None for x in step.inputs]
+    keys = axis if axis < 2 and k.shape[axis] > 1 else None
+    return [axis, keys, keys, *(axis if each.shape[axis] > 1 else None for each in mask)]
+
+
+def _moved(step: Step, axis: int, first: int) -> Attributes:
+    """The attributes of a part that begins at ``first`` along ``axis``."""
+    before = step.attrs.get("first", 0)
+    assert isinstance(before, int)
+    return {**step.attrs, "first": before + first} if axis == 2 else step.attrs
 
 
 def _cut_cache(step: Step, axis: int) -> list[int | None] | None:
@@ -157,6 +167,6 @@ def _cut_cache(step: Step, axis: int) -> list[int | None] | None:
 
 
 KERNELS = [
-    Kernel("scaled_dot_product_attention", _attention, _accepts, _cut),
+    Kernel("scaled_dot_product_attention", _attention, _accepts, _cut, True, _moved),
     Kernel("kv_cache_append", _append, lambda position, layout: position > 0, _cut_cache),
 ]

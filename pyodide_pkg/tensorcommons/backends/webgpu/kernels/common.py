@@ -10,7 +10,7 @@ from typing import TypeAlias
 
 from ....errors import UnsupportedOp
 from ....shapes import Layout, size_of
-from ...base import Operand, Step
+from ...base import Attributes, Operand, Step
 from ..shader import Dispatch
 from ..windows import UNLIMITED, Windows
 
@@ -72,6 +72,7 @@ class Kernel:
     accepts: Callable[[int, Layout], bool] = lambda position, layout: False
     cut: Cut = lambda step, axis: None
     writes_any: bool = False  # whether the result, too, is written through any layout
+    moved: Callable[[Step, int, int], Attributes] = lambda step, axis, first: step.attrs  # of a part, by axis and start
 
 
 def is_leading(step: Step, axis: int) -> bool:
