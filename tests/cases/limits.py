@@ -15,7 +15,7 @@ import tensorcommons as tc
 from tensorcommons import Device, Devices
 from tensorcommons.backends.webgpu.backend import WebGPUBackend
 from tests.cases import Place, long, only
-from tests.cases.checkpoints import checkpoint
+from tests.cases.seeded import checkpoint
 from tests.cases.support import near, numbers, on
 
 # Lower than any device's: obeyed by the package, not by the browser.
