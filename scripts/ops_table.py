@@ -62,7 +62,12 @@ empty: refused with `UnsupportedDtype`, cast first.
 
 def runs_on_webgpu(result: Tensor) -> bool:
     """Whether kernels take every step that ``result`` needs."""
-    backend: WebGPUBackend = object.__new__(WebGPUBackend)  # planning asks it for layouts, and nothing of a device
+    backend: WebGPUBackend = object.__new__(WebGPUBackend)  # planning asks it for layouts and limits
+    backend.limits = {
+        "maxBufferSize": 2**28,
+        "maxStorageBufferBindingSize": 2**27,
+        "maxStorageBuffersPerShaderStage": 8,
+    }
     try:
         for adapter in ADAPTERS:
             backend.adapter = adapter

@@ -79,16 +79,16 @@ class WebGPUBackend(Backend[Replay]):
         self.bridge.create(handle, nbytes)
 
     @property
-    def windows(self) -> Windows:
+    def _windows(self) -> Windows:
         """How much of its memory the device binds at once."""
         return Windows.of_limits(self.limits)
 
     @property
     def slab(self) -> int:  # type: ignore[override]
-        return self.windows.slab
+        return self._windows.slab
 
     def binds_whole(self, spec: Spec) -> bool:
-        return spec.nbytes <= self.windows.binding
+        return spec.nbytes <= self._windows.binding
 
     def free(self, handle: int) -> None:
         self.bridge.destroy(handle)
@@ -121,7 +121,7 @@ class WebGPUBackend(Backend[Replay]):
         return op.name in KERNELS and KERNELS[op.name].accepts(position, layout)
 
     async def compile(self, plan: Plan) -> Replay:
-        adapter = replace(self.adapter, windows=self.windows)
+        adapter = replace(self.adapter, windows=self._windows)
         pipelines: dict[str, tuple[int, list[str]]] = {}
         dispatches = []
         params = bytearray()
