@@ -240,7 +240,7 @@ async def real_default_limits(place: Place) -> None:
         largest = tc.argmax(tc.softmax(logits, axis=-1), axis=-1)  # an arena of 410 MB
         np.testing.assert_array_equal((await largest.read()).reshape(-1)[:40], np.argmax(x[:40] @ weight.T, axis=1))
         del logits, largest, table
-        assert not device.backend.bridge.errors()
+        assert not cast(WebGPUBackend, device.backend).bridge.errors()
     finally:
         devices.close()
         run_js(HONEST)

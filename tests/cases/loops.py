@@ -62,11 +62,11 @@ def _limited(device: Device) -> Iterator[None]:
 
     def composed(dispatch: Dispatch, windows: Windows) -> tuple[str, str, list[Place], bytes]:
         assert dispatch.loops <= LOOPS
-        code, *rest = compose(dispatch, windows)
-        return (ending_loops(code), *rest)
+        code, letters, places, table = compose(dispatch, windows)
+        return ending_loops(code), letters, places, table
 
     backend.adapter = replace(adapter, fallback=True, loops=LOOPS)
-    backend_module.compose = composed  # type: ignore[attr-defined]
+    backend_module.compose = composed  # type: ignore[assignment, attr-defined]
     try:
         yield
     finally:
