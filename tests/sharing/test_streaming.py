@@ -12,7 +12,9 @@ import pytest
 import tensorcommons as tc
 from scripts.random_checkpoint import Checkpoint
 from tensorcommons.errors import MemoryBudgetError, TensorReleased
+from tensorcommons.graph import parts
 from tests.cases.support import warnings_of
+from tests.graph.graph_device import graph_device
 from tests.sharing.devices import Backend, backends
 
 MB = 2**20
@@ -174,3 +176,22 @@ async def test_a_compiled_function_of_shared_tensors() -> None:
     call = tc.compile(stack, device=manager.devices.opened[0])
     np.testing.assert_allclose(await (await call(x)).read(), wanted, rtol=1e-4, atol=1e-6)
     assert manager.report().peak_bytes <= manager.limit_bytes
+
+
+@pytest.mark.parametrize("kinds", [{"webnn", "cpu"}, {"cpu"}])
+async def test_a_device_that_refuses_an_operation_streams_as_well(
+    monkeypatch: pytest.MonkeyPatch, kinds: set[str]
+) -> None:
+    if "webnn" in kinds:  # moving the whole graph is too expensive
+        monkeypatch.setitem(parts.RATES, "cpu", (0.0, 1e-6, 1e9, 1e9))
+    found = []
+    for share in (4.0, 0.6):
+        device = graph_device("layer_norm")
+        manager = tc.TensorSharingManager(64, tc.Devices([device, *device.fallbacks], {}), activation_cache=False)
+        model = await load(manager, device=device)
+        await manager.set_memory_limit(share * manager.report().unique_weight_bytes / MB)
+        found += [await bits(model), await bits(model)]
+        assert {part["device"] for part in manager.last_run["parts"]} == kinds
+        assert (manager.last_run["segments"] > 1) == (share < 1)
+        assert manager.residency.used <= manager.limit_bytes
+    assert found[0] == found[1] == found[2] == found[3]
