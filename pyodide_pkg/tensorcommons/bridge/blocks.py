@@ -50,6 +50,8 @@ class Pool:
 
     def give(self, slab: int, offset: int, size: int) -> None:
         """Undo :meth:`take`."""
+        if slab not in self.slabs:  # abandoned
+            return
         while size < CHUNK and (slab, offset ^ size) in self._free.get(size, ()):
             self._free[size].remove((slab, offset ^ size))
             offset &= ~size
@@ -59,18 +61,24 @@ class Pool:
         else:
             self._free.setdefault(size, set()).add((slab, offset))
 
+    def abandon(self, slab: int) -> None:
+        """Use nothing of ``slab`` again; it is collected as garbage with the last block in it."""
+        self.slabs.pop(slab, None)
+        for places in self._free.values():
+            places.difference_update([place for place in places if place[0] == slab])
+
 
 class Block:
     """``nbytes`` bytes. ``raw`` is a ``Uint8Array`` of JavaScript's or a memoryview.
 
-    Whoever is done with a block calls :meth:`free`, unless work that may still write to it failed or was cancelled.
-    One of more than :data:`CHUNK` bytes has an array of its own.
+    Call :meth:`free` when done with a block, unless work that may still write to it failed or was cancelled: a block
+    that is dropped takes its slab out of the pool. One of more than :data:`CHUNK` bytes has an array of its own.
     """
 
     def __init__(self, nbytes: int) -> None:
         self.nbytes = nbytes
         self._place: tuple[int, int, int] | None = None
-        self.raw: Any
+        self.raw: Any = None
         if nbytes > CHUNK:
             self.raw = _new_array(nbytes)
         else:
@@ -112,6 +120,10 @@ class Block:
             _drop(raw)
         else:
             pool.give(*self._place)
+
+    def __del__(self) -> None:
+        if self._place is not None and self.raw is not None:
+            pool.abandon(self._place[0])
 
     def __enter__(self) -> Block:
         return self

@@ -96,10 +96,13 @@ class WebNNBridge:
 
     def fill(self, handle: int, offset: int, data: Data) -> None:
         """The next bytes of a tensor that is written in order; it is written when the last ones are there."""
-        if data.nbytes:
+        if not isinstance(data, Block):
+            with Block.of(data) as block:
+                self.fill(handle, offset, block)
+        elif data.nbytes:
             self.calls += 1
             with self._typed_errors():
-                self._ml.fillTensor(handle, offset, raw_of(data if isinstance(data, Block) else Block.of(data)))
+                self._ml.fillTensor(handle, offset, data.raw)
 
     def copy(self, source: int, source_offset: int, target: int, target_offset: int, nbytes: int) -> None:
         """Queue a copy between tensors."""

@@ -115,7 +115,8 @@ class Cache:
             part = await self.read(piece)
             if part is None or piece.start != len(found):
                 return None
-            found += bytes(part[0])
+            with part[0] as block:
+                found += bytes(block)
         return bytes(found)
 
     async def keep_all(self, record: Record, data: bytes) -> bool:

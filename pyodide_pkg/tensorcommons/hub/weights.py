@@ -222,7 +222,9 @@ class WeightsFile:
         for piece in pieces:
             if piece.start != len(found) or piece.label:
                 return None
-            found += bytes((await self._known_piece(piece))[0])
+            block, _ = await self._known_piece(piece)
+            with block:
+                found += bytes(block)
             wanted = 8 + int.from_bytes(found[:8], "little")
             if len(found) >= wanted:
                 return found if len(found) == wanted else None

@@ -209,10 +209,16 @@ class Interner:
                         elif away and not weights.is_local([chunk]):
                             copy.append(block.copy())
                         offset += block.nbytes
-            self.manager.check_open()
             identity, content = joined(stored, label_of(entry)), joined(digests, label)
             weights.finish(entry, identity)
             origin = Origin(_reader(entry, spec, weights.read_again(entry)), weights.is_local(weights.chunks(entry)))
+            if away and not origin.is_local and sum(map(len, copy)) < spec.nbytes:  # the cache has some chunks only
+                for block in copy:
+                    block.free()
+                copy = []
+                async for block in origin.chunks():
+                    copy.append(block)
+            self.manager.check_open()  # no wait from here on: others look for this content, too
             held = registry.find(self.device, content)
             if held is not None:
                 self.report.shared += spec.nbytes
@@ -224,15 +230,16 @@ class Interner:
                     storage.complete(content, origin)
                     self._here += spec.nbytes
                 else:
-                    if not origin.is_local and sum(map(len, copy)) < spec.nbytes:  # storage had the first chunks only
-                        copy = [block async for block in origin.chunks()]
-                    held_away = None if origin.is_local else copy
-                    storage = Storage.away(self.device, spec, "weights", content, origin, held_away)
+                    is_whole = not origin.is_local and sum(map(len, copy)) == spec.nbytes
+                    storage = Storage.away(self.device, spec, "weights", content, origin, copy if is_whole else None)
+                    copy = [] if is_whole else copy
                 held, storage = Entry(storage, spec, content=content), None
                 registry.add(held)
         finally:
             if storage is not None:
                 storage.release()
+            for block in copy:
+                block.free()
         held.hold(self.model, part.wanted[entry.name])
         address = self._address(part, entry)
         if address is not None:

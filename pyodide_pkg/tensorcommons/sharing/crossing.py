@@ -55,8 +55,10 @@ async def copied(
     identity: str | None = None,
     origin: Origin | None = None,
 ) -> Storage:
-    """A storage of the ``nbytes`` of ``chunks`` on ``device``. Raises MemoryBudgetError and what ``chunks`` raises."""
-    await device.budget.ensure([], nbytes)
+    """A storage of the ``nbytes`` of ``chunks`` on ``device``, for which the caller has made room.
+
+    Raises MemoryBudgetError and what ``chunks`` raises.
+    """
     copy, offset = Storage.reserve(device, nbytes, category, spec, identity, origin), 0
     try:
         async with aclosing(chunks):

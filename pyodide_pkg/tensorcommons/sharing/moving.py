@@ -111,8 +111,11 @@ async def _brought(registry: Registry, residency: Residency, entry: Entry, targe
         if origin is not None:
             known.storage.regain(origin)
         else:
-            known.storage.revive(await storage.content())
+            data = await storage.content()
+            if known.storage.state == "lost":
+                known.storage.revive(data)
         return known
+    await residency.make_room(storage.nbytes)
     copy = await copied(storage.chunks(), storage.nbytes, target, "weights", entry.spec, storage.identity, origin)
     return _added(registry, Entry(copy, entry.spec, content=entry.content))
 

@@ -343,6 +343,8 @@ class Storage:
                     raise
                 return False  # released while it was read, which is what the read tripped over
         if self.state != "resident" or self.in_use or (version, used) != (self.version, self.last_used):
+            for block in copy or ():
+                block.free()
             return False
         self.device.evict(self._handle)
         self._host = copy

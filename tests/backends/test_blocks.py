@@ -1,0 +1,93 @@
+"""Blocks come from a pool of slabs and go back to it; the room of one that is dropped is never used again."""
+
+from __future__ import annotations
+
+import asyncio
+
+import numpy as np
+import pytest
+
+import tensorcommons as tc
+from tensorcommons.bridge import blocks
+from tensorcommons.bridge.blocks import CHUNK, KEPT, LEAST, Block, Pool
+from tensorcommons.hub.cache import Cache
+from tensorcommons.hub.stores import MemoryStore
+from tests.hub.counting import counted
+from tests.models.server import TINY
+from tests.sharing.devices import manager_on, some
+
+
+@pytest.fixture
+def pool(monkeypatch):
+    fresh = Pool()
+    monkeypatch.setattr(blocks, "pool", fresh)
+    return fresh
+
+
+def test_freed_halves_become_whole_slabs_again(pool):
+    taken = [Block(nbytes) for nbytes in (0, 1, LEAST, LEAST + 1, CHUNK // 2, CHUNK // 4, CHUNK)]
+    for number, block in enumerate(taken):
+        block.write(0, memoryview(bytes([number]) * block.nbytes))
+    assert all(set(bytes(block)) <= {number} for number, block in enumerate(taken)), "no two of them overlap"
+    assert len(pool.slabs) == 2
+    for block in taken:
+        block.free()
+        block.free()
+    again = [Block(CHUNK) for _ in range(2)]
+    assert len(pool.slabs) == 2, "the same slabs, whole"
+    assert len(again) == 2
+
+
+def test_the_pool_keeps_a_few_slabs(pool):
+    many = [Block(CHUNK) for _ in range(KEPT + 3)]
+    for block in many:
+        block.free()
+    assert len(pool.slabs) == KEPT
+
+
+def test_a_slab_of_a_block_that_nobody_freed_is_not_used_again(pool):
+    kept, dropped = Block(CHUNK // 4), Block(CHUNK // 4)
+    written = dropped.raw  # by something that nobody waits for any more
+    kept.write(0, memoryview(b"x" * kept.nbytes))
+    del dropped
+    assert not pool.slabs
+    others = [Block(CHUNK // 4) for _ in range(4)]
+    written[:] = bytes(len(written))
+    assert set(bytes(kept)) == {ord("x")}, "what is in use stays as it was"
+    assert not any(np.shares_memory(np.asarray(written), np.asarray(other.raw)) for other in others)
+    kept.free()
+    for block in others:
+        block.free()
+    assert len(pool.slabs) == 1
+
+
+async def test_a_copy_that_was_overtaken_by_a_use_is_freed(pool):
+    manager = manager_on("webgpu", limit=1 << 20)
+    tensor = manager.register_shared_tensor("t", (256,), "webgpu", "m", data=some((256,), seed=0))
+    storage = tensor.entry.storage
+    leaving = asyncio.ensure_future(storage.evict())
+    await asyncio.sleep(0)
+    storage.touch()
+    assert not await leaving and storage.is_resident
+    assert await storage.evict()
+    await tensor.read()
+    whole = Block(CHUNK)
+    assert list(pool.slabs) == [0], "the first slab, to which both copies were given back"
+    whole.free()
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+async def test_loads_evictions_and_restores_give_every_block_back(pool, dtype):
+    store, ids = MemoryStore(), np.arange(6)[None]
+    with counted(TINY) as server:
+        for cache in (None, Cache(store), Cache(store)):  # from the network, kept, and from what was kept
+            manager = manager_on("webgpu")
+            model = await tc.from_pretrained(server.url + "tiny-bert", manager=manager, dtype=dtype, cache=cache)
+            wanted = (await (await model(input_ids=ids))["last_hidden_state"].read()).tobytes()
+            for entry in manager.registry:
+                assert await entry.storage.evict()
+            assert (await (await model(input_ids=ids))["last_hidden_state"].read()).tobytes() == wanted
+            model.unload()
+            manager.close()
+    left = [Block(CHUNK) for _ in range(len(pool.slabs))]
+    assert sorted(pool.slabs) == list(range(len(left))), "no slab was abandoned, and all are free"
