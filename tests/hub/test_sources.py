@@ -12,7 +12,7 @@ import pytest
 
 from tensorcommons.errors import DownloadError, InvalidWeights
 from tensorcommons.hub.sources import FileMissingError, open_source
-from tensorcommons.hub.streams import CHUNK, ShortReadError
+from tensorcommons.hub.streams import READ, ShortReadError
 from tests.hub.server import FileServer, serving
 
 DATA = bytes(range(256)) * 1000
@@ -305,13 +305,13 @@ class TestHttp:
         assert await asyncio.to_thread(served.gone.wait, 5)
 
     async def test_a_large_file_is_never_held_whole(self, server):
-        server.files["big"] = bytes(8 * CHUNK)
+        server.files["big"] = bytes(8 * READ)
         async with await open_source(f"{server.address}/good").open("big") as stream:
             total = 0
             while piece := await stream.read_some():
-                assert len(piece) <= CHUNK
+                assert len(piece) <= READ
                 total += len(piece)
-        assert total == 8 * CHUNK
+        assert total == 8 * READ
 
 
 class TestToken:

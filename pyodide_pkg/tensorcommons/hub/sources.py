@@ -33,7 +33,7 @@ from urllib.parse import SplitResult, quote, unquote, urlsplit, urlunsplit
 from ..bridge.runtime import IN_BROWSER
 from ..errors import DownloadError, InvalidWeights, TensorCommonsError, quoted, shown
 from .http import open_changed, open_http
-from .streams import CHUNK, Body, MemoryBody, OnBytes, ShortReadError, Stream
+from .streams import READ, Body, MemoryBody, OnBytes, ShortReadError, Stream
 from .streams import FileMissingError as FileMissingError
 from .streams import UnreachableError as UnreachableError
 from .version import Version
@@ -183,7 +183,7 @@ async def read_whole(source: Source | _Files, file: str, stream: Stream) -> byte
     most = LIMITS.get(file.rpartition("/")[2], LIMIT)
     data = bytearray()
     async with stream:
-        while piece := await stream.read_some(min(CHUNK, most + 1 - len(data))):
+        while piece := await stream.read_some(min(READ, most + 1 - len(data))):
             data += piece
             if len(data) > most or (stream.size or 0) > most:
                 raise InvalidWeights(f"{source.name}/{file}", f"over the limit of {most:,} bytes for such a file")

@@ -16,7 +16,7 @@ from .version import Version
 if TYPE_CHECKING:
     from types import TracebackType
 
-CHUNK = 1 << 20  # bytes asked for at a time: large enough that Python costs nothing, small enough for smooth progress
+READ = 1 << 20  # bytes asked for at a time: large enough that Python costs nothing, small enough for smooth progress
 
 OnBytes = Callable[[int, int | None], None]
 """Called after each piece with ``(bytes of the file so far, bytes of the file or None)``."""
@@ -59,7 +59,7 @@ class Body(Protocol):
 
     async def fill(self, block: Block, offset: int) -> int:
         """The same, into ``block`` from ``offset`` on."""
-        piece = bytearray(min(block.nbytes - offset, CHUNK))
+        piece = bytearray(min(block.nbytes - offset, READ))
         received = await self.readinto(memoryview(piece))
         with memoryview(piece) as view, view[:received] as some:
             block.write(offset, some)
@@ -108,7 +108,7 @@ class Stream:
         """Report every piece from here on to ``on_bytes``."""
         self._on_bytes = on_bytes
 
-    async def read_some(self, limit: int = CHUNK) -> bytearray:
+    async def read_some(self, limit: int = READ) -> bytearray:
         """Between 1 and ``limit`` bytes, as they come; nothing at the end of the file. Raises ``ShortReadError``."""
         piece = bytearray(limit)
         received = await self._readinto(memoryview(piece)) if limit else 0
@@ -127,13 +127,13 @@ class Stream:
             raise ValueError(f"cannot read {count} bytes")
         known = self.size is not None and self.position + count <= self.size
         start = self.position
-        data = bytearray(count if known else min(count, CHUNK))
+        data = bytearray(count if known else min(count, READ))
         filled = 0
         while filled < count:
             if filled == len(data):
-                data.extend(bytes(min(count - filled, CHUNK)))
+                data.extend(bytes(min(count - filled, READ)))
             with memoryview(data) as view:
-                received = await self._readinto(view[filled : filled + CHUNK])
+                received = await self._readinto(view[filled : filled + READ])
             if not received:
                 if self.size is None:
                     raise await self._short(filled, count)
@@ -154,7 +154,7 @@ class Stream:
     async def skip(self, count: int) -> None:
         """Pass over ``count`` bytes without keeping them."""
         while count:
-            piece = await self.read_some(min(count, CHUNK))
+            piece = await self.read_some(min(count, READ))
             if not piece:
                 raise await self._short(self.position, self.position + count)
             count -= len(piece)
