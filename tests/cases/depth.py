@@ -57,6 +57,25 @@ async def a_deep_decoder_writes(place: Place) -> None:
 
 
 @long("cpu", "webgpu", "webnn")
-async def deep_models_of_every_kind(place: Place) -> None:
-    for name, inputs in INPUTS.items():
-        await _same_as_numpy(place, f"{name},layers=200", inputs, new=0 if name in ("deep-bert", "deep-vit") else 2)
+async def an_encoder_of_200_layers(place: Place) -> None:
+    await _same_as_numpy(place, "deep-bert,layers=200", INPUTS["deep-bert"])
+
+
+@long("cpu", "webgpu", "webnn")
+async def llama_of_200_layers(place: Place) -> None:
+    await _same_as_numpy(place, "deep-llama,layers=200", INPUTS["deep-llama"], new=2)
+
+
+@long("cpu", "webgpu", "webnn")
+async def gpt2_of_200_layers(place: Place) -> None:
+    await _same_as_numpy(place, "deep-gpt2,layers=200", INPUTS["deep-gpt2"], new=2)
+
+
+@long("cpu", "webgpu", "webnn")
+async def t5_of_200_layers(place: Place) -> None:
+    await _same_as_numpy(place, "deep-t5,layers=100", INPUTS["deep-t5"], new=2)  # as many in each of its two stacks
+
+
+@long("cpu", "webgpu", "webnn")
+async def a_vision_model_of_200_layers(place: Place) -> None:
+    await _same_as_numpy(place, "deep-vit,layers=200", INPUTS["deep-vit"])
