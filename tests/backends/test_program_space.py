@@ -22,6 +22,7 @@ class Spacious(GraphBackend):
         self.discarded: list[Any] = []
 
     async def compile(self, plan):
+        self.make_way(*(100 if name == self.bound else 0 for name in ("hidden", "reserved")))
         return Kept(1, 0, plan, **{self.bound: 100})
 
     def discard(self, executable) -> None:

@@ -148,3 +148,22 @@ async def an_encoder_with_a_large_table(place: Place) -> None:
 @long("webnn")
 async def an_encoder_of_more_than_a_gigabyte(place: Place) -> None:
     await _gigabyte(place, "bert-large", "float32")
+
+
+@only("webnn")
+async def tensors_past_the_address_space_are_refused(place: Place) -> None:
+    backend: Any = place.device.backend
+    x = tc.asarray(np.ones(1000, np.float32), device=place.device)
+    taken, backend._space = backend._space, 7 * 2**30 - 4096
+    try:
+        y = tc.asarray(np.ones(1000, np.float32), device=place.device)
+        await raises(DeviceMemoryError, _made(np.ones(1, np.float32), place), "7,516,192,772 bytes")
+        del y
+        np.testing.assert_array_equal(await _made(np.ones(1000, np.float32), place), np.ones(1000, np.float32))
+    finally:
+        backend._space = taken
+    del x
+
+
+async def _made(values: Any, place: Place) -> Any:
+    return await tc.asarray(values, device=place.device).read()

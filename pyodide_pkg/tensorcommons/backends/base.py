@@ -194,6 +194,10 @@ def _unheard(done: int, total: int) -> None:
     """Nobody asked to hear of it."""
 
 
+def _has_room(hidden: int, reserved: int) -> None:
+    """Make room for a program on a device that bounds none."""
+
+
 class Backend(ABC, Generic[E]):
     """One device. Every backend has exactly these methods (a test reads the classes and compares)."""
 
@@ -213,6 +217,9 @@ class Backend(ABC, Generic[E]):
     on_build: Callable[[int, int], None] = staticmethod(
         _unheard
     )  # told how many graphs or pipelines of how many are made
+
+    # called before a program is built, with what it takes beside its counted bytes: others are forgotten for it
+    make_way: Callable[[int, int], None] = staticmethod(_has_room)
 
     @property
     def calls(self) -> int:

@@ -11,7 +11,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal, TypeAlias
-from weakref import WeakSet
+from weakref import WeakSet, ref
 
 from ..bridge import blocks
 from ..bridge.blocks import Block
@@ -107,6 +107,8 @@ class Device:
         self.spares = Spares(self)
         self._storages: WeakSet[Any] = WeakSet()
         self._closed = False
+        device = ref(self)
+        backend.make_way = lambda hidden, reserved: d.bound_programs(hidden, reserved) if (d := device()) else None
 
     def __repr__(self) -> str:
         return f"<Device {self.kind}: {self.name}{' (software)' if self.is_software else ''}>"
@@ -301,14 +303,12 @@ class Device:
     def _forget_oldest_program(self) -> None:
         self.programs.pop(next(iter(self.programs))).discard()
 
-    def bound_programs(self) -> None:
-        """Forget the least recently used programs until what the others keep uncounted is within bounds.
-
-        The one that was used last stays.
-        """
+    def bound_programs(self, hidden: int, reserved: int) -> None:
+        """Forget the least recently used programs until what the others keep uncounted, and a new one, is in bounds."""
         backend, kept = self.backend, list(self.programs.values())
-        hidden, reserved = (sum(sizes) for sizes in zip(*(program.uncounted for program in kept), strict=True))
-        for program in kept[:-1]:
+        for program in kept:
+            hidden, reserved = hidden + program.uncounted[0], reserved + program.uncounted[1]
+        for program in kept:
             if hidden <= backend.most_hidden and reserved <= backend.most_reserved:
                 break
             hidden, reserved = hidden - program.uncounted[0], reserved - program.uncounted[1]

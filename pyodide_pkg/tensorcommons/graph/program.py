@@ -121,7 +121,6 @@ class Program:
                 else:  # what was compiled went with a device that was lost meanwhile
                     self.device.refund(executable.nbytes, "scratch")
             self.device.keep_program(self)
-            self.device.bound_programs()
             return self.executable
 
     async def run(

@@ -20,7 +20,7 @@ from .builder import EMPTY, GraphBuilder
 from .cores import WHOLE, Slot, Stage, stages_of
 from .lowering import lower, physical, refusals
 from .lowering.rule import Lowering
-from .segments import GRAPH_BYTES, HIDDEN_BYTES, RESERVED_BYTES, Kind, Segment, bytes_of, reserved
+from .segments import GRAPH_BYTES, HIDDEN_BYTES, RESERVED_BYTES, TENSORS_BYTES, Kind, Segment, bytes_of, reserved
 
 AXES = 8  # of an MLTensor in Chromium
 WISHES = {"": "the browser's choice of device"}
@@ -56,6 +56,8 @@ class WebNNBackend(Backend[Built]):
         self.no_constant_tensors = bridge.no_constants
         self.cores = bridge.cores if self.is_software else 1  # LiteRT runs a graph on one of them
         self._ids = itertools.count(1)
+        self._spaces: dict[int, int] = {}  # address space of each tensor that was allocated, by handle
+        self._space = 0  # of all of them
 
     @property
     def calls(self) -> int:
@@ -63,8 +65,14 @@ class WebNNBackend(Backend[Built]):
 
     def allocate(self, handle: int, nbytes: int, spec: Spec | None) -> None:
         self._check_size(nbytes)
+        space = self._space + reserved(nbytes)
+        if space > TENSORS_BYTES:
+            reason = f"all tensors would reserve {space:,} bytes, and a tab has {TENSORS_BYTES:,} for tensors"
+            raise DeviceMemoryError("webnn", f"a tensor of {nbytes:,} bytes", reason, nbytes, TENSORS_BYTES)
         dtype, shape = _tensor(spec) if spec is not None else ("uint8", (nbytes,))
         self.bridge.create(handle, dtype, shape)
+        self._spaces[handle] = reserved(nbytes)
+        self._space = space
 
     def _check_size(self, nbytes: int) -> None:
         limit = self.limits["maxTensorByteLength"]
@@ -73,6 +81,7 @@ class WebNNBackend(Backend[Built]):
             raise DeviceMemoryError("webnn", "a tensor", reason, nbytes, limit)
 
     def free(self, handle: int) -> None:
+        self._space -= self._spaces.pop(handle, 0)
         self.bridge.destroy(handle)
 
     def write(self, handle: int, offset: int, data: Data) -> None:
@@ -82,6 +91,7 @@ class WebNNBackend(Backend[Built]):
         self.bridge.fill(handle, offset, data)
 
     def spare(self, executable: Built, number: int, handle: int) -> None:
+        self._space -= self._spaces.pop(handle, 0)
         self.bridge.spare(executable.id, number, handle)
 
     def drop_spares(self, executable: Built) -> None:
@@ -113,6 +123,9 @@ class WebNNBackend(Backend[Built]):
                     f"{name} takes {spec.nbytes:,} bytes and its float32 copy {copy:,}, {both:,} in one graph, "
                     f"which may take {self.most:,} on this WebNN"
                 )
+        space = sum(reserved(spec.nbytes) for spec in tensors.values())
+        if space > TENSORS_BYTES:
+            return f"its tensors reserve {space:,} bytes, each a power of two, and a tab has {TENSORS_BYTES:,} for them"
         return ""
 
     def refusals(self, plan: Computation) -> dict[int, str]:
@@ -142,6 +155,7 @@ class WebNNBackend(Backend[Built]):
                 self.on_build(done, total)
             return wanted
 
+        self.make_way(described.hidden, described.reserved)
         building = asyncio.ensure_future(
             self.bridge.build(built.id, json.dumps(described.as_dict(), allow_nan=False), tell)
         )
@@ -212,6 +226,8 @@ class WebNNBackend(Backend[Built]):
 
     async def reopen(self) -> None:
         await self.bridge.reopen()
+        self._spaces.clear()
+        self._space = 0
         self.op_limits = self.bridge.limits
 
     def live_buffers(self) -> int:

@@ -24,7 +24,8 @@ from ...shapes import Shape, size_of
 
 BLOCK = 2**30  # bytes; a block of as many ends the tab
 GRAPH_BYTES = BLOCK - BLOCK // 8  # of a graph or a tensor at most: the estimate does not know of gaps between values
-RESERVED_BYTES = 8 * BLOCK  # of address space for all graphs that are kept; at 16 GiB no other block can be had
+RESERVED_BYTES = 7 * BLOCK  # of address space for all graphs that are kept
+TENSORS_BYTES = 7 * BLOCK  # of address space for all tensors; at 16 GiB with the graphs no other block can be had
 HIDDEN_BYTES = 2 * BLOCK  # that all of them may keep for values, such as float32 copies of weights
 ITEMSIZE = {"float32": 4, "float16": 2, "int32": 4, "uint32": 4, "int64": 8, "uint64": 8, "int8": 1, "uint8": 1}
 REMADE = ("cast", "reshape", "transpose", "slice")  # of inputs: cheaper to make again than to store
