@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,8 @@ import pytest
 
 import tensorcommons as tc
 from scripts.random_checkpoint import Checkpoint
+from scripts.serve import serve
+from scripts.serve_checkpoints import with_random
 from tensorcommons.errors import MemoryBudgetError, TensorReleased
 from tensorcommons.graph import parts
 from tests.cases.support import warnings_of
@@ -195,3 +198,20 @@ async def test_a_device_that_refuses_an_operation_streams_as_well(
         assert (manager.last_run["segments"] > 1) == (share < 1)
         assert manager.residency.used <= manager.limit_bytes
     assert found[0] == found[1] == found[2] == found[3]
+
+
+async def test_a_model_that_nothing_stores_is_announced_before_it_is_downloaded(tmp_path: Path) -> None:
+    wanted, worth = await alone()
+    with serve(tmp_path, wrap=with_random) as url:
+        for cache, said in ((None, True), (str(tmp_path), False)):
+            manager, heard = manager_of(worth * 0.6), []
+            with warnings_of("tensorcommons") as warnings:
+                model = await tc.from_pretrained(
+                    f"{url}random/{RECIPE}", manager=manager, device="webgpu", tokenizer=False, cache=cache,
+                    progress_callback=lambda event: heard.append((event["status"], len(warnings))),  # noqa: B023
+                )  # fmt: skip
+            assert any("nothing on this machine stores them" in text for text in warnings) == said
+            assert next(count for status, count in heard if status == "progress") == said
+            assert await bits(model) == wanted
+            copies = [e.storage.nbytes for e in manager.registry if e.storage.host_copy is not None]
+            assert bool(copies) == said

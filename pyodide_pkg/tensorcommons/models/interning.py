@@ -8,6 +8,7 @@ back if that is on the device already: the host never has all of it.
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import aclosing
@@ -26,6 +27,7 @@ from ..errors import MemoryBudgetError, TensorReleased, check_listener
 from ..graph.program import Need
 from ..hub.cached import CachedSource
 from ..hub.safetensors import ITEMSIZE, NUMPY_NAME, Header, TensorEntry, as_array
+from ..hub.sources import Source
 from ..hub.weights import Chunk, ReadAgain, WeightsFile, label_of
 from ..sharing.manager import TensorSharingManager
 from ..sharing.registry import Entry
@@ -36,6 +38,7 @@ from .ahead import in_order
 CHECKED = 16 * 2**20  # bytes of a tensor from which on the device is asked for it before it is read
 ROOM = 4 * CHUNK  # bytes of the host that chunks on their way may take
 
+logger = logging.getLogger("tensorcommons")
 Progress: TypeAlias = Callable[[dict[str, Any]], None]
 
 
@@ -130,6 +133,15 @@ class Interner:
         there = {held.storage for held in known}
         self.streams = self.manager.residency.check_streams(sum(sizes), there, least)
         self._here = sum(storage.nbytes for storage in there if storage.is_resident)
+        if self.streams and not all(_is_stored(part.weights.source) for part in self.parts):
+            logger.warning(
+                "%s: its %s bytes of weights do not fit under the limit, and nothing on this machine stores them, so "
+                "the page's or process's own memory will keep about %s bytes of them: load with cache=\"auto\" or a "
+                "folder, or raise max_memory_mb",
+                self.model,
+                f"{sum(sizes):,}",
+                f"{sum(sizes) - self.manager.residency.room():,}",
+            )
         self.report.total = sum(part.end - part.header.data_start for part in self.parts if part.wanted)
         for part in self.parts:
             await self._read(part)
@@ -281,6 +293,11 @@ class Interner:
     def _progress(self, file: str, loaded: int, total: int) -> None:
         self.report("progress", file, min(loaded, total), total)
         self.report("progress_total", self.model, self.loaded + min(loaded, total), self.report.total)
+
+
+def _is_stored(source: Source) -> bool:
+    """Whether a tensor of ``source`` can be read again without a network."""
+    return source.is_local or isinstance(source, CachedSource)
 
 
 def _reader(
