@@ -350,6 +350,27 @@ async def test_released_while_it_is_read_back():
     empty(manager)
 
 
+async def test_pinned_while_it_comes_back(monkeypatch):
+    manager, (a,) = await make("webgpu", 4 * KB, 1)
+    assert await a.entry.storage.evict()
+    arrived, checked = asyncio.Event(), asyncio.Event()
+
+    async def check_later(handles):
+        arrived.set()
+        await checked.wait()
+
+    monkeypatch.setattr(backends(manager)[0], "check", check_later)
+    reading = asyncio.ensure_future(a.entry.storage.ensure())
+    await arrived.wait()
+    a.pin()
+    checked.set()
+    await reading
+    assert (await a.read()).tobytes() == kb(0).tobytes()
+    check(manager)
+    a.unpin()
+    empty(manager)
+
+
 async def test_two_that_wait_for_each_other_do_not_wait_for_ever():
     """Each uses what the other would need to leave: one is refused, and the other goes on."""
     from tensorcommons.sharing.storage import using

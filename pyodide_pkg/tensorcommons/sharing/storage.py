@@ -470,8 +470,8 @@ class Storage:
             self.device.budget.use_ended()
 
     def restore_copy(self) -> bool:
-        """:meth:`restore` from host memory. False if no copy is there."""
-        if self._host is None or self.state != "offloaded":
+        """:meth:`restore` from host memory, without a wait. False if no copy is there, or a restore is under way."""
+        if self._host is None or self.state != "offloaded" or self.is_restoring:
             return False
         self.device.restore(self._handle)
         try:
