@@ -16,7 +16,7 @@ from weakref import WeakSet, finalize
 
 from ..backends.device import STAGING_RESERVE, Budget, Category, Device
 from ..bridge.runtime import WouldWaitError, can_suspend, run_now, suspend
-from ..errors import MemoryBudgetError, TensorCommonsError, quoted
+from ..errors import DeviceMemoryError, MemoryBudgetError, TensorCommonsError, quoted
 from ..graph.program import Need
 from .activations import ActivationCache
 from .registry import Entry, Registry
@@ -324,6 +324,7 @@ class Residency(Budget):
                 if bundle is not None:
                     bundle.settle()
                 return brought
+            restored = []
             for storage in away:
                 await storage.wait_for_restore()  # of somebody else
                 if storage.state not in ("offloaded", "dropped"):
@@ -332,6 +333,19 @@ class Residency(Budget):
                 if not storage.is_restoring and await storage.restore():
                     self._restored(storage)
                     brought += storage.nbytes
+                    restored.append(storage)
+            await self._check(restored)
+
+    async def _check(self, storages: Sequence[Storage]) -> None:
+        """Raises DeviceMemoryError where a device had no memory for one of ``storages``, which leaves it again."""
+        try:
+            for device in {storage.device for storage in storages}:
+                handles = [each.handle for each in storages if each.device is device and each.is_resident]
+                await device.backend.check(handles)
+        except DeviceMemoryError:
+            for storage in storages:
+                await storage.drop_if_refused()
+            raise
 
     def _restored(self, storage: Storage) -> None:
         for share in self._shares:

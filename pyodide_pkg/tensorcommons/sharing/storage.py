@@ -27,7 +27,7 @@ from ..bridge import blocks
 from ..bridge.blocks import Block, Data
 from ..bridge.digest import identity_of
 from ..dtypes import DType
-from ..errors import DeviceLost, DeviceUnavailable, InvalidWeights, TensorReleased
+from ..errors import DeviceLost, DeviceMemoryError, DeviceUnavailable, InvalidWeights, TensorReleased
 
 State: TypeAlias = Literal["resident", "offloaded", "dropped", "lost", "released"]
 
@@ -454,7 +454,8 @@ class Storage:
                             return False
                         self.device.backend.fill(self._handle, offset, block)
                         offset += block.nbytes
-            await self.device.backend.check([self._handle])
+            if away == "offloaded":  # before the copy goes; what an origin has is checked together (Residency.ensure)
+                await self.device.backend.check([self._handle])
             if self._restored is restored and self.state == away:
                 self._drop_copy()
                 self._move("resident")
@@ -468,6 +469,15 @@ class Storage:
                 elif not self.is_resident:
                     self.device.evict(self._handle)
             self.device.budget.use_ended()
+
+    async def drop_if_refused(self) -> None:
+        """Leave the device again where it had no memory for what a restore brought; the origin has the bytes."""
+        try:
+            await self.device.backend.check([self._handle])
+        except DeviceMemoryError:
+            if self.state == "resident" and self.origin is not None:
+                self.device.evict(self._handle)
+                self._move("dropped")
 
     def restore_copy(self) -> bool:
         """:meth:`restore` from host memory, without a wait. False if no copy is there, or a restore is under way."""
