@@ -51,7 +51,7 @@ ids = np.arange(1, 9).reshape(1, 8)
 async def load(url):
     began = time.perf_counter()
     model = await tc.from_pretrained(
-        url, manager=manager, device=devices.opened[0], dtype=dtype, tokenizer=False, cache=None
+        url, manager=manager, device=devices.opened[0], dtype=dtype, tokenizer=False, cache=cache
     )
     models.append(model)
     return time.perf_counter() - began
@@ -163,7 +163,8 @@ def measure(case: Case, launch: Callable[..., Browser], url: str, rounds: int = 
         python = _python(tab)
         evicts = case.recipe == EVICTED
         limit = LIMIT if evicts else int(nbytes / 2**20 * 1.3) + 1024
-        python(f"kind, dtype, limit = {case.kind!r}, {case.dtype!r}, {limit}\n{LOADING}\nNone")
+        cache = "auto" if evicts else None  # an evicted weight comes back from the browser's storage
+        python(f"kind, dtype, limit, cache = {case.kind!r}, {case.dtype!r}, {limit}, {cache!r}\n{LOADING}\nNone")
         row["ready"] = watch.settled()
         if evicts:
             _evict(row, case, watch, python, url, rounds)
