@@ -57,19 +57,29 @@ def run_now(work: Coroutine[Any, Any, T], *, turns: bool = False) -> T:
     raise WouldWaitError
 
 
-SLICE = 0.03  # seconds for which work keeps the event loop to itself
+SLICE = 0.05  # seconds for which work keeps the event loop to itself
 _turned = 0.0
 
 
 async def breathe() -> None:
     """Give the event loop a turn, so that messages and a cancel arrive, if the last one was SLICE or longer ago.
 
-    Call it in each pass of a loop that may take long.
+    Call it in each pass of a loop that may take long. In a browser ``asyncio.sleep(0)`` is not enough: Pyodide's turns
+    are messages of a port, and as long as one follows another, Chromium runs neither timers nor other messages.
     """
     global _turned
     if time.monotonic() - _turned > SLICE:
-        await asyncio.sleep(0)
+        await (_timer() if IN_BROWSER else asyncio.sleep(0))
         _turned = time.monotonic()
+
+
+def _timer() -> Any:
+    """A promise that a timer of no delay keeps."""
+    import js
+
+    waiting = js.Promise.withResolvers()
+    js.setTimeout(waiting.resolve, 0)
+    return waiting.promise
 
 
 def webnn_present() -> bool:
