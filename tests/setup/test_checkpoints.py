@@ -16,7 +16,7 @@ from scripts.paths import ROOT
 from scripts.random_checkpoint import CHUNK, INDEX, PRESETS, Checkpoint
 from scripts.serve import serve
 from scripts.serve_checkpoints import Stop, with_random
-from tensorcommons.hub.safetensors import as_array, parse_file_header
+from tensorcommons.hub.safetensors import as_array, parse_header
 
 WEIGHTS = "model.safetensors"
 
@@ -46,8 +46,9 @@ def ask(url: str, path: str, method: str = "GET", **headers: str):
 
 def tensors_of(checkpoint: Checkpoint, file: str = WEIGHTS):
     raw = checkpoint.read(file)
-    header = parse_file_header(raw[: 8 + int.from_bytes(raw[:8], "little")], len(raw), file)
-    return {entry.name: as_array(entry, bytearray(raw[entry.start : entry.stop])) for entry in header.entries}
+    start = 8 + int.from_bytes(raw[:8], "little")
+    entries = parse_header(bytes(raw[8:start]), len(raw) - start, file)
+    return {entry.name: as_array(entry, bytearray(raw[entry.start : entry.stop])) for entry in entries}
 
 
 @pytest.mark.parametrize("dtype", ["F32", "F16", "BF16"])

@@ -73,6 +73,27 @@ async def breathe() -> None:
         _turned = time.monotonic()
 
 
+async def in_slices(steps: Generator[None, None, T]) -> T:
+    """Run a generator to its end and return its result; the event loop gets its turns between the steps."""
+    try:
+        while True:
+            next(steps)
+            await breathe()
+    except StopIteration as done:
+        result: T = done.value
+        return result
+
+
+def at_once(steps: Generator[None, None, T]) -> T:
+    """Run a generator to its end and return its result."""
+    try:
+        while True:
+            next(steps)
+    except StopIteration as done:
+        result: T = done.value
+        return result
+
+
 def _timer() -> Any:
     """A promise that a timer of no delay keeps."""
     import js

@@ -18,13 +18,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..bridge.runtime import at_once, in_slices
 from ..errors import InvalidWeights, quoted
 from .config import load_json
 from .foreign import ENOUGH, foreign
 from .streams import ShortReadError, Stream
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable, Mapping
+    from collections.abc import AsyncGenerator, Callable, Generator, Mapping
 
     from numpy.typing import NDArray
 
@@ -100,7 +101,7 @@ async def read_header(stream: Stream, file: str) -> Header:
 
     Raises ``InvalidWeights``, and ``DownloadError`` for a connection that was cut.
     """
-    return parse_file_header(await read_header_bytes(stream, file), stream.size, file)
+    return await parse_file_header(await read_header_bytes(stream, file), stream.size, file)
 
 
 async def read_header_bytes(stream: Stream, file: str) -> bytes:
@@ -127,10 +128,10 @@ async def read_header_bytes(stream: Stream, file: str) -> bytes:
         raise
 
 
-def parse_file_header(raw: bytes | bytearray, size: int | None, file: str) -> Header:
+async def parse_file_header(raw: bytes | bytearray, size: int | None, file: str) -> Header:
     """The header in what ``read_header_bytes`` gave, checked against a file of ``size`` bytes. Raises
     ``InvalidWeights``."""
-    entries, metadata = _parse(bytes(raw[8:]), None if size is None else size - len(raw), file)
+    entries, metadata = await in_slices(_parse(bytes(raw[8:]), None if size is None else size - len(raw), file))
     return Header(file, entries, len(raw), metadata)
 
 
@@ -139,7 +140,7 @@ def parse_header(raw: bytes, data_size: int | None, file: str) -> tuple[TensorEn
 
     ``data_size`` None leaves out only the comparison with the end of the file. Raises ``InvalidWeights``.
     """
-    return _parse(raw, data_size, file)[0]
+    return at_once(_parse(raw, data_size, file))[0]
 
 
 async def iterate(
@@ -185,7 +186,10 @@ def bfloat16_to_float32(bits: NDArray[np.uint16]) -> NDArray[np.float32]:
     return wide.view(np.float32)
 
 
-def _parse(raw: bytes, data_size: int | None, file: str) -> tuple[tuple[TensorEntry, ...], dict[str, str]]:
+def _parse(
+    raw: bytes, data_size: int | None, file: str
+) -> Generator[None, None, tuple[tuple[TensorEntry, ...], dict[str, str]]]:
+    """The entries and the metadata; a step a tensor, as there may be 100,000."""
     count = raw.count(b'"data_offsets"')
     if count > MAX_TENSORS:
         raise InvalidWeights(file, f"{count:,} tensors are over the limit of {MAX_TENSORS:,} in one file")
@@ -194,7 +198,10 @@ def _parse(raw: bytes, data_size: int | None, file: str) -> tuple[tuple[TensorEn
     if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
         raise InvalidWeights(file, "__metadata__ is not an object of strings")
     data_start = 8 + len(raw)
-    entries = [_entry(name, value, data_start, file) for name, value in table.items()]
+    entries = []
+    for name, value in table.items():
+        entries.append(_entry(name, value, data_start, file))
+        yield
     # Empty tensors share their offset with a neighbour: order by both ends.
     entries.sort(key=lambda entry: (entry.start, entry.stop))
     end = data_start
@@ -210,6 +217,7 @@ def _parse(raw: bytes, data_size: int | None, file: str) -> tuple[tuple[TensorEn
                 file, f"{entry.start - end:,} bytes before tensor {quoted(entry.name)} (at {begin:,}) belong to none"
             )
         end, before = entry.stop, f"tensor {quoted(entry.name)}"
+        yield
     covered = end - data_start
     if data_size is not None and covered > data_size:
         raise InvalidWeights(

@@ -107,7 +107,7 @@ class WeightsFile:
                 if stream is None:
                     stream = weights._stream = await source.open(file)
                 raw = await read_header_bytes(stream, name)
-            weights.header = parse_file_header(raw, record.size, name)
+            weights.header = await parse_file_header(raw, record.size, name)
             record.size = weights.header.size
             if came:
                 await weights._keep_header(raw)
@@ -312,7 +312,7 @@ class WeightsFile:
     async def _stream_at(self, start: int) -> Stream | None:
         """The connection, from there on; None where another one would not certainly be of the same file."""
         version, stream = self._record.version, self._stream
-        provable = self._record.is_provable
+        provable = self._is_pinned or version.is_proof
         if stream is not None and (start < stream.position or (start - stream.position > REOPEN and provable)):
             self._stream = None
             await stream.close()
