@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Generator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -19,6 +19,7 @@ import numpy as np
 
 from ..backends.base import Computation, Executable, Plan, Spec
 from ..backends.device import Device
+from ..bridge.runtime import at_once, in_slices
 from ..errors import DeviceMemoryError, InternalError, ShapeMismatch, TensorCommonsError
 from ..sharing.storage import Bundle, Storage, handles_of, using
 from . import streaming
@@ -418,7 +419,7 @@ def _weight_bytes(leaf: Node) -> int:
 async def compile_kernels(device: Device, outputs: Sequence[Node]) -> None:
     """Have ``device`` compile the kernels that ``outputs`` take, ahead of need; nothing but them is kept."""
     if not device.backend.takes_graphs:  # those have no kernels to compile
-        executable = await device.backend.compile(_planned(device, fuse(Graph(outputs), device.backend)).plan)
+        executable = await device.backend.compile((await in_slices(_kernels(device, outputs))).plan)
         device.backend.discard(executable)
 
 
@@ -466,7 +467,23 @@ def bytes_to_run(device: Device, outputs: Sequence[Node]) -> int:
 
 def _planned(device: Device, fused: Graph) -> Planned[Plan] | Planned[Computation]:
     """What the device is asked to compile of a fused graph."""
-    if device.backend.takes_graphs:
-        return make_computation(fused)
-    graph = chain_elementwise(join_sums(fused, device.backend))
-    return make_plan(join_products(graph) if device.backend.steps_cost else graph, device.backend)
+    return make_computation(fused) if device.backend.takes_graphs else at_once(_plan(device, fused))
+
+
+def _kernels(device: Device, outputs: Sequence[Node]) -> Generator[None, None, Planned[Plan]]:
+    """Plan ``outputs``, a step a pass over the graph, each of which takes a browser 2 ms a layer of a model."""
+    graph = Graph(outputs)
+    yield
+    graph = fuse(graph, device.backend)
+    yield
+    return (yield from _plan(device, graph))
+
+
+def _plan(device: Device, fused: Graph) -> Generator[None, None, Planned[Plan]]:
+    graph = join_sums(fused, device.backend)
+    yield
+    graph = chain_elementwise(graph)
+    yield
+    graph = join_products(graph) if device.backend.steps_cost else graph
+    yield
+    return make_plan(graph, device.backend)

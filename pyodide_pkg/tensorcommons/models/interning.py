@@ -127,7 +127,12 @@ class Interner:
         Where they do not fit together, and a run can do with ``least``, the first ones that fit are on the device.
         """
         self._specs = specs
-        known = [held for part in self.parts for held in self._known_of(part).values()]
+        known = []
+        for part in self.parts:
+            for entry in part.entries:
+                await breathe()
+                if (held := self._known(part, entry)) is not None:
+                    known.append(held)
         sizes = [spec.nbytes for spec in specs.values()]
         # A model that can never run is not loaded at all.
         there = {held.storage for held in known}
@@ -156,12 +161,15 @@ class Interner:
         file, start, weights = part.header.file, part.header.data_start, part.weights
         source = weights.source
         self.report.offline |= isinstance(source, CachedSource) and source.offline
-        known = self._known_of(part)
-        for name, held in known.items():  # all at once: what is held cannot leave while the others are read
-            held.hold(self.model, part.wanted[name])
-            self.report.shared += held.storage.nbytes
+        missing = []
+        for entry in part.entries:  # all that is here first: it cannot leave while the others are read
+            await breathe()
+            if (held := self._known(part, entry)) is None:
+                missing.append(entry)
+            else:
+                held.hold(self.model, part.wanted[entry.name])
+                self.report.shared += held.storage.nbytes
         weights.on_position = lambda position: self._progress(file, position - start, part.end - start)
-        missing = [entry for entry in part.entries if entry.name not in known]
         chunks = (chunk for entry in missing for chunk in weights.chunks(entry))
         jobs = ((room_of(chunk.nbytes), partial(weights.read, chunk)) for chunk in chunks)
         before, reported = weights.from_cache, self.report.from_cache
@@ -175,10 +183,6 @@ class Interner:
         self.loaded += part.end - start
         self.report("done", file, part.end - start, part.end - start)
         self.manager.changed()
-
-    def _known_of(self, part: Part) -> dict[str, Entry]:
-        """The wanted tensors of a file that are known to be on the device, by their name in the file."""
-        return {entry.name: held for entry in part.entries if (held := self._known(part, entry)) is not None}
 
     def _known(self, part: Part, entry: TensorEntry) -> Entry | None:
         """The tensor, if it is on the device and that can be told without reading it."""
@@ -221,6 +225,7 @@ class Interner:
                         elif away and not weights.is_local([chunk]):
                             copy.append(block.copy())
                         offset += block.nbytes
+                    await breathe()
             identity, content = joined(stored, label_of(entry)), joined(digests, label)
             weights.finish(entry, identity)
             origin = Origin(_reader(entry, spec, weights.read_again(entry)), weights.is_local(weights.chunks(entry)))
