@@ -131,8 +131,8 @@ class Interner:
         for part in self.parts:
             for entry in part.entries:
                 await breathe()
-                if (held := self._known(part, entry)) is not None:
-                    known.append(held)
+                if (one := self._known(part, entry)) is not None:
+                    known.append(one)
         sizes = [spec.nbytes for spec in specs.values()]
         # A model that can never run is not loaded at all.
         there = {held.storage for held in known}
