@@ -3,7 +3,7 @@
 //   node dawn.mjs [GROUP ...]                       (all groups when none is named)
 //   node dawn.mjs --conformance [COUNT [SEED]]      every op's cases and COUNT random calls, against NumPy
 //   node dawn.mjs --cases MODULE[.CASE] ...         cases of tests/cases, of models too
-//   LIMITS=default or LIMITS=small before these two: on a device with lower limits (tests/cases/limits.py)
+//   LIMITS=default or LIMITS=small before these two: on a device with lower limits (tests/cases/small_devices.py)
 //
 // Every group runs in a process of its own. layout.json beside this file says where Pyodide, the wheel, the peers and the
 // folders of models lie; a model that is not there has random weights.

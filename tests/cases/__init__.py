@@ -60,6 +60,7 @@ MODELS = (
     "loading",
     "halves",
     "graph_size",
+    "limits",
     "full_gpu",
     "tasks",
     "pipelines",

@@ -5,72 +5,19 @@ The whole suite runs under such limits, too: ``make conformance LIMITS=small`` a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 import numpy as np
 
 import tensorcommons as tc
-from tensorcommons import Device, Devices
+from tensorcommons import Device
 from tensorcommons.backends.webgpu.backend import WebGPUBackend
 from tests.cases import Place, long, only
+from tests.cases.harness import let_go
 from tests.cases.seeded import checkpoint
+from tests.cases.small_devices import HONEST, SMALL, lowered, open_devices
 from tests.cases.support import near, numbers, on
-
-# Lower than any device's: obeyed by the package, not by the browser.
-SMALL = {"maxStorageBufferBindingSize": 8192, "maxBufferSize": 32768, "maxStorageBuffersPerShaderStage": 8}
-# The adapter says that it has what every adapter has, and the browser holds its device to that.
-DEFAULT_LIMITS = """
-(() => {
-  const request = navigator.gpu.requestAdapter.bind(navigator.gpu);
-  navigator.gpu.honest = request;
-  navigator.gpu.requestAdapter = async (options) => {
-    const [adapter, plain] = [await request(options), await (await request(options)).requestDevice()];
-    const { limits } = plain;
-    plain.destroy();
-    const value = (target, name) => typeof target[name] === "function" ? target[name].bind(target) : target[name];
-    return new Proxy(adapter, { get: (target, name) => name === "limits" ? limits : value(target, name) });
-  };
-})()
-"""
-
-
-HONEST = "navigator.gpu.requestAdapter = navigator.gpu.honest; undefined"
-
-
-async def open_devices(limits: str = "") -> Devices:
-    """A WebGPU device first: with what its adapter has, or with "default" or "small" limits."""
-    if limits == "default":
-        from pyodide.code import run_js
-
-        run_js(DEFAULT_LIMITS)
-    devices = await tc.open_devices(prefer=["webgpu", "cpu"])
-    assert devices.opened[0].kind == "webgpu", devices.missing
-    if limits == "default":
-        assert devices.opened[0].limits["maxStorageBufferBindingSize"] == 2**27
-    if limits == "small":
-        lower(devices.opened[0], SMALL)
-    return devices
-
-
-def lower(device: Device, limits: dict[str, int]) -> None:
-    """Have ``device`` obey lower limits from now on."""
-    cast(WebGPUBackend, device.backend).bridge.lower(limits)
-
-
-@contextmanager
-def lowered(device: Device, **limits: int) -> Iterator[None]:
-    """Have ``device``, which holds nothing yet, obey lower limits in the block."""
-    bridge: Any = cast(WebGPUBackend, device.backend).bridge
-    before, slab = dict(bridge.limits), bridge._gpu.slab
-    bridge.lower(limits)
-    try:
-        yield
-    finally:
-        bridge._lowered = {}
-        bridge.limits |= before
-        bridge._gpu.slab = slab
 
 
 async def _bytes(device: Device, function: Callable[..., Any], arrays: Sequence[Any]) -> list[bytes]:
@@ -192,33 +139,47 @@ async def bytes_in_slabs(device: Device) -> None:
 
 @only("webgpu")
 async def models_in_parts(place: Place) -> None:
-    """A small encoder and decoder: tables, weights and the arena in many windows and slabs, the same bits and bytes."""
-    device = place.device
-
-    async def answers(name: str) -> list[bytes]:
-        manager = place.manager(activation_cache=False)
-        files = checkpoint(place, name) if name == "tiny-llama" else f"{place.tiny}/{name}"
-        model = await tc.from_pretrained(files, manager=manager, device=device, tokenizer=False)
-        output = await model(input_ids=np.arange(24).reshape(2, 12) % 20)
-        array = await next(iter(output.values())).read()
-        result = [array.tobytes(), str(device.memory()["weights"]).encode()]
-        del output
-        model.unload()
-        manager.close()
-        return result
-
-    for name in ("tiny-bert-mlm", "tiny-llama"):
-        whole = await answers(name)
-        device.drop_programs()
-        with lowered(device, maxStorageBufferBindingSize=4096, maxBufferSize=8192, maxStorageBuffersPerShaderStage=8):
-            parts = await answers(name)
-            device.drop_programs()
-        assert whole == parts, name
+    """A small encoder: tables, weights and the arena in many windows and slabs, the same bits and bytes."""
+    await _model_in_parts(place, f"{place.tiny}/tiny-bert-mlm", 4096)
 
 
 @long("webgpu")
 @only("webgpu")
-async def real_default_limits(place: Place) -> None:
+async def decoders_in_parts(place: Place) -> None:
+    """The same of a decoder."""
+    await _model_in_parts(place, checkpoint(place, "tiny-llama"), 4096)
+
+
+async def _model_in_parts(place: Place, source: Any, binding: int) -> None:
+    device = place.device
+
+    async def answer() -> tuple[bytes, int]:
+        manager = place.manager(activation_cache=False)
+        model = await tc.from_pretrained(source, manager=manager, device=device, tokenizer=False)
+        output = await model(input_ids=np.arange(24).reshape(2, 12) % 20)
+        array = await next(iter(output.values())).read()
+        weights = device.memory()["weights"]
+        model.unload()
+        manager.close()
+        return array.tobytes(), weights
+
+    async def compiled_no_more() -> None:
+        await let_go()
+        device.drop_programs()
+        assert not device.programs, "compiled programs know the limits"
+
+    await compiled_no_more()
+    whole = await answer()
+    await compiled_no_more()
+    with lowered(device, **{**SMALL, "maxStorageBufferBindingSize": binding, "maxBufferSize": 2 * binding}):
+        parts = await answer()
+        await compiled_no_more()
+    assert whole == parts
+
+
+@long("webgpu")
+@only("webgpu")
+async def real_default_limits(device: Device) -> None:
     """What passes 128 MiB a binding and 256 MiB a buffer, held to them by the browser: a table, logits, an arena."""
     from pyodide.code import run_js
 

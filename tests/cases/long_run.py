@@ -12,7 +12,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from tests.cases import OPS, Place, cases_of, conformance, harness, limits
+from tests.cases import OPS, Place, cases_of, conformance, harness
+from tests.cases.small_devices import open_devices
 
 SAID_EVERY = 10  # seconds
 
@@ -34,7 +35,7 @@ async def cases(names: Sequence[str], models: str, goldens: str) -> int:
 async def _open(models: str, goldens: str) -> Place:
     import js
 
-    devices = await limits.open_devices(js.testLimits)
+    devices = await open_devices(js.testLimits)
     return Place(devices, models, goldens, "", goldens)
 
 

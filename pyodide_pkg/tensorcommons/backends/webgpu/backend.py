@@ -6,7 +6,7 @@ import asyncio
 import hashlib
 import itertools
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from ...bridge.blocks import Block, Data
@@ -22,6 +22,7 @@ from .shader import Dispatch, compose
 from .windows import Windows
 
 UNIFORM, ARENA, LEAVES = 0, 1, 2  # slots of bridge/webgpu.js: from 2 on a program's leaves and then its outputs
+BESIDE = 3  # bindings that a step with a weight needs for its other operands
 PART = 8  # dispatches a part on a software adapter: a run can be stopped between parts, a few ms apart each
 
 
@@ -86,6 +87,19 @@ class WebGPUBackend(Backend[Replay]):
     @property
     def slab(self) -> int:  # type: ignore[override]
         return self._windows.slab
+
+    def refusal(self, tensors: Mapping[str, Spec]) -> str:
+        windows = self._windows
+        most = (windows.count - BESIDE) * windows.binding
+        for name, spec in tensors.items():
+            rows = spec.shape[0] if len(spec.shape) in (2, 3) else 1  # of others a step reads all
+            nbytes = spec.nbytes // max(rows, 1)
+            if nbytes > most:
+                return (
+                    f"{name} of shape {spec.shape} has {nbytes:,} bytes that one step needs at once, and this WebGPU "
+                    f"lets it bind {most:,}, in {windows.count - BESIDE} bindings of {windows.binding:,}"
+                )
+        return ""
 
     def binds_whole(self, spec: Spec) -> bool:
         return spec.nbytes <= self._windows.binding

@@ -1,0 +1,53 @@
+"""Windows over places: aligned, within a slab and a binding, and none missing; what cannot be bound is named."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import pytest
+
+from tensorcommons import dtypes
+from tensorcommons.backends.base import Operand, Place, Spec
+from tensorcommons.backends.webgpu.backend import WebGPUBackend
+from tensorcommons.backends.webgpu.windows import Windows, narrowed
+from tensorcommons.graph.plan import Life, pack
+from tensorcommons.shapes import Layout
+
+LIMITS = {"maxBufferSize": 2**28, "maxStorageBufferBindingSize": 2**27, "maxStorageBuffersPerShaderStage": 8}
+
+
+@pytest.mark.parametrize("place", [(0, 1), (256, 5000), (300, 1024), (3840, 700), (0, 0), (8192, 40_000)])
+def test_windows_cover_a_place_within_bindings_and_slabs(place: tuple[int, int]) -> None:
+    windows = Windows(1024, 4096, 8)
+    found = list(windows.of(Place("leaf", 0, *place)))
+    assert found[0][0] <= place[0] < found[0][0] + 256
+    assert found[-1][0] + found[-1][1] >= sum(place)
+    for offset, nbytes in found:
+        assert offset % 256 == 0 and 0 < nbytes <= 1024
+        assert offset // 4096 == (offset + nbytes - 1) // 4096
+    for (offset, nbytes), (after, _) in pairwise(found):
+        assert offset + nbytes == after
+
+
+def test_operands_of_one_value_stay_one_place() -> None:
+    place = Place("arena", 0, 512, 4000)
+    x = Operand(place, Layout.contiguous((100, 10)), dtypes.float32)
+    first, whole = narrowed([x, x], [(0, 40, 60), (0, 50, 90)])
+    assert first.place == whole.place == Place("arena", 0, 512 + 1600, 2000)
+    assert first.layout.offset == 0 and whole.layout.offset == 100
+
+
+def test_values_of_the_arena_lie_in_one_slab_each() -> None:
+    lives = [Life(nbytes, first, first + 2) for first, nbytes in enumerate((700, 400, 1000, 300, 600, 2500, 900))]
+    pack(lives, 100, 1024)
+    for life in lives:
+        assert life.nbytes > 1024 or life.offset // 1024 == (life.offset + life.nbytes - 1) // 1024
+
+
+def test_a_weight_that_no_step_can_bind_is_named() -> None:
+    backend: WebGPUBackend = object.__new__(WebGPUBackend)
+    backend.limits = LIMITS
+    fits = {"table": Spec((10**6, 1024), dtypes.float32), "bias": Spec((10**8,), dtypes.float32)}
+    assert backend.refusal(fits) == ""
+    refused = backend.refusal({**fits, "patches": Spec((2**14, 3, 64, 64), dtypes.float32)})
+    assert "patches" in refused and "805,306,368" in refused and "671,088,640" in refused
