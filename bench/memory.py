@@ -6,8 +6,8 @@ Ours is the demo page as a person has it, on each of its devices, with a third m
 model is loaded by its button and has run. onnxruntime-web has a page to itself, and as files what an exporter makes of
 the same three: each with the backbone inside. The figures are proportional set sizes (PSS) from /proc, so Linux only:
 bytes that several processes share count in parts. The pages of the browser's own program are left out, whose part would
-change with every other browser on the machine. JavaScript and Python collect their garbage before each; what is freed
-the browser gives back to the system up to twenty seconds later, so a figure is taken when nothing moved for a while.
+change with every other browser on the machine. Nothing asks for a garbage collection: what a page keeps counts. The
+browser gives back what is freed up to twenty seconds later, so a figure is taken when nothing moved for a while.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page, Route, Worker
     from starlette.types import ASGIApp, Receive, Scope, Send
 
-FLAGS = ("--js-flags=--expose-gc", "--enable-precise-memory-info")
+FLAGS = ("--enable-precise-memory-info",)
 BACKBONE, OWN, THIRD = "all-MiniLM-L6-v2", "skill-head", "third-head"
 MODELS = (BACKBONE, OWN, THIRD)
 STAGES = ("ready", "one", "two", "three", "none again")
@@ -126,7 +126,6 @@ class Tab:
         began = moved = time.monotonic()
         level = -1.0
         while True:
-            self.collect()
             now = self._look()
             at = time.monotonic()
             if abs(sum(now.values()) - level) >= SETTLED:
@@ -142,10 +141,6 @@ class Tab:
             found[kind] = found.get(kind, 0.0) + pss(int(process["id"]))
         return found
 
-    def collect(self) -> None:
-        """Have JavaScript collect its garbage."""
-        self.page.evaluate("gc()")
-
 
 class OurTab(Tab):
     """The demo page, its models on one kind of device."""
@@ -156,10 +151,6 @@ class OurTab(Tab):
         self.page.goto(url + "?load=none")
         self.page.wait_for_selector("body[data-state=ready]", timeout=120_000)
         self.page.get_by_label("Run on").select_option(kind)
-
-    def collect(self) -> None:
-        super().collect()
-        self.worker.evaluate("pyodide.runPython('import gc; gc.collect()'); gc()")
 
     @property
     def worker(self) -> Worker:

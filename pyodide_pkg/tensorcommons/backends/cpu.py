@@ -7,7 +7,8 @@ a page stays alive and a run can be cancelled. NumPy in a browser has no BLAS: a
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,8 +16,12 @@ import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
 from ..bridge.blocks import Data, pieces_of
+from ..errors import DeviceMemoryError
 from ..shapes import Layout
 from .base import Backend, Executable, Op, Operand, Plan, Range, Spec
+
+ADDRESSES = 2**32 - 2**16  # bytes of WebAssembly's memory at most
+RESERVED = 2**28  # bytes of it for Python, NumPy and what a run takes
 
 
 @dataclass(frozen=True)
@@ -27,7 +32,11 @@ class CpuExecutable(Executable):
 
 
 class CpuBackend(Backend[CpuExecutable]):
-    """Bytes are NumPy arrays; steps are NumPy calls."""
+    """Bytes are NumPy arrays; steps are NumPy calls.
+
+    In a browser they lie in WebAssembly's memory, of 32-bit addresses: ``largest`` bytes in an array, and ``memory``
+    bytes together beside Python and what a run takes.
+    """
 
     kind = "cpu"
     name = f"NumPy {np.__version__}"
@@ -35,10 +44,28 @@ class CpuBackend(Backend[CpuExecutable]):
 
     def __init__(self) -> None:
         self.limits: dict[str, int] = {}
+        self.largest = sys.maxsize
+        if sys.maxsize < 2**32:
+            self.memory = ADDRESSES - RESERVED
         self._bytes: dict[int, np.ndarray[Any, np.dtype[np.uint8]]] = {}
 
     def allocate(self, handle: int, nbytes: int, spec: Spec | None) -> None:
-        self._bytes[handle] = np.zeros(nbytes, np.uint8)
+        self._bytes[handle] = self._zeros(nbytes)
+
+    def _zeros(self, nbytes: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
+        try:
+            if nbytes <= self.largest:
+                return np.zeros(nbytes, np.uint8)
+            reason = f"an array there has at most {self.largest:,} bytes"
+        except MemoryError as error:
+            reason = str(error)
+        raise DeviceMemoryError(self.kind, f"a value of {nbytes:,} bytes", reason, nbytes)
+
+    def refusal(self, tensors: Mapping[str, Spec]) -> str:
+        for name, spec in tensors.items():
+            if spec.nbytes > self.largest:
+                return f"{name} takes {spec.nbytes:,} bytes, and an array there at most {self.largest:,}"
+        return ""
 
     def free(self, handle: int) -> None:
         del self._bytes[handle]
@@ -67,7 +94,7 @@ class CpuBackend(Backend[CpuExecutable]):
     ) -> None:
         if host.nbytes:
             self.write(arena, 0, host)
-        results = [np.zeros(nbytes, np.uint8) for nbytes in executable.plan.output_bytes]
+        results = [self._zeros(nbytes) for nbytes in executable.plan.output_bytes]
 
         def view(operand: Operand) -> Any:
             place = operand.place
@@ -83,7 +110,10 @@ class CpuBackend(Backend[CpuExecutable]):
 
         with np.errstate(all="ignore"):  # infinities and NaN are results here, as on every other device
             for step in executable.plan.steps:
-                view(step.output)[...] = step.op.reference(*map(view, step.inputs), **step.attrs)
+                try:
+                    view(step.output)[...] = step.op.reference(*map(view, step.inputs), **step.attrs)
+                except MemoryError as error:
+                    raise DeviceMemoryError(self.kind, step.op.name, str(error)) from None
                 await asyncio.sleep(0)
         self._bytes.update(zip(outputs, results, strict=True))
 

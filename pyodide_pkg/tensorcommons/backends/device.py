@@ -8,7 +8,7 @@ before, never after.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Collection, Iterator, Sequence
+from collections.abc import AsyncGenerator, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal, TypeAlias
 from weakref import WeakSet, ref
@@ -39,7 +39,7 @@ class Budget:
     ``usable`` are the bytes that anything but reads may take.
     """
 
-    usable = 2**62
+    usable = 2**62  # bytes that anything but reads may take
 
     def __init__(self) -> None:
         self.reading = asyncio.Lock()  # one read at a time has the reserve, whatever device it is of
@@ -140,6 +140,16 @@ class Device:
     def stop_lending(self, reason: str) -> None:
         """It failed: from now on bytes go through the host."""
         self.not_lent = reason
+
+    def refusal(self, tensors: Mapping[str, Spec]) -> str:
+        """Why the device cannot hold or run a model of these ``tensors``, by name, even alone; empty where it can.
+
+        Under a limit that is smaller than the weights they come and go.
+        """
+        total, memory = sum(spec.nbytes for spec in tensors.values()), self.backend.memory
+        if min(total, self.budget.usable) > memory:
+            return f"its weights take {total:,} bytes, and all values there together at most {memory:,}"
+        return self.backend.refusal(tensors)
 
     def memory(self) -> dict[str, int]:
         """Bytes now by category, with "total" and "peak" (the largest total since the device was opened)."""

@@ -123,7 +123,7 @@ class Devices:
         first = self.decide(wish)
 
         def refusal(device: Device, form: Mapping[str, Spec] = tensors) -> str:
-            return device.backend.refusal(form) or refused.get(device, "")
+            return device.refusal(form) or refused.get(device, "")
 
         passed: dict[Device, str] = {}
         fit = [device for device in self.opened if not device.is_gone and not refusal(device)]
@@ -147,7 +147,7 @@ class Devices:
     def after(self, device: Device, tensors: Mapping[str, Spec] = MappingProxyType({})) -> Device | None:
         """Return the best other device that is there and can hold ``tensors``: it finishes what ``device`` cannot."""
         others = (other for other in self.opened if other is not device and not other.is_gone)
-        return next((other for other in others if not other.backend.refusal(tensors)), None)
+        return next((other for other in others if not other.refusal(tensors)), None)
 
     def alternatives(self, device: Device) -> dict[str, str]:
         """What every other kind is or why it is not there, by kind."""
