@@ -252,6 +252,18 @@ async def test_models_on_different_devices_run_together():
     empty(manager)
 
 
+async def test_models_that_stream_on_different_devices_run_together():
+    manager = manager_on("webgpu", "cpu")
+    one = await load(manager)
+    wanted, worth = await answer(one), manager.report().unique_weight_bytes
+    two = await load(manager, device="cpu")
+    manager.activations.clear()
+    await manager.set_memory_limit(worth / MB)  # less the reserve of a GPU's reads
+    outs = await manager.run_together([(one, IDS), (two, IDS)])
+    await same(outs, wanted)
+    assert manager.last_run["segments"] > 2 and manager.last_run["refused"] == {}
+
+
 async def test_a_device_lost_in_a_forward_is_opened_again_and_the_run_says_so():
     manager = manager_on("webgpu", "cpu")
     model = await load(manager)

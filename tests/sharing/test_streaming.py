@@ -16,6 +16,9 @@ from scripts.serve import serve
 from scripts.serve_checkpoints import with_random
 from tensorcommons.errors import MemoryBudgetError, TensorReleased
 from tensorcommons.graph import parts
+from tensorcommons.hub import weights
+from tensorcommons.hub.weights import WeightsFile
+from tensorcommons.models import interning
 from tests.cases.support import warnings_of
 from tests.graph.graph_device import graph_device
 from tests.sharing.devices import Backend, backends
@@ -128,6 +131,35 @@ async def test_heads_on_one_backbone_and_the_activation_cache() -> None:
     assert [{name: (await t.read()).tobytes() for name, t in each.items()} for each in together] == [wanted] * 2
     assert manager.last_run["reused_in_run"] > 0 and manager.last_run["segments"] > 1
     assert await bits(models[1]) == wanted and manager.last_run["reused_from_cache"] > 0
+
+
+async def test_a_run_waits_for_the_room_of_a_tensor_that_is_arriving(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A tensor of several chunks has its room from the first one on, and can only leave when it is there."""
+    wanted, worth = await alone()
+    for module in (weights, interning):
+        monkeypatch.setattr(module, "CHUNK", 1 << 18)
+    manager = manager_of(worth * 1.1, "cpu")
+    model = await load(manager, device="cpu")
+    begun, goes_on, read = asyncio.Event(), asyncio.Event(), WeightsFile.read
+
+    async def held_up(file: WeightsFile, chunk: Any) -> Any:
+        if chunk.start > chunk.entry.start:
+            begun.set()
+            await goes_on.wait()
+        return await read(file, chunk)
+
+    monkeypatch.setattr(WeightsFile, "read", held_up)
+    loading = asyncio.ensure_future(load(manager, f"{RECIPE},seed=1", device="cpu"))
+    await begun.wait()
+    for _ in range(20):  # until its first chunk has taken the room
+        await asyncio.sleep(0)
+    assert not all(entry.storage.is_resident for entry in manager.registry)
+    running = asyncio.ensure_future(bits(model))
+    for _ in range(100):
+        await asyncio.sleep(0)
+    goes_on.set()
+    assert await running == wanted
+    await loading
 
 
 @pytest.mark.parametrize("turns", [1, 20, 150])

@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
-from contextlib import aclosing
+from contextlib import ExitStack, aclosing
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from typing import Any, TypeAlias
@@ -205,6 +205,7 @@ class Interner:
         copy: list[Block] = []  # of one that is away, where no storage has it
         stored = digests = b""
         offset = 0
+        taken = ExitStack()
         try:
             for chunk in weights.chunks(entry):
                 raw, of_raw = await anext(arriving)
@@ -217,7 +218,7 @@ class Interner:
                         )
                         if storage is None and refusal is None and not is_known and not away:
                             try:
-                                storage = await self._reserve(spec)
+                                storage = await self._reserve(spec, taken)
                             except MemoryBudgetError as error:  # it may still be on the device already
                                 refusal = error
                         if storage is not None:
@@ -255,6 +256,7 @@ class Interner:
         finally:
             if storage is not None:
                 storage.release()
+            taken.close()
             for block in copy:
                 block.free()
         held.hold(self.model, part.wanted[entry.name])
@@ -264,10 +266,12 @@ class Interner:
         if content != identity:
             registry.remember(self.device, self._converted(part, entry, identity), content)
 
-    async def _reserve(self, spec: Spec) -> Storage:
+    async def _reserve(self, spec: Spec, taken: ExitStack) -> Storage:
+        """A storage for a tensor, whose bytes cannot leave until ``taken`` is closed."""
         await self.manager.residency.make_room(spec.nbytes)
         self.manager.check_open()
         storage = Storage.reserve(self.device, spec.nbytes, "weights", spec)
+        taken.enter_context(self.manager.residency.arriving(spec.nbytes))
         if spec.nbytes >= CHECKED:
             try:
                 await self.device.backend.check([storage.handle])

@@ -399,9 +399,11 @@ def _by_device(calls: Sequence[tuple[Runnable, Mapping[str, Any]]]) -> list[list
 
 
 def _added(values: Sequence[Any]) -> Any:
-    """One account of several runs: numbers and lists are added up, and of names there is one each."""
+    """One account of several runs: numbers and lists are added up, tables joined, and of names there is one each."""
     if all(isinstance(value, str) for value in values):
         return " + ".join(dict.fromkeys(values))
+    if all(isinstance(value, dict) for value in values):
+        return {name: text for value in values for name, text in value.items()}
     return sum(values[1:], values[0])
 
 

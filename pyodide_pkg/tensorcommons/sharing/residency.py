@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from weakref import WeakSet, finalize
 
@@ -54,6 +55,7 @@ class Residency(Budget):
         self._shares: WeakSet[Share] = WeakSet()
         self._sum_up()
         self._waiting: list[tuple[Collection[Storage], asyncio.Future[None]]] = []
+        self._arriving = 0  # bytes of tensors that were taken, and are not all there yet
         self._changing = asyncio.Lock()
         self._evicting = asyncio.Lock()
 
@@ -197,14 +199,19 @@ class Residency(Budget):
         return True
 
     def _bytes_in_use(self, keep: Collection[Storage]) -> int:
-        """Bytes that may leave when a use or run under way ends: one that does not itself wait for room."""
+        """Bytes that may leave when a use or run under way ends, or a tensor has arrived: of what does not itself wait
+        for room."""
         waited_for = {id(storage) for kept, _ in self._waiting for storage in kept} | {id(s) for s in keep}
-        return sum(device.busy_bytes for device in self.devices) + sum(
-            entry.storage.nbytes
-            for entry in self._entries
-            if (entry.storage.is_restoring or (entry.storage.is_resident and entry.storage.in_use))
-            and not entry.pins
-            and id(entry.storage) not in waited_for
+        return (
+            self._arriving
+            + sum(device.busy_bytes for device in self.devices)
+            + sum(
+                entry.storage.nbytes
+                for entry in self._entries
+                if (entry.storage.is_restoring or (entry.storage.is_resident and entry.storage.in_use))
+                and not entry.pins
+                and id(entry.storage) not in waited_for
+            )
         )
 
     async def _some_use_ends(self, nbytes: int, keep: Collection[Storage]) -> None:
@@ -218,6 +225,16 @@ class Residency(Budget):
             await turn
         finally:
             self._waiting.remove((keep, turn))
+
+    @contextmanager
+    def arriving(self, nbytes: int) -> Iterator[None]:
+        """``nbytes`` that were taken for a tensor cannot leave in the block, which must not ask for more room."""
+        self._arriving += nbytes
+        try:
+            yield
+        finally:
+            self._arriving -= nbytes
+            self.use_ended()
 
     def use_ended(self) -> None:
         """Have everybody who waits for room look again."""
