@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 import tensorcommons as tc
+from scripts.random_checkpoint import Checkpoint
 from tensorcommons.errors import DeviceLost, DeviceUnavailable, MemoryBudgetError, TensorReleased
 from tests.sharing.devices import Backend, Fault, backends, cancelled, check, empty, manager_on, some
 from tests.sharing.test_faults import IDS, source
@@ -250,6 +251,16 @@ async def test_models_on_different_devices_run_together():
     for model in (one, two, three):
         model.unload()
     empty(manager)
+
+
+async def test_steps_that_were_begun_before_a_move_have_no_weights_of_the_other_device():
+    manager = manager_on("webgpu", "cpu")
+    files = Checkpoint("deep-llama,layers=1").files()
+    model = await tc.from_pretrained(files, manager=manager, device="webgpu", tokenizer=False)
+    steps = model.steps()
+    await model.to("cpu")
+    bound, _ = await steps.compile_extend((1, 1), 16, {}, greedy=True, is_stored=False)
+    assert {leaf.device.kind for leaf in bound.leaves if leaf is not None} == {"webgpu"}
 
 
 async def test_models_that_stream_on_different_devices_run_together():

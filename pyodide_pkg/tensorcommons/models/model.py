@@ -228,7 +228,7 @@ class Model:
         self._check_loaded()
         if self._steps is None:
             assert isinstance(self.architecture, Decoder)
-            self._steps = Steps(self.architecture, self._weights, self.device)
+            self._steps = Steps(self.architecture, dict(self._weights), self.device)  # a move replaces those here
         return self._steps
 
     def unload(self) -> None:
