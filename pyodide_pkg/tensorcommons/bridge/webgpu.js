@@ -34,6 +34,7 @@ export function reasonWithoutAdapter() {
 const STOPPED = Symbol("stopped");
 const SCOPES = ["internal", "out-of-memory", "validation"]; // the last is popped first
 const PIECE = 12; // dispatches a submit: the device works on the first while the next are encoded
+const LARGEST = 2 ** 30 - 2 ** 16; // bytes of a buffer: SwiftShader cannot allocate the GiB that it claims, which Dawn pads
 const WRITE = 1 << 20; // bytes a write: browsers keep the memory that the largest one passed through, in both processes
 
 // The numbers of a Python buffer of ints.
@@ -108,7 +109,7 @@ function encodeCopy(encoder, source, sourceOffset, target, targetOffset, size) {
 class Gpu {
   constructor(adapter, device) {
     this.device = device;
-    this.slab = Math.floor(device.limits.maxBufferSize / 256) * 256; // bytes of the largest buffer; Python may set less
+    this.slab = Math.floor(Math.min(device.limits.maxBufferSize, LARGEST) / 256) * 256; // of the largest buffer; Python may set less
     this.buffers = new Map(); // handle -> Memory
     this.pipelines = new Map(); // key -> Promise<{pipeline, layout}>
     this.programs = new Map(); // id -> {dispatches, params}
@@ -127,7 +128,8 @@ class Gpu {
       subgroups: [info.subgroupMinSize ?? 0, info.subgroupMaxSize ?? 0],
       matrices: [...(info.subgroupMatrixConfigs ?? [])].map((each) => [each.componentType, each.resultComponentType, each.M, each.N, each.K]),
       limits: Object.fromEntries(Object.entries(Object.getOwnPropertyDescriptors(Object.getPrototypeOf(device.limits)))
-        .filter(([name]) => typeof device.limits[name] === "number").map(([name]) => [name, device.limits[name]])),
+        .filter(([name]) => typeof device.limits[name] === "number")
+        .map(([name]) => [name, name === "maxBufferSize" ? Math.min(device.limits[name], LARGEST) : device.limits[name]])),
     });
     device.addEventListener?.("uncapturederror", ({ error }) => {
       this.errors.push(error.message);
