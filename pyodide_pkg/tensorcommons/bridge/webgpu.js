@@ -35,6 +35,7 @@ const STOPPED = Symbol("stopped");
 const SCOPES = ["internal", "out-of-memory", "validation"]; // the last is popped first
 const PIECE = 12; // dispatches a submit: the device works on the first while the next are encoded
 const LARGEST = 2 ** 30 - 2 ** 16; // bytes of a buffer: SwiftShader cannot allocate the GiB that it claims, which Dawn pads
+const UNFREED = 1 << 24; // bytes of destroyed buffers that may wait for the next submission
 const WRITE = 1 << 20; // bytes a write: browsers keep the memory that the largest one passed through, in both processes
 
 // The numbers of a Python buffer of ints.
@@ -111,6 +112,7 @@ class Gpu {
     this.device = device;
     this.slab = Math.floor(Math.min(device.limits.maxBufferSize, LARGEST) / 256) * 256; // of the largest buffer; Python may set less
     this.buffers = new Map(); // handle -> Memory
+    this.destroyed = 0; // bytes of buffers since the last submission that was made for them
     this.pipelines = new Map(); // key -> Promise<{pipeline, layout}>
     this.programs = new Map(); // id -> {dispatches, params}
     this.stopped = new Set(); // ids of runs to stop at the next part
@@ -192,9 +194,13 @@ class Gpu {
 
   destroyBuffer(handle) {
     this.#stale(handle);
-    this.buffers.get(handle).destroy();
+    const memory = this.buffers.get(handle);
+    memory.destroy();
     this.buffers.delete(handle);
-    if (!this.buffers.size) this.device.queue.submit([]); // bytes of a destroyed buffer are given back by the next submission
+    this.destroyed += memory.size;
+    if (this.buffers.size && this.destroyed < UNFREED) return;
+    this.destroyed = 0;
+    this.device.queue.submit([]); // bytes of a destroyed buffer are given back by the next submission
   }
 
   // `source` is a Python buffer or an array; a last partial word is padded with zeros.
