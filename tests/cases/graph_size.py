@@ -66,7 +66,7 @@ async def _same_bits(place: Place, source: str, nbytes: int, dtype: str) -> None
 
 
 @only("webnn")
-async def encoders_in_segments_give_the_same_bits(place: Place) -> None:
+async def encoders_in_subgraphs_give_the_same_bits(place: Place) -> None:
     for dtype in ("float32", "float16"):
         await _same_bits(
             place, f"{place.random}/deep-bert,layers=4,hidden_size=64,intermediate_size=128", 160 * KB, dtype
@@ -74,7 +74,7 @@ async def encoders_in_segments_give_the_same_bits(place: Place) -> None:
 
 
 @only("webnn")
-async def decoders_in_segments_give_the_same_bits(place: Place) -> None:
+async def decoders_in_subgraphs_give_the_same_bits(place: Place) -> None:
     for dtype in ("float32", "float16"):
         await _same_bits(
             place, f"{place.random}/deep-llama,layers=4,hidden_size=64,intermediate_size=128", 160 * KB, dtype

@@ -1,4 +1,4 @@
-"""Values larger than a device binds or makes a buffer of: the same numbers, in windows, parts and slabs.
+"""Values larger than a device binds or makes a buffer of: the same numbers, in windows, parts and buffers.
 
 The whole suite runs under such limits, too: ``make conformance LIMITS=small`` and ``LIMITS=default``.
 """
@@ -123,7 +123,7 @@ async def attention_and_images_in_parts(device: Device) -> None:
 
 
 @only("webgpu")
-async def bytes_in_slabs(device: Device) -> None:
+async def bytes_in_buffers(device: Device) -> None:
     """Writes, reads, copies and ranges of a value of many buffers; the device counts each byte once."""
     with lowered(device, **SMALL):
         data = numbers(5, 4001)
@@ -139,7 +139,7 @@ async def bytes_in_slabs(device: Device) -> None:
 
 @only("webgpu")
 async def models_in_parts(place: Place) -> None:
-    """A small encoder: tables, weights and the arena in many windows and slabs, the same bits and bytes."""
+    """A small encoder: tables, weights and the arena in many windows and buffers, the same bits and bytes."""
     await _model_in_parts(place, f"{place.tiny}/tiny-bert-mlm", 4096)
 
 

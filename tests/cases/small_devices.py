@@ -55,11 +55,11 @@ def lower(device: Device, limits: dict[str, int]) -> None:
 def lowered(device: Device, **limits: int) -> Iterator[None]:
     """Have ``device``, which holds nothing yet, obey lower limits in the block."""
     bridge: Any = cast(WebGPUBackend, device.backend).bridge
-    before, slab = dict(bridge.limits), bridge._gpu.slab
+    before, largest = dict(bridge.limits), bridge._gpu.bufferBytes
     bridge.lower(limits)
     try:
         yield
     finally:
         bridge._lowered = {}
         bridge.limits |= before
-        bridge._gpu.slab = slab
+        bridge._gpu.bufferBytes = largest

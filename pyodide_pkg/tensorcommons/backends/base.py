@@ -212,7 +212,7 @@ class Backend(ABC, Generic[E]):
     keeps_staging = False  # whether reads go through a buffer that is kept from one to the next: see :meth:`stage`
     most_hidden = most_reserved = 2**62  # bytes that compiled programs may keep together, and of address space
     reads_whole = False  # whether reading a part of a value takes as long as all of it
-    slab = 2**62  # bytes that lie in one piece of the device's memory, and that one read may take, at most
+    buffer_bytes = 2**62  # that lie in one buffer of the device, and that one read may take, at most
     takes_graphs = False  # whether :meth:`compile` is given a Computation instead of a Plan
     graph_nodes = 2**62  # most nodes of one program: more are run in parts
     on_build: Callable[[int, int], None] = staticmethod(

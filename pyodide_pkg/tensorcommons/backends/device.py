@@ -361,7 +361,7 @@ class Device:
             total = sum([_words(offset, size) for _, offset, size in ranges])
             if total > self._staging:
                 self._free_staging()
-            if total <= self.backend.slab and (total <= self._staging or total <= self.budget.free_bytes()):
+            if total <= self.backend.buffer_bytes and (total <= self._staging or total <= self.budget.free_bytes()):
                 with self._staged(total):
                     return await self.backend.read(ranges)
             return [await self._read_in_pieces(*each) for each in ranges]
@@ -420,7 +420,7 @@ class Device:
         done = 0
         while done < nbytes:
             start = offset + done
-            most = min(max(self.budget.free_bytes() // 4, 1) * 4, self.backend.slab)
+            most = min(max(self.budget.free_bytes() // 4, 1) * 4, self.backend.buffer_bytes)
             size = min(nbytes - done, most - start % 4)
             with self.charged(_words(start, size), "staging"):
                 (piece,) = await self.backend.read([(handle, start, size)])

@@ -70,26 +70,26 @@ function described(error) {
   return JSON.stringify({ kind: error.kind ?? "", work: error.work ?? "", message: String(error.message ?? error) });
 }
 
-// The bytes under a handle, in one GPUBuffer, or in several of `slab` bytes each (the last may be smaller) where a device
+// The bytes under a handle, in one GPUBuffer, or in several of `bufferBytes` bytes each (the last may be smaller) where a device
 // makes none that large. Whatever is bound or copied at once lies in one of them.
 class Memory {
-  constructor(device, size, slab) {
-    this.slab = slab;
+  constructor(device, size, bufferBytes) {
+    this.bufferBytes = bufferBytes;
     this.size = Math.max(16, Math.ceil(size / 16) * 16);
     this.doubt = null; // see #doubted
     const usage = GPUBufferUsage.STORAGE | GPUBufferUsage.COPY_SRC | GPUBufferUsage.COPY_DST;
-    this.slabs = [];
-    for (let at = 0; at < this.size; at += slab) this.slabs.push(device.createBuffer({ size: Math.min(slab, this.size - at), usage }));
+    this.buffers = [];
+    for (let at = 0; at < this.size; at += bufferBytes) this.buffers.push(device.createBuffer({ size: Math.min(bufferBytes, this.size - at), usage }));
   }
 
   // The GPUBuffer that has byte `offset`, where it lies there, and how many bytes there are from it on.
   at(offset) {
-    const start = offset % this.slab;
-    return { buffer: this.slabs[Math.floor(offset / this.slab)], offset: start, room: this.slab - start };
+    const start = offset % this.bufferBytes;
+    return { buffer: this.buffers[Math.floor(offset / this.bufferBytes)], offset: start, room: this.bufferBytes - start };
   }
 
   destroy() {
-    for (const buffer of this.slabs) buffer.destroy();
+    for (const buffer of this.buffers) buffer.destroy();
   }
 }
 
@@ -110,7 +110,7 @@ function encodeCopy(encoder, source, sourceOffset, target, targetOffset, size) {
 class Gpu {
   constructor(adapter, device) {
     this.device = device;
-    this.slab = Math.floor(Math.min(device.limits.maxBufferSize, LARGEST) / 256) * 256; // of the largest buffer; Python may set less
+    this.bufferBytes = Math.floor(Math.min(device.limits.maxBufferSize, LARGEST) / 256) * 256; // of the largest buffer; Python may set less
     this.buffers = new Map(); // handle -> Memory
     this.destroyed = 0; // bytes of buffers since the last submission that was made for them
     this.pipelines = new Map(); // key -> Promise<{pipeline, layout}>
@@ -176,7 +176,7 @@ class Gpu {
   }
 
   #newBuffer(size) {
-    return new Memory(this.device, size, this.slab);
+    return new Memory(this.device, size, this.bufferBytes);
   }
 
   createBuffer(handle, size) {

@@ -63,7 +63,7 @@ class WebGPUBridge:
     def _obey(self) -> None:
         self.limits |= self._lowered
         if "maxBufferSize" in self._lowered:
-            self._gpu.slab = self.limits["maxBufferSize"] // 256 * 256
+            self._gpu.bufferBytes = self.limits["maxBufferSize"] // 256 * 256
 
     @property
     def proxy(self) -> Any:

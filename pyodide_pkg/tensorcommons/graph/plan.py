@@ -80,28 +80,28 @@ class _Placed:
             yield from self._from[step]
 
 
-def pack(lives: Sequence[Life], reserved: int = 0, slab: int = 2**62) -> int:
+def pack(lives: Sequence[Life], reserved: int = 0, buffer_bytes: int = 2**62) -> int:
     """Give every life an offset at or above ``reserved``; the result is the end of the last one.
 
-    A life lies in one of the arena's slabs of ``slab`` bytes, unless it is larger than one.
+    A life lies in one of the arena's buffers of ``buffer_bytes`` bytes, unless it is larger than one.
     """
     placed = _Placed(max((life.last for life in lives), default=-1) + 1)
     end = reserved
     for life in sorted(lives, key=lambda life: (-life.nbytes, life.first)):
-        offset = _within(reserved, life.nbytes, slab)
+        offset = _within(reserved, life.nbytes, buffer_bytes)
         for other in sorted(placed.beside(life), key=_offset):
             if other.offset < offset + life.nbytes:
-                offset = _within(max(offset, other.offset + other.nbytes), life.nbytes, slab)
+                offset = _within(max(offset, other.offset + other.nbytes), life.nbytes, buffer_bytes)
         life.offset = offset
         placed.add(life)
         end = max(end, offset + life.nbytes)
     return end
 
 
-def _within(offset: int, nbytes: int, slab: int) -> int:
-    """The first offset from ``offset`` on where ``nbytes`` lie in one slab, if they fit in one."""
-    room = slab - offset % slab
-    return offset if nbytes <= room or nbytes > slab else offset + room
+def _within(offset: int, nbytes: int, buffer_bytes: int) -> int:
+    """The first offset from ``offset`` on where ``nbytes`` lie in one buffer, if they fit in one."""
+    room = buffer_bytes - offset % buffer_bytes
+    return offset if nbytes <= room or nbytes > buffer_bytes else offset + room
 
 
 def _offset(life: Life) -> int:
@@ -285,7 +285,7 @@ class _Planner:
                 value = _written_as(source)
                 if id(value) in lives:
                     lives[id(value)].last = index
-        pack(list(lives.values()), reserved, self.backend.slab)
+        pack(list(lives.values()), reserved, self.backend.buffer_bytes)
         for key, life in lives.items():
             self.places[key] = Place("arena", 0, life.offset, life.nbytes)
         return list(lives.values())

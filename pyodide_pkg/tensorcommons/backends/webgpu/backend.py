@@ -85,8 +85,8 @@ class WebGPUBackend(Backend[Replay]):
         return Windows.of_limits(self.limits)
 
     @property
-    def slab(self) -> int:  # type: ignore[override]
-        return self._windows.slab
+    def buffer_bytes(self) -> int:  # type: ignore[override]
+        return self._windows.buffer
 
     def refusal(self, tensors: Mapping[str, Spec]) -> str:
         windows = self._windows

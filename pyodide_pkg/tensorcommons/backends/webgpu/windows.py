@@ -1,8 +1,8 @@
 """Values larger than a device binds, or makes a buffer of, at once: seen through windows.
 
-A value of more than ``maxBufferSize`` bytes lies in several GPUBuffers, slabs, and a shader sees at most
+A value of more than ``maxBufferSize`` bytes lies in several GPUBuffers, and a shader sees at most
 ``maxStorageBufferBindingSize`` bytes through one binding. So a value is bound as windows: as few as there can be, each
-in one slab. Nearly all values have one.
+in one buffer. Nearly all values have one.
 """
 
 from __future__ import annotations
@@ -22,21 +22,21 @@ class Windows:
     """The bytes of the largest binding and of the largest buffer, and how many storage buffers a dispatch binds."""
 
     binding: int
-    slab: int
+    buffer: int
     count: int
 
     @classmethod
     def of_limits(cls, limits: Mapping[str, int]) -> Windows:
         """Those of a device with these limits."""
-        slab = limits["maxBufferSize"] // ALIGNMENT * ALIGNMENT
+        buffer = limits["maxBufferSize"] // ALIGNMENT * ALIGNMENT
         binding = limits["maxStorageBufferBindingSize"] // ALIGNMENT * ALIGNMENT
-        return cls(min(binding, slab, MOST), slab, limits["maxStorageBuffersPerShaderStage"])
+        return cls(min(binding, buffer, MOST), buffer, limits["maxStorageBuffersPerShaderStage"])
 
     def of(self, place: Place) -> Iterator[tuple[int, int]]:
         """(offset, bytes) of the windows over ``place``; the first may begin before it."""
         at, end = place.offset // ALIGNMENT * ALIGNMENT, place.offset + max(place.nbytes, 1)
         while at < end:
-            stop = min(end, at + self.binding, (at // self.slab + 1) * self.slab)
+            stop = min(end, at + self.binding, (at // self.buffer + 1) * self.buffer)
             yield at, -(-(stop - at) // 16) * 16
             at = stop
 

@@ -20,7 +20,7 @@ from .builder import EMPTY, GraphBuilder
 from .cores import WHOLE, Slot, Stage, stages_of
 from .lowering import lower, physical, refusals
 from .lowering.rule import Lowering
-from .segments import GRAPH_BYTES, HIDDEN_BYTES, RESERVED_BYTES, TENSORS_BYTES, Kind, Segment, bytes_of, reserved
+from .splitting import GRAPH_BYTES, HIDDEN_BYTES, RESERVED_BYTES, TENSORS_BYTES, Kind, Subgraph, bytes_of, reserved
 
 AXES = 8  # of an MLTensor in Chromium
 WISHES = {"": "the browser's choice of device"}
@@ -279,33 +279,35 @@ class _Description:
             node: self._target(slot, values[number].spec)
             for node, (slot, number) in zip(calls.outputs, stored, strict=True)
         }
-        segments = calls.segments(self.most)
-        crossing: dict[int, int] = {}  # places of what a segment gives to later ones, by node
-        for place, segment in enumerate(segments):
+        subgraphs = calls.subgraphs(self.most)
+        crossing: dict[int, int] = {}  # places of what a subgraph gives to later ones, by node
+        for place, subgraph in enumerate(subgraphs):
             inputs = [
                 (node, self._source(stage, values[number]) if number >= 0 else targets[-1 - number])
-                for node, number in segment.calls.inputs
+                for node, number in subgraph.calls.inputs
             ]
-            for node in segment.gives:
+            for node in subgraph.gives:
                 if node not in targets:
                     crossing[node] = self._place(calls.kinds[node], bytes_of(calls.kinds[node]))
                     targets[node] = -1 - crossing[node]
-            outputs = [(node, targets[given]) for node, given in zip(segment.calls.outputs, segment.gives, strict=True)]
-            self._dispatch(stage, segment, inputs, outputs)
-            later = {-1 - number for each in segments[place + 1 :] for _, number in each.calls.inputs}
+            outputs = [
+                (node, targets[given]) for node, given in zip(subgraph.calls.outputs, subgraph.gives, strict=True)
+            ]
+            self._dispatch(stage, subgraph, inputs, outputs)
+            later = {-1 - number for each in subgraphs[place + 1 :] for _, number in each.calls.inputs}
             for node in [node for node in crossing if node not in later]:
                 self._free.setdefault(calls.kinds[node], []).append(crossing.pop(node))
 
     def _dispatch(
-        self, stage: Stage, segment: Segment, inputs: list[tuple[int, int]], outputs: list[tuple[int, int]]
+        self, stage: Stage, subgraph: Subgraph, inputs: list[tuple[int, int]], outputs: list[tuple[int, int]]
     ) -> None:
         """Add a graph and its dispatch. Layers that differ in their weights only are one graph, for each of the parts
         that run side by side."""
-        nodes, results = segment.calls.nodes, segment.calls.outputs
-        key = f"{stage.part} {segment.structure}"
+        nodes, results = subgraph.calls.nodes, subgraph.calls.outputs
+        key = f"{stage.part} {subgraph.structure}"
         if key not in self.graphs:
-            self.hidden += segment.calls.hidden_bytes()
-            self.reserved += reserved(segment.calls.block_bytes)
+            self.hidden += subgraph.calls.hidden_bytes()
+            self.reserved += reserved(subgraph.calls.block_bytes)
         graph = self.graphs.setdefault(key, {"index": len(self.graphs), "nodes": nodes, "outputs": results})
         self.stages.append({"graph": graph["index"], "inputs": inputs, "outputs": outputs})
 

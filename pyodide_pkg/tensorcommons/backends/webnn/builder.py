@@ -16,7 +16,7 @@ import numpy as np
 
 from ...errors import UnsupportedOp
 from ...shapes import Shape, broadcast_shapes, size_of
-from .segments import GRAPH_BYTES, Calls, Kind, bytes_of, references
+from .splitting import GRAPH_BYTES, Calls, Kind, bytes_of, references
 
 # A dtype's numbers are all numbers of these, in the order in which they are tried.
 WIDER = {"uint8": ("int32", "float32"), "int8": ("int32", "float32"), "uint32": ("int64",), "float16": ("float32",)}

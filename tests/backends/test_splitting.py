@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tensorcommons.backends.webnn.segments import BLOCK, GRAPH_BYTES, Calls, Kind, Node, Segment, kept_bytes, reserved
+from tensorcommons.backends.webnn.splitting import BLOCK, GRAPH_BYTES, Calls, Kind, Node, Subgraph, kept_bytes, reserved
 
 MIB = 2**20
 MEANING: dict[str, Callable[..., Any]] = {
@@ -76,26 +76,26 @@ def sums(count: int, mib: int) -> Calls:
 def test_what_ends_a_tab_is_known_before_and_split(calls):
     assert calls.block_bytes >= BLOCK, "each of these ended a tab of Chromium 153"
     assert rows(350).bytes_alone(2) >= BLOCK, "so did this, which cannot be split"
-    segments = calls.segments(GRAPH_BYTES)
-    assert len(segments) > 1 and all(each.calls.block_bytes <= GRAPH_BYTES for each in segments)
+    subgraphs = calls.subgraphs(GRAPH_BYTES)
+    assert len(subgraphs) > 1 and all(each.calls.block_bytes <= GRAPH_BYTES for each in subgraphs)
 
 
 @pytest.mark.parametrize("calls", [products(8, 100, "float32"), products(3, 95, "float16"), sums(5, 120)])
 def test_what_a_tab_takes_stays_one_graph(calls):
     assert calls.block_bytes <= GRAPH_BYTES
-    assert [each.calls for each in calls.segments(GRAPH_BYTES)] == [calls]
+    assert [each.calls for each in calls.subgraphs(GRAPH_BYTES)] == [calls]
 
 
 def test_a_cast_of_a_weight_never_crosses():
-    segments = products(6, 100, "float16").segments(GRAPH_BYTES)
-    crossing = [segment.calls.kinds[node] for segment in segments for node in segment.calls.outputs]
-    assert len(segments) > 2 and set(crossing) <= {("float32", (1, 1)), ("float32", (51_200, 1))}
+    subgraphs = products(6, 100, "float16").subgraphs(GRAPH_BYTES)
+    crossing = [subgraph.calls.kinds[node] for subgraph in subgraphs for node in subgraph.calls.outputs]
+    assert len(subgraphs) > 2 and set(crossing) <= {("float32", (1, 1)), ("float32", (51_200, 1))}
 
 
 def test_equal_layers_become_equal_graphs():
-    segments = products(12, 100, "float16").segments(GRAPH_BYTES)
-    assert len(segments) >= 12 and len({segment.structure for segment in segments}) <= 4
-    assert kept_bytes(segments) < BLOCK
+    subgraphs = products(12, 100, "float16").subgraphs(GRAPH_BYTES)
+    assert len(subgraphs) >= 12 and len({subgraph.structure for subgraph in subgraphs}) <= 4
+    assert kept_bytes(subgraphs) < BLOCK
 
 
 def rows(mib: int) -> Calls:
@@ -133,24 +133,24 @@ def evaluated(calls: Calls, given: dict[int, np.ndarray]) -> list[np.ndarray]:
     return [values[node] for node in calls.outputs]
 
 
-def run(segments: list[Segment], outputs: list[int], given: dict[int, np.ndarray]) -> list[np.ndarray]:
+def run(subgraphs: list[Subgraph], outputs: list[int], given: dict[int, np.ndarray]) -> list[np.ndarray]:
     known = dict(given)
-    for segment in segments:
-        results = evaluated(segment.calls, {number: known[number] for _, number in segment.calls.inputs})
-        known.update({-1 - node: result for node, result in zip(segment.gives, results, strict=True)})
+    for subgraph in subgraphs:
+        results = evaluated(subgraph.calls, {number: known[number] for _, number in subgraph.calls.inputs})
+        known.update({-1 - node: result for node, result in zip(subgraph.gives, results, strict=True)})
     return [known[-1 - node] for node in outputs]
 
 
 @pytest.mark.parametrize("seed", range(30))
-def test_segments_together_are_the_whole(seed):
+def test_subgraphs_together_are_the_whole(seed):
     calls, given = drawn(seed)
     wanted = evaluated(calls, given)
     for most in (200, 400, 600, 1000):
-        segments = calls.segments(most)
-        assert all(each.calls.block_bytes <= most or len(each.gives) == 1 for each in segments)
-        for got, expected in zip(run(segments, list(calls.outputs), given), wanted, strict=True):
+        subgraphs = calls.subgraphs(most)
+        assert all(each.calls.block_bytes <= most or len(each.gives) == 1 for each in subgraphs)
+        for got, expected in zip(run(subgraphs, list(calls.outputs), given), wanted, strict=True):
             np.testing.assert_array_equal(got, expected)
-    assert len(calls.segments(400)) > 2
+    assert len(calls.subgraphs(400)) > 2
 
 
 def test_a_block_reserves_a_power_of_two():

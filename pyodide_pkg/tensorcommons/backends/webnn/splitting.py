@@ -1,4 +1,4 @@
-"""Segments: calls of an MLGraphBuilder that would take too much memory as one graph become several that run in order.
+"""Calls of an MLGraphBuilder that would take too much memory as one graph become several, which run in order.
 
 LiteRT plans the inputs of a graph and the values in it into one block of memory, and Chromium ends the tab where a
 block cannot be had, instead of reporting it: from 1 GiB on (measured in Chromium 153, also for one tensor, whatever
@@ -6,8 +6,8 @@ block cannot be had, instead of reporting it: from 1 GiB on (measured in Chromiu
 as early as it can be, which is what happens to the casts of weights, and nothing were computed in place. LiteRT widens
 what a method takes in float16, so such a value counts three times.
 
-What a segment needs of an earlier one crosses in a tensor. Casts, slices and the like of the graph's own inputs do not:
-each segment makes them again, so a float16 weight is never stored a second time in float32.
+What a subgraph needs of an earlier one crosses in a tensor. Casts, slices and the like of the graph's own inputs do
+not: each subgraph makes them again, so a float16 weight is never stored a second time in float32.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ class Calls:
 
     @cached_property
     def remade(self) -> frozenset[int]:
-        """The nodes that each segment makes for itself."""
+        """The nodes that each subgraph makes for itself."""
         found: set[int] = set()
         outputs = set(self.outputs)
         for number, node in enumerate(self.nodes):
@@ -133,7 +133,7 @@ class Calls:
         return self.block_bytes - sum(self._bytes[node] for node, _ in self.inputs)
 
     def bytes_alone(self, node: int) -> int:
-        """The block of a graph that computes one node, and what it remakes for it. Never less in any segment."""
+        """The block of a graph that computes one node, and what it remakes for it. Never less in any subgraph."""
         return 0 if node in self.remade or self.is_given(node) else self._block([node], {node})
 
     def _block(self, nodes: Sequence[int], kept: set[int]) -> int:
@@ -173,17 +173,17 @@ class Calls:
                     waiting.append(source)
         return sorted(found)
 
-    def segments(self, most: int) -> list[Segment]:
+    def subgraphs(self, most: int) -> list[Subgraph]:
         """These calls as graphs whose blocks take at most ``most`` bytes each, as far as single nodes do.
 
         One graph, else as few as it takes, or many of a quarter of that where all together keep less: equal layers
         become equal graphs, which are built and kept once.
         """
         if self.block_bytes <= most:
-            return [Segment(self, tuple(self.outputs))]
+            return [Subgraph(self, tuple(self.outputs))]
         return min(self._split(most // 4), self._split(most), key=kept_bytes)
 
-    def _split(self, most: int) -> list[Segment]:
+    def _split(self, most: int) -> list[Subgraph]:
         order = [number for number in range(len(self.nodes)) if not self.is_given(number) and number not in self.remade]
         places = {node: place for place, node in enumerate(order)}
         ends = self._last_uses(order, places)
@@ -199,7 +199,7 @@ class Calls:
             end = start + max(bisect.bisect_left(sizes, True, key=lambda end: not fits(end)), 1)
             if end < len(order):  # where least crosses, in the later half of what fits
                 end = min(range(end, start + (end - start) // 2, -1), key=lambda place: crossing[place])
-            found.append(self._segment(order[start:end], end, places, ends))
+            found.append(self._subgraph(order[start:end], end, places, ends))
             start = end
         return found
 
@@ -226,19 +226,19 @@ class Calls:
         outputs = set(self.outputs)
         return {node for node in nodes if node in outputs or ends[node] >= end}
 
-    def _segment(self, nodes: Sequence[int], end: int, places: Mapping[int, int], ends: Mapping[int, int]) -> Segment:
+    def _subgraph(self, nodes: Sequence[int], end: int, places: Mapping[int, int], ends: Mapping[int, int]) -> Subgraph:
         leaving = sorted(self._leaving(nodes, end, places, ends))
         computed = self._with_remade(nodes)
         given = {source for node in computed for source in self._references[node]} - set(computed)
         brought = [node for node in given if not self.is_given(node)]
-        return Segment(self._only(sorted({*computed, *given}), leaving, brought), tuple(leaving))
+        return Subgraph(self._only(sorted({*computed, *given}), leaving, brought), tuple(leaving))
 
 
 @dataclass(frozen=True)
-class Segment:
+class Subgraph:
     """One graph of several: its calls, and what its outputs are by the nodes of all the calls.
 
-    An input of a number below 0 is the node ``-1 - number``, which an earlier segment gives.
+    An input of a number below 0 is the node ``-1 - number``, which an earlier subgraph gives.
     """
 
     calls: Calls
@@ -246,18 +246,18 @@ class Segment:
 
     @property
     def structure(self) -> str:
-        """What two segments have in common that can be one graph: everything but the numbers of their inputs."""
+        """Everything but the numbers of the inputs: subgraphs of one structure are built once."""
         nodes = [node[:3] if node[0] == "input" else node for node in self.calls.nodes]
         return json.dumps([nodes, list(self.calls.outputs)])
 
 
-def kept_bytes(segments: Sequence[Segment]) -> int:
-    """About how many bytes segments keep: their graphs, each once, and the values that cross."""
-    graphs = {segment.structure: segment.calls.hidden_bytes() for segment in segments}
+def kept_bytes(subgraphs: Sequence[Subgraph]) -> int:
+    """About how many bytes subgraphs keep: their graphs, each once, and the values that cross."""
+    graphs = {subgraph.structure: subgraph.calls.hidden_bytes() for subgraph in subgraphs}
     crossing = {
-        number: bytes_of(segment.calls.kinds[node])
-        for segment in segments
-        for node, number in segment.calls.inputs
+        number: bytes_of(subgraph.calls.kinds[node])
+        for subgraph in subgraphs
+        for node, number in subgraph.calls.inputs
         if number < 0
     }
     return sum(graphs.values()) + sum(crossing.values())
