@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from ...bridge.blocks import Block, Data
+from ...bridge.runtime import breathe
 from ...bridge.webgpu import WebGPUBridge
 from ...errors import UnsupportedOp
 from ...shapes import Layout
@@ -141,6 +142,7 @@ class WebGPUBackend(Backend[Replay]):
         params = bytearray()
         alignment = self.limits["minUniformBufferOffsetAlignment"]
         for step in plan.steps:
+            await breathe()
             if step.op.name not in KERNELS:
                 raise UnsupportedOp(step.op.name, "webgpu", "there is no kernel for it")
             require_shader_types(step)
