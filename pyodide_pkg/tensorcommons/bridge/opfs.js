@@ -79,13 +79,17 @@ export const read = typed(async (store, name, target) => {
   }
   const reader = file.stream().getReader({ mode: "byob" });
   let own = spare.pop() ?? new Uint8Array(READ);
-  for (let at = 0; at < length;) {
-    const { value, done } = await reader.read(own); // it takes the array, and gives it back
-    if (done) throw new DOMException(`${at} of ${length} bytes`, "DataError");
-    bytes.set(value, at);
-    own = new Uint8Array(value.buffer);
-    at += value.length;
-    await digests.add(bytes, at);
+  try {
+    for (let at = 0; at < length;) {
+      const { value, done } = await reader.read(own); // it takes the array, and gives it back
+      if (done) throw new DOMException(`${at} of ${length} bytes`, "DataError");
+      bytes.set(value, at);
+      own = new Uint8Array(value.buffer);
+      at += value.length;
+      await digests.add(bytes, at);
+    }
+  } finally {
+    reader.cancel().catch(() => {}); // else its pipe stays until garbage is collected
   }
   if (spare.length < SPARE) spare.push(own);
   return [bytes, await digests.end(bytes)];
