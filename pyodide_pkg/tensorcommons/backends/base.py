@@ -291,7 +291,7 @@ class Backend(ABC, Generic[E]):
         return ""
 
     def binds_whole(self, spec: Spec) -> bool:
-        """Whether a step sees all of a value at once, in one binding."""
+        """Return whether a step sees all of a value at once, in one binding."""
         return True
 
     def refusals(self, plan: Computation) -> Mapping[int, str]:

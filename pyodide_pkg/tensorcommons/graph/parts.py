@@ -291,7 +291,7 @@ class PartedProgram:
 
     @property
     def is_compiled(self) -> bool:
-        """Whether :meth:`compile_by` is done."""
+        """True if :meth:`compile_by` is done."""
         return bool(self._bound)
 
     def plan_by(self, plan_part: Callable[[Device, Graph], Any]) -> None:

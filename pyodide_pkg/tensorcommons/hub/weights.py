@@ -191,7 +191,7 @@ class WeightsFile:
             self._record.name((entry.start, entry.stop), identity, label_of(entry))
 
     def is_local(self, chunks: Iterable[Chunk]) -> bool:
-        """Whether the bytes of chunks that were read can be read again without the network."""
+        """Return whether the bytes of chunks that were read can be read again without the network."""
         return self.source.is_local or all((each.start, each.stop) in self._kept for each in chunks)
 
     def read_again(self, entry: TensorEntry) -> list[tuple[Chunk, ReadAgain]]:

@@ -305,7 +305,7 @@ class Interner:
 
 
 def _is_stored(source: Source) -> bool:
-    """Whether a tensor of ``source`` can be read again without a network."""
+    """Return whether a tensor of ``source`` can be read again without a network."""
     return source.is_local or isinstance(source, CachedSource)
 
 

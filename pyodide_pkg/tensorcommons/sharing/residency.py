@@ -256,7 +256,7 @@ class Residency(Budget):
             raise self.refusal(nbytes, [entry for entry in self._entries if entry.pins and entry.storage not in keep])
 
     def check_streams(self, nbytes: int, keep: Collection[Storage], least: Callable[[], Need]) -> bool:
-        """Whether weights of ``nbytes`` cannot be here together, so that each run streams them.
+        """Return whether weights of ``nbytes`` cannot be here together, so that each run streams them.
 
         Raises MemoryBudgetError if a run cannot do that either: it takes ``least`` at a time.
         """

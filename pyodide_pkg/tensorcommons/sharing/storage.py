@@ -425,7 +425,7 @@ class Storage:
 
     @property
     def is_restoring(self) -> bool:
-        """Whether the bytes are on their way back to the device, which has room for them."""
+        """True if the bytes are on their way back to the device, which has room for them."""
         return self._restored is not None
 
     async def wait_for_restore(self) -> None:

@@ -93,7 +93,7 @@ def _halves(step: Step, kernel: Kernel) -> Iterator[tuple[Step, Step]]:
 
 
 def _takes_any(kernel: Kernel, position: int, operand: Operand, step: Step) -> bool:
-    """Whether ``operand`` may begin at any element."""
+    """Return whether ``operand`` may begin at any element."""
     return kernel.writes_any if operand is step.output else kernel.accepts(position, operand.layout)
 
 

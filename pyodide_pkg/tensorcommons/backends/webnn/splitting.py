@@ -84,7 +84,7 @@ class Calls:
         return [bytes_of(kind) for kind in self.kinds]
 
     def is_given(self, node: int) -> bool:
-        """Whether a node is an input or a constant."""
+        """Return whether a node is an input or a constant."""
         return self.nodes[node][0] in ("input", "constant")
 
     @cached_property

@@ -76,7 +76,7 @@ class Kernel:
 
 
 def is_leading(step: Step, axis: int) -> bool:
-    """Whether a range of ``axis`` of a dense result is one range of its bytes."""
+    """Return whether a range of ``axis`` of a dense result is one range of its bytes."""
     return all(size == 1 for size in step.output.shape[:axis])
 
 

@@ -182,7 +182,7 @@ def _chain(step: Step, adapter: Adapter) -> list[Dispatch]:
 
 
 def is_part(step: Step) -> bool:
-    """Whether the result is a part of something whose other elements must stay as they are."""
+    """Return whether the result is a part of something whose other elements must stay as they are."""
     return step.whole is not None
 
 
