@@ -1,4 +1,4 @@
-"""What checkpoints of 269 MB to 6.4 GB take of the page's process and of the GPU process, and how fast they load.
+"""Memory of the page's process and the GPU process with checkpoints of 269 MB to 6.4 GB, and the times of their loads.
 
     make bench ARGS=sizes
 
@@ -95,7 +95,7 @@ CASES = (
 
 
 class Watch:
-    """What the processes of a browser take, in MB by kind; a thread looks for the largest figure."""
+    """Memory of a browser's processes, in MB by kind; a thread looks for the largest figure."""
 
     def __init__(self, browser: Browser) -> None:
         self._asked = browser.new_browser_cdp_session()

@@ -181,7 +181,7 @@ PRESETS = {
 
 @dataclass(frozen=True)
 class Recipe:
-    """What a checkpoint is made by."""
+    """Configuration and options of a checkpoint."""
 
     config: Mapping[str, Any]
     dtype: str

@@ -47,7 +47,7 @@ _checkpoint = lru_cache(maxsize=16)(Checkpoint)
 
 @dataclass
 class Stop:
-    """Where answers with weights end before their time: the connection is closed at ``cut``, silent from ``hold`` on.
+    """Bytes at which answers with weights end early: the connection is closed at ``cut``, silent from ``hold`` on.
 
     Both are offsets in the file. An answer that begins at or behind one passes. None is nowhere; a test may change them
     while the server runs.

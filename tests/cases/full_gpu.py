@@ -124,7 +124,7 @@ async def an_arena_an_output_and_a_read_are_refused(device: Device) -> None:
 
 @only("webgpu")
 async def a_restore_is_refused(place: Place) -> None:
-    """What left the device stays where it is, and comes back when there is memory again."""
+    """A weight that left the device stays away without an error, and comes back when there is memory again."""
     device, manager = place.device, place.manager(activation_cache=False)
     before = held(device)
     model = await tc.from_pretrained(f"{place.random}/{WEIGHTS}", manager=manager, device="webgpu", tokenizer=False)

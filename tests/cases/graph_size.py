@@ -39,7 +39,7 @@ def _forget_programs(place: Place) -> None:
 
 
 async def _answers(place: Place, source: str, nbytes: int | None, dtype: str) -> tuple[list[Any], int]:
-    """What a model answers, and how many graphs ran at its largest call."""
+    """Return a model's answers, and how many graphs ran at its largest call."""
     with at_most(place, nbytes):
         manager = place.manager(activation_cache=False)
         model = await tc.from_pretrained(source, manager=manager, dtype=dtype, tokenizer=False)

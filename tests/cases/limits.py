@@ -180,7 +180,7 @@ async def _model_in_parts(place: Place, source: Any, binding: int) -> None:
 @long("webgpu")
 @only("webgpu")
 async def real_default_limits(device: Device) -> None:
-    """What passes 128 MiB a binding and 256 MiB a buffer, held to them by the browser: a table, logits, an arena."""
+    """A table, logits and an arena above 128 MiB a binding and 256 MiB a buffer, limits that the browser enforces."""
     from pyodide.code import run_js
 
     devices = await open_devices("default")

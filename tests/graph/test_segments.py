@@ -1,4 +1,4 @@
-"""Where a graph is cut into segments, and what crosses the cuts."""
+"""Cuts of a graph into segments, and the values that cross them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which weights stay between runs of a model that is larger than its limit."""
+"""Choice of the weights that stay between runs of a model that is larger than its limit."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a load takes of the host beside what the device keeps: some chunks, however large a tensor is."""
+"""Host memory of a load beside what the device keeps: some chunks, however large a tensor is."""
 
 from __future__ import annotations
 

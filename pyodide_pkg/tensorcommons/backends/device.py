@@ -34,7 +34,7 @@ def _words(offset: int, nbytes: int) -> int:
 
 
 class Budget:
-    """What bounds a device's bytes. This one bounds nothing; a manager's stands on every device that it was given.
+    """Bound of a device's bytes. This one bounds nothing; a manager's stands on every device that it was given.
 
     ``usable`` are the bytes that anything but reads may take.
     """

@@ -143,7 +143,7 @@ def parts_of(
 def _turns(
     graph: Graph, layers: Mapping[int, int], device: Device, fallback: Device, bounds: Callable[[Device], Bounds]
 ) -> list[Turn]:
-    """Which nodes each device computes, turn by turn: the segments of each layer."""
+    """List the nodes that each device computes, turn by turn: the segments of each layer."""
     nodes: dict[int, list[Node]] = {}
     for node in graph.nodes:  # in this order, none needs a later one
         if id(node) in layers:
@@ -252,7 +252,7 @@ class PartedProgram:
 
     @property
     def plans(self) -> Sequence[Planned[Any]]:
-        """What was planned of each part."""
+        """Plans of the parts."""
         return [plan for program in self.programs for plan in program.plans]
 
     @property
@@ -387,7 +387,7 @@ class PartedProgram:
         return {self._leaves[place] for place in places if parts[self._leaves[place]] == 1}
 
     def _stream(self, values: Mapping[int, Storage]) -> Stream:
-        """What a run over the leaves ``values`` brings to the device, part by part."""
+        """List the bytes that a run over the leaves ``values`` brings to the device, part by part."""
         turns, found = self.residents(values)
         self.resident = sum(values[number].nbytes for number in found.weights)
         stay = {values[number] for number in found.weights}

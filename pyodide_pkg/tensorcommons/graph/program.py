@@ -71,7 +71,7 @@ class Program:
 
     @property
     def plans(self) -> Sequence[Planned[Any]]:
-        """What was planned of it."""
+        """The plan, as the only one."""
         return (self.planned,)
 
     @property

@@ -55,7 +55,7 @@ class Piece:
 
 @dataclass
 class Record:
-    """What is known of the file at ``address``: its bytes by ``pieces``, perhaps not all; or that it is ``absent``.
+    """Knowledge of the file at ``address``: its bytes by ``pieces``, perhaps not all; or that it is ``absent``.
 
     ``tensors`` are the identities of tensors that several pieces make up. ``size``, ``etag``, ``modified`` and
     ``is_settled`` are the file's version; see :class:`Version`.
@@ -81,7 +81,7 @@ class Record:
 
     @property
     def version(self) -> Version:
-        """What tells two contents of one address apart."""
+        """Text that tells two contents of one address apart."""
         return Version(self.size, self.etag, self.modified, self.is_settled)
 
     @property

@@ -50,7 +50,7 @@ class Chunk:
 
     @property
     def label(self) -> str:
-        """What its identity covers beside its bytes: that of a whole tensor is the tensor's."""
+        """Text that the identity covers beside the bytes: that of a whole tensor is the tensor's."""
         return label_of(self.entry) if self.nbytes == self.entry.nbytes else ""
 
 

@@ -200,7 +200,7 @@ def _warn_of_streaming(name: str, manager: TensorSharingManager, storages: Seque
 
 
 def _why_refused(device: Device, error: DeviceMemoryError) -> str:
-    """What is known of a device that had no memory for a weight."""
+    """Describe a device that had no memory for a weight."""
     complaint = error.reason.splitlines()[0] if error.reason else "no reason given"
     return f"{error.work} was refused ({complaint}) with {device.total:,} bytes on it"
 

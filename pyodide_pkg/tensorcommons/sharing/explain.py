@@ -17,7 +17,7 @@ SHOWN = 12  # kinds of steps, reuse points and parts that are listed; more are c
 
 
 class Explained(Runnable, Protocol):
-    """What ``explain_plan`` needs of a model."""
+    """Model as ``explain_plan`` sees it."""
 
     @property
     def manager(self) -> Any:
@@ -59,7 +59,7 @@ def explain_plan(model: Explained, inputs: Mapping[str, Any], outputs: Sequence[
 
 
 def _fused(program: Program | PartedProgram) -> Iterator[str]:
-    """Which operations became one step."""
+    """Yield a line for each kind of fused step."""
     kinds = Counter(
         kind for plan in program.plans for step in plan.plan.steps if (kind := _kind(step.op.name, step.attrs))
     )
@@ -70,7 +70,7 @@ def _fused(program: Program | PartedProgram) -> Iterator[str]:
 
 
 def _kind(name: str, attrs: Attributes) -> str:
-    """What was fused into a step; nothing where it is one operation."""
+    """Name the operations of a fused step; empty where it is one operation."""
     if name == "chain":
         return f"elementwise: {', '.join(_names(attrs['formula']))}"
     if name == "linears":

@@ -90,7 +90,7 @@ class _Variant:
 
     @property
     def cost(self) -> dict[str, Any]:
-        """What each of its runs has to tell of its program, which is another one under another limit."""
+        """Figures of the program for ``last_run``; it is another program under another limit."""
         program = self.bound.program if self.bound is not None else None
         if program is None or self._cost[0] is not program:
             self._cost = program, _cost_of(program)
@@ -353,7 +353,7 @@ def _cost_of(program: Program | PartedProgram | None) -> dict[str, Any]:
 
 
 def _transfers(program: Program | PartedProgram | None) -> dict[str, Any]:
-    """What a run moved: weights that come and go in segments, and of a program in parts what crossed devices."""
+    """Figures of what a run moved: weights that stream, and what crossed devices in a program in parts."""
     if not isinstance(program, PartedProgram):
         return {"segments": 0, "moved_bytes": 0, "resident_bytes": 0}
     return {

@@ -44,7 +44,7 @@ def _nobody() -> None:
 
 @dataclass(frozen=True)
 class Origin:
-    """Where bytes came from: ``chunks`` gives them again, checked, as blocks that the caller frees.
+    """Source of a storage's bytes: ``chunks`` gives them again, checked, as blocks that the caller frees.
 
     ``is_local``: without a network that may be gone.
     """

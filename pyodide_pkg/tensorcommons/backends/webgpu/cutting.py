@@ -98,7 +98,7 @@ def _takes_any(kernel: Kernel, position: int, operand: Operand, step: Step) -> b
 
 
 def _middle(size: int, strides: Sequence[int]) -> int:
-    """Where to cut an axis that has these strides in the dense operands: at the start of a binding, if there is one."""
+    """Choose where to cut an axis of these strides in the dense operands: at the start of a binding if possible."""
     for begin in (ALIGNMENT, WHOLE):
         unit = max((begin // math.gcd(begin, stride) for stride in strides), default=1)
         if unit < size:

@@ -170,7 +170,7 @@ class WebNNBackend(Backend[Built]):
         return built
 
     def _described(self, plan: Computation) -> _Description:
-        """What ``webnn.js`` builds."""
+        """Return the description that ``webnn.js`` builds from."""
         described = _Description(plan, self.most)
         stages = stages_of(plan, self.cores)
         last = {slot: stage.level for stage in stages for slot in stage.needs}

@@ -87,7 +87,7 @@ def _take(step: Step, adapter: Adapter) -> list[Dispatch]:
 
 
 def _parts(step: Step, adapter: Adapter) -> Iterator[tuple[int, Operand]]:
-    """What a step chooses from, in parts of one window each where there can be: number of the first, and part."""
+    """Yield the table of a step in parts of one window each, where there can be: number of the first row, and part."""
     x, _ = step.inputs
     axis, windows = step.attrs["axis"], adapter.windows
     assert isinstance(axis, int)
