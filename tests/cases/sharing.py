@@ -376,7 +376,8 @@ async def one_call_into_javascript_a_run(place: Place) -> None:
 
 
 async def a_model_over_the_budget_changes_nothing(place: Place) -> None:
-    device, manager = place.device, place.manager(max_memory_mb=0.15)
+    device, limit = place.device, 0.12 if place.device.kind == "cpu" else 0.15  # of others a part is for reads
+    manager = place.manager(max_memory_mb=limit)
     small = await _load(place, manager, f"{place.tiny}/tiny-bert")
     for entry in manager.registry:
         entry.pins.add("test")  # or the model that is there would make way
@@ -384,7 +385,7 @@ async def a_model_over_the_budget_changes_nothing(place: Place) -> None:
     files = files_of(place, "tiny-bert")
     changed = {name: array + np.float32(1) for name, array in tensors_of(files).items()}
     error = await raises(MemoryBudgetError, _load(place, manager, {**files, WEIGHTS: pack(changed)}), "tiny-bert")
-    assert error.limit == int(0.15 * MB) and error.needed > 0
+    assert error.limit == int(limit * MB) and error.needed > 0
     assert "tiny-bert" in dict(error.holders)
     after = manager.report()
     assert held(device) == before[0] and (after.models, after.tensors) == (before[1].models, before[1].tensors)

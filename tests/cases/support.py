@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -17,8 +17,9 @@ NO_SHAPES: tuple[Any, ...] = ((1.5, 2), (-1, 3), "ab", None, ((1, 2),), (1, 2, 3
 
 
 def largest_buffer(device: Device) -> int:
-    """Bytes of the largest buffer that a WebGPU adapter gives a kernel; some allow far larger ones for copies."""
-    return min(device.limits["maxBufferSize"], device.limits["maxStorageBufferBindingSize"])
+    """Bytes of the largest buffer that a WebGPU adapter claims to give a kernel; some allow larger ones for copies."""
+    limits = cast(Any, device.backend).bridge._gpu.device.limits  # device.limits are those that the package keeps to
+    return min(int(limits.maxBufferSize), int(limits.maxStorageBufferBindingSize))
 
 
 def numbers(*shape: int, seed: int = 0, low: float = -2.0, high: float = 2.0) -> np.ndarray[Any, Any]:
