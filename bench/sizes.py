@@ -216,7 +216,7 @@ def figures(taken: dict[str, float] | None) -> str:
 
 
 def sizes_table(rows: list[dict[str, Any]]) -> str:
-    """What people read."""
+    """Format the rows as a Markdown table."""
     head = ("ready", "peak", "loaded, run", "unloaded")
     lines = [
         "| MB of the page's process + the GPU process | load, s | second forward, s | " + " | ".join(head) + " |",

@@ -36,7 +36,7 @@ def test_a_checkpoint_loads_runs_and_leaves_nothing(playwright: Playwright, url:
             executable_path=found.path, args=[*found.flags, *flags], env={**found.environment()}
         )
 
-    row = measure(case, launch, url, rounds=10)
+    row = measure(case, launch, url)
     if row.get("error", "").startswith("not run"):
         pytest.skip(row["error"])
     assert "error" not in row, row["error"]
@@ -44,6 +44,5 @@ def test_a_checkpoint_loads_runs_and_leaves_nothing(playwright: Playwright, url:
     if case.kind == "webgpu":
         assert row["loaded"]["renderer"] < ready + KEPT and row["unloaded"]["renderer"] < ready + KEPT
     if case.recipe == EVICTED:
-        first, *_, last = (taken["renderer"] for taken in row["rounds"].values())
-        assert last < first + KEPT
+        assert all(taken["renderer"] < ready + KEPT for taken in row["rounds"].values())
     print(row)

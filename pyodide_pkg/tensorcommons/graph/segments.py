@@ -129,8 +129,10 @@ def _crossing(nodes: Sequence[Node]) -> list[int]:
 
 
 def is_repeated(node: Node) -> bool:
-    """Whether a segment makes a value that it needs of an earlier one's anew: a view that is not all of a computed
-    value as it lies in memory, of which a copy would have to be stored."""
+    """Return whether each segment that needs ``node`` makes it again, instead of reading it from an earlier segment.
+
+    That is so for a view that does not show a whole computed value as it lies in memory: it would have to be copied.
+    """
     if not _is_view(node):
         return False
     owner, layout = owner_of(node)

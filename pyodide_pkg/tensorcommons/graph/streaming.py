@@ -123,7 +123,7 @@ class Stream:
             self._ahead = asyncio.ensure_future(self._bring(turn + 1))
 
     async def _bring(self, turn: int) -> None:
-        await self._end_of(turn - 2)  # what leaves for these weights is no longer read by then
+        await self._end_of(turn - 2)  # the weights that leave for these have been read by then
         self.moved += await self._device.budget.ensure(self._turns[turn])
 
     async def _end_of(self, turn: int) -> None:

@@ -97,7 +97,7 @@ def linear_layer_norm(
 def join_sums(graph: Graph, backend: Backend[Any]) -> Graph:
     """``graph`` with every layer norm over a sum with rows of tables as one node.
 
-    A table that ``backend`` does not bind as a whole is no part of it: its rows are taken by a step of their own.
+    A table that ``backend`` does not bind as a whole is left out: a step of its own takes its rows.
     """
     uses = Counter(id(child) for node in graph.nodes for child in node.inputs)
     uses.update(id(output) for output in graph.outputs)
