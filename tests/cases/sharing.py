@@ -5,14 +5,15 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
 from unittest.mock import patch
 
 import numpy as np
 
 import tensorcommons as tc
-from tensorcommons import Model, TensorSharingManager
+from tensorcommons import Device, Model, TensorSharingManager
 from tensorcommons.backends.base import Spec
 from tensorcommons.errors import MemoryBudgetError, TensorReleased
 from tensorcommons.hub.safetensors import iterate, read_header
@@ -179,23 +180,30 @@ async def one_model_loaded_twice_at_once(place: Place) -> None:
     size, buffers = device.memory()["weights"], device.backend.live_buffers()
     alone.unload()
     allocated: list[int] = []
-    allocate = device.backend.allocate
-
-    def counting(handle: int, nbytes: int, spec: Spec | None) -> None:
-        allocated.append(nbytes)
-        allocate(handle, nbytes, spec)
-
-    device.backend.allocate = counting  # type: ignore[method-assign]
-    try:
+    with _allocations(device, allocated.append):
         first, second = await asyncio.gather(*(_load(place, manager, f"{place.tiny}/tiny-bert") for _ in range(2)))
-    finally:
-        del device.backend.allocate
     assert first.name != second.name
     assert (device.memory()["weights"], device.backend.live_buffers()) == (size, buffers)
     assert sum(allocated) == size, "a weight was uploaded twice"
     first.unload()
     near(await (await second(**_ids(1, 3)))["pooler_output"].read(), await _alone(place, _ids(1, 3)))
     second.unload()
+
+
+@contextmanager
+def _allocations(device: Device, watch: Callable[[int], object]) -> Iterator[None]:
+    """Call ``watch`` with the bytes of each allocation on ``device``."""
+    allocate = device.backend.allocate
+
+    def watched(handle: int, nbytes: int, spec: Spec | None) -> None:
+        allocate(handle, nbytes, spec)
+        watch(nbytes)
+
+    device.backend.allocate = watched  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        del device.backend.allocate
 
 
 async def _alone(place: Place, inputs: dict[str, Any]) -> Any:
@@ -215,12 +223,13 @@ async def cancelled_in_the_middle_of_a_load(place: Place) -> None:
     arrived = asyncio.Event()
     address = f"{place.faulty}/held/tiny-bert"  # half of the weights arrive, then nothing
 
-    def progress(event: dict[str, Any]) -> None:
+    def on_allocation(nbytes: int) -> None:
         if device.backend.live_buffers() > before["buffers"] + 5:
             arrived.set()
 
-    task = asyncio.ensure_future(_load(place, manager, address, progress_callback=progress))
-    await arrived.wait()
+    with _allocations(device, on_allocation):
+        task = asyncio.ensure_future(_load(place, manager, address))
+        await arrived.wait()
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
     assert task.cancelled()
