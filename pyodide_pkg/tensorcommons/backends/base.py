@@ -46,9 +46,26 @@ class Spec:
         return size_of(self.shape) * self.dtype.itemsize
 
 
+Cost: TypeAlias = "Callable[[Sequence[Spec], Spec, Attributes], int]"  # of the inputs' specs, the result's, attributes
+
+
+def _nothing(specs: Sequence[Spec], result: Spec, attrs: Attributes) -> int:
+    return 0
+
+
+def per_element(count: int) -> Cost:
+    """``count`` operations for each element of the result."""
+    return lambda specs, result, attrs: count * size_of(result.shape)
+
+
+def per_input(count: int) -> Cost:
+    """``count`` operations for each element of the first input."""
+    return lambda specs, result, attrs: count * size_of(specs[0].shape)
+
+
 @dataclass(frozen=True)
 class Op:
-    """One primitive: its shape rule and its meaning in NumPy.
+    """One primitive: its shape rule, its meaning in NumPy, and its cost.
 
     ``infer(specs, attrs)`` gives the result's spec or raises ShapeMismatch / UnsupportedDtype.
     ``reference(*arrays, **attrs)`` is the meaning that every device is tested against.
@@ -58,6 +75,10 @@ class Op:
     ``elementwise`` ops give each element of the result from the elements at its place: chains of them become one.
     ``in_place`` ops write some elements of their first input, and nothing else: the plan puts that input where the
     result shall be, and kernels write what is new.
+
+    The cost of one execution: ``multiply_adds`` of products, and ``operations``, all other arithmetic (by default one
+    an element for elementwise ops, else none). ``traffic`` is the bytes that memory has to move at least, where that
+    is not all of every input and the result; it is given specs whose axes are 1 where a value is broadcast.
     """
 
     name: str
@@ -67,6 +88,22 @@ class Op:
     memory_order: tuple[int, ...] | None = None
     elementwise: bool = False
     in_place: bool = False
+    multiply_adds: Cost = _nothing
+    operations: Cost | None = None
+    traffic: Cost | None = None
+
+    def flops(self, specs: Sequence[Spec], result: Spec, attrs: Attributes) -> int:
+        """Floating-point operations of one execution; a multiply-add is two of them, an exponential is one."""
+        others = self.operations or (per_element(1) if self.elementwise else _nothing)
+        return 2 * self.multiply_adds(specs, result, attrs) + others(specs, result, attrs)
+
+    def bytes_moved(self, specs: Sequence[Spec], result: Spec, attrs: Attributes) -> int:
+        """Bytes that one execution reads and writes at least; the specs are as ``traffic`` is given them."""
+        if self.view is not None:
+            return 0
+        if self.traffic is not None:
+            return self.traffic(specs, result, attrs)
+        return sum(spec.nbytes for spec in specs) + result.nbytes
 
 
 @dataclass(frozen=True)

@@ -13,13 +13,13 @@ what other models need of it changes no result.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import numpy as np
 
-from ..backends.base import Attribute, Op
+from ..backends.base import Attribute, Attributes, Op, Spec
 from ..shapes import size_of
 from .constant import FULL
 from .graph import Graph
@@ -46,7 +46,16 @@ def _reference(*arrays: Any, formula: Term) -> Any:
     return value(formula)
 
 
-CHAIN = Op("chain", lambda specs, attrs: specs[0], _reference)
+def _operations(specs: Sequence[Spec], result: Spec, attrs: Attributes) -> int:
+    return _ops_of(attrs["formula"]) * size_of(result.shape)
+
+
+def _ops_of(term: Any) -> int:
+    """Count the ops of a formula; numbers are none."""
+    return 0 if term[0] in ("input", "full") else 1 + sum(map(_ops_of, term[4:]))
+
+
+CHAIN = Op("chain", lambda specs, attrs: specs[0], _reference, operations=_operations)
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from .. import dtypes
-from ..backends.base import Attributes, Op, Spec
+from ..backends.base import Attributes, Op, Spec, per_element
 from ..dtypes import DType
 from ..errors import UnsupportedDtype
 from .node import Node
@@ -17,7 +17,7 @@ def _infer(specs: Sequence[Spec], attrs: Attributes) -> Spec:
     return Spec((), dtypes.as_dtype(attrs["dtype"]))
 
 
-FULL = Op("full", _infer, lambda value, dtype: np.asarray(value, dtype), elementwise=True)
+FULL = Op("full", _infer, lambda value, dtype: np.asarray(value, dtype), elementwise=True, operations=per_element(0))
 
 
 def constant(value: float, dtype: DType) -> Node:

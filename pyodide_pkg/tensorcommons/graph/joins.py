@@ -35,7 +35,16 @@ def _joined(x: Any, *more: Any, count: int, **attrs: Any) -> Any:
 
 
 # x, then the weights, then their biases: (count, ...) of what each product gives
-LINEARS = Op("linears", _infer, _joined)
+LINEARS = Op(
+    "linears",
+    _infer,
+    _joined,
+    multiply_adds=lambda specs, result, attrs: size_of(result.shape) * specs[0].shape[-1],
+    operations=lambda specs, result, attrs: (
+        size_of(result.shape) * (len(specs) - 1 - result.shape[0] > 0)
+        + size_of(result.shape) * bool(attrs["activation"])
+    ),
+)
 
 
 def join_products(graph: Graph) -> Graph:

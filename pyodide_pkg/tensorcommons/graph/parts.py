@@ -57,14 +57,8 @@ def _work(node: Node) -> tuple[float, float]:
     """Multiply-adds and elements of a node, as far as they matter for a choice."""
     assert node.op is not None
     elements = max(size_of(node.spec.shape), *(size_of(child.spec.shape) for child in node.inputs), 0)
-    sizes = [child.spec.shape for child in node.inputs]
-    depth = {
-        "linear": lambda: sizes[0][-1],
-        "matmul": lambda: sizes[0][-1],
-        "scaled_dot_product_attention": lambda: 2 * sizes[1][2],
-        "conv2d": lambda: size_of(sizes[1][1:]),
-    }.get(node.op.name)
-    return (size_of(node.spec.shape) * depth() if depth else 0, 0 if node.op.view is not None else elements)
+    products = node.op.multiply_adds([child.spec for child in node.inputs], node.spec, node.attrs)
+    return products, 0 if node.op.view is not None else elements
 
 
 def cost(device: Device, nodes: Sequence[Node], crossing: int) -> float:

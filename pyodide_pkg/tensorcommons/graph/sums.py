@@ -12,7 +12,7 @@ Their sum has other bits than the whole product, so this is a rule of fusion, wh
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import reduce
 from typing import Any
 
@@ -49,7 +49,37 @@ def _reference(*arrays: Any, terms: Any, shape: Any, eps: float) -> Any:
 # What each of ``terms`` is read from, then weight and bias. ("taken", wraps) reads ids and a table, ("repeated", False)
 # rows that begin anew when they are through, as positions do, ("parts", False) values side by side, as many as the
 # first axis has, and ("whole", False) all of it.
-SUM_NORM = Op("sum_norm", lambda specs, attrs: specs[0], _reference)
+def _sum_norm_operations(specs: Sequence[Spec], result: Spec, attrs: Attributes) -> int:
+    """Those of a layer norm, and one for each value that is added to another."""
+    values = sum(spec.shape[0] if kind == "parts" else 1 for kind, spec in _terms_of(specs, attrs))
+    return (7 + values - 1) * size_of(result.shape)
+
+
+def _sum_norm_traffic(specs: Sequence[Spec], result: Spec, attrs: Attributes) -> int:
+    """Bytes of the terms, where only the rows that ids name are read of a table."""
+    total = sum(
+        result.nbytes + spec.nbytes if kind == "taken" else spec.nbytes for kind, spec in _terms_of(specs, attrs)
+    )
+    return total + sum(spec.nbytes for spec in specs[-2:]) + result.nbytes
+
+
+def _terms_of(specs: Sequence[Spec], attrs: Attributes) -> Iterator[tuple[str, Spec]]:
+    """The kind of each term, and the spec of the first operand that it is read from."""
+    rest = iter(specs)
+    terms: Any = attrs["terms"]
+    for kind, _ in terms:
+        yield kind, next(rest)
+        if kind == "taken":
+            next(rest)
+
+
+SUM_NORM = Op(
+    "sum_norm",
+    lambda specs, attrs: specs[0],
+    _reference,
+    operations=_sum_norm_operations,
+    traffic=_sum_norm_traffic,
+)
 
 
 def _infer_parts(specs: Sequence[Spec], attrs: Attributes) -> Spec:
@@ -64,7 +94,12 @@ def _parts(x: Any, weight: Any, *, count: int) -> Any:
 
 
 # The products of x and a weight over each of ``count`` parts of their depth.
-LINEAR_PARTS = Op("linear_parts", _infer_parts, _parts)
+LINEAR_PARTS = Op(
+    "linear_parts",
+    _infer_parts,
+    _parts,
+    multiply_adds=lambda specs, result, attrs: size_of(result.shape[1:]) * specs[0].shape[-1],
+)
 
 
 def linear_layer_norm(

@@ -47,8 +47,27 @@ def _attention(q: Any, k: Any, v: Any, mask: Any = None, *, scale: float, causal
     return (weights / np.where(total == 0, np.float32(1), total)) @ v
 
 
+def _multiply_adds(specs: Sequence[Spec], result: Spec, attrs: Attributes) -> int:
+    """Those of scores and values; what a causal mask leaves out is counted, too."""
+    q, k, v = specs[:3]
+    return size_of(q.shape[:3]) * k.shape[2] * (q.shape[3] + v.shape[3])
+
+
+def _score_operations(specs: Sequence[Spec], result: Spec, attrs: Attributes) -> int:
+    """Operations of a score: scale, maximum, difference, exponential, sum, and a mask; one division an element."""
+    q, k, _, *mask = specs
+    return size_of(q.shape[:3]) * k.shape[2] * (5 + len(mask)) + size_of(result.shape)
+
+
 # The result lies in memory as (batch, sequence, heads, head_dim): merging the heads afterwards moves no byte.
-ATTENTION = define("scaled_dot_product_attention", _infer, _attention, memory_order=(0, 2, 1, 3))
+ATTENTION = define(
+    "scaled_dot_product_attention",
+    _infer,
+    _attention,
+    memory_order=(0, 2, 1, 3),
+    multiply_adds=_multiply_adds,
+    operations=_score_operations,
+)
 
 
 def scaled_dot_product_attention(
@@ -156,7 +175,12 @@ def _append(cache: Any, update: Any, position: Any) -> Any:
     return result
 
 
-APPEND = define("kv_cache_append", _infer_append, _append, in_place=True)
+def _append_traffic(specs: Sequence[Spec], result: Spec, attrs: Attributes) -> int:
+    """Bytes where the cache is written in place: the rows of the update, read and written, and the positions."""
+    return 2 * specs[1].nbytes + specs[2].nbytes
+
+
+APPEND = define("kv_cache_append", _infer_append, _append, in_place=True, traffic=_append_traffic)
 
 
 def kv_cache_append(cache: TensorLike, update: TensorLike, position: TensorLike) -> Tensor:

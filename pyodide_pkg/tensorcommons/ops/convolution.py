@@ -110,7 +110,17 @@ def _reached(out: int, size: int, offset: int, stride: int, up: int = 1) -> tupl
     return slice(first, last + 1, apart), slice(low, high + 1, max(apart * stride // up, 1))
 
 
-CONV2D = define("conv2d", _infer, _conv2d)
+def _multiply_adds(specs: Sequence[Spec], result: Spec, attrs: Attributes) -> int:
+    return size_of(result.shape) * size_of(specs[1].shape[1:])
+
+
+CONV2D = define(
+    "conv2d",
+    _infer,
+    _conv2d,
+    multiply_adds=_multiply_adds,
+    operations=lambda specs, result, attrs: size_of(result.shape) * (len(specs) - 2),
+)
 
 
 def _infer_patches(specs: Sequence[Spec], attrs: Attributes) -> Spec:

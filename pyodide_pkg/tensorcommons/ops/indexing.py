@@ -16,7 +16,7 @@ import numpy as np
 from .. import dtypes
 from ..backends.base import Attributes, Spec
 from ..errors import ShapeMismatch, TensorCommonsError, UnsupportedDtype, UnsupportedOp, quoted
-from ..shapes import broadcast_shapes, normalize_axis
+from ..shapes import broadcast_shapes, normalize_axis, size_of
 from ..tensor import Tensor, TensorLike, as_tensor
 from .elementwise import add, astype, greater_equal, less, logical_and, multiply, where
 from .layout import broadcast_to, permute_dims, reshape, spelled_out, view_at
@@ -53,7 +53,12 @@ def _take(x: Any, ids: Any, axis: int, wrap: bool) -> Any:
     return np.where(valid, found, _nothing(x))
 
 
-TAKE = define("take_along_axis", _infer_take, _take)
+def _take_traffic(specs: Sequence[Spec], result: Spec, attrs: Attributes) -> int:
+    """Bytes of the elements that are taken, read and written, and of their indices."""
+    return 2 * result.nbytes + specs[1].nbytes
+
+
+TAKE = define("take_along_axis", _infer_take, _take, traffic=_take_traffic)
 
 
 def _infer_scatter(specs: Sequence[Spec], attrs: Attributes) -> Spec:
@@ -91,7 +96,7 @@ def _scatter(x: Any, ids: Any, updates: Any, axis: int, reduction: str) -> Any:
     return result
 
 
-SCATTER = define("scatter", _infer_scatter, _scatter)
+SCATTER = define("scatter", _infer_scatter, _scatter, operations=lambda specs, result, attrs: size_of(specs[1].shape))
 
 
 def _indices(indices: TensorLike, like: Tensor, size: int) -> Tensor:

@@ -10,7 +10,7 @@ import numpy as np
 from .. import dtypes
 from ..backends.base import Attributes, Spec
 from ..errors import ShapeMismatch, UnsupportedDtype
-from ..shapes import broadcast_shapes
+from ..shapes import broadcast_shapes, size_of
 from ..tensor import Tensor, TensorLike, as_tensor
 from .layout import reshape
 from .registry import OPS, apply, as_float32, define
@@ -54,8 +54,22 @@ def _infer_matmul(specs: Sequence[Spec], attrs: Attributes) -> Spec:
     return Spec((*broadcast_shapes(a[:-2], b[:-2]), a[-2], b[-1]), dtype)
 
 
-LINEAR = define("linear", _infer_linear, _linear)
-MATMUL = define("matmul", _infer_matmul, lambda a, b: np.matmul(as_float32(a), as_float32(b)))
+def _multiply_adds(specs: Sequence[Spec], result: Spec, attrs: Attributes) -> int:
+    return size_of(result.shape) * specs[0].shape[-1]
+
+
+def _epilogue(specs: Sequence[Spec], result: Spec, attrs: Attributes) -> int:
+    """Operations of bias, activation and residual: one an element each."""
+    return size_of(result.shape) * (len(specs) - 2 + bool(attrs["activation"]))
+
+
+LINEAR = define("linear", _infer_linear, _linear, multiply_adds=_multiply_adds, operations=_epilogue)
+MATMUL = define(
+    "matmul",
+    _infer_matmul,
+    lambda a, b: np.matmul(as_float32(a), as_float32(b)),
+    multiply_adds=_multiply_adds,
+)
 
 
 def linear(x: TensorLike, weight: TensorLike, bias: TensorLike | None = None) -> Tensor:

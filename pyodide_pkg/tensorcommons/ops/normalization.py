@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from ..backends.base import Attributes, Op, Spec
+from ..backends.base import Attributes, Op, Spec, per_element
 from ..errors import ShapeMismatch
-from ..shapes import normalize_axis
+from ..shapes import normalize_axis, size_of
 from ..tensor import Tensor, TensorLike, as_tensor
 from .layout import permute_dims
 from .matmul import common_float
@@ -76,10 +76,17 @@ def _rms_norm(x: Any, weight: Any, *, eps: float) -> Any:
     return x / np.sqrt((x * x).mean(-1, keepdims=True) + np.float32(eps)) * as_float32(weight)
 
 
-SOFTMAX = define("softmax", _infer_softmax, _softmax)
-LOG_SOFTMAX = define("log_softmax", _infer_softmax, _log_softmax)
-LAYER_NORM = define("layer_norm", _infer_layer_norm, _layer_norm)
-RMS_NORM = define("rms_norm", _infer_rms_norm, _rms_norm)
+# An element of a softmax takes part in a maximum, a difference, an exponential, a sum and a division.
+SOFTMAX = define("softmax", _infer_softmax, _softmax, operations=per_element(5))
+LOG_SOFTMAX = define("log_softmax", _infer_softmax, _log_softmax, operations=per_element(5))
+# Of a norm: sum and difference; square and its sum; scale, weight and bias; and the residual, where there is one.
+LAYER_NORM = define(
+    "layer_norm",
+    _infer_layer_norm,
+    _layer_norm,
+    operations=lambda specs, result, attrs: (4 + len(specs)) * size_of(result.shape),
+)
+RMS_NORM = define("rms_norm", _infer_rms_norm, _rms_norm, operations=per_element(4))
 
 
 def _over(op: Op, x: TensorLike, axis: int) -> Tensor:

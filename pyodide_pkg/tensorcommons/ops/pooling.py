@@ -9,6 +9,7 @@ import numpy as np
 
 from ..backends.base import Attributes, Spec
 from ..errors import ShapeMismatch
+from ..shapes import size_of
 from ..tensor import Tensor, TensorLike, as_tensor
 from .convolution import Pair, Size, pair, require_floats
 from .layout import reshape
@@ -62,7 +63,14 @@ def _pool2d(x: Any, **attrs: Any) -> Any:
     return y.astype(x.dtype)
 
 
-POOL2D = define("pool2d", _infer, _pool2d)
+def _operations(specs: Sequence[Spec], result: Spec, attrs: Attributes) -> int:
+    """One for each element of each window; padding is counted where it is outside of the image, too."""
+    if attrs["adaptive"]:
+        return size_of(specs[0].shape)
+    return size_of(result.shape) * size_of(cast(Pair, attrs["kernel"]))
+
+
+POOL2D = define("pool2d", _infer, _pool2d, operations=_operations)
 
 
 def _sizes(x: Tensor, kernel: Pair, stride: Pair, padding: Pair, dilation: Pair, ceil_mode: bool) -> Pair:

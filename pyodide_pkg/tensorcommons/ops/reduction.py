@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from .. import dtypes
-from ..backends.base import Attributes, Op, Spec
+from ..backends.base import Attributes, Op, Spec, per_element, per_input
 from ..dtypes import DType
 from ..errors import ShapeMismatch, UnsupportedDtype
 from ..shapes import normalize_axes, normalize_axis, part_length, size_of
@@ -40,9 +40,9 @@ def _infer(specs: Sequence[Spec], attrs: Attributes) -> Spec:
     return Spec(kept if parts == 1 else (*kept, parts), dtypes.as_dtype(attrs["dtype"]))
 
 
-def _define(name: str, function: Any) -> Op:
+def _define(name: str, function: Any, operations: int = 1) -> Op:
     """``function(x, axis, keepdims, ...)`` is the meaning over whole rows; parts of rows are rows of their own, but
-    for positions, which are those of the row."""
+    for positions, which are those of the row. It takes ``operations`` an element of ``x``."""
 
     def reference(x: Any, axes: tuple[int, ...], keepdims: bool, dtype: str, parts: int = 1, **options: Any) -> Any:
         wide = x.astype(np.float32) if x.dtype.kind == "f" else x
@@ -58,7 +58,7 @@ def _define(name: str, function: Any) -> Op:
                 result += np.arange(parts, dtype=dtype) * length
             return np.expand_dims(result, axes) if keepdims else result
 
-    return define(name, _infer, reference)
+    return define(name, _infer, reference, operations=per_input(operations))
 
 
 def _sum(x: Any, axis: Any, keepdims: bool) -> Any:
@@ -112,8 +112,8 @@ MIN = _define("min", np.min)
 ANY = _define("any", np.any)
 ALL = _define("all", np.all)
 COUNT_NONZERO = _define("count_nonzero", np.count_nonzero)
-VAR = _define("var", _var)
-LOGSUMEXP = _define("logsumexp", _logsumexp)
+VAR = _define("var", _var, 4)
+LOGSUMEXP = _define("logsumexp", _logsumexp, 4)
 ARGMAX = _define("argmax", _argmax)
 ARGMIN = _define("argmin", _argmin)
 
@@ -278,7 +278,7 @@ def _cumulative_sum(x: Any, include_initial: bool, dtype: str) -> Any:
     return np.concatenate([np.zeros((*x.shape[:-1], 1), dtype), total], -1) if include_initial else total
 
 
-CUMULATIVE_SUM = define("cumulative_sum", _infer_cumulative, _cumulative_sum)
+CUMULATIVE_SUM = define("cumulative_sum", _infer_cumulative, _cumulative_sum, operations=per_element(1))
 
 
 def cumulative_sum(

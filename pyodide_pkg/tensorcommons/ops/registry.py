@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ..backends.base import Attribute, Attributes, Op, Spec
+from ..backends.base import Attribute, Attributes, Cost, Op, Spec
 from ..errors import MemoryBudgetError
 from ..graph.node import Node
 from ..shapes import Layout
@@ -28,9 +28,10 @@ def define(
     memory_order: tuple[int, ...] | None = None,
     elementwise: bool = False,
     in_place: bool = False,
+    **cost: Cost,
 ) -> Op:
-    """Register an op; a name is defined once."""
-    return register(Op(name, infer, reference, view, memory_order, elementwise, in_place))
+    """Register an op; a name is defined once. ``cost`` are the cost fields of :class:`Op`."""
+    return register(Op(name, infer, reference, view, memory_order, elementwise, in_place, **cost))
 
 
 def register(op: Op) -> Op:

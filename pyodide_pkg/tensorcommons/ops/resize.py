@@ -15,6 +15,7 @@ import numpy as np
 from .. import dtypes
 from ..backends.base import Attributes, Spec
 from ..errors import ShapeMismatch, TensorCommonsError, quoted
+from ..shapes import size_of
 from ..tensor import Tensor, TensorLike, as_tensor
 from .convolution import require_floats
 from .indexing import take
@@ -47,7 +48,12 @@ def _resample(x: Any, starts: Any, weights: Any, axis: int) -> Any:
     return np.moveaxis(y, -1, axis).astype(x.dtype)
 
 
-RESAMPLE = define("resample", _infer, _resample)
+RESAMPLE = define(
+    "resample",
+    _infer,
+    _resample,
+    multiply_adds=lambda specs, result, attrs: size_of(result.shape) * specs[2].shape[1],
+)
 
 
 def _linear(distance: float, sharpness: float) -> float:

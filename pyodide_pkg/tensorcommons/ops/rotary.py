@@ -10,6 +10,7 @@ import numpy as np
 from .. import dtypes
 from ..backends.base import Attributes, Spec
 from ..errors import ShapeMismatch, UnsupportedDtype
+from ..shapes import size_of
 from ..tensor import Tensor, TensorLike, as_tensor
 from .convolution import require_floats
 from .layout import broadcast_to
@@ -47,7 +48,19 @@ def _rotary(x: Any, cos: Any, sin: Any, positions: Any = None, *, interleaved: b
     return y
 
 
-ROTARY = define("rotary_embedding", _infer, _rotary)
+def _operations(specs: Sequence[Spec], result: Spec, attrs: Attributes) -> int:
+    """Two products and a sum for each element that is turned."""
+    return 3 * size_of(result.shape[:-1]) * 2 * specs[1].shape[1]
+
+
+def _traffic(specs: Sequence[Spec], result: Spec, attrs: Attributes) -> int:
+    """Bytes with one row of the tables for each position, which is what is read of them."""
+    x, cos, _, *positions = specs
+    rows = min(x.shape[-2] if not positions else size_of(positions[0].shape), cos.shape[0])
+    return 2 * result.nbytes + 2 * rows * cos.shape[1] * 4 + sum(spec.nbytes for spec in positions)
+
+
+ROTARY = define("rotary_embedding", _infer, _rotary, operations=_operations, traffic=_traffic)
 
 
 def rotary_tables(length: int, dimensions: int, base: float = 10000.0, scale: float = 1.0) -> tuple[Any, Any]:

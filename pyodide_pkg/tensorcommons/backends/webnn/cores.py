@@ -91,15 +91,9 @@ def stages_of(computation: Computation, cores: int) -> list[Stage]:
 
 def _work(values: Sequence[Value], value: Value) -> int:
     """Multiply-adds of what is mostly that."""
-    name = value.op.name if value.op is not None else ""
-    sizes = [values[child].spec.shape for child in value.inputs]
-    if name in ("linear", "matmul"):
-        depth = sizes[0][-1]
-    elif name == "conv2d":
-        depth = size_of(sizes[1][1:])
-    else:
-        depth = 2 * sizes[1][2] if name == "scaled_dot_product_attention" else 0
-    return size_of(value.spec.shape) * depth
+    if value.op is None:
+        return 0
+    return value.op.multiply_adds([values[child].spec for child in value.inputs], value.spec, value.attrs)
 
 
 def _decided(values: Sequence[Value], parts: int) -> dict[int, _Cut]:
