@@ -11,7 +11,6 @@ from tensorcommons import Tensor
 from tensorcommons.graph.chains import chain_elementwise
 from tensorcommons.graph.graph import Graph
 from tensorcommons.graph.node import Node
-from tensorcommons.nn import functional as F
 
 
 def _costs(node: Node) -> tuple[int, int]:
@@ -27,9 +26,9 @@ def _ones(*shape: int, dtype: Any = np.float32) -> Tensor:
 
 def test_costs_of_products() -> None:
     assert _costs((_ones(5, 7) @ _ones(7, 3)).node) == (2 * 5 * 7 * 3, 4 * (35 + 21 + 15))
-    assert _costs(F.linear(_ones(5, 7), _ones(3, 7), _ones(3)).node) == (2 * 5 * 7 * 3 + 15, 4 * (35 + 21 + 3 + 15))
-    heads = [_ones(1, 2, rows, 8) for rows in (4, 6, 6)]
-    flops, nbytes = _costs(F.scaled_dot_product_attention(*heads).node)
+    assert _costs(tc.linear(_ones(5, 7), _ones(3, 7), _ones(3)).node) == (2 * 5 * 7 * 3 + 15, 4 * (35 + 21 + 3 + 15))
+    q, k, v = (_ones(1, 2, rows, 8) for rows in (4, 6, 6))
+    flops, nbytes = _costs(tc.scaled_dot_product_attention(q, k, v).node)
     assert (flops, nbytes) == (2 * 2 * 4 * 6 * 16 + 5 * 2 * 4 * 6 + 2 * 4 * 8, 4 * 2 * 8 * (4 + 6 + 6 + 4))
 
 
