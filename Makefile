@@ -34,7 +34,7 @@ test: setup ## Build wheel and site, then run tests/ and e2e/ (ARGS="…" for py
 
 long: setup ## Tests that take minutes: fuzzers, and SmolLM2's real weights on every device (ARGS="…" for pytest)
 	@$(VENV_PYTHON) -m scripts.site
-	@$(VENV_PYTHON) -m pytest -m long $(ARGS)
+	@$(VENV_PYTHON) -m pytest -m long -o faulthandler_timeout=7200 $(ARGS)
 
 bench: setup ## Measure the page, and us beside the peers, in the real browser (ARGS="matmul encoder")
 	@$(VENV_PYTHON) -m scripts.site

@@ -12,14 +12,29 @@ from typing import TYPE_CHECKING
 import pytest
 from playwright.sync_api import sync_playwright
 
+from e2e.lab import lab
 from scripts import paths
 from scripts.browser import find_browser
 from scripts.serve import serve
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Generator, Iterator
 
     from playwright.sync_api import Browser, BrowserContext, Playwright
+
+
+__all__ = ["lab"]
+
+FAILED = pytest.StashKey[bool]()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Note on the test that it failed: fixtures replace what it shared with others."""
+    report = yield
+    if report.failed:
+        item.stash[FAILED] = True
+    return report
 
 
 @pytest.fixture(scope="session")
@@ -46,12 +61,22 @@ def playwright() -> Iterator[Playwright]:
 
 
 @pytest.fixture(scope="session")
-def browser(playwright: Playwright) -> Iterator[Browser]:
-    """The browser with WebGPU and WebNN switched on."""
-    found = find_browser()
-    launched = playwright.chromium.launch(
-        executable_path=found.path, args=list(found.flags), env={**found.environment()}
-    )
+def launch(playwright: Playwright) -> Callable[[], Browser]:
+    """Launch a browser with WebGPU and WebNN switched on."""
+
+    def launched() -> Browser:
+        found = find_browser()
+        return playwright.chromium.launch(
+            executable_path=found.path, args=list(found.flags), env={**found.environment()}
+        )
+
+    return launched
+
+
+@pytest.fixture(scope="session")
+def browser(launch: Callable[[], Browser]) -> Iterator[Browser]:
+    """The browser of a worker's tests of the page."""
+    launched = launch()
     yield launched
     launched.close()
 

@@ -9,20 +9,26 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import signal
+import threading
 import zipfile
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from playwright.sync_api import Error
 from starlette.responses import HTMLResponse, Response
 
 from scripts.paths import ROOT
 from scripts.serve import serve
+from tests.cases.harness import limit_of
+from tests.cases.time_limit import SECONDS
 from tests.models.server import with_models
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
     from playwright.sync_api import Browser, Page
     from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -39,33 +45,73 @@ PAGE = """<!doctype html><html lang="en"><title>lab</title><link rel="icon" href
   await lab.open(location.origin);
 </script>"""
 
-# Python that died of a fatal error never answers.
-CALL = """([name, ...rest]) => Promise.race([lab[name](...rest), new Promise((_, refuse) =>
-  setTimeout(() => refuse(new Error("no answer: Python hangs or is dead")), 240_000))])"""
+CALL = "([name, ...rest]) => lab[name](...rest)"
+REPORT_SECONDS = 60  # that the page has after a time limit to report it; longer, and Python hangs or is dead
 
 
 class Lab:
-    """Runs Python in the page. What it raises fails the test, with the traceback from inside."""
+    """Runs Python in a page. What it raises fails the test, with the traceback from inside.
 
-    def __init__(self, page: Page) -> None:
-        self._page = page
+    After a failure nobody knows what is left in the page: the browser is closed, and the next call opens another.
+    """
+
+    def __init__(self, launch: Callable[[], Browser], url: str) -> None:
+        self._launch, self._url = launch, url
+        self._browser: Browser | None = None
+        self._process = 0  # the browser's
+        self._page: Page | None = None
+        self._uncaught: list[str] = []
 
     def case(self, name: str, kind: str = "webgpu") -> list[str]:
         """Run the case of tests/cases under the harness; gives the lines that it printed."""
-        return self._call("case", name, kind)
+        return self._call("case", name, kind, limit=limit_of(name, kind))
 
-    def run(self, source: str, kind: str = "webgpu", **values: Any) -> Any:
+    def run(self, source: str, kind: str = "webgpu", limit: float = SECONDS, **values: Any) -> Any:
         """The last expression of ``source``, which may await; ``tc``, ``np``, ``place`` and ``values`` are names in it.
 
-        The values and the result travel as JSON. ``source`` runs under the harness, too.
+        The values and the result travel as JSON. ``source`` runs under the harness, too, for at most ``limit`` seconds.
         """
-        return self._call("snippet", source, json.dumps(values), kind)
+        return self._call("snippet", source, json.dumps(values), kind, limit, limit=limit)
 
-    def _call(self, function: str, *arguments: str) -> Any:
-        reply = json.loads(self._page.evaluate(CALL, [function, *arguments]))
+    def close(self) -> None:
+        """Close the browser; the next call opens a fresh one."""
+        browser, self._browser, self._page = self._browser, None, None
+        if browser is not None:
+            browser.close()
+
+    def _call(self, function: str, *arguments: Any, limit: float) -> Any:
+        page = self._page or self._open()
+        # Playwright's own time limits do not end a call into a page that hangs.
+        guard = threading.Timer(limit + REPORT_SECONDS, os.kill, (self._process, signal.SIGKILL))
+        guard.start()
+        try:
+            reply = json.loads(page.evaluate(CALL, [function, *arguments]))
+        except Error as error:
+            reply = {"error": f"no answer, Python hangs or is dead: {str(error).splitlines()[0]}"}
+        finally:
+            guard.cancel()
+        if "error" not in reply and self._uncaught:
+            reply = {"error": f"uncaught in the page: {self._uncaught}"}
         if "error" in reply:
+            self.close()
             pytest.fail(reply["error"], pytrace=False)
         return reply["value"]
+
+    def _open(self) -> Page:
+        """Launch a browser, open the page, boot Python in it."""
+        self._browser, self._uncaught = self._launch(), []
+        processes = self._browser.new_browser_cdp_session().send("SystemInfo.getProcessInfo")["processInfo"]
+        self._process = next(each["id"] for each in processes if each["type"] == "browser")
+        page = self._browser.new_page()
+        page.on("pageerror", lambda error: self._uncaught.append(str(error)))
+        page.goto(self._url)
+        try:
+            page.wait_for_function("globalThis.lab?.ready", timeout=120_000)
+        except Error:
+            self.close()
+            pytest.fail(f"the lab did not start: {self._uncaught}")
+        self._page = page
+        return page
 
 
 def files() -> bytes:
@@ -85,37 +131,24 @@ def files() -> bytes:
     return packed.getvalue()
 
 
+def with_lab(app: ASGIApp) -> ASGIApp:
+    """``app`` with the lab's page and the models in front."""
+
+    async def lab_app(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["path"] == "/lab/":
+            await HTMLResponse(PAGE)(scope, receive, send)
+        elif scope["path"] == "/lab/files.zip":
+            await Response(files(), media_type="application/zip")(scope, receive, send)
+        else:
+            await app(scope, receive, send)
+
+    return with_models(lab_app)
+
+
 @pytest.fixture(scope="session")
-def lab(browser: Browser, site_folder: Path) -> Iterator[Lab]:
-    """The page, booted once a folder of tests: programs and pipelines stay from test to test, as in a user's tab."""
-    with _open(browser, site_folder) as opened:
+def lab(launch: Callable[[], Browser], site_folder: Path) -> Iterator[Lab]:
+    """The page, booted once a worker: programs and pipelines stay from test to test, as in a user's tab."""
+    with serve(site_folder, headers={}, wrap=with_lab) as url:
+        opened = Lab(launch, url + "lab/")
         yield opened
-
-
-@contextmanager
-def _open(browser: Browser, site_folder: Path) -> Iterator[Lab]:
-    """Serve the site with the lab's page and the models, open the page, boot Python in it."""
-
-    def wrap(app: ASGIApp) -> ASGIApp:
-        async def lab_app(scope: Scope, receive: Receive, send: Send) -> None:
-            if scope["path"] == "/lab/":
-                await HTMLResponse(PAGE)(scope, receive, send)
-            elif scope["path"] == "/lab/files.zip":
-                await Response(files(), media_type="application/zip")(scope, receive, send)
-            else:
-                await app(scope, receive, send)
-
-        return with_models(lab_app)
-
-    with serve(site_folder, headers={}, wrap=wrap) as url:
-        page = browser.new_page()
-        problems: list[str] = []
-        page.on("pageerror", lambda error: problems.append(str(error)))
-        page.goto(url + "lab/")
-        try:
-            page.wait_for_function("globalThis.lab?.ready", timeout=120_000)
-        except Exception:
-            pytest.fail(f"the lab did not start: {problems}")
-        yield Lab(page)
-        page.close()
-        assert not problems, problems
+        opened.close()

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from e2e.conftest import FAILED
 from e2e.page.driver import ALL, Tab
 from e2e.page.faults import Faults
 from scripts import paths
@@ -32,19 +33,45 @@ def troubled(context: BrowserContext) -> Tab:
     return Tab(context.new_page())
 
 
+class LoadedTabs:
+    """One tab with all models loaded and both panels done, replaced after a failure."""
+
+    def __init__(self, browser: Browser, site: str) -> None:
+        self._browser, self._site = browser, site
+        self._tab: Tab | None = None
+
+    def current(self) -> Tab:
+        if self._tab is None:
+            context = self._browser.new_context(viewport={"width": 1440, "height": 900}, reduced_motion="reduce")
+            self._tab = Tab(context.new_page()).open(self._site, load="all")
+            for model_id in ALL:
+                self._tab.wait_card(model_id, "loaded")
+            for panel in ("sentences", "pair"):
+                self._tab.wait_panel(panel)
+        return self._tab
+
+    def close(self) -> None:
+        if self._tab is not None:
+            self._tab.page.context.close()
+            self._tab = None
+
+
 @pytest.fixture(scope="module")
-def loaded(browser: Browser, site: str) -> Iterator[Tab]:
-    """One tab a module with all models loaded and both panels done."""
-    context = browser.new_context(viewport={"width": 1440, "height": 900}, reduced_motion="reduce")
-    tab = Tab(context.new_page()).open(site, load="all")
-    for model_id in ALL:
-        tab.wait_card(model_id, "loaded")
-    for panel in ("sentences", "pair"):
-        tab.wait_panel(panel)
+def loaded_tabs(browser: Browser, site: str) -> Iterator[LoadedTabs]:
+    tabs = LoadedTabs(browser, site)
+    yield tabs
+    tabs.close()
+
+
+@pytest.fixture
+def loaded(loaded_tabs: LoadedTabs, request: pytest.FixtureRequest) -> Iterator[Tab]:
+    """The tab of the module that has all models loaded."""
+    tab = loaded_tabs.current()
     yield tab
     # A long text is cut, which is logged once a tokenizer.
     errors = [error for error in tab.errors if "is longer than the" not in error]
-    context.close()
+    if errors or FAILED in request.node.stash:
+        loaded_tabs.close()
     assert errors == []
 
 

@@ -11,6 +11,7 @@ from typing import Any
 from tensorcommons import Device
 from tensorcommons.backends.device import Budget
 from tests.cases import Place, case_of
+from tests.cases.time_limit import LONG_SECONDS, SECONDS, within
 
 # Counts the calls of WebGPU that do nothing: some browsers do not survive them (Deno panics at a write of no bytes).
 COUNT_EMPTY_CALLS = """
@@ -33,11 +34,20 @@ if (!globalThis.emptyCalls) {
 
 
 async def run(name: str, place: Place) -> None:
-    """Run one case on the first device of ``place``, and check what it left."""
+    """Run one case on the first device of ``place`` within its time limit, and check what it left."""
     case = case_of(name)
     subject = place if next(iter(case.__annotations__.values())) == "Place" else place.device
-    async with nothing_left(place.device):
-        await case(subject)
+
+    async def work() -> None:
+        async with nothing_left(place.device):
+            await case(subject)
+
+    await within(limit_of(name, place.device.kind), work())
+
+
+def limit_of(name: str, kind: str) -> float:
+    """Seconds that a case may take on that kind of device."""
+    return LONG_SECONDS if kind in getattr(case_of(name), "long", ()) else SECONDS
 
 
 async def let_go() -> None:
@@ -67,7 +77,7 @@ def real_bytes(device: Device) -> int:
 
 @asynccontextmanager
 async def nothing_left(device: Device) -> AsyncIterator[None]:
-    """Fails where the block leaves a buffer, a byte or a program behind, or the GPU complains about a command."""
+    """Fail where the block leaves a buffer, a byte or a program behind, or the GPU complains about a command."""
     gpu = _gpu(device)
     await let_go()
     before = held(device)

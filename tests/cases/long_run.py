@@ -55,6 +55,8 @@ async def _all(place: Place, work: Sequence[str | int]) -> int:
                     )
         except Exception:
             failed.append(name)
+            place.devices.close()  # nobody knows what the failure left there
+            place = await _open(place.models, place.goldens)
             print(f"\n{name if isinstance(name, str) else f'seed {name}'}\n{traceback.format_exc()}", flush=True)
         if time.monotonic() - said > SAID_EVERY:
             said = time.monotonic()

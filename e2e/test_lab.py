@@ -1,0 +1,30 @@
+"""One fault is one failure: after it the lab has a fresh page, and the failure says where Python was."""
+
+from __future__ import annotations
+
+import pytest
+
+from e2e.lab import Lab
+
+FORGETFUL = """
+kept = tc.asarray([1.0], device=place.device)
+globals()["left"] = kept
+
+async def never():
+    await asyncio.get_running_loop().create_future()  # this line waits
+
+await kept.read()
+await asyncio.gather(never())
+"""
+
+
+def test_a_case_that_waits_for_ever_says_where_and_leaves_nothing_to_the_next(lab: Lab) -> None:
+    with pytest.raises(pytest.fail.Exception, match=r"not done after 1 s(.|\n)*in never"):
+        lab.run(FORGETFUL, limit=1)
+    assert lab.run("(await (tc.asarray([2.0], device=place.device) + 1.0).read()).tolist()") == [3.0]
+
+
+def test_a_page_that_hangs_is_given_up(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("e2e.lab.REPORT_SECONDS", 1)
+    with pytest.raises(pytest.fail.Exception, match="hangs or is dead"):
+        lab.run("while True: pass", limit=1)
