@@ -1,4 +1,4 @@
-"""The rates by which a graph in parts is planned (RATES in graph/parts.py), measured on every device of this browser.
+"""Measure the rates by which a graph is partitioned (RATES in graph/partition.py), on every device of this browser.
 
 Of each the fastest of the rounds counts: what else the machine does only makes them slower.
 """

@@ -27,7 +27,7 @@ from typing import Any
 
 import numpy as np
 
-from tensorcommons.models.folder import Folder
+from tensorcommons.models.checkpoint import Folder
 from tensorcommons.models.registry import FAMILIES
 
 CONFIG, INDEX = "config.json", "model.safetensors.index.json"

@@ -12,13 +12,14 @@ from .models.loading import from_pretrained
 from .models.model import Model
 from .ops import *  # noqa: F403 - ops/__init__.py lists them
 from .ops import __all__ as _ops
-from .pipelines import Pipeline, pipeline, run_pipelines
+from .pipelines import pipeline
+from .sharing.compatibility import get_compatible_models_for_tensor
 from .sharing.demo import create_tensor_sharing_demo
 from .sharing.explain import explain_plan
-from .sharing.families import get_compatible_models_for_tensor
 from .sharing.manager import TensorSharingManager
 from .sharing.report import MemoryReport
 from .sharing.shared_tensor import SharedTensor, SharedTensorView
+from .tasks.pipeline import Pipeline, run_pipelines
 from .tensor import Tensor, asarray, read_together, scope
 
 __version__ = "0.1.0"

@@ -22,10 +22,10 @@ from .bridge.runtime import WouldWaitError, can_suspend, run_now, suspend
 from .errors import DeviceLost, DeviceUnavailable, ReadRequired, ShapeMismatch, TensorCommonsError
 from .graph.constant import constant
 from .graph.graph import Graph
-from .graph.lower import resolve_view
 from .graph.node import Node
-from .sharing.crossing import cross
+from .graph.views import resolve_view
 from .sharing.storage import Origin, Storage, content_identity, made_inside, using
+from .sharing.transfer import cross
 
 if TYPE_CHECKING:
     from .dtypes import DType

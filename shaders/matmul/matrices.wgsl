@@ -9,7 +9,7 @@
 //
 // The checks that a browser adds decide here. A matrix that is read at a place it cannot prove to lie inside of an
 // array becomes a branch, which halves the speed: so a subgroup looks at its part of a slice through a view of just
-// that size, and reads at constants (`multiply` of kernels/matrices.py).
+// that size, and reads at constants (`multiply` of kernels/subgroup_gemm.py).
 diagnostic(off, chromium.subgroup_matrix_uniformity);
 enable f16;
 enable subgroups;

@@ -1,5 +1,5 @@
 // y[row] = (v - mean(v)) / sqrt(var(v) + eps) * weight + bias, where v = x[row], or x[row] + residual[row].
-// A row that is a sum of rows of tables, or of parts, is summed as it is read: see graph/sums.py.
+// A row that is a sum of rows of tables, or of parts, is summed as it is read: see graph/embedding_norm.py.
 //
 // bindings: 0 params · 1 x · 2 weight · 3 bias · 4 residual, where there is one · last y
 // dispatch: one invocation a row, workgroups spread over x and y; no workgroup memory (for fallback adapters)

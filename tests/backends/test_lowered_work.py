@@ -14,7 +14,7 @@ from tensorcommons.backends.cpu import CpuBackend
 from tensorcommons.backends.device import Device
 from tensorcommons.backends.webnn.builder import GraphBuilder
 from tensorcommons.backends.webnn.lowering import REFUSED, RULES
-from tensorcommons.backends.webnn.lowering.rule import Lowering
+from tensorcommons.backends.webnn.lowering.context import Lowering
 from tensorcommons.graph.computation import make_computation
 from tensorcommons.graph.graph import Graph
 

@@ -12,7 +12,7 @@ from tensorcommons import Device, Devices
 from tensorcommons.backends import select
 from tensorcommons.backends.base import Spec
 from tensorcommons.backends.current import KINDS
-from tensorcommons.backends.opening import in_time
+from tensorcommons.backends.timeouts import in_time
 from tensorcommons.errors import DeviceMemoryError, DeviceUnavailable
 from tests.sharing.devices import Backend
 

@@ -12,7 +12,7 @@ from tensorcommons import dtypes
 from tensorcommons.backends.base import Operand, Place, Step
 from tensorcommons.backends.webgpu.kernels import Adapter, matmul, tiles
 from tensorcommons.backends.webgpu.shader import Dispatch, compose
-from tensorcommons.graph.joins import LINEARS
+from tensorcommons.graph.horizontal_fusion import LINEARS
 from tensorcommons.shapes import Layout
 
 HARDWARE = Adapter(False, frozenset(), (32, 32))

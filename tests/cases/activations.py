@@ -10,12 +10,12 @@ import numpy as np
 import tensorcommons as tc
 from tensorcommons import Model, TensorSharingManager
 from tensorcommons.errors import TensorCommonsError
-from tensorcommons.graph.cuts import Cut, Rest, rest_of
 from tensorcommons.graph.fuse import fuse
 from tensorcommons.graph.graph import Graph
-from tensorcommons.graph.lower import owner_of
 from tensorcommons.graph.program import compile_fused
-from tensorcommons.sharing.running import HostInputs
+from tensorcommons.graph.reuse import Cut, Rest, rest_of
+from tensorcommons.graph.views import owner_of
+from tensorcommons.sharing.runner import HostInputs
 from tensorcommons.sharing.storage import Storage
 from tests.cases import Place, only
 from tests.cases.harness import held, let_go

@@ -8,7 +8,7 @@ import numpy as np
 
 import tensorcommons as tc
 from tensorcommons import Device
-from tensorcommons.graph.chains import INPUTS, chain_elementwise
+from tensorcommons.graph.elementwise_fusion import INPUTS, chain_elementwise
 from tensorcommons.graph.fuse import fuse
 from tensorcommons.graph.graph import Graph
 from tensorcommons.tensor import realize

@@ -9,7 +9,7 @@ import numpy as np
 
 import tensorcommons as tc
 from tensorcommons import Model, TensorSharingManager
-from tensorcommons.bridge.blocks import PIECE, Block
+from tensorcommons.bridge.byte_buffer import PIECE, Block
 from tensorcommons.bridge.digest import SMALL, identity_beside, identity_of
 from tensorcommons.errors import InvalidWeights, UnsupportedModel
 from tests.cases import Place, shows

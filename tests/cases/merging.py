@@ -14,7 +14,7 @@ from tensorcommons.backends.base import Spec
 from tensorcommons.graph.fuse import fuse
 from tensorcommons.graph.graph import Graph
 from tensorcommons.graph.node import Node
-from tensorcommons.sharing.running import HostInputs
+from tensorcommons.sharing.runner import HostInputs
 from tensorcommons.sharing.storage import Storage, content_identity
 from tests.cases import Place, long, only
 from tests.cases.hardware import hardware

@@ -9,9 +9,9 @@ import numpy as np
 import tensorcommons as tc
 from tensorcommons import Device
 from tensorcommons.errors import ShapeMismatch, UnsupportedDtype
+from tensorcommons.graph.embedding_norm import join_sums
 from tensorcommons.graph.fuse import fuse
 from tensorcommons.graph.graph import Graph
-from tensorcommons.graph.sums import join_sums
 from tests.cases import only
 from tests.cases.support import INF, NAN, agree, near, numbers, on, refused
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from tensorcommons.models.folder import Folder
+from tensorcommons.models.checkpoint import Folder
 from tensorcommons.models.registry import FAMILIES
 from tests.cases import Place
 from tests.cases.checkpoints import WEIGHTS, files_of, pack

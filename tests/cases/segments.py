@@ -12,7 +12,7 @@ import tensorcommons as tc
 from tensorcommons import Device, Model
 from tensorcommons.backends.device import STAGING_RESERVE
 from tensorcommons.graph import program, streaming
-from tensorcommons.sharing.running import HostInputs
+from tensorcommons.sharing.runner import HostInputs
 from tests.cases import Place, long, only
 from tests.cases.architectures import checkpoint
 from tests.cases.golden_models import INPUTS, load_goldens

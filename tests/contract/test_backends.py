@@ -12,7 +12,7 @@ from tensorcommons.backends.base import Backend
 from tensorcommons.backends.cpu import CpuBackend
 from tensorcommons.backends.webgpu.backend import WebGPUBackend
 from tensorcommons.backends.webgpu.kernels import KERNELS
-from tensorcommons.backends.webgpu.kernels.formulas import FORMULAS
+from tensorcommons.backends.webgpu.kernels.elementwise_wgsl import FORMULAS
 from tensorcommons.backends.webgpu.kernels.matmul import ACTIVATIONS, parts_of_depth
 from tensorcommons.backends.webgpu.shader import library
 from tensorcommons.backends.webnn.backend import WebNNBackend

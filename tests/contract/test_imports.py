@@ -10,11 +10,11 @@ import pytest
 
 PACKAGE = Path(__file__).parents[2] / "pyodide_pkg" / "tensorcommons"
 # From the top down: a module may import what stands in its own row or below, nothing above. A storage is what a leaf of
-# a graph is, so storage.py and crossing.py stand below graph/; the rest of sharing/ makes tensors and runs graphs, and
+# a graph is, so storage.py and transfer.py stand below graph/; the rest of sharing/ makes tensors and runs graphs, and
 # stands above.
 ROWS = (
     ("__init__",),
-    ("pipelines", "writing"),
+    ("pipelines",),
     ("tasks",),
     ("models",),
     ("nn",),
@@ -23,7 +23,7 @@ ROWS = (
     ("compiled",),
     ("tensor",),
     ("graph",),
-    ("sharing/storage", "sharing/crossing"),
+    ("sharing/storage", "sharing/transfer"),
     ("backends",),
     ("bridge",),
     ("shapes", "dtypes"),

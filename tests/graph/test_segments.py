@@ -12,7 +12,7 @@ from tensorcommons import Device
 from tensorcommons.graph.fuse import fuse
 from tensorcommons.graph.graph import Graph
 from tensorcommons.graph.node import Node
-from tensorcommons.graph.parts import parts_of
+from tensorcommons.graph.partition import parts_of
 from tensorcommons.graph.segments import Bounds, segments_of
 from tests.graph.test_graph import leaf, weight
 

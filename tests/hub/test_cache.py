@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 import tensorcommons as tc
 from scripts.paths import ROOT
 from tensorcommons import dtypes
-from tensorcommons.bridge.blocks import CHUNK
+from tensorcommons.bridge.byte_buffer import CHUNK
 from tensorcommons.bridge.digest import identity_of
 from tensorcommons.errors import DownloadError, InvalidWeights
 from tensorcommons.hub.cache import ABSENT_AGE, LIMIT, ORPHAN_AGE, SMALL, TOUCH, Cache, open_cache

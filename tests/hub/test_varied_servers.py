@@ -8,7 +8,7 @@ import warnings
 import numpy as np
 import pytest
 
-from tensorcommons.bridge.blocks import Data
+from tensorcommons.bridge.byte_buffer import Data
 from tensorcommons.errors import TensorCommonsError
 from tensorcommons.hub import http
 from tensorcommons.hub.cache import Cache

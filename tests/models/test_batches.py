@@ -17,9 +17,9 @@ from scripts import paths
 from scripts.random_checkpoint import Checkpoint
 from tensorcommons.errors import InvalidWeights, MemoryBudgetError, TensorCommonsError
 from tensorcommons.hub.encoding import Encoding
-from tensorcommons.pipelines import TaskCall, run_calls
+from tensorcommons.tasks.base import Job, TextRows
 from tensorcommons.tasks.batches import SMALL, batches, check_size
-from tensorcommons.tasks.job import Job, TextRows
+from tensorcommons.tasks.pipeline import TaskCall, run_calls
 from tests.cases import Place
 from tests.cases.checkpoints import WEIGHTS, files_of, pack, tensors_of, with_config
 from tests.cases.random_weights import values_of

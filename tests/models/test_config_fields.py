@@ -11,7 +11,7 @@ import pytest
 from scripts import paths
 from tensorcommons.errors import InvalidWeights, UnsupportedModel
 from tensorcommons.models import albert, distilbert, mpnet
-from tensorcommons.models.folder import Folder
+from tensorcommons.models.checkpoint import Folder
 from tensorcommons.models.llama import Rope
 from tensorcommons.models.registry import FAMILIES
 

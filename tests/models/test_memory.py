@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 
 import tensorcommons as tc
-from tensorcommons.bridge import blocks
-from tensorcommons.models.interning import ROOM
+from tensorcommons.bridge import byte_buffer
+from tensorcommons.models.weight_loader import ROOM
 from tests.cases.checkpoints import WEIGHTS, pack, tensors_of, with_config
 from tests.models.server import TINY
 
 ROWS = 600_000  # of the one large tensor: 86 MB in float32
-MOST = ROOM + 2 * blocks.CHUNK + (4 << 20)  # bytes: chunks on their way, one becoming another dtype, and a little
+MOST = ROOM + 2 * byte_buffer.CHUNK + (4 << 20)  # bytes: chunks on their way, one becoming another dtype, and a little
 
 
 @pytest.mark.parametrize(

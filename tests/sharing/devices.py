@@ -14,7 +14,7 @@ from tensorcommons import Device, Devices
 from tensorcommons.backends.base import Spec
 from tensorcommons.backends.cpu import CpuBackend
 from tensorcommons.backends.device import STAGING_RESERVE, Category
-from tensorcommons.bridge.blocks import Data
+from tensorcommons.bridge.byte_buffer import Data
 from tensorcommons.errors import DeviceLost, TensorCommonsError
 from tests.cases.rules import cancelled, consistent, parts_of, some
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import tensorcommons as tc
-from tensorcommons.bridge.blocks import Block
+from tensorcommons.bridge.byte_buffer import Block
 from tensorcommons.errors import TensorReleased
 from tensorcommons.sharing.storage import Bundle, Origin, Storage, using
 from tests.sharing.devices import empty, manager_on

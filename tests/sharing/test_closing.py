@@ -16,7 +16,7 @@ from tensorcommons import Devices
 from tensorcommons.errors import ManagerClosed, MemoryBudgetError, TensorCommonsError, TensorReleased
 from tests.sharing.devices import Backend, manager_on
 from tests.sharing.test_faults import IDS, TINY, source
-from tests.sharing.test_moving import load
+from tests.sharing.test_migration import load
 
 KB, MB = 1024, 2**20
 UNLIMITED = 2**62

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import tensorcommons as tc
-from tensorcommons.sharing.families import FAMILIES, architecture_of
+from tensorcommons.sharing.compatibility import FAMILIES, architecture_of
 from tests.cases.checkpoints import WEIGHTS, pack, tensors_of
 from tests.sharing.devices import check, empty, manager_on, some
 

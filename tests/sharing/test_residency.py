@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import tensorcommons as tc
-from tensorcommons.bridge.blocks import Block
+from tensorcommons.bridge.byte_buffer import Block
 from tensorcommons.errors import DeviceLost, InvalidWeights, MemoryBudgetError, TensorCommonsError
 from tensorcommons.sharing.storage import Origin
 from tests.sharing.devices import DTYPES, MB, backends, budget, check, empty, manager_on, some

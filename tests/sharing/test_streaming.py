@@ -15,10 +15,10 @@ from scripts.random_checkpoint import Checkpoint
 from scripts.serve import serve
 from scripts.serve_checkpoints import with_random
 from tensorcommons.errors import MemoryBudgetError, TensorReleased
-from tensorcommons.graph import parts
+from tensorcommons.graph import partition
 from tensorcommons.hub import weights
 from tensorcommons.hub.weights import WeightsFile
-from tensorcommons.models import interning
+from tensorcommons.models import weight_loader
 from tests.cases.support import warnings_of
 from tests.graph.graph_device import graph_device
 from tests.sharing.devices import Backend, backends
@@ -136,7 +136,7 @@ async def test_heads_on_one_backbone_and_the_activation_cache() -> None:
 async def test_a_run_waits_for_the_room_of_a_tensor_that_is_arriving(monkeypatch: pytest.MonkeyPatch) -> None:
     """A tensor of several chunks has its room from the first one on, and can only leave when it is there."""
     wanted, worth = await alone()
-    for module in (weights, interning):
+    for module in (weights, weight_loader):
         monkeypatch.setattr(module, "CHUNK", 1 << 18)
     manager = manager_of(worth * 1.1, "cpu")
     model = await load(manager, device="cpu")
@@ -218,7 +218,7 @@ async def test_a_device_that_refuses_an_operation_streams_as_well(
     monkeypatch: pytest.MonkeyPatch, kinds: set[str]
 ) -> None:
     if "webnn" in kinds:  # moving the whole graph is too expensive
-        monkeypatch.setitem(parts.RATES, "cpu", (0.0, 1e-6, 1e9, 1e9))
+        monkeypatch.setitem(partition.RATES, "cpu", (0.0, 1e-6, 1e9, 1e9))
     found = []
     for share in (4.0, 0.6):
         device = graph_device("layer_norm")

@@ -23,7 +23,7 @@ from functools import cached_property
 from types import MappingProxyType
 from typing import Any, Generic, Literal, TypeAlias, TypeVar
 
-from ..bridge.blocks import Block, Data
+from ..bridge.byte_buffer import Block, Data
 from ..dtypes import DType
 from ..errors import TensorCommonsError
 from ..shapes import Layout, Shape, size_of

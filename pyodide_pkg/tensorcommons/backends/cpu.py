@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
-from ..bridge.blocks import Data, pieces_of
+from ..bridge.byte_buffer import Data, pieces_of
 from ..errors import DeviceMemoryError
 from ..shapes import Layout
 from .base import Backend, Executable, Op, Operand, Plan, Range, Spec

@@ -13,12 +13,12 @@ from contextlib import contextmanager
 from typing import Any, Literal, TypeAlias
 from weakref import WeakSet, ref
 
-from ..bridge import blocks
-from ..bridge.blocks import Block
+from ..bridge import byte_buffer
+from ..bridge.byte_buffer import Block
 from ..errors import DeviceMemoryError, DeviceUnavailable, InternalError
 from .base import Backend, Range, Spec
-from .opening import in_time
-from .spares import Spares
+from .output_pool import Spares
+from .timeouts import in_time
 
 Way: TypeAlias = Literal["rented", "host"]  # how bytes come from another device
 Category: TypeAlias = Literal["weights", "activations", "scratch", "staging"]
@@ -397,7 +397,7 @@ class Device:
 
         ``start`` is a multiple of 4, and so is the end if it is not ``stop``. Raises as :meth:`read`.
         """
-        size = stop - start if self.backend.reads_whole else min(stop - start, blocks.CHUNK)
+        size = stop - start if self.backend.reads_whole else min(stop - start, byte_buffer.CHUNK)
         if self.kind == "cpu":
             return await self.backend.read_block(handle, start, size)
         async with self.budget.reading:

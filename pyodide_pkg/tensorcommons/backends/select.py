@@ -20,7 +20,7 @@ from ..errors import DeviceMemoryError, DeviceUnavailable, check_listener, quote
 from .base import Spec
 from .current import KINDS, take_cpu, use_devices
 from .device import Device
-from .opening import OPEN_SECONDS, in_time
+from .timeouts import OPEN_SECONDS, in_time
 from .webgpu.backend import WebGPUBackend
 from .webnn.backend import WebNNBackend
 

@@ -2,7 +2,7 @@
 // Chromium 153 hashes within the call: 91 MB take 59 ms in such pieces and 86 in twice as large ones, whose copies get
 // fresh memory each.
 
-const PIECE = 1 << 19; // as in blocks.py
+const PIECE = 1 << 19; // as in byte_buffer.py
 const AT_ONCE = 4; // pieces that other browsers' threads have at a time, each a copy
 const BYTES = 32; // of a digest
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from typing import Any
 
-from .blocks import PIECE, Block, Data
+from .byte_buffer import PIECE, Block, Data
 from .loader import load_js_module
 from .runtime import IN_BROWSER
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from ..errors import DownloadError
-from .blocks import Block
+from .byte_buffer import Block
 from .loader import load_js_module
 
 HEADERS = (

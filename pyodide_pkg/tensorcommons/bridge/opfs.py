@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from .blocks import Block, Data, raw_of
+from .byte_buffer import Block, Data, raw_of
 from .digest import hasher
 from .loader import load_js_module
 

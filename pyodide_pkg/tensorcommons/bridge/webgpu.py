@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import DeviceError, DeviceLost, DeviceMemoryError, DeviceUnavailable, TensorCommonsError
-from .blocks import Block, Data, raw_of
+from .byte_buffer import Block, Data, raw_of
 from .loader import load_js_module
 from .runtime import IN_BROWSER, Answer
 

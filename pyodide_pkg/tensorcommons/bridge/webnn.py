@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from ..errors import DeviceLost, DeviceMemoryError, DeviceUnavailable, TensorCommonsError
-from .blocks import Block, Data, raw_of
+from .byte_buffer import Block, Data, raw_of
 from .loader import load_js_module
 from .runtime import IN_BROWSER
 from .webgpu import WebGPUBridge

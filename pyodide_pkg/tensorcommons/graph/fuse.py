@@ -13,9 +13,9 @@ from itertools import accumulate, pairwise
 from typing import Any, TypeAlias
 
 from ..backends.base import Backend
+from .embedding_norm import linear_layer_norm
 from .graph import Graph
 from .node import Node
-from .sums import linear_layer_norm
 
 Rule: TypeAlias = Callable[[Node, Callable[[Node], bool]], Node | None]
 

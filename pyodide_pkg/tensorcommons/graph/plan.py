@@ -16,8 +16,8 @@ from typing import Any, Generic, TypeVar
 from ..backends.base import Attributes, Backend, Computation, Op, Operand, Place, Plan, Spec, Step
 from ..shapes import Layout, size_of
 from .graph import Graph
-from .lower import own_layout, owner_of
 from .node import Node
+from .views import own_layout, owner_of
 
 ALIGNMENT = 256  # the largest minStorageBufferOffsetAlignment that WebGPU allows
 

@@ -23,16 +23,16 @@ from ..bridge.runtime import at_once, in_slices
 from ..errors import DeviceMemoryError, InternalError, ShapeMismatch, TensorCommonsError
 from ..sharing.storage import Bundle, Storage, handles_of, using
 from . import streaming
-from .chains import chain_elementwise
 from .computation import make_computation
+from .elementwise_fusion import chain_elementwise
+from .embedding_norm import join_sums
 from .fuse import fuse
 from .graph import Graph
-from .joins import join_products
+from .horizontal_fusion import join_products
 from .node import Node
-from .parts import PartedProgram, bounds_of, parts_of
+from .partition import PartedProgram, bounds_of, parts_of
 from .plan import Planned, make_plan
 from .segments import Bounds
-from .sums import join_sums
 
 
 class Program:

@@ -14,8 +14,8 @@ from itertools import accumulate
 from math import ceil
 
 from ..shapes import size_of
-from .lower import owner_of
 from .node import Node
+from .views import owner_of
 
 ANY = 2**62
 CENTRAL = 0.75  # of the whole: the most that either side of a cut may have where the cut with the least bytes is chosen

@@ -28,7 +28,7 @@ from dataclasses import replace
 from typing import TypeAlias
 from weakref import WeakValueDictionary
 
-from ..bridge.blocks import CHUNK, Block, Data
+from ..bridge.byte_buffer import CHUNK, Block, Data
 from ..bridge.digest import digests_of, identity_of, joined
 from ..bridge.runtime import IN_BROWSER, breathe
 from ..errors import DeviceUnavailable, TensorCommonsError, quoted

@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 from typing import Protocol
 
-from ..bridge.blocks import PIECE, Block, Data, pieces_of
+from ..bridge.byte_buffer import PIECE, Block, Data, pieces_of
 from ..bridge.digest import digests_of
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
-from ..bridge.blocks import Block
+from ..bridge.byte_buffer import Block
 from ..errors import DownloadError
 from .version import Version
 

@@ -16,7 +16,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from ..bridge.blocks import CHUNK, PIECE, Block
+from ..bridge.byte_buffer import CHUNK, PIECE, Block
 from ..bridge.digest import SMALL, digests_beside, digests_of, identity_of, joined
 from ..bridge.runtime import breathe
 from ..errors import DownloadError, InvalidWeights, quoted

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ..errors import InvalidWeights
+from .checkpoint import Folder
 from .config import LAYERS, read_config
 from .encoder import Encoder, EncoderConfig
-from .folder import Folder
 from .heads import WORDS, Classes, Words, text_head
-from .names import Names
 from .text_model import TextModel, text_inputs
+from .weight_mapping import Names
 
 NAMES = Names(
     prefixes=("albert.",),

@@ -15,7 +15,7 @@ from ..errors import UnsupportedModel, quoted
 from ..graph.node import Node
 from ..shapes import Shape
 from ..tensor import Tensor
-from .names import Names
+from .weight_mapping import Names
 
 Arrays: TypeAlias = "dict[str, np.ndarray[Any, Any]]"
 Cut: TypeAlias = "tuple[slice, ...]"

@@ -18,8 +18,8 @@ from ..ops import linear, reshape
 from ..shapes import Shape
 from ..tensor import Tensor
 from .architecture import Architecture, Prepared
+from .checkpoint import Folder
 from .decoder import Past
-from .folder import Folder
 from .heads import (
     Embedder,
     Head,
@@ -30,9 +30,9 @@ from .heads import (
     by_class,
     embedder,
 )
-from .names import Names
 from .text import TextInputs
 from .text_model import TextModel
+from .weight_mapping import Names
 
 
 class CausalDecoder(ABC):

@@ -6,10 +6,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from .folder import Folder
+from .checkpoint import Folder
 from .heads import Labels, by_class
-from .names import Names
 from .vision import ImageClassification, ImageFeatures, VisionConfig, VisionEncoder, VisionHead, VisionModel
+from .weight_mapping import Names
 
 CLASSES = {"dinov2": "Dinov2", "dinov2_with_registers": "Dinov2WithRegisters"}
 

@@ -1,6 +1,6 @@
 """The post-norm transformer encoder that BERT and its kin have in common; each of their files says where it differs.
 
-Parameters are called as in BERT's checkpoints; the others' names are mapped to them (names.py).
+Parameters are called as in BERT's checkpoints; the others' names are mapped to them (weight_mapping.py).
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from ..nn import attention, embedding, layer_norm, linear
 from ..ops import astype, multiply, permute_dims, reshape, subtract
 from ..shapes import Shape
 from ..tensor import Tensor
+from .checkpoint import Folder
 from .config import ACTIVATIONS, activation, check_fixed, check_heads, read_config
-from .folder import Folder
 
 LOWEST = -3.4028234663852886e38  # the most negative float32: what `transformers` adds to masked scores
 

@@ -21,12 +21,12 @@ from ..errors import DeviceLost, ShapeMismatch, TensorCommonsError, quoted
 from ..shapes import Shape
 from ..sharing.manager import Movable, TensorSharingManager
 from ..tensor import Tensor
-from .ahead import retrieve
+from .decode_programs import NOT_A_NUMBER, Specs, Steps, Tensors
 from .decoder import Decoder
 from .generation_options import DEFAULT_NEW_TOKENS, Options
 from .logits_process import Prompt
+from .prefetch import retrieve
 from .sampling import Ids, Sampler
-from .steps import NOT_A_NUMBER, Specs, Steps, Tensors
 
 Decode: TypeAlias = "Callable[[Sequence[int]], str]"
 PIECES = (1, 8, 16, 32, 64, 128, 256)  # tokens read at once; a longer prompt is read in pieces

@@ -15,9 +15,9 @@ from ..ops import linear as linear_op
 from ..ops import log1p, max, relu, reshape, tanh
 from ..shapes import Shape
 from ..tensor import Tensor
+from .checkpoint import Folder
 from .config import ACTIVATIONS
 from .encoder import EncoderConfig, additive
-from .folder import Folder
 from .sentence import Sentence
 
 AnyHead = TypeVar("AnyHead")

@@ -31,10 +31,10 @@ from ..shapes import Shape
 from ..tensor import Tensor
 from .architecture import Architecture
 from .causal import CausalDecoder, with_head
+from .checkpoint import Folder
 from .config import ACTIVATIONS, activation, check_fixed, check_heads, read_config
 from .decoder import Past
-from .folder import Folder
-from .names import Names
+from .weight_mapping import Names
 
 FAMILIES = {"llama": "Llama", "qwen2": "Qwen2"}
 QWEN2 = {  # the defaults that differ from Llama's

@@ -1,7 +1,7 @@
 """from_pretrained: from a folder of files to a model whose weights are shared.
 
 This file decides what a model is made of: its architecture, its files, and which of their tensors are its parameters.
-``interning.py`` then brings these in. Whatever goes wrong or is cancelled, the model's holds end with it.
+``weight_loader.py`` then brings these in. Whatever goes wrong or is cancelled, the model's holds end with it.
 """
 
 from __future__ import annotations
@@ -27,18 +27,18 @@ from ..hub.weights import WeightsFile
 from ..sharing.manager import TensorSharingManager
 from ..sharing.storage import Storage
 from ..tensor import Tensor
-from .ahead import beside
 from .architecture import Architecture, check_task, forward_nodes
+from .checkpoint import Folder
+from .checkpoint_match import match
 from .config import architectures
-from .folder import Folder
-from .interning import Interner, Part, Progress, Reporter
-from .matching import match
 from .mlp_head import MlpHead, MlpHeadConfig
 from .model import Model
-from .names import Names
+from .prefetch import beside
 from .preprocessing import ImageProcessor
 from .registry import FAMILIES, TEXT_FAMILIES, WRITERS
 from .sentence import Sentence, SentenceUse, read_sentence
+from .weight_loader import Interner, Part, Progress, Reporter
+from .weight_mapping import Names
 
 logger = logging.getLogger("tensorcommons")
 WEIGHTS_FILE = "model.safetensors"

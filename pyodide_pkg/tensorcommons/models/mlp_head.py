@@ -18,8 +18,8 @@ from ..ops import abs, concat, multiply, relu, subtract
 from ..shapes import Shape
 from ..tensor import Tensor
 from .heads import Labels
-from .names import Names
 from .text_model import TextModel
+from .weight_mapping import Names
 
 
 @dataclass(frozen=True)

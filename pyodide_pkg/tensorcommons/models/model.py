@@ -22,17 +22,17 @@ from ..graph.program import Need, bytes_to_run, least_need
 from ..hub.tokenizer import Tokenizer
 from ..shapes import Shape
 from ..sharing.manager import TensorSharingManager
-from ..sharing.running import HostInputs
+from ..sharing.runner import HostInputs
 from ..sharing.storage import Storage
 from ..tensor import Tensor
 from .architecture import Architecture, Arrays, Cut, Prepared, symbolic_inputs
+from .decode_programs import Steps
 from .decoder import Decoder
 from .generation import Writer, stream, write
 from .generation_options import Options
 from .preprocessing import ImageProcessor
 from .sampling import Ids
 from .sentence import SentenceUse
-from .steps import Steps
 
 logger = logging.getLogger("tensorcommons")
 

@@ -9,13 +9,13 @@ from typing import Any
 from ..errors import InvalidWeights
 from ..nn.relative import buckets
 from .architecture import Prepared
+from .checkpoint import Folder
 from .config import read_config
 from .encoder import Encoder, EncoderConfig
-from .folder import Folder
 from .heads import WORDS, Classes, Words, text_head
-from .names import Names
 from .text import TextInputs
 from .text_model import TextModel, text_inputs
+from .weight_mapping import Names
 
 PADDING = 1  # whatever the config says, as in `transformers`
 BUCKETS = 32  # of relative positions that are told apart, whatever the size of the table

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from . import albert, bert, dinov2, distilbert, electra, gpt2, llama, mpnet, roberta, saliency, t5, vit
 from .architecture import Architecture
-from .folder import Folder
+from .checkpoint import Folder
 from .text_model import TextModel
 
 TEXT_FAMILIES: dict[str, Callable[[Folder], TextModel]] = {

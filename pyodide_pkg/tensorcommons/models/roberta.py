@@ -5,12 +5,12 @@ https://arxiv.org/abs/1911.02116): BERT's encoder, with positions that count fro
 from __future__ import annotations
 
 from ..errors import InvalidWeights
+from .checkpoint import Folder
 from .config import check_fixed
 from .encoder import Encoder, EncoderConfig
-from .folder import Folder
 from .heads import WORDS, Classes, Words, text_head
-from .names import Names
 from .text_model import TextModel, text_inputs
+from .weight_mapping import Names
 
 NAMES = Names(
     prefixes=("roberta.",),

@@ -12,11 +12,11 @@ from typing import ClassVar
 
 from ..nn.embedding import as_float32
 from ..ops import conv2d, conv_transpose2d, interpolate, permute_dims, relu, reshape, sigmoid
-from ..ops.channels import batch_norm
+from ..ops.batch_norm import batch_norm
 from ..shapes import Shape
 from ..tensor import Tensor
+from .checkpoint import Folder
 from .dinov2 import encoder_of, names_of
-from .folder import Folder
 from .vision import VisionEncoder, VisionModel
 
 CHANNELS = (256, 128, 64)

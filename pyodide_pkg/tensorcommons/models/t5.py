@@ -33,12 +33,12 @@ from ..ops import linear as linear_op
 from ..shapes import Shape
 from ..tensor import Tensor
 from .architecture import Prepared
+from .checkpoint import Folder
 from .config import ACTIVATIONS, activation, check_fixed, read_config
 from .decoder import Past
-from .folder import Folder
 from .heads import by_class
-from .names import Names
 from .text import FIRST_SHAPE, TextInputs
+from .weight_mapping import Names
 
 LONGEST = 2**20  # tokens; relative positions end nowhere
 LOWEST = -3.4028234663852886e38  # the most negative float32

@@ -12,8 +12,8 @@ from ..shapes import Shape
 from ..tensor import Tensor
 from .encoder import EncoderConfig
 from .heads import Embedder, Head
-from .names import Names
 from .text import TextInputs
+from .weight_mapping import Names
 
 
 class TextEncoder(Protocol):

@@ -2,7 +2,7 @@
 
 An image is cut into patches, each one a token; learned tokens stand before them (Dosovitskiy et al., 2020,
 https://arxiv.org/abs/2010.11929). Parameters are called as in DINOv2's checkpoints but for the attention, which is
-called as BERT's; the others' names are mapped to these (names.py).
+called as BERT's; the others' names are mapped to these (weight_mapping.py).
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from ..nn.embedding import as_float32
 from ..ops import broadcast_to, concat, conv2d, divide, interpolate, mean, multiply, permute_dims, reshape, silu
 from ..shapes import Shape
 from ..tensor import Tensor
+from .checkpoint import Folder
 from .config import ACTIVATIONS, activation, check_fixed, check_heads, read_config
-from .folder import Folder
 from .heads import Labels
 from .image import ImageInputs
-from .names import Names
+from .weight_mapping import Names
 
 
 @dataclass(frozen=True)

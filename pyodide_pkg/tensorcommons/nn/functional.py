@@ -22,7 +22,7 @@ from ..ops import (
     interpolate,
     max_pool2d,
 )
-from ..ops.channels import batch_norm, group_norm, instance_norm
+from ..ops.batch_norm import batch_norm, group_norm, instance_norm
 from ..ops.loss import (
     binary_cross_entropy,
     binary_cross_entropy_with_logits,

@@ -7,21 +7,6 @@ from typing import Any
 
 from ..tensor import Tensor
 from .activation import elu, erf, gelu, hardsigmoid, hardswish, leaky_relu, relu, sigmoid, silu, softplus
-from .arrangement import (
-    broadcast_arrays,
-    expand_dims,
-    flip,
-    matrix_transpose,
-    moveaxis,
-    pad,
-    repeat,
-    roll,
-    split,
-    squeeze,
-    stack,
-    tile,
-    unstack,
-)
 from .attention import kv_cache_append, scaled_dot_product_attention
 from .convolution import conv1d, conv2d, conv_transpose2d
 from .creation import (
@@ -109,10 +94,25 @@ from .elementwise import (
 )
 from .indexing import embedding, gather, getitem, scatter, take, take_along_axis
 from .layout import broadcast_to, concat, permute_dims, reshape
+from .linalg import dot, outer, tensordot, vecdot
+from .manipulation import (
+    broadcast_arrays,
+    expand_dims,
+    flip,
+    matrix_transpose,
+    moveaxis,
+    pad,
+    repeat,
+    roll,
+    split,
+    squeeze,
+    stack,
+    tile,
+    unstack,
+)
 from .matmul import linear, matmul
 from .normalization import layer_norm, log_softmax, rms_norm, softmax
 from .pooling import adaptive_avg_pool2d, adaptive_max_pool2d, avg_pool2d, max_pool2d
-from .products import dot, outer, tensordot, vecdot
 from .reduction import (
     all,
     any,

@@ -15,9 +15,9 @@ from ..backends.device import Device
 from ..errors import ShapeMismatch, UnsupportedDtype, quoted
 from ..graph.constant import constant
 from ..tensor import Tensor, TensorLike, as_tensor
-from .arrangement import matrix_transpose
 from .elementwise import astype, where
 from .layout import broadcast_to, reshape
+from .manipulation import matrix_transpose
 from .registry import OPS, apply, define
 
 

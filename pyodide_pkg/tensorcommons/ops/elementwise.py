@@ -1,8 +1,8 @@
 """Elementwise ops: one formula an element, with NumPy broadcasting between the operands.
 
 Each op is one line: its name, its NumPy meaning, the dtypes that it takes, and what its function says of itself. What
-its shader computes stands in ``backends/webgpu/kernels/formulas.py``. Dtypes promote by the Python array API's table
-(:func:`tensorcommons.dtypes.result_type`); a Python number takes the dtype of the array that it meets.
+its shader computes stands in ``backends/webgpu/kernels/elementwise_wgsl.py``. Dtypes promote by the Python array API's
+table (:func:`tensorcommons.dtypes.result_type`); a Python number takes the dtype of the array that it meets.
 """
 
 from __future__ import annotations

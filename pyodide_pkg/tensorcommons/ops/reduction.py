@@ -17,10 +17,10 @@ from ..dtypes import DType
 from ..errors import ShapeMismatch, UnsupportedDtype
 from ..shapes import normalize_axes, normalize_axis, part_length, size_of
 from ..tensor import Tensor, TensorLike, as_tensor
-from .arrangement import pad
 from .elementwise import add, astype, divide, multiply, not_equal, sqrt, subtract
 from .indexing import take_along_axis
 from .layout import permute_dims, reshape
+from .manipulation import pad
 from .registry import apply, define
 
 LONG = 2**16  # elements of a row from which on it is reduced in parts

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from ..bridge.runtime import run_now
-from .families import get_compatible_models_for_tensor
+from .compatibility import get_compatible_models_for_tensor
 from .manager import TensorSharingManager
 
 TOKENS, HIDDEN, PATCHES = 16, 768, 197

@@ -7,11 +7,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 from ..backends.base import Attributes
-from ..graph.cuts import Cut
 from ..graph.graph import Graph
-from ..graph.parts import PartedProgram
+from ..graph.partition import PartedProgram
 from ..graph.program import Program, outline
-from .running import Runnable, Runner
+from ..graph.reuse import Cut
+from .runner import Runnable, Runner
 
 SHOWN = 12  # kinds of steps, reuse points and parts that are listed; more are counted
 

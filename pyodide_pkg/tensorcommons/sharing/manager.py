@@ -15,15 +15,15 @@ from ..backends.cpu import CpuBackend
 from ..backends.device import Device
 from ..backends.select import Decision, Devices
 from ..errors import DeviceLost, DeviceUnavailable, TensorCommonsError, TensorReleased, quoted
-from ..graph.parts import PartedProgram
+from ..graph.partition import PartedProgram
 from ..graph.program import Program
 from ..tensor import Tensor
 from . import accounts
 from .ledger import Ledger
-from .moving import Progress, bring, remember_how
+from .migration import Progress, bring, remember_how
 from .opportunities import Opportunities
 from .report import MemoryReport
-from .running import Runnable, Runner
+from .runner import Runnable, Runner
 from .storage import Storage
 from .tensors import SharedTensors
 

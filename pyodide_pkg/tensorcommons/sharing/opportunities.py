@@ -20,7 +20,7 @@ from ..backends.device import Device
 from ..errors import MemoryBudgetError
 from ..graph.graph import Graph
 from ..graph.node import Node
-from .families import FAMILIES, architecture_of, families_of
+from .compatibility import FAMILIES, architecture_of, families_of
 from .registry import Entry, Registry
 
 

@@ -19,7 +19,7 @@ from ..backends.device import STAGING_RESERVE, Budget, Category, Device
 from ..bridge.runtime import WouldWaitError, can_suspend, run_now, suspend
 from ..errors import DeviceMemoryError, MemoryBudgetError, TensorCommonsError, quoted
 from ..graph.program import Need
-from .activations import ActivationCache
+from .activation_cache import ActivationCache
 from .registry import Entry, Registry
 from .storage import Bundle, Storage, touch
 

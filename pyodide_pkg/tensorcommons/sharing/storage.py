@@ -23,8 +23,8 @@ from typing import Any, Literal, TypeAlias
 
 from ..backends.base import Spec
 from ..backends.device import Category, Device
-from ..bridge import blocks
-from ..bridge.blocks import Block, Data
+from ..bridge import byte_buffer
+from ..bridge.byte_buffer import Block, Data
 from ..bridge.digest import identity_of
 from ..dtypes import DType
 from ..errors import DeviceLost, DeviceMemoryError, DeviceUnavailable, InvalidWeights, TensorReleased
@@ -666,8 +666,8 @@ def _first_busy(storages: Sequence[Storage], written: Collection[Storage]) -> St
 def _blocks_of(data: memoryview) -> Iterator[Block]:
     """Copies of the parts of ``data``."""
     flat = data.cast("B")
-    for start in range(0, flat.nbytes, blocks.CHUNK):
-        yield Block.of(flat[start : start + blocks.CHUNK])
+    for start in range(0, flat.nbytes, byte_buffer.CHUNK):
+        yield Block.of(flat[start : start + byte_buffer.CHUNK])
 
 
 @contextmanager

@@ -19,13 +19,13 @@ from ..backends.select import Devices
 from ..errors import ManagerClosed, NotAConsumer, ShapeMismatch, TensorCommonsError, TensorNotFound, quoted
 from ..shapes import Layout, Shape
 from ..tensor import Tensor
-from .activations import ActivationCache
-from .news import News
+from .activation_cache import ActivationCache
 from .registry import Entry, Registry
 from .report import MemoryReport
 from .residency import Residency, Share
 from .shared_tensor import SharedTensor, SharedTensorView, as_bytes, storage_of, view_layout
 from .storage import Storage, content_identity, using
+from .subscriptions import News
 
 
 class SharedTensors(ABC):

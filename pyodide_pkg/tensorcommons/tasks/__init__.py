@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from .answers import question_answering
-from .classes import image_classification, nli, text_classification
+from .base import Job, Task, check_options
+from .classification import image_classification, nli, text_classification
 from .embedding import feature_extraction, sentence_similarity, sparse_embedding
-from .entities import token_classification
+from .fill_mask import fill_mask
 from .images import image_feature_extraction, saliency
-from .job import Job, Task, check_options
-from .masks import fill_mask
+from .question_answering import question_answering
+from .token_classification import token_classification
 
 __all__ = ["TASKS", "Job", "Task", "check_options"]
 

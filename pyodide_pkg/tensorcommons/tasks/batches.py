@@ -14,7 +14,7 @@ import numpy as np
 from ..errors import TensorCommonsError, quoted
 from ..models.model import Model
 from ..models.text import bucket_of
-from .job import Rows
+from .base import Rows
 
 SMALL = 2048  # tokens, padding included, that are one batch without a look at the graph
 MOST = 128 << 20  # bytes of a batch where the memory limit allows more

@@ -9,7 +9,7 @@ import numpy as np
 
 from ..errors import TensorCommonsError, quoted, shown
 from ..models.model import Model
-from .job import Array, Job, TextRows, count, one_of, text_rows, texts_of, tokenizer_of
+from .base import Array, Job, TextRows, count, one_of, text_rows, texts_of, tokenizer_of
 
 POOLINGS = ("none", "model", "mean", "cls", "max")
 

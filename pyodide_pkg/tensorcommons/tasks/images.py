@@ -11,7 +11,7 @@ import numpy as np
 from ..errors import TensorCommonsError
 from ..models.model import Model
 from ..models.preprocessing import ImageProcessor, pixels_of
-from .job import Array, Inputs, Job
+from .base import Array, Inputs, Job
 
 
 @dataclass(frozen=True)

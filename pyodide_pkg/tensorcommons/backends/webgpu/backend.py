@@ -9,7 +9,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from ...bridge.blocks import Block, Data
+from ...bridge.byte_buffer import Block, Data
 from ...bridge.runtime import breathe
 from ...bridge.webgpu import WebGPUBridge
 from ...errors import UnsupportedOp

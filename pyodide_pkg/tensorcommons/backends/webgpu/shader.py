@@ -4,7 +4,7 @@ In a file, ``$name`` is a variable; one that is not given is an error, never an 
 ``$bindings`` stand the declarations of its buffers, because three things about them are known only when a plan is made:
 the dtype of a value, whether a buffer that is read is also written in the same dispatch (all values of the arena share
 one), and whether two operands are one value. So a file never indexes a buffer: it calls ``load_x(i)`` and
-``store_y(i, value)``, which :mod:`.elements` writes for the dtype at hand. A function of the files in
+``store_y(i, value)``, which :mod:`.accessors` writes for the dtype at hand. A function of the files in
 :data:`FUNCTIONS` that a file calls comes along by itself.
 """
 
@@ -21,7 +21,7 @@ from pathlib import Path
 from string import Template
 
 from ..base import Place
-from .elements import Buffer, Elements
+from .accessors import Buffer, Elements
 from .windows import UNLIMITED, Windows
 
 FUNCTIONS = (

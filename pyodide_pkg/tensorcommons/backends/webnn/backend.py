@@ -10,16 +10,16 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from ...bridge.blocks import Block, Data
+from ...bridge.byte_buffer import Block, Data
 from ...bridge.webnn import WebNNBridge
 from ...errors import DeviceMemoryError, TensorCommonsError
 from ...shapes import Layout, Shape, size_of
 from ..base import Backend, Computation, Executable, Op, Range, Spec, Value
 from ..webgpu.backend import WebGPUBackend
 from .builder import EMPTY, GraphBuilder
-from .cores import WHOLE, Slot, Stage, stages_of
 from .lowering import lower, physical, refusals
-from .lowering.rule import Lowering
+from .lowering.context import Lowering
+from .multicore import WHOLE, Slot, Stage, stages_of
 from .splitting import GRAPH_BYTES, HIDDEN_BYTES, RESERVED_BYTES, TENSORS_BYTES, Kind, Subgraph, bytes_of, reserved
 
 AXES = 8  # of an MLTensor in Chromium

@@ -10,7 +10,7 @@ import struct
 
 from ....shapes import Layout
 from ...base import Attributes, Operand, Step
-from ..elements import Access, Buffer
+from ..accessors import Access, Buffer
 from ..shader import Dispatch, source
 from .common import Adapter, Kernel, float32, is_leading, spread
 

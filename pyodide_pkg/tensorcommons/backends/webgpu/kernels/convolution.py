@@ -9,7 +9,7 @@ from itertools import product
 from typing import Any, cast
 
 from ...base import Step
-from ..elements import Buffer
+from ..accessors import Buffer
 from ..shader import Dispatch
 from .common import Adapter, Kernel, along_first, spread
 

@@ -12,10 +12,10 @@ from .... import dtypes
 from ....dtypes import DType
 from ....shapes import Layout
 from ...base import Attributes, Operand, Step
-from ..elements import Access, Buffer
+from ..accessors import Access, Buffer
 from ..shader import Dispatch
 from .common import Adapter, Kernel, float32, merge_axes, spread, vectors
-from .formulas import FORMULAS, cast
+from .elementwise_wgsl import FORMULAS, cast
 
 NAMES = "abcdefghijk"  # of the operands in an expression
 SOFTWARE_WORKGROUP = 64  # with vectors of four, smaller ones cost more than they spread
@@ -48,7 +48,7 @@ class Expression:
         return FORMULAS[op][str(kinds[-1].wgsl)].format(*arguments, **named)
 
     def chain(self, term: Any, names: Sequence[str], *, is_root: bool = True) -> str:
-        """A chain of ops (graph/chains.py). What lies between rounds as it would in memory: fused equals unfused."""
+        """A chain of ops (graph/elementwise_fusion.py). Intermediates round as in memory, so fused equals unfused."""
         if term[0] == "input":
             return str(names[term[1]])
         op, attrs, kinds, result, *arguments = term

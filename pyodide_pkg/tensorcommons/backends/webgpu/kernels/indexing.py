@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from ....shapes import Layout
 from ...base import Operand, Step
-from ..elements import Access, Buffer
+from ..accessors import Access, Buffer
 from ..shader import Dispatch
 from ..windows import narrowed
 from .common import Adapter, Kernel, is_leading, merge_axes, offsets, spread, vectors

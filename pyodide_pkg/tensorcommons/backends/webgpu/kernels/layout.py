@@ -12,7 +12,7 @@ from typing import cast as as_type
 from .... import dtypes
 from ....shapes import Layout, size_of
 from ...base import Operand, Step
-from ..elements import Buffer
+from ..accessors import Buffer
 from ..shader import Dispatch
 from ..windows import narrowed
 from .common import Adapter, Kernel, merge_axes, offsets, spread, vectors

@@ -2,7 +2,7 @@
 
 A software adapter multiplies in registers alone (``linear.wgsl``, ``row.wgsl``, ``matmul.wgsl``). Hardware keeps tiles
 in workgroup memory (``tiled.wgsl``), cuts the depth of small products among more invocations (``sliced.wgsl``), or has
-units for matrices of float16 (``matrices.wgsl``).
+units for matrices of float16 (``subgroup_gemm.wgsl``).
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from .... import dtypes
 from ....errors import UnsupportedOp
 from ....shapes import Layout, Shape, size_of
 from ...base import Operand, Step
-from ..elements import Access, Buffer
+from ..accessors import Access, Buffer
 from ..shader import Dispatch, source
-from . import matrices, tiles
+from . import subgroup_gemm, tiles
 from .blocks import BLOCKS, COLUMNS
 from .common import Adapter, Kernel, is_leading, merge_axes, rows_and_columns, spread
 from .elementwise import aligned
@@ -199,7 +199,7 @@ class Product:
         size = (tile.rows, tile.columns)
         if tile.depth:
             by_depth = [self._reading(o, along, 8) == "depth" for o, along in ((self.a, -1), (self.b, -2))]
-            return {**variables, **matrices.variables(*size, tile.depth, *by_depth)}
+            return {**variables, **subgroup_gemm.variables(*size, tile.depth, *by_depth)}
         if tile.shader == "matmul/tiled":
             lie = {"a": self._lies(self.a, -1), "b": self._lies(self.b, -2)}
             return {**variables, **tiles.variables(size, tile.blocks, tile.slices, self.depth, lie, weights)}

@@ -6,7 +6,7 @@ import struct
 from collections.abc import Mapping, Sequence
 
 from ...base import Operand, Step
-from ..elements import Access, Buffer
+from ..accessors import Access, Buffer
 from ..shader import Dispatch, source
 from .common import Adapter, Kernel, along_rows, float32, rows_and_columns, spread
 
@@ -56,7 +56,7 @@ def _rms_norm(step: Step, adapter: Adapter) -> list[Dispatch]:
 
 
 def _sum_norm(step: Step, adapter: Adapter) -> list[Dispatch]:
-    """:func:`_layer_norm` of a sum whose terms are read where they lie; see graph/sums.py."""
+    """:func:`_layer_norm` of a sum whose terms are read where they lie; see graph/embedding_norm.py."""
     _, columns = rows_and_columns(step.output)
     rest, terms = list(step.inputs), step.attrs["terms"]
     assert isinstance(terms, tuple)

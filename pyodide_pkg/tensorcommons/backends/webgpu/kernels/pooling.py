@@ -6,7 +6,7 @@ import struct
 from typing import Any, cast
 
 from ...base import Step
-from ..elements import Buffer
+from ..accessors import Buffer
 from ..shader import Dispatch
 from .common import Adapter, Kernel, float32, is_leading, spread
 

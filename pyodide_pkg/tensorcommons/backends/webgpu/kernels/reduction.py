@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from ....shapes import Layout, part_length
 from ...base import Attribute, Operand, Step
-from ..elements import Buffer
+from ..accessors import Buffer
 from ..shader import Dispatch
 from .common import Adapter, Kernel, along_rows, float32, is_leading, merge_axes, rows_and_columns, spread, vectors
 

@@ -6,7 +6,7 @@ import struct
 
 from ....shapes import size_of
 from ...base import Step
-from ..elements import Buffer
+from ..accessors import Buffer
 from ..shader import Dispatch
 from .common import Adapter, Kernel, is_leading, spread
 

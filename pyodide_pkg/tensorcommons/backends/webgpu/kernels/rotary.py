@@ -7,7 +7,7 @@ import struct
 
 from ....shapes import Layout
 from ...base import Step
-from ..elements import Buffer
+from ..accessors import Buffer
 from ..shader import Dispatch
 from .common import Adapter, Kernel, is_leading, merge_axes, offsets, spread, vectors
 

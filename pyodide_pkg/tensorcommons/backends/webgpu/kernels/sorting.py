@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 
 from ...base import Step
-from ..elements import Buffer
+from ..accessors import Buffer
 from ..shader import Dispatch
 from .common import Adapter, Kernel, along_rows, rows_and_columns, spread
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from ...base import Computation
 from ..builder import GraphBuilder
 from . import activations, elementwise, images, indexing, layout, matrices, reductions
-from .rule import Lowering, Rule, physical
+from .context import Lowering, Rule, physical
 
 RULES: dict[str, Rule] = {
     **elementwise.RULES,

@@ -6,8 +6,8 @@ import math
 
 from ...base import Value
 from ..builder import LARGEST, GraphBuilder, Operand
+from .context import Lowering, Rule
 from .elementwise import Unary, exp, expm1, log1p, polynomial, scaled, unary
-from .rule import Lowering, Rule
 
 
 def _silu(b: GraphBuilder, x: Operand) -> Operand:

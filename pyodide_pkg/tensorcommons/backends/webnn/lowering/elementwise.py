@@ -9,7 +9,7 @@ import numpy as np
 
 from ...base import Value
 from ..builder import GraphBuilder, Operand
-from .rule import Lowering, Rule, physical
+from .context import Lowering, Rule, physical
 
 Unary = Callable[[GraphBuilder, Operand], Operand]
 Binary = Callable[[GraphBuilder, Operand, Operand], Operand]

@@ -10,8 +10,8 @@ import numpy as np
 from ....shapes import size_of
 from ...base import Value
 from ..builder import GraphBuilder, Operand
+from .context import Lowering, Rule
 from .elementwise import BINARIES, Binary
-from .rule import Lowering, Rule
 
 FEW = 8  # elements of a pooling window that are taken one by one
 MATRIX = 2**22  # elements of the matrix that resizes an axis

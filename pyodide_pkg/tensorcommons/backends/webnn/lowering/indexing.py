@@ -9,7 +9,7 @@ import numpy as np
 from ....shapes import contiguous_strides
 from ...base import Value
 from ..builder import MOVED, Operand
-from .rule import Lowering, Rule, physical
+from .context import Lowering, Rule, physical
 
 
 def _take(low: Lowering, value: Value) -> Operand:

@@ -9,7 +9,7 @@ import numpy as np
 from ....shapes import Shape
 from ...base import Value
 from ..builder import MOVED, Operand
-from .rule import Lowering, Rule
+from .context import Lowering, Rule
 
 
 def _reshape(low: Lowering, value: Value) -> Operand:

@@ -10,8 +10,8 @@ from ....shapes import size_of
 from ...base import Value
 from ..builder import GraphBuilder, Operand
 from .activations import UNARIES
+from .context import Lowering, Rule
 from .elementwise import exp, log, scaled, sqrt
-from .rule import Lowering, Rule
 
 
 def product(b: GraphBuilder, x: Operand, weight: Operand) -> Operand:

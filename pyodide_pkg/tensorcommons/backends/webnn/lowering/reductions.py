@@ -10,8 +10,8 @@ import numpy as np
 from ....shapes import Shape, part_length, size_of
 from ...base import Value
 from ..builder import GraphBuilder, Operand
+from .context import Lowering, Rule, physical
 from .elementwise import exp, log
-from .rule import Lowering, Rule, physical
 
 POSITIONS = ("argmax", "argmin")
 Reduce = Callable[[GraphBuilder, Operand, Sequence[int], bool], Operand]

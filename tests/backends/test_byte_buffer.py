@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 import tensorcommons as tc
-from tensorcommons.bridge import blocks
-from tensorcommons.bridge.blocks import CHUNK, KEPT, LEAST, Block, Pool
+from tensorcommons.bridge import byte_buffer
+from tensorcommons.bridge.byte_buffer import CHUNK, KEPT, LEAST, Block, Pool
 from tensorcommons.hub.cache import Cache
 from tensorcommons.hub.stores import MemoryStore
 from tests.hub.counting import counted
@@ -20,7 +20,7 @@ from tests.sharing.devices import manager_on, some
 @pytest.fixture
 def pool(monkeypatch):
     fresh = Pool()
-    monkeypatch.setattr(blocks, "pool", fresh)
+    monkeypatch.setattr(byte_buffer, "pool", fresh)
     return fresh
 
 

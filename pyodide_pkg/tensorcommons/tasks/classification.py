@@ -12,8 +12,8 @@ import numpy as np
 from ..errors import TensorCommonsError
 from ..models.heads import Labels
 from ..models.model import Model
+from .base import Array, Job, TextRows, count, one_of, several, softmax, strings, text_rows, tokenizer_of
 from .images import images_of
-from .job import Array, Job, TextRows, count, one_of, several, softmax, strings, text_rows, tokenizer_of
 
 FUNCTIONS = ("softmax", "sigmoid", "none")
 Scored: TypeAlias = "list[dict[str, Any]]"

@@ -7,7 +7,7 @@ from contextlib import aclosing
 
 import pytest
 
-from tensorcommons.models.ahead import in_order
+from tensorcommons.models.prefetch import in_order
 
 
 class Work:

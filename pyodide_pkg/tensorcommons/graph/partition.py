@@ -22,8 +22,8 @@ from ..backends.base import Spec
 from ..backends.device import Device
 from ..errors import DeviceLost, DeviceUnavailable
 from ..shapes import size_of
-from ..sharing.crossing import cross
 from ..sharing.storage import Storage
+from ..sharing.transfer import cross
 from .graph import Graph
 from .node import Node
 from .plan import Planned

@@ -10,7 +10,7 @@ import numpy as np
 from ..errors import TensorCommonsError, quoted
 from ..hub.encoding import Encoding
 from ..models.model import Model
-from .job import Array, Job, count, strings, text_rows, tokenizer_of
+from .base import Array, Job, count, strings, text_rows, tokenizer_of
 
 WINDOW = 384  # tokens of a window, where the model takes as many
 MASKED = -10000.0  # the logit of what cannot be an answer

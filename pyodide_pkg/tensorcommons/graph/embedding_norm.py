@@ -21,9 +21,9 @@ import numpy as np
 from ..backends.base import Attributes, Backend, Op, Spec
 from ..shapes import Layout, size_of
 from .graph import Graph
-from .lower import owner_of
 from .met import MET
 from .node import Node
+from .views import owner_of
 
 BUFFERS = 8  # storage buffers that a shader stage has everywhere; weight, bias and the result are three of them
 

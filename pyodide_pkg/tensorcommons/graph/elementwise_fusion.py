@@ -23,9 +23,9 @@ from ..backends.base import Attribute, Attributes, Op, Spec
 from ..shapes import size_of
 from .constant import FULL
 from .graph import Graph
-from .lower import owner_of
 from .met import MET
 from .node import Node
+from .views import owner_of
 
 INPUTS = 7  # a shader stage has at least 8 storage buffers, and one is the result
 OPS = 24  # in one expression; more compiles slowly and gains nothing

@@ -17,15 +17,15 @@ import numpy as np
 
 from ..backends.device import Device
 from ..errors import DeviceLost, TensorReleased
-from ..graph.lower import resolve_view
 from ..graph.node import Node
 from ..graph.program import least_need
+from ..graph.views import resolve_view
 from ..tensor import Tensor
-from .crossing import copied, cross
 from .registry import REGISTERED, Entry, Registry
 from .residency import Residency
-from .running import Runnable
+from .runner import Runnable
 from .storage import Storage
+from .transfer import copied, cross
 
 Progress: TypeAlias = Callable[[int, int], None]
 

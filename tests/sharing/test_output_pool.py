@@ -10,7 +10,7 @@ import pytest
 
 import tensorcommons as tc
 from tensorcommons import Device
-from tensorcommons.backends import spares
+from tensorcommons.backends import output_pool
 from tests.sharing.devices import Backend, Fault, manager_on
 
 KB = 1024
@@ -133,7 +133,7 @@ async def test_what_left_for_the_host_is_no_spare_when_it_comes_back():
 
 
 async def test_there_are_so_many_and_the_least_recently_used_go_first(monkeypatch):
-    monkeypatch.setattr(spares, "MOST", 3 * KB)
+    monkeypatch.setattr(output_pool, "MOST", 3 * KB)
     run = Run()
     other, large = tc.compile(lambda x: tc.sqrt(x)), tc.compile(lambda x: tc.stack([x, x, x, x]))
     for call in (run.call, other, large, large):

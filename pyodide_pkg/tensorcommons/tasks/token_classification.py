@@ -11,8 +11,8 @@ import numpy as np
 from ..errors import TensorCommonsError
 from ..hub.tokenizer import Tokenizer
 from ..models.model import Model
-from .classes import labels_of
-from .job import Array, Job, count, one_of, several, softmax, strings, text_rows, texts_of, tokenizer_of
+from .base import Array, Job, count, one_of, several, softmax, strings, text_rows, texts_of, tokenizer_of
+from .classification import labels_of
 
 STRATEGIES = ("none", "simple", "first", "average", "max")
 Entity: TypeAlias = "dict[str, Any]"

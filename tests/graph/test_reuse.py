@@ -9,9 +9,9 @@ import pytest
 
 import tensorcommons as tc
 from tensorcommons.backends.device import Device
-from tensorcommons.graph.cuts import cuts_of, needed, rest_of
 from tensorcommons.graph.fuse import fuse
 from tensorcommons.graph.graph import Graph
+from tensorcommons.graph.reuse import cuts_of, needed, rest_of
 from tests.graph.test_graph import leaf, weight
 
 

@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from .errors import TensorCommonsError, check_listener, quoted
-from .hub.text_stream import TextStream
-from .hub.tokenizer import Tokenizer
-from .pipelines import Pipeline
-from .tasks.job import several, tokenizer_of
+from ..errors import TensorCommonsError, check_listener, quoted
+from ..hub.text_stream import TextStream
+from ..hub.tokenizer import Tokenizer
+from .base import several, tokenizer_of
+from .pipeline import Pipeline
 
 TASKS = ("text-generation", "text2text-generation")
 

@@ -18,7 +18,7 @@ from .storage import Origin, Storage, using
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Iterator
 
-    from ..bridge.blocks import Block
+    from ..bridge.byte_buffer import Block
 
 
 async def cross(

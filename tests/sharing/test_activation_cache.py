@@ -6,7 +6,7 @@ import pytest
 
 import tensorcommons as tc
 from tensorcommons.backends.base import Spec
-from tensorcommons.sharing.activations import ActivationCache
+from tensorcommons.sharing.activation_cache import ActivationCache
 from tensorcommons.sharing.storage import Storage
 from tests.sharing.devices import manager_on, some
 

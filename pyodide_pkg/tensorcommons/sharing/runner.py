@@ -13,14 +13,14 @@ import numpy as np
 
 from ..backends.device import Device
 from ..errors import DeviceLost, TensorCommonsError
-from ..graph.cuts import Cut, Rest, cuts_of, needed, rest_of
 from ..graph.fuse import fuse
 from ..graph.graph import Graph
 from ..graph.node import Node
-from ..graph.parts import PartedProgram
+from ..graph.partition import PartedProgram
 from ..graph.program import BoundProgram, Program, compile_fused
+from ..graph.reuse import Cut, Rest, cuts_of, needed, rest_of
 from ..tensor import Tensor
-from .activations import ActivationCache
+from .activation_cache import ActivationCache
 from .registry import Registry
 from .residency import Residency
 from .storage import Storage

@@ -15,7 +15,7 @@ from .. import dtypes
 from ..backends.base import Spec
 from ..backends.device import Device
 from ..graph.node import Node
-from ..graph.parts import PartedProgram
+from ..graph.partition import PartedProgram
 from ..graph.program import BoundProgram, Program, compile_graph
 from ..ops import argmax, concat, isnan, take_along_axis, where, zeros
 from ..shapes import Shape

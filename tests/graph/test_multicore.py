@@ -12,7 +12,7 @@ import tensorcommons as tc
 from tensorcommons import Device
 from tensorcommons.backends.base import Computation
 from tensorcommons.backends.cpu import CpuBackend
-from tensorcommons.backends.webnn import cores
+from tensorcommons.backends.webnn import multicore
 from tensorcommons.graph.computation import make_computation
 from tensorcommons.graph.fuse import fuse
 from tensorcommons.graph.graph import Graph
@@ -24,8 +24,8 @@ from tests.graph.graph_device import Array, evaluated
 
 @pytest.fixture(autouse=True)
 def everything_pays(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cores, "WORK", 0)
-    monkeypatch.setattr(cores, "ROWS", 4)
+    monkeypatch.setattr(multicore, "WORK", 0)
+    monkeypatch.setattr(multicore, "ROWS", 4)
 
 
 def block(x: Tensor, weight: Tensor, heads: int = 2) -> Tensor:
@@ -49,13 +49,13 @@ def computation_of(outputs: list[Tensor]) -> tuple[Computation, list[Array]]:
     return make_computation(graph).plan, leaves
 
 
-def run(stages: list[cores.Stage], whole: Computation, leaves: list[Array]) -> list[Array]:
+def run(stages: list[multicore.Stage], whole: Computation, leaves: list[Array]) -> list[Array]:
     """The stages in their order, as the backend dispatches them."""
-    slots = {(n, cores.WHOLE): leaves[value.index] for n, value in enumerate(whole.values) if value.op is None}
+    slots = {(n, multicore.WHOLE): leaves[value.index] for n, value in enumerate(whole.values) if value.op is None}
     for stage in stages:
         given = [np.ascontiguousarray(slots[slot]).reshape(-1).view(np.uint8) for slot in stage.needs]
         slots.update(zip(stage.gives, evaluated(stage.computation, given, memoryview(b"")), strict=True))
-    return [slots[number, cores.WHOLE] for number in whole.outputs]
+    return [slots[number, multicore.WHOLE] for number in whole.outputs]
 
 
 def two_layers(x: Tensor, weight: Tensor) -> list[Tensor]:
@@ -84,17 +84,17 @@ def test_texts_by_themselves_need_nothing_of_each_other() -> None:
 
 
 def test_what_is_small_stays_one_graph(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cores, "WORK", 1e9)
+    monkeypatch.setattr(multicore, "WORK", 1e9)
     assert len(check(two_layers, (4, 6, 8), 2, None)) == 1
 
 
 def check(
     function: Callable[[Tensor, Tensor], list[Tensor]], shape: tuple[int, ...], count: int, levels: set[int] | None
-) -> list[cores.Stage]:
+) -> list[multicore.Stage]:
     device = Device(CpuBackend())
     x, weight = (tc.asarray(a, device=device) for a in (numbers(*shape), numbers(8, 8, seed=1)))
     computation, leaves = computation_of(function(x, weight))
-    stages = cores.stages_of(computation, count)
+    stages = multicore.stages_of(computation, count)
     assert levels is None or {stage.level for stage in stages} >= levels, [stage.level for stage in stages]
     for got, wanted in zip(
         run(stages, computation, leaves), evaluated(computation, leaves, memoryview(b"")), strict=True
@@ -110,7 +110,7 @@ async def test_a_deep_computation_needs_no_deep_stack() -> None:
     for _ in range(2000):  # a batch of two: one stage of two graphs, each as deep as all of it
         y = tc.tanh(tc.linear(y, weight))
     whole, leaves = computation_of([y])
-    stages = cores.stages_of(whole, 2)
+    stages = multicore.stages_of(whole, 2)
     assert len(stages) == 3 and max(len(stage.computation.values) for stage in stages) > 2000
-    np.testing.assert_array_equal(run(stages, whole, leaves)[0], run(cores.whole(whole), whole, leaves)[0])
+    np.testing.assert_array_equal(run(stages, whole, leaves)[0], run(multicore.whole(whole), whole, leaves)[0])
     devices.close()

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from ..errors import TensorCommonsError, quoted
 from ..hub.tokenizer import Tokenizer
 from ..models.model import Model
-from .job import Array, Job, count, softmax, strings, text_rows, texts_of, tokenizer_of
+from .base import Array, Job, count, softmax, strings, text_rows, texts_of, tokenizer_of
 
 
 async def fill_mask(

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 from ..sharing.storage import Storage
 from .graph import Graph
-from .lower import owner_of
 from .node import Node
+from .views import owner_of
 
 
 @dataclass(frozen=True, eq=False)

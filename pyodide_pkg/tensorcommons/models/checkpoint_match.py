@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from ..errors import InvalidWeights, quoted, shown
 from ..hub.weights import WeightsFile
 from ..shapes import Shape
-from .interning import Part
-from .names import Names
+from .weight_loader import Part
+from .weight_mapping import Names
 
 FLOATS = ("F32", "F16", "BF16", "F64")
 logger = logging.getLogger("tensorcommons")

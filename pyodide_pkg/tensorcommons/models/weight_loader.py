@@ -20,7 +20,7 @@ import numpy as np
 
 from ..backends.base import Spec
 from ..backends.device import Device
-from ..bridge.blocks import CHUNK, Block, room_of
+from ..bridge.byte_buffer import CHUNK, Block, room_of
 from ..bridge.digest import digests_beside, joined
 from ..bridge.runtime import breathe
 from ..errors import MemoryBudgetError, TensorReleased, check_listener
@@ -33,7 +33,7 @@ from ..sharing.manager import TensorSharingManager
 from ..sharing.registry import Entry
 from ..sharing.storage import Origin, Storage, content_label
 from ..tensor import Tensor
-from .ahead import in_order
+from .prefetch import in_order
 
 CHECKED = 16 * 2**20  # bytes of a tensor from which on the device is asked for it before it is read
 ROOM = 4 * CHUNK  # bytes of the host that chunks on their way may take
