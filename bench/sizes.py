@@ -27,7 +27,7 @@ from playwright.sync_api import Error
 
 from bench.memory import MB, OurTab, pss
 from scripts.console import say
-from scripts.random_checkpoint import Checkpoint
+from scripts.random_checkpoint import RandomCheckpoint
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -152,7 +152,7 @@ def available() -> float:
 
 def measure(case: Case, launch: Callable[..., Browser], url: str, rounds: int = ROUNDS) -> dict[str, Any]:
     """The figures of one case; ``error`` says what ended it."""
-    nbytes = Checkpoint(case.recipe).nbytes
+    nbytes = RandomCheckpoint(case.recipe).nbytes
     row: dict[str, Any] = {"name": case.name, "recipe": case.recipe, "kind": case.kind, "mb": nbytes / MB}
     if available() < 1.3 * nbytes / MB + 2000:
         return row | {"error": f"not run: this machine has {available():,.0f} MB left"}

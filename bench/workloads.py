@@ -280,19 +280,19 @@ def read_model(folder: Path) -> tuple[dict[str, Any], dict[str, Array]]:
 def write_encoder(folder: Path, sizes: Mapping[str, int], seed: int = 0) -> None:
     """A BERT encoder with random weights, normal with deviation 0.02 as it is initialized for training."""
     from tensorcommons.models.bert import build
-    from tensorcommons.models.checkpoint import Folder
+    from tensorcommons.models.checkpoint import Checkpoint
 
     config = {**SHARED, **sizes}
-    bert = build(Folder(config, "config.json", frozenset()))
+    bert = build(Checkpoint(config, "config.json", frozenset()))
     write_model(folder, config, bert.parameters(), seed)
 
 
 def write_random(folder: Path, config: Mapping[str, Any], deviation: float = 0.02) -> None:
     """The model of ``config`` with random weights."""
-    from tensorcommons.models.checkpoint import Folder
+    from tensorcommons.models.checkpoint import Checkpoint
     from tensorcommons.models.registry import FAMILIES
 
-    model = FAMILIES[config["model_type"]](Folder(config, "config.json", frozenset()))
+    model = FAMILIES[config["model_type"]](Checkpoint(config, "config.json", frozenset()))
     write_model(folder, config, model.parameters(), 0, deviation)
 
 

@@ -27,7 +27,7 @@ from typing import Any
 
 import numpy as np
 
-from tensorcommons.models.checkpoint import Folder
+from tensorcommons.models.checkpoint import Checkpoint
 from tensorcommons.models.registry import FAMILIES
 
 CONFIG, INDEX = "config.json", "model.safetensors.index.json"
@@ -246,13 +246,13 @@ class _File:
         return self.tensors[-1].stop if self.tensors else len(self.head)
 
 
-class Checkpoint:
+class RandomCheckpoint:
     """The files of a recipe: ``config.json``, one weights file, or several and their index."""
 
     def __init__(self, recipe: str | Recipe) -> None:
         self.recipe = Recipe.of(recipe) if isinstance(recipe, str) else recipe
         config = dict(self.recipe.config)
-        architecture = FAMILIES[config["model_type"]](Folder(config, CONFIG))
+        architecture = FAMILIES[config["model_type"]](Checkpoint(config, CONFIG))
         self.shapes = architecture.parameters()
         self._files = {CONFIG: _File(json.dumps(config, indent=1).encode())}
         self._add_weights()

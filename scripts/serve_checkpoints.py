@@ -29,7 +29,7 @@ from scripts.serve import HOST, create_app, listen
 if str(paths.PACKAGE.parent) not in sys.path:
     sys.path.insert(0, str(paths.PACKAGE.parent))
 
-from scripts.random_checkpoint import PRESETS, Checkpoint
+from scripts.random_checkpoint import PRESETS, RandomCheckpoint
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -42,7 +42,7 @@ ALWAYS = {
     "Cache-Control": "no-store",  # the browser's own cache would keep gigabytes
     "Last-Modified": "Thu, 01 Jan 2026 00:00:00 GMT",
 }
-_checkpoint = lru_cache(maxsize=16)(Checkpoint)
+_checkpoint = lru_cache(maxsize=16)(RandomCheckpoint)
 
 
 @dataclass
@@ -84,7 +84,7 @@ def with_random(app: ASGIApp, stop: Stop | None = None) -> ASGIApp:
 
 
 async def _answer(
-    checkpoint: Checkpoint, file: str, size: int, stops: Stop, scope: Scope, receive: Receive, send: Send
+    checkpoint: RandomCheckpoint, file: str, size: int, stops: Stop, scope: Scope, receive: Receive, send: Send
 ) -> None:
     asked = Headers(scope=scope)
     etag = checkpoint.etag(file)

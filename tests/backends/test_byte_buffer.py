@@ -9,7 +9,7 @@ import pytest
 
 import tensorcommons as tc
 from tensorcommons.bridge import byte_buffer
-from tensorcommons.bridge.byte_buffer import CHUNK, KEPT, LEAST, Block, Pool
+from tensorcommons.bridge.byte_buffer import CHUNK, KEPT, LEAST, ByteBuffer, Pool
 from tensorcommons.hub.cache import Cache
 from tensorcommons.hub.stores import MemoryStore
 from tests.hub.counting import counted
@@ -25,7 +25,7 @@ def pool(monkeypatch):
 
 
 def test_freed_halves_become_whole_slabs_again(pool):
-    taken = [Block(nbytes) for nbytes in (0, 1, LEAST, LEAST + 1, CHUNK // 2, CHUNK // 4, CHUNK)]
+    taken = [ByteBuffer(nbytes) for nbytes in (0, 1, LEAST, LEAST + 1, CHUNK // 2, CHUNK // 4, CHUNK)]
     for number, block in enumerate(taken):
         block.write(0, memoryview(bytes([number]) * block.nbytes))
     assert all(set(bytes(block)) <= {number} for number, block in enumerate(taken)), "no two of them overlap"
@@ -33,25 +33,25 @@ def test_freed_halves_become_whole_slabs_again(pool):
     for block in taken:
         block.free()
         block.free()
-    again = [Block(CHUNK) for _ in range(2)]
+    again = [ByteBuffer(CHUNK) for _ in range(2)]
     assert len(pool.slabs) == 2, "the same slabs, whole"
     assert len(again) == 2
 
 
 def test_the_pool_keeps_a_few_slabs(pool):
-    many = [Block(CHUNK) for _ in range(KEPT + 3)]
+    many = [ByteBuffer(CHUNK) for _ in range(KEPT + 3)]
     for block in many:
         block.free()
     assert len(pool.slabs) == KEPT
 
 
 def test_a_slab_of_a_block_that_nobody_freed_is_not_used_again(pool):
-    kept, dropped = Block(CHUNK // 4), Block(CHUNK // 4)
+    kept, dropped = ByteBuffer(CHUNK // 4), ByteBuffer(CHUNK // 4)
     written = dropped.raw  # by something that nobody waits for any more
     kept.write(0, memoryview(b"x" * kept.nbytes))
     del dropped
     assert not pool.slabs
-    others = [Block(CHUNK // 4) for _ in range(4)]
+    others = [ByteBuffer(CHUNK // 4) for _ in range(4)]
     written[:] = bytes(len(written))
     assert set(bytes(kept)) == {ord("x")}, "what is in use stays as it was"
     assert not any(np.shares_memory(np.asarray(written), np.asarray(other.raw)) for other in others)
@@ -71,7 +71,7 @@ async def test_a_copy_that_was_overtaken_by_a_use_is_freed(pool):
     assert not await leaving and storage.is_resident
     assert await storage.evict()
     await tensor.read()
-    whole = Block(CHUNK)
+    whole = ByteBuffer(CHUNK)
     assert list(pool.slabs) == [0], "the first slab, to which both copies were given back"
     whole.free()
 
@@ -89,5 +89,5 @@ async def test_loads_evictions_and_restores_give_every_block_back(pool, dtype):
             assert (await (await model(input_ids=ids))["last_hidden_state"].read()).tobytes() == wanted
             model.unload()
             manager.close()
-    left = [Block(CHUNK) for _ in range(len(pool.slabs))]
+    left = [ByteBuffer(CHUNK) for _ in range(len(pool.slabs))]
     assert sorted(pool.slabs) == list(range(len(left))), "no slab was abandoned, and all are free"

@@ -14,7 +14,7 @@ from tensorcommons.backends.cpu import CpuBackend
 from tensorcommons.backends.device import Device
 from tensorcommons.backends.webnn.builder import GraphBuilder
 from tensorcommons.backends.webnn.lowering import REFUSED, RULES
-from tensorcommons.backends.webnn.lowering.context import Lowering
+from tensorcommons.backends.webnn.lowering.context import LoweringContext
 from tensorcommons.graph.computation import make_computation
 from tensorcommons.graph.graph import Graph
 
@@ -43,7 +43,7 @@ def lowered(result: tc.Tensor) -> tuple[int, int]:
         return add(node, shape, dtype)
 
     builder._add = counted  # type: ignore[method-assign]
-    lowering = Lowering(computation, builder, RULES, REFUSED)
+    lowering = LoweringContext(computation, builder, RULES, REFUSED)
     for number in computation.outputs:
         lowering.operand(number)
     return len(builder.nodes), sum(sizes)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from bench.sizes import CASES, Watch, available, sizes_table
-from scripts.random_checkpoint import Checkpoint
+from scripts.random_checkpoint import RandomCheckpoint
 
 
 class Browser:
@@ -47,5 +47,5 @@ def test_the_table_has_a_row_a_case():
 
 
 def test_the_cases_are_known_checkpoints_of_the_sizes_that_they_are_for():
-    sizes = [round(Checkpoint(case.recipe).nbytes / 1e8) for case in CASES if case.kind == "webgpu"]
+    sizes = [round(RandomCheckpoint(case.recipe).nbytes / 1e8) for case in CASES if case.kind == "webgpu"]
     assert sizes == [3, 13, 25, 64, 2]

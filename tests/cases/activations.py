@@ -13,7 +13,7 @@ from tensorcommons.errors import TensorCommonsError
 from tensorcommons.graph.fuse import fuse
 from tensorcommons.graph.graph import Graph
 from tensorcommons.graph.program import compile_fused
-from tensorcommons.graph.reuse import Cut, Rest, rest_of
+from tensorcommons.graph.reuse import Remainder, ReusePoint, remainder_of
 from tensorcommons.graph.views import owner_of
 from tensorcommons.sharing.runner import HostInputs
 from tensorcommons.sharing.storage import Storage
@@ -326,21 +326,21 @@ async def a_cut_at_any_value_gives_the_same_bits(place: Place) -> None:
     host = HostInputs()
     whole = fuse(Graph(model.every({"input_ids": ids}, host)))
 
-    async def run(rest: Rest, given: dict[str, Storage]) -> tuple[list[bytes], list[Storage]]:
+    async def run(rest: Remainder, given: dict[str, Storage]) -> tuple[list[bytes], list[Storage]]:
         found = await (await compile_fused(device, rest.graph)).run(host.arrays, given)
         read = [(await tc.Tensor.of_storage(*each).read()).tobytes() for each in found]
         return read, [storage for storage, _ in found]
 
-    wanted, _ = await run(rest_of(whole, [], [], keep=False), {})
+    wanted, _ = await run(remainder_of(whole, [], [], keep=False), {})
     values = [node for node in whole.nodes if node.op is not None and owner_of(node)[0] is node]
     tried = values if device.kind == "cpu" else values[:: len(values) // 6]  # compiling takes a second each
     for number, node in enumerate(tried):
-        cut = Cut(node, str(number), (), ())
-        first = rest_of(whole, [cut], [], keep=True)
+        cut = ReusePoint(node, str(number), (), ())
+        first = remainder_of(whole, [cut], [], keep=True)
         read, storages = await run(first, {})
         assert read[: len(wanted)] == wanted, f"keeping {node.op} changes the outputs"
         kept = storages[-1] if first.kept else storages[[id(each) for each in whole.outputs].index(id(node))]
-        rest = rest_of(whole, [cut], [cut], keep=True)
+        rest = remainder_of(whole, [cut], [cut], keep=True)
         read, _ = await run(rest, dict.fromkeys(rest.taken, kept))
         assert read == [wanted[i] for i in rest.missing], f"taking {node.op} over changes the outputs"
     print(f"{len(tried)} of {len(values)} values")

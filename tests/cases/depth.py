@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 import tensorcommons as tc
-from scripts.random_checkpoint import Checkpoint
+from scripts.random_checkpoint import RandomCheckpoint
 from tests.cases import Place, long
 from tests.cases.support import near
 
@@ -25,7 +25,7 @@ INPUTS: dict[str, dict[str, Any]] = {
 async def _answers(devices: tc.Devices, recipe: str, inputs: dict[str, Any], new: int = 0) -> list[Any]:
     """Every output of the model, and ``new`` tokens that it writes."""
     manager = tc.TensorSharingManager(256, devices=devices, activation_cache=False)
-    files = Checkpoint(recipe).files()
+    files = RandomCheckpoint(recipe).files()
     model = await tc.from_pretrained(files, manager=manager, device=devices.opened[0], tokenizer=False)
     found = [await output.read() for output in (await model(**inputs)).values()]
     if new:

@@ -9,7 +9,7 @@ import numpy as np
 
 import tensorcommons as tc
 from tensorcommons import Model, TensorSharingManager
-from tensorcommons.bridge.byte_buffer import PIECE, Block
+from tensorcommons.bridge.byte_buffer import PIECE, ByteBuffer
 from tensorcommons.bridge.digest import SMALL, identity_beside, identity_of
 from tensorcommons.errors import InvalidWeights, UnsupportedModel
 from tests.cases import Place, shows
@@ -33,11 +33,11 @@ async def hashes_that_are_computed_beside(place: Place) -> None:
     data = np.random.default_rng(0).integers(0, 256, 2 * PIECE + 17).astype(np.uint8).tobytes()
     found = set()
     for size in (0, 1, SMALL, SMALL + 1, PIECE - 1, PIECE, PIECE + 1, len(data)):
-        block = Block.of(data[:size])
+        block = ByteBuffer.of(data[:size])
         names = {identity_of(data[:size], "label"), identity_of(block, "label"), await identity_beside(block, "label")}
         assert len(names) == 1, size
         found |= names
-    changed = Block.of(data[:-1] + bytes([data[-1] ^ 1]))
+    changed = ByteBuffer.of(data[:-1] + bytes([data[-1] ^ 1]))
     found |= {await identity_beside(changed, "label"), await identity_beside(changed)}
     assert len(found) == 10
 

@@ -9,7 +9,7 @@ import numpy as np
 import tensorcommons as tc
 from tensorcommons import Device
 from tensorcommons.errors import ShapeMismatch, UnsupportedDtype
-from tensorcommons.graph.embedding_norm import join_sums
+from tensorcommons.graph.embedding_norm import fuse_embedding_norms
 from tensorcommons.graph.fuse import fuse
 from tensorcommons.graph.graph import Graph
 from tests.cases import only
@@ -179,7 +179,7 @@ async def wrong_shapes_are_refused(device: Device) -> None:
 async def _fused_as_unfused(device: Device, total: Any, norm: Any, expected: Any, fused: bool = True) -> None:
     """A norm over a sum that it is fused with, where it is: bit for bit the norm of that sum, computed before."""
     answer = tc.layer_norm(total(), *norm)
-    joined = join_sums(fuse(Graph([answer.node])), device.backend)
+    joined = fuse_embedding_norms(fuse(Graph([answer.node])), device.backend)
     steps = {node.op.name for node in joined.nodes if node.op is not None}
     assert ("sum_norm" in steps) == fused, (answer.shape, expected.shape, steps)
     got = await answer.read()

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from tensorcommons.models.checkpoint import Folder
+from tensorcommons.models.checkpoint import Checkpoint
 from tensorcommons.models.registry import FAMILIES
 from tests.cases import Place
 from tests.cases.checkpoints import WEIGHTS, files_of, pack
@@ -31,7 +31,7 @@ def checkpoint(place: Place, name: str, **changes: Any) -> dict[str, bytes]:
     prefix = PREFIXES[config["model_type"]]
     tensors = {}
     untied = frozenset({"shared.weight", "lm_head.weight"} if config.get("tie_word_embeddings") is False else ())
-    for key, shape in FAMILIES[config["model_type"]](Folder(config, name, untied)).parameters().items():
+    for key, shape in FAMILIES[config["model_type"]](Checkpoint(config, name, untied)).parameters().items():
         full = key if key == "lm_head.weight" else prefix + key
         tensors[full] = weight(full, shape)
     return {**files, "config.json": json.dumps(config).encode(), WEIGHTS: pack(tensors)}

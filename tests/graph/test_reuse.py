@@ -11,7 +11,7 @@ import tensorcommons as tc
 from tensorcommons.backends.device import Device
 from tensorcommons.graph.fuse import fuse
 from tensorcommons.graph.graph import Graph
-from tensorcommons.graph.reuse import cuts_of, needed, rest_of
+from tensorcommons.graph.reuse import needed, remainder_of, reuse_points
 from tests.graph.test_graph import leaf, weight
 
 
@@ -28,37 +28,37 @@ def test_graphs_are_cut_where_they_part_and_at_their_outputs(cpu: Device, matrix
     w, x = weight(cpu, matrix), leaf("x", 2, 8)
     hidden = tc.gelu(tc.linear(x, w))
     one, other = graph_of(tc.sum(hidden, axis=1)), graph_of(tc.max(hidden, axis=1))
-    cuts = cuts_of(one, [other])
+    cuts = reuse_points(one, [other])
     assert [cut.node.op.name for cut in cuts if cut.node.op] == ["sum", "linear"], "the gelu is in the product"
     assert all(cut.weights == (w.node.storage,) and cut.arguments == ("x",) for cut in cuts)
-    assert [cut.node.op.name for cut in cuts_of(one, []) if cut.node.op] == ["sum"]
-    back = cuts_of(other, [one])
+    assert [cut.node.op.name for cut in reuse_points(one, []) if cut.node.op] == ["sum"]
+    back = reuse_points(other, [one])
     assert cuts[1].identity == back[1].identity != back[0].identity
 
 
 def test_a_value_that_the_other_gives_as_it_is_is_a_cut(cpu: Device, matrix: np.ndarray[Any, Any]) -> None:
     w, x = weight(cpu, matrix), leaf("x", 2, 8)
     hidden = tc.linear(x, w)
-    (_, cut) = cuts_of(graph_of(tc.sum(hidden)), [graph_of(hidden)])
+    (_, cut) = reuse_points(graph_of(tc.sum(hidden)), [graph_of(hidden)])
     assert cut.node.op is not None and cut.node.op.name == "linear"
 
 
 def test_what_no_weight_went_into_is_no_cut(cpu: Device, matrix: np.ndarray[Any, Any]) -> None:
     w, x = weight(cpu, matrix), leaf("x", 2, 8)
     mask = tc.exp(x) + x
-    cuts = cuts_of(graph_of(tc.linear(mask, w)), [graph_of(tc.sum(mask), tc.max(mask))])
+    cuts = reuse_points(graph_of(tc.linear(mask, w)), [graph_of(tc.sum(mask), tc.max(mask))])
     assert [cut.node.op.name for cut in cuts if cut.node.op] == ["linear"]
 
 
 def test_bytes_that_nobody_can_name_make_no_cut(cpu: Device, matrix: np.ndarray[Any, Any]) -> None:
     w, unknown = weight(cpu, matrix), tc.asarray(np.ones((40, 40), np.float32), device=cpu)
-    assert cuts_of(graph_of(tc.sum(tc.linear(unknown[:2, :8], w))), []) == []
+    assert reuse_points(graph_of(tc.sum(tc.linear(unknown[:2, :8], w))), []) == []
 
 
 def test_a_cut_is_known_by_what_it_is_and_not_by_names(cpu: Device, matrix: np.ndarray[Any, Any]) -> None:
     def cut(x: str, y: str, array: np.ndarray[Any, Any] = matrix) -> Any:
         w = weight(cpu, array)
-        (found,) = cuts_of(graph_of(tc.linear(leaf(x, 2, 8), w) * leaf(y, 2, 8)), [])
+        (found,) = reuse_points(graph_of(tc.linear(leaf(x, 2, 8), w) * leaf(y, 2, 8)), [])
         return found
 
     assert cut("a", "b").identity == cut("c", "d").identity == cut("b", "a").identity
@@ -74,17 +74,17 @@ def test_what_is_left_is_part_of_the_whole(cpu: Device, matrix: np.ndarray[Any, 
     w, x = weight(cpu, matrix), leaf("x", 2, 8)
     hidden = tc.relu(tc.linear(x, w))
     whole = graph_of(tc.sum(tc.exp(hidden) + hidden, axis=1), hidden)
-    total, cut = cuts_of(whole, [])
-    nothing = rest_of(whole, [total, cut], [], keep=True)
+    total, cut = reuse_points(whole, [])
+    nothing = remainder_of(whole, [total, cut], [], keep=True)
     assert nothing.missing == (0, 1) and not nothing.taken and not nothing.kept
     assert [n.identity for n in nothing.graph.nodes] == [n.identity for n in whole.nodes]
-    rest = rest_of(whole, [total, cut], [cut], keep=True)
+    rest = remainder_of(whole, [total, cut], [cut], keep=True)
     assert rest.missing == (0,) and list(rest.taken.values()) == [cut]
     names = [node.op.name for node in whole.nodes if node.op]
     left = [node.op.name for node in rest.graph.nodes if node.op]
     assert left == [name for name in names if name != "linear"] and len(left) == len(names) - 1
     assert [node.name for node in rest.graph.leaves] == list(rest.taken)
-    assert rest_of(whole, [total, cut], [total, cut], keep=True).missing == ()
+    assert remainder_of(whole, [total, cut], [total, cut], keep=True).missing == ()
     assert needed(whole, [cut.node]) == len(left) and needed(whole, [total.node, cut.node]) == 0
 
 
@@ -93,13 +93,13 @@ def test_what_is_not_found_is_kept_on_the_way(cpu: Device, matrix: np.ndarray[An
     hidden = tc.linear(x, w)
     deeper = tc.linear(tc.exp(hidden), w)
     whole = graph_of(tc.sum(deeper))
-    cuts = cuts_of(whole, [graph_of(tc.max(hidden)), graph_of(tc.max(deeper))])
+    cuts = reuse_points(whole, [graph_of(tc.max(hidden)), graph_of(tc.max(deeper))])
     total, *inner = cuts
     assert len(inner) == 2
     by_size = sorted(inner, key=lambda cut: needed(Graph([cut.node]), []))
-    assert set(rest_of(whole, cuts, [], keep=True).kept) == set(inner)
-    assert rest_of(whole, cuts, [], keep=False).kept == ()
-    assert rest_of(whole, cuts, by_size[:1], keep=True).kept == (by_size[1],)
-    last = rest_of(whole, cuts, inner, keep=True)
+    assert set(remainder_of(whole, cuts, [], keep=True).kept) == set(inner)
+    assert remainder_of(whole, cuts, [], keep=False).kept == ()
+    assert remainder_of(whole, cuts, by_size[:1], keep=True).kept == (by_size[1],)
+    last = remainder_of(whole, cuts, inner, keep=True)
     assert list(last.taken.values()) == [by_size[1]] and last.kept == (), "what is behind it is not needed"
-    assert rest_of(whole, cuts, [total], keep=True).missing == ()
+    assert remainder_of(whole, cuts, [total], keep=True).missing == ()

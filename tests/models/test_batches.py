@@ -14,7 +14,7 @@ import pytest
 
 import tensorcommons as tc
 from scripts import paths
-from scripts.random_checkpoint import Checkpoint
+from scripts.random_checkpoint import RandomCheckpoint
 from tensorcommons.errors import InvalidWeights, MemoryBudgetError, TensorCommonsError
 from tensorcommons.hub.encoding import Encoding
 from tensorcommons.tasks.base import Job, TextRows
@@ -228,7 +228,7 @@ async def test_logits_of_an_mlp_head_are_those_of_texts():
 
 async def test_a_model_that_is_larger_than_the_limit_takes_many_rows_at_once():
     recipe = "bert-base,layers=8,hidden_size=64,num_attention_heads=4,intermediate_size=128,vocab_size=1000"
-    async with loaded(Checkpoint(recipe).files(), 1) as model:
+    async with loaded(RandomCheckpoint(recipe).files(), 1) as model:
         rows = TextRows(encoded([60] * 36), model.input_names)
         assert model.weight_bytes > model.manager.limit_bytes
         made = await batches(model, rows, ["last_hidden_state"], None)

@@ -11,7 +11,7 @@ import pytest
 from scripts import paths
 from tensorcommons.errors import InvalidWeights, UnsupportedModel
 from tensorcommons.models import albert, distilbert, mpnet
-from tensorcommons.models.checkpoint import Folder
+from tensorcommons.models.checkpoint import Checkpoint
 from tensorcommons.models.llama import Rope
 from tensorcommons.models.registry import FAMILIES
 
@@ -51,7 +51,7 @@ EVERYWHERE: dict[str, Any] = {
 
 
 def build(model_type: str, **config: Any) -> Any:
-    return FAMILIES[model_type](Folder({"model_type": model_type, **config}, "config.json"))
+    return FAMILIES[model_type](Checkpoint({"model_type": model_type, **config}, "config.json"))
 
 
 def read_by(model_type: str) -> dict[str, Any]:
@@ -78,7 +78,7 @@ def test_defaults_are_those_of_transformers(model_type):
             continue  # 0 is hidden_size
         assert ours[name] == reference[name], name
     if model_type in ("llama", "qwen2"):
-        assert Rope() == Rope.of(Folder({"model_type": model_type}, "f"))
+        assert Rope() == Rope.of(Checkpoint({"model_type": model_type}, "f"))
         assert reference["rope_parameters"] == {"rope_theta": Rope().theta, "rope_type": Rope().type}
 
 

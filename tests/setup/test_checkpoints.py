@@ -13,7 +13,7 @@ import pytest
 
 import tensorcommons as tc
 from scripts.paths import ROOT
-from scripts.random_checkpoint import CHUNK, INDEX, PRESETS, Checkpoint
+from scripts.random_checkpoint import CHUNK, INDEX, PRESETS, RandomCheckpoint
 from scripts.serve import serve
 from scripts.serve_checkpoints import Stop, with_random
 from tensorcommons.hub.safetensors import as_array, parse_header
@@ -44,7 +44,7 @@ def ask(url: str, path: str, method: str = "GET", **headers: str):
         connection.close()
 
 
-def tensors_of(checkpoint: Checkpoint, file: str = WEIGHTS):
+def tensors_of(checkpoint: RandomCheckpoint, file: str = WEIGHTS):
     raw = checkpoint.read(file)
     start = 8 + int.from_bytes(raw[:8], "little")
     entries = parse_header(bytes(raw[8:start]), len(raw) - start, file)
@@ -53,7 +53,7 @@ def tensors_of(checkpoint: Checkpoint, file: str = WEIGHTS):
 
 @pytest.mark.parametrize("dtype", ["F32", "F16", "BF16"])
 def test_every_range_is_a_slice_of_the_whole(dtype):
-    checkpoint = Checkpoint(f"deep-llama,layers=3,vocab_size=300000,dtype={dtype}")
+    checkpoint = RandomCheckpoint(f"deep-llama,layers=3,vocab_size=300000,dtype={dtype}")
     whole = checkpoint.read(WEIGHTS)
     assert len(whole) == checkpoint.size(WEIGHTS) > 4 * CHUNK
     rng = np.random.default_rng(0)
@@ -65,13 +65,13 @@ def test_every_range_is_a_slice_of_the_whole(dtype):
 
 
 def test_a_tensor_longer_than_the_block_repeats_no_row():
-    table = tensors_of(Checkpoint("deep-llama,layers=1,vocab_size=600000,dtype=F16"))["embed_tokens.weight"]
+    table = tensors_of(RandomCheckpoint("deep-llama,layers=1,vocab_size=600000,dtype=F16"))["embed_tokens.weight"]
     assert len(np.unique(table.view([("", table.dtype)] * 8))) == len(table)
 
 
 def test_all_tensors_differ_and_seeds_share_what_is_not_their_own():
     first, second, other = (
-        tensors_of(Checkpoint(f"deep-bert,layers=30{more}")) for more in ("", ",seed=1,own=layer.29.", ",seed=1")
+        tensors_of(RandomCheckpoint(f"deep-bert,layers=30{more}")) for more in ("", ",seed=1,own=layer.29.", ",seed=1")
     )
     assert len({(array.shape, array.tobytes()) for array in first.values()}) == len(first)
     same = {name for name in first if np.array_equal(first[name], second[name])}
@@ -81,7 +81,7 @@ def test_all_tensors_differ_and_seeds_share_what_is_not_their_own():
 
 
 def test_shards_hold_every_tensor_once():
-    single, parts = Checkpoint("deep-llama,layers=5"), Checkpoint("deep-llama,layers=5,shards=3")
+    single, parts = RandomCheckpoint("deep-llama,layers=5"), RandomCheckpoint("deep-llama,layers=5,shards=3")
     table = json.loads(parts.read(INDEX))["weight_map"]
     files = sorted(set(table.values()))
     assert len(files) == 3
@@ -96,12 +96,12 @@ def test_shards_hold_every_tensor_once():
 @pytest.mark.parametrize("recipe", ["unknown", "deep-bert,what", "deep-bert,dtype=F64", "deep-bert,shards=0"])
 def test_a_wrong_recipe_is_refused(recipe, url):
     with pytest.raises(ValueError, match=r"preset|option|dtype|shards"):
-        Checkpoint(recipe)
+        RandomCheckpoint(recipe)
     assert ask(url, f"{recipe}/config.json")[0].status == 404
 
 
 def test_answers_of_the_server(url):
-    path, checkpoint = f"deep-bert,layers=2/{WEIGHTS}", Checkpoint("deep-bert,layers=2")
+    path, checkpoint = f"deep-bert,layers=2/{WEIGHTS}", RandomCheckpoint("deep-bert,layers=2")
     whole = checkpoint.read(WEIGHTS)
     answer, body = ask(url, path)
     etag = answer.headers["ETag"]
@@ -126,7 +126,7 @@ def test_answers_of_the_server(url):
 
 
 def test_a_download_that_is_cut_goes_on_behind_the_cut(url, stop):
-    path, whole = f"deep-bert,layers=2/{WEIGHTS}", Checkpoint("deep-bert,layers=2").read(WEIGHTS)
+    path, whole = f"deep-bert,layers=2/{WEIGHTS}", RandomCheckpoint("deep-bert,layers=2").read(WEIGHTS)
     stop.cut = 2000
     try:
         assert ask(url, path)[1] == whole[:2000]

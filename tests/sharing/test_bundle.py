@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import tensorcommons as tc
-from tensorcommons.bridge.byte_buffer import Block
+from tensorcommons.bridge.byte_buffer import ByteBuffer
 from tensorcommons.errors import TensorReleased
 from tensorcommons.sharing.storage import Bundle, Origin, Storage, using
 from tests.sharing.devices import empty, manager_on
@@ -87,10 +87,10 @@ async def test_a_weight_that_is_given_back_while_a_run_waits_for_it_ends_the_run
         assert (await (await double(x)).read()).sum() == 64
     storage, asked, coming = weight.entry.storage, asyncio.Event(), asyncio.Event()
 
-    async def chunks() -> AsyncGenerator[Block]:
+    async def chunks() -> AsyncGenerator[ByteBuffer]:
         asked.set()
         await coming.wait()
-        yield Block.of(np.ones(64, np.float32).tobytes())
+        yield ByteBuffer.of(np.ones(64, np.float32).tobytes())
 
     storage.origin = Origin(chunks, is_local=True)
     assert await storage.evict()

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import tensorcommons as tc
-from scripts.random_checkpoint import Checkpoint
+from scripts.random_checkpoint import RandomCheckpoint
 from tensorcommons.errors import DeviceLost, DeviceUnavailable, MemoryBudgetError, TensorReleased
 from tests.sharing.devices import Backend, Fault, backends, cancelled, check, empty, manager_on, some
 from tests.sharing.test_faults import IDS, source
@@ -255,7 +255,7 @@ async def test_models_on_different_devices_run_together():
 
 async def test_steps_that_were_begun_before_a_move_have_no_weights_of_the_other_device():
     manager = manager_on("webgpu", "cpu")
-    files = Checkpoint("deep-llama,layers=1").files()
+    files = RandomCheckpoint("deep-llama,layers=1").files()
     model = await tc.from_pretrained(files, manager=manager, device="webgpu", tokenizer=False)
     steps = model.steps()
     await model.to("cpu")

@@ -38,7 +38,7 @@ class Run:
     def counted(self) -> tuple[int, int]:
         """Bytes of outputs, and spare ones. What the account says is what is there."""
         assert self.device.total == self.backend.nbytes
-        return self.device.memory()["activations"] - self.x.nbytes, self.device.spares.nbytes
+        return self.device.memory()["activations"] - self.x.nbytes, self.device.output_pool.nbytes
 
 
 async def test_from_the_second_run_on_an_output_is_the_buffer_of_the_one_before():
@@ -98,9 +98,9 @@ async def test_what_is_freed_while_a_run_fails_goes_with_its_spares():
     (kept,) = await run()
     task = asyncio.ensure_future(run())
     await asyncio.sleep(0)
-    assert run.device.lock.locked() and not run.device.spares.nbytes
+    assert run.device.lock.locked() and not run.device.output_pool.nbytes
     kept.release()
-    assert run.device.spares.nbytes == KB
+    assert run.device.output_pool.nbytes == KB
     await _cancelled(task)
     assert run.counted == (0, 0)
 
@@ -114,7 +114,7 @@ async def test_they_go_with_their_program_their_device_and_the_last_tensor():
     assert run.counted == (0, KB)
     run.backend.lose()
     await run.device.recover()
-    assert run.device.spares.nbytes == 0 and run.device.total == run.backend.nbytes
+    assert run.device.output_pool.nbytes == 0 and run.device.total == run.backend.nbytes
     run = Run()
     await run.times(2)
     run.x.release()
@@ -147,7 +147,7 @@ async def test_there_are_so_many_and_the_least_recently_used_go_first(monkeypatc
     assert run.counted == (0, 3 * KB)
     for call, bytes_now in ((run.call, 2 * KB), (other, 3 * KB)):
         tensors = await call(run.x)
-        assert run.device.spares.nbytes == bytes_now
+        assert run.device.output_pool.nbytes == bytes_now
         del tensors
     assert run.counted == (0, 3 * KB)
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import tensorcommons as tc
-from tensorcommons.bridge.byte_buffer import Block
+from tensorcommons.bridge.byte_buffer import ByteBuffer
 from tensorcommons.errors import DeviceLost, InvalidWeights, MemoryBudgetError, TensorCommonsError
 from tensorcommons.sharing.storage import Origin
 from tests.sharing.devices import DTYPES, MB, backends, budget, check, empty, manager_on, some
@@ -185,9 +185,9 @@ async def test_a_restore_has_its_room_while_its_origin_is_read():
 
     async def slow():
         data = kb(0).tobytes()
-        yield Block.of(data[:512])
+        yield ByteBuffer.of(data[:512])
         await waiting.wait()
-        yield Block.of(data[512:])
+        yield ByteBuffer.of(data[512:])
 
     a.entry.storage._host, a.entry.storage.state = None, "dropped"
     a.entry.storage.origin = Origin(slow, True)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import tensorcommons as tc
-from scripts.random_checkpoint import Checkpoint
+from scripts.random_checkpoint import RandomCheckpoint
 from scripts.serve import serve
 from scripts.serve_checkpoints import with_random
 from tensorcommons.errors import MemoryBudgetError, TensorReleased
@@ -38,7 +38,7 @@ def manager_of(limit: float, *kinds: str, cache: bool = False) -> tc.TensorShari
 
 async def load(manager: tc.TensorSharingManager, recipe: str = RECIPE, **options: Any) -> Any:
     options = {"device": "webgpu", "tokenizer": False, **options}
-    return await tc.from_pretrained(Checkpoint(recipe).files(), manager=manager, **options)
+    return await tc.from_pretrained(RandomCheckpoint(recipe).files(), manager=manager, **options)
 
 
 async def bits(model: Any, **more: Any) -> Bits:

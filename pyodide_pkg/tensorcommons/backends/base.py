@@ -23,7 +23,7 @@ from functools import cached_property
 from types import MappingProxyType
 from typing import Any, Generic, Literal, TypeAlias, TypeVar
 
-from ..bridge.byte_buffer import Block, Data
+from ..bridge.byte_buffer import ByteBuffer, Data
 from ..dtypes import DType
 from ..errors import TensorCommonsError
 from ..shapes import Layout, Shape, size_of
@@ -304,9 +304,9 @@ class Backend(ABC, Generic[E]):
     async def read(self, ranges: Sequence[Range]) -> list[memoryview]:
         """The bytes of every (handle, offset, nbytes), once all queued work is done; together, not one by one."""
 
-    async def read_block(self, handle: int, offset: int, nbytes: int) -> Block:
+    async def read_block(self, handle: int, offset: int, nbytes: int) -> ByteBuffer:
         """A part of a value as a block; ``offset`` is of whole words of 4 bytes."""
-        return Block.of((await self.read([(handle, offset, nbytes)]))[0])
+        return ByteBuffer.of((await self.read([(handle, offset, nbytes)]))[0])
 
     async def check(self, handles: Sequence[int]) -> None:
         """Return once ``handles`` are known to be made and filled. Raises DeviceMemoryError or DeviceError if not."""

@@ -14,10 +14,10 @@ from typing import Any, Literal, TypeAlias
 from weakref import WeakSet, ref
 
 from ..bridge import byte_buffer
-from ..bridge.byte_buffer import Block
+from ..bridge.byte_buffer import ByteBuffer
 from ..errors import DeviceMemoryError, DeviceUnavailable, InternalError
 from .base import Backend, Range, Spec
-from .output_pool import Spares
+from .output_pool import OutputPool
 from .timeouts import in_time
 
 Way: TypeAlias = Literal["rented", "host"]  # how bytes come from another device
@@ -104,7 +104,7 @@ class Device:
         self._arena: tuple[int, int] | None = None
         self._staging = 0  # bytes that are kept for reads
         self._running = 0  # bytes of the program that is running, beside the arena
-        self.spares = Spares(self)
+        self.output_pool = OutputPool(self)
         self._storages: WeakSet[Any] = WeakSet()
         self._closed = False
         device = ref(self)
@@ -209,7 +209,7 @@ class Device:
     def _drop(self, handle: int) -> None:
         self._handles.pop(handle, None)
         self._specs.pop(handle, None)
-        self.spares.forget(handle)
+        self.output_pool.forget(handle)
 
     def adopt(self, spec: Spec, category: Category) -> int:
         """A handle for a value that a run is about to create; counted from now on."""
@@ -230,7 +230,7 @@ class Device:
             return
         nbytes, category = self._handles[handle]
         self.refund(nbytes, category)
-        if not self.spares.take(handle, nbytes):
+        if not self.output_pool.take(handle, nbytes):
             self.backend.free(handle)
         self._drop(handle)
         self.drop_programs()
@@ -240,7 +240,7 @@ class Device:
         if self._closed:
             return
         self.refund(*self._handles[handle])
-        self.spares.forget(handle)
+        self.output_pool.forget(handle)
         self.backend.free(handle)
 
     def restore(self, handle: int) -> None:
@@ -271,7 +271,7 @@ class Device:
     def idle_scratch_bytes(self) -> int:
         """Bytes that :meth:`free_scratch` gives back now: spares, the arena if no program runs, staging if no read."""
         arena = self._arena[1] if self._arena and not self._running else 0
-        return arena + self.idle_staging_bytes + self.spares.nbytes
+        return arena + self.idle_staging_bytes + self.output_pool.nbytes
 
     @property
     def idle_staging_bytes(self) -> int:
@@ -392,7 +392,7 @@ class Device:
             self._staging = 0
             self.backend.stage(0)
 
-    async def read_chunk(self, handle: int, start: int, stop: int) -> Block:
+    async def read_chunk(self, handle: int, start: int, stop: int) -> ByteBuffer:
         """Bytes from ``start`` on as a block: at most CHUNK of them where it reads parts, less if memory is short.
 
         ``start`` is a multiple of 4, and so is the end if it is not ``stop``. Raises as :meth:`read`.
@@ -407,7 +407,7 @@ class Device:
             with self._staged(_words(start, size)):
                 return await self.backend.read_block(handle, start, size)
 
-    async def chunks(self, handle: int, nbytes: int) -> AsyncGenerator[Block]:
+    async def chunks(self, handle: int, nbytes: int) -> AsyncGenerator[ByteBuffer]:
         """All ``nbytes`` of ``handle`` as blocks, which the caller frees. Raises as :meth:`read`."""
         start = 0
         while start < nbytes:
@@ -441,7 +441,7 @@ class Device:
 
     def free_scratch(self) -> None:
         """Give back what is idle of arena, spares and staging; the next run and the next read take their own."""
-        self.spares.drop_all()
+        self.output_pool.drop_all()
         if not self._running:
             self._free_arena()
         if not self.budget.reading.locked():
@@ -500,5 +500,5 @@ class Device:
             self._specs.clear()
             self._bytes = dict.fromkeys(CATEGORIES, 0)
             self.total = self._staging = 0
-            self.spares = Spares(self)
+            self.output_pool = OutputPool(self)
             self.backend.close()

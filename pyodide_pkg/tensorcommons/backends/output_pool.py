@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 MOST = 16 * 2**20  # bytes of a device's spares
 
 
-class Spares:
+class OutputPool:
     """Those of one device. What a program keeps is numbered as its outputs."""
 
     def __init__(self, device: Device) -> None:

@@ -68,7 +68,7 @@ class Pool:
             places.difference_update([place for place in places if place[0] == slab])
 
 
-class Block:
+class ByteBuffer:
     """``nbytes`` bytes. ``raw`` is a ``Uint8Array`` of JavaScript's or a memoryview.
 
     Call :meth:`free` when done with a block, unless work that may still write to it failed or was cancelled: a block
@@ -89,22 +89,22 @@ class Block:
             self.raw = array.subarray(offset, offset + nbytes) if IN_BROWSER else array[offset : offset + nbytes]
 
     @classmethod
-    def taking(cls, array: Any) -> Block:
+    def taking(cls, array: Any) -> ByteBuffer:
         """All of an array of JavaScript's, which nobody else uses any more."""
-        block: Block = cls.__new__(cls)
+        block: ByteBuffer = cls.__new__(cls)
         block.nbytes, block.raw, block._place = int(array.length), array, None
         return block
 
     @classmethod
-    def of(cls, data: bytes | bytearray | memoryview) -> Block:
+    def of(cls, data: bytes | bytearray | memoryview) -> ByteBuffer:
         """A copy of ``data``."""
         block = cls(memoryview(data).nbytes)
         block.write(0, memoryview(data))
         return block
 
-    def copy(self) -> Block:
+    def copy(self) -> ByteBuffer:
         """Another block with these bytes."""
-        block = Block(self.nbytes)
+        block = ByteBuffer(self.nbytes)
         if IN_BROWSER:
             block.raw.set(self.raw)
         else:
@@ -125,7 +125,7 @@ class Block:
         if self._place is not None and self.raw is not None:
             pool.abandon(self._place[0])
 
-    def __enter__(self) -> Block:
+    def __enter__(self) -> ByteBuffer:
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -160,12 +160,12 @@ class Block:
             yield start, self.read(start, min(start + size, self.nbytes))
 
 
-Data: TypeAlias = memoryview | Block
+Data: TypeAlias = memoryview | ByteBuffer
 
 
 def pieces_of(data: bytes | bytearray | Data) -> Iterator[tuple[int, bytes | bytearray | memoryview]]:
     """Offset and bytes of each part of ``data`` that Python can hold at once."""
-    if isinstance(data, Block):
+    if isinstance(data, ByteBuffer):
         yield from data.pieces()
     else:
         yield 0, data
@@ -173,7 +173,7 @@ def pieces_of(data: bytes | bytearray | Data) -> Iterator[tuple[int, bytes | byt
 
 def raw_of(data: Data) -> Any:
     """What JavaScript is given for ``data``."""
-    return data.raw if isinstance(data, Block) else data
+    return data.raw if isinstance(data, ByteBuffer) else data
 
 
 def _new_array(nbytes: int) -> Any:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from typing import Any
 
-from .byte_buffer import PIECE, Block, Data
+from .byte_buffer import PIECE, ByteBuffer, Data
 from .loader import load_js_module
 from .runtime import IN_BROWSER
 
@@ -28,7 +28,7 @@ async def identity_beside(data: bytes | bytearray | Data, label: str = "") -> st
 
 async def digests_beside(data: bytes | bytearray | Data) -> bytes:
     """The SHA-256 of each piece, one after another, as :func:`identity_beside` hashes."""
-    if not isinstance(data, Block) or data.nbytes <= SMALL or not _is_hashed_by_the_browser():
+    if not isinstance(data, ByteBuffer) or data.nbytes <= SMALL or not _is_hashed_by_the_browser():
         return digests_of(data)
     digests: bytes = (await (await hasher()).digestsOf(data.raw)).to_bytes()
     return digests
@@ -36,7 +36,7 @@ async def digests_beside(data: bytes | bytearray | Data) -> bytes:
 
 def digests_of(data: bytes | bytearray | Data) -> bytes:
     """The SHA-256 of each piece, one after another."""
-    if isinstance(data, Block):
+    if isinstance(data, ByteBuffer):
         return b"".join(hashlib.sha256(piece).digest() for _, piece in data.pieces())
     whole = memoryview(data)
     if not whole.nbytes:

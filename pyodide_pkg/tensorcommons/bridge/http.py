@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from ..errors import DownloadError
-from .byte_buffer import Block
+from .byte_buffer import ByteBuffer
 from .loader import load_js_module
 
 HEADERS = (
@@ -62,7 +62,7 @@ class FetchBody:
             some.assign_to(view[:count])
         return count
 
-    async def fill(self, block: Block, offset: int) -> int:
+    async def fill(self, block: ByteBuffer, offset: int) -> int:
         """See :class:`~tensorcommons.hub.streams.Body`. No byte passes through Python's memory."""
         return int(await self._answer(self._helper.fill(self._body, block.raw, offset)))
 

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from .byte_buffer import Block, Data, raw_of
+from .byte_buffer import ByteBuffer, Data, raw_of
 from .digest import hasher
 from .loader import load_js_module
 
@@ -50,12 +50,12 @@ class OpfsStore:
             size = int(await self._helper.size(self._store, name))
         return None if size < 0 else size
 
-    async def read(self, name: str, nbytes: int | None = None) -> tuple[Block, bytes]:
+    async def read(self, name: str, nbytes: int | None = None) -> tuple[ByteBuffer, bytes]:
         """See :class:`Store`."""
-        block = None if nbytes is None else Block(nbytes)
+        block = None if nbytes is None else ByteBuffer(nbytes)
         with _as_os_errors():
             array, digests = await self._helper.read(self._store, name, None if block is None else block.raw)
-        return block or Block.taking(array), digests.to_bytes()
+        return block or ByteBuffer.taking(array), digests.to_bytes()
 
     async def write(self, name: str, data: Data) -> None:
         """Write an entry, whole or not at all."""

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import DeviceError, DeviceLost, DeviceMemoryError, DeviceUnavailable, TensorCommonsError
-from .byte_buffer import Block, Data, raw_of
+from .byte_buffer import ByteBuffer, Data, raw_of
 from .loader import load_js_module
 from .runtime import IN_BROWSER, Answer
 
@@ -170,9 +170,9 @@ class WebGPUBridge:
         await self._answer(data, lambda number: self._gpu.readBuffers(number, self._staging, *words))
         return [data[cut] for cut in cuts]
 
-    async def read_block(self, handle: int, offset: int, nbytes: int) -> Block:
+    async def read_block(self, handle: int, offset: int, nbytes: int) -> ByteBuffer:
         """Bytes ``offset``, where a word of 4 bytes begins, to ``offset + nbytes``, past Python's memory."""
-        block = Block(nbytes)
+        block = ByteBuffer(nbytes)
         if nbytes:
             self.calls += 1
             words = handle, offset, nbytes + 3 & ~3

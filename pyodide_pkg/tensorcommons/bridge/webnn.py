@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from ..errors import DeviceLost, DeviceMemoryError, DeviceUnavailable, TensorCommonsError
-from .byte_buffer import Block, Data, raw_of
+from .byte_buffer import ByteBuffer, Data, raw_of
 from .loader import load_js_module
 from .runtime import IN_BROWSER
 from .webgpu import WebGPUBridge
@@ -96,8 +96,8 @@ class WebNNBridge:
 
     def fill(self, handle: int, offset: int, data: Data) -> None:
         """The next bytes of a tensor that is written in order; it is written when the last ones are there."""
-        if not isinstance(data, Block):
-            with Block.of(data) as block:
+        if not isinstance(data, ByteBuffer):
+            with ByteBuffer.of(data) as block:
                 self.fill(handle, offset, block)
         elif data.nbytes:
             self.calls += 1
@@ -117,9 +117,9 @@ class WebNNBridge:
             rest = rest[nbytes:]
         return result
 
-    async def read_block(self, handle: int, offset: int, nbytes: int) -> Block:
+    async def read_block(self, handle: int, offset: int, nbytes: int) -> ByteBuffer:
         """One range, past Python's memory."""
-        return Block.taking(await self._read([(handle, offset, nbytes)]))
+        return ByteBuffer.taking(await self._read([(handle, offset, nbytes)]))
 
     async def _read(self, ranges: Sequence[tuple[int, int, int]]) -> Any:
         """The bytes of all ranges, one after another, as an array of JavaScript's."""

@@ -102,7 +102,7 @@ LINEAR_PARTS = Op(
 )
 
 
-def linear_layer_norm(
+def split_linear_into_norm(
     node: Node, used_once: Callable[[Node], bool], parts: Callable[[int, int, int], int]
 ) -> Node | None:
     """``layer_norm(linear(x, residual=r))`` -> the norm of a sum of partial products, the bias and ``r``.
@@ -129,7 +129,7 @@ def linear_layer_norm(
     return Node(SUM_NORM, attrs, (products, *rest, *norm), node.spec)
 
 
-def join_sums(graph: Graph, backend: Backend[Any]) -> Graph:
+def fuse_embedding_norms(graph: Graph, backend: Backend[Any]) -> Graph:
     """``graph`` with every layer norm over a sum with rows of tables as one node.
 
     A table that ``backend`` does not bind as a whole is left out: a step of its own takes its rows.

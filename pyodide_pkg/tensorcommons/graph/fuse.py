@@ -13,7 +13,7 @@ from itertools import accumulate, pairwise
 from typing import Any, TypeAlias
 
 from ..backends.base import Backend
-from .embedding_norm import linear_layer_norm
+from .embedding_norm import split_linear_into_norm
 from .graph import Graph
 from .node import Node
 
@@ -68,7 +68,7 @@ def fuse(graph: Graph, backend: Backend[Any] | None = None, requests: Sequence[i
     """
     rules = RULES
     if backend is not None:
-        rules = (*RULES, partial(linear_layer_norm, parts=backend.parts_of_depth))
+        rules = (*RULES, partial(split_linear_into_norm, parts=backend.parts_of_depth))
     counts: dict[str, int] = {}
     outputs, is_contested = _fused(graph, rules, counts)
     if is_contested and len(requests) > 1:

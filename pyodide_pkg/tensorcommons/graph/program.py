@@ -25,7 +25,7 @@ from ..sharing.storage import Bundle, Storage, handles_of, using
 from . import streaming
 from .computation import make_computation
 from .elementwise_fusion import chain_elementwise
-from .embedding_norm import join_sums
+from .embedding_norm import fuse_embedding_norms
 from .fuse import fuse
 from .graph import Graph
 from .horizontal_fusion import join_products
@@ -181,7 +181,7 @@ class Program:
         """What a run takes beside its leaves: outputs, copies of leaves that it writes, what the arena grows by."""
         plan, device = self.planned.plan, self.device
         copies = sum([self._leaf_bytes[i] for i in plan.written if i not in taken])
-        return device.arena_growth(plan.arena_bytes) + self.output_bytes - device.spares.bytes_of(self) + copies
+        return device.arena_growth(plan.arena_bytes) + self.output_bytes - device.output_pool.bytes_of(self) + copies
 
     async def _run(
         self,
@@ -203,12 +203,12 @@ class Program:
                     copies[i] = device.allocate(self._leaf_bytes[i], "activations")
                     device.backend.copy(handles[i], 0, copies[i], 0, self._leaf_bytes[i])
                     handles[i] = copies[i]
-            device.spares.used(self)
+            device.output_pool.used(self)
             for spec in self.planned.specs:
                 created.append(device.adopt(spec, "activations"))
             await device.backend.run(executable, arena, self._block, handles, created)
         except BaseException:
-            device.spares.drop(self)  # whether the run came to use them is not known
+            device.output_pool.drop(self)  # whether the run came to use them is not known
             for handle in created:
                 device.disown(handle)
             for handle in copies.values():
@@ -220,7 +220,7 @@ class Program:
             device.end_run()
         if self._was_run and device.backend.keeps_spares:
             for number, handle in enumerate(created):
-                device.spares.made(handle, self, number)
+                device.output_pool.made(handle, self, number)
         self._was_run = True
         buffers = [Storage(self.device, *pair) for pair in zip(created, plan.output_bytes, strict=True)]
         for i in plan.written:
@@ -239,7 +239,7 @@ class Program:
 
     def abandon(self) -> None:
         """What the device kept went with it: nothing to give back but the count."""
-        self.device.spares.used(self)
+        self.device.output_pool.used(self)
         if self.executable is not None:
             self.device.refund(self.executable.nbytes, "scratch")
             self.executable = None
@@ -247,7 +247,7 @@ class Program:
     def discard(self) -> None:
         """Give back what the program holds on its device, unless it is running; the next run compiles it again."""
         if self.executable is not None and not self._runs:
-            self.device.spares.used(self)  # they go with it
+            self.device.output_pool.used(self)  # they go with it
             executable, self.executable = self.executable, None
             self.device.backend.discard(executable)
             self.device.refund(executable.nbytes, "scratch")
@@ -461,7 +461,7 @@ def least_need(device: Device, outputs: Sequence[Node]) -> Need:
 def bytes_to_run(device: Device, outputs: Sequence[Node]) -> int:
     """Bytes of the arena and the outputs of a run, planned as for a device of kernels; nothing is compiled."""
     backend = device.backend
-    plan = make_plan(chain_elementwise(join_sums(fuse(Graph(outputs), backend), backend)), backend).plan
+    plan = make_plan(chain_elementwise(fuse_embedding_norms(fuse(Graph(outputs), backend), backend)), backend).plan
     return plan.arena_bytes + sum(plan.output_bytes)
 
 
@@ -480,7 +480,7 @@ def _kernels(device: Device, outputs: Sequence[Node]) -> Generator[None, None, P
 
 
 def _plan(device: Device, fused: Graph) -> Generator[None, None, Planned[Plan]]:
-    graph = join_sums(fused, device.backend)
+    graph = fuse_embedding_norms(fused, device.backend)
     yield
     graph = chain_elementwise(graph)
     yield

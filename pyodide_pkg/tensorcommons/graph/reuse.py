@@ -17,7 +17,7 @@ from .views import owner_of
 
 
 @dataclass(frozen=True, eq=False)
-class Cut:
+class ReusePoint:
     """A value worth keeping.
 
     ``identity`` says how it is computed from ``arguments``, the names of the host's inputs in the order in which the
@@ -35,7 +35,7 @@ class Cut:
         return hashlib.sha256(b"".join(parts)).hexdigest()
 
 
-def cuts_of(graph: Graph, others: Iterable[Graph]) -> list[Cut]:
+def reuse_points(graph: Graph, others: Iterable[Graph]) -> list[ReusePoint]:
     """The outputs of ``graph``, and the values at which it parts from one of ``others``. Both are fused.
 
     A value that no weight went into is computed as cheaply as it is kept, so it is not among them; nor is one that
@@ -62,7 +62,7 @@ def _frontier(graph: Graph, other: Graph) -> list[Node]:
     return [node for node in found if node.op is not None]
 
 
-def _described(root: Node) -> Cut | None:
+def _described(root: Node) -> ReusePoint | None:
     """``root`` with its identity where inputs are numbered in the order of their first use, whatever their names."""
     identities: dict[int, str] = {}
     arguments: dict[str, int] = {}
@@ -88,11 +88,11 @@ def _described(root: Node) -> Cut | None:
                 return None
             parts = ["stored", node.storage.identity, repr(node.spec)]
         identities[id(node)] = hashlib.sha256("\0".join(parts).encode()).hexdigest()
-    return Cut(root, identities[id(root)], tuple(arguments), tuple(weights))
+    return ReusePoint(root, identities[id(root)], tuple(arguments), tuple(weights))
 
 
 @dataclass(frozen=True)
-class Rest:
+class Remainder:
     """What is left to run of a graph: ``graph`` computes the ``outputs`` that were not found, then the ``kept`` cuts.
 
     ``taken`` are the cuts whose values it is given, by the names of its leaves; ``missing`` the numbers of the outputs.
@@ -100,14 +100,14 @@ class Rest:
 
     graph: Graph
     missing: tuple[int, ...]
-    kept: tuple[Cut, ...]
-    taken: Mapping[str, Cut]
+    kept: tuple[ReusePoint, ...]
+    taken: Mapping[str, ReusePoint]
 
 
-def rest_of(graph: Graph, cuts: Iterable[Cut], found: Collection[Cut], *, keep: bool) -> Rest:
+def remainder_of(graph: Graph, cuts: Iterable[ReusePoint], found: Collection[ReusePoint], *, keep: bool) -> Remainder:
     """What is left to run of ``graph`` where the values of ``found`` are there; ``keep``: it gives the other cuts."""
     by_node = {id(cut.node): cut for cut in found}
-    taken: dict[str, Cut] = {}
+    taken: dict[str, ReusePoint] = {}
     made: dict[int, Node] = {}
 
     def renewed(root: Node) -> Node:
@@ -134,7 +134,7 @@ def rest_of(graph: Graph, cuts: Iterable[Cut], found: Collection[Cut], *, keep: 
     outputs = [renewed(graph.outputs[i]) for i in missing]
     others = made.keys() - by_node.keys() - {id(node) for node in graph.outputs}
     kept = tuple(cut for cut in cuts if keep and id(cut.node) in others)
-    return Rest(Graph([*outputs, *(made[id(cut.node)] for cut in kept)]), missing, kept, taken)
+    return Remainder(Graph([*outputs, *(made[id(cut.node)] for cut in kept)]), missing, kept, taken)
 
 
 def needed(graph: Graph, found: Collection[Node]) -> int:

@@ -28,7 +28,7 @@ from dataclasses import replace
 from typing import TypeAlias
 from weakref import WeakValueDictionary
 
-from ..bridge.byte_buffer import CHUNK, Block, Data
+from ..bridge.byte_buffer import CHUNK, ByteBuffer, Data
 from ..bridge.digest import digests_of, identity_of, joined
 from ..bridge.runtime import IN_BROWSER, breathe
 from ..errors import DeviceUnavailable, TensorCommonsError, quoted
@@ -87,15 +87,15 @@ class Cache:
 
     # --- bytes by identity ---
 
-    async def read(self, piece: Piece) -> tuple[Block, bytes] | None:
+    async def read(self, piece: Piece) -> tuple[ByteBuffer, bytes] | None:
         """Read a record's piece, checked: its bytes and their digests. None if they are not there, or were damaged and
         are dropped now."""
         if piece.data:
-            data = Block.of(piece.data)
+            data = ByteBuffer.of(piece.data)
             return data, digests_of(data)
         return await self.get(piece.identity, piece.label, piece.stop - piece.start)
 
-    async def keep(self, record: Record, piece: Piece, data: bytes | bytearray | Block) -> bool:
+    async def keep(self, record: Record, piece: Piece, data: bytes | bytearray | ByteBuffer) -> bool:
         """Keep ``data`` as a piece of ``record``, which the caller saves. False if that was not possible."""
         if self._store is None:
             return False
@@ -130,13 +130,13 @@ class Cache:
             await breathe()
         return await self.save(record)
 
-    async def get(self, identity: str, label: str, nbytes: int) -> tuple[Block, bytes] | None:
+    async def get(self, identity: str, label: str, nbytes: int) -> tuple[ByteBuffer, bytes] | None:
         """Read the bytes of that identity, checked, and their digests; None if they are not there, or were damaged and
         are dropped now."""
         if self._store is None:
             return None
         if not nbytes:
-            return Block(0), b""
+            return ByteBuffer(0), b""
         try:
             data, digests = await self._store.read(_blob(identity), nbytes)
         except OSError as error:
@@ -149,21 +149,21 @@ class Cache:
         self._in_use.add(_blob(identity))
         return data, digests
 
-    async def put(self, identity: str, data: bytes | bytearray | Block) -> bool:
+    async def put(self, identity: str, data: bytes | bytearray | ByteBuffer) -> bool:
         """Keep ``data``, whose identity the caller computed. False if that was not possible; ``status`` says why."""
         if self._store is None:
             return False
         async with self._turn(_blob(identity)):  # equal tensors of one file come together
             return await self._put(self._store, identity, data)
 
-    async def _put(self, store: Store, identity: str, data: bytes | bytearray | Block) -> bool:
+    async def _put(self, store: Store, identity: str, data: bytes | bytearray | ByteBuffer) -> bool:
         try:
             there = await store.size(_blob(identity))
         except OSError:
             there = None
         kept = there == len(data) or not data  # the same file at another address, or another file with this tensor
         if not kept and not self._off:
-            raw = data if isinstance(data, Block) else memoryview(data)
+            raw = data if isinstance(data, ByteBuffer) else memoryview(data)
             kept = not await self._written(_blob(identity), raw)
         if kept:
             self._in_use.add(_blob(identity))

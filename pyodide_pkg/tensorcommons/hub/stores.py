@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 from typing import Protocol
 
-from ..bridge.byte_buffer import PIECE, Block, Data, pieces_of
+from ..bridge.byte_buffer import PIECE, ByteBuffer, Data, pieces_of
 from ..bridge.digest import digests_of
 
 
@@ -35,7 +35,7 @@ class Store(Protocol):
         """Bytes of an entry; None if there is none."""
         ...
 
-    async def read(self, name: str, nbytes: int | None = None) -> tuple[Block, bytes]:
+    async def read(self, name: str, nbytes: int | None = None) -> tuple[ByteBuffer, bytes]:
         """The first ``nbytes`` of an entry (else all), as a block, and their digests, of which
         ``bridge/digest.py`` makes an identity. Raises OSError (EIO) for an entry that is shorter."""
         ...
@@ -74,7 +74,7 @@ class MemoryStore:
         """See :class:`Store`."""
         return len(self.entries[name]) if name in self.entries else None
 
-    async def read(self, name: str, nbytes: int | None = None) -> tuple[Block, bytes]:
+    async def read(self, name: str, nbytes: int | None = None) -> tuple[ByteBuffer, bytes]:
         """See :class:`Store`."""
         if name not in self.entries:
             raise FileNotFoundError(errno.ENOENT, "no such entry", name)
@@ -82,7 +82,7 @@ class MemoryStore:
         size = len(whole) if nbytes is None else nbytes
         if len(whole) < size:
             raise _shorter(len(whole), size)
-        block = Block.of(memoryview(whole)[:size])
+        block = ByteBuffer.of(memoryview(whole)[:size])
         return block, digests_of(block)
 
     async def text(self, name: str) -> bytes:
@@ -129,11 +129,11 @@ class FolderStore:
         except FileNotFoundError:
             return None
 
-    async def read(self, name: str, nbytes: int | None = None) -> tuple[Block, bytes]:
+    async def read(self, name: str, nbytes: int | None = None) -> tuple[ByteBuffer, bytes]:
         """See :class:`Store`."""
         with (self._path / name).open("rb", buffering=0) as file:
             size = os.fstat(file.fileno()).st_size if nbytes is None else nbytes
-            block, filled = Block(size), 0
+            block, filled = ByteBuffer(size), 0
             while filled < size and (piece := file.read(min(size - filled, PIECE))):
                 block.write(filled, memoryview(piece))
                 filled += len(piece)

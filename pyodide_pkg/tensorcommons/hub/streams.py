@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
-from ..bridge.byte_buffer import Block
+from ..bridge.byte_buffer import ByteBuffer
 from ..errors import DownloadError
 from .version import Version
 
@@ -57,7 +57,7 @@ class Body(Protocol):
         """Fill some of ``view`` (never empty), return how many bytes; 0 at the end. Raises ``DownloadError``."""
         ...
 
-    async def fill(self, block: Block, offset: int) -> int:
+    async def fill(self, block: ByteBuffer, offset: int) -> int:
         """The same, into ``block`` from ``offset`` on."""
         piece = bytearray(min(block.nbytes - offset, READ))
         received = await self.readinto(memoryview(piece))
@@ -141,7 +141,7 @@ class Stream:
             filled += received
         return data
 
-    async def read_into(self, block: Block, offset: int = 0) -> None:
+    async def read_into(self, block: ByteBuffer, offset: int = 0) -> None:
         """Fill ``block`` from ``offset`` on, a piece at a time.
 
         Raises ``ShortReadError`` where the bytes end before; ``position`` says how many came.

@@ -16,7 +16,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from ..bridge.byte_buffer import CHUNK, PIECE, Block
+from ..bridge.byte_buffer import CHUNK, PIECE, ByteBuffer
 from ..bridge.digest import SMALL, digests_beside, digests_of, identity_of, joined
 from ..bridge.runtime import breathe
 from ..errors import DownloadError, InvalidWeights, quoted
@@ -31,7 +31,7 @@ WAITS = (0.0, 0.5, 1.0)  # seconds before each attempt to take up a connection t
 REOPEN = 1 << 20  # bytes; a gap larger than this is passed by another request, not by reading through it
 SAVE_AFTER = 0.5  # seconds until what came is recorded, where that is less than a chunk: a crash costs no more
 
-ReadAgain: TypeAlias = Callable[[], Awaitable[Block]]
+ReadAgain: TypeAlias = Callable[[], Awaitable[ByteBuffer]]
 """A chunk's bytes again: from the cache, or from where they came from, checked."""
 
 
@@ -162,7 +162,7 @@ class WeightsFile:
         piece = self._record.pieces.get(place)
         return piece.identity if piece is not None and piece.label == label else None
 
-    async def read(self, chunk: Chunk) -> tuple[Block, bytes]:
+    async def read(self, chunk: Chunk) -> tuple[ByteBuffer, bytes]:
         """A chunk's bytes, and the digests of which ``bridge/digest.py`` makes the tensor's identity.
 
         A connection that breaks is taken up again where it broke. Raises ``InvalidWeights`` for a truncated file,
@@ -202,7 +202,7 @@ class WeightsFile:
         piece = self._record.pieces.get((piece.start, piece.stop), piece)  # which may have the bytes in it
         source, file, cache = self.source, self.file, self._cache
 
-        async def read() -> Block:
+        async def read() -> ByteBuffer:
             if cache is not None:
                 found = await cache.read(piece)
                 if found is not None:
@@ -236,7 +236,7 @@ class WeightsFile:
             self._came.append((start, start + len(part), digests_of(part)))
             await self._keep(Piece(start, start + len(part), identity_of(part)), part)
 
-    async def _known_piece(self, piece: Piece) -> tuple[Block, bytes]:
+    async def _known_piece(self, piece: Piece) -> tuple[ByteBuffer, bytes]:
         """From the cache; where it is missing there, just its range from the network."""
         assert self._cache is not None
         found = await self._cache.read(piece)
@@ -260,7 +260,7 @@ class WeightsFile:
         self._record.restart()
         self._known.clear()
 
-    async def _keep(self, piece: Piece, data: bytes | Block) -> None:
+    async def _keep(self, piece: Piece, data: bytes | ByteBuffer) -> None:
         if self._cache is None or not await self._cache.keep(self._record, piece, data):
             return
         self._kept.add((piece.start, piece.stop))
@@ -283,8 +283,8 @@ class WeightsFile:
         self._timer, self._unsaved = None, 0
         await self._cache.save(self._record)
 
-    async def _receive(self, chunk: Chunk) -> Block:
-        data, filled, most, waits = Block(chunk.nbytes), 0, 0, iter(WAITS)
+    async def _receive(self, chunk: Chunk) -> ByteBuffer:
+        data, filled, most, waits = ByteBuffer(chunk.nbytes), 0, 0, iter(WAITS)
         while chunk.nbytes:
             stream = None
             try:
@@ -367,14 +367,14 @@ class WeightsFile:
 
 async def _download(
     source: Source, file: str, piece: Piece, report: Callable[[int], None] | None
-) -> tuple[Block, bytes]:
+) -> tuple[ByteBuffer, bytes]:
     """One range of a file, which must still be what it was, and its digests."""
 
     def watch(position: int, size: int | None) -> None:
         if report is not None:
             report(position)
 
-    data = Block(piece.stop - piece.start)
+    data = ByteBuffer(piece.stop - piece.start)
     if not data.nbytes:
         return data, b""
     async with await source.open(file, piece.start, piece.stop, watch) as stream:

@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ..errors import InvalidWeights
-from .checkpoint import Folder
+from .checkpoint import Checkpoint
 from .config import LAYERS, read_config
 from .encoder import Encoder, EncoderConfig
 from .heads import WORDS, Classes, Words, text_head
 from .text_model import TextModel, text_inputs
-from .weight_mapping import Names
+from .weight_mapping import WeightMapping
 
-NAMES = Names(
+NAMES = WeightMapping(
     prefixes=("albert.",),
     renamed={
         "encoder.embedding_hidden_mapping_in.": "embeddings_project.",
@@ -49,7 +49,7 @@ class Groups:
     inner_group_num: int = 1
 
 
-def build(folder: Folder) -> TextModel:
+def build(folder: Checkpoint) -> TextModel:
     """The model that ``config.json`` asks for; the pooler if the checkpoint has one."""
     config = EncoderConfig.of(folder, defaults=DEFAULTS)
     groups = read_config(Groups, folder.config, folder.file)

@@ -15,10 +15,10 @@ from ..errors import UnsupportedModel, quoted
 from ..graph.node import Node
 from ..shapes import Shape
 from ..tensor import Tensor
-from .weight_mapping import Names
+from .weight_mapping import WeightMapping
 
 Arrays: TypeAlias = "dict[str, np.ndarray[Any, Any]]"
-Cut: TypeAlias = "tuple[slice, ...]"
+Trim: TypeAlias = "tuple[slice, ...]"
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Prepared:
     """
 
     arrays: Arrays
-    cuts: Mapping[str, Cut] = field(default_factory=dict)
+    cuts: Mapping[str, Trim] = field(default_factory=dict)
 
 
 class Inputs(Protocol):
@@ -70,7 +70,7 @@ class Architecture(Protocol):
     tasks: tuple[str, ...]
     outputs: tuple[str, ...]
     defaults: tuple[str, ...]
-    names: Names
+    names: WeightMapping
 
     @property
     def config(self) -> Any:

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from .checkpoint import Folder
+from .checkpoint import Checkpoint
 from .config import check_fixed
 from .encoder import Encoder, EncoderConfig
 from .heads import WORDS, Classes, Words, text_head
 from .text_model import TextModel, text_inputs
-from .weight_mapping import Names
+from .weight_mapping import WeightMapping
 
-NAMES = Names(
+NAMES = WeightMapping(
     prefixes=("bert.",),
     tied={"cls.predictions.decoder.weight": WORDS, "cls.predictions.decoder.bias": "cls.predictions.bias"},
     ignored=(r"pooler\..*", r"cls\.predictions\.bias", r"cls\.seq_relationship\..*"),
 )
 
 
-def build(folder: Folder) -> TextModel:
+def build(folder: Checkpoint) -> TextModel:
     """The model that ``config.json`` asks for; the pooler if the checkpoint has one."""
     check_fixed(folder.config, folder.file, is_decoder=False, add_cross_attention=False)
     config = EncoderConfig.of(folder, defaults={"type_vocab_size": 2}, fixed={"embedding_size": 0})

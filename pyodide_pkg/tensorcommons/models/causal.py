@@ -18,8 +18,8 @@ from ..ops import linear, reshape
 from ..shapes import Shape
 from ..tensor import Tensor
 from .architecture import Architecture, Prepared
-from .checkpoint import Folder
-from .decoder import Past
+from .checkpoint import Checkpoint
+from .decoder import KVState
 from .heads import (
     Embedder,
     Head,
@@ -32,7 +32,7 @@ from .heads import (
 )
 from .text import TextInputs
 from .text_model import TextModel
-from .weight_mapping import Names
+from .weight_mapping import WeightMapping
 
 
 class CausalDecoder(ABC):
@@ -48,7 +48,7 @@ class CausalDecoder(ABC):
     defaults: tuple[str, ...] = ("logits",)
     config: Any
     model_type: str
-    names: Names
+    names: WeightMapping
     layers: tuple[str, ...]
     keys: tuple[int, int]
     head: str
@@ -69,12 +69,12 @@ class CausalDecoder(ABC):
         """The parameters without those of the vocabulary head."""
 
     @abstractmethod
-    def hidden(self, weights: Mapping[str, Tensor], ids: Tensor, past: Past) -> Tensor:
+    def hidden(self, weights: Mapping[str, Tensor], ids: Tensor, past: KVState) -> Tensor:
         """The hidden states after the last layer and its norm, (batch, sequence, hidden)."""
 
     def forward(self, weights: Mapping[str, Tensor], inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """``input_ids`` and ``attention_mask`` are int32 (batch, sequence); positions are 0, 1, 2, ..."""
-        hidden = self.hidden(weights, inputs["input_ids"], Past.whole(inputs["input_ids"], inputs["attention_mask"]))
+        hidden = self.hidden(weights, inputs["input_ids"], KVState.whole(inputs["input_ids"], inputs["attention_mask"]))
         return {"logits": linear(hidden, weights[self.head]), "last_hidden_state": hidden}
 
     def cache(self, batch: int, capacity: int) -> dict[str, Spec]:
@@ -88,7 +88,7 @@ class CausalDecoder(ABC):
         return {}
 
     def step(
-        self, weights: Mapping[str, Tensor], inputs: Mapping[str, Tensor], fixed: Mapping[str, Tensor], past: Past
+        self, weights: Mapping[str, Tensor], inputs: Mapping[str, Tensor], fixed: Mapping[str, Tensor], past: KVState
     ) -> Tensor:
         """Logits (batch, vocabulary) after the last token of ``inputs["input_ids"]`` (batch, sequence)."""
         return linear(past.last(self.hidden(weights, inputs["input_ids"], past)), weights[self.head])
@@ -112,7 +112,7 @@ class Layers:
     def forward(self, weights: Mapping[str, Tensor], inputs: Mapping[str, Tensor]) -> Tensor:
         """(batch, sequence, hidden); each token attends to those before it."""
         ids = inputs["input_ids"]
-        return self.decoder.hidden(weights, ids, Past.whole(ids, inputs["attention_mask"]))
+        return self.decoder.hidden(weights, ids, KVState.whole(ids, inputs["attention_mask"]))
 
 
 @dataclass(frozen=True)
@@ -166,7 +166,7 @@ class LastTokenInputs(TextInputs):
         return super().example((1, 16) if shape is None and self.padding is None else shape)
 
 
-def with_head(folder: Folder, family: str, decoder: CausalDecoder, language_model: str) -> Architecture:
+def with_head(folder: Checkpoint, family: str, decoder: CausalDecoder, language_model: str) -> Architecture:
     """The decoder with the head that ``architectures`` names: ``language_model`` is the class that continues prompts.
 
     Raises:
@@ -197,7 +197,7 @@ def with_head(folder: Folder, family: str, decoder: CausalDecoder, language_mode
     return TextModel(decoder.model_type, Layers(decoder), head, decoder.names, plain)
 
 
-def _padding(folder: Folder, family: str, words: int) -> int | None:
+def _padding(folder: Checkpoint, family: str, words: int) -> int | None:
     """The padding token of ``config.json``. GPT-2's may be outside the vocabulary: no text holds it then."""
     padding = folder.config.get("pad_token_id")
     if padding is not None and type(padding) is not int:

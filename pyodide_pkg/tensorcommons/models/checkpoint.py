@@ -11,7 +11,7 @@ from .sentence import Sentence
 
 
 @dataclass(frozen=True)
-class Folder:
+class Checkpoint:
     """What an architecture is decided by: ``config.json``, the names in its weights files, how sentences are pooled.
 
     ``file`` is the config's address for messages. ``tensors`` are names as the files spell them. ``generation`` is what

@@ -9,14 +9,16 @@ from ..errors import InvalidWeights, quoted, shown
 from ..hub.weights import WeightsFile
 from ..shapes import Shape
 from .weight_loader import Part
-from .weight_mapping import Names
+from .weight_mapping import WeightMapping
 
 FLOATS = ("F32", "F16", "BF16", "F64")
 logger = logging.getLogger("tensorcommons")
 LISTED = 5  # names in a message; more are counted
 
 
-def match(files: Sequence[WeightsFile], shapes: Mapping[str, Shape], names: Names, *, warns: bool = True) -> list[Part]:
+def match(
+    files: Sequence[WeightsFile], shapes: Mapping[str, Shape], names: WeightMapping, *, warns: bool = True
+) -> list[Part]:
     """The parameters of ``shapes`` to take from each of a checkpoint's open files.
 
     Tensors that are not parameters are left in the files; one warning lists them if ``warns``.

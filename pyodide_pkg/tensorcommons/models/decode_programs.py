@@ -21,7 +21,7 @@ from ..ops import argmax, concat, isnan, take_along_axis, where, zeros
 from ..shapes import Shape
 from ..sharing.storage import Storage
 from ..tensor import Tensor
-from .decoder import Decoder, Past
+from .decoder import Decoder, KVState
 
 Tensors: TypeAlias = "dict[str, Tensor]"
 Array: TypeAlias = "np.ndarray[Any, np.dtype[Any]]"
@@ -31,7 +31,7 @@ Compiled: TypeAlias = "tuple[BoundProgram, Specs]"  # and what it gives
 NOT_A_NUMBER = -1  # in place of the likeliest token where scores are NaN
 
 
-class Steps:
+class DecodePrograms:
     """Compiled steps of ``decoder`` over ``weights``. ``last`` is what ran last, and its calls into JavaScript."""
 
     def __init__(self, decoder: Decoder, weights: Mapping[str, Tensor], device: Device) -> None:
@@ -123,7 +123,7 @@ class Steps:
 
         def step(given: Tensors, stored: Tensors) -> Tensors:
             given = {**given, "input_ids": (stored if is_stored else given)["input_ids"]}
-            past = Past.stepwise(given, {name: stored[name] for name in cache})
+            past = KVState.stepwise(given, {name: stored[name] for name in cache})
             logits = self.decoder.step(self._weights, given, {name: stored[_fixed(name)] for name in fixed}, past)
             return {"next": _likeliest(logits) if greedy else logits, **past.grown}
 

@@ -31,7 +31,7 @@ from ..ops import (
 from ..tensor import Tensor
 
 
-class Past:
+class KVState:
     """What attention needs beside the queries, in one forward.
 
     ``positions`` (batch, sequence) int32 are the tokens' places in their texts, ``slots`` (sequence,) those among the
@@ -57,7 +57,7 @@ class Past:
         self.grown: dict[str, Tensor] = {}
 
     @classmethod
-    def whole(cls, ids: Tensor, attention_mask: Tensor | None = None) -> Past:
+    def whole(cls, ids: Tensor, attention_mask: Tensor | None = None) -> KVState:
         """Every token of ``ids`` (batch, sequence) at once, at positions 0, 1, 2, ..."""
         sequence = ids.shape[1]
         slots = arange(sequence, device=ids.device)
@@ -65,7 +65,7 @@ class Past:
         return cls(slots, expand_dims(slots, axis=0), _visible(slots, slots, counts))
 
     @classmethod
-    def stepwise(cls, inputs: Mapping[str, Tensor], cache: Mapping[str, Tensor]) -> Past:
+    def stepwise(cls, inputs: Mapping[str, Tensor], cache: Mapping[str, Tensor]) -> KVState:
         """The next tokens after ``inputs["filled"]`` slots; rows begin at the slots ``inputs["start"]`` (batch,).
 
         Of ``inputs["input_ids"]`` the first ``inputs["count"]`` columns are tokens. What is behind them is padding, and
@@ -119,7 +119,7 @@ class Decoder(Protocol):
         ...
 
     def step(
-        self, weights: Mapping[str, Tensor], inputs: Mapping[str, Tensor], fixed: Mapping[str, Tensor], past: Past
+        self, weights: Mapping[str, Tensor], inputs: Mapping[str, Tensor], fixed: Mapping[str, Tensor], past: KVState
     ) -> Tensor:
         """Logits (batch, vocabulary) after the last token of ``inputs["input_ids"]``, which ``past`` places."""
         ...

@@ -6,15 +6,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from .checkpoint import Folder
+from .checkpoint import Checkpoint
 from .heads import Labels, by_class
 from .vision import ImageClassification, ImageFeatures, VisionConfig, VisionEncoder, VisionHead, VisionModel
-from .weight_mapping import Names
+from .weight_mapping import WeightMapping
 
 CLASSES = {"dinov2": "Dinov2", "dinov2_with_registers": "Dinov2WithRegisters"}
 
 
-def encoder_of(folder: Folder) -> VisionEncoder:
+def encoder_of(folder: Checkpoint) -> VisionEncoder:
     """The encoder that ``config.json`` describes."""
     defaults: dict[str, object] = {"layer_norm_eps": 1e-6, "num_register_tokens": 4}
     fixed: dict[str, object] = {"intermediate_size": 1, "pooler_output_size": 0, "pooler_act": "tanh"}  # not read
@@ -27,16 +27,16 @@ def encoder_of(folder: Folder) -> VisionEncoder:
     return VisionEncoder(config, ("cls_token",), mlp, scales=True)
 
 
-def names_of(*prefixes: str) -> Names:
+def names_of(*prefixes: str) -> WeightMapping:
     """How checkpoints spell the parameters, below one of ``prefixes``."""
-    return Names(
+    return WeightMapping(
         prefixes=prefixes,
         renamed={".attention.attention.": ".attention.self."},
         ignored=(r"embeddings\.mask_token",),
     )
 
 
-def build(folder: Folder) -> VisionModel:
+def build(folder: Checkpoint) -> VisionModel:
     """The model that ``config.json`` asks for."""
     kind = str(folder.config["model_type"])
     encoder = encoder_of(folder)

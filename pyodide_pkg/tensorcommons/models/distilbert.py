@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from .checkpoint import Folder
+from .checkpoint import Checkpoint
 from .encoder import Encoder, EncoderConfig
 from .heads import WORDS, Classes, Words, text_head
 from .text_model import TextModel, text_inputs
-from .weight_mapping import Names
+from .weight_mapping import WeightMapping
 
 SPELLED = {
     "hidden_size": "dim",
@@ -17,7 +17,7 @@ SPELLED = {
 }
 ALIASES = {name: name for name in ("hidden_size", "num_hidden_layers", "num_attention_heads")}
 FIXED = {"type_vocab_size": 0, "embedding_size": 0, "layer_norm_eps": 1e-12}
-NAMES = Names(
+NAMES = WeightMapping(
     prefixes=("distilbert.",),
     renamed={
         "transformer.layer.": "encoder.layer.",
@@ -34,7 +34,7 @@ NAMES = Names(
 )
 
 
-def build(folder: Folder) -> TextModel:
+def build(folder: Checkpoint) -> TextModel:
     """The model that ``config.json`` asks for."""
     config = EncoderConfig.of(folder, SPELLED, aliases=ALIASES, defaults={"n_layers": 6}, fixed=FIXED)
     words = Words("vocab_transform", "vocab_layer_norm", "vocab_projector", "vocab_projector.bias")

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from .checkpoint import Folder
+from .checkpoint import Checkpoint
 from .config import check_fixed
 from .encoder import Encoder, EncoderConfig
 from .heads import WORDS, Classes, Words, text_head
 from .text_model import TextModel, text_inputs
-from .weight_mapping import Names
+from .weight_mapping import WeightMapping
 
-NAMES = Names(
+NAMES = WeightMapping(
     prefixes=("electra.",),
     tied={"generator_lm_head.weight": WORDS},
     ignored=(r"discriminator_predictions\..*",),
@@ -23,7 +23,7 @@ DEFAULTS = {
 }
 
 
-def build(folder: Folder) -> TextModel:
+def build(folder: Checkpoint) -> TextModel:
     """The model that ``config.json`` asks for."""
     check_fixed(folder.config, folder.file, is_decoder=False, add_cross_attention=False)
     config = EncoderConfig.of(folder, defaults=DEFAULTS)

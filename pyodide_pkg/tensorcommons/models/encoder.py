@@ -13,7 +13,7 @@ from ..nn import attention, embedding, layer_norm, linear
 from ..ops import astype, multiply, permute_dims, reshape, subtract
 from ..shapes import Shape
 from ..tensor import Tensor
-from .checkpoint import Folder
+from .checkpoint import Checkpoint
 from .config import ACTIVATIONS, activation, check_fixed, check_heads, read_config
 
 LOWEST = -3.4028234663852886e38  # the most negative float32: what `transformers` adds to masked scores
@@ -43,7 +43,7 @@ class EncoderConfig:
     @classmethod
     def of(
         cls,
-        folder: Folder,
+        folder: Checkpoint,
         spelled: Mapping[str, str] | None = None,
         *,
         aliases: Mapping[str, str] | None = None,

@@ -21,7 +21,7 @@ from ..errors import DeviceLost, ShapeMismatch, TensorCommonsError, quoted
 from ..shapes import Shape
 from ..sharing.manager import Movable, TensorSharingManager
 from ..tensor import Tensor
-from .decode_programs import NOT_A_NUMBER, Specs, Steps, Tensors
+from .decode_programs import NOT_A_NUMBER, DecodePrograms, Specs, Tensors
 from .decoder import Decoder
 from .generation_options import DEFAULT_NEW_TOKENS, Options
 from .logits_process import Prompt
@@ -39,12 +39,12 @@ class Writing(Movable, Protocol):
 
     manager: TensorSharingManager
 
-    def steps(self) -> Steps:
+    def steps(self) -> DecodePrograms:
         """Its programs, on the device where it is now."""
         ...
 
 
-class Writer:
+class GenerationSession:
     """One generation. ``tokens`` are all tokens so far (batch, sequence): prompts and what was written.
 
     With ``num_return_sequences`` each prompt has so many rows, one after another. ``finished`` says which rows have
@@ -270,7 +270,7 @@ class Writer:
         self._cache, self._fixed, self._filled, self._capacity, self._ahead = {}, {}, 0, 0, None
 
 
-async def write(writer: Writer, on_token: Callable[[Ids], None] | None = None) -> Ids:
+async def write(writer: GenerationSession, on_token: Callable[[Ids], None] | None = None) -> Ids:
     """Write to the end; gives all tokens. ``on_token`` gets each step's tokens."""
     async with aclosing(stream(writer)) as steps:
         async for chosen in steps:
@@ -279,7 +279,7 @@ async def write(writer: Writer, on_token: Callable[[Ids], None] | None = None) -
     return writer.tokens
 
 
-async def stream(writer: Writer) -> AsyncGenerator[Ids, None]:
+async def stream(writer: GenerationSession) -> AsyncGenerator[Ids, None]:
     """The tokens of each step, (batch,). Closing the iterator, or cancelling who awaits it, gives everything back."""
     try:
         while not writer.is_done:

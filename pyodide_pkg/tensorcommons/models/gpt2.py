@@ -14,10 +14,10 @@ from ..shapes import Shape
 from ..tensor import Tensor
 from .architecture import Architecture
 from .causal import CausalDecoder, with_head
-from .checkpoint import Folder
+from .checkpoint import Checkpoint
 from .config import ACTIVATIONS, activation, check_fixed, check_heads, read_config
-from .decoder import Past
-from .weight_mapping import Names
+from .decoder import KVState
+from .weight_mapping import WeightMapping
 
 ALIASES = {  # the names that all configurations of `transformers` know
     "n_embd": "hidden_size",
@@ -44,7 +44,7 @@ class Gpt2Config:
     tie_word_embeddings: bool = True
 
     @classmethod
-    def of(cls, folder: Folder) -> Gpt2Config:
+    def of(cls, folder: Checkpoint) -> Gpt2Config:
         """The typed configuration. Raises InvalidWeights for what is missing, wrong, or not built in."""
         file = folder.file
         config = read_config(cls, folder.config, file, aliases=ALIASES)
@@ -54,7 +54,7 @@ class Gpt2Config:
         return replace(config, n_inner=config.n_inner or 4 * config.n_embd)
 
 
-def build(folder: Folder) -> Architecture:
+def build(folder: Checkpoint) -> Architecture:
     """GPT-2 with the head that ``config.json`` asks for."""
     return with_head(folder, "GPT2", Gpt2(Gpt2Config.of(folder), folder), "LMHeadModel")
 
@@ -64,14 +64,14 @@ class Gpt2(CausalDecoder):
 
     model_type = "gpt2"
 
-    def __init__(self, config: Gpt2Config, folder: Folder) -> None:
+    def __init__(self, config: Gpt2Config, folder: Checkpoint) -> None:
         super().__init__(config.vocab_size, config.n_positions, config.n_embd, folder.generation_defaults)
         self.config = config
         self.layers = tuple(f"h.{i}" for i in range(config.n_layer))
         self.keys = config.n_head, config.n_embd // config.n_head
         self.head = folder.output("lm_head.weight", "wte.weight", tied=config.tie_word_embeddings)
         tied = {"lm_head.weight": "wte.weight"} if config.tie_word_embeddings else {}
-        self.names = Names(prefixes=("transformer.",), tied=tied)
+        self.names = WeightMapping(prefixes=("transformer.",), tied=tied)
 
     def body(self) -> dict[str, Shape]:
         """Names as in a checkpoint, without the prefix ``transformer.``."""
@@ -88,7 +88,7 @@ class Gpt2(CausalDecoder):
             shapes |= _product_parameters(f"{layer}.mlp.c_proj", c.n_inner, c.n_embd)
         return shapes | layer_norm.parameters("ln_f", c.n_embd)
 
-    def hidden(self, weights: Mapping[str, Tensor], ids: Tensor, past: Past) -> Tensor:
+    def hidden(self, weights: Mapping[str, Tensor], ids: Tensor, past: KVState) -> Tensor:
         """The hidden states after the last layer and its norm, (batch, sequence, hidden)."""
         c = self.config
         positions = minimum(past.positions, c.n_positions - 1)  # padding may be placed behind the last
@@ -102,7 +102,7 @@ class Gpt2(CausalDecoder):
             x = x + _product(weights, f"{layer}.mlp.c_proj", inner)
         return layer_norm.forward(weights, "ln_f", x, c.layer_norm_epsilon)
 
-    def _attention(self, weights: Mapping[str, Tensor], i: int, x: Tensor, past: Past) -> Tensor:
+    def _attention(self, weights: Mapping[str, Tensor], i: int, x: Tensor, past: KVState) -> Tensor:
         c = self.config
         joined = _product(weights, f"h.{i}.attn.c_attn", x)  # (batch, sequence, 3 * hidden)
         query, key, value = (

@@ -15,7 +15,7 @@ from ..ops import linear as linear_op
 from ..ops import log1p, max, relu, reshape, tanh
 from ..shapes import Shape
 from ..tensor import Tensor
-from .checkpoint import Folder
+from .checkpoint import Checkpoint
 from .config import ACTIVATIONS
 from .encoder import EncoderConfig, additive
 from .sentence import Sentence
@@ -33,7 +33,7 @@ class Labels:
     activation: str = "softmax"
 
     @classmethod
-    def of(cls, folder: Folder) -> Labels:
+    def of(cls, folder: Checkpoint) -> Labels:
         """Read ``id2label`` and ``problem_type`` as the pipelines of `transformers` do.
 
         Raises:
@@ -146,7 +146,7 @@ class Words:
     out: str
     bias: str
 
-    def output(self, folder: Folder, *, tied: bool) -> tuple[str, str]:
+    def output(self, folder: Checkpoint, *, tied: bool) -> tuple[str, str]:
         """The parameters (weight, bias) of ``out``."""
         bias = f"{self.out}.bias"
         return folder.output(f"{self.out}.weight", WORDS, tied=tied), bias if folder.has(bias) else self.bias
@@ -265,14 +265,14 @@ class QuestionAnswering:
         return {"start_logits": logits[:, :, 0], "end_logits": logits[:, :, 1]}
 
 
-def embedder(folder: Folder, size: int, pooler: str = "") -> Embedder:
+def embedder(folder: Checkpoint, size: int, pooler: str = "") -> Embedder:
     """The bare model with what the folder puts behind it. Raises InvalidWeights where that does not fit."""
     folder.sentence.check(size, folder.file)
     return Embedder(size, folder.sentence, pooler)
 
 
 def text_head(
-    folder: Folder,
+    folder: Checkpoint,
     family: str,
     config: EncoderConfig,
     words: Words,
@@ -299,7 +299,7 @@ def text_head(
     return by_class(folder, family, heads)
 
 
-def by_class(folder: Folder, family: str, heads: Mapping[str, Callable[[], AnyHead]]) -> AnyHead:
+def by_class(folder: Checkpoint, family: str, heads: Mapping[str, Callable[[], AnyHead]]) -> AnyHead:
     """The head of the class that ``architectures`` names, by what follows ``family`` in the name; by default the first.
 
     Raises:

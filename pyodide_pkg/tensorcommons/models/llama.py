@@ -31,10 +31,10 @@ from ..shapes import Shape
 from ..tensor import Tensor
 from .architecture import Architecture
 from .causal import CausalDecoder, with_head
-from .checkpoint import Folder
+from .checkpoint import Checkpoint
 from .config import ACTIVATIONS, activation, check_fixed, check_heads, read_config
-from .decoder import Past
-from .weight_mapping import Names
+from .decoder import KVState
+from .weight_mapping import WeightMapping
 
 FAMILIES = {"llama": "Llama", "qwen2": "Qwen2"}
 QWEN2 = {  # the defaults that differ from Llama's
@@ -78,7 +78,7 @@ class Rope:
     original_length: int = 8192
 
     @classmethod
-    def of(cls, folder: Folder) -> Rope:
+    def of(cls, folder: Checkpoint) -> Rope:
         """From ``rope_parameters``, or as older files say it: ``rope_theta`` and ``rope_scaling``.
 
         Raises InvalidWeights for a type that is not built in, or for a value that is not a number.
@@ -145,7 +145,7 @@ class LlamaConfig:
     tie_word_embeddings: bool = False
 
     @classmethod
-    def of(cls, folder: Folder) -> LlamaConfig:
+    def of(cls, folder: Checkpoint) -> LlamaConfig:
         """The typed configuration. Raises InvalidWeights for what is missing, wrong, or not built in."""
         file, given = folder.file, {name: value for name, value in folder.config.items() if value is not None}
         if folder.config["model_type"] == "qwen2":  # it does not read these two fields
@@ -188,7 +188,7 @@ def _check_windows(config: LlamaConfig, given: Mapping[str, Any], file: str) -> 
         raise InvalidWeights(file, f"sliding_window {window} is not built in; use_sliding_window must be false")
 
 
-def build(folder: Folder) -> Architecture:
+def build(folder: Checkpoint) -> Architecture:
     """Llama or Qwen2, as ``model_type`` says, with the head that ``config.json`` asks for."""
     decoder = Llama(LlamaConfig.of(folder), Rope.of(folder), folder)
     return with_head(folder, FAMILIES[decoder.model_type], decoder, "ForCausalLM")
@@ -197,7 +197,7 @@ def build(folder: Folder) -> Architecture:
 class Llama(CausalDecoder):
     """The decoder with its vocabulary head. ``generation`` are default options for writing."""
 
-    def __init__(self, config: LlamaConfig, rope: Rope, folder: Folder) -> None:
+    def __init__(self, config: LlamaConfig, rope: Rope, folder: Checkpoint) -> None:
         generation = folder.generation_defaults
         super().__init__(config.vocab_size, config.max_position_embeddings, config.hidden_size, generation)
         self.config = config
@@ -207,7 +207,7 @@ class Llama(CausalDecoder):
         self.keys = config.num_key_value_heads, config.head_dim
         self.head = folder.output("lm_head.weight", "embed_tokens.weight", tied=config.tie_word_embeddings)
         tied = {"lm_head.weight": "embed_tokens.weight"} if config.tie_word_embeddings else {}
-        self.names = Names(prefixes=("model.", "transformer."), tied=tied)
+        self.names = WeightMapping(prefixes=("model.", "transformer."), tied=tied)
 
     def body(self) -> dict[str, Shape]:
         """Names as in a checkpoint, without the prefix ``model.``."""
@@ -228,7 +228,7 @@ class Llama(CausalDecoder):
             shapes |= linear.parameters(f"{layer}.mlp.down_proj", c.intermediate_size, c.hidden_size, bias=c.mlp_bias)
         return shapes | rms_norm.parameters("norm", c.hidden_size)
 
-    def hidden(self, weights: Mapping[str, Tensor], ids: Tensor, past: Past) -> Tensor:
+    def hidden(self, weights: Mapping[str, Tensor], ids: Tensor, past: KVState) -> Tensor:
         """The hidden states after the last layer and its norm, (batch, sequence, hidden)."""
         c = self.config
         x = embedding.forward(weights["embed_tokens.weight"], ids)
@@ -243,7 +243,7 @@ class Llama(CausalDecoder):
         return rms_norm.forward(weights, "norm", x, c.rms_norm_eps)
 
     def _attention(
-        self, weights: Mapping[str, Tensor], layer: str, x: Tensor, turns: tuple[Tensor, Tensor], past: Past
+        self, weights: Mapping[str, Tensor], layer: str, x: Tensor, turns: tuple[Tensor, Tensor], past: KVState
     ) -> Tensor:
         c = self.config
         query, key, value = (

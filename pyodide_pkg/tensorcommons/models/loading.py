@@ -28,17 +28,17 @@ from ..sharing.manager import TensorSharingManager
 from ..sharing.storage import Storage
 from ..tensor import Tensor
 from .architecture import Architecture, check_task, forward_nodes
-from .checkpoint import Folder
+from .checkpoint import Checkpoint
 from .checkpoint_match import match
 from .config import architectures
 from .mlp_head import MlpHead, MlpHeadConfig
 from .model import Model
 from .prefetch import beside
 from .preprocessing import ImageProcessor
-from .registry import FAMILIES, TEXT_FAMILIES, WRITERS
+from .registry import FAMILIES, GENERATIVE, TEXT_FAMILIES
 from .sentence import Sentence, SentenceUse, read_sentence
-from .weight_loader import Interner, Part, Progress, Reporter
-from .weight_mapping import Names
+from .weight_loader import Part, Progress, Reporter, WeightLoader
+from .weight_mapping import WeightMapping
 
 logger = logging.getLogger("tensorcommons")
 WEIGHTS_FILE = "model.safetensors"
@@ -156,7 +156,7 @@ async def _loaded(
             names = architecture.inputs.names
             wanted = words if tokenizer and "input_ids" in names else None
             async with beside(kernels), beside(_tokenizer(manager, wanted)) as reading:
-                interner = Interner(manager, target, name, parts, report)
+                interner = WeightLoader(manager, target, name, parts, report)
                 try:
                     weights = await interner.load(specs, lambda: least_need(target, nodes))
                     storages = [storage for weight in weights.values() if (storage := weight.node.storage) is not None]
@@ -248,7 +248,7 @@ async def _open(
         if text_family is None:
             kinds = [f"mlp-head on {kind}" for kind in TEXT_FAMILIES]
             raise UnsupportedModel(f"mlp-head on {base_config.get('model_type')}", kinds)
-        base = text_family(Folder(base_config, f"{base_source.name}/config.json"))
+        base = text_family(Checkpoint(base_config, f"{base_source.name}/config.json"))
         head = MlpHead(head_config, base, file)
         weights = await _weights(base_source, stack, report)
         encoder = match(weights, base.encoder.parameters(), base.names, warns=False)
@@ -263,15 +263,15 @@ async def _open(
         weights = await _weights(source, stack, report)
     sentence, use = reading.result()
     names = frozenset(entry.name for each in weights for entry in each.header.entries)
-    options = await read_optional_json(source, "generation_config.json") if config["model_type"] in WRITERS else None
-    architecture = family(Folder(config, file, names, sentence, options))
+    options = await read_optional_json(source, "generation_config.json") if config["model_type"] in GENERATIVE else None
+    architecture = family(Checkpoint(config, file, names, sentence, options))
     own = sentence.parameters()
     shapes = {name: shape for name, shape in architecture.parameters().items() if name not in own}
     parts = match(weights, shapes, architecture.names)
     if own.keys() <= architecture.parameters().keys():
         for dense in sentence.dense:
             files = await _weights(source, stack, report, dense.path)
-            parts += [part.renamed(dense.named) for part in match(files, dense.parameters(), Names())]
+            parts += [part.renamed(dense.named) for part in match(files, dense.parameters(), WeightMapping())]
     return architecture, parts, source, use
 
 

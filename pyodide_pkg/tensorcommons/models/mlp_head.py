@@ -19,7 +19,7 @@ from ..shapes import Shape
 from ..tensor import Tensor
 from .heads import Labels
 from .text_model import TextModel
-from .weight_mapping import Names
+from .weight_mapping import WeightMapping
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class MlpHead:
 
     outputs: tuple[str, ...] = ("logits",)
     defaults: tuple[str, ...] = ("logits",)
-    names = Names()
+    names = WeightMapping()
 
     def __init__(self, config: MlpHeadConfig, base: TextModel, file: str) -> None:
         self.config = config

@@ -25,10 +25,10 @@ from ..sharing.manager import TensorSharingManager
 from ..sharing.runner import HostInputs
 from ..sharing.storage import Storage
 from ..tensor import Tensor
-from .architecture import Architecture, Arrays, Cut, Prepared, symbolic_inputs
-from .decode_programs import Steps
+from .architecture import Architecture, Arrays, Prepared, Trim, symbolic_inputs
+from .decode_programs import DecodePrograms
 from .decoder import Decoder
-from .generation import Writer, stream, write
+from .generation import GenerationSession, stream, write
 from .generation_options import Options
 from .preprocessing import ImageProcessor
 from .sampling import Ids
@@ -44,7 +44,7 @@ class ModelCall:
     key: tuple[Any, ...]
     names: tuple[str, ...]
     nodes: tuple[Node, ...]
-    cuts: Mapping[str, Cut]
+    cuts: Mapping[str, Trim]
 
     def finish(self, results: Sequence[Tensor]) -> dict[str, Tensor]:
         """The results by name, without what padding gave."""
@@ -77,7 +77,7 @@ class Model:
         self.architecture = architecture
         self._weights = dict(weights)
         self._traces: dict[tuple[Any, ...], tuple[Node, ...]] = {}
-        self._steps: Steps | None = None
+        self._steps: DecodePrograms | None = None
         self._unloaded = False
         self.why_no_tokenizer = "it was loaded without one"
         self.use = SentenceUse()
@@ -215,20 +215,24 @@ class Model:
             writer = self._writer(np.zeros(shape, np.int32), None, options)
             await writer.compile(progress_callback or (lambda done, total: None))
 
-    def _writer(self, input_ids: Any, attention_mask: Any, options: Mapping[str, Any]) -> Writer:
+    def _writer(self, input_ids: Any, attention_mask: Any, options: Mapping[str, Any]) -> GenerationSession:
         if not isinstance(self.architecture, Decoder):
             raise TensorCommonsError(f"{self.name} ({self.architecture.model_type}) does not generate text")
         chosen = Options.of(self.architecture.generation, options)
         decode = self.tokenizer.decode if self.tokenizer is not None else None
         checks = options.get("pad_token_id") is not None
-        return Writer(self, self.architecture, input_ids, attention_mask, chosen, decode, checks_padding=checks)
+        return GenerationSession(
+            self, self.architecture, input_ids, attention_mask, chosen, decode, checks_padding=checks
+        )
 
-    def steps(self) -> Steps:
+    def steps(self) -> DecodePrograms:
         """The programs for writing, where the model is now. Raises TensorReleased after :meth:`unload`."""
         self._check_loaded()
         if self._steps is None:
             assert isinstance(self.architecture, Decoder)
-            self._steps = Steps(self.architecture, dict(self._weights), self.device)  # a move replaces those here
+            self._steps = DecodePrograms(
+                self.architecture, dict(self._weights), self.device
+            )  # a move replaces those here
         return self._steps
 
     def unload(self) -> None:

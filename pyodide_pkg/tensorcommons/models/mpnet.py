@@ -9,17 +9,17 @@ from typing import Any
 from ..errors import InvalidWeights
 from ..nn.relative import buckets
 from .architecture import Prepared
-from .checkpoint import Folder
+from .checkpoint import Checkpoint
 from .config import read_config
 from .encoder import Encoder, EncoderConfig
 from .heads import WORDS, Classes, Words, text_head
 from .text import TextInputs
 from .text_model import TextModel, text_inputs
-from .weight_mapping import Names
+from .weight_mapping import WeightMapping
 
 PADDING = 1  # whatever the config says, as in `transformers`
 BUCKETS = 32  # of relative positions that are told apart, whatever the size of the table
-NAMES = Names(
+NAMES = WeightMapping(
     prefixes=("mpnet.",),
     renamed={
         ".attention.attn.q.": ".attention.self.query.",
@@ -51,7 +51,7 @@ class Buckets:
     relative_attention_num_buckets: int = BUCKETS
 
 
-def build(folder: Folder) -> TextModel:
+def build(folder: Checkpoint) -> TextModel:
     """The model that ``config.json`` asks for; the pooler if the checkpoint has one."""
     fixed = {"type_vocab_size": 0, "embedding_size": 0}
     config = EncoderConfig.of(folder, defaults={"vocab_size": 30527, "pad_token_id": 1}, fixed=fixed)

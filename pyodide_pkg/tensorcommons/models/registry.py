@@ -6,10 +6,10 @@ from collections.abc import Callable
 
 from . import albert, bert, dinov2, distilbert, electra, gpt2, llama, mpnet, roberta, saliency, t5, vit
 from .architecture import Architecture
-from .checkpoint import Folder
+from .checkpoint import Checkpoint
 from .text_model import TextModel
 
-TEXT_FAMILIES: dict[str, Callable[[Folder], TextModel]] = {
+TEXT_FAMILIES: dict[str, Callable[[Checkpoint], TextModel]] = {
     "albert": albert.build,
     "bert": bert.build,
     "distilbert": distilbert.build,
@@ -18,7 +18,7 @@ TEXT_FAMILIES: dict[str, Callable[[Folder], TextModel]] = {
     "roberta": roberta.build,
     "xlm-roberta": roberta.build,
 }
-FAMILIES: dict[str, Callable[[Folder], Architecture]] = {
+FAMILIES: dict[str, Callable[[Checkpoint], Architecture]] = {
     **TEXT_FAMILIES,
     "deit": vit.build,
     "dinov2": dinov2.build,
@@ -30,4 +30,4 @@ FAMILIES: dict[str, Callable[[Folder], Architecture]] = {
     "t5": t5.build,
     "vit": vit.build,
 }
-WRITERS = ("gpt2", "llama", "qwen2", "t5")  # come with a generation_config.json
+GENERATIVE = ("gpt2", "llama", "qwen2", "t5")  # come with a generation_config.json

@@ -5,14 +5,14 @@ https://arxiv.org/abs/1911.02116): BERT's encoder, with positions that count fro
 from __future__ import annotations
 
 from ..errors import InvalidWeights
-from .checkpoint import Folder
+from .checkpoint import Checkpoint
 from .config import check_fixed
 from .encoder import Encoder, EncoderConfig
 from .heads import WORDS, Classes, Words, text_head
 from .text_model import TextModel, text_inputs
-from .weight_mapping import Names
+from .weight_mapping import WeightMapping
 
-NAMES = Names(
+NAMES = WeightMapping(
     prefixes=("roberta.",),
     tied={"lm_head.decoder.weight": WORDS, "lm_head.decoder.bias": "lm_head.bias"},
     ignored=(r"pooler\..*", r"lm_head\.bias"),
@@ -21,7 +21,7 @@ CLASSES = {"roberta": "Roberta", "xlm-roberta": "XLMRoberta"}
 VOCABULARIES = {"roberta": 50265, "xlm-roberta": 30522}  # the defaults of `transformers`
 
 
-def build(folder: Folder) -> TextModel:
+def build(folder: Checkpoint) -> TextModel:
     """The model that ``config.json`` asks for; the pooler if the checkpoint has one."""
     check_fixed(folder.config, folder.file, is_decoder=False, add_cross_attention=False)
     kind = str(folder.config["model_type"])

@@ -15,7 +15,7 @@ from ..ops import conv2d, conv_transpose2d, interpolate, permute_dims, relu, res
 from ..ops.batch_norm import batch_norm
 from ..shapes import Shape
 from ..tensor import Tensor
-from .checkpoint import Folder
+from .checkpoint import Checkpoint
 from .dinov2 import encoder_of, names_of
 from .vision import VisionEncoder, VisionModel
 
@@ -61,7 +61,7 @@ class SaliencyDecoder:
         return {"saliency": saliency[:, 0], "pooler_output": first, "image_embedding": first}
 
 
-def build(folder: Folder) -> VisionModel:
+def build(folder: Checkpoint) -> VisionModel:
     """The one model of this kind."""
     encoder = encoder_of(folder)
     head = SaliencyDecoder(encoder.config.hidden_size)

@@ -33,12 +33,12 @@ from ..ops import linear as linear_op
 from ..shapes import Shape
 from ..tensor import Tensor
 from .architecture import Prepared
-from .checkpoint import Folder
+from .checkpoint import Checkpoint
 from .config import ACTIVATIONS, activation, check_fixed, read_config
-from .decoder import Past
+from .decoder import KVState
 from .heads import by_class
 from .text import FIRST_SHAPE, TextInputs
-from .weight_mapping import Names
+from .weight_mapping import WeightMapping
 
 LONGEST = 2**20  # tokens; relative positions end nowhere
 LOWEST = -3.4028234663852886e38  # the most negative float32
@@ -73,7 +73,7 @@ class T5Config:
     decoder_start_token_id: int = 0
 
     @classmethod
-    def of(cls, folder: Folder) -> T5Config:
+    def of(cls, folder: Checkpoint) -> T5Config:
         """The typed configuration. Raises InvalidWeights for what is missing, wrong, or not built in."""
         file = folder.file
         check_fixed(folder.config, file)
@@ -135,7 +135,7 @@ class AnswerInputs:
         }
 
 
-def build(folder: Folder) -> T5:
+def build(folder: Checkpoint) -> T5:
     """Encoder and decoder with the vocabulary head, the one class that is built in."""
     heads = dict.fromkeys(("ForConditionalGeneration", "WithLMHeadModel"), lambda: T5(T5Config.of(folder), folder))
     return by_class(folder, "T5", heads)
@@ -150,7 +150,7 @@ class T5:
     model_type = "t5"
     max_length = LONGEST
 
-    def __init__(self, config: T5Config, folder: Folder) -> None:
+    def __init__(self, config: T5Config, folder: Checkpoint) -> None:
         self.config = config
         self.generation = folder.generation_defaults
         self.vocab_size = config.vocab_size
@@ -163,7 +163,7 @@ class T5:
         self.output = "lm_head.weight" if "lm_head.weight" in stored[1:] else "shared.weight"
         tied = dict.fromkeys((*embeddings.values(), "lm_head.weight"), "shared.weight")
         unused = r"decoder\.block\.0\.layer\.1\.EncDecAttention\.relative_attention_bias\.weight"
-        self.names = Names(tied=tied, ignored=(unused,))
+        self.names = WeightMapping(tied=tied, ignored=(unused,))
 
     def parameters(self) -> dict[str, Shape]:
         """Names as in a checkpoint."""
@@ -201,7 +201,7 @@ class T5:
         hidden = self._encode(weights, inputs)
         target = inputs["decoder_input_ids"]
         fixed = self._memory(weights, hidden, inputs["attention_mask"])
-        decoded = self._decode(weights, target, fixed, Past.whole(target))
+        decoded = self._decode(weights, target, fixed, KVState.whole(target))
         return {"logits": self._logits(weights, decoded), "encoder_last_hidden_state": hidden}
 
     def cache(self, batch: int, capacity: int) -> dict[str, Spec]:
@@ -215,7 +215,7 @@ class T5:
         return self._memory(weights, self._encode(weights, inputs), inputs["attention_mask"])
 
     def step(
-        self, weights: Mapping[str, Tensor], inputs: Mapping[str, Tensor], fixed: Mapping[str, Tensor], past: Past
+        self, weights: Mapping[str, Tensor], inputs: Mapping[str, Tensor], fixed: Mapping[str, Tensor], past: KVState
     ) -> Tensor:
         """Logits (batch, vocabulary) after the last token of ``inputs["input_ids"]`` (batch, sequence)."""
         return self._logits(weights, past.last(self._decode(weights, inputs["input_ids"], fixed, past)))
@@ -246,7 +246,7 @@ class T5:
         memory["mask"] = reshape(where(equal(mask, 1), 0.0, LOWEST), (mask.shape[0], 1, 1, -1))
         return memory
 
-    def _decode(self, weights: Mapping[str, Tensor], ids: Tensor, fixed: Mapping[str, Tensor], past: Past) -> Tensor:
+    def _decode(self, weights: Mapping[str, Tensor], ids: Tensor, fixed: Mapping[str, Tensor], past: KVState) -> Tensor:
         """(batch, target, d_model)."""
         bias = self._bias(weights, "decoder", past.slots, arange(past.mask.shape[3]), past.mask)
         x = embedding.forward(weights[self.embeddings["decoder"]], ids)

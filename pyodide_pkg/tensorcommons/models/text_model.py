@@ -13,7 +13,7 @@ from ..tensor import Tensor
 from .encoder import EncoderConfig
 from .heads import Embedder, Head
 from .text import TextInputs
-from .weight_mapping import Names
+from .weight_mapping import WeightMapping
 
 
 class TextEncoder(Protocol):
@@ -36,7 +36,9 @@ class TextEncoder(Protocol):
 class TextModel:
     """Every head also gives ``last_hidden_state`` (batch, sequence, hidden), and what it was made from."""
 
-    def __init__(self, model_type: str, encoder: TextEncoder, head: Head, names: Names, inputs: TextInputs) -> None:
+    def __init__(
+        self, model_type: str, encoder: TextEncoder, head: Head, names: WeightMapping, inputs: TextInputs
+    ) -> None:
         self.model_type = model_type
         self.encoder = encoder
         self.head = head

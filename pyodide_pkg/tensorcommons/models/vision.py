@@ -17,11 +17,11 @@ from ..nn.embedding import as_float32
 from ..ops import broadcast_to, concat, conv2d, divide, interpolate, mean, multiply, permute_dims, reshape, silu
 from ..shapes import Shape
 from ..tensor import Tensor
-from .checkpoint import Folder
+from .checkpoint import Checkpoint
 from .config import ACTIVATIONS, activation, check_fixed, check_heads, read_config
 from .heads import Labels
 from .image import ImageInputs
-from .weight_mapping import Names
+from .weight_mapping import WeightMapping
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class VisionConfig:
 
     @classmethod
     def of(
-        cls, folder: Folder, defaults: Mapping[str, object] | None = None, fixed: Mapping[str, object] | None = None
+        cls, folder: Checkpoint, defaults: Mapping[str, object] | None = None, fixed: Mapping[str, object] | None = None
     ) -> VisionConfig:
         """The typed configuration; ``defaults`` and ``fixed`` as of :class:`EncoderConfig`.
 
@@ -275,7 +275,7 @@ class ImageClassification:
 class VisionModel:
     """An encoder with a head; every head also gives ``last_hidden_state`` (batch, tokens, hidden)."""
 
-    def __init__(self, model_type: str, encoder: VisionEncoder, head: VisionHead, names: Names) -> None:
+    def __init__(self, model_type: str, encoder: VisionEncoder, head: VisionHead, names: WeightMapping) -> None:
         self.model_type = model_type
         self.encoder = encoder
         self.head = head

@@ -6,10 +6,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from .checkpoint import Folder
+from .checkpoint import Checkpoint
 from .heads import Labels, by_class
 from .vision import ImageClassification, ImageFeatures, VisionConfig, VisionEncoder, VisionHead, VisionModel
-from .weight_mapping import Names
+from .weight_mapping import WeightMapping
 
 RENAMED = {
     ".attention.attention.": ".attention.self.",
@@ -23,7 +23,7 @@ RENAMED = {
 CLASSES = {"vit": ("ViT", ("cls_token",)), "deit": ("DeiT", ("cls_token", "distillation_token"))}
 
 
-def build(folder: Folder) -> VisionModel:
+def build(folder: Checkpoint) -> VisionModel:
     """The model that ``config.json`` asks for; the pooler if the checkpoint has one."""
     kind = str(folder.config["model_type"])
     family, tokens = CLASSES[kind]
@@ -38,6 +38,6 @@ def build(folder: Folder) -> VisionModel:
     if kind == "deit":
         both = {"cls_logits": "cls_classifier", "distillation_logits": "distillation_classifier"}
         heads["ForImageClassificationWithTeacher"] = lambda: ImageClassification(size, Labels.of(folder), both)
-    names = Names(prefixes=(f"{kind}.",), renamed=RENAMED, ignored=(r"embeddings\.mask_token", r"pooler\..*"))
+    names = WeightMapping(prefixes=(f"{kind}.",), renamed=RENAMED, ignored=(r"embeddings\.mask_token", r"pooler\..*"))
     encoder = VisionEncoder(config, tokens, config.intermediate_size)
     return VisionModel(kind, encoder, by_class(folder, family, heads), names)

@@ -20,7 +20,7 @@ import numpy as np
 
 from ..backends.base import Spec
 from ..backends.device import Device
-from ..bridge.byte_buffer import CHUNK, Block, room_of
+from ..bridge.byte_buffer import CHUNK, ByteBuffer, room_of
 from ..bridge.digest import digests_beside, joined
 from ..bridge.runtime import breathe
 from ..errors import MemoryBudgetError, TensorReleased, check_listener
@@ -105,7 +105,7 @@ class Reporter:
         return (now - begin) * (total - loaded) / (loaded - before) if loaded > before else None
 
 
-class Interner:
+class WeightLoader:
     """Brings the wanted tensors of all parts into the registry, held by ``model``."""
 
     def __init__(
@@ -195,14 +195,14 @@ class Interner:
         address = self._address(part, entry)
         return None if address is None else registry.at_origin(self.device, address)
 
-    async def _intern(self, part: Part, entry: TensorEntry, arriving: AsyncIterator[tuple[Block, bytes]]) -> None:
+    async def _intern(self, part: Part, entry: TensorEntry, arriving: AsyncIterator[tuple[ByteBuffer, bytes]]) -> None:
         """Hold a tensor, whose chunks are the next that arrive."""
         spec, weights, registry = self._spec(part, entry), part.weights, self.manager.registry
         label, as_stored = content_label(spec.shape, spec.dtype), self._as_stored(part, entry)
         away = self.streams and self._here + spec.nbytes > self.manager.residency.room()
         storage: Storage | None = None
         refusal: MemoryBudgetError | None = None
-        copy: list[Block] = []  # of one that is away, where no storage has it
+        copy: list[ByteBuffer] = []  # of one that is away, where no storage has it
         stored = digests = b""
         offset = 0
         taken = ExitStack()
@@ -311,10 +311,10 @@ def _is_stored(source: Source) -> bool:
 
 def _reader(
     entry: TensorEntry, spec: Spec, again: list[tuple[Chunk, ReadAgain]]
-) -> Callable[[], AsyncGenerator[Block]]:
+) -> Callable[[], AsyncGenerator[ByteBuffer]]:
     """A tensor's bytes again, as they are on the device."""
 
-    async def chunks() -> AsyncGenerator[Block]:
+    async def chunks() -> AsyncGenerator[ByteBuffer]:
         async with aclosing(in_order([(room_of(chunk.nbytes), read) for chunk, read in again], ROOM)) as arriving:
             async for raw in arriving:
                 async for block in _converted(entry, raw, spec):
@@ -323,14 +323,14 @@ def _reader(
     return chunks
 
 
-async def _converted(entry: TensorEntry, raw: Block, spec: Spec) -> AsyncGenerator[Block]:
+async def _converted(entry: TensorEntry, raw: ByteBuffer, spec: Spec) -> AsyncGenerator[ByteBuffer]:
     """A chunk of a tensor in the dtype of ``spec``, in one or more blocks, which take its place."""
     if entry.dtype != "BF16" and NUMPY_NAME[entry.dtype] == spec.dtype.name:
         yield raw
         return
     before, after = ITEMSIZE[entry.dtype], spec.dtype.numpy.itemsize
     left = raw.nbytes // before * after
-    block, filled = Block(min(left, CHUNK)), 0
+    block, filled = ByteBuffer(min(left, CHUNK)), 0
     with raw:
         for _, piece in raw.pieces():
             await breathe()
@@ -344,5 +344,5 @@ async def _converted(entry: TensorEntry, raw: Block, spec: Spec) -> AsyncGenerat
                 if filled == block.nbytes and filled < left:
                     left -= filled
                     yield block
-                    block, filled = Block(min(left, CHUNK)), 0
+                    block, filled = ByteBuffer(min(left, CHUNK)), 0
     yield block

@@ -12,7 +12,7 @@ BUFFERS = r"(.*\.)?(position_ids|token_type_ids|rotary_emb\.inv_freq|attn\.(bias
 
 
 @dataclass(frozen=True)
-class Names:
+class WeightMapping:
     """From a tensor's name in a file to the parameter's name.
 
     Of ``prefixes`` the first that fits is taken off; each text of ``renamed`` found in the rest is replaced, in order,

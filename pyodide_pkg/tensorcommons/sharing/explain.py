@@ -10,7 +10,7 @@ from ..backends.base import Attributes
 from ..graph.graph import Graph
 from ..graph.partition import PartedProgram
 from ..graph.program import Program, outline
-from ..graph.reuse import Cut
+from ..graph.reuse import ReusePoint
 from .runner import Runnable, Runner
 
 SHOWN = 12  # kinds of steps, reuse points and parts that are listed; more are counted
@@ -103,7 +103,7 @@ def _memory(program: Program | PartedProgram) -> Iterator[str]:
         yield f"arena: the device's own, outputs {results:,} bytes"
 
 
-def _reuse(cuts: Sequence[Cut]) -> Iterator[str]:
+def _reuse(cuts: Sequence[ReusePoint]) -> Iterator[str]:
     if cuts:
         shown = [f"{cut.node.op.name} {cut.node.spec.shape}" for cut in cuts[:SHOWN] if cut.node.op is not None]
         more = f" and {len(cuts) - SHOWN} more" if len(cuts) > SHOWN else ""

@@ -18,7 +18,7 @@ from ..graph.graph import Graph
 from ..graph.node import Node
 from ..graph.partition import PartedProgram
 from ..graph.program import BoundProgram, Program, compile_fused
-from ..graph.reuse import Cut, Rest, cuts_of, needed, rest_of
+from ..graph.reuse import Remainder, ReusePoint, needed, remainder_of, reuse_points
 from ..tensor import Tensor
 from .activation_cache import ActivationCache
 from .registry import Registry
@@ -83,7 +83,7 @@ class Runnable(Protocol):
 class _Variant:
     """What is left of a run when some values are found, its program, and how many nodes it computes."""
 
-    rest: Rest
+    rest: Remainder
     bound: BoundProgram | None  # None: nothing is left
     executed: int
     _cost: tuple[Any, dict[str, Any]] = field(default_factory=lambda: (None, {}))
@@ -108,11 +108,11 @@ class _Prepared:
     fused: Graph
     traced: int
     executed: int
-    cuts: list[Cut]
+    cuts: list[ReusePoint]
     sources: list[tuple[Storage, str]]
     renames: int
     loads: int
-    variants: dict[tuple[frozenset[Cut], bool], _Variant] = field(default_factory=dict)
+    variants: dict[tuple[frozenset[ReusePoint], bool], _Variant] = field(default_factory=dict)
 
     @property
     def is_current(self) -> bool:
@@ -174,7 +174,7 @@ class Runner:
         parts, host, prepared = await self._asked(calls, outputs)
         device = calls[0][0].device
         keys = host.keys_of(prepared.cuts)
-        found: dict[Cut, Tensor] = {}  # as tensors, so that none of them leaves while it is needed
+        found: dict[ReusePoint, Tensor] = {}  # as tensors, so that none of them leaves while it is needed
         for cut, key in keys.items():
             kept = self._activations.find(device, key)
             if kept is not None:
@@ -213,7 +213,7 @@ class Runner:
 
     def prepared(
         self, model: Runnable, inputs: Mapping[str, Any], outputs: Sequence[str] | None
-    ) -> tuple[int, int, Graph, Sequence[Cut]]:
+    ) -> tuple[int, int, Graph, Sequence[ReusePoint]]:
         """The operations of a run before and after merging, its fused graph, and its reuse points."""
         host, calls = HostInputs(), [(model, inputs)]
         prepared = self._prepare(calls, [model.call(inputs, outputs, host)], host)
@@ -242,7 +242,7 @@ class Runner:
             return known
         merged = Graph([node for part in parts for node in part.nodes])
         fused = fuse(merged, calls[0][0].device.backend, [len(part.nodes) for part in parts])
-        cuts = cuts_of(fused, self._others(calls, host)) if self._activations.share else []
+        cuts = reuse_points(fused, self._others(calls, host)) if self._activations.share else []
         sources = [(leaf.storage, leaf.storage.identity) for leaf in merged.leaves if leaf.storage is not None]
         counts = merged.traced, needed(fused, ())
         self._prepared[key] = _Prepared(fused, *counts, cuts, sources, Storage.renames, self._loads)
@@ -263,7 +263,9 @@ class Runner:
                         with suppress(TensorCommonsError):  # it cannot take these inputs
                             yield fuse(Graph(model.every(inputs, host)), device.backend)
 
-    async def _variant(self, device: Device, prepared: _Prepared, found: frozenset[Cut], *, keep: bool) -> _Variant:
+    async def _variant(
+        self, device: Device, prepared: _Prepared, found: frozenset[ReusePoint], *, keep: bool
+    ) -> _Variant:
         """The program for what is not found; one that keeps nothing besides its outputs where memory is short."""
         if keep:
             variant = await self._compiled(device, prepared, found, keep=True)
@@ -271,13 +273,15 @@ class Runner:
                 return variant
         return await self._compiled(device, prepared, found, keep=False)
 
-    async def _compiled(self, device: Device, prepared: _Prepared, found: frozenset[Cut], *, keep: bool) -> _Variant:
+    async def _compiled(
+        self, device: Device, prepared: _Prepared, found: frozenset[ReusePoint], *, keep: bool
+    ) -> _Variant:
         known = prepared.variants.get((found, keep))
         if known is not None:
             return known
         room = int(self._activations.share * self._residency.limit)
         worth = [cut for cut in prepared.cuts if cut.node.nbytes <= room]
-        rest = rest_of(prepared.fused, worth, found, keep=keep)
+        rest = remainder_of(prepared.fused, worth, found, keep=keep)
         bound = await compile_fused(device, rest.graph) if rest.missing else None
         fused = prepared.fused
         stops = [node for i, node in enumerate(fused.outputs) if i not in rest.missing]
@@ -368,7 +372,7 @@ def _transfers(program: Program | PartedProgram | None) -> dict[str, Any]:
     }
 
 
-def _given(rest: Rest, found: Mapping[Cut, Tensor]) -> dict[str, Storage]:
+def _given(rest: Remainder, found: Mapping[ReusePoint, Tensor]) -> dict[str, Storage]:
     storages = {name: found[cut].node.storage for name, cut in rest.taken.items()}
     return {name: storage for name, storage in storages.items() if storage is not None}
 
@@ -398,7 +402,7 @@ class HostInputs:
         self.arrays[name], self._bytes[name] = array, raw
         return name
 
-    def keys_of(self, cuts: Sequence[Cut]) -> dict[Cut, str]:
+    def keys_of(self, cuts: Sequence[ReusePoint]) -> dict[ReusePoint, str]:
         """What each cut is for these inputs; nothing if they are so large that hashing them would cost too much."""
         if not cuts:
             return {}

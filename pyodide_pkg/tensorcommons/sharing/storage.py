@@ -24,7 +24,7 @@ from typing import Any, Literal, TypeAlias
 from ..backends.base import Spec
 from ..backends.device import Category, Device
 from ..bridge import byte_buffer
-from ..bridge.byte_buffer import Block, Data
+from ..bridge.byte_buffer import ByteBuffer, Data
 from ..bridge.digest import identity_of
 from ..dtypes import DType
 from ..errors import DeviceLost, DeviceMemoryError, DeviceUnavailable, InvalidWeights, TensorReleased
@@ -49,14 +49,14 @@ class Origin:
     ``is_local``: without a network that may be gone.
     """
 
-    chunks: Callable[[], AsyncGenerator[Block]]
+    chunks: Callable[[], AsyncGenerator[ByteBuffer]]
     is_local: bool
 
     @classmethod
     def of_bytes(cls, data: bytes) -> Origin:
         """Bytes that are small enough to be kept on the host as well."""
 
-        async def chunks() -> AsyncGenerator[Block]:
+        async def chunks() -> AsyncGenerator[ByteBuffer]:
             for block in _blocks_of(memoryview(data)):
                 yield block
 
@@ -109,7 +109,7 @@ class Storage:
         self._last_used = next(_clock)
         self.version = 0  # counts writes, so that a copy that was overtaken by one is not kept
         self._handle = handle
-        self._host: list[Block] | None = None
+        self._host: list[ByteBuffer] | None = None
         self._restored: asyncio.Future[None] | None = None  # done when the restore under way has ended
         self._hearers: list[Callable[[], None]] = []
         self.rents = 0  # while its device lends it to another, it cannot use it itself
@@ -179,7 +179,13 @@ class Storage:
 
     @classmethod
     def away(
-        cls, device: Device, spec: Spec, category: Category, identity: str, origin: Origin, copy: list[Block] | None
+        cls,
+        device: Device,
+        spec: Spec,
+        category: Category,
+        identity: str,
+        origin: Origin,
+        copy: list[ByteBuffer] | None,
     ) -> Storage:
         """A new storage whose bytes come to the device with its first use: from ``copy``, or from the origin."""
         storage = cls(device, device.promise(spec.nbytes, category, spec), spec.nbytes, identity, category, origin)
@@ -351,9 +357,9 @@ class Storage:
         self._move("offloaded" if copy is not None else "dropped")
         return True
 
-    async def _copy(self) -> list[Block]:
+    async def _copy(self) -> list[ByteBuffer]:
         """The bytes on the device. No generator: whoever cannot wait ends this in the middle (:func:`run_now`)."""
-        copy: list[Block] = []
+        copy: list[ByteBuffer] = []
         start = 0
         while start < self.nbytes:
             copy.append(await self.device.read_chunk(self._handle, start, self.nbytes))
@@ -367,11 +373,11 @@ class Storage:
         self._host = None
 
     @property
-    def host_copy(self) -> Sequence[Block] | None:
+    def host_copy(self) -> Sequence[ByteBuffer] | None:
         """The bytes of a storage that left its device, where they are in host memory."""
         return self._host if self.state == "offloaded" else None
 
-    async def chunks(self) -> AsyncGenerator[Block]:
+    async def chunks(self) -> AsyncGenerator[ByteBuffer]:
         """The bytes as blocks that the caller frees: from the device, from host memory, or from their origin.
 
         Raises InvalidWeights if the origin now has other bytes, and TensorReleased or DeviceLost if the bytes are gone.
@@ -663,11 +669,11 @@ def _first_busy(storages: Sequence[Storage], written: Collection[Storage]) -> St
     return None
 
 
-def _blocks_of(data: memoryview) -> Iterator[Block]:
+def _blocks_of(data: memoryview) -> Iterator[ByteBuffer]:
     """Copies of the parts of ``data``."""
     flat = data.cast("B")
     for start in range(0, flat.nbytes, byte_buffer.CHUNK):
-        yield Block.of(flat[start : start + byte_buffer.CHUNK])
+        yield ByteBuffer.of(flat[start : start + byte_buffer.CHUNK])
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from .report import MemoryReport
 logger = logging.getLogger(__name__)
 
 
-class News:
+class Subscriptions:
     """The subscribers of one manager."""
 
     def __init__(self) -> None:

@@ -25,7 +25,7 @@ from .report import MemoryReport
 from .residency import Residency, Share
 from .shared_tensor import SharedTensor, SharedTensorView, as_bytes, storage_of, view_layout
 from .storage import Storage, content_identity, using
-from .subscriptions import News
+from .subscriptions import Subscriptions
 
 
 class SharedTensors(ABC):
@@ -44,7 +44,7 @@ class SharedTensors(ABC):
         self.misses = 0
         self.tensors: dict[str, SharedTensor] = {}
         self._views: dict[str, SharedTensorView] = {}
-        self._news = News()
+        self._news = Subscriptions()
         self.is_closed = False
 
     def check_open(self) -> None:

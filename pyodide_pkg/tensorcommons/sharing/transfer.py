@@ -18,7 +18,7 @@ from .storage import Origin, Storage, using
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Iterator
 
-    from ..bridge.byte_buffer import Block
+    from ..bridge.byte_buffer import ByteBuffer
 
 
 async def cross(
@@ -47,7 +47,7 @@ async def cross(
 
 
 async def copied(
-    chunks: AsyncGenerator[Block],
+    chunks: AsyncGenerator[ByteBuffer],
     nbytes: int,
     device: Device,
     category: Category,

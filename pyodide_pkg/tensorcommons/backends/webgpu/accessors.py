@@ -45,7 +45,7 @@ class Buffer:
 
 
 @dataclass(frozen=True)
-class Elements:
+class Accessor:
     """The storage buffer variable ``variable`` of a shader, which holds elements of ``dtype`` in the way of ``access``.
 
     ``type`` is what an element is in registers: ``f32`` (float32, float16), ``i32``, ``u32`` or ``bool``. With several
@@ -63,7 +63,7 @@ class Elements:
     first: int | None = None
 
     @classmethod
-    def of(cls, variable: str, buffer: Buffer, access: Access) -> Elements:
+    def of(cls, variable: str, buffer: Buffer, access: Access) -> Accessor:
         """The binding for ``buffer``, which may be read in another way than it asks for."""
         dtype = buffer.operand.dtype
         assert dtype.wgsl is not None, f"{dtype} has no WGSL type; compile() refuses it"

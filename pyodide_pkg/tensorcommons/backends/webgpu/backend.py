@@ -9,7 +9,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from ...bridge.byte_buffer import Block, Data
+from ...bridge.byte_buffer import ByteBuffer, Data
 from ...bridge.runtime import breathe
 from ...bridge.webgpu import WebGPUBridge
 from ...errors import UnsupportedOp
@@ -123,7 +123,7 @@ class WebGPUBackend(Backend[Replay]):
     async def read(self, ranges: Sequence[Range]) -> list[memoryview]:
         return await self.bridge.read(ranges)
 
-    async def read_block(self, handle: int, offset: int, nbytes: int) -> Block:
+    async def read_block(self, handle: int, offset: int, nbytes: int) -> ByteBuffer:
         return await self.bridge.read_block(handle, offset, nbytes)
 
     async def check(self, handles: Sequence[int]) -> None:

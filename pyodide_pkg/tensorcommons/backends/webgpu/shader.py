@@ -21,7 +21,7 @@ from pathlib import Path
 from string import Template
 
 from ..base import Place
-from .accessors import Buffer, Elements
+from .accessors import Accessor, Buffer
 from .windows import UNLIMITED, Windows
 
 FUNCTIONS = (
@@ -95,7 +95,7 @@ class Binding:
     """One value that a dispatch binds: in the way of ``elements``, in ``windows`` of (offset, bytes)."""
 
     place: Place
-    elements: Elements
+    elements: Accessor
     written: bool
     windows: tuple[tuple[int, int], ...]
 
@@ -113,7 +113,7 @@ def bindings_of(dispatch: Dispatch, windows: Windows) -> tuple[list[Binding], di
         if known is None:
             access = "elements" if any(b.access != buffer.access for b in twins) else buffer.access
             known = len(bindings)
-            elements = Elements.of(f"buffer_{known}", buffer, access)
+            elements = Accessor.of(f"buffer_{known}", buffer, access)
             bindings.append(Binding(place, elements, buffer.written, tuple(windows.of(place))))
         numbers[buffer.name] = known
     return bindings, numbers

@@ -10,7 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from ...bridge.byte_buffer import Block, Data
+from ...bridge.byte_buffer import ByteBuffer, Data
 from ...bridge.webnn import WebNNBridge
 from ...errors import DeviceMemoryError, TensorCommonsError
 from ...shapes import Layout, Shape, size_of
@@ -18,7 +18,7 @@ from ..base import Backend, Computation, Executable, Op, Range, Spec, Value
 from ..webgpu.backend import WebGPUBackend
 from .builder import EMPTY, GraphBuilder
 from .lowering import lower, physical, refusals
-from .lowering.context import Lowering
+from .lowering.context import LoweringContext
 from .multicore import WHOLE, Slot, Stage, stages_of
 from .splitting import GRAPH_BYTES, HIDDEN_BYTES, RESERVED_BYTES, TENSORS_BYTES, Kind, Subgraph, bytes_of, reserved
 
@@ -103,7 +103,7 @@ class WebNNBackend(Backend[Built]):
     async def check(self, handles: Sequence[int]) -> None:
         await self.bridge.check(handles)
 
-    async def read_block(self, handle: int, offset: int, nbytes: int) -> Block:
+    async def read_block(self, handle: int, offset: int, nbytes: int) -> ByteBuffer:
         return await self.bridge.read_block(handle, offset, nbytes)
 
     def copy(self, source: int, source_offset: int, target: int, target_offset: int, nbytes: int) -> None:
@@ -179,7 +179,7 @@ class WebNNBackend(Backend[Built]):
             described.free(slot for slot in described.held if last.get(slot, level) <= level)
         return described
 
-    def _lowered(self, computation: Computation) -> Lowering:
+    def _lowered(self, computation: Computation) -> LoweringContext:
         return lower(computation, self._builder())
 
     async def run(
@@ -252,7 +252,7 @@ class _Description:
         self._places: dict[Slot, int] = {}
         self._free: dict[tuple[str, Shape], list[int]] = {}
 
-    def add(self, level: Sequence[tuple[Stage, Lowering]]) -> None:
+    def add(self, level: Sequence[tuple[Stage, LoweringContext]]) -> None:
         """Add the graphs of one level."""
         for stage, lowering in level:
             self._add(stage, lowering)
@@ -268,7 +268,7 @@ class _Description:
             place = self._places.pop(slot)
             self._free.setdefault(self.fixed[place], []).append(place)
 
-    def _add(self, stage: Stage, lowering: Lowering) -> None:
+    def _add(self, stage: Stage, lowering: LoweringContext) -> None:
         values = stage.computation.values
         stored = [(slot, number) for slot, number in zip(stage.gives, stage.computation.outputs, strict=True)]
         stored = [(slot, number) for slot, number in stored if lowering.operand(number).node != EMPTY]

@@ -56,7 +56,7 @@ class Adapter:
 
 # For an axis of a step's result: the axis of each input that goes with it (None for an input that is read whole), or
 # None for an axis along which the result may not be cut.
-Cut: TypeAlias = Callable[[Step, int], "Sequence[int | None] | None"]
+SplitRule: TypeAlias = Callable[[Step, int], "Sequence[int | None] | None"]
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ class Kernel:
     op: str
     lower: Callable[[Step, Adapter], Sequence[Dispatch]]
     accepts: Callable[[int, Layout], bool] = lambda position, layout: False
-    cut: Cut = lambda step, axis: None
+    cut: SplitRule = lambda step, axis: None
     writes_any: bool = False  # whether the result, too, is written through any layout
     moved: Callable[[Step, int, int], Attributes] = lambda step, axis, first: step.attrs  # of a part, by axis and start
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from ...base import Computation
 from ..builder import GraphBuilder
 from . import activations, elementwise, images, indexing, layout, matrices, reductions
-from .context import Lowering, Rule, physical
+from .context import LoweringContext, Rule, physical
 
 RULES: dict[str, Rule] = {
     **elementwise.RULES,
@@ -29,19 +29,19 @@ REFUSED = {
 }
 
 
-def lower(computation: Computation, builder: GraphBuilder) -> Lowering:
+def lower(computation: Computation, builder: GraphBuilder) -> LoweringContext:
     """The builder's calls for every output of ``computation``. Raises UnsupportedOp for what it cannot say."""
-    return _lowered(Lowering(computation, builder, RULES, REFUSED), computation)
+    return _lowered(LoweringContext(computation, builder, RULES, REFUSED), computation)
 
 
 def refusals(computation: Computation, builder: GraphBuilder) -> dict[int, str]:
     """Why, of each value that WebNN does not take here."""
-    lowering = Lowering(computation, builder, RULES, REFUSED)
+    lowering = LoweringContext(computation, builder, RULES, REFUSED)
     lowering.why = {}
     return _lowered(lowering, computation).why or {}
 
 
-def _lowered(lowering: Lowering, computation: Computation) -> Lowering:
+def _lowered(lowering: LoweringContext, computation: Computation) -> LoweringContext:
     for number in computation.outputs:
         lowering.operand(number)
     return lowering

@@ -6,7 +6,7 @@ import math
 
 from ...base import Value
 from ..builder import LARGEST, GraphBuilder, Operand
-from .context import Lowering, Rule
+from .context import LoweringContext, Rule
 from .elementwise import Unary, exp, expm1, log1p, polynomial, scaled, unary
 
 
@@ -40,7 +40,7 @@ def _erf(b: GraphBuilder, x: Operand) -> Operand:
     return b.where(b.binary("lesser", b.unary("abs", x), b.number(1, x), "uint8"), near, b.unary("erf", x))
 
 
-def _leaky_relu(low: Lowering, value: Value) -> Operand:
+def _leaky_relu(low: LoweringContext, value: Value) -> Operand:
     slope = float(value.attrs["negative_slope"])  # type: ignore[arg-type]
 
     def composed(b: GraphBuilder, x: Operand) -> Operand:
@@ -50,7 +50,7 @@ def _leaky_relu(low: Lowering, value: Value) -> Operand:
     return unary((lambda b, x: b.unary("leakyRelu", x, alpha=slope)) if usual else composed)(low, value)
 
 
-def _elu(low: Lowering, value: Value) -> Operand:
+def _elu(low: LoweringContext, value: Value) -> Operand:
     alpha = float(value.attrs["alpha"])  # type: ignore[arg-type]
 
     def function(b: GraphBuilder, x: Operand) -> Operand:

@@ -10,7 +10,7 @@ from ....errors import UnsupportedOp
 from ...base import Computation, Value
 from ..builder import GraphBuilder, Operand
 
-Rule: TypeAlias = "Callable[[Lowering, Value], Operand]"
+Rule: TypeAlias = "Callable[[LoweringContext, Value], Operand]"
 
 
 def physical(dtype: DType) -> str:
@@ -18,7 +18,7 @@ def physical(dtype: DType) -> str:
     return "uint8" if dtype.kind == "bool" else dtype.name
 
 
-class Lowering:
+class LoweringContext:
     """One computation on its way to a builder. Values are lowered when something needs them, once."""
 
     def __init__(

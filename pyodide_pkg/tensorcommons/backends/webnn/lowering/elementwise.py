@@ -9,7 +9,7 @@ import numpy as np
 
 from ...base import Value
 from ..builder import GraphBuilder, Operand
-from .context import Lowering, Rule, physical
+from .context import LoweringContext, Rule, physical
 
 Unary = Callable[[GraphBuilder, Operand], Operand]
 Binary = Callable[[GraphBuilder, Operand, Operand], Operand]
@@ -18,7 +18,7 @@ Binary = Callable[[GraphBuilder, Operand, Operand], Operand]
 def unary(function: Unary) -> Rule:
     """A rule of one operand. float16 is computed in float32."""
 
-    def rule(low: Lowering, value: Value) -> Operand:
+    def rule(low: LoweringContext, value: Value) -> Operand:
         (x,) = low.loose(value)
         y = function(low.b, low.b.wide(x))
         return y if y.dtype == "uint8" else low.b.cast(y, physical(value.spec.dtype))
@@ -29,7 +29,7 @@ def unary(function: Unary) -> Rule:
 def binary(function: Binary) -> Rule:
     """A rule of two operands, in their common dtype."""
 
-    def rule(low: Lowering, value: Value) -> Operand:
+    def rule(low: LoweringContext, value: Value) -> Operand:
         common = max((low.values[child].spec.dtype for child in value.inputs), key=lambda dtype: dtype.itemsize)
         a, b = (low.b.wide(low.b.cast(x, physical(common))) for x in low.loose(value))
         y = function(low.b, a, b)
@@ -316,7 +316,7 @@ def logic(name: str) -> Binary:
 def _bits(rule: Rule) -> Rule:
     """``rule`` for bools alone: uint8 lies as they do, and has bits of its own."""
 
-    def of_bools(low: Lowering, value: Value) -> Operand:
+    def of_bools(low: LoweringContext, value: Value) -> Operand:
         if value.spec.dtype.kind != "bool":
             raise low.b.refuse("WebNN has no operation on bits of ints")
         return rule(low, value)
@@ -328,7 +328,7 @@ def _not(b: GraphBuilder, x: Operand) -> Operand:
     return b.unary("logicalNot", x, operand="a")
 
 
-def _cast(low: Lowering, value: Value) -> Operand:
+def _cast(low: LoweringContext, value: Value) -> Operand:
     """Floats drop what is behind the point, stop at an int's ends, and NaN becomes 0."""
     (x,) = low.loose(value)
     b, target = low.b, value.spec.dtype
@@ -350,13 +350,13 @@ def _cast(low: Lowering, value: Value) -> Operand:
     return b.where(above, ends[0], b.where(below, ends[1], y))
 
 
-def _where(low: Lowering, value: Value) -> Operand:
+def _where(low: LoweringContext, value: Value) -> Operand:
     condition, x, y = low.loose(value)
     dtype = physical(value.spec.dtype)
     return low.b.where(condition, low.b.cast(x, dtype), low.b.cast(y, dtype))
 
 
-def _full(low: Lowering, value: Value) -> Operand:
+def _full(low: LoweringContext, value: Value) -> Operand:
     return low.b.constant(
         np.asarray(value.attrs["value"], value.spec.dtype.numpy).astype(physical(value.spec.dtype)),
         physical(value.spec.dtype),

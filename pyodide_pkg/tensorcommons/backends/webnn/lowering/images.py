@@ -10,7 +10,7 @@ import numpy as np
 from ....shapes import size_of
 from ...base import Value
 from ..builder import GraphBuilder, Operand
-from .context import Lowering, Rule
+from .context import LoweringContext, Rule
 from .elementwise import BINARIES, Binary
 
 FEW = 8  # elements of a pooling window that are taken one by one
@@ -51,7 +51,7 @@ def _spread(b: GraphBuilder, x: Operand, up: Sequence[int]) -> Operand:
     return b.slice(x, [0, 0, 0, 0], shape, [1, 1, 1, 1])
 
 
-def _conv2d(low: Lowering, value: Value) -> Operand:
+def _conv2d(low: LoweringContext, value: Value) -> Operand:
     b, attrs = low.b, cast("dict[str, Any]", value.attrs)
     x, weight, *bias = (b.wide(each) for each in low.given(value))
     framed = _framed(b, _spread(b, x, attrs["up"]), attrs["padding"])
@@ -66,7 +66,7 @@ def _conv2d(low: Lowering, value: Value) -> Operand:
     return b.cast(y, value.spec.dtype.name)
 
 
-def _patches(low: Lowering, value: Value) -> Operand:
+def _patches(low: LoweringContext, value: Value) -> Operand:
     """One place of the kernel after another, over all windows; then the places beside each other."""
     b, attrs = low.b, cast("dict[str, Any]", value.attrs)
     (x,) = low.given(value)
@@ -83,7 +83,7 @@ def _patches(low: Lowering, value: Value) -> Operand:
     return b.reshape(windows, value.spec.shape)
 
 
-def _pool2d(low: Lowering, value: Value) -> Operand:
+def _pool2d(low: LoweringContext, value: Value) -> Operand:
     """One axis after the other: what a window holds is the same for all of the other axis."""
     b, attrs = low.b, cast("dict[str, Any]", value.attrs)
     (x,) = low.given(value)
@@ -171,7 +171,7 @@ def _adaptive(b: GraphBuilder, x: Operand, axis: int, out: int, both: Binary, la
     return (longer if (ends - starts).max() > length else y), ends - starts
 
 
-def _resample(low: Lowering, value: Value) -> Operand:
+def _resample(low: LoweringContext, value: Value) -> Operand:
     """A product with the matrix whose row i holds ``weights[i]`` from ``starts[i]`` on; where that would be large, the
     neighbours of each result by themselves, times their weights."""
     b, axis = low.b, cast(int, value.attrs["axis"])

@@ -9,10 +9,10 @@ import numpy as np
 from ....shapes import contiguous_strides
 from ...base import Value
 from ..builder import MOVED, Operand
-from .context import Lowering, Rule, physical
+from .context import LoweringContext, Rule, physical
 
 
-def _take(low: Lowering, value: Value) -> Operand:
+def _take(low: LoweringContext, value: Value) -> Operand:
     """Rows by ``gather`` where all are asked for the same numbers, as an embedding is; else each element by its place.
 
     LiteRT takes only constant indices for ``gatherElements``.
@@ -50,7 +50,7 @@ def _take(low: Lowering, value: Value) -> Operand:
     return b.where(valid, found, b.constant(nothing, dtype))
 
 
-def _rotary(low: Lowering, value: Value) -> Operand:
+def _rotary(low: LoweringContext, value: Value) -> Operand:
     """Halves, or every second element, turned by their position's row; the rest of the last axis stays."""
     b = low.b
     x, cos, sin, *positions = low.given(value)
@@ -87,7 +87,7 @@ def _rotary(low: Lowering, value: Value) -> Operand:
     return b.cast(b.concat(pieces, len(ones) - 1), x.dtype)
 
 
-def _append(low: Lowering, value: Value) -> Operand:
+def _append(low: LoweringContext, value: Value) -> Operand:
     """Each row of the cache is what it was, or the row of ``update`` that is ``position`` rows before it."""
     b = low.b
     cache, update, position = low.given(value)

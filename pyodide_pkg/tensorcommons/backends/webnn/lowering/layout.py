@@ -9,22 +9,22 @@ import numpy as np
 from ....shapes import Shape
 from ...base import Value
 from ..builder import MOVED, Operand
-from .context import Lowering, Rule
+from .context import LoweringContext, Rule
 
 
-def _reshape(low: Lowering, value: Value) -> Operand:
+def _reshape(low: LoweringContext, value: Value) -> Operand:
     return low.b.reshape(low.given(value)[0], value.spec.shape)
 
 
-def _permute(low: Lowering, value: Value) -> Operand:
+def _permute(low: LoweringContext, value: Value) -> Operand:
     return low.b.transpose(low.given(value)[0], cast(Shape, value.attrs["axes"]))
 
 
-def _broadcast(low: Lowering, value: Value) -> Operand:
+def _broadcast(low: LoweringContext, value: Value) -> Operand:
     return low.loose(value)[0]  # what it is lowered to is expanded where that matters
 
 
-def _slice(low: Lowering, value: Value) -> Operand:
+def _slice(low: LoweringContext, value: Value) -> Operand:
     (x,) = low.given(value)
     ranges: Any = value.attrs["ranges"]
     if not x.shape:
@@ -32,11 +32,11 @@ def _slice(low: Lowering, value: Value) -> Operand:
     return low.b.slice(x, [r[0] for r in ranges], value.spec.shape, [r[2] for r in ranges])
 
 
-def _concat(low: Lowering, value: Value) -> Operand:
+def _concat(low: LoweringContext, value: Value) -> Operand:
     return low.b.concat(low.given(value), cast(int, value.attrs["axis"]))
 
 
-def _pad(low: Lowering, value: Value) -> Operand:
+def _pad(low: LoweringContext, value: Value) -> Operand:
     (x,) = low.given(value)
     with np.errstate(over="ignore"):
         fill = np.asarray(value.attrs["value"]).astype(value.spec.dtype.numpy)
@@ -49,7 +49,7 @@ def _pad(low: Lowering, value: Value) -> Operand:
     )
 
 
-def _arange(low: Lowering, value: Value) -> Operand:
+def _arange(low: LoweringContext, value: Value) -> Operand:
     assert value.op is not None
     return low.b.constant(value.op.reference(**value.attrs), value.spec.dtype.name)
 

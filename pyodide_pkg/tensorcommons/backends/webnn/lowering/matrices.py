@@ -10,7 +10,7 @@ from ....shapes import size_of
 from ...base import Value
 from ..builder import GraphBuilder, Operand
 from .activations import UNARIES
-from .context import Lowering, Rule
+from .context import LoweringContext, Rule
 from .elementwise import exp, log, scaled, sqrt
 
 
@@ -28,7 +28,7 @@ def product(b: GraphBuilder, x: Operand, weight: Operand) -> Operand:
     return b.transpose(b.matmul(weight, b.transpose(x, (1, 0))), (1, 0))
 
 
-def _linear(low: Lowering, value: Value) -> Operand:
+def _linear(low: LoweringContext, value: Value) -> Operand:
     b = low.b
     x, weight, *more = (b.cast(each, "float32") for each in low.given(value))
     residual = more.pop() if value.attrs["residual"] else None
@@ -44,12 +44,12 @@ def _linear(low: Lowering, value: Value) -> Operand:
     return b.cast(y, value.spec.dtype.name)
 
 
-def _matmul(low: Lowering, value: Value) -> Operand:
+def _matmul(low: LoweringContext, value: Value) -> Operand:
     a, c = (low.b.cast(each, "float32") for each in low.given(value))
     return low.b.cast(low.b.matmul(a, c), value.spec.dtype.name)
 
 
-def _softmax(low: Lowering, value: Value) -> Operand:
+def _softmax(low: LoweringContext, value: Value) -> Operand:
     (x,) = low.given(value)
     return low.b.cast(softmax(low.b, low.b.cast(x, "float32")), x.dtype)
 
@@ -59,7 +59,7 @@ def softmax(b: GraphBuilder, x: Operand) -> Operand:
     return b.call("softmax", {"input": b.apart(x)}, x.shape, x.dtype, len(x.shape) - 1)
 
 
-def _log_softmax(low: Lowering, value: Value) -> Operand:
+def _log_softmax(low: LoweringContext, value: Value) -> Operand:
     b = low.b
     (x,) = low.given(value)
     wide, last = b.cast(x, "float32"), [len(x.shape) - 1]
@@ -68,7 +68,7 @@ def _log_softmax(low: Lowering, value: Value) -> Operand:
     return b.cast(b.binary("sub", shifted, log(b, total)), x.dtype)
 
 
-def _rms_norm(low: Lowering, value: Value) -> Operand:
+def _rms_norm(low: LoweringContext, value: Value) -> Operand:
     """``x / sqrt(mean(x²) + eps) * weight``."""
     b = low.b
     x, weight = (b.cast(each, "float32") for each in low.given(value))
@@ -77,7 +77,7 @@ def _rms_norm(low: Lowering, value: Value) -> Operand:
     return b.cast(b.binary("mul", b.binary("div", x, root), weight), value.spec.dtype.name)
 
 
-def _layer_norm(low: Lowering, value: Value) -> Operand:
+def _layer_norm(low: LoweringContext, value: Value) -> Operand:
     x, weight, bias, *residual = (low.b.cast(each, "float32") for each in low.given(value))
     if residual:
         x = low.b.binary("add", x, residual[0])
@@ -90,7 +90,7 @@ def _layer_norm(low: Lowering, value: Value) -> Operand:
     return low.b.cast(y, value.spec.dtype.name)
 
 
-def _attention(low: Lowering, value: Value) -> Operand:
+def _attention(low: LoweringContext, value: Value) -> Operand:
     """With the whole matrix of scores: WebNN has no other way to say it.
 
     Neighbouring heads that share keys and values are one product with all their queries. On its right stands the

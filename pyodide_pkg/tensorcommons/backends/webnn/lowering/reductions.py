@@ -10,7 +10,7 @@ import numpy as np
 from ....shapes import Shape, part_length, size_of
 from ...base import Value
 from ..builder import GraphBuilder, Operand
-from .context import Lowering, Rule, physical
+from .context import LoweringContext, Rule, physical
 from .elementwise import exp, log
 
 POSITIONS = ("argmax", "argmin")
@@ -20,7 +20,7 @@ Reduce = Callable[[GraphBuilder, Operand, Sequence[int], bool], Operand]
 def _reduction(function: Reduce) -> Rule:
     """A rule of a function over whole rows; parts of rows are cut out and reduced each by itself."""
 
-    def rule(low: Lowering, value: Value) -> Operand:
+    def rule(low: LoweringContext, value: Value) -> Operand:
         (x,), b = low.given(value), low.b
         axes, keepdims = cast(Shape, value.attrs["axes"]), bool(value.attrs["keepdims"])
         parts, dtype = cast(int, value.attrs.get("parts", 1)), physical(value.spec.dtype)
@@ -83,7 +83,7 @@ def mean(b: GraphBuilder, x: Operand, axes: Sequence[int], keepdims: bool) -> Op
     return b.reduce("reduceMean", x, axes, keepdims)
 
 
-def _var(low: Lowering, value: Value) -> Operand:
+def _var(low: LoweringContext, value: Value) -> Operand:
     correction = float(value.attrs["correction"])  # type: ignore[arg-type]
 
     def function(b: GraphBuilder, x: Operand, axes: Sequence[int], keepdims: bool) -> Operand:
@@ -165,7 +165,7 @@ def _running(b: GraphBuilder, x: Operand) -> Operand:
     return b.reshape(b.slice(whole, [0, 0], (size_of(rows), size), [1, 1]), x.shape)
 
 
-def _cumulative_sum(low: Lowering, value: Value) -> Operand:
+def _cumulative_sum(low: LoweringContext, value: Value) -> Operand:
     (x,), b = low.given(value), low.b
     dtype = physical(value.spec.dtype)
     x = b.wide(x)
