@@ -8,7 +8,7 @@ import numpy as np
 
 import tensorcommons as tc
 from tensorcommons import Tensor
-from tensorcommons.graph.chains import chain_elementwise
+from tensorcommons.graph.elementwise_fusion import chain_elementwise
 from tensorcommons.graph.graph import Graph
 from tensorcommons.graph.node import Node
 
