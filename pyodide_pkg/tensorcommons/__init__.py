@@ -7,6 +7,7 @@ from .backends.current import set_default_device
 from .backends.device import Device
 from .backends.select import Devices, open_devices
 from .compiled import Compiled, compile
+from .graph.profile import Profile, ProfileRow, profile
 from .hub.cache import Cache, open_cache
 from .models.loading import from_pretrained
 from .models.model import Model
@@ -32,6 +33,8 @@ __all__ = [
     "MemoryReport",
     "Model",
     "Pipeline",
+    "Profile",
+    "ProfileRow",
     "SharedTensor",
     "SharedTensorView",
     "Tensor",
@@ -48,6 +51,7 @@ __all__ = [
     "open_cache",
     "open_devices",
     "pipeline",
+    "profile",
     "read_together",
     "run_pipelines",
     "scope",

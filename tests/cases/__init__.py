@@ -49,6 +49,7 @@ OPS = (
     "faults",
     "deep",
     "loops",
+    "profiled_ops",
 )
 #: The modules about models: their cases take a :class:`Place`.
 MODELS = (
@@ -70,6 +71,7 @@ MODELS = (
     "writing",
     "examples",
     "depth",
+    "profiles",
 )
 
 

@@ -17,7 +17,7 @@ A device that runs steps over memory is given a :class:`Plan`, one that takes wh
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from types import MappingProxyType
@@ -31,6 +31,7 @@ from ..shapes import Layout, Shape, size_of
 Attribute: TypeAlias = "int | float | str | bool | tuple[Attribute, ...] | None"
 Attributes: TypeAlias = Mapping[str, Attribute]
 Range: TypeAlias = "tuple[int, int, int]"  # handle, offset, nbytes
+TIMED = 5.0  # milliseconds for which a command is repeated to be timed
 
 
 @dataclass(frozen=True)
@@ -224,6 +225,70 @@ class Executable:
     reserved: int = field(default=0, kw_only=True)
 
 
+@dataclass(frozen=True)
+class Work:
+    """One operation as its cost is counted. ``read`` are its inputs with axes of 1 where a value is broadcast."""
+
+    op: Op
+    attrs: Attributes
+    inputs: tuple[Spec, ...]
+    read: tuple[Spec, ...]
+    output: Spec
+
+    @classmethod
+    def of_step(cls, step: Step) -> Work:
+        """The work of a step of a plan."""
+        inputs = tuple(Spec(each.shape, each.dtype) for each in step.inputs)
+        read = tuple(
+            Spec(tuple(n if s else min(n, 1) for n, s in zip(each.shape, each.layout.strides, strict=True)), each.dtype)
+            for each in step.inputs
+        )
+        return cls(step.op, step.attrs, inputs, read, Spec(step.output.shape, step.output.dtype))
+
+    @property
+    def flops(self) -> int:
+        """Floating-point operations; see :meth:`Op.flops`."""
+        return self.op.flops(self.inputs, self.output, self.attrs)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that memory has to move at least; see :meth:`Op.bytes_moved`."""
+        return self.op.bytes_moved(self.read, self.output, self.attrs)
+
+
+@dataclass(frozen=True)
+class Command:
+    """One command of a compiled plan, for looking inside: what it computes, and by which kernel.
+
+    ``part`` of ``parts``: an operation that takes several commands. Commands of one ``key`` do the same over other
+    bytes, so they take equally long. ``source`` is the text of its shader, on devices that have shaders.
+    """
+
+    work: tuple[Work, ...]
+    kernel: str
+    key: str
+    part: int = 0
+    parts: int = 1
+    source: str = ""
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Milliseconds that one command takes, by the clock of the host and, where it has one, of the device."""
+
+    milliseconds: float
+    on_device: float | None = None
+
+
+@dataclass(frozen=True)
+class Probe:
+    """A plan of one command that shows what a device can do: it moves ``amount`` bytes, or takes as many operations."""
+
+    plan: Any
+    amount: int
+    leaves: tuple[Spec, ...]
+
+
 E = TypeVar("E", bound=Executable)
 
 
@@ -348,6 +413,30 @@ class Backend(ABC, Generic[E]):
         ``arena``, ``leaves`` and ``outputs`` are handles, the last of them one after another. Returns once everything
         is queued. Cancelling it stops the rest of a run that is queued in parts; the outputs do not exist then.
         """
+
+    @abstractmethod
+    def commands(self, plan: Any) -> Iterator[Command]:
+        """Describe the commands that ``plan`` compiles to, in their order."""
+
+    @abstractmethod
+    async def time(
+        self,
+        executable: E,
+        classes: Sequence[int],
+        arena: int,
+        host: memoryview,
+        leaves: Sequence[int],
+        outputs: Sequence[int],
+    ) -> dict[int, Timing]:
+        """Run once more, and repeat one command of each of ``classes`` (by command; below 0: none) for TIMED ms.
+
+        Every command runs after those before it, so it reads what it reads in a run. ``outputs``, and the leaves that
+        the plan writes, exist, and hold anything afterwards. Gives the timing of each class.
+        """
+
+    @abstractmethod
+    def probes(self, nbytes: int) -> tuple[Probe, Probe]:
+        """The probes of copying about ``nbytes``, and of multiply-adds."""
 
     @abstractmethod
     def discard(self, executable: E) -> None:

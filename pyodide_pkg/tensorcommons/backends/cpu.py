@@ -7,21 +7,44 @@ a page stays alive and a run can be cancelled. NumPy in a browser has no BLAS: a
 from __future__ import annotations
 
 import asyncio
+import math
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from time import perf_counter
 from typing import Any
 
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
 from ..bridge.byte_buffer import Data, pieces_of
+from ..dtypes import float32
 from ..errors import DeviceMemoryError
 from ..shapes import Layout
-from .base import Backend, Executable, Op, Operand, Plan, Range, Spec
+from .base import (
+    TIMED,
+    Backend,
+    Command,
+    Executable,
+    Op,
+    Operand,
+    Place,
+    Plan,
+    Probe,
+    Range,
+    Spec,
+    Step,
+    Timing,
+    Work,
+)
 
 ADDRESSES = 2**32 - 2**16  # bytes of WebAssembly's memory at most
 RESERVED = 2**28  # bytes of it for Python, NumPy and what a run takes
+
+
+COPY = Op("copy", lambda specs, attrs: specs[0], lambda x: x)
+PRODUCT = Op("matmul", lambda specs, attrs: specs[0], np.matmul)
+SIDE = 256  # of the matrices of a probe: 34 million operations, which NumPy in a browser takes 20 ms for
 
 
 @dataclass(frozen=True)
@@ -29,6 +52,13 @@ class CpuExecutable(Executable):
     """The plan itself: NumPy needs no compiling."""
 
     plan: Plan
+
+
+def _step_of(op: Op, spec: Spec, leaves: int) -> Step:
+    """One step from ``leaves`` values to a result, all of one spec."""
+    layout = Layout.contiguous(spec.shape)
+    operands = [Operand(Place("leaf", i, 0, spec.nbytes), layout, spec.dtype) for i in range(leaves)]
+    return Step(op, {}, tuple(operands), Operand(Place("output", 0, 0, spec.nbytes), layout, spec.dtype))
 
 
 class CpuBackend(Backend[CpuExecutable]):
@@ -95,6 +125,15 @@ class CpuBackend(Backend[CpuExecutable]):
         if host.nbytes:
             self.write(arena, 0, host)
         results = [self._zeros(nbytes) for nbytes in executable.plan.output_bytes]
+        view = self._view(arena, leaves, results)
+        with np.errstate(all="ignore"):  # infinities and NaN are results here, as on every other device
+            for step in executable.plan.steps:
+                self._step(step, view)
+                await asyncio.sleep(0)
+        self._bytes.update(zip(outputs, results, strict=True))
+
+    def _view(self, arena: int, leaves: Sequence[int], results: Sequence[Any]) -> Callable[[Operand], Any]:
+        """How a run sees an operand: as an array over its bytes."""
 
         def view(operand: Operand) -> Any:
             place = operand.place
@@ -108,14 +147,49 @@ class CpuBackend(Backend[CpuExecutable]):
                 flat[layout.offset :], layout.shape, [stride * flat.itemsize for stride in layout.strides]
             )
 
-        with np.errstate(all="ignore"):  # infinities and NaN are results here, as on every other device
-            for step in executable.plan.steps:
-                try:
-                    view(step.output)[...] = step.op.reference(*map(view, step.inputs), **step.attrs)
-                except MemoryError as error:
-                    raise DeviceMemoryError(self.kind, step.op.name, str(error)) from None
+        return view
+
+    def _step(self, step: Step, view: Callable[[Operand], Any]) -> None:
+        try:
+            view(step.output)[...] = step.op.reference(*map(view, step.inputs), **step.attrs)
+        except MemoryError as error:
+            raise DeviceMemoryError(self.kind, step.op.name, str(error)) from None
+
+    def commands(self, plan: Plan) -> Iterator[Command]:
+        for step in plan.steps:
+            layouts = [(each.layout, each.dtype.name) for each in (*step.inputs, step.output)]
+            yield Command((Work.of_step(step),), "NumPy", f"{step.op.name} {dict(step.attrs)} {layouts}")
+
+    async def time(
+        self,
+        executable: CpuExecutable,
+        classes: Sequence[int],
+        arena: int,
+        host: memoryview,
+        leaves: Sequence[int],
+        outputs: Sequence[int],
+    ) -> dict[int, Timing]:
+        if host.nbytes:
+            self.write(arena, 0, host)
+        view = self._view(arena, leaves, [self._bytes[handle] for handle in outputs])
+        timed: dict[int, Timing] = {}
+        with np.errstate(all="ignore"):
+            for number, step in zip(classes, executable.plan.steps, strict=True):
+                count, began = 0, perf_counter()
+                while count == 0 or (number >= 0 and number not in timed and perf_counter() - began < TIMED / 1e3):
+                    self._step(step, view)
+                    count += 1
+                if number >= 0 and number not in timed:
+                    timed[number] = Timing((perf_counter() - began) * 1e3 / count)
                 await asyncio.sleep(0)
-        self._bytes.update(zip(outputs, results, strict=True))
+        return timed
+
+    def probes(self, nbytes: int) -> tuple[Probe, Probe]:
+        flat = Spec((max(nbytes // 8, 1),), float32)
+        square = Spec((min(math.isqrt(flat.shape[0]), SIDE),) * 2, float32)
+        copied = Plan((_step_of(COPY, flat, 1),), 0, 0, 1, (flat.nbytes,))
+        product = Plan((_step_of(PRODUCT, square, 2),), 0, 0, 2, (square.nbytes,))
+        return Probe(copied, 2 * flat.nbytes, (flat,)), Probe(product, 2 * square.shape[0] ** 3, (square, square))
 
     def discard(self, executable: CpuExecutable) -> None:
         pass

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 from weakref import WeakSet, ref
 
@@ -70,6 +71,14 @@ class Budget:
         """Something may leave again."""
 
 
+@dataclass(frozen=True)
+class Speed:
+    """What a device can do, as probes found it."""
+
+    bytes_per_second: float
+    flops_per_second: float
+
+
 class Device:
     """One opened device: what it is, and what it holds.
 
@@ -104,6 +113,7 @@ class Device:
         self._arena: tuple[int, int] | None = None
         self._staging = 0  # bytes that are kept for reads
         self._running = 0  # bytes of the program that is running, beside the arena
+        self.speed: Speed | None = None  # once a profile measured it
         self.output_pool = OutputPool(self)
         self._storages: WeakSet[Any] = WeakSet()
         self._closed = False

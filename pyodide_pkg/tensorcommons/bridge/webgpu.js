@@ -36,6 +36,7 @@ const SCOPES = ["internal", "out-of-memory", "validation"]; // the last is poppe
 const PIECE = 12; // dispatches a submit: the device works on the first while the next are encoded
 const LARGEST = 2 ** 30 - 2 ** 16; // bytes of a buffer: SwiftShader cannot allocate the GiB that it claims, which Dawn pads
 const UNFREED = 1 << 24; // bytes of destroyed buffers that may wait for the next submission
+const MOST_REPEATS = 1 << 14; // of a dispatch that is timed
 const WRITE = 1 << 20; // bytes a write: browsers keep the memory that the largest one passed through, in both processes
 
 // The numbers of a Python buffer of ints.
@@ -104,6 +105,38 @@ function encodeCopy(encoder, source, sourceOffset, target, targetOffset, size) {
     const piece = Math.min(size - done, from.room, to.room);
     encoder.copyBufferToBuffer(from.buffer, from.offset, to.buffer, to.offset, piece);
     done += piece;
+  }
+}
+
+// The device's own clock: how long a compute pass took.
+class Clock {
+  constructor(device) {
+    this.queries = device.createQuerySet({ type: "timestamp", count: 2 });
+    this.resolved = device.createBuffer({ size: 16, usage: GPUBufferUsage.QUERY_RESOLVE | GPUBufferUsage.COPY_SRC });
+    this.mapped = device.createBuffer({ size: 16, usage: GPUBufferUsage.COPY_DST | GPUBufferUsage.MAP_READ });
+  }
+
+  around() {
+    return { timestampWrites: { querySet: this.queries, beginningOfPassWriteIndex: 0, endOfPassWriteIndex: 1 } };
+  }
+
+  resolve(encoder) {
+    encoder.resolveQuerySet(this.queries, 0, 2, this.resolved, 0);
+    encoder.copyBufferToBuffer(this.resolved, 0, this.mapped, 0, 16);
+  }
+
+  // Milliseconds of the pass that is done; 0 where the browser rounds them to nothing.
+  async read() {
+    await this.mapped.mapAsync(GPUMapMode.READ, 0, 16);
+    const [start, end] = new BigUint64Array(this.mapped.getMappedRange(0, 16).slice(0));
+    this.mapped.unmap();
+    return Math.max(Number(end - start) / 1e6, 0);
+  }
+
+  close() {
+    this.queries.destroy();
+    this.resolved.destroy();
+    this.mapped.destroy();
   }
 }
 
@@ -572,15 +605,18 @@ class Gpu {
     outputs.forEach((_, i) => put(2 + leaves.length + i, this.buffers.get(first + i)));
     if (!changed.size) return;
     for (const dispatch of dispatches) {
-      if (!dispatch.bindings.some(([slot]) => changed.has(slot))) continue;
-      dispatch.group = this.device.createBindGroup({
-        layout: dispatch.layout,
-        entries: dispatch.bindings.map(([slot, offset, size], binding) => {
-          const place = slot ? bound[slot].at(offset) : { buffer: bound[slot], offset };
-          return { binding, resource: { buffer: place.buffer, offset: place.offset, size } };
-        }),
-      });
+      if (dispatch.bindings.some(([slot]) => changed.has(slot))) dispatch.group = this.#groupOf(dispatch, bound);
     }
+  }
+
+  #groupOf({ layout, bindings }, bound) {
+    return this.device.createBindGroup({
+      layout,
+      entries: bindings.map(([slot, offset, size], binding) => {
+        const place = slot ? bound[slot].at(offset) : { buffer: bound[slot], offset };
+        return { binding, resource: { buffer: place.buffer, offset: place.offset, size } };
+      }),
+    });
   }
 
   async #submitInParts(id, program, begun, sources, made, watched) {
@@ -617,6 +653,71 @@ class Gpu {
       this.device.queue.submit([encoder.finish()]);
       if (after) after();
     }
+  }
+
+  // Run a program once more over `handles` (a Python buffer of ints: leaves, then outputs, which all exist), and on the way
+  // repeat one dispatch of each of `classes` (ints by dispatch; below 0: none) until that takes `least` ms. What it writes
+  // is anything afterwards. Gives JSON: [class, ms by this clock, ms by the device's or 0] for each. The time of an empty
+  // submission is taken off; the device's clock stands beside it where the adapter has timestamps.
+  async timeProgram(id, classes, least, arena, host, handles) {
+    if (this.lost) throw new Error("the device is lost");
+    this.stopped.delete(id);
+    const { uniform, dispatches } = this.programs.get(id);
+    const [numbers, bound] = [ints(classes), [uniform, this.buffers.get(arena), ...ints(handles).map((handle) => this.buffers.get(handle))]];
+    const view = host.getBuffer("u8");
+    if (view.data.length) this.#write(bound[1], 0, view.data, view.data.length);
+    view.release();
+    const clock = this.device.features.has("timestamp-query") ? new Clock(this.device) : null;
+    const found = new Map();
+    try {
+      const idle = [];
+      for (let i = 0; i < 5; i++) idle.push((await this.#repeated(null, 0, null)).host);
+      let plain = []; // dispatches on the way
+      for (const [i, dispatch] of dispatches.entries()) {
+        if (this.stopped.has(id)) throw STOPPED;
+        const own = { ...dispatch, group: this.#groupOf(dispatch, bound) };
+        plain.push(own);
+        if (numbers[i] < 0 || found.has(numbers[i])) continue;
+        this.#submit(plain);
+        plain = [];
+        await this.wait();
+        found.set(numbers[i], await this.#timed(own, least, Math.min(...idle), clock));
+      }
+      this.#submit(plain);
+      await this.wait();
+    } catch (error) {
+      throw error === STOPPED ? new Error("the timing was stopped") : error;
+    } finally {
+      clock?.close();
+    }
+    return JSON.stringify([...found].map(([number, { host: ms, device }]) => [number, ms, device]));
+  }
+
+  async #timed(dispatch, least, idle, clock) {
+    for (let count = 1; ;) {
+      const took = await this.#repeated(dispatch, count, clock);
+      const ms = took.host - idle;
+      if (ms >= least || count >= MOST_REPEATS) return { host: Math.max(ms, 0) / count, device: took.device / count };
+      count = Math.min(MOST_REPEATS, count * 16, Math.max(count * 2, Math.ceil((count * least * 1.2) / Math.max(ms, 0.01))));
+    }
+  }
+
+  // Milliseconds that `count` times a dispatch take, from the submission to the news that they are done.
+  async #repeated(dispatch, count, clock) {
+    const encoder = this.device.createCommandEncoder();
+    const pass = encoder.beginComputePass(clock?.around());
+    if (dispatch) {
+      pass.setPipeline(dispatch.pipeline);
+      pass.setBindGroup(0, dispatch.group);
+    }
+    for (let i = 0; i < count; i++) pass.dispatchWorkgroups(...dispatch.groups);
+    pass.end();
+    clock?.resolve(encoder);
+    const commands = encoder.finish();
+    const start = performance.now();
+    this.device.queue.submit([commands]);
+    await this.device.queue.onSubmittedWorkDone();
+    return { host: performance.now() - start, device: clock ? await clock.read() : 0 };
   }
 
   stopProgram(id) {

@@ -229,6 +229,22 @@ class WebGPUBridge:
         except JsException as error:
             raise self._typed(error) from error
 
+    async def time(
+        self, program: int, classes: Sequence[int], least: float, arena: int, host: memoryview, handles: Sequence[int]
+    ) -> list[tuple[int, float, float]]:
+        """Time a dispatch of each of ``classes`` for ``least`` milliseconds, over ``handles`` (leaves, then outputs).
+
+        Gives the class, milliseconds by the host's clock, and by the device's (0 where it has none). Raises the error
+        of what failed, and DeviceError where it was stopped.
+        """
+        self.calls += 1
+        numbers, bound = memoryview(array("i", classes)), memoryview(array("i", handles))
+        try:
+            found = await self._gpu.timeProgram(program, numbers, least, arena, host, bound)
+        except JsException as error:
+            raise self._typed(error) from error
+        return [(int(number), ms, on_device) for number, ms, on_device in json.loads(found)]
+
     def stop(self, program: int) -> None:
         """Ask the run of ``program`` to end at its next part."""
         self.calls += 1

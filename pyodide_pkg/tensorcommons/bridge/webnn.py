@@ -170,6 +170,15 @@ class WebNNBridge:
         with self._typed_errors():
             await promise
 
+    async def time(
+        self, program: int, classes: Sequence[int], least: float, host: memoryview, handles: Sequence[int]
+    ) -> list[tuple[int, float]]:
+        """Time a graph of each of ``classes`` for ``least`` milliseconds, over ``handles`` (leaves, then outputs)."""
+        self.calls += 1
+        with self._typed_errors():
+            found = await self._ml.timeProgram(program, _ints(classes), least, host, _ints(handles))
+        return [(int(number), ms) for number, ms in json.loads(found)]
+
     def spare(self, program: int, number: int, handle: int) -> None:
         """Leave the tensor of ``handle`` to ``program``: the output ``number`` of its next run is written there."""
         self.calls += 1

@@ -32,6 +32,7 @@ from .horizontal_fusion import join_products
 from .node import Node
 from .partition import PartedProgram, bounds_of, parts_of
 from .plan import Planned, make_plan
+from .profile import open_profile
 from .segments import Bounds
 
 
@@ -226,6 +227,9 @@ class Program:
         for i in plan.written:
             fresh = Storage(self.device, copies[i], self._leaf_bytes[i]) if i in copies else leaves[i].hand_over()
             buffers.append(fresh)
+        if (profile := open_profile()) is not None:
+            sizes = list(zip(handles, self._leaf_bytes, strict=True))
+            await profile.ran(device, self.planned, executable, arena, self._block, sizes)
         return [(buffers[index], spec) for index, spec in zip(self.planned.outputs, self._specs, strict=True)]
 
     def _write_host(self, inputs: Mapping[str, np.ndarray[Any, Any]]) -> None:

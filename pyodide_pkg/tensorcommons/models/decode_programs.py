@@ -16,6 +16,7 @@ from ..backends.base import Spec
 from ..backends.device import Device
 from ..graph.node import Node
 from ..graph.partition import PartedProgram
+from ..graph.profile import run_of
 from ..graph.program import BoundProgram, Program, compile_graph
 from ..ops import argmax, concat, isnan, take_along_axis, where, zeros
 from ..shapes import Shape
@@ -32,9 +33,12 @@ NOT_A_NUMBER = -1  # in place of the likeliest token where scores are NaN
 
 
 class DecodePrograms:
-    """Compiled steps of ``decoder`` over ``weights``. ``last`` is what ran last, and its calls into JavaScript."""
+    """Compiled steps of ``decoder`` over the ``weights`` of the model ``name``.
 
-    def __init__(self, decoder: Decoder, weights: Mapping[str, Tensor], device: Device) -> None:
+    ``last`` is what ran last, and its calls into JavaScript."""
+
+    def __init__(self, name: str, decoder: Decoder, weights: Mapping[str, Tensor], device: Device) -> None:
+        self._name = name
         self.decoder = decoder
         self.device = device
         self.last: tuple[Program | PartedProgram, int] | None = None
@@ -90,7 +94,8 @@ class DecodePrograms:
     async def _run(self, program: Compiled, inputs: Arrays, stored: Tensors, donated: Sequence[str] = ()) -> Tensors:
         """Tensors that are ``donated`` are given up: what is appended to them is written in place."""
         (bound, results), before = program, self.device.backend.calls
-        answer = await bound.run(inputs, {name: _storage(tensor) for name, tensor in stored.items()}, donated)
+        with run_of(self._name):
+            answer = await bound.run(inputs, {name: _storage(tensor) for name, tensor in stored.items()}, donated)
         self.last = bound.program, self.device.backend.calls - before
         return {name: Tensor.of_storage(*result) for name, result in zip(results, answer, strict=True)}
 

@@ -231,7 +231,7 @@ class Model:
         if self._steps is None:
             assert isinstance(self.architecture, Decoder)
             self._steps = DecodePrograms(
-                self.architecture, dict(self._weights), self.device
+                self.name, self.architecture, dict(self._weights), self.device
             )  # a move replaces those here
         return self._steps
 

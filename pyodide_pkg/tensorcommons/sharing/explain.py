@@ -9,6 +9,7 @@ from typing import Any, Protocol
 from ..backends.base import Attributes
 from ..graph.graph import Graph
 from ..graph.partition import PartedProgram
+from ..graph.profile import operations_of
 from ..graph.program import Program, outline
 from ..graph.reuse import ReusePoint
 from .runner import Runnable, Runner
@@ -72,7 +73,7 @@ def _fused(program: Program | PartedProgram) -> Iterator[str]:
 def _kind(name: str, attrs: Attributes) -> str:
     """Name the operations of a fused step; empty where it is one operation."""
     if name == "chain":
-        return f"elementwise: {', '.join(_names(attrs['formula']))}"
+        return f"elementwise: {', '.join(operations_of(attrs['formula']))}"
     if name == "linears":
         return f"{attrs['count']} products of one value"
     if name == "linear_parts":
@@ -84,13 +85,6 @@ def _kind(name: str, attrs: Attributes) -> str:
     more = [str(attrs["activation"])] if attrs.get("activation") else []
     more += ["residual"] if attrs.get("residual") is True else []
     return " + ".join([name, *more]) if more else ""
-
-
-def _names(term: Any) -> list[str]:
-    """The operations of a formula, inner ones first."""
-    if term[0] in ("input", "full"):
-        return []
-    return [*(name for argument in term[4:] for name in _names(argument)), term[0]]
 
 
 def _memory(program: Program | PartedProgram) -> Iterator[str]:

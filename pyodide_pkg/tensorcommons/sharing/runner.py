@@ -17,6 +17,7 @@ from ..graph.fuse import fuse
 from ..graph.graph import Graph
 from ..graph.node import Node
 from ..graph.partition import PartedProgram
+from ..graph.profile import run_of
 from ..graph.program import BoundProgram, Program, compile_fused
 from ..graph.reuse import Remainder, ReusePoint, needed, remainder_of, reuse_points
 from ..tensor import Tensor
@@ -181,7 +182,8 @@ class Runner:
                 found[cut] = Tensor.of_storage(kept.storage, kept.spec)
         variant = await self._variant(device, prepared, frozenset(found), keep=bool(keys))
         rest, bound, before = variant.rest, variant.bound, device.backend.calls
-        results = await bound.run(host.arrays, _given(rest, found)) if bound is not None else []
+        with run_of(*[model.name for model, _ in calls]):
+            results = await bound.run(host.arrays, _given(rest, found)) if bound is not None else []
         self._tell(calls, device, prepared, variant, device.backend.calls - before)
         tensors = iter([Tensor.of_storage(storage, spec) for storage, spec in results])
         outputs_of = {id(cut.node): tensor for cut, tensor in found.items()}

@@ -7,18 +7,35 @@ import hashlib
 import itertools
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 from ...bridge.byte_buffer import ByteBuffer, Data
 from ...bridge.runtime import breathe
 from ...bridge.webgpu import WebGPUBridge
-from ...errors import UnsupportedOp
+from ...errors import TensorCommonsError, UnsupportedOp
 from ...shapes import Layout
-from ..base import Backend, Executable, Op, Place, Plan, Range, Spec, Step
+from ..base import (
+    TIMED,
+    Backend,
+    Command,
+    Executable,
+    Op,
+    Place,
+    Plan,
+    Probe,
+    Range,
+    Spec,
+    Step,
+    Timing,
+    Work,
+)
 from .cutting import TooLarge, lowered
 from .kernels import KERNELS, Adapter
 from .kernels.common import ENDLESS, LOOPS, require_shader_types
 from .kernels.matmul import parts_of_depth
+from .kernels.probe import PROBES, probes
 from .shader import Dispatch, compose
 from .windows import Windows
 
@@ -32,6 +49,29 @@ def _named(plan: Plan) -> str:
     names = list(dict.fromkeys(step.op.name for step in plan.steps))
     more = f" and {len(names) - 4} more" if len(names) > 4 else ""
     return f"a run of {', '.join(names[:4])}{more}"
+
+
+@dataclass(frozen=True)
+class _Composed:
+    """A dispatch with its shader: ``part`` of the ``parts`` dispatches of ``step``, and what :func:`compose` gives."""
+
+    step: Step
+    dispatch: Dispatch
+    part: int
+    parts: int
+    code: str
+    letters: str
+    places: list[Place]
+    table: bytes
+
+    @property
+    def label(self) -> str:
+        return f"{self.step.op.name} ({self.dispatch.shader})"
+
+    @cached_property
+    def key(self) -> str:
+        """The identity of the pipeline."""
+        return hashlib.sha256(f"{self.letters}\0{self.code}".encode()).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -136,40 +176,23 @@ class WebGPUBackend(Backend[Replay]):
         return op.name in KERNELS and KERNELS[op.name].accepts(position, layout)
 
     async def compile(self, plan: Plan) -> Replay:
-        adapter = replace(self.adapter, windows=self._windows)
         pipelines: dict[str, tuple[int, list[str]]] = {}
         dispatches = []
         params = bytearray()
         alignment = self.limits["minUniformBufferOffsetAlignment"]
         for step in plan.steps:
             await breathe()
-            if step.op.name not in KERNELS:
-                raise UnsupportedOp(step.op.name, "webgpu", "there is no kernel for it")
-            require_shader_types(step)
-            for dispatch in self._lowered(step, adapter):
-                if not min(dispatch.groups):
-                    continue
-                if dispatch.loops > self.adapter.loops:
-                    raise UnsupportedOp(
-                        step.op.name,
-                        "webgpu",
-                        f"it takes {dispatch.loops:,} iterations of a loop, and a software adapter like this may end "
-                        f"loops after {self.adapter.loops:,}: compute smaller pieces, or use the cpu device",
-                    )
-                code, letters, places, table = compose(dispatch, adapter.windows)
-                key = hashlib.sha256(f"{letters}\0{code}".encode()).hexdigest()
+            for each in self._composed(step):
                 index, _ = pipelines.setdefault(
-                    key, (len(pipelines), [key, f"{step.op.name} ({dispatch.shader})", code, letters])
+                    each.key, (len(pipelines), [each.key, each.label, each.code, each.letters])
                 )
-                bindings = [(UNIFORM, len(params), -(-len(dispatch.params) // 16) * 16)]
-                bindings += [self._binding(place, plan.leaves) for place in places]
-                params += dispatch.params
-                params += bytes(-len(params) % alignment)
-                if table:
-                    bindings.append((UNIFORM, len(params), -(-len(table) // 16) * 16))
+                uniforms = []
+                for table in (each.dispatch.params, *([each.table] if each.table else [])):
+                    uniforms.append((UNIFORM, len(params), -(-len(table) // 16) * 16))
                     params += table
                     params += bytes(-len(params) % alignment)
-                dispatches.append((index, dispatch.groups, bindings))
+                bindings = [uniforms[0], *(self._binding(place, plan.leaves) for place in each.places), *uniforms[1:]]
+                dispatches.append((index, each.dispatch.groups, bindings))
         description = json.dumps(
             {
                 "work": _named(plan),
@@ -197,12 +220,63 @@ class WebGPUBackend(Backend[Replay]):
             del compiling  # or its failure would keep this frame, and this frame its failure
         return executable
 
-    def _lowered(self, step: Step, adapter: Adapter) -> Iterator[Dispatch]:
+    def _composed(self, step: Step) -> Iterator[_Composed]:
+        """The dispatches of ``step`` with their shaders. Raises UnsupportedOp."""
+        adapter = replace(self.adapter, windows=self._windows)
+        kernel = KERNELS.get(step.op.name) or PROBES.get(step.op.name)
+        if kernel is None:
+            raise UnsupportedOp(step.op.name, "webgpu", "there is no kernel for it")
+        require_shader_types(step)
         try:
-            yield from lowered(step, KERNELS[step.op.name], adapter, self.limits["maxComputeWorkgroupsPerDimension"])
+            for half, dispatches in lowered(step, kernel, adapter, self.limits["maxComputeWorkgroupsPerDimension"]):
+                done = [dispatch for dispatch in dispatches if min(dispatch.groups)]
+                for part, dispatch in enumerate(done):
+                    if dispatch.loops > self.adapter.loops:
+                        raise UnsupportedOp(
+                            step.op.name,
+                            "webgpu",
+                            f"it takes {dispatch.loops:,} iterations of a loop, and a software adapter like this may "
+                            f"end loops after {self.adapter.loops:,}: compute smaller pieces, or use the cpu device",
+                        )
+                    yield _Composed(half, dispatch, part, len(done), *compose(dispatch, adapter.windows))
         except TooLarge as error:
             reason = f"{error}: use fewer or shorter rows, float16, or another device"
             raise UnsupportedOp(step.op.name, "webgpu", reason) from None
+
+    def commands(self, plan: Plan) -> Iterator[Command]:
+        for step in plan.steps:
+            for each in self._composed(step):
+                sizes = [place.nbytes for place in each.places]
+                given = f"{each.key} {each.dispatch.groups} {sizes} {each.dispatch.params.hex()}"
+                yield Command((Work.of_step(each.step),), each.dispatch.shader, given, each.part, each.parts, each.code)
+
+    async def time(
+        self,
+        executable: Replay,
+        classes: Sequence[int],
+        arena: int,
+        host: memoryview,
+        leaves: Sequence[int],
+        outputs: Sequence[int],
+    ) -> dict[int, Timing]:
+        timing = asyncio.ensure_future(
+            self.bridge.time(executable.id, classes, TIMED, arena, host, [*leaves, *outputs])
+        )
+        try:
+            await asyncio.wait([timing])
+            found = timing.result()
+        except asyncio.CancelledError:
+            self.bridge.stop(executable.id)
+            await asyncio.wait([timing])
+            with suppress(TensorCommonsError):
+                timing.result()
+            raise
+        finally:
+            del timing
+        return {number: Timing(host_ms, device_ms if device_ms > 0 else None) for number, host_ms, device_ms in found}
+
+    def probes(self, nbytes: int) -> tuple[Probe, Probe]:
+        return probes(nbytes, hardware=not self.is_software)
 
     @staticmethod
     def _binding(place: Place, leaves: int) -> tuple[int, int, int]:

@@ -26,13 +26,15 @@ class TooLarge(Exception):
         self.step = step
 
 
-def lowered(step: Step, kernel: Kernel, adapter: Adapter, most_groups: int) -> Iterator[Dispatch]:
-    """The dispatches of ``step``, all within the limits. Raises TooLarge."""
+def lowered(
+    step: Step, kernel: Kernel, adapter: Adapter, most_groups: int
+) -> Iterator[tuple[Step, Sequence[Dispatch]]]:
+    """``step``, or the parts of it, with the dispatches of each, all within the limits. Raises TooLarge."""
     dispatches = kernel.lower(step, adapter)
     reason = next(filter(None, (excess(each, adapter.windows, most_groups) for each in dispatches)), "")
     windows = _windows_of(step, adapter.windows)
     if not reason and windows == len(step.inputs) + 1:
-        yield from dispatches
+        yield step, dispatches
         return
     fewest, halves = min(
         ((max(_windows_of(half, adapter.windows) for half in halves), halves) for halves in _halves(step, kernel)),
@@ -42,7 +44,7 @@ def lowered(step: Step, kernel: Kernel, adapter: Adapter, most_groups: int) -> I
     if halves is None or (not reason and fewest >= windows):
         if reason:
             raise TooLarge(step, reason)
-        yield from dispatches
+        yield step, dispatches
         return
     for half in halves:
         yield from lowered(half, kernel, adapter, most_groups)

@@ -3,18 +3,34 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import itertools
 import json
-from collections.abc import Iterable, Mapping, Sequence
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 from ...bridge.byte_buffer import ByteBuffer, Data
 from ...bridge.webnn import WebNNBridge
+from ...dtypes import float32
 from ...errors import DeviceMemoryError, TensorCommonsError
 from ...shapes import Layout, Shape, size_of
-from ..base import Backend, Computation, Executable, Op, Range, Spec, Value
+from ..base import (
+    TIMED,
+    Backend,
+    Command,
+    Computation,
+    Executable,
+    Op,
+    Probe,
+    Range,
+    Spec,
+    Timing,
+    Value,
+    Work,
+)
 from ..webgpu.backend import WebGPUBackend
 from .builder import EMPTY, GraphBuilder
 from .lowering import lower, physical, refusals
@@ -23,6 +39,10 @@ from .multicore import WHOLE, Slot, Stage, stages_of
 from .splitting import GRAPH_BYTES, HIDDEN_BYTES, RESERVED_BYTES, TENSORS_BYTES, Kind, Subgraph, bytes_of, reserved
 
 AXES = 8  # of an MLTensor in Chromium
+SIDE = 512  # of the matrices of a probe: 268 million operations
+# As the ops of these names: only their names are needed of them here.
+NEGATIVE = Op("negative", lambda specs, attrs: specs[0], lambda x: -x)
+PRODUCT = Op("matmul", lambda specs, attrs: specs[0], lambda a, b: a @ b)
 WISHES = {"": "the browser's choice of device"}
 
 
@@ -198,6 +218,44 @@ class WebNNBackend(Backend[Built]):
             raise
         running.result()
 
+    def commands(self, plan: Computation) -> Iterator[Command]:
+        described = self._described(plan)
+        keys = [hashlib.sha256(key.encode()).hexdigest() for key in described.graphs]
+        for stage, (computation, part, parts) in zip(described.stages, described.sources, strict=True):
+            values = computation.values
+            work = tuple(
+                Work(value.op, value.attrs, given, given, value.spec)
+                for value in values
+                if value.op is not None
+                for given in (tuple(values[child].spec for child in value.inputs),)
+            )
+            yield Command(work, "MLGraph", keys[stage["graph"]], part, parts)
+
+    async def time(
+        self,
+        executable: Built,
+        classes: Sequence[int],
+        arena: int,
+        host: memoryview,
+        leaves: Sequence[int],
+        outputs: Sequence[int],
+    ) -> dict[int, Timing]:
+        timing = asyncio.ensure_future(self.bridge.time(executable.id, classes, TIMED, host, [*leaves, *outputs]))
+        try:
+            await asyncio.wait([timing])
+            return {number: Timing(ms) for number, ms in timing.result()}
+        finally:  # its graphs use the tensors until it is done
+            await asyncio.wait([timing])
+            del timing
+
+    def probes(self, nbytes: int) -> tuple[Probe, Probe]:
+        flat = Spec((max(nbytes // 8, 1),), float32)
+        square = Spec((min(math.isqrt(flat.shape[0]), SIDE),) * 2, float32)
+        return (
+            Probe(_single(NEGATIVE, flat, 1), 2 * flat.nbytes, (flat,)),
+            Probe(_single(PRODUCT, square, 2), 2 * square.shape[0] ** 3, (square, square)),
+        )
+
     def discard(self, executable: Built) -> None:
         self.bridge.discard(executable.id)
 
@@ -234,6 +292,12 @@ class WebNNBackend(Backend[Built]):
         return self.bridge.live()
 
 
+def _single(op: Op, spec: Spec, leaves: int) -> Computation:
+    """One operation on ``leaves`` values, with a result of their spec."""
+    given = [Value(None, {}, (), spec, index) for index in range(leaves)]
+    return Computation((*given, Value(op, {}, tuple(range(leaves)), spec)), (leaves,), 0, leaves)
+
+
 class _Description:
     """What ``webnn.js`` is told of a program, while its stages are added in their order.
 
@@ -245,6 +309,7 @@ class _Description:
         self.most = most  # bytes of one graph
         self.hidden = self.reserved = 0  # bytes that LiteRT keeps for all graphs, and their address space
         self.graphs: dict[str, dict[str, Any]] = {}
+        self.sources: list[tuple[Computation, int, int]] = []  # of each stage: what it is a part of how many of
         self.stages: list[dict[str, Any]] = []
         self.fixed: list[tuple[str, Shape]] = []
         self.host: dict[int, tuple[int, int]] = {}  # by offset in the block: the fixed tensor, and bytes
@@ -294,6 +359,7 @@ class _Description:
                 (node, targets[given]) for node, given in zip(subgraph.calls.outputs, subgraph.gives, strict=True)
             ]
             self._dispatch(stage, subgraph, inputs, outputs)
+            self.sources.append((stage.computation, place, len(subgraphs)))
             later = {-1 - number for each in subgraphs[place + 1 :] for _, number in each.calls.inputs}
             for node in [node for node in crossing if node not in later]:
                 self._free.setdefault(calls.kinds[node], []).append(crossing.pop(node))
