@@ -7,6 +7,7 @@ from .backends.current import set_default_device
 from .backends.device import Device
 from .backends.select import Devices, open_devices
 from .compiled import Compiled, compile
+from .diagnostics import diagnostics
 from .graph.profile import Profile, ProfileRow, profile
 from .hub.cache import Cache, open_cache
 from .models.loading import from_pretrained
@@ -16,7 +17,7 @@ from .ops import __all__ as _ops
 from .pipelines import pipeline
 from .sharing.compatibility import get_compatible_models_for_tensor
 from .sharing.demo import create_tensor_sharing_demo
-from .sharing.explain import explain_plan
+from .sharing.explain import explain_plan, shader_source
 from .sharing.manager import TensorSharingManager
 from .sharing.report import MemoryReport
 from .sharing.shared_tensor import SharedTensor, SharedTensorView
@@ -42,6 +43,7 @@ __all__ = [
     "asarray",
     "compile",
     "create_tensor_sharing_demo",
+    "diagnostics",
     "dtypes",
     "errors",
     "explain_plan",
@@ -56,5 +58,6 @@ __all__ = [
     "run_pipelines",
     "scope",
     "set_default_device",
+    "shader_source",
     *_ops,
 ]

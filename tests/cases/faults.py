@@ -74,6 +74,10 @@ async def a_kernel_that_does_not_compile(device: Device) -> None:
                 complaint = await raises(DeviceError, tc.cumulative_sum(x).read(), OP, "reduction/cumulative_sum")
             assert complaint.work.startswith(OP) and complaint.device == "webgpu" and complaint.reason, name
             assert held(device) == before, f"{name}: {held(device)}, before: {before}"
+            if name == "shader":  # the line in question, marked and numbered, between its neighbours
+                marked = [line for line in complaint.reason.splitlines() if line.startswith("> ")]
+                assert marked and all(" | " in line and "no_such_name();" in line for line in marked), complaint.reason
+                assert len(complaint.reason) < 5000
         near(await (x + y).read(), numbers(size) + numbers(size, seed=1))
         near(await tc.cumulative_sum(x).read(), np.cumsum(numbers(size)))
 

@@ -14,7 +14,7 @@ PACKAGE = Path(__file__).parents[2] / "pyodide_pkg" / "tensorcommons"
 # stands above.
 ROWS = (
     ("__init__",),
-    ("pipelines",),
+    ("pipelines", "diagnostics"),
     ("tasks",),
     ("models",),
     ("nn",),

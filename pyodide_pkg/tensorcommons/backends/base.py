@@ -307,6 +307,7 @@ class Backend(ABC, Generic[E]):
     name: str
     is_software: bool
     limits: dict[str, int]
+    features: Sequence[str] = ()  # what it has beside that, in words
     op_limits: Mapping[str, Any] = MappingProxyType({})  # opSupportLimits() of WebNN: by method and operand
     memory = 2**62  # bytes that values can take together, where that is known
     steps_cost = False  # whether a step costs more than what little it computes, so that few are better

@@ -34,6 +34,14 @@ def _words(offset: int, nbytes: int) -> int:
     return -(-(offset + nbytes) // 4) * 4 - offset // 4 * 4
 
 
+_made: WeakSet[Any] = WeakSet()
+
+
+def known_devices() -> list[Device]:
+    """List the devices that something refers to, closed ones, too."""
+    return sorted(_made, key=lambda device: str(device.kind))
+
+
 class Budget:
     """Bound of a device's bytes. This one bounds nothing; a manager's stands on every device that it was given.
 
@@ -117,6 +125,7 @@ class Device:
         self.output_pool = OutputPool(self)
         self._storages: WeakSet[Any] = WeakSet()
         self._closed = False
+        _made.add(self)
         device = ref(self)
         backend.make_way = lambda hidden, reserved: d.bound_programs(hidden, reserved) if (d := device()) else None
 

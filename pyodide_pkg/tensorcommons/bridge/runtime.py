@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import platform
 import sys
 import time
 from collections.abc import Callable, Coroutine, Generator
@@ -101,6 +102,20 @@ def _timer() -> Any:
     waiting = js.Promise.withResolvers()
     js.setTimeout(waiting.resolve, 0)
     return waiting.promise
+
+
+def host() -> str:
+    """Name the program that Python runs in: Pyodide's version and the browser's own name, or Node, or the system."""
+    if not IN_BROWSER:
+        return f"{platform.python_implementation()} on {platform.system()} {platform.machine()}"
+    import js
+    import pyodide
+
+    versions = getattr(getattr(js, "process", None), "versions", None)
+    agent = getattr(getattr(js, "navigator", None), "userAgent", None)
+    if versions is not None and getattr(versions, "node", None):
+        agent = f"Node {versions.node}"
+    return f"Pyodide {pyodide.__version__} in {agent or 'a runtime without a name'}"
 
 
 def webnn_present() -> bool:

@@ -37,6 +37,7 @@ const PIECE = 12; // dispatches a submit: the device works on the first while th
 const LARGEST = 2 ** 30 - 2 ** 16; // bytes of a buffer: SwiftShader cannot allocate the GiB that it claims, which Dawn pads
 const UNFREED = 1 << 24; // bytes of destroyed buffers that may wait for the next submission
 const MOST_REPEATS = 1 << 14; // of a dispatch that is timed
+const [AROUND, WIDE, MESSAGE] = [3, 160, 500]; // of a shader that does not compile: lines around the error, characters of one
 const WRITE = 1 << 20; // bytes a write: browsers keep the memory that the largest one passed through, in both processes
 
 // The numbers of a Python buffer of ints.
@@ -65,6 +66,21 @@ class Fault extends Error {
 // The fault among answers that the others follow from: commands with a buffer that could not be made are invalid. Or null.
 function cause(faults) {
   return faults.find((fault) => fault?.kind === "out-of-memory") ?? faults.find(Boolean) ?? null;
+}
+
+// The lines of a shader around the errors that its compiler found, numbered, below each error. A long shader is cut.
+async function faultyLines(module, code) {
+  const { messages } = await module.getCompilationInfo();
+  const lines = code.split("\n");
+  const shown = messages.filter(({ type, lineNum }) => type === "error" && lineNum > 0).slice(0, 3).map(({ lineNum, linePos, message }) => {
+    const first = Math.max(lineNum - 1 - AROUND, 0);
+    const around = lines.slice(first, lineNum + AROUND).map((line, i) => {
+      const number = first + i + 1;
+      return `${number === lineNum ? ">" : " "} ${String(number).padStart(4)} | ${line.slice(0, WIDE)}`;
+    });
+    return [`line ${lineNum}, column ${linePos}: ${message.slice(0, WIDE)}`, ...around].join("\n");
+  });
+  return shown.join("\n");
 }
 
 function described(error) {
@@ -446,10 +462,13 @@ class Gpu {
         layout: this.device.createPipelineLayout({ bindGroupLayouts: [layout] }),
         compute: { module, entryPoint: "main" },
       });
-      return { layout, made };
+      return { layout, module, made };
     });
     const [pipeline, fault] = await Promise.all([result.made.catch((error) => error), checked]);
-    if (fault) throw fault;
+    if (fault) {
+      const lines = await faultyLines(result.module, code).catch(() => ""); // a lost device has no answer
+      throw lines ? new Fault(fault.kind, fault.work, `${fault.message.slice(0, MESSAGE)}\n${lines}`) : fault;
+    }
     if (pipeline instanceof Error) throw new Fault(pipeline.reason ?? "internal", "", pipeline.message);
     return { pipeline, layout: result.layout };
   }

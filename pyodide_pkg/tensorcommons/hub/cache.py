@@ -26,7 +26,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import TypeAlias
-from weakref import WeakValueDictionary
+from weakref import WeakSet, WeakValueDictionary
 
 from ..bridge.byte_buffer import CHUNK, ByteBuffer, Data
 from ..bridge.digest import digests_of, identity_of, joined
@@ -64,6 +64,7 @@ class Cache:
         self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()  # of writing, by identity
         self._unchecked = 0  # bytes written since the last look at the limit
         self._check_after = CHECK_EVERY
+        _made.add(self)
 
     def __repr__(self) -> str:
         return f"<Cache {self.status}>"
@@ -337,6 +338,12 @@ class Cache:
 
 
 _of_this_page: Cache | None = None
+_made: WeakSet[Cache] = WeakSet()
+
+
+def known_caches() -> list[Cache]:
+    """List the caches that something refers to."""
+    return list(_made)
 
 
 async def open_cache(cache: CacheSpec = "auto") -> Cache:

@@ -6,10 +6,12 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
-from ..backends.base import Attributes
+from ..backends.base import Attributes, Command
+from ..backends.device import Device
+from ..errors import TensorCommonsError, quoted
 from ..graph.graph import Graph
 from ..graph.partition import PartedProgram
-from ..graph.profile import operations_of
+from ..graph.profile import nodes_of, operations_of
 from ..graph.program import Program, outline
 from ..graph.reuse import ReusePoint
 from .runner import Runnable, Runner
@@ -33,9 +35,10 @@ class Explained(Runnable, Protocol):
 def explain_plan(model: Explained, inputs: Mapping[str, Any], outputs: Sequence[str] | None = None) -> str:
     """Describe how ``model`` runs on ``inputs``, the arrays of a call by name, in lines of text; nothing runs.
 
-    The text says what the operations become by merging and fusion, the bytes of the arena, the reuse points (values
-    that later runs take from the activation cache), the parts of a run and why each is on its device, and of a model
-    that is larger than the limit in how many segments its weights stream, and how many bytes each run moves.
+    The text says what the operations become by merging and fusion, the dispatches by number (where nothing is reused),
+    the bytes of the arena, the reuse points (values that later runs take from the activation cache), the parts of a run
+    and why each is on its device, and of a model that is larger than the limit in how many segments its weights stream,
+    and how many bytes each run moves.
 
     Raises:
         ShapeMismatch: the model cannot take the inputs.
@@ -49,6 +52,7 @@ def explain_plan(model: Explained, inputs: Mapping[str, Any], outputs: Sequence[
         model.explain(),
         f"{traced} operations, {executed} after merging equal ones, {steps} after fusion",
         *_fused(program),
+        *_dispatches(program),
         *_memory(program),
         *_reuse(cuts),
     ]
@@ -68,6 +72,58 @@ def _fused(program: Program | PartedProgram) -> Iterator[str]:
         yield f"  fused {count} \N{MULTIPLICATION SIGN} {kind}"
     if len(kinds) > SHOWN:
         yield f"  and {len(kinds) - SHOWN} kinds more"
+
+
+def shader_source(model: Explained, inputs: Mapping[str, Any], step: int, outputs: Sequence[str] | None = None) -> str:
+    """Return the WGSL of dispatch ``step`` of a run of ``model`` on ``inputs``, the arrays of a call by name.
+
+    Dispatches are numbered as in :func:`explain_plan`, and in the rows of a profile of a run that reuses nothing.
+
+    Raises:
+        TensorCommonsError: the run has no such dispatch, or the dispatch is on a device without shaders.
+        ShapeMismatch: the model cannot take the inputs.
+        TensorReleased: the model was unloaded.
+    """
+    _, _, fused, _ = model.manager.runner.prepared(model, inputs, outputs)
+    commands = list(_commands(outline(model.device, fused)))
+    if isinstance(step, bool) or not isinstance(step, int) or not 0 <= step < len(commands):
+        numbers = f"0 to {len(commands) - 1}" if commands else "none"
+        raise TensorCommonsError(
+            f"step {quoted(step)} is not a dispatch of this run of {model.name}, which has {numbers}"
+        )
+    device, command = commands[step]
+    if not command.source:
+        raise TensorCommonsError(
+            f"dispatch {step} ({command.kernel}) runs on {device.kind}, which has no shaders: move the model to webgpu"
+        )
+    return command.source
+
+
+def _commands(program: Program | PartedProgram) -> Iterator[tuple[Device, Command]]:
+    """Yield the commands of a run in their order, each with its device."""
+    for each in program.programs if isinstance(program, PartedProgram) else [program]:
+        for plan in each.plans:
+            for command in each.device.backend.commands(plan.plan):
+                yield each.device, command
+
+
+def _dispatches(program: Program | PartedProgram) -> Iterator[str]:
+    """Yield a line for each kind of dispatch, with the numbers of those that are equal."""
+    numbers: dict[str, list[int]] = {}
+    for number, (device, command) in enumerate(_commands(program)):
+        output = command.work[-1].output
+        shape = "\N{MULTIPLICATION SIGN}".join(map(str, output.shape)) or "()"
+        names = nodes_of(command.work)
+        shown = "+".join(names) if len(names) < SHOWN else f"graph of {len(names)} nodes"
+        part = f" {command.part + 1}/{command.parts}" if command.parts > 1 else ""
+        line = f"{shown}{part} to {shape} {output.dtype} by {command.kernel} on {device.kind}"
+        numbers.setdefault(line, []).append(number)
+    yield f"{sum(map(len, numbers.values()))} dispatches:"
+    for line, found in list(numbers.items())[: 4 * SHOWN]:
+        more = f" and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
+        yield f"  {', '.join(map(str, found[:SHOWN]))}{more}: {line}"
+    if len(numbers) > 4 * SHOWN:
+        yield f"  and {len(numbers) - 4 * SHOWN} kinds more"
 
 
 def _kind(name: str, attrs: Attributes) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Protocol, TypeVar
-from weakref import WeakValueDictionary
+from weakref import WeakSet, WeakValueDictionary
 
 from ..backends.base import Spec
 from ..backends.cpu import CpuBackend
@@ -30,6 +30,14 @@ from .tensors import SharedTensors
 T = TypeVar("T")
 MB = 2**20
 NOT_OPENED = "no devices were given; pass devices=await tensorcommons.open_devices()"
+
+
+_made: WeakSet[TensorSharingManager] = WeakSet()
+
+
+def open_managers() -> list[TensorSharingManager]:
+    """List the managers that are open."""
+    return [manager for manager in _made if not manager.is_closed]
 
 
 class Movable(Runnable, Protocol):
@@ -96,6 +104,7 @@ class TensorSharingManager(SharedTensors):
         self._ledger = Ledger(self.registry)
         self.runner = Runner(self.registry, self.residency, self.activations)
         self._opportunities = Opportunities(self.registry, self.models)
+        _made.add(self)
 
     def unload_models(self) -> None:
         """Unload every model; one that is still loading ends with an error."""

@@ -94,6 +94,7 @@ class WebGPUBackend(Backend[Replay]):
         self.name = bridge.description
         self.is_software = bridge.fallback
         self.limits = bridge.limits
+        self.features = sorted(bridge.features)
         self.adapter = Adapter(
             bridge.fallback,
             bridge.features,

@@ -74,6 +74,7 @@ class WebNNBackend(Backend[Built]):
         self.limits = {"maxTensorByteLength": min(int(bridge.limits.get("maxTensorByteLength", 2**31 - 1)), self.most)}
         self.op_limits = bridge.limits
         self.no_constant_tensors = bridge.no_constants
+        self.features = (f"{bridge.cores} cores", f"constant tensors: {bridge.no_constants or 'yes'}")
         self.cores = bridge.cores if self.is_software else 1  # LiteRT runs a graph on one of them
         self._ids = itertools.count(1)
         self._spaces: dict[int, int] = {}  # address space of each tensor that was allocated, by handle

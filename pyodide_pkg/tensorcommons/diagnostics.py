@@ -1,0 +1,75 @@
+"""``diagnostics``: what a bug report needs, as text: versions, devices, live bytes, managers, storage."""
+
+from __future__ import annotations
+
+import platform
+import sys
+from collections.abc import Iterator
+
+import numpy as np
+
+from .backends.device import CATEGORIES, Device, known_devices
+from .bridge.runtime import host
+from .errors import shown, shown_address
+from .hub.cache import known_caches
+from .sharing.manager import open_managers
+
+LIMITS = (  # of a device's limits, those that decide what runs
+    "maxBufferSize",
+    "maxStorageBufferBindingSize",
+    "maxStorageBuffersPerShaderStage",
+    "maxComputeWorkgroupStorageSize",
+    "maxComputeInvocationsPerWorkgroup",
+    "maxComputeWorkgroupsPerDimension",
+    "maxTensorByteLength",
+)
+MODELS = 20  # of a manager that are named; more are counted
+
+
+def diagnostics() -> str:
+    """Describe versions, devices with live bytes, managers with their models, and storage, for a bug report.
+
+    It opens nothing and waits for nothing. Models are named without the queries and passwords of addresses.
+    """
+    version = vars(sys.modules[str(__package__)])["__version__"]
+    lines = [
+        f"tensorcommons {version}, Python {platform.python_version()}, NumPy {np.__version__}",
+        host(),
+        *(line for device in known_devices() for line in _device(device)),
+    ]
+    if len(lines) == 2:
+        lines.append("no device was opened")
+    managers = open_managers()
+    for manager in managers:
+        names = [shown(shown_address(name)) for name in manager.models]
+        more = f" and {len(names) - MODELS} more" if len(names) > MODELS else ""
+        limit, used = manager.residency.limit, manager.residency.used
+        lines.append(
+            f"manager: {used:,} of {limit:,} bytes, peak {manager.share.peak:,}, {len(manager.tensors)} shared "
+            f"tensors, models: {', '.join(names[:MODELS]) or 'none'}{more}"
+        )
+    if not managers:
+        lines.append("no manager is open")
+    lines += [f"storage {cache.status}" for cache in known_caches()] or ["no storage was opened"]
+    return "\n".join(lines)
+
+
+def _device(device: Device) -> Iterator[str]:
+    state = "closed" if device.is_closed else f"lost: {device.gone}" if device.is_gone else "open"
+    losses = f", lost {device.losses} times ({device.loss})" if device.losses else ""
+    yield f"{device.kind}: {device.name}{' (software)' if device.is_software else ''}, {state}{losses}"
+    memory = device.memory()
+    held = ", ".join(f"{kind} {memory[kind]:,}" for kind in CATEGORIES)
+    yield f"  {memory['total']:,} bytes ({held}), peak {memory['peak']:,}, {len(device.programs)} programs"
+    limits = [f"{name} {device.limits[name]:,}" for name in LIMITS if name in device.limits]
+    if limits:
+        yield f"  limits: {', '.join(limits)}"
+    if device.backend.features:
+        yield f"  features: {', '.join(device.backend.features)}"
+    if device.kind == "webnn":
+        yield f"  tensors lent to WebGPU: {device.not_lent or 'yes'}"
+    if device.speed is not None:
+        yield (
+            f"  measured: {device.speed.bytes_per_second / 1e9:.3g} GB/s copied, "
+            f"{device.speed.flops_per_second / 1e9:.3g} GFLOP/s of multiply-adds"
+        )
