@@ -111,7 +111,7 @@ async def what_cannot_fit_says_who_holds_it_and_changes_nothing(place: Place) ->
     manager = place.manager(0.3)
     (model,) = await _load_all(manager, place, sources[:1])
     for entry in manager.registry:
-        entry.pins.add("test")
+        entry.pin("test")
     before = (manager.report(), place.device.backend.live_buffers())
     for entry in manager.registry:
         entry.storage.touch()
@@ -132,7 +132,7 @@ async def what_cannot_fit_says_who_holds_it_and_changes_nothing(place: Place) ->
     assert (manager.report(), place.device.backend.live_buffers()) == before
     assert manager.get_shared_tensor("large") is None
     for entry in manager.registry:
-        entry.pins.clear()
+        entry.unpin("test")
     model.unload()
 
 

@@ -389,7 +389,7 @@ async def a_model_over_the_budget_changes_nothing(place: Place) -> None:
     manager = place.manager(max_memory_mb=limit)
     small = await _load(place, manager, f"{place.tiny}/tiny-bert")
     for entry in manager.registry:
-        entry.pins.add("test")  # or the model that is there would make way
+        entry.pin("test")  # or the model that is there would make way
     before = held(device), manager.report()
     files = files_of(place, "tiny-bert")
     changed = {name: array + np.float32(1) for name, array in tensors_of(files).items()}

@@ -176,7 +176,7 @@ async def test_a_move_that_cannot_fit_leaves_the_model_where_it_was():
     wanted = await answer(model)
     manager.activations.clear()
     for entry in manager.registry:
-        entry.pins.add("test")  # so nothing leaves the old device
+        entry.pin("test")  # so nothing leaves the old device
     size = manager.report().unique_weight_bytes
     await manager.set_memory_limit(1.6 * size / MB)
     before = state(manager, model)
@@ -184,7 +184,7 @@ async def test_a_move_that_cannot_fit_leaves_the_model_where_it_was():
         await model.to("webnn")
     assert state(manager, model) == before and backend_of(manager, "webnn").nbytes == 0
     for entry in manager.registry:
-        entry.pins.clear()
+        entry.unpin("test")
     np.testing.assert_array_equal(await answer(model), wanted)
     model.unload()
     empty(manager)

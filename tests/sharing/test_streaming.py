@@ -190,6 +190,30 @@ async def test_a_lost_device_and_a_move() -> None:
     held(manager, model)
 
 
+async def test_pins_and_values_in_use_have_a_model_stream_that_fitted_before() -> None:
+    wanted, worth = await alone()
+    manager = manager_of(worth * 1.4)
+    model = await load(manager)
+    assert await bits(model) == wanted and manager.last_run["segments"] == 0
+    count = int(worth * 0.6) // 4
+    await manager.make_room(count * 4)
+    ones = np.ones(count, np.float32)
+    pinned = manager.register_shared_tensor("pinned", ones.shape, "webgpu", "other", data=ones)
+    pinned.pin()
+    for _ in range(2):
+        assert await bits(model) == wanted
+        held(manager, model)
+    pinned.unpin()
+    assert await bits(model) == wanted and manager.last_run["segments"] == 0
+    await manager.make_room(count * 4)
+    value = await tc.ones(ones.shape, device=model.device).realize()
+    for _ in range(2):
+        assert await bits(model) == wanted and manager.last_run["segments"] > 1
+        assert manager.report().peak_bytes <= manager.limit_bytes
+    del value
+    assert await bits(model) == wanted and manager.last_run["segments"] == 0
+
+
 async def test_a_compiled_function_of_shared_tensors() -> None:
     manager = manager_of(1.5 * MB)
     rng = np.random.default_rng(0)

@@ -48,7 +48,8 @@ class Budget:
     ``usable`` are the bytes that anything but reads may take.
     """
 
-    usable = 2**62  # bytes that anything but reads may take
+    usable = 2**62
+    revision = 0  # another number where :meth:`room` may give another answer
 
     def __init__(self) -> None:
         self.reading = asyncio.Lock()  # one read at a time has the reserve, whatever device it is of
@@ -63,6 +64,13 @@ class Budget:
     def room(self, storages: Collection[Any] = ()) -> int:
         """The most bytes that a run over ``storages`` may have at once, whatever else leaves."""
         return self.usable
+
+    def held(self, storages: Collection[Any] = ()) -> int:
+        """Bytes of values beside ``storages`` that nothing but their owners can free."""
+        return 0
+
+    def pins_changed(self) -> None:
+        """Other entries than before must stay."""
 
     async def ensure(self, storages: Sequence[Any], extra: int = 0, bundle: Any = None) -> int:
         """Bring ``storages`` and those of ``bundle`` back to their devices, and make room for ``extra`` bytes more.

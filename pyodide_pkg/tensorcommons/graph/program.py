@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Awaitable, Callable, Collection, Generator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Collection, Generator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -20,7 +20,7 @@ import numpy as np
 from ..backends.base import Computation, Executable, Plan, Spec
 from ..backends.device import Device
 from ..bridge.runtime import at_once, in_slices
-from ..errors import DeviceMemoryError, InternalError, ShapeMismatch, TensorCommonsError
+from ..errors import DeviceMemoryError, InternalError, MemoryBudgetError, ShapeMismatch, TensorCommonsError
 from ..sharing.storage import Bundle, Storage, handles_of, using
 from . import streaming
 from .computation import make_computation
@@ -265,8 +265,8 @@ class BoundProgram:
     leaves: tuple[Storage | None, ...]
     arguments: Mapping[int, str]
     renames: int
-    choose: Callable[[], Awaitable[Program | PartedProgram]]  # the program under the limit that there is now
-    usable: int  # bytes of the budget when it was chosen
+    choose: Choice
+    revision: int  # of the budget when the program was chosen; -1: choose again
     bundle: Bundle | None = None  # of the storages, from the second run on
     was_run: bool = False
 
@@ -292,18 +292,32 @@ class BoundProgram:
                     "a value that is being traced has no numbers yet: read it outside the function"
                 )
             leaves[place] = arguments[name]
-        if self.usable != self.program.device.budget.usable:
-            self.usable, self.program = self.program.device.budget.usable, await self.choose()
+        budget = self.choose.device.budget
+        if self.revision != budget.revision:
+            self.revision, self.program = budget.revision, await self.choose()
+        given_up = [place for place, name in self.arguments.items() if name in donated]
         try:
-            given_up = [place for place, name in self.arguments.items() if name in donated]
-            if isinstance(self.program, PartedProgram):
-                return await self.program.run(leaves, inputs or {}, given_up)
-            if self.was_run and self.bundle is None:
-                self.bundle = Bundle(self.program.device, self.leaves)
-            self.was_run = True
-            return await self.program.run(leaves, inputs or {}, given_up, self.bundle)
+            try:
+                return await self._run(leaves, inputs or {}, given_up)
+            except MemoryBudgetError:
+                # Values that cannot leave take the room: tensors that are in use, the cache of a generation.
+                smaller = await self.choose(budget.held(leaves))
+                if smaller is self.program or any(leaf.is_released for leaf in leaves):
+                    raise
+                self.program, self.revision = smaller, -1  # they may be gone by the next run
+            return await self._run(leaves, inputs or {}, given_up)
         finally:  # a run without leaves that failed would be the last to keep its program
-            self.program.device.drop_programs()
+            self.choose.device.drop_programs()
+
+    async def _run(
+        self, leaves: Sequence[Storage], inputs: Mapping[str, np.ndarray[Any, Any]], given_up: Sequence[int]
+    ) -> list[tuple[Storage, Spec]]:
+        if isinstance(self.program, PartedProgram):
+            return await self.program.run(leaves, inputs, given_up)
+        if self.was_run and self.bundle is None:
+            self.bundle = Bundle(self.program.device, self.leaves)
+        self.was_run = True
+        return await self.program.run(leaves, inputs, given_up, self.bundle)
 
 
 async def compile_graph(device: Device, *requests: Sequence[Node]) -> BoundProgram:
@@ -334,45 +348,63 @@ async def _compile_part(device: Device, graph: Graph) -> BoundProgram:
 async def _compile(
     device: Device, graph: Graph, structure: str, fused: Callable[[Graph], Graph], *, is_part: bool = False
 ) -> BoundProgram:
-    renames, usable = Storage.renames, device.budget.usable
-
-    async def choose() -> Program | PartedProgram:
-        return await _program(device, graph, structure, fused, is_part=is_part)
-
+    renames, revision = Storage.renames, device.budget.revision
+    choose = Choice(device, graph, structure, fused, is_part)
     program = await choose()
     arguments = {place: str(leaf.name) for place, leaf in enumerate(graph.leaves) if leaf.storage is None}
     leaves = tuple(leaf.storage for leaf in graph.leaves)
-    return BoundProgram(program, leaves, arguments, renames, choose, usable)
+    return BoundProgram(program, leaves, arguments, renames, choose, revision)
 
 
-async def _program(
-    device: Device, graph: Graph, structure: str, fused: Callable[[Graph], Graph], *, is_part: bool
-) -> Program | PartedProgram:
-    """The program of ``graph`` that suits the limit: one that ran before, or a new one."""
-    program: Program | PartedProgram | None = device.programs.get(structure)
-    if program is not None and (is_part or not _streamed(device, graph, program)):
-        if isinstance(program, Program):
-            await program.compile()
-        return program
-    whole = fused(graph)
-    planned = _planned(device, whole)
-    single = Program(device, structure, planned, graph)
-    parted = None if is_part else _parted(device, structure, graph, whole, single)
-    if parted is None:
-        device.keep_program(single)
-        await single.compile()
-        return single
-    if not parted.is_compiled:
-        await parted.compile_by(_compile_part)
-        device.keep_program(parted)
-    return parted
+@dataclass(eq=False)
+class Choice:
+    """The program of ``graph`` that suits the memory there is: one that ran before, or a new one."""
+
+    device: Device
+    graph: Graph
+    structure: str
+    fused: Callable[[Graph], Graph]
+    is_part: bool  # it is not taken apart any further
+    working_bytes: int | None = None  # of a run as one program, beside the leaves; once that was planned
+    streaming: dict[int, PartedProgram] = field(default_factory=dict)  # by the bytes of weights that a part may have
+
+    async def __call__(self, held: int = 0) -> Program | PartedProgram:
+        """Choose under the limit and beside the pins that there are now, and ``held`` bytes of other values."""
+        known: Program | PartedProgram | None = self.device.programs.get(self.structure)
+        if self.working_bytes is None and known is not None:
+            self.working_bytes = known.working_bytes
+        if known is not None and (self.is_part or not self._streamed(held)):
+            if isinstance(known, Program):
+                await known.compile()
+            return known
+        if self.working_bytes is not None and (program := self.streaming.get(self._streamed(held))) is not None:
+            return program
+        whole = self.fused(self.graph)
+        single = Program(self.device, self.structure, _planned(self.device, whole), self.graph)
+        self.working_bytes = single.working_bytes
+        streamed = 0 if self.is_part else self._streamed(held)
+        parted = None if self.is_part else _parted(self.device, self.structure, self.graph, whole, single, streamed)
+        if parted is None:
+            self.device.keep_program(single)
+            await single.compile()
+            return single
+        if not parted.is_compiled:
+            await parted.compile_by(_compile_part)
+            self.device.keep_program(parted)
+        if streamed:
+            self.streaming[streamed] = parted
+        return parted
+
+    def _streamed(self, held: int) -> int:
+        assert self.working_bytes is not None
+        return _streamed(self.device, self.graph, self.working_bytes + held)
 
 
 def outline(device: Device, graph: Graph) -> Program | PartedProgram:
     """The program that :func:`compile_fused` gives under the limit that there is now, planned and not compiled."""
     structure = f"fused {graph.structure}"
     single = Program(device, structure, _planned(device, graph), graph)
-    parted = _parted(device, structure, graph, graph, single)
+    parted = _parted(device, structure, graph, graph, single, _streamed(device, graph, single.working_bytes))
     if parted is None:
         return single
     if not parted.is_compiled:
@@ -380,25 +412,32 @@ def outline(device: Device, graph: Graph) -> Program | PartedProgram:
     return parted
 
 
-def _streamed(device: Device, graph: Graph, program: Program | PartedProgram) -> int:
-    """The most bytes of weights that a part may have, where those of ``graph`` do not fit all at once; else 0."""
+def _streamed(device: Device, graph: Graph, beside: int) -> int:
+    """The most bytes of weights that a part may have, where those of ``graph`` do not fit all at once; else 0.
+
+    ``beside`` are bytes that are there in any case. Limits that differ little give the same parts.
+    """
     storages = {leaf.storage for leaf in graph.leaves if leaf.storage is not None}
     weights = sum(storage.nbytes for storage in storages if storage.category == "weights")
     if not weights:
         return 0
     others = sum(leaf.nbytes for leaf in graph.leaves if leaf.storage is None)
     others += sum(storage.nbytes for storage in storages if storage.category != "weights")
-    room = device.budget.room(storages) - program.working_bytes - others
-    return 0 if weights <= room else max(room // streaming.PARTS, 1)
+    room = device.budget.room(storages) - beside - others
+    if weights <= room:
+        return 0
+    part = max(room // streaming.PARTS, 1)
+    return part >> (rest := max(part.bit_length() - 4, 0)) << rest
 
 
-def _parted(device: Device, structure: str, graph: Graph, fused: Graph, single: Program) -> PartedProgram | None:
+def _parted(
+    device: Device, structure: str, graph: Graph, fused: Graph, single: Program, streamed: int
+) -> PartedProgram | None:
     """The program in parts, where the device does not take every node and has a fallback, or not all at once."""
     plan, bounds = single.planned.plan, bounds_of(device)
     refused: Mapping[int, str] = {}
     if isinstance(plan, Computation) and device.fallback is not None:
         refused = device.backend.refusals(plan)
-    streamed = _streamed(device, graph, single)
     if not refused and not streamed and len(plan.steps) <= bounds.nodes:
         return None
     key = f"{structure} streamed {streamed}" if streamed else structure

@@ -66,6 +66,16 @@ class Entry:
         self.storage.marks()
         return True
 
+    def pin(self, name: str) -> None:
+        """Keep the bytes on their device, for ``name``."""
+        self.pins.add(name)
+        self.storage.device.budget.pins_changed()
+
+    def unpin(self, *names: str) -> None:
+        """Undo :meth:`pin`."""
+        self.pins.difference_update(names)
+        self.storage.device.budget.pins_changed()
+
     def register(self, name: str) -> None:
         """Have the registered ``name`` keep the entry."""
         self.registered.add(name)
@@ -173,7 +183,7 @@ class Registry:
         for entry in list(self):
             entry.names.clear()
             entry.registered.clear()
-            entry.pins.clear()
+            entry.unpin(*entry.pins)
             self.drop_if_unused(entry)
         self._origins.clear()
 

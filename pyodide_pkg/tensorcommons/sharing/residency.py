@@ -103,6 +103,11 @@ class Residency(Budget):
         reserved = min(STAGING_RESERVE, self._goal // 16 * 4) if self._needs_staging else 0
         self.usable = self._goal - reserved
         self._least_peak = min((share.peak for share in self._shares), default=0)
+        self.pins_changed()
+
+    def pins_changed(self) -> None:
+        """See :class:`Budget`."""
+        self.revision += 1
 
     @property
     def _entries(self) -> Iterator[Entry]:
@@ -246,6 +251,12 @@ class Residency(Budget):
         """The most bytes that a run over ``storages`` may have at once: others that are pinned stay beside it."""
         pinned = sum(entry.storage.nbytes for entry in self._entries if entry.pins and entry.storage not in storages)
         return self.usable - pinned
+
+    def held(self, storages: Collection[Storage] = ()) -> int:
+        """See :class:`Budget`: activations that no manager keeps."""
+        own = [each for each in set(storages) if each.category == "activations" and each.is_resident]
+        held = sum(device.memory()["activations"] for device in self.devices) - self.cached_bytes
+        return max(held - sum(storage.nbytes for storage in own if not storage.is_cached), 0)
 
     def check_together(self, nbytes: int, keep: Collection[Storage] = ()) -> None:
         """Raises MemoryBudgetError if ``nbytes`` could never be here together, whatever else leaves.

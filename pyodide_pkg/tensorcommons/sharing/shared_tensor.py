@@ -213,7 +213,7 @@ class SharedTensor:
 
     def unpin(self) -> None:
         """Undo :meth:`pin`. Does nothing if it is not pinned."""
-        self.entry.pins.discard(self.name)
+        self.entry.unpin(self.name)
         self.tell()
 
     def can_be_freed(self) -> bool:

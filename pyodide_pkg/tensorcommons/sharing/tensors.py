@@ -298,7 +298,7 @@ class SharedTensors(ABC):
         storage = tensor.entry.storage
         if not tensor.entry.pins:
             self.residency.check_together(storage.nbytes, [storage])
-        tensor.entry.pins.add(tensor.name)
+        tensor.entry.pin(tensor.name)
         self.residency.restore_now(storage)
         self.changed()
 
@@ -354,8 +354,8 @@ class SharedTensors(ABC):
                 fresh.hold(model, key)
         entry.unregister(tensor.name)
         if tensor.name in entry.pins:
-            entry.pins.discard(tensor.name)
-            fresh.pins.add(tensor.name)
+            entry.unpin(tensor.name)
+            fresh.pin(tensor.name)
         tensor.entry = fresh
         self.registry.drop_if_unused(entry)
 
