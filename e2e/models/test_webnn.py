@@ -40,7 +40,7 @@ y = tc.sort(tc.exp(x), descending=True)
 got = await y.read()
 program = next(p for p in place.device.programs.values() if hasattr(p, "turns"))
 right = bool((np.diff(got) <= 0).all())
-found = {"turns": program.turns, "why": program.why, "moved": program.transferred, "right": right}
+found = {"turns": program.turns, "why": program.why, "moved": program.traffic.transferred, "right": right}
 x.release(), y.release()
 found
 """,

@@ -43,7 +43,7 @@ async def test_parts_give_what_one_device_gives(splits: None) -> None:
     program = program_of(device)
     assert [part.device.kind for part in program.parts] == ["webnn", "cpu", "webnn", "cpu", "webnn"]
     assert program.why == {"leaders": "it is refused"}
-    assert (program.transfers, program.transferred) == (4, 4 * got.nbytes)
+    assert (program.traffic.transfers, program.traffic.transferred) == (4, 4 * got.nbytes)
     assert got.device is device
 
 
@@ -82,7 +82,7 @@ async def test_nothing_is_left_behind_and_numbers_do_not_cross(splits: None) -> 
     weight = tc.asarray(numbers(4, 4), device=device)
     result = tc.exp(tc.linear(x, weight) * 2.0) * 2.0 + tc.full((4,), 3.0, device=device)
     await result.read()
-    assert program_of(device).transfers <= 2
+    assert program_of(device).traffic.transfers <= 2
     for tensor in (x, weight, result):
         tensor.release()
     assert (device.total, device.fallback.total) == (0, 0)
@@ -125,7 +125,7 @@ async def test_a_weight_stays_on_the_fallback_while_the_program_lives(splits: No
         (got,) = [await (await function(x, weight.tensor)).read()]
         np.testing.assert_allclose(got, (np.exp(await weight.read()) + x) @ (await weight.read()).T, rtol=1e-5)
         program = program_of(device)
-        brought = program.transferred
+        brought = program.traffic.transferred
         assert (brought < 2 * weight.nbytes) == (turn > 0)
     assert program.idle_bytes == cpu.memory()["weights"] == weight.nbytes
     await weight.write(numbers(8, 8, seed=9))

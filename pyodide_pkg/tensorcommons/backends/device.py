@@ -72,6 +72,11 @@ class Budget:
     def pins_changed(self) -> None:
         """Other entries than before must stay."""
 
+    @contextmanager
+    def arriving(self, nbytes: int) -> Iterator[None]:
+        """``nbytes`` that were taken for a tensor cannot leave in the block, which must not ask for more room."""
+        yield
+
     async def ensure(self, storages: Sequence[Any], extra: int = 0, bundle: Any = None) -> int:
         """Bring ``storages`` and those of ``bundle`` back to their devices, and make room for ``extra`` bytes more.
 

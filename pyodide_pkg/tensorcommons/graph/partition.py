@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from .program import BoundProgram
 
 T = TypeVar("T")
+_Copies: TypeAlias = dict[tuple[int, int], Storage]  # of a run's values, by device (its id) and number
 Compile = Callable[[Device, Graph], "Awaitable[BoundProgram]"]
 Turn: TypeAlias = "tuple[Device, Sequence[Node]]"
 
@@ -196,12 +197,28 @@ def _part(
     return Part(device, own, needed, tuple(numbers[id(node)] for node in made), own.executed)
 
 
+@dataclass
+class Traffic:
+    """What one run brought to other places, in bytes but for the counts ``transfers`` and ``rented`` of them.
+
+    ``moved`` are weights that were brought to the device, and ``resident`` those that stay there between runs;
+    ``transferred`` came from one device to another, in ``transfers``, ``rented`` of them without the host.
+    """
+
+    moved: int = 0
+    resident: int = 0
+    transfers: int = 0
+    transferred: int = 0
+    rented: int = 0
+
+
 class PartedProgram:
     """A graph that runs in parts, each a program of its device; what :class:`~.program.Program` is for one device.
 
     Weights that cross stay where they were brought as long as the program keeps what it compiled, and nobody writes or
     releases them. A fallback that is lost and does not come back is replaced by the one after it. With ``streams`` the
-    weights come and go (:mod:`~.streaming`). ``working_bytes`` are those of the whole graph's arena and outputs.
+    weights come and go (:mod:`~.streaming`). ``working_bytes`` are those of the whole graph's arena and outputs,
+    ``traffic`` that of the run that ended last.
     """
 
     def __init__(
@@ -224,9 +241,8 @@ class PartedProgram:
         self.why = dict(why)
         self.working_bytes = working_bytes
         self.streams = streams
-        self.moved = self.resident = 0  # bytes of weights that the last run brought to the device, and that stay there
         self.steps = sum(part.nodes for part in parts)
-        self.transfers = self.transferred = self.rented = 0  # of the last run; ``rented`` of them without the host
+        self.traffic = Traffic()
         self.programs: list[Any] = []  # those of the parts
         self._bound: list[BoundProgram] = []
         self._compile: Compile | None = None
@@ -337,15 +353,14 @@ class PartedProgram:
     async def _run(
         self, leaves: Sequence[Storage], inputs: Mapping[str, np.ndarray[Any, Any]], donated: Collection[int]
     ) -> list[tuple[Storage, Spec]]:
-        self.transfers = self.transferred = self.rented = self.moved = 0
         values = dict(zip(self._leaves, leaves, strict=True))
-        moved: dict[tuple[int, int], Storage] = {}
+        copies, traffic, last = _Copies(), Traffic(), self._last_uses()
         given_up = self._given_up(leaves, donated)
-        stream = self._stream(values) if self.streams else None
+        stream = self._stream(values, traffic) if self.streams else None
         try:
             for turn, (part, bound) in enumerate(zip(self.parts, self._bound, strict=True)):
                 arguments = {
-                    name: await self._on(part.device, number, values[number], moved)
+                    name: await self._on(part.device, number, values[number], copies, traffic)
                     for name, number in part.needed.items()
                 }
                 if stream is not None:
@@ -359,17 +374,31 @@ class PartedProgram:
                 values.update({number: storage for number, (storage, _) in zip(part.made, results, strict=True)})
                 for number in ends:  # their bytes go back with the last reference
                     del values[number]
-                    moved.pop((id(part.device), number), None)
+                for number in part.needed.values():
+                    if last[id(part.device), number] == turn:
+                        copies.pop((id(part.device), number), None)
                 del arguments, results
+            outputs = [
+                (await self._on(self.device, number, values[number], copies, traffic), spec)
+                for number, spec in self._outputs
+            ]
         except BaseException:  # a traceback that is kept would keep them
             for number in values.keys() - set(self._leaves):
                 values[number].release()
+            for copy in set(copies.values()) - set(self._kept.values()):
+                copy.release()
             raise
         finally:
             if stream is not None:
-                self.moved = stream.moved
+                traffic.moved = stream.moved
                 await stream.close()
-        return [(await self._on(self.device, number, values[number], moved), spec) for number, spec in self._outputs]
+        self.traffic = traffic
+        return outputs
+
+    def _last_uses(self) -> dict[tuple[int, int], int]:
+        """By device (its id) and value, the last part there that needs it; all of them for an output."""
+        last = {(id(part.device), each): turn for turn, part in enumerate(self.parts) for each in part.needed.values()}
+        return last | {(id(self.device), number): len(self.parts) for number, _ in self._outputs}
 
     def _given_up(self, leaves: Sequence[Storage], donated: Collection[int]) -> set[int]:
         """The numbers of the leaves that a part may write where they are: those that are given up, for one part."""
@@ -380,17 +409,23 @@ class PartedProgram:
         places = [place for place in donated if uses[id(leaves[place])] == 1]
         return {self._leaves[place] for place in places if parts[self._leaves[place]] == 1}
 
-    def _stream(self, values: Mapping[int, Storage]) -> Stream:
+    def _stream(self, values: Mapping[int, Storage], traffic: Traffic) -> Stream:
         """List the bytes that a run over the leaves ``values`` brings to the device, part by part."""
         turns, found = self.residents(values)
-        self.resident = sum(values[number].nbytes for number in found.weights)
+        traffic.resident = sum(values[number].nbytes for number in found.weights)
         stay = {values[number] for number in found.weights}
         return Stream(self.device, [[values[number] for number in turn] for turn in turns], stay, found.alone)
 
     def residents(self, leaves: Mapping[int, Storage]) -> tuple[list[list[int]], Residents]:
-        """The weights that each part reads of ``leaves``, by their numbers in the graph, and which of them stay."""
+        """The weights of ``leaves`` that each part reads on the device, by number, and which of them stay there.
+
+        A part on the fallback reads copies, which come from wherever the weights are.
+        """
         weights = {number for number, storage in leaves.items() if storage.category == "weights"}
-        turns = [[number for number in needs if number in weights] for needs in self._needs]
+        turns = [
+            [number for number in part.needed.values() if number in weights and part.device is self.device]
+            for part in self.parts
+        ]
         others = sum(storage.nbytes for number, storage in leaves.items() if number not in weights)
         room = self.device.budget.room(set(leaves.values())) - others
         key = room, frozenset(weights)
@@ -401,36 +436,43 @@ class PartedProgram:
         return turns, self._residents[key]
 
     def _taken_beside(self) -> list[int]:
-        """Bytes of each turn beside its leaves: what the programs keep, the arena, and values between parts."""
+        """Bytes of each turn beside its leaves: what the programs keep, the arena, values between parts, and copies."""
         programs: list[Any] = list(dict.fromkeys(self.programs))
         kept = max((program.working_bytes - program.output_bytes for program in programs), default=0)
         kept += sum(program.kept_bytes for program in programs)
-        between, taken, leaves = 0, [], set(self._leaves)
-        for part, ends in zip(self.parts, self._ends, strict=True):
+        between, taken, leaves, last = 0, [], set(self._leaves), self._last_uses()
+        home = dict.fromkeys(self._leaves, self.device)
+        copies: set[tuple[int, int]] = set()
+        for turn, (part, ends) in enumerate(zip(self.parts, self._ends, strict=True)):
+            home |= dict.fromkeys(part.made, part.device)
+            here = {(id(part.device), number) for number in part.needed.values() if home[number] is not part.device}
             between += sum(self._specs[number].nbytes for number in part.made)
+            between += sum(self._specs[number].nbytes for _, number in here - copies)
+            copies |= here
             taken.append(kept + between)
             between -= sum(self._specs[number].nbytes for number in ends if number not in leaves)
+            gone = {key for key in here if last[key] == turn}
+            between -= sum(self._specs[number].nbytes for _, number in gone)
+            copies -= gone
         return taken
 
-    async def _on(
-        self, device: Device, number: int, storage: Storage, moved: dict[tuple[int, int], Storage]
-    ) -> Storage:
+    async def _on(self, device: Device, number: int, storage: Storage, copies: _Copies, traffic: Traffic) -> Storage:
         """A value on ``device``: brought there once a run, and a weight once."""
         if storage.device is device:
             return storage
         key = (id(device), number)
-        if key not in moved:
+        if key not in copies:
             weight = (id(device), storage.identity) if storage.is_known and storage.category == "weights" else None
             known = self._kept.get(weight) if weight is not None else None
             if known is None or not known.is_resident:
                 known, way = await cross(storage, device, "weights" if weight else "activations", self._specs[number])
-                self.transfers += 1
-                self.transferred += known.nbytes
-                self.rented += way == "rented"
+                traffic.transfers += 1
+                traffic.transferred += known.nbytes
+                traffic.rented += way == "rented"
                 if weight is not None and not self.streams:
                     self._keep(weight, known, storage)
-            moved[key] = known
-        return moved[key]
+            copies[key] = known
+        return copies[key]
 
     def _keep(self, weight: tuple[int, str], copy: Storage, original: Storage) -> None:
         """Keep the copy of a weight until that is written or released."""

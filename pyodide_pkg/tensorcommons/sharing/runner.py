@@ -364,13 +364,13 @@ def _transfers(program: Program | PartedProgram | None) -> dict[str, Any]:
         return {"segments": 0, "moved_bytes": 0, "resident_bytes": 0}
     return {
         "segments": len(program.parts) if program.streams else 0,
-        "moved_bytes": program.moved,
-        "resident_bytes": program.resident,
+        "moved_bytes": program.traffic.moved,
+        "resident_bytes": program.traffic.resident,
         "parts": program.turns,
         "refused": program.why,
-        "transfers": program.transfers,
-        "transferred_bytes": program.transferred,
-        "rented": program.rented,
+        "transfers": program.traffic.transfers,
+        "transferred_bytes": program.traffic.transferred,
+        "rented": program.traffic.rented,
     }
 
 

@@ -36,6 +36,10 @@ async def cross(
         MemoryBudgetError: the copy does not fit; nothing changed.
     """
     async with using([storage]):
+        if not storage.is_resident and not (storage.device.lends_to(device) or device.lends_to(storage.device)):
+            await device.budget.ensure((), storage.nbytes)
+            chunks = storage.chunks()  # past its own device
+            return await copied(chunks, storage.nbytes, device, category, spec, identity, origin), "host"
         await storage.ensure()
         await device.budget.ensure([storage], storage.nbytes)
         copy = await _rented(storage, device, category, spec)
@@ -61,11 +65,12 @@ async def copied(
     """
     copy, offset = Storage.reserve(device, nbytes, category, spec, identity, origin), 0
     try:
-        async with aclosing(chunks):
-            async for block in chunks:
-                with block:
-                    copy.fill(offset, block)
-                    offset += block.nbytes
+        with device.budget.arriving(nbytes):
+            async with aclosing(chunks):
+                async for block in chunks:
+                    with block:
+                        copy.fill(offset, block)
+                        offset += block.nbytes
     except BaseException:
         copy.release()
         raise
