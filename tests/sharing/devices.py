@@ -88,6 +88,8 @@ class Backend(CpuBackend):
 
     def spare(self, executable, number: int, handle: int) -> None:
         assert (id(executable), number) not in self._spares
+        if self.lost:
+            return
         self._spares[id(executable), number] = self._bytes.pop(handle)
 
     def drop_spares(self, executable) -> None:

@@ -16,7 +16,15 @@ from ..backends.base import Spec
 from ..backends.device import Device
 from ..bridge.runtime import IN_BROWSER
 from ..dtypes import as_dtype, float32
-from ..errors import DeviceMemoryError, InvalidWeights, UnsupportedDtype, UnsupportedModel, quoted, shown
+from ..errors import (
+    DeviceMemoryError,
+    DeviceUnavailable,
+    InvalidWeights,
+    UnsupportedDtype,
+    UnsupportedModel,
+    quoted,
+    shown,
+)
 from ..graph.program import compile_kernels, least_need
 from ..hub.cache import CacheSpec, open_cache
 from ..hub.cached import CachedSource
@@ -90,6 +98,8 @@ async def from_pretrained(
         UnsupportedModel: the architecture is not built in.
         MemoryBudgetError: the weights do not fit under the limit, or (DeviceMemoryError) the device cannot hold them:
             "auto" takes the next device then, so every device was asked.
+        DeviceUnavailable: the device was lost before and does not come back; "auto" takes the next one then.
+        DeviceLost: the device was lost meanwhile.
     """
     options = source, manager, device, dtype, task, progress_callback, tokenizer, cache, token
     refused: dict[Device, str] = {}
@@ -148,8 +158,16 @@ async def _loaded(
             specs = _specs(architecture, dtype)
             other = "float32" if dtype == "float16" else "float16"
             forms = {f'dtype="{other}"': _specs(architecture, other)}
-            decision = manager.devices.decide_for(name, specs, device, forms=forms, refused=refused)
-            target = decision.device
+            while True:
+                decision = manager.devices.decide_for(name, specs, device, forms=forms, refused=refused)
+                target = decision.device
+                if not target.backend.is_lost:
+                    break
+                try:
+                    await target.recover()
+                except DeviceUnavailable:
+                    if device != "auto":
+                        raise
             manager.place_model(name, target)
             nodes = forward_nodes(architecture, target, specs)
             kernels = compile_kernels(target, nodes)  # whatever the weights are

@@ -11,13 +11,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from weakref import WeakSet, finalize
 
 from ..backends.device import STAGING_RESERVE, Budget, Category, Device
 from ..bridge.runtime import WouldWaitError, can_suspend, run_now, suspend
-from ..errors import DeviceMemoryError, MemoryBudgetError, TensorCommonsError, quoted
+from ..errors import DeviceLost, DeviceMemoryError, DeviceUnavailable, MemoryBudgetError, TensorCommonsError, quoted
 from ..graph.program import Need
 from .activation_cache import ActivationCache
 from .registry import Entry, Registry
@@ -315,7 +315,12 @@ class Residency(Budget):
                 return
         if movable:
             storage = movable[0].storage
-            if await storage.evict():
+            try:
+                left = await storage.evict()
+            except DeviceLost:  # nothing there takes room any more
+                left = False
+                await _recovered(storage.device)
+            if left:
                 for share in self._shares:
                     share.evictions += 1
                     share.evicted_bytes += storage.nbytes
@@ -406,3 +411,9 @@ class Residency(Budget):
             finally:
                 share.goal = share.limit
                 self._sum_up()
+
+
+async def _recovered(device: Device) -> None:
+    """Open a lost device again if it comes back; in any case its bytes count no more."""
+    with suppress(DeviceUnavailable):
+        await device.recover()
