@@ -212,6 +212,7 @@ class WeightLoader:
                 stored += of_raw
                 async for block in _converted(entry, raw, spec):
                     with block:
+                        await breathe()  # and not after the look-up: two loads at once would upload one tensor twice
                         digests += of_raw if as_stored else await digests_beside(block)
                         is_known = offset + block.nbytes == spec.nbytes and registry.find(
                             self.device, joined(digests, label)
@@ -226,7 +227,6 @@ class WeightLoader:
                         elif away and not weights.is_local([chunk]):
                             copy.append(block.copy())
                         offset += block.nbytes
-                    await breathe()
             identity, content = joined(stored, label_of(entry)), joined(digests, label)
             weights.finish(entry, identity)
             origin = Origin(_reader(entry, spec, weights.read_again(entry)), weights.is_local(weights.chunks(entry)))
