@@ -15,7 +15,6 @@ from tensorcommons.graph.graph import Graph
 from tensorcommons.graph.program import compile_fused
 from tensorcommons.graph.reuse import Remainder, ReusePoint, remainder_of
 from tensorcommons.graph.views import owner_of
-from tensorcommons.sharing.runner import HostInputs
 from tensorcommons.sharing.storage import Storage
 from tests.cases import Place, only
 from tests.cases.harness import held, let_go
@@ -281,6 +280,25 @@ async def what_cannot_take_the_inputs_is_left_out(place: Place) -> None:
     head.unload()
 
 
+async def a_model_that_comes_has_no_other_traced_again(place: Place) -> None:
+    """Each model is traced once for a shape, whoever runs with it and whoever comes."""
+    manager = place.manager()
+    inputs = _ids(2, 5)
+    models = [await _load(place, manager, f"{place.tiny}/{name}") for name in ("tiny-bert", "tiny-head") * 3]
+    wanted = [await _read(await model(**inputs)) for model in models]
+    assert [model.traces.count for model in models] == [1] * 6
+    models.append(await _load(place, manager, f"{place.tiny}/tiny-bert"))
+    for model, was in zip(models[:6], wanted, strict=True):
+        assert _same(await _read(await model(**inputs)), was)
+    await manager.run_together([(model, inputs) for model in models])
+    assert [model.traces.count for model in models] == [1] * 7
+    await models[0](**_ids(2, 40))  # another shape: what the others could take over is looked at once
+    await models[1](**_ids(2, 40))
+    assert [model.traces.count for model in models] == [2] * 7
+    for model in models:
+        model.unload()
+
+
 async def five_heads_one_after_another(place: Place) -> None:
     off, manager = place.manager(activation_cache=False), place.manager()
     inputs = _ids(2, 11, words=30_000)
@@ -323,11 +341,11 @@ async def a_cut_at_any_value_gives_the_same_bits(place: Place) -> None:
     device, manager = place.device, place.manager(activation_cache=False)
     model = await _load(place, manager, f"{place.tiny}/tiny-bert")
     ids = np.random.default_rng(0).integers(2, 100, (2, 8)).astype(np.int32)
-    host = HostInputs()
-    whole = fuse(Graph(model.every({"input_ids": ids}, host)))
+    request = model.request({"input_ids": ids}, model.architecture.outputs)
+    whole = fuse(Graph(request.trace.nodes))
 
     async def run(rest: Remainder, given: dict[str, Storage]) -> tuple[list[bytes], list[Storage]]:
-        found = await (await compile_fused(device, rest.graph)).run(host.arrays, given)
+        found = await (await compile_fused(device, rest.graph)).run(request.arrays, given)
         read = [(await tc.Tensor.of_storage(*each).read()).tobytes() for each in found]
         return read, [storage for storage, _ in found]
 

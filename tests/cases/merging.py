@@ -14,7 +14,7 @@ from tensorcommons.backends.base import Spec
 from tensorcommons.graph.fuse import fuse
 from tensorcommons.graph.graph import Graph
 from tensorcommons.graph.node import Node
-from tensorcommons.sharing.runner import HostInputs
+from tensorcommons.graph.traces import Arguments, Trace, Traces
 from tensorcommons.sharing.storage import Storage, content_identity
 from tests.cases import Place, long, only
 from tests.cases.hardware import hardware
@@ -88,10 +88,12 @@ async def donated_and_not(device: Device, seed: int) -> None:
         _same(given_up, kept, f"{seed}: {'; '.join(graph.done)}")
 
 
-@dataclass
-class _Call:
-    key: tuple[Any, ...]
-    nodes: Sequence[Node]
+@dataclass(frozen=True)
+class _Request:
+    model: str
+    key: Any
+    trace: Trace
+    arrays: Mapping[str, Array]
 
     def finish(self, results: Sequence[Tensor]) -> dict[str, Tensor]:
         return {str(i): result for i, result in enumerate(results)}
@@ -104,34 +106,28 @@ class _Model:
         self.name = f"model {request}"
         self.model_type = "random"
         self.device = device
-        self.graph, self.request = graph, request
+        self.graph, self.request_number = graph, request
         arrays = arrays_of("float32")
         self.weights = {name: _weight(device, arrays[name]) for name in WEIGHTS}
+        inputs = {name: arrays[name] for name in ("x", "y", "cache")}
+        self.traces = Traces(device, self._forward, lambda: _arguments(inputs))
         manager.attach(self, "random")  # type: ignore[arg-type]  # it is never moved nor unloaded
 
-    def _nodes(self, names: Mapping[str, str], inputs: Mapping[str, Array]) -> Sequence[Node]:
-        given = {
-            name: Tensor.symbolic(
-                Node(None, {}, (), Spec(array.shape, tc.dtypes.float32), name=names[name]), self.device
-            )
-            for name, array in inputs.items()
-        }
-        return [tensor.node for tensor in self.graph.of({**self.weights, **given}, self.request)]
+    def _forward(self, arguments: Mapping[str, Node]) -> Mapping[str, Node]:
+        given = {name: Tensor.symbolic(node, self.device) for name, node in arguments.items()}
+        answer = self.graph.of({**self.weights, **given}, self.request_number)
+        return {str(i): tensor.node for i, tensor in enumerate(answer)}
 
-    def call(self, inputs: Mapping[str, Array], outputs: Sequence[str] | None, host: HostInputs) -> _Call:
-        names = {name: host.name_of(array) for name, array in inputs.items()}
-        return _Call((self.name, *names.values()), self._nodes(names, inputs))
-
-    def every(self, inputs: Mapping[str, Array], host: HostInputs) -> Sequence[Node]:
-        return self._nodes({name: host.name_of(array) for name, array in inputs.items()}, inputs)
-
-    def probe(self) -> Sequence[Node]:
-        arrays = arrays_of("float32")
-        inputs = {name: arrays[name] for name in ("x", "y", "cache")}
-        return self._nodes({name: name for name in inputs}, inputs)
+    def request(self, inputs: Mapping[str, Array], outputs: Any, once: Any = None) -> _Request:
+        arguments = _arguments(inputs)
+        return _Request(self.name, arguments, self.traces.of(arguments), inputs)
 
     def moved(self, decision: Any, weights: Any) -> None:
         raise AssertionError("no device is lost here")
+
+
+def _arguments(inputs: Mapping[str, Array]) -> Arguments:
+    return tuple((name, Spec(array.shape, tc.dtypes.float32)) for name, array in inputs.items())
 
 
 def _weight(device: Device, array: Array) -> Tensor:

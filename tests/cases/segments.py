@@ -12,7 +12,6 @@ import tensorcommons as tc
 from tensorcommons import Device, Model
 from tensorcommons.backends.device import STAGING_RESERVE
 from tensorcommons.graph import program, streaming
-from tensorcommons.sharing.runner import HostInputs
 from tests.cases import Place, long, only
 from tests.cases.architectures import checkpoint
 from tests.cases.golden_models import INPUTS, load_goldens
@@ -56,7 +55,7 @@ async def _same_in_segments(place: Place, files: dict[str, bytes], inputs: dict[
     """The bits of a run without a limit under ever smaller ones, which hold at every moment; and again."""
     model = await _load(place, files)
     wanted, worth = await _bits(model, inputs), model.manager.report().unique_weight_bytes
-    asked = model.call(inputs, None, HostInputs()).nodes, model.probe()
+    asked = model.request(inputs, None).trace.nodes, model.traces.probe().nodes
     least = max(program.least_need(place.device, nodes).nbytes for nodes in asked)
     model.unload()
     beside = 0 if place.device.kind == "cpu" else 8192  # what compiled programs keep

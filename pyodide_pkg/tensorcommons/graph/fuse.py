@@ -15,7 +15,7 @@ from typing import Any, TypeAlias
 from ..backends.base import Backend
 from .embedding_norm import split_linear_into_norm
 from .graph import Graph
-from .node import Node
+from .node import Key, Node
 
 Rule: TypeAlias = Callable[[Node, Callable[[Node], bool]], Node | None]
 
@@ -69,7 +69,7 @@ def fuse(graph: Graph, backend: Backend[Any] | None = None, requests: Sequence[i
     rules = RULES
     if backend is not None:
         rules = (*RULES, partial(split_linear_into_norm, parts=backend.parts_of_depth))
-    counts: dict[str, int] = {}
+    counts: dict[Key, int] = {}
     outputs, is_contested = _fused(graph, rules, counts)
     if is_contested and len(requests) > 1:
         counts.clear()
@@ -77,14 +77,14 @@ def fuse(graph: Graph, backend: Backend[Any] | None = None, requests: Sequence[i
         own = [Graph(graph.outputs[first:last]) for first, last in pairwise(ends)]
         outputs = [output for each in own for output in _fused(each, rules, counts)[0]]
     fused = Graph(outputs, graph.leaves)
-    fused.stands_for = {node.identity: counts.get(node.identity, 0) for node in fused.nodes}
+    fused.stands_for = {node.key: counts.get(node.key, 0) for node in fused.nodes}
     return fused
 
 
-def _fused(graph: Graph, rules: Sequence[Rule], counts: dict[str, int]) -> tuple[list[Node], bool]:
+def _fused(graph: Graph, rules: Sequence[Rule], counts: dict[Key, int]) -> tuple[list[Node], bool]:
     """The outputs of ``graph`` fused, and whether a rule left something to another user of it.
 
-    ``counts`` says, by identity, how many nodes of ``graph`` a fused one stands for.
+    ``counts`` says, by key, how many nodes of ``graph`` a fused one stands for.
     """
     uses = Counter(id(child) for node in graph.nodes for child in node.inputs)
     uses.update(id(output) for output in graph.outputs)
@@ -104,9 +104,9 @@ def _fused(graph: Graph, rules: Sequence[Rule], counts: dict[str, int]) -> tuple
         for rule in rules:
             replaced = rule(new, used_once)
             if replaced is not None:
-                count += sum(counts.get(child.identity, 0) for child in new.inputs if child not in replaced.inputs)
+                count += sum(counts.get(child.key, 0) for child in new.inputs if child not in replaced.inputs)
                 new = replaced
-        counts[new.identity] = count
+        counts[new.key] = count
         result[id(node)] = new
         if uses[id(node)] == 1:
             once.add(id(new))

@@ -1,31 +1,31 @@
 """A graph: the nodes that some outputs need, each computation once, in an order that can run.
 
-Merging is what this class is: nodes of equal identity become one node, within a model and across models. A graph made
-from the outputs of five heads on one backbone holds the backbone once.
+Merging is what this class is: nodes of equal key (identity and arguments) become one node, within a model and across
+models. A graph made from the outputs of five heads on one backbone holds the backbone once.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from ..errors import InternalError
-from .node import Node
+from .node import Key, Node
 
 
 class Graph:
-    """Nodes in dependency order, merged by identity.
+    """Nodes in dependency order, merged by key.
 
     ``outputs`` are the merged output nodes, ``leaves`` the nodes whose storages a run is given, ``traced`` counts the
     nodes before merging, ``executed`` those left to compute. A graph made from another one is given its ``leaves``, to
-    keep their order; ``stands_for`` says, by identity, how many of its nodes each of this graph's stands for.
+    keep their order; ``stands_for`` says, by key, how many of its nodes each of this graph's stands for.
     """
 
     def __init__(self, outputs: Sequence[Node], leaves: Sequence[Node] | None = None) -> None:
         self.nodes: list[Node] = []
         self.traced = 0
-        self.stands_for: dict[str, int] = {}
-        self._by_identity: dict[str, Node] = {}
+        self.stands_for: dict[Key, int] = {}
+        self._by_key: dict[Key, Node] = {}
         self._merged: dict[int, Node] = {}
         for output in outputs:
             self._add(output)
@@ -46,14 +46,14 @@ class Graph:
                 continue
             stack.pop()
             self.traced += node.op is not None
-            known = self._by_identity.get(node.identity)
+            known = self._by_key.get(node.key)
             if known is None:
                 inputs = tuple(self._merged[id(child)] for child in node.inputs)
                 if any(new is not old for new, old in zip(inputs, node.inputs, strict=True)):
                     node_in_graph = Node(node.op, node.attrs, inputs, node.spec)
                 else:
                     node_in_graph = node
-                known = self._by_identity[node.identity] = node_in_graph
+                known = self._by_key[node.key] = node_in_graph
                 self.nodes.append(known)
             elif known.spec != node.spec or known.nbytes != node.nbytes:
                 raise InternalError(f"{known.spec} and {node.spec} have the identity {node.identity}")
@@ -70,3 +70,37 @@ class Graph:
             else:
                 parts += ["leaf" if node.is_stored else f"input {node.name!r}", repr(node.spec), str(node.nbytes)]
         return hashlib.sha256("\0".join(parts).encode()).hexdigest()
+
+
+def merge(requests: Sequence[tuple[Graph, Mapping[str, str]]]) -> Graph:
+    """One graph of several, with the outputs of all of them in order: what they have in common is computed once.
+
+    Each comes with the names that the merged graph has for its arguments; equal names mean equal values.
+    """
+    if len(requests) == 1 and all(old == new for old, new in requests[0][1].items()):
+        return requests[0][0]
+    outputs: list[Node] = []
+    stands_for = {}
+    traced = 0
+    for graph, names in requests:
+        renamed: dict[int, Node] = {}
+        for node in graph.nodes:
+            inputs = tuple(renamed[id(child)] for child in node.inputs)
+            if node.op is None:
+                same = node.storage is not None or names[str(node.name)] == node.name
+                made = (
+                    node
+                    if same
+                    else Node(None, {}, (), node.spec, name=names[str(node.name)], is_stored=node.is_stored)
+                )
+            else:
+                same = all(new is old for new, old in zip(inputs, node.inputs, strict=True))
+                made = node if same else Node(node.op, node.attrs, inputs, node.spec)
+            renamed[id(node)] = made
+            if node.key in graph.stands_for:
+                stands_for[made.key] = graph.stands_for[node.key]
+        outputs += [renamed[id(output)] for output in graph.outputs]
+        traced += graph.traced
+    merged = Graph(outputs)
+    merged.stands_for, merged.traced = stands_for, traced
+    return merged

@@ -2,20 +2,23 @@
 
 Two nodes are the same computation when their op, attributes, shape, dtype and inputs are the same, all the way down to
 the content of the weights. The identity is a SHA-256 over exactly that, so equality is proved and never guessed from
-names.
+names. Arguments count by the order in which the computation meets them: the same function of differently named inputs
+has one identity, and is the same value where the arguments hold the same.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
 from ..backends.base import Attribute, Op, Spec
 from ..errors import InternalError, quoted
 from ..sharing.storage import Storage
+
+Key: TypeAlias = "tuple[str, tuple[str | None, ...]]"  # of a value: its identity and the names of its arguments
 
 _PLAIN = frozenset((int, float, str, bool, type(None)))  # ``repr`` of these loses nothing: -0.0 is not 0.0, 1 not True
 
@@ -42,7 +45,7 @@ class Node:
     """
 
     __slots__ = (
-        "__weakref__", "_formula", "_identity", "_renames",
+        "__weakref__", "_arguments", "_formula", "_identity", "_renames",
         "attrs", "inputs", "is_stored", "name", "op", "shown", "spec", "storage",
     )  # fmt: skip
 
@@ -69,6 +72,7 @@ class Node:
         self.shown: Any = None  # of a view what ``owner_of`` found: None for the owner is the view itself
         self._formula = ""
         self._identity = ""
+        self._arguments: tuple[str | None, ...] = ()
         self._renames = -1
 
     def __del__(self) -> None:
@@ -100,7 +104,8 @@ class Node:
 
     @property
     def identity(self) -> str:
-        """Hex SHA-256 of op, attributes, shape, dtype and inputs; for leaves of content or name, shape and dtype.
+        """Hex SHA-256 of op, attributes, shape, dtype and inputs; of a weight of its content, shape and dtype; of an
+        argument of shape and dtype.
 
         It is kept until some storage is written: a node over that one computes something else from then on.
         """
@@ -114,17 +119,39 @@ class Node:
                     stack += waiting
                 else:
                     stack.pop()
-                    node._identity, node._renames = node._hash(), now
+                    node._identify()
+                    node._renames = now
         return self._identity
 
-    def _hash(self) -> str:
+    @property
+    def arguments(self) -> tuple[str | None, ...]:
+        """Names of the arguments that the value depends on, in the order in which the computation meets them."""
+        _ = self.identity
+        return self._arguments
+
+    @property
+    def key(self) -> Key:
+        """Identity and arguments: equal for two nodes whose values are equal in every run."""
+        return self.identity, self._arguments
+
+    def _identify(self) -> None:
         if self.op is not None:
-            parts = [self.formula, *(node._identity for node in self.inputs)]
+            arguments, parts = self.inputs[0]._arguments if self.inputs else (), [self.formula]
+            for node in self.inputs:
+                own = node._arguments
+                if own is arguments or own == arguments[: len(own)]:
+                    parts.append(node._identity)
+                else:  # its arguments are others of this node's than the first ones
+                    arguments = tuple(dict.fromkeys((*arguments, *own)))
+                    places = {name: place for place, name in enumerate(arguments)}
+                    parts.append(f"{node._identity} of {[places[name] for name in own]}")
+            self._arguments = arguments
         elif self.storage is not None:
             parts = ["weight", repr(self.storage.identity), repr(self.spec)]
         else:
-            parts = ["argument", repr(self.is_stored), repr(self.name), repr(self.spec)]
-        return hashlib.sha256("\0".join(parts).encode()).hexdigest()
+            parts = ["argument", repr(self.is_stored), repr(self.spec)]
+            self._arguments = (self.name,)
+        self._identity = hashlib.sha256("\0".join(parts).encode()).hexdigest()
 
 
 _abandoned: list[tuple[Node, ...]] = []  # inputs of nodes that were freed

@@ -50,45 +50,32 @@ def reuse_points(graph: Graph, others: Iterable[Graph]) -> list[ReusePoint]:
 
 def _frontier(graph: Graph, other: Graph) -> list[Node]:
     """The last values that the two graphs have in common, as nodes of ``graph``; of a view what it shows."""
-    mine = {node.identity: node for node in graph.nodes if node.op is not None}
-    common = mine.keys() & {node.identity for node in other.nodes if node.op is not None}
+    mine = {node.key: node for node in graph.nodes if node.op is not None}
+    common = mine.keys() & {node.key for node in other.nodes if node.op is not None}
     found: list[Node] = []
     for each in (graph, other):
-        last = [node for node in each.outputs if node.identity in common]
+        last = [node for node in each.outputs if node.key in common]
         for node in each.nodes:
-            if node.op is not None and node.identity not in common:
-                last += [child for child in node.inputs if child.identity in common]
-        found += [owner_of(mine[node.identity])[0] for node in last]
+            if node.op is not None and node.key not in common:
+                last += [child for child in node.inputs if child.key in common]
+        found += [owner_of(mine[node.key])[0] for node in last]
     return [node for node in found if node.op is not None]
 
 
 def _described(root: Node) -> ReusePoint | None:
-    """``root`` with its identity where inputs are numbered in the order of their first use, whatever their names."""
-    identities: dict[int, str] = {}
-    arguments: dict[str, int] = {}
+    """``root`` as a reuse point; None where it depends on bytes that have no identity."""
     weights: dict[Storage, None] = {}
-    stack = [root]
+    stack, seen = [root], {id(root)}
     while stack:
-        node = stack[-1]
-        waiting = [child for child in node.inputs if id(child) not in identities]
-        if waiting:
-            stack.extend(reversed(waiting))
-            continue
-        stack.pop()
-        if node.op is not None:
-            parts = [node.formula, *(identities[id(child)] for child in node.inputs)]
-        elif node.storage is None:
-            if node.is_stored:
-                return None
-            parts = ["input", str(arguments.setdefault(str(node.name), len(arguments))), repr(node.spec)]
-        else:
-            if node.storage.category == "weights":
-                weights[node.storage] = None
-            elif not node.storage.is_known:
-                return None
-            parts = ["stored", node.storage.identity, repr(node.spec)]
-        identities[id(node)] = hashlib.sha256("\0".join(parts).encode()).hexdigest()
-    return ReusePoint(root, identities[id(root)], tuple(arguments), tuple(weights))
+        node = stack.pop()
+        if node.storage is not None and node.storage.category == "weights":
+            weights[node.storage] = None
+        elif node.is_stored and not (node.storage is not None and node.storage.is_known):
+            return None
+        waiting = [child for child in reversed(node.inputs) if id(child) not in seen]
+        seen.update(map(id, waiting))
+        stack += waiting
+    return ReusePoint(root, root.identity, tuple(map(str, root.arguments)), tuple(weights))
 
 
 @dataclass(frozen=True)
@@ -145,6 +132,6 @@ def needed(graph: Graph, found: Collection[Node]) -> int:
         node = stack.pop()
         if id(node) not in seen and id(node) not in stops and node.op is not None:
             seen.add(id(node))
-            count += graph.stands_for.get(node.identity, 1)
+            count += graph.stands_for.get(node.key, 1)
             stack.extend(node.inputs)
     return count

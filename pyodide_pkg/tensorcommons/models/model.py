@@ -7,7 +7,7 @@ the inputs are and how they come to a shape is the architecture's business (arch
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,16 +16,17 @@ import numpy as np
 from ..backends.base import Spec
 from ..backends.device import Device
 from ..backends.select import Decision
+from ..dtypes import as_dtype
 from ..errors import ShapeMismatch, TensorCommonsError, TensorReleased, check_listener, quoted
 from ..graph.node import Node
 from ..graph.program import Need, bytes_to_run, least_need
+from ..graph.traces import Arguments, Trace, Traces
 from ..hub.tokenizer import Tokenizer
 from ..shapes import Shape
 from ..sharing.manager import TensorSharingManager
-from ..sharing.runner import HostInputs
 from ..sharing.storage import Storage
 from ..tensor import Tensor
-from .architecture import Architecture, Arrays, Prepared, Trim, symbolic_inputs
+from .architecture import Architecture, Arrays, Prepared, Trim
 from .decode_programs import DecodePrograms
 from .decoder import Decoder
 from .generation import GenerationSession, stream, write
@@ -38,19 +39,21 @@ logger = logging.getLogger("tensorcommons")
 
 
 @dataclass(frozen=True)
-class ModelCall:
-    """One model's part of a run; see ``sharing.manager.Call``."""
+class ModelRequest:
+    """One model's part of a run; see ``sharing.runner.Request``."""
 
+    model: str
     key: tuple[Any, ...]
-    names: tuple[str, ...]
-    nodes: tuple[Node, ...]
+    trace: Trace
+    arrays: Arrays
+    outputs: tuple[str, ...]
     cuts: Mapping[str, Trim]
 
     def finish(self, results: Sequence[Tensor]) -> dict[str, Tensor]:
         """The results by name, without what padding gave."""
         return {
             name: result[self.cuts[name]] if name in self.cuts else result
-            for name, result in zip(self.names, results, strict=True)
+            for name, result in zip(self.outputs, results, strict=True)
         }
 
 
@@ -76,7 +79,7 @@ class Model:
         self.processor = processor
         self.architecture = architecture
         self._weights = dict(weights)
-        self._traces: dict[tuple[Any, ...], tuple[Node, ...]] = {}
+        self.traces = self._new_traces()
         self._steps: DecodePrograms | None = None
         self._unloaded = False
         self.why_no_tokenizer = "it was loaded without one"
@@ -163,7 +166,7 @@ class Model:
             storage = tensor.node.storage
             if storage is not None and storage in weights:
                 self._weights[name] = weights[storage]
-        self._traces.clear()
+        self.traces = self._new_traces()
         self._steps = None
 
     async def generate(
@@ -240,17 +243,16 @@ class Model:
         if not self._unloaded:
             self._unloaded = True
             self._weights.clear()
-            self._traces.clear()
+            self.traces = self._new_traces()
             self._steps = None
             self.tokenizer = None
             self.why_no_tokenizer = "it was unloaded"
             self.manager.release_model_tensors(self.name)
 
-    def call(self, inputs: Mapping[str, Any], outputs: Sequence[str] | None, host: HostInputs) -> ModelCall:
-        """The model's part of a run: nodes from the trace of this shape.
-
-        Raises as :meth:`__call__` does.
-        """
+    def request(
+        self, inputs: Mapping[str, Any], outputs: Sequence[str] | None, once: dict[Hashable, Any] | None = None
+    ) -> ModelRequest:
+        """The model's part of a run. ``once`` has what models prepare once a run. Raises as :meth:`__call__` does."""
         known, asked = self.architecture.outputs, self.architecture.defaults if outputs is None else outputs
         wanted = tuple(asked) if isinstance(asked, Iterable) and not isinstance(asked, str) else ()
         missing = [name for name in wanted if name not in known]
@@ -258,16 +260,18 @@ class Model:
             raise TensorCommonsError(
                 f"{self.name} has no output {quoted(missing or asked)}; outputs are {', '.join(known)}"
             )
-        prepared, names, shapes = self._named(inputs, host)
-        key = (self.name, wanted, shapes)
-        if key not in self._traces:
-            results = self.architecture.forward(self._weights, symbolic_inputs(prepared.arrays, names, self.device))
-            self._traces[key] = tuple(results[name].node for name in wanted)
-        return ModelCall(key, wanted, self._traces[key], prepared.cuts)
+        self._check_loaded()
+        once, alike = {} if once is None else once, (self.architecture.inputs, *map(_by_object, inputs.items()))
+        if alike not in once:
+            prepared = self._prepare(inputs)
+            once[alike] = prepared, _arguments(prepared.arrays)
+        prepared, arguments = once[alike]
+        trace = self.traces.of(arguments, wanted)
+        return ModelRequest(self.name, (wanted, arguments), trace, prepared.arrays, wanted, prepared.cuts)
 
     def bytes_to_run(self, inputs: Mapping[str, Any], outputs: Sequence[str] | None = None) -> int:
         """Device bytes that a run of ``inputs`` takes beside the weights, as planned. Raises as :meth:`__call__`."""
-        return bytes_to_run(self.device, self.call(inputs, outputs, HostInputs()).nodes)
+        return bytes_to_run(self.device, self.request(inputs, outputs).trace.nodes)
 
     @property
     def weight_bytes(self) -> int:
@@ -277,7 +281,7 @@ class Model:
 
     def least_need(self, inputs: Mapping[str, Any], outputs: Sequence[str] | None = None) -> Need:
         """The least memory that a run of ``inputs`` takes where weights come and go. Raises as :meth:`__call__`."""
-        return least_need(self.device, self.call(inputs, outputs, HostInputs()).nodes)
+        return least_need(self.device, self.request(inputs, outputs).trace.nodes)
 
     async def compile(
         self,
@@ -307,35 +311,20 @@ class Model:
             await self.manager.compile_together([(self, inputs)], [outputs])
             tell(done, len(todo))
 
-    def probe(self) -> tuple[Node, ...]:
-        """The nodes of every output on inputs of one shape, for comparing with other models."""
-        arrays = self._prepare(self.architecture.inputs.example()).arrays
-        return self._every(arrays, {name: name for name in arrays})
+    def _new_traces(self) -> Traces:
+        """Traces over the weights where they are now."""
+        architecture, weights, device = self.architecture, dict(self._weights), self.device
 
-    def every(self, inputs: Mapping[str, Any], host: HostInputs) -> tuple[Node, ...]:
-        """The nodes of every output for ``inputs``, traced anew. Raises as :meth:`__call__` does."""
-        prepared, names, _ = self._named(inputs, host)
-        return self._every(prepared.arrays, names)
+        def forward(arguments: Mapping[str, Node]) -> Mapping[str, Node]:
+            given = {name: Tensor.symbolic(node, device) for name, node in arguments.items()}
+            return {name: tensor.node for name, tensor in architecture.forward(weights, given).items()}
 
-    def _every(self, arrays: Arrays, names: Mapping[str, str]) -> tuple[Node, ...]:
-        results = self.architecture.forward(self._weights, symbolic_inputs(arrays, names, self.device))
-        return tuple(tensor.node for tensor in results.values())
+        def example() -> Arguments:
+            return _arguments(
+                architecture.inputs.prepare(architecture.inputs.example(), architecture.model_type).arrays
+            )
 
-    def _named(
-        self, inputs: Mapping[str, Any], host: HostInputs
-    ) -> tuple[Prepared, dict[str, str], tuple[tuple[str, Shape, str], ...]]:
-        """``inputs`` prepared, the graph's names of the arrays, and both with the shapes, to be compared.
-
-        Models that take the same arrays alike, as the heads of one backbone do, prepare them once a run.
-        """
-
-        def make() -> tuple[Prepared, dict[str, str], tuple[tuple[str, Shape, str], ...]]:
-            prepared = self._prepare(inputs)
-            names = {key: host.name_of(array) for key, array in prepared.arrays.items()}
-            return prepared, names, tuple([(key, prepared.arrays[key].shape, name) for key, name in names.items()])
-
-        self._check_loaded()
-        return host.once((self.architecture.inputs, *[(name, id(array)) for name, array in inputs.items()]), make)
+        return Traces(device, forward, example)
 
     def _check_loaded(self) -> None:
         if self._unloaded:
@@ -349,6 +338,14 @@ class Model:
                 f"{self.name} does not take {', '.join(unknown)}; inputs: {', '.join(self.input_names)}"
             )
         return self.architecture.inputs.prepare(inputs, self.name)
+
+
+def _arguments(arrays: Arrays) -> Arguments:
+    return tuple([(name, Spec(array.shape, as_dtype(array.dtype))) for name, array in arrays.items()])
+
+
+def _by_object(named: tuple[str, Any]) -> tuple[str, int]:
+    return named[0], id(named[1])
 
 
 def _counts(shape: Any) -> Shape:

@@ -14,12 +14,13 @@ from ..graph.partition import PartedProgram
 from ..graph.profile import nodes_of, operations_of
 from ..graph.program import Program, outline
 from ..graph.reuse import ReusePoint
-from .runner import Runnable, Runner
+from .manager import Movable
+from .runner import Runner
 
 SHOWN = 12  # kinds of steps, reuse points and parts that are listed; more are counted
 
 
-class Explained(Runnable, Protocol):
+class Explained(Movable, Protocol):
     """Model as ``explain_plan`` sees it."""
 
     @property
@@ -45,7 +46,7 @@ def explain_plan(model: Explained, inputs: Mapping[str, Any], outputs: Sequence[
         TensorReleased: the model was unloaded.
     """
     runner: Runner = model.manager.runner
-    traced, executed, fused, cuts = runner.prepared(model, inputs, outputs)
+    traced, executed, fused, cuts = runner.prepared(model.device, model.request(inputs, outputs))
     program = outline(model.device, fused)
     steps = sum(len(plan.plan.steps) for plan in program.plans)
     lines = [

@@ -1,12 +1,12 @@
 """TensorSharingManager: the models of one tab, the tensors they share, the memory they may take.
 
-It knows storages, identities and holders. What a model computes it never looks at: a model hands it nodes to run.
+It knows storages, identities and holders. What a model computes it never looks at: a model hands it requests to run.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
 from typing import Any, Protocol, TypeVar
 from weakref import WeakSet, WeakValueDictionary
 
@@ -17,13 +17,14 @@ from ..backends.select import Decision, Devices
 from ..errors import DeviceLost, DeviceUnavailable, TensorCommonsError, TensorReleased, quoted
 from ..graph.partition import PartedProgram
 from ..graph.program import Program
+from ..graph.traces import Traces
 from ..tensor import Tensor
 from . import accounts
 from .ledger import Ledger
 from .migration import Progress, bring, remember_how
 from .opportunities import Opportunities
 from .report import MemoryReport
-from .runner import Runnable, Runner
+from .runner import Request, Runner
 from .storage import Storage
 from .tensors import SharedTensors
 
@@ -40,8 +41,25 @@ def open_managers() -> list[TensorSharingManager]:
     return [manager for manager in _made if not manager.is_closed]
 
 
-class Movable(Runnable, Protocol):
+class Movable(Protocol):
     """What a manager needs of a loaded model."""
+
+    name: str
+    device: Device
+    traces: Traces
+
+    def request(
+        self, inputs: Mapping[str, Any], outputs: Sequence[str] | None, once: dict[Hashable, Any] | None = None
+    ) -> Request:
+        """The model's part of a run. ``once`` has what models prepare once a run.
+
+        Raises ShapeMismatch for inputs that the model cannot take.
+        """
+        ...
+
+    def unload(self) -> None:
+        """Let its weights go. Safe to call twice."""
+        ...
 
     @property
     def model_type(self) -> str:
@@ -97,6 +115,7 @@ class TensorSharingManager(SharedTensors):
         )
         self.tokenizers: WeakValueDictionary[str, Any] = WeakValueDictionary()
         self.models: dict[str, Device] = {}
+        self._loaded: WeakValueDictionary[str, Movable] = WeakValueDictionary()  # each refers to this manager
         self._loading: set[str] = set()  # names that a load has: no other one gets them before it has ended
         self._moving = asyncio.Lock()  # one move at a time: the second finds what the first brought
         self._moves = 0
@@ -108,7 +127,7 @@ class TensorSharingManager(SharedTensors):
 
     def unload_models(self) -> None:
         """Unload every model; one that is still loading ends with an error."""
-        for model in self.runner.models:
+        for model in list(self._loaded.values()):
             model.unload()
         for name in list(self.models):
             self.release_model_tensors(name)
@@ -217,8 +236,9 @@ class TensorSharingManager(SharedTensors):
     def attach(self, model: Movable, architecture: str) -> None:
         """Let a loaded model be compared with others, and its runs leave activations for theirs."""
         self._loading.discard(model.name)
-        self.runner.add(model)
-        self._opportunities.add(model.name, architecture, model.probe)
+        self._loaded[model.name] = model
+        self.runner.add(model.name, model.traces)
+        self._opportunities.add(model.name, architecture, model.traces)
 
     @property
     def last_run(self) -> dict[str, Any]:
@@ -262,8 +282,8 @@ class TensorSharingManager(SharedTensors):
     ) -> list[dict[str, Tensor]]:
         answers: dict[int, dict[str, Tensor]] = {}
         runs = []
-        for places in _by_device(calls):
-            found = await self.runner.run([calls[i] for i in places], [outputs[i] for i in places])
+        for device, places in _by_device(calls).items():
+            found = await self.runner.run(device, _requests([calls[i] for i in places], [outputs[i] for i in places]))
             answers.update(zip(places, found, strict=True))
             runs.append(self.runner.last_run)
         if len(runs) > 1:
@@ -320,8 +340,9 @@ class TensorSharingManager(SharedTensors):
         wanted = _wanted(calls, outputs)
 
         async def each_device() -> None:
-            for places in _by_device(calls):
-                await self.runner.compile([calls[i] for i in places], [wanted[i] for i in places])
+            for device, places in _by_device(calls).items():
+                mine = _requests([calls[i] for i in places], [wanted[i] for i in places])
+                await self.runner.compile(device, mine)
 
         await self.finishing([model for model, _ in calls], each_device)
         self.changed()
@@ -388,23 +409,35 @@ class TensorSharingManager(SharedTensors):
 
 
 def _wanted(
-    calls: Sequence[tuple[Runnable, Mapping[str, Any]]], outputs: Sequence[Sequence[str] | None] | None
+    calls: Sequence[tuple[Movable, Mapping[str, Any]]], outputs: Sequence[Sequence[str] | None] | None
 ) -> Sequence[Sequence[str] | None]:
     """The outputs wanted of each call. Raises TensorCommonsError for calls that are no pairs, or not as many."""
     for call in calls:
-        if not (isinstance(call, tuple) and len(call) == 2 and hasattr(call[0], "call")):
+        if not (isinstance(call, tuple) and len(call) == 2 and hasattr(call[0], "request")):
             raise TensorCommonsError(f"run_together() takes (model, inputs) pairs, not {quoted(call)}")
     if outputs is not None and len(outputs) != len(calls):
         raise TensorCommonsError(f"{len(calls)} calls need as many lists of outputs, not {len(outputs)}")
     return outputs or [None] * len(calls)
 
 
-def _by_device(calls: Sequence[tuple[Runnable, Mapping[str, Any]]]) -> list[list[int]]:
+def _requests(
+    calls: Sequence[tuple[Movable, Mapping[str, Any]]], outputs: Sequence[Sequence[str] | None]
+) -> Callable[[], Sequence[Request]]:
+    """Make the requests of one run; models that take the same inputs alike prepare them once."""
+
+    def made() -> Sequence[Request]:
+        once: dict[Hashable, Any] = {}
+        return [model.request(inputs, names, once) for (model, inputs), names in zip(calls, outputs, strict=True)]
+
+    return made
+
+
+def _by_device(calls: Sequence[tuple[Movable, Mapping[str, Any]]]) -> dict[Device, list[int]]:
     """The places in ``calls`` of the models of each device."""
     places: dict[Device, list[int]] = {}
     for i, (model, _) in enumerate(calls):
         places.setdefault(model.device, []).append(i)
-    return list(places.values())
+    return places
 
 
 def _added(values: Sequence[Any]) -> Any:

@@ -8,7 +8,7 @@ make room, comes back with its next use.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from typing import Any, Protocol, TypeAlias
 from weakref import WeakMethod, ref
@@ -17,13 +17,12 @@ import numpy as np
 
 from ..backends.device import Device
 from ..errors import DeviceLost, TensorReleased
-from ..graph.node import Node
 from ..graph.program import least_need
+from ..graph.traces import Traces
 from ..graph.views import resolve_view
 from ..tensor import Tensor
 from .registry import REGISTERED, Entry, Registry
 from .residency import Residency
-from .runner import Runnable
 from .storage import Storage
 from .transfer import copied, cross
 
@@ -34,14 +33,11 @@ class Leaving(Protocol):
     """The parts of a model that a move needs."""
 
     name: str
+    traces: Traces
 
     @property
     def is_unloaded(self) -> bool:
         """True if its weights were released."""
-        ...
-
-    def probe(self) -> Sequence[Node]:
-        """Every output on inputs of one fixed shape."""
         ...
 
 
@@ -67,7 +63,7 @@ async def bring(
     leaving = _weights(registry, model, target)
     total = sum(entry.storage.nbytes for entry in leaving)
     there = [found.storage for entry in leaving if (found := registry.find(target, entry.storage.identity))]
-    residency.check_streams(total, set(there), lambda: least_need(target, moving.probe()))
+    residency.check_streams(total, set(there), lambda: least_need(target, moving.traces.probe().nodes))
     arriving = f"{model} (moving to {target.kind})"
     arrived: dict[Storage, Entry] = {}
     done = 0
@@ -139,7 +135,7 @@ def _weights(registry: Registry, model: str, target: Device) -> dict[Entry, set[
     return found
 
 
-def remember_how(run: Run, model: Runnable, inputs: Mapping[str, Any], answer: Mapping[str, Tensor]) -> None:
+def remember_how(run: Run, model: Leaving, inputs: Mapping[str, Any], answer: Mapping[str, Tensor]) -> None:
     """Let an answer that is lost with its device before it is read be computed again by ``run``."""
     if any(isinstance(value, Tensor) for value in inputs.values()):  # what they show may be lost as well
         return
@@ -152,7 +148,7 @@ def remember_how(run: Run, model: Runnable, inputs: Mapping[str, Any], answer: M
             storage.again = partial(_again, *who, kept, name)
 
 
-async def _again(run: WeakMethod[Run], model: ref[Runnable], inputs: Mapping[str, Any], name: str) -> memoryview:
+async def _again(run: WeakMethod[Run], model: ref[Leaving], inputs: Mapping[str, Any], name: str) -> memoryview:
     again, computed_by = run(), model()
     if again is None or computed_by is None:
         raise DeviceLost("the tensor's bytes went with the lost device, and the model that computed them is gone")

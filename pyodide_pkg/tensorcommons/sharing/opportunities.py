@@ -10,16 +10,16 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from itertools import combinations
 from typing import Any
-from weakref import WeakMethod
+from weakref import WeakValueDictionary
 
 from ..backends.device import Device
 from ..errors import MemoryBudgetError
 from ..graph.graph import Graph
-from ..graph.node import Node
+from ..graph.traces import Traces
 from .compatibility import FAMILIES, architecture_of, families_of
 from .registry import Entry, Registry
 
@@ -31,18 +31,18 @@ class Opportunities:
         self.registry = registry
         self.models = models
         self._architectures: dict[str, str] = {}
-        self._probes: dict[str, WeakMethod[Callable[[], Sequence[Node]]]] = {}  # a model refers to its manager
+        self._traces: WeakValueDictionary[str, Traces] = WeakValueDictionary()  # each is its model's
         self._probed: dict[str, Graph] = {}
 
-    def add(self, model: str, architecture: str, probe: Callable[[], Sequence[Node]]) -> None:
-        """Have ``model`` compared with others: ``probe`` gives its graph on inputs of one fixed shape."""
+    def add(self, model: str, architecture: str, traces: Traces) -> None:
+        """Have ``model`` compared with others by its graph for arguments of one fixed shape."""
         self._architectures[model] = architecture
-        self._probes[model] = WeakMethod(probe)
+        self._traces[model] = traces
 
     def forget(self, model: str) -> None:
         """Undo :meth:`add`."""
         self._architectures.pop(model, None)
-        self._probes.pop(model, None)
+        self._traces.pop(model, None)
         self._probed.pop(model, None)
 
     def analyze(self) -> dict[str, Any]:
@@ -57,11 +57,10 @@ class Opportunities:
 
     def _common_prefixes(self) -> list[dict[str, Any]]:
         """Pairs of loaded models whose graphs begin with the same computation."""
-        for name, reference in self._probes.items():
-            probe = reference()
-            if probe is not None and name not in self._probed:
+        for name, traces in self._traces.items():
+            if name not in self._probed:
                 with suppress(MemoryBudgetError):  # its constants do not fit just now: no evidence then
-                    self._probed[name] = Graph(probe())
+                    self._probed[name] = Graph(traces.probe().nodes)
         by_device: dict[Device | None, dict[str, Graph]] = {}
         for name, graph in self._probed.items():
             by_device.setdefault(self.models.get(name), {})[name] = graph
@@ -129,8 +128,8 @@ def common_prefixes(graphs: dict[str, Graph]) -> list[dict[str, Any]]:
     """
     rows = []
     for first, second in combinations(graphs, 2):
-        known = {node.identity for node in graphs[second].nodes if node.op is not None}
-        common = [node for node in graphs[first].nodes if node.op is not None and node.identity in known]
+        known = {node.key for node in graphs[second].nodes if node.op is not None}
+        common = [node for node in graphs[first].nodes if node.op is not None and node.key in known]
         if common:
             depth: dict[int, int] = {}
             for node in graphs[first].nodes:

@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any, Protocol, TypeVar
+from operator import is_
+from typing import Any, Protocol
 from weakref import WeakValueDictionary
 
 import numpy as np
 
+from ..backends.base import Spec
 from ..backends.device import Device
-from ..errors import DeviceLost, TensorCommonsError
-from ..graph.fuse import fuse
-from ..graph.graph import Graph
-from ..graph.node import Node
+from ..dtypes import as_dtype
+from ..errors import DeviceLost, TensorCommonsError, TensorReleased
+from ..graph.graph import Graph, merge
 from ..graph.partition import PartedProgram
 from ..graph.profile import run_of
 from ..graph.program import BoundProgram, Program, compile_fused
 from ..graph.reuse import Remainder, ReusePoint, needed, remainder_of, reuse_points
+from ..graph.traces import Trace, Traces
 from ..tensor import Tensor
 from .activation_cache import ActivationCache
 from .registry import Registry
@@ -27,56 +29,34 @@ from .residency import Residency
 from .storage import Storage
 
 HASHED_BYTES = 16 * 2**20  # of inputs; more would take longer to hash than it is worth
-Made = TypeVar("Made")
 ATTEMPTS = 3  # a run may find its device lost
 
 
-class Call(Protocol):
-    """One model's part of a run: the nodes to compute, and what makes its answer of the results."""
+class Request(Protocol):
+    """One model's part of a run: immutable, and all that the run needs of the model."""
 
     @property
-    def nodes(self) -> Sequence[Node]:
-        """What to compute."""
+    def model(self) -> str:
+        """The model's name."""
         ...
 
     @property
-    def key(self) -> tuple[Any, ...]:
-        """The model's name, and whatever else makes that equal keys mean equal nodes."""
+    def key(self) -> Hashable:
+        """What makes that equal keys of one model mean equal graphs."""
+        ...
+
+    @property
+    def trace(self) -> Trace:
+        """What to compute, under the model's own names of its arguments."""
+        ...
+
+    @property
+    def arrays(self) -> Mapping[str, np.ndarray[Any, Any]]:
+        """The arguments by these names."""
         ...
 
     def finish(self, results: Sequence[Tensor]) -> dict[str, Tensor]:
         """Named outputs from the computed nodes, in their order."""
-        ...
-
-
-class Runnable(Protocol):
-    """What ``run_together`` needs of a model."""
-
-    name: str
-    device: Device
-
-    def call(
-        self,
-        inputs: Mapping[str, Any],
-        outputs: Sequence[str] | None,
-        host: HostInputs,
-    ) -> Call:
-        """The model's part of a run, its arrays among ``host``'s.
-
-        Raises ShapeMismatch for inputs that the model cannot take.
-        """
-        ...
-
-    def every(self, inputs: Mapping[str, Any], host: HostInputs) -> Sequence[Node]:
-        """Every output that the model can give for ``inputs``, traced anew."""
-        ...
-
-    def unload(self) -> None:
-        """Let its weights go. Safe to call twice."""
-        ...
-
-    def probe(self) -> Sequence[Node]:
-        """Every output on inputs of one fixed shape, for comparing with other models."""
         ...
 
 
@@ -100,27 +80,17 @@ class _Variant:
 
 @dataclass(eq=False)
 class _Prepared:
-    """A run that was asked for: its graph, fused and merged, the cuts in it, and its variants so far.
+    """A run that was asked for: the merged graph of its ``traces``, the reuse points in it, and its variants so far.
 
-    ``traced`` nodes were asked for, of which ``executed`` are left after merging. ``sources`` are the leaves and what
-    they were; ``renames`` and ``loads`` say when that was looked at last.
+    ``executed`` operations are left after merging. ``loads`` says which models the reuse points were found with.
     """
 
+    traces: Sequence[Trace]
     fused: Graph
-    traced: int
     executed: int
     cuts: list[ReusePoint]
-    sources: list[tuple[Storage, str]]
-    renames: int
     loads: int
     variants: dict[tuple[frozenset[ReusePoint], bool], _Variant] = field(default_factory=dict)
-
-    @property
-    def is_current(self) -> bool:
-        """Whether no leaf was written: what was merged as one computation is still one."""
-        if self.renames != Storage.renames and all(storage.identity == was for storage, was in self.sources):
-            self.renames = Storage.renames
-        return self.renames == Storage.renames
 
 
 class Runner:
@@ -135,13 +105,13 @@ class Runner:
         self._residency = residency
         self._activations = activations
         self._prepared: dict[tuple[Any, ...], _Prepared] = {}
-        self._models: WeakValueDictionary[str, Runnable] = WeakValueDictionary()  # they refer to their manager
+        self._models: WeakValueDictionary[str, Traces] = WeakValueDictionary()  # each is its model's
         self._loads = 0
         self.streamed: dict[str, dict[str, int]] = {}  # by model that streams: what its last run did
 
-    def add(self, model: Runnable) -> None:
+    def add(self, model: str, traces: Traces) -> None:
         """Run others with ``model`` in mind: what it could take over is kept."""
-        self._models[model.name] = model
+        self._models[model] = traces
         self._loads += 1
 
     def forget(self, model: str) -> None:
@@ -151,30 +121,21 @@ class Runner:
         self._prepared = {key: run for key, run in self._prepared.items() if all(part[0] != model for part in key)}
         self._activations.sweep()
 
-    @property
-    def models(self) -> list[Runnable]:
-        """The loaded models."""
-        return list(self._models.values())
+    async def run(self, device: Device, requests: Callable[[], Sequence[Request]]) -> list[dict[str, Tensor]]:
+        """Run the requests, all of models on ``device``, as one graph, and give their answers.
 
-    async def run(
-        self, calls: Sequence[tuple[Runnable, Mapping[str, Any]]], outputs: Sequence[Sequence[str] | None] | None
-    ) -> list[dict[str, Tensor]]:
-        """See ``TensorSharingManager.run_together``."""
-        if not calls:
-            return []
+        They are asked for anew where the device was lost and opened again.
+        """
         for _ in range(ATTEMPTS - 1):
             try:
-                return await self._run(calls, outputs)
+                return await self._run(device, requests)
             except DeviceLost:
                 pass  # it is opened again below
-        return await self._run(calls, outputs)
+        return await self._run(device, requests)
 
-    async def _run(
-        self, calls: Sequence[tuple[Runnable, Mapping[str, Any]]], outputs: Sequence[Sequence[str] | None] | None
-    ) -> list[dict[str, Tensor]]:
-        parts, host, prepared = await self._asked(calls, outputs)
-        device = calls[0][0].device
-        keys = host.keys_of(prepared.cuts)
+    async def _run(self, device: Device, asked: Callable[[], Sequence[Request]]) -> list[dict[str, Tensor]]:
+        requests, arguments, prepared = await self._asked(device, asked)
+        keys = arguments.keys_of(prepared.cuts)
         found: dict[ReusePoint, Tensor] = {}  # as tensors, so that none of them leaves while it is needed
         for cut, key in keys.items():
             kept = self._activations.find(device, key)
@@ -182,9 +143,9 @@ class Runner:
                 found[cut] = Tensor.of_storage(kept.storage, kept.spec)
         variant = await self._variant(device, prepared, frozenset(found), keep=bool(keys))
         rest, bound, before = variant.rest, variant.bound, device.backend.calls
-        with run_of(*[model.name for model, _ in calls]):
-            results = await bound.run(host.arrays, _given(rest, found)) if bound is not None else []
-        self._tell(calls, device, prepared, variant, device.backend.calls - before)
+        with run_of(*[request.model for request in requests]):
+            results = await bound.run(arguments.arrays, _given(rest, found)) if bound is not None else []
+        self._tell(requests, device, prepared, variant, device.backend.calls - before)
         tensors = iter([Tensor.of_storage(storage, spec) for storage, spec in results])
         outputs_of = {id(cut.node): tensor for cut, tensor in found.items()}
         answer = [
@@ -199,71 +160,64 @@ class Runner:
             elif id(cut.node) in made:
                 self._activations.keep(key, *made[id(cut.node)], cut.weights, self._residency.limit)
         answers = []
-        for part in parts:
-            answers.append(part.finish(answer[: len(part.nodes)]))
-            answer = answer[len(part.nodes) :]
+        for request in requests:
+            count = len(request.trace.nodes)
+            answers.append(request.finish(answer[:count]))
+            answer = answer[count:]
         return answers
 
-    async def compile(
-        self, calls: Sequence[tuple[Runnable, Mapping[str, Any]]], outputs: Sequence[Sequence[str] | None] | None
-    ) -> None:
-        """Compile what :meth:`run` of inputs of these shapes takes where nothing is found, and run nothing."""
-        if not calls:
-            return
-        _, host, prepared = await self._asked(calls, outputs)
-        await self._variant(calls[0][0].device, prepared, frozenset(), keep=bool(host.keys_of(prepared.cuts)))
+    async def compile(self, device: Device, requests: Callable[[], Sequence[Request]]) -> None:
+        """Compile what :meth:`run` of requests of these shapes takes where nothing is found, and run nothing."""
+        _, arguments, prepared = await self._asked(device, requests)
+        await self._variant(device, prepared, frozenset(), keep=bool(arguments.keys_of(prepared.cuts)))
 
-    def prepared(
-        self, model: Runnable, inputs: Mapping[str, Any], outputs: Sequence[str] | None
-    ) -> tuple[int, int, Graph, Sequence[ReusePoint]]:
+    def prepared(self, device: Device, request: Request) -> tuple[int, int, Graph, Sequence[ReusePoint]]:
         """The operations of a run before and after merging, its fused graph, and its reuse points."""
-        host, calls = HostInputs(), [(model, inputs)]
-        prepared = self._prepare(calls, [model.call(inputs, outputs, host)], host)
-        return prepared.traced, prepared.executed, prepared.fused, prepared.cuts
+        prepared = self._prepare(device, [request], [Arguments().bound(request.arrays)])
+        return prepared.fused.traced, prepared.executed, prepared.fused, prepared.cuts
 
     async def _asked(
-        self, calls: Sequence[tuple[Runnable, Mapping[str, Any]]], outputs: Sequence[Sequence[str] | None] | None
-    ) -> tuple[Sequence[Call], HostInputs, _Prepared]:
-        """Each model's part of a run, their inputs, and their graph."""
-        if calls[0][0].device.backend.is_lost:
-            await calls[0][0].device.recover()
-        if {model.device for model, _ in calls} != {calls[0][0].device}:
-            raise TensorCommonsError("run_together() takes models on one device: move them, or run them one by one")
-        wanted = outputs or [None] * len(calls)
-        host = HostInputs()
-        parts = [model.call(inputs, names, host) for (model, inputs), names in zip(calls, wanted, strict=True)]
-        return parts, host, self._prepare(calls, parts, host)
+        self, device: Device, asked: Callable[[], Sequence[Request]]
+    ) -> tuple[Sequence[Request], Arguments, _Prepared]:
+        """The requests, their arguments, and their graph."""
+        if device.backend.is_lost:
+            await device.recover()
+        requests, arguments = asked(), Arguments()
+        if any(request.trace.device is not device for request in requests):
+            raise TensorReleased("a model moved to another device while its run waited")
+        names = [arguments.bound(request.arrays) for request in requests]
+        return requests, arguments, self._prepare(device, requests, names)
 
-    def _prepare(
-        self, calls: Sequence[tuple[Runnable, Mapping[str, Any]]], parts: Sequence[Call], host: HostInputs
-    ) -> _Prepared:
-        """The graph of a run and its cuts; traced again when a tensor was written or a model came."""
-        key = tuple([part.key for part in parts])
-        known = self._prepared.get(key)
-        if known is not None and known.loads == self._loads and known.is_current:
+    def _prepare(self, device: Device, requests: Sequence[Request], names: Sequence[Mapping[str, str]]) -> _Prepared:
+        """The graph of a run and its reuse points; made again when a tensor was written or a model came."""
+        key = tuple([(each.model, each.key, *own.values()) for each, own in zip(requests, names, strict=True)])
+        known, traces = self._prepared.get(key), [request.trace for request in requests]
+        if known is not None and known.loads == self._loads and all(map(is_, known.traces, traces)):
             return known
-        merged = Graph([node for part in parts for node in part.nodes])
-        fused = fuse(merged, calls[0][0].device.backend, [len(part.nodes) for part in parts])
-        cuts = reuse_points(fused, self._others(calls, host)) if self._activations.share else []
-        sources = [(leaf.storage, leaf.storage.identity) for leaf in merged.leaves if leaf.storage is not None]
-        counts = merged.traced, needed(fused, ())
-        self._prepared[key] = _Prepared(fused, *counts, cuts, sources, Storage.renames, self._loads)
+        fused = merge([(trace.graph, own) for trace, own in zip(traces, names, strict=True)])
+        cuts = self._reuse_points(device, fused, requests, names) if self._activations.share else []
+        self._prepared[key] = _Prepared(traces, fused, needed(fused, ()), cuts, self._loads)
         return self._prepared[key]
 
-    def _others(self, calls: Sequence[tuple[Runnable, Mapping[str, Any]]], host: HostInputs) -> Iterator[Graph]:
-        """What the models of a run, and those that share a weight with them, could compute of the same inputs."""
-        names = {model.name for model, _ in calls}
-        related = {name for entry in self._registry if names & entry.names.keys() for name in entry.names} | names
-        seen: list[Mapping[str, Any]] = []
-        device = calls[0][0].device
-        for _, inputs in calls:
-            if not any(inputs is other for other in seen):
-                seen.append(inputs)
-                for name in sorted(related):
-                    model = self._models.get(name)
-                    if model is not None and model.device is device:
-                        with suppress(TensorCommonsError):  # it cannot take these inputs
-                            yield fuse(Graph(model.every(inputs, host)), device.backend)
+    def _reuse_points(
+        self, device: Device, fused: Graph, requests: Sequence[Request], names: Sequence[Mapping[str, str]]
+    ) -> list[ReusePoint]:
+        """Where ``fused`` parts from what the models of a run, and those that share a weight with them, could compute
+        of the same arguments.
+        """
+        own = {request.model for request in requests}
+        related = {name for entry in self._registry if own & entry.names.keys() for name in entry.names} | own
+        others: dict[Any, tuple[Graph, Mapping[str, str]]] = {}
+        for request, mine in zip(requests, names, strict=True):
+            specs = tuple([(name, Spec(a.shape, as_dtype(a.dtype))) for name, a in request.arrays.items()])
+            for name in sorted(related):
+                traces = self._models.get(name)
+                if traces is not None and traces.device is device:
+                    with suppress(TensorCommonsError):  # it cannot take these arguments
+                        trace = traces.of_equal(specs)
+                        if trace is not None:
+                            others[id(trace), *mine.items()] = trace.graph, mine
+        return reuse_points(fused, (merge([other]) for other in others.values()))
 
     async def _variant(
         self, device: Device, prepared: _Prepared, found: frozenset[ReusePoint], *, keep: bool
@@ -300,7 +254,7 @@ class Runner:
 
     def _tell(
         self,
-        calls: Sequence[tuple[Runnable, Mapping[str, Any]]],
+        requests: Sequence[Request],
         device: Device,
         prepared: _Prepared,
         variant: _Variant,
@@ -309,11 +263,11 @@ class Runner:
         reused = prepared.executed - variant.executed
         self._activations.reused += reused
         self.last_run = {
-            "models": [model.name for model, _ in calls],
+            "models": [request.model for request in requests],
             "device": device.kind,
-            "nodes": prepared.traced,
+            "nodes": prepared.fused.traced,
             "executed": variant.executed,
-            "reused_in_run": prepared.traced - prepared.executed,
+            "reused_in_run": prepared.fused.traced - prepared.executed,
             "reused_from_cache": reused,
             **variant.cost,
             "js_calls": js_calls,
@@ -379,30 +333,33 @@ def _given(rest: Remainder, found: Mapping[ReusePoint, Tensor]) -> dict[str, Sto
     return {name: storage for name, storage in storages.items() if storage is not None}
 
 
-class HostInputs:
-    """The input arrays of one run. Equal arrays get one name, so what depends on them is the same computation."""
+class Arguments:
+    """The arrays of one run by the names that its graph has for them: equal arrays have one name."""
 
     def __init__(self) -> None:
         self.arrays: dict[str, np.ndarray[Any, Any]] = {}
         self._bytes: dict[str, memoryview | bytes] = {}
-        self._made: dict[Any, Any] = {}
 
-    def once(self, key: Any, make: Callable[[], Made]) -> Made:
-        """What ``make`` gave for ``key`` when it was first asked in this run."""
-        if key not in self._made:
-            self._made[key] = make()
-        made: Made = self._made[key]
-        return made
+    def bound(self, arrays: Mapping[str, np.ndarray[Any, Any]]) -> dict[str, str]:
+        """The graph's names of a request's ``arrays``, by its own names of them."""
+        return {name: self._bind(name, array) for name, array in arrays.items()}
 
-    def name_of(self, array: np.ndarray[Any, Any]) -> str:
-        """The graph's name of ``array``."""
-        raw = _bytes(array)
-        for name, other in self.arrays.items():
-            if array.shape == other.shape and array.dtype == other.dtype and raw == self._bytes[name]:
-                return name
-        name = f"input{len(self.arrays)}"
-        self.arrays[name], self._bytes[name] = array, raw
-        return name
+    def _bind(self, name: str, array: np.ndarray[Any, Any]) -> str:
+        raw = None
+        for known, other in self.arrays.items():
+            if other is array:
+                return known
+            if array.shape == other.shape and array.dtype == other.dtype:
+                raw = _bytes(array) if raw is None else raw
+                if known not in self._bytes:
+                    self._bytes[known] = _bytes(other)
+                if raw == self._bytes[known]:
+                    return known
+        free, number = name, 2
+        while free in self.arrays:
+            free, number = f"{name} {number}", number + 1
+        self.arrays[free] = array
+        return free
 
     def keys_of(self, cuts: Sequence[ReusePoint]) -> dict[ReusePoint, str]:
         """What each cut is for these inputs; nothing if they are so large that hashing them would cost too much."""

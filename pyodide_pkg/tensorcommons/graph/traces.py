@@ -1,0 +1,102 @@
+"""Traces: the graphs of a function of arguments, made once for the shapes of its arguments and the outputs wanted."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
+from typing import TypeAlias
+
+from ..backends.base import Spec
+from ..backends.device import Device
+from ..errors import ShapeMismatch
+from ..sharing.storage import Storage
+from .fuse import fuse
+from .graph import Graph
+from .node import Node
+
+Arguments: TypeAlias = "tuple[tuple[str, Spec], ...]"  # names, with the shapes and dtypes of what a call gives
+
+
+class Trace:
+    """Some outputs of a function for arguments of given shapes, under the function's own names of them."""
+
+    def __init__(self, nodes: Sequence[Node], device: Device) -> None:
+        self.nodes = tuple(nodes)
+        self.device = device
+        self._sources: list[tuple[Storage, str]] = []
+        self._renames = Storage.renames
+
+    @cached_property
+    def graph(self) -> Graph:
+        """The nodes merged and fused, as the function alone runs. Rules that may change bits end here."""
+        merged = Graph(self.nodes)
+        self._renames = Storage.renames
+        self._sources = [(leaf.storage, leaf.storage.identity) for leaf in merged.leaves if leaf.storage is not None]
+        fused = fuse(merged, self.device.backend)
+        fused.traced = merged.traced
+        return fused
+
+    @property
+    def is_current(self) -> bool:
+        """False once a leaf was written: what was merged as one computation may be two."""
+        if self._renames != Storage.renames and all(storage.identity == was for storage, was in self._sources):
+            self._renames = Storage.renames
+        return self._renames == Storage.renames
+
+
+class Traces:
+    """All traces of ``function``, which takes argument nodes and gives output nodes, each by name.
+
+    ``example`` gives arguments of shapes that the function is known to take. ``count`` says how often the function was
+    called.
+    """
+
+    def __init__(
+        self,
+        device: Device,
+        function: Callable[[Mapping[str, Node]], Mapping[str, Node]],
+        example: Callable[[], Arguments],
+    ) -> None:
+        self.device = device
+        self.count = 0
+        self._function = function
+        self._example = example
+        self._outputs: dict[Arguments, Mapping[str, Node]] = {}
+        self._refused: set[Arguments] = set()
+        self._traces: dict[tuple[Arguments, tuple[str, ...]], Trace] = {}
+
+    def of(self, arguments: Arguments, outputs: Sequence[str] | None = None) -> Trace:
+        """The trace of ``outputs``, by default all of them. Raises as the function does."""
+        if arguments not in self._outputs:
+            self.count += 1
+            given = {name: Node(None, {}, (), spec, name=name) for name, spec in arguments}
+            self._outputs[arguments] = self._function(given)
+        found = self._outputs[arguments]
+        key = arguments, tuple(found if outputs is None else outputs)
+        known = self._traces.get(key)
+        if known is None or not known.is_current:
+            known = self._traces[key] = Trace([found[name] for name in key[1]], self.device)
+        return known
+
+    def of_equal(self, arguments: Arguments) -> Trace | None:
+        """The trace of all outputs for those of ``arguments`` that the function takes; None where it takes others."""
+        given = dict(arguments)
+        names = [name for name, _ in self.example]
+        if any(name not in given for name in names):
+            return None
+        mine = tuple([(name, given[name]) for name in names])
+        if mine not in self._refused:
+            try:
+                return self.of(mine)
+            except ShapeMismatch:
+                self._refused.add(mine)
+        return None
+
+    @cached_property
+    def example(self) -> Arguments:
+        """Arguments of one fixed shape, for comparing functions with each other."""
+        return self._example()
+
+    def probe(self) -> Trace:
+        """The trace of all outputs for :attr:`example`."""
+        return self.of(self.example)
