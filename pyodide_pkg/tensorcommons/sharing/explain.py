@@ -85,7 +85,7 @@ def shader_source(model: Explained, inputs: Mapping[str, Any], step: int, output
         ShapeMismatch: the model cannot take the inputs.
         TensorReleased: the model was unloaded.
     """
-    _, _, fused, _ = model.manager.runner.prepared(model, inputs, outputs)
+    _, _, fused, _ = model.manager.runner.prepared(model.device, model.request(inputs, outputs))
     commands = list(_commands(outline(model.device, fused)))
     if isinstance(step, bool) or not isinstance(step, int) or not 0 <= step < len(commands):
         numbers = f"0 to {len(commands) - 1}" if commands else "none"
