@@ -36,7 +36,7 @@ async def measure_buckets(
             model = await tc.from_pretrained(
                 str(folder), manager=manager, tokenizer=False, cache=None, device=device.kind
             )
-            name = "software" if device.kind == "webgpu" and device.is_software else device.kind
+            name = f"{device.kind}{' (software)' if device.is_software else ''}"
             found[name] = {length: await _least(model, length, rounds) for length in LENGTHS}
             model.unload()
     finally:

@@ -1,4 +1,4 @@
-"""Measure the rates by which a graph is partitioned (RATES in graph/partition.py), on every device of this browser.
+"""Measure the rates by which a graph is partitioned (Facts in backends/facts.py), on every device of this browser.
 
 Of each the fastest of the rounds counts: what else the machine does only makes them slower.
 """
@@ -19,11 +19,8 @@ NAMES = ("ms a part", "multiply-adds a ms", "elements a ms", "bytes a ms")
 
 
 async def measure_rates(devices: tc.Devices, rounds: int) -> dict[str, tuple[float, ...]]:
-    """By the key of a device in RATES: what a part costs by itself, and what is done in one ms beyond that."""
-    return {
-        "software" if device.kind == "webgpu" and device.is_software else device.kind: await _rates(device, rounds)
-        for device in devices.opened
-    }
+    """By what a device is: what a part costs by itself, and what is done in one ms beyond that."""
+    return {device.facts.what: await _rates(device, rounds) for device in devices.opened}
 
 
 async def _rates(device: tc.Device, rounds: int) -> tuple[float, ...]:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from .backends.device import CATEGORIES, Device, known_devices
+from .backends.device import CATEGORIES, NOT_TRIED, Device, known_devices
 from .bridge.runtime import host
 from .errors import shown, shown_address
 from .hub.cache import known_caches
@@ -66,7 +66,7 @@ def _device(device: Device) -> Iterator[str]:
         yield f"  limits: {', '.join(limits)}"
     if device.backend.features:
         yield f"  features: {', '.join(device.backend.features)}"
-    if device.kind == "webnn":
+    if device.not_lent != NOT_TRIED:
         yield f"  tensors lent to WebGPU: {device.not_lent or 'yes'}"
     if device.speed is not None:
         yield (

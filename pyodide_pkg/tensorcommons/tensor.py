@@ -146,7 +146,7 @@ class Tensor:
         """Read without waiting. Raises ReadRequired, with ``what`` was tried, where that is not possible."""
         device = self.device or default_device()
         remedy = "use `await t.read()`, or tc.stack() and tc.concat() to put tensors together"
-        if device.kind != "cpu":
+        if not device.facts.is_host:
             raise ReadRequired(f"{what} cannot wait for the {device.kind} device: {remedy}")
         try:
             return run_now(self.read(), turns=True)
@@ -254,7 +254,7 @@ class Tensor:
         Raises:
             TensorCommonsError: it cannot here; use ``await t.read()``.
         """
-        if (self.device or default_device()).kind == "cpu":
+        if (self.device or default_device()).facts.is_host:
             try:
                 return run_now(self.read(), turns=True)
             except WouldWaitError:  # for what the device is busy with

@@ -11,8 +11,9 @@ import tensorcommons as tc
 from tensorcommons import Device, Devices
 from tensorcommons.backends import select
 from tensorcommons.backends.base import Spec
-from tensorcommons.backends.current import KINDS
+from tensorcommons.backends.kinds import KINDS
 from tensorcommons.backends.timeouts import in_time
+from tensorcommons.backends.webgpu.backend import SOFTWARE as SOFTWARE_FACTS
 from tensorcommons.errors import DeviceMemoryError, DeviceUnavailable
 from tests.sharing.devices import Backend
 
@@ -23,6 +24,7 @@ def device(what: str) -> Device:
     how, kind = what.split()
     backend = Backend(kind)
     backend.is_software = how == "software"
+    backend.facts = SOFTWARE_FACTS if what == SOFTWARE else backend.facts
     backend.name = f"the {what}"
     return Device(backend)
 
@@ -30,7 +32,7 @@ def device(what: str) -> Device:
 def devices(*found: str, by_facts: bool = True) -> Devices:
     opened = [device(what) for what in found]
     missing = {kind: f"no {kind} here" for kind in KINDS if not any(each.kind == kind for each in opened)}
-    return Devices(sorted(opened, key=select.rank) if by_facts else opened, missing, by_facts=by_facts)
+    return Devices(sorted(opened, key=lambda each: each.facts.rank) if by_facts else opened, missing, by_facts=by_facts)
 
 
 def backend_of(device: Device) -> Backend:

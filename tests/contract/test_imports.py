@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from tensorcommons.backends.kinds import KINDS
+
 PACKAGE = Path(__file__).parents[2] / "pyodide_pkg" / "tensorcommons"
 # From the top down: a module may import what stands in its own row or below, nothing above. A storage is what a leaf of
 # a graph is, so storage.py and transfer.py stand below graph/; the rest of sharing/ makes tensors and runs graphs, and
@@ -81,3 +83,17 @@ def test_the_package_imports_where_there_is_no_javascript() -> None:
     block = "import sys\nfor name in ('js', 'pyodide', 'pyodide_js', 'tensorcommons_js'): sys.modules[name] = None\n"
     code = block + "import tensorcommons\n" + "\n".join(f"import {name}" for name in modules)
     subprocess.run([sys.executable, "-W", "error", "-c", code], check=True, cwd=PACKAGE.parent)
+
+
+def test_no_kind_of_device_is_compared_outside_the_backends() -> None:
+    """What depends on a device asks for its facts, so that a new kind changes nothing else."""
+    kinds, found = set(KINDS), []
+    for path in FILES:
+        name = path.relative_to(PACKAGE).as_posix()
+        if name.split("/")[0] in ("backends", "bridge"):
+            continue
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if isinstance(node, ast.Compare):
+                texts = {each.value for each in ast.walk(node) if isinstance(each, ast.Constant)}
+                found += [f"{name}:{node.lineno}"] if texts & kinds else []
+    assert not found

@@ -11,6 +11,7 @@ import numpy as np
 from tensorcommons import Device
 from tensorcommons.backends.base import Computation, Executable, Range, Spec
 from tensorcommons.backends.cpu import CpuBackend
+from tensorcommons.backends.webnn.backend import WebNNBackend
 from tensorcommons.errors import UnsupportedOp
 
 Array = np.ndarray[Any, Any]
@@ -41,6 +42,7 @@ class GraphBackend(CpuBackend):
     """``refused`` are the names of the ops that it does not take."""
 
     kind = "webnn"
+    facts = WebNNBackend.facts
     takes_graphs = True
     graph_nodes = 4000
 

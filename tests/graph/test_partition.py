@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 import tensorcommons as tc
 from tensorcommons import Device
 from tensorcommons.backends.cpu import CpuBackend
+from tensorcommons.backends.facts import Rates
 from tensorcommons.errors import DeviceLost, DeviceUnavailable, UnsupportedOp
-from tensorcommons.graph import partition
 from tensorcommons.graph.partition import PartedProgram
 from tensorcommons.tensor import Tensor
 from tests.cases.support import numbers
@@ -21,11 +23,14 @@ def program_of(device: Device) -> PartedProgram:
     return found
 
 
+def cpu_takes(monkeypatch: pytest.MonkeyPatch, rates: Rates) -> None:
+    monkeypatch.setattr(CpuBackend, "facts", replace(CpuBackend.facts, rates=rates))
+
+
 @pytest.fixture
 def splits(monkeypatch: pytest.MonkeyPatch) -> None:
     """Moving the whole graph is too expensive."""
-    for kind in ("cpu", "software"):
-        monkeypatch.setitem(partition.RATES, kind, (0.0, 1e-6, 1e9, 1e9))
+    cpu_takes(monkeypatch, Rates(0.0, 1e-6, 1e9, 1e9))
 
 
 def network(x: Tensor, weight: Tensor) -> Tensor:
@@ -51,7 +56,7 @@ async def test_parts_give_what_one_device_gives(splits: None) -> None:
 async def test_a_graph_of_many_nodes_runs_in_pieces_of_its_device(
     monkeypatch: pytest.MonkeyPatch, refused: tuple[str, ...]
 ) -> None:
-    monkeypatch.setitem(partition.RATES, "cpu", (0.0, 1e9, 1e-3, 1e9))  # moving the whole graph is too expensive
+    cpu_takes(monkeypatch, Rates(0.0, 1e9, 1e-3, 1e9))  # moving the whole graph is too expensive
     device = graph_device(*refused)
     x = tc.asarray(numbers(5), device=device)
     y = x

@@ -14,6 +14,8 @@ from tensorcommons import Device, Devices
 from tensorcommons.backends.base import Spec
 from tensorcommons.backends.cpu import CpuBackend
 from tensorcommons.backends.device import STAGING_RESERVE, Category
+from tensorcommons.backends.webgpu.backend import HARDWARE
+from tensorcommons.backends.webnn.backend import WebNNBackend
 from tensorcommons.bridge.byte_buffer import Data
 from tensorcommons.errors import DeviceLost, TensorCommonsError
 from tests.cases.rules import cancelled, consistent, parts_of, some
@@ -38,6 +40,7 @@ class Backend(CpuBackend):
     def __init__(self, kind: str = "cpu") -> None:
         super().__init__()
         self.kind = kind
+        self.facts = {"webgpu": HARDWARE, "webnn": WebNNBackend.facts, "cpu": CpuBackend.facts}[kind]
         self.keeps_spares = kind == "webgpu"
         self._spares: dict[tuple[int, int], Array] = {}
         self.fault_in = 0

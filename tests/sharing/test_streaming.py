@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,9 @@ import tensorcommons as tc
 from scripts.random_checkpoint import RandomCheckpoint
 from scripts.serve import serve
 from scripts.serve_checkpoints import with_random
+from tensorcommons.backends.cpu import CpuBackend
+from tensorcommons.backends.facts import Rates
 from tensorcommons.errors import MemoryBudgetError, TensorReleased
-from tensorcommons.graph import partition
 from tensorcommons.hub import weights
 from tensorcommons.hub.weights import WeightsFile
 from tensorcommons.models import weight_loader
@@ -242,7 +244,7 @@ async def test_a_device_that_refuses_an_operation_streams_as_well(
     monkeypatch: pytest.MonkeyPatch, kinds: set[str]
 ) -> None:
     if "webnn" in kinds:  # moving the whole graph is too expensive
-        monkeypatch.setitem(partition.RATES, "cpu", (0.0, 1e-6, 1e9, 1e9))
+        monkeypatch.setattr(CpuBackend, "facts", replace(CpuBackend.facts, rates=Rates(0.0, 1e-6, 1e9, 1e9)))
     found = []
     for share in (4.0, 0.6):
         device = graph_device("layer_norm")

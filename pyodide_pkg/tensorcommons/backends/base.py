@@ -27,6 +27,7 @@ from ..bridge.byte_buffer import ByteBuffer, Data
 from ..dtypes import DType
 from ..errors import TensorCommonsError
 from ..shapes import Layout, Shape, size_of
+from .facts import Facts
 
 Attribute: TypeAlias = "int | float | str | bool | tuple[Attribute, ...] | None"
 Attributes: TypeAlias = Mapping[str, Attribute]
@@ -306,6 +307,7 @@ class Backend(ABC, Generic[E]):
     kind: str
     name: str
     is_software: bool
+    facts: Facts
     limits: dict[str, int]
     features: Sequence[str] = ()  # what it has beside that, in words
     op_limits: Mapping[str, Any] = MappingProxyType({})  # opSupportLimits() of WebNN: by method and operand

@@ -37,6 +37,7 @@ from .base import (
     Timing,
     Work,
 )
+from .facts import DeviceKind, Facts, Rates
 
 ADDRESSES = 2**32 - 2**16  # bytes of WebAssembly's memory at most
 RESERVED = 2**28  # bytes of it for Python, NumPy and what a run takes
@@ -71,6 +72,14 @@ class CpuBackend(Backend[CpuExecutable]):
     kind = "cpu"
     name = f"NumPy {np.__version__}"
     is_software = True
+    facts = Facts(
+        rank=3,
+        fallback_rank=1,
+        what="the slowest",
+        why="neither a GPU adapter nor WebNN was found",
+        rates=Rates(0.25, 1e6, 2e5, 5e5),
+        is_host=True,
+    )
 
     def __init__(self) -> None:
         self.limits: dict[str, int] = {}
@@ -205,3 +214,10 @@ class CpuBackend(Backend[CpuExecutable]):
 
     def live_buffers(self) -> int:
         return len(self._bytes)
+
+
+async def _open(wish: str) -> CpuBackend:
+    return CpuBackend()
+
+
+KIND = DeviceKind(CpuBackend.kind, _open)

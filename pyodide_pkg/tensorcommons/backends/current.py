@@ -11,11 +11,10 @@ from typing import TYPE_CHECKING
 from ..errors import DeviceUnavailable, quoted, shown
 from .cpu import CpuBackend
 from .device import Device
+from .kinds import KINDS
 
 if TYPE_CHECKING:
     from .select import Devices
-
-KINDS = ("webgpu", "webnn", "cpu")
 
 
 class _Current:
@@ -58,7 +57,7 @@ def device_of(wish: Device | str) -> Device:
         raise DeviceUnavailable(
             shown(str(wish)), f"device= takes a Device or one of {', '.join(KINDS)}, not {quoted(wish)}"
         )
-    if wish == "cpu":
+    if wish == CpuBackend.kind:
         return _cpu()
     if _Current.devices is None:
         if wish == "auto":

@@ -100,6 +100,9 @@ class Speed:
     flops_per_second: float
 
 
+NOT_TRIED = "it was not tried"  # to lend a tensor to another device
+
+
 class Device:
     """One opened device: what it is, and what it holds.
 
@@ -112,11 +115,12 @@ class Device:
         self.kind = backend.kind
         self.name = backend.name
         self.is_software = backend.is_software
+        self.facts = backend.facts
         self.limits = backend.limits
         self.budget = Budget()
         self.fallbacks: tuple[Device, ...] = ()  # who runs what this one does not take, the first that is there
         self.crossings: dict[Way, int] = {"rented": 0, "host": 0}  # bytes that came from other devices
-        self.not_lent = "nobody asked"  # why no tensor is lent to another device; empty where that works
+        self.not_lent = NOT_TRIED  # why no tensor is lent to another device; empty where that works
         self._borrower: Device | None = None
         self._lender: Device | None = None
         self._recovering = asyncio.Lock()
@@ -387,7 +391,7 @@ class Device:
             raise
 
     async def _read_together(self, ranges: Sequence[Range]) -> list[memoryview]:
-        if self.kind == "cpu":
+        if self.facts.is_host:
             return await self.backend.read(ranges)
         async with self.budget.reading:
             total = sum([_words(offset, size) for _, offset, size in ranges])
@@ -430,7 +434,7 @@ class Device:
         ``start`` is a multiple of 4, and so is the end if it is not ``stop``. Raises as :meth:`read`.
         """
         size = stop - start if self.backend.reads_whole else min(stop - start, byte_buffer.CHUNK)
-        if self.kind == "cpu":
+        if self.facts.is_host:
             return await self.backend.read_block(handle, start, size)
         async with self.budget.reading:
             if _words(start, size) > self._staging:

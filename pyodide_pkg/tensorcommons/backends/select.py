@@ -14,33 +14,16 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
-from ..bridge.webgpu import WebGPUBridge
-from ..bridge.webnn import WebNNBridge
 from ..errors import DeviceMemoryError, DeviceUnavailable, check_listener, quoted, shown
 from .base import Spec
-from .current import KINDS, take_cpu, use_devices
+from .cpu import CpuBackend
+from .current import take_cpu, use_devices
 from .device import Device
+from .kinds import KINDS
 from .timeouts import OPEN_SECONDS, in_time
-from .webgpu.backend import WebGPUBackend
-from .webnn.backend import WebNNBackend
+from .webnn.backend import KIND as WEBNN
 
 logger = logging.getLogger("tensorcommons")
-WISHES = ("cpu", "gpu", "npu", "")  # for WebNN; "" is the browser's choice
-
-# By rank: what a device is, and why "auto" chooses it where no device of a lower rank was opened.
-FACTS = (
-    ("a hardware GPU", "it is a hardware GPU"),
-    ("used where there is no hardware GPU", "no hardware GPU was found"),
-    ("a software GPU adapter", "neither a hardware GPU nor WebNN was found"),
-    ("the slowest", "neither a GPU adapter nor WebNN was found"),
-)
-
-
-def rank(device: Device) -> int:
-    """0 for a hardware GPU, 1 WebNN, 2 a software adapter, 3 NumPy."""
-    if device.kind == "webgpu":
-        return 2 if device.is_software else 0
-    return 1 if device.kind == "webnn" else 3
 
 
 @dataclass(frozen=True)
@@ -64,9 +47,8 @@ class Devices:
         self.webnn: Device | None = by_kind.get("webnn")
         self.cpu: Device | None = by_kind.get("cpu")
         if self.webnn is not None and not self.webnn.fallbacks:
-            # What it refuses is small, or sorts: a software adapter compiles longer than NumPy takes for that.
             others = (each for each in opened if each is not self.webnn)
-            self.webnn.fallbacks = tuple(sorted(others, key=lambda each: (0, 3, 2).index(rank(each))))
+            self.webnn.fallbacks = tuple(sorted(others, key=lambda each: each.facts.fallback_rank))
 
     def __repr__(self) -> str:
         return f"<Devices {', '.join(device.kind for device in self.opened)}; missing: {dict(self.missing)}>"
@@ -96,7 +78,7 @@ class Devices:
         here = [device for device in self.opened if not device.is_gone]
         if not here:
             raise DeviceUnavailable("auto", "; ".join(f"{device.kind}: {device.gone}" for device in self.opened))
-        return Decision(here[0], FACTS[rank(here[0])][1] if self._by_facts else "it comes first in the order asked for")
+        return Decision(here[0], here[0].facts.why if self._by_facts else "it comes first in the order asked for")
 
     def choose(self, wish: str | Device = "auto") -> Device:
         """The device that :meth:`decide` gives. Raises as it does."""
@@ -153,7 +135,7 @@ class Devices:
         """What every other kind is or why it is not there, by kind."""
         known = {kind: f"missing: {why}" for kind, why in self.missing.items()}
         for other in self.opened:
-            known[other.kind] = f"lost: {other.gone}" if other.is_gone else f"{other.name}, {FACTS[rank(other)][0]}"
+            known[other.kind] = f"lost: {other.gone}" if other.is_gone else f"{other.name}, {other.facts.what}"
         return {kind: known[kind] for kind in KINDS if kind in known and kind != device.kind}
 
     def explain(self, wish: str | Decision = "auto") -> str:
@@ -183,7 +165,7 @@ class Devices:
         """Find out whether WebNN can lend WebGPU its tensors; ``webnn.not_lent`` says why if it cannot."""
         if self.webnn is not None and self.webgpu is not None:
             try:
-                await in_time("webnn", self.webnn.try_lending(self.webgpu), seconds)
+                await in_time(WEBNN.name, self.webnn.try_lending(self.webgpu), seconds)
             except DeviceUnavailable as error:
                 self.webnn.stop_lending(error.reason)
 
@@ -227,9 +209,11 @@ async def open_devices(
     unknown = [str(kind) for kind in wanted if kind not in KINDS]
     if unknown or not wanted:
         raise DeviceUnavailable(", ".join(unknown) or "any", f"the kinds of devices are {', '.join(KINDS)}")
-    if webnn not in WISHES:
-        raise DeviceUnavailable("webnn", f"it can be asked for {', '.join(map(repr, WISHES))}, not {quoted(webnn)}")
-    tasks = [asyncio.ensure_future(in_time(kind, _open(kind, webnn), timeout, Device.close)) for kind in wanted]
+    if webnn not in WEBNN.wishes:
+        known = ", ".join(map(repr, WEBNN.wishes))
+        raise DeviceUnavailable(WEBNN.name, f"it can be asked for {known}, not {quoted(webnn)}")
+    wishes = {WEBNN.name: webnn}
+    tasks = [asyncio.ensure_future(in_time(kind, _open(kind, wishes), timeout, Device.close)) for kind in wanted]
     try:
         await asyncio.wait(tasks)
         answers = await asyncio.gather(*tasks, return_exceptions=True)
@@ -251,15 +235,15 @@ async def open_devices(
             raise answer
     if not opened:
         raise DeviceUnavailable(", ".join(wanted), "; ".join(f"{kind}: {why}" for kind, why in missing.items()))
-    devices = Devices(sorted(opened, key=rank) if prefer is None else opened, missing, by_facts=prefer is None)
+    devices = Devices(
+        sorted(opened, key=lambda each: each.facts.rank) if prefer is None else opened, missing, by_facts=prefer is None
+    )
     await devices.try_lending(timeout)
     use_devices(devices)
     return devices
 
 
-async def _open(kind: str, webnn: str) -> Device:
-    if kind == "cpu":
+async def _open(kind: str, wishes: Mapping[str, str]) -> Device:
+    if kind == CpuBackend.kind:
         return take_cpu()
-    if kind == "webgpu":
-        return Device(WebGPUBackend(await WebGPUBridge.open()))
-    return Device(WebNNBackend(await WebNNBridge.open(webnn)))
+    return Device(await KINDS[kind].open(wishes.get(kind, "")))

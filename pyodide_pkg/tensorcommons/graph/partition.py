@@ -38,21 +38,6 @@ _Copies: TypeAlias = dict[tuple[int, int], Storage]  # of a run's values, by dev
 Compile = Callable[[Device, Graph], "Awaitable[BoundProgram]"]
 Turn: TypeAlias = "tuple[Device, Sequence[Node]]"
 
-# Per device: ms that a part costs by itself, and multiply-adds, elements and crossing bytes in one ms. As `make bench
-# ARGS=rates` found them on 2026-11-23 with two cores in Chromium 153: WebNN on LiteRT, NumPy in Pyodide, WebGPU on a
-# software adapter. What crosses is written to WebNN or read from there at the rate of WebNN, whoever has the other end.
-# The last line is an order of magnitude.
-RATES = {
-    "webnn": (1.1, 4e7, 1e6, 5e5),
-    "cpu": (0.25, 1e6, 2e5, 5e5),
-    "software": (0.8, 2e6, 1e5, 4.5e5),
-    "webgpu": (1.0, 1e9, 1e8, 5e5),
-}
-
-
-def _rates(device: Device) -> tuple[float, float, float, float]:
-    return RATES["software" if device.kind == "webgpu" and device.is_software else device.kind]
-
 
 def _work(node: Node) -> tuple[float, float]:
     """Multiply-adds and elements of a node, as far as they matter for a choice."""
@@ -64,9 +49,9 @@ def _work(node: Node) -> tuple[float, float]:
 
 def cost(device: Device, nodes: Sequence[Node], crossing: int) -> float:
     """About how many ms a part of these nodes takes on ``device`` with ``crossing`` bytes brought there."""
-    fixed, products, elements, bytes_ = _rates(device)
-    work = [_work(node) for node in nodes]
-    return fixed + sum(w[0] for w in work) / products + sum(w[1] for w in work) / elements + crossing / bytes_
+    rates, work = device.facts.rates, [_work(node) for node in nodes]
+    computing = sum(w[0] for w in work) / rates.multiply_adds + sum(w[1] for w in work) / rates.elements
+    return rates.fixed + computing + crossing / rates.crossing_bytes
 
 
 @dataclass(frozen=True)

@@ -51,7 +51,7 @@ class Residency(Budget):
     def __init__(self, devices: Sequence[Device]) -> None:
         super().__init__()
         self.devices = devices
-        self._needs_staging = any(device.kind != "cpu" for device in devices)  # NumPy needs none
+        self._needs_staging = not all(device.facts.is_host for device in devices)
         self._shares: WeakSet[Share] = WeakSet()
         self._sum_up()
         self._waiting: list[tuple[Collection[Storage], asyncio.Future[None]]] = []

@@ -282,11 +282,12 @@ class Storage:
     async def write(self, offset: int, data: memoryview) -> None:
         """Write bytes ``offset`` to ``offset + len(data)``, wherever a device's words begin. Call within ``using``.
 
-        WebGPU writes whole words of 4 bytes, so what lies beside ``data`` in its first and last word is read first.
+        Where the device writes whole words, what lies beside ``data`` in its first and last word is read first.
         """
         await self.ensure()
-        start, stop = offset & ~3, min(-(-(offset + data.nbytes) // 4) * 4, self.nbytes)
-        if (start, stop) != (offset, offset + data.nbytes) and self.device.kind != "cpu":
+        word = self.device.facts.granularity
+        start, stop = offset // word * word, min(-(-(offset + data.nbytes) // word) * word, self.nbytes)
+        if (start, stop) != (offset, offset + data.nbytes):
             words = bytearray(await self.device.read(self.handle, start, stop - start))
             words[offset - start : offset - start + data.nbytes] = data
             offset, data = start, memoryview(words)

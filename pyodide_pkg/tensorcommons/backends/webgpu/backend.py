@@ -31,6 +31,7 @@ from ..base import (
     Timing,
     Work,
 )
+from ..facts import DeviceKind, Facts, Rates
 from .cutting import TooLarge, lowered
 from .kernels import KERNELS, Adapter
 from .kernels.common import ENDLESS, LOOPS, require_shader_types
@@ -82,6 +83,24 @@ class Replay(Executable):
     bound: list[int] = field(default_factory=list)
 
 
+HARDWARE = Facts(
+    rank=0,
+    fallback_rank=0,
+    what="a hardware GPU",
+    why="it is a hardware GPU",
+    rates=Rates(1.0, 1e9, 1e8, 5e5),  # orders of magnitude
+    granularity=4,
+)
+SOFTWARE = Facts(
+    rank=2,
+    fallback_rank=2,  # it compiles longer than NumPy takes for what is small
+    what="a software GPU adapter",
+    why="neither a hardware GPU nor WebNN was found",
+    rates=Rates(0.8, 2e6, 1e5, 4.5e5),
+    granularity=4,
+)
+
+
 class WebGPUBackend(Backend[Replay]):
     """One GPUDevice behind the bridge."""
 
@@ -93,6 +112,7 @@ class WebGPUBackend(Backend[Replay]):
         self.bridge = bridge
         self.name = bridge.description
         self.is_software = bridge.fallback
+        self.facts = SOFTWARE if bridge.fallback else HARDWARE
         self.limits = bridge.limits
         self.features = sorted(bridge.features)
         self.adapter = Adapter(
@@ -329,3 +349,10 @@ class WebGPUBackend(Backend[Replay]):
 
     def live_buffers(self) -> int:
         return self.bridge.live()
+
+
+async def _open(wish: str) -> WebGPUBackend:
+    return WebGPUBackend(await WebGPUBridge.open())
+
+
+KIND = DeviceKind(WebGPUBackend.kind, _open)

@@ -31,6 +31,7 @@ from ..base import (
     Value,
     Work,
 )
+from ..facts import DeviceKind, Facts, Rates
 from ..webgpu.backend import WebGPUBackend
 from .builder import EMPTY, GraphBuilder
 from .lowering import lower, physical, refusals
@@ -60,6 +61,14 @@ class WebNNBackend(Backend[Built]):
     """
 
     kind = "webnn"
+    facts = Facts(
+        rank=1,
+        fallback_rank=1,
+        what="used where there is no hardware GPU",
+        why="no hardware GPU was found",
+        rates=Rates(1.1, 4e7, 1e6, 5e5),
+        granularity=4,
+    )
     takes_graphs = True
     reads_whole = True
     keeps_spares = True
@@ -423,3 +432,11 @@ def _tensor(spec: Spec) -> tuple[str, Shape]:
     """An MLTensor's dtype and shape; what has more axes than any lies flat, for other devices to compute with."""
     shape = spec.shape if len(spec.shape) <= AXES else (size_of(spec.shape),)
     return physical(spec.dtype), shape
+
+
+async def _open(wish: str) -> WebNNBackend:
+    return WebNNBackend(await WebNNBridge.open(wish))
+
+
+# It can be asked for a kind of processor; "" is the browser's choice.
+KIND = DeviceKind(WebNNBackend.kind, _open, ("cpu", "gpu", "npu", ""))

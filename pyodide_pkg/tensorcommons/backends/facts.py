@@ -1,0 +1,56 @@
+"""Facts of a device: what is decided by them does not ask for its kind."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .base import Backend
+
+
+@dataclass(frozen=True)
+class Rates:
+    """What a part of a graph takes on a device: ``fixed`` ms, and one ms for so many multiply-adds, elements, and bytes
+    that cross to it.
+
+    As ``make bench ARGS=rates`` found them on 2026-11-23 with two cores in Chromium 153. What crosses is written to
+    WebNN or read from there at the rate of WebNN, whatever the other device is.
+    """
+
+    fixed: float
+    multiply_adds: float
+    elements: float
+    crossing_bytes: float
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What a device is.
+
+    "auto" means the device of the lowest ``rank``: ``what`` it is, and ``why`` it is chosen where none of a lower rank
+    was opened. ``fallback_rank`` orders the devices that run what another one refuses. A write begins and ends at
+    multiples of ``granularity`` bytes. ``is_host``: values lie in Python's own memory, and a read neither waits nor
+    takes a buffer.
+    """
+
+    rank: int
+    fallback_rank: int
+    what: str
+    why: str
+    rates: Rates
+    granularity: int = 1
+    is_host: bool = False
+
+
+@dataclass(frozen=True)
+class DeviceKind:
+    """A kind of device, by which it is asked for. ``open`` takes one of its ``wishes``, of which the first is usual.
+
+    ``open`` raises DeviceUnavailable where the browser does not have it.
+    """
+
+    name: str
+    open: Callable[[str], Awaitable[Backend[Any]]]
+    wishes: Sequence[str] = ("",)
