@@ -10,9 +10,11 @@ struct Params {
   fibres: u32,
   rank: u32,
   count: u32, // indices a fibre
-  size: i32, // elements a fibre of y
+  size: i32, // elements that the indices of a fibre choose from
   offsets: vec3<i32>, // of ids, updates, y
+  first: i32, // of these elements, the one that y begins at
   steps: vec3<i32>, // along the axis
+  length: i32, // elements a fibre of y
   shape: array<vec4<u32>, 2>,
   strides: array<vec4<i32>, 6>,
 }
@@ -39,6 +41,8 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
     var id = load_ids(u32(at.x + j * p.steps.x));
     if (id < 0) { id += p.size; }
     if (id < 0 || id >= p.size) { continue; }
+    id -= p.first;
+    if (id < 0 || id >= p.length) { continue; }
     let slot = u32(at.z + id * p.steps.z);
     let value = load_updates(u32(at.y + j * p.steps.y));
     $store

@@ -12,7 +12,7 @@ $columns_of_b
 
 // Where four rows from `first` on begin, in vectors. Rows past the end repeat the last one; their sums are never stored.
 fn starts_of_a(first: u32) -> vec4<u32> {
-  return four_from(first, p.rows) * (p.depth / 4u);
+  return u32(p.a_offset) / 4u + four_from(first, p.rows) * (p.depth / 4u);
 }
 fn rows_of_a(at: vec4<u32>, k: u32) -> mat4x4<f32> {
   let i = at + k;

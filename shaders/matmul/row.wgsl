@@ -14,11 +14,12 @@ fn main(@builtin(global_invocation_id) id: vec3<u32>) {
   let column = id.x * 16u;
   if (column >= p.columns) { return; }
   let vectors = p.depth / 4u;
+  let start = u32(p.a_offset) / 4u;
   let w0 = starts_of_b(column); let w1 = starts_of_b(column + 4u);
   let w2 = starts_of_b(column + 8u); let w3 = starts_of_b(column + 12u);
   var s0 = vec4<f32>(); var s1 = vec4<f32>(); var s2 = vec4<f32>(); var s3 = vec4<f32>();
   for (var k = 0u; k < vectors; k++) {
-    let a = load4_a(k);
+    let a = load4_a(start + k);
     s0 += columns_of_b(w0, k) * a;
     s1 += columns_of_b(w1, k) * a;
     s2 += columns_of_b(w2, k) * a;

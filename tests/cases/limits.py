@@ -61,6 +61,13 @@ async def copies_in_windows(device: Device) -> None:
     await _same(device, lambda x, y: [tc.concat([x, y], axis=0), tc.concat([x, y, x], axis=1)], x, y)
     await _same(device, lambda x: [tc.pad(x, ((3, 1), (0, 5)), constant_values=1.5), tc.reshape(x.mT, (-1,))], x)
     await _same(device, lambda x: [tc.reshape(x.mT, (-1,)), tc.concat([x > 0, x < 0], axis=1)], _half(90, 51))
+    await _same(
+        device,
+        lambda x: [tc.pad(x, ((3, 1), (0, 5)), constant_values=1.5), tc.pad(x > 0, 2, constant_values=False)],
+        _half(300, 101),
+    )
+    floats = {"dtype": "float32", "device": device}
+    await _same(device, lambda x: [x + tc.arange(40_001, **floats), tc.arange(3, 9, 1e-4, **floats)], numbers(1))
 
 
 @only("webgpu")
@@ -96,6 +103,28 @@ async def more_products_in_parts(device: Device) -> None:
         await _same(device, lambda x, w, b, r: functional.linear(x, w, b) + r, *(each.astype(kind) for each in given))
     await _same(device, lambda x, w: x @ w, numbers(50, 8), numbers(8, 300))
     await _same(device, lambda a, b: a @ b, numbers(6, 30, 20), numbers(6, 20, 44))
+
+
+@only("webgpu")
+async def products_of_one_value(device: Device) -> None:
+    """Parts that begin at an offset: of operands that are one value, and of rows that no alignment fits."""
+    functional = tc.nn.functional
+    x = numbers(90, 72)
+    await _same(device, lambda x: functional.linear(x, x), x)
+    await _same(device, lambda x: [functional.linear(x * 2, x * 2), (x + 1) @ (x + 1).mT], x)
+    await _same(device, lambda x, w: x @ w, numbers(213, 12), numbers(12, 256, seed=1))
+    await _same(device, lambda x: functional.scaled_dot_product_attention(x, x, x), numbers(2, 3, 60, 16))
+
+
+@only("webgpu")
+async def rows_that_are_written_in_parts(device: Device) -> None:
+    ids = np.random.default_rng(3).integers(-300, 300, (70, 80)).astype(np.int32)
+    x, updates = numbers(300, 81), numbers(70, 80, seed=1)
+    for reduction in ("assign", "add"):
+        await _same(device, lambda x, i, u, r=reduction: tc.scatter(x, i, u, 0, r), x, ids, updates)
+        await _same(
+            device, lambda x, i, u, r=reduction: tc.scatter(x, i, u, 1, r), x, ids.T[:, :60] % 81, updates.T[:, :60]
+        )
 
 
 @only("webgpu")

@@ -49,7 +49,7 @@ def test_parameters_have_the_names_of_the_contract(backend: type) -> None:
 
 def test_every_compute_op_has_a_webgpu_kernel() -> None:
     compute = {name for name, op in OPS.items() if op.view is None}
-    assert compute | {"copy", "chain", "linears", "linear_parts", "sum_norm"} == set(KERNELS)
+    assert compute | {"copy", "chain", "linears", "linear_parts", "sum_norm", "scatter_into"} == set(KERNELS)
 
 
 def test_only_products_that_leave_hardware_idle_are_cut() -> None:

@@ -132,7 +132,7 @@ def split_linear_into_norm(
 def fuse_embedding_norms(graph: Graph, backend: Backend[Any]) -> Graph:
     """``graph`` with every layer norm over a sum with rows of tables as one node.
 
-    A table that ``backend`` does not bind as a whole is left out: a step of its own takes its rows.
+    A table or a sum that ``backend`` does not bind as a whole is left out: steps of its own are cut by rows.
     """
     uses = Counter(id(child) for node in graph.nodes for child in node.inputs)
     uses.update(id(output) for output in graph.outputs)
@@ -159,7 +159,7 @@ def _join(node: Node, uses: Counter[int], backend: Backend[Any]) -> Node | None:
     found.reverse()
     kinds = tuple(term for term, _ in found)
     names = [kind for kind, _ in kinds]
-    if any(not backend.binds_whole(each.spec) for _, nodes in found for each in nodes):
+    if any(not backend.binds_whole(each.spec) for each in (node, *(each for _, nodes in found for each in nodes))):
         return None
     if "taken" not in names or "other" in names or names.count("repeated") > 1 or names[0] == "repeated":
         return None

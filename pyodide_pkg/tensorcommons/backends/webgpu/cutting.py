@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from ..base import Operand, Step
-from .kernels import Adapter, Kernel
+from .kernels import KERNELS, Adapter, Kernel
 from .shader import Dispatch, bindings_of
 from .windows import ALIGNMENT, MOST, WHOLE, Windows, narrowed
 
@@ -35,6 +35,11 @@ def lowered(
     windows = _windows_of(step, adapter.windows)
     if not reason and windows == len(step.inputs) + 1:
         yield step, dispatches
+        return
+    if kernel.parts is not None:
+        for name, part in kernel.parts(step):
+            named = replace(part, op=replace(part.op, name=name))
+            yield from lowered(named, KERNELS[name], adapter, most_groups)
         return
     fewest, halves = min(
         ((max(_windows_of(half, adapter.windows) for half in halves), halves) for halves in _halves(step, kernel)),
@@ -88,10 +93,16 @@ def _halves(step: Step, kernel: Kernel) -> Iterator[tuple[Step, Step]]:
         parts = []
         for first, end in ((0, middle), (middle, size)):
             ranges = [None if own is None else (own, first, end) for own in cut]
-            *inputs, output = narrowed(operands, ranges)
+            *inputs, output = shown = narrowed(operands, ranges)
+            if any(
+                own.layout.offset and position >= kernel.offsets and not _takes_any(kernel, position, operand, step)
+                for position, (operand, own) in enumerate(zip(operands, shown, strict=True))
+            ):
+                break  # it shares a place with another operand, which begins earlier
             attrs = kernel.moved(step, axis, first)
             parts.append(replace(step, attrs=attrs, inputs=tuple(inputs), output=output, whole=whole))
-        yield parts[0], parts[1]
+        else:
+            yield parts[0], parts[1]
 
 
 def _takes_any(kernel: Kernel, position: int, operand: Operand, step: Step) -> bool:

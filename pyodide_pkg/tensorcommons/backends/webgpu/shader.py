@@ -14,7 +14,7 @@ import re
 import struct
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, lru_cache
 from importlib import resources
 from itertools import accumulate
 from pathlib import Path
@@ -143,33 +143,52 @@ def compose(dispatch: Dispatch, windows: Windows = UNLIMITED) -> tuple[str, str,
     written = {_buffer_of(buffer.operand.place) for buffer in dispatch.buffers if buffer.written}
     found, numbers = bindings_of(dispatch, windows)
     found, table = _numbered(found)
-    names = {name: found[number].elements for name, number in numbers.items()}
-    letters, declarations, places = "u", [], []
-    for binding in found:
-        elements = binding.elements
-        shared = _buffer_of(binding.place) in written
-        shown = ", ".join(name for name, known in names.items() if known is elements)
-        for variable, (offset, nbytes) in zip(elements.variables, binding.windows, strict=True):
-            letters += "w" if shared else "r"
-            places.append(replace(binding.place, offset=offset, nbytes=nbytes))
+    places = [
+        replace(binding.place, offset=offset, nbytes=nbytes) for binding in found for offset, nbytes in binding.windows
+    ]
+    kinds = tuple((binding.elements, _buffer_of(binding.place) in written) for binding in found)
+    given = tuple(dispatch.variables.items()), tuple(numbers.items()), kinds, -(-len(table) // 16)
+    code, letters = _composed(dispatch.shader, *given)
+    return code, letters, places, table
+
+
+@lru_cache(1024)
+def _composed(
+    shader: str,
+    given: tuple[tuple[str, str], ...],
+    numbers: tuple[tuple[str, int], ...],
+    bindings: tuple[tuple[Accessor, bool], ...],
+    vectors: int,
+) -> tuple[str, str]:
+    """Compose the text and the letters of a dispatch: the layers of a model differ in places and parameters alone.
+
+    ``given`` are its variables, ``numbers`` those of the bindings of its buffers, by name; a binding is shared with one
+    that is written or not. The second uniform has so many ``vectors``.
+    """
+    names = {name: bindings[number][0] for name, number in numbers}
+    letters, declarations = "u", list[str]()
+    for number, (elements, shared) in enumerate(bindings):
+        shown = ", ".join(name for name, own in numbers if own == number)
+        for variable in elements.variables:
+            mode = "read_write" if shared else "read"
             declarations.append(
-                f"@group(0) @binding({len(places)}) var<storage, {'read_write' if shared else 'read'}> {variable}: "
-                f"array<{elements.declared}>; // {shown}: {elements.dtype}"
+                f"@group(0) @binding({len(letters)}) var<storage, {mode}> {variable}: array<{elements.declared}>; "
+                f"// {shown}: {elements.dtype}"
             )
-    if table:
+            letters += "w" if shared else "r"
+    if vectors:
+        declarations.append(f"@group(0) @binding({len(letters)}) var<uniform> windows: array<vec4<u32>, {vectors}>;")
         letters += "u"
-        vectors = -(-len(table) // 16)
-        declarations.append(f"@group(0) @binding({len(places) + 1}) var<uniform> windows: array<vec4<u32>, {vectors}>;")
-    variables = dict(dispatch.variables)
+    variables = dict(given)
     for name, elements in names.items():
         variables |= {f"type_{name}": elements.type, f"lanes_{name}": f"{elements.lanes}u"}
     for _ in range(2):  # a variable may hold others
         variables = {key: Template(value).safe_substitute(variables) for key, value in variables.items()}
-    body = Template(source(dispatch.shader)).substitute(variables, bindings="$bindings")
+    body = Template(source(shader)).substitute(variables, bindings="$bindings")
     functions = [elements.functions(name, body) for name, elements in names.items()]
     preamble = "\n".join([*declarations, *filter(None, functions)])
     preamble = "\n".join([preamble, *used_functions(preamble + body)])
-    return Template(body).substitute(bindings=preamble), letters, places, table
+    return Template(body).substitute(bindings=preamble), letters
 
 
 def _buffer_of(place: Place) -> tuple[str, int]:

@@ -51,23 +51,28 @@ UNLIMITED = Windows(2**62, 2**62, 2**62)
 def narrowed(operands: Sequence[Operand], ranges: Sequence[tuple[int, int, int] | None]) -> list[Operand]:
     """``operands`` as they show only (axis, start, stop) of each, or all of it, over no more bytes than that takes.
 
-    Operands that are one value stay one place.
+    Operands that are one value stay one place in a buffer that is written, the last operand's: a dispatch may not bind
+    that twice.
     """
+    written = operands[-1].place.kind, operands[-1].place.index
     layouts = [
         operand.layout if part is None else operand.layout.slice(*part)
         for operand, part in zip(operands, ranges, strict=True)
     ]
-    low: dict[Place, int] = {}
-    high: dict[Place, int] = {}
-    for operand, layout in zip(operands, layouts, strict=True):
+    low: dict[Place | int, int] = {}
+    high: dict[Place | int, int] = {}
+    keys = [
+        operand.place if (operand.place.kind, operand.place.index) == written else number
+        for number, operand in enumerate(operands)
+    ]
+    for key, layout in zip(keys, layouts, strict=True):
         first, end = layout.extent
-        low[operand.place] = min(low.get(operand.place, first), first)
-        high[operand.place] = max(high.get(operand.place, end), end)
+        low[key] = min(low.get(key, first), first)
+        high[key] = max(high.get(key, end), end)
     result = []
-    for operand, layout in zip(operands, layouts, strict=True):
+    for key, operand, layout in zip(keys, operands, layouts, strict=True):
         place, size = operand.place, operand.dtype.itemsize
-        first = low[place] // WHOLE * WHOLE
-        end = high[place]
+        first, end = low[key] // WHOLE * WHOLE, high[key]
         own = replace(place, offset=place.offset + first * size, nbytes=(end - first) * size)
         result.append(Operand(own, replace(layout, offset=layout.offset - first), operand.dtype))
     return result

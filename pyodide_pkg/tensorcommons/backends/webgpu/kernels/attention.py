@@ -167,6 +167,6 @@ def _cut_cache(step: Step, axis: int) -> list[int | None] | None:
 
 
 KERNELS = [
-    Kernel("scaled_dot_product_attention", _attention, _accepts, _cut, True, _moved),
+    Kernel("scaled_dot_product_attention", _attention, _accepts, _cut, True, moved=_moved),
     Kernel("kv_cache_append", _append, lambda position, layout: position > 0, _cut_cache),
 ]

@@ -38,14 +38,15 @@ BLOCKS["written out"] = "\n  ".join(
 # 4k + i, from there.
 COLUMNS = {
     "depth": """fn starts_of_b(first: u32) -> vec4<u32> {
-  return four_from(first, p.columns) * (p.depth / 4u);
+  return u32(p.b_offset) / 4u + four_from(first, p.columns) * (p.depth / 4u);
 }
 fn columns_of_b(at: vec4<u32>, k: u32) -> mat4x4<f32> {
   let i = at + k;
   return transpose(mat4x4<f32>(load4_b(i.x), load4_b(i.y), load4_b(i.z), load4_b(i.w)));
 }""",
     "across": """fn starts_of_b(first: u32) -> vec4<u32> {
-  return vec4<u32>(min(first, p.columns - 4u) / 4u) + vec4<u32>(0u, 1u, 2u, 3u) * (u32(p.b_strides.z) / 4u);
+  let start = u32(p.b_offset) / 4u + min(first, p.columns - 4u) / 4u;
+  return vec4<u32>(start) + vec4<u32>(0u, 1u, 2u, 3u) * (u32(p.b_strides.z) / 4u);
 }
 fn columns_of_b(at: vec4<u32>, k: u32) -> mat4x4<f32> {
   let i = at + k * u32(p.b_strides.z);

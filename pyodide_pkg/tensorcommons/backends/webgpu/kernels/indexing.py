@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
+from dataclasses import replace
 
 from ....shapes import Layout
-from ...base import Operand, Step
+from ...base import Attributes, Operand, Step
 from ..accessors import Access, Buffer
 from ..shader import Dispatch
 from ..windows import narrowed
@@ -126,17 +127,47 @@ def _cut_take(step: Step, axis: int) -> list[int | None] | None:
 
 def _scatter(step: Step, adapter: Adapter) -> list[Dispatch]:
     """A copy of what stays, then the updates into it."""
+    copied = copy(step.inputs[0], step.output, adapter)
+    return [*copied, *_update(_updates(step), adapter)]
+
+
+def _updates(step: Step) -> Step:
+    """The second part of a scatter: into as much of the result as the indices show of the other axes."""
     x, ids, updates = step.inputs
-    axis = step.attrs["axis"]
+    axis, part = step.attrs["axis"], step.output.layout
     assert isinstance(axis, int)
-    copied = copy(x, step.output, adapter)
-    if ids.layout.size == 0 or not copied:
-        return copied
-    part = step.output.layout
     for other, size in enumerate(ids.shape):
         if other != axis:
             part = part.slice(other, 0, size)
-    layouts = [ids.layout, updates.layout, part]
+    attrs = {**step.attrs, "size": x.shape[axis], "first": 0}
+    return replace(step, attrs=attrs, inputs=(ids, updates), output=replace(step.output, layout=part), whole=step)
+
+
+def _parts_of_scatter(step: Step) -> list[tuple[str, Step]]:
+    return [("copy", replace(step, attrs={}, inputs=step.inputs[:1])), ("scatter_into", _updates(step))]
+
+
+def _cut_update(step: Step, axis: int) -> list[int | None]:
+    """Along the rows that are written, each part with all indices, and along the other axes."""
+    return [None, None] if axis == step.attrs["axis"] else [axis, axis]
+
+
+def _moved_update(step: Step, axis: int, first: int) -> Attributes:
+    """The attributes of a part that begins at ``first`` along ``axis``."""
+    before = step.attrs["first"]
+    assert isinstance(before, int)
+    return {**step.attrs, "first": before + first} if axis == step.attrs["axis"] else step.attrs
+
+
+def _update(step: Step, adapter: Adapter) -> list[Dispatch]:
+    """The updates into what is there already."""
+    ids, updates = step.inputs
+    axis, size, first_row = (step.attrs[name] for name in ("axis", "size", "first"))
+    assert isinstance(axis, int) and isinstance(size, int) and isinstance(first_row, int)
+    if ids.layout.size == 0 or step.output.layout.size == 0:
+        return []
+    layouts = [ids.layout, updates.layout, step.output.layout]
+    dispatches = []
     adds = step.attrs["reduction"] == "add"
     fibres = merge_axes([_without(layout, axis) for layout in layouts])
     steps = [layout.strides[axis] for layout in layouts]
@@ -151,10 +182,14 @@ def _scatter(step: Step, adapter: Adapter) -> list[Dispatch]:
     for first in range(0, ids.shape[axis], most):
         count = min(most, ids.shape[axis] - first)
         begins = [layout.offset + first * step for layout, step in zip(fibres[:2], steps[:2], strict=True)]
-        params = struct.pack("<3Ii", fibres[0].size, len(fibres[0].shape), count, x.shape[axis])
-        params += vectors([*begins, fibres[2].offset], 1, "i") + vectors(steps, 1, "i") + ends
-        copied.append(Dispatch("indexing/scatter", variables, params, buffers, groups, count + 16))
-    return copied
+        params = struct.pack("<3Ii", fibres[0].size, len(fibres[0].shape), count, size)
+        params += struct.pack("<8i", *begins, fibres[2].offset, first_row, *steps, step.output.shape[axis]) + ends
+        dispatches.append(Dispatch("indexing/scatter", variables, params, buffers, groups, count + 16))
+    return dispatches
 
 
-KERNELS = [Kernel("take_along_axis", _take, _any_layout, _cut_take), Kernel("scatter", _scatter, _any_layout)]
+KERNELS = [
+    Kernel("take_along_axis", _take, _any_layout, _cut_take),
+    Kernel("scatter", _scatter, _any_layout, parts=_parts_of_scatter),
+    Kernel("scatter_into", _update, _any_layout, _cut_update, True, moved=_moved_update),
+]

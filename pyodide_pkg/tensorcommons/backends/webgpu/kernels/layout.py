@@ -11,7 +11,7 @@ from typing import cast as as_type
 
 from .... import dtypes
 from ....shapes import Layout, size_of
-from ...base import Operand, Step
+from ...base import Attributes, Operand, Step
 from ..accessors import Buffer
 from ..shader import Dispatch
 from ..windows import narrowed
@@ -90,11 +90,6 @@ def _concat(step: Step, adapter: Adapter) -> list[Dispatch]:
     return dispatches
 
 
-def _cut_concat(step: Step, axis: int) -> list[int | None] | None:
-    """Along the other axes."""
-    return None if axis == step.attrs["axis"] else [axis] * len(step.inputs)
-
-
 def _pad(step: Step, adapter: Adapter) -> list[Dispatch]:
     """The value everywhere, then the operand into its place."""
     (x,) = step.inputs
@@ -108,18 +103,50 @@ def _pad(step: Step, adapter: Adapter) -> list[Dispatch]:
     return [*filled, *copy(x, replace(step.output, layout=part), adapter, partial=True)]
 
 
+def _parts_of_pad(step: Step) -> list[tuple[str, Step]]:
+    """The same as a step that fills everything, and a copy."""
+    (x,) = step.inputs
+    widths = as_type("tuple[tuple[int, int], ...]", step.attrs["widths"])
+    part = step.output
+    for axis, (before, _) in enumerate(widths):
+        (part,) = narrowed([part], [(axis, before, before + x.shape[axis])])
+    filled = replace(step, attrs={"value": step.attrs["value"], "dtype": x.dtype.name}, inputs=())
+    return [("full", filled), ("copy", replace(step, attrs={}, output=part, whole=step))]
+
+
+def _parts_of_concat(step: Step) -> list[tuple[str, Step]]:
+    """A copy an input."""
+    axis, start = step.attrs["axis"], 0
+    assert isinstance(axis, int)
+    copies = []
+    for operand in step.inputs:
+        (part,) = narrowed([step.output], [(axis, start, start + operand.shape[axis])])
+        copies.append(("copy", replace(step, attrs={}, inputs=(operand,), output=part, whole=step)))
+        start += operand.shape[axis]
+    return copies
+
+
 def _arange(step: Step, adapter: Adapter) -> list[Dispatch]:
     made = Expression()
+    first = step.attrs.get("first", 0)
+    assert isinstance(first, int)
     kind = step.output.dtype.wgsl
     exact = "float32" if kind == "f32" else step.output.dtype.name
     start, each = (made.call("full", {"value": step.attrs[name], "dtype": exact}, (), ()) for name in ("start", "step"))
-    text = f"({start} + {each} * {kind}(index))"
-    return elementwise((), step.output, text, adapter, constants=made.constants)
+    text = f"({start} + {each} * {kind}(index + {made.constant(first, 'u32')}))"
+    return elementwise((), step.output, text, adapter, partial=is_part(step), constants=made.constants)
+
+
+def _moved_range(step: Step, axis: int, first: int) -> Attributes:
+    """The attributes of a part that begins at element ``first``."""
+    before = step.attrs.get("first", 0)
+    assert isinstance(before, int)
+    return {**step.attrs, "first": before + first}
 
 
 KERNELS = [
     Kernel("copy", _copy, any_layout, aligned, True),
-    Kernel("concat", _concat, any_layout, _cut_concat, True),
-    Kernel("pad", _pad, any_layout),
-    Kernel("arange", _arange),
+    Kernel("concat", _concat, any_layout, parts=_parts_of_concat),
+    Kernel("pad", _pad, any_layout, parts=_parts_of_pad),
+    Kernel("arange", _arange, any_layout, aligned, True, moved=_moved_range),
 ]

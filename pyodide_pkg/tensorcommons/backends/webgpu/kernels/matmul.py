@@ -295,7 +295,7 @@ def _linear_of(step: Step) -> Product:
     x, weight, *more = step.inputs
     residual = more.pop() if step.attrs["residual"] else None
     turned = Operand(weight.place, weight.layout.permute((1, 0)), weight.dtype)
-    flat = Operand(x.place, Layout.contiguous(rows_and_columns(x)), x.dtype)
+    flat = Operand(x.place, replace(Layout.contiguous(rows_and_columns(x)), offset=x.layout.offset), x.dtype)
     activation = ACTIVATIONS.index(step.attrs["activation"])
     bias = more[0] if more else None
     whole = None if step.whole is None else _linear_of(step.whole)
@@ -349,12 +349,27 @@ def _linears(step: Step, adapter: Adapter) -> Sequence[Dispatch]:
         part = Operand(replace(place, offset=place.offset + i * size, nbytes=size), layout, step.output.dtype)
         alone.append(Product(flat, weight, bias, None, part, activation, ()))
     tile = alone[0].tile(adapter)
-    windows = adapter.windows
-    needed = sum(windows.number(each.place) for each in (*step.inputs, step.output))
-    if tile.shader not in JOINING or needed > windows.count:
+    if tile.shader not in JOINING:
         return [dispatch for product in alone for dispatch in product.dispatches(adapter)]
     joined = replace(alone[0], output=step.output, bias_of="bias_of{four}(batch, {side})")
     return [joined.dispatch(tile, adapter, weights[1:], biases[1:])]
+
+
+def _each_linear(step: Step) -> list[tuple[str, Step]]:
+    """One product after another."""
+    count = step.attrs["count"]
+    assert isinstance(count, int)
+    x, *rest = step.inputs
+    attrs = {"activation": step.attrs["activation"], "residual": False}
+    products = []
+    place, layout = step.output.place, Layout.contiguous(step.output.shape[1:])
+    size = place.nbytes // count
+    for i in range(count):
+        own = replace(place, offset=place.offset + i * size, nbytes=size)
+        part = Operand(own, layout, step.output.dtype)
+        inputs = (x, rest[i], *([rest[count + i]] if len(rest) > count else []))
+        products.append(("linear", replace(step, attrs=attrs, inputs=inputs, output=part)))
+    return products
 
 
 def _matmul(step: Step, adapter: Adapter) -> Sequence[Dispatch]:
@@ -379,8 +394,8 @@ def _cut_matmul(step: Step, axis: int) -> Sequence[int | None] | None:
 
 
 KERNELS = [
-    Kernel("linear", _linear, cut=_cut_linear),
-    Kernel("linears", _linears),
+    Kernel("linear", _linear, cut=_cut_linear, offsets=2),
+    Kernel("linears", _linears, parts=_each_linear),
     Kernel("linear_parts", _linear_parts),
     Kernel("matmul", _matmul, lambda position, layout: True, _cut_matmul),
 ]
