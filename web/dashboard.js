@@ -51,6 +51,16 @@ export function drawShares(report, titleOf) {
   });
 }
 
+/** The models that do not fit under the limit, and how many bytes of their weights each run moves. */
+export function drawStreams(report, titleOf) {
+  const streams = Object.entries(report.moved_bytes);
+  byId("streams").hidden = streams.length === 0;
+  each(byId("streams"), streams, () => h("li", {}, h("b", { class: "num" }), " ", h("span")), (item, [name, size]) => {
+    say(item.firstElementChild, bytes(size));
+    say(item.lastElementChild, `moved to the device by each run of ${titleOf(name)}: its weights do not all fit under the limit, so they come and go`);
+  });
+}
+
 export function drawModels(report, titleOf) {
   const table = byId("per-model");
   const number = () => h("td", { class: "n num" });

@@ -2,7 +2,7 @@
 import * as Comlink from "./vendor/comlink.min.mjs";
 import { BootView } from "./boot.js";
 import { MemoryChart } from "./chart.js";
-import { drawFigures, drawModels, drawShares } from "./dashboard.js";
+import { drawFigures, drawModels, drawShares, drawStreams } from "./dashboard.js";
 import { drawDevices, forgetDevices } from "./devices.js";
 import { byId, say } from "./dom.js";
 import { soon } from "./frames.js";
@@ -42,6 +42,7 @@ function drawReport(report) {
   soon("chart", () => chart.draw()); // first: it measures, which costs nothing before the others change
   soon("figures", () => drawFigures(report));
   soon("shares", () => drawShares(report, (name) => cards.titleOfName(name)));
+  soon("streams", () => drawStreams(report, (name) => cards.titleOfName(name)));
   soon("models", () => drawModels(report, (name) => cards.titleOfName(name)));
   soon("tensors", () => tensors.draw(report.tensors));
   soon("devices", () => drawDevices(report.devices));

@@ -9,7 +9,7 @@ import pytest
 
 import tensorcommons as tc
 from tensorcommons.bridge import byte_buffer
-from tensorcommons.bridge.byte_buffer import CHUNK, KEPT, LEAST, ByteBuffer, Pool
+from tensorcommons.bridge.byte_buffer import CHUNK, KEPT, LEAST, ByteBuffer, Pool, room_of
 from tensorcommons.hub.cache import Cache
 from tensorcommons.hub.stores import MemoryStore
 from tests.hub.counting import counted
@@ -91,3 +91,13 @@ async def test_loads_evictions_and_restores_give_every_block_back(pool, dtype):
             manager.close()
     left = [ByteBuffer(CHUNK) for _ in range(len(pool.slabs))]
     assert sorted(pool.slabs) == list(range(len(left))), "no slab was abandoned, and all are free"
+
+
+@pytest.mark.parametrize("nbytes", [0, 1, 4096, 4097, 5000, 7 << 10, (1 << 20) + 3, (1 << 23) - 1, 9 << 20])
+def test_what_is_kept_wastes_little_room(nbytes: int) -> None:
+    data = np.random.default_rng(0).bytes(nbytes)
+    parts = ByteBuffer.of(data).packed()
+    assert b"".join(map(bytes, parts)) == data
+    assert sum(room_of(len(part)) for part in parts) <= max(8 * nbytes / 7, 0) + LEAST or nbytes > CHUNK
+    for part in parts:
+        part.free()

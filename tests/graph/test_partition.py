@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -101,6 +102,25 @@ async def test_outputs_are_leaves_views_and_values_of_both_devices(splits: None)
     got = await function(tc.asarray(a, device=device))
     for tensor, wanted in zip(got, [a, np.exp(a), np.exp(a).T, a @ a.T, a[:, 1:]], strict=True):
         np.testing.assert_allclose(await tensor.read(), wanted, rtol=1e-6)
+
+
+async def test_a_run_that_fails_gives_its_copies_back_at_once(splits: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    device = graph_device("exp")
+    assert device.fallback is not None
+    x = tc.asarray(numbers(64, 64), device=device)
+    function = tc.compile(lambda x: tc.exp(tc.exp(x) + x), device=device)
+    await function(x)
+    before = device.total, device.fallback.total
+
+    async def fail(*given: Any) -> None:
+        raise MemoryError("the test fails the run on the fallback")
+
+    monkeypatch.setattr(type(device.fallback.backend), "run", fail)
+    with pytest.raises(MemoryError) as kept:
+        await function(x)
+    assert kept.value.__traceback__ is not None and (device.total, device.fallback.total) <= before
+    x.release()
+    assert device.fallback.memory()["activations"] == 0
 
 
 async def test_without_a_fallback_the_reason_is_raised() -> None:

@@ -10,8 +10,8 @@ import pytest
 import tensorcommons as tc
 from tensorcommons import Device, Devices
 from tensorcommons.backends.cpu import CpuBackend
-from tensorcommons.errors import MemoryBudgetError, NotAConsumer, TensorCommonsError
-from tests.sharing.devices import MB, backends, budget, check, empty, manager_on, some
+from tensorcommons.errors import DeviceMemoryError, MemoryBudgetError, NotAConsumer, TensorCommonsError
+from tests.sharing.devices import MB, Backend, backends, budget, check, empty, manager_on, some
 
 KB = 1024
 
@@ -103,6 +103,23 @@ async def test_a_pin_that_would_have_to_wait_holds_from_the_next_use_on():
     for tensor, seed in ((second, 1), (third, 2)):
         assert (await tensor.read()).tobytes() == kb(seed).tobytes()
         assert first.entry.storage.is_resident
+    empty(manager)
+
+
+async def test_a_pinned_tensor_that_the_device_has_no_memory_for_is_in_host_memory_still(monkeypatch):
+    manager = manager_on("webgpu", limit=2 * KB)
+    tensor = manager.register_shared_tensor("a", (256,), "webgpu", "m", data=kb(0))
+    assert await tensor.entry.storage.evict()
+
+    async def refuse(backend, handles):
+        raise DeviceMemoryError("webgpu", "a buffer", "the test refuses it")
+
+    monkeypatch.setattr(Backend, "check", refuse)
+    tensor.pin()
+    await asyncio.sleep(0)
+    assert tensor.entry.storage.state == "offloaded" and tensor.is_pinned
+    monkeypatch.undo()
+    assert (await tensor.read()).tobytes() == kb(0).tobytes() and tensor.entry.storage.is_resident
     empty(manager)
 
 

@@ -216,6 +216,43 @@ async def test_pins_and_values_in_use_have_a_model_stream_that_fitted_before() -
     assert await bits(model) == wanted and manager.last_run["segments"] == 0
 
 
+async def test_a_model_that_does_not_fit_beside_values_in_use_loads_and_streams() -> None:
+    wanted, worth = await alone()
+    manager = manager_of(worth * 2)
+    value = await tc.ones((int(worth * 1.3) // 4,), device=manager.devices.opened[0]).realize()
+    model = await load(manager)
+    assert manager.report().peak_bytes <= manager.limit_bytes
+    assert await bits(model) == wanted and manager.last_run["moved_bytes"] > 0.2 * worth
+    del value
+    assert await bits(model) == wanted and manager.last_run["segments"] == 0
+
+
+async def test_a_tensor_that_cannot_fit_is_refused_at_its_first_chunk(monkeypatch: pytest.MonkeyPatch) -> None:
+    _, worth = await alone()
+    for module in (weights, weight_loader):
+        monkeypatch.setattr(module, "CHUNK", 1 << 16)
+    manager = manager_of(worth * 1.2)
+    value = await tc.ones((int(worth * 1.1) // 4,), device=manager.devices.opened[0]).realize()
+    positions: list[int] = []
+    with pytest.raises(MemoryBudgetError):
+        await load(manager, progress_callback=lambda event: positions.append(event["loaded"]))
+    assert max(positions) < worth / 4 and not manager.models and value.nbytes > worth
+
+
+@pytest.mark.parametrize("share", [1.3, 1.2, 1.1, 1.02, 0.8])
+async def test_a_decoder_whose_cache_does_not_fit_beside_its_weights_streams(share: float) -> None:
+    recipe = "smollm2-135m,dtype=F32,layers=2,hidden_size=64,intermediate_size=128,num_attention_heads=4"
+    recipe += ",num_key_value_heads=2,vocab_size=600"
+    ids = np.arange(10)[None]
+    found = []
+    for times in (8, share):
+        manager = manager_of(RandomCheckpoint(recipe).nbytes * times)
+        model = await load(manager, recipe)
+        found.append(np.asarray(await model.generate(input_ids=ids, max_new_tokens=4)).tolist())
+        assert manager.report().peak_bytes <= manager.limit_bytes
+    assert found[0] == found[1]
+
+
 async def test_a_compiled_function_of_shared_tensors() -> None:
     manager = manager_of(1.5 * MB)
     rng = np.random.default_rng(0)
@@ -255,6 +292,8 @@ async def test_a_device_that_refuses_an_operation_streams_as_well(
         assert {part["device"] for part in manager.last_run["parts"]} == kinds
         assert (manager.last_run["segments"] > 1) == (share < 1)
         assert manager.residency.used <= manager.limit_bytes
+        if share < 1 and "webnn" in kinds:
+            assert manager.last_run["transferred_bytes"] > 0
     assert found[0] == found[1] == found[2] == found[3]
 
 

@@ -25,6 +25,10 @@ def room_of(nbytes: int) -> int:
     return 1 << (max(nbytes, LEAST) - 1).bit_length()
 
 
+def _is_full(nbytes: int) -> bool:
+    return 8 * nbytes >= 7 * room_of(nbytes) or nbytes <= LEAST
+
+
 class Pool:
     """Slabs of :data:`CHUNK` bytes, halved as often as a block needs it; free halves become one again (buddies)."""
 
@@ -110,6 +114,28 @@ class ByteBuffer:
         else:
             block.raw[:] = self.raw
         return block
+
+    def packed(self) -> list[ByteBuffer]:
+        """These bytes in buffers that leave at most an eighth of their rooms empty, to be kept; this one is freed.
+
+        A buffer's room is a power of two, which may be twice its bytes.
+        """
+        if self._place is None or _is_full(self.nbytes):
+            return [self]
+        parts: list[ByteBuffer] = []
+        with self:
+            at = 0
+            while at < self.nbytes:
+                left = self.nbytes - at
+                size = left if _is_full(left) else 1 << left.bit_length() - 1
+                part = ByteBuffer(size)
+                if IN_BROWSER:
+                    part.raw.set(self.raw.subarray(at, at + size))
+                else:
+                    part.raw[:] = self.raw[at : at + size]
+                parts.append(part)
+                at += size
+        return parts
 
     def free(self) -> None:
         """Give the room back for another block. A second call does nothing."""

@@ -301,7 +301,7 @@ class BoundProgram:
                 return await self._run(leaves, inputs or {}, given_up)
             except MemoryBudgetError:
                 # Values that cannot leave take the room: tensors that are in use, the cache of a generation.
-                smaller = await self.choose(budget.held(leaves))
+                smaller = await self.choose(budget.held(leaves), streams=True)
                 if smaller is self.program or any(leaf.is_released for leaf in leaves):
                     raise
                 self.program, self.revision = smaller, -1  # they may be gone by the next run
@@ -368,21 +368,26 @@ class Choice:
     working_bytes: int | None = None  # of a run as one program, beside the leaves; once that was planned
     streaming: dict[int, PartedProgram] = field(default_factory=dict)  # by the bytes of weights that a part may have
 
-    async def __call__(self, held: int = 0) -> Program | PartedProgram:
-        """Choose under the limit and beside the pins that there are now, and ``held`` bytes of other values."""
+    async def __call__(self, held: int = 0, *, streams: bool = False) -> Program | PartedProgram:
+        """Choose under the limit and beside the pins that there are now, and ``held`` bytes of other values.
+
+        ``streams``: one that has all weights there at once did not fit.
+        """
         known: Program | PartedProgram | None = self.device.programs.get(self.structure)
         if self.working_bytes is None and known is not None:
             self.working_bytes = known.working_bytes
-        if known is not None and (self.is_part or not self._streamed(held)):
+        if known is not None and (self.is_part or not self._streamed(held, streams=streams)):
             if isinstance(known, Program):
                 await known.compile()
             return known
-        if self.working_bytes is not None and (program := self.streaming.get(self._streamed(held))) is not None:
-            return program
+        if self.working_bytes is not None:
+            program = self.streaming.get(self._streamed(held, streams=streams))
+            if program is not None:
+                return program
         whole = self.fused(self.graph)
         single = Program(self.device, self.structure, _planned(self.device, whole), self.graph)
         self.working_bytes = single.working_bytes
-        streamed = 0 if self.is_part else self._streamed(held)
+        streamed = 0 if self.is_part else self._streamed(held, streams=streams)
         parted = None if self.is_part else _parted(self.device, self.structure, self.graph, whole, single, streamed)
         if parted is None:
             self.device.keep_program(single)
@@ -395,9 +400,9 @@ class Choice:
             self.streaming[streamed] = parted
         return parted
 
-    def _streamed(self, held: int) -> int:
+    def _streamed(self, held: int, *, streams: bool) -> int:
         assert self.working_bytes is not None
-        return _streamed(self.device, self.graph, self.working_bytes + held)
+        return _streamed(self.device, self.graph, self.working_bytes + held, streams=streams)
 
 
 def outline(device: Device, graph: Graph) -> Program | PartedProgram:
@@ -412,10 +417,11 @@ def outline(device: Device, graph: Graph) -> Program | PartedProgram:
     return parted
 
 
-def _streamed(device: Device, graph: Graph, beside: int) -> int:
+def _streamed(device: Device, graph: Graph, beside: int, *, streams: bool = False) -> int:
     """The most bytes of weights that a part may have, where those of ``graph`` do not fit all at once; else 0.
 
-    ``beside`` are bytes that are there in any case. Limits that differ little give the same parts.
+    ``beside`` are bytes that are there in any case; with ``streams`` the weights do not fit, whatever these say. Limits
+    that differ little give the same parts.
     """
     storages = {leaf.storage for leaf in graph.leaves if leaf.storage is not None}
     weights = sum(storage.nbytes for storage in storages if storage.category == "weights")
@@ -424,9 +430,9 @@ def _streamed(device: Device, graph: Graph, beside: int) -> int:
     others = sum(leaf.nbytes for leaf in graph.leaves if leaf.storage is None)
     others += sum(storage.nbytes for storage in storages if storage.category != "weights")
     room = device.budget.room(storages) - beside - others
-    if weights <= room:
+    if weights <= room and not streams:
         return 0
-    part = max(room // streaming.PARTS, 1)
+    part = max(min(room, weights) // streaming.PARTS, 1)
     return part >> (rest := max(part.bit_length() - 4, 0)) << rest
 
 

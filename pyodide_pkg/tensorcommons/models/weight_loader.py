@@ -220,12 +220,14 @@ class WeightLoader:
                         if storage is None and refusal is None and not is_known and not away:
                             try:
                                 storage = await self._reserve(spec, taken)
-                            except MemoryBudgetError as error:  # it may still be on the device already
+                            except MemoryBudgetError as error:
+                                if not self._may_be_there(spec):
+                                    raise
                                 refusal = error
                         if storage is not None:
                             storage.fill(offset, block)
                         elif away and not weights.is_local([chunk]):
-                            copy.append(block.copy())
+                            copy += block.copy().packed()
                         offset += block.nbytes
             identity, content = joined(stored, label_of(entry)), joined(digests, label)
             weights.finish(entry, identity)
@@ -235,7 +237,7 @@ class WeightLoader:
                     block.free()
                 copy = []
                 async for block in origin.chunks():
-                    copy.append(block)
+                    copy += block.packed()
             self.manager.check_open()  # no wait from here on: others look for this content, too
             held = registry.find(self.device, content)
             if held is not None:
@@ -265,6 +267,10 @@ class WeightLoader:
             registry.remember(self.device, address, content)
         if content != identity:
             registry.remember(self.device, self._converted(part, entry, identity), content)
+
+    def _may_be_there(self, spec: Spec) -> bool:
+        """Return whether the device has a tensor of this shape and dtype, so that reading on may find the same one."""
+        return any(entry.spec == spec and entry.storage.device is self.device for entry in self.manager.registry)
 
     async def _reserve(self, spec: Spec, taken: ExitStack) -> Storage:
         """A storage for a tensor, whose bytes cannot leave until ``taken`` is closed."""

@@ -223,6 +223,7 @@ class TensorSharingManager(SharedTensors):
         """Change the limit and evict down to it. Raises MemoryBudgetError if that is not possible; nothing changed."""
         self.check_open()
         await self.residency.set_limit(self.share, _limit_bytes(max_memory_mb))
+        self.runner.streamed.clear()  # what runs moved under the limit before
         self.changed()
 
     async def make_room(self, nbytes: int) -> None:

@@ -15,7 +15,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import weakref
-from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Iterator, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import aclosing, contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -27,7 +27,14 @@ from ..bridge import byte_buffer
 from ..bridge.byte_buffer import ByteBuffer, Data
 from ..bridge.digest import identity_of
 from ..dtypes import DType
-from ..errors import DeviceLost, DeviceMemoryError, DeviceUnavailable, InvalidWeights, TensorReleased
+from ..errors import (
+    DeviceLost,
+    DeviceMemoryError,
+    DeviceUnavailable,
+    InvalidWeights,
+    TensorCommonsError,
+    TensorReleased,
+)
 
 State: TypeAlias = Literal["resident", "offloaded", "dropped", "lost", "released"]
 
@@ -35,6 +42,7 @@ ANONYMOUS = "anonymous-"
 _serial = itertools.count()
 _renames = itertools.count(1)
 _clock = itertools.count()
+_checks: set[asyncio.Task[None]] = set()  # under way: an event loop keeps no task alive
 _made: ContextVar[list[weakref.ref[Storage]] | None] = ContextVar("_made", default=None)  # in the scope under way
 
 
@@ -350,8 +358,7 @@ class Storage:
                     raise
                 return False  # released while it was read, which is what the read tripped over
         if self.state != "resident" or self.in_use or (version, used) != (self.version, self.last_used):
-            for block in copy or ():
-                block.free()
+            _free(copy or ())
             return False
         self.device.evict(self._handle)
         self._host = copy
@@ -363,14 +370,14 @@ class Storage:
         copy: list[ByteBuffer] = []
         start = 0
         while start < self.nbytes:
-            copy.append(await self.device.read_chunk(self._handle, start, self.nbytes))
-            start += copy[-1].nbytes
+            chunk = await self.device.read_chunk(self._handle, start, self.nbytes)
+            start += chunk.nbytes
+            copy += chunk.packed()
         return copy
 
     def _drop_copy(self) -> None:
         """Free the copy in host memory."""
-        for block in self._host or ():
-            block.free()
+        _free(self._host or ())
         self._host = None
 
     @property
@@ -499,9 +506,30 @@ class Storage:
         except BaseException:
             self.device.evict(self._handle)
             raise
-        self._drop_copy()
+        copy, self._host = self._host, None
         self._move("resident")
+        if self.device.facts.is_host or (loop := _running_loop()) is None:  # these say at once what they cannot take
+            _free(copy)
+        else:
+            check = loop.create_task(self._keep_until_checked(copy))
+            _checks.add(check)
+            check.add_done_callback(_checks.discard)
         return True
+
+    async def _keep_until_checked(self, copy: list[ByteBuffer]) -> None:
+        """Free the ``copy`` once the device has the bytes; where it had no memory for them, they are there again."""
+        version = self.version
+        try:
+            await self.device.backend.check([self._handle])
+        except DeviceMemoryError:
+            if self.state == "resident" and self.version == version:
+                self.device.evict(self._handle)
+                copy, self._host = [], copy
+                self._move("offloaded")
+        except TensorCommonsError:
+            pass  # the device was lost, which its users find out
+        finally:
+            _free(copy)
 
     def revive(self, data: memoryview) -> None:
         """Lost bytes are there again, on the host: the next use brings them to the device."""
@@ -670,11 +698,23 @@ def _first_busy(storages: Sequence[Storage], written: Collection[Storage]) -> St
     return None
 
 
+def _running_loop() -> asyncio.AbstractEventLoop | None:
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None
+
+
+def _free(blocks: Iterable[ByteBuffer]) -> None:
+    for block in blocks:
+        block.free()
+
+
 def _blocks_of(data: memoryview) -> Iterator[ByteBuffer]:
     """Copies of the parts of ``data``."""
     flat = data.cast("B")
     for start in range(0, flat.nbytes, byte_buffer.CHUNK):
-        yield ByteBuffer.of(flat[start : start + byte_buffer.CHUNK])
+        yield from ByteBuffer.of(flat[start : start + byte_buffer.CHUNK]).packed()
 
 
 @contextmanager
