@@ -20,15 +20,16 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from ..backends.base import Attribute, Attributes, Op, Spec
+from ..backends.ops import OPS
 from ..shapes import size_of
 from .constant import FULL
 from .graph import Graph
-from .met import MET
 from .node import Node
+from .rewrite import Replacement, rewritten, uses_in
 from .views import owner_of
 
 INPUTS = 7  # a shader stage has at least 8 storage buffers, and one is the result
-OPS = 24  # in one expression; more compiles slowly and gains nothing
+MOST = 24  # ops in one expression; more compiles slowly and gains nothing
 SHORT = 1024  # elements of a value that may be computed again for each element that it is broadcast to
 AXES = 8  # that a shader can walk through operands of different layouts
 
@@ -41,7 +42,7 @@ def _reference(*arrays: Any, formula: Term) -> Any:
         if term[0] == "input":
             return arrays[term[1]]
         name, attrs, _, kind, *arguments = term
-        return np.asarray(MET[name].reference(*map(value, arguments), **dict(attrs)), kind)  # as memory would hold it
+        return np.asarray(OPS[name].reference(*map(value, arguments), **dict(attrs)), kind)  # as memory would hold it
 
     return value(formula)
 
@@ -81,11 +82,15 @@ class _Chain:
         """Whether computing it again costs little: as many loads as its value, and few ops."""
         return self.ops <= 2 and len(self.leaves) == 1 and size_of(self.leaves[0].spec.shape) <= SHORT
 
+    def made(self, leaves: tuple[Node, ...]) -> Node:
+        """The chain as one node, over what takes the place of its leaves."""
+        formula = self.formula({id(leaf): place for place, leaf in enumerate(self.leaves)})
+        return Node(CHAIN, {"formula": formula}, leaves, self.node.spec)
+
     def formula(self, places: Mapping[int, int]) -> Term:
         """The tree as a term; ``places`` numbers its leaves, by id."""
         node = self.node
         assert node.op is not None
-        MET[node.op.name] = node.op
         terms: list[Term] = []
         for operand in self.operands:
             if isinstance(operand, _Chain):
@@ -93,7 +98,6 @@ class _Chain:
             elif _is_number(operand):
                 number = owner_of(operand)[0]
                 terms.append(("full", tuple(sorted(number.attrs.items())), (), number.spec.dtype.name))
-                MET["full"] = FULL
             else:
                 terms.append(("input", places[id(operand)]))
         kinds = tuple(child.spec.dtype.name for child in node.inputs)
@@ -119,7 +123,7 @@ def _grow(node: Node, chains: Mapping[int, _Chain], uses: Counter[int]) -> _Chai
         waiting -= 1
         if own is not None and uses[id(child)] == 1 and (child.spec.shape == node.spec.shape or own.is_cheap):
             union = list(dict.fromkeys([*leaves, *own.leaves]))
-            if len(union) + waiting <= INPUTS and ops + own.ops <= OPS:
+            if len(union) + waiting <= INPUTS and ops + own.ops <= MOST:
                 leaves, ops, has_numbers = union, ops + own.ops, has_numbers or own.has_numbers
                 operands.append(own)
                 continue
@@ -131,27 +135,14 @@ def _grow(node: Node, chains: Mapping[int, _Chain], uses: Counter[int]) -> _Chai
 
 def chain_elementwise(graph: Graph) -> Graph:
     """``graph`` with every chain that pays as one node."""
-    uses = Counter(id(child) for node in graph.nodes for child in node.inputs)
-    uses.update(id(output) for output in graph.outputs)
+    uses = uses_in(graph)
     chains: dict[int, _Chain] = {}
     for node in graph.nodes:
         if node.op is not None and node.op.elementwise and node.inputs and len(node.spec.shape) <= AXES:
             chains[id(node)] = _grow(node, chains, uses)
-    chains = {key: chain for key, chain in chains.items() if chain.pays}
-    needed = {id(output) for output in graph.outputs}  # values inside a chain are not stored
-    for node in reversed(graph.nodes):
-        if id(node) in needed:
-            needed.update(map(id, chains[id(node)].leaves if id(node) in chains else node.inputs))
-    result: dict[int, Node] = {}
-    for node in graph.nodes:
-        if id(node) not in needed:
-            continue
-        if id(node) in chains:
-            chain = chains[id(node)]
-            formula = chain.formula({id(leaf): place for place, leaf in enumerate(chain.leaves)})
-            leaves = tuple(result[id(leaf)] for leaf in chain.leaves)
-            result[id(node)] = Node(CHAIN, {"formula": formula}, leaves, node.spec)
-        else:
-            inputs = tuple(result[id(child)] for child in node.inputs)
-            result[id(node)] = node if inputs == node.inputs else Node(node.op, node.attrs, inputs, node.spec)
-    return Graph([result[id(output)] for output in graph.outputs], graph.leaves)
+
+    def pattern(node: Node) -> Replacement | None:
+        chain = chains.get(id(node))
+        return Replacement(chain.leaves, chain.made) if chain is not None and chain.pays else None
+
+    return rewritten(graph, pattern)

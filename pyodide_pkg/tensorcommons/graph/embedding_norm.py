@@ -1,28 +1,24 @@
-"""Sums and their norm as one step, which reads the terms where they lie: the sum is never in memory.
+"""A sum and its norm as one step, which reads the terms where they lie: the sum is never in memory.
 
 ``layer_norm(words[ids] + types[ids] + positions)``, as an encoder begins, takes the rows of the tables itself. The
-terms keep their order, so it has bit for bit what the steps give one by one; like chains and joins this is done last,
-when it is known what else needs the terms.
-
-``layer_norm(linear(x) + residual)``, as its layers end, adds up the parts of a product: few rows and columns leave most
-of a machine idle, so the depth is cut, each part is a product of its own, and what would add them up is here already.
-Their sum has other bits than the whole product, so this is a rule of fusion, which a model meets alone or among others.
+terms keep their order, so it has bit for bit what the steps give one by one.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import reduce
 from typing import Any
 
 import numpy as np
 
 from ..backends.base import Attributes, Backend, Op, Spec
+from ..backends.ops import OPS
 from ..shapes import Layout, size_of
 from .graph import Graph
-from .met import MET
 from .node import Node
+from .rewrite import Replacement, rewritten, uses_in
 from .views import owner_of
 
 BUFFERS = 8  # storage buffers that a shader stage has everywhere; weight, bias and the result are three of them
@@ -35,7 +31,7 @@ def _reference(*arrays: Any, terms: Any, shape: Any, eps: float) -> Any:
     for kind, wrap in terms:
         value = operands.pop(0)
         if kind == "taken":  # value are the ids, spread over the columns
-            value = MET["take_along_axis"].reference(operands.pop(0), value, axis=0, wrap=wrap)
+            value = OPS["take_along_axis"].reference(operands.pop(0), value, axis=0, wrap=wrap)
         elif kind == "parts":
             value = reduce(np.add, value)
         elif kind == "repeated":
@@ -43,7 +39,7 @@ def _reference(*arrays: Any, terms: Any, shape: Any, eps: float) -> Any:
             value = value[[i % len(value) for i in range(rows)]]
         value = value.reshape(rows, value.shape[-1])
         total = value if total is None else total + value
-    return MET["layer_norm"].reference(total, weight, bias, eps=eps).reshape(shape)
+    return OPS["layer_norm"].reference(total, weight, bias, eps=eps).reshape(shape)
 
 
 # What each of ``terms`` is read from, then weight and bias. ("taken", wraps) reads ids and a table, ("repeated", False)
@@ -82,70 +78,16 @@ SUM_NORM = Op(
 )
 
 
-def _infer_parts(specs: Sequence[Spec], attrs: Attributes) -> Spec:
-    count = attrs["count"]
-    assert isinstance(count, int)
-    x, weight = specs
-    return Spec((count, *x.shape[:-1], weight.shape[0]), x.dtype)
-
-
-def _parts(x: Any, weight: Any, *, count: int) -> Any:
-    return np.stack([a @ b.T for a, b in zip(np.split(x, count, -1), np.split(weight, count, -1), strict=True)])
-
-
-# The products of x and a weight over each of ``count`` parts of their depth.
-LINEAR_PARTS = Op(
-    "linear_parts",
-    _infer_parts,
-    _parts,
-    multiply_adds=lambda specs, result, attrs: size_of(result.shape[1:]) * specs[0].shape[-1],
-)
-
-
-def split_linear_into_norm(
-    node: Node, used_once: Callable[[Node], bool], parts: Callable[[int, int, int], int]
-) -> Node | None:
-    """``layer_norm(linear(x, residual=r))`` -> the norm of a sum of partial products, the bias and ``r``.
-
-    A rule of fusion for a device where ``parts`` of rows, depth and columns says that cutting the depth pays.
-    """
-    if node.op is None or node.op.name != "layer_norm" or len(node.inputs) != 3:
-        return None
-    linear, *norm = node.inputs
-    if linear.op is None or linear.op.name != "linear" or not linear.attrs["residual"] or not used_once(linear):
-        return None
-    x, weight, *rest = linear.inputs
-    kinds = {each.spec.dtype.name for each in (*linear.inputs, *norm)}
-    if linear.attrs["activation"] or kinds != {"float32"} or _is_column(rest[-1]):
-        return None
-    columns, depth = weight.spec.shape
-    count = parts(size_of(x.spec.shape[:-1]), depth, columns)
-    if count < 2:
-        return None
-    MET["layer_norm"] = node.op
-    products = Node(LINEAR_PARTS, {"count": count}, (x, weight), _infer_parts((x.spec, weight.spec), {"count": count}))
-    terms = (("parts", False), *((("repeated", False),) if len(rest) > 1 else ()), ("whole", False))
-    attrs = {"terms": terms, "shape": node.spec.shape, "eps": node.attrs["eps"]}
-    return Node(SUM_NORM, attrs, (products, *rest, *norm), node.spec)
-
-
 def fuse_embedding_norms(graph: Graph, backend: Backend[Any]) -> Graph:
     """``graph`` with every layer norm over a sum with rows of tables as one node.
 
     A table or a sum that ``backend`` does not bind as a whole is left out: steps of its own are cut by rows.
     """
-    uses = Counter(id(child) for node in graph.nodes for child in node.inputs)
-    uses.update(id(output) for output in graph.outputs)
-    result: dict[int, Node] = {}
-    for node in graph.nodes:
-        joined = _join(node, uses, backend) or node
-        inputs = tuple(result[id(child)] for child in joined.inputs)
-        same = joined is node and inputs == node.inputs
-        result[id(node)] = node if same else Node(joined.op, joined.attrs, inputs, joined.spec)
-    return Graph([result[id(output)] for output in graph.outputs], graph.leaves)
+    uses = uses_in(graph)
+    return rewritten(graph, lambda node: _joined(node, uses, backend))
 
 
-def _join(node: Node, uses: Counter[int], backend: Backend[Any]) -> Node | None:
+def _joined(node: Node, uses: Counter[int], backend: Backend[Any]) -> Replacement | None:
     if node.op is None or node.op.name != "layer_norm" or node.spec.dtype.name != "float32" or not node.nbytes:
         return None
     total, weight, bias, *residual = node.inputs
@@ -165,14 +107,9 @@ def _join(node: Node, uses: Counter[int], backend: Backend[Any]) -> Node | None:
         return None
     if any(term.spec.dtype is not node.spec.dtype for _, nodes in found for term in nodes[-1:]):
         return None
-    MET["layer_norm"] = node.op
-    operands = tuple(operand for _, nodes in found for operand in nodes)
-    return Node(
-        SUM_NORM,
-        {"terms": kinds, "shape": node.spec.shape, "eps": node.attrs["eps"]},
-        (*operands, weight, bias),
-        node.spec,
-    )
+    operands = [operand for _, nodes in found for operand in nodes]
+    attrs: Attributes = {"terms": kinds, "shape": node.spec.shape, "eps": node.attrs["eps"]}
+    return Replacement((*operands, weight, bias), lambda new: Node(SUM_NORM, attrs, new, node.spec))
 
 
 def _term(
@@ -180,7 +117,7 @@ def _term(
 ) -> tuple[tuple[str, bool], tuple[Node, ...]]:
     """One term of the sum: its kind, and what it is read from."""
     owner, layout = owner_of(node)
-    if _is_column(node):
+    if is_column(node):
         return ("other", False), (node,)
     if node.spec.shape != total.spec.shape:  # broadcast
         rows = node.spec.shape
@@ -195,12 +132,11 @@ def _term(
         once = uses[id(owner)] == 1 and uses[id(node)] == 1
         by_row = len(spread.shape) == 2 and (spread.strides[1] == 0 or spread.shape[1] == 1)
         if once and by_row and _is_dense(owner_of(table)[1]) and backend.binds_whole(table.spec):
-            MET["take_along_axis"] = owner.op  # type: ignore[assignment]
             return ("taken", bool(owner.attrs["wrap"])), (ids, table)
     return ("whole", False), (node,)
 
 
-def _is_column(node: Node) -> bool:
+def is_column(node: Node) -> bool:
     """Whether all of a row is one number, as spread ids are: no term that is read as a row."""
     strides = owner_of(node)[1].strides
     return not strides or strides[-1] == 0

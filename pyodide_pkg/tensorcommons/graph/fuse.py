@@ -6,16 +6,16 @@ needs that input. A fused op keeps a meaning in NumPy, so fused and unfused grap
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import accumulate, pairwise
 from typing import Any, TypeAlias
 
 from ..backends.base import Backend
-from .embedding_norm import split_linear_into_norm
 from .graph import Graph
 from .node import Key, Node
+from .rewrite import Replacement, rebuild, uses_in, with_inputs
+from .split_k import split_linear_into_norm
 
 Rule: TypeAlias = Callable[[Node, Callable[[Node], bool]], Node | None]
 
@@ -86,9 +86,7 @@ def _fused(graph: Graph, rules: Sequence[Rule], counts: dict[Key, int]) -> tuple
 
     ``counts`` says, by key, how many nodes of ``graph`` a fused one stands for.
     """
-    uses = Counter(id(child) for node in graph.nodes for child in node.inputs)
-    uses.update(id(output) for output in graph.outputs)
-    result: dict[int, Node] = {}
+    uses = uses_in(graph)
     once: set[int] = set()
     is_contested = False
 
@@ -97,17 +95,20 @@ def _fused(graph: Graph, rules: Sequence[Rule], counts: dict[Key, int]) -> tuple
         is_contested = is_contested or id(child) not in once
         return id(child) in once
 
-    for node in graph.nodes:
-        inputs = tuple(result[id(child)] for child in node.inputs)
-        new = node if inputs == node.inputs else Node(node.op, node.attrs, inputs, node.spec)
-        count = int(node.op is not None)
-        for rule in rules:
-            replaced = rule(new, used_once)
-            if replaced is not None:
-                count += sum(counts.get(child.key, 0) for child in new.inputs if child not in replaced.inputs)
-                new = replaced
-        counts[new.key] = count
-        result[id(node)] = new
-        if uses[id(node)] == 1:
-            once.add(id(new))
-    return [result[id(output)] for output in graph.outputs], is_contested
+    def pattern(node: Node) -> Replacement:
+        def made(inputs: tuple[Node, ...]) -> Node:
+            new = with_inputs(node, inputs)
+            count = int(node.op is not None)
+            for rule in rules:
+                replaced = rule(new, used_once)
+                if replaced is not None:
+                    count += sum(counts.get(child.key, 0) for child in new.inputs if child not in replaced.inputs)
+                    new = replaced
+            counts[new.key] = count
+            if uses[id(node)] == 1:
+                once.add(id(new))
+            return new
+
+        return Replacement(node.inputs, made)
+
+    return rebuild(graph.outputs, pattern), is_contested

@@ -7,7 +7,7 @@ models. A graph made from the outputs of five heads on one backbone holds the ba
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from ..errors import InternalError
 from .node import Key, Node
@@ -70,37 +70,3 @@ class Graph:
             else:
                 parts += ["leaf" if node.is_stored else f"input {node.name!r}", repr(node.spec), str(node.nbytes)]
         return hashlib.sha256("\0".join(parts).encode()).hexdigest()
-
-
-def merge(requests: Sequence[tuple[Graph, Mapping[str, str]]]) -> Graph:
-    """One graph of several, with the outputs of all of them in order: what they have in common is computed once.
-
-    Each comes with the names that the merged graph has for its arguments; equal names mean equal values.
-    """
-    if len(requests) == 1 and all(old == new for old, new in requests[0][1].items()):
-        return requests[0][0]
-    outputs: list[Node] = []
-    stands_for = {}
-    traced = 0
-    for graph, names in requests:
-        renamed: dict[int, Node] = {}
-        for node in graph.nodes:
-            inputs = tuple(renamed[id(child)] for child in node.inputs)
-            if node.op is None:
-                same = node.storage is not None or names[str(node.name)] == node.name
-                made = (
-                    node
-                    if same
-                    else Node(None, {}, (), node.spec, name=names[str(node.name)], is_stored=node.is_stored)
-                )
-            else:
-                same = all(new is old for new, old in zip(inputs, node.inputs, strict=True))
-                made = node if same else Node(node.op, node.attrs, inputs, node.spec)
-            renamed[id(node)] = made
-            if node.key in graph.stands_for:
-                stands_for[made.key] = graph.stands_for[node.key]
-        outputs += [renamed[id(output)] for output in graph.outputs]
-        traced += graph.traced
-    merged = Graph(outputs)
-    merged.stands_for, merged.traced = stands_for, traced
-    return merged

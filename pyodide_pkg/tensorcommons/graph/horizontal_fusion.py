@@ -13,11 +13,12 @@ from typing import Any
 import numpy as np
 
 from ..backends.base import Attributes, Op, Spec
+from ..backends.ops import OPS
 from ..shapes import size_of
 from .graph import Graph
-from .met import MET
 from .node import Node
 from .plan import ALIGNMENT, PART
+from .rewrite import Replacement, rewritten
 
 TOGETHER = 3  # weights with biases, x and the result are the 8 storage buffers that a shader stage has everywhere
 
@@ -31,7 +32,7 @@ def _infer(specs: Sequence[Spec], attrs: Attributes) -> Spec:
 
 def _joined(x: Any, *more: Any, count: int, **attrs: Any) -> Any:
     parts = [(x, more[i], *more[count + i : count + i + 1]) for i in range(count)]
-    return np.stack([MET["linear"].reference(*part, **attrs, residual=False) for part in parts])
+    return np.stack([OPS["linear"].reference(*part, **attrs, residual=False) for part in parts])
 
 
 # x, then the weights, then their biases: (count, ...) of what each product gives
@@ -63,19 +64,20 @@ def join_products(graph: Graph) -> Graph:
             if len(members) > 1:
                 together |= {id(member): members for member in members}
     made: dict[int, Node] = {}
-    result: dict[int, Node] = {}
-    for node in graph.nodes:
-        inputs = tuple(result[id(child)] for child in node.inputs)
+
+    def pattern(node: Node) -> Replacement | None:
         members = together.get(id(node), ())
         if not members:
-            result[id(node)] = node if inputs == node.inputs else Node(node.op, node.attrs, inputs, node.spec)
-            continue
-        if id(members[0]) not in made:
-            made[id(members[0])] = _join(members, inputs[0])
-        joined = made[id(members[0])]
-        start = members.index(node) * size_of(node.spec.shape)
-        result[id(node)] = Node(PART, {"start": start, "shape": node.spec.shape}, (joined,), node.spec)
-    return Graph([result[id(output)] for output in graph.outputs], graph.leaves)
+            return None
+
+        def part(operands: tuple[Node, ...]) -> Node:
+            joined = made.get(id(members[0])) or made.setdefault(id(members[0]), _join(members, operands[0]))
+            start = members.index(node) * size_of(node.spec.shape)
+            return Node(PART, {"start": start, "shape": node.spec.shape}, (joined,), node.spec)
+
+        return Replacement(node.inputs[:1], part)
+
+    return rewritten(graph, pattern)
 
 
 def _can_join(node: Node) -> bool:
@@ -85,9 +87,6 @@ def _can_join(node: Node) -> bool:
 
 
 def _join(members: Sequence[Node], x: Node) -> Node:
-    op = members[0].op
-    assert op is not None
-    MET["linear"] = op
     operands = [*(node.inputs[1] for node in members), *(bias for node in members for bias in node.inputs[2:])]
     attrs = {"count": len(members), "activation": members[0].attrs["activation"]}
     spec = Spec((len(members), *members[0].spec.shape), members[0].spec.dtype)

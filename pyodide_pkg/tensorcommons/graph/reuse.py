@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from ..sharing.storage import Storage
 from .graph import Graph
 from .node import Node
+from .rewrite import Replacement, rebuild, with_inputs
 from .views import owner_of
 
 
@@ -97,29 +98,17 @@ def remainder_of(graph: Graph, cuts: Iterable[ReusePoint], found: Collection[Reu
     taken: dict[str, ReusePoint] = {}
     made: dict[int, Node] = {}
 
-    def renewed(root: Node) -> Node:
-        stack = [root]
-        while stack:
-            node = stack[-1]
-            cut = by_node.get(id(node))
-            waiting = [child for child in node.inputs if id(child) not in made] if cut is None else []
-            if waiting:
-                stack.extend(reversed(waiting))
-                continue
-            stack.pop()
-            if cut is not None:
-                name = f"activation {cut.identity} {' '.join(cut.arguments)}"
-                taken[name] = cut
-                made[id(node)] = Node(None, {}, (), node.spec, name=name, is_stored=True)
-            else:
-                inputs = tuple(made[id(child)] for child in node.inputs)
-                same = all(new is old for new, old in zip(inputs, node.inputs, strict=True))
-                made[id(node)] = node if same else Node(node.op, node.attrs, inputs, node.spec)
-        return made[id(root)]
+    def pattern(node: Node) -> Replacement | None:
+        cut = by_node.get(id(node))
+        if cut is None:
+            return Replacement(node.inputs, lambda inputs: made.setdefault(id(node), with_inputs(node, inputs)))
+        name = f"activation {cut.identity} {' '.join(cut.arguments)}"
+        taken[name] = cut
+        return Replacement((), lambda inputs: Node(None, {}, (), node.spec, name=name, is_stored=True))
 
     missing = tuple(i for i, node in enumerate(graph.outputs) if id(node) not in by_node)
-    outputs = [renewed(graph.outputs[i]) for i in missing]
-    others = made.keys() - by_node.keys() - {id(node) for node in graph.outputs}
+    outputs = rebuild([graph.outputs[i] for i in missing], pattern)
+    others = made.keys() - {id(node) for node in graph.outputs}
     kept = tuple(cut for cut in cuts if keep and id(cut.node) in others)
     return Remainder(Graph([*outputs, *(made[id(cut.node)] for cut in kept)]), missing, kept, taken)
 

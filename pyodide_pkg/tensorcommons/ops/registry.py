@@ -11,12 +11,14 @@ from typing import Any
 import numpy as np
 
 from ..backends.base import Attribute, Attributes, Cost, Op, Spec
+from ..backends.ops import OPS, register
 from ..errors import MemoryBudgetError
 from ..graph.node import Node
 from ..shapes import Layout
 from ..tensor import Tensor, TensorLike, as_tensor
 
-OPS: dict[str, Op] = {}
+__all__ = ["LARGEST", "OPS", "apply", "as_float32", "check_size", "define", "register"]
+
 LARGEST = 2**32  # bytes of one value: WebAssembly addresses no more, and no buffer of WebGPU or WebNN is larger
 
 
@@ -32,14 +34,6 @@ def define(
 ) -> Op:
     """Register an op; a name is defined once. ``cost`` are the cost fields of :class:`Op`."""
     return register(Op(name, infer, reference, view, memory_order, elementwise, in_place, **cost))
-
-
-def register(op: Op) -> Op:
-    """Make an op known by its name."""
-    if op.name in OPS:
-        raise ValueError(f"op {op.name!r} is defined twice")
-    OPS[op.name] = op
-    return op
 
 
 def apply(op: Op, *inputs: TensorLike, **attrs: Attribute) -> Tensor:

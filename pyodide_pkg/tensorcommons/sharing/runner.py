@@ -16,7 +16,8 @@ from ..backends.base import Spec
 from ..backends.device import Device
 from ..dtypes import as_dtype
 from ..errors import DeviceLost, TensorCommonsError, TensorReleased
-from ..graph.graph import Graph, merge
+from ..graph.graph import Graph
+from ..graph.merge import merge
 from ..graph.partition import PartedProgram
 from ..graph.profile import run_of
 from ..graph.program import BoundProgram, Program, compile_fused

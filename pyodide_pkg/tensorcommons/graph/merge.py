@@ -1,0 +1,37 @@
+"""Merging the graphs of several requests: what they have in common is computed once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from .graph import Graph
+from .node import Key, Node
+from .rewrite import Replacement, rebuild, with_inputs
+
+
+def merge(requests: Sequence[tuple[Graph, Mapping[str, str]]]) -> Graph:
+    """One graph with the outputs of all ``requests`` in order.
+
+    Each is a graph with the names that the merged one has for its arguments; equal names mean equal values.
+    """
+    if len(requests) == 1 and all(old == new for old, new in requests[0][1].items()):
+        return requests[0][0]
+    outputs: list[Node] = []
+    stands_for: dict[Key, int] = {}
+    for graph, names in requests:
+        counts = {id(node): graph.stands_for.get(node.key, 1) for node in graph.nodes}
+
+        def pattern(node: Node, names: Mapping[str, str] = names, counts: Mapping[int, int] = counts) -> Replacement:
+            def made(inputs: tuple[Node, ...]) -> Node:
+                new = with_inputs(node, inputs)
+                if node.op is None and node.storage is None and names[str(node.name)] != node.name:
+                    new = Node(None, {}, (), node.spec, name=names[str(node.name)], is_stored=node.is_stored)
+                stands_for[new.key] = counts[id(node)]
+                return new
+
+            return Replacement(node.inputs, made)
+
+        outputs += rebuild(graph.outputs, pattern)
+    merged = Graph(outputs)
+    merged.stands_for, merged.traced = stands_for, sum(graph.traced for graph, _ in requests)
+    return merged
