@@ -13,11 +13,12 @@ import numpy as np
 import tensorcommons as tc
 from tensorcommons import Device
 from tensorcommons.backends.webgpu.backend import WebGPUBackend
+from tensorcommons.errors import DeviceMemoryError
 from tests.cases import Place, long, only
 from tests.cases.harness import let_go
 from tests.cases.seeded import checkpoint
 from tests.cases.small_devices import HONEST, SMALL, lowered, open_devices
-from tests.cases.support import near, numbers, on
+from tests.cases.support import near, numbers, on, raises
 
 
 async def _bytes(device: Device, function: Callable[..., Any], arrays: Sequence[Any]) -> list[bytes]:
@@ -173,6 +174,24 @@ async def bytes_in_buffers(device: Device) -> None:
 async def models_in_parts(place: Place) -> None:
     """A small encoder: tables, weights and the arena in many windows and buffers, the same bits and bytes."""
     await _model_in_parts(place, f"{place.tiny}/tiny-bert-mlm", 4096)
+
+
+@only("webgpu")
+async def a_step_too_large_is_refused_before_the_download(place: Place) -> None:
+    """Rows of four bindings, of a weight and of what it is multiplied by."""
+    source = f"{place.random}/deep-bert,layers=1,intermediate_size=200"
+    manager, seen = place.manager(), list[Any]()
+    await let_go()
+    place.device.drop_programs()
+    with lowered(place.device, **{**SMALL, "maxStorageBufferBindingSize": 256}):
+        load = tc.from_pretrained(
+            source, manager=manager, device=place.device, tokenizer=False, progress_callback=seen.append
+        )
+        await raises(DeviceMemoryError, load, "linear of encoder.layer.0.output.dense.weight", 'device="cpu"')
+        assert not any(event["loaded"] for event in seen) and not manager.models
+        model = await tc.from_pretrained(source, manager=manager, tokenizer=False)
+        assert model.device.kind == "cpu" and "webgpu cannot hold" in model.explain(), model.explain()
+        model.unload()
 
 
 @long("webgpu")

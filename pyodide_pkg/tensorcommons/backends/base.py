@@ -108,6 +108,10 @@ class Op:
         return sum(spec.nbytes for spec in specs) + result.nbytes
 
 
+# The same values where another step wants them.
+COPY = Op("copy", lambda specs, attrs: specs[0], lambda x: x)
+
+
 @dataclass(frozen=True)
 class Place:
     """Where a value lies while a plan runs.
@@ -394,6 +398,10 @@ class Backend(ABC, Generic[E]):
         Asked before anything is downloaded.
         """
         return ""
+
+    def misfit(self, plan: Any) -> tuple[Step, str] | None:
+        """Find a step of ``plan`` that passes the device's limits in whatever parts it runs, and say by what."""
+        return None
 
     def binds_whole(self, spec: Spec) -> bool:
         """Return whether a step sees all of a value at once, in one binding."""

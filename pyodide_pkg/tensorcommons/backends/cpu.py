@@ -22,6 +22,7 @@ from ..dtypes import float32
 from ..errors import DeviceMemoryError
 from ..shapes import Layout
 from .base import (
+    COPY,
     TIMED,
     Backend,
     Command,
@@ -43,7 +44,6 @@ ADDRESSES = 2**32 - 2**16  # bytes of WebAssembly's memory at most
 RESERVED = 2**28  # bytes of it for Python, NumPy and what a run takes
 
 
-COPY = Op("copy", lambda specs, attrs: specs[0], lambda x: x)
 PRODUCT = Op("matmul", lambda specs, attrs: specs[0], np.matmul)
 SIDE = 256  # of the matrices of a probe: 34 million operations, which NumPy in a browser takes 20 ms for
 

@@ -13,15 +13,13 @@ from dataclasses import dataclass, replace
 from itertools import accumulate
 from typing import Any, Generic, TypeVar
 
-from ..backends.base import Attributes, Backend, Computation, Op, Operand, Place, Plan, Spec, Step
+from ..backends.base import COPY, Attributes, Backend, Computation, Op, Operand, Place, Plan, Spec, Step
 from ..shapes import Layout, size_of
 from .graph import Graph
 from .node import Node
 from .views import own_layout, owner_of
 
 ALIGNMENT = 256  # the largest minStorageBufferOffsetAlignment that WebGPU allows
-
-COPY = Op("copy", lambda specs, attrs: specs[0], lambda x: x)
 
 
 def _infer_part(specs: Sequence[Spec], attrs: Attributes) -> Spec:

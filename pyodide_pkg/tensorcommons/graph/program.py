@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Collection, Generator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -470,6 +470,24 @@ async def compile_kernels(device: Device, outputs: Sequence[Node]) -> None:
     if not device.backend.takes_graphs:  # those have no kernels to compile
         executable = await device.backend.compile((await in_slices(_kernels(device, outputs))).plan)
         device.backend.discard(executable)
+
+
+async def misfit(device: Device, outputs: Sequence[Node], weights: Iterable[Spec]) -> str:
+    """Say which step of ``outputs`` passes the limits of ``device`` in whatever parts it runs; empty where none does.
+
+    It is looked for where one of the ``weights`` is seen in several bindings.
+    """
+    backend = device.backend
+    if backend.takes_graphs or all(map(backend.binds_whole, weights)):
+        return ""
+    graph = Graph(outputs)
+    found = backend.misfit((await in_slices(_kernels(device, outputs))).plan)
+    if found is None:
+        return ""
+    step, reason = found
+    leaves = [graph.leaves[each.place.index] for each in step.inputs if each.place.kind == "leaf"]
+    largest = max(leaves, key=lambda leaf: leaf.nbytes, default=None)
+    return f"{step.op.name}{f' of {largest.name}' if largest is not None else ''} cannot run there: {reason}"
 
 
 @dataclass(frozen=True)

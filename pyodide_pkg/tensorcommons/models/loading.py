@@ -25,7 +25,7 @@ from ..errors import (
     quoted,
     shown,
 )
-from ..graph.program import compile_kernels, least_need
+from ..graph.program import compile_kernels, least_need, misfit
 from ..hub.cache import CacheSpec, open_cache
 from ..hub.cached import CachedSource
 from ..hub.config import read_json, read_optional_json
@@ -170,6 +170,9 @@ async def _loaded(
                         raise
             manager.place_model(name, target)
             nodes = forward_nodes(architecture, target, specs)
+            if reason := await misfit(target, nodes, specs.values()):
+                refused[target] = reason
+                raise DeviceMemoryError(target.kind, name, reason, remedy="load it on another device")
             kernels = compile_kernels(target, nodes)  # whatever the weights are
             names = architecture.inputs.names
             wanted = words if tokenizer and "input_ids" in names else None

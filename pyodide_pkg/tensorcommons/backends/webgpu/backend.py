@@ -147,6 +147,11 @@ class WebGPUBackend(Backend[Replay]):
         return Windows.of_limits(self.limits)
 
     @property
+    def _most_groups(self) -> int:
+        """Workgroups along an axis."""
+        return self.limits["maxComputeWorkgroupsPerDimension"]
+
+    @property
     def buffer_bytes(self) -> int:  # type: ignore[override]
         return self._windows.buffer
 
@@ -162,6 +167,17 @@ class WebGPUBackend(Backend[Replay]):
                     f"lets it bind {most:,}, in {windows.count - BESIDE} bindings of {windows.binding:,}"
                 )
         return ""
+
+    def misfit(self, plan: Plan) -> tuple[Step, str] | None:
+        adapter = replace(self.adapter, windows=self._windows)
+        for step in plan.steps:
+            if any(operand.place.nbytes > adapter.windows.binding for operand in (*step.inputs, step.output)):
+                try:
+                    for _ in lowered(step, KERNELS[step.op.name], adapter, self._most_groups):
+                        pass
+                except TooLarge as error:
+                    return step, str(error)
+        return None
 
     def binds_whole(self, spec: Spec) -> bool:
         return spec.nbytes <= self._windows.binding
@@ -249,7 +265,7 @@ class WebGPUBackend(Backend[Replay]):
             raise UnsupportedOp(step.op.name, "webgpu", "there is no kernel for it")
         require_shader_types(step)
         try:
-            for half, dispatches in lowered(step, kernel, adapter, self.limits["maxComputeWorkgroupsPerDimension"]):
+            for half, dispatches in lowered(step, kernel, adapter, self._most_groups):
                 done = [dispatch for dispatch in dispatches if min(dispatch.groups)]
                 for part, dispatch in enumerate(done):
                     if dispatch.loops > self.adapter.loops:

@@ -37,9 +37,8 @@ def lowered(
         yield step, dispatches
         return
     if kernel.parts is not None:
-        for name, part in kernel.parts(step):
-            named = replace(part, op=replace(part.op, name=name))
-            yield from lowered(named, KERNELS[name], adapter, most_groups)
+        for part in kernel.parts(step):
+            yield from lowered(part, KERNELS[part.op.name], adapter, most_groups)
         return
     fewest, halves = min(
         ((max(_windows_of(half, adapter.windows) for half in halves), halves) for halves in _halves(step, kernel)),

@@ -64,8 +64,8 @@ class Kernel:
     """How one op runs: ``lower`` gives its dispatches; ``accepts`` says through which layouts it reads an input.
 
     Every kernel reads dense inputs; what it does not accept it gets as a dense copy. ``cut`` says how a step that does
-    not fit a device's limits is cut; a part has the bits that it has in the whole. ``parts`` are the steps, by the
-    names of their kernels, that do the same one after another, for a step that is not cut itself.
+    not fit a device's limits is cut; a part has the bits that it has in the whole. ``parts`` are the steps that do
+    the same one after another, for a step that is not cut itself.
     """
 
     op: str
@@ -74,7 +74,7 @@ class Kernel:
     cut: SplitRule = lambda step, axis: None
     writes_any: bool = False  # whether the result, too, is written through any layout
     offsets: int = 0  # dense inputs, from the first on, that may begin at an offset in their place
-    parts: Callable[[Step], Sequence[tuple[str, Step]]] | None = None
+    parts: Callable[[Step], Sequence[Step]] | None = None
     moved: Callable[[Step, int, int], Attributes] = lambda step, axis, first: step.attrs  # of a part, by axis and start
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from ....shapes import Layout
-from ...base import Attributes, Operand, Step
+from ...base import COPY, Attributes, Operand, Step
 from ..accessors import Access, Buffer
 from ..shader import Dispatch
 from ..windows import narrowed
@@ -140,11 +140,18 @@ def _updates(step: Step) -> Step:
         if other != axis:
             part = part.slice(other, 0, size)
     attrs = {**step.attrs, "size": x.shape[axis], "first": 0}
-    return replace(step, attrs=attrs, inputs=(ids, updates), output=replace(step.output, layout=part), whole=step)
+    return replace(
+        step,
+        op=replace(step.op, name="scatter_into"),
+        attrs=attrs,
+        inputs=(ids, updates),
+        output=replace(step.output, layout=part),
+        whole=step,
+    )
 
 
-def _parts_of_scatter(step: Step) -> list[tuple[str, Step]]:
-    return [("copy", replace(step, attrs={}, inputs=step.inputs[:1])), ("scatter_into", _updates(step))]
+def _parts_of_scatter(step: Step) -> list[Step]:
+    return [replace(step, op=COPY, attrs={}, inputs=step.inputs[:1]), _updates(step)]
 
 
 def _cut_update(step: Step, axis: int) -> list[int | None]:

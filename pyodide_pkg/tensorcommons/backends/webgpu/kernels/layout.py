@@ -11,7 +11,7 @@ from typing import cast as as_type
 
 from .... import dtypes
 from ....shapes import Layout, size_of
-from ...base import Attributes, Operand, Step
+from ...base import COPY, Attributes, Operand, Step
 from ..accessors import Buffer
 from ..shader import Dispatch
 from ..windows import narrowed
@@ -103,25 +103,27 @@ def _pad(step: Step, adapter: Adapter) -> list[Dispatch]:
     return [*filled, *copy(x, replace(step.output, layout=part), adapter, partial=True)]
 
 
-def _parts_of_pad(step: Step) -> list[tuple[str, Step]]:
+def _parts_of_pad(step: Step) -> list[Step]:
     """The same as a step that fills everything, and a copy."""
     (x,) = step.inputs
     widths = as_type("tuple[tuple[int, int], ...]", step.attrs["widths"])
     part = step.output
     for axis, (before, _) in enumerate(widths):
         (part,) = narrowed([part], [(axis, before, before + x.shape[axis])])
-    filled = replace(step, attrs={"value": step.attrs["value"], "dtype": x.dtype.name}, inputs=())
-    return [("full", filled), ("copy", replace(step, attrs={}, output=part, whole=step))]
+    filled = replace(
+        step, op=replace(step.op, name="full"), attrs={"value": step.attrs["value"], "dtype": x.dtype.name}, inputs=()
+    )
+    return [filled, replace(step, op=COPY, attrs={}, output=part, whole=step)]
 
 
-def _parts_of_concat(step: Step) -> list[tuple[str, Step]]:
+def _parts_of_concat(step: Step) -> list[Step]:
     """A copy an input."""
     axis, start = step.attrs["axis"], 0
     assert isinstance(axis, int)
     copies = []
     for operand in step.inputs:
         (part,) = narrowed([step.output], [(axis, start, start + operand.shape[axis])])
-        copies.append(("copy", replace(step, attrs={}, inputs=(operand,), output=part, whole=step)))
+        copies.append(replace(step, op=COPY, attrs={}, inputs=(operand,), output=part, whole=step))
         start += operand.shape[axis]
     return copies
 

@@ -355,7 +355,7 @@ def _linears(step: Step, adapter: Adapter) -> Sequence[Dispatch]:
     return [joined.dispatch(tile, adapter, weights[1:], biases[1:])]
 
 
-def _each_linear(step: Step) -> list[tuple[str, Step]]:
+def _each_linear(step: Step) -> list[Step]:
     """One product after another."""
     count = step.attrs["count"]
     assert isinstance(count, int)
@@ -368,7 +368,7 @@ def _each_linear(step: Step) -> list[tuple[str, Step]]:
         own = replace(place, offset=place.offset + i * size, nbytes=size)
         part = Operand(own, layout, step.output.dtype)
         inputs = (x, rest[i], *([rest[count + i]] if len(rest) > count else []))
-        products.append(("linear", replace(step, attrs=attrs, inputs=inputs, output=part)))
+        products.append(replace(step, op=replace(step.op, name="linear"), attrs=attrs, inputs=inputs, output=part))
     return products
 
 
