@@ -1,10 +1,14 @@
 // y[i] = x[i], four elements at a time: the bandwidth that timings are compared with.
 //
 // bindings: 0 params · 1 x · 2 y
-// dispatch: one invocation a vector of four elements; workgroups spread over x and y
+// dispatch: one invocation for every `each` vectors of four elements, whose neighbours' vectors are neighbours; workgroups
+//           spread over x and y
+//
+// A software adapter takes longer to begin an invocation than to copy a vector, so `each` is more than 1 there.
 
 struct Params {
-  vectors: u32,
+  invocations: u32,
+  each: u32,
 }
 @group(0) @binding(0) var<uniform> p: Params;
 $bindings
@@ -13,6 +17,8 @@ $bindings
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>,
         @builtin(local_invocation_index) lane: u32) {
   let i = (group.y * groups.x + group.x) * 64u + lane;
-  if (i >= p.vectors) { return; }
-  store4_y(i, load4_x(i));
+  if (i >= p.invocations) { return; }
+  for (var n = 0u; n < p.each; n++) {
+    store4_y(n * p.invocations + i, load4_x(n * p.invocations + i));
+  }
 }

@@ -12,6 +12,7 @@ from ..shader import Dispatch
 from .common import Adapter, Kernel, spread
 
 WORKGROUP = 64
+EACH = 64  # vectors that an invocation copies on a software adapter
 PER_ITERATION = 8 * 4  # multiply-adds of an invocation in one iteration of multiply_add.wgsl
 HARDWARE = 2**18, 2**11  # invocations and iterations of the probe: 34 billion multiply-adds
 SOFTWARE = 2**11, 2**8  # 17 million
@@ -22,9 +23,11 @@ MULTIPLY_ADD = Op("probe_multiply_add", lambda specs, attrs: specs[0], lambda x,
 
 def _copy(step: Step, adapter: Adapter) -> list[Dispatch]:
     (x,), y = step.inputs, step.output
-    vectors = y.layout.size // 4
+    each = EACH if adapter.fallback else 1
+    invocations = y.layout.size // 4 // each
     buffers = (Buffer("x", x, "vectors"), Buffer("y", y, "vectors", written=True))
-    return [Dispatch("probe/copy", {}, struct.pack("<I12x", vectors), buffers, spread(vectors, WORKGROUP))]
+    params = struct.pack("<2I8x", invocations, each)
+    return [Dispatch("probe/copy", {}, params, buffers, spread(invocations, WORKGROUP), each + 1)]
 
 
 def _multiply_add(step: Step, adapter: Adapter) -> list[Dispatch]:
@@ -42,7 +45,7 @@ PROBES = {kernel.op: kernel for kernel in (Kernel("probe_copy", _copy), Kernel("
 
 def probes(nbytes: int, *, hardware: bool) -> tuple[Probe, Probe]:
     """The probes of an adapter that copies about ``nbytes``, at most."""
-    flat = Spec((max(nbytes // 32, 1) * 4,), float32)
+    flat = Spec((max(nbytes // 32 // EACH, 1) * EACH * 4,), float32)
     invocations, iterations = HARDWARE if hardware else SOFTWARE
     lanes = Spec((min(invocations, flat.shape[0]),), float32)
     sums = 2 * lanes.shape[0] * iterations * PER_ITERATION
