@@ -2,6 +2,7 @@
 
     make bench                              # everything
     make bench ARGS="matmul encoder"        # some groups: GROUPS below
+    make bench ARGS="encoder --profile"     # where the time of our runs goes, dispatch by dispatch, and no contest
 
 Prints tables and writes .cache/bench/browser.json. Nothing here decides a test.
 """
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp, Receive, Scope, Send
 
 CONTEST = ("matmul", "encoder", "bandwidth", "heads", "generate", "images", "host", "load", "rates", "buckets")
+PROFILED = ("matmul", "encoder", "bandwidth", "heads", "generate", "images")  # of which --profile takes any
 RANDOM = ("heads", "generate", "images", "load", "rates", "buckets")  # their weights are made there, or fetched
 GROUPS = ("page", "sharing", "memory", "sizes", "gaps", "weights", *CONTEST)
 #: Threads for WebAssembly and a clock of 5 µs are for isolated pages.
@@ -133,14 +135,18 @@ def python_files() -> bytes:
     return packed.getvalue()
 
 
-def measure_group(browser: Browser, url: str, group: str) -> dict[str, Any]:
+def measure_group(browser: Browser, url: str, group: str, *, profile: bool) -> dict[str, Any]:
     """One group in a page of its own. What goes wrong is in the answer."""
     context = browser.new_context()
     page = context.new_page()
     page.on("console", lambda message: say(message.text) if message.type == "log" else None)
     problems: list[str] = []
     page.on("pageerror", lambda error: problems.append(str(error)))
-    options = {"models": {} if group in RANDOM else {"MiniLM": f"{url}models/all-MiniLM-L6-v2/"}, "url": url}
+    options: dict[str, Any] = {
+        "models": {} if group in RANDOM else {"MiniLM": f"{url}models/all-MiniLM-L6-v2/"},
+        "url": url,
+    }
+    options["profile"] = profile
     options |= json.loads(os.environ.get("BENCH_OPTIONS", "{}"))
     try:
         page.goto(url + "bench/")
@@ -171,10 +177,13 @@ out.getvalue()`);
 
 def main() -> int:
     """Measure, print, keep."""
-    groups = sys.argv[1:] or GROUPS
+    profile = "--profile" in sys.argv[1:]
+    groups = [group for group in sys.argv[1:] if group != "--profile"] or (PROFILED if profile else GROUPS)
     unknown = [group for group in groups if group not in GROUPS]
     if unknown:
         raise SetupError(f"no group {', '.join(unknown)}: the groups are {', '.join(GROUPS)}.")
+    if profile and (others := [group for group in groups if group not in PROFILED]):
+        raise SetupError(f"--profile does not go with {', '.join(others)}: it is for {', '.join(PROFILED)}.")
     with one_at_a_time():
         setup.ensure_peers()
     found = find_browser()
@@ -211,7 +220,7 @@ def main() -> int:
                 rows = measure_weights(launch, url)
                 report["groups"].append({"group": group, "rows": rows, "table": weights_table(rows)})
             else:
-                report["groups"].append(measure_group(browser, url, group))
+                report["groups"].append(measure_group(browser, url, group, profile=profile))
             target.write_text(json.dumps(report, indent=1))  # after each group: a browser that dies takes none along
         browser.close()
     device = next((group["device"] for group in report["groups"] if "device" in group), "no device asked")

@@ -1,6 +1,7 @@
 // The contest in Node, on Dawn: real WebGPU without a browser.
 //
 //   node dawn.mjs [GROUP ...]                       (all groups when none is named)
+//   node dawn.mjs --profile [GROUP ...]             where the time of our runs goes, in place of the contest
 //   node dawn.mjs --conformance [COUNT [SEED]]      every op's cases and COUNT random calls, against NumPy
 //   node dawn.mjs --cases MODULE[.CASE] ...         cases of tests/cases, of models too
 //   LIMITS=default or LIMITS=small before these two: on a device with lower limits (tests/cases/small_devices.py)
@@ -28,11 +29,15 @@ else if (mode === "--conformance") await check("run", ...rest.map(Number));
 else if (mode === "--cases") await check("cases", rest, MODELS, "/bench/tests/goldens");
 else parent(process.argv.slice(2));
 
-function parent(named) {
-  const groups = named.length ? named : GROUPS;
-  const unknown = groups.filter((group) => !GROUPS.includes(group));
+function parent(given) {
+  const profile = given.includes("--profile");
+  const named = given.filter((argument) => argument !== "--profile");
+  const all = profile ? GROUPS.filter((group) => group !== "host") : GROUPS;
+  const groups = named.length ? named : all;
+  const env = { ...process.env, BENCH_OPTIONS: JSON.stringify({ ...JSON.parse(process.env.BENCH_OPTIONS ?? "{}"), profile }) };
+  const unknown = groups.filter((group) => !all.includes(group));
   if (unknown.length) {
-    console.error(`error: no group ${unknown.join(", ")}; the groups are ${GROUPS.join(", ")}`);
+    console.error(`error: no group ${unknown.join(", ")}; the groups are ${all.join(", ")}`);
     process.exit(2);
   }
   const target = resolve(layout.result);
@@ -40,7 +45,7 @@ function parent(named) {
   for (const group of groups) {
     const file = `${target}.${group}.tmp`;
     fs.rmSync(file, { force: true });
-    const ended = spawnSync(process.execPath, [fileURLToPath(import.meta.url), "--group", group, file], { stdio: "inherit" });
+    const ended = spawnSync(process.execPath, [fileURLToPath(import.meta.url), "--group", group, file], { stdio: "inherit", env });
     const failed = { group, error: `the process ended with ${ended.signal ?? `code ${ended.status}`}` };
     report.groups.push(fs.existsSync(file) ? JSON.parse(fs.readFileSync(file, "utf8")) : failed);
     fs.rmSync(file, { force: true });

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -104,6 +104,7 @@ def _object(values: Mapping[str, Any]) -> Any:
 async def run(session: Any, group: str, options: str) -> str:
     """Run one group. ``options`` is JSON: ``models`` (folders by name; what is missing is made at random), ``rounds``,
     ``cap_s``, ``warm_ms``, ``only`` (contestants, all if empty), ``match`` (part of the names of the work to do),
+    ``profile`` (true: no contest, but a profile of each of our runs), and
     ``size`` of the work ("gpu" or "software", for the adapter if not given).
 
     Gives JSON: the device, the figures, their table.
@@ -140,7 +141,7 @@ async def run(session: Any, group: str, options: str) -> str:
         ours = [each for each in contestants if each.name in given.get("only", ())]
         if given.get("only"):  # peers alone are named beside ours on WebGPU
             contestants = ours or contestants[:1]
-        for proxy in session.contestants:
+        for proxy in () if given.get("profile") else session.contestants:
             if given.get("only") and proxy.name not in given["only"]:
                 continue
             peer = Peer(proxy, partial(session.bytesOf, proxy.name))
@@ -149,6 +150,17 @@ async def run(session: Any, group: str, options: str) -> str:
             else:
                 await peer.open()
             contestants.append(peer)
+        if given.get("profile"):
+            works = _works(group, software, folders, given.get("url", ""))
+            chosen = [work for work in works if given.get("match", "") in work.name]
+            profiles = [
+                (f"{each.name}, {work.name}", await _profiled(each, work))
+                for work in chosen
+                for each in ours_of(contestants)
+            ]
+            devices.close()
+            shown = "\n\n".join(f"{name}\n{text}" for name, text in profiles)
+            return json.dumps({**result, "profiles": dict(profiles), "table": shown})
         figures, paces = [], dict[str, float]()
         for work in _works(group, software, folders, given.get("url", "")):
             if given.get("match", "") not in work.name:
@@ -160,6 +172,26 @@ async def run(session: Any, group: str, options: str) -> str:
     result["figures"] = to_json(figures)
     result["table"] = table(figures)
     return json.dumps(result)
+
+
+def ours_of(contestants: Sequence[contest.Contestant]) -> list[Ours]:
+    """Pick those that can be profiled."""
+    return [each for each in contestants if isinstance(each, Ours)]
+
+
+async def _profiled(ours: Ours, work: Work) -> str:
+    """Profile one sample of ``work``, after one that compiles. What goes wrong is the text."""
+    try:
+        prepared = await ours.prepare(work)
+        try:
+            await prepared.sample()
+            async with tc.profile() as profile:
+                await prepared.sample()
+            return profile.table()
+        finally:
+            await prepared.close()
+    except Exception as error:
+        return contest.describe(error)
 
 
 def _works(group: str, software: bool, folders: dict[str, Path], url: str) -> Iterator[Work]:

@@ -9,7 +9,7 @@ import pytest
 from scripts.paths import ROOT
 
 
-@pytest.mark.parametrize("name", ["sharing", "computing", "devices"])
+@pytest.mark.parametrize("name", ["sharing", "computing", "devices", "performance"])
 def test_a_page_runs_in_the_browser(lab, name):
     page = (ROOT / "docs" / f"{name}.md").read_text("utf-8")
     program = "\n".join(re.findall(r"```python\n(.*?)```", page, re.DOTALL))

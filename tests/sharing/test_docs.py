@@ -12,7 +12,9 @@ import pytest
 DOCS = Path(__file__).parents[2] / "docs"
 
 
-@pytest.mark.parametrize(("name", "last"), [("sharing", "small"), ("computing", "on_cpu"), ("devices", "copy")])
+@pytest.mark.parametrize(
+    ("name", "last"), [("sharing", "small"), ("computing", "on_cpu"), ("devices", "copy"), ("performance", "last")]
+)
 async def test_a_page_runs_as_it_stands(name, last):
     page = DOCS / f"{name}.md"
     inside, lines = False, []

@@ -373,7 +373,7 @@ class Ml {
       for (let count = 1; ; count *= 4) {
         const ms = (await repeated(count)) - idle;
         if (ms < least && count < 4096) continue;
-        found.set(numbers[i], Math.max(ms, 0) / count);
+        found.set(numbers[i], Math.max(Math.min(ms, (await repeated(count)) - idle), 0) / count);
         break;
       }
     }

@@ -355,8 +355,8 @@ def _table(rows: Sequence[ProfileRow], limits: Mapping[str, Speed], notes: Seque
 
 def _described(row: ProfileRow) -> str:
     name = "+".join(row.nodes) if row.op == "chain" else row.op
-    given = " ".join("×".join(map(str, shape)) or "()" for shape in row.shapes[:3])
-    return f"{name} {given} → {'×'.join(map(str, row.result)) or '()'} {row.dtype}"
+    given = "".join(" " + ("×".join(map(str, shape)) or "()") for shape in row.shapes[:3])
+    return f"{name}{given} → {'×'.join(map(str, row.result)) or '()'} {row.dtype}"
 
 
 def _short(text: str) -> str:
