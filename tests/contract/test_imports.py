@@ -67,6 +67,27 @@ def test_no_arrow_points_up(path: Path) -> None:
             assert LEVEL[target] <= LEVEL[own], f"{name} imports {target}, which stands above it"
 
 
+def modules_of(path: Path) -> set[Path]:
+    """The files of the package that a file imports, also within functions and for types alone."""
+    found: set[Path] = set()
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.level:
+            folder = path.parents[node.level - 1].joinpath(*(node.module or "").split("."))
+            for alias in node.names:
+                places = (folder / f"{alias.name}.py", folder.with_suffix(".py"), folder / "__init__.py")
+                found |= {next(place for place in places if place.is_file())}
+    return found - {path}
+
+
+def test_no_files_import_each_other() -> None:
+    below = {path: modules_of(path) for path in FILES}
+    left = set(FILES)
+    while ready := {path for path in left if not below[path] & left}:
+        left -= ready
+    circles = sorted(path.relative_to(PACKAGE).as_posix() for path in left)
+    assert not circles, f"in a circle of imports, or above one: {circles}"
+
+
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.relative_to(PACKAGE).as_posix())
 def test_only_bridge_touches_javascript(path: Path) -> None:
     foreign = imports_of(path) & {".js", ".pyodide", ".pyodide_js", ".tensorcommons_js"}

@@ -17,7 +17,7 @@ A device that runs steps over memory is given a :class:`Plan`, one that takes wh
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from types import MappingProxyType
@@ -489,3 +489,15 @@ class Backend(ABC, Generic[E]):
     @abstractmethod
     def close(self) -> None:
         """Give everything back; safe to call twice."""
+
+
+@dataclass(frozen=True)
+class DeviceKind:
+    """A kind of device, by which it is asked for. ``open`` takes one of its ``wishes``, of which the first is usual.
+
+    ``open`` raises DeviceUnavailable where the browser does not have it.
+    """
+
+    name: str
+    open: Callable[[str], Awaitable[Backend[Any]]]
+    wishes: Sequence[str] = ("",)

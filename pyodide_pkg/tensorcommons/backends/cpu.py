@@ -26,6 +26,7 @@ from .base import (
     TIMED,
     Backend,
     Command,
+    DeviceKind,
     Executable,
     Op,
     Operand,
@@ -38,7 +39,7 @@ from .base import (
     Timing,
     Work,
 )
-from .facts import DeviceKind, Facts, Rates
+from .facts import Facts, Rates
 
 ADDRESSES = 2**32 - 2**16  # bytes of WebAssembly's memory at most
 RESERVED = 2**28  # bytes of it for Python, NumPy and what a run takes

@@ -6,26 +6,36 @@ NumPy needs no opening: "cpu" is there before, and the next ``open_devices()`` t
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from ..errors import DeviceUnavailable, quoted, shown
 from .cpu import CpuBackend
 from .device import Device
 from .kinds import KINDS
 
-if TYPE_CHECKING:
-    from .select import Devices
+
+class Opened(Protocol):
+    """What is needed of the devices that were opened."""
+
+    @property
+    def cpu(self) -> Device | None:
+        """The CPU device, if it is among them."""
+        ...
+
+    def choose(self, wish: str) -> Device:
+        """The device for a kind or "auto". Raises DeviceUnavailable."""
+        ...
 
 
 class _Current:
     """The state of this module. ``own_cpu`` is the CPU device that was made on demand."""
 
-    devices: Devices | None = None
+    devices: Opened | None = None
     default: Device | str | None = None
     own_cpu: Device | None = None
 
 
-def use_devices(devices: Devices) -> None:
+def use_devices(devices: Opened) -> None:
     """Make ``devices`` those that kinds name from now on."""
     _Current.devices = devices
 

@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from .base import Backend
 
 
 @dataclass(frozen=True)
@@ -42,15 +37,3 @@ class Facts:
     rates: Rates
     granularity: int = 1
     is_host: bool = False
-
-
-@dataclass(frozen=True)
-class DeviceKind:
-    """A kind of device, by which it is asked for. ``open`` takes one of its ``wishes``, of which the first is usual.
-
-    ``open`` raises DeviceUnavailable where the browser does not have it.
-    """
-
-    name: str
-    open: Callable[[str], Awaitable[Backend[Any]]]
-    wishes: Sequence[str] = ("",)

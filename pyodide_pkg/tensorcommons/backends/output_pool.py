@@ -7,20 +7,32 @@ buffer. Spares leave with all other idle scratch, the least recently used progra
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any, Literal, Protocol
 
 from ..errors import MemoryBudgetError
-
-if TYPE_CHECKING:
-    from .device import Device
+from .base import Backend
 
 MOST = 16 * 2**20  # bytes of a device's spares
 
 
-class OutputPool:
-    """Those of one device. What a program keeps is numbered as its outputs."""
+class Owner(Protocol):
+    """What the pool needs of its device."""
 
-    def __init__(self, device: Device) -> None:
+    backend: Backend[Any]
+
+    def charge(self, nbytes: int, category: Literal["scratch"]) -> None:
+        """Count ``nbytes`` more. Raises MemoryBudgetError where they do not fit."""
+        ...
+
+    def refund(self, nbytes: int, category: Literal["scratch"]) -> None:
+        """Count ``nbytes`` less."""
+        ...
+
+
+class OutputPool:
+    """The free output buffers of one device. What a program keeps is numbered as its outputs."""
+
+    def __init__(self, device: Owner) -> None:
         self.nbytes = 0
         self._device = device
         self._makers: dict[int, tuple[Any, int]] = {}  # by handle: who made it, as which of its outputs
@@ -57,7 +69,7 @@ class OutputPool:
         return True
 
     def used(self, program: Any) -> None:
-        """They are not spare any more: a run of ``program`` has them, or they went with it or its device."""
+        """Remove a program's outputs from the pool: a run has them, or they went with the program or its device."""
         nbytes = sum(self._kept.pop(program, {}).values())
         self.nbytes -= nbytes
         self._device.refund(nbytes, "scratch")

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+from typing import Any, Protocol, TypeAlias, TypeVar
 from weakref import ref
 
 import numpy as np
@@ -30,12 +30,9 @@ from .plan import Planned
 from .segments import Bounds, segments_of, uses_elsewhere
 from .streaming import Residents, Stream, residents_of
 
-if TYPE_CHECKING:
-    from .program import BoundProgram
-
 T = TypeVar("T")
 _Copies: TypeAlias = dict[tuple[int, int], Storage]  # of a run's values, by device (its id) and number
-Compile = Callable[[Device, Graph], "Awaitable[BoundProgram]"]
+Compile: TypeAlias = "Callable[[Device, Graph], Awaitable[Bound]]"
 Turn: TypeAlias = "tuple[Device, Sequence[Node]]"
 
 
@@ -52,6 +49,22 @@ def cost(device: Device, nodes: Sequence[Node], crossing: int) -> float:
     rates, work = device.facts.rates, [_work(node) for node in nodes]
     computing = sum(w[0] for w in work) / rates.multiply_adds + sum(w[1] for w in work) / rates.elements
     return rates.fixed + computing + crossing / rates.crossing_bytes
+
+
+class Bound(Protocol):
+    """What is needed of a part's program, compiled and bound to its leaves."""
+
+    @property
+    def program(self) -> Any:
+        """The program."""
+
+    async def run(
+        self,
+        inputs: Mapping[str, np.ndarray[Any, Any]] | None,
+        arguments: Mapping[str, Storage] | None,
+        donated: Collection[str],
+    ) -> list[tuple[Storage, Spec]]:
+        """Run once; see ``program.BoundProgram.run``."""
 
 
 @dataclass(frozen=True)
@@ -229,7 +242,7 @@ class PartedProgram:
         self.steps = sum(part.nodes for part in parts)
         self.traffic = Traffic()
         self.programs: list[Any] = []  # those of the parts
-        self._bound: list[BoundProgram] = []
+        self._bound: list[Bound] = []
         self._compile: Compile | None = None
         self._kept: dict[tuple[int, str], Storage] = {}  # copies of weights, by device and identity
         self._runs = 0

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import operator
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 from weakref import ref
 
 import numpy as np
@@ -29,9 +29,6 @@ from ..shapes import Layout, Shape
 from ..tensor import Tensor
 from .registry import REGISTERED, Entry
 from .storage import Storage, content_identity
-
-if TYPE_CHECKING:
-    from .tensors import SharedTensors
 
 
 def as_bytes(data: Any, spec: Spec) -> memoryview:
@@ -61,15 +58,52 @@ def as_bytes(data: Any, spec: Spec) -> memoryview:
     return memoryview(dense.reshape(-1).view(np.uint8))
 
 
+class Owner(Protocol):
+    """What a tensor needs of the manager that it is registered with; ``tensors.SharedTensors`` documents it."""
+
+    def pin(self, tensor: SharedTensor) -> None:
+        """See :meth:`SharedTensor.pin`."""
+        ...
+
+    def add_view(
+        self,
+        parent: SharedTensor,
+        name: str,
+        shown: Layout,
+        offset: Sequence[int],
+        size: Sequence[int],
+        model: str | None,
+        base: Shape | None = None,
+    ) -> SharedTensorView:
+        """See :meth:`SharedTensor.create_view`."""
+        ...
+
+    async def copy_tensor(self, tensor: SharedTensor, storage_type: str, name: str | None) -> SharedTensor:
+        """See :meth:`SharedTensor.copy_to`."""
+        ...
+
+    async def read(self, tensor: Tensor) -> np.ndarray[Any, Any]:
+        """Read the values."""
+        ...
+
+    async def overwrite(
+        self, tensor: SharedTensor, pieces: Sequence[tuple[int, memoryview]], content: str | None
+    ) -> None:
+        """Write ``pieces`` (byte offset, bytes) into ``tensor``."""
+        ...
+
+    def changed(self) -> None:
+        """Tell the subscribers."""
+        ...
+
+
 class SharedTensor:
     """A registered tensor. Get one from ``register_shared_tensor`` or ``get_shared_tensor`` of the manager.
 
     ``producer_model`` made it, ``consumer_models`` may acquire it; ``storage_type`` is the kind of its device.
     """
 
-    def __init__(
-        self, manager: SharedTensors, name: str, entry: Entry, producer: str | None, consumers: Sequence[str]
-    ) -> None:
+    def __init__(self, manager: Owner, name: str, entry: Entry, producer: str | None, consumers: Sequence[str]) -> None:
         self._manager = ref(manager)  # which refers to its tensors: it is gone when its users let go of it
         self.name = name
         self.entry = entry
@@ -89,7 +123,7 @@ class SharedTensor:
         return f"<SharedTensor {self.name!r} {self.dtype}{list(self.shape)} on {self.storage_type}, {state}>"
 
     @property
-    def manager(self) -> SharedTensors:
+    def manager(self) -> Owner:
         """The manager that it is registered with. Raises ManagerClosed where that is gone."""
         manager = self._manager()
         if manager is None:

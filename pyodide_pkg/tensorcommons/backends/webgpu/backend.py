@@ -20,6 +20,7 @@ from ..base import (
     TIMED,
     Backend,
     Command,
+    DeviceKind,
     Executable,
     Op,
     Place,
@@ -31,7 +32,7 @@ from ..base import (
     Timing,
     Work,
 )
-from ..facts import DeviceKind, Facts, Rates
+from ..facts import Facts, Rates
 from .cutting import TooLarge, lowered
 from .kernels import KERNELS, Adapter
 from .kernels.common import ENDLESS, LOOPS, require_shader_types

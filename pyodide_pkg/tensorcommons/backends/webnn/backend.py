@@ -22,6 +22,7 @@ from ..base import (
     Backend,
     Command,
     Computation,
+    DeviceKind,
     Executable,
     Op,
     Probe,
@@ -31,7 +32,7 @@ from ..base import (
     Value,
     Work,
 )
-from ..facts import DeviceKind, Facts, Rates
+from ..facts import Facts, Rates
 from ..webgpu.backend import WebGPUBackend
 from .builder import EMPTY, GraphBuilder
 from .lowering import lower, physical, refusals
