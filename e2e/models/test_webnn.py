@@ -38,13 +38,13 @@ def test_a_model_runs_in_parts_that_say_where_and_why(lab):
 x = tc.asarray(np.arange(12, dtype=np.float32).reshape(3, 4), device=place.device)
 y = tc.sort(tc.exp(x), descending=True)
 got = await y.read()
-program = next(p for p in place.device.programs.values() if hasattr(p, "turns"))
+program = next(p for p in place.device.programs.values() if hasattr(p, "parts"))
 right = bool((np.diff(got) <= 0).all())
-found = {"turns": program.turns, "why": program.why, "moved": program.traffic.transferred, "right": right}
+found = {"parts": program.devices, "why": program.why, "moved": program.traffic.transferred, "right": right}
 x.release(), y.release()
 found
 """,
         kind="webnn",
     )
-    assert run["right"] and {turn["device"] for turn in run["turns"]} <= {"webnn", "cpu"}
+    assert run["right"] and {part["device"] for part in run["parts"]} <= {"webnn", "cpu"}
     assert run["why"] == {"leaders": "WebNN has no sorting"} and run["moved"] > 0

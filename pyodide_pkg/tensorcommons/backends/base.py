@@ -321,7 +321,6 @@ class Backend(ABC, Generic[E]):
     keeps_staging = False  # whether reads go through a buffer that is kept from one to the next: see :meth:`stage`
     most_hidden = most_reserved = 2**62  # bytes that compiled programs may keep together, and of address space
     reads_whole = False  # whether reading a part of a value takes as long as all of it
-    buffer_bytes = 2**62  # that lie in one buffer of the device, and that one read may take, at most
     takes_graphs = False  # whether :meth:`compile` is given a Computation instead of a Plan
     graph_nodes = 2**62  # most nodes of one program: more are run in parts
     on_build: Callable[[int, int], None] = staticmethod(
@@ -379,6 +378,11 @@ class Backend(ABC, Generic[E]):
     async def read_block(self, handle: int, offset: int, nbytes: int) -> ByteBuffer:
         """A part of a value as a block; ``offset`` is of whole words of 4 bytes."""
         return ByteBuffer.of((await self.read([(handle, offset, nbytes)]))[0])
+
+    @property
+    def buffer_bytes(self) -> int:
+        """The most bytes that lie in one buffer of the device, and that one read may take."""
+        return 2**62
 
     async def check(self, handles: Sequence[int]) -> None:
         """Return once ``handles`` are known to be made and filled. Raises DeviceMemoryError or DeviceError if not."""

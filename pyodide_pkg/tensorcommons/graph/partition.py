@@ -1,9 +1,11 @@
-"""Parts: a graph of which its device does not take everything runs in turns there and on the device's fallback.
+"""Parts: a graph that its device does not take, or hold, as a whole runs as several programs, one after another.
 
-Nodes are layered: a layer is everything of one device that needs no later turn of the other, so each part is as large
-as it can be and no two wait for each other. What crosses goes through the host, and is counted. Numbers and what is
-made of them alone cross nothing, they are made wherever they are needed; views that only the other device looks at are
-its own.
+What the device refuses runs on its fallback. Nodes have levels: a level is everything of one device that needs nothing
+of a later level, so each part is as large as it can be and no two wait for each other. A level that is over the bounds
+of its device becomes several parts (:mod:`~.segments`).
+
+What crosses between devices goes through the host, and is counted. Numbers and what is made of them alone do not cross:
+they are made wherever they are needed. Views that only the other device reads are its own.
 
 Where the parts together would take longer than everything on the fallback (:func:`cost`), the whole graph moves.
 """
@@ -24,16 +26,17 @@ from ..errors import DeviceLost, DeviceUnavailable
 from ..shapes import size_of
 from ..sharing.storage import Storage
 from ..sharing.transfer import cross
+from .boundary import uses_elsewhere
 from .graph import Graph
 from .node import Node
 from .plan import Planned
-from .segments import Bounds, segments_of, uses_elsewhere
+from .segments import Bounds, segments_of
 from .streaming import Residents, Stream, residents_of
 
 T = TypeVar("T")
 _Copies: TypeAlias = dict[tuple[int, int], Storage]  # of a run's values, by device (its id) and number
 Compile: TypeAlias = "Callable[[Device, Graph], Awaitable[Bound]]"
-Turn: TypeAlias = "tuple[Device, Sequence[Node]]"
+PartNodes: TypeAlias = "tuple[Device, Sequence[Node]]"  # what a part computes, and where
 
 
 def _work(node: Node) -> tuple[float, float]:
@@ -69,7 +72,7 @@ class Bound(Protocol):
 
 @dataclass(frozen=True)
 class Part:
-    """What runs at one turn: ``graph`` over ``needed`` values, which it takes as arguments of those names.
+    """What runs as one program: ``graph`` over ``needed`` values, which it takes as arguments of those names.
 
     Values are known by their nodes' places in the whole graph: a node would keep its storage. ``made`` are those that
     ``graph`` gives, ``nodes`` counts what it computes.
@@ -82,8 +85,8 @@ class Part:
     nodes: int
 
 
-def _layers(graph: Graph, refused: Mapping[int, str]) -> dict[int, int]:
-    """The layer of each node, by id: even ones for the device, odd ones for the fallback. Free nodes have none."""
+def _levels(graph: Graph, refused: Mapping[int, str]) -> dict[int, int]:
+    """The level of each node, by id: even ones for the device, odd ones for the fallback. Free nodes have none."""
     users: dict[int, list[Node]] = {}
     for node in graph.nodes:
         for child in node.inputs:
@@ -95,7 +98,7 @@ def _layers(graph: Graph, refused: Mapping[int, str]) -> dict[int, int]:
         is_view = node.op is not None and node.op.view is not None and id(node) not in outputs
         if is_view and looked_at and all(id(user) in there for user in looked_at):
             there.add(id(node))
-    layers: dict[int, int] = {}
+    levels: dict[int, int] = {}
     free: set[int] = set()
     for node in graph.nodes:
         if node.op is None:
@@ -104,9 +107,9 @@ def _layers(graph: Graph, refused: Mapping[int, str]) -> dict[int, int]:
             free.add(id(node))
             continue
         own = int(id(node) in there)
-        before = [layers[id(child)] for child in node.inputs if id(child) in layers]
-        layers[id(node)] = max([own, *(layer + (layer % 2 != own) for layer in before)])
-    return layers
+        before = [levels[id(child)] for child in node.inputs if id(child) in levels]
+        levels[id(node)] = max([own, *(level + (level % 2 != own) for level in before)])
+    return levels
 
 
 def bounds_of(device: Device) -> Bounds:
@@ -125,27 +128,27 @@ def parts_of(
 
     ``refused`` says which nodes, by number, the device does not take. Without any, all parts are the device's own.
     """
-    layers = _layers(graph, refused)
-    split = _turns(graph, layers, device, fallback, bounds)
+    levels = _levels(graph, refused)
+    split = _nodes_of_parts(graph, levels, device, fallback, bounds)
     if not refused:
         return _cut(graph, split)
-    whole = _turns(graph, dict.fromkeys(layers, 1), device, fallback, bounds)
-    return min((_cut(graph, turns) for turns in (split, whole)), key=lambda parts: sum(map(_cost_of, parts)))
+    whole = _nodes_of_parts(graph, dict.fromkeys(levels, 1), device, fallback, bounds)
+    return min((_cut(graph, nodes) for nodes in (split, whole)), key=lambda parts: sum(map(_cost_of, parts)))
 
 
-def _turns(
-    graph: Graph, layers: Mapping[int, int], device: Device, fallback: Device, bounds: Callable[[Device], Bounds]
-) -> list[Turn]:
-    """List the nodes that each device computes, turn by turn: the segments of each layer."""
+def _nodes_of_parts(
+    graph: Graph, levels: Mapping[int, int], device: Device, fallback: Device, bounds: Callable[[Device], Bounds]
+) -> list[PartNodes]:
+    """List the nodes of each part, in the order in which they run: the segments of each level."""
     nodes: dict[int, list[Node]] = {}
     for node in graph.nodes:  # in this order, none needs a later one
-        if id(node) in layers:
-            nodes.setdefault(layers[id(node)], []).append(node)
-    turns = []
-    for layer in sorted(nodes):
-        who = fallback if layer % 2 else device
-        turns += [(who, segment) for segment in segments_of(nodes[layer], bounds(who))]
-    return turns
+        if id(node) in levels:
+            nodes.setdefault(levels[id(node)], []).append(node)
+    found = []
+    for level in sorted(nodes):
+        who = fallback if level % 2 else device
+        found += [(who, segment) for segment in segments_of(nodes[level], bounds(who))]
+    return found
 
 
 def _cost_of(part: Part) -> float:
@@ -153,30 +156,30 @@ def _cost_of(part: Part) -> float:
     return cost(part.device, nodes, sum(node.spec.nbytes for node in (*part.graph.leaves, *part.graph.outputs)))
 
 
-def _cut(graph: Graph, turns: Sequence[Turn]) -> list[Part]:
-    """The part of each of ``turns``."""
-    turn_of = {id(node): turn for turn, (_, nodes) in enumerate(turns) for node in nodes}
+def _cut(graph: Graph, split: Sequence[PartNodes]) -> list[Part]:
+    """The part of each of ``split``."""
+    part_of = {id(node): index for index, (_, nodes) in enumerate(split) for node in nodes}
 
     def may_repeat(own: int, users: set[int]) -> bool:
-        return all(turns[user][0] is turns[own][0] for user in users)
+        return all(split[user][0] is split[own][0] for user in users)
 
     wanted: dict[int, list[Node]] = {}
-    for node in uses_elsewhere(graph.nodes, graph.outputs, turn_of, may_repeat):
-        wanted.setdefault(turn_of.get(id(node), 0), []).append(node)
+    for node in uses_elsewhere(graph.nodes, graph.outputs, part_of, may_repeat):
+        wanted.setdefault(part_of.get(id(node), 0), []).append(node)
     numbers = {id(node): number for number, node in enumerate(graph.nodes)}
-    return [_part(turns[turn][0], turn, wanted[turn], turn_of, numbers) for turn in sorted(wanted)]
+    return [_part(split[index][0], index, wanted[index], part_of, numbers) for index in sorted(wanted)]
 
 
 def _part(
-    device: Device, layer: int, made: Sequence[Node], layers: Mapping[int, int], numbers: Mapping[int, int]
+    device: Device, index: int, made: Sequence[Node], part_of: Mapping[int, int], numbers: Mapping[int, int]
 ) -> Part:
-    """The graph that computes ``made`` from what other layers made and what is stored."""
+    """The graph that computes ``made`` from what other parts made and what is stored."""
     needed: dict[str, int] = {}
     renewed: dict[int, Node] = {}
     stack = list(made)
     while stack:
         node = stack[-1]
-        outside = node.is_stored or layers.get(id(node), layer) != layer
+        outside = node.is_stored or part_of.get(id(node), index) != index
         waiting = [] if outside else [child for child in node.inputs if id(child) not in renewed]
         if waiting:
             stack.extend(reversed(waiting))
@@ -253,9 +256,9 @@ class PartedProgram:
         self._needs = [set(part.needed.values()) for part in parts]
         self._ends: list[set[int]] = [set() for _ in parts]  # values that no later part needs, nor the caller
         later = {number for number, _ in self._outputs}
-        for turn in range(len(parts) - 1, -1, -1):
-            self._ends[turn] = (self._needs[turn] | set(parts[turn].made)) - later
-            later |= self._needs[turn]
+        for index in range(len(parts) - 1, -1, -1):
+            self._ends[index] = (self._needs[index] | set(parts[index].made)) - later
+            later |= self._needs[index]
         self._residents: dict[Any, Residents] = {}
 
     @property
@@ -269,7 +272,7 @@ class PartedProgram:
         return sum(program.dispatches for program in self.programs)
 
     @property
-    def turns(self) -> list[dict[str, Any]]:
+    def devices(self) -> list[dict[str, Any]]:
         """Which device runs how many nodes, in their order; ``why`` says what the first one does not take."""
         return [{"device": part.device.kind, "nodes": part.nodes} for part in self.parts]
 
@@ -356,24 +359,24 @@ class PartedProgram:
         given_up = self._given_up(leaves, donated)
         stream = self._stream(values, traffic) if self.streams else None
         try:
-            for turn, (part, bound) in enumerate(zip(self.parts, self._bound, strict=True)):
+            for index, (part, bound) in enumerate(zip(self.parts, self._bound, strict=True)):
                 arguments = {
                     name: await self._on(part.device, number, values[number], copies, traffic)
                     for name, number in part.needed.items()
                 }
                 if stream is not None:
-                    await stream.begin(turn, bound.program.bytes_to_run())
-                ends = self._ends[turn]
+                    await stream.begin(index, bound.program.bytes_to_run())
+                ends = self._ends[index]
                 results = await bound.run(
                     inputs, arguments, [name for name, number in part.needed.items() if number in given_up & ends]
                 )
                 if stream is not None:
-                    stream.ran(turn)
+                    stream.ran(index)
                 values.update({number: storage for number, (storage, _) in zip(part.made, results, strict=True)})
                 for number in ends:  # their bytes go back with the last reference
                     del values[number]
                 for number in part.needed.values():
-                    if last[id(part.device), number] == turn:
+                    if last[id(part.device), number] == index:
                         copies.pop((id(part.device), number), None)
                 del arguments, results
             outputs = [
@@ -395,7 +398,9 @@ class PartedProgram:
 
     def _last_uses(self) -> dict[tuple[int, int], int]:
         """By device (its id) and value, the last part there that needs it; all of them for an output."""
-        last = {(id(part.device), each): turn for turn, part in enumerate(self.parts) for each in part.needed.values()}
+        last = {
+            (id(part.device), each): index for index, part in enumerate(self.parts) for each in part.needed.values()
+        }
         return last | {(id(self.device), number): len(self.parts) for number, _ in self._outputs}
 
     def _given_up(self, leaves: Sequence[Storage], donated: Collection[int]) -> set[int]:
@@ -409,10 +414,10 @@ class PartedProgram:
 
     def _stream(self, values: Mapping[int, Storage], traffic: Traffic) -> Stream:
         """List the bytes that a run over the leaves ``values`` brings to the device, part by part."""
-        turns, found = self.residents(values)
+        reads, found = self.residents(values)
         traffic.resident = sum(values[number].nbytes for number in found.weights)
         stay = {values[number] for number in found.weights}
-        return Stream(self.device, [[values[number] for number in turn] for turn in turns], stay, found.alone)
+        return Stream(self.device, [[values[number] for number in part] for part in reads], stay, found.alone)
 
     def residents(self, leaves: Mapping[int, Storage]) -> tuple[list[list[int]], Residents]:
         """The weights of ``leaves`` that each part reads on the device, by number, and which of them stay there.
@@ -420,7 +425,7 @@ class PartedProgram:
         A part on the fallback reads copies, which come from wherever the weights are.
         """
         weights = {number for number, storage in leaves.items() if storage.category == "weights"}
-        turns = [
+        reads = [
             [number for number in part.needed.values() if number in weights and part.device is self.device]
             for part in self.parts
         ]
@@ -430,18 +435,18 @@ class PartedProgram:
         if key not in self._residents:
             sizes = {number: leaves[number].nbytes for number in weights}
             rooms = [room - nbytes for nbytes in self._taken_beside()]
-            self._residents = {key: residents_of(turns, sizes, rooms)}
-        return turns, self._residents[key]
+            self._residents = {key: residents_of(reads, sizes, rooms)}
+        return reads, self._residents[key]
 
     def _taken_beside(self) -> list[int]:
-        """Bytes of each turn beside its leaves: what the programs keep, the arena, values between parts, and copies."""
+        """Bytes of each part beside its leaves: what the programs keep, the arena, values between parts, and copies."""
         programs: list[Any] = list(dict.fromkeys(self.programs))
         kept = max((program.working_bytes - program.output_bytes for program in programs), default=0)
         kept += sum(program.kept_bytes for program in programs)
         between, taken, leaves, last = 0, [], set(self._leaves), self._last_uses()
         home = dict.fromkeys(self._leaves, self.device)
         copies: set[tuple[int, int]] = set()
-        for turn, (part, ends) in enumerate(zip(self.parts, self._ends, strict=True)):
+        for index, (part, ends) in enumerate(zip(self.parts, self._ends, strict=True)):
             home |= dict.fromkeys(part.made, part.device)
             here = {(id(part.device), number) for number in part.needed.values() if home[number] is not part.device}
             between += sum(self._specs[number].nbytes for number in part.made)
@@ -449,7 +454,7 @@ class PartedProgram:
             copies |= here
             taken.append(kept + between)
             between -= sum(self._specs[number].nbytes for number in ends if number not in leaves)
-            gone = {key for key in here if last[key] == turn}
+            gone = {key for key in here if last[key] == index}
             between -= sum(self._specs[number].nbytes for _, number in gone)
             copies -= gone
         return taken

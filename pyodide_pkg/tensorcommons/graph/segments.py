@@ -8,12 +8,11 @@ one, so the results are those of the whole graph. Views stay behind the value th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import accumulate
 from math import ceil
 
-from ..shapes import size_of
+from .boundary import bytes_across, is_view
 from .node import Node
 from .views import owner_of
 
@@ -53,7 +52,7 @@ def segments_of(nodes: Sequence[Node], bounds: Bounds) -> list[Sequence[Node]]:
             found.append(nodes[start:stop])
             continue
         if weights is None:
-            weights, crossing = [_weights(node) for node in nodes], _crossing(nodes)
+            weights, crossing = [_weights(node) for node in nodes], bytes_across(nodes)
         before = _measured(nodes, weights, range(start, stop), bounds)
         whole = before[-1]
         after = _measured(nodes, weights, range(stop - 1, start, -1), bounds)[::-1]
@@ -97,67 +96,10 @@ def _cut(
     ``before`` and ``after`` say how full the two sides of each cut are.
     """
     sides = {start + at: (before[at - 1], after[at - 1]) for at in range(1, len(before) + 1)}
-    sides = {place: both for place, both in sides.items() if not _is_view(nodes[place])}
+    sides = {place: both for place, both in sides.items() if not is_view(nodes[place])}
     least = min((max(both) for both in sides.values()), default=whole)
     if least > USELESS * whole:
         return None
     most = max(least, CENTRAL * whole)
     allowed = [place for place, both in sides.items() if max(both) <= most]
     return min(allowed, key=lambda place: (crossing[place], sum(map(ceil, sides[place])), max(sides[place])))
-
-
-def _is_view(node: Node) -> bool:
-    return node.op is not None and node.op.view is not None
-
-
-def _crossing(nodes: Sequence[Node]) -> list[int]:
-    """The bytes that cross a cut before each of ``nodes``."""
-    places = {id(node): place for place, node in enumerate(nodes)}
-    last: dict[int, int] = {}
-    owners: dict[int, Node] = {}
-    for place, node in enumerate(nodes):
-        for child in node.inputs:
-            owner = owner_of(child)[0]
-            if id(owner) in places:
-                last[id(owner)] = place
-                owners[id(owner)] = owner
-    changes = [0] * (len(nodes) + 1)
-    for key, end in last.items():
-        changes[places[key] + 1] += owners[key].spec.nbytes
-        changes[end + 1] -= owners[key].spec.nbytes
-    return list(accumulate(changes))
-
-
-def is_repeated(node: Node) -> bool:
-    """Return whether each segment that needs ``node`` makes it again, instead of reading it from an earlier segment.
-
-    That is so for a view that does not show a whole computed value as it lies in memory: it would have to be copied.
-    """
-    if not _is_view(node):
-        return False
-    owner, layout = owner_of(node)
-    return owner.op is None or not layout.is_contiguous or layout.size != size_of(owner.spec.shape)
-
-
-def uses_elsewhere(
-    nodes: Sequence[Node], outputs: Collection[Node], turns: dict[int, int], repeats: Callable[[int, set[int]], bool]
-) -> list[Node]:
-    """The nodes that their turn has to give: outputs, and what other turns need.
-
-    ``turns`` says by id in which turn a node is computed. A view (:func:`is_repeated`) that ``repeats`` allows, given
-    its own turn and those that need it, is taken out of it: whoever needs the view makes it.
-    """
-    ends = {id(node) for node in outputs}
-    needed: dict[int, set[int]] = {}
-    for node in reversed(nodes):
-        own, users = turns.get(id(node)), needed.get(id(node), set())
-        if own is not None and id(node) not in ends and users - {own} and is_repeated(node) and repeats(own, users):
-            del turns[id(node)]
-            own = None
-        for child in node.inputs:
-            needed.setdefault(id(child), set()).update(users if own is None else {own})
-    return [
-        node
-        for node in nodes
-        if id(node) in ends or (id(node) in turns and needed.get(id(node), set()) - {turns[id(node)]})
-    ]

@@ -27,7 +27,7 @@ WORTH_WAITING = 0.8  # of the bytes that move where the next part is fetched ahe
 class Residents:
     """The weights that stay between runs, by number, and the bytes that each run moves.
 
-    ``alone`` are the turns beside which there is no room for the weights of the next one: these are fetched after it.
+    ``alone`` are the parts beside which there is no room for the weights of the next one: these are fetched after it.
     """
 
     weights: frozenset[int]
@@ -35,27 +35,27 @@ class Residents:
     alone: frozenset[int]
 
 
-def residents_of(turns: Sequence[Collection[int]], sizes: Mapping[int, int], rooms: Sequence[int]) -> Residents:
-    """Choose what stays of the weights that each of ``turns`` reads, so that few bytes move.
+def residents_of(reads: Sequence[Collection[int]], sizes: Mapping[int, int], rooms: Sequence[int]) -> Residents:
+    """Choose what stays of the weights that each part ``reads``, so that few bytes move.
 
-    ``rooms`` are the bytes for weights at each turn. The weights of a turn and of the one after it are there together,
+    ``rooms`` are the bytes for weights at each part. The weights of a part and of the one after it are there together,
     unless far fewer bytes move without that.
     """
-    ahead = [set(turn) | set(after) for turn, after in zip(turns, [*turns[1:], ()], strict=True)]
-    alone = [set(turn) for turn in turns]
+    ahead = [set(part) | set(after) for part, after in zip(reads, [*reads[1:], ()], strict=True)]
+    alone = [set(part) for part in reads]
     windows = [
         both if sum(sizes[number] for number in both) <= room else one
         for both, one, room in zip(ahead, alone, rooms, strict=True)
     ]
-    arrivals = Counter(number for turn in turns for number in turn)
+    arrivals = Counter(number for part in reads for number in part)
     best = _chosen(windows, sizes, rooms, arrivals)
     tight = _chosen(alone, sizes, rooms, arrivals)
     moved, moved_late = (_moved(arrivals, sizes, chosen) for chosen in (best, tight))
     if moved_late < WORTH_WAITING * moved:
         best, moved = tight, moved_late
     late = {
-        turn
-        for turn, (window, room) in enumerate(zip(ahead, rooms, strict=True))
+        index
+        for index, (window, room) in enumerate(zip(ahead, rooms, strict=True))
         if sum(sizes[number] for number in window | best) > room
     }
     return Residents(frozenset(best), moved, frozenset(late))
@@ -80,35 +80,35 @@ def _greedy(
     free = [room - sum(sizes[number] for number in window) for window, room in zip(windows, rooms, strict=True)]
     chosen = set()
     for number in order:
-        others = [turn for turn, window in enumerate(windows) if number not in window]
-        if all(free[turn] >= sizes[number] for turn in others):
+        others = [index for index, window in enumerate(windows) if number not in window]
+        if all(free[index] >= sizes[number] for index in others):
             chosen.add(number)
-            for turn in others:
-                free[turn] -= sizes[number]
+            for index in others:
+                free[index] -= sizes[number]
     return chosen
 
 
 class Stream:
-    """The weights of one run: ``turns`` are the storages that each part reads, ``stay`` those that are not given up."""
+    """The weights of one run: ``reads`` are the storages that each part needs, ``stay`` those that are not given up."""
 
     def __init__(
         self,
         device: Device,
-        turns: Sequence[Sequence[Storage]],
+        reads: Sequence[Sequence[Storage]],
         stay: Collection[Storage],
         alone: Collection[int],
     ) -> None:
         self.moved = 0  # bytes brought to the device so far
         self._device = device
-        self._turns = turns
+        self._reads = reads
         self._stay = stay
         self._alone = alone
         self._ahead: asyncio.Future[None] | None = None
-        self._ends: list[asyncio.Future[None]] = []  # when the device has computed each turn
+        self._ends: list[asyncio.Future[None]] = []  # when the device has computed each part
         touch(list(stay))
 
-    async def begin(self, turn: int, extra: int) -> None:
-        """Have the weights of ``turn`` there with room for ``extra`` bytes, and those of the next on their way.
+    async def begin(self, index: int, extra: int) -> None:
+        """Have the weights of part ``index`` there with room for ``extra`` bytes, and those of the next on their way.
 
         Raises MemoryBudgetError if they do not fit.
         """
@@ -117,24 +117,24 @@ class Stream:
                 await self._ahead
             self._ahead = None
         else:
-            await self._end_of(turn - 1)
-        self.moved += await self._device.budget.ensure(self._turns[turn], extra)
-        if turn not in self._alone and turn + 1 < len(self._turns):
-            self._ahead = asyncio.ensure_future(self._bring(turn + 1))
+            await self._end_of(index - 1)
+        self.moved += await self._device.budget.ensure(self._reads[index], extra)
+        if index not in self._alone and index + 1 < len(self._reads):
+            self._ahead = asyncio.ensure_future(self._bring(index + 1))
 
-    async def _bring(self, turn: int) -> None:
-        await self._end_of(turn - 2)  # the weights that leave for these have been read by then
-        self.moved += await self._device.budget.ensure(self._turns[turn])
+    async def _bring(self, index: int) -> None:
+        await self._end_of(index - 2)  # the weights that leave for these have been read by then
+        self.moved += await self._device.budget.ensure(self._reads[index])
 
-    async def _end_of(self, turn: int) -> None:
-        if turn >= 0:
-            await asyncio.shield(self._ends[turn])
+    async def _end_of(self, index: int) -> None:
+        if index >= 0:
+            await asyncio.shield(self._ends[index])
 
-    def ran(self, turn: int) -> None:
-        """The work of ``turn`` is queued: of its weights, those that are not needed soon leave before all others."""
+    def ran(self, index: int) -> None:
+        """Part ``index`` is queued: of its weights, those that are not needed soon leave before all others."""
         self._ends.append(asyncio.ensure_future(self._device.backend.wait()))
-        soon = self._turns[turn + 1] if turn + 1 < len(self._turns) else ()
-        for storage in self._turns[turn]:
+        soon = self._reads[index + 1] if index + 1 < len(self._reads) else ()
+        for storage in self._reads[index]:
             if storage not in self._stay and storage not in soon:
                 storage.expire()
 

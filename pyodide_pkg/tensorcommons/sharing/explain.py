@@ -167,20 +167,20 @@ def _parts(program: PartedProgram, fused: Graph) -> Iterator[str]:
     for op, reason in program.why.items():
         yield f"{program.device.kind} does not take {op}: {reason}"
     leaves = {n: node.storage for n, node in enumerate(fused.nodes) if node.is_stored and node.storage is not None}
-    turns: Sequence[Sequence[int]] = [[] for _ in program.parts]
+    reads: Sequence[Sequence[int]] = [[] for _ in program.parts]
     stay: frozenset[int] = frozenset()
     if program.streams:
-        turns, found = program.residents(leaves)
+        reads, found = program.residents(leaves)
         stay = found.weights
-        total = sum(leaves[number].nbytes for number in {number for turn in turns for number in turn})
+        total = sum(leaves[number].nbytes for number in {number for part in reads for number in part})
         yield (
             f"streams: {total:,} bytes of weights do not fit under the limit, so they come and go in "
             f"{len(program.parts)} segments. {sum(leaves[number].nbytes for number in stay):,} bytes stay, and each "
             f"run (of a generation: each token) moves {found.moved:,}"
         )
-    for number, (part, turn) in enumerate(zip(program.parts[:SHOWN], turns, strict=False), 1):
-        nbytes = sum(leaves[each].nbytes for each in turn)
-        moving = sum(leaves[each].nbytes for each in turn if each not in stay)
+    for number, (part, read) in enumerate(zip(program.parts[:SHOWN], reads, strict=False), 1):
+        nbytes = sum(leaves[each].nbytes for each in read)
+        moving = sum(leaves[each].nbytes for each in read if each not in stay)
         weights = f", {nbytes:,} bytes of weights, {moving:,} of them brought for it" if program.streams else ""
         operations = f"{part.nodes} operation{'s' if part.nodes > 1 else ''}"
         yield f"  part {number}: {operations} on {part.device.kind}{weights}"

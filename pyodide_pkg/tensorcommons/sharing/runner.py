@@ -321,7 +321,7 @@ def _transfers(program: Program | PartedProgram | None) -> dict[str, Any]:
         "segments": len(program.parts) if program.streams else 0,
         "moved_bytes": program.traffic.moved,
         "resident_bytes": program.traffic.resident,
-        "parts": program.turns,
+        "parts": program.devices,
         "refused": program.why,
         "transfers": program.traffic.transfers,
         "transferred_bytes": program.traffic.transferred,

@@ -153,7 +153,7 @@ class WebGPUBackend(Backend[Replay]):
         return self.limits["maxComputeWorkgroupsPerDimension"]
 
     @property
-    def buffer_bytes(self) -> int:  # type: ignore[override]
+    def buffer_bytes(self) -> int:
         return self._windows.buffer
 
     def refusal(self, tensors: Mapping[str, Spec]) -> str:
