@@ -140,3 +140,18 @@ def with_first_line(tab: Tab, script: str) -> None:
         route.fulfill(response=answer, body=script + answer.text())
 
     tab.page.route("**/worker.js", spoilt)
+
+
+def with_python(tab: Tab) -> None:
+    """Have the worker's Python where a test can run it, as ``pyodide``, with the page's ``demo`` in it."""
+
+    def opened(route: Route) -> None:
+        answer = route.fetch()
+        shown = "globalThis.pyodide = pyodide; pyodide.globals.set('demo', demo)"
+        line = "demo = pyodide.globals.get("
+        before, found, after = answer.text().partition(line)
+        assert found
+        rest, end, last = after.partition("\n")
+        route.fulfill(response=answer, body=f"{before}{found}{rest}{end}{shown};{end}{last}")
+
+    tab.page.route("**/worker.js", opened)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
+from textwrap import dedent
 from typing import TYPE_CHECKING
 
 import pytest
 from playwright.sync_api import expect
 
-from e2e.page.driver import MINILM, Tab
+from e2e.page.driver import MINILM, Tab, with_python
 
 if TYPE_CHECKING:
     from playwright.sync_api import Locator
@@ -64,6 +65,34 @@ def test_each_model_has_its_line(loaded: Tab) -> None:
     for row in table.get_by_role("row").all():
         exclusive, shared, attributed = (megabytes(cell) for cell in row.locator("td").all_inner_texts()[1:])
         assert exclusive - 0.1 <= attributed <= exclusive + shared + 0.1
+
+
+def test_a_model_larger_than_the_limit_says_what_each_run_moves(tab: Tab, site: str) -> None:
+    with_python(tab)
+    tab.open(site)
+    tab.load(MINILM)
+    tab.wait_panel("sentences")
+    streams = tab.page.locator("#streams")
+    expect(streams).to_be_hidden()
+    worker = tab.page.workers[0]
+
+    def run(limit: float) -> float:
+        """Run the model under so many MB. Gives the MB of weights that moved."""
+        source = f"""
+            model = demo._models["{MINILM}"]
+            await demo._manager.set_memory_limit({limit})
+            for result in (await model(input_ids=[[101, 7592, 102]])).values():
+                await result.read()
+            demo._manager.last_run["moved_bytes"] / 2**20"""
+        return float(worker.evaluate("(source) => pyodide.runPythonAsync(source)", dedent(source)))
+
+    weights = tab.figure("with-sharing")
+    moved = run(0.8 * weights)
+    item = streams.get_by_role("listitem")
+    expect(item).to_contain_text("moved to the device by each run of MiniLM-L6")
+    assert megabytes(item.locator("b").inner_text()) == pytest.approx(moved, abs=0.1) and moved > 0.1 * weights
+    assert run(1024) == 0
+    expect(streams).to_be_hidden()
 
 
 def test_tensors_sort_by_every_header(loaded: Tab, table: Locator) -> None:
