@@ -30,6 +30,7 @@ from bench import onnx, setup
 from bench.gaps import gaps_table, measure_gaps
 from bench.memory import measure_memory, memory_table, with_memory
 from bench.page import measure_page
+from bench.pauses import measure_pauses, pauses_table
 from bench.report import table, to_json
 from bench.sizes import measure_sizes, sizes_table
 from bench.weights import measure_weights, weights_table
@@ -51,7 +52,7 @@ if TYPE_CHECKING:
 CONTEST = ("matmul", "encoder", "bandwidth", "heads", "generate", "images", "host", "load", "rates", "buckets")
 PROFILED = ("matmul", "encoder", "bandwidth", "heads", "generate", "images")  # of which --profile takes any
 RANDOM = ("heads", "generate", "images", "load", "rates", "buckets")  # their weights are made there, or fetched
-GROUPS = ("page", "sharing", "memory", "sizes", "gaps", "weights", *CONTEST)
+GROUPS = ("page", "sharing", "memory", "sizes", "gaps", "pauses", "weights", *CONTEST)
 #: Threads for WebAssembly and a clock of 5 µs are for isolated pages.
 ISOLATED = {"Cross-Origin-Opener-Policy": "same-origin", "Cross-Origin-Embedder-Policy": "require-corp"}
 PAGE = """<!doctype html><html lang="en"><title>bench</title><link rel="icon" href="data:,">
@@ -216,6 +217,9 @@ def main() -> int:
             elif group == "gaps":
                 rows = measure_gaps(launch, url)
                 report["groups"].append({"group": group, "rows": rows, "table": gaps_table(rows)})
+            elif group == "pauses":
+                rows = measure_pauses(launch, url)
+                report["groups"].append({"group": group, "rows": rows, "table": pauses_table(rows)})
             elif group == "weights":
                 rows = measure_weights(launch, url)
                 report["groups"].append({"group": group, "rows": rows, "table": weights_table(rows)})

@@ -145,8 +145,10 @@ class Tab:
 class OurTab(Tab):
     """The demo page, its models on one kind of device."""
 
-    def __init__(self, browser: Browser, url: str, kind: str) -> None:
+    def __init__(self, browser: Browser, url: str, kind: str, prelude: str = "") -> None:
         super().__init__(browser, url)
+        if prelude:
+            self.page.add_init_script(prelude)
         self.page.route("**/worker.js", _opened)
         self.page.goto(url + "?load=none")
         self.page.wait_for_selector("body[data-state=ready]", timeout=120_000)

@@ -2,6 +2,7 @@
 
 import gc
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -16,3 +17,16 @@ def cpu() -> Iterator[Device]:
     yield device
     gc.collect()
     assert device.backend.live_buffers() == 0 and device.total == 0, device.memory()
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_zero(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fill new bytes of the NumPy device, so that no test passes because memory happened to be zero."""
+    empty = CpuBackend._empty
+
+    def filled(backend: CpuBackend, nbytes: int) -> Any:
+        array = empty(backend, nbytes)
+        array.fill(0xA5)
+        return array
+
+    monkeypatch.setattr(CpuBackend, "_empty", filled)

@@ -61,12 +61,12 @@ async def test_weights_that_do_not_fit_together_are_refused_unless_they_may_come
 
 
 def test_memory_that_runs_out_is_typed(monkeypatch):
-    def zeros(*_: object) -> None:
+    def empty(*_: object) -> None:
         raise MemoryError("Unable to allocate 1.00 MiB for an array")
 
     backend = _backend(tc.TensorSharingManager())
     with monkeypatch.context() as patch:
-        patch.setattr(np, "zeros", zeros)
+        patch.setattr(np, "empty", empty)
         with pytest.raises(DeviceMemoryError, match="Unable to allocate"):
             backend.allocate(1, 2**20, None)
     assert not backend.live_buffers()

@@ -15,6 +15,7 @@ from tensorcommons.backends.device import Device
 from tensorcommons.backends.webnn.builder import GraphBuilder
 from tensorcommons.backends.webnn.lowering import REFUSED, RULES
 from tensorcommons.backends.webnn.lowering.context import LoweringContext
+from tensorcommons.bridge.runtime import at_once
 from tensorcommons.graph.computation import make_computation
 from tensorcommons.graph.graph import Graph
 
@@ -45,7 +46,7 @@ def lowered(result: tc.Tensor) -> tuple[int, int]:
     builder._add = counted  # type: ignore[method-assign]
     lowering = LoweringContext(computation, builder, RULES, REFUSED)
     for number in computation.outputs:
-        lowering.operand(number)
+        at_once(lowering.lower(number))
     return len(builder.nodes), sum(sizes)
 
 

@@ -12,6 +12,7 @@ from tensorcommons import Device
 from tensorcommons.backends.base import Computation, Executable, Range, Spec
 from tensorcommons.backends.cpu import CpuBackend
 from tensorcommons.backends.webnn.backend import WebNNBackend
+from tensorcommons.bridge.runtime import Slices, at_once
 from tensorcommons.errors import UnsupportedOp
 
 Array = np.ndarray[Any, Any]
@@ -54,12 +55,13 @@ class GraphBackend(CpuBackend):
         assert spec is not None and spec.nbytes == nbytes, "its memory is typed"
         super().allocate(handle, nbytes, spec)
 
-    def refusals(self, plan: Computation) -> Mapping[int, str]:
+    def refusals(self, plan: Computation) -> Slices[Mapping[int, str]]:
+        yield
         values = enumerate(plan.values)
         return {i: "it is refused" for i, value in values if value.op is not None and value.op.name in self.refused}
 
     async def compile(self, plan: Computation) -> Kept:  # type: ignore[override]
-        if self.refusals(plan):
+        if at_once(self.refusals(plan)):
             raise UnsupportedOp("an op", "webnn", "it is refused")
         return Kept(1, 0, plan)
 

@@ -24,6 +24,7 @@ from types import MappingProxyType
 from typing import Any, Generic, Literal, TypeAlias, TypeVar
 
 from ..bridge.byte_buffer import ByteBuffer, Data
+from ..bridge.runtime import Slices
 from ..dtypes import DType
 from ..errors import TensorCommonsError
 from ..shapes import Layout, Shape, size_of
@@ -337,7 +338,7 @@ class Backend(ABC, Generic[E]):
 
     @abstractmethod
     def allocate(self, handle: int, nbytes: int, spec: Spec | None) -> None:
-        """Create ``nbytes`` zeroed bytes under ``handle``: a value of ``spec``, where that is known."""
+        """Create ``nbytes`` bytes of any content under ``handle``: a value of ``spec``, where that is known."""
 
     @abstractmethod
     def free(self, handle: int) -> None:
@@ -411,8 +412,9 @@ class Backend(ABC, Generic[E]):
         """Return whether a step sees all of a value at once, in one binding."""
         return True
 
-    def refusals(self, plan: Computation) -> Mapping[int, str]:
+    def refusals(self, plan: Computation) -> Slices[Mapping[int, str]]:
         """Why, of each value of ``plan`` that the device does not take, by the values' numbers."""
+        yield from ()
         return {}
 
     @abstractmethod

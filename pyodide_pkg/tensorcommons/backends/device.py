@@ -221,7 +221,7 @@ class Device:
             self.refund(nbytes, category)
 
     def allocate(self, nbytes: int, category: Category, spec: Spec | None = None) -> int:
-        """A handle to ``nbytes`` zeroed bytes, for a value of ``spec`` where that is known.
+        """A handle to ``nbytes`` bytes of any content, for a value of ``spec`` where that is known.
 
         Raises:
             MemoryBudgetError: it would pass the budget; nothing was allocated.
@@ -280,7 +280,7 @@ class Device:
         self.backend.free(handle)
 
     def restore(self, handle: int) -> None:
-        """Zeroed bytes under a new or evicted ``handle``. Raises MemoryBudgetError if they do not fit."""
+        """Bytes of any content under a new or evicted ``handle``. Raises MemoryBudgetError if they do not fit."""
         nbytes, category = self._handles[handle]
         self.charge(nbytes, category)
         try:

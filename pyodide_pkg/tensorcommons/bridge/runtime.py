@@ -8,9 +8,12 @@ import sys
 import time
 from collections.abc import Callable, Coroutine, Generator
 from contextvars import Context
-from typing import Any, Generic, TypeVar
+from functools import update_wrapper
+from typing import Any, Generic, ParamSpec, TypeAlias, TypeVar
 
 T = TypeVar("T")
+P = ParamSpec("P")
+Slices: TypeAlias = Generator[None, None, T]  # work that can pause at each ``yield``: see :func:`in_slices`
 IN_BROWSER = sys.platform == "emscripten"
 
 
@@ -48,18 +51,25 @@ def run_now(work: Coroutine[Any, Any, T], *, turns: bool = False) -> T:
 
     Raises WouldWaitError if it waits; it is closed then, as if it had been cancelled there.
     """
+    global _waits
+    waits, _waits = _waits, False
     try:
         while work.send(None) is None and turns:
             pass
     except StopIteration as done:
         result: T = done.value
         return result
+    finally:
+        _waits = waits
     work.close()
     raise WouldWaitError
 
 
 SLICE = 0.05  # seconds for which work keeps the event loop to itself
-_turned = 0.0
+IDLE = 0.005  # seconds between two pieces of work after which they are not one
+_turned = 0.0  # time of the last turn that was given
+_began = _worked = 0.0  # times of the first and the last step since then
+_waits = True  # False within run_now()
 
 
 async def breathe() -> None:
@@ -68,24 +78,41 @@ async def breathe() -> None:
     Call it in each pass of a loop that may take long. In a browser ``asyncio.sleep(0)`` is not enough: Pyodide's turns
     are messages of a port, and as long as one follows another, Chromium runs neither timers nor other messages.
     """
-    global _turned
     if time.monotonic() - _turned > SLICE:
+        await _turn()
+
+
+async def _turn() -> None:
+    global _turned, _began
+    if _waits:
         await (_timer() if IN_BROWSER else asyncio.sleep(0))
-        _turned = time.monotonic()
+    _turned = _began = time.monotonic()
 
 
-async def in_slices(steps: Generator[None, None, T]) -> T:
-    """Run a generator to its end and return its result; the event loop gets its turns between the steps."""
+async def in_slices(steps: Slices[T]) -> T:
+    """Run a generator to its end and return its result; after SLICE of work the event loop gets a turn.
+
+    What is done in less, as by itself most of a small graph is, gives none.
+    """
+    global _began, _worked
+    now = time.monotonic()
+    if now - _worked > IDLE:
+        _began = now
     try:
         while True:
             next(steps)
-            await breathe()
+            _worked = time.monotonic()
+            if _worked - _began > SLICE:
+                await _turn()
     except StopIteration as done:
+        _worked = time.monotonic()
         result: T = done.value
         return result
+    finally:
+        steps.close()
 
 
-def at_once(steps: Generator[None, None, T]) -> T:
+def at_once(steps: Slices[T]) -> T:
     """Run a generator to its end and return its result."""
     try:
         while True:
@@ -93,6 +120,18 @@ def at_once(steps: Generator[None, None, T]) -> T:
     except StopIteration as done:
         result: T = done.value
         return result
+
+
+class sliced(Generic[P, T]):  # noqa: N801 - a decorator
+    """A function that is written as a generator: a call runs it at once, ``slices`` is the generator itself."""
+
+    def __init__(self, steps: Callable[P, Slices[T]]) -> None:
+        self.slices = steps
+        update_wrapper(self, steps)
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> T:
+        """Run the function to its end."""
+        return at_once(self.slices(*args, **kwargs))
 
 
 def _timer() -> Any:

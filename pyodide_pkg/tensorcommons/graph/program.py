@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Collection, Generator, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -19,7 +19,7 @@ import numpy as np
 
 from ..backends.base import Computation, Executable, Plan, Spec
 from ..backends.device import Device
-from ..bridge.runtime import at_once, in_slices
+from ..bridge.runtime import Slices, in_slices, sliced
 from ..errors import DeviceMemoryError, InternalError, MemoryBudgetError, ShapeMismatch, TensorCommonsError
 from ..sharing.storage import Bundle, Storage, handles_of, using
 from . import streaming
@@ -328,11 +328,15 @@ async def compile_graph(device: Device, *requests: Sequence[Node]) -> BoundProgr
     Raises:
         UnsupportedOp: the device has no kernel for one of the nodes; the message names it.
     """
-    graph = Graph([node for request in requests for node in request])
     counts = list(map(len, requests))
-    return await _compile(
-        device, graph, f"{counts} {graph.structure}", lambda graph: fuse(graph, device.backend, counts)
-    )
+    while True:
+        renames = Storage.renames
+        graph = Graph([node for request in requests for node in request])
+        bound = await _compile(
+            device, graph, f"{counts} {graph.structure}", lambda graph: fuse(graph, device.backend, counts)
+        )
+        if renames == Storage.renames:  # else what was merged as one value may be two by now
+            return bound
 
 
 async def compile_fused(device: Device, graph: Graph) -> BoundProgram:
@@ -373,22 +377,14 @@ class Choice:
 
         ``streams``: one that has all weights there at once did not fit.
         """
-        known: Program | PartedProgram | None = self.device.programs.get(self.structure)
-        if self.working_bytes is None and known is not None:
-            self.working_bytes = known.working_bytes
-        if known is not None and (self.is_part or not self._streamed(held, streams=streams)):
-            if isinstance(known, Program):
-                await known.compile()
-            return known
-        if self.working_bytes is not None:
-            program = self.streaming.get(self._streamed(held, streams=streams))
-            if program is not None:
-                return program
-        whole = self.fused(self.graph)
-        single = Program(self.device, self.structure, _planned(self.device, whole), self.graph)
-        self.working_bytes = single.working_bytes
-        streamed = 0 if self.is_part else self._streamed(held, streams=streams)
-        parted = None if self.is_part else _parted(self.device, self.structure, self.graph, whole, single, streamed)
+        program = self._known(held, streams=streams)
+        if program is None:
+            single, parted, streamed = await in_slices(self._made(held, streams=streams))
+            program = self._known(held, streams=streams)  # another run may have made it meanwhile
+        if program is not None:
+            if isinstance(program, Program):
+                await program.compile()
+            return program
         if parted is None:
             self.device.keep_program(single)
             await single.compile()
@@ -399,6 +395,30 @@ class Choice:
         if streamed:
             self.streaming[streamed] = parted
         return parted
+
+    def _known(self, held: int, *, streams: bool) -> Program | PartedProgram | None:
+        """The program that ran before, if it suits."""
+        program: Program | PartedProgram | None = self.device.programs.get(self.structure)
+        if self.working_bytes is None and program is not None:
+            self.working_bytes = program.working_bytes
+        if program is not None and (self.is_part or not self._streamed(held, streams=streams)):
+            return program
+        return None if self.working_bytes is None else self.streaming.get(self._streamed(held, streams=streams))
+
+    def _made(self, held: int, *, streams: bool) -> Slices[tuple[Program, PartedProgram | None, int]]:
+        """A new program, what takes its place where it has to run in parts, and the bytes of weights of a part."""
+        yield
+        whole = self.fused(self.graph)
+        yield
+        planned = yield from _planned.slices(self.device, whole)
+        yield
+        single = Program(self.device, self.structure, planned, self.graph)
+        self.working_bytes = single.working_bytes
+        if self.is_part:
+            return single, None, 0
+        streamed = self._streamed(held, streams=streams)
+        parted = yield from _parted.slices(self.device, self.structure, self.graph, whole, single, streamed)
+        return single, parted, streamed
 
     def _streamed(self, held: int, *, streams: bool) -> int:
         assert self.working_bytes is not None
@@ -436,14 +456,15 @@ def _streamed(device: Device, graph: Graph, beside: int, *, streams: bool = Fals
     return part >> (rest := max(part.bit_length() - 4, 0)) << rest
 
 
+@sliced
 def _parted(
     device: Device, structure: str, graph: Graph, fused: Graph, single: Program, streamed: int
-) -> PartedProgram | None:
+) -> Slices[PartedProgram | None]:
     """The program in parts, where the device does not take every node and has a fallback, or not all at once."""
     plan, bounds = single.planned.plan, bounds_of(device)
     refused: Mapping[int, str] = {}
     if isinstance(plan, Computation) and device.fallback is not None:
-        refused = device.backend.refusals(plan)
+        refused = yield from device.backend.refusals(plan)
     if not refused and not streamed and len(plan.steps) <= bounds.nodes:
         return None
     key = f"{structure} streamed {streamed}" if streamed else structure
@@ -503,18 +524,23 @@ class Need:
     largest_bytes: int
 
 
-def least_need(device: Device, outputs: Sequence[Node]) -> Need:
+@sliced
+def least_need(device: Device, outputs: Sequence[Node]) -> Slices[Need]:
     """The least memory for a run of ``outputs``, whose stored leaves are all weights that may come and go."""
-    fused = fuse(Graph(outputs), device.backend)
+    graph = Graph(outputs)
+    yield
+    fused = fuse(graph, device.backend)
+    yield
     parts = parts_of(fused, device, device, {}, lambda each: Bounds(nbytes=1))
     names = [node.name or "" for node in fused.nodes]
     last = {number: turn for turn, part in enumerate(parts) for number in part.needed.values()}
     plans: dict[str, int] = {}
     between, needs = 0, []
     for turn, part in enumerate(parts):
+        yield
         structure = part.graph.structure
         if structure not in plans:
-            plans[structure] = _planned(device, part.graph).plan.arena_bytes
+            plans[structure] = (yield from _planned.slices(device, part.graph)).plan.arena_bytes
         between += sum(fused.nodes[number].nbytes for number in part.made)
         read = [number for number in part.needed.values() if fused.nodes[number].op is None]
         largest = max(read, key=lambda number: fused.nodes[number].nbytes, default=0)
@@ -532,12 +558,13 @@ def bytes_to_run(device: Device, outputs: Sequence[Node]) -> int:
     return plan.arena_bytes + sum(plan.output_bytes)
 
 
-def _planned(device: Device, fused: Graph) -> Planned[Plan] | Planned[Computation]:
+@sliced
+def _planned(device: Device, fused: Graph) -> Slices[Planned[Plan] | Planned[Computation]]:
     """What the device is asked to compile of a fused graph."""
-    return make_computation(fused) if device.backend.takes_graphs else at_once(_plan(device, fused))
+    return make_computation(fused) if device.backend.takes_graphs else (yield from _plan(device, fused))
 
 
-def _kernels(device: Device, outputs: Sequence[Node]) -> Generator[None, None, Planned[Plan]]:
+def _kernels(device: Device, outputs: Sequence[Node]) -> Slices[Planned[Plan]]:
     """Plan ``outputs``, a step a pass over the graph, each of which takes a browser 2 ms a layer of a model."""
     graph = Graph(outputs)
     yield
@@ -546,7 +573,7 @@ def _kernels(device: Device, outputs: Sequence[Node]) -> Generator[None, None, P
     return (yield from _plan(device, graph))
 
 
-def _plan(device: Device, fused: Graph) -> Generator[None, None, Planned[Plan]]:
+def _plan(device: Device, fused: Graph) -> Slices[Planned[Plan]]:
     graph = fuse_embedding_norms(fused, device.backend)
     yield
     graph = chain_elementwise(graph)

@@ -8,6 +8,7 @@ from typing import TypeAlias
 
 from ..backends.base import Spec
 from ..backends.device import Device
+from ..bridge.runtime import Slices, at_once
 from ..errors import ShapeMismatch
 from ..sharing.storage import Storage
 from .fuse import fuse
@@ -25,15 +26,24 @@ class Trace:
         self.device = device
         self._sources: list[tuple[Storage, str]] = []
         self._renames = Storage.renames
+        self._graph: Graph | None = None
 
-    @cached_property
+    @property
     def graph(self) -> Graph:
         """The nodes merged and fused, as the function alone runs. Rules that may change bits end here."""
+        return self._graph or at_once(self.passes())
+
+    def passes(self) -> Slices[Graph]:
+        """Make :attr:`graph`, pass by pass."""
+        if self._graph is not None:
+            return self._graph
         merged = Graph(self.nodes)
         self._renames = Storage.renames
         self._sources = [(leaf.storage, leaf.storage.identity) for leaf in merged.leaves if leaf.storage is not None]
+        yield
         fused = fuse(merged, self.device.backend)
         fused.traced = merged.traced
+        self._graph = fused
         return fused
 
     @property

@@ -179,7 +179,7 @@ async def _loaded(
             async with beside(kernels), beside(_tokenizer(manager, wanted)) as reading:
                 interner = WeightLoader(manager, target, name, parts, report)
                 try:
-                    weights = await interner.load(specs, lambda: least_need(target, nodes))
+                    weights = await interner.load(specs, lambda: least_need.slices(target, nodes))
                     storages = [storage for weight in weights.values() if (storage := weight.node.storage) is not None]
                     await target.backend.check([storage.handle for storage in storages if storage.is_resident])
                 except DeviceMemoryError as error:

@@ -22,7 +22,7 @@ from ..backends.base import Spec
 from ..backends.device import Device
 from ..bridge.byte_buffer import CHUNK, ByteBuffer, room_of
 from ..bridge.digest import digests_beside, joined
-from ..bridge.runtime import breathe
+from ..bridge.runtime import Slices, breathe
 from ..errors import MemoryBudgetError, TensorReleased, check_listener
 from ..graph.program import Need
 from ..hub.cached import CachedSource
@@ -121,7 +121,7 @@ class WeightLoader:
         self.streams = False  # the weights do not fit together
         self._here = 0  # bytes of those that are on the device
 
-    async def load(self, specs: Mapping[str, Spec], least: Callable[[], Need]) -> dict[str, Tensor]:
+    async def load(self, specs: Mapping[str, Spec], least: Callable[[], Slices[Need]]) -> dict[str, Tensor]:
         """Every parameter of ``specs`` as a tensor over its shared storage.
 
         Where they do not fit together, and a run can do with ``least``, the first ones that fit are on the device.
@@ -136,7 +136,7 @@ class WeightLoader:
         sizes = [spec.nbytes for spec in specs.values()]
         # A model that can never run is not loaded at all.
         there = {held.storage for held in known}
-        self.streams = self.manager.residency.check_streams(sum(sizes), there, least)
+        self.streams = await self.manager.residency.check_streams(sum(sizes), there, least)
         self._here = sum(storage.nbytes for storage in there if storage.is_resident)
         if self.streams and not all(_is_stored(part.weights.source) for part in self.parts):
             logger.warning(

@@ -63,7 +63,7 @@ async def bring(
     leaving = _weights(registry, model, target)
     total = sum(entry.storage.nbytes for entry in leaving)
     there = [found.storage for entry in leaving if (found := registry.find(target, entry.storage.identity))]
-    residency.check_streams(total, set(there), lambda: least_need(target, moving.traces.probe().nodes))
+    await residency.check_streams(total, set(there), lambda: least_need.slices(target, moving.traces.probe().nodes))
     arriving = f"{model} (moving to {target.kind})"
     arrived: dict[Storage, Entry] = {}
     done = 0

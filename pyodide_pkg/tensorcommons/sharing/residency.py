@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from weakref import WeakSet, finalize
 
 from ..backends.device import STAGING_RESERVE, Budget, Category, Device
-from ..bridge.runtime import WouldWaitError, can_suspend, run_now, suspend
+from ..bridge.runtime import Slices, WouldWaitError, can_suspend, in_slices, run_now, suspend
 from ..errors import DeviceLost, DeviceMemoryError, DeviceUnavailable, MemoryBudgetError, TensorCommonsError, quoted
 from ..graph.program import Need
 from .activation_cache import ActivationCache
@@ -266,7 +266,7 @@ class Residency(Budget):
         if nbytes > self.room(keep):
             raise self.refusal(nbytes, [entry for entry in self._entries if entry.pins and entry.storage not in keep])
 
-    def check_streams(self, nbytes: int, keep: Collection[Storage], least: Callable[[], Need]) -> bool:
+    async def check_streams(self, nbytes: int, keep: Collection[Storage], least: Callable[[], Slices[Need]]) -> bool:
         """Return whether weights of ``nbytes`` cannot be here together, so that each run streams them.
 
         Raises MemoryBudgetError if a run cannot do that either: it takes ``least`` at a time.
@@ -274,7 +274,7 @@ class Residency(Budget):
         room = self.room(keep)
         if nbytes <= room:
             return False
-        need = least()
+        need = await in_slices(least())
         if need.nbytes > room:
             error = self.refusal(need.nbytes)
             more = -(-(need.nbytes - room) // 2**20)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from operator import is_
@@ -14,6 +14,7 @@ import numpy as np
 
 from ..backends.base import Spec
 from ..backends.device import Device
+from ..bridge.runtime import Slices, in_slices
 from ..dtypes import as_dtype
 from ..errors import DeviceLost, TensorCommonsError, TensorReleased
 from ..graph.graph import Graph
@@ -174,7 +175,8 @@ class Runner:
 
     def prepared(self, device: Device, request: Request) -> tuple[int, int, Graph, Sequence[ReusePoint]]:
         """The operations of a run before and after merging, its fused graph, and its reuse points."""
-        prepared = self._prepare(device, [request], [Arguments().bound(request.arrays)])
+        requests, names = [request], [Arguments().bound(request.arrays)]
+        prepared = self._known(requests, names) or self._prepare(device, requests, names)
         return prepared.fused.traced, prepared.executed, prepared.fused, prepared.cuts
 
     async def _asked(
@@ -183,22 +185,46 @@ class Runner:
         """The requests, their arguments, and their graph."""
         if device.backend.is_lost:
             await device.recover()
-        requests, arguments = asked(), Arguments()
-        if any(request.trace.device is not device for request in requests):
-            raise TensorReleased("a model moved to another device while its run waited")
-        names = [arguments.bound(request.arrays) for request in requests]
-        return requests, arguments, self._prepare(device, requests, names)
+        while True:
+            requests, arguments = asked(), Arguments()
+            if any(request.trace.device is not device for request in requests):
+                raise TensorReleased("a model moved to another device while its run waited")
+            names = [arguments.bound(request.arrays) for request in requests]
+            prepared = self._known(requests, names)
+            if prepared is None:
+                await in_slices(self._traced(device, requests))
+                if not all(request.trace.is_current for request in requests):
+                    continue  # a tensor was written meanwhile
+                prepared = self._prepare(device, requests, names)
+            return requests, arguments, prepared
+
+    def _traced(self, device: Device, requests: Sequence[Request]) -> Slices[None]:
+        """Make the graphs of all traces that a run needs; they keep them."""
+        for request in requests:
+            yield
+            yield from request.trace.passes()
+            if self._activations.share:
+                for trace in self._related(device, requests, request):
+                    yield
+                    yield from trace.passes()
+
+    def _known(self, requests: Sequence[Request], names: Sequence[Mapping[str, str]]) -> _Prepared | None:
+        """What an equal run before was prepared as, unless a tensor was written or a model came."""
+        known = self._prepared.get(_key(requests, names))
+        if known is None or known.loads != self._loads:
+            return None
+        return known if all(map(is_, known.traces, [request.trace for request in requests])) else None
 
     def _prepare(self, device: Device, requests: Sequence[Request], names: Sequence[Mapping[str, str]]) -> _Prepared:
-        """The graph of a run and its reuse points; made again when a tensor was written or a model came."""
-        key = tuple([(each.model, each.key, *own.values()) for each, own in zip(requests, names, strict=True)])
-        known, traces = self._prepared.get(key), [request.trace for request in requests]
-        if known is not None and known.loads == self._loads and all(map(is_, known.traces, traces)):
-            return known
+        """The graph of a run and its reuse points."""
+        traces = [request.trace for request in requests]
         fused = merge([(trace.graph, own) for trace, own in zip(traces, names, strict=True)])
         cuts = self._reuse_points(device, fused, requests, names) if self._activations.share else []
-        self._prepared[key] = _Prepared(traces, fused, needed(fused, ()), cuts, self._loads)
-        return self._prepared[key]
+        prepared = _Prepared(traces, fused, needed(fused, ()), cuts, self._loads)
+        loaded = [self._models.get(request.model) for request in requests]
+        if all(each is not None and each.device is device for each in loaded):  # else it is their last run there
+            self._prepared[_key(requests, names)] = prepared
+        return prepared
 
     def _reuse_points(
         self, device: Device, fused: Graph, requests: Sequence[Request], names: Sequence[Mapping[str, str]]
@@ -206,19 +232,25 @@ class Runner:
         """Where ``fused`` parts from what the models of a run, and those that share a weight with them, could compute
         of the same arguments.
         """
-        own = {request.model for request in requests}
-        related = {name for entry in self._registry if own & entry.names.keys() for name in entry.names} | own
         others: dict[Any, tuple[Graph, Mapping[str, str]]] = {}
         for request, mine in zip(requests, names, strict=True):
-            specs = tuple([(name, Spec(a.shape, as_dtype(a.dtype))) for name, a in request.arrays.items()])
-            for name in sorted(related):
-                traces = self._models.get(name)
-                if traces is not None and traces.device is device:
-                    with suppress(TensorCommonsError):  # it cannot take these arguments
-                        trace = traces.of_equal(specs)
-                        if trace is not None:
-                            others[id(trace), *mine.items()] = trace.graph, mine
+            for trace in self._related(device, requests, request):
+                others[id(trace), *mine.items()] = trace.graph, mine
         return reuse_points(fused, (merge([other]) for other in others.values()))
+
+    def _related(self, device: Device, requests: Sequence[Request], request: Request) -> Iterator[Trace]:
+        """Yield what the models of a run, and those that share a weight with them, compute of a request's arguments."""
+        own = {request.model for request in requests}
+        related = {name for entry in self._registry if own & entry.names.keys() for name in entry.names} | own
+        specs = tuple([(name, Spec(a.shape, as_dtype(a.dtype))) for name, a in request.arrays.items()])
+        for name in sorted(related):
+            traces = self._models.get(name)
+            if traces is not None and traces.device is device:
+                trace = None
+                with suppress(TensorCommonsError):  # it cannot take these arguments
+                    trace = traces.of_equal(specs)
+                if trace is not None:
+                    yield trace
 
     async def _variant(
         self, device: Device, prepared: _Prepared, found: frozenset[ReusePoint], *, keep: bool
@@ -311,6 +343,11 @@ def _cost_of(program: Program | PartedProgram | None) -> dict[str, Any]:
         "arena_lower_bound": max((each.arena_lower_bound for each in planned), default=0),
         "intermediate_bytes": sum(each.intermediate_bytes for each in planned),
     }
+
+
+def _key(requests: Sequence[Request], names: Sequence[Mapping[str, str]]) -> tuple[Any, ...]:
+    """What makes that runs have equal graphs."""
+    return tuple([(each.model, each.key, *own.values()) for each, own in zip(requests, names, strict=True)])
 
 
 def _transfers(program: Program | PartedProgram | None) -> dict[str, Any]:

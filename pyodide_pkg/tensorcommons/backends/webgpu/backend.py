@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 from ...bridge.byte_buffer import ByteBuffer, Data
-from ...bridge.runtime import breathe
+from ...bridge.runtime import Slices, in_slices
 from ...bridge.webgpu import WebGPUBridge
 from ...errors import TensorCommonsError, UnsupportedOp
 from ...shapes import Layout
@@ -214,12 +214,31 @@ class WebGPUBackend(Backend[Replay]):
         return op.name in KERNELS and KERNELS[op.name].accepts(position, layout)
 
     async def compile(self, plan: Plan) -> Replay:
+        dispatches, params, description = await in_slices(self._described(plan))
+        executable = Replay(dispatches, len(params), next(self._ids))
+        compiling = asyncio.ensure_future(
+            self.bridge.compile(executable.id, description, memoryview(params), self.on_build)
+        )
+        try:
+            await asyncio.wait([compiling])
+            compiling.result()
+        except asyncio.CancelledError:  # JavaScript finishes anyway: wait for it, then take back what it kept
+            await asyncio.wait([compiling])
+            if compiling.exception() is None:
+                self.bridge.discard(executable.id)
+            raise
+        finally:
+            del compiling  # or its failure would keep this frame, and this frame its failure
+        return executable
+
+    def _described(self, plan: Plan) -> Slices[tuple[int, bytearray, str]]:
+        """The number of dispatches of ``plan``, the bytes of their parameters, and all of it for JavaScript."""
         pipelines: dict[str, tuple[int, list[str]]] = {}
         dispatches = []
         params = bytearray()
         alignment = self.limits["minUniformBufferOffsetAlignment"]
         for step in plan.steps:
-            await breathe()
+            yield
             for each in self._composed(step):
                 index, _ = pipelines.setdefault(
                     each.key, (len(pipelines), [each.key, each.label, each.code, each.letters])
@@ -242,21 +261,7 @@ class WebGPUBackend(Backend[Replay]):
                 "host": plan.host_bytes,
             }
         )
-        executable = Replay(len(dispatches), len(params), next(self._ids))
-        compiling = asyncio.ensure_future(
-            self.bridge.compile(executable.id, description, memoryview(params), self.on_build)
-        )
-        try:
-            await asyncio.wait([compiling])
-            compiling.result()
-        except asyncio.CancelledError:  # JavaScript finishes anyway: wait for it, then take back what it kept
-            await asyncio.wait([compiling])
-            if compiling.exception() is None:
-                self.bridge.discard(executable.id)
-            raise
-        finally:
-            del compiling  # or its failure would keep this frame, and this frame its failure
-        return executable
+        return len(dispatches), params, description
 
     def _composed(self, step: Step) -> Iterator[_Composed]:
         """The dispatches of ``step`` with their shaders. Raises UnsupportedOp."""

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ...bridge.byte_buffer import ByteBuffer, Data
+from ...bridge.runtime import Slices, at_once, in_slices
 from ...bridge.webnn import WebNNBridge
 from ...dtypes import float32
 from ...errors import DeviceMemoryError, TensorCommonsError
@@ -159,8 +160,8 @@ class WebNNBackend(Backend[Built]):
             return f"its tensors reserve {space:,} bytes, each a power of two, and a tab has {TENSORS_BYTES:,} for them"
         return ""
 
-    def refusals(self, plan: Computation) -> dict[int, str]:
-        return refusals(plan, self._builder())
+    def refusals(self, plan: Computation) -> Slices[Mapping[int, str]]:
+        return (yield from refusals.slices(plan, self._builder()))
 
     def _builder(self) -> GraphBuilder:
         return GraphBuilder(self.op_limits, wide_halves=self.is_software, most=self.most)
@@ -168,7 +169,7 @@ class WebNNBackend(Backend[Built]):
     async def compile(self, plan: Computation) -> Built:
         for nbytes in plan.output_bytes:
             self._check_size(nbytes)
-        described = self._described(plan)
+        described, text = await in_slices(self._described(plan))
         if described.reserved > self.most_reserved:
             reason = f"its graphs reserve {described.reserved:,} bytes, and a tab has {self.most_reserved:,} for graphs"
             raise DeviceMemoryError("webnn", "a program", reason, described.reserved, self.most_reserved)
@@ -187,9 +188,7 @@ class WebNNBackend(Backend[Built]):
             return wanted
 
         self.make_way(described.hidden, described.reserved)
-        building = asyncio.ensure_future(
-            self.bridge.build(built.id, json.dumps(described.as_dict(), allow_nan=False), tell)
-        )
+        building = asyncio.ensure_future(self.bridge.build(built.id, text, tell))
         try:
             await asyncio.wait([building])
         except asyncio.CancelledError:  # it stops after the graph that is being built, and keeps nothing
@@ -200,18 +199,18 @@ class WebNNBackend(Backend[Built]):
         building.result()
         return built
 
-    def _described(self, plan: Computation) -> _Description:
-        """Return the description that ``webnn.js`` builds from."""
+    def _described(self, plan: Computation) -> Slices[tuple[_Description, str]]:
+        """Return the description that ``webnn.js`` builds from, and its text."""
         described = _Description(plan, self.most)
         stages = stages_of(plan, self.cores)
         last = {slot: stage.level for stage in stages for slot in stage.needs}
         for level, own in itertools.groupby(stages, lambda stage: stage.level):
-            described.add([(stage, self._lowered(stage.computation)) for stage in own])
+            for stage in own:
+                lowering = yield from lower.slices(stage.computation, self._builder())
+                yield from described.add(stage, lowering)
             described.free(slot for slot in described.held if last.get(slot, level) <= level)
-        return described
-
-    def _lowered(self, computation: Computation) -> LoweringContext:
-        return lower(computation, self._builder())
+        yield
+        return described, json.dumps(described.as_dict(), allow_nan=False)
 
     async def run(
         self, executable: Built, arena: int, host: memoryview, leaves: Sequence[int], outputs: Sequence[int]
@@ -230,7 +229,7 @@ class WebNNBackend(Backend[Built]):
         running.result()
 
     def commands(self, plan: Computation) -> Iterator[Command]:
-        described = self._described(plan)
+        described, _ = at_once(self._described(plan))
         keys = [hashlib.sha256(key.encode()).hexdigest() for key in described.graphs]
         for stage, (computation, part, parts) in zip(described.stages, described.sources, strict=True):
             values = computation.values
@@ -328,11 +327,6 @@ class _Description:
         self._places: dict[Slot, int] = {}
         self._free: dict[tuple[str, Shape], list[int]] = {}
 
-    def add(self, level: Sequence[tuple[Stage, LoweringContext]]) -> None:
-        """Add the graphs of one level."""
-        for stage, lowering in level:
-            self._add(stage, lowering)
-
     @property
     def held(self) -> list[Slot]:
         """The slots that lie in tensors of the program."""
@@ -344,11 +338,13 @@ class _Description:
             place = self._places.pop(slot)
             self._free.setdefault(self.fixed[place], []).append(place)
 
-    def _add(self, stage: Stage, lowering: LoweringContext) -> None:
+    def add(self, stage: Stage, lowering: LoweringContext) -> Slices[None]:
+        """Add the graphs of ``stage``."""
         values = stage.computation.values
         stored = [(slot, number) for slot, number in zip(stage.gives, stage.computation.outputs, strict=True)]
-        stored = [(slot, number) for slot, number in stored if lowering.operand(number).node != EMPTY]
-        calls = lowering.b.finished([lowering.operand(number) for _, number in stored])
+        stored = [(slot, number) for slot, number in stored if lowering.operands[number].node != EMPTY]
+        calls = lowering.b.finished([lowering.operands[number] for _, number in stored])
+        yield
         if not calls.nodes:
             return
         targets = {
@@ -356,6 +352,7 @@ class _Description:
             for node, (slot, number) in zip(calls.outputs, stored, strict=True)
         }
         subgraphs = calls.subgraphs(self.most)
+        yield
         crossing: dict[int, int] = {}  # places of what a subgraph gives to later ones, by node
         for place, subgraph in enumerate(subgraphs):
             inputs = [
@@ -371,6 +368,7 @@ class _Description:
             ]
             self._dispatch(stage, subgraph, inputs, outputs)
             self.sources.append((stage.computation, place, len(subgraphs)))
+            yield
             later = {-1 - number for each in subgraphs[place + 1 :] for _, number in each.calls.inputs}
             for node in [node for node in crossing if node not in later]:
                 self._free.setdefault(calls.kinds[node], []).append(crossing.pop(node))

@@ -6,6 +6,7 @@ cannot say, or not in the dtype at hand, raises UnsupportedOp with the reason: t
 
 from __future__ import annotations
 
+from ....bridge.runtime import Slices, sliced
 from ...base import Computation
 from ..builder import GraphBuilder
 from . import activations, elementwise, images, indexing, layout, matrices, reductions
@@ -29,21 +30,23 @@ REFUSED = {
 }
 
 
-def lower(computation: Computation, builder: GraphBuilder) -> LoweringContext:
+@sliced
+def lower(computation: Computation, builder: GraphBuilder) -> Slices[LoweringContext]:
     """The builder's calls for every output of ``computation``. Raises UnsupportedOp for what it cannot say."""
-    return _lowered(LoweringContext(computation, builder, RULES, REFUSED), computation)
+    return (yield from _lowered(LoweringContext(computation, builder, RULES, REFUSED), computation))
 
 
-def refusals(computation: Computation, builder: GraphBuilder) -> dict[int, str]:
+@sliced
+def refusals(computation: Computation, builder: GraphBuilder) -> Slices[dict[int, str]]:
     """Why, of each value that WebNN does not take here."""
     lowering = LoweringContext(computation, builder, RULES, REFUSED)
     lowering.why = {}
-    return _lowered(lowering, computation).why or {}
+    return (yield from _lowered(lowering, computation)).why or {}
 
 
-def _lowered(lowering: LoweringContext, computation: Computation) -> LoweringContext:
+def _lowered(lowering: LoweringContext, computation: Computation) -> Slices[LoweringContext]:
     for number in computation.outputs:
-        lowering.operand(number)
+        yield from lowering.lower(number)
     return lowering
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TypeAlias
 
+from ....bridge.runtime import Slices
 from ....dtypes import DType
 from ....errors import UnsupportedOp
 from ...base import Computation, Value
@@ -31,8 +32,8 @@ class LoweringContext:
         self.operands: dict[int, Operand] = {}
         self.why: dict[int, str] | None = None  # where refusals are collected instead of raised: of each value, why
 
-    def operand(self, number: int) -> Operand:
-        """The operand of value ``number``; graphs may be deeper than Python's stack."""
+    def lower(self, number: int) -> Slices[None]:
+        """Make the operand of value ``number``, and those that it needs; graphs may be deeper than Python's stack."""
         waiting = [number]
         while waiting:
             number = waiting[-1]
@@ -44,8 +45,8 @@ class LoweringContext:
                 waiting += missing
                 continue
             waiting.pop()
+            yield
             self.operands[number] = self._lowered(number)
-        return self.operands[number]
 
     def needs(self, number: int) -> tuple[int, ...]:
         """The values that the rule of ``number`` asks for."""
