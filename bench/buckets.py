@@ -22,7 +22,8 @@ SLACK = 4 / 3
 async def measure_buckets(
     devices: tc.Devices, folder: Path, rounds: int, only: Collection[str] = ()
 ) -> dict[str, dict[int, float]]:
-    """By device and length: ms of a forward of one text through the model in ``folder``, its answer read back.
+    """Measure, by device and length, the ms of a forward of one text through the model in ``folder``, its answer read
+    back.
 
     The fastest of ``rounds`` counts. ``only`` names devices by kind; all if empty.
     """
@@ -68,7 +69,7 @@ def chosen(times: Mapping[int, float]) -> list[int]:
 
 
 def worst(times: Mapping[int, float], buckets: Sequence[int]) -> tuple[float, int]:
-    """How many times its own time padding costs a length at most, and which length."""
+    """Find the largest ratio that padding costs a length, and that length."""
     found = []
     for length, alone in times.items():
         bucket = next(bucket for bucket in buckets if bucket >= length)
@@ -77,7 +78,7 @@ def worst(times: Mapping[int, float], buckets: Sequence[int]) -> tuple[float, in
 
 
 def buckets_table(found: Mapping[str, Mapping[int, float]]) -> str:
-    """What people read."""
+    """Format the table."""
     lines = ["| tokens | " + " | ".join(f"{name}, ms" for name in found) + " |", "|---" * (len(found) + 1) + "|"]
     for length in LENGTHS:
         lines.append(f"| {length} | " + " | ".join(f"{times[length]:.2f}" for times in found.values()) + " |")

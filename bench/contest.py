@@ -27,7 +27,7 @@ class Prepared(Protocol):
         ...
 
     def result(self) -> Array:
-        """What the last sample read."""
+        """The value that the last sample read."""
         ...
 
     async def close(self) -> None:
@@ -57,7 +57,8 @@ class NotRunError(Exception):
 
 @dataclass(frozen=True)
 class Rules:
-    """How often a contestant runs: ``rounds`` times, or fewer when its samples took ``cap_s`` seconds; at least twice.
+    """Rules of a contest: a contestant runs ``rounds`` times, or fewer when its samples took ``cap_s`` seconds; at
+    least twice.
 
     A first run that already took ``patience_s`` is the only sample, and one of which the last work of the same kind
     foretells that it would is left out, with that as the reason. Before each sample it runs untimed for ``warm_ms``: an
@@ -147,7 +148,7 @@ async def measure(
 
 
 def _loop_ms() -> float:
-    """What the processor takes now for 20,000 steps of Python."""
+    """Measure the ms that 20,000 steps of Python take now."""
     started, total = time.perf_counter(), 0
     for number in range(20_000):
         total += number * number
@@ -164,7 +165,7 @@ def cosine(result: Array, expected: Array) -> float:
 
 
 def difference(result: Array, expected: Array, *, equal: bool) -> str:
-    """What is wrong with a result; empty if nothing is. ``equal``: number for number, as tokens must be."""
+    """Describe the fault of a result; empty if there is none. ``equal``: number for number, as tokens must be."""
     if equal and result.shape == expected.shape:
         apart = np.flatnonzero(result != expected)
         return f"the result is not the expected one from number {apart[0]} of {result.size} on" if apart.size else ""

@@ -27,7 +27,7 @@ RUNNER = setup.BENCH / "dawn.mjs"
 
 
 def layout(place: Callable[[Path], str], wheel: Path) -> dict[str, Any]:
-    """What dawn.mjs needs to know; ``place`` says where a file of this checkout is to be found."""
+    """Return the layout for dawn.mjs; ``place`` says where a file of this checkout is to be found."""
     npm = setup.NODE_MODULES
     return {
         "imports": {

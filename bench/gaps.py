@@ -1,4 +1,4 @@
-"""How long the page's main thread does not answer: while models load, at a first run and at replayed ones, at a switch.
+"""Gaps in the answers of the page's main thread: while models load, at a first run and at replayed ones, at a switch.
 
     make bench ARGS=gaps
 
@@ -155,7 +155,7 @@ def measure_gaps(launch: Callable[..., Browser], url: str) -> list[dict[str, Any
 
 
 def gaps_table(rows: list[dict[str, Any]]) -> str:
-    """What people read: for each phase the longest gap, how many were over 50 ms, and the idle page's beside them."""
+    """Format the table: for each phase the longest gap, how many were over 50 ms, and the idle page's beside them."""
     phases: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for row in rows:
         phases.setdefault((row["name"], row["phase"]), []).append(row)

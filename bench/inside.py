@@ -49,7 +49,7 @@ class Peer:
         self._refused = contest.NotRunError(reason)
 
     def does(self, work: Work) -> bool:
-        """Whether it takes part in ``work`` at all."""
+        """Return whether it takes part in ``work`` at all."""
         reads = work.takes_arrays or self.takes != "arrays"
         return work.has_peers and reads and (not self.groups or work.group in self.groups)
 
@@ -232,7 +232,7 @@ def _minilm(folders: dict[str, Path]) -> Path:
 
 
 async def _host(devices: tc.Devices, folders: dict[str, Path], rules: contest.Rules) -> list[Figure]:
-    """What a replayed forward costs in Python."""
+    """Measure a replayed forward's cost in Python."""
     folder = _minilm(folders)
     figures = []
     for length in (16, 128):

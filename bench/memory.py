@@ -1,4 +1,4 @@
-"""What the browser's processes take: the page ready, one, two and three models on one backbone, and none again.
+"""Memory of the browser's processes: the page ready, one, two and three models on one backbone, and none again.
 
     make bench ARGS=memory
 
@@ -204,7 +204,7 @@ def total_of(entry: dict[str, Any]) -> float:
 
 
 def memory_table(rows: list[dict[str, Any]]) -> str:
-    """What people read, with what three models take beside one, and what is left after all are unloaded."""
+    """Format the table, with what three models take beside one, and what is left after all are unloaded."""
     lines = [
         "| MB of the renderer and the GPU process | " + " | ".join(STAGES) + " | three beside one | left |",
         "|---" * (len(STAGES) + 3) + "|",

@@ -147,7 +147,7 @@ class Builder:
         return self.op("LayerNormalization", x, *parts, axis=-1, epsilon=epsilon)
 
     def gelu(self, x: str) -> str:
-        """By Erf, in the order in which PyTorch's exporter writes it."""
+        """Build GELU by Erf, in the order in which PyTorch's exporter writes it."""
         erf = self.op("Erf", self.op("Div", x, self.number(2**0.5)))
         return self.op("Mul", self.op("Mul", x, self.op("Add", erf, self.number(1.0))), self.number(0.5))
 

@@ -17,7 +17,7 @@ LAST = 2**31 - 1  # an end of a slice: as far as it goes
 
 @dataclass(frozen=True)
 class Cache:
-    """What a decoder keeps of a token: in each of ``layers`` keys and values of ``heads``, ``size`` numbers each."""
+    """Cache of a decoder: for each token in each of ``layers`` keys and values of ``heads``, ``size`` numbers each."""
 
     layers: int
     heads: int
@@ -25,7 +25,7 @@ class Cache:
 
     @classmethod
     def of(cls, config: Config) -> Cache:
-        """As the configuration of a Llama or a GPT-2 says it."""
+        """Read the sizes from the configuration of a Llama or a GPT-2."""
         if config["model_type"] == "gpt2":
             return cls(config["n_layer"], config["n_head"], config["n_embd"] // config["n_head"])
         size = config["hidden_size"] // config["num_attention_heads"]

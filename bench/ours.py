@@ -166,7 +166,7 @@ def _steps(kind: str, steps: int, given: dict[str, tc.Tensor]) -> tc.Tensor:
 
 
 async def host_times(devices: tc.Devices, folder: Path, length: int, rules: Rules) -> dict[str, Any]:
-    """What a replayed forward costs beside the device: milliseconds of Python, and calls into JavaScript.
+    """Measure a replayed forward's cost beside the device: milliseconds of Python, and calls into JavaScript.
 
     ``python_ms`` is the time from the call to the answer less what the one call into JavaScript took: checking and
     padding the inputs, finding the program, wrapping the outputs. ``submit_ms`` has that call, too; where commands go

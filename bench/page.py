@@ -1,4 +1,4 @@
-"""How long a person waits for the page, from navigation to the first embedding, cold and reloaded."""
+"""Time from navigation to the first embedding, cold and reloaded."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ NAMES = ("ms a part", "multiply-adds a ms", "elements a ms", "bytes a ms")
 
 
 async def measure_rates(devices: tc.Devices, rounds: int) -> dict[str, tuple[float, ...]]:
-    """By what a device is: what a part costs by itself, and what is done in one ms beyond that."""
+    """Measure, by what a device is, the cost of a part by itself, and what is done in one ms beyond that."""
     return {device.facts.what: await _rates(device, rounds) for device in devices.opened}
 
 
@@ -62,7 +62,7 @@ async def _least(work: Callable[[], Awaitable[None]], rounds: int) -> float:
 
 
 def rates_table(found: dict[str, tuple[float, ...]]) -> str:
-    """What people read."""
+    """Format the table."""
     lines = ["| | " + " | ".join(NAMES) + " |", "|---" * (len(NAMES) + 1) + "|"]
     for kind, (fixed, *others) in found.items():
         lines.append(f"| {kind} | {fixed:.2f} | " + " | ".join(f"{rate:.1e}" for rate in others) + " |")

@@ -1,4 +1,4 @@
-"""What the samples say: medians and spreads, the ratio to the best peer, a table for people and JSON for programs.
+"""Reports of samples: medians and spreads, the ratio to the best peer, a table for people and JSON for programs.
 
 A figure is the median of its samples; its spread goes from the smallest to the largest. A contestant that failed keeps
 its row, with its error.
@@ -58,7 +58,7 @@ class Figure:
     loop_ms: list[float] = field(default_factory=list)
 
     def ratios(self) -> list[tuple[float, Row]]:
-        """How many times as fast as the best peer we are: on WebGPU, on WebNN, then our best among all."""
+        """Compute our speed as a multiple of the best peer's: on WebGPU, on WebNN, then our best among all."""
         ours = [row for row in self.rows if row.name in (OURS, OURS_WEBNN) and row.samples_ms]
         peers = [row for row in self.rows if row.name not in (OURS, OURS_WEBNN) and row.samples_ms]
         found: list[tuple[float, Row]] = []
@@ -70,13 +70,13 @@ class Figure:
         return found
 
     def parts(self) -> list[tuple[float, Row]]:
-        """How many times as long as our other ways of doing it, on the same device, we take."""
+        """Compute our time as a multiple of our other ways on the same device."""
         ours = {row.name == OURS_WEBNN: row for row in self.rows if row.name in (OURS, OURS_WEBNN) and row.samples_ms}
         parts = [(row.name.endswith(ON_WEBNN), row) for row in self.rows if row.device == PART and row.samples_ms]
         return [(ours[there].median / part.median, part) for there, part in parts if there in ours]
 
     def rate(self, row: Row) -> str:
-        """What a contestant reaches, as people read it."""
+        """Format the rate of a contestant."""
         a_second = row.amount / row.median * 1e3
         if self.unit == "FLOP":
             return f"{a_second / 1e12:,.1f} TFLOP/s" if a_second > 1e12 else f"{a_second / 1e9:,.1f} GFLOP/s"
@@ -85,7 +85,7 @@ class Figure:
         return f"{a_second / 1e9:,.1f} GB/s" if self.unit == "byte" else ""
 
     def share_of_ceiling(self, row: Row) -> float | None:
-        """What a contestant reaches of what the device can do, where that was measured."""
+        """Compute the share of the device's limit that a contestant reaches, where that was measured."""
         top = next((other for other in self.rows if other.device == CEILING and other.samples_ms), None)
         if top is None or top is row:
             return None

@@ -1,4 +1,4 @@
-"""What the benchmarks need beyond `make setup`: the peers, Dawn and its Node, into .cache/bench/npm.
+"""Set-up of the benchmarks beyond `make setup`: the peers, Dawn and its Node, into .cache/bench/npm.
 
 They are pinned in bench/package-lock.json, by version and SHA-512. Tests and the site need none of them.
 """
@@ -47,7 +47,9 @@ LOADED = (
 
 
 def import_map(base: str) -> dict[str, dict[str, object]]:
-    """What a page imports, where ``base`` is the URL of ``NODE_MODULES``: each package its own ONNX Runtime."""
+    """Return the import map of a page, where ``base`` is the URL of ``NODE_MODULES``: each package its own ONNX
+    Runtime.
+    """
 
     def urls(places: Mapping[str, str]) -> dict[str, str]:
         return {name: base + place for name, place in places.items()}

@@ -1,4 +1,4 @@
-"""What sharing costs: get, acquire, release, a report and a subscriber, at 1,000 and at 10,000 tensors.
+"""Cost of sharing: get, acquire, release, a report and a subscriber, at 1,000 and at 10,000 tensors.
 
 ``PYTHONPATH=pyodide_pkg python -m bench.sharing`` runs it in CPython; inside Pyodide call ``main()``. Each figure is
 the median of several rounds in microseconds, with the spread between the first and the third quarter.

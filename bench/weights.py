@@ -53,7 +53,7 @@ def measure_weights(launch: Callable[..., Browser], url: str, rounds: int = 15) 
 
 
 def weights_table(rows: list[dict[str, Any]]) -> str:
-    """What people read."""
+    """Format the table."""
     lengths = " | ".join(f"ms, 1 × {length}" for length in LENGTHS)
     lines = [f"| | weights, MB | renderer, MB | build, ms | {lengths} |", "|---" * (4 + len(LENGTHS)) + "|"]
     for row in rows:

@@ -132,7 +132,7 @@ def matmuls(software: bool) -> Iterator[Work]:
 
 
 def bandwidth(software: bool) -> Iterator[Work]:
-    """What only moves bytes: each is read and written once a step (add: two read, one written)."""
+    """Build the work that only moves bytes: each is read and written once a step (add: two read, one written)."""
     rows, columns, steps = (1024, 1024, 4) if software else (16384, 1024, 128)
     rng = np.random.default_rng(1)
     x = rng.standard_normal((rows, columns), np.float32)

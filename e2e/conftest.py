@@ -1,4 +1,4 @@
-"""What every browser test stands on: the built site on a local server, one real browser, a fresh context a test.
+"""Fixtures of all browser tests: the built site on a local server, one real browser, a fresh context a test.
 
 `TENSORCOMMONS_SITE=folder` tests a site that was built elsewhere; `TENSORCOMMONS_BROWSER` picks the browser.
 """

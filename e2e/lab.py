@@ -115,7 +115,7 @@ class Lab:
 
 
 def files() -> bytes:
-    """What Pyodide needs of the checkout, as a zip."""
+    """Pack what Pyodide needs of the checkout as a zip."""
     packed = io.BytesIO()
     with zipfile.ZipFile(packed, "w") as archive:
         for path in [

@@ -1,4 +1,4 @@
-"""Which browser the tests and the demo's checks run: the one a person names, the npm Chromium, or an installed one.
+"""Choice of the browser for tests and the demo's checks: the one a person names, the npm Chromium, or an installed one.
 
 from scripts.browser import find_browser
 browser = find_browser()
@@ -88,7 +88,7 @@ def find_browser() -> Browser:
 
 
 def library_environment(executable: Path, libraries: Path) -> tuple[dict[str, str], list[str]]:
-    """What to set so that a program finds its libraries, and the names of those it still lacks.
+    """Return what to set so that a program finds its libraries, and the names of those it still lacks.
 
     A machine that has them all keeps its own; else all that the package carries are used, as one consistent set.
     """

@@ -1,4 +1,4 @@
-"""What CI runs first: format, lint, types, the JavaScript linter, and the test of the import arrows.
+"""Checks that CI runs first: format, lint, types, the JavaScript linter, and the test of the import arrows.
 
     .cache/venv/bin/python -m scripts.check
 

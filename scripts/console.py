@@ -1,4 +1,4 @@
-"""What a person sees: progress that is tidy in a terminal and in a log, and failures of one sentence."""
+"""Output for people: progress that is tidy in a terminal and in a log, and failures of one sentence."""
 
 from __future__ import annotations
 

@@ -211,7 +211,7 @@ class Fetcher:
 
 
 def unreachable(targets: Iterable[tuple[str, int, str]], timeout_s: float) -> dict[str, str]:
-    """Which of the (host, port, name) do not accept a connection within the time, by name, with the reason."""
+    """Find those of (host, port, name) that do not accept a connection in time, by name, with the reason."""
     reasons = {name: f"no answer within {timeout_s:g} s" for _, _, name in targets}
     lock = threading.Lock()
 

@@ -139,7 +139,7 @@ class Goldens:
 
 
 def index() -> dict[str, Any]:
-    """What the other files hold and who made them."""
+    """Describe the other files and who made them."""
     names = ("torch", "transformers", "tokenizers", "safetensors", "numpy")
     return {
         "versions": {name: importlib.import_module(name).__version__.partition("+")[0] for name in names},

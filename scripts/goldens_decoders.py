@@ -1,4 +1,4 @@
-"""What ``transformers`` answers for tiny decoders with random weights: ``tests/goldens/decoders.npz`` and configs.
+"""Answers of ``transformers`` for tiny decoders with random weights: ``tests/goldens/decoders.npz`` and configs.
 
     python -m scripts.goldens_decoders [--check]
 

@@ -29,7 +29,7 @@ _CODE = [paths.ROOT / "scripts" / name for name in ("models.py", "convert.py", "
 
 @dataclass(frozen=True)
 class Head:
-    """How a head reads its backbone, and what it was published as."""
+    """A head: how it reads its backbone, and its published name."""
 
     source: str
     pooling: str

@@ -61,7 +61,7 @@ empty: refused with `UnsupportedDtype`, cast first.
 
 
 def runs_on_webgpu(result: Tensor) -> bool:
-    """Whether kernels take every step that ``result`` needs."""
+    """Return whether kernels take every step that ``result`` needs."""
     backend: WebGPUBackend = object.__new__(WebGPUBackend)  # planning asks it for layouts and limits
     backend.limits = {
         "maxBufferSize": 2**28,
@@ -81,7 +81,7 @@ def runs_on_webgpu(result: Tensor) -> bool:
 
 
 def cell(samples: list[Sample], dtype: str, device: Device) -> tuple[str, list[str]]:
-    """What any of an op's samples finds in ``dtype``, and why WebNN refuses it, if it does."""
+    """Return the table's cell for an op in ``dtype``, and why WebNN refuses it, if it does."""
     found, why = NONE, list[str]()
     for sample in samples:
         operands = sample.operands(np.random.default_rng(0), dtype, sample.shapes[0])

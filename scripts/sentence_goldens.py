@@ -27,7 +27,7 @@ PROMPTS = {"prompts": {"query": "the dog: ", "document": "a cat ", "none": ""}, 
 
 
 def cases() -> dict[str, dict[str, Any]]:
-    """By name: the JSON files of a folder beside the model's own, and the options of the call under ``call``."""
+    """Return, by name, the JSON files of a folder beside the model's own, and the call's options under ``call``."""
     found: dict[str, dict[str, Any]] = {}
     for mode in ("cls_token", "max_tokens", "mean_tokens", "mean_sqrt_len_tokens", "weightedmean_tokens", "lasttoken"):
         found[mode] = {POOLING: {"word_embedding_dimension": 24, f"pooling_mode_{mode}": True}}

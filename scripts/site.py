@@ -73,7 +73,7 @@ def site_files(wheel: Path) -> dict[str, Path]:
 
 
 def manifest(files: Mapping[str, Path], wheel: Path) -> dict[str, object]:
-    """What the page needs to know before it loads anything: versions, models, and the size of every download."""
+    """Make the page's manifest: versions, models, and the size of every download."""
     sizes = {
         name: path.stat().st_size
         for name, path in sorted(files.items())
@@ -109,7 +109,7 @@ def notice() -> str:
 
 
 def samples() -> bytes:
-    """What the page asks of WebNN's limits: the samples of the ops and what looks for refusals, as a zip."""
+    """Pack what the page asks of WebNN's limits: the samples of the ops and what looks for refusals, as a zip."""
     cases = paths.ROOT / "tests" / "cases"
     packed = io.BytesIO()
     with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:

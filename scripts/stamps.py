@@ -1,4 +1,4 @@
-"""Whether a step of set-up is still done: a stamp records what went in and what came out, by content.
+"""Stamps of set-up's steps: a stamp records what went in and what came out, by content.
 
 A stamp is removed before its step starts and written, by an atomic rename, after it ended; a set-up that was
 interrupted half way therefore leaves no stamp, and the step runs again. On a second run a file counts as unchanged

@@ -55,7 +55,7 @@ class Demo:
         return await _reply(self._pin(kind))
 
     async def limits(self) -> str:
-        """What WebNN takes here, as its context says, and which ops the rules refuse under that: see `_limits`."""
+        """Return what WebNN takes here, as its context says, and the ops that the rules refuse: see `_limits`."""
         return await _reply(self._limits())
 
     async def unload(self, model_id: str) -> str:
@@ -104,7 +104,7 @@ class Demo:
         self._send()
 
     def _about_devices(self) -> dict[str, Any]:
-        """What "auto" gives and why, every kind, and why each model is where it is."""
+        """Describe what "auto" gives and why, every kind, and why each model is where it is."""
         devices, kinds = self._devices, {}
         decision = devices.decide()
         others = devices.alternatives(decision.device)
@@ -236,7 +236,7 @@ class Demo:
         return used, notices
 
     def _tokens(self, panel: str, text: str) -> tuple[int, int]:
-        """How many tokens a text has and how many the models of a panel read; a short text is not counted."""
+        """Count a text's tokens, and those that the models of a panel read; a short text is not counted."""
         model = next((self._models[model_id] for _, model_id, _ in PANELS[panel] if model_id in self._models), None)
         most = model and model.tokenizer.max_length
         if model is None or most is None or len(text) < most // 2:

@@ -77,7 +77,7 @@ def loaded(loaded_tabs: LoadedTabs, request: pytest.FixtureRequest) -> Iterator[
 
 @pytest.fixture
 def faults() -> Faults:
-    """What goes wrong on `faulty_site`."""
+    """The faults of `faulty_site`."""
     return Faults()
 
 

@@ -79,7 +79,7 @@ def test_the_time_to_a_usable_page_and_a_first_embedding_is_said(context: Browse
 
 
 def test_any_folder_of_a_host_will_do(tab: Tab, site_folder: Path) -> None:
-    """As on GitHub Pages: below a folder, and no header of ours, so that the page's own policy has to do."""
+    """Serve as GitHub Pages does: below a folder, and no header of ours, so that the page's own policy has to do."""
     with serve(site_folder, prefix="/a/project", headers={}) as url:
         tab.open(url, load=SPLADE)
         tab.wait_card(SPLADE, "loaded")

@@ -1,4 +1,4 @@
-"""What the models answer about text as it is typed."""
+"""Answers of the models about text as it is typed."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ HOST_BYTES = 2**16  # of an array: more has a buffer of its own
 
 @dataclass(frozen=True)
 class _Trace:
-    """What tracing a function gave: a program over its arguments' leaves, and the shape of its answer."""
+    """A traced function: a program over its arguments' leaves, and the shape of its answer."""
 
     bound: BoundProgram
     answer: Any  # the function's result, with numbers where its tensors were
@@ -151,7 +151,7 @@ def _argument(value: Any, device: Device) -> Tensor | np.ndarray[Any, Any]:
 
 
 def _kind(value: Tensor | np.ndarray[Any, Any]) -> Hashable:
-    """What tracing depends on."""
+    """Return the part of an argument that a trace depends on."""
     if isinstance(value, np.ndarray):
         return "array", value.dtype.name, value.shape
     node = value.node

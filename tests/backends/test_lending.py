@@ -1,4 +1,4 @@
-"""Who lends to whom is found out again when one of the two was lost and is back."""
+"""Lending is tried again when one of the two devices was lost and is back."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which device is chosen and why, and what happens to one that does not answer."""
+"""The device that is chosen and why, and one that does not answer."""
 
 from __future__ import annotations
 

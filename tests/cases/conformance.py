@@ -68,7 +68,7 @@ LAYOUTS: tuple[Callable[[Device, Any], Tensor], ...] = (_dense, _computed, _behi
 
 
 def reference(sample: Sample, operands: list[Any]) -> Any:
-    """What the op means: floats in float64, all else as it is."""
+    """Compute the op's meaning: floats in float64, all else as it is."""
     with np.errstate(all="ignore"):
         return np.asarray(sample.wanted(*(a.astype(np.float64) if a.dtype.kind == "f" else a for a in operands)))
 

@@ -356,7 +356,9 @@ async def scores_as_the_reference_has_them(place: Place) -> None:
 
 
 async def the_ends_of_the_options(place: Place) -> None:
-    """What is barely allowed: as cold or hot as numbers go, more candidates than tokens, ends that may not come yet."""
+    """Values that are barely allowed: as cold or hot as numbers go, more candidates than tokens, ends that may not come
+    yet.
+    """
     logits, ids = np.array([[1, 3, 2, -np.inf, 3 - 1e-6]], np.float32), np.zeros((1, 1), int)
 
     def drawn(scores: Any = logits, new: int = 0, **options: Any) -> set[int]:

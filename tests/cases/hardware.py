@@ -26,7 +26,7 @@ MINUTES = ("attention.many_batches",)
 
 @contextmanager
 def hardware(device: Device, **table: Any) -> Iterator[None]:
-    """What is compiled meanwhile is so as for hardware, with ``table`` instead of names of kernels/matmul.py."""
+    """Compile meanwhile as for hardware, with ``table`` instead of names of kernels/matmul.py."""
     backend: Any = device.backend
     adapter, kept = backend.adapter, {name: getattr(matmul, name) for name in table}
     backend.adapter = replace(adapter, fallback=False)

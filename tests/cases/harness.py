@@ -1,4 +1,4 @@
-"""What must hold around every case: no validation error, and nothing alive that was not alive before."""
+"""Invariants around every case: no validation error, and nothing alive that was not alive before."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ async def let_go() -> None:
 
 
 def held(device: Device) -> dict[str, int]:
-    """What is alive on the device, by count and by bytes."""
+    """Count what is alive on the device, and its bytes."""
     counts = {"buffers": device.backend.live_buffers(), "bytes": device.total, "programs": len(device.programs)}
     gpu = _gpu(device)
     if gpu is not None:

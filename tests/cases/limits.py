@@ -100,7 +100,7 @@ async def products_in_parts(device: Device) -> None:
 @long("webgpu")
 @only("webgpu")
 async def more_products_in_parts(device: Device) -> None:
-    """Of any order of axes and number of columns, and by batch."""
+    """Run products of any order of axes and number of columns, and by batch."""
     functional = tc.nn.functional
     for kind, rows, depth, columns in ((np.float32, 70, 20, 203), (np.float16, 5, 13, 600)):
         given = [numbers(rows, depth), numbers(columns, depth, seed=1), numbers(columns), numbers(rows, columns)]
@@ -145,7 +145,7 @@ async def rows_in_parts(device: Device) -> None:
 
 @only("webgpu")
 async def attention_and_images_in_parts(device: Device) -> None:
-    """By batch, head, query and image."""
+    """Split by batch, head, query and image."""
     functional = tc.nn.functional
     q, k, v = (numbers(1, 2, 120, 16, seed=seed) for seed in range(3))
     await _same(device, lambda q, k, v: functional.scaled_dot_product_attention(q, k, v, is_causal=True), q, k, v)

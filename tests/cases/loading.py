@@ -1,4 +1,4 @@
-"""What checkpoints are made of: several files, other dtypes, tied and shared weights."""
+"""Forms of checkpoints: several files, other dtypes, tied and shared weights."""
 
 from __future__ import annotations
 

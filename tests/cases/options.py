@@ -121,7 +121,7 @@ async def a_file_says_how_to_write(place: Place) -> None:
 
 @only("cpu")
 async def a_file_may_name_tokens_outside_the_vocabulary(place: Place) -> None:
-    """As in `transformers` they end nothing; padding by one of them is an error where a row needs it."""
+    """They end nothing, as in `transformers`; padding by one of them is an error where a row needs it."""
     plain = await _load(place, generation={})
     two = np.concatenate([PROMPT, PROMPT + 9])
     options: dict[str, Any] = {"max_new_tokens": 6}

@@ -1,4 +1,4 @@
-"""What pipelines answer is what those of `transformers` answer: values, shapes and words."""
+"""Pipelines answer as those of `transformers` do: values, shapes and words."""
 
 from __future__ import annotations
 

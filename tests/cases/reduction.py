@@ -298,7 +298,7 @@ async def running_sums(device: Device) -> None:
 
 
 async def positions_in_long_rows(device: Device) -> None:
-    """By parts, whose first of several equal elements is the first of all."""
+    """Compare by parts; the first of several equal elements is the first of all."""
     a = np.floor(numbers(3, 70_001, low=0, high=50)).astype(np.float32)
     a[1, 60_000] = a[1, 40_000] = NAN
     for array in (a, a.T.copy(), a.astype(np.float16), np.nan_to_num(a).astype(np.int32)):

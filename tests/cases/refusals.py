@@ -1,4 +1,4 @@
-"""What WebNN refuses of each op in each dtype: its samples lowered by the rules, under what a context's limits say.
+"""Refusals of WebNN of each op in each dtype: its samples lowered by the rules, under what a context's limits say.
 
 For docs/ops.md (scripts/ops_table.py) with the limits of the tests' browser, and for the page with those of its own.
 """
@@ -21,7 +21,7 @@ from tests.cases.samples import DTYPES, SAMPLES
 
 
 def reasons(result: Tensor, limits: Mapping[str, Any], *, wide_halves: bool) -> list[str]:
-    """What WebNN refuses of ``result``; ``wide_halves``: it computes float16 in float32, as on a CPU."""
+    """List what WebNN refuses of ``result``; ``wide_halves``: it computes float16 in float32, as on a CPU."""
     computation = make_computation(fuse(Graph([result.node]))).plan
     with np.errstate(over="ignore"):  # a constant that float16 cannot hold becomes infinite
         return sorted(set(refusals(computation, GraphBuilder(limits, wide_halves)).values()))

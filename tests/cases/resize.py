@@ -13,7 +13,7 @@ from tests.cases.support import near, numbers, on, refused
 
 
 def _bilinear(x: Any, rows: int, columns: int, align: bool) -> Any:
-    """By np.interp, one row and one column after another."""
+    """Interpolate by np.interp, one row and one column after another."""
 
     def places(size: int, out: int) -> Any:
         if align:

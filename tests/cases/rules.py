@@ -113,7 +113,7 @@ def parts_of(whole: Any) -> list[Any]:
 
 
 def consistent(manager: TensorSharingManager) -> None:
-    """What must hold of a manager whenever it can be looked at."""
+    """Assert the invariants of a manager."""
     registry, report = manager.registry, manager.report()
     entries = list(registry)
     assert manager.residency.used <= manager.residency.limit
@@ -154,7 +154,7 @@ def consistent(manager: TensorSharingManager) -> None:
 
 @dataclass
 class View:
-    """What is expected of a view."""
+    """The expected state of a view."""
 
     start: tuple[int, ...]
     size: tuple[int, ...]
@@ -169,7 +169,7 @@ class View:
 
 @dataclass(eq=False)
 class Known:
-    """What is expected of a tensor. ``value`` is ``None`` if it went with a lost device.
+    """The expected state of a tensor. ``value`` is ``None`` if it went with a lost device.
 
     ``content`` is what it was last given as a whole, or ``None`` after a write of a part; ``copied`` the tensor that it
     is a copy of, and the content then.

@@ -1,4 +1,4 @@
-"""What several models share, by the bytes and buffers that are really on the device."""
+"""Sharing between models, by the bytes and buffers that are really on the device."""
 
 from __future__ import annotations
 
@@ -327,7 +327,7 @@ async def five_models_in_one_run(place: Place) -> None:
 
 
 async def inputs_are_prepared_once_a_run(place: Place) -> None:
-    """By models that take them alike; an unloaded one is refused all the same."""
+    """Models that take inputs alike prepare them once; an unloaded one is refused all the same."""
     manager = place.manager(activation_cache=False)
     models = [await _load(place, manager, f"{place.tiny}/tiny-head") for _ in range(3)]
     inputs, others = _ids(2, 7), _ids(2, 7)

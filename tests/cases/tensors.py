@@ -1,4 +1,4 @@
-"""What a tensor is besides its numbers: dtypes that travel unchanged, several results at once, the end of its bytes."""
+"""Tensors besides their numbers: dtypes that travel unchanged, several results at once, the end of its bytes."""
 
 from __future__ import annotations
 

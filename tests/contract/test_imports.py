@@ -107,7 +107,7 @@ def test_the_package_imports_where_there_is_no_javascript() -> None:
 
 
 def test_no_kind_of_device_is_compared_outside_the_backends() -> None:
-    """What depends on a device asks for its facts, so that a new kind changes nothing else."""
+    """Code outside the backends asks for facts, so that a new kind changes nothing else."""
     kinds, found = set(KINDS), []
     for path in FILES:
         name = path.relative_to(PACKAGE).as_posix()

@@ -1,4 +1,4 @@
-"""What a device refuses runs on the next one, in parts where that pays; the results are those of one device."""
+"""Nodes that a device refuses run on the next one, in parts where that pays, with the results of one device."""
 
 from __future__ import annotations
 

@@ -36,7 +36,7 @@ class Counting:
     answers: list[Answer] = field(default_factory=list)
 
     def since(self) -> list[Answer]:
-        """What was answered since the last call."""
+        """Return the answers since the last call."""
         answers, self.answers = self.answers, []
         return answers
 

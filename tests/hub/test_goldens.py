@@ -1,4 +1,4 @@
-"""What is committed in tests/goldens is whole, small, and about the models that set-up fetches."""
+"""The files in tests/goldens are whole, small, and about the models that set-up fetches."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ GOLDENS = ROOT / "tests" / "goldens"
 
 
 def nucleus(row, part):
-    """By definition: the likeliest, one by one, until they reach ``part``; of equal ones the later comes first."""
+    """Choose by definition: the likeliest, one by one, until they reach ``part``; the later of equals comes first."""
     order = np.argsort(row, kind="stable")[::-1]
     weights = np.exp(row[order].astype(np.float64) - row.max())
     before = np.cumsum(weights) - weights

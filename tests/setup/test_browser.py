@@ -1,4 +1,4 @@
-"""Which browser runs: the named one first, then npm's, then an installed one; and what it needs to run."""
+"""The browser that runs: the named one first, then npm's, then an installed one; and what it needs to run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a person sees when something is missing, fails or takes long."""
+"""Output when something is missing, fails or takes long."""
 
 from __future__ import annotations
 

@@ -155,7 +155,7 @@ def backends(manager: tc.TensorSharingManager) -> list[Backend]:
 
 
 def check(manager: tc.TensorSharingManager, *, others: int = 0) -> None:
-    """What must hold of a manager whenever it can be looked at; ``others`` bytes on the devices are not its weights."""
+    """Assert the invariants of a manager; ``others`` bytes on the devices are not its weights."""
     consistent(manager)
     for device in manager.devices.opened:
         resident = [e for e in manager.registry if e.storage.device is device and e.storage.state == "resident"]

@@ -43,7 +43,7 @@ def backend_of(manager: tc.TensorSharingManager, kind: str) -> Backend:
 
 
 def state(manager: tc.TensorSharingManager, *models: Any) -> Any:
-    """What a move that did not happen may not have changed."""
+    """Record what a move that did not happen may not change."""
     held = {
         name: (entry.storage.device.kind, entry.storage.identity)
         for model in models

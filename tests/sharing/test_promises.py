@@ -1,4 +1,4 @@
-"""What a user may rely on where several things happen at once, or where bytes have more than one owner."""
+"""Promises to users where several things happen at once, or where bytes have more than one owner."""
 
 from __future__ import annotations
 

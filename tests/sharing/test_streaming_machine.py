@@ -78,7 +78,7 @@ class Streaming(RuleBasedStateMachine):
             self.load(number, "webgpu", 0)
 
     def check(self):
-        """What has to hold after every rule: each model gives its bits, or says what is in the way."""
+        """Assert after every rule: each model gives its bits, or says what is in the way."""
         for number in range(len(self.models)):
             self.run_one(number, 0, 0)
 
@@ -86,7 +86,7 @@ class Streaming(RuleBasedStateMachine):
         return self.loop.run_until_complete(work)
 
     def allowed(self, need):
-        """Whether a run of ``need`` bytes may be refused: what is pinned and in use leaves less than that."""
+        """Return whether a run of ``need`` bytes may be refused: what is pinned and in use leaves less than that."""
         held = self.pinned * PART + sum(value.spec.nbytes for value in self.values)
         return self.manager.residency.usable - held < need + SLACK
 

@@ -38,7 +38,7 @@ TIMED = 5.0  # milliseconds for which a command is repeated to be timed
 
 @dataclass(frozen=True)
 class Spec:
-    """What is known of a value before it exists: its shape and dtype."""
+    """Shape and dtype of a value, known before it exists."""
 
     shape: Shape
     dtype: DType
@@ -299,7 +299,7 @@ E = TypeVar("E", bound=Executable)
 
 
 def _unheard(done: int, total: int) -> None:
-    """Nobody asked to hear of it."""
+    """Ignore the report."""
 
 
 def _has_room(hidden: int, reserved: int) -> None:
@@ -395,10 +395,12 @@ class Backend(ABC, Generic[E]):
 
     @abstractmethod
     def accepts_layout(self, op: Op, position: int, layout: Layout) -> bool:
-        """Whether the kernel of ``op`` reads input ``position`` through ``layout``; otherwise it gets a dense copy."""
+        """Return whether the kernel of ``op`` reads input ``position`` through ``layout``; otherwise it gets a dense
+        copy.
+        """
 
     def refusal(self, tensors: Mapping[str, Spec]) -> str:
-        """Why the device cannot hold or run a model of these ``tensors``, by name, even alone; empty where it can.
+        """Return why the device cannot hold or run a model of these ``tensors``, by name, even alone; empty if it can.
 
         Asked before anything is downloaded.
         """
@@ -413,7 +415,7 @@ class Backend(ABC, Generic[E]):
         return True
 
     def refusals(self, plan: Computation) -> Slices[Mapping[int, str]]:
-        """Why, of each value of ``plan`` that the device does not take, by the values' numbers."""
+        """Return the values of ``plan`` that the device does not take, by number, each with the reason."""
         yield from ()
         return {}
 
@@ -476,12 +478,12 @@ class Backend(ABC, Generic[E]):
 
     @property
     def is_lost(self) -> bool:
-        """Whether the device was taken away; :meth:`reopen` may bring it back, empty."""
+        """True if the device was taken away; :meth:`reopen` may bring it back, empty."""
         return False
 
     @property
     def loss(self) -> str:
-        """What the browser said when it took the device away; empty where it said nothing."""
+        """The browser's reason for taking the device away; empty where it gave none."""
         return ""
 
     @abstractmethod
@@ -490,7 +492,7 @@ class Backend(ABC, Generic[E]):
 
     @abstractmethod
     def live_buffers(self) -> int:
-        """How many handles have bytes on the device now."""
+        """Number of handles that have bytes on the device now."""
 
     @abstractmethod
     def close(self) -> None:

@@ -144,7 +144,7 @@ class CpuBackend(Backend[CpuExecutable]):
         self._bytes.update(zip(outputs, results, strict=True))
 
     def _view(self, arena: int, leaves: Sequence[int], results: Sequence[Any]) -> Callable[[Operand], Any]:
-        """How a run sees an operand: as an array over its bytes."""
+        """View an operand as an array over its bytes."""
 
         def view(operand: Operand) -> Any:
             place = operand.place

@@ -15,7 +15,7 @@ from .kinds import KINDS
 
 
 class Opened(Protocol):
-    """What is needed of the devices that were opened."""
+    """The opened devices, as this module needs them."""
 
     @property
     def cpu(self) -> Device | None:

@@ -58,7 +58,7 @@ class Budget:
         """The veto, asked before ``nbytes`` are taken. Raises MemoryBudgetError."""
 
     def free_bytes(self) -> int:
-        """What the budget leaves."""
+        """Bytes that the budget leaves."""
         return 2**62
 
     def room(self, storages: Collection[Any] = ()) -> int:
@@ -94,7 +94,7 @@ class Budget:
 
 @dataclass(frozen=True)
 class Speed:
-    """What a device can do, as probes found it."""
+    """Measured throughput of a device."""
 
     bytes_per_second: float
     flops_per_second: float
@@ -156,12 +156,12 @@ class Device:
 
     @property
     def is_gone(self) -> bool:
-        """Whether it was lost and could not be opened again; ``gone`` says why."""
+        """True if it was lost and could not be opened again; ``gone`` says why."""
         return bool(self.gone) and self.backend.is_lost
 
     @property
     def fallback(self) -> Device | None:
-        """Who runs what this one does not take."""
+        """The device that runs what this one does not take."""
         return next((device for device in self.fallbacks if not device.is_gone), None)
 
     async def try_lending(self, borrower: Device) -> None:
@@ -170,7 +170,7 @@ class Device:
         self._borrower, borrower._lender = borrower, self
 
     def lends_to(self, other: Device) -> bool:
-        """Whether bytes cross between this device and ``other`` by renting."""
+        """Return whether bytes cross between this device and ``other`` by renting."""
         return other is self._borrower and not self.not_lent
 
     def stop_lending(self, reason: str) -> None:
@@ -178,7 +178,7 @@ class Device:
         self.not_lent = reason
 
     def refusal(self, tensors: Mapping[str, Spec]) -> str:
-        """Why the device cannot hold or run a model of these ``tensors``, by name, even alone; empty where it can.
+        """Return why the device cannot hold or run a model of these ``tensors``, by name, even alone; empty if it can.
 
         Under a limit that is smaller than the weights they come and go.
         """

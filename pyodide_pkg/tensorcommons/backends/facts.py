@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Rates:
-    """What a part of a graph takes on a device: ``fixed`` ms, and one ms for so many multiply-adds, elements, and bytes
+    """Cost of a part of a graph on a device: ``fixed`` ms, and one ms for so many multiply-adds, elements, and bytes
     that cross to it.
 
     As ``make bench ARGS=rates`` found them on 2026-11-23 with two cores in Chromium 153. What crosses is written to
@@ -22,7 +22,7 @@ class Rates:
 
 @dataclass(frozen=True)
 class Facts:
-    """What a device is.
+    """Facts of an opened device.
 
     "auto" means the device of the lowest ``rank``: ``what`` it is, and ``why`` it is chosen where none of a lower rank
     was opened. ``fallback_rank`` orders the devices that run what another one refuses. A write begins and ends at

@@ -16,7 +16,7 @@ MOST = 16 * 2**20  # bytes of a device's spares
 
 
 class Owner(Protocol):
-    """What the pool needs of its device."""
+    """The device, as the pool needs it."""
 
     backend: Backend[Any]
 
@@ -43,7 +43,7 @@ class OutputPool:
         self._makers[handle] = program, number
 
     def forget(self, handle: int) -> None:
-        """Nobody gets ``handle`` back."""
+        """Forget which program made ``handle``."""
         self._makers.pop(handle, None)
 
     def bytes_of(self, program: Any) -> int:

@@ -132,7 +132,7 @@ class Devices:
         return next((other for other in others if not other.refusal(tensors)), None)
 
     def alternatives(self, device: Device) -> dict[str, str]:
-        """What every other kind is or why it is not there, by kind."""
+        """Describe every other kind: what it is, or why it is missing."""
         known = {kind: f"missing: {why}" for kind, why in self.missing.items()}
         for other in self.opened:
             known[other.kind] = f"lost: {other.gone}" if other.is_gone else f"{other.name}, {other.facts.what}"

@@ -198,7 +198,7 @@ def pieces_of(data: bytes | bytearray | Data) -> Iterator[tuple[int, bytes | byt
 
 
 def raw_of(data: Data) -> Any:
-    """What JavaScript is given for ``data``."""
+    """Return the JavaScript array over ``data``."""
     return data.raw if isinstance(data, ByteBuffer) else data
 
 

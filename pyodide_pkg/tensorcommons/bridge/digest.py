@@ -1,4 +1,4 @@
-"""What bytes are known by: SHA-256 over a label and the SHA-256 of each half MiB of them.
+"""Identity of bytes: SHA-256 over a label and the SHA-256 of each half MiB of them.
 
 By pieces, because a browser hashes whole arrays only (``crypto.subtle``): with the processor's instructions, ten times
 as fast as WebAssembly can, but from a copy. So no second copy of a tensor is made.

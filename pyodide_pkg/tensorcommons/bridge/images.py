@@ -77,7 +77,7 @@ async def pixels(image: Any) -> NDArray[np.uint8]:
 
 
 def is_js(value: object) -> bool:
-    """Whether ``value`` is an object of JavaScript."""
+    """Return whether ``value`` is an object of JavaScript."""
     if not IN_BROWSER:
         return False
     from pyodide.ffi import JsProxy

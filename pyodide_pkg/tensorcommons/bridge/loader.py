@@ -1,4 +1,4 @@
-"""How JavaScript gets in: registered by the page, or imported from the files inside the package.
+"""Loading the package's JavaScript: registered by the page, or imported from the files inside the package.
 
 A page with a strict Content-Security-Policy lets nothing be imported from strings, so its worker imports our files by
 URL and registers them before Python starts::

@@ -1,4 +1,4 @@
-"""What the Python runtime itself can do: whether it runs in a browser, and whether it can wait without ``await``."""
+"""Capabilities of the Python runtime: whether it runs in a browser, and whether it can wait without ``await``."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ IN_BROWSER = sys.platform == "emscripten"
 
 
 def can_suspend() -> bool:
-    """Whether running Python can be suspended until a JavaScript promise is done (JSPI, or a blocking loop)."""
+    """Return whether running Python can be suspended until a JavaScript promise is done (JSPI, or a blocking loop)."""
     if IN_BROWSER:
         from pyodide.ffi import can_run_sync
 
@@ -158,7 +158,7 @@ def host() -> str:
 
 
 def webnn_present() -> bool:
-    """Whether the browser offers ``navigator.ml``."""
+    """Return whether the browser offers ``navigator.ml``."""
     if not IN_BROWSER:
         return False
     import js
@@ -167,7 +167,7 @@ def webnn_present() -> bool:
 
 
 class Answer(Generic[T]):
-    """What JavaScript will say, for one task to await: :meth:`set` resumes the task at once.
+    """An answer of JavaScript that one task awaits: :meth:`set` resumes the task at once.
 
     A promise that is awaited resumes its task two turns of the event loop later, 20 to 50 µs. This is a future by
     asyncio's protocol of its own, for ``await`` alone.

@@ -72,7 +72,7 @@ class WebGPUBridge:
 
     @property
     def is_lost(self) -> bool:
-        """Whether the browser took the device away."""
+        """True if the browser took the device away."""
         return bool(self._loss)
 
     @property
@@ -276,7 +276,7 @@ class WebGPUBridge:
         return str(self._gpu.takeErrors())
 
     def live(self) -> int:
-        """How many buffers exist."""
+        """Number of buffers that exist."""
         return int(self._gpu.liveBuffers())
 
     def close(self) -> None:

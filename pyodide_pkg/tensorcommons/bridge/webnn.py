@@ -43,7 +43,7 @@ class WebNNBridge:
 
     @property
     def is_lost(self) -> bool:
-        """Whether the browser took the context away."""
+        """True if the browser took the context away."""
         return bool(self._ml.lost)
 
     @property
@@ -59,7 +59,7 @@ class WebNNBridge:
 
     @contextmanager
     def _typed_errors(self) -> Iterator[None]:
-        """What JavaScript throws becomes DeviceLost or TensorCommonsError."""
+        """Turn JavaScript's exceptions into DeviceLost or TensorCommonsError."""
         from pyodide.ffi import JsException
 
         try:
@@ -201,7 +201,7 @@ class WebNNBridge:
             await self._ml.wait()
 
     def live(self) -> int:
-        """How many tensors exist under handles."""
+        """Number of tensors that exist under handles."""
         return int(self._ml.liveTensors())
 
     def close(self) -> None:

@@ -11,7 +11,7 @@ from .plan import Planned, align
 
 
 def make_computation(graph: Graph) -> Planned[Computation]:
-    """What a device that takes graphs is given of ``graph``, which is fused but not chained."""
+    """Make the computation of ``graph``, fused but not chained, for a device that takes graphs."""
     numbers = {id(node): number for number, node in enumerate(graph.nodes)}
     leaves = {id(node): index for index, node in enumerate(graph.leaves)}
     host: dict[str, tuple[int, Spec]] = {}

@@ -46,7 +46,7 @@ def _reference(*arrays: Any, terms: Any, shape: Any, eps: float) -> Any:
 # rows that begin anew when they are through, as positions do, ("parts", False) values side by side, as many as the
 # first axis has, and ("whole", False) all of it.
 def _sum_norm_operations(specs: Sequence[Spec], result: Spec, attrs: Attributes) -> int:
-    """Those of a layer norm, and one for each value that is added to another."""
+    """Count the operations of a layer norm, and one for each value that is added to another."""
     values = sum(spec.shape[0] if kind == "parts" else 1 for kind, spec in _terms_of(specs, attrs))
     return (7 + values - 1) * size_of(result.shape)
 
@@ -137,7 +137,7 @@ def _term(
 
 
 def is_column(node: Node) -> bool:
-    """Whether all of a row is one number, as spread ids are: no term that is read as a row."""
+    """Return whether all of a row is one number, as spread ids are: no term that is read as a row."""
     strides = owner_of(node)[1].strides
     return not strides or strides[-1] == 0
 

@@ -55,7 +55,7 @@ def cost(device: Device, nodes: Sequence[Node], crossing: int) -> float:
 
 
 class Bound(Protocol):
-    """What is needed of a part's program, compiled and bound to its leaves."""
+    """A part's program, compiled and bound to its leaves."""
 
     @property
     def program(self) -> Any:
@@ -200,7 +200,7 @@ def _part(
 
 @dataclass
 class Traffic:
-    """What one run brought to other places, in bytes but for the counts ``transfers`` and ``rented`` of them.
+    """Traffic of one run between devices, in bytes but for the counts ``transfers`` and ``rented`` of them.
 
     ``moved`` are weights that were brought to the device, and ``resident`` those that stay there between runs;
     ``transferred`` came from one device to another, in ``transfers``, ``rented`` of them without the host.
@@ -273,7 +273,7 @@ class PartedProgram:
 
     @property
     def devices(self) -> list[dict[str, Any]]:
-        """Which device runs how many nodes, in their order; ``why`` says what the first one does not take."""
+        """Devices with the number of nodes that each runs, in order; ``why`` says what the first one does not take."""
         return [{"device": part.device.kind, "nodes": part.nodes} for part in self.parts]
 
     @property
@@ -287,7 +287,7 @@ class PartedProgram:
         return 0 if self._runs else sum(copy.nbytes for copy in self._kept.values() if copy.is_resident)
 
     def bytes_to_run(self, taken: Collection[int] = ()) -> int:
-        """What a run takes on the program's own device beside its leaves."""
+        """Bytes that a run takes on the program's own device beside its leaves."""
         return sum(program.bytes_to_run() for program in self.programs if program.device is self.device)
 
     async def compile_by(self, compile_part: Compile) -> None:
@@ -397,7 +397,7 @@ class PartedProgram:
         return outputs
 
     def _last_uses(self) -> dict[tuple[int, int], int]:
-        """By device (its id) and value, the last part there that needs it; all of them for an output."""
+        """Find, by device (its id) and value, the last part there that needs it; for an output the number of parts."""
         last = {
             (id(part.device), each): index for index, part in enumerate(self.parts) for each in part.needed.values()
         }

@@ -69,7 +69,7 @@ class _Placed:
             low, high = low >> 1, high >> 1
 
     def beside(self, life: Life) -> Iterator[Life]:
-        """Those that are alive at a step at which ``life`` is: at its first one, or from a later one on."""
+        """List the values that live together with ``life``: at its first step, or from a later one on."""
         place = life.first + self._size
         while place:
             yield from self._around[place]
@@ -212,7 +212,7 @@ class _Planner:
         return node, holder
 
     def _may_write_leaf(self, node: Node) -> bool:
-        """Whether ``node`` writes into a stored value that nothing else here needs."""
+        """Return whether ``node`` writes into a stored value that nothing else here needs."""
         if node.op is None or not node.op.in_place or not node.inputs[0].is_stored:
             return False
         return self.uses[id(node.inputs[0])] == 1
@@ -258,7 +258,9 @@ class _Planner:
         self._add(Draft(node.op, node.attrs, inputs, node, own_layout(node)))
 
     def _place_leaves(self) -> int:
-        """What is stored stays where it is, the host's inputs open the arena side by side. Gives the inputs' bytes."""
+        """Leave stored values where they are and place the host's inputs side by side at the arena's start; give their
+        bytes.
+        """
         self.places = {id(node): Place("leaf", self.leaves[id(node)], 0, node.nbytes) for node in self.graph.leaves}
         host_bytes = 0
         for node in self.graph.nodes:

@@ -241,7 +241,7 @@ async def measure(device: Device) -> Speed:
 
 
 async def _rate(device: Device, probe: Probe) -> float:
-    """What a device does of ``probe`` in a second."""
+    """Measure the rate of ``probe`` on a device, a second."""
     backend, made = device.backend, list[int]()
     executable = await backend.compile(probe.plan)
     try:

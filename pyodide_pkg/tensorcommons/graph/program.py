@@ -179,7 +179,7 @@ class Program:
         ]
 
     def bytes_to_run(self, taken: Collection[int] = ()) -> int:
-        """What a run takes beside its leaves: outputs, copies of leaves that it writes, what the arena grows by."""
+        """Bytes that a run takes beside its leaves: outputs, copies of leaves that it writes, growth of the arena."""
         plan, device = self.planned.plan, self.device
         copies = sum([self._leaf_bytes[i] for i in plan.written if i not in taken])
         return device.arena_growth(plan.arena_bytes) + self.output_bytes - device.output_pool.bytes_of(self) + copies
@@ -242,7 +242,7 @@ class Program:
             place[...] = array
 
     def abandon(self) -> None:
-        """What the device kept went with it: nothing to give back but the count."""
+        """Stop counting what the lost device kept."""
         self.device.output_pool.used(self)
         if self.executable is not None:
             self.device.refund(self.executable.nbytes, "scratch")
@@ -272,7 +272,7 @@ class BoundProgram:
 
     @property
     def is_outdated(self) -> bool:
-        """Whether a tensor was written since: what was merged as one computation may be two by now."""
+        """True if a tensor was written since: what was merged as one computation may be two by now."""
         return self.renames != Storage.renames
 
     async def run(
@@ -560,7 +560,7 @@ def bytes_to_run(device: Device, outputs: Sequence[Node]) -> int:
 
 @sliced
 def _planned(device: Device, fused: Graph) -> Slices[Planned[Plan] | Planned[Computation]]:
-    """What the device is asked to compile of a fused graph."""
+    """Plan a fused graph as the device compiles it."""
     return make_computation(fused) if device.backend.takes_graphs else (yield from _plan(device, fused))
 
 

@@ -31,7 +31,7 @@ class ReusePoint:
     weights: tuple[Storage, ...]
 
     def key(self, digests: Mapping[str, bytes]) -> str:
-        """What the value is, given the content of the inputs."""
+        """Key of the value, given the content of the inputs."""
         parts = (self.identity.encode(), *(digests[name] for name in self.arguments))
         return hashlib.sha256(b"".join(parts)).hexdigest()
 
@@ -81,7 +81,8 @@ def _described(root: Node) -> ReusePoint | None:
 
 @dataclass(frozen=True)
 class Remainder:
-    """What is left to run of a graph: ``graph`` computes the ``outputs`` that were not found, then the ``kept`` cuts.
+    """The part of a graph that is left to run: ``graph`` computes the ``outputs`` that were not found, then the
+    ``kept`` cuts.
 
     ``taken`` are the cuts whose values it is given, by the names of its leaves; ``missing`` the numbers of the outputs.
     """
@@ -93,7 +94,7 @@ class Remainder:
 
 
 def remainder_of(graph: Graph, cuts: Iterable[ReusePoint], found: Collection[ReusePoint], *, keep: bool) -> Remainder:
-    """What is left to run of ``graph`` where the values of ``found`` are there; ``keep``: it gives the other cuts."""
+    """Return the rest of ``graph`` where the values of ``found`` exist; with ``keep`` it gives the others."""
     by_node = {id(cut.node): cut for cut in found}
     taken: dict[str, ReusePoint] = {}
     made: dict[int, Node] = {}

@@ -18,7 +18,7 @@ from .node import Node
 
 @dataclass(frozen=True)
 class Replacement:
-    """What takes the place of a node: ``make`` of the new nodes that stand for ``operands``, nodes of the old graph."""
+    """A node's replacement: ``make`` of the new nodes that stand for ``operands``, nodes of the old graph."""
 
     operands: Sequence[Node]
     make: Callable[[tuple[Node, ...]], Node]
@@ -67,7 +67,7 @@ def rewritten(graph: Graph, pattern: Pattern) -> Graph:
 
 
 def uses_in(graph: Graph) -> Counter[int]:
-    """How often each node is needed, by its id: as an input, or as an output."""
+    """Count the uses of each node, by its id: as an input, or as an output."""
     uses = Counter(id(child) for node in graph.nodes for child in node.inputs)
     uses.update(id(output) for output in graph.outputs)
     return uses

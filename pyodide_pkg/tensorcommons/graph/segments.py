@@ -33,7 +33,7 @@ class Bounds:
     weigh: Callable[[Node], int] = lambda leaf: leaf.nbytes
 
     def excess(self, nodes: int, nbytes: int) -> float:
-        """How full a segment is: above 1 it has to be cut."""
+        """Return how full a segment is; above 1 it has to be cut."""
         return max(nodes / self.nodes, nbytes / self.nbytes)
 
 
@@ -71,7 +71,7 @@ def _weights(node: Node) -> list[Node]:
 
 
 def _measured(nodes: Sequence[Node], weights: Sequence[list[Node]], places: range, bounds: Bounds) -> list[float]:
-    """How full a segment of the first one, two, ... of ``places`` is."""
+    """Measure segments of the first one, two, ... of ``places``."""
     seen: set[int] = set()
     nbytes, fullness = 0, []
     for count, place in enumerate(places, 1):

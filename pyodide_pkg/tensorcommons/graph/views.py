@@ -11,7 +11,7 @@ from .node import Node
 
 
 def own_layout(node: Node) -> Layout:
-    """How a node's own value lies in its memory: row-major, unless its op writes another order of axes."""
+    """Layout of a node's own value in its memory: row-major, unless its op writes another order of axes."""
     shape = node.spec.shape
     if node.op is None or node.op.memory_order is None:
         return Layout.contiguous(shape)

@@ -1,1 +1,1 @@
-"""What a model is made of, before it is a model: where files come from, safetensors, config, tokenizer."""
+"""Files of models, before they are models: where files come from, safetensors, config, tokenizer."""

@@ -71,7 +71,7 @@ class Cache:
 
     @property
     def status(self) -> str:
-        """Whether it works, and if not why: one sentence that begins with "on", "reading only" or "off"."""
+        """True if it works, and if not why: one sentence that begins with "on", "reading only" or "off"."""
         if self._store is None:
             return f"off: {self._off}"
         state = f"reading only: {self._off}" if self._off else f"on: files are kept in {self._store.name}"
@@ -79,7 +79,7 @@ class Cache:
 
     @property
     def is_on(self) -> bool:
-        """Whether anything can be read from it."""
+        """True if anything can be read from it."""
         return self._store is not None
 
     def note(self, sentence: str) -> None:
@@ -173,7 +173,7 @@ class Cache:
     # --- records by address ---
 
     async def record(self, address: str) -> Record | None:
-        """What is known of the file at ``address``."""
+        """Return the record of the file at ``address``."""
         name = _file(address)
         found = await self._read_record(name)
         if found is None or found.address != address:

@@ -84,7 +84,8 @@ class CachedSource:
         return received
 
     async def look(self, file: str) -> tuple[Record, Stream | None]:
-        """What is known of ``file``, and a stream of it where that may not be used: it is new, or has changed.
+        """Return the record of ``file``, and a stream where the record may not be used: the file is new, or has
+        changed.
 
         Raises as ``open`` does.
         """

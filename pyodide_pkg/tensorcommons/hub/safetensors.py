@@ -77,13 +77,13 @@ class TensorEntry:
 
     @property
     def nbytes(self) -> int:
-        """How many bytes of the file it takes."""
+        """Number of bytes that it takes of the file."""
         return self.stop - self.start
 
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """What a file holds. ``entries`` are in file order and cover every byte from ``data_start`` to the file's end."""
+    """Header of a file. ``entries`` are in file order and cover every byte from ``data_start`` to the file's end."""
 
     file: str
     entries: tuple[TensorEntry, ...]

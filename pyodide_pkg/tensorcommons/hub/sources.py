@@ -80,7 +80,7 @@ class Source(Protocol):
         ...
 
     async def exists(self, file: str) -> bool:
-        """Whether ``open`` would find ``file``. A browser prints a 404 in its console for what is missing."""
+        """Return whether ``open`` would find ``file``. A browser prints a 404 in its console for what is missing."""
         ...
 
     def files_in(self, folder: str) -> list[str]:
@@ -93,7 +93,7 @@ class Source(Protocol):
         ...
 
     def sibling(self, name: str) -> Source:
-        """What ``base_model_name_or_path`` in a ``config.json`` of this source means.
+        """Open the source that ``base_model_name_or_path`` in this source's ``config.json`` names.
 
         ``org/name`` is a repository wherever it is written; a bare ``name`` is the folder beside this one, or the
         repository of the same organisation. Raises ``InvalidWeights`` where that has no meaning.
@@ -152,7 +152,7 @@ def _beside_page(spec: str) -> str | None:
 
 
 class _Files:
-    """What all kinds share: everything but ``open``, ``key`` and ``sibling``."""
+    """Shared by all kinds of sources: everything but ``open``, ``key`` and ``sibling``."""
 
     name: str
     is_local = False

@@ -11,7 +11,7 @@ LONGEST = 64  # tokens decoded again for each new one
 
 
 class TextStream:
-    """What ``tokenizer`` makes of one token after another, behind ``prompt``."""
+    """Text of one token after another, behind ``prompt``, as ``tokenizer`` decodes them."""
 
     def __init__(self, tokenizer: Tokenizer, prompt: Sequence[int] = ()) -> None:
         self._tokenizer = tokenizer
@@ -31,7 +31,7 @@ class TextStream:
         return new
 
     def end(self) -> str:
-        """What was held back, whole or not."""
+        """Return the text that was held back, whole or not."""
         return self._tokenizer.decode(self._ids)[self._shown :]
 
     def _begin(self, ids: Sequence[int]) -> None:

@@ -73,7 +73,7 @@ class TokenizerFiles:
 
 @dataclass(frozen=True)
 class Settings:
-    """What the files say about a batch. ``max_length`` None: no limit is stated anywhere.
+    """Settings of the files for a batch. ``max_length`` is None where no limit is stated.
 
     ``subword_prefix`` is what marks a token inside a word ("##"), "" where nothing does.
     """

@@ -55,7 +55,7 @@ class Chunk:
 
 
 def label_of(entry: TensorEntry) -> str:
-    """What a tensor's identity covers beside its bytes; the same text as sharing's ``content_label``."""
+    """Return the text that a tensor's identity covers beside its bytes; equal to sharing's ``content_label``."""
     dtype = "bfloat16" if entry.dtype == "BF16" else NUMPY_NAME[entry.dtype]
     return f"{dtype}{entry.shape}"
 
@@ -195,7 +195,7 @@ class WeightsFile:
         return self.source.is_local or all((each.start, each.stop) in self._kept for each in chunks)
 
     def read_again(self, entry: TensorEntry) -> list[tuple[Chunk, ReadAgain]]:
-        """How to get the bytes of a tensor that was read again later, chunk by chunk."""
+        """Return readers that get the bytes of a tensor again later, chunk by chunk."""
         return [(chunk, self._again(self._pieces[chunk.start, chunk.stop])) for chunk in self.chunks(entry)]
 
     def _again(self, piece: Piece) -> ReadAgain:

@@ -43,7 +43,7 @@ DEFAULTS = {
 
 @dataclass(frozen=True)
 class Groups:
-    """How layers share their weights: groups one after another, each of ``inner_group_num`` layers in turn."""
+    """Groups of layers that share weights: one after another, each of ``inner_group_num`` layers in turn."""
 
     num_hidden_groups: int = 1
     inner_group_num: int = 1

@@ -12,7 +12,7 @@ from .sentence import Sentence
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What an architecture is decided by: ``config.json``, the names in its weights files, how sentences are pooled.
+    """A checkpoint as architectures see it: ``config.json``, the names in its weights files, how sentences are pooled.
 
     ``file`` is the config's address for messages. ``tensors`` are names as the files spell them. ``generation`` is what
     ``generation_config.json`` says, None if the file is missing.

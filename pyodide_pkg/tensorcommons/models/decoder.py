@@ -1,4 +1,4 @@
-"""What decoders have in common: the keys and values of the tokens so far, and who may look at whom.
+"""Shared by decoders: keys and values of the tokens so far, and the attention mask.
 
 A decoder's layers are written once. Seen whole (a plain forward), a layer attends to the keys that it has just
 computed; step by step (generation), those of earlier tokens lie in a cache on the device, and new ones are put behind
@@ -32,7 +32,7 @@ from ..tensor import Tensor
 
 
 class KVState:
-    """What attention needs beside the queries, in one forward.
+    """Keys, values and mask for attention, in one forward.
 
     ``positions`` (batch, sequence) int32 are the tokens' places in their texts, ``slots`` (sequence,) those among the
     keys, ``mask`` (batch, 1, sequence, keys) says who sees whom. ``cache`` holds keys and values before this forward by
@@ -103,7 +103,7 @@ def _visible(slots: Tensor, keys: Tensor, counts: Tensor | None) -> Tensor:
 
 @runtime_checkable
 class Decoder(Protocol):
-    """What generation asks of an architecture, beside what every architecture has."""
+    """An architecture that generates: methods beside those of every architecture."""
 
     vocab_size: int
     max_length: int  # of the cache, in tokens
@@ -115,7 +115,7 @@ class Decoder(Protocol):
         ...
 
     def begin(self, weights: Mapping[str, Tensor], inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """What all steps of one generation read and none changes: nothing, or an encoder's answer."""
+        """Compute the values that all steps of a generation read and none changes: none, or an encoder's answer."""
         ...
 
     def step(

@@ -28,7 +28,7 @@ def encoder_of(folder: Checkpoint) -> VisionEncoder:
 
 
 def names_of(*prefixes: str) -> WeightMapping:
-    """How checkpoints spell the parameters, below one of ``prefixes``."""
+    """Map the names in checkpoints to the parameters, below one of ``prefixes``."""
     return WeightMapping(
         prefixes=prefixes,
         renamed={".attention.attention.": ".attention.self."},

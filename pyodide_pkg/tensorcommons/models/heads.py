@@ -116,7 +116,7 @@ class Embedder:
 
     @property
     def defaults(self) -> tuple[str, ...]:
-        """As the bare model of `transformers`."""
+        """The outputs of the bare model of `transformers`."""
         return ("last_hidden_state", "pooler_output") if self.pooler else ("last_hidden_state",)
 
     def parameters(self) -> dict[str, Shape]:

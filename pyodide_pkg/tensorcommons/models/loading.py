@@ -243,7 +243,7 @@ def _warn_of_untied(name: str, architecture: Architecture, weights: Mapping[str,
 
 
 def _specs(architecture: Architecture, dtype: str) -> dict[str, Spec]:
-    """What each parameter is on the device. Biases and norms stay float32: small, and precision hangs on them."""
+    """Choose the spec of each parameter on the device. Biases and norms stay float32: small, and precision needs it."""
     return {
         name: Spec(shape, as_dtype(dtype) if len(shape) > 1 else float32)
         for name, shape in architecture.parameters().items()
@@ -364,7 +364,7 @@ async def _tokenizer(manager: TensorSharingManager, source: Source | None) -> tu
 
 
 async def _processor(source: Source, model_type: str) -> ImageProcessor | None:
-    """How images become pixel values, where the folder says so."""
+    """Read the image processor, where the folder has one."""
     file = "preprocessor_config.json"
     config = await read_optional_json(source, file)
     return None if config is None else ImageProcessor.of(config, f"{source.name}/{file}", model_type)

@@ -85,7 +85,7 @@ def build(options: Options, prompt: Prompt, vocab_size: int) -> list[Processor]:
 
 
 def _inside(tokens: Sequence[int], vocab_size: int) -> list[int]:
-    """Those of the tokens that the vocabulary has."""
+    """Return the tokens that are inside the vocabulary."""
     return [token for token in tokens if 0 <= token < vocab_size]
 
 

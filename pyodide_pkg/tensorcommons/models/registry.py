@@ -1,4 +1,4 @@
-"""Which file of this folder builds which ``model_type``."""
+"""Registry: the file of this folder that builds each ``model_type``."""
 
 from __future__ import annotations
 

@@ -237,7 +237,7 @@ class T5:
         return self._norm(weights, "encoder", x, "final_layer_norm")
 
     def _memory(self, weights: Mapping[str, Tensor], hidden: Tensor, mask: Tensor) -> dict[str, Tensor]:
-        """What the decoder's layers look at of the source, and which of it counts: (batch, 1, 1, source)."""
+        """Return the source's states for the decoder's layers, and its mask: (batch, 1, 1, source)."""
         memory: dict[str, Tensor] = {}
         for i in range(self.config.num_decoder_layers):
             layer = f"decoder.block.{i}.layer.1"
@@ -292,7 +292,7 @@ class T5:
         return rms_norm.forward(weights, f"{layer}.{name}", x, self.config.layer_norm_epsilon)
 
     def _bias(self, weights: Mapping[str, Tensor], stack: str, slots: Tensor, keys: Tensor, counts: Tensor) -> Tensor:
-        """What is added to scores: the bias of each distance, and nothing gets through where ``counts`` is False.
+        """Compute what is added to scores: the bias of each distance, and the mask where ``counts`` is False.
 
         ``slots`` (queries,) and ``keys`` (keys,) are places; the result is (batch, heads, queries, keys).
         """

@@ -209,7 +209,7 @@ class ImageFeatures:
 
     @property
     def defaults(self) -> tuple[str, ...]:
-        """As the bare model of `transformers`."""
+        """The outputs of the bare model of `transformers`."""
         pooled = ("pooler_output",) if self.pooler or self.first_token else ()
         return ("last_hidden_state", *pooled)
 

@@ -65,7 +65,7 @@ class Part:
 
     @cached_property
     def entries(self) -> list[TensorEntry]:
-        """What is wanted, in the order of the file."""
+        """The tensors wanted, in the order of the file."""
         return [entry for entry in self.header.entries if entry.name in self.wanted]
 
 
@@ -294,7 +294,7 @@ class WeightLoader:
         return entry.dtype != "BF16" and NUMPY_NAME[entry.dtype] == self._spec(part, entry).dtype.name
 
     def _converted(self, part: Part, entry: TensorEntry, identity: str) -> str:
-        """What the bytes of a file become, as an origin: the same wherever they are read."""
+        """Return an origin that converts the bytes of a file, alike wherever they are read."""
         return f"{identity} as {self._spec(part, entry).dtype}"
 
     def _address(self, part: Part, entry: TensorEntry) -> str | None:

@@ -48,7 +48,7 @@ def _attention(q: Any, k: Any, v: Any, mask: Any = None, *, scale: float, causal
 
 
 def _multiply_adds(specs: Sequence[Spec], result: Spec, attrs: Attributes) -> int:
-    """Those of scores and values; what a causal mask leaves out is counted, too."""
+    """Count the multiply-adds of scores and values; what a causal mask leaves out is counted, too."""
     q, k, v = specs[:3]
     return size_of(q.shape[:3]) * k.shape[2] * (q.shape[3] + v.shape[3])
 

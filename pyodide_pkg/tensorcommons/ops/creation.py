@@ -134,7 +134,7 @@ def linspace(
 
 
 def _below(rows: int, columns: int, k: int, device: Device | str | None) -> Tensor:
-    """Whether an element of a matrix lies on diagonal ``k`` or below."""
+    """Return whether an element of a matrix lies on diagonal ``k`` or below."""
     down, right = arange(rows, device=device), arange(-k, columns - k, device=device)
     return reshape(down, (rows, 1)) >= right
 

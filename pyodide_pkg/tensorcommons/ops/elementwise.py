@@ -239,7 +239,7 @@ def clip(x: TensorLike, min: TensorLike | None = None, max: TensorLike | None = 
 
 
 def signbit(x: TensorLike) -> Tensor:
-    """Whether x is below 0 or -0, as bool; false for NaN, whose sign devices do not keep."""
+    """Return whether x is below 0 or -0, as bool; false for NaN, whose sign devices do not keep."""
     tensor = as_tensor(x)
     return logical_or(less(tensor, 0), less(divide(1, tensor), 0))
 

@@ -40,7 +40,7 @@ def _infer_take(specs: Sequence[Spec], attrs: Attributes) -> Spec:
 
 
 def _nothing(x: Any) -> Any:
-    """What stands where an index is out of range."""
+    """Return the value for an index out of range."""
     return x.dtype.type(np.nan if x.dtype.kind == "f" else 0)
 
 

@@ -28,7 +28,7 @@ def _infer(specs: Sequence[Spec], attrs: Attributes) -> Spec:
 
 
 def _windows(axis: int, size: int, attrs: Attributes) -> list[tuple[int, int, int, int]]:
-    """Of each result along one axis: first element, end, step, and the window's length with its padding."""
+    """Compute for each result along one axis: first element, end, step, and the window's length with its padding."""
     kernel, stride, padding, dilation, out = (
         cast(Pair, attrs[name])[axis] for name in ("kernel", "stride", "padding", "dilation", "size")
     )

@@ -74,7 +74,7 @@ def _accumulator(x: Any) -> Any:
 
 
 def _mean(x: Any, axis: tuple[int, ...], keepdims: bool) -> Any:
-    """As np.mean, without its warning where there is nothing to average."""
+    """Average like np.mean, without its warning where there is nothing to average."""
     return np.sum(x, axis=axis, keepdims=keepdims) / x.dtype.type(size_of([x.shape[a] for a in axis]))
 
 
@@ -207,17 +207,17 @@ def min(x: TensorLike, axis: Axes = None, keepdims: bool = False) -> Tensor:
 
 
 def any(x: TensorLike, axis: Axes = None, keepdims: bool = False) -> Tensor:
-    """Whether an element over ``axis`` is not 0 (NaN is not), as bool; False over no elements."""
+    """Return whether an element over ``axis`` is not 0 (NaN is not), as bool; False over no elements."""
     return _reduce(ANY, _tensor(x, "any", (*NUMBERS, dtypes.bool)), axis, keepdims, dtypes.bool)
 
 
 def all(x: TensorLike, axis: Axes = None, keepdims: bool = False) -> Tensor:
-    """Whether no element over ``axis`` is 0, as bool; True over no elements."""
+    """Return whether no element over ``axis`` is 0, as bool; True over no elements."""
     return _reduce(ALL, _tensor(x, "all", (*NUMBERS, dtypes.bool)), axis, keepdims, dtypes.bool)
 
 
 def count_nonzero(x: TensorLike, axis: Axes = None, keepdims: bool = False) -> Tensor:
-    """How many elements over ``axis`` are not 0, as int32."""
+    """Count the elements over ``axis`` that are not 0, as int32."""
     tensor = _tensor(x, "count_nonzero", (*NUMBERS, dtypes.bool))
     return _reduce(COUNT_NONZERO, tensor, axis, keepdims, dtypes.int32)
 

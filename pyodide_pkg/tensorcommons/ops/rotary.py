@@ -32,7 +32,7 @@ def _infer(specs: Sequence[Spec], attrs: Attributes) -> Spec:
 
 
 def _rotary(x: Any, cos: Any, sin: Any, positions: Any = None, *, interleaved: bool) -> Any:
-    """As a product of complex numbers."""
+    """Rotate as a product of complex numbers."""
     half = cos.shape[1]
     if positions is None:
         positions = np.broadcast_to(np.arange(x.shape[-2]), x.shape[:-1])

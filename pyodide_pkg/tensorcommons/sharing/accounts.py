@@ -17,7 +17,7 @@ LARGEST = 10
 
 
 def models(ledger: Ledger, loaded: Mapping[str, Device]) -> dict[str, ModelMemory]:
-    """What each model holds, now; those of ``loaded`` also where they hold nothing."""
+    """Yield the memory of each model, now; of ``loaded`` also those that hold nothing."""
     ledger.settle()
     return ledger.models(loaded)
 

@@ -25,7 +25,7 @@ class Activation:
 
     @property
     def is_current(self) -> bool:
-        """Whether its bytes are there, and every weight is there and what it was."""
+        """True if its bytes are there, and every weight is there and what it was."""
         if not self.storage.is_resident:
             return False
         for weight, identity in self.weights:
@@ -36,7 +36,7 @@ class Activation:
 
     @property
     def is_idle(self) -> bool:
-        """Whether nobody uses it now: no tensor shows it, no program reads it."""
+        """True if nobody uses it now: no tensor shows it, no program reads it."""
         return not self.storage.leaves and not self.storage.in_use
 
 

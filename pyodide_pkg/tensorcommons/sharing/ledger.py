@@ -16,7 +16,7 @@ from .report import ModelMemory, TensorMemory
 
 
 class _Part(NamedTuple):
-    """What one entry adds to the sums: its holders, its bytes, and those of them that are on the device."""
+    """One entry's part of the sums: its holders, its bytes, and those of them that are on the device."""
 
     holders: tuple[str, ...]
     nbytes: int
@@ -24,7 +24,7 @@ class _Part(NamedTuple):
 
 
 class _Sums:
-    """What one model holds: bytes, those that nobody else holds, and bytes on the device by number of holders."""
+    """Sums of one model: bytes, those that nobody else holds, and bytes on the device by number of holders."""
 
     def __init__(self, kind: str) -> None:
         self.kind = kind

@@ -42,7 +42,7 @@ def open_managers() -> list[TensorSharingManager]:
 
 
 class Movable(Protocol):
-    """What a manager needs of a loaded model."""
+    """A loaded model, as a manager needs it."""
 
     name: str
     device: Device
@@ -243,7 +243,7 @@ class TensorSharingManager(SharedTensors):
 
     @property
     def last_run(self) -> dict[str, Any]:
-        """What the last run computed: nodes, executed, reused, dispatches, calls into JavaScript, bytes."""
+        """Account of the last run: nodes, executed, reused, dispatches, calls into JavaScript, bytes."""
         return dict(self.runner.last_run)
 
     def ran(self, model: Movable, program: Program | PartedProgram, js_calls: int, fallback: str) -> None:
@@ -351,7 +351,7 @@ class TensorSharingManager(SharedTensors):
     # --- accounts ---
 
     def report(self) -> MemoryReport:
-        """Who holds what, now: an immutable snapshot."""
+        """Take an immutable snapshot of who holds what."""
         return accounts.report(self, self._ledger, self.models, self.runner.streamed)
 
     def get_stats(self) -> dict[str, Any]:
@@ -380,11 +380,13 @@ class TensorSharingManager(SharedTensors):
         return accounts.model_usage(self.registry, accounts.models(self._ledger, self.models))
 
     def analyze_sharing_opportunities(self) -> dict[str, Any]:
-        """What is shared and what could be, each with its evidence; see :mod:`tensorcommons.sharing.opportunities`."""
+        """List what is shared and what could be, each with its evidence; see
+        :mod:`tensorcommons.sharing.opportunities`.
+        """
         return self._opportunities.analyze()
 
     def get_optimization_recommendations(self) -> dict[str, Any]:
-        """What takes most, what nobody uses, what could be shared, and how well lookups hit."""
+        """List the largest tensors, the unused, the shareable, and the hit rate of lookups."""
         return accounts.recommendations(self, self.analyze_sharing_opportunities())
 
     def optimize_memory_usage(self) -> dict[str, Any]:

@@ -127,7 +127,7 @@ def _added(registry: Registry, fresh: Entry) -> Entry:
 
 
 def _weights(registry: Registry, model: str, target: Device) -> dict[Entry, set[str]]:
-    """What ``model`` holds on other devices than ``target``, under which names; not what was registered by name."""
+    """List what ``model`` holds on other devices than ``target``, with the names; not what was registered by name."""
     found: dict[Entry, set[str]] = {}
     for name, entry in registry.held_by(model).items():
         if entry.storage.device is not target and not name.startswith(REGISTERED):

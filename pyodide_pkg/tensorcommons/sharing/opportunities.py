@@ -25,7 +25,7 @@ from .registry import Entry, Registry
 
 
 class Opportunities:
-    """What the entries of ``registry`` and the loaded ``models`` give evidence of."""
+    """Opportunities that the entries of ``registry`` and the loaded ``models`` give evidence of."""
 
     def __init__(self, registry: Registry, models: Mapping[str, Device]) -> None:
         self.registry = registry
@@ -122,7 +122,7 @@ def _equal_content(registry: Registry) -> list[dict[str, Any]]:
 
 
 def common_prefixes(graphs: dict[str, Graph]) -> list[dict[str, Any]]:
-    """What two models compute alike when they are given equal inputs, proved by node identity.
+    """Find what two models compute alike when they are given equal inputs, proved by node identity.
 
     ``activation`` is the common value with the longest computation behind it: what one model could hand the other.
     """

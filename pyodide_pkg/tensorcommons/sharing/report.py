@@ -9,7 +9,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class ModelMemory:
-    """What one model holds, in bytes, on its device or moved out of it for now.
+    """Bytes that one model holds, on its device or moved out of it for now.
 
     ``attributed_bytes`` counts what is on the device, shared bytes split evenly among their holders.
     """

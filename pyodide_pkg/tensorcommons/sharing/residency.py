@@ -124,7 +124,7 @@ class Residency(Budget):
         return sum(share.activations.idle_bytes for share in self._shares)
 
     def free_bytes(self) -> int:
-        """What is left under the limit."""
+        """Bytes left under the limit."""
         return self.limit - self.used
 
     def reserve(self, nbytes: int, category: Category) -> None:
@@ -151,7 +151,7 @@ class Residency(Budget):
         return MemoryBudgetError(nbytes, self._goal, list(held.items()), self._remedy(nbytes, pinned))
 
     def _remedy(self, nbytes: int, pinned: Sequence[Entry]) -> str:
-        """What would free enough: what nobody pins leaves by itself, so pins, a larger limit, or the end of a use."""
+        """Name remedies: what is not pinned leaves by itself, so unpin, raise the limit, or end a use."""
         raised = f"raise max_memory_mb by {-(-nbytes // 2**20)} or more"
         if nbytes > self.usable:
             return raised
@@ -169,7 +169,7 @@ class Residency(Budget):
         return f"unload a model, release tensors that are in use, or {raised}"
 
     def candidates(self, keep: Collection[Storage] = ()) -> list[Entry]:
-        """What may leave, first to leave first."""
+        """Yield what may leave, first to leave first."""
         movable = [
             entry
             for entry in self._entries

@@ -44,12 +44,12 @@ class Request(Protocol):
 
     @property
     def key(self) -> Hashable:
-        """What makes that equal keys of one model mean equal graphs."""
+        """Key of the graph: equal for requests of one model that compute the same."""
         ...
 
     @property
     def trace(self) -> Trace:
-        """What to compute, under the model's own names of its arguments."""
+        """The trace to compute, under the model's own names of its arguments."""
         ...
 
     @property
@@ -64,7 +64,7 @@ class Request(Protocol):
 
 @dataclass(eq=False)
 class _Variant:
-    """What is left of a run when some values are found, its program, and how many nodes it computes."""
+    """The rest of a run when some values are found, its program, and how many nodes it computes."""
 
     rest: Remainder
     bound: BoundProgram | None  # None: nothing is left
@@ -279,7 +279,7 @@ class Runner:
         return prepared.variants[found, keep]
 
     def _fits(self, bound: BoundProgram) -> bool:
-        """Whether a run needs nothing to leave but activations that were kept before."""
+        """Return whether a run needs nothing to leave but activations that were kept before."""
         away = sum(leaf.nbytes for leaf in bound.leaves if leaf is not None and not leaf.is_resident)
         free = self._residency.usable - self._residency.used + self._residency.cached_bytes
         free += bound.program.device.idle_staging_bytes
@@ -400,7 +400,9 @@ class Arguments:
         return free
 
     def keys_of(self, cuts: Sequence[ReusePoint]) -> dict[ReusePoint, str]:
-        """What each cut is for these inputs; nothing if they are so large that hashing them would cost too much."""
+        """Return the key of each reuse point for these inputs; none if they are so large that hashing would cost too
+        much.
+        """
         if not cuts:
             return {}
         names = {name for cut in cuts for name in cut.arguments}

@@ -59,7 +59,7 @@ def as_bytes(data: Any, spec: Spec) -> memoryview:
 
 
 class Owner(Protocol):
-    """What a tensor needs of the manager that it is registered with; ``tensors.SharedTensors`` documents it."""
+    """The manager that a tensor is registered with, as it needs it; ``tensors.SharedTensors`` documents it."""
 
     def pin(self, tensor: SharedTensor) -> None:
         """See :meth:`SharedTensor.pin`."""
@@ -154,7 +154,7 @@ class SharedTensor:
 
     @property
     def identity(self) -> str:
-        """What the bytes are: their SHA-256 with dtype and shape, or a name of their own after a partial write."""
+        """Identity of the bytes: their SHA-256 with dtype and shape, or a unique name after a partial write."""
         return self.entry.storage.identity
 
     @property
@@ -164,17 +164,17 @@ class SharedTensor:
 
     @property
     def key(self) -> str:
-        """What its holders hold it as."""
+        """The registry's key of its holds."""
         return REGISTERED + self.name
 
     @property
     def reference_count(self) -> int:
-        """How many holds there are: of the tensor, and of its views."""
+        """Number of holds: of the tensor, and of its views."""
         return len(self.holders) + sum(len(view.holders) for view in self.views.values())
 
     @property
     def is_pinned(self) -> bool:
-        """Whether :meth:`pin` keeps it on its device and from being freed."""
+        """True if :meth:`pin` keeps it on its device and from being freed."""
         return self.name in self.entry.pins
 
     @property
@@ -189,7 +189,7 @@ class SharedTensor:
             raise TensorReleased(f"shared tensor {quoted(self.name)} was freed; register it again")
 
     def may_acquire(self, model: str) -> bool:
-        """Whether ``model`` made the tensor or was granted it."""
+        """Return whether ``model`` made the tensor or was granted it."""
         return model == self.producer_model or model in self.consumer_models
 
     def tell(self) -> None:
@@ -251,7 +251,7 @@ class SharedTensor:
         self.tell()
 
     def can_be_freed(self) -> bool:
-        """Whether nobody holds it or a view of it, nothing pins it, and every listed consumer had its turn.
+        """Return whether nobody holds it or a view of it, nothing pins it, and every listed consumer had its turn.
 
         A consumer had its turn when it acquired and released it, or ended by ``release_model_tensors``.
         """
@@ -333,12 +333,12 @@ class SharedTensorView:
 
     @property
     def key(self) -> str:
-        """What its holders hold it as."""
+        """The registry's key of its holds."""
         return REGISTERED + self.name
 
     @property
     def reference_count(self) -> int:
-        """How many models hold the view."""
+        """Number of models that hold the view."""
         return len(self.holders)
 
     @property

@@ -47,7 +47,7 @@ _made: ContextVar[list[weakref.ref[Storage]] | None] = ContextVar("_made", defau
 
 
 def _nobody() -> None:
-    """Nobody asked to hear of it."""
+    """Ignore the report."""
 
 
 @dataclass(frozen=True)
@@ -72,12 +72,12 @@ class Origin:
 
 
 def content_identity(data: Data, shape: Sequence[int], dtype: DType) -> str:
-    """What names a tensor: a hash over dtype, shape and bytes (``bridge/digest.py``)."""
+    """Compute the identity of a tensor: a hash over dtype, shape and bytes (``bridge/digest.py``)."""
     return identity_of(data, content_label(shape, dtype))
 
 
 def content_label(shape: Sequence[int], dtype: DType) -> str:
-    """What a tensor's identity covers beside its bytes."""
+    """Return the text that a tensor's identity covers beside its bytes."""
     return f"{dtype.name}{tuple(shape)}"
 
 
@@ -244,17 +244,17 @@ class Storage:
 
     @property
     def is_known(self) -> bool:
-        """Whether :attr:`identity` says what the bytes are."""
+        """True if :attr:`identity` says what the bytes are."""
         return not self.identity.startswith(ANONYMOUS)
 
     @property
     def is_kept(self) -> bool:
-        """Whether a manager keeps the bytes, for a weight's holders or for later runs: no tensor gives them back."""
+        """True if a manager keeps the bytes, for a weight's holders or for later runs: no tensor gives them back."""
         return self.category == "weights" or self.is_cached
 
     @property
     def is_resident(self) -> bool:
-        """Whether the bytes are on the device now."""
+        """True if the bytes are on the device now."""
         return self.state == "resident"
 
     @property
@@ -264,12 +264,12 @@ class Storage:
 
     @property
     def is_released(self) -> bool:
-        """Whether the bytes were given back."""
+        """True if the bytes were given back."""
         return self.state == "released"
 
     @property
     def in_use(self) -> bool:
-        """Whether a program, a read or a write under way needs the bytes where they are."""
+        """True if a program, a read or a write under way needs the bytes where they are."""
         return self.users > 0 or any(bundle.users for bundle in self._alive())
 
     @property
@@ -586,7 +586,7 @@ class Bundle:
         self.last_used = next(_clock)
 
     def brought(self, leaves: Sequence[Storage]) -> list[Storage]:
-        """Those of a run's ``leaves`` that are not in the bundle."""
+        """Return the ``leaves`` of a run that are not in the bundle."""
         return [leaves[place] for place in self._open]
 
     def handles(self, leaves: Sequence[Storage]) -> list[int]:

@@ -1,4 +1,4 @@
-"""Who hears of changes: a report after every change, never in the middle of one."""
+"""Subscriptions: a report after every change, never in the middle of one."""
 
 from __future__ import annotations
 

@@ -406,7 +406,7 @@ class SharedTensors(ABC):
 
     @abstractmethod
     def report(self) -> MemoryReport:
-        """Who holds what, now: an immutable snapshot."""
+        """Take an immutable snapshot of who holds what."""
 
     def subscribe(self, callback: Callable[[MemoryReport], None]) -> Callable[[], None]:
         """Call ``callback`` with a report after every change. Gives a function that ends this.
@@ -422,7 +422,7 @@ class SharedTensors(ABC):
 
 
 def _own_keys(tensor: SharedTensor) -> set[str]:
-    """What the holders of a tensor and of its views hold them as."""
+    """List the registry's keys of a tensor's and its views' holds."""
     return {tensor.key, *(view.key for view in tensor.views.values())}
 
 

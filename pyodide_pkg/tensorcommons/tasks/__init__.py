@@ -1,4 +1,4 @@
-"""What each task makes of its inputs, and what it shows of the outputs; ``pipeline`` documents them."""
+"""Tasks: from a call's inputs to a model's, and from its outputs to an answer; ``pipeline`` documents them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every task begins with: inputs checked, and the run that they come to."""
+"""Shared by all tasks: inputs checked, and the rows that a model runs on."""
 
 from __future__ import annotations
 

@@ -92,7 +92,7 @@ def _check(top_k: object, function: str | None) -> None:
 
 
 def _scored(model: Model, logits: Array, function: str | None) -> list[Scored]:
-    """Of each row all labels, best first."""
+    """Score all labels of each row, best first."""
     labels = labels_of(model)
     chosen = function or labels.activation
     if chosen == "sigmoid":

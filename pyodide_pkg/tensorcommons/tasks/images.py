@@ -33,7 +33,7 @@ class Images:
         return [self.tokens] * len(self.images)
 
     async def take(self, rows: Sequence[int]) -> list[tuple[Sequence[int], Inputs]]:
-        """Those whose pixels come to one size are one call of the model."""
+        """Prepare the images; those of one size are one call of the model."""
         by_shape: dict[tuple[int, ...], dict[int, Any]] = {}
         for row in rows:
             image = await pixels_of(self.images[row])

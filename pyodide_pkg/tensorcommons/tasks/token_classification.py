@@ -145,7 +145,7 @@ def _joined(tokenizer: Tokenizer, groups: Sequence[Sequence[Piece]]) -> list[Pie
 
 
 def _label(scores: Array, strategy: str, names: Sequence[str]) -> tuple[str, float]:
-    """What the tokens of a word agree on."""
+    """Choose the label of a word from its tokens."""
     if strategy == "average":
         row = scores.mean(axis=0)
     else:
@@ -155,12 +155,12 @@ def _label(scores: Array, strategy: str, names: Sequence[str]) -> tuple[str, flo
 
 
 def _tag(label: str) -> tuple[bool, str]:
-    """Whether a label begins an entity, and of what kind: "B-PER" does, "I-PER" and "PER" go on."""
+    """Return whether a label begins an entity, and of what kind: "B-PER" does, "I-PER" and "PER" go on."""
     return label.startswith("B-"), label[2:] if label[:2] in ("B-", "I-") else label
 
 
 def _without_overlap(entities: Sequence[Entity]) -> list[Entity]:
-    """Of entities that two windows saw the longer one, of equal ones the surer."""
+    """Resolve entities seen by two windows: keep the longer; for equal lengths, the higher score."""
     kept: list[Entity] = []
     for entity in sorted(entities, key=lambda entity: int(entity["start"])):
         if kept and kept[-1]["start"] <= entity["start"] < kept[-1]["end"]:

@@ -1,4 +1,4 @@
-"""What the conformance suite feeds to each op: one declaration an op, in the file of its family.
+"""Samples that the conformance suite feeds to each op: one declaration an op, in the file of its family.
 
 ::
 
@@ -44,7 +44,7 @@ LARGE = 1_100_003  # elements: over 65,535 workgroups, odd
 
 @dataclass(frozen=True)
 class Sample:
-    """How one op is tried. ``wanted`` gets float operands as float64 and all others as they are.
+    """One trial of an op. ``wanted`` gets float operands as float64 and all others as they are.
 
     ``values(rng, dtype, shapes)`` makes the operands; ``ranges`` is for the default, a pair an operand or for all.
     ``each``: every element within ``tolerance``; else the norm of all. ``special``: also NaN, infinities and extremes,

@@ -1,4 +1,4 @@
-"""How a shader reads and writes the elements of a value: functions written here for its dtype.
+"""Access to the elements of a value in a shader: functions written here for its dtype.
 
 A kernel calls ``load_x(i)`` for element ``i`` of the storage and gets ``f32``, ``i32``, ``u32`` or ``bool``, whatever
 the bytes are. float16 lies two in a word and bool four, so a writer of one element shares its word with the writers of

@@ -144,7 +144,7 @@ class WebGPUBackend(Backend[Replay]):
 
     @property
     def _windows(self) -> Windows:
-        """How much of its memory the device binds at once."""
+        """The sizes that the device binds at once."""
         return Windows.of_limits(self.limits)
 
     @property

@@ -119,5 +119,5 @@ def _middle(size: int, strides: Sequence[int]) -> int:
 
 
 def _windows_of(step: Step, windows: Windows) -> int:
-    """How many windows the operands of ``step`` have, counted one by one."""
+    """Count the windows of the operands of ``step``."""
     return sum(windows.number(each.place) for each in (*step.inputs, step.output))

@@ -27,7 +27,7 @@ class Windows:
 
     @classmethod
     def of_limits(cls, limits: Mapping[str, int]) -> Windows:
-        """Those of a device with these limits."""
+        """The windows of a device with these limits."""
         buffer = limits["maxBufferSize"] // ALIGNMENT * ALIGNMENT
         binding = limits["maxStorageBufferBindingSize"] // ALIGNMENT * ALIGNMENT
         return cls(min(binding, buffer, MOST), buffer, limits["maxStorageBuffersPerShaderStage"])
@@ -41,7 +41,7 @@ class Windows:
             at = stop
 
     def number(self, place: Place) -> int:
-        """How many windows ``place`` has."""
+        """Number of windows that ``place`` has."""
         return sum(1 for _ in self.of(place))
 
 

@@ -309,7 +309,7 @@ def _single(op: Op, spec: Spec, leaves: int) -> Computation:
 
 
 class _Description:
-    """What ``webnn.js`` is told of a program, while its stages are added in their order.
+    """Description of a program for ``webnn.js``, made while its stages are added in their order.
 
     Between stages values lie in tensors of the program. One that no later level needs is taken again.
     """

@@ -49,7 +49,7 @@ EMPTY = -1
 
 
 class GraphBuilder:
-    """What one MLGraphBuilder is asked for. ``op`` is the op that is being lowered, for what is refused.
+    """Calls of one MLGraphBuilder. ``op`` is the op that is being lowered, for what is refused.
 
     With ``wide_halves`` float16 is computed in float32: a CPU has to convert it anyway, and sums keep their digits.
     ``most`` bytes is what one graph may take at once.
@@ -74,7 +74,7 @@ class GraphBuilder:
         return UnsupportedOp(self.op, "webnn", reason)
 
     def takes(self, method: str, operand: str, dtype: str, rank: int) -> bool:
-        """Whether the limits have ``dtype`` and ``rank`` for an operand of a method."""
+        """Return whether the limits have ``dtype`` and ``rank`` for an operand of a method."""
         return not self._why_not(method, operand, dtype, rank)
 
     def _why_not(self, method: str, operand: str, dtype: str, rank: int) -> str:

@@ -39,7 +39,7 @@ CONCAT = Op("concat", _as_first, lambda *xs, axis: np.concatenate(xs, axis))
 
 @dataclass(frozen=True)
 class Split:
-    """How a value is cut: along ``axis`` at ``bounds``, which begin with 0 and end with its size."""
+    """A split of a value along ``axis`` at ``bounds``, which begin with 0 and end with its size."""
 
     axis: int
     bounds: tuple[int, ...]
@@ -62,7 +62,7 @@ class Stage:
 
 @dataclass(frozen=True)
 class _Cut:
-    """What is decided of a value: its split (part 0 computes what has none), its stage, what it needs of inputs."""
+    """Decisions about a value: its split (part 0 computes what has none), its stage, what it needs of inputs."""
 
     split: Split | None
     stage: int
@@ -139,7 +139,7 @@ def _seed(values: Sequence[Value], value: Value, parts: int) -> Found | None:
 
 
 def _propagated(values: Sequence[Value], value: Value, cuts: Sequence[_Cut | None]) -> Found | None:
-    """How the result is split where its inputs are; None where it needs all of them whole."""
+    """Return the split of the result that its inputs' splits give; None where it needs all of them whole."""
     assert value.op is not None
     for position, cut in enumerate(cuts):
         if cut is None or cut.split is None:

@@ -1,4 +1,5 @@
-"""Which dispatches run an op: one module a family, with the stem of its ``ops/`` file and its ``shaders/`` folder.
+"""Kernels, from an op to its dispatches: one module a family, with the stem of its ``ops/`` file and its ``shaders/``
+folder.
 
 ``KERNELS`` maps an op's name to a :class:`Kernel`: the table that is asked when a plan is compiled.
 """

@@ -1,4 +1,4 @@
-"""How the operands of a product are read four by four, by what lies side by side: "depth", "across", or neither."""
+"""Reading the operands of a product four by four, by what lies side by side: "depth", "across", or neither."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What kernels share: the adapter's capabilities, workgroup counts, and the packing of uniforms."""
+"""Shared by all kernels: the adapter's capabilities, workgroup counts, and the packing of uniforms."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ ENDLESS = 2**62
 
 @dataclass(frozen=True)
 class Adapter:
-    """What decides between kernels: software or not, features (of the language, too), subgroup sizes, the matrices that
-    subgroups multiply (dtypes of operands and result, rows, columns, depth), invocations and bytes of a workgroup, and
-    the iterations that an invocation may take, and how much it binds.
+    """Capabilities that decide between kernels: software or not, features (of the language, too), subgroup sizes, the
+    matrices that subgroups multiply (dtypes of operands and result, rows, columns, depth), invocations and bytes of a
+    workgroup, and the iterations that an invocation may take, and how much it binds.
     """
 
     fallback: bool
@@ -48,7 +48,7 @@ class Adapter:
 
     @property
     def multiplies_halves(self) -> bool:
-        """Whether subgroups of 32 multiply float16 matrices of 16 × 16 into float32, as ``matrices.wgsl`` needs it."""
+        """True if subgroups of 32 multiply float16 matrices of 16 × 16 into float32, as ``matrices.wgsl`` needs it."""
         needed = {"shader-f16", "subgroups", "chromium-experimental-subgroup-matrix", "buffer_view"}
         sizes = self.subgroups == (32, 32) and ("f16", "f32", 16, 16, 16) in self.matrices
         return not self.fallback and needed <= self.features and sizes and self.storage >= 32768
@@ -61,7 +61,7 @@ SplitRule: TypeAlias = Callable[[Step, int], "Sequence[int | None] | None"]
 
 @dataclass(frozen=True)
 class Kernel:
-    """How one op runs: ``lower`` gives its dispatches; ``accepts`` says through which layouts it reads an input.
+    """The kernel of one op: ``lower`` gives its dispatches; ``accepts`` says through which layouts it reads an input.
 
     Every kernel reads dense inputs; what it does not accept it gets as a dense copy. ``cut`` says how a step that does
     not fit a device's limits is cut; a part has the bits that it has in the whole. ``parts`` are the steps that do

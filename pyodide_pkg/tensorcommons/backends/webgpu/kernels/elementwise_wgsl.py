@@ -1,4 +1,4 @@
-"""What a shader writes for each elementwise op: an expression for each type of registers that it is computed in.
+"""WGSL of each elementwise op: an expression for each type of registers that it is computed in.
 
 ``{0}``, ``{1}`` and ``{2}`` are its operands, ``{alpha}`` an attribute. What is called ``op_*``, ``int_*`` and
 ``uint_*`` are functions of ``shaders/elementwise/``.

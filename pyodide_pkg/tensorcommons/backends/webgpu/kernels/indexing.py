@@ -36,7 +36,7 @@ def _without(layout: Layout, axis: int) -> Layout:
 
 
 def _in_vectors(rows: Layout, chosen: Layout, stride: int) -> bool:
-    """Whether four neighbours of the result are four neighbours of x that begin at a multiple of four."""
+    """Return whether four neighbours of the result are four neighbours of x that begin at a multiple of four."""
     if not rows.shape or rows.shape[-1] % 4 or rows.strides[-1] != 1 or chosen.strides[-1] != 0:
         return False
     return not any(number % 4 for number in (*rows.strides[:-1], rows.offset, stride))

@@ -27,7 +27,7 @@ ACTIVATIONS = (None, "relu", "gelu", "tanh", "sigmoid")  # by the numbers of `ac
 
 @dataclass(frozen=True)
 class Tile:
-    """What a workgroup computes: a tile of the result; ``slices`` is the number of invocations that share a depth,
+    """The tile of the result that a workgroup computes; ``slices`` is the number of invocations that share a depth,
     ``depth`` that of a slice in workgroup memory where it is not the shader's, ``blocks`` the 4 × 4 of an invocation.
 
     It is taken for products of at least ``groups`` such tiles; a large one if they fill more than half of it.
@@ -43,7 +43,7 @@ class Tile:
 
     @property
     def variables(self) -> dict[str, str]:
-        """What the shader calls these numbers."""
+        """These numbers by the names that the shader has for them."""
         values = {"tile_rows": self.rows, "tile_columns": self.columns, "slices": self.slices}
         return {name: str(value) for name, value in values.items()}
 
@@ -116,7 +116,7 @@ class Product:
 
     @property
     def depth(self) -> int:
-        """How many products one element adds up."""
+        """Number of products that one element adds up."""
         return self.a.shape[-1]
 
     def dispatches(self, adapter: Adapter) -> list[Dispatch]:
@@ -154,7 +154,7 @@ class Product:
         return -(-self.depth // 4) * (1 + (inside if tile == SOFTWARE else 0))
 
     def tile(self, adapter: Adapter) -> Tile:
-        """What suits its size and operands on ``adapter``."""
+        """Choose the tile for the size and the operands on ``adapter``."""
         if self.whole is not None:
             return self.whole.tile(adapter)
         tile = self._tile(adapter)
@@ -178,12 +178,12 @@ class Product:
 
     @property
     def _in_eights(self) -> bool:
-        """Whether both operands are float16 that can be read eight at a time."""
+        """True if both operands are float16 that can be read eight at a time."""
         halves = self.a.dtype is self.b.dtype is dtypes.float16
         return halves and "elements" not in (self._reading(self.a, -1, 8), self._reading(self.b, -2, 8))
 
     def _reading(self, operand: Operand, along: int, width: int = 4) -> str:
-        """How ``width`` elements of an operand are read, ``along`` being its axis of depth; a key of ``BLOCKS``."""
+        """Choose how ``width`` elements of an operand are read; ``along`` is its axis of depth. A key of ``BLOCKS``."""
         layout = operand.layout
         for name, axis in (("depth", along), ("across", -3 - along)):
             others = [s for i, s in enumerate(layout.strides, -len(layout.strides)) if i != axis]
@@ -212,7 +212,7 @@ class Product:
         return {**variables, "block_a": self._block("a", tile), "block_b": self._block("b", tile)}
 
     def _lies(self, operand: Operand, along: int) -> tuple[str, bool]:
-        """How an operand is read, and whether neighbours in memory are neighbours in depth."""
+        """Return how an operand is read, and whether neighbours in memory are neighbours in depth."""
         reading, strides = self._reading(operand, along), operand.layout.strides
         near = abs(strides[along]) <= abs(strides[-3 - along])
         return reading, reading == "depth" or (reading == "elements" and near)
@@ -228,7 +228,8 @@ class Product:
         )  # fmt: skip
 
     def _epilogue(self, tile: Tile, adapter: Adapter) -> dict[str, str]:
-        """How results are stored: whole, or the activation and what comes after it on what is stored already.
+        """Compose the code that stores results: whole, or the activation and what comes after it on what is stored
+        already.
 
         Hardware is not even shown an activation that there is not: it would leave loops around it as they are.
         """
@@ -283,7 +284,7 @@ class Product:
 
 
 def _is_whole(operand: Operand, order: Sequence[int]) -> bool:
-    """Whether a matrix, its axes in that order, is all of its storage."""
+    """Return whether a matrix, its axes in that order, is all of its storage."""
     return operand.layout.offset == 0 and operand.layout.permute(order).is_contiguous
 
 

@@ -103,7 +103,7 @@ def _eps(step: Step) -> float:
 
 
 def _in_scalars(columns: int, adapter: Adapter) -> bool:
-    """Whether one invocation takes a row, element by element."""
+    """Return whether one invocation takes a row, element by element."""
     return columns <= SHORT or (adapter.fallback and _loops(columns) <= adapter.loops)
 
 

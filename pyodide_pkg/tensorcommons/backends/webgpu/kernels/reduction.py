@@ -42,7 +42,7 @@ TAKE_FOUR = """let four = load4_x(u32(base) / 4u + j);
 
 @dataclass(frozen=True)
 class State:
-    """What a reduction carries along: WGSL expressions of ``s`` (a state), ``x`` (an element), ``j`` (its position)."""
+    """State of a reduction: WGSL expressions of ``s`` (a state), ``x`` (an element), ``j`` (its position)."""
 
     type: str
     start: str
@@ -103,8 +103,9 @@ def _power_of_two(limit: float) -> int:
 
 
 def _lanes(results: int, elements: int, kept: Layout, reduced: Layout, adapter: Adapter) -> tuple[int, int, bool]:
-    """Of hardware: invocations of a workgroup; how many of them share a result; and whether neighbours then work on
-    neighbouring results."""
+    """Choose for hardware: invocations of a workgroup; how many of them share a result; and whether neighbours then
+    work on neighbouring results.
+    """
     beside = bool(kept.shape) and abs(kept.strides[-1]) < min((abs(s) for s in reduced.strides), default=0)
     wanted = _power_of_two(elements / 4)
     if not beside:

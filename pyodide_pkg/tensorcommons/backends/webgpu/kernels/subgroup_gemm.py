@@ -31,7 +31,7 @@ class Slice:
 
     @property
     def width(self) -> int:
-        """Of a row in workgroup memory, without its padding."""
+        """Elements of a row in workgroup memory, without its padding."""
         return self.depth if self.by_depth else self.side
 
     @property
@@ -41,7 +41,7 @@ class Slice:
 
     @property
     def size(self) -> int:
-        """Of the slice in workgroup memory, in float16."""
+        """Float16 elements of the slice in workgroup memory."""
         return (self.side if self.by_depth else self.depth) * self.stride
 
     @property
@@ -99,7 +99,7 @@ class Slice:
 
 
 def variables(rows: int, columns: int, depth: int, a_by_depth: bool, b_by_depth: bool) -> Mapping[str, str]:
-    """What the shader's variables stand for, for a tile of ``rows`` × ``columns`` and slices of ``depth``."""
+    """Values of the shader's variables, for a tile of ``rows`` × ``columns`` and slices of ``depth``."""
     a = Slice("a", a_by_depth, rows, depth, 0)
     b = Slice("b", b_by_depth, columns, depth, a.size)
     high, wide = range(rows // 2 // SIDE), range(columns // 2 // SIDE)

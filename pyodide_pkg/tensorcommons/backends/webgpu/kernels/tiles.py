@@ -156,7 +156,7 @@ def variables(
     readings: Mapping[str, tuple[str, bool]],
     weights: Sequence[str],
 ) -> Mapping[str, str]:
-    """What the shader's variables stand for: ``tile`` rows × columns, of which a lane has ``blocks`` of 4 × 4.
+    """Values of the shader's variables: ``tile`` rows × columns, of which a lane has ``blocks`` of 4 × 4.
 
     ``readings`` has for a and b how they are read, and whether neighbours in memory are neighbours in depth;
     ``weights`` are the buffers to be b, each for a batch of its own where they are several.

@@ -1,4 +1,4 @@
-"""How each op is said in WebNN: a rule an op, from its value in the graph to an operand of the builder.
+"""Lowering to WebNN: one rule an op, from its value in the graph to an operand of the builder.
 
 A rule calls one method of the builder where there is one that means the same, and else is made of several. What WebNN
 cannot say, or not in the dtype at hand, raises UnsupportedOp with the reason: that part runs on the next device.
@@ -38,7 +38,7 @@ def lower(computation: Computation, builder: GraphBuilder) -> Slices[LoweringCon
 
 @sliced
 def refusals(computation: Computation, builder: GraphBuilder) -> Slices[dict[int, str]]:
-    """Why, of each value that WebNN does not take here."""
+    """Return the values that WebNN does not take here, each with the reason."""
     lowering = LoweringContext(computation, builder, RULES, REFUSED)
     lowering.why = {}
     return (yield from _lowered(lowering, computation)).why or {}

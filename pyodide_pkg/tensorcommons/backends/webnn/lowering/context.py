@@ -1,4 +1,4 @@
-"""What a rule is given: the value to lower, the operands of its inputs, and the builder."""
+"""The context of a rule: the value to lower, the operands of its inputs, and the builder."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class LoweringContext:
         return tuple(self.source(child) for child in value.inputs) if value.op is not None else ()
 
     def source(self, number: int) -> int:
-        """What a value shows that is only broadcast: WebNN's operations broadcast by themselves."""
+        """The value below a broadcast: WebNN's operations broadcast by themselves."""
         while (value := self.values[number]).op is not None and value.op.name == "broadcast_to":
             number = value.inputs[0]
         return number

@@ -110,7 +110,7 @@ def exp(b: GraphBuilder, x: Operand) -> Operand:
 
 
 def polynomial(b: GraphBuilder, x: Operand, coefficients: Sequence[float]) -> Operand:
-    """By Horner's rule; the constant term first."""
+    """Evaluate a polynomial by Horner's rule; the constant term first."""
     y = b.number(coefficients[-1], x)
     for coefficient in coefficients[-2::-1]:
         y = b.binary("add", b.binary("mul", y, x), b.number(coefficient, x))
@@ -118,7 +118,7 @@ def polynomial(b: GraphBuilder, x: Operand, coefficients: Sequence[float]) -> Op
 
 
 def expm1(b: GraphBuilder, x: Operand) -> Operand:
-    """By tanh near 0: e ** x - 1 = 2 tanh(x / 2) / (1 - tanh(x / 2))."""
+    """Compute expm1, by tanh near 0: e ** x - 1 = 2 tanh(x / 2) / (1 - tanh(x / 2))."""
     t = b.unary("tanh", scaled(b, x, 0.5))
     near = b.binary("div", scaled(b, t, 2), b.binary("sub", b.number(1, x), t))
     far = b.binary("sub", exp(b, x), b.number(1, x))
@@ -138,7 +138,7 @@ def _signed(b: GraphBuilder, magnitude: Operand, x: Operand) -> Operand:
 
 
 def _negative(b: GraphBuilder, x: Operand) -> Operand:
-    """Whether the sign of a float is set, of -0.0, too."""
+    """Return whether the sign of a float is set, of -0.0, too."""
     zero = b.number(0, x)
     turned = b.binary("lesser", b.binary("div", b.number(1, x), x), zero, "uint8")
     return b.binary("logicalOr", b.binary("lesser", x, zero, "uint8"), turned)
