@@ -26,8 +26,9 @@ TABLE = 3001 * 8 * 4
 REFUSING = """
 (from, to) => {
   const make = GPUDevice.prototype.createBuffer;
-  const refused = { count: 0 };
+  const refused = { count: 0, sizes: [] };
   GPUDevice.prototype.createBuffer = function (asked) {
+    refused.sizes.push(asked.size);
     const refuse = asked.size >= from && asked.size < to;
     refused.count += refuse;
     return make.call(this, refuse ? { ...asked, size: 2 ** 30 } : asked);
@@ -40,7 +41,10 @@ REFUSING = """
 
 @contextmanager
 def refusing(least: int, below: int = 2**40) -> Iterator[Any]:
-    """Have the GPU refuse buffers of ``least`` bytes and more, below ``below``. Gives how many it was asked for."""
+    """Have the GPU refuse buffers of ``least`` bytes and more, below ``below``.
+
+    Gives an object with the ``count`` of these, and the ``sizes`` of all buffers that were asked for.
+    """
     from pyodide.code import run_js
 
     refused = run_js(REFUSING)(least, below)
@@ -119,6 +123,27 @@ async def an_arena_an_output_and_a_read_are_refused(device: Device) -> None:
     near(await large.read(), np.repeat(numbers(1) + 2, MANY))
     near(await tc.sum(tc.cumulative_sum(wide)).read(), numbers(1)[0] * MANY * (MANY + 1) / 2, 1e-4)
     del wide, large
+    await _nothing_left(device, before)
+
+
+@only("webgpu")
+async def parameters_of_a_program_are_refused(device: Device) -> None:
+    (x,) = on(device, numbers(30, 40))
+    before = held(device)
+
+    def result() -> tc.Tensor:
+        return tc.sum(tc.softmax(x * 2, axis=0), axis=1) * 5
+
+    with refusing(2**40) as seen:
+        wanted = await result().read()
+        sizes = [int(size) for size in seen.sizes]
+    await _nothing_left(device, before)
+    parameters = next(size for size in sizes if size >= 256 and size % 256 == 0)
+    with refusing(parameters, parameters + 1) as refused:
+        for _ in range(2):
+            await raises(DeviceMemoryError, result().read(), "the parameters of a run of")
+        assert refused.count == 2
+    np.testing.assert_array_equal(await result().read(), wanted)
     await _nothing_left(device, before)
 
 

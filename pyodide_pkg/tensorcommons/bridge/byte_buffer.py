@@ -211,16 +211,19 @@ def _new_array(nbytes: int) -> Any:
 
 
 def _drop(array: Any) -> None:
-    """Free an array of JavaScript's soon.
+    """Free an array of JavaScript's at once.
 
     What was given to WebGPU or hashed once, Chromium keeps until garbage is collected, and ``transfer(0)`` does not
-    change that; a clone that is thrown away takes the bytes along.
+    change that; a clone is garbage of the same size. A message that nobody can receive takes the bytes along.
     """
     if IN_BROWSER and array.length:
-        from js import Object, structuredClone
+        from js import MessageChannel
         from pyodide.ffi import to_js
 
-        structuredClone(None, to_js({"transfer": [array.buffer]}, dict_converter=Object.fromEntries))
+        channel = MessageChannel.new()
+        channel.port2.close()
+        channel.port1.postMessage(None, to_js([array.buffer]))
+        channel.port1.close()
 
 
 pool = Pool()

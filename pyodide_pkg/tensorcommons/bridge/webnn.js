@@ -60,6 +60,14 @@ function copied(source) {
   return data;
 }
 
+// Free a buffer at once: a message that nobody can receive takes its bytes along.
+function discard(buffer) {
+  const { port1, port2 } = new MessageChannel();
+  port2.close();
+  port1.postMessage(null, [buffer]);
+  port1.close();
+}
+
 class Ml {
   constructor(context, wish, noConstants) {
     this.context = context;
@@ -174,7 +182,7 @@ class Ml {
 
   #writeWhole(entry, data) {
     this.context.writeTensor(entry.tensor, data);
-    structuredClone(null, { transfer: [data.buffer] }); // the browser has a copy, and collects garbage late
+    discard(data.buffer); // the browser has a copy, and collects garbage late
   }
 
   // The next bytes of a tensor that is written in order, an array; it is written when the last ones are there.
