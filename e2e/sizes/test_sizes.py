@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
 
-from bench.sizes import CASES, EVICTED, measure
+from bench.memory import MB, OurTab
+from bench.sizes import CASES, EVICTED, LOADING, Watch, measure
 from scripts.browser import find_browser
+from scripts.random_checkpoint import RandomCheckpoint
 from scripts.serve import serve
 from scripts.serve_checkpoints import with_random
 
@@ -18,12 +21,43 @@ if TYPE_CHECKING:
     from playwright.sync_api import Browser, Playwright
 
 KEPT = 100  # MB that the page's process may have more than when it was ready
+SMALL = "bert-base,layers=3,vocab_size=8000,hidden_size=576,num_attention_heads=9,intermediate_size=2304"  # 67 MB
 
 
 @pytest.fixture(scope="module")
 def url(site_folder: Path) -> Iterator[str]:
     with serve(site_folder, wrap=with_random) as address:
         yield address
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the memory of a process is read from /proc")
+def test_loads_evictions_and_restores_take_little_of_the_page(playwright: Playwright, url: str) -> None:
+    """Two models in turn under a limit that holds one: four times as many bytes pass through the page's process."""
+    found = find_browser()
+    browser = playwright.chromium.launch(
+        executable_path=found.path, args=list(found.flags), env={**found.environment()}
+    )
+    try:
+        tab, watch = OurTab(browser, url, "webgpu"), Watch(browser)
+        worth = RandomCheckpoint(SMALL).nbytes / MB
+
+        def python(source: str) -> object:
+            return tab.worker.evaluate("(source) => pyodide.runPythonAsync(source)", source)
+
+        limit = round(1.2 * worth * MB / 2**20)
+        python(f"kind, dtype, limit, cache = 'webgpu', 'float32', {limit}, 'auto'\n{LOADING}\nNone")
+        ready = watch.now()
+        with watch.peak() as most:
+            python(f"for seed in range(2): await load(f'{url}random/{SMALL},seed={{seed}}')")
+            python("for model in models: await run(model)")
+        restored = python("manager.get_stats()['restored_bytes']")
+        assert isinstance(restored, int) and restored > 1.5 * worth * MB
+        assert most["GPU"] > ready["GPU"] + 0.9 * worth  # the weights are where they belong
+        kept = most["renderer"] - ready["renderer"]
+        print(f"{worth:.0f} MB models: {kept:.0f} MB more than when the page was ready, at most")
+        assert kept <= KEPT, f"{kept:.0f} MB more than when the page was ready, with models of {worth:.0f} MB"
+    finally:
+        browser.close()
 
 
 @pytest.mark.long
