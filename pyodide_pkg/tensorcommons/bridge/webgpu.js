@@ -527,7 +527,7 @@ class Gpu {
 
   discardProgram(id) {
     this.dropSpares(id);
-    this.programs.get(id).uniform.destroy();
+    this.programs.get(id)?.uniform.destroy(); // none where the device was closed while it was compiled
     this.programs.delete(id);
   }
 

@@ -9,7 +9,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 
 from ...bridge.byte_buffer import ByteBuffer, Data
 from ...bridge.runtime import Slices, in_slices
@@ -222,14 +222,17 @@ class WebGPUBackend(Backend[Replay]):
         try:
             await asyncio.wait([compiling])
             compiling.result()
-        except asyncio.CancelledError:  # JavaScript finishes anyway: wait for it, then take back what it kept
-            await asyncio.wait([compiling])
-            if compiling.exception() is None:
-                self.bridge.discard(executable.id)
+        except asyncio.CancelledError:  # JavaScript finishes anyway, seconds later on a software adapter
+            compiling.add_done_callback(partial(self._take_back, executable.id))
             raise
         finally:
             del compiling  # or its failure would keep this frame, and this frame its failure
         return executable
+
+    def _take_back(self, program: int, compiling: asyncio.Future[None]) -> None:
+        """Discard a program that nobody waits for, once it is compiled."""
+        if not compiling.cancelled() and compiling.exception() is None:
+            self.bridge.discard(program)
 
     def _described(self, plan: Plan) -> Slices[tuple[int, bytearray, str]]:
         """The number of dispatches of ``plan``, the bytes of their parameters, and all of it for JavaScript."""
