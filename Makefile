@@ -13,7 +13,7 @@ PORT ?= 8000
 export PYTHONUNBUFFERED := 1
 export HYPOTHESIS_STORAGE_DIRECTORY := $(CURDIR)/.cache/hypothesis
 
-.PHONY: help setup demo test long bench bench-dawn bench-pack conformance cases check format wheel site clean distclean
+.PHONY: help setup demo test quick long bench bench-dawn bench-pack conformance cases check format wheel site clean distclean
 .DEFAULT_GOAL := help
 
 help: ## List the commands
@@ -31,6 +31,9 @@ test: setup ## Build wheel and site, then run tests/ and e2e/ (ARGS="…" for py
 	@$(VENV_PYTHON) -m scripts.site
 	@$(VENV_PYTHON) -m scripts.browser
 	@$(VENV_PYTHON) -m pytest $(ARGS)
+
+quick: setup ## What a change needs most, under a minute: the package under CPython, without a browser
+	@$(VENV_PYTHON) -m pytest tests --ignore=tests/setup --ignore=tests/bench -m "not long and not slow" $(ARGS)
 
 long: setup ## Tests that take minutes: fuzzers, and SmolLM2's real weights on every device (ARGS="…" for pytest)
 	@$(VENV_PYTHON) -m scripts.site

@@ -26,6 +26,30 @@ if TYPE_CHECKING:
 __all__ = ["lab"]
 
 FAILED = pytest.StashKey[bool]()
+# Files that take minutes, the longest first: a worker takes the next file, and none should begin such a one last.
+LONGEST_FIRST = (
+    "models/test_models.py",
+    "ops/test_ops.py",
+    "ops/test_webnn.py",
+    "sharing/test_sharing.py",
+    "page/test_devices.py",
+    "cache/test_reload.py",
+    "models/test_webnn.py",
+    "page/test_boot.py",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the longest files first behind those of tests/, which keep their order."""
+    folder = Path(__file__).parent
+
+    def place(item: pytest.Item) -> int:
+        if not item.path.is_relative_to(folder):
+            return -1
+        name = item.path.relative_to(folder).as_posix()
+        return LONGEST_FIRST.index(name) if name in LONGEST_FIRST else len(LONGEST_FIRST)
+
+    items.sort(key=place)
 
 
 @pytest.hookimpl(wrapper=True)

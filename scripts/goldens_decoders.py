@@ -3,8 +3,9 @@
     python -m scripts.goldens_decoders [--check]
 
 Weights are made from their names (``tests/cases/seeded.py``), here and in the tests: none is committed. For each
-model: the logits of a padded batch, 64 greedy tokens of one prompt, and of a batch of prompts of different lengths
-(padded on the left) that stops at an end token. ``sampling.*`` are the scores after each of the logits processors.
+model: the logits of a padded batch, 64 greedy tokens of one prompt with the logits of each step, and of a batch of
+prompts of different lengths (padded on the left) that stops at an end token. ``sampling.*`` are the scores after each
+of the logits processors.
 
 Needs what ``scripts/goldens.py`` needs, and ``pyodide_pkg`` on PYTHONPATH.
 """
@@ -140,8 +141,9 @@ def model_goldens(name: str, made: Goldens) -> Arrays:
     arrays["logits"] = output.logits.numpy()
 
     options = {"do_sample": False, "max_new_tokens": STEPS, "pad_token_id": 0}
-    single = model.generate(ids[:1, :5], **options)
-    arrays["prompt"], arrays["greedy"] = ids[:1, :5].numpy(), single[:, -STEPS:].numpy()
+    single = model.generate(ids[:1, :5], **options, return_dict_in_generate=True, output_logits=True)
+    arrays["prompt"], arrays["greedy"] = ids[:1, :5].numpy(), single.sequences[:, -STEPS:].numpy()
+    arrays["greedy_logits"] = torch.stack(single.logits, 1).numpy()
     batch = model.generate(prompts, attention_mask=mask, **options)[:, -STEPS:]
     stop = _stop(batch.numpy())
     stopped = model.generate(prompts, attention_mask=mask, **options, eos_token_id=stop)

@@ -29,9 +29,9 @@ models = location.origin + "/models/"
 devices = await tc.open_devices(prefer=("webgpu", "cpu"))
 ids = {"input_ids": np.array([[101, 7592, 2088, 102]]), "attention_mask": np.ones((1, 4), np.int64)}
 
-async def load(name, manager, **options):
+async def load(name, manager, device):
     events = []
-    model = await tc.from_pretrained(models + name, manager=manager, progress_callback=events.append, **options)
+    model = await tc.from_pretrained(models + name, manager=manager, device=device, progress_callback=events.append)
     return model, events[-1]
 
 async def answer(model):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import pytest
@@ -33,46 +34,68 @@ def troubled(context: BrowserContext) -> Tab:
     return Tab(context.new_page())
 
 
-class LoadedTabs:
-    """One tab with all models loaded and both panels done, replaced after a failure."""
+class SharedTab:
+    """One tab for several tests, with everything loaded or nothing, replaced after a failure."""
 
-    def __init__(self, browser: Browser, site: str) -> None:
-        self._browser, self._site = browser, site
+    def __init__(self, browser: Browser, site: str, load: str) -> None:
+        self._browser, self._site, self._load = browser, site, load
         self._tab: Tab | None = None
 
-    def current(self) -> Tab:
-        if self._tab is None:
-            context = self._browser.new_context(viewport={"width": 1440, "height": 900}, reduced_motion="reduce")
-            self._tab = Tab(context.new_page()).open(self._site, load="all")
-            for model_id in ALL:
-                self._tab.wait_card(model_id, "loaded")
-            for panel in ("sentences", "pair"):
-                self._tab.wait_panel(panel)
-        return self._tab
+    @contextmanager
+    def lent(self, test: pytest.Item) -> Iterator[Tab]:
+        """The tab for one test, which fails if the console says an error or a warning."""
+        tab = self._tab = self._tab or self._open()
+        yield tab
+        # A long text is cut, which is logged once a tokenizer.
+        errors = [error for error in tab.errors if "is longer than the" not in error]
+        if errors or FAILED in test.stash:
+            self.close()
+        assert errors == []
 
     def close(self) -> None:
         if self._tab is not None:
             self._tab.page.context.close()
             self._tab = None
 
+    def _open(self) -> Tab:
+        context = self._browser.new_context(viewport={"width": 1440, "height": 900}, reduced_motion="reduce")
+        tab = Tab(context.new_page()).open(self._site, load=self._load)
+        if self._load == "all":
+            for model_id in ALL:
+                tab.wait_card(model_id, "loaded")
+            for panel in ("sentences", "pair"):
+                tab.wait_panel(panel)
+        return tab
 
-@pytest.fixture(scope="module")
-def loaded_tabs(browser: Browser, site: str) -> Iterator[LoadedTabs]:
-    tabs = LoadedTabs(browser, site)
-    yield tabs
-    tabs.close()
+
+@pytest.fixture(scope="session")
+def loaded_tab(browser: Browser, site: str) -> Iterator[SharedTab]:
+    shared = SharedTab(browser, site, "all")
+    yield shared
+    shared.close()
 
 
 @pytest.fixture
-def loaded(loaded_tabs: LoadedTabs, request: pytest.FixtureRequest) -> Iterator[Tab]:
-    """The tab of the module that has all models loaded."""
-    tab = loaded_tabs.current()
-    yield tab
-    # A long text is cut, which is logged once a tokenizer.
-    errors = [error for error in tab.errors if "is longer than the" not in error]
-    if errors or FAILED in request.node.stash:
-        loaded_tabs.close()
-    assert errors == []
+def loaded(loaded_tab: SharedTab, request: pytest.FixtureRequest) -> Iterator[Tab]:
+    """A tab with all models loaded and both panels done, for tests that look and type."""
+    with loaded_tab.lent(request.node) as tab:
+        yield tab
+
+
+@pytest.fixture(scope="session")
+def empty_tab(browser: Browser, site: str) -> Iterator[SharedTab]:
+    shared = SharedTab(browser, site, "none")
+    yield shared
+    shared.close()
+
+
+@pytest.fixture
+def empty(empty_tab: SharedTab, request: pytest.FixtureRequest) -> Iterator[Tab]:
+    """A tab without a model; what a test loads there is unloaded after it."""
+    with empty_tab.lent(request.node) as tab:
+        yield tab
+        if FAILED not in request.node.stash:
+            tab.unload_all()
 
 
 @pytest.fixture

@@ -68,6 +68,12 @@ class Tab:
             self.press(model_id, "Unload")
             self.wait_card(model_id, "idle")
 
+    def unload_all(self) -> None:
+        button = self.page.get_by_role("button", name="Unload all")
+        if button.is_enabled():
+            button.click()
+        expect(self.page.get_by_role("heading", name=f"Models: 0 of {len(ALL)} loaded")).to_be_visible()
+
     # --- memory ---
 
     def figure(self, element_id: str) -> float:

@@ -14,8 +14,6 @@ from scripts.serve import serve
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from playwright.sync_api import BrowserContext
-
     from e2e.page.faults import Faults
 
 RECORD_PROGRESS = """
@@ -27,7 +25,7 @@ addEventListener("DOMContentLoaded", () => {
 """
 
 
-def test_boot_shows_bytes_up_to_the_total_that_it_promised(tab: Tab, site: str) -> None:
+def test_boot_shows_bytes_up_to_the_total_that_it_promised_and_names_each_device(tab: Tab, site: str) -> None:
     tab.page.add_init_script(RECORD_PROGRESS)
     tab.open(site)
     seen = [re.fullmatch(r"([\d.]+) of ([\d.]+) MB", text) for text in tab.evaluate("seenBytes") if text]
@@ -39,18 +37,6 @@ def test_boot_shows_bytes_up_to_the_total_that_it_promised(tab: Tab, site: str) 
     assert len(totals) == 1
     assert loaded[-1] == float(totals.pop())
     expect(tab.page.locator("#boot")).to_be_hidden()
-
-
-def test_a_newcomer_gets_the_small_family_unasked(tab: Tab, site: str) -> None:
-    tab.open(site, load=None)
-    for model_id in SPLADE_FAMILY:
-        tab.wait_card(model_id, "loaded")
-    tab.wait_panel("pair")
-    assert tab.figure("with-sharing") < tab.figure("separate")
-
-
-def test_each_device_is_named_or_its_absence_explained(tab: Tab, site: str) -> None:
-    tab.open(site)
     badges = tab.page.get_by_role("list", name="Devices").get_by_role("listitem")
     assert badges.count() == 3
     for badge in badges.all():
@@ -61,21 +47,26 @@ def test_each_device_is_named_or_its_absence_explained(tab: Tab, site: str) -> N
     assert "software" in badges.first.inner_text()
 
 
-def test_the_time_to_a_usable_page_and_a_first_embedding_is_said(context: BrowserContext, site: str) -> None:
-    for visit in ("cold", "warm"):  # the second finds the files in the browser's cache
-        tab = Tab(context.new_page()).open(site, load=MINILM)
-        tab.wait_panel("sentences")
-        expect(tab.page.locator("#timings")).to_have_text(
-            re.compile(r"Usable after [\d.]+ s, first embedding after [\d.]+ s\.")
-        )
-        usable, embedding = (
-            tab.evaluate(f"performance.getEntriesByName('{name}')[0].duration / 1000")
-            for name in ("usable", "first-embedding")
-        )
-        assert usable < embedding
-        assert tab.errors == []
-        print(f"\n{visit}: usable after {usable:.1f} s, first embedding after {embedding:.1f} s")
-        tab.page.close()
+def test_a_newcomer_gets_the_small_family_unasked(tab: Tab, site: str) -> None:
+    tab.open(site, load=None)
+    for model_id in SPLADE_FAMILY:
+        tab.wait_card(model_id, "loaded")
+    tab.wait_panel("pair")
+    assert tab.figure("with-sharing") < tab.figure("separate")
+
+
+def test_the_time_to_a_usable_page_and_a_first_embedding_is_said(tab: Tab, site: str) -> None:
+    tab.open(site, load=MINILM)
+    tab.wait_panel("sentences")
+    expect(tab.page.locator("#timings")).to_have_text(
+        re.compile(r"Usable after [\d.]+ s, first embedding after [\d.]+ s\.")
+    )
+    usable, embedding = (
+        tab.evaluate(f"performance.getEntriesByName('{name}')[0].duration / 1000")
+        for name in ("usable", "first-embedding")
+    )
+    assert usable < embedding
+    print(f"\nusable after {usable:.1f} s, first embedding after {embedding:.1f} s")
 
 
 def test_any_folder_of_a_host_will_do(tab: Tab, site_folder: Path) -> None:

@@ -49,7 +49,7 @@ def test_everything_that_can_be_used_has_a_name(loaded: Tab) -> None:
 
 def test_the_theme_can_be_chosen_and_is_kept(tab: Tab, site: str) -> None:
     tab.page.emulate_media(color_scheme="light")
-    tab.open(site)
+    tab.page.goto(f"{site}?load=none")  # and wait for no Python
     background = "getComputedStyle(document.documentElement).backgroundColor"
     light = tab.evaluate(background)
     toggle = tab.page.locator("#theme")
@@ -59,7 +59,7 @@ def test_the_theme_can_be_chosen_and_is_kept(tab: Tab, site: str) -> None:
     dark = tab.evaluate(background)
     assert dark != light
     tab.page.reload()
-    tab.wait_booted()
+    expect(toggle).to_have_text("Use light theme")
     assert tab.evaluate(background) == dark
     toggle.click()
     assert tab.evaluate(background) == light

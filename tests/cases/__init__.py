@@ -2,7 +2,8 @@
 
 A case is a public ``async def`` with one parameter, in a module of this folder; a new one is found by itself and runs
 in both. Cases of ops take the device, cases of models a :class:`Place`. ``@only("webgpu")`` marks a case that is about
-that device alone, ``@long("webgpu")`` one that takes a software adapter over half a minute: `make long` runs it there.
+that device alone, ``@long("webgpu")`` one that takes a software adapter over half a minute: `make long` runs it there;
+``@slow`` one that `make quick` leaves out.
 """
 
 from __future__ import annotations
@@ -120,6 +121,12 @@ def long(*kinds: str) -> Callable[[Case], Case]:
         return case
 
     return mark
+
+
+def slow(case: Case) -> Case:
+    """Mark a case that takes over a second under CPython: `make quick` leaves it out."""
+    case.slow = True  # type: ignore[attr-defined]
+    return case
 
 
 def shows(model: str, what: str, against: str) -> Callable[[Case], Case]:

@@ -7,7 +7,7 @@ import numpy as np
 from examples import chat_beside_embedder, five_heads, image_similarity, saliency, semantic_search
 from tensorcommons.bridge.runtime import IN_BROWSER
 from tensorcommons.hub.sources import FileMissingError, open_source
-from tests.cases import Place, only
+from tests.cases import Place, only, slow
 from tests.cases.architectures import checkpoint as picture_model
 from tests.cases.random_weights import picture
 from tests.cases.seeded import checkpoint
@@ -66,6 +66,7 @@ async def pictures_that_look_alike_are_near(place: Place) -> None:
 
 
 @only("cpu", "webnn")  # on WebGPU in software its model takes 15 s, and has a case of its own
+@slow
 async def a_bright_disk_draws_the_eye(place: Place) -> None:
     rows, columns = np.mgrid[:90, :120]
     disk = (rows - 30) ** 2 + (columns - 85) ** 2 < 15**2

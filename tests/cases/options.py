@@ -13,7 +13,7 @@ import tensorcommons as tc
 from tensorcommons import Model
 from tensorcommons.errors import ShapeMismatch, TensorCommonsError
 from tensorcommons.models.generation_options import BELOW_ZERO, READERS
-from tests.cases import Place, only, shows
+from tests.cases import Place, only, shows, slow
 from tests.cases.checkpoints import WEIGHTS, pack, tensors_of
 from tests.cases.seeded import checkpoint
 from tests.cases.support import raises
@@ -59,6 +59,7 @@ async def _writes(place: Place, name: str, step: int) -> None:
 
 @shows("llama", "tokens under each option of generation, and under several", "generation.json")
 @only("cpu")
+@slow
 async def llama_writes_under_each_option(place: Place) -> None:
     await _writes(place, "tiny-llama", 2)
 
@@ -71,6 +72,7 @@ async def gpt2_writes_under_each_option(place: Place) -> None:
 
 @shows("t5", "tokens under each option of generation, and under several", "generation.json")
 @only("cpu")
+@slow
 async def t5_writes_under_each_option(place: Place) -> None:
     await _writes(place, "tiny-t5", 3)
 
@@ -83,6 +85,7 @@ async def some_options_on_a_device(place: Place) -> None:
 
 
 @only("cpu")
+@slow
 async def a_file_says_how_to_write(place: Place) -> None:
     """generation_config.json counts alone; what config.json says of generation counts where there is none."""
     plain = await _load(place)

@@ -12,7 +12,7 @@ import tensorcommons as tc
 from tensorcommons import Device, Model
 from tensorcommons.backends.device import STAGING_RESERVE
 from tensorcommons.graph import program, streaming
-from tests.cases import Place, long, only
+from tests.cases import Place, long, only, slow
 from tests.cases.architectures import checkpoint
 from tests.cases.golden_models import INPUTS, load_goldens
 from tests.cases.requests import arrays_of, drawn
@@ -106,11 +106,13 @@ async def a_decoder_generates_in_segments(place: Place) -> None:
 
 
 @long("webgpu")
+@slow
 async def encoders_in_segments(place: Place) -> None:
     await _encoders(place, *ENCODERS)
 
 
 @long("webgpu")
+@slow
 async def decoders_in_segments(place: Place) -> None:
     for name in ("tiny-gpt2", "tiny-llama", "tiny-t5-gated"):
         more = {"decoder_input_ids": np.array([[0, 3]])} if "t5" in name else {}

@@ -284,7 +284,8 @@ def no_fault(store, call, method, name, data):
 
 
 class TestFaults:
-    @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+    @pytest.mark.slow
+    @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
     @given(data=st.data())
     def test_a_crash_at_any_point_costs_nothing_but_time(self, running, data):
         """Also one that leaves the entry half written under its own name, as a browser without renaming does."""
@@ -324,6 +325,7 @@ class TestFaults:
 
         asyncio.run(story())
 
+    @pytest.mark.slow
     @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
     @given(
         calls=st.sets(st.integers(1, 150), max_size=30),

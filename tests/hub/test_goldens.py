@@ -62,3 +62,13 @@ async def test_the_tiny_models_share_their_encoder_to_the_byte():
     common = states[0].keys() & states[1].keys()
     assert len(common) == 37
     assert all(states[0][name] == states[1][name] for name in common)
+
+
+def test_what_generation_is_compared_with_says_many_things():
+    """A model that repeats one token would hide a mistake in positions, masks and caches."""
+    with np.load(GOLDENS / "decoders.npz") as arrays:
+        rows = [(key, row) for key in arrays.files if key.endswith((".greedy", ".batch")) for row in arrays[key]]
+    smollm2 = json.loads((GOLDENS / "smollm2.json").read_text())["written"]
+    rows += [(f"smollm2 {number}", np.array(case["new"])) for number, case in enumerate(smollm2)]
+    assert len(rows) >= 6 * 4 + 2
+    assert {key: len(np.unique(row)) for key, row in rows if len(np.unique(row)) < 16} == {}

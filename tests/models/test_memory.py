@@ -17,6 +17,7 @@ ROWS = 600_000  # of the one large tensor: 86 MB in float32
 MOST = ROOM + 2 * byte_buffer.CHUNK + (4 << 20)  # bytes: chunks on their way, one becoming another dtype, and a little
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("stored", "loaded"), [("F32", "float32"), ("F16", "float32"), ("BF16", "float32"), ("F32", "float16")]
 )
