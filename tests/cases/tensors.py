@@ -15,7 +15,7 @@ from tensorcommons import Device
 from tensorcommons.backends import current
 from tensorcommons.errors import DeviceUnavailable, TensorCommonsError, TensorReleased, UnsupportedDtype
 from tensorcommons.tensor import realize
-from tests.cases import only
+from tests.cases import only, slow
 from tests.cases.harness import held, real_bytes
 from tests.cases.support import near, numbers, on, raises, refused
 
@@ -126,6 +126,7 @@ async def a_view_keeps_its_bytes_alive(device: Device) -> None:
     near(await view.read(), numbers(3000)[10:20])
 
 
+@slow
 async def the_same_op_many_times_stays_flat(device: Device) -> None:
     (x,) = on(device, numbers(2000))
     counts = []

@@ -243,6 +243,7 @@ entries = st.fixed_dictionaries(
 )
 
 
+@pytest.mark.slow
 @fuzz
 @given(
     st.dictionaries(st.text(max_size=3) | st.just("__metadata__"), entries | values, max_size=4), st.binary(max_size=24)

@@ -15,6 +15,8 @@ from scripts.paths import ROOT
 from tensorcommons.errors import InvalidWeights
 from tests.hub.node_tokenizers import NodeEngine
 
+pytestmark = pytest.mark.slow
+
 FOLDER = ROOT / "tests" / "goldens" / "tokenizers"
 KINDS = {path.stem: json.loads(path.read_text()) for path in sorted(FOLDER.glob("*.json"))}
 ALL = {"limit": None, "left": False, "overlap": None, "special": True}

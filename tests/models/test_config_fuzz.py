@@ -18,6 +18,8 @@ from tensorcommons.errors import TensorCommonsError
 from tests.cases import Place
 from tests.cases.variants import checkpoint
 
+pytestmark = pytest.mark.slow
+
 GOLDENS = str(paths.ROOT / "tests/goldens")
 TABLE: dict[str, Any] = json.loads((paths.ROOT / "tests/goldens/variants.json").read_text())
 NAMES = [name for name in TABLE if name != "fields"]

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tensorcommons import open_devices
 from tests.cases import conformance
 from tests.cases.fuzz import check
+
+pytestmark = pytest.mark.slow
 
 
 @settings(max_examples=300, deadline=None)
