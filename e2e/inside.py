@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import io
 import json
 import traceback
@@ -27,6 +28,8 @@ async def open(origin: str) -> None:  # noqa: A001
         devices = await tc.open_devices(prefer=[kind, "cpu"])
         assert devices.opened[0].kind == kind, devices.missing
         _places[kind] = Place(devices, f"{origin}/models", f"{origin}/tiny", f"{origin}/faulty", "/lab/tests/goldens")
+    gc.collect()
+    gc.freeze()  # the modules of the package and of NumPy: every case collects garbage twice
     ready = True
 
 
