@@ -16,8 +16,9 @@ import numpy as np
 import tensorcommons as tc
 from tensorcommons import Device
 from tensorcommons.errors import DeviceMemoryError
+from tensorcommons.models.generation import CAPACITIES
 from tests.cases import Place, only
-from tests.cases.harness import held
+from tests.cases.harness import held, let_go
 from tests.cases.support import near, numbers, on, raises
 
 MANY = 2**20
@@ -127,6 +128,29 @@ async def an_arena_an_output_and_a_read_are_refused(device: Device) -> None:
 
 
 @only("webgpu")
+async def arrays_are_refused(place: Place) -> None:
+    """What they lie in: the use says it, of a tensor of the user's own, and of a shared one."""
+    device, manager = place.device, place.manager()
+    before = held(device)
+    values = numbers(MANY)
+    with refusing(MANY * 4) as refused:
+        x = tc.asarray(values, device=device)
+        shared = manager.register_shared_tensor("large", (MANY,), "webgpu", "owner", [], data=values)
+        for _ in range(2):
+            await raises(DeviceMemoryError, x.read(), f"a buffer of {MANY * 4} bytes")
+            await raises(DeviceMemoryError, tc.sum(x).read(), f"a buffer of {MANY * 4} bytes")
+            await raises(DeviceMemoryError, shared.read(), f"a buffer of {MANY * 4} bytes")
+        assert refused.count >= 2  # staging, too
+    shared.release("owner")
+    del x, shared
+    x = tc.asarray(values, device=device)
+    np.testing.assert_array_equal(await x.read(), values)
+    del x
+    manager.close()
+    await _nothing_left(device, before)
+
+
+@only("webgpu")
 async def parameters_of_a_program_are_refused(device: Device) -> None:
     (x,) = on(device, numbers(30, 40))
     before = held(device)
@@ -145,6 +169,32 @@ async def parameters_of_a_program_are_refused(device: Device) -> None:
         assert refused.count == 2
     np.testing.assert_array_equal(await result().read(), wanted)
     await _nothing_left(device, before)
+
+
+@only("webgpu")
+async def a_cache_is_refused_while_writing(place: Place) -> None:
+    """One that has to grow: the generation fails, keeps nothing, and is the same when there is memory again."""
+    device, manager = place.device, place.manager(activation_cache=False)
+    model = await tc.from_pretrained(
+        f"{place.random}/deep-llama,layers=2", manager=manager, device="webgpu", tokenizer=False
+    )
+    ids = np.arange(1, 13).reshape(1, 12)
+    for _ in range(2):  # the first compiles
+        with refusing(2**40) as few:
+            await model.generate(ids, max_new_tokens=2)
+        with refusing(2**40) as many:
+            wanted = np.asarray(await model.generate(ids, max_new_tokens=CAPACITIES[0]))
+    grown = max({int(size) for size in many.sizes} - {int(size) for size in few.sizes})
+    await let_go()
+    device.free_scratch()  # caches of earlier ones, which a run would write to
+    before = held(device)
+    with refusing(grown, grown + 1) as refused:
+        for _ in range(2):
+            await raises(DeviceMemoryError, model.generate(ids, max_new_tokens=CAPACITIES[0]))
+        assert refused.count >= 2
+    await _nothing_left(device, before)
+    np.testing.assert_array_equal(np.asarray(await model.generate(ids, max_new_tokens=CAPACITIES[0])), wanted)
+    model.unload()
 
 
 @only("webgpu")
