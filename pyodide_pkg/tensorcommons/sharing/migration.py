@@ -81,11 +81,12 @@ async def bring(
         await target.backend.check([fresh.storage.handle for fresh in arrived.values()])
         if moving.is_unloaded or _weights(registry, model, target) != leaving:  # another may have its name by now
             raise TensorReleased("they are others now")
-        for entry, names in leaving.items():  # no wait from here on
+        for source in {entry.storage.device for entry in leaving}:  # no wait from here on
+            registry.remember_on(target, source)
+        for entry, names in leaving.items():
             for name in names:
                 arrived[entry.storage].hold(model, name)
                 entry.let_go(model, name)
-            registry.remember_on(target, entry.storage.device)
             registry.drop_if_unused(entry)
         return arrived
     except TensorReleased:
