@@ -23,6 +23,7 @@ from .errors import DeviceLost, DeviceUnavailable, ReadRequired, ShapeMismatch, 
 from .graph.constant import constant
 from .graph.graph import Graph
 from .graph.node import Node
+from .graph.program import compile_graph
 from .graph.views import resolve_view
 from .sharing.storage import Origin, Storage, content_identity, made_inside, using
 from .sharing.transfer import cross
@@ -322,8 +323,6 @@ async def realize(tensors: Sequence[Tensor]) -> None:
 
     Each has the bits that it has when it is computed alone.
     """
-    from .graph.program import compile_graph  # the program runner stands above tensors' own layer of graph/
-
     pending = [tensor for tensor in tensors if resolve_view(tensor.node) is None]
     if not pending:
         return
