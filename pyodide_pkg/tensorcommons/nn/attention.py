@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from ..ops import permute_dims, reshape, scaled_dot_product_attention
+from ..ops import scaled_dot_product_attention
 from ..shapes import Shape
 from ..tensor import Tensor
 from . import linear
+from .heads import merge, split
 
 
 def parameters(prefix: str, hidden: int, *, bias: bool = True) -> dict[str, Shape]:
@@ -23,12 +24,8 @@ def parameters(prefix: str, hidden: int, *, bias: bool = True) -> dict[str, Shap
 
 def forward(weights: Mapping[str, Tensor], prefix: str, x: Tensor, mask: Tensor | None, heads: int) -> Tensor:
     """``x`` (batch, sequence, hidden) -> the same; ``mask`` is additive, (batch, 1, 1, sequence), or None."""
-    batch, sequence, hidden = x.shape
-
-    def split(part: str) -> Tensor:  # (batch, sequence, hidden) -> (batch, heads, sequence, head_dim), a view
-        projected = linear.forward(weights, f"{prefix}.self.{part}", x)
-        return permute_dims(reshape(projected, (batch, sequence, heads, hidden // heads)), (0, 2, 1, 3))
-
-    attended = scaled_dot_product_attention(split("query"), split("key"), split("value"), mask)
-    merged = reshape(permute_dims(attended, (0, 2, 1, 3)), (batch, sequence, hidden))
-    return linear.forward(weights, f"{prefix}.output.dense", merged)
+    query, key, value = (
+        split(linear.forward(weights, f"{prefix}.self.{part}", x), heads) for part in ("query", "key", "value")
+    )
+    attended = scaled_dot_product_attention(query, key, value, mask)
+    return linear.forward(weights, f"{prefix}.output.dense", merge(attended))
