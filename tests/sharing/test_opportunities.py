@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import tensorcommons as tc
+from tensorcommons.models.registry import FAMILIES as REGISTERED
 from tensorcommons.sharing.compatibility import FAMILIES, architecture_of
 from tests.cases.checkpoints import WEIGHTS, pack, tensors_of
 from tests.sharing.devices import check, empty, manager_on, some
@@ -137,6 +138,10 @@ def test_families_by_architecture(manager):
 )
 def test_architecture_of_a_name(name, architecture):
     assert architecture_of(name) == architecture
+
+
+def test_the_table_knows_every_architecture_that_loads():
+    assert {architecture_of(family) for family in REGISTERED} <= {name for names in FAMILIES.values() for name in names}
 
 
 def test_the_table_is_one():

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import re
 
-# One table. A kind of tensor, and the architectures whose embeddings of that kind can stand in for each other's use.
+# A kind of tensor, and the architectures whose tensors of that kind can stand in for each other's use: those that
+# from_pretrained loads, and others whose tensors a program registers itself.
 FAMILIES: dict[str, tuple[str, ...]] = {
     "text_embedding": (
-        "bert", "distilbert", "roberta", "xlm-roberta", "mpnet", "albert", "electra", "t5", "gpt2", "llama", "bart",
+        "bert", "distilbert", "roberta", "xlm-roberta", "mpnet", "albert", "electra", "t5", "gpt2", "llama", "qwen2",
+        "bart",
     ),
     "vision_embedding": ("vit", "deit", "dino", "dinov2", "clip", "detr", "swin"),
     "audio_embedding": ("whisper", "wav2vec2", "hubert", "clap"),
