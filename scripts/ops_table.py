@@ -2,7 +2,7 @@
 
     .cache/venv/bin/python -m scripts.ops_table
 
-For each op of the registry its samples (tests/cases/samples) are traced in every dtype; what the op does not refuse
+For each op of the registry its samples (tensorcommons/samples) are traced in every dtype; what the op does not refuse
 is planned and lowered for WebGPU, on a software adapter and on hardware, and for WebNN, without a device. What WebNN
 takes is what ``opSupportLimits()`` of the tests' browser says (tests/goldens/webnn_limits.json, which
 e2e/ops/test_webnn.py compares with the browser's). tests/contract/test_ops_table.py fails when the file is out of date.
@@ -33,9 +33,9 @@ from tensorcommons.graph.fuse import fuse  # noqa: E402
 from tensorcommons.graph.graph import Graph  # noqa: E402
 from tensorcommons.graph.plan import make_plan  # noqa: E402
 from tensorcommons.ops.registry import OPS  # noqa: E402
+from tensorcommons.refusals import reasons  # noqa: E402
+from tensorcommons.samples import DTYPES, SAMPLES, Sample  # noqa: E402
 from tensorcommons.tensor import Tensor, asarray  # noqa: E402
-from tests.cases.refusals import reasons  # noqa: E402
-from tests.cases.samples import DTYPES, SAMPLES, Sample  # noqa: E402
 
 FILE = paths.ROOT / "docs" / "ops.md"
 ADAPTERS = (Adapter(True, frozenset(), (4, 4)), Adapter(False, frozenset({"subgroups"}), (32, 32)))

@@ -8,10 +8,8 @@ stale.
 
 from __future__ import annotations
 
-import io
 import json
 import shutil
-import zipfile
 from typing import TYPE_CHECKING
 
 from scripts import paths
@@ -108,23 +106,12 @@ def notice() -> str:
     )
 
 
-def samples() -> bytes:
-    """Pack what the page asks of WebNN's limits: the samples of the ops and what looks for refusals, as a zip."""
-    cases = paths.ROOT / "tests" / "cases"
-    packed = io.BytesIO()
-    with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
-        for path in (cases / "__init__.py", cases / "refusals.py", *sorted((cases / "samples").glob("*.py"))):
-            archive.writestr(zipfile.ZipInfo(path.relative_to(paths.ROOT).as_posix()), path.read_bytes())
-    return packed.getvalue()
-
-
 def build_site() -> Path:
     """Bring dist/site up to date."""
     wheel = build_wheel()
     files = site_files(wheel)
     written = {
         "manifest.json": json.dumps(manifest(files, wheel), indent=1).encode() + b"\n",
-        "samples.zip": samples(),
         "vendor/pyodide/NOTICE.txt": notice().encode(),
         ".nojekyll": b"",  # GitHub Pages serves the folder as it is
     }

@@ -123,7 +123,7 @@ class Demo:
 
     async def _limits(self) -> dict[str, Any]:
         """{"missing"} with the reason, or {"device", "fallback", "limits": {op: {operand: ...}}, "refused"}."""
-        from tests.cases.refusals import refused  # from samples.zip
+        from tensorcommons.refusals import refused  # with all samples: not before somebody asks
 
         webnn = self._devices.webnn
         if webnn is None:

@@ -6,9 +6,7 @@ const HERE = new URL("./", import.meta.url);
 const url = (path) => new URL(path, HERE).href;
 const BOOT_FILE = /^(?!.*\/pillow-)(vendor\/pyodide\/.*\.(mjs|wasm|zip|json|whl)|bridge\/.*\.js|wheel\/tensorcommons-.*\.whl)$/;
 
-let python = null;
 let demo = null;
-let samples = null; // a promise: they are fetched when somebody asks for what they are for
 
 const bootError = (message) => Object.assign(new Error(message), { name: "BootError" }); // a message that is plain already
 
@@ -94,7 +92,6 @@ Comlink.expose({
     const pyodide = await startPython(manifest, progress);
     progress({ step: "devices" });
     pyodide.runPython(await (await fetchOk("demo.py")).text(), { filename: "demo.py" });
-    python = pyodide;
     demo = pyodide.globals.get("Demo")(url("models/"), sendJson(onReport));
     unwrap(await demo.start());
     const timings = { download: downloaded - started, total: performance.now() - started };
@@ -103,14 +100,7 @@ Comlink.expose({
   load: async (id, onProgress) => unwrap(await demo.load(id, sendJson(onProgress))),
   move: async (id, kind, onProgress) => unwrap(await demo.move(id, kind, sendJson(onProgress))),
   pin: async (kind) => unwrap(await demo.pin(kind)),
-  async limits() {
-    samples ??= fetchOk("samples.zip").then((response) => response.arrayBuffer()).then((zip) => {
-      python.unpackArchive(zip, "zip", { extractDir: "/samples" });
-      python.runPython("import sys; sys.path.append('/samples')");
-    });
-    await samples.catch((error) => { samples = null; throw error; });
-    return unwrap(await demo.limits());
-  },
+  limits: async () => unwrap(await demo.limits()),
   unload: async (id) => unwrap(await demo.unload(id)),
   run: async (panel, request, onPart) => unwrap(await demo.run(panel, JSON.stringify(request), sendJson(onPart))),
   cancel: (key) => { demo.cancel(key); },

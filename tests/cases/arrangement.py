@@ -11,8 +11,8 @@ import numpy as np
 import tensorcommons as tc
 from tensorcommons import Device
 from tensorcommons.errors import ReadRequired, ShapeMismatch, TensorCommonsError, UnsupportedDtype
+from tensorcommons.samples import DTYPES, drawn
 from tensorcommons.tensor import realize
-from tests.cases.samples import DTYPES, drawn
 from tests.cases.support import on, refused
 
 SHAPES = ((1,), (7,), (2, 3), (5, 1, 4), (0, 3))

@@ -11,8 +11,8 @@ from tensorcommons import Device
 from tensorcommons.graph.elementwise_fusion import INPUTS, chain_elementwise
 from tensorcommons.graph.fuse import fuse
 from tensorcommons.graph.graph import Graph
+from tensorcommons.samples import drawn
 from tensorcommons.tensor import realize
-from tests.cases.samples import drawn
 from tests.cases.support import on
 
 CHAINS: dict[str, Any] = {

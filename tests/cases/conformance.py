@@ -17,9 +17,9 @@ import tensorcommons as tc
 from tensorcommons import Device
 from tensorcommons.errors import UnsupportedDtype
 from tensorcommons.ops.registry import OPS
+from tensorcommons.samples import DTYPES, SAMPLES, Sample
 from tensorcommons.tensor import Tensor, realize
 from tests.cases.fuzz import Choice
-from tests.cases.samples import DTYPES, SAMPLES, Sample
 from tests.cases.support import refused
 
 FLOAT_SPECIALS = (np.nan, np.inf, -np.inf, 0.0, -0.0, 1.0, -1.0, 0.5, -2.5, 3.0, 1e4, -6e4)
@@ -179,7 +179,7 @@ for _op in OPS:
 
 async def every_op_has_a_sample(device: Device) -> None:
     missing = set(OPS) - {sample.op for sample in SAMPLES}
-    assert not missing, f"no samples in tests/cases/samples for: {sorted(missing)}"
+    assert not missing, f"no samples in pyodide_pkg/tensorcommons/samples for: {sorted(missing)}"
     unknown = {sample.op for sample in SAMPLES} - set(OPS)
     assert not unknown, f"samples of ops that are not there: {sorted(unknown)}"
 

@@ -11,7 +11,7 @@ import numpy as np
 
 import tensorcommons as tc
 from tensorcommons import Device
-from tests.cases.samples.elementwise import erf, erfc
+from tensorcommons.samples.elementwise import erf, erfc
 from tests.cases.support import INF, NAN, on
 
 SMALLEST = 2.0**-120  # below it, on the way to a result, devices may have 0

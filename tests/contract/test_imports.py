@@ -16,7 +16,8 @@ PACKAGE = Path(__file__).parents[2] / "pyodide_pkg" / "tensorcommons"
 # stands above.
 ROWS = (
     ("__init__",),
-    ("pipelines", "diagnostics"),
+    ("pipelines", "diagnostics", "refusals"),
+    ("samples",),
     ("tasks",),
     ("models",),
     ("nn",),

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 import tensorcommons as tc
-from tests.cases.samples import DTYPES, Shapes, declare, drawn
+from tensorcommons.samples import DTYPES, Shapes, declare, drawn
 
 EXACT: dict[str, Any] = {"each": True, "tolerance": 0, "half_tolerance": 0}
 ROWS: tuple[Shapes, ...] = (((1,),), ((7,),), ((0, 5),), ((5, 0),), ((13, 17),), ((2, 3, 130),), ((2, 257),))

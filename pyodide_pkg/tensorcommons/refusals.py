@@ -1,4 +1,4 @@
-"""Refusals of WebNN of each op in each dtype: its samples lowered by the rules, under what a context's limits say.
+"""Refusals of WebNN by op and dtype: the samples lowered by the rules, under what a context's limits say.
 
 For docs/ops.md (scripts/ops_table.py) with the limits of the tests' browser, and for the page with those of its own.
 """
@@ -10,14 +10,15 @@ from typing import Any
 
 import numpy as np
 
-from tensorcommons import Device, Tensor, asarray
-from tensorcommons.backends.webnn.builder import GraphBuilder
-from tensorcommons.backends.webnn.lowering import refusals
-from tensorcommons.errors import UnsupportedDtype
-from tensorcommons.graph.computation import make_computation
-from tensorcommons.graph.fuse import fuse
-from tensorcommons.graph.graph import Graph
-from tests.cases.samples import DTYPES, SAMPLES
+from .backends.device import Device
+from .backends.webnn.builder import GraphBuilder
+from .backends.webnn.lowering import refusals
+from .errors import UnsupportedDtype
+from .graph.computation import make_computation
+from .graph.fuse import fuse
+from .graph.graph import Graph
+from .samples import DTYPES, SAMPLES
+from .tensor import Tensor, asarray
 
 
 def reasons(result: Tensor, limits: Mapping[str, Any], *, wide_halves: bool) -> list[str]:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 import tensorcommons as tc
-from tests.cases.samples import DTYPES, LARGE, UNARY, declare
+from tensorcommons.samples import DTYPES, LARGE, UNARY, declare
 
 EXACT = {"each": True, "tolerance": 0, "half_tolerance": 0}
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 import tensorcommons as tc
-from tests.cases.samples import FLOATS, Shapes, declare
+from tensorcommons.samples import FLOATS, Shapes, declare
 
 ROWS: tuple[Shapes, ...] = (((1,),), ((7,),), ((0, 5),), ((13, 17),), ((2, 3, 130),), ((3, 100_000),))
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 import tensorcommons as tc
-from tests.cases.samples import DTYPES, FLOATS, NUMBERS, Shapes, declare
+from tensorcommons.samples import DTYPES, FLOATS, NUMBERS, Shapes, declare
 
 ROWS: tuple[Shapes, ...] = (((1,),), ((7,),), ((0, 5),), ((13, 17),), ((2, 3, 130),), ((3, 100_000),))
 OUTER: tuple[Shapes, ...] = (((3, 4, 5),), ((17, 2, 9),), ((130, 1, 33),))

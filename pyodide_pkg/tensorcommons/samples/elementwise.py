@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 import tensorcommons as tc
-from tests.cases.samples import BINARY, DTYPES, FLOATS, INTS, LARGE, NUMBERS, UNARY, Shapes, declare, drawn
+from tensorcommons.samples import BINARY, DTYPES, FLOATS, INTS, LARGE, NUMBERS, UNARY, Shapes, declare, drawn
 
 every = partial(declare, each=True, special=True)
 BOOL = ("bool",)

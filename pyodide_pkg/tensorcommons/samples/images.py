@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 import tensorcommons as tc
-from tests.cases.samples import FLOATS, Shapes, declare, drawn
+from tensorcommons.samples import FLOATS, Shapes, declare, drawn
 
 
 def _conv2d(x: Any, w: Any, bias: Any, *, groups: int = 1, stride: int = 1) -> Any:
