@@ -32,8 +32,8 @@ test: setup ## Build wheel and site, then run tests/ and e2e/ (ARGS="…" for py
 	@$(VENV_PYTHON) -m scripts.browser
 	@$(VENV_PYTHON) -m pytest $(ARGS)
 
-quick: setup ## What a change needs most, under a minute: the package under CPython, without a browser
-	@$(VENV_PYTHON) -m pytest tests --ignore=tests/setup --ignore=tests/bench -m "not long and not slow" $(ARGS)
+quick: setup ## What a change needs most, about a minute: graphs, ops, models, sharing under CPython
+	@$(VENV_PYTHON) -m pytest tests --ignore=tests/setup --ignore=tests/bench --ignore=tests/hub -m "not long and not slow" $(ARGS)
 
 long: setup ## Tests that take minutes: fuzzers, and SmolLM2's real weights on every device (ARGS="…" for pytest)
 	@$(VENV_PYTHON) -m scripts.site
