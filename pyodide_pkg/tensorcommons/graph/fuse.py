@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 
 from ..backends.base import Backend
 from .graph import Graph
-from .node import Key, Node
+from .node import Node
 from .rewrite import Replacement, rebuild, uses_in, with_inputs
 from .split_k import split_linear_into_norm
 
@@ -69,7 +69,7 @@ def fuse(graph: Graph, backend: Backend[Any] | None = None, requests: Sequence[i
     rules = RULES
     if backend is not None:
         rules = (*RULES, partial(split_linear_into_norm, parts=backend.parts_of_depth))
-    counts: dict[Key, int] = {}
+    counts: dict[str, int] = {}
     outputs, is_contested = _fused(graph, rules, counts)
     if is_contested and len(requests) > 1:
         counts.clear()
@@ -81,7 +81,7 @@ def fuse(graph: Graph, backend: Backend[Any] | None = None, requests: Sequence[i
     return fused
 
 
-def _fused(graph: Graph, rules: Sequence[Rule], counts: dict[Key, int]) -> tuple[list[Node], bool]:
+def _fused(graph: Graph, rules: Sequence[Rule], counts: dict[str, int]) -> tuple[list[Node], bool]:
     """The outputs of ``graph`` fused, and whether a rule left something to another user of it.
 
     ``counts`` says, by key, how many nodes of ``graph`` a fused one stands for.

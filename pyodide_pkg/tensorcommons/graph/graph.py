@@ -1,6 +1,6 @@
 """A graph: the nodes that some outputs need, each computation once, in an order that can run.
 
-Merging is what this class is: nodes of equal key (identity and arguments) become one node, within a model and across
+Merging is what this class is: nodes of equal key become one node, within a model and across
 models. A graph made from the outputs of five heads on one backbone holds the backbone once.
 """
 
@@ -10,7 +10,7 @@ import hashlib
 from collections.abc import Sequence
 
 from ..errors import InternalError
-from .node import Key, Node
+from .node import Node
 
 
 class Graph:
@@ -24,8 +24,8 @@ class Graph:
     def __init__(self, outputs: Sequence[Node], leaves: Sequence[Node] | None = None) -> None:
         self.nodes: list[Node] = []
         self.traced = 0
-        self.stands_for: dict[Key, int] = {}
-        self._by_key: dict[Key, Node] = {}
+        self.stands_for: dict[str, int] = {}
+        self._by_key: dict[str, Node] = {}
         self._merged: dict[int, Node] = {}
         for output in outputs:
             self._add(output)
@@ -56,7 +56,7 @@ class Graph:
                 known = self._by_key[node.key] = node_in_graph
                 self.nodes.append(known)
             elif known.spec != node.spec or known.nbytes != node.nbytes:
-                raise InternalError(f"{known.spec} and {node.spec} have the identity {node.identity}")
+                raise InternalError(f"{known.spec} and {node.spec} have the key {node.key}")
             self._merged[id(node)] = known
 
     @property

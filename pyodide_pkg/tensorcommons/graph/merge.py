@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from .graph import Graph
-from .node import Key, Node
+from .node import Node
 from .rewrite import Replacement, rebuild, with_inputs
 
 
@@ -17,7 +17,7 @@ def merge(requests: Sequence[tuple[Graph, Mapping[str, str]]]) -> Graph:
     if len(requests) == 1 and all(old == new for old, new in requests[0][1].items()):
         return requests[0][0]
     outputs: list[Node] = []
-    stands_for: dict[Key, int] = {}
+    stands_for: dict[str, int] = {}
     for graph, names in requests:
         counts = {id(node): graph.stands_for.get(node.key, 1) for node in graph.nodes}
 

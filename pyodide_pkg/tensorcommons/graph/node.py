@@ -1,24 +1,22 @@
 """A node of a computation, and its identity.
 
 Two nodes are the same computation when their op, attributes, shape, dtype and inputs are the same, all the way down to
-the content of the weights. The identity is a SHA-256 over exactly that, so equality is proved and never guessed from
-names. Arguments count by the order in which the computation meets them: the same function of differently named inputs
-has one identity, and is the same value where the arguments hold the same.
+the content of the weights. A node's key is a SHA-256 over exactly that, so equality is proved and never guessed from
+names. Its identity counts arguments by the order in which the computation meets them: the same function of differently
+named inputs has one identity, and is the same value where the arguments hold the same.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
-from typing import Any, TypeAlias
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
 from ..backends.base import Attribute, Op, Spec
 from ..errors import InternalError, quoted
 from ..sharing.storage import Storage
-
-Key: TypeAlias = "tuple[str, tuple[str | None, ...]]"  # of a value: its identity and the names of its arguments
 
 _PLAIN = frozenset((int, float, str, bool, type(None)))  # ``repr`` of these loses nothing: -0.0 is not 0.0, 1 not True
 
@@ -45,7 +43,7 @@ class Node:
     """
 
     __slots__ = (
-        "__weakref__", "_arguments", "_formula", "_identity", "_renames",
+        "__weakref__", "_formula", "_key", "_renames",
         "attrs", "inputs", "is_stored", "name", "op", "shown", "spec", "storage",
     )  # fmt: skip
 
@@ -71,8 +69,7 @@ class Node:
         self.is_stored = is_stored or storage is not None
         self.shown: Any = None  # of a view what ``owner_of`` found: None for the owner is the view itself
         self._formula = ""
-        self._identity = ""
-        self._arguments: tuple[str | None, ...] = ()
+        self._key = ""
         self._renames = -1
 
     def __del__(self) -> None:
@@ -103,11 +100,11 @@ class Node:
         return self._formula
 
     @property
-    def identity(self) -> str:
-        """Hex SHA-256 of op, attributes, shape, dtype and inputs; of a weight of its content, shape and dtype; of an
-        argument of shape and dtype.
+    def key(self) -> str:
+        """Hex SHA-256 of op, attributes, shape, dtype and inputs; for leaves of content or name, shape and dtype.
 
-        It is kept until some storage is written: a node over that one computes something else from then on.
+        Two nodes of one key have equal values in every run. It is kept until some storage is written: a node over that
+        one computes something else from then on.
         """
         now = Storage.renames
         if self._renames != now:
@@ -119,39 +116,51 @@ class Node:
                     stack += waiting
                 else:
                     stack.pop()
-                    node._identify()
-                    node._renames = now
-        return self._identity
+                    node._key, node._renames = _digest(node._parts([child._key for child in node.inputs])), now
+        return self._key
 
-    @property
-    def arguments(self) -> tuple[str | None, ...]:
-        """Names of the arguments that the value depends on, in the order in which the computation meets them."""
-        _ = self.identity
-        return self._arguments
-
-    @property
-    def key(self) -> Key:
-        """Identity and arguments: equal for two nodes whose values are equal in every run."""
-        return self.identity, self._arguments
-
-    def _identify(self) -> None:
+    def _parts(self, inputs: Sequence[str]) -> list[str]:
+        """All that the node is, over ``inputs``; an argument by its name."""
         if self.op is not None:
-            arguments, parts = self.inputs[0]._arguments if self.inputs else (), [self.formula]
-            for node in self.inputs:
-                own = node._arguments
-                if own is arguments or own == arguments[: len(own)]:
-                    parts.append(node._identity)
-                else:  # its arguments are others of this node's than the first ones
-                    arguments = tuple(dict.fromkeys((*arguments, *own)))
-                    places = {name: place for place, name in enumerate(arguments)}
-                    parts.append(f"{node._identity} of {[places[name] for name in own]}")
-            self._arguments = arguments
-        elif self.storage is not None:
-            parts = ["weight", repr(self.storage.identity), repr(self.spec)]
-        else:
-            parts = ["argument", repr(self.is_stored), repr(self.spec)]
-            self._arguments = (self.name,)
-        self._identity = hashlib.sha256("\0".join(parts).encode()).hexdigest()
+            return [self.formula, *inputs]
+        if self.storage is not None:
+            return ["weight", repr(self.storage.identity), repr(self.spec)]
+        return ["argument", repr(self.is_stored), repr(self.name), repr(self.spec)]
+
+    @property
+    def identity(self) -> str:
+        """Hex SHA-256 as :attr:`key`, with arguments numbered in the order in which the computation meets them.
+
+        Equal for the same computation of differently named arguments. Found by a pass over all that is below.
+        """
+        return self._numbered()[0]
+
+    @property
+    def arguments(self) -> tuple[str, ...]:
+        """Names of the arguments that the value depends on, in the order in which the computation meets them."""
+        return self._numbered()[1]
+
+    def _numbered(self) -> tuple[str, tuple[str, ...]]:
+        identities: dict[int, str] = {}
+        arguments: dict[str, int] = {}
+        stack = [self]
+        while stack:
+            node = stack[-1]
+            waiting = [child for child in node.inputs if id(child) not in identities]
+            if waiting:
+                stack += reversed(waiting)
+                continue
+            stack.pop()
+            parts = node._parts([identities[id(child)] for child in node.inputs])
+            if node.op is None and node.storage is None:
+                number = arguments.setdefault(str(node.name), len(arguments))
+                parts = ["argument", repr(node.is_stored), str(number), repr(node.spec)]
+            identities[id(node)] = _digest(parts)
+        return identities[id(self)], tuple(arguments)
+
+
+def _digest(parts: Sequence[str]) -> str:
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 
 
 _abandoned: list[tuple[Node, ...]] = []  # inputs of nodes that were freed

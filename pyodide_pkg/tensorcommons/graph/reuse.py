@@ -76,7 +76,7 @@ def _described(root: Node) -> ReusePoint | None:
         waiting = [child for child in reversed(node.inputs) if id(child) not in seen]
         seen.update(map(id, waiting))
         stack += waiting
-    return ReusePoint(root, root.identity, tuple(map(str, root.arguments)), tuple(weights))
+    return ReusePoint(root, root.identity, root.arguments, tuple(weights))
 
 
 @dataclass(frozen=True)
