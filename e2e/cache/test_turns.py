@@ -21,7 +21,7 @@ ASK = """async (source) => {
 ALWAYS = "from tensorcommons.bridge import runtime; runtime.SLICE = -1.0"
 LOAD = f"""
 manager = tc.TensorSharingManager(1024, devices=devices)
-model, last = await load("{SPLADE}", manager)
+model, last = await load("{SPLADE}", manager, "webgpu")
 last["from_cache"]
 """
 WORK = """

@@ -169,7 +169,7 @@ try:
         y = await call(x)
         results.append((await y.read()).tolist())
         del y
-        spare.append(place.device.spares.nbytes)
+        spare.append(place.device.output_pool.nbytes)
 finally:
     del bridge.run
 x.release()

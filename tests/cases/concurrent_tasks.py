@@ -33,7 +33,9 @@ ALLOWED = (MemoryBudgetError, TensorReleased)
 class TaskMix:
     """One manager with some checkpoints of which two share their weights, and what tasks do with them."""
 
-    def __init__(self, place: Place, sources: Mapping[str, Mapping[str, bytes]], wanted: Mapping[str, Any], seed: int):
+    def __init__(
+        self, place: Place, sources: Mapping[str, Mapping[str, bytes]], wanted: Mapping[tuple[str, str], Any], seed: int
+    ):
         self.place = place
         self.sources = sources
         self.wanted = wanted
@@ -65,15 +67,21 @@ class TaskMix:
         name = self.random.choice(sorted(self.models))
         answer = await self.models[name](**IDS, outputs=("last_hidden_state",))
         if self.random.random() < 0.8:
-            assert np.array_equal(await answer["last_hidden_state"].read(), self.wanted[name]), name
+            await self.check(name, answer)
         return None
+
+    async def check(self, name: str, answer: Mapping[str, tc.Tensor]) -> None:
+        """Assert that the answer has the bits of its device: the model may have moved."""
+        result = answer["last_hidden_state"]
+        assert result.device is not None
+        assert np.array_equal(await result.read(), self.wanted[name, result.device.kind]), name
 
     async def together(self) -> None:
         names = self.random.sample(sorted(self.models), min(2, len(self.models)))
         calls = [(self.models[name], IDS) for name in names]
         answers = await self.manager.run_together(calls, [("last_hidden_state",)] * len(calls))
         for name, answer in zip(names, answers, strict=True):
-            assert np.array_equal(await answer["last_hidden_state"].read(), self.wanted[name]), name
+            await self.check(name, answer)
 
     async def unload(self) -> None:
         if self.models:
@@ -166,20 +174,21 @@ class TaskMix:
         assert not self.manager.models and not len(self.manager.registry), self.manager.report()
 
 
-async def _prepare(place: Place) -> tuple[dict[str, dict[str, bytes]], dict[str, Any]]:
-    """Checkpoints by name, and what each answers alone without a limit."""
+async def _prepare(place: Place) -> tuple[dict[str, dict[str, bytes]], dict[tuple[str, str], Any]]:
+    """Make checkpoints by name, and their answers, alone and without a limit, by name and device."""
     files = files_of(place, "tiny-bert")
     tensors = tensors_of(files)
     sources = {"first": files, "twin": dict(files)}
     for n in (1, 2):
         changed = {name: array * np.float32(1 + n / 64) + np.float32(n / 512) for name, array in tensors.items()}
         sources[f"other{n}"] = {**files, WEIGHTS: pack(changed)}
-    manager, wanted = place.manager(1024), {}
+    manager, wanted = place.manager(1024), dict[tuple[str, str], Any]()
     for name, source in sources.items():
-        model = await tc.from_pretrained(source, manager=manager, device=place.device, tokenizer=False)
-        answer = await model(**IDS, outputs=("last_hidden_state",))
-        wanted[name] = await answer["last_hidden_state"].read()
-        model.unload()
+        for device in place.devices.opened:
+            model = await tc.from_pretrained(source, manager=manager, device=device, tokenizer=False)
+            answer = await model(**IDS, outputs=("last_hidden_state",))
+            wanted[name, device.kind] = await answer["last_hidden_state"].read()
+            model.unload()
     return sources, wanted
 
 

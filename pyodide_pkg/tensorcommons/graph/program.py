@@ -299,6 +299,8 @@ class BoundProgram:
         try:
             try:
                 return await self._run(leaves, inputs or {}, given_up)
+            except DeviceMemoryError:  # the device refused bytes that the budget has
+                raise
             except MemoryBudgetError:
                 # Values that cannot leave take the room: tensors that are in use, the cache of a generation.
                 smaller = await self.choose(budget.held(leaves), streams=True)
