@@ -19,6 +19,7 @@ import hashlib
 import json
 import math
 import struct
+import sys
 from bisect import bisect_right
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -26,6 +27,11 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
+
+from scripts import paths
+
+if str(paths.PACKAGE.parent) not in sys.path:  # run as a program, the package is not installed
+    sys.path.insert(0, str(paths.PACKAGE.parent))
 
 from tensorcommons.models.checkpoint import Checkpoint
 from tensorcommons.models.registry import FAMILIES

@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import re
-import sys
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING
@@ -24,12 +23,8 @@ from starlette.responses import Response
 
 from scripts import paths
 from scripts.console import SetupError, run, say
-from scripts.serve import HOST, create_app, listen
-
-if str(paths.PACKAGE.parent) not in sys.path:
-    sys.path.insert(0, str(paths.PACKAGE.parent))
-
 from scripts.random_checkpoint import PRESETS, RandomCheckpoint
+from scripts.serve import HOST, create_app, listen
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
