@@ -110,9 +110,7 @@ class Demo:
         others = devices.alternatives(decision.device)
         for kind in ("webgpu", "webnn", "cpu"):
             device = getattr(devices, kind)
-            state = "missing" if device is None else "lost" if device.is_gone else "present"
-            if kind == "webgpu" and state == "present" and device.is_software:
-                state = "software"
+            state = "missing" if device is None else "lost" if device.is_gone else device.facts.badge or "present"
             kinds[kind] = {
                 "state": state,
                 "is": others.get(kind, decision.device.name).replace("WebNN, asked for cpu", "asked to use the CPU"),

@@ -26,8 +26,8 @@ class Facts:
 
     "auto" means the device of the lowest ``rank``: ``what`` it is, and ``why`` it is chosen where none of a lower rank
     was opened. ``fallback_rank`` orders the devices that run what another one refuses. A write begins and ends at
-    multiples of ``granularity`` bytes. ``is_host``: values lie in Python's own memory, and a read neither waits nor
-    takes a buffer.
+    multiples of ``granularity`` bytes. ``badge`` is a word that lists show beside it. ``is_host``: values lie in
+    Python's own memory, and a read neither waits nor takes a buffer.
     """
 
     rank: int
@@ -36,4 +36,5 @@ class Facts:
     why: str
     rates: Rates
     granularity: int = 1
+    badge: str = ""
     is_host: bool = False

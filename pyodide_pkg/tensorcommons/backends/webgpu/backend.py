@@ -99,6 +99,7 @@ SOFTWARE = Facts(
     why="neither a hardware GPU nor WebNN was found",
     rates=Rates(0.8, 2e6, 1e5, 4.5e5),
     granularity=4,
+    badge="software",
 )
 
 
