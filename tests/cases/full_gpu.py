@@ -129,7 +129,7 @@ async def an_arena_an_output_and_a_read_are_refused(device: Device) -> None:
 
 @only("webgpu")
 async def arrays_are_refused(place: Place) -> None:
-    """What they lie in: the use says it, of a tensor of the user's own, and of a shared one."""
+    """The use of a tensor, the user's own or a shared one, raises where its buffer was refused."""
     device, manager = place.device, place.manager()
     before = held(device)
     values = numbers(MANY)

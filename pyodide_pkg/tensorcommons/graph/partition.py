@@ -72,7 +72,7 @@ class Bound(Protocol):
 
 @dataclass(frozen=True)
 class Part:
-    """What runs as one program: ``graph`` over ``needed`` values, which it takes as arguments of those names.
+    """A part that runs as one program: ``graph`` over ``needed`` values, which it takes as arguments of those names.
 
     Values are known by their nodes' places in the whole graph: a node would keep its storage. ``made`` are those that
     ``graph`` gives, ``nodes`` counts what it computes.

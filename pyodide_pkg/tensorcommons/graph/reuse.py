@@ -1,4 +1,4 @@
-"""Where computations part: the values of a graph that another computation begins with, too.
+"""Reuse points: the values at which a graph and another one part, having computed the same so far.
 
 A run that kept such a value saves the next one everything behind it. Cuts are made in graphs that are fused already, so
 a run with a cut executes the very steps that a run without it would, and gives the same bits.

@@ -27,7 +27,7 @@ WORTH_WAITING = 0.8  # of the bytes that move where the next part is fetched ahe
 class Residents:
     """The weights that stay between runs, by number, and the bytes that each run moves.
 
-    ``alone`` are the parts beside which there is no room for the weights of the next one: these are fetched after it.
+    ``alone`` are the parts that leave no room for the next part's weights, which are fetched after them.
     """
 
     weights: frozenset[int]

@@ -209,7 +209,7 @@ class Runner:
                     yield from trace.passes()
 
     def _known(self, requests: Sequence[Request], names: Sequence[Mapping[str, str]]) -> _Prepared | None:
-        """What an equal run before was prepared as, unless a tensor was written or a model came."""
+        """Return the preparation of an equal run, unless a tensor was written or a model was loaded since."""
         known = self._prepared.get(_key(requests, names))
         if known is None or known.loads != self._loads:
             return None
@@ -229,8 +229,8 @@ class Runner:
     def _reuse_points(
         self, device: Device, fused: Graph, requests: Sequence[Request], names: Sequence[Mapping[str, str]]
     ) -> list[ReusePoint]:
-        """Where ``fused`` parts from what the models of a run, and those that share a weight with them, could compute
-        of the same arguments.
+        """Find where ``fused`` parts from the graphs of the run's models, and of those that share a weight with them,
+        for the same arguments.
         """
         others: dict[Any, tuple[Graph, Mapping[str, str]]] = {}
         for request, mine in zip(requests, names, strict=True):
@@ -346,7 +346,7 @@ def _cost_of(program: Program | PartedProgram | None) -> dict[str, Any]:
 
 
 def _key(requests: Sequence[Request], names: Sequence[Mapping[str, str]]) -> tuple[Any, ...]:
-    """What makes that runs have equal graphs."""
+    """Key of a run: equal for runs of equal graphs."""
     return tuple([(each.model, each.key, *own.values()) for each, own in zip(requests, names, strict=True)])
 
 

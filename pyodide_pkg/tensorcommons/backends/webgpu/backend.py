@@ -272,7 +272,7 @@ class WebGPUBackend(Backend[Replay]):
         adapter = replace(self.adapter, windows=self._windows)
         kernel = KERNELS.get(step.op.name) or PROBES.get(step.op.name)
         if kernel is None:
-            raise UnsupportedOp(step.op.name, "webgpu", "there is no kernel for it")
+            raise UnsupportedOp(step.op.name, "webgpu", "it has no kernel")
         require_shader_types(step)
         try:
             for half, dispatches in lowered(step, kernel, adapter, self._most_groups):
