@@ -122,8 +122,7 @@ def files() -> bytes:
             *(ROOT / "tests" / "cases").rglob("*.py"),
             *(ROOT / "examples").glob("*.py"),
             ROOT / "e2e" / "inside.py",
-            ROOT / "scripts" / "__init__.py",
-            ROOT / "scripts" / "random_checkpoint.py",
+            *(ROOT / "scripts" / f"{module}.py" for module in ("__init__", "paths", "random_checkpoint")),
         ]:
             archive.write(path, path.relative_to(ROOT))
         for path in (ROOT / "tests" / "goldens").rglob("*"):
