@@ -29,11 +29,12 @@ async def test_lending_is_tried_again_whoever_of_the_two_was_lost() -> None:
     lender, borrower, other = Device(backend), Device(Lender()), Device(Lender())
     await lender.try_lending(borrower)
     lender.stop_lending("it failed")
+    other.backend.is_lost = borrower.backend.is_lost = True  # type: ignore[misc]
     await other.recover()
     assert (backend.asked, lender.not_lent) == (1, "it failed")
     await borrower.recover()
     assert backend.asked == 2 and lender.lends_to(borrower) and not borrower.lends_to(lender)
-    backend.answer = "not on this device"
+    backend.answer, backend.is_lost = "not on this device", True
     await lender.recover()
     assert (backend.asked, lender.not_lent) == (3, "not on this device")
 

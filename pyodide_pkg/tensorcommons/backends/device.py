@@ -101,6 +101,7 @@ class Speed:
 
 
 NOT_TRIED = "it was not tried"  # to lend a tensor to another device
+LOST_AGAIN = "it was lost again each time it was opened"
 
 
 class Device:
@@ -497,25 +498,14 @@ class Device:
         self.refund(*self._handles[handle])
 
     async def recover(self) -> None:
-        """Open a lost device again, empty: what has a copy or an origin is restored by its next use.
+        """Open the device again, empty, if it was lost: what has a copy or an origin is restored by its next use.
 
-        A loss is a mass eviction. Programs are compiled again when they are needed. Raises DeviceUnavailable if the
-        device does not come back.
+        Raises DeviceUnavailable if the device does not come back.
         """
-        losses = self.losses
         async with self._recovering:
-            if losses != self.losses:  # somebody else brought it back while this one waited
+            if not self.backend.is_lost:
                 return
-            self.loss = self.backend.loss or self.loss
-            for program in self.programs.values():
-                program.abandon()
-            for storage in list(self._storages):
-                storage.lose()
-            if self._arena is not None:
-                self.write_off(self._arena[0])
-                self._drop(self._arena[0])
-                self._arena = None
-            self._free_staging()
+            self._write_off_all()
             try:
                 await in_time(self.kind, self.backend.reopen())
             except DeviceUnavailable as error:
@@ -526,6 +516,25 @@ class Device:
             for lender, borrower in ((self, self._borrower), (self._lender, self)):  # what was found of others is over
                 if lender is not None and borrower is not None and not lender.backend.is_lost:
                     await lender.try_lending(borrower)
+
+    def give_up(self) -> None:
+        """Mark a lost device as gone, as if it had not come back. The next use may still open it again."""
+        if self.backend.is_lost:
+            self._write_off_all()
+            self.gone = self.gone or LOST_AGAIN
+
+    def _write_off_all(self) -> None:
+        """Stop counting what the lost device held. A loss is a mass eviction; programs are compiled again."""
+        self.loss = self.backend.loss or self.loss
+        for program in self.programs.values():
+            program.abandon()
+        for storage in list(self._storages):
+            storage.lose()
+        if self._arena is not None:
+            self.write_off(self._arena[0])
+            self._drop(self._arena[0])
+            self._arena = None
+        self._free_staging()
 
     def close(self) -> None:
         """Free everything on the device. Safe to call twice."""

@@ -17,7 +17,7 @@ from typing import Any, Protocol, TypeAlias
 import numpy as np
 
 from ..dtypes import host_array
-from ..errors import DeviceLost, ShapeMismatch, TensorCommonsError, quoted
+from ..errors import ShapeMismatch, TensorCommonsError, quoted
 from ..shapes import Shape
 from ..sharing.manager import Movable, TensorSharingManager
 from ..tensor import Tensor
@@ -31,7 +31,6 @@ from .sampling import Ids, Sampler
 Decode: TypeAlias = "Callable[[Sequence[int]], str]"
 PIECES = (1, 8, 16, 32, 64, 128, 256)  # tokens read at once; a longer prompt is read in pieces
 CAPACITIES = (64, 128, 256, 512, 1024, 2048, 4096)  # slots of a cache; doubled above
-ATTEMPTS = 3  # a step may find its device lost
 
 
 class Writing(Movable, Protocol):
@@ -161,22 +160,12 @@ class GenerationSession:
             )
 
     async def _next(self) -> Ids:
-        for _ in range(ATTEMPTS - 1):
-            try:
-                return await self._read()
-            except DeviceLost:
-                pass  # it is opened again below
-        return await self._read()
-
-    async def _read(self) -> Ids:
         """Put the tokens that are not in the cache yet into it. Gives the scores or tokens that follow the last.
 
         Where tokens are chosen on the device, the next step starts before this one's are read: the device does not wait
         for the host. A step too many runs where they end a text.
         """
         steps = self._model.steps()
-        if steps.device.backend.is_lost:
-            await steps.device.recover()
         if (steps, steps.device.losses) != (self._steps, self._losses):  # the model moved, or its device was lost
             self.close()
             self._steps, self._losses = steps, steps.device.losses

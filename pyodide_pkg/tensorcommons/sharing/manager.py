@@ -13,6 +13,7 @@ from weakref import WeakSet, WeakValueDictionary
 from ..backends.base import Spec
 from ..backends.cpu import CpuBackend
 from ..backends.device import Device
+from ..backends.recovery import surviving
 from ..backends.select import Decision, Devices
 from ..errors import DeviceLost, DeviceUnavailable, TensorCommonsError, TensorReleased, quoted
 from ..graph.partition import PartedProgram
@@ -293,43 +294,36 @@ class TensorSharingManager(SharedTensors):
         return [answers[i] for i in range(len(calls))]
 
     async def finishing(self, models: Sequence[Movable], work: Callable[[], Awaitable[T]]) -> tuple[T, str]:
-        """Do ``work`` with ``models``, moving them off a lost device; gives what happened, too."""
+        """Do ``work`` with ``models``, which move off a device that is gone. Gives the result and what happened."""
         told = []
-        while True:
-            moves = self._moves
-            try:
-                result = await work()
-                break
-            except TensorReleased:
-                if moves == self._moves:  # else a model moved meanwhile: its weights are elsewhere now
-                    raise
-            except (DeviceLost, DeviceUnavailable):
-                if moves == self._moves:
-                    left = await self._leave_lost_device(models)
-                    if not left:
+
+        async def where_they_are() -> T:
+            while True:
+                moves = self._moves
+                try:
+                    return await work()
+                except (TensorReleased, DeviceLost, DeviceUnavailable):
+                    if moves == self._moves:  # else a model moved meanwhile: its weights are elsewhere now
                         raise
-                    told.append(left)
+
+        async def move_on(lost: Device) -> bool:
+            leaving = [model for model in dict.fromkeys(models) if model.device is lost]
+            weights = {f"{model.name}: {name}": spec for model in leaving for name, spec in model.specs.items()}
+            target = self.devices.after(lost, weights)
+            if target is None:
+                return False
+            why = f"{lost.kind} was lost ({lost.loss or 'no reason given'}) and did not come back ({lost.gone})"
+            for model in leaving:
+                await self.move(model, Decision(target, why))
+            told.append(f"finished on {target.kind}: {why}")
+            return True
+
+        result = await surviving(where_they_are, lambda: {model.device for model in models}, move_on)
         for device in self.devices.opened:
             if device.losses != self._losses[device]:
                 self._losses[device] = device.losses
                 told.append(f"{device.kind} was lost ({device.loss or 'no reason given'}) and opened again")
         return result, "; ".join(told)
-
-    async def _leave_lost_device(self, models: Sequence[Movable]) -> str:
-        """Move ``models`` off their device that is gone. Gives what happened; nothing if none is or none is left."""
-        lost = next((model.device for model in models if model.device.backend.is_lost), None)
-        if lost is None:
-            return ""
-        lost.gone = lost.gone or "it was lost again each time it was opened"
-        leaving = [model for model in dict.fromkeys(models) if model.device is lost]
-        weights = {f"{model.name}: {name}": spec for model in leaving for name, spec in model.specs.items()}
-        target = self.devices.after(lost, weights)
-        if target is None:
-            return ""
-        why = f"{lost.kind} was lost ({lost.loss or 'no reason given'}) and did not come back ({lost.gone})"
-        for model in leaving:
-            await self.move(model, Decision(target, why))
-        return f"finished on {target.kind}: {why}"
 
     async def compile_together(
         self,

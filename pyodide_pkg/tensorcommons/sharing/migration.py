@@ -58,8 +58,7 @@ async def bring(
         TensorReleased: the model was unloaded meanwhile. In all cases the model holds what it held.
     """
     model = moving.name
-    if target.backend.is_lost:
-        await target.recover()
+    await target.recover()
     leaving = _weights(registry, model, target)
     total = sum(entry.storage.nbytes for entry in leaving)
     there = [found.storage for entry in leaving if (found := registry.find(target, entry.storage.identity))]

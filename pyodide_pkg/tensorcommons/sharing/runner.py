@@ -16,7 +16,7 @@ from ..backends.base import Spec
 from ..backends.device import Device
 from ..bridge.runtime import Slices, in_slices
 from ..dtypes import as_dtype
-from ..errors import DeviceLost, TensorCommonsError, TensorReleased
+from ..errors import TensorCommonsError, TensorReleased
 from ..graph.graph import Graph
 from ..graph.merge import merge
 from ..graph.partition import PartedProgram
@@ -31,7 +31,6 @@ from .residency import Residency
 from .storage import Storage
 
 HASHED_BYTES = 16 * 2**20  # of inputs; more would take longer to hash than it is worth
-ATTEMPTS = 3  # a run may find its device lost
 
 
 class Request(Protocol):
@@ -124,19 +123,8 @@ class Runner:
         self._activations.sweep()
 
     async def run(self, device: Device, requests: Callable[[], Sequence[Request]]) -> list[dict[str, Tensor]]:
-        """Run the requests, all of models on ``device``, as one graph, and give their answers.
-
-        They are asked for anew where the device was lost and opened again.
-        """
-        for _ in range(ATTEMPTS - 1):
-            try:
-                return await self._run(device, requests)
-            except DeviceLost:
-                pass  # it is opened again below
-        return await self._run(device, requests)
-
-    async def _run(self, device: Device, asked: Callable[[], Sequence[Request]]) -> list[dict[str, Tensor]]:
-        requests, arguments, prepared = await self._asked(device, asked)
+        """Run the requests, all of models on ``device``, as one graph, and give their answers."""
+        asked, arguments, prepared = await self._asked(device, requests)
         keys = arguments.keys_of(prepared.cuts)
         found: dict[ReusePoint, Tensor] = {}  # as tensors, so that none of them leaves while it is needed
         for cut, key in keys.items():
@@ -145,9 +133,9 @@ class Runner:
                 found[cut] = Tensor.of_storage(kept.storage, kept.spec)
         variant = await self._variant(device, prepared, frozenset(found), keep=bool(keys))
         rest, bound, before = variant.rest, variant.bound, device.backend.calls
-        with run_of(*[request.model for request in requests]):
+        with run_of(*[request.model for request in asked]):
             results = await bound.run(arguments.arrays, _given(rest, found)) if bound is not None else []
-        self._tell(requests, device, prepared, variant, device.backend.calls - before)
+        self._tell(asked, device, prepared, variant, device.backend.calls - before)
         tensors = iter([Tensor.of_storage(storage, spec) for storage, spec in results])
         outputs_of = {id(cut.node): tensor for cut, tensor in found.items()}
         answer = [
@@ -162,7 +150,7 @@ class Runner:
             elif id(cut.node) in made:
                 self._activations.keep(key, *made[id(cut.node)], cut.weights, self._residency.limit)
         answers = []
-        for request in requests:
+        for request in asked:
             count = len(request.trace.nodes)
             answers.append(request.finish(answer[:count]))
             answer = answer[count:]
@@ -183,8 +171,6 @@ class Runner:
         self, device: Device, asked: Callable[[], Sequence[Request]]
     ) -> tuple[Sequence[Request], Arguments, _Prepared]:
         """The requests, their arguments, and their graph."""
-        if device.backend.is_lost:
-            await device.recover()
         while True:
             requests, arguments = asked(), Arguments()
             if any(request.trace.device is not device for request in requests):

@@ -23,6 +23,7 @@ from typing import Any, Literal, TypeAlias
 
 from ..backends.base import Spec
 from ..backends.device import Category, Device
+from ..backends.recovery import surviving
 from ..bridge import byte_buffer
 from ..bridge.byte_buffer import ByteBuffer, Data
 from ..bridge.digest import identity_of
@@ -390,8 +391,8 @@ class Storage:
 
         Raises InvalidWeights if the origin now has other bytes, and TensorReleased or DeviceLost if the bytes are gone.
         """
-        if self.state == "resident" and self.device.backend.is_lost:
-            with suppress(DeviceUnavailable):
+        if self.state == "resident":
+            with suppress(DeviceUnavailable):  # then the bytes come from where else they are
                 await self.device.recover()
         if self.state == "resident":
             async with using([self]):
@@ -419,14 +420,17 @@ class Storage:
 
         Raises DeviceLost if they went with a lost device and nothing has them or can make them again.
         """
-        while self.state == "resident":
-            try:
-                async with using([self]):
-                    if self.state == "resident":
-                        return await self.device.read(self._handle, 0, self.nbytes)
-            except DeviceLost:
-                with suppress(DeviceUnavailable):
-                    await self.device.recover()
+        return await surviving(self._content, lambda: [self.device] if self.is_resident else [], self._is_elsewhere)
+
+    async def _is_elsewhere(self, device: Device) -> bool:
+        """A device that was given up: :meth:`lose` left the bytes where else they are."""
+        return not self.is_resident
+
+    async def _content(self) -> memoryview:
+        if self.state == "resident":
+            async with using([self]):
+                if self.state == "resident":
+                    return await self.device.read(self._handle, 0, self.nbytes)
         if self.state == "lost" and self.again is not None:
             return await self.again()
         result, filled = bytearray(self.nbytes), 0
