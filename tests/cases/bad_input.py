@@ -10,8 +10,7 @@ import numpy as np
 
 import tensorcommons as tc
 from tensorcommons.errors import DownloadError, InvalidWeights, TensorCommonsError, UnsupportedModel
-from tensorcommons.hub.sources import FileMissingError
-from tensorcommons.hub.streams import ShortReadError
+from tensorcommons.hub.streams import FileMissingError, ShortReadError
 from tests.cases import Place, only
 from tests.cases.checkpoints import WEIGHTS, files_of, pack, tensors_of, with_config
 from tests.cases.harness import held

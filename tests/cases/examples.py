@@ -6,7 +6,8 @@ import numpy as np
 
 from examples import chat_beside_embedder, five_heads, image_similarity, saliency, semantic_search
 from tensorcommons.bridge.runtime import IN_BROWSER
-from tensorcommons.hub.sources import FileMissingError, open_source
+from tensorcommons.hub.sources import open_source
+from tensorcommons.hub.streams import FileMissingError
 from tests.cases import Place, only, slow
 from tests.cases.architectures import checkpoint as picture_model
 from tests.cases.random_weights import picture

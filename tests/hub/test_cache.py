@@ -25,8 +25,9 @@ from tensorcommons.hub.cached import CachedSource
 from tensorcommons.hub.config import read_optional_json
 from tensorcommons.hub.records import Piece, Record
 from tensorcommons.hub.safetensors import as_array, read_header
-from tensorcommons.hub.sources import FileMissingError, UnreachableError, open_source
+from tensorcommons.hub.sources import open_source
 from tensorcommons.hub.stores import FolderStore, MemoryStore
+from tensorcommons.hub.streams import FileMissingError, UnreachableError
 from tensorcommons.hub.version import is_immutable
 from tensorcommons.hub.weights import WeightsFile, label_of
 from tensorcommons.sharing.storage import content_identity

@@ -4,7 +4,8 @@ import pytest
 
 from tensorcommons.errors import DownloadError, InvalidWeights
 from tensorcommons.hub.config import parse_json, read_json, read_optional_json
-from tensorcommons.hub.sources import FileMissingError, open_source
+from tensorcommons.hub.sources import open_source
+from tensorcommons.hub.streams import FileMissingError
 
 
 async def test_reads_an_object():

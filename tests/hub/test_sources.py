@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from tensorcommons.errors import DownloadError, InvalidWeights
-from tensorcommons.hub.sources import FileMissingError, open_source
-from tensorcommons.hub.streams import READ, ShortReadError
+from tensorcommons.hub.sources import open_source
+from tensorcommons.hub.streams import READ, FileMissingError, ShortReadError
 from tests.hub.server import FileServer, serving
 
 DATA = bytes(range(256)) * 1000

@@ -15,7 +15,8 @@ import pytest
 
 from scripts.paths import MODELS, ROOT
 from tensorcommons.errors import DeviceUnavailable, DownloadError, InvalidWeights, ShapeMismatch, TensorCommonsError
-from tensorcommons.hub.sources import FileMissingError, open_source
+from tensorcommons.hub.sources import open_source
+from tensorcommons.hub.streams import FileMissingError
 from tensorcommons.hub.tokenizer import Tokenizer
 from tests.hub.node_tokenizers import host, tokenizer_of
 

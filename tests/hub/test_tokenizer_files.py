@@ -8,7 +8,7 @@ import pytest
 
 from scripts.paths import ROOT
 from tensorcommons.errors import InvalidWeights
-from tensorcommons.hub.sources import FileMissingError
+from tensorcommons.hub.streams import FileMissingError
 from tests.hub.node_tokenizers import tokenizer_of
 
 FOLDER = ROOT / "tests" / "goldens" / "tokenizers"

@@ -12,7 +12,8 @@ import pytest
 
 import tensorcommons as tc
 from tensorcommons.errors import InvalidWeights
-from tensorcommons.hub.sources import LIMIT, LIMITS, open_source
+from tensorcommons.hub.source import LIMIT, LIMITS
+from tensorcommons.hub.sources import open_source
 from tensorcommons.hub.version import Version
 from tests.hub.counting import counted
 from tests.models.server import TINY

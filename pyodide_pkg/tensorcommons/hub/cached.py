@@ -18,8 +18,8 @@ from __future__ import annotations
 from ..errors import shown_address
 from .cache import Cache
 from .records import Record
-from .sources import FileMissingError, Source, UnreachableError, read_whole
-from .streams import OnBytes, Stream
+from .source import Source, read_whole
+from .streams import FileMissingError, OnBytes, Stream, UnreachableError
 from .version import Version, is_immutable
 
 

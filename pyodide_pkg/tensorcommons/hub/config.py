@@ -8,7 +8,8 @@ from typing import Any
 
 from ..errors import InvalidWeights
 from .foreign import foreign
-from .sources import FileMissingError, Source
+from .source import Source
+from .streams import FileMissingError
 
 MAX_DEPTH = 500
 MAX_VALUES = 4_000_000  # each takes some 100 bytes of memory; a tokenizer of 262,144 words has 2 million

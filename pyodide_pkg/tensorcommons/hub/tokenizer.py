@@ -31,14 +31,14 @@ from ..errors import InvalidWeights, ShapeMismatch, TensorCommonsError, quoted
 from .chat_template import ChatTemplate, texts_of
 from .config import parse_json
 from .encoding import Encoding, pad, unpack
-from .sources import FileMissingError
+from .streams import FileMissingError
 from .tokenizer_files import CLASSES, Settings, TokenizerFiles, read_files, read_settings
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from .encoding import Ids
-    from .sources import Source
+    from .source import Source
 
 logger = logging.getLogger("tensorcommons")
 

@@ -19,12 +19,12 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import InvalidWeights, quoted
 from .config import parse_json, read_json, read_optional_json
-from .sources import FileMissingError
+from .streams import FileMissingError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from .sources import Source
+    from .source import Source
 
 SPECIAL = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 OPTIONS = ("content", "single_word", "lstrip", "rstrip", "normalized", "special")

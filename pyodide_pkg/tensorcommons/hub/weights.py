@@ -23,7 +23,7 @@ from ..errors import DownloadError, InvalidWeights, quoted
 from .cached import CachedSource
 from .records import Piece, Record
 from .safetensors import NUMPY_NAME, Header, TensorEntry, parse_file_header, read_header_bytes
-from .sources import Source
+from .source import Source
 from .streams import ShortReadError, Stream
 from .version import is_immutable
 

@@ -29,7 +29,9 @@ from ..graph.program import compile_kernels, least_need, misfit
 from ..hub.cache import CacheSpec, open_cache
 from ..hub.cached import CachedSource
 from ..hub.config import read_json, read_optional_json
-from ..hub.sources import FileMissingError, Source, open_source
+from ..hub.source import Source
+from ..hub.sources import open_source
+from ..hub.streams import FileMissingError
 from ..hub.tokenizer import Tokenizer
 from ..hub.weights import WeightsFile
 from ..sharing.manager import TensorSharingManager

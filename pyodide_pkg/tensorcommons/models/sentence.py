@@ -12,7 +12,7 @@ from typing import Any
 
 from ..errors import InvalidWeights, quoted, shown
 from ..hub.config import read_json, read_optional_json, read_optional_list
-from ..hub.sources import Source
+from ..hub.source import Source
 from ..nn import linear, pooling
 from ..ops import concat, leaky_relu
 from ..ops import linear as linear_op

@@ -27,7 +27,7 @@ from ..errors import MemoryBudgetError, TensorReleased, check_listener
 from ..graph.program import Need
 from ..hub.cached import CachedSource
 from ..hub.safetensors import ITEMSIZE, NUMPY_NAME, Header, TensorEntry, as_array
-from ..hub.sources import Source
+from ..hub.source import Source
 from ..hub.weights import Chunk, ReadAgain, WeightsFile, label_of
 from ..sharing.manager import TensorSharingManager
 from ..sharing.registry import Entry
