@@ -9,7 +9,8 @@ from .backends.select import Devices, open_devices
 from .compiled import Compiled, compile
 from .diagnostics import diagnostics
 from .graph.profile import Profile, ProfileRow, profile
-from .hub.cache import Cache, open_cache
+from .hub.cache import Cache
+from .hub.open_cache import open_cache
 from .models.loading import from_pretrained
 from .models.model import Model
 from .ops import *  # noqa: F403 - ops/__init__.py lists them

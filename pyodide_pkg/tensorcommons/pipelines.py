@@ -11,7 +11,7 @@ from typing import Any
 
 from .backends.device import Device
 from .errors import TensorCommonsError, quoted
-from .hub.cache import CacheSpec
+from .hub.open_cache import CacheSpec
 from .models.architecture import check_task
 from .models.loading import from_pretrained
 from .models.model import Model

@@ -20,9 +20,11 @@ from tensorcommons import dtypes
 from tensorcommons.bridge.byte_buffer import CHUNK
 from tensorcommons.bridge.digest import identity_of
 from tensorcommons.errors import DownloadError, InvalidWeights
-from tensorcommons.hub.cache import ABSENT_AGE, LIMIT, ORPHAN_AGE, SMALL, TOUCH, Cache, open_cache
+from tensorcommons.hub.cache import ABSENT_AGE, LIMIT, SMALL, TOUCH, Cache
 from tensorcommons.hub.cached import CachedSource
 from tensorcommons.hub.config import read_optional_json
+from tensorcommons.hub.eviction import ORPHAN_AGE
+from tensorcommons.hub.open_cache import open_cache
 from tensorcommons.hub.records import Piece, Record
 from tensorcommons.hub.safetensors import as_array, read_header
 from tensorcommons.hub.sources import open_source
@@ -359,7 +361,7 @@ class TestFaults:
         assert (await cache.usage(), await cache.remove_unused(0)) == (0, 0)
 
     async def test_outside_a_browser_it_is_off_until_a_folder_is_named(self, tmp_path):
-        assert "no browser" in (await open_cache()).status
+        assert "not in a browser" in (await open_cache()).status
         assert (await open_cache(None)).status == "off: none was asked for"
         named = await open_cache(tmp_path)
         assert named.status == f"on: files are kept in the folder {tmp_path}"

@@ -20,7 +20,7 @@ from __future__ import annotations
 import json
 import secrets
 from base64 import b64decode, b64encode
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
@@ -131,6 +131,10 @@ class Record:
         names = ("address", "size", "etag", "modified", "absent", "used", "is_settled", "generation")
         return _line({name: getattr(self, name) for name in names})
 
+    def text(self) -> bytes:
+        """Return the whole record."""
+        return self.first_line() + as_lines(self.lines([*self.pieces.values(), *self.tensors]))
+
     def lines(self, facts: list[Piece | Place]) -> Iterator[bytes]:
         """Yield the lines that say ``facts``, entries of :attr:`unsaved`."""
         for at in range(0, len(facts), AT_ONCE):
@@ -167,6 +171,11 @@ class Record:
         self.pieces.update({(piece.start, piece.stop): piece for piece in pieces})
         self.tensors.update(tensors)
         self.used = max(self.used, used)
+
+
+def as_lines(lines: Iterable[bytes]) -> bytes:
+    """Join lines that follow a record's first."""
+    return b"".join(b"\n" + line for line in lines)
 
 
 def _line(table: dict[str, Any]) -> bytes:

@@ -26,9 +26,9 @@ from ..errors import (
     shown,
 )
 from ..graph.program import compile_kernels, least_need, misfit
-from ..hub.cache import CacheSpec, open_cache
 from ..hub.cached import CachedSource
 from ..hub.config import read_json, read_optional_json
+from ..hub.open_cache import CacheSpec, open_cache
 from ..hub.source import Source
 from ..hub.sources import open_source
 from ..hub.streams import FileMissingError
