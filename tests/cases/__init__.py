@@ -3,7 +3,7 @@
 A case is a public ``async def`` with one parameter, in a module of this folder; a new one is found by itself and runs
 in both. Cases of ops take the device, cases of models a :class:`Place`. ``@only("webgpu")`` marks a case that is about
 that device alone, ``@long("webgpu")`` one that takes a software adapter over half a minute: `make long` runs it there;
-``@slow`` one that `make quick` leaves out.
+``@slow`` one that `make quick` leaves out, ``@of_software`` one that hardware leaves out.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from scripts.random_checkpoint import RandomCheckpoint
 from tensorcommons import Device, Devices, TensorSharingManager
 
 Case = TypeVar("Case", bound=Callable[..., Any])
@@ -81,7 +82,8 @@ class Place:
     """Where models run and where they come from: addresses of folders, without a slash at the end.
 
     ``models`` are the real ones, ``tiny`` those of tests/goldens; below ``faulty`` a fault's name stands before the
-    model's (see tests/models/server.py). ``goldens`` is tests/goldens in the file system.
+    model's (see tests/models/server.py), and it is empty where no server runs. ``goldens`` is tests/goldens in the file
+    system.
     """
 
     devices: Devices
@@ -90,10 +92,12 @@ class Place:
     faulty: str
     goldens: str
 
-    @property
-    def random(self) -> str:
-        """Address below which scripts/random_checkpoint.py's recipes are, beside ``tiny``."""
-        return f"{self.tiny.rpartition('/')[0]}/random"
+    def random(self, recipe: str) -> str | dict[str, bytes]:
+        """The checkpoint of a recipe (scripts/random_checkpoint.py): an address, or files without a server."""
+        if self.faulty:
+            return f"{self.tiny.rpartition('/')[0]}/random/{recipe}"
+        checkpoint = RandomCheckpoint(recipe)
+        return {name: checkpoint.read(name) for name in checkpoint.names}
 
     @property
     def device(self) -> Device:
@@ -126,6 +130,12 @@ def long(*kinds: str) -> Callable[[Case], Case]:
 def slow(case: Case) -> Case:
     """Mark a case that takes over a second under CPython: `make quick` leaves it out."""
     case.slow = True  # type: ignore[attr-defined]
+    return case
+
+
+def of_software(case: Case) -> Case:
+    """Mark a case that needs a software adapter: it refuses buffers for which a GPU has the memory."""
+    case.of_software = True  # type: ignore[attr-defined]
     return case
 
 

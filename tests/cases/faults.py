@@ -20,7 +20,7 @@ from tensorcommons.backends.webgpu.kernels import KERNELS
 from tensorcommons.backends.webgpu.shader import Dispatch
 from tensorcommons.errors import DeviceError, DeviceMemoryError, MemoryBudgetError
 from tensorcommons.tensor import realize
-from tests.cases import only
+from tests.cases import of_software, only
 from tests.cases.harness import held
 from tests.cases.support import largest_buffer, near, numbers, on, raises
 
@@ -178,6 +178,7 @@ async def a_device_that_is_full(device: Device) -> None:
     await _is_healthy(device)
 
 
+@of_software
 @only("webgpu")
 async def an_output_that_the_device_cannot_make(device: Device) -> None:
     (x,) = on(device, numbers(1))

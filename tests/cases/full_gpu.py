@@ -17,7 +17,7 @@ import tensorcommons as tc
 from tensorcommons import Device
 from tensorcommons.errors import DeviceMemoryError
 from tensorcommons.models.generation import CAPACITIES
-from tests.cases import Place, only
+from tests.cases import Place, of_software, only
 from tests.cases.harness import held, let_go
 from tests.cases.support import near, numbers, on, raises
 
@@ -66,11 +66,12 @@ async def _nothing_left(device: Device, before: dict[str, int]) -> None:
     near(await (x * 3).read(), numbers(7) * 3)
 
 
+@of_software
 @only("webgpu")
 async def a_weight_is_refused_while_loading(place: Place) -> None:
     device, manager = place.device, place.manager()
     before = held(device)
-    source = f"{place.random}/{WEIGHTS}"
+    source = place.random(WEIGHTS)
     with refusing(TABLE, TABLE + 16) as refused:
         load = tc.from_pretrained(source, manager=manager, device="webgpu", tokenizer=False)
         complaint = await raises(DeviceMemoryError, load, f"a buffer of {TABLE} bytes was refused", 'device="cpu"')
@@ -90,10 +91,11 @@ async def a_weight_is_refused_while_loading(place: Place) -> None:
     again.unload()
 
 
+@of_software
 @only("webgpu")
 async def a_move_is_refused(place: Place) -> None:
     device, manager = place.device, place.manager()
-    model = await tc.from_pretrained(f"{place.random}/{WEIGHTS}", manager=manager, device="cpu", tokenizer=False)
+    model = await tc.from_pretrained(place.random(WEIGHTS), manager=manager, device="cpu", tokenizer=False)
     before = held(device)
     ids = np.arange(6).reshape(1, 6)
     wanted = await (await model(input_ids=ids))["last_hidden_state"].read()
@@ -107,6 +109,7 @@ async def a_move_is_refused(place: Place) -> None:
     model.unload()
 
 
+@of_software
 @only("webgpu")
 async def an_arena_an_output_and_a_read_are_refused(device: Device) -> None:
     (x,) = on(device, numbers(1))
@@ -127,6 +130,7 @@ async def an_arena_an_output_and_a_read_are_refused(device: Device) -> None:
     await _nothing_left(device, before)
 
 
+@of_software
 @only("webgpu")
 async def arrays_are_refused(place: Place) -> None:
     """The use of a tensor, the user's own or a shared one, raises where its buffer was refused."""
@@ -150,6 +154,7 @@ async def arrays_are_refused(place: Place) -> None:
     await _nothing_left(device, before)
 
 
+@of_software
 @only("webgpu")
 async def parameters_of_a_program_are_refused(device: Device) -> None:
     (x,) = on(device, numbers(30, 40))
@@ -171,12 +176,13 @@ async def parameters_of_a_program_are_refused(device: Device) -> None:
     await _nothing_left(device, before)
 
 
+@of_software
 @only("webgpu")
 async def a_cache_is_refused_while_writing(place: Place) -> None:
     """One that has to grow: the generation fails, keeps nothing, and is the same when there is memory again."""
     device, manager = place.device, place.manager(activation_cache=False)
     model = await tc.from_pretrained(
-        f"{place.random}/deep-llama,layers=2", manager=manager, device="webgpu", tokenizer=False
+        place.random("deep-llama,layers=2"), manager=manager, device="webgpu", tokenizer=False
     )
     ids = np.arange(1, 13).reshape(1, 12)
     for _ in range(2):  # the first compiles
@@ -197,12 +203,13 @@ async def a_cache_is_refused_while_writing(place: Place) -> None:
     model.unload()
 
 
+@of_software
 @only("webgpu")
 async def a_restore_is_refused(place: Place) -> None:
     """A weight that left the device stays away without an error, and comes back when there is memory again."""
     device, manager = place.device, place.manager(activation_cache=False)
     before = held(device)
-    model = await tc.from_pretrained(f"{place.random}/{WEIGHTS}", manager=manager, device="webgpu", tokenizer=False)
+    model = await tc.from_pretrained(place.random(WEIGHTS), manager=manager, device="webgpu", tokenizer=False)
     values = numbers(TABLE // 4)
     kept = manager.register_shared_tensor("kept", (TABLE // 4,), "webgpu", "owner", [], data=values)
     ids = np.arange(6).reshape(1, 6)

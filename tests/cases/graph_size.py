@@ -38,7 +38,9 @@ def _forget_programs(place: Place) -> None:
         place.device.programs.popitem()[1].discard()
 
 
-async def _answers(place: Place, source: str, nbytes: int | None, dtype: str) -> tuple[list[Any], int]:
+async def _answers(
+    place: Place, source: str | dict[str, bytes], nbytes: int | None, dtype: str
+) -> tuple[list[Any], int]:
     """Return a model's answers, and how many graphs ran at its largest call."""
     with at_most(place, nbytes):
         manager = place.manager(activation_cache=False)
@@ -57,7 +59,7 @@ async def _answers(place: Place, source: str, nbytes: int | None, dtype: str) ->
         return answers, dispatches
 
 
-async def _same_bits(place: Place, source: str, nbytes: int, dtype: str) -> None:
+async def _same_bits(place: Place, source: str | dict[str, bytes], nbytes: int, dtype: str) -> None:
     wanted, one = await _answers(place, source, None, dtype)
     found, several = await _answers(place, source, nbytes, dtype)
     assert several >= one + 2, f"{several} graphs in place of {one}"
@@ -69,7 +71,7 @@ async def _same_bits(place: Place, source: str, nbytes: int, dtype: str) -> None
 async def encoders_in_subgraphs_give_the_same_bits(place: Place) -> None:
     for dtype in ("float32", "float16"):
         await _same_bits(
-            place, f"{place.random}/deep-bert,layers=4,hidden_size=64,intermediate_size=128", 160 * KB, dtype
+            place, place.random("deep-bert,layers=4,hidden_size=64,intermediate_size=128"), 160 * KB, dtype
         )
 
 
@@ -77,7 +79,7 @@ async def encoders_in_subgraphs_give_the_same_bits(place: Place) -> None:
 async def decoders_in_subgraphs_give_the_same_bits(place: Place) -> None:
     for dtype in ("float32", "float16"):
         await _same_bits(
-            place, f"{place.random}/deep-llama,layers=4,hidden_size=64,intermediate_size=128", 160 * KB, dtype
+            place, place.random("deep-llama,layers=4,hidden_size=64,intermediate_size=128"), 160 * KB, dtype
         )
 
 
@@ -94,7 +96,7 @@ async def an_operation_too_large_for_any_graph_runs_elsewhere_and_says_so(place:
 @only("webnn")
 async def a_tensor_too_large_is_refused_before_the_download(place: Place) -> None:
     manager = place.manager()
-    source = f"{place.random}/deep-bert,layers=1,vocab_size=4000"
+    source = place.random("deep-bert,layers=1,vocab_size=4000")
     backend: Any = place.device.backend
     limit, backend.limits["maxTensorByteLength"] = backend.limits["maxTensorByteLength"], 100_000
     seen: list[Any] = []
@@ -116,9 +118,7 @@ async def a_tensor_too_large_is_refused_before_the_download(place: Place) -> Non
 async def _gigabyte(place: Place, recipe: str, dtype: str) -> None:
     """A model that one graph cannot hold gives the same bits wherever its graphs are cut."""
     manager = place.manager(2048, activation_cache=False)
-    model = await tc.from_pretrained(
-        f"{place.random}/{recipe}", manager=manager, dtype=dtype, tokenizer=False, cache=None
-    )
+    model = await tc.from_pretrained(place.random(recipe), manager=manager, dtype=dtype, tokenizer=False, cache=None)
     try:
         answers = []
         for most in (None, 800 * KB * KB):

@@ -179,7 +179,7 @@ async def models_in_parts(place: Place) -> None:
 @only("webgpu")
 async def a_step_too_large_is_refused_before_the_download(place: Place) -> None:
     """Rows of four bindings, of a weight and of what it is multiplied by."""
-    source = f"{place.random}/deep-bert,layers=1,intermediate_size=200"
+    source = place.random("deep-bert,layers=1,intermediate_size=200")
     manager, seen = place.manager(), list[Any]()
     await let_go()
     place.device.drop_programs()

@@ -83,8 +83,8 @@ async def runs_side_by_side_are_all_recorded(device: Device) -> None:
     x, y = on(device, numbers(8, 8), numbers(8, 8, seed=1))
     async with tc.profile() as profile:
         a, b = await asyncio.gather((x @ y).read(), (y @ x).read())
-    np.testing.assert_allclose(a, numbers(8, 8) @ numbers(8, 8, seed=1), rtol=1e-5)
-    np.testing.assert_allclose(b, numbers(8, 8, seed=1) @ numbers(8, 8), rtol=1e-5)
+    np.testing.assert_allclose(a, numbers(8, 8) @ numbers(8, 8, seed=1), rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(b, numbers(8, 8, seed=1) @ numbers(8, 8), rtol=1e-5, atol=1e-5)
     assert [row.flops for row in profile.rows] == [2 * 8**3] * 2
 
 
