@@ -14,9 +14,10 @@ from .backends.current import default_device, device_of
 from .backends.device import Device
 from .dtypes import as_dtype, default_dtype
 from .errors import DeviceUnavailable, TensorCommonsError, quoted
+from .graph.bound import BoundProgram, compile_graph
 from .graph.graph import Graph
-from .graph.node import Node
-from .graph.program import BoundProgram, compile_graph
+from .graph.node import Node, argument
+from .graph.rewrite import given, rebuild
 from .sharing.storage import Storage
 from .tensor import Tensor, asarray
 
@@ -205,17 +206,11 @@ def _name(argument: int, leaf: int) -> str:
     return f"argument {argument}, leaf {leaf}"
 
 
-def _without_numbers(value: Tensor | np.ndarray[Any, Any], argument: int) -> Node:
+def _without_numbers(value: Tensor | np.ndarray[Any, Any], number: int) -> Node:
     """The node of ``value``, over leaves that each run is given anew."""
     if isinstance(value, np.ndarray):
-        return Node(None, {}, (), Spec(value.shape, as_dtype(value.dtype)), name=_name(argument, 0))
+        return argument(_name(number, 0), Spec(value.shape, as_dtype(value.dtype)), is_stored=False)
     graph = Graph([value.node])
-    renewed: dict[int, Node] = {}
-    leaves = {id(leaf): _name(argument, i) for i, leaf in enumerate(graph.leaves)}
-    for node in graph.nodes:
-        if id(node) in leaves:
-            renewed[id(node)] = Node(None, {}, (), node.spec, name=leaves[id(node)], is_stored=True)
-        else:
-            inputs = tuple(renewed[id(child)] for child in node.inputs)
-            renewed[id(node)] = Node(node.op, node.attrs, inputs, node.spec, name=node.name)
-    return renewed[id(graph.outputs[0])]
+    names = {id(leaf): _name(number, i) for i, leaf in enumerate(graph.leaves)}
+    (root,) = rebuild(graph.outputs, lambda node: given(names[id(node)], node) if id(node) in names else None)
+    return root

@@ -20,10 +20,10 @@ from .backends.current import default_device, device_of
 from .backends.device import Device
 from .bridge.runtime import WouldWaitError, can_suspend, run_now, suspend
 from .errors import DeviceLost, DeviceUnavailable, ReadRequired, ShapeMismatch, TensorCommonsError
+from .graph.bound import compile_graph
 from .graph.constant import constant
 from .graph.graph import Graph
 from .graph.node import Node
-from .graph.program import compile_graph
 from .graph.views import resolve_view
 from .sharing.storage import Origin, Storage, content_identity, made_inside, using
 from .sharing.transfer import cross

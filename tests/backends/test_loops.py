@@ -22,7 +22,7 @@ from tensorcommons.backends.webgpu.shader import compose
 from tensorcommons.graph.fuse import fuse
 from tensorcommons.graph.graph import Graph
 from tensorcommons.graph.node import Node
-from tensorcommons.graph.program import _planned
+from tensorcommons.graph.passes import planned
 from tensorcommons.nn import functional
 
 MOST = 2**25  # float32 in 128 MiB
@@ -48,7 +48,7 @@ def loops_of(call: Callable[..., Any], *shapes: Any) -> tuple[int, int]:
         given.append(tc.Tensor.symbolic(node, device))
     made = call(*given)
     outputs = made if isinstance(made, tuple) else (made,)
-    plan = _planned(device, fuse(Graph([each.node for each in outputs]), device.backend)).plan
+    plan = planned(device, fuse(Graph([each.node for each in outputs]), device.backend)).plan
     assert isinstance(plan, Plan)
     dispatches = [each for step in plan.steps for each in KERNELS[step.op.name].lower(step, LLVMPIPE)]
     for shader, dispatch in {each.shader: each for each in dispatches}.items():
@@ -129,7 +129,7 @@ def test_common_sizes_are_computed_as_on_other_software_adapters():
         ]
         operands: list[Any] = [tc.Tensor.symbolic(node, device) for node in nodes]
         made = call(*operands)
-        plan = _planned(device, fuse(Graph([made.node]), device.backend)).plan
+        plan = planned(device, fuse(Graph([made.node]), device.backend)).plan
         assert isinstance(plan, Plan)
         for step in plan.steps:
             for dispatch in KERNELS[step.op.name].lower(step, LLVMPIPE):

@@ -10,9 +10,9 @@ import numpy as np
 import tensorcommons as tc
 from tensorcommons import Model, TensorSharingManager
 from tensorcommons.errors import TensorCommonsError
+from tensorcommons.graph.bound import compile_fused
 from tensorcommons.graph.fuse import fuse
 from tensorcommons.graph.graph import Graph
-from tensorcommons.graph.program import compile_fused
 from tensorcommons.graph.reuse import Remainder, ReusePoint, remainder_of
 from tensorcommons.graph.views import owner_of
 from tensorcommons.sharing.storage import Storage

@@ -11,7 +11,8 @@ import numpy as np
 import tensorcommons as tc
 from tensorcommons import Device, Model
 from tensorcommons.backends.device import STAGING_RESERVE
-from tensorcommons.graph import program, streaming
+from tensorcommons.graph import streaming
+from tensorcommons.graph.needs import least_need
 from tests.cases import Place, long, only, slow
 from tests.cases.architectures import checkpoint
 from tests.cases.golden_models import INPUTS, load_goldens
@@ -56,7 +57,7 @@ async def _same_in_segments(place: Place, files: dict[str, bytes], inputs: dict[
     model = await _load(place, files)
     wanted, worth = await _bits(model, inputs), model.manager.report().unique_weight_bytes
     asked = model.request(inputs, None).trace.nodes, model.traces.probe().nodes
-    least = max(program.least_need(place.device, nodes).nbytes for nodes in asked)
+    least = max(least_need(place.device, nodes).nbytes for nodes in asked)
     model.unload()
     beside = 0 if place.device.kind == "cpu" else 8192  # what compiled programs keep
     counts = []

@@ -13,7 +13,7 @@ from tensorcommons import Device
 from tensorcommons.backends.cpu import CpuBackend
 from tensorcommons.backends.facts import Rates
 from tensorcommons.errors import DeviceLost, DeviceUnavailable, UnsupportedOp
-from tensorcommons.graph.partition import PartedProgram
+from tensorcommons.graph.parted import PartedProgram
 from tensorcommons.tensor import Tensor
 from tests.cases.support import numbers
 from tests.graph.graph_device import graph_device
@@ -70,7 +70,7 @@ async def test_a_graph_of_many_nodes_runs_in_pieces_of_its_device(
     np.testing.assert_array_equal(await y.read(), np.sort(numbers(5)) + numbers(5))
     kinds = [part.device.kind for part in program_of(device).parts]
     assert kinds == (["webnn", "webnn", "cpu", "webnn", "webnn", "webnn"] if refused else ["webnn"] * 4)
-    assert all(part.nodes <= most for part in program_of(device).parts)
+    assert all(part.graph.executed <= most for part in program_of(device).parts)
 
 
 async def test_a_graph_whose_parts_do_not_pay_moves_as_a_whole() -> None:

@@ -401,7 +401,7 @@ async def test_a_written_tensor_is_not_taken_for_what_it_was(manager):
 
 
 async def test_one_program_serves_other_bytes_of_the_same_shape(manager):
-    from tensorcommons.graph.program import compile_graph
+    from tensorcommons.graph.bound import compile_graph
 
     data = np.arange(4, dtype=np.float32)
     device = manager.devices.cpu

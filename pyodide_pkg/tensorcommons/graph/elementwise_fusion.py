@@ -25,7 +25,7 @@ from ..shapes import size_of
 from .constant import FULL
 from .graph import Graph
 from .node import Node
-from .rewrite import Replacement, rewritten, uses_in
+from .rewrite import Replacement, rewritten
 from .views import owner_of
 
 INPUTS = 7  # a shader stage has at least 8 storage buffers, and one is the result
@@ -135,7 +135,7 @@ def _grow(node: Node, chains: Mapping[int, _Chain], uses: Counter[int]) -> _Chai
 
 def chain_elementwise(graph: Graph) -> Graph:
     """``graph`` with every chain that pays as one node."""
-    uses = uses_in(graph)
+    uses = graph.uses()
     chains: dict[int, _Chain] = {}
     for node in graph.nodes:
         if node.op is not None and node.op.elementwise and node.inputs and len(node.spec.shape) <= AXES:

@@ -18,7 +18,7 @@ from ..backends.ops import OPS
 from ..shapes import Layout, size_of
 from .graph import Graph
 from .node import Node
-from .rewrite import Replacement, rewritten, uses_in
+from .rewrite import Replacement, rewritten
 from .views import owner_of
 
 BUFFERS = 8  # storage buffers that a shader stage has everywhere; weight, bias and the result are three of them
@@ -83,7 +83,7 @@ def fuse_embedding_norms(graph: Graph, backend: Backend[Any]) -> Graph:
 
     A table or a sum that ``backend`` does not bind as a whole is left out: steps of its own are cut by rows.
     """
-    uses = uses_in(graph)
+    uses = graph.uses()
     return rewritten(graph, lambda node: _joined(node, uses, backend))
 
 

@@ -14,7 +14,7 @@ from typing import Any, TypeAlias
 from ..backends.base import Backend
 from .graph import Graph
 from .node import Node
-from .rewrite import Replacement, rebuild, uses_in, with_inputs
+from .rewrite import Replacement, rebuild
 from .split_k import split_linear_into_norm
 
 Rule: TypeAlias = Callable[[Node, Callable[[Node], bool]], Node | None]
@@ -86,7 +86,7 @@ def _fused(graph: Graph, rules: Sequence[Rule], counts: dict[str, int]) -> tuple
 
     ``counts`` says, by key, how many nodes of ``graph`` a fused one stands for.
     """
-    uses = uses_in(graph)
+    uses = graph.uses()
     once: set[int] = set()
     is_contested = False
 
@@ -97,7 +97,7 @@ def _fused(graph: Graph, rules: Sequence[Rule], counts: dict[str, int]) -> tuple
 
     def pattern(node: Node) -> Replacement:
         def made(inputs: tuple[Node, ...]) -> Node:
-            new = with_inputs(node, inputs)
+            new = node.over(inputs)
             count = int(node.op is not None)
             for rule in rules:
                 replaced = rule(new, used_once)

@@ -7,10 +7,12 @@ models. A graph made from the outputs of five heads on one backbone holds the ba
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Sequence
+from functools import cached_property
 
 from ..errors import InternalError
-from .node import Node
+from .node import Node, in_order
 
 
 class Graph:
@@ -25,41 +27,28 @@ class Graph:
         self.nodes: list[Node] = []
         self.traced = 0
         self.stands_for: dict[str, int] = {}
-        self._by_key: dict[str, Node] = {}
-        self._merged: dict[int, Node] = {}
-        for output in outputs:
-            self._add(output)
-        self.outputs = [self._merged[id(output)] for output in outputs]
-        self.leaves = [node for node in self.nodes if node.is_stored] if leaves is None else list(leaves)
-        self.executed = sum(node.op is not None for node in self.nodes)
-
-    def _add(self, root: Node) -> None:
-        stack = [root]
-        while stack:
-            node = stack[-1]
-            if id(node) in self._merged:
-                stack.pop()
-                continue
-            waiting = [child for child in node.inputs if id(child) not in self._merged]
-            if waiting:
-                stack.extend(reversed(waiting))
-                continue
-            stack.pop()
+        by_key: dict[str, Node] = {}
+        merged: dict[int, Node] = {}
+        for node in in_order(outputs):
             self.traced += node.op is not None
-            known = self._by_key.get(node.key)
+            known = by_key.get(node.key)
             if known is None:
-                inputs = tuple(self._merged[id(child)] for child in node.inputs)
-                if any(new is not old for new, old in zip(inputs, node.inputs, strict=True)):
-                    node_in_graph = Node(node.op, node.attrs, inputs, node.spec)
-                else:
-                    node_in_graph = node
-                known = self._by_key[node.key] = node_in_graph
+                known = by_key[node.key] = node.over(tuple([merged[id(child)] for child in node.inputs]))
                 self.nodes.append(known)
             elif known.spec != node.spec or known.nbytes != node.nbytes:
                 raise InternalError(f"{known.spec} and {node.spec} have the key {node.key}")
-            self._merged[id(node)] = known
+            merged[id(node)] = known
+        self.outputs = [merged[id(output)] for output in outputs]
+        self.leaves = [node for node in self.nodes if node.is_stored] if leaves is None else list(leaves)
+        self.executed = sum(node.op is not None for node in self.nodes)
 
-    @property
+    def uses(self) -> Counter[int]:
+        """Count the uses of each node, by its id: as an input, or as an output."""
+        uses = Counter(id(child) for node in self.nodes for child in node.inputs)
+        uses.update(map(id, self.outputs))
+        return uses
+
+    @cached_property
     def structure(self) -> str:
         """Hex SHA-256 of what is computed, whatever the leaves hold: graphs of one structure run as one program."""
         numbers = {id(node): str(number) for number, node in enumerate(self.nodes)}

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from .graph import Graph
-from .node import Node
-from .rewrite import Replacement, rebuild, with_inputs
+from .node import Node, argument
+from .rewrite import Replacement, rebuild
 
 
 def merge(requests: Sequence[tuple[Graph, Mapping[str, str]]]) -> Graph:
@@ -23,9 +23,9 @@ def merge(requests: Sequence[tuple[Graph, Mapping[str, str]]]) -> Graph:
 
         def pattern(node: Node, names: Mapping[str, str] = names, counts: Mapping[int, int] = counts) -> Replacement:
             def made(inputs: tuple[Node, ...]) -> Node:
-                new = with_inputs(node, inputs)
+                new = node.over(inputs)
                 if node.op is None and node.storage is None and names[str(node.name)] != node.name:
-                    new = Node(None, {}, (), node.spec, name=names[str(node.name)], is_stored=node.is_stored)
+                    new = argument(names[str(node.name)], node.spec, is_stored=node.is_stored)
                 stands_for[new.key] = counts[id(node)]
                 return new
 

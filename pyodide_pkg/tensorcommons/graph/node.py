@@ -9,7 +9,8 @@ named inputs has one identity, and is the same value where the arguments hold th
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
@@ -91,6 +92,11 @@ class Node:
         """Bytes of the value; of a leaf, those of its storage."""
         return self.spec.nbytes if self.storage is None else self.storage.nbytes
 
+    def over(self, inputs: tuple[Node, ...]) -> Node:
+        """Return the node over other ``inputs``; itself where these are its own."""
+        same = all(new is old for new, old in zip(inputs, self.inputs, strict=True))
+        return self if same else Node(self.op, self.attrs, inputs, self.spec)
+
     @property
     def formula(self) -> str:
         """Op, attributes, shape and dtype as text: all that the node is, apart from its inputs."""
@@ -108,15 +114,8 @@ class Node:
         """
         now = Storage.renames
         if self._renames != now:
-            stack = [self]
-            while stack:
-                node = stack[-1]
-                waiting = [child for child in node.inputs if child._renames != now]
-                if waiting:
-                    stack += waiting
-                else:
-                    stack.pop()
-                    node._key, node._renames = _digest(node._parts([child._key for child in node.inputs])), now
+            for node in in_order([self], lambda node: [child for child in node.inputs if child._renames != now]):
+                node._key, node._renames = _digest(node._parts([child._key for child in node.inputs])), now
         return self._key
 
     def _parts(self, inputs: Sequence[str]) -> list[str]:
@@ -143,20 +142,43 @@ class Node:
     def _numbered(self) -> tuple[str, tuple[str, ...]]:
         identities: dict[int, str] = {}
         arguments: dict[str, int] = {}
-        stack = [self]
-        while stack:
-            node = stack[-1]
-            waiting = [child for child in node.inputs if id(child) not in identities]
-            if waiting:
-                stack += reversed(waiting)
-                continue
-            stack.pop()
+        for node in in_order([self]):
             parts = node._parts([identities[id(child)] for child in node.inputs])
             if node.op is None and node.storage is None:
                 number = arguments.setdefault(str(node.name), len(arguments))
                 parts = ["argument", repr(node.is_stored), str(number), repr(node.spec)]
             identities[id(node)] = _digest(parts)
         return identities[id(self)], tuple(arguments)
+
+
+def argument(name: str, spec: Spec, *, is_stored: bool = True) -> Node:
+    """Return a leaf that each run is given under ``name``: as a storage, or as an array of the host."""
+    return Node(None, {}, (), spec, name=name, is_stored=is_stored)
+
+
+def in_order(
+    roots: Iterable[Node], operands: Callable[[Node], Sequence[Node]] = attrgetter("inputs")
+) -> Iterator[Node]:
+    """Yield ``roots`` and the nodes below them, each once and after its ``operands``, which are asked for once.
+
+    The order is that of a recursion over roots and operands from the first to the last, without its stack.
+    """
+    found: dict[int, Sequence[Node]] = {}
+    done: set[int] = set()
+    stack = [*roots][::-1]
+    while stack:
+        node = stack[-1]
+        if id(node) in done:
+            stack.pop()
+            continue
+        if id(node) not in found:
+            found[id(node)] = operands(node)
+        waiting = [child for child in found[id(node)] if id(child) not in done]
+        if waiting:
+            stack += reversed(waiting)
+            continue
+        done.add(id(stack.pop()))
+        yield node
 
 
 def _digest(parts: Sequence[str]) -> str:

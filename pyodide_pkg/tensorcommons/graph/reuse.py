@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 from ..sharing.storage import Storage
 from .graph import Graph
-from .node import Node
-from .rewrite import Replacement, rebuild, with_inputs
+from .node import Node, in_order
+from .rewrite import Replacement, given, rebuild
 from .views import owner_of
 
 
@@ -66,16 +66,11 @@ def _frontier(graph: Graph, other: Graph) -> list[Node]:
 def _described(root: Node) -> ReusePoint | None:
     """``root`` as a reuse point; None where it depends on bytes that have no identity."""
     weights: dict[Storage, None] = {}
-    stack, seen = [root], {id(root)}
-    while stack:
-        node = stack.pop()
+    for node in in_order([root]):
         if node.storage is not None and node.storage.category == "weights":
             weights[node.storage] = None
         elif node.is_stored and not (node.storage is not None and node.storage.is_known):
             return None
-        waiting = [child for child in reversed(node.inputs) if id(child) not in seen]
-        seen.update(map(id, waiting))
-        stack += waiting
     return ReusePoint(root, root.identity, root.arguments, tuple(weights))
 
 
@@ -102,10 +97,10 @@ def remainder_of(graph: Graph, cuts: Iterable[ReusePoint], found: Collection[Reu
     def pattern(node: Node) -> Replacement | None:
         cut = by_node.get(id(node))
         if cut is None:
-            return Replacement(node.inputs, lambda inputs: made.setdefault(id(node), with_inputs(node, inputs)))
+            return Replacement(node.inputs, lambda inputs: made.setdefault(id(node), node.over(inputs)))
         name = f"activation {cut.identity} {' '.join(cut.arguments)}"
         taken[name] = cut
-        return Replacement((), lambda inputs: Node(None, {}, (), node.spec, name=name, is_stored=True))
+        return given(name, node)
 
     missing = tuple(i for i, node in enumerate(graph.outputs) if id(node) not in by_node)
     outputs = rebuild([graph.outputs[i] for i in missing], pattern)
@@ -116,12 +111,7 @@ def remainder_of(graph: Graph, cuts: Iterable[ReusePoint], found: Collection[Reu
 
 def needed(graph: Graph, found: Collection[Node]) -> int:
     """Count the nodes of the original graph that are computed where the values of ``found`` exist."""
-    stack, seen, stops = list(graph.outputs), set[int](), {id(node) for node in found}
-    count = 0
-    while stack:
-        node = stack.pop()
-        if id(node) not in seen and id(node) not in stops and node.op is not None:
-            seen.add(id(node))
-            count += graph.stands_for.get(node.key, 1)
-            stack.extend(node.inputs)
-    return count
+    stops = {id(node) for node in found}
+    below = in_order(graph.outputs, lambda node: () if id(node) in stops else node.inputs)
+    computed = (node for node in below if node.op is not None and id(node) not in stops)
+    return sum(graph.stands_for.get(node.key, 1) for node in computed)

@@ -3,17 +3,16 @@
 A pattern looks at a graph and says of a node what takes its place. There are two phases. Patterns of the first may
 change bits; they run on each request's own graph, before merging (fuse.py), so that merged is equal to separate.
 Patterns of the second keep the bits; they run on the merged graph, when it is known what else needs a value:
-embedding_norm.py, elementwise_fusion.py, horizontal_fusion.py, reuse.py.
+embedding_norm.py, elementwise_fusion.py, horizontal_fusion.py, reuse.py, partition.py.
 """
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from .graph import Graph
-from .node import Node
+from .node import Node, argument, in_order
 
 
 @dataclass(frozen=True)
@@ -27,47 +26,29 @@ class Replacement:
 Pattern = Callable[[Node], "Replacement | None"]
 
 
-def rebuild(outputs: Iterable[Node], pattern: Pattern) -> list[Node]:
-    """The outputs with every node replaced for which ``pattern`` gives a replacement, asked once a node.
+def rebuild(outputs: Sequence[Node], pattern: Pattern) -> list[Node]:
+    """Return ``outputs`` with every node replaced for which ``pattern`` gives a replacement; it is called once a node.
 
-    Nothing is built that no output needs. A node stays the object that it is where nothing below it changed.
+    Only what an output needs is built. A node stays the object that it is where nothing below it changed.
     """
     built: dict[int, Node] = {}
-    plans: dict[int, Replacement | None] = {}
-    roots = list(outputs)
-    stack = roots[::-1]
-    while stack:
-        node = stack[-1]
-        if id(node) in built:
-            stack.pop()
-            continue
-        if id(node) not in plans:
-            plans[id(node)] = pattern(node)
+    plans: dict[int, Replacement] = {}
+
+    def operands(node: Node) -> Sequence[Node]:
+        plans[id(node)] = pattern(node) or Replacement(node.inputs, node.over)
+        return plans[id(node)].operands
+
+    for node in in_order(outputs, operands):
         plan = plans[id(node)]
-        operands = node.inputs if plan is None else plan.operands
-        waiting = [operand for operand in operands if id(operand) not in built]
-        if waiting:
-            stack += reversed(waiting)
-            continue
-        stack.pop()
-        new = tuple([built[id(operand)] for operand in operands])
-        built[id(node)] = with_inputs(node, new) if plan is None else plan.make(new)
-    return [built[id(root)] for root in roots]
+        built[id(node)] = plan.make(tuple([built[id(operand)] for operand in plan.operands]))
+    return [built[id(output)] for output in outputs]
 
 
-def with_inputs(node: Node, inputs: tuple[Node, ...]) -> Node:
-    """``node`` over ``inputs``; itself where these are its own."""
-    same = all(new is old for new, old in zip(inputs, node.inputs, strict=True))
-    return node if same else Node(node.op, node.attrs, inputs, node.spec)
+def given(name: str, node: Node) -> Replacement:
+    """Replace ``node`` by an argument: a storage that each run is given under ``name``."""
+    return Replacement((), lambda _: argument(name, node.spec))
 
 
 def rewritten(graph: Graph, pattern: Pattern) -> Graph:
-    """``graph`` after :func:`rebuild`, over the same leaves in the same order."""
+    """Return ``graph`` after :func:`rebuild`, over the same leaves in the same order."""
     return Graph(rebuild(graph.outputs, pattern), graph.leaves)
-
-
-def uses_in(graph: Graph) -> Counter[int]:
-    """Count the uses of each node, by its id: as an input, or as an output."""
-    uses = Counter(id(child) for node in graph.nodes for child in node.inputs)
-    uses.update(id(output) for output in graph.outputs)
-    return uses

@@ -13,7 +13,7 @@ from ..errors import ShapeMismatch
 from ..sharing.storage import Storage
 from .fuse import fuse
 from .graph import Graph
-from .node import Node
+from .node import Node, argument
 
 Arguments: TypeAlias = "tuple[tuple[str, Spec], ...]"  # names, with the shapes and dtypes of what a call gives
 
@@ -79,7 +79,7 @@ class Traces:
         """The trace of ``outputs``, by default all of them. Raises as the function does."""
         if arguments not in self._outputs:
             self.count += 1
-            given = {name: Node(None, {}, (), spec, name=name) for name, spec in arguments}
+            given = {name: argument(name, spec, is_stored=False) for name, spec in arguments}
             self._outputs[arguments] = self._function(given)
         found = self._outputs[arguments]
         key = arguments, tuple(found if outputs is None else outputs)

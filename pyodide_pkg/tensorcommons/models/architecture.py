@@ -12,7 +12,7 @@ from ..backends.base import Spec
 from ..backends.device import Device
 from ..dtypes import as_dtype
 from ..errors import UnsupportedModel, quoted
-from ..graph.node import Node
+from ..graph.node import Node, argument
 from ..shapes import Shape
 from ..tensor import Tensor
 from .weight_mapping import WeightMapping
@@ -100,15 +100,12 @@ def check_task(task: str, tasks: Sequence[str], name: str) -> None:
 def symbolic_inputs(arrays: Arrays, names: Mapping[str, str], device: Device) -> dict[str, Tensor]:
     """Stand-ins for ``arrays`` under the graph's ``names`` of them."""
     specs = {key: Spec(array.shape, as_dtype(array.dtype)) for key, array in arrays.items()}
-    return {key: Tensor.symbolic(Node(None, {}, (), spec, name=names[key]), device) for key, spec in specs.items()}
+    return {key: Tensor.symbolic(argument(names[key], spec, is_stored=False), device) for key, spec in specs.items()}
 
 
 def forward_nodes(architecture: Architecture, device: Device, specs: Mapping[str, Spec]) -> list[Node]:
     """A forward over example inputs and stand-ins for weights of ``specs``: what can be known before there are any."""
-    weights = {
-        name: Tensor.symbolic(Node(None, {}, (), spec, name=name, is_stored=True), device)
-        for name, spec in specs.items()
-    }
+    weights = {name: Tensor.symbolic(argument(name, spec), device) for name, spec in specs.items()}
     arrays = architecture.inputs.prepare(architecture.inputs.example(), architecture.model_type).arrays
     results = architecture.forward(weights, symbolic_inputs(arrays, {name: name for name in arrays}, device))
     return [tensor.node for tensor in results.values()]

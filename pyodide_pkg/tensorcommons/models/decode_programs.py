@@ -14,10 +14,11 @@ import numpy as np
 from .. import dtypes
 from ..backends.base import Spec
 from ..backends.device import Device
-from ..graph.node import Node
-from ..graph.partition import PartedProgram
+from ..graph.bound import BoundProgram, compile_graph
+from ..graph.node import argument
+from ..graph.parted import PartedProgram
 from ..graph.profile import run_of
-from ..graph.program import BoundProgram, Program, compile_graph
+from ..graph.program import Program
 from ..ops import argmax, concat, isnan, take_along_axis, where, zeros
 from ..shapes import Shape
 from ..sharing.storage import Storage
@@ -160,7 +161,7 @@ class DecodePrograms:
         return key in self._kept and not self._kept[key][0].is_outdated
 
     def _symbol(self, spec: Spec, name: str, *, is_stored: bool = False) -> Tensor:
-        return Tensor.symbolic(Node(None, {}, (), spec, name=name, is_stored=is_stored), self.device)
+        return Tensor.symbolic(argument(name, spec, is_stored=is_stored), self.device)
 
     def _longer(self, part: Tensor, spec: Spec) -> Tensor:
         """``part`` with zeros in the slots that ``spec`` has behind its own."""

@@ -25,7 +25,7 @@ from ..errors import (
     quoted,
     shown,
 )
-from ..graph.program import compile_kernels, least_need, misfit
+from ..graph.needs import compile_kernels, least_need, misfit
 from ..hub.cached import CachedSource
 from ..hub.config import read_json, read_optional_json
 from ..hub.open_cache import CacheSpec, open_cache

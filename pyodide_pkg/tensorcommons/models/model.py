@@ -18,8 +18,8 @@ from ..backends.device import Device
 from ..backends.select import Decision
 from ..dtypes import as_dtype
 from ..errors import ShapeMismatch, TensorCommonsError, TensorReleased, check_listener, quoted
+from ..graph.needs import Need, bytes_to_run, least_need
 from ..graph.node import Node
-from ..graph.program import Need, bytes_to_run, least_need
 from ..graph.traces import Arguments, Trace, Traces
 from ..hub.tokenizer import Tokenizer
 from ..shapes import Shape

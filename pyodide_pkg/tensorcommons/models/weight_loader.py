@@ -24,7 +24,7 @@ from ..bridge.byte_buffer import CHUNK, ByteBuffer, room_of
 from ..bridge.digest import digests_beside, joined
 from ..bridge.runtime import Slices, breathe
 from ..errors import MemoryBudgetError, TensorReleased, check_listener
-from ..graph.program import Need
+from ..graph.needs import Need
 from ..hub.cached import CachedSource
 from ..hub.safetensors import ITEMSIZE, NUMPY_NAME, Header, TensorEntry, as_array
 from ..hub.source import Source

@@ -9,10 +9,11 @@ from typing import Any, Protocol
 from ..backends.base import Attributes, Command
 from ..backends.device import Device
 from ..errors import TensorCommonsError, quoted
+from ..graph.choice import outline
 from ..graph.graph import Graph
-from ..graph.partition import PartedProgram
+from ..graph.parted import PartedProgram
 from ..graph.profile import nodes_of, operations_of
-from ..graph.program import Program, outline
+from ..graph.program import Program
 from ..graph.reuse import ReusePoint
 from .manager import Movable
 from .runner import Runner
@@ -169,7 +170,7 @@ def _parts(program: PartedProgram, fused: Graph) -> Iterator[str]:
     leaves = {n: node.storage for n, node in enumerate(fused.nodes) if node.is_stored and node.storage is not None}
     reads: Sequence[Sequence[int]] = [[] for _ in program.parts]
     stay: frozenset[int] = frozenset()
-    if program.streams:
+    if program.streamed:
         reads, found = program.residents(leaves)
         stay = found.weights
         total = sum(leaves[number].nbytes for number in {number for part in reads for number in part})
@@ -181,8 +182,9 @@ def _parts(program: PartedProgram, fused: Graph) -> Iterator[str]:
     for number, (part, read) in enumerate(zip(program.parts[:SHOWN], reads, strict=False), 1):
         nbytes = sum(leaves[each].nbytes for each in read)
         moving = sum(leaves[each].nbytes for each in read if each not in stay)
-        weights = f", {nbytes:,} bytes of weights, {moving:,} of them brought for it" if program.streams else ""
-        operations = f"{part.nodes} operation{'s' if part.nodes > 1 else ''}"
+        weights = f", {nbytes:,} bytes of weights, {moving:,} of them brought for it" if program.streamed else ""
+        count = part.graph.executed
+        operations = f"{count} operation{'s' if count > 1 else ''}"
         yield f"  part {number}: {operations} on {part.device.kind}{weights}"
     if len(program.parts) > SHOWN:
         yield f"  and {len(program.parts) - SHOWN} parts more"

@@ -16,7 +16,7 @@ from ..backends.device import Device
 from ..backends.recovery import surviving
 from ..backends.select import Decision, Devices
 from ..errors import DeviceLost, DeviceUnavailable, TensorCommonsError, TensorReleased, quoted
-from ..graph.partition import PartedProgram
+from ..graph.parted import PartedProgram
 from ..graph.program import Program
 from ..graph.traces import Traces
 from ..tensor import Tensor

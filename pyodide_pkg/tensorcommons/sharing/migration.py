@@ -17,7 +17,7 @@ import numpy as np
 
 from ..backends.device import Device
 from ..errors import DeviceLost, TensorReleased
-from ..graph.program import least_need
+from ..graph.needs import least_need
 from ..graph.traces import Traces
 from ..graph.views import resolve_view
 from ..tensor import Tensor

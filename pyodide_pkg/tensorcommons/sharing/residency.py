@@ -18,7 +18,7 @@ from weakref import WeakSet, finalize
 from ..backends.device import STAGING_RESERVE, Budget, Category, Device
 from ..bridge.runtime import Slices, WouldWaitError, can_suspend, in_slices, run_now, suspend
 from ..errors import DeviceLost, DeviceMemoryError, DeviceUnavailable, MemoryBudgetError, TensorCommonsError, quoted
-from ..graph.program import Need
+from ..graph.needs import Need
 from .activation_cache import ActivationCache
 from .registry import Entry, Registry
 from .storage import Bundle, Storage, touch

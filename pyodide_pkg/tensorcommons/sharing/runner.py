@@ -17,11 +17,12 @@ from ..backends.device import Device
 from ..bridge.runtime import Slices, in_slices
 from ..dtypes import as_dtype
 from ..errors import TensorCommonsError, TensorReleased
+from ..graph.bound import BoundProgram, compile_fused
 from ..graph.graph import Graph
 from ..graph.merge import merge
-from ..graph.partition import PartedProgram
+from ..graph.parted import PartedProgram
 from ..graph.profile import run_of
-from ..graph.program import BoundProgram, Program, compile_fused
+from ..graph.program import Program
 from ..graph.reuse import Remainder, ReusePoint, needed, remainder_of, reuse_points
 from ..graph.traces import Trace, Traces
 from ..tensor import Tensor
@@ -341,7 +342,7 @@ def _transfers(program: Program | PartedProgram | None) -> dict[str, Any]:
     if not isinstance(program, PartedProgram):
         return {"segments": 0, "moved_bytes": 0, "resident_bytes": 0}
     return {
-        "segments": len(program.parts) if program.streams else 0,
+        "segments": len(program.parts) if program.streamed else 0,
         "moved_bytes": program.traffic.moved,
         "resident_bytes": program.traffic.resident,
         "parts": program.devices,
