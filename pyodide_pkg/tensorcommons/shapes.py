@@ -112,6 +112,11 @@ class Layout:
         wanted = contiguous_strides(self.shape)
         return all(size == 1 or have == want for size, have, want in zip(self.shape, self.strides, wanted, strict=True))
 
+    @property
+    def is_dense(self) -> bool:
+        """True if the layout is row-major from element 0 without gaps."""
+        return self.offset == 0 and self.is_contiguous
+
     @cached_property
     def extent(self) -> tuple[int, int]:
         """The half-open range of storage elements that the layout can touch."""

@@ -76,6 +76,7 @@ class Op:
     that needs a copy. ``memory_order(spec)`` is the order of axes in which the result lies in memory, where it is not
     row-major: attention writes ``(batch, sequence, heads, head_dim)`` so that merging the heads is free.
     ``elementwise`` ops give each element of the result from the elements at its place: chains of them become one.
+    ``epilogue``: a product can apply the op to its result, as its ``activation``.
     ``in_place`` ops write some elements of their first input, and nothing else: the plan puts that input where the
     result shall be, and kernels write what is new.
 
@@ -91,6 +92,7 @@ class Op:
     memory_order: tuple[int, ...] | None = None
     elementwise: bool = False
     in_place: bool = False
+    epilogue: bool = False
     multiply_adds: Cost = _nothing
     operations: Cost | None = None
     traffic: Cost | None = None

@@ -5,25 +5,20 @@ Nothing is placed and nothing is a layout here: views are ops, and the device de
 
 from __future__ import annotations
 
-from ..backends.base import Computation, Spec, Value
+from ..backends.base import Computation, Value
 from .graph import Graph
-from .plan import Planned, align
+from .plan import Planned, place_host
 
 
 def make_computation(graph: Graph) -> Planned[Computation]:
-    """Make the computation of ``graph``, fused but not chained, for a device that takes graphs."""
+    """Make the computation of a fused ``graph``, for a device that takes graphs."""
     numbers = {id(node): number for number, node in enumerate(graph.nodes)}
     leaves = {id(node): index for index, node in enumerate(graph.leaves)}
-    host: dict[str, tuple[int, Spec]] = {}
-    host_bytes = 0
+    host, host_bytes = place_host(graph)
     values = []
     for node in graph.nodes:
-        index = leaves.get(id(node), 0)
         is_host = node.op is None and not node.is_stored
-        if is_host:
-            index = host_bytes
-            host[str(node.name)] = (index, node.spec)
-            host_bytes += align(node.spec.nbytes)
+        index = host[str(node.name)][0] if is_host else leaves.get(id(node), 0)
         inputs = tuple(numbers[id(child)] for child in node.inputs)
         values.append(Value(node.op, node.attrs, inputs, node.spec, index, is_host))
     stored = list(dict.fromkeys(numbers[id(node)] for node in graph.outputs))

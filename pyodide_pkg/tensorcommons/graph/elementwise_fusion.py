@@ -1,13 +1,13 @@
-"""Chains: elementwise ops whose values nobody else needs become one op, so that what lies between is never in memory.
+"""Elementwise fusion: a chain of elementwise ops becomes one op, so that the values between them are never in memory.
 
-A chain is a tree of ops over up to :data:`INPUTS` values, all of one shape. Numbers in it are no values: they are
-parameters of the dispatch, so ``x * 2 + 1`` reads and writes each element once and takes no byte for 2 and 1. Nothing
-is computed twice: what has a second user stays a value of its own. The exception is a short value that is broadcast, a
-number a row say: it is computed for each element again, which is less than a dispatch. Each formula is a pipeline to
-compile, so a chain is made where it saves at least two dispatches, or a number.
+A chain is a tree of ops over up to :data:`INPUTS` values, all of one shape. Numbers in it are parameters of the
+dispatch, so ``x * 2 + 1`` reads and writes each element once and takes no bytes for 2 and 1. Nothing is computed twice:
+what has a second user stays a value of its own. The exception is a short value that is broadcast, a number a row say:
+it is computed for each element again, which is less than a dispatch.
 
-Chains are made last, when it is known what a run computes: a chain gives bit for bit what its ops give one by one, so
-what other models need of it changes no result.
+It pays from two saved dispatches on, each with the write and the reads of a value, or where a number takes no value:
+each formula is a pipeline to compile. A chain has bit for bit what its ops give one by one, so this is a pattern of the
+second phase (:mod:`~.rewrite`), made when it is known what else needs a value.
 """
 
 from __future__ import annotations
@@ -48,12 +48,14 @@ def _reference(*arrays: Any, formula: Term) -> Any:
 
 
 def _operations(specs: Sequence[Spec], result: Spec, attrs: Attributes) -> int:
-    return _ops_of(attrs["formula"]) * size_of(result.shape)
+    return len(operations_of(attrs["formula"])) * size_of(result.shape)
 
 
-def _ops_of(term: Any) -> int:
-    """Count the ops of a formula; numbers are none."""
-    return 0 if term[0] in ("input", "full") else 1 + sum(map(_ops_of, term[4:]))
+def operations_of(term: Any) -> list[str]:
+    """List the ops of a formula by name, inner ones first; numbers are none."""
+    if term[0] in ("input", "full"):
+        return []
+    return [*(name for argument in term[4:] for name in operations_of(argument)), term[0]]
 
 
 CHAIN = Op("chain", lambda specs, attrs: specs[0], _reference, operations=_operations)
@@ -134,7 +136,7 @@ def _grow(node: Node, chains: Mapping[int, _Chain], uses: Counter[int]) -> _Chai
 
 
 def chain_elementwise(graph: Graph) -> Graph:
-    """``graph`` with every chain that pays as one node."""
+    """Return ``graph`` with every chain that pays as one node."""
     uses = graph.uses()
     chains: dict[int, _Chain] = {}
     for node in graph.nodes:

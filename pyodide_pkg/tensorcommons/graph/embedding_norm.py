@@ -1,7 +1,8 @@
-"""A sum and its norm as one step, which reads the terms where they lie: the sum is never in memory.
+"""Embedding norms: a layer norm takes the rows of the tables that it is the norm of, ``layer_norm(words[ids] + ...)``.
 
-``layer_norm(words[ids] + types[ids] + positions)``, as an encoder begins, takes the rows of the tables itself. The
-terms keep their order, so it has bit for bit what the steps give one by one.
+``layer_norm(words[ids] + types[ids] + positions)``, as an encoder begins, becomes one step. It pays on every device of
+kernels: a dispatch less for each look-up and each sum, and none of these values is written and read. The terms keep
+their order, so it has bit for bit what the steps give one by one: a pattern of the second phase (:mod:`~.rewrite`).
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import numpy as np
 
 from ..backends.base import Attributes, Backend, Op, Spec
 from ..backends.ops import OPS
-from ..shapes import Layout, size_of
+from ..shapes import size_of
 from .graph import Graph
 from .node import Node
 from .rewrite import Replacement, rewritten
@@ -60,7 +61,7 @@ def _sum_norm_traffic(specs: Sequence[Spec], result: Spec, attrs: Attributes) ->
 
 
 def _terms_of(specs: Sequence[Spec], attrs: Attributes) -> Iterator[tuple[str, Spec]]:
-    """The kind of each term, and the spec of the first operand that it is read from."""
+    """Yield the kind of each term, and the spec of the first operand that it is read from."""
     rest = iter(specs)
     terms: Any = attrs["terms"]
     for kind, _ in terms:
@@ -79,7 +80,7 @@ SUM_NORM = Op(
 
 
 def fuse_embedding_norms(graph: Graph, backend: Backend[Any]) -> Graph:
-    """``graph`` with every layer norm over a sum with rows of tables as one node.
+    """Return ``graph`` with every layer norm over a sum with rows of tables as one node.
 
     A table or a sum that ``backend`` does not bind as a whole is left out: steps of its own are cut by rows.
     """
@@ -88,12 +89,12 @@ def fuse_embedding_norms(graph: Graph, backend: Backend[Any]) -> Graph:
 
 
 def _joined(node: Node, uses: Counter[int], backend: Backend[Any]) -> Replacement | None:
-    if node.op is None or node.op.name != "layer_norm" or node.spec.dtype.name != "float32" or not node.nbytes:
+    if not node.is_op("layer_norm") or node.spec.dtype.name != "float32" or not node.nbytes:
         return None
     total, weight, bias, *residual = node.inputs
     found = [_term(residual[0], node, uses, backend)] if residual else []
     while sum(len(nodes) for _, nodes in found) < BUFFERS - 5:  # room for what is left as ids and a table
-        if total.op is None or total.op.name != "add" or uses[id(total)] != 1 or total.spec != node.spec:
+        if not total.is_op("add") or uses[id(total)] != 1 or total.spec != node.spec:
             break
         total, term = total.inputs
         found.append(_term(term, node, uses, backend))
@@ -115,7 +116,7 @@ def _joined(node: Node, uses: Counter[int], backend: Backend[Any]) -> Replacemen
 def _term(
     node: Node, total: Node, uses: Counter[int], backend: Backend[Any]
 ) -> tuple[tuple[str, bool], tuple[Node, ...]]:
-    """One term of the sum: its kind, and what it is read from."""
+    """Return one term of the sum: its kind, and what it is read from."""
     owner, layout = owner_of(node)
     if is_column(node):
         return ("other", False), (node,)
@@ -125,22 +126,18 @@ def _term(
             rows = rows[1:]
         again = len(rows) > 1 and rows == total.spec.shape[-len(rows) :]
         return ("repeated" if again else "other", False), (node,)
-    taken = owner.op is not None and owner.op.name == "take_along_axis" and owner.attrs["axis"] == 0
-    if taken and _is_dense(layout) and layout.size == size_of(owner.spec.shape):
+    whole = layout.is_dense and layout.size == size_of(owner.spec.shape)
+    if whole and owner.is_op("take_along_axis") and owner.attrs["axis"] == 0:
         table, ids = owner.inputs
         spread = owner_of(ids)[1]
         once = uses[id(owner)] == 1 and uses[id(node)] == 1
         by_row = len(spread.shape) == 2 and (spread.strides[1] == 0 or spread.shape[1] == 1)
-        if once and by_row and _is_dense(owner_of(table)[1]) and backend.binds_whole(table.spec):
+        if once and by_row and owner_of(table)[1].is_dense and backend.binds_whole(table.spec):
             return ("taken", bool(owner.attrs["wrap"])), (ids, table)
     return ("whole", False), (node,)
 
 
 def is_column(node: Node) -> bool:
-    """Return whether all of a row is one number, as spread ids are: no term that is read as a row."""
+    """Return whether all of a row is one number, as spread ids are: such a term is not read as a row."""
     strides = owner_of(node)[1].strides
     return not strides or strides[-1] == 0
-
-
-def _is_dense(layout: Layout) -> bool:
-    return layout.is_contiguous and layout.offset == 0

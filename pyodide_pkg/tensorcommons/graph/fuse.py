@@ -1,7 +1,9 @@
 """Fusion: two nodes that one kernel can do become one node of the same op set.
 
-A rule looks at one node and gives the node that replaces it, or ``None``. It may swallow an input only if nothing else
-needs that input. A fused op keeps a meaning in NumPy, so fused and unfused graphs are tested against each other.
+A rule takes one node and returns the node that replaces it, or ``None``. It may take an input away only if nothing else
+needs that input. Each rule saves a dispatch, and writing and reading the value between the two nodes. A fused op keeps
+a meaning in NumPy, but kernels may round it another way than the two nodes: these are patterns of the first phase
+(:mod:`~.rewrite`), which may change bits.
 """
 
 from __future__ import annotations
@@ -21,37 +23,39 @@ Rule: TypeAlias = Callable[[Node, Callable[[Node], bool]], Node | None]
 
 
 def linear_activation(node: Node, used_once: Callable[[Node], bool]) -> Node | None:
-    """``gelu(linear(x))`` -> ``linear(x, activation="gelu")``: the activation is the epilogue of the product."""
-    if node.op is None or node.op.name not in ("gelu", "relu", "tanh", "sigmoid"):
+    """``gelu(linear(x))`` -> ``linear(x, activation="gelu")``: the activation is the epilogue of the product.
+
+    It pays on every device: one dispatch less, and the product is not written and read in between.
+    """
+    if node.op is None or not node.op.epilogue or not node.inputs[0].is_op("linear"):
         return None
     (linear,) = node.inputs
-    if linear.op is None or linear.op.name != "linear" or not used_once(linear):
-        return None
-    if linear.attrs["activation"] or linear.attrs["residual"]:
+    if linear.attrs["activation"] or linear.attrs["residual"] or not used_once(linear):
         return None
     return Node(linear.op, {**linear.attrs, "activation": node.op.name}, linear.inputs, node.spec)
 
 
 def linear_residual(node: Node, used_once: Callable[[Node], bool]) -> Node | None:
-    """``linear(x) + r`` -> ``linear(x, residual=r)``: the product is never written without what is added to it."""
-    if node.op is None or node.op.name != "add":
-        return None
-    for linear, other in (node.inputs, node.inputs[::-1]):
-        if linear.op is None or linear.op.name != "linear" or linear.attrs["residual"] or not used_once(linear):
-            continue
-        if linear is not other and linear.spec == other.spec == node.spec:
+    """``linear(x) + r`` -> ``linear(x, residual=r)``: the sum is the epilogue of the product.
+
+    It pays on every device: one dispatch less, and the product is not written and read in between.
+    """
+    for linear, other in (node.inputs, node.inputs[::-1]) if node.is_op("add") else ():
+        fits = linear is not other and linear.spec == other.spec == node.spec
+        if fits and linear.is_op("linear") and not linear.attrs["residual"] and used_once(linear):
             return Node(linear.op, {**linear.attrs, "residual": True}, (*linear.inputs, other), node.spec)
     return None
 
 
 def residual_layer_norm(node: Node, used_once: Callable[[Node], bool]) -> Node | None:
-    """``layer_norm(a + b)`` -> ``layer_norm(a, residual=b)``: the sum is never written to memory."""
-    if node.op is None or node.op.name != "layer_norm" or len(node.inputs) != 3:
+    """``layer_norm(a + b)`` -> ``layer_norm(a, residual=b)``: the norm adds up what it reads.
+
+    It pays on every device: one dispatch less, and the sum is not written and read in between.
+    """
+    if not node.is_op("layer_norm") or len(node.inputs) != 3:
         return None
     total, weight, bias = node.inputs
-    if total.op is None or total.op.name != "add" or not used_once(total):
-        return None
-    if any(term.spec != total.spec for term in total.inputs):
+    if not total.is_op("add") or not used_once(total) or any(term.spec != total.spec for term in total.inputs):
         return None
     return Node(node.op, node.attrs, (total.inputs[0], weight, bias, total.inputs[1]), node.spec)
 
@@ -60,31 +64,30 @@ RULES: tuple[Rule, ...] = (linear_activation, linear_residual, residual_layer_no
 
 
 def fuse(graph: Graph, backend: Backend[Any] | None = None, requests: Sequence[int] = ()) -> Graph:
-    """``graph`` after every rule was tried at every node, once, in dependency order.
+    """Return ``graph`` after every rule was tried at every node, once, in dependency order.
 
     The rules are those that suit every device, and with a ``backend`` those that suit its own. They may change bits, so
     each of several ``requests`` (how many of the outputs belong to it) is fused as it would be alone; what their graphs
     have in common after that is one computation.
     """
-    rules = RULES
-    if backend is not None:
-        rules = (*RULES, partial(split_linear_into_norm, parts=backend.parts_of_depth))
+    own = [] if backend is None else [partial(split_linear_into_norm, parts=backend.parts_of_depth)]
+    rules: Sequence[Rule] = (*RULES, *own)
     counts: dict[str, int] = {}
     outputs, is_contested = _fused(graph, rules, counts)
     if is_contested and len(requests) > 1:
         counts.clear()
         ends = list(accumulate(requests, initial=0))
-        own = [Graph(graph.outputs[first:last]) for first, last in pairwise(ends)]
-        outputs = [output for each in own for output in _fused(each, rules, counts)[0]]
+        alone = [Graph(graph.outputs[first:last]) for first, last in pairwise(ends)]
+        outputs = [output for each in alone for output in _fused(each, rules, counts)[0]]
     fused = Graph(outputs, graph.leaves)
     fused.stands_for = {node.key: counts.get(node.key, 0) for node in fused.nodes}
     return fused
 
 
 def _fused(graph: Graph, rules: Sequence[Rule], counts: dict[str, int]) -> tuple[list[Node], bool]:
-    """The outputs of ``graph`` fused, and whether a rule left something to another user of it.
+    """Return the outputs of ``graph`` fused, and whether a rule left an input to another user of it.
 
-    ``counts`` says, by key, how many nodes of ``graph`` a fused one stands for.
+    ``counts`` is filled with the number of nodes of ``graph`` that each fused one stands for, by key.
     """
     uses = graph.uses()
     once: set[int] = set()

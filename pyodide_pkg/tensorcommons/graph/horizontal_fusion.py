@@ -1,33 +1,27 @@
-"""Joins: products of one value by several weights (query, key and value; the first layers of heads) as one step.
+"""Horizontal fusion: products of one value by several weights (query, key, value; heads' first layers) as one step.
 
-On hardware a small product takes less time than its dispatch. The weights stay the storages that they are. As with
-chains, each part gets bit for bit what its product alone gives, so this is done last, and only for devices to which a
-step costs more than what it computes.
+It pays on devices to which a step costs more than what it computes (``steps_cost``): on hardware a small product takes
+less time than its dispatch, and two of three dispatches are saved. No bytes are: the weights keep their storages. Each
+part has bit for bit what its product alone gives, so this is a pattern of the second phase (:mod:`~.rewrite`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable
 from typing import Any
 
 import numpy as np
 
-from ..backends.base import Attributes, Op, Spec
+from ..backends.base import Op
 from ..backends.ops import OPS
 from ..shapes import size_of
 from .graph import Graph
 from .node import Node
 from .plan import ALIGNMENT, PART
 from .rewrite import Replacement, rewritten
+from .split_k import side_by_side
 
 TOGETHER = 3  # weights with biases, x and the result are the 8 storage buffers that a shader stage has everywhere
-
-
-def _infer(specs: Sequence[Spec], attrs: Attributes) -> Spec:
-    count = attrs["count"]
-    assert isinstance(count, int)
-    x, weight = specs[:2]
-    return Spec((count, *x.shape[:-1], weight.shape[0]), x.dtype)
 
 
 def _joined(x: Any, *more: Any, count: int, **attrs: Any) -> Any:
@@ -38,7 +32,7 @@ def _joined(x: Any, *more: Any, count: int, **attrs: Any) -> Any:
 # x, then the weights, then their biases: (count, ...) of what each product gives
 LINEARS = Op(
     "linears",
-    _infer,
+    side_by_side,
     _joined,
     multiply_adds=lambda specs, result, attrs: size_of(result.shape) * specs[0].shape[-1],
     operations=lambda specs, result, attrs: (
@@ -49,24 +43,20 @@ LINEARS = Op(
 
 
 def join_products(graph: Graph) -> Graph:
-    """``graph`` with products of one value by weights of one shape as one node each :data:`TOGETHER` of them."""
+    """Return ``graph`` with up to :data:`TOGETHER` products of one value by weights of one shape as one node."""
     groups: dict[Hashable, list[Node]] = {}
     ends = {id(output) for output in graph.outputs}  # those have buffers of their own
     for node in graph.nodes:
-        if node.op is not None and node.op.name == "linear" and id(node) not in ends and _can_join(node):
+        if node.is_op("linear") and id(node) not in ends and _can_join(node):
             x, *weights = node.inputs
             key = (id(x), *(weight.spec for weight in weights), node.attrs["activation"])
             groups.setdefault(key, []).append(node)
-    together: dict[int, tuple[Node, ...]] = {}
-    for found in groups.values():
-        for first in range(0, len(found), TOGETHER):
-            members = tuple(found[first : first + TOGETHER])
-            if len(members) > 1:
-                together |= {id(member): members for member in members}
+    runs = [found[at : at + TOGETHER] for found in groups.values() for at in range(0, len(found), TOGETHER)]
+    together = {id(member): members for members in runs if len(members) > 1 for member in members}
     made: dict[int, Node] = {}
 
     def pattern(node: Node) -> Replacement | None:
-        members = together.get(id(node), ())
+        members = together.get(id(node), [])
         if not members:
             return None
 
@@ -86,8 +76,7 @@ def _can_join(node: Node) -> bool:
     return stored and not node.attrs["residual"] and node.spec.nbytes > 0 and node.spec.nbytes % ALIGNMENT == 0
 
 
-def _join(members: Sequence[Node], x: Node) -> Node:
+def _join(members: list[Node], x: Node) -> Node:
     operands = [*(node.inputs[1] for node in members), *(bias for node in members for bias in node.inputs[2:])]
     attrs = {"count": len(members), "activation": members[0].attrs["activation"]}
-    spec = Spec((len(members), *members[0].spec.shape), members[0].spec.dtype)
-    return Node(LINEARS, attrs, (x, *operands), spec)
+    return Node.of(LINEARS, attrs, (x, *operands))

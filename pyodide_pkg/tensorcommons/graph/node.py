@@ -73,6 +73,11 @@ class Node:
         self._key = ""
         self._renames = -1
 
+    @classmethod
+    def of(cls, op: Op, attrs: Mapping[str, Attribute], inputs: tuple[Node, ...]) -> Node:
+        """Return the result of ``op`` over ``inputs``, of the shape and dtype that the op infers."""
+        return cls(op, attrs, inputs, op.infer([node.spec for node in inputs], attrs))
+
     def __del__(self) -> None:
         """Free the inputs in a loop: freed by recursion, a long chain would overflow the stack."""
         global _freeing
@@ -91,6 +96,15 @@ class Node:
     def nbytes(self) -> int:
         """Bytes of the value; of a leaf, those of its storage."""
         return self.spec.nbytes if self.storage is None else self.storage.nbytes
+
+    def is_op(self, name: str) -> bool:
+        """Return whether the node is the result of the op called ``name``."""
+        return self.op is not None and self.op.name == name
+
+    @property
+    def is_view(self) -> bool:
+        """True if the node shows bytes of another value."""
+        return self.op is not None and self.op.view is not None
 
     def over(self, inputs: tuple[Node, ...]) -> Node:
         """Return the node over other ``inputs``; itself where these are its own."""

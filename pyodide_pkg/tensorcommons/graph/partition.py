@@ -17,11 +17,11 @@ from typing import TypeAlias
 
 from ..backends.device import Device
 from ..shapes import size_of
-from .boundary import is_view, uses_elsewhere
 from .graph import Graph
 from .node import Node
 from .rewrite import Replacement, given, rebuild
 from .segments import Bounds, segments_of
+from .views import owner_of
 
 PartNodes: TypeAlias = "tuple[Device, Sequence[Node]]"  # what a part computes, and where
 
@@ -31,7 +31,7 @@ def _work(node: Node) -> tuple[float, float]:
     assert node.op is not None
     elements = max(size_of(node.spec.shape), *(size_of(child.spec.shape) for child in node.inputs), 0)
     products = node.op.multiply_adds([child.spec for child in node.inputs], node.spec, node.attrs)
-    return products, 0 if node.op.view is not None else elements
+    return products, 0 if node.is_view else elements
 
 
 def cost(device: Device, nodes: Sequence[Node], crossing: int) -> float:
@@ -61,7 +61,7 @@ def _levels(graph: Graph, refused: Mapping[int, str]) -> dict[int, int]:
     outputs = {id(node) for node in graph.outputs}
     read_here = set(outputs)
     for node in reversed(graph.nodes):
-        if is_view(node) and id(node) not in read_here:
+        if node.is_view and id(node) not in read_here:
             there.add(id(node))
         if id(node) not in there:
             read_here.update(map(id, node.inputs))
@@ -124,17 +124,36 @@ def _cost_of(part: Part) -> float:
 
 
 def _cut(graph: Graph, split: Sequence[PartNodes]) -> list[Part]:
-    """The part of each of ``split``."""
+    """Return the part of each of ``split``: it gives outputs, and what other parts need.
+
+    A view that would have to be copied (:func:`_is_copied`) is made by each part that needs it, on one device.
+    """
     part_of = {id(node): index for index, (_, nodes) in enumerate(split) for node in nodes}
-
-    def may_repeat(own: int, users: set[int]) -> bool:
-        return all(split[user][0] is split[own][0] for user in users)
-
-    wanted: dict[int, list[Node]] = {}
-    for node in uses_elsewhere(graph.nodes, graph.outputs, part_of, may_repeat):
-        wanted.setdefault(part_of.get(id(node), 0), []).append(node)
+    ends = {id(node) for node in graph.outputs}
+    readers: dict[int, set[int]] = {}
+    for node in reversed(graph.nodes):
+        own, users = part_of.get(id(node)), readers.setdefault(id(node), set())
+        may_repeat = id(node) not in ends and _is_copied(node)
+        if own is not None and may_repeat and all(split[user][0] is split[own][0] for user in users):
+            own = None
+            del part_of[id(node)]
+        for child in node.inputs:
+            readers.setdefault(id(child), set()).update(users if own is None else {own})
+    made: dict[int, list[Node]] = {}
+    for node in graph.nodes:
+        own = part_of.get(id(node), 0)
+        if id(node) in ends or (id(node) in part_of and readers[id(node)] - {own}):
+            made.setdefault(own, []).append(node)
     numbers = {id(node): number for number, node in enumerate(graph.nodes)}
-    return [_part(split[index][0], index, wanted[index], part_of, numbers) for index in sorted(wanted)]
+    return [_part(split[index][0], index, made[index], part_of, numbers) for index in sorted(made)]
+
+
+def _is_copied(node: Node) -> bool:
+    """Return whether ``node`` is a view that crosses as a copy: it does not show a whole computed value in order."""
+    if not node.is_view:
+        return False
+    owner, layout = owner_of(node)
+    return owner.op is None or not layout.is_contiguous or layout.size != size_of(owner.spec.shape)
 
 
 def _part(

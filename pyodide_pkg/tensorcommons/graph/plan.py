@@ -7,10 +7,10 @@ whole life: on the models here that stays within a few percent of the lower boun
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate
+from operator import attrgetter
 from typing import Any, Generic, TypeVar
 
 from ..backends.base import COPY, Attributes, Backend, Computation, Op, Operand, Place, Plan, Spec, Step
@@ -36,6 +36,17 @@ PART = Op("part", _infer_part, lambda x, start, shape: x.reshape(-1)[start : sta
 def align(nbytes: int) -> int:
     """``nbytes`` rounded up to what a binding may start at. An empty value still gets a place of its own."""
     return max(-(-nbytes // ALIGNMENT), 1) * ALIGNMENT
+
+
+def place_host(graph: Graph) -> tuple[dict[str, tuple[int, Spec]], int]:
+    """Place the host's inputs side by side: the offset and spec of each by name, and the bytes of all."""
+    places: dict[str, tuple[int, Spec]] = {}
+    nbytes = 0
+    for node in graph.nodes:
+        if node.op is None and not node.is_stored:
+            places[str(node.name)] = nbytes, node.spec
+            nbytes += align(node.spec.nbytes)
+    return places, nbytes
 
 
 @dataclass
@@ -87,7 +98,7 @@ def pack(lives: Sequence[Life], reserved: int = 0, buffer_bytes: int = 2**62) ->
     end = reserved
     for life in sorted(lives, key=lambda life: (-life.nbytes, life.first)):
         offset = _within(reserved, life.nbytes, buffer_bytes)
-        for other in sorted(placed.beside(life), key=_offset):
+        for other in sorted(placed.beside(life), key=attrgetter("offset")):
             if other.offset < offset + life.nbytes:
                 offset = _within(max(offset, other.offset + other.nbytes), life.nbytes, buffer_bytes)
         life.offset = offset
@@ -100,10 +111,6 @@ def _within(offset: int, nbytes: int, buffer_bytes: int) -> int:
     """The first offset from ``offset`` on where ``nbytes`` lie in one buffer, if they fit in one."""
     room = buffer_bytes - offset % buffer_bytes
     return offset if nbytes <= room or nbytes > buffer_bytes else offset + room
-
-
-def _offset(life: Life) -> int:
-    return life.offset
 
 
 def lower_bound(lives: Sequence[Life]) -> int:
@@ -164,15 +171,13 @@ class _Planner:
         self.backend = backend
         self.drafts: list[Draft] = []
         self.drafted: set[int] = set()  # targets
-        self.uses = Counter(id(child) for node in graph.nodes for child in node.inputs)
-        self.uses.update(map(id, graph.outputs))
+        self.uses = graph.uses()
         self.copies: dict[int, Node] = {}
         self.output_index: dict[int, int] = {}
         self.stored: list[Spec] = []
         self.leaves = {id(node): number for number, node in enumerate(graph.leaves)}
         self.written: dict[int, int] = {}  # outputs that are written over a leaf: its number
-        self.host: dict[str, tuple[int, Spec]] = {}
-        self.places: dict[int, Place] = {}
+        self.places = {id(node): Place("leaf", self.leaves[id(node)], 0, node.nbytes) for node in graph.leaves}
 
     def planned(self) -> Planned[Plan]:
         outputs = [self._claim_output(node) for node in self.graph.outputs]
@@ -182,7 +187,10 @@ class _Planner:
         for node, holder in dict.fromkeys(outputs):
             if holder is not owner_of(node)[0]:
                 self._draft_copy(node, holder)
-        host_bytes = self._place_leaves()
+        host, host_bytes = place_host(self.graph)
+        for node in self.graph.nodes:
+            if node.op is None and not node.is_stored:
+                self.places[id(node)] = Place("arena", 0, host[str(node.name)][0], node.spec.nbytes)
         lives = self._place_values(host_bytes)
         steps = tuple(self._step(draft) for draft in self.drafts)
         arena = max([host_bytes, *(life.offset + life.nbytes for life in lives)])
@@ -190,7 +198,7 @@ class _Planner:
         plan = Plan(steps, arena, host_bytes, len(self.graph.leaves), stored, tuple(self.written.values()))
         return Planned(
             plan,
-            self.host,
+            host,
             tuple(self._number(holder) for _, holder in outputs),
             tuple(self.stored),
             host_bytes + lower_bound(lives),
@@ -246,8 +254,7 @@ class _Planner:
         inputs = []
         for position, child in enumerate(node.inputs):
             source, layout = owner_of(child)
-            dense = layout.is_contiguous and layout.offset == 0
-            if not dense and not self.backend.accepts_layout(node.op, position, layout):
+            if not layout.is_dense and not self.backend.accepts_layout(node.op, position, layout):
                 target = self._copy_node(child)
                 self._draft_copy(child, target)
                 source, layout = target, Layout.contiguous(child.spec.shape)
@@ -256,19 +263,6 @@ class _Planner:
             self._add(Draft(COPY, {}, inputs[:1], node, own_layout(node)))
             inputs[0] = node, own_layout(node)
         self._add(Draft(node.op, node.attrs, inputs, node, own_layout(node)))
-
-    def _place_leaves(self) -> int:
-        """Leave stored values where they are and place the host's inputs side by side at the arena's start; give their
-        bytes.
-        """
-        self.places = {id(node): Place("leaf", self.leaves[id(node)], 0, node.nbytes) for node in self.graph.leaves}
-        host_bytes = 0
-        for node in self.graph.nodes:
-            if node.op is None and not node.is_stored:
-                self.host[str(node.name)] = (host_bytes, node.spec)
-                self.places[id(node)] = Place("arena", 0, host_bytes, node.spec.nbytes)
-                host_bytes += align(node.spec.nbytes)
-        return host_bytes
 
     def _place_values(self, reserved: int) -> list[Life]:
         lives: dict[int, Life] = {}

@@ -26,6 +26,7 @@ from ..backends.device import Device, Speed
 from ..bridge.runtime import breathe
 from ..errors import MemoryBudgetError, TensorCommonsError
 from ..shapes import Shape
+from .elementwise_fusion import CHAIN, operations_of
 from .plan import Planned
 
 HARDWARE, SOFTWARE, LEAST = 128 * 2**20, 32 * 2**20, 2**20  # bytes that the probe of copying takes, and takes at least
@@ -306,18 +307,8 @@ def _op(work: Sequence[Work]) -> str:
 
 def nodes_of(work: Sequence[Work]) -> tuple[str, ...]:
     """The operations of a command by name: of a chain those of its formula, inner ones first."""
-    return tuple(name for each in work for name in _names(each))
-
-
-def _names(work: Work) -> list[str]:
-    return operations_of(work.attrs["formula"]) if work.op.name == "chain" else [work.op.name]
-
-
-def operations_of(term: Any) -> list[str]:
-    """The operations of a chain's formula, inner ones first."""
-    if term[0] in ("input", "full"):
-        return []
-    return [*(name for argument in term[4:] for name in operations_of(argument)), term[0]]
+    formulas = (operations_of(each.attrs["formula"]) if each.op is CHAIN else [each.op.name] for each in work)
+    return tuple(name for names in formulas for name in names)
 
 
 def _table(rows: Sequence[ProfileRow], limits: Mapping[str, Speed], notes: Sequence[str]) -> str:

@@ -10,9 +10,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from math import ceil
 
-from .boundary import bytes_across, is_view
 from .node import Node
 from .views import owner_of
 
@@ -52,7 +52,7 @@ def segments_of(nodes: Sequence[Node], bounds: Bounds) -> list[Sequence[Node]]:
             found.append(nodes[start:stop])
             continue
         if weights is None:
-            weights, crossing = [_weights(node) for node in nodes], bytes_across(nodes)
+            weights, crossing = [_weights(node) for node in nodes], _bytes_across(nodes)
         before = _measured(nodes, weights, range(start, stop), bounds)
         whole = before[-1]
         after = _measured(nodes, weights, range(stop - 1, start, -1), bounds)[::-1]
@@ -68,6 +68,24 @@ def _weights(node: Node) -> list[Node]:
     """The stored leaves that ``node`` reads."""
     owners = [owner_of(child)[0] for child in node.inputs]
     return [owner for owner in dict.fromkeys(owners) if owner.is_stored]
+
+
+def _bytes_across(nodes: Sequence[Node]) -> list[int]:
+    """List the bytes that a cut before each of ``nodes`` has on its other side, for those behind it."""
+    places = {id(node): place for place, node in enumerate(nodes)}
+    last: dict[int, int] = {}
+    owners: dict[int, Node] = {}
+    for place, node in enumerate(nodes):
+        for child in node.inputs:
+            owner = owner_of(child)[0]
+            if id(owner) in places:
+                last[id(owner)] = place
+                owners[id(owner)] = owner
+    changes = [0] * (len(nodes) + 1)
+    for key, end in last.items():
+        changes[places[key] + 1] += owners[key].spec.nbytes
+        changes[end + 1] -= owners[key].spec.nbytes
+    return list(accumulate(changes))
 
 
 def _measured(nodes: Sequence[Node], weights: Sequence[list[Node]], places: range, bounds: Bounds) -> list[float]:
@@ -96,7 +114,7 @@ def _cut(
     ``before`` and ``after`` say how full the two sides of each cut are.
     """
     sides = {start + at: (before[at - 1], after[at - 1]) for at in range(1, len(before) + 1)}
-    sides = {place: both for place, both in sides.items() if not is_view(nodes[place])}
+    sides = {place: both for place, both in sides.items() if not nodes[place].is_view}
     least = min((max(both) for both in sides.values()), default=whole)
     if least > USELESS * whole:
         return None

@@ -53,15 +53,15 @@ def _hardsigmoid(x: Any) -> Any:
 
 
 erf = unary("erf", _wide(erf_reference), FLOATS, "The error function, ``2 / sqrt(pi) * integral of e ** -t² to x``.")
-relu = unary("relu", lambda x: np.maximum(x, x.dtype.type(0)), FLOATS, "``max(x, 0)``.")
-sigmoid = unary("sigmoid", _wide(_sigmoid), FLOATS, "``1 / (1 + e ** -x)``.")
+relu = unary("relu", lambda x: np.maximum(x, x.dtype.type(0)), FLOATS, "``max(x, 0)``.", epilogue=True)
+sigmoid = unary("sigmoid", _wide(_sigmoid), FLOATS, "``1 / (1 + e ** -x)``.", epilogue=True)
 silu = unary("silu", _wide(lambda x: x / (1 + np.exp(-x))), FLOATS, "``x * sigmoid(x)`` (Elfwing et al., 2017).")
 softplus = unary("softplus", _wide(lambda x: np.logaddexp(x, 0)), FLOATS, "``log(1 + e ** x)``.")
 hardswish = unary(
     "hardswish", _wide(lambda x: x * _hardsigmoid(x)), FLOATS, "``x * hardsigmoid(x)`` (Howard et al., 2019)."
 )
 hardsigmoid = unary("hardsigmoid", _wide(_hardsigmoid), FLOATS, "``clip(x + 3, 0, 6) / 6``.")
-_gelu = unary("gelu", _wide(_gelu_reference), FLOATS, "The exact GELU.")
+_gelu = unary("gelu", _wide(_gelu_reference), FLOATS, "The exact GELU.", epilogue=True)
 _gelu_by_tanh = unary("gelu_tanh", _wide(_gelu_tanh), FLOATS, "The GELU approximated by tanh.")
 
 

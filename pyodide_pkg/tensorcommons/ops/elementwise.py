@@ -44,15 +44,28 @@ def rule(name: str, kinds: tuple[str, ...], result: DType | None = None) -> Shap
     return infer
 
 
-def _define(name: str, reference: Callable[..., Any], kinds: tuple[str, ...], result: DType | None = None) -> Op:
-    return define(name, rule(name, kinds, result), reference, elementwise=True)
+def _define(
+    name: str,
+    reference: Callable[..., Any],
+    kinds: tuple[str, ...],
+    result: DType | None = None,
+    *,
+    epilogue: bool = False,
+) -> Op:
+    return define(name, rule(name, kinds, result), reference, elementwise=True, epilogue=epilogue)
 
 
 def unary(
-    name: str, reference: Callable[..., Any], kinds: tuple[str, ...], doc: str, result: DType | None = None
+    name: str,
+    reference: Callable[..., Any],
+    kinds: tuple[str, ...],
+    doc: str,
+    result: DType | None = None,
+    *,
+    epilogue: bool = False,
 ) -> Callable[[TensorLike], Tensor]:
-    """Define an op of one operand; gives its function."""
-    op = _define(name, reference, kinds, result)
+    """Define an op of one operand and return its function."""
+    op = _define(name, reference, kinds, result, epilogue=epilogue)
 
     def function(x: TensorLike) -> Tensor:
         return apply(op, x)
@@ -155,7 +168,7 @@ atan = unary("atan", np.arctan, FLOATS, "Inverse tangent, from -pi / 2 to pi / 2
 atan2 = binary("atan2", np.arctan2, FLOATS, "The angle of the point ``(x2, x1)``, from -pi to pi.")
 sinh = unary("sinh", np.sinh, FLOATS, "Hyperbolic sine.")
 cosh = unary("cosh", np.cosh, FLOATS, "Hyperbolic cosine.")
-tanh = unary("tanh", np.tanh, FLOATS, "Hyperbolic tangent.")
+tanh = unary("tanh", np.tanh, FLOATS, "Hyperbolic tangent.", epilogue=True)
 asinh = unary("asinh", np.arcsinh, FLOATS, "Inverse hyperbolic sine.")
 acosh = unary("acosh", np.arccosh, FLOATS, "Inverse hyperbolic cosine; NaN below 1.")
 atanh = unary("atanh", np.arctanh, FLOATS, "Inverse hyperbolic tangent; infinite at -1 and 1, NaN outside.")

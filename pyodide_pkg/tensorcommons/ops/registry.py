@@ -30,10 +30,11 @@ def define(
     memory_order: tuple[int, ...] | None = None,
     elementwise: bool = False,
     in_place: bool = False,
+    epilogue: bool = False,
     **cost: Cost,
 ) -> Op:
     """Register an op; a name is defined once. ``cost`` are the cost fields of :class:`Op`."""
-    return register(Op(name, infer, reference, view, memory_order, elementwise, in_place, **cost))
+    return register(Op(name, infer, reference, view, memory_order, elementwise, in_place, epilogue, **cost))
 
 
 def apply(op: Op, *inputs: TensorLike, **attrs: Attribute) -> Tensor:

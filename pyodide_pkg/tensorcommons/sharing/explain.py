@@ -10,9 +10,10 @@ from ..backends.base import Attributes, Command
 from ..backends.device import Device
 from ..errors import TensorCommonsError, quoted
 from ..graph.choice import outline
+from ..graph.elementwise_fusion import operations_of
 from ..graph.graph import Graph
 from ..graph.parted import PartedProgram
-from ..graph.profile import nodes_of, operations_of
+from ..graph.profile import nodes_of
 from ..graph.program import Program
 from ..graph.reuse import ReusePoint
 from .manager import Movable
