@@ -15,8 +15,8 @@ import numpy as np
 
 from ..backends.base import Spec
 from ..backends.device import Device
+from ..backends.recovery import surviving
 from ..bridge.runtime import Slices, in_slices
-from ..errors import DeviceLost, DeviceUnavailable
 from ..sharing.storage import Storage
 from ..sharing.transfer import cross
 from .graph import Graph
@@ -133,36 +133,27 @@ class PartedProgram:
     async def compile(self) -> None:
         """Compile every part, unless they are compiled. Raises as a program does."""
         if not self.is_compiled:
-            await self._finding_fallbacks(self._compiled)
-            self.is_compiled = True
+            await self._with_fallbacks(self._compiled)
         self.device.keep_program(self)
 
     async def _compiled(self) -> None:
         await in_slices(self.plan())
         for program in dict.fromkeys(self.programs):
             await program.compile()
+        self.is_compiled = True
 
-    async def _finding_fallbacks(self, work: Callable[[], Awaitable[T]]) -> T:
-        """Do ``work``; again where a fallback was lost and came back, or another took its place."""
-        while True:
-            try:
-                return await work()
-            except (DeviceLost, DeviceUnavailable):
-                lost = {part.device for part in self.parts if part.device.backend.is_lost} - {self.device}
-                if not lost or self.device.backend.is_lost:
-                    raise
-                for device in lost:
-                    await self._replace(device)
+    async def _with_fallbacks(self, work: Callable[[], Awaitable[T]]) -> T:
+        """Do ``work``, which survives the loss of a fallback; the caller handles that of the program's own device."""
+        return await surviving(work, lambda: {part.device for part in self.parts} - {self.device}, self._replace)
 
-    async def _replace(self, lost: Device) -> None:
-        try:
-            await lost.recover()
-        except DeviceUnavailable:
-            other = self.device.fallback
-            if other is None:
-                raise
-            self.parts = tuple(replace(p, device=other) if p.device is lost else p for p in self.parts)
-            await self._finding_fallbacks(self._compiled)
+    async def _replace(self, lost: Device) -> bool:
+        """Put the next fallback in the place of one that is gone. The parts are compiled by the next attempt."""
+        other = self.device.fallback
+        if other is None or other is lost:
+            return False
+        self.parts = tuple(replace(p, device=other) if p.device is lost else p for p in self.parts)
+        self.is_compiled = False
+        return True
 
     async def run(
         self,
@@ -173,7 +164,7 @@ class PartedProgram:
         """Run all parts; raises as a program does. Outputs are on the program's own device."""
         self._runs += 1
         try:
-            return await self._finding_fallbacks(lambda: self._run(leaves, inputs, donated))
+            return await self._with_fallbacks(lambda: self._run(leaves, inputs, donated))
         finally:
             self._runs -= 1
             if self.device.programs.get(self.structure) is not self:  # forgotten while it ran
@@ -184,6 +175,8 @@ class PartedProgram:
     async def _run(
         self, leaves: Sequence[Storage], inputs: Mapping[str, np.ndarray[Any, Any]], donated: Collection[int]
     ) -> list[tuple[Storage, Spec]]:
+        if not self.is_compiled:  # a fallback was replaced
+            await self._compiled()
         values = dict(zip(self._leaves, leaves, strict=True))
         copies, traffic, last = _Copies(), Traffic(), self._last_uses()
         given_up = self._given_up(leaves, donated)
