@@ -28,7 +28,7 @@ def cpu() -> Iterator[Device]:
 @pytest.fixture(autouse=True)
 def nothing_is_zero(monkeypatch: pytest.MonkeyPatch) -> None:
     """Fill new bytes of the NumPy device, so that no test passes because memory happened to be zero."""
-    empty = CpuBackend._empty
+    empty = CpuBackend._empty  # noqa: SLF001 - the one place where NumPy's memory is left as it is
 
     def filled(backend: CpuBackend, nbytes: int) -> Any:
         array = empty(backend, nbytes)

@@ -19,7 +19,8 @@ def nothing_opened() -> Iterator[None]:
     """No device was opened and none was made on demand, before and after."""
 
     def forget() -> None:
-        current._Current.devices = current._Current.own_cpu = current._Current.default = None
+        state = current._Current  # noqa: SLF001 - a page never goes back to the state before any device
+        state.devices = state.own_cpu = state.default = None
 
     forget()
     yield

@@ -148,7 +148,7 @@ class Answer:
         self.may.set()
         for _ in range(5):
             await asyncio.sleep(0)
-        return self.device._closed
+        return self.device.is_closed
 
 
 async def test_what_does_not_answer_is_left_out_and_closed_when_it_comes_late(monkeypatch):
@@ -183,7 +183,7 @@ async def test_a_failure_that_nobody_foresaw_closes_the_others(monkeypatch):
     monkeypatch.setattr(select, "_open", opens)
     with pytest.raises(ZeroDivisionError):
         await tc.open_devices()
-    assert len(opened) == 2 and all(each._closed for each in opened)
+    assert len(opened) == 2 and all(each.is_closed for each in opened)
 
 
 async def test_in_time_passes_on_answers_and_failures():

@@ -40,8 +40,7 @@ def test_it_is_composed_for_every_order_of_axes(turned):
     assert dispatch.groups == (4, 4, 1)
     assert "$" not in code
     assert letters == "urrw"
-    assert code.count("subgroupMatrixMultiplyAccumulate(") == 4 * 4
-    assert code.count("row_major>(a_part" if 0 not in turned else "col_major>(a_part") == 4 * 2
+    assert (dispatch.variables["tile_rows"], dispatch.variables["tile_columns"]) == ("64", "64")
 
 
 def test_large_products_have_large_tiles():
@@ -52,10 +51,9 @@ def test_an_epilogue_and_one_value_in_every_place():
     x = operand(64, 64)
     step = Step(LINEAR, {"activation": "gelu", "residual": True}, (x, x, x), operand(64, 64, index=1))
     (dispatch,) = KERNELS["linear"].lower(step, ABLE)
-    code, letters, *_ = compose(dispatch)
+    _, letters, *_ = compose(dispatch)
     assert dispatch.shader == "matmul/matrices"
     assert letters == "urw"
-    assert "op_gelu" in code
 
 
 @pytest.mark.parametrize(

@@ -75,7 +75,7 @@ async def a_replay_is_one_call(device: Device) -> None:
 @only("webgpu")
 async def a_read_that_a_run_began_gives_what_is_there_when_it_is_asked_for(device: Device) -> None:
     compiled, other = tc.compile(lambda x: (x + 1, x * 2)), tc.compile(lambda x: x - 1)
-    gpu: Any = device.backend.bridge._gpu  # type: ignore[attr-defined]
+    gpu: Any = device.backend.bridge.proxy  # type: ignore[attr-defined]
     values = numbers(30)
     (x,) = on(device, values)
 

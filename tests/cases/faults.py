@@ -31,16 +31,16 @@ OP = "cumulative_sum"
 def _broken(device: Device, breaking: Callable[[Dispatch], Dispatch]) -> Iterator[None]:
     """Break the kernel of :data:`OP`, and let any number of workgroups and any size of a buffer through."""
     kernel, bridge = KERNELS[OP], cast(Any, device.backend).bridge
-    before, largest, limits = dict(bridge.limits), bridge._gpu.bufferBytes, bridge.limits
+    before, largest, limits = dict(bridge.limits), bridge.proxy.bufferBytes, bridge.limits
     KERNELS[OP] = replace(kernel, lower=lambda step, adapter: [breaking(each) for each in kernel.lower(step, adapter)])
     limits |= dict.fromkeys(("maxComputeWorkgroupsPerDimension", "maxBufferSize", "maxStorageBufferBindingSize"), 2**52)
-    bridge._gpu.bufferBytes = 2**52
+    bridge.proxy.bufferBytes = 2**52
     try:
         yield
     finally:
         KERNELS[OP] = kernel
         limits |= before
-        bridge._gpu.bufferBytes = largest
+        bridge.proxy.bufferBytes = largest
 
 
 def _with(**variables: str) -> Callable[[Dispatch], Dispatch]:

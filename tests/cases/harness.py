@@ -70,7 +70,7 @@ def real_bytes(device: Device) -> int:
     gpu = _gpu(device)
     if gpu is None:
         backend: Any = device.backend
-        return sum(array.nbytes for array in backend._bytes.values())
+        return sum(array.nbytes for array in backend._bytes.values())  # noqa: SLF001 - counted apart from the device's accounts
     spares = [spare for program in gpu.programs.values() for spare in program.spares if spare]
     return sum(int(buffer.size) for buffer in [*gpu.buffers.values(), *spares, *([gpu.staging] if gpu.staging else [])])
 
@@ -116,4 +116,4 @@ def _empty_calls() -> Any:
 def _gpu(device: Device) -> Any:
     """The JavaScript side of a WebGPU device."""
     backend: Any = device.backend
-    return backend.bridge._gpu if device.kind == "webgpu" else None
+    return backend.bridge.proxy if device.kind == "webgpu" else None

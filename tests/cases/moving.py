@@ -109,7 +109,7 @@ def _no_adapter() -> Iterator[None]:
 def _dying_at_submit(device: tc.Device, number: int) -> Iterator[None]:
     """The device is destroyed just before its ``number``-th submit from now on: in the middle of a run."""
     backend: Any = device.backend
-    gpu = backend.bridge._gpu
+    gpu = backend.bridge.proxy
     with _instead(
         gpu.device.queue,
         "submit",

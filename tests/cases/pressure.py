@@ -227,6 +227,6 @@ def with_reserve(usable: int) -> float:
 
 async def _lose(device: tc.Device) -> None:
     backend: Any = device.backend
-    gpu = backend.bridge._gpu
+    gpu = backend.bridge.proxy
     gpu.device.destroy()
     await gpu.gone

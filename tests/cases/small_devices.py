@@ -55,11 +55,11 @@ def lower(device: Device, limits: dict[str, int]) -> None:
 def lowered(device: Device, **limits: int) -> Iterator[None]:
     """Have ``device``, which holds nothing yet, obey lower limits in the block."""
     bridge: Any = cast(WebGPUBackend, device.backend).bridge
-    before, largest = dict(bridge.limits), bridge._gpu.bufferBytes
+    before, largest = dict(bridge.limits), bridge.proxy.bufferBytes
     bridge.lower(limits)
     try:
         yield
     finally:
-        bridge._lowered = {}
+        bridge._lowered = {}  # noqa: SLF001 - lower() never raises a limit
         bridge.limits |= before
-        bridge._gpu.bufferBytes = largest
+        bridge.proxy.bufferBytes = largest

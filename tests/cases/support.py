@@ -18,7 +18,7 @@ NO_SHAPES: tuple[Any, ...] = ((1.5, 2), (-1, 3), "ab", None, ((1, 2),), (1, 2, 3
 
 def largest_buffer(device: Device) -> int:
     """Bytes of the largest buffer that a WebGPU adapter claims to give a kernel; some allow larger ones for copies."""
-    limits = cast(Any, device.backend).bridge._gpu.device.limits  # device.limits are those that the package keeps to
+    limits = cast(Any, device.backend).bridge.proxy.device.limits  # device.limits are those that the package keeps to
     return min(int(limits.maxBufferSize), int(limits.maxStorageBufferBindingSize))
 
 

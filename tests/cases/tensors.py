@@ -243,7 +243,8 @@ def _numpy_refuses(call: Callable[..., Any], *arguments: Any) -> Exception:
 
 
 async def a_kind_stands_for_the_device_that_was_opened_last(device: Device) -> None:
-    before, kind = current._Current.devices, device.kind
+    state, kind = current._Current, device.kind  # noqa: SLF001 - the case puts back what it found
+    before = state.devices
     current.use_devices(tc.Devices([device], {"abacus": "nobody has one"}))
     try:
         made = [
@@ -272,7 +273,7 @@ async def a_kind_stands_for_the_device_that_was_opened_last(device: Device) -> N
         assert tc.asarray([1, 2]).device is device
     finally:
         tc.set_default_device(None)
-        current._Current.devices = before
+        state.devices = before
 
 
 async def nothing_is_not_moved(device: Device) -> None:

@@ -102,7 +102,7 @@ def test_names_of_inputs_cannot_be_read_as_something_else() -> None:
 
 def test_equal_keys_of_unequal_specs_are_refused() -> None:
     x, y = leaf("x", 3).node, leaf("x", 5).node
-    y._key, y._renames = x.key, x._renames
+    y._key, y._renames = x.key, x._renames  # noqa: SLF001 - two specs with one hash cannot be found
     with pytest.raises(tc.errors.InternalError, match="key"):
         Graph([x, y])
 

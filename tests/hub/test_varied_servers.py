@@ -87,7 +87,7 @@ async def _one(server: VariedServer, seed: int, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr("tensorcommons.hub.weights.REOPEN", rng.choice([100, 1 << 20]))
     hidden = rng.choice([None, frozenset[str](), frozenset({"etag"}), frozenset({"content-range"})])
     if hidden is not None:
-        monkeypatch.setattr(http, "_send", AsAPageSees(http._send, hidden))
+        monkeypatch.setattr(http, "_send", AsAPageSees(http._send, hidden))  # noqa: SLF001 - hides headers as a browser
     store = MortalStore()
     caches = rng.random() < 0.8
     cache = Cache(store) if caches else None
@@ -135,6 +135,6 @@ async def test_one_version_or_a_typed_error_of_many_servers(server):
 @pytest.mark.parametrize("framing", ["length", "chunked"])
 async def test_what_is_compressed_unseen_is_read(server, encoding, framing, monkeypatch):
     server.reset(Traits(encoding=encoding, framing=framing), FILES, 0)
-    monkeypatch.setattr(http, "_send", AsAPageSees(http._send))
+    monkeypatch.setattr(http, "_send", AsAPageSees(http._send))  # noqa: SLF001
     config, found = await _visit(server.address, None, set(SIZES), len(SIZES))
     assert config == FILES["config.json"][0] and found == RIGHT[0]

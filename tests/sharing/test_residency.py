@@ -189,7 +189,7 @@ async def test_a_restore_has_its_room_while_its_origin_is_read():
         await waiting.wait()
         yield ByteBuffer.of(data[512:])
 
-    a.entry.storage._host, a.entry.storage.state = None, "dropped"
+    a.entry.storage._host, a.entry.storage.state = None, "dropped"  # noqa: SLF001 - as after a pressed host
     a.entry.storage.origin = Origin(slow, True)
     reading = asyncio.create_task(a.read())
     await asyncio.sleep(0)
