@@ -51,6 +51,11 @@ GREEDY: dict[str, list[Any]] = {
     "early_stopping": [True],
     "max_new_tokens": [3],
 }
+# Options that matter beside another: the texts end in the first tokens but for the second option.
+TOGETHER: list[dict[str, Any]] = [
+    {"eos_token_id": list(range(0, 100, 3))},
+    {"eos_token_id": list(range(0, 100, 3)), "min_new_tokens": 7},
+]
 DRAWN: dict[str, list[Any]] = {
     "temperature": [0.4, 2.5],
     "top_k": [1, 12, 0, 1000],
@@ -101,7 +106,7 @@ def written_by(name: str) -> list[dict[str, Any]]:
     torch = importlib.import_module("torch")
     model, (prompts, mask) = model_of(name), prompts_of(name)
     cases = []
-    for options in options_of(GREEDY, np.random.default_rng(len(name) + 1)):
+    for options in [*options_of(GREEDY, np.random.default_rng(len(name) + 1)), *TOGETHER]:
         for rows, columns in ((slice(None), slice(None)), (slice(1), slice(-1, None))):
             given = {"do_sample": False, "max_new_tokens": STEPS, "eos_token_id": 5, "pad_token_id": 0, **options}
             if "max_length" in options and "max_new_tokens" not in options:
@@ -134,8 +139,8 @@ def scores_of(arrays: Arrays) -> list[dict[str, Any]]:
     for number, options in enumerate(options_of(DRAWN, rng)):
         given = {"top_k": 0, **options, "do_sample": True}
         config = transformers.GenerationConfig(**given)
-        model._prepare_special_tokens(config, device="cpu")
-        processors = model._get_logits_processor(config, input_ids_seq_length=9, encoder_input_ids=ids, device="cpu")
+        model._prepare_special_tokens(config, device="cpu")  # noqa: SLF001 - as generate() does
+        processors = model._get_logits_processor(config, input_ids_seq_length=9, encoder_input_ids=ids, device="cpu")  # noqa: SLF001
         arrays[f"scores.{number}"] = processors(ids, scores.clone()).numpy()
         made.append(given)
     return made
