@@ -44,6 +44,7 @@ OPS = (
     "packed",
     "arrangement",
     "chains",
+    "rewriting",
     "conformance",
     "hardware",
     "fuzz",

@@ -16,7 +16,6 @@ from tensorcommons.graph.needs import least_need
 from tests.cases import Place, long, only, slow
 from tests.cases.architectures import checkpoint
 from tests.cases.golden_models import INPUTS, load_goldens
-from tests.cases.requests import arrays_of, drawn
 from tests.cases.seeded import checkpoint as decoder
 
 ENCODERS = (
@@ -120,27 +119,3 @@ async def decoders_in_segments(place: Place) -> None:
         more = {"decoder_input_ids": np.array([[0, 3]])} if "t5" in name else {}
         await _same_in_segments(place, decoder(place, name), {"input_ids": PROMPT, **more})
         await _generates(place, name, PROMPT, 6)
-
-
-@contextmanager
-def of_nodes(device: Device, most: int) -> Iterator[None]:
-    """The device takes no more nodes in one program in the block."""
-    before, device.backend.graph_nodes = device.backend.graph_nodes, most
-    try:
-        yield
-    finally:
-        device.backend.graph_nodes = before
-
-
-async def random_graphs_in_segments(place: Place) -> None:
-    device, arrays = place.device, arrays_of("float32")
-    for seed in range(12 if device.kind == "cpu" else 2):
-        graph, results = drawn(seed), []
-        for nodes in (2**62, 1, 3, 8):
-            given = {name: tc.asarray(array, device=device) for name, array in arrays.items()}
-            with of_nodes(device, nodes):
-                results.append([array.tobytes() for array in await tc.read_together(graph.of(given))])
-            assert results[-1] == results[0], (seed, nodes, graph.done)
-            for known in device.programs.values():
-                known.discard()
-            device.programs.clear()
