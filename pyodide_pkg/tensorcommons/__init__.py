@@ -1,4 +1,4 @@
-"""tensorcommons: several models in one browser tab; what they have in common is kept once and computed once."""
+"""tensorcommons: run several models in one browser tab; shared weights and computations exist once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``compile``: a function of tensors, traced once for each shape of its arguments and replayed from then on."""
+"""``compile``: trace a function of tensors once for each combination of argument shapes, then replay it."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ from .graph.rewrite import given, rebuild
 from .sharing.storage import Storage
 from .tensor import Tensor, asarray
 
-HOST_BYTES = 2**16  # of an array: more has a buffer of its own
+HOST_BYTES = 2**16  # a larger array gets a device buffer of its own
 
 
 @dataclass(frozen=True)
 class _Trace:
-    """A traced function: a program over its arguments' leaves, and the shape of its answer."""
+    """A traced function: a program over the leaves of its arguments, and the structure of its result."""
 
     bound: BoundProgram
-    answer: Any  # the function's result, with numbers where its tensors were
+    answer: Any  # the function's result, with a slot in place of each tensor
 
 
 class Compiled:
-    """A compiled function: ``await compiled(...)`` gives what the function gives, its tensors computed.
+    """A compiled function: ``await compiled(...)`` returns the function's result with its tensors computed.
 
-    ``traces`` counts how often the function itself was called.
+    ``traces`` counts the calls of the function itself.
     """
 
     def __init__(
@@ -52,11 +52,11 @@ class Compiled:
         return f"<Compiled {getattr(self.function, '__name__', self.function)!s}, {self.traces} traces>"
 
     async def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Call it. Tensors and arrays are arguments; everything else is part of what is traced, and must be hashable.
+        """Call the function. Tensors and arrays are its inputs; all other arguments are constants of the trace.
 
         Raises:
-            TensorCommonsError: an argument is neither, or the function is a coroutine.
-            DeviceUnavailable: its arguments are on several devices.
+            TensorCommonsError: a constant is not hashable, or the function is a coroutine.
+            DeviceUnavailable: the arguments are on several devices.
         """
         found: list[Any] = []
         form = _take_apart((args, kwargs), found)
@@ -66,7 +66,9 @@ class Compiled:
         try:
             trace = self._kept.get(key)
         except TypeError as error:
-            raise TensorCommonsError(f"an argument of {self!r} is neither a tensor nor hashable: {error}") from error
+            raise TensorCommonsError(
+                f"an argument of {self!r} must be a tensor, an array or hashable: {error}"
+            ) from error
         if trace is None or trace.bound.is_outdated:
             trace = self._kept[key] = await self._trace(form, values, device)
         storages: dict[str, Storage] = {}
@@ -79,7 +81,7 @@ class Compiled:
         return _put_together(trace.answer, [Tensor.of_storage(*result) for result in results])
 
     def _given_up(self, args: Any, kwargs: Any, found: Sequence[Any]) -> set[str]:
-        """The leaves of the donated arguments that are whole tensors."""
+        """Return the names of the donated arguments' leaves. Only whole tensors can be donated."""
         if self._signature is None:
             return set()
         given = self._signature.bind(*args, **kwargs).arguments
@@ -94,18 +96,18 @@ class Compiled:
             devices.setdefault(id(self._device), self._device)
         if len(devices) > 1:
             raise DeviceUnavailable(
-                "any", f"{self!r}: its arguments are on {len(devices)} devices; move them with .to()"
+                "any", f"the arguments of {self!r} are on {len(devices)} devices; move them to one with .to()"
             )
         return next(iter(devices.values()), None) or default_device()
 
     async def _trace(self, form: Any, values: Sequence[Tensor | np.ndarray[Any, Any]], device: Device) -> _Trace:
-        """Call the function on tensors without numbers."""
+        """Call the function on symbolic tensors and compile its result."""
         symbols = [Tensor.symbolic(_without_numbers(value, i), device) for i, value in enumerate(values)]
         args, kwargs = _put_together(form, symbols)
         answer = self.function(*args, **kwargs)
         if inspect.isawaitable(answer):
             getattr(answer, "close", lambda: None)()
-            raise TensorCommonsError(f"{self!r} is a coroutine; what is traced must be a plain function")
+            raise TensorCommonsError(f"{self!r} is a coroutine; compile() needs a plain function")
         self.traces += 1
         outputs: list[Any] = []
         form = _take_apart(answer, outputs)
@@ -116,20 +118,24 @@ class Compiled:
 def compile(
     function: Callable[..., Any], *, device: Device | str | None = None, donate_argnames: Sequence[str] = ()
 ) -> Compiled:
-    """``function`` as one program a shape: traced when it sees new shapes, replayed by one call afterwards.
+    """Compile ``function`` to one program for each combination of argument shapes.
 
-    The function takes and gives tensors, in tuples, lists and dicts if it likes, and computes with the ops of this
-    package; what it does besides (printing, counting) happens while it is traced only. Tensors that it refers to
-    without being given them keep their storage: writing one is seen by the next call. Arrays among the arguments go to
-    ``device`` (a Device or a kind), to the device of the tensors beside them, or to the default device; small ones by
-    the call itself.
+    The function is traced when it is called with new shapes; later calls replay the program in one call.
 
-    The tensors in the arguments named in ``donate_argnames`` are given up, as in JAX: an answer that
-    ``kv_cache_append`` makes of one takes over its bytes where nothing else in the call needs them, and reading the
-    argument raises TensorReleased from then on. What a manager keeps is copied instead. A call that fails while it runs
-    may have used them up.
+    The function takes and returns tensors, also nested in tuples, lists and dicts, and computes with the ops of this
+    package. Side effects (printing, counting) happen only while it is traced. A tensor that the function refers to
+    without taking it as an argument keeps its storage, so the next call uses values written to it meanwhile. Arrays
+    among the arguments go to ``device`` (a Device or a kind), else to the device of the tensors beside them, else to
+    the default device; small arrays are written by the call itself.
 
-    Raises TensorCommonsError for what is not a function or not an argument, DeviceUnavailable for what is not a device.
+    The tensors in the arguments named in ``donate_argnames`` are donated, as in JAX: a result that
+    ``kv_cache_append`` computes from one reuses its bytes if nothing else in the call needs them, and reading the
+    argument raises TensorReleased from then on. Tensors that a manager keeps are copied instead. A call that fails
+    while it runs may have consumed the donated tensors.
+
+    Raises:
+        TensorCommonsError: ``function`` is not a function, or a name in ``donate_argnames`` is not an argument of it.
+        DeviceUnavailable: ``device`` is not a device.
     """
     if not callable(function):
         raise TensorCommonsError(f"compile() takes a function, not {quoted(function)}")
@@ -137,13 +143,14 @@ def compile(
     known = inspect.signature(function).parameters if donate_argnames else {}
     if not isinstance(donate_argnames, (list, tuple, set, frozenset)) or any(n not in known for n in donate_argnames):
         raise TensorCommonsError(
-            f"donate_argnames: {quoted(donate_argnames)} are not among the arguments {', '.join(known)}"
+            f"donate_argnames must be a list of arguments of the function ({', '.join(known)}), "
+            f"not {quoted(donate_argnames)}"
         )
     return Compiled(function, place, donate_argnames)
 
 
 def _argument(value: Any, device: Device) -> Tensor | np.ndarray[Any, Any]:
-    """A tensor or array as each call is given it: a small array is written by the run itself."""
+    """Return the input of a run for ``value``: a tensor, or an array small enough to be written by the run."""
     if isinstance(value, Tensor):
         return value
     if value.nbytes > HOST_BYTES:
@@ -161,13 +168,13 @@ def _kind(value: Tensor | np.ndarray[Any, Any]) -> Hashable:
 
 @dataclass(frozen=True)
 class _Slot:
-    """Where a tensor stood."""
+    """The place of a tensor: its index in the list of tensors."""
 
     index: int
 
 
 def _take_apart(value: Any, found: list[Any]) -> Any:
-    """``value`` with a slot for every tensor and array, which are added to ``found``."""
+    """Return ``value`` with a slot in place of every tensor and array, and append these to ``found``."""
     if isinstance(value, (Tensor, np.ndarray)):
         found.append(value)
         return _Slot(len(found) - 1)
@@ -180,7 +187,7 @@ def _take_apart(value: Any, found: list[Any]) -> Any:
 
 
 def _put_together(form: Any, values: Sequence[Any]) -> Any:
-    """The reverse of :func:`_take_apart`."""
+    """Return ``form`` with the ``values`` in place of its slots: the inverse of :func:`_take_apart`."""
     if isinstance(form, _Slot):
         return values[form.index]
     if isinstance(form, dict):
@@ -192,7 +199,9 @@ def _put_together(form: Any, values: Sequence[Any]) -> Any:
 
 
 def _frozen(form: Any) -> Hashable:
-    """``form`` as a key: 1, 1.0 and True are equal, as 0.0 and -0.0 are, but not the same to trace; NaN is."""
+    """Return ``form`` as a key. Constants that compare equal but trace differently (1, 1.0 and True; 0.0 and -0.0)
+    get different keys, and NaN equals itself.
+    """
     if isinstance(form, dict):
         return dict, tuple((_frozen(key), _frozen(item)) for key, item in form.items())
     if isinstance(form, (tuple, list)):
@@ -207,7 +216,7 @@ def _name(argument: int, leaf: int) -> str:
 
 
 def _without_numbers(value: Tensor | np.ndarray[Any, Any], number: int) -> Node:
-    """The node of ``value``, over leaves that each run is given anew."""
+    """Return the node of ``value`` over named leaves, which each run binds to storages or arrays."""
     if isinstance(value, np.ndarray):
         return argument(_name(number, 0), Spec(value.shape, as_dtype(value.dtype)), is_stored=False)
     graph = Graph([value.node])

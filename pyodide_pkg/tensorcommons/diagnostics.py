@@ -1,4 +1,4 @@
-"""``diagnostics``: what a bug report needs, as text: versions, devices, live bytes, managers, storage."""
+"""``diagnostics``: versions, devices, live bytes, managers and local storage as text, for a bug report."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .errors import shown, shown_address
 from .hub.cache import known_caches
 from .sharing.manager import open_managers
 
-LIMITS = (  # of a device's limits, those that decide what runs
+LIMITS = (  # the limits of a device that decide which models and ops run
     "maxBufferSize",
     "maxStorageBufferBindingSize",
     "maxStorageBuffersPerShaderStage",
@@ -23,13 +23,13 @@ LIMITS = (  # of a device's limits, those that decide what runs
     "maxComputeWorkgroupsPerDimension",
     "maxTensorByteLength",
 )
-MODELS = 20  # of a manager that are named; more are counted
+MODELS = 20  # models of a manager that are named; the others are counted
 
 
 def diagnostics() -> str:
-    """Describe versions, devices with live bytes, managers with their models, and storage, for a bug report.
+    """Describe versions, devices with live bytes, managers with their models, and local storage, for a bug report.
 
-    It opens nothing and waits for nothing. Models are named without the queries and passwords of addresses.
+    Opens no device and does not wait. Addresses in the names of models are shown without queries and passwords.
     """
     version = vars(sys.modules[str(__package__)])["__version__"]
     lines = [

@@ -1,6 +1,6 @@
-"""The dtypes that tensors have, as data: their size in bytes and their name in NumPy and in WGSL.
+"""The dtypes of tensors as data: their size in bytes, and their name in NumPy and in WGSL.
 
-A size always comes from here, so that no account counts "about four bytes" for everything.
+All sizes in bytes are computed from this table.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from .errors import ShapeMismatch, UnsupportedDtype, quoted
 
 @dataclass(frozen=True)
 class DType:
-    """One dtype: ``name`` as users write it, ``itemsize`` in bytes, ``kind`` as the array API groups them.
+    """A dtype: ``name`` as users write it, ``itemsize`` in bytes, ``kind`` as the array API groups dtypes.
 
-    ``wgsl`` is the type that a shader computes it in, or ``None`` where it has none. float16 is stored as itself and
-    computed as f32; a bool is stored as one byte, as NumPy's. What is smaller than a word of 4 bytes is packed.
+    ``wgsl`` is the type in which shaders compute it, or ``None`` if there is none. float16 is computed as f32; a bool
+    is stored in one byte, as in NumPy. Elements smaller than 4 bytes are packed into words of 4 bytes.
     """
 
     name: str
@@ -35,7 +35,7 @@ class DType:
 
     @property
     def lanes(self) -> int:
-        """Elements in one word of 4 bytes; 1 for what is as large or larger."""
+        """Elements in a word of 4 bytes; 1 for dtypes of 4 or more bytes."""
         return max(4 // self.itemsize, 1)
 
     def __repr__(self) -> str:
@@ -58,10 +58,10 @@ ALL = {dtype.name: dtype for dtype in (float32, float16, int64, int32, int8, uin
 
 
 def as_dtype(value: object) -> DType:
-    """The ``DType`` that ``value`` (a DType, a name, a NumPy dtype or scalar type) stands for.
+    """Return the ``DType`` for ``value``: a DType, a name, a NumPy dtype or scalar type.
 
     Raises:
-        UnsupportedDtype: nothing in :data:`ALL` matches.
+        UnsupportedDtype: no dtype in :data:`ALL` matches.
     """
     if isinstance(value, DType):
         return value
@@ -75,10 +75,10 @@ def as_dtype(value: object) -> DType:
 
 
 def default_dtype(obj: object, array: np.ndarray[Any, Any]) -> DType:
-    """The dtype that ``array``, made of ``obj``, gets if none is asked for.
+    """Return the default dtype of a tensor made from ``array``, the NumPy array of ``obj``.
 
-    float64 becomes float32, and Python ints become int32, as in JAX: no device but the NumPy one computes in more. An
-    array of int64 stays one.
+    float64 becomes float32 and Python ints become int32, as in JAX: only the NumPy device computes in wider types. An
+    int64 array keeps its dtype.
 
     Raises:
         UnsupportedDtype: a Python int is outside int32, or the array's dtype has no counterpart.
@@ -89,18 +89,18 @@ def default_dtype(obj: object, array: np.ndarray[Any, Any]) -> DType:
         return as_dtype(array.dtype)
     limits = np.iinfo(np.int32)
     if array.size and not (limits.min <= array.min() and array.max() <= limits.max):
-        raise UnsupportedDtype(f"{array.min()} to {array.max()} is outside int32: say which dtype, as in dtype='int64'")
+        raise UnsupportedDtype(f"{array.min()} to {array.max()} is outside int32; pass a dtype, such as dtype='int64'")
     return int32
 
 
 def result_type(kinds: Sequence[DType]) -> DType:
-    """The dtype that operands of these dtypes are computed in, by the Python array API's table of promotions.
+    """Return the common dtype of operands by the type promotion table of the Python array API.
 
-    float16 with float32 is float32, int32 with int64 is int64. What the table leaves open (a float with an int, a bool
-    with a number), and what it answers with a dtype that does not exist here (int32 with uint32), is refused.
+    float16 with float32 is float32, int32 with int64 is int64. Combinations that the table leaves undefined (a float
+    with an int, a bool with a number) or whose result does not exist here (int32 with uint32) are errors.
 
     Raises:
-        UnsupportedDtype: there is no such dtype; cast one operand.
+        UnsupportedDtype: the dtypes have no common dtype; cast one operand.
     """
     first, *others = dict.fromkeys(kinds)
     for other in others:
@@ -123,16 +123,15 @@ def _no_promotion(first: DType, other: DType) -> UnsupportedDtype:
 
 
 def of_number(value: float) -> DType:
-    """The dtype of a Python number by itself: float32, int32 or bool."""
+    """Return the dtype of a Python number: float32, int32 or bool."""
     return {"bool": bool, "int": int32}.get(type(value).__name__, float32)
 
 
 def converted(array: np.ndarray[Any, Any], dtype: object) -> np.ndarray[Any, Any]:
-    """Convert ``array`` to a NumPy dtype, as every device does: a float becomes an int by dropping its fraction, what
-    is outside the int's range becomes the end of the range, and NaN becomes 0.
+    """Convert ``array`` to a NumPy dtype with the same result on every device.
 
-    NumPy leaves such floats to the processor: x86 gives the smallest int, WebAssembly a number that depends on the
-    dtype. Ints wrap, and floats too large for float16 become infinities.
+    A float is truncated to an int, values outside the int's range are clamped to it, and NaN becomes 0. (The result
+    of NumPy's own conversion depends on the processor.) Ints wrap, and floats too large for float16 become infinite.
     """
     target = np.dtype(dtype)  # type: ignore[call-overload]
     with np.errstate(over="ignore"):
@@ -146,7 +145,7 @@ def converted(array: np.ndarray[Any, Any], dtype: object) -> np.ndarray[Any, Any
 
 
 def host_array(obj: object) -> np.ndarray[Any, Any]:
-    """``obj`` (an array, a list, a number) as a NumPy array.
+    """Convert ``obj`` (an array, a list, a number) to a NumPy array.
 
     Raises:
         ShapeMismatch: its rows differ in length.
@@ -154,4 +153,4 @@ def host_array(obj: object) -> np.ndarray[Any, Any]:
     try:
         return np.asarray(obj)
     except ValueError as error:
-        raise ShapeMismatch(f"rows of different lengths make no array: {error}") from None
+        raise ShapeMismatch(f"the rows of an array must have one length: {error}") from None

@@ -3,26 +3,26 @@
 ::
 
     TensorCommonsError
-     ├─ DeviceUnavailable      a device that was asked for is not there, with the reason
-     ├─ DeviceLost             the browser took a device away
-     ├─ ReadRequired           values that cannot be had without `await t.read()` (a TypeError, too)
-     ├─ DeviceError            the device refused a kernel, a command or a buffer, with the operation
-     ├─ MemoryBudgetError      it does not fit, with who holds the memory
-     │   └─ DeviceMemoryError  the device itself has no memory left
-     ├─ ManagerClosed          a manager that was closed, or is gone
-     ├─ TensorNotFound         no tensor of that name
-     ├─ TensorReleased         the tensor was given back
-     ├─ ViewOutOfBounds        a view reaches past its parent
-     ├─ NotAConsumer           a model that was not granted the tensor
-     ├─ ShapeMismatch          shapes that do not go together
-     ├─ UnsupportedDtype       a dtype that the operation or device cannot take
+     ├─ DeviceUnavailable      the requested device cannot be opened, with the reason
+     ├─ DeviceLost             the browser took the device away
+     ├─ ReadRequired           the values need `await t.read()` (also a TypeError)
+     ├─ DeviceError            the device rejected a kernel, a command or a buffer
+     ├─ MemoryBudgetError      the bytes do not fit under the memory limit, with the holders of memory
+     │   └─ DeviceMemoryError  the device itself is out of memory
+     ├─ ManagerClosed          the manager was closed or no longer exists
+     ├─ TensorNotFound         no tensor has that name
+     ├─ TensorReleased         the tensor's bytes were released
+     ├─ ViewOutOfBounds        a view extends past its parent
+     ├─ NotAConsumer           the model was not granted the tensor
+     ├─ ShapeMismatch          incompatible shapes
+     ├─ UnsupportedDtype       a dtype that the operation or the device does not support
      ├─ UnsupportedOp          an op that the device cannot run, with the reason
-     ├─ InvalidWeights         a checkpoint that cannot be trusted, with file and cause
-     ├─ UnsupportedModel       an architecture that is not built in
-     ├─ DownloadError          a file that could not be fetched, with its address and cause
-     └─ InternalError          a bug in the package: something that must hold does not
+     ├─ InvalidWeights         a damaged or inconsistent checkpoint, with the file and the reason
+     ├─ UnsupportedModel       an architecture that is not supported
+     ├─ DownloadError          a file that could not be downloaded, with its address and the reason
+     └─ InternalError          an invariant of the package does not hold: a bug
 
-A message says what was wrong, with the values, and what to do about it.
+A message states the fault, the value, the allowed values and the remedy.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ QUOTED = 80  # characters of an untrusted value that a message shows
 
 
 class TensorCommonsError(Exception):
-    """The root of the tree: ``except TensorCommonsError`` catches whatever the package refuses."""
+    """Base class: ``except TensorCommonsError`` catches every error that the package raises on purpose."""
 
 
 class DeviceUnavailable(TensorCommonsError):
-    """A device of kind ``kind`` cannot be opened; ``reason`` says why in one sentence."""
+    """A device of kind ``kind`` cannot be opened; ``reason`` is one sentence."""
 
     def __init__(self, kind: str, reason: str) -> None:
         super().__init__(f"the {kind} device is not available: {reason}")
@@ -51,13 +51,13 @@ class DeviceLost(TensorCommonsError):
 
 
 class ReadRequired(TensorCommonsError, TypeError):
-    """The values of a tensor are on a device that has to be waited for: ``await t.read()`` gives them."""
+    """The values of a tensor are on an asynchronous device: ``await t.read()`` returns them."""
 
 
 class MemoryBudgetError(TensorCommonsError):
-    """``needed`` more bytes would pass ``limit``; ``holders`` lists ``(who, bytes)``, largest first.
+    """``needed`` more bytes would exceed ``limit``; ``holders`` lists ``(name, bytes)``, largest first.
 
-    ``remedy`` is the end of the message: what would free enough.
+    ``remedy`` ends the message: it states how to free enough memory.
     """
 
     def __init__(
@@ -74,7 +74,7 @@ class MemoryBudgetError(TensorCommonsError):
 
 
 class DeviceError(TensorCommonsError):
-    """``device`` (a kind) refused ``work``, an operation or a kernel; ``reason`` is its own message."""
+    """``device`` (a kind) rejected ``work``, an operation or a kernel; ``reason`` is the device's message."""
 
     def __init__(self, device: str, work: str, reason: str) -> None:
         super().__init__(f"{work} failed on {device}: {reason}")
@@ -84,9 +84,9 @@ class DeviceError(TensorCommonsError):
 
 
 class DeviceMemoryError(MemoryBudgetError):
-    """``device`` (a kind) has no memory left for ``work``, whatever limit was set; ``reason`` is its own message.
+    """``device`` (a kind) is out of memory for ``work``, below any limit that was set.
 
-    ``needed`` and ``limit`` are 0 where the device does not say them.
+    ``reason`` is the device's message. ``needed`` and ``limit`` are 0 if the device does not report them.
     """
 
     def __init__(
@@ -108,19 +108,19 @@ class DeviceMemoryError(MemoryBudgetError):
 
 
 class ManagerClosed(TensorCommonsError):
-    """The manager was closed, or nothing refers to it any more: it holds nothing and takes nothing."""
+    """The manager was closed or garbage-collected, so it holds no tensors and accepts no calls."""
 
 
 class TensorNotFound(TensorCommonsError):
-    """No tensor of that name is registered."""
+    """No tensor is registered under that name."""
 
 
 class TensorReleased(TensorCommonsError):
-    """The tensor's bytes were given back by ``release()`` or ``unload()``; it cannot be used again."""
+    """The tensor's bytes were freed by ``release()`` or ``unload()``; it cannot be used again."""
 
 
 class ViewOutOfBounds(TensorCommonsError):
-    """A view's offset and size reach past the shape of its parent."""
+    """A view's offset and size extend past the shape of its parent."""
 
 
 class NotAConsumer(TensorCommonsError):
@@ -128,15 +128,15 @@ class NotAConsumer(TensorCommonsError):
 
 
 class ShapeMismatch(TensorCommonsError):
-    """Shapes that do not go together; the message shows them."""
+    """The shapes are incompatible; the message shows them."""
 
 
 class UnsupportedDtype(TensorCommonsError):
-    """The operation or the device cannot take the dtype."""
+    """The operation or the device does not support the dtype."""
 
 
 class UnsupportedOp(TensorCommonsError):
-    """``device`` cannot run ``op``; ``reason`` says which property of it is in the way."""
+    """``device`` cannot run ``op``; ``reason`` names the property of the op that prevents it."""
 
     def __init__(self, op: str, device: str, reason: str) -> None:
         super().__init__(f"{op} cannot run on {device}: {reason}")
@@ -146,7 +146,7 @@ class UnsupportedOp(TensorCommonsError):
 
 
 class InvalidWeights(TensorCommonsError):
-    """``file`` of a checkpoint is missing a part, damaged or contradicts itself; ``reason`` says how."""
+    """``file`` of a checkpoint is incomplete, damaged or inconsistent, for ``reason``."""
 
     def __init__(self, file: str, reason: str) -> None:
         super().__init__(f"{file}: {reason}")
@@ -164,13 +164,13 @@ class UnsupportedModel(TensorCommonsError):
 
 
 class InternalError(TensorCommonsError):
-    """Something that must hold inside the package does not hold: a bug in it, which the message describes."""
+    """An invariant of the package does not hold. This is a bug in the package; the message describes it."""
 
 
 class DownloadError(TensorCommonsError):
-    """``url`` could not be fetched; ``reason`` is the status or the network's complaint.
+    """``url`` could not be downloaded; ``reason`` is the HTTP status or the network error.
 
-    Neither holds a query string or ``user:password@``: both may be secrets.
+    Query strings and ``user:password@`` are removed from both, since they may be secrets.
     """
 
     def __init__(self, url: str, reason: str) -> None:
@@ -180,9 +180,9 @@ class DownloadError(TensorCommonsError):
 
 
 def quoted(value: object) -> str:
-    """``repr(value)`` for a message, at most 80 characters of it: a file can hold anything, of any length."""
+    """Return at most 80 characters of ``repr(value)``, for a message: a value from a file can be of any length."""
     if isinstance(value, (str, bytes)) and len(value) > QUOTED:
-        value = value[:QUOTED]  # before repr, which takes time and memory of the whole length
+        value = value[:QUOTED]  # before repr(), whose time and memory grow with the whole length
         return repr(value)[: QUOTED - 3] + "..."
     try:
         text = repr(value)
@@ -192,18 +192,18 @@ def quoted(value: object) -> str:
 
 
 def shown(text: str) -> str:
-    """``text`` of a stranger without quotes around it, at most 80 characters, on one line."""
+    """Return at most 80 characters of an untrusted ``text``, on one line and without quotes."""
     plain = text if text.isprintable() else repr(text[: QUOTED + 1])[1:-1]
     return plain if len(plain) <= QUOTED else plain[: QUOTED - 3] + "..."
 
 
 def shown_address(text: str) -> str:
-    """``text`` with the queries, fragments and ``user:password@`` of the addresses in it left out."""
+    """Return ``text`` without the queries, fragments and ``user:password@`` of the addresses in it."""
     text = re.sub(r"(?<=://)[^/?#\s]*@", "", text)
     return re.sub(r"(://[^\s?#]*)[?#][^\s)'\"]*", r"\1", text)
 
 
 def check_listener(name: str, listener: object) -> None:
-    """Raises TensorCommonsError for a listener that is neither a function nor None, before there is news for it."""
+    """Raise TensorCommonsError unless ``listener`` is a function or None."""
     if listener is not None and not callable(listener):
-        raise TensorCommonsError(f"{name} is called with news, so it must be a function, not {quoted(listener)}")
+        raise TensorCommonsError(f"{name} must be a function or None, not {quoted(listener)}")

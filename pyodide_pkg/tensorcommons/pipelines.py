@@ -1,7 +1,7 @@
-"""The tasks that people ask for by name: texts or images in, NumPy arrays or labels out.
+"""``pipeline``: run a model for a named task, from texts or images to NumPy arrays or labels.
 
-A pipeline makes arrays of its inputs, runs the model on its device, reads the small results, and makes them readable.
-What each task does with its inputs and outputs is in tasks/.
+A pipeline converts its inputs to arrays, runs the model on its device, reads the small results, and formats them.
+tasks/ defines the inputs and outputs of each task.
 """
 
 from __future__ import annotations
@@ -36,60 +36,66 @@ async def pipeline(
     token: str | None = None,
     **options: Any,
 ) -> Pipeline:
-    """A pipeline for ``task`` on ``source``: a loaded model, or anything that ``from_pretrained`` takes, which gets
-    ``device``, ``dtype``, ``progress_callback``, ``cache`` and ``token``. A loaded model stays as it is.
+    """Create a pipeline for ``task`` on ``source``: a loaded model, or any source that ``from_pretrained`` takes.
 
-    Answers have the shapes that the pipelines of `transformers` give for the same call, arrays in place of nested
-    lists: of one input its answer, of a list of them a list. ``options`` stand for every call; a call may give its own.
+    ``device``, ``dtype``, ``progress_callback``, ``cache`` and ``token`` are passed to ``from_pretrained``; a loaded
+    model is used as it is.
 
-    - "feature-extraction": of a text float32 (1, tokens, hidden). With ``pooling`` "mean", "cls", "max", or "model" (as
-      the model's folder says), (hidden,) of a text and (texts, hidden) of a list; ``normalize=True`` for length 1
-      In a sentence-transformers folder "model" runs all its modules, puts its default prompt before each text and cuts
-      vectors to its ``truncate_dim``; ``prompt_name``, ``prompt`` and ``truncate_dim`` choose others, with any pooling
-    - "sentence-similarity": texts -> float32 (texts, texts) of cosines, or of what the folder's ``similarity_fn_name``
-      says (dot products, negative distances); ``prompt_name``, ``prompt``
-    - "sparse-embedding": of a text a list of {"token", "weight"}, heaviest first (SPLADE)
-    - "fill-mask": of a text a list of {"score", "token", "token_str", "sequence"}, likeliest first, of several masks a
-      list for each; a list of one text is as the text. ``top_k=5``, ``targets`` are the words to choose from
-    - "text-classification": texts, or (text, text_pair) tuples or {"text", "text_pair"} for a head or cross-encoder of
-      pairs -> for each the best {"label", "score"}, that of one text in a list. With ``top_k`` (None for all) the best
-      of each as a list. ``function_to_apply``: "softmax", "sigmoid" or "none" instead of the model's own
+    Results have the shapes of the pipelines of `transformers` for the same call, with arrays in place of nested lists:
+    one result for one input, a list of results for a list. ``options`` are the defaults of every call; a call may
+    override them.
+
+    - "feature-extraction": text -> float32 (1, tokens, hidden). With ``pooling`` "mean", "cls", "max" or "model" (as
+      the model's folder specifies): (hidden,) for a text, (texts, hidden) for a list; ``normalize=True`` scales vectors
+      to length 1. For a sentence-transformers folder, "model" runs all its modules, prepends its default prompt to each
+      text and truncates vectors to its ``truncate_dim``; ``prompt_name``, ``prompt`` and ``truncate_dim`` override
+      these, with any pooling
+    - "sentence-similarity": texts -> float32 (texts, texts) of cosines, or of the folder's ``similarity_fn_name`` (dot
+      products, negative distances); ``prompt_name``, ``prompt``
+    - "sparse-embedding": text -> list of {"token", "weight"}, largest weight first (SPLADE)
+    - "fill-mask": text -> list of {"score", "token", "token_str", "sequence"}, best first; a list of these for each
+      mask if there are several. A list of one text gives the same result as the text. ``top_k=5``; ``targets`` limits
+      the words to choose from
+    - "text-classification": texts, or (text, text_pair) tuples or {"text", "text_pair"} for a model of pairs -> the
+      best {"label", "score"} of each; for a single text, in a list. With ``top_k`` (None for all): a list of the best
+      for each. ``function_to_apply``: "softmax", "sigmoid" or "none" instead of the model's own
     - "zero-shot/nli": the same with ``top_k=None``
-    - "token-classification": of a text a list of {"entity", "score", "index", "word", "start", "end"}, one a token;
+    - "token-classification": text -> list of {"entity", "score", "index", "word", "start", "end"}, one for each token;
       start and end count characters. ``ignore_labels=["O"]``. With ``aggregation_strategy`` "simple", "first",
-      "average" or "max" tokens of one name are one {"entity_group", "score", "word", "start", "end"}, and ``stride``
-      has a long text read in windows that share so many tokens
-    - "question-answering": {"question", "context"}, or these as keywords -> {"score", "start", "end", "answer"}, with
-      ``top_k`` over 1 a list. Contexts are read in windows of ``max_seq_len=384`` tokens that share ``doc_stride=128``;
-      ``max_answer_len=15`` tokens, ``align_to_words=True``; with ``handle_impossible_answer=True`` no answer is one too
-    - "image-feature-extraction": of an image float32 (1, tokens, hidden); with ``pool=True`` (1, hidden)
-    - "image-classification": of an image a list of {"label", "score"}, best first. ``top_k=5``, ``function_to_apply``
-    - "saliency": of an image float32 (height, width) from 0 to 1, in the size that the model sees
-    - "text-generation", "text2text-generation": a text, a chat, or a list of them -> [{"generated_text"}]; also in
-      pieces, see :class:`TextGeneration`
+      "average" or "max", adjacent tokens of one entity become one {"entity_group", "score", "word", "start", "end"},
+      and with ``stride`` a long text is read in windows that overlap by that number of tokens
+    - "question-answering": {"question", "context"}, or these as keywords -> {"score", "start", "end", "answer"}; a list
+      if ``top_k`` is above 1. Contexts are read in windows of ``max_seq_len=384`` tokens that overlap by
+      ``doc_stride=128``; ``max_answer_len=15`` tokens, ``align_to_words=True``; with ``handle_impossible_answer=True``
+      the empty answer is a candidate
+    - "image-feature-extraction": image -> float32 (1, tokens, hidden); with ``pool=True`` (1, hidden)
+    - "image-classification": image -> list of {"label", "score"}, best first. ``top_k=5``, ``function_to_apply``
+    - "saliency": image -> float32 (height, width) from 0 to 1, in the size of the model's input
+    - "text-generation", "text2text-generation": a text, a chat, or a list of them -> [{"generated_text"}]; streaming:
+      see :class:`TextGeneration`
 
-    Tasks of texts leave out what is longer than the model takes, and say so once in the log; with ``truncation=False``
-    such a text is refused.
+    Text tasks truncate a text that is longer than the model's maximum, with one warning in the log; with
+    ``truncation=False`` such a text is an error.
 
-    ``batch_size`` is how many rows (texts, windows of them, images) run at once; by default as many as fit: planning
-    the run tells how much a row takes of what the memory limit leaves free. Rows of one length run together, and
-    answers have the order of the inputs.
+    ``batch_size`` is the number of rows (texts, windows of texts, images) that run at once. By default it is as large
+    as the free memory under the limit allows, estimated by planning the run. Rows of equal length run together, and
+    results have the order of the inputs.
 
     An image is a uint8 array (height, width, 3), the bytes of an image file, or a canvas, ImageData or ImageBitmap;
-    several are a list.
+    several images are a list.
 
     Raises:
-        UnsupportedModel: the model does not do the task.
-        TensorCommonsError: the task or an option is unknown, or a loaded model is asked to be another one.
+        UnsupportedModel: the model does not support the task.
+        TensorCommonsError: the task or an option is unknown, or a loaded model has another device, dtype or cache.
     """
     known = (*TASKS, *GENERATION_TASKS)
     if task not in known:
-        raise TensorCommonsError(f"unknown task {quoted(task)}; known: {', '.join(sorted(known))}")
+        raise TensorCommonsError(f"unknown task {quoted(task)}; tasks: {', '.join(sorted(known))}")
     if task in TASKS:
         check_size(options.get("batch_size"))
         check_options(task, TASKS[task], {name: value for name, value in options.items() if name != "batch_size"})
     elif options:
-        raise TensorCommonsError(f"{task} takes its options ({', '.join(options)}) in the call")
+        raise TensorCommonsError(f"pass the options of {task} ({', '.join(options)}) to the call, not to pipeline()")
     kind = TextGeneration if task in GENERATION_TASKS else Pipeline
     if isinstance(source, Model):
         check_task(task, source.architecture.tasks, source.name)
@@ -107,7 +113,7 @@ async def pipeline(
             token=token,
         )
     finally:
-        del manager  # as in from_pretrained: a traceback that is kept must not keep it
+        del manager  # as in from_pretrained: a stored traceback must not keep the manager alive
     return kind(task, model, owns_model=True, options=options)
 
 
@@ -119,6 +125,6 @@ def _check_is_asked_as_loaded(
     asked = [name for name, differs in others.items() if differs]
     if asked:
         raise TensorCommonsError(
-            f"{model.name} is loaded, on {model.device.kind}: {' and '.join(asked)} can be chosen in from_pretrained()"
-            + (", or move it with model.to()" if "device" in asked else "")
+            f"{model.name} is already loaded on {model.device.kind}: pass {' and '.join(asked)} to from_pretrained()"
+            + (", or move the model with model.to()" if "device" in asked else "")
         )

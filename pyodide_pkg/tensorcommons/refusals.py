@@ -1,6 +1,6 @@
-"""Refusals of WebNN by op and dtype: the samples lowered by the rules, under what a context's limits say.
+"""List the ops and dtypes that WebNN cannot run, by lowering the samples under the limits of a WebNN context.
 
-For docs/ops.md (scripts/ops_table.py) with the limits of the tests' browser, and for the page with those of its own.
+docs/ops.md (scripts/ops_table.py) uses the limits of the test browser, the page those of its own browser.
 """
 
 from __future__ import annotations
@@ -22,14 +22,17 @@ from .tensor import Tensor, asarray
 
 
 def reasons(result: Tensor, limits: Mapping[str, Any], *, wide_halves: bool) -> list[str]:
-    """List what WebNN refuses of ``result``; ``wide_halves``: it computes float16 in float32, as on a CPU."""
+    """List the reasons why WebNN cannot compute ``result``.
+
+    With ``wide_halves`` the context computes float16 in float32, as on a CPU.
+    """
     computation = make_computation(fuse(Graph([result.node]))).plan
     with np.errstate(over="ignore"):  # a constant that float16 cannot hold becomes infinite
         return sorted(set(refusals(computation, GraphBuilder(limits, wide_halves)).values()))
 
 
 def refused(limits: Mapping[str, Any], device: Device, *, wide_halves: bool) -> dict[str, dict[str, list[str]]]:
-    """Reason: {op: [dtypes]}, of all samples. They are made on ``device`` (NumPy's) and never computed."""
+    """Return ``{reason: {op: [dtypes]}}`` over all samples, which are made on the NumPy ``device`` and not computed."""
     found: dict[str, dict[str, list[str]]] = {}
     rng = np.random.default_rng(0)
     for sample in sorted(SAMPLES, key=lambda sample: sample.op):

@@ -1,7 +1,7 @@
-"""Shapes, broadcasting and strides: pure arithmetic, no bytes.
+"""Arithmetic of shapes, broadcasting and strides.
 
-A :class:`Layout` says which elements of a flat storage a tensor shows. Reshape, permute, slice and broadcast are
-new layouts over the same bytes; only what no layout can express needs a copy.
+A :class:`Layout` maps the elements of a tensor to the elements of a flat storage. Reshape, permute, slice and
+broadcast give new layouts over the same bytes; a result that no layout can express needs a copy.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ Shape: TypeAlias = tuple[int, ...]
 
 
 def size_of(shape: Sequence[int]) -> int:
-    """The number of elements of ``shape``; 1 for a scalar."""
+    """Return the number of elements of ``shape``; 1 for a scalar."""
     return math.prod(shape)
 
 
 def contiguous_strides(shape: Sequence[int]) -> Shape:
-    """Row-major strides in elements: ``(4, 3) -> (3, 1)``."""
+    """Return row-major strides in elements: ``(4, 3) -> (3, 1)``."""
     strides = [1] * len(shape)
     for axis in range(len(shape) - 2, -1, -1):
         strides[axis] = strides[axis + 1] * max(shape[axis + 1], 1)
@@ -32,12 +32,12 @@ def contiguous_strides(shape: Sequence[int]) -> Shape:
 
 
 def part_length(size: int, parts: int) -> int:
-    """Elements of each of ``parts`` parts of ``size`` elements but the last, which may have fewer: whole fours."""
+    """Return the length of each of ``parts`` parts of ``size`` elements: a multiple of 4; the last may be shorter."""
     return size if parts == 1 else -(-size // (4 * parts)) * 4
 
 
 def broadcast_shapes(*shapes: Shape) -> Shape:
-    """The shape that all ``shapes`` broadcast to, by NumPy's rule.
+    """Return the shape to which all ``shapes`` broadcast, by NumPy's rule.
 
     Raises:
         ShapeMismatch: two sizes of one axis differ and neither is 1.
@@ -47,35 +47,37 @@ def broadcast_shapes(*shapes: Shape) -> Shape:
     for axis in range(rank):
         sizes = {shape[axis - rank] for shape in shapes if axis - rank >= -len(shape)} - {1}
         if len(sizes) > 1:
-            raise ShapeMismatch(f"shapes {', '.join(map(str, shapes))} do not broadcast together")
+            raise ShapeMismatch(
+                f"shapes {', '.join(map(str, shapes))} do not broadcast together: sizes of an axis must be equal or 1"
+            )
         result.append(sizes.pop() if sizes else 1)
     return tuple(result)
 
 
 def normalize_axis(axis: int, rank: int) -> int:
-    """``axis`` counted from the front. Raises ShapeMismatch for one that is not there, or is no whole number."""
+    """Return ``axis`` counted from the front. Raises ShapeMismatch if it is not an integer or out of range."""
     try:
         axis = index(axis)
     except TypeError:
-        raise ShapeMismatch(f"an axis is a whole number, not {quoted(axis)}") from None
+        raise ShapeMismatch(f"an axis must be an integer, not {quoted(axis)}") from None
     if not -rank <= axis < rank:
         raise ShapeMismatch(f"axis {axis} is out of range for {rank} dimensions")
     return axis % rank
 
 
 def normalize_axes(axes: int | Sequence[int] | None, rank: int) -> Shape:
-    """Sorted axes counted from the front; ``None`` means all of them."""
+    """Return sorted axes counted from the front; ``None`` means all axes."""
     if axes is None:
         return tuple(range(rank))
     listed = list(axes) if isinstance(axes, Iterable) else [axes]
     result = sorted(normalize_axis(axis, rank) for axis in listed)
     if len(set(result)) != len(result):
-        raise ShapeMismatch(f"axes {tuple(listed)} name one axis twice")
+        raise ShapeMismatch(f"axes {tuple(listed)} name an axis twice")
     return tuple(result)
 
 
 def infer_reshape(shape: Shape, target: Sequence[int]) -> Shape:
-    """``target`` with its one ``-1`` replaced, checked to hold as many elements as ``shape``."""
+    """Return ``target`` with a ``-1`` replaced by the size that gives it as many elements as ``shape``."""
     total = size_of(shape)
     known = size_of([size for size in target if size != -1])
     wildcards = sum(size == -1 for size in target)
@@ -88,7 +90,7 @@ def infer_reshape(shape: Shape, target: Sequence[int]) -> Shape:
 
 @dataclass(frozen=True)
 class Layout:
-    """Element ``(i, j)`` of a tensor is element ``offset + i * strides[0] + j * strides[1]`` of a storage."""
+    """Map element ``(i, j)`` of a tensor to element ``offset + i * strides[0] + j * strides[1]`` of a storage."""
 
     shape: Shape
     strides: Shape
@@ -96,17 +98,17 @@ class Layout:
 
     @staticmethod
     def contiguous(shape: Sequence[int]) -> Layout:
-        """Row-major from element 0."""
+        """Return the row-major layout of ``shape`` from element 0."""
         return _contiguous(tuple(shape))
 
     @cached_property
     def size(self) -> int:
-        """The number of elements shown."""
+        """Number of elements."""
         return size_of(self.shape)
 
     @cached_property
     def is_contiguous(self) -> bool:
-        """Row-major without gaps, at any offset. Axes of size 1 may have any stride."""
+        """True if the layout is row-major without gaps, at any offset. Axes of size 1 may have any stride."""
         if self.size == 0:
             return True
         wanted = contiguous_strides(self.shape)
@@ -119,7 +121,7 @@ class Layout:
 
     @cached_property
     def extent(self) -> tuple[int, int]:
-        """The half-open range of storage elements that the layout can touch."""
+        """The half-open range of storage elements that the layout covers."""
         if self.size == 0:
             return self.offset, self.offset
         low = high = self.offset
@@ -129,15 +131,15 @@ class Layout:
         return low, high + 1
 
     def permute(self, axes: Sequence[int]) -> Layout:
-        """Axes in another order."""
+        """Return the layout with its axes in another order."""
         rank = len(self.shape)
         order = [normalize_axis(axis, rank) for axis in axes]
         if sorted(order) != list(range(rank)):
-            raise ShapeMismatch(f"axes {tuple(axes)} are not an order of the {rank} axes of {self.shape}")
+            raise ShapeMismatch(f"axes {tuple(axes)} must name each of the {rank} axes of {self.shape} once")
         return Layout(tuple(self.shape[a] for a in order), tuple(self.strides[a] for a in order), self.offset)
 
     def broadcast_to(self, shape: Sequence[int]) -> Layout:
-        """Repeated axes get stride 0, so no byte is copied."""
+        """Return the layout broadcast to ``shape``: repeated axes get stride 0, so no bytes are copied."""
         target = tuple(shape)
         if broadcast_shapes(self.shape, target) != target:
             raise ShapeMismatch(f"shape {self.shape} does not broadcast to {target}")
@@ -149,7 +151,7 @@ class Layout:
         return Layout(target, tuple(strides), self.offset)
 
     def slice(self, axis: int, start: int, stop: int, step: int = 1) -> Layout:
-        """Elements ``start, start + step, ...`` before ``stop`` of one axis; ``step`` may be negative.
+        """Select elements ``start, start + step, ...`` before ``stop`` of one axis; ``step`` may be negative.
 
         Raises:
             ViewOutOfBounds: ``start`` or the last element lies outside the axis.
@@ -157,17 +159,17 @@ class Layout:
         axis = normalize_axis(axis, len(self.shape))
         count = len(range(start, stop, step))
         if count and not (0 <= start < self.shape[axis] and 0 <= start + (count - 1) * step < self.shape[axis]):
-            raise ViewOutOfBounds(f"[{start}:{stop}:{step}] reaches past axis {axis} of size {self.shape[axis]}")
+            raise ViewOutOfBounds(f"[{start}:{stop}:{step}] extends past axis {axis} of size {self.shape[axis]}")
         shape = self.shape[:axis] + (count,) + self.shape[axis + 1 :]
         strides = self.strides[:axis] + (self.strides[axis] * step,) + self.strides[axis + 1 :]
         return Layout(shape, strides, self.offset + (start * self.strides[axis] if count else 0))
 
     def reshape(self, shape: Sequence[int]) -> Layout | None:
-        """The same elements in row-major order under another shape, or ``None`` if only a copy can do that."""
+        """Return the layout of the same elements in another shape, in row-major order; ``None`` if it needs a copy."""
         target = infer_reshape(self.shape, shape)
         if self.size == 0:
             return Layout(target, contiguous_strides(target), self.offset)
-        # Merge neighbouring axes that are contiguous with each other, then cut the merged runs into the target's axes.
+        # Merge neighbouring axes that are contiguous with each other, then split these runs into the target's axes.
         runs: list[tuple[int, int]] = []
         for size, stride in zip(self.shape, self.strides, strict=True):
             if size == 1:
@@ -194,6 +196,6 @@ class Layout:
         return Layout(target, tuple(strides), self.offset)
 
 
-@lru_cache(256)  # every read asks for the layout of its tensors
+@lru_cache(256)  # every read needs the layouts of its tensors
 def _contiguous(shape: Shape) -> Layout:
     return Layout(shape, contiguous_strides(shape))

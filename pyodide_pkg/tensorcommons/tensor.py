@@ -1,8 +1,8 @@
-"""Tensor: an array on a device, or one that will be computed there when it is read.
+"""Tensor: an array on a device, computed when it is read.
 
-A tensor is a node of a graph. Ops on tensors add nodes; nothing runs until ``await t.read()`` (or ``realize``), and
-then everything that the result needs runs as one program. A tensor that has been computed is a leaf with a storage;
-reshape, permute, slice and broadcast of it stay layouts over the same bytes.
+A tensor is a node of a graph. Ops on tensors add nodes; nothing runs until ``await t.read()`` (or ``realize``), which
+runs everything that the result needs as one program. A computed tensor is a leaf with a storage; reshape, permute,
+slice and broadcast of it are layouts over the same bytes.
 """
 
 from __future__ import annotations
@@ -51,17 +51,17 @@ class Tensor:
 
     @classmethod
     def symbolic(cls, node: Node, device: Device | None) -> Tensor:
-        """A tensor that ``node`` computes."""
+        """Create a tensor that ``node`` computes."""
         return cls(node, device)
 
     @classmethod
     def of_storage(cls, storage: Storage, spec: Spec) -> Tensor:
-        """A tensor whose bytes are there already, row-major."""
+        """Create a tensor over the bytes of ``storage``, row-major."""
         return cls(Node(None, {}, (), spec, storage=storage), storage.device)
 
     @property
     def node(self) -> Node:
-        """The graph node that this tensor stands for."""
+        """The graph node of this tensor."""
         return self._node
 
     @property
@@ -100,7 +100,7 @@ class Tensor:
         return f"<Tensor {self.dtype}{list(self.shape)} on {where}{state}>"
 
     def __copy__(self) -> Tensor:
-        """Another tensor of the same value, over the same bytes."""
+        """Return another tensor of the same value, over the same bytes."""
         return Tensor(self._node, self.device)
 
     def __deepcopy__(self, memo: object) -> Tensor:
@@ -108,8 +108,8 @@ class Tensor:
 
     def __reduce_ex__(self, protocol: object) -> Any:
         raise TensorCommonsError(
-            "a tensor cannot be pickled: pickle the array that `await tensor.read()` gives, and make a tensor of it "
-            "again with tensorcommons.asarray()"
+            "a tensor cannot be pickled: pickle the array that `await tensor.read()` returns, and make a tensor of it "
+            "with tensorcommons.asarray()"
         )
 
     def __len__(self) -> int:
@@ -118,7 +118,7 @@ class Tensor:
         return self.shape[0]
 
     def __bool__(self) -> bool:
-        raise TensorCommonsError("the truth of a tensor is not known before it is read: use (await t.read()).any()")
+        raise TensorCommonsError("a tensor has no truth value before it is read: use (await t.read()).any()")
 
     def __float__(self) -> float:
         return float(self._read_now("float() of a tensor"))
@@ -133,33 +133,33 @@ class Tensor:
         return operator.index(self._read_now("a tensor as an index"))
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray[Any, Any]:
-        """Return the values for ``np.asarray(t)``, on the CPU device only; computes what is not computed yet.
+        """Return the values for ``np.asarray(t)``, on the CPU device only; computes them if needed.
 
         Raises:
-            ReadRequired: the tensor is on a device that has to be waited for. It is a TypeError, too.
+            ReadRequired: the tensor is on an asynchronous device. The error is also a TypeError.
             ValueError: ``copy=False``; values are always copied.
         """
         if copy is False:
-            raise ValueError("the values of a tensor cannot be had without a copy: leave copy=False out")
+            raise ValueError("copy=False is not supported: the values of a tensor are always copied")
         return self._read_now("np.asarray() of a tensor").astype(dtype or self.dtype.numpy, copy=False)
 
     def _read_now(self, what: str) -> np.ndarray[Any, Any]:
-        """Read without waiting. Raises ReadRequired, with ``what`` was tried, where that is not possible."""
+        """Read without waiting. Raises ReadRequired, which names the attempt ``what``, if that is not possible."""
         device = self.device or default_device()
-        remedy = "use `await t.read()`, or tc.stack() and tc.concat() to put tensors together"
+        remedy = "use `await t.read()`, or tc.stack() and tc.concat() to join tensors"
         if not device.facts.is_host:
             raise ReadRequired(f"{what} cannot wait for the {device.kind} device: {remedy}")
         try:
             return run_now(self.read(), turns=True)
         except WouldWaitError:
-            raise ReadRequired(f"{what} cannot wait for what the device is busy with: {remedy}") from None
+            raise ReadRequired(f"{what} cannot wait while the device is busy: {remedy}") from None
 
     def __iter__(self) -> Iterator[Tensor]:
         if not self.shape:
             raise TypeError("iteration over a tensor without axes")
         return (self[i] for i in range(self.shape[0]))
 
-    if TYPE_CHECKING:  # ops stand above tensors: ops/__init__.py sets these
+    if TYPE_CHECKING:  # ops/__init__.py sets these: ops import this module
 
         def __neg__(self) -> Tensor: ...
         def __pos__(self) -> Tensor: ...
@@ -204,9 +204,9 @@ class Tensor:
             """The last two axes exchanged; a view."""
 
     def release(self) -> None:
-        """Give the tensor's bytes back now, rather than when it is no longer referred to. Safe to call twice.
+        """Free the tensor's bytes now, rather than when nothing refers to it. Safe to call twice.
 
-        What a manager keeps (a model's weights, a shared tensor, an activation for later runs) stays.
+        Bytes that a manager keeps (a model's weights, a shared tensor, an activation for later runs) stay.
         """
         leaf = resolve_view(self._node)
         if leaf and leaf[0].storage is not None and not leaf[0].storage.is_kept:
@@ -218,7 +218,7 @@ class Tensor:
         return self
 
     async def read(self) -> np.ndarray[Any, Any]:
-        """The values as a NumPy array of the same shape and dtype. Computes what is not computed yet.
+        """Return the values as a NumPy array of the same shape and dtype; computes them if needed.
 
         Raises:
             TensorReleased: the bytes were released.
@@ -226,12 +226,13 @@ class Tensor:
         return (await read_together([self]))[0]
 
     async def to(self, device: Device | str) -> Tensor:
-        """The tensor on ``device`` (a Device or a kind): itself if it is there already, else a copy, bit for bit.
+        """Return the tensor on ``device`` (a Device or a kind): itself if it is there already, else an exact copy.
 
-        It goes through host memory, unless the devices can lend each other their bytes.
+        The copy goes through host memory, unless the devices can lend each other their bytes.
 
-        Raises MemoryBudgetError if it does not fit there, DeviceUnavailable if there is no such device, or if it was
-        lost for good.
+        Raises:
+            MemoryBudgetError: the copy does not fit.
+            DeviceUnavailable: there is no such device, or it was lost and cannot be opened again.
         """
         device = device_of(device)
         if device is self.device:
@@ -249,15 +250,15 @@ class Tensor:
         return asarray(values, dtype=self.dtype, device=device)
 
     def numpy(self) -> np.ndarray[Any, Any]:
-        """The values, without ``await``: on the CPU device, and where Pyodide can suspend the running Python.
+        """Return the values without ``await``: on the CPU device, and where Pyodide can suspend the running Python.
 
         Raises:
-            TensorCommonsError: it cannot here; use ``await t.read()``.
+            TensorCommonsError: Python cannot be suspended here; use ``await t.read()``.
         """
         if (self.device or default_device()).facts.is_host:
             try:
                 return run_now(self.read(), turns=True)
-            except WouldWaitError:  # for what the device is busy with
+            except WouldWaitError:  # the device is busy
                 pass
         if not can_suspend():
             raise TensorCommonsError(
@@ -269,12 +270,12 @@ class Tensor:
 
 
 def as_tensor(value: TensorLike, like: Iterable[object] = ()) -> Tensor:
-    """``value`` as a tensor on the device of the first tensor in ``like``; numbers take that tensor's dtype.
+    """Convert ``value`` to a tensor on the device of the first tensor in ``like``; a number takes that tensor's dtype.
 
-    Where none of them is on a device it goes to the default device.
+    The default device is used if none of them is on a device.
 
     Raises:
-        UnsupportedDtype: that dtype cannot hold the number.
+        UnsupportedDtype: that dtype cannot represent the number.
     """
     if isinstance(value, Tensor):
         return value
@@ -287,9 +288,9 @@ def as_tensor(value: TensorLike, like: Iterable[object] = ()) -> Tensor:
 
 
 def asarray(obj: TensorLike, dtype: object = None, device: Device | str | None = None) -> Tensor:
-    """``obj`` (array, list, number, Tensor) as a tensor on ``device``, in its dtype unless asked otherwise.
+    """Convert ``obj`` (array, list, number, Tensor) to a tensor on ``device``, of its own dtype or ``dtype``.
 
-    ``device`` is a Device or a kind ("cpu", "webgpu", "webnn": that of the last ``open_devices()``); without one it is
+    ``device`` is a Device or a kind ("cpu", "webgpu", "webnn": that of the last ``open_devices()``); the default is
     that of :func:`set_default_device`, or the CPU device. float64 becomes float32, and Python ints become int32.
 
     Raises:
@@ -304,23 +305,25 @@ def asarray(obj: TensorLike, dtype: object = None, device: Device | str | None =
                 return obj
             if obj.device is None:
                 return Tensor(obj.node, place)
-        raise TensorCommonsError("asarray() of a tensor keeps its dtype and device; read it first to change them")
+        raise TensorCommonsError(
+            "asarray() cannot change the dtype or device of a tensor: use tc.astype(t, dtype) or `await t.to(device)`"
+        )
     place = place or default_device()
     array = dtypes.host_array(obj)
     kind = dtypes.default_dtype(obj, array) if dtype is None else dtypes.as_dtype(dtype)
     dense = np.ascontiguousarray(dtypes.converted(array, kind.numpy)).reshape(array.shape)
     data = memoryview(dense.reshape(-1).view(np.uint8))
     identity = origin = None
-    if dense.size <= SMALL:  # worth knowing by content, and cheap to keep
+    if dense.size <= SMALL:  # an identity by content pays, and a copy of the bytes is cheap
         identity, origin = content_identity(data, dense.shape, kind), Origin.of_bytes(bytes(data))
     spec = Spec(dense.shape, kind)
     return Tensor.of_storage(Storage.upload(place, data, "activations", identity, origin, spec), spec)
 
 
 async def realize(tensors: Sequence[Tensor]) -> None:
-    """Compute several tensors as one program; what they have in common is computed once.
+    """Compute several tensors as one program; their common subexpressions are computed once.
 
-    Each has the bits that it has when it is computed alone.
+    Each result has the bits that it has when it is computed alone.
     """
     pending = [tensor for tensor in tensors if resolve_view(tensor.node) is None]
     if not pending:
@@ -328,18 +331,18 @@ async def realize(tensors: Sequence[Tensor]) -> None:
     devices = dict.fromkeys(tensor.device for tensor in pending if tensor.device is not None)
     if len(devices) > 1:
         raise ShapeMismatch(f"tensors on different devices cannot be computed together: {list(devices)}")
-    device = next(iter(devices), None) or default_device()  # numbers alone are nowhere yet: they join the others
+    device = next(iter(devices), None) or default_device()  # tensors of constants alone have no device: any will do
     outputs = await (await compile_graph(device, *[[tensor.node] for tensor in pending])).run()
     for tensor, (storage, spec) in zip(pending, outputs, strict=True):
         tensor._node, tensor.device = Node(None, {}, (), spec, storage=storage), device
 
 
 async def read_together(tensors: Sequence[Tensor]) -> list[np.ndarray[Any, Any]]:
-    """The values of several tensors: what is not computed yet as one program, and all of a device by one read.
+    """Return the values of several tensors: computes pending ones as one program, then reads each device once.
 
     Raises:
-        TensorReleased: the bytes of one were released.
-        TensorCommonsError: one is no tensor.
+        TensorReleased: the bytes of a tensor were released.
+        TensorCommonsError: a value is not a tensor.
     """
     for value in tensors:
         if not isinstance(value, Tensor):
@@ -347,7 +350,7 @@ async def read_together(tensors: Sequence[Tensor]) -> list[np.ndarray[Any, Any]]
     if any(tensor.node.storage is None for tensor in tensors):
         await realize(tensors)
     found = [(tensor, *_bytes_of(tensor)) for tensor in tensors]
-    raw: dict[int, tuple[memoryview, bool]] = {}  # the bytes, and whether they are nobody else's
+    raw: dict[int, tuple[memoryview, bool]] = {}  # the bytes, and whether this call owns them
     for device in {storage.device: None for _, storage, _ in found}:
         ours = [(i, entry) for i, entry in enumerate(found) if entry[1].device is device]
         storages = [storage for _, (_, storage, _) in ours]
@@ -357,7 +360,7 @@ async def read_together(tensors: Sequence[Tensor]) -> list[np.ndarray[Any, Any]]
                 await device.budget.ensure(storages, 0)
                 whole = [(storage.handle, *each) for storage, each in zip(storages, ranges, strict=True)]
                 pieces, own = await device.read_together(whole), len(whole) == 1
-        except (DeviceLost, DeviceUnavailable):  # what has a copy, an origin or a way to be computed is read from there
+        except (DeviceLost, DeviceUnavailable):  # restore from a copy, from the origin, or by computing again
             contents = [await storage.content() for storage in storages]
             pieces = [data[start : start + size] for data, (start, size) in zip(contents, ranges, strict=True)]
             own = False
@@ -366,16 +369,16 @@ async def read_together(tensors: Sequence[Tensor]) -> list[np.ndarray[Any, Any]]
 
 
 def _bytes_of(tensor: Tensor) -> tuple[Storage, Layout]:
-    """The storage that holds a computed tensor, and how it lies there."""
+    """Return the storage of a computed tensor, and its layout there."""
     found = resolve_view(tensor.node)
     assert found is not None and found[0].storage is not None
     return found[0].storage, found[1]
 
 
 def _range_of(tensor: Tensor, layout: Layout) -> tuple[int, int]:
-    """Offset and number of the bytes from a tensor's first element to its last."""
+    """Return the offset and the number of bytes from a tensor's first element to its last."""
     low, high = layout.extent
-    if low == high:  # an empty view may begin past the end of its bytes
+    if low == high:  # an empty view may begin past the end of its storage
         return 0, 0
     return low * tensor.dtype.itemsize, (high - low) * tensor.dtype.itemsize
 
@@ -394,11 +397,11 @@ def _array_of(tensor: Tensor, layout: Layout, raw: memoryview, own: bool) -> np.
 
 @contextmanager
 def scope() -> Iterator[Callable[[T], T]]:
-    """Give back, at the end of the block, the bytes of every tensor that was made inside it.
+    """Free the bytes of every tensor made inside the block, at its end.
 
-    What is to stay is passed through the function that the block gets: ``with scope() as keep: y = keep(exp(x))``. It
-    takes a tensor, or a tuple, list or dict of them. Bytes that a manager holds (weights, shared tensors) stay anyway.
-    Without a scope a tensor's bytes go when nothing refers to it any more.
+    Pass results through the function that the block gets to keep them: ``with scope() as keep: y = keep(exp(x))``. The
+    function takes a tensor, or a tuple, list or dict of tensors. Bytes that a manager holds (weights, shared tensors)
+    always stay. Without a scope, the bytes of a tensor are freed when nothing refers to it.
     """
     kept: list[Tensor] = []
 
@@ -406,7 +409,7 @@ def scope() -> Iterator[Callable[[T], T]]:
         items = value.values() if isinstance(value, dict) else value if isinstance(value, (tuple, list)) else (value,)
         for item in items:
             if not isinstance(item, Tensor):
-                raise TensorCommonsError(f"only tensors can be kept, not {type(item).__name__}")
+                raise TensorCommonsError(f"keep() takes tensors, not {type(item).__name__}")
             kept.append(item)
         return value
 

@@ -1,9 +1,10 @@
-"""The contract of a model type, between a file of this folder and the loading and running around it."""
+"""The contract between an architecture's file and the code that loads and runs models."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Protocol, TypeAlias
 
 import numpy as np
@@ -13,6 +14,7 @@ from ..backends.device import Device
 from ..dtypes import as_dtype
 from ..errors import UnsupportedModel, quoted
 from ..graph.node import Node, argument
+from ..graph.traces import Arguments
 from ..shapes import Shape
 from ..tensor import Tensor
 from .weight_mapping import WeightMapping
@@ -23,47 +25,48 @@ Trim: TypeAlias = "tuple[slice, ...]"
 
 @dataclass(frozen=True)
 class Prepared:
-    """One call's inputs as a program takes them: checked, complete, and of a shape that other calls share.
+    """The inputs of one call: checked, completed, and padded to a shape for which a program exists or is compiled.
 
-    ``arrays`` are the forward's inputs by name; their shapes and dtypes are those of the program. ``cuts`` says for an
-    output what of it answers the call: the rest comes from padding.
+    ``arrays`` are the forward's inputs by name. ``cuts`` are slices by output that remove the rows of padding.
     """
 
     arrays: Arrays
     cuts: Mapping[str, Trim] = field(default_factory=dict)
 
+    @cached_property
+    def arguments(self) -> Arguments:
+        """Names, shapes and dtypes of ``arrays``."""
+        return tuple([(name, Spec(array.shape, as_dtype(array.dtype))) for name, array in self.arrays.items()])
+
 
 class Inputs(Protocol):
-    """The inputs of a model. ``names`` are the inputs that a call may give."""
+    """The inputs of a model."""
 
     @property
     def names(self) -> tuple[str, ...]:
-        """See above."""
-        ...
+        """Names of the inputs that a call may pass."""
 
     def prepare(self, inputs: Mapping[str, Any], model: str) -> Prepared:
-        """A call's inputs, of which all names are known. ``model`` is its name, for messages.
+        """Check and complete a call's inputs, whose names are valid. ``model`` is the model's name, for messages.
 
         Raises:
-            ShapeMismatch: shapes do not fit each other or the model.
-            TensorCommonsError: an input is missing, or has values outside the range that the model takes.
+            ShapeMismatch: shapes are inconsistent, or exceed the model's maximum.
+            TensorCommonsError: an input is missing, or has values outside the model's range.
         """
-        ...
 
     def example(self, shape: Shape | None = None) -> Mapping[str, Any]:
-        """Inputs of a shape, as a call gives them, no two of them equal; ``None`` is a shape that is likely.
+        """Create inputs of a shape, no two arrays equal; the default is a frequent shape.
 
-        The values do not matter: kernels are compiled and models compared with them. What ``shape`` counts is the
-        architecture's own: (batch, sequence) of text, (batch, height, width) of images.
+        The values do not matter: they are used to compile kernels and to compare graphs. ``shape`` is (batch, sequence)
+        for text, (batch, height, width) for images.
         """
-        ...
 
 
 class Architecture(Protocol):
-    """A model type: the weights it needs, what it is called with, and its forward pass over tensors.
+    """A model type: its parameters, its inputs, and its forward pass over tensors.
 
-    ``tasks`` are the pipelines that it serves. ``outputs`` names what :meth:`forward` can compute, ``defaults`` those
-    a call gives when none are named. ``names`` says how checkpoints spell the parameters.
+    ``tasks`` are the pipelines that it supports. ``outputs`` names the outputs of :meth:`forward`, ``defaults`` those
+    that a call without ``outputs`` computes. ``names`` maps the names in checkpoints to the parameters.
     """
 
     model_type: str
@@ -74,38 +77,33 @@ class Architecture(Protocol):
 
     @property
     def config(self) -> Any:
-        """Its typed configuration."""
-        ...
+        """The typed configuration."""
 
     @property
     def inputs(self) -> Inputs:
-        """Its inputs."""
-        ...
+        """The inputs of the model."""
 
     def parameters(self) -> dict[str, Shape]:
-        """Names and shapes of the weights."""
-        ...
+        """Return the names and shapes of the weights."""
 
     def forward(self, weights: Mapping[str, Tensor], inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Every output by name, of the arrays that ``inputs.prepare`` made."""
-        ...
+        """Compute every output by name from the arrays of ``inputs.prepare``."""
 
 
 def check_task(task: str, tasks: Sequence[str], name: str) -> None:
-    """Raises UnsupportedModel unless ``task`` is one of ``tasks``, which the model ``name`` serves."""
+    """Raise UnsupportedModel unless ``task`` is one of ``tasks``, those of the model ``name``."""
     if task not in tasks:
         raise UnsupportedModel(f"{name} (for the task {quoted(task)})", tasks)
 
 
-def symbolic_inputs(arrays: Arrays, names: Mapping[str, str], device: Device) -> dict[str, Tensor]:
-    """Stand-ins for ``arrays`` under the graph's ``names`` of them."""
-    specs = {key: Spec(array.shape, as_dtype(array.dtype)) for key, array in arrays.items()}
-    return {key: Tensor.symbolic(argument(names[key], spec, is_stored=False), device) for key, spec in specs.items()}
+def example_inputs(architecture: Architecture) -> Prepared:
+    """Prepare example inputs of a frequent shape."""
+    return architecture.inputs.prepare(architecture.inputs.example(), architecture.model_type)
 
 
 def forward_nodes(architecture: Architecture, device: Device, specs: Mapping[str, Spec]) -> list[Node]:
-    """A forward over example inputs and stand-ins for weights of ``specs``: what can be known before there are any."""
+    """Trace a forward over example inputs and placeholders for the weights, so that it can be planned without them."""
     weights = {name: Tensor.symbolic(argument(name, spec), device) for name, spec in specs.items()}
-    arrays = architecture.inputs.prepare(architecture.inputs.example(), architecture.model_type).arrays
-    results = architecture.forward(weights, symbolic_inputs(arrays, {name: name for name in arrays}, device))
-    return [tensor.node for tensor in results.values()]
+    example = example_inputs(architecture).arguments
+    inputs = {name: Tensor.symbolic(argument(name, spec, is_stored=False), device) for name, spec in example}
+    return [tensor.node for tensor in architecture.forward(weights, inputs).values()]

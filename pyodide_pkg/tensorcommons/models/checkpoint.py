@@ -1,4 +1,4 @@
-"""The facts of a checkpoint from which its architecture is built."""
+"""The contents of a checkpoint from which its architecture is built."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from .sentence import Sentence
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A checkpoint as architectures see it: ``config.json``, the names in its weights files, how sentences are pooled.
+    """A checkpoint: ``config.json``, the names of its tensors, and the pooling of sentences.
 
-    ``file`` is the config's address for messages. ``tensors`` are names as the files spell them. ``generation`` is what
-    ``generation_config.json`` says, None if the file is missing.
+    ``file`` is the config's address for messages. ``tensors`` are the names in the weights files. ``generation`` is the
+    parsed ``generation_config.json``, None if the file is missing.
     """
 
     config: Mapping[str, Any]
@@ -26,22 +26,22 @@ class Checkpoint:
 
     @property
     def generation_defaults(self) -> Mapping[str, Any]:
-        """Default options of generation: ``config.json`` counts where there is no ``generation_config.json`` alone."""
+        """Default options of generation: ``generation_config.json``, or ``config.json`` if that is missing."""
         return self.config if self.generation is None else self.generation
 
     @property
     def architectures(self) -> list[str]:
-        """The classes of `transformers` that the config names, if any."""
+        """The classes of `transformers` named in the config, if any."""
         return architectures(self.config, self.file)
 
     def has(self, parameter: str) -> bool:
-        """True if a tensor of that name is there, under any prefix."""
+        """Return whether a tensor has the name ``parameter``, after any prefix."""
         return any(name == parameter or name.endswith(f".{parameter}") for name in self.tensors)
 
     def output(self, weight: str, embeddings: str, *, tied: bool) -> str:
-        """The parameter that makes logits: ``weight``, or where that is not stored and ``tied`` the ``embeddings``.
+        """Choose the vocabulary head's weight: ``embeddings`` if ``tied`` and not both are stored, else ``weight``.
 
-        As in `transformers`, weights that a file stores under both names are not tied, whatever its config says; where
-        they are equal they are one storage all the same.
+        As in `transformers`, weights that a file stores under both names are not tied, whatever its config says. If
+        they are equal, they share one storage in any case.
         """
         return weight if not tied or (self.has(weight) and self.has(embeddings)) else embeddings

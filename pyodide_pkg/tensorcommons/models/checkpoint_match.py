@@ -1,4 +1,4 @@
-"""Match the tensors of a checkpoint with the parameters of a model: each once, with the right shape."""
+"""Match the tensors of a checkpoint with the parameters of a model, and check their shapes and dtypes."""
 
 from __future__ import annotations
 
@@ -8,67 +8,65 @@ from collections.abc import Mapping, Sequence
 from ..errors import InvalidWeights, quoted, shown
 from ..hub.weights import WeightsFile
 from ..shapes import Shape
-from .weight_loader import Part
+from .weight_loader import Shard
 from .weight_mapping import WeightMapping
 
 FLOATS = ("F32", "F16", "BF16", "F64")
 logger = logging.getLogger("tensorcommons")
-LISTED = 5  # names in a message; more are counted
+LISTED = 5  # names in a message; the others are counted
 
 
 def match(
     files: Sequence[WeightsFile], shapes: Mapping[str, Shape], names: WeightMapping, *, warns: bool = True
-) -> list[Part]:
-    """The parameters of ``shapes`` to take from each of a checkpoint's open files.
+) -> list[Shard]:
+    """Choose the tensors to read from each of a checkpoint's open files for the parameters of ``shapes``.
 
-    Tensors that are not parameters are left in the files; one warning lists them if ``warns``.
+    Tensors that are not parameters are not read; with ``warns`` one warning lists them.
 
     Raises:
-        InvalidWeights: tensors are missing, there twice, or of another shape or dtype than the config asks for.
+        InvalidWeights: a tensor is missing, stored twice, or has another shape or dtype than the config requires.
     """
-    parts = [Part(file, {}) for file in files]
+    shards = [Shard(file, {}) for file in files]
     spelled: dict[str, str] = {}
-    spare: dict[str, tuple[Part, str]] = {}  # another name of a parameter's storage
+    spare: dict[str, tuple[Shard, str]] = {}  # another name of a parameter's storage
     surplus = []
-    for part in parts:
-        for entry in part.header.entries:
+    for shard in shards:
+        for entry in shard.header.entries:
             name = names.canonical(entry.name)
             parameter = name if name in shapes else names.tied.get(name, "")
             if parameter in shapes:
-                _check(part.header.file, entry.name, entry.shape, shapes[parameter], entry.dtype)
+                _check(shard.header.file, entry.name, entry.shape, shapes[parameter], entry.dtype)
             if name not in shapes:
                 if parameter in shapes:
-                    spare[parameter] = part, entry.name
+                    spare[parameter] = shard, entry.name
                 elif not names.ignores(name):
                     surplus.append(entry.name)
                 continue
             if name in spelled:
                 raise InvalidWeights(
-                    part.header.file,
-                    f"tensor {quoted(entry.name)} is there twice, as {quoted(name)} under two spellings",
+                    shard.header.file,
+                    f"tensor {quoted(entry.name)} is stored twice, under two spellings of {quoted(name)}",
                 )
             spelled[name] = entry.name
-            part.wanted[entry.name] = name
-    for parameter, (part, name) in spare.items():
+            shard.wanted[entry.name] = name
+    for parameter, (shard, name) in spare.items():
         if parameter not in spelled:
             spelled[parameter] = name
-            part.wanted[name] = parameter
-    file, missing = parts[0].header.file, sorted(set(shapes) - set(spelled))
+            shard.wanted[name] = parameter
+    file, missing = shards[0].header.file, sorted(set(shapes) - set(spelled))
     if missing:
         more = f"; not used: {_listed(surplus)}" if surplus else ""
-        raise InvalidWeights(file, f"tensors that the config asks for are missing: {_listed(missing)}{more}")
+        raise InvalidWeights(file, f"tensors that the config requires are missing: {_listed(missing)}{more}")
     if surplus and warns:
-        logger.warning(
-            "%s holds tensors that the config does not ask for, which are not used: %s", file, _listed(surplus)
-        )
-    return parts
+        logger.warning("%s has tensors that the config does not use: %s", file, _listed(surplus))
+    return shards
 
 
 def _check(file: str, name: str, shape: Shape, asked: Shape, dtype: str) -> None:
     if shape != asked:
-        raise InvalidWeights(file, f"tensor {quoted(name)} is {quoted(shape)}, the config asks for {asked}")
+        raise InvalidWeights(file, f"tensor {quoted(name)} has shape {quoted(shape)}; the config requires {asked}")
     if dtype not in FLOATS:
-        raise InvalidWeights(file, f"tensor {quoted(name)} is {dtype}; a parameter is one of {', '.join(FLOATS)}")
+        raise InvalidWeights(file, f"tensor {quoted(name)} is {dtype}; a parameter must be {' or '.join(FLOATS)}")
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -1,7 +1,7 @@
-"""From a parsed ``config.json`` to a typed configuration: a frozen dataclass with the defaults of `transformers`.
+"""Convert a parsed ``config.json`` to a typed configuration: a frozen dataclass with the defaults of `transformers`.
 
-A field that is missing or ``null`` takes the default of the architecture's class there. Fields that change the result
-and are not built in are refused by name (:func:`check_fixed`); the others are inert (docs/models.md lists them).
+A field that is missing or ``null`` takes the default of the architecture's class in `transformers`. Unsupported fields
+that change the result are errors (:func:`check_fixed`); the others are inert (docs/models.md lists them).
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from ..ops import gelu, hardswish, leaky_relu, multiply, relu, sigmoid, silu, ta
 from ..tensor import Tensor
 
 Config = TypeVar("Config")
-LAYERS = 10_000  # more than any model has; every one of them gets names before the weights are looked at
+LAYERS = 10_000  # more than any model has: parameters are named before the weights file is checked
 TYPES: dict[str, tuple[type, ...]] = {"int": (int,), "float": (int, float), "str": (str,), "bool": (bool,)}
 
 
 def gelu_tanh(x: Tensor) -> Tensor:
-    """GELU by its approximation with tanh."""
+    """Compute the tanh approximation of GELU."""
     return gelu(x, "tanh")
 
 
@@ -36,11 +36,11 @@ def squared_relu(x: Tensor) -> Tensor:
 
 
 def identity(x: Tensor) -> Tensor:
-    """``x``."""
+    """Return ``x``."""
     return x
 
 
-# By the names of `transformers` (activations.py there).
+# By the names in `transformers` (activations.py there).
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "gelu": gelu,
     "gelu_accurate": gelu_tanh,
@@ -69,13 +69,13 @@ def read_config(
     spelled: Mapping[str, str] | None = None,
     aliases: Mapping[str, str] | None = None,
 ) -> Config:
-    """``config`` as a ``kind``; a field is called as in ``spelled`` there, else as in the dataclass.
+    """Read the fields of the dataclass ``kind`` from ``config``; ``spelled`` maps fields to other names in the config.
 
-    ``aliases`` are other names of fields, by the name in the dataclass; where a config has both, the alias counts, as
-    in `transformers`. A field that is missing or ``null`` takes its default.
+    ``aliases`` maps fields to second names; if a config has both, the alias takes precedence, as in `transformers`. A
+    field that is missing or ``null`` takes its default.
 
-    An int is at least 1, or 0 where that is the field's default, and below 2**31; there are at most ``LAYERS`` layers.
-    A float is finite and not below 0. The id of a token may be negative, as in files that have none.
+    An int must be at least 1 (0 if that is the field's default) and below 2**31; a number of layers at most ``LAYERS``.
+    A float must be finite and not negative. A token id may be negative, which stands for "none" in some files.
 
     Raises:
         InvalidWeights: a field is missing, of the wrong type, or out of range.
@@ -105,35 +105,35 @@ def _allowed(wanted: tuple[type, ...], low: float, high: float) -> str:
         return "true or false"
     if wanted == (str,):
         return "a string"
-    numbers = "a whole number" if wanted == (int,) else "a number"
+    numbers = "an integer" if wanted == (int,) else "a number"
     return f"{numbers} from {low} to {high}" if high < sys.float_info.max else f"a finite number from {low}"
 
 
 def check_fixed(config: Mapping[str, Any], file: str, **built_in: Any) -> None:
-    """Raises InvalidWeights for a field of ``built_in`` that has another value than the one which is built in."""
+    """Raise InvalidWeights for a field whose value differs from the only supported one, given in ``built_in``."""
     common: dict[str, Any] = {"pruned_heads": {}, "per_layer_config": {}, "quantization_config": {}}
     for name, value in {**common, **built_in}.items():
         asked = config.get(name)
         if asked is not None and asked != value:
-            only = f"; only {quoted(value)} is" if value != {} else ""
-            raise InvalidWeights(file, f"{name} {quoted(asked)} is not built in{only}")
+            only = f"; it must be {quoted(value)}" if value != {} else ""
+            raise InvalidWeights(file, f"{name} {quoted(asked)} is not supported{only}")
 
 
 def activation(name: str, file: str, field: str = "hidden_act") -> Callable[[Tensor], Tensor]:
-    """The activation that a config names. Raises InvalidWeights for one that is not built in."""
+    """Return the activation function named in a config. Raises InvalidWeights for an unknown name."""
     if name not in ACTIVATIONS:
         raise InvalidWeights(file, f"{field} {quoted(name)} is not one of {', '.join(ACTIVATIONS)}")
     return ACTIVATIONS[name]
 
 
 def check_heads(hidden: int, heads: int, file: str) -> None:
-    """Raises InvalidWeights unless ``hidden`` elements split evenly over ``heads``."""
+    """Raise InvalidWeights unless ``hidden`` is a multiple of ``heads``."""
     if hidden % heads:
         raise InvalidWeights(file, f"hidden_size {hidden} is not a multiple of {heads} heads")
 
 
 def architectures(config: Mapping[str, Any], file: str) -> list[str]:
-    """The classes that ``config.json`` names, if any. Raises InvalidWeights for what is not a list of names."""
+    """Return the classes named in ``config.json``, if any. Raises InvalidWeights unless they are a list of names."""
     named = config.get("architectures") or []
     if not isinstance(named, list) or not all(isinstance(name, str) for name in named):
         raise InvalidWeights(file, f"architectures must be a list of names, not {quoted(named)}")

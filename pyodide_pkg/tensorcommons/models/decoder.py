@@ -1,11 +1,10 @@
-"""Shared by decoders: keys and values of the tokens so far, and the attention mask.
+"""The contract of decoders: keys and values of earlier tokens, and the attention mask.
 
-A decoder's layers are written once. Seen whole (a plain forward), a layer attends to the keys that it has just
-computed; step by step (generation), those of earlier tokens lie in a cache on the device, and new ones are put behind
-them.
+A decoder's layers are written once. In a plain forward, a layer attends to the keys that it has just computed. In
+generation, the keys and values of earlier tokens are in a cache on the device, and new ones are appended to it.
 
-A cache has ``capacity`` slots, one a token. Rows of a batch end together: a shorter prompt begins at a later slot
-(padding on its left), and counts its positions from there.
+A cache has ``capacity`` slots, one for each token. The rows of a batch end at the same slot: a shorter prompt is padded
+on the left, and its positions count from its first token.
 """
 
 from __future__ import annotations
@@ -32,11 +31,11 @@ from ..tensor import Tensor
 
 
 class KVState:
-    """Keys, values and mask for attention, in one forward.
+    """Keys, values and mask for the attention of one forward.
 
-    ``positions`` (batch, sequence) int32 are the tokens' places in their texts, ``slots`` (sequence,) those among the
-    keys, ``mask`` (batch, 1, sequence, keys) says who sees whom. ``cache`` holds keys and values before this forward by
-    name, and ``grown`` those after it.
+    ``positions`` (batch, sequence) int32 are the tokens' positions in their texts, ``slots`` (sequence,) their slots in
+    the cache. ``mask`` (batch, 1, sequence, keys) is true where a token attends to a key. ``cache`` holds keys and
+    values by name before this forward, ``grown`` those after it.
     """
 
     def __init__(
@@ -58,7 +57,7 @@ class KVState:
 
     @classmethod
     def whole(cls, ids: Tensor, attention_mask: Tensor | None = None) -> KVState:
-        """Every token of ``ids`` (batch, sequence) at once, at positions 0, 1, 2, ..."""
+        """Create the state for all tokens of ``ids`` (batch, sequence) at once, at positions 0, 1, 2, ..."""
         sequence = ids.shape[1]
         slots = arange(sequence, device=ids.device)
         counts = None if attention_mask is None else reshape(equal(attention_mask, 1), (-1, 1, 1, sequence))
@@ -66,10 +65,10 @@ class KVState:
 
     @classmethod
     def stepwise(cls, inputs: Mapping[str, Tensor], cache: Mapping[str, Tensor]) -> KVState:
-        """The next tokens after ``inputs["filled"]`` slots; rows begin at the slots ``inputs["start"]`` (batch,).
+        """Create the state for the tokens after ``inputs["filled"]`` slots.
 
-        Of ``inputs["input_ids"]`` the first ``inputs["count"]`` columns are tokens. What is behind them is padding, and
-        the next step puts its tokens into their slots.
+        The rows begin at the slots ``inputs["start"]`` (batch,). The first ``inputs["count"]`` columns of
+        ``inputs["input_ids"]`` are tokens; the others are padding, whose slots the next step overwrites.
         """
         sequence, capacity = inputs["input_ids"].shape[1], next(iter(cache.values())).shape[2]
         slots = arange(sequence) + inputs["filled"]  # (sequence,)
@@ -80,7 +79,10 @@ class KVState:
         return cls(slots, positions, _visible(slots, keys, counts), cache, inputs["filled"], inputs["count"])
 
     def extend(self, name: str, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
-        """All keys and values of the layer ``name``, given those of this forward (batch, heads, sequence, head_dim)."""
+        """Append ``key`` and ``value`` (batch, heads, sequence, head_dim) to the cache of the layer ``name``.
+
+        Returns all keys and values of the layer.
+        """
         if self.filled is None:
             return key, value
         for part, new in ((f"{name}.key", key), (f"{name}.value", value)):
@@ -88,14 +90,14 @@ class KVState:
         return self.grown[f"{name}.key"], self.grown[f"{name}.value"]
 
     def last(self, hidden: Tensor) -> Tensor:
-        """The row of the last token: (batch, sequence, hidden) -> (batch, hidden)."""
+        """Return the hidden state of the last token: (batch, sequence, hidden) -> (batch, hidden)."""
         if hidden.shape[1] > 1 and self.end is not None:
             hidden = take(hidden, self.end - 1, 1)
         return hidden[:, -1]
 
 
 def _visible(slots: Tensor, keys: Tensor, counts: Tensor | None) -> Tensor:
-    """Keys that count, up to one's own; padding sees itself, since attention to nothing is no number."""
+    """Build the causal mask. Padding attends to itself, since attention over no keys is NaN."""
     own, other = reshape(slots, (1, 1, -1, 1)), reshape(keys, (1, 1, 1, -1))
     before = less_equal(other, own)
     return before if counts is None else logical_and(before, logical_or(counts, equal(other, own)))
@@ -103,23 +105,20 @@ def _visible(slots: Tensor, keys: Tensor, counts: Tensor | None) -> Tensor:
 
 @runtime_checkable
 class Decoder(Protocol):
-    """An architecture that generates: methods beside those of every architecture."""
+    """An architecture that generates text: the members that it has beside those of :class:`Architecture`."""
 
     vocab_size: int
     max_length: int  # of the cache, in tokens
-    start_token: int | None  # what an encoder-decoder's answer begins with; None: the prompt is what is gone on with
-    generation: Mapping[str, Any]  # default options: what ``config.json`` and ``generation_config.json`` say
+    start_token: int | None  # first token of an encoder-decoder's output; None: the decoder continues the prompt
+    generation: Mapping[str, Any]  # default options, from ``generation_config.json`` or ``config.json``
 
     def cache(self, batch: int, capacity: int) -> dict[str, Spec]:
-        """Keys and values of each layer, by name: (batch, heads, capacity, head_dim)."""
-        ...
+        """Return the specs of each layer's keys and values by name: (batch, heads, capacity, head_dim)."""
 
     def begin(self, weights: Mapping[str, Tensor], inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Compute the values that all steps of a generation read and none changes: none, or an encoder's answer."""
-        ...
+        """Compute the tensors that all steps of a generation read: the output of an encoder, if there is one."""
 
     def step(
         self, weights: Mapping[str, Tensor], inputs: Mapping[str, Tensor], fixed: Mapping[str, Tensor], past: KVState
     ) -> Tensor:
-        """Logits (batch, vocabulary) after the last token of ``inputs["input_ids"]``, which ``past`` places."""
-        ...
+        """Compute the logits (batch, vocabulary) after the last token of ``inputs["input_ids"]``."""

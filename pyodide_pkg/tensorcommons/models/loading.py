@@ -1,7 +1,7 @@
-"""from_pretrained: from a folder of files to a model whose weights are shared.
+"""from_pretrained: load a model from a folder of files and share its weights.
 
-This file decides what a model is made of: its architecture, its files, and which of their tensors are its parameters.
-``weight_loader.py`` then brings these in. Whatever goes wrong or is cancelled, the model's holds end with it.
+This file chooses the architecture, opens the files and matches their tensors with the parameters.
+``weight_loader.py`` loads these. After an error or a cancellation the model holds no tensors.
 """
 
 from __future__ import annotations
@@ -47,21 +47,21 @@ from .prefetch import beside
 from .preprocessing import ImageProcessor
 from .registry import FAMILIES, GENERATIVE, TEXT_FAMILIES
 from .sentence import Sentence, SentenceUse, read_sentence
-from .weight_loader import Part, Progress, Reporter, WeightLoader
+from .weight_loader import Progress, Reporter, Shard, WeightLoader
 from .weight_mapping import WeightMapping
 
 logger = logging.getLogger("tensorcommons")
 WEIGHTS_FILE = "model.safetensors"
 INDEX_FILE = f"{WEIGHTS_FILE}.index.json"
-MAX_FILES = 1_000  # of one checkpoint
-MAX_NAME = 80  # characters of a file's name that an index gives
+MAX_FILES = 1_000  # weights files of a checkpoint
+MAX_NAME = 80  # characters of a file name in an index
 OTHER_KINDS = {
     "adapter_config.json": "an adapter, not a model: load its base model",
     "pytorch_model.bin": "a pickle, which can run any code when it is read: save the model as model.safetensors",
     "pytorch_model.bin.index.json": "pickles, which can run any code when they are read: save the model as safetensors",
-    "onnx/model.onnx": "an ONNX model, which is not read: save the model as model.safetensors",
-    "model.onnx": "an ONNX model, which is not read: save the model as model.safetensors",
-    "tf_model.h5": "a TensorFlow model, which is not read: save the model as model.safetensors",
+    "onnx/model.onnx": "an ONNX model, which is not supported: save the model as model.safetensors",
+    "model.onnx": "an ONNX model, which is not supported: save the model as model.safetensors",
+    "tf_model.h5": "a TensorFlow model, which is not supported: save the model as model.safetensors",
 }
 
 
@@ -77,52 +77,53 @@ async def from_pretrained(
     cache: CacheSpec = "auto",
     token: str | None = None,
 ) -> Model:
-    """Load a model and share its weights with those that ``manager`` holds already.
+    """Load a model and share its weights with the models of ``manager``.
 
     ``source`` is the URL of a folder, "org/name[@revision]", a local folder, or ``{"config.json": bytes, ...}``.
     ``device`` is a kind, a Device, or "auto". With ``dtype`` "float16" matrices and tables are stored in half the bytes
-    (computing, and what has one axis, stay float32); floats of other dtypes in the file are converted. ``task`` is
-    checked against what the model can do.
-    ``progress_callback`` gets ``{"status", "file", "loaded", "total", "shared_bytes", "from_cache", "offline",
-    "seconds_left"}``, sizes in bytes; ``status`` is "initiate", "download", "progress", "progress_total", "done" or
-    "ready"; ``from_cache`` counts the weights read from the cache so far; ``offline`` is true where a copy was used
-    that could not be compared with the server's; ``seconds_left`` is an estimate that comes with "progress_total", else
-    None. ``tokenizer=False`` loads none.
+    (computation and vectors stay float32); floats of other dtypes in the file are converted. A ``task`` that the model
+    does not support is an error. ``tokenizer=False`` loads no tokenizer.
 
-    ``cache`` is where downloads are kept: "auto" is the browser's storage for this page, and nothing elsewhere; None is
-    nothing; a path is that folder; or a :class:`Cache` of ``open_cache``. What is in it is not downloaded again;
-    :mod:`tensorcommons.hub.cached` says how its freshness is checked. ``token`` opens a private or gated model: it goes
-    to the server that has the model, and into no message.
+    ``progress_callback`` gets ``{"status", "file", "loaded", "total", "shared_bytes", "from_cache", "offline",
+    "seconds_left"}``, sizes in bytes. ``status`` is "initiate", "download", "progress", "progress_total", "done" or
+    "ready"; ``from_cache`` counts the bytes of weights read from the cache so far; ``offline`` is true if a cached copy
+    was used that could not be compared with the server's; ``seconds_left`` is an estimate, and None except with
+    "progress_total".
+
+    ``cache`` selects where downloads are kept: "auto" is the browser's storage for this page (outside a browser:
+    nowhere), None is nowhere, a path is that folder; or pass a :class:`Cache` from ``open_cache``. Cached files are not
+    downloaded again; :mod:`tensorcommons.hub.cached` describes how their freshness is checked. ``token`` grants access
+    to a private or gated model: it is sent only to the model's server, and appears in no message.
 
     Raises:
         DownloadError: a file is missing or its connection broke.
-        InvalidWeights: a file is damaged, or does not hold the tensors that its config asks for.
-        UnsupportedModel: the architecture is not built in.
-        MemoryBudgetError: the weights do not fit under the limit, or (DeviceMemoryError) the device cannot hold them:
-            "auto" takes the next device then, so every device was asked.
-        DeviceUnavailable: the device was lost before and does not come back; "auto" takes the next one then.
-        DeviceLost: the device was lost meanwhile.
+        InvalidWeights: a file is damaged, or lacks tensors that its config requires.
+        UnsupportedModel: the architecture is not supported.
+        MemoryBudgetError: the weights exceed the limit, or (DeviceMemoryError) the memory of the device; with "auto",
+            of every device.
+        DeviceUnavailable: the device was lost before and cannot be opened again; with "auto", every device was.
+        DeviceLost: the device was lost during loading.
     """
     options = source, manager, device, dtype, task, progress_callback, tokenizer, cache, token
     refused: dict[Device, str] = {}
     try:
         while True:
-            asked = len(refused)
+            known = len(refused)
             try:
                 return await _loaded(*options, refused)
             except DeviceMemoryError as error:
-                if len(refused) == asked:
+                if len(refused) == known:
                     raise
-                _clear_frames(error)  # another device is chosen now, or the error that says what could be
+                _clear_frames(error)  # the next attempt chooses another device, or raises an error with the reasons
     except BaseException as error:
         _clear_frames(error)
         raise
     finally:
-        del manager, options  # a traceback that is kept would keep it, and its limit
+        del manager, options  # a stored traceback must not keep the manager and its limit alive
 
 
 def _clear_frames(error: BaseException) -> None:
-    """Let go of what the frames of a failed load hold: the manager that its user dropped, and the bytes of files."""
+    """Clear the frames of a failed load, so that a stored error keeps neither the manager nor bytes of files alive."""
     seen: set[int] = set()
     waiting: list[BaseException | None] = [error]
     while waiting:
@@ -145,18 +146,18 @@ async def _loaded(
     token: str | None,
     refused: dict[Device, str],
 ) -> Model:
-    """Load once. A device that has no memory for the weights after all is added to ``refused``, with the reason."""
+    """Try to load once. A device that turns out to have too little memory is added to ``refused``, with the reason."""
     report = Reporter(progress_callback)
     files = open_source(source, token=token)
     if dtype not in ("float32", "float16"):
-        raise UnsupportedDtype(f"weights load as float32 or float16, not {dtype}")
+        raise UnsupportedDtype(f"dtype must be float32 or float16, not {quoted(dtype)}")
     name = manager.add_model(files.name, manager.devices.choose(device))
     try:
         kept = await open_cache(cache)
         if kept.is_on and not files.is_local:
             files = CachedSource(files, kept)
         async with AsyncExitStack() as stack:
-            architecture, parts, words, use = await _open(files, stack, report)
+            architecture, shards, words, use = await _open(files, stack, report)
             specs = _specs(architecture, dtype)
             other = "float32" if dtype == "float16" else "float16"
             forms = {f'dtype="{other}"': _specs(architecture, other)}
@@ -175,19 +176,19 @@ async def _loaded(
             if reason := await misfit(target, nodes, specs.values()):
                 refused[target] = reason
                 raise DeviceMemoryError(target.kind, name, reason, remedy="load it on another device")
-            kernels = compile_kernels(target, nodes)  # whatever the weights are
+            kernels = compile_kernels(target, nodes)  # does not depend on the values of the weights
             names = architecture.inputs.names
             wanted = words if tokenizer and "input_ids" in names else None
             async with beside(kernels), beside(_tokenizer(manager, wanted)) as reading:
-                interner = WeightLoader(manager, target, name, parts, report)
+                loader = WeightLoader(manager, target, name, shards, report)
                 try:
-                    weights = await interner.load(specs, lambda: least_need.slices(target, nodes))
+                    weights = await loader.load(specs, lambda: least_need.slices(target, nodes))
                     storages = [storage for weight in weights.values() if (storage := weight.node.storage) is not None]
                     await target.backend.check([storage.handle for storage in storages if storage.is_resident])
                 except DeviceMemoryError as error:
                     refused[target] = _why_refused(target, error)
                     raise
-        if interner.streams:
+        if loader.streams:
             _warn_of_streaming(name, manager, storages)
         _warn_of_untied(files.name, architecture, weights)
         reader, why_none = reading.result()
@@ -205,7 +206,7 @@ async def _loaded(
 
 
 def _warn_of_streaming(name: str, manager: TensorSharingManager, storages: Sequence[Storage]) -> None:
-    """Say that each run moves weights, how many, and what of them this page's own memory keeps."""
+    """Warn that each run moves weights to the device, with the bytes moved and the bytes kept in host memory."""
     total, room = sum(storage.nbytes for storage in set(storages)), manager.residency.room()
     kept = sum(len(block) for storage in set(storages) for block in storage.host_copy or ())
     logger.warning(
@@ -215,29 +216,29 @@ def _warn_of_streaming(name: str, manager: TensorSharingManager, storages: Seque
         f"{total:,}",
         f"{manager.limit_bytes:,}",
         f"{max(total - room, 0):,}",
-        f"{kept:,} bytes of them are kept in the memory of the page or process meanwhile, since no local storage has "
-        'them: load with cache="auto", or raise max_memory_mb.'
+        f"{kept:,} bytes of them are kept in the memory of the page or process, since they are not in local storage: "
+        'load with cache="auto", or raise max_memory_mb.'
         if kept
-        else "They come from local storage.",
+        else "They are read from local storage.",
     )
 
 
 def _why_refused(device: Device, error: DeviceMemoryError) -> str:
-    """Describe a device that had no memory for a weight."""
-    complaint = error.reason.splitlines()[0] if error.reason else "no reason given"
-    return f"{error.work} was refused ({complaint}) with {device.total:,} bytes on it"
+    """Describe why a device could not allocate a weight."""
+    message = error.reason.splitlines()[0] if error.reason else "no reason given"
+    return f"{error.work} was refused ({message}) with {device.total:,} bytes on it"
 
 
 def _warn_of_untied(name: str, architecture: Architecture, weights: Mapping[str, Tensor]) -> None:
-    """Say where a file has two weights for what its config says is one: `transformers` does not tie them, either."""
+    """Warn of weights that the config ties but the file stores with different values, as `transformers` does."""
     if not getattr(architecture.config, "tie_word_embeddings", False):
         return
     for other, parameter in architecture.names.tied.items():
         pair = [weights[each].node.storage for each in (other, parameter) if each in weights]
         if len(pair) == 2 and pair[0] is not pair[1]:
             logger.warning(
-                "%s: config.json ties %s to %s, but the file has both with different values: they are not tied. "
-                "tie_word_embeddings: false says so.",
+                "%s: config.json ties %s to %s, but the file stores both with different values, so they are not tied. "
+                "Set tie_word_embeddings to false.",
                 name,
                 other,
                 parameter,
@@ -245,7 +246,7 @@ def _warn_of_untied(name: str, architecture: Architecture, weights: Mapping[str,
 
 
 def _specs(architecture: Architecture, dtype: str) -> dict[str, Spec]:
-    """Choose the spec of each parameter on the device. Biases and norms stay float32: small, and precision needs it."""
+    """Choose the spec of each parameter on the device. Vectors (biases, norms) stay float32: small, and sensitive."""
     return {
         name: Spec(shape, as_dtype(dtype) if len(shape) > 1 else float32)
         for name, shape in architecture.parameters().items()
@@ -254,8 +255,11 @@ def _specs(architecture: Architecture, dtype: str) -> dict[str, Spec]:
 
 async def _open(
     source: Source, stack: AsyncExitStack, report: Reporter
-) -> tuple[Architecture, list[Part], Source, SentenceUse]:
-    """The architecture that ``config.json`` asks for, its files opened, the tokenizer's source, and the prompts."""
+) -> tuple[Architecture, list[Shard], Source, SentenceUse]:
+    """Open the files of a model.
+
+    Returns the architecture, the tensors to read from each weights file, the source of the tokenizer, and the prompts.
+    """
     report("initiate", f"{source.name}/config.json")
     try:
         config = await read_json(source, "config.json")
@@ -275,10 +279,10 @@ async def _open(
         head = MlpHead(head_config, base, file)
         weights = await _weights(base_source, stack, report)
         encoder = match(weights, base.encoder.parameters(), base.names, warns=False)
-        parts = encoder + match(await _weights(source, stack, report), head.layers(), head.names)
-        return head, parts, base_source, SentenceUse()
+        shards = encoder + match(await _weights(source, stack, report), head.layers(), head.names)
+        return head, shards, base_source, SentenceUse()
     if not isinstance(config.get("model_type"), str):
-        raise InvalidWeights(file, "it has no model_type, which names the architecture: is it the model's config.json?")
+        raise InvalidWeights(file, "model_type, the name of the architecture, is missing: use the model's config.json")
     family = FAMILIES.get(config["model_type"])
     if family is None:
         raise UnsupportedModel(str(config.get("model_type")), (*FAMILIES, "mlp-head"))
@@ -290,34 +294,36 @@ async def _open(
     architecture = family(Checkpoint(config, file, names, sentence, options))
     own = sentence.parameters()
     shapes = {name: shape for name, shape in architecture.parameters().items() if name not in own}
-    parts = match(weights, shapes, architecture.names)
+    shards = match(weights, shapes, architecture.names)
     if own.keys() <= architecture.parameters().keys():
         for dense in sentence.dense:
             files = await _weights(source, stack, report, dense.path)
-            parts += [part.renamed(dense.named) for part in match(files, dense.parameters(), WeightMapping())]
-    return architecture, parts, source, use
+            shards += [shard.renamed(dense.named) for shard in match(files, dense.parameters(), WeightMapping())]
+    return architecture, shards, source, use
 
 
 async def _sentence(source: Source, config: Mapping[str, Any]) -> tuple[Sentence, SentenceUse]:
-    """The modules that a sentence-transformers folder puts behind a bare model; elsewhere the mean, normalized."""
+    """Read the modules after the encoder of a sentence-transformers folder; the default is the normalized mean."""
     if not any(name.endswith("Model") for name in architectures(config, f"{source.name}/config.json")):
         return Sentence(), SentenceUse()
     return await read_sentence(source)
 
 
 async def _name_another_kind(source: Source) -> None:
-    """Raise InvalidWeights where a folder without the files of a model holds those of something else."""
+    """Raise InvalidWeights if a folder without a model's files contains files of another known kind."""
     if source.name.lower().endswith((".safetensors", ".gguf", ".onnx", ".bin", ".pt", ".json")):
-        raise InvalidWeights(source.name, "that is the name of a file: give the folder that holds it and config.json")
+        raise InvalidWeights(
+            source.name, "this is the name of a file: pass the folder that contains it and config.json"
+        )
     for file, what in OTHER_KINDS.items():
         if await source.exists(file):
-            raise InvalidWeights(f"{source.name}/{file}", f"the folder holds {what}")
+            raise InvalidWeights(f"{source.name}/{file}", f"the folder contains {what}")
 
 
 async def _weights(source: Source, stack: AsyncExitStack, report: Reporter, folder: str = "") -> list[WeightsFile]:
-    """The files of a checkpoint, open: one, or the shards that ``model.safetensors.index.json`` lists.
+    """Open the weights files of a checkpoint: one, or the shards that ``model.safetensors.index.json`` lists.
 
-    ``folder`` is that of a module, which has one file.
+    ``folder`` is the folder of a sentence-transformers module, which has one file.
     """
     single = f"{folder}/{WEIGHTS_FILE}" if folder else WEIGHTS_FILE
     report("download", f"{source.name}/{single}")
@@ -330,10 +336,12 @@ async def _weights(source: Source, stack: AsyncExitStack, report: Reporter, fold
             raise missing from None
     table = index.get("weight_map")
     if not isinstance(table, dict) or not table or not all(isinstance(name, str) for name in table.values()):
-        raise InvalidWeights(f"{source.name}/{INDEX_FILE}", "weight_map does not name a file for each tensor")
+        raise InvalidWeights(f"{source.name}/{INDEX_FILE}", "weight_map must be an object of tensor and file names")
     long = max(table.values(), key=len)
     if len(long) > MAX_NAME:
-        raise InvalidWeights(f"{source.name}/{INDEX_FILE}", f"{quoted(long)} is too long for the name of a file")
+        raise InvalidWeights(
+            f"{source.name}/{INDEX_FILE}", f"{quoted(long)} is longer than the {MAX_NAME} characters of a file name"
+        )
     count = len(set(table.values()))
     if count > MAX_FILES:
         raise InvalidWeights(f"{source.name}/{INDEX_FILE}", f"{count:,} files are over the limit of {MAX_FILES:,}")
@@ -341,24 +349,25 @@ async def _weights(source: Source, stack: AsyncExitStack, report: Reporter, fold
     for name in sorted(set(table.values())):
         report("download", f"{source.name}/{name}")
         file = await stack.enter_async_context(await WeightsFile.open(source, name))
-        await file.pause()  # the others' headers come first
+        await file.pause()  # read the headers of the other files first
         files.append(file)
     held = {entry.name: file.file for file in files for entry in file.header.entries}
     wrong = sorted(name for name in held.keys() | table.keys() if held.get(name) != table.get(name))
     if wrong:
         raise InvalidWeights(
             f"{source.name}/{INDEX_FILE}",
-            f"{len(wrong)} tensors are not where it says, as {', '.join(map(shown, wrong[:5]))}",
+            f"{len(wrong)} tensors are not in the file that weight_map names: {', '.join(map(shown, wrong[:5]))}"
+            + (" ..." if len(wrong) > 5 else ""),
         )
     return files
 
 
 async def _tokenizer(manager: TensorSharingManager, source: Source | None) -> tuple[Tokenizer | None, str]:
-    """The tokenizer of ``source``, with one engine for all that have equal files, or None and the reason."""
+    """Open the tokenizer of ``source``, or return None and the reason. Tokenizers of equal files share one engine."""
     if source is None:
         return None, "it was loaded without one"
     if not IN_BROWSER:
-        return None, "this Python has no JavaScript"
+        return None, "tokenizers run in JavaScript, which this Python does not have"
     try:
         return await Tokenizer.from_source(source, shared=manager.tokenizers), ""
     except FileMissingError as error:
@@ -366,7 +375,7 @@ async def _tokenizer(manager: TensorSharingManager, source: Source | None) -> tu
 
 
 async def _processor(source: Source, model_type: str) -> ImageProcessor | None:
-    """Read the image processor, where the folder has one."""
+    """Read the image processor, if the folder has one."""
     file = "preprocessor_config.json"
     config = await read_optional_json(source, file)
     return None if config is None else ImageProcessor.of(config, f"{source.name}/{file}", model_type)

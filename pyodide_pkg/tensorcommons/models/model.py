@@ -1,7 +1,7 @@
-"""A loaded model: an architecture with weights on a device, called with arrays, answering with named tensors.
+"""A loaded model: an architecture with its weights on a device, called with arrays, returning tensors by name.
 
-The first call of a shape traces the architecture's forward into a graph; later calls replay the compiled program. What
-the inputs are and how they come to a shape is the architecture's business (architecture.py, text.py).
+The first call of a shape traces the architecture's forward into a graph; later calls replay the compiled program. The
+architecture defines the inputs and pads them (architecture.py, text.py).
 """
 
 from __future__ import annotations
@@ -16,17 +16,16 @@ import numpy as np
 from ..backends.base import Spec
 from ..backends.device import Device
 from ..backends.select import Decision
-from ..dtypes import as_dtype
 from ..errors import ShapeMismatch, TensorCommonsError, TensorReleased, check_listener, quoted
 from ..graph.needs import Need, bytes_to_run, least_need
 from ..graph.node import Node
-from ..graph.traces import Arguments, Trace, Traces
+from ..graph.traces import Trace, Traces
 from ..hub.tokenizer import Tokenizer
 from ..shapes import Shape
 from ..sharing.manager import TensorSharingManager
 from ..sharing.storage import Storage
 from ..tensor import Tensor
-from .architecture import Architecture, Arrays, Prepared, Trim
+from .architecture import Architecture, Arrays, Prepared, Trim, example_inputs
 from .decode_programs import DecodePrograms
 from .decoder import Decoder
 from .generation import GenerationSession, stream, write
@@ -40,7 +39,7 @@ logger = logging.getLogger("tensorcommons")
 
 @dataclass(frozen=True)
 class ModelRequest:
-    """One model's part of a run; see ``sharing.runner.Request``."""
+    """One call of a model; see ``sharing.runner.Request``."""
 
     model: str
     key: tuple[Any, ...]
@@ -50,7 +49,7 @@ class ModelRequest:
     cuts: Mapping[str, Trim]
 
     def finish(self, results: Sequence[Tensor]) -> dict[str, Tensor]:
-        """The results by name, without what padding gave."""
+        """Return the results by name, without the rows of padding."""
         return {
             name: result[self.cuts[name]] if name in self.cuts else result
             for name, result in zip(self.outputs, results, strict=True)
@@ -58,7 +57,7 @@ class ModelRequest:
 
 
 class Model:
-    """A model that :func:`from_pretrained` loaded. ``await model(**inputs)`` gives its outputs by name."""
+    """A model loaded by :func:`from_pretrained`. ``await model(**inputs)`` returns its outputs by name."""
 
     def __init__(
         self,
@@ -73,7 +72,7 @@ class Model:
     ) -> None:
         self.name = name
         self.device = device
-        self.why = why  # it is on that device
+        self.why = why  # the reason for the choice of the device
         self.manager = manager
         self.tokenizer = tokenizer
         self.processor = processor
@@ -94,7 +93,7 @@ class Model:
 
     @property
     def input_names(self) -> tuple[str, ...]:
-        """Names of the inputs: of text ``input_ids``, ``attention_mask`` and so on, each (batch, sequence)."""
+        """Names of the inputs; for text ``input_ids``, ``attention_mask`` and so on, each (batch, sequence)."""
         return self.architecture.inputs.names
 
     @property
@@ -109,15 +108,15 @@ class Model:
 
     @property
     def specs(self) -> dict[str, Spec]:
-        """Shape and dtype of each weight on the device, by name; none after :meth:`unload`."""
+        """Shape and dtype of each weight on the device, by name; empty after :meth:`unload`."""
         return {name: tensor.node.spec for name, tensor in self._weights.items()}
 
     def explain(self) -> str:
-        """One sentence: the device that the model is on, why, and what the others are."""
+        """Return one sentence that names the device of the model, the reason for it, and the other devices."""
         return f"{self.name} is on {self.manager.devices.explain(Decision(self.device, self.why))}"
 
     def warn_once(self, text: str) -> None:
-        """Log a warning about the model, the first time that it is due."""
+        """Log a warning about the model, unless the same text was logged before."""
         if text not in self._warned:
             self._warned.add(text)
             logger.warning("%s: %s", self.name, text)
@@ -126,28 +125,28 @@ class Model:
         return f"<Model {self.name} on {self.device.kind}{', unloaded' if self._unloaded else ''}>"
 
     async def __call__(self, *, outputs: Sequence[str] | None = None, **inputs: Any) -> dict[str, Tensor]:
-        """Run the model on arrays by the names that `transformers` gives its inputs; :attr:`input_names` lists them.
+        """Run the model on arrays, named as the inputs in `transformers`; :attr:`input_names` lists the names.
 
-        ``outputs`` names the outputs wanted; by default those that the same model in `transformers` gives. The tensors
+        ``outputs`` names the outputs to compute; the default is those of the same model in `transformers`. The tensors
         stay on the device until they are read.
 
         Raises:
-            ShapeMismatch: shapes do not fit each other or the model's maximum length.
+            ShapeMismatch: shapes are inconsistent, or exceed the model's maximum length.
             TensorReleased: the model was unloaded.
             MemoryBudgetError: the run does not fit.
         """
         return (await self.manager.run_together([(self, inputs)], [outputs]))[0]
 
     async def to(self, device: str | Device, progress_callback: Callable[[int, int], None] | None = None) -> Model:
-        """Move the loaded model to ``device`` (a kind, a Device, or "auto"), and give it back.
+        """Move the model to ``device`` (a kind, a Device, or "auto") and return the model.
 
-        A weight that is there already is shared there, too; where nobody else holds it, it leaves the device it was on.
-        Runs under way end where they began. ``progress_callback(done, total)`` is called with bytes. A failure or a
-        cancel leaves the model where it was.
+        Weights that exist on the new device are shared there; weights that no other model holds are freed on the old
+        one. Runs that have started finish on the old device. ``progress_callback(done, total)`` gets bytes. After a
+        failure or a cancellation the model is on the old device.
 
         Raises:
             DeviceUnavailable: there is no such device, with the reason.
-            MemoryBudgetError: the weights do not fit, or (DeviceMemoryError) the device cannot hold them.
+            MemoryBudgetError: the weights exceed the limit, or (DeviceMemoryError) the memory of the device.
             TensorReleased: the model was unloaded.
         """
         self._check_loaded()
@@ -177,18 +176,18 @@ class Model:
         on_token: Callable[[Ids], None] | None = None,
         **options: Any,
     ) -> Ids:
-        """Continue the prompts ``input_ids`` (batch, sequence): all tokens, (batch, sequence + new) int32.
+        """Continue the prompts ``input_ids`` (batch, sequence) and return all tokens, (batch, sequence + new) int32.
 
-        Shorter prompts are padded on the left, ``attention_mask`` 0 there. An encoder-decoder answers instead: its
-        tokens begin with the start token. ``options`` are those of
-        :class:`~tensorcommons.models.generation_options.Options`, over the model's own (``generation_config.json``, or
-        ``config.json`` where there is none). With ``num_return_sequences`` n, n rows follow each other for each prompt.
-        ``on_token`` gets the tokens (batch,) of each step.
+        Shorter prompts are padded on the left, with ``attention_mask`` 0 there. The tokens of an encoder-decoder begin
+        with the start token instead of the prompt. ``options`` are those of
+        :class:`~tensorcommons.models.generation_options.Options`; they override the model's own
+        (``generation_config.json``, or ``config.json`` if that is missing). With ``num_return_sequences`` n, each
+        prompt has n consecutive rows. ``on_token`` gets the tokens (batch,) of each step.
 
         Raises:
-            TensorCommonsError: the model does not generate, an option is unknown, out of range or not built in, or the
+            TensorCommonsError: the model does not generate, an option is unknown, out of range or unsupported, or the
                 model's scores are NaN.
-            ShapeMismatch: the prompts are not such arrays, or leave no room to write.
+            ShapeMismatch: the prompts have another shape or dtype, or leave no room for new tokens.
             MemoryBudgetError: keys and values do not fit beside the model.
             TensorReleased: the model was unloaded.
         """
@@ -196,9 +195,9 @@ class Model:
         return await write(self._writer(input_ids, attention_mask, options), on_token)
 
     def stream(self, input_ids: Any, attention_mask: Any = None, **options: Any) -> AsyncIterator[Ids]:
-        """:meth:`generate`, as an iterator over the tokens (batch,) of each step.
+        """Generate as :meth:`generate` does, as an iterator over the tokens (batch,) of each step.
 
-        Leaving the loop early, or cancelling it, gives back what the writing took.
+        Closing the iterator, or cancelling the loop, frees the memory of the generation.
         """
         return stream(self._writer(input_ids, attention_mask, options))
 
@@ -208,13 +207,13 @@ class Model:
         progress_callback: Callable[[int, int], None] | None = None,
         **options: Any,
     ) -> None:
-        """Compile now what :meth:`generate` takes for prompts of these shapes (batch, sequence) and these ``options``.
+        """Compile the programs of :meth:`generate` for prompts of these shapes (batch, sequence) and these ``options``.
 
-        Reading a prompt and each step are programs, one a size of the cache up to ``max_new_tokens``.
-        ``progress_callback(done, total)`` counts those of one shape. Raises as :meth:`generate` does.
+        There is a program for each piece of a prompt and for each size of the cache up to ``max_new_tokens``.
+        ``progress_callback(done, total)`` counts the programs of one shape. Raises the errors of :meth:`generate`.
         """
         check_listener("progress_callback", progress_callback)
-        for shape in map(_counts, shapes):
+        for shape in map(_checked_shape, shapes):
             writer = self._writer(np.zeros(shape, np.int32), None, options)
             await writer.compile(progress_callback or (lambda done, total: None))
 
@@ -229,17 +228,16 @@ class Model:
         )
 
     def steps(self) -> DecodePrograms:
-        """The programs for writing, where the model is now. Raises TensorReleased after :meth:`unload`."""
+        """Return the programs of generation on the current device. Raises TensorReleased after :meth:`unload`."""
         self._check_loaded()
         if self._steps is None:
             assert isinstance(self.architecture, Decoder)
-            self._steps = DecodePrograms(
-                self.name, self.architecture, dict(self._weights), self.device
-            )  # a move replaces those here
+            weights = dict(self._weights)  # a copy: a move changes the model's own table
+            self._steps = DecodePrograms(self.name, self.architecture, weights, self.device)
         return self._steps
 
     def unload(self) -> None:
-        """Let the model's weights go; those that other models hold stay. Safe to call twice."""
+        """Release the model's weights; those that other models hold stay on the device. Safe to call twice."""
         if not self._unloaded:
             self._unloaded = True
             self._weights.clear()
@@ -252,35 +250,44 @@ class Model:
     def request(
         self, inputs: Mapping[str, Any], outputs: Sequence[str] | None, once: dict[Hashable, Any] | None = None
     ) -> ModelRequest:
-        """The model's part of a run. ``once`` has what models prepare once a run. Raises as :meth:`__call__` does."""
+        """Build the request for one call. ``once`` caches what several models of a run prepare in common.
+
+        Raises the errors of :meth:`__call__`.
+        """
         known, asked = self.architecture.outputs, self.architecture.defaults if outputs is None else outputs
         wanted = tuple(asked) if isinstance(asked, Iterable) and not isinstance(asked, str) else ()
         missing = [name for name in wanted if name not in known]
         if missing or not wanted:
             raise TensorCommonsError(
-                f"{self.name} has no output {quoted(missing or asked)}; outputs are {', '.join(known)}"
+                f"{self.name} has no output {quoted(missing or asked)}; outputs: {', '.join(known)}"
             )
         self._check_loaded()
-        once, alike = {} if once is None else once, (self.architecture.inputs, *map(_by_object, inputs.items()))
+        objects = ((name, id(value)) for name, value in inputs.items())
+        once, alike = {} if once is None else once, (self.architecture.inputs, *objects)
         if alike not in once:
-            prepared = self._prepare(inputs)
-            once[alike] = prepared, _arguments(prepared.arrays)
-        prepared, arguments = once[alike]
-        trace = self.traces.of(arguments, wanted)
-        return ModelRequest(self.name, (wanted, arguments), trace, prepared.arrays, wanted, prepared.cuts)
+            once[alike] = self._prepare(inputs)
+        prepared: Prepared = once[alike]
+        trace = self.traces.of(prepared.arguments, wanted)
+        return ModelRequest(self.name, (wanted, prepared.arguments), trace, prepared.arrays, wanted, prepared.cuts)
 
     def bytes_to_run(self, inputs: Mapping[str, Any], outputs: Sequence[str] | None = None) -> int:
-        """Device bytes that a run of ``inputs`` takes beside the weights, as planned. Raises as :meth:`__call__`."""
+        """Return the planned device bytes of a run of ``inputs``, without the weights.
+
+        Raises the errors of :meth:`__call__`.
+        """
         return bytes_to_run(self.device, self.request(inputs, outputs).trace.nodes)
 
     @property
     def weight_bytes(self) -> int:
-        """Bytes of the weights, wherever they are now."""
+        """Bytes of the weights, on the device or evicted."""
         storages = {tensor.node.storage for tensor in self._weights.values()}
         return sum(storage.nbytes for storage in storages if storage is not None)
 
     def least_need(self, inputs: Mapping[str, Any], outputs: Sequence[str] | None = None) -> Need:
-        """The least memory that a run of ``inputs`` takes where weights come and go. Raises as :meth:`__call__`."""
+        """Return the least memory for a run of ``inputs`` that streams its weights.
+
+        Raises the errors of :meth:`__call__`.
+        """
         return least_need(self.device, self.request(inputs, outputs).trace.nodes)
 
     async def compile(
@@ -289,12 +296,11 @@ class Model:
         outputs: Sequence[str] | None = None,
         progress_callback: Callable[[int, int], None] | None = None,
     ) -> None:
-        """Compile for inputs of these shapes now, rather than at the first call of each.
+        """Compile for inputs of these shapes now, instead of at the first call of each.
 
-        A shape is (batch, sequence) of text, (batch, height, width) of images.
-
-        ``outputs`` are those that will be asked for, by default the model's own. ``progress_callback(done, total)`` is
-        called before the first shape and after each.
+        A shape is (batch, sequence) for text, (batch, height, width) for images. ``outputs`` are those of the later
+        calls, by default the model's own. ``progress_callback(done, total)`` is called before the first shape and
+        after each.
 
         Raises:
             ShapeMismatch: a shape is empty or longer than the model's maximum.
@@ -302,29 +308,24 @@ class Model:
         """
         check_listener("progress_callback", progress_callback)
         todo = {}
-        for shape in map(_counts, shapes):
+        for shape in map(_checked_shape, shapes):
             inputs = self.architecture.inputs.example(shape)
             todo[tuple(array.shape for array in self._prepare(inputs).arrays.values())] = inputs
-        tell = progress_callback or (lambda done, total: None)
-        tell(0, len(todo))
+        report = progress_callback or (lambda done, total: None)
+        report(0, len(todo))
         for done, inputs in enumerate(todo.values(), 1):
             await self.manager.compile_together([(self, inputs)], [outputs])
-            tell(done, len(todo))
+            report(done, len(todo))
 
     def _new_traces(self) -> Traces:
-        """Traces over the weights where they are now."""
+        """Create traces over the weights on the current device."""
         architecture, weights, device = self.architecture, dict(self._weights), self.device
 
         def forward(arguments: Mapping[str, Node]) -> Mapping[str, Node]:
             given = {name: Tensor.symbolic(node, device) for name, node in arguments.items()}
             return {name: tensor.node for name, tensor in architecture.forward(weights, given).items()}
 
-        def example() -> Arguments:
-            return _arguments(
-                architecture.inputs.prepare(architecture.inputs.example(), architecture.model_type).arrays
-            )
-
-        return Traces(device, forward, example)
+        return Traces(device, forward, lambda: example_inputs(architecture).arguments)
 
     def _check_loaded(self) -> None:
         if self._unloaded:
@@ -335,21 +336,13 @@ class Model:
         unknown = sorted(set(inputs) - set(self.input_names))
         if unknown:
             raise TensorCommonsError(
-                f"{self.name} does not take {', '.join(unknown)}; inputs: {', '.join(self.input_names)}"
+                f"{self.name} has no input {quoted(', '.join(unknown))}; inputs: {', '.join(self.input_names)}"
             )
         return self.architecture.inputs.prepare(inputs, self.name)
 
 
-def _arguments(arrays: Arrays) -> Arguments:
-    return tuple([(name, Spec(array.shape, as_dtype(array.dtype))) for name, array in arrays.items()])
-
-
-def _by_object(named: tuple[str, Any]) -> tuple[str, int]:
-    return named[0], id(named[1])
-
-
-def _counts(shape: Any) -> Shape:
-    """``shape``, if it is one. Raises ShapeMismatch where it is not."""
+def _checked_shape(shape: Any) -> Shape:
+    """Return ``shape`` as a tuple. Raises ShapeMismatch unless it is a sequence of integers from 0."""
     if not isinstance(shape, (tuple, list)) or any(type(count) is not int or count < 0 for count in shape):
-        raise ShapeMismatch(f"a shape to compile for is whole numbers, as (batch, sequence), not {quoted(shape)}")
+        raise ShapeMismatch(f"a shape must be integers from 0, such as (batch, sequence), not {quoted(shape)}")
     return tuple(shape)

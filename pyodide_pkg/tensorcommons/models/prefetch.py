@@ -1,4 +1,4 @@
-"""Work begun ahead of its turn: the next tensors arrive while the last are hashed and kept."""
+"""Concurrency of loading: the next tensors are read while earlier ones are hashed and uploaded."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from typing import Any, TypeAlias, TypeVar
 Result = TypeVar("Result")
 Job: TypeAlias = tuple[int, Callable[[], Awaitable[Result]]]
 
-AT_ONCE = 16  # jobs under way
+AT_ONCE = 16  # concurrent jobs
 
 
 async def in_order(jobs: Iterable[Job[Result]], room: int) -> AsyncGenerator[Result]:
-    """The jobs' results in their order. A job that needs so many bytes begins as soon as they fit into ``room``.
+    """Run jobs concurrently and yield their results in order.
 
-    One that needs more runs alone. A job that fails ends those behind it before they do anything more; so does closing
-    the iterator (``contextlib.aclosing``).
+    A job is (bytes needed, function). It starts as soon as its bytes fit into ``room``; one that needs more runs alone.
+    A job that fails cancels the later ones; so does closing the iterator (``contextlib.aclosing``).
     """
     under_way: deque[tuple[int, asyncio.Task[Result]]] = deque()
     taken = 0
@@ -52,7 +52,7 @@ async def in_order(jobs: Iterable[Job[Result]], room: int) -> AsyncGenerator[Res
 
 @asynccontextmanager
 async def beside(work: Awaitable[Result]) -> AsyncIterator[asyncio.Future[Result]]:
-    """Run ``work`` beside the block, and wait for it at the block's end. A block that fails ends the work."""
+    """Run ``work`` concurrently with the block, and await it at the block's end. A block that fails cancels it."""
     future = asyncio.ensure_future(work)
     future.add_done_callback(retrieve)
     try:
@@ -65,14 +65,16 @@ async def beside(work: Awaitable[Result]) -> AsyncIterator[asyncio.Future[Result
 
 
 def retrieve(future: asyncio.Future[Any]) -> None:
-    """Mark a failure as retrieved. Pyodide's loop reports the failure of a task that nobody awaits at that moment."""
+    """Mark a failure as retrieved: Pyodide's loop reports the failure of a task that is not awaited at that moment."""
     if not future.cancelled():
         future.exception()
 
 
 def _begun(work: Coroutine[Any, Any, Result]) -> asyncio.Task[Result]:
-    """``work`` as a task. From Python 3.12 on its first steps are done at once: most of a model's tensors are so small
-    that these are all, and a turn of the loop for each costs a browser 0.2 ms."""
+    """Start ``work`` as a task. From Python 3.12 on, it runs to its first wait at once.
+
+    Most tensors of a model are so small that they never wait, and a turn of a browser's event loop takes 0.2 ms.
+    """
     if sys.version_info >= (3, 12):
         return asyncio.Task(work, loop=asyncio.get_running_loop(), eager_start=True)
     return asyncio.ensure_future(work)

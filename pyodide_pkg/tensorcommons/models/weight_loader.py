@@ -1,9 +1,9 @@
-"""From open weights files to shared storages: each tensor is looked up by content, then in the cache, then downloaded.
+"""Load tensors from open weights files into shared storages: from the device, from the cache, or by download.
 
-A tensor whose content is on the device already is held and read from nowhere, if its content is known before it is
-read: from the cache's record of the file, or because this very file was loaded before. The next chunks arrive while
-the last are hashed, kept and uploaded. A tensor of several chunks is uploaded before its content is known, and given
-back if that is on the device already: the host never has all of it.
+A tensor that is on the device already is reused without reading it if its content is known beforehand: from the
+cache's record of the file, or because the same file was loaded before. The next chunks are read while earlier ones are
+hashed, cached and uploaded. A tensor of several chunks is uploaded before its hash is known, and the copy is freed if
+the content turns out to be on the device: host memory never contains the whole tensor.
 """
 
 from __future__ import annotations
@@ -35,23 +35,23 @@ from ..sharing.storage import Origin, Storage, content_label
 from ..tensor import Tensor
 from .prefetch import in_order
 
-CHECKED = 16 * 2**20  # bytes of a tensor from which on the device is asked for it before it is read
-ROOM = 4 * CHUNK  # bytes of the host that chunks on their way may take
+CHECKED = 16 * 2**20  # bytes: for larger tensors the allocation is checked before they are read
+ROOM = 4 * CHUNK  # bytes of host memory for chunks that are being read
 
 logger = logging.getLogger("tensorcommons")
 Progress: TypeAlias = Callable[[dict[str, Any]], None]
 
 
 @dataclass
-class Part:
-    """One weights file of a model, open, and the parameters to take from it by entry."""
+class Shard:
+    """An open weights file of a model; ``wanted`` maps the tensors to read from it to parameters."""
 
     weights: WeightsFile
     wanted: dict[str, str]
 
-    def renamed(self, named: Callable[[str], str]) -> Part:
-        """The same with other names of the parameters."""
-        return Part(self.weights, {entry: named(name) for entry, name in self.wanted.items()})
+    def renamed(self, named: Callable[[str], str]) -> Shard:
+        """Return the shard with other names of the parameters."""
+        return Shard(self.weights, {entry: named(name) for entry, name in self.wanted.items()})
 
     @property
     def header(self) -> Header:
@@ -60,17 +60,17 @@ class Part:
 
     @cached_property
     def end(self) -> int:
-        """Offset after the last wanted tensor: what lies behind is not read. ``wanted`` is complete by then."""
+        """Offset after the last wanted tensor, where reading ends. Use it only when ``wanted`` is complete."""
         return max((entry.stop for entry in self.entries), default=0)
 
     @cached_property
     def entries(self) -> list[TensorEntry]:
-        """The tensors wanted, in the order of the file."""
+        """The wanted tensors, in the order of the file."""
         return [entry for entry in self.header.entries if entry.name in self.wanted]
 
 
 class Reporter:
-    """Sends progress events; ``total``, ``shared`` and ``from_cache`` are the load's own, in bytes."""
+    """Send progress events of one load; ``total``, ``shared`` and ``from_cache`` are its bytes."""
 
     def __init__(self, callback: Progress | None) -> None:
         check_listener("progress_callback", callback)
@@ -97,7 +97,7 @@ class Reporter:
             self._callback(event)
 
     def _seconds_left(self, loaded: int, total: int) -> float | None:
-        """At the mean speed since the first of these events; None at that one."""
+        """Estimate from the mean speed since the first event; None for that event."""
         now = time.monotonic()
         if self._start is None:
             self._start = now, loaded
@@ -106,103 +106,105 @@ class Reporter:
 
 
 class WeightLoader:
-    """Brings the wanted tensors of all parts into the registry, held by ``model``."""
+    """Load the wanted tensors of all shards into the registry, held by ``model``."""
 
     def __init__(
-        self, manager: TensorSharingManager, device: Device, model: str, parts: list[Part], report: Reporter
+        self, manager: TensorSharingManager, device: Device, model: str, shards: list[Shard], report: Reporter
     ) -> None:
         self.manager = manager
         self.device = device
         self.model = model
-        self.parts = parts
+        self.shards = shards
         self.report = report
         self.loaded = 0
         self._specs: Mapping[str, Spec] = {}
-        self.streams = False  # the weights do not fit together
-        self._here = 0  # bytes of those that are on the device
+        self.streams = False  # True if the weights exceed the limit, so that each run moves some to the device
+        self._here = 0  # bytes of the weights on the device
 
     async def load(self, specs: Mapping[str, Spec], least: Callable[[], Slices[Need]]) -> dict[str, Tensor]:
-        """Every parameter of ``specs`` as a tensor over its shared storage.
+        """Load every parameter of ``specs`` as a tensor over its shared storage.
 
-        Where they do not fit together, and a run can do with ``least``, the first ones that fit are on the device.
+        If they exceed the limit, but a run needs only ``least``, only the first ones that fit are on the device.
         """
         self._specs = specs
         known = []
-        for part in self.parts:
-            for entry in part.entries:
+        for shard in self.shards:
+            for entry in shard.entries:
                 await breathe()
-                if (one := self._known(part, entry)) is not None:
+                if (one := self._known(shard, entry)) is not None:
                     known.append(one)
         sizes = [spec.nbytes for spec in specs.values()]
-        # A model that can never run is not loaded at all.
+        # Raises if the model could never run.
         there = {held.storage for held in known}
         self.streams = await self.manager.residency.check_streams(sum(sizes), there, least)
         self._here = sum(storage.nbytes for storage in there if storage.is_resident)
-        if self.streams and not all(_is_stored(part.weights.source) for part in self.parts):
+        if self.streams and not all(_is_stored(shard.weights.source) for shard in self.shards):
             logger.warning(
-                "%s: its %s bytes of weights do not fit under the limit, and nothing on this machine stores them, so "
-                "the page's or process's own memory will keep about %s bytes of them: load with cache=\"auto\" or a "
+                "%s: its %s bytes of weights do not fit under the limit and are not in local storage, so about %s "
+                'bytes of them will be kept in the memory of the page or process: load with cache="auto" or from a '
                 "folder, or raise max_memory_mb",
                 self.model,
                 f"{sum(sizes):,}",
                 f"{sum(sizes) - self.manager.residency.room():,}",
             )
-        self.report.total = sum(part.end - part.header.data_start for part in self.parts if part.wanted)
-        for part in self.parts:
-            await self._read(part)
+        self.report.total = sum(shard.end - shard.header.data_start for shard in self.shards if shard.wanted)
+        for shard in self.shards:
+            await self._read(shard)
         self.manager.check_open()
         if self.model not in self.manager.models:
             raise TensorReleased(f"the tensors of {self.model} were released while it was loading")
         held = self.manager.registry.held_by(self.model)
         return {name: Tensor.of_storage(held[name].storage, held[name].spec) for name in specs}
 
-    async def _read(self, part: Part) -> None:
-        """Intern one file's tensors; what is on the device already is held and not read again."""
-        file, start, weights = part.header.file, part.header.data_start, part.weights
+    async def _read(self, shard: Shard) -> None:
+        """Load the tensors of one file; those that are on the device already are held without reading them."""
+        file, start, weights = shard.header.file, shard.header.data_start, shard.weights
         source = weights.source
         self.report.offline |= isinstance(source, CachedSource) and source.offline
         missing = []
-        for entry in part.entries:  # all that is here first: it cannot leave while the others are read
+        for entry in shard.entries:  # hold these first, so that they are not evicted while the others are read
             await breathe()
-            if (held := self._known(part, entry)) is None:
+            if (held := self._known(shard, entry)) is None:
                 missing.append(entry)
             else:
-                held.hold(self.model, part.wanted[entry.name])
+                held.hold(self.model, shard.wanted[entry.name])
                 self.report.shared += held.storage.nbytes
-        weights.on_position = lambda position: self._progress(file, position - start, part.end - start)
+        weights.on_position = lambda position: self._progress(file, position - start, shard.end - start)
         chunks = (chunk for entry in missing for chunk in weights.chunks(entry))
         jobs = ((room_of(chunk.nbytes), partial(weights.read, chunk)) for chunk in chunks)
         before, reported = weights.from_cache, self.report.from_cache
         try:
             async with aclosing(in_order(jobs, ROOM)) as arriving:
                 for entry in missing:
-                    await self._intern(part, entry, arriving)
+                    await self._intern(shard, entry, arriving)
                     self.report.from_cache = reported + weights.from_cache - before
         finally:
-            weights.on_position = None  # it refers to this, and this to the file: a cycle that would keep the manager
-        self.loaded += part.end - start
-        self.report("done", file, part.end - start, part.end - start)
+            weights.on_position = None  # break the reference cycle with the file, which would keep the manager alive
+        self.loaded += shard.end - start
+        self.report("done", file, shard.end - start, shard.end - start)
         self.manager.changed()
 
-    def _known(self, part: Part, entry: TensorEntry) -> Entry | None:
-        """The tensor, if it is on the device and that can be told without reading it."""
+    def _known(self, shard: Shard, entry: TensorEntry) -> Entry | None:
+        """Return the tensor if it is on the device and can be identified without reading it."""
         registry = self.manager.registry
-        identity = part.weights.identity(entry)
-        if identity is not None and self._as_stored(part, entry):
+        identity = shard.weights.identity(entry)
+        if identity is not None and self._as_stored(shard, entry):
             return registry.find(self.device, identity)
         if identity is not None:
-            return registry.at_origin(self.device, self._converted(part, entry, identity))
-        address = self._address(part, entry)
+            return registry.at_origin(self.device, self._converted_origin(shard, entry, identity))
+        address = self._address(shard, entry)
         return None if address is None else registry.at_origin(self.device, address)
 
-    async def _intern(self, part: Part, entry: TensorEntry, arriving: AsyncIterator[tuple[ByteBuffer, bytes]]) -> None:
-        """Hold a tensor, whose chunks are the next that arrive."""
-        spec, weights, registry = self._spec(part, entry), part.weights, self.manager.registry
-        label, as_stored = content_label(spec.shape, spec.dtype), self._as_stored(part, entry)
+    async def _intern(
+        self, shard: Shard, entry: TensorEntry, arriving: AsyncIterator[tuple[ByteBuffer, bytes]]
+    ) -> None:
+        """Load and hold a tensor; its chunks are the next ones of ``arriving``."""
+        spec, weights, registry = self._spec(shard, entry), shard.weights, self.manager.registry
+        label, as_stored = content_label(spec.shape, spec.dtype), self._as_stored(shard, entry)
         away = self.streams and self._here + spec.nbytes > self.manager.residency.room()
         storage: Storage | None = None
         refusal: MemoryBudgetError | None = None
-        copy: list[ByteBuffer] = []  # of one that is away, where no storage has it
+        copy: list[ByteBuffer] = []  # host copy of an evicted tensor that is not in local storage
         stored = digests = b""
         offset = 0
         taken = ExitStack()
@@ -212,7 +214,7 @@ class WeightLoader:
                 stored += of_raw
                 async for block in _converted(entry, raw, spec):
                     with block:
-                        await breathe()  # and not after the look-up: two loads at once would upload one tensor twice
+                        await breathe()  # not after the look-up, or two concurrent loads would upload one tensor twice
                         digests += of_raw if as_stored else await digests_beside(block)
                         is_known = offset + block.nbytes == spec.nbytes and registry.find(
                             self.device, joined(digests, label)
@@ -221,7 +223,7 @@ class WeightLoader:
                             try:
                                 storage = await self._reserve(spec, taken)
                             except MemoryBudgetError as error:
-                                if not self._may_be_there(spec):
+                                if not self._may_be_shared(spec):
                                     raise
                                 refusal = error
                         if storage is not None:
@@ -232,13 +234,13 @@ class WeightLoader:
             identity, content = joined(stored, label_of(entry)), joined(digests, label)
             weights.finish(entry, identity)
             origin = Origin(_reader(entry, spec, weights.read_again(entry)), weights.is_local(weights.chunks(entry)))
-            if away and not origin.is_local and sum(map(len, copy)) < spec.nbytes:  # the cache has some chunks only
+            if away and not origin.is_local and sum(map(len, copy)) < spec.nbytes:  # only some chunks are cached
                 for block in copy:
                     block.free()
                 copy = []
                 async for block in origin.chunks():
                     copy += block.packed()
-            self.manager.check_open()  # no wait from here on: others look for this content, too
+            self.manager.check_open()  # no await from here to registry.add(): concurrent loads look up this content
             held = registry.find(self.device, content)
             if held is not None:
                 self.report.shared += spec.nbytes
@@ -261,19 +263,19 @@ class WeightLoader:
             taken.close()
             for block in copy:
                 block.free()
-        held.hold(self.model, part.wanted[entry.name])
-        address = self._address(part, entry)
+        held.hold(self.model, shard.wanted[entry.name])
+        address = self._address(shard, entry)
         if address is not None:
             registry.remember(self.device, address, content)
         if content != identity:
-            registry.remember(self.device, self._converted(part, entry, identity), content)
+            registry.remember(self.device, self._converted_origin(shard, entry, identity), content)
 
-    def _may_be_there(self, spec: Spec) -> bool:
-        """Return whether the device has a tensor of this shape and dtype, so that reading on may find the same one."""
+    def _may_be_shared(self, spec: Spec) -> bool:
+        """Return whether the device has a tensor of this shape and dtype, which may turn out to have equal content."""
         return any(entry.spec == spec and entry.storage.device is self.device for entry in self.manager.registry)
 
     async def _reserve(self, spec: Spec, taken: ExitStack) -> Storage:
-        """A storage for a tensor, whose bytes cannot leave until ``taken`` is closed."""
+        """Reserve a storage for a tensor. It is not evicted before ``taken`` is closed."""
         await self.manager.residency.make_room(spec.nbytes)
         self.manager.check_open()
         storage = Storage.reserve(self.device, spec.nbytes, "weights", spec)
@@ -286,24 +288,24 @@ class WeightLoader:
                 raise
         return storage
 
-    def _spec(self, part: Part, entry: TensorEntry) -> Spec:
-        return self._specs[part.wanted[entry.name]]
+    def _spec(self, shard: Shard, entry: TensorEntry) -> Spec:
+        return self._specs[shard.wanted[entry.name]]
 
-    def _as_stored(self, part: Part, entry: TensorEntry) -> bool:
-        """True if the device gets the very bytes of the file, so that the content is known by their hash."""
-        return entry.dtype != "BF16" and NUMPY_NAME[entry.dtype] == self._spec(part, entry).dtype.name
+    def _as_stored(self, shard: Shard, entry: TensorEntry) -> bool:
+        """Return whether the tensor has the same bytes in the file and on the device, and thus the same hash."""
+        return entry.dtype != "BF16" and NUMPY_NAME[entry.dtype] == self._spec(shard, entry).dtype.name
 
-    def _converted(self, part: Part, entry: TensorEntry, identity: str) -> str:
-        """Return an origin that converts the bytes of a file, alike wherever they are read."""
-        return f"{identity} as {self._spec(part, entry).dtype}"
+    def _converted_origin(self, shard: Shard, entry: TensorEntry, identity: str) -> str:
+        """Return the registry's origin key of a tensor with the file content ``identity``, converted to its dtype."""
+        return f"{identity} as {self._spec(shard, entry).dtype}"
 
-    def _address(self, part: Part, entry: TensorEntry) -> str | None:
-        """The origin of a tensor: the file in its present version, the range of its bytes, and their dtype.
+    def _address(self, shard: Shard, entry: TensorEntry) -> str | None:
+        """Return the registry's origin key of a tensor: the version of the file, the byte range, and the dtype.
 
-        None where nothing distinguishes the file's versions.
+        None if the version of the file is unknown.
         """
-        version = part.weights.version
-        return version and f"{version} {entry.start}-{entry.stop} as {self._spec(part, entry).dtype}"
+        version = shard.weights.version
+        return version and f"{version} {entry.start}-{entry.stop} as {self._spec(shard, entry).dtype}"
 
     def _progress(self, file: str, loaded: int, total: int) -> None:
         self.report("progress", file, min(loaded, total), total)
@@ -311,14 +313,14 @@ class WeightLoader:
 
 
 def _is_stored(source: Source) -> bool:
-    """Return whether a tensor of ``source`` can be read again without a network."""
+    """Return whether tensors of ``source`` can be read again without the network."""
     return source.is_local or isinstance(source, CachedSource)
 
 
 def _reader(
     entry: TensorEntry, spec: Spec, again: list[tuple[Chunk, ReadAgain]]
 ) -> Callable[[], AsyncGenerator[ByteBuffer]]:
-    """A tensor's bytes again, as they are on the device."""
+    """Return a function that reads a tensor again, in its dtype on the device."""
 
     async def chunks() -> AsyncGenerator[ByteBuffer]:
         async with aclosing(in_order([(room_of(chunk.nbytes), read) for chunk, read in again], ROOM)) as arriving:
@@ -330,7 +332,7 @@ def _reader(
 
 
 async def _converted(entry: TensorEntry, raw: ByteBuffer, spec: Spec) -> AsyncGenerator[ByteBuffer]:
-    """A chunk of a tensor in the dtype of ``spec``, in one or more blocks, which take its place."""
+    """Convert a chunk of a tensor to the dtype of ``spec``, in one or more blocks. ``raw`` is yielded or freed."""
     if entry.dtype != "BF16" and NUMPY_NAME[entry.dtype] == spec.dtype.name:
         yield raw
         return
@@ -341,7 +343,7 @@ async def _converted(entry: TensorEntry, raw: ByteBuffer, spec: Spec) -> AsyncGe
         for _, piece in raw.pieces():
             await breathe()
             array = as_array(replace(entry, shape=(len(piece) // before,)), piece)
-            with np.errstate(over="ignore"):  # what float16 cannot hold becomes infinite, as in every framework
+            with np.errstate(over="ignore"):  # values too large for float16 become infinite, as in every framework
                 converted = memoryview(array.astype(spec.dtype.numpy, copy=True).view(np.uint8))
             for start in range(0, converted.nbytes, CHUNK):
                 some = converted[start : start + CHUNK]

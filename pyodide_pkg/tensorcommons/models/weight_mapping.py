@@ -1,4 +1,4 @@
-"""The names of an architecture's parameters in checkpoints, as data."""
+"""Mapping from the names of tensors in checkpoints to the parameters of an architecture."""
 
 from __future__ import annotations
 
@@ -6,19 +6,19 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-NORMS = {"LayerNorm.gamma": "LayerNorm.weight", "LayerNorm.beta": "LayerNorm.bias"}  # as TensorFlow called them
-# Constants that older versions of `transformers` stored beside the weights.
+NORMS = {"LayerNorm.gamma": "LayerNorm.weight", "LayerNorm.beta": "LayerNorm.bias"}  # TensorFlow's names
+# Constants that older versions of `transformers` stored with the weights.
 BUFFERS = r"(.*\.)?(position_ids|token_type_ids|rotary_emb\.inv_freq|attn\.(bias|masked_bias)|num_batches_tracked)"
 
 
 @dataclass(frozen=True)
 class WeightMapping:
-    """From a tensor's name in a file to the parameter's name.
+    """Map a tensor's name in a file to the parameter's name.
 
-    Of ``prefixes`` the first that fits is taken off; each text of ``renamed`` found in the rest is replaced, in order,
-    and so are the old names of layer norms. ``tied`` maps another name of a parameter's storage to that parameter: it
-    is read where the parameter itself is not in the file. Names that match an expression of ``ignored`` or ``BUFFERS``
-    as a whole are passed over without a warning.
+    The first matching prefix of ``prefixes`` is removed. Then the old names of layer norms and the substrings in
+    ``renamed`` are replaced, in order. ``tied`` maps a second name of a parameter's storage to that parameter; it is
+    read if the parameter itself is not in the file. Names that fully match an expression of ``ignored`` or ``BUFFERS``
+    cause no warning.
     """
 
     prefixes: tuple[str, ...] = ()
@@ -27,7 +27,7 @@ class WeightMapping:
     ignored: tuple[str, ...] = ()
 
     def canonical(self, name: str) -> str:
-        """The name that a parameter would have."""
+        """Return the parameter's name for a tensor's name."""
         prefix = next((prefix for prefix in self.prefixes if name.startswith(prefix)), "")
         name = name.removeprefix(prefix)
         for old, new in (*NORMS.items(), *self.renamed.items()):
@@ -35,5 +35,5 @@ class WeightMapping:
         return name
 
     def ignores(self, name: str) -> bool:
-        """True if checkpoints hold ``name`` (canonical) beside the parameters."""
+        """Return whether ``name`` (canonical) is a tensor that checkpoints may store beside the parameters."""
         return name in self.tied or any(re.fullmatch(pattern, name) for pattern in (BUFFERS, *self.ignored))
