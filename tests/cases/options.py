@@ -1,4 +1,4 @@
-"""Options of generation against `transformers`: tokens under each of them, files that ask for what is not built in."""
+"""Options of generation against `transformers`: tokens under each of them, and unsupported options in files."""
 
 from __future__ import annotations
 
@@ -163,7 +163,7 @@ async def what_a_file_asks_in_vain_is_named_by_the_first_call(place: Place) -> N
     model = await _load(place)
     for name in ("num_beams", "return_dict_in_generate", "guidance_scale"):
         wish: dict[str, Any] = {name: 5}
-        await raises(TensorCommonsError, model.generate(PROMPT, **wish), name, "not built in")
+        await raises(TensorCommonsError, model.generate(PROMPT, **wish), name, "not supported")
     model.unload()
 
 

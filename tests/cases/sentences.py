@@ -10,7 +10,7 @@ import numpy as np
 
 import tensorcommons as tc
 from tensorcommons.errors import InvalidWeights, TensorCommonsError
-from tensorcommons.models.sentence import HANDED_ON
+from tensorcommons.models.sentence import PASSED_ON
 from tests.cases import Place, only, shows
 from tests.cases.checkpoints import WEIGHTS, pack
 from tests.cases.golden_models import load_goldens
@@ -135,7 +135,7 @@ async def sentence_folders_that_are_refused(place: Place) -> None:
         ({**mean, "sentence_bert_config.json": {"do_lower_case": "yes"}}, ("do_lower_case",)),
     ]
     handed_on: dict[str, Any] = {"use_fast": True, "hidden_act": "relu"}
-    for key in HANDED_ON:
+    for key in PASSED_ON:
         refused.append(({**mean, "sentence_bert_config.json": {key: handed_on}}, (key, "hidden_act")))
     for case, words in refused:
         full = {key: {**dense, **value} if "_Dense" in key else value for key, value in case.items()}

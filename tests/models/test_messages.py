@@ -107,7 +107,7 @@ async def test_a_folder_of_something_else_is_named(file, word):
 
 
 async def test_a_config_without_a_model_type_and_a_file_for_a_folder(tmp_path):
-    with pytest.raises(InvalidWeights, match="no model_type"):
+    with pytest.raises(InvalidWeights, match="model_type, the name of the architecture, is missing"):
         await tc.from_pretrained({"config.json": b'{"architectures": []}'}, manager=tc.TensorSharingManager(64))
     (tmp_path / "model.gguf").write_bytes(b"GGUF")
     with pytest.raises(InvalidWeights, match="name of a file"):

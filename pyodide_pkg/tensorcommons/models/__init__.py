@@ -1,1 +1,1 @@
-"""Models: a short file an architecture, and the loading that fills them with shared weights."""
+"""Models: one short file for each architecture, loading into shared weights, and text generation."""

@@ -1,4 +1,4 @@
-"""ALBERT (Lan et al., 2019, https://arxiv.org/abs/1909.11942): all layers of a group are one set of weights."""
+"""ALBERT (Lan et al., 2019, https://arxiv.org/abs/1909.11942): all layers of a group share one set of weights."""
 
 from __future__ import annotations
 
@@ -43,18 +43,22 @@ DEFAULTS = {
 
 @dataclass(frozen=True)
 class Groups:
-    """Groups of layers that share weights: one after another, each of ``inner_group_num`` layers in turn."""
+    """Sharing of weights: the layers of a group share those of ``inner_group_num`` inner layers, run in turn."""
 
     num_hidden_groups: int = 1
     inner_group_num: int = 1
 
 
 def build(folder: Checkpoint) -> TextModel:
-    """The model that ``config.json`` asks for; the pooler if the checkpoint has one."""
+    """Build the model of ``config.json``, with the pooler if the checkpoint has one."""
     config = EncoderConfig.of(folder, defaults=DEFAULTS)
     groups = read_config(Groups, folder.config, folder.file)
     if config.num_hidden_layers * groups.inner_group_num > LAYERS:
-        raise InvalidWeights(folder.file, f"inner_group_num {groups.inner_group_num} makes more than {LAYERS:,} layers")
+        raise InvalidWeights(
+            folder.file,
+            f"inner_group_num {groups.inner_group_num} times num_hidden_layers {config.num_hidden_layers} "
+            f"must be at most {LAYERS:,}",
+        )
     words = Words("predictions.dense", "predictions.LayerNorm", "predictions.decoder", "predictions.bias")
     classes = Classes("pooler", "tanh", "classifier")
     head = text_head(folder, "Albert", config, words, classes, config.hidden_act, pooler="pooler")

@@ -17,7 +17,7 @@ NAMES = WeightMapping(
 
 
 def build(folder: Checkpoint) -> TextModel:
-    """The model that ``config.json`` asks for; the pooler if the checkpoint has one."""
+    """Build the model of ``config.json``, with the pooler if the checkpoint has one."""
     check_fixed(folder.config, folder.file, is_decoder=False, add_cross_attention=False)
     config = EncoderConfig.of(folder, defaults={"type_vocab_size": 2}, fixed={"embedding_size": 0})
     layers = "cls.predictions"

@@ -1,4 +1,4 @@
-"""Decoders without an encoder: the vocabulary head, which continues a prompt, and the other heads on their layers."""
+"""Decoder-only models: the vocabulary head, which continues a prompt, and the other heads on the same layers."""
 
 from __future__ import annotations
 
@@ -36,10 +36,10 @@ from .weight_mapping import WeightMapping
 
 
 class CausalDecoder(ABC):
-    """A decoder with its vocabulary head. ``generation`` are default options for writing.
+    """A decoder with its vocabulary head. ``generation`` are the default options of generation.
 
-    ``layers`` names those that attend, ``keys`` is the (heads, head size) of what each keeps of a token, ``head`` the
-    weight (vocabulary, size) that makes logits.
+    ``layers`` are the names of the attention layers, ``keys`` is the (heads, head size) of their keys and values,
+    ``head`` the weight (vocabulary, size) of the vocabulary head.
     """
 
     start_token: int | None = None
@@ -61,36 +61,36 @@ class CausalDecoder(ABC):
         self.inputs = TextInputs(vocab_size, max_length, per_token=frozenset(self.outputs))
 
     def parameters(self) -> dict[str, Shape]:
-        """Names as in a checkpoint, without its prefix."""
+        """Return the names (as in a checkpoint, without its prefix) and shapes of the weights."""
         return {**self.body(), self.head: (self.vocab_size, self.size)}
 
     @abstractmethod
     def body(self) -> dict[str, Shape]:
-        """The parameters without those of the vocabulary head."""
+        """Return the parameters without the vocabulary head's."""
 
     @abstractmethod
     def hidden(self, weights: Mapping[str, Tensor], ids: Tensor, past: KVState) -> Tensor:
-        """The hidden states after the last layer and its norm, (batch, sequence, hidden)."""
+        """Compute the hidden states after the last layer and its norm, (batch, sequence, hidden)."""
 
     def forward(self, weights: Mapping[str, Tensor], inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """``input_ids`` and ``attention_mask`` are int32 (batch, sequence); positions are 0, 1, 2, ..."""
+        """Compute the outputs from ``input_ids`` and ``attention_mask``, int32 (batch, sequence)."""
         hidden = self.hidden(weights, inputs["input_ids"], KVState.whole(inputs["input_ids"], inputs["attention_mask"]))
         return {"logits": linear(hidden, weights[self.head]), "last_hidden_state": hidden}
 
     def cache(self, batch: int, capacity: int) -> dict[str, Spec]:
-        """Keys and values of each layer: (batch, key heads, capacity, head size)."""
+        """Return the specs of each layer's keys and values: (batch, key heads, capacity, head size)."""
         heads, size = self.keys
         spec = Spec((batch, heads, capacity, size), dtypes.float32)
         return {f"{layer}.{part}": spec for layer in self.layers for part in ("key", "value")}
 
     def begin(self, weights: Mapping[str, Tensor], inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Nothing: there is no encoder."""
+        """Return no tensors: there is no encoder."""
         return {}
 
     def step(
         self, weights: Mapping[str, Tensor], inputs: Mapping[str, Tensor], fixed: Mapping[str, Tensor], past: KVState
     ) -> Tensor:
-        """Logits (batch, vocabulary) after the last token of ``inputs["input_ids"]`` (batch, sequence)."""
+        """Compute the logits (batch, vocabulary) after the last token of ``inputs["input_ids"]`` (batch, sequence)."""
         return linear(past.last(self.hidden(weights, inputs["input_ids"], past)), weights[self.head])
 
 
@@ -102,7 +102,7 @@ class Layers:
 
     @property
     def config(self) -> Any:
-        """The decoder's."""
+        """The decoder's configuration."""
         return self.decoder.config
 
     def parameters(self) -> dict[str, Shape]:
@@ -110,21 +110,21 @@ class Layers:
         return self.decoder.body()
 
     def forward(self, weights: Mapping[str, Tensor], inputs: Mapping[str, Tensor]) -> Tensor:
-        """(batch, sequence, hidden); each token attends to those before it."""
+        """Compute the hidden states (batch, sequence, hidden); each token attends to earlier ones."""
         ids = inputs["input_ids"]
         return self.decoder.hidden(weights, ids, KVState.whole(ids, inputs["attention_mask"]))
 
 
 @dataclass(frozen=True)
 class LastTokenClassification(TextClassification):
-    """A linear layer on each text's last token; ``last_tokens`` (batch,) are their rows among all hidden states."""
+    """A linear layer on each text's last token; ``last_tokens`` (batch,) are their rows in the hidden states."""
 
     size: int
     labels: Labels
     out: str = "score"
 
     def parameters(self) -> dict[str, Shape]:
-        """A linear layer without a bias."""
+        """Declare a linear layer without a bias."""
         return {f"{self.out}.weight": (len(self.labels.names), self.size)}
 
     def forward(self, weights: Mapping[str, Tensor], hidden: Tensor, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -135,16 +135,16 @@ class LastTokenClassification(TextClassification):
 
 @dataclass(frozen=True)
 class LastTokenInputs(TextInputs):
-    """The forward also gets ``last_tokens``: of each text the last token that is not ``padding``, as in `transformers`.
+    """Adds ``last_tokens`` to the forward's inputs: the last token of each text that is not ``padding``.
 
-    Without a padding token that is the last column, and a call takes one text.
+    As in `transformers`, it is the last column if there is no padding token, and a call then takes one text.
     """
 
     padding: int | None = None
 
     @property
     def one_text(self) -> bool:
-        """True if a call takes no more than one text."""
+        """True if a call takes only one text."""
         return self.padding is None
 
     def prepare(self, inputs: Mapping[str, Any], model: str) -> Prepared:
@@ -153,7 +153,7 @@ class LastTokenInputs(TextInputs):
         ids, columns = host_array(inputs["input_ids"]), prepared.arrays["input_ids"].shape[1]
         if self.padding is None and len(ids) > 1:
             raise TensorCommonsError(
-                f"{model} has no pad_token_id, so where {len(ids)} texts end is unknown: pass one text at a time"
+                f"{model} has no pad_token_id, so the ends of {len(ids)} texts are unknown: pass one text at a time"
             )
         last = np.full(len(ids), ids.shape[1] - 1)
         if self.padding is not None:
@@ -167,10 +167,10 @@ class LastTokenInputs(TextInputs):
 
 
 def with_head(folder: Checkpoint, family: str, decoder: CausalDecoder, language_model: str) -> Architecture:
-    """The decoder with the head that ``architectures`` names: ``language_model`` is the class that continues prompts.
+    """Build the decoder with the head that ``architectures`` names; ``language_model`` is the class of generators.
 
     Raises:
-        UnsupportedModel: the class is not built in.
+        UnsupportedModel: the class is not supported.
         InvalidWeights: ``pad_token_id`` or the labels are wrong.
     """
     size = decoder.size
@@ -198,10 +198,10 @@ def with_head(folder: Checkpoint, family: str, decoder: CausalDecoder, language_
 
 
 def _padding(folder: Checkpoint, family: str, words: int) -> int | None:
-    """The padding token of ``config.json``. GPT-2's may be outside the vocabulary: no text holds it then."""
+    """Read the padding token of ``config.json``. GPT-2's may be outside the vocabulary, and then occurs in no text."""
     padding = folder.config.get("pad_token_id")
     if padding is not None and type(padding) is not int:
-        raise InvalidWeights(folder.file, f"pad_token_id must be null or a whole number, not {quoted(padding)}")
+        raise InvalidWeights(folder.file, f"pad_token_id must be null or an integer, not {quoted(padding)}")
     if padding is not None and family != "GPT2" and not -words <= padding < words:
         raise InvalidWeights(folder.file, f"pad_token_id {quoted(padding)} is outside the vocabulary of {words}")
     return padding

@@ -1,7 +1,7 @@
-"""The programs of one model's generation: one a shape, replayed for every token.
+"""The programs of one model's generation: one for each shape, replayed for every token.
 
-What changes from step to step are arrays of the host (the tokens, how many slots are filled) and the storages of the
-cache; both are said by each run. So a step compiles nothing, until the cache has to grow.
+Between steps only host arrays (the tokens, the number of filled slots) and the storages of the cache change, which each
+run binds anew. So a step compiles nothing until the cache has to grow.
 """
 
 from __future__ import annotations
@@ -29,14 +29,15 @@ Tensors: TypeAlias = "dict[str, Tensor]"
 Array: TypeAlias = "np.ndarray[Any, np.dtype[Any]]"
 Arrays: TypeAlias = "Mapping[str, Array]"
 Specs: TypeAlias = "Mapping[str, Spec]"
-Compiled: TypeAlias = "tuple[BoundProgram, Specs]"  # and what it gives
-NOT_A_NUMBER = -1  # in place of the likeliest token where scores are NaN
+Compiled: TypeAlias = "tuple[BoundProgram, Specs]"  # a program and the specs of its results
+NOT_A_NUMBER = -1  # in place of the most likely token if scores are NaN
 
 
 class DecodePrograms:
     """Compiled steps of ``decoder`` over the ``weights`` of the model ``name``.
 
-    ``last`` is what ran last, and its calls into JavaScript."""
+    ``last`` is the program that ran last, and the number of its calls into JavaScript.
+    """
 
     def __init__(self, name: str, decoder: Decoder, weights: Mapping[str, Tensor], device: Device) -> None:
         self._name = name
@@ -48,19 +49,19 @@ class DecodePrograms:
 
     @property
     def runs_ahead(self) -> bool:
-        """True if it pays to start a step before the token of the one before is read: not where both share a CPU."""
+        """True if a step should start before the previous step's token is read: not if host and device share a CPU."""
         return self.device.backend.takes_graphs or not self.device.is_software
 
     # --- running ---
 
     async def begin(self, inputs: Arrays) -> Tensors:
-        """The tensors that all steps of a generation read; of an encoder-decoder the encoder's answer to ``inputs``."""
+        """Compute the tensors that all steps of a generation read: the encoder's output for ``inputs``, if any."""
         if self.decoder.start_token is None:
             return {}
         return await self._run(await self.compile_begin(inputs["input_ids"].shape), inputs, {})
 
     async def empty(self, batch: int, capacity: int) -> Tensors:
-        """A cache with nothing in it. Parts of one shape are one storage: the first step gives each its own."""
+        """Create an empty cache. Tensors of one shape share a storage; the first step gives each its own."""
         specs = self.decoder.cache(batch, capacity)
         made = {
             spec: await zeros(spec.shape, dtype=spec.dtype, device=self.device).realize()
@@ -69,17 +70,17 @@ class DecodePrograms:
         return {name: made[spec] for name, spec in specs.items()}
 
     async def grow(self, cache: Tensors, batch: int, old: int, new: int) -> Tensors:
-        """The same cache with more slots."""
+        """Copy the cache to one with more slots."""
         return await self._run(await self.compile_grow(batch, old, new), {}, cache)
 
     async def extend(
         self, ids: Array | Tensor, inputs: Arrays, cache: Tensors, capacity: int, fixed: Tensors, *, greedy: bool
     ) -> tuple[Tensor, Tensors]:
-        """The answer to the tokens ``ids`` (batch, sequence), and the cache with them in it.
+        """Run a step over the tokens ``ids`` (batch, sequence). Returns its result and the extended cache.
 
-        It is the likeliest token of each row if ``greedy``, (batch, 1) int32, which may be the next ``ids`` without
-        being read, and is :data:`NOT_A_NUMBER` where the row's scores are NaN; else the logits (batch, vocabulary). The
-        cache that is given is given up.
+        If ``greedy``, the result is the most likely token of each row, (batch, 1) int32, or :data:`NOT_A_NUMBER` if the
+        row's scores are NaN; it can be passed as the next ``ids`` without reading it. Otherwise the result is the
+        logits (batch, vocabulary). The old ``cache`` is donated.
         """
         is_stored = isinstance(ids, Tensor)
         memory = {name: tensor.spec for name, tensor in fixed.items()}
@@ -93,7 +94,7 @@ class DecodePrograms:
         return results.pop("next"), results
 
     async def _run(self, program: Compiled, inputs: Arrays, stored: Tensors, donated: Sequence[str] = ()) -> Tensors:
-        """Tensors that are ``donated`` are given up: what is appended to them is written in place."""
+        """Run a program. Tensors named in ``donated`` are consumed: appending to them writes in place."""
         (bound, results), before = program, self.device.backend.calls
         with run_of(self._name):
             answer = await bound.run(inputs, {name: _storage(tensor) for name, tensor in stored.items()}, donated)
@@ -103,14 +104,14 @@ class DecodePrograms:
     # --- compiling, the first time ---
 
     async def compile_begin(self, shape: Shape) -> Compiled:
-        """The encoder for a source of this shape."""
+        """Compile the encoder for inputs of this shape."""
         shapes = {"input_ids": shape, "attention_mask": shape}
         return await self._compile(
             ("begin", shape), shapes, {}, lambda given, _: self.decoder.begin(self._weights, given)
         )
 
     async def compile_grow(self, batch: int, old: int, new: int) -> Compiled:
-        """From ``old`` slots to ``new`` ones."""
+        """Compile the copy of a cache of ``old`` slots to one of ``new`` slots."""
         before, after = self.decoder.cache(batch, old), self.decoder.cache(batch, new)
 
         def grown(_: Tensors, stored: Tensors) -> Tensors:
@@ -121,7 +122,7 @@ class DecodePrograms:
     async def compile_extend(
         self, shape: Shape, capacity: int, fixed: Specs, *, greedy: bool, is_stored: bool
     ) -> Compiled:
-        """A step over tokens of this shape, which are ``is_stored`` on the device or given by the host."""
+        """Compile a step over tokens of this shape; ``is_stored`` if they are a tensor on the device, not an array."""
         key = ("extend", shape, capacity, greedy, is_stored, *(spec.shape for spec in fixed.values()))
         if self._is_kept(key):
             return self._kept[key]
@@ -148,7 +149,7 @@ class DecodePrograms:
         stored: Specs,
         trace: Callable[[Tensors, Tensors], Tensors],
     ) -> Compiled:
-        """The program of ``trace`` for int32 inputs and stored tensors of these shapes."""
+        """Compile ``trace`` for int32 inputs and stored tensors of these shapes, or return the kept program."""
         if not self._is_kept(key):
             given = {name: self._symbol(Spec(shape, dtypes.int32), name) for name, shape in inputs.items()}
             leaves = {name: self._symbol(spec, name, is_stored=True) for name, spec in stored.items()}
@@ -164,19 +165,19 @@ class DecodePrograms:
         return Tensor.symbolic(argument(name, spec, is_stored=is_stored), self.device)
 
     def _longer(self, part: Tensor, spec: Spec) -> Tensor:
-        """``part`` with zeros in the slots that ``spec`` has behind its own."""
+        """Append slots of zeros to ``part``, up to the shape of ``spec``."""
         shape = (*part.shape[:2], spec.shape[2] - part.shape[2], part.shape[3])
         return concat([part, zeros(shape, dtype=part.dtype, device=self.device)], axis=2)
 
 
 def _likeliest(logits: Tensor) -> Tensor:
-    """The first of the largest in each row, (batch, 1) int32; :data:`NOT_A_NUMBER` where the row holds NaN."""
-    token = argmax(logits, axis=1, keepdims=True)  # of a NaN, if there is one
+    """Return the first maximum of each row, (batch, 1) int32; :data:`NOT_A_NUMBER` if the row contains NaN."""
+    token = argmax(logits, axis=1, keepdims=True)  # the index of a NaN, if there is one
     return where(isnan(take_along_axis(logits, token, axis=1)), NOT_A_NUMBER, token)
 
 
 def _fixed(name: str) -> str:
-    """The name of a leaf that all steps read."""
+    """Return the name of the leaf for a tensor that all steps read."""
     return f"fixed {name}"
 
 

@@ -1,5 +1,5 @@
-"""DINOv2 (Oquab et al., 2023, https://arxiv.org/abs/2304.07193), and with registers (Darcet et al., 2023,
-https://arxiv.org/abs/2309.16588): learned tokens without a position that hold what belongs to no patch.
+"""DINOv2 (Oquab et al., 2023, https://arxiv.org/abs/2304.07193), also with registers (Darcet et al., 2023,
+https://arxiv.org/abs/2309.16588): learned tokens without a position, for global information.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ CLASSES = {"dinov2": "Dinov2", "dinov2_with_registers": "Dinov2WithRegisters"}
 
 
 def encoder_of(folder: Checkpoint) -> VisionEncoder:
-    """The encoder that ``config.json`` describes."""
+    """Build the encoder of ``config.json``."""
     defaults: dict[str, object] = {"layer_norm_eps": 1e-6, "num_register_tokens": 4}
     fixed: dict[str, object] = {"intermediate_size": 1, "pooler_output_size": 0, "pooler_act": "tanh"}  # not read
     if folder.config.get("model_type") != "dinov2_with_registers":
@@ -28,7 +28,7 @@ def encoder_of(folder: Checkpoint) -> VisionEncoder:
 
 
 def names_of(*prefixes: str) -> WeightMapping:
-    """Map the names in checkpoints to the parameters, below one of ``prefixes``."""
+    """Map the names in checkpoints, after one of ``prefixes``, to the parameters."""
     return WeightMapping(
         prefixes=prefixes,
         renamed={".attention.attention.": ".attention.self."},
@@ -37,7 +37,7 @@ def names_of(*prefixes: str) -> WeightMapping:
 
 
 def build(folder: Checkpoint) -> VisionModel:
-    """The model that ``config.json`` asks for."""
+    """Build the model of ``config.json``."""
     kind = str(folder.config["model_type"])
     encoder = encoder_of(folder)
     size = encoder.config.hidden_size

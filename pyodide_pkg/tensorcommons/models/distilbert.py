@@ -35,7 +35,7 @@ NAMES = WeightMapping(
 
 
 def build(folder: Checkpoint) -> TextModel:
-    """The model that ``config.json`` asks for."""
+    """Build the model of ``config.json``."""
     config = EncoderConfig.of(folder, SPELLED, aliases=ALIASES, defaults={"n_layers": 6}, fixed=FIXED)
     words = Words("vocab_transform", "vocab_layer_norm", "vocab_projector", "vocab_projector.bias")
     classes = Classes("pre_classifier", "relu", "classifier")

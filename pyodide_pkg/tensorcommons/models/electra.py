@@ -1,4 +1,4 @@
-"""ELECTRA (Clark et al., 2020, https://arxiv.org/abs/2003.10555): BERT's encoder over embeddings of their own size."""
+"""ELECTRA (Clark et al., 2020, https://arxiv.org/abs/2003.10555): BERT's encoder over embeddings of another size."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ DEFAULTS = {
 
 
 def build(folder: Checkpoint) -> TextModel:
-    """The model that ``config.json`` asks for."""
+    """Build the model of ``config.json``."""
     check_fixed(folder.config, folder.file, is_decoder=False, add_cross_attention=False)
     config = EncoderConfig.of(folder, defaults=DEFAULTS)
     dense, norm = "generator_predictions.dense", "generator_predictions.LayerNorm"

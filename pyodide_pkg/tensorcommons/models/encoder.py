@@ -1,6 +1,6 @@
-"""The post-norm transformer encoder that BERT and its kin have in common; each of their files says where it differs.
+"""The post-norm transformer encoder of the BERT family; the file of each architecture declares its differences.
 
-Parameters are called as in BERT's checkpoints; the others' names are mapped to them (weight_mapping.py).
+Parameters have the names of BERT's checkpoints; those of other checkpoints are mapped to them (weight_mapping.py).
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from ..tensor import Tensor
 from .checkpoint import Checkpoint
 from .config import ACTIVATIONS, activation, check_fixed, check_heads, read_config
 
-LOWEST = -3.4028234663852886e38  # the most negative float32: what `transformers` adds to masked scores
+LOWEST = -3.4028234663852886e38  # the most negative float32, which `transformers` adds to masked scores
 
 
 @dataclass(frozen=True)
 class EncoderConfig:
-    """The part of ``config.json`` that decides the computation; sizes in elements.
+    """The fields of ``config.json`` that determine the computation; sizes in elements.
 
     ``embedding_size`` 0 means ``hidden_size``; ``type_vocab_size`` 0 means no token types. The defaults
     are BERT's.
@@ -50,13 +50,13 @@ class EncoderConfig:
         defaults: Mapping[str, object] | None = None,
         fixed: Mapping[str, object] | None = None,
     ) -> EncoderConfig:
-        """The typed configuration.
+        """Read the configuration.
 
-        ``defaults`` are the architecture's own for what ``config.json`` leaves out, ``fixed`` what the architecture has
-        whatever the file says: the reference does not read these fields.
+        ``defaults`` are the architecture's values for fields missing from ``config.json``, ``fixed`` its values for
+        fields that it does not read.
 
         Raises:
-            InvalidWeights: a field is wrong, or asks for what is not built in.
+            InvalidWeights: a field is wrong or not supported.
         """
         file, given = folder.file, {name: value for name, value in folder.config.items() if value is not None}
         table = {**(defaults or {}), **given, **(fixed or {})}
@@ -71,18 +71,18 @@ class EncoderConfig:
 
     @property
     def width(self) -> int:
-        """Elements of a word's embedding."""
+        """Size of a word embedding."""
         return self.embedding_size or self.hidden_size
 
 
 @dataclass(frozen=True)
 class Encoder:
-    """Token ids to hidden states.
+    """An encoder from token ids to hidden states.
 
-    ``layers`` are the prefixes of the layers' weights, one a layer: one that stands there twice is one storage. With
-    ``projects`` a linear layer leads from the embeddings to the hidden size. ``buckets`` is the size of a table of
-    attention biases by relative position, 0 for none; its rows for each pair of tokens are the input
-    ``relative_buckets``. The input ``position_ids``, where there is one, says which position each token has.
+    ``layers`` are the prefixes of the weights of each layer; layers with equal prefixes share weights. With
+    ``projects`` a linear layer maps the embeddings to the hidden size. ``buckets`` is the number of rows of a table of
+    attention biases by relative position, 0 for none; the input ``relative_buckets`` has the row of each pair of
+    tokens. The optional input ``position_ids`` has the position of each token.
     """
 
     config: EncoderConfig
@@ -92,12 +92,12 @@ class Encoder:
 
     @classmethod
     def plain(cls, config: EncoderConfig, *, projects: bool = False, buckets: int = 0) -> Encoder:
-        """With weights of its own for each layer."""
+        """Create an encoder whose layers do not share weights."""
         layers = tuple(f"encoder.layer.{i}" for i in range(config.num_hidden_layers))
         return cls(config, layers, projects, buckets)
 
     def parameters(self) -> dict[str, Shape]:
-        """Names as in a checkpoint of BERT's bare encoder."""
+        """Declare the parameters, with the names in a checkpoint of BERT's bare encoder."""
         c = self.config
         shapes: dict[str, Shape] = {
             "embeddings.word_embeddings.weight": (c.vocab_size, c.width),
@@ -119,7 +119,7 @@ class Encoder:
         return shapes
 
     def forward(self, weights: Mapping[str, Tensor], inputs: Mapping[str, Tensor]) -> Tensor:
-        """``input_ids`` and the other inputs, int32 (batch, sequence) -> (batch, sequence, hidden)."""
+        """Encode ``input_ids`` and the other inputs, int32 (batch, sequence) -> (batch, sequence, hidden)."""
         x = self._embed(weights, inputs)
         batch, sequence, _ = x.shape
         mask = reshape(additive(inputs["attention_mask"]), (batch, 1, 1, sequence))
@@ -153,5 +153,5 @@ class Encoder:
 
 
 def additive(attention_mask: Tensor) -> Tensor:
-    """0 where a token counts, the most negative float32 where it is padding."""
+    """Return the additive mask: 0 for tokens, the most negative float32 for padding."""
     return multiply(subtract(1.0, astype(attention_mask, "float32")), LOWEST)

@@ -1,9 +1,9 @@
-"""Text generation, token by token: prompts are read in pieces, then every step reads one token a row.
+"""Text generation: the prompts are processed in pieces, then each step processes one token of each row.
 
-Keys and values stay on the device, in a cache whose capacity grows in steps, so that a token costs one call into
-JavaScript and one read. All its bytes count under the budget, and are released when the generation ends: by itself, by
-an error, by a cancel, or when the iterator is closed. Where a device was lost or the model moved, the tokens are read
-again.
+Keys and values stay on the device, in a cache whose capacity grows in steps, so that a token takes one call into
+JavaScript and one read. The bytes of the cache count towards the memory limit. They are freed when the generation ends,
+by an error or a cancellation too, and when its iterator is closed. If the device was lost or the model moved, all
+tokens are processed again.
 """
 
 from __future__ import annotations
@@ -24,36 +24,35 @@ from ..tensor import Tensor
 from .decode_programs import NOT_A_NUMBER, DecodePrograms, Specs, Tensors
 from .decoder import Decoder
 from .generation_options import DEFAULT_NEW_TOKENS, Options
-from .logits_process import Prompt
+from .logits_process import Ids, Prompt
 from .prefetch import retrieve
-from .sampling import Ids, Sampler
+from .sampling import Sampler
 
 Decode: TypeAlias = "Callable[[Sequence[int]], str]"
-PIECES = (1, 8, 16, 32, 64, 128, 256)  # tokens read at once; a longer prompt is read in pieces
-CAPACITIES = (64, 128, 256, 512, 1024, 2048, 4096)  # slots of a cache; doubled above
+PIECES = (1, 8, 16, 32, 64, 128, 256)  # numbers of tokens in a step; a longer prompt takes several
+CAPACITIES = (64, 128, 256, 512, 1024, 2048, 4096)  # slots of a cache; powers of two above
 
 
-class Writing(Movable, Protocol):
-    """The part of a model that a writer uses."""
+class Generator(Movable, Protocol):
+    """The part of a model that a generation uses."""
 
     manager: TensorSharingManager
 
     def steps(self) -> DecodePrograms:
-        """Its programs, on the device where it is now."""
-        ...
+        """Return the model's programs on its current device."""
 
 
 class GenerationSession:
-    """One generation. ``tokens`` are all tokens so far (batch, sequence): prompts and what was written.
+    """One generation. ``tokens`` are all tokens so far (batch, sequence): the prompts and the new tokens.
 
-    With ``num_return_sequences`` each prompt has so many rows, one after another. ``finished`` says which rows have
-    ended; they continue as padding. A padding token outside the vocabulary is an error where a row needs it, or at once
-    with ``checks_padding``.
+    With ``num_return_sequences`` n, each prompt has n consecutive rows. ``finished`` marks the rows that have ended,
+    which are continued with padding tokens. A padding token outside the vocabulary is an error when a row needs it, or
+    at once with ``checks_padding``.
     """
 
     def __init__(
         self,
-        model: Writing,
+        model: Generator,
         decoder: Decoder,
         ids: Any,
         attention_mask: Any,
@@ -63,7 +62,7 @@ class GenerationSession:
         checks_padding: bool = False,
     ) -> None:
         if options.stop_strings and decode is None:
-            raise TensorCommonsError("stop_strings need a tokenizer: this model has none here")
+            raise TensorCommonsError("stop_strings need a tokenizer, and this model was loaded without one")
         self.options = options
         self._model = model
         self._decoder = decoder
@@ -84,14 +83,19 @@ class GenerationSession:
             prompts = _first_tokens(first, rows, decoder.vocab_size)
             self._start, starts = np.zeros(rows, np.int32), None
         elif not (np.diff(mask, axis=1) >= 0).all():
-            raise ShapeMismatch("prompts of different lengths are padded on the left: every row must end in a token")
+            raise ShapeMismatch(
+                "attention_mask has a 0 after a 1: pad shorter prompts on the left, so that every row ends in a token"
+            )
         if prompts.shape[1] >= decoder.max_length:
-            raise ShapeMismatch(f"{prompts.shape[1]} tokens leave no room in the {decoder.max_length} of the model")
+            raise ShapeMismatch(
+                f"the prompt of {prompts.shape[1]} tokens leaves no room for new tokens: "
+                f"the model takes {decoder.max_length} in all"
+            )
         self.tokens = prompts
         self.finished = np.zeros(rows, bool)
         self._prompt = prompts.shape[1]
         self._ends_at = time.monotonic() + options.max_time if options.max_time is not None else float("inf")
-        #: Width of ``tokens`` at which the generation ends: as asked for, or where the model has no more positions.
+        #: Width of ``tokens`` at which the generation ends: that of the options, or the model's maximum.
         self.longest = min(_max_length(options, self._prompt), decoder.max_length)
         prompt = Prompt(self._prompt, self.longest, source, starts)
         self._sampler = Sampler(options, rows, prompt, decoder.vocab_size)
@@ -99,22 +103,22 @@ class GenerationSession:
         self._capacity = 0
         self._cache: Tensors = {}
         self._fixed: Tensors = {}
-        self._ahead: Tensor | None = None  # what comes after the token that is read next
+        self._ahead: Tensor | None = None  # the result of a step that started before its token was read
 
     @property
     def is_done(self) -> bool:
-        """True if every row has ended, or is as long as it may be, or the time is over."""
+        """True if every row has ended, or the maximum length or time is reached."""
         width = self.tokens.shape[1]
         is_late = width > self._prompt and time.monotonic() > self._ends_at
         return bool(self.finished.all()) or width >= self.longest or is_late
 
     async def step(self) -> Ids:
-        """Choose and give the next token of each row: (batch,) int32.
+        """Choose, append and return the next token of each row: (batch,) int32.
 
         Raises:
             MemoryBudgetError: the cache does not fit beside the model.
             TensorReleased: the model was unloaded.
-            TensorCommonsError: the scores are NaN, or the padding of a row is outside the vocabulary.
+            TensorCommonsError: the scores are NaN, or a row needs a padding token outside the vocabulary.
         """
         if self.finished.any():
             self._check_padding()
@@ -140,13 +144,13 @@ class GenerationSession:
         if not 0 <= padding < size:
             raise TensorCommonsError(
                 f"pad_token_id {quoted(padding)} is outside the vocabulary of {size}, "
-                "and rows that end before others need padding: pass another one"
+                "and rows that end before others need padding: pass another pad_token_id"
             )
 
     def _check_numbers(self, values: Ids) -> None:
-        """Raise TensorCommonsError where the scores of an unfinished row are NaN.
+        """Raise TensorCommonsError if the scores of an unfinished row are NaN.
 
-        ``values`` are scores, or the tokens that the device chose, where :data:`~.steps.NOT_A_NUMBER` says so.
+        ``values`` are scores, or tokens chosen on the device, where ``NOT_A_NUMBER`` stands for NaN.
         """
         if self._sampler.is_greedy:
             wrong = values[:, 0] == NOT_A_NUMBER
@@ -160,10 +164,10 @@ class GenerationSession:
             )
 
     async def _next(self) -> Ids:
-        """Put the tokens that are not in the cache yet into it. Gives the scores or tokens that follow the last.
+        """Process the tokens that are not in the cache yet. Returns the scores or the tokens after the last one.
 
-        Where tokens are chosen on the device, the next step starts before this one's are read: the device does not wait
-        for the host. A step too many runs where they end a text.
+        If tokens are chosen on the device, the next step starts before this one's are read, so that the device does not
+        wait for the host. One step too many runs at the end of a text.
         """
         steps = self._model.steps()
         if (steps, steps.device.losses) != (self._steps, self._losses):  # the model moved, or its device was lost
@@ -179,14 +183,14 @@ class GenerationSession:
         reading = asyncio.ensure_future(answer.read())
         reading.add_done_callback(retrieve)
         try:
-            await asyncio.sleep(0)  # the copy that it reads stands before the next step in the device's queue
+            await asyncio.sleep(0)  # so that the copy for the read precedes the next step in the device's queue
             self._ahead = await self._extend(answer)
         finally:
             values = await reading
         return values
 
     async def _extend(self, tokens: Ids | Tensor) -> Tensor:
-        """Put ``tokens`` (batch, at most a piece) into the cache. Gives what comes after them."""
+        """Append ``tokens`` (batch, at most a piece) to the cache. Returns the scores or tokens after them."""
         count = tokens.shape[1]
         width = _width(count)
         await self._make_room(width)
@@ -204,7 +208,7 @@ class GenerationSession:
         return answer
 
     async def _make_room(self, count: int) -> None:
-        """A cache with ``count`` slots free, unless the model has no more."""
+        """Make or grow the cache, so that ``count`` slots are free, up to the model's maximum."""
         rows, capacity = len(self.tokens), self._room(self._filled, count, self._capacity)
         if capacity == self._capacity:
             return
@@ -215,17 +219,17 @@ class GenerationSession:
         self._capacity = capacity
 
     def _room(self, filled: int, count: int, capacity: int) -> int:
-        """The slots of a cache that takes ``count`` tokens behind ``filled``, where one of ``capacity`` is."""
+        """Return the capacity of a cache for ``count`` tokens after ``filled``, given its present ``capacity``."""
         most = self._decoder.max_length
         needed = min(filled + count, most)
         if needed <= capacity:
             return capacity
-        if not capacity:  # room for the whole prompt, and some of the answer
+        if not capacity:  # room for the whole prompt and some new tokens
             needed = max(needed, min(self.longest, self._prompt + CAPACITIES[0] // 2))
         return min(next((size for size in CAPACITIES if size >= needed), 2 ** int(needed - 1).bit_length()), most)
 
     async def compile(self, progress_callback: Callable[[int, int], None]) -> None:
-        """Compile every program that the writing may take to its end."""
+        """Compile every program that the generation may need."""
         steps, rows, greedy = self._steps, len(self.tokens), self._sampler.is_greedy
         grown: dict[int, int] = {}
         extended: dict[tuple[Shape, int, bool], None] = {}
@@ -252,41 +256,41 @@ class GenerationSession:
             progress_callback(done := done + 1, total)
 
     def close(self) -> None:
-        """Give the cache back. Safe to call twice."""
+        """Free the cache. Safe to call twice."""
         for tensor in (*self._cache.values(), *self._fixed.values(), self._ahead):
             if tensor is not None:
                 tensor.release()
         self._cache, self._fixed, self._filled, self._capacity, self._ahead = {}, {}, 0, 0, None
 
 
-async def write(writer: GenerationSession, on_token: Callable[[Ids], None] | None = None) -> Ids:
-    """Write to the end; gives all tokens. ``on_token`` gets each step's tokens."""
-    async with aclosing(stream(writer)) as steps:
+async def complete(session: GenerationSession, on_token: Callable[[Ids], None] | None = None) -> Ids:
+    """Generate to the end and return all tokens. ``on_token`` gets each step's tokens."""
+    async with aclosing(stream(session)) as steps:
         async for chosen in steps:
             if on_token is not None:
                 on_token(chosen)
-    return writer.tokens
+    return session.tokens
 
 
-async def stream(writer: GenerationSession) -> AsyncGenerator[Ids, None]:
-    """The tokens of each step, (batch,). Closing the iterator, or cancelling who awaits it, gives everything back."""
+async def stream(session: GenerationSession) -> AsyncGenerator[Ids, None]:
+    """Yield the tokens of each step, (batch,). Closing the iterator, or cancelling the task, frees the memory."""
     try:
-        while not writer.is_done:
-            yield await writer.step()
+        while not session.is_done:
+            yield await session.step()
     finally:
-        writer.close()
+        session.close()
 
 
 def _max_length(options: Options, prompt: int) -> int:
-    """Width of the tokens at which a generation ends.
+    """Return the width of the tokens at which a generation ends.
 
     Raises:
-        ShapeMismatch: ``max_length`` leaves no room behind the prompt.
+        ShapeMismatch: ``max_length`` leaves no room after the prompt.
     """
     if options.max_new_tokens is None and options.max_length is not None:
         if options.max_length <= prompt:
             raise ShapeMismatch(
-                f"max_length={options.max_length} counts the prompt, which has {prompt} tokens: "
+                f"max_length={options.max_length} includes the prompt, which has {prompt} tokens: "
                 "raise it, or pass max_new_tokens"
             )
         return options.max_length
@@ -294,9 +298,11 @@ def _max_length(options: Options, prompt: int) -> int:
 
 
 def _first_tokens(tokens: Sequence[int], rows: int, vocab_size: int) -> Ids:
-    """The tokens that answers begin with, (rows, 1): one for all, or one a row."""
+    """Return the start tokens (rows, 1), from one token for all rows or one for each row."""
     if len(tokens) not in (1, rows):
-        raise ShapeMismatch(f"decoder_start_token_id is one token or one a row: {len(tokens)} for {rows} rows")
+        raise ShapeMismatch(
+            f"decoder_start_token_id must be one token, or one for each of the {rows} rows, not {len(tokens)} tokens"
+        )
     if outside := [token for token in tokens if not 0 <= token < vocab_size]:
         raise TensorCommonsError(
             f"decoder_start_token_id {quoted(outside[0])} is outside the vocabulary of {vocab_size}"
@@ -305,25 +311,29 @@ def _first_tokens(tokens: Sequence[int], rows: int, vocab_size: int) -> Ids:
 
 
 def _prompts(ids: Any, attention_mask: Any, vocab_size: int) -> tuple[Ids, Ids]:
-    """Both as int32 (batch, sequence)."""
+    """Check the prompts and their mask, and convert both to int32 (batch, sequence)."""
     tokens = host_array(ids)
     mask = np.ones_like(tokens) if attention_mask is None else host_array(attention_mask)
     if tokens.ndim != 2 or 0 in tokens.shape or not np.issubdtype(tokens.dtype, np.integer):
-        raise ShapeMismatch(f"input_ids must be whole numbers (batch, sequence), not {tokens.dtype} {tokens.shape}")
+        raise ShapeMismatch(f"input_ids must be integers (batch, sequence), not {tokens.dtype} {tokens.shape}")
     if tokens.min() < 0 or tokens.max() >= vocab_size:
-        raise TensorCommonsError(f"input_ids from {tokens.min()} to {tokens.max()} leave the vocabulary of the model")
+        raise TensorCommonsError(
+            f"input_ids from {tokens.min()} to {tokens.max()} are not all inside the vocabulary of {vocab_size}"
+        )
     if mask.shape != tokens.shape or not np.isin(mask, (0, 1)).all() or not mask.any(axis=1).all():
-        raise ShapeMismatch("attention_mask must be 0 and 1 in the shape of input_ids, with a 1 in every row")
+        raise ShapeMismatch(
+            f"attention_mask must be 0 and 1 in the shape of input_ids, {tokens.shape}, with a 1 in every row"
+        )
     return tokens.astype(np.int32), mask.astype(np.int32)
 
 
 def _width(count: int) -> int:
-    """Columns of the piece that takes ``count`` tokens."""
+    """Return the number of columns of the piece for ``count`` tokens."""
     return min(size for size in PIECES if size >= count)
 
 
 def _padded(array: Ids, width: int | None = None) -> Ids:
-    """``array`` with zeros behind its columns, up to ``width`` or the next size of :data:`PIECES`."""
+    """Append zeros to the columns of ``array``, up to ``width`` or the next size of :data:`PIECES`."""
     columns = array.shape[1]
     width = width or next((size for size in PIECES if size >= columns), -(-columns // PIECES[-1]) * PIECES[-1])
     return np.pad(array, ((0, 0), (0, width - columns)))

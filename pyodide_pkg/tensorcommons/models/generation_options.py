@@ -1,8 +1,8 @@
-"""Options of text generation: the fields of ``transformers.GenerationConfig``, each honoured, inert or refused.
+"""Options of text generation: the fields of ``transformers.GenerationConfig``, each supported, inert or refused.
 
-The fields of :class:`Options` are honoured. :data:`INERT` lists those that do not change what is written here, and
-:data:`REFUSED` those that would, and are not built in: a call whose options ask for one raises an error that names it.
-docs/generation.md has the same table; a test compares the two with each other and with the class of ``transformers``.
+The fields of :class:`Options` are supported. :data:`INERT` lists those that do not change the generated tokens, and
+:data:`REFUSED` those that would but are not supported: requesting one is an error that names it. docs/generation.md has
+the same table; a test compares both with each other and with the class of ``transformers``.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from functools import lru_cache
 from typing import Any, TypeAlias
 
@@ -22,11 +22,11 @@ logger = logging.getLogger(__name__)
 
 FILE = "generation_config.json"
 DEFAULT_NEW_TOKENS = 256
-MOST_SEQUENCES = 1 << 16  # of one prompt: each is a row before the size of the cache is known
+MOST_SEQUENCES = 1 << 16  # rows of one prompt: they are allocated before the size of the cache is checked
 LARGEST = float(np.finfo(np.float32).max)
 Biases: TypeAlias = "tuple[tuple[tuple[int, ...], float], ...]"
 
-#: Field -> why it changes nothing.
+#: Field -> the reason why it has no effect.
 INERT: dict[str, str] = {
     **dict.fromkeys(
         ("use_cache", "cache_config", "max_cache_len", "low_memory", "prefill_chunk_size"),
@@ -48,10 +48,10 @@ INERT: dict[str, str] = {
             *("prompt_lookup_num_tokens", "max_matching_ngram_size", "assistant_early_exit", "assistant_lookbehind"),
             *("target_lookbehind", "assistant_ensemble_weight", "speculation_type"),
         ),
-        "assisted generation writes the same tokens, faster",
+        "assisted generation gives the same tokens, faster",
     ),
-    "transformers_version": "a note",
-    "_from_model_config": "a note",
+    "transformers_version": "metadata",
+    "_from_model_config": "metadata",
     "task_specific_params": "ignored by `transformers` from version 5 on",
 }
 
@@ -67,7 +67,7 @@ def _is_contrastive(value: Any, values: Mapping[str, Any]) -> bool:
     return asked and values.get("do_sample") is not True
 
 
-#: Field -> (what it asks for, whether a value asks for it given all values). ``None`` never does.
+#: Field -> (the feature, a test of whether its value requests the feature, given all values). ``None`` never does.
 REFUSED: dict[str, tuple[str, Callable[[Any, Mapping[str, Any]], bool]]] = {
     "num_beams": ("beam search", lambda value, _: value != 1),
     "constraints": ("constrained beam search", lambda value, _: True),
@@ -81,7 +81,7 @@ REFUSED: dict[str, tuple[str, Callable[[Any, Mapping[str, Any]], bool]]] = {
     "token_healing": ("token healing", lambda value, _: value is not False),
     "return_dict_in_generate": ("results beside the tokens", lambda value, _: value is not False),
     "cache_implementation": ("a quantized cache", lambda value, _: value not in CACHES),
-    # Arguments of `generate` that are functions or models; `transformers` refuses them in a file, too.
+    # Arguments of `generate` that are functions or models; `transformers` rejects them in a file, too.
     **dict.fromkeys(
         (
             *("logits_processor", "stopping_criteria", "prefix_allowed_tokens_fn", "assistant_model", "streamer"),
@@ -90,16 +90,16 @@ REFUSED: dict[str, tuple[str, Callable[[Any, Mapping[str, Any]], bool]]] = {
         ("an object that generation calls", lambda value, _: True),
     ),
 }
-#: Refused in a call alone: a file's says what the library that wrote it should return.
+#: Refused only in a call: in a file it is a setting of the library that wrote the file.
 ONLY_IN_CALLS = ("return_dict_in_generate",)
-#: Options without effect unless tokens are drawn, and the values that mean "not set".
+#: Options without effect unless tokens are sampled, and the values that mean "not set".
 SAMPLING: dict[str, float | None] = {
     **dict.fromkeys(("temperature", "top_p", "typical_p"), 1),
     **dict.fromkeys(("epsilon_cutoff", "eta_cutoff"), 0),
     **dict.fromkeys(("min_p", "top_h")),
     "top_k": 50,
 }
-#: Option -> its value where a file has one below 0, as older files do for "none". A call's is refused.
+#: Option -> its value for a negative number in a file, which older files have for "none". In a call it is an error.
 BELOW_ZERO: dict[str, int | None] = {"min_length": 0, "min_new_tokens": 0, "pad_token_id": None}
 BEAMS = {"early_stopping": False, "length_penalty": 1}
 
@@ -108,11 +108,11 @@ BEAMS = {"early_stopping": False, "length_penalty": 1}
 class Options:
     """Options of one generation, with the names and semantics of ``transformers.GenerationConfig``.
 
-    Lengths are in tokens and count the prompt, apart from ``max_new_tokens`` (which goes before ``max_length``; 256
-    where there is neither) and ``min_new_tokens``. ``do_sample=False`` takes the likeliest token; the options from
-    ``temperature`` to ``eta_cutoff`` and ``seed`` are for drawn tokens. The same seed draws the same tokens, each row
-    of a batch as if it were alone. ``eos_token_id`` (one or several) ends a row, which continues as ``pad_token_id``;
-    so does a text that holds one of ``stop_strings``. docs/generation.md explains each option.
+    Lengths are in tokens and include the prompt, except ``max_new_tokens`` (which takes precedence over ``max_length``;
+    256 if neither is set) and ``min_new_tokens``. ``do_sample=False`` takes the most likely token; the options from
+    ``temperature`` to ``eta_cutoff`` and ``seed`` apply to sampled tokens. The same seed samples the same tokens,
+    independently for each row of a batch. A row ends at an ``eos_token_id`` (one or several) or when its text contains
+    one of ``stop_strings``, and is padded with ``pad_token_id``. docs/generation.md explains each option.
     """
 
     max_new_tokens: int | None = None
@@ -152,17 +152,17 @@ class Options:
 
     @classmethod
     def of(cls, defaults: Mapping[str, Any], given: Mapping[str, Any]) -> Options:
-        """The options ``given`` in a call, over the ``defaults`` of a file.
+        """Merge the options ``given`` in a call with the ``defaults`` of a file.
 
-        A null in a file stands for the default. ``None`` in a call switches the option off, whatever the file says.
+        A null in a file means the default of this class; ``None`` in a call disables the option of the file.
 
         Raises:
-            TensorCommonsError: an option is unknown, of a wrong kind, out of range, or not built in.
+            TensorCommonsError: an option is unknown, of a wrong type, out of range, or not supported.
         """
         known = {field.name for field in fields(cls)}
         if unknown := sorted(set(given) - known - set(INERT) - set(REFUSED)):
             names = ", ".join(sorted(known))
-            raise TensorCommonsError(f"unknown option {shown(', '.join(unknown))}; generation takes {names}")
+            raise TensorCommonsError(f"unknown option {shown(', '.join(unknown))}; options: {names}")
         stated = {name: value for name, value in defaults.items() if value is not None and name != "seed"}
         for name, off in BELOW_ZERO.items():
             if type(value := stated.get(name)) is int and value < 0:
@@ -199,7 +199,7 @@ class Options:
         elif self.num_return_sequences > 1:
             raise TensorCommonsError(
                 f"num_return_sequences={self.num_return_sequences} needs do_sample=True: "
-                "the likeliest tokens are the same every time"
+                "without sampling all sequences are the same"
             )
         for name in ("forced_bos_token_id", "forced_eos_token_id"):
             value = getattr(self, name)
@@ -214,12 +214,8 @@ class Options:
         """Padding token for finished rows."""
         return self.pad_token_id if self.pad_token_id is not None else (self.eos_token_id or (0,))[0]
 
-    def but(self, **changes: Any) -> Options:
-        """The same with other values."""
-        return replace(self, **changes)
 
-
-# --- readers: from what a call or a file says to a field's value; a ValueError or TypeError states what is allowed ---
+# --- readers: convert a value of a call or a file; a ValueError or TypeError states the allowed values ---
 
 
 def _is_number(value: Any) -> bool:
@@ -227,24 +223,24 @@ def _is_number(value: Any) -> bool:
 
 
 def _plain(value: Any) -> Any:
-    """NumPy's numbers and arrays as Python's."""
+    """Convert NumPy numbers and arrays to Python numbers and lists."""
     return value.tolist() if isinstance(value, (np.generic, np.ndarray)) else value
 
 
 def _whole(least: int | None = None, most: int | None = None) -> Callable[[Any], int]:
-    end = "on" if most is None else f"to {most:,}"
+    end = "" if most is None else f" to {most:,}"
 
     def read(value: Any) -> int:
         value = _plain(value)
         if type(value) is not int or (least is not None and value < least) or (most is not None and value > most):
-            raise ValueError("a whole number" + ("" if least is None else f" from {least} {end}"))
+            raise ValueError("an integer" + ("" if least is None else f" from {least}{end}"))
         return value
 
     return read
 
 
 def _number(name: str, fits: Callable[[float], bool]) -> Callable[[Any], float]:
-    """A number that float32 holds."""
+    """Return a reader of numbers that float32 can represent."""
 
     def read(value: Any) -> float:
         value = _plain(value)
@@ -263,14 +259,14 @@ def _truth(value: Any) -> bool:
 
 
 def _tokens(least: int | None = 0) -> Callable[[Any], tuple[int, ...]]:
-    """One token id, or several."""
+    """Return a reader of one token id, or several."""
 
     def read(value: Any) -> tuple[int, ...]:
         value = _plain(value)
         several = tuple(map(_plain, value)) if isinstance(value, (list, tuple)) else (value,)
         if any(type(token) is not int or (least is not None and token < least) for token in several):
-            up = "" if least is None else f" from {least} on"
-            raise ValueError(f"a token id or a list of token ids, whole numbers{up}")
+            up = "" if least is None else f" from {least}"
+            raise ValueError(f"a token id or a list of token ids, which are integers{up}")
         return several
 
     return read
@@ -279,7 +275,7 @@ def _tokens(least: int | None = 0) -> Callable[[Any], tuple[int, ...]]:
 def _strings(value: Any) -> tuple[str, ...]:
     texts = (value,) if isinstance(value, str) else tuple(value) if isinstance(value, (list, tuple)) else ()
     if (not texts and value not in ([], ())) or not all(isinstance(text, str) and text for text in texts):
-        raise ValueError("a string or a list of strings that are not empty")
+        raise ValueError("a non-empty string, or a list of these")
     return texts
 
 
@@ -291,7 +287,7 @@ def _sequences(value: Any) -> tuple[tuple[int, ...], ...]:
         or not value
         or not all(isinstance(_plain(row), (list, tuple)) for row in value)
     ):
-        raise ValueError("a list of lists of token ids, at least one")
+        raise ValueError("a non-empty list of lists of token ids")
     return tuple(read(row) for row in value)
 
 
@@ -301,18 +297,18 @@ def _biases(value: Any) -> Biases:
         isinstance(pair, (list, tuple)) and len(pair) == 2 and isinstance(pair[0], (list, tuple)) and pair[0]
         for pair in pairs
     ):  # fmt: skip
-        raise ValueError("a dict of tuples of token ids to numbers, or a list of [token ids, number], at least one")
+        raise ValueError("a non-empty dict of tuples of token ids to numbers, or a list of [token ids, number]")
     read = _tokens()
     for _, bias in pairs:
         if not _is_number(bias) or math.isnan(bias):
-            raise ValueError("sequences of token ids, each with a number as its bias")
+            raise ValueError("a number for each sequence of token ids")
     return tuple({read(tokens): float(bias) for tokens, bias in pairs}.items())
 
 
 def _decay(value: Any) -> tuple[int, float]:
     if not isinstance(value, (list, tuple)) or len(value) != 2:
-        raise ValueError("(the number of tokens after which it starts, a factor)")
-    return _whole()(value[0]), _number("(a whole number, a factor that is a number)", lambda _: True)(value[1])
+        raise ValueError("a pair (start in tokens, factor)")
+    return _whole()(value[0]), _number("a pair (an integer, a number)", lambda _: True)(value[1])
 
 
 _any, _above_zero = _number("a number", lambda _: True), _number("a number above 0", lambda value: value > 0)
@@ -333,10 +329,10 @@ READERS: dict[str, Callable[[Any], Any]] = {
     "sequence_bias": _biases,
     "exponential_decay_length_penalty": _decay,
 }
-#: What must hold of options for drawn tokens. Other values of the cutoffs, and a mass from 1 on, are off.
+#: Ranges of the options for sampled tokens. Other values of the cutoffs, and a mass of 1 or more, disable them.
 DRAWN: tuple[tuple[str, Callable[[float], bool], str], ...] = (
-    ("temperature", lambda value: value > 0, "a number above 0 (for the likeliest token pass do_sample=False)"),
-    ("top_k", lambda value: value >= 0, "a whole number from 0 (off) on"),
+    ("temperature", lambda value: value > 0, "a number above 0 (for the most likely token pass do_sample=False)"),
+    ("top_k", lambda value: value >= 0, "an integer from 0 (off)"),
     ("top_p", lambda value: value >= 0, "a number from 0 to 1"),
     ("min_p", lambda value: 0 <= value <= 1, "a number from 0 to 1"),
     ("top_h", lambda value: 0 < value <= 1, "a number above 0, up to 1"),
@@ -352,26 +348,28 @@ def _refusal(name: str, value: Any, what: str, *, in_call: bool) -> str:
     remedy = (
         "leave it out" if in_call else f"pass {name}={'1' if name == 'num_beams' else 'None'} to generate without it"
     )
-    return f"{name}={quoted(value)} in {where} asks for {what}, which is not built in: {remedy}"
+    return f"{name}={quoted(value)} in {where} requests {what}, which is not supported: {remedy}"
 
 
 def _remarks(given: Mapping[str, Any], options: Options) -> list[str]:
-    """List warnings about options without effect, as ``transformers`` gives them."""
+    """List warnings about options without effect, as ``transformers`` does."""
+
+    def changed(defaults: Mapping[str, Any]) -> str:
+        return ", ".join(n for n, default in defaults.items() if given.get(n) is not None and given[n] != default)
+
     remarks = []
-    if not options.do_sample:
-        unused = [n for n, off in SAMPLING.items() if given.get(n) is not None and given[n] != off]
-        if unused:
-            remarks.append(f"{', '.join(unused)}: without effect unless do_sample=True")
-    if unused := [n for n, off in BEAMS.items() if given.get(n) is not None and given[n] != off]:
-        remarks.append(f"{', '.join(unused)}: without effect unless num_beams is above 1")
-    if unused := [n for n in INERT if n.startswith("output_") and given.get(n) is True]:
-        remarks.append(f"{', '.join(unused)}: without effect, generate() gives the tokens")
+    if not options.do_sample and (unused := changed(SAMPLING)):
+        remarks.append(f"{unused}: without effect unless do_sample=True")
+    if unused := changed(BEAMS):
+        remarks.append(f"{unused}: without effect unless num_beams is above 1")
+    if unused := ", ".join(n for n in INERT if n.startswith("output_") and given.get(n) is True):
+        remarks.append(f"{unused}: without effect, since generate() returns the tokens")
     if options.max_new_tokens is not None and options.max_length is not None:
         remarks.append("max_new_tokens and max_length are both set: max_new_tokens is used")
     if options.min_new_tokens is not None and options.min_length:
         remarks.append("min_new_tokens and min_length are both set: min_new_tokens is used")
     if any(token < 0 for token in options.eos_token_id):
-        remarks.append(f"eos_token_id {quoted(list(options.eos_token_id)[:9])} has a negative number: no token is that")
+        remarks.append(f"eos_token_id {quoted(list(options.eos_token_id)[:9])}: a negative number matches no token")
     return remarks
 
 

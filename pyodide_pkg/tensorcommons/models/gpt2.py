@@ -1,6 +1,6 @@
 """GPT-2 (Radford et al., 2019, https://cdn.openai.com/better-language-models/language_models_are_unsupervised_multitask_learners.pdf).
 
-A pre-norm decoder with learned positions. Its checkpoints store the weights of products as (in, out).
+A pre-norm decoder with learned positions. Its checkpoints store the weights of linear layers as (in, out).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from .config import ACTIVATIONS, activation, check_fixed, check_heads, read_conf
 from .decoder import KVState
 from .weight_mapping import WeightMapping
 
-ALIASES = {  # the names that all configurations of `transformers` know
+ALIASES = {  # names that every configuration of `transformers` accepts
     "n_embd": "hidden_size",
     "n_positions": "max_position_embeddings",
     "n_head": "num_attention_heads",
@@ -29,14 +29,14 @@ ALIASES = {  # the names that all configurations of `transformers` know
 
 @dataclass(frozen=True)
 class Gpt2Config:
-    """The part of ``config.json`` that decides the computation; sizes in elements."""
+    """The fields of ``config.json`` that determine the computation; sizes in elements."""
 
     vocab_size: int = 50257
     n_positions: int = 1024
     n_embd: int = 768
     n_layer: int = 12
     n_head: int = 12
-    n_inner: int = 0  # 4 * n_embd
+    n_inner: int = 0  # 0: 4 * n_embd
     activation_function: str = "gelu_new"
     layer_norm_epsilon: float = 1e-5
     scale_attn_weights: bool = True
@@ -45,7 +45,7 @@ class Gpt2Config:
 
     @classmethod
     def of(cls, folder: Checkpoint) -> Gpt2Config:
-        """The typed configuration. Raises InvalidWeights for what is missing, wrong, or not built in."""
+        """Read the configuration. Raises InvalidWeights for a field that is missing, wrong or not supported."""
         file = folder.file
         config = read_config(cls, folder.config, file, aliases=ALIASES)
         check_heads(config.n_embd, config.n_head, file)
@@ -55,12 +55,12 @@ class Gpt2Config:
 
 
 def build(folder: Checkpoint) -> Architecture:
-    """GPT-2 with the head that ``config.json`` asks for."""
+    """Build GPT-2 with the head of ``config.json``."""
     return with_head(folder, "GPT2", Gpt2(Gpt2Config.of(folder), folder), "LMHeadModel")
 
 
 class Gpt2(CausalDecoder):
-    """The decoder with its vocabulary head. ``generation`` are default options for writing."""
+    """The decoder with its vocabulary head."""
 
     model_type = "gpt2"
 
@@ -74,7 +74,7 @@ class Gpt2(CausalDecoder):
         self.names = WeightMapping(prefixes=("transformer.",), tied=tied)
 
     def body(self) -> dict[str, Shape]:
-        """Names as in a checkpoint, without the prefix ``transformer.``."""
+        """Declare the parameters, with the names in a checkpoint without the prefix ``transformer.``."""
         c = self.config
         shapes: dict[str, Shape] = {"wte.weight": (c.vocab_size, c.n_embd), "wpe.weight": (c.n_positions, c.n_embd)}
         for i in range(c.n_layer):
@@ -89,9 +89,9 @@ class Gpt2(CausalDecoder):
         return shapes | layer_norm.parameters("ln_f", c.n_embd)
 
     def hidden(self, weights: Mapping[str, Tensor], ids: Tensor, past: KVState) -> Tensor:
-        """The hidden states after the last layer and its norm, (batch, sequence, hidden)."""
+        """Compute the hidden states after the last layer and its norm, (batch, sequence, hidden)."""
         c = self.config
-        positions = minimum(past.positions, c.n_positions - 1)  # padding may be placed behind the last
+        positions = minimum(past.positions, c.n_positions - 1)  # padding may exceed the last position
         x = embedding.forward(weights["wte.weight"], ids) + embedding.forward(weights["wpe.weight"], positions)
         for i in range(c.n_layer):
             layer = f"h.{i}"
@@ -121,5 +121,5 @@ def _product_parameters(prefix: str, inputs: int, outputs: int) -> dict[str, Sha
 
 
 def _product(weights: Mapping[str, Tensor], prefix: str, x: Tensor) -> Tensor:
-    """``x @ weight + bias``."""
+    """Compute ``x @ weight + bias``."""
     return matmul(x, weights[f"{prefix}.weight"]) + weights[f"{prefix}.bias"]

@@ -1,6 +1,6 @@
-"""Heads on an encoder's hidden states, named as `transformers` calls its classes and outputs.
+"""Heads on an encoder's hidden states, named after the classes and outputs of `transformers`.
 
-Every text encoder may carry each of these; its file says under which names its checkpoints keep the layers.
+Every text encoder supports each of these; its file names the layers in its checkpoints.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from .encoder import EncoderConfig, additive
 from .sentence import Sentence
 
 AnyHead = TypeVar("AnyHead")
-MOST_LABELS = 2**17  # checked before a name is made for each
+MOST_LABELS = 2**17
 WORDS = "embeddings.word_embeddings.weight"
 
 
 @dataclass(frozen=True)
 class Labels:
-    """The classes of a classifier, and what makes scores of its logits: "softmax", "sigmoid" or "none"."""
+    """The labels of a classifier, and the function from logits to scores: "softmax", "sigmoid" or "none"."""
 
     names: tuple[str, ...]
     activation: str = "softmax"
@@ -37,7 +37,7 @@ class Labels:
         """Read ``id2label`` and ``problem_type`` as the pipelines of `transformers` do.
 
         Raises:
-            InvalidWeights: the labels are not numbered from 0, or the problem is of an unknown kind.
+            InvalidWeights: the labels are not numbered from 0, or the problem type is unknown.
         """
         config, file = folder.config, folder.file
         table = config.get("id2label")
@@ -45,7 +45,7 @@ class Labels:
             count = 2 if config.get("num_labels") is None else config["num_labels"]
             if type(count) is not int or not 0 < count <= MOST_LABELS:
                 raise InvalidWeights(
-                    file, f"num_labels is a whole number from 1 to {MOST_LABELS:,}, not {quoted(count)}"
+                    file, f"num_labels must be an integer from 1 to {MOST_LABELS:,}, not {quoted(count)}"
                 )
             table = {str(i): f"LABEL_{i}" for i in range(count)}
         if not isinstance(table, dict) or set(map(str, table)) != {str(i) for i in range(len(table))}:
@@ -64,43 +64,42 @@ class Labels:
         return cls(names, kinds[kind])
 
 
-class Head(Protocol):
-    """Parameters and outputs beside the encoder's; ``per_token`` are the outputs with a sequence axis."""
+class HeadOutputs(Protocol):
+    """The declarations of a head, whatever the encoder reads."""
 
     @property
     def tasks(self) -> tuple[str, ...]:
-        """The pipelines that it serves."""
-        ...
+        """The pipelines that the head supports."""
 
     @property
     def outputs(self) -> tuple[str, ...]:
-        """The names of the outputs of :meth:`forward`."""
-        ...
+        """Names of the outputs of ``forward``."""
 
     @property
     def defaults(self) -> tuple[str, ...]:
-        """The outputs of a call that names none, the hidden states included."""
-        ...
+        """The outputs of a call that names none, including the encoder's."""
+
+    def parameters(self) -> dict[str, Shape]:
+        """Return the names and shapes of the weights."""
+
+
+class Head(HeadOutputs, Protocol):
+    """A head on an encoder of text."""
 
     @property
     def per_token(self) -> tuple[str, ...]:
-        """See above."""
-        ...
-
-    def parameters(self) -> dict[str, Shape]:
-        """Names and shapes of its weights."""
-        ...
+        """The outputs with a sequence axis."""
 
     def forward(self, weights: Mapping[str, Tensor], hidden: Tensor, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Its outputs of ``hidden`` (batch, sequence, hidden) and the model's ``inputs``, (batch, sequence)."""
-        ...
+        """Compute the outputs from ``hidden`` (batch, sequence, hidden) and the ``inputs`` (batch, sequence)."""
 
 
 @dataclass(frozen=True)
 class Embedder:
-    """No head, or the [CLS] pooler under the name ``pooler``.
+    """The bare model, with the [CLS] pooler of the name ``pooler`` if it has one.
 
-    ``sentence_embedding`` (batch, hidden) is pooled as the folder says, ``mean_embedding`` and so on by their name.
+    ``sentence_embedding`` (batch, hidden) is pooled as the folder specifies; ``mean_embedding`` and so on are pooled by
+    the mode in their name.
     """
 
     size: int
@@ -111,7 +110,7 @@ class Embedder:
 
     @property
     def outputs(self) -> tuple[str, ...]:
-        """See above; and ``pooler_output`` (batch, hidden) where there is a pooler."""
+        """The embeddings, and ``pooler_output`` (batch, hidden) if there is a pooler."""
         return ("sentence_embedding", *(f"{mode}_embedding" for mode in pooling.MODES), *self.defaults[1:])
 
     @property
@@ -120,7 +119,7 @@ class Embedder:
         return ("last_hidden_state", "pooler_output") if self.pooler else ("last_hidden_state",)
 
     def parameters(self) -> dict[str, Shape]:
-        """The pooler's, and those of the modules behind the encoder."""
+        """Return the parameters of the pooler and of the modules after the encoder."""
         pooler = linear.parameters(self.pooler, self.size, self.size) if self.pooler else {}
         return pooler | self.sentence.parameters()
 
@@ -136,9 +135,9 @@ class Embedder:
 
 @dataclass(frozen=True)
 class Words:
-    """The layers from a hidden state to scores of words: ``out`` has a weight of its own, or that of the embeddings.
+    """The names of the layers from a hidden state to scores of words. ``out`` may share the weight of the embeddings.
 
-    ``bias`` is the name under which `transformers` keeps the bias of ``out``, a second time if it differs.
+    ``bias`` is the name of the bias of ``out`` in `transformers`, where it may be stored a second time.
     """
 
     dense: str
@@ -147,14 +146,14 @@ class Words:
     bias: str
 
     def output(self, folder: Checkpoint, *, tied: bool) -> tuple[str, str]:
-        """The parameters (weight, bias) of ``out``."""
+        """Return the names (weight, bias) of the parameters of ``out``."""
         bias = f"{self.out}.bias"
         return folder.output(f"{self.out}.weight", WORDS, tied=tied), bias if folder.has(bias) else self.bias
 
 
 @dataclass(frozen=True)
 class MaskedLM:
-    """A score for every word of the vocabulary at every token: ``logits`` (batch, sequence, vocabulary).
+    """The masked language model: ``logits`` (batch, sequence, vocabulary).
 
     It is also SPLADE (Formal et al., 2021, https://arxiv.org/abs/2107.05720): ``sparse_embedding`` (batch, vocabulary)
     is ``max over tokens of log(1 + relu(logit))``.
@@ -170,7 +169,7 @@ class MaskedLM:
     per_token: ClassVar[tuple[str, ...]] = ("logits",)
 
     def parameters(self) -> dict[str, Shape]:
-        """A linear layer, a layer norm, a bias for each word, and the weight of the output where it is not tied."""
+        """Declare a linear layer, a layer norm, a bias for each word, and the weight of the output."""
         c, (weight, bias) = self.config, self.output
         shapes = linear.parameters(self.layers.dense, c.hidden_size, c.width)
         shapes |= layer_norm.parameters(self.layers.norm, c.width)
@@ -188,7 +187,7 @@ class MaskedLM:
 
 @dataclass(frozen=True)
 class Classes:
-    """The layers from the first token's hidden state to scores of labels, and the activation between."""
+    """The names of the layers from the first token's hidden state to scores of labels, and the activation between."""
 
     dense: str
     activation: str
@@ -196,7 +195,7 @@ class Classes:
 
 
 class TextClassification:
-    """The declarations of a head with one score a label: ``logits`` (batch, labels)."""
+    """The declarations of a classifier of texts: ``logits`` (batch, labels)."""
 
     tasks: ClassVar[tuple[str, ...]] = ("text-classification",)
     outputs: ClassVar[tuple[str, ...]] = ("logits",)
@@ -213,7 +212,7 @@ class SequenceClassification(TextClassification):
     layers: Classes
 
     def parameters(self) -> dict[str, Shape]:
-        """Two linear layers."""
+        """Declare the two linear layers."""
         dense = linear.parameters(self.layers.dense, self.size, self.size)
         return dense | linear.parameters(self.layers.out, self.size, len(self.labels.names))
 
@@ -225,7 +224,7 @@ class SequenceClassification(TextClassification):
 
 @dataclass(frozen=True)
 class TokenClassification:
-    """One score a label and token: ``logits`` (batch, sequence, labels)."""
+    """A classifier of tokens: ``logits`` (batch, sequence, labels)."""
 
     size: int
     labels: Labels
@@ -236,7 +235,7 @@ class TokenClassification:
     per_token: ClassVar[tuple[str, ...]] = ("logits",)
 
     def parameters(self) -> dict[str, Shape]:
-        """One linear layer."""
+        """Declare the linear layer."""
         return linear.parameters(self.out, self.size, len(self.labels.names))
 
     def forward(self, weights: Mapping[str, Tensor], hidden: Tensor, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -246,7 +245,7 @@ class TokenClassification:
 
 @dataclass(frozen=True)
 class QuestionAnswering:
-    """Where an answer begins and ends: ``start_logits`` and ``end_logits`` (batch, sequence)."""
+    """Scores of the first and last token of an answer: ``start_logits`` and ``end_logits`` (batch, sequence)."""
 
     size: int
     out: str = "qa_outputs"
@@ -256,7 +255,7 @@ class QuestionAnswering:
     per_token: ClassVar[tuple[str, ...]] = ("start_logits", "end_logits")
 
     def parameters(self) -> dict[str, Shape]:
-        """One linear layer to two numbers."""
+        """Declare a linear layer with two outputs."""
         return linear.parameters(self.out, self.size, 2)
 
     def forward(self, weights: Mapping[str, Tensor], hidden: Tensor, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -266,7 +265,7 @@ class QuestionAnswering:
 
 
 def embedder(folder: Checkpoint, size: int, pooler: str = "") -> Embedder:
-    """The bare model with what the folder puts behind it. Raises InvalidWeights where that does not fit."""
+    """Build the head of the bare model with the folder's sentence modules. Raises InvalidWeights if they do not fit."""
     folder.sentence.check(size, folder.file)
     return Embedder(size, folder.sentence, pooler)
 
@@ -281,9 +280,9 @@ def text_head(
     *,
     pooler: str = "",
 ) -> Head:
-    """The head of a text model. Raises as by_class.
+    """Build the head of a text model. Raises the errors of :func:`by_class`.
 
-    ``activation`` is the one before scores of words; ``pooler`` is the layer that the family's bare model may bring.
+    ``activation`` precedes the scores of words; ``pooler`` is the name of the optional pooler of the bare model.
     """
     size = config.hidden_size
     pooled = pooler if pooler and folder.has(f"{pooler}.weight") else ""
@@ -300,10 +299,10 @@ def text_head(
 
 
 def by_class(folder: Checkpoint, family: str, heads: Mapping[str, Callable[[], AnyHead]]) -> AnyHead:
-    """The head of the class that ``architectures`` names, by what follows ``family`` in the name; by default the first.
+    """Build the head for the class in ``architectures``: ``family`` and a key of ``heads``, by default the first.
 
     Raises:
-        UnsupportedModel: it is none of ``heads``.
+        UnsupportedModel: ``heads`` has no such key.
     """
     named = folder.architectures
     kind = named[0] if named else family + next(iter(heads))

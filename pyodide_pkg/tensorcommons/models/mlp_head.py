@@ -1,6 +1,6 @@
-"""Small classifiers on a shared encoder: one or two pooled sentence vectors, then an MLP.
+"""Small classifiers on a shared encoder: an MLP on the pooled vectors of one or two sentences.
 
-For two sentences the features are those of InferSent (Conneau et al., 2017, https://arxiv.org/abs/1705.02364):
+The features of two sentences are those of InferSent (Conneau et al., 2017, https://arxiv.org/abs/1705.02364):
 ``[u, v, |u - v|, u * v]``.
 """
 
@@ -24,7 +24,7 @@ from .weight_mapping import WeightMapping
 
 @dataclass(frozen=True)
 class MlpHeadConfig:
-    """The head's ``config.json``. ``layer_sizes`` goes from the features to the labels; ``base`` names the encoder."""
+    """The head's ``config.json``. ``layer_sizes`` go from the features to the labels; ``base`` is the encoder."""
 
     base: str
     pooling: Pooling
@@ -35,10 +35,10 @@ class MlpHeadConfig:
 
     @classmethod
     def from_dict(cls, config: Mapping[str, Any], file: str) -> MlpHeadConfig:
-        """The typed configuration of a parsed ``config.json``. Raises InvalidWeights for what it lacks."""
+        """Read a parsed ``config.json``. Raises InvalidWeights for a missing or wrong field."""
         sizes = config.get("layer_sizes")
         if not (isinstance(sizes, list) and len(sizes) > 1 and all(type(size) is int and size > 0 for size in sizes)):
-            raise InvalidWeights(file, f"layer_sizes must be two or more whole numbers, not {quoted(sizes)}")
+            raise InvalidWeights(file, f"layer_sizes must be two or more integers from 1, not {quoted(sizes)}")
         base = config.get("base_model_name_or_path")
         if not (isinstance(base, str) and base):
             raise InvalidWeights(file, f"base_model_name_or_path must name the encoder, not {quoted(base)}")
@@ -46,8 +46,8 @@ class MlpHeadConfig:
         if mode not in ("cls", "mean") or act not in ("softmax", "sigmoid") or config.get("hidden_act") != "relu":
             raise InvalidWeights(
                 file,
-                f"pooling {quoted(mode)}, output_activation {quoted(act)} or hidden_act "
-                f"{quoted(config.get('hidden_act'))} is unknown",
+                f"pooling {quoted(mode)} must be cls or mean, output_activation {quoted(act)} softmax or sigmoid, and "
+                f"hidden_act {quoted(config.get('hidden_act'))} relu",
             )
         table = config.get("id2label")
         if not isinstance(table, dict) or set(table) != {str(i) for i in range(sizes[-1])}:
@@ -58,7 +58,7 @@ class MlpHeadConfig:
 
 
 class MlpHead:
-    """``base`` encodes, the head classifies. For a pair head the first half of the batch pairs with the second half."""
+    """An MLP on the pooled output of ``base``. A head of pairs pairs the first half of the batch with the second."""
 
     outputs: tuple[str, ...] = ("logits",)
     defaults: tuple[str, ...] = ("logits",)
@@ -72,28 +72,32 @@ class MlpHead:
         )
         self.base = base
         self.labels = Labels(config.labels, config.output_activation)
-        self.inputs = replace(base.inputs, per_token=frozenset())  # its logits are of texts, whatever the base's are
+        self.inputs = replace(base.inputs, per_token=frozenset())  # logits have no sequence axis
         features = base.config.hidden_size * (4 if config.pair else 1)
         if config.layer_sizes[0] != features:
-            raise InvalidWeights(file, f"layer_sizes begins with {config.layer_sizes[0]}; the base gives {features}")
+            raise InvalidWeights(
+                file, f"layer_sizes must begin with the {features} features of the base, not {config.layer_sizes[0]}"
+            )
 
     def parameters(self) -> dict[str, Shape]:
-        """The encoder's, and those of the layers."""
+        """Return the parameters of the encoder and of the head."""
         return self.base.encoder.parameters() | self.layers()
 
     def layers(self) -> dict[str, Shape]:
-        """``layers.<i>``, from features to labels: the head's own weights, the only ones in its file."""
+        """Return the head's own parameters ``layers.<i>``, those in its file."""
         pairs = enumerate(pairwise(self.config.layer_sizes))
         layers = [linear.parameters(f"layers.{i}", inputs, outputs) for i, (inputs, outputs) in pairs]
         return {name: shape for layer in layers for name, shape in layer.items()}
 
     def forward(self, weights: Mapping[str, Tensor], inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Inputs as the encoder's; logits are (batch, labels), or (batch / 2, labels) for pairs."""
+        """Compute logits (batch, labels), or (batch / 2, labels) for pairs, from the encoder's inputs."""
         hidden = self.base.encoder.forward(weights, inputs)
         x = self.config.pooling(hidden, inputs["attention_mask"])  # (batch, hidden)
         if self.config.pair:
             if x.shape[0] % 2:
-                raise ShapeMismatch(f"a pair head takes an even batch (first halves, then second), not {x.shape[0]}")
+                raise ShapeMismatch(
+                    f"a head of pairs needs an even batch (first texts, then second ones), not {x.shape[0]}"
+                )
             half = x.shape[0] // 2
             u, v = x[:half], x[half:]
             x = concat([u, v, abs(subtract(u, v)), multiply(u, v)], axis=1)

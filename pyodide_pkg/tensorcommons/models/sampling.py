@@ -1,45 +1,43 @@
-"""Choosing the next token: the likeliest, or one drawn from what top-k, a nucleus and so on leave.
+"""Choose the next token: the most likely one, or a sample from the tokens that top-k, top-p and so on keep.
 
-Scores are float32 (batch, vocabulary), worked on in NumPy after the processors of ``logits_process.py``, in the order
-of ``transformers``: temperature, top-h, top-k, top-p, min-p, typical, epsilon, eta, renormalizing.
+Scores are float32 (batch, vocabulary). After the processors of ``logits_process.py`` they are filtered in NumPy, in the
+order of ``transformers``: temperature, top-h, top-k, top-p, min-p, typical, epsilon, eta, renormalization.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 
 from ..errors import TensorCommonsError
 from .generation_options import Options
-from .logits_process import Processor, Prompt, build, renormalize
+from .logits_process import Ids, Processor, Prompt, Scores, build, renormalize
 
-Scores: TypeAlias = "np.ndarray[Any, np.dtype[np.float32]]"
-Ids: TypeAlias = "np.ndarray[Any, np.dtype[Any]]"
-FEW = 1024  # the likeliest, among which a nucleus is looked for first
+FEW = 1024  # tokens: a nucleus is searched among so many of the most likely ones first
 COLD = 0.01  # a temperature below which scores of float32 may overflow
-TOP_H_TOKENS = 100  # the likeliest, which top-h chooses among
+TOP_H_TOKENS = 100  # tokens: top-h keeps some of so many of the most likely ones
 
 
 def keep_top_k(scores: Scores, count: int) -> Scores:
-    """All but the ``count`` largest become minus infinity; ties of the last of them stay."""
+    """Keep the ``count`` largest scores and those equal to the last of them; the others become minus infinity."""
     count = min(count, scores.shape[1])
     least = np.partition(scores, -count, axis=1)[:, -count, None]
     return np.where(scores < least, np.float32(-np.inf), scores)
 
 
 def keep_top_p(scores: Scores, part: float) -> Scores:
-    """Nucleus sampling (Holtzman et al., 2020): the likeliest that together reach ``part`` stay, at least one."""
+    """Keep the most likely tokens that together reach probability ``part``, at least one (Holtzman et al., 2020)."""
     return np.stack([_nucleus(row, part) for row in scores])
 
 
 def _nucleus(row: Scores, part: float) -> Scores:
-    places = np.flatnonzero(row != -np.inf)  # NaN stays, for who draws to find
+    places = np.flatnonzero(row != -np.inf)  # keeps NaN, which choose() reports
     if not places.size:
         return row
     weights, rest = softmax(row[places]), 0.0
-    if places.size > FEW:  # sorting a vocabulary takes longer than all else: mostly the first of them reach ``part``
+    if places.size > FEW:  # sorting a whole vocabulary is slow, and mostly the first tokens reach ``part``
         first = weights >= np.partition(weights, -FEW)[-FEW]
         reached = float(weights[first].sum(dtype=np.float64))
         if reached >= part:
@@ -54,16 +52,18 @@ def _nucleus(row: Scores, part: float) -> Scores:
 
 
 def keep_min_p(scores: Scores, part: float) -> Scores:
-    """Min-p sampling (Nguyen et al., 2024, https://arxiv.org/abs/2407.01082): at least ``part`` of the likeliest."""
+    """Keep tokens with at least ``part`` of the largest probability (Nguyen et al., 2024,
+    https://arxiv.org/abs/2407.01082).
+    """
     weights = softmax(scores)
     best = weights.max(axis=1, keepdims=True)
     return _kept(scores, (weights >= np.float32(part) * best) | (weights == best))
 
 
 def keep_top_h(scores: Scores, part: float) -> Scores:
-    """Top-h sampling (https://arxiv.org/abs/2509.02510): the likeliest whose entropy is up to ``part`` of all of it.
+    """Keep the most likely tokens whose entropy is at most ``part`` of the total (https://arxiv.org/abs/2509.02510).
 
-    Both are counted among the 100 likeliest tokens.
+    Both entropies are those of the 100 most likely tokens.
     """
     count = min(TOP_H_TOKENS, scores.shape[1])
     order = np.argsort(-scores, axis=1, kind="stable")[:, :count]
@@ -76,9 +76,9 @@ def keep_top_h(scores: Scores, part: float) -> Scores:
 
 
 def keep_typical(scores: Scores, mass: float) -> Scores:
-    """Locally typical sampling (Meister et al., 2022, https://arxiv.org/abs/2202.00666).
+    """Keep typical tokens (Meister et al., 2022, https://arxiv.org/abs/2202.00666).
 
-    Of the tokens whose information is nearest to the entropy, as many as reach ``mass``.
+    These are the tokens whose information is nearest to the entropy, as many as reach probability ``mass``.
     """
     with np.errstate(divide="ignore", invalid="ignore"):
         weights = softmax(scores)
@@ -96,36 +96,36 @@ def keep_typical(scores: Scores, mass: float) -> Scores:
 
 
 def keep_epsilon(scores: Scores, cutoff: float) -> Scores:
-    """Epsilon sampling (Hewitt et al., 2022, https://arxiv.org/abs/2210.15191): tokens of at least that probability."""
+    """Keep tokens with a probability of at least ``cutoff`` (Hewitt et al., 2022, https://arxiv.org/abs/2210.15191)."""
     return _kept(scores, (softmax(scores) >= np.float32(cutoff)) | (scores == scores.max(axis=1, keepdims=True)))
 
 
 def keep_eta(scores: Scores, cutoff: float) -> Scores:
-    """Eta sampling, of the same paper: the cutoff is lower where the entropy is high."""
+    """Keep tokens as :func:`keep_epsilon`, with a lower cutoff if the entropy is high (the same paper)."""
     entropy = _entropy_terms(scores).sum(axis=1, keepdims=True)
     least = np.minimum(np.float32(cutoff), np.sqrt(np.float32(cutoff)) * np.exp(-entropy))
     return _kept(scores, (softmax(scores) >= least) | (scores == scores.max(axis=1, keepdims=True)))
 
 
 def _entropy_terms(scores: Scores) -> Scores:
-    """``-p log p`` of each token, 0 where the probability is."""
+    """Return ``-p log p`` of each token, 0 for probability 0."""
     weights = softmax(scores)
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.where(weights > 0, -weights * np.log(weights), np.float32(0))
 
 
 def _kept(scores: Scores, kept: np.ndarray[Any, np.dtype[np.bool_]]) -> Scores:
-    return np.where(kept | np.isnan(scores), scores, np.float32(-np.inf))  # NaN stays, for who draws to find
+    return np.where(kept | np.isnan(scores), scores, np.float32(-np.inf))  # keeps NaN, which choose() reports
 
 
 def softmax(scores: Scores) -> Scores:
-    """Along the last axis."""
+    """Return the softmax along the last axis."""
     with np.errstate(under="ignore", invalid="ignore"):
         weights = np.exp(scores - scores.max(axis=-1, keepdims=True))
     return np.asarray(weights / weights.sum(axis=-1, keepdims=True), np.float32)
 
 
-#: Option -> (whether a value keeps fewer tokens, how), in their order.
+#: Option -> (a test of whether a value has an effect, the filter), in the order of application.
 WARPERS: dict[str, tuple[Callable[[float], bool], Callable[[Scores, Any], Scores]]] = {
     "top_h": (lambda value: True, keep_top_h),
     "top_k": (lambda value: value > 0, keep_top_k),
@@ -138,10 +138,10 @@ WARPERS: dict[str, tuple[Callable[[float], bool], Callable[[Scores, Any], Scores
 
 
 class Sampler:
-    """Chooses the tokens of one generation as ``options`` say. Each row draws from a stream of its own.
+    """Choose the tokens of one generation by its ``options``. Each row has a random stream of its own.
 
     Raises:
-        TensorCommonsError: an option does not fit the vocabulary.
+        TensorCommonsError: an option names a token outside the vocabulary.
     """
 
     def __init__(self, options: Options, rows: int, prompt: Prompt, vocab_size: int) -> None:
@@ -152,11 +152,11 @@ class Sampler:
 
     @property
     def is_greedy(self) -> bool:
-        """True if the likeliest token is chosen, whatever came before: the device can do that without the logits."""
+        """True if the most likely token is chosen from unchanged logits, which the device can do."""
         return not self.options.do_sample and not self._processors
 
     def scores(self, logits: Scores, ids: Ids) -> Scores:
-        """``logits`` after every processor, given all tokens so far (batch, sequence)."""
+        """Apply every processor and filter to ``logits``, given all tokens so far (batch, sequence)."""
         o, scores = self.options, logits
         for process in self._processors:
             scores = process(ids, scores)
@@ -173,26 +173,29 @@ class Sampler:
         """Choose the next token of each row: (batch,) int32.
 
         Raises:
-            TensorCommonsError: tokens are drawn, and scores are NaN or infinite, or the options exclude every token.
+            TensorCommonsError: tokens are sampled, and scores are NaN or infinite, or the options exclude every token.
         """
-        with np.errstate(invalid="ignore"):  # what is not a number is refused below
+        with np.errstate(invalid="ignore"):  # NaN is reported below
             scores = self.scores(logits, ids)
         if not self.options.do_sample:
             return np.asarray(scores.argmax(axis=1), np.int32)
         chosen = []
         for row, stream in zip(scores, self._streams, strict=True):
-            if not row.max() < np.inf:  # nor if one is NaN
-                raise TensorCommonsError("the model's scores are NaN or infinite: no token can be drawn by them")
+            if not row.max() < np.inf:  # also true for NaN
+                raise TensorCommonsError(
+                    "the model's scores are NaN or infinite, so no token can be sampled: "
+                    "its weights are damaged, or a value overflowed"
+                )
             possible = np.flatnonzero(row > -np.inf)
             if not possible.size:
-                raise TensorCommonsError("the options exclude every token: none can be drawn")
+                raise TensorCommonsError("the options exclude every token, so none can be sampled: relax them")
             weights = np.cumsum(softmax(row[possible]), dtype=np.float64)
             chosen.append(possible[np.searchsorted(weights, stream.random() * weights[-1], side="right")])
         return np.array(chosen, np.int32)
 
 
 def _tempered(scores: Scores, temperature: float) -> Scores:
-    if temperature < COLD:  # only differences count, and those of the likeliest must not be infinite
+    if temperature < COLD:  # only differences matter; subtract the maximum, so that large scores stay finite
         scores = scores - scores.max(axis=1, keepdims=True)
     with np.errstate(over="ignore"):
         return scores / max(np.float32(temperature), np.finfo(np.float32).tiny)

@@ -1,6 +1,6 @@
-"""Folders of sentence-transformers: what ``modules.json`` puts behind the encoder, and how texts are given to it.
+"""Folders of sentence-transformers: the modules after the encoder (``modules.json``), prompts and truncation.
 
-Modules are Transformer, Pooling, Dense and Normalize; Dropout does nothing here. Others are refused by name.
+The supported modules are Transformer, Pooling, Dense and Normalize; Dropout has no effect. Any other is an error.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from .config import ACTIVATIONS, read_config
 
 logger = logging.getLogger("tensorcommons")
 SIMILARITIES = ("cosine", "dot", "euclidean", "manhattan")
-#: Classes of PyTorch by the last part of their name: what ``activation_function`` may be.
+#: The classes of PyTorch that ``activation_function`` may name, by the last part of their name.
 TORCH = {
     "GELU": ACTIVATIONS["gelu"],
     "Hardswish": ACTIVATIONS["hardswish"],
@@ -33,19 +33,19 @@ TORCH = {
     "Sigmoid": ACTIVATIONS["sigmoid"],
     "Tanh": ACTIVATIONS["tanh"],
 }
-#: Settings of ``sentence_bert_config.json`` that the library hands on to ``transformers``.
-HANDED_ON = (
+#: Settings of ``sentence_bert_config.json`` that the library passes to ``transformers``.
+PASSED_ON = (
     *("model_args", "model_kwargs", "config_args", "config_kwargs", "processing_kwargs"),
     *("tokenizer_args", "processor_args", "processor_kwargs"),
 )
-#: Options among them that do not change what is computed.
+#: Options among them that do not change the result.
 INERT = frozenset(
     (
         *("trust_remote_code", "attn_implementation", "torch_dtype", "dtype", "revision", "cache_dir", "token"),
         *("use_safetensors", "low_cpu_mem_usage", "device_map", "use_fast", "add_pooling_layer", "local_files_only"),
     )
 )
-OLD_MODES = {  # names of earlier versions, one flag each
+OLD_MODES = {  # flags of earlier versions
     "pooling_mode_cls_token": "cls",
     "pooling_mode_max_tokens": "max",
     "pooling_mode_mean_tokens": "mean",
@@ -57,7 +57,7 @@ OLD_MODES = {  # names of earlier versions, one flag each
 
 @dataclass(frozen=True)
 class Dense:
-    """A linear layer with an activation; its weights are a file of their own in the folder ``path``."""
+    """A linear layer with an activation; its weights are in a file of the folder ``path``."""
 
     path: str
     in_features: int
@@ -67,18 +67,18 @@ class Dense:
     use_residual: bool = False
 
     def parameters(self) -> dict[str, Shape]:
-        """Names as in its file."""
+        """Declare the parameters, with the names in the module's file."""
         shapes = linear.parameters("linear", self.in_features, self.out_features, bias=self.bias)
         if self.use_residual and self.in_features != self.out_features:
             shapes["residual.weight"] = (self.out_features, self.in_features)
         return shapes
 
     def named(self, name: str) -> str:
-        """The model's name of a parameter of its file."""
+        """Return the model's name for the parameter ``name`` of the module's file."""
         return f"{self.path}.{name}"
 
     def forward(self, weights: Mapping[str, Tensor], x: Tensor) -> Tensor:
-        """(batch, in_features) -> (batch, out_features)."""
+        """Apply the layer: (batch, in_features) -> (batch, out_features)."""
         result = TORCH[self.activation](linear.forward(weights, self.named("linear"), x))
         if self.use_residual:
             projects = self.in_features != self.out_features
@@ -88,10 +88,10 @@ class Dense:
 
 @dataclass(frozen=True)
 class Sentence:
-    """From hidden states to one vector a text: the poolings ``modes`` side by side, then ``steps`` in order.
+    """The modules from hidden states to one vector for each text: concatenated poolings ``modes``, then ``steps``.
 
-    A step is a Dense, or None to give vectors length 1. Without ``include_prompt`` the tokens of a prompt are not
-    pooled. The defaults are those of a folder without ``modules.json``.
+    A step is a Dense, or None to normalize vectors to length 1. Without ``include_prompt`` the tokens of a prompt are
+    not pooled. The defaults are those of a folder without ``modules.json``.
     """
 
     modes: tuple[str, ...] = ("mean",)
@@ -100,25 +100,25 @@ class Sentence:
 
     @property
     def dense(self) -> list[Dense]:
-        """The steps that have weights."""
+        """The steps with weights."""
         return [step for step in self.steps if step is not None]
 
     def parameters(self) -> dict[str, Shape]:
-        """Names and shapes of the weights of all steps."""
+        """Return the names and shapes of the weights of all steps."""
         return {step.named(name): shape for step in self.dense for name, shape in step.parameters().items()}
 
     def check(self, size: int, file: str) -> None:
-        """Raises InvalidWeights unless each Dense takes as many features as come to it from ``size`` a token."""
+        """Raise InvalidWeights unless the sizes of the Dense modules follow from ``size`` features of a token."""
         size *= len(self.modes)
         for step in self.dense:
             if step.in_features != size:
-                raise InvalidWeights(file, f"{shown(step.path)} takes {step.in_features} features, but gets {size}")
+                raise InvalidWeights(file, f"in_features of {shown(step.path)} must be {size}, not {step.in_features}")
             size = step.out_features
 
     def forward(
         self, weights: Mapping[str, Tensor], hidden: Tensor, mask: Tensor, pooled_mask: Tensor | None = None
     ) -> Tensor:
-        """(batch, sequence, hidden) -> (batch, features). ``pooled_mask`` has the tokens to pool, if not all."""
+        """Pool (batch, sequence, hidden) -> (batch, features). ``pooled_mask`` has the tokens to pool, if not all."""
         pooled = [
             pooling.weighted_mean(hidden, pooled_mask, mask)
             if mode == "weightedmean" and pooled_mask is not None
@@ -133,7 +133,7 @@ class Sentence:
 
 @dataclass(frozen=True)
 class SentenceUse:
-    """Prompts, truncation and similarity, as ``config_sentence_transformers.json`` states them."""
+    """The settings of ``config_sentence_transformers.json``: prompts, truncation and similarity."""
 
     prompts: Mapping[str, str] = field(default_factory=dict)
     default_prompt_name: str | None = None
@@ -155,10 +155,10 @@ class _DenseConfig:
 
 
 async def read_sentence(source: Source) -> tuple[Sentence, SentenceUse]:
-    """Read the files of a folder, where it has a ``modules.json``.
+    """Read ``modules.json`` and the files that it names, if the folder has it.
 
     Raises:
-        InvalidWeights: it asks for what is not built in.
+        InvalidWeights: a module or a setting is wrong or not supported.
     """
     modules = await read_optional_list(source, "modules.json")
     if modules is None:
@@ -172,14 +172,14 @@ async def read_sentence(source: Source) -> tuple[Sentence, SentenceUse]:
         path = module.get("path", "") if isinstance(module, dict) else None
         if kind == "Transformer":
             if path:
-                raise InvalidWeights(file, f"the Transformer lies in the folder {quoted(path)}; only '' is built in")
+                raise InvalidWeights(file, f"the path of the Transformer must be '', not {quoted(path)}")
             continue
         if kind not in ("Pooling", "Dense", "Normalize", "Dropout"):
             raise InvalidWeights(
                 file, f"module {quoted(kind)} is not one of Transformer, Pooling, Dense, Normalize, Dropout"
             )
         if kind in ("Pooling", "Dense") and not (isinstance(path, str) and path):
-            raise InvalidWeights(file, f"the {kind} module {quoted(module)} names no folder as its path")
+            raise InvalidWeights(file, f"the {kind} module {quoted(module)} must have a folder as its path")
         if kind == "Pooling":
             if modes or steps:
                 raise InvalidWeights(file, "Pooling must come once, before Dense and Normalize")
@@ -189,7 +189,7 @@ async def read_sentence(source: Source) -> tuple[Sentence, SentenceUse]:
         elif kind == "Normalize":
             steps.append(None)
     if steps and not modes and any(step is not None for step in steps):
-        raise InvalidWeights(file, "Dense of each token, before Pooling, is not built in")
+        raise InvalidWeights(file, "Dense without Pooling is not supported: add a Pooling module before it")
     use = await _use(source, include_prompt=include_prompt)
     return Sentence(modes or ("mean",), tuple(steps), include_prompt), use
 
@@ -203,7 +203,9 @@ async def _pooling(source: Source, file: str) -> tuple[tuple[str, ...], bool]:
         asked = unknown or [mode for name, mode in OLD_MODES.items() if name in flags] or ["mean"]
     modes = asked if isinstance(asked, list) else [asked]
     if not modes or any(not isinstance(mode, str) or mode not in pooling.MODES for mode in modes):
-        raise InvalidWeights(f"{source.name}/{file}", f"pooling {quoted(modes)} is not of {', '.join(pooling.MODES)}")
+        raise InvalidWeights(
+            f"{source.name}/{file}", f"pooling_mode {quoted(modes)} must be one or more of {', '.join(pooling.MODES)}"
+        )
     include = settings.get("include_prompt", True)
     if type(include) is not bool:
         raise InvalidWeights(f"{source.name}/{file}", f"include_prompt must be true or false, not {quoted(include)}")
@@ -214,11 +216,15 @@ async def _dense(source: Source, path: str) -> Dense:
     file = f"{source.name}/{path}/config.json"
     config = read_config(_DenseConfig, await read_json(source, f"{path}/config.json"), file)
     if {config.module_input_name, config.module_output_name} != {"sentence_embedding"}:
-        raise InvalidWeights(file, f"module_input_name {quoted(config.module_input_name)} is not built in")
+        raise InvalidWeights(
+            file,
+            f"module_input_name {quoted(config.module_input_name)} and module_output_name "
+            f"{quoted(config.module_output_name)} must be sentence_embedding",
+        )
     activation = config.activation_function.rpartition(".")[2]
     if not config.activation_function.startswith("torch."):
         logger.warning(
-            "%s: activation_function %s is not of PyTorch; Tanh is used", file, quoted(config.activation_function)
+            "%s: activation_function %s is not a class of PyTorch; using Tanh", file, quoted(config.activation_function)
         )
         activation = "Tanh"
     if activation not in TORCH:
@@ -232,24 +238,26 @@ async def _use(source: Source, *, include_prompt: bool) -> SentenceUse:
     bert = await read_optional_json(source, "sentence_bert_config.json") or {}
     prompts, name = config.get("prompts") or {}, config.get("default_prompt_name")
     if not isinstance(prompts, dict) or not all(isinstance(text, str | None) for text in prompts.values()):
-        raise InvalidWeights(file, f"prompts must be texts by name, not {quoted(prompts)}")
+        raise InvalidWeights(file, f"prompts must be an object of names and texts, not {quoted(prompts)}")
     prompts = {key: text for key, text in prompts.items() if text is not None}
     if name is not None and (not isinstance(name, str) or name not in prompts):
         raise InvalidWeights(file, f"default_prompt_name {quoted(name)} is not one of the prompts: {_listed(prompts)}")
     size, similarity = config.get("truncate_dim"), config.get("similarity_fn_name")
     if size is not None and (type(size) is not int or size < 1):
-        raise InvalidWeights(file, f"truncate_dim must be a whole number from 1, not {quoted(size)}")
+        raise InvalidWeights(file, f"truncate_dim must be an integer from 1, not {quoted(size)}")
     if similarity is not None and similarity not in SIMILARITIES:
         known = ", ".join(SIMILARITIES)
         raise InvalidWeights(file, f"similarity_fn_name {quoted(similarity)} is not one of {known}")
     file = f"{source.name}/sentence_bert_config.json"
     lowers: Any = bert.get("do_lower_case") or False
     if type(lowers) is not bool:
-        raise InvalidWeights(file, f"do_lower_case {quoted(lowers)} must be a bool")
-    for key in HANDED_ON:
+        raise InvalidWeights(file, f"do_lower_case must be true or false, not {quoted(lowers)}")
+    for key in PASSED_ON:
         options = bert.get(key) or {}
         if not isinstance(options, dict) or options.keys() - INERT:
-            raise InvalidWeights(file, f"{key} {quoted(options)} is not built in: state it in the file that it is for")
+            raise InvalidWeights(
+                file, f"{key} {quoted(options)} is not supported: set these options in the file that they configure"
+            )
     return SentenceUse(prompts, name, size, similarity or "cosine", lowers, include_prompt)
 
 

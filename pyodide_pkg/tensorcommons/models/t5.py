@@ -1,7 +1,7 @@
 """T5 (Raffel et al., 2020, https://arxiv.org/abs/1910.10683), and T5 1.1 / FLAN-T5 with gated layers.
 
-An encoder-decoder without absolute positions: a bias a head, learned for buckets of relative distance, is added to the
-scores, which are not scaled. RMS norm before each layer; no biases elsewhere.
+An encoder-decoder without absolute positions: each head adds a learned bias for buckets of relative distance to the
+attention scores, which are not scaled. RMS norm precedes each layer; linear layers have no biases.
 """
 
 from __future__ import annotations
@@ -36,13 +36,13 @@ from .architecture import Prepared
 from .checkpoint import Checkpoint
 from .config import ACTIVATIONS, activation, check_fixed, read_config
 from .decoder import KVState
+from .encoder import LOWEST
 from .heads import by_class
 from .text import FIRST_SHAPE, TextInputs
 from .weight_mapping import WeightMapping
 
-LONGEST = 2**20  # tokens; relative positions end nowhere
-LOWEST = -3.4028234663852886e38  # the most negative float32
-ALIASES = {  # the names that all configurations of `transformers` know
+LONGEST = 2**20  # tokens; relative positions have no maximum
+ALIASES = {  # names that every configuration of `transformers` accepts
     "d_model": "hidden_size",
     "num_heads": "num_attention_heads",
     "num_layers": "num_hidden_layers",
@@ -53,7 +53,7 @@ STACKS = ("encoder", "decoder")
 
 @dataclass(frozen=True)
 class T5Config:
-    """The part of ``config.json`` that decides the computation; sizes in elements."""
+    """The fields of ``config.json`` that determine the computation; sizes in elements."""
 
     vocab_size: int = 32128
     d_model: int = 512
@@ -61,24 +61,24 @@ class T5Config:
     d_ff: int = 2048
     num_layers: int = 6
     num_heads: int = 8
-    num_decoder_layers: int = 0  # as many as the encoder has
+    num_decoder_layers: int = 0  # 0: num_layers
     relative_attention_num_buckets: int = 32
     relative_attention_max_distance: int = 128
     layer_norm_epsilon: float = 1e-6
     feed_forward_proj: str = "relu"
     tie_word_embeddings: bool = True
-    scale_decoder_outputs: bool = True  # the last hidden states by d_model ** -0.5
-    dense_act_fn: str = ""  # instead of what feed_forward_proj says
+    scale_decoder_outputs: bool = True  # scale the last hidden states by d_model ** -0.5
+    dense_act_fn: str = ""  # overrides the activation in feed_forward_proj
     is_gated_act: bool = False
     decoder_start_token_id: int = 0
 
     @classmethod
     def of(cls, folder: Checkpoint) -> T5Config:
-        """The typed configuration. Raises InvalidWeights for what is missing, wrong, or not built in."""
+        """Read the configuration. Raises InvalidWeights for a field that is missing, wrong or not supported."""
         file = folder.file
         check_fixed(folder.config, file)
         given = {name: value for name, value in folder.config.items() if value is not None}
-        # In `transformers` this field says that alone: what is tied is decided by what a file stores.
+        # tie_word_embeddings is only this default in `transformers`: the stored tensors decide which weights are tied.
         given.setdefault("scale_decoder_outputs", given.get("tie_word_embeddings", True))
         gated = str(given.get("feed_forward_proj", "")).startswith("gated-")
         config = read_config(cls, {"is_gated_act": gated, **given}, file, aliases=ALIASES)
@@ -94,26 +94,28 @@ class T5Config:
 
     @property
     def feed_forward(self) -> tuple[str, bool]:
-        """The activation between the layers, and whether a second projection gates it."""
+        """The activation between the layers, and True if a second projection gates it."""
         named = "gelu_new" if self.feed_forward_proj == "gated-gelu" else self.feed_forward_proj.removeprefix("gated-")
         return self.dense_act_fn or named, self.is_gated_act
 
 
 @dataclass(frozen=True)
 class AnswerInputs:
-    """``input_ids`` and ``attention_mask`` (batch, source), ``decoder_input_ids`` (batch, target)."""
+    """The inputs ``input_ids`` and ``attention_mask`` (batch, source), ``decoder_input_ids`` (batch, target)."""
 
     vocab_size: int
 
     @property
     def names(self) -> tuple[str, ...]:
-        """See :class:`Inputs`."""
+        """Names of the inputs that a call may pass."""
         return ("input_ids", "attention_mask", "decoder_input_ids")
 
     def prepare(self, inputs: Mapping[str, Any], model: str) -> Prepared:
-        """int32 arrays, each padded to its bucket; a mask that was left out is ones."""
+        """Convert the inputs to int32, each padded to its bucket; a missing mask is filled with ones."""
         if "decoder_input_ids" not in inputs:
-            raise TensorCommonsError(f"{model} needs decoder_input_ids; generate() makes them")
+            raise TensorCommonsError(
+                f"the input decoder_input_ids of {model} is missing: pass it, or use generate(), which makes it"
+            )
         source = {name: inputs[name] for name in ("input_ids", "attention_mask") if name in inputs}
         asked = TextInputs(self.vocab_size, LONGEST, per_token=frozenset({"encoder_last_hidden_state"}))
         answer = TextInputs(self.vocab_size, LONGEST, per_token=frozenset({"logits"}))
@@ -122,12 +124,13 @@ class AnswerInputs:
         target = second.arrays["input_ids"]
         if len(target) != len(first.arrays["input_ids"]):
             raise ShapeMismatch(
-                f"input_ids and decoder_input_ids are of {len(first.arrays['input_ids'])} and {len(target)} texts"
+                "input_ids and decoder_input_ids must have one batch size, not "
+                f"{len(first.arrays['input_ids'])} and {len(target)}"
             )
         return Prepared({**first.arrays, "decoder_input_ids": target}, {**first.cuts, **second.cuts})
 
     def example(self, shape: Shape | None = None) -> Mapping[str, Any]:
-        """Source and target of one shape."""
+        """Create source and target of one ``shape`` (batch, sequence)."""
         size = FIRST_SHAPE if shape is None else shape
         return {
             "input_ids": np.full(size, self.vocab_size - 1),
@@ -136,13 +139,13 @@ class AnswerInputs:
 
 
 def build(folder: Checkpoint) -> T5:
-    """Encoder and decoder with the vocabulary head, the one class that is built in."""
+    """Build the encoder-decoder with the vocabulary head, the only supported class."""
     heads = dict.fromkeys(("ForConditionalGeneration", "WithLMHeadModel"), lambda: T5(T5Config.of(folder), folder))
     return by_class(folder, "T5", heads)
 
 
 class T5:
-    """Encoder and decoder with the vocabulary head. ``generation`` are default options for writing."""
+    """The encoder-decoder with its vocabulary head. ``generation`` are the default options of generation."""
 
     tasks: tuple[str, ...] = ("text2text-generation",)
     outputs: tuple[str, ...] = ("logits", "encoder_last_hidden_state")
@@ -156,7 +159,7 @@ class T5:
         self.vocab_size = config.vocab_size
         self.start_token = config.decoder_start_token_id
         self.inputs = AnswerInputs(config.vocab_size)
-        # As in `transformers`, what a file stores beside `shared.weight` is not tied; equal ones are one storage.
+        # As in `transformers`, tables that a file stores beside `shared.weight` are not tied to it.
         embeddings = {stack: f"{stack}.embed_tokens.weight" for stack in STACKS}
         stored = [name for name in ("shared.weight", *embeddings.values(), "lm_head.weight") if folder.has(name)]
         self.embeddings = {stack: name if name in stored[1:] else "shared.weight" for stack, name in embeddings.items()}
@@ -166,7 +169,7 @@ class T5:
         self.names = WeightMapping(tied=tied, ignored=(unused,))
 
     def parameters(self) -> dict[str, Shape]:
-        """Names as in a checkpoint."""
+        """Declare the parameters, with the names in a checkpoint."""
         c = self.config
         inner = c.num_heads * c.d_kv
         tables = ("shared.weight", *self.embeddings.values(), self.output)
@@ -197,7 +200,7 @@ class T5:
         return shapes
 
     def forward(self, weights: Mapping[str, Tensor], inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """``input_ids`` and ``attention_mask`` (batch, source), ``decoder_input_ids`` (batch, target), all int32."""
+        """Compute the outputs from the inputs of :class:`AnswerInputs`, all int32."""
         hidden = self._encode(weights, inputs)
         target = inputs["decoder_input_ids"]
         fixed = self._memory(weights, hidden, inputs["attention_mask"])
@@ -205,23 +208,23 @@ class T5:
         return {"logits": self._logits(weights, decoded), "encoder_last_hidden_state": hidden}
 
     def cache(self, batch: int, capacity: int) -> dict[str, Spec]:
-        """Keys and values of the decoder's own attention: (batch, heads, capacity, d_kv)."""
+        """Return the specs of the keys and values of the decoder's self-attention: (batch, heads, capacity, d_kv)."""
         c = self.config
         spec = Spec((batch, c.num_heads, capacity, c.d_kv), dtypes.float32)
         return {f"decoder.block.{i}.{part}": spec for i in range(c.num_decoder_layers) for part in ("key", "value")}
 
     def begin(self, weights: Mapping[str, Tensor], inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """The encoder's answer to ``input_ids`` and ``attention_mask``, as each decoder layer's keys and values."""
+        """Encode ``input_ids`` and ``attention_mask``; return the keys and values for each decoder layer."""
         return self._memory(weights, self._encode(weights, inputs), inputs["attention_mask"])
 
     def step(
         self, weights: Mapping[str, Tensor], inputs: Mapping[str, Tensor], fixed: Mapping[str, Tensor], past: KVState
     ) -> Tensor:
-        """Logits (batch, vocabulary) after the last token of ``inputs["input_ids"]`` (batch, sequence)."""
+        """Compute the logits (batch, vocabulary) after the last token of ``inputs["input_ids"]`` (batch, sequence)."""
         return self._logits(weights, past.last(self._decode(weights, inputs["input_ids"], fixed, past)))
 
     def _encode(self, weights: Mapping[str, Tensor], inputs: Mapping[str, Tensor]) -> Tensor:
-        """(batch, source, d_model)."""
+        """Compute the encoder's hidden states, (batch, source, d_model)."""
         c, mask = self.config, inputs["attention_mask"]
         slots = arange(mask.shape[1])
         counts = reshape(equal(mask, 1), (mask.shape[0], 1, 1, -1))
@@ -237,7 +240,7 @@ class T5:
         return self._norm(weights, "encoder", x, "final_layer_norm")
 
     def _memory(self, weights: Mapping[str, Tensor], hidden: Tensor, mask: Tensor) -> dict[str, Tensor]:
-        """Return the source's states for the decoder's layers, and its mask: (batch, 1, 1, source)."""
+        """Compute keys and values of the source for each decoder layer, and the mask (batch, 1, 1, source)."""
         memory: dict[str, Tensor] = {}
         for i in range(self.config.num_decoder_layers):
             layer = f"decoder.block.{i}.layer.1"
@@ -247,7 +250,7 @@ class T5:
         return memory
 
     def _decode(self, weights: Mapping[str, Tensor], ids: Tensor, fixed: Mapping[str, Tensor], past: KVState) -> Tensor:
-        """(batch, target, d_model)."""
+        """Compute the decoder's hidden states, (batch, target, d_model)."""
         bias = self._bias(weights, "decoder", past.slots, arange(past.mask.shape[3]), past.mask)
         x = embedding.forward(weights[self.embeddings["decoder"]], ids)
         for i in range(self.config.num_decoder_layers):
@@ -268,7 +271,7 @@ class T5:
     def _projected(
         self, weights: Mapping[str, Tensor], layer: str, attention: str, parts: str, x: Tensor
     ) -> list[Tensor]:
-        """Each of ``parts`` as (batch, heads, sequence, d_kv)."""
+        """Project ``x`` to each of ``parts``: (batch, heads, sequence, d_kv)."""
         return [
             heads.split(linear.forward(weights, f"{layer}.{attention}.{part}", x), self.config.num_heads)
             for part in parts
@@ -292,13 +295,13 @@ class T5:
         return rms_norm.forward(weights, f"{layer}.{name}", x, self.config.layer_norm_epsilon)
 
     def _bias(self, weights: Mapping[str, Tensor], stack: str, slots: Tensor, keys: Tensor, counts: Tensor) -> Tensor:
-        """Compute what is added to scores: the bias of each distance, and the mask where ``counts`` is False.
+        """Compute the additive mask: the bias of each distance, and the most negative float32 if ``counts`` is False.
 
-        ``slots`` (queries,) and ``keys`` (keys,) are places; the result is (batch, heads, queries, keys).
+        ``slots`` (queries,) and ``keys`` (keys,) are positions; the result is (batch, heads, queries, keys).
         """
         c = self.config
         sizes = (c.relative_attention_num_buckets, c.relative_attention_max_distance)
-        far = min(sizes[1], max(keys.shape[0], 128))  # no two tokens are farther apart, or all such share a bucket
+        far = min(sizes[1], max(keys.shape[0], 128))  # larger distances do not occur, or share the last bucket
         buckets = relative.buckets(1, 2 * far + 1, *sizes, bidirectional=stack == "encoder", first=far)[0]
         weight = weights[f"{stack}.block.0.layer.0.SelfAttention.relative_attention_bias.weight"]
         distance = subtract(expand_dims(keys, axis=0), expand_dims(slots, axis=1))

@@ -1,6 +1,6 @@
-"""Token ids as inputs: checked, completed and padded to a length from a short list.
+"""Text inputs: token ids, checked, completed and padded to a length from a short list.
 
-Lengths are padded to buckets, so that typing one more word compiles nothing, and the padding is cut off again.
+Lengths are padded to buckets, so that a text with one more word needs no compilation; the outputs are trimmed.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ from ..errors import ShapeMismatch, TensorCommonsError
 from ..shapes import Shape
 from .architecture import Arrays, Prepared
 
-# Padding to these takes at most a third longer than the length itself would, as bench/buckets.py measures it: 8 tokens
-# take as long as 16, 24 as 32, and 48 longer than 64 where WebNN has two cores for them.
+# Padding to these lengths costs at most a third of the time without padding, as measured by bench/buckets.py: 8 tokens
+# take as long as 16, 24 as long as 32, and 48 longer than 64 if WebNN uses two cores.
 BUCKETS = (16, 32, 64, 96, 128, 160, 192, 256, 320, 384, 448, 512)
 FIRST_SHAPE = (2, 16)  # (batch, sequence) of a pair of short texts
 
 
 @dataclass(frozen=True)
 class TextInputs:
-    """``input_ids``, ``attention_mask`` and, where ``type_vocab_size`` is not 0, ``token_type_ids``.
+    """The inputs ``input_ids``, ``attention_mask`` and, if ``type_vocab_size`` is not 0, ``token_type_ids``.
 
     ``per_token`` names the outputs with a sequence axis (axis 1). With ``padding_id`` the forward also gets
-    ``position_ids``, which count the tokens that are not this one, from ``padding_id + 1`` (as RoBERTa does). With
-    ``pools_apart`` a ``pooling_mask`` says which tokens are pooled, by default those that count.
+    ``position_ids``, which number the tokens other than ``padding_id`` from ``padding_id + 1`` (as in RoBERTa). With
+    ``pools_apart`` there is also ``pooling_mask``, the tokens to pool, by default those of ``attention_mask``.
     """
 
     vocab_size: int
@@ -42,21 +42,23 @@ class TextInputs:
 
     @cached_property
     def names(self) -> tuple[str, ...]:
-        """See :class:`Inputs`."""
+        """Names of the inputs that a call may pass."""
         types = ("token_type_ids",) if self.type_vocab_size else ()
         return ("input_ids", "attention_mask", *types, *(("pooling_mask",) if self.pools_apart else ()))
 
     def prepare(self, inputs: Mapping[str, Any], model: str) -> Prepared:
-        """int32 arrays (batch, bucket); what was left out, or is None, is filled in: a mask of ones, types of zeros."""
+        """Convert the inputs to int32 (batch, bucket). A missing or None mask is filled with ones, types with zeros."""
         inputs = {name: value for name, value in inputs.items() if value is not None}
         if "input_ids" not in inputs:
-            raise TensorCommonsError(f"{model} needs input_ids; inputs: {', '.join(self.names)}")
+            raise TensorCommonsError(f"the input input_ids of {model} is missing; inputs: {', '.join(self.names)}")
         ids = host_array(inputs["input_ids"])
         if ids.ndim != 2 or 0 in ids.shape or ids.dtype.kind not in "iu":
-            raise ShapeMismatch(f"input_ids must be whole numbers (batch, sequence), not {ids.dtype} {ids.shape}")
+            raise ShapeMismatch(f"input_ids must be integers (batch, sequence), not {ids.dtype} {ids.shape}")
         length = ids.shape[1]
         if length > self.max_length:
-            raise ShapeMismatch(f"{length} tokens are over the {self.max_length} that {model} takes; truncate")
+            raise ShapeMismatch(
+                f"{length} tokens exceed the maximum of {self.max_length} of {model}: truncate the text"
+            )
         if not _all_below(ids, self.vocab_size):
             raise TensorCommonsError(
                 f"input_ids from {ids.min()} to {ids.max()} are not all inside the vocabulary of {self.vocab_size}"
@@ -64,7 +66,7 @@ class TextInputs:
         named = {"input_ids": ids, **{name: host_array(inputs[name]) for name in self.names if name in inputs}}
         if {array.shape for array in named.values()} != {ids.shape}:
             shapes = ", ".join(f"{name} {array.shape}" for name, array in named.items())
-            raise ShapeMismatch(f"{shapes} differ in shape")
+            raise ShapeMismatch(f"{shapes}: all inputs must have one shape")
         if "attention_mask" in named:
             named["attention_mask"] = _without_fractions(named["attention_mask"])
         if self.pools_apart and "attention_mask" in named:
@@ -73,7 +75,7 @@ class TextInputs:
         for name, size, kinds in (("attention_mask", 2, "biu"), ("pooling_mask", 2, "biu"), types):
             array = named.get(name)
             if array is not None and not (array.dtype.kind in kinds and _all_below(array, size)):
-                raise TensorCommonsError(f"{name} holds whole numbers from 0 to {size - 1}, not {_shown(array)}")
+                raise TensorCommonsError(f"{name} must be integers from 0 to {size - 1}, not {_shown(array)}")
         if self.padding_id is not None:
             counts = ids != self.padding_id
             named["position_ids"] = counts.cumsum(1) * counts + self.padding_id
@@ -86,18 +88,18 @@ class TextInputs:
         return Prepared(arrays, dict.fromkeys(self.per_token, cut) if shape[1] > length else {})
 
     def example(self, shape: Shape | None = None) -> Mapping[str, Any]:
-        """The last token of the vocabulary: an array that no other input equals."""
+        """Create ids of ``shape`` (batch, sequence): the last token of the vocabulary, unlike all other inputs."""
         return {"input_ids": np.full(FIRST_SHAPE if shape is None else shape, self.vocab_size - 1)}
 
 
 def bucket_of(length: int) -> int:
-    """The length that ``length`` tokens are padded to: their own above the last bucket."""
+    """Return the length to which ``length`` tokens are padded; above the last bucket, ``length`` itself."""
     place = bisect_left(BUCKETS, length)
     return BUCKETS[place] if place < len(BUCKETS) else length
 
 
 def _without_fractions(mask: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """A mask of floats that are all 0 or 1 as whole numbers; any other as it is."""
+    """Convert a mask of floats that are all 0 or 1 to integers; return any other mask as it is."""
     return mask.astype(np.int32) if mask.dtype.kind == "f" and np.isin(mask, (0, 1)).all() else mask
 
 
@@ -106,22 +108,22 @@ def _shown(array: np.ndarray[Any, Any]) -> str:
 
 
 def _all_below(ids: np.ndarray[Any, Any], size: int) -> bool:
-    """True if all are from 0 to ``size - 1``, by one look at them: without its sign, a negative number is large."""
+    """Return whether all ids are from 0 to ``size - 1``, in one pass: as unsigned, a negative number is large."""
     if ids.dtype.kind == "i":
         ids = ids.view(f"u{ids.dtype.itemsize}")
-    return bool(np.maximum.reduce(ids, axis=None) < size)  # what max() comes to, without its detours
+    return bool(np.maximum.reduce(ids, axis=None) < size)  # faster than ids.max()
 
 
 @lru_cache(64)
 def _left_out(name: str, given: Shape, shape: Shape) -> np.ndarray[Any, Any]:
-    """The default of the input ``name``: every token counts, and is of type 0."""
+    """Return the default of the input ``name``: ones for a mask, zeros for types."""
     array = padded(np.full(given, int(name.endswith("_mask"))), shape)
-    array.flags.writeable = False  # every call has the same array
+    array.flags.writeable = False  # it is cached
     return array
 
 
 def padded(array: np.ndarray[Any, Any], shape: Shape) -> np.ndarray[Any, Any]:
-    """``array`` as int32, with zeros after its columns."""
+    """Convert ``array`` to int32 and append zeros to its columns."""
     result = np.zeros(shape, np.int32)
     result[:, : array.shape[1]] = array
     return result

@@ -1,6 +1,6 @@
-"""An encoder of token ids with a head: the architecture that all files of the BERT family build.
+"""An encoder of token ids with a head: the architecture of the BERT family.
 
-A decoder's layers are such an encoder, too (causal.py).
+The layers of a decoder can be the encoder, too (causal.py).
 """
 
 from __future__ import annotations
@@ -17,24 +17,21 @@ from .weight_mapping import WeightMapping
 
 
 class TextEncoder(Protocol):
-    """Token ids to hidden states."""
+    """An encoder from token ids to hidden states."""
 
     @property
     def config(self) -> Any:
-        """Its typed configuration."""
-        ...
+        """The typed configuration."""
 
     def parameters(self) -> dict[str, Shape]:
-        """Names and shapes of its weights."""
-        ...
+        """Return the names and shapes of the weights."""
 
     def forward(self, weights: Mapping[str, Tensor], inputs: Mapping[str, Tensor]) -> Tensor:
-        """``input_ids`` and the other inputs, int32 (batch, sequence) -> (batch, sequence, hidden)."""
-        ...
+        """Encode ``input_ids`` and the other inputs, int32 (batch, sequence) -> (batch, sequence, hidden)."""
 
 
 class TextModel:
-    """Every head also gives ``last_hidden_state`` (batch, sequence, hidden), and what it was made from."""
+    """An encoder with a head. The outputs are the head's and ``last_hidden_state`` (batch, sequence, hidden)."""
 
     def __init__(
         self, model_type: str, encoder: TextEncoder, head: Head, names: WeightMapping, inputs: TextInputs
@@ -50,21 +47,21 @@ class TextModel:
 
     @property
     def config(self) -> Any:
-        """The encoder's."""
+        """The encoder's configuration."""
         return self.encoder.config
 
     def parameters(self) -> dict[str, Shape]:
-        """The encoder's and the head's."""
+        """Return the parameters of the encoder and of the head."""
         return self.encoder.parameters() | self.head.parameters()
 
     def forward(self, weights: Mapping[str, Tensor], inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """``input_ids``, ``attention_mask`` and so on, int32 (batch, sequence) -> the outputs by name."""
+        """Compute the outputs by name from ``input_ids``, ``attention_mask`` and so on, int32 (batch, sequence)."""
         hidden = self.encoder.forward(weights, inputs)
         return {"last_hidden_state": hidden, **self.head.forward(weights, hidden, inputs)}
 
 
 def text_inputs(config: EncoderConfig, head: Head, *, counts_from: int | None = None) -> TextInputs:
-    """The inputs of the model; ``counts_from`` is the padding id behind which positions count (RoBERTa)."""
+    """Declare the inputs of a model; ``counts_from`` is the padding token id after which positions start (RoBERTa)."""
     return TextInputs(
         config.vocab_size,
         config.max_position_embeddings - (0 if counts_from is None else counts_from + 1),

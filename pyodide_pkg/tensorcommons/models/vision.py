@@ -1,8 +1,8 @@
-"""The pre-norm transformer over patches of an image that ViT, DeiT and DINOv2 have in common, and its heads.
+"""The pre-norm transformer over image patches of ViT, DeiT and DINOv2, and its heads.
 
-An image is cut into patches, each one a token; learned tokens stand before them (Dosovitskiy et al., 2020,
-https://arxiv.org/abs/2010.11929). Parameters are called as in DINOv2's checkpoints but for the attention, which is
-called as BERT's; the others' names are mapped to these (weight_mapping.py).
+Each patch of an image is a token; learned tokens precede them (Dosovitskiy et al., 2020,
+https://arxiv.org/abs/2010.11929). Parameters have the names of DINOv2's checkpoints, those of attention the names of
+BERT's; the names in other checkpoints are mapped to these (weight_mapping.py).
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from ..shapes import Shape
 from ..tensor import Tensor
 from .checkpoint import Checkpoint
 from .config import ACTIVATIONS, activation, check_fixed, check_heads, read_config
-from .heads import Labels
+from .heads import HeadOutputs, Labels
 from .image import ImageInputs
 from .weight_mapping import WeightMapping
 
 
 @dataclass(frozen=True)
 class VisionConfig:
-    """The part of ``config.json`` that decides the computation; sizes in elements, of images in pixels.
+    """The fields of ``config.json`` that determine the computation; sizes in elements, of images in pixels.
 
     ``pooler_output_size`` 0 means ``hidden_size``.
     """
@@ -51,9 +51,9 @@ class VisionConfig:
     def of(
         cls, folder: Checkpoint, defaults: Mapping[str, object] | None = None, fixed: Mapping[str, object] | None = None
     ) -> VisionConfig:
-        """The typed configuration; ``defaults`` and ``fixed`` as of :class:`EncoderConfig`.
+        """Read the configuration; ``defaults`` and ``fixed`` are those of :class:`EncoderConfig`.
 
-        Raises InvalidWeights for what is wrong or not built in.
+        Raises InvalidWeights for a field that is wrong or not supported.
         """
         file, given = folder.file, {name: value for name, value in folder.config.items() if value is not None}
         for name in ("image_size", "patch_size"):
@@ -61,23 +61,25 @@ class VisionConfig:
             if isinstance(sides, list) and len(sides) == 2 and sides[0] == sides[1]:
                 given[name] = sides[0]
             elif isinstance(sides, list):
-                raise InvalidWeights(file, f"{name} {quoted(sides)} must be one number, or two equal ones")
+                raise InvalidWeights(file, f"{name} {quoted(sides)} must be one number, or two equal numbers")
         check_fixed(given, file)
         config = read_config(cls, {**(defaults or {}), **given, **(fixed or {})}, file)
         check_heads(config.hidden_size, config.num_attention_heads, file)
         activation(config.hidden_act, file)
         activation(config.pooler_act, file, "pooler_act")
         if config.patch_size > config.image_size:
-            raise InvalidWeights(file, f"image_size {config.image_size} is less than patch_size {config.patch_size}")
+            raise InvalidWeights(
+                file, f"image_size {config.image_size} must be at least patch_size {config.patch_size}"
+            )
         return config
 
 
 @dataclass(frozen=True)
 class VisionEncoder:
-    """Pixels to hidden states. ``tokens`` are the names of the learned tokens that have positions, first to last.
+    """An encoder from pixels to hidden states. ``tokens`` are the names of the learned tokens that have positions.
 
-    ``mlp`` is the size between the two linear layers; with ``scales`` each branch is scaled by a learned vector
-    (Touvron et al., 2021, https://arxiv.org/abs/2103.17239).
+    ``mlp`` is the size between the two linear layers; with ``scales`` a learned vector scales each branch (Touvron et
+    al., 2021, https://arxiv.org/abs/2103.17239).
     """
 
     config: VisionConfig
@@ -87,11 +89,11 @@ class VisionEncoder:
 
     @property
     def first_patch(self) -> int:
-        """Number of tokens before those of the patches."""
+        """Number of tokens before the patches."""
         return len(self.tokens) + self.config.num_register_tokens
 
     def parameters(self) -> dict[str, Shape]:
-        """Names and shapes of the weights."""
+        """Return the names and shapes of the weights."""
         c, size = self.config, self.config.hidden_size
         side = c.image_size // c.patch_size
         shapes: dict[str, Shape] = {f"embeddings.{token}": (1, 1, size) for token in self.tokens}
@@ -112,7 +114,7 @@ class VisionEncoder:
         return shapes | layer_norm.parameters("layernorm", size)
 
     def forward(self, weights: Mapping[str, Tensor], pixels: Tensor) -> Tensor:
-        """(batch, channels, height, width) -> (batch, tokens, hidden), normalized."""
+        """Encode pixels: (batch, channels, height, width) -> (batch, tokens, hidden), normalized."""
         c = self.config
         x = self._embed(weights, pixels)
         for i in range(c.num_hidden_layers):
@@ -138,7 +140,7 @@ class VisionEncoder:
         x = concat([*(of_each_image(token) for token in self.tokens), x], axis=1)
         positions = as_float32(weights["embeddings.position_embeddings"])
         side = c.image_size // c.patch_size
-        if (rows, columns) != (side, side):  # another size than the model's: positions between the learned ones
+        if (rows, columns) != (side, side):  # another size than in training: interpolate the learned positions
             grid = permute_dims(reshape(positions[:, count:], (1, side, side, c.hidden_size)), (0, 3, 1, 2))
             grid = permute_dims(interpolate(grid, (rows, columns), mode="bicubic"), (0, 2, 3, 1))
             positions = concat([positions[:, :count], reshape(grid, (1, rows * columns, c.hidden_size))], axis=1)
@@ -159,40 +161,20 @@ class VisionEncoder:
         return multiply(x, weights[f"{prefix}.lambda1"]) if self.scales else x
 
 
-class VisionHead(Protocol):
-    """Parameters and outputs beside the encoder's."""
-
-    @property
-    def tasks(self) -> tuple[str, ...]:
-        """The pipelines that it serves."""
-        ...
-
-    @property
-    def outputs(self) -> tuple[str, ...]:
-        """The names of the outputs of :meth:`forward`."""
-        ...
-
-    @property
-    def defaults(self) -> tuple[str, ...]:
-        """The outputs of a call that names none, the hidden states included."""
-        ...
-
-    def parameters(self) -> dict[str, Shape]:
-        """Names and shapes of its weights."""
-        ...
+class VisionHead(HeadOutputs, Protocol):
+    """A head on an encoder of images."""
 
     def forward(
         self, weights: Mapping[str, Tensor], hidden: Tensor, encoder: VisionEncoder, pixels: Tensor
     ) -> dict[str, Tensor]:
-        """Its outputs of ``hidden`` (batch, tokens, hidden)."""
-        ...
+        """Compute the outputs from ``hidden`` (batch, tokens, hidden)."""
 
 
 @dataclass(frozen=True)
 class ImageFeatures:
-    """``pooler_output`` (batch, pooled): the first token, through the layer ``pooler`` and its activation if any.
+    """The bare model. ``pooler_output`` (batch, pooled) is the first token after ``pooler`` and its ``activation``.
 
-    Without ``first_token`` and a pooler there is none.
+    Without a pooler it is the first token itself if ``first_token``, and does not exist otherwise.
     """
 
     size: int
@@ -204,7 +186,7 @@ class ImageFeatures:
 
     @property
     def outputs(self) -> tuple[str, ...]:
-        """``pooler_output`` where there is one."""
+        """``image_embedding``, and ``pooler_output`` if there is one."""
         return ("image_embedding", *self.defaults[1:])
 
     @property
@@ -214,7 +196,7 @@ class ImageFeatures:
         return ("last_hidden_state", *pooled)
 
     def parameters(self) -> dict[str, Shape]:
-        """The pooler's."""
+        """Return the parameters of the pooler."""
         return linear.parameters(self.pooler, self.size, self.pooled or self.size) if self.pooler else {}
 
     def forward(
@@ -229,9 +211,10 @@ class ImageFeatures:
 
 @dataclass(frozen=True)
 class ImageClassification:
-    """``logits`` (batch, labels) of the first token, with ``patches`` also of the mean of the patches' tokens.
+    """A classifier of images: ``logits`` (batch, labels) from the first token.
 
-    Several names in ``out`` are one classifier for each learned token; their mean is the answer (Touvron et al., 2020).
+    With ``patches`` the mean of the patches' tokens is a second input. Several names in ``out`` are one classifier for
+    each learned token, and ``logits`` is their mean (Touvron et al., 2020).
     """
 
     size: int
@@ -242,16 +225,16 @@ class ImageClassification:
 
     @property
     def outputs(self) -> tuple[str, ...]:
-        """``logits``, and those of each classifier where there are several."""
+        """``logits``, and those of each classifier if there are several."""
         return ("logits", *(name for name in self.out if name != "logits"))
 
     @property
     def defaults(self) -> tuple[str, ...]:
-        """All."""
+        """All outputs."""
         return self.outputs
 
     def parameters(self) -> dict[str, Shape]:
-        """A linear layer each."""
+        """Declare a linear layer for each classifier."""
         features, labels = self.size * (2 if self.patches else 1), len(self.labels.names)
         layers = [linear.parameters(prefix, features, labels) for prefix in self.out.values()]
         return {name: shape for layer in layers for name, shape in layer.items()}
@@ -273,7 +256,7 @@ class ImageClassification:
 
 
 class VisionModel:
-    """An encoder with a head; every head also gives ``last_hidden_state`` (batch, tokens, hidden)."""
+    """An encoder with a head. The outputs are the head's and ``last_hidden_state`` (batch, tokens, hidden)."""
 
     def __init__(self, model_type: str, encoder: VisionEncoder, head: VisionHead, names: WeightMapping) -> None:
         self.model_type = model_type
@@ -288,15 +271,15 @@ class VisionModel:
 
     @property
     def config(self) -> VisionConfig:
-        """The encoder's."""
+        """The encoder's configuration."""
         return self.encoder.config
 
     def parameters(self) -> dict[str, Shape]:
-        """The encoder's and the head's."""
+        """Return the parameters of the encoder and of the head."""
         return self.encoder.parameters() | self.head.parameters()
 
     def forward(self, weights: Mapping[str, Tensor], inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """``pixel_values`` (batch, channels, height, width) -> the outputs by name."""
+        """Compute the outputs by name from ``pixel_values`` (batch, channels, height, width)."""
         pixels = inputs["pixel_values"]
         hidden = self.encoder.forward(weights, pixels)
         return {"last_hidden_state": hidden, **self.head.forward(weights, hidden, self.encoder, pixels)}

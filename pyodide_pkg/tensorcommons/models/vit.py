@@ -1,5 +1,5 @@
 """ViT (Dosovitskiy et al., 2020, https://arxiv.org/abs/2010.11929) and DeiT (Touvron et al., 2020,
-https://arxiv.org/abs/2012.12877), which has a second learned token that a teacher's answers were distilled into.
+https://arxiv.org/abs/2012.12877), which has a second learned token, trained by distillation.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from .weight_mapping import WeightMapping
 
 RENAMED = {
     ".attention.attention.": ".attention.self.",
-    ".attention.output.dense.": ".attention.out.",  # set aside from the layer's own output
+    ".attention.output.dense.": ".attention.out.",  # protect it from the next rule
     ".output.dense.": ".mlp.fc2.",
     ".attention.out.": ".attention.output.dense.",
     ".intermediate.dense.": ".mlp.fc1.",
@@ -24,7 +24,7 @@ CLASSES = {"vit": ("ViT", ("cls_token",)), "deit": ("DeiT", ("cls_token", "disti
 
 
 def build(folder: Checkpoint) -> VisionModel:
-    """The model that ``config.json`` asks for; the pooler if the checkpoint has one."""
+    """Build the model of ``config.json``, with the pooler if the checkpoint has one."""
     kind = str(folder.config["model_type"])
     family, tokens = CLASSES[kind]
     fixed = {"num_register_tokens": 0, "use_swiglu_ffn": False}
