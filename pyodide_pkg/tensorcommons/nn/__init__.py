@@ -1,4 +1,4 @@
-"""Layers of models, one a file, and PyTorch's functional names in ``functional``."""
+"""Layers of models, one in each file, and ``functional`` with the names of PyTorch's functional API."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Multi-head self-attention (Vaswani et al., 2017), with the names that BERT's checkpoints give its parts."""
+"""Multi-head self-attention (Vaswani et al., 2017), with the parameter names of BERT's checkpoints."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from .heads import merge, split
 
 
 def parameters(prefix: str, hidden: int, *, bias: bool = True) -> dict[str, Shape]:
-    """Query, key and value projections under ``prefix.self``, the output projection under ``prefix.output``.
+    """Declare query, key and value projections under ``prefix.self``, the output projection under ``prefix.output``.
 
-    ``bias`` is whether the first three have one.
+    ``bias`` applies to the first three.
     """
     shapes = linear.parameters(f"{prefix}.output.dense", hidden, hidden)
     for part in ("query", "key", "value"):
@@ -23,7 +23,7 @@ def parameters(prefix: str, hidden: int, *, bias: bool = True) -> dict[str, Shap
 
 
 def forward(weights: Mapping[str, Tensor], prefix: str, x: Tensor, mask: Tensor | None, heads: int) -> Tensor:
-    """``x`` (batch, sequence, hidden) -> the same; ``mask`` is additive, (batch, 1, 1, sequence), or None."""
+    """Attend: ``x`` (batch, sequence, hidden) -> same shape; ``mask`` is additive, (batch, 1, 1, sequence), or None."""
     query, key, value = (
         split(linear.forward(weights, f"{prefix}.self.{part}", x), heads) for part in ("query", "key", "value")
     )

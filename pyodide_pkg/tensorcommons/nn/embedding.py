@@ -1,4 +1,4 @@
-"""Rows of a table by number, in float32 whatever the table is stored in."""
+"""Embedding lookup, in float32 whatever the dtype of the table."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from ..tensor import Tensor
 
 
 def forward(table: Tensor, ids: Tensor) -> Tensor:
-    """``table`` (rows, size) and int32 ``ids`` (...) -> float32 (..., size)."""
+    """Look up int32 ``ids`` (...) in ``table`` (rows, size) -> float32 (..., size)."""
     return as_float32(embedding(table, ids))
 
 
 def as_float32(x: Tensor) -> Tensor:
-    """``x`` itself where it is float32."""
+    """Cast ``x`` to float32, if it is not."""
     return x if x.dtype.name == "float32" else astype(x, "float32")

@@ -1,7 +1,6 @@
-"""The neural ops by the names, parameters and order of parameters of ``torch.nn.functional``.
+"""The ops of neural networks with the names and parameters of ``torch.nn.functional``.
 
-What PyTorch offers beside for training (``inplace``, ``dropout_p``, gradients) is not here. Class numbers and indices
-are int32.
+PyTorch's parameters for training (``inplace``, ``dropout_p``, gradients) are not supported. Class indices are int32.
 """
 
 from __future__ import annotations
@@ -89,17 +88,17 @@ def relu(input: TensorLike) -> Tensor:
 
 
 def leaky_relu(input: TensorLike, negative_slope: float = 0.01) -> Tensor:
-    """``input`` where it is not negative, else ``negative_slope * input``."""
+    """``input`` if it is not negative, else ``negative_slope * input``."""
     return ops.leaky_relu(input, negative_slope)
 
 
 def elu(input: TensorLike, alpha: float = 1.0) -> Tensor:
-    """``input`` where it is positive, else ``alpha * (e ** input - 1)`` (Clevert et al., 2015)."""
+    """``input`` if it is positive, else ``alpha * (e ** input - 1)`` (Clevert et al., 2015)."""
     return ops.elu(input, alpha)
 
 
 def gelu(input: TensorLike, approximate: str = "none") -> Tensor:
-    """``input / 2 * (1 + erf(input / sqrt(2)))``, or with ``approximate="tanh"`` its approximation by tanh."""
+    """``input / 2 * (1 + erf(input / sqrt(2)))``, or with ``approximate="tanh"`` the tanh approximation."""
     return ops.gelu(input, approximate)
 
 
@@ -119,7 +118,7 @@ def tanh(input: TensorLike) -> Tensor:
 
 
 def softplus(input: TensorLike, beta: float = 1.0, threshold: float = 20.0) -> Tensor:
-    """``log(1 + e ** (beta * input)) / beta``; exact for every input, so ``threshold`` changes nothing."""
+    """``log(1 + e ** (beta * input)) / beta``; exact for every input, so ``threshold`` has no effect."""
     return ops.softplus(input) if beta == 1 else ops.softplus(as_tensor(input) * beta) / beta
 
 
@@ -134,26 +133,26 @@ def hardsigmoid(input: TensorLike) -> Tensor:
 
 
 def softmax(input: TensorLike, dim: int, dtype: object = None) -> Tensor:
-    """``exp(input) / sum(exp(input))`` along ``dim``, in ``dtype`` where it is given."""
+    """``exp(input) / sum(exp(input))`` along ``dim``, cast to ``dtype`` first if it is given."""
     return ops.softmax(as_tensor(input) if dtype is None else ops.astype(input, dtype), dim)
 
 
 def log_softmax(input: TensorLike, dim: int, dtype: object = None) -> Tensor:
-    """``input - log(sum(exp(input)))`` along ``dim``, in ``dtype`` where it is given."""
+    """``input - log(sum(exp(input)))`` along ``dim``, cast to ``dtype`` first if it is given."""
     return ops.log_softmax(as_tensor(input) if dtype is None else ops.astype(input, dtype), dim)
 
 
 def _last_axes(name: str, input: TensorLike, normalized_shape: Sequence[int]) -> tuple[Tensor, tuple[int, ...], int]:
-    """``input`` with the normalized axes made one; its own shape; their elements."""
+    """Merge the normalized axes; return the result, the shape of ``input``, and the size of the merged axis."""
     tensor, shape = as_tensor(input), tuple(normalized_shape)
     if not shape or tensor.shape[-len(shape) :] != shape:
-        raise ShapeMismatch(f"{name}: normalized_shape {shape} is not how {tensor.shape} ends")
+        raise ShapeMismatch(f"{name}: normalized_shape {shape} must be the last axes of the input {tensor.shape}")
     size = int(np.prod(shape, dtype=np.int64))
     return ops.reshape(tensor, (*tensor.shape[: tensor.ndim - len(shape)], size)), tensor.shape, size
 
 
 def _row(value: TensorLike | None, default: float, size: int, like: Tensor) -> TensorLike:
-    """Weight or bias as one row; ones or zeros where there is none."""
+    """Reshape a weight or bias to one row; by default, fill it with ``default``."""
     return (
         np.full(size, default, like.dtype.numpy) if value is None else ops.reshape(as_tensor(value, (like,)), (size,))
     )
@@ -197,20 +196,22 @@ def scaled_dot_product_attention(
     """``softmax(query @ key.T * scale + attn_mask) @ value`` (Vaswani et al., 2017).
 
     ``query`` is (..., queries, width), ``key`` (..., keys, width) and ``value`` (..., keys, value_width); the axes
-    before, as a batch and heads, broadcast. ``attn_mask`` broadcasts to (..., queries, keys): a float is added, a bool
-    says which keys count. ``is_causal`` lets query i see keys 0 to i. With ``enable_gqa`` key and value may have fewer
-    heads (the third axis from the end), which neighbouring heads of the query share. A query for which every key is
-    masked gets 0. Dropout is not supported.
+    before (batch, heads) broadcast. ``attn_mask`` broadcasts to (..., queries, keys): a float is added, a bool is true
+    for the keys to attend to. With ``is_causal`` query i attends to keys 0 to i. With ``enable_gqa`` key and value may
+    have fewer heads (the third axis from the end), which adjacent heads of the query share. The result of a query whose
+    keys are all masked is 0. Dropout is not supported.
     """
     if dropout_p:
-        raise TensorCommonsError("scaled_dot_product_attention: dropout is for training; dropout_p must be 0")
+        raise TensorCommonsError(
+            f"scaled_dot_product_attention: dropout is not supported: dropout_p must be 0, not {quoted(dropout_p)}"
+        )
     q = as_tensor(query, like=(key, value))
     k, v = as_tensor(key, like=(q,)), as_tensor(value, like=(q,))
     heads = q.shape[-3:-2]
     for other in (k, v):
         if not enable_gqa and heads and other.shape[-3:-2] not in ((), (1,), heads) and heads != (1,):
             raise ShapeMismatch(
-                f"attention: {q.shape} and {other.shape} differ in heads; enable_gqa=True lets heads share"
+                f"attention: {q.shape} and {other.shape} differ in heads: pass enable_gqa=True to share heads"
             )
     return ops.scaled_dot_product_attention(q, k, v, attn_mask, scale=scale, is_causal=is_causal)
 
@@ -221,44 +222,48 @@ def linear(input: TensorLike, weight: TensorLike, bias: TensorLike | None = None
 
 
 def embedding(input: TensorLike, weight: TensorLike) -> Tensor:
-    """``weight[input]``: ``input`` are row numbers (int32); one outside the table gives NaN."""
+    """``weight[input]``: ``input`` are row indices (int32); an index out of range gives NaN."""
     table = as_tensor(weight, like=(input,))
     return ops.embedding(table, input if isinstance(input, Tensor) else np.asarray(input, np.int32))
 
 
 def one_hot(tensor: TensorLike, num_classes: int = -1) -> Tensor:
-    """1 where the class number (int32) is, else 0: (...) -> (..., num_classes), int32.
+    """1 at the class index (int32), else 0: (...) -> (..., num_classes), int32.
 
-    A number outside the classes gives a row of 0. ``num_classes`` must be given: a tensor's numbers are not known here.
+    An index out of range gives a row of 0. ``num_classes`` is required, since the values of a tensor are not known.
     """
     ids = as_tensor(tensor)
     if ids.dtype.name != "int32":
-        raise UnsupportedDtype(f"one_hot takes int32 class numbers, not {ids.dtype}")
+        raise UnsupportedDtype(f"one_hot takes int32 class indices, not {ids.dtype}")
     if num_classes < 1:
-        raise TensorCommonsError(f"one_hot: num_classes is {num_classes}; give the number of classes")
+        raise TensorCommonsError(
+            f"one_hot: num_classes must be at least 1, not {num_classes}: pass the number of classes"
+        )
     column = ops.reshape(ids, (*ids.shape, 1))
     return ops.astype(ops.equal(column, ops.arange(num_classes, dtype="int32", device=ids.device)), "int32")
 
 
 def pad(input: TensorLike, pad: Sequence[int], mode: str = "constant", value: float | None = None) -> Tensor:
-    """``value`` (0 by default) around: ``pad`` is (before, after) of the last axis, then of the one before it, ...
+    """Pad with ``value`` (0 by default): ``pad`` is (before, after) of the last axis, then of the one before it, ...
 
-    A negative number takes elements away. ``mode`` "reflect" mirrors without the border, "replicate" repeats it,
-    "circular" goes round.
+    A negative number removes elements. ``mode`` "reflect" mirrors at the border element, "replicate" repeats it, and
+    "circular" continues with the other end.
 
     Raises:
-        ShapeMismatch: ``pad`` does not go with the axes, or takes or mirrors more than there is.
+        ShapeMismatch: ``pad`` does not match the axes, or removes or mirrors more elements than there are.
     """
     x = as_tensor(input)
     if len(pad) % 2 or len(pad) > 2 * x.ndim:
-        raise ShapeMismatch(f"pad: {tuple(pad)} are no pairs for the axes of {x.shape}")
+        raise ShapeMismatch(
+            f"pad: {tuple(pad)} must be pairs (before, after) for at most the {x.ndim} axes of {x.shape}"
+        )
     if mode not in ("constant", "reflect", "replicate", "circular"):
-        raise TensorCommonsError(f"pad: mode {quoted(mode)} is not one of constant, reflect, replicate, circular")
+        raise TensorCommonsError(f"pad: mode must be one of constant, reflect, replicate, circular, not {quoted(mode)}")
     widths, crop = [(0, 0)] * x.ndim, [slice(None)] * x.ndim
     for axis, before, after in zip(range(x.ndim)[::-1], pad[::2], pad[1::2], strict=False):
         size = x.shape[axis]
         if size + min(before, 0) + min(after, 0) < 0:
-            raise ShapeMismatch(f"pad: {before} and {after} take more than axis {axis} of {x.shape} has")
+            raise ShapeMismatch(f"pad: {before} and {after} remove more elements than axis {axis} of {x.shape} has")
         crop[axis] = slice(max(-before, 0), size - max(-after, 0))
         widths[axis] = (max(before, 0), max(after, 0))
     kept = x[tuple(crop)]
@@ -267,7 +272,9 @@ def pad(input: TensorLike, pad: Sequence[int], mode: str = "constant", value: fl
     for axis, (size, width) in enumerate(zip(kept.shape, widths, strict=True)):
         most = {"reflect": max(size - 1, 0), "circular": size, "replicate": max(width) if size else 0}
         if max(width) > most[mode]:
-            raise ShapeMismatch(f"pad {mode}: {width} is more than axis {axis} of {kept.shape} has to give")
+            raise ShapeMismatch(
+                f"pad: {width} exceeds {most[mode]}, the most for axis {axis} of {kept.shape} and {mode}"
+            )
     if mode != "circular":
         return ops.pad(kept, widths, "edge" if mode == "replicate" else "reflect")
     for axis, (before, after) in enumerate(widths):

@@ -10,10 +10,10 @@ from ..tensor import Tensor
 
 
 def parameters(prefix: str, size: int) -> dict[str, Shape]:
-    """``{prefix.weight: (size,), prefix.bias: (size,)}``."""
+    """Declare ``{prefix.weight: (size,), prefix.bias: (size,)}``."""
     return {f"{prefix}.weight": (size,), f"{prefix}.bias": (size,)}
 
 
 def forward(weights: Mapping[str, Tensor], prefix: str, x: Tensor, eps: float) -> Tensor:
-    """``x`` (..., size), each row normalized, scaled and shifted."""
+    """Normalize, scale and shift each row of ``x`` (..., size)."""
     return layer_norm(x, weights[f"{prefix}.weight"], weights[f"{prefix}.bias"], eps)

@@ -1,4 +1,4 @@
-"""A linear layer: ``y = x @ weight.T + bias``, where it has one."""
+"""Linear layer: ``y = x @ weight.T + bias``, with an optional bias."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from ..tensor import Tensor
 
 
 def parameters(prefix: str, inputs: int, outputs: int, *, bias: bool = True) -> dict[str, Shape]:
-    """``{prefix.weight: (outputs, inputs), prefix.bias: (outputs,)}``."""
+    """Declare ``{prefix.weight: (outputs, inputs), prefix.bias: (outputs,)}``."""
     shapes: dict[str, Shape] = {f"{prefix}.weight": (outputs, inputs)}
     return shapes | {f"{prefix}.bias": (outputs,)} if bias else shapes
 
 
 def forward(weights: Mapping[str, Tensor], prefix: str, x: Tensor) -> Tensor:
-    """``x`` (..., inputs) -> (..., outputs)."""
+    """Apply the layer: ``x`` (..., inputs) -> (..., outputs)."""
     return linear(x, weights[f"{prefix}.weight"], weights.get(f"{prefix}.bias"))

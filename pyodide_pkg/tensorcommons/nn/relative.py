@@ -1,4 +1,4 @@
-"""Relative positions in buckets: near ones have one each, far ones share theirs by the logarithm of their distance."""
+"""Buckets of relative positions: one for each short distance, and logarithmic ranges for longer distances."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ import numpy as np
 def buckets(
     queries: int, keys: int, count: int = 32, max_distance: int = 128, *, bidirectional: bool = True, first: int = 0
 ) -> np.ndarray[Any, Any]:
-    """The bucket of each (query, key), int32 (queries, keys): 0 to ``count`` - 1. Query 0 stands at ``first``.
+    """Return the bucket of each (query, key), int32 (queries, keys): 0 to ``count`` - 1. Query 0 is at ``first``.
 
-    Both directions have half of the buckets each; in one direction all keys behind a query are in bucket 0. From
-    ``max_distance`` on all share the last one (Raffel et al., 2020, https://arxiv.org/abs/1910.10683).
+    If ``bidirectional``, each direction has half of the buckets; else all keys after a query are in bucket 0. Distances
+    from ``max_distance`` share the last bucket (Raffel et al., 2020, https://arxiv.org/abs/1910.10683).
     """
-    distance = np.arange(first, first + queries)[:, None] - np.arange(keys)[None]  # how far back the key is
+    distance = np.arange(first, first + queries)[:, None] - np.arange(keys)[None]  # positive for earlier keys
     result = np.zeros((queries, keys), np.int32)
     if bidirectional:
         count //= 2

@@ -10,10 +10,10 @@ from ..tensor import Tensor
 
 
 def parameters(prefix: str, size: int) -> dict[str, Shape]:
-    """``{prefix.weight: (size,)}``."""
+    """Declare ``{prefix.weight: (size,)}``."""
     return {f"{prefix}.weight": (size,)}
 
 
 def forward(weights: Mapping[str, Tensor], prefix: str, x: Tensor, eps: float) -> Tensor:
-    """``x`` (..., size), each row divided by its root mean square and scaled."""
+    """Divide each row of ``x`` (..., size) by its root mean square, and scale it."""
     return rms_norm(x, weights[f"{prefix}.weight"], eps)

@@ -1,4 +1,4 @@
-"""The op set. Functions are named as in the Python array API standard; neural ones as in PyTorch's functional API."""
+"""The ops, with the names of the Python array API standard; those of neural networks as in PyTorch's functional API."""
 
 from __future__ import annotations
 
@@ -314,4 +314,4 @@ for _name, _function in _OPERATORS.items():
     setattr(Tensor, f"__r{_name}__", _reflected(_function))
 for _name, _method in (*_COMPARISONS.items(), *_OTHERS.items()):
     setattr(Tensor, f"__{_name}__", _method)
-setattr(Tensor, "mT", property(matrix_transpose))  # noqa: B010 - an attribute that the type checker does not know
+setattr(Tensor, "mT", property(matrix_transpose))  # noqa: B010 - the class declares it for type checkers only

@@ -1,4 +1,4 @@
-"""Activations, named and parametrized as in PyTorch's functional API; elementwise, of floats."""
+"""Activation functions with the names and parameters of PyTorch's functional API; elementwise, on floats."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from ..tensor import Tensor, TensorLike
 from .elementwise import FLOATS, rule, unary
 from .registry import apply, define
 
-# erf on [0, 1] as x * P(x^2), and 1 - exp(Q(x)) above; both fitted to float64 erf by Chebyshev interpolation, with an
-# error under 2e-7 in float32. shaders/elementwise/activation.wgsl holds the same numbers.
+# erf is x * P(x^2) on [0, 1], and 1 - exp(Q(x)) above; both are fitted to float64 erf by Chebyshev interpolation, with
+# an error below 2e-7 in float32. shaders/elementwise/activation.wgsl has the same numbers.
 ERF_NEAR = (1.1283791, -0.37612344, 0.11280317, -0.026715054, 0.0049217620, -0.00056480599)
 ERF_FAR = (
     -0.00076589778, -1.1258937, -0.63914126, -0.10328112, 0.022604772, -0.0034323514, 0.00031693702, -0.000013272362,
@@ -21,16 +21,16 @@ ERF_FAR = (
 
 
 def erf_reference(x: Any) -> Any:
-    """The error function in float64 arithmetic on float32 coefficients; ``x`` is an array."""
+    """Compute the error function of an array in float64, with float32 coefficients."""
     magnitude = np.abs(np.asarray(x, np.float64))
     near = magnitude * np.polynomial.polynomial.polyval(np.minimum(magnitude, 1) ** 2, ERF_NEAR)
     far = 1 - np.exp(np.polynomial.polynomial.polyval(np.minimum(magnitude, 4), ERF_FAR))
-    far = np.where(magnitude >= 4, 1, far)  # in float32; what is left of it here, times -1e30, would not be 0
+    far = np.where(magnitude >= 4, 1, far)  # as in float32: a GELU of -1e30 must be 0
     return np.copysign(np.where(magnitude < 1, near, far), x)
 
 
 def _wide(function: Callable[..., Any]) -> Callable[..., Any]:
-    """``function`` computed in float64 and given in the operand's dtype: float16 would lose digits on the way."""
+    """Make ``function`` compute in float64 and return the operand's dtype, since float16 loses digits."""
     return lambda x, **attrs: np.asarray(function(x.astype(np.float64), **attrs)).astype(x.dtype)
 
 
@@ -52,7 +52,9 @@ def _hardsigmoid(x: Any) -> Any:
     return np.clip(x + 3, 0, 6) / 6
 
 
-erf = unary("erf", _wide(erf_reference), FLOATS, "The error function, ``2 / sqrt(pi) * integral of e ** -t² to x``.")
+erf = unary(
+    "erf", _wide(erf_reference), FLOATS, "``2 / sqrt(pi) * integral of e ** -t² from 0 to x``: the error function."
+)
 relu = unary("relu", lambda x: np.maximum(x, x.dtype.type(0)), FLOATS, "``max(x, 0)``.", epilogue=True)
 sigmoid = unary("sigmoid", _wide(_sigmoid), FLOATS, "``1 / (1 + e ** -x)``.", epilogue=True)
 silu = unary("silu", _wide(lambda x: x / (1 + np.exp(-x))), FLOATS, "``x * sigmoid(x)`` (Elfwing et al., 2017).")
@@ -62,7 +64,7 @@ hardswish = unary(
 )
 hardsigmoid = unary("hardsigmoid", _wide(_hardsigmoid), FLOATS, "``clip(x + 3, 0, 6) / 6``.")
 _gelu = unary("gelu", _wide(_gelu_reference), FLOATS, "The exact GELU.", epilogue=True)
-_gelu_by_tanh = unary("gelu_tanh", _wide(_gelu_tanh), FLOATS, "The GELU approximated by tanh.")
+_gelu_by_tanh = unary("gelu_tanh", _wide(_gelu_tanh), FLOATS, "The tanh approximation of GELU.")
 
 
 def _leaky_relu(x: Any, negative_slope: float) -> Any:
@@ -78,20 +80,20 @@ ELU = define("elu", rule("elu", FLOATS), _wide(_elu), elementwise=True)
 
 
 def gelu(x: TensorLike, approximate: str = "none") -> Tensor:
-    """``x / 2 * (1 + erf(x / sqrt(2)))``: the exact GELU of Hendrycks and Gimpel, 2016.
+    """``x / 2 * (1 + erf(x / sqrt(2)))``: the exact GELU (Hendrycks and Gimpel, 2016).
 
-    With ``approximate="tanh"`` it is ``x / 2 * (1 + tanh(sqrt(2 / pi) * (x + 0.044715 * x ** 3)))``, as GPT-2 has it.
+    With ``approximate="tanh"``: ``x / 2 * (1 + tanh(sqrt(2 / pi) * (x + 0.044715 * x ** 3)))``, as in GPT-2.
     """
     if approximate not in ("none", "tanh"):
-        raise ValueError(f"gelu: approximate is 'none' or 'tanh', not {quoted(approximate)}")
+        raise ValueError(f"gelu: approximate must be 'none' or 'tanh', not {quoted(approximate)}")
     return _gelu(x) if approximate == "none" else _gelu_by_tanh(x)
 
 
 def leaky_relu(x: TensorLike, negative_slope: float = 0.01) -> Tensor:
-    """``x`` where it is not negative, else ``negative_slope * x``."""
+    """``x`` if it is not negative, else ``negative_slope * x``."""
     return apply(LEAKY_RELU, x, negative_slope=float(negative_slope))
 
 
 def elu(x: TensorLike, alpha: float = 1.0) -> Tensor:
-    """``x`` where it is positive, else ``alpha * (e ** x - 1)`` (Clevert et al., 2015)."""
+    """``x`` if it is positive, else ``alpha * (e ** x - 1)`` (Clevert et al., 2015)."""
     return apply(ELU, x, alpha=float(alpha))

@@ -1,4 +1,4 @@
-"""Scaled dot-product attention as one op, so that no device has to hold the matrix of scores."""
+"""Scaled dot-product attention as one op, so that devices need not store the matrix of scores."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ def _infer(specs: Sequence[Spec], attrs: Attributes) -> Spec:
     assert len(q.shape) == len(k.shape) == 4 and k.shape[:3] == v.shape[:3] and 0 not in k.shape[1:], "see _arranged"
     assert (q.shape[0], q.shape[3]) == (k.shape[0], k.shape[3]) and q.shape[1] % k.shape[1] == 0, "see _arranged"
     if mask and mask[0].dtype not in (dtypes.float32, dtypes.float16, dtypes.bool):
-        raise UnsupportedDtype(f"attention: a mask is a float that is added, or bool, not {mask[0].dtype}")
+        raise UnsupportedDtype(f"attention: a mask must be float32, float16 or bool, not {mask[0].dtype}")
     wanted = (*q.shape[:3], k.shape[2])
     if mask and mask[0].shape != wanted:
-        raise ShapeMismatch(f"attention: mask {mask[0].shape} is not {wanted}")
+        raise ShapeMismatch(f"attention: the mask must be {wanted}, not {mask[0].shape}")
     return Spec((*q.shape[:3], v.shape[3]), dtypes.result_type([q.dtype, k.dtype, v.dtype]))
 
 
@@ -48,18 +48,18 @@ def _attention(q: Any, k: Any, v: Any, mask: Any = None, *, scale: float, causal
 
 
 def _multiply_adds(specs: Sequence[Spec], result: Spec, attrs: Attributes) -> int:
-    """Count the multiply-adds of scores and values; what a causal mask leaves out is counted, too."""
+    """Count the multiply-adds of scores and values, including those that a causal mask makes unnecessary."""
     q, k, v = specs[:3]
     return size_of(q.shape[:3]) * k.shape[2] * (q.shape[3] + v.shape[3])
 
 
 def _score_operations(specs: Sequence[Spec], result: Spec, attrs: Attributes) -> int:
-    """Operations of a score: scale, maximum, difference, exponential, sum, and a mask; one division an element."""
+    """Count scale, maximum, difference, exponential, sum and mask of each score, and a division of each result."""
     q, k, _, *mask = specs
     return size_of(q.shape[:3]) * k.shape[2] * (5 + len(mask)) + size_of(result.shape)
 
 
-# The result lies in memory as (batch, sequence, heads, head_dim): merging the heads afterwards moves no byte.
+# The result is stored as (batch, sequence, heads, head_dim), so that merging the heads afterwards is a view.
 ATTENTION = define(
     "scaled_dot_product_attention",
     _infer,
@@ -78,18 +78,19 @@ def scaled_dot_product_attention(
     scale: float | None = None,
     is_causal: bool = False,
 ) -> Tensor:
-    """``softmax(query @ key.T * scale + mask) @ value`` (Vaswani et al., 2017), as PyTorch computes it.
+    """``softmax(query @ key.T * scale + mask) @ value`` (Vaswani et al., 2017), as in PyTorch.
 
     ``query`` is (..., heads, queries, width), ``key`` (..., key_heads, keys, width), ``value`` (..., key_heads, keys,
     value_width), float32 or float16; the result is (..., heads, queries, value_width). The axes before the heads
-    broadcast, and the axis of heads may be missing, too. Where ``key_heads`` divides ``heads``, neighbouring heads
-    share one (Ainslie et al., 2023). ``mask`` broadcasts to (..., heads, queries, keys): a float is added to the
-    scores, a bool says which keys count. ``is_causal`` lets query i see keys 0 to i. ``scale`` is ``width ** -0.5`` by
-    default. A query for which every key is masked by minus infinity or False, or without any key, gets 0.
+    broadcast, and the axis of heads is optional. If ``key_heads`` divides ``heads``, adjacent heads share keys and
+    values (Ainslie et al., 2023). ``mask`` broadcasts to (..., heads, queries, keys): a float is added to the scores, a
+    bool is true for the keys to attend to. With ``is_causal`` query i attends to keys 0 to i. ``scale`` is
+    ``width ** -0.5`` by default. The result of a query without keys, or whose keys are all masked (by minus infinity or
+    False), is 0.
 
     Raises:
-        ShapeMismatch: the shapes do not go together.
-        UnsupportedDtype: an operand is not a float, or the mask neither float nor bool.
+        ShapeMismatch: the shapes are incompatible.
+        UnsupportedDtype: an operand is not a float, or the mask is neither a float nor bool.
     """
     q = as_tensor(query, like=(key, value))
     k, v = as_tensor(key, like=(q,)), as_tensor(value, like=(q,))
@@ -101,14 +102,14 @@ def scaled_dot_product_attention(
     if mask is not None:
         added = as_tensor(mask, like=(q,))
         if broadcast_shapes(added.shape, scores) != scores:
-            raise ShapeMismatch(f"attention: a mask {added.shape} does not broadcast to {scores}")
+            raise ShapeMismatch(f"attention: the mask {added.shape} does not broadcast to {scores}")
         added = _shaped(broadcast_to(added, scores), (size_of(batch), heads, queries, keys))
-    if not keys or not size_of(shape):  # nothing to compute, but dtypes are checked all the same
+    if not keys or not size_of(shape):  # the result is zeros or empty; only check the dtypes
         nothing = Spec((1, 1, 1, 1), q.dtype), Spec((1, 1, 1, 1), k.dtype), Spec((1, 1, 1, 1), v.dtype)
         dtype = ATTENTION.infer([*nothing, *([Spec((1, 1, 1, 1), added.dtype)] if added is not None else [])], {}).dtype
         return _zeros(shape, dtype, q)
     factor = float(max(width, 1) ** -0.5) if scale is None else float(scale)
-    if not width:  # every score is a sum of nothing
+    if not width:  # every score is an empty sum
         q, k = (_zeros((*x.shape[:-1], 1), x.dtype, x) for x in (q, k))
     operands = [_arranged(x, batch, n) for x, n in ((q, heads), (k, shared), (v, shared))]
     masks = () if added is None else (added,)
@@ -124,8 +125,8 @@ def _zeros(shape: Shape, dtype: DType, like: Tensor) -> Tensor:
 
 
 def _axes(q: Shape, k: Shape, v: Shape) -> tuple[int, Shape, int, int]:
-    """Axes of the result, the batch before its heads, and how many heads query and result have, and keys and values."""
-    message = f"attention: query {q}, key {k} and value {v} do not go together"
+    """Return the rank of the result, its batch axes, the number of heads of the query, and that of keys and values."""
+    message = f"attention: query {q}, key {k} and value {v} are incompatible"
     if min(len(q), len(k), len(v)) < 2 or q[-1] != k[-1] or k[-2] != v[-2]:
         raise ShapeMismatch(message)
     wide = [(1,) * (3 - len(shape)) + shape for shape in (q, k, v)]
@@ -141,7 +142,7 @@ def _axes(q: Shape, k: Shape, v: Shape) -> tuple[int, Shape, int, int]:
 
 
 def _arranged(x: Tensor, batch: Shape, heads: int) -> Tensor:
-    """``x`` as (batch, heads, rows, width); heads that are shared by more than theirs are repeated."""
+    """Reshape ``x`` to (batch, heads, rows, width), repeating its heads if there are fewer."""
     x = _shaped(x, (1,) * (3 - x.ndim) + x.shape)
     if x.shape[-3] != heads:
         apart = reshape(x, (*x.shape[:-2], 1, *x.shape[-2:]))
@@ -157,12 +158,15 @@ def _infer_append(specs: Sequence[Spec], attrs: Attributes) -> Spec:
     fits = len(cache.shape) == len(update.shape) == 4 and update.shape[2] <= cache.shape[2]
     if not fits or any(cache.shape[axis] != update.shape[axis] for axis in (0, 1, 3)):
         raise ShapeMismatch(
-            f"kv_cache_append: {update.shape} does not go into {cache.shape}: (batch, heads, rows, head_dim)"
+            f"kv_cache_append: the update {update.shape} does not fit the cache {cache.shape}: both must be (batch, "
+            "heads, rows, head_dim), and the update may have fewer rows"
         )
     if update.dtype is not cache.dtype:
-        raise UnsupportedDtype(f"kv_cache_append: the update is {update.dtype}, the cache {cache.dtype}; cast first")
+        raise UnsupportedDtype(
+            f"kv_cache_append: the update must have the dtype of the cache, {cache.dtype}, not {update.dtype}"
+        )
     if position.dtype is not dtypes.int32:
-        raise UnsupportedDtype(f"kv_cache_append takes int32 positions, not {position.dtype}; cast first")
+        raise UnsupportedDtype(f"kv_cache_append takes int32 positions, not {position.dtype}: cast with tc.astype()")
     return cache
 
 
@@ -176,7 +180,7 @@ def _append(cache: Any, update: Any, position: Any) -> Any:
 
 
 def _append_traffic(specs: Sequence[Spec], result: Spec, attrs: Attributes) -> int:
-    """Bytes where the cache is written in place: the rows of the update, read and written, and the positions."""
+    """Count the bytes of an append in place: the rows of the update, read and written, and the positions."""
     return 2 * specs[1].nbytes + specs[2].nbytes
 
 
@@ -184,14 +188,14 @@ APPEND = define("kv_cache_append", _infer_append, _append, in_place=True, traffi
 
 
 def kv_cache_append(cache: TensorLike, update: TensorLike, position: TensorLike) -> Tensor:
-    """``cache`` with the rows ``position`` to ``position + n - 1`` of its third axis replaced by those of ``update``.
+    """Replace rows ``position`` to ``position + n - 1`` of the third axis of ``cache`` by those of ``update``.
 
     ``cache`` is (batch, heads, capacity, head_dim), ``update`` (batch, heads, n, head_dim) of the same dtype, and
-    ``position`` int32, one number or one a batch (batch,): a tensor, so one program serves every step of a generation.
-    A row that would lie outside the cache is not written.
+    ``position`` int32, a scalar or (batch,): a tensor, so that every step of a generation runs the same program. Rows
+    outside the cache are not written.
 
-    The result is a value of its own. Where it is an answer of a compiled function that is given ``cache`` for good
-    (``compile(..., donate_argnames=...)``), it takes over the cache's bytes, and only ``n`` rows are written.
+    The result is a new value. If it is a result of a compiled function to which ``cache`` is donated
+    (``compile(..., donate_argnames=...)``), it reuses the cache's bytes, and only ``n`` rows are written.
     """
     held = as_tensor(cache)
     if isinstance(position, int):
@@ -199,5 +203,8 @@ def kv_cache_append(cache: TensorLike, update: TensorLike, position: TensorLike)
     else:
         where = position if isinstance(position, Tensor) else asarray(position, device=held.device)
     if where.ndim > 1 or (where.ndim and where.shape[0] != held.shape[0]):
-        raise ShapeMismatch(f"kv_cache_append: positions {where.shape} are neither one nor one a batch of {held.shape}")
+        raise ShapeMismatch(
+            f"kv_cache_append: position must be a scalar or ({held.shape[0]},), one for each row of the batch, "
+            f"not {where.shape}"
+        )
     return apply(APPEND, held, update, broadcast_to(where, held.shape[:1]))

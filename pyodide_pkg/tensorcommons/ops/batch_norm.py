@@ -1,6 +1,6 @@
-"""Normalization of channels, for inference: batch, group and instance norm. float16 is computed in float32.
+"""Batch, group and instance normalization, for inference. float16 is computed in float32.
 
-``input`` is (batch, channels, ...) everywhere; ``weight`` and ``bias`` are (channels,).
+``input`` is always (batch, channels, ...); ``weight`` and ``bias`` are (channels,).
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from .reduction import mean, var
 
 
 def _channels(op: str, value: TensorLike, x: Tensor) -> Tensor:
-    """One number a channel, in float32, shaped to broadcast with ``x``."""
+    """Convert one number for each channel to float32, in a shape that broadcasts with ``x``."""
     tensor = as_tensor(value, like=(x,))
     if tensor.shape != x.shape[1:2]:
-        raise ShapeMismatch(f"{op}: {tensor.shape} is not one number a channel of {x.shape}")
+        raise ShapeMismatch(f"{op}: {tensor.shape} must be {x.shape[1:2]}, the channels of {x.shape}")
     return reshape(astype(tensor, "float32"), (x.shape[1], *([1] * (x.ndim - 2))))
 
 
@@ -50,10 +50,10 @@ def batch_norm(
 ) -> Tensor:
     """``(input - running_mean) / sqrt(running_var + eps) * weight + bias`` by channel (Ioffe and Szegedy, 2015).
 
-    ``training`` is refused, so ``momentum`` has no use: running statistics do not change here.
+    ``training`` must be False, and ``momentum`` has no effect: the running statistics do not change.
     """
     if training:
-        raise TensorCommonsError("batch_norm: training=True would change the running statistics; this is inference")
+        raise TensorCommonsError("batch_norm: training=True is not supported: running statistics do not change")
     tensor = _image("batch_norm", input)
     centre, spread = (_channels("batch_norm", value, tensor) for value in (running_mean, running_var))
     return _scaled("batch_norm", (astype(tensor, "float32") - centre) * rsqrt(spread + eps), tensor, weight, bias)
@@ -70,10 +70,10 @@ def group_norm(
     tensor = _image("group_norm", input)
     batch, channels = tensor.shape[:2]
     if num_groups < 1 or channels % num_groups:
-        raise ShapeMismatch(f"group_norm: {channels} channels cannot be cut into {num_groups} groups")
+        raise ShapeMismatch(f"group_norm: {channels} channels cannot be divided into {num_groups} groups")
     depth = channels // num_groups * size_of(tensor.shape[2:])
     groups = reshape(astype(tensor, "float32"), (batch, num_groups, depth))
-    groups = groups - groups[..., :1]  # a mean of 1e3 would cost three digits
+    groups = groups - groups[..., :1]  # else a mean of 1e3 would lose three digits
     centred = groups - mean(groups, -1, keepdims=True)
     y = centred * rsqrt(var(groups, -1, keepdims=True) + eps)
     return _scaled("group_norm", reshape(y, tensor.shape), tensor, weight, bias)
@@ -91,11 +91,11 @@ def instance_norm(
 ) -> Tensor:
     """:func:`group_norm` with a group for each channel (Ulyanov et al., 2016).
 
-    Without ``use_input_stats`` the running statistics are taken, as :func:`batch_norm` does; they never change here.
+    Without ``use_input_stats`` it uses the running statistics as :func:`batch_norm` does; they do not change.
     """
     if not use_input_stats:
         if running_mean is None or running_var is None:
-            raise TensorCommonsError("instance_norm without use_input_stats needs running_mean and running_var")
+            raise TensorCommonsError("instance_norm with use_input_stats=False needs running_mean and running_var")
         return batch_norm(input, running_mean, running_var, weight, bias, eps=eps)
     tensor = _image("instance_norm", input)
     return group_norm(tensor, tensor.shape[1], weight, bias, eps)

@@ -1,9 +1,9 @@
-"""Convolutions (cross-correlations, as everywhere in machine learning): channels before height and width.
+"""Convolutions (cross-correlations, as usual in machine learning), with channels before height and width.
 
-With many output channels the windows are laid out as the rows of a matrix, and the product does the rest: on a software
-adapter a 3 x 3 convolution of 64 by 64 channels took 0.3 of the direct kernel's time, one of 3 by 16 channels 2.8.
-Windows that do not overlap (patches of an image, 1 x 1) are the image itself in another order. Few channels, groups,
-and what would not fit in :data:`MOST` bytes are convolved directly.
+With many output channels the windows are copied to the rows of a matrix (im2col), which is then multiplied: on a
+software adapter a 3 x 3 convolution of 64 by 64 channels took 0.3 of the direct kernel's time, one of 3 by 16 channels
+2.8. Windows that do not overlap (patches of an image, 1 x 1) are a permutation of the image. Convolutions with few
+channels, with groups, or with windows of more than :data:`MOST` bytes are computed directly.
 """
 
 from __future__ import annotations
@@ -22,27 +22,27 @@ from .layout import permute_dims, reshape
 from .matmul import linear
 from .registry import apply, define
 
-WIDE = 32  # output channels from which on a product pays
-MOST = 2**26  # bytes of the windows
+WIDE = 32  # output channels from which im2col is faster
+MOST = 2**26  # bytes of the windows for im2col
 Pair = tuple[int, int]
 Size = int | Sequence[int]
 
 
 def pair(value: Size, name: str, low: int = 1) -> Pair:
-    """``value`` for height and width. Raises ShapeMismatch below ``low``, above int32, or where it is not a pair."""
+    """Return ``value`` for height and width. Raises ShapeMismatch unless it is one or two int32 of at least ``low``."""
     both = (value, value) if isinstance(value, int) else tuple(value)
     if len(both) == 1:
         both = (both[0], both[0])
     if len(both) != 2 or any(int(each) != each or not low <= each < 2**31 for each in both):
-        raise ShapeMismatch(f"{name} is one or two whole numbers of at least {low} and below 2 ** 31, not {value}")
+        raise ShapeMismatch(f"{name} must be one or two integers from {low} to 2 ** 31 - 1, not {quoted(value)}")
     return int(both[0]), int(both[1])
 
 
 def require_floats(op: str, specs: Sequence[Spec]) -> None:
-    """Raises UnsupportedDtype where the operands are not of one floating dtype."""
+    """Raise UnsupportedDtype unless all operands are float32, or all are float16."""
     kinds = {spec.dtype for spec in specs}
     if len(kinds) != 1 or not kinds <= {dtypes.float32, dtypes.float16}:
-        raise UnsupportedDtype(f"{op} takes float32 or float16, one for all, not {', '.join(map(str, kinds))}")
+        raise UnsupportedDtype(f"{op} takes all float32 or all float16, not {', '.join(map(str, kinds))}")
 
 
 def _infer(specs: Sequence[Spec], attrs: Attributes) -> Spec:
@@ -55,7 +55,7 @@ def _infer(specs: Sequence[Spec], attrs: Attributes) -> Spec:
         raise ShapeMismatch(f"a convolution takes (batch, channels, ...) and weights, not {x.shape} and {weight.shape}")
     out, channels, *kernel = weight.shape
     if groups < 1 or out % groups or x.shape[1] != channels * groups:
-        raise ShapeMismatch(f"{x.shape[1]} channels in {groups} groups do not go with a weight {weight.shape}")
+        raise ShapeMismatch(f"{x.shape[1]} channels in {groups} groups are incompatible with a weight {weight.shape}")
     if bias and bias[0].shape != (out,):
         raise ShapeMismatch(f"bias {bias[0].shape} does not match {out} output channels")
     sizes = []
@@ -71,7 +71,7 @@ def _conv2d(
     x: Any, weight: Any, bias: Any = None, *,
     stride: Pair, padding: Shape, dilation: Pair, groups: int, up: Pair,
 ) -> Any:  # fmt: skip
-    """One tap of the kernel after another, over the results that it reaches, in float64: padding takes no memory."""
+    """Accumulate over the taps of the kernel in float64, without a padded copy of the input."""
     batch, _, *size = x.shape
     out, channels, *kernel = weight.shape
     shape = [
@@ -98,8 +98,10 @@ def _conv2d(
 
 
 def _reached(out: int, size: int, offset: int, stride: int, up: int = 1) -> tuple[slice, slice]:
-    """Along one axis the results ``i`` for which ``i * stride + offset`` is ``up`` times the place of an element, and
-    those places."""
+    """Find the results ``i`` along an axis for which ``i * stride + offset`` is ``up`` times the index of an element.
+
+    Returns the slices of these results and of the elements.
+    """
     at = np.arange(out) * stride + offset
     reached = np.flatnonzero((at >= 0) & (at <= (size - 1) * up) & (at % up == 0))
     if not reached.size:
@@ -147,7 +149,7 @@ PATCHES = define("patches", _infer_patches, _patches)
 
 
 def _sides(padding: Size | str, kernel: Sequence[int], stride: Pair, dilation: Pair) -> Shape:
-    """Padding as (top, left, bottom, right). "same" puts the odd one at the end, as PyTorch."""
+    """Return padding as (top, left, bottom, right). An odd one of "same" is at the end, as in PyTorch."""
     if padding == "valid":
         return 0, 0, 0, 0
     if padding == "same":
@@ -157,7 +159,7 @@ def _sides(padding: Size | str, kernel: Sequence[int], stride: Pair, dilation: P
         first = [t // 2 for t in total]
         return (*first, *(t - f for t, f in zip(total, first, strict=True)))
     if isinstance(padding, str):
-        raise TensorCommonsError(f"padding {quoted(padding)} is not 'same', 'valid' or a number")
+        raise TensorCommonsError(f"padding must be 'same', 'valid' or a number, not {quoted(padding)}")
     both = pair(padding, "padding", 0)
     return (*both, *both)
 
@@ -180,16 +182,16 @@ def conv2d(
     """``y[n, o, i, j] = bias[o] + sum input[n, c, i * stride + a * dilation - padding, ...] * weight[o, c, a, b]``.
 
     ``input`` is (batch, channels, height, width) or without the batch, ``weight`` (out, channels / groups, height,
-    width), ``bias`` (out,). ``padding`` is "same" (stride 1), "valid", or zeros on every side. ``groups`` equal to the
-    channels is a depthwise convolution. float16 is added up in float32.
+    width), ``bias`` (out,). ``padding`` is "same" (stride 1), "valid", or the number of zeros on every side. ``groups``
+    equal to the channels is a depthwise convolution. float16 is summed in float32.
 
     Raises:
-        ShapeMismatch: the shapes do not go together, or the kernel is larger than the padded image.
+        ShapeMismatch: the shapes are incompatible, or the kernel is larger than the padded image.
     """
     tensor, single = _batched(as_tensor(input), 4, "conv2d")
     w = as_tensor(weight, like=(tensor,))
     if w.ndim != 4:
-        raise ShapeMismatch(f"conv2d: a weight is (out, channels, height, width), not {w.shape}")
+        raise ShapeMismatch(f"conv2d: a weight must be (out, channels, height, width), not {w.shape}")
     steps, spacing = pair(stride, "stride"), pair(dilation, "dilation")
     sides = _sides(padding, w.shape[2:], steps, spacing)
     y = _convolve(tensor, w, bias, steps, sides, spacing, groups, (1, 1))
@@ -235,11 +237,14 @@ def conv1d(
     dilation: Size = 1,
     groups: int = 1,
 ) -> Tensor:
-    """:func:`conv2d` over one axis: ``input`` (batch, channels, length), ``weight`` (out, channels / groups, size)."""
+    """Convolve along one axis: ``input`` (batch, channels, length), ``weight`` (out, channels / groups, size).
+
+    See :func:`conv2d`.
+    """
     tensor, single = _batched(as_tensor(input), 3, "conv1d")
     w = as_tensor(weight, like=(tensor,))
     if w.ndim != 3:
-        raise ShapeMismatch(f"conv1d: a weight is (out, channels, length), not {w.shape}")
+        raise ShapeMismatch(f"conv1d: a weight must be (out, channels, length), not {w.shape}")
     steps, spacing = (1, _one(stride, "stride")), (1, _one(dilation, "dilation"))
     sides = padding if isinstance(padding, str) else (0, _one(padding, "padding", 0))
     image = reshape(tensor, (*tensor.shape[:2], 1, tensor.shape[2]))
@@ -262,7 +267,7 @@ def conv_transpose2d(
     groups: int = 1,
     dilation: Size = 1,
 ) -> Tensor:
-    """The gradient of :func:`conv2d` with respect to its input: what it maps from, this maps to.
+    """Compute the gradient of :func:`conv2d` with respect to its input.
 
     ``weight`` is (channels, out / groups, height, width). The result has ``(size - 1) * stride - 2 * padding +
     dilation * (kernel - 1) + output_padding + 1`` rows and columns.
@@ -270,11 +275,14 @@ def conv_transpose2d(
     tensor, single = _batched(as_tensor(input), 4, "conv_transpose2d")
     w = as_tensor(weight, like=(tensor,))
     if w.ndim != 4 or groups < 1 or w.shape[0] % groups:
-        raise ShapeMismatch(f"conv_transpose2d: a weight of {w.shape} cannot be cut into {groups} groups")
+        raise ShapeMismatch(
+            f"conv_transpose2d: a weight must be (channels, out, height, width), channels a multiple of {groups} "
+            f"groups, not {w.shape}"
+        )
     up, spacing = pair(stride, "stride"), pair(dilation, "dilation")
     less, more = pair(padding, "padding", 0), pair(output_padding, "output_padding", 0)
     if any(m >= max(u, d) for m, u, d in zip(more, up, spacing, strict=True)):
-        raise ShapeMismatch(f"conv_transpose2d: output_padding {more} is not below stride {up} or dilation {spacing}")
+        raise ShapeMismatch(f"conv_transpose2d: output_padding {more} must be below stride {up} or dilation {spacing}")
     reach = [d * (k - 1) - p for d, k, p in zip(spacing, w.shape[2:], less, strict=True)]
     sides = (*reach, *(r + m for r, m in zip(reach, more, strict=True)))
     channels, out, *kernel = w.shape

@@ -1,4 +1,4 @@
-"""Tensors from numbers: nothing is uploaded for them. A constant takes no bytes until it has to lie somewhere."""
+"""Create tensors from numbers, without an upload. A constant takes no bytes unless an op needs it in a buffer."""
 
 from __future__ import annotations
 
@@ -38,40 +38,40 @@ ARANGE = define("arange", _infer_arange, _arange)
 def full(
     shape: int | Sequence[int], fill_value: float, *, dtype: object = None, device: Device | str | None = None
 ) -> Tensor:
-    """``shape`` filled with one number; by default float32 for a float, int32 for an int and bool for a bool."""
+    """Create a tensor filled with one number; by default float32 for a float, int32 for an int and bool for a bool."""
     kind = dtypes.of_number(fill_value) if dtype is None else dtypes.as_dtype(dtype)
     scalar = Tensor.symbolic(constant(fill_value, kind), None if device is None else device_of(device))
     return broadcast_to(scalar, (shape,) if isinstance(shape, int) else shape)
 
 
 def zeros(shape: int | Sequence[int], *, dtype: object = "float32", device: Device | str | None = None) -> Tensor:
-    """Zeros, or False."""
+    """Create a tensor of zeros, or of False."""
     return full(shape, False, dtype=dtype, device=device)
 
 
 def ones(shape: int | Sequence[int], *, dtype: object = "float32", device: Device | str | None = None) -> Tensor:
-    """Ones, or True."""
+    """Create a tensor of ones, or of True."""
     return full(shape, True, dtype=dtype, device=device)
 
 
 def full_like(x: TensorLike, fill_value: float, *, dtype: object = None) -> Tensor:
-    """``fill_value`` in the shape, dtype and on the device of ``x``."""
+    """Create a tensor of ``fill_value`` with the shape, dtype and device of ``x``."""
     tensor = as_tensor(x)
     return full(tensor.shape, fill_value, dtype=dtype or tensor.dtype, device=tensor.device)
 
 
 def zeros_like(x: TensorLike, *, dtype: object = None) -> Tensor:
-    """Zeros in the shape, dtype and on the device of ``x``."""
+    """Create a tensor of zeros with the shape, dtype and device of ``x``."""
     return full_like(x, False, dtype=dtype)
 
 
 def ones_like(x: TensorLike, *, dtype: object = None) -> Tensor:
-    """Ones in the shape, dtype and on the device of ``x``."""
+    """Create a tensor of ones with the shape, dtype and device of ``x``."""
     return full_like(x, True, dtype=dtype)
 
 
 def empty(shape: int | Sequence[int], *, dtype: object = "float32", device: Device | str | None = None) -> Tensor:
-    """Zeros: no bytes are handed out that something else left behind."""
+    """Create a tensor of zeros: contents of freed memory are never exposed."""
     return zeros(shape, dtype=dtype, device=device)
 
 
@@ -83,28 +83,28 @@ def arange(
     dtype: object = None,
     device: Device | str | None = None,
 ) -> Tensor:
-    """``start + step * i`` below ``stop``; of one argument from 0 to it. int32 if all are ints, else float32.
+    """``start + step * i`` up to but excluding ``stop``; one argument is ``stop``. int32 if all are ints, else float32.
 
     Raises:
-        UnsupportedDtype: the dtype is bool, or does not hold the numbers.
+        UnsupportedDtype: the dtype is bool, or cannot represent the numbers.
     """
     place = None if device is None else device_of(device)
     if stop is None:
         start, stop = 0, start
     if not step:
-        raise ShapeMismatch("arange: a step of 0 leads nowhere")
+        raise ShapeMismatch("arange: step must not be 0")
     if not all(map(math.isfinite, (start, stop, step))):
-        raise ShapeMismatch(f"arange from {start} to {stop} by {step} has no length: all three must be finite")
+        raise ShapeMismatch(f"arange from {start} to {stop} by {step}: all three must be finite")
     whole = all(isinstance(value, int) for value in (start, stop, step))
     kind = dtypes.as_dtype(dtype if dtype is not None else "int32" if whole else "float32")
     if kind.kind == "bool" or (kind.kind != "float" and not whole):
-        raise UnsupportedDtype(f"arange from {start} to {stop} by {step} is not {kind}")
+        raise UnsupportedDtype(f"arange from {start} to {stop} by {step} cannot be {kind}: pass a float dtype or ints")
     count = max(math.ceil((stop - start) / step), 0)
     if count and kind.kind != "float":
         for value in (start, start + (count - 1) * step):
-            constant(value, kind)  # raises where the dtype does not hold it
+            constant(value, kind)  # raises if the dtype cannot represent it
     if kind.kind == "uint":
-        step = int(step) % 2**32  # downwards by wrapping
+        step = int(step) % 2**32  # a negative step wraps around
     number = float if kind.kind == "float" else int
     node_attrs: Attributes = {"start": number(start), "step": number(step), "count": count, "dtype": kind.name}
     made = apply(OPS["arange"], **node_attrs)
@@ -120,12 +120,12 @@ def linspace(
     dtype: object = "float32",
     device: Device | str | None = None,
 ) -> Tensor:
-    """``num`` numbers at equal distances from ``start``; ``stop`` is the last of them unless ``endpoint`` is off."""
+    """``num`` evenly spaced numbers from ``start`` to ``stop``, which is included unless ``endpoint`` is False."""
     if num < 0:
-        raise ShapeMismatch(f"linspace of {num} numbers")
+        raise ShapeMismatch(f"linspace: num must not be negative, not {num}")
     kind = dtypes.as_dtype(dtype)
     if kind.kind != "float":
-        raise UnsupportedDtype(f"linspace gives floats, not {kind}")
+        raise UnsupportedDtype(f"linspace: dtype must be float32 or float16, not {kind}")
     index = arange(num, dtype="float32", device=device)
     values = index * ((stop - start) / max(num - endpoint, 1)) + float(start)
     if endpoint and num > 1:
@@ -134,7 +134,7 @@ def linspace(
 
 
 def _below(rows: int, columns: int, k: int, device: Device | str | None) -> Tensor:
-    """Return whether an element of a matrix lies on diagonal ``k`` or below."""
+    """Return a matrix that is true on and below diagonal ``k``."""
     down, right = arange(rows, device=device), arange(-k, columns - k, device=device)
     return reshape(down, (rows, 1)) >= right
 
@@ -142,7 +142,7 @@ def _below(rows: int, columns: int, k: int, device: Device | str | None) -> Tens
 def eye(
     rows: int, columns: int | None = None, *, k: int = 0, dtype: object = "float32", device: Device | str | None = None
 ) -> Tensor:
-    """Ones on diagonal ``k``, zeros elsewhere."""
+    """Create a matrix with ones on diagonal ``k`` and zeros elsewhere."""
     count = rows if columns is None else columns
     down, right = arange(rows, device=device), arange(-k, count - k, device=device)
     return astype(reshape(down, (rows, 1)) == right, dtype)
@@ -159,21 +159,21 @@ def triu(x: TensorLike, *, k: int = 0) -> Tensor:
     """``x`` with zeros below diagonal ``k`` of its last two axes."""
     tensor = _matrices(x, "triu")
     rows, columns = tensor.shape[-2:]
-    below = matrix_transpose(_below(columns, rows, -k, tensor.device))  # k or above is -k or below, turned
+    below = matrix_transpose(_below(columns, rows, -k, tensor.device))
     return where(below, tensor, zeros_like(tensor))
 
 
 def _matrices(x: TensorLike, name: str) -> Tensor:
     tensor = as_tensor(x)
     if tensor.ndim < 2:
-        raise ShapeMismatch(f"{name} needs two axes, not shape {tensor.shape}")
+        raise ShapeMismatch(f"{name} needs at least two axes, not shape {tensor.shape}")
     return tensor
 
 
 def meshgrid(*xs: TensorLike, indexing: str = "xy") -> list[Tensor]:
-    """The coordinates of a grid over 1-D tensors, as NumPy's: "xy" puts the second one along the first axis; views."""
+    """Return the coordinates of a grid over 1-D tensors, as in NumPy: "xy" exchanges the first two axes. Views."""
     if indexing not in ("xy", "ij"):
-        raise ValueError(f"meshgrid: indexing is 'xy' or 'ij', not {quoted(indexing)}")
+        raise ValueError(f"meshgrid: indexing must be 'xy' or 'ij', not {quoted(indexing)}")
     tensors = [as_tensor(x, like=xs) for x in xs]
     if any(x.ndim != 1 for x in tensors):
         raise ShapeMismatch(f"meshgrid takes 1-D tensors, not {', '.join(str(x.shape) for x in tensors)}")

@@ -1,8 +1,8 @@
-"""Elementwise ops: one formula an element, with NumPy broadcasting between the operands.
+"""Elementwise ops: one formula for each element, with NumPy broadcasting between the operands.
 
-Each op is one line: its name, its NumPy meaning, the dtypes that it takes, and what its function says of itself. What
-its shader computes stands in ``backends/webgpu/kernels/elementwise_wgsl.py``. Dtypes promote by the Python array API's
-table (:func:`tensorcommons.dtypes.result_type`); a Python number takes the dtype of the array that it meets.
+Each op is one line: its name, its NumPy reference, the kinds of dtypes that it accepts, and its docstring. Its WGSL is
+in ``backends/webgpu/kernels/elementwise_wgsl.py``. Dtypes promote by the table of the Python array API
+(:func:`tensorcommons.dtypes.result_type`); a Python number takes the dtype of the other operand.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ WORDS = {FLOATS: "floats", INTS: "ints", NUMBERS: "numbers", BITS: "ints and boo
 
 
 def rule(name: str, kinds: tuple[str, ...], result: DType | None = None) -> ShapeRule:
-    """The shape rule of an elementwise op over dtypes of ``kinds``; its dtype is ``result`` or that of the operands."""
+    """Make the shape rule of an elementwise op on dtypes of ``kinds``; its dtype is ``result`` or the operands'."""
 
     def infer(specs: Sequence[Spec], attrs: Attributes) -> Spec:
         dtype = dtypes.result_type([spec.dtype for spec in specs])
         if dtype.kind not in kinds:
-            raise UnsupportedDtype(f"{name} takes {WORDS[kinds]}, not {dtype}: cast first, as in astype(x, 'float32')")
+            raise UnsupportedDtype(f"{name} takes {WORDS[kinds]}, not {dtype}: cast with tc.astype()")
         return Spec(broadcast_shapes(*(spec.shape for spec in specs)), result or dtype)
 
     return infer
@@ -77,7 +77,7 @@ def unary(
 def binary(
     name: str, reference: Callable[..., Any], kinds: tuple[str, ...], doc: str, result: DType | None = None
 ) -> Callable[[TensorLike, TensorLike], Tensor]:
-    """Define an op of two operands that broadcast against each other; gives its function."""
+    """Define an op of two operands, which broadcast, and return its function."""
     op = _define(name, reference, kinds, result)
 
     def function(x1: TensorLike, x2: TensorLike) -> Tensor:
@@ -88,7 +88,7 @@ def binary(
 
 
 def _power(x1: Any, x2: Any) -> Any:
-    """NumPy raises for negative powers of ints; here they are the truncated fraction, as a shader cannot raise."""
+    """Compute a power. A negative power of an int, an error in NumPy, is the truncated fraction, as in the shader."""
     if np.result_type(x1, x2).kind != "i":
         return np.power(x1, x2)
     inverse = np.where(x1 == 1, 1, np.where(x1 == -1, np.where(x2 % 2 == 0, 1, -1), 0))
@@ -115,8 +115,8 @@ register(FULL)
 
 # Arithmetic.
 negative = unary("negative", np.negative, NUMBERS, "``-x``; an unsigned int wraps.")
-abs = unary("abs", np.abs, NUMBERS, "``|x|``; the smallest int stays as it is.")
-sign = unary("sign", np.sign, NUMBERS, "-1, 0 or 1; NaN stays NaN.")
+abs = unary("abs", np.abs, NUMBERS, "``|x|``; the smallest int is unchanged.")
+sign = unary("sign", np.sign, NUMBERS, "-1, 0 or 1; NaN for NaN.")
 square = unary("square", np.square, NUMBERS, "``x * x``.")
 sqrt = unary("sqrt", np.sqrt, FLOATS, "Square root; NaN below 0.")
 rsqrt = unary("rsqrt", lambda x: 1 / np.sqrt(x), FLOATS, "``1 / sqrt(x)``; infinite at 0, NaN below.")
@@ -129,26 +129,26 @@ floor_divide = binary(
     "floor_divide",
     np.floor_divide,
     NUMBERS,
-    """``floor(x1 / x2)``. An int by 0 is 0, and the smallest int by -1 is itself, as NumPy's.
+    """``floor(x1 / x2)``. As in NumPy, an int by 0 is 0, and the smallest int by -1 is itself.
 
-    Of floats, exact while the quotient is below 2 ** 22.""",
+    For floats it is exact if the quotient is below 2 ** 22.""",
 )
 remainder = binary(
     "remainder",
     np.remainder,
     NUMBERS,
-    """``x1 - floor(x1 / x2) * x2``, with the sign of ``x2``. An int by 0 is 0, as NumPy's.
+    """``x1 - floor(x1 / x2) * x2``, with the sign of ``x2``. As in NumPy, an int by 0 is 0.
 
-    Of floats, exact while the quotient is below 2 ** 22.""",
+    For floats it is exact if the quotient is below 2 ** 22.""",
 )
 pow = binary(
     "pow",
     _power,
     NUMBERS,
-    """``x1 ** x2``. Ints wrap; a negative power of an int is the fraction without what is behind the point.""",
+    """``x1 ** x2``. Ints wrap; a negative power of an int is truncated to an int.""",
 )
-maximum = binary("maximum", np.maximum, NUMBERS, "The larger of the two; NaN where either is.")
-minimum = binary("minimum", np.minimum, NUMBERS, "The smaller of the two; NaN where either is.")
+maximum = binary("maximum", np.maximum, NUMBERS, "The larger of the two; NaN if either is NaN.")
+minimum = binary("minimum", np.minimum, NUMBERS, "The smaller of the two; NaN if either is NaN.")
 
 # Exponentials and logarithms.
 exp = unary("exp", np.exp, FLOATS, "``e ** x``.")
@@ -173,57 +173,55 @@ asinh = unary("asinh", np.arcsinh, FLOATS, "Inverse hyperbolic sine.")
 acosh = unary("acosh", np.arccosh, FLOATS, "Inverse hyperbolic cosine; NaN below 1.")
 atanh = unary("atanh", np.arctanh, FLOATS, "Inverse hyperbolic tangent; infinite at -1 and 1, NaN outside.")
 
-# Rounding; of ints the identity.
-ceil = unary("ceil", lambda x: np.ceil(x).astype(x.dtype), NUMBERS, "The smallest whole number that is not below x.")
-floor = unary("floor", lambda x: np.floor(x).astype(x.dtype), NUMBERS, "The largest whole number that is not above x.")
-trunc = unary("trunc", lambda x: np.trunc(x).astype(x.dtype), NUMBERS, "x without what is behind the point.")
-round = unary("round", lambda x: np.round(x).astype(x.dtype), NUMBERS, "The nearest whole number; halves to even.")
+# Rounding; ints are unchanged.
+ceil = unary("ceil", lambda x: np.ceil(x).astype(x.dtype), NUMBERS, "The smallest integer that is not below x.")
+floor = unary("floor", lambda x: np.floor(x).astype(x.dtype), NUMBERS, "The largest integer that is not above x.")
+trunc = unary("trunc", lambda x: np.trunc(x).astype(x.dtype), NUMBERS, "x rounded towards zero.")
+round = unary("round", lambda x: np.round(x).astype(x.dtype), NUMBERS, "The nearest integer; halves to even.")
 
 # Tests and comparisons: bools.
-isnan = unary("isnan", _test(np.isnan, False), NUMBERS, "Whether x is NaN.", dtypes.bool)
-isinf = unary("isinf", _test(np.isinf, False), NUMBERS, "Whether x is an infinity.", dtypes.bool)
-isfinite = unary("isfinite", _test(np.isfinite, True), NUMBERS, "Whether x is neither NaN nor infinite.", dtypes.bool)
-equal = binary("equal", np.equal, ANY, "``x1 == x2``; false where either is NaN.", dtypes.bool)
-not_equal = binary("not_equal", np.not_equal, ANY, "``x1 != x2``; true where either is NaN.", dtypes.bool)
-less = binary("less", np.less, NUMBERS, "``x1 < x2``; false where either is NaN.", dtypes.bool)
-less_equal = binary("less_equal", np.less_equal, NUMBERS, "``x1 <= x2``; false where either is NaN.", dtypes.bool)
-greater = binary("greater", np.greater, NUMBERS, "``x1 > x2``; false where either is NaN.", dtypes.bool)
-greater_equal = binary(
-    "greater_equal", np.greater_equal, NUMBERS, "``x1 >= x2``; false where either is NaN.", dtypes.bool
-)
+isnan = unary("isnan", _test(np.isnan, False), NUMBERS, "True if x is NaN.", dtypes.bool)
+isinf = unary("isinf", _test(np.isinf, False), NUMBERS, "True if x is infinite.", dtypes.bool)
+isfinite = unary("isfinite", _test(np.isfinite, True), NUMBERS, "True if x is neither NaN nor infinite.", dtypes.bool)
+equal = binary("equal", np.equal, ANY, "``x1 == x2``; false if either is NaN.", dtypes.bool)
+not_equal = binary("not_equal", np.not_equal, ANY, "``x1 != x2``; true if either is NaN.", dtypes.bool)
+less = binary("less", np.less, NUMBERS, "``x1 < x2``; false if either is NaN.", dtypes.bool)
+less_equal = binary("less_equal", np.less_equal, NUMBERS, "``x1 <= x2``; false if either is NaN.", dtypes.bool)
+greater = binary("greater", np.greater, NUMBERS, "``x1 > x2``; false if either is NaN.", dtypes.bool)
+greater_equal = binary("greater_equal", np.greater_equal, NUMBERS, "``x1 >= x2``; false if either is NaN.", dtypes.bool)
 
 # Logic and bits.
 logical_not = unary("logical_not", np.logical_not, ("bool",), "Not ``x``.")
 logical_and = binary("logical_and", np.logical_and, ("bool",), "``x1`` and ``x2``.")
 logical_or = binary("logical_or", np.logical_or, ("bool",), "``x1`` or ``x2``.")
-logical_xor = binary("logical_xor", np.logical_xor, ("bool",), "Either ``x1`` or ``x2``.")
-bitwise_invert = unary("bitwise_invert", np.invert, BITS, "``~x``; of a bool its opposite.")
+logical_xor = binary("logical_xor", np.logical_xor, ("bool",), "Either ``x1`` or ``x2``, not both.")
+bitwise_invert = unary("bitwise_invert", np.invert, BITS, "``~x``; for a bool, not ``x``.")
 bitwise_and = binary("bitwise_and", np.bitwise_and, BITS, "``x1 & x2``.")
 bitwise_or = binary("bitwise_or", np.bitwise_or, BITS, "``x1 | x2``.")
 bitwise_xor = binary("bitwise_xor", np.bitwise_xor, BITS, "``x1 ^ x2``.")
 bitwise_left_shift = binary(
-    "bitwise_left_shift", np.left_shift, INTS, "``x1 << x2``; 0 where ``x2`` is negative or 32 and more."
+    "bitwise_left_shift", np.left_shift, INTS, "``x1 << x2``; 0 if ``x2`` is negative, or 32 or more."
 )
 bitwise_right_shift = binary(
     "bitwise_right_shift",
     np.right_shift,
     INTS,
-    "``x1 >> x2``, with the sign kept; all sign where ``x2`` is negative or 32 and more.",
+    "``x1 >> x2``, an arithmetic shift; only sign bits if ``x2`` is negative, or 32 or more.",
 )
 
 
 def positive(x: TensorLike) -> Tensor:
-    """``+x``: numbers as they are."""
+    """``+x``: the same numbers."""
     tensor = as_tensor(x)
     rule("positive", NUMBERS)([tensor.spec], {})
     return tensor
 
 
 def astype(x: TensorLike, dtype: object) -> Tensor:
-    """``x`` in another dtype, as NumPy does it.
+    """Cast ``x`` to another dtype.
 
-    Floats become ints by dropping what is behind the point; what is outside the int's range becomes the end of the
-    range, and NaN 0 (NumPy leaves both to the processor). Floats that are too large for float16 become infinities.
+    Floats are truncated to ints, values outside the int's range are clamped to it, and NaN becomes 0 (in NumPy both
+    depend on the processor). Floats that are too large for float16 become infinite.
     """
     tensor, target = as_tensor(x), dtypes.as_dtype(dtype)
     return tensor if tensor.dtype is target else apply(CAST, tensor, dtype=target.name)
@@ -231,40 +229,40 @@ def astype(x: TensorLike, dtype: object) -> Tensor:
 
 def _branches(specs: Sequence[Spec]) -> DType:
     if specs[0].dtype is not dtypes.bool:
-        raise UnsupportedDtype(f"where takes a bool condition, not {specs[0].dtype}: compare first, as in x != 0")
+        raise UnsupportedDtype(f"where takes a bool condition, not {specs[0].dtype}: use a comparison, as in x != 0")
     return dtypes.result_type([spec.dtype for spec in specs[1:]])
 
 
 def where(condition: TensorLike, x1: TensorLike, x2: TensorLike) -> Tensor:
-    """``x1`` where the bool ``condition`` holds, else ``x2``; all three broadcast."""
+    """``x1`` where the bool ``condition`` is true, else ``x2``; all three broadcast."""
     chosen = [x for x in (x1, x2) if isinstance(x, Tensor)]
-    if not chosen and isinstance(condition, Tensor):  # two numbers or arrays: the first becomes a tensor by itself
+    if not chosen and isinstance(condition, Tensor):  # two numbers or arrays: the first one determines the dtype
         x1 = asarray(x1, device=condition.device)
         chosen = [x1]
     return apply(WHERE, condition, *(as_tensor(x, like=chosen) for x in (x1, x2)))
 
 
 def clip(x: TensorLike, min: TensorLike | None = None, max: TensorLike | None = None) -> Tensor:  # noqa: A002
-    """``minimum(maximum(x, min), max)``; either bound may be missing. NaN stays NaN."""
+    """``minimum(maximum(x, min), max)``; both bounds are optional. NaN for NaN."""
     result = as_tensor(x)
     result = result if min is None else maximum(result, min)
     return result if max is None else minimum(result, max)
 
 
 def signbit(x: TensorLike) -> Tensor:
-    """Return whether x is below 0 or -0, as bool; false for NaN, whose sign devices do not keep."""
+    """True if x is below 0 or is -0; false for NaN, whose sign differs between devices."""
     tensor = as_tensor(x)
     return logical_or(less(tensor, 0), less(divide(1, tensor), 0))
 
 
 def copysign(x1: TensorLike, x2: TensorLike) -> Tensor:
-    """The size of ``x1`` with the sign of ``x2``, by :func:`signbit`."""
+    """The magnitude of ``x1`` with the sign of ``x2``, by :func:`signbit`."""
     size = abs(as_tensor(x1, like=(x2,)))
     return where(signbit(as_tensor(x2, like=(x1,))), negative(size), size)
 
 
 def hypot(x1: TensorLike, x2: TensorLike) -> Tensor:
-    """``sqrt(x1 ** 2 + x2 ** 2)`` without overflow on the way; infinite where either is."""
+    """``sqrt(x1 ** 2 + x2 ** 2)`` without intermediate overflow; infinite if either is infinite."""
     a, b = abs(as_tensor(x1, like=(x2,))), abs(as_tensor(x2, like=(x1,)))
     large, small = maximum(a, b), minimum(a, b)
     share = where(equal(large, small), 1, divide(small, large))

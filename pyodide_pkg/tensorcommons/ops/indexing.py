@@ -1,8 +1,8 @@
-"""Elements chosen by number: take, gather, scatter, and rows of an embedding table.
+"""Indexing: take, gather, scatter, and rows of an embedding table.
 
-Indices are int32. Where they are known on the host (a NumPy array, a list), one that is out of range raises IndexError.
-On a device a shader cannot raise: reading outside gives NaN (0 for ints, False for bools), writing outside writes
-nothing, and no byte out of bounds is touched. A negative index counts from the end, as in NumPy.
+Indices are int32. An index on the host (in a NumPy array or a list) that is out of range raises IndexError. A shader
+cannot raise: reading out of range gives NaN (0 for ints, False for bools), and writing out of range has no effect;
+memory out of bounds is never accessed. A negative index counts from the end, as in NumPy.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from .registry import apply, define
 
 def _require_int32(op: str, ids: Spec) -> None:
     if ids.dtype is not dtypes.int32:
-        raise UnsupportedDtype(f"{op} takes int32 indices, not {ids.dtype}; cast first")
+        raise UnsupportedDtype(f"{op} takes int32 indices, not {ids.dtype}: cast with tc.astype()")
 
 
 def _infer_take(specs: Sequence[Spec], attrs: Attributes) -> Spec:
@@ -35,12 +35,12 @@ def _infer_take(specs: Sequence[Spec], attrs: Attributes) -> Spec:
     _require_int32("take_along_axis", ids)
     others = [shape[:axis] + shape[axis + 1 :] for shape in (x.shape, ids.shape)]
     if len(ids.shape) != len(x.shape) or others[0] != others[1]:
-        raise ShapeMismatch(f"take_along_axis: indices {ids.shape} do not go with {x.shape} along axis {axis}")
+        raise ShapeMismatch(f"take_along_axis: indices {ids.shape} are incompatible with {x.shape} along axis {axis}")
     return Spec(ids.shape, x.dtype)
 
 
 def _nothing(x: Any) -> Any:
-    """Return the value for an index out of range."""
+    """Return the result for an index out of range."""
     return x.dtype.type(np.nan if x.dtype.kind == "f" else 0)
 
 
@@ -54,7 +54,7 @@ def _take(x: Any, ids: Any, axis: int, wrap: bool) -> Any:
 
 
 def _take_traffic(specs: Sequence[Spec], result: Spec, attrs: Attributes) -> int:
-    """Bytes of the elements that are taken, read and written, and of their indices."""
+    """Count the bytes of the elements taken, read and written, and of their indices."""
     return 2 * result.nbytes + specs[1].nbytes
 
 
@@ -67,19 +67,19 @@ def _infer_scatter(specs: Sequence[Spec], attrs: Attributes) -> Spec:
     assert isinstance(axis, int)
     _require_int32("scatter", ids)
     if updates.dtype is not x.dtype:
-        raise UnsupportedDtype(f"scatter: updates are {updates.dtype}, the tensor is {x.dtype}; cast first")
+        raise UnsupportedDtype(f"scatter: updates must have the dtype of the tensor, {x.dtype}, not {updates.dtype}")
     fits = len(ids.shape) == len(x.shape) and all(
         n <= size for a, (n, size) in enumerate(zip(ids.shape, x.shape, strict=True)) if a != axis
     )
     if not fits or updates.shape != ids.shape:
         raise ShapeMismatch(
-            f"scatter along axis {axis}: indices {ids.shape} and updates {updates.shape} do not go with {x.shape}"
+            f"scatter along axis {axis}: indices {ids.shape} and updates {updates.shape} do not match {x.shape}"
         )
     return x
 
 
 def _scatter(x: Any, ids: Any, updates: Any, axis: int, reduction: str) -> Any:
-    """One index after another along the axis, so that the last of two equal ones wins."""
+    """Apply the updates in the order of the axis, so that the last of several updates to one element wins."""
     result = np.array(x)
     size = x.shape[axis]
     grid = list(np.indices(ids.shape))
@@ -100,12 +100,12 @@ SCATTER = define("scatter", _infer_scatter, _scatter, operations=lambda specs, r
 
 
 def _indices(indices: TensorLike, like: Tensor, size: int) -> Tensor:
-    """Indices as an int32 tensor; what is known on the host is checked against ``size``."""
+    """Convert indices to an int32 tensor; those on the host are checked against ``size``."""
     if isinstance(indices, Tensor):
         return indices
     array = np.asarray(indices)
     if array.size and array.dtype.kind not in "iu":
-        raise UnsupportedDtype(f"indices are whole numbers, not {array.dtype}")
+        raise UnsupportedDtype(f"indices must be integers, not {array.dtype}")
     outside = array[(array < -size) | (array >= size)]
     if outside.size:
         raise IndexError(f"index {outside.flat[0]} is out of range for an axis of size {size}")
@@ -113,20 +113,20 @@ def _indices(indices: TensorLike, like: Tensor, size: int) -> Tensor:
 
 
 def take(x: TensorLike, indices: TensorLike, axis: int | None = None) -> Tensor:
-    """``x[..., indices, ...]`` at ``axis``, which may be left out for a tensor of one axis.
+    """``x[..., indices, ...]`` at ``axis``, which is optional for a tensor of one axis.
 
-    The axes of ``indices`` (int32, any number) stand in the result where ``axis`` was. The module's first lines say
-    what an index out of range does.
+    The axes of ``indices`` (int32, any number) replace ``axis`` in the result. See the module's docstring for indices
+    out of range.
     """
     tensor = as_tensor(x)
     if axis is None and tensor.ndim != 1:
-        raise ShapeMismatch(f"take from a tensor with {tensor.ndim} axes needs axis=")
+        raise ShapeMismatch(f"take: pass axis for a tensor with {tensor.ndim} axes")
     place = normalize_axis(axis or 0, tensor.ndim)
     return _take_rows(tensor, _indices(indices, tensor, tensor.shape[place]), place, wrap=True)
 
 
 def _take_rows(x: Tensor, ids: Tensor, axis: int, wrap: bool) -> Tensor:
-    """The same indices for all of the other axes."""
+    """Take the same indices for all elements of the other axes."""
     _require_int32("take", ids.spec)
     before, after = x.shape[:axis], x.shape[axis + 1 :]
     row = reshape(ids, (*([1] * len(before)), ids.size, *([1] * len(after))))
@@ -137,13 +137,13 @@ def _take_rows(x: Tensor, ids: Tensor, axis: int, wrap: bool) -> Tensor:
 def take_along_axis(x: TensorLike, indices: TensorLike, axis: int = -1) -> Tensor:
     """``y[i, j] = x[indices[i, j], j]`` for ``axis`` 0: ``indices`` (int32) has as many axes as ``x``.
 
-    The other axes broadcast. The module's first lines say what an index out of range does.
+    The other axes broadcast. See the module's docstring for indices out of range.
     """
     tensor = as_tensor(x)
     place = normalize_axis(axis, tensor.ndim)
     ids = _indices(indices, tensor, tensor.shape[place])
     if ids.ndim != tensor.ndim:
-        raise ShapeMismatch(f"take_along_axis: indices {ids.shape} need as many axes as {tensor.shape}")
+        raise ShapeMismatch(f"take_along_axis: indices {ids.shape} must have as many axes as {tensor.shape}")
     others = [shape[:place] + (1,) + shape[place + 1 :] for shape in (tensor.shape, ids.shape)]
     common = broadcast_shapes(*others)
 
@@ -154,18 +154,18 @@ def take_along_axis(x: TensorLike, indices: TensorLike, axis: int = -1) -> Tenso
 
 
 def take_known(x: Tensor, ids: Tensor, axis: int) -> Tensor:
-    """:func:`take_along_axis` without broadcasting, where a negative number is out of range as any other."""
+    """Take along an axis as :func:`take_along_axis`, without broadcasting; negative indices are out of range."""
     return apply(TAKE, x, ids, axis=normalize_axis(axis, x.ndim), wrap=False)
 
 
 def gather(x: TensorLike, axis: int, indices: TensorLike) -> Tensor:
-    """PyTorch's ``gather``: as :func:`take_along_axis`, but ``indices`` may be shorter along the other axes."""
+    """Take along an axis as :func:`take_along_axis`; as in PyTorch, ``indices`` may be shorter along the other axes."""
     tensor = as_tensor(x)
     place = normalize_axis(axis, tensor.ndim)
     ids = _indices(indices, tensor, tensor.shape[place])
     others = [a for a in range(tensor.ndim) if a != place]
     if ids.ndim != tensor.ndim or any(ids.shape[a] > tensor.shape[a] for a in others):
-        raise ShapeMismatch(f"gather: indices {ids.shape} do not go with {tensor.shape} along axis {place}")
+        raise ShapeMismatch(f"gather: indices {ids.shape} are incompatible with {tensor.shape} along axis {place}")
     part = tensor[tuple(slice(None) if a == place else slice(ids.shape[a]) for a in range(tensor.ndim))]
     return apply(TAKE, part, ids, axis=place, wrap=True)
 
@@ -173,14 +173,14 @@ def gather(x: TensorLike, axis: int, indices: TensorLike) -> Tensor:
 def scatter(
     x: TensorLike, indices: TensorLike, updates: TensorLike, axis: int = -1, reduction: str = "assign"
 ) -> Tensor:
-    """``x`` with ``y[indices[i, j], j] = updates[i, j]`` (for ``axis`` 0), or ``+=`` with ``reduction="add"``.
+    """Copy ``x`` and set ``y[indices[i, j], j] = updates[i, j]`` (for ``axis`` 0), or ``+=`` with ``reduction="add"``.
 
-    ``indices`` (int32) and ``updates`` have one shape with as many axes as ``x``, no longer than ``x`` along the axes
-    other than ``axis``. Where an index is there twice, "add" adds both and of "assign" the last along ``axis`` wins, on
-    every device. float16 is added up in float32. The module's first lines say what an index out of range does.
+    ``indices`` (int32) and ``updates`` have one shape with as many axes as ``x``, not longer than ``x`` along the axes
+    other than ``axis``. If an index occurs twice, "add" adds both updates, and "assign" uses the last one along
+    ``axis``, on every device. float16 is summed in float32. See the module's docstring for indices out of range.
     """
     if reduction not in ("assign", "add"):
-        raise TensorCommonsError(f"scatter: reduction {quoted(reduction)} is not 'assign' or 'add'")
+        raise TensorCommonsError(f"scatter: reduction must be 'assign' or 'add', not {quoted(reduction)}")
     tensor = as_tensor(x)
     place = normalize_axis(axis, tensor.ndim)
     ids = _indices(indices, tensor, tensor.shape[place])
@@ -188,7 +188,7 @@ def scatter(
     if values.ndim == 0:
         values = broadcast_to(values, ids.shape)
     if reduction == "add" and tensor.dtype is dtypes.bool:
-        raise UnsupportedDtype("scatter adds numbers, not bools")
+        raise UnsupportedDtype("scatter: reduction='add' takes numbers, not bool")
     _infer_scatter([tensor.spec, ids.spec, values.spec], {"axis": place})
     kind = dtypes.float32 if reduction == "add" and tensor.dtype is dtypes.float16 else tensor.dtype
     wide = [value if value.dtype is kind else astype(value, kind) for value in (tensor, values)]
@@ -199,25 +199,25 @@ def scatter(
 def embedding(table: TensorLike, ids: TensorLike) -> Tensor:
     """``table[ids]``: table ``(rows, size)``, ids ``(...)`` int32, result ``(..., size)`` of the table's dtype.
 
-    An id outside the table, negative ones included, gives a row of NaN (0 for ints) on every device, since a shader
-    cannot raise; models check ids before.
+    An id outside the table, also a negative one, gives a row of NaN (0 for ints) on every device, since a shader cannot
+    raise; models check ids beforehand.
     """
     rows, numbers = as_tensor(table), as_tensor(ids, like=(table,))
     if rows.ndim != 2:
-        raise ShapeMismatch(f"embedding: the table is (rows, size), not {rows.shape}")
+        raise ShapeMismatch(f"embedding: the table must be (rows, size), not {rows.shape}")
     return _take_rows(rows, numbers, 0, wrap=False)
 
 
 def getitem(x: Tensor, key: Any) -> Tensor:
-    """``x[key]`` as in NumPy: integers, slices, ``...`` and ``None`` give a view, arrays a copy of what they choose.
+    """``x[key]`` as in NumPy: integers, slices, ``...`` and ``None`` give a view, arrays a copy.
 
-    An array is a list, a NumPy array of whole numbers or bools, or an int32 tensor; several broadcast with each other,
-    as in ``x[rows, columns]``. The module's first lines say what an index out of range does. A mask has to be known on
-    the host, since the shape of the result depends on it: ``x[await mask.read()]``.
+    An array is a list, a NumPy array of integers or bools, or an int32 tensor; several broadcast, as in
+    ``x[rows, columns]``. See the module's docstring for indices out of range. A mask must be on the host, since the
+    shape of the result depends on it: ``x[await mask.read()]``.
 
     Raises:
-        IndexError: an index that is known on the host is out of range, or there are too many.
-        UnsupportedDtype: an array holds neither whole numbers nor bools, or a tensor not int32.
+        IndexError: an index on the host is out of range, or there are too many indices.
+        UnsupportedDtype: an array is neither of integers nor bools, or a tensor is not int32.
         UnsupportedOp: a mask is a tensor.
     """
     keys = list(key) if isinstance(key, tuple) else [key]
@@ -230,7 +230,7 @@ def getitem(x: Tensor, key: Any) -> Tensor:
     part = view_at(x, tuple(slice(None) if i in chosen else k for i, k in enumerate(keys)))
     axis_of = {i: sum(not _is_integer(k) for k in keys[:i]) for i in chosen}  # in part
     axes = [axis_of[i] for i in chosen]
-    broadcast_shapes(*(k.shape for k in chosen.values()))  # raises before anything is on a device
+    broadcast_shapes(*(k.shape for k in chosen.values()))  # raises before an upload
     ids = [_indices(k, part, part.shape[axis_of[i]]) for i, k in chosen.items()]
     found = _take_rows(part, ids[0], axes[0], wrap=True) if len(ids) == 1 else _take_points(part, ids, axes)
     first, count = (axes[0] if len(ids) == 1 else 0), found.ndim - part.ndim + len(ids)
@@ -245,12 +245,12 @@ def _is_integer(key: Any) -> bool:
 
 
 def _without_masks(x: Tensor, keys: list[Any]) -> list[Any]:
-    """One key an axis or ``None``: ``...`` spelled out, lists as arrays, masks as the places that they let through."""
+    """Normalize keys to one for each axis or ``None``: expand ``...``, convert lists to arrays, masks to indices."""
     arrays = [(np.zeros(0, np.int32) if k == [] else dtypes.host_array(k)) if isinstance(k, list) else k for k in keys]
     masks = {i for i, k in enumerate(arrays) if isinstance(k, np.ndarray) and k.dtype == bool}
     if any(isinstance(k, Tensor) and k.dtype is dtypes.bool for k in arrays):
         where = x.device.kind if x.device else "any device"
-        reason = "the shape of its result depends on the mask: read that first, x[await mask.read()], or use where()"
+        reason = "the shape of its result depends on the mask: read it, as in x[await mask.read()], or use tc.where()"
         raise UnsupportedOp("x[mask]", where, reason)
     taken = sum(k.ndim if i in masks else k is not None and k is not Ellipsis for i, k in enumerate(arrays))
     result: list[Any] = []
@@ -260,7 +260,7 @@ def _without_masks(x: Tensor, keys: list[Any]) -> list[Any]:
             continue
         axis = sum(key is not None for key in result)
         if k.shape != x.shape[axis : axis + k.ndim] or not k.ndim:
-            raise IndexError(f"a mask of shape {k.shape} does not go with the axes from {axis} of {x.shape}")
+            raise IndexError(f"a mask of shape {k.shape} does not match the axes from {axis} of {x.shape}")
         result.extend(np.nonzero(k))
     return result
 

@@ -1,4 +1,4 @@
-"""Reshape, permute, slice and broadcast move no numbers: they are layouts. Concatenation and padding are copies."""
+"""Reshape, permute, slice and broadcast, which are views; and concatenation and padding, which copy."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from .registry import apply, define
 
 
 def _by_layout(view: Any) -> Any:
-    """A shape rule that asks the layout rule: what it does to a row-major layout is what it does to the shape."""
+    """Make the shape rule of a view from its layout rule, applied to a row-major layout."""
 
     def infer(specs: Sequence[Spec], attrs: Attributes) -> Spec:
         layout = view(Layout.contiguous(specs[0].shape), attrs)
@@ -60,7 +60,7 @@ def _infer_concat(specs: Sequence[Spec], attrs: Attributes) -> Spec:
     rest = first.shape[:axis] + first.shape[axis + 1 :]
     for spec in specs:
         if spec.shape[:axis] + spec.shape[axis + 1 :] != rest or len(spec.shape) != len(first.shape):
-            raise ShapeMismatch(f"concat along axis {axis}: {spec.shape} does not go with {first.shape}")
+            raise ShapeMismatch(f"concat along axis {axis}: {spec.shape} and {first.shape} differ in another axis")
     total = sum(spec.shape[axis] for spec in specs)
     return Spec((*first.shape[:axis], total, *first.shape[axis + 1 :]), first.dtype)
 
@@ -78,13 +78,13 @@ CONCAT = define("concat", _infer_concat, lambda *xs, axis: np.concatenate(xs, ax
 
 
 def reshape(x: TensorLike, shape: int | Sequence[int]) -> Tensor:
-    """The same elements in row-major order under another shape; one size may be -1."""
+    """Return the same elements, in row-major order, in another shape; one size may be -1."""
     tensor = as_tensor(x)
     return apply(RESHAPE, tensor, shape=infer_reshape(tensor.shape, _sizes(shape)))
 
 
 def permute_dims(x: TensorLike, axes: Sequence[int]) -> Tensor:
-    """Axes in another order."""
+    """Return the tensor with its axes in another order."""
     tensor = as_tensor(x)
     return apply(PERMUTE, tensor, axes=tuple(normalize_axis(axis, tensor.ndim) for axis in axes))
 
@@ -99,12 +99,12 @@ def _sizes(shape: int | Sequence[int]) -> Shape:
 
 
 def concat(xs: Sequence[TensorLike], axis: int | None = 0) -> Tensor:
-    """Tensors one after another along ``axis``, in their common dtype; the other axes must agree.
+    """Join tensors along ``axis``, in their common dtype; the other axes must be equal.
 
-    ``axis=None`` makes each of them flat first. One copy.
+    ``axis=None`` flattens each of them first. One copy.
     """
     if not xs:
-        raise ShapeMismatch("concat of no tensors")
+        raise ShapeMismatch("concat needs at least one tensor")
     tensors = [as_tensor(x, like=xs) for x in xs]
     if axis is None:
         tensors, axis = [reshape(x, (-1,) if x.size else (0,)) for x in tensors], 0
@@ -113,7 +113,7 @@ def concat(xs: Sequence[TensorLike], axis: int | None = 0) -> Tensor:
 
 
 def spelled_out(keys: Sequence[Any], taken: int, ndim: int) -> list[Any]:
-    """``keys``, which take ``taken`` axes, with ``...`` (at the end if it is not there) as the slices it stands for."""
+    """Expand ``...`` (by default at the end) in ``keys`` to slices, given that they index ``taken`` axes."""
     if sum(k is Ellipsis for k in keys) > 1:
         raise IndexError("an index can only have one ellipsis")
     if taken > ndim:
@@ -123,7 +123,7 @@ def spelled_out(keys: Sequence[Any], taken: int, ndim: int) -> list[Any]:
 
 
 def view_at(x: Tensor, key: Any) -> Tensor:
-    """Basic indexing: integers, slices with any step, ``...`` and ``None``, as NumPy's. A view, never a copy.
+    """Index with integers, slices with any step, ``...`` and ``None``, as in NumPy. Always a view.
 
     Raises:
         IndexError: an index is out of range, or there are too many.
@@ -146,5 +146,5 @@ def view_at(x: Tensor, key: Any) -> Tensor:
             start = int(k) % size
             ranges.append((start, start + 1, 1))
         else:
-            raise IndexError(f"tensors take integers, slices, ..., None and arrays as indices, not {type(k).__name__}")
+            raise IndexError(f"an index must be an integer, slice, ..., None or an array, not {type(k).__name__}")
     return reshape(apply(SLICE, x, ranges=tuple(ranges)), shape)

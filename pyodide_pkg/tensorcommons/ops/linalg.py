@@ -1,7 +1,4 @@
-"""Products by their names in linear algebra, each made of ``matmul``, or of multiplications and a sum.
-
-Sums of products of floats go through ``matmul``; ints, which that does not take, are multiplied and added up.
-"""
+"""Products of linear algebra, composed of ``matmul`` for floats, and of multiplications and sums for ints."""
 
 from __future__ import annotations
 
@@ -24,13 +21,13 @@ def _both(x1: TensorLike, x2: TensorLike) -> tuple[Tensor, Tensor]:
 
 
 def outer(x1: TensorLike, x2: TensorLike) -> Tensor:
-    """``y[i, j] = x1[i] * x2[j]``, of operands of any shape read in row-major order; any dtype that multiplies."""
+    """``y[i, j] = x1[i] * x2[j]``, over the flattened operands; any numeric dtype."""
     a, b = _both(x1, x2)
     return multiply(reshape(a, (a.size, 1)), reshape(b, (1, b.size)))
 
 
 def vecdot(x1: TensorLike, x2: TensorLike, axis: int = -1) -> Tensor:
-    """``sum(x1 * x2)`` over ``axis``, which counts from the end (-1 or less); the other axes broadcast.
+    """``sum(x1 * x2)`` over ``axis``, which must be negative; the other axes broadcast.
 
     Raises:
         ShapeMismatch: ``axis`` is not negative, or differs in size.
@@ -38,16 +35,16 @@ def vecdot(x1: TensorLike, x2: TensorLike, axis: int = -1) -> Tensor:
     a, b = _both(x1, x2)
     normalize_axis(axis, min(a.ndim, b.ndim))
     if axis >= 0:
-        raise ShapeMismatch(f"vecdot: axis {axis} is counted from the end: -1 or less")
+        raise ShapeMismatch(f"vecdot: axis must be negative, counted from the end, not {axis}")
     if a.shape[axis] != b.shape[axis]:
         raise ShapeMismatch(f"vecdot: axis {axis} of {a.shape} and of {b.shape} differ in size")
     return sum_of(multiply(a, b), axis=axis)
 
 
 def tensordot(x1: TensorLike, x2: TensorLike, axes: Axes = 2) -> Tensor:
-    """Sum of products over ``axes``: the last so many of ``x1`` and the first of ``x2``, or a list for each.
+    """Sum products over ``axes``: a number n for the last n of ``x1`` and the first n of ``x2``, or a list for each.
 
-    The result has the other axes of ``x1`` and then those of ``x2``.
+    The result has the other axes of ``x1``, then those of ``x2``.
 
     Raises:
         ShapeMismatch: the axes differ in number or size, or one is named twice.
@@ -55,11 +52,13 @@ def tensordot(x1: TensorLike, x2: TensorLike, axes: Axes = 2) -> Tensor:
     a, b = _both(x1, x2)
     if isinstance(axes, int):
         if not 0 <= axes <= min(a.ndim, b.ndim):
-            raise ShapeMismatch(f"tensordot: {axes} axes cannot be summed over in shapes {a.shape} and {b.shape}")
+            raise ShapeMismatch(
+                f"tensordot: axes must be 0 to {min(a.ndim, b.ndim)} for shapes {a.shape} and {b.shape}, not {axes}"
+            )
         left, right = tuple(range(a.ndim - axes, a.ndim)), tuple(range(axes))
     else:
         if not isinstance(axes, (tuple, list)) or len(axes) != 2:
-            raise ShapeMismatch(f"tensordot: axes are a number, or a list for each operand, not {quoted(axes)}")
+            raise ShapeMismatch(f"tensordot: axes must be a number, or a list for each operand, not {quoted(axes)}")
         left, right = (_listed(given, x.ndim) for given, x in zip(axes, (a, b), strict=True))
     if [a.shape[axis] for axis in left] != [b.shape[axis] for axis in right]:
         raise ShapeMismatch(f"tensordot: axes {left} of {a.shape} and {right} of {b.shape} differ in size")
@@ -73,7 +72,7 @@ def tensordot(x1: TensorLike, x2: TensorLike, axes: Axes = 2) -> Tensor:
 
 
 def _listed(axes: int | Sequence[int], ndim: int) -> tuple[int, ...]:
-    """Axes in the order given. Raises ShapeMismatch for one that is not there, or is named twice."""
+    """Normalize axes, keeping their order. Raises ShapeMismatch for one that is out of range or named twice."""
     listed = tuple(axes) if isinstance(axes, (tuple, list)) else (axes,)
     normalize_axes(listed, ndim)
     return tuple(normalize_axis(axis, ndim) for axis in listed)
@@ -92,8 +91,9 @@ def _product(rows: Tensor, columns: Tensor) -> Tensor:
 
 
 def dot(x1: TensorLike, x2: TensorLike) -> Tensor:
-    """NumPy's: of two vectors the sum of their products, of a number a multiplication, else over the last axis of
-    ``x1`` and the second last (of a vector, the only) of ``x2``."""
+    """Multiply as ``numpy.dot``: the sum of products over the last axis of ``x1`` and the second-last (or only) axis of
+    ``x2``; if either is a scalar, elementwise.
+    """
     a, b = _both(x1, x2)
     if 0 in (a.ndim, b.ndim):
         return multiply(a, b)

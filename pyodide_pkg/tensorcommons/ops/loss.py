@@ -1,6 +1,6 @@
-"""Losses, for evaluation: parameters, conventions and defaults are PyTorch's. float16 is computed in float32.
+"""Losses for evaluation, with the parameters, conventions and defaults of PyTorch. float16 is computed in float32.
 
-``reduction`` is "mean", "sum" or "none", everywhere.
+``reduction`` is always "mean", "sum" or "none".
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ REDUCTIONS = ("none", "mean", "sum")
 
 
 def _reduced(loss: Tensor, reduction: str, dtype: dtypes.DType, total: Tensor | None = None) -> Tensor:
-    """``loss`` as ``reduction`` says; a mean is the sum divided by ``total`` where that is given."""
+    """Apply ``reduction`` to ``loss``; with ``total``, a mean is the sum divided by ``total``."""
     if reduction == "none":
         result = loss
     elif reduction == "sum":
@@ -37,17 +37,18 @@ def _reduced(loss: Tensor, reduction: str, dtype: dtypes.DType, total: Tensor | 
 
 def _check(name: str, reduction: str, also: tuple[str, ...] = ()) -> None:
     if reduction not in (*REDUCTIONS, *also):
-        raise TensorCommonsError(f"{name}: reduction {quoted(reduction)} is none of {', '.join((*REDUCTIONS, *also))}")
+        allowed = ", ".join((*REDUCTIONS, *also))
+        raise TensorCommonsError(f"{name}: reduction must be one of {allowed}, not {quoted(reduction)}")
 
 
 def _pair(name: str, input: TensorLike, target: TensorLike, reduction: str) -> tuple[Tensor, Tensor, dtypes.DType]:
-    """Both in float32, and the dtype of the result."""
+    """Convert both to float32, and return them with the dtype of the result."""
     _check(name, reduction, ("batchmean",) if name == "kl_div" else ())
     x = as_tensor(input, like=(target,))
     y = as_tensor(target, like=(x,))
     require_floats(name, [x.spec, y.spec])
     if x.shape != y.shape:
-        raise ShapeMismatch(f"{name}: input {x.shape} and target {y.shape} differ")
+        raise ShapeMismatch(f"{name}: input {x.shape} and target {y.shape} must have one shape")
     return astype(x, "float32"), astype(y, "float32"), x.dtype
 
 
@@ -64,10 +65,10 @@ def l1_loss(input: TensorLike, target: TensorLike, reduction: str = "mean") -> T
 
 
 def smooth_l1_loss(input: TensorLike, target: TensorLike, reduction: str = "mean", beta: float = 1.0) -> Tensor:
-    """``d ** 2 / (2 beta)`` where ``d = |input - target|`` is below ``beta``, else ``d - beta / 2``."""
+    """``d ** 2 / (2 beta)`` if ``d = |input - target|`` is below ``beta``, else ``d - beta / 2``."""
     x, y, dtype = _pair("smooth_l1_loss", input, target, reduction)
     if beta < 0:
-        raise TensorCommonsError(f"smooth_l1_loss: beta is {beta}, and must not be negative")
+        raise TensorCommonsError(f"smooth_l1_loss: beta must not be negative, not {beta}")
     distance = abs(x - y)
     if beta == 0:
         return _reduced(distance, reduction, dtype)
@@ -75,10 +76,10 @@ def smooth_l1_loss(input: TensorLike, target: TensorLike, reduction: str = "mean
 
 
 def huber_loss(input: TensorLike, target: TensorLike, reduction: str = "mean", delta: float = 1.0) -> Tensor:
-    """``d ** 2 / 2`` where ``d = |input - target|`` is up to ``delta``, else ``delta * (d - delta / 2)``."""
+    """``d ** 2 / 2`` if ``d = |input - target|`` is at most ``delta``, else ``delta * (d - delta / 2)``."""
     x, y, dtype = _pair("huber_loss", input, target, reduction)
     if delta <= 0:
-        raise TensorCommonsError(f"huber_loss: delta is {delta}, and must be positive")
+        raise TensorCommonsError(f"huber_loss: delta must be above 0, not {delta}")
     distance = abs(x - y)
     return _reduced(
         where(distance <= delta, square(distance) * 0.5, (distance - 0.5 * delta) * delta), reduction, dtype
@@ -91,7 +92,7 @@ def binary_cross_entropy(
     weight: TensorLike | None = None,
     reduction: str = "mean",
 ) -> Tensor:
-    """``-(target * log(input) + (1 - target) * log(1 - input))``; a logarithm is at least -100.
+    """``-(target * log(input) + (1 - target) * log(1 - input))``; logarithms are clamped to at least -100.
 
     ``weight`` broadcasts to the input's shape.
     """
@@ -111,7 +112,7 @@ def binary_cross_entropy_with_logits(
     reduction: str = "mean",
     pos_weight: TensorLike | None = None,
 ) -> Tensor:
-    """:func:`binary_cross_entropy` of ``sigmoid(input)`` without overflow.
+    """Compute :func:`binary_cross_entropy` of ``sigmoid(input)`` without overflow.
 
     ``(1 - target) * input + (1 + (pos_weight - 1) * target) * log(1 + exp(-input))``; ``pos_weight`` and ``weight``
     broadcast to the input's shape.
@@ -124,21 +125,21 @@ def binary_cross_entropy_with_logits(
 
 
 def kl_div(input: TensorLike, target: TensorLike, reduction: str = "mean", log_target: bool = False) -> Tensor:
-    """``target * (log(target) - input)``: ``input`` holds logarithms, ``target`` too with ``log_target``.
+    """``target * (log(target) - input)``: ``input`` is logarithms, and so is ``target`` with ``log_target``.
 
-    Where ``target`` is 0 it is 0. ``reduction`` may also be "batchmean": the sum divided by the first axis.
+    It is 0 for a ``target`` of 0. ``reduction`` may also be "batchmean": the sum divided by the size of the first axis.
     """
     x, y, dtype = _pair("kl_div", input, target, reduction)
     loss = exp(y) * (y - x) if log_target else where(y > 0.0, y * (log(y) - x), y * 0.0)
     if reduction == "batchmean":
         if not x.shape:
-            raise ShapeMismatch("kl_div: 'batchmean' needs a first axis")
+            raise ShapeMismatch("kl_div: reduction='batchmean' needs at least one axis, not a scalar")
         return astype(sum(loss) / x.shape[0], dtype)
     return _reduced(loss, reduction, dtype)
 
 
 def _classes(name: str, input: TensorLike, target: Any) -> tuple[Tensor, Tensor]:
-    """``input`` (batch, classes, ...) or (classes,) in float32 with the classes last, and ``target`` as a tensor."""
+    """Return ``input`` (batch, classes, ...) or (classes,) in float32, classes last, and ``target`` as a tensor."""
     x = as_tensor(input, like=(target,))
     require_floats(name, [x.spec])
     if x.ndim == 0 or x.shape[1 if x.ndim > 1 else 0] == 0:
@@ -154,12 +155,12 @@ def _classes(name: str, input: TensorLike, target: Any) -> tuple[Tensor, Tensor]
 def _likelihood(
     name: str, logs: Tensor, target: Tensor, weight: Tensor | None, ignore_index: int
 ) -> tuple[Tensor, Tensor]:
-    """``-weight[target] * logs[target]`` and ``weight[target]``, both 0 where the target is ``ignore_index``."""
+    """Compute ``-weight[target] * logs[target]`` and ``weight[target]``, both 0 for a target of ``ignore_index``."""
     if target.dtype is not dtypes.int32:
-        raise UnsupportedDtype(f"{name} takes class numbers of int32, not {target.dtype}")
+        raise UnsupportedDtype(f"{name}: class indices must be int32, not {target.dtype}")
     if target.shape != logs.shape[:-1]:
         raise ShapeMismatch(
-            f"{name}: target {target.shape} is not the input's shape without classes, {logs.shape[:-1]}"
+            f"{name}: target must have the input's shape without classes, {logs.shape[:-1]}, not {target.shape}"
         )
     counted = not_equal(target, ignore_index)
     picked = reshape(take_known(logs, reshape(target, (*target.shape, 1)), -1), target.shape)
@@ -177,7 +178,7 @@ def _class_weight(name: str, weight: TensorLike | None, logs: Tensor) -> Tensor 
         return None
     tensor = astype(as_tensor(weight, like=(logs,)), "float32")
     if tensor.shape != logs.shape[-1:]:
-        raise ShapeMismatch(f"{name}: weight {tensor.shape} is not one a class, {logs.shape[-1:]}")
+        raise ShapeMismatch(f"{name}: weight must be {logs.shape[-1:]}, one for each class, not {tensor.shape}")
     return tensor
 
 
@@ -188,10 +189,10 @@ def nll_loss(
     ignore_index: int = -100,
     reduction: str = "mean",
 ) -> Tensor:
-    """``-weight[target] * input[target]``: ``input`` (batch, classes, ...) or (classes,) holds log-probabilities.
+    """``-weight[target] * input[target]``: ``input`` (batch, classes, ...) or (classes,) is log-probabilities.
 
-    ``target`` (batch, ...) are class numbers (int32); where one is ``ignore_index`` the loss is 0. The mean is the sum
-    divided by that of the weights that count (NaN where none does). Another number outside the classes gives NaN.
+    ``target`` (batch, ...) are class indices (int32); the loss of ``ignore_index`` is 0. The mean is the sum divided by
+    the sum of the weights of the other targets (NaN if there are none). Any other index out of range gives NaN.
     """
     _check("nll_loss", reduction)
     logs, numbers = _classes("nll_loss", input, target)
@@ -209,28 +210,27 @@ def cross_entropy(
 ) -> Tensor:
     """``-sum(p * log_softmax(input))`` over the classes: ``input`` is (batch, classes, ...) or (classes,).
 
-    ``target`` holds class numbers (int32, the input's shape without the classes: ``p`` is 1 there), or probabilities
-    of the input's shape. ``label_smoothing`` moves that share of ``p`` to all classes alike (Szegedy et al., 2016).
-    ``weight`` (classes,) weighs each class; ``ignore_index`` and the mean are as in :func:`nll_loss`, but the mean of
-    probabilities is over all of the batch.
+    ``target`` is class indices (int32, the input's shape without the classes; ``p`` is 1 there), or probabilities of
+    the input's shape. ``label_smoothing`` spreads that share of ``p`` evenly over all classes (Szegedy et al., 2016).
+    ``weight`` (classes,) weighs each class; ``ignore_index`` and the mean are as in :func:`nll_loss`, but for
+    probabilities the mean is over the whole batch.
 
     Raises:
-        ShapeMismatch, UnsupportedDtype: input, target and weight do not go together.
+        ShapeMismatch, UnsupportedDtype: input, target and weight are incompatible.
     """
     _check("cross_entropy", reduction)
     if not 0 <= label_smoothing <= 1:
-        raise TensorCommonsError(f"cross_entropy: label_smoothing is {label_smoothing}, and goes from 0 to 1")
+        raise TensorCommonsError(f"cross_entropy: label_smoothing must be from 0 to 1, not {label_smoothing}")
     x, y = _classes("cross_entropy", input, target)
     dtype = as_tensor(input, like=(target,)).dtype
     logs = log_softmax(x)
     weights = _class_weight("cross_entropy", weight, logs)
     classes = logs.shape[-1]
     if y.dtype.kind == "float":
-        if y.ndim != logs.ndim or sorted(y.shape) != sorted(logs.shape):
-            raise ShapeMismatch(f"cross_entropy: probabilities {y.shape} are not of the input's shape")
+        shape = as_tensor(input, like=(target,)).shape
+        if y.shape != shape:
+            raise ShapeMismatch(f"cross_entropy: probabilities must have the input's shape, {shape}, not {y.shape}")
         p, _ = _classes("cross_entropy", y, y)
-        if p.shape != logs.shape:
-            raise ShapeMismatch(f"cross_entropy: probabilities {y.shape} are not of the input's shape")
         if label_smoothing:
             p = p * (1.0 - label_smoothing) + label_smoothing / classes
         terms = p * logs if weights is None else p * logs * weights
@@ -271,9 +271,9 @@ def _norm(x: Tensor, p: float, axis: int, keepdims: bool) -> Tensor:
 
 
 def normalize(input: TensorLike, p: float = 2.0, dim: int = 1, eps: float = 1e-12) -> Tensor:
-    """``input / max(norm, eps)``, its ``p``-norm along ``dim``.
+    """``input / max(norm, eps)`` with the ``p``-norm along ``dim``.
 
-    The norm of ``inf`` is the largest magnitude, of ``-inf`` the smallest, of 0 the number of elements that are not 0.
+    The ``inf``-norm is the largest magnitude, the ``-inf``-norm the smallest, the 0-norm the count of nonzero elements.
     """
     x = as_tensor(input)
     require_floats("normalize", [x.spec])

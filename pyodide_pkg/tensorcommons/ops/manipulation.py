@@ -1,4 +1,4 @@
-"""Other arrangements of the same elements, made of views and at most one copy an axis."""
+"""Rearrange elements, by views and at most one copy for each axis."""
 
 from __future__ import annotations
 
@@ -21,22 +21,24 @@ def _at(x: Tensor, axis: int, key: slice | int) -> Tensor:
 
 
 def matrix_transpose(x: TensorLike) -> Tensor:
-    """The last two axes exchanged; a view."""
+    """Exchange the last two axes; a view."""
     tensor = as_tensor(x)
     if tensor.ndim < 2:
-        raise ShapeMismatch(f"matrix_transpose needs two axes, not shape {tensor.shape}")
+        raise ShapeMismatch(f"matrix_transpose needs at least two axes, not shape {tensor.shape}")
     return permute_dims(tensor, (*range(tensor.ndim - 2), -1, -2))
 
 
 def moveaxis(x: TensorLike, source: int | Sequence[int], destination: int | Sequence[int]) -> Tensor:
-    """The axes ``source`` moved to ``destination``, the others in their order; a view."""
+    """Move the axes ``source`` to ``destination``; the others keep their order. A view."""
     tensor = as_tensor(x)
     froms, tos = (
         [normalize_axis(axis, tensor.ndim) for axis in ([axes] if isinstance(axes, int) else axes)]
         for axes in (source, destination)
     )
     if len(froms) != len(tos) or len(set(froms)) != len(froms) or len(set(tos)) != len(tos):
-        raise ShapeMismatch(f"moveaxis: {source} to {destination} is no order of the {tensor.ndim} axes")
+        raise ShapeMismatch(
+            f"moveaxis: source {quoted(source)} and destination {quoted(destination)} must be as many different axes"
+        )
     order = [axis for axis in range(tensor.ndim) if axis not in froms]
     for to, axis in sorted(zip(tos, froms, strict=True)):
         order.insert(to, axis)
@@ -44,72 +46,73 @@ def moveaxis(x: TensorLike, source: int | Sequence[int], destination: int | Sequ
 
 
 def expand_dims(x: TensorLike, axis: int = 0) -> Tensor:
-    """A new axis of size 1 at ``axis``; a view."""
+    """Insert an axis of size 1 at ``axis``; a view."""
     tensor = as_tensor(x)
     at = normalize_axis(axis, tensor.ndim + 1)
     return reshape(tensor, (*tensor.shape[:at], 1, *tensor.shape[at:]))
 
 
 def squeeze(x: TensorLike, axis: int | Sequence[int]) -> Tensor:
-    """Without the axes ``axis``, whose size must be 1; a view."""
+    """Remove the axes ``axis``, whose sizes must be 1; a view."""
     tensor = as_tensor(x)
     axes = normalize_axes(axis, tensor.ndim)
     if any(tensor.shape[a] != 1 for a in axes):
-        raise ShapeMismatch(f"squeeze: axes {axes} of shape {tensor.shape} are not all of size 1")
+        raise ShapeMismatch(f"squeeze: the axes {axes} of shape {tensor.shape} must have size 1")
     return reshape(tensor, [size for a, size in enumerate(tensor.shape) if a not in axes])
 
 
 def broadcast_arrays(*xs: TensorLike) -> list[Tensor]:
-    """All operands in the shape that they broadcast to; views."""
+    """Broadcast all operands to their common shape; views."""
     tensors = [as_tensor(x, like=xs) for x in xs]
     shape = broadcast_shapes(*(x.shape for x in tensors))
     return [broadcast_to(x, shape) for x in tensors]
 
 
 def flip(x: TensorLike, axis: int | Sequence[int] | None = None) -> Tensor:
-    """The elements of ``axis`` (of all axes by default) in reverse order; a view."""
+    """Reverse the order of elements along ``axis`` (all axes by default); a view."""
     tensor = as_tensor(x)
     axes = normalize_axes(axis, tensor.ndim)
     return view_at(tensor, tuple(slice(None, None, -1) if a in axes else ALL for a in range(tensor.ndim)))
 
 
 def unstack(x: TensorLike, axis: int = 0) -> tuple[Tensor, ...]:
-    """The parts of size 1 along ``axis``, without that axis; views."""
+    """Split into slices of size 1 along ``axis``, and remove that axis; views."""
     tensor = as_tensor(x)
     at = normalize_axis(axis, tensor.ndim)
     return tuple(_at(tensor, at, i) for i in range(tensor.shape[at]))
 
 
 def split(x: TensorLike, sections: int | Sequence[int], axis: int = 0) -> list[Tensor]:
-    """``sections`` equal parts along ``axis``, or parts that end at the indices ``sections``, as NumPy's; views."""
+    """Split into ``sections`` equal parts along ``axis``, or at the indices ``sections``, as in NumPy; views."""
     tensor = as_tensor(x)
     at = normalize_axis(axis, tensor.ndim)
     size = tensor.shape[at]
     if isinstance(sections, int):
         if sections < 1 or size % sections:
-            raise ShapeMismatch(f"split: axis {axis} of size {size} has no {sections} equal parts")
+            raise ShapeMismatch(f"split: axis {axis} of size {size} cannot be divided into {sections} equal parts")
         sections = [size // sections * i for i in range(1, sections)]
     edges = [0, *sections, size]
     return [_at(tensor, at, slice(low, high)) for low, high in itertools.pairwise(edges)]
 
 
 def stack(xs: Sequence[TensorLike], axis: int = 0) -> Tensor:
-    """Tensors of one shape beside each other along a new axis; one copy."""
+    """Join tensors of one shape along a new axis; one copy."""
     tensors = [as_tensor(x, like=xs) for x in xs]
     if len({x.shape for x in tensors}) != 1:
-        raise ShapeMismatch(f"stack needs one shape, not {', '.join(str(x.shape) for x in tensors) or 'none'}")
+        shapes = ", ".join(str(x.shape) for x in tensors) or "none"
+        raise ShapeMismatch(f"stack needs one or more tensors of one shape, not {shapes}")
     at = normalize_axis(axis, tensors[0].ndim + 1)
     return concat([expand_dims(x, at) for x in tensors], at)
 
 
 def tile(x: TensorLike, repetitions: Sequence[int]) -> Tensor:
-    """The whole array repeated along each axis, as NumPy's; one copy."""
+    """Repeat the whole array along each axis, as in NumPy; one copy."""
     tensor = as_tensor(x)
     rank = max(tensor.ndim, len(repetitions))
     shape = (1,) * (rank - tensor.ndim) + tensor.shape
     counts = (1,) * (rank - len(repetitions)) + tuple(repetitions)
     if any(count < 0 for count in counts):
-        raise ShapeMismatch(f"tile: {tuple(repetitions)} has a negative number")
+        raise ShapeMismatch(f"tile: repetitions must not be negative, not {tuple(repetitions)}")
     apart = reshape(tensor, [n for size in shape for n in (1, size)])
     wide = broadcast_to(apart, [n for pair in zip(counts, shape, strict=True) for n in pair])
     sizes = tuple(count * size for count, size in zip(counts, shape, strict=True))
@@ -118,12 +121,12 @@ def tile(x: TensorLike, repetitions: Sequence[int]) -> Tensor:
 
 
 def repeat(x: TensorLike, repeats: int, axis: int | None = None) -> Tensor:
-    """Each element ``repeats`` times along ``axis`` (of the flat array by default); one copy."""
+    """Repeat each element ``repeats`` times along ``axis`` (of the flattened array by default); one copy."""
     tensor = as_tensor(x)
     if axis is None:
         tensor, axis = reshape(tensor, (tensor.size,)), 0
     if repeats < 0:
-        raise ShapeMismatch(f"repeat: {repeats} times")
+        raise ShapeMismatch(f"repeat: repeats must not be negative, not {repeats}")
     at = normalize_axis(axis, tensor.ndim)
     before, size, after = tensor.shape[:at], tensor.shape[at], tensor.shape[at + 1 :]
     wide = broadcast_to(reshape(tensor, (*before, size, 1, *after)), (*before, size, repeats, *after))
@@ -133,11 +136,11 @@ def repeat(x: TensorLike, repeats: int, axis: int | None = None) -> Tensor:
 
 
 def roll(x: TensorLike, shift: int | Sequence[int], axis: int | Sequence[int] | None = None) -> Tensor:
-    """The elements moved by ``shift`` along ``axis``, those at the end to the front; one copy an axis."""
+    """Rotate the elements by ``shift`` along ``axis``; one copy for each axis."""
     tensor = as_tensor(x)
     if axis is None:
         if not isinstance(shift, int):
-            raise ShapeMismatch("roll of the flat array takes one shift")
+            raise ShapeMismatch(f"roll without axis takes one shift, not {quoted(shift)}")
         return reshape(roll(reshape(tensor, (tensor.size,)), shift, 0), tensor.shape)
     axes = [axis] if isinstance(axis, int) else list(axis)
     shifts = [shift] * len(axes) if isinstance(shift, int) else list(shift)
@@ -154,22 +157,24 @@ def roll(x: TensorLike, shift: int | Sequence[int], axis: int | Sequence[int] | 
 def pad(
     x: TensorLike, pad_width: int | Sequence[Sequence[int]], mode: str = "constant", constant_values: float = 0
 ) -> Tensor:
-    """``pad_width`` elements more before and after each axis: one number, or a pair for each axis.
+    """Add ``pad_width`` elements before and after each axis: one number, or a pair for each axis.
 
-    ``mode`` is "constant", "edge" (the last element again) or "reflect" (back from the last, which is not repeated), as
-    NumPy's. One copy; one an axis for the other modes.
+    ``mode`` is "constant", "edge" (repeats the last element) or "reflect" (mirrors at the last element), as in NumPy.
+    "constant" makes one copy, the other modes one for each axis.
     """
     tensor = as_tensor(x)
     widths = [(pad_width, pad_width)] * tensor.ndim if isinstance(pad_width, int) else [tuple(w) for w in pad_width]
     if len(widths) != tensor.ndim or any(len(w) != 2 or min(w) < 0 for w in widths):
-        raise ShapeMismatch(f"pad: {pad_width} does not give two sizes for each axis of shape {tensor.shape}")
+        raise ShapeMismatch(
+            f"pad: pad_width must be a number, or two for each axis of shape {tensor.shape}, not {quoted(pad_width)}"
+        )
     if mode == "constant":
         if not any(map(any, widths)):
             return tensor
         value = constant(constant_values, tensor.dtype).attrs["value"]
         return apply(PAD, tensor, widths=tuple((int(w[0]), int(w[1])) for w in widths), value=value)
     if mode not in ("edge", "reflect"):
-        raise ValueError(f"pad: mode is 'constant', 'edge' or 'reflect', not {quoted(mode)}")
+        raise ValueError(f"pad: mode must be 'constant', 'edge' or 'reflect', not {quoted(mode)}")
     for axis, (before, after) in enumerate(widths):
         tensor = _extended(tensor, axis, before, after, mode)
     return tensor
@@ -180,7 +185,9 @@ def _extended(x: Tensor, axis: int, before: int, after: int, mode: str) -> Tenso
     if not before and not after:
         return x
     if size <= (max(before, after) if mode == "reflect" else 0):
-        raise ShapeMismatch(f"pad: axis {axis} of size {size} cannot be continued by {max(before, after)} ({mode})")
+        raise ShapeMismatch(
+            f"pad: axis {axis} of size {size} is too short for {max(before, after)} elements of mode {mode}"
+        )
     if mode == "reflect":
         first, last = _at(x, axis, slice(before, 0, -1)), _at(x, axis, slice(size - 2, size - 2 - after, -1))
         if size - 2 - after < 0:  # slice(_, -1, -1) would be empty

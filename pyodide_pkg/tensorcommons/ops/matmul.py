@@ -1,4 +1,4 @@
-"""Products: ``linear`` (a weight stored as ``(out, in)``, an epilogue) and general ``matmul``."""
+"""Matrix products: ``linear`` (a weight stored as ``(out, in)``, with an epilogue) and general ``matmul``."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from .registry import OPS, apply, as_float32, define
 
 
 def common_float(specs: Sequence[Spec], op: str) -> dtypes.DType:
-    """The dtype of the result. Sums are float32 in any case."""
+    """Return the dtype of the result. Sums are always float32."""
     for spec in specs:
         if spec.dtype not in (dtypes.float32, dtypes.float16):
-            raise UnsupportedDtype(f"{op} takes float32 and float16, not {spec.dtype}; cast first")
+            raise UnsupportedDtype(f"{op} takes float32 and float16, not {spec.dtype}: cast with tc.astype()")
     return dtypes.result_type([spec.dtype for spec in specs])
 
 
@@ -28,12 +28,12 @@ def _infer_linear(specs: Sequence[Spec], attrs: Attributes) -> Spec:
     dtype = common_float(specs, "linear")
     x, weight, *more = specs
     if len(weight.shape) != 2 or not x.shape or x.shape[-1] != weight.shape[1]:
-        raise ShapeMismatch(f"linear: x {x.shape} needs a weight of (out, {x.shape[-1:]}), not {weight.shape}")
+        raise ShapeMismatch(f"linear: x {x.shape} and weight {weight.shape} must be (..., in) and (out, in)")
     result = Spec((*x.shape[:-1], weight.shape[0]), dtype)
     if attrs["residual"] and more.pop().shape != result.shape:
-        raise ShapeMismatch(f"linear: a residual must have the shape of the result, {result.shape}")
+        raise ShapeMismatch(f"linear: the residual must have the shape of the result, {result.shape}")
     if more and more[0].shape != weight.shape[:1]:
-        raise ShapeMismatch(f"linear: bias {more[0].shape} does not match weight {weight.shape}")
+        raise ShapeMismatch(f"linear: the bias must be {weight.shape[:1]}, not {more[0].shape}")
     return result
 
 
@@ -50,7 +50,7 @@ def _infer_matmul(specs: Sequence[Spec], attrs: Attributes) -> Spec:
     dtype = common_float(specs, "matmul")
     a, b = (spec.shape for spec in specs)
     if len(a) < 2 or len(b) < 2 or a[-1] != b[-2]:
-        raise ShapeMismatch(f"matmul: shapes {a} and {b} do not go together")
+        raise ShapeMismatch(f"matmul: shapes {a} and {b} must be (..., m, k) and (..., k, n)")
     return Spec((*broadcast_shapes(a[:-2], b[:-2]), a[-2], b[-1]), dtype)
 
 
@@ -59,7 +59,7 @@ def _multiply_adds(specs: Sequence[Spec], result: Spec, attrs: Attributes) -> in
 
 
 def _epilogue(specs: Sequence[Spec], result: Spec, attrs: Attributes) -> int:
-    """Operations of bias, activation and residual: one an element each."""
+    """Count one operation of bias, activation and residual for each element."""
     return size_of(result.shape) * (len(specs) - 2 + bool(attrs["activation"]))
 
 
@@ -75,21 +75,21 @@ MATMUL = define(
 def linear(x: TensorLike, weight: TensorLike, bias: TensorLike | None = None) -> Tensor:
     """``x @ weight.T + bias``: ``x`` is ``(..., in)``, ``weight`` ``(out, in)``, ``bias`` ``(out,)``.
 
-    float32 and float16 in any combination: float16 with float32 is float32. Sums are float32.
+    Operands are float32 and float16 in any combination; float16 with float32 is float32. Sums are float32.
     """
     return apply(LINEAR, x, weight, *(() if bias is None else (bias,)), activation=None, residual=False)
 
 
 def matmul(x1: TensorLike, x2: TensorLike) -> Tensor:
-    """Matrix product over the last two axes, ``(..., m, k) @ (..., k, n)``; the leading axes broadcast.
+    """Multiply matrices over the last two axes, ``(..., m, k) @ (..., k, n)``; the leading axes broadcast.
 
-    A vector is a row on the left and a column on the right, and its axis is not in the result, as in NumPy. Dtypes are
-    those of :func:`linear`.
+    As in NumPy, a vector is a row on the left and a column on the right, and the result does not have its axis. Dtypes
+    are those of :func:`linear`.
     """
     a = as_tensor(x1, like=(x2,))
     b = as_tensor(x2, like=(x1,))
     if 0 in (a.ndim, b.ndim):
-        raise ShapeMismatch(f"matmul: shapes {a.shape} and {b.shape} do not go together; multiply scalars with *")
+        raise ShapeMismatch(f"matmul: shapes {a.shape} and {b.shape} must have an axis: multiply scalars with *")
     rows = a if a.ndim > 1 else reshape(a, (1, *a.shape))
     columns = b if b.ndim > 1 else reshape(b, (*b.shape, 1))
     product = apply(MATMUL, rows, columns)

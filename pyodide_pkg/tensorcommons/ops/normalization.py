@@ -1,4 +1,4 @@
-"""Softmax, layer and RMS normalization: each row by its own statistics, computed in float32."""
+"""Softmax, layer norm and RMS norm, which normalize each row by its own statistics, computed in float32."""
 
 from __future__ import annotations
 
@@ -45,7 +45,9 @@ def _infer_layer_norm(specs: Sequence[Spec], attrs: Attributes) -> Spec:
         or bias.shape != x.shape[-1:]
         or any(r.shape != x.shape for r in residual)
     ):
-        raise ShapeMismatch(f"layer_norm: x {x.shape} does not go with weight {weight.shape} and bias {bias.shape}")
+        raise ShapeMismatch(
+            f"layer_norm: weight {weight.shape} and bias {bias.shape} must be {x.shape[-1:]}, for x {x.shape}"
+        )
     return Spec(x.shape, dtype)
 
 
@@ -55,7 +57,7 @@ def _layer_norm(x: Any, weight: Any, bias: Any, residual: Any = None, *, eps: fl
         x = x + as_float32(residual)
     if x.shape[-1] == 0:
         return x
-    shifted = x - x[..., :1]  # a mean of 1e4 would cost three digits
+    shifted = x - x[..., :1]  # else a mean of 1e4 would lose three digits
     centred = shifted - shifted.mean(-1, keepdims=True)
     variance = (centred * centred).mean(-1, keepdims=True)
     return centred / np.sqrt(variance + np.float32(eps)) * weight + bias
@@ -65,7 +67,7 @@ def _infer_rms_norm(specs: Sequence[Spec], attrs: Attributes) -> Spec:
     x, weight = specs
     dtype = common_float(specs, "rms_norm")
     if not x.shape or weight.shape != x.shape[-1:]:
-        raise ShapeMismatch(f"rms_norm: x {x.shape} does not go with weight {weight.shape}")
+        raise ShapeMismatch(f"rms_norm: weight {weight.shape} must be {x.shape[-1:]}, the last axis of {x.shape}")
     return Spec(x.shape, dtype)
 
 
@@ -76,10 +78,10 @@ def _rms_norm(x: Any, weight: Any, *, eps: float) -> Any:
     return x / np.sqrt((x * x).mean(-1, keepdims=True) + np.float32(eps)) * as_float32(weight)
 
 
-# An element of a softmax takes part in a maximum, a difference, an exponential, a sum and a division.
+# Operations of a softmax for each element: a maximum, a difference, an exponential, a sum and a division.
 SOFTMAX = define("softmax", _infer_softmax, _softmax, operations=per_element(5))
 LOG_SOFTMAX = define("log_softmax", _infer_softmax, _log_softmax, operations=per_element(5))
-# Of a norm: sum and difference; square and its sum; scale, weight and bias; and the residual, where there is one.
+# Operations of a layer norm: sum and difference; square and its sum; scale, weight and bias; the residual, if any.
 LAYER_NORM = define(
     "layer_norm",
     _infer_layer_norm,
@@ -90,10 +92,10 @@ RMS_NORM = define("rms_norm", _infer_rms_norm, _rms_norm, operations=per_element
 
 
 def _over(op: Op, x: TensorLike, axis: int) -> Tensor:
-    """``op``, which works on rows, along any axis."""
+    """Apply ``op``, which works on the last axis, along any axis."""
     tensor = as_tensor(x)
     if tensor.ndim == 0:
-        raise ShapeMismatch(f"{op.name} of a scalar has no axis")
+        raise ShapeMismatch(f"{op.name} needs at least one axis, not a scalar")
     axis = normalize_axis(axis, tensor.ndim)
     order = [a for a in range(tensor.ndim) if a != axis] + [axis]
     back = [order.index(a) for a in range(tensor.ndim)]
@@ -113,7 +115,7 @@ def log_softmax(x: TensorLike, axis: int = -1) -> Tensor:
 def layer_norm(x: TensorLike, weight: TensorLike, bias: TensorLike, eps: float = 1e-5) -> Tensor:
     """``(x - mean) / sqrt(var + eps) * weight + bias`` over the last axis, ``var`` biased (Ba et al., 2016).
 
-    float32 and float16 in any combination, computed in float32; float16 with float32 gives float32.
+    Operands are float32 and float16 in any combination, computed in float32; float16 with float32 is float32.
     """
     return apply(LAYER_NORM, x, weight, bias, eps=eps)
 

@@ -1,4 +1,4 @@
-"""Pooling: the largest element or the mean of windows of an image, channels before height and width."""
+"""Pooling: the maximum or the mean of windows of an image, with channels before height and width."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def _infer(specs: Sequence[Spec], attrs: Attributes) -> Spec:
 
 
 def _windows(axis: int, size: int, attrs: Attributes) -> list[tuple[int, int, int, int]]:
-    """Compute for each result along one axis: first element, end, step, and the window's length with its padding."""
+    """Compute for each result along one axis the first element, end, step, and the window's length with padding."""
     kernel, stride, padding, dilation, out = (
         cast(Pair, attrs[name])[axis] for name in ("kernel", "stride", "padding", "dilation", "size")
     )
@@ -45,7 +45,7 @@ def _windows(axis: int, size: int, attrs: Attributes) -> list[tuple[int, int, in
 
 
 def _pool2d(x: Any, **attrs: Any) -> Any:
-    """One axis after the other: what a window holds is the same for all of the other axis."""
+    """Reduce one axis after the other, since the windows of an axis do not depend on the other."""
     y, counts = x.astype(np.float64), []
     for axis in range(2):
         windows = _windows(axis, x.shape[2 + axis], attrs)
@@ -64,7 +64,7 @@ def _pool2d(x: Any, **attrs: Any) -> Any:
 
 
 def _operations(specs: Sequence[Spec], result: Spec, attrs: Attributes) -> int:
-    """One for each element of each window; padding is counted where it is outside of the image, too."""
+    """Count one operation for each element of each window, including padding."""
     if attrs["adaptive"]:
         return size_of(specs[0].shape)
     return size_of(result.shape) * size_of(cast(Pair, attrs["kernel"]))
@@ -74,7 +74,7 @@ POOL2D = define("pool2d", _infer, _pool2d, operations=_operations)
 
 
 def _sizes(x: Tensor, kernel: Pair, stride: Pair, padding: Pair, dilation: Pair, ceil_mode: bool) -> Pair:
-    """Rows and columns of the result; with ``ceil_mode`` a last window that starts inside counts, too."""
+    """Return rows and columns of the result; ``ceil_mode`` includes a last window that only starts inside the image."""
     result = []
     for axis in range(2):
         size, step = x.shape[2 + axis], stride[axis]
@@ -98,7 +98,7 @@ def _pool(
     steps = window if stride is None else pair(stride, "stride")
     border, spacing = pair(padding, "padding", 0), pair(dilation, "dilation")
     if any(2 * b > w for b, w in zip(border, window, strict=True)):
-        raise ShapeMismatch(f"padding {border} is more than half of the window {window}")
+        raise ShapeMismatch(f"padding {border} must be at most half of the window {window}")
     y = apply(
         POOL2D, images, kind=kind, kernel=window, stride=steps, padding=border, dilation=spacing, adaptive=False,
         size=_sizes(images, window, steps, border, spacing, ceil_mode),
@@ -115,10 +115,10 @@ def max_pool2d(
     dilation: Size = 1,
     ceil_mode: bool = False,
 ) -> Tensor:
-    """The largest element of each window of ``(batch, channels, height, width)``; NaN if one is.
+    """Return the maximum of each window of ``(batch, channels, height, width)``; NaN if an element is NaN.
 
-    ``stride`` is the window's size by default. Padding is never the largest. ``ceil_mode`` adds windows that end
-    outside the image.
+    ``stride`` is the window's size by default. Padding is ignored. ``ceil_mode`` adds windows that end outside the
+    image.
 
     Raises:
         ShapeMismatch: the window does not fit, or the padding is more than half of it.
@@ -135,9 +135,9 @@ def avg_pool2d(
     count_include_pad: bool = True,
     divisor_override: int | None = None,
 ) -> Tensor:
-    """The mean of each window of ``(batch, channels, height, width)``.
+    """Return the mean of each window of ``(batch, channels, height, width)``.
 
-    The sum is divided by the window's elements, by those that are not padding where ``count_include_pad`` is False, or
+    The sum is divided by the number of elements of the window (without padding if ``count_include_pad`` is False), or
     by ``divisor_override``.
 
     Raises:
@@ -161,7 +161,7 @@ def _adaptive(kind: str, x: TensorLike, output_size: Any) -> Tensor:
 
 
 def adaptive_avg_pool2d(input: TensorLike, output_size: Any) -> Tensor:
-    """The mean of windows that make an image of ``output_size``: a number, a pair, or ``None`` for an axis as it is.
+    """Return the means of windows, as many as ``output_size``: a number or a pair; ``None`` keeps the size of an axis.
 
     Window ``i`` of ``n`` goes from ``floor(i * size / n)`` to ``ceil((i + 1) * size / n)``.
     """
@@ -169,5 +169,5 @@ def adaptive_avg_pool2d(input: TensorLike, output_size: Any) -> Tensor:
 
 
 def adaptive_max_pool2d(input: TensorLike, output_size: Any) -> Tensor:
-    """The largest elements of the windows of :func:`adaptive_avg_pool2d`."""
+    """Return the maxima of the windows of :func:`adaptive_avg_pool2d`."""
     return _adaptive("max", input, output_size)

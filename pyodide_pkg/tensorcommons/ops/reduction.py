@@ -1,7 +1,7 @@
-"""Reductions: many elements of some axes become one; running sums.
+"""Reductions over axes, and cumulative sums.
 
-Sums of float16 are added up in float32. A few rows of great length are reduced, or added up, in parts, and then the
-parts: that keeps a device's cores busy, and more digits.
+float16 is summed in float32. A few long rows are reduced in two steps: parts of a row, then the results of the parts.
+This uses more of a device's cores, and is more precise.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from .layout import permute_dims, reshape
 from .manipulation import pad
 from .registry import apply, define
 
-LONG = 2**16  # elements of a row from which on it is reduced in parts
+LONG = 2**16  # elements of a row from which it is reduced in parts
 PART = 2**13  # elements of a part
-FEW = 2**10  # rows below which there are cores to spare
+FEW = 2**10  # rows below which rows are reduced in parts
 FLOATS = (dtypes.float32, dtypes.float16)
 NUMBERS = (*FLOATS, dtypes.int32, dtypes.uint32)
 Axes = int | Sequence[int] | None
@@ -41,8 +41,11 @@ def _infer(specs: Sequence[Spec], attrs: Attributes) -> Spec:
 
 
 def _define(name: str, function: Any, operations: int = 1) -> Op:
-    """``function(x, axis, keepdims, ...)`` is the meaning over whole rows; parts of rows are rows of their own, but
-    for positions, which are those of the row. It takes ``operations`` an element of ``x``."""
+    """Define a reduction by ``function(x, axis, keepdims, ...)``, its reference over whole rows.
+
+    Parts of a row are reduced as rows of their own, except that positions count from the start of the row.
+    ``operations`` is the cost of each element of ``x``.
+    """
 
     def reference(x: Any, axes: tuple[int, ...], keepdims: bool, dtype: str, parts: int = 1, **options: Any) -> Any:
         wide = x.astype(np.float32) if x.dtype.kind == "f" else x
@@ -74,7 +77,7 @@ def _accumulator(x: Any) -> Any:
 
 
 def _mean(x: Any, axis: tuple[int, ...], keepdims: bool) -> Any:
-    """Average like np.mean, without its warning where there is nothing to average."""
+    """Compute np.mean without its warning for an empty axis."""
     return np.sum(x, axis=axis, keepdims=keepdims) / x.dtype.type(size_of([x.shape[a] for a in axis]))
 
 
@@ -93,7 +96,7 @@ def _logsumexp(x: Any, axis: tuple[int, ...], keepdims: bool) -> Any:
 
 
 def _argmax(x: Any, axis: tuple[int, ...], keepdims: bool) -> Any:
-    """The position in the row-major order of the axes, which are one axis or all."""
+    """Return the position in row-major order over ``axis``, which is one axis or all."""
     return np.argmax(x, axis=axis[0] if len(axis) < x.ndim else None, keepdims=keepdims)
 
 
@@ -121,7 +124,7 @@ ARGMIN = _define("argmin", _argmin)
 def _tensor(x: TensorLike, op: str, allowed: Sequence[DType]) -> Tensor:
     tensor = as_tensor(x)
     if tensor.dtype not in allowed:
-        raise UnsupportedDtype(f"{op} takes {', '.join(map(str, allowed))}, not {tensor.dtype}; cast first")
+        raise UnsupportedDtype(f"{op} takes {', '.join(map(str, allowed))}, not {tensor.dtype}: cast with tc.astype()")
     return tensor
 
 
@@ -131,11 +134,11 @@ def _is_long(tensor: Tensor, axes: Sequence[int]) -> bool:
 
 
 def _reduce(op: Op, tensor: Tensor, axis: Axes, keepdims: bool, dtype: DType) -> Tensor:
-    """Over whole rows, or over parts of them and then over the parts."""
+    """Reduce whole rows, or parts of rows and then the results of the parts."""
     axes = normalize_axes(axis, tensor.ndim)
     reduced = size_of([tensor.shape[a] for a in axes])
     if op in (MAX, MIN, ARGMAX, ARGMIN) and reduced == 0:
-        raise ShapeMismatch(f"{op.name} of no elements: shape {tensor.shape}, axes {axes}")
+        raise ShapeMismatch(f"{op.name} of shape {tensor.shape} over axes {axes} has no elements")
     if not _is_long(tensor, axes) or op is LOGSUMEXP:
         return apply(op, tensor, axes=axes, keepdims=keepdims, dtype=dtype.name)
     wide = dtypes.float32 if dtype is dtypes.float16 else dtype
@@ -143,7 +146,7 @@ def _reduce(op: Op, tensor: Tensor, axis: Axes, keepdims: bool, dtype: DType) ->
     parts = apply(first, tensor, axes=axes, keepdims=keepdims, dtype=wide.name, parts=-(-reduced // PART))
     second = SUM if op is COUNT_NONZERO else first
     last = parts.ndim - 1
-    if op in (ARGMAX, ARGMIN):  # of each part the position: which of them has the largest element?
+    if op in (ARGMAX, ARGMIN):  # each part has a position: find the part whose element is the largest
         kept = [a for a in range(tensor.ndim) if a not in axes]
         rows = reshape(permute_dims(tensor, (*kept, *axes)), (*parts.shape[:last], reduced))
         best = apply(op, take_along_axis(rows, parts), axes=(last,), keepdims=True, dtype=dtype.name)
@@ -154,22 +157,22 @@ def _reduce(op: Op, tensor: Tensor, axis: Axes, keepdims: bool, dtype: DType) ->
     return apply(second, parts, axes=(last,), keepdims=False, dtype=dtype.name)
 
 
-# The dtype that sums are added up in by default, where it is another: the standard's rule for ints below int32.
+# The default dtypes of sums that differ from the operand's: the array API's rule for ints smaller than int32.
 WIDENED = {dtypes.bool: dtypes.int32, dtypes.int8: dtypes.int32, dtypes.uint8: dtypes.uint32}
 
 
 def _converted(x: TensorLike, dtype: object) -> tuple[Tensor, DType]:
-    """``x`` in the dtype that it is added up in, and that dtype; bools are converted by the sum itself."""
+    """Return ``x`` in the dtype of its sum, and that dtype. The sum itself converts bools."""
     tensor = as_tensor(x)
     kind = WIDENED.get(tensor.dtype, tensor.dtype) if dtype is None else dtypes.as_dtype(dtype)
     return (tensor, kind) if (tensor.dtype, kind) == (dtypes.bool, dtypes.int32) else (astype(tensor, kind), kind)
 
 
 def sum(x: TensorLike, axis: Axes = None, keepdims: bool = False, dtype: object = None) -> Tensor:
-    """Sum over ``axis`` (all axes by default); 0 over no elements.
+    """Sum over ``axis`` (all axes by default); 0 for no elements.
 
-    ``x`` is cast to ``dtype`` first, as the array API standard says. By default that is its own dtype, int32 for bool
-    and int8, uint32 for uint8. Ints wrap around; a sum of bools (``dtype="bool"``) is :func:`any`, as in NumPy.
+    ``x`` is cast to ``dtype`` first, as in the array API standard. The default is its own dtype, int32 for bool and
+    int8, uint32 for uint8. Ints wrap around; a sum of bools (``dtype="bool"``) is :func:`any`, as in NumPy.
     """
     tensor, kind = _converted(x, dtype)
     if kind is dtypes.bool:
@@ -178,7 +181,7 @@ def sum(x: TensorLike, axis: Axes = None, keepdims: bool = False, dtype: object 
 
 
 def prod(x: TensorLike, axis: Axes = None, keepdims: bool = False, dtype: object = None) -> Tensor:
-    """Product over ``axis`` (all axes by default); 1 over no elements.
+    """Product over ``axis`` (all axes by default); 1 for no elements.
 
     ``x`` is cast to ``dtype`` first: see :func:`sum`. A product of bools (``dtype="bool"``) is :func:`all`.
     """
@@ -189,44 +192,44 @@ def prod(x: TensorLike, axis: Axes = None, keepdims: bool = False, dtype: object
 
 
 def mean(x: TensorLike, axis: Axes = None, keepdims: bool = False) -> Tensor:
-    """Arithmetic mean of floats over ``axis``; NaN over no elements."""
+    """Arithmetic mean of floats over ``axis``; NaN for no elements."""
     tensor = _tensor(x, "mean", FLOATS)
     return _reduce(MEAN, tensor, axis, keepdims, tensor.dtype)
 
 
 def max(x: TensorLike, axis: Axes = None, keepdims: bool = False) -> Tensor:
-    """Largest element over ``axis``; NaN if one is. Raises ShapeMismatch over no elements."""
+    """Largest element over ``axis``; NaN if one is NaN. Raises ShapeMismatch for no elements."""
     tensor = _tensor(x, "max", NUMBERS)
     return _reduce(MAX, tensor, axis, keepdims, tensor.dtype)
 
 
 def min(x: TensorLike, axis: Axes = None, keepdims: bool = False) -> Tensor:
-    """Smallest element over ``axis``; NaN if one is. Raises ShapeMismatch over no elements."""
+    """Smallest element over ``axis``; NaN if one is NaN. Raises ShapeMismatch for no elements."""
     tensor = _tensor(x, "min", NUMBERS)
     return _reduce(MIN, tensor, axis, keepdims, tensor.dtype)
 
 
 def any(x: TensorLike, axis: Axes = None, keepdims: bool = False) -> Tensor:
-    """Return whether an element over ``axis`` is not 0 (NaN is not), as bool; False over no elements."""
+    """True if an element over ``axis`` is nonzero, as NaN is; false for no elements."""
     return _reduce(ANY, _tensor(x, "any", (*NUMBERS, dtypes.bool)), axis, keepdims, dtypes.bool)
 
 
 def all(x: TensorLike, axis: Axes = None, keepdims: bool = False) -> Tensor:
-    """Return whether no element over ``axis`` is 0, as bool; True over no elements."""
+    """True if every element over ``axis`` is nonzero; true for no elements."""
     return _reduce(ALL, _tensor(x, "all", (*NUMBERS, dtypes.bool)), axis, keepdims, dtypes.bool)
 
 
 def count_nonzero(x: TensorLike, axis: Axes = None, keepdims: bool = False) -> Tensor:
-    """Count the elements over ``axis`` that are not 0, as int32."""
+    """Count the nonzero elements over ``axis``, as int32."""
     tensor = _tensor(x, "count_nonzero", (*NUMBERS, dtypes.bool))
     return _reduce(COUNT_NONZERO, tensor, axis, keepdims, dtypes.int32)
 
 
 def var(x: TensorLike, axis: Axes = None, correction: float = 0.0, keepdims: bool = False) -> Tensor:
-    """``sum((x - mean(x)) ** 2) / (n - correction)`` over ``axis``, n the elements of a row.
+    """``sum((x - mean(x)) ** 2) / (n - correction)`` over the n elements of ``axis``.
 
-    A large mean costs no digits (Welford, 1962; Chan, Golub and LeVeque, 1979). As in NumPy an ``n - correction`` of 0
-    or less counts as 0: the result is infinite or NaN.
+    A large mean loses no precision (Welford, 1962; Chan, Golub and LeVeque, 1979). As in NumPy, a negative
+    ``n - correction`` counts as 0: the result is infinite or NaN.
     """
     tensor = _tensor(x, "var", FLOATS)
     axes = normalize_axes(axis, tensor.ndim)
@@ -243,26 +246,26 @@ def std(x: TensorLike, axis: Axes = None, correction: float = 0.0, keepdims: boo
 
 
 def logsumexp(x: TensorLike, axis: Axes = None, keepdims: bool = False) -> Tensor:
-    """``log(sum(exp(x)))`` over ``axis`` without overflow: the largest element is taken off before ``exp``.
+    """``log(sum(exp(x)))`` over ``axis`` without overflow: the largest element is subtracted before ``exp``.
 
-    ``-inf`` over no elements, or where all are ``-inf``.
+    ``-inf`` for no elements, or if all are ``-inf``.
     """
     tensor = _tensor(x, "logsumexp", FLOATS)
     return _reduce(LOGSUMEXP, tensor, axis, keepdims, tensor.dtype)
 
 
 def argmax(x: TensorLike, axis: int | None = None, keepdims: bool = False) -> Tensor:
-    """Position (int32) of the largest element along ``axis``, or in row-major order of all.
+    """Position (int32) of the largest element along ``axis``; by default in the flattened tensor.
 
-    The first of several, or of the NaNs if there are any. Raises ShapeMismatch over no elements.
+    The first one of equal elements; the first NaN if there are any. Raises ShapeMismatch for no elements.
     """
     return _reduce(ARGMAX, _tensor(x, "argmax", NUMBERS), axis, keepdims, dtypes.int32)
 
 
 def argmin(x: TensorLike, axis: int | None = None, keepdims: bool = False) -> Tensor:
-    """Position (int32) of the smallest element along ``axis``, or in row-major order of all.
+    """Position (int32) of the smallest element along ``axis``; by default in the flattened tensor.
 
-    The first of several, or of the NaNs if there are any. Raises ShapeMismatch over no elements.
+    The first one of equal elements; the first NaN if there are any. Raises ShapeMismatch for no elements.
     """
     return _reduce(ARGMIN, _tensor(x, "argmin", NUMBERS), axis, keepdims, dtypes.int32)
 
@@ -284,14 +287,14 @@ CUMULATIVE_SUM = define("cumulative_sum", _infer_cumulative, _cumulative_sum, op
 def cumulative_sum(
     x: TensorLike, axis: int | None = None, include_initial: bool = False, dtype: object = None
 ) -> Tensor:
-    """``y[i] = x[0] + ... + x[i]`` along ``axis``, which may be left out for a tensor of one axis.
+    """``y[i] = x[0] + ... + x[i]`` along ``axis``, which is optional for a tensor of one axis.
 
-    With ``include_initial`` a 0 stands before, so the axis has one element more. ``x`` is cast to ``dtype`` first: see
-    :func:`sum`. Running sums of bools (``dtype="bool"``) say whether any element so far holds, as in NumPy.
+    With ``include_initial`` the sums begin with a 0, so that the axis has one more element. ``x`` is cast to ``dtype``
+    first: see :func:`sum`. With ``dtype="bool"`` a result is true if any element so far is, as in NumPy.
     """
     tensor, kind = _converted(x, dtype)
     if axis is None and tensor.ndim != 1:
-        raise ShapeMismatch(f"cumulative_sum of a tensor with {tensor.ndim} axes needs axis=")
+        raise ShapeMismatch(f"cumulative_sum: pass axis for a tensor with {tensor.ndim} axes")
     place = normalize_axis(axis or 0, tensor.ndim)
     order = [a for a in range(tensor.ndim) if a != place] + [place]
     counted = dtypes.int32 if kind is dtypes.bool else kind
@@ -301,7 +304,7 @@ def cumulative_sum(
 
 
 def _running_sum(x: Tensor, include_initial: bool, dtype: DType) -> Tensor:
-    """Along the last axis: of whole rows, or of parts of them, to which the sums of those before are added."""
+    """Sum along the last axis: whole rows, or parts of rows, to which the sums of the earlier parts are added."""
     if not _is_long(x, (x.ndim - 1,)):
         return apply(CUMULATIVE_SUM, x, include_initial=include_initial, dtype=dtype.name)
     wide = dtypes.float32 if dtype is dtypes.float16 else dtype

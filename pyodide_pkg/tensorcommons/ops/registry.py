@@ -1,6 +1,7 @@
-"""Where ops meet tensors: ``apply`` adds one node to the graph that is being traced.
+"""Define ops and apply them to tensors: ``apply`` adds a node to the graph.
 
-An op is defined once, in the file of its family: a shape rule, its meaning in NumPy, and for views a layout rule.
+An op is defined once, in the file of its family: a shape rule, a reference implementation in NumPy, and for views a
+layout rule.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from ..tensor import Tensor, TensorLike, as_tensor
 
 __all__ = ["LARGEST", "OPS", "apply", "as_float32", "check_size", "define", "register"]
 
-LARGEST = 2**32  # bytes of one value: WebAssembly addresses no more, and no buffer of WebGPU or WebNN is larger
+LARGEST = 2**32  # bytes of a value: the address space of WebAssembly, and more than any WebGPU or WebNN buffer
 
 
 def define(
@@ -33,15 +34,15 @@ def define(
     epilogue: bool = False,
     **cost: Cost,
 ) -> Op:
-    """Register an op; a name is defined once. ``cost`` are the cost fields of :class:`Op`."""
+    """Register an op. Each name can be defined once. ``cost`` are the cost fields of :class:`Op`."""
     return register(Op(name, infer, reference, view, memory_order, elementwise, in_place, epilogue, **cost))
 
 
 def apply(op: Op, *inputs: TensorLike, **attrs: Attribute) -> Tensor:
-    """The result of ``op`` as a tensor that is computed when it is read.
+    """Apply ``op`` and return its result as a tensor, which is computed when it is read.
 
     Raises:
-        ShapeMismatch, UnsupportedDtype: the inputs do not fit the op; nothing was added.
+        ShapeMismatch, UnsupportedDtype: the op does not accept the inputs; the graph is unchanged.
         MemoryBudgetError: the result is larger than :data:`LARGEST`.
     """
     tensors = [as_tensor(value, like=inputs) for value in inputs]
@@ -53,12 +54,12 @@ def apply(op: Op, *inputs: TensorLike, **attrs: Attribute) -> Tensor:
 
 
 def check_size(what: str, spec: Spec) -> None:
-    """Raises MemoryBudgetError for a value that no device can hold, before anything is made for it."""
+    """Raise MemoryBudgetError for a value that is larger than :data:`LARGEST`."""
     if spec.nbytes > LARGEST:
         remedy = f"{what} to {spec.shape} of {spec.dtype} must be smaller"
         raise MemoryBudgetError(spec.nbytes, LARGEST, [], remedy if len(remedy) < 200 else f"{what} must be smaller")
 
 
 def as_float32(array: Any) -> Any:
-    """``array`` in float32: references compute in the dtype that devices compute in."""
+    """Convert ``array`` to float32, in which devices compute, too."""
     return np.asarray(array, np.float32)

@@ -1,6 +1,6 @@
-"""Images in another size. Every way of it is a weighted sum of neighbours along one axis and then along the other.
+"""Resize images: every mode is a weighted sum of neighbours along one axis and then along the other.
 
-Which neighbours, and their weights, is worked out here in float64, once: ``resample`` only adds up.
+The neighbours and their weights are computed here once, in float64; the op ``resample`` computes the sums.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ def _infer(specs: Sequence[Spec], attrs: Attributes) -> Spec:
     assert isinstance(axis, int)
     require_floats("resample", specs[:1])
     if weights.dtype is not dtypes.float32 or weights.shape[:1] != starts.shape or weights.shape[1] > x.shape[axis]:
-        raise ShapeMismatch(f"resample: starts {starts.shape} and weights {weights.shape} do not go with {x.shape}")
+        raise ShapeMismatch(f"resample: starts {starts.shape} and weights {weights.shape} do not match {x.shape}")
     return Spec((*x.shape[:axis], starts.shape[0], *x.shape[axis + 1 :]), x.dtype)
 
 
 def _resample(x: Any, starts: Any, weights: Any, axis: int) -> Any:
-    """Neighbour by neighbour for all results, or result by result: whichever are fewer."""
+    """Accumulate over neighbours for all results, or over results: whichever are fewer."""
     rows, (out, taps) = np.moveaxis(x, axis, -1).astype(np.float64), weights.shape
     y = np.zeros((*rows.shape[:-1], out))
     if taps <= out:
@@ -70,10 +70,10 @@ def _cubic(distance: float, sharpness: float) -> float:
 
 @lru_cache(64)
 def filter_weights(size: int, out: int, scale: float, mode: str, align: bool, antialias: bool) -> tuple[Any, Any]:
-    """For each of ``out`` results the first of its neighbours (out,) and their weights (out, taps).
+    """Compute for each of ``out`` results its first neighbour (out,) and the weights of its neighbours (out, taps).
 
-    As PyTorch does it: without ``antialias`` a neighbour outside counts as the one at the edge; with it, the filter is
-    as wide as ``scale`` asks for and what lies outside is left out.
+    As in PyTorch: without ``antialias``, the edge pixel is used for neighbours outside the image; with it, the filter
+    is widened by ``scale``, and neighbours outside are ignored.
     """
     reach = 2 if mode == "bicubic" else 1
     kernel = _cubic if mode == "bicubic" else _linear
@@ -103,13 +103,13 @@ def filter_weights(size: int, out: int, scale: float, mode: str, align: bool, an
 
 def _sizes(sizes: Sequence[int], size: Any, scale_factor: Any) -> tuple[list[int], list[float | None]]:
     if (size is None) == (scale_factor is None):
-        raise TensorCommonsError("interpolate takes size or scale_factor, one of them")
+        raise TensorCommonsError("interpolate: pass either size or scale_factor")
     given = size if scale_factor is None else scale_factor
     each = list(given) if isinstance(given, Sequence) else [given] * len(sizes)
     if len(each) != len(sizes):
-        raise ShapeMismatch(f"interpolate: {given} for {len(sizes)} axes")
+        raise ShapeMismatch(f"interpolate: {quoted(given)} must be a number, or one for each of the {len(sizes)} axes")
     if not all(math.isfinite(g) for g in each):
-        raise TensorCommonsError(f"interpolate: {given} is not finite")
+        raise TensorCommonsError(f"interpolate: {quoted(given)} must be finite")
     wanted = [int(g) if scale_factor is None else math.floor(s * g) for s, g in zip(sizes, each, strict=True)]
     if min((*wanted, *sizes)) < 1:
         raise ShapeMismatch(f"interpolate from {tuple(sizes)} to {tuple(wanted)}: every size must be at least 1")
@@ -125,27 +125,30 @@ def interpolate(
     recompute_scale_factor: bool = False,
     antialias: bool = False,
 ) -> Tensor:
-    """``input`` (batch, channels, length) or (batch, channels, height, width) in another size, as PyTorch does it.
+    """Resize ``input`` (batch, channels, length) or (batch, channels, height, width), as PyTorch does.
 
-    ``mode`` is "nearest", "nearest-exact", "linear" (3 axes), "bilinear", "bicubic" (4 axes) or "area" (the mean of
-    what a pixel covers). With ``align_corners`` the corner pixels' centres stay where they are, else the image's
-    borders. ``antialias`` widens the filter where the image shrinks (bilinear, bicubic). With ``scale_factor`` the
-    size is ``floor(size * scale_factor)``, and distances follow the factor unless ``recompute_scale_factor``.
+    ``mode`` is "nearest", "nearest-exact", "linear" (3 axes), "bilinear", "bicubic" (4 axes) or "area" (the mean of the
+    covered pixels). ``align_corners`` aligns the centres of the corner pixels instead of the borders of the image.
+    ``antialias`` widens the filter if the image shrinks (bilinear, bicubic). With ``scale_factor`` the size is
+    ``floor(size * scale_factor)``, and the factor determines distances unless ``recompute_scale_factor``.
 
     Raises:
-        ShapeMismatch: the axes or sizes do not go with the mode.
-        TensorCommonsError: an option does not exist for the mode.
+        ShapeMismatch: the mode does not support the axes or sizes.
+        TensorCommonsError: the mode is unknown or does not support an option.
     """
     tensor = as_tensor(input)
     require_floats("interpolate", [tensor.spec])
     needed = {"linear": (3,), "bilinear": (4,), "bicubic": (4,), "area": (4,)}.get(mode, (3, 4))
     if mode not in MODES:
-        raise TensorCommonsError(f"interpolate: mode {quoted(mode)} is none of {', '.join(MODES)}")
+        raise TensorCommonsError(f"interpolate: mode must be one of {', '.join(MODES)}, not {quoted(mode)}")
     if tensor.ndim not in needed:
         raise ShapeMismatch(f"interpolate {mode} takes {' or '.join(map(str, needed))} axes, not {tensor.shape}")
     smooth = mode in ("linear", "bilinear", "bicubic")
     if (align_corners and not smooth) or (antialias and mode not in ("bilinear", "bicubic")):
-        raise TensorCommonsError(f"interpolate: {mode} has no align_corners, and only bilinear and bicubic antialias")
+        raise TensorCommonsError(
+            f"interpolate: mode {mode} does not support this option: align_corners needs linear, bilinear or bicubic, "
+            "antialias needs bilinear or bicubic"
+        )
     wanted, scales = _sizes(tensor.shape[2:], size, scale_factor)
     check_size("interpolate", Spec((*tensor.shape[:2], *wanted), tensor.dtype))
     if mode == "area":

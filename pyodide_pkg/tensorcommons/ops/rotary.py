@@ -1,4 +1,4 @@
-"""Rotary position embedding (Su et al., 2021): pairs of a head's dimensions are turned by an angle a position."""
+"""Rotary position embedding (Su et al., 2021): rotate pairs of a head's dimensions by angles of the position."""
 
 from __future__ import annotations
 
@@ -21,13 +21,15 @@ def _infer(specs: Sequence[Spec], attrs: Attributes) -> Spec:
     x, cos, sin, *positions = specs
     require_floats("rotary_embedding", specs[:1])
     if cos.dtype is not dtypes.float32 or sin.dtype is not dtypes.float32:
-        raise UnsupportedDtype(f"rotary_embedding takes tables of float32, not {cos.dtype} and {sin.dtype}")
+        raise UnsupportedDtype(f"rotary_embedding: cos and sin must be float32, not {cos.dtype} and {sin.dtype}")
     if len(x.shape) < 2 or len(cos.shape) != 2 or sin.shape != cos.shape or not 0 < 2 * cos.shape[1] <= x.shape[-1]:
-        raise ShapeMismatch(f"rotary_embedding: tables {cos.shape} and {sin.shape} do not go with {x.shape}")
+        raise ShapeMismatch(
+            f"rotary_embedding: cos {cos.shape} and sin {sin.shape} must be (positions, dimensions / 2) for x {x.shape}"
+        )
     if positions and (positions[0].shape != x.shape[:-1] or positions[0].dtype is not dtypes.int32):
-        raise ShapeMismatch(f"rotary_embedding: positions {positions[0]} are not int32 of {x.shape[:-1]}")
+        raise ShapeMismatch(f"rotary_embedding: positions must be int32 {x.shape[:-1]}, not {positions[0]}")
     if not positions and x.shape[-2] > cos.shape[0]:
-        raise ShapeMismatch(f"rotary_embedding: {x.shape[-2]} positions, the tables have {cos.shape[0]}")
+        raise ShapeMismatch(f"rotary_embedding: a sequence of {x.shape[-2]} exceeds the {cos.shape[0]} rows of cos")
     return x
 
 
@@ -49,12 +51,12 @@ def _rotary(x: Any, cos: Any, sin: Any, positions: Any = None, *, interleaved: b
 
 
 def _operations(specs: Sequence[Spec], result: Spec, attrs: Attributes) -> int:
-    """Two products and a sum for each element that is turned."""
+    """Count two products and a sum for each rotated element."""
     return 3 * size_of(result.shape[:-1]) * 2 * specs[1].shape[1]
 
 
 def _traffic(specs: Sequence[Spec], result: Spec, attrs: Attributes) -> int:
-    """Bytes with one row of the tables for each position, which is what is read of them."""
+    """Count the bytes read and written, including one row of the tables for each position."""
     x, cos, _, *positions = specs
     rows = min(x.shape[-2] if not positions else size_of(positions[0].shape), cos.shape[0])
     return 2 * result.nbytes + 2 * rows * cos.shape[1] * 4 + sum(spec.nbytes for spec in positions)
@@ -64,12 +66,13 @@ ROTARY = define("rotary_embedding", _infer, _rotary, operations=_operations, tra
 
 
 def rotary_tables(length: int, dimensions: int, base: float = 10000.0, scale: float = 1.0) -> tuple[Any, Any]:
-    """``cos`` and ``sin`` of ``position * base ** (-2 k / dimensions) / scale``: NumPy arrays (length, dimensions / 2).
+    """Return ``cos`` and ``sin`` of ``position * base ** (-2 k / dimensions) / scale``, as NumPy arrays.
 
-    Worked out in float64: in float32 the angle of position 8,000 would be off by 5e-4.
+    Both are float32 (length, dimensions / 2), computed in float64: a float32 angle at position 8,000 has an error of
+    5e-4.
     """
     if dimensions < 2 or dimensions % 2:
-        raise ShapeMismatch(f"rotary dimensions come in pairs, not {dimensions}")
+        raise ShapeMismatch(f"rotary_tables: dimensions must be even and at least 2, not {dimensions}")
     rates = base ** (-np.arange(0, dimensions, 2, dtype=np.float64) / dimensions) / scale
     angles = np.outer(np.arange(length), rates)
     return np.cos(angles).astype(np.float32), np.sin(angles).astype(np.float32)
@@ -82,12 +85,13 @@ def rotary_embedding(
     positions: TensorLike | None = None,
     interleaved: bool = False,
 ) -> Tensor:
-    """Pairs ``(a, b)`` of the last axis become ``(a cos - b sin, b cos + a sin)`` of their position's row.
+    """Rotate pairs ``(a, b)`` of the last axis to ``(a cos - b sin, b cos + a sin)``, by the row of their position.
 
-    ``x`` is (..., sequence, head_dim); ``cos`` and ``sin`` (positions, dimensions / 2) are tables as
-    :func:`rotary_tables` makes them. Where ``dimensions`` are fewer than ``head_dim``, the rest stays. A pair is
+    ``x`` is (..., sequence, head_dim); ``cos`` and ``sin`` (positions, dimensions / 2) are tables, such as those of
+    :func:`rotary_tables`. Dimensions of a head beyond ``dimensions`` are unchanged. A pair is
     ``(k, k + dimensions / 2)`` (GPT-NeoX, Llama), or with ``interleaved`` ``(2 k, 2 k + 1)`` (RoFormer, GPT-J).
-    ``positions`` (int32) broadcast to (..., sequence) and are 0, 1, 2, ... by default; outside the tables is NaN.
+    ``positions`` (int32) broadcast to (..., sequence) and are 0, 1, 2, ... by default; a position outside the tables
+    gives NaN.
     """
     tensor = as_tensor(x)
     extra: tuple[Tensor, ...] = ()

@@ -1,8 +1,8 @@
-"""Order: sort, argsort and the largest or smallest few.
+"""Sorting: sort, argsort and topk.
 
-Everything is made of two ops on positions. ``leaders`` orders parts of a row, each by itself, and keeps the first few
-of each; ``merge_runs`` makes one ordered run of two. A sort is leaders of parts that are then merged; a topk is a
-tournament of leaders. Order is total: of equal elements the first comes first, and NaN counts as larger than all.
+All are composed of two ops on positions. ``leaders`` sorts each part of a row and keeps the first few positions of
+each; ``merge_runs`` merges two sorted runs. A sort is leaders of parts, merged; a topk is a tournament of leaders. The
+order is total: equal elements keep their order, and NaN is larger than all numbers.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from .indexing import take_along_axis
 from .layout import permute_dims
 from .registry import apply, define
 
-PART = 128  # elements that are ordered by comparing each with each
-MOST = 128  # of a tournament; more are cheaper to sort
+PART = 128  # elements that are sorted by comparing all pairs
+MOST = 128  # the largest k of a tournament; for more, a sort is faster
 ORDERED = (dtypes.float32, dtypes.float16, dtypes.int32, dtypes.uint32, dtypes.bool)
 
 
@@ -32,7 +32,7 @@ def _infer_leaders(specs: Sequence[Spec], attrs: Attributes) -> Spec:
 
 
 def _order(values: Any, descending: bool) -> Any:
-    """Positions in order along the last axis; of equal elements the first comes first in both directions."""
+    """Return sorted positions along the last axis; stable in both directions."""
     if descending:
         return values.shape[-1] - 1 - np.argsort(values[..., ::-1], -1, kind="stable")[..., ::-1]
     return np.argsort(values, -1, kind="stable")
@@ -67,10 +67,10 @@ MERGE_RUNS = define("merge_runs", _infer_merge, _merge_runs)
 
 
 def _last_axis(x: TensorLike, axis: int, op: str) -> tuple[Tensor, list[int]]:
-    """``x`` with the axis last, and the order of axes that puts it back."""
+    """Move the axis to the end; return the tensor and the permutation that restores the order."""
     tensor = as_tensor(x)
     if tensor.dtype not in ORDERED:
-        raise UnsupportedDtype(f"{op} takes {', '.join(map(str, ORDERED))}, not {tensor.dtype}; cast first")
+        raise UnsupportedDtype(f"{op} takes {', '.join(map(str, ORDERED))}, not {tensor.dtype}: cast with tc.astype()")
     place = normalize_axis(axis, tensor.ndim)
     order = [a for a in range(tensor.ndim) if a != place] + [place]
     return permute_dims(tensor, order), [order.index(a) for a in range(tensor.ndim)]
@@ -87,38 +87,40 @@ def _argsort(x: Tensor, descending: bool) -> Tensor:
 
 
 def argsort(x: TensorLike, axis: int = -1, descending: bool = False, stable: bool = True) -> Tensor:
-    """The positions (int32) that order ``x`` along ``axis``; always stable.
+    """Return the positions (int32) that sort ``x`` along ``axis``; always stable.
 
-    NaN counts as larger than everything: last, or first in descending order.
+    NaN is larger than all numbers: last, or first in descending order.
     """
     tensor, back = _last_axis(x, axis, "argsort")
     return permute_dims(_argsort(tensor, descending), back)
 
 
 def sort(x: TensorLike, axis: int = -1, descending: bool = False, stable: bool = True) -> Tensor:
-    """``x`` in order along ``axis``. NaN counts as larger than everything: last, or first in descending order."""
+    """Sort ``x`` along ``axis``. NaN is larger than all numbers: last, or first in descending order."""
     tensor, back = _last_axis(x, axis, "sort")
     return permute_dims(take_along_axis(tensor, _argsort(tensor, descending), -1), back)
 
 
 def topk(x: TensorLike, k: int, axis: int = -1, largest: bool = True) -> tuple[Tensor, Tensor]:
-    """The ``k`` largest (or smallest) elements along ``axis`` in order, and their positions (int32).
+    """Return the ``k`` largest (or smallest) elements along ``axis`` in order, and their positions (int32).
 
-    Of equal elements the first is chosen first; NaN counts as larger than everything.
+    The first of equal elements precedes; NaN is larger than all numbers.
 
     Raises:
-        ShapeMismatch: ``k`` is negative, or more than the axis has.
+        ShapeMismatch: ``k`` is negative, or exceeds the size of the axis.
     """
     tensor, back = _last_axis(x, axis, "topk")
     size = tensor.shape[-1]
     if not 0 <= k <= size:
-        raise ShapeMismatch(f"topk: k is {k}, axis {axis} of {as_tensor(x).shape} has {size} elements")
+        raise ShapeMismatch(
+            f"topk: k must be from 0 to {size}, the size of axis {axis} of {as_tensor(x).shape}, not {k}"
+        )
     ids = _tournament(tensor, k, largest) if 0 < k <= MOST else _argsort(tensor, largest)[..., :k]
     return permute_dims(take_along_axis(tensor, ids, -1), back), permute_dims(ids, back)
 
 
 def _tournament(x: Tensor, k: int, descending: bool) -> Tensor:
-    """The leaders of parts of four times ``k``, then the leaders among those, until there is one part."""
+    """Find the leaders of parts of 4 k elements, then the leaders among those, until there is one part."""
     part = 4 * max(k, 16)
     candidates: tuple[Tensor, ...] = ()
     size = x.shape[-1]
