@@ -1,13 +1,13 @@
-"""Samples that the conformance suite feeds to each op: one declaration an op, in the file of its family.
+"""Samples of operands for the conformance suite: one or more declarations for each op, in the file of its family.
 
 ::
 
     declare("tanh", tc.tanh, np.tanh, UNARY, FLOATS, each=True)
 
-says: ``tc.tanh`` runs the op "tanh"; its meaning is ``np.tanh`` of float64 arrays; it is tried with the operands'
-shapes of ``UNARY``, with float32 and float16, and refuses every other dtype; every element by itself must be right.
-tests/cases/conformance.py does the rest: dtypes, layouts, offsets, NaN and extremes, empty ones, refusals. An op of the
-registry without a declaration fails the suite.
+declares that ``tc.tanh`` runs the op "tanh", and that its reference is ``np.tanh`` of float64 arrays. The operands have
+the shapes ``UNARY`` and the dtypes float32 and float16; every other dtype must be rejected. With ``each``, each element
+must be within the tolerance. tests/cases/conformance.py derives all tests from it: dtypes, layouts, offsets, NaN and
+extremes, empty operands, rejections. An op of the registry without a declaration fails the suite.
 """
 
 from __future__ import annotations
@@ -39,17 +39,17 @@ BINARY: tuple[Shapes, ...] = (
     ((4, 0), (1, 1)),
     ((2, 3, 1, 5, 1), (3, 7, 1, 2)),
 )
-LARGE = 1_100_003  # elements: over 65,535 workgroups, odd
+LARGE = 1_100_003  # elements: odd, and more than 65,535 workgroups
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One trial of an op. ``wanted`` gets float operands as float64 and all others as they are.
+    """A declaration of an op's operands and reference. ``wanted`` gets float operands as float64, others unchanged.
 
-    ``values(rng, dtype, shapes)`` makes the operands; ``ranges`` is for the default, a pair an operand or for all.
-    ``each``: every element within ``tolerance``; else the norm of all. ``special``: also NaN, infinities and extremes,
-    in all combinations. ``result``: the result's dtype, where it is neither bool nor that of the first operand.
-    A dtype that no sample of an op declares must be refused.
+    ``values(rng, dtype, shapes)`` makes the operands; by default they are drawn from ``ranges``, one pair for each
+    operand or one for all. With ``each`` every element must be within ``tolerance``, otherwise the norm of the error.
+    ``special`` adds NaN, infinities and extremes, in all combinations. ``result`` is the result's dtype, if it is
+    neither bool nor the first operand's. Dtypes that no sample of an op declares must be rejected.
     """
 
     op: str
@@ -66,7 +66,7 @@ class Sample:
     half_tolerance: float = 2e-3
 
     def operands(self, rng: np.random.Generator, dtype: str, shapes: Shapes) -> list[Any]:
-        """Operands of these shapes."""
+        """Make operands of these shapes."""
         if self.values is not None:
             return self.values(rng, dtype, shapes)
         ranges = [self.ranges[min(i, len(self.ranges) - 1)] for i in range(len(shapes))]
@@ -82,9 +82,9 @@ def declare(*arguments: Any, **options: Any) -> None:
 
 
 def drawn(rng: np.random.Generator, dtype: str, shape: Sequence[int], low: float = -2, high: float = 2) -> Any:
-    """Numbers between ``low`` and ``high`` without a pattern that a wrong stride could hide behind.
+    """Draw random numbers between ``low`` and ``high``, so that a wrong stride changes the result.
 
-    Ints are drawn from five times the range, unsigned ones from its positive part; bools are true and false.
+    Ints are drawn from five times the range, unsigned ones from its positive part; bools are both true and false.
     """
     numbers = rng.uniform(low, high, shape)
     if dtype == "bool":

@@ -1,4 +1,4 @@
-"""Order, elements by number, and updates: exact."""
+"""Samples of sorting, indexing and updates: exact."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ ROWS: tuple[Shapes, ...] = (((1,),), ((7,),), ((0, 5),), ((5, 0),), ((13, 17),),
 
 
 def _ids(axis: int) -> Any:
-    """Operands of which the second are numbers of the first's axis; the rest are drawn."""
+    """Make operands of which the second are indices into an axis of the first; the others are drawn."""
 
     def values(rng: np.random.Generator, dtype: str, shapes: Shapes) -> list[Any]:
         size = shapes[0][axis]
@@ -25,7 +25,7 @@ def _ids(axis: int) -> Any:
 
 
 def _positions(rng: np.random.Generator, dtype: str, shapes: Shapes) -> list[Any]:
-    """A cache, an update, and where its rows go: some of them outside."""
+    """Make a cache, an update, and its positions, some of them out of range."""
     cache, update, place = shapes
     first = rng.integers(-1, cache[2] + 1, place).astype(np.int32)
     return [drawn(rng, dtype, cache), drawn(rng, dtype, update), first]
@@ -48,7 +48,7 @@ def _scattered(x: Any, ids: Any, updates: Any, *, add: bool) -> Any:
 
 
 def _order(x: Any, count: int) -> Any:
-    """Positions of the largest: the first of equal ones first."""
+    """Return the positions of the largest elements; equal ones keep their order."""
     return np.argsort(-x.astype(np.float64), -1, kind="stable")[..., :count].astype(np.int32)
 
 

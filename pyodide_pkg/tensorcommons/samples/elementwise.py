@@ -1,4 +1,4 @@
-"""Elementwise ops: every element by itself, with NaN, infinities and extremes in all combinations."""
+"""Samples of elementwise ops: every element is compared, with NaN, infinities and extremes in all combinations."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ for _name, _wanted, _range in (
     ("atan", np.arctan, (-50, 50)),
 ):
     every(_name, getattr(tc, _name), _wanted, UNARY, FLOATS, ranges=[_range])
-# Periodic ones have no digits left at 3e38: their extremes are those of the stated range.
+# Periodic functions have no precision at 3e38: their extremes are those of the documented range.
 for _name in ("sin", "cos", "tan"):
     _f, _wanted = getattr(tc, _name), getattr(np, _name)
     for _limit in (3, 10_000):
@@ -52,7 +52,7 @@ for _name in ("equal", "not_equal"):
     every(_name, getattr(tc, _name), getattr(np, _name), BINARY, DTYPES)
 every("divide", tc.divide, np.divide, BINARY, FLOATS)
 every("atan2", tc.atan2, np.arctan2, BINARY, FLOATS)
-for _name in ("floor_divide", "remainder"):  # of floats, the extremes have quotients past the stated range
+for _name in ("floor_divide", "remainder"):  # for floats, quotients of extremes exceed the documented range
     declare(_name, getattr(tc, _name), getattr(np, _name), BINARY, FLOATS, each=True, ranges=[(-50, 50), (-3, 3)])
     every(_name, getattr(tc, _name), getattr(np, _name), BINARY, INTS)
 

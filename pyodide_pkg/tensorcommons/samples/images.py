@@ -1,4 +1,4 @@
-"""Convolutions, pooling, resizing and rotary embedding: the norm of the result."""
+"""Samples of convolutions, pooling, resizing and rotary embedding: compared by norm."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ def _conv2d(x: Any, w: Any, bias: Any, *, groups: int = 1, stride: int = 1) -> A
 
 
 def _halves(x: Any) -> Any:
-    """Means of 2 x 2 windows that do not overlap."""
+    """Compute the means of 2 x 2 windows that do not overlap."""
     rows, columns = x.shape[2] // 2, x.shape[3] // 2
     return x[:, :, : 2 * rows, : 2 * columns].reshape(*x.shape[:2], rows, 2, columns, 2).mean((3, 5))
 
 
 def _twice(x: Any) -> Any:
-    """Linear interpolation of the last two axes to twice their size."""
+    """Interpolate the last two axes linearly to twice their size."""
     for axis in (2, 3):
         size = x.shape[axis]
         at = np.clip((np.arange(2 * size) + 0.5) / 2 - 0.5, 0, size - 1)

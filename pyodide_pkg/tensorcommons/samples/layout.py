@@ -1,4 +1,4 @@
-"""Views and copies: every dtype, bit for bit."""
+"""Samples of views and copies: every dtype, exact."""
 
 from __future__ import annotations
 

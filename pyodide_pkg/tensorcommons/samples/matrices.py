@@ -1,4 +1,4 @@
-"""Products, normalizations and attention: the norm of the result."""
+"""Samples of products, normalizations and attention: compared by norm."""
 
 from __future__ import annotations
 

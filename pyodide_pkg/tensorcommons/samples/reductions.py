@@ -1,4 +1,4 @@
-"""Reductions: over all axes, over the last one, over the outer ones of three."""
+"""Samples of reductions: over all axes, over the last one, over the first and last of three."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ OUTER: tuple[Shapes, ...] = (((3, 4, 5),), ((17, 2, 9),), ((130, 1, 33),))
 
 
 def _wide(function: Any) -> Any:
-    """Bools are counted in int32, ints stay as wide as they are."""
+    """Make ``function`` count bools in int32, and keep the width of ints."""
 
     def wanted(x: Any, **options: Any) -> Any:
         if x.dtype.kind == "f":
@@ -26,7 +26,7 @@ def _wide(function: Any) -> Any:
 
 
 def _logsumexp(x: Any, axis: Any = None, keepdims: bool = False) -> Any:
-    total = np.exp(np.longdouble(1) * x).sum(axis, keepdims=keepdims)  # of numbers up to 2: nothing overflows
+    total = np.exp(np.longdouble(1) * x).sum(axis, keepdims=keepdims)  # no overflow: numbers are up to 2
     return np.log(total).astype(np.float64)
 
 
@@ -42,7 +42,7 @@ def _running(x: Any, initial: bool) -> Any:
 def _everywhere(
     name: str, wanted: Any, dtypes: Any, along: bool = True, rows: tuple[Shapes, ...] = ROWS, **options: Any
 ) -> None:
-    """Over everything, over the last axis, and over the first and last of three."""
+    """Declare samples over all axes, over the last one, and over the first and last of three."""
     call = getattr(tc, name)
     declare(name, call, wanted, (((),), *(s for s in rows if 0 not in s[0])), dtypes, **options)
     last: Any = {"axis": -1, "keepdims": True}

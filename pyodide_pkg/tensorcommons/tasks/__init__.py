@@ -1,4 +1,4 @@
-"""Tasks: from a call's inputs to a model's, and from its outputs to an answer; ``pipeline`` documents them."""
+"""Tasks: convert a call's inputs to a model's, and the model's outputs to results; ``pipeline`` documents them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Shared by all tasks: inputs checked, and the rows that a model runs on."""
+"""The base of all tasks: checks of inputs, and the rows on which a model runs."""
 
 from __future__ import annotations
 
@@ -19,28 +19,25 @@ Inputs: TypeAlias = "dict[str, np.ndarray[Any, Any]]"
 
 
 class Rows(Protocol):
-    """The rows on which a call runs the model. ``lengths`` are their tokens, or as many as an image takes."""
+    """The rows on which a call runs the model."""
 
     @property
     def lengths(self) -> Sequence[int]:
-        """See above."""
-        ...
+        """Number of tokens of each row; for an image, that of its patches."""
 
     async def take(self, rows: Sequence[int]) -> list[tuple[Sequence[int], Inputs]]:
-        """The model's inputs for these rows: one call, or several where they do not go into one. With each its rows."""
-        ...
+        """Prepare the model's inputs for these rows, as one or more calls, each with its rows."""
 
     def columns(self, row: int, width: int) -> slice:
-        """The tokens of a row among the ``width`` columns of its batch."""
-        ...
+        """Return the tokens of a row among the ``width`` columns of its batch."""
 
 
 @dataclass(frozen=True)
 class Job:
     """One call of a pipeline: the model runs on ``rows``, in batches, for ``outputs``.
 
-    ``each`` gets a row's number and its part of each output (of those with a value a token only the tokens, without
-    padding), and gives what of it is kept; ``show`` makes the pipeline's answer of these, in the order of the rows.
+    ``each`` gets the number of a row and its slice of each output (without padding, if the output has a value for each
+    token), and returns what to keep of it; ``show`` formats the kept values, in the order of the rows, as the result.
     """
 
     rows: Rows
@@ -49,31 +46,31 @@ class Job:
     show: Callable[[list[Any]], Any]
 
 
-#: From a model, what the user gave, and the task's options by name, to a Job.
+#: Make a Job from a model, the inputs of a call, and the task's options by name.
 Task: TypeAlias = Callable[..., Awaitable[Job]]
 
 
 def check_options(name: str, task: Task, options: Mapping[str, Any]) -> None:
-    """Raises TensorCommonsError for an option that ``task``, called ``name``, does not know."""
+    """Raise TensorCommonsError for an option that ``task``, of the given ``name``, does not have."""
     known = [key for key, entry in inspect.signature(task).parameters.items() if entry.kind is entry.KEYWORD_ONLY]
     wrong = sorted(set(options) - set(known))
     if wrong:
-        raise TensorCommonsError(f"{name} does not take {', '.join(wrong)}; options: {', '.join(known) or 'none'}")
+        raise TensorCommonsError(f"{name} has no option {', '.join(wrong)}; options: {', '.join(known) or 'none'}")
 
 
 def tokenizer_of(model: Model) -> Tokenizer:
-    """The model's tokenizer. Raises TensorCommonsError where it has none."""
+    """Return the model's tokenizer. Raises TensorCommonsError if it has none."""
     if model.tokenizer is None:
-        raise TensorCommonsError(f"{model.name} has no tokenizer for this text: {model.why_no_tokenizer}")
+        raise TensorCommonsError(f"{model.name} has no tokenizer to encode this text: {model.why_no_tokenizer}")
     return model.tokenizer
 
 
 @dataclass(frozen=True)
 class TextRows:
-    """Encoded texts, of which the model takes the inputs ``names``.
+    """Encoded texts; ``names`` are the inputs of the model.
 
-    With ``halves`` a row is two of them: one of the first half, and its pair of the second. ``pooling_mask`` is an
-    input where not all tokens are pooled.
+    With ``halves`` a row is two texts: one of the first half, and its pair of the second. ``pooling_mask`` is an input
+    if not all tokens are pooled.
     """
 
     encoding: Encoding
@@ -113,12 +110,12 @@ class TextRows:
 def text_rows(
     model: Model, encoding: Encoding, *, halves: bool = False, pooling_mask: np.ndarray[Any, Any] | None = None
 ) -> TextRows:
-    """The texts of ``encoding``, with the arrays that the model takes; ``pooling_mask`` has the tokens to pool."""
+    """Make the rows of the texts of ``encoding`` for the model; ``pooling_mask`` marks the tokens to pool."""
     return TextRows(encoding, model.input_names, halves, pooling_mask)
 
 
 def strings(batch: Sequence[Any]) -> list[str]:
-    """``batch``, of which all are strings. Raises TensorCommonsError for another one."""
+    """Return ``batch`` as a list. Raises TensorCommonsError unless all are strings."""
     for text in batch:
         if not isinstance(text, str):
             raise TensorCommonsError(f"this task takes strings, not {type(text).__name__} ({quoted(text)})")
@@ -126,35 +123,29 @@ def strings(batch: Sequence[Any]) -> list[str]:
 
 
 def texts_of(given: Any) -> tuple[list[str], bool]:
-    """The texts of a call, and whether it was one alone."""
+    """Return the texts of a call, and True if the call got a single text instead of a list."""
     single = isinstance(given, str)
     return strings([given] if single else several(given)), single
 
 
 def several(given: Any) -> list[Any]:
-    """The inputs of a call that got a list of them. Raises TensorCommonsError for anything else."""
+    """Return the inputs of a call as a list. Raises TensorCommonsError unless they are a list or another iterable."""
     if isinstance(given, (bytes, Mapping)) or not isinstance(given, Iterable):
         raise TensorCommonsError(
-            f"a call takes one input or a list of them, not {type(given).__name__} ({quoted(given)})"
+            f"a call takes one input or a list of inputs, not {type(given).__name__} ({quoted(given)})"
         )
     return list(given)
 
 
 def count(name: str, value: Any, *, low: int = 1) -> int:
-    """The option ``name``, a whole number of at least ``low``. Raises TensorCommonsError for anything else."""
+    """Check the option ``name``. Raises TensorCommonsError unless it is an integer of at least ``low``."""
     if type(value) is not int or value < low:
-        raise TensorCommonsError(f"{name} is a whole number from {low}, not {quoted(value)}")
+        raise TensorCommonsError(f"{name} must be an integer from {low}, not {quoted(value)}")
     return value
 
 
 def one_of(name: str, value: Any, known: Sequence[str]) -> str:
-    """The option ``name``, one of ``known``. Raises TensorCommonsError for anything else."""
+    """Check the option ``name``. Raises TensorCommonsError unless it is one of ``known``."""
     if value not in known:
-        raise TensorCommonsError(f"{name} {quoted(value)} is not one of {', '.join(known)}")
+        raise TensorCommonsError(f"{name} must be one of {', '.join(known)}, not {quoted(value)}")
     return str(value)
-
-
-def softmax(logits: Array) -> Array:
-    """Over the last axis."""
-    weights = np.exp(logits - logits.max(axis=-1, keepdims=True))
-    return np.asarray(weights / weights.sum(axis=-1, keepdims=True), np.float32)

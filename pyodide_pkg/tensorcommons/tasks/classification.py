@@ -1,4 +1,4 @@
-"""Labels of texts, of pairs of texts, and of images."""
+"""Classify texts, pairs of texts, and images."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ import numpy as np
 from ..errors import TensorCommonsError
 from ..models.heads import Labels
 from ..models.model import Model
-from .base import Array, Job, TextRows, count, one_of, several, softmax, strings, text_rows, tokenizer_of
+from ..models.sampling import softmax
+from .base import Array, Job, TextRows, count, one_of, several, strings, text_rows, tokenizer_of
 from .images import images_of
 
 FUNCTIONS = ("softmax", "sigmoid", "none")
@@ -20,7 +21,7 @@ Scored: TypeAlias = "list[dict[str, Any]]"
 
 
 class Best(Enum):
-    """``top_k`` where nobody gave it: the best label alone, not in a list of its own, as `transformers` has it."""
+    """The default of ``top_k``: the best label itself instead of a list of one, as in `transformers`."""
 
     LABEL = "the best label"
 
@@ -78,7 +79,7 @@ async def image_classification(
 
 
 def labels_of(model: Model) -> Labels:
-    """The classes of the model's head."""
+    """Return the labels of the model's head."""
     architecture: Any = model.architecture
     labels: Labels = architecture.labels if hasattr(architecture, "labels") else architecture.head.labels
     return labels
@@ -92,7 +93,7 @@ def _check(top_k: object, function: str | None) -> None:
 
 
 def _scored(model: Model, logits: Array, function: str | None) -> list[Scored]:
-    """Score all labels of each row, best first."""
+    """Return all labels of each row with their scores, best first."""
     labels = labels_of(model)
     chosen = function or labels.activation
     if chosen == "sigmoid":
@@ -107,22 +108,22 @@ def _scored(model: Model, logits: Array, function: str | None) -> list[Scored]:
 
 
 def _encoded(model: Model, batch: Sequence[Any], *, truncation: bool) -> TextRows:
-    """Texts or pairs. An MLP head for pairs gets the first texts, then the second ones."""
+    """Encode texts or pairs. An MLP head for pairs gets the first texts, then the second ones."""
     tokenizer, halves = tokenizer_of(model), getattr(model.config, "pair", None)
     pairs = [_pair(item) for item in batch]
     if halves and None in pairs:
-        raise TensorCommonsError(f"{model.name} compares two texts: pass (text, text_pair) tuples")
+        raise TensorCommonsError(f"{model.name} classifies pairs of texts: pass (text, text_pair) tuples")
     encode = partial(tokenizer.encode_batch, truncation=truncation)
     if halves is False or not any(pairs):
         return text_rows(model, encode(strings([_alone(item) for item in batch])))
     if None in pairs:
-        raise TensorCommonsError("a batch is of texts or of (text, text_pair) tuples, not of both")
+        raise TensorCommonsError("a batch must be all texts or all (text, text_pair) tuples: pass two batches")
     firsts, seconds = (strings([pair[side] for pair in pairs if pair]) for side in (0, 1))
     return text_rows(model, encode(firsts + seconds) if halves else encode(firsts, seconds), halves=bool(halves))
 
 
 def _pair(item: Any) -> tuple[Any, Any] | None:
-    """The two texts of a tuple or of ``{"text", "text_pair"}``; None for one text."""
+    """Return the two texts of a tuple or of ``{"text", "text_pair"}``; None for a single text."""
     if isinstance(item, Mapping) and set(item) == {"text", "text_pair"}:
         return item["text"], item["text_pair"]
     return item if isinstance(item, tuple) and len(item) == 2 else None

@@ -1,4 +1,4 @@
-"""Vectors of texts: a token's, a text's, how alike texts are, and a weight for each word of the vocabulary."""
+"""Embeddings: vectors of tokens and texts, similarities of texts, and sparse weights over the vocabulary."""
 
 from __future__ import annotations
 
@@ -25,14 +25,16 @@ async def feature_extraction(
     truncate_dim: int | None = None,
     truncation: bool = True,
 ) -> Job:
-    """See ``pipeline``. What is pooled is the same for a text alone and in a batch: padding does not count."""
+    """See ``pipeline``. Padding is not pooled, so a text has the same vector alone and in a batch."""
     one_of("pooling", pooling, POOLINGS)
     if normalize and pooling == "none":
         raise TensorCommonsError(
-            f"normalize=True is for one vector a text: pass pooling too ({', '.join(POOLINGS[1:])})"
+            f"normalize=True needs one vector for each text: pass pooling, one of {', '.join(POOLINGS[1:])}"
         )
     if truncate_dim is not None and (count("truncate_dim", truncate_dim), pooling)[1] == "none":
-        raise TensorCommonsError(f"truncate_dim is for one vector a text: pass pooling too ({', '.join(POOLINGS[1:])})")
+        raise TensorCommonsError(
+            f"truncate_dim needs one vector for each text: pass pooling, one of {', '.join(POOLINGS[1:])}"
+        )
     texts, single = texts_of(given)
     size = model.use.truncate_dim if truncate_dim is None and pooling == "model" else truncate_dim
     rows = _rows(model, texts, prompt_name, prompt, by_default=pooling == "model", truncation=truncation)
@@ -72,7 +74,7 @@ async def sparse_embedding(model: Model, given: Any, *, truncation: bool = True)
     def each(row: int, arrays: Sequence[Array]) -> list[dict[str, Any]]:
         weights = arrays[0]
         order = np.argsort(-weights, kind="stable")[: int((weights > 0).sum())]
-        tokens = tokenizer.tokens_of(order.tolist())  # None: an id that pads the vocabulary
+        tokens = tokenizer.tokens_of(order.tolist())  # None for an id beyond the vocabulary
         return [{"token": token, "weight": float(weights[i])} for token, i in zip(tokens, order, strict=True)]
 
     rows = text_rows(model, tokenizer.encode_batch(texts, truncation=truncation))
@@ -82,19 +84,19 @@ async def sparse_embedding(model: Model, given: Any, *, truncation: bool = True)
 def _rows(
     model: Model, texts: list[str], name: str | None, prompt: str | None, *, by_default: bool, truncation: bool
 ) -> TextRows:
-    """The texts, each behind the prompt that was asked for, or if ``by_default`` the one that the folder names."""
+    """Encode the texts, each after the requested prompt, or with ``by_default`` after the folder's default prompt."""
     use, tokenizer = model.use, tokenizer_of(model)
     name = use.default_prompt_name if name is None and by_default else name
     for option, value in (("prompt", prompt), ("prompt_name", name)):
         if value is not None and not isinstance(value, str):
-            raise TensorCommonsError(f"{option} is a string, not {quoted(value)}")
+            raise TensorCommonsError(f"{option} must be a string, not {quoted(value)}")
     if prompt is None and name is not None and name not in use.prompts:
         known = shown(", ".join(use.prompts)) or "none"
         raise TensorCommonsError(f"prompt_name {quoted(name)} is not one of the prompts of {model.name}: {known}")
     before = prompt if prompt is not None else use.prompts[name] if name is not None else ""
 
     def lowered(text: str) -> str:
-        return text.replace("Σ", "σ").lower() if use.do_lower_case else text  # letter by letter
+        return text.replace("Σ", "σ").lower() if use.do_lower_case else text  # not "ς" at the end of a word
 
     encoding = tokenizer.encode_batch([lowered(before + text) for text in texts], truncation=truncation)
     if use.include_prompt or not before:
@@ -118,7 +120,7 @@ def _cosine(values: Array) -> Array:
     return np.asarray((unit @ unit.T).clip(-1, 1), np.float32)
 
 
-#: By ``similarity_fn_name`` of sentence-transformers: (texts, hidden) -> (texts, texts), more is more alike.
+#: By ``similarity_fn_name`` of sentence-transformers: (texts, hidden) -> (texts, texts); larger is more similar.
 SIMILARITIES: dict[str, Callable[[Array], Array]] = {
     "cosine": _cosine,
     "dot": lambda values: values @ values.T,

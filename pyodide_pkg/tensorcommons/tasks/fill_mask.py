@@ -1,4 +1,4 @@
-"""Words for the mask tokens of a text."""
+"""Fill the mask tokens of texts."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from ..errors import TensorCommonsError, quoted
 from ..hub.tokenizer import Tokenizer
 from ..models.model import Model
-from .base import Array, Job, count, softmax, strings, text_rows, texts_of, tokenizer_of
+from ..models.sampling import softmax
+from .base import Array, Job, count, strings, text_rows, texts_of, tokenizer_of
 
 
 async def fill_mask(
@@ -32,7 +33,7 @@ async def fill_mask(
     for text, ids in zip(texts, rows, strict=True):
         if not (ids == tokenizer.mask_id).any():
             raise TensorCommonsError(
-                f"fill-mask takes texts with a mask token among the first {len(ids)}: {quoted(text)}"
+                f"fill-mask needs a mask token among the first {len(ids)} tokens of the text {quoted(text)}"
             )
 
     def each(row: int, arrays: Sequence[Array]) -> Any:
@@ -44,7 +45,7 @@ async def fill_mask(
         return filled[0] if len(filled) == 1 else filled
 
     def show(shown: list[Any]) -> Any:
-        return shown[0] if single or len(shown) == 1 else shown  # a list of one text is as one text in `transformers`
+        return shown[0] if single or len(shown) == 1 else shown  # as in `transformers`, also for a list of one text
 
     return Job(text_rows(model, encoding), ("logits",), each, show)
 
@@ -52,7 +53,7 @@ async def fill_mask(
 def _filled(
     tokenizer: Tokenizer, ids: NDArray[np.int32], place: int, logits: Array, allowed: list[int] | None, top_k: int
 ) -> list[dict[str, Any]]:
-    """The likeliest tokens at ``place`` of a text, best first."""
+    """Return the most likely tokens at ``place`` of a text, best first."""
     scores = softmax(logits)
     known = np.arange(len(scores)) if allowed is None else np.array(allowed)
     best = known[np.argsort(-scores[known], kind="stable")[:top_k]]
@@ -61,28 +62,28 @@ def _filled(
     filled[:, place] = best
     shown = []
     for token, name, row in zip(best.tolist(), tokenizer.tokens_of(best.tolist()), filled, strict=True):
-        held = row.tolist() if name is not None else np.delete(row, place).tolist()  # an id that pads the vocabulary
+        held = row.tolist() if name is not None else np.delete(row, place).tolist()  # an id beyond the vocabulary
         shown.append(
             {
                 "score": float(scores[token]),
                 "token": token,
                 "token_str": "" if name is None else tokenizer.decode([token], skip_special_tokens=False),
-                "sequence": tokenizer.decode(held, skip_special_tokens=alone),  # the other masks stay visible
+                "sequence": tokenizer.decode(held, skip_special_tokens=alone),  # keep the other mask tokens
             }
         )
     return shown
 
 
 def _ids_of(tokenizer: Tokenizer, targets: str | Sequence[str]) -> list[int]:
-    """Each target's id in the vocabulary, or that of its first token where it is not one."""
+    """Return the id of each target, or of its first token if the target is not in the vocabulary."""
     words = strings([targets] if isinstance(targets, str) else list(targets))
     if not words:
-        raise TensorCommonsError("targets are the words to choose from: pass at least one")
+        raise TensorCommonsError("targets is empty: pass at least one word to choose from")
     ids = tokenizer.convert_tokens_to_ids(words)
     for number, (word, known) in enumerate(zip(words, ids, strict=True)):
         if known is None:
             pieces = tokenizer.encode_batch([word], truncation=False, add_special_tokens=False).input_ids[0]
             if not len(pieces):
-                raise TensorCommonsError(f"the target {quoted(word)} has no token in this vocabulary")
+                raise TensorCommonsError(f"the target {quoted(word)} has no tokens: pass another word")
             ids[number] = int(pieces[0])
     return list(dict.fromkeys(number for number in ids if number is not None))

@@ -1,4 +1,4 @@
-"""Images to pixel values; features and saliency maps of them."""
+"""Convert images to pixel values, and compute their features and saliency maps."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from .base import Array, Inputs, Job
 
 @dataclass(frozen=True)
 class Images:
-    """The images of a call: decoded and preprocessed when their batch comes. ``single`` was one image, not a list.
+    """The images of a call, decoded and preprocessed batch by batch. ``single`` if it got one image, not a list.
 
-    ``sizes`` are (height, width) before preprocessing, by number, of those that were decoded.
+    ``sizes`` are the (height, width) before preprocessing of the images decoded so far, by number.
     """
 
     processor: ImageProcessor
@@ -29,11 +29,11 @@ class Images:
 
     @property
     def lengths(self) -> Sequence[int]:
-        """Tokens of an image of the model's own size, for each."""
+        """The number of tokens of an image of the model's own size, for each image."""
         return [self.tokens] * len(self.images)
 
     async def take(self, rows: Sequence[int]) -> list[tuple[Sequence[int], Inputs]]:
-        """Prepare the images; those of one size are one call of the model."""
+        """Preprocess the images; images of one size are one call of the model."""
         by_shape: dict[tuple[int, ...], dict[int, Any]] = {}
         for row in rows:
             image = await pixels_of(self.images[row])
@@ -43,14 +43,16 @@ class Images:
         return [(list(group), {"pixel_values": np.stack(list(group.values()))}) for group in by_shape.values()]
 
     def columns(self, row: int, width: int) -> slice:
-        """All: the tokens of an image are not padding."""
+        """Return all columns: images have no padding tokens."""
         return slice(0, width)
 
 
 def images_of(model: Model, given: Any) -> Images:
-    """One image, or a list of them. Raises TensorCommonsError for a model without image processor."""
+    """Make the rows of one image or a list of images. Raises TensorCommonsError if the model has no image processor."""
     if model.processor is None:
-        raise TensorCommonsError(f"{model.name} has no preprocessor_config.json, which says how images become pixels")
+        raise TensorCommonsError(
+            f"{model.name} has no preprocessor_config.json to preprocess images with: add the file to its folder"
+        )
     single = not isinstance(given, (list, tuple))
     inputs: Any = model.architecture.inputs
     tokens = (inputs.size // inputs.patch) ** 2 + 1
@@ -60,7 +62,7 @@ def images_of(model: Model, given: Any) -> Images:
 async def image_feature_extraction(model: Model, given: Any, *, pool: bool = False) -> Job:
     """See ``pipeline``."""
     if pool and "pooler_output" not in model.architecture.outputs:
-        raise TensorCommonsError(f"{model.name} has no pooled output: leave pool out for the features of each patch")
+        raise TensorCommonsError(f"{model.name} has no pooled output: use pool=False for the features of each patch")
     images = images_of(model, given)
     output = "pooler_output" if pool else "last_hidden_state"
     return Job(images, (output,), lambda row, arrays: arrays[0][None], lambda rows: rows[0] if images.single else rows)

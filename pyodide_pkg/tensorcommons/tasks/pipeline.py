@@ -1,4 +1,4 @@
-"""A pipeline: a task on a model, and calls of several pipelines in one run."""
+"""Pipeline: a task on a model; and the calls of several pipelines in one run."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from .batches import batches, check_size
 
 
 class Pipeline:
-    """``await pipe(inputs)``. ``model`` is the model it runs; ``close()`` unloads it if the pipeline loaded it.
+    """A task on a model: ``await pipe(inputs)``. ``close()`` unloads ``model`` if the pipeline loaded it.
 
-    ``options`` are the task's, for every call that does not give its own.
+    ``options`` are the default options of every call.
     """
 
     def __init__(self, task: str, model: Model, *, owns_model: bool, options: Mapping[str, Any] | None = None) -> None:
@@ -34,18 +34,18 @@ class Pipeline:
         return f"<Pipeline {self.task} of {self.model!r}>"
 
     async def __call__(self, *inputs: Any, **options: Any) -> Any:
-        """The task's result for one input or a list of them; see :func:`pipeline`."""
+        """Run the task on one input or a list of inputs; see :func:`pipeline` for the results."""
         if len(inputs) > 1:
-            raise TensorCommonsError(f"several inputs are a list, not {len(inputs)} arguments")
+            raise TensorCommonsError(f"pass several inputs as a list, not as {len(inputs)} arguments")
         return (await run_pipelines([(self, inputs[0] if inputs else None, options)]))[0]
 
     async def call(self, inputs: Any, options: Mapping[str, Any] | None = None, *, together: int = 1) -> TaskCall:
-        """Prepare a call that shares its run with others, ``together`` in all.
+        """Prepare a call that shares a run with others, ``together`` in all.
 
-        Raises TensorCommonsError where the task cannot take its inputs or options.
+        Raises TensorCommonsError if the task does not accept the inputs or options.
         """
         if self.task not in TASKS:
-            raise TensorCommonsError(f"{self.task} does not run together with others: its steps depend on its words")
+            raise TensorCommonsError(f"{self.task} cannot run together with other pipelines: call it on its own")
         task, chosen = TASKS[self.task], {**self.options, **(options or {})}
         size = check_size(chosen.pop("batch_size", None))
         check_options(self.task, task, chosen)
@@ -60,7 +60,7 @@ class Pipeline:
 
 @dataclass(frozen=True)
 class TaskCall:
-    """One pipeline's part of a run, and the rows of each of its batches; ``is_fixed`` if their size was asked for."""
+    """One pipeline's call in a run, with the rows of each of its batches; ``is_fixed`` if ``batch_size`` was passed."""
 
     model: Model
     job: Job
@@ -69,22 +69,22 @@ class TaskCall:
 
 
 async def run_pipelines(calls: Sequence[tuple[Pipeline, Any] | tuple[Pipeline, Any, Mapping[str, Any]]]) -> list[Any]:
-    """Several pipelines as one merged graph: what they share is computed once.
+    """Run several pipelines as one merged graph, in which common subexpressions are computed once.
 
-    ``calls`` are (pipeline, inputs) or (pipeline, inputs, options). All of one manager and device. Gives each one's
-    result, as the pipeline alone would.
+    ``calls`` are (pipeline, inputs) or (pipeline, inputs, options), all of one manager and device. Returns the result
+    of each pipeline, equal to that of the pipeline alone.
 
     Raises:
-        TensorCommonsError: a pipeline cannot take its inputs, or they are on different devices; nothing ran.
+        TensorCommonsError: a pipeline does not accept its inputs, or they are on different devices; nothing ran.
     """
     return await run_calls([await pipe.call(inputs, *more, together=len(calls)) for pipe, inputs, *more in calls])
 
 
 async def run_calls(calls: Sequence[TaskCall]) -> list[Any]:
-    """Run the calls batch by batch, each batch of all of them in one graph. A cancel ends it between two batches.
+    """Run the calls batch by batch; the batches of all calls run in one graph. Cancellable between two batches.
 
     Raises:
-        MemoryBudgetError: one row does not fit, or a batch of the size that was asked for.
+        MemoryBudgetError: one row does not fit, or a batch of the requested size.
     """
     kept: list[dict[int, Any]] = [{} for _ in calls]
     steps = [list(step) for step in zip_longest(*[call.batches for call in calls], fillvalue=())]
@@ -92,14 +92,14 @@ async def run_calls(calls: Sequence[TaskCall]) -> list[Any]:
         step = steps.pop(0)
         try:
             await _run_batches(calls, step, kept)
-        except MemoryBudgetError:  # there is less room than when the batches were made
+        except MemoryBudgetError:  # less memory is free than when the batches were made
             halves = [(len(rows) + 1) // 2 for rows in step]
             rest = [rows[half:] for rows, half in zip(step, halves, strict=True)]
             if not any(rest) or any(call.is_fixed for call in calls):
                 raise
             steps[:0] = [[rows[:half] for rows, half in zip(step, halves, strict=True)], rest]
         if steps:
-            await asyncio.sleep(0)  # others run, and a cancel arrives, also where a batch never waits
+            await asyncio.sleep(0)  # let other tasks run and a cancellation arrive, even if a batch never waits
     return [
         call.job.show([found[row] for row in range(len(found))]) if found else []
         for call, found in zip(calls, kept, strict=True)
@@ -107,7 +107,7 @@ async def run_calls(calls: Sequence[TaskCall]) -> list[Any]:
 
 
 async def _run_batches(calls: Sequence[TaskCall], step: Sequence[Sequence[int]], kept: list[dict[int, Any]]) -> None:
-    """Run one batch of each call in one graph; ``kept`` gets what each makes of its rows."""
+    """Run one batch of each call in one graph, and add what each call keeps of its rows to ``kept``."""
     work = [
         (number, rows, inputs)
         for number, (call, batch) in enumerate(zip(calls, step, strict=True))
@@ -127,7 +127,7 @@ async def _run_batches(calls: Sequence[TaskCall], step: Sequence[Sequence[int]],
                 array[place][call.job.rows.columns(row, array.shape[1])] if name in per_token else array[place]
                 for name, array in zip(names, arrays, strict=True)
             ]
-            # Without a temporary array: NaN is the least and the greatest of what it is among.
+            # min() and max() are NaN if any element is, and need no temporary array.
             if not all(np.isfinite(end) for part in parts if part.size for end in (part.min(), part.max())):
-                call.model.warn_once("its outputs are not finite (NaN or infinite), as where its weights are not")
+                call.model.warn_once("its outputs are not finite (NaN or infinite); are its weights?")
             kept[number][row] = call.job.each(row, parts)

@@ -1,4 +1,4 @@
-"""Answers to a question, looked for in windows of a context, as `transformers` does it."""
+"""Extract the answer to a question from windows of a context, as `transformers` does."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ import numpy as np
 from ..errors import TensorCommonsError, quoted
 from ..hub.encoding import Encoding
 from ..models.model import Model
+from ..models.sampling import softmax
 from .base import Array, Job, count, strings, text_rows, tokenizer_of
 
-WINDOW = 384  # tokens of a window, where the model takes as many
-MASKED = -10000.0  # the logit of what cannot be an answer
+WINDOW = 384  # tokens of a window, if the model takes as many
+MASKED = -10000.0  # the logit of tokens that cannot begin or end an answer
 Answer: TypeAlias = "dict[str, Any]"
 
 
@@ -46,7 +47,7 @@ async def question_answering(
         for number, text in enumerate(contexts):
             found: list[Answer] = []
             impossible = 1.0
-            wanted = 2 * top_k + 10 if align_to_words else top_k  # some become the same words
+            wanted = 2 * top_k + 10 if align_to_words else top_k  # several candidates may align to the same words
             for row in encoding.rows_of(number):
                 logits = logits_of[row]
                 null, candidates = _candidates(encoding, row, logits, tokenizer.cls_id, wanted, max_answer_len)
@@ -67,7 +68,7 @@ async def question_answering(
 
 
 def _examples(given: Any, question: Any, context: Any) -> list[tuple[str, str]]:
-    """(question, context) of each that was asked, as one of the forms that `transformers` takes."""
+    """Return (question, context) pairs from any form that `transformers` accepts."""
     if given is None:
         given = {"question": question, "context": context}
     items = [given] if isinstance(given, Mapping) else list(given) if isinstance(given, (list, tuple)) else [given]
@@ -78,10 +79,12 @@ def _examples(given: Any, question: Any, context: Any) -> list[tuple[str, str]]:
     for item in items:
         sides = [[side] if isinstance(side, str) else side for side in (item["question"], item["context"])]
         if not all(isinstance(side, (list, tuple)) for side in sides):
-            raise TensorCommonsError(f"a question and a context are strings, not {quoted(item)}")
+            raise TensorCommonsError(f"a question and a context must be strings, not {quoted(item)}")
         longest = max(len(side) for side in sides)
         if any(len(side) not in (1, longest) for side in sides):
-            raise TensorCommonsError(f"{len(sides[0])} questions and {len(sides[1])} contexts do not pair up")
+            raise TensorCommonsError(
+                f"{len(sides[0])} questions and {len(sides[1])} contexts cannot be paired: pass one, or equally many"
+            )
         asked, texts = (strings(list(side) * (longest if len(side) == 1 else 1)) for side in sides)
         pairs += zip(asked, texts, strict=True)
     if not pairs or not all(asked.strip() and text.strip() for asked, text in pairs):
@@ -92,14 +95,14 @@ def _examples(given: Any, question: Any, context: Any) -> list[tuple[str, str]]:
 def _candidates(
     encoding: Encoding, row: int, logits: Sequence[Array], cls_id: int | None, wanted: int, longest: int
 ) -> tuple[float, list[tuple[int, int, float]]]:
-    """The likelihood of no answer in this window, and (first token, last token, score) of the likeliest answers.
+    """Return the score of no answer in this window, and (first token, last token, score) of the best answers.
 
-    Tokens count from the window's first one of the context. The first token of the input stands for no answer.
+    Tokens count from the window's first token of the context. The first token of the input represents no answer.
     """
     real = encoding.attention_mask[row] == 1
     inside = encoding.sequence_ids[row][real] == 1
     possible = inside | (encoding.input_ids[row][real] == cls_id)
-    first, last = (_shares(np.where(possible, values, MASKED)) for values in logits)
+    first, last = (softmax(np.where(possible, values, MASKED)) for values in logits)
     null = float(first[0] * last[0])
     first[0] = last[0] = 0
     places = np.flatnonzero(inside)
@@ -109,13 +112,8 @@ def _candidates(
     return null, [(int(b), int(e), float(scores[n])) for n, b, e in zip(best, begins, ends, strict=True) if b <= e]
 
 
-def _shares(logits: Array) -> Array:
-    weights = np.exp(logits - logits.max())
-    return np.asarray(weights / weights.sum(), np.float32)
-
-
 def _whole_words(spans: Sequence[Sequence[int]], numbers: Sequence[int]) -> list[tuple[int, int]]:
-    """The characters of the word that each token of a window belongs to, as far as the window has it."""
+    """Return the range of characters of each token's word, as far as the word is inside the window."""
     reach: dict[int, tuple[int, int]] = {}
     for (start, end), word in zip(spans, numbers, strict=True):
         reach[word] = (reach[word][0] if word in reach else start, end)
@@ -123,7 +121,7 @@ def _whole_words(spans: Sequence[Sequence[int]], numbers: Sequence[int]) -> list
 
 
 def _add(found: list[Answer], text: str, start: int, end: int, score: float) -> None:
-    """One more answer; the score of one that reads the same is added to it."""
+    """Add an answer, or add its score to that of an answer with the same text."""
     answer = text[start:end]
     same = next((other for other in found if other["answer"].lower() == answer.lower()), None)
     if same is None:

@@ -1,4 +1,4 @@
-"""The pipelines that write: text or a chat in, text out, whole or piece by piece."""
+"""The pipelines of text generation: from a text or a chat to text, at once or streamed."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from .pipeline import Pipeline
 TASKS = ("text-generation", "text2text-generation")
 
 
-#: Options that make a prompt of a chat; all others are those of generation.
+#: Options for the template that converts a chat to a prompt; all others are options of generation.
 TEMPLATE_OPTIONS = ("continue_final_message", "tools", "documents", "chat_template", "tokenizer_encode_kwargs")
 
 
 class TextGeneration(Pipeline):
     """``await pipe(prompt, max_new_tokens=50)``; ``async for piece in pipe.stream(prompt)``.
 
-    A prompt is a text, or a chat: a list of ``{"role": "user", "content": "Hello"}``. A chat whose last message is the
-    assistant's is continued, any other answered; ``continue_final_message`` overrules that. ``tools``, ``documents``
-    and ``chat_template`` go to the chat template, as do all names in the object ``tokenizer_encode_kwargs``
-    (``{"enable_thinking": False}``).
+    A prompt is a text, or a chat: a list of ``{"role": "user", "content": "Hello"}``. If the last message of a chat is
+    the assistant's, it is continued; otherwise a new message answers it. ``continue_final_message`` overrides this.
+    ``tools``, ``documents`` and ``chat_template`` are passed to the chat template, as are all entries of the object
+    ``tokenizer_encode_kwargs`` (``{"enable_thinking": False}``).
     """
 
     async def __call__(
@@ -38,12 +38,12 @@ class TextGeneration(Pipeline):
         on_text: Callable[[str], None] | None = None,
         **options: Any,
     ) -> Any:
-        """``[{"generated_text": ...}]``, as `transformers` gives it; of a list of prompts a list of these.
+        """Return ``[{"generated_text": ...}]`` as `transformers` does; for a list of prompts, a list of these.
 
-        The text begins with the prompt unless ``return_full_text`` is off or the model is an encoder-decoder; of a chat
-        it is the messages with the answer behind them, or at the end of the last one. ``options`` are those of
-        ``model.generate``, and those that make a prompt of a chat (see the class). With ``num_return_sequences`` n a
-        prompt has n results. ``on_text`` gets the answer to one prompt piece by piece.
+        The text begins with the prompt unless ``return_full_text`` is False or the model is an encoder-decoder. For a
+        chat it is the messages with the answer appended, or with the last message continued. ``options`` are those of
+        ``model.generate`` and of the chat template (see the class). With ``num_return_sequences`` n each prompt has n
+        results. ``on_text`` gets the answer to a single prompt piece by piece.
 
         Raises:
             TensorCommonsError: a prompt is neither a text nor a chat, or an option is unknown.
@@ -55,7 +55,7 @@ class TextGeneration(Pipeline):
             return []
         if on_text is not None:
             if not single:
-                raise TensorCommonsError("on_text follows one prompt, not a list of them")
+                raise TensorCommonsError(f"on_text needs a single prompt, not a list of {len(prompts)}")
             pieces = []
             async with aclosing(self.stream(texts, **options)) as arriving:
                 async for piece in arriving:
@@ -77,10 +77,12 @@ class TextGeneration(Pipeline):
         return shown[0] if single else shown
 
     async def stream(self, prompt: Any, **options: Any) -> AsyncGenerator[str, None]:
-        """The answer to one prompt, in pieces of whole characters. Leaving the loop early ends the writing."""
+        """Yield the answer to one prompt in pieces of whole characters. Closing the iterator ends the generation."""
         chat, options = _split(options)
-        if options.get("num_return_sequences") not in (None, 1):
-            raise TensorCommonsError("stream() and on_text follow one text: num_return_sequences must be 1")
+        if (sequences := options.get("num_return_sequences")) not in (None, 1):
+            raise TensorCommonsError(
+                f"num_return_sequences must be 1 for stream() and on_text, not {quoted(sequences)}"
+            )
         row = self._ids(prompt, chat)
         text = TextStream(self._tokenizer, [] if self._answers else row)
         steps: Any = self.model.stream([row], **options)
@@ -105,31 +107,33 @@ class TextGeneration(Pipeline):
 
     def _ids(self, prompt: Any, chat: Mapping[str, Any]) -> list[int]:
         if not (isinstance(prompt, str) or is_chat(prompt)):
-            raise TensorCommonsError(f"a prompt is a text or a list of messages, not {quoted(prompt)}")
+            raise TensorCommonsError(f"a prompt must be a text or a list of messages, not {quoted(prompt)}")
         text = prompt if isinstance(prompt, str) else self._rendered(prompt, chat)
         encoding = self._tokenizer.encode_batch([text], truncation=False, add_special_tokens=isinstance(prompt, str))
         ids: list[int] = encoding.input_ids[0].tolist()
         if not ids:
-            raise TensorCommonsError("a prompt must have at least one token to be continued")
+            raise TensorCommonsError(f"the prompt {quoted(prompt)} has no tokens: pass a text of at least one token")
         return ids
 
     def _rendered(self, messages: Sequence[Mapping[str, Any]], chat: Mapping[str, Any]) -> str:
-        """The prompt of a chat. Raises TensorCommonsError where a message has no role or no content."""
+        """Convert a chat to a prompt. Raises TensorCommonsError for a message without a role or content."""
         for message in messages:
             if not ("role" in message and "content" in message):
-                raise TensorCommonsError(f"a message has a role and a content (which may be None): {quoted(message)}")
+                raise TensorCommonsError(f"a message must have a role and a content (or None), not {quoted(message)}")
         more = chat.get("tokenizer_encode_kwargs") or {}
         if not isinstance(more, Mapping) or not all(isinstance(name, str) for name in more):
-            raise TensorCommonsError(f"tokenizer_encode_kwargs are names with values, not {quoted(more)}")
+            raise TensorCommonsError(f"tokenizer_encode_kwargs must map names to values, not {quoted(more)}")
         given = {name: value for name, value in chat.items() if name != "tokenizer_encode_kwargs"}
         given["continue_final_message"] = _continues(messages, chat)
         given["add_generation_prompt"] = not given["continue_final_message"]
         if twice := given.keys() & more.keys():
-            raise TensorCommonsError(f"{', '.join(sorted(twice))}: not in tokenizer_encode_kwargs, but as an option")
+            raise TensorCommonsError(
+                f"pass {', '.join(sorted(twice))} as an option of the call, not in tokenizer_encode_kwargs"
+            )
         return self._tokenizer.apply_chat_template(messages, **given, **more)
 
     def _batch(self, rows: Sequence[Sequence[int]]) -> tuple[Any, Any]:
-        """The rows as one array and its mask: padded on the left, or on the right for an encoder."""
+        """Return the rows as one array, and its mask: padded on the left, or on the right for an encoder."""
         width = max(len(row) for row in rows)
         ids, mask = (np.zeros((len(rows), width), np.int32) for _ in range(2))
         ids[:] = self._tokenizer.pad_id
@@ -139,7 +143,7 @@ class TextGeneration(Pipeline):
         return ids, mask
 
     def _new_text(self, row: Sequence[int], new: Sequence[int]) -> str:
-        """The text that ``new`` adds to ``row``: decoded behind it, where a first space depends on that."""
+        """Decode ``new`` after ``row``, since a leading space may depend on the tokens before it."""
         before = [] if self._answers else list(row)
         start = len(self._tokenizer.decode(before)) if before else 0
         return self._tokenizer.decode([*before, *new])[start:]
@@ -152,22 +156,24 @@ class TextGeneration(Pipeline):
         if _continues(prompt, chat):
             last = prompt[-1]
             if not isinstance(last["content"], str):
-                raise TensorCommonsError("the last message is not a text: pass return_full_text=False to continue it")
+                raise TensorCommonsError(
+                    "the content of the last message is not a text: pass return_full_text=False to continue it"
+                )
             return {"generated_text": [*prompt[:-1], {"role": last["role"], "content": last["content"] + text}]}
         return {"generated_text": [*prompt, {"role": "assistant", "content": text}]}
 
 
 def _split(options: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The options for a chat template that are not None, and those of generation."""
+    """Split options into those of the chat template that are not None, and those of generation."""
     chat = {name: options[name] for name in TEMPLATE_OPTIONS if options.get(name) is not None}
     return chat, {name: value for name, value in options.items() if name not in TEMPLATE_OPTIONS}
 
 
 def _continues(messages: Sequence[Mapping[str, Any]], chat: Mapping[str, Any]) -> Any:
-    """True (or the name of a field) if the last message is continued, not answered."""
+    """Return True (or the name of a field) if the last message is continued, not answered."""
     return chat.get("continue_final_message", messages[-1]["role"] == "assistant")
 
 
 def is_chat(value: Any) -> bool:
-    """True if ``value`` is a list of messages."""
+    """Return whether ``value`` is a list of messages."""
     return isinstance(value, (list, tuple)) and bool(value) and all(isinstance(each, Mapping) for each in value)

@@ -1,4 +1,4 @@
-"""Labels of a text's tokens, and tokens that are one name put together, as `transformers` does it."""
+"""Label the tokens of texts, and merge the tokens of one entity, as `transformers` does."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ import numpy as np
 from ..errors import TensorCommonsError
 from ..hub.tokenizer import Tokenizer
 from ..models.model import Model
-from .base import Array, Job, count, one_of, several, softmax, strings, text_rows, texts_of, tokenizer_of
+from ..models.sampling import softmax
+from .base import Array, Job, count, one_of, several, strings, text_rows, texts_of, tokenizer_of
 from .classification import labels_of
 
 STRATEGIES = ("none", "simple", "first", "average", "max")
@@ -20,13 +21,13 @@ Entity: TypeAlias = "dict[str, Any]"
 
 @dataclass(frozen=True)
 class Piece:
-    """A token or word: as text, its characters in the text, and the scores of each label and token."""
+    """A token or word: its text, its range of characters, and the scores of each token and label."""
 
-    word: str  # a token that is unknown as it stands in the text
+    word: str  # for an unknown token, the characters of the text
     start: int
     end: int
     scores: Array  # (tokens, labels)
-    inside: bool = False  # it goes on with a word
+    inside: bool = False  # it continues a word
     index: int = 0
 
 
@@ -42,7 +43,9 @@ async def token_classification(
     """See ``pipeline``."""
     strategy = one_of("aggregation_strategy", aggregation_strategy, STRATEGIES)
     if stride is not None and (count("stride", stride, low=0), strategy)[1] == "none":
-        raise TensorCommonsError("stride is for whole entities: pass an aggregation_strategy other than none")
+        raise TensorCommonsError(
+            f"stride needs an aggregation_strategy: pass one of {', '.join(STRATEGIES[1:])}, not none"
+        )
     texts, single = texts_of(given)
     tokenizer, names = tokenizer_of(model), labels_of(model).names
     if stride is None:
@@ -62,7 +65,7 @@ async def token_classification(
                 places = np.flatnonzero(encoding.sequence_ids[row] == 0)
                 ids = encoding.input_ids[row, places].tolist()
                 spans = encoding.offsets[row, places].tolist()
-                first = int(encoding.attention_mask[row].argmax())  # padding may stand before it
+                first = int(encoding.attention_mask[row].argmax())  # padding may precede it
                 parts = zip((places - first).tolist(), ids, tokenizer.convert_ids_to_tokens(ids), spans, strict=True)
                 pieces = [
                     _piece(tokenizer, text, token, each, span, scores[row][place], place)
@@ -79,8 +82,10 @@ async def token_classification(
 def _piece(
     tokenizer: Tokenizer, text: str, token: str, number: int, span: Sequence[int], scores: Array, index: int
 ) -> Piece:
-    """One token. It goes on with a word where it is shorter in the text than in the vocabulary ("##s"), or, of a
-    tokenizer without such marks, where no space stands before it.
+    """Make the piece of one token.
+
+    A token continues a word if it is shorter in the text than in the vocabulary ("##s"), or, for a tokenizer without
+    such prefixes, if no space precedes it.
     """
     start, end = span
     part, unknown = text[start:end], number == tokenizer.unk_id
@@ -125,7 +130,7 @@ def _entities(tokenizer: Tokenizer, pieces: list[Piece], strategy: str, names: S
 
 
 def _words(tokenizer: Tokenizer, pieces: Sequence[Piece]) -> list[Piece]:
-    """The tokens of each word as one piece."""
+    """Merge the tokens of each word to one piece."""
     words: list[list[Piece]] = []
     for piece in pieces:
         if words and piece.inside:
@@ -136,7 +141,7 @@ def _words(tokenizer: Tokenizer, pieces: Sequence[Piece]) -> list[Piece]:
 
 
 def _joined(tokenizer: Tokenizer, groups: Sequence[Sequence[Piece]]) -> list[Piece]:
-    """Each group as one piece."""
+    """Merge each group to one piece."""
     texts = tokenizer.convert_tokens_to_strings([[piece.word for piece in group] for group in groups])
     return [
         Piece(text, group[0].start, group[-1].end, np.concatenate([piece.scores for piece in group]))
@@ -155,12 +160,12 @@ def _label(scores: Array, strategy: str, names: Sequence[str]) -> tuple[str, flo
 
 
 def _tag(label: str) -> tuple[bool, str]:
-    """Return whether a label begins an entity, and of what kind: "B-PER" does, "I-PER" and "PER" go on."""
+    """Return whether a label begins an entity, and its type: "B-PER" does, "I-PER" and "PER" continue one."""
     return label.startswith("B-"), label[2:] if label[:2] in ("B-", "I-") else label
 
 
 def _without_overlap(entities: Sequence[Entity]) -> list[Entity]:
-    """Resolve entities seen by two windows: keep the longer; for equal lengths, the higher score."""
+    """Resolve overlapping entities of two windows: keep the longer one, or that with the higher score."""
     kept: list[Entity] = []
     for entity in sorted(entities, key=lambda entity: int(entity["start"])):
         if kept and kept[-1]["start"] <= entity["start"] < kept[-1]["end"]:
