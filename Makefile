@@ -1,13 +1,13 @@
-# Everything a person needs: `make demo` and `make test`; `make help` lists the rest.
+# The main commands are `make demo` and `make test`; `make help` lists the others.
 
-# The first Python that is new enough; make PYTHON=/path/to/python3 picks another.
+# The first Python of at least 3.11; make PYTHON=/path/to/python3 selects another.
 PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; do \
   "$$p" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo "$$p"; break; }; done)
 VENV_PYTHON := .cache/venv/bin/python
 
-# Passed on: make test ARGS="-k wheel", make bench ARGS="matmul"
+# Extra arguments: make test ARGS="-k wheel", make bench ARGS="matmul"
 ARGS ?=
-# Where make demo serves; a busy port moves on to the next.
+# The port of make demo; if it is busy, the next free one.
 PORT ?= 8000
 
 export PYTHONUNBUFFERED := 1
@@ -19,7 +19,7 @@ export HYPOTHESIS_STORAGE_DIRECTORY := $(CURDIR)/.cache/hypothesis
 help: ## List the commands
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | while IFS="$$(printf '\t')" read -r name text; do printf '  make %-12s %s\n' "$$name" "$$text"; done
 
-setup: ## Fetch what is missing into .cache (every other command does this first)
+setup: ## Download missing files to .cache (every other command does this first)
 	@test -n "$(PYTHON)" || { echo "error: no Python 3.11 or newer on PATH: install one, or name it with 'make PYTHON=/path/to/python3 …'." >&2; exit 1; }
 	@"$(PYTHON)" -m scripts.setup
 
@@ -32,21 +32,21 @@ test: setup ## Build wheel and site, then run tests/ and e2e/ (ARGS="…" for py
 	@$(VENV_PYTHON) -m scripts.browser
 	@$(VENV_PYTHON) -m pytest $(ARGS)
 
-quick: setup ## What a change needs most, about a minute: graphs, ops, models, sharing under CPython
+quick: setup ## Run the most useful tests, about a minute: graphs, ops, models, sharing under CPython
 	@$(VENV_PYTHON) -m pytest tests --ignore=tests/setup --ignore=tests/bench --ignore=tests/hub -m "not long and not slow" $(ARGS)
 
-long: setup ## Tests that take minutes: fuzzers, and SmolLM2's real weights on every device (ARGS="…" for pytest)
+long: setup ## Run the tests that take minutes: fuzzers, SmolLM2's real weights on every device (ARGS="…" for pytest)
 	@$(VENV_PYTHON) -m scripts.site
 	@$(VENV_PYTHON) -m pytest -m long -o faulthandler_timeout=7200 $(ARGS)
 
-bench: setup ## Measure the page, and us beside the peers, in the real browser (ARGS="matmul encoder")
+bench: setup ## Measure the page, and the package and its peers, in a real browser (ARGS="matmul encoder")
 	@$(VENV_PYTHON) -m scripts.site
 	@$(VENV_PYTHON) -m bench.browser $(ARGS)
 
-bench-dawn: setup ## Measure us beside the peers in Node on Dawn: on a GPU, without a browser (ARGS="matmul")
+bench-dawn: setup ## Measure the package and its peers in Node on Dawn: on a GPU, without a browser (ARGS="matmul")
 	@$(VENV_PYTHON) -m bench.dawn $(ARGS)
 
-bench-pack: setup ## Pack bench-dawn for a machine with a GPU and nothing else: dist/bench.tar.xz
+bench-pack: setup ## Pack bench-dawn for a machine with only a GPU and Node: dist/bench.tar.xz
 	@$(VENV_PYTHON) -m bench.pack
 
 conformance: setup ## Run every op's cases and 1,000 random calls in Node on Dawn (ARGS="COUNT [SEED]")
@@ -68,8 +68,8 @@ wheel: setup ## Build dist/tensorcommons-<version>-py3-none-any.whl
 site: setup ## Build dist/site, a static folder that any web server can host
 	@$(VENV_PYTHON) -m scripts.site
 
-clean: ## Remove what was built (dist), keep what was fetched
+clean: ## Remove build results (dist), keep downloads
 	rm -rf dist .cache/stamps/wheel.json
 
-distclean: clean ## Remove what was fetched, too
+distclean: clean ## Remove downloads, too
 	rm -rf .cache

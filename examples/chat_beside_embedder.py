@@ -1,9 +1,9 @@
-"""A chat while an embedder stays loaded, under a limit that the two together are over.
+"""Run a chat model and an embedder under a memory limit that is too small for both.
 
     await main("./models/SmolLM2-135M-Instruct", "./models/all-MiniLM-L6-v2")
 
-With float16 weights SmolLM2 takes 257 MB and MiniLM 87. Under 320 MB weights of the one leave while the other runs,
-and come back by themselves, bit for bit.
+With float16 weights SmolLM2 takes 257 MB and MiniLM 87 MB. Under a limit of 320 MB, weights of one model are evicted
+while the other runs, and restored automatically with the same bits.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ async def main(
     max_new_tokens: int = 40,
     devices: tc.Devices | None = None,
 ) -> dict[str, Any]:
-    """Answers, each from the note that fits best, and how often weights left and came back."""
+    """Answer questions, each from the most similar note; return the answers, and the evictions and restores."""
     opened = devices or await tc.open_devices()
     manager = tc.TensorSharingManager(max_memory_mb, devices=opened, activation_cache=False)
     search = await tc.pipeline("sentence-similarity", embedder, manager=manager)

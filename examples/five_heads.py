@@ -1,8 +1,8 @@
-"""Five answers about two sentences from one backbone: its weights are held once, and it is computed once.
+"""Run five heads on one backbone, whose weights are stored once and which is computed once.
 
     await main("./models")
 
-The models are folders beside the page, or beside the program.
+The models are folders relative to the page, or to the program.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ HEADS = ("nli", "relevance", "polarity", "relation-type")
 
 
 async def main(models: str, devices: tc.Devices | None = None) -> dict[str, Any]:
-    """The best label of each head, and what sharing saved: ``saved_bytes``, ``reused_in_run``."""
+    """Return the best label of each head, and the savings by sharing: ``saved_bytes``, ``reused_in_run``."""
     manager = tc.TensorSharingManager(max_memory_mb=256, devices=devices or await tc.open_devices())
     sparse = await tc.pipeline("sparse-embedding", f"{models}/splade-tiny", manager=manager)
     heads = {

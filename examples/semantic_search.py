@@ -1,8 +1,8 @@
-"""Find the sentences that mean what a question asks: 1,000 embeddings, one product.
+"""Search sentences by meaning: 1,000 embeddings and one matrix product.
 
     await main("./models/all-MiniLM-L6-v2")
 
-Runs in a browser, through Pyodide: the tokenizer is JavaScript.
+It needs a browser with Pyodide, since the tokenizer is JavaScript.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ async def main(
     sentences: list[str] = SENTENCES,
     devices: tc.Devices | None = None,
 ) -> list[list[str]]:
-    """The three best of ``sentences`` for each question."""
+    """Return the three best of ``sentences`` for each question."""
     manager = tc.TensorSharingManager(max_memory_mb=512, devices=devices or await tc.open_devices())
     pipe = await tc.pipeline("feature-extraction", model, manager=manager, pooling="model")
     batches = [sentences[start : start + 50] for start in range(0, len(sentences), 50)]

@@ -70,7 +70,7 @@ def test_the_page_runs_as_pasted(reader: tuple[Path, Page, str]) -> None:
     said = out.inner_text()
     assert [float(number) for number in re.findall(r"\d\.\d*", said)[:3]] == pytest.approx([1, 0.96, 0.02], abs=0.011)
     assert "because" in said
-    assert "took no memory: 90,852,864 bytes saved" in said
+    assert "shares all weights of the first: 90,852,864 bytes saved" in said
 
 
 def test_the_three_ways_of_use_run_in_that_page(reader: tuple[Path, Page, str]) -> None:
