@@ -362,7 +362,7 @@ class TestFaults:
 
     async def test_outside_a_browser_it_is_off_until_a_folder_is_named(self, tmp_path):
         assert "not in a browser" in (await open_cache()).status
-        assert (await open_cache(None)).status == "off: none was asked for"
+        assert (await open_cache(None)).status == "off: cache=None"
         named = await open_cache(tmp_path)
         assert named.status == f"on: files are kept in the folder {tmp_path}"
         assert named.limit == LIMIT

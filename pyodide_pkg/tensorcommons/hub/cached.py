@@ -1,15 +1,15 @@
-"""A source whose files are kept: what was downloaded once is read from this browser's storage.
+"""A source whose files are kept: a file that was downloaded once is read from this browser's storage.
 
 On a second visit "nothing is downloaded" means: no byte of any file's body. What still goes over the network is
 
 - for an address with an immutable revision (``/resolve/<40 hex digits>/`` as in a hub, or a ``?v=`` in it): nothing;
 - for any other address: one conditional request a file (``If-None-Match`` with the ETag of the first time), answered by
-  304 and headers. Another origin may refuse such a header, or hide its ETag; it is then asked by HEAD, which has no
-  body either, and Last-Modified and size are compared. A server that sends neither is asked for the whole file again,
-  and so is one without ETag whose file was changed in the second before it was first loaded (:mod:`.version`).
+  304 and headers. Another origin may refuse such a header, or hide its ETag; a HEAD request, which has no body either,
+  then gives Last-Modified and size, which are compared. If the server sends neither, the whole file is requested again,
+  as it is without an ETag if the file was changed in the second before it was first loaded (:mod:`.version`).
 
 Where the server cannot be reached (no network, or a status from 500 on) the kept copy is used, and ``Cache.status``
-says so. That a file does not exist is kept, too, and believed under the same rules; a 404 cannot be conditional, so an
+reports it. The absence of a file is kept, too, and trusted under the same rules; a 404 cannot be conditional, so an
 optional file that is missing costs the server's error page again.
 """
 
@@ -41,7 +41,7 @@ class CachedSource:
         return self.source.key(file)
 
     async def open(self, file: str, start: int = 0, stop: int | None = None, on_bytes: OnBytes | None = None) -> Stream:
-        """See :class:`Source`. Always from the network; :meth:`read` and ``WeightsFile`` know the cache."""
+        """See :class:`Source`. Always from the network; :meth:`read` and ``WeightsFile`` use the cache."""
         return await self.source.open(file, start, stop, on_bytes)
 
     async def open_if_changed(self, file: str, version: Version) -> Stream | None:
@@ -59,7 +59,7 @@ class CachedSource:
         return True
 
     def files_in(self, folder: str) -> list[str]:
-        """As ``Source.files_in``."""
+        """See :class:`Source`."""
         return self.source.files_in(folder)
 
     def sibling(self, name: str) -> Source:
@@ -84,10 +84,9 @@ class CachedSource:
         return received
 
     async def look(self, file: str) -> tuple[Record, Stream | None]:
-        """Return the record of ``file``, and a stream where the record may not be used: the file is new, or has
-        changed.
+        """Return the record of ``file``, and its open stream if the file is new or has changed. Raises as ``open``.
 
-        Raises as ``open`` does.
+        With a stream, the record is a new one.
         """
         address = self.key(file)
         record = await self.cache.record(address)

@@ -1,6 +1,6 @@
 """Chat templates: from messages to the prompt that a model was trained with, as ``transformers`` renders it.
 
-A model comes with one template or several by name. What a template sees is plain data, rebuilt from the messages;
+A model comes with one template or several by name. A template gets plain data, rebuilt from the messages;
 ``template_sandbox.py`` renders it, within bounds.
 """
 
@@ -20,14 +20,14 @@ OLDEST_JINJA = (3, 1, 6)  # older ones have known ways out of the sandbox
 
 
 class ChatTemplate:
-    """The templates of a model: ``templates`` by name, of which one may be the "default"."""
+    """The templates of a model: ``templates`` by name, one of which may be called "default"."""
 
     def __init__(self, templates: Mapping[str, str]) -> None:
         self.templates = dict(templates)
 
     @classmethod
     def of(cls, stated: object, file: str) -> ChatTemplate | None:
-        """The templates of a ``chat_template`` field: a string, or a list or object of named ones.
+        """Read a ``chat_template`` field: a string, or a list or object of named templates.
 
         Raises:
             InvalidWeights: it is something else.
@@ -39,21 +39,21 @@ class ChatTemplate:
         named = stated
         if isinstance(stated, list):
             if not all(isinstance(each, Mapping) and isinstance(each.get("name"), str) for each in stated):
-                raise InvalidWeights(file, "chat_template is a list, but not of objects with a name and a template")
+                raise InvalidWeights(file, "chat_template must be a list of objects with a name and a template")
             named = {each["name"]: each.get("template") for each in stated}
         if not isinstance(named, Mapping) or not all(isinstance(each, str) for each in named.values()):
-            raise InvalidWeights(file, f"chat_template is not a text or named texts, but a {type(stated).__name__}")
+            raise InvalidWeights(file, f"chat_template must be a string or named strings, not {type(stated).__name__}")
         return cls(named)
 
     def source(self, chosen: object = None, *, with_tools: bool = False) -> str:
-        """The text of a template: by its name, the one for tools, or the default. ``chosen`` may be a text itself.
+        """Return the text of a template: by its name, the one for tools, or the default. ``chosen`` may be a text.
 
         Raises:
             TensorCommonsError: there are several and no default, or ``chosen`` is not a string.
         """
         if chosen is not None:
             if not isinstance(chosen, str):
-                raise TensorCommonsError(f"chat_template is a template or the name of one, not {quoted(chosen)}")
+                raise TensorCommonsError(f"chat_template must be a template or the name of one, not {quoted(chosen)}")
             return self.templates.get(chosen, chosen)
         name = "tool_use" if with_tools and "tool_use" in self.templates else "default"
         if name not in self.templates:
@@ -77,7 +77,7 @@ class ChatTemplate:
             chat = _normalized(messages)
             context = _plain({**values, "tools": _tools(tools), "documents": _documents(documents)})
         except RecursionError:
-            raise TensorCommonsError("messages, tools and documents are data without cycles") from None
+            raise TensorCommonsError("messages, tools and documents must be data without cycles") from None
         source = self.source(chat_template, with_tools=tools is not None)
         if add_generation_prompt is None:
             add_generation_prompt = not continue_final_message
@@ -95,11 +95,11 @@ class ChatTemplate:
             )
         place = text.rindex(TAG.strip())
         kept = text[:place]
-        return kept if text[place : place + len(TAG)] == TAG else kept.rstrip()  # where the template trims, so do we
+        return kept if text[place : place + len(TAG)] == TAG else kept.rstrip()  # trimmed if the template trims
 
 
 def _normalized(messages: object) -> list[dict[str, Any]]:
-    """The messages as plain objects, without fields that are None, and reasoning by all of its names."""
+    """Return the messages as plain objects, without fields that are None, and with reasoning under all of its names."""
     given = _plain(getattr(messages, "messages", messages))
     if not isinstance(given, (list, tuple)) or not given or not all(isinstance(each, dict) for each in given):
         raise TensorCommonsError(
@@ -119,7 +119,7 @@ def _tools(tools: object) -> list[Any] | None:
     if tools is None:
         return None
     if not isinstance(tools, (list, tuple)) or not all(isinstance(tool, Mapping) for tool in tools):
-        raise TensorCommonsError(f"tools are a list of JSON schemas, not {quoted(tools)}")
+        raise TensorCommonsError(f"tools must be a list of JSON schemas, not {quoted(tools)}")
     return list(tools)
 
 
@@ -127,12 +127,12 @@ def _documents(documents: object) -> list[Any] | None:
     if documents is None:
         return None
     if not isinstance(documents, (list, tuple)) or not all(isinstance(each, Mapping) for each in documents):
-        raise TensorCommonsError(f'documents are a list of {{"title": ..., "text": ...}}, not {quoted(documents)}')
+        raise TensorCommonsError(f'documents must be a list of {{"title": ..., "text": ...}}, not {quoted(documents)}')
     return list(documents)
 
 
 def _plain(value: Any) -> Any:
-    """``value`` rebuilt of JSON's types. Of anything else (images, arrays) a template sees the name of its type."""
+    """Rebuild ``value`` from JSON's types. Anything else (images, arrays) becomes the name of its type."""
     if value is None or type(value) in (str, int, float, bool):
         return value
     for kind in (str, int, float):
@@ -152,7 +152,7 @@ def _plain(value: Any) -> Any:
 
 
 def _tag(message: dict[str, Any], field: str, source: str) -> str:
-    """Put a tag behind the text of ``field`` that is to be continued. Gives the text.
+    """Put a tag behind the text of ``field`` that is to be continued, and return the text.
 
     Raises:
         TensorCommonsError: the chat has no such text, or the template does not read the field.
@@ -171,7 +171,7 @@ def _tag(message: dict[str, Any], field: str, source: str) -> str:
         raise TensorCommonsError("the last message has no text to continue: pass continue_final_message=False")
     if not isinstance(value, str):
         raise TensorCommonsError(
-            f"the last message's {shown(field)} is not a text, so it cannot be continued: {quoted(value)}"
+            f"the last message's {shown(field)} must be a string to be continued, not {quoted(value)}"
         )
     for name in same:
         message[name] = value + TAG
@@ -186,10 +186,10 @@ def _rendered(source: str, values: dict[str, Any]) -> str:
         raise TensorCommonsError(f"the model's chat template {error}: it was stopped") from None
     except RecursionError:
         raise TensorCommonsError("the model's chat template nests too deeply: it was stopped") from None
-    except Exception as error:  # whatever a stranger's template raises
-        said = shown(" ".join(str(error).split()))
+    except Exception as error:  # an untrusted template may raise anything
+        reason = shown(" ".join(str(error).split()))
         raise TensorCommonsError(
-            f"the model's chat template does not take these messages: {type(error).__name__}: {said}"
+            f"the model's chat template does not take these messages: {type(error).__name__}: {reason}"
         ) from None
 
 
@@ -212,7 +212,7 @@ def _sandbox() -> tuple[Callable[[str, Mapping[str, Any]], str], type[Exception]
 
 
 def texts_of(files: Mapping[str, bytes], file: str) -> dict[str, str]:
-    """Templates by name, of files with these contents.
+    """Return the templates of files, given as name: contents, by name.
 
     Raises:
         InvalidWeights: one is not UTF-8.
@@ -223,6 +223,6 @@ def texts_of(files: Mapping[str, bytes], file: str) -> dict[str, str]:
             found[name] = raw.decode("utf-8-sig")
         except UnicodeDecodeError as error:
             raise InvalidWeights(
-                file, f"the chat_template {shown(name)} is not a text: byte {error.start:,} is not UTF-8"
+                file, f"the chat_template {shown(name)} is not UTF-8 (byte {error.start:,})"
             ) from None
     return found

@@ -16,12 +16,12 @@ MAX_VALUES = 4_000_000  # each takes some 100 bytes of memory; a tokenizer of 26
 
 
 async def read_json(source: Source, file: str) -> dict[str, Any]:
-    """The object in ``file``. Raises ``InvalidWeights`` where it holds none, ``DownloadError`` as ``source.read``."""
+    """Read the JSON object in ``file``. Raises ``InvalidWeights`` for anything else, else as ``source.read``."""
     return parse_json(await source.read(file), f"{source.name}/{file}")
 
 
 async def read_optional_json(source: Source, file: str) -> dict[str, Any] | None:
-    """As ``read_json``, but None where the source has no such file."""
+    """Read the JSON object in ``file``, or return None if the source has no such file. Raises as ``read_json``."""
     try:
         return await read_json(source, file)
     except FileMissingError:
@@ -29,7 +29,7 @@ async def read_optional_json(source: Source, file: str) -> dict[str, Any] | None
 
 
 async def read_optional_list(source: Source, file: str) -> list[Any] | None:
-    """The list in ``file``, or None where the source has no such file. Raises as ``read_json``."""
+    """Read the JSON list in ``file``, or return None if the source has no such file. Raises as ``read_json``."""
     try:
         value = _parse(await source.read(file), f"{source.name}/{file}")
     except FileMissingError:
@@ -40,7 +40,7 @@ async def read_optional_list(source: Source, file: str) -> list[Any] | None:
 
 
 def load_json(text: str, **options: Any) -> Any:
-    """``json.loads``, but RecursionError over 500 levels of nesting, and ValueError over 4,000,000 values.
+    """Parse JSON as ``json.loads``, with RecursionError over 500 levels and ValueError over 4,000,000 values.
 
     Python's own check comes too late in a browser: 5,000 levels overflow the JavaScript stack below it, and that ends
     the interpreter.
@@ -57,7 +57,7 @@ def load_json(text: str, **options: Any) -> Any:
 
 
 def parse_json(raw: bytes, file: str) -> dict[str, Any]:
-    """The object that ``raw`` holds; ``file`` names it in the ``InvalidWeights`` raised where it holds none."""
+    """Parse the JSON object in ``raw``. Raises ``InvalidWeights``, naming ``file``, for anything else."""
     value = _parse(raw, file)
     if not isinstance(value, dict):
         raise InvalidWeights(file, f"holds a JSON {type(value).__name__}, not an object")

@@ -1,4 +1,4 @@
-"""A batch of texts as a model takes it, and with what is known of each token."""
+"""A batch of texts as a model takes it, with the origin of each token."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ ROWS = 6  # ids, types, sequences, starts, ends, words
 class Encoding:
     """A batch, ready for a model: int32 arrays of shape ``[inputs, length]``.
 
-    ``sequence_ids`` says what each token comes from: 0 the text, 1 the text of the pair, -1 neither. ``offsets``
+    ``sequence_ids`` is the origin of each token: 0 the text, 1 the text of the pair, -1 neither. ``offsets``
     ``[inputs, length, 2]`` are (start, end) in characters of that text; ``word_ids`` count the words that the text was
     split into before they were looked up (-1 outside). ``owners`` is the number of the text of each input.
     """
@@ -38,18 +38,18 @@ class Encoding:
     with_types: bool = True
 
     def as_inputs(self) -> dict[str, Ids]:
-        """The arrays by the names that the models take them by."""
+        """The arrays, by the names of the models' inputs."""
         arrays = {"input_ids": self.input_ids, "attention_mask": self.attention_mask}
         return {**arrays, "token_type_ids": self.token_type_ids} if self.with_types else arrays
 
     def rows_of(self, text: int) -> list[int]:
-        """The inputs of a text: one, or all its windows."""
+        """Return the indices of the inputs of a text: one, or all its windows."""
         rows: list[int] = np.flatnonzero(self.owners == text).tolist()
         return rows
 
 
 def unpack(packed: Ids) -> list[tuple[int, int, Ids]]:
-    """(number of the text, tokens left out, ``[6, length]``) of each input; see ``encodeBatch`` of tokenizer.js."""
+    """List (number of the text, tokens left out, ``[6, length]``) of each input; see tokenizer.js."""
     found, at = [], 0
     while at < len(packed):
         owner, length, dropped = packed[at : at + HEADER].tolist()
@@ -61,7 +61,7 @@ def unpack(packed: Ids) -> list[tuple[int, int, Ids]]:
 def pad(
     inputs: Sequence[tuple[int, int, Ids]], width: int, pad_id: int, pad_type: int, *, left: bool, with_types: bool
 ) -> Encoding:
-    """The inputs as arrays of ``width``."""
+    """Return the inputs as arrays of ``width`` columns."""
     shape = (len(inputs), width)
     rows = np.zeros((ROWS, *shape), np.int32)
     rows[0], rows[1], rows[2], rows[5] = pad_id, pad_type, -1, -1

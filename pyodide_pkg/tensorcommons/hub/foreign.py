@@ -1,4 +1,4 @@
-"""Files that are something else than their name says, told by their first bytes."""
+"""Recognition of files whose contents are not what their name suggests, by their first bytes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SIGNS = (
 
 
 def foreign(data: bytes | bytearray) -> str | None:
-    """A noun phrase for what a file is that begins with ``data``; None where nothing is recognised."""
+    """Describe, as a noun phrase, a file that begins with ``data``; None if it is not recognised."""
     start = bytes(data[:ENOUGH])
     text = start.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
     if not start:

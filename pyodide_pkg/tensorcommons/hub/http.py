@@ -1,9 +1,9 @@
 """Requests over HTTP as streams: whole files, ranges of them, and files that may have changed.
 
 Servers differ. A range may be answered by the whole file, by another range, by several in one, or be refused; a page
-is not shown all headers of another origin (``Content-Range``, ``Content-Encoding`` and ``ETag`` are hidden unless the
-server exposes them). An answer is used only if it is certain which bytes of the file it holds. For a range that is not,
-the whole file is asked for, and read from its beginning.
+does not see all headers of another origin (``Content-Range``, ``Content-Encoding`` and ``ETag`` are hidden unless the
+server exposes them). A response is used only if it is certain which bytes of the file it has; otherwise the whole file
+is requested, and read from its beginning.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from .version import Version
 
 
 class Response(Body, Protocol):
-    """An answer with its body. ``headers`` have lower-case names; ``shows_all`` is False where some may be hidden."""
+    """A response with its body. ``headers`` have lower-case names; ``shows_all`` is False if some may be hidden."""
 
     status: int
     headers: dict[str, str]
@@ -28,7 +28,7 @@ class Response(Body, Protocol):
 async def open_http(
     url: str, start: int, stop: int | None, on_bytes: OnBytes | None, granted: dict[str, str]
 ) -> Stream:
-    """The bytes of ``url`` from ``start`` to ``stop``; see ``Source.open``. ``granted`` are headers of permission."""
+    """Open ``url`` from ``start`` to ``stop``; see ``Source.open``. ``granted`` are headers that grant access."""
     if start or stop is not None:
         last = "" if stop is None else str(stop - 1)
         response = await _request(url, granted | {"Range": f"bytes={start}-{last}"})
@@ -40,24 +40,24 @@ async def open_http(
 
 
 async def open_changed(url: str, version: Version, granted: dict[str, str]) -> Stream | None:
-    """All bytes of ``url``, or None where it is still of this ``version``. Raises as ``Source.open`` does.
+    """Open ``url``, or return None if it is still of ``version``. Raises as ``Source.open`` does.
 
-    A date is compared here, not by the server, which would call an older file that was put back unchanged.
+    A date is compared here: a server would report an older file that was put back as unchanged.
     """
     if version.etag:
         try:
             response = await _request(url, granted | {"If-None-Match": version.etag})
         except UnreachableError:
-            pass  # another origin may refuse this header, which is told by no answer at all
+            pass  # another origin may refuse this header: then there is no response at all
         else:
             if response.status == 304:
                 await response.close()
                 return None
             return await _unless_it_matches(await _whole_of(url, response), version)
     try:
-        response = await _request(url, granted, "HEAD")  # needs no permission
+        response = await _request(url, granted, "HEAD")  # allowed to any origin
     except UnreachableError:
-        pass  # some servers do not know it
+        pass  # some servers do not support it
     else:
         await response.close()
         if response.status == 200 and version.matches(Version.of(response.headers, _length(response))):
@@ -73,10 +73,10 @@ async def _unless_it_matches(stream: Stream, version: Version) -> Stream | None:
 
 
 async def _request(url: str, headers: dict[str, str], method: str = "GET") -> Response:
-    """Any answer below 500. Raises ``UnreachableError``."""
+    """Return a response with a status below 500. Raises ``UnreachableError`` for any other, or none."""
     try:
         response = await _send(url, headers, method)
-    except DownloadError as error:  # the transports raise it only where no answer came
+    except DownloadError as error:  # the transports raise it only if no response came
         raise UnreachableError(error.url, error.reason) from None
     if response.status >= 500:
         await response.close()
@@ -101,7 +101,7 @@ async def _from(stream: Stream, start: int, on_bytes: OnBytes | None) -> Stream:
 
 
 async def _whole_of(url: str, response: Response) -> Stream:
-    """The stream of an answer to a plain GET."""
+    """Return the stream of a response to a plain GET."""
     length = _length(response)
     if response.status == 200:
         return _stream(response, length, 0)
@@ -110,15 +110,15 @@ async def _whole_of(url: str, response: Response) -> Stream:
         return _stream(response, place[2], 0)
     await response.close()
     if response.status == 206:
-        raise DownloadError(url, "the server sent a part of the file where all of it was asked for (status 206)")
+        raise DownloadError(url, "the server sent a part of the file, though all of it was requested (status 206)")
     if response.status in (404, 410):
         raise FileMissingError(url, f"the server has no such file (status {response.status})")
-    why = " (a private or gated model is opened with a token)" if response.status in (401, 403) else ""
+    why = " (pass token= for a private or gated model)" if response.status in (401, 403) else ""
     raise DownloadError(url, f"the server answered with status {response.status}{why}")
 
 
 async def _range_of(url: str, response: Response, start: int, stop: int | None) -> Stream | None:
-    """The stream of an answer to a request for a range; None where it is not certain which bytes it holds."""
+    """Return the stream of a response to a range request; None if it is not certain which bytes it has."""
     if response.status != 206:
         if response.status in (412, 416):
             await response.close()
@@ -147,16 +147,16 @@ def _stream(response: Response, size: int | None, start: int) -> Stream:
 
 
 def _length(response: Response, *, ranged: bool = False) -> int | None:
-    """Bytes of the body where they are certain: ``Content-Length`` counts those of an encoded body.
+    """Return the size of the body if it is certain: ``Content-Length`` counts the bytes of an encoded body.
 
-    A browser asks for ranges without encoding.
+    A browser requests ranges without encoding.
     """
     encoding = response.headers.get("content-encoding", "identity" if response.shows_all or ranged else "")
     return _number(response.headers.get("content-length")) if encoding.lower() == "identity" else None
 
 
 def _place(response: Response) -> tuple[int, int, int | None] | None:
-    """First and last byte, and the file's size, as ``Content-Range`` states them."""
+    """Return first and last byte, and the file's size, as ``Content-Range`` states them."""
     match = re.fullmatch(
         r"\s*bytes\s+(\d+)-(\d+)/(\d+|\*)\s*", response.headers.get("content-range", ""), re.IGNORECASE
     )

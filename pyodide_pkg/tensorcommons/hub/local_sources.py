@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import BinaryIO
 
-from ..errors import DownloadError, InvalidWeights, TensorCommonsError, quoted
+from ..errors import DownloadError, InvalidWeights, TensorCommonsError, quoted, shown
 from .source import Source, check_name, check_sibling
 from .streams import Body, FileMissingError, MemoryBody, OnBytes, Stream
 from .version import Version
@@ -89,7 +89,7 @@ class MemorySource(Source):
         """See :class:`Source`."""
         if file not in self._files:
             raise FileMissingError(
-                self.key(file), f"not among the files given: {', '.join(sorted(self._files)) or 'none'}"
+                self.key(file), f"not among the files given: {shown(', '.join(sorted(self._files))) or 'none'}"
             )
         view = memoryview(self._files[file]).cast("B")
         stream = Stream(MemoryBody(view[:stop], self.key(file), start), len(view), min(start, len(view)), on_bytes)

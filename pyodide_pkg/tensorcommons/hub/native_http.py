@@ -24,7 +24,7 @@ ZLIB_OR_GZIP = 47  # zlib's "either header"
 class NativeBody(Body):
     """The body of one response. ``status`` and ``headers`` (lower-case names) are those of the final response.
 
-    A body that comes compressed, although it was asked for as it is, is decoded as a browser does.
+    A body that is compressed, although no compression was accepted, is decoded as by a browser.
     """
 
     shows_all = True
@@ -43,7 +43,7 @@ class NativeBody(Body):
         """Fill some of ``view``, return how many bytes; 0 at the end. Raises ``DownloadError``."""
         if self._decoder is None:
             if self._encoding not in ("identity", ""):
-                raise DownloadError(self.url, f"the server sent it compressed as {quoted(self._encoding)}, unasked")
+                raise DownloadError(self.url, f"unaccepted compression {quoted(self._encoding)}")
             piece = await self._some(len(view))
         else:
             piece = await self._decoded(self._decoder, len(view))
@@ -51,7 +51,7 @@ class NativeBody(Body):
         return len(piece)
 
     async def _decoded(self, decoder: zlib._Decompress, most: int) -> bytes:
-        """The next bytes of a compressed body, never more than ``most``."""
+        """Return the next bytes of a compressed body, at most ``most``."""
         while not decoder.eof:
             raw = decoder.unconsumed_tail or await self._some(1 << 16)
             try:
@@ -61,34 +61,34 @@ class NativeBody(Body):
             if piece:
                 return piece
             if not raw:
-                raise DownloadError(self.url, "its compressed bytes end in the middle")
+                raise DownloadError(self.url, "its compressed bytes are truncated")
         return b""
 
     async def _some(self, most: int) -> bytes:
         try:
-            # What is there already, as readinto would wait for all; a thread may outlive a cancelled read, so it gets
-            # no memory of the caller's.
+            # Returns what has arrived, while readinto would wait for all of it. A thread may outlive a cancelled read,
+            # so it does not get the caller's memory.
             return await asyncio.to_thread(self._response.read1, most)
         except (OSError, ValueError, AttributeError, http.client.HTTPException) as error:
             raise DownloadError(self.url, _describe(error)) from None
 
     def discard(self) -> None:
-        """Close without waiting; nobody has read from it."""
+        """Close without waiting; the body must not have been read from."""
         self._closed = True
         _close(self._response, self._socket)
 
     async def close(self) -> None:
-        """Shut the connection, also under a read that waits; a second call does nothing."""
+        """Close the connection, also during a read; a second call does nothing."""
         if not self._closed:
             self._closed = True
             with contextlib.suppress(OSError):
                 self._socket.shutdown(socket.SHUT_RDWR)
             closing = asyncio.get_running_loop().run_in_executor(None, _close, self._response, self._socket)
-            await asyncio.shield(closing)  # a cancel that comes now must not take it out of the threads' queue
+            await asyncio.shield(closing)  # a cancellation now must not remove it from the queue of the threads
 
 
 async def open_native(url: str, headers: dict[str, str], method: str = "GET") -> NativeBody:
-    """GET or HEAD ``url``, following redirects; any other status comes back as a body. Raises ``DownloadError``."""
+    """GET or HEAD ``url``, following redirects; any other status is returned as a body. Raises ``DownloadError``."""
     opening = asyncio.ensure_future(asyncio.to_thread(_open, url, headers, method))
     try:
         await asyncio.wait([opening])
@@ -128,7 +128,7 @@ def _open(url: str, headers: dict[str, str], method: str) -> NativeBody:
             moved = urlsplit(target)
         except ValueError:
             raise DownloadError(url, f"redirected to {quoted(location)}, which is not an address") from None
-        if moved[:2] != parts[:2]:  # as browsers do: another origin is not who the token is for
+        if moved[:2] != parts[:2]:  # as browsers do: the token is not for another origin
             headers = {name: value for name, value in headers.items() if name != "Authorization"}
     raise DownloadError(url, f"more than {REDIRECTS} redirects")
 
@@ -150,4 +150,4 @@ def _host(parts: SplitResult) -> str:
 
 
 def _describe(error: Exception) -> str:
-    return str(error) or type(error).__name__
+    return shown(str(error)) or type(error).__name__  # may quote what the server sent

@@ -1,4 +1,4 @@
-"""Text out of tokens that come one by one: a piece is shown when its characters are whole."""
+"""Text from tokens that arrive one by one: a piece is returned when its characters are complete."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ LONGEST = 64  # tokens decoded again for each new one
 
 
 class TextStream:
-    """Text of one token after another, behind ``prompt``, as ``tokenizer`` decodes them."""
+    """Incremental decoding of the tokens that follow ``prompt``."""
 
     def __init__(self, tokenizer: Tokenizer, prompt: Sequence[int] = ()) -> None:
         self._tokenizer = tokenizer
@@ -20,7 +20,7 @@ class TextStream:
         self._begin(prompt)
 
     def push(self, token: int) -> str:
-        """The text that ``token`` completes: often a word, or nothing while a character lacks bytes."""
+        """Add a token and return the text that it completes: often a word, or "" while a character lacks bytes."""
         self._ids.append(token)
         text = self._tokenizer.decode(self._ids)
         if text.endswith("\ufffd"):
@@ -31,7 +31,7 @@ class TextStream:
         return new
 
     def end(self) -> str:
-        """Return the text that was held back, whole or not."""
+        """Return the text that was held back, complete or not."""
         return self._tokenizer.decode(self._ids)[self._shown :]
 
     def _begin(self, ids: Sequence[int]) -> None:
