@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from playwright.sync_api import Error
 
 from e2e.cache.conftest import Server, Visit
 from e2e.page.driver import SPLADE, Tab
@@ -104,6 +107,8 @@ def test_a_download_that_a_reload_or_a_crash_ends_is_continued(
             visit = visit.again()
         else:
             url = visit.page.url
+            with visit.page.expect_event("crash"), contextlib.suppress(Error):  # there is no page at that address
+                visit.page.goto("chrome://crash")
             visit.page.close()
             visit = Visit(context.new_page(), url)
     server.hold = None
@@ -210,14 +215,53 @@ def test_an_evicted_weight_comes_back_from_the_storage(visit: Visit, server: Ser
 
 def test_two_tabs_at_once(context: BrowserContext, server: Server) -> None:
     tabs = [Visit(context.new_page(), server.url + "visit/") for _ in range(2)]
-    for tab in tabs:
-        tab.page.evaluate("(source) => { globalThis.pending = run(source); }", load_of(SPLADE))
-    replies = [tab.page.evaluate("() => pending") for tab in tabs]
-    assert not [reply["error"] for reply in replies if "error" in reply]
-    server.since()
-    found = tabs[0].again().run(load_of(SPLADE))
-    assert server.body_bytes() == 0, "both tabs wrote down what they kept"
-    assert found["status"].startswith("on: ")
+    answers = []
+    for _ in ("from the network", "from storage"):
+        server.since()
+        for tab in tabs:
+            tab.page.evaluate("(source) => { globalThis.pending = run(source); }", load_of(SPLADE))
+        replies = [tab.page.evaluate("() => pending") for tab in tabs]
+        assert not [reply["error"] for reply in replies if "error" in reply]
+        answers += [json.loads(reply["value"])["answer"] for reply in replies]
+    assert server.body_bytes() == 0, "both tabs kept everything, and read it side by side"
+    assert answers == answers[:1] * 4
+
+
+# Open a blob, as another tab does while it reads or writes, and use the cache meanwhile.
+IN_USE = """
+import js
+from pyodide.ffi import to_js
+from tensorcommons.bridge.byte_buffer import ByteBuffer
+from tensorcommons.bridge.digest import identity_of
+data, other = bytes(range(256)) * 4096, b"another" * 10_000
+cache = await tc.open_cache()
+folder = await (await js.navigator.storage.getDirectory()).getDirectoryHandle("tensorcommons")
+
+async def read():
+    found = await cache.get(identity_of(data), "", len(data))
+    return found is not None and bytes(found[0]) == data
+
+steps = []
+for mode in ("read-only", "readwrite"):
+    assert await cache.put(identity_of(data), ByteBuffer.of(data))
+    file = await folder.getFileHandle("blob-" + identity_of(data))
+    handle = await file.createSyncAccessHandle(to_js({"mode": mode}, dict_converter=js.Object.fromEntries))
+    steps.append([await read(), await cache.put(identity_of(data), ByteBuffer.of(data))])
+    await cache.clear()
+    steps[-1] += [await read(), await cache.put(identity_of(other), ByteBuffer.of(other))]
+    handle.close()
+    steps[-1].append(await read())
+    await cache.clear()
+    steps[-1] += [await read(), cache.status.split(":")[0]]
+steps
+"""
+
+
+def test_an_entry_that_another_tab_has_open_is_read_and_left_alone(visit: Visit) -> None:
+    for read, put, stayed, other, after, cleared, status in visit.run(IN_USE):
+        assert read and put, "an open entry is read, and counts as kept"
+        assert stayed and other and after, "an open entry is not removed, and does not end the writing of others"
+        assert not cleared and status == "on"
 
 
 def test_the_time_of_a_first_and_a_second_visit(playwright: Playwright, server: Server, tmp_path: Path) -> None:

@@ -35,6 +35,7 @@ export const openStore = typed(async (folder, arriving) => {
   const store = { arriving, dir: await root.getDirectoryHandle(folder, { create: true }) };
   const has = (method) => typeof FileSystemFileHandle.prototype[method] === "function";
   store.sync = has("createSyncAccessHandle"); // in dedicated workers only
+  store.shares = store.sync && "mode" in FileSystemSyncAccessHandle.prototype; // readers side by side: Chromium from 121
   store.moves = has("move");
   if (!store.sync && !has("createWritable")) throw new DOMException("it can write such files only in a worker", "NotSupportedError");
   return store;
@@ -63,19 +64,41 @@ export const size = typed(async (store, name) => {
 });
 
 /**
- * The first bytes of a file into `target`, or all of it into a new array: [array, digests]. Throws where the file is
- * shorter. Whoever stops waiting leaves `target` alone: it may still be written to.
+ * Reads the first bytes of a file into `target`, or all of it into a new array, and gives [array, digests]. Throws where
+ * the file is shorter. A caller that stops waiting must not use `target` again: it may still be written to.
  */
 export const read = typed(async (store, name, target) => {
-  let file = await (await store.dir.getFileHandle(name)).getFile();
-  const bytes = target ?? new Uint8Array(file.size);
-  const { length } = bytes;
-  if (file.size > length) file = file.slice(0, length); // not always: it waits for another process
-  if (file.size < length) throw new DOMException(`${file.size} of ${length} bytes`, "DataError");
+  const handle = await store.dir.getFileHandle(name);
   const digests = store.arriving();
+  // Refused while another tab replaces the file: what getFile gives is whole at any time.
+  const access = store.shares && await handle.createSyncAccessHandle({ mode: "read-only" }).catch(() => null);
+  const bytes = access ? readAt(access, target) : await readStream(await handle.getFile(), target, digests);
+  return [bytes, await digests.end(bytes)];
+});
+
+// Without a wait, so that the handle is open for milliseconds: nobody can write to the file, or remove it, meanwhile.
+function readAt(access, target) {
+  try {
+    const bytes = target ?? new Uint8Array(access.getSize());
+    for (let at = 0; at < bytes.length;) {
+      const some = access.read(bytes.subarray(at, at + READ), { at });
+      if (!some) throw new DOMException(`${at} of ${bytes.length} bytes`, "DataError");
+      at += some;
+    }
+    return bytes;
+  } finally {
+    access.close();
+  }
+}
+
+async function readStream(whole, target, digests) {
+  const bytes = target ?? new Uint8Array(whole.size);
+  const { length } = bytes;
+  const file = whole.size > length ? whole.slice(0, length) : whole; // not always: it waits for another process
+  if (file.size < length) throw new DOMException(`${file.size} of ${length} bytes`, "DataError");
   if (length <= SMALL) {
     bytes.set(new Uint8Array(await file.arrayBuffer()));
-    return [bytes, await digests.end(bytes)];
+    return bytes;
   }
   const reader = file.stream().getReader({ mode: "byob" });
   let own = spare.pop() ?? new Uint8Array(READ);
@@ -92,8 +115,8 @@ export const read = typed(async (store, name, target) => {
     reader.cancel().catch(() => {}); // else its pipe stays until garbage is collected
   }
   if (spare.length < SPARE) spare.push(own);
-  return [bytes, await digests.end(bytes)];
-});
+  return bytes;
+}
 
 /** All bytes of a file. */
 export const text = typed(async (store, name) => {

@@ -222,7 +222,5 @@ def texts_of(files: Mapping[str, bytes], file: str) -> dict[str, str]:
         try:
             found[name] = raw.decode("utf-8-sig")
         except UnicodeDecodeError as error:
-            raise InvalidWeights(
-                file, f"the chat_template {shown(name)} is not UTF-8 (byte {error.start:,})"
-            ) from None
+            raise InvalidWeights(file, f"the chat_template {shown(name)} is not UTF-8 (byte {error.start:,})") from None
     return found
