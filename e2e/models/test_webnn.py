@@ -22,7 +22,7 @@ model = await tc.from_pretrained(place.tiny + "/tiny-bert", manager=m)
 ids = np.array([[1, 2, 3, 4]], np.int32)
 inputs = {"input_ids": ids, "attention_mask": np.ones_like(ids)}
 before, losses = await (await model(**inputs))["last_hidden_state"].read(), device.losses
-device.backend.bridge._ml.context.destroy()
+device.backend.bridge.proxy.context.destroy()
 after = await (await model(**inputs))["last_hidden_state"].read()
 model.unload()
 [bool((before == after).all()), device.losses - losses]

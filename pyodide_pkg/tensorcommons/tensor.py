@@ -25,7 +25,9 @@ from .graph.constant import constant
 from .graph.graph import Graph
 from .graph.node import Node
 from .graph.views import resolve_view
-from .sharing.storage import Origin, Storage, content_identity, made_inside, using
+from .sharing.lock import using
+from .sharing.provenance import Origin, content_identity
+from .sharing.storage import Storage, made_inside
 from .sharing.transfer import cross
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ import tensorcommons as tc
 from tensorcommons import Device
 from tensorcommons.backends.cpu import CpuBackend
 from tensorcommons.errors import DeviceUnavailable, MemoryBudgetError, TensorCommonsError, TensorReleased
-from tensorcommons.sharing.storage import using
+from tensorcommons.sharing.lock import using
 from tests.cases import only
 from tests.cases.support import near, numbers, on, raises, refused
 

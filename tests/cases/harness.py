@@ -70,7 +70,7 @@ def real_bytes(device: Device) -> int:
     gpu = _gpu(device)
     if gpu is None:
         backend: Any = device.backend
-        return sum(array.nbytes for array in backend._bytes.values())  # noqa: SLF001 - counted apart from the device's accounts
+        return sum(array.nbytes for array in backend.arrays.values())
     spares = [spare for program in gpu.programs.values() for spare in program.spares if spare]
     return sum(int(buffer.size) for buffer in [*gpu.buffers.values(), *spares, *([gpu.staging] if gpu.staging else [])])
 

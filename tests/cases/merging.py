@@ -15,7 +15,8 @@ from tensorcommons.graph.fuse import fuse
 from tensorcommons.graph.graph import Graph
 from tensorcommons.graph.node import Node
 from tensorcommons.graph.traces import Arguments, Trace, Traces
-from tensorcommons.sharing.storage import Storage, content_identity
+from tensorcommons.sharing.provenance import content_identity
+from tensorcommons.sharing.storage import Storage
 from tests.cases import Place, long, only
 from tests.cases.hardware import hardware
 from tests.cases.requests import WEIGHTS, Drawn, arrays_of, drawn

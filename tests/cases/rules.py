@@ -18,8 +18,8 @@ import numpy as np
 
 from tensorcommons import TensorSharingManager, dtypes
 from tensorcommons.errors import DeviceLost, MemoryBudgetError, NotAConsumer, TensorCommonsError
+from tensorcommons.sharing.provenance import content_identity
 from tensorcommons.sharing.registry import REGISTERED
-from tensorcommons.sharing.storage import content_identity
 
 KB = 1024
 KINDS = ("cpu", "webgpu")
@@ -119,7 +119,7 @@ def consistent(manager: TensorSharingManager) -> None:
     assert manager.residency.used <= manager.residency.limit
     for entry in entries:
         assert registry.find(entry.storage.device, entry.storage.identity) is entry
-        assert not entry.storage.in_use and not entry.is_written and not entry.storage.writers
+        assert not entry.storage.in_use and not entry.is_written
         assert entry.names or entry.registered, "an entry that nothing keeps"
         assert entry.storage.nbytes == entry.spec.nbytes
         tensors = [tensor for tensor in manager.tensors.values() if tensor.entry is entry]

@@ -12,7 +12,7 @@ from tensorcommons.backends.kinds import KINDS
 
 PACKAGE = Path(__file__).parents[2] / "pyodide_pkg" / "tensorcommons"
 # From the top down: a module may import what stands in its own row or below, nothing above. A storage is what a leaf of
-# a graph is, so storage.py and transfer.py stand below graph/; the rest of sharing/ makes tensors and runs graphs, and
+# a graph is, so it and what it is made of stand below graph/; the rest of sharing/ makes tensors and runs graphs, and
 # stands above.
 ROWS = (
     ("__init__",),
@@ -26,7 +26,7 @@ ROWS = (
     ("compiled",),
     ("tensor",),
     ("graph",),
-    ("sharing/storage", "sharing/transfer"),
+    ("sharing/bundle", "sharing/lock", "sharing/provenance", "sharing/storage", "sharing/transfer"),
     ("backends",),
     ("bridge",),
     ("shapes", "dtypes"),

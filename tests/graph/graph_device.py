@@ -68,9 +68,9 @@ class GraphBackend(CpuBackend):
     async def run(  # type: ignore[override]
         self, executable: Kept, arena: int, host: memoryview, leaves: Sequence[int], outputs: Sequence[int]
     ) -> None:
-        results = evaluated(executable.computation, [self._bytes[handle] for handle in leaves], host)
+        results = evaluated(executable.computation, [self.arrays[handle] for handle in leaves], host)
         for handle, result in zip(outputs, results, strict=True):
-            self._bytes[handle] = np.ascontiguousarray(result).reshape(-1).view(np.uint8).copy()
+            self.arrays[handle] = np.ascontiguousarray(result).reshape(-1).view(np.uint8).copy()
 
     async def read(self, ranges: Sequence[Range]) -> list[memoryview]:
         return await super().read(ranges)

@@ -12,7 +12,8 @@ from tensorcommons.graph.fuse import fuse
 from tensorcommons.graph.graph import Graph
 from tensorcommons.graph.node import Node
 from tensorcommons.graph.plan import make_plan
-from tensorcommons.sharing.storage import Storage, content_identity
+from tensorcommons.sharing.provenance import content_identity
+from tensorcommons.sharing.storage import Storage
 
 
 def weight(device: Device, array: np.ndarray[Any, Any], *, copy_of: str | None = None) -> tc.Tensor:

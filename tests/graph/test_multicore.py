@@ -45,8 +45,7 @@ def block(x: Tensor, weight: Tensor, heads: int = 2) -> Tensor:
 def computation_of(outputs: list[Tensor]) -> tuple[Computation, list[Array]]:
     graph = fuse(Graph([tensor.node for tensor in outputs]))
     backend: Any = outputs[0].device.backend if outputs[0].device else None
-    held = backend._bytes  # noqa: SLF001 - a worker's slots are plain arrays
-    leaves = [held[leaf.storage.handle] for leaf in graph.leaves if leaf.storage is not None]
+    leaves = [backend.arrays[leaf.storage.handle] for leaf in graph.leaves if leaf.storage is not None]
     return make_computation(graph).plan, leaves
 
 

@@ -32,7 +32,7 @@ from tensorcommons.hub.stores import FolderStore, MemoryStore
 from tensorcommons.hub.streams import FileMissingError, UnreachableError
 from tensorcommons.hub.version import is_immutable
 from tensorcommons.hub.weights import WeightsFile, label_of
-from tensorcommons.sharing.storage import content_identity
+from tensorcommons.sharing.provenance import content_identity
 from tests.hub.counting import Counting, counted
 from tests.hub.reading import read_tensor
 

@@ -60,7 +60,7 @@ class Backend(CpuBackend):
 
     def allocate(self, handle: int, nbytes: int, spec: Spec | None) -> None:
         self._call()
-        assert handle not in self._bytes
+        assert handle not in self.arrays
         super().allocate(handle, nbytes, spec)
 
     def write(self, handle: int, offset: int, data: Data) -> None:
@@ -68,7 +68,7 @@ class Backend(CpuBackend):
         self.uploads += 1
         if self.kind != "cpu":
             assert offset % 4 == 0, "a write at a part of a word"
-            room = self._bytes[handle].nbytes - offset
+            room = self.arrays[handle].nbytes - offset
             data = memoryview((bytes(data) + bytes(-data.nbytes % 4))[:room])
         super().write(handle, offset, data)
 
@@ -86,14 +86,14 @@ class Backend(CpuBackend):
         await super().run(executable, arena, host, leaves, outputs)
         for number, spare in taken.items():
             if spare is not None:
-                spare[:] = self._bytes[outputs[number]]
-                self._bytes[outputs[number]] = spare
+                spare[:] = self.arrays[outputs[number]]
+                self.arrays[outputs[number]] = spare
 
     def spare(self, executable, number: int, handle: int) -> None:
         assert (id(executable), number) not in self._spares
         if self.lost:
             return
-        self._spares[id(executable), number] = self._bytes.pop(handle)
+        self._spares[id(executable), number] = self.arrays.pop(handle)
 
     def drop_spares(self, executable) -> None:
         self._spares = {key: spare for key, spare in self._spares.items() if key[0] != id(executable)}
@@ -103,7 +103,7 @@ class Backend(CpuBackend):
 
     def lose(self) -> None:
         self.lost = True
-        self._bytes.clear()
+        self.arrays.clear()
         self._spares.clear()
 
     def free(self, handle: int) -> None:
@@ -113,14 +113,14 @@ class Backend(CpuBackend):
     async def reopen(self) -> None:
         await asyncio.sleep(0)
         self.lost = False
-        self._bytes.clear()
+        self.arrays.clear()
 
     @property
     def nbytes(self) -> int:
-        return sum(array.nbytes for array in [*self._bytes.values(), *self._spares.values()])
+        return sum(array.nbytes for array in [*self.arrays.values(), *self._spares.values()])
 
     def live_buffers(self) -> int:
-        return len(self._bytes) + len(self._spares)
+        return len(self.arrays) + len(self._spares)
 
 
 class WatchedDevice(Device):

@@ -31,9 +31,9 @@ def contents(manager):
     for name, tensor in manager.tensors.items():
         storage = tensor.entry.storage
         raw = (
-            b"".join(map(bytes, storage._host))  # noqa: SLF001 - read() would bring it back
-            if storage.state == "offloaded"
-            else storage.device.backend._bytes[storage._handle].tobytes()  # noqa: SLF001
+            storage.device.backend.arrays[storage.handle].tobytes()
+            if storage.host_copy is None
+            else b"".join(map(bytes, storage.host_copy))
         )
         found[name] = (
             raw,

@@ -49,9 +49,9 @@ async def test_from_the_second_run_on_an_output_is_the_buffer_of_the_one_before(
     assert run.counted == (KB, 0)
     del first
     assert run.counted == (0, KB)
-    handles = run.device._next_handle  # noqa: SLF001 - no byte is counted that would tell a new buffer apart
+    handle = run.device.new_handle()
     (second,) = await run()
-    assert run.counted == (KB, 0) and run.device._next_handle == handles + 1  # noqa: SLF001
+    assert run.counted == (KB, 0) and run.device.new_handle() == handle + 2
     assert np.array_equal(await second.read(), np.arange(KB // 4))
 
 

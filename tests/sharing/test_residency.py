@@ -11,7 +11,7 @@ import pytest
 import tensorcommons as tc
 from tensorcommons.bridge.byte_buffer import ByteBuffer
 from tensorcommons.errors import DeviceLost, InvalidWeights, MemoryBudgetError, TensorCommonsError
-from tensorcommons.sharing.storage import Origin
+from tensorcommons.sharing.provenance import Origin
 from tests.sharing.devices import DTYPES, MB, backends, budget, check, empty, manager_on, some
 
 KB = 1024
@@ -69,7 +69,7 @@ async def test_idle_arenas_leave_before_tensors():
 
 
 async def test_pinned_and_in_use_never_leave(kind):
-    from tensorcommons.sharing.storage import using
+    from tensorcommons.sharing.lock import using
 
     manager, tensors = await make(kind, 4 * KB, 4)
     tensors[0].pin()
@@ -180,7 +180,6 @@ async def test_a_written_tensor_has_no_origin_any_more(kind):
 async def test_a_restore_has_its_room_while_its_origin_is_read():
     manager = manager_on("webgpu", limit=2 * KB)
     a, b = fill(manager, 2)
-    assert await a.entry.storage.evict()
     waiting = asyncio.Event()
 
     async def slow():
@@ -189,8 +188,8 @@ async def test_a_restore_has_its_room_while_its_origin_is_read():
         await waiting.wait()
         yield ByteBuffer.of(data[512:])
 
-    a.entry.storage._host, a.entry.storage.state = None, "dropped"  # noqa: SLF001 - as after a pressed host
     a.entry.storage.origin = Origin(slow, True)
+    assert await a.entry.storage.evict() and a.entry.storage.state == "dropped"
     reading = asyncio.create_task(a.read())
     await asyncio.sleep(0)
     assert a.entry.storage.is_restoring and manager.residency.used == 2 * KB
@@ -373,7 +372,7 @@ async def test_pinned_while_it_comes_back(monkeypatch):
 
 async def test_two_that_wait_for_each_other_do_not_wait_for_ever():
     """Each uses what the other would need to leave: one is refused, and the other goes on."""
-    from tensorcommons.sharing.storage import using
+    from tensorcommons.sharing.lock import using
 
     manager = manager_on("cpu", limit=4 * KB)
     a, b, c, d = fill(manager, 4, "cpu")

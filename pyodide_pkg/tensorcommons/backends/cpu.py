@@ -87,10 +87,10 @@ class CpuBackend(Backend[CpuExecutable]):
         self.largest = sys.maxsize
         if sys.maxsize < 2**32:
             self.memory = ADDRESSES - RESERVED
-        self._bytes: dict[int, np.ndarray[Any, np.dtype[np.uint8]]] = {}
+        self.arrays: dict[int, np.ndarray[Any, np.dtype[np.uint8]]] = {}
 
     def allocate(self, handle: int, nbytes: int, spec: Spec | None) -> None:
-        self._bytes[handle] = self._empty(nbytes)
+        self.arrays[handle] = self._empty(nbytes)
 
     def _empty(self, nbytes: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
         """Bytes that are written before they are read: to set a gigabyte to 0 takes a browser half a second."""
@@ -109,18 +109,18 @@ class CpuBackend(Backend[CpuExecutable]):
         return ""
 
     def free(self, handle: int) -> None:
-        del self._bytes[handle]
+        del self.arrays[handle]
 
     def write(self, handle: int, offset: int, data: Data) -> None:
         for start, piece in pieces_of(data):
             raw = np.frombuffer(piece, np.uint8)
-            self._bytes[handle][offset + start : offset + start + raw.size] = raw
+            self.arrays[handle][offset + start : offset + start + raw.size] = raw
 
     async def read(self, ranges: Sequence[Range]) -> list[memoryview]:
-        return [memoryview(self._bytes[handle][start : start + size].copy()) for handle, start, size in ranges]
+        return [memoryview(self.arrays[handle][start : start + size].copy()) for handle, start, size in ranges]
 
     def copy(self, source: int, source_offset: int, target: int, target_offset: int, nbytes: int) -> None:
-        self._bytes[target][target_offset : target_offset + nbytes] = self._bytes[source][
+        self.arrays[target][target_offset : target_offset + nbytes] = self.arrays[source][
             source_offset : source_offset + nbytes
         ]
 
@@ -141,7 +141,7 @@ class CpuBackend(Backend[CpuExecutable]):
             for step in executable.plan.steps:
                 self._step(step, view)
                 await asyncio.sleep(0)
-        self._bytes.update(zip(outputs, results, strict=True))
+        self.arrays.update(zip(outputs, results, strict=True))
 
     def _view(self, arena: int, leaves: Sequence[int], results: Sequence[Any]) -> Callable[[Operand], Any]:
         """View an operand as an array over its bytes."""
@@ -151,7 +151,7 @@ class CpuBackend(Backend[CpuExecutable]):
             if place.kind == "output":
                 raw = results[place.index]
             else:
-                raw = self._bytes[arena if place.kind == "arena" else leaves[place.index]]
+                raw = self.arrays[arena if place.kind == "arena" else leaves[place.index]]
             flat = raw[place.offset : place.offset + place.nbytes].view(operand.dtype.numpy)
             layout = operand.layout
             return as_strided(
@@ -182,7 +182,7 @@ class CpuBackend(Backend[CpuExecutable]):
     ) -> dict[int, Timing]:
         if host.nbytes:
             self.write(arena, 0, host)
-        view = self._view(arena, leaves, [self._bytes[handle] for handle in outputs])
+        view = self._view(arena, leaves, [self.arrays[handle] for handle in outputs])
         timed: dict[int, Timing] = {}
         with np.errstate(all="ignore"):
             for number, step in zip(classes, executable.plan.steps, strict=True):
@@ -209,13 +209,13 @@ class CpuBackend(Backend[CpuExecutable]):
         pass
 
     def close(self) -> None:
-        self._bytes.clear()
+        self.arrays.clear()
 
     async def reopen(self) -> None:
-        self._bytes.clear()
+        self.arrays.clear()
 
     def live_buffers(self) -> int:
-        return len(self._bytes)
+        return len(self.arrays)
 
 
 async def _open(wish: str) -> CpuBackend:

@@ -24,7 +24,7 @@ class WebNNBridge:
     """
 
     def __init__(self, ml: Any, wish: str) -> None:
-        self._ml = ml
+        self.proxy = ml
         self.wish = wish
         self.calls = 0
         info = json.loads(ml.info)
@@ -44,18 +44,18 @@ class WebNNBridge:
     @property
     def is_lost(self) -> bool:
         """True if the browser took the context away."""
-        return bool(self._ml.lost)
+        return bool(self.proxy.lost)
 
     @property
     def loss(self) -> str:
         """The browser's words for that, or nothing."""
-        return str(self._ml.lost) if self._ml.lost else ""
+        return str(self.proxy.lost) if self.proxy.lost else ""
 
     async def reopen(self) -> None:
         """Another context in place of this one, with nothing on it. Raises DeviceUnavailable if there is none."""
-        self._ml.closeContext()
-        self._ml = await _open(self.wish)
-        self.limits = json.loads(self._ml.info)["limits"]
+        self.proxy.closeContext()
+        self.proxy = await _open(self.wish)
+        self.limits = json.loads(self.proxy.info)["limits"]
 
     @contextmanager
     def _typed_errors(self) -> Iterator[None]:
@@ -65,20 +65,20 @@ class WebNNBridge:
         try:
             yield
         except JsException as error:
-            if self._ml.lost:
-                raise DeviceLost(f"the WebNN context was lost ({self._ml.lost}); open it again") from error
+            if self.proxy.lost:
+                raise DeviceLost(f"the WebNN context was lost ({self.proxy.lost}); open it again") from error
             raise TensorCommonsError(f"WebNN reported: {error}") from error
 
     def create(self, handle: int, dtype: str, shape: Sequence[int]) -> None:
         """A zeroed MLTensor under ``handle``."""
         self.calls += 1
-        self._ml.createTensor(handle, dtype, json.dumps(shape))
+        self.proxy.createTensor(handle, dtype, json.dumps(shape))
 
     async def check(self, handles: Sequence[int]) -> None:
         """Wait until the tensors under ``handles`` exist. Raises DeviceMemoryError if one could not be made."""
         self.calls += 1
         with self._typed_errors():
-            failure = str(await self._ml.checkTensors(*handles))
+            failure = str(await self.proxy.checkTensors(*handles))
         if failure:
             work, _, reason = failure.partition(": ")
             raise DeviceMemoryError("webnn", work, reason)
@@ -86,13 +86,13 @@ class WebNNBridge:
     def destroy(self, handle: int) -> None:
         """Destroy the tensor under ``handle``."""
         self.calls += 1
-        self._ml.destroyTensor(handle)
+        self.proxy.destroyTensor(handle)
 
     def write(self, handle: int, offset: int, data: Data) -> None:
         """Queue a write of ``data``."""
         self.calls += 1
         with self._typed_errors():
-            self._ml.writeTensor(handle, offset, raw_of(data))
+            self.proxy.writeTensor(handle, offset, raw_of(data))
 
     def fill(self, handle: int, offset: int, data: Data) -> None:
         """The next bytes of a tensor that is written in order; it is written when the last ones are there."""
@@ -102,12 +102,12 @@ class WebNNBridge:
         elif data.nbytes:
             self.calls += 1
             with self._typed_errors():
-                self._ml.fillTensor(handle, offset, data.raw)
+                self.proxy.fillTensor(handle, offset, data.raw)
 
     def copy(self, source: int, source_offset: int, target: int, target_offset: int, nbytes: int) -> None:
         """Queue a copy between tensors."""
         self.calls += 1
-        self._ml.copyTensor(source, source_offset, target, target_offset, nbytes)
+        self.proxy.copyTensor(source, source_offset, target, target_offset, nbytes)
 
     async def read(self, ranges: Sequence[tuple[int, int, int]]) -> list[memoryview]:
         """The bytes of all ranges (handle, offset, nbytes)."""
@@ -125,7 +125,7 @@ class WebNNBridge:
         """The bytes of all ranges, one after another, as an array of JavaScript's."""
         self.calls += 1
         with self._typed_errors():
-            return await self._ml.readTensors(_ints(value for each in ranges for value in each))
+            return await self.proxy.readTensors(_ints(value for each in ranges for value in each))
 
     async def lending(self, gpu: WebGPUBridge) -> str:
         """Try to lend a tensor to WebGPU, in a context of its own; nothing if it works, else why not.
@@ -133,13 +133,13 @@ class WebNNBridge:
         Where it works, every tensor that is made from now on can be lent.
         """
         self.calls += 1
-        return str(await self._ml.tryLending(gpu.proxy))
+        return str(await self.proxy.tryLending(gpu.proxy))
 
     async def lend(self, handle: int, gpu: WebGPUBridge, buffer: int, nbytes: int, *, give: bool) -> None:
         """Lend a tensor to WebGPU, which copies it to its ``buffer`` (``give``), or that to the tensor."""
         self.calls += 1
         with self._typed_errors():
-            await self._ml.lendTensor(handle, gpu.proxy, buffer, nbytes, give)
+            await self.proxy.lendTensor(handle, gpu.proxy, buffer, nbytes, give)
 
     async def build(self, program: int, description: str, tell: Callable[[int, int], bool]) -> None:
         """Build the graphs of a description (see ``webnn.js``) and keep them under ``program``.
@@ -152,7 +152,7 @@ class WebNNBridge:
         heard = create_proxy(tell)
         try:
             with self._typed_errors():
-                await self._ml.buildProgram(program, description, heard)
+                await self.proxy.buildProgram(program, description, heard)
         finally:
             heard.destroy()
 
@@ -163,7 +163,7 @@ class WebNNBridge:
         """
         self.calls += 1
         with self._typed_errors():
-            queued = self._ml.runProgram(program, host, _ints(handles))
+            queued = self.proxy.runProgram(program, host, _ints(handles))
         return None if queued is True else self._queued(queued)
 
     async def _queued(self, promise: Any) -> None:
@@ -176,37 +176,37 @@ class WebNNBridge:
         """Time a graph of each of ``classes`` for ``least`` milliseconds, over ``handles`` (leaves, then outputs)."""
         self.calls += 1
         with self._typed_errors():
-            found = await self._ml.timeProgram(program, _ints(classes), least, host, _ints(handles))
+            found = await self.proxy.timeProgram(program, _ints(classes), least, host, _ints(handles))
         return [(int(number), ms) for number, ms in json.loads(found)]
 
     def spare(self, program: int, number: int, handle: int) -> None:
         """Leave the tensor of ``handle`` to ``program``: the output ``number`` of its next run is written there."""
         self.calls += 1
-        self._ml.spareTensor(program, number, handle)
+        self.proxy.spareTensor(program, number, handle)
 
     def drop_spares(self, program: int) -> None:
         """Destroy what :meth:`spare` left to ``program``."""
         self.calls += 1
-        self._ml.dropSpares(program)
+        self.proxy.dropSpares(program)
 
     def discard(self, program: int) -> None:
         """Forget a built program."""
         self.calls += 1
-        self._ml.discardProgram(program)
+        self.proxy.discardProgram(program)
 
     async def wait(self) -> None:
         """Until everything queued is done."""
         self.calls += 1
         with self._typed_errors():
-            await self._ml.wait()
+            await self.proxy.wait()
 
     def live(self) -> int:
         """Number of tensors that exist under handles."""
-        return int(self._ml.liveTensors())
+        return int(self.proxy.liveTensors())
 
     def close(self) -> None:
         """Destroy everything, the context too."""
-        self._ml.closeContext()
+        self.proxy.closeContext()
 
 
 def _ints(values: Iterable[int]) -> memoryview:

@@ -11,7 +11,8 @@ import numpy as np
 from ..backends.base import Spec
 from ..backends.device import Device
 from ..errors import DeviceMemoryError, MemoryBudgetError, TensorCommonsError
-from ..sharing.storage import Bundle, Storage
+from ..sharing.bundle import Bundle
+from ..sharing.storage import Storage
 from .choice import Choice
 from .fuse import fuse
 from .graph import Graph

@@ -19,7 +19,9 @@ import numpy as np
 from ..backends.base import Computation, Executable, Plan, Spec
 from ..backends.device import Device
 from ..errors import DeviceMemoryError, InternalError, ShapeMismatch
-from ..sharing.storage import Bundle, Storage, handles_of, using
+from ..sharing.bundle import Bundle, handles_of
+from ..sharing.lock import using
+from ..sharing.storage import Storage
 from .graph import Graph
 from .plan import Planned
 from .profile import open_profile

@@ -17,7 +17,8 @@ from typing import Any
 
 from ..backends.device import Device
 from ..errors import TensorCommonsError
-from ..sharing.storage import Storage, touch
+from ..sharing.lock import touch
+from ..sharing.storage import Storage
 
 PARTS = 16  # of the memory for weights: the most that one part has of it, where its nodes allow that
 WORTH_WAITING = 0.8  # of the bytes that move where the next part is fetched ahead: fewer are worth fetching them late

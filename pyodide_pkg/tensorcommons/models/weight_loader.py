@@ -30,8 +30,9 @@ from ..hub.safetensors import ITEMSIZE, NUMPY_NAME, Header, TensorEntry, as_arra
 from ..hub.source import Source
 from ..hub.weights import Chunk, ReadAgain, WeightsFile, label_of
 from ..sharing.manager import TensorSharingManager
+from ..sharing.provenance import Origin, content_label
 from ..sharing.registry import Entry
-from ..sharing.storage import Origin, Storage, content_label
+from ..sharing.storage import Storage
 from ..tensor import Tensor
 from .prefetch import in_order
 

@@ -85,7 +85,7 @@ class ActivationCache:
             return
         while self.nbytes + storage.nbytes > room:
             self._remove(next(iter(self._kept)))
-        storage.is_cached = True
+        storage.set_cached(is_cached=True)
         self._kept[id(storage.device), key] = activation
 
     def drop_oldest(self) -> bool:
@@ -107,7 +107,7 @@ class ActivationCache:
         for key, activation in list(self._kept.items()):
             if activation.storage is storage:
                 del self._kept[key]
-                storage.is_cached = False
+                storage.set_cached(is_cached=False)
 
     def clear(self) -> None:
         """Let go of everything; what a tensor shows stays as long as the tensor."""
@@ -116,6 +116,6 @@ class ActivationCache:
 
     def _remove(self, key: tuple[int, str]) -> None:
         activation = self._kept.pop(key)
-        activation.storage.is_cached = False
+        activation.storage.set_cached(is_cached=False)
         if activation.is_idle:
             activation.storage.release()

@@ -144,8 +144,8 @@ def remember_how(run: Run, model: Leaving, inputs: Mapping[str, Any], answer: Ma
     for name, tensor in answer.items():
         found = resolve_view(tensor.node)
         storage = found[0].storage if found is not None else None
-        if storage is not None and storage.again is None and not storage.is_known:
-            storage.again = partial(_again, *who, kept, name)
+        if storage is not None:
+            storage.recompute_by(partial(_again, *who, kept, name))
 
 
 async def _again(run: WeakMethod[Run], model: ref[Leaving], inputs: Mapping[str, Any], name: str) -> memoryview:

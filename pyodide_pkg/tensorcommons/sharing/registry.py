@@ -15,7 +15,8 @@ from typing import Any
 from ..backends.base import Spec
 from ..backends.device import Device
 from ..errors import ShapeMismatch
-from .storage import Origin, Storage, anonymous_identity, content_identity
+from .provenance import Origin, anonymous_identity, content_identity
+from .storage import Storage
 
 # What models call their weights and what tensors are registered as are two sets of names: one must not end the other.
 REGISTERED = "registered "
@@ -52,7 +53,7 @@ class Entry:
         names = self.names.setdefault(model, set())
         new = name not in names
         names.add(name)
-        self.storage.marks()
+        self.storage.notify()
         return new
 
     def let_go(self, model: str, name: str) -> bool:
@@ -63,7 +64,7 @@ class Entry:
         names.discard(name)
         if not names:
             del self.names[model]
-        self.storage.marks()
+        self.storage.notify()
         return True
 
     def pin(self, name: str) -> None:
@@ -79,12 +80,12 @@ class Entry:
     def register(self, name: str) -> None:
         """Have the registered ``name`` keep the entry."""
         self.registered.add(name)
-        self.storage.marks()
+        self.storage.notify()
 
     def unregister(self, name: str) -> None:
         """Undo :meth:`register`."""
         self.registered.discard(name)
-        self.storage.marks()
+        self.storage.notify()
 
 
 class Registry:
@@ -148,8 +149,7 @@ class Registry:
         known = self._entries.setdefault((id(entry.storage.device), entry.storage.identity), entry)
         assert known is entry, f"two entries for {entry.storage.identity}"
         self._by_number[entry.number] = entry
-        entry.storage.marks = partial(self._marked.add, entry.number)  # no reference to the entry: it would be a cycle
-        entry.storage.marks()
+        entry.storage.notify_by(partial(self._marked.add, entry.number))  # a reference to the entry would be a cycle
 
     def rename(self, entry: Entry, content: str | None) -> None:
         """The entry's bytes are others: ``content``, or known to nobody.
@@ -174,7 +174,7 @@ class Registry:
         for entry in list(self):
             if model in entry.names:
                 ended += len(entry.names.pop(model))
-                entry.storage.marks()
+                entry.storage.notify()
                 self.drop_if_unused(entry)
         return ended
 
@@ -194,7 +194,7 @@ class Registry:
         storage = entry.storage
         self._entries.pop((id(storage.device), storage.identity), None)
         self._by_number.pop(entry.number, None)
-        storage.marks()
+        storage.notify()
         if entry.given:
             storage.leave_to_tensors()
         else:

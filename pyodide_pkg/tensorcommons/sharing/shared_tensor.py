@@ -27,8 +27,9 @@ from ..errors import (
 )
 from ..shapes import Layout, Shape
 from ..tensor import Tensor
+from .provenance import content_identity
 from .registry import REGISTERED, Entry
-from .storage import Storage, content_identity
+from .storage import Storage
 
 
 def as_bytes(data: Any, spec: Spec) -> memoryview:

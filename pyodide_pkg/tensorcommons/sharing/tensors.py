@@ -20,11 +20,13 @@ from ..errors import ManagerClosed, NotAConsumer, ShapeMismatch, TensorCommonsEr
 from ..shapes import Layout, Shape
 from ..tensor import Tensor
 from .activation_cache import ActivationCache
+from .lock import using
+from .provenance import content_identity
 from .registry import Entry, Registry
 from .report import MemoryReport
 from .residency import Residency, Share
 from .shared_tensor import SharedTensor, SharedTensorView, as_bytes, storage_of, view_layout
-from .storage import Storage, content_identity, using
+from .storage import Storage
 from .subscriptions import Subscriptions
 
 

@@ -7,16 +7,18 @@ are counted on the device that the copy is made on.
 
 from __future__ import annotations
 
-from contextlib import aclosing, contextmanager
+from contextlib import aclosing, nullcontext
 from typing import TYPE_CHECKING
 
 from ..backends.base import Spec
 from ..backends.device import Category, Device, Way
 from ..errors import TensorCommonsError
-from .storage import Origin, Storage, using
+from .lock import using
+from .provenance import Origin
+from .storage import Storage
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Iterator
+    from collections.abc import AsyncGenerator
 
     from ..bridge.byte_buffer import ByteBuffer
 
@@ -87,7 +89,7 @@ async def _rented(storage: Storage, device: Device, category: Category, spec: Sp
     handle = device.allocate(storage.nbytes, category, spec)
     pair = (storage.handle, handle) if lender is source else (handle, storage.handle)
     try:
-        with _is_rented(storage, lender is source):
+        with storage.rented() if lender is source else nullcontext():
             await lender.backend.lend(pair[0], borrower.backend, pair[1], storage.nbytes, give=lender is source)
     except BaseException as error:
         device.free(handle)
@@ -96,12 +98,3 @@ async def _rented(storage: Storage, device: Device, category: Category, spec: Sp
         lender.stop_lending(str(error))  # once is enough: from now on through the host
         return None
     return handle
-
-
-@contextmanager
-def _is_rented(storage: Storage, is_lent: bool) -> Iterator[None]:
-    storage.rents += is_lent
-    try:
-        yield
-    finally:
-        storage.rents -= is_lent

@@ -1,0 +1,187 @@
+"""The lock of a storage: reads and runs use it side by side, a write has it alone; and when it was used last.
+
+All storages of a use are taken in one step, so no two uses wait for each other.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import weakref
+from abc import ABC, abstractmethod
+from collections.abc import Collection, Sequence
+from typing import Any, Generic, Literal, TypeAlias, TypeVar
+
+from ..backends.device import Device
+
+State: TypeAlias = Literal["resident", "offloaded", "dropped", "lost", "released"]
+_clock = itertools.count()
+
+
+class Lockable(ABC):
+    """Bytes of ``device`` with the count of their uses; ``free_after_use`` if they were released during one."""
+
+    state: State
+    free_after_use: bool
+
+    def __init__(self, device: Device) -> None:
+        self.device = device
+        self._last_used = next(_clock)
+        self._users = 0  # beside those of its groups
+        self._writers = 0  # under way or waiting for their turn
+        self._waiting: list[asyncio.Future[None]] = []
+        self._groups: list[weakref.ref[LockGroup[Any]]] = []
+
+    @property
+    @abstractmethod
+    def handle(self) -> int:
+        """The device's name for the bytes. Raises TensorReleased or DeviceLost if they are gone."""
+
+    @abstractmethod
+    def free_unused(self) -> None:
+        """Free the bytes, which were released during the use that ended last."""
+
+    @property
+    def in_use(self) -> bool:
+        """True if a program, a read or a write under way needs the bytes where they are."""
+        return self._users > 0 or any(group._users for group in self._alive())
+
+    @property
+    def last_used(self) -> int:
+        """Time of the last use, as a count of all uses."""
+        return max([self._last_used, *(group.last_used for group in self._alive())])
+
+    def touch(self) -> None:
+        """Mark as used now; the least recently used leaves first."""
+        self._last_used = next(_clock)
+
+    def expire(self) -> None:
+        """Mark as not needed for long: it leaves before what was used earlier."""
+        self._last_used = -1
+
+    def unsettle(self) -> None:
+        """Have every group look at the storage again before its next use."""
+        for group in self._alive():
+            group.is_settled = False
+
+    def _alive(self) -> list[LockGroup[Any]]:
+        return [group for reference in self._groups if (group := reference()) is not None]
+
+
+L = TypeVar("L", bound=Lockable)
+
+
+class LockGroup(Generic[L]):
+    """``storages`` of ``device`` that are used together, use after use, as one.
+
+    They are looked at one by one only where something about one of them changed since; else the group ``is_settled``.
+    """
+
+    def __init__(self, device: Device, storages: Sequence[L]) -> None:
+        self.device = device
+        self.storages = tuple(storages)
+        self.last_used = next(_clock)
+        self.is_settled = False
+        self._users = 0
+        for storage in self.storages:
+            storage._groups = [reference for reference in storage._groups if reference() is not None]
+            storage._groups.append(weakref.ref(self))
+
+    def settle(self) -> None:
+        """Look at every storage: is it resident, and does nobody write it or wait to do so?"""
+        self.is_settled = all(
+            storage.state == "resident" and not storage._writers and not storage._waiting for storage in self.storages
+        )
+
+    def touch(self) -> None:
+        """Mark all as used now."""
+        self.last_used = next(_clock)
+
+
+class using:  # noqa: N801 - a context manager, as contextlib's
+    """Keep the bytes of ``storages`` where they are through the block; those released meanwhile are freed at its end.
+
+    A write, of the storages in ``written``, waits for the uses under way, and later ones wait for it, so no use sees
+    half of it. The storages of ``group`` are used as well.
+
+    Raises TensorReleased or DeviceLost for a storage whose bytes are gone.
+    """
+
+    def __init__(
+        self,
+        storages: Sequence[Lockable],
+        written: Collection[Lockable] = (),
+        group: LockGroup[Any] | None = None,
+    ) -> None:
+        self._storages = storages
+        self._written = written
+        self._group = group
+
+    def _unsettled(self) -> Sequence[Lockable]:
+        """The storages that have to be looked at one by one."""
+        if self._group is None or self._group.is_settled:
+            return self._storages
+        return [*self._storages, *self._group.storages]
+
+    async def __aenter__(self) -> None:
+        for storage in self._written:
+            storage._writers += 1
+            storage.unsettle()
+        try:
+            while (busy := _first_busy(self._unsettled(), self._written)) is not None:
+                turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+                busy._waiting.append(turn)
+                busy.unsettle()
+                await turn
+        except BaseException:
+            self._end()
+            raise
+        for storage in self._storages:
+            storage._users += 1
+        if self._group is not None:
+            self._group._users += 1
+
+    async def __aexit__(self, *error: object) -> None:
+        for storage in self._storages:
+            storage._users -= 1
+        if self._group is not None:
+            self._group._users -= 1
+        for storage in self._unsettled():
+            if storage.free_after_use and not storage.in_use:
+                storage.free_unused()
+        self._end()
+
+    def _end(self) -> None:
+        """Wake up every waiting use."""
+        for storage in self._written:
+            storage._writers -= 1
+        for storage in self._unsettled():
+            if storage._waiting:
+                turns, storage._waiting = storage._waiting, []
+                for turn in turns:
+                    if not turn.done():
+                        turn.set_result(None)
+        for budget in {storage.device.budget for storage in self._storages}:
+            budget.use_ended()
+        if self._group is not None:
+            self._group.device.budget.use_ended()
+
+
+def touch(storages: Sequence[Lockable]) -> None:
+    """Mark as used now, together."""
+    now = next(_clock)
+    for storage in storages:
+        storage._last_used = now
+
+
+def _first_busy(storages: Sequence[Lockable], written: Collection[Lockable]) -> Lockable | None:
+    """Find the first storage that a use has to wait for. A run looks at its weights here: no call is spent on one.
+
+    Raises TensorReleased or DeviceLost for a storage whose bytes are gone.
+    """
+    for storage in storages:
+        if storage.state == "released" or storage.state == "lost":
+            _ = storage.handle
+        if storage.in_use if storage in written else storage._writers:
+            return storage
+    return None
