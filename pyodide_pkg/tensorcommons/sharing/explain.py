@@ -28,11 +28,9 @@ class Explained(Movable, Protocol):
     @property
     def manager(self) -> Any:
         """Its manager."""
-        ...
 
     def explain(self) -> str:
         """One sentence: the device that the model is on, why, and what the others are."""
-        ...
 
 
 def explain_plan(model: Explained, inputs: Mapping[str, Any], outputs: Sequence[str] | None = None) -> str:

@@ -56,30 +56,24 @@ class Movable(Protocol):
 
         Raises ShapeMismatch for inputs that the model cannot take.
         """
-        ...
 
     def unload(self) -> None:
         """Let its weights go. Safe to call twice."""
-        ...
 
     @property
     def model_type(self) -> str:
         """The architecture's name."""
-        ...
 
     @property
     def is_unloaded(self) -> bool:
         """True if its weights were released."""
-        ...
 
     @property
     def specs(self) -> Mapping[str, Spec]:
         """Shape and dtype of its weights, by name."""
-        ...
 
     def moved(self, decision: Decision, weights: Mapping[Storage, Tensor]) -> None:
         """The model is on another device, its weights there are these, by the storages of the ones that it had."""
-        ...
 
 
 class TensorSharingManager(SharedTensors):

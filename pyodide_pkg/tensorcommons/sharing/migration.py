@@ -38,7 +38,6 @@ class Leaving(Protocol):
     @property
     def is_unloaded(self) -> bool:
         """True if its weights were released."""
-        ...
 
 
 Run: TypeAlias = Callable[..., Awaitable[list[dict[str, Tensor]]]]

@@ -40,26 +40,21 @@ class Request(Protocol):
     @property
     def model(self) -> str:
         """The model's name."""
-        ...
 
     @property
     def key(self) -> Hashable:
         """Key of the graph: equal for requests of one model that compute the same."""
-        ...
 
     @property
     def trace(self) -> Trace:
         """The trace to compute, under the model's own names of its arguments."""
-        ...
 
     @property
     def arrays(self) -> Mapping[str, np.ndarray[Any, Any]]:
         """The arguments by these names."""
-        ...
 
     def finish(self, results: Sequence[Tensor]) -> dict[str, Tensor]:
         """Named outputs from the computed nodes, in their order."""
-        ...
 
 
 @dataclass(eq=False)

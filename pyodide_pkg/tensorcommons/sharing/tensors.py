@@ -20,14 +20,14 @@ from ..errors import ManagerClosed, NotAConsumer, ShapeMismatch, TensorCommonsEr
 from ..shapes import Layout, Shape
 from ..tensor import Tensor
 from .activation_cache import ActivationCache
-from .lock import using
 from .provenance import content_identity
 from .registry import Entry, Registry
 from .report import MemoryReport
 from .residency import Residency, Share
-from .shared_tensor import SharedTensor, SharedTensorView, as_bytes, storage_of, view_layout
-from .storage import Storage
+from .shared_tensor import SharedTensor, SharedTensorView, storage_of
 from .subscriptions import Subscriptions
+from .values import as_bytes, view_layout
+from .writes import overwrite
 
 
 class SharedTensors(ABC):
@@ -319,72 +319,9 @@ class SharedTensors(ABC):
 
         If other names or models have the same bytes, those keep them, and ``tensor`` gets bytes of its own.
         """
-        async with tensor.writing:
-            tensor.check()
-            if self._has_others(tensor):
-                await self._write_apart(tensor, pieces, content)
-            else:
-                await self._write_in_place(tensor, pieces, content)
+        await overwrite(self.registry, self.residency, tensor, pieces, content)
         self.activations.sweep()
         self.changed()
-
-    def _has_others(self, tensor: SharedTensor) -> bool:
-        entry, own = tensor.entry, _own_keys(tensor)
-        held = any(names - own for names in entry.names.values())
-        return held or bool(entry.registered - {tensor.name}) or len(entry.given) > 0
-
-    async def _write_apart(
-        self, tensor: SharedTensor, pieces: Sequence[tuple[int, memoryview]], content: str | None
-    ) -> None:
-        """A write to bytes that others have: a new entry with what comes of it, in one step after everything waits."""
-        entry = tensor.entry
-        raw = bytearray(tensor.nbytes)
-        if content is None:
-            raw[:] = memoryview(await tensor.read()).cast("B")
-        for offset, piece in pieces:
-            raw[offset : offset + piece.nbytes] = piece
-        await self.residency.make_room(tensor.nbytes, [entry.storage])
-        self.check_open()
-        tensor.check()
-        storage = Storage.upload(entry.storage.device, memoryview(raw), "weights", spec=entry.spec)
-        fresh = Entry(storage, entry.spec, registered={tensor.name})
-        self.registry.add(fresh)
-        self.registry.rename(fresh, content)
-        for model in list(entry.names):
-            for key in _own_keys(tensor) & entry.names[model]:
-                entry.let_go(model, key)
-                fresh.hold(model, key)
-        entry.unregister(tensor.name)
-        if tensor.name in entry.pins:
-            entry.unpin(tensor.name)
-            fresh.pin(tensor.name)
-        tensor.entry = fresh
-        self.registry.drop_if_unused(entry)
-
-    async def _write_in_place(
-        self, tensor: SharedTensor, pieces: Sequence[tuple[int, memoryview]], content: str | None
-    ) -> None:
-        """A write to bytes that nobody else has. Nobody finds them by their content from here on until it is done."""
-        entry, storage, before = tensor.entry, tensor.entry.storage, tensor.entry.content
-        version = storage.version
-        self.registry.rename(entry, None)
-        entry.is_written = True
-        try:
-            if storage.state == "lost" and content is not None:
-                ((_, whole),) = pieces
-                storage.revive(whole)
-            else:
-                async with using([storage], [storage]):
-                    for offset, piece in pieces:
-                        await storage.write(offset, piece)
-        except BaseException:
-            if storage.version == version and not tensor.is_freed:  # no byte was written
-                self.registry.rename(entry, before)
-            raise
-        else:
-            self.registry.rename(entry, content)
-        finally:
-            entry.is_written = False
 
     def free_unused_tensors(self) -> list[str]:
         """Free the registered tensors that nobody holds, awaits or pins. Gives their names."""
@@ -421,11 +358,6 @@ class SharedTensors(ABC):
     def changed(self) -> None:
         """Tell the subscribers. Called after a change is complete, never in the middle of one."""
         self._news.tell(self.report)
-
-
-def _own_keys(tensor: SharedTensor) -> set[str]:
-    """List the registry's keys of a tensor's and its views' holds."""
-    return {tensor.key, *(view.key for view in tensor.views.values())}
 
 
 def _models(names: Sequence[str]) -> list[str]:
