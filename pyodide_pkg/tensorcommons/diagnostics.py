@@ -8,7 +8,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from .backends.device import CATEGORIES, NOT_TRIED, Device, known_devices
+from .backends.budget import CATEGORIES
+from .backends.device import NOT_TRIED, Device, known_devices
 from .bridge.runtime import host
 from .errors import shown, shown_address
 from .hub.cache import known_caches

@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from tensorcommons import Device
-from tensorcommons.backends.device import Budget
+from tensorcommons.backends.budget import Budget
 from tests.cases import Place, case_of
 from tests.cases.time_limit import LONG_SECONDS, SECONDS, within
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 import tensorcommons as tc
-from tensorcommons.backends.device import STAGING_RESERVE
+from tensorcommons.backends.budget import STAGING_RESERVE
 from tensorcommons.errors import DeviceLost, MemoryBudgetError
 from tests.cases import Place, only, rules
 from tests.cases.checkpoints import WEIGHTS, files_of, pack, tensors_of

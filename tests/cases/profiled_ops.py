@@ -10,7 +10,7 @@ import numpy as np
 
 import tensorcommons as tc
 from tensorcommons import Device
-from tensorcommons.backends.device import Budget
+from tensorcommons.backends.budget import Budget
 from tensorcommons.errors import TensorCommonsError
 from tests.cases.support import numbers, on, raises
 

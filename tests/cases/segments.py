@@ -10,7 +10,7 @@ import numpy as np
 
 import tensorcommons as tc
 from tensorcommons import Device, Model
-from tensorcommons.backends.device import STAGING_RESERVE
+from tensorcommons.backends.budget import STAGING_RESERVE
 from tensorcommons.graph import streaming
 from tensorcommons.graph.needs import least_need
 from tests.cases import Place, long, only, slow

@@ -12,8 +12,8 @@ import numpy as np
 import tensorcommons as tc
 from tensorcommons import Device, Devices
 from tensorcommons.backends.base import Spec
+from tensorcommons.backends.budget import STAGING_RESERVE, Category
 from tensorcommons.backends.cpu import CpuBackend
-from tensorcommons.backends.device import STAGING_RESERVE, Category
 from tensorcommons.backends.webgpu.backend import HARDWARE
 from tensorcommons.backends.webnn.backend import WebNNBackend
 from tensorcommons.bridge.byte_buffer import Data

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
-from ..backends.device import CATEGORIES, Device
+from ..backends.budget import CATEGORIES
+from ..backends.device import Device
 from .ledger import Ledger
 from .registry import REGISTERED, Registry
 from .report import MemoryReport, ModelMemory

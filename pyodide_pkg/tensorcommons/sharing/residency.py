@@ -15,7 +15,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from weakref import WeakSet, finalize
 
-from ..backends.device import STAGING_RESERVE, Budget, Category, Device
+from ..backends.budget import STAGING_RESERVE, Budget, Category
+from ..backends.device import Device
 from ..bridge.runtime import Slices, WouldWaitError, can_suspend, in_slices, run_now, suspend
 from ..errors import DeviceLost, DeviceMemoryError, DeviceUnavailable, MemoryBudgetError, TensorCommonsError, quoted
 from ..graph.needs import Need

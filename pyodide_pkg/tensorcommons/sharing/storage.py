@@ -18,7 +18,8 @@ from contextvars import ContextVar
 from typing import Any
 
 from ..backends.base import Spec
-from ..backends.device import Category, Device
+from ..backends.budget import Category
+from ..backends.device import Device
 from ..backends.recovery import surviving
 from ..bridge.byte_buffer import ByteBuffer, Data
 from ..errors import (

@@ -11,7 +11,8 @@ from contextlib import aclosing, nullcontext
 from typing import TYPE_CHECKING
 
 from ..backends.base import Spec
-from ..backends.device import Category, Device, Way
+from ..backends.budget import Category
+from ..backends.device import Device, Way
 from ..errors import TensorCommonsError
 from .lock import using
 from .provenance import Origin

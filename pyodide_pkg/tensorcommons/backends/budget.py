@@ -1,0 +1,62 @@
+"""The budget of a device: what is asked before bytes are taken, and makes room for them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Literal, TypeAlias
+
+Category: TypeAlias = Literal["weights", "activations", "scratch", "staging"]
+CATEGORIES: tuple[Category, ...] = ("weights", "activations", "scratch", "staging")
+STAGING_RESERVE = 64 * 1024  # bytes of a budget (or a quarter of it) that only reads take, so bytes can always leave
+
+
+class Budget:
+    """Bound of a device's bytes. This one bounds nothing; a manager's stands on every device that it was given.
+
+    ``usable`` are the bytes that anything but reads may take.
+    """
+
+    usable = 2**62
+    revision = 0  # another number where :meth:`room` may give another answer
+
+    def __init__(self) -> None:
+        self.reading = asyncio.Lock()  # one read at a time has the reserve, whatever device it is of
+
+    def reserve(self, nbytes: int, category: Category) -> None:
+        """The veto, asked before ``nbytes`` are taken. Raises MemoryBudgetError."""
+
+    def free_bytes(self) -> int:
+        """Bytes that the budget leaves."""
+        return 2**62
+
+    def room(self, storages: Collection[Any] = ()) -> int:
+        """The most bytes that a run over ``storages`` may have at once, whatever else leaves."""
+        return self.usable
+
+    def held(self, storages: Collection[Any] = ()) -> int:
+        """Bytes of values beside ``storages`` that nothing but their owners can free."""
+        return 0
+
+    def pins_changed(self) -> None:
+        """Other entries than before must stay."""
+
+    @contextmanager
+    def arriving(self, nbytes: int) -> Iterator[None]:
+        """``nbytes`` that were taken for a tensor cannot leave in the block, which must not ask for more room."""
+        yield
+
+    async def ensure(self, storages: Sequence[Any], extra: int = 0, bundle: Any = None) -> int:
+        """Bring ``storages`` and those of ``bundle`` back to their devices, and make room for ``extra`` bytes more.
+
+        Gives the bytes that were brought back."""
+        if bundle is not None:
+            bundle.settle()
+        return 0
+
+    def make_room_now(self, nbytes: int) -> None:
+        """Make room without waiting, where that is possible."""
+
+    def use_ended(self) -> None:
+        """Something may leave again."""

@@ -1,0 +1,53 @@
+"""The compiled programs of a device, by structure, the least recently used first."""
+
+from __future__ import annotations
+
+from typing import Any
+from weakref import ref
+
+from .base import Backend
+
+PROGRAMS = 256  # compiled programs that a device remembers
+
+
+class ProgramCache:
+    """``programs`` by structure. What they keep uncounted stays within the bounds of the backend."""
+
+    backend: Backend[Any]
+
+    def __init__(self) -> None:
+        self.programs: dict[str, Any] = {}
+        cache = ref(self)
+        self.backend.make_way = lambda hidden, reserved: c.bound_programs(hidden, reserved) if (c := cache()) else None
+
+    @property
+    def idle_program_bytes(self) -> int:
+        """Bytes that compiled programs keep which are not running."""
+        return sum(program.idle_bytes for program in self.programs.values())
+
+    def discard_idle_program(self) -> None:
+        """Take the least recently used of the programs that keep bytes and are not running off the device."""
+        next(program for program in self.programs.values() if program.idle_bytes).discard()
+
+    def keep_program(self, program: Any) -> None:
+        """Remember ``program`` as the one used last; of more than :data:`PROGRAMS` the one used first is forgotten."""
+        replaced = self.programs.pop(program.structure, program)
+        if replaced is not program:
+            replaced.discard()
+        self.programs[program.structure] = program
+        if len(self.programs) > PROGRAMS:
+            self._forget_oldest_program()
+
+    def _forget_oldest_program(self) -> None:
+        self.programs.pop(next(iter(self.programs))).discard()
+
+    def bound_programs(self, hidden: int, reserved: int) -> None:
+        """Forget the least recently used programs until what the others keep uncounted, and a new one, is in bounds."""
+        backend, kept = self.backend, list(self.programs.values())
+        for program in kept:
+            hidden, reserved = hidden + program.uncounted[0], reserved + program.uncounted[1]
+        for program in kept:
+            if hidden <= backend.most_hidden and reserved <= backend.most_reserved:
+                break
+            hidden, reserved = hidden - program.uncounted[0], reserved - program.uncounted[1]
+            self._forget_oldest_program()
