@@ -11,9 +11,15 @@ import pytest
 
 import tensorcommons as tc
 from scripts.random_checkpoint import RandomCheckpoint
+from tensorcommons import Device
+from tensorcommons.backends.cpu import CpuBackend
+from tensorcommons.backends.facts import Rates
 from tensorcommons.backends.recovery import ATTEMPTS
 from tensorcommons.errors import DeviceLost
-from tests.sharing.devices import backends, empty, manager_on
+from tests.cases.support import numbers
+from tests.graph.graph_device import graph_device
+from tests.graph.test_partition import cpu_takes, program_of
+from tests.sharing.devices import Backend, backends, empty, manager_on
 from tests.sharing.test_faults import IDS, source
 
 Array = np.ndarray[Any, Any]
@@ -119,6 +125,27 @@ async def test_without_another_device_the_loss_is_raised(place: Any) -> None:
         await work.answer()
     assert device.losses == ATTEMPTS - 1 and device.total == 0
     np.testing.assert_array_equal(await work.answer(), wanted)  # the next call opens it again
+
+
+@pytest.mark.parametrize("times", range(1, ATTEMPTS + 2))
+@pytest.mark.parametrize("method", ["run", "compile"])
+async def test_a_fallback_is_replaced_once_it_was_lost_too_often(
+    monkeypatch: pytest.MonkeyPatch, method: str, times: int
+) -> None:
+    cpu_takes(monkeypatch, Rates(0.0, 1e-6, 1e9, 1e9))  # moving the whole graph is too expensive
+    device = graph_device("exp")
+    backend = Backend("cpu")
+    backend.kind = "webgpu"
+    first, second = Device(backend), Device(CpuBackend())
+    device.fallbacks = (first, second)
+    losing(backend, method, times)
+    x = numbers(8, 8)
+    y = tc.asarray(x, device=device)
+    result = tc.linear(tc.exp(tc.linear(y, y)), y)
+    np.testing.assert_allclose(await result.read(), np.exp(x @ x.T) @ x.T, rtol=1e-5)
+    used = {part.device for part in program_of(device).parts}
+    assert used == {device, first if times < ATTEMPTS else second}
+    assert first.losses == min(times, ATTEMPTS - 1) and first.is_gone == (times >= ATTEMPTS)
 
 
 @pytest.mark.parametrize("times", range(1, ATTEMPTS + 2))
