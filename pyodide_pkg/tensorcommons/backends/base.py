@@ -1,6 +1,6 @@
-"""The contract between graphs and devices: what a device can be asked, and the plan that it is asked to run.
+"""The contract between graphs and devices: the methods of a backend, and the plan that it runs.
 
-A backend owns bytes and time on one device and nothing else: it never knows a model's name, who shares what, or why.
+A backend owns bytes and time on one device and nothing else: models and sharing are above it.
 Bytes are named by *handles*, integers that the caller picks; a handle stays the same when its bytes leave the device
 and come back, so a compiled plan never goes stale.
 
@@ -344,7 +344,7 @@ class Backend(ABC, Generic[E]):
 
     @abstractmethod
     def free(self, handle: int) -> None:
-        """Give the bytes of ``handle`` back at once; work already queued still sees them."""
+        """Free the bytes of ``handle`` at once; work already queued still reads them."""
 
     @abstractmethod
     def write(self, handle: int, offset: int, data: Data) -> None:
@@ -361,7 +361,7 @@ class Backend(ABC, Generic[E]):
         self.write(handle, offset, data)
 
     def parts_of_depth(self, rows: int, depth: int, columns: int) -> int:
-        """In how many parts a product of (rows, depth) and (depth, columns) is fastest, if adding them up is free."""
+        """Return in how many parts a product of (rows, depth) by (depth, columns) is fastest if sums are free."""
         return 1
 
     def stage(self, nbytes: int) -> None:
@@ -372,14 +372,14 @@ class Backend(ABC, Generic[E]):
         self.free(handle)
 
     def drop_spares(self, executable: E) -> None:
-        """Give back what :meth:`spare` left to ``executable``."""
+        """Free what :meth:`spare` left to ``executable``."""
 
     @abstractmethod
     async def read(self, ranges: Sequence[Range]) -> list[memoryview]:
-        """The bytes of every (handle, offset, nbytes), once all queued work is done; together, not one by one."""
+        """Read the bytes of every (handle, offset, nbytes), once all queued work is done; together, not one by one."""
 
     async def read_block(self, handle: int, offset: int, nbytes: int) -> ByteBuffer:
-        """A part of a value as a block; ``offset`` is of whole words of 4 bytes."""
+        """Read a part of a value as a block; ``offset`` is of whole words of 4 bytes."""
         return ByteBuffer.of((await self.read([(handle, offset, nbytes)]))[0])
 
     @property
@@ -457,11 +457,11 @@ class Backend(ABC, Generic[E]):
 
     @abstractmethod
     def probes(self, nbytes: int) -> tuple[Probe, Probe]:
-        """The probes of copying about ``nbytes``, and of multiply-adds."""
+        """Return the probes of copying about ``nbytes``, and of multiply-adds."""
 
     @abstractmethod
     def discard(self, executable: E) -> None:
-        """Give back what ``compile`` kept."""
+        """Free what ``compile`` kept."""
 
     @abstractmethod
     async def wait(self) -> None:
@@ -490,7 +490,7 @@ class Backend(ABC, Generic[E]):
 
     @abstractmethod
     async def reopen(self) -> None:
-        """Start afresh, with no bytes and nothing compiled. Raises DeviceUnavailable if there is no device any more."""
+        """Open the device again, empty, with nothing compiled. Raises DeviceUnavailable if there is none any more."""
 
     @abstractmethod
     def live_buffers(self) -> int:
@@ -498,12 +498,12 @@ class Backend(ABC, Generic[E]):
 
     @abstractmethod
     def close(self) -> None:
-        """Give everything back; safe to call twice."""
+        """Free everything. Safe to call twice."""
 
 
 @dataclass(frozen=True)
 class DeviceKind:
-    """A kind of device, by which it is asked for. ``open`` takes one of its ``wishes``, of which the first is usual.
+    """A kind of device by its public name. ``open`` takes one of its ``wishes``, of which the first is usual.
 
     ``open`` raises DeviceUnavailable where the browser does not have it.
     """

@@ -1,4 +1,4 @@
-"""The budget of a device: what is asked before bytes are taken, and makes room for them."""
+"""The budget of a device, which is checked before bytes are taken, and makes room for them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ STAGING_RESERVE = 64 * 1024  # bytes of a budget (or a quarter of it) that only 
 
 
 class Budget:
-    """Bound of a device's bytes. This one bounds nothing; a manager's stands on every device that it was given.
+    """Limit of a device's bytes. This one has no limit; a manager sets its own on every device that it is given.
 
     ``usable`` are the bytes that anything but reads may take.
     """
@@ -25,32 +25,32 @@ class Budget:
         self.reading = asyncio.Lock()  # one read at a time has the reserve, whatever device it is of
 
     def reserve(self, nbytes: int, category: Category) -> None:
-        """The veto, asked before ``nbytes`` are taken. Raises MemoryBudgetError."""
+        """Check the limit before ``nbytes`` are taken. Raises MemoryBudgetError."""
 
     def free_bytes(self) -> int:
-        """Bytes that the budget leaves."""
+        """Return the bytes left under the limit."""
         return 2**62
 
     def room(self, storages: Collection[Any] = ()) -> int:
-        """The most bytes that a run over ``storages`` may have at once, whatever else leaves."""
+        """Return the most bytes that a run over ``storages`` may have at once, whatever else is evicted."""
         return self.usable
 
     def held(self, storages: Collection[Any] = ()) -> int:
-        """Bytes of values beside ``storages`` that nothing but their owners can free."""
+        """Return the bytes of values beside ``storages`` that only their owners can free."""
         return 0
 
     def pins_changed(self) -> None:
-        """Other entries than before must stay."""
+        """Note that other entries are pinned than before."""
 
     @contextmanager
     def arriving(self, nbytes: int) -> Iterator[None]:
-        """``nbytes`` that were taken for a tensor cannot leave in the block, which must not ask for more room."""
+        """Count ``nbytes`` of a new tensor as not evictable within the block, which must not ask for more room."""
         yield
 
     async def ensure(self, storages: Sequence[Any], extra: int = 0, bundle: Any = None) -> int:
         """Bring ``storages`` and those of ``bundle`` back to their devices, and make room for ``extra`` bytes more.
 
-        Gives the bytes that were brought back."""
+        Return the bytes that were brought back."""
         if bundle is not None:
             bundle.settle()
         return 0
@@ -59,4 +59,4 @@ class Budget:
         """Make room without waiting, where that is possible."""
 
     def use_ended(self) -> None:
-        """Something may leave again."""
+        """Note that a use ended, so more bytes can be evicted."""

@@ -51,7 +51,7 @@ SIDE = 256  # of the matrices of a probe: 34 million operations, which NumPy in 
 
 @dataclass(frozen=True)
 class CpuExecutable(Executable):
-    """The plan itself: NumPy needs no compiling."""
+    """The plan itself: NumPy does not compile."""
 
     plan: Plan
 
@@ -93,7 +93,7 @@ class CpuBackend(Backend[CpuExecutable]):
         self.arrays[handle] = self._empty(nbytes)
 
     def _empty(self, nbytes: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
-        """Bytes that are written before they are read: to set a gigabyte to 0 takes a browser half a second."""
+        """Allocate bytes that are written before they are read: zeroing a gigabyte takes a browser half a second."""
         try:
             if nbytes <= self.largest:
                 return np.empty(nbytes, np.uint8)

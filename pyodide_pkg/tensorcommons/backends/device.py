@@ -51,14 +51,14 @@ class Device(Readable, ProgramCache):
         self.is_software = backend.is_software
         self.facts = backend.facts
         self.limits = backend.limits
-        self.fallbacks: tuple[Device, ...] = ()  # who runs what this one does not take, the first that is there
+        self.fallbacks: tuple[Device, ...] = ()  # run what this one does not take: the first that is not gone
         self.crossings: dict[Way, int] = {"rented": 0, "host": 0}  # bytes that came from other devices
         self.not_lent = NOT_TRIED  # why no tensor is lent to another device; empty where that works
         self._borrower: Device | None = None
         self._lender: Device | None = None
         self._recovering = asyncio.Lock()
         self.losses = 0  # how often the device was lost and came back
-        self.loss = ""  # what the browser said when it was lost last
+        self.loss = ""  # the browser's reason for the last loss
         self.gone = ""  # why it did not come back then
         self.lock = asyncio.Lock()  # one program at a time: all of them share the arena
         self._arena: tuple[int, int] | None = None
@@ -90,7 +90,7 @@ class Device(Readable, ProgramCache):
         return other is self._borrower and not self.not_lent
 
     def stop_lending(self, reason: str) -> None:
-        """It failed: from now on bytes go through the host."""
+        """Note that lending failed: from now on bytes go through the host."""
         self.not_lent = reason
 
     def refusal(self, tensors: Mapping[str, Spec]) -> str:
@@ -116,15 +116,15 @@ class Device(Readable, ProgramCache):
         return busy + self.busy_staging_bytes
 
     def begin_run(self, nbytes: int) -> None:
-        """A program with ``nbytes`` of its own runs until :meth:`end_run`: the arena is not idle. Under ``lock``."""
+        """Begin a run of a program with ``nbytes`` of its own, under ``lock``; :meth:`end_run` ends it."""
         self._running = max(nbytes, 1)
 
     def end_run(self) -> None:
-        """It does not run any more."""
+        """End the run."""
         self._running = 0
 
     def drop_programs(self) -> None:
-        """Forget all programs, and give the arena back, if the device holds no tensor any more and runs nothing."""
+        """Drop all programs and free the arena if the device holds no tensor any more and runs nothing."""
         if not self._closed and not self.lock.locked() and len(self._handles) == bool(self._arena):
             for program in self.programs.values():
                 program.discard()
@@ -132,18 +132,18 @@ class Device(Readable, ProgramCache):
             self.free_scratch()
 
     def arena(self, nbytes: int) -> int:
-        """The scratch arena, at least ``nbytes`` large. All programs of the device share it; call under ``lock``."""
+        """Return the scratch arena, at least ``nbytes`` large. All programs of the device share it. Under ``lock``."""
         if self._arena is None or self._arena[1] < nbytes:
             self._free_arena()
             self._arena = (self.allocate(nbytes, "scratch"), nbytes)
         return self._arena[0]
 
     def arena_growth(self, nbytes: int) -> int:
-        """Bytes by which the arena has to grow for a program that needs ``nbytes``."""
+        """Return the bytes by which the arena has to grow for a program that needs ``nbytes``."""
         return max(nbytes - (self._arena[1] if self._arena else 0), 0)
 
     def free_scratch(self) -> None:
-        """Give back what is idle of arena, spares and staging; the next run and the next read take their own."""
+        """Free what is idle of arena, spares and staging; the next run and the next read allocate their own."""
         self.output_pool.drop_all()
         if not self._running:
             self._free_arena()
@@ -156,7 +156,7 @@ class Device(Readable, ProgramCache):
             self.free(handle)
 
     def watch(self, storage: Any) -> None:
-        """Have ``storage.lose()`` called when the device is lost."""
+        """Call ``storage.lose()`` when the device is lost."""
         self._storages.add(storage)
 
     async def recover(self) -> None:
@@ -175,7 +175,7 @@ class Device(Readable, ProgramCache):
                 raise
             self.gone = ""
             self.losses += 1
-            for lender, borrower in ((self, self._borrower), (self._lender, self)):  # what was found of others is over
+            for lender, borrower in ((self, self._borrower), (self._lender, self)):  # was found for the old one
                 if lender is not None and borrower is not None and not lender.backend.is_lost:
                     await lender.try_lending(borrower)
 

@@ -1,4 +1,4 @@
-"""Facts of a device: what is decided by them does not ask for its kind."""
+"""Facts of a device. Decisions depend on them, not on the kind of device."""
 
 from __future__ import annotations
 

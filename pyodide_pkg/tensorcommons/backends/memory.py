@@ -43,11 +43,11 @@ class Memory(ABC):
         """Forget all programs if the device holds no tensor any more. Called after bytes were freed."""
 
     def memory(self) -> dict[str, int]:
-        """Bytes now by category, with "total" and "peak" (the largest total since the device was opened)."""
+        """Return the bytes now by category, with "total" and "peak" (the largest total since the device was opened)."""
         return {**{str(kind): size for kind, size in self._bytes.items()}, "total": self.total, "peak": self._peak}
 
     def new_handle(self) -> int:
-        """A handle that was never used before."""
+        """Return a handle that was never used before."""
         self._next_handle += 1
         return self._next_handle - 1
 
@@ -76,7 +76,7 @@ class Memory(ABC):
             self.refund(nbytes, category)
 
     def allocate(self, nbytes: int, category: Category, spec: Spec | None = None) -> int:
-        """A handle to ``nbytes`` bytes of any content, for a value of ``spec`` where that is known.
+        """Allocate ``nbytes`` bytes of any content, for a value of ``spec`` if known. Return their handle.
 
         Raises:
             MemoryBudgetError: it would pass the budget; nothing was allocated.
@@ -90,7 +90,7 @@ class Memory(ABC):
         return handle
 
     def promise(self, nbytes: int, category: Category, spec: Spec | None = None) -> int:
-        """A handle for bytes that :meth:`restore` brings."""
+        """Return a handle for bytes that :meth:`restore` allocates."""
         handle = self.new_handle()
         self._handles[handle] = (nbytes, category)
         if spec is not None:
@@ -103,7 +103,7 @@ class Memory(ABC):
         self.output_pool.forget(handle)
 
     def adopt(self, spec: Spec, category: Category) -> int:
-        """A handle for a value that a run is about to create; counted from now on."""
+        """Return a handle for a value that a run is about to create; counted from now on."""
         handle = self.new_handle()
         self.charge(spec.nbytes, category)
         self._handles[handle], self._specs[handle] = (spec.nbytes, category), spec
@@ -116,7 +116,7 @@ class Memory(ABC):
             self._drop(handle)
 
     def free(self, handle: int) -> None:
-        """Give the bytes of ``handle`` back. Does nothing after :meth:`close`."""
+        """Free the bytes of ``handle``. Does nothing after :meth:`close`."""
         if self._closed:
             return
         nbytes, category = self._handles[handle]
@@ -135,7 +135,7 @@ class Memory(ABC):
         self.backend.free(handle)
 
     def restore(self, handle: int) -> None:
-        """Bytes of any content under a new or evicted ``handle``. Raises MemoryBudgetError if they do not fit."""
+        """Allocate bytes for a new or evicted ``handle``. Raises MemoryBudgetError if they do not fit."""
         nbytes, category = self._handles[handle]
         self.charge(nbytes, category)
         try:
@@ -154,7 +154,7 @@ class Memory(ABC):
         return category
 
     def forget(self, handle: int) -> None:
-        """Give an evicted handle up for good."""
+        """Forget an evicted handle for good."""
         self._drop(handle)
         self.drop_programs()
 

@@ -8,7 +8,7 @@ OPS: dict[str, Op] = {}
 
 
 def register(op: Op) -> Op:
-    """Make an op known by its name. Raises ValueError for a name that is taken."""
+    """Register an op under its name. Raises ValueError for a name that is taken."""
     if op.name in OPS:
         raise ValueError(f"op {op.name!r} is defined twice")
     OPS[op.name] = op

@@ -1,8 +1,8 @@
 """Buffers of outputs that are free again, kept for the next run of the program that made them.
 
 To create a buffer, clear it and bind it takes longer than the kernels of a small forward. So once a program is run a
-second time, an output that nobody needs any more stays with it, counted as scratch: the next run's output is that
-buffer. Spares leave with all other idle scratch, the least recently used program's first where they are many.
+second time, an output that was freed stays with it, counted as scratch: the next run's output is that buffer. Spares
+leave with all other idle scratch, the least recently used program's first where they are many.
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ class OutputPool:
     def __init__(self, device: Owner) -> None:
         self.nbytes = 0
         self._device = device
-        self._makers: dict[int, tuple[Any, int]] = {}  # by handle: who made it, as which of its outputs
+        self._makers: dict[int, tuple[Any, int]] = {}  # by handle: the program, and the number of the output
         self._kept: dict[Any, dict[int, int]] = {}  # by program: the bytes of each spare
 
     def made(self, handle: int, program: Any, number: int) -> None:
-        """``handle`` is output ``number`` of ``program``, which may have it back."""
+        """Note that ``handle`` is output ``number`` of ``program``, which may reuse it."""
         self._makers[handle] = program, number
 
     def forget(self, handle: int) -> None:
@@ -47,11 +47,11 @@ class OutputPool:
         self._makers.pop(handle, None)
 
     def bytes_of(self, program: Any) -> int:
-        """Bytes that the next run of ``program`` need not take."""
+        """Return the bytes that the next run of ``program`` need not allocate."""
         return sum(self._kept[program].values()) if program in self._kept else 0
 
     def take(self, handle: int, nbytes: int) -> bool:
-        """Keep ``handle``, which is free, for who made it. False if there is no such program, or no room."""
+        """Keep the free ``handle`` for the program that made it. False if there is no such program, or no room."""
         program, number = self._makers.pop(handle, (None, 0))
         if program is None or program.executable is None or number in self._kept.get(program, ()) or nbytes > MOST:
             return False
@@ -75,12 +75,12 @@ class OutputPool:
         self._device.refund(nbytes, "scratch")
 
     def drop(self, program: Any) -> None:
-        """Give those of ``program`` back."""
+        """Free those of ``program``."""
         if program.executable is not None:
             self._device.backend.drop_spares(program.executable)
         self.used(program)
 
     def drop_all(self) -> None:
-        """Give all of them back."""
+        """Free all of them."""
         for program in list(self._kept):
             self.drop(program)

@@ -30,7 +30,7 @@ class ProgramCache:
         next(program for program in self.programs.values() if program.idle_bytes).discard()
 
     def keep_program(self, program: Any) -> None:
-        """Remember ``program`` as the one used last; of more than :data:`PROGRAMS` the one used first is forgotten."""
+        """Keep ``program`` as the one used last; beyond :data:`PROGRAMS` the least recently used one is dropped."""
         replaced = self.programs.pop(program.structure, program)
         if replaced is not program:
             replaced.discard()
@@ -42,7 +42,7 @@ class ProgramCache:
         self.programs.pop(next(iter(self.programs))).discard()
 
     def bound_programs(self, hidden: int, reserved: int) -> None:
-        """Forget the least recently used programs until what the others keep uncounted, and a new one, is in bounds."""
+        """Drop the least recently used programs until the uncounted bytes of the rest and a new one are in bounds."""
         backend, kept = self.backend, list(self.programs.values())
         for program in kept:
             hidden, reserved = hidden + program.uncounted[0], reserved + program.uncounted[1]

@@ -40,7 +40,7 @@ class Devices:
     def __init__(self, opened: Sequence[Device], missing: dict[str, str], *, by_facts: bool = False) -> None:
         self.opened = tuple(opened)
         self.missing = MappingProxyType(missing)
-        self._by_facts = by_facts  # else the order is that of whoever opened them
+        self._by_facts = by_facts  # else in the order that the caller gave
         self._pinned: Device | None = None
         by_kind = {device.kind: device for device in opened}
         self.webgpu: Device | None = by_kind.get("webgpu")
@@ -139,17 +139,17 @@ class Devices:
         return {kind: known[kind] for kind in KINDS if kind in known and kind != device.kind}
 
     def explain(self, wish: str | Decision = "auto") -> str:
-        """One sentence: which device ``wish`` gives, why, and what the others are. Raises as :meth:`decide` does."""
+        """Explain in a sentence which device ``wish`` gives, why, and what the others are. Raises as :meth:`decide`."""
         decision = wish if isinstance(wish, Decision) else self.decide(wish)
         others = "".join(f"; {kind} is {what}" for kind, what in self.alternatives(decision.device).items())
         return f"{decision.device.kind} ({decision.device.name}), because {decision.why}{others}."
 
     def on_build(self, call: Callable[[dict[str, Any]], None] | None) -> None:
-        """Have ``call`` hear of graphs or pipelines as they are built; None ends it.
+        """Call ``call`` as graphs or pipelines are built; None ends it.
 
         It gets {"status": "build", "device", "done", "total"}.
 
-        ``done`` of ``total`` graphs of one program are built; it is told before the first and after each. A WebNN
+        ``done`` of ``total`` graphs of one program are built; it is called before the first and after each. A WebNN
         program is several where it runs on several cores, and a cancelled build ends after the graph under way.
         """
         check_listener("on_build", call)

@@ -38,11 +38,11 @@ class Readable(Memory):
         """Free the scratch memory that is idle."""
 
     async def read(self, handle: int, offset: int, nbytes: int) -> memoryview:
-        """Bytes of ``handle``."""
+        """Read bytes of ``handle``."""
         return (await self.read_together([(handle, offset, nbytes)]))[0]
 
     async def read_together(self, ranges: Sequence[Range]) -> list[memoryview]:
-        """The bytes of every (handle, offset, nbytes), in one read where there is memory for it.
+        """Read the bytes of every (handle, offset, nbytes), at once where there is memory for it.
 
         The staging copy is counted while it lives, kept for the next read, and made in pieces where memory is short.
 
@@ -73,7 +73,7 @@ class Readable(Memory):
 
     @contextmanager
     def _staged(self, nbytes: int) -> Iterator[None]:
-        """``nbytes`` for a read in the block; where the device keeps them, a power of two that serves later ones."""
+        """Charge ``nbytes`` for a read in the block; a device that keeps staging gets a power of two for later ones."""
         least, most = STAGING
         if not self.backend.keeps_staging or nbytes > most:
             with self.charged(nbytes, "staging"):
@@ -98,7 +98,7 @@ class Readable(Memory):
             self.backend.stage(0)
 
     async def read_chunk(self, handle: int, start: int, stop: int) -> ByteBuffer:
-        """Bytes from ``start`` on as a block: at most CHUNK of them where it reads parts, less if memory is short.
+        """Read bytes from ``start`` on as a block: at most CHUNK of them where it reads parts, less if memory is short.
 
         ``start`` is a multiple of 4, and so is the end if it is not ``stop``. Raises as :meth:`read`.
         """
@@ -113,7 +113,7 @@ class Readable(Memory):
                 return await self.backend.read_block(handle, start, size)
 
     async def chunks(self, handle: int, nbytes: int) -> AsyncGenerator[ByteBuffer]:
-        """All ``nbytes`` of ``handle`` as blocks, which the caller frees. Raises as :meth:`read`."""
+        """Yield all ``nbytes`` of ``handle`` as blocks, which the caller frees. Raises as :meth:`read`."""
         start = 0
         while start < nbytes:
             block = await self.read_chunk(handle, start, nbytes)
@@ -135,5 +135,5 @@ class Readable(Memory):
 
 
 def _words(offset: int, nbytes: int) -> int:
-    """Bytes of the whole words of 4 bytes that a range touches: what a device copies to read it."""
+    """Return the bytes of the whole words of 4 bytes that a range touches, which a device copies to read it."""
     return -(-(offset + nbytes) // 4) * 4 - offset // 4 * 4

@@ -1,7 +1,7 @@
 """Opening devices in time: a browser that never answers costs seconds, not the page.
 
 ``requestDevice`` and ``createContext`` are promises of the browser's GPU process, which may hang with a driver. They
-cannot be cancelled: what answers after it was given up is closed again.
+cannot be cancelled: a device that arrives after it was given up is closed again.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _given_up: set[asyncio.Task[Any]] = set()  # the event loop itself holds tasks w
 async def in_time(
     kind: str, opening: Coroutine[Any, Any, T], seconds: float = OPEN_SECONDS, undo: Callable[[T], object] | None = None
 ) -> T:
-    """The result of ``opening``, which is given up after ``seconds``, or when this is cancelled.
+    """Return the result of ``opening``, which is given up after ``seconds``, or when this is cancelled.
 
     ``undo`` gets a result that comes too late. Raises DeviceUnavailable for a device that did not answer.
     """

@@ -36,7 +36,7 @@ class Activation:
 
     @property
     def is_idle(self) -> bool:
-        """True if nobody uses it now: no tensor shows it, no program reads it."""
+        """True if it is not in use: no tensor shows it, no program reads it."""
         return not self.storage.leaves and not self.storage.in_use
 
 
@@ -62,7 +62,7 @@ class ActivationCache:
         return sum(activation.storage.nbytes for activation in self._kept.values() if activation.is_idle)
 
     def find(self, device: Device, key: str) -> Activation | None:
-        """The activation known as ``key``, if its bytes are there."""
+        """Return the activation of ``key``, if its bytes are there."""
         found = self._kept.get((id(device), key))
         if found is not None and not found.storage.is_resident:  # it was lost with its device, or given back
             self._remove((id(device), key))
@@ -70,7 +70,7 @@ class ActivationCache:
         return found
 
     def use(self, device: Device, key: str) -> None:
-        """Mark as used just now."""
+        """Mark as used now."""
         if (id(device), key) in self._kept:
             self._kept[id(device), key] = self._kept.pop((id(device), key))
 
@@ -89,7 +89,7 @@ class ActivationCache:
         self._kept[id(storage.device), key] = activation
 
     def drop_oldest(self) -> bool:
-        """Free the least recently used of those that nobody uses. False if there is none."""
+        """Free the least recently used of those that are not in use. False if there is none."""
         for key, activation in self._kept.items():
             if activation.is_idle:
                 self._remove(key)
@@ -97,20 +97,20 @@ class ActivationCache:
         return False
 
     def sweep(self) -> None:
-        """Let go of what can never be found again: a weight that it came of is gone or was written."""
+        """Free what can never be found again: a weight that it was computed from is gone or was written."""
         for key, activation in list(self._kept.items()):
             if not activation.is_current:
                 self._remove(key)
 
     def forget(self, storage: Storage) -> None:
-        """``storage`` is somebody else's from now on."""
+        """Stop keeping ``storage``, which has another owner from now on."""
         for key, activation in list(self._kept.items()):
             if activation.storage is storage:
                 del self._kept[key]
                 storage.set_cached(is_cached=False)
 
     def clear(self) -> None:
-        """Let go of everything; what a tensor shows stays as long as the tensor."""
+        """Stop keeping everything; what a tensor shows stays as long as the tensor."""
         for key in list(self._kept):
             self._remove(key)
 

@@ -24,7 +24,7 @@ class _Part(NamedTuple):
 
 
 class _Sums:
-    """Sums of one model: bytes, those that nobody else holds, and bytes on the device by number of holders."""
+    """Sums of one model: bytes, those without another holder, and bytes on the device by number of holders."""
 
     def __init__(self, kind: str) -> None:
         self.kind = kind
@@ -43,7 +43,7 @@ class Ledger:
         self.unique = self.separate = self.unheld = 0
 
     def settle(self) -> None:
-        """Take in what changed."""
+        """Update the sums by the entries that changed."""
         for number, entry in self._registry.changes().items():
             before = self._parts.pop(number, None)
             if entry is None:

@@ -88,7 +88,7 @@ class LockGroup(Generic[L]):
             storage._groups.append(weakref.ref(self))
 
     def settle(self) -> None:
-        """Look at every storage: is it resident, and does nobody write it or wait to do so?"""
+        """Check every storage: settled means that all are resident, and that no write is under way or waiting."""
         self.is_settled = all(
             storage.state == "resident" and not storage._writers and not storage._waiting for storage in self.storages
         )

@@ -1,6 +1,6 @@
 """TensorSharingManager: the models of one tab, the tensors they share, the memory they may take.
 
-It knows storages, identities and holders. What a model computes it never looks at: a model hands it requests to run.
+It manages storages, identities and holders, and runs the requests of models; it does not depend on what they compute.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class Movable(Protocol):
         """
 
     def unload(self) -> None:
-        """Let its weights go. Safe to call twice."""
+        """Release its weights. Safe to call twice."""
 
     @property
     def model_type(self) -> str:
@@ -73,7 +73,7 @@ class Movable(Protocol):
         """Shape and dtype of its weights, by name."""
 
     def moved(self, decision: Decision, weights: Mapping[Storage, Tensor]) -> None:
-        """The model is on another device, its weights there are these, by the storages of the ones that it had."""
+        """Note the model's new device, and its weights there by the storages of those that it had."""
 
 
 class TensorSharingManager(SharedTensors):
@@ -114,7 +114,7 @@ class TensorSharingManager(SharedTensors):
         self._loading: set[str] = set()  # names that a load has: no other one gets them before it has ended
         self._moving = asyncio.Lock()  # one move at a time: the second finds what the first brought
         self._moves = 0
-        self._losses = {device: device.losses for device in self.devices.opened}  # that were told of
+        self._losses = {device: device.losses for device in self.devices.opened}  # reported so far
         self._ledger = Ledger(self.registry)
         self.runner = Runner(self.registry, self.residency, self.activations)
         self._opportunities = Opportunities(self.registry, self.models)
@@ -143,7 +143,7 @@ class TensorSharingManager(SharedTensors):
     # --- models and their weights ---
 
     def add_model(self, name: str, device: Device) -> str:
-        """Make room for a model; gives its name, with a number behind it where the name is taken.
+        """Add a model. Return its name, with a number appended where the name is taken.
 
         Raises ManagerClosed after :meth:`close`.
         """
@@ -157,7 +157,7 @@ class TensorSharingManager(SharedTensors):
         return unique
 
     def place_model(self, name: str, device: Device) -> None:
-        """Have a model that is being loaded on ``device``; does nothing if its tensors were released meanwhile."""
+        """Note the device of a model that is being loaded. Does nothing if its tensors were released meanwhile."""
         if name in self.models:
             self.models[name] = device
 
@@ -167,7 +167,7 @@ class TensorSharingManager(SharedTensors):
         self._loading.discard(name)
 
     async def move(self, model: Movable, decision: Decision, tell: Progress = lambda done, total: None) -> None:
-        """Have a loaded model's weights, and its runs from now on, on another device; see :meth:`Model.to`."""
+        """Move a loaded model's weights, and its runs from now on, to another device; see :meth:`Model.to`."""
         async with self._moving:
             target = decision.device
             if target not in self.devices.opened:
@@ -186,15 +186,15 @@ class TensorSharingManager(SharedTensors):
         self.changed()
 
     def _check_loaded(self, model: Movable) -> None:
-        """Raises ManagerClosed, or TensorReleased for a model that was unloaded while its move waited."""
+        """Raise ManagerClosed, or TensorReleased for a model that was unloaded while its move waited."""
         self.check_open()
         if model.name not in self.models or model.is_unloaded:
             raise TensorReleased(f"{model.name} was unloaded while it was moving; load it again with from_pretrained()")
 
     def release_model_tensors(self, model_name: str) -> int:
-        """End every hold of ``model_name``: weights, tensors and views. Gives how many ended.
+        """End every hold of ``model_name``: weights, tensors and views. Return how many ended.
 
-        Weights that nobody else holds are freed; registered tensors stay until ``optimize_memory_usage``.
+        Weights without another holder are freed; registered tensors stay until ``optimize_memory_usage``.
         """
         ended = self.registry.release(model_name)
         for tensor in self.tensors.values():
@@ -242,7 +242,7 @@ class TensorSharingManager(SharedTensors):
         return dict(self.runner.last_run)
 
     def ran(self, model: Movable, program: Program | PartedProgram, js_calls: int, fallback: str) -> None:
-        """Have ``last_run`` tell of a program that ``model`` ran by itself: a step of its writing."""
+        """Account in ``last_run`` for a program that ``model`` ran by itself: a step of a generation."""
         self.runner.tell(model.name, program, js_calls)
         self.runner.last_run["fallback"] = fallback
 
@@ -288,7 +288,7 @@ class TensorSharingManager(SharedTensors):
         return [answers[i] for i in range(len(calls))]
 
     async def finishing(self, models: Sequence[Movable], work: Callable[[], Awaitable[T]]) -> tuple[T, str]:
-        """Do ``work`` with ``models``, which move off a device that is gone. Gives the result and what happened."""
+        """Do ``work`` with ``models``, which move off a device that is gone. Return the result and what happened."""
         told = []
 
         async def where_they_are() -> T:
@@ -378,7 +378,7 @@ class TensorSharingManager(SharedTensors):
         return accounts.recommendations(self, self.analyze_sharing_opportunities())
 
     def optimize_memory_usage(self) -> dict[str, Any]:
-        """Free the tensors that nobody needs, kept activations and idle arenas. Gives what that freed, in bytes."""
+        """Free unused tensors, kept activations and idle arenas. Return what that freed, in bytes."""
         self.check_open()
         before = self.residency.used
         freed = self.free_unused_tensors()
@@ -402,7 +402,7 @@ class TensorSharingManager(SharedTensors):
 def _wanted(
     calls: Sequence[tuple[Movable, Mapping[str, Any]]], outputs: Sequence[Sequence[str] | None] | None
 ) -> Sequence[Sequence[str] | None]:
-    """The outputs wanted of each call. Raises TensorCommonsError for calls that are no pairs, or not as many."""
+    """Return the outputs wanted of each call. Raises TensorCommonsError for malformed calls."""
     for call in calls:
         if not (isinstance(call, tuple) and len(call) == 2 and hasattr(call[0], "request")):
             raise TensorCommonsError(f"run_together() takes (model, inputs) pairs, not {quoted(call)}")
@@ -424,7 +424,7 @@ def _requests(
 
 
 def _by_device(calls: Sequence[tuple[Movable, Mapping[str, Any]]]) -> dict[Device, list[int]]:
-    """The places in ``calls`` of the models of each device."""
+    """Return the places in ``calls`` of the models of each device."""
     places: dict[Device, list[int]] = {}
     for i, (model, _) in enumerate(calls):
         places.setdefault(model.device, []).append(i)
@@ -432,7 +432,7 @@ def _by_device(calls: Sequence[tuple[Movable, Mapping[str, Any]]]) -> dict[Devic
 
 
 def _added(values: Sequence[Any]) -> Any:
-    """One account of several runs: numbers and lists are added up, tables joined, and of names there is one each."""
+    """Combine the accounts of several runs: numbers and lists are added up, tables joined, names listed once."""
     if all(isinstance(value, str) for value in values):
         return " + ".join(dict.fromkeys(values))
     if all(isinstance(value, dict) for value in values):

@@ -46,10 +46,10 @@ Run: TypeAlias = Callable[..., Awaitable[list[dict[str, Tensor]]]]
 async def bring(
     registry: Registry, residency: Residency, moving: Leaving, target: Device, tell: Progress
 ) -> dict[Storage, Entry]:
-    """Have ``moving`` hold on ``target`` what it holds elsewhere. Gives what took the place of each storage.
+    """Have ``moving`` hold on ``target`` what it holds elsewhere. Return what took the place of each storage.
 
-    Tensors that were registered by name stay. ``tell(done, total)`` hears of the bytes; what others brought to
-    ``target`` before is done at once.
+    Tensors that were registered by name stay. ``tell(done, total)`` is called with the bytes; those that are on
+    ``target`` already are done at once.
 
     Raises:
         DeviceUnavailable: the target was lost and does not come back.
@@ -94,7 +94,7 @@ async def bring(
 
 
 async def _brought(registry: Registry, residency: Residency, entry: Entry, target: Device) -> Entry:
-    """The entry of the same content on ``target``: rented where that works, else by way of the host."""
+    """Bring the same content to ``target``: rented where that works, else through the host. Return its entry."""
     storage = entry.storage
     source, origin = storage.device, storage.origin
     known = registry.find(target, storage.identity)
@@ -116,7 +116,7 @@ async def _brought(registry: Registry, residency: Residency, entry: Entry, targe
 
 
 def _added(registry: Registry, fresh: Entry) -> Entry:
-    """``fresh``, or what somebody else brought meanwhile; ``fresh`` goes then."""
+    """Add ``fresh``, or return the entry that was added meanwhile and release ``fresh``."""
     known = registry.find(fresh.storage.device, fresh.storage.identity)
     if known is None:
         registry.add(fresh)
@@ -150,7 +150,7 @@ def remember_how(run: Run, model: Leaving, inputs: Mapping[str, Any], answer: Ma
 async def _again(run: WeakMethod[Run], model: ref[Leaving], inputs: Mapping[str, Any], name: str) -> memoryview:
     again, computed_by = run(), model()
     if again is None or computed_by is None:
-        raise DeviceLost("the tensor's bytes went with the lost device, and the model that computed them is gone")
+        raise DeviceLost("the tensor's bytes were lost with their device, and the model that computed them is gone")
     ((tensor,),) = [answer.values() for answer in await again([(computed_by, inputs)], [[name]])]
     await tensor.realize()
     found = resolve_view(tensor.node)

@@ -56,7 +56,7 @@ class Opportunities:
         }
 
     def _common_prefixes(self) -> list[dict[str, Any]]:
-        """Pairs of loaded models whose graphs begin with the same computation."""
+        """Yield pairs of loaded models whose graphs begin with the same computation."""
         for name, traces in self._traces.items():
             if name not in self._probed:
                 with suppress(MemoryBudgetError):  # its constants do not fit just now: no evidence then

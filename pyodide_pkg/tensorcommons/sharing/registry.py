@@ -1,7 +1,7 @@
-"""Interned bytes: one entry a content and device, with everyone who holds it and under which names.
+"""Interned bytes: one entry for each content and device, with its holders and their names for it.
 
-A model *holds* an entry, whatever it calls it and however often it asks. A registered tensor keeps its entry alive by
-its name, held or not. When nobody holds an entry and no registered name keeps it, the bytes go.
+A model *holds* an entry, under any name and only once. A registered tensor keeps its entry alive by its name, held or
+not. The bytes of an entry without a holder and without a registered name are freed.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class Entry:
 
     @property
     def name(self) -> str:
-        """The name that it is shown under: a registered one, else the first holder's."""
+        """Name in reports: a registered one, else the first holder's."""
         if self.registered:
             return min(self.registered)
         return min(next(iter(self.names.values()), {self.storage.identity})).removeprefix(REGISTERED)
@@ -104,17 +104,17 @@ class Registry:
         return len(self._entries)
 
     def changes(self) -> dict[int, Entry | None]:
-        """The entries that changed since this was called last, by number; ``None`` for one that is gone."""
+        """Return the entries that changed since the last call, by number; ``None`` for one that is gone."""
         changed = {number: self._by_number.get(number) for number in sorted(self._marked)}
         self._marked.clear()
         return changed
 
     def find(self, device: Device, identity: str) -> Entry | None:
-        """The entry with this content on ``device``."""
+        """Return the entry with this content on ``device``."""
         return self._entries.get((id(device), identity))
 
     def at_origin(self, device: Device, origin: str) -> Entry | None:
-        """The entry that was read from ``origin`` (a file's address and byte range), if it is still on ``device``."""
+        """Return the entry read from ``origin`` (a file's address and byte range), if it is still on ``device``."""
         return self.find(device, self._origins.get((id(device), origin), ""))
 
     def remember(self, device: Device, origin: str, identity: str) -> None:
@@ -129,7 +129,7 @@ class Registry:
     def intern(
         self, device: Device, data: memoryview, spec: Spec, identity: str | None = None, origin: Origin | None = None
     ) -> Entry:
-        """The entry with these bytes, uploaded only if it is not there yet. The caller holds or registers it next.
+        """Return the entry with these bytes, uploaded unless it is there. The caller holds or registers it next.
 
         With ``away`` a new one's bytes come to the device with its first use, from ``origin``.
         Raises MemoryBudgetError if they do not fit; nothing changed then.
@@ -145,14 +145,14 @@ class Registry:
         return self._entries[key]
 
     def add(self, entry: Entry) -> None:
-        """Take in an entry that was made elsewhere, of an identity that is not here yet."""
+        """Add an entry of an identity that is not registered yet."""
         known = self._entries.setdefault((id(entry.storage.device), entry.storage.identity), entry)
         assert known is entry, f"two entries for {entry.storage.identity}"
         self._by_number[entry.number] = entry
         entry.storage.notify_by(partial(self._marked.add, entry.number))  # a reference to the entry would be a cycle
 
     def rename(self, entry: Entry, content: str | None) -> None:
-        """The entry's bytes are others: ``content``, or known to nobody.
+        """Note that the entry has other bytes: ``content``, or unknown ones.
 
         Where another entry has that content already, this one keeps an identity of its own beside it.
         """
@@ -165,11 +165,11 @@ class Registry:
         self.add(entry)
 
     def held_by(self, model: str) -> dict[str, Entry]:
-        """The entries of ``model`` by its own names."""
+        """Return the entries of ``model`` by its own names."""
         return {name: entry for entry in self for name in entry.names.get(model, ())}
 
     def release(self, model: str) -> int:
-        """End every hold of ``model``. Gives how many ended."""
+        """End every hold of ``model``. Return how many ended."""
         ended = 0
         for entry in list(self):
             if model in entry.names:
@@ -179,7 +179,7 @@ class Registry:
         return ended
 
     def clear(self) -> None:
-        """End every hold and every registered name, so that all bytes go. What was given goes back."""
+        """End every hold and registered name, so that all bytes are freed. Given bytes go back to their tensors."""
         for entry in list(self):
             entry.names.clear()
             entry.registered.clear()
@@ -188,7 +188,7 @@ class Registry:
         self._origins.clear()
 
     def drop_if_unused(self, entry: Entry) -> None:
-        """Free the entry if nobody holds it and no registered tensor keeps it. What was given goes back."""
+        """Free the entry if neither a holder nor a registered tensor keeps it. Given bytes go back to their tensors."""
         if entry.names or entry.registered:
             return
         storage = entry.storage

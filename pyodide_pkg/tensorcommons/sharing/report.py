@@ -1,4 +1,4 @@
-"""The memory report: one immutable picture of who holds what, as JSON-able data. The page draws it and nothing else."""
+"""The memory report: an immutable snapshot of the holders of all bytes, as JSON-able data. The page draws only it."""
 
 from __future__ import annotations
 

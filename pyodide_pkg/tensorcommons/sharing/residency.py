@@ -1,6 +1,6 @@
-"""The budget that holds: what leaves under pressure, in which order, and how it comes back.
+"""The budget of managers: what is evicted under memory pressure, in which order, and how it comes back.
 
-Order of leaving: activations kept for later runs; the scratch arena of an idle device; then entries that nobody holds;
+Order of eviction: activations kept for later runs; the scratch arena of an idle device; then entries without a holder;
 then held ones, the least recently used first; then compiled programs, which cost most to make again. Pinned entries
 and whatever a running program uses never leave. An eviction keeps a copy in host memory, or none where a local origin
 can be read again; the next use restores. All of this is checked *before* the first byte leaves, so a request that
@@ -64,7 +64,7 @@ class Residency(Budget):
 
     @classmethod
     def of(cls, devices: Sequence[Device], share: Share) -> Residency:
-        """The budget of ``devices``, new or that of another manager, with ``share`` in it.
+        """Return the budget of ``devices``, new or that of another manager, with ``share`` in it.
 
         Raises:
             TensorCommonsError: only some of the devices are under another manager's budget.
@@ -97,7 +97,7 @@ class Residency(Budget):
         self.use_ended()  # what did not fit may fit now
 
     def _sum_up(self) -> None:
-        """Look at the managers' limits, when one of them is another: each allocation asks for what comes of them.
+        """Combine the managers' limits after one of them changed; each allocation is checked against the result.
 
         ``limit`` is the smallest of all, in bytes; ``usable`` the part of it that anything but reads may take.
         """
@@ -123,7 +123,7 @@ class Residency(Budget):
 
     @property
     def cached_bytes(self) -> int:
-        """Bytes of activations that are kept for later runs and used by nobody now."""
+        """Bytes of activations that are kept for later runs and not in use now."""
         return sum(share.activations.idle_bytes for share in self._shares)
 
     def free_bytes(self) -> int:
@@ -131,7 +131,7 @@ class Residency(Budget):
         return self.limit - self.used
 
     def reserve(self, nbytes: int, category: Category) -> None:
-        """The veto: called before every allocation."""
+        """See :class:`Budget`: called before every allocation."""
         total = self.used + nbytes
         if total > (self.limit if category == "staging" else self.usable):
             raise self.refusal(nbytes)
@@ -141,7 +141,7 @@ class Residency(Budget):
                 share.peak = max(share.peak, total)
 
     def refusal(self, nbytes: int, pinned: Sequence[Entry] = ()) -> MemoryBudgetError:
-        """The error for ``nbytes`` more bytes, with who holds what. ``pinned`` is known to be in the way."""
+        """Make the error for ``nbytes`` more bytes, with the holders. ``pinned`` entries are known to be in the way."""
         held: dict[str, int] = {}
         for entry in self._entries:
             if entry.storage.state == "resident":
@@ -193,7 +193,7 @@ class Residency(Budget):
             await self._some_use_ends(nbytes, keep)
 
     async def _made_room(self, nbytes: int, keep: Collection[Storage]) -> bool:
-        """Evict until ``nbytes`` fit. False if that takes what is in use just now."""
+        """Evict until ``nbytes`` fit. False if that takes bytes that are in use now."""
         async with self._evicting:
             while self.used + nbytes > self.usable:
                 movable = self.candidates(keep)
@@ -227,7 +227,7 @@ class Residency(Budget):
             turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         except RuntimeError:  # nothing goes on beside a caller without a loop
             raise self.refusal(nbytes) from None
-        self.use_ended()  # who waits already may have counted on what this one uses
+        self.use_ended()  # others that wait may have counted on what this one uses
         self._waiting.append((keep, turn))
         try:
             await turn
@@ -236,7 +236,7 @@ class Residency(Budget):
 
     @contextmanager
     def arriving(self, nbytes: int) -> Iterator[None]:
-        """``nbytes`` that were taken for a tensor cannot leave in the block, which must not ask for more room."""
+        """Count ``nbytes`` of a new tensor as not evictable within the block, which must not ask for more room."""
         self._arriving += nbytes
         try:
             yield
@@ -245,7 +245,7 @@ class Residency(Budget):
             self.use_ended()
 
     def use_ended(self) -> None:
-        """Have everybody who waits for room look again."""
+        """Wake up everything that waits for room."""
         for _, turn in self._waiting:
             if not turn.done():
                 turn.set_result(None)
@@ -262,7 +262,7 @@ class Residency(Budget):
         return max(held - sum(storage.nbytes for storage in own if not storage.is_cached), 0)
 
     def check_together(self, nbytes: int, keep: Collection[Storage] = ()) -> None:
-        """Raises MemoryBudgetError if ``nbytes`` could never be here together, whatever else leaves.
+        """Raise MemoryBudgetError if ``nbytes`` cannot be resident together, whatever else leaves.
 
         Those of ``keep`` are among ``nbytes``; pinned entries stay in any case.
         """
@@ -270,7 +270,7 @@ class Residency(Budget):
             raise self.refusal(nbytes, [entry for entry in self._entries if entry.pins and entry.storage not in keep])
 
     async def check_streams(self, nbytes: int, keep: Collection[Storage], least: Callable[[], Slices[Need]]) -> bool:
-        """Return whether weights of ``nbytes`` cannot be here together, so that each run streams them.
+        """Return whether weights of ``nbytes`` cannot be resident together, so that each run streams them.
 
         Raises MemoryBudgetError if a run cannot do that either: it takes ``least`` at a time.
         """
@@ -306,7 +306,7 @@ class Residency(Budget):
             suspend(self.make_room(nbytes))
 
     async def _evict_one(self, movable: Sequence[Entry]) -> None:
-        """Let go of what comes first in the order.
+        """Evict what comes first in the order.
 
         An activation, an idle arena, the first of ``movable``, a compiled program.
         """
@@ -334,9 +334,9 @@ class Residency(Budget):
                 return
 
     async def ensure(self, storages: Sequence[Storage], extra: int = 0, bundle: Bundle | None = None) -> int:
-        """Have all of ``storages`` on their devices, with room for ``extra`` bytes more. Mostly there is nothing to do.
+        """Bring all of ``storages`` to their devices, with room for ``extra`` bytes more. Mostly they are there.
 
-        Gives the bytes that were brought back. Raises MemoryBudgetError if they do not fit together.
+        Return the bytes that were brought back. Raises MemoryBudgetError if they do not fit together.
         """
         devices = {storage.device for storage in storages}
         if bundle is not None:
@@ -362,7 +362,7 @@ class Residency(Budget):
                 return brought
             restored = []
             for storage in away:
-                await storage.wait_for_restore()  # of somebody else
+                await storage.wait_for_restore()  # that another caller began
                 if storage.state not in ("offloaded", "dropped"):
                     continue
                 await self.make_room(storage.nbytes, storages)  # what was made above may be gone by now
@@ -373,7 +373,7 @@ class Residency(Budget):
             await self._check(restored)
 
     async def _check(self, storages: Sequence[Storage]) -> None:
-        """Raises DeviceMemoryError where a device had no memory for one of ``storages``, which leaves it again."""
+        """Raise DeviceMemoryError where a device had no memory for one of ``storages``, which leaves it again."""
         try:
             for device in {storage.device for storage in storages}:
                 handles = [each.handle for each in storages if each.device is device and each.is_resident]
@@ -417,6 +417,6 @@ class Residency(Budget):
 
 
 async def _recovered(device: Device) -> None:
-    """Open a lost device again if it comes back; in any case its bytes count no more."""
+    """Open a lost device again if it comes back; in either case its bytes no longer count."""
     with suppress(DeviceUnavailable):
         await device.recover()

@@ -107,7 +107,7 @@ class Runner:
         self.streamed: dict[str, dict[str, int]] = {}  # by model that streams: what its last run did
 
     def add(self, model: str, traces: Traces) -> None:
-        """Run others with ``model`` in mind: what it could take over is kept."""
+        """Add a loaded model: runs of others keep what it could reuse."""
         self._models[model] = traces
         self._loads += 1
 
@@ -166,7 +166,7 @@ class Runner:
     async def _asked(
         self, device: Device, asked: Callable[[], Sequence[Request]]
     ) -> tuple[Sequence[Request], Arguments, _Prepared]:
-        """The requests, their arguments, and their graph."""
+        """Return the requests, their arguments, and their graph."""
         while True:
             requests, arguments = asked(), Arguments()
             if any(request.trace.device is not device for request in requests):
@@ -181,7 +181,7 @@ class Runner:
             return requests, arguments, prepared
 
     def _traced(self, device: Device, requests: Sequence[Request]) -> Slices[None]:
-        """Make the graphs of all traces that a run needs; they keep them."""
+        """Make the graphs of all traces that a run needs; the traces keep them."""
         for request in requests:
             yield
             yield from request.trace.passes()
@@ -198,7 +198,7 @@ class Runner:
         return known if all(map(is_, known.traces, [request.trace for request in requests])) else None
 
     def _prepare(self, device: Device, requests: Sequence[Request], names: Sequence[Mapping[str, str]]) -> _Prepared:
-        """The graph of a run and its reuse points."""
+        """Make the graph of a run and find its reuse points."""
         traces = [request.trace for request in requests]
         fused = merge([(trace.graph, own) for trace, own in zip(traces, names, strict=True)])
         cuts = self._reuse_points(device, fused, requests, names) if self._activations.share else []
@@ -237,7 +237,7 @@ class Runner:
     async def _variant(
         self, device: Device, prepared: _Prepared, found: frozenset[ReusePoint], *, keep: bool
     ) -> _Variant:
-        """The program for what is not found; one that keeps nothing besides its outputs where memory is short."""
+        """Choose the program for what is not found; where memory is short, one that keeps only its outputs."""
         if keep:
             variant = await self._compiled(device, prepared, found, keep=True)
             if not variant.rest.kept or variant.bound is None or self._fits(variant.bound):
@@ -361,7 +361,7 @@ class Arguments:
         self._bytes: dict[str, memoryview | bytes] = {}
 
     def bound(self, arrays: Mapping[str, np.ndarray[Any, Any]]) -> dict[str, str]:
-        """The graph's names of a request's ``arrays``, by its own names of them."""
+        """Return the graph's names of a request's ``arrays``, by the request's names of them."""
         return {name: self._bind(name, array) for name, array in arrays.items()}
 
     def _bind(self, name: str, array: np.ndarray[Any, Any]) -> str:
@@ -395,5 +395,5 @@ class Arguments:
 
 
 def _bytes(array: np.ndarray[Any, Any]) -> memoryview | bytes:
-    """To be compared: a tenth of the time that NumPy takes for two short arrays."""
+    """Return the bytes for a comparison, which takes a tenth of NumPy's time for short arrays."""
     return memoryview(array).cast("B") if array.size and array.flags.c_contiguous else array.tobytes()

@@ -1,4 +1,4 @@
-"""A tensor by name, for several models: who may have it, who holds it, and views that show a part of it.
+"""Tensors that several models share by name, and views that show a part of one.
 
 A SharedTensor is a name over an entry of the registry. Two names with the same content share one entry, until one of
 them is written: then that one gets bytes of its own.
@@ -48,7 +48,7 @@ class Owner(Protocol):
         """See :meth:`SharedTensor.create_view`."""
 
     def check_open(self) -> None:
-        """Raises ManagerClosed after it was closed."""
+        """Raise ManagerClosed after it was closed."""
 
     async def copy_tensor(self, tensor: SharedTensor, storage_type: str, name: str | None) -> SharedTensor:
         """See :meth:`SharedTensor.copy_to`."""
@@ -62,7 +62,7 @@ class Owner(Protocol):
         """Write ``pieces`` (byte offset, bytes) into ``tensor``."""
 
     def changed(self) -> None:
-        """Tell the subscribers."""
+        """Report a change to the subscribers."""
 
 
 class SharedTensor(Granted):
@@ -72,7 +72,7 @@ class SharedTensor(Granted):
     """
 
     def __init__(self, manager: Owner, name: str, entry: Entry, producer: str | None, consumers: Sequence[str]) -> None:
-        self._manager = ref(manager)  # which refers to its tensors: it is gone when its users let go of it
+        self._manager = ref(manager)  # weak: the manager refers to its tensors
         super().__init__(name)
         self.entry = entry
         self.producer_model = producer
@@ -145,18 +145,18 @@ class SharedTensor(Granted):
         return Tensor.of_storage(self.entry.storage, self.entry.spec)
 
     def check(self) -> None:
-        """Raises TensorReleased if the tensor was freed."""
+        """Raise TensorReleased if the tensor was freed."""
         if self.is_freed:
             raise TensorReleased(f"shared tensor {quoted(self.name)} was freed; register it again")
 
     def tell(self) -> None:
-        """Tell the manager's subscribers of a change, where there is a manager."""
+        """Report a change to the manager's subscribers, where there is a manager."""
         manager = self._manager()
         if manager is not None:
             manager.changed()
 
     def forget(self, model: str) -> None:
-        """``model`` is done with the tensor and its views, whether it ever came for them or not."""
+        """End the turns of ``model``: it is not awaited for the tensor or its views."""
         self.awaited.discard(model)
         for view in self.views.values():
             view.awaited.discard(model)
@@ -177,7 +177,7 @@ class SharedTensor(Granted):
         self.tell()
 
     def can_be_freed(self) -> bool:
-        """Return whether nobody holds it or a view of it, nothing pins it, and every listed consumer had its turn.
+        """Return whether it has no holder, no held view and no pin, and every listed consumer had its turn.
 
         A consumer had its turn when it acquired and released it, or ended by ``release_model_tensors``.
         """
@@ -187,7 +187,7 @@ class SharedTensor(Granted):
     def create_view(
         self, name: str, offset: Sequence[int], size: Sequence[int], model: str | None = None
     ) -> SharedTensorView:
-        """A part of the tensor, from ``offset`` on and ``size`` long in each dimension; no bytes of its own.
+        """Create a view: ``size`` elements from ``offset`` on in each dimension, without bytes of its own.
 
         ``model`` is granted the view and holds it.
 
@@ -197,10 +197,10 @@ class SharedTensor(Granted):
         return self.manager.add_view(self, name, Layout.contiguous(self.shape), offset, size, model)
 
     async def copy_to(self, storage_type: str, name: str | None = None) -> SharedTensor:
-        """The same content on another device, registered as ``name``, with producer and grants.
+        """Register the same content on another device as ``name``, with producer and grants.
 
         The name is ``<name>_<storage_type>`` unless another is given. Copying to that name again brings the copy up to
-        date: it gets what this tensor has now, for everybody who holds it.
+        date, for all of its holders.
 
         Raises:
             DeviceUnavailable, UnsupportedDtype: the device cannot hold it; nothing moved.
@@ -209,7 +209,7 @@ class SharedTensor(Granted):
         return await self.manager.copy_tensor(self, storage_type, name)
 
     async def read(self) -> np.ndarray[Any, Any]:
-        """The values as a NumPy array."""
+        """Read the values as a NumPy array."""
         manager = self._manager()
         return await (manager.read(self.tensor) if manager is not None else self.tensor.read())
 
@@ -222,7 +222,7 @@ class SharedTensor(Granted):
         await self.manager.overwrite(self, [(0, raw)], content_identity(raw, self.shape, self.dtype))
 
     def get_memory_usage(self) -> int:
-        """Device bytes of the tensor, shared or not."""
+        """Return the device bytes of the tensor, shared or not."""
         return self.nbytes
 
 
@@ -267,11 +267,11 @@ class SharedTensorView(Granted):
     def create_view(
         self, name: str, offset: Sequence[int], size: Sequence[int], model: str | None = None
     ) -> SharedTensorView:
-        """A part of this part; see :meth:`SharedTensor.create_view`."""
+        """Create a view of a part of this view; see :meth:`SharedTensor.create_view`."""
         return self.parent.manager.add_view(self.parent, name, self.layout, offset, size, model, self.offset)
 
     async def read(self) -> np.ndarray[Any, Any]:
-        """The values as a NumPy array."""
+        """Read the values as a NumPy array."""
         manager = self.parent._manager()
         return await (manager.read(self.tensor) if manager is not None else self.tensor.read())
 
@@ -281,11 +281,11 @@ class SharedTensorView(Granted):
         await self.parent.manager.overwrite(self.parent, runs(self.layout, self.dtype.itemsize, raw), None)
 
     def get_memory_usage(self) -> int:
-        """0: the bytes are the parent's."""
+        """Return 0: the bytes are the parent's."""
         return 0
 
 
 def storage_of(tensor: Tensor) -> Storage | None:
-    """The storage of a tensor that is there already, dense and whole; else ``None``."""
+    """Return the storage of a tensor that is computed, dense and whole; else ``None``."""
     node = tensor.node
     return node.storage if node.op is None else None

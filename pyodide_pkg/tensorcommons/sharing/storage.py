@@ -92,7 +92,7 @@ class Storage(Lockable):
         origin: Origin | None = None,
         spec: Spec | None = None,
     ) -> Storage:
-        """A new storage with ``data`` in it, the value of a ``spec`` where that is known.
+        """Make a storage with ``data`` in it, the value of a ``spec`` where that is known.
 
         Raises MemoryBudgetError if it does not fit; nothing changed then."""
         storage = cls.reserve(device, data.nbytes, category, spec, identity, origin)
@@ -113,7 +113,7 @@ class Storage(Lockable):
         identity: str | None = None,
         origin: Origin | None = None,
     ) -> Storage:
-        """A new storage, whose bytes come with :meth:`fill`. Raises MemoryBudgetError if it does not fit."""
+        """Make a storage whose bytes come with :meth:`fill`. Raises MemoryBudgetError if it does not fit."""
         device.budget.make_room_now(nbytes)
         return cls(device, device.allocate(nbytes, category, spec), nbytes, identity, category, origin)
 
@@ -126,12 +126,12 @@ class Storage(Lockable):
             self.device.backend.fill(self.number, offset, data)
 
     def complete(self, identity: str, origin: Origin) -> None:
-        """Note what the bytes are, all of which were written, and where they come from."""
+        """Note identity and origin of the bytes, all of which were written."""
         self.identity, self.origin = identity, origin
         self.regain(origin)
 
     def regain(self, origin: Origin) -> None:
-        """Lost bytes can be read again from ``origin``: the next use brings them to the device."""
+        """Let the next use of lost bytes read them again from ``origin``."""
         if self.state == "lost":
             self.origin = origin
             self._move("dropped")
@@ -146,7 +146,7 @@ class Storage(Lockable):
         origin: Origin,
         copy: list[ByteBuffer] | None,
     ) -> Storage:
-        """A new storage whose bytes come to the device with its first use: from ``copy``, or from the origin."""
+        """Make a storage whose first use brings its bytes to the device: from ``copy``, or from the origin."""
         storage = cls(device, device.promise(spec.nbytes, category, spec), spec.nbytes, identity, category, origin)
         storage._host = copy
         storage.state = "dropped" if copy is None else "offloaded"
@@ -161,7 +161,7 @@ class Storage(Lockable):
             self._changed()
 
     def when_changed(self, call: Callable[[], None]) -> None:
-        """Have ``call`` called once, when the bytes are others than now or are given back for good."""
+        """Call ``call`` once, when the bytes change or are released."""
         self._callbacks.append(call)
 
     def _changed(self) -> None:
@@ -182,7 +182,7 @@ class Storage(Lockable):
         if self.state == "released":
             raise TensorReleased("the tensor's bytes were released; compute or load it again before using it")
         if self.state == "lost":
-            raise DeviceLost("the tensor's bytes went with the lost device, and nothing else holds them: make it again")
+            raise DeviceLost("the tensor's bytes were lost with their device: compute or load it again")
         return self.number
 
     @property
@@ -192,7 +192,7 @@ class Storage(Lockable):
 
     @property
     def is_kept(self) -> bool:
-        """True if a manager keeps the bytes, for a weight's holders or for later runs: no tensor gives them back."""
+        """True if a manager keeps the bytes, for a weight's holders or for later runs; they outlive their tensors."""
         return self.category == "weights" or self.is_cached
 
     @property
@@ -207,11 +207,11 @@ class Storage(Lockable):
 
     @property
     def is_released(self) -> bool:
-        """True if the bytes were given back."""
+        """True if the bytes were released."""
         return self.state == "released"
 
     def rename(self, identity: str) -> None:
-        """The bytes are others than before: everything that was known by the old identity has to be asked again."""
+        """Note that the bytes changed: what was derived from the old identity is out of date."""
         self.identity = identity
         Storage.renames = next(_renames)
         self._changed()
@@ -269,7 +269,7 @@ class Storage(Lockable):
             self._rents -= 1
 
     def release(self) -> None:
-        """Give the bytes back for good, at the end of the use under way if there is one. Safe to call twice."""
+        """Free the bytes for good, at the end of the use under way if there is one. Safe to call twice."""
         before = self.state
         self._move("released")
         self._drop_copy()
@@ -277,7 +277,7 @@ class Storage(Lockable):
             self.free_after_use = True
         elif before == "resident":
             self.device.free(self.number)
-        elif before != "released" and not self.is_restoring:  # a restore gives back what it has taken
+        elif before != "released" and not self.is_restoring:  # a restore frees what it has allocated
             self.device.forget(self.number)
 
     def free_unused(self) -> None:
@@ -290,7 +290,7 @@ class Storage(Lockable):
             self.release()
 
     def hand_over(self) -> Storage:
-        """Another storage with these bytes; this one is released. For a run that wrote them: what they are is new."""
+        """Release the storage and return another one with its bytes, which a run has changed."""
         self.free_after_use = False
         self._drop_copy()
         self._move("released")
@@ -309,7 +309,7 @@ class Storage(Lockable):
             except Exception:
                 if self.state == "resident":
                     raise
-                return False  # released while it was read, which is what the read tripped over
+                return False  # released while it was read, which made the read fail
         if self.state != "resident" or self.in_use or (version, used) != (self.version, self.last_used):
             _free(copy or ())
             return False
@@ -319,7 +319,7 @@ class Storage(Lockable):
         return True
 
     async def _copy(self) -> list[ByteBuffer]:
-        """The bytes on the device. No generator: whoever cannot wait ends this in the middle (:func:`run_now`)."""
+        """Copy the bytes from the device. Not a generator: :func:`run_now` may end it in the middle."""
         copy: list[ByteBuffer] = []
         start = 0
         while start < self.nbytes:
@@ -339,12 +339,12 @@ class Storage(Lockable):
         return self._host if self.state == "offloaded" else None
 
     async def chunks(self) -> AsyncGenerator[ByteBuffer]:
-        """The bytes as blocks that the caller frees: from the device, from host memory, or from their origin.
+        """Yield the bytes as blocks that the caller frees: from the device, from host memory, or from their origin.
 
         Raises InvalidWeights if the origin now has other bytes, and TensorReleased or DeviceLost if the bytes are gone.
         """
         if self.state == "resident":
-            with suppress(DeviceUnavailable):  # then the bytes come from where else they are
+            with suppress(DeviceUnavailable):  # then the bytes come from their copy or origin
                 await self.device.recover()
         if self.state == "resident":
             async with using([self]):
@@ -368,14 +368,14 @@ class Storage(Lockable):
             raise InvalidWeights("origin", f"{received:,} bytes came back where {self.nbytes:,} were read")
 
     async def content(self) -> memoryview:
-        """The bytes, wherever they are: on the device, in host memory, at their origin, or where they are computed.
+        """Read the bytes from the device, host memory or their origin, or compute them again.
 
-        Raises DeviceLost if they went with a lost device and nothing has them or can make them again.
+        Raises DeviceLost if they were lost with their device and have no copy, no origin and no way to be computed.
         """
         return await surviving(self._content, lambda: [self.device] if self.is_resident else [], self._is_elsewhere)
 
     async def _is_elsewhere(self, device: Device) -> bool:
-        """A device that was given up: :meth:`lose` left the bytes where else they are."""
+        """Continue without a device that was given up: :meth:`lose` left the bytes to their copy or origin."""
         return not self.is_resident
 
     async def _content(self) -> memoryview:
@@ -432,7 +432,7 @@ class Storage(Lockable):
             return self.is_resident
         finally:
             restored.set_result(None)
-            if self._restored is restored:  # else the bytes went with a lost device
+            if self._restored is restored:  # else the device was lost meanwhile
                 self._restored = None
                 if self.is_released:
                     self.device.free(self.number)
@@ -464,7 +464,7 @@ class Storage(Lockable):
             raise
         copy, self._host = self._host, None
         self._move("resident")
-        if self.device.facts.is_host or (loop := _running_loop()) is None:  # these say at once what they cannot take
+        if self.device.facts.is_host or (loop := _running_loop()) is None:  # these raise at once
             _free(copy)
         else:
             check = loop.create_task(self._keep_until_checked(copy))
@@ -483,18 +483,18 @@ class Storage(Lockable):
                 copy, self._host = [], copy
                 self._move("offloaded")
         except TensorCommonsError:
-            pass  # the device was lost, which its users find out
+            pass  # the device was lost, which its next use reports
         finally:
             _free(copy)
 
     def revive(self, data: memoryview) -> None:
-        """Lost bytes are there again, on the host: the next use brings them to the device."""
+        """Give lost bytes again, on the host: the next use brings them to the device."""
         assert self.state == "lost" and data.nbytes == self.nbytes
         self._host, self.origin = list(blocks_of(data)), None
         self._move("offloaded")
 
     def lose(self) -> None:
-        """The device is gone: what has a copy or an origin waits to be restored, the rest is lost."""
+        """Note the loss of the device: bytes with a copy or an origin can be restored, others are lost."""
         if self.state == "resident":
             self.device.write_off(self.number)
             kept = self.origin is not None
@@ -526,7 +526,7 @@ def _free(blocks: Iterable[ByteBuffer]) -> None:
 
 @contextmanager
 def made_inside() -> Iterator[list[weakref.ref[Storage]]]:
-    """The storages that are made within the block and by what it awaits."""
+    """List the storages that are made within the block and by what it awaits."""
     outer = _made.set([])
     made = _made.get()
     assert made is not None

@@ -21,7 +21,7 @@ class Subscriptions:
         self._untold = False
 
     def subscribe(self, callback: Callable[[MemoryReport], None]) -> Callable[[], None]:
-        """Have ``callback`` hear of changes. Gives a function that ends this."""
+        """Call ``callback`` after every change. Return a function that ends this."""
         key = next(self._keys)
         self._subscribers[key] = callback
         return lambda: self._subscribers.pop(key, None) and None
@@ -31,7 +31,7 @@ class Subscriptions:
         self._subscribers.clear()
 
     def tell(self, report: Callable[[], MemoryReport]) -> None:
-        """Tell everybody; a change that a callback makes is told when all have heard of the one before."""
+        """Call all callbacks. A change made by one is reported when all were called for the one before."""
         self._untold = True
         if self._telling or not self._subscribers:
             return

@@ -1,6 +1,6 @@
 """The tensors of a manager by name: registered, granted, viewed, written, copied and freed.
 
-:class:`SharedTensors` is the part of ``TensorSharingManager`` that knows names. It knows no models but by theirs.
+:class:`SharedTensors` is the part of ``TensorSharingManager`` that is about names, of tensors and of models.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from .writes import overwrite
 
 
 class SharedTensors(ABC):
-    """Tensors by name over ``devices``, under a budget of ``limit`` bytes; whoever subscribes hears of every change.
+    """Tensors by name over ``devices``, under a budget of ``limit`` bytes; every change is reported to subscribers.
 
     ``activation_share`` of the limit may be taken by activations that are kept for later runs.
     """
@@ -50,7 +50,7 @@ class SharedTensors(ABC):
         self.is_closed = False
 
     def check_open(self) -> None:
-        """Raises ManagerClosed after :meth:`close`."""
+        """Raise ManagerClosed after :meth:`close`."""
         if self.is_closed:
             raise ManagerClosed("the manager was closed and holds nothing: make another TensorSharingManager")
 
@@ -88,7 +88,7 @@ class SharedTensors(ABC):
         dtype: object = "float32",
         data: Any = None,
     ) -> SharedTensor:
-        """A tensor under ``name``, with ``data`` (array, list, bytes, Tensor) or zeros. Its producer holds it.
+        """Register a tensor under ``name``, with ``data`` (array, list, bytes, Tensor) or zeros. Its producer holds it.
 
         A name that is registered already gives the existing tensor, if shape, dtype, device and (where given) data are
         the same; the producer and consumers are added to its own. The same content under another name is another
@@ -105,7 +105,7 @@ class SharedTensors(ABC):
         device = self.devices.choose(storage_type)
         if not isinstance(name, str) or not name or name in self._views:
             raise TensorCommonsError(
-                f"{quoted(name)} cannot name a tensor: it is empty, not a string, or the name of a view"
+                f"{quoted(name)} cannot name a tensor: it must be a non-empty string that names no view"
             )
         consumers = _models(consumer_models or ())
         if producer_model is not None:
@@ -128,7 +128,7 @@ class SharedTensors(ABC):
         return known
 
     def _entry_for(self, data: Any, spec: Spec, device: Device) -> Entry:
-        """The entry with ``data``, from the registry or new."""
+        """Return the entry with ``data``, from the registry or new."""
         if isinstance(data, Tensor):
             storage = storage_of(data)
             if storage is None or data.spec != spec or data.device is not device:
@@ -176,7 +176,7 @@ class SharedTensors(ABC):
             )
 
     def get_shared_tensor(self, name: str, model_name: str | None = None) -> SharedTensor | None:
-        """The tensor under ``name``, or ``None``. With ``model_name``, that model acquires it.
+        """Return the tensor under ``name``, or ``None``. With ``model_name``, that model acquires it.
 
         Raises NotAConsumer if the model was not granted it.
         """
@@ -198,7 +198,7 @@ class SharedTensors(ABC):
         size: Sequence[int],
         model_name: str | None = None,
     ) -> SharedTensorView:
-        """A part of a tensor or of a view, by its name; ``model_name`` is granted it and holds it.
+        """Create a view of a tensor or of a view, by its name; ``model_name`` is granted it and holds it.
 
         Raises TensorNotFound, ViewOutOfBounds; nothing changed then.
         """
@@ -222,7 +222,7 @@ class SharedTensors(ABC):
         parent.check()
         if not isinstance(name, str) or not name or name in self.tensors or name in self._views:
             raise TensorCommonsError(
-                f"{quoted(name)} cannot name a view: it is empty, not a string, or taken by another"
+                f"{quoted(name)} cannot name a view: it must be a non-empty string that is not taken"
             )
         if model is not None:
             _models([model])
@@ -305,7 +305,7 @@ class SharedTensors(ABC):
         self.changed()
 
     async def read(self, tensor: Tensor) -> np.ndarray[Any, Any]:
-        """The values; tells the subscribers if the tensor had to come back to its device for that."""
+        """Read the values. Subscribers get a report if the tensor had to come back to its device for that."""
         before = self.share.restores
         values = await tensor.read()
         if self.share.restores != before:
@@ -324,7 +324,7 @@ class SharedTensors(ABC):
         self.changed()
 
     def free_unused_tensors(self) -> list[str]:
-        """Free the registered tensors that nobody holds, awaits or pins. Gives their names."""
+        """Free the registered tensors that are not held, awaited or pinned. Return their names."""
         unused = [tensor for tensor in self.tensors.values() if tensor.can_be_freed()]
         for tensor in unused:
             del self.tensors[tensor.name]
@@ -335,28 +335,28 @@ class SharedTensors(ABC):
             self.registry.drop_if_unused(tensor.entry)
         return [tensor.name for tensor in unused]
 
-    # --- what stands above ---
+    # --- models ---
 
     @abstractmethod
     def unload_models(self) -> None:
         """Unload every model; one that is still loading ends with an error."""
 
-    # --- telling of it ---
+    # --- reports ---
 
     @abstractmethod
     def report(self) -> MemoryReport:
         """Take an immutable snapshot of who holds what."""
 
     def subscribe(self, callback: Callable[[MemoryReport], None]) -> Callable[[], None]:
-        """Call ``callback`` with a report after every change. Gives a function that ends this.
+        """Call ``callback`` with a report after every change. Return a function that ends this.
 
-        A change that a callback makes is told when all have heard of the one before. What a callback raises is logged.
+        A change made by a callback is reported when all were called for the one before. Exceptions are logged.
         """
         self.check_open()
         return self._news.subscribe(callback)
 
     def changed(self) -> None:
-        """Tell the subscribers. Called after a change is complete, never in the middle of one."""
+        """Call the subscribers. Called after a change is complete, never in the middle of one."""
         self._news.tell(self.report)
 
 

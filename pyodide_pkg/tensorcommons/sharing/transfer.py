@@ -1,4 +1,4 @@
-"""Crossing: a copy of a storage on another device, without the host where the two can lend each other their bytes.
+"""Transfer: a copy of a storage on another device, without the host where the two can lend each other their bytes.
 
 WebNN lends a tensor to WebGPU where the browser can (:meth:`Device.lends_to`): while it is rented WebNN cannot use it,
 one command copies it on the GPU, and it is given back. Everywhere else the bytes are read and written once. Both ways
@@ -32,7 +32,7 @@ async def cross(
     identity: str | None = None,
     origin: Origin | None = None,
 ) -> tuple[Storage, Way]:
-    """A copy of ``storage``, which shows a value of ``spec``, on ``device``; and which way it went.
+    """Copy ``storage``, which holds a value of ``spec``, to ``device``. Return the copy and the way it went.
 
     Raises:
         TensorReleased, DeviceLost: the bytes are gone.
@@ -62,7 +62,7 @@ async def copied(
     identity: str | None = None,
     origin: Origin | None = None,
 ) -> Storage:
-    """A storage of the ``nbytes`` of ``chunks`` on ``device``, for which the caller has made room.
+    """Make a storage of the ``nbytes`` of ``chunks`` on ``device``, for which the caller has made room.
 
     Raises MemoryBudgetError and what ``chunks`` raises.
     """
@@ -82,7 +82,7 @@ async def copied(
 
 
 async def _rented(storage: Storage, device: Device, category: Category, spec: Spec) -> int | None:
-    """The handle of a copy that was made while a tensor was rented; None where that cannot be."""
+    """Copy while the tensor is rented. Return the handle of the copy; None where renting does not work."""
     source = storage.device
     lender, borrower = (source, device) if source.lends_to(device) else (device, source)
     if not lender.lends_to(borrower) or not storage.nbytes or storage.nbytes % 4:  # GPUs copy whole words

@@ -14,7 +14,7 @@ from ..shapes import Layout
 
 
 def as_bytes(data: Any, spec: Spec) -> memoryview:
-    """``data`` (array, list, number or raw bytes) as the dense bytes of ``spec``.
+    """Convert ``data`` (array, list, number or raw bytes) to the dense bytes of ``spec``.
 
     Raises ShapeMismatch for another size, UnsupportedDtype where the values would change in kind.
     """
@@ -41,7 +41,7 @@ def as_bytes(data: Any, spec: Spec) -> memoryview:
 
 
 def runs(layout: Layout, itemsize: int, data: memoryview) -> list[tuple[int, memoryview]]:
-    """Dense ``data`` cut into the contiguous runs that ``layout`` has in its storage: (byte offset, bytes)."""
+    """Cut dense ``data`` into the contiguous runs that ``layout`` has in its storage: (byte offset, bytes)."""
     if layout.size == 0:
         return []
     inner = len(layout.shape)
@@ -57,7 +57,7 @@ def runs(layout: Layout, itemsize: int, data: memoryview) -> list[tuple[int, mem
 
 
 def view_layout(shown: Layout, offset: Sequence[int], size: Sequence[int], name: str) -> Layout:
-    """The layout of a part of ``shown``. Raises ViewOutOfBounds with the numbers."""
+    """Return the layout of a part of ``shown``. Raises ViewOutOfBounds with the numbers."""
     try:
         offset, size = [operator.index(start) for start in offset], [operator.index(length) for length in size]
     except TypeError:
