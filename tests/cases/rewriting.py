@@ -24,7 +24,8 @@ from tensorcommons.graph.node import Node, argument
 from tensorcommons.graph.parted import PartedProgram
 from tensorcommons.graph.reuse import remainder_of, reuse_points
 from tensorcommons.samples import drawn
-from tensorcommons.sharing.storage import Storage, content_identity
+from tensorcommons.sharing.provenance import content_identity
+from tensorcommons.sharing.storage import Storage
 from tests.cases import only
 from tests.cases.requests import arrays_of
 from tests.cases.requests import drawn as drawn_graph
