@@ -64,7 +64,7 @@ async def test_the_tiny_models_share_their_encoder_to_the_byte():
     assert all(states[0][name] == states[1][name] for name in common)
 
 
-def test_what_generation_is_compared_with_says_many_things():
+def test_goldens_of_generation_have_many_distinct_tokens():
     """A model that repeats one token would hide a mistake in positions, masks and caches."""
     with np.load(GOLDENS / "decoders.npz") as arrays:
         rows = [(key, row) for key in arrays.files if key.endswith((".greedy", ".batch")) for row in arrays[key]]
