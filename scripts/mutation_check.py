@@ -264,6 +264,8 @@ def python(folder: Path, *arguments: str, limit: float | None = None) -> str:
         return ""
     if process.returncode < 0:
         return "runs out of time"
+    if process.returncode not in (1, 2) and "ImportError while loading conftest" not in printed:
+        raise SystemExit(f"the tests cannot be run: {printed[-1000:]}")
     failed = [line for line in printed.splitlines() if line.startswith(("FAILED", "ERROR"))]
     return failed[0][:150] if failed else printed[-300:]
 
@@ -291,6 +293,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--count", type=int, default=40)
+    parser.add_argument("--folders", nargs="*", default=FOLDERS, help="of the package, instead of all that are listed")
     parser.add_argument("--places", nargs="*", metavar="FILE:LINE", help="mutate these lines only, below the package")
     parser.add_argument("--records", type=Path, help="keep what the tests enter in this file, or take it from there")
     parser.add_argument("--record", type=Path, help=argparse.SUPPRESS)
@@ -319,7 +322,7 @@ def check(folder: Path, arguments: argparse.Namespace, tests: dict[str, dict[str
     files = {place.partition(":")[0] for place in entered}
     found: list[Mutation] = []
     unrun: dict[str, set[str]] = defaultdict(set)
-    for name in FOLDERS:
+    for name in arguments.folders:
         for path in sorted((folder / PACKAGE / name).rglob("*.py")):
             file = str(path.relative_to(folder / PACKAGE))
             for mutation in mutations(file, path.read_text()):
@@ -327,7 +330,7 @@ def check(folder: Path, arguments: argparse.Namespace, tests: dict[str, dict[str
                 if place in entered if mutation.function else file in files:
                     found.append(mutation)
                 else:
-                    unrun["/".join(file.split("/")[:-1])].add(place)
+                    unrun[file.rpartition("/")[0]].add(place)
     print(f"{len(found)} places in functions that {len(tests)} tests run; functions that none of them runs:")
     print("  " + ", ".join(f"{name} {len(places)}" for name, places in sorted(unrun.items())))
     if arguments.places:
@@ -343,7 +346,7 @@ def check(folder: Path, arguments: argparse.Namespace, tests: dict[str, dict[str
         listed = folder / "mutation-tests.txt"
         listed.write_text("\n".join(names))
         limit = 60 + 5 * SECONDS
-        options = ("-x", "-n0", "-q", "-p", "no:faulthandler", "-m", "")
+        options = ("-x", "-n0", "-q", "-m", "")
         killer = python(folder, "-m", "pytest", *options, f"@{listed}", limit=limit)
         target.write_bytes(original)
         if not killer:
