@@ -12,6 +12,10 @@ _DOUBLED = "{{% set ns = namespace(x={}) %}}{{% for i in range(60) %}}{{% set ns
 
 #: Each would take minutes, or gigabytes.
 TOO_MUCH = (
+    *(
+        "{% set x = 'a' * 1000000 %}{% for i in range(200) %}{% set y = " + use + " %}{% endfor %}"
+        for use in ("'' + x", "x + ''")
+    ),
     *("{{ 'a' * 10**9 }}", "{{ 10**9 * 'a' }}", "{{ [0] * 10**9 }}", "{{ ['a'] * 10**6 * 10**6 }}"),
     *("{{ 2 ** (10**8) }}", "{{ (2 ** 4000) * (2 ** 4000) }}", "{{ (10 ** 999) ** 999 }}"),
     "{% for i in range(100000) %}{% for j in range(100000) %}x{% endfor %}{% endfor %}",
@@ -73,6 +77,7 @@ TOO_MUCH = (
 )
 #: Each nests deeper than a parser or a compiler goes.
 TOO_DEEP = (
+    *("{{ " + first * 41 + "1" + last * 41 + " }}" for first, last in ("()", "[]")),
     "{{ " + "(" * 5000 + "1" + ")" * 5000 + " }}",
     "{{ " + "[" * 5000 + "1" + "]" * 5000 + " }}",
     "{{ " + "not " * 40000 + "1 }}",

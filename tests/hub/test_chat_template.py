@@ -105,6 +105,11 @@ def test_templates_that_ask_for_too_much_are_stopped(source, monkeypatch):
     assert len(str(caught.value)) < 500
 
 
+@pytest.mark.parametrize("source", ["{{ " + "(" * 39 + "1" + ")" * 39 + " }}", "{{ " + "1+" * 39 + "1 }}"])
+def test_templates_up_to_the_bound_are_rendered(source):
+    assert rendered(source) in ("1", "40")
+
+
 @pytest.mark.parametrize("source", ESCAPES)
 def test_templates_stay_in_the_sandbox(source):
     try:

@@ -128,6 +128,9 @@ class TestSettings:
         assert (await load(BERT, {"model_type": "bert", **positions})).max_length == 66
         assert (await load(ROBERTA, {"model_type": "roberta", **positions})).max_length == 64
         assert (await load(ROBERTA, {"model_type": "roberta", "pad_token_id": 0, **positions})).max_length == 65
+        for kind in ("roberta", "xlm-roberta", "camembert", "mpnet"):
+            assert (await load(ROBERTA, {"model_type": kind, **positions})).max_length == 64
+        assert (await load(ROBERTA, {"model_type": "mpnet", "pad_token_id": 0, **positions})).max_length == 64
         huge = {"model_max_length": 10**30}
         assert (await load(BERT, {"model_type": "bert", **positions}, tokenizer_config=huge)).max_length == 66
         encoder = {"model_type": "bert", "architectures": ["BertModel"]}

@@ -208,8 +208,9 @@ def _positions(config: Mapping[str, Any]) -> int | None:
     most = config.get("max_position_embeddings")
     if type(most) is not int:
         return None
-    pad = config.get("pad_token_id")
-    default = OFFSET_POSITIONS.get(str(config.get("model_type")))
+    kind = str(config.get("model_type"))
+    pad = config.get("pad_token_id") if kind != "mpnet" else None  # its positions count from 1 whatever that is
+    default = OFFSET_POSITIONS.get(kind)
     return most if default is None else most - 1 - (pad if type(pad) is int else default)
 
 
