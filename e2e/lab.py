@@ -35,11 +35,14 @@ if TYPE_CHECKING:
 
 PAGE = """<!doctype html><html lang="en"><title>lab</title><link rel="icon" href="data:,">
 <script type="module">
-  import { loadPyodide } from "/vendor/pyodide/pyodide.mjs";
-  const pyodide = await loadPyodide({ indexURL: "/vendor/pyodide/", packages: ["numpy", "micropip"] });
-  const { chat, wheel } = await (await fetch("/manifest.json")).json();
-  const micropip = pyodide.pyimport("micropip");
-  for (const each of [...chat, wheel]) await micropip.install(new URL(each, location.origin + "/").href);
+  import { installPackage, startPython } from "/python.js";
+  const url = (path) => new URL(path, `${location.origin}/`).href;
+  const fetchFile = (path) => fetch(url(path));
+  const manifest = await (await fetchFile("manifest.json")).json();
+  const started = await startPython(manifest, url, fetchFile);
+  await installPackage(started, manifest, fetchFile, [...manifest.chat, manifest.wheel]);
+  const { pyodide, without } = started;
+  if (without.length) throw new Error(`Python started without ${without}`);
   pyodide.unpackArchive(await (await fetch("/lab/files.zip")).arrayBuffer(), "zip", { extractDir: "/lab" });
   await pyodide.runPythonAsync("import sys; sys.path.insert(0, '/lab')");
   globalThis.lab = pyodide.pyimport("e2e.inside");

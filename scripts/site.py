@@ -19,14 +19,14 @@ from scripts.models import link_or_copy, load_models
 from scripts.pins import load_pins
 from scripts.pure import pure_wheels
 from scripts.setup import PINS_FILE
+from scripts.snapshot import PYODIDE, make_start
 from scripts.stamps import write_atomically
 from scripts.wheel import build_wheel, version
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-PYODIDE = paths.NODE_MODULES / "pyodide"
 PYODIDE_FILES = ("pyodide.mjs", "pyodide.asm.mjs", "pyodide.asm.wasm", "python_stdlib.zip", "pyodide-lock.json")
 
 #: Place in the site → file below node_modules.
@@ -47,7 +47,7 @@ NOT_DOWNLOADED = (".map", ".txt", ".md", "LICENSE")
 LINK_FROM = 1_000_000  # bytes; larger files are hard links to the cache instead of copies
 
 
-def site_files(wheel: Path) -> dict[str, Path]:
+def site_files(wheel: Path, start: Sequence[Path]) -> dict[str, Path]:
     """Every file that is copied as it is: place in the site → source."""
     files: dict[str, Path] = {}
     if paths.WEB.is_dir():
@@ -63,6 +63,8 @@ def site_files(wheel: Path) -> dict[str, Path]:
         files[path.relative_to(paths.PACKAGE).as_posix()] = path
     for each in (*pure_wheels(), wheel):
         files[f"wheel/{each.name}"] = each
+    for path in start:
+        files[f"start/{path.name}"] = path
     offered = {model.id for model in load_models()}
     for path in sorted(paths.MODELS.rglob("*")):
         if path.is_file() and path.relative_to(paths.MODELS).parts[0] in offered:
@@ -75,7 +77,7 @@ def manifest(files: Mapping[str, Path], wheel: Path) -> dict[str, object]:
     sizes = {
         name: path.stat().st_size
         for name, path in sorted(files.items())
-        if name.startswith(("vendor/", "bridge/", "wheel/", "models/")) and not name.endswith(NOT_DOWNLOADED)
+        if name.startswith(("vendor/", "bridge/", "start/", "wheel/", "models/")) and not name.endswith(NOT_DOWNLOADED)
     }
     models = [
         {
@@ -90,6 +92,8 @@ def manifest(files: Mapping[str, Path], wheel: Path) -> dict[str, object]:
     return {
         "version": version(),
         "wheel": f"wheel/{wheel.name}",
+        "snapshot": "start/memory.bin",
+        "bytecode": "start/bytecode.zip",
         "chat": [f"wheel/{each.name}" for each in pure_wheels()],
         "pyodide": json.loads((PYODIDE / "package.json").read_text())["version"],
         "models": models,
@@ -109,7 +113,7 @@ def notice() -> str:
 def build_site() -> Path:
     """Bring dist/site up to date."""
     wheel = build_wheel()
-    files = site_files(wheel)
+    files = site_files(wheel, make_start(wheel))
     written = {
         "manifest.json": json.dumps(manifest(files, wheel), indent=1).encode() + b"\n",
         "vendor/pyodide/NOTICE.txt": notice().encode(),

@@ -19,6 +19,7 @@ const tensors = new TensorsTable(byId("tensors"));
 const limits = new LimitsPanel(byId("limits"), () => remote.limits());
 let remote = null;
 let worker = null;
+let without = []; // what Python started without
 
 const cards = new ModelCards(byId("models"), {
   load: (id, onProgress) => remote.load(id, Comlink.proxy(onProgress)),
@@ -55,6 +56,7 @@ async function start() {
   boot.begin();
   try {
     const answer = await bootWorker();
+    without = answer.without;
     document.body.dataset.state = "ready";
     cards.ready(answer.models);
     boot.done();
@@ -96,7 +98,8 @@ function showTimings() {
     const [entry] = performance.getEntriesByName(name, "measure");
     return entry ? [`${label} after ${seconds(entry.duration / 1000)}`] : [];
   });
-  say(byId("timings"), `${parts.join(", ")}.`);
+  const lack = without.length ? ` Python started without ${without.join(" and ")}.` : "";
+  say(byId("timings"), `${parts.join(", ")}.${lack}`);
 }
 
 start();

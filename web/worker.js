@@ -1,10 +1,11 @@
 // The worker: boots Python, installs the wheel and hands each call to demo.py. All logic is there; here is only what
 // the browser wants in JavaScript. The page calls these functions through Comlink.
 import * as Comlink from "./vendor/comlink.min.mjs";
+import { installPackage, startPython } from "./python.js";
 
 const HERE = new URL("./", import.meta.url);
 const url = (path) => new URL(path, HERE).href;
-const BOOT_FILE = /^(?!.*\/pillow-)(vendor\/pyodide\/.*\.(mjs|wasm|zip|json|whl)|bridge\/.*\.js|wheel\/tensorcommons-.*\.whl)$/;
+const BOOT_FILE = /^(vendor\/pyodide\/(.*\.(mjs|wasm|zip|json)|numpy-.*\.whl)|start\/.*|bridge\/.*\.js|wheel\/tensorcommons-.*\.whl)$/;
 
 let demo = null;
 
@@ -60,19 +61,6 @@ async function importBridge(manifest) {
   return modules;
 }
 
-async function startPython(manifest, progress) {
-  progress({ step: "python" });
-  const { loadPyodide } = await import(url("vendor/pyodide/pyodide.mjs"));
-  const pyodide = await loadPyodide({ indexURL: url("vendor/pyodide/"), packages: ["numpy", "micropip"] });
-
-  progress({ step: "install" });
-  pyodide.registerJsModule("tensorcommons_js", await importBridge(manifest));
-  const micropip = pyodide.pyimport("micropip");
-  await micropip.install(url(manifest.wheel));
-  micropip.destroy();
-  return pyodide;
-}
-
 // demo.py answers in JSON: {"value"} or {"error": {"type", "message"}} or {"cancelled": true}.
 function unwrap(reply) {
   const { value, error, cancelled } = JSON.parse(reply);
@@ -84,18 +72,23 @@ const sendJson = (callback) => (text) => { callback(JSON.parse(text)); };
 
 Comlink.expose({
   async boot(onProgress, onReport) {
-    const started = performance.now();
+    const begun = performance.now();
     const progress = throttled(onProgress);
     const manifest = await readManifest();
     await download(Object.entries(manifest.files).filter(([path]) => BOOT_FILE.test(path)), progress);
     const downloaded = performance.now();
-    const pyodide = await startPython(manifest, progress);
+    progress({ step: "python" });
+    const started = await startPython(manifest, url, fetchOk);
+    const { pyodide, without } = started;
+    progress({ step: "install" });
+    pyodide.registerJsModule("tensorcommons_js", await importBridge(manifest));
+    await installPackage(started, manifest, fetchOk);
     progress({ step: "devices" });
     pyodide.runPython(await (await fetchOk("demo.py")).text(), { filename: "demo.py" });
     demo = pyodide.globals.get("Demo")(url("models/"), sendJson(onReport));
     unwrap(await demo.start());
-    const timings = { download: downloaded - started, total: performance.now() - started };
-    return { version: manifest.version, models: manifest.models, timings };
+    const timings = { download: downloaded - begun, total: performance.now() - begun };
+    return { version: manifest.version, models: manifest.models, timings, without };
   },
   load: async (id, onProgress) => unwrap(await demo.load(id, sendJson(onProgress))),
   move: async (id, kind, onProgress) => unwrap(await demo.move(id, kind, sendJson(onProgress))),

@@ -1,5 +1,5 @@
 // Boots Python with the built wheel, in a worker or in a page; gives a function that runs Python.
-import { loadPyodide } from "/vendor/pyodide/pyodide.mjs";
+import { installPackage, startPython } from "/python.js";
 
 const RUNNER = `
 import asyncio, json, time
@@ -14,9 +14,13 @@ run`;
 
 /** The function takes Python source and gives {value: its last expression as JSON} or {error: a traceback}. */
 export async function boot() {
-  const pyodide = await loadPyodide({ indexURL: "/vendor/pyodide/", packages: ["numpy", "micropip"] });
-  const { wheel } = await (await fetch("/manifest.json")).json();
-  await pyodide.pyimport("micropip").install(new URL(wheel, location.origin + "/").href);
+  const url = (path) => new URL(path, `${location.origin}/`).href;
+  const fetchFile = (path) => fetch(url(path));
+  const manifest = await (await fetchFile("manifest.json")).json();
+  const started = await startPython(manifest, url, fetchFile);
+  await installPackage(started, manifest, fetchFile);
+  const { pyodide, without } = started;
+  if (without.length) throw new Error(`Python started without ${without}`);
   const run = pyodide.runPython(RUNNER);
   return async (source) => {
     try {

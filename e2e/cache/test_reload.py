@@ -27,7 +27,8 @@ model, last = await load("{0}", manager, kind)
 seconds = time.perf_counter() - started
 cache = await tc.open_cache()
 found = {{"last": last, "seconds": seconds, "answer": await answer(model)}}
-{{**found, "status": cache.status, "usage": await cache.usage()}}
+import random
+{{**found, "status": cache.status, "usage": await cache.usage(), "random": random.random()}}
 """
 
 
@@ -74,6 +75,7 @@ def test_the_second_visit_downloads_nothing(visit_anywhere: Visit, server: Serve
     assert second["last"]["from_cache"] == second["last"]["loaded"] == second["last"]["total"]
     assert second["answer"] == first["answer"]
     assert second["usage"] == first["usage"]
+    assert second["random"] != first["random"], "both started from one snapshot"
 
 
 # Until so many bytes of the file are in the record, which another tab would find.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import re
 from typing import TYPE_CHECKING
 
@@ -99,6 +100,29 @@ def test_a_failed_start_says_why_and_can_be_retried(
     troubled.page.get_by_role("button", name="Retry").click()
     troubled.wait_booted()
     expect(troubled.page.locator("#boot")).to_be_hidden()
+
+
+def test_python_starts_without_files_that_do_not_work_and_the_page_says_so(
+    tab: Tab, site: str, site_folder: Path
+) -> None:
+    """A snapshot of another build of Pyodide, and compiled modules that are damaged."""
+    snapshot = bytearray(gzip.decompress((site_folder / "start" / "memory.bin").read_bytes()))
+    snapshot[16] ^= 1  # the build's hash begins here
+    tab.page.route("**/start/memory.bin", lambda route: route.fulfill(body=gzip.compress(snapshot, 1)))
+    tab.page.route("**/start/bytecode.zip", lambda route: route.fulfill(body=b"PK"))
+    tab.open(site, load=SPLADE)
+    tab.wait_card(SPLADE, "loaded")
+    tab.wait_panel("pair")
+    expect(tab.page.locator("#timings")).to_have_text(
+        re.compile(
+            r" s\. Python started without the snapshot \(Snapshot build id mismatch\) and compiled modules \(.+\)\.$"
+        )
+    )
+    warnings = [error.partition(" (http")[0] for error in tab.errors]
+    assert len(warnings) == 2
+    assert warnings[0] == "warning: Python starts without the snapshot: Snapshot build id mismatch"
+    assert warnings[1].startswith("warning: Python starts without compiled modules: ")
+    tab.errors.clear()
 
 
 def test_a_worker_that_is_missing_is_a_clear_failure(troubled: Tab, faulty_site: str, faults: Faults) -> None:

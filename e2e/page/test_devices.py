@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import pytest
 from playwright.sync_api import expect
 
+from e2e.conftest import NO_OPTIMIZING
 from e2e.page.driver import HEADS, SPLADE, Tab, with_first_line
 from scripts import paths
 from scripts.browser import FLAGS, find_browser
@@ -62,7 +63,7 @@ def page_in(playwright: Playwright, *, without: str = "", path: str | None = Non
     flags = [flag for flag in flags if NO_WEBNN not in flag or NO_WEBNN not in without]
     browser = playwright.chromium.launch(
         executable_path=path or found.path,
-        args=[*flags, *([f"--disable-features={without}"] if without else [])],
+        args=[*flags, NO_OPTIMIZING, *([f"--disable-features={without}"] if without else [])],
         env=None if path else {**found.environment()},
     )
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import re
 import zipfile
@@ -124,6 +125,20 @@ def test_what_pyodide_boots_from_is_there(built, manifest):
     for name in names:
         assert (built / "vendor/pyodide" / name).is_file()
         assert f"vendor/pyodide/{name}" in manifest["files"]
+
+
+def test_python_starts_from_files_of_this_wheel(built, manifest):
+    assert gzip.decompress((built / manifest["snapshot"]).read_bytes())[8:].strip(b"\0")
+    with zipfile.ZipFile(built / manifest["wheel"]) as archive:
+        sources = set(archive.namelist())
+    with zipfile.ZipFile(built / manifest["bytecode"]) as archive:
+        names = archive.namelist()
+        flags = {archive.read(name)[4:8] for name in names}
+    compiled = {re.sub(r"__pycache__/(\w+)\.cpython-\d+\.pyc", r"\1.py", name) for name in names}
+    own = {name for name in compiled if name.startswith("tensorcommons/")}
+    assert {"tensorcommons/__init__.py", "tensorcommons/bridge/webgpu.py", "numpy/__init__.py"} <= compiled
+    assert own <= sources and compiled - own == {name for name in compiled if name.startswith("numpy/")}
+    assert flags == {b"\x03\0\0\0"}, "each is checked by the hash of its source: an old one is never run"
 
 
 def test_what_chats_require_is_pure_python_with_its_licence(built, manifest):
