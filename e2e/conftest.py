@@ -28,7 +28,7 @@ __all__ = ["lab"]
 FAILED = pytest.StashKey[bool]()
 #: For browsers of pages that live for a test or two: V8's optimizing compiler takes 2 of the 6 seconds of CPU of a
 #: start, and such a page is closed before it pays. The lab's browser, which runs for minutes, has it.
-NO_OPTIMIZING = "--js-flags=--no-wasm-tier-up"
+NO_OPTIMIZING = "--js-flags=--no-wasm-tier-up --no-wasm-dynamic-tiering"  # the first alone changes nothing
 # Files that take minutes, the longest first: a worker takes the next file, and none should begin such a one last.
 LONGEST_FIRST = (
     "models/test_models.py",
