@@ -100,6 +100,7 @@ class _Recorder(Sampler):
         return False
 
 
+@slow
 @shows("gpt2, llama, qwen2, t5", "logits of each greedy step", "decoders.npz")
 async def logits_of_each_step(place: Place) -> None:
     """Through the cache of keys and values: 64 steps on NumPy, 16 of two models elsewhere."""

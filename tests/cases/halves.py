@@ -131,6 +131,7 @@ async def dinov2_and_its_saliency_map(place: Place) -> None:
     half.unload()
 
 
+@slow
 @shows("every encoder and vision model", "float16", "float32")
 async def every_architecture(place: Place) -> None:
     for case, names in TINY.items():
@@ -142,6 +143,7 @@ async def every_architecture(place: Place) -> None:
     await raises(UnsupportedDtype, tc.from_pretrained({}, manager=place.manager(), dtype="int8"), "int8")
 
 
+@slow
 @shows("gpt2, llama, qwen2, t5", "float16", "float32")
 async def every_decoder(place: Place) -> None:
     """Without the gated T5, of which such random weights (attention is not scaled) leave a cosine of 0.9994."""

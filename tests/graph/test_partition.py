@@ -53,6 +53,7 @@ async def test_parts_give_what_one_device_gives(splits: None) -> None:
     assert got.device is device
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("refused", [(), ("leaders", "merge_runs")])
 async def test_a_graph_of_many_nodes_runs_in_pieces_of_its_device(
     monkeypatch: pytest.MonkeyPatch, refused: tuple[str, ...]

@@ -145,6 +145,7 @@ SHAPES_OF_MUTATED = st.sampled_from([(1, 1), (1, 60), (60, 1), (7, 9)])
 MUTATED = given(STARTS, CHANGES, SHAPES_OF_MUTATED, st.sets(st.sampled_from(["size", "crop_size", "image_mean"])))
 
 
+@pytest.mark.slow
 @settings(max_examples=150, deadline=None)
 @MUTATED
 def test_mutated_configs_end_in_pixels_or_a_typed_error(start, changes, shape, dropped):
