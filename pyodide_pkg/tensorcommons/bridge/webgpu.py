@@ -266,6 +266,11 @@ class WebGPUBridge:
         self._hosts.pop(program, None)
         self._gpu.discardProgram(program)
 
+    def abandon(self, program: int) -> None:
+        """Forget a program, also one that is still being compiled: its compilation then fails."""
+        self.calls += 1
+        self._gpu.abandonProgram(program)
+
     async def wait(self) -> None:
         """Until the queue is empty."""
         self.calls += 1

@@ -224,14 +224,15 @@ class WebGPUBackend(Backend[Replay]):
             await asyncio.wait([compiling])
             compiling.result()
         except asyncio.CancelledError:  # JavaScript finishes anyway, seconds later on a software adapter
-            compiling.add_done_callback(partial(self._take_back, executable.id))
+            self.bridge.abandon(executable.id)
+            compiling.add_done_callback(partial(self._forget, executable.id))
             raise
         finally:
             del compiling  # or its failure would keep this frame, and this frame its failure
         return executable
 
-    def _take_back(self, program: int, compiling: asyncio.Future[None]) -> None:
-        """Discard a program that nobody waits for, once it is compiled."""
+    def _forget(self, program: int, compiling: asyncio.Future[None]) -> None:
+        """Forget a program that was compiled before it was abandoned; the failure of any other needs no one."""
         if not compiling.cancelled() and compiling.exception() is None:
             self.bridge.discard(program)
 
