@@ -247,7 +247,7 @@ class Tensor:
                 return Tensor.of_storage(copy, Spec(self.shape, self.dtype))
         values = await self.read()
         await device.recover()
-        device.crossings["host"] += values.nbytes
+        device.count_crossing("host", values.nbytes)
         await device.budget.ensure([], values.nbytes)
         return asarray(values, dtype=self.dtype, device=device)
 

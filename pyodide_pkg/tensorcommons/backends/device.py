@@ -89,6 +89,10 @@ class Device(Readable, ProgramCache):
         """Return whether bytes cross between this device and ``other`` by renting."""
         return other is self._borrower and not self.not_lent
 
+    def count_crossing(self, way: Way, nbytes: int) -> None:
+        """Count ``nbytes`` that came from another device."""
+        self.crossings[way] += nbytes
+
     def stop_lending(self, reason: str) -> None:
         """Note that lending failed: from now on bytes go through the host."""
         self.not_lent = reason

@@ -8,7 +8,6 @@ read. Nested work counts the losses of its own devices only, so attempts do not 
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable
 from typing import TypeVar
 
@@ -31,17 +30,18 @@ async def surviving(
 
     Raises what ``work`` raises, and DeviceLost or DeviceUnavailable where nothing takes a device's place.
     """
-    losses: Counter[Device] = Counter()
+    losses: dict[Device, int] = {}
     while True:
         before = {device: device.losses for device in devices()}
         try:
             for device in before:
-                await device.recover()
+                if device.backend.is_lost:
+                    await device.recover()
             return await work()
         except (DeviceLost, DeviceUnavailable) as error:
             lost = [device for device, count in before.items() if device.backend.is_lost or device.losses != count]
-            losses.update(lost)
             for device in lost:
+                losses[device] = losses.get(device, 0) + 1
                 if losses[device] < ATTEMPTS and isinstance(error, DeviceLost):
                     continue  # the next attempt opens it again
                 device.give_up()

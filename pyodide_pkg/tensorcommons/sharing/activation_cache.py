@@ -64,7 +64,7 @@ class ActivationCache:
     def find(self, device: Device, key: str) -> Activation | None:
         """Return the activation of ``key``, if its bytes are there."""
         found = self._kept.get((id(device), key))
-        if found is not None and not found.storage.is_resident:  # it was lost with its device, or given back
+        if found is not None and not found.storage.is_resident:  # it was lost with its device, or released
             self._remove((id(device), key))
             return None
         return found

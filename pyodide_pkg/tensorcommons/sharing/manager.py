@@ -112,7 +112,7 @@ class TensorSharingManager(SharedTensors):
         self.models: dict[str, Device] = {}
         self._loaded: WeakValueDictionary[str, Movable] = WeakValueDictionary()  # each refers to this manager
         self._loading: set[str] = set()  # names that a load has: no other one gets them before it has ended
-        self._moving = asyncio.Lock()  # one move at a time: the second finds what the first brought
+        self._moving = asyncio.Lock()  # one move at a time: the second one reuses what the first one brought
         self._moves = 0
         self._losses = {device: device.losses for device in self.devices.opened}  # reported so far
         self._ledger = Ledger(self.registry)

@@ -102,7 +102,7 @@ async def _brought(registry: Registry, residency: Residency, entry: Entry, targe
         await residency.make_room(storage.nbytes)
         copy, _ = await cross(storage, target, "weights", entry.spec, storage.identity, origin)
         return _added(registry, Entry(copy, entry.spec, content=entry.content))
-    if known is not None:  # lost with the device, as what ran there
+    if known is not None:  # it was lost with the device
         if origin is not None:
             known.storage.regain(origin)
         else:
@@ -138,7 +138,7 @@ def remember_how(run: Run, model: Leaving, inputs: Mapping[str, Any], answer: Ma
     """Let an answer that is lost with its device before it is read be computed again by ``run``."""
     if any(isinstance(value, Tensor) for value in inputs.values()):  # what they show may be lost as well
         return
-    kept = {name: np.array(value) for name, value in inputs.items()}  # the caller may write to his own
+    kept = {name: np.array(value) for name, value in inputs.items()}  # the caller may change its arrays
     who = WeakMethod(run), ref(model)
     for name, tensor in answer.items():
         found = resolve_view(tensor.node)

@@ -143,7 +143,7 @@ class SharedTensors(ABC):
                         f"{quoted(found.name)} is being written; await that before registering it again"
                     )
                 return found
-            given = WeakSet(filter(None, (leaf() for leaf in storage.leaves)))  # they may use it: see ``_has_others``
+            given = WeakSet(filter(None, (leaf() for leaf in storage.leaves)))  # they may use it: see ``writes``
             entry = Entry(storage, spec, content=storage.identity if storage.is_known else None, given=given)
             self.activations.forget(storage)
             storage.recategorize("weights")
@@ -276,7 +276,7 @@ class SharedTensors(ABC):
         elif self.registry.find(device, content) is None:
             await self.residency.make_room(tensor.nbytes)
         if device is not source:
-            device.crossings["host"] += tensor.nbytes
+            device.count_crossing("host", tensor.nbytes)
         return self._copied(tensor, name, storage_type, values, content)
 
     def _copied(self, tensor: SharedTensor, name: str, storage_type: str, values: Any, content: str) -> SharedTensor:

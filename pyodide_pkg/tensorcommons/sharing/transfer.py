@@ -47,7 +47,7 @@ async def cross(
         await device.budget.ensure([storage], storage.nbytes)
         copy = await _rented(storage, device, category, spec)
         if copy is not None:
-            device.crossings["rented"] += storage.nbytes
+            device.count_crossing("rented", storage.nbytes)
             return Storage(device, copy, storage.nbytes, identity, category, origin), "rented"
         chunks = storage.device.chunks(storage.handle, storage.nbytes)
         return await copied(chunks, storage.nbytes, device, category, spec, identity, origin), "host"
@@ -77,7 +77,7 @@ async def copied(
     except BaseException:
         copy.release()
         raise
-    device.crossings["host"] += nbytes
+    device.count_crossing("host", nbytes)
     return copy
 
 
