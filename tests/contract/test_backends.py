@@ -3,24 +3,31 @@
 import inspect
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 import tensorcommons as tc
 from tensorcommons.backends.base import Backend
-from tensorcommons.backends.cpu import CpuBackend
-from tensorcommons.backends.webgpu.backend import WebGPUBackend
+from tensorcommons.backends.kinds import KINDS
 from tensorcommons.backends.webgpu.kernels import KERNELS
 from tensorcommons.backends.webgpu.kernels.elementwise_wgsl import FORMULAS
 from tensorcommons.backends.webgpu.kernels.matmul import ACTIVATIONS, parts_of_depth
 from tensorcommons.backends.webgpu.shader import library
-from tensorcommons.backends.webnn.backend import WebNNBackend
 from tensorcommons.backends.webnn.lowering import REFUSED, RULES
 from tensorcommons.ops import activation
 from tensorcommons.ops.registry import OPS
 
-BACKENDS = (CpuBackend, WebGPUBackend, WebNNBackend)
+
+def backends() -> list[type[Backend[Any]]]:
+    """The backend of every registered kind."""
+    found = [each for each in Backend.__subclasses__() if each.__module__.startswith("tensorcommons.")]
+    assert {each.kind for each in found} == set(KINDS)
+    return found
+
+
+BACKENDS = backends()
 SHADERS = Path(__file__).parents[2] / "shaders"
 
 
