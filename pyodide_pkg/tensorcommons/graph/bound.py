@@ -1,4 +1,4 @@
-"""Bound programs: the program of a graph together with what its leaves are, so that a run is one call."""
+"""Bound programs: the program of a graph together with the storages of its leaves, so that a run is one call."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class BoundProgram:
     ) -> list[tuple[Storage, Spec]]:
         """Run once; see :meth:`Program.run`.
 
-        ``inputs`` are arrays of the host, ``arguments`` storages; those called as in ``donated`` are given up.
+        ``inputs`` are arrays of the host, ``arguments`` storages; those named in ``donated`` are given up.
         """
         leaves: list[Any] = list(self.leaves)
         for place, name in self.arguments.items():

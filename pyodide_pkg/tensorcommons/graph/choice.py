@@ -81,10 +81,10 @@ def outline(device: Device, graph: Graph) -> Program | PartedProgram:
 
 
 def _streamed(device: Device, graph: Graph, beside: int, *, streams: bool = False) -> int:
-    """The most bytes of weights that a part may have, where those of ``graph`` do not fit all at once; else 0.
+    """Return the most bytes of weights that a part may have where those of ``graph`` do not fit together, else 0.
 
-    ``beside`` are bytes that are there in any case; with ``streams`` the weights do not fit, whatever these say. Limits
-    that differ little give the same parts.
+    ``beside`` is the number of bytes that are there in any case; with ``streams`` the weights are taken not to fit.
+    Limits that differ little give the same parts.
     """
     storages = {leaf.storage for leaf in graph.leaves if leaf.storage is not None}
     weights = sum(storage.nbytes for storage in storages if storage.category == "weights")

@@ -1,6 +1,6 @@
-"""From a graph to a computation: the same values by number, for devices that take whole graphs.
+"""Computations: a graph's values by number, for devices that take whole graphs.
 
-Nothing is placed and nothing is a layout here: views are ops, and the device decides where its values lie.
+Views are ops here, and no value has a place: the device decides where its values lie.
 """
 
 from __future__ import annotations

@@ -81,7 +81,7 @@ class _Chain:
 
     @property
     def is_cheap(self) -> bool:
-        """True if computing it again costs little: as many loads as its value, and few ops."""
+        """True if recomputing the chain costs little: as many loads as its value, and few ops."""
         return self.ops <= 2 and len(self.leaves) == 1 and size_of(self.leaves[0].spec.shape) <= SHORT
 
     def made(self, leaves: tuple[Node, ...]) -> Node:

@@ -1,7 +1,7 @@
 """A graph: the nodes that some outputs need, each computation once, in an order that can run.
 
-Merging is what this class is: nodes of equal key become one node, within a model and across
-models. A graph made from the outputs of five heads on one backbone holds the backbone once.
+Nodes of equal key become one node, within a model and across models: a graph of the outputs of five heads on one
+backbone has the backbone once.
 """
 
 from __future__ import annotations
@@ -18,9 +18,10 @@ from .node import Node, in_order
 class Graph:
     """Nodes in dependency order, merged by key.
 
-    ``outputs`` are the merged output nodes, ``leaves`` the nodes whose storages a run is given, ``traced`` counts the
-    nodes before merging, ``executed`` those left to compute. A graph made from another one is given its ``leaves``, to
-    keep their order; ``stands_for`` says, by key, how many of its nodes each of this graph's stands for.
+    ``outputs`` are the merged output nodes, ``leaves`` the nodes whose storages a run is given. ``traced`` counts the
+    nodes before merging, ``executed`` those left to compute. A graph made from another one is given that
+    graph's ``leaves``, to keep their order; ``stands_for`` maps the key of a node to the number of original nodes that
+    it replaces.
     """
 
     def __init__(self, outputs: Sequence[Node], leaves: Sequence[Node] | None = None) -> None:
@@ -50,7 +51,7 @@ class Graph:
 
     @cached_property
     def structure(self) -> str:
-        """Hex SHA-256 of what is computed, whatever the leaves hold: graphs of one structure run as one program."""
+        """Hex SHA-256 of the operations, without the leaves' content: graphs of one structure share a program."""
         numbers = {id(node): str(number) for number, node in enumerate(self.nodes)}
         parts = [",".join(numbers[id(output)] for output in self.outputs)]
         for node in self.nodes:

@@ -1,4 +1,8 @@
-"""Merging the graphs of several requests: what they have in common is computed once."""
+"""Merging: the graphs of several requests become one, which computes what they have in common once.
+
+It pays wherever two requests share a value: every dispatch behind it, and its bytes, exist once. Merging keeps the
+bits, since each graph was fused before by itself (:mod:`~.fuse`).
+"""
 
 from __future__ import annotations
 
@@ -10,9 +14,9 @@ from .rewrite import Replacement, rebuild
 
 
 def merge(requests: Sequence[tuple[Graph, Mapping[str, str]]]) -> Graph:
-    """One graph with the outputs of all ``requests`` in order.
+    """Return one graph with the outputs of all ``requests`` in order.
 
-    Each is a graph with the names that the merged one has for its arguments; equal names mean equal values.
+    A request is a graph with the names of its arguments in the merged graph; equal names mean equal values.
     """
     if len(requests) == 1 and all(old == new for old, new in requests[0][1].items()):
         return requests[0][0]

@@ -1,4 +1,4 @@
-"""Needs of a graph: what it takes of a device, found before its weights are there."""
+"""Needs: kernels, limits and memory that a graph takes of a device, found before its weights are loaded."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from .segments import Bounds
 
 
 async def compile_kernels(device: Device, outputs: Sequence[Node]) -> None:
-    """Have ``device`` compile the kernels that ``outputs`` take, ahead of need; nothing but them is kept."""
+    """Compile the kernels of ``outputs`` on ``device`` ahead of need; only the kernels are kept."""
     if not device.backend.takes_graphs:  # those have no kernels to compile
         executable = await device.backend.compile((await in_slices(_steps(device, outputs))).plan)
         device.backend.discard(executable)
 
 
 async def misfit(device: Device, outputs: Sequence[Node], weights: Iterable[Spec]) -> str:
-    """Say which step of ``outputs`` passes the limits of ``device`` in whatever parts it runs; empty where none does.
+    """Name the step of ``outputs`` that exceeds the limits of ``device`` even in parts; empty where none does.
 
-    It is looked for where one of the ``weights`` is seen in several bindings.
+    The search takes place only where one of the ``weights`` needs several bindings.
     """
     backend = device.backend
     if backend.takes_graphs or all(map(backend.binds_whole, weights)):
@@ -44,9 +44,9 @@ async def misfit(device: Device, outputs: Sequence[Node], weights: Iterable[Spec
 
 @dataclass(frozen=True)
 class Need:
-    """The least memory that a graph can run in: ``nbytes`` while its largest part computes, and how they come about.
+    """The least memory that a graph can run in: ``nbytes`` while its largest part computes.
 
-    ``weights`` are bytes of that part, ``largest`` the name of the largest of them, of ``largest_bytes``.
+    ``weights`` of these bytes are weights; ``largest`` is the name of the largest weight, of ``largest_bytes`` bytes.
     """
 
     nbytes: int
@@ -57,7 +57,7 @@ class Need:
 
 @sliced
 def least_need(device: Device, outputs: Sequence[Node]) -> Slices[Need]:
-    """The least memory for a run of ``outputs``, whose stored leaves are all weights that may come and go."""
+    """Return the least memory for a run of ``outputs``, whose stored leaves are all weights that can be evicted."""
     graph = Graph(outputs)
     yield
     fused = fuse(graph, device.backend)
@@ -82,7 +82,7 @@ def least_need(device: Device, outputs: Sequence[Node]) -> Slices[Need]:
 
 
 def bytes_to_run(device: Device, outputs: Sequence[Node]) -> int:
-    """Bytes of the arena and the outputs of a run, planned as for a device of kernels; nothing is compiled."""
+    """Return the bytes of the arena and the outputs of a run, planned as for a device of kernels."""
     plan = at_once(_steps(device, outputs)).plan
     return plan.arena_bytes + sum(plan.output_bytes)
 

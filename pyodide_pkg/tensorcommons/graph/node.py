@@ -1,9 +1,9 @@
 """A node of a computation, and its identity.
 
 Two nodes are the same computation when their op, attributes, shape, dtype and inputs are the same, all the way down to
-the content of the weights. A node's key is a SHA-256 over exactly that, so equality is proved and never guessed from
-names. Its identity counts arguments by the order in which the computation meets them: the same function of differently
-named inputs has one identity, and is the same value where the arguments hold the same.
+the content of the weights. A node's key is a SHA-256 over exactly that, so equality never depends on names. A node's
+identity numbers arguments in the order in which the computation meets them: the same function of differently named
+inputs has one identity, and is the same value where the arguments hold the same.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ _PLAIN = frozenset((int, float, str, bool, type(None)))  # ``repr`` of these los
 
 
 def plain(value: Any) -> Attribute:
-    """``value`` as an attribute whose ``repr`` says all of it: NumPy's scalars become Python's, lists tuples.
+    """Return ``value`` as an attribute with an exact ``repr``: NumPy scalars become Python's, lists become tuples.
 
-    Raises InternalError for anything else: the ``repr`` of an array, say, leaves elements out.
+    Raises InternalError for anything else: the ``repr`` of an array, for example, omits elements.
     """
     if type(value) in _PLAIN:
         return value  # type: ignore[no-any-return]
@@ -113,7 +113,7 @@ class Node:
 
     @property
     def formula(self) -> str:
-        """Op, attributes, shape and dtype as text: all that the node is, apart from its inputs."""
+        """Op, attributes, shape and dtype as text: the node without its inputs."""
         if not self._formula:
             assert self.op is not None
             self._formula = repr((self.op.name, sorted(self.attrs.items()), self.spec.shape, self.spec.dtype.name))
@@ -133,7 +133,7 @@ class Node:
         return self._key
 
     def _parts(self, inputs: Sequence[str]) -> list[str]:
-        """All that the node is, over ``inputs``; an argument by its name."""
+        """Return the parts of the node's identity over ``inputs``; an argument is identified by its name."""
         if self.op is not None:
             return [self.formula, *inputs]
         if self.storage is not None:
@@ -173,9 +173,10 @@ def argument(name: str, spec: Spec, *, is_stored: bool = True) -> Node:
 def in_order(
     roots: Iterable[Node], operands: Callable[[Node], Sequence[Node]] = attrgetter("inputs")
 ) -> Iterator[Node]:
-    """Yield ``roots`` and the nodes below them, each once and after its ``operands``, which are asked for once.
+    """Yield ``roots`` and the nodes below them, each once and after its ``operands``.
 
-    The order is that of a recursion over roots and operands from the first to the last, without its stack.
+    The order is that of a recursion over roots and operands from first to last, without its stack. ``operands`` is
+    called once a node.
     """
     found: dict[int, Sequence[Node]] = {}
     done: set[int] = set()

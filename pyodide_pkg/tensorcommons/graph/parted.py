@@ -46,12 +46,12 @@ class Traffic:
 
 
 class PartedProgram:
-    """A graph that runs in parts, each a program of its device; what :class:`~.program.Program` is for one device.
+    """A graph that runs in parts, each a program of its device: the counterpart of :class:`~.program.Program`.
 
-    Weights that cross stay where they were brought as long as the program keeps what it compiled, and nobody writes or
-    releases them. A fallback that is lost and does not come back is replaced by the one after it. ``streamed`` is the
-    most bytes of weights that a part may have where they come and go (:mod:`~.streaming`), else 0. ``working_bytes``
-    are those of the whole graph's arena and outputs, ``traffic`` that of the run that ended last.
+    Copies of weights on other devices are kept as long as the compiled programs, until the weight is written or
+    released. A fallback that is lost and does not come back is replaced by the next one. ``streamed`` is the most bytes
+    of weights that a part may have where weights are streamed (:mod:`~.streaming`), else 0. ``working_bytes`` are those
+    of the whole graph's arena and outputs, ``traffic`` that of the run that ended last.
     """
 
     def __init__(
@@ -102,17 +102,17 @@ class PartedProgram:
 
     @property
     def devices(self) -> list[dict[str, Any]]:
-        """Devices with the number of nodes that each runs, in order; ``why`` says what the first one does not take."""
+        """The parts' devices in order, with the number of nodes that each runs; ``why`` has the reasons by op."""
         return [{"device": part.device.kind, "nodes": part.graph.executed} for part in self.parts]
 
     @property
     def uncounted(self) -> tuple[int, int]:
-        """None: the parts' programs are their devices' own."""
+        """Zero: the parts' programs are counted by their devices."""
         return 0, 0
 
     @property
     def idle_bytes(self) -> int:
-        """Bytes of the weights' copies that :meth:`discard` gives back; the parts' programs are their devices' own."""
+        """Bytes of the weights' copies that :meth:`discard` frees; the parts' programs are counted by their devices."""
         return 0 if self._runs else sum(copy.nbytes for copy in self._kept.values() if copy.is_resident)
 
     def bytes_to_run(self, taken: Collection[int] = ()) -> int:
@@ -216,12 +216,12 @@ class PartedProgram:
         return outputs
 
     def _last_uses(self) -> dict[tuple[Device, int], int]:
-        """Find, by device and value, the last part there that needs it; for an output the number of parts."""
+        """Map device and value to the last part there that needs the value; an output to the number of parts."""
         last = {(part.device, each): index for index, part in enumerate(self.parts) for each in part.needed}
         return last | {(self.device, number): len(self.parts) for number, _ in self._outputs}
 
     def _given_up(self, leaves: Sequence[Storage], donated: Collection[int]) -> set[int]:
-        """The numbers of the leaves that a part may write where they are: those that are given up, for one part."""
+        """Return the numbers of the donated leaves that a part may write in place: those that one part needs."""
         if not donated or any(part.device is not self.device for part in self.parts):
             return set()
         uses = Counter(map(id, leaves))
@@ -230,16 +230,16 @@ class PartedProgram:
         return {self._leaves[place] for place in places if parts[self._leaves[place]] == 1}
 
     def _stream(self, values: Mapping[int, Storage], traffic: Traffic) -> Stream:
-        """List the bytes that a run over the leaves ``values`` brings to the device, part by part."""
+        """Return the stream of the weights among the leaves ``values``, part by part."""
         reads, found = self.residents(values)
         traffic.resident = sum(values[number].nbytes for number in found.weights)
         stay = {values[number] for number in found.weights}
         return Stream(self.device, [[values[number] for number in part] for part in reads], stay, found.alone)
 
     def residents(self, leaves: Mapping[int, Storage]) -> tuple[list[list[int]], Residents]:
-        """The weights of ``leaves`` that each part reads on the device, by number, and which of them stay there.
+        """Return the weights of ``leaves`` that each part reads on the device, by number, and those that stay there.
 
-        A part on the fallback reads copies, which come from wherever the weights are.
+        A part on the fallback reads copies, which are made from wherever the weights are.
         """
         weights = {number for number, storage in leaves.items() if storage.category == "weights"}
         reads = [
@@ -256,7 +256,7 @@ class PartedProgram:
         return reads, self._residents[key]
 
     def _taken_beside(self) -> list[int]:
-        """Bytes of each part beside its leaves: what the programs keep, the arena, values between parts, and copies."""
+        """Return the bytes of each part beside its leaves: kept by programs, arena, values between parts, copies."""
         programs = list(dict.fromkeys(self.programs))
         kept = max((program.working_bytes - program.output_bytes for program in programs), default=0)
         kept += sum(program.kept_bytes for program in programs)
@@ -277,7 +277,7 @@ class PartedProgram:
         return taken
 
     async def _on(self, device: Device, number: int, storage: Storage, copies: _Copies, traffic: Traffic) -> Storage:
-        """A value on ``device``: brought there once a run, and a weight once."""
+        """Return a value on ``device``, copied once a run; a weight is copied once."""
         if storage.device is device:
             return storage
         key = device, number
@@ -306,9 +306,9 @@ class PartedProgram:
         original.when_changed(drop)
 
     def abandon(self) -> None:
-        """The parts' devices know of their own losses; the weights' copies there are as good as they were."""
+        """Keep the copies of weights: they are on other devices than the one that was lost."""
 
     def discard(self) -> None:
-        """Give the weights' copies back; the parts' devices keep and discard their programs."""
+        """Free the copies of weights; the parts' devices discard the programs."""
         if not self._runs:
             self._kept.clear()

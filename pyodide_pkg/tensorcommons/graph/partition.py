@@ -27,7 +27,7 @@ PartNodes: TypeAlias = "tuple[Device, Sequence[Node]]"  # what a part computes, 
 
 
 def _work(node: Node) -> tuple[float, float]:
-    """Multiply-adds and elements of a node, as far as they matter for a choice."""
+    """Return the multiply-adds and elements of a node that count towards its cost."""
     assert node.op is not None
     elements = max(size_of(node.spec.shape), *(size_of(child.spec.shape) for child in node.inputs), 0)
     products = node.op.multiply_adds([child.spec for child in node.inputs], node.spec, node.attrs)
@@ -35,7 +35,7 @@ def _work(node: Node) -> tuple[float, float]:
 
 
 def cost(device: Device, nodes: Sequence[Node], crossing: int) -> float:
-    """About how many ms a part of these nodes takes on ``device`` with ``crossing`` bytes brought there."""
+    """Estimate the milliseconds of a part of these nodes on ``device``, with ``crossing`` bytes copied to it."""
     rates, work = device.facts.rates, [_work(node) for node in nodes]
     computing = sum(w[0] for w in work) / rates.multiply_adds + sum(w[1] for w in work) / rates.elements
     return rates.fixed + computing + crossing / rates.crossing_bytes
@@ -56,7 +56,7 @@ class Part:
 
 
 def _levels(graph: Graph, refused: Mapping[int, str]) -> dict[int, int]:
-    """The level of each node, by id: even ones for the device, odd ones for the fallback. Free nodes have none."""
+    """Return the level of each node, by id: even for the device, odd for the fallback. Free nodes have none."""
     there = {id(graph.nodes[number]) for number in refused}
     outputs = {id(node) for node in graph.outputs}
     read_here = set(outputs)
@@ -80,7 +80,7 @@ def _levels(graph: Graph, refused: Mapping[int, str]) -> dict[int, int]:
 
 
 def bounds_of(device: Device) -> Bounds:
-    """The most that ``device`` takes as one program."""
+    """Return the bounds of one program on ``device``."""
     return Bounds(device.backend.graph_nodes)
 
 
@@ -91,9 +91,9 @@ def parts_of(
     refused: Mapping[int, str],
     bounds: Callable[[Device], Bounds] = bounds_of,
 ) -> list[Part]:
-    """The parts of a fused ``graph`` in their order, each within the ``bounds`` of its device.
+    """Return the parts of a fused ``graph`` in their order, each within the ``bounds`` of its device.
 
-    ``refused`` says which nodes, by number, the device does not take. Without any, all parts are the device's own.
+    ``refused`` are the numbers of the nodes that the device does not take. Without any, all parts are on the device.
     """
     levels = _levels(graph, refused)
     split = _nodes_of_parts(graph, levels, device, fallback, bounds)

@@ -1,4 +1,4 @@
-"""From a graph to a plan: steps in order, and a place in memory for every value.
+"""Plans: a graph's steps in order, with a place in memory for every value.
 
 Values that are not outputs live in the arena from the step that writes them to the last step that reads them, and two
 values may share bytes when their lives do not overlap. Largest first, each at the lowest offset that is free for its
@@ -127,11 +127,11 @@ P_co = TypeVar("P_co", Plan, Computation, covariant=True)
 
 @dataclass(frozen=True)
 class Planned(Generic[P_co]):
-    """A plan with what the caller needs to run it and to talk about it.
+    """A plan with what the caller needs to run and to describe it.
 
     ``host_inputs`` maps an input's name to its offset in the host block; ``outputs`` holds for each of the graph's
     outputs the index of the buffer that holds it, dense and row-major: of those that are created, then of the leaves
-    that are written. ``specs`` says what each created buffer holds.
+    that are written. ``specs`` are those of the created buffers.
     """
 
     plan: P_co

@@ -67,7 +67,7 @@ class ProfileRow:
 
 @dataclass(eq=False)
 class _Run:
-    """A run under way: who runs, and how many dispatches of it are recorded."""
+    """A run under way: its models, and how many of its dispatches are recorded."""
 
     models: tuple[str, ...]
     count: int = 0
@@ -103,7 +103,7 @@ def open_profile() -> Profile | None:
 
 
 def profile() -> Profile:
-    """Record what runs in a block, on every device and whoever runs it: models, pipelines, generation, operations.
+    """Record all runs in a block, on every device: models, pipelines, generation, operations on tensors.
 
     ::
 
@@ -120,7 +120,7 @@ def profile() -> Profile:
 
 
 class Profile:
-    """The dispatches of the runs in a block; see :func:`profile`. ``notes`` says what could not be timed, and why."""
+    """The dispatches of the runs in a block; see :func:`profile`. ``notes`` lists what was not timed, and why."""
 
     def __init__(self) -> None:
         self.notes: list[str] = []

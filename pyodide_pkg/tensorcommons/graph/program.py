@@ -1,8 +1,8 @@
-"""A program: a graph that a device has compiled, run again and again by one call into JavaScript.
+"""Programs: graphs compiled for a device, each replayed by one call into JavaScript.
 
-What is compiled is the graph's structure. Which storages its leaves are is said by each run, so one program serves
-every model of one architecture and every ``a + b`` of one shape. Like a storage it may leave its device and come back:
-under memory pressure or with a lost device only the compiled part goes, and the next run makes it from the plan again.
+A program is compiled from the structure of a graph, and each run passes the storages of its leaves, so one program
+serves every model of one architecture and every ``a + b`` of one shape. Like a storage it can be evicted: under memory
+pressure or with a lost device only the compiled part goes, and the next run compiles the plan again.
 
 All programs of a device share its arena and therefore run one at a time.
 """
@@ -63,7 +63,7 @@ class Program:
 
     @property
     def plans(self) -> Sequence[Planned[Any]]:
-        """The plan, as the only one."""
+        """The plan, as a sequence of one."""
         return (self.planned,)
 
     @property
@@ -73,21 +73,21 @@ class Program:
 
     @property
     def kept_bytes(self) -> int:
-        """Device bytes that it keeps beside the arena while it is compiled; 0 before it was."""
+        """Device bytes that the compiled program keeps beside the arena; 0 before the first compilation."""
         return self._kept_bytes
 
     @property
     def uncounted(self) -> tuple[int, int]:
-        """Bytes that its device keeps for it beside those that are counted, and their address space."""
+        """Bytes that the device keeps for it and that are not counted, and their address space."""
         return (self.executable.hidden, self.executable.reserved) if self.executable is not None else (0, 0)
 
     @property
     def idle_bytes(self) -> int:
-        """Device bytes that :meth:`discard` gives back now; 0 while it runs."""
+        """Device bytes that :meth:`discard` would free now; 0 while it runs."""
         return self.executable.nbytes if self.executable is not None and not self._runs else 0
 
     async def compile(self, keep: Sequence[Storage] = ()) -> Executable:
-        """Make it ready to run, unless it is. What it takes on the device does not take the place of ``keep``.
+        """Compile the plan, unless it is compiled. The storages ``keep`` are not evicted for it.
 
         Raises:
             UnsupportedOp: the device has no kernel for one of the nodes; the message names it.
@@ -124,11 +124,12 @@ class Program:
         donated: Collection[int] = (),
         bundle: Bundle | None = None,
     ) -> list[tuple[Storage, Spec]]:
-        """Run once over ``leaves``, in the order of the graph's: those of ``bundle``, and others. Gives
-        the storage and spec of each of its outputs.
+        """Run once over ``leaves``, in the graph's order: those of ``bundle``, and others.
+
+        The result is the storage and spec of each output.
 
         ``donated`` are the numbers of the leaves that the caller gives up: where the program writes one, that output
-        takes over its bytes, unless something else needs them. All others are copied before they are written.
+        takes over its bytes, unless they are needed elsewhere. All others are copied before they are written.
 
         Raises:
             ShapeMismatch: an input is missing, or has another shape than the program was compiled for.
@@ -234,14 +235,14 @@ class Program:
             place[...] = array
 
     def abandon(self) -> None:
-        """Stop counting what the lost device kept."""
+        """Drop the compiled program of a lost device from the accounts."""
         self.device.output_pool.used(self)
         if self.executable is not None:
             self.device.refund(self.executable.nbytes, "scratch")
             self.executable = None
 
     def discard(self) -> None:
-        """Give back what the program holds on its device, unless it is running; the next run compiles it again."""
+        """Free the compiled program, unless it is running; the next run compiles it again."""
         if self.executable is not None and not self._runs:
             self.device.output_pool.used(self)  # they go with it
             executable, self.executable = self.executable, None

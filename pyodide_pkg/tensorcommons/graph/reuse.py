@@ -1,7 +1,8 @@
-"""Reuse points: the values at which a graph and another one part, having computed the same so far.
+"""Reuse points: the last values that a graph has in common with another one.
 
-A run that kept such a value saves the next one everything behind it. Cuts are made in graphs that are fused already, so
-a run with a cut executes the very steps that a run without it would, and gives the same bits.
+A run that keeps such a value saves a later run every dispatch behind it, for the bytes of the value. The points are
+found in fused graphs, so a run that reuses a value executes the steps that it would execute without it, and keeps the
+bits: a pattern of the second phase (:mod:`~.rewrite`).
 """
 
 from __future__ import annotations
@@ -21,8 +22,8 @@ from .views import owner_of
 class ReusePoint:
     """A value worth keeping.
 
-    ``identity`` says how it is computed from ``arguments``, the names of the host's inputs in the order in which the
-    computation meets them; ``weights`` are what it is computed from besides.
+    ``identity`` identifies its computation from ``arguments``, the names of the host's inputs in the order in which the
+    computation meets them, and from ``weights``.
     """
 
     node: Node
@@ -37,10 +38,10 @@ class ReusePoint:
 
 
 def reuse_points(graph: Graph, others: Iterable[Graph]) -> list[ReusePoint]:
-    """The outputs of ``graph``, and the values at which it parts from one of ``others``. Both are fused.
+    """Return the outputs of ``graph``, and the last values that it has in common with each of ``others``.
 
-    A value that no weight went into is computed as cheaply as it is kept, so it is not among them; nor is one that
-    depends on bytes that nobody can name.
+    All graphs are fused. Values that depend on no weight are left out, since computing them is as cheap as keeping
+    them, and so are values that depend on bytes without an identity.
     """
     nodes = dict.fromkeys(node for node in graph.outputs if node.op is not None)
     for other in others:
@@ -50,7 +51,7 @@ def reuse_points(graph: Graph, others: Iterable[Graph]) -> list[ReusePoint]:
 
 
 def _frontier(graph: Graph, other: Graph) -> list[Node]:
-    """The last values that the two graphs have in common, as nodes of ``graph``; of a view what it shows."""
+    """Return the last values that the two graphs have in common, as nodes of ``graph``; of a view its owner."""
     mine = {node.key: node for node in graph.nodes if node.op is not None}
     common = mine.keys() & {node.key for node in other.nodes if node.op is not None}
     found: list[Node] = []
@@ -64,7 +65,7 @@ def _frontier(graph: Graph, other: Graph) -> list[Node]:
 
 
 def _described(root: Node) -> ReusePoint | None:
-    """``root`` as a reuse point; None where it depends on bytes that have no identity."""
+    """Return ``root`` as a reuse point; None where it depends on bytes without an identity."""
     weights: dict[Storage, None] = {}
     for node in in_order([root]):
         if node.storage is not None and node.storage.category == "weights":

@@ -1,9 +1,9 @@
 """The one driver of rewriting: a graph is built again with some of its nodes replaced.
 
-A pattern looks at a graph and says of a node what takes its place. There are two phases. Patterns of the first may
-change bits; they run on each request's own graph, before merging (fuse.py), so that merged is equal to separate.
-Patterns of the second keep the bits; they run on the merged graph, when it is known what else needs a value:
-embedding_norm.py, elementwise_fusion.py, horizontal_fusion.py, reuse.py, partition.py.
+A pattern maps a node to its replacement. There are two phases. Patterns of the first phase may change bits; they run on
+each request's own graph, before merging (fuse.py, split_k.py), so that merged is equal to separate. Patterns of the
+second phase keep the bits; they run on the merged graph, where all users of a value are known: embedding_norm.py,
+elementwise_fusion.py, horizontal_fusion.py, reuse.py, partition.py. The module of each pattern states when it pays.
 """
 
 from __future__ import annotations

@@ -25,7 +25,7 @@ USELESS = 0.95  # of the whole: a cut that leaves more than this on one side is 
 class Bounds:
     """The most of one segment: ``nodes`` that are computed, and ``nbytes`` of stored leaves as ``weigh`` counts them.
 
-    A node that is over a bound by itself is a segment of its own.
+    A single node that exceeds a bound is a segment of its own.
     """
 
     nodes: int = ANY
@@ -38,9 +38,9 @@ class Bounds:
 
 
 def segments_of(nodes: Sequence[Node], bounds: Bounds) -> list[Sequence[Node]]:
-    """``nodes``, none of which needs a later one, in as many consecutive segments as ``bounds`` ask for.
+    """Split ``nodes``, none of which needs a later one, into consecutive segments within ``bounds``.
 
-    Leaves and what is not among ``nodes`` is given to a segment from outside.
+    Leaves and all values that are not among ``nodes`` are inputs of a segment.
     """
     found: list[Sequence[Node]] = []
     waiting = [(0, len(nodes))] if nodes else []
@@ -65,7 +65,7 @@ def segments_of(nodes: Sequence[Node], bounds: Bounds) -> list[Sequence[Node]]:
 
 
 def _weights(node: Node) -> list[Node]:
-    """The stored leaves that ``node`` reads."""
+    """Return the stored leaves that ``node`` reads."""
     owners = [owner_of(child)[0] for child in node.inputs]
     return [owner for owner in dict.fromkeys(owners) if owner.is_stored]
 
@@ -109,9 +109,9 @@ def _cut(
     after: Sequence[float],
     whole: float,
 ) -> int | None:
-    """The place before which a segment from ``start`` on is cut; None where no cut makes it much smaller.
+    """Return the place before which a segment from ``start`` on is cut; None where no cut makes it much smaller.
 
-    ``before`` and ``after`` say how full the two sides of each cut are.
+    ``before`` and ``after`` are the fullness of the two sides of each cut.
     """
     sides = {start + at: (before[at - 1], after[at - 1]) for at in range(1, len(before) + 1)}
     sides = {place: both for place, both in sides.items() if not nodes[place].is_view}

@@ -1,4 +1,4 @@
-"""Streaming: a program of more weights than there is memory for runs part by part, and weights come and go.
+"""Streaming: a program whose weights exceed the memory runs part by part, and weights are evicted in between.
 
 A forward reads every weight once, in the same order each time, so the least recently used one is the next to be needed:
 evicting that would move all weights each time. Instead as many as fit stay (:func:`pinned`), and the rest comes through

@@ -55,10 +55,9 @@ class Trace:
 
 
 class Traces:
-    """All traces of ``function``, which takes argument nodes and gives output nodes, each by name.
+    """All traces of ``function``, which maps argument nodes to output nodes, each by name.
 
-    ``example`` gives arguments of shapes that the function is known to take. ``count`` says how often the function was
-    called.
+    ``example`` returns arguments of shapes that the function takes. ``count`` is the number of calls of the function.
     """
 
     def __init__(

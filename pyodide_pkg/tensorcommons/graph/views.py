@@ -1,7 +1,6 @@
-"""From nodes to operands: views become layouts, the rest become steps.
+"""Views: nodes that show the bytes of another value become layouts over it.
 
-``resolve_view`` follows a chain of views down to the value that owns the bytes. What no layout can express
-(a reshape of a transposed value, say) becomes one explicit copy.
+A view that no layout expresses, such as a reshape of a transposed value, is copied.
 """
 
 from __future__ import annotations
