@@ -1,4 +1,4 @@
-// What both kernels of attention share: sizes, rows of the operands, the mask, the result.
+// Shared by both kernels of attention: sizes, rows of the operands, the mask, the result.
 
 struct Params {
   queries: u32,

@@ -1,4 +1,4 @@
-// What every dtype needs: tests of bits, float16, conversions, and arithmetic that WGSL leaves open or does another way
+// Shared by all dtypes: tests of bits, float16, conversions, and arithmetic that WGSL leaves open or does another way
 // than NumPy. What a shader calls from here comes along by itself.
 //
 // WGSL may assume that there are no NaNs, so those are tested and made by their bits; it cannot spell an infinity, nor

@@ -1,4 +1,4 @@
-// What every product has, included by the others of this folder: its sizes and its epilogue.
+// Sizes and epilogue of every product, included by the others of this folder.
 //
 // How results are written is decided by layouts and dtypes when a plan is made, and filled in by kernels/matmul.py.
 

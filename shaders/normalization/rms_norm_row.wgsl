@@ -1,7 +1,7 @@
 // y[row] = x[row] / sqrt(mean(x[row] ** 2) + eps) * weight, row-major rows; a workgroup a row, for hardware.
 //
 // bindings: 0 params · 1 x · 2 weight · last y
-// dispatch: as rows.wgsl says
+// dispatch: as in rows.wgsl
 
 struct Params {
   rows: u32,

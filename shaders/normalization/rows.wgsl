@@ -1,4 +1,4 @@
-// What a kernel with a workgroup a row shares, included by the files of this folder that end in _row. For hardware.
+// Shared by kernels with a workgroup a row, included by the files of this folder that end in _row. For hardware.
 //
 // dispatch: a row a workgroup of `lanes`, spread over x and y
 //

@@ -1,7 +1,7 @@
 // y[row] = exp(x[row] - max) / sum(exp(x[row] - max)), or its logarithm, row-major rows; a workgroup a row, for hardware.
 //
 // bindings: 0 params · 1 x · 2 y
-// dispatch: as rows.wgsl says
+// dispatch: as in rows.wgsl
 //
 // One pass keeps a running maximum and the sum relative to it (Milakov and Gimelshein, 2018), a second one writes.
 

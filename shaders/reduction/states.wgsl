@@ -1,4 +1,4 @@
-// What reductions carry along beside a plain number, and how two of it become one.
+// States that reductions carry along beside a plain number, and how two of them are merged.
 
 // Whether a float is not 0, by its bits: NaN is not.
 fn is_nonzero(x: f32) -> bool { return (bitcast<u32>(x) & 0x7fffffffu) != 0u; }

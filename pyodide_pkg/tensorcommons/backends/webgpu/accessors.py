@@ -64,7 +64,7 @@ class Accessor:
 
     @classmethod
     def of(cls, variable: str, buffer: Buffer, access: Access) -> Accessor:
-        """The binding for ``buffer``, which may be read in another way than it asks for."""
+        """Return the accessor of ``buffer``; ``access`` may be another one than the buffer's own."""
         dtype = buffer.operand.dtype
         assert dtype.wgsl is not None, f"{dtype} has no WGSL type; compile() refuses it"
         return cls(variable, dtype.name, access, buffer.written, dtype.wgsl, dtype.lanes)
@@ -149,7 +149,7 @@ class Accessor:
         return f"(({word} >> (i % 4u * 8u)) & 0xffu) != 0u"
 
     def _load4(self) -> str:
-        """From one vector where the buffer is declared so, else from single words."""
+        """Return WGSL that loads four elements: one vector where the buffer has vectors, else single words."""
         b, vectors = self.variable, self.access == "vectors"
         if self.lanes == 1:
             parts = ", ".join(f"{b}[4u * i + {j}u]" for j in range(4))

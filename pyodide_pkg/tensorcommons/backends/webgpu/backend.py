@@ -232,7 +232,7 @@ class WebGPUBackend(Backend[Replay]):
         return executable
 
     def _forget(self, program: int, compiling: asyncio.Future[None]) -> None:
-        """Forget a program that was compiled before it was abandoned; the failure of any other needs no one."""
+        """Discard a program that was compiled just before it was abandoned, and ignore any other's failure."""
         if not compiling.cancelled() and compiling.exception() is None:
             self.bridge.discard(program)
 
@@ -346,7 +346,7 @@ class WebGPUBackend(Backend[Replay]):
         except asyncio.CancelledError:
             self.bridge.stop(executable.id)
             await asyncio.wait([running])
-            # Too late to stop: the outputs are there, and nobody wants them. A lost device has none.
+            # Too late to stop: the outputs exist and are not used. A lost device has none.
             if running.exception() is None and running.result():
                 for handle in outputs:
                     self.bridge.destroy(handle)

@@ -55,7 +55,7 @@ def lowered(
 
 
 def excess(dispatch: Dispatch, windows: Windows, most_groups: int) -> str:
-    """Say by what ``dispatch`` passes the limits; empty if it does not."""
+    """Describe how ``dispatch`` exceeds the limits; empty if it does not."""
     bindings, _ = bindings_of(dispatch, windows)
     count = sum(len(binding.windows) for binding in bindings)
     longest = max(binding.place.nbytes * binding.elements.lanes // 4 for binding in bindings)

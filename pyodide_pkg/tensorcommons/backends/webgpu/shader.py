@@ -38,7 +38,7 @@ class Dispatch:
     """One dispatch before it has a pipeline: shader file, variables, uniform bytes, buffers and workgroup counts.
 
     ``loops`` is the most iterations that an invocation takes, of all its loops together; a loop of n takes n + 1, as
-    the check that ends it is one. Kernels say it on software adapters; those of constant loops, fewer than 1,024, 0.
+    the check that ends it is one. Kernels set it for software adapters; with constant loops below 1,024 it is 0.
     """
 
     shader: str
@@ -120,7 +120,7 @@ def bindings_of(dispatch: Dispatch, windows: Windows) -> tuple[list[Binding], di
 
 
 def _numbered(bindings: list[Binding]) -> tuple[list[Binding], bytes]:
-    """``bindings`` whose elements know their windows, and the numbers of those, for a uniform.
+    """Return ``bindings`` whose elements refer to numbered windows, and these numbers, for a uniform.
 
     Where one of them needs numbers all have them, so that the parts of a step are few pipelines.
     """

@@ -57,9 +57,9 @@ class Built(Executable):
 
 
 class WebNNBackend(Backend[Built]):
-    """One MLContext behind the bridge. ``op_limits`` is what ``opSupportLimits()`` said of it.
+    """One MLContext behind the bridge. ``op_limits`` is the result of its ``opSupportLimits()``.
 
-    ``no_constant_tensors`` is why it has no ``createConstantTensor``, and empty where it has.
+    ``no_constant_tensors`` is the reason for which it has no ``createConstantTensor``; empty where it has one.
     """
 
     kind = "webnn"
@@ -221,7 +221,7 @@ class WebNNBackend(Backend[Built]):
         running = asyncio.ensure_future(queued)
         try:
             await asyncio.wait([running])
-        except asyncio.CancelledError:  # it is queued all the same: the outputs are there, and nobody wants them
+        except asyncio.CancelledError:  # it stays queued: the outputs exist and are not used
             await running
             for handle in outputs:
                 self.bridge.destroy(handle)
@@ -319,7 +319,7 @@ class _Description:
         self.most = most  # bytes of one graph
         self.hidden = self.reserved = 0  # bytes that LiteRT keeps for all graphs, and their address space
         self.graphs: dict[str, dict[str, Any]] = {}
-        self.sources: list[tuple[Computation, int, int]] = []  # of each stage: what it is a part of how many of
+        self.sources: list[tuple[Computation, int, int]] = []  # of each stage: its computation, part and parts
         self.stages: list[dict[str, Any]] = []
         self.fixed: list[tuple[str, Shape]] = []
         self.host: dict[int, tuple[int, int]] = {}  # by offset in the block: the fixed tensor, and bytes
@@ -437,5 +437,5 @@ async def _open(wish: str) -> WebNNBackend:
     return WebNNBackend(await WebNNBridge.open(wish))
 
 
-# It can be asked for a kind of processor; "" is the browser's choice.
+# The processors that a context can be requested for; "" is the browser's choice.
 KIND = DeviceKind(WebNNBackend.kind, _open, ("cpu", "gpu", "npu", ""))

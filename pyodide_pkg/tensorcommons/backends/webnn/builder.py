@@ -1,4 +1,4 @@
-"""Calls of an MLGraphBuilder as data: each checked against what ``opSupportLimits()`` says, none of them made here.
+"""Calls of an MLGraphBuilder as data, each checked against ``opSupportLimits()``; none is made here.
 
 ``webnn.js`` makes them in one go. An operand that WebNN does not take in its dtype, but in a wider one that holds the
 same numbers, is cast on the way in and the result on the way out; what is refused then raises UnsupportedOp.
@@ -32,7 +32,7 @@ MOST = 2**25  # bytes of one constant: it lies in the description of the graph, 
 class Operand:
     """One value of the graph that is built: its node, shape and dtype by WebNN's name.
 
-    What has no element has no node either: WebNN knows no such operands.
+    An empty value has no node, because WebNN has no empty operands.
     """
 
     node: int
@@ -308,8 +308,9 @@ class GraphBuilder:
     # --- the finished graph ---
 
     def finished(self, outputs: Sequence[Operand]) -> Calls:
-        """The calls that ``outputs`` need. Each output is a node of its own, and none of them an input or a constant:
-        WebNN asks for that."""
+        """Return the calls that ``outputs`` need. WebNN requires that each output is a node of its own, and neither an
+        input nor a constant.
+        """
         results: list[int] = []
         for operand in outputs:
             node = operand.node

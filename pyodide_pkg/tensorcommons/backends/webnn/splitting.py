@@ -23,7 +23,7 @@ from typing import Any, TypeAlias
 from ...shapes import Shape, size_of
 
 BLOCK = 2**30  # bytes; a block of as many ends the tab
-GRAPH_BYTES = BLOCK - BLOCK // 8  # of a graph or a tensor at most: the estimate does not know of gaps between values
+GRAPH_BYTES = BLOCK - BLOCK // 8  # of a graph or a tensor at most: the estimate leaves out gaps between values
 RESERVED_BYTES = 7 * BLOCK  # of address space for all graphs that are kept
 TENSORS_BYTES = 7 * BLOCK  # of address space for all tensors; at 16 GiB with the graphs no other block can be had
 HIDDEN_BYTES = 2 * BLOCK  # that all of them may keep for values, such as float32 copies of weights
@@ -63,7 +63,7 @@ def _renumbered(value: Any, numbers: Mapping[int, int]) -> Any:
 class Calls:
     """The calls of one MLGraphBuilder: nodes that refer to earlier ones, the kind of each result, and the outputs.
 
-    An input is ``["input", dtype, shape, number]``; whose number it is, is up to who made the calls.
+    An input is ``["input", dtype, shape, number]``; the maker of the calls chooses the numbers.
     """
 
     nodes: Sequence[Node]
@@ -99,7 +99,7 @@ class Calls:
         return frozenset(found)
 
     def pruned(self, outputs: Sequence[int]) -> Calls:
-        """Only the nodes that ``outputs`` need, numbered anew."""
+        """Return only the nodes that ``outputs`` need, renumbered."""
         needed, waiting = set[int](), list(outputs)
         while waiting:
             node = waiting.pop()

@@ -1,7 +1,6 @@
-"""Kernels, from an op to its dispatches: one module a family, with the stem of its ``ops/`` file and its ``shaders/``
-folder.
+"""Kernels, which turn ops into dispatches: one module a family, named like its ``ops/`` file and ``shaders/`` folder.
 
-``KERNELS`` maps an op's name to a :class:`Kernel`: the table that is asked when a plan is compiled.
+``KERNELS`` maps an op's name to the :class:`Kernel` that plans are compiled with.
 """
 
 from __future__ import annotations

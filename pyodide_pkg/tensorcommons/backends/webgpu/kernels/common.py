@@ -61,11 +61,11 @@ SplitRule: TypeAlias = Callable[[Step, int], "Sequence[int | None] | None"]
 
 @dataclass(frozen=True)
 class Kernel:
-    """The kernel of one op: ``lower`` gives its dispatches; ``accepts`` says through which layouts it reads an input.
+    """The kernel of one op: ``lower`` returns its dispatches, ``accepts`` whether it reads an input in a layout.
 
-    Every kernel reads dense inputs; what it does not accept it gets as a dense copy. ``cut`` says how a step that does
-    not fit a device's limits is cut; a part has the bits that it has in the whole. ``parts`` are the steps that do
-    the same one after another, for a step that is not cut itself.
+    Every kernel reads dense inputs; an input in another layout is copied. ``cut`` splits a step that exceeds a device's
+    limits; a part has the bits that it has in the whole. ``parts`` returns steps that compute the same one after
+    another, for a step that is not cut itself.
     """
 
     op: str

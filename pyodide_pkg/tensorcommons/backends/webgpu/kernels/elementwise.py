@@ -23,7 +23,7 @@ WORKGROUP = 256  # of an H200: float16 comes 13 % faster than with 128, float32 
 
 
 class Expression:
-    """An expression of WGSL under construction. Numbers in it are uniforms, so that another one is no new pipeline."""
+    """A WGSL expression under construction. Its numbers are uniforms, so other numbers reuse the pipeline."""
 
     def __init__(self) -> None:
         self.constants: list[bytes] = []

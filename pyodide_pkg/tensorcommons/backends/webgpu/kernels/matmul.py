@@ -100,17 +100,17 @@ class Product:
 
     @property
     def rows(self) -> int:
-        """Of one matrix."""
+        """Rows of one matrix of the result."""
         return self.a.shape[-2]
 
     @property
     def columns(self) -> int:
-        """Of one matrix."""
+        """Columns of one matrix of the result."""
         return self.b.shape[-1]
 
     @property
     def stride(self) -> int:
-        """From one row of the result to the next: its columns, or those of the whole."""
+        """Elements from one row of the result to the next: its columns, or those of the whole."""
         strides = self.output.layout.strides
         return strides[-2] if len(strides) > 1 else self.columns
 
@@ -314,7 +314,7 @@ def _cut_linear(step: Step, axis: int) -> Sequence[int | None] | None:
 
 
 def parts_of_depth(rows: int, depth: int, columns: int) -> int:
-    """In how many parts a product fills hardware that it would leave idle, its parts being added up by what is next.
+    """Return the number of parts of the depth in which a product fills the hardware; the next step adds them up.
 
     Measured on an H200, at 128 rows: parts of 96 and more, as many as give 384 tiles of 32 × 32.
     """

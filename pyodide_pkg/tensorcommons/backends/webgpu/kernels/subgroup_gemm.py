@@ -36,7 +36,7 @@ class Slice:
 
     @property
     def stride(self) -> int:
-        """From one row in workgroup memory to the next."""
+        """Elements from one row in workgroup memory to the next."""
         return self.width + PADDING
 
     @property
@@ -52,7 +52,7 @@ class Slice:
             yield n, f"{unit} / {self.width // 8}u", f"{unit} % {self.width // 8}u * 8u"
 
     def places(self) -> Iterator[str]:
-        """Where the eights of the first slice lie in the buffer. What lies outside is not stored at the end."""
+        """Yield WGSL for the places of the first slice's eights in the buffer. Results outside are not stored."""
         first, count = ("row", "p.rows") if self.name == "a" else ("column", "p.columns")
         across, along = ("z", "w") if self.name == "a" else ("w", "z")
         yield f"let {self.name}_step = p.{self.name}_strides.{along};"
@@ -75,7 +75,7 @@ class Slice:
             yield f"{self.name}{n} = select(vec4<u32>(), bits_{self.name}({at}), {inside});"
 
     def put(self) -> Iterator[str]:
-        """From registers to workgroup memory."""
+        """Yield WGSL that copies registers to workgroup memory."""
         for n, row, element in self.units:
             yield f"halves[({self.start}u + {row} * {self.stride}u + {element}) / 8u] = {self.name}{n};"
 

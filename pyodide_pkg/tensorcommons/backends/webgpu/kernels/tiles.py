@@ -88,7 +88,7 @@ class Side:
         return self.size * DEPTH * self.slices // 4 // self.lanes
 
     def places(self) -> Iterator[str]:
-        """Where each vector of this lane begins: in the buffer for the first step, in depth, in workgroup memory."""
+        """Yield WGSL for the start of each vector of this lane: in the buffer, in depth, in workgroup memory."""
         first, total = ("row", "p.rows") if self.name == "a" else ("column", "p.columns")
         across, along = ("z", "w") if self.name == "a" else ("w", "z")
         name, fours = self.name, self.size // 4
@@ -129,8 +129,9 @@ class Side:
                 yield f"{name}{n}[{j}] = {f'select(0.0, {value}, {deep} < p.depth)' if self.checked else value};"
 
     def put(self) -> Iterator[str]:
-        """From registers to workgroup memory. The order of a slice's depths does not matter, if it is that of both
-        operands: each slice begins with another one, so that lanes that put slices side by side do not collide.
+        """Yield WGSL that copies registers to workgroup memory. The order of a slice's depths does not matter if both
+        operands have the same: each slice begins with another depth, so that lanes that store slices side by side do
+        not collide.
         """
         turn = max(1, 4 // self.slices)
         for n in range(self.count):

@@ -1,7 +1,7 @@
 """Lowering to WebNN: one rule an op, from its value in the graph to an operand of the builder.
 
-A rule calls one method of the builder where there is one that means the same, and else is made of several. What WebNN
-cannot say, or not in the dtype at hand, raises UnsupportedOp with the reason: that part runs on the next device.
+A rule calls one method of the builder where one has the same meaning, else several. An op that WebNN cannot express, or
+not in the given dtype, raises UnsupportedOp with the reason: that part runs on the next device.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ REFUSED = {
 
 @sliced
 def lower(computation: Computation, builder: GraphBuilder) -> Slices[LoweringContext]:
-    """The builder's calls for every output of ``computation``. Raises UnsupportedOp for what it cannot say."""
+    """Lower every output of ``computation`` to calls of the builder. Raises UnsupportedOp where WebNN has none."""
     return (yield from _lowered(LoweringContext(computation, builder, RULES, REFUSED), computation))
 
 

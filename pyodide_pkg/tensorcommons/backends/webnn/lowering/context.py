@@ -49,7 +49,7 @@ class LoweringContext:
             self.operands[number] = self._lowered(number)
 
     def needs(self, number: int) -> tuple[int, ...]:
-        """The values that the rule of ``number`` asks for."""
+        """Return the numbers of the values that the rule of value ``number`` uses."""
         value = self.values[number]
         return tuple(self.source(child) for child in value.inputs) if value.op is not None else ()
 

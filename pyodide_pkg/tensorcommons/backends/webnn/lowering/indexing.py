@@ -1,4 +1,4 @@
-"""Elements chosen by number. What lies outside is NaN, or 0: WebNN leaves it open, so it is said here."""
+"""Elements chosen by index. Indices that are out of range give NaN, or 0; WebNN leaves their result undefined."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .context import LoweringContext, Rule, physical
 
 
 def _take(low: LoweringContext, value: Value) -> Operand:
-    """Rows by ``gather`` where all are asked for the same numbers, as an embedding is; else each element by its place.
+    """Take rows by ``gather`` where each row has one index, as in an embedding; else each element by its place.
 
     LiteRT takes only constant indices for ``gatherElements``.
     """

@@ -91,7 +91,7 @@ def _layer_norm(low: LoweringContext, value: Value) -> Operand:
 
 
 def _attention(low: LoweringContext, value: Value) -> Operand:
-    """With the whole matrix of scores: WebNN has no other way to say it.
+    """Compute attention with the whole matrix of scores, the only form that WebNN can express.
 
     Neighbouring heads that share keys and values are one product with all their queries. On its right stands the
     smaller operand, as in :func:`product`.

@@ -1,4 +1,4 @@
-"""Reductions. What WebNN leaves open (NaN, nothing to reduce) is said here."""
+"""Reductions, with defined results where WebNN leaves them open: for NaN, and for no elements."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Reduce = Callable[[GraphBuilder, Operand, Sequence[int], bool], Operand]
 
 
 def _reduction(function: Reduce) -> Rule:
-    """A rule of a function over whole rows; parts of rows are cut out and reduced each by itself."""
+    """Make the rule of a function over whole rows; parts of rows are sliced and reduced separately."""
 
     def rule(low: LoweringContext, value: Value) -> Operand:
         (x,), b = low.given(value), low.b
