@@ -9,6 +9,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, fields
+from functools import partial
 from typing import Any, TypeVar
 
 from ..errors import InvalidWeights, quoted
@@ -20,26 +21,7 @@ LAYERS = 10_000  # more than any model has: parameters are named before the weig
 TYPES: dict[str, tuple[type, ...]] = {"int": (int,), "float": (int, float), "str": (str,), "bool": (bool,)}
 
 
-def gelu_tanh(x: Tensor) -> Tensor:
-    """Compute the tanh approximation of GELU."""
-    return gelu(x, "tanh")
-
-
-def quick_gelu(x: Tensor) -> Tensor:
-    """``x * sigmoid(1.702 * x)`` (Hendrycks and Gimpel, 2016, https://arxiv.org/abs/1606.08415)."""
-    return multiply(x, sigmoid(multiply(x, 1.702)))
-
-
-def squared_relu(x: Tensor) -> Tensor:
-    """``relu(x) ** 2`` (So et al., 2021, https://arxiv.org/abs/2109.08668)."""
-    return multiply(relu(x), relu(x))
-
-
-def identity(x: Tensor) -> Tensor:
-    """Return ``x``."""
-    return x
-
-
+gelu_tanh = partial(gelu, approximate="tanh")
 # By the names in `transformers` (activations.py there).
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "gelu": gelu,
@@ -51,10 +33,10 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "gelu_pytorch_tanh": gelu_tanh,
     "hardswish": hardswish,
     "leaky_relu": leaky_relu,
-    "linear": identity,
-    "quick_gelu": quick_gelu,
+    "linear": lambda x: x,
+    "quick_gelu": lambda x: multiply(x, sigmoid(multiply(x, 1.702))),  # https://arxiv.org/abs/1606.08415
     "relu": relu,
-    "relu2": squared_relu,
+    "relu2": lambda x: multiply(relu(x), relu(x)),  # https://arxiv.org/abs/2109.08668
     "sigmoid": sigmoid,
     "silu": silu,
     "swish": silu,

@@ -58,10 +58,6 @@ ROPE_TYPES: dict[str, tuple[str, ...]] = {  # and the fields that each requires
 }
 
 
-def _is_positive(value: object) -> bool:
-    return type(value) in (int, float) and 0 < value <= sys.float_info.max  # type: ignore[operator]
-
-
 @dataclass(frozen=True)
 class Rope:
     """Rotary positions: the pair k of dimensions rotates by ``theta ** (-2 k / head_dim)`` a position.
@@ -100,7 +96,11 @@ class Rope:
                 file, f"partial_rotary_factor {quoted(table['partial_rotary_factor'])} is not supported; it must be 1"
             )
         values = {ours: table[theirs] for ours, theirs in ROPE_NAMES.items() if theirs in table}
-        bad = {ROPE_NAMES[key]: value for key, value in values.items() if not _is_positive(value)}
+        bad = {
+            ROPE_NAMES[key]: value
+            for key, value in values.items()
+            if type(value) not in (int, float) or not 0 < value <= sys.float_info.max
+        }
         lacking = [ROPE_NAMES[key] for key in needed if key not in values]
         if bad or lacking:
             what = f"{quoted(bad)} must be finite numbers above 0" if bad else f"{', '.join(lacking)} is missing"

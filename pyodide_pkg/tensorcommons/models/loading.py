@@ -186,7 +186,8 @@ async def _loaded(
                     storages = [storage for weight in weights.values() if (storage := weight.node.storage) is not None]
                     await target.backend.check([storage.handle for storage in storages if storage.is_resident])
                 except DeviceMemoryError as error:
-                    refused[target] = _why_refused(target, error)
+                    message = error.reason.partition("\n")[0] or "no reason given"
+                    refused[target] = f"{error.work} was refused ({message}) with {target.total:,} bytes on it"
                     raise
         if loader.streams:
             _warn_of_streaming(name, manager, storages)
@@ -221,12 +222,6 @@ def _warn_of_streaming(name: str, manager: TensorSharingManager, storages: Seque
         if kept
         else "They are read from local storage.",
     )
-
-
-def _why_refused(device: Device, error: DeviceMemoryError) -> str:
-    """Describe why a device could not allocate a weight."""
-    message = error.reason.splitlines()[0] if error.reason else "no reason given"
-    return f"{error.work} was refused ({message}) with {device.total:,} bytes on it"
 
 
 def _warn_of_untied(name: str, architecture: Architecture, weights: Mapping[str, Tensor]) -> None:

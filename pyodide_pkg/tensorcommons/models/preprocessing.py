@@ -22,10 +22,6 @@ Array: TypeAlias = "np.ndarray[Any, Any]"
 ONE = np.int64(1 << 22)  # Pillow's weights are integer multiples of 1 / ONE
 
 
-def _triangle(x: Array) -> Array:
-    return np.asarray(np.maximum(1 - np.abs(x), 0))
-
-
 def _cubic(x: Array) -> Array:
     x, a = np.abs(x), -0.5
     near = ((a + 2) * x - (a + 3)) * x * x + 1
@@ -33,25 +29,13 @@ def _cubic(x: Array) -> Array:
     return np.where(x < 1, near, np.where(x < 2, far, 0))
 
 
-def _lanczos(x: Array) -> Array:
-    return np.where(np.abs(x) < 3, np.sinc(x) * np.sinc(x / 3), 0)
-
-
-def _box(x: Array) -> Array:
-    return ((x > -0.5) & (x <= 0.5)).astype(np.float64)
-
-
-def _hamming(x: Array) -> Array:
-    return np.where(np.abs(x) < 1, np.sinc(x) * (0.54 + 0.46 * np.cos(np.pi * x)), 0)
-
-
 # By Pillow's number: the filter and its radius. 0 is the nearest pixel.
 FILTERS: dict[int, tuple[Callable[[Array], Array], float]] = {
-    1: (_lanczos, 3.0),
-    2: (_triangle, 1.0),
+    1: (lambda x: np.where(np.abs(x) < 3, np.sinc(x) * np.sinc(x / 3), 0), 3.0),  # Lanczos
+    2: (lambda x: np.asarray(np.maximum(1 - np.abs(x), 0)), 1.0),  # triangle
     3: (_cubic, 2.0),
-    4: (_box, 0.5),
-    5: (_hamming, 1.0),
+    4: (lambda x: ((x > -0.5) & (x <= 0.5)).astype(np.float64), 0.5),  # box
+    5: (lambda x: np.where(np.abs(x) < 1, np.sinc(x) * (0.54 + 0.46 * np.cos(np.pi * x)), 0), 1.0),  # Hamming
 }
 
 

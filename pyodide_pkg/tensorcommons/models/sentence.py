@@ -241,7 +241,8 @@ async def _use(source: Source, *, include_prompt: bool) -> SentenceUse:
         raise InvalidWeights(file, f"prompts must be an object of names and texts, not {quoted(prompts)}")
     prompts = {key: text for key, text in prompts.items() if text is not None}
     if name is not None and (not isinstance(name, str) or name not in prompts):
-        raise InvalidWeights(file, f"default_prompt_name {quoted(name)} is not one of the prompts: {_listed(prompts)}")
+        known = shown(", ".join(prompts)) or "none"
+        raise InvalidWeights(file, f"default_prompt_name {quoted(name)} is not one of the prompts: {known}")
     size, similarity = config.get("truncate_dim"), config.get("similarity_fn_name")
     if size is not None and (type(size) is not int or size < 1):
         raise InvalidWeights(file, f"truncate_dim must be an integer from 1, not {quoted(size)}")
@@ -259,7 +260,3 @@ async def _use(source: Source, *, include_prompt: bool) -> SentenceUse:
                 file, f"{key} {quoted(options)} is not supported: set these options in the file that they configure"
             )
     return SentenceUse(prompts, name, size, similarity or "cosine", lowers, include_prompt)
-
-
-def _listed(names: Mapping[str, str]) -> str:
-    return shown(", ".join(names)) or "none"

@@ -67,8 +67,9 @@ class TextInputs:
         if {array.shape for array in named.values()} != {ids.shape}:
             shapes = ", ".join(f"{name} {array.shape}" for name, array in named.items())
             raise ShapeMismatch(f"{shapes}: all inputs must have one shape")
-        if "attention_mask" in named:
-            named["attention_mask"] = _without_fractions(named["attention_mask"])
+        mask = named.get("attention_mask")
+        if mask is not None and mask.dtype.kind == "f" and np.isin(mask, (0, 1)).all():
+            named["attention_mask"] = mask.astype(np.int32)
         if self.pools_apart and "attention_mask" in named:
             named.setdefault("pooling_mask", named["attention_mask"])
         types = ("token_type_ids", self.type_vocab_size, "iu")
@@ -96,11 +97,6 @@ def bucket_of(length: int) -> int:
     """Return the length to which ``length`` tokens are padded; above the last bucket, ``length`` itself."""
     place = bisect_left(BUCKETS, length)
     return BUCKETS[place] if place < len(BUCKETS) else length
-
-
-def _without_fractions(mask: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """Convert a mask of floats that are all 0 or 1 to integers; return any other mask as it is."""
-    return mask.astype(np.int32) if mask.dtype.kind == "f" and np.isin(mask, (0, 1)).all() else mask
 
 
 def _shown(array: np.ndarray[Any, Any]) -> str:

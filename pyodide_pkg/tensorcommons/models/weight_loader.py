@@ -27,7 +27,6 @@ from ..errors import MemoryBudgetError, TensorReleased, check_listener
 from ..graph.needs import Need
 from ..hub.cached import CachedSource
 from ..hub.safetensors import ITEMSIZE, NUMPY_NAME, Header, TensorEntry, as_array
-from ..hub.source import Source
 from ..hub.weights import Chunk, ReadAgain, WeightsFile, label_of
 from ..sharing.manager import TensorSharingManager
 from ..sharing.provenance import Origin, content_label
@@ -139,7 +138,8 @@ class WeightLoader:
         there = {held.storage for held in known}
         self.streams = await self.manager.residency.check_streams(sum(sizes), there, least)
         self._here = sum(storage.nbytes for storage in there if storage.is_resident)
-        if self.streams and not all(_is_stored(shard.weights.source) for shard in self.shards):
+        sources = [shard.weights.source for shard in self.shards]
+        if self.streams and not all(source.is_local or isinstance(source, CachedSource) for source in sources):
             logger.warning(
                 "%s: its %s bytes of weights do not fit under the limit and are not in local storage, so about %s "
                 'bytes of them will be kept in the memory of the page or process: load with cache="auto" or from a '
@@ -189,7 +189,7 @@ class WeightLoader:
         """Return the tensor if it is on the device and can be identified without reading it."""
         registry = self.manager.registry
         identity = shard.weights.identity(entry)
-        if identity is not None and self._as_stored(shard, entry):
+        if identity is not None and _is_same_dtype(entry, self._spec(shard, entry)):
             return registry.find(self.device, identity)
         if identity is not None:
             return registry.at_origin(self.device, self._converted_origin(shard, entry, identity))
@@ -201,7 +201,7 @@ class WeightLoader:
     ) -> None:
         """Load and hold a tensor; its chunks are the next ones of ``arriving``."""
         spec, weights, registry = self._spec(shard, entry), shard.weights, self.manager.registry
-        label, as_stored = content_label(spec.shape, spec.dtype), self._as_stored(shard, entry)
+        label, as_stored = content_label(spec.shape, spec.dtype), _is_same_dtype(entry, spec)
         away = self.streams and self._here + spec.nbytes > self.manager.residency.room()
         storage: Storage | None = None
         refusal: MemoryBudgetError | None = None
@@ -292,10 +292,6 @@ class WeightLoader:
     def _spec(self, shard: Shard, entry: TensorEntry) -> Spec:
         return self._specs[shard.wanted[entry.name]]
 
-    def _as_stored(self, shard: Shard, entry: TensorEntry) -> bool:
-        """Return whether the tensor has the same bytes in the file and on the device, and thus the same hash."""
-        return entry.dtype != "BF16" and NUMPY_NAME[entry.dtype] == self._spec(shard, entry).dtype.name
-
     def _converted_origin(self, shard: Shard, entry: TensorEntry, identity: str) -> str:
         """Return the registry's origin key of a tensor with the file content ``identity``, converted to its dtype."""
         return f"{identity} as {self._spec(shard, entry).dtype}"
@@ -313,9 +309,9 @@ class WeightLoader:
         self.report("progress_total", self.model, self.loaded + min(loaded, total), self.report.total)
 
 
-def _is_stored(source: Source) -> bool:
-    """Return whether tensors of ``source`` can be read again without the network."""
-    return source.is_local or isinstance(source, CachedSource)
+def _is_same_dtype(entry: TensorEntry, spec: Spec) -> bool:
+    """Return whether the tensor has the same bytes in the file and on the device, and thus the same hash."""
+    return entry.dtype != "BF16" and NUMPY_NAME[entry.dtype] == spec.dtype.name
 
 
 def _reader(
@@ -334,7 +330,7 @@ def _reader(
 
 async def _converted(entry: TensorEntry, raw: ByteBuffer, spec: Spec) -> AsyncGenerator[ByteBuffer]:
     """Convert a chunk of a tensor to the dtype of ``spec``, in one or more blocks. ``raw`` is yielded or freed."""
-    if entry.dtype != "BF16" and NUMPY_NAME[entry.dtype] == spec.dtype.name:
+    if _is_same_dtype(entry, spec):
         yield raw
         return
     before, after = ITEMSIZE[entry.dtype], spec.dtype.numpy.itemsize
