@@ -672,7 +672,7 @@ class TestFromPretrained:
             store.entries.clear()
             for entry in manager.registry:
                 await entry.storage.evict()
-            with pytest.raises(InvalidWeights, match="other ones"):
+            with pytest.raises(InvalidWeights, match="changed since"):
                 await self.result(model)
 
     async def test_what_could_not_be_kept_leaves_with_a_copy(self, server):

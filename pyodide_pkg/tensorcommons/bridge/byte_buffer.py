@@ -1,9 +1,9 @@
-"""Blocks: bytes on their way to or from a device, outside of Python's own memory.
+"""Byte buffers: bytes on their way to or from a device, outside of Python's own memory.
 
-In a browser that memory is WebAssembly's: it grows and never shrinks, so whatever lay in it once, the process keeps. A
-tensor on its way lies in arrays of JavaScript's instead, and Python sees a piece at a time. JavaScript has no way to
-free an array that works in every engine, and collects garbage late; so the arrays come from a pool and go back to it,
-and no tensor is on the host as a whole: it passes in chunks. Elsewhere a block is a plain buffer.
+In a browser that memory is WebAssembly's: it grows and never shrinks, so the process keeps its largest size. A tensor
+in transit is in arrays of JavaScript instead, and Python copies a piece at a time. JavaScript has no way to
+free an array that works in every engine, and collects garbage late; so the arrays come from a pool and return to it,
+and no tensor is on the host as a whole: it passes in chunks. Outside a browser a block is a plain buffer.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from typing import Any, TypeAlias
 
 from .runtime import IN_BROWSER
 
-PIECE = 1 << 19  # bytes that Python holds of a block, or that are hashed, at a time (digest.py)
+PIECE = 1 << 19  # bytes that Python copies from a block, or hashes, at a time (digest.py)
 CHUNK = 1 << 23  # bytes of a tensor that are read, hashed, stored and uploaded at a time
 LEAST = 1 << 12  # bytes of the smallest block's room
 KEPT = 6  # slabs that the pool keeps for later blocks, at most
 
 
 def room_of(nbytes: int) -> int:
-    """Bytes that a block of ``nbytes`` takes of the pool: a power of two, from :data:`LEAST` to :data:`CHUNK`."""
+    """Return the room of a block of ``nbytes`` in the pool: a power of two, from :data:`LEAST` to :data:`CHUNK`."""
     return 1 << (max(nbytes, LEAST) - 1).bit_length()
 
 
@@ -30,7 +30,7 @@ def _is_full(nbytes: int) -> bool:
 
 
 class Pool:
-    """Slabs of :data:`CHUNK` bytes, halved as often as a block needs it; free halves become one again (buddies)."""
+    """Slabs of :data:`CHUNK` bytes in a buddy system: halved for smaller blocks, and merged when both are free."""
 
     def __init__(self) -> None:
         self.slabs: dict[int, Any] = {}
@@ -38,7 +38,7 @@ class Pool:
         self._free: dict[int, set[tuple[int, int]]] = {}  # by size: slab and offset
 
     def take(self, size: int) -> tuple[int, int]:
-        """Slab and offset of ``size`` free bytes, a power of two; what is in them is left open."""
+        """Return slab and offset of ``size`` free bytes, a power of two, with any contents."""
         found = size
         while found < CHUNK and not self._free.get(found):
             found *= 2
@@ -53,7 +53,7 @@ class Pool:
         return slab, offset
 
     def give(self, slab: int, offset: int, size: int) -> None:
-        """Undo :meth:`take`."""
+        """Return what :meth:`take` returned to the pool."""
         if slab not in self.slabs:  # abandoned
             return
         while size < CHUNK and (slab, offset ^ size) in self._free.get(size, ()):
@@ -66,14 +66,14 @@ class Pool:
             self._free.setdefault(size, set()).add((slab, offset))
 
     def abandon(self, slab: int) -> None:
-        """Use nothing of ``slab`` again; it is collected as garbage with the last block in it."""
+        """Remove ``slab`` from the pool; it is collected as garbage with the last block in it."""
         self.slabs.pop(slab, None)
         for places in self._free.values():
             places.difference_update([place for place in places if place[0] == slab])
 
 
 class ByteBuffer:
-    """``nbytes`` bytes. ``raw`` is a ``Uint8Array`` of JavaScript's or a memoryview.
+    """``nbytes`` bytes. ``raw`` is a ``Uint8Array`` of JavaScript or a memoryview.
 
     Call :meth:`free` when done with a block, unless work that may still write to it failed or was cancelled: a block
     that is dropped takes its slab out of the pool. One of more than :data:`CHUNK` bytes has an array of its own.
@@ -94,20 +94,20 @@ class ByteBuffer:
 
     @classmethod
     def taking(cls, array: Any) -> ByteBuffer:
-        """All of an array of JavaScript's, which nobody else uses any more."""
+        """Take over an array of JavaScript, which must not be used otherwise any more."""
         block: ByteBuffer = cls.__new__(cls)
         block.nbytes, block.raw, block._place = int(array.length), array, None
         return block
 
     @classmethod
     def of(cls, data: bytes | bytearray | memoryview) -> ByteBuffer:
-        """A copy of ``data``."""
+        """Copy ``data`` into a new block."""
         block = cls(memoryview(data).nbytes)
         block.write(0, memoryview(data))
         return block
 
     def copy(self) -> ByteBuffer:
-        """Another block with these bytes."""
+        """Return another block with these bytes."""
         block = ByteBuffer(self.nbytes)
         if IN_BROWSER:
             block.raw.set(self.raw)
@@ -116,7 +116,7 @@ class ByteBuffer:
         return block
 
     def packed(self) -> list[ByteBuffer]:
-        """These bytes in buffers that leave at most an eighth of their rooms empty, to be kept; this one is freed.
+        """Return these bytes in blocks to keep, which leave at most an eighth of their room empty; free this one.
 
         A buffer's room is a power of two, which may be twice its bytes.
         """
@@ -138,7 +138,7 @@ class ByteBuffer:
         return parts
 
     def free(self) -> None:
-        """Give the room back for another block. A second call does nothing."""
+        """Return the room to the pool. A second call does nothing."""
         raw, self.raw = self.raw, None
         if raw is None:
             return
@@ -172,7 +172,7 @@ class ByteBuffer:
             self.raw.subarray(offset, stop).assign(data)
 
     def read(self, start: int, stop: int) -> memoryview:
-        """Bytes ``start`` to ``stop``; whether they are a copy is left open."""
+        """Return bytes ``start`` to ``stop``, which may be a copy or a view."""
         if not IN_BROWSER:
             return memoryview(self.raw[start:stop])
         piece = bytearray(stop - start)
@@ -181,7 +181,7 @@ class ByteBuffer:
         return memoryview(piece)
 
     def pieces(self, size: int = PIECE) -> Iterator[tuple[int, memoryview]]:
-        """Offset and bytes of each piece of at most ``size`` bytes."""
+        """Yield offset and bytes of each piece of at most ``size`` bytes."""
         for start in range(0, self.nbytes, size):
             yield start, self.read(start, min(start + size, self.nbytes))
 
@@ -190,7 +190,7 @@ Data: TypeAlias = memoryview | ByteBuffer
 
 
 def pieces_of(data: bytes | bytearray | Data) -> Iterator[tuple[int, bytes | bytearray | memoryview]]:
-    """Offset and bytes of each part of ``data`` that Python can hold at once."""
+    """Yield offset and bytes of each part of ``data`` that Python can hold at once."""
     if isinstance(data, ByteBuffer):
         yield from data.pieces()
     else:
@@ -211,10 +211,10 @@ def _new_array(nbytes: int) -> Any:
 
 
 def _drop(array: Any) -> None:
-    """Free an array of JavaScript's at once.
+    """Free an array of JavaScript at once.
 
-    What was given to WebGPU or hashed once, Chromium keeps until garbage is collected, and ``transfer(0)`` does not
-    change that; a clone is garbage of the same size. A message that nobody can receive takes the bytes along.
+    Chromium keeps an array that was passed to WebGPU or hashed until garbage is collected, and ``transfer(0)`` does not
+    change that; a clone is garbage of the same size. Transferring it to a closed port frees it.
     """
     if IN_BROWSER and array.length:
         from js import MessageChannel

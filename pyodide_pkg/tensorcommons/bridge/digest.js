@@ -1,12 +1,12 @@
-// The SHA-256 of each piece of some bytes, by the browser; digest.py is the other half and says why.
-// Chromium 153 hashes within the call: 91 MB take 59 ms in such pieces and 86 in twice as large ones, whose copies get
-// fresh memory each.
+// The SHA-256 of each piece of some bytes, by the browser; digest.py is the other half and explains the pieces.
+// Chromium 153 hashes within the call: 91 MB take 59 ms in such pieces and 86 in twice as large ones, whose copies need
+// new memory each.
 
 const PIECE = 1 << 19; // as in byte_buffer.py
 const AT_ONCE = 4; // pieces that other browsers' threads have at a time, each a copy
 const BYTES = 32; // of a digest
 
-/** Takes bytes as they arrive: `add(bytes, stop)` says that all before `stop` are there, `end` gives the digests in a row. */
+/** Hash bytes as they arrive: after `add(bytes, stop)` all before `stop` are there; `end` returns the digests in a row. */
 export function arriving() {
   const digests = [];
   const begin = async (bytes) => {
@@ -27,5 +27,5 @@ export function arriving() {
   };
 }
 
-/** The digests of all of `bytes`. */
+/** Return the digests of `bytes`, in a row. */
 export const digestsOf = (bytes) => arriving().end(bytes);

@@ -1,7 +1,7 @@
 """Identity of bytes: SHA-256 over a label and the SHA-256 of each half MiB of them.
 
-By pieces, because a browser hashes whole arrays only (``crypto.subtle``): with the processor's instructions, ten times
-as fast as WebAssembly can, but from a copy. So no second copy of a tensor is made.
+Pieces, because a browser hashes whole arrays only (``crypto.subtle``): with the processor's instructions, ten times as
+fast as WebAssembly, but from a copy. So the copy is never one of a whole tensor.
 """
 
 from __future__ import annotations
@@ -13,21 +13,21 @@ from .byte_buffer import PIECE, ByteBuffer, Data
 from .loader import load_js_module
 from .runtime import IN_BROWSER
 
-SMALL = 1 << 15  # bytes that are hashed here in less time than a thread answers in
+SMALL = 1 << 15  # bytes that Python hashes in less time than a thread takes to respond
 
 
 def identity_of(data: bytes | bytearray | Data, label: str = "") -> str:
-    """Hex SHA-256 that ``data`` has under ``label``. A tensor's label is its dtype and shape: "float32(2, 3)"."""
+    """Return the hex SHA-256 of ``data`` under ``label``. A tensor's label is its dtype and shape: "float32(2, 3)"."""
     return joined(digests_of(data), label)
 
 
 async def identity_beside(data: bytes | bytearray | Data, label: str = "") -> str:
-    """The same. A large block of a browser's is hashed while others run; it must stay as it is meanwhile."""
+    """Return the same. In a browser a large block is hashed concurrently; it must not change meanwhile."""
     return joined(await digests_beside(data), label)
 
 
 async def digests_beside(data: bytes | bytearray | Data) -> bytes:
-    """The SHA-256 of each piece, one after another, as :func:`identity_beside` hashes."""
+    """Return the SHA-256 of each piece, concatenated; concurrently, as :func:`identity_beside`."""
     if not isinstance(data, ByteBuffer) or data.nbytes <= SMALL or not _is_hashed_by_the_browser():
         return digests_of(data)
     digests: bytes = (await (await hasher()).digestsOf(data.raw)).to_bytes()
@@ -35,7 +35,7 @@ async def digests_beside(data: bytes | bytearray | Data) -> bytes:
 
 
 def digests_of(data: bytes | bytearray | Data) -> bytes:
-    """The SHA-256 of each piece, one after another."""
+    """Return the SHA-256 of each piece, concatenated."""
     if isinstance(data, ByteBuffer):
         return b"".join(hashlib.sha256(piece).digest() for _, piece in data.pieces())
     whole = memoryview(data)
@@ -46,17 +46,17 @@ def digests_of(data: bytes | bytearray | Data) -> bytes:
 
 
 def joined(digests: bytes, label: str) -> str:
-    """The identity of bytes with these ``digests``."""
+    """Return the identity of bytes with these ``digests``."""
     return hashlib.sha256(label.encode() + digests).hexdigest()
 
 
 async def hasher() -> Any:
-    """``digest.js``."""
+    """Load ``digest.js``."""
     return await load_js_module("digest", "digest.js")
 
 
 def _is_hashed_by_the_browser() -> bool:
-    """A page has no hashes if it did not come over a secure connection."""
+    """Return whether the browser hashes: a page without a secure connection has no ``crypto.subtle``."""
     if not IN_BROWSER:
         return False
     import js

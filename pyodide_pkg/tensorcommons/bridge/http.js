@@ -1,25 +1,25 @@
-// A response's bytes, into arrays of JavaScript's; http.py is the other half.
-// Chunks that the browser makes are garbage that it collects late: of 1.3 GB Chromium 153 keeps 120 MB for minutes. So it
-// reads into an array of the body's own (BYOB) wherever its bodies can be read so, and the bytes are copied from there.
+// A response's bytes, into arrays of JavaScript; http.py is the other half.
+// Chunks that the browser allocates are garbage that it collects late: of 1.3 GB Chromium 153 keeps 120 MB for minutes.
+// So bodies are read into an array of their own (BYOB) where the browser supports it, and the bytes are copied from it.
 
-const PIECE = 1 << 20; // bytes after which Python hears of it: a crossing takes as long as the 64 KiB that come at a time
+const PIECE = 1 << 20; // bytes a call from Python: a call takes as long as the 64 KiB that arrive at a time
 const READ = 1 << 19; // bytes of a body's own array
-const SPARE = 4; // such arrays that are kept for later bodies
+const SPARE = 4; // such arrays to keep for later bodies
 
 const NOTHING = new Uint8Array(0);
 const spare = []; // arrays of bodies that have ended
 
-/** The body of a response, with what of its last read nobody has taken yet. */
+/** Open the body of a response; `rest` is the part of its last read that is not consumed yet. */
 export function open(response) {
   const body = { byob: true, own: null, rest: NOTHING };
   try {
     return { ...body, reader: response.body?.getReader({ mode: "byob" }) };
-  } catch { // not a stream of bytes in every browser
+  } catch { // not a byte stream in every browser
     return { ...body, reader: response.body.getReader(), byob: false };
   }
 }
 
-/** Puts the next bytes at `start` of `target`, until it is full or a PIECE of them came. Gives how many; 0 at the end. */
+/** Write the next bytes to `target` from `start` on, until it is full or PIECE bytes came. Returns how many; 0 at the end. */
 export async function fill(body, target, start) {
   const stop = Math.min(start + PIECE, target.length);
   let at = start;
@@ -32,7 +32,7 @@ export async function fill(body, target, start) {
   return at - start;
 }
 
-/** Up to `most` of the next bytes, as they come; none at the end. They are there until the next call. */
+/** Return up to `most` of the next bytes, as they arrive; none at the end. They are valid until the next call. */
 export async function next(body, most) {
   await has(body);
   const some = body.rest.subarray(0, most);
@@ -40,7 +40,7 @@ export async function next(body, most) {
   return some;
 }
 
-// Wait for bytes, if none are left of the last read; false at the end.
+// Wait for bytes if none are left of the last read; false at the end.
 async function has(body) {
   while (!body.rest.length && body.reader) {
     const own = body.byob && (body.own ?? spare.pop() ?? new Uint8Array(READ));

@@ -1,7 +1,7 @@
 """``fetch`` of the browser (and of Node) as a :class:`~tensorcommons.hub.streams.Body`.
 
-The chunks of the response's reader are copied once, straight into the caller's buffer or block. A JavaScript object
-lives as long as Python holds a proxy of it, so ``close`` drops them all.
+The chunks of the response's reader are copied once, into the caller's buffer or block. A JavaScript object lives as
+long as Python has a proxy of it, so ``close`` drops them all.
 """
 
 from __future__ import annotations
@@ -41,21 +41,21 @@ def url_beside_page(path: str) -> str | None:
 class FetchBody:
     """The body of one response. ``status`` and ``headers`` (lower-case names) are those of the final response.
 
-    ``shows_all`` is False for another origin's, of which a page sees only what the server exposes.
+    ``shows_all`` is False for another origin's, of which a page sees only the headers that the server exposes.
     """
 
     def __init__(self, url: str, response: Any, controller: Any, helper: Any) -> None:
         self.url = url
         self.status = int(response.status)
         self.shows_all = str(response.type) != "cors"
-        # JavaScript's null is not Python's None but a value of its own, and false.
+        # JavaScript's null is a value of its own, not None, and false.
         self.headers = {name: str(value) for name in HEADERS if (value := response.headers.get(name))}
         self._controller: Any = controller
         self._helper = helper
         self._body: Any = helper.open(response)
 
     async def readinto(self, view: memoryview) -> int:
-        """Fill some of ``view``, return how many bytes; 0 at the end. Raises ``DownloadError``."""
+        """See :class:`~tensorcommons.hub.streams.Body`."""
         some = await self._answer(self._helper.next(self._body, len(view)))
         count = int(some.length)
         if count:
@@ -75,15 +75,15 @@ class FetchBody:
             raise DownloadError(self.url, str(error.message)) from None
 
     async def close(self) -> None:
-        """Abort what is still under way; a second call does nothing."""
+        """Abort the transfer; a second call does nothing."""
         controller, self._controller = self._controller, None
         if controller is not None:
-            controller.abort()  # ends a read that waits; after the last byte it does nothing
+            controller.abort()  # ends a pending read; after the last byte it does nothing
         self._body = None
 
 
 async def open_fetch(url: str, headers: dict[str, str], method: str = "GET") -> FetchBody:
-    """GET or HEAD ``url``; any status comes back as a body. Raises ``DownloadError`` where no response came at all."""
+    """GET or HEAD ``url``; any status is returned as a body. Raises ``DownloadError`` if there was no response."""
     from js import AbortController, Object, fetch
     from pyodide.ffi import JsException, to_js
 

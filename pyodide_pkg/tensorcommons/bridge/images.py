@@ -1,4 +1,4 @@
-"""Pixels of what a page has: encoded files, and canvases and bitmaps through ``bridge/images.js``.
+"""Pixels of encoded files, and of canvases and bitmaps through ``bridge/images.js``.
 
 Files are decoded by Pillow, as `transformers` does it, and not by the browser: the same bytes then give the same pixels
 in every engine, also under transparency, with colour profiles and in unusual modes. Pyodide distributes Pillow (1 MB);
@@ -24,11 +24,11 @@ from .runtime import IN_BROWSER
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-MAX_FILE_PIXELS = 1 << 26  # of a file: 268 MB while it is decoded. A small file can claim any number
+MAX_FILE_PIXELS = 1 << 26  # of a file: 268 MB while it is decoded; a small file can state any number
 
 
 async def decode(data: bytes) -> NDArray[np.uint8]:
-    """The pixels (height, width, 3) of an encoded image: its first frame, turned as EXIF says, ``convert("RGB")``.
+    """Decode an image to pixels (height, width, 3): its first frame, rotated by EXIF, ``convert("RGB")``.
 
     Raises:
         TensorCommonsError: Pillow cannot decode it, it has more than 67 million pixels, or there is no Pillow.
@@ -41,7 +41,7 @@ async def decode(data: bytes) -> NDArray[np.uint8]:
         try:
             return np.ascontiguousarray(_array(await helper.decode(to_js(data)))[:, :, :3])
         except JsException:
-            pass  # the browser cannot decode it: Pillow decodes it, or reports what is wrong with it
+            pass  # Pillow decodes it, or reports the fault
     if not await provide("pillow", "PIL"):
         how = 'await pyodide_js.loadPackage("pillow")' if IN_BROWSER else "pip install pillow"
         raise TensorCommonsError(f"image files need Pillow: {how}, or pass an array (height, width, 3)")
@@ -54,7 +54,7 @@ async def decode(data: bytes) -> NDArray[np.uint8]:
                 width, height = image.size
                 if width * height <= MAX_FILE_PIXELS:
                     return np.array(ImageOps.exif_transpose(image).convert("RGB"))
-    except Exception as error:  # each of Pillow's fifty decoders raises what it likes
+    except Exception as error:  # each of Pillow's fifty decoders has its own exceptions
         reason = shown(f"{type(error).__name__}: {error}")
         raise TensorCommonsError(f"{len(data):,} bytes are not an image that Pillow can decode ({reason})") from None
     raise TensorCommonsError(
@@ -63,7 +63,7 @@ async def decode(data: bytes) -> NDArray[np.uint8]:
 
 
 async def pixels(image: Any) -> NDArray[np.uint8]:
-    """The pixels of a canvas, ImageData or ImageBitmap, (height, width, 4)."""
+    """Return the pixels of a canvas, ImageData or ImageBitmap, (height, width, 4)."""
     helper = await load_js_module("images", "images.js")
     from pyodide.ffi import JsException
 
@@ -72,7 +72,7 @@ async def pixels(image: Any) -> NDArray[np.uint8]:
     except JsException as error:
         raise TensorCommonsError(f"not an image that can be read: {error.message}") from None
     if not found:  # JavaScript's null
-        raise TensorCommonsError("not an image: a canvas, ImageData or ImageBitmap has a width and a height")
+        raise TensorCommonsError("not an image: pass a canvas, ImageData or ImageBitmap with a width and a height")
     return _array(found)
 
 
@@ -91,10 +91,10 @@ def _array(found: Any) -> NDArray[np.uint8]:
 
 
 def _jpeg_size(data: bytes) -> tuple[int, int] | None:
-    """Height and width of a whole JPEG of one or three channels; None for everything else.
+    """Return height and width of a whole JPEG of one or three channels; None for any other data.
 
     A segment is FF, its kind, its length in two bytes and so many bytes less two (ITU-T T.81, B.1.1). A frame has the
-    kinds C0 to CF but for three. A file that was cut is left to Pillow, which refuses it.
+    kinds C0 to CF except three. A truncated file is left to Pillow, which refuses it.
     """
     if not data.startswith(b"\xff\xd8\xff") or not data.rstrip(b"\0").endswith(b"\xff\xd9"):
         return None

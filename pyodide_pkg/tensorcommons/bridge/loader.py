@@ -1,12 +1,12 @@
-"""Loading the package's JavaScript: registered by the page, or imported from the files inside the package.
+"""Loading of the package's JavaScript: registered by the page, or imported from the files inside the package.
 
-A page with a strict Content-Security-Policy lets nothing be imported from strings, so its worker imports our files by
-URL and registers them before Python starts::
+A strict Content-Security-Policy forbids imports from strings, so the worker of such a page imports the files by URL
+and registers them before Python starts::
 
     pyodide.registerJsModule("tensorcommons_js", {tokenizer: <namespace>, webgpu: <namespace>})
 
 Everywhere else (a notebook, plain Pyodide, Node) the packaged file is imported as a ``data:`` URL, which Chromium,
-Firefox and Node all take. Such a module has no address of its own: files that it imports go into it as such URLs.
+Firefox and Node all accept. Such a module has no address of its own, so its imports are embedded as such URLs.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ _loaded: dict[str, Any] = {}
 
 
 async def load_js_module(name: str, packaged_path: str) -> Any:
-    """The namespace of JavaScript module ``name`` (a proxy that lives as long as the program).
+    """Return the namespace of JavaScript module ``name`` (a proxy that lives as long as the program).
 
-    ``packaged_path`` is the file's place in ``bridge/``, for where the page registered nothing under that name.
-    Raises ``DeviceUnavailable`` where there is no JavaScript, or where it may not be loaded.
+    ``packaged_path`` is the file's path in ``bridge/``, used if the page registered no module under that name.
+    Raises ``DeviceUnavailable`` if there is no JavaScript, or if it may not be loaded.
     """
     if name not in _loaded:
         _loaded[name] = _registered(name) or await _packaged(name, packaged_path)
@@ -43,7 +43,7 @@ def _registered(name: str) -> Any:
 
 async def _packaged(name: str, path: str) -> Any:
     if sys.platform != "emscripten":
-        raise DeviceUnavailable("javascript", f"{name} runs in JavaScript, and this is CPython without it: use Pyodide")
+        raise DeviceUnavailable("javascript", f"{name} needs JavaScript, which CPython does not have: use Pyodide")
     from pyodide.code import run_js
     from pyodide.ffi import JsException
 
@@ -63,7 +63,7 @@ async def _packaged(name: str, path: str) -> Any:
 
 
 def _data_url(path: str, known: dict[str, str]) -> str:
-    """A file of ``bridge/`` as an address, with those of the files that it imports inside it."""
+    """Return a file of ``bridge/`` as a data URL, in which its imports are data URLs, too."""
     if path not in known:
         source = resources.files("tensorcommons.bridge").joinpath(path).read_text("utf-8")
         folder = path.rpartition("/")[0]

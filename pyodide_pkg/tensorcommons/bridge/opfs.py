@@ -1,7 +1,7 @@
 """The browser's Origin Private File System as a byte store of :mod:`tensorcommons.hub.stores`.
 
-OPFS and not the Cache API: a worker reads and writes its files without a copy between the file and Python's memory, and
-2.5 times as fast (the figures are in ``opfs.js``). A page outside a worker takes the slower calls of the same API.
+OPFS and not the Cache API: a worker reads and writes its files without a copy in between (figures in ``opfs.js``). A
+page outside a worker takes the slower calls of the same API.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from .digest import hasher
 from .loader import load_js_module
 
 FOLDER = "tensorcommons"
-# What the browser calls it: what Python calls it. Anything else is an input/output error.
+# The browser's name of an error: Python's. Any other is an input/output error.
 ERRNO = {
     "NotFoundError": errno.ENOENT,
     "QuotaExceededError": errno.ENOSPC,
@@ -30,7 +30,7 @@ ERRNO = {
 
 
 class OpfsStore:
-    """Files of the folder "tensorcommons", by name."""
+    """The files of the folder "tensorcommons", by name. See :class:`Store`."""
 
     name = "this browser's private file system"
 
@@ -39,13 +39,13 @@ class OpfsStore:
         self._store = store
 
     async def list(self) -> dict[str, tuple[int, float]]:
-        """Name: (bytes, seconds since 1970 of the last write)."""
+        """See :class:`Store`."""
         with _as_os_errors():
             found = json.loads(await self._helper.list(self._store))
         return {name: (size, written / 1000) for name, size, written in found}
 
     async def size(self, name: str) -> int | None:
-        """Bytes of an entry; None if there is none."""
+        """See :class:`Store`."""
         with _as_os_errors():
             size = int(await self._helper.size(self._store, name))
         return None if size < 0 else size
@@ -58,7 +58,7 @@ class OpfsStore:
         return block or ByteBuffer.taking(array), digests.to_bytes()
 
     async def write(self, name: str, data: Data) -> None:
-        """Write an entry, whole or not at all."""
+        """See :class:`Store`."""
         with _as_os_errors():
             await self._helper.write(self._store, name, f"new-{secrets.token_hex(8)}", raw_of(data))
 
@@ -69,18 +69,18 @@ class OpfsStore:
         return text
 
     async def append(self, name: str, data: Data) -> None:
-        """Add to the end of an entry that is there."""
+        """See :class:`Store`."""
         with _as_os_errors():
             await self._helper.append(self._store, name, raw_of(data))
 
     async def remove(self, name: str) -> None:
-        """Remove an entry, if it is there."""
+        """See :class:`Store`."""
         with _as_os_errors():
             await self._helper.remove(self._store, name)
 
 
 async def open_opfs() -> OpfsStore:
-    """The store. Raises OSError where the browser gives none (no secure context, a private window of some browsers)."""
+    """Open the store. Raises OSError if the browser has none (no secure context, some browsers' private windows)."""
     helper = await load_js_module("opfs", "opfs.js")
     with _as_os_errors():
         return OpfsStore(helper, await helper.openStore(FOLDER, (await hasher()).arriving))

@@ -1,4 +1,4 @@
-"""Packages of Pyodide's distribution that are loaded when they are first needed."""
+"""Loading of packages of Pyodide's distribution when they are first needed."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from .runtime import IN_BROWSER
 
 
 async def provide(package: str, module: str | None = None) -> bool:
-    """Load ``package`` if its ``module`` (of the same name by default) is not there; gives whether it is.
+    """Load ``package`` unless its ``module`` (default: of the same name) is installed; return whether it is.
 
     Under CPython it must be installed.
     """
@@ -19,11 +19,11 @@ async def provide(package: str, module: str | None = None) -> bool:
         import pyodide_js
         from pyodide.ffi import JsException
 
-        with suppress(JsException):  # not there, or no network
+        with suppress(JsException):  # no such package, or no network
             await pyodide_js.loadPackage(package, messageCallback=_ignore, errorCallback=_ignore)
         importlib.invalidate_caches()
     return importlib.util.find_spec(name) is not None
 
 
 def _ignore(*_: object) -> None:
-    """No line in the console: who needs the package says so."""
+    """Discard a line for the console: the caller reports a missing package."""

@@ -1,4 +1,4 @@
-"""Capabilities of the Python runtime: whether it runs in a browser, and whether it can wait without ``await``."""
+"""The Python runtime: whether it is in a browser, waiting without ``await``, and turns of the event loop."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def can_suspend() -> bool:
 
 
 def suspend(work: Coroutine[Any, Any, Any]) -> Any:
-    """Run ``work`` to its end and give its result, without ``await``. Only where :func:`can_suspend`."""
+    """Run ``work`` to its end and return its result, without ``await``. Requires :func:`can_suspend`."""
     if IN_BROWSER:
         from pyodide.ffi import run_sync
 
@@ -65,8 +65,8 @@ def run_now(work: Coroutine[Any, Any, T], *, turns: bool = False) -> T:
     raise WouldWaitError
 
 
-SLICE = 0.05  # seconds for which work keeps the event loop to itself
-IDLE = 0.005  # seconds between two pieces of work after which they are not one
+SLICE = 0.05  # seconds of work after which the event loop gets a turn
+IDLE = 0.005  # seconds between two pieces of work that separate them
 _turned = 0.0  # time of the last turn that was given
 _began = _worked = 0.0  # times of the first and the last step since then
 _waits = True  # False within run_now()
@@ -92,7 +92,7 @@ async def _turn() -> None:
 async def in_slices(steps: Slices[T]) -> T:
     """Run a generator to its end and return its result; after SLICE of work the event loop gets a turn.
 
-    What is done in less, as by itself most of a small graph is, gives none.
+    Work that takes less, as most steps over a small graph do, does not wait at all.
     """
     global _began, _worked
     now = time.monotonic()
@@ -135,7 +135,7 @@ class sliced(Generic[P, T]):  # noqa: N801 - a decorator
 
 
 def _timer() -> Any:
-    """A promise that a timer of no delay keeps."""
+    """Return a promise that a timer without delay resolves."""
     import js
 
     waiting = js.Promise.withResolvers()
@@ -181,19 +181,19 @@ class Answer(Generic[T]):
         self._result: list[T] = []
 
     def set(self, result: T) -> None:
-        """This is the answer. Call it from JavaScript, while no task runs."""
+        """Set the answer and resume the task. Call it from JavaScript, while no task runs."""
         self._result.append(result)
         if self._resume is not None:
             self._resume()
 
     def result(self) -> T:
-        """The answer. Raises CancelledError where the task was cancelled before."""
+        """Return the answer. Raises CancelledError if the task was cancelled before."""
         if not self._result:
             raise asyncio.CancelledError
         return self._result[0]
 
     def cancel(self, msg: object = None) -> bool:
-        """Have the task raise CancelledError."""
+        """Raise CancelledError in the task."""
         if self._result or self._resume is None:
             return False
         resume, self._resume = self._resume, None
@@ -201,11 +201,11 @@ class Answer(Generic[T]):
         return True
 
     def get_loop(self) -> asyncio.AbstractEventLoop:
-        """The task's."""
+        """Return the task's event loop."""
         return self._loop
 
     def add_done_callback(self, call: Callable[[Answer[T]], Any], *, context: Context) -> None:
-        """Note how the task goes on."""
+        """Set the callback that resumes the task."""
         self._resume = lambda: context.run(call, self)
 
     def __await__(self) -> Generator[Answer[T], None, T]:

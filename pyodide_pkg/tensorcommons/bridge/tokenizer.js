@@ -1,6 +1,6 @@
 // The tokenizer of a tokenizer.json: from a text to tokens and back, equal to the Rust `tokenizers` 0.23 in ids, offsets
-// and texts. Each stage is a file of tokenizer/. `bridge/tokenizers.py` is the other half; everything that crosses over
-// is one call a batch, since each call through a proxy costs more than a short text.
+// and texts. Each stage is a file of tokenizer/. `bridge/tokenizers.py` is the other half; a batch
+// is one call, because a call through a proxy costs more than a short text.
 import { AddedTokens, readAdded } from "./tokenizer/added_tokens.js";
 import { beginCall } from "./tokenizer/budget.js";
 import { readDecoder } from "./tokenizer/decoders.js";

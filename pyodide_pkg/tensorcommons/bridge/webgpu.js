@@ -1,7 +1,7 @@
 // The WebGPU helper: buffers by integer handle, pipelines by key, and the replay of a compiled plan in one call.
 // Python decides everything; this file only keeps what a proxy call per object would make slow.
 
-// Open an adapter and its device with every limit and feature that it offers. Gives null when there is no adapter.
+// Open an adapter and its device with every limit and feature that it offers. Returns null if there is no adapter.
 export async function open() {
   const adapter = await globalThis.navigator?.gpu?.requestAdapter({ powerPreference: "high-performance" });
   if (!adapter) return null;
@@ -13,12 +13,12 @@ export async function open() {
   }
   const wanted = ["shader-f16", "subgroups", "chromium-experimental-subgroup-matrix", "timestamp-query"];
   const requiredFeatures = [...adapter.features].filter((name) => wanted.includes(name));
-  // A browser may refuse what its adapter claims to have: then the limits and features that every device has.
+  // A browser may refuse what its adapter states: then the limits and features that every device has.
   const device = await adapter.requestDevice({ requiredLimits, requiredFeatures }).catch(() => requestPlainDevice());
   return new Gpu(adapter, device);
 }
 
-// Of another adapter: one that refused a device may be used up.
+// From another adapter: one that refused a device may be consumed.
 async function requestPlainDevice() {
   const adapter = await globalThis.navigator.gpu.requestAdapter({ powerPreference: "high-performance" });
   if (!adapter) throw new Error("the adapter is gone");
@@ -34,7 +34,7 @@ export function reasonWithoutAdapter() {
 const STOPPED = Symbol("stopped");
 const SCOPES = ["internal", "out-of-memory", "validation"]; // the last is popped first
 const PIECE = 12; // dispatches a submit: the device works on the first while the next are encoded
-const LARGEST = 2 ** 30 - 2 ** 16; // bytes of a buffer: SwiftShader cannot allocate the GiB that it claims, which Dawn pads
+const LARGEST = 2 ** 30 - 2 ** 16; // bytes of a buffer: SwiftShader cannot allocate the GiB that it states, which Dawn pads
 const UNFREED = 1 << 24; // bytes of destroyed buffers that may wait for the next submission
 const MOST_REPEATS = 1 << 14; // of a dispatch that is timed
 const [AROUND, WIDE, MESSAGE] = [3, 160, 500]; // of a shader that does not compile: lines around the error, characters of one
@@ -55,7 +55,7 @@ function total(ranges) {
   return length;
 }
 
-// What the device says of some work. `kind` is "validation", "out-of-memory" or "internal", `work` is whose fault it is.
+// An error that the device reports. `kind` is "validation", "out-of-memory" or "internal", `work` names its origin.
 class Fault extends Error {
   constructor(kind, work, message) {
     super(message);
@@ -63,7 +63,7 @@ class Fault extends Error {
   }
 }
 
-// The fault among answers that the others follow from: commands with a buffer that could not be made are invalid. Or null.
+// Return the fault that caused the others (commands with a buffer that could not be created are invalid), or null.
 function cause(faults) {
   return faults.find((fault) => fault?.kind === "out-of-memory") ?? faults.find(Boolean) ?? null;
 }
@@ -110,7 +110,7 @@ class Memory {
   }
 }
 
-// A GPUBuffer of someone else with the face of a Memory, or a Memory.
+// A foreign GPUBuffer with the interface of a Memory, or a Memory.
 function memoryOf(source) {
   return source instanceof Memory ? source : { at: (offset) => ({ buffer: source, offset, room: Infinity }) };
 }
@@ -209,8 +209,8 @@ class Gpu {
     }
   }
 
-  // Buffers show the work that fills them until it is known to be right: `doubt` is {fault, checked}. It stays where the
-  // work, a run of `program` or a single command, failed: whoever reads them, or computes with them, gets the error.
+  // Buffers refer to the work that fills them until it is confirmed: `doubt` is {fault, checked}. It stays if the work, a
+  // run of `program` or a single command, failed: a read of them, or a computation with them, raises the error.
   #doubted(buffers, checked, sources, program) {
     const doubt = { fault: null };
     doubt.checked = Promise.all([...sources.map((source) => source.checked), checked]).then((faults) => {
@@ -234,7 +234,7 @@ class Gpu {
     this.#doubted([made.result], made.checked, []);
   }
 
-  // Resolves with nothing, or the Fault of what was to fill one of the buffers, as text.
+  // Resolve with nothing, or with the Fault of work that fills one of the buffers, as text.
   async checkBuffers(...handles) {
     const faults = await Promise.all(handles.map((handle) => this.buffers.get(handle)?.doubt?.checked));
     const fault = cause(faults);
@@ -320,7 +320,7 @@ class Gpu {
     this.tell = "Suspending" in WebAssembly ? (...told) => tell.callPromising(...told) : tell;
   }
 
-  // Read under `number`. `ranges` is [handle, offset, size] for each range, flat, of whole words; their bytes come one
+  // Begin a read under `number`. `ranges` is [handle, offset, size] for each range, flat, of whole words; their bytes come one
   // after another, through the kept buffer of `staged` bytes if they fit.
   readBuffers(number, staged, ...ranges) {
     this.#read((bytes) => this.take(number, bytes), staged, ranges)
@@ -333,7 +333,7 @@ class Gpu {
       .then(() => this.tell(number, ""), (error) => this.tell(number, described(error)));
   }
 
-  // The faults of those who filled the buffers are awaited together with the bytes, which take longer.
+  // The faults of the work that filled the buffers are awaited together with the bytes, which take longer.
   async #read(take, staged, ranges) {
     const length = total(ranges);
     if (!length) return;
@@ -411,12 +411,12 @@ class Gpu {
     this.#encodeCopies(encoder, ranges, staging);
     return () => {
       const mapped = staging.mapAsync(GPUMapMode.READ, 0, length);
-      mapped.catch(() => {}); // whoever asks gets the error
+      mapped.catch(() => {}); // the read reports the error
       this.ahead = { program, ranges, staging, mapped };
     };
   }
 
-  // Nobody asked for the read that was begun.
+  // Discard a read that was begun ahead and not requested.
   #forget() {
     if (!this.ahead) return;
     const { program, staging } = this.ahead;
@@ -426,7 +426,7 @@ class Gpu {
     this.staging = staging;
   }
 
-  // The bytes of `handle` are others from now on, or gone.
+  // Discard it if it covers `handle`, whose bytes change now, or are destroyed.
   #stale(handle) {
     if (this.ahead?.ranges.some((number, i) => i % 3 === 0 && number === handle)) this.#forget();
   }
@@ -554,7 +554,7 @@ class Gpu {
     if (!this.buffers.size) this.device.queue.submit([]);
   }
 
-  // A run failed: what it took, and what it left to the next one, may be no buffers at all.
+  // A run failed: the buffers that it took, and left to the next one, may not exist.
   #taint(program, doubt) {
     program.proved = false;
     program.bound = [];

@@ -34,7 +34,7 @@ class WebGPUBridge:
         self._staging = 0
         self._lowered: dict[str, int] = {}
         self._hosts: dict[int, Any] = {}  # by program: what its next run writes first
-        self._reads: dict[int, tuple[Answer[str], memoryview | None]] = {}  # under way: who waits, where the bytes go
+        self._reads: dict[int, tuple[Answer[str], memoryview | None]] = {}  # pending: answer and target
         self._numbers = itertools.count()
         self._ears = _ears(self._reads)
         self._watch(gpu)
@@ -48,7 +48,7 @@ class WebGPUBridge:
 
     @classmethod
     async def open(cls) -> WebGPUBridge:
-        """Ask the browser for an adapter and its device.
+        """Request an adapter and its device from the browser.
 
         Raises:
             DeviceUnavailable: there is none; the reason is the browser's.
@@ -56,7 +56,7 @@ class WebGPUBridge:
         return cls(await _open())
 
     def lower(self, limits: Mapping[str, int]) -> None:
-        """Obey lower limits than the device has, as a smaller one would: by their names, in bytes or counts."""
+        """Apply lower limits than the device has, as of a smaller one: by their names, in bytes or counts."""
         self._lowered = {name: min(value, self.limits[name]) for name, value in limits.items()}
         self._obey()
 
@@ -67,7 +67,7 @@ class WebGPUBridge:
 
     @property
     def proxy(self) -> Any:
-        """The JavaScript side, for WebNN to lend tensors to."""
+        """The JavaScript side, to which WebNN lends tensors."""
         return self._gpu
 
     @property
@@ -81,14 +81,14 @@ class WebGPUBridge:
         return self._loss
 
     async def reopen(self) -> None:
-        """Another device in place of this one, with nothing on it. Raises DeviceUnavailable if there is none."""
+        """Replace the device by a new one, with nothing on it. Raises DeviceUnavailable if there is none."""
         self._gpu.closeDevice()
         self._hosts.clear()
         self._watch(await _open())
         self._obey()
 
     def _watch(self, gpu: Any) -> None:
-        """Work with ``gpu`` from now on, and be told when it is lost: to ask each time is a call into JavaScript."""
+        """Use ``gpu`` from now on, and record its loss by a callback, because a query is a call into JavaScript."""
         self._gpu = gpu
         self._loss = ""
 
@@ -100,7 +100,7 @@ class WebGPUBridge:
         gpu.listen(*self._ears)
 
     def _typed(self, error: Exception | str) -> TensorCommonsError:
-        """Make DeviceLost, DeviceMemoryError or DeviceError of what JavaScript threw, or of the text of a Fault."""
+        """Make DeviceLost, DeviceMemoryError or DeviceError of an exception of JavaScript, or the text of a Fault."""
         if self._gpu.lost:
             return DeviceLost(f"the WebGPU device was lost ({self._gpu.lost}); open it again")
         if isinstance(error, str):
@@ -113,7 +113,7 @@ class WebGPUBridge:
         return kind("webgpu", fault["work"] or "a command", fault["message"])
 
     def create(self, handle: int, nbytes: int) -> None:
-        """A zeroed storage buffer under ``handle``."""
+        """Create a zeroed storage buffer under ``handle``."""
         self.calls += 1
         try:
             self._gpu.createBuffer(handle, nbytes)
@@ -121,7 +121,7 @@ class WebGPUBridge:
             raise self._typed(error) from error
 
     async def check(self, handles: Sequence[int]) -> None:
-        """Wait until the device has said that ``handles`` were made and filled. Raises the error of what failed."""
+        """Wait until the device confirms that ``handles`` were created and filled. Raises the error of a failure."""
         self.calls += 1
         fault = str(await self._gpu.checkBuffers(*handles))
         if fault:
@@ -147,16 +147,16 @@ class WebGPUBridge:
         self._gpu.copyBuffer(source, source_offset, target, target_offset, nbytes)
 
     def stage(self, nbytes: int) -> None:
-        """Have the next read make a buffer of ``nbytes`` and keep it for those after it; 0 gives it back."""
+        """Keep a buffer of ``nbytes`` for reads from the next one on; 0 destroys it."""
         self._staging = nbytes
         if not nbytes:
             self.calls += 1
             self._gpu.stage(0)
 
     async def read(self, ranges: Sequence[tuple[int, int, int]]) -> list[memoryview]:
-        """Map one copy of all ranges (handle, offset, nbytes) and give their bytes."""
+        """Map one copy of all ranges (handle, offset, nbytes) and return their bytes."""
         self.calls += 1
-        words: list[int] = []  # copies and maps move whole ones: both ends of a range are widened and then cut
+        words: list[int] = []  # copies and maps need whole words: both ends of a range are widened and then cut
         cuts, length = [], 0
         for handle, offset, nbytes in ranges:
             start = offset & ~3
@@ -171,7 +171,7 @@ class WebGPUBridge:
         return [data[cut] for cut in cuts]
 
     async def read_block(self, handle: int, offset: int, nbytes: int) -> ByteBuffer:
-        """Bytes ``offset``, where a word of 4 bytes begins, to ``offset + nbytes``, past Python's memory."""
+        """Read ``nbytes`` from ``offset``, a multiple of 4, without a copy in Python's memory."""
         block = ByteBuffer(nbytes)
         if nbytes:
             self.calls += 1
@@ -180,7 +180,7 @@ class WebGPUBridge:
         return block
 
     async def _answer(self, data: memoryview | None, ask: Callable[[int], None]) -> None:
-        """Wait for a read that ``ask`` begins under a number. Raises the error of what failed."""
+        """Wait for a read that ``ask`` begins under a number. Raises the error of a failure."""
         number = next(self._numbers)
         answer: Answer[str] = Answer()
         self._reads[number] = answer, data
@@ -234,8 +234,8 @@ class WebGPUBridge:
     ) -> list[tuple[int, float, float]]:
         """Time a dispatch of each of ``classes`` for ``least`` milliseconds, over ``handles`` (leaves, then outputs).
 
-        Gives the class, milliseconds by the host's clock, and by the device's (0 where it has none). Raises the error
-        of what failed, and DeviceError where it was stopped.
+        Returns the class, milliseconds by the host's clock, and by the device's (0 if it has none). Raises the error
+        of a failure, and DeviceError if it was stopped.
         """
         self.calls += 1
         numbers, bound = memoryview(array("i", classes)), memoryview(array("i", handles))
@@ -246,7 +246,7 @@ class WebGPUBridge:
         return [(int(number), ms, on_device) for number, ms, on_device in json.loads(found)]
 
     def stop(self, program: int) -> None:
-        """Ask the run of ``program`` to end at its next part."""
+        """End the run of ``program`` at its next part."""
         self.calls += 1
         self._gpu.stopProgram(program)
 
@@ -261,7 +261,7 @@ class WebGPUBridge:
         self._gpu.dropSpares(program)
 
     def discard(self, program: int) -> None:
-        """Forget a compiled program."""
+        """Destroy a compiled program."""
         self.calls += 1
         self._hosts.pop(program, None)
         self._gpu.discardProgram(program)
@@ -272,7 +272,7 @@ class WebGPUBridge:
         self._gpu.abandonProgram(program)
 
     async def wait(self) -> None:
-        """Until the queue is empty."""
+        """Wait until the queue is empty."""
         self.calls += 1
         await self._gpu.wait()
 
@@ -312,7 +312,7 @@ def _ears(reads: Mapping[int, tuple[Answer[str], memoryview | None]]) -> tuple[A
 
 
 async def _open() -> Any:
-    """The JavaScript side of a new device."""
+    """Open a new device, and return its JavaScript side."""
     if not IN_BROWSER:
         raise DeviceUnavailable("webgpu", "this Python does not run in a browser")
     module = await load_js_module("webgpu", "webgpu.js")
@@ -320,6 +320,6 @@ async def _open() -> Any:
         gpu = await module.open()
     except JsException as error:
         raise DeviceUnavailable("webgpu", f"the browser refused a device: {error}") from error
-    if not gpu:  # JavaScript's null is no None in Pyodide
+    if not gpu:  # JavaScript's null is not None in Pyodide
         raise DeviceUnavailable("webgpu", str(module.reasonWithoutAdapter()))
     return gpu

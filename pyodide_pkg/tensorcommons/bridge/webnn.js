@@ -7,14 +7,14 @@ export function reasonWithoutContext() {
   return "";
 }
 
-// A context for the kind of device that is wished for: "cpu", "gpu", "npu", or "" for the browser's choice.
+// Open a context on a kind of device: "cpu", "gpu", "npu", or "" for the browser's choice.
 export async function open(wish) {
   const options = wish ? { deviceType: wish } : {};
   const context = await navigator.ml.createContext(options);
   return new Ml(context, options, await noConstantTensors(context));
 }
 
-// Why weights cannot be constants that several graphs share; "" where they can.
+// Return why weights cannot be constants that several graphs share; "" if they can.
 async function noConstantTensors(context) {
   if (!context.createConstantTensor) return "this browser's WebNN has no createConstantTensor";
   try {
@@ -30,13 +30,13 @@ const described = ([dataType, shape]) => ({ dataType, shape, readable: true, wri
 // A tensor that can be lent to a GPUDevice.
 const lendable = (context, spec, device) => context.createExportableTensor(described(spec), device);
 
-// Lend the tensor for what `use` does with its buffer; while it is lent, WebNN cannot use it.
+// Lend the tensor's buffer to `use`; meanwhile WebNN cannot use it.
 async function rented(context, tensor, use) {
   const buffer = await context.exportToGPU(tensor);
   try {
     use(buffer);
   } finally {
-    buffer.destroy(); // which gives it back
+    buffer.destroy(); // returns it to WebNN
   }
 }
 
@@ -51,7 +51,7 @@ function ints(source) {
   return numbers;
 }
 
-// A copy of a Python buffer or an array, which may change while something is awaited.
+// Copy a Python buffer or an array, which may change during an await.
 function copied(source) {
   if (source instanceof Uint8Array) return source.slice();
   const view = source.getBuffer("u8");
@@ -60,7 +60,7 @@ function copied(source) {
   return data;
 }
 
-// Free a buffer at once: a message that nobody can receive takes its bytes along.
+// Free a buffer at once, by transferring it to a closed port.
 function discard(buffer) {
   const { port1, port2 } = new MessageChannel();
   port2.close();
@@ -75,7 +75,7 @@ class Ml {
     this.borrower = null; // the object of webgpu.js whose device tensors can be lent to
     this.tensors = new Map(); // handle -> {spec: [dtype, shape], tensor: MLTensor or null while it is made, pending: Promise or null, borrower}
     this.programs = new Map(); // id -> {stages, fixed, host, outputs, spares}
-    this.errors = []; // of what nobody awaited, for the next call to report
+    this.errors = []; // of work that was not awaited, for the next call to report
     this.lost = null;
     this.info = JSON.stringify({ limits: context.opSupportLimits(), cores: navigator.hardwareConcurrency, noConstants });
     this.gone = context.lost.then((loss) => { this.lost = loss.message || "the context was lost"; });
@@ -87,8 +87,8 @@ class Ml {
     return this.borrower ? lendable(this.context, spec, this.borrower.device) : this.context.createTensor(described(spec));
   }
 
-  // Lend a tensor to `gpu`, an object of webgpu.js, in a context of the same kind that is thrown away: where the browser
-  // cannot do it, it may take that context away. Gives why it does not work; "" makes all tensors from now on lendable.
+  // Lend a tensor to `gpu`, an object of webgpu.js, in a temporary context of the same kind, which the browser may lose if it
+  // does not support it. Returns the reason; "" makes all tensors from now on lendable.
   async tryLending(gpu) {
     this.borrower = null;
     if (!this.context.createExportableTensor) return "this browser's WebNN has no createExportableTensor";
@@ -133,7 +133,7 @@ class Ml {
     Object.assign(entry, { tensor: fresh, borrower: this.borrower });
   }
 
-  // Do `work` when everything that was asked of the tensor before is done: now, if nothing is under way.
+  // Do `work` after all earlier work on the tensor: now, if there is none pending.
   #after(entry, work) {
     if (entry.pending) this.#wait(entry, entry.pending.then(work));
     else work();
@@ -150,7 +150,7 @@ class Ml {
     if (bytesOf(entry.spec)) this.#wait(entry, this.#create(entry.spec).then((tensor) => { entry.tensor = tensor; }));
   }
 
-  // Resolves with nothing, or why the browser could not make one of the tensors.
+  // Resolve with nothing, or with the reason why the browser could not create one of the tensors.
   async checkTensors(...handles) {
     const entries = handles.map((handle) => this.tensors.get(handle)).filter(Boolean);
     await Promise.all(entries.map((entry) => entry.pending));
@@ -164,7 +164,7 @@ class Ml {
     this.#after(entry, () => entry.tensor?.destroy());
   }
 
-  // Tensors are written whole; a part is put into what is read first.
+  // Tensors are written whole: for a part, the rest is read first.
   writeTensor(handle, offset, source) {
     const entry = this.tensors.get(handle);
     const data = copied(source);
@@ -246,7 +246,7 @@ class Ml {
   // stages: [{graph: index, inputs: [[node, slot]], outputs: [[node, slot]]}]}. An argument {v: node} is an operand,
   // {number: "Infinity"} a number that JSON does not have.
   // A slot >= 0 counts the run's handles (leaves, then outputs), -1 - i is fixed[i].
-  // `tell(done, total)` hears of every graph before and after it is built; false from it stops the build.
+  // `tell(done, total)` is called for every graph before and after it is built; it stops the build by returning false.
   async buildProgram(id, description, tell) {
     const { fixed, host, outputs, graphs, stages } = JSON.parse(description);
     const program = { fixed: [], host, outputs, graphs: [], stages: [], spares: [] }; // spares by output: what the next run writes
@@ -335,7 +335,7 @@ class Ml {
     }
   }
 
-  // The entries of outputs, new ones where none is there.
+  // Return the entries of outputs, and create missing ones.
   async #complete(made, outputs) {
     const { borrower } = this;
     await Promise.all(outputs.map(async (spec, i) => { made[i] ??= { spec, tensor: await this.#create(spec), pending: null, borrower }; }));
@@ -353,7 +353,7 @@ class Ml {
 
   // Run a program once more over `handles` (a Python buffer of ints: leaves, then outputs, which all exist), and on the way
   // repeat one graph of each of `classes` (ints by stage; below 0: none) until that takes `least` ms. What it writes is
-  // anything afterwards. Gives JSON: [class, ms] for each. A read says that a graph is done; what it takes is taken off.
+  // anything afterwards. Gives JSON: [class, ms] for each. A read shows that a graph is done; its own time is subtracted.
   async timeProgram(id, classes, least, host, handles) {
     const { fixed, host: inputs, stages } = this.programs.get(id);
     const [numbers, data] = [ints(classes), copied(host)];
@@ -389,7 +389,7 @@ class Ml {
     return JSON.stringify([...found]);
   }
 
-  // Until everything queued is done: a read of anything comes after it.
+  // Wait until everything queued is done, by a read that comes after it.
   async wait() {
     for (const entry of [...this.tensors.values()]) await entry.pending;
     const made = [...this.tensors.values()].filter((entry) => entry.tensor);
@@ -414,7 +414,7 @@ class Ml {
   }
 }
 
-// A constant from the base64 of its bytes.
+// Build a constant from the base64 of its bytes.
 function constant(builder, dataType, shape, base64) {
   const bytes = Uint8Array.from(atob(base64), (letter) => letter.charCodeAt(0));
   const types = { float32: Float32Array, int32: Int32Array, uint32: Uint32Array, int8: Int8Array, uint8: Uint8Array, int64: BigInt64Array, uint64: BigUint64Array, float16: globalThis.Float16Array ?? Uint16Array };

@@ -20,7 +20,7 @@ Limits = dict[str, Any]  # opSupportLimits(): of each builder method, by operand
 class WebNNBridge:
     """One MLContext. ``calls`` counts the calls into JavaScript since it was opened.
 
-    ``wish`` is the kind of device that was asked for; WebNN does not say what it gave.
+    ``wish`` is the kind of device that was requested; WebNN does not report the one in use.
     """
 
     def __init__(self, ml: Any, wish: str) -> None:
@@ -34,7 +34,7 @@ class WebNNBridge:
 
     @classmethod
     async def open(cls, wish: str = "") -> WebNNBridge:
-        """Ask the browser for a context on a "cpu", "gpu" or "npu", or on the device that it chooses.
+        """Request a context on a "cpu", "gpu" or "npu", or on the device that the browser chooses.
 
         Raises:
             DeviceUnavailable: there is none; the reason is the browser's.
@@ -52,7 +52,7 @@ class WebNNBridge:
         return str(self.proxy.lost) if self.proxy.lost else ""
 
     async def reopen(self) -> None:
-        """Another context in place of this one, with nothing on it. Raises DeviceUnavailable if there is none."""
+        """Replace the context by a new one, with nothing on it. Raises DeviceUnavailable if there is none."""
         self.proxy.closeContext()
         self.proxy = await _open(self.wish)
         self.limits = json.loads(self.proxy.info)["limits"]
@@ -70,7 +70,7 @@ class WebNNBridge:
             raise TensorCommonsError(f"WebNN reported: {error}") from error
 
     def create(self, handle: int, dtype: str, shape: Sequence[int]) -> None:
-        """A zeroed MLTensor under ``handle``."""
+        """Create a zeroed MLTensor under ``handle``."""
         self.calls += 1
         self.proxy.createTensor(handle, dtype, json.dumps(shape))
 
@@ -95,7 +95,7 @@ class WebNNBridge:
             self.proxy.writeTensor(handle, offset, raw_of(data))
 
     def fill(self, handle: int, offset: int, data: Data) -> None:
-        """The next bytes of a tensor that is written in order; it is written when the last ones are there."""
+        """Take the next bytes of a tensor that is written in order; it is written when the last ones arrive."""
         if not isinstance(data, ByteBuffer):
             with ByteBuffer.of(data) as block:
                 self.fill(handle, offset, block)
@@ -110,7 +110,7 @@ class WebNNBridge:
         self.proxy.copyTensor(source, source_offset, target, target_offset, nbytes)
 
     async def read(self, ranges: Sequence[tuple[int, int, int]]) -> list[memoryview]:
-        """The bytes of all ranges (handle, offset, nbytes)."""
+        """Read the bytes of all ranges (handle, offset, nbytes)."""
         result, rest = [], memoryview((await self._read(ranges)).to_bytes())
         for _, _, nbytes in ranges:
             result.append(rest[:nbytes])
@@ -118,19 +118,19 @@ class WebNNBridge:
         return result
 
     async def read_block(self, handle: int, offset: int, nbytes: int) -> ByteBuffer:
-        """One range, past Python's memory."""
+        """Read one range without a copy in Python's memory."""
         return ByteBuffer.taking(await self._read([(handle, offset, nbytes)]))
 
     async def _read(self, ranges: Sequence[tuple[int, int, int]]) -> Any:
-        """The bytes of all ranges, one after another, as an array of JavaScript's."""
+        """Read the bytes of all ranges, concatenated, into an array of JavaScript."""
         self.calls += 1
         with self._typed_errors():
             return await self.proxy.readTensors(_ints(value for each in ranges for value in each))
 
     async def lending(self, gpu: WebGPUBridge) -> str:
-        """Try to lend a tensor to WebGPU, in a context of its own; nothing if it works, else why not.
+        """Try to lend a tensor to WebGPU, in a context of its own; return the reason if it fails, else "".
 
-        Where it works, every tensor that is made from now on can be lent.
+        If it works, every tensor that is created from now on can be lent.
         """
         self.calls += 1
         return str(await self.proxy.tryLending(gpu.proxy))
@@ -144,7 +144,7 @@ class WebNNBridge:
     async def build(self, program: int, description: str, tell: Callable[[int, int], bool]) -> None:
         """Build the graphs of a description (see ``webnn.js``) and keep them under ``program``.
 
-        ``tell(done, total)`` hears of each graph; if it gives False the build ends there, and nothing is kept.
+        ``tell(done, total)`` is called for each graph; if it returns False the build ends there, and nothing is kept.
         """
         from pyodide.ffi import create_proxy
 
@@ -159,7 +159,7 @@ class WebNNBridge:
     def run(self, program: int, host: memoryview, handles: Sequence[int]) -> Awaitable[None] | None:
         """Replay ``program`` over the handles of its leaves and outputs.
 
-        ``None`` once it is queued; where a tensor is not ready yet, or not there, what to await for that.
+        Returns None once it is queued, or an awaitable if a tensor is not ready yet.
         """
         self.calls += 1
         with self._typed_errors():
@@ -190,12 +190,12 @@ class WebNNBridge:
         self.proxy.dropSpares(program)
 
     def discard(self, program: int) -> None:
-        """Forget a built program."""
+        """Destroy a built program."""
         self.calls += 1
         self.proxy.discardProgram(program)
 
     async def wait(self) -> None:
-        """Until everything queued is done."""
+        """Wait until everything queued is done."""
         self.calls += 1
         with self._typed_errors():
             await self.proxy.wait()
@@ -210,12 +210,12 @@ class WebNNBridge:
 
 
 def _ints(values: Iterable[int]) -> memoryview:
-    """Whole numbers for JavaScript, as one buffer rather than a proxy each."""
+    """Pack whole numbers for JavaScript as one buffer, instead of a proxy each."""
     return memoryview(array("i", values))
 
 
 async def _open(wish: str) -> Any:
-    """The JavaScript side of a new context."""
+    """Open a new context, and return its JavaScript side."""
     if not IN_BROWSER:
         raise DeviceUnavailable("webnn", "this Python does not run in a browser")
     from pyodide.ffi import JsException

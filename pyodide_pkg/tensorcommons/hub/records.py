@@ -1,8 +1,8 @@
-"""A record of a file that is kept: which bytes are where, written down as they come.
+"""A record of a file that is kept: which bytes are where, written as they arrive.
 
 A record is text, one line a batch of facts, each with a checksum in front. Lines are appended while the file is
 downloaded, so a tab that dies takes with it what came since the last line and nothing more. A line that was cut off or
-damaged is passed over: what it said is fetched again.
+damaged is skipped: what it stated is fetched again.
 
 ::
 
@@ -28,14 +28,14 @@ from ..bridge.digest import identity_of
 from .version import Version, is_immutable
 
 CHECKSUM = 64  # hex digits in front of a line
-AT_ONCE = 500  # facts of a line: a page does nothing else while it reads one
+AT_ONCE = 500  # facts of a line: the page is blocked while one is read
 
 Place: TypeAlias = tuple[int, int]
 
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """Bytes ``start`` to ``stop`` of a file, known by content: a blob, or these very bytes where they are few."""
+    """Bytes ``start`` to ``stop`` of a file, identified by content: those of a blob, or ``data`` if they are few."""
 
     start: int
     stop: int
@@ -55,7 +55,7 @@ class Piece:
 
 @dataclass
 class Record:
-    """Knowledge of the file at ``address``: its bytes by ``pieces``, perhaps not all; or that it is ``absent``.
+    """The file at ``address``: its bytes by ``pieces``, perhaps not all; or the fact that it is ``absent``.
 
     ``tensors`` are the identities of tensors that several pieces make up. ``size``, ``etag``, ``modified`` and
     ``is_settled`` are the file's version; see :class:`Version`.
@@ -76,22 +76,22 @@ class Record:
 
     @classmethod
     def of(cls, address: str, version: Version) -> Record:
-        """Begin the record of a file of that version, of which nothing was read yet."""
+        """Begin the record of a file of that version, without pieces."""
         return cls(address, version.size, version.etag, version.modified, is_settled=version.is_settled)
 
     @property
     def version(self) -> Version:
-        """Text that tells two contents of one address apart."""
+        """The version of the file."""
         return Version(self.size, self.etag, self.modified, self.is_settled)
 
     @property
     def is_provable(self) -> bool:
-        """True if another request can be recognised as one for the same content: ranges may be put together."""
+        """True if the content of another response can be proved to be the same: ranges may be combined."""
         return is_immutable(self.address) or self.version.is_proof
 
     @property
     def is_whole(self) -> bool:
-        """True if the pieces are all bytes of the file."""
+        """True if the pieces cover the file."""
         end = 0
         for start, stop in sorted(self.pieces):
             if start > end:
@@ -100,17 +100,17 @@ class Record:
         return end == self.size
 
     def add(self, piece: Piece) -> None:
-        """Note a piece."""
+        """Add a piece."""
         self.pieces[piece.start, piece.stop] = piece
         self.unsaved.append(piece)
 
     def name(self, place: Place, identity: str, label: str) -> None:
-        """Note the identity of a tensor that several pieces make up."""
+        """Add the identity of a tensor that several pieces make up."""
         self.tensors[place] = identity, label
         self.unsaved.append(place)
 
     def restart(self) -> None:
-        """Forget the pieces: the next ones may be of another content."""
+        """Drop the pieces: the next ones may be of another content."""
         self.pieces.clear()
         self.tensors.clear()
         self.unsaved.clear()
@@ -119,12 +119,12 @@ class Record:
     # --- as text ---
 
     def is_of_the_same(self, other: Record) -> bool:
-        """True if what is said of the one is true of the other."""
+        """True if both describe the same content."""
         other.first_line()
         return (self.generation, self.absent) == (other.generation, other.absent)
 
     def first_line(self) -> bytes:
-        """Return the line that says which file, in which version."""
+        """Return the line with the file's address and version."""
         if not self.generation:
             same = [self.address, self.size, *([] if is_immutable(self.address) else [self.etag, self.modified])]
             self.generation = identity_of(json.dumps(same).encode())[:16] if self.is_provable else secrets.token_hex(8)
@@ -136,7 +136,7 @@ class Record:
         return self.first_line() + as_lines(self.lines([*self.pieces.values(), *self.tensors]))
 
     def lines(self, facts: list[Piece | Place]) -> Iterator[bytes]:
-        """Yield the lines that say ``facts``, entries of :attr:`unsaved`."""
+        """Yield the lines that state ``facts``, entries of :attr:`unsaved`."""
         for at in range(0, len(facts), AT_ONCE):
             batch = facts[at : at + AT_ONCE]
             pieces = [fact.packed() for fact in batch if isinstance(fact, Piece)]
@@ -145,7 +145,7 @@ class Record:
             yield _line({"of": self.generation, "pieces": pieces, "tensors": tensors})
 
     def used_line(self) -> bytes:
-        """Return the line that says when the file was used."""
+        """Return the line with the time of use."""
         return _line({"of": self.generation, "used": self.used})
 
     @classmethod

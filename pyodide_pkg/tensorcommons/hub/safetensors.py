@@ -4,7 +4,7 @@
     N bytes    JSON: {"name": {"dtype": "F32", "shape": [2, 3], "data_offsets": [begin, end]}, ..., "__metadata__": {}}
     the rest   the tensors' bytes, without holes and without overlap; offsets count from here
 
-https://github.com/huggingface/safetensors#format. A checkpoint comes from anywhere, so nothing in it is believed: every
+https://github.com/huggingface/safetensors#format. A checkpoint is not trusted: every
 contradiction is an ``InvalidWeights`` that names the tensor and the values, raised before anything is allocated for it.
 """
 
@@ -77,7 +77,7 @@ class TensorEntry:
 
     @property
     def nbytes(self) -> int:
-        """Number of bytes that it takes of the file."""
+        """Number of bytes in the file."""
         return self.stop - self.start
 
 
@@ -92,12 +92,12 @@ class Header:
 
     @property
     def size(self) -> int:
-        """Bytes of the whole file."""
+        """Number of bytes of the whole file."""
         return self.entries[-1].stop if self.entries else self.data_start
 
 
 async def read_header(stream: Stream, file: str) -> Header:
-    """Read and check the header; ``stream`` stands at the file's first byte, afterwards at the first tensor's.
+    """Read and check the header; ``stream`` is at the file's first byte, afterwards at the first tensor's.
 
     Raises ``InvalidWeights``, and ``DownloadError`` for a connection that was cut.
     """
@@ -105,14 +105,14 @@ async def read_header(stream: Stream, file: str) -> Header:
 
 
 async def read_header_bytes(stream: Stream, file: str) -> bytes:
-    """The first bytes of a file, its length and the JSON, unchecked but for the length. Raises as ``read_header``."""
+    """Read the header's length and JSON, checking only the length. Raises as ``read_header``."""
     try:
         prefix = await stream.read_exact(8)
         length = int.from_bytes(prefix, "little")
         if length > MAX_HEADER or (stream.size is not None and 8 + length > stream.size):
             what = foreign(prefix + await stream.read_some(ENOUGH))
             if what is not None:
-                raise InvalidWeights(file, f"it is not safetensors but {what}")
+                raise InvalidWeights(file, f"not safetensors: {what}")
         if length > MAX_HEADER:
             raise InvalidWeights(
                 file, f"a header of {length:,} bytes is over the limit of {MAX_HEADER:,}: not safetensors?"
@@ -123,20 +123,20 @@ async def read_header_bytes(stream: Stream, file: str) -> bytes:
     except ShortReadError as error:
         if error.complete:
             if stream.position == 0:
-                raise InvalidWeights(file, "it is an empty file") from None
+                raise InvalidWeights(file, "the file is empty") from None
             raise InvalidWeights(file, f"truncated in the header: {error.reason}") from error
         raise
 
 
 async def parse_file_header(raw: bytes | bytearray, size: int | None, file: str) -> Header:
-    """The header in what ``read_header_bytes`` gave, checked against a file of ``size`` bytes. Raises
+    """Parse the result of ``read_header_bytes``, and check it against ``size``, the bytes of the file. Raises
     ``InvalidWeights``."""
     entries, metadata = await in_slices(_parse(bytes(raw[8:]), None if size is None else size - len(raw), file))
     return Header(file, entries, len(raw), metadata)
 
 
 def parse_header(raw: bytes, data_size: int | None, file: str) -> tuple[TensorEntry, ...]:
-    """The entries of a header's JSON ``raw``, in file order, checked against ``data_size`` bytes of tensors.
+    """Return the entries of a header's JSON ``raw``, in file order, checked against ``data_size`` bytes of tensors.
 
     ``data_size`` None leaves out only the comparison with the end of the file. Raises ``InvalidWeights``.
     """
@@ -146,9 +146,9 @@ def parse_header(raw: bytes, data_size: int | None, file: str) -> tuple[TensorEn
 async def iterate(
     stream: Stream, header: Header, skip: Callable[[TensorEntry], bool] | None = None
 ) -> AsyncGenerator[tuple[TensorEntry, bytearray], None]:
-    """Each tensor's bytes as they arrive, in file order; ``stream`` comes from ``read_header``.
+    """Yield each tensor's bytes as they arrive, in file order; ``stream`` was given to ``read_header``.
 
-    Entries for which ``skip`` is true are passed over. Use ``async with contextlib.aclosing(...)`` or exhaust it; the
+    Entries for which ``skip`` is true are skipped. Use ``async with contextlib.aclosing(...)`` or exhaust it; the
     stream stays the caller's to close. Raises ``InvalidWeights`` for a truncated file, ``DownloadError`` for a
     connection that was cut.
     """
@@ -162,7 +162,7 @@ async def iterate(
 
 
 async def read_tensor(stream: Stream, header: Header, entry: TensorEntry) -> bytearray:
-    """The bytes of ``entry``, where ``stream`` stands at them. Raises as ``iterate``."""
+    """Read the bytes of ``entry``, at which ``stream`` is. Raises as ``iterate``."""
     try:
         return await stream.read_exact(entry.nbytes)
     except ShortReadError as error:
@@ -172,7 +172,7 @@ async def read_tensor(stream: Stream, header: Header, entry: TensorEntry) -> byt
 
 
 def as_array(entry: TensorEntry, data: bytes | bytearray | memoryview) -> NDArray[Any]:
-    """``data`` as an array of the entry's shape, without a copy except for BF16, which becomes float32."""
+    """Return ``data`` as an array of the entry's shape, without a copy except for BF16, which becomes float32."""
     array: NDArray[Any] = np.frombuffer(data, dtype=NUMPY_NAME[entry.dtype])
     if entry.dtype == "BF16":
         array = bfloat16_to_float32(array)
@@ -180,7 +180,7 @@ def as_array(entry: TensorEntry, data: bytes | bytearray | memoryview) -> NDArra
 
 
 def bfloat16_to_float32(bits: NDArray[np.uint16]) -> NDArray[np.float32]:
-    """A bfloat16 is the upper half of a float32: shift it there."""
+    """Widen bfloat16, the upper half of a float32."""
     wide: NDArray[np.uint32] = bits.astype(np.uint32)
     wide <<= np.uint32(16)
     return wide.view(np.float32)
@@ -189,14 +189,14 @@ def bfloat16_to_float32(bits: NDArray[np.uint16]) -> NDArray[np.float32]:
 def _parse(
     raw: bytes, data_size: int | None, file: str
 ) -> Generator[None, None, tuple[tuple[TensorEntry, ...], dict[str, str]]]:
-    """The entries and the metadata; a step a tensor, as there may be 100,000."""
+    """Return the entries and the metadata; a step is a tensor, as there may be 100,000."""
     count = raw.count(b'"data_offsets"')
     if count > MAX_TENSORS:
         raise InvalidWeights(file, f"{count:,} tensors are over the limit of {MAX_TENSORS:,} in one file")
     table = _load(raw, file)
     metadata = table.pop("__metadata__", {})
     if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
-        raise InvalidWeights(file, "__metadata__ is not an object of strings")
+        raise InvalidWeights(file, "__metadata__ must be an object of strings")
     data_start = 8 + len(raw)
     entries = []
     for name, value in table.items():
@@ -245,9 +245,9 @@ def _load(raw: bytes, file: str) -> dict[str, Any]:
     except json.JSONDecodeError as error:
         raise InvalidWeights(file, f"the header is not JSON: {error.msg} at character {error.pos}") from None
     except (RecursionError, ValueError) as error:  # ValueError: an integer of thousands of digits
-        raise InvalidWeights(file, f"the header is not JSON that can be read: {error}") from None
+        raise InvalidWeights(file, f"the header's JSON cannot be read: {error}") from None
     if not isinstance(table, dict):
-        raise InvalidWeights(file, f"the header is a JSON {type(table).__name__}, not an object")
+        raise InvalidWeights(file, f"the header must be a JSON object, not {type(table).__name__}")
     return table
 
 

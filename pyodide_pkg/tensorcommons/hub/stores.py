@@ -1,7 +1,7 @@
-"""Where a cache keeps its bytes: named entries, each written whole or not at all.
+"""The storage below a cache: named entries, each written whole or not at all.
 
-A store checks nothing of what it gives back, and may lose or damage it: the cache above it knows what it put in. The
-browser's store is :mod:`tensorcommons.bridge.opfs`.
+A store does not check what it returns, and may lose or damage it: the cache above it checks everything. The browser's
+store is :mod:`tensorcommons.bridge.opfs`.
 """
 
 from __future__ import annotations
@@ -19,41 +19,41 @@ from ..bridge.digest import digests_of
 
 
 class Store(Protocol):
-    """Entries by name (letters, digits, hyphens). ``name`` is what a person is told.
+    """Entries by name (letters, digits, hyphens). ``name`` is the store's own, for messages.
 
-    Every method raises OSError for what the store cannot do: ENOENT for an entry that is not there, ENOSPC where it is
-    full, EBUSY where another tab is in the way.
+    Every method raises OSError if the store fails: ENOENT for an entry that does not exist, ENOSPC if the store is
+    full, EBUSY for an entry that another tab uses.
     """
 
     name: str
 
     async def list(self) -> dict[str, tuple[int, float]]:
-        """Name: (bytes, seconds since 1970 of the last write)."""
+        """Return name: (bytes, seconds since 1970 of the last write)."""
         ...
 
     async def size(self, name: str) -> int | None:
-        """Bytes of an entry; None if there is none."""
+        """Return the bytes that an entry takes; None if there is none."""
         ...
 
     async def read(self, name: str, nbytes: int | None = None) -> tuple[ByteBuffer, bytes]:
-        """The first ``nbytes`` of an entry (else all), as a block, and their digests, of which
-        ``bridge/digest.py`` makes an identity. Raises OSError (EIO) for an entry that is shorter."""
+        """Read the first ``nbytes`` of an entry (default: all) and their digests, of which an identity is made
+        (``bridge/digest.py``). Raises OSError (EIO) for an entry that is shorter."""
         ...
 
     async def text(self, name: str) -> bytes:
-        """All bytes of an entry, in Python's memory."""
+        """Read all bytes of an entry into Python's memory."""
         ...
 
     async def write(self, name: str, data: Data) -> None:
-        """Write an entry, whole or not at all, also where something stands in the middle of it."""
+        """Write an entry, whole or not at all, also if it is interrupted."""
         ...
 
     async def append(self, name: str, data: Data) -> None:
-        """Add to the end of an entry that is there. Where it ends in the middle, a part may have been added."""
+        """Append to an existing entry. An interruption may leave a part."""
         ...
 
     async def remove(self, name: str) -> None:
-        """Remove an entry, if it is there."""
+        """Remove an entry, if it exists."""
         ...
 
 
@@ -106,7 +106,7 @@ class MemoryStore:
 
 
 class FolderStore:
-    """Files of a folder, which is made at the first write."""
+    """Files of a folder, which is created by the first write."""
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self._path = Path(path).expanduser()
@@ -142,7 +142,7 @@ class FolderStore:
         return block, digests_of(block)
 
     async def write(self, name: str, data: Data) -> None:
-        """See :class:`Store`. A reader sees the old entry or the new one, never a part."""
+        """See :class:`Store`. A reader gets the old entry or the new one, never a part."""
         self._path.mkdir(parents=True, exist_ok=True)
         draft = self._path / f"new-{secrets.token_hex(8)}"
         try:

@@ -1,7 +1,7 @@
-"""A file arriving: read forward, a piece at a time, never held whole.
+"""A file as it arrives: read forward, a piece at a time, never whole in memory.
 
-Every source (HTTP, folder, memory) hands its bytes over as a ``Body``, the smallest thing that can be read; ``Stream``
-adds what readers need on top of it: exact reads, skipping, progress, and one kind of error for "it ended too early".
+Every source (HTTP, folder, memory) provides its bytes as a ``Body``, the smallest interface for reading; ``Stream``
+adds what readers need: exact reads, skipping, progress, and one kind of error for bytes that ended too early.
 """
 
 from __future__ import annotations
@@ -16,27 +16,27 @@ from .version import Version
 if TYPE_CHECKING:
     from types import TracebackType
 
-READ = 1 << 20  # bytes asked for at a time: large enough that Python costs nothing, small enough for smooth progress
+READ = 1 << 20  # bytes requested at a time: large enough to amortise Python's part, small enough for smooth progress
 
 OnBytes = Callable[[int, int | None], None]
 """Called after each piece with ``(bytes of the file so far, bytes of the file or None)``."""
 
 
 class FileMissingError(DownloadError):
-    """The source answers, and has no such file. ``status`` is 404, whatever the kind of source."""
+    """The source has no such file. ``status`` is 404, whatever the kind of source."""
 
     status = 404
 
 
 class UnreachableError(DownloadError):
-    """No answer at all, or one that says that the server itself is in trouble (a status from 500 on)."""
+    """There was no response, or one with a status from 500 on: the server itself failed."""
 
 
 class ShortReadError(DownloadError):
-    """The bytes ended early: ``received`` of ``expected`` (None where the size of the file is not known).
+    """The bytes ended early: ``received`` of ``expected`` (None if the size of the file is not known).
 
-    ``complete`` tells the two causes apart: True means that the whole file arrived and is simply shorter than its
-    reader needs (a truncated file); False means that the connection was cut, with the network's ``complaint``.
+    ``complete`` is True if the whole file arrived and is shorter than its reader needs (a truncated file), and False
+    if the connection was cut, with the network's ``complaint``.
     """
 
     def __init__(self, url: str, received: int, expected: int | None, *, complete: bool, complaint: str = "") -> None:
@@ -54,11 +54,11 @@ class Body(Protocol):
     url: str
 
     async def readinto(self, view: memoryview) -> int:
-        """Fill some of ``view`` (never empty), return how many bytes; 0 at the end. Raises ``DownloadError``."""
+        """Fill a part of ``view`` (never empty) and return its bytes; 0 at the end. Raises ``DownloadError``."""
         ...
 
     async def fill(self, block: ByteBuffer, offset: int) -> int:
-        """The same, into ``block`` from ``offset`` on."""
+        """Fill a part of ``block`` from ``offset`` on, as :meth:`readinto` does."""
         piece = bytearray(min(block.nbytes - offset, READ))
         received = await self.readinto(memoryview(piece))
         with memoryview(piece) as view, view[:received] as some:
@@ -66,17 +66,16 @@ class Body(Protocol):
         return received
 
     async def close(self) -> None:
-        """Let go of the connection or file, also while a read waits; a second call does nothing."""
+        """Close the connection or file, also during a read; a second call does nothing."""
         ...
 
 
 class Stream:
     """Forward reads over a :class:`Body`; use it as ``async with await source.open(file) as stream``.
 
-    ``size`` is the size of the whole file where the source tells it, else None; ``position`` is the offset of the next
-    byte in the file; ``version`` tells later whether the file is still the same. ``hint`` is a size that may be the one
-    of a compressed body, ``revision`` the repository's, where a hub states it. A read that fails or is cancelled closes
-    the stream.
+    ``size`` is the size of the whole file if the source states it, else None; ``position`` is the offset of the next
+    byte in the file; ``version`` identifies the file's content. ``hint`` is a size that may be the one of a compressed
+    body, ``revision`` the repository's, if a hub states it. A read that fails or is cancelled closes the stream.
     """
 
     def __init__(self, body: Body, size: int | None, position: int = 0, on_bytes: OnBytes | None = None) -> None:
@@ -99,17 +98,17 @@ class Stream:
         await self.close()
 
     async def close(self) -> None:
-        """Let go of the connection; a second call does nothing."""
+        """Close the connection; a second call does nothing."""
         if not self._closed:
             self._closed = True
             await self._body.close()
 
     def watch(self, on_bytes: OnBytes | None) -> None:
-        """Report every piece from here on to ``on_bytes``."""
+        """Report every later piece to ``on_bytes``."""
         self._on_bytes = on_bytes
 
     async def read_some(self, limit: int = READ) -> bytearray:
-        """Between 1 and ``limit`` bytes, as they come; nothing at the end of the file. Raises ``ShortReadError``."""
+        """Read 1 to ``limit`` bytes, as they arrive; none at the end of the file. Raises ``ShortReadError``."""
         piece = bytearray(limit)
         received = await self._readinto(memoryview(piece)) if limit else 0
         if limit and not received and self.size is not None and self.position < self.size:
@@ -118,10 +117,10 @@ class Stream:
         return piece
 
     async def read_exact(self, count: int) -> bytearray:
-        """Exactly ``count`` bytes. Raises ``ShortReadError`` (a ``DownloadError``) where the bytes end before.
+        """Read exactly ``count`` bytes. Raises ``ShortReadError`` (a ``DownloadError``) if the file ends before.
 
-        The buffer is made in one go only where the file is known to be that long: a header that lies about its
-        length cannot make us allocate what never arrives.
+        The buffer is allocated at once only if the file is known to be that long: a header with a wrong length does
+        not cause an allocation for bytes that never arrive.
         """
         if count < 0:
             raise ValueError(f"cannot read {count} bytes")
@@ -144,7 +143,7 @@ class Stream:
     async def read_into(self, block: ByteBuffer, offset: int = 0) -> None:
         """Fill ``block`` from ``offset`` on, a piece at a time.
 
-        Raises ``ShortReadError`` where the bytes end before; ``position`` says how many came.
+        Raises ``ShortReadError`` if the bytes end before; ``position`` is then the number that arrived.
         """
         stop = self.position + block.nbytes - offset
         while self.position < stop:
@@ -152,7 +151,7 @@ class Stream:
                 raise await self._short(self.position, stop)
 
     async def skip(self, count: int) -> None:
-        """Pass over ``count`` bytes without keeping them."""
+        """Skip ``count`` bytes."""
         while count:
             piece = await self.read_some(min(count, READ))
             if not piece:
@@ -174,13 +173,13 @@ class Stream:
         except DownloadError as error:
             await self.close()
             raise ShortReadError(self.url, self.position, self.size, complete=False, complaint=error.reason) from None
-        except BaseException:  # CancelledError too: whoever stops waiting must not leave the download running
+        except BaseException:  # CancelledError too: the download must not continue
             await self.close()
             raise
         self.position += received
         if self.size is not None and self.position > self.size:
             await self.close()
-            raise DownloadError(self.url, f"more than the {self.size:,} bytes came that the file was said to have")
+            raise DownloadError(self.url, f"more bytes arrived than the {self.size:,} that were announced")
         if received and self._on_bytes is not None:
             self._on_bytes(self.position, self.size)
         return received
@@ -193,7 +192,7 @@ class Stream:
 
 
 class MemoryBody(Body):
-    """Bytes that are already here."""
+    """Bytes in memory."""
 
     def __init__(self, data: memoryview, url: str, start: int) -> None:
         self.url = url
@@ -201,11 +200,11 @@ class MemoryBody(Body):
         self._position = min(start, len(data))
 
     async def readinto(self, view: memoryview) -> int:
-        """Copy the next bytes into ``view``, return how many."""
+        """See :class:`Body`."""
         piece = self._data[self._position : self._position + len(view)]
         view[: len(piece)] = piece
         self._position += len(piece)
         return len(piece)
 
     async def close(self) -> None:
-        """Nothing is held."""
+        """See :class:`Body`."""

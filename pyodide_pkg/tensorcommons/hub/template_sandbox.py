@@ -1,10 +1,10 @@
-"""Jinja templates of strangers: Jinja's own sandbox, with a bound on the steps and the memory of a rendering.
+"""Untrusted Jinja templates: Jinja's own sandbox, with a bound on the steps and the memory of a rendering.
 
 The environment is that of ``transformers`` (its ``tojson``, ``strftime_now``, ``raise_exception``, its namespaces,
-``{% generation %}``, loop controls), so what a template renders is equal by construction. On top of it, a rendering
-spends from a budget of steps (:class:`Meter`): each iteration, call, filter and test is one, and so is what they walk
-over, an element or 100 characters each. Operations that make much of little (``'a' * n``, ``center``, ``format`` with a
-width, powers) are charged before they run. An exhausted budget raises :class:`TooMuch`, whatever the template.
+``{% generation %}``, loop controls), so the result is equal by construction. On top of it, a rendering spends
+from a budget of steps (:class:`Meter`): each iteration, call, filter and test is one, and so is each element, or 100
+characters, that they visit. Operations with large results (``'a' * n``, ``center``, ``format`` with a width, powers)
+are charged before they run. An exhausted budget raises :class:`TooMuch`, whatever the template.
 
 This module imports jinja2, which takes a while in a browser: it is imported when the first chat is rendered.
 """
@@ -66,7 +66,7 @@ _active: list[Meter] = []  # that of the rendering under way is the last
 
 
 class TooMuch(Exception):
-    """The rendering was stopped; the message says by which bound."""
+    """The rendering was stopped by the bound in the message."""
 
 
 class Meter:
@@ -78,7 +78,7 @@ class Meter:
         self._nested: dict[int, tuple[object, int]] = {}  # by id: a container, and the levels in it
 
     def spend(self, steps: int) -> None:
-        """Take ``steps``. Raises TooMuch where they are not there."""
+        """Take ``steps``. Raises TooMuch if fewer are left."""
         self.left -= steps
         if self.left < 0:
             raise TooMuch(f"takes more than {STEPS:,} steps")
@@ -147,7 +147,7 @@ class Meter:
             self._levels(value, 0)
 
     def _levels(self, value: Any, depth: int) -> int:
-        """Levels of containers in a value. Each container is looked into once."""
+        """Return the levels of containers in a value. Each container is visited once."""
         if not isinstance(value, CONTAINERS):
             return 0
         held, levels = self._nested.get(id(value), (None, 0))
@@ -184,18 +184,18 @@ def _parts(value: Any) -> list[Any]:
 
 
 class _Meters(NodeTransformer):
-    """Puts calls of the meter into a template: where it iterates, writes, compares, concatenates and slices."""
+    """Insertion of the meter's calls into a template that iterates, writes, compares, concatenates and slices."""
 
     def __init__(self, environment: jinja2.Environment) -> None:
         self._context = nodes.EvalContext(environment)
 
     def _is_constant(self, node: nodes.Expr) -> bool:
-        """True if Jinja evaluates it at compile time, which may differ from what Python does later (``2.5[:1]``)."""
+        """Return whether Jinja evaluates it at compile time, which may differ from Python later (``2.5[:1]``)."""
         try:
             return len(str(node.as_const(self._context))) < LONGEST_CONSTANT
         except TooMuch:
             raise
-        except Exception:  # Jinja leaves what fails here to the rendering, which raises it
+        except Exception:  # Jinja leaves a failure here to the rendering, which raises it
             return False
 
     def visit_For(self, node: nodes.For) -> nodes.Node:  # noqa: N802 - the visitor's protocol
@@ -272,7 +272,7 @@ class _CodeGenerator(CodeGenerator):
 
 
 class _Generation(Extension):
-    """``{% generation %}`` marks what a model has written, for training: here its content is rendered as it is."""
+    """``{% generation %}`` marks a model's own text, for training: its content is rendered unchanged."""
 
     tags = {"generation"}  # noqa: RUF012 - as Jinja declares it
 
@@ -315,7 +315,7 @@ class _Namespace(Namespace):
 
 def _check_name(name: object) -> None:
     if isinstance(name, str) and name.startswith("_"):
-        raise jinja2.exceptions.SecurityError(f"a namespace has no names with an underscore first, as {quoted(name)}")
+        raise jinja2.exceptions.SecurityError(f"a namespace's name must not begin with an underscore: {quoted(name)}")
 
 
 class _Environment(ImmutableSandboxedEnvironment):
@@ -390,7 +390,7 @@ class _Environment(ImmutableSandboxedEnvironment):
                 raise TooMuch(f"has an expression of more than {LONGEST_CHAIN} operators within each other")
 
     def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
-        """An arithmetic operation, charged before it runs."""
+        """Charge for an arithmetic operation, and run it."""
         meter = self.meter
         if operator == "%" and isinstance(left, TEXTS):
             self._check_percent(left, right)
@@ -415,7 +415,7 @@ class _Environment(ImmutableSandboxedEnvironment):
         return result
 
     def call(self, context: Any, function: Any, /, *args: Any, **kwargs: Any) -> Any:
-        """A call, charged for what it goes over, and bounded in depth."""
+        """Charge for a call by the size of its arguments, bound its depth, and make it."""
         meter = self.meter
         meter.spend(1)
         if isinstance(function, LoopContext) and args:
@@ -468,7 +468,7 @@ class _Environment(ImmutableSandboxedEnvironment):
             self.meter.text((1 + shown.count("%")) * max((len(str(value)) for value in values.values()), default=0))
 
     def _check_method(self, function: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[Any, ...]:
-        """Charge for a method of a built-in type, before it runs. Gives its arguments."""
+        """Charge for a method of a built-in type before it runs, and return its arguments."""
         meter, name, value = self.meter, function.__name__, function.__self__
         if name == "join" and len(args) == 1 and isinstance(value, TEXTS):
             parts = list(meter.iterate(args[0]))
@@ -540,7 +540,7 @@ class _Environment(ImmutableSandboxedEnvironment):
 
         return checked
 
-    # --- filters that make much of little: what each will make is charged before it does ---
+    # --- filters with results much larger than their operands: charged by the result before they run ---
 
     def _check_attr_filter(self, value: Any, name: Any) -> None:
         self.meter.deep(name)
@@ -622,11 +622,11 @@ def _compiled(source: str) -> tuple[_Environment, jinja2.Template]:
 
 
 def render(source: str, values: Mapping[str, Any]) -> str:
-    """The text that the template ``source`` makes of ``values``, plain data.
+    """Render the template ``source`` with ``values``, plain data.
 
     Raises:
         TooMuch: a bound was reached.
-        Exception: whatever the template raises; where it does not fit the language, Jinja's own.
+        Exception: anything that the template raises, and Jinja's own errors of syntax.
     """
     environment, template = _compiled(source)
     environment.meter = meter = Meter()

@@ -1,15 +1,15 @@
 """Text to token ids and back, exactly as the model was trained with.
 
-``bridge/tokenizer.js`` does what ``tokenizer.json`` says, equal to the Rust ``tokenizers``: ids, offsets, truncation,
-windows, special tokens, and decoding. What belongs to a batch is done here, in NumPy. ``tokenizer.json`` may carry
+``bridge/tokenizer.js`` executes ``tokenizer.json``, equal to the Rust ``tokenizers``: ids, offsets, truncation,
+windows, special tokens, and decoding. Batches are put together here, in NumPy. ``tokenizer.json`` may contain
 truncation and padding of its own, left over from a training run (the one of all-MiniLM-L6-v2 pads everything to 128);
 as in ``transformers`` they are not applied.
 
-The longest input is, unless the caller says otherwise, the least of what these files state:
+The longest input is, unless the caller sets it, the least of what these files state:
 
-- ``max_seq_length`` of ``sentence_bert_config.json`` (what a sentence-transformers model was trained with). It is only
-  looked for beside a bare encoder (``architectures`` ends in ``Model``), because in a browser asking for a file that is
-  not there leaves a 404 in the console;
+- ``max_seq_length`` of ``sentence_bert_config.json`` (with which a sentence-transformers model was trained). It is only
+  requested beside a bare encoder (``architectures`` ends in ``Model``), because a request for a missing file leaves a
+  404 in a browser's console;
 - without it, ``model_max_length`` of ``tokenizer_config.json``;
 - ``max_position_embeddings`` of ``config.json``, less the positions that RoBERTa and its like leave out.
 """
@@ -44,7 +44,7 @@ logger = logging.getLogger("tensorcommons")
 
 
 class Engine(Protocol):
-    """The part that runs in JavaScript; see ``bridge/tokenizers.py``."""
+    """The part of a tokenizer that runs in JavaScript; see ``bridge/tokenizers.py``."""
 
     info: dict[str, Any]
 
@@ -53,28 +53,28 @@ class Engine(Protocol):
         ...
 
     def encode(self, texts: list[str], pairs: list[str] | None, options: dict[str, Any]) -> Ids:
-        """The inputs, packed; see ``unpack``."""
+        """Return the inputs, packed; see ``unpack``."""
         ...
 
     def tokens(self, ids: list[int]) -> list[str | None]:
-        """The token of each id, or None."""
+        """Return the token of each id, or None."""
         ...
 
     def ids(self, tokens: list[str]) -> list[int | None]:
-        """The id of each token, or None."""
+        """Return the id of each token, or None."""
         ...
 
     def decode(self, rows: list[list[int]], *, skip_special_tokens: bool) -> list[str]:
-        """The text of each row of ids."""
+        """Return the text of each row of ids."""
         ...
 
     def join(self, rows: list[list[str]]) -> list[str]:
-        """The text of each row of tokens."""
+        """Return the text of each row of tokens."""
         ...
 
 
 class Tokenizer:
-    """Turns texts into ids and back; ``pad_id``, ``mask_id`` and ``max_length`` are what the files say (or None)."""
+    """Conversion of texts to ids and back. ``pad_id``, ``mask_id`` and ``max_length`` are the files' (or None)."""
 
     def __init__(
         self, engine: Engine, settings: Settings, file: str = "tokenizer.json", chat: ChatTemplate | None = None
@@ -98,12 +98,12 @@ class Tokenizer:
         config: dict[str, Any] | None = None,
         shared: MutableMapping[str, Engine] | None = None,
     ) -> Tokenizer:
-        """The tokenizer of ``source``; ``config`` spares reading its ``config.json`` again.
+        """Load the tokenizer of ``source``, whose ``config.json`` is read unless ``config`` is given.
 
-        Tokenizers of equal files have one engine, which is looked up in ``shared`` by what the files hold.
+        Tokenizers of equal files share one engine, which is looked up in ``shared`` by the files' contents.
 
-        Raises ``FileMissingError`` (a ``DownloadError``) where it has none, ``InvalidWeights`` for one that is damaged,
-        ``DeviceUnavailable`` where there is no JavaScript.
+        Raises ``FileMissingError`` (a ``DownloadError``) if there is none, ``InvalidWeights`` for one that is damaged,
+        ``DeviceUnavailable`` if there is no JavaScript.
         """
         files = await read_files(source, config)
         stated = json.dumps([files.changes, files.added, files.kind], sort_keys=True)
@@ -135,12 +135,12 @@ class Tokenizer:
         truncation: bool = True,
         add_special_tokens: bool = True,
     ) -> Encoding:
-        """``texts`` (each with the text of ``pairs`` at its place) as one batch.
+        """Encode ``texts`` (each with the text of ``pairs`` at its index) as one batch.
 
-        ``max_length`` counts special tokens; None is the tokenizer's own, and what it leaves out is said once in the
-        log. ``padding`` to the longest of the batch, to a number, or None for texts that are known to be of one length.
-        A character that is not Unicode (a lone surrogate) counts as U+FFFD. Raises ``ShapeMismatch`` where the sizes do
-        not go together, and ``TensorCommonsError`` for what is not a list of strings.
+        ``max_length`` counts special tokens; None is the tokenizer's own, and tokens that it leaves out are logged
+        once. ``padding`` to the longest of the batch, to a number, or None for texts that are known to be of one
+        length. A character that is not Unicode (a lone surrogate) counts as U+FFFD. Raises ``ShapeMismatch`` where the
+        sizes do not go together, and ``TensorCommonsError`` for anything but a list of strings.
         """
         limit = self._limit(max_length, paired=pairs is not None, special=add_special_tokens) if truncation else None
         inputs = self._encode(texts, pairs, limit, None, special=add_special_tokens)
@@ -158,32 +158,32 @@ class Tokenizer:
         max_length: int | None = None,
         overlap: int = 0,
     ) -> Encoding:
-        """``texts`` in windows of at most ``max_length`` tokens, special ones included, that share ``overlap`` tokens.
+        """Encode ``texts`` in windows of at most ``max_length`` tokens (with special ones) that share ``overlap``.
 
-        ``owners`` and ``rows_of`` of the batch say whose a window is. With ``pairs`` every window begins with the whole
-        text, and the pair's is cut. Raises ``ShapeMismatch`` where nothing fits beside a text.
+        ``owners`` and ``rows_of`` of the batch map windows to texts. With ``pairs`` every window begins with the whole
+        text, and the pair's is cut. Raises ``ShapeMismatch`` if nothing fits beside a text.
         """
         limit = self._limit(max_length, paired=pairs is not None, special=True)
         return self._pad(self._encode(texts, pairs, limit, overlap, special=True), "longest")
 
     def decode(self, ids: Sequence[int], *, skip_special_tokens: bool = True) -> str:
-        """The text of ids. Bytes that are not a whole character (yet) show as U+FFFD.
+        """Return the text of ids. Bytes that are not a complete character (yet) become U+FFFD.
 
-        Raises TensorCommonsError for what is not a list of whole numbers.
+        Raises TensorCommonsError for anything but a list of whole numbers.
         """
         try:
             row = [operator.index(value) for value in ids]
         except TypeError:
-            raise TensorCommonsError(f"ids are whole numbers, not {quoted(ids)}") from None
+            raise TensorCommonsError(f"ids must be whole numbers, not {quoted(ids)}") from None
         return self._engine.decode([row], skip_special_tokens=skip_special_tokens)[0]
 
     def apply_chat_template(self, messages: Sequence[Mapping[str, Any]], **options: Any) -> str:
-        """The prompt that the model was trained with for ``messages``, each ``{"role": ..., "content": ...}``.
+        """Return the prompt for ``messages``, each ``{"role": ..., "content": ...}``, as the model was trained on it.
 
-        ``options``, as in ``transformers``: ``add_generation_prompt`` lets the answer begin (here the default unless a
+        ``options``, as in ``transformers``: ``add_generation_prompt`` begins the answer (here the default unless a
         message is continued); ``continue_final_message`` leaves the last message open, True for its content or the name
         of a field; ``tools`` are JSON schemas, ``documents`` have titles and texts; ``chat_template`` is another
-        template, or the name of one of several. All others are names that the template may know, as
+        template, or the name of one of several. All others are variables for the template, such as
         ``enable_thinking``.
 
         Raises:
@@ -192,12 +192,12 @@ class Tokenizer:
         chat = self._chat
         if chat is None:
             if options.get("chat_template") is None:
-                raise TensorCommonsError("this model comes without a chat template: pass text instead of messages")
+                raise TensorCommonsError("this model has no chat template: pass text instead of messages")
             chat = ChatTemplate({})
         return chat.render(messages, **{**self._settings.special, **options})
 
     def convert_ids_to_tokens(self, ids: Sequence[int]) -> list[str]:
-        """The token of each id. Raises ``InvalidWeights`` for an id outside the vocabulary."""
+        """Return the token of each id. Raises ``InvalidWeights`` for an id outside the vocabulary."""
         numbers = [int(value) for value in ids]
         tokens: list[str] = []
         for value, token in zip(numbers, self._engine.tokens(numbers), strict=True):
@@ -207,19 +207,19 @@ class Tokenizer:
         return tokens
 
     def tokens_of(self, ids: Sequence[int]) -> list[str | None]:
-        """The token of each id, None for an id outside the vocabulary, as models have that are padded to a multiple."""
+        """Return the token of each id; None outside the vocabulary, to which models may be padded."""
         return self._engine.tokens(list(ids))
 
     def convert_tokens_to_ids(self, tokens: Sequence[str]) -> list[int | None]:
-        """The id of each token, None for what is no token of the vocabulary."""
+        """Return the id of each token, None for a text that is not a token of the vocabulary."""
         return self._engine.ids(list(tokens))
 
     def convert_tokens_to_strings(self, rows: Sequence[Sequence[str]]) -> list[str]:
-        """The text of each row of tokens. What is not a token stands for itself."""
+        """Return the text of each row of tokens. A text that is not a token is kept as it is."""
         return self._engine.join([list(row) for row in rows])
 
     def close(self) -> None:
-        """Let go of the JavaScript side, which is freed with the last tokenizer that uses it."""
+        """Release the engine, which is freed with the last tokenizer that uses it."""
         self._shared = None
 
     def _encode(
@@ -234,7 +234,7 @@ class Tokenizer:
         for given in (texts, pairs or ()):
             whole = isinstance(given, Iterable) and not isinstance(given, str)
             if not whole or not all(isinstance(text, str) for text in given):
-                raise TensorCommonsError(f"texts and pairs are lists of strings, not {quoted(given)}")
+                raise TensorCommonsError(f"texts and pairs must be lists of strings, not {quoted(given)}")
         if pairs is not None and len(pairs) != len(texts):
             raise ShapeMismatch(f"{len(texts)} texts and {len(pairs)} pairs: every text needs one")
         if not texts:
@@ -260,7 +260,7 @@ class Tokenizer:
         lengths = [rows.shape[1] for *_, rows in inputs]
         width = max(lengths, default=0)
         if padding is None and min(lengths, default=0) != width:
-            raise ShapeMismatch(f"texts of {min(lengths)} to {width} tokens make no batch without padding")
+            raise ShapeMismatch(f"texts of {min(lengths)} to {width} tokens need padding to form a batch")
         if isinstance(padding, int):
             if padding < width:
                 raise ShapeMismatch(f"a text of {width} tokens does not fit padding={padding}; truncate first")
@@ -271,7 +271,7 @@ class Tokenizer:
 
 
 def _whole_characters(text: str) -> str:
-    """``text`` with a pair of surrogates as the character they stand for, and a lone one as U+FFFD."""
+    """Return ``text`` with each pair of surrogates as one character, and a lone one as U+FFFD."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -280,7 +280,7 @@ def _whole_characters(text: str) -> str:
 
 
 def _in_the_original(sides: list[list[str]], owner: int, rows: Ids) -> Ids:
-    """The rows of an input with offsets in the given texts, where a pair of surrogates is two characters."""
+    """Return the rows of an input with offsets in the given texts, where a pair of surrogates is two characters."""
     rows = rows.copy()
     for side, texts in enumerate(sides[: 2 if sides[1] else 1]):
         text = texts[owner]
@@ -293,13 +293,13 @@ def _in_the_original(sides: list[list[str]], owner: int, rows: Ids) -> Ids:
 
 
 async def _build_engine(files: TokenizerFiles) -> Engine:
-    """The engine of the files, with the tokens that they add."""
+    """Build the engine of the files, with the tokens that they add."""
     from ..bridge.tokenizers import create_tokenizer
 
     try:
         engine: Engine = await create_tokenizer(files.raw, json.dumps(files.changes), files.name)
     except InvalidWeights:
-        parse_json(files.raw, files.name)  # says better what is wrong with what is not JSON
+        parse_json(files.raw, files.name)  # a better message for a file that is not JSON
         raise
     engine.add(files.added, files.config_name)
     known = [token for token in set(CLASSES.get(files.kind, {}).values()) if engine.ids([token])[0] is not None]
@@ -308,7 +308,7 @@ async def _build_engine(files: TokenizerFiles) -> Engine:
 
 
 async def _chat_template(source: Source, options: dict[str, Any], config: dict[str, Any]) -> ChatTemplate | None:
-    """The model's chat templates: files beside a model that writes, else those of ``tokenizer_config.json``.
+    """Read the chat templates: files beside a generative model, else those of ``tokenizer_config.json``.
 
     ``additional_chat_templates/`` is read where the source can list its files: a server cannot.
     """
@@ -324,5 +324,5 @@ async def _chat_template(source: Source, options: dict[str, Any], config: dict[s
                 files[file.removesuffix(".jinja").rpartition("/")[2]] = await source.read(file)
     found = ChatTemplate(texts_of(files, source.name)) if files else stated
     if found is not None:
-        await provide("jinja2")  # where that fails, the first chat says so
+        await provide("jinja2")  # if that fails, the first chat raises
     return found

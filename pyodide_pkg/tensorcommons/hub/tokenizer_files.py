@@ -4,9 +4,9 @@
   ``merges.txt`` (GPT-2's and RoBERTa's); ``spiece.model`` and ``tokenizer.model`` are refused by name.
 - ``tokenizer_config.json`` names special tokens, sides, lengths, and ``added_tokens_decoder`` adds tokens. Without that
   field ``special_tokens_map.json`` names special tokens, too, and ``added_tokens.json`` adds tokens.
-- What no file names is taken from ``tokenizer.json`` (its unknown token and padding) and from the tokenizer's class,
-  which ``tokenizer_class`` says, or else ``model_type`` of ``config.json``; a class's token counts if the vocabulary
-  has it. ``do_lower_case`` and its like count where they are stated: a class's own default does not change
+- A token that no file names is taken from ``tokenizer.json`` (its unknown token and padding) and from the tokenizer's
+  class, which is ``tokenizer_class``, or else ``model_type`` of ``config.json``; a class's token counts if the
+  vocabulary has it. ``do_lower_case`` and its like count where they are stated: a class's own default does not change
   ``tokenizer.json``.
 """
 
@@ -37,7 +37,7 @@ _GPT2 = dict.fromkeys(SPECIAL[:3], "<|endoftext|>")
 _T5 = {"eos_token": "</s>", "unk_token": "<unk>", "pad_token": "<pad>"}
 _ALBERT = {**_BERT, "bos_token": "[CLS]", "eos_token": "[SEP]", "unk_token": "<unk>", "pad_token": "<pad>"}
 
-#: Special tokens of a tokenizer's class, which is called as the ``model_type`` but without marks.
+#: Special tokens of a tokenizer's class, by its ``model_type`` without punctuation.
 CLASSES: dict[str, dict[str, str]] = {
     **dict.fromkeys(("bert", "distilbert", "electra", "mobilebert", "convbert"), _BERT),
     **dict.fromkeys(("roberta", "xlmroberta", "camembert"), _ROBERTA),
@@ -47,13 +47,13 @@ CLASSES: dict[str, dict[str, str]] = {
     "albert": _ALBERT,
 }
 WITHOUT_TYPES = ("roberta", "xlmroberta", "camembert", "mpnet", "gpt2", "t5", "distilbert")
-#: Models whose positions count from behind the padding's id, so that fewer tokens fit.
+#: Models whose positions begin after the padding's id, so that fewer tokens fit.
 OFFSET_POSITIONS = {"roberta": 1, "xlm-roberta": 1, "camembert": 1, "mpnet": 1}
 
 
 @dataclass(frozen=True)
 class TokenizerFiles:
-    """The files of a tokenizer, as read.
+    """The files of a tokenizer.
 
     ``added`` are tokens to add, in order, each as ``tokenizer.json`` has them; one that is ``named`` is added only
     where the tokenizer does not have it. ``changes`` are options of a BertNormalizer.
@@ -75,7 +75,7 @@ class TokenizerFiles:
 class Settings:
     """Settings of the files for a batch. ``max_length`` is None where no limit is stated.
 
-    ``subword_prefix`` is what marks a token inside a word ("##"), "" where nothing does.
+    ``subword_prefix`` marks a token inside a word ("##"); it is "" if there is no such mark.
     """
 
     max_length: int | None
@@ -92,9 +92,9 @@ class Settings:
 
 
 async def read_files(source: Source, config: dict[str, Any] | None = None) -> TokenizerFiles:
-    """The files of ``source``; ``config`` spares reading its ``config.json`` again.
+    """Read the files of ``source``, whose ``config.json`` is read unless ``config`` is given.
 
-    Raises ``FileMissingError`` where it has no tokenizer, ``InvalidWeights`` for a file that is damaged.
+    Raises ``FileMissingError`` if it has no tokenizer, ``InvalidWeights`` for a file that is damaged.
     """
     options = await read_optional_json(source, "tokenizer_config.json") or {}
     if config is None:
@@ -140,7 +140,7 @@ async def read_files(source: Source, config: dict[str, Any] | None = None) -> To
 def read_settings(
     files: TokenizerFiles, info: Mapping[str, Any], id_of: Callable[[str], int | None], prefix: str = ""
 ) -> Settings:
-    """The settings of a batch. ``info`` is what the tokenizer says of itself, ``id_of`` the id of a token or None.
+    """Return the settings of a batch. ``info`` is the engine's, ``id_of`` returns the id of a token or None.
 
     Raises ``InvalidWeights`` for a setting of the wrong kind.
     """
@@ -185,7 +185,7 @@ def read_settings(
 
 
 def _length(table: Mapping[str, Any], name: str, file: str) -> float | None:
-    """A number of tokens, None where it is not stated. Raises ``InvalidWeights`` for what is not a number."""
+    """Return a number of tokens, None if it is not stated. Raises ``InvalidWeights`` for anything but a number."""
     value = table.get(name)
     if value is not None and (type(value) not in (int, float) or value != value):
         raise InvalidWeights(file, f"{name} must be a number of tokens, not {quoted(value)}")
@@ -195,7 +195,7 @@ def _length(table: Mapping[str, Any], name: str, file: str) -> float | None:
 def _is_left(options: Mapping[str, Any], name: str, own: Mapping[str, Any], file: str) -> bool:
     """Return True for the left side; ``own`` is what ``tokenizer.json`` states and is used where the options do not.
 
-    Raises ``InvalidWeights`` for what is not a side.
+    Raises ``InvalidWeights`` for any other value.
     """
     value = options.get(name)
     if value not in (None, "left", "right"):
@@ -204,7 +204,7 @@ def _is_left(options: Mapping[str, Any], name: str, own: Mapping[str, Any], file
 
 
 def _positions(config: Mapping[str, Any]) -> int | None:
-    """The number of tokens that the model has positions for."""
+    """Return the number of tokens that the model has positions for."""
     most = config.get("max_position_embeddings")
     if type(most) is not int:
         return None
@@ -215,7 +215,7 @@ def _positions(config: Mapping[str, Any]) -> int | None:
 
 
 async def _optional(source: Source, file: str, options: Mapping[str, Any]) -> dict[str, Any]:
-    """A file of old folders. It is not asked for where ``tokenizer_config.json`` names special tokens already and a
+    """Read a file of old folders. It is not requested if ``tokenizer_config.json`` names special tokens already and a
     browser would print a 404 in its console: folders of that age have the same tokens in ``tokenizer.json``.
     """
     if not source.is_local and any(options.get(key) for key in SPECIAL):
@@ -226,7 +226,7 @@ async def _optional(source: Source, file: str, options: Mapping[str, Any]) -> di
 async def _tokenizer_json(
     source: Source, kind: str, options: Mapping[str, Any], special: Mapping[str, Any]
 ) -> tuple[bytes, str]:
-    """The bytes of ``tokenizer.json``, or of one that is built of older files, and the name of the file."""
+    """Return the bytes of ``tokenizer.json``, or of one built from older files, and the name of the file."""
     try:
         return await source.read("tokenizer.json"), "tokenizer.json"
     except FileMissingError as error:
@@ -248,11 +248,11 @@ async def _tokenizer_json(
     for file in ("spiece.model", "sentencepiece.bpe.model", "tokenizer.model") if source.is_local else ():
         if await source.exists(file):
             raise FileMissingError(missing.url, f"{file} is not read: save the tokenizer as tokenizer.json")
-    raise FileMissingError(missing.url, f"without this file text cannot become tokens ({missing.reason})") from None
+    raise FileMissingError(missing.url, f"without this file text cannot be tokenized ({missing.reason})") from None
 
 
 def _word_piece(lines: str, names: Mapping[str, str], options: Mapping[str, Any]) -> dict[str, Any]:
-    """BERT's tokenizer over the tokens of ``vocab.txt``, one a line."""
+    """Build BERT's tokenizer over the tokens of ``vocab.txt``, one a line."""
     tokens = re.split(r"\r\n|\r|\n", lines)
     vocabulary = {token: number for number, token in enumerate(tokens[:-1] if tokens[-1] == "" else tokens)}
     lower = options.get("do_lower_case") is not False
@@ -281,7 +281,7 @@ def _word_piece(lines: str, names: Mapping[str, str], options: Mapping[str, Any]
 def _byte_bpe(
     vocabulary: dict[str, Any], merges: str, names: Mapping[str, str], options: Mapping[str, Any], kind: str
 ) -> dict[str, Any]:
-    """GPT-2's or RoBERTa's tokenizer over ``vocab.json`` and ``merges.txt``."""
+    """Build GPT-2's or RoBERTa's tokenizer over ``vocab.json`` and ``merges.txt``."""
     prefix = options.get("add_prefix_space") is True
     level = {"type": "ByteLevel", "add_prefix_space": prefix, "trim_offsets": kind == "roberta", "use_regex": True}
     lines = [line for line in re.split(r"\r\n|\r|\n", merges) if line and not line.startswith("#version")]
@@ -305,7 +305,7 @@ def _bert_like(kind: str, vocabulary: Mapping[str, Any], names: Mapping[str, str
 
 
 def _added(table: Any, name: str) -> dict[int, dict[str, Any]]:
-    """``added_tokens_decoder``: {"id": token}."""
+    """Read ``added_tokens_decoder``: {"id": token}."""
     if not isinstance(table, dict):
         raise InvalidWeights(name, f"added_tokens_decoder must be an object, not {quoted(table)}")
     for number, token in table.items():
@@ -317,7 +317,7 @@ def _added(table: Any, name: str) -> dict[int, dict[str, Any]]:
 
 
 def _extra(options: Mapping[str, Any], file: str) -> list[Any]:
-    """``additional_special_tokens``, by its new name, too. Raises ``InvalidWeights`` for what is not tokens."""
+    """Read ``additional_special_tokens``, also by its new name. Raises ``InvalidWeights`` for anything but tokens."""
     key = next((k for k in ("extra_special_tokens", "additional_special_tokens") if options.get(k)), None)
     found = options[key] if key else []
     tokens = list(found.values()) if isinstance(found, dict) else found
@@ -327,14 +327,14 @@ def _extra(options: Mapping[str, Any], file: str) -> list[Any]:
 
 
 def _token(token: Any) -> dict[str, Any]:
-    """A token as ``tokenizer.json`` has it; of one that is only named the options are left out."""
+    """Return a token as in ``tokenizer.json``, without options if it is only named."""
     if isinstance(token, dict):
         return {key: token[key] for key in OPTIONS if token.get(key) is not None}
     return {"content": token}
 
 
 def _content(token: object) -> str:
-    """A token that a file gives as a string or as ``{"content": ...}``; "" for none."""
+    """Return a token that a file states as a string or as ``{"content": ...}``; "" for none."""
     content = _stated(token)
     return content if isinstance(content, str) else ""
 

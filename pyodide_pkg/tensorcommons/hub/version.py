@@ -1,4 +1,4 @@
-"""The version of a file: what tells one content of an address from another, and how far that can be trusted.
+"""The version of a file: what distinguishes two contents of one address, and how far that can be trusted.
 
 A file is read by several requests: its tensors one by one, a broken download from where it broke, a second visit. All
 of them must be of one content. The rules are those of HTTP (RFC 9110, 8.8): a strong ETag changes with every byte, a
@@ -24,7 +24,7 @@ CLOCKS_APART = 60.0  # seconds by which this machine's clock may be ahead of a s
 class Version:
     """Validators as the server sent them, and the ``size`` of the whole file in bytes where that is certain.
 
-    ``is_settled`` tells that ``modified`` lay at least a second before the response: a later change has another date.
+    ``is_settled`` means that ``modified`` lay at least a second before the response: a later change has another date.
     """
 
     size: int | None = None
@@ -40,11 +40,11 @@ class Version:
 
     @property
     def is_proof(self) -> bool:
-        """True if another request for the same content would be recognised as such."""
+        """True if another response with the same content can be recognised as such."""
         return _is_strong(self.etag) or bool(self.modified and self.is_settled)
 
     def proves(self, later: Version) -> bool:
-        """True if ``later`` is certainly the same content, byte for byte: ranges of the two may be put together."""
+        """Return whether ``later`` is certainly the same content, byte for byte: ranges of the two may be combined."""
         if self._contradicts(later):
             return False
         if _is_strong(self.etag) and _is_strong(later.etag):
@@ -52,7 +52,7 @@ class Version:
         return self._is_of_the_same_date(later)
 
     def matches(self, later: Version) -> bool:
-        """True if the server takes ``later`` for the same content: a whole copy of this one may stand for it."""
+        """Return whether the server regards ``later`` as the same content: a whole copy of this one may replace it."""
         if self._contradicts(later):
             return False
         if self.etag and later.etag:
@@ -69,7 +69,7 @@ class Version:
 
 
 def is_immutable(address: str) -> bool:
-    """True if what is at ``address`` never changes: it has a hash for a revision, or a version in the query."""
+    """Return whether ``address`` never changes its content: it has a hash as revision, or a version in the query."""
     parts = urlsplit(address)
     return PINNED.search(parts.path) is not None or bool(parse_qs(parts.query).get("v"))
 
@@ -79,7 +79,7 @@ def _is_strong(etag: str | None) -> bool:
 
 
 def _opaque(etag: str | None) -> str:
-    """An ETag without the mark of a weak one, and without what compression on the way adds to it."""
+    """Return an ETag without the mark of a weak one, and without the suffix that compression adds."""
     return re.sub(r"[-;](?:gzip|gz|br|zstd|df)(?=\"?$)", "", str(etag).removeprefix("W/"))
 
 

@@ -1,11 +1,11 @@
-"""A weights file whose tensors may be in the cache: each chunk is read from there, or from the network and then kept.
+"""A weights file whose tensors may be in the cache: each chunk is read from there, or downloaded and then kept.
 
-A tensor is read in chunks of at most CHUNK bytes, the unit of receiving, hashing and storing: none is ever whole here,
-and a download that ends early, however it does, is continued at the first chunk that is not recorded.
+A tensor is read in chunks of at most CHUNK bytes, the unit of receiving, hashing and storing: none is ever whole in
+memory, and a download that ended early is continued at the first chunk that is not recorded.
 
 One file is read by several requests, and all of them must be of one content. Where the server's validators do not prove
-that a later answer is of the same version (:mod:`.version`), the file is read again from its beginning by one request,
-and what was read before is compared by its hash on the way.
+that a later response is of the same version (:mod:`.version`), the file is read again from its beginning by one
+request, and the bytes that were read before are compared by their hashes.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ from .source import Source
 from .streams import ShortReadError, Stream
 from .version import is_immutable
 
-WAITS = (0.0, 0.5, 1.0)  # seconds before each attempt to take up a connection that brings nothing more
-REOPEN = 1 << 20  # bytes; a gap larger than this is passed by another request, not by reading through it
-SAVE_AFTER = 0.5  # seconds until what came is recorded, where that is less than a chunk: a crash costs no more
+WAITS = (0.0, 0.5, 1.0)  # seconds before each attempt to resume a connection that delivers nothing more
+REOPEN = 1 << 20  # bytes; a larger gap is skipped by another request instead of reading through it
+SAVE_AFTER = 0.5  # seconds until less than a chunk is recorded: a crash costs no more
 
 ReadAgain: TypeAlias = Callable[[], Awaitable[ByteBuffer]]
-"""A chunk's bytes again: from the cache, or from where they came from, checked."""
+"""Reads a chunk's bytes again, checked: from the cache, or from their source."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +50,7 @@ class Chunk:
 
     @property
     def label(self) -> str:
-        """Text that the identity covers beside the bytes: that of a whole tensor is the tensor's."""
+        """Text that the identity covers beside the bytes: the tensor's label for a whole tensor, else empty."""
         return label_of(self.entry) if self.nbytes == self.entry.nbytes else ""
 
 
@@ -62,10 +62,10 @@ def label_of(entry: TensorEntry) -> str:
 
 class WeightsFile:
     """One safetensors file, open. Read the chunks of its tensors in file order, also the next before the last has come;
-    ``async with`` closes it. What came is recorded on the way.
+    ``async with`` closes it. What arrives is recorded in the cache.
 
-    ``from_cache`` counts the bytes that did not come over the network, ``on_position`` is called with the offset that a
-    read has reached.
+    ``from_cache`` counts the bytes that were not downloaded, ``on_position`` is called with the offset that a read has
+    reached.
     """
 
     def __init__(self, source: Source, file: str, header: Header, record: Record, stream: Stream | None) -> None:
@@ -89,7 +89,7 @@ class WeightsFile:
 
     @classmethod
     async def open(cls, source: Source, file: str) -> WeightsFile:
-        """Open ``file``, its header checked. Raises as ``Source.open`` and ``read_header`` do."""
+        """Open ``file`` and check its header. Raises as ``Source.open`` and ``read_header`` do."""
         name = f"{source.name}/{file}"
         record, stream = Record(source.key(file)), None
         if not isinstance(source, CachedSource):
@@ -123,7 +123,7 @@ class WeightsFile:
         await self.close()
 
     async def close(self) -> None:
-        """Let go of the connection, and record what was read, also if that is not all."""
+        """Close the connection, and record what was read, even if it is not the whole file."""
         stream, self._stream = self._stream, None
         if stream is not None:
             await stream.close()
@@ -135,26 +135,26 @@ class WeightsFile:
             await self._cache.save(self._record)
 
     async def pause(self) -> None:
-        """Let go of the connection until the next read, which opens one where it begins."""
+        """Close the connection until the next read, which opens another at its own offset."""
         stream, self._stream = self._stream, None
         if stream is not None:
             await stream.close()
 
     @property
     def version(self) -> str | None:
-        """The file's address with what tells its contents apart; None where nothing does."""
+        """The file's address and its version, as text; None if the version proves nothing."""
         if self._is_pinned:
             return self._record.address
         version = self._record.version
         return f"{self._record.address} {version}" if version.is_proof else None
 
     def chunks(self, entry: TensorEntry) -> list[Chunk]:
-        """The chunks of a tensor, at least one."""
+        """List the chunks of a tensor, at least one."""
         starts = range(entry.start, entry.stop, CHUNK) or [entry.start]
         return [Chunk(entry, start, min(start + CHUNK, entry.stop)) for start in starts]
 
     def identity(self, entry: TensorEntry) -> str | None:
-        """A tensor's identity where it is known without reading it."""
+        """Return a tensor's identity if it is known without reading it, else None."""
         label, place = label_of(entry), (entry.start, entry.stop)
         if entry.nbytes > CHUNK:
             identity, of = self._record.tensors.get(place, (None, ""))
@@ -163,10 +163,10 @@ class WeightsFile:
         return piece.identity if piece is not None and piece.label == label else None
 
     async def read(self, chunk: Chunk) -> tuple[ByteBuffer, bytes]:
-        """A chunk's bytes, and the digests of which ``bridge/digest.py`` makes the tensor's identity.
+        """Read a chunk's bytes, and their digests, of which the tensor's identity is made (``bridge/digest.py``).
 
-        A connection that breaks is taken up again where it broke. Raises ``InvalidWeights`` for a truncated file,
-        ``DownloadError`` for a connection that stays cut.
+        A connection that breaks is resumed there. Raises ``InvalidWeights`` for a truncated file, ``DownloadError`` if
+        it cannot be resumed.
         """
         piece = self._record.pieces.get((chunk.start, chunk.stop))
         if piece is not None and piece.label == chunk.label:
@@ -176,7 +176,7 @@ class WeightsFile:
         async with self._turn:  # in the order of the calls
             await breathe()
             data = await self._receive(chunk)
-            # A large one is hashed while the next arrives.
+            # A large chunk is hashed while the next arrives.
             hashed = digests_of(data) if data.nbytes <= SMALL else asyncio.ensure_future(digests_beside(data))
             self._came.append((chunk.start, chunk.stop, hashed))
         digests = hashed if isinstance(hashed, bytes) else await hashed
@@ -186,7 +186,7 @@ class WeightsFile:
         return data, digests
 
     def finish(self, entry: TensorEntry, identity: str) -> None:
-        """Note the identity of a tensor all of whose chunks were read."""
+        """Record the identity of a tensor all of whose chunks were read."""
         if entry.nbytes > CHUNK and self._cache is not None and self.identity(entry) != identity:
             self._record.name((entry.start, entry.stop), identity, label_of(entry))
 
@@ -195,11 +195,11 @@ class WeightsFile:
         return self.source.is_local or all((each.start, each.stop) in self._kept for each in chunks)
 
     def read_again(self, entry: TensorEntry) -> list[tuple[Chunk, ReadAgain]]:
-        """Return readers that get the bytes of a tensor again later, chunk by chunk."""
+        """Return functions that read the bytes of a tensor again later, chunk by chunk."""
         return [(chunk, self._again(self._pieces[chunk.start, chunk.stop])) for chunk in self.chunks(entry)]
 
     def _again(self, piece: Piece) -> ReadAgain:
-        piece = self._record.pieces.get((piece.start, piece.stop), piece)  # which may have the bytes in it
+        piece = self._record.pieces.get((piece.start, piece.stop), piece)  # may contain the bytes
         source, file, cache = self.source, self.file, self._cache
 
         async def read() -> ByteBuffer:
@@ -215,7 +215,7 @@ class WeightsFile:
         return read
 
     async def _known_header(self) -> bytearray | None:
-        """The first bytes of the file, from the cache; None if that does not have them all."""
+        """Read the header's bytes from the cache; None if they are not all there."""
         found = bytearray()
         wanted = 8
         pieces = sorted(self._record.pieces.values(), key=lambda piece: (piece.start, piece.stop))
@@ -237,7 +237,7 @@ class WeightsFile:
             await self._keep(Piece(start, start + len(part), identity_of(part)), part)
 
     async def _known_piece(self, piece: Piece) -> tuple[ByteBuffer, bytes]:
-        """From the cache; where it is missing there, just its range from the network."""
+        """Read a recorded piece from the cache; if it is missing there, download its range."""
         assert self._cache is not None
         found = await self._cache.read(piece)
         if found is not None:
@@ -310,7 +310,7 @@ class WeightsFile:
         return data
 
     async def _stream_at(self, start: int) -> Stream | None:
-        """The connection, from there on; None where another one would not certainly be of the same file."""
+        """Return the connection at ``start``; None if another one would not certainly be of the same content."""
         version, stream = self._record.version, self._stream
         provable = self._is_pinned or version.is_proof
         if stream is not None and (start < stream.position or (start - stream.position > REOPEN and provable)):
@@ -331,8 +331,8 @@ class WeightsFile:
         return stream
 
     async def _stream_again(self, start: int) -> Stream:
-        """A connection from the file's beginning on, which is compared with what was read before."""
-        if self._known:  # by the record of another visit, which cannot be completed
+        """Open the file from its beginning, compare it with what was read before, and skip to ``start``."""
+        if self._known:  # the record of another visit, which cannot be completed
             await self._forget()
             raise self._changed()
         stream = await self.source.open(self.file)
@@ -368,7 +368,7 @@ class WeightsFile:
 async def _download(
     source: Source, file: str, piece: Piece, report: Callable[[int], None] | None
 ) -> tuple[ByteBuffer, bytes]:
-    """One range of a file, which must still be what it was, and its digests."""
+    """Download one range of a file, which must have its recorded content, and return it with its digests."""
 
     def watch(position: int, size: int | None) -> None:
         if report is not None:
@@ -383,6 +383,6 @@ async def _download(
     if joined(digests, piece.label) != piece.identity:
         raise InvalidWeights(
             f"{source.name}/{file}",
-            f"bytes {piece.start:,} to {piece.stop:,} are other ones than when the file was first read: load it again",
+            f"bytes {piece.start:,} to {piece.stop:,} changed since the file was first read: load it again",
         )
     return data, digests
