@@ -1,4 +1,4 @@
-"""Options for writing that are none."""
+"""Options of generation: which values are refused."""
 
 from __future__ import annotations
 
@@ -28,3 +28,28 @@ def test_wrong_options_are_refused(wrong):
 
 def test_a_number_of_thousands_of_digits_can_be_an_end_token():
     assert Options.of({"eos_token_id": -(10**5000)}, {}).eos_token_id == (-(10**5000),)
+
+
+#: Option -> values at both ends of what is allowed, and values just outside.
+BOUNDS = {
+    "max_new_tokens": ([1], [0]),
+    "num_return_sequences": ([1, 65536], [0, 65537]),
+    **dict.fromkeys(("max_length", "min_new_tokens", "min_length", "seed", "forced_bos_token_id"), ([0], [-1])),
+    **dict.fromkeys(("repetition_penalty", "encoder_repetition_penalty"), ([1e-3, 9.0], [0, -1.0])),
+    "temperature": ([1e-3, 100.0], [0]),
+    "top_k": ([0, 10**6], [-1]),
+    "top_p": ([0, 1, 1.5], [-1e-3]),
+    "min_p": ([0, 1], [-1e-3, 1.001]),
+    "top_h": ([1e-3, 1], [0, 1.001]),
+    "typical_p": ([1e-3, 1, 1.5], [0]),
+}
+
+
+@pytest.mark.parametrize("name", BOUNDS)
+def test_options_are_taken_up_to_their_bounds(name):
+    inside, outside = BOUNDS[name]
+    for value in inside:
+        assert getattr(Options.of({}, {"do_sample": True, name: value}), name) == value
+    for value in outside:
+        with pytest.raises(TensorCommonsError, match=name):
+            Options.of({}, {"do_sample": True, name: value})
