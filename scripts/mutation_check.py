@@ -106,6 +106,8 @@ def mutations(file: str, source: str) -> Iterator[Mutation]:
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             function = min([node.lineno, *(each.lineno for each in node.decorator_list)])
             inside: list[ast.AST] = [node.args, *node.body]
+        elif isinstance(node, ast.ClassDef):
+            inside = [*node.body]  # not its decorators: dataclass(frozen=True)
         elif isinstance(node, ast.AnnAssign):
             inside = [node.value] if node.value else []
         elif isinstance(node, ast.arg | ast.JoinedStr | ast.Import | ast.ImportFrom | ast.Assert):

@@ -625,6 +625,21 @@ class TestFromPretrained:
         assert events[-1]["offline"]
         assert np.array_equal(await self.result(third), want)
 
+    async def test_without_a_cache_the_tensors_of_a_file_are_read_once(self, server, monkeypatch):
+        read, chunks = WeightsFile.read, []
+
+        async def counted(weights, chunk):
+            chunks.append(chunk)
+            return await read(weights, chunk)
+
+        monkeypatch.setattr(WeightsFile, "read", counted)
+        manager, first, _ = await self.load(server, None)
+        assert chunks
+        chunks.clear()
+        _, second, _ = await self.load(server, None, manager)
+        assert not chunks
+        assert np.array_equal(await self.result(first), await self.result(second))
+
     async def test_what_is_on_the_device_is_read_from_nowhere(self, server):
         store = FaultyStore({}, no_fault)
         manager, first, _ = await self.load(server, Cache(store))
