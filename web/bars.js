@@ -12,13 +12,13 @@ export function barList(items, label) {
 export const scores = (row, label) => barList(
   row.map(({ label: name, score }) => ({ label: name, fraction: score, text: score.toFixed(3) })), label);
 
-/** Instead of a result whose model is not loaded: a button that loads it. */
+/** A button that loads a model, in place of the result that needs it. */
 export function needs(title, load) {
   const button = h("button", { type: "button" }, `Load ${title}`);
   button.addEventListener("click", async () => {
     button.disabled = true;
     await load();
-    button.disabled = false; // it did not load, else this button is gone
+    button.disabled = false; // the load failed; otherwise this button has been replaced
   });
   return h("p", { class: "needs small" }, button, " to see this.");
 }

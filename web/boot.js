@@ -1,4 +1,4 @@
-// The start of Python, as seen: one bar of bytes, then three short steps, or the reason why it failed.
+// Progress of the start of Python: one bar of bytes, then three short steps, or the reason of a failure.
 import { byId, h, say } from "./dom.js";
 import { explain } from "./failures.js";
 import { megabytes } from "./format.js";

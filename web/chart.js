@@ -1,11 +1,11 @@
 // Bytes over time: the weights with sharing and as separate copies, and everything on the device. uPlot draws; a line
-// of text says the same.
+// of text states the same.
 import "./language.js"; // before uPlot
 import uPlot from "./vendor/uPlot.esm.js";
 import { say } from "./dom.js";
 import { bytes, clock, megabytes } from "./format.js";
 
-const MOST = 1200; // points; beyond it every second old point goes
+const MOST = 1200; // points; beyond it every second old point is dropped
 const HEIGHT = 220;
 
 export class MemoryChart {
@@ -48,7 +48,7 @@ export class MemoryChart {
 
   #build() {
     this.#plot?.destroy();
-    // uPlot paints on a canvas, which knows no CSS variables: the keys beside the chart carry the colours.
+    // uPlot paints on a canvas, which has no CSS variables: the colours are those of the keys beside the chart.
     const colour = (selector) => getComputedStyle(document.querySelector(selector)).borderTopColor;
     const style = getComputedStyle(this.#caption);
     const axis = {

@@ -32,7 +32,7 @@ function drawStack(report) {
   parts.forEach(([, size], i) => say(legend.children[i].lastElementChild, bytes(size)));
 }
 
-/** Which models hold the same weights, and how many bytes of them are there once. */
+/** List the models that share weights, and the bytes that are stored once for them. */
 export function drawShares(report, titleOf) {
   const groups = new Map();
   for (const { holders, nbytes, device } of report.tensors) {
@@ -57,7 +57,7 @@ export function drawStreams(report, titleOf) {
   byId("streams").hidden = streams.length === 0;
   each(byId("streams"), streams, () => h("li", {}, h("b", { class: "num" }), " ", h("span")), (item, [name, size]) => {
     say(item.firstElementChild, bytes(size));
-    say(item.lastElementChild, `moved to the device by each run of ${titleOf(name)}: its weights do not all fit under the limit, so they come and go`);
+    say(item.lastElementChild, `moved to the device by each run of ${titleOf(name)}: its weights do not all fit under the limit, so they are streamed`);
   });
 }
 

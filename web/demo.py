@@ -34,7 +34,7 @@ class Demo:
         self._running = asyncio.Lock()  # one run at a time: the time shown is the run's own
         self._report: Any = None
         self._report_due = False
-        self._storage = ""  # how the browser's storage is, after the last load
+        self._storage = ""  # status of the browser's storage after the last load
 
     # --- what the page calls ---
 
@@ -43,23 +43,23 @@ class Demo:
         return await _reply(self._start())
 
     async def load(self, model_id: str, send_progress: Send) -> str:
-        """Load a model after those asked for earlier: {"name", "device"}."""
+        """Load a model after those requested earlier: {"name", "device"}."""
         return await _reply(self._latest(f"load:{model_id}", lambda: self._load(model_id, send_progress)))
 
     async def move(self, model_id: str, kind: str, send_progress: Send) -> str:
-        """Move a loaded model to a kind of device, or where "auto" says: {"device"}. The last wish counts."""
+        """Move a loaded model to a kind of device, or the one that "auto" chooses: {"device"}. The last call counts."""
         return await _reply(self._latest(f"move:{model_id}", lambda: self._move(model_id, kind, send_progress)))
 
     async def pin(self, kind: str) -> str:
-        """Have models that are loaded from now on go to ``kind``; "auto" leaves it to the facts."""
+        """Load models on ``kind`` from now on; "auto" chooses by the devices' facts."""
         return await _reply(self._pin(kind))
 
     async def limits(self) -> str:
-        """Return what WebNN takes here, as its context says, and the ops that the rules refuse: see `_limits`."""
+        """Return what WebNN supports here, as its context reports, and the ops that the rules refuse: see `_limits`."""
         return await _reply(self._limits())
 
     async def unload(self, model_id: str) -> str:
-        """Let a model go; the weights that others hold stay."""
+        """Unload a model; weights that others share stay."""
         return await _reply(self._unload(model_id))
 
     async def run(self, panel: str, request: str, send_part: Send) -> str:
@@ -68,7 +68,7 @@ class Demo:
 
     def cancel(self, key: str) -> None:
         """Cancel "load:<model id>" or "run:<panel>", if it is under way, or was called before this."""
-        asyncio.get_running_loop().call_soon(self._cancel, key)  # what was called has begun by then
+        asyncio.get_running_loop().call_soon(self._cancel, key)  # earlier calls have begun by then
 
     def _cancel(self, key: str) -> None:
         task = self._tasks.get(key)
@@ -104,7 +104,7 @@ class Demo:
         self._send()
 
     def _about_devices(self) -> dict[str, Any]:
-        """Describe what "auto" gives and why, every kind, and why each model is where it is."""
+        """Describe the choice of "auto" with its reason, each kind, and the reason for each model's device."""
         devices, kinds = self._devices, {}
         decision = devices.decide()
         others = devices.alternatives(decision.device)
@@ -121,7 +121,7 @@ class Demo:
 
     async def _limits(self) -> dict[str, Any]:
         """{"missing"} with the reason, or {"device", "fallback", "limits": {op: {operand: ...}}, "refused"}."""
-        from tensorcommons.refusals import refused  # with all samples: not before somebody asks
+        from tensorcommons.refusals import refused  # imports all samples, so not before it is needed
 
         webnn = self._devices.webnn
         if webnn is None:
@@ -208,7 +208,7 @@ class Demo:
         return {"empty": False, "stats": stats}
 
     def _hear(self, send_part: Send) -> None:
-        """Have the run that begins tell of the graphs or pipelines that it waits for; it is the only one."""
+        """Report the graphs or pipelines that the run, the only one, waits for."""
         sent = 0.0
 
         def tell(event: dict[str, Any]) -> None:
@@ -220,7 +220,7 @@ class Demo:
         self._devices.on_build(tell)
 
     def _usable(self, panel: str, texts: list[str]) -> tuple[list[int], list[str]]:
-        """The rows that have text, and what to tell about the others and about text that is too long."""
+        """Return the rows that have text, and notices about the others and about text that is too long."""
         names = ["A", "B"] if panel == "pair" else [f"Sentence {i + 1}" for i in range(len(texts))]
         used, notices = [], []
         for i, text in enumerate(texts):

@@ -1,4 +1,4 @@
-// The devices: a badge each, which one was chosen and why, what was lost on the way, and how to turn on what is missing.
+// The devices: a badge each, which one was chosen and why, which were lost, and how to enable those that are missing.
 import { byId, h, say } from "./dom.js";
 
 export const TITLES = { webgpu: "WebGPU", webnn: "WebNN", cpu: "CPU" };
@@ -11,7 +11,7 @@ let drawn = "";
 /** devices: {chosen, why, kinds: {kind: {state, is}}}; a state is present, software, missing or lost */
 export function drawDevices(devices) {
   const all = JSON.stringify(devices);
-  if (all === drawn) return; // a screen reader would hear it again
+  if (all === drawn) return; // a screen reader would read it again
   drawn = all;
   const { kinds, chosen, why } = devices;
   byId("devices").replaceChildren(...Object.keys(TITLES).map((kind) => badge(kind, kinds[kind], kind === chosen)));
@@ -22,14 +22,14 @@ export function drawDevices(devices) {
   banner.replaceChildren(...parts);
 }
 
-/** Python did not start: nothing is known about any device. */
+/** Python did not start, so the devices are unknown. */
 export function forgetDevices() {
   drawn = "";
   for (const place of byId("devices").querySelectorAll("span:last-child")) place.textContent = "not known";
   say(byId("decision"), "");
 }
 
-/** What a person may choose from: [kind, words, whether it is there]. */
+/** List the choices: [kind, words, whether it is available]. */
 export function choices({ kinds }) {
   return Object.entries(TITLES).map(([kind, title]) => {
     const { state } = kinds[kind];
@@ -47,13 +47,13 @@ function badge(kind, device, chosen) {
 
 function lost(kinds, chosen) {
   return Object.entries(kinds).filter(([, device]) => device.state === "lost").map(([kind, device]) =>
-    h("p", {}, h("b", {}, `${TITLES[kind]} was lost. `), `What ran there continues on ${TITLES[chosen]}. ${sentence(device.is.replace(/^lost: /, ""))}`));
+    h("p", {}, h("b", {}, `${TITLES[kind]} was lost. `), `Its models continue on ${TITLES[chosen]}. ${sentence(device.is.replace(/^lost: /, ""))}`));
 }
 
 function slow(kinds) {
   if (kinds.webgpu.state !== "missing" || kinds.webnn.state !== "missing") return [];
   return [
-    h("p", {}, h("b", {}, "No WebGPU and no WebNN, so the CPU does the work. "),
+    h("p", {}, h("b", {}, "Neither WebGPU nor WebNN is available, so models run on the CPU. "),
       "NumPy in WebAssembly is slow: a larger model takes much longer than on a device."),
     h("p", {}, TURN_ON),
   ];

@@ -16,18 +16,18 @@ export const byId = (id) => document.getElementById(id);
 /** The part of a component that carries data-role="name". */
 export const role = (root, name) => root.querySelector(`[data-role="${name}"]`);
 
-/** Sets text only when it differs, so that a live region does not speak the same words again. */
+/** Set text only if it differs, so that a live region does not read the same words again. */
 export function say(element, text) {
   if (element.textContent !== text) element.textContent = text;
 }
 
-/** The children of `parent`, one an item: those that are there are updated, only what is missing is made. */
+/** Make the children of `parent` one an item: existing ones are updated, only missing ones are created. */
 export function each(parent, items, make, update) {
   while (parent.children.length > items.length) parent.lastElementChild.remove();
   items.forEach((item, index) => update(parent.children[index] ?? parent.appendChild(make()), item));
 }
 
-/** The rows of a table's body: `cells` makes the empty cells of one, `texts` gives what they say; without rows `empty`. */
+/** Fill a table's body: `cells` makes the empty cells of a row, `texts` their contents; without rows `empty` is shown. */
 export function rows(body, items, cells, texts, empty) {
   if (!items.length) {
     if (body.dataset.rows !== "0") body.replaceChildren(h("tr", {}, h("td", { colspan: cells().length, class: "muted" })));
@@ -40,7 +40,7 @@ export function rows(body, items, cells, texts, empty) {
   each(body, items, () => h("tr", {}, ...cells()), (row, item) => texts(item).forEach((text, i) => say(row.cells[i], text)));
 }
 
-/** A custom property, for the style sheet to draw with; through the CSSOM, which the policy allows. */
+/** Set a custom property for the style sheet, through the CSSOM, which the policy allows. */
 export function vary(element, property, value) {
   if (element.style.getPropertyValue(property) !== String(value)) element.style.setProperty(property, String(value));
   return element;

@@ -1,15 +1,15 @@
-// What went wrong, in plain words: what happened, what to do, and the details. Text nodes only; nothing is parsed as HTML.
+// Failures in plain words: what happened, what to do, and the details. Text nodes only; nothing is parsed as HTML.
 import { h } from "./dom.js";
 
-const LONGEST = 300; // characters of details: they may quote a file of a stranger
+const LONGEST = 300; // characters of details, which may quote an untrusted file
 
 // Class of the error → what happened, what to do.
 const KINDS = {
-  UnreachableError: ["The server does not answer.", "Check the connection, then try again."],
+  UnreachableError: ["The server does not respond.", "Check the connection, then try again."],
   FileMissingError: ["A file is missing on the server.", "If the site is yours, upload all of it again."],
   ShortReadError: ["A download ended too early.", "Try again."],
   DownloadError: ["A file could not be downloaded.", "Check the connection, then try again."],
-  InvalidWeights: ["A file is damaged, or it is not what its name says.", "Try again. If the site is yours, upload the file again."],
+  InvalidWeights: ["A file is damaged, or its contents do not match its name.", "Try again. If the site is yours, upload the file again."],
   UnsupportedModel: ["This kind of model is not supported.", ""],
   MemoryBudgetError: ["The memory limit of this page is reached.", "Unload a model, then try again."],
   MemoryError: ["This tab is out of memory.", "Unload models or close other tabs, then reload the page."],
@@ -18,15 +18,15 @@ const KINDS = {
   DeviceLost: ["The device stopped working.", "Try again, or choose another device under “Run on”."],
   Stopped: ["Python in this tab has stopped.", "Reload the page."],
 };
-const UNKNOWN = ["Something failed that the page does not know.", "Reload the page; if it fails again, report it with these details."];
+const UNKNOWN = ["An unexpected error occurred.", "Reload the page; if it fails again, report it with these details."];
 
-// Errors of the JavaScript engine and of Pyodide, known by their words alone.
+// Errors of the JavaScript engine and of Pyodide, recognised by their messages.
 const BY_WORDS = [
   [/fatally failed|no longer be used|maximum call stack|function signature mismatch|memory access out of bounds/i, "Stopped"],
   [/out of memory|could not allocate|allocation failed|unable to allocate/i, "MemoryError"],
 ];
 
-/** failure: an Error whose name holds class names, the nearest first. → {what, advice, details} */
+/** Explain an Error whose name lists class names, the nearest first: {what, advice, details}. */
 export function explain(failure) {
   const text = lastLine(String(failure?.message ?? failure));
   const kind = BY_WORDS.find(([words]) => words.test(text))?.[1] ?? String(failure?.name).split(" ").find((name) => Object.hasOwn(KINDS, name));
@@ -34,7 +34,7 @@ export function explain(failure) {
   return { what, advice, details: text.length > LONGEST ? `${text.slice(0, LONGEST)}…` : text };
 }
 
-/** Shows the failure in `place`, an alert; `before` says what did not happen ("Not moved."). */
+/** Show the failure in `place`, an alert; `before` states what did not happen ("Not moved."). */
 export function showFailure(place, failure, before = "") {
   const { what, advice, details } = explain(failure);
   place.replaceChildren(
@@ -42,7 +42,7 @@ export function showFailure(place, failure, before = "") {
     h("p", { class: "details" }, `Details: ${details}`));
 }
 
-// Of a traceback only what it ends with.
+// Reduce a traceback to its last line.
 function lastLine(text) {
   const lines = text.trim().split("\n").filter((line) => line.trim());
   return text.includes("Traceback (most recent call last)") ? lines.at(-1) : lines.join(" ");

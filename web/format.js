@@ -1,4 +1,4 @@
-// Numbers as people read them. 1 MB is 2**20 bytes, as in the Python API.
+// Formatted numbers. 1 MB is 2**20 bytes, as in the Python API.
 
 const MB = 2 ** 20;
 

@@ -1,9 +1,9 @@
 // Drawing in slices. Each part of the page draws its newest state, and a frame draws parts until it has taken a few
-// milliseconds; the rest waits for the next one. So no turn of the page is long, also where the cores are at work.
+// milliseconds; the rest waits for the next one. So the page stays responsive, also while the cores are busy.
 const SLICE = 4; // ms
-const waiting = new Map(); // part → what draws it
+const waiting = new Map(); // part → its draw function
 
-/** Have `draw` called in one of the next frames, instead of what was asked for the same part before. */
+/** Call `draw` in one of the next frames, in place of an earlier request for the same part. */
 export function soon(part, draw) {
   if (!waiting.size) requestAnimationFrame(frame);
   waiting.set(part, draw);

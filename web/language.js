@@ -1,4 +1,4 @@
-// Under LANG=C Chromium calls its language "en-US@posix", which Intl refuses, and uPlot asks Intl as it loads.
+// Under LANG=C Chromium reports the language "en-US@posix", which Intl refuses, and uPlot uses Intl as it loads.
 try {
   new Intl.NumberFormat(navigator.language);
 } catch {

@@ -1,4 +1,4 @@
-// What WebNN takes in this browser, operation by operation as its context says, and what runs on another device for it.
+// What WebNN supports in this browser, by operation as its context reports, and which ops run on another device.
 import { TITLES } from "./devices.js";
 import { byId, h, say } from "./dom.js";
 import { explain } from "./failures.js";
@@ -8,7 +8,7 @@ export class LimitsPanel {
   #details;
   #ask;
   #isReady = false;
-  #rows = []; // of the operations: [cells, text to filter by]
+  #rows = []; // one per operation: [cells, text to filter by]
   #about = "";
 
   /** ask() → {missing} or {device, fallback, limits: {operation: {operand: limit}}, refused: {reason: {op: [dtypes]}}} */
@@ -19,7 +19,7 @@ export class LimitsPanel {
     byId("limits-filter").addEventListener("input", () => this.#filter());
   }
 
-  /** Python runs: from now on there is somebody to ask. */
+  /** Python runs: the limits can be requested from now on. */
   ready() {
     this.#isReady = true;
     this.#open();
@@ -32,7 +32,7 @@ export class LimitsPanel {
       say(about, "Python is starting.");
       return;
     }
-    if (!this.#rows.length) say(about, "Asking the browser…");
+    if (!this.#rows.length) say(about, "Loading the list…");
     try {
       this.#draw(await this.#ask());
     } catch (error) {
@@ -43,14 +43,14 @@ export class LimitsPanel {
   #draw({ missing, device, fallback, limits, refused }) {
     byId("limits-tables").hidden = Boolean(missing);
     if (missing) {
-      say(byId("limits-about"), `WebNN is not there: ${missing}`);
+      say(byId("limits-about"), `WebNN is not available: ${missing}`);
       return;
     }
     const operations = Object.entries(limits).filter(([, limit]) => typeof limit === "object").sort();
     this.#rows = operations.flatMap(([name, limit]) => rowsOf(name, limit));
     this.#about = `${device}: ${plural(operations.length, "entry", "entries")} of opSupportLimits(), `
       + `${plural(limits.maxTensorByteLength, "byte")} at most in a tensor. `
-      + (Object.keys(refused).length ? `What it refuses runs on ${TITLES[fallback] ?? fallback}.` : "No op is refused.");
+      + (Object.keys(refused).length ? `Refused ops run on ${TITLES[fallback] ?? fallback}.` : "No op is refused.");
     byId("refused-table").tBodies[0].replaceChildren(...Object.entries(refused).flatMap(([reason, ops]) =>
       Object.entries(ops).map(([op, dtypes]) => h("tr", {}, h("th", { scope: "row" }, op), h("td", {}, dtypes.join(", ")), h("td", {}, reason)))));
     this.#filter();
@@ -65,7 +65,7 @@ export class LimitsPanel {
   }
 }
 
-// A row for the operands of an operation that may be the same. An entry without operands is one itself.
+// One row for the operands of an operation with equal limits. An entry without operands is a row itself.
 function rowsOf(name, limit) {
   const operands = limit.dataTypes ? [["", limit]] : Object.entries(limit);
   const groups = new Map();

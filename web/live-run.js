@@ -1,4 +1,4 @@
-// A panel that runs by itself as a person types: waits for a pause, keeps only the latest run, says what is going on.
+// A panel that runs as a person types: waits for a pause, keeps only the latest run, and shows its state.
 import { TITLES } from "./devices.js";
 import { h, role, say } from "./dom.js";
 import { showFailure } from "./failures.js";
@@ -69,7 +69,7 @@ export class LiveRun {
     ].join(" · ") : "");
   }
 
-  // What a run waits for where its shape is new on its device; Cancel is beside it.
+  // Progress of building, which a run with a new shape on its device waits for; Cancel is beside it.
   #building({ device, done, total }) {
     const what = device === "webnn" ? "graphs" : "kernels";
     say(role(this.panel, "status"), done < total ? `Building for ${TITLES[device]}: ${done} of ${total} ${what}…` : "Running…");

@@ -1,4 +1,4 @@
-// One card a model: load, watch the bytes, cancel, unload, and read what went wrong.
+// One card a model: load, watch the bytes, cancel, unload, and read about failures.
 import { TITLES, choices } from "./devices.js";
 import { byId, h, role, say } from "./dom.js";
 import { showFailure } from "./failures.js";
@@ -25,7 +25,7 @@ export class ModelCards {
     byId("run-on").addEventListener("change", (event) => this.#moveAll(event.target.value));
   }
 
-  /** Python runs and the manifest is known: the cards take their places, or start anew after a retry. */
+  /** Show the cards, once Python runs and the manifest is loaded, or reset them after a retry. */
   ready(models) {
     this.#cards.clear();
     byId("cards").replaceChildren(...models.map((model) => this.#make(model)));
@@ -36,7 +36,7 @@ export class ModelCards {
     return this.#cards.get(id)?.model.title ?? id;
   }
 
-  /** The report speaks of models by the package's names, the page by titles. */
+  /** Map the package's names of models, which the report uses, to titles. */
   titleOfName(name) {
     for (const card of this.#cards.values()) if (card.name === name || card.model.id === name) return card.model.title;
     return name;
@@ -97,7 +97,7 @@ export class ModelCards {
       const answer = await this.#calls.move(id, kind, ({ loaded, total }) => {
         if (card.moving === turn) say(about, `moving: ${megabytes(loaded)} of ${megabytes(total)} MB`);
       });
-      if (card.moving !== turn) return; // a later wish took its place
+      if (card.moving !== turn) return; // a later choice replaced it
       card.moving = null;
       if (!answer.cancelled) this.#on(card, answer.device);
       say(about, `on ${TITLES[card.device]}`);
@@ -217,11 +217,11 @@ export class ModelCards {
 function aboutStorage(status) {
   if (status.startsWith("off")) return "This browser keeps no files for this page: models are downloaded again at each visit.";
   if (status.startsWith("reading only")) return "The browser's storage is full or cannot be written: some files are downloaded again at each visit.";
-  if (status.includes("could not be compared")) return "The server does not answer: the copies in this browser's storage are used.";
+  if (status.includes("could not be compared")) return "The server does not respond: the copies in this browser's storage are used.";
   return "";
 }
 
-/** Fills a select with [value, words, whether it can be chosen], where that is news. */
+/** Fill a select with [value, words, whether it can be chosen], if that changed. */
 function offer(select, options) {
   const value = select.value;
   const now = JSON.stringify(options);

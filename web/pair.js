@@ -1,4 +1,4 @@
-// The panel of a pair: four heads say what they make of two sentences, SPLADE which terms each stands for.
+// The panel of a pair: four heads classify two sentences, and SPLADE gives the terms of each.
 import { barList, needs, scores } from "./bars.js";
 import { byId, h } from "./dom.js";
 import { LiveRun } from "./live-run.js";

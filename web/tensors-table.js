@@ -1,4 +1,4 @@
-// The table of tensors: sorted by a header's button, filtered by text, a page at a time, so that any number stays quick.
+// The table of tensors: sorted by a header's button, filtered by text, a page at a time, so that it stays fast for any number.
 import { byId, h, rows, say } from "./dom.js";
 import { bytes, plural } from "./format.js";
 

@@ -5,7 +5,7 @@
   const root = document.documentElement;
 
   function chosen() {
-    try { return localStorage.getItem(KEY); } catch { return null; } // storage may be switched off
+    try { return localStorage.getItem(KEY); } catch { return null; } // storage may be disabled
   }
   function choose(theme) {
     try {

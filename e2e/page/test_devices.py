@@ -133,8 +133,8 @@ def test_each_browser_runs_on_the_best_that_it_has(
         assert states(tab) == {**found, "cpu": "present"}
         assert reason in badge(tab, "webnn")
         if found["webnn"] == "missing":
-            tab.page.get_by_text("What WebNN takes here").click()
-            expect(tab.page.locator("#limits-about")).to_contain_text("WebNN is not there: ")
+            tab.page.get_by_text("What WebNN supports here").click()
+            expect(tab.page.locator("#limits-about")).to_contain_text("WebNN is not available: ")
             assert reason in tab.page.locator("#limits-about").inner_text()
         for kind in ("webgpu", "webnn", "cpu"):
             assert len(badge(tab, kind).split()) > 2, "a name, or the reason why it is missing"
@@ -142,7 +142,7 @@ def test_each_browser_runs_on_the_best_that_it_has(
         if present:
             expect(warning).to_be_hidden()
         else:
-            expect(warning).to_contain_text("so the CPU does the work. NumPy in WebAssembly is slow")
+            expect(warning).to_contain_text("so models run on the CPU. NumPy in WebAssembly is slow")
             for way in ("https", "chrome://flags", "Unsafe WebGPU Support", "WebNN API"):
                 expect(warning).to_contain_text(way)
 
@@ -250,7 +250,7 @@ def test_devices_lost_in_a_forward_hand_it_to_the_next_and_that_to_the_last(play
         assert states(tab) == {"webgpu": "lost", "webnn": "lost", "cpu": "present"}
         warning = tab.page.locator("#fallback")
         for title in ("WebGPU", "WebNN"):
-            expect(warning).to_contain_text(f"{title} was lost. What ran there continues on CPU.")
+            expect(warning).to_contain_text(f"{title} was lost. Its models continue on CPU.")
         switch = tab.card(POLARITY).get_by_role("combobox")
         assert device_of(tab, POLARITY) == chosen(tab) == "cpu"
         assert "webgpu was lost" in str(switch.get_attribute("title"))

@@ -20,7 +20,7 @@ KNOWN = [
     (
         "UnreachableError DownloadError TensorCommonsError Exception",
         "http://x/config.json: no answer",
-        "does not answer",
+        "does not respond",
     ),
     ("MemoryBudgetError TensorCommonsError Exception", "needs 2,000 bytes", "memory limit"),
     ("MemoryError Exception", "MemoryError", "out of memory"),
@@ -28,8 +28,8 @@ KNOWN = [
     ("DeviceUnavailable TensorCommonsError Exception", "the webgpu device is not available: none", "is not available"),
     ("DeviceLost TensorCommonsError Exception", "destroyed", "stopped working"),
     ("Error", "Pyodide already fatally failed and can no longer be used.", "has stopped"),
-    ("constructor toString", "x", "does not know"),
-    ("undefined", MARKUP, "does not know"),
+    ("constructor toString", "x", "unexpected error"),
+    ("undefined", MARKUP, "unexpected error"),
 ]
 
 
@@ -55,13 +55,15 @@ def test_files_that_fail_are_told_on_their_cards(troubled: Tab, site: str) -> No
     page.route(f"**/models/{HEADS[0]}/config.json", lambda route: route.fulfill(body=f"<!doctype html>{MARKUP}"))
     troubled.press(HEADS[0], "Load")
     troubled.wait_card(HEADS[0], "error")
-    expect(alert(troubled, HEADS[0])).to_contain_text("Not loaded. A file is damaged, or it is not what its name says.")
+    expect(alert(troubled, HEADS[0])).to_contain_text(
+        "Not loaded. A file is damaged, or its contents do not match its name."
+    )
     expect(alert(troubled, HEADS[0])).to_contain_text("Details: ")
 
     page.context.set_offline(True)
     troubled.press(HEADS[1], "Load")
     troubled.wait_card(HEADS[1], "error")
-    expect(alert(troubled, HEADS[1])).to_contain_text("Not loaded. The server does not answer. Check the connection")
+    expect(alert(troubled, HEADS[1])).to_contain_text("Not loaded. The server does not respond. Check the connection")
     page.context.set_offline(False)
     troubled.press(HEADS[1], "Try again")
     troubled.wait_card(HEADS[1], "loaded")
