@@ -1,5 +1,6 @@
 """Identity and merging: what is the same is computed once; what differs anywhere below is not."""
 
+from functools import reduce
 from typing import Any
 
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 import tensorcommons as tc
 from tensorcommons.backends.base import Spec
 from tensorcommons.backends.device import Device
+from tensorcommons.graph.elementwise_fusion import INPUTS, chain_elementwise
 from tensorcommons.graph.fuse import fuse
 from tensorcommons.graph.graph import Graph
 from tensorcommons.graph.node import Node
@@ -164,3 +166,10 @@ def test_merging_heads_after_attention_moves_nothing(cpu: Device) -> None:
     q = leaf("q", 2, 3, 5, 4)
     merged = tc.reshape(tc.permute_dims(tc.scaled_dot_product_attention(q, q, q), (0, 2, 1, 3)), (2, 5, 12))
     assert steps(tc.relu(merged), cpu) == ["scaled_dot_product_attention", "relu"]
+
+
+@pytest.mark.parametrize("more", [0, 1])
+def test_a_chain_takes_as_many_inputs_as_a_kernel_can(more: int) -> None:
+    leaves = [leaf(f"x{number}", 30, 30) for number in range(INPUTS + more)]
+    graph = chain_elementwise(Graph([reduce(tc.add, leaves).node]))
+    assert sum(node.op is not None for node in graph.nodes) == 1 + more
