@@ -31,7 +31,7 @@ def test_a_number_of_thousands_of_digits_can_be_an_end_token():
 
 
 #: Option -> values at both ends of what is allowed, and values just outside.
-BOUNDS = {
+BOUNDS: dict[str, tuple[list[float], list[float]]] = {
     "max_new_tokens": ([1], [0]),
     "num_return_sequences": ([1, 65536], [0, 65537]),
     **dict.fromkeys(("max_length", "min_new_tokens", "min_length", "seed", "forced_bos_token_id"), ([0], [-1])),
