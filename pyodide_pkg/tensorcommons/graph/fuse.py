@@ -102,7 +102,7 @@ def _fused(graph: Graph, rules: Sequence[Rule], counts: dict[str, int]) -> tuple
         def made(inputs: tuple[Node, ...]) -> Node:
             new = node.over(inputs)
             count = int(node.op is not None)
-            for rule in rules:
+            for rule in rules if count else ():
                 replaced = rule(new, used_once)
                 if replaced is not None:
                     count += sum(counts.get(child.key, 0) for child in new.inputs if child not in replaced.inputs)

@@ -178,22 +178,16 @@ def in_order(
     The order is that of a recursion over roots and operands from first to last, without its stack. ``operands`` is
     called once a node.
     """
-    found: dict[int, Sequence[Node]] = {}
-    done: set[int] = set()
+    begun, done = set[int](), set[int]()
     stack = [*roots][::-1]
     while stack:
         node = stack[-1]
-        if id(node) in done:
-            stack.pop()
-            continue
-        if id(node) not in found:
-            found[id(node)] = operands(node)
-        waiting = [child for child in found[id(node)] if id(child) not in done]
-        if waiting:
-            stack += reversed(waiting)
-            continue
-        done.add(id(stack.pop()))
-        yield node
+        if id(node) not in begun:
+            begun.add(id(node))
+            stack += [child for child in reversed(operands(node)) if id(child) not in done]
+        elif id(stack.pop()) not in done:
+            done.add(id(node))
+            yield node
 
 
 def _digest(parts: Sequence[str]) -> str:
