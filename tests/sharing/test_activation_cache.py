@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from weakref import ref
+
 import pytest
 
 import tensorcommons as tc
@@ -25,7 +27,7 @@ def stored(device, seed, category="activations"):
 
 def keep(cache, device, key, weight, seed=0):
     storage = stored(device, seed)
-    cache.keep(key, storage, SPEC, [weight], 16 * KB)
+    cache.keep(key, storage, SPEC, ((ref(weight), weight.identity),), 16 * KB)
     return storage
 
 
@@ -72,7 +74,7 @@ def test_a_weight_that_went_while_it_was_computed_leaves_nothing(device):
     cache, weight = ActivationCache(0.5), stored(device, 0, "weights")
     storage = stored(device, 1)
     weight.release()
-    cache.keep("a", storage, SPEC, [weight], 16 * KB)
+    cache.keep("a", storage, SPEC, ((ref(weight), weight.identity),), 16 * KB)
     assert len(cache) == 0 and not storage.is_kept
 
 
@@ -91,7 +93,7 @@ def test_what_a_tensor_shows_stays_with_the_tensor(device):
 def test_one_storage_is_kept_once(device):
     cache, weight = ActivationCache(0.5), stored(device, 0, "weights")
     storage = keep(cache, device, "a", weight)
-    cache.keep("b", storage, SPEC, [weight], 16 * KB)
+    cache.keep("b", storage, SPEC, ((ref(weight), weight.identity),), 16 * KB)
     assert len(cache) == 1 and cache.nbytes == KB
     second = keep(cache, device, "a", weight, seed=1)
     found = cache.find(device, "a")

@@ -10,6 +10,8 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
+from weakref import ref
 
 from ..sharing.storage import Storage
 from .graph import Graph
@@ -30,6 +32,11 @@ class ReusePoint:
     identity: str
     arguments: tuple[str, ...]
     weights: tuple[Storage, ...]
+
+    @cached_property
+    def sources(self) -> tuple[tuple[ref[Storage], str], ...]:
+        """Each of the weights with its identity; the value is valid as long as they have these."""
+        return tuple([(ref(weight), weight.identity) for weight in self.weights])
 
     def key(self, digests: Mapping[str, bytes]) -> str:
         """Key of the value, given the content of the inputs."""

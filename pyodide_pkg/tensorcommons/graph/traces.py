@@ -76,16 +76,20 @@ class Traces:
 
     def of(self, arguments: Arguments, outputs: Sequence[str] | None = None) -> Trace:
         """The trace of ``outputs``, by default all of them. Raises as the function does."""
+        names = tuple(self._outputs_of(arguments) if outputs is None else outputs)
+        known = self._traces.get((arguments, names))
+        if known is None or not known.is_current:
+            found = self._outputs_of(arguments)
+            known = self._traces[arguments, names] = Trace([found[name] for name in names], self.device)
+        return known
+
+    def _outputs_of(self, arguments: Arguments) -> Mapping[str, Node]:
+        """Call the function for ``arguments``, once."""
         if arguments not in self._outputs:
             self.count += 1
             given = {name: argument(name, spec, is_stored=False) for name, spec in arguments}
             self._outputs[arguments] = self._function(given)
-        found = self._outputs[arguments]
-        key = arguments, tuple(found if outputs is None else outputs)
-        known = self._traces.get(key)
-        if known is None or not known.is_current:
-            known = self._traces[key] = Trace([found[name] for name in key[1]], self.device)
-        return known
+        return self._outputs[arguments]
 
     def of_equal(self, arguments: Arguments) -> Trace | None:
         """The trace of all outputs for those of ``arguments`` that the function takes; None where it takes others."""

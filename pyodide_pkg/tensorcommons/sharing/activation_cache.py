@@ -6,31 +6,34 @@ its device, leaves first under memory pressure, and goes with the last holder of
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 from weakref import ref
 
 from ..backends.base import Spec
 from ..backends.device import Device
 from .storage import Storage
 
+#: The weights that a value was computed from, each with its identity at that time.
+Sources: TypeAlias = "tuple[tuple[ref[Storage], str], ...]"
+
 
 @dataclass(frozen=True, eq=False)
 class Activation:
-    """A kept value, and the weights that it came of with what they were."""
+    """A kept value, and the weights that it was computed from."""
 
     storage: Storage
     spec: Spec
-    weights: tuple[tuple[ref[Storage], str], ...]
+    sources: Sources
 
     @property
     def is_current(self) -> bool:
         """True if its bytes are there, and every weight is there and what it was."""
         if not self.storage.is_resident:
             return False
-        for weight, identity in self.weights:
+        for weight, identity in self.sources:
             storage = weight()
-            if storage is None or storage.is_released or storage.identity != identity:
+            if storage is None or storage.state == "released" or storage.identity != identity:
                 return False
         return True
 
@@ -46,15 +49,11 @@ class ActivationCache:
     def __init__(self, share: float) -> None:
         self.share = share
         self.reused = 0  # nodes that were taken from here rather than computed
+        self.nbytes = 0  # bytes of all that is kept
         self._kept: dict[tuple[int, str], Activation] = {}
 
     def __len__(self) -> int:
         return len(self._kept)
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of all that is kept."""
-        return sum(activation.storage.nbytes for activation in self._kept.values())
 
     @property
     def idle_bytes(self) -> int:
@@ -74,12 +73,14 @@ class ActivationCache:
         if (id(device), key) in self._kept:
             self._kept[id(device), key] = self._kept.pop((id(device), key))
 
-    def keep(self, key: str, storage: Storage, spec: Spec, weights: Sequence[Storage], limit: int) -> None:
-        """Keep ``storage`` as ``key``, if that is worth it under a budget of ``limit`` bytes; what is older goes."""
+    def keep(self, key: str, storage: Storage, spec: Spec, sources: Sources, limit: int) -> None:
+        """Keep ``storage``, computed from ``sources``, as ``key`` if it fits into the share of ``limit`` bytes.
+
+        The least recently used activations leave for it.
+        """
         room = int(self.share * limit)
         if storage.is_kept or storage.nbytes > room or (id(storage.device), key) in self._kept:
             return
-        sources = tuple((ref(weight), weight.identity) for weight in weights)
         activation = Activation(storage, spec, sources)
         if not activation.is_current:  # a weight went while it was computed
             return
@@ -87,6 +88,7 @@ class ActivationCache:
             self._remove(next(iter(self._kept)))
         storage.set_cached(is_cached=True)
         self._kept[id(storage.device), key] = activation
+        self.nbytes += storage.nbytes
 
     def drop_oldest(self) -> bool:
         """Free the least recently used of those that are not in use. False if there is none."""
@@ -106,16 +108,21 @@ class ActivationCache:
         """Stop keeping ``storage``, which has another owner from now on."""
         for key, activation in list(self._kept.items()):
             if activation.storage is storage:
-                del self._kept[key]
-                storage.set_cached(is_cached=False)
+                self._take(key)
 
     def clear(self) -> None:
         """Stop keeping everything; what a tensor shows stays as long as the tensor."""
         for key in list(self._kept):
             self._remove(key)
 
-    def _remove(self, key: tuple[int, str]) -> None:
+    def _take(self, key: tuple[int, str]) -> Activation:
+        """Stop keeping an activation, and return it."""
         activation = self._kept.pop(key)
+        self.nbytes -= activation.storage.nbytes
         activation.storage.set_cached(is_cached=False)
+        return activation
+
+    def _remove(self, key: tuple[int, str]) -> None:
+        activation = self._take(key)
         if activation.is_idle:
             activation.storage.release()

@@ -144,7 +144,7 @@ class Runner:
             if cut in found:
                 self._activations.use(device, key)
             elif id(cut.node) in made:
-                self._activations.keep(key, *made[id(cut.node)], cut.weights, self._residency.limit)
+                self._activations.keep(key, *made[id(cut.node)], cut.sources, self._residency.limit)
         answers = []
         for request in asked:
             count = len(request.trace.nodes)
@@ -263,9 +263,9 @@ class Runner:
     def _fits(self, bound: BoundProgram) -> bool:
         """Return whether a run needs nothing to leave but activations that were kept before."""
         away = sum(leaf.nbytes for leaf in bound.leaves if leaf is not None and not leaf.is_resident)
-        free = self._residency.usable - self._residency.used + self._residency.cached_bytes
-        free += bound.program.device.idle_staging_bytes
-        return bound.program.bytes_to_run() + away <= free
+        free = self._residency.usable - self._residency.used + bound.program.device.idle_staging_bytes
+        missing = bound.program.bytes_to_run() + away - free
+        return missing <= 0 or missing <= self._residency.cached_bytes
 
     def _tell(
         self,
