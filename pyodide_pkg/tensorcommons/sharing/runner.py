@@ -262,7 +262,7 @@ class Runner:
 
     def _fits(self, bound: BoundProgram) -> bool:
         """Return whether a run needs nothing to leave but activations that were kept before."""
-        away = sum(leaf.nbytes for leaf in bound.leaves if leaf is not None and not leaf.is_resident)
+        away = sum([leaf.nbytes for leaf in bound.leaves if leaf is not None and leaf.state != "resident"])
         free = self._residency.usable - self._residency.used + bound.program.device.idle_staging_bytes
         missing = bound.program.bytes_to_run() + away - free
         return missing <= 0 or missing <= self._residency.cached_bytes
