@@ -57,7 +57,7 @@ async def _same_in_segments(place: Place, files: dict[str, bytes], inputs: dict[
     wanted, worth = await _bits(model, inputs), model.manager.report().unique_weight_bytes
     asked = model.request(inputs, None).trace.nodes, model.traces.probe().nodes
     least = max(least_need(place.device, nodes).nbytes for nodes in asked)
-    model.unload()
+    model.manager.close()
     beside = 0 if place.device.kind == "cpu" else 8192  # what compiled programs keep
     counts = []
     for share, parts in LIMITS if place.device.kind == "cpu" else LIMITS[:1]:
@@ -68,7 +68,7 @@ async def _same_in_segments(place: Place, files: dict[str, bytes], inputs: dict[
             run, report = model.manager.last_run, model.manager.report()
             assert run["moved_bytes"] > 0 and report.peak_bytes <= report.limit_bytes, (share, worth, least, run)
             counts.append(run["segments"])
-            model.unload()
+            model.manager.close()
     assert 2 <= counts[0] <= counts[-1], (counts, worth, least)
 
 
@@ -97,7 +97,7 @@ async def _generates(place: Place, name: str, ids: Any, count: int) -> None:
         if not beside or name != "tiny-t5-gated":  # of which it is too much
             assert (model.manager.last_run["segments"] > 1) == (share is not None), (name, share)
         assert place.device.memory()["activations"] < 1024, "the cache was given back"
-        model.unload()
+        model.manager.close()
     assert written[0] == written[1], name
 
 
