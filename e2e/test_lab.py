@@ -28,3 +28,19 @@ def test_a_page_that_hangs_is_given_up(lab: Lab, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr("e2e.lab.REPORT_SECONDS", 1)
     with pytest.raises(pytest.fail.Exception, match="hangs or is dead"):
         lab.run("while True: pass", limit=1)
+
+
+SUSPENDED = """
+from pyodide.ffi import can_run_sync, run_sync
+
+async def later():
+    await asyncio.sleep(0)
+    return 3
+
+can_run_sync() and run_sync(later())
+"""
+
+
+def test_python_from_the_snapshot_can_be_suspended(lab: Lab) -> None:
+    """Whether JavaScript can suspend Python is a part of the memory."""
+    assert lab.run(SUSPENDED, limit=60) == 3

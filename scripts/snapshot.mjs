@@ -8,6 +8,9 @@ import { resolve } from "node:path";
 import { pathToFileURL } from "node:url";
 import { gunzipSync, gzipSync } from "node:zlib";
 
+// Whether JavaScript can suspend Python (JSPI) is found out at the start and kept in memory, and browsers can.
+if (!WebAssembly.Suspending) throw new Error("this Node has no JSPI: it needs --experimental-wasm-jspi");
+
 const [what, folder, packages, out, ...given] = process.argv.slice(2);
 const options = { indexURL: `${resolve(folder)}/`, packageCacheDir: resolve(packages) };
 const { loadPyodide } = await import(pathToFileURL(`${options.indexURL}pyodide.mjs`).href);

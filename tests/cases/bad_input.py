@@ -258,6 +258,6 @@ async def listeners_and_caches_that_are_none(place: Place) -> None:
     refused(place.device, TensorCommonsError, lambda: manager.devices.on_build(nobody))
     for options in ({"dtype": "float16"}, {"cache": None}, {"token": "hf"}, {"device": "quantum"}):
         pipe = tc.pipeline("text-generation", model, manager=manager, **options)
-        await raises(TensorCommonsError, pipe, "is loaded", next(iter(options)))
+        await raises(TensorCommonsError, pipe, "is already loaded", next(iter(options)))
     (await tc.pipeline("text-generation", model, manager=manager, device=place.device)).close()
     model.unload()

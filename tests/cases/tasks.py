@@ -136,5 +136,5 @@ async def a_cross_encoder_takes_pairs(place: Place) -> None:
     for answer, row in zip(answers, logits, strict=True):
         scores = {entry["label"]: entry["score"] for entry in answer}
         near(np.array([scores[name] for name in ("one", "two", "three")]), 1 / (1 + np.exp(-row)), 1e-5)
-    await raises(TensorCommonsError, pipe(["one", ("a", "b")]), "both")
+    await raises(TensorCommonsError, pipe(["one", ("a", "b")]), "pass two batches")
     pipe.close()
