@@ -42,5 +42,5 @@ can_run_sync() and run_sync(later())
 
 
 def test_python_from_the_snapshot_can_be_suspended(lab: Lab) -> None:
-    """Whether JavaScript can suspend Python is a part of the memory."""
+    """The answer to whether JavaScript can suspend Python is a part of the snapshot."""
     assert lab.run(SUSPENDED, limit=60) == 3

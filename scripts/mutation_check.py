@@ -128,7 +128,7 @@ def mutations(file: str, source: str) -> Iterator[Mutation]:
 
 
 def replacements(node: ast.AST) -> Iterator[tuple[ast.expr | ast.stmt, str]]:
-    """What may stand instead of a node."""
+    """The nodes that may replace a node."""
 
     def other(**fields: Any) -> str:
         changed = copy.copy(node)

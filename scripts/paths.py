@@ -1,4 +1,4 @@
-"""Where things are: one cache folder for all that is fetched, one dist folder for all that is built."""
+"""The folders of the checkout: one cache folder for all that is fetched, one dist folder for all that is built."""
 
 from __future__ import annotations
 

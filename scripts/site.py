@@ -102,7 +102,7 @@ def manifest(files: Mapping[str, Path], wheel: Path) -> dict[str, object]:
 
 
 def notice() -> str:
-    """Where Pyodide's sources are: its npm package brings no licence file."""
+    """Name the place of Pyodide's sources: its npm package brings no licence file."""
     package = json.loads((PYODIDE / "package.json").read_text())
     return (
         f"Pyodide {package['version']}, {package['license']}, unmodified: {package['homepage']}\n"

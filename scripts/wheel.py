@@ -31,7 +31,7 @@ def version() -> str:
 
 
 def wheel_path() -> Path:
-    """Where the wheel of this version goes."""
+    """Path of the wheel of this version."""
     return paths.DIST / f"tensorcommons-{version()}-py3-none-any.whl"
 
 

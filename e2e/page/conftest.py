@@ -114,7 +114,7 @@ def faulty_site(site_folder: Path, faults: Faults) -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def artefacts() -> Path:
-    """Where screenshots are kept for a person to look at."""
+    """The folder of the screenshots, for a person to look at."""
     folder = paths.CACHE / "artefacts"
     folder.mkdir(parents=True, exist_ok=True)
     return folder

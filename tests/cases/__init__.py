@@ -80,7 +80,7 @@ MODELS = (
 
 @dataclass(frozen=True)
 class Place:
-    """Where models run and where they come from: addresses of folders, without a slash at the end.
+    """The devices on which models run, and the addresses of their folders, without a slash at the end.
 
     ``models`` are the real ones, ``tiny`` those of tests/goldens; below ``faulty`` a fault's name stands before the
     model's (see tests/models/server.py), and it is empty where no server runs. ``goldens`` is tests/goldens in the file

@@ -13,7 +13,7 @@ from tests.cases.support import near, on
 
 
 class Choice(Protocol):
-    """Where the random whole numbers come from: a seed here, Hypothesis in tests/ops/test_fuzz.py."""
+    """Source of random whole numbers: a seed here, Hypothesis in tests/ops/test_fuzz.py."""
 
     def __call__(self, low: int, high: int) -> int:
         """A number from ``low`` to ``high``, both included."""

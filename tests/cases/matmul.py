@@ -209,7 +209,10 @@ async def wrong_shapes_are_refused(device: Device) -> None:
 
 
 async def products_of_one_value_are_one_step(device: Device) -> None:
-    """Where steps cost: each gives the bits that it gives alone. Another shape, or a bias less, stays by itself."""
+    """Where steps cost, products side by side give the bits that each gives alone.
+
+    One of another shape, or without a bias, stays by itself.
+    """
     backend: Any = device.backend
     if device.kind == "cpu":
         backend.steps_cost = True

@@ -190,7 +190,7 @@ async def _fused_as_unfused(device: Device, total: Any, norm: Any, expected: Any
 
 @only("cpu", "webgpu")
 async def a_norm_adds_up_the_parts_of_a_product(device: Device) -> None:
-    """Where a device says that cutting the depth pays; the sum is in nobody's memory then."""
+    """Products cut along their depth, where the device says that this pays; their sum is not stored then."""
     backend: Any = device.backend
     for rows, depth, columns, count, biased in ((5, 8, 36, 2, True), (33, 96, 7, 3, True), (1, 64, 129, 4, False)):
         arrays = [numbers(1, rows, depth), numbers(columns, depth, seed=1), numbers(1, rows, columns, seed=2)]

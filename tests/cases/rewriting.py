@@ -238,7 +238,7 @@ async def _read(found: Sequence[tuple[Any, Any]]) -> list[bytes]:
 
 
 async def reuse_points_and_merged_requests(device: Device) -> None:
-    """What two heads on a backbone have in common is computed once together, and taken over one after another."""
+    """Two heads compute their common backbone once together, and reuse it one after another."""
     for seed in _seeds(device):
         rng = np.random.default_rng(seed)
         rows, depth = (2 + size for size in _sizes(rng, 2))

@@ -93,7 +93,7 @@ def entries(model_type: str) -> list[tuple[dict[str, Any], dict[str, Any], list[
 
 
 class Effects:
-    """What another value of a field does to the goldens' models."""
+    """The effect of another value of a field on the goldens' models."""
 
     def __init__(self, manager: TensorSharingManager) -> None:
         self.manager = manager

@@ -1,4 +1,4 @@
-"""Where the checkout is not, the packed files of the cases are all that these import."""
+"""The packed files of the cases are all that the cases import: elsewhere there is no checkout."""
 
 from __future__ import annotations
 

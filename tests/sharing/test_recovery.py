@@ -44,7 +44,7 @@ def losing(backend: Any, method: str, times: int) -> None:
 
 
 class Work(NamedTuple):
-    """What is done on a device that is lost in calls of ``method``; ``answer`` gives its values."""
+    """Work on a device that is lost in calls of ``method``; ``answer`` gives its values."""
 
     method: str
     answer: Callable[[], Awaitable[Array]]

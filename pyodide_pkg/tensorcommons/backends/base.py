@@ -117,7 +117,7 @@ COPY = Op("copy", lambda specs, attrs: specs[0], lambda x: x)
 
 @dataclass(frozen=True)
 class Place:
-    """Where a value lies while a plan runs.
+    """The place of a value while a plan runs.
 
     ``kind`` is "arena" (scratch that all plans share, host inputs first), "leaf" or "output" (``index`` counts the
     storages that a run is given to read, or to create). ``offset`` and ``nbytes`` are bytes.

@@ -1,4 +1,4 @@
-"""Where a model's files come from: a URL, a Hugging Face repository, a folder, or bytes in memory.
+"""Sources of a model's files: a URL, a Hugging Face repository, a folder, or bytes in memory.
 
 ``open_source(spec)`` tells them apart in this order:
 
