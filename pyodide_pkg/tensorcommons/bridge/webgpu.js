@@ -501,7 +501,7 @@ class Gpu {
       });
       const fault = await made.checked;
       if (fault) throw fault;
-      if (this.stopped.has(id)) throw new Error("nobody waits for the program");
+      if (this.stopped.has(id)) throw new Error("the compilation was cancelled");
     } catch (error) {
       uniform?.destroy();
       throw error;
