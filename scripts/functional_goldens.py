@@ -23,6 +23,7 @@ from scripts.paths import ROOT
 
 def main() -> int:
     """Write or check; the exit status is 1 where something differs."""
+    made = Goldens.from_arguments(__doc__)
     sys.path[:0] = [str(ROOT), str(ROOT / "pyodide_pkg")]
     torch = importlib.import_module("torch")
     calls = importlib.import_module("tests.cases.torch_calls").CALLS
@@ -40,7 +41,6 @@ def main() -> int:
         options = {key: tensor(value) for key, value in call.options.items()}
         answer = getattr(functional, call.function)(*map(tensor, call.operands), **options).numpy()
         answers[name] = answer.astype(np.float32) if answer.dtype.kind == "f" else answer
-    made = Goldens(check="--check" in sys.argv[1:])
     made.arrays("functional.npz", answers)
     made.json(
         "functional.json",

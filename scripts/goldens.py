@@ -52,8 +52,7 @@ Arrays = dict[str, np.ndarray[Any, Any]]
 
 def main() -> int:
     """Write or check; the exit status is 1 where something differs."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--check", action="store_true", help="compare with the committed files, write nothing")
+    parser = arguments_of(__doc__)
     parser.add_argument("--models", type=Path, default=MODELS)
     parser.add_argument("--sources", type=Path, default=DOWNLOADS / "sources")
     arguments = parser.parse_args()
@@ -77,6 +76,13 @@ def main() -> int:
     return status
 
 
+def arguments_of(description: str | None) -> argparse.ArgumentParser:
+    """Parser of a script's command line, with ``--check``."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--check", action="store_true", help="compare with the committed files, write nothing")
+    return parser
+
+
 class Goldens:
     """Writes files, or in ``check`` mode compares them and collects ``differences``."""
 
@@ -88,9 +94,7 @@ class Goldens:
     @classmethod
     def from_arguments(cls, description: str | None) -> Goldens:
         """Parse the command line of a script that has ``--check`` alone."""
-        parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
-        parser.add_argument("--check", action="store_true", help="compare with the committed files, write nothing")
-        return cls(check=parser.parse_args().check)
+        return cls(check=arguments_of(description).parse_args().check)
 
     def report(self) -> int:
         """Print the differences; gives the exit status, which is 1 where there are any."""
@@ -110,9 +114,15 @@ class Goldens:
         path.write_bytes(data)
         print(f"{name}: {len(data):,} bytes")
 
-    def json(self, name: str, value: Any) -> None:
-        """A JSON file, one line an entry so that a change is a readable diff."""
-        self.data(name, _json(value).encode())
+    def json(self, name: str, value: Any, *, tolerance: float = 0.0) -> None:
+        """Write a JSON file with one line per entry, so that a change is a readable diff, or compare it. Its floats may
+        differ by ``tolerance``, relative to values above 1.
+        """
+        text, path = _json(value), GOLDENS / name
+        if self.check and path.exists() and _close(json.loads(path.read_text()), json.loads(text), tolerance):
+            self.files.append(name)
+        else:
+            self.data(name, text.encode())
 
     def arrays(self, name: str, arrays: Arrays) -> None:
         """An ``.npz``; whole numbers must match exactly, floats within ``TOLERANCE``."""
@@ -491,6 +501,17 @@ def _store(
 
 def _norm(value: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     return np.array(np.linalg.norm(value.astype(np.float64)))
+
+
+def _close(old: Any, new: Any, tolerance: float) -> bool:
+    """True if two values read from JSON are equal, their floats within ``tolerance``."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        return old.keys() == new.keys() and all(_close(old[key], new[key], tolerance) for key in old)
+    if isinstance(old, list) and isinstance(new, list):
+        return len(old) == len(new) and all(_close(*pair, tolerance) for pair in zip(old, new, strict=True))
+    if isinstance(old, float) and isinstance(new, float):
+        return abs(new - old) <= tolerance * max(1.0, abs(old))
+    return type(old) is type(new) and bool(old == new)
 
 
 def _json(value: Any, depth: int = 0) -> str:

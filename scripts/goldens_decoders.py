@@ -12,7 +12,6 @@ Needs what ``scripts/goldens.py`` needs, and ``pyodide_pkg`` on PYTHONPATH.
 
 from __future__ import annotations
 
-import argparse
 import importlib
 import logging
 from typing import Any
@@ -72,13 +71,10 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
 
 def main() -> int:
     """Write or check; the exit status is 1 where something differs."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--check", action="store_true", help="compare with the committed files, write nothing")
-    arguments = parser.parse_args()
+    made = Goldens.from_arguments(__doc__)
     logging.getLogger("transformers").setLevel(logging.ERROR)
     torch = importlib.import_module("torch")
     torch.set_num_threads(1)
-    made = Goldens(check=arguments.check)
     arrays: Arrays = {}
     with torch.no_grad():
         for name in MODELS:

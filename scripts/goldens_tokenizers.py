@@ -1,6 +1,7 @@
 """Small tokenizers of every kind, and what the Rust ``tokenizers`` make of texts in many scripts with them.
 
     python -m scripts.goldens_tokenizers            write tests/goldens/tokenizers
+    python -m scripts.goldens_tokenizers --check    compute the answers again and compare with the committed files
     python -m scripts.goldens_tokenizers 100000     compare so many generated texts, with each of them
     python -m scripts.goldens_tokenizers 100000 path/to/tokenizer.json
 
@@ -15,7 +16,6 @@ import importlib
 import io
 import json
 import random
-import sys
 import unicodedata
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 
 from scripts import golden_texts
-from scripts.goldens import GOLDENS, Goldens
+from scripts.goldens import GOLDENS, Goldens, arguments_of
 
 FOLDER = "tokenizers"
 TEXTS = 24
@@ -95,6 +95,17 @@ def charsmap(corpus: list[str]) -> bytes:
     proto.ParseFromString(model.getvalue())
     found: bytes = proto.normalizer_spec.precompiled_charsmap
     return found
+
+
+def main() -> int:
+    """Write, check, or compare generated texts; the exit status is 1 where something differs."""
+    parser = arguments_of(__doc__)
+    parser.add_argument("count", type=int, nargs="?", help="compare this many generated texts instead")
+    parser.add_argument("files", type=Path, nargs="*", help="tokenizers for these texts; default: the committed ones")
+    arguments = parser.parse_args()
+    if arguments.count is None:
+        return write(Goldens(check=arguments.check))
+    return compare(arguments.count, arguments.files or sorted((GOLDENS / FOLDER).glob("*.json")))
 
 
 def trained() -> Iterator[tuple[str, Any]]:
@@ -217,9 +228,8 @@ def answers(tokenizer: Any, texts: list[str]) -> tuple[np.ndarray[Any, Any], lis
     return np.array(rows, np.int32), decoded
 
 
-def write() -> int:
-    """Write the goldens."""
-    made = Goldens(check=False)
+def write(made: Goldens) -> int:
+    """Write or check; the exit status is 1 where something differs."""
     texts = [*(text for text in golden_texts.PICKED[::2] if text.isprintable()), *generated(TEXTS, 1)]
     arrays = {"texts": _bytes(texts)}
     kept = sorted((GOLDENS / FOLDER).glob("*.json"))  # training is not the same twice: delete them to train anew
@@ -230,7 +240,7 @@ def write() -> int:
         numbers, decoded = answers(tokenizer, texts)
         arrays |= {kind: numbers.astype(np.int16), f"{kind}.decoded": _bytes(decoded)}
     made.arrays(f"{FOLDER}/answers.npz", arrays)
-    return 0
+    return made.report()
 
 
 def _bytes(value: Any) -> np.ndarray[Any, Any]:
@@ -264,6 +274,4 @@ def compare(count: int, paths: list[Path]) -> int:
 
 
 if __name__ == "__main__":
-    given = sys.argv[1:]
-    files = [Path(each) for each in given[1:]] or sorted((GOLDENS / FOLDER).glob("*.json"))
-    sys.exit(compare(int(given[0]), files) if given else write())
+    raise SystemExit(main())

@@ -1,8 +1,9 @@
-"""Small image files of every mode, and the pixels that `transformers` has of them: tests/goldens/pictures.json.
+"""Make ``tests/goldens/pictures.json``: small image files of every mode, and their pixels in `transformers`.
 
-    python -m scripts.picture_goldens
+    python -m scripts.picture_goldens            write the file
+    python -m scripts.picture_goldens --check    compute everything again and compare with the committed file
 
-Needs `pillow` and `numpy`. What `transformers` does with a file is ``exif_transpose`` and ``convert("RGB")``.
+Needs `pillow` and `numpy`. `transformers` reads a file with ``exif_transpose`` and ``convert("RGB")``.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from scripts.paths import ROOT
+from scripts.goldens import Goldens
 
 HEIGHT, WIDTH = 6, 5
 
@@ -32,7 +33,8 @@ def files() -> dict[str, bytes]:
     palette = picture.convert("RGB").quantize(8)
     orientation = image.Exif()
     orientation[0x0112] = 6
-    profile = cms.ImageCmsProfile(cms.createProfile("LAB")).tobytes()
+    profile = bytearray(cms.ImageCmsProfile(cms.createProfile("LAB")).tobytes())
+    profile[24:36] = bytes(12)  # the date
     deep = image.fromarray(rng.integers(0, 65536, (HEIGHT, WIDTH)).astype(np.uint16))
 
     def saved(kind: str, shown: Any, **options: Any) -> bytes:
@@ -51,7 +53,7 @@ def files() -> dict[str, bytes]:
         "palette.png": saved("PNG", palette),
         "palette-transparent.png": saved("PNG", palette, transparency=bytes([0, 100, 255, 30])),
         "colour-key.png": saved("PNG", rgb, transparency=(20, 0, 15)),
-        "profile.png": saved("PNG", rgb, icc_profile=profile),
+        "profile.png": saved("PNG", rgb, icc_profile=bytes(profile)),
         "animated.gif": saved("GIF", palette, save_all=True, append_images=[palette.transpose(0)], transparency=1),
         "turned.jpeg": saved("JPEG", rgb, exif=orientation, quality=90),
         "cmyk.jpeg": saved("JPEG", rgb.convert("CMYK"), quality=90),
@@ -61,19 +63,22 @@ def files() -> dict[str, bytes]:
     }
 
 
-def main() -> None:
+def main() -> int:
+    """Write or check; the exit status is 1 where something differs."""
+    made = Goldens.from_arguments(__doc__)
     """Write the goldens."""
     image, ops = (importlib.import_module(f"PIL.{name}") for name in ("Image", "ImageOps"))
-    made = {}
+    table = {}
     for name, data in files().items():
         pixels = np.array(ops.exif_transpose(image.open(io.BytesIO(data))).convert("RGB"))
-        made[name] = {
+        table[name] = {
             "file": base64.b64encode(data).decode(),
             "shape": pixels.shape[:2],
             "pixels": base64.b64encode(pixels.tobytes()).decode(),
         }
-    (ROOT / "tests" / "goldens" / "pictures.json").write_text(json.dumps(made, indent=1) + "\n")
+    made.data("pictures.json", (json.dumps(table, indent=1) + "\n").encode())
+    return made.report()
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(main())

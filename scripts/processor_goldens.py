@@ -1,9 +1,9 @@
-"""Pixel values as the image processors of `transformers` make them, for fields in many forms.
+"""Make ``tests/goldens/processors.json`` and ``.npz``: pixel values of the image processors of `transformers`.
 
-    python -m scripts.processor_goldens
+    python -m scripts.processor_goldens            write the files
+    python -m scripts.processor_goldens --check    compute everything again and compare with the committed files
 
-Needs `transformers`, `pillow` and `numpy`, in an environment of their own; the answers are committed, as
-tests/goldens/processors.json and processors.npz.
+Needs `transformers`, `pillow` and `numpy`. The fields of the processors have values of every accepted form.
 """
 
 from __future__ import annotations
@@ -16,9 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from scripts.paths import ROOT
+from scripts.goldens import Goldens
 
-GOLDENS = ROOT / "tests" / "goldens"
 SHAPES = ((21, 34), (40, 13), (1, 9))
 #: Field: values that it may have; the class decides which of them it accepts.
 FIELDS: dict[str, list[Any]] = {
@@ -53,22 +52,23 @@ def picture(height: int, width: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
     return np.random.default_rng(height * 1000 + width).integers(0, 256, (height, width, 3), np.uint8)
 
 
-def main() -> None:
-    """Write the goldens."""
+def main() -> int:
+    """Write or check; the exit status is 1 where something differs."""
+    made = Goldens.from_arguments(__doc__)
     transformers = importlib.import_module("transformers")
     images = importlib.import_module("PIL.Image")
     rng = random.Random(5)  # noqa: S311 - the same configs each time
     configs: list[dict[str, Any]] = []
     arrays = {}
     for kind in KINDS:
-        made = 0
-        while made < EACH:
+        count = 0
+        while count < EACH:
             fields = {name: rng.choice(values) for name, values in FIELDS.items() if rng.random() < 0.4}
             fields.setdefault("size", 14 if kind != "ConvNext" else {"shortest_edge": 13})
             fields.setdefault("crop_size", 10)
             if fields.get("do_pad") and "pad_size" not in fields:
                 continue
-            shape = SHAPES[made % len(SHAPES)]
+            shape = SHAPES[count % len(SHAPES)]
             try:
                 with warnings.catch_warnings():
                     warnings.simplefilter("ignore")
@@ -78,13 +78,12 @@ def main() -> None:
                 continue
             arrays[f"{len(configs)}"] = np.asarray(values, np.float32)
             configs.append({"image_processor_type": f"{kind}ImageProcessor", **fields, "_shape": shape})
-            made += 1
-    (GOLDENS / "processors.json").write_text(
-        "[\n" + ",\n".join(json.dumps(config, sort_keys=True) for config in configs) + "\n]\n"
-    )
-    save: Any = np.savez_compressed
-    save(GOLDENS / "processors.npz", **arrays)
+            count += 1
+    lines = ",\n".join(json.dumps(config, sort_keys=True) for config in configs)
+    made.data("processors.json", f"[\n{lines}\n]\n".encode())
+    made.arrays("processors.npz", arrays)
+    return made.report()
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(main())

