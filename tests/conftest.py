@@ -1,4 +1,4 @@
-"""Fixtures for tests on CPython: the NumPy device, watched for leaks."""
+"""Fixtures for tests on CPython: the NumPy device, with checks for leaks."""
 
 import gc
 from collections.abc import Iterator
@@ -11,14 +11,14 @@ from tensorcommons.backends.device import Device
 
 
 def pytest_collection_finish() -> None:
-    """Keep what collecting made, half a million objects, out of the garbage collections around each case."""
+    """Exclude the half million objects of the collection phase from the garbage collections around each case."""
     gc.collect()
     gc.freeze()
 
 
 @pytest.fixture
 def cpu() -> Iterator[Device]:
-    """A NumPy device of the test's own; after the test nothing on it is alive."""
+    """A separate NumPy device, which must be empty after the test."""
     device = Device(CpuBackend())
     yield device
     gc.collect()
@@ -27,7 +27,7 @@ def cpu() -> Iterator[Device]:
 
 @pytest.fixture(autouse=True)
 def nothing_is_zero(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Fill new bytes of the NumPy device, so that no test passes because memory happened to be zero."""
+    """Fill new bytes of the NumPy device with other values than zero, so that no test depends on zeroed memory."""
     empty = CpuBackend._empty  # noqa: SLF001 - the one place where NumPy's memory is left as it is
 
     def filled(backend: CpuBackend, nbytes: int) -> Any:

@@ -1,4 +1,4 @@
-"""Blocks come from a pool of slabs and go back to it; the room of one that is dropped is never used again."""
+"""Blocks of a pool of slabs: allocation, reuse after a free, and no reuse of a block that was dropped unfreed."""
 
 from __future__ import annotations
 
@@ -24,36 +24,36 @@ def pool(monkeypatch):
     return fresh
 
 
-def test_freed_halves_become_whole_slabs_again(pool):
+def test_free_halves_merge_into_a_slab(pool):
     taken = [ByteBuffer(nbytes) for nbytes in (0, 1, LEAST, LEAST + 1, CHUNK // 2, CHUNK // 4, CHUNK)]
     for number, block in enumerate(taken):
         block.write(0, memoryview(bytes([number]) * block.nbytes))
-    assert all(set(bytes(block)) <= {number} for number, block in enumerate(taken)), "no two of them overlap"
+    assert all(set(bytes(block)) <= {number} for number, block in enumerate(taken)), "blocks overlap"
     assert len(pool.slabs) == 2
     for block in taken:
         block.free()
         block.free()
     again = [ByteBuffer(CHUNK) for _ in range(2)]
-    assert len(pool.slabs) == 2, "the same slabs, whole"
+    assert len(pool.slabs) == 2, "freed slabs were not reused"
     assert len(again) == 2
 
 
-def test_the_pool_keeps_a_few_slabs(pool):
+def test_the_pool_keeps_at_most_a_few_free_slabs(pool):
     many = [ByteBuffer(CHUNK) for _ in range(KEPT + 3)]
     for block in many:
         block.free()
     assert len(pool.slabs) == KEPT
 
 
-def test_a_slab_of_a_block_that_nobody_freed_is_not_used_again(pool):
+def test_the_slab_of_a_block_that_was_never_freed_is_not_reused(pool):
     kept, dropped = ByteBuffer(CHUNK // 4), ByteBuffer(CHUNK // 4)
-    written = dropped.raw  # by something that nobody waits for any more
+    written = dropped.raw  # by a task that is no longer awaited
     kept.write(0, memoryview(b"x" * kept.nbytes))
     del dropped
     assert not pool.slabs
     others = [ByteBuffer(CHUNK // 4) for _ in range(4)]
     written[:] = bytes(len(written))
-    assert set(bytes(kept)) == {ord("x")}, "what is in use stays as it was"
+    assert set(bytes(kept)) == {ord("x")}, "a block in use was overwritten"
     assert not any(np.shares_memory(np.asarray(written), np.asarray(other.raw)) for other in others)
     kept.free()
     for block in others:
@@ -61,7 +61,7 @@ def test_a_slab_of_a_block_that_nobody_freed_is_not_used_again(pool):
     assert len(pool.slabs) == 1
 
 
-async def test_a_copy_that_was_overtaken_by_a_use_is_freed(pool):
+async def test_a_copy_that_is_superseded_by_a_use_is_freed(pool):
     manager = manager_on("webgpu", limit=1 << 20)
     tensor = manager.register_shared_tensor("t", (256,), "webgpu", "m", data=some((256,), seed=0))
     storage = tensor.entry.storage
@@ -72,15 +72,15 @@ async def test_a_copy_that_was_overtaken_by_a_use_is_freed(pool):
     assert await storage.evict()
     await tensor.read()
     whole = ByteBuffer(CHUNK)
-    assert list(pool.slabs) == [0], "the first slab, to which both copies were given back"
+    assert list(pool.slabs) == [0], "the copies were not returned to the first slab"
     whole.free()
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
-async def test_loads_evictions_and_restores_give_every_block_back(pool, dtype):
+async def test_loads_evictions_and_restores_free_every_block(pool, dtype):
     store, ids = MemoryStore(), np.arange(6)[None]
     with counted(TINY) as server:
-        for cache in (None, Cache(store), Cache(store)):  # from the network, kept, and from what was kept
+        for cache in (None, Cache(store), Cache(store)):  # from the network, then from the cache
             manager = manager_on("webgpu")
             model = await tc.from_pretrained(server.url + "tiny-bert", manager=manager, dtype=dtype, cache=cache)
             wanted = (await (await model(input_ids=ids))["last_hidden_state"].read()).tobytes()
@@ -90,11 +90,11 @@ async def test_loads_evictions_and_restores_give_every_block_back(pool, dtype):
             model.unload()
             manager.close()
     left = [ByteBuffer(CHUNK) for _ in range(len(pool.slabs))]
-    assert sorted(pool.slabs) == list(range(len(left))), "no slab was abandoned, and all are free"
+    assert sorted(pool.slabs) == list(range(len(left))), "a slab was abandoned or is still in use"
 
 
 @pytest.mark.parametrize("nbytes", [0, 1, 4096, 4097, 5000, 7 << 10, (1 << 20) + 3, (1 << 23) - 1, 9 << 20])
-def test_what_is_kept_wastes_little_room(nbytes: int) -> None:
+def test_weights_on_the_host_waste_little_memory(nbytes: int) -> None:
     data = np.random.default_rng(0).bytes(nbytes)
     parts = ByteBuffer.of(data).packed()
     assert b"".join(map(bytes, parts)) == data

@@ -1,4 +1,4 @@
-"""The memory of a 32-bit Python: what it cannot hold is refused before the download, or typed when it runs out."""
+"""Memory of a 32-bit Python: models that cannot fit are refused before download; running out raises a typed error."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ async def _refused(manager: tc.TensorSharingManager) -> DeviceMemoryError:
             progress_callback=lambda event: events.append(event["status"]),
         )
     assert isinstance(caught.value, MemoryBudgetError)
-    assert "progress" not in events, "nothing was read"
+    assert "progress" not in events, "weights were read"
     assert _cpu(manager).total == 0 and not manager.report().models
     return caught.value
 
 
-async def test_a_tensor_that_no_array_can_hold_is_refused_by_name():
+async def test_a_tensor_larger_than_an_array_can_be_is_refused_by_name():
     manager = tc.TensorSharingManager()
     _backend(manager).largest = 14_399
     error = await _refused(manager)
@@ -48,7 +48,7 @@ async def test_a_tensor_that_no_array_can_hold_is_refused_by_name():
     assert 'dtype="float16"' in str(error), "that would fit"
 
 
-async def test_weights_that_do_not_fit_together_are_refused_unless_they_may_come_and_go():
+async def test_weights_that_do_not_fit_together_are_refused_unless_they_stream():
     manager = tc.TensorSharingManager()
     _backend(manager).memory = 90_000
     error = await _refused(manager)
@@ -60,7 +60,7 @@ async def test_weights_that_do_not_fit_together_are_refused_unless_they_may_come
     assert not _cpu(small).refusal(tensors), "they stream under this limit"
 
 
-def test_memory_that_runs_out_is_typed(monkeypatch):
+def test_running_out_of_memory_raises_a_typed_error(monkeypatch):
     def empty(*_: object) -> None:
         raise MemoryError("Unable to allocate 1.00 MiB for an array")
 

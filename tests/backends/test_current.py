@@ -1,4 +1,4 @@
-"""The device that a kind names, and the default device."""
+"""Selection of an opened device by kind, and the default device."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ def nothing_opened() -> Iterator[None]:
     forget()
 
 
-def test_numpy_needs_no_opening():
+def test_the_numpy_device_is_created_on_demand():
     x = tc.asarray([1, 2, 3])
     assert x.device is not None and x.device.kind == "cpu" and x.device is tc.asarray(1.5, device="cpu").device
     assert np.asarray(x + 1).tolist() == [2, 3, 4] and tc.zeros(2).numpy().tolist() == [0, 0]
     assert tc.add([1, 2], [3, 4]).numpy().tolist() == [4, 6]
 
 
-def test_other_kinds_need_it():
+def test_other_kinds_must_be_opened_first():
     for kind in ("webgpu", "webnn"):
         with pytest.raises(DeviceUnavailable, match="open_devices"):
             tc.asarray([1.0], device=kind)
@@ -43,7 +43,7 @@ def test_other_kinds_need_it():
     assert tc.asarray([1]).device is current.default_device()
 
 
-async def test_devices_that_are_opened_take_over_the_one_made_on_demand():
+async def test_opened_devices_include_the_one_created_on_demand():
     before = tc.asarray([1.0, 2])
     devices = await tc.open_devices(prefer=["cpu"])
     assert before.device is devices.cpu is tc.asarray([1], device="cpu").device
@@ -51,11 +51,11 @@ async def test_devices_that_are_opened_take_over_the_one_made_on_demand():
     others = await tc.open_devices(prefer=["cpu"])
     assert others.cpu is not devices.cpu and tc.asarray([1]).device is others.cpu
     others.close()
-    assert tc.asarray([1]).device not in (devices.cpu, others.cpu), "a closed device is not one to use"
+    assert tc.asarray([1]).device not in (devices.cpu, others.cpu), "a closed device was chosen"
     devices.close()
 
 
-async def test_what_is_missing_says_why():
+async def test_a_missing_device_is_an_error_with_the_reason():
     devices = await tc.open_devices()
     with pytest.raises(DeviceUnavailable, match="does not run in a browser"):
         tc.asarray([1.0], device="webgpu")
@@ -64,8 +64,8 @@ async def test_what_is_missing_says_why():
     devices.close()
 
 
-async def test_a_read_without_waiting_never_gets_in_between():
-    """While a program of the device runs, its turn cannot be taken: that is said, and later it works."""
+async def test_a_synchronous_read_during_a_run_is_refused():
+    """A synchronous read raises while a program runs on the device, and works afterwards."""
     x = tc.asarray(np.ones(4, np.float32))
     assert x.device is not None
     async with x.device.lock:

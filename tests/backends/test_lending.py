@@ -1,4 +1,4 @@
-"""Lending is tried again when one of the two devices was lost and is back."""
+"""Lending between two devices is retried after one of them was lost and opened again."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tensorcommons.backends.cpu import CpuBackend
 
 
 class Lender(CpuBackend):
-    """Answers what it was told to, and counts how often it was asked."""
+    """Device whose answers are set by the test, and which counts the calls."""
 
     is_lost = False
     asked = 0
@@ -24,7 +24,7 @@ class Lender(CpuBackend):
         self.is_lost = False
 
 
-async def test_lending_is_tried_again_whoever_of_the_two_was_lost() -> None:
+async def test_lending_is_retried_after_either_device_was_lost() -> None:
     backend = Lender()
     lender, borrower, other = Device(backend), Device(Lender()), Device(Lender())
     await lender.try_lending(borrower)
@@ -39,7 +39,7 @@ async def test_lending_is_tried_again_whoever_of_the_two_was_lost() -> None:
     assert (backend.asked, lender.not_lent) == (3, "not on this device")
 
 
-async def test_a_lost_lender_is_not_asked() -> None:
+async def test_a_lost_lender_is_not_called() -> None:
     backend = Lender()
     lender, borrower = Device(backend), Device(Lender())
     await lender.try_lending(borrower)

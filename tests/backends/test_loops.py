@@ -1,8 +1,8 @@
-"""Iterations of loops on software adapters: fewer than 65,536 an invocation, for whatever fits in a buffer.
+"""Loop iterations on software adapters: fewer than 65,536 per invocation for every operand that fits in a buffer.
 
-Mesa's llvmpipe ends loops after that many, silently. What a kernel says of its iterations is checked where it runs:
-tests/cases/loops.py. Here it is asked about the longest rows, depths and windows of a binding of 128 MiB, which is
-llvmpipe's limit, with its 1,024 invocations of a workgroup.
+Mesa's llvmpipe silently ends loops after 65,535 iterations. tests/cases/loops.py compares the iterations that kernels
+declare with those that run. These tests compute the declared iterations of the longest rows, depths and windows in a
+binding of 128 MiB, llvmpipe's limit, with its 1,024 invocations per workgroup.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ LLVMPIPE = Adapter(True, frozenset(), (0, 0), frozenset(), 1024, 32768, LOOPS)
 
 
 class Planning(CpuBackend):
-    """Plans as WebGPU's backend does, and runs nothing."""
+    """WebGPU backend that plans dispatches and runs none."""
 
     kind = "webgpu"
 
@@ -39,7 +39,7 @@ class Planning(CpuBackend):
 
 
 def loops_of(call: Callable[..., Any], *shapes: Any) -> tuple[int, int]:
-    """The most iterations that an invocation of ``call`` of such operands takes, and the dispatches."""
+    """Return the most iterations of one invocation of ``call`` with these operands, and the dispatches."""
     device = Device(Planning())
     given = []
     for number, shape in enumerate(shapes):
@@ -106,7 +106,7 @@ LARGE: dict[str, tuple[Any, ...]] = {
 
 
 @pytest.mark.parametrize("name", LARGE)
-def test_no_invocation_takes_more_iterations_than_llvmpipe_runs(name):
+def test_no_invocation_exceeds_the_iterations_of_llvmpipe(name):
     call, *shapes = LARGE[name]
     loops, dispatches = loops_of(call, *shapes)
     assert loops <= LOOPS, f"{loops:,} iterations"
@@ -114,7 +114,7 @@ def test_no_invocation_takes_more_iterations_than_llvmpipe_runs(name):
 
 
 def test_common_sizes_are_computed_as_on_other_software_adapters():
-    """Kernels with workgroup memory and barriers are for what needs them: they are slow without a GPU."""
+    """Kernels with workgroup memory and barriers are chosen only where necessary: they are slow without a GPU."""
     for call, shapes, kernel in (
         (lambda x: functional.softmax(x, dim=-1), [(128, 4096)], "barrier"),
         (lambda x, w: functional.layer_norm(x, w.shape, w, w), [(128, 1024), (1024,)], "barrier"),

@@ -1,4 +1,4 @@
-"""Work of a lowered graph on WebNN: windows and filters of n elements take n log n elements, and few nodes."""
+"""Work of lowered WebNN graphs: windows and filters over n elements compute n log n elements in few nodes."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ CALLS = {
 
 
 def lowered(result: tc.Tensor) -> tuple[int, int]:
-    """Nodes of the builder, and elements of all of its values together."""
+    """Return the number of nodes of the builder, and of elements in all of its values."""
     computation = make_computation(Graph([result.node])).plan
     builder = GraphBuilder(LIMITS, wide_halves=True)
     lowering = LoweringContext(computation, builder, RULES, REFUSED)

@@ -1,4 +1,4 @@
-"""Compiled programs together stay within what their device has for them, though nothing of it is counted."""
+"""Limit on the memory of compiled programs, which the memory report does not count."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.graph.graph_device import GraphBackend, Kept
 
 
 class Spacious(GraphBackend):
-    """Each of its programs takes 100 bytes, and there are 350."""
+    """Device with room for 350 bytes of programs of 100 bytes each."""
 
     def __init__(self, bound: str) -> None:
         super().__init__(())
@@ -30,7 +30,7 @@ class Spacious(GraphBackend):
 
 
 @pytest.mark.parametrize("bound", ["hidden", "reserved"])
-async def test_the_least_recently_used_programs_are_forgotten_and_compiled_again(bound):
+async def test_the_least_recently_used_programs_are_evicted_and_compiled_again(bound):
     device = Device(Spacious(bound))
     backend = cast(Spacious, device.backend)
     x = tc.asarray(np.arange(12, dtype=np.float32), device=device)

@@ -1,4 +1,4 @@
-"""The device that is chosen and why, and one that does not answer."""
+"""Choice of a device and its reason, and devices that do not answer."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def take_away(device: Device) -> None:
         ((NUMPY,), "cpu", "neither a GPU adapter nor WebNN was found"),
     ],
 )
-def test_auto_decides_from_facts_whatever_the_order_they_came_in(found, first, why):
+def test_auto_chooses_by_facts_in_any_order_of_devices(found, first, why):
     for order in itertools.permutations(found):
         ours = devices(*order)
         decision = ours.decide()
@@ -66,11 +66,11 @@ def test_auto_decides_from_facts_whatever_the_order_they_came_in(found, first, w
         assert sentence.startswith(f"{first} (the ")
         assert sentence.endswith(".") and sentence.count(". ") == 0 and "\n" not in sentence
         others = ours.alternatives(decision.device)
-        assert set(others) == set(KINDS) - {first}, "each alternative is there, or its absence has a reason"
+        assert set(others) == set(KINDS) - {first}, "an alternative is missing without a reason"
         assert all(reason in sentence for reason in others.values())
 
 
-def test_a_wish_comes_before_a_pin_and_a_pin_before_the_facts():
+def test_a_request_overrides_a_pin_and_a_pin_overrides_the_facts():
     ours = devices(SOFTWARE, WEBNN, NUMPY)
     ours.pin("cpu")
     assert ours.choose().kind == "cpu" and "pinned" in ours.explain()
@@ -80,7 +80,7 @@ def test_a_wish_comes_before_a_pin_and_a_pin_before_the_facts():
     assert ours.choose().kind == "webnn"
 
 
-def test_what_is_missing_cannot_be_pinned_and_says_why():
+def test_pinning_a_missing_device_is_an_error_with_the_reason():
     ours = devices(HARDWARE, NUMPY)
     ours.pin("cpu")
     with pytest.raises(DeviceUnavailable, match="no webnn here"):
@@ -90,25 +90,25 @@ def test_what_is_missing_cannot_be_pinned_and_says_why():
     assert ours.choose().kind == "cpu"
 
 
-def test_an_order_of_ones_own_is_kept():
+def test_a_given_order_is_kept():
     ours = devices(NUMPY, HARDWARE, by_facts=False)
     assert ours.choose().kind == "cpu" and "the order asked for" in ours.explain()
 
 
-def test_a_lost_device_is_not_chosen_until_it_is_back():
+def test_a_lost_device_is_not_chosen_until_it_is_open_again():
     ours = devices(HARDWARE, WEBNN, NUMPY)
     take_away(ours.choose("webgpu"))
     assert ours.choose().kind == "webnn" and ours.after(ours.choose("webgpu")) is ours.choose("webnn")
     assert "webgpu is lost: the test took it" in ours.explain()
     ours.pin("webgpu")
-    assert ours.choose().kind == "webnn", "a pin does not hold on to what is lost"
+    assert ours.choose().kind == "webnn", "a lost device was chosen because of its pin"
     take_away(ours.choose("webnn"))
     assert ours.after(ours.choose("webgpu")) is ours.choose("cpu")
     backend_of(ours.choose("webgpu")).lost = False
     assert ours.choose().kind == "webgpu"
 
 
-def test_nothing_left_is_told_with_every_reason():
+def test_no_usable_device_is_an_error_with_every_reason():
     ours = devices(HARDWARE)
     take_away(ours.choose("webgpu"))
     assert ours.after(ours.choose("webgpu")) is None
@@ -116,7 +116,7 @@ def test_nothing_left_is_told_with_every_reason():
         ours.decide()
 
 
-async def test_without_a_browser_there_is_numpy_and_the_reasons():
+async def test_without_a_browser_numpy_is_chosen_with_the_reasons():
     ours = await tc.open_devices()
     assert ours.choose().kind == "cpu" and set(ours.missing) == {"webgpu", "webnn"}
     assert all(reason in ours.explain() for reason in ours.missing.values())
@@ -130,7 +130,7 @@ async def test_without_a_browser_there_is_numpy_and_the_reasons():
 
 
 class Answer:
-    """A device that answers when it is told to."""
+    """A device that opens when the test releases it."""
 
     def __init__(self) -> None:
         self.asked = asyncio.Event()
@@ -151,7 +151,7 @@ class Answer:
         return self.device.is_closed
 
 
-async def test_what_does_not_answer_is_left_out_and_closed_when_it_comes_late(monkeypatch):
+async def test_a_device_that_times_out_is_left_out_and_closed_if_it_opens_late(monkeypatch):
     late = Answer()
     monkeypatch.setattr(select, "_open", late.open)
     ours = await tc.open_devices(timeout=0.01)
@@ -160,7 +160,7 @@ async def test_what_does_not_answer_is_left_out_and_closed_when_it_comes_late(mo
     assert await late.closed()
 
 
-async def test_opening_can_be_cancelled_and_keeps_nothing_open(monkeypatch):
+async def test_cancelling_the_opening_closes_every_device(monkeypatch):
     late = Answer()
     monkeypatch.setattr(select, "_open", late.open)
     opening = asyncio.create_task(tc.open_devices(timeout=60))
@@ -171,7 +171,7 @@ async def test_opening_can_be_cancelled_and_keeps_nothing_open(monkeypatch):
     assert await late.closed()
 
 
-async def test_a_failure_that_nobody_foresaw_closes_the_others(monkeypatch):
+async def test_an_unexpected_failure_closes_the_other_devices(monkeypatch):
     opened: list[Device] = []
 
     async def opens(kind: str, webnn: str) -> Device:
@@ -186,7 +186,7 @@ async def test_a_failure_that_nobody_foresaw_closes_the_others(monkeypatch):
     assert len(opened) == 2 and all(each.is_closed for each in opened)
 
 
-async def test_in_time_passes_on_answers_and_failures():
+async def test_in_time_returns_results_and_raises_errors():
     async def answer() -> int:
         return 3
 
@@ -198,7 +198,7 @@ async def test_in_time_passes_on_answers_and_failures():
         await in_time("webgpu", failure())
 
 
-async def test_a_lost_device_that_does_not_answer_is_gone(monkeypatch):
+async def test_a_lost_device_that_times_out_is_gone(monkeypatch):
     ours = devices(HARDWARE, NUMPY)
     backend_of(ours.choose("webgpu")).lose()
 
@@ -213,7 +213,7 @@ async def test_a_lost_device_that_does_not_answer_is_gone(monkeypatch):
 
 
 @pytest.mark.parametrize("wrong", [{"prefer": 5}, {"prefer": "cpu"}, {"prefer": [5]}, {"timeout": "1"}, {"timeout": 0}])
-async def test_arguments_that_are_none(wrong):
+async def test_wrong_arguments_are_refused(wrong):
     with pytest.raises(DeviceUnavailable):
         await tc.open_devices(**wrong)
 
@@ -236,7 +236,7 @@ def with_small(kind: str, *others: str) -> Devices:
 LARGE = {"table": Spec((50,), tc.dtypes.float32)}
 
 
-def test_auto_passes_over_a_device_that_cannot_hold_a_model_and_says_so(caplog):
+def test_auto_skips_a_device_that_cannot_hold_a_model_and_gives_the_reason(caplog):
     ours = with_small("webnn", SOFTWARE, NUMPY)
     decision = ours.decide_for("m", LARGE)
     assert decision.device.kind == "webgpu" and decision.why == "webnn cannot hold m: table has 200 bytes"
@@ -248,7 +248,7 @@ def test_auto_passes_over_a_device_that_cannot_hold_a_model_and_says_so(caplog):
 
 
 @pytest.mark.parametrize("pinned", [False, True])
-def test_a_device_that_was_asked_for_and_cannot_hold_a_model_is_refused_with_a_remedy(pinned):
+def test_a_requested_device_that_cannot_hold_a_model_is_refused_with_a_remedy(pinned):
     ours = with_small("webnn", NUMPY)
     ours.pin("webnn" if pinned else None)
     with pytest.raises(DeviceMemoryError, match="m does not fit on webnn: table has 200 bytes") as caught:

@@ -1,4 +1,4 @@
-"""A WebNN graph that would take too much memory runs as several, and what it computes stays the same."""
+"""WebNN graphs that would take too much memory are split into several, with equal results."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ MEANING: dict[str, Callable[..., Any]] = {
 
 
 class Making:
-    """Calls under construction: each method gives the reference of its result."""
+    """Builder of a recorded graph: each method returns a reference to its result."""
 
     def __init__(self) -> None:
         self.nodes: list[Node] = []
@@ -40,7 +40,7 @@ class Making:
 
 
 def products(count: int, mib: int, dtype: str) -> Calls:
-    """The sum of ``count`` products with weights of ``mib`` MiB each."""
+    """Build the sum of ``count`` products with weights of ``mib`` MiB each."""
     m = Making()
     rows = mib * MIB // np.dtype(dtype).itemsize // 1024
     x = m.input(count, (1024, 1))
@@ -56,7 +56,7 @@ def products(count: int, mib: int, dtype: str) -> Calls:
 
 
 def sums(count: int, mib: int) -> Calls:
-    """``count`` functions of one value, added up one by one."""
+    """Build the running sum of ``count`` functions of one value."""
     m = Making()
     shape = (mib * MIB // 4096, 1024)
     x = m.input(0, shape)
@@ -73,20 +73,20 @@ def sums(count: int, mib: int) -> Calls:
     [products(10, 103, "float32"), products(4, 90, "float16"), products(2, 200, "float16"), sums(10, 110)],
     ids=["weights", "casts", "large casts", "values"],
 )
-def test_what_ends_a_tab_is_known_before_and_split(calls):
-    assert calls.block_bytes >= BLOCK, "each of these ended a tab of Chromium 153"
-    assert rows(350).bytes_alone(2) >= BLOCK, "so did this, which cannot be split"
+def test_graphs_that_crash_a_tab_are_detected_and_split(calls):
+    assert calls.block_bytes >= BLOCK, "each of these crashed a tab of Chromium 153"
+    assert rows(350).bytes_alone(2) >= BLOCK, "this crashed one, too, and cannot be split"
     subgraphs = calls.subgraphs(GRAPH_BYTES)
     assert len(subgraphs) > 1 and all(each.calls.block_bytes <= GRAPH_BYTES for each in subgraphs)
 
 
 @pytest.mark.parametrize("calls", [products(8, 100, "float32"), products(3, 95, "float16"), sums(5, 120)])
-def test_what_a_tab_takes_stays_one_graph(calls):
+def test_a_graph_that_fits_stays_whole(calls):
     assert calls.block_bytes <= GRAPH_BYTES
     assert [each.calls for each in calls.subgraphs(GRAPH_BYTES)] == [calls]
 
 
-def test_a_cast_of_a_weight_never_crosses():
+def test_a_cast_of_a_weight_is_computed_in_the_part_that_uses_it():
     subgraphs = products(6, 100, "float16").subgraphs(GRAPH_BYTES)
     crossing = [subgraph.calls.kinds[node] for subgraph in subgraphs for node in subgraph.calls.outputs]
     assert len(subgraphs) > 2 and set(crossing) <= {("float32", (1, 1)), ("float32", (51_200, 1))}
@@ -99,14 +99,14 @@ def test_equal_layers_become_equal_graphs():
 
 
 def rows(mib: int) -> Calls:
-    """Four rows of a float16 table of ``mib`` MiB."""
+    """Build a lookup of four rows of a float16 table of ``mib`` MiB."""
     m = Making()
     table = m.input(0, (mib * MIB // 2048, 1024), "float16")
     return m.finished(m.add(["gather", table, m.input(1, (4,), "int32"), {"axis": 0}], (4, 1024), "float16"))
 
 
 def drawn(seed: int) -> tuple[Calls, dict[int, np.ndarray]]:
-    """A random graph over a few inputs, and the values of these."""
+    """Draw a random graph over a few inputs, and the values of these."""
     rng = np.random.default_rng(seed)
     m = Making()
     given = {n: rng.normal(size=(4, 4)).astype(rng.choice(["float16", "float32"])) for n in range(5)}
@@ -142,7 +142,7 @@ def run(subgraphs: list[Subgraph], outputs: list[int], given: dict[int, np.ndarr
 
 
 @pytest.mark.parametrize("seed", range(30))
-def test_subgraphs_together_are_the_whole(seed):
+def test_subgraphs_compute_what_the_whole_graph_computes(seed):
     calls, given = drawn(seed)
     wanted = evaluated(calls, given)
     for most in (200, 400, 600, 1000):

@@ -1,4 +1,4 @@
-"""Products of float16 where subgroups multiply matrices: when that kernel is chosen, and that its text is whole."""
+"""Products of float16 by subgroup matrices: choice of the kernel, and its complete shader."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def product(a, b, adapter=ABLE) -> Dispatch:
 
 
 @pytest.mark.parametrize("turned", [(), (0,), (1,), (0, 1)])
-def test_it_is_composed_for_every_order_of_axes(turned):
+def test_the_shader_is_complete_for_every_order_of_axes(turned):
     operands = []
     for i, (rows, columns) in enumerate([(256, 64), (64, 256)]):
         layout = Layout.contiguous((columns, rows)).permute((1, 0)) if i in turned else None
@@ -47,7 +47,7 @@ def test_large_products_have_large_tiles():
     assert product(operand(2048, 64), operand(64, 2048, index=1)).groups == (16, 16, 1)
 
 
-def test_an_epilogue_and_one_value_in_every_place():
+def test_an_epilogue_with_one_value_as_every_operand():
     x = operand(64, 64)
     step = Step(LINEAR, {"activation": "gelu", "residual": True}, (x, x, x), operand(64, 64, index=1))
     (dispatch,) = KERNELS["linear"].lower(step, ABLE)
@@ -66,11 +66,11 @@ def test_an_epilogue_and_one_value_in_every_place():
         *(replace(ABLE, features=FEATURES - {feature}) for feature in FEATURES),
     ],
 )
-def test_without_what_it_needs_another_kernel_is_chosen(adapter):
+def test_adapters_without_the_features_use_another_kernel(adapter):
     assert product(operand(256, 64), operand(64, 256, index=1), adapter).shader != "matmul/matrices"
 
 
-def test_other_operands_have_another_kernel():
+def test_unsuitable_operands_use_another_kernel():
     half, single = operand(256, 64), operand(64, 256, dtype=dtypes.float32, index=1)
     for a, b in (
         (half, single),

@@ -1,4 +1,4 @@
-"""Products in tiles: what every adapter gives is enough for them, their text is whole, and sizes choose among them."""
+"""Tiled products: within the limits of every adapter, with complete shaders, and chosen by size."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tensorcommons.graph.horizontal_fusion import LINEARS
 from tensorcommons.shapes import Layout
 
 HARDWARE = Adapter(False, frozenset(), (32, 32))
-LANES, BYTES = 256, 16384  # of a workgroup, on every adapter
+LANES, BYTES = 256, 16384  # per workgroup, on every adapter
 TILED = [tile for tile in matmul.HARDWARE if tile.shader == "matmul/tiled"]
 
 
@@ -36,7 +36,7 @@ def product(sizes: tuple[int, int, int], turned: str = "") -> matmul.Product:
 @pytest.mark.parametrize("tile", TILED, ids=str)
 @pytest.mark.parametrize("turned", ["", "a", "b", "ab"])
 @pytest.mark.parametrize("sizes", [(200, 64, 200), (201, 13, 203)])
-def test_a_tile_is_whole_and_fits_everywhere(tile, turned, sizes):
+def test_every_tile_has_a_complete_shader_within_the_minimum_limits(tile, turned, sizes):
     code, *_ = compose(product(sizes, turned).dispatch(tile, HARDWARE))
     assert "$" not in code
     columns = re.search(r"slices: array<array<vec4<f32>, 9>, (\d+)u>", code)
@@ -44,7 +44,7 @@ def test_a_tile_is_whole_and_fits_everywhere(tile, turned, sizes):
     high, wide = tile.blocks
     lanes = tile.rows * tile.columns // (16 * high * wide) * tile.slices
     assert lanes <= LANES
-    # Together the lanes bring each element of the slices once.
+    # The lanes together load each element of the slices once.
     for side in (tile.rows, tile.columns):
         assert side * tiles.DEPTH * tile.slices % (4 * lanes) == 0
 
@@ -59,12 +59,12 @@ def test_a_tile_is_whole_and_fits_everywhere(tile, turned, sizes):
         ((16, 384, 384), (16, 4, 64)),
     ],
 )
-def test_sizes_choose_the_tile(sizes, expected):
+def test_the_tile_depends_on_the_sizes(sizes, expected):
     tile = product(sizes).tile(HARDWARE)
     assert (tile.rows, tile.columns, tile.slices) == expected
 
 
-def test_weights_of_one_value_share_a_dispatch_in_the_tile_that_each_would_have():
+def test_products_of_one_value_share_a_dispatch_with_the_tile_of_each():
     x = operand(128, 384)
     weights = [operand(384, 384, index=i) for i in (1, 2, 3)]
     output = operand(3, 128, 384, kind="output")

@@ -1,4 +1,4 @@
-"""Windows over places: aligned, within a buffer and a binding, and none missing; what cannot be bound is named."""
+"""Windows over values: aligned, within a buffer and a binding, without gaps; values that cannot be bound are named."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ LIMITS = {"maxBufferSize": 2**28, "maxStorageBufferBindingSize": 2**27, "maxStor
 
 
 @pytest.mark.parametrize("place", [(0, 1), (256, 5000), (300, 1024), (3840, 700), (0, 0), (8192, 40_000)])
-def test_windows_cover_a_place_within_bindings_and_buffers(place: tuple[int, int]) -> None:
+def test_windows_cover_a_value_within_bindings_and_buffers(place: tuple[int, int]) -> None:
     windows = Windows(1024, 4096, 8)
     found = list(windows.of(Place("leaf", 0, *place)))
     assert found[0][0] <= place[0] < found[0][0] + 256
@@ -29,7 +29,7 @@ def test_windows_cover_a_place_within_bindings_and_buffers(place: tuple[int, int
         assert offset + nbytes == after
 
 
-def test_operands_of_one_value_stay_one_place() -> None:
+def test_operands_of_one_value_share_their_windows() -> None:
     place = Place("arena", 0, 512, 4000)
     x = Operand(place, Layout.contiguous((100, 10)), dtypes.float32)
     first, whole = narrowed([x, x], [(0, 40, 60), (0, 50, 90)])
@@ -37,7 +37,7 @@ def test_operands_of_one_value_stay_one_place() -> None:
     assert first.layout.offset == 0 and whole.layout.offset == 100
 
 
-def test_values_of_the_arena_lie_in_one_buffer_each() -> None:
+def test_each_value_of_the_arena_lies_in_one_buffer() -> None:
     lives = [Life(nbytes, first, first + 2) for first, nbytes in enumerate((700, 400, 1000, 300, 600, 2500, 900))]
     pack(lives, 100, 1024)
     for life in lives:

@@ -1,4 +1,4 @@
-"""The contest: turns, results that must agree, and failures that are reported."""
+"""The contest of the benchmarks: alternating samples, results that must agree, reported failures."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ RULES = Rules(rounds=4, cap_s=1000)
 
 
 class Fake:
-    """A contestant that takes ``ms`` a sample and answers ``value``."""
+    """A contestant that takes ``ms`` per sample and returns ``value``."""
 
     version = "1"
     device = "webgpu"
@@ -47,43 +47,43 @@ def work(**rest):
     return Work("group", "work", "kind", {}, {}, None, (), **rest)
 
 
-async def test_contestants_take_turns_and_none_is_always_first():
+async def test_contestants_alternate_in_a_changing_order():
     diary: list[str] = []
     await measure([Fake("a", diary), Fake("b", diary)], work(), RULES, {})
     assert diary == ["a", "b", *"ab", *"ba", *"ab", *"ba", "a closed", "b closed"]
 
 
-async def test_each_is_warm_before_it_is_timed():
+async def test_each_contestant_warms_up_before_it_is_timed():
     diary: list[str] = []
     figure = await measure([Fake("a", diary, ms=2)], work(), Rules(2, cap_s=1000, warm_ms=3), {})
     assert diary == ["a", *"aaa", *"aaa", "a closed"]
     assert figure.rows[0].samples_ms == [2, 2]
 
 
-async def test_a_slow_one_stops_at_its_cap_but_has_two_samples():
+async def test_a_slow_contestant_stops_at_its_cap_with_at_least_two_samples():
     figure = await measure([Fake("slow", [], ms=900), Fake("quick", [])], work(), Rules(5, cap_s=1), {})
     assert [len(row.samples_ms) for row in figure.rows] == [2, 5]
 
 
-async def test_another_result_does_not_count():
+async def test_a_differing_result_is_disqualified():
     figure = await measure([Fake("a", []), Fake("b", [], value=(2.0, -1.0))], work(), RULES, {})
     good, bad = figure.rows
     assert good.samples_ms and not bad.samples_ms and "cosine 0.000000" in bad.error
 
 
-async def test_tokens_must_be_the_same_ones():
+async def test_tokens_must_be_equal():
     contestants = [Fake("a", [], value=(7.0, 40000.0)), Fake("b", [], value=(7.0, 40001.0))]
     good, bad = (await measure(contestants, work(equal=True), RULES, {})).rows
     assert good.samples_ms and not bad.samples_ms and "from number 1 of 2 on" in bad.error
-    assert (await measure(contestants, work(), RULES, {})).rows[1].samples_ms  # which a cosine does not see
+    assert (await measure(contestants, work(), RULES, {})).rows[1].samples_ms  # which a cosine does not detect
 
 
-async def test_the_exact_result_is_the_measure_where_there_is_one():
+async def test_results_are_compared_with_the_exact_one_where_it_is_known():
     figure = await measure([Fake("a", [])], work(exact=lambda: np.array([1.0, -1.0])), RULES, {})
     assert "not the expected one" in figure.rows[0].error
 
 
-async def test_failures_are_reported_and_the_others_go_on():
+async def test_failures_are_reported_and_the_others_continue():
     contestants = [Fake("a", [], fails_at="prepare"), Fake("b", [], fails_at=3), Fake("c", [])]
     figure = await measure(contestants, work(), RULES, {})
     assert [row.error for row in figure.rows] == [
@@ -94,7 +94,7 @@ async def test_failures_are_reported_and_the_others_go_on():
     assert [len(row.samples_ms) for row in figure.rows] == [0, 1, 4]
 
 
-async def test_a_run_that_would_take_too_long_is_left_out_with_the_reason():
+async def test_a_run_that_would_take_too_long_is_skipped_with_the_reason():
     paces: dict[str, float] = {}
     rules = Rules(2, cap_s=1, patience_s=60)
     await measure([Fake("a", [], ms=10_000)], work(scale=1.0), rules, paces)
@@ -102,11 +102,11 @@ async def test_a_run_that_would_take_too_long_is_left_out_with_the_reason():
     assert figure.rows[0].error == "not run: at the pace of the work before, one run would take 80 s"
 
 
-async def test_a_first_run_without_patience_is_the_only_sample():
+async def test_without_patience_the_first_run_is_the_only_sample():
     figure = await measure([Fake("a", [], ms=200_000)], work(), RULES, {})
     assert figure.rows[0].samples_ms == [200_000] and "only the first run" in figure.rows[0].error
 
 
 @pytest.mark.parametrize("other", [[1.0], [float("nan"), 1.0]])
-def test_cosine_of_what_cannot_be_compared_is_no_number(other):
+def test_the_cosine_of_incomparable_results_is_nan(other):
     assert np.isnan(cosine(np.array([1.0, 2.0]), np.array(other)))

@@ -1,4 +1,4 @@
-"""The ONNX writer. The bytes below were read and checked by the reference implementation (onnx.checker, full check)."""
+"""The ONNX writer, compared with bytes that the reference implementation accepts (onnx.checker, full check)."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def test_fields_are_tagged_by_their_wire_type():
     assert _field(3, 1).hex() == "1801" and _field(2, 0.5).hex() == "150000003f" and _field(1, "ab").hex() == "0a026162"
 
 
-def test_a_model_is_these_bytes():
+def test_a_model_is_written_as_these_bytes():
     graph = Builder({"x": ("float32", (2, 2))})
     y = graph.op("Softmax", graph.op("Add", "x", graph.constant("b", np.array([1, 2], np.float32))), axis=-1)
     assert graph.model({y: (2, 2)}).hex() == GOLDEN

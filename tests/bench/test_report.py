@@ -1,4 +1,4 @@
-"""The figures: medians, ratios to the best peer, and that nobody is left out."""
+"""The report of the benchmarks: medians, ratios to the best peer, and a row for every contestant."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def figure():
     )
 
 
-def test_ratio_is_to_the_best_webgpu_peer_then_to_the_best_of_all(figure):
+def test_ratios_are_to_the_best_webgpu_peer_and_to_the_best_of_all(figure):
     assert [(ratio, peer.name) for ratio, peer in figure.ratios()] == [(2.0, "Quick"), (0.5, "Wasm")]
 
 
@@ -37,7 +37,7 @@ def test_the_best_of_all_is_named_once():
     assert [peer.name for _, peer in figure.ratios()] == ["Peer"]
 
 
-def test_no_ratio_without_our_samples():
+def test_there_is_no_ratio_without_our_samples():
     assert (
         Figure(
             "g", "w", 1, "ms", [row("tensorcommons", "webgpu", [], error="lost"), row("P", "webgpu", [1.0])]
@@ -46,13 +46,13 @@ def test_no_ratio_without_our_samples():
     )
 
 
-def test_the_other_ways_of_ours_are_compared_but_are_no_peers():
+def test_our_other_variants_are_compared_but_do_not_count_as_peers():
     figure = Figure("g", "w", 1, "ms", [row("tensorcommons", "webgpu", [2.0]), row("alone", "part", [1.6])])
     assert figure.ratios() == [] and [(ratio, part.name) for ratio, part in figure.parts()] == [(1.25, "alone")]
     assert "  1.25 × the time of alone" in table([figure])
 
 
-def test_table_has_the_ratio_first_then_everybody(figure):
+def test_the_table_has_the_ratio_first_then_every_contestant(figure):
     lines = table([figure]).splitlines()
     assert lines[0] == "softmax over 64 MiB; ms of one in a chain of 4"
     assert lines[1] == "  2.00 × the best WebGPU peer, Quick"
@@ -63,12 +63,12 @@ def test_table_has_the_ratio_first_then_everybody(figure):
     assert any("Broken" in line and "failed: TypeError: no such op" in line for line in lines)
 
 
-def test_a_processor_that_others_use_too_shows(figure):
+def test_a_busy_processor_is_reported(figure):
     figure.loop_ms = [4.0, 9.0, 4.5]
     assert "  the processor: 4.50 (4.00 to 9.00) for a loop of Python" in table([figure])
 
 
-def test_json_goes_out_and_comes_back(figure):
+def test_json_round_trip(figure):
     data = json.loads(json.dumps(to_json([figure])))
     assert data[0]["ratios"][0] == {"ratio": 2.0, "peer": "Quick"}
     assert from_json(data) == [figure]

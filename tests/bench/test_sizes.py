@@ -1,4 +1,4 @@
-"""The table of sizes, and the largest figure that a watch of processes finds."""
+"""The table of sizes, and the peak memory of watched processes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from scripts.random_checkpoint import RandomCheckpoint
 
 
 class Browser:
-    """Stands for this very process, as a renderer."""
+    """Browser whose renderer is this process."""
 
     def new_browser_cdp_session(self) -> Browser:
         return self
@@ -23,7 +23,7 @@ class Browser:
 
 
 @pytest.mark.skipif(not Path("/proc/self/smaps_rollup").exists(), reason="the figures are Linux's")
-def test_a_peak_is_the_largest_that_was_seen():
+def test_the_peak_is_the_largest_sample():
     watch = Watch(Browser())  # type: ignore[arg-type]
     before = watch.now()["renderer"]
     with watch.peak() as most:
@@ -35,7 +35,7 @@ def test_a_peak_is_the_largest_that_was_seen():
     assert available() > 0
 
 
-def test_the_table_has_a_row_a_case():
+def test_the_table_has_a_row_for_each_case():
     taken = {"renderer": 150.4, "GPU": 1300.6}
     row = {"recipe": "bert-large", "kind": "webgpu", "mb": 1336.4, "load_s": 5.04, "second_s": 0.5}
     row |= dict.fromkeys(("ready", "peak", "loaded", "unloaded"), taken)
@@ -46,6 +46,6 @@ def test_the_table_has_a_row_a_case():
     assert "3 in turn under 200 MB" in lines[3] and "1: 150 + 1,301" in lines[4] and "Target crashed" in lines[6]
 
 
-def test_the_cases_are_known_checkpoints_of_the_sizes_that_they_are_for():
+def test_the_cases_are_known_checkpoints_of_the_stated_sizes():
     sizes = [round(RandomCheckpoint(case.recipe).nbytes / 1e8) for case in CASES if case.kind == "webgpu"]
     assert sizes == [3, 13, 25, 64, 2, 23]

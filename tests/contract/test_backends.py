@@ -1,4 +1,4 @@
-"""Every backend keeps the contract: no method missing, none extra, the same signatures; a kernel for every op."""
+"""The contract of backends: exactly its methods and signatures, and a kernel for every op."""
 
 import inspect
 import re
@@ -21,7 +21,7 @@ from tensorcommons.ops.registry import OPS
 
 
 def backends() -> list[type[Backend[Any]]]:
-    """The backend of every registered kind."""
+    """Return the backend of every registered kind."""
     found = [each for each in Backend.__subclasses__() if each.__module__.startswith("tensorcommons.")]
     assert {each.kind for each in found} == set(KINDS)
     return found
@@ -59,14 +59,14 @@ def test_every_compute_op_has_a_webgpu_kernel() -> None:
     assert compute | {"copy", "chain", "linears", "linear_parts", "sum_norm", "scatter_into"} == set(KERNELS)
 
 
-def test_only_products_that_leave_hardware_idle_are_cut() -> None:
+def test_only_products_that_leave_hardware_idle_are_split() -> None:
     cut = {(128, 3072, 768): 4, (128, 768, 768): 4, (128, 1536, 384): 8, (17, 192, 4): 2}
     whole = [(16, 3072, 768), (1024, 1536, 384), (128, 3072, 3072), (128, 95, 768), (128, 1536, 383)]
     empty = [(0, 768, 768), (128, 0, 768), (128, 768, 0)]
     assert {sizes: parts_of_depth(*sizes) for sizes in (*cut, *whole, *empty)} == cut | dict.fromkeys(whole + empty, 1)
 
 
-def test_every_op_has_a_rule_in_webnn_or_a_reason() -> None:
+def test_every_op_has_a_webnn_rule_or_a_reason() -> None:
     assert set(OPS) == {*RULES, *REFUSED}
     assert not RULES.keys() & REFUSED.keys()
 
@@ -87,7 +87,7 @@ def test_a_shader_opens_with_its_formula_bindings_and_dispatch(path: Path) -> No
         assert "bindings:" in head and "dispatch:" in head
 
 
-def test_erf_is_erf_in_float32() -> None:
+def test_erf_is_accurate_in_float32() -> None:
     import math
 
     x = np.concatenate([np.linspace(-6, 6, 20001), [0.0, -0.0, np.inf, -np.inf]])

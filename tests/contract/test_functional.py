@@ -22,18 +22,18 @@ tanh
 """
 
 
-def test_the_names_are_these():
+def test_functional_has_these_names():
     assert functional.__all__ == EXPECTED.split() == sorted(PARAMETERS)
 
 
 @pytest.mark.parametrize("name", functional.__all__)
-def test_parameters_are_pytorchs(name):
+def test_parameters_are_those_of_pytorch(name):
     own = list(inspect.signature(getattr(functional, name)).parameters)
     theirs = [parameter for parameter in PARAMETERS[name] if parameter in own]
     assert own == theirs
 
 
 @pytest.mark.parametrize("name", functional.__all__)
-def test_each_is_documented_and_compared_with_pytorch(name):
+def test_each_function_is_documented_and_compared_with_pytorch(name):
     assert inspect.getdoc(getattr(functional, name))
     assert any(call.function == name for call in CALLS.values())

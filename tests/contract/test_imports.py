@@ -11,9 +11,8 @@ import pytest
 from tensorcommons.backends.kinds import KINDS
 
 PACKAGE = Path(__file__).parents[2] / "pyodide_pkg" / "tensorcommons"
-# From the top down: a module may import what stands in its own row or below, nothing above. A storage is what a leaf of
-# a graph is, so it and what it is made of stand below graph/; the rest of sharing/ makes tensors and runs graphs, and
-# stands above.
+# From the top down: a module may import from its own row and those below. A storage is the value of a leaf of a graph,
+# so storages and their parts are below graph/; the rest of sharing/ makes tensors and runs graphs, and is above it.
 ROWS = (
     ("__init__",),
     ("pipelines", "diagnostics", "refusals"),
@@ -37,13 +36,13 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 
 
 def part_of(parts: Sequence[str]) -> str:
-    """The row's name for a module: its folder or file below the package, or one that is listed by itself."""
+    """Return the name of a module in the rows: its folder or file below the package, or its own entry."""
     whole = "/".join(parts[:2]).removesuffix(".py")
     return whole if whole in LEVEL else parts[0].removesuffix(".py")
 
 
 def imports_of(path: Path) -> set[str]:
-    """The parts of the package that a file imports, by their first name; and foreign modules with a leading dot."""
+    """Return the parts of the package that a file imports, by first name, and other modules with a leading dot."""
     found = set()
     parts = path.relative_to(PACKAGE).parts
     for node in ast.walk(ast.parse(path.read_text("utf-8"))):
@@ -60,16 +59,16 @@ def imports_of(path: Path) -> set[str]:
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.relative_to(PACKAGE).as_posix())
-def test_no_arrow_points_up(path: Path) -> None:
+def test_imports_point_down(path: Path) -> None:
     name = path.relative_to(PACKAGE).as_posix()
     own = part_of(name.split("/"))
     for target in imports_of(path):
         if target in LEVEL and target != own:
-            assert LEVEL[target] <= LEVEL[own], f"{name} imports {target}, which stands above it"
+            assert LEVEL[target] <= LEVEL[own], f"{name} imports {target}, which is above it"
 
 
 def modules_of(path: Path) -> set[Path]:
-    """The files of the package that a file imports, also within functions and for types alone."""
+    """Return the files of the package that a file imports, including imports in functions and for types."""
     found: set[Path] = set()
     for node in ast.walk(ast.parse(path.read_text("utf-8"))):
         if isinstance(node, ast.ImportFrom) and node.level:
@@ -80,13 +79,13 @@ def modules_of(path: Path) -> set[Path]:
     return found - {path}
 
 
-def test_no_files_import_each_other() -> None:
+def test_imports_have_no_cycles() -> None:
     below = {path: modules_of(path) for path in FILES}
     left = set(FILES)
     while ready := {path for path in left if not below[path] & left}:
         left -= ready
     circles = sorted(path.relative_to(PACKAGE).as_posix() for path in left)
-    assert not circles, f"in a circle of imports, or above one: {circles}"
+    assert not circles, f"part of a cycle of imports, or above one: {circles}"
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.relative_to(PACKAGE).as_posix())
@@ -96,7 +95,7 @@ def test_only_bridge_touches_javascript(path: Path) -> None:
         assert path.relative_to(PACKAGE).parts[0] == "bridge", f"{path.name} imports {foreign}"
 
 
-def test_the_package_imports_where_there_is_no_javascript() -> None:
+def test_the_package_imports_without_javascript() -> None:
     modules = [
         "tensorcommons." + ".".join(path.relative_to(PACKAGE).with_suffix("").parts).removesuffix(".__init__")
         for path in FILES
@@ -108,7 +107,7 @@ def test_the_package_imports_where_there_is_no_javascript() -> None:
 
 
 def test_no_kind_of_device_is_compared_outside_the_backends() -> None:
-    """Code outside the backends asks for facts, so that a new kind changes nothing else."""
+    """Code outside the backends depends on facts alone, so that a new kind changes no other file."""
     kinds, found = set(KINDS), []
     for path in FILES:
         name = path.relative_to(PACKAGE).as_posix()

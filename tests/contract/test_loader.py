@@ -1,4 +1,4 @@
-"""The package's JavaScript without a page that registers it: files that import others as one address."""
+"""JavaScript of the package without a page that registers it: files with imports become one URL."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import subprocess
 from tensorcommons.bridge.loader import _data_url
 
 
-def test_a_file_with_imports_is_one_address_that_loads():
+def test_a_file_with_imports_becomes_one_url_that_loads():
     url = _data_url("tokenizer.js", {})
     assert len(url) < 4_000_000
     program = "import(require('fs').readFileSync(0, 'utf8')).then((module) => console.log(typeof module.encodeBatch))"

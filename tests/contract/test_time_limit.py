@@ -1,4 +1,4 @@
-"""The time limit of cases: results and errors pass through, and a hang is reported by where it waits."""
+"""Time limit of cases: results and errors pass through, and a hang is reported with the line that waits."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ async def inside_another_task() -> None:
 
 
 @pytest.mark.parametrize("work", [inside_a_context, inside_another_task])
-async def test_a_hang_is_reported_down_to_the_line_that_waits(work):
+async def test_a_hang_is_reported_with_the_line_that_waits(work):
     with pytest.raises(TimeoutError, match=rf"not done after 0.05 s(.|\n)*in {work.__name__}(.|\n)*in unanswered"):
         await within(0.05, work())
-    assert len(asyncio.all_tasks()) == 1  # this test's own
+    assert len(asyncio.all_tasks()) == 1  # of this test
 
 
 async def test_results_and_errors_pass_through():

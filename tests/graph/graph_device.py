@@ -1,4 +1,4 @@
-"""A device that takes whole graphs, as WebNN does, and refuses what a test wants: NumPy, value by value."""
+"""A device that takes whole graphs, as WebNN does, computes them in NumPy, and refuses the ops that a test names."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Kept(Executable):
 
 
 def evaluated(computation: Computation, leaves: Sequence[Array], host: memoryview) -> list[Array]:
-    """The outputs of a computation by the meaning of its ops."""
+    """Compute the outputs of a computation by the NumPy references of its ops."""
     made: list[Array] = []
     for value in computation.values:
         if value.op is not None:
@@ -40,7 +40,7 @@ def evaluated(computation: Computation, leaves: Sequence[Array], host: memoryvie
 
 
 class GraphBackend(CpuBackend):
-    """``refused`` are the names of the ops that it does not take."""
+    """Backend that refuses the ops in ``refused``."""
 
     kind = "webnn"
     facts = WebNNBackend.facts
@@ -52,7 +52,7 @@ class GraphBackend(CpuBackend):
         self.refused = refused
 
     def allocate(self, handle: int, nbytes: int, spec: Spec | None) -> None:
-        assert spec is not None and spec.nbytes == nbytes, "its memory is typed"
+        assert spec is not None and spec.nbytes == nbytes, "a failed allocation must raise a typed error"
         super().allocate(handle, nbytes, spec)
 
     def refusals(self, plan: Computation) -> Slices[Mapping[int, str]]:
@@ -77,7 +77,7 @@ class GraphBackend(CpuBackend):
 
 
 def graph_device(*refused: str) -> Device:
-    """The device, with NumPy behind it for what it refuses."""
+    """Make the device, with NumPy as the fallback for refused ops."""
     device = Device(GraphBackend(refused))
     device.fallbacks = (Device(CpuBackend()),)
     return device

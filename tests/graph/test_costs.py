@@ -1,4 +1,4 @@
-"""The cost of ops: operations and bytes of known shapes, and of what fusion makes of them."""
+"""Costs of ops: operations and bytes of known shapes, before and after fusion."""
 
 from __future__ import annotations
 
@@ -38,12 +38,12 @@ def test_costs_of_norms_and_reductions() -> None:
     assert _costs(tc.sum(_ones(5, 8), axis=1).node) == (40, 4 * (40 + 5))
 
 
-def test_only_what_is_taken_of_a_table_is_moved() -> None:
+def test_a_lookup_moves_only_the_rows_that_it_reads() -> None:
     taken = tc.take_along_axis(_ones(1000, 4), tc.asarray(np.zeros((2, 4), np.int32)), axis=0)
     assert _costs(taken.node) == (0, 2 * 8 * 4 + 8 * 4)
 
 
-def test_views_cost_nothing_and_a_chain_what_its_ops_cost() -> None:
+def test_views_cost_nothing_and_a_chain_costs_the_sum_of_its_ops() -> None:
     x = _ones(4, 6)
     assert _costs(tc.reshape(x, (24,)).node) == (0, 0)
     y = tc.exp(x * 2.0 + 1.0)

@@ -1,4 +1,4 @@
-"""Identity and merging: what is the same is computed once; what differs anywhere below is not."""
+"""Identity and merging: equal computations are merged, and those that differ anywhere below are not."""
 
 from functools import reduce
 from typing import Any
@@ -19,7 +19,7 @@ from tensorcommons.sharing.storage import Storage
 
 
 def weight(device: Device, array: np.ndarray[Any, Any], *, copy_of: str | None = None) -> tc.Tensor:
-    """A tensor with a content identity, as a loaded weight has."""
+    """Make a tensor with a content identity, like a loaded weight."""
     data = memoryview(array.astype(np.float32).reshape(-1).view(np.uint8))
     identity = copy_of or content_identity(data, array.shape, tc.dtypes.float32)
     return tc.Tensor.of_storage(Storage.upload(device, data, "weights", identity), Spec(array.shape, tc.dtypes.float32))
@@ -42,7 +42,9 @@ def test_two_models_with_equal_weights_are_one_computation(cpu: Device, matrix: 
 
 
 @pytest.mark.parametrize("change", ["weight", "input", "shape", "attribute"])
-def test_what_differs_anywhere_below_is_not_merged(cpu: Device, matrix: np.ndarray[Any, Any], change: str) -> None:
+def test_computations_that_differ_anywhere_are_not_merged(
+    cpu: Device, matrix: np.ndarray[Any, Any], change: str
+) -> None:
     w, other = weight(cpu, matrix), weight(cpu, matrix + (change == "weight"))
     x = leaf("x", 2, 8)
     y = leaf("y" if change == "input" else "x", 3 if change == "shape" else 2, 8)
@@ -51,9 +53,9 @@ def test_what_differs_anywhere_below_is_not_merged(cpu: Device, matrix: np.ndarr
     assert graph.executed == (3 if change == "attribute" else 4)
 
 
-async def test_results_of_one_formula_in_other_shapes_are_not_merged(cpu: Device) -> None:
+async def test_results_of_one_formula_in_different_shapes_are_not_merged(cpu: Device) -> None:
     def ones(*shape: int) -> tc.Tensor:
-        return tc.ones(shape, device=cpu) * 2  # a chain without operands: nothing but its shape says how large it is
+        return tc.ones(shape, device=cpu) * 2  # a chain without operands: only its own shape gives its size
 
     row = tc.asarray(np.array([0, 1], np.float32), device=cpu)
     assert (await (tc.sum(ones(3)) + tc.sum(ones(5))).read()).item() == 16
@@ -84,7 +86,7 @@ def test_every_kind_of_attribute_is_part_of_the_identity() -> None:
         Node(op, {"value": np.zeros(2000)}, (x,), x.spec)  # type: ignore[dict-item]
 
 
-def test_a_deep_graph_over_many_arguments_takes_time_for_its_depth_once() -> None:
+def test_keys_of_a_deep_graph_over_many_arguments_take_linear_time() -> None:
     """Keys are of a fixed length, however many arguments are below."""
     x = leaf("x", 2)
     for number in range(2000):
@@ -92,15 +94,17 @@ def test_a_deep_graph_over_many_arguments_takes_time_for_its_depth_once() -> Non
     assert len(Graph([x.node]).nodes) == 4001 and len(x.node.key) == 64 and len(x.node.arguments) == 2001
 
 
-def test_names_of_inputs_cannot_be_read_as_something_else() -> None:
+def test_names_of_inputs_cannot_collide_with_other_keys() -> None:
     names = ["x", "x\0y", "x', is_stored", "", "None", "weight", None]
     leaves = [
         Node(None, {}, (), Spec((2,), tc.dtypes.float32), name=n, is_stored=s) for n in names for s in (False, True)
     ]
     assert len({leaf.key for leaf in leaves}) == len(leaves)
     host = [Graph([tc.tanh(tc.Tensor(leaf, None)).node]).structure for leaf in leaves if not leaf.is_stored]
-    assert len(set(host)) == len(host), "an input is found by its name"
-    assert len({Graph([leaf]).structure for leaf in leaves if leaf.is_stored}) == 1, "a leaf is found by its place"
+    assert len(set(host)) == len(host), "an input is identified by its name"
+    assert len({Graph([leaf]).structure for leaf in leaves if leaf.is_stored}) == 1, (
+        "a leaf is identified by its position"
+    )
 
 
 def test_equal_keys_of_unequal_specs_are_refused() -> None:
@@ -133,7 +137,7 @@ def test_an_activation_becomes_the_epilogue_of_its_product(cpu: Device, matrix: 
     assert steps(tc.gelu(tc.linear(leaf("x", 2, 8), w)), cpu) == ["linear"]
 
 
-def test_a_product_that_somebody_else_needs_is_not_swallowed(cpu: Device, matrix: np.ndarray[Any, Any]) -> None:
+def test_a_product_with_another_use_is_not_fused(cpu: Device, matrix: np.ndarray[Any, Any]) -> None:
     y = tc.linear(leaf("x", 2, 8), weight(cpu, matrix))
     assert steps(tc.relu(y) + y, cpu) == ["linear", "relu", "add"]
 
@@ -148,7 +152,7 @@ def test_a_residual_becomes_the_epilogue_of_its_product(cpu: Device, matrix: np.
     assert steps(y + y, cpu) == ["linear", "add"]
 
 
-def test_a_residual_goes_into_its_layer_norm(cpu: Device, matrix: np.ndarray[Any, Any]) -> None:
+def test_a_residual_is_fused_into_its_layer_norm(cpu: Device, matrix: np.ndarray[Any, Any]) -> None:
     one, x, y = weight(cpu, matrix[0]), leaf("x", 2, 8), leaf("y", 2, 8)
     assert steps(tc.layer_norm(x + y, one, one), cpu) == ["layer_norm"]
     assert steps(tc.layer_norm(x + one, one, one), cpu) == ["add", "layer_norm"]  # it broadcasts: not the same shape
@@ -169,7 +173,7 @@ def test_merging_heads_after_attention_moves_nothing(cpu: Device) -> None:
 
 
 @pytest.mark.parametrize("more", [0, 1])
-def test_a_chain_takes_as_many_inputs_as_a_kernel_can(more: int) -> None:
+def test_a_chain_has_at_most_as_many_inputs_as_a_kernel(more: int) -> None:
     leaves = [leaf(f"x{number}", 30, 30) for number in range(INPUTS + more)]
     graph = chain_elementwise(Graph([reduce(tc.add, leaves).node]))
     assert sum(node.op is not None for node in graph.nodes) == 1 + more

@@ -1,4 +1,4 @@
-"""Splitting a computation over cores changes nothing but where it is computed."""
+"""Splitting of computations over cores, which does not change the results."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def everything_pays(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def block(x: Tensor, weight: Tensor, heads: int = 2) -> Tensor:
-    """A layer of a transformer, with everything that a split has to follow."""
+    """Build a transformer layer with every kind of op that a split handles."""
     batch, tokens, size = x.shape
 
     def by_heads(y: Tensor) -> Tensor:
@@ -50,7 +50,7 @@ def computation_of(outputs: list[Tensor]) -> tuple[Computation, list[Array]]:
 
 
 def run(stages: list[multicore.Stage], whole: Computation, leaves: list[Array]) -> list[Array]:
-    """The stages in their order, as the backend dispatches them."""
+    """Compute the stages in order, as the backend dispatches them."""
     slots = {(n, multicore.WHOLE): leaves[value.index] for n, value in enumerate(whole.values) if value.op is None}
     for stage in stages:
         given = [np.ascontiguousarray(slots[slot]).reshape(-1).view(np.uint8) for slot in stage.needs]
@@ -69,21 +69,21 @@ def two_layers(x: Tensor, weight: Tensor) -> list[Tensor]:
     ids=["texts", "tokens", "odd tokens", "texts that are no two halves"],
 )
 @pytest.mark.parametrize("count", [2, 3])
-def test_parts_together_are_the_whole(shape: tuple[int, ...], levels: set[int] | None, count: int) -> None:
+def test_parts_compute_what_the_whole_computes(shape: tuple[int, ...], levels: set[int] | None, count: int) -> None:
     check(two_layers, shape, count, levels if count == 2 else None)
 
 
-def test_one_text_needs_the_others_tokens_once_a_layer() -> None:
+def test_the_tokens_of_one_text_are_exchanged_once_per_layer() -> None:
     stages = check(lambda x, weight: [block(block(x, weight), weight)], (1, 8, 8), 2, None)
     assert [(stage.level, stage.part) for stage in stages] == [(0, 0), (0, 1), (1, 0), (1, 1), (2, 0), (2, 1), (3, -1)]
 
 
-def test_texts_by_themselves_need_nothing_of_each_other() -> None:
+def test_separate_texts_exchange_nothing() -> None:
     stages = check(lambda x, weight: [block(block(x, weight), weight)], (2, 4, 8), 2, None)
     assert [(stage.level, stage.part) for stage in stages] == [(0, 0), (0, 1), (1, -1)]
 
 
-def test_what_is_small_stays_one_graph(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_small_computation_stays_one_graph(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(multicore, "WORK", 1e9)
     assert len(check(two_layers, (4, 6, 8), 2, None)) == 1
 
@@ -103,11 +103,11 @@ def check(
     return stages
 
 
-async def test_a_deep_computation_needs_no_deep_stack() -> None:
+async def test_a_deep_computation_is_split_without_recursion() -> None:
     devices = await tc.open_devices(prefer=["cpu"])
     x, weight = (tc.asarray(numbers(*shape), device=devices.opened[0]) for shape in ((2, 8, 4), (4, 4)))
     y = x
-    for _ in range(2000):  # a batch of two: one stage of two graphs, each as deep as all of it
+    for _ in range(2000):  # a batch of two: one stage of two graphs, each as deep as the whole
         y = tc.tanh(tc.linear(y, weight))
     whole, leaves = computation_of([y])
     stages = multicore.stages_of(whole, 2)

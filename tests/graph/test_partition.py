@@ -1,4 +1,4 @@
-"""Nodes that a device refuses run on the next one, in parts where that pays, with the results of one device."""
+"""Partition of graphs: nodes that a device refuses run on its fallback, with the results of a single device."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def cpu_takes(monkeypatch: pytest.MonkeyPatch, rates: Rates) -> None:
 
 @pytest.fixture
 def splits(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Moving the whole graph is too expensive."""
+    """Make moving the whole graph too expensive."""
     cpu_takes(monkeypatch, Rates(0.0, 1e-6, 1e9, 1e9))
 
 
@@ -41,7 +41,7 @@ def network(x: Tensor, weight: Tensor) -> Tensor:
     return hidden
 
 
-async def test_parts_give_what_one_device_gives(splits: None) -> None:
+async def test_parts_compute_what_one_device_computes(splits: None) -> None:
     device, alone = graph_device("leaders", "merge_runs"), Device(CpuBackend())
     x, weight = numbers(5, 8), numbers(8, 8, seed=1) / 3
     got, wanted = (network(*(tc.asarray(a, device=each) for a in (x, weight))) for each in (device, alone))
@@ -55,7 +55,7 @@ async def test_parts_give_what_one_device_gives(splits: None) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("refused", [(), ("leaders", "merge_runs")])
-async def test_a_graph_of_many_nodes_runs_in_pieces_of_its_device(
+async def test_a_graph_with_too_many_nodes_runs_as_several_on_its_device(
     monkeypatch: pytest.MonkeyPatch, refused: tuple[str, ...]
 ) -> None:
     cpu_takes(monkeypatch, Rates(0.0, 1e9, 1e-3, 1e9))  # moving the whole graph is too expensive
@@ -74,7 +74,7 @@ async def test_a_graph_of_many_nodes_runs_in_pieces_of_its_device(
     assert all(part.graph.executed <= most for part in program_of(device).parts)
 
 
-async def test_a_graph_whose_parts_do_not_pay_moves_as_a_whole() -> None:
+async def test_a_graph_moves_as_a_whole_where_parts_cost_more() -> None:
     device = graph_device("leaders")
     x = tc.asarray(numbers(3, 4), device=device)
     result = tc.sort(tc.exp(x)) + 1
@@ -82,7 +82,7 @@ async def test_a_graph_whose_parts_do_not_pay_moves_as_a_whole() -> None:
     assert [part.device for part in program_of(device).parts] == [device.fallback]
 
 
-async def test_nothing_is_left_behind_and_numbers_do_not_cross(splits: None) -> None:
+async def test_a_run_in_parts_frees_everything_and_copies_no_scalars(splits: None) -> None:
     device = graph_device("exp")
     assert device.fallback is not None
     x = tc.asarray(numbers(4, 4), device=device)
@@ -96,7 +96,7 @@ async def test_nothing_is_left_behind_and_numbers_do_not_cross(splits: None) -> 
     assert (device.backend.live_buffers(), device.fallback.backend.live_buffers()) == (0, 0)
 
 
-async def test_outputs_are_leaves_views_and_values_of_both_devices(splits: None) -> None:
+async def test_outputs_can_be_leaves_views_and_values_of_both_devices(splits: None) -> None:
     device = graph_device("exp")
     a = numbers(3, 4)
     function = tc.compile(lambda x: [x, tc.exp(x), tc.permute_dims(tc.exp(x), (1, 0)), tc.linear(x, x), x[:, 1:]])
@@ -105,7 +105,7 @@ async def test_outputs_are_leaves_views_and_values_of_both_devices(splits: None)
         np.testing.assert_allclose(await tensor.read(), wanted, rtol=1e-6)
 
 
-async def test_a_run_that_fails_gives_its_copies_back_at_once(splits: None, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_failed_run_frees_its_copies_at_once(splits: None, monkeypatch: pytest.MonkeyPatch) -> None:
     device = graph_device("exp")
     assert device.fallback is not None
     x = tc.asarray(numbers(64, 64), device=device)
@@ -132,7 +132,7 @@ async def test_without_a_fallback_the_reason_is_raised() -> None:
 
 
 def growing_model() -> tuple[tc.TensorSharingManager, Device, tc.SharedTensor]:
-    """A device without exp, and a weight of its own that the part with exp needs."""
+    """Build a graph of which a device without exp holds a weight that the part with exp needs."""
     device = graph_device("exp")
     cpu = device.fallback
     assert cpu is not None
@@ -164,7 +164,7 @@ async def test_a_weight_stays_on_the_fallback_while_the_program_lives(splits: No
 
 
 class Lost(CpuBackend):
-    """A device that is lost in its first run, and does not come back."""
+    """A device that is lost in its first run and cannot be opened again."""
 
     is_lost = False
     kind = "webgpu"
@@ -177,7 +177,7 @@ class Lost(CpuBackend):
         raise DeviceUnavailable("webgpu", "it does not come back")
 
 
-async def test_a_lost_fallback_is_replaced_by_the_one_after_it(splits: None) -> None:
+async def test_a_lost_fallback_is_replaced_by_the_next_one(splits: None) -> None:
     device = graph_device("leaders", "merge_runs")
     device.fallbacks = (Device(Lost()), *device.fallbacks)
     x, weight = numbers(5, 8), numbers(8, 8, seed=1) / 3

@@ -1,4 +1,4 @@
-"""The memory plan: nothing that is alive is overwritten, and the arena is nearly the largest live set."""
+"""Memory plans: live values never overlap, and the arena is little larger than the largest live set."""
 
 import random
 
@@ -16,7 +16,7 @@ lives_of = st.lists(
 
 
 @given(lives_of, st.integers(0, 4))
-def test_values_alive_together_never_overlap(lives: list[Life], reserved: int) -> None:
+def test_live_values_never_overlap(lives: list[Life], reserved: int) -> None:
     start = reserved * ALIGNMENT
     end = pack(lives, start)
     for i, a in enumerate(lives):
@@ -28,7 +28,7 @@ def test_values_alive_together_never_overlap(lives: list[Life], reserved: int) -
 
 
 @given(lives_of)
-def test_the_plan_is_at_least_the_lower_bound_and_at_most_the_sum(lives: list[Life]) -> None:
+def test_the_arena_is_between_the_largest_live_set_and_the_sum(lives: list[Life]) -> None:
     end = pack(lives)
     assert lower_bound(lives) <= end <= sum(life.nbytes for life in lives)
 

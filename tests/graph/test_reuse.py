@@ -1,4 +1,4 @@
-"""Cuts: where graphs part, what a cut is known by, and what is left to run when one is found."""
+"""Reuse points: where graphs diverge, the identity of a point, and the rest of a graph after one is found."""
 
 from __future__ import annotations
 
@@ -24,38 +24,38 @@ def graph_of(*tensors: tc.Tensor) -> Graph:
     return fuse(Graph([tensor.node for tensor in tensors]))
 
 
-def test_graphs_are_cut_where_they_part_and_at_their_outputs(cpu: Device, matrix: np.ndarray[Any, Any]) -> None:
+def test_reuse_points_are_outputs_and_where_graphs_diverge(cpu: Device, matrix: np.ndarray[Any, Any]) -> None:
     w, x = weight(cpu, matrix), leaf("x", 2, 8)
     hidden = tc.gelu(tc.linear(x, w))
     one, other = graph_of(tc.sum(hidden, axis=1)), graph_of(tc.max(hidden, axis=1))
     cuts = reuse_points(one, [other])
-    assert [cut.node.op.name for cut in cuts if cut.node.op] == ["sum", "linear"], "the gelu is in the product"
+    assert [cut.node.op.name for cut in cuts if cut.node.op] == ["sum", "linear"], "the gelu is fused into the product"
     assert all(cut.weights == (w.node.storage,) and cut.arguments == ("x",) for cut in cuts)
     assert [cut.node.op.name for cut in reuse_points(one, []) if cut.node.op] == ["sum"]
     back = reuse_points(other, [one])
     assert cuts[1].identity == back[1].identity != back[0].identity
 
 
-def test_a_value_that_the_other_gives_as_it_is_is_a_cut(cpu: Device, matrix: np.ndarray[Any, Any]) -> None:
+def test_an_output_of_the_other_graph_is_a_reuse_point(cpu: Device, matrix: np.ndarray[Any, Any]) -> None:
     w, x = weight(cpu, matrix), leaf("x", 2, 8)
     hidden = tc.linear(x, w)
     (_, cut) = reuse_points(graph_of(tc.sum(hidden)), [graph_of(hidden)])
     assert cut.node.op is not None and cut.node.op.name == "linear"
 
 
-def test_what_no_weight_went_into_is_no_cut(cpu: Device, matrix: np.ndarray[Any, Any]) -> None:
+def test_a_value_without_weights_is_not_a_reuse_point(cpu: Device, matrix: np.ndarray[Any, Any]) -> None:
     w, x = weight(cpu, matrix), leaf("x", 2, 8)
     mask = tc.exp(x) + x
     cuts = reuse_points(graph_of(tc.linear(mask, w)), [graph_of(tc.sum(mask), tc.max(mask))])
     assert [cut.node.op.name for cut in cuts if cut.node.op] == ["linear"]
 
 
-def test_bytes_that_nobody_can_name_make_no_cut(cpu: Device, matrix: np.ndarray[Any, Any]) -> None:
+def test_values_of_unidentified_bytes_are_not_reuse_points(cpu: Device, matrix: np.ndarray[Any, Any]) -> None:
     w, unknown = weight(cpu, matrix), tc.asarray(np.ones((40, 40), np.float32), device=cpu)
     assert reuse_points(graph_of(tc.sum(tc.linear(unknown[:2, :8], w))), []) == []
 
 
-def test_a_cut_is_known_by_what_it_is_and_not_by_names(cpu: Device, matrix: np.ndarray[Any, Any]) -> None:
+def test_the_identity_of_a_reuse_point_does_not_depend_on_names(cpu: Device, matrix: np.ndarray[Any, Any]) -> None:
     def cut(x: str, y: str, array: np.ndarray[Any, Any] = matrix) -> Any:
         w = weight(cpu, array)
         (found,) = reuse_points(graph_of(tc.linear(leaf(x, 2, 8), w) * leaf(y, 2, 8)), [])
@@ -66,11 +66,11 @@ def test_a_cut_is_known_by_what_it_is_and_not_by_names(cpu: Device, matrix: np.n
     one, two = {"a": b"1", "b": b"2", "c": b"1", "d": b"2"}, {"a": b"2", "b": b"1"}
     assert cut("a", "b").key(one) == cut("c", "d").key(one) == cut("b", "a").key(two)
     assert cut("a", "b").key(one) != cut("a", "b").key(two)
-    assert cut("a", "a").identity != cut("a", "b").identity, "one input twice is not two inputs"
+    assert cut("a", "a").identity != cut("a", "b").identity, "one input twice must differ from two inputs"
     assert cut("a", "b", matrix + 1).identity != cut("a", "b").identity
 
 
-def test_what_is_left_is_part_of_the_whole(cpu: Device, matrix: np.ndarray[Any, Any]) -> None:
+def test_the_remaining_graph_is_part_of_the_whole(cpu: Device, matrix: np.ndarray[Any, Any]) -> None:
     w, x = weight(cpu, matrix), leaf("x", 2, 8)
     hidden = tc.relu(tc.linear(x, w))
     whole = graph_of(tc.sum(tc.exp(hidden) + hidden, axis=1), hidden)
@@ -88,7 +88,7 @@ def test_what_is_left_is_part_of_the_whole(cpu: Device, matrix: np.ndarray[Any, 
     assert needed(whole, [cut.node]) == len(left) and needed(whole, [total.node, cut.node]) == 0
 
 
-def test_what_is_not_found_is_kept_on_the_way(cpu: Device, matrix: np.ndarray[Any, Any]) -> None:
+def test_reuse_points_that_are_not_found_become_outputs(cpu: Device, matrix: np.ndarray[Any, Any]) -> None:
     w, x = weight(cpu, matrix), leaf("x", 2, 8)
     hidden = tc.linear(x, w)
     deeper = tc.linear(tc.exp(hidden), w)
@@ -101,5 +101,5 @@ def test_what_is_not_found_is_kept_on_the_way(cpu: Device, matrix: np.ndarray[An
     assert remainder_of(whole, cuts, [], keep=False).kept == ()
     assert remainder_of(whole, cuts, by_size[:1], keep=True).kept == (by_size[1],)
     last = remainder_of(whole, cuts, inner, keep=True)
-    assert list(last.taken.values()) == [by_size[1]] and last.kept == (), "what is behind it is not needed"
+    assert list(last.taken.values()) == [by_size[1]] and last.kept == (), "nodes below a found point were kept"
     assert remainder_of(whole, cuts, [total], keep=True).missing == ()

@@ -1,4 +1,4 @@
-"""Cuts of a graph into segments, and the values that cross them."""
+"""Cuts of a graph into segments, and the values that cross the cuts."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ LAYER = 2 * 16 * 64 * 4  # bytes of one layer's weights
 
 
 def layers_on(cpu: Device) -> Graph:
-    """Four layers of two products: 16 wide, and 64 between."""
+    """Build four layers of two products, with widths of 16 and 64."""
     rng, hidden = np.random.default_rng(0), leaf("x", 2, 16)
     for _ in range(4):
         up, down = (weight(cpu, rng.standard_normal(shape).astype(np.float32)) for shape in ((64, 16), (16, 64)))
@@ -47,7 +47,7 @@ def test_a_stack_of_layers_is_cut_between_them(cpu: Device, nbytes: int, expecte
     assert [node for segment in segments for node in segment] == computed(layers)
 
 
-def test_a_device_says_what_a_leaf_takes_and_how_many_nodes_it_has(cpu: Device) -> None:
+def test_the_device_gives_the_bytes_of_leaves_and_the_maximum_of_nodes(cpu: Device) -> None:
     layers = layers_on(cpu)
     assert products(segments_of(computed(layers), Bounds(nbytes=LAYER, weigh=lambda node: 2 * node.nbytes))) == [1] * 8
     assert all(len(segment) <= 3 for segment in segments_of(computed(layers), Bounds(nodes=3)))
@@ -58,10 +58,10 @@ def test_layers_of_one_shape_are_one_structure(cpu: Device) -> None:
     parts = parts_of(layers_on(cpu), cpu, cpu, {}, lambda device: Bounds(nbytes=LAYER))
     _, *middle, _ = (part.graph.structure for part in parts)
     assert len(parts) == 4 and len(set(middle)) == 1
-    assert all(len(part.made) == 1 for part in parts), "only the hidden state crosses"
+    assert all(len(part.made) == 1 for part in parts), "only the hidden state may cross"
 
 
-def test_a_view_that_would_be_copied_is_made_by_each_segment_that_needs_it(cpu: Device) -> None:
+def test_a_view_that_would_be_copied_is_made_in_each_segment_that_uses_it(cpu: Device) -> None:
     rng = np.random.default_rng(0)
     one, two = (weight(cpu, rng.standard_normal((4, 4)).astype(np.float32)) for _ in range(2))
     x = tc.linear(leaf("x", 4, 4), one)

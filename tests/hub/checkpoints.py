@@ -1,4 +1,4 @@
-"""A safetensors writer for tests: it writes whatever it is told, also what no reader should take."""
+"""A safetensors writer for tests, which also writes invalid files."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 
 def pack(header: Any, data: bytes = b"", length: int | None = None) -> bytes:
-    """A file with ``header`` (an object, or raw bytes) that claims to be ``length`` bytes long."""
+    """Return a file with ``header`` (an object, or raw bytes), whose length field has the value ``length``."""
     raw = header if isinstance(header, bytes) else json.dumps(header).encode()
     return (len(raw) if length is None else length).to_bytes(8, "little") + raw + data
 

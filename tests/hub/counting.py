@@ -1,4 +1,4 @@
-"""A folder on a real server that notes what it was asked for and how many bytes of bodies it sent."""
+"""A folder on a real server that records its requests and the bytes of bodies that it sent."""
 
 from __future__ import annotations
 
@@ -27,8 +27,9 @@ class Answer:
 
 @dataclass
 class Counting:
-    """``mode``: "" is a good server, "down" answers 503, "bare" sends no validators, "weak" a weak ETag alone, "date"
-    the date alone, "picky" drops conditional GETs."""
+    """Server by ``mode``: "" behaves well, "down" answers 503, "bare" sends no validators, "weak" only a weak ETag,
+    "date" only the date, "picky" drops conditional GETs.
+    """
 
     folder: Path
     url: str = ""
@@ -41,7 +42,7 @@ class Counting:
         return answers
 
     def body_bytes(self) -> int:
-        """Bytes of good bodies since the last call; an error's page does not count."""
+        """Return the bytes of bodies since the last call, without those of error pages."""
         return sum(answer.nbytes for answer in self.since() if answer.status < 400)
 
     def _sends(self, header: bytes) -> bool:

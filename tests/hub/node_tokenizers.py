@@ -1,4 +1,4 @@
-"""Tokenizers under CPython: the JavaScript half runs in one Node process."""
+"""Tokenizers under CPython: their JavaScript runs in one Node process."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tensorcommons.hub.tokenizer import Tokenizer
 
 
 class Host:
-    """A Node process that holds tokenizers."""
+    """A Node process that runs tokenizers."""
 
     def __init__(self) -> None:
         script, module = ROOT / "tests" / "hub" / "tokenizer_host.mjs", PACKAGE / "bridge" / "tokenizer.js"
@@ -54,12 +54,12 @@ def _end(process: subprocess.Popen[str]) -> None:
 
 @cache
 def host() -> Host:
-    """The process of this test run."""
+    """Return the process of this test run."""
     return Host()
 
 
 class NodeEngine:
-    """An ``Engine`` in the Node process."""
+    """``Engine`` in the Node process."""
 
     def __init__(self, raw: bytes, changes: str, file: str) -> None:
         self.file = file
@@ -97,7 +97,7 @@ class NodeEngine:
 
 
 def answers_of(engine: NodeEngine, texts: list[str]) -> tuple[Any, list[list[str]]]:
-    """The results that scripts/goldens_tokenizers.py stores for these texts."""
+    """Compute the results that scripts/goldens_tokenizers.py stores for these texts."""
     options = {"limit": None, "left": False, "overlap": None, "special": True}
     inputs = [rows for *_, rows in unpack(engine.encode(texts, None, options))] if texts else []
     answers = [np.concatenate([[rows.shape[1]], rows[[0, 3, 4, 5]].reshape(-1)]) for rows in inputs]
@@ -107,13 +107,13 @@ def answers_of(engine: NodeEngine, texts: list[str]) -> tuple[Any, list[list[str
 
 
 async def create_tokenizer(raw: bytes, changes: str, file: str) -> NodeEngine:
-    """In the place of ``bridge.tokenizers.create_tokenizer``."""
+    """Replacement of ``bridge.tokenizers.create_tokenizer``."""
     return NodeEngine(raw, changes, file)
 
 
 @contextmanager
 def in_node():
-    """Within it tokenizers run in Node."""
+    """Run tokenizers in Node within the block."""
     real = tokenizers.create_tokenizer
     tokenizers.create_tokenizer = create_tokenizer  # type: ignore[assignment]
     try:
@@ -123,6 +123,6 @@ def in_node():
 
 
 async def tokenizer_of(source: Any, shared: Any = None) -> Tokenizer:
-    """The tokenizer of a folder or of files by name."""
+    """Load the tokenizer of a folder, or of files by name."""
     with in_node():
         return await Tokenizer.from_source(open_source(source), shared=shared)

@@ -1,4 +1,4 @@
-"""Read a tensor whole, as no model does."""
+"""Reading of whole tensors, for comparisons."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from tensorcommons.hub.weights import WeightsFile, label_of
 
 
 async def read_tensor(weights: WeightsFile, entry: TensorEntry) -> bytes:
-    """A tensor's bytes, chunk by chunk."""
+    """Read the bytes of a tensor, chunk by chunk."""
     data, digests = b"", b""
     for chunk in weights.chunks(entry):
         block, some = await weights.read(chunk)

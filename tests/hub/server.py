@@ -1,12 +1,12 @@
-"""A real HTTP server on this machine that misbehaves on demand: ``/mode/file`` answers the way ``mode`` says.
+"""A real HTTP server on this machine that misbehaves on demand: ``mode`` of ``/mode/file`` selects the behaviour.
 
 Modes: ``good`` (Range works), ``plain`` (Range is ignored), ``chunked`` (no Content-Length), ``cut`` (half of the
 bytes, then the connection is closed), ``hiccup`` (``cut`` without a Range, ``good`` with one), ``stall`` (half of the
 bytes, then silence), ``slow`` (1 KiB at a time), ``redirect`` (to ``good``), ``loop`` (to itself), ``error`` (500),
 ``elsewhere`` (to ``good`` of the server ``other``), ``shifted`` (the wrong range), ``refused`` (ranges get 416),
 ``patchy`` (the first three answers of each weights file are ``cut``), ``whole`` (206 where no range was asked for),
-``gzip`` (compressed, unasked), ``endless`` (the file again and again). A file has an ETag of its content, unless it is
-in ``bare``.
+``gzip`` (compressed without being accepted), ``endless`` (the file repeated). A file has an ETag of its content, unless
+it is in ``bare``.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ Server = TypeVar("Server", bound=ThreadingHTTPServer)
 
 
 class FileServer(ThreadingHTTPServer):
-    """Serves ``files`` (path after the mode → bytes). ``requests`` records (path, Range header or None)."""
+    """Server of ``files`` (path after the mode → bytes). ``requests`` records (path, Range header or None)."""
 
     daemon_threads = True
     request_queue_size = 64
@@ -42,14 +42,14 @@ class FileServer(ThreadingHTTPServer):
         self.bare: set[str] = set()  # files without an ETag
         self.more: dict[str, dict[str, str]] = {}  # other headers of a file
         self.gone = threading.Event()  # the client closed a stalled or slow connection
-        self.released = threading.Event()  # lets stalled connections end with the test
+        self.released = threading.Event()  # set at the end of the test, to end stalled connections
 
     @property
     def address(self) -> str:
         return f"http://127.0.0.1:{self.server_address[1]}"
 
     def handle_error(self, request: object, client_address: object) -> None:
-        """A client that goes away is part of the tests."""
+        """Ignore errors of closed connections, which tests cause."""
 
 
 class Handler(BaseHTTPRequestHandler):

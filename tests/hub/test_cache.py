@@ -1,4 +1,4 @@
-"""The cache: what was downloaded once is not downloaded again, whatever the storage or the server does meanwhile."""
+"""The cache of downloads: files are not downloaded twice, whatever faults the storage or the server has."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def server(running: Counting):
 
 
 async def visit(url: str, cache: Cache, model: str = MODEL) -> dict[str, bytes]:
-    """Load a model's files as a page does that was just opened: nothing but the cache's store is left of before."""
+    """Load the files of a model as in a newly opened page: only the store of the cache persists."""
     source = CachedSource(open_source(url + model), cache)
     await source.read("config.json")
     await read_optional_json(source, "sentence_bert_config.json")
@@ -84,7 +84,7 @@ def blobs(store: MemoryStore) -> list[str]:
 
 class TestVisits:
     @pytest.mark.parametrize("kind", ["memory", "folder"])
-    async def test_the_second_one_downloads_nothing(self, server, tmp_path, kind):
+    async def test_the_second_visit_downloads_nothing(self, server, tmp_path, kind):
         store = MemoryStore() if kind == "memory" else FolderStore(tmp_path / "cache")
         first = await visit(server.url, Cache(store))
         sent = server.body_bytes()
@@ -107,7 +107,7 @@ class TestVisits:
         assert sum(len(data) > SMALL for data in common) > 10
         assert grown < (TINY / TWIN / WEIGHTS).stat().st_size - sum(map(len, common)) + in_record + 20_000
 
-    async def test_what_is_small_is_in_its_files_record(self, server):
+    async def test_small_tensors_are_stored_in_the_record_of_their_file(self, server):
         store = MemoryStore()
         await visit(server.url, Cache(store))
         right = await expected()
@@ -121,7 +121,7 @@ class TestVisits:
         assert await visit(server.url, Cache(store)) == right
         assert all(answer.nbytes > SMALL for answer in server.since() if answer.status in (200, 206))
 
-    async def test_the_identity_is_that_of_sharing(self):
+    async def test_the_identity_of_a_tensor_is_that_of_sharing(self):
         async with await open_source(TINY / MODEL).open(WEIGHTS) as stream:
             entry = (await read_header(stream, WEIGHTS)).entries[0]
             data = await stream.read_exact(entry.nbytes)
@@ -129,7 +129,7 @@ class TestVisits:
             memoryview(as_array(entry, data)).cast("B"), entry.shape, dtypes.float32
         )
 
-    async def test_two_at_once_both_work_and_keep_one_copy(self, server):
+    async def test_two_simultaneous_visits_work_and_store_one_copy(self, server):
         store = MemoryStore()
         cache = Cache(store)
         found = await asyncio.gather(*(visit(server.url, cache) for _ in range(3)))
@@ -138,7 +138,7 @@ class TestVisits:
         assert await visit(server.url, Cache(store)) == found[0]
         assert server.body_bytes() == 0
 
-    async def test_one_that_was_left_early_is_continued(self, server):
+    async def test_an_interrupted_visit_is_continued(self, server):
         store = MemoryStore()
         source = CachedSource(open_source(server.url + MODEL), Cache(store))
         async with await WeightsFile.open(source, WEIGHTS) as weights:
@@ -152,7 +152,7 @@ class TestVisits:
         rest = entries[-1].stop - entries[half].start
         assert [(answer.status, answer.nbytes) for answer in answers] == [(304, 0), (206, rest)]
 
-    async def test_a_tensor_takes_its_size_once(self, tmp_path):
+    async def test_common_tensors_are_stored_once(self, tmp_path):
         data = bytearray(np.random.default_rng(0).bytes(8 << 20))
         cache = Cache(FolderStore(tmp_path))
         identity = identity_of(data)
@@ -165,12 +165,12 @@ class TestVisits:
         tracemalloc.stop()
         assert found is not None and bytes(found[0]) == data
         assert out < 1 << 20
-        assert peak < len(data) + (3 << 20), "and a piece"
+        assert peak < len(data) + (3 << 20), "and one partial chunk"
 
 
 class TestDamage:
     @pytest.mark.parametrize("damage", ["flipped", "short", "long", "empty", "gone"])
-    async def test_only_what_is_damaged_is_fetched_again(self, server, damage):
+    async def test_only_damaged_entries_are_fetched_again(self, server, damage):
         store = MemoryStore()
         await visit(server.url, Cache(store))
         whole = dict(store.entries)
@@ -192,7 +192,7 @@ class TestDamage:
         await visit(server.url, Cache(store))
         assert server.body_bytes() == 0
 
-    async def test_any_entry_may_be_damaged_in_any_byte(self, server):
+    async def test_damage_of_any_byte_of_any_entry_is_repaired(self, server):
         store = MemoryStore()
         await visit(server.url, Cache(store))
         whole = dict(store.entries)
@@ -206,7 +206,7 @@ class TestDamage:
             assert await visit(server.url, Cache(store)) == right, name
             assert store.entries.keys() == whole.keys()
 
-    async def test_a_record_of_another_version_is_read_anew(self, server):
+    async def test_a_record_of_another_version_is_ignored(self, server):
         store = MemoryStore()
         await visit(server.url, Cache(store))
         for name in list(store.entries):
@@ -215,7 +215,7 @@ class TestDamage:
                 store.entries[name] = identity_of(text).encode() + text
         assert await visit(server.url, Cache(store)) == await expected()
 
-    async def test_a_server_that_changed_under_a_pinned_address_is_told(self, folder, tmp_path):
+    async def test_a_changed_file_at_a_pinned_address_is_an_error(self, folder, tmp_path):
         shutil.copytree(folder, tmp_path / "served")
         place = f"org/name/resolve/{'a' * 40}/"
         with counted(tmp_path / "served") as server:
@@ -236,11 +236,11 @@ class TestDamage:
 
 
 class CrashError(BaseException):
-    """The tab is gone."""
+    """End of the tab."""
 
 
 class FaultyStore(MemoryStore):
-    """Counts every call; ``fault(call number, method, name, data)`` may raise."""
+    """Store that counts calls; ``fault(call number, method, name, data)`` may raise."""
 
     def __init__(self, entries, fault):
         super().__init__()
@@ -290,8 +290,8 @@ class TestFaults:
     @pytest.mark.slow
     @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
     @given(data=st.data())
-    def test_a_crash_at_any_point_costs_nothing_but_time(self, running, data):
-        """Also one that leaves the entry half written under its own name, as a browser without renaming does."""
+    def test_a_crash_at_any_call_leaves_a_usable_cache(self, running, data):
+        """Includes crashes that leave an entry half written under its own name, as in a browser without renaming."""
         at = data.draw(st.integers(1, 300), "call")
         torn = data.draw(st.booleans(), "torn")
         started = data.draw(st.booleans(), "second model")
@@ -336,7 +336,7 @@ class TestFaults:
         kind=st.sampled_from([errno.EIO, errno.EACCES, errno.ENOSPC, errno.EBUSY, errno.ENOENT]),
         warm=st.booleans(),
     )
-    def test_whatever_the_store_refuses_the_load_goes_on(self, running, calls, forever, kind, warm):
+    def test_loading_succeeds_whichever_call_the_store_refuses(self, running, calls, forever, kind, warm):
         def refuse(store, call, method, name, content):
             if call in calls or (forever and calls and call > max(calls)):
                 raise OSError(kind, "refused")
@@ -353,14 +353,14 @@ class TestFaults:
 
         asyncio.run(story())
 
-    async def test_no_storage_at_all_says_why(self, server):
+    async def test_missing_storage_is_reported_with_the_reason(self, server):
         cache = Cache(None, reason="this browser keeps no files for this page (SecurityError)")
         assert await visit(server.url, cache) == await expected()
         assert cache.status == "off: this browser keeps no files for this page (SecurityError)"
         await cache.clear()
         assert (await cache.usage(), await cache.remove_unused(0)) == (0, 0)
 
-    async def test_outside_a_browser_it_is_off_until_a_folder_is_named(self, tmp_path):
+    async def test_outside_a_browser_the_cache_is_off_without_a_folder(self, tmp_path):
         assert "not in a browser" in (await open_cache()).status
         assert (await open_cache(None)).status == "off: cache=None"
         named = await open_cache(tmp_path)
@@ -378,7 +378,7 @@ def quota(limit):
 
 
 class TestSpace:
-    async def test_a_full_store_is_said_and_what_fits_is_used(self, server):
+    async def test_a_full_store_is_reported_and_used_as_far_as_it_goes(self, server):
         store = FaultyStore({}, quota(50_000))
         cache = Cache(store)
         assert await visit(server.url, cache) == await expected()
@@ -387,7 +387,7 @@ class TestSpace:
         assert await visit(server.url, Cache(store)) == await expected()
         assert server.body_bytes() < first
 
-    async def test_what_nobody_uses_makes_place(self, server):
+    async def test_unused_entries_are_evicted(self, server):
         old = Cache(store := FaultyStore({}, no_fault))
         await visit(server.url + f"org/name/resolve/{'a' * 40}/", old, TWIN)
         store.fault = quota(sum(map(len, store.entries.values())) + 10_000)
@@ -398,7 +398,7 @@ class TestSpace:
         await visit(server.url, Cache(store))
         assert server.body_bytes() == 0
 
-    async def test_the_least_recently_used_goes_and_what_is_shared_stays(self, server):
+    async def test_the_least_recently_used_file_is_evicted_but_not_shared_chunks(self, server):
         now = [1e9]
         store = MemoryStore()
 
@@ -423,19 +423,19 @@ class TestSpace:
         assert server.body_bytes() == 0
         assert await visit(server.url, cache(), TWIN) == await expected(TWIN)
         now[0] += 2 * TOUCH
-        await visit(server.url, cache(), TWIN)  # used again: now the other one is the older
+        await visit(server.url, cache(), TWIN)  # used again, so the other one is now the least recently used
         await cache().remove_unused(alone[TWIN])
         server.since()
         await visit(server.url, cache(), TWIN)
         assert server.body_bytes() == 0
 
-    async def test_what_this_page_uses_stays_above_the_limit(self, server):
+    async def test_files_in_use_stay_above_the_limit(self, server):
         cache = Cache(MemoryStore(), limit=1)
         await visit(server.url, cache)
         assert await cache.remove_unused() == 0
         assert await cache.usage() > 50_000
 
-    async def test_leftovers_go_after_a_day_and_foreign_files_never(self, server, tmp_path):
+    async def test_leftovers_are_removed_after_a_day_and_foreign_files_never(self, server, tmp_path):
         now = [0.0]
         (tmp_path / "holiday.jpg").write_bytes(b"!")
         cache = Cache(FolderStore(tmp_path), clock=lambda: now[0])
@@ -451,7 +451,7 @@ class TestSpace:
         await cache.clear()
         assert [path.name for path in tmp_path.iterdir()] == ["holiday.jpg"]
 
-    async def test_clear_begins_anew_after_a_failure(self, server):
+    async def test_clear_can_be_repeated_after_a_failure(self, server):
         store = FaultyStore({}, quota(1_000))
         cache = Cache(store)
         await visit(server.url, cache)
@@ -479,11 +479,11 @@ class TestFreshness:
             ("https://host/m/model.safetensors", False),
         ],
     )
-    def test_an_address_is_immutable_or_not(self, address, answer):
+    def test_immutable_addresses(self, address, answer):
         assert is_immutable(address) is answer
 
     @pytest.mark.parametrize("place", [f"org/name/resolve/{'a' * 40}/", ""])
-    async def test_a_pinned_address_is_not_even_asked_about(self, server, place):
+    async def test_a_pinned_address_is_not_revalidated(self, server, place):
         store = MemoryStore()
         await visit(server.url + place, Cache(store))
         server.since()
@@ -491,14 +491,14 @@ class TestFreshness:
         statuses = Counter(answer.status for answer in server.since())
         assert statuses == ({} if place else {304: 2, 404: 1})
 
-    async def test_a_version_in_the_query_pins_too(self, server):
+    async def test_a_version_in_the_query_pins_an_address(self, server):
         store = MemoryStore()
         for _ in range(2):
             source = CachedSource(open_source(f"{server.url}{MODEL}?v=1"), Cache(store))
             await source.read("config.json")
         assert len(server.since()) == 1
 
-    async def test_a_file_that_changed_is_read_anew(self, folder, tmp_path):
+    async def test_a_changed_file_is_downloaded_again(self, folder, tmp_path):
         shutil.copytree(folder / MODEL, tmp_path / MODEL)
         with counted(tmp_path) as server:
             store = MemoryStore()
@@ -517,7 +517,7 @@ class TestFreshness:
                 await visit(server.url, Cache(store))
 
     @pytest.mark.parametrize("how", ["down", "gone"])
-    async def test_without_the_network_the_copy_is_used_and_that_is_said(self, folder, how):
+    async def test_without_a_network_the_stored_copy_is_used_with_a_warning(self, folder, how):
         store = MemoryStore()
         with counted(folder) as server:
             await visit(server.url, Cache(store))
@@ -531,7 +531,7 @@ class TestFreshness:
         with pytest.raises(UnreachableError):
             await visit(server.url, cache, TWIN)
 
-    async def test_a_server_that_refuses_conditions_is_asked_by_head(self, server):
+    async def test_a_server_without_conditional_requests_is_revalidated_by_head(self, server):
         store = MemoryStore()
         await visit(server.url, Cache(store))
         server.mode = "picky"
@@ -541,7 +541,7 @@ class TestFreshness:
         assert sum(answer.nbytes for answer in answers if answer.status == 200) == 0
         assert Counter(answer.method for answer in answers if answer.status == 200) == {"HEAD": 2}
 
-    async def test_a_server_without_validators_is_asked_for_all_again(self, server):
+    async def test_files_without_validators_are_downloaded_again(self, server):
         server.mode = "bare"
         store = MemoryStore()
         await visit(server.url, Cache(store))
@@ -549,7 +549,7 @@ class TestFreshness:
         assert await visit(server.url, Cache(store)) == await expected()
         assert server.body_bytes() == first
 
-    async def test_a_file_that_is_missing_is_remembered_for_a_while(self, server):
+    async def test_a_missing_file_is_remembered_for_some_time(self, server):
         now = [1e9]
         store = MemoryStore()
         address = f"{server.url}org/name/resolve/{'a' * 40}/{MODEL}"
@@ -572,10 +572,10 @@ class TestFreshness:
             source = CachedSource(open_source(server.url + MODEL), Cache(store)).sibling(TWIN)
             assert await source.exists("config.json")
             await source.read("config.json")
-        # The first exists() opens and closes, which may be before a byte is sent; the first read() downloads.
+        # The first exists() opens and closes, possibly before a byte is sent; the first read() downloads.
         assert [answer.status for answer in server.since() if answer.nbytes] in ([200], [200, 200])
 
-    def test_a_record_survives_its_own_text(self):
+    def test_a_record_round_trip(self):
         record = Record("https://host/ü", 5, '"tag"', used=3.5)
         record.add(Piece(0, 5, "ab" * 32, "float32(1,)", b"12345"))
         record.name((0, 5), "cd" * 32, "float32(1,)")
@@ -607,7 +607,7 @@ class TestFromPretrained:
         out = await model(input_ids=np.array([[2, 5, 6, 3]]), attention_mask=np.ones((1, 4), np.int64))
         return await out["last_hidden_state"].read()
 
-    async def test_a_second_visit_is_told_in_its_events(self, server, tmp_path):
+    async def test_the_events_of_a_second_visit_name_the_cache(self, server, tmp_path):
         _, first, events = await self.load(server, tmp_path)
         assert {event["from_cache"] for event in events} == {0}
         want = await self.result(first)
@@ -640,7 +640,7 @@ class TestFromPretrained:
         assert not chunks
         assert np.array_equal(await self.result(first), await self.result(second))
 
-    async def test_what_is_on_the_device_is_read_from_nowhere(self, server):
+    async def test_tensors_on_the_device_are_not_read_again(self, server):
         store = FaultyStore({}, no_fault)
         manager, first, _ = await self.load(server, Cache(store))
         reads = []
@@ -659,7 +659,7 @@ class TestFromPretrained:
         assert not shared & {name.removeprefix("blob-") for name in reads}
         assert events[-1]["shared_bytes"] > events[-1]["from_cache"] > 0
 
-    async def test_an_evicted_weight_comes_back_from_the_cache(self, server):
+    async def test_an_evicted_weight_is_restored_from_the_cache(self, server):
         store = MemoryStore()
         manager, model, _ = await self.load(server, Cache(store))
         want = await self.result(model)
@@ -672,12 +672,12 @@ class TestFromPretrained:
                 store.entries.clear()
             assert np.array_equal(await self.result(model), want)
             assert bool(server.body_bytes()) is gone
-        for entry in manager.registry:  # what came back from the network was kept again
+        for entry in manager.registry:  # the download was stored again
             await entry.storage.evict()
         assert np.array_equal(await self.result(model), want)
         assert server.body_bytes() == 0
 
-    async def test_an_evicted_weight_that_changed_everywhere_is_refused(self, folder, tmp_path):
+    async def test_restoring_a_weight_whose_file_changed_is_an_error(self, folder, tmp_path):
         shutil.copytree(folder / MODEL, tmp_path / MODEL)
         with counted(tmp_path) as server:
             store = MemoryStore()
@@ -690,17 +690,17 @@ class TestFromPretrained:
             with pytest.raises(InvalidWeights, match="changed since"):
                 await self.result(model)
 
-    async def test_what_could_not_be_kept_leaves_with_a_copy(self, server):
+    async def test_a_weight_that_could_not_be_stored_is_copied_to_the_host_on_eviction(self, server):
         manager, model, _ = await self.load(server, Cache(FaultyStore({}, quota(0))))
         want = await self.result(model)
         for entry in manager.registry:
             assert await entry.storage.evict()
-            in_memory = entry.storage.nbytes <= SMALL  # what would be in the file's record
+            in_memory = entry.storage.nbytes <= SMALL  # small enough for the record of the file
             assert entry.storage.state == ("dropped" if in_memory else "offloaded")
         server.mode = "down"
         assert np.array_equal(await self.result(model), want)
 
-    async def test_a_cancel_keeps_what_came_and_holds_nothing(self, server):
+    async def test_a_cancelled_load_keeps_its_downloads_and_holds_nothing(self, server):
         store = MemoryStore()
         manager = tc.TensorSharingManager(64)
         task: asyncio.Task
@@ -727,7 +727,7 @@ class TestFromPretrained:
         await tc.from_pretrained(str(TINY / MODEL), manager=manager, cache=tmp_path / "cache")
         assert not (tmp_path / "cache").exists()
 
-    async def test_a_damaged_download_is_no_entry(self, folder, tmp_path):
+    async def test_a_damaged_download_is_not_stored(self, folder, tmp_path):
         (tmp_path / MODEL).mkdir()
         shutil.copy(folder / MODEL / "config.json", tmp_path / MODEL)
         (tmp_path / MODEL / WEIGHTS).write_bytes((folder / MODEL / WEIGHTS).read_bytes()[:-10])

@@ -1,4 +1,4 @@
-"""Chat templates: what `transformers` renders, what is refused, and templates that ask for too much."""
+"""Chat templates: prompts equal to those of `transformers`, refusals, and templates that exceed the bounds."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def rendered(source, messages=HELLO, **options):
 
 
 @shows("any chat template", "prompts of chats, tools, documents; what is refused", "chats.json")
-def test_chats_are_rendered_as_by_the_reference():
+def test_chats_are_rendered_as_in_the_reference():
     wrong = []
     for case in GOLDENS["rendered"]:
         options = {**GOLDENS["special"], **GOLDENS["options"][case["options"]]}
@@ -41,7 +41,7 @@ def test_chats_are_rendered_as_by_the_reference():
     assert not wrong
 
 
-def test_messages_stay_as_they_were():
+def test_messages_are_not_modified():
     chat = [{"role": "assistant", "content": [{"type": "text", "text": "a"}], "x": None}]
     source = "{% for m in messages %}{{ m.content[0].text }}{% endfor %}"
     assert rendered(source, chat, continue_final_message=True) == "a"
@@ -57,7 +57,7 @@ def test_objects_become_placeholders_and_cycles_are_refused():
         rendered("{{ messages }}", [{"role": "user", "content": cycle}])
 
 
-def test_dates_are_formatted_as_by_python():
+def test_dates_are_formatted_as_in_python():
     now = datetime.now()
     for form in ("%d %B %Y", "%A %a %b %j|%d%% %U %w %y %Z %-d", "%e %F %H"):
         assert rendered(f"{{{{ strftime_now({form!r}) }}}}") in (now.strftime(form), datetime.now().strftime(form))
@@ -98,8 +98,8 @@ def test_options_of_a_wrong_kind_are_refused(wrong):
 
 
 @pytest.mark.parametrize("source", [*TOO_MUCH, *TOO_DEEP], ids=lambda source: source[:50])
-def test_templates_that_ask_for_too_much_are_stopped(source, monkeypatch):
-    monkeypatch.setattr(template_sandbox, "STEPS", 100_000)  # e2e has them all
+def test_templates_that_exceed_the_bounds_are_stopped(source, monkeypatch):
+    monkeypatch.setattr(template_sandbox, "STEPS", 100_000)  # e2e runs all of them
     with pytest.raises(TensorCommonsError) as caught:
         rendered(source)
     assert len(str(caught.value)) < 500
@@ -120,14 +120,14 @@ def test_templates_stay_in_the_sandbox(source):
 
 
 def plain_environment():
-    """Jinja's sandbox without the meter."""
+    """Make Jinja's sandbox without the limits on steps."""
     environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols])
     environment.filters["tojson"] = template_sandbox._tojson  # noqa: SLF001 - without the meter, else the same
     return environment
 
 
 def written(compiled, data):
-    """The text of a template, up to where it is refused."""
+    """Render a template up to the point where it is refused."""
     pieces = []
     try:
         with warnings.catch_warnings():
@@ -135,13 +135,13 @@ def written(compiled, data):
             pieces += compiled().generate(data)
     except template_sandbox.TooMuch:
         pieces.append("stopped")
-    except Exception:  # random templates fail in every way; both renderings must fail at the same place
+    except Exception:  # random templates raise any error; both renderings must fail at the same place
         pieces.append("!")
     return pieces
 
 
 def check_random_templates(count, seed):
-    """Random templates write the same text with and without the meter, and are refused at the same place."""
+    """Compare the texts of random templates with and without the limits: equal, and refused at the same place."""
     environment, data = plain_environment(), {"messages": HELLO * 2, "n": 3, "text": "a b\nc", "none": None}
     lengths = []
     for number in range(count):
@@ -156,7 +156,7 @@ def check_random_templates(count, seed):
 
 
 def check_greedy_templates(count, seed):
-    """Random templates with large numbers and long loops end, as a text or an error of ours."""
+    """Render random templates with large numbers and long loops: each ends with a text or an error of the package."""
     stopped = 0
     for number in range(count):
         try:
@@ -168,7 +168,7 @@ def check_greedy_templates(count, seed):
     assert stopped > count // 50
 
 
-def test_the_meter_changes_no_text():
+def test_limits_do_not_change_texts():
     check_random_templates(100, 1)
 
 
@@ -178,7 +178,7 @@ def test_greedy_templates_end(monkeypatch):
 
 
 @pytest.mark.long
-def test_the_meter_changes_no_text_of_many():
+def test_limits_do_not_change_many_texts():
     check_random_templates(5_000, 2)
 
 
@@ -187,7 +187,7 @@ def test_many_greedy_templates_end():
     check_greedy_templates(500, 2)
 
 
-def test_a_long_chat_is_far_from_the_bound():
+def test_a_long_chat_is_far_below_the_bound():
     chat = [{"role": role, "content": "some words " * 100} for _ in range(500) for role in ("user", "assistant")]
     for source in GOLDENS["templates"].values():
         tools = GOLDENS["options"]["with tools"]["tools"][:1] * 20

@@ -35,14 +35,14 @@ async def test_a_missing_file_is_an_error_unless_optional():
         (b'{"a": 1} trailing', "Extra data"),
     ],
 )
-async def test_what_is_no_config_is_named(raw, reason):
+async def test_an_invalid_config_is_named(raw, reason):
     for read in (read_json, read_optional_json):
         with pytest.raises(InvalidWeights, match=reason) as caught:
             await read(open_source({"config.json": raw}), "config.json")
         assert caught.value.file.endswith("/config.json")
 
 
-async def test_over_http(server):
+async def test_reads_over_http(server):
     server.files["m/config.json"] = b"not json"
     with pytest.raises(InvalidWeights, match=r"m/config.json: not JSON"):
         await read_json(open_source(f"{server.address}/good/m"), "config.json")

@@ -1,4 +1,4 @@
-"""Files of other formats are named by their first bytes; what only resembles them is not."""
+"""Files of other formats: recognised by their first bytes, and named in the error."""
 
 from __future__ import annotations
 
@@ -50,11 +50,11 @@ def test_other_formats_are_named(data, name):
         bytes([0x07, 7, 0x12]),
     ],
 )
-def test_what_resembles_them_is_not(data):
+def test_similar_first_bytes_are_not_mistaken_for_another_format(data):
     assert foreign(data) is None
 
 
 @pytest.mark.parametrize("data", [b"\xff" * 16, b"GGUF\x03\x00\x00\x00\x00", SAFETENSORS[:5]])
-async def test_a_file_with_a_bad_header_is_not_opened(data):
+async def test_a_file_with_a_bad_header_is_refused(data):
     with pytest.raises(InvalidWeights, match=r"model\.safetensors"):
         await WeightsFile.open(open_source({"model.safetensors": data}), "model.safetensors")

@@ -17,7 +17,7 @@ from tensorcommons.hub.sources import open_source
 GOLDENS = ROOT / "tests" / "goldens"
 
 
-def test_they_stay_small():
+def test_the_goldens_stay_small():
     assert sum(path.stat().st_size for path in GOLDENS.rglob("*")) < 3_500_000
 
 
@@ -34,7 +34,7 @@ def test_every_case_of_the_index_has_its_arrays():
             assert all(np.isfinite(arrays[key]).all() for key in arrays.files)
 
 
-def test_embeddings_are_unit_vectors_and_alike_sentences_near():
+def test_embeddings_are_unit_vectors_and_near_for_similar_sentences():
     with np.load(GOLDENS / "minilm.npz") as arrays:
         embedded = arrays["embeddings.sentence_embedding"]
     np.testing.assert_allclose(np.linalg.norm(embedded, axis=1), 1, rtol=1e-6)

@@ -1,4 +1,4 @@
-"""A download that ends in the middle, however it does, is continued where it got, if it is certainly the same file."""
+"""Interrupted downloads continue where they stopped if the file is provably the same."""
 
 from __future__ import annotations
 
@@ -45,14 +45,14 @@ def server(tmp_path, monkeypatch):
 
 
 def replace(server: Counting) -> None:
-    """Another file at the same address; answers under way still send the first."""
+    """Replace the file at an address; responses under way still send the old one."""
     draft = server.folder / "draft"
     draft.write_bytes(pack(OTHERS))
     draft.rename(server.folder / "plain" / FILE)
 
 
 async def dies(address: str, store: MemoryStore, count: int) -> None:
-    """Read ``count`` chunks; then the tab is gone, with all that it had not written yet."""
+    """Read ``count`` chunks, then end the tab, which loses everything that is not written."""
     async with await WeightsFile.open(CachedSource(open_source(address), Cache(store)), FILE) as weights:
         chunks = [chunk for entry in weights.header.entries for chunk in weights.chunks(entry)]
         for chunk in chunks[:count]:
@@ -67,7 +67,7 @@ async def visit(address: str, cache: Cache) -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize("mode", ["", "date", "pinned"])
-async def test_the_rest_alone_is_fetched(server, mode):
+async def test_only_the_rest_is_fetched(server, mode):
     address = server.url + (PINNED if mode == "pinned" else "plain")
     server.mode = mode if mode == "date" else ""
     store = MemoryStore()
@@ -77,19 +77,19 @@ async def test_the_rest_alone_is_fetched(server, mode):
     cache = Cache(store)
     assert await visit(address, cache) == RIGHT
     ranges = [answer for answer in server.since() if answer.nbytes]
-    assert [answer.status for answer in ranges] == [206], "one request for what was left"
+    assert [answer.status for answer in ranges] == [206], "the rest took more than one request"
     header = SIZE - sum(map(len, RIGHT.values()))
-    assert ranges[0].nbytes == SIZE - header - len(RIGHT["a"]) - 3 * CHUNK, "a, and three chunks of b"
+    assert ranges[0].nbytes == SIZE - header - len(RIGHT["a"]) - 3 * CHUNK, "a and three chunks of b must be stored"
     assert await visit(address, Cache(store)) == RIGHT
     assert server.body_bytes() == 0
     usage = await cache.usage()
     whole = Cache(MemoryStore())
     await visit(address, whole)
-    assert usage < await whole.usage() + 2_000, "nothing is left over"
+    assert usage < await whole.usage() + 2_000, "entries without a record are left"
 
 
 @pytest.mark.parametrize("mode", ["bare", "weak"])
-async def test_without_proof_it_begins_anew(server, mode):
+async def test_without_proof_of_equality_the_download_restarts(server, mode):
     server.mode, store = mode, MemoryStore()
     await dies(server.url + "plain", store, 4)
     first = server.body_bytes()
@@ -99,7 +99,7 @@ async def test_without_proof_it_begins_anew(server, mode):
 
 
 @pytest.mark.parametrize("mode", ["", "date"])
-async def test_another_file_is_read_from_its_beginning(server, mode):
+async def test_a_replaced_file_is_read_from_its_beginning(server, mode):
     server.mode, store = mode, MemoryStore()
     await dies(server.url + "plain", store, 4)
     server.since()
@@ -112,8 +112,8 @@ async def test_another_file_is_read_from_its_beginning(server, mode):
 
 
 @pytest.mark.parametrize("mode", ["", "weak", "bare"])
-async def test_two_tabs_with_two_contents_never_mix(server, mode):
-    """One tab began before the file changed, and goes on while the other reads the new one."""
+async def test_two_tabs_never_mix_two_versions(server, mode):
+    """One tab begins before the file changes, and continues while the other reads the new file."""
     server.mode, store = mode, MemoryStore()
     address = server.url + "plain"
     async with await WeightsFile.open(CachedSource(open_source(address), Cache(store)), FILE) as weights:
@@ -129,7 +129,7 @@ async def test_two_tabs_with_two_contents_never_mix(server, mode):
         assert await visit(address, Cache(store)) == OTHER
 
 
-async def test_two_tabs_at_once_make_one_whole_record(server):
+async def test_two_simultaneous_tabs_write_one_complete_record(server):
     store = MemoryStore()
     found = await asyncio.gather(*(visit(server.url + "plain", Cache(store)) for _ in range(3)))
     assert found == [RIGHT] * 3
@@ -138,7 +138,7 @@ async def test_two_tabs_at_once_make_one_whole_record(server):
     assert server.body_bytes() == 0
 
 
-async def test_a_record_that_another_tab_removed_is_written_whole_again(server, tmp_path):
+async def test_a_record_that_another_tab_removed_is_written_again_in_full(server, tmp_path):
     address, store = server.url + "plain", FolderStore(tmp_path / "kept")
     cache = Cache(store)
     async with await WeightsFile.open(CachedSource(open_source(address), cache), FILE) as weights:
@@ -152,7 +152,7 @@ async def test_a_record_that_another_tab_removed_is_written_whole_again(server, 
     assert server.body_bytes() == 0
 
 
-async def test_what_came_before_the_store_was_full_is_used(server):
+async def test_chunks_stored_before_the_store_was_full_are_used(server):
     class Full(MemoryStore):
         async def write(self, name, data):
             if name.startswith("blob-") and sum(map(len, self.entries.values())) + data.nbytes > 3 * CHUNK:
@@ -169,7 +169,7 @@ async def test_what_came_before_the_store_was_full_is_used(server):
 
 
 async def test_a_small_part_is_recorded_soon(server, monkeypatch):
-    """Also where the server sends nothing more, as on a network that broke down."""
+    """Includes a server that stops sending, as on a failed network."""
     monkeypatch.setattr(reading, "SAVE_AFTER", 0.01)
     store = MemoryStore()
     written = asyncio.Event()
@@ -192,7 +192,7 @@ async def test_a_small_part_is_recorded_soon(server, monkeypatch):
 
 
 async def test_the_limit_holds_while_a_file_arrives(server, monkeypatch):
-    """The oldest files go, what is arriving stays, and the entries are not listed over and over."""
+    """The oldest files are evicted, not the arriving one, and entries are not listed repeatedly."""
     monkeypatch.setattr(caching, "CHECK_EVERY", CHUNK)
     listed = []
 

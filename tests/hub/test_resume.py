@@ -1,4 +1,4 @@
-"""A connection that breaks in the middle of a tensor is taken up where it broke, if the file is still the same."""
+"""Connections that break within a tensor: the read continues at the break if the file is unchanged."""
 
 from __future__ import annotations
 
@@ -30,23 +30,23 @@ def packed(server):
     return data
 
 
-async def test_the_rest_is_asked_for_and_nothing_twice(server, packed):
+async def test_only_the_rest_is_requested(server, packed):
     assert await _read(f"{server.address}/hiccup") == {name: array.tobytes() for name, array in TENSORS.items()}
     first, second = server.requests
     assert first == (f"/hiccup/{FILE}", None)
     assert second == (f"/hiccup/{FILE}", f"bytes={len(packed) // 2}-")
 
 
-async def test_a_server_that_never_sends_the_end_is_given_up(server, packed, monkeypatch):
+async def test_a_server_that_never_sends_the_end_is_an_error(server, packed, monkeypatch):
     monkeypatch.setattr("tensorcommons.hub.weights.WAITS", (0.0, 0.0, 0.0))
     with pytest.raises(DownloadError, match="cut"):
         await _read(f"{server.address}/cut")
     ranges = [wanted for _, wanted in server.requests]
-    assert len(set(ranges)) >= 10, "it goes on while more comes"
+    assert len(set(ranges)) >= 10, "the read must continue while data arrives"
     assert ranges[-3:] == [ranges[-1]] * 3 and ranges[-4] != ranges[-1]
 
 
-async def test_a_file_that_became_another_is_refused(server, packed):
+async def test_a_file_that_changed_is_refused(server, packed):
     async with await WeightsFile.open(open_source(f"{server.address}/hiccup"), FILE) as weights:
         await read_tensor(weights, weights.header.entries[0])
         server.files[FILE] = pack(OTHERS)
@@ -55,7 +55,7 @@ async def test_a_file_that_became_another_is_refused(server, packed):
 
 
 @pytest.mark.parametrize("becomes", ["another", "shorter"])
-async def test_without_validators_what_came_is_compared(server, packed, becomes, monkeypatch):
+async def test_without_validators_the_received_bytes_are_compared(server, packed, becomes, monkeypatch):
     monkeypatch.setattr("tensorcommons.hub.weights.WAITS", (0.0, 0.0, 0.0))
     server.bare.add(FILE)
     async with await WeightsFile.open(open_source(f"{server.address}/patchy"), FILE) as weights:
@@ -68,4 +68,4 @@ async def test_without_validators_what_came_is_compared(server, packed, becomes,
     async with await WeightsFile.open(open_source(f"{server.address}/patchy"), FILE) as weights:
         for entry in weights.header.entries:
             assert await read_tensor(weights, entry) == TENSORS[entry.name].tobytes()
-    assert [wanted for _, wanted in server.requests] == [None] * 4, "the whole file, until it comes"
+    assert [wanted for _, wanted in server.requests] == [None] * 4, "the whole file must be requested until it arrives"

@@ -147,13 +147,13 @@ async def test_bad_files_are_refused_by_name(data, reason):
 
 @pytest.mark.parametrize("mode", ["good", "chunked"])
 @pytest.mark.parametrize(("data", "reason"), [BAD["truncated by one byte"], BAD["a byte too many"], BAD["seven bytes"]])
-async def test_bad_files_are_refused_over_http_also_where_the_size_is_not_told(server, mode, data, reason):
+async def test_bad_files_are_refused_over_http_also_without_a_content_length(server, mode, data, reason):
     server.files[f"m/{FILE}"] = data
     with pytest.raises(InvalidWeights):
         await load_from(open_source(f"{server.address}/{mode}/m"))
 
 
-async def test_a_cut_connection_is_not_called_a_bad_file(server):
+async def test_a_cut_connection_is_not_reported_as_a_bad_file(server):
     server.files[f"m/{FILE}"] = pack({"a": entry(0, 40_000)}, bytes(40_000))
     with pytest.raises(DownloadError, match="cut after"):
         await load_from(open_source(f"{server.address}/cut/m"))
@@ -168,7 +168,7 @@ def test_parse_header_needs_no_stream():
 
 
 class Counted:
-    """Watches how much a reader asks for at a time."""
+    """Stream that records the size of each read."""
 
     def __init__(self, stream):
         self.stream = stream
@@ -183,7 +183,7 @@ class Counted:
 
 
 async def consume(data: bytes) -> None:
-    """Read ``data`` as a file; only ``InvalidWeights`` may come out, and nothing may be asked for that is not there."""
+    """Read ``data`` as a file: only ``InvalidWeights`` may be raised, and no read may exceed the file."""
     async with await open_source({FILE: data}).open(FILE) as stream:
         counted: Any = Counted(stream)
         try:
@@ -201,7 +201,7 @@ fuzz = settings(max_examples=400, deadline=None, suppress_health_check=[HealthCh
 
 
 def run(work) -> None:
-    """Drive a coroutine that never really waits, without an event loop of its own for each example."""
+    """Run a coroutine that never waits, without an event loop for each example."""
     run_now(work, turns=True)
 
 

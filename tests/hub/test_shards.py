@@ -1,4 +1,4 @@
-"""A checkpoint in several files: nothing is fetched twice, whatever ended the load before."""
+"""Checkpoints of several files: nothing is fetched twice, however an earlier load ended."""
 
 from __future__ import annotations
 
@@ -38,13 +38,13 @@ def folder(tmp_path_factory):
     return place
 
 
-async def test_a_folder_and_its_files_dropped_are_the_whole_file(folder: Path):
+async def test_a_folder_and_dropped_files_equal_the_single_file(folder: Path):
     wanted = await hidden(await tc.from_pretrained(WHOLE, manager=manager()))
     for source in (str(folder), FILES):
         assert np.array_equal(await hidden(await tc.from_pretrained(source, manager=manager())), wanted)
 
 
-async def test_what_is_here_is_not_fetched_again(folder: Path):
+async def test_stored_files_are_not_fetched_again(folder: Path):
     store = MemoryStore()
     with counted(folder.parent) as server:
         shared = manager()
@@ -56,7 +56,7 @@ async def test_what_is_here_is_not_fetched_again(folder: Path):
         )
         assert server.body_bytes() == 0
         assert events[-1]["shared_bytes"] == events[-1]["total"] > 0
-        assert events[-1]["from_cache"] == 0, "what is on the device is not read from the storage either"
+        assert events[-1]["from_cache"] == 0, "tensors on the device were read from the storage"
         apart = await tc.from_pretrained(server.url + folder.name, manager=manager(), cache=Cache(store))
         assert server.body_bytes() == 0
         results = [await hidden(model) for model in (first, again, apart)]
@@ -64,7 +64,7 @@ async def test_what_is_here_is_not_fetched_again(folder: Path):
 
 
 @pytest.mark.parametrize("number", [0, 1, 2])
-async def test_a_cancel_in_any_file_keeps_what_came(folder: Path, number: int):
+async def test_a_load_cancelled_in_any_file_keeps_its_downloads(folder: Path, number: int):
     store, shared = MemoryStore(), manager()
     task: asyncio.Task[tc.Model]
 
@@ -92,24 +92,24 @@ async def test_a_cancel_in_any_file_keeps_what_came(folder: Path, number: int):
         for answer in server.since():
             if answer.file in sent and answer.status < 400:
                 sent[answer.file] += answer.nbytes
-    assert [sent[name] for name in SHARDS[:number]] == [0] * number, "whole files that came before are not asked for"
+    assert [sent[name] for name in SHARDS[:number]] == [0] * number, "a complete file was requested again"
     wanted = await tc.from_pretrained(WHOLE, manager=manager())
     assert np.array_equal(await hidden(model), await hidden(wanted))
 
 
-async def test_a_connection_that_breaks_in_each_file_is_taken_up(server):
+async def test_a_connection_that_breaks_in_each_file_is_resumed(server):
     server.files.update(FILES)
     model = await tc.from_pretrained(f"{server.address}/patchy", manager=manager())
     for name in SHARDS:
         ranges = [wanted for path, wanted in server.requests if path.endswith(name)]
         starts = [int(wanted.removeprefix("bytes=").partition("-")[0]) for wanted in ranges if wanted]
         assert ranges[0] is None and len(starts) == 3, ranges
-        assert starts == sorted(set(starts)), "each goes on where the last one broke"
+        assert starts == sorted(set(starts)), "each request must continue at the last break"
     wanted = await tc.from_pretrained(WHOLE, manager=manager())
     assert np.array_equal(await hidden(model), await hidden(wanted))
 
 
-async def test_a_file_that_is_missing_takes_nothing(server):
+async def test_a_missing_file_is_an_error_that_leaves_nothing(server):
     server.files.update({name: data for name, data in FILES.items() if name != SHARDS[1]})
     shared = manager()
     with pytest.raises(tc.errors.DownloadError, match=SHARDS[1]):

@@ -36,7 +36,7 @@ def served(server):
 
 
 class TestSpec:
-    def test_a_string_is_told_apart_by_its_form(self, folder, monkeypatch):
+    def test_the_form_of_a_string_selects_the_source(self, folder, monkeypatch):
         monkeypatch.delenv("HF_ENDPOINT", raising=False)
         hub = "https://huggingface.co"
         cases = {
@@ -52,7 +52,7 @@ class TestSpec:
         }
         assert {spec: open_source(spec).key("f") for spec in cases} == cases
 
-    def test_a_folder_that_exists_wins_over_a_repository_of_that_name(self, folder, monkeypatch):
+    def test_an_existing_folder_is_preferred_to_a_repository_of_that_name(self, folder, monkeypatch):
         monkeypatch.chdir(folder.parent)
         (folder.parent / "org" / "name").mkdir(parents=True)
         assert open_source("org/name").key("f").startswith("file://")
@@ -81,11 +81,11 @@ class TestSpec:
         ]
         + ["~not a user/model"],
     )
-    def test_anything_else_is_refused_with_what_would_do(self, spec):
+    def test_other_specifications_are_refused_with_the_accepted_ones(self, spec):
         with pytest.raises(DownloadError, match=r"not a model source|no host|not an address|home directory"):
             open_source(spec)
 
-    def test_names_for_messages(self, folder):
+    def test_names_in_messages(self, folder):
         assert open_source("org/name@rev").name == "name"
         assert open_source("https://host/models/all%20mini/").name == "all mini"
         assert open_source("https://host:1").name == "host:1"
@@ -104,26 +104,26 @@ class TestSpec:
 
 
 class TestSibling:
-    def test_beside_a_url_keeps_host_and_query(self):
+    def test_the_sibling_of_a_url_keeps_host_and_query(self):
         source = open_source("https://host/models/head/?token=1")
         assert source.sibling("base").key("f") == "https://host/models/base/f?token=1"
 
-    def test_beside_a_folder(self, folder):
+    def test_the_sibling_of_a_folder(self, folder):
         assert open_source(folder).sibling("base").key("f") == (folder.parent / "base" / "f").as_uri()
 
-    def test_beside_a_repository_is_the_same_organisation_and_endpoint(self):
+    def test_the_sibling_of_a_repository_has_its_organisation_and_endpoint(self):
         source = open_source("org/head@v1", endpoint="http://mirror")
         assert source.sibling("base").key("f") == "http://mirror/org/base/resolve/main/f"
         assert source.sibling("else/base").key("f") == "http://mirror/else/base/resolve/main/f"
 
-    def test_a_repository_is_one_from_everywhere(self, folder, monkeypatch):
+    def test_a_full_repository_name_is_a_repository_beside_any_source(self, folder, monkeypatch):
         monkeypatch.setenv("HF_ENDPOINT", "http://mirror")
         for spec in (folder, {"a": b""}, "https://host/x"):
             assert open_source(spec).sibling("org/base").key("f") == "http://mirror/org/base/resolve/main/f"
 
     @pytest.mark.parametrize("name", ["", "..", ".", "../x", "/etc", "a\\b", "a/b/c", "\ud800", "x" * 256])
     @pytest.mark.parametrize("spec", ["org/name", "https://host/a/b", "/tmp/model", {"config.json": b"{}"}])
-    def test_nonsense_is_refused(self, spec, name):
+    def test_invalid_names_are_refused(self, spec, name):
         with pytest.raises(InvalidWeights, match="base model"):
             open_source(spec).sibling(name)
 
@@ -157,13 +157,13 @@ class TestFolderAndMemory:
         assert caught.value.status == 404
         assert "tokenizer.json" in str(caught.value)
 
-    async def test_what_is_no_file_and_what_is_no_folder(self, folder):
+    async def test_a_folder_as_a_file_and_a_file_as_a_folder(self, folder):
         with pytest.raises(DownloadError):
             await open_source(folder).read("1_Pooling")
         with pytest.raises(FileMissingError, match="no such folder"):
             await open_source(folder / "nowhere").read("config.json")
 
-    async def test_two_memories_are_never_taken_for_one(self):
+    async def test_two_memory_sources_never_have_one_identity(self):
         assert open_source({"f": b"1"}).key("f") != open_source({"f": b"1"}).key("f")
 
 
@@ -177,21 +177,21 @@ class TestStream:
             await stream.skip(len(DATA) - 405)
             assert await stream.read_some() == b""
 
-    async def test_the_end_of_a_whole_file_is_told_from_a_cut(self):
+    async def test_the_end_of_a_file_differs_from_a_cut(self):
         async with await open_source({"f": b"12345"}).open("f") as stream:
             await stream.read_exact(2)
             with pytest.raises(ShortReadError, match="the file ends after 5 of 12 bytes") as caught:
                 await stream.read_exact(10)
             assert caught.value.complete
 
-    async def test_a_closed_stream_says_so(self):
+    async def test_reading_a_closed_stream_is_an_error(self):
         stream = await open_source({"f": DATA}).open("f")
         await stream.close()
         await stream.close()
         with pytest.raises(DownloadError, match="closed"):
             await stream.read_exact(1)
 
-    async def test_a_claim_allocates_nothing(self):
+    async def test_a_claimed_size_allocates_nothing(self):
         async with await open_source({"f": b"12345"}).open("f") as stream:
             with pytest.raises(ShortReadError):
                 await stream.read_exact(1 << 60)
@@ -207,7 +207,7 @@ class TestHttp:
         assert seen == sorted(seen)
 
     @pytest.mark.parametrize("mode", SERVED)
-    async def test_reads_from_the_middle_whether_or_not_the_server_can(self, served, mode):
+    async def test_reads_from_the_middle_with_and_without_ranges(self, served, mode):
         source = open_source(f"{served.address}/{mode}/model")
         async with await source.open("data.bin", start=3000, stop=3010) as stream:
             assert stream.position == 3000
@@ -215,7 +215,7 @@ class TestHttp:
         assert served.requests[0][1] == "bytes=3000-3009"
         assert stream.size in (20 * 1024, None)
 
-    async def test_a_whole_file_is_asked_for_without_range(self, served):
+    async def test_a_whole_file_is_requested_without_a_range(self, served):
         await open_source(f"{served.address}/good/model").read("data.bin")
         assert served.requests == [("/good/model/data.bin", None)]
 
@@ -234,7 +234,7 @@ class TestHttp:
         assert caught.value.status == 404
         assert caught.value.url == source.key("tokenizer.json")
 
-    async def test_a_connection_cut_half_way_says_how_far_it_came(self, served):
+    async def test_a_cut_connection_is_an_error_with_the_bytes_received(self, served):
         source = open_source(f"{served.address}/cut/model")
         with pytest.raises(ShortReadError, match=r"cut after 10,240 of 20,480 bytes") as caught:
             await source.read("data.bin")
@@ -248,18 +248,18 @@ class TestHttp:
     @pytest.mark.parametrize(
         ("mode", "reason"), [("error", "500"), ("loop", "redirects"), ("nowhere", "not an address")]
     )
-    async def test_other_answers_are_typed(self, served, mode, reason):
+    async def test_other_responses_raise_typed_errors(self, served, mode, reason):
         with pytest.raises(DownloadError, match=reason) as caught:
             await open_source(f"{served.address}/{mode}/model").open("data.bin", start=5)
         assert not isinstance(caught.value, FileMissingError)
 
-    async def test_nobody_listens(self):
+    async def test_a_refused_connection_is_an_error(self):
         with socket.socket() as taken:
             taken.bind(("127.0.0.1", 0))
             with pytest.raises(DownloadError, match="no connection"):
                 await open_source(f"http://127.0.0.1:{taken.getsockname()[1]}/x").read("f")
 
-    async def test_a_server_that_speaks_no_http(self):
+    async def test_a_server_without_http_is_an_error(self):
         with socket.create_server(("127.0.0.1", 0)) as listener:
 
             def babble() -> None:
@@ -283,7 +283,7 @@ class TestHttp:
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
-        assert await asyncio.to_thread(served.gone.wait, 5), "the server still waits for the client"
+        assert await asyncio.to_thread(served.gone.wait, 5), "the connection is still open"
         assert time.monotonic() - before < 5
 
     async def test_cancel_before_the_answer_leaves_no_socket(self):
@@ -293,7 +293,7 @@ class TestHttp:
             task.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await task
-            client.close()  # only now can the thread see an end
+            client.close()  # from now on the thread can see the end
             await asyncio.sleep(0.05)
         with warnings.catch_warnings():
             warnings.simplefilter("error", ResourceWarning)
@@ -304,7 +304,7 @@ class TestHttp:
             await stream.read_exact(100)
         assert await asyncio.to_thread(served.gone.wait, 5)
 
-    async def test_a_large_file_is_never_held_whole(self, server):
+    async def test_a_large_file_is_never_in_memory_as_a_whole(self, server):
         server.files["big"] = bytes(8 * READ)
         async with await open_source(f"{server.address}/good").open("big") as stream:
             total = 0
@@ -315,7 +315,7 @@ class TestHttp:
 
 
 class TestToken:
-    async def test_it_goes_to_the_server_that_has_the_model_and_to_no_other(self, served):
+    async def test_the_token_is_sent_to_the_server_of_the_model_only(self, served):
         with serving(FileServer()) as other:
             served.other = other
             other.files["model/data.bin"] = DATA
@@ -325,13 +325,13 @@ class TestToken:
                 assert await source.sibling("model").read("data.bin")
             assert served.granted == ["Bearer s3cret"] * 8 and other.granted == [None] * 2
 
-    def test_a_repository_elsewhere_gets_none(self):
+    def test_a_repository_of_another_host_gets_no_token(self):
         beside: Any = open_source("http://host/a/b", "http://mirror", token="s3cret").sibling("org/name")
         assert beside._granted() == {}  # noqa: SLF001 - no request leaves this machine
         same: Any = open_source("org/b", "http://mirror", token="s3cret").sibling("org/c")
         assert same._granted()  # noqa: SLF001
 
-    async def test_no_message_shows_it(self, served, caplog):
+    async def test_no_message_contains_the_token(self, served, caplog):
         for address in (f"{served.address}/error/model", f"{served.address}/good/nothing", "http://127.0.0.1:9/model"):
             with pytest.raises(DownloadError) as caught:
                 await open_source(address, token="s3cret").read("data.bin")

@@ -1,4 +1,4 @@
-"""The tokenizer's Python half, and both halves together: here the JavaScript one runs in Node, in e2e/ in a browser."""
+"""The tokenizer's Python part, and both parts together: JavaScript runs in Node here, and in a browser in e2e/."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def calls(tiny):
 
 
 class TestAgainstTheReference:
-    def test_every_id_of_every_text_and_pair(self, named):
+    def test_ids_of_every_text_and_pair(self, named):
         model, tokenizer = named
         goldens = json.loads((GOLDENS / "tokenizer.json").read_text())
         ids, second = goldens["ids"][model], goldens["second"][model]
@@ -71,7 +71,7 @@ class TestAgainstTheReference:
                 assert types.tolist() == [0] * begins + [1] * (len(types) - begins)
                 assert (encoding.input_ids[row][~mask] == 0).all()
 
-    def test_the_inputs_of_the_model_goldens(self, named):
+    def test_inputs_of_the_model_goldens(self, named):
         model, tokenizer = named
         short = "minilm" if model == "all-MiniLM-L6-v2" else "splade"
         index = json.loads((GOLDENS / "index.json").read_text())
@@ -94,7 +94,7 @@ class TestBatch:
         ids = tiny.convert_tokens_to_ids(["cat", "##ing", "zebra"])
         assert tiny.convert_ids_to_tokens(ids[:2]) == ["cat", "##ing"] and ids[2] is None
 
-    def test_one_call_a_batch(self, tiny, calls):
+    def test_a_batch_is_one_call(self, tiny, calls):
         encoding = tiny.encode_batch(["the cat", "a dog sat", ""], ["on the mat", "", "red"])
         assert calls.calls == 1
         assert encoding.owners.tolist() == [0, 1, 2]
@@ -116,7 +116,7 @@ class TestBatch:
         with pytest.raises(ShapeMismatch, match="padding=3"):
             tiny.encode_batch(["cat", "the cat"], padding=3)
 
-    def test_max_length_is_the_models_unless_given(self, tiny):
+    def test_max_length_defaults_to_that_of_the_model(self, tiny):
         long = ["cat " * 100]
         assert tiny.max_length == 40
         assert tiny.encode_batch(long).input_ids.shape == (1, 40)
@@ -128,7 +128,7 @@ class TestBatch:
         with pytest.raises(ShapeMismatch, match="max_length 2 has no room for the 3"):
             tiny.encode_batch(long, ["x"], max_length=2)
 
-    def test_the_sides_of_padding_and_truncation(self):
+    def test_sides_of_padding_and_truncation(self):
         sides = json.loads(FILES["tokenizer_config.json"]) | {"padding_side": "left", "truncation_side": "left"}
         left = asyncio.run(tokenizer_of({**FILES, "tokenizer_config.json": json.dumps(sides).encode()}))
         encoding = left.encode_batch(["the cat sat", "dog"], max_length=4)
@@ -152,7 +152,7 @@ class TestBatch:
         assert tiny.encode_batch([], [], padding=8).input_ids.shape == (0, 8)
         assert tiny.convert_ids_to_tokens([]) == []
 
-    def test_wrong_calls(self, tiny):
+    def test_wrong_calls_are_refused(self, tiny):
         for texts, pairs in (("cat", None), (None, None), (["cat", None], None), ([5], None), (["cat"], ["dog", b""])):
             with pytest.raises(TensorCommonsError, match="lists of strings"):
                 tiny.encode_batch(texts, pairs)
@@ -167,7 +167,7 @@ class TestBatch:
         with pytest.raises(InvalidWeights, match="no token has id 100"):
             tiny.convert_ids_to_tokens(np.array([5, 100]))
 
-    def test_the_longer_text_of_a_pair_gives_way_first(self, tiny):
+    def test_the_longer_text_of_a_pair_is_truncated_first(self, tiny):
         cases = {(3, 4, 10): (3, 4), (3, 9, 10): (3, 7), (9, 3, 10): (7, 3), (9, 9, 9): (4, 5), (9, 8, 9): (5, 4)}
         cases |= {(8, 9, 9): (4, 5), (1, 9, 1): (0, 1), (9, 1, 1): (1, 0), (0, 9, 4): (0, 4), (5, 5, 0): (0, 0)}
         for (first, second, limit), kept in cases.items():
@@ -175,7 +175,7 @@ class TestBatch:
             found = [int((encoding.sequence_ids == number).sum()) for number in (0, 1)]
             assert (*found, encoding.dropped) == (*kept, max(0, first + second - limit))
 
-    def test_windows_cover_all_and_share_what_was_asked(self, tiny):
+    def test_windows_cover_the_text_with_the_requested_overlap(self, tiny):
         for length, size, overlap, windows in (
             (0, 5, 2, [(0, 0)]),
             (5, 5, 2, [(0, 5)]),
@@ -192,14 +192,14 @@ class TestBatch:
         with pytest.raises(ShapeMismatch, match="first text takes all of the 9"):
             tiny.encode_windows(["cat " * 6], ["dog"], max_length=9)
 
-    def test_offsets_are_those_of_the_given_text(self, tiny):
+    def test_offsets_refer_to_the_given_text(self, tiny):
         text = "the \ud83d\ude00 c\u0301at \ud800dog"
         encoding = tiny.encode_batch([text])
         parts = [text[start:end] for start, end in encoding.offsets[0, 1:-1]]
         assert parts == ["the", "\ud83d\ude00", "c\u0301at", "dog"]
         assert encoding.word_ids.tolist() == [[-1, 0, 1, 2, 3, -1]]
 
-    def test_what_truncation_leaves_out_is_logged_once(self, caplog):
+    def test_truncation_is_logged_once(self, caplog):
         tokenizer = asyncio.run(tokenizer_of(FILES))
         with caplog.at_level(logging.WARNING, "tensorcommons"):
             tokenizer.encode_batch(["cat " * 38])
@@ -210,7 +210,7 @@ class TestBatch:
         (message,) = [record.getMessage() for record in caplog.records]
         assert re.match(r"memory-\d+/tokenizer.json: a text is longer than the 40 tokens that the model takes", message)
 
-    def test_closing_one_tokenizer_leaves_another_of_equal_files(self):
+    def test_closing_a_tokenizer_keeps_another_of_equal_files(self):
         shared: WeakValueDictionary[str, Any] = WeakValueDictionary()
         engines = host().ask("", "count")
         first, second = (asyncio.run(tokenizer_of(FILES, shared)) for _ in range(2))
@@ -242,11 +242,11 @@ class TestFromSource:
             with pytest.raises(InvalidWeights, match=r"tokenizer\.json"):
                 await tokenizer_of({**FILES, "tokenizer.json": raw})
 
-    async def test_without_javascript_it_says_so(self):
+    async def test_without_javascript_loading_is_an_error(self):
         with pytest.raises(DeviceUnavailable, match="Pyodide"):
             await Tokenizer.from_source(open_source(FILES))
 
-    async def test_the_sentence_config_is_asked_for_only_where_it_can_be(self, server):
+    async def test_the_sentence_config_is_requested_only_where_it_can_exist(self, server):
         for folder, architecture in (("plain", "BertModel"), ("masked", "BertForMaskedLM")):
             for name, data in FILES.items():
                 server.files[f"{folder}/{name}"] = data
@@ -257,7 +257,7 @@ class TestFromSource:
         asked = [path for path, _ in server.requests if "sentence_bert" in path]
         assert asked == ["/good/plain/sentence_bert_config.json"]
 
-    async def test_a_cut_connection_is_an_error_also_for_an_optional_file(self, server):
+    async def test_a_cut_connection_is_an_error_for_optional_files_too(self, server):
         server.files["m/tokenizer.json"] = FILES["tokenizer.json"]
         with pytest.raises(DownloadError, match="cut"):
             await Tokenizer.from_source(open_source(f"{server.address}/cut/m"))

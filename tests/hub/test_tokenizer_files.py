@@ -1,4 +1,4 @@
-"""Special tokens, added tokens, lengths and sides: which file says what, with the precedence of ``transformers``."""
+"""Special tokens, added tokens, lengths and sides, from several files with the precedence of ``transformers``."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def tokens(tokenizer, text):
         ("extra_special_tokens", ["<a>", 5, [["<a>"]], {"a": None}]),
     ],
 )
-async def test_settings_of_a_wrong_kind_are_named(name, values):
+async def test_settings_of_a_wrong_type_are_named(name, values):
     for value in values:
         with pytest.raises(InvalidWeights, match=name):
             await load(BERT, tokenizer_config={name: value})
@@ -52,7 +52,7 @@ async def test_settings_of_a_wrong_kind_are_named(name, values):
 
 
 @pytest.mark.parametrize("value", ["12", True, [], {}])
-async def test_a_sentence_length_of_a_wrong_kind_is_named(value):
+async def test_a_sentence_length_of_a_wrong_type_is_named(value):
     config = {"model_type": "bert", "architectures": ["BertModel"]}
     with pytest.raises(InvalidWeights, match=r"sentence_bert_config.json.*max_seq_length"):
         await load(BERT, config, sentence_bert_config={"max_seq_length": value})
@@ -70,12 +70,12 @@ class TestSpecialTokens:
             "<mask>",
         ]
 
-    async def test_two_lines_of_tokenizer_config(self):
+    async def test_a_short_tokenizer_config(self):
         roberta = await load(ROBERTA, {"model_type": "roberta"}, tokenizer_config={"model_max_length": 99})
         assert roberta.mask_id is not None
         assert roberta.max_length == 99
 
-    async def test_a_stated_class_comes_before_the_models(self):
+    async def test_a_stated_class_overrides_that_of_the_model(self):
         plain = await load(BERT, tokenizer_config={"tokenizer_class": "PreTrainedTokenizerFast"})
         assert (plain.mask_id, plain.cls_id, plain.unk_id) == (None, None, 1)
 
@@ -83,7 +83,7 @@ class TestSpecialTokens:
         found = await load(BERT, special_tokens_map={"additional_special_tokens": ["<own>", {"content": "<two>"}]})
         assert [word for word in tokens(found, "<own> cat <two>") if word[0] == "<"] == ["<own>", "<two>"]
 
-    async def test_the_map_counts_unless_tokens_are_decoded_by_id(self):
+    async def test_the_map_is_used_unless_tokens_are_decoded_by_id(self):
         other = {"mask_token": "[SEP]"}
         found = await load(BERT, tokenizer_config={"mask_token": "[CLS]"}, special_tokens_map=other)
         assert found.mask_id == 3
@@ -109,7 +109,7 @@ class TestSpecialTokens:
         decoded = await load(BERT, tokenizer_config={"added_tokens_decoder": {"500": token}})
         assert tokens(decoded, "a<Ent> <Ent>").count("<Ent>") == 1
 
-    async def test_vocabulary_tokens_are_special_where_the_class_says_so(self):
+    async def test_vocabulary_tokens_are_special_by_class(self):
         bare = {**BERT, "added_tokens": []}
         assert "[MASK]" in tokens(await load(bare), "cat [MASK]")
         generic = {"tokenizer_class": "PreTrainedTokenizerFast"}
@@ -122,7 +122,7 @@ class TestSettings:
         assert tokens(cased, "É") == ["[CLS]", "[UNK]", "[SEP]"] or tokens(cased, "É") == ["[CLS]", "É", "[SEP]"]
         assert tokens(await load(BERT), "CAT") == tokens(await load(BERT), "cat") != tokens(cased, "CAT")
 
-    async def test_the_least_length_counts_and_roberta_has_fewer_positions(self):
+    async def test_the_smallest_length_is_used_and_roberta_has_fewer_positions(self):
         assert (await load(BERT)).max_length is None
         positions = {"max_position_embeddings": 66}
         assert (await load(BERT, {"model_type": "bert", **positions})).max_length == 66
@@ -136,7 +136,7 @@ class TestSettings:
         encoder = {"model_type": "bert", "architectures": ["BertModel"]}
         assert (await load(BERT, encoder, sentence_bert_config={"max_seq_length": 7})).max_length == 7
 
-    async def test_sides(self):
+    async def test_sides_of_padding_and_truncation(self):
         left = await load(BERT, tokenizer_config={"padding_side": "left", "truncation_side": "left"})
         encoding = left.encode_batch(["cat cat dog", "a"], max_length=4)
         assert encoding.attention_mask.tolist() == [[1, 1, 1, 1], [0, 1, 1, 1]]
@@ -147,7 +147,7 @@ class TestSettings:
         assert encoding.input_ids[1, 0] == 3
         assert encoding.token_type_ids[1, 0] == 1
 
-    async def test_whether_token_types_are_given(self):
+    async def test_token_types_are_returned_by_class_and_file(self):
         assert "token_type_ids" in (await load(BERT)).encode_batch(["cat"], ["dog"]).as_inputs()
         roberta = await load(ROBERTA, {"model_type": "roberta"})
         assert "token_type_ids" not in roberta.encode_batch(["cat"], ["dog"]).as_inputs()
@@ -168,13 +168,13 @@ class TestSettings:
             ("added_tokens_decoder", {"5": {"content": "a", "lstrip": 5}}),
         ],
     )
-    async def test_a_setting_of_the_wrong_kind_is_named(self, field, value):
+    async def test_a_setting_of_the_wrong_type_is_named(self, field, value):
         with pytest.raises(InvalidWeights, match=r"tokenizer_config\.json.*(" + field + "|lstrip)"):
             await load(BERT, tokenizer_config={field: value})
 
 
 class TestOlderFiles:
-    async def test_a_vocabulary_of_bert(self):
+    async def test_a_bert_vocabulary(self):
         words = "\n".join(sorted(BERT["model"]["vocab"], key=BERT["model"]["vocab"].get)) + "\n"
         built = await load(None, vocab=words)
         whole = await load({**BERT, "added_tokens": BERT["added_tokens"][:5]})
@@ -185,7 +185,7 @@ class TestOlderFiles:
         assert "[UNK]" in tokens(await load(None, vocab=words, tokenizer_config={"do_lower_case": False}), "CAT")
 
     @pytest.mark.parametrize(("kind", "table"), [("gpt2", GPT2), ("roberta", ROBERTA)])
-    async def test_a_vocabulary_and_merges(self, kind, table):
+    async def test_a_bpe_vocabulary_with_merges(self, kind, table):
         merges = "#version: 0.2\n" + "\n".join(" ".join(pair) for pair in table["model"]["merges"])
         files = {"vocab": table["model"]["vocab"], "merges": merges}
         files["vocab"] = {**files["vocab"], **{t["content"]: t["id"] for t in table["added_tokens"]}}

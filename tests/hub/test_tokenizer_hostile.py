@@ -1,4 +1,4 @@
-"""A tokenizer.json from a stranger: what is wrong is named by its field, in bounded time, and what hangs is ended."""
+"""Untrusted tokenizer.json files: faults are named by their fields, in bounded time, and endless work is stopped."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def build(table):
 
 
 def put(kind, path, value):
-    """The tokenizer of a kind with one field replaced."""
+    """Return the tokenizer of a kind with one field replaced."""
     table = copy.deepcopy(KINDS[kind])
     *parents, last = path
     at = table
@@ -97,14 +97,14 @@ def put(kind, path, value):
         ("bert-cased", ["model", "max_input_chars_per_word"], -1, "max_input_chars_per_word must be a whole number"),
     ],
 )
-def test_what_is_wrong_is_named_by_its_field(kind, path, value, words):
+def test_a_fault_is_named_by_its_field(kind, path, value, words):
     with pytest.raises(InvalidWeights, match=words) as error:
         build(put(kind, path, value))
     assert str(error.value).startswith("tokenizer.json")
     assert len(str(error.value)) < 400
 
 
-def test_sequences_may_not_be_nested_without_end():
+def test_the_nesting_of_sequences_is_bounded():
     part: dict[str, Any] = {"type": "NFC"}
     for _ in range(200):
         part = {"type": "Sequence", "normalizers": [part]}
@@ -125,7 +125,7 @@ HANGS = [
 
 
 @pytest.mark.parametrize("pattern", HANGS)
-def test_a_pattern_that_backtracks_without_end_is_ended(pattern):
+def test_a_pattern_with_endless_backtracking_is_stopped(pattern):
     split = {"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated", "invert": False}
     engine = build({**KINDS["gpt2"], "pre_tokenizer": split})
     assert engine.encode(["ab ab", "", "b"], None, ALL).size
@@ -138,11 +138,11 @@ def test_a_pattern_that_backtracks_without_end_is_ended(pattern):
     ("pattern", "text"),
     [
         ({"Regex": "(a+)\\1b"}, ("a" * 20_000 + "c") * 2),  # long comparisons that fail
-        ({"Regex": "(?<=" + "a{1000}" * 100 + ")b"}, "b" * 20_000),  # long ways back
+        ({"Regex": "(?<=" + "a{1000}" * 100 + ")b"}, "b" * 20_000),  # long backtracking
         ({"String": "b" + "a" * 300_000}, "a" * 1_000_000),
     ],
 )
-def test_work_beside_the_steps_of_a_pattern_is_counted(pattern, text):
+def test_work_outside_the_steps_of_a_pattern_is_counted(pattern, text):
     split = {"type": "Split", "pattern": pattern, "behavior": "Isolated", "invert": False}
     engine = build({**KINDS["gpt2"], "pre_tokenizer": split})
     with pytest.raises(InvalidWeights, match="takes too many steps"):
@@ -150,7 +150,7 @@ def test_work_beside_the_steps_of_a_pattern_is_counted(pattern, text):
 
 
 @pytest.mark.parametrize("side", ["lstrip", "rstrip"])
-def test_an_added_token_of_a_space_takes_steps_for_the_spaces_beside_it(side):
+def test_an_added_token_of_a_space_counts_the_adjacent_spaces(side):
     token = {"id": 0, "content": " ", "special": True, side: True}
     engine = build({**KINDS["gpt2"], "added_tokens": [*KINDS["gpt2"]["added_tokens"], token]})
     if side == "lstrip":
@@ -160,7 +160,7 @@ def test_an_added_token_of_a_space_takes_steps_for_the_spaces_beside_it(side):
             engine.encode([" " * 20_000], None, ALL)
 
 
-def test_replacements_that_double_a_text_are_ended():
+def test_replacements_that_double_a_text_are_stopped():
     double = {"type": "Replace", "pattern": {"String": "a"}, "content": "aa"}
     engine = build({**KINDS["gemma"], "normalizer": {"type": "Sequence", "normalizers": [double] * 60}})
     with pytest.raises(InvalidWeights, match="takes too many steps"):
@@ -168,7 +168,7 @@ def test_replacements_that_double_a_text_are_ended():
 
 
 def mutated(rng):
-    """A tokenizer with up to three fields replaced, removed, or moved from another one."""
+    """Draw a tokenizer with up to three fields replaced, removed, or moved from another one."""
     table = copy.deepcopy(KINDS[rng.choice(list(KINDS))])
     for _ in range(rng.randint(1, 3)):
         at = table

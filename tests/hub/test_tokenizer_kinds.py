@@ -1,4 +1,4 @@
-"""Tokenizers of every kind against the Rust ``tokenizers``; scripts/goldens_tokenizers.py wrote the answers down."""
+"""Tokenizers of every kind against the Rust ``tokenizers``; the goldens are made by scripts/goldens_tokenizers.py."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def answers():
 
 
 def _rows(numbers):
-    """[ids, starts, ends, words] of each text."""
+    """Split the rows of a golden into [ids, starts, ends, words] for each text."""
     at, rows = 0, []
     while at < len(numbers):
         length = int(numbers[at])
@@ -47,7 +47,7 @@ def test_ids_offsets_words_and_texts_are_those_of_the_reference(kind, answers):
     assert decoded == _json(answers[f"{kind}.decoded"])
 
 
-def test_there_are_the_kinds_that_people_use():
+def test_the_goldens_have_the_common_kinds():
     assert len(KINDS) >= 12
 
 
@@ -56,7 +56,7 @@ def test_there_are_the_kinds_that_people_use():
     [
         ("roberta", ["New", "ĠYork"], "New York"),
         ("roberta", ["New York", " x"], "New York x"),
-        ("roberta", ["é", "Ġa"], "\ufffd a"),  # a part of the text that looks like a byte
+        ("roberta", ["é", "Ġa"], "\ufffd a"),  # a part of the text that resembles a byte token
         ("bert-uncased", ["new", "##s", "é"], "news é"),
         ("bert-uncased", ["it", "'", "s"], "it ' s"),
         ("xlm-roberta", ["▁New", "▁York"], "New York"),
@@ -64,6 +64,6 @@ def test_there_are_the_kinds_that_people_use():
         ("wordlevel", [], ""),
     ],
 )
-def test_tokens_and_parts_of_a_text_join_as_in_the_reference(kind, tokens, text):
+def test_decoded_parts_join_as_in_the_reference(kind, tokens, text):
     engine = NodeEngine((FOLDER / f"{kind}.json").read_bytes(), "{}", f"{kind}.json")
     assert engine.join([tokens]) == [text]

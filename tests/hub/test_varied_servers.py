@@ -1,4 +1,4 @@
-"""Whatever a server does: the bytes of one version of the file, or a typed error; never a mixture or wrong bytes."""
+"""Servers with random traits: every read gives the bytes of one version of the file or a typed error."""
 
 from __future__ import annotations
 
@@ -43,11 +43,11 @@ def server():
 
 
 class TabDiedError(Exception):
-    """Nothing more is written."""
+    """End of the tab, after which nothing is written."""
 
 
 class MortalStore(MemoryStore):
-    """A store of a tab that may die at one of its calls."""
+    """Store of a tab that may end at one of its calls."""
 
     calls_left = 1_000_000
 
@@ -79,8 +79,8 @@ async def _visit(address: str, cache: Cache | None, wanted: set[str], upto: int)
 
 
 async def _one(server: VariedServer, seed: int, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Three visits to one server, the first of which may stop in the middle, by itself or with the whole tab. Gives how
-    each ended."""
+    """Visit one server three times; the first visit may stop early, alone or with the whole tab. Gives the result of
+    each visit."""
     rng = random.Random(seed)
     traits = Traits.drawn(rng)
     server.reset(traits, FILES, seed)
@@ -119,21 +119,21 @@ async def _many(server: VariedServer, seeds: range) -> None:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr("tensorcommons.hub.weights.WAITS", (0.0, 0.0, 0.0))
             ends += await _one(server, seed, patch)
-    assert ends.count("read") > len(ends) / 2, "most servers can be read from"
+    assert ends.count("read") > len(ends) / 2, "most servers must be readable"
 
 
-async def test_one_version_or_a_typed_error(server):
+async def test_reads_give_one_version_or_a_typed_error(server):
     await _many(server, range(60))
 
 
 @pytest.mark.long
-async def test_one_version_or_a_typed_error_of_many_servers(server):
+async def test_reads_from_many_servers_give_one_version_or_a_typed_error(server):
     await _many(server, range(1_000, 3_500))
 
 
 @pytest.mark.parametrize("encoding", ["gzip", "gzip-stored"])
 @pytest.mark.parametrize("framing", ["length", "chunked"])
-async def test_what_is_compressed_unseen_is_read(server, encoding, framing, monkeypatch):
+async def test_responses_with_hidden_compression_are_read(server, encoding, framing, monkeypatch):
     server.reset(Traits(encoding=encoding, framing=framing), FILES, 0)
     monkeypatch.setattr(http, "_send", AsAPageSees(http._send))  # noqa: SLF001
     config, found = await _visit(server.address, None, set(SIZES), len(SIZES))

@@ -1,4 +1,4 @@
-"""Validators that prove two answers to be of one file, and models whose file was replaced while they were loaded."""
+"""Validators that prove two responses to be of one version, and models whose files change while they are loaded."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def version(size=5, etag=None, modified=None, answered=LATER):
         (version(modified=DATE, answered=None), version(modified=DATE), True, True),
     ],
 )
-def test_what_is_proof(first, later, proves, matches):
+def test_validators_that_prove_equality(first, later, proves, matches):
     assert (first.proves(later), first.matches(later)) == (proves, matches)
 
 
@@ -59,7 +59,7 @@ def folder(tmp_path):
 
 
 def _overwrite(folder) -> None:
-    """Other numbers of the same size."""
+    """Overwrite a file with other numbers of the same size."""
     path = folder / "model.safetensors"
     data = bytearray(path.read_bytes())
     data[-2] ^= 0x40
@@ -71,14 +71,14 @@ def _manager() -> tc.TensorSharingManager:
 
 
 async def _different(first: tc.Model, second: tc.Model) -> list[str]:
-    """The weights in which two models differ."""
+    """Return the names of weights in which two models differ."""
     weights = [model._weights for model in (first, second)]  # noqa: SLF001 - a forward may hide a difference
     arrays = [{name: await tensor.read() for name, tensor in each.items()} for each in weights]
     return [name for name in arrays[0] if not np.array_equal(arrays[0][name], arrays[1][name])]
 
 
 @pytest.mark.parametrize("age", [0, 3600])
-async def test_a_folder_that_was_written_over_is_read_anew(folder, age):
+async def test_an_overwritten_folder_is_read_again(folder, age):
     os.utime(folder / "model.safetensors", (time.time() - age,) * 2)
     manager = _manager()
     before = await tc.from_pretrained(folder, manager=manager)
@@ -89,7 +89,7 @@ async def test_a_folder_that_was_written_over_is_read_anew(folder, age):
 
 
 @pytest.mark.parametrize("mode", ["", "bare"])
-async def test_a_served_file_that_was_written_over_is_read_anew(folder, mode):
+async def test_an_overwritten_served_file_is_read_again(folder, mode):
     with counted(folder.parent) as server:
         server.mode = mode
         manager = _manager()
@@ -99,7 +99,7 @@ async def test_a_served_file_that_was_written_over_is_read_anew(folder, mode):
         assert len(await _different(before, after)) == 1
 
 
-async def test_a_repository_that_moved_on_between_two_files_is_refused(server):
+async def test_a_repository_that_changed_between_two_files_is_refused(server):
     for name, revision in (("config.json", "a" * 40), ("model.safetensors", "b" * 40)):
         server.files[name] = (TINY / "tiny-bert-mlm" / name).read_bytes()
         server.more[name] = {"X-Repo-Commit": revision}
@@ -117,7 +117,7 @@ async def test_an_endless_file_ends_at_its_limit(server, file, most):
         await open_source({file: bytes(most + 1)}).read(file)
 
 
-async def test_a_login_in_an_address_goes_to_its_server_and_into_no_message(server):
+async def test_credentials_in_a_url_are_sent_to_its_server_and_appear_in_no_message(server):
     server.files["config.json"] = b"{}"
     address = server.address.replace("://", "://me:hunter2@")
     source = open_source(f"{address}/good?secret=5")

@@ -1,4 +1,4 @@
-"""Tokenizers of models that write, and pieces of text; in Node, as tests/hub/test_tokenizer.py has it.
+"""Tokenizers of generative models, and streamed text; in Node, like tests/hub/test_tokenizer.py.
 
 SmolLM2's is made from its GGUF file, T5's is a Unigram one of SentencePiece's kind (scripts/goldens_t5.py).
 """
@@ -33,14 +33,14 @@ def test_ids_and_texts_are_those_of_the_reference(smollm2):
         assert smollm2.decode(case["ids"]) == case["decoded"]
 
 
-def test_special_tokens_show_only_if_asked_for(smollm2):
+def test_special_tokens_are_decoded_only_on_request(smollm2):
     ids = smollm2.encode_batch(["<|im_start|>hi<|im_end|>"]).input_ids[0]
     assert smollm2.decode(ids) == "hi"
     assert smollm2.decode(ids, skip_special_tokens=False) == "<|im_start|>hi<|im_end|>"
     assert smollm2.decode([]) == ""
 
 
-def test_pieces_are_whole_characters_and_add_up(smollm2):
+def test_pieces_are_whole_characters_that_join_to_the_text(smollm2):
     for text in ("A naïve café — 東京 🗼🇯🇵, then more. " * 9, "plain words\n\n  and   spaces " * 30):
         ids = smollm2.encode_batch([text]).input_ids[0].tolist()
         stream = TextStream(smollm2, ids[:5])
@@ -50,7 +50,7 @@ def test_pieces_are_whole_characters_and_add_up(smollm2):
         assert sum(map(bool, pieces)) > len(pieces) / 2
 
 
-def test_an_unfinished_character_comes_at_the_end(smollm2):
+def test_an_incomplete_character_is_flushed_at_the_end(smollm2):
     ids = smollm2.encode_batch(["ok 🗼"]).input_ids[0].tolist()
     stream = TextStream(smollm2)
     assert "".join(stream.push(token) for token in ids[:-1]) + stream.end() == "ok \ufffd"
@@ -71,7 +71,7 @@ def test_without_a_template_messages_are_refused():
 
 
 @pytest.mark.parametrize("named", [True, False])
-async def test_template_files_go_before_the_tokenizers_config(named):
+async def test_template_files_override_the_tokenizer_config(named):
     folder = MODELS / "SmolLM2-135M-Instruct"
     names = ("tokenizer.json", "tokenizer_config.json", "config.json")
     files = {name: (folder / name).read_bytes() for name in names}

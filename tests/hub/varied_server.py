@@ -1,4 +1,4 @@
-"""A file server with random traits: its validators, ranges, encodings and lengths, and its faults.
+"""A file server with random traits: validators, ranges, encodings, lengths and faults.
 
 It may replace a file by another version between two requests. ``AsAPageSees`` hides the headers that a browser hides
 from a page of another origin.
@@ -17,13 +17,13 @@ from urllib.parse import urlsplit
 
 from tests.hub.server import Handler
 
-SAFELISTED = ("content-length", "content-type", "last-modified")  # what CORS shows of the headers that matter here
+SAFELISTED = ("content-length", "content-type", "last-modified")  # headers that CORS exposes, of those used here
 OLD = 1_600_000_000.0
 
 
 @dataclass
 class Traits:
-    """One server. ``replaced`` is the number of requests of a file after which its second version begins."""
+    """Traits of one server. After ``replaced`` requests of a file, its second version is served."""
 
     validators: str = "etag"
     ranges: str = "good"
@@ -39,7 +39,7 @@ class Traits:
 
     @classmethod
     def drawn(cls, rng: random.Random) -> Traits:
-        """Traits at random, the usual ones more often."""
+        """Draw random traits, common ones more often."""
         return cls(
             rng.choice(["etag", "weak", "both", "date", "fresh", "none", "constant-weak", "weak-date"]),
             rng.choice(["good", "good", "good", "ignored", "refused", "shifted", "several", "star", "bare", "capped"]),
@@ -56,7 +56,7 @@ class Traits:
 
 
 class VariedServer(ThreadingHTTPServer):
-    """Serves ``versions`` of each file as ``traits`` say, the second one after ``traits.replaced`` requests of it."""
+    """Server of ``versions`` of each file by ``traits``, the second one after ``traits.replaced`` requests of it."""
 
     daemon_threads = True
     request_queue_size = 64
@@ -74,7 +74,7 @@ class VariedServer(ThreadingHTTPServer):
         return f"http://127.0.0.1:{self.server_address[1]}"
 
     def handle_error(self, request: object, client_address: object) -> None:
-        """A client that goes away is part of the tests."""
+        """Ignore errors of closed connections, which tests cause."""
 
 
 class VariedHandler(Handler):
@@ -106,7 +106,7 @@ class VariedHandler(Handler):
         if wanted and t.ranges != "ignored":
             return self.range(t, data, int(wanted[1]), int(wanted[2]) + 1 if wanted[2] else len(data), tags)
         if t.encoding != "none" and not wanted:
-            level = 9 if t.encoding == "gzip" else 0  # stored: longer than what it holds
+            level = 9 if t.encoding == "gzip" else 0  # uncompressed blocks: longer than the content
             return self.send(200, gzip.compress(data, level), {**tags, "Content-Encoding": "gzip"})
         place = {"Content-Range": f"bytes 0-{len(data) - 1}/{len(data)}"} if t.whole == 206 else {}
         return self.send(t.whole, data, {**tags, **place})
@@ -121,7 +121,7 @@ class VariedHandler(Handler):
             "both": strong | date,
             "weak-date": weak | date,
             "date": date,
-            "fresh": {"Last-Modified": formatdate(usegmt=True)},  # of this very second
+            "fresh": {"Last-Modified": formatdate(usegmt=True)},  # of the current second
             "constant-weak": {"ETag": 'W/"the-same-meaning"'},
             "none": {},
         }[t.validators]
@@ -130,7 +130,7 @@ class VariedHandler(Handler):
         if t.ranges == "refused" or start >= len(data):
             return self.send(416, b"", {"Content-Range": f"bytes */{len(data)}"})
         stop = min(stop, len(data))
-        if t.ranges == "shifted":  # to the beginning of a block, which is said, if it is shown
+        if t.ranges == "shifted":  # aligned to a block; Content-Range has the start, where it is exposed
             start -= start % 512
         if t.ranges == "capped":
             stop = min(stop, start + 30_000)
@@ -158,7 +158,7 @@ class VariedHandler(Handler):
         self.end_headers()
         if self.command == "HEAD":
             return
-        # A body that ends with the connection looks whole wherever it is cut: not even a browser can tell.
+        # A body that ends with the connection looks complete wherever it is cut: a browser cannot tell.
         cut = framing != "close" and len(data) > 2000 and rng.random() < t.cuts
         sent = data[: rng.randrange(len(data))] if cut else data
         try:
@@ -178,7 +178,7 @@ class VariedHandler(Handler):
 
 @dataclass
 class AsAPageSees:
-    """Hides what CORS hides from ``send``'s answers."""
+    """Removes the headers that CORS hides from the responses of ``send``."""
 
     send: Any
     exposed: frozenset[str] = field(default=frozenset())

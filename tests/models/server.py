@@ -1,10 +1,10 @@
-"""Model folders over HTTP: good ones, and the same with one fault each. One app for CPython and the browser.
+"""Model folders over HTTP, intact or with one fault each; the same app serves tests on CPython and in a browser.
 
 ``/models/<id>/<file>`` are the real models, ``/tiny/<id>/<file>`` those of tests/goldens, ``/random/<recipe>/<file>``
 random ones of any size (scripts/serve_checkpoints.py), and below ``/faulty/``:
 
 - ``cut``: the weights' connection is closed half way
-- ``held``: half of the weights, then silence until the client goes away
+- ``held``: half of the weights, then nothing until the client closes the connection
 - ``missing-weights``, ``missing-config``, ``missing-tokenizer``: 404 for that file
 - ``page``: the configuration is a web page
 - ``private``: 401 without the token of :data:`TOKEN`
@@ -31,7 +31,7 @@ CORS = {"Access-Control-Allow-Origin": "*", "Cache-Control": "no-store"}
 
 
 def with_models(app: ASGIApp) -> ASGIApp:
-    """``app`` with the folders of this module in front."""
+    """Return ``app`` with the folders of this module in front."""
 
     async def models_app(scope: Scope, receive: Receive, send: Send) -> None:
         kind, _, rest = scope.get("path", "").lstrip("/").partition("/")

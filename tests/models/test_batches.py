@@ -1,4 +1,4 @@
-"""Rows of a pipeline call in batches: answers in order and as for one row alone, within the memory limit."""
+"""Batches of the rows of a pipeline call: results in order, equal to those of single rows, under the memory limit."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ async def loaded(source: Any = f"{GOLDENS}/tiny-bert", megabytes: float = 64):
 
 
 def encoded(lengths: list[int], *, left: bool = False, seed: int = 0) -> Encoding:
-    """Random tokens, padded to the longest."""
+    """Draw random tokens, padded to the longest row."""
     width = max(lengths, default=0)
     place = np.arange(width)[::-1] if left else np.arange(width)
     mask = (place[None] < np.array(lengths)[:, None]).astype(np.int32)
@@ -54,7 +54,7 @@ def encoded(lengths: list[int], *, left: bool = False, seed: int = 0) -> Encodin
 
 
 async def answers(model: Any, rows: TextRows, *outputs: str, batch_size: int | None = None) -> tuple[list[Any], int]:
-    """Each row's part of the outputs, and the number of batches."""
+    """Return the part of the outputs of each row, and the number of batches."""
     job = Job(rows, outputs, lambda row, arrays: (row, *arrays), list)
     made = await batches(model, rows, outputs, batch_size)
     assert sorted(row for batch in made for row in batch) == list(range(len(rows.lengths)))
@@ -64,7 +64,7 @@ async def answers(model: Any, rows: TextRows, *outputs: str, batch_size: int | N
 
 @pytest.mark.parametrize("left", [False, True])
 @pytest.mark.parametrize("batch_size", [None, 1, 7, 1000])
-async def test_answers_have_the_order_of_the_rows_and_are_those_of_a_row_alone(batch_size, left):
+async def test_results_are_in_order_and_equal_those_of_single_rows(batch_size, left):
     lengths = np.random.default_rng(3).integers(1, 40, 150).tolist()
     async with loaded() as model:
         rows = TextRows(encoded(lengths, left=left), model.input_names)
@@ -81,7 +81,7 @@ async def test_answers_have_the_order_of_the_rows_and_are_those_of_a_row_alone(b
 
 
 @pytest.mark.parametrize("megabytes", [3, 8])
-async def test_a_call_that_does_not_fit_at_once_stays_under_the_limit(megabytes):
+async def test_a_call_that_does_not_fit_as_one_batch_stays_under_the_limit(megabytes):
     async with loaded(megabytes=megabytes) as model:
         rows = TextRows(encoded([40] * 600), model.input_names)
         with pytest.raises(MemoryBudgetError):
@@ -91,7 +91,7 @@ async def test_a_call_that_does_not_fit_at_once_stays_under_the_limit(megabytes)
         assert model.manager.get_stats()["peak_memory_bytes"] <= megabytes * MB
 
 
-async def test_a_batch_that_does_not_fit_after_all_is_halved():
+async def test_a_batch_that_turns_out_too_large_is_halved():
     async with loaded(megabytes=4) as model:
         rows = TextRows(encoded([40] * 300), model.input_names)
         job = Job(rows, ("mean_embedding",), lambda row, arrays: row, list)
@@ -99,7 +99,7 @@ async def test_a_batch_that_does_not_fit_after_all_is_halved():
         assert shown == list(range(300))
 
 
-async def test_few_rows_are_one_batch_as_they_stand():
+async def test_few_rows_are_one_batch_in_their_order():
     async with loaded() as model:
         for lengths in ([3], [3, 9, 1], [16] * (SMALL // 16)):
             rows = TextRows(encoded(lengths), model.input_names)
@@ -107,7 +107,7 @@ async def test_few_rows_are_one_batch_as_they_stand():
         assert await batches(model, TextRows(encoded([]), model.input_names), ["last_hidden_state"], None) == []
 
 
-async def test_pairs_of_one_head_stay_together():
+async def test_pairs_of_a_head_stay_in_one_batch():
     async with loaded() as model:
         lengths = np.random.default_rng(5).integers(1, 30, 20).tolist()
         rows = TextRows(encoded(lengths), model.input_names, halves=True)
@@ -117,7 +117,7 @@ async def test_pairs_of_one_head_stay_together():
         assert np.array_equal(inputs["input_ids"], wide[:, : inputs["input_ids"].shape[1]])
 
 
-async def test_a_decoder_without_padding_takes_one_text_at_a_time():
+async def test_a_decoder_without_a_padding_token_runs_one_text_at_a_time():
     files = checkpoint(PLACE, "LlamaForSequenceClassification without padding")
     async with loaded(files) as model:
         rows = TextRows(encoded([4, 9, 2, 9]), model.input_names)
@@ -133,7 +133,7 @@ async def test_a_decoder_without_padding_takes_one_text_at_a_time():
 async def test_only_gpt2_may_have_its_padding_outside_the_vocabulary(padding):
     ids = np.arange(8).reshape(2, 4)
     wanted = []
-    for number in (padding, 49):  # 49 is in no text, either
+    for number in (padding, 49):  # 49 does not occur in a text, either
         files = with_config(checkpoint(PLACE, "GPT2ForSequenceClassification"), pad_token_id=number)
         async with loaded(files) as model:
             wanted.append(await (await model(input_ids=ids))["logits"].read())
@@ -143,7 +143,7 @@ async def test_only_gpt2_may_have_its_padding_outside_the_vocabulary(padding):
             pass
 
 
-async def test_a_cancel_ends_a_call_between_two_batches():
+async def test_cancelling_ends_a_call_between_two_batches():
     async with loaded() as model:
         rows = TextRows(encoded([20] * 60), model.input_names)
         seen: list[int] = []
@@ -162,12 +162,12 @@ async def test_a_cancel_ends_a_call_between_two_batches():
         await model(input_ids=[[5, 6]])
 
 
-async def test_a_cancel_arrives_where_no_batch_waits():
+async def test_cancelling_works_where_no_batch_waits():
     async with loaded() as model:
         rows = TextRows(encoded([20] * 50), model.input_names)
         job = Job(rows, ("mean_embedding",), lambda row, arrays: row, list)
         call = TaskCall(model, job, await batches(model, rows, ["mean_embedding"], 1), is_fixed=True)
-        await run_calls([call])  # the second time all are in the cache: there is nothing to wait for
+        await run_calls([call])  # the second time all results are in the cache, so that nothing waits
         task = asyncio.ensure_future(run_calls([call]))
         await asyncio.sleep(0)
         task.cancel()
@@ -176,7 +176,7 @@ async def test_a_cancel_arrives_where_no_batch_waits():
 
 
 @pytest.mark.parametrize("odd", [float("nan"), float("inf")])
-async def test_weights_that_are_not_finite_are_warned_of_once(odd):
+async def test_non_finite_weights_cause_one_warning(odd):
     files = files_of(PLACE, "tiny-bert")
     tensors = {name: array.copy() for name, array in tensors_of(files).items()}
     tensors["encoder.layer.0.output.dense.bias"][0] = odd
@@ -190,13 +190,13 @@ async def test_weights_that_are_not_finite_are_warned_of_once(odd):
 
 
 @pytest.mark.parametrize("size", [0, -1, 1.5, True, "8", [8]])
-def test_sizes_that_are_refused(size):
+def test_wrong_batch_sizes_are_refused(size):
     with pytest.raises(TensorCommonsError, match="batch_size"):
         check_size(size)
 
 
-async def test_logits_of_an_mlp_head_are_those_of_texts():
-    """Also on a base whose own logits have a value a token, for texts shorter than the labels are many."""
+async def test_logits_of_an_mlp_head_have_one_row_per_text():
+    """Includes a base whose own logits have a value per token, and texts with fewer tokens than labels."""
     words = json.loads(files_of(PLACE, "tiny-bert-mlm")["config.json"])
     labels = {str(number): f"label {number}" for number in range(40)}
     head = {

@@ -1,4 +1,4 @@
-"""Every setting that a model reads changes what it computes, is refused, or is listed here as inert."""
+"""Effects of configurations: every setting that a model reads changes outputs, is refused, or is listed as inert."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from tests.cases.golden_models import INPUTS, checkpoint_of, load_goldens
 from tests.models.server import TINY
 from tests.models.test_config_fields import FIELDS, read_by
 
-CHANGE = 1e-2  # of an output's largest element
-#: Model type -> fields that its class of `transformers` has no use for either, and why.
+CHANGE = 1e-2  # relative to the largest element of an output
+#: Model type -> fields that its class of `transformers` does not use either, and the reason.
 _ATTENDED = "marks padding in training alone; attention_mask says what counts"
 _ABSENT = "a field of other architectures"
 INERT: dict[str, dict[str, str]] = {
@@ -53,9 +53,9 @@ INERT: dict[str, dict[str, str]] = {
         "intermediate_size": "mlp_ratio decides",
     },
 }
-#: Fields that only refuse inputs: longer ones.
+#: Fields that only limit the length of inputs.
 BOUNDS = ("max_position_embeddings", "n_positions")
-#: Other values of fields that are words.
+#: Other values of fields that are strings.
 WORDS: dict[str, list[str]] = {
     "feed_forward_proj": ["gelu", "silu"],
     "hidden_act": ["relu", "sigmoid"],
@@ -67,7 +67,7 @@ WORDS: dict[str, list[str]] = {
 
 
 def others(name: str, value: Any) -> list[Any]:
-    """Values that the field could have instead."""
+    """Return values that the field could have instead."""
     found: list[Any] = WORDS.get(name, [])
     if isinstance(value, bool):
         found = [not value]
@@ -80,7 +80,7 @@ def others(name: str, value: Any) -> list[Any]:
 
 @cache
 def entries(model_type: str) -> list[tuple[dict[str, Any], dict[str, Any], list[str]]]:
-    """The goldens of that type: their entries, inputs, and the names of their outputs."""
+    """Return the goldens of a model type: their entries, inputs, and the names of their outputs."""
     found = []
     for table in ("architectures", "variants"):
         models, arrays = load_goldens(str(TINY), table)
@@ -93,7 +93,7 @@ def entries(model_type: str) -> list[tuple[dict[str, Any], dict[str, Any], list[
 
 
 class Effects:
-    """The effect of another value of a field on the goldens' models."""
+    """Effects of other values of a field on the models of the goldens."""
 
     def __init__(self, manager: TensorSharingManager) -> None:
         self.manager = manager
@@ -102,7 +102,7 @@ class Effects:
     async def answers(
         self, entry: dict[str, Any], inputs: dict[str, Any], outputs: list[str], change: dict[str, Any]
     ) -> dict[str, Any]:
-        """The outputs under a config with a change."""
+        """Compute the outputs under a changed config."""
         config = json.dumps({**entry["config"], **change})
         key = f"{config} {sorted(entry['tensors'])}"
         if key not in self.known:
@@ -118,7 +118,7 @@ class Effects:
     async def of(self, model_type: str, field: str, default: Any) -> str:
         """Find out whether another value of a field changes an output, is refused, or does nothing.
 
-        A refusal counts where a golden's model takes no other value: sizes are those of its tensors.
+        A refusal counts as an effect where the model of a golden accepts no other value, as for sizes of its tensors.
         """
         for entry, inputs, outputs in entries(model_type):
             given = entry["config"].get(field)
@@ -143,7 +143,7 @@ def _differ(first: Any, second: Any) -> bool:
 
 @pytest.fixture
 async def effects(caplog):
-    caplog.set_level(logging.ERROR, "tensorcommons")  # tensors that a changed config does not ask for
+    caplog.set_level(logging.ERROR, "tensorcommons")  # for tensors that the changed config does not use
     devices = await open_devices(prefer=["cpu"])
     yield Effects(TensorSharingManager(64, devices=devices))
     devices.close()
@@ -193,7 +193,7 @@ async def test_every_field_of_rotary_positions_has_an_effect(kind, effects):
 
 
 def test_every_setting_of_an_image_processor_has_an_effect():
-    """Of the forms that are compared with the reference, each has a setting that another value of would be seen."""
+    """Find for each setting a form, among those compared with the reference, whose result another value changes."""
     forms, seen = json.loads((TINY / "processors.json").read_text()), set[str]()
     changes: dict[str, Any] = {
         "size": 19, "crop_size": 7, "pad_size": 70, "resample": 0, "rescale_factor": 0.02, "image_mean": 0.9,
@@ -216,7 +216,7 @@ def test_every_setting_of_an_image_processor_has_an_effect():
 
 
 GENERATION = json.loads((TINY / "generation.json").read_text())
-#: Values of options that ask for nothing: the reference writes the same without them.
+#: Values of options without an effect: the reference generates the same tokens without them.
 NO_EFFECT = [
     *({"top_k": 1000}, {"top_p": 1.0}, {"top_p": 1.5}, {"min_p": 0.0}, {"typical_p": 1.0}),
     *({"epsilon_cutoff": 3.0}, {"do_sample": True}, {"top_k": 0}),
@@ -240,12 +240,12 @@ def test_every_option_that_changes_scores_changes_a_golden():
             assert not np.array_equal(after({"top_k": 0, **named}), plain), named
 
 
-#: Options that change no token where the likeliest is taken, but scores: the goldens above have them.
+#: Options that change scores but not the most likely token: the goldens above cover them.
 SCORES_ALONE = {"early_stopping", "remove_invalid_values", "renormalize_logits", "temperature", "top_k"}
 
 
 def test_every_option_changes_the_tokens_of_a_golden():
-    """Each option has a golden that another one, equal but for it, differs from."""
+    """Find for each option two goldens that differ only in this option, and in their tokens."""
     cases = [(case["model"], case["is_one_token"], case["options"], case.get("new")) for case in GENERATION["written"]]
     named, seen = {name for *_, options, _ in cases for name in options}, set()
     for model, is_one, options, new in cases:

@@ -1,4 +1,4 @@
-"""Every field of every configuration class of `transformers` is read, refused by name, or known to change nothing."""
+"""Fields of the configuration classes of `transformers`: each is read, refused by name, or known to be inert."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from tensorcommons.models.llama import Rope
 from tensorcommons.models.registry import FAMILIES
 
 FIELDS: dict[str, dict[str, Any]] = json.loads((paths.ROOT / "tests/goldens/variants.json").read_text())["fields"]
-# What another part reads: the loader, the labels, the pipelines, generation, the tokenizer.
+# Read by other parts: the loader, the labels, the pipelines, generation, the tokenizer.
 ELSEWHERE = {
     *("architectures", "id2label", "label2id", "problem_type", "is_encoder_decoder"),
     *("pad_token_id", "bos_token_id", "eos_token_id"),
 }
-#: Dropout and initial values matter in training alone; the others choose what is returned, or how it is computed.
+#: Dropout and initial values affect training only; the others select the returned values or the implementation.
 INERT = {
     *("attention_dropout", "attention_probs_dropout_prob", "attn_pdrop", "classifier_dropout", "dropout"),
     *("classifier_dropout_prob", "drop_path_rate", "dropout_rate", "embd_pdrop", "hidden_dropout_prob", "qa_dropout"),
@@ -29,7 +29,7 @@ INERT = {
     *("chunk_size_feed_forward", "output_hidden_states", "return_dict", "use_cache", "reorder_and_upcast_attn"),
     *("pretraining_tp", "sinusoidal_pos_embds"),
 }
-#: Fields of classes that are refused as a whole: multiple choice, masked images, backbones; and T5's own two stacks.
+#: Fields of classes that are refused as a whole (multiple choice, masked images, backbones), and of T5's two stacks.
 OTHER_CLASSES = {
     *("summary_type", "summary_use_proj", "summary_activation", "summary_last_dropout", "summary_first_dropout"),
     *("summary_proj_to_labels", "encoder_stride", "apply_layernorm", "reshape_hidden_states", "use_mask_token"),
@@ -42,7 +42,7 @@ REFUSED: dict[str, dict[str, Any]] = {
     "gpt2": {"add_cross_attention": True},
     "qwen2": {"use_sliding_window": True},
 }
-# Any of these changes the result where it is not what every file has.
+# Any of these changes the result if it differs from the usual value.
 EVERYWHERE: dict[str, Any] = {
     "quantization_config": {"quant_method": "gptq"},
     "pruned_heads": {"0": [1]},
@@ -55,7 +55,7 @@ def build(model_type: str, **config: Any) -> Any:
 
 
 def read_by(model_type: str) -> dict[str, Any]:
-    """The fields that a model of that type reads, with their values where the file has none."""
+    """Return the fields that a model of that type reads, with their defaults."""
     config = build(model_type).config
     spelled = distilbert.SPELLED if model_type == "distilbert" else {}
     values = {spelled.get(each.name, each.name): getattr(config, each.name) for each in fields(config)}
@@ -70,7 +70,7 @@ def read_by(model_type: str) -> dict[str, Any]:
 def test_defaults_are_those_of_transformers(model_type):
     ours = read_by(model_type)
     reference = FIELDS[model_type]
-    zero = {"n_inner": 0}  # replaced by what it stands for
+    zero = {"n_inner": 0}  # replaced by its meaning
     both = {name for name in ours.keys() & reference.keys() if name not in zero}
     assert len(both) > 5
     for name in both:
@@ -93,7 +93,7 @@ def test_every_field_is_read_refused_or_inert(model_type):
 
 
 @pytest.mark.parametrize("model_type", FIELDS)
-def test_what_is_not_built_in_is_refused_by_name(model_type):
+def test_unsupported_features_are_refused_by_name(model_type):
     small = {"num_hidden_layers": 30} if model_type == "qwen2" else {}
     asked = {**EVERYWHERE, **REFUSED.get(model_type, {})}
     if model_type not in ("vit", "deit", "dinov2", "dinov2_with_registers", "gpt2", "llama", "qwen2", "t5"):
@@ -108,7 +108,7 @@ def test_what_is_not_built_in_is_refused_by_name(model_type):
 def test_null_is_the_default(model_type):
     nothing: dict[str, int | None] = {name: None for name in FIELDS[model_type] if name != "model_type"}
     ours, given = build(model_type), build(model_type, **nothing)
-    if model_type == "qwen2":  # null is not what a missing field is: as many as heads of the query
+    if model_type == "qwen2":  # null differs from a missing field: as many as there are query heads
         nothing["num_key_value_heads"] = 32
         given = build(model_type, **nothing)
     assert given.config == ours.config
@@ -141,7 +141,7 @@ def test_rotary_positions_that_are_not_built_in_are_refused(config, word):
         build("llama", **config)
 
 
-def test_layers_that_see_a_window():
+def test_layers_with_sliding_windows():
     layers: dict[str, Any] = {"num_hidden_layers": 2, "max_position_embeddings": 20}
     window = {"use_sliding_window": True, "sliding_window": 4}
     for given in ({"max_window_layers": 1}, {"layer_types": ["full_attention", "sliding_attention"]}):
@@ -155,7 +155,7 @@ def test_layers_that_see_a_window():
 
 _ENCODERS = ("Model", "ForMaskedLM", "ForSequenceClassification", "ForTokenClassification", "ForQuestionAnswering")
 _DECODERS = ("Model", "ForSequenceClassification", "ForTokenClassification", "ForQuestionAnswering")
-#: By model type: what its classes begin with, those that are built, and the others that `transformers` publishes.
+#: By model type: the prefix of its classes, the supported ones, and the others that `transformers` publishes.
 CLASSES: dict[str, tuple[str, tuple[str, ...], tuple[str, ...]]] = {
     "bert": ("Bert", _ENCODERS, ("ForMultipleChoice", "ForNextSentencePrediction", "ForPreTraining", "LMHeadModel")),
     "roberta": ("Roberta", _ENCODERS, ("ForCausalLM", "ForMultipleChoice")),

@@ -1,4 +1,4 @@
-"""Mutated ``config.json``: a model that runs, or a typed error, in little time and memory, and nothing kept."""
+"""Mutated ``config.json`` files: the model runs or a typed error is raised, in bounded memory and without leaks."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ GOLDENS = str(paths.ROOT / "tests/goldens")
 TABLE: dict[str, Any] = json.loads((paths.ROOT / "tests/goldens/variants.json").read_text())
 NAMES = [name for name in TABLE if name != "fields"]
 PLACE = Place(devices=None, models="", tiny="", faulty="", goldens=GOLDENS)  # type: ignore[arg-type]
-MOST_BYTES, MOST_SECONDS = 96 << 20, 20.0  # nothing near what a config alone could ask for
+MOST_BYTES, MOST_SECONDS = 96 << 20, 20.0  # far below the sizes that a config alone can state
 
 numbers = st.one_of(
     st.sampled_from([0, 1, 2, 3, 7, 24, 50, 10**3, 10**4, 10**5, 2**20, 2**26, 2**31 - 1, 2**31, 2**40, 10**30, -1]),
@@ -88,7 +88,7 @@ def mutations(draw: st.DrawFn) -> tuple[str, dict[str, Any]]:
 
 @settings(max_examples=10, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 @given(mutations())
-def test_mutated_configs(mutation):
+def test_mutated_configs_load_or_are_refused(mutation):
     _check(*mutation)
 
 
@@ -121,5 +121,5 @@ LARGE: list[tuple[str, dict[str, Any]]] = [
 
 
 @pytest.mark.parametrize(("name", "changes"), LARGE)
-def test_nothing_large_is_made_of_a_config_that_the_weights_do_not_back(name, changes):
+def test_a_config_without_matching_weights_allocates_little(name, changes):
     _check(name, changes)

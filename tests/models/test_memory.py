@@ -1,4 +1,4 @@
-"""Host memory of a load beside what the device keeps: some chunks, however large a tensor is."""
+"""Host memory of a load, without that of the device: a few chunks for tensors of any size."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from tensorcommons.models.weight_loader import ROOM
 from tests.cases.checkpoints import WEIGHTS, pack, tensors_of, with_config
 from tests.models.server import TINY
 
-ROWS = 600_000  # of the one large tensor: 86 MB in float32
-MOST = ROOM + 2 * byte_buffer.CHUNK + (4 << 20)  # bytes: chunks on their way, one becoming another dtype, and a little
+ROWS = 600_000  # of the largest tensor: 86 MB in float32
+MOST = ROOM + 2 * byte_buffer.CHUNK + (4 << 20)  # bytes: chunks in flight, one in conversion, and overhead
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("stored", "loaded"), [("F32", "float32"), ("F16", "float32"), ("BF16", "float32"), ("F32", "float16")]
 )
-async def test_a_load_takes_some_chunks(tmp_path, stored, loaded):
+async def test_a_load_takes_a_few_chunks_of_host_memory(tmp_path, stored, loaded):
     tiny = {path.name: path.read_bytes() for path in (TINY / "tiny-bert").iterdir()}
     tensors = tensors_of(tiny)
     (name,) = (name for name in tensors if name.endswith("word_embeddings.weight"))
@@ -47,5 +47,5 @@ async def test_a_load_takes_some_chunks(tmp_path, stored, loaded):
     finally:
         tracemalloc.stop()
     assert manager.report().device_bytes > largest * (0.9 if loaded == "float32" else 0.45)
-    assert peak <= manager.report().device_bytes + MOST, f"{peak:,} bytes, {kept:,} of them to stay"
+    assert peak <= manager.report().device_bytes + MOST, f"{peak:,} bytes, {kept:,} of them kept by the device"
     model.unload()

@@ -1,4 +1,4 @@
-"""Whatever stands in a model's files: an error is typed, and quotes at most 80 characters of it."""
+"""Errors about the files of a model: typed, and with at most 80 quoted characters."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ async def _load(files: dict[str, bytes]) -> None:
 
 @pytest.mark.parametrize("model", MODELS)
 @pytest.mark.parametrize("value", VALUES)
-async def test_any_field_of_any_configuration(model, value, caplog):
+async def test_errors_about_any_field_of_any_configuration(model, value, caplog):
     files = _folder(model)
     for name in [name for name in files if name.endswith(".json")]:
         table = json.loads(files[name])
@@ -58,7 +58,7 @@ async def test_any_field_of_any_configuration(model, value, caplog):
 
 
 @pytest.mark.parametrize("value", VALUES)
-async def test_names_and_entries_of_weights(value):
+async def test_errors_about_names_and_entries_of_weights(value):
     files = _folder("tiny-bert")
     tensors = tensors_of(files)
     first = next(iter(tensors))
@@ -88,7 +88,7 @@ async def test_names_and_entries_of_weights(value):
         (b"", "empty"),
     ],
 )
-async def test_a_file_that_is_something_else_is_named(start, word):
+async def test_a_file_of_another_format_is_named(start, word):
     files = _folder("tiny-bert")
     for name in (WEIGHTS, "config.json"):
         with pytest.raises(InvalidWeights, match=f"{name}: .*{word}"):
@@ -99,14 +99,14 @@ async def test_a_file_that_is_something_else_is_named(start, word):
     ("file", "word"),
     [("adapter_config.json", "adapter"), ("pytorch_model.bin", "pickle"), ("onnx/model.onnx", "ONNX")],
 )
-async def test_a_folder_of_something_else_is_named(file, word):
+async def test_a_folder_of_another_format_is_named(file, word):
     config = _folder("tiny-bert")["config.json"]
     for files in ({file: b"1"}, {file: b"1", "config.json": config}):
         with pytest.raises(InvalidWeights, match=word):
             await tc.from_pretrained(files, manager=tc.TensorSharingManager(64))
 
 
-async def test_a_config_without_a_model_type_and_a_file_for_a_folder(tmp_path):
+async def test_a_config_without_a_model_type_and_a_file_in_place_of_a_folder(tmp_path):
     with pytest.raises(InvalidWeights, match="model_type, the name of the architecture, is missing"):
         await tc.from_pretrained({"config.json": b'{"architectures": []}'}, manager=tc.TensorSharingManager(64))
     (tmp_path / "model.gguf").write_bytes(b"GGUF")
@@ -128,7 +128,7 @@ async def test_a_header_of_a_million_tensors_is_refused_before_it_is_parsed():
         await tc.from_pretrained({"config.json": deep[: 8 << 20]}, manager=tc.TensorSharingManager(64))
 
 
-def test_what_is_quoted_and_what_is_left_out():
+def test_quotes_are_shortened():
     assert quoted("a" * 78) == repr("a" * 78)
     for value in ("a" * 10**7, ["a" * 90], 10**5000, {"a": list(range(99))}, "\0" * 79):
         assert len(quoted(value)) <= 80

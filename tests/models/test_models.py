@@ -1,4 +1,4 @@
-"""The models' cases on the NumPy device; e2e/models runs the same bodies on WebGPU."""
+"""Cases of models on the NumPy device; e2e/models runs the same cases on WebGPU."""
 
 from __future__ import annotations
 

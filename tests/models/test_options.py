@@ -1,4 +1,4 @@
-"""Options of generation: which values are refused."""
+"""Refused values of generation options."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def test_a_number_of_thousands_of_digits_can_be_an_end_token():
     assert Options.of({"eos_token_id": -(10**5000)}, {}).eos_token_id == (-(10**5000),)
 
 
-#: Option -> values at both ends of what is allowed, and values just outside.
+#: Option -> values at both bounds, and values just outside.
 BOUNDS: dict[str, tuple[list[float], list[float]]] = {
     "max_new_tokens": ([1], [0]),
     "num_return_sequences": ([1, 65536], [0, 65537]),
@@ -46,7 +46,7 @@ BOUNDS: dict[str, tuple[list[float], list[float]]] = {
 
 
 @pytest.mark.parametrize("name", BOUNDS)
-def test_options_are_taken_up_to_their_bounds(name):
+def test_options_are_accepted_up_to_their_bounds(name):
     inside, outside = BOUNDS[name]
     for value in inside:
         assert getattr(Options.of({}, {"do_sample": True, name: value}), name) == value

@@ -1,4 +1,4 @@
-"""Work begun ahead of its turn: in order, within its room, and over when one fails."""
+"""Prefetching: results in order, within a memory budget, and all jobs ended when one fails."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tensorcommons.models.prefetch import in_order
 
 
 class Work:
-    """Jobs of given sizes that end when they are told to."""
+    """Jobs of given sizes that end when the test opens their gates."""
 
     def __init__(self, *sizes: int) -> None:
         self.sizes = sizes
@@ -27,7 +27,7 @@ class Work:
     async def _run(self, i: int, faulty: bool) -> int:
         self.begun.append(i)
         try:
-            async with self.lock:  # as the one connection of a file
+            async with self.lock:  # like the single connection of a file
                 self.locked.append(i)
                 if faulty:
                     raise OSError("broken")
@@ -42,7 +42,7 @@ async def settle() -> None:
         await asyncio.sleep(0)
 
 
-async def test_results_keep_their_order_and_begin_as_far_as_there_is_room():
+async def test_results_are_in_order_and_jobs_begin_while_the_budget_lasts():
     work = Work(3, 3, 3, 20, 1)
     results = []
 
@@ -56,20 +56,20 @@ async def test_results_keep_their_order_and_begin_as_far_as_there_is_room():
     assert work.begun == [0, 1]
     work.gates[1].set()
     await settle()
-    assert (work.begun, results) == ([0, 1], []), "the second waits for its turn, and takes its room until then"
+    assert (work.begun, results) == ([0, 1], []), "a finished job keeps its bytes until its turn"
     work.gates[0].set()
     await settle()
     assert (work.begun, results) == ([0, 1, 2], [0, 1])
     work.gates[2].set()
     await settle()
-    assert work.begun == [0, 1, 2, 3], "what is larger than the room runs, but alone"
+    assert work.begun == [0, 1, 2, 3], "a job larger than the budget runs alone"
     work.gates[3].set()
     work.gates[4].set()
     await task
     assert results == [0, 1, 2, 3, 4]
 
 
-async def test_what_fails_ends_what_is_behind_before_it_goes_on():
+async def test_a_failure_ends_the_later_jobs():
     work = Work(1, 1, 1, 1)
     work.gates[0].set()
     results = []
@@ -82,11 +82,11 @@ async def test_what_fails_ends_what_is_behind_before_it_goes_on():
     with pytest.raises(OSError, match="broken"):
         await collect()
     assert results == [0]
-    assert work.locked == [0, 1], "nothing behind asks the broken connection again"
+    assert work.locked == [0, 1], "a later job used the broken connection"
     assert sorted(work.ended) == sorted(work.begun)
 
 
-async def test_who_stops_listening_leaves_nothing_running():
+async def test_leaving_the_iteration_ends_all_jobs():
     work = Work(1, 1, 1)
     work.gates[0].set()
     before = len(asyncio.all_tasks())
@@ -97,7 +97,7 @@ async def test_who_stops_listening_leaves_nothing_running():
     assert sorted(work.ended) == [0, 1, 2]
 
 
-async def test_a_cancel_ends_all_jobs():
+async def test_cancelling_ends_all_jobs():
     work = Work(1, 1)
 
     async def collect() -> None:

@@ -1,4 +1,4 @@
-"""Pixel values against the image processors of `transformers`, and images that cannot be taken."""
+"""Pixel values compared with the image processors of `transformers`, and refused images."""
 
 from __future__ import annotations
 
@@ -32,24 +32,24 @@ def test_pixels_are_those_of_transformers(name, shape):
     actual = processor(picture(*shape))
     assert actual.shape == wanted.shape and actual.dtype == np.float32
     level = 1 / 255 / min(processor.settings.std or (1.0,))
-    assert np.abs(actual - wanted).max() < 0.01 * level, "to the bit, but for float32 against float64"
+    assert np.abs(actual - wanted).max() < 0.01 * level, "equal up to the rounding of float32 against float64"
 
 
 @pytest.mark.parametrize("resample", range(6))
-def test_a_flat_image_stays_flat_and_a_size_that_is_there_stays(resample):
+def test_a_uniform_image_stays_uniform_and_the_target_size_is_not_resized(resample):
     flat = np.full((13, 9, 3), 77, np.uint8)
     assert (resized(flat, (5, 31), resample) == 77).all()
     image = picture(13, 9)
     assert np.array_equal(resized(image, (13, 9), resample), image)
 
 
-def test_a_letterbox_and_the_region_in_it():
+def test_a_letterbox_and_the_region_of_the_image():
     config = {"size": {"longest_edge": 20}, "do_pad": True, "pad_size": {"height": 20, "width": 20}, "resample": 4}
     processor = ImageProcessor.of({**config, "do_normalize": False}, "f")
     values = processor(np.full((30, 60, 3), 255, np.uint8))
     rows, columns = processor.region(30, 60)
     assert values.shape == (3, 20, 20) and (values[:, rows, columns] == 1).all()
-    assert values.sum() == 3 * 10 * 20, "zeros around"
+    assert values.sum() == 3 * 10 * 20, "the padding must be zero"
     assert processor.region(60, 30) == (slice(0, 20), slice(5, 15))
 
 
@@ -67,11 +67,11 @@ def test_fields_of_every_form_mean_what_they_mean_in_transformers(number):
     s = processor.settings
     level = (1 if s.rescale is None else s.rescale) / min(s.std or (1.0,))
     assert actual.shape == wanted.shape
-    assert np.abs(actual - wanted).max() < 1.01 * level, "a level here and there"
-    assert (np.abs(actual - wanted) > 0.01 * level).mean() < 0.25, "of noise, by the other order of axes"
+    assert np.abs(actual - wanted).max() < 1.01 * level, "off by more than one level in places"
+    assert (np.abs(actual - wanted) > 0.01 * level).mean() < 0.25, "more than the noise of another order of axes"
 
 
-def test_the_model_decides_where_no_class_is_named():
+def test_without_a_named_class_the_model_selects_the_processor():
     config = {"size": 8, "crop_size": 6}
     assert ImageProcessor.of(config, "f", "vit")(picture(10, 20)).shape == (3, 8, 8)
     assert ImageProcessor.of(config, "f", "dinov2")(picture(10, 20)).shape == (3, 6, 6)
@@ -107,7 +107,7 @@ def test_the_model_decides_where_no_class_is_named():
         ({"image_processor_type": "ConvNextImageProcessor", "size": {"shortest_edge": 9}, "crop_pct": 0}, "crop_pct"),
     ],
 )
-def test_configs_that_cannot_be_followed(change, word):
+def test_unsupported_configs_are_refused(change, word):
     with pytest.raises(InvalidWeights, match=f"^preprocessor_config.json: {word} "):
         ImageProcessor.of({**CONFIGS["vit"], **change}, "preprocessor_config.json")
 
@@ -127,7 +127,7 @@ STARTS = st.sampled_from([*CONFIGS.values(), *({k: v for k, v in form.items() if
 
 
 def _mutated(start, changes, shape, dropped):
-    """The results that any config may have: pixels, or a typed error at reading, or for an image that does not fit."""
+    """Process an image under a mutated config: pixels, or a typed error from the config or for the image."""
     config = {name: value for name, value in {**start, **changes}.items() if name not in dropped}
     try:
         processor = ImageProcessor.of(config, "preprocessor_config.json", "vit")
@@ -148,20 +148,20 @@ MUTATED = given(STARTS, CHANGES, SHAPES_OF_MUTATED, st.sets(st.sampled_from(["si
 @pytest.mark.slow
 @settings(max_examples=150, deadline=None)
 @MUTATED
-def test_mutated_configs_end_in_pixels_or_a_typed_error(start, changes, shape, dropped):
+def test_mutated_configs_give_pixels_or_a_typed_error(start, changes, shape, dropped):
     _mutated(start, changes, shape, dropped)
 
 
 @pytest.mark.long
 @settings(max_examples=20_000, deadline=None)
 @MUTATED
-def test_mutated_configs_end_in_pixels_or_a_typed_error_many_times(start, changes, shape, dropped):
+def test_many_mutated_configs_give_pixels_or_a_typed_error(start, changes, shape, dropped):
     _mutated(start, changes, shape, dropped)
 
 
 @pytest.mark.parametrize("resample", range(6))
 @pytest.mark.parametrize(("before", "after"), [((40, 31), (13, 50)), ((9, 60), (30, 20)), ((17, 17), (17, 5))])
-def test_a_part_of_a_resized_image_is_that_part(resample, before, after):
+def test_resizing_a_part_gives_that_part_of_the_resized_image(resample, before, after):
     image = picture(*before)
     whole = resized(image, after, resample)
     for rows, columns in (((0, 1), (2, 5)), ((after[0] - 3, after[0]), (0, after[1])), ((4, 9), (1, 4))):
@@ -170,7 +170,7 @@ def test_a_part_of_a_resized_image_is_that_part(resample, before, after):
 
 
 @pytest.mark.parametrize("shape", [(300, 1), (1, 300), (3000, 2)])
-def test_what_a_crop_leaves_out_takes_no_memory(shape):
+def test_cropped_pixels_take_no_memory(shape):
     processor = ImageProcessor.of(CONFIGS["bit"] | {"size": {"shortest_edge": 224}, "crop_size": 224}, "f")
     image = picture(*shape)
     tracemalloc.start()
@@ -183,7 +183,7 @@ def test_what_a_crop_leaves_out_takes_no_memory(shape):
         whole(image)
 
 
-async def test_what_an_image_may_be():
+async def test_accepted_and_refused_images():
     image = picture(8, 10)
     assert np.array_equal(await pixels_of(image), image)
     assert np.array_equal(await pixels_of(np.moveaxis(image, -1, 0)), image)

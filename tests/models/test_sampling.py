@@ -1,4 +1,4 @@
-"""Nuclei of large vocabularies, where only the likeliest tokens are sorted."""
+"""Nucleus sampling with large vocabularies, where only the most likely tokens are sorted."""
 
 from __future__ import annotations
 
@@ -21,25 +21,25 @@ GOLDENS = ROOT / "tests" / "goldens"
 
 
 def nucleus(row, part):
-    """Choose by definition: the likeliest, one by one, until they reach ``part``; the later of equals comes first."""
+    """Choose by definition: the most likely tokens until they reach ``part``; of equal ones, the later is first."""
     order = np.argsort(row, kind="stable")[::-1]
     weights = np.exp(row[order].astype(np.float64) - row.max())
     before = np.cumsum(weights) - weights
     return set(order[before < part * weights.sum()].tolist())
 
 
-@pytest.mark.parametrize("spread", [0.1, 4.0, 8.0])  # the flattest takes far more than FEW
+@pytest.mark.parametrize("spread", [0.1, 4.0, 8.0])  # the flattest distribution keeps far more than FEW
 @pytest.mark.parametrize("part", [0.5, 0.9])
-def test_a_nucleus_is_what_its_definition_says(spread, part):
+def test_a_nucleus_follows_its_definition(spread, part):
     scores = np.random.default_rng(0).standard_normal((2, 9 * FEW), np.float32) * np.float32(spread)
     for row, kept in zip(scores, keep_top_p(scores, part), strict=True):
         stays = np.flatnonzero(kept > -np.inf)
         np.testing.assert_array_equal(kept[stays], row[stays])
-        # float32 sums may part with float64 over one token at the edge
+        # float32 sums may differ from float64 by one token at the edge
         assert len(nucleus(row, part) ^ set(stays.tolist())) <= (1 if len(stays) < FEW else 9)
 
 
-def test_what_top_k_left_is_all_that_a_nucleus_looks_at():
+def test_a_nucleus_is_chosen_among_the_tokens_of_top_k():
     scores = np.random.default_rng(0).standard_normal((1, 9 * FEW), np.float32)
     left = keep_top_k(scores, 20)
     kept = set(np.flatnonzero(keep_top_p(left, 0.7)[0] > -np.inf).tolist())
@@ -47,7 +47,7 @@ def test_what_top_k_left_is_all_that_a_nucleus_looks_at():
 
 
 @pytest.mark.parametrize("wrong", [np.nan, np.inf])
-def test_scores_that_are_no_numbers_are_refused_behind_a_nucleus(wrong):
+def test_scores_that_are_nan_are_refused_after_a_nucleus(wrong):
     scores = np.zeros((1, 9 * FEW), np.float32)
     scores[0, 5] = wrong
     ids = np.zeros((1, 1), np.int32)
@@ -57,8 +57,8 @@ def test_scores_that_are_no_numbers_are_refused_behind_a_nucleus(wrong):
 
 
 @shows("any decoder", "scores after each option for drawn tokens, and after several", "generation.json")
-def test_what_is_drawn_from_is_that_of_the_reference():
-    """The tokens that stay are the same, and their scores to within rounding."""
+def test_the_distribution_is_that_of_the_reference():
+    """The remaining tokens are equal, and their scores within rounding."""
     processed = json.loads((GOLDENS / "generation.json").read_text())["processed"]
     with np.load(GOLDENS / "generation.npz") as arrays:
         ids, scores = arrays["ids"], arrays["scores"]
@@ -70,14 +70,14 @@ def test_what_is_drawn_from_is_that_of_the_reference():
             np.testing.assert_allclose(got, wanted, rtol=1e-5, atol=1e-5, err_msg=str(options))
 
 
-def test_every_field_of_the_reference_is_decided_on_once():
+def test_every_field_of_the_reference_is_listed_once():
     honoured = {field.name for field in dataclasses.fields(Options)}
     decided = [*honoured, *INERT, *REFUSED]
     assert len(decided) == len(set(decided))
     assert set(json.loads((GOLDENS / "generation.json").read_text())["fields"]) <= set(decided)
 
 
-def test_the_table_of_the_docs_is_that_of_the_code():
+def test_the_table_in_the_docs_matches_the_code():
     page = (ROOT / "docs" / "generation.md").read_text()
     found = {
         kind: re.findall(r"`(\w+)`", " ".join(re.findall(rf"^\| (.*?) \| {kind} \|", page, re.MULTILINE)))
@@ -89,7 +89,7 @@ def test_the_table_of_the_docs_is_that_of_the_code():
         assert sorted(found[kind]) == sorted(names), kind
 
 
-def test_options_in_vain_are_remarked_on_once(caplog):
+def test_options_without_effect_cause_one_warning(caplog):
     _warn_once.cache_clear()
     for _ in range(2):
         Options.of({"top_p": 0.5}, {"temperature": 0.7, "max_length": 9, "max_new_tokens": 3})

@@ -1,4 +1,4 @@
-"""Random expressions and random calls of every op on the NumPy device, shrunk by Hypothesis when one is wrong."""
+"""Random expressions and random calls of every op on the NumPy device; Hypothesis shrinks failures."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every op's case on the NumPy device; e2e/ops runs the same bodies on WebGPU."""
+"""Cases of every op on the NumPy device; e2e/ops runs the same cases on WebGPU."""
 
 from __future__ import annotations
 

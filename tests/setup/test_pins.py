@@ -1,4 +1,4 @@
-"""The pins agree with each other, and the locks name versions and hashes but no host."""
+"""Pins that agree with each other, and locks with versions and hashes but without hosts."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ PINS = load_pins(PINS_FILE)
 REQUIREMENTS = paths.ROOT / "scripts" / "requirements.lock"
 
 
-def test_every_file_has_a_place_of_its_own_a_hash_and_a_source():
+def test_every_file_has_its_own_path_a_hash_and_a_source():
     assert len({pin.path for pin in PINS}) == len(PINS)
     for pin in PINS:
         assert re.fullmatch(r"[0-9a-f]{64}", pin.sha256), pin.path
@@ -32,7 +32,7 @@ def test_pyodide_wheels_are_those_of_its_own_lock():
     }
 
 
-def test_the_public_urls_of_pyodide_are_of_the_npm_version():
+def test_the_public_urls_of_pyodide_have_the_npm_version():
     version = json.loads((paths.NODE_MODULES / "pyodide/package.json").read_text())["version"]
     for pin in PINS:
         if pin.path.startswith("pyodide/"):
@@ -62,7 +62,7 @@ def test_the_npm_lock_has_hashes_and_no_registry():
     wanted = json.loads((paths.ROOT / "package.json").read_text())
     assert root["dependencies"] == wanted["dependencies"]
     assert root["devDependencies"] == wanted["devDependencies"]
-    # Exact versions: nothing floats.
+    # Exact versions only.
     assert all(re.fullmatch(r"\d+\.\d+\.\d+", v) for v in (wanted["dependencies"] | wanted["devDependencies"]).values())
 
 

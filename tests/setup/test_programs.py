@@ -1,4 +1,4 @@
-"""Programs that people start with ``python -m`` find all that they import, without the paths that pytest adds."""
+"""Programs started with ``python -m``: they find their imports without the paths that pytest adds."""
 
 from __future__ import annotations
 
@@ -17,5 +17,5 @@ PROGRAMS = (
 
 
 @pytest.mark.parametrize("program", PROGRAMS)
-def test_a_program_imports_by_itself(program: str) -> None:
+def test_a_program_finds_its_imports(program: str) -> None:
     subprocess.run([sys.executable, "-c", f"import {program}"], cwd=ROOT, check=True, env={"PATH": "/usr/bin:/bin"})

@@ -1,4 +1,4 @@
-"""The local server: types, ranges, headers on everything, a busy port, a path below the root."""
+"""The local server: types, ranges, headers of every response, busy ports, paths below the root."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ def get(url, path="", **headers):
         connection.close()
 
 
-def test_types_are_those_that_browsers_insist_on(folder):
+def test_content_types_are_those_that_browsers_require(folder):
     with serving.serve(folder) as url:
         kinds = {suffix: get(url, f"file{suffix}")[1].get_content_type() for suffix in serving.MIME_TYPES}
     assert kinds == serving.MIME_TYPES
 
 
-def test_a_range_is_answered_with_that_part(folder):
+def test_a_range_request_returns_that_range(folder):
     with serving.serve(folder) as url:
         status, headers, body = get(url, "file.safetensors", Range="bytes=2-4")
     assert (status, body, headers["Content-Range"]) == (206, b"234", "bytes 2-4/10")
@@ -51,7 +51,7 @@ def test_an_unchanged_file_is_not_sent_again(folder):
 
 
 @pytest.mark.parametrize("path", ["", "file.js", "missing.js", "%2e%2e/secret"])
-def test_every_answer_has_the_policy(folder, path):
+def test_every_response_has_the_policy(folder, path):
     with serving.serve(folder) as url:
         status, headers, _ = get(url, path)
     assert status in (200, 404)
@@ -64,7 +64,7 @@ def test_every_answer_has_the_policy(folder, path):
     [("127.0.0.1", 200), ("127.0.0.1:8000", 200), ("localhost:1", 200), ("evil.example", 400), ("evil.example:80", 400)]
     + [("127.0.0.1.evil.example", 400), ("localhost.evil.example", 400), ("", 400), ("[::1]", 400)],
 )
-def test_only_its_own_names_are_answered(folder, host, status):
+def test_only_requests_for_local_hosts_are_answered(folder, host, status):
     with serving.serve(folder) as url:
         answered, headers, body = get(url, Host=host)
         assert answered == status
@@ -72,21 +72,21 @@ def test_only_its_own_names_are_answered(folder, host, status):
         assert "frame-ancestors 'none'" in headers["Content-Security-Policy"]
 
 
-def test_nothing_above_the_folder_is_served(folder):
+def test_files_above_the_folder_are_not_served(folder):
     (folder.parent / "secret").write_text("secret")
     with serving.serve(folder) as url:
         for path in ("../secret", "%2e%2e/secret", "..%2fsecret"):
             assert get(url, path)[0] == 404
 
 
-def test_serves_below_a_path_as_github_pages_does(folder):
+def test_serves_below_a_path_like_github_pages(folder):
     with serving.serve(folder, prefix="/tensorcommons") as url:
         assert url.endswith("/tensorcommons/")
         assert get(url)[0] == 200
         assert get(url, "../file.js")[0] == 404
 
 
-def test_a_test_can_put_faults_around_it(folder):
+def test_an_app_can_wrap_the_server(folder):
     def wrap(app):
         async def faulty(scope, receive, send):
             if scope["path"] == "/file.js":
@@ -102,7 +102,7 @@ def test_a_test_can_put_faults_around_it(folder):
         assert get(url, "file.mjs")[0] == 200
 
 
-def test_a_busy_port_moves_on_with_a_message(capsys):
+def test_a_busy_port_is_replaced_by_the_next_with_a_message(capsys):
     with socket.socket() as busy:
         busy.bind((serving.HOST, 0))
         busy.listen()
@@ -112,7 +112,7 @@ def test_a_busy_port_moves_on_with_a_message(capsys):
     assert f"port {port} is busy, trying the next\n" in capsys.readouterr().out
 
 
-def test_when_all_ports_are_busy_it_says_so():
+def test_busy_ports_are_an_error():
     with socket.socket() as busy:
         busy.bind((serving.HOST, 0))
         busy.listen()
@@ -122,7 +122,7 @@ def test_when_all_ports_are_busy_it_says_so():
 
 
 @pytest.mark.parametrize("port", [-1, 65536, 99999])
-def test_a_port_that_is_none_is_one_sentence(port):
+def test_an_invalid_port_is_an_error_of_one_sentence(port):
     with pytest.raises(SetupError, match=f"{port} is no port: choose one from 1 to 65535 with PORT="):
         serving.listen(port)
 

@@ -1,4 +1,4 @@
-"""The built site is self-contained: every reference resolves inside it, and it needs no host, root or header."""
+"""The built site is self-contained: references resolve inside it, and it needs no certain host, root or header."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def manifest(built):
 
 
 class References(HTMLParser):
-    """Everything a page loads or links to."""
+    """Parser that collects everything a page loads or links to."""
 
     def __init__(self):
         super().__init__()
@@ -43,7 +43,7 @@ class References(HTMLParser):
 
 
 def references(path):
-    """The relative URLs in a page, script or style sheet of the site."""
+    """Return the relative URLs in a page, script or style sheet of the site."""
     text = path.read_text()
     if path.suffix == ".html":
         parser = References()
@@ -61,7 +61,7 @@ def references(path):
 
 
 def own_files(built):
-    """The pages, scripts and styles that are ours, as they stand in the site."""
+    """Return the project's own pages, scripts and styles in the site."""
     names = [path.relative_to(paths.WEB) for path in paths.WEB.rglob("*") if path.suffix in (".html", ".js", ".css")]
     return [built / name for name in names] + sorted((built / "bridge").glob("*.js"))
 
@@ -71,18 +71,18 @@ def test_every_reference_resolves_inside_the_site(built):
     for path in own_files(built):
         for url in references(path):
             target = url.split("#")[0].split("?")[0]
-            if not target or (path.suffix == ".html" and url.startswith("https://")):  # a link to read, not a load
+            if not target or (path.suffix == ".html" and url.startswith("https://")):  # a link, not a load
                 continue
             assert not target.startswith(("/", "http:", "https:")), f"{path.name} refers to {url}"
             resolved = (path.parent / PurePosixPath(target)).resolve()
             assert resolved.is_relative_to(built.resolve()), f"{path.name} leaves the site by {url}"
-            assert resolved.exists(), f"{path.name} refers to {url}, which is not there"
+            assert resolved.exists(), f"{path.name} refers to {url}, which does not exist"
             checked += 1
     assert checked > 5
 
 
-def test_nothing_of_the_page_is_loaded_from_a_host(built):
-    # Names of XML vocabularies and links to read are not loads.
+def test_the_page_loads_nothing_from_other_hosts(built):
+    # XML namespaces and links are not loads.
     allowed = re.compile(r"https?://www\.w3\.org/|<a [^>]*href=\"https://[^\"]+\"")
     for path in own_files(built):
         text = allowed.sub("", path.read_text())
@@ -91,14 +91,14 @@ def test_nothing_of_the_page_is_loaded_from_a_host(built):
         )
 
 
-def test_pages_have_nothing_inline_that_the_policy_forbids(built):
+def test_pages_have_no_inline_code_that_the_policy_forbids(built):
     for path in built.glob("*.html"):
         parser = References()
         parser.feed(path.read_text())
         assert parser.inline == []
 
 
-def test_the_manifest_names_what_is_there(built, manifest):
+def test_the_manifest_names_existing_files(built, manifest):
     assert manifest["version"] == version()
     assert manifest["pyodide"] == "314.0.4"
     assert (built / manifest["wheel"]).is_file()
@@ -119,7 +119,7 @@ def test_the_manifest_lists_seven_models_with_their_bases(built, manifest):
         assert model["base"] is None or model["base"] in models
 
 
-def test_what_pyodide_boots_from_is_there(built, manifest):
+def test_the_files_that_pyodide_starts_from_exist(built, manifest):
     lock = json.loads((built / "vendor/pyodide/pyodide-lock.json").read_text())
     names = [*site.PYODIDE_FILES, *(lock["packages"][name]["file_name"] for name in ("numpy", "micropip", "packaging"))]
     for name in names:
@@ -138,10 +138,10 @@ def test_python_starts_from_files_of_this_wheel(built, manifest):
     own = {name for name in compiled if name.startswith("tensorcommons/")}
     assert {"tensorcommons/__init__.py", "tensorcommons/bridge/webgpu.py", "numpy/__init__.py"} <= compiled
     assert own <= sources and compiled - own == {name for name in compiled if name.startswith("numpy/")}
-    assert flags == {b"\x03\0\0\0"}, "each is checked by the hash of its source: an old one is never run"
+    assert flags == {b"\x03\0\0\0"}, "compiled modules must be checked by the hash of their source"
 
 
-def test_what_chats_require_is_pure_python_with_its_licence(built, manifest):
+def test_packages_for_chat_templates_are_pure_python_with_their_licence(built, manifest):
     for wheel, name in zip(manifest["chat"], ("markupsafe", "jinja2"), strict=True):
         with zipfile.ZipFile(built / wheel) as archive:
             names = archive.namelist()
@@ -152,13 +152,13 @@ def test_what_chats_require_is_pure_python_with_its_licence(built, manifest):
             assert len(listed.splitlines()) == len(names)
 
 
-def test_licences_travel_along(built):
+def test_licences_are_included(built):
     for name in ("comlink", "uPlot"):
         assert (built / f"vendor/{name}.LICENSE.txt").stat().st_size > 500
     assert "MPL-2.0" in (built / "vendor/pyodide/NOTICE.txt").read_text()
 
 
-def test_building_again_changes_nothing_and_removes_what_is_stale(built, capsys):
+def test_building_again_changes_nothing_and_removes_stale_files(built, capsys):
     (built / "old").mkdir()
     (built / "old/file.js").write_text("stale")
     site.build_site()
@@ -168,7 +168,7 @@ def test_building_again_changes_nothing_and_removes_what_is_stale(built, capsys)
     assert " 0 changed" in capsys.readouterr().out
 
 
-def test_a_changed_file_is_mended(built):
+def test_a_changed_file_is_built_again(built):
     (built / "manifest.json").write_text("{}")
     site.build_site()
     assert json.loads((built / "manifest.json").read_text())["version"] == version()
@@ -177,7 +177,7 @@ def test_a_changed_file_is_mended(built):
 # ── the wheel ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_the_wheel_holds_the_package_its_kernels_and_the_tokenizer():
+def test_the_wheel_has_the_package_its_kernels_and_the_tokenizer():
     with zipfile.ZipFile(build_wheel()) as archive:
         names = set(archive.namelist())
         metadata = next(archive.read(n).decode() for n in names if n.endswith(".dist-info/METADATA"))

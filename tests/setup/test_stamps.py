@@ -1,4 +1,4 @@
-"""A stamp is believed only while inputs and outputs are what they were when the step ended."""
+"""Stamps of build steps: valid only while inputs and outputs are unchanged since the step ended."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from scripts.stamps import Stamp, key_of
 
 @pytest.fixture
 def made(tmp_path):
-    """A stamp over one file."""
+    """Stamp of one file."""
     file = tmp_path / "out"
     file.write_bytes(b"result")
     stamp = Stamp(tmp_path / "stamps/step.json", tmp_path)
@@ -42,7 +42,7 @@ def test_stale_when_the_content_changed_at_equal_size(made):
     assert not stamp.is_fresh("key")
 
 
-def test_fresh_when_only_the_time_moved(made):
+def test_fresh_when_only_the_time_changed(made):
     stamp, file = made
     os.utime(file, ns=(0, 0))
     assert stamp.is_fresh("key")
@@ -55,13 +55,13 @@ def test_stale_after_the_step_began_again(made):
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"key": "key"}', b'{"key": "key", "files": {"out": [1]}}'])
-def test_a_stamp_that_is_cut_short_is_not_believed(made, tmp_path, content):
+def test_a_truncated_stamp_is_stale(made, tmp_path, content):
     stamp, _ = made
     (tmp_path / "stamps/step.json").write_bytes(content)
     assert not stamp.is_fresh("key")
 
 
-def test_a_folder_counts_by_names_and_content(tmp_path):
+def test_a_folder_is_compared_by_names_and_content(tmp_path):
     folder = tmp_path / "folder"
     folder.mkdir()
     (folder / "a").write_text("1")
@@ -71,5 +71,5 @@ def test_a_folder_counts_by_names_and_content(tmp_path):
     assert key_of(folder) != first
 
 
-def test_parts_do_not_run_together():
+def test_keys_of_different_parts_differ():
     assert key_of("ab", "c") != key_of("a", "bc")

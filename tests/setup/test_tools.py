@@ -1,4 +1,4 @@
-"""Output when something is missing, fails or takes long."""
+"""Output where a tool is missing, fails or takes long."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from scripts.tools import find_node, find_npm, run_quietly
 
 @pytest.fixture
 def path(tmp_path, monkeypatch):
-    """A PATH of one folder; programs by name and answer."""
+    """A PATH of one folder, with programs by name and output."""
     monkeypatch.setenv("PATH", str(tmp_path))
 
     def program(name, answer):
@@ -94,7 +94,7 @@ def test_progress_in_a_log_is_one_line_per_download(monkeypatch):
     assert log.getvalue() == "  file: 2.0 MB of 2.0 MB (100 %)\n"
 
 
-def test_progress_in_a_log_goes_on_during_a_long_download(monkeypatch):
+def test_progress_in_a_log_continues_during_a_long_download(monkeypatch):
     log = io.StringIO()
     now = [0.0]
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
@@ -145,8 +145,8 @@ def test_a_second_set_up_computes_and_prints_nothing():
     done = subprocess.run(
         [sys.executable, "-m", "scripts.setup"], cwd=paths.ROOT, capture_output=True, text=True, check=True
     )
-    assert resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime - used < 5, "seconds of computing"
-    assert re.fullmatch(r"(set-up done in \d+ s\n)?", done.stdout), "the time is printed where the machine is busy"
+    assert resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime - used < 5, "computed for seconds"
+    assert re.fullmatch(r"(set-up done in \d+ s\n)?", done.stdout), "the second set-up may print nothing but its time"
 
 
 def test_every_command_of_the_makefile_is_listed_by_help():
@@ -155,13 +155,13 @@ def test_every_command_of_the_makefile_is_listed_by_help():
         assert f"make {name} " in done.stdout
 
 
-def test_without_a_python_make_says_so_in_one_sentence():
+def test_make_without_a_python_is_an_error_of_one_sentence():
     done = subprocess.run(["make", "setup", "PYTHON="], cwd=paths.ROOT, capture_output=True, text=True, check=False)
     assert done.returncode != 0
     assert done.stderr.startswith("error: no Python 3.11 or newer on PATH: install one")
 
 
-def test_a_python_without_venv_says_what_to_install(tmp_path, monkeypatch):
+def test_a_python_without_venv_is_an_error_that_names_the_package(tmp_path, monkeypatch):
     monkeypatch.setattr(environment, "_venv_stamp", Stamp(tmp_path / "venv.json", tmp_path))
     monkeypatch.setattr(paths, "VENV", paths.CACHE / "never-made")
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
@@ -170,7 +170,7 @@ def test_a_python_without_venv_says_what_to_install(tmp_path, monkeypatch):
     assert not paths.VENV.exists()
 
 
-def test_a_module_that_was_emptied_makes_the_environment_again(tmp_path, monkeypatch):
+def test_an_emptied_module_rebuilds_the_environment(tmp_path, monkeypatch):
     module = tmp_path / "venv" / "lib" / "python3.11" / "site-packages" / "numpy" / "core.py"
     module.parent.mkdir(parents=True)
     module.write_text("answer = 42\n")

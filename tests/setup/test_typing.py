@@ -1,4 +1,4 @@
-"""The wheel is typed: mypy --strict passes a user's program against the installed wheel, and finds a wrong call."""
+"""Types of the wheel: mypy --strict passes a user's program against the installed wheel, and finds a wrong call."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ manager.report().saved_bites
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory):
-    """A virtual environment with the wheel in it; NumPy and its types come from the tests' own."""
+    """Virtual environment with the wheel, and the NumPy of the tests' environment."""
     folder = tmp_path_factory.mktemp("user")
     venv.create(folder / "venv", with_pip=False)
     packages = next((folder / "venv" / "lib").glob("python*/site-packages"))

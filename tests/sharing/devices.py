@@ -1,4 +1,4 @@
-"""Devices for the tests of sharing: NumPy under the rules of a GPU, devices that fail on demand, and what must hold."""
+"""Devices for the tests of sharing: NumPy under the rules of a GPU, devices that fail on demand, and invariants."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ DTYPES = tuple(tc.dtypes.ALL)
 
 
 class Fault(TensorCommonsError):
-    """The failure that a test asked for."""
+    """Failure requested by a test."""
 
 
 class Backend(CpuBackend):
-    """NumPy bytes that fail at the ``fault_in``-th call; 0 never.
+    """NumPy backend that fails at the ``fault_in``-th call, or never if it is 0.
 
     As "webgpu" it has that device's rules: a read waits, a write takes whole words of 4 bytes at offsets of whole words
     (the bridge pads the last one with zeros), and the device can be lost with everything on it.
@@ -67,7 +67,7 @@ class Backend(CpuBackend):
         self._call()
         self.uploads += 1
         if self.kind != "cpu":
-            assert offset % 4 == 0, "a write at a part of a word"
+            assert offset % 4 == 0, "a write within a word"
             room = self.arrays[handle].nbytes - offset
             data = memoryview((bytes(data) + bytes(-data.nbytes % 4))[:room])
         super().write(handle, offset, data)
@@ -131,17 +131,17 @@ class WatchedDevice(Device):
     def charge(self, nbytes: int, category: Category) -> None:
         super().charge(nbytes, category)
         if self.manager is not None:
-            assert self.manager.residency.used <= self.manager.residency.limit, "over the limit"
+            assert self.manager.residency.used <= self.manager.residency.limit, "the limit is exceeded"
 
 
 def budget(usable: int, *kinds: str) -> float:
-    """The limit in MB that leaves ``usable`` bytes for tensors, beside the reserve that only reads of a GPU take."""
+    """Return the limit in MB that leaves ``usable`` bytes for tensors beside the reserve for reads of a GPU."""
     reserve = min(STAGING_RESERVE, usable // 12 * 4) if any(kind != "cpu" for kind in kinds) else 0
     return (usable + reserve) / MB
 
 
 def manager_on(*kinds: str, limit: int = 64 * MB) -> tc.TensorSharingManager:
-    """A manager over test devices of these kinds, with ``limit`` bytes for tensors."""
+    """Make a manager of test devices of these kinds, with ``limit`` bytes for tensors."""
     devices = [WatchedDevice(Backend(kind)) for kind in kinds or ("cpu",)]
     missing = {kind: f"{kind} is not for this test" for kind in ("cpu", "webgpu", "webnn") if kind not in kinds}
     manager = tc.TensorSharingManager(budget(limit, *kinds), Devices(devices, missing))
@@ -168,7 +168,7 @@ def check(manager: tc.TensorSharingManager, *, others: int = 0) -> None:
 
 
 def empty(manager: tc.TensorSharingManager, models: Sequence[str] = ()) -> None:
-    """Release and free everything: nothing may be left on any device."""
+    """Release and free everything, and assert that no device holds anything."""
     awaited = {name for tensor in manager.tensors.values() for part in parts_of(tensor) for name in part.awaited}
     for name in {*models, *awaited, *manager.models, *(m.name for m in manager.report().models)}:
         manager.release_model_tensors(name)

@@ -1,4 +1,4 @@
-"""The accounts: sums that add up, the keys of the earlier API, reports that stay as they were, and who hears them."""
+"""Accounts: consistent sums, the keys of the earlier API, immutable reports, and subscriptions."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_models(manager):
     assert usage["bert"]["tensor_count"] == 1
 
 
-async def test_what_left_is_attributed_to_nobody(manager):
+async def test_evicted_bytes_are_attributed_to_no_model(manager):
     assert await manager.tensors["image"].entry.storage.evict()
     row = manager.get_model_memory_usage()["vit"]
     assert (row["total_memory_bytes"], row["attributed_bytes"]) == (2 * KB, 0)
@@ -104,7 +104,7 @@ def test_recommendations(manager):
     assert found["cache_efficiency"]["hit_rate"] == 1 and "sharing_opportunities" in found
 
 
-def test_a_report_stays_what_it_was(manager):
+def test_a_report_is_immutable(manager):
     report = manager.report()
     kept = json.dumps(report.to_dict())
     with pytest.raises(AttributeError):
@@ -120,7 +120,7 @@ def test_a_report_stays_what_it_was(manager):
     assert report.saved_bytes == report.separate_weight_bytes - report.unique_weight_bytes == 3 * KB
 
 
-async def test_every_change_is_told_once_it_is_complete(manager):
+async def test_every_change_is_reported_once_it_is_complete(manager):
     told = []
 
     def hear(report):
@@ -158,14 +158,14 @@ async def test_every_change_is_told_once_it_is_complete(manager):
         assert told[-1].tensors == manager.report().tensors and told[-1].models == manager.report().models
     before = len(told)
     assert not text.release("nobody") and manager.get_shared_tensor("text") is text
-    assert len(told) == before, "nothing changed"
+    assert len(told) == before, "a call without an effect was reported"
     end()
     end()
     manager.optimize_memory_usage()
     assert len(told) == before
 
 
-def test_a_subscriber_that_fails_or_changes_something(manager, caplog):
+def test_a_subscriber_may_fail_or_change_tensors(manager, caplog):
     told: list[tc.MemoryReport] = []
     later: list[tc.MemoryReport] = []
 
@@ -181,6 +181,8 @@ def test_a_subscriber_that_fails_or_changes_something(manager, caplog):
     with caplog.at_level(logging.ERROR):
         manager.register_shared_tensor("x", (4,))
     assert "a chart broke" in caplog.text and "x" in manager.tensors
-    assert told == later and told[-1] == manager.report() and len(told) == 2, "everybody hears it in the same order"
+    assert told == later and told[-1] == manager.report() and len(told) == 2, (
+        "subscribers must receive reports in the same order"
+    )
     for end in ends:
         end()

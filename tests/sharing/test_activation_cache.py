@@ -1,4 +1,4 @@
-"""The cache of activations by itself: what it keeps, in which order things go, and what it lets go of."""
+"""The cache of activations alone: kept values, order of eviction, and invalidation."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def keep(cache, device, key, weight, seed=0):
     return storage
 
 
-def test_the_least_recently_used_goes_first(device):
+def test_the_least_recently_used_is_evicted_first(device):
     cache, weight = ActivationCache(0.25), stored(device, 0, "weights")
     for name in "abcd":
         keep(cache, device, name, weight)
@@ -39,13 +39,13 @@ def test_the_least_recently_used_goes_first(device):
     cache.use(device, "a")
     keep(cache, device, "e", weight)
     assert [name for name in "abcde" if cache.find(device, name)] == ["a", "c", "d", "e"]
-    assert device.memory()["activations"] == 4 * KB, "what went is off the device"
+    assert device.memory()["activations"] == 4 * KB, "an evicted value is still on the device"
     assert cache.drop_oldest() and [name for name in "acde" if cache.find(device, name)] == ["a", "d", "e"]
     cache.clear()
     assert device.memory()["activations"] == 0 and not cache.drop_oldest()
 
 
-def test_what_is_too_large_is_not_kept(device):
+def test_a_value_that_is_too_large_is_not_kept(device):
     cache, weight = ActivationCache(0.05), stored(device, 0, "weights")
     keep(cache, device, "a", weight)
     assert len(cache) == 0 and device.memory()["activations"] == 0
@@ -55,7 +55,7 @@ def test_what_is_too_large_is_not_kept(device):
 
 
 @pytest.mark.parametrize("how", ["written", "released", "gone"])
-def test_it_goes_with_its_weights(device, how):
+def test_a_value_is_dropped_with_its_weights(device, how):
     cache, weight, other = ActivationCache(0.5), stored(device, 0, "weights"), stored(device, 1, "weights")
     keep(cache, device, "a", weight)
     keep(cache, device, "b", other)
@@ -70,7 +70,7 @@ def test_it_goes_with_its_weights(device, how):
     assert device.memory()["activations"] == KB
 
 
-def test_a_weight_that_went_while_it_was_computed_leaves_nothing(device):
+def test_a_value_whose_weight_was_freed_meanwhile_is_not_kept(device):
     cache, weight = ActivationCache(0.5), stored(device, 0, "weights")
     storage = stored(device, 1)
     weight.release()
@@ -78,12 +78,12 @@ def test_a_weight_that_went_while_it_was_computed_leaves_nothing(device):
     assert len(cache) == 0 and not storage.is_kept
 
 
-def test_what_a_tensor_shows_stays_with_the_tensor(device):
+def test_a_value_of_a_tensor_is_freed_with_the_tensor(device):
     cache, weight = ActivationCache(0.5), stored(device, 0, "weights")
     shown = tc.Tensor.of_storage(keep(cache, device, "a", weight), SPEC)
     assert cache.idle_bytes == 0 and not cache.drop_oldest()
     shown.release()
-    assert cache.find(device, "a") is not None, "others may have it from here"
+    assert cache.find(device, "a") is not None, "the value must stay in the cache"
     cache.clear()
     assert shown.node.storage is not None and shown.node.storage.is_resident
     shown.release()
@@ -97,10 +97,10 @@ def test_one_storage_is_kept_once(device):
     assert len(cache) == 1 and cache.nbytes == KB
     second = keep(cache, device, "a", weight, seed=1)
     found = cache.find(device, "a")
-    assert found is not None and found.storage is storage and not second.is_kept, "the first one stays"
+    assert found is not None and found.storage is storage and not second.is_kept, "the first value must stay"
 
 
-def test_bytes_that_went_are_not_found(device):
+def test_released_values_are_not_found(device):
     cache, weight = ActivationCache(0.5), stored(device, 0, "weights")
     storage = keep(cache, device, "a", weight)
     storage.release()

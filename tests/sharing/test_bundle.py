@@ -1,4 +1,4 @@
-"""A bundle of storages is used as one, and looked at one by one where something changed."""
+"""Bundles of storages, which are locked as one and checked one by one after a change."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def _bundle(count: int = 3) -> tuple[Bundle, list[Storage]]:
     return Bundle(device, [*storages, None]), storages
 
 
-async def test_what_is_released_in_use_goes_at_its_end():
+async def test_a_storage_released_during_a_use_is_freed_at_its_end():
     bundle, (first, *_) = _bundle()
     bundle.settle()
     live = bundle.device.backend.live_buffers()
@@ -62,7 +62,7 @@ async def test_a_write_and_uses_of_the_bundle_wait_for_each_other():
     assert bundle.is_settled
 
 
-async def test_a_use_of_the_bundle_is_one_of_each_storage():
+async def test_a_use_of_the_bundle_is_a_use_of_each_storage():
     bundle, storages = _bundle()
     before = [storage.last_used for storage in storages]
     bundle.touch()
@@ -76,11 +76,11 @@ async def test_a_use_of_the_bundle_is_one_of_each_storage():
 
 
 @pytest.mark.parametrize("kind", ["cpu", "webgpu"])
-async def test_a_weight_that_is_given_back_while_a_run_waits_for_it_ends_the_run(kind):
-    """The weight has left its device, and the run waits for its bytes; then its last holder lets go of it.
+async def test_releasing_a_weight_that_a_run_waits_for_ends_the_run(kind):
+    """Release the last hold of an evicted weight while a run waits for its bytes.
 
-    It was not noticed in a program's third run and later ones, which look at their weights as one bundle: the kernel
-    read a handle that was gone.
+    From its third run on a program locks its weights as one bundle, which once missed the release: the kernel
+    read a freed handle.
     """
     manager = manager_on(kind)
     weight = manager.register_shared_tensor("w", (64,), kind, "m", data=np.ones(64, np.float32))

@@ -1,4 +1,4 @@
-"""The end of a manager: everything is freed, its limit is gone, and later calls say so."""
+"""Closing of managers: everything is freed, the limit is removed, and later calls are errors."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ UNLIMITED = 2**62
 
 @contextmanager
 def no_garbage_collection() -> Iterator[None]:
-    """Whatever is freed in the block is freed by itself."""
+    """Disable the garbage collector, so that everything freed in the block is freed by reference counts."""
     gc.collect()
     gc.disable()
     try:
@@ -45,7 +45,7 @@ def nothing_on(devices: Devices) -> None:
 
 
 @pytest.mark.parametrize("kind", ["cpu", "webgpu"])
-async def test_a_closed_manager_holds_nothing_and_takes_nothing(kind):
+async def test_a_closed_manager_holds_nothing_and_refuses_calls(kind):
     manager = manager_on(kind, "cpu") if kind != "cpu" else manager_on("cpu")
     devices = manager.devices
     model = await load(manager, device="auto")
@@ -59,7 +59,7 @@ async def test_a_closed_manager_holds_nothing_and_takes_nothing(kind):
     manager.close()
     assert heard[-1].device_bytes == sum(device.total for device in devices.opened) and not heard[-1].models
     assert limit_of(devices.opened[0]) == UNLIMITED and manager.is_closed
-    assert all([(await each.read()).size for each in answer.values()]), "what was answered is its reader's"
+    assert all([(await each.read()).size for each in answer.values()]), "results must stay readable"
     del answer
     calls = [
         lambda: model(**IDS), lambda: model.to("cpu"), lambda: model.compile([(1, 4)]),
@@ -88,7 +88,7 @@ async def test_a_closed_manager_holds_nothing_and_takes_nothing(kind):
     nothing_on(devices)
 
 
-async def test_it_closes_at_the_end_of_a_block():
+async def test_a_manager_closes_at_the_end_of_its_block():
     for kind in ("cpu", "webgpu"):
         with manager_on(kind) as manager:
             manager.register_shared_tensor("x", (8,), kind, "m")
@@ -104,7 +104,7 @@ async def test_it_closes_at_the_end_of_a_block():
         nothing_on(manager.devices)
 
 
-async def test_a_load_and_a_run_under_way_end_when_it_closes():
+async def test_closing_ends_a_running_load_and_run():
     for turns in range(0, 60, 3):
         manager = manager_on("webgpu")
         model = await load(manager, device="auto")
@@ -123,7 +123,7 @@ async def test_a_load_and_a_run_under_way_end_when_it_closes():
         nothing_on(manager.devices)
 
 
-async def test_a_load_whose_tensors_were_released_leaves_the_next_one_alone():
+async def test_a_load_whose_tensors_were_released_does_not_affect_the_next():
     for turns in range(0, 150, 5):
         manager = manager_on("webgpu")
         before = asyncio.create_task(tc.from_pretrained(str(TINY / "tiny-bert"), manager=manager))
@@ -140,7 +140,7 @@ async def test_a_load_whose_tensors_were_released_leaves_the_next_one_alone():
         manager.close()
 
 
-async def test_of_two_managers_the_other_goes_on():
+async def test_closing_one_of_two_managers_keeps_the_other_working():
     small = manager_on("cpu", limit=4 * KB)
     large = tc.TensorSharingManager(1, small.devices)
     kept = large.register_shared_tensor("x", (512,), "cpu", "m", data=np.ones(512, np.float32))
@@ -153,8 +153,8 @@ async def test_of_two_managers_the_other_goes_on():
     nothing_on(large.devices)
 
 
-async def test_the_limit_of_a_manager_that_was_dropped_is_gone_at_once():
-    """With what it had loaded and registered, and while the failure of its load is looked at."""
+async def test_dropping_a_manager_removes_its_limit_at_once():
+    """Includes loaded models and registered tensors, and a traceback of a failed load that is still referenced."""
 
     async def loaded(given):
         model = await load(given.pop(), device="auto")
@@ -200,16 +200,16 @@ async def test_the_limit_of_a_manager_that_was_dropped_is_gone_at_once():
         del device.manager  # type: ignore[attr-defined]
         with no_garbage_collection():
             kept = await what(given)
-            await asyncio.sleep(0)  # the loop holds what it ran last for a turn
+            await asyncio.sleep(0)  # the event loop refers to its last callback for one turn
             assert limit_of(device) == UNLIMITED, what.__name__
         if what is registered:
-            assert kept is not None and (await kept.read()).sum() == 8, "its bytes are there as long as it"
+            assert kept is not None and (await kept.read()).sum() == 8, "its bytes must live as long as the tensor"
             with pytest.raises(ManagerClosed, match="is gone"):
                 kept.pin()
         del kept
 
 
-async def test_a_model_that_is_unloaded_while_it_waits_to_move():
+async def test_a_model_may_be_unloaded_while_it_waits_to_move():
     for turns in range(12):
         manager = manager_on("webgpu", "cpu")
         first, second = await load(manager), await load(manager)
@@ -217,7 +217,7 @@ async def test_a_model_that_is_unloaded_while_it_waits_to_move():
         for _ in range(turns):
             await asyncio.sleep(0)
         second.unload()
-        again = await load(manager) if turns % 2 else None  # another of its name
+        again = await load(manager) if turns % 2 else None  # another model of its name
         moved = await asyncio.gather(*moves, return_exceptions=True)
         assert moved[0] is first and (moved[1] is second or isinstance(moved[1], TensorReleased)), moved
         if again is not None:
@@ -228,7 +228,7 @@ async def test_a_model_that_is_unloaded_while_it_waits_to_move():
         nothing_on(manager.devices)
 
 
-def test_devices_are_what_open_devices_gives():
+def test_devices_must_come_from_open_devices():
     for wrong in ("webgpu", tc.Device(Backend()), [tc.Device(Backend())]):
         with pytest.raises(TensorCommonsError, match="open_devices"):
             tc.TensorSharingManager(5, wrong)  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""A failure or a cancel at every possible point leaves bytes, holders, names and buffers as they were."""
+"""Failures and cancellations at every point, which must leave bytes, holders, names and buffers unchanged."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def source(name="tiny-bert"):
 
 
 def contents(manager):
-    """Name, bytes, holders, grants, views and pins: what nobody may find changed. Where the bytes are may change."""
+    """Return names, bytes, holders, grants, views and pins, which may not change. The location of the bytes may."""
     found = {}
     for name, tensor in manager.tensors.items():
         storage = tensor.entry.storage
@@ -50,7 +50,7 @@ def contents(manager):
 
 
 def scene(kind):
-    """Twins, one of them viewed, and others under a budget where something has to leave for anything new."""
+    """Register twins, one with a view, and other tensors under a limit that requires an eviction for each new one."""
     manager = manager_on(kind, limit=4 * KB)
     data = [some((256,), seed=i) for i in range(4)]
     a = manager.register_shared_tensor("a", (256,), kind, "m", ["n"], data=data[0])
@@ -158,11 +158,11 @@ async def test_a_failure_at_every_point(kind, operation):
         if finished:
             assert (after != before[0]) == (operation.__name__ in CHANGES)
             return
-    raise AssertionError("it never succeeded")
+    raise AssertionError("the operation never succeeded")
 
 
 @pytest.mark.parametrize(("kind", "operation"), [pair for pair in PAIRS if pair[0] == "webgpu"])
-async def test_a_cancel_at_every_wait(kind, operation):
+async def test_cancelling_at_every_wait(kind, operation):
     for wait in range(1, 200):
         manager = scene(kind)
         before = contents(manager)
@@ -177,7 +177,7 @@ async def test_a_cancel_at_every_wait(kind, operation):
         empty(manager)
         if finished:
             return
-    raise AssertionError("it never ended")
+    raise AssertionError("the operation never ended")
 
 
 # --- models ---
@@ -241,9 +241,9 @@ async def test_a_run_that_fails_at_any_point_can_be_repeated():
             assert np.array_equal(found, wanted) and point > 40
             break
         gc.collect()
-        report = manager.report()  # where the read failed, the run had left its outputs
+        report = manager.report()  # after a failed read, the outputs of the run exist
         held = report.by_category["activations"] - report.activation_cache_bytes
-        assert held == constants, "no output of a run that failed"
+        assert held == constants, "an output of a failed run was kept"
         assert np.array_equal(await answer(model), wanted)
         manager.activations.clear()
     model.unload()
@@ -251,7 +251,7 @@ async def test_a_run_that_fails_at_any_point_can_be_repeated():
     empty(manager)
 
 
-async def test_two_loads_at_once_upload_once():
+async def test_two_simultaneous_loads_upload_once():
     manager = manager_on("cpu")
     one = await load(manager)
     uploads, used = backends(manager)[0].uploads, manager.residency.used
@@ -290,7 +290,7 @@ async def test_unloading_during_a_load():
     empty(manager)
 
 
-async def test_models_under_pressure_answer_bit_for_bit():
+async def test_models_under_memory_pressure_give_the_same_bits():
     free = manager_on("cpu")
     wanted = [await answer(await load(free, name)) for name in ("tiny-bert",)] * 2
     worth = free.report().unique_weight_bytes

@@ -1,4 +1,4 @@
-"""A loaded model on another device: by request, and because its own was lost."""
+"""Migration of loaded models to another device, on request and after the loss of a device."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def backend_of(manager: tc.TensorSharingManager, kind: str) -> Backend:
 
 
 def state(manager: tc.TensorSharingManager, *models: Any) -> Any:
-    """Record what a move that did not happen may not change."""
+    """Record the state that a failed move may not change."""
     held = {
         name: (entry.storage.device.kind, entry.storage.identity)
         for model in models
@@ -53,7 +53,7 @@ def state(manager: tc.TensorSharingManager, *models: Any) -> Any:
 
 
 def for_good(backend: Backend, *, after: int = 1) -> None:
-    """Have the device go at its ``after``-th run and not come back."""
+    """Lose the device for good at its ``after``-th run."""
     run = backend.run
     left = [after]
 
@@ -70,7 +70,7 @@ def for_good(backend: Backend, *, after: int = 1) -> None:
     backend.reopen = refuse  # type: ignore[method-assign]
 
 
-async def test_a_model_moves_there_and_back_and_its_memory_with_it():
+async def test_a_model_moves_there_and_back_with_its_memory():
     manager = manager_on("webgpu", "webnn", "cpu")
     model = await load(manager)
     wanted, content = await answer(model), {entry.content for entry in manager.registry}
@@ -81,7 +81,7 @@ async def test_a_model_moves_there_and_back_and_its_memory_with_it():
         assert model.device.kind == manager.models[model.name].kind == kind
         assert seen == sorted(seen) and all(total == there for _, total in seen)
         assert {entry.storage.device.kind for entry in manager.registry} == {kind}
-        assert {entry.content for entry in manager.registry} == content, "the content is what it was"
+        assert {entry.content for entry in manager.registry} == content, "the content changed"
         assert manager.report().unique_weight_bytes == there
         assert all(device.total == 0 for device in manager.devices.opened if device.kind != kind)
         np.testing.assert_array_equal(await answer(model), wanted)
@@ -92,12 +92,12 @@ async def test_a_model_moves_there_and_back_and_its_memory_with_it():
     empty(manager)
 
 
-async def test_what_two_models_share_is_shared_there_too():
+async def test_tensors_shared_by_two_models_are_shared_after_a_move():
     manager = manager_on("webgpu", "cpu")
     one, two = await load(manager), await load(manager)
     wanted, single = await answer(one), manager.report().unique_weight_bytes
     await one.to("cpu")
-    assert manager.report().unique_weight_bytes == 2 * single, "the other is still there"
+    assert manager.report().unique_weight_bytes == 2 * single, "the other model must stay"
     np.testing.assert_array_equal(await answer(two), wanted)
     await two.to("cpu")
     assert manager.report().unique_weight_bytes == single
@@ -128,7 +128,7 @@ async def test_a_file_that_was_read_for_one_device_is_not_read_again_for_the_oth
 
 
 @pytest.mark.parametrize("how", ["cancel", "fault"])
-async def test_a_move_that_ends_early_changes_nothing_wherever_it_ends(how):
+async def test_a_failed_or_cancelled_move_changes_nothing(how):
     manager = manager_on("webgpu", "webnn")
     one, two = await load(manager), await load(manager, "tiny-bert-mlm")
     wanted = await answer(one)
@@ -156,13 +156,13 @@ async def test_a_move_that_ends_early_changes_nothing_wherever_it_ends(how):
     empty(manager)
 
 
-async def test_a_move_takes_no_more_than_the_limit_that_the_model_was_loaded_under():
+async def test_a_move_stays_under_the_limit_of_the_load():
     manager = manager_on("webgpu", "webnn")
     model = await load(manager)
     wanted = await answer(model)
     size = manager.report().unique_weight_bytes
     await manager.set_memory_limit(1.8 * size / MB)
-    assert manager.limit_bytes < 2 * size, "two copies would not fit"
+    assert manager.limit_bytes < 2 * size, "two copies may not fit"
     await model.to("webnn")
     assert manager.report().peak_bytes <= 64 * MB and manager.devices.choose("webgpu").total == 0
     np.testing.assert_array_equal(await answer(model), wanted)
@@ -170,13 +170,13 @@ async def test_a_move_takes_no_more_than_the_limit_that_the_model_was_loaded_und
     empty(manager)
 
 
-async def test_a_move_that_cannot_fit_leaves_the_model_where_it_was():
+async def test_a_move_that_cannot_fit_keeps_the_model_on_its_device():
     manager = manager_on("webgpu", "webnn")
     model = await load(manager)
     wanted = await answer(model)
     manager.activations.clear()
     for entry in manager.registry:
-        entry.pin("test")  # so nothing leaves the old device
+        entry.pin("test")  # so that nothing leaves the old device
     size = manager.report().unique_weight_bytes
     await manager.set_memory_limit(1.6 * size / MB)
     before = state(manager, model)
@@ -190,7 +190,7 @@ async def test_a_move_that_cannot_fit_leaves_the_model_where_it_was():
     empty(manager)
 
 
-async def test_a_model_that_is_unloaded_while_it_moves_leaves_nothing():
+async def test_unloading_a_moving_model_leaves_nothing():
     manager = manager_on("webgpu", "cpu")
     model = await load(manager)
     moving = asyncio.create_task(model.to("cpu"))
@@ -204,7 +204,7 @@ async def test_a_model_that_is_unloaded_while_it_moves_leaves_nothing():
     empty(manager)
 
 
-async def test_runs_beside_a_move_give_what_they_always_give():
+async def test_runs_during_a_move_give_the_same_results():
     manager = manager_on("webgpu", "webnn")
     model = await load(manager)
     wanted = await answer(model)
@@ -223,7 +223,7 @@ async def test_runs_beside_a_move_give_what_they_always_give():
     empty(manager)
 
 
-async def test_where_it_cannot_go_is_said():
+async def test_a_move_to_an_impossible_device_is_an_error():
     manager, other = manager_on("webgpu", "cpu"), manager_on("cpu")
     model = await load(manager)
     with pytest.raises(DeviceUnavailable, match="not for this test"):
@@ -253,7 +253,7 @@ async def test_models_on_different_devices_run_together():
     empty(manager)
 
 
-async def test_steps_that_were_begun_before_a_move_have_no_weights_of_the_other_device():
+async def test_plans_begun_before_a_move_use_no_weights_of_the_other_device():
     manager = manager_on("webgpu", "cpu")
     files = RandomCheckpoint("deep-llama,layers=1").files()
     model = await tc.from_pretrained(files, manager=manager, device="webgpu", tokenizer=False)
@@ -269,13 +269,13 @@ async def test_models_that_stream_on_different_devices_run_together():
     wanted, worth = await answer(one), manager.report().unique_weight_bytes
     two = await load(manager, device="cpu")
     manager.activations.clear()
-    await manager.set_memory_limit(worth / MB)  # less the reserve of a GPU's reads
+    await manager.set_memory_limit(worth / MB)  # less the reserve for reads of a GPU
     outs = await manager.run_together([(one, IDS), (two, IDS)])
     await same(outs, wanted)
     assert manager.last_run["segments"] > 2 and manager.last_run["refused"] == {}
 
 
-async def test_a_device_lost_in_a_forward_is_opened_again_and_the_run_says_so():
+async def test_a_device_lost_in_a_forward_is_opened_again_and_reported():
     manager = manager_on("webgpu", "cpu")
     model = await load(manager)
     wanted = await answer(model)
@@ -289,7 +289,7 @@ async def test_a_device_lost_in_a_forward_is_opened_again_and_the_run_says_so():
     empty(manager)
 
 
-async def test_a_device_that_is_gone_in_a_forward_hands_it_to_the_next_and_that_to_the_last():
+async def test_a_forward_moves_to_the_next_device_when_devices_are_lost_for_good():
     manager = manager_on("webgpu", "webnn", "cpu")
     one, two = await load(manager), await load(manager, "tiny-bert-mlm")
     wanted, head = await answer(one), await answer(two)
@@ -301,7 +301,7 @@ async def test_a_device_that_is_gone_in_a_forward_hands_it_to_the_next_and_that_
         assert f"finished on {following}: {kind} was lost" in manager.last_run["fallback"]
         assert f"{kind} was lost" in one.why and "the test keeps it" in one.explain()
         assert manager.devices.choose().kind == following
-        assert two.device.kind == kind, "who did not run yet follows when it does"
+        assert two.device.kind == kind, "a model must move at its next run"
         np.testing.assert_array_equal(await answer(two), head)
         assert two.device.kind == following
         assert manager.devices.choose(kind).total == 0
@@ -315,7 +315,7 @@ async def test_a_device_that_is_gone_in_a_forward_hands_it_to_the_next_and_that_
 
 @pytest.fixture
 def no_collector() -> Iterator[None]:
-    """No cycle may keep bytes on a device: what is done with goes at once."""
+    """Disable the garbage collector, so that a reference cycle cannot free bytes late unnoticed."""
     gc.collect()
     gc.disable()
     yield
@@ -323,7 +323,7 @@ def no_collector() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("no_collector")
-async def test_nothing_waits_for_the_collector_after_a_device_is_gone():
+async def test_bytes_are_freed_without_the_collector_after_a_loss():
     manager = manager_on("webgpu", "cpu")
     model = await load(manager)
     for_good(backend_of(manager, "webgpu"))
@@ -337,7 +337,7 @@ async def test_nothing_waits_for_the_collector_after_a_device_is_gone():
     assert [device.total for device in manager.devices.opened] == [0, 0]
 
 
-async def test_merged_runs_of_a_gone_device_are_merged_on_the_next():
+async def test_merged_runs_of_a_lost_device_are_merged_on_the_next():
     manager = manager_on("webgpu", "cpu")
     one, two = await load(manager), await load(manager)
     wanted = await answer(one)
@@ -354,7 +354,7 @@ async def test_merged_runs_of_a_gone_device_are_merged_on_the_next():
     empty(manager)
 
 
-async def test_where_nothing_is_left_the_loss_is_told():
+async def test_without_another_device_the_loss_is_raised():
     manager = manager_on("webgpu")
     model = await load(manager)
     for_good(backend_of(manager, "webgpu"))
@@ -365,14 +365,14 @@ async def test_where_nothing_is_left_the_loss_is_told():
 
 
 @pytest.mark.parametrize("comes_back", [True, False])
-async def test_an_answer_that_is_lost_before_it_is_read_is_computed_again(comes_back):
+async def test_a_result_lost_before_it_is_read_is_computed_again(comes_back):
     manager = manager_on("webgpu", "cpu")
     model = await load(manager)
     wanted = await answer(model)
     manager.activations.clear()
     ids = {"input_ids": IDS["input_ids"].copy()}
     out = next(iter((await model(**ids)).values()))
-    ids["input_ids"][:] = 0  # the caller's own array is the caller's
+    ids["input_ids"][:] = 0  # the caller's own array is not kept
     backend = backend_of(manager, "webgpu")
     if not comes_back:
         for_good(backend, after=0)
@@ -386,7 +386,7 @@ async def test_an_answer_that_is_lost_before_it_is_read_is_computed_again(comes_
     empty(manager)
 
 
-async def test_an_answer_whose_model_went_too_is_lost():
+async def test_a_lost_result_of_an_unloaded_model_is_an_error():
     manager = manager_on("webgpu", "cpu")
     model = await load(manager)
     out = next(iter((await model(**IDS)).values()))
@@ -398,7 +398,7 @@ async def test_an_answer_whose_model_went_too_is_lost():
     empty(manager)
 
 
-async def test_what_left_for_host_memory_survives_a_device_that_is_gone():
+async def test_tensors_in_host_memory_survive_the_loss_of_their_device():
     manager = manager_on("webgpu", "cpu")
     values = some((64,), seed=1)
     tensor = manager.register_shared_tensor("t", (64,), "webgpu", data=values)

@@ -1,4 +1,4 @@
-"""Opportunities: each kind shows up with its evidence, and not without it. And the table of families."""
+"""Sharing opportunities, each found with its evidence and not without it, and the table of families."""
 
 from __future__ import annotations
 
@@ -39,12 +39,12 @@ def manager():
     empty(manager)
 
 
-def test_nothing_of_nothing(manager):
+def test_an_empty_manager_has_no_opportunities(manager):
     found = manager.analyze_sharing_opportunities()
     assert set(found) == KINDS and not any(found.values())
 
 
-def test_bytes_that_are_shared(manager):
+def test_shared_bytes_are_an_opportunity(manager):
     manager.register_shared_tensor("x", (4,), "cpu", "a", ["b", "c"], data=some((4,)))
     assert not manager.analyze_sharing_opportunities()["shared"]
     manager.get_shared_tensor("x", "b")
@@ -54,11 +54,11 @@ def test_bytes_that_are_shared(manager):
     assert (row["shared_bytes"], row["saved_bytes"]) == (16, 32)
 
 
-async def test_equal_content_held_twice(manager):
+async def test_equal_content_held_twice_is_an_opportunity(manager):
     manager.register_shared_tensor("a", (4,), "cpu", "m", data=some((4,)))
     b = manager.register_shared_tensor("b", (4,), "cpu", "n", data=some((4,), seed=1))
     manager.register_shared_tensor("elsewhere", (4,), "webgpu", "n", data=some((4,)))
-    assert not manager.analyze_sharing_opportunities()["equal_content"], "one device's bytes are not another's"
+    assert not manager.analyze_sharing_opportunities()["equal_content"], "copies on two devices are not shared bytes"
     await b.write(some((4,)))
     (row,) = manager.analyze_sharing_opportunities()["equal_content"]
     assert sorted(row["names"]) == ["a", "b"] and row["copies"] == 2 and row["saved_bytes"] == 16
@@ -66,8 +66,8 @@ async def test_equal_content_held_twice(manager):
     assert not manager.analyze_sharing_opportunities()["equal_content"]
 
 
-async def test_models_with_a_common_prefix(manager):
-    kept = [await load(manager)]  # models that are referred to
+async def test_models_with_a_common_prefix_are_an_opportunity(manager):
+    kept = [await load(manager)]  # referenced, so that the models stay loaded
     assert not manager.analyze_sharing_opportunities()["common_prefix"]
     kept.append(await load(manager))
     (same,) = manager.analyze_sharing_opportunities()["common_prefix"]
@@ -79,7 +79,7 @@ async def test_models_with_a_common_prefix(manager):
     manager.release_model_tensors(prefix["models"][1])
     kept.append(await load(manager, change=("embeddings", "bert.embeddings")))
     rows = manager.analyze_sharing_opportunities()["common_prefix"]
-    assert not rows or rows[0]["common_nodes"] < prefix["common_nodes"], "what depends on other weights is not common"
+    assert not rows or rows[0]["common_nodes"] < prefix["common_nodes"], "computations on other weights are not common"
 
 
 async def test_models_on_two_devices_have_no_common_computation(manager):
@@ -87,10 +87,12 @@ async def test_models_on_two_devices_have_no_common_computation(manager):
     assert kept and not manager.analyze_sharing_opportunities()["common_prefix"]
 
 
-async def test_a_fine_tune_shows_what_is_really_common(manager):
+async def test_a_fine_tune_has_the_common_prefix_of_equal_weights(manager):
     await load(manager)
     await load(manager)
-    assert not manager.analyze_sharing_opportunities()["similar_weights"], "equal all through: that is sharing"
+    assert not manager.analyze_sharing_opportunities()["similar_weights"], (
+        "entirely equal models are shared, not similar"
+    )
     await load(manager, change=("encoder.layer.1", "bert.encoder.layer.1"))
     rows = manager.analyze_sharing_opportunities()["similar_weights"]
     assert len(rows) == 2
@@ -99,7 +101,7 @@ async def test_a_fine_tune_shows_what_is_really_common(manager):
         assert row["equal_share"] == row["equal_tensors"] / row["comparable_tensors"]
 
 
-def test_families_by_architecture(manager):
+def test_families_are_found_by_architecture(manager):
     manager.register_shared_tensor("x", (4,), "cpu", "bert-base-uncased", ["t5-small"], data=some((4,)))
     assert not manager.analyze_sharing_opportunities()["families"]
     manager.get_shared_tensor("x", "t5-small")
@@ -140,7 +142,7 @@ def test_architecture_of_a_name(name, architecture):
     assert architecture_of(name) == architecture
 
 
-def test_the_table_knows_every_architecture_that_loads():
+def test_the_table_has_every_architecture_that_loads():
     assert {architecture_of(family) for family in REGISTERED} <= {name for names in FAMILIES.values() for name in names}
 
 

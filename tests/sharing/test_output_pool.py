@@ -1,4 +1,4 @@
-"""Outputs that are free again stay with their program for its next run, as scratch that leaves when room is short."""
+"""The output pool: freed outputs are reused by the next run of their program, and are evicted first."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ KB = 1024
 
 
 class Run:
-    """A program of one or two outputs of ``nbytes`` on a device under a limit, run and counted."""
+    """Program with one or two outputs of ``nbytes`` on a device under a limit, with counts of its memory."""
 
     def __init__(self, nbytes: int = KB, limit: int = 64 * KB, outputs: int = 1) -> None:
         self.manager = manager_on("webgpu", limit=limit)
@@ -36,12 +36,12 @@ class Run:
 
     @property
     def counted(self) -> tuple[int, int]:
-        """Bytes of outputs, and spare ones. What the account says is what is there."""
+        """Return the bytes of outputs and of pooled ones, and assert that the accounts match the buffers."""
         assert self.device.total == self.backend.nbytes
         return self.device.memory()["activations"] - self.x.nbytes, self.device.output_pool.nbytes
 
 
-async def test_from_the_second_run_on_an_output_is_the_buffer_of_the_one_before():
+async def test_the_second_run_reuses_the_output_buffer_of_the_first():
     run = Run()
     await run()
     assert run.counted == (0, 0)
@@ -55,23 +55,23 @@ async def test_from_the_second_run_on_an_output_is_the_buffer_of_the_one_before(
     assert np.array_equal(await second.read(), np.arange(KB // 4))
 
 
-async def test_of_results_that_live_side_by_side_one_becomes_spare():
+async def test_of_simultaneous_results_one_buffer_is_pooled():
     run = Run(outputs=2)
     await run()
     kept = [await run() for _ in range(3)]
     assert run.counted == (6 * KB, 0)
     kept.pop()[0].release()
-    assert run.counted == (4 * KB, 2 * KB)  # the pair's second went with its tuple
+    assert run.counted == (4 * KB, 2 * KB)  # the second of the pair was freed with its tuple
     del kept
     assert run.counted == (0, 2 * KB)
 
 
-async def test_spares_leave_when_room_is_short_and_their_bytes_are_not_asked_for_twice():
+async def test_pooled_outputs_are_evicted_and_their_bytes_counted_once():
     run = Run(nbytes=16 * KB, limit=50 * KB)
     await run.times(2)
     assert run.counted == (0, 16 * KB)
     other = tc.asarray(np.zeros(4 * KB, np.float32), device=run.device)
-    await run()  # 16 + 16 + 16 fit, since the output is the spare
+    await run()  # 16 + 16 + 16 fit, since the output reuses the pooled buffer
     assert run.counted == (other.nbytes, 16 * KB)
     run.manager.register_shared_tensor("more", (3 * KB,), "webgpu", data=np.ones(3 * KB, np.float32))
     assert run.counted == (other.nbytes, 0)
@@ -92,7 +92,7 @@ async def test_a_run_that_fails_or_is_cancelled_leaves_nothing():
     assert run.counted == (0, 0)
 
 
-async def test_what_is_freed_while_a_run_fails_goes_with_its_spares():
+async def test_outputs_freed_during_a_failing_run_leave_with_its_pool():
     run = Run()
     await run()
     (kept,) = await run()
@@ -105,7 +105,7 @@ async def test_what_is_freed_while_a_run_fails_goes_with_its_spares():
     assert run.counted == (0, 0)
 
 
-async def test_they_go_with_their_program_their_device_and_the_last_tensor():
+async def test_the_pool_is_freed_with_its_program_device_or_last_tensor():
     run = Run()
     await run.times(2)
     next(iter(run.device.programs.values())).discard()
@@ -121,7 +121,7 @@ async def test_they_go_with_their_program_their_device_and_the_last_tensor():
     assert run.device.total == run.backend.live_buffers() == 0
 
 
-async def test_what_left_for_the_host_is_no_spare_when_it_comes_back():
+async def test_a_restored_tensor_does_not_use_a_pooled_buffer():
     run = Run()
     await run()
     (kept,) = await run()
@@ -132,14 +132,14 @@ async def test_what_left_for_the_host_is_no_spare_when_it_comes_back():
     assert run.counted == (0, 0)
 
 
-async def test_there_are_so_many_and_the_least_recently_used_go_first(monkeypatch):
+async def test_the_pool_is_bounded_and_evicts_the_least_recently_used_first(monkeypatch):
     monkeypatch.setattr(output_pool, "MOST", 3 * KB)
     run = Run()
     other, large = tc.compile(lambda x: tc.sqrt(x)), tc.compile(lambda x: tc.stack([x, x, x, x]))
     for call in (run.call, other, large, large):
         await call(run.x)
         await call(run.x)
-    assert run.counted == (0, 2 * KB)  # what is too large by itself is not kept
+    assert run.counted == (0, 2 * KB)  # an output larger than the bound is not kept
     third, fourth = tc.compile(lambda x: x + 1), tc.compile(lambda x: tc.negative(x))
     for call in (other, run.call, third, fourth):
         await call(run.x)

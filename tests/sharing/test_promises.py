@@ -1,4 +1,4 @@
-"""Promises to users where several things happen at once, or where bytes have more than one owner."""
+"""Guarantees of the sharing API under concurrent operations, and for bytes with several owners."""
 
 from __future__ import annotations
 
@@ -28,43 +28,47 @@ def manager():
     empty(manager)
 
 
-# --- turns ---
+# --- grants ---
 
 
 async def test_a_tensor_waits_for_its_listed_consumers(manager):
     x = manager.register_shared_tensor("x", (256,), "cpu", "a", ["b", "c"], data=kb(0))
     x.release("a")
-    assert not x.can_be_freed() and manager.optimize_memory_usage()["freed_tensors"] == [], "b and c have not come yet"
+    assert not x.can_be_freed() and manager.optimize_memory_usage()["freed_tensors"] == [], (
+        "b and c have not acquired it yet"
+    )
     manager.get_shared_tensor("x", "b")
     x.release("b")
-    assert not x.can_be_freed(), "c has not come yet"
+    assert not x.can_be_freed(), "c has not acquired it yet"
     manager.release_model_tensors("c")
     assert x.can_be_freed() and manager.optimize_memory_usage()["freed_tensors"] == ["x"]
 
 
-async def test_who_was_granted_later_has_a_turn_too(manager):
+async def test_a_tensor_waits_for_consumers_that_were_granted_later(manager):
     x = manager.register_shared_tensor("x", (256,), "cpu", "a", data=kb(0))
     manager.share_tensor_between_models("x", "a", ["b"])
     x.release("a")
     assert manager.optimize_memory_usage()["freed_tensors_count"] == 0
     x.acquire("b")
-    manager.share_tensor_between_models("x", "b", ["a", "b"])  # both had theirs: granting twice is granting once
+    manager.share_tensor_between_models("x", "b", ["a", "b"])  # both have acquired it: granting again has no effect
     x.release("b")
     assert manager.optimize_memory_usage()["freed_tensors"] == ["x"]
 
 
-async def test_a_view_waits_for_whom_it_was_granted(manager):
+async def test_a_view_waits_for_its_granted_consumers(manager):
     x = manager.register_shared_tensor("x", (256,), "cpu", "a", ["whole"], data=kb(0))
     v = manager.create_tensor_view("x", "v", (0,), (8,), "b")
     manager.share_tensor_between_models("v", "b", ["c"])
     for model in "ab":
         manager.release_model_tensors(model)
     assert not x.can_be_freed() and v.acquire("c") and v.release("c")
-    assert not x.can_be_freed() and v.acquire("whole") and v.release("whole"), "it may have a part of what it may have"
+    assert not x.can_be_freed() and v.acquire("whole") and v.release("whole"), (
+        "a consumer of the whole may acquire a part"
+    )
     assert x.can_be_freed()
 
 
-async def test_a_view_is_acquired_by_whom_it_was_granted(manager):
+async def test_only_granted_consumers_acquire_a_view(manager):
     x = manager.register_shared_tensor("x", (256,), "cpu", "a", data=kb(0))
     v = x.create_view("v", (0,), (8,))
     before = manager.report()
@@ -72,14 +76,14 @@ async def test_a_view_is_acquired_by_whom_it_was_granted(manager):
         with pytest.raises(NotAConsumer, match="share_tensor_between_models"):
             v.acquire(model)
     assert manager.report() == before and v.consumer_models == set() and v.holders == []
-    assert v.acquire("a"), "the producer of the whole"
+    assert v.acquire("a"), "the producer of the whole may acquire a view"
 
 
 # --- pins ---
 
 
 @pytest.mark.parametrize("kind", ["cpu", "webgpu"])
-async def test_a_pin_brings_the_bytes_back_where_there_is_room(kind):
+async def test_pinning_restores_the_bytes_where_there_is_room(kind):
     manager = manager_on(kind, limit=3 * KB)
     tensors = [manager.register_shared_tensor(f"t{i}", (256,), kind, "m", data=kb(i)) for i in range(2)]
     assert await tensors[0].entry.storage.evict()
@@ -92,7 +96,7 @@ async def test_a_pin_brings_the_bytes_back_where_there_is_room(kind):
     empty(manager)
 
 
-async def test_a_pin_that_would_have_to_wait_holds_from_the_next_use_on():
+async def test_a_pin_that_would_have_to_wait_takes_effect_at_the_next_use():
     manager = manager_on("webgpu", limit=2 * KB)
     first, second = (manager.register_shared_tensor(n, (256,), "webgpu", "m", data=kb(i)) for i, n in enumerate("ab"))
     assert await first.entry.storage.evict()
@@ -106,7 +110,7 @@ async def test_a_pin_that_would_have_to_wait_holds_from_the_next_use_on():
     empty(manager)
 
 
-async def test_a_pinned_tensor_that_the_device_has_no_memory_for_is_in_host_memory_still(monkeypatch):
+async def test_a_pinned_tensor_without_device_memory_stays_in_host_memory(monkeypatch):
     manager = manager_on("webgpu", limit=2 * KB)
     tensor = manager.register_shared_tensor("a", (256,), "webgpu", "m", data=kb(0))
     assert await tensor.entry.storage.evict()
@@ -123,7 +127,7 @@ async def test_a_pinned_tensor_that_the_device_has_no_memory_for_is_in_host_memo
     empty(manager)
 
 
-async def test_pins_that_cannot_be_kept_together_are_refused():
+async def test_pins_that_do_not_fit_together_are_refused():
     manager = manager_on("webgpu", limit=2 * KB)
     tensors = [manager.register_shared_tensor(n, (256,), "webgpu", "m", data=kb(i)) for i, n in enumerate("ab")]
     for tensor in tensors:
@@ -143,7 +147,7 @@ async def test_pins_that_cannot_be_kept_together_are_refused():
 
 
 async def test_a_read_in_pieces_and_a_write_take_turns():
-    """Little memory is free, so a read takes many pieces; a write in between would show in some of them."""
+    """With little free memory, a read takes many pieces; a write in between would change some of them."""
     manager = manager_on("webgpu", limit=8 * KB)
     old, new = some((1900,)), some((1900,), seed=1)
     x = manager.register_shared_tensor("x", (1900,), "webgpu", "m", data=old)
@@ -155,7 +159,7 @@ async def test_a_read_in_pieces_and_a_write_take_turns():
         again = asyncio.create_task(x.read())
         assert (await reading).tobytes() in (old.tobytes(), new.tobytes()), f"torn after {steps} steps"
         await writing
-        assert (await again).tobytes() == new.tobytes(), "a read that came after the write"
+        assert (await again).tobytes() == new.tobytes(), "a read after the write must return the new values"
         old, new = new, old
     check(manager)
     empty(manager)
@@ -174,7 +178,7 @@ async def test_a_write_of_many_rows_is_seen_whole():
     empty(manager)
 
 
-async def test_a_write_waits_for_the_run_that_reads_what_it_writes():
+async def test_a_write_waits_for_a_run_that_reads_the_tensor():
     manager = manager_on("cpu")
     x = manager.register_shared_tensor("x", (256,), data=np.zeros(256, np.float32))
     total = x.tensor
@@ -190,7 +194,7 @@ async def test_a_write_waits_for_the_run_that_reads_what_it_writes():
     empty(manager)
 
 
-async def test_room_for_a_load_beside_a_run_comes_when_the_run_ends():
+async def test_a_load_waits_for_the_memory_of_a_run():
     manager = manager_on("cpu", limit=10 * KB)
     device = manager.devices.choose("cpu")
     x = manager.register_shared_tensor("x", (256,), "cpu", "m", data=np.ones(256, np.float32))
@@ -219,10 +223,14 @@ async def test_room_for_a_load_beside_a_run_comes_when_the_run_ends():
 async def test_two_managers_on_the_same_devices_share_one_budget():
     manager = manager_on("webgpu", limit=4 * KB)
     other = tc.TensorSharingManager(budget(64 * KB, "webgpu"), manager.devices)
-    assert other.residency is manager.residency and other.limit_bytes == manager.limit_bytes, "the smallest holds"
+    assert other.residency is manager.residency and other.limit_bytes == manager.limit_bytes, (
+        "the smallest limit must apply"
+    )
     mine = [manager.register_shared_tensor(f"t{i}", (256,), "webgpu", "m", data=kb(i)) for i in range(2)]
     await other.make_room(3 * KB)
-    assert [t.entry.storage.state for t in mine] == ["offloaded", "resident"], "the other's request made it leave"
+    assert [t.entry.storage.state for t in mine] == ["offloaded", "resident"], (
+        "the request of the other manager must evict it"
+    )
     theirs = [other.register_shared_tensor(f"t{i}", (256,), "webgpu", "m", data=kb(i)) for i in range(3)]
     assert theirs[0].entry is not mine[0].entry and other.registry is not manager.registry
     for seed, tensor in [*enumerate(mine), *enumerate(theirs)]:
@@ -234,7 +242,7 @@ async def test_two_managers_on_the_same_devices_share_one_budget():
     with pytest.raises(MemoryBudgetError) as caught:
         tc.TensorSharingManager(1e-4, manager.devices)
     assert caught.value.limit < 1e-4 * MB
-    assert manager.limit_bytes == int(budget(2 * KB, "webgpu") * MB), "the one that was refused left no limit behind"
+    assert manager.limit_bytes == int(budget(2 * KB, "webgpu") * MB), "a refused manager may not leave its limit"
     await other.set_memory_limit(1)
     assert manager.limit_bytes == int(budget(4 * KB, "webgpu") * MB)
     for each in (other, manager):
@@ -243,7 +251,7 @@ async def test_two_managers_on_the_same_devices_share_one_budget():
     assert manager.devices.opened[0].total == 0
 
 
-def test_a_manager_takes_all_devices_of_another_or_none():
+def test_managers_share_all_devices_or_none():
     first, second = Device(CpuBackend()), Device(CpuBackend())
     kept = tc.TensorSharingManager(1, Devices([first], {}))
     with pytest.raises(TensorCommonsError, match="another manager"):
@@ -261,14 +269,14 @@ async def test_a_copy_is_brought_up_to_date(manager, kind):
     copy.acquire("a")
     assert copy.name == f"x_{kind}" and await x.copy_to(kind) is copy
     await x.write(kb(1))
-    assert (await copy.read()).tobytes() == kb(0).tobytes(), "a copy is a copy"
+    assert (await copy.read()).tobytes() == kb(0).tobytes(), "a copy has its own bytes"
     assert await x.copy_to(kind) is copy and (await copy.read()).tobytes() == kb(1).tobytes()
     await x.create_view("v", (3,), (2,)).write([1, 2])
     values = await x.read()
     assert (await (await x.copy_to(kind)).read()).tobytes() == values.tobytes()
 
 
-async def test_a_copy_that_was_written_is_not_written_over(manager):
+async def test_a_written_copy_is_not_overwritten(manager):
     x = manager.register_shared_tensor("x", (256,), "cpu", "a", data=kb(0))
     copy = await x.copy_to("webgpu")
     await copy.create_view("v", (0,), (1,)).write([5])
@@ -280,7 +288,7 @@ async def test_a_copy_that_was_written_is_not_written_over(manager):
     assert second.name == "fresh" and (await second.read()).tobytes() == kb(0).tobytes()
 
 
-async def test_a_copy_does_not_take_anothers_name(manager):
+async def test_a_copy_does_not_take_the_name_of_another_tensor(manager):
     x = manager.register_shared_tensor("x", (256,), "cpu", "a", data=kb(0))
     manager.register_shared_tensor("x_webgpu", (256,), "webgpu", "b", data=kb(1))
     with pytest.raises(TensorCommonsError, match="the bytes"):
@@ -294,7 +302,7 @@ async def test_a_copy_does_not_take_anothers_name(manager):
 
 @pytest.mark.parametrize("kind", ["cpu", "webgpu"])
 @pytest.mark.parametrize("size", [8, 5000])
-async def test_a_tensor_given_as_data_stays_what_it_was(manager, kind, size):
+async def test_a_tensor_given_as_data_keeps_its_values(manager, kind, size):
     values = np.arange(size, dtype=np.float32)
     given = tc.asarray(values, device=manager.devices.choose(kind))
     part = given[2:4]
@@ -306,10 +314,12 @@ async def test_a_tensor_given_as_data_stays_what_it_was(manager, kind, size):
     del given, part
     assert manager.devices.choose(kind).memory()["activations"] == 0
     await x.write(values)
-    assert backends(manager)[("cpu", "webgpu").index(kind)].uploads == uploads + 2, "nobody else: written in place"
+    assert backends(manager)[("cpu", "webgpu").index(kind)].uploads == uploads + 2, (
+        "without another holder it must be written in place"
+    )
 
 
-async def test_freeing_leaves_the_giver_its_bytes(manager):
+async def test_freeing_keeps_the_bytes_of_the_tensor_given_as_data(manager):
     device = manager.devices.webgpu
     given = tc.asarray(np.arange(5000, dtype=np.float32), device=device)
     x = manager.register_shared_tensor("x", (5000,), "webgpu", data=given)
@@ -318,15 +328,15 @@ async def test_freeing_leaves_the_giver_its_bytes(manager):
     assert (await given.read())[-1] == 4999
     assert (device.memory()["weights"], device.memory()["activations"]) == (0, 20000)
     del given, x
-    await asyncio.sleep(0)  # the loop holds the last awaited future for a turn
+    await asyncio.sleep(0)  # the event loop refers to the last awaited future for one turn
     assert device.total == 0
 
 
-# --- what reports cost ---
+# --- cost of reports ---
 
 
 def test_a_change_costs_the_same_at_any_number_of_tensors(monkeypatch):
-    """Counted in entries looked at, not in time: a report after a change of one tensor looks at that one."""
+    """Count the entries that are visited: a report after a change of one tensor visits that one."""
     for count in (10, 300):
         manager = manager_on("cpu")
         for i in range(count):
@@ -340,7 +350,7 @@ def test_a_change_costs_the_same_at_any_number_of_tensors(monkeypatch):
             manager.tensors["t3"].release("n")
         assert settled == [1]
         same = sum(a is b for a, b in zip(before, told[-1].tensors, strict=True))
-        assert same == count - 1, "rows that did not change are the same rows"
+        assert same == count - 1, "unchanged rows must be the same objects"
         check(manager)
         empty(manager, ["n"])
 
@@ -358,7 +368,7 @@ def count_changes(manager, patched):
     return settled
 
 
-def test_names_and_contents_are_counted_apart(manager):
+def test_names_and_contents_are_counted_separately(manager):
     for name in "abc":
         manager.register_shared_tensor(name, (256,), "cpu", "m", data=kb(0))
     stats = manager.get_stats()

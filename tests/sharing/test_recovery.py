@@ -1,4 +1,4 @@
-"""One policy for lost devices: wherever a device is lost, and however often, the work ends in the same way."""
+"""The policy for lost devices, wherever and however often a device is lost."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def losing(backend: Any, method: str, times: int) -> None:
 
 
 class Work(NamedTuple):
-    """Work on a device that is lost in calls of ``method``; ``answer`` gives its values."""
+    """Work on a device that is lost in calls of ``method``; ``answer`` returns its values."""
 
     method: str
     answer: Callable[[], Awaitable[Array]]
@@ -79,7 +79,7 @@ async def in_a_compilation(manager: tc.TensorSharingManager) -> Work:
     rows = itertools.count(1)
 
     async def answer() -> Array:
-        several = {"input_ids": np.repeat(IDS["input_ids"], next(rows), 0)}  # each call compiles anew
+        several = {"input_ids": np.repeat(IDS["input_ids"], next(rows), 0)}  # each call compiles again
         await manager.compile_together([(work.model, several)])
         return (await next(iter((await work.model(**several)).values())).read())[:1]
 
@@ -100,7 +100,7 @@ PLACES = (in_a_run, in_a_merged_run, in_a_compilation, in_a_generation)
 
 @pytest.mark.parametrize("times", range(1, ATTEMPTS + 2))
 @pytest.mark.parametrize("place", PLACES, ids=lambda place: place.__name__)
-async def test_a_model_stays_on_its_device_until_that_was_lost_too_often(place: Any, times: int) -> None:
+async def test_a_model_stays_on_its_device_until_it_is_lost_too_often(place: Any, times: int) -> None:
     manager = manager_on("webgpu", "cpu")
     work = await place(manager)
     wanted = await work.answer()
@@ -129,7 +129,7 @@ async def test_without_another_device_the_loss_is_raised(place: Any) -> None:
 
 @pytest.mark.parametrize("times", range(1, ATTEMPTS + 2))
 @pytest.mark.parametrize("method", ["run", "compile"])
-async def test_a_fallback_is_replaced_once_it_was_lost_too_often(
+async def test_a_fallback_that_is_lost_too_often_is_replaced(
     monkeypatch: pytest.MonkeyPatch, method: str, times: int
 ) -> None:
     cpu_takes(monkeypatch, Rates(0.0, 1e-6, 1e9, 1e9))  # moving the whole graph is too expensive
@@ -149,13 +149,13 @@ async def test_a_fallback_is_replaced_once_it_was_lost_too_often(
 
 
 @pytest.mark.parametrize("times", range(1, ATTEMPTS + 2))
-async def test_bytes_with_an_origin_are_read_however_often_the_device_is_lost(times: int) -> None:
+async def test_bytes_with_an_origin_are_readable_after_any_number_of_losses(times: int) -> None:
     manager = manager_on("webgpu", "cpu")
     model = await tc.from_pretrained(source("tiny-bert"), manager=manager, device="webgpu")
     storage = next(iter(manager.registry)).storage
     wanted = bytes(await storage.content())
     losing(backends(manager)[0], "read", times)
     assert bytes(await storage.content()) == wanted
-    assert storage.device.losses == 1, "the origin has them: no attempt needs the device again"
+    assert storage.device.losses == 1, "the origin has the bytes: no attempt may use the device again"
     model.unload()
     empty(manager)

@@ -1,4 +1,4 @@
-"""The budget: what leaves, in which order, how it comes back, and what is refused."""
+"""The memory limit: order of evictions, restores, and refusals."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def kb(seed: int) -> np.ndarray:
 
 
 def fill(manager, count, kind="webgpu", **more):
-    """``count`` registered tensors of 1 KB, the first the least recently used."""
+    """Register ``count`` tensors of 1 KB, the first the least recently used."""
     return [manager.register_shared_tensor(f"t{i}", (256,), kind, f"m{i}", data=kb(i), **more) for i in range(count)]
 
 
@@ -43,7 +43,7 @@ async def make(kind, limit, count):
 # --- order ---
 
 
-async def test_unheld_leave_first_then_the_least_recently_used(kind):
+async def test_unheld_tensors_are_evicted_first_then_the_least_recently_used(kind):
     manager, tensors = await make(kind, 4 * KB, 4)
     tensors[2].release("m2")
     await tensors[0].read()
@@ -58,7 +58,7 @@ async def test_unheld_leave_first_then_the_least_recently_used(kind):
     empty(manager)
 
 
-async def test_idle_arenas_leave_before_tensors():
+async def test_idle_arenas_are_freed_before_tensors():
     manager = manager_on("cpu", limit=4 * KB)
     (x,) = fill(manager, 1, "cpu")
     device = manager.devices.choose("cpu")
@@ -68,7 +68,7 @@ async def test_idle_arenas_leave_before_tensors():
     empty(manager)
 
 
-async def test_pinned_and_in_use_never_leave(kind):
+async def test_pinned_tensors_and_those_in_use_are_never_evicted(kind):
     from tensorcommons.sharing.lock import using
 
     manager, tensors = await make(kind, 4 * KB, 4)
@@ -88,7 +88,7 @@ async def test_pinned_and_in_use_never_leave(kind):
     waiting = asyncio.create_task(manager.make_room(3 * KB))
     for _ in range(5):
         await asyncio.sleep(0)
-    assert states(tensors) == "RRoo" and not waiting.done(), "it may leave once it is not in use"
+    assert states(tensors) == "RRoo" and not waiting.done(), "it may be evicted once it is not in use"
     done.set()
     await asyncio.gather(user, waiting)
     assert states(tensors) == "Rooo"
@@ -114,7 +114,7 @@ async def test_a_twins_pin_keeps_both(kind):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-async def test_every_dtype_comes_back_bit_for_bit(kind, dtype):
+async def test_every_dtype_is_restored_bit_for_bit(kind, dtype):
     manager = manager_on(kind)
     data = some((7, 13), dtype)
     x = manager.register_shared_tensor("x", (7, 13), kind, "m", dtype=dtype, data=data)
@@ -133,7 +133,7 @@ async def test_every_dtype_comes_back_bit_for_bit(kind, dtype):
     empty(manager)
 
 
-async def test_an_op_brings_back_what_it_needs(kind):
+async def test_an_op_restores_its_operands(kind):
     manager = manager_on("cpu", limit=5 * KB)
     a, b, c = (manager.register_shared_tensor(n, (256,), data=np.full(256, i, np.float32)) for i, n in enumerate("abc"))
     for tensor in (a, b, c):
@@ -160,8 +160,8 @@ async def test_an_origin_is_read_again_and_one_that_changed_is_refused():
     empty(manager)
 
 
-async def test_a_written_tensor_has_no_origin_any_more(kind):
-    """Bytes that a model's file could give again, then written: they must not come back as they were in the file."""
+async def test_writing_a_tensor_removes_its_origin(kind):
+    """A written weight must not be restored with the bytes of its file."""
     manager = manager_on(kind)
     x = manager.register_shared_tensor("x", (256,), kind, data=kb(0))
     x.entry.storage.origin = Origin.of_bytes(kb(0).tobytes())
@@ -196,7 +196,9 @@ async def test_a_restore_has_its_room_while_its_origin_is_read():
     again = asyncio.create_task(a.read())
     await manager.residency.make_room(KB)
     c = manager.register_shared_tensor("c", (256,), "webgpu", data=kb(7))
-    assert a.entry.storage.is_restoring and b.entry.storage.state == "offloaded", "what is on its way cannot leave"
+    assert a.entry.storage.is_restoring and b.entry.storage.state == "offloaded", (
+        "a tensor that is being restored may not be evicted"
+    )
     waiting.set()
     assert (await reading).tobytes() == (await again).tobytes() == kb(0).tobytes()
     assert manager.get_stats()["restores"] == 1
@@ -209,7 +211,7 @@ async def test_a_restore_has_its_room_while_its_origin_is_read():
 # --- the limit ---
 
 
-async def test_what_cannot_fit_names_the_holders_largest_first_and_changes_nothing(kind):
+async def test_a_refusal_names_the_largest_holders_first_and_changes_nothing(kind):
     manager = manager_on(kind, limit=16 * KB)
     manager.register_shared_tensor("small", (256,), kind, "little", data=kb(0)).pin()
     manager.register_shared_tensor("large", (2048,), kind, "big", ["little"], data=some((2048,))).pin()
@@ -232,7 +234,7 @@ async def test_what_cannot_fit_names_the_holders_largest_first_and_changes_nothi
     empty(manager)
 
 
-async def test_registering_evicts_where_it_need_not_wait():
+async def test_registering_evicts_where_it_does_not_have_to_wait():
     manager = manager_on("cpu", limit=3 * KB)
     tensors = fill(manager, 9, "cpu")
     assert states(tensors) == "ooooooRRR" and manager.report().peak_bytes <= 3 * KB
@@ -243,7 +245,7 @@ async def test_registering_evicts_where_it_need_not_wait():
     empty(manager)
 
 
-async def test_registering_on_a_gpu_says_so_where_it_would_have_to_wait():
+async def test_registering_on_a_gpu_is_an_error_where_it_would_have_to_wait():
     manager = manager_on("webgpu", limit=3 * KB)
     fill(manager, 3)
     before = manager.report()
@@ -256,7 +258,7 @@ async def test_registering_on_a_gpu_says_so_where_it_would_have_to_wait():
     empty(manager)
 
 
-async def test_the_limit_moves(kind):
+async def test_the_limit_can_be_changed(kind):
     manager, tensors = await make(kind, 8 * KB, 8)
     before = manager.limit_bytes
     await manager.set_memory_limit(budget(3 * KB, kind))
@@ -278,19 +280,19 @@ async def test_the_limit_moves(kind):
     empty(manager)
 
 
-async def test_one_budget_for_all_devices():
+async def test_one_limit_for_all_devices():
     manager = manager_on("cpu", "webgpu", limit=400 * KB)
     size = (50 * KB,)
     a = manager.register_shared_tensor("a", size, "cpu", "m", data=some(size))
     b = manager.register_shared_tensor("b", size, "webgpu", "m", data=some(size, seed=1))
     copy = await a.copy_to("webgpu")
-    assert states([a, b]) == "Ro", "200 KB each, so one had to leave"
+    assert states([a, b]) == "Ro", "200 KB each, so one must be evicted"
     assert manager.residency.used <= manager.limit_bytes and (await copy.read()).tobytes() == some(size).tobytes()
     check(manager)
     empty(manager)
 
 
-async def test_a_large_tensor_leaves_in_pieces_through_the_reserve():
+async def test_a_large_tensor_is_evicted_in_pieces_through_the_reserve():
     manager = manager_on("webgpu", limit=600 * KB)
     data = some((150 * KB,))
     x = manager.register_shared_tensor("x", data.shape, "webgpu", data=data)
@@ -302,10 +304,10 @@ async def test_a_large_tensor_leaves_in_pieces_through_the_reserve():
     empty(manager)
 
 
-# --- several at once ---
+# --- concurrency ---
 
 
-async def test_two_make_room_at_once(kind):
+async def test_two_calls_make_room_at_the_same_time(kind):
     manager, tensors = await make(kind, 6 * KB, 6)
     await asyncio.gather(manager.make_room(4 * KB), manager.make_room(3 * KB))
     check(manager)
@@ -314,7 +316,7 @@ async def test_two_make_room_at_once(kind):
     empty(manager)
 
 
-async def test_many_readers_of_more_than_fits(kind):
+async def test_many_readers_of_more_than_the_limit(kind):
     manager, tensors = await make(kind, 12 * KB, 12)
     before = manager.limit_bytes
     await manager.set_memory_limit(budget(4 * KB, kind))
@@ -326,7 +328,7 @@ async def test_many_readers_of_more_than_fits(kind):
     empty(manager)
 
 
-async def test_used_or_written_while_it_is_read_back_stays(kind):
+async def test_a_tensor_used_or_written_during_its_eviction_stays(kind):
     manager, (x, y) = await make(kind, 2 * KB, 2)
     room = asyncio.create_task(manager.make_room(KB))
     await asyncio.sleep(0)
@@ -337,7 +339,7 @@ async def test_used_or_written_while_it_is_read_back_stays(kind):
     empty(manager)
 
 
-async def test_released_while_it_is_read_back():
+async def test_a_tensor_released_during_its_eviction_is_freed():
     manager = manager_on("webgpu", limit=2 * KB)
     fill(manager, 2)
     room = asyncio.create_task(manager.make_room(KB))
@@ -349,7 +351,7 @@ async def test_released_while_it_is_read_back():
     empty(manager)
 
 
-async def test_pinned_while_it_comes_back(monkeypatch):
+async def test_a_tensor_can_be_pinned_while_it_is_restored(monkeypatch):
     manager, (a,) = await make("webgpu", 4 * KB, 1)
     assert await a.entry.storage.evict()
     arrived, checked = asyncio.Event(), asyncio.Event()
@@ -370,8 +372,8 @@ async def test_pinned_while_it_comes_back(monkeypatch):
     empty(manager)
 
 
-async def test_two_that_wait_for_each_other_do_not_wait_for_ever():
-    """Each uses what the other would need to leave: one is refused, and the other goes on."""
+async def test_two_calls_that_wait_for_each_other_do_not_deadlock():
+    """Each call uses a tensor that the other would have to evict: one is refused, and the other continues."""
     from tensorcommons.sharing.lock import using
 
     manager = manager_on("cpu", limit=4 * KB)

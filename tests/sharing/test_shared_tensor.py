@@ -1,4 +1,4 @@
-"""Registering, holding, writing and copying tensors by name."""
+"""Registration, holds, writes and copies of named tensors."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def manager():
 @pytest.mark.parametrize("kind", ["cpu", "webgpu"])
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("shape", [(3, 5), (), (0, 4), (7,)])
-async def test_data_comes_back_bit_for_bit(manager, kind, dtype, shape):
+async def test_data_is_read_bit_for_bit(manager, kind, dtype, shape):
     array = some(shape, dtype)
     for name, data in (("array", array), ("raw", array.tobytes()), ("view", memoryview(array.tobytes()))):
         tensor = manager.register_shared_tensor(name, shape, kind, dtype=dtype, data=data)
@@ -44,10 +44,10 @@ async def test_data_comes_back_bit_for_bit(manager, kind, dtype, shape):
         assert tensor.get_memory_usage() == array.nbytes
         found = await tensor.read()
         assert found.tobytes() == array.tobytes() and found.dtype == array.dtype and found.shape == shape
-    assert len(manager.registry) == 1, "one content, one storage"
+    assert len(manager.registry) == 1, "equal content must be one storage"
 
 
-async def test_without_data_it_is_zeros(manager):
+async def test_without_data_a_tensor_is_zero(manager):
     tensor = manager.register_shared_tensor("x", (2, 3), "webgpu", dtype="float16")
     assert not (await tensor.read()).any() and tensor.nbytes == 12
 
@@ -61,37 +61,37 @@ async def test_lists_and_numbers_are_data(manager):
 @pytest.mark.parametrize("kind", ["cpu", "webgpu"])
 async def test_a_tensor_is_data_without_a_copy(manager, kind):
     device = manager.devices.choose(kind)
-    for size in (8, 5000):  # small ones are known by content
+    for size in (8, 5000):  # small tensors are identified by content
         given = tc.asarray(np.arange(size, dtype=np.float32), device=device)
         uploads, before = device.backend.uploads, device.total
         tensor = manager.register_shared_tensor(f"t{size}", (size,), kind, "m", data=given)
         assert (device.backend.uploads, device.total) == (uploads, before)
         assert manager.register_shared_tensor(f"t{size}", (size,), kind, data=given) is tensor
         assert (await tensor.read()).tolist() == list(range(size))
-        given.release()  # what the manager holds is not one tensor's to give back
+        given.release()  # releasing a tensor does not free bytes that the manager holds
         assert (await tensor.read()).tolist() == list(range(size))
         del given
         check(manager)
 
 
-async def test_a_small_tensor_given_as_data_is_known_by_its_content(manager):
+async def test_a_small_tensor_given_as_data_is_identified_by_its_content(manager):
     values = np.arange(4, dtype=np.float32)
     first = manager.register_shared_tensor("a", (4,), data=tc.asarray(values, device=manager.devices.cpu))
     assert manager.register_shared_tensor("a", (4,), data=values) is first
     assert manager.register_shared_tensor("b", (4,), data=values).entry is first.entry
 
 
-async def test_a_twin_given_as_a_tensor_stays_what_it_was(manager):
+async def test_a_twin_given_as_a_tensor_keeps_its_values(manager):
     values = np.arange(4, dtype=np.float32)
     manager.register_shared_tensor("a", (4,), "cpu", "m", data=values)
     twin = tc.asarray(values, device=manager.devices.cpu)
     manager.register_shared_tensor("b", (4,), "cpu", data=twin)
-    assert manager.devices.cpu.memory()["activations"] == 16, "its own bytes are no weights"
+    assert manager.devices.cpu.memory()["activations"] == 16, "its own bytes are not weights"
     assert manager.devices.cpu.memory()["weights"] == 16
     twin.release()
 
 
-async def test_a_computed_tensor_is_data_and_a_promise_of_one_is_not(manager):
+async def test_a_computed_tensor_is_data_and_an_uncomputed_one_is_not(manager):
     t = tc.asarray(np.ones((2, 2), np.float32), device=manager.devices.cpu)
     lazy = t + t
     with pytest.raises(TensorCommonsError, match="must be computed"):
@@ -103,18 +103,18 @@ async def test_a_computed_tensor_is_data_and_a_promise_of_one_is_not(manager):
     t.release()
 
 
-async def test_the_same_again_is_the_existing_tensor(manager):
+async def test_registering_again_returns_the_existing_tensor(manager):
     data = some((4, 4))
     first = manager.register_shared_tensor("x", (4, 4), "cpu", "a", ["b"], data=data)
     again = manager.register_shared_tensor("x", (4, 4), "cpu", "c", ["d"], data=data.copy())
     assert again is first and first.registrations == 2
     assert first.producer_model == "a" and first.holders == ["a", "c"]
     assert first.consumer_models >= {"b", "c", "d"}
-    assert manager.register_shared_tensor("x", [4, 4]) is first, "no data: no claim about the bytes"
+    assert manager.register_shared_tensor("x", [4, 4]) is first, "without data the bytes are not compared"
     assert manager.register_shared_tensor("x", np.array([4, 4])) is first
 
 
-async def test_the_same_name_with_anything_else_says_what_differs(manager):
+async def test_registering_a_name_differently_is_an_error_with_the_difference(manager):
     data = some((4, 4))
     manager.register_shared_tensor("x", (4, 4), "cpu", "a", data=data)
     before = manager.report()
@@ -174,7 +174,7 @@ def test_bad_input_changes_nothing(manager, error, arguments):
     assert manager.report() == before and "x" not in manager.tensors
 
 
-def test_a_missing_device_says_why():
+def test_a_missing_device_is_an_error_with_the_reason():
     manager = tc.TensorSharingManager()
     for kind in ("webgpu", "webnn"):
         with pytest.raises(DeviceUnavailable, match="open_devices"):
@@ -184,17 +184,17 @@ def test_a_missing_device_says_why():
 # --- holding ---
 
 
-async def test_acquiring_twice_is_one_hold(manager):
+async def test_acquiring_twice_makes_one_hold(manager):
     x = manager.register_shared_tensor("x", (2,), "cpu", "a", ["b"])
     assert (x.holders, x.reference_count) == (["a"], 1)
     assert manager.get_shared_tensor("x", "b") is x and manager.get_shared_tensor("x", "b") is x
     assert not x.acquire("b") and not x.acquire("a") and x.reference_count == 2
     assert x.release("b") and not x.release("b") and not x.release("nobody") and x.reference_count == 1
-    assert x.acquire("b") and x.reference_count == 2, "a consumer may come back"
+    assert x.acquire("b") and x.reference_count == 2, "a consumer may acquire it again"
     assert x.release("a") and x.release("b") and x.reference_count == 0 and x.can_be_freed()
 
 
-async def test_who_was_not_granted_gets_nothing(manager):
+async def test_a_model_without_a_grant_is_refused(manager):
     x = manager.register_shared_tensor("x", (2,), "cpu", "a", ["b"])
     with pytest.raises(NotAConsumer, match="share_tensor_between_models"):
         manager.get_shared_tensor("x", "c")
@@ -208,7 +208,7 @@ async def test_granting(manager):
     assert manager.share_tensor_between_models("x", "a", ["c"]) and manager.share_tensor_between_models("x", "a", ["c"])
     assert x.acquire("c") and x.reference_count == 2
     with pytest.raises(NotAConsumer):
-        manager.share_tensor_between_models("x", "b", ["d"])  # granted, holds nothing yet
+        manager.share_tensor_between_models("x", "b", ["d"])  # granted, but without a hold yet
     with pytest.raises(TensorNotFound):
         manager.share_tensor_between_models("y", "a", ["d"])
     with pytest.raises(TensorCommonsError):
@@ -225,7 +225,7 @@ async def test_releasing_a_model_ends_all_its_holds_and_no_other(manager):
     assert "only views" in manager.get_model_memory_usage()
     assert manager.release_model_tensors("b") == 3 and manager.release_model_tensors("b") == 0
     assert x.holders == ["a"] and y.holders == []
-    assert manager.release_model_tensors("a") == 1 and not x.can_be_freed(), "a view is held"
+    assert manager.release_model_tensors("a") == 1 and not x.can_be_freed(), "the hold of a view must stay"
     assert manager.optimize_memory_usage()["freed_tensors"] == ["y"]
     assert manager.release_model_tensors("only views") == 1 and x.can_be_freed()
     assert manager.release_model_tensors("never heard of") == 0
@@ -233,7 +233,7 @@ async def test_releasing_a_model_ends_all_its_holds_and_no_other(manager):
 
 
 async def test_a_model_and_a_tensor_may_use_one_name_for_the_same_bytes(manager):
-    """A weight ``w`` of model m, and a registered tensor ``w`` with the same content, held by m."""
+    """Covers a weight ``w`` of model m and a registered tensor ``w`` with the same content, held by m."""
     device = manager.devices.cpu
     data = some((4,))
     weight = manager.registry.intern(
@@ -244,23 +244,23 @@ async def test_a_model_and_a_tensor_may_use_one_name_for_the_same_bytes(manager)
     assert tensor.entry is weight and tensor.release("m") and not tensor.release("m") and weight.names == {"m": {"w"}}
     await tensor.write(data + 1)
     assert tensor.entry is not weight
-    assert bytes(await device.read(weight.storage.handle, 0, 16)) == data.tobytes(), "the model's weight is what it was"
+    assert bytes(await device.read(weight.storage.handle, 0, 16)) == data.tobytes(), "the weight of the model changed"
 
 
 # --- freeing ---
 
 
-async def test_freed_is_freed(manager):
+async def test_freeing_a_tensor_removes_it(manager):
     x = manager.register_shared_tensor("x", (4,), "cpu", data=some((4,)))
     view = x.create_view("v", (1,), (2,))
     manager.register_shared_tensor("twin", (4,), "cpu", "m", data=some((4,)))
     answer = manager.optimize_memory_usage()
-    assert answer["freed_tensors"] == ["x"] and answer["freed_memory_bytes"] == 0, "the twin needs the bytes"
+    assert answer["freed_tensors"] == ["x"] and answer["freed_memory_bytes"] == 0, "the twin must keep the bytes"
     new = manager.register_shared_tensor("x", (4,), "cpu", "m", data=some((4,)))
     new.create_view("v", (0,), (1,), "m")
     for old in (x, view):
         assert old.holders == [] and old.reference_count == 0
-        assert not old.release("m"), "an old handle ends no hold of the new tensor"
+        assert not old.release("m"), "an old handle may not end a hold of the new tensor"
         with pytest.raises(TensorReleased):
             old.acquire("m")
         with pytest.raises(TensorReleased):
@@ -276,7 +276,7 @@ async def test_freed_is_freed(manager):
     assert new is not x and new.reference_count == 2
 
 
-async def test_pinned_stays(manager):
+async def test_a_pinned_tensor_stays(manager):
     x = manager.register_shared_tensor("x", (4,))
     x.pin()
     x.pin()
@@ -297,12 +297,12 @@ async def test_write_replaces_all_values(manager, kind, dtype):
     await x.write(other)
     assert (await x.read()).tobytes() == other.tobytes()
     twin = manager.register_shared_tensor("y", (5, 3), kind, "m", dtype=dtype, data=other)
-    assert twin.entry is x.entry, "after a write it is known by what it has now"
+    assert twin.entry is x.entry, "after a write its identity must be that of the new content"
     await x.write(other.tobytes())
-    assert x.entry is not twin.entry, "a write never changes what others hold"
+    assert x.entry is not twin.entry, "a write may not change the values of other holders"
 
 
-async def test_others_with_the_same_content_keep_it(manager):
+async def test_a_write_leaves_equal_tensors_unchanged(manager):
     data = some((6,))
     a = manager.register_shared_tensor("a", (6,), "webgpu", "m", ["c"], data=data)
     b = manager.register_shared_tensor("b", (6,), "webgpu", "n", data=data)
@@ -329,7 +329,7 @@ async def test_a_write_that_does_not_fit_changes_nothing(manager, bad):
 
 
 async def test_two_partial_writes_never_get_one_identity(manager):
-    """A tensor registered over another's bytes, then both written in part: two contents, two entries."""
+    """Covers two tensors of one content that are both written in part: two contents, two entries."""
     a = manager.register_shared_tensor("a", (8,), "cpu", "m", data=some((8,)))
     va = a.create_view("va", (0,), (2,))
     await va.write([1, 2])
@@ -339,7 +339,7 @@ async def test_two_partial_writes_never_get_one_identity(manager):
     assert len(manager.registry) == 2
 
 
-async def test_two_writes_at_once_leave_one_of_them_and_nothing_else(manager):
+async def test_two_simultaneous_writes_leave_the_values_of_one(manager):
     data = some((32,))
     a = manager.register_shared_tensor("a", (32,), "webgpu", "m", data=data)
     manager.register_shared_tensor("b", (32,), "webgpu", "m", data=data)
@@ -349,14 +349,14 @@ async def test_two_writes_at_once_leave_one_of_them_and_nothing_else(manager):
     assert len(manager.registry) == 2
 
 
-async def test_parts_of_one_word_are_written_at_once(manager):
+async def test_parts_of_one_word_can_be_written_at_the_same_time(manager):
     x = manager.register_shared_tensor("x", (8,), "webgpu", dtype="uint8")
     views = [x.create_view(f"v{i}", (i,), (1,)) for i in range(8)]
     await asyncio.gather(*(view.write([i + 1]) for i, view in enumerate(views)))
     assert (await x.read()).tolist() == [1, 2, 3, 4, 5, 6, 7, 8]
 
 
-async def test_nobody_joins_bytes_that_are_being_written(manager):
+async def test_bytes_that_are_being_written_are_not_shared(manager):
     old, new = some((8,)), some((8,), seed=1)
     a = manager.register_shared_tensor("a", (8,), "webgpu", "m", data=old)
     assert await a.entry.storage.evict()
@@ -386,8 +386,8 @@ async def test_a_tensor_that_is_freed_while_it_is_written_leaves_nothing(manager
 # --- identity and computation ---
 
 
-async def test_a_written_tensor_is_not_taken_for_what_it_was(manager):
-    """Graphs merge what has one identity: a tensor that was written has another from then on, traced or not."""
+async def test_writing_a_tensor_changes_its_identity(manager):
+    """Graphs merge equal identities, so a written tensor gets another one, traced or not."""
     data = np.arange(4, dtype=np.float32)
     a = manager.register_shared_tensor("a", (4,), "cpu", "m", data=data)
     t = a.tensor
@@ -400,7 +400,7 @@ async def test_a_written_tensor_is_not_taken_for_what_it_was(manager):
     assert (await left.read()).tolist() == [23, 25, 27, 29] and (await right.read()).tolist() == [3, 5, 7, 9]
 
 
-async def test_one_program_serves_other_bytes_of_the_same_shape(manager):
+async def test_one_program_runs_on_other_bytes_of_the_same_shape(manager):
     from tensorcommons.graph.bound import compile_graph
 
     data = np.arange(4, dtype=np.float32)
@@ -429,7 +429,7 @@ async def test_copies_are_bit_exact(manager, source, target, dtype):
     assert (y.name, y.storage_type, y.holders, y.producer_model) == (f"x_{target}", target, ["a"], "a")
     assert y.consumer_models >= {"b"} and y.dtype is x.dtype and y.identity == x.identity
     assert (await y.read()).tobytes() == data.tobytes()
-    assert await x.copy_to(target) is y, "again: the same"
+    assert await x.copy_to(target) is y, "copying again must give the same tensor"
     assert (y.entry is x.entry) == (source == target)
 
 
@@ -444,7 +444,7 @@ async def test_tensors_move_between_devices(manager, dtype):
     back.release()
 
 
-async def test_a_copy_to_where_it_cannot_be_moves_nothing(manager):
+async def test_a_refused_copy_moves_nothing(manager):
     x = manager.register_shared_tensor("x", (4,), "cpu", "a", data=some((4,)))
     before = manager.report()
     with pytest.raises(DeviceUnavailable, match="not for this test"):

@@ -1,4 +1,4 @@
-"""The cases of sharing and of bad input on the NumPy device; e2e/sharing runs the same bodies on WebGPU."""
+"""Cases of sharing and of bad input on the NumPy device; e2e/sharing runs the same cases on WebGPU."""
 
 from __future__ import annotations
 

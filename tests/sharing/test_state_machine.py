@@ -1,4 +1,4 @@
-"""The rules of tests/cases/rules.py in any order that Hypothesis thinks of, on NumPy under the rules of a GPU."""
+"""The rules of tests/cases/rules.py in orders chosen by Hypothesis, on NumPy under the rules of a GPU."""
 
 from __future__ import annotations
 
@@ -57,6 +57,6 @@ def test_any_order_of_everything():
             derandomize="TENSORCOMMONS_EXAMPLES" not in os.environ,
             suppress_health_check=list(HealthCheck),
             database=None,
-            phases=(Phase.generate,),  # shrinking a failure takes minutes; drop this line to have it
+            phases=(Phase.generate,),  # shrinking a failure takes minutes; remove this line to enable it
         ),
     )

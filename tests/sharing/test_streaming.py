@@ -1,4 +1,4 @@
-"""A model that is larger than the limit: its weights come and go, the bits stay, and nothing is left behind."""
+"""Models larger than the limit: their weights are streamed, with the same bits and without leaks."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ KNOWN: dict[str, tuple[Bits, int]] = {}
 
 
 def manager_of(limit: float, *kinds: str, cache: bool = False) -> tc.TensorSharingManager:
-    """A manager over test devices of these kinds, under ``limit`` bytes."""
+    """Make a manager of test devices of these kinds with a limit of ``limit`` bytes."""
     devices = tc.Devices([tc.Device(Backend(kind)) for kind in kinds or ("webgpu",)], {})
     return tc.TensorSharingManager(limit / MB, devices, activation_cache=cache)
 
@@ -48,7 +48,7 @@ async def bits(model: Any, **more: Any) -> Bits:
 
 
 async def alone(recipe: str = RECIPE) -> tuple[Bits, int]:
-    """The bits without a limit, and the bytes of the weights."""
+    """Return the bits of a run without a limit, and the bytes of the weights."""
     if recipe not in KNOWN:
         manager = manager_of(64 * MB)
         model = await load(manager, recipe)
@@ -57,7 +57,7 @@ async def alone(recipe: str = RECIPE) -> tuple[Bits, int]:
 
 
 def held(manager: tc.TensorSharingManager, model: Any) -> None:
-    """The limit was kept, the run streamed, and no value of it is left on the device."""
+    """Assert that the limit was kept, the run streamed, and none of its values is left on the device."""
     report = manager.report()
     assert report.peak_bytes <= report.limit_bytes
     assert manager.last_run["segments"] > 1 and report.moved_bytes[model.name] == manager.last_run["moved_bytes"]
@@ -65,7 +65,7 @@ def held(manager: tc.TensorSharingManager, model: Any) -> None:
     assert model.device.memory()["activations"] == 0
 
 
-async def test_the_moved_bytes_are_those_that_do_not_fit_and_are_said() -> None:
+async def test_the_moved_bytes_are_those_that_do_not_fit_and_are_reported() -> None:
     wanted, worth = await alone()
     manager = manager_of(worth * 0.6)
     with warnings_of("tensorcommons") as heard:
@@ -87,14 +87,14 @@ async def test_the_moved_bytes_are_those_that_do_not_fit_and_are_said() -> None:
     assert manager.residency.used <= manager.limit_bytes
 
 
-async def test_below_the_largest_part_it_is_refused_by_name_before_a_weight_is_read() -> None:
+async def test_a_limit_below_the_largest_part_is_refused_before_a_weight_is_read() -> None:
     manager, events = manager_of(0.5 * MB), []
     with pytest.raises(MemoryBudgetError, match=r"embeddings\.word_embeddings\.weight alone 512,000"):
         await load(manager, progress_callback=lambda event: events.append(event["status"]))
     assert "progress" not in events and not manager.models and backends(manager)[0].live_buffers() == 0
 
 
-async def test_without_a_local_origin_the_host_keeps_what_is_away_and_a_warning_says_how_much() -> None:
+async def test_without_a_local_origin_evicted_weights_stay_on_the_host_with_a_warning() -> None:
     wanted, worth = await alone()
     manager = manager_of(worth * 0.6)
     model = await load(manager)
@@ -107,7 +107,7 @@ async def test_without_a_local_origin_the_host_keeps_what_is_away_and_a_warning_
     assert not list(manager.registry)
 
 
-async def test_models_and_runs_side_by_side_keep_their_bits() -> None:
+async def test_simultaneous_models_and_runs_keep_their_bits() -> None:
     recipes = RECIPE, f"{RECIPE},seed=1"
     wanted = [await alone(recipe) for recipe in recipes]
     manager = manager_of(wanted[0][1] * 0.7)
@@ -135,8 +135,8 @@ async def test_heads_on_one_backbone_and_the_activation_cache() -> None:
     assert await bits(models[1]) == wanted and manager.last_run["reused_from_cache"] > 0
 
 
-async def test_a_run_waits_for_the_room_of_a_tensor_that_is_arriving(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A tensor of several chunks has its room from the first one on, and can only leave when it is there."""
+async def test_a_run_waits_for_a_tensor_that_is_arriving(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A tensor of several chunks is allocated at the first one, and can be evicted only when it is complete."""
     wanted, worth = await alone()
     for module in (weights, weight_loader):
         monkeypatch.setattr(module, "CHUNK", 1 << 18)
@@ -153,7 +153,7 @@ async def test_a_run_waits_for_the_room_of_a_tensor_that_is_arriving(monkeypatch
     monkeypatch.setattr(WeightsFile, "read", held_up)
     loading = asyncio.ensure_future(load(manager, f"{RECIPE},seed=1", device="cpu"))
     await begun.wait()
-    for _ in range(20):  # until its first chunk has taken the room
+    for _ in range(20):  # until its first chunk is allocated
         await asyncio.sleep(0)
     assert not all(entry.storage.is_resident for entry in manager.registry)
     running = asyncio.ensure_future(bits(model))
@@ -192,7 +192,7 @@ async def test_a_lost_device_and_a_move() -> None:
     held(manager, model)
 
 
-async def test_pins_and_values_in_use_have_a_model_stream_that_fitted_before() -> None:
+async def test_pins_and_values_in_use_make_a_model_stream_that_fitted_before() -> None:
     wanted, worth = await alone()
     manager = manager_of(worth * 1.4)
     model = await load(manager)

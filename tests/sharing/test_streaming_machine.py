@@ -28,9 +28,9 @@ RECIPES = (BASE, f"{BASE},seed=1,own=layer.3", f"{BASE},seed=2")  # the second h
 FILES = {recipe: RandomCheckpoint(recipe).files() for recipe in RECIPES}
 WORTH = RandomCheckpoint(BASE).nbytes
 INPUTS = tuple({"input_ids": np.arange(start, start + 8)[None]} for start in (1, 40))
-SHARES = (0.45, 0.6, 0.8, 1.1, 1.5, 3.0)  # of the bytes of one model
-PART = WORTH // 8  # bytes of a tensor that takes room
-SLACK = 24 * 1024  # bytes that the largest part takes beside what least_need knows: staging, uniforms, rounding
+SHARES = (0.45, 0.6, 0.8, 1.1, 1.5, 3.0)  # relative to the bytes of one model
+PART = WORTH // 8  # bytes of another tensor
+SLACK = 24 * 1024  # bytes of the largest part that least_need does not count: staging, uniforms, rounding
 NUMBERS = st.sampled_from(range(3))
 CANCEL = st.sampled_from((0, 0, 0, 1, 3, 10, 40))
 Bits = dict[str, bytes]
@@ -42,7 +42,7 @@ async def bits(model: Any, number: int) -> Bits:
 
 
 async def learn() -> None:
-    """The bits of every model for every input, without a limit."""
+    """Compute the bits of every model for every input, without a limit."""
     manager = manager_on(*KINDS)
     for recipe in RECIPES:
         model = await tc.from_pretrained(FILES[recipe], manager=manager, device="webgpu", tokenizer=False)
@@ -53,7 +53,7 @@ async def learn() -> None:
 
 
 def checked(step: Callable[..., None]) -> Callable[..., None]:
-    """A rule after which everything is looked at."""
+    """Make a rule after which all invariants are checked."""
 
     @wraps(step)
     def with_check(self, **arguments):
@@ -78,7 +78,7 @@ class Streaming(RuleBasedStateMachine):
             self.load(number, "webgpu", 0)
 
     def check(self):
-        """Assert after every rule: each model gives its bits, or says what is in the way."""
+        """Assert after every rule that each model gives its bits, or an error that names the obstacles."""
         for number in range(len(self.models)):
             self.run_one(number, 0, 0)
 
@@ -86,7 +86,7 @@ class Streaming(RuleBasedStateMachine):
         return self.loop.run_until_complete(work)
 
     def allowed(self, need):
-        """Return whether a run of ``need`` bytes may be refused: what is pinned and in use leaves less than that."""
+        """Return True if a run of ``need`` bytes may be refused: pinned and used tensors leave less than that."""
         held = self.pinned * PART + sum(value.spec.nbytes for value in self.values)
         return self.manager.residency.usable - held < need + SLACK
 
@@ -154,7 +154,7 @@ class Streaming(RuleBasedStateMachine):
 
         for recipe, found in zip(models, self.do(together()), strict=True):
             if isinstance(found, MemoryBudgetError):
-                # The values between the parts of the other runs are in the way as well.
+                # The values between the parts of the other runs count, too.
                 assert len(models) > 1 or self.allowed(self.need(models[recipe], inputs))
             else:
                 assert found == KNOWN[recipe, inputs], found
@@ -243,7 +243,7 @@ class Streaming(RuleBasedStateMachine):
     @rule(every=st.sampled_from((1, 2)))
     @checked
     def nothing_stores_some(self, every):
-        """From now on these have to be read back before they leave."""
+        """Remove their origins, so that from now on these have to be read back before their eviction."""
         for entry in list(self.manager.registry)[::every]:
             if entry.storage.is_resident:
                 entry.storage.origin = None
@@ -253,7 +253,7 @@ class Streaming(RuleBasedStateMachine):
     def lose_the_device(self):
         if any(value.device.kind == "webgpu" for value in self.values):
             self.values.clear()
-        for model in self.models.values():  # what only the device had would be lost for good
+        for model in self.models.values():  # bytes that exist only on the device would be lost
             if any(e.storage.origin is None for e in self.manager.registry if model.name in e.names):
                 return
         if any(tensor.entry.storage.is_resident for tensor in self.manager.tensors.values()):
@@ -286,6 +286,6 @@ def test_any_order_of_runs_limits_pins_and_moves():
             derandomize="TENSORCOMMONS_EXAMPLES" not in os.environ,
             suppress_health_check=list(HealthCheck),
             database=None,
-            phases=(Phase.generate,),  # shrinking a failure takes minutes; drop this line to have it
+            phases=(Phase.generate,),  # shrinking a failure takes minutes; remove this line to enable it
         ),
     )

@@ -1,4 +1,4 @@
-"""The event loop gets turns while a model loads and is compiled, and what happens in one of them leaves no harm."""
+"""Turns of the event loop while a model loads and is compiled, and operations in these turns."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from tensorcommons.errors import TensorReleased
 from tests.sharing.devices import manager_on
 
 LAYERS = 12
-PASSES = 5  # over a graph, from fusion to its plan
+PASSES = 5  # per graph, from fusion to its plan
 FILES = RandomCheckpoint(f"deep-bert,layers={LAYERS}").files()
 IDS = {"input_ids": np.arange(1, 9, dtype=np.int32).reshape(1, 8)}
 
 
 @pytest.fixture(autouse=True)
 def every_step_is_long(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Give the loop a turn after each step that may give one, however short it was."""
+    """Yield to the event loop after each step that may yield, however short it is."""
     monkeypatch.setattr(runtime, "SLICE", -1.0)
 
 
@@ -38,7 +38,7 @@ async def load(manager: tc.TensorSharingManager) -> Any:
 
 
 async def turns_of(work: Awaitable[Any]) -> int:
-    """Turns of the event loop until ``work`` is done."""
+    """Count the turns of the event loop until ``work`` is done."""
     count, task = 0, asyncio.ensure_future(work)
     while not task.done():
         await asyncio.sleep(0)
@@ -48,7 +48,7 @@ async def turns_of(work: Awaitable[Any]) -> int:
 
 
 async def after(turns: int, work: Awaitable[Any], act: Callable[[asyncio.Future[Any]], Any]) -> Any:
-    """The result of ``work``, with ``act`` called ``turns`` turns after its beginning."""
+    """Return the result of ``work``, with ``act`` called ``turns`` turns after its beginning."""
     task = asyncio.ensure_future(work)
     for _ in range(turns):
         await asyncio.sleep(0)
@@ -61,18 +61,16 @@ async def read(model: Any) -> bytes:
     return (await (await model(**IDS))["last_hidden_state"].read()).tobytes()
 
 
-async def test_loads_and_compiling_give_turns(manager: tc.TensorSharingManager) -> None:
+async def test_loading_and_compiling_yield_to_the_event_loop(manager: tc.TensorSharingManager) -> None:
     loading = asyncio.ensure_future(load(manager))
-    assert await turns_of(loading) > 10 * LAYERS, "at least one for each tensor"
+    assert await turns_of(loading) > 10 * LAYERS, "at least one turn for each tensor"
     model = loading.result()
     assert await turns_of(model.compile([(1, 8)])) > PASSES
-    assert await turns_of(model.compile([(1, 8)])) < PASSES, "what is compiled is not planned again"
+    assert await turns_of(model.compile([(1, 8)])) < PASSES, "a compiled graph was planned again"
 
 
 @pytest.mark.parametrize("turns", [1, 3, PASSES, LAYERS])
-async def test_a_cancel_ends_a_first_run_and_the_next_one_is_right(
-    manager: tc.TensorSharingManager, turns: int
-) -> None:
+async def test_a_run_after_a_cancelled_first_run_is_correct(manager: tc.TensorSharingManager, turns: int) -> None:
     model = await load(manager)
     with pytest.raises(asyncio.CancelledError):
         await after(turns, model(**IDS), lambda task: task.cancel())
@@ -91,9 +89,7 @@ async def test_unloading_ends_a_first_run(manager: tc.TensorSharingManager, turn
 
 
 @pytest.mark.parametrize("turns", [1, 3, PASSES])
-async def test_a_first_run_of_a_model_that_moves_is_finished_where_it_is(
-    manager: tc.TensorSharingManager, turns: int
-) -> None:
+async def test_a_first_run_of_a_moving_model_ends_on_its_device(manager: tc.TensorSharingManager, turns: int) -> None:
     model = await load(manager)
     moves: list[asyncio.Future[Any]] = []
     out = await after(turns, model(**IDS), lambda task: moves.append(asyncio.ensure_future(model.to("cpu"))))
@@ -109,7 +105,7 @@ async def test_equal_runs_at_the_same_time_compile_one_program(manager: tc.Tenso
     assert first == second and len(model.device.programs) == before + 1
 
 
-async def test_what_is_written_while_it_is_merged_is_not_taken_for_its_equal(
+async def test_a_tensor_written_during_merging_is_not_merged(
     manager: tc.TensorSharingManager,
 ) -> None:
     device = manager.devices.opened[0]

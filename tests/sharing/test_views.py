@@ -1,4 +1,4 @@
-"""Views: a part of a tensor's own bytes, at any offset and alignment."""
+"""Views of parts of a tensor's bytes, at any offset and alignment."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def window(start, size):
 @pytest.mark.parametrize("kind", ["cpu", "webgpu"])
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("part", PARTS)
-async def test_a_view_reads_and_writes_its_parents_bytes(manager, kind, dtype, part):
+async def test_a_view_reads_and_writes_the_bytes_of_its_parent(manager, kind, dtype, part):
     start, size = PARTS[part]
     data = some((4, 5, 7), dtype).copy()
     x = manager.register_shared_tensor("x", data.shape, kind, "m", dtype=dtype, data=data)
@@ -45,14 +45,14 @@ async def test_a_view_reads_and_writes_its_parents_bytes(manager, kind, dtype, p
     fresh = some(size, dtype, 9)
     await v.write(fresh)
     data[window(start, size)] = fresh
-    assert (await x.read()).tobytes() == data.tobytes(), "no byte beside it changed"
+    assert (await x.read()).tobytes() == data.tobytes(), "a byte outside the view changed"
     await x.write(some((4, 5, 7), dtype, 3))
     assert (await v.read()).tobytes() == some((4, 5, 7), dtype, 3)[window(start, size)].tobytes()
 
 
 @pytest.mark.parametrize("kind", ["cpu", "webgpu"])
 @pytest.mark.parametrize("dtype", ["int8", "uint8", "bool", "float16", "int64"])
-async def test_every_offset_within_a_word(manager, kind, dtype):
+async def test_views_at_every_offset_within_a_word(manager, kind, dtype):
     data = some((13,), dtype).copy()
     x = manager.register_shared_tensor("x", (13,), kind, dtype=dtype, data=data)
     for start in range(13):
@@ -80,14 +80,14 @@ async def test_views_of_views(manager):
         outer.create_view("too far", (3, 0), (2, 1))
 
 
-async def test_a_view_is_used_in_an_op_where_it_lies(manager):
+async def test_ops_use_a_view_without_a_copy(manager):
     data = np.arange(24, dtype=np.float32).reshape(4, 6)
     x = manager.register_shared_tensor("x", (4, 6), "cpu", data=data)
     v = x.create_view("v", (1, 2), (2, 3))
     copies = backends(manager)[0].uploads
     assert (await (v.tensor * 2).read()).tolist() == (data[1:3, 2:5] * 2).tolist()
     assert (await (x.tensor + 1).read()).tolist() == (data + 1).tolist()
-    assert backends(manager)[0].uploads <= copies + 2, "host constants only"
+    assert backends(manager)[0].uploads <= copies + 2, "only host constants may be uploaded"
     await v.write(np.zeros((2, 3)))
     assert (await (v.tensor + 1).read()).tolist() == [[1] * 3] * 2
 
@@ -129,7 +129,7 @@ async def test_names_of_views(manager):
         manager.create_tensor_view("nothing", "w", (0,), (1,))
     assert set(x.views) == {"v"}
     assert manager.optimize_memory_usage()["freed_tensors"] == ["x"]
-    assert manager.register_shared_tensor("v", (4,)).name == "v", "the name went with the view"
+    assert manager.register_shared_tensor("v", (4,)).name == "v", "the name must be free after the view"
 
 
 async def test_scalars_have_views_and_empty_tensors_have_none(manager):
@@ -147,14 +147,14 @@ async def test_views_are_held_shared_and_released_like_tensors(manager):
     v = manager.create_tensor_view("x", "v", (0,), (2,), "n")
     assert v.holders == ["n"] and not v.acquire("n") and v.reference_count == 1 and x.reference_count == 2
     assert manager.share_tensor_between_models("v", "n", ["o"]) and v.acquire("o")
-    assert x.release("m") and not x.can_be_freed(), "views keep their parent"
+    assert x.release("m") and not x.can_be_freed(), "a view must keep its parent"
     assert manager.optimize_memory_usage()["freed_tensors_count"] == 0
     assert v.release("n") and not v.release("n") and v.holders == ["o"]
     assert manager.release_model_tensors("o") == 1 and x.can_be_freed()
 
 
 @pytest.mark.parametrize("kind", ["cpu", "webgpu"])
-async def test_a_write_through_a_view_leaves_twins_alone(manager, kind):
+async def test_a_write_through_a_view_does_not_change_twins(manager, kind):
     data = some((3, 5), "int8").copy()
     x = manager.register_shared_tensor("x", (3, 5), kind, "m", dtype="int8", data=data)
     twin = manager.register_shared_tensor("twin", (3, 5), kind, "n", dtype="int8", data=data)
@@ -166,10 +166,10 @@ async def test_a_write_through_a_view_leaves_twins_alone(manager, kind):
     assert (await x.read()).tobytes() == data.tobytes()
     assert (await v.read()).tolist() == [[7] * 3] * 2 and v.holders == ["m"]
     again = manager.register_shared_tensor("again", (3, 5), kind, dtype="int8", data=data)
-    assert again.entry is not x.entry, "after a write of a part nobody knows the content"
+    assert again.entry is not x.entry, "after a write of a part the content must be unidentified"
 
 
-async def test_bad_writes_through_a_view(manager):
+async def test_bad_writes_through_a_view_are_refused(manager):
     data = some((4,))
     x = manager.register_shared_tensor("x", (4,), "cpu", "m", data=data)
     v = x.create_view("v", (1,), (2,))
