@@ -1,9 +1,9 @@
-"""Test bodies that run on every device: under CPython on NumPy (tests/), in a real browser on WebGPU (e2e/).
+"""Test cases that run on every device: under CPython on NumPy (tests/), in a browser on WebGPU and WebNN (e2e/).
 
-A case is a public ``async def`` with one parameter, in a module of this folder; a new one is found by itself and runs
-in both. Cases of ops take the device, cases of models a :class:`Place`. ``@only("webgpu")`` marks a case that is about
-that device alone, ``@long("webgpu")`` one that takes a software adapter over half a minute: `make long` runs it there;
-``@slow`` one that `make quick` leaves out, ``@of_software`` one that hardware leaves out.
+A case is a public ``async def`` with one parameter, in a module of this folder; new cases are found automatically and
+run in both. Cases of ops take the device, cases of models a :class:`Place`. ``@only("webgpu")`` marks a case for
+that device alone, ``@long("webgpu")`` one that takes a software adapter over half a minute, and runs in `make long`,
+``@slow`` one that `make quick` omits, ``@of_software`` one that hardware omits.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from tensorcommons import Device, Devices, TensorSharingManager
 
 Case = TypeVar("Case", bound=Callable[..., Any])
 
-#: The modules about ops: their cases take a device alone.
+#: Modules of ops: their cases take a device.
 OPS = (
     "compiled",
     "kv_cache",
@@ -54,7 +54,7 @@ OPS = (
     "loops",
     "profiled_ops",
 )
-#: The modules about models: their cases take a :class:`Place`.
+#: Modules of models: their cases take a :class:`Place`.
 MODELS = (
     "models",
     "architectures",
@@ -80,10 +80,10 @@ MODELS = (
 
 @dataclass(frozen=True)
 class Place:
-    """The devices on which models run, and the addresses of their folders, without a slash at the end.
+    """Devices for models, and the addresses of model folders, without a trailing slash.
 
-    ``models`` are the real ones, ``tiny`` those of tests/goldens; below ``faulty`` a fault's name stands before the
-    model's (see tests/models/server.py), and it is empty where no server runs. ``goldens`` is tests/goldens in the file
+    ``models`` has the real models, ``tiny`` those of tests/goldens, and ``faulty`` paths of a fault and a model
+    (tests/models/server.py), or is empty where no server runs. ``goldens`` is tests/goldens in the file
     system.
     """
 
@@ -94,7 +94,7 @@ class Place:
     goldens: str
 
     def random(self, recipe: str) -> str | dict[str, bytes]:
-        """The checkpoint of a recipe (scripts/random_checkpoint.py): an address, or files without a server."""
+        """Return the checkpoint of a recipe (scripts/random_checkpoint.py): an address, or files without a server."""
         if self.faulty:
             return f"{self.tiny.rpartition('/')[0]}/random/{recipe}"
         checkpoint = RandomCheckpoint(recipe)
@@ -109,7 +109,7 @@ class Place:
 
 
 def only(*kinds: str) -> Callable[[Case], Case]:
-    """Mark a case that is about some kinds of devices."""
+    """Mark a case that runs on some kinds of devices only."""
 
     def mark(case: Case) -> Case:
         case.only = kinds  # type: ignore[attr-defined]
@@ -129,19 +129,19 @@ def long(*kinds: str) -> Callable[[Case], Case]:
 
 
 def slow(case: Case) -> Case:
-    """Mark a case that takes over a second under CPython: `make quick` leaves it out."""
+    """Mark a case that takes over a second under CPython, which `make quick` omits."""
     case.slow = True  # type: ignore[attr-defined]
     return case
 
 
 def of_software(case: Case) -> Case:
-    """Mark a case that needs a software adapter: it refuses buffers for which a GPU has the memory."""
+    """Mark a case that needs a software adapter, which refuses buffers that a GPU has memory for."""
     case.of_software = True  # type: ignore[attr-defined]
     return case
 
 
 def shows(model: str, what: str, against: str) -> Callable[[Case], Case]:
-    """A line of the table in docs/models.md: the case compares ``what`` of ``model`` with ``against``."""
+    """Declare a line of the table in docs/models.md: the case compares ``what`` of ``model`` with ``against``."""
 
     def mark(case: Case) -> Case:
         case.shows = [*getattr(case, "shows", ()), (model, what, against)]  # type: ignore[attr-defined]
@@ -151,7 +151,7 @@ def shows(model: str, what: str, against: str) -> Callable[[Case], Case]:
 
 
 def cases_of(*modules: str, kind: str) -> list[str]:
-    """``module.case`` for every case of the modules that runs on that kind of device, in the order of the files."""
+    """Return ``module.case`` for every case of the modules that runs on that kind of device, in order."""
     found = []
     for name in modules:
         module = importlib.import_module(f"tests.cases.{name}")
@@ -168,7 +168,7 @@ def cases_of(*modules: str, kind: str) -> list[str]:
 
 
 def case_of(name: str) -> Callable[..., Any]:
-    """The function that ``cases_of`` named."""
+    """Return the function of a name from ``cases_of``."""
     module, _, case = name.rpartition(".")
     found: Callable[..., Any] = getattr(importlib.import_module(f"tests.cases.{module}"), case)
     return found

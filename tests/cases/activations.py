@@ -1,4 +1,4 @@
-"""One model after another: what a run leaves for later ones, and when that goes."""
+"""Runs of models one after another: activations kept by a run for later ones, and their eviction."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tests.cases.sharing import SPLADE, _ids, _load
 from tests.cases.support import raises
 
 MB = 2**20
-BACKBONE = 60  # nodes of the tiny backbone that every one of these runs shares, at least
+BACKBONE = 60  # minimum of nodes of the tiny backbone, which all these runs share
 Arrays = dict[str, np.ndarray[Any, Any]]
 
 
@@ -32,7 +32,7 @@ async def _read(outputs: dict[str, tc.Tensor]) -> Arrays:
 
 
 async def _pair(place: Place, manager: TensorSharingManager) -> tuple[Model, Model]:
-    """A base, and a head on it."""
+    """Load a base and a head on it."""
     base, head = [await _load(place, manager, f"{place.tiny}/{name}") for name in ("tiny-bert", "tiny-head")]
     return base, head
 
@@ -78,7 +78,7 @@ async def the_order_does_not_matter(place: Place) -> None:
     alone = _run(manager)["executed"]
     wanted = await _read(await base(**inputs))
     assert 0 < _run(manager)["executed"] < BACKBONE / 2 < BACKBONE < alone, (
-        "the head's run left the backbone's activation"
+        "the run of the head must keep the activation of the backbone"
     )
     manager.activations.clear()
     assert _same(wanted, await _read(await base(**inputs)))
@@ -102,7 +102,7 @@ async def a_call_again_computes_nothing(place: Place) -> None:
     assert _run(manager)["executed"] == 0 and _same(
         await _read(hidden), {"last_hidden_state": wanted[0]["last_hidden_state"]}
     )
-    again["pooler_output"].release()  # it is not one tensor's to give back
+    again["pooler_output"].release()  # releasing one tensor does not free it
     assert _same(await _read(await base(**inputs)), wanted[0])
     together = await manager.run_together([(base, inputs), (head, inputs), (base, others)])
     assert _same(await _read(together[0]), wanted[0]) and _same(await _read(together[2]), wanted[1])
@@ -112,7 +112,7 @@ async def a_call_again_computes_nothing(place: Place) -> None:
 
 
 async def inputs_under_other_names_are_found(place: Place) -> None:
-    """In a run with another model the same arrays stand in other places."""
+    """Merging with another model gives the same arrays other positions."""
     manager = place.manager()
     base, head = await _pair(place, manager)
     first, second = _ids(2, 7), _ids(2, 7, seed=1)
@@ -120,7 +120,7 @@ async def inputs_under_other_names_are_found(place: Place) -> None:
     wanted = await _read(await base(**first))
     answers = await manager.run_together([(head, second), (base, first)])
     assert _same(await _read(answers[1]), wanted)
-    assert 0 < _run(manager)["executed"] < BACKBONE / 2, "both backbones were there"
+    assert 0 < _run(manager)["executed"] < BACKBONE / 2, "both backbones must be reused"
     base.unload()
     head.unload()
 
@@ -134,7 +134,7 @@ async def kept_activations_go_with_the_weights(place: Place) -> None:
     head.unload()
     await let_go()
     left = manager.report().activation_cache_bytes
-    assert 0 < left < both, "what only the head's weights could make is gone, the backbone's stays"
+    assert 0 < left < both, "values of the head's weights must go, those of the backbone stay"
     await base(**_ids(2, 7))
     assert _run(manager)["reused_from_cache"] > 20
     base.unload()
@@ -172,7 +172,7 @@ async def kept_activations_leave_first(place: Place) -> None:
     assert len(manager.activations) == 0 and manager.get_stats()["evictions"] == 0
     shown = await base(**inputs)
     room = manager.residency.usable - manager.residency.used + manager.residency.cached_bytes
-    await manager.make_room(room + place.device.idle_scratch_bytes + 1)  # what a tensor shows stays
+    await manager.make_room(room + place.device.idle_scratch_bytes + 1)  # the value of a live tensor stays
     assert _same(await _read(shown), wanted)
     assert manager.get_stats()["evictions"] > 0
     del shown
@@ -189,9 +189,9 @@ async def the_cache_has_its_share_and_no_more(place: Place) -> None:
         assert manager.report().activation_cache_bytes <= 0.02 * MB
     assert len(manager.activations) > 2
     await base(**_ids(2, 7, seed=29))
-    assert _run(manager)["executed"] == 0, "the last one is there"
+    assert _run(manager)["executed"] == 0, "the last one must be kept"
     await base(**_ids(2, 7, seed=0))
-    assert _run(manager)["reused_from_cache"] == 0, "the first one left"
+    assert _run(manager)["reused_from_cache"] == 0, "the first one must be evicted"
     base.unload()
     head.unload()
     for bad in (-1, 2, "half"):
@@ -199,7 +199,7 @@ async def the_cache_has_its_share_and_no_more(place: Place) -> None:
             place.manager(activation_share=bad)
         except TensorCommonsError:
             continue
-        raise AssertionError(f"{bad!r} is no share")
+        raise AssertionError(f"{bad!r} was accepted as a share")
 
 
 async def short_memory_keeps_less_and_computes_the_same(place: Place) -> None:
@@ -219,7 +219,7 @@ async def short_memory_keeps_less_and_computes_the_same(place: Place) -> None:
         assert _same(await _read(await head(**inputs)), wanted)
         await let_go()
         assert narrow.report().peak_bytes <= narrow.limit_bytes
-    assert narrow.get_stats()["evictions"] == 0, "no weight left for something that only might be of use"
+    assert narrow.get_stats()["evictions"] == 0, "a weight was evicted for an activation"
     base.unload()
     head.unload()
 
@@ -244,7 +244,7 @@ async def a_cancelled_run_leaves_nothing(place: Place) -> None:
             await let_go()
             after = manager.report().activation_cache_bytes, place.device.memory()["activations"]
             assert after[0] == before[0] and len(manager.activations) == before[2]
-            assert after[1] <= before[1] + 64, "constants of a trace"
+            assert after[1] <= before[1] + 64, "only constants of a trace may be uploaded"
         del task
     assert cancelled
     base.unload()
@@ -269,7 +269,7 @@ async def an_output_given_as_data_is_not_written_under_anybody(place: Place) -> 
 
 
 async def what_cannot_take_the_inputs_is_left_out(place: Place) -> None:
-    """A pair head takes no odd batch: the base runs all the same."""
+    """A pair head refuses odd batches, so it is not compared; the base still runs."""
     manager = place.manager()
     base = await _load(place, manager, f"{place.models}/{SPLADE[0]}")
     head = await _load(place, manager, f"{place.models}/{SPLADE[1]}")
@@ -281,7 +281,7 @@ async def what_cannot_take_the_inputs_is_left_out(place: Place) -> None:
 
 
 async def a_model_that_comes_has_no_other_traced_again(place: Place) -> None:
-    """Each model is traced once for a shape, whoever runs with it and whoever comes."""
+    """Each model is traced once per shape, whatever models run with it or are loaded later."""
     manager = place.manager()
     inputs = _ids(2, 5)
     models = [await _load(place, manager, f"{place.tiny}/{name}") for name in ("tiny-bert", "tiny-head") * 3]
@@ -292,7 +292,7 @@ async def a_model_that_comes_has_no_other_traced_again(place: Place) -> None:
         assert _same(await _read(await model(**inputs)), was)
     await manager.run_together([(model, inputs) for model in models])
     assert [model.traces.count for model in models] == [1] * 7
-    await models[0](**_ids(2, 40))  # another shape: what the others could take over is looked at once
+    await models[0](**_ids(2, 40))  # another shape: reuse by the others is computed once
     await models[1](**_ids(2, 40))
     assert [model.traces.count for model in models] == [2] * 7
     for model in models:
@@ -337,7 +337,7 @@ async def a_lost_device_takes_the_kept_activations_with_it(place: Place) -> None
 
 
 async def a_cut_at_any_value_gives_the_same_bits(place: Place) -> None:
-    """Every value of a model in turn is kept by one run and taken over by another."""
+    """Every value of a model in turn is kept by one run and reused by another."""
     device, manager = place.device, place.manager(activation_cache=False)
     model = await _load(place, manager, f"{place.tiny}/tiny-bert")
     ids = np.random.default_rng(0).integers(2, 100, (2, 8)).astype(np.int32)
@@ -351,7 +351,7 @@ async def a_cut_at_any_value_gives_the_same_bits(place: Place) -> None:
 
     wanted, _ = await run(remainder_of(whole, [], [], keep=False), {})
     values = [node for node in whole.nodes if node.op is not None and owner_of(node)[0] is node]
-    tried = values if device.kind == "cpu" else values[:: len(values) // 6]  # compiling takes a second each
+    tried = values if device.kind == "cpu" else values[:: len(values) // 6]  # each takes a second to compile
     for number, node in enumerate(tried):
         cut = ReusePoint(node, str(number), (), ())
         first = remainder_of(whole, [cut], [], keep=True)
@@ -360,6 +360,6 @@ async def a_cut_at_any_value_gives_the_same_bits(place: Place) -> None:
         kept = storages[-1] if first.kept else storages[[id(each) for each in whole.outputs].index(id(node))]
         rest = remainder_of(whole, [cut], [cut], keep=True)
         read, _ = await run(rest, dict.fromkeys(rest.taken, kept))
-        assert read == [wanted[i] for i in rest.missing], f"taking {node.op} over changes the outputs"
+        assert read == [wanted[i] for i in rest.missing], f"reusing {node.op} changes the outputs"
     print(f"{len(tried)} of {len(values)} values")
     model.unload()

@@ -28,12 +28,12 @@ def _goldens(place: Place) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def checkpoint(place: Place, case: str) -> dict[str, bytes]:
-    """The files of a golden's model."""
+    """Make the files of the model of a golden."""
     return checkpoint_of(_goldens(place)[0][case])
 
 
 async def _agree(place: Place, *cases: str) -> None:
-    """Every output that `transformers` gives by default, by the same name, within 1e-4."""
+    """Compare every default output of `transformers`, by the same name, within 1e-4."""
     manager = place.manager()
     arrays = _goldens(place)[1]
     for case in cases:

@@ -1,4 +1,4 @@
-"""Arrangements and creation against NumPy, in every dtype."""
+"""Manipulation and creation of arrays against NumPy, in every dtype."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def _none(x: Any) -> Any:
     return [(0, 0)] * (x.ndim - 1)
 
 
-CASES: dict[str, Any] = {  # functions of the namespace and an array, which both know
+CASES: dict[str, Any] = {  # functions of the namespace and an array, for both libraries
     "flip": lambda xp, x: xp.flip(x),
     "flip an axis": lambda xp, x: xp.flip(x, axis=-1),
     "expand_dims": lambda xp, x: xp.expand_dims(x, axis=-1),
@@ -104,7 +104,7 @@ async def creation(device: Device) -> None:
         np.testing.assert_array_equal(got, wanted)
     (x,) = on(device, np.ones(3, np.float32))
     np.testing.assert_array_equal(await (x + tc.arange(3, dtype="float32")).read(), [1, 2, 3])
-    joined = await tc.read_together([tc.zeros(3), x + 1])  # numbers alone join the others
+    joined = await tc.read_together([tc.zeros(3), x + 1])  # numbers take the dtype of the others
     np.testing.assert_array_equal(joined, [[0, 0, 0], [2, 2, 2]])
 
 
@@ -122,7 +122,7 @@ async def operators(device: Device) -> None:
         result = await got.read()
         assert result.dtype == wanted.dtype
         np.testing.assert_array_equal(result, wanted)
-    doubled: tuple[Any, ...] = (np.int64(2) * x, x * np.int32(2), [2, 2, 2, 2] * x)  # a number of NumPy's is a number
+    doubled: tuple[Any, ...] = (np.int64(2) * x, x * np.int32(2), [2, 2, 2, 2] * x)  # a NumPy scalar counts as a number
     for got in doubled:
         np.testing.assert_array_equal(await got.read(), 2 * a)
     (f,) = on(device, np.array([1.5, -2, 0], np.float32))

@@ -1,4 +1,4 @@
-"""Attention in one pass against the textbook in three."""
+"""Fused attention against its formula computed in three steps."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ async def masked_keys(device: Device) -> None:
     for low in (LOWEST, -INF, -1e9):
         mask = np.where(np.arange(7) < np.array([3, 7])[:, None], 0, low).astype(np.float32).reshape(2, 1, 1, 7)
         await agree(device, attention, _attention, *_qkv(2, 3, 5, 7, 12), mask)
-    first = np.where(np.arange(11) < 9, -INF, 0).astype(np.float32)  # the first blocks of keys count for nothing
+    first = np.where(np.arange(11) < 9, -INF, 0).astype(np.float32)  # the first blocks of keys are masked
     await agree(device, attention, _attention, *_qkv(1, 1, 3, 11, 8), first)
     causal = np.triu(np.full((9, 9), -INF, np.float32), 1)
     await agree(device, attention, _attention, *_qkv(1, 2, 9, 9, 8), causal)
@@ -56,10 +56,10 @@ async def fully_masked_rows(device: Device) -> None:
     q, k, v = _qkv(1, 1, 2, 5, 8)
     lowest = np.array([[0] * 5, [LOWEST] * 5], np.float32)
     result = await attention(*on(device, q, k, v, lowest)).read()
-    near(result[0, 0, 1], v[0, 0].mean(0, dtype=np.float64))  # every key alike, as in PyTorch
+    near(result[0, 0, 1], v[0, 0].mean(0, dtype=np.float64))  # equal weights for all keys, as in PyTorch
     near(result[:, :, :1], _attention(*(np.float64(a) for a in (q[:, :, :1], k, v))))
     result = await attention(*on(device, q, k, v, np.where(lowest == 0, 0, -INF).astype(np.float32))).read()
-    near(result[0, 0, 1], np.zeros(8))  # no key at all
+    near(result[0, 0, 1], np.zeros(8))  # no keys
     near(result[:, :, :1], _attention(*(np.float64(a) for a in (q[:, :, :1], k, v))))
 
 
@@ -164,7 +164,7 @@ async def one_tensor_in_every_place(device: Device) -> None:
 
 
 async def packed_projections(device: Device) -> None:
-    """Query, key and value as neighbouring columns of one value, aligned to vectors of four or not."""
+    """Query, key and value are adjacent columns of one value, aligned to vectors of four or not."""
     for starts in ((0, 4, 8), (0, 2, 6), (1, 5, 0)):
 
         def part(x: Any, function: Any, starts: Any = starts) -> Any:
@@ -205,7 +205,7 @@ async def transposed_heads(device: Device) -> None:
 
 
 async def results_in_memory_order(device: Device) -> None:
-    """The kernel writes heads beside each other; what is read is in the order of the shape all the same."""
+    """The kernel writes heads next to each other; reads return the order of the shape."""
     q, k, v = _qkv(2, 3, 5, 5, 8)
     await agree(device, lambda *a: attention(*a)[:, 1:, ::-2], lambda *a: _attention(*a)[:, 1:, ::-2], q, k, v)
     await agree(device, lambda *a: attention(*a) + a[0], lambda *a: _attention(*a) + a[0], q, k, v)

@@ -1,4 +1,4 @@
-"""Attributes at the ends of what a number can be, and windows as wide as the image: every op that takes one."""
+"""Attributes at the extremes of numbers, and windows as wide as the image, for every op that takes one."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tensorcommons.errors import MemoryBudgetError, ShapeMismatch, TensorCommons
 from tests.cases.support import INF, NAN, near, numbers, on, refused
 
 F = tc.nn.functional
-VALUES = (INF, -INF, NAN, 1e300, -1e300, 3.4e38)  # beyond float32 is infinite there
+VALUES = (INF, -INF, NAN, 1e300, -1e300, 3.4e38)  # infinite in float32 if it is out of range
 ROW = np.array([[1.5, -2.0, 0.25, -0.5], [-1.0, 3.0, 1e-3, -7.0]], np.float32)
 
 
@@ -23,7 +23,7 @@ def _norm(x: Any, v: Any, centre: bool) -> Any:
     return y / np.sqrt((y * y).mean(-1, keepdims=True) + v)
 
 
-#: Each op with a number ``v``, and what it means in NumPy, where ``v`` is a float32.
+#: Each op with a number ``v``, and its equivalent in NumPy, where ``v`` is a float32.
 TABLE: dict[str, tuple[Callable[[Any, float], Any], Callable[[Any, Any], Any]]] = {
     "full": (lambda x, v: x + tc.full_like(x, v), lambda x, v: x + v),
     "add": (lambda x, v: x + v, lambda x, v: x + v),
@@ -96,7 +96,7 @@ async def filters_as_wide_as_the_image(device: Device) -> None:
 
 
 async def attributes_take_no_memory(device: Device) -> None:
-    """Padding and windows far beyond the image: what is computed is small, however large the numbers."""
+    """Padding and windows far beyond the image: the computation stays small for numbers of any size."""
     a = numbers(1, 3, 4, 4)
     x, few, many = on(device, a, numbers(2, 3, 1, 1), numbers(32, 3, 1, 1))
     far = 2**20

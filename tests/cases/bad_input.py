@@ -1,4 +1,4 @@
-"""Checkpoints that cannot be trusted, servers that fail: a typed error with file and cause, and nothing left."""
+"""Untrusted checkpoints and failing servers: a typed error with the file and the cause, and no leaks."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.cases.support import raises, refused
 
 
 async def _refused(place: Place, source: Any, error: type[Exception], *words: str, tokenizer: bool = False) -> Any:
-    """Loading ``source`` beside a good model raises ``error`` with ``words``; the good model notices nothing."""
+    """Assert that loading ``source`` raises ``error`` with ``words``, and does not affect a loaded model."""
     manager = place.manager()
     good = await tc.from_pretrained(
         f"{place.tiny}/tiny-bert-mlm", manager=manager, device=place.device, tokenizer=False
@@ -34,7 +34,7 @@ async def _refused(place: Place, source: Any, error: type[Exception], *words: st
         await asyncio.sleep(0)
     finally:
         loop.set_exception_handler(None)
-    assert not told, f"the event loop complains of a failure that was raised: {told}"
+    assert not told, f"the event loop reports an error that was raised: {told}"
     after = manager.report()
     assert held(place.device) == before
     assert (after.models, after.tensors) == (report.models, report.tensors)
@@ -123,7 +123,7 @@ async def configs_that_ask_for_what_is_not_there(place: Place) -> None:
     await _refused(place, with_config(files, hidden_size="big"), InvalidWeights, config, "hidden_size")
     await _refused(place, with_config(files, hidden_size=0), InvalidWeights, config, "hidden_size")
     await _refused(place, with_config(files, num_hidden_layers=True), InvalidWeights, config, "num_hidden_layers")
-    for many in (10**6, 2**31, 2**70):  # told before a name is made for each
+    for many in (10**6, 2**31, 2**70):  # refused before a name is made for each
         await _refused(place, with_config(files, num_hidden_layers=many), InvalidWeights, config, "num_hidden_layers")
     await _refused(place, with_config(files, intermediate_size=2**31), InvalidWeights, config, "intermediate_size")
     await _refused(
@@ -150,7 +150,7 @@ async def configs_that_ask_for_what_is_not_there(place: Place) -> None:
 
 async def heads_that_do_not_fit(place: Place) -> None:
     files = files_of(place, "tiny-head")
-    await _refused(place, files, InvalidWeights, "config.json", "tiny-bert")  # nothing lies beside files in memory
+    await _refused(place, files, InvalidWeights, "config.json", "tiny-bert")  # files in memory have no siblings
     for changes, word in (
         ({"layer_sizes": [144]}, "layer_sizes"),
         ({"layer_sizes": "144"}, "layer_sizes"),
@@ -167,7 +167,7 @@ async def configs_that_are_not_json(place: Place) -> None:
     for raw in (b"", b"<!doctype html>", b"{", b"\xff\xfe", b"[]", b"[" * 100_000):
         caught = await _refused(place, {**files, "config.json": raw}, InvalidWeights, "config.json")
         assert caught.file.endswith("config.json")
-    deep = b"[" * 100_000  # without a limit this ends Pyodide: its stack is JavaScript's
+    deep = b"[" * 100_000  # without a limit this crashes Pyodide, which uses JavaScript's stack
     await _refused(place, {**files, WEIGHTS: len(deep).to_bytes(8, "little") + deep}, InvalidWeights, WEIGHTS, "nested")
     await _refused(place, f"{place.faulty}/page/tiny-bert", InvalidWeights, "tiny-bert/config.json", "web page")
 
@@ -190,7 +190,7 @@ async def a_connection_cut_half_way(place: Place) -> None:
     caught = await _refused(
         place, f"{place.faulty}/cut/tiny-bert", ShortReadError, "tiny-bert/model.safetensors", "cut"
     )
-    # Chromium may drop what it had of a cut body, so how much of it a reader saw differs from run to run.
+    # Chromium may drop the received part of a cut body, so the bytes that a reader sees vary.
     assert not caught.complete and caught.expected and 0 <= caught.received < caught.expected
     await _refused(place, f"{place.faulty}/cut/tiny-head", ShortReadError, "/model.safetensors", "cut")
 
@@ -234,7 +234,7 @@ async def a_private_model_opens_with_its_token(place: Place) -> None:
 
 
 async def listeners_and_caches_that_are_none(place: Place) -> None:
-    """They are refused before anything runs, as is what a pipeline hands on to the loading."""
+    """They are refused before anything runs, including the arguments that a pipeline passes to loading."""
     manager, files, wrong = place.manager(), checkpoint(place, "tiny-llama"), 5
     before = held(place.device)
     options: dict[str, Any]

@@ -1,4 +1,4 @@
-"""Chains of elementwise ops: one dispatch, and the same numbers as op by op."""
+"""Chains of elementwise ops: one dispatch, and the results of the single ops."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ CHAINS: dict[str, Any] = {
 
 
 def steps(*tensors: Any) -> list[str]:
-    """The ops that run, in order: what is left after fusion but for views."""
+    """Return the ops that run, in order: the nodes after fusion, without views."""
     fused = chain_elementwise(fuse(Graph([tensor.node for tensor in tensors])))
     return [node.op.name for node in fused.nodes if node.op is not None and node.op.view is None]
 
 
 async def op_by_op(device: Device, function: Any, *arrays: Any) -> Any:
-    """``function`` with every value computed and kept before the next op sees it."""
+    """Run ``function`` with every value computed and stored before the next op reads it."""
     kept: list[Any] = []
     original = tc.ops.registry.apply
 
@@ -73,7 +73,7 @@ async def what_is_needed_twice_is_computed_once(device: Device) -> None:
     shared = tc.exp(x + y) * y
     assert steps(shared * x - shared + y) == ["chain", "chain"]
     assert steps(shared, shared * x - y) == ["chain", "multiply", "subtract"]
-    row = tc.exp(x[:5] * x[5:10]) - x[:5]  # repeated by what follows: each of its elements is computed once
+    row = tc.exp(x[:5] * x[5:10]) - x[:5]  # broadcast by the next op: each of its elements is computed once
     assert steps(tc.broadcast_to(row, (4, 5)) + tc.reshape(y[:20], (4, 5))) == ["chain", "add"]
 
 

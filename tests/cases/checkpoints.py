@@ -16,12 +16,12 @@ Tensors = dict[str, np.ndarray[Any, Any]]
 
 
 def files_of(place: Place, name: str) -> dict[str, bytes]:
-    """A tiny model's files by name."""
+    """Read the files of a tiny model, by name."""
     return {path.name: path.read_bytes() for path in (Path(place.goldens) / name).iterdir()}
 
 
 def tensors_of(files: dict[str, bytes]) -> Tensors:
-    """The arrays of a float32 checkpoint, in the order of its header."""
+    """Read the arrays of a float32 checkpoint, in the order of its header."""
     raw = files[WEIGHTS]
     start = 8 + int.from_bytes(raw[:8], "little")
     table = json.loads(raw[8:start])
@@ -34,7 +34,7 @@ def tensors_of(files: dict[str, bytes]) -> Tensors:
 
 
 def pack(tensors: Tensors, **overrides: dict[str, Any]) -> bytes:
-    """A safetensors file; ``overrides`` replace fields of a tensor's header entry, true or not."""
+    """Make a safetensors file; ``overrides`` replace fields of a tensor's header entry, correct or not."""
     table, data = {}, b""
     for name, array in tensors.items():
         raw = array.tobytes()
@@ -46,12 +46,12 @@ def pack(tensors: Tensors, **overrides: dict[str, Any]) -> bytes:
 
 
 def with_config(files: dict[str, bytes], **changes: Any) -> dict[str, bytes]:
-    """The files with other values in ``config.json``."""
+    """Return the files with other values in ``config.json``."""
     return {**files, "config.json": json.dumps({**json.loads(files["config.json"]), **changes}).encode()}
 
 
 def sharded(files: dict[str, bytes]) -> dict[str, bytes]:
-    """The same checkpoint in three files."""
+    """Split a checkpoint into three files."""
     tensors = tensors_of(files)
     names = sorted(tensors)
     shards = {f"model-0000{n + 1}-of-00003.safetensors": names[n::3] for n in range(3)}

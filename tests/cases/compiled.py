@@ -1,4 +1,4 @@
-"""``compile``, ``scope`` and reading several tensors at once: what is traced, what is replayed, what is let go."""
+"""``compile``, ``scope`` and reads of several tensors: traces, replays, and released bytes."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ async def one_trace_a_shape(device: Device) -> None:
         return x * 2 + 1
 
     compiled = tc.compile(double)
-    (x,) = on(device, numbers(4, seed=9))  # while there is a tensor, programs stay
+    (x,) = on(device, numbers(4, seed=9))  # programs stay while there is a tensor
     for shape in ((4,), (3, 5), (4,), (3, 5), (0, 2), (4,)):
         values = numbers(*shape, seed=compiled.traces)
         near(await (await compiled(on(device, values)[0])).read(), values * 2.0 + 1)
     assert compiled.traces == 3
     programs = len(device.programs)
     near(await (x * 2 + 1).read(), numbers(4, seed=9) * 2.0 + 1)
-    assert len(device.programs) == programs, "eager ops find the same program"
+    assert len(device.programs) == programs, "eager ops must reuse the program"
 
 
 async def numbers_that_are_equal_but_not_the_same_are_traced_each(device: Device) -> None:
@@ -64,7 +64,7 @@ async def a_replay_is_one_call(device: Device) -> None:
     wanted = await result.read()
     assert device.backend.calls == before + 2
     live, total = device.backend.live_buffers(), device.total
-    for _ in range(3):  # the output is written to the buffer of the one before
+    for _ in range(3):  # the output is written to the buffer of the previous one
         result.release()
         assert (device.backend.live_buffers(), device.total) == (live, total)
         result = await compiled(x, y)
@@ -80,7 +80,7 @@ async def a_read_that_a_run_began_gives_what_is_there_when_it_is_asked_for(devic
     (x,) = on(device, values)
 
     async def begun() -> Any:
-        """The outputs of a run that has begun to read the first."""
+        """Return the outputs of a run that has begun to read the first."""
         for _ in range(2):
             result = await compiled(x)
             near(await result[0].read(), values + 1.0)

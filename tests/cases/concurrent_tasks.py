@@ -1,8 +1,8 @@
-"""Many tasks at once under a small budget: models that run, load, unload and move, tensors that are computed, written
-and given up, and cancellations at any point.
+"""Many concurrent tasks under a small limit: models that run, load, unload and move, tensors that are computed, written
+and donated, and cancellations at any point.
 
-The order is drawn from a seed. Whatever happens, a task gets the right answer or an error of the package's own that
-says why not, and afterwards nothing is left.
+The order is drawn from a seed. Each task gets the correct result or an error of the package with a reason, and
+afterwards nothing is left on the device.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ ALLOWED = (MemoryBudgetError, TensorReleased)
 
 
 class TaskMix:
-    """One manager with some checkpoints of which two share their weights, and what tasks do with them."""
+    """One manager with some checkpoints, two of which share weights, and the operations of tasks."""
 
     def __init__(
         self, place: Place, sources: Mapping[str, Mapping[str, bytes]], wanted: Mapping[tuple[str, str], Any], seed: int
@@ -71,7 +71,7 @@ class TaskMix:
         return None
 
     async def check(self, name: str, answer: Mapping[str, tc.Tensor]) -> None:
-        """Assert that the answer has the bits of its device: the model may have moved."""
+        """Assert that the result has the bits of its device, because the model may have moved."""
         result = answer["last_hidden_state"]
         assert result.device is not None
         assert np.array_equal(await result.read(), self.wanted[name, result.device.kind]), name
@@ -105,7 +105,7 @@ class TaskMix:
         assert np.array_equal(got, array * 2 + 1 if z is y else array + 1)
 
     async def append(self) -> None:
-        """A cache that grows in place, given up by each call."""
+        """Append to a cache that grows in place, donated by each call."""
         device = self.place.device
         cache = tc.asarray(np.zeros((1, 2, 16, 32), np.float32), device=device)
         for step in range(4):
@@ -123,7 +123,7 @@ class TaskMix:
             await tensor.write(np.full(600, values, np.float32))
         else:
             got = await tensor.read()
-            assert len(set(got.tolist())) == 1, "half of a write"
+            assert len(set(got.tolist())) == 1, "a read returned a partial write"
 
     async def squeeze(self) -> None:
         if self.random.random() < 0.5:
@@ -175,7 +175,7 @@ class TaskMix:
 
 
 async def _prepare(place: Place) -> tuple[dict[str, dict[str, bytes]], dict[tuple[str, str], Any]]:
-    """Make checkpoints by name, and their answers, alone and without a limit, by name and device."""
+    """Make checkpoints by name, and their results alone and without a limit, by name and device."""
     files = files_of(place, "tiny-bert")
     tensors = tensors_of(files)
     sources = {"first": files, "twin": dict(files)}
@@ -193,7 +193,7 @@ async def _prepare(place: Place) -> tuple[dict[str, dict[str, bytes]], dict[tupl
 
 
 async def run_seeds(place: Place, seeds: range, rounds: int) -> None:
-    """Go through the seeds; a failure names its own."""
+    """Run the seeds; a failure names its seed."""
     sources, wanted = await _prepare(place)
     for seed in seeds:
         mix = TaskMix(place, sources, wanted, seed)
@@ -207,5 +207,5 @@ async def run_seeds(place: Place, seeds: range, rounds: int) -> None:
 
 
 async def tasks_that_come_and_go(place: Place) -> None:
-    """A few orders; ``make long`` goes through many."""
+    """Run a few orders; ``make long`` runs many."""
     await run_seeds(place, range(1), rounds=2)

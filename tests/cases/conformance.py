@@ -1,8 +1,8 @@
-"""Every op × dtype × awkward operands against NumPy in float64; one case an op, made from its samples.
+"""Every op × dtype × difficult operands against NumPy in float64; one case per op, made from its samples.
 
-For each dtype that a sample declares: all its shapes, each operand dense, computed just now, or seen through a view
-that has an offset, strides, negative strides or another order of axes; special values in all combinations; and for
-the dtypes that it does not declare, a refusal. All results of one op and dtype are computed as one program.
+For each dtype that a sample declares: all its shapes, each operand dense, just computed, or a view with an offset,
+strides, negative strides or another order of axes; special values in all combinations; and for
+the dtypes that it does not declare, a refusal. One program computes all results of an op and dtype.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ INT_SPECIALS = {
 }
 
 
-# How an operand lies in memory: each gives a tensor that equals the array.
+# Layouts of an operand in memory: each gives a tensor that equals the array.
 def _dense(device: Device, a: Any) -> Tensor:
     return tc.asarray(a, device=device)
 
@@ -41,7 +41,7 @@ def _computed(device: Device, a: Any) -> Tensor:
 
 
 def _behind(device: Device, a: Any) -> Tensor:
-    """Three elements into a storage."""
+    """Begin three elements into a storage."""
     flat = np.concatenate([np.ones(3, a.dtype), a.reshape(-1)])
     return tc.reshape(_dense(device, flat)[3:], a.shape)
 
@@ -56,7 +56,7 @@ def _backwards(device: Device, a: Any) -> Tensor:
 
 
 def _with_gaps(device: Device, a: Any) -> Tensor:
-    """Every second element of a row that begins at an odd one."""
+    """Take every second element of a row, beginning at an odd one."""
     if not a.ndim:
         return _dense(device, a)
     wide = np.ones((*a.shape[:-1], 2 * a.shape[-1] + 1), a.dtype)
@@ -68,17 +68,17 @@ LAYOUTS: tuple[Callable[[Device, Any], Tensor], ...] = (_dense, _computed, _behi
 
 
 def reference(sample: Sample, operands: list[Any]) -> Any:
-    """Compute the op's meaning: floats in float64, all else as it is."""
+    """Compute the reference of the op: floats in float64, other dtypes unchanged."""
     with np.errstate(all="ignore"):
         return np.asarray(sample.wanted(*(a.astype(np.float64) if a.dtype.kind == "f" else a for a in operands)))
 
 
-# What a device's own kernels are off by where that is more than a sample's tolerance, however small the result.
+# Absolute errors of a device's own kernels, where they exceed the tolerance of a sample.
 DEVIATIONS = {("webnn", "gelu"): 7e-7}  # LiteRT's, near where the result is 0
 
 
 def compare(sample: Sample, got: Any, wanted: Any, dtype: str, kind: str) -> None:
-    """``got`` has the result's dtype and is ``wanted`` within the sample's tolerance for it on that kind of device."""
+    """Assert the dtype of ``got``, and its values within the sample's tolerance on that kind of device."""
     expected = sample.result or (dtype if wanted.dtype.kind == "f" else wanted.dtype.name)
     assert (got.dtype.name, got.shape) == (expected, wanted.shape), f"{got.dtype}{got.shape}: {expected}{wanted.shape}"
     if np.dtype(expected).kind != "f":
@@ -91,13 +91,13 @@ def compare(sample: Sample, got: Any, wanted: Any, dtype: str, kind: str) -> Non
     exact = wanted.astype(np.float64)
     result = got.astype(np.float64)
     odd = ~np.isfinite(rounded) | ~np.isfinite(result)
-    limit = float(np.finfo(expected).max) * (1 - tolerance)  # either side of an overflow is right
+    limit = float(np.finfo(expected).max) * (1 - tolerance)  # at an overflow, both sides are accepted
     both = (np.abs(exact) >= limit) & (np.abs(result) >= limit)
     fine = np.isfinite(exact) & both & (np.sign(exact) == np.sign(result))
     np.testing.assert_array_equal(result[odd & ~fine], rounded[odd & ~fine])
     error, size = np.abs(result[~odd] - rounded[~odd]), np.abs(rounded[~odd])
     if sample.each:
-        tiny = 6e-8 if expected == "float16" else 1.2e-38  # a step of float16 near 0; WGSL may flush what is smaller
+        tiny = 6e-8 if expected == "float16" else 1.2e-38  # a step of float16 near 0; WGSL may flush smaller values
         wrong = error > tolerance * size + max(tiny, DEVIATIONS.get((kind, sample.op), 0))
         assert not wrong.any(), f"{result[~odd][wrong][:5]} instead of {rounded[~odd][wrong][:5]}"
     else:
@@ -105,7 +105,7 @@ def compare(sample: Sample, got: Any, wanted: Any, dtype: str, kind: str) -> Non
 
 
 def special_operands(sample: Sample, dtype: str) -> list[Any]:
-    """All combinations of special values, one array an operand."""
+    """Make all combinations of special values, one array per operand."""
     values: tuple[Any, ...] = INT_SPECIALS.get(dtype, FLOAT_SPECIALS)
     if dtype == "float32":
         values += FLOAT32_SPECIALS
@@ -116,7 +116,7 @@ def special_operands(sample: Sample, dtype: str) -> list[Any]:
 
 
 def attempts(sample: Sample, dtype: str, rng: np.random.Generator) -> Iterator[tuple[list[Any], list[int]]]:
-    """The operands to try and the number of each one's layout."""
+    """Return the operands to try, and the number of the layout of each."""
     for shapes in sample.shapes:
         operands = sample.operands(rng, dtype, shapes)
         yield operands, [0] * len(operands)
@@ -146,7 +146,7 @@ async def check(device: Device, sample: Sample, dtype: str, tries: list[tuple[li
 
 
 def ops_of(tensor: Tensor) -> set[str]:
-    """The ops that a tensor needs before it is computed."""
+    """Return the ops that compute a tensor."""
     found, waiting = set(), [tensor.node]
     while waiting:
         node = waiting.pop()
@@ -181,11 +181,11 @@ async def every_op_has_a_sample(device: Device) -> None:
     missing = set(OPS) - {sample.op for sample in SAMPLES}
     assert not missing, f"no samples in pyodide_pkg/tensorcommons/samples for: {sorted(missing)}"
     unknown = {sample.op for sample in SAMPLES} - set(OPS)
-    assert not unknown, f"samples of ops that are not there: {sorted(unknown)}"
+    assert not unknown, f"samples of unknown ops: {sorted(unknown)}"
 
 
 async def one_at_random(device: Device, pick: Choice) -> None:
-    """Any op, dtype, operands and layouts: what Hypothesis draws on CPython, and a seed elsewhere."""
+    """Check a random op, dtype, operands and layouts, drawn by Hypothesis on CPython and from a seed elsewhere."""
     sample = SAMPLES[pick(0, len(SAMPLES) - 1)]
     dtype = sample.dtypes[pick(0, len(sample.dtypes) - 1)]
     small = [shapes for shapes in sample.shapes if all(np.prod(shape) < 10_000 for shape in shapes)]

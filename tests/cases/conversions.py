@@ -1,7 +1,7 @@
-"""Conversions between dtypes: ``astype``, ``dtype=`` of the reductions, and data that is converted on the way in.
+"""Conversions between dtypes: ``astype``, ``dtype=`` of reductions, and data converted on input.
 
-The reference converts one Python number after another, so that no conversion of NumPy's takes part in it: those of
-floats outside an int's range differ from processor to processor.
+The reference converts one Python number after another, without conversions of NumPy, whose results for floats outside
+the range of an int depend on the processor.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ INTS = (0, 1, -1, 2, 127, 128, -129, 255, 256, 65519, 70000, 2**31 - 1, -(2**31)
 
 
 def number(value: Any, dtype: str) -> Any:
-    """One Python number as a Python number of ``dtype``: floats saturate and drop their fraction, ints wrap."""
+    """Convert one Python number to ``dtype``: floats saturate and drop their fraction, ints wrap."""
     kind = np.dtype(dtype).kind
     if kind == "b":
         return value != 0
@@ -59,11 +59,11 @@ def _values(dtype: str) -> list[Any]:
 
 
 async def _read(device: Device, tensor: Any, *dtypes: str) -> Any:
-    """The result; None where WebGPU has no shader for a dtype, which it must say by name."""
+    """Return the result, or None where WebGPU has no shader for a dtype, which the error must name."""
     try:
         return await tensor.read()
     except UnsupportedOp:
-        assert device.kind == "webgpu" and WITHOUT_SHADER & set(dtypes), f"{dtypes} is refused"
+        assert device.kind == "webgpu" and WITHOUT_SHADER & set(dtypes), f"the refusal does not name {dtypes}"
         return None
 
 
@@ -91,7 +91,7 @@ async def data_is_converted_the_same_way(device: Device) -> None:
 
 
 def _reduced(name: str, values: list[Any], target: str) -> Any:
-    """Python numbers of ``target`` added up or multiplied in order, exactly or in float64: one, or the running ones."""
+    """Sum or multiply Python numbers of ``target`` in order, exactly or in float64; gives the last or all results."""
     found, state = [], 1 if name == "prod" else 0
     for value in values:
         state = state * value if name == "prod" else state + value
@@ -99,7 +99,7 @@ def _reduced(name: str, values: list[Any], target: str) -> Any:
     return np.array([number(each, target) for each in found], target)[... if name == "cumulative_sum" else -1]
 
 
-#: Of each source: ints that wrap, fractions that count only before they are dropped, sums past the source's range.
+#: For each source: ints that wrap, fractions that matter only before truncation, sums beyond the range of the source.
 ROWS: dict[str, list[list[Any]]] = {
     "float32": [[0.6, 0.6, 0.6], [1.5, -2.5, 3.75, 200.0], [0.0, 0.25, -0.25]],
     "float16": [[0.6, 0.6, 0.6], [40000.0, 40000.0, -3.5], [0.0, 0.25]],

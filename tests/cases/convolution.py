@@ -1,4 +1,4 @@
-"""Convolutions of every kind against sums written out in float64."""
+"""Convolutions of every kind against explicit sums in float64."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def _conv2d(
     dilation: Any = (1, 1),
     groups: int = 1,
 ) -> Any:
-    """Each result by itself: the sum over its window, where the image has an element."""
+    """Compute each result as the sum over its window, within the image."""
     batch, _, height, width = x.shape
     out, depth, rows, columns = w.shape
     size = [
@@ -122,7 +122,7 @@ async def along_one_axis(device: Device) -> None:
 
 
 def _transposed(x: Any, w: Any, stride: Any, padding: Any, more: Any, groups: int, dilation: Any) -> Any:
-    """Every element of x spreads its weights over the result."""
+    """Add the weights times every element of x to the result."""
     batch, channels, height, width = x.shape
     _, out, rows, columns = w.shape
     size = [

@@ -1,4 +1,4 @@
-"""Decoders against `transformers`: logits, and what they write, token for token; weights made from their names."""
+"""Decoders against `transformers`: logits and generated tokens, with weights made from their names."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ async def _load(place: Place, name: str, manager: Any = None, **changes: Any) ->
 
 
 async def _writes_as_the_reference(place: Place, name: str) -> None:
-    """One prompt, a batch of three that begin at different slots, one that ends early, and one with a penalty."""
+    """Generate from one prompt, a batch of three that begin at different slots, one ending early, and a penalty."""
     model, golden = await _load(place, name), _goldens(place, name)
     alone = await model.generate(golden["prompt"], **TO_THE_END)
     assert np.array_equal(alone[:, -STEPS:], golden["greedy"]), name
@@ -87,7 +87,7 @@ async def logits_of_t5(place: Place) -> None:
 
 
 class _Recorder(Sampler):
-    """Keeps the logits of each step that the host chooses from, and takes the likeliest token."""
+    """Sampler that records the logits of each step and takes the most likely token."""
 
     seen: ClassVar[list[Any]]
 
@@ -103,7 +103,7 @@ class _Recorder(Sampler):
 @slow
 @shows("gpt2, llama, qwen2, t5", "logits of each greedy step", "decoders.npz")
 async def logits_of_each_step(place: Place) -> None:
-    """Through the cache of keys and values: 64 steps on NumPy, 16 of two models elsewhere."""
+    """Compare the logits with a key/value cache: 64 steps on NumPy, 16 of two models elsewhere."""
     on_numpy = place.device.kind == "cpu"
     for name in (*ENCODER_DECODERS, *DECODERS) if on_numpy else ("tiny-llama", "tiny-t5"):
         model, golden = await _load(place, name), _goldens(place, name)
@@ -175,16 +175,16 @@ async def a_step_compiles_nothing(place: Place) -> None:
     steps, seen = model.stream(prompt, max_new_tokens=STEPS), []
     async for _ in steps:
         seen.append(len(place.device.programs))
-    # 5 tokens of the prompt and 59 written fill 64 slots. Then two programs more: growing, and a step over more slots.
+    # 5 prompt tokens and 59 new ones fill 64 slots. Two more programs follow: growing, and a step over more slots.
     assert len(set(seen[1:59])) == 1 and set(seen[60:]) == {seen[1] + 2}, f"programs after each step: {seen}"
     before = len(place.device.programs)
     await model.generate(prompt, max_new_tokens=STEPS)
-    assert len(place.device.programs) == before, "the second text compiled something"
+    assert len(place.device.programs) == before, "the second text compiled a program"
     model.unload()
 
 
 async def writing_takes_what_was_compiled_ahead(place: Place) -> None:
-    """A prompt in two pieces, and a cache that grows: later, only the zeros of an empty cache are compiled."""
+    """With a prompt in two pieces and a cache that grows, only the zeros of an empty cache are compiled later."""
     for name in ("tiny-llama", "tiny-t5"):
         model = await _load(place, name, max_position_embeddings=700)
         course = (((1, 270), 2), ((1, 20), 70))
@@ -198,7 +198,7 @@ async def writing_takes_what_was_compiled_ahead(place: Place) -> None:
         for (shape, new), greedy in itertools.product(course, (True, False)):
             ids = np.arange(shape[1])[None] % 90 + 3
             await model.generate(ids, max_new_tokens=new, pad_token_id=0, do_sample=not greedy)
-        assert len(place.device.programs) <= before + 2, "more than empty caches of two sizes was compiled"
+        assert len(place.device.programs) <= before + 2, "more than empty caches of two sizes were compiled"
         await raises(ShapeMismatch, model.compile_generation([(1, 0)]))
         model.unload()
     await raises(TensorReleased, model.compile_generation([(1, 5)]))
@@ -233,7 +233,7 @@ async def cancelled_writing_leaves_nothing(place: Place) -> None:
     started = asyncio.Event()
     work = asyncio.ensure_future(model.generate(prompt, max_new_tokens=150, on_token=lambda tokens: started.set()))
     await started.wait()
-    assert place.device.memory()["activations"] > before, "keys and values are on the device"
+    assert place.device.memory()["activations"] > before, "keys and values must be on the device"
     work.cancel()
     assert isinstance((await asyncio.gather(work, return_exceptions=True))[0], asyncio.CancelledError)
     stream: Any = model.stream(prompt, max_new_tokens=150)
@@ -247,7 +247,7 @@ async def cancelled_writing_leaves_nothing(place: Place) -> None:
 
     try:
         await model.generate(prompt, max_new_tokens=150, on_token=complain)
-        raise AssertionError("what the listener raises goes through")
+        raise AssertionError("an error of the callback must be raised")
     except KeyError as error:
         error.with_traceback(None)
     await harness.let_go()
@@ -276,7 +276,7 @@ async def seeds_repeat_what_they_drew(place: Place) -> None:
     first, again, other = [await model.generate(prompt, seed=seed, **options) for seed in (1, 1, 2)]
     assert np.array_equal(first, again) and not np.array_equal(first, other)
     both = await model.generate(np.repeat(prompt, 2, 0), seed=1, **options)
-    assert np.array_equal(both[:1], first), "a row draws as if it were alone"
+    assert np.array_equal(both[:1], first), "a row must draw the tokens that it draws alone"
     assert not np.array_equal(both[1], first[0])
     model.unload()
 
@@ -295,7 +295,7 @@ async def what_cannot_be_written(place: Place) -> None:
         await raises(TensorCommonsError, model.generate(prompt, **wrong), next(iter(wrong)))
     for name in ("forced_bos_token_id", "forced_eos_token_id"):
         await raises(TensorCommonsError, model.generate(prompt, **dict[str, Any]({name: 10**5000})), name, "vocabulary")
-    for number in (1 << 40, -(1 << 40)):  # no token of the vocabulary, though its last 32 bits are
+    for number in (1 << 40, -(1 << 40)):  # outside the vocabulary, although its last 32 bits are inside
         await raises(TensorCommonsError, model.generate(prompt.astype(np.int64) + number), "vocabulary")
     two = np.repeat(prompt, 2, 0)
     for padding in (100, 1 << 40):
@@ -310,7 +310,7 @@ async def what_cannot_be_written(place: Place) -> None:
     await raises(TensorCommonsError, model.generate(prompt + 100), "107")
     assert place.device.total == before
     written = await model.generate(prompt, pad_token_id=1 << 40, max_new_tokens=1)
-    assert written.shape == (1, 6), "a row alone needs no padding"
+    assert written.shape == (1, 6), "a single row does not need padding"
     model.unload()
     await raises(TensorReleased, model.generate(prompt))
     encoder = await tc.from_pretrained(f"{place.tiny}/tiny-bert", manager=place.manager(), device=place.device)
@@ -333,7 +333,7 @@ async def equal_decoders_share_their_weights(place: Place) -> None:
 
 
 async def writing_beside_an_encoder_under_a_small_budget(place: Place) -> None:
-    """Weights leave for the other model's and come back, between any two steps; what is written stays the same."""
+    """Weights are evicted for the other model and restored between any two steps, with the same tokens."""
     golden, ids = _goldens(place, "tiny-llama"), np.arange(8)[None]
 
     async def play(manager: Any) -> tuple[list[int], Any, Any]:
@@ -355,11 +355,13 @@ async def writing_beside_an_encoder_under_a_small_budget(place: Place) -> None:
     tokens, wanted, (stats, report) = await play(place.manager(activation_cache=False))
     assert tokens == golden["greedy"][0, :20].tolist() and not stats["evictions"]
     tight = stats["peak_memory_bytes"] - report.unique_weight_bytes // 4
-    limit = tight if place.device.kind == "cpu" else tight * 16 // 12  # a quarter of so small a limit is kept for reads
+    limit = (
+        tight if place.device.kind == "cpu" else tight * 16 // 12
+    )  # a quarter of such a small limit is reserved for reads
     tokens, hidden, (stats, report) = await play(place.manager(limit / 2**20, activation_cache=False))
     assert tokens == golden["greedy"][0, :20].tolist() and np.array_equal(hidden, wanted)
     evictions, restores = stats["evictions"], stats["restores"]
-    print(f"{report.unique_weight_bytes} bytes of weights under {limit}: {evictions} left, {restores} came back")
+    print(f"{report.unique_weight_bytes} bytes of weights under {limit}: {evictions} evictions, {restores} restores")
     assert evictions and restores and stats["peak_memory_bytes"] <= limit
 
 
@@ -400,13 +402,13 @@ async def the_ends_of_the_options(place: Place) -> None:
     for cold in (1e-3, 1e-30, 1e-300, np.float32(1e-9)):
         assert drawn(logits[:, :4], temperature=cold) == {1}
     for options in ({"temperature": 1e30}, {"top_k": 10**9, "temperature": 5.0}, {"top_k": np.int64(0), "top_p": 1}):
-        assert drawn(**options) == {0, 1, 2, 4}, "a score of minus infinity is never drawn"
+        assert drawn(**options) == {0, 1, 2, 4}, "a score of minus infinity may not be drawn"
     assert drawn(top_k=1) == {1} and drawn(top_p=1e-9) == {1}
     assert drawn(min_new_tokens=2, eos_token_id=[1, 4, 99], new=1) == {0, 2}
     assert drawn(min_new_tokens=2, eos_token_id=[1, 4, 99], new=2) == {0, 1, 2, 4}
     for wrong in (np.nan, np.inf):
         await raises(TensorCommonsError, _called(drawn, np.array([[1, wrong]], np.float32)), "NaN")
-    assert Options.of({"pad_token_id": -1, "eos_token_id": [7, 8]}, {}).padding == 7, "older files have -1 for none"
+    assert Options.of({"pad_token_id": -1, "eos_token_id": [7, 8]}, {}).padding == 7, "-1 means none in older files"
 
 
 async def _called(function: Any, *args: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Long chains and wide graphs: built, dropped and computed without deep recursion, in time linear in their nodes."""
+"""Long chains and wide graphs: built, freed and computed without deep recursion, in time linear in their nodes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tensorcommons import Device, Tensor
 from tests.cases import long
 from tests.cases.support import on
 
-LONG, LONGER = 6_000, 20_000  # a stack in a browser holds 2,500
+LONG, LONGER = 6_000, 20_000  # a browser's stack holds 2,500 frames
 START = np.arange(4, dtype=np.float32) / 8
 TURN = np.array([[0, 1], [-1, 0]], np.float32)
 
@@ -25,7 +25,7 @@ def _chain(x: Tensor, count: int) -> Tensor:
 
 
 def _turned(x: Tensor, count: int) -> Tensor:
-    """Products of matrices."""
+    """Build a chain of matrix products."""
     assert x.device is not None
     (turn,) = on(x.device, TURN)
     y = tc.reshape(x, (2, 2))
@@ -47,14 +47,14 @@ def _viewed(x: Tensor, count: int) -> Tensor:
 
 
 def _copied(x: Tensor, count: int) -> Tensor:
-    """Views that no layout expresses: each is a copy."""
+    """Build a chain of views that no layout expresses, each of which is a copy."""
     for _ in range(count):
         x = tc.reshape(tc.permute_dims(tc.reshape(x, (2, 2)), (1, 0)), (4,))
     return x
 
 
 def _wide(x: Tensor, count: int) -> Tensor:
-    """One value that many others use."""
+    """Build one value with many uses."""
     total = shared = tc.exp(x)
     for i in range(count):
         total = total + shared * float(i % 3)

@@ -1,4 +1,4 @@
-"""Models with many layers: depth takes no stack, and every device gives what NumPy gives."""
+"""Models with many layers: without recursion, and with the results of NumPy on every device."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ INPUTS: dict[str, dict[str, Any]] = {
 
 
 async def _answers(devices: tc.Devices, recipe: str, inputs: dict[str, Any], new: int = 0) -> list[Any]:
-    """Every output of the model, and ``new`` tokens that it writes."""
+    """Return every output of the model, and ``new`` generated tokens."""
     manager = tc.TensorSharingManager(256, devices=devices, activation_cache=False)
     files = RandomCheckpoint(recipe).files()
     model = await tc.from_pretrained(files, manager=manager, device=devices.opened[0], tokenizer=False)
@@ -46,7 +46,7 @@ async def _same_as_numpy(place: Place, recipe: str, inputs: dict[str, Any], new:
 
 @long("webgpu")
 async def a_deep_encoder_on_a_batch(place: Place) -> None:
-    """Rows enough for a device that splits work over cores."""
+    """Use enough rows for a device that splits work over cores."""
     sizes = "hidden_size=64,intermediate_size=64"
     await _same_as_numpy(place, f"deep-bert,layers=40,{sizes}", {"input_ids": np.arange(128).reshape(2, 64) % 60})
 
@@ -73,7 +73,7 @@ async def gpt2_of_200_layers(place: Place) -> None:
 
 @long("cpu", "webgpu", "webnn")
 async def t5_of_200_layers(place: Place) -> None:
-    await _same_as_numpy(place, "deep-t5,layers=100", INPUTS["deep-t5"], new=2)  # as many in each of its two stacks
+    await _same_as_numpy(place, "deep-t5,layers=100", INPUTS["deep-t5"], new=2)  # in each of its two stacks
 
 
 @long("cpu", "webgpu", "webnn")

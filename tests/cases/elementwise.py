@@ -1,4 +1,4 @@
-"""Elementwise ops: operands of every kind and extremes; conformance.py has each op by itself."""
+"""Elementwise ops with operands of every kind and extremes; conformance.py covers each op."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ async def operands_through_any_layout(device: Device) -> None:
 
 
 async def neighbours_that_are_vectors_or_not(device: Device) -> None:
-    """Rows of four and of others; operands that begin at a multiple of four or beside one, one row or one column."""
+    """Rows of four and of others, and operands that begin at a multiple of four or not, or are one row or column."""
     for columns in (4, 8, 6, 12):
         for dtype in (np.float32, np.float16, np.int32):
             a: Any = np.round(numbers(5, 5, columns + 4) * 8).astype(dtype)
@@ -114,7 +114,9 @@ async def extreme_values(device: Device) -> None:
         result = await getattr(tc, name)(*on(device, x)).read()
         with np.errstate(all="ignore"):
             wanted = REFERENCES[name](np.float64(x)).astype(np.float32)
-        np.testing.assert_allclose(result, wanted, rtol=1e-5, atol=1e-6)  # each by itself: a norm hides the small ones
+        np.testing.assert_allclose(
+            result, wanted, rtol=1e-5, atol=1e-6
+        )  # compared elementwise: a norm hides the small ones
     small = np.array([1e-7, -1e-7, 1e-5, 3e-4, -0.5], np.float32)
     for name in ("log1p", "gelu"):
         result = await getattr(tc, name)(*on(device, small)).read()

@@ -1,4 +1,4 @@
-"""Rows of a table by number."""
+"""Lookups of table rows by index."""
 
 from __future__ import annotations
 

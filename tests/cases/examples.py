@@ -32,14 +32,14 @@ async def a_dot_means_beside_the_page_and_no_dot_a_hub(place: Place) -> None:
     if IN_BROWSER:
         assert open_source(f"../models/{MINILM}/").key("config.json") == f"{place.models}/{MINILM}/config.json"
         assert open_source("./a b").key("config.json").endswith("/lab/a%20b/config.json")
-    source = open_source("models/minilm", place.models)  # an organisation and a name
+    source = open_source("models/minilm", place.models)  # organisation and name
     assert source.key("config.json") == f"{place.models}/models/minilm/resolve/main/config.json"
     await raises(FileMissingError, source.read("config.json"), '"./models/minilm"')
 
 
 @only("webgpu")
 async def five_heads_compute_one_backbone(place: Place) -> None:
-    models = "../models" if IN_BROWSER else place.models  # as on a page that has the models in a folder
+    models = "../models" if IN_BROWSER else place.models  # like a page with the models in a folder
     answer = await five_heads.main(models, place.devices)
     assert answer["nli"] == "entailment" and answer["saved_bytes"] > 40e6 and answer["reused_in_run"] > 100
 
@@ -66,7 +66,7 @@ async def pictures_that_look_alike_are_near(place: Place) -> None:
     assert np.allclose(cosines, cosines.T, atol=1e-6) and not np.allclose(cosines, 1, atol=1e-4)
 
 
-@only("cpu", "webnn")  # on WebGPU in software its model takes 15 s, and has a case of its own
+@only("cpu", "webnn")  # its model takes 15 s on WebGPU in software, and has its own case
 @slow
 async def a_bright_disk_draws_the_eye(place: Place) -> None:
     rows, columns = np.mgrid[:90, :120]

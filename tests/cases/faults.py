@@ -1,6 +1,6 @@
-"""Errors of the device: they are those of the operation that caused them, typed, and leave nothing behind.
+"""Errors of the device: typed, raised by the operation that caused them, and without leaks.
 
-The kernels here are broken on purpose, so that the browser itself refuses them.
+These kernels are invalid on purpose, so that the browser refuses them.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ OP = "cumulative_sum"
 
 @contextmanager
 def _broken(device: Device, breaking: Callable[[Dispatch], Dispatch]) -> Iterator[None]:
-    """Break the kernel of :data:`OP`, and let any number of workgroups and any size of a buffer through."""
+    """Break the kernel of :data:`OP`, and disable the checks of workgroup counts and buffer sizes."""
     kernel, bridge = KERNELS[OP], cast(Any, device.backend).bridge
     before, largest, limits = dict(bridge.limits), bridge.proxy.bufferBytes, bridge.limits
     KERNELS[OP] = replace(kernel, lower=lambda step, adapter: [breaking(each) for each in kernel.lower(step, adapter)])
@@ -47,7 +47,7 @@ def _with(**variables: str) -> Callable[[Dispatch], Dispatch]:
     return lambda dispatch: replace(dispatch, variables={**dispatch.variables, **variables})
 
 
-# What is broken: a name that WGSL does not know, a pipeline over the limits, a dispatch over them.
+# Faults: an undefined name in WGSL, a pipeline over the limits, a dispatch over the limits.
 AT_COMPILE = {"shader": _with(carry="no_such_name();"), "pipeline": _with(workgroup="100000")}
 
 
@@ -56,7 +56,7 @@ def _too_many_groups(dispatch: Dispatch) -> Dispatch:
 
 
 async def _is_healthy(device: Device) -> None:
-    """A program that was never compiled and one that was run before."""
+    """Run a new program and one that ran before."""
     (x,) = on(device, numbers(6))
     near(await tc.cumulative_sum(x).read(), np.cumsum(numbers(6)))
     near(await (x * 3).read(), numbers(6) * 3)
@@ -69,12 +69,12 @@ async def a_kernel_that_does_not_compile(device: Device) -> None:
         x, y = on(device, numbers(size), numbers(size, seed=1))
         gc.collect()
         before = held(device)
-        for _ in range(2):  # the second is no better than the first
+        for _ in range(2):  # the second attempt fails like the first
             with _broken(device, breaking):
                 complaint = await raises(DeviceError, tc.cumulative_sum(x).read(), OP, "reduction/cumulative_sum")
             assert complaint.work.startswith(OP) and complaint.device == "webgpu" and complaint.reason, name
             assert held(device) == before, f"{name}: {held(device)}, before: {before}"
-            if name == "shader":  # the line in question, marked and numbered, between its neighbours
+            if name == "shader":  # the wrong line, marked and numbered, with its context
                 marked = [line for line in complaint.reason.splitlines() if line.startswith("> ")]
                 assert marked and all(" | " in line and "no_such_name();" in line for line in marked), complaint.reason
                 assert len(complaint.reason) < 5000
@@ -85,13 +85,13 @@ async def a_kernel_that_does_not_compile(device: Device) -> None:
 @only("webgpu")
 async def a_run_that_the_device_refuses(device: Device) -> None:
     await _is_healthy(device)
-    for size, more in ((17, 0), (18, 10)):  # in one part, and on a software adapter in several
+    for size, more in ((17, 0), (18, 10)):  # one part, or several on a software adapter
         (x,) = on(device, numbers(size))
         before = held(device)
         for _ in range(2):
             with _broken(device, _too_many_groups):
                 bad = tc.cumulative_sum(x)
-                for _ in range(more):  # programs of more steps than a part has
+                for _ in range(more):  # programs with more steps than a part
                     bad = tc.cumulative_sum(bad)
                 complaint = await raises(DeviceError, bad.read(), OP)
                 assert complaint.device == "webgpu" and "1048576" in complaint.reason
@@ -107,7 +107,7 @@ async def a_run_that_the_device_refuses(device: Device) -> None:
 async def who_computes_with_it_hears_of_it_and_nobody_else(device: Device) -> None:
     x, other = on(device, numbers(19), numbers(19, seed=2))
     with _broken(device, _too_many_groups):
-        bad = await tc.cumulative_sum(x).realize()  # queued: nobody has read it yet
+        bad = await tc.cumulative_sum(x).realize()  # queued, not read yet
     good = [other * n for n in range(1, 6)]
     later = await (bad + 1).realize()
     answers = await asyncio.gather(
@@ -128,7 +128,7 @@ async def who_computes_with_it_hears_of_it_and_nobody_else(device: Device) -> No
 
 @only("webgpu")
 async def a_program_that_failed_once_runs_again(device: Device) -> None:
-    """Also what it left for its next run: its spare outputs may be no buffers."""
+    """Its pooled outputs may not be valid buffers, so the next run must not use them."""
     (x,) = on(device, numbers(3000))
     double = tc.compile(lambda x: x * 2)
     for _ in range(3):
@@ -158,7 +158,7 @@ async def a_buffer_that_the_device_cannot_make(device: Device) -> None:
 
 @only("webgpu")
 async def a_device_that_is_full(device: Device) -> None:
-    """SwiftShader has no room for the largest buffer that its own limits allow."""
+    """SwiftShader has no memory for the largest buffer that its limits allow."""
     handles = []
     try:
         with _broken(device, lambda dispatch: dispatch):
@@ -193,7 +193,7 @@ async def an_output_that_the_device_cannot_make(device: Device) -> None:
 
 @only("webgpu")
 async def a_failed_run_among_many(device: Device) -> None:
-    """Twenty tasks; three of them break, each on its own."""
+    """Of twenty tasks, three fail, each with its own error."""
     (x,) = on(device, numbers(64))
 
     async def healthy(n: int) -> None:

@@ -1,7 +1,7 @@
-"""A GPU that has no memory for a buffer: said by whatever asked for it, nothing is kept, and what is smaller runs.
+"""A GPU without memory for a buffer: the operation raises, keeps nothing, and smaller ones still run.
 
-The page's ``createBuffer`` asks for 1 GiB in place of some sizes. SwiftShader cannot make that, so the errors are the
-browser's own.
+The page's ``createBuffer`` requests 1 GiB in place of some sizes, which SwiftShader cannot allocate, so the errors are
+those of the browser.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from tests.cases.harness import held, let_go
 from tests.cases.support import near, numbers, on, raises
 
 MANY = 2**20
-WEIGHTS = "deep-bert,layers=2,vocab_size=3001"  # its table takes 96,032 bytes, no other buffer as many
+WEIGHTS = "deep-bert,layers=2,vocab_size=3001"  # only its table takes 96,032 bytes
 TABLE = 3001 * 8 * 4
 REFUSING = """
 (from, to) => {
@@ -44,7 +44,7 @@ REFUSING = """
 def refusing(least: int, below: int = 2**40) -> Iterator[Any]:
     """Have the GPU refuse buffers of ``least`` bytes and more, below ``below``.
 
-    Gives an object with the ``count`` of these, and the ``sizes`` of all buffers that were asked for.
+    Gives an object with the ``count`` of refusals, and the ``sizes`` of all requested buffers.
     """
     from pyodide.code import run_js
 
@@ -78,7 +78,7 @@ async def a_weight_is_refused_while_loading(place: Place) -> None:
         assert refused.count == 1 and complaint.device == "webgpu"
         assert "OUT_OF_DEVICE_MEMORY" in str(complaint) and not manager.models
         await _nothing_left(device, before)
-        model = await tc.from_pretrained(source, manager=manager, tokenizer=False)  # "auto" goes on
+        model = await tc.from_pretrained(source, manager=manager, tokenizer=False)  # "auto" tries the next device
         assert model.device.kind == "cpu", model.explain()
         assert "webgpu cannot hold" in model.explain() and "OUT_OF_DEVICE_MEMORY" in model.explain()
         await _nothing_left(device, before)
@@ -133,7 +133,7 @@ async def an_arena_an_output_and_a_read_are_refused(device: Device) -> None:
 @of_software
 @only("webgpu")
 async def arrays_are_refused(place: Place) -> None:
-    """The use of a tensor, the user's own or a shared one, raises where its buffer was refused."""
+    """Using a tensor, the user's own or a shared one, raises if its buffer was refused."""
     device, manager = place.device, place.manager()
     before = held(device)
     values = numbers(MANY)
@@ -144,7 +144,7 @@ async def arrays_are_refused(place: Place) -> None:
             await raises(DeviceMemoryError, x.read(), f"a buffer of {MANY * 4} bytes")
             await raises(DeviceMemoryError, tc.sum(x).read(), f"a buffer of {MANY * 4} bytes")
             await raises(DeviceMemoryError, shared.read(), f"a buffer of {MANY * 4} bytes")
-        assert refused.count >= 2  # staging, too
+        assert refused.count >= 2  # including staging
     shared.release("owner")
     del x, shared
     x = tc.asarray(values, device=device)
@@ -179,7 +179,7 @@ async def parameters_of_a_program_are_refused(device: Device) -> None:
 @of_software
 @only("webgpu")
 async def a_cache_is_refused_while_writing(place: Place) -> None:
-    """One that has to grow: the generation fails, keeps nothing, and is the same when there is memory again."""
+    """A cache cannot grow: generation fails, keeps nothing, and gives the same tokens once memory is available."""
     device, manager = place.device, place.manager(activation_cache=False)
     model = await tc.from_pretrained(
         place.random("deep-llama,layers=2"), manager=manager, device="webgpu", tokenizer=False
@@ -192,7 +192,7 @@ async def a_cache_is_refused_while_writing(place: Place) -> None:
             wanted = np.asarray(await model.generate(ids, max_new_tokens=CAPACITIES[0]))
     grown = max({int(size) for size in many.sizes} - {int(size) for size in few.sizes})
     await let_go()
-    device.free_scratch()  # caches of earlier ones, which a run would write to
+    device.free_scratch()  # pooled caches of earlier runs, which a run would reuse
     before = held(device)
     with refusing(grown, grown + 1) as refused:
         for _ in range(2):
@@ -206,7 +206,7 @@ async def a_cache_is_refused_while_writing(place: Place) -> None:
 @of_software
 @only("webgpu")
 async def a_restore_is_refused(place: Place) -> None:
-    """A weight that left the device stays away without an error, and comes back when there is memory again."""
+    """An evicted weight stays on the host without an error, and is restored when memory is available again."""
     device, manager = place.device, place.manager(activation_cache=False)
     before = held(device)
     model = await tc.from_pretrained(place.random(WEIGHTS), manager=manager, device="webgpu", tokenizer=False)

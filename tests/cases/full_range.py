@@ -14,8 +14,8 @@ from tensorcommons import Device
 from tensorcommons.samples.elementwise import erf, erfc
 from tests.cases.support import INF, NAN, on
 
-SMALLEST = 2.0**-120  # below it, on the way to a result, devices may have 0
-TURNS = 10_000.0  # what sin, cos and tan promise digits up to
+SMALLEST = 2.0**-120  # smaller intermediate values may be 0 on devices
+TURNS = 10_000.0  # bound of the arguments for which sin, cos and tan are accurate
 
 
 def _acosh(x: Any) -> Any:
@@ -47,13 +47,13 @@ BINARY: dict[str, Any] = {
     "atan2": np.arctan2,
     "pow": np.power,
 }
-EXACT: dict[str, Any] = {"floor_divide": np.floor_divide, "remainder": np.remainder}  # in float32 itself
+EXACT: dict[str, Any] = {"floor_divide": np.floor_divide, "remainder": np.remainder}  # in float32
 #: Devices that need not keep the sign of a zero.
 SIGN_OF_ZERO_LOST = {"webgpu"}
 
 
 def values(kind: str) -> Any:
-    """Numbers of every exponent with five mantissas, and the special ones."""
+    """Return numbers of every exponent with five mantissas, and the special values."""
     mantissas = np.array([1.0, 1.5, 2 - 2.0**-23, 1.1234567, 1.87654321])
     sizes = (2.0 ** np.arange(-126 if kind == "cpu" else -119, 128)[:, None] * mantissas).ravel()
     tiny = 2.0 ** np.arange(-149, -126 if kind == "cpu" else -149)
@@ -63,7 +63,7 @@ def values(kind: str) -> Any:
 
 
 def _same(name: str, got: Any, wanted: Any, kind: str, counts: Any, *operands: Any) -> None:
-    """Within 4e-6, or of either side of an overflow or of what may be 0; NaN and infinities as NumPy's."""
+    """Compare within 4e-6, accepting both sides of an overflow or underflow; NaN and infinities as in NumPy."""
     with np.errstate(all="ignore"):
         rounded, y = np.asarray(wanted).astype(np.float32).astype(np.float64), got.astype(np.float64)
         tiny = (np.abs(rounded) < SMALLEST) & (np.abs(y) < SMALLEST)
@@ -104,7 +104,7 @@ async def functions_of_two_numbers(device: Device) -> None:
     x, y = on(device, a, b)
     results = await tc.read_together([getattr(tc, name)(x, y) for name in (*BINARY, *EXACT)])
     with np.errstate(all="ignore"):
-        few = (np.abs(a.astype(np.float64) / b) < 2.0**22) & (np.abs(b) > 2.0**-80)  # where its parts are not subnormal
+        few = (np.abs(a.astype(np.float64) / b) < 2.0**22) & (np.abs(b) > 2.0**-80)  # if its parts are not subnormal
         wanted = [numpys(a.astype(np.float64), b.astype(np.float64)) for numpys in BINARY.values()]
         wanted += [numpys(a, b) for numpys in EXACT.values()]
     for name, got, want in zip((*BINARY, *EXACT), results, wanted, strict=True):

@@ -1,4 +1,4 @@
-"""``tensorcommons.nn.functional`` beside PyTorch: the same calls, and what PyTorch answered."""
+"""``tensorcommons.nn.functional`` compared with the results of the same calls in PyTorch."""
 
 from __future__ import annotations
 

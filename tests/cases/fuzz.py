@@ -1,4 +1,4 @@
-"""Random expressions: views, broadcasts, reductions and sums chained as no one would write them."""
+"""Random expressions of views, broadcasts, reductions and sums, compared with NumPy."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ class Choice(Protocol):
     """Source of random whole numbers: a seed here, Hypothesis in tests/ops/test_fuzz.py."""
 
     def __call__(self, low: int, high: int) -> int:
-        """A number from ``low`` to ``high``, both included."""
+        """Return a number from ``low`` to ``high``, both included."""
         ...
 
 
-Pair = tuple[Any, Any]  # the tensor, and the same in float64
+Pair = tuple[Any, Any]  # the tensor, and its float64 reference
 
 
 def _slice(x: Any, a: Any, pick: Choice) -> Pair:
@@ -77,9 +77,9 @@ STEPS: list[Callable[[Any, Any, Choice], Pair]] = [
 
 
 async def check(device: Device, pick: Choice) -> None:
-    """One random expression on ``device`` against NumPy; what it was is in the message of a failure."""
+    """Compare one random expression on ``device`` with NumPy; a failure shows the expression."""
     shape = tuple(pick(0, 5) if pick(0, 5) == 0 else pick(1, 5) for _ in range(pick(0, 4)))
-    a = np.arange(1, np.prod(shape, dtype=int) + 1).reshape(shape) / 8  # numbers that float32 adds up exactly
+    a = np.arange(1, np.prod(shape, dtype=int) + 1).reshape(shape) / 8  # numbers whose sums are exact in float32
     (x,) = on(device, a)
     done = [str(shape)]
     for _ in range(pick(1, 5)):

@@ -1,4 +1,4 @@
-"""Goldens of many cases: a table ``NAME.json`` and arrays ``NAME.npz``; tiny models are made of a table's entries."""
+"""Goldens of many cases: a table ``NAME.json`` and arrays ``NAME.npz``; tiny models are made from table entries."""
 
 from __future__ import annotations
 
@@ -23,6 +23,6 @@ def load_goldens(folder: str, name: str) -> tuple[dict[str, Any], dict[str, Any]
 
 
 def checkpoint_of(entry: dict[str, Any]) -> dict[str, bytes]:
-    """The files of one entry of the table; the weights are made from their names."""
+    """Make the files of one entry of the table; the weights are made from their names."""
     tensors = {name: values_of(name, tuple(shape)) for name, shape in entry["tensors"].items()}
     return {"config.json": json.dumps(entry["config"]).encode(), WEIGHTS: pack(tensors)}

@@ -1,4 +1,4 @@
-"""Models on WebNN whose graphs would be too large for the browser: they run as several, and give the same bits."""
+"""Models on WebNN whose graphs would be too large for the browser: they run as several graphs with the same bits."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ TOKENS = np.arange(12).reshape(1, 12) % 50 + 1
 
 @contextmanager
 def at_most(place: Place, nbytes: int | None) -> Iterator[None]:
-    """Have a graph of the device take at most so many bytes."""
+    """Limit the bytes of a graph of the device."""
     backend = place.device.backend
     assert isinstance(backend, WebNNBackend)
     before = backend.most
@@ -41,7 +41,7 @@ def _forget_programs(place: Place) -> None:
 async def _answers(
     place: Place, source: str | dict[str, bytes], nbytes: int | None, dtype: str
 ) -> tuple[list[Any], int]:
-    """Return a model's answers, and how many graphs ran at its largest call."""
+    """Return the outputs of a model, and the number of graphs in its largest call."""
     with at_most(place, nbytes):
         manager = place.manager(activation_cache=False)
         model = await tc.from_pretrained(source, manager=manager, dtype=dtype, tokenizer=False)
@@ -116,7 +116,7 @@ async def a_tensor_too_large_is_refused_before_the_download(place: Place) -> Non
 
 
 async def _gigabyte(place: Place, recipe: str, dtype: str) -> None:
-    """A model that one graph cannot hold gives the same bits wherever its graphs are cut."""
+    """A model that is too large for one graph gives the same bits wherever its graphs are cut."""
     manager = place.manager(2048, activation_cache=False)
     model = await tc.from_pretrained(place.random(recipe), manager=manager, dtype=dtype, tokenizer=False, cache=None)
     try:

@@ -1,6 +1,6 @@
-"""``dtype="float16"``: half the bytes, and what comes out turns by next to nothing, whatever the model.
+"""``dtype="float16"``: half the bytes, and outputs in nearly the same direction, for every model.
 
-What a model says in float16 is held against the same model in float32 on the same device.
+Outputs in float16 are compared with those of the same model in float32 on the same device.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ SMOLLM2 = "SmolLM2-135M-Instruct"
 
 
 async def _both(place: Place, manager: TensorSharingManager, source: Any) -> tuple[Model, Model]:
-    """The model in float32 and in float16, whose matrices take half the bytes."""
+    """Load the model in float32 and in float16, whose matrices take half the bytes."""
     loaded = []
     for dtype in ("float32", "float16"):
         model = await tc.from_pretrained(source, manager=manager, device=place.device, dtype=dtype, tokenizer=False)
@@ -52,13 +52,13 @@ async def _both(place: Place, manager: TensorSharingManager, source: Any) -> tup
 
 
 async def _alike(models: Sequence[Model], names: Sequence[str], inputs: Any, keep: Any = slice(None)) -> None:
-    """The outputs of the two point the same way; ``keep`` picks tokens."""
+    """Assert that the outputs of the two have nearly the same direction; ``keep`` selects tokens."""
     outs = [await model(**inputs, outputs=list(names)) for model in models]
     _near(models[0].name, *[{name: (await out[name].read())[keep] for name in names} for out in outs])
 
 
 def _near(title: str, full: dict[str, Any], half: dict[str, Any]) -> None:
-    """Each output's vectors, along its last axis, have the least cosine."""
+    """Assert the least cosine of the vectors along the last axis of each output."""
     for name, wanted in full.items():
         assert half[name].dtype == np.float32 and half[name].shape == wanted.shape
         a, b = (np.float64(array).reshape(-1, wanted.shape[-1]) for array in (wanted, half[name]))
@@ -68,7 +68,7 @@ def _near(title: str, full: dict[str, Any], half: dict[str, Any]) -> None:
 
 
 def _texts(place: Place) -> dict[str, Any]:
-    """A dozen texts of up to 16 tokens, in many scripts, as `transformers` tokenizes them for BERT."""
+    """Return a dozen texts of up to 16 tokens, in many scripts, as `transformers` tokenizes them for BERT."""
     goldens = json.loads((Path(place.goldens) / "tokenizer.json").read_text())
     whole = [case["max_length"] == 512 and case["pair"] is None for case in goldens["cases"]]
     rows = [ids for ids, wanted in zip(goldens["ids"]["all-MiniLM-L6-v2"], whole, strict=True) if wanted]
@@ -146,7 +146,7 @@ async def every_architecture(place: Place) -> None:
 @slow
 @shows("gpt2, llama, qwen2, t5", "float16", "float32")
 async def every_decoder(place: Place) -> None:
-    """Without the gated T5, of which such random weights (attention is not scaled) leave a cosine of 0.9994."""
+    """All but the gated T5, whose cosine with such random weights is 0.9994, since attention is not scaled."""
     for name in ("tiny-gpt2", "tiny-llama", "tiny-qwen2", "tiny-t5"):
         models = await _both(place, place.manager(), decoder(place, name))
         answers = {"decoder_input_ids": IDS[:, :3]} if name == "tiny-t5" else {}
@@ -160,7 +160,7 @@ async def every_decoder(place: Place) -> None:
 @shows("SmolLM2-135M-Instruct", "float16, 8 greedy tokens", "float32, smollm2.json")
 @long("cpu", "webgpu", "webnn")
 async def smollm2_writes(place: Place) -> None:
-    """Its file holds float16, so no rounding is between the two. One after the other: together they fill a tab."""
+    """Its file has float16, so no rounding separates the two. They run one after another, to fit in a tab."""
     golden = json.loads((Path(place.goldens) / "smollm2.json").read_text())["written"][0]
     said, sizes = [], []
     for dtype in ("float32", "float16"):

@@ -1,7 +1,7 @@
-"""The kernels for hardware on whatever adapter there is: every case of their families again.
+"""Kernels for hardware on the available adapter: every case of their families again.
 
-A software adapter runs them correctly, only slowly, and never picks them by itself. What takes it minutes is left to
-``make conformance`` on a GPU, which runs the families' own cases with these kernels.
+A software adapter runs them correctly but slowly, and never chooses them. Cases that would take it minutes run with
+``make conformance`` on a GPU, which runs the cases of the families with these kernels.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ MINUTES = ("attention.many_batches",)
 
 @contextmanager
 def hardware(device: Device, **table: Any) -> Iterator[None]:
-    """Compile meanwhile as for hardware, with ``table`` instead of names of kernels/matmul.py."""
+    """Compile as for hardware within the block, with ``table`` in place of names of kernels/matmul.py."""
     backend: Any = device.backend
     adapter, kept = backend.adapter, {name: getattr(matmul, name) for name in table}
     backend.adapter = replace(adapter, fallback=False)
@@ -52,7 +52,7 @@ def _ashardware(name: str) -> Callable[[Device], Coroutine[Any, Any, None]]:
 def _in_tiles(tile: matmul.Tile, number: int) -> Callable[[Device], Coroutine[Any, Any, None]]:
     @only("webgpu")
     async def case(device: Device) -> None:
-        """Every way to read and to store, with an edge of a tile in both axes: sizes that no other case has."""
+        """Cover every way to read and store, with an edge of a tile in both axes: sizes of no other case."""
         backend: Any = device.backend
         if backend.is_software and number not in _ONE_OF_A_KIND:
             return
@@ -73,7 +73,7 @@ def _in_tiles(tile: matmul.Tile, number: int) -> Callable[[Device], Coroutine[An
 
 @only("webgpu")
 async def copies_that_turn_rows_into_columns(device: Device) -> None:
-    """In tiles, with edges that no tile divides; more axes before, between and behind, offsets, parts of a result."""
+    """Tiles with edges that no tile divides, more axes before, between and behind, offsets, and parts of a result."""
     turns: tuple[tuple[tuple[int, ...], tuple[int, ...]], ...] = (
         ((33, 70), (1, 0)),
         ((8, 8), (1, 0)),
@@ -98,7 +98,7 @@ for _name in (*cases_of(*FAMILIES, kind="webgpu"), *ALSO):
     if _name in MINUTES:
         continue
     globals()[_name.replace(".", "_")] = _ashardware(_name)
-# A software adapter takes seconds to compile one: there, one of those that differ only in numbers.
+# A software adapter takes seconds to compile one, so there only one of those that differ in numbers.
 _ONE_OF_A_KIND = {(tile.shader, tile.slices > 1): number for number, tile in enumerate(matmul.HARDWARE)}.values()
 for _number, _tile in enumerate(matmul.HARDWARE):
     globals()[f"tile_{_number}"] = _in_tiles(_tile, _number)

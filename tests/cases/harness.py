@@ -1,4 +1,4 @@
-"""Invariants around every case: no validation error, and nothing alive that was not alive before."""
+"""Invariants of every case: no validation error, and no live object that was not alive before."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tensorcommons.backends.budget import Budget
 from tests.cases import Place, case_of
 from tests.cases.time_limit import LONG_SECONDS, SECONDS, within
 
-# Counts the calls of WebGPU that do nothing: some browsers do not survive them (Deno panics at a write of no bytes).
+# Counts the calls of WebGPU without an effect, which crash some browsers (Deno panics at a write of zero bytes).
 COUNT_EMPTY_CALLS = """
 if (!globalThis.emptyCalls) {
   globalThis.emptyCalls = [];
@@ -34,7 +34,7 @@ if (!globalThis.emptyCalls) {
 
 
 async def run(name: str, place: Place) -> None:
-    """Run one case on the first device of ``place`` within its time limit, and check what it left."""
+    """Run one case on the first device of ``place`` within its time limit, and check for leaks."""
     case = case_of(name)
     subject = place if next(iter(case.__annotations__.values())) == "Place" else place.device
 
@@ -46,18 +46,18 @@ async def run(name: str, place: Place) -> None:
 
 
 def limit_of(name: str, kind: str) -> float:
-    """Seconds that a case may take on that kind of device."""
+    """Return the time limit of a case on that kind of device, in seconds."""
     return LONG_SECONDS if kind in getattr(case_of(name), "long", ()) else SECONDS
 
 
 async def let_go() -> None:
-    """Drop what nothing refers to any more. The event loop holds the last awaited future for a turn."""
+    """Free unreferenced objects. The event loop refers to the last awaited future for one turn."""
     await asyncio.sleep(0)
     gc.collect()
 
 
 def held(device: Device) -> dict[str, int]:
-    """Count what is alive on the device, and its bytes."""
+    """Count the live objects of the device, and their bytes."""
     counts = {"buffers": device.backend.live_buffers(), "bytes": device.total, "programs": len(device.programs)}
     gpu = _gpu(device)
     if gpu is not None:
@@ -66,7 +66,7 @@ def held(device: Device) -> dict[str, int]:
 
 
 def real_bytes(device: Device) -> int:
-    """Bytes of all buffers on the device, asked of the buffers themselves."""
+    """Sum the sizes of all buffers of the device, read from the buffers themselves."""
     gpu = _gpu(device)
     if gpu is None:
         backend: Any = device.backend
@@ -77,7 +77,7 @@ def real_bytes(device: Device) -> int:
 
 @asynccontextmanager
 async def nothing_left(device: Device) -> AsyncIterator[None]:
-    """Fail where the block leaves a buffer, a byte or a program behind, or the GPU complains about a command."""
+    """Fail if the block leaves a buffer, a byte or a program, or causes a validation error."""
     gpu = _gpu(device)
     await let_go()
     before = held(device)
@@ -93,19 +93,19 @@ async def nothing_left(device: Device) -> AsyncIterator[None]:
     finally:
         complaint = await gpu.device.popErrorScope() if gpu is not None else None
         uncaught = str(gpu.takeErrors()) if gpu is not None else ""
-        device.budget = Budget()  # the case's manager is gone
+        device.budget = Budget()  # the manager of the case is closed
         if failure is not None and (complaint or uncaught):
             failure.add_note(f"the GPU: {complaint.message if complaint else uncaught}")
         if failure is None:
             assert not complaint, f"validation error: {complaint.message}"
             assert not uncaught, uncaught
-            assert gpu is None or not empty.length, f"calls that do nothing: {empty.splice(0).join()}"
+            assert gpu is None or not empty.length, f"calls without effect: {empty.splice(0).join()}"
             await let_go()
-            assert held(device) == before, f"left behind: {held(device)}, before: {before}"
+            assert held(device) == before, f"leaked: {held(device)}, before: {before}"
 
 
 def _empty_calls() -> Any:
-    """The list of calls that did nothing, in JavaScript."""
+    """Return the list of calls without effect, in JavaScript."""
     import js
     from pyodide.code import run_js
 
@@ -114,6 +114,6 @@ def _empty_calls() -> Any:
 
 
 def _gpu(device: Device) -> Any:
-    """The JavaScript side of a WebGPU device."""
+    """Return the JavaScript object of a WebGPU device."""
     backend: Any = device.backend
     return backend.bridge.proxy if device.kind == "webgpu" else None

@@ -1,4 +1,4 @@
-"""Elements chosen by number: every axis, layout and dtype, numbers that are out of range, numbers that come twice."""
+"""Indexing by arrays: every axis, layout and dtype, indices out of range, repeated indices."""
 
 from __future__ import annotations
 
@@ -236,7 +236,7 @@ async def arrays_as_indices_that_are_refused(device: Device) -> None:
             x[key]
         except IndexError:
             continue
-        raise AssertionError(f"{key!r} was taken")
-    got = await x[far, far].read()  # known to the device alone
+        raise AssertionError(f"{key!r} was accepted")
+    got = await x[far, far].read()  # known only to the device
     np.testing.assert_array_equal(np.isnan(got), [True, True, False])
     assert got[2] == (await x[1, 1].read())

@@ -1,4 +1,4 @@
-"""Key/value caches: appended to in place where they are given up, and never where somebody else needs them."""
+"""Key/value caches: appended to in place if they are donated, and never if they have another use."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def _step(x: Tensor, position: Tensor, cache: list[Tensor]) -> Any:
     return tc.sum(appended[0]), appended
 
 
-@only("cpu", "webgpu")  # WebNN's results are always values of their own
+@only("cpu", "webgpu")  # results on WebNN are always separate values
 async def steps_write_into_the_cache_that_was_given_up(device: Device) -> None:
     step = tc.compile(_step, donate_argnames=["cache"])
     wanted, cache = np.zeros(SHAPE, np.float32), on(device, np.zeros(SHAPE, np.float32), np.ones(SHAPE, np.float32))
@@ -32,7 +32,7 @@ async def steps_write_into_the_cache_that_was_given_up(device: Device) -> None:
         before = device.backend.calls
         total, cache = await step(row, np.array(position, np.int32), cache)
         if position:
-            assert device.backend.calls <= before + 2, "a run, and the last total that goes"
+            assert device.backend.calls <= before + 2, "one run, and the release of the last total"
         near(await total.read(), wanted.sum())
         assert device.memory()["activations"] == held + 4
     assert step.traces == 1
@@ -57,7 +57,7 @@ async def a_cache_that_is_not_given_up_stays_what_it_was(device: Device) -> None
         assert np.array_equal(await result.read(), wanted)
     assert np.array_equal(await cache.read(), held)
     wide = on(device, numbers(1, 2, 32, 8))[0]
-    _, (result,) = await given(row, np.array(3, np.int32), [wide[:, :, 8:24]])  # a part of something larger
+    _, (result,) = await given(row, np.array(3, np.int32), [wide[:, :, 8:24]])  # a part of a larger value
     part = numbers(1, 2, 32, 8)[:, :, 8:24].copy()
     part[:, :, 3] = row[:, :, 0]
     assert np.array_equal(await result.read(), part)
@@ -102,7 +102,7 @@ async def a_step_that_is_cancelled_leaves_nothing(device: Device) -> None:
     _, cache = await step(row, cache)
     live = device.backend.live_buffers()
     running = asyncio.ensure_future(step(row, cache))
-    for _ in range(3):  # to where the first parts of the run are queued
+    for _ in range(3):  # until the first parts of the run are queued
         await asyncio.sleep(0)
     running.cancel()
     done = (await asyncio.gather(running, return_exceptions=True))[0]

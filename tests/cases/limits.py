@@ -1,6 +1,6 @@
-"""Values larger than a device binds or makes a buffer of: the same numbers, in windows, parts and buffers.
+"""Values larger than a binding or a buffer of the device: the same results, in windows, parts and buffers.
 
-The whole suite runs under such limits, too: ``make conformance LIMITS=small`` and ``LIMITS=default``.
+The whole suite also runs under such limits: ``make conformance LIMITS=small`` and ``LIMITS=default``.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ async def _bytes(device: Device, function: Callable[..., Any], arrays: Sequence[
 
 
 async def _same(device: Device, function: Callable[..., Any], *arrays: Any, **limits: int) -> None:
-    """The bits of ``function`` under low limits, with everything in several windows, are those without them."""
-    assert not device.programs, "compiled programs know the limits"
+    """Assert that ``function`` gives the same bits under low limits, with every value in several windows."""
+    assert not device.programs, "compiled programs must depend on the limits"
     whole = await _bytes(device, function, arrays)
     device.drop_programs()
     with lowered(device, **{**SMALL, **limits}):
@@ -46,7 +46,7 @@ def _half(*shape: int, seed: int = 0) -> Any:
 
 @only("webgpu")
 async def elements_in_windows(device: Device) -> None:
-    """Five windows of each operand; whole rows, columns, and other orders of axes."""
+    """Five windows of each operand, whole rows, columns, and other orders of axes."""
     x, y, row = numbers(60, 84), numbers(60, 84, seed=1), numbers(84)
     await _same(
         device, lambda x, y, row: [tc.where(x > y, x + row, y), x > y, x.mT + tc.reshape(y, (84, 60))], x, y, row
@@ -57,7 +57,7 @@ async def elements_in_windows(device: Device) -> None:
 
 @only("webgpu")
 async def copies_in_windows(device: Device) -> None:
-    """Joined, padded and turned values, those of packed dtypes, too."""
+    """Concatenated, padded and transposed values, also of packed dtypes."""
     x, y = numbers(40, 52), numbers(40, 52, seed=1)
     await _same(device, lambda x, y: [tc.concat([x, y], axis=0), tc.concat([x, y, x], axis=1)], x, y)
     await _same(device, lambda x: [tc.pad(x, ((3, 1), (0, 5)), constant_values=1.5), tc.reshape(x.mT, (-1,))], x)
@@ -76,7 +76,7 @@ async def copies_in_windows(device: Device) -> None:
 
 @only("webgpu")
 async def tables_in_parts(device: Device) -> None:
-    """Rows of a table of more windows than a dispatch binds; out of range, too."""
+    """Rows of a table of more windows than a dispatch binds, also out of range."""
     ids = np.random.default_rng(1).integers(-310, 310, (5, 7)).astype(np.int32)
     for table in (numbers(300, 80), _half(300, 81), numbers(300, 401) > 0):
         await _same(device, lambda table, ids: tc.take(table, ids, axis=0), table, abs(ids) % 300)
@@ -87,7 +87,7 @@ async def tables_in_parts(device: Device) -> None:
 
 @only("webgpu")
 async def products_in_parts(device: Device) -> None:
-    """Rows and columns of the result, never the depth; with what is fused."""
+    """Products are cut along rows and columns of the result, never along the depth, with fused ops."""
     functional = tc.nn.functional
     given = [numbers(33, 36), numbers(300, 36, seed=1), numbers(300), numbers(33, 300, seed=2)]
     await _same(device, lambda x, w, b, r: functional.linear(x, w, b) + r, *given)
@@ -100,7 +100,7 @@ async def products_in_parts(device: Device) -> None:
 @long("webgpu")
 @only("webgpu")
 async def more_products_in_parts(device: Device) -> None:
-    """Run products of any order of axes and number of columns, and by batch."""
+    """Products of any order of axes and number of columns, and by batch."""
     functional = tc.nn.functional
     for kind, rows, depth, columns in ((np.float32, 70, 20, 203), (np.float16, 5, 13, 600)):
         given = [numbers(rows, depth), numbers(columns, depth, seed=1), numbers(columns), numbers(rows, columns)]
@@ -111,7 +111,7 @@ async def more_products_in_parts(device: Device) -> None:
 
 @only("webgpu")
 async def products_of_one_value(device: Device) -> None:
-    """Parts that begin at an offset: of operands that are one value, and of rows that no alignment fits."""
+    """Parts at an offset: of operands that are one value, and of unaligned rows."""
     functional = tc.nn.functional
     x = numbers(90, 72)
     await _same(device, lambda x: functional.linear(x, x), x)
@@ -133,7 +133,7 @@ async def rows_that_are_written_in_parts(device: Device) -> None:
 
 @only("webgpu")
 async def rows_in_parts(device: Device) -> None:
-    """Norms, sums and orders of rows."""
+    """Norms, sums and sorting of rows."""
     for rows, columns in ((64, 300), (30, 301)):
         x, weight, bias = numbers(rows, columns), numbers(columns, seed=1), numbers(columns, seed=2)
         await _same(device, lambda x: [tc.softmax(x, axis=-1), tc.log_softmax(x, axis=-1)], x)
@@ -145,7 +145,7 @@ async def rows_in_parts(device: Device) -> None:
 
 @only("webgpu")
 async def attention_and_images_in_parts(device: Device) -> None:
-    """Split by batch, head, query and image."""
+    """Splits by batch, head, query and image."""
     functional = tc.nn.functional
     q, k, v = (numbers(1, 2, 120, 16, seed=seed) for seed in range(3))
     await _same(device, lambda q, k, v: functional.scaled_dot_product_attention(q, k, v, is_causal=True), q, k, v)
@@ -172,13 +172,13 @@ async def bytes_in_buffers(device: Device) -> None:
 
 @only("webgpu")
 async def models_in_parts(place: Place) -> None:
-    """A small encoder: tables, weights and the arena in many windows and buffers, the same bits and bytes."""
+    """Run a small encoder with tables, weights and the arena in many windows and buffers: the same bits and bytes."""
     await _model_in_parts(place, f"{place.tiny}/tiny-bert-mlm", 4096)
 
 
 @only("webgpu")
 async def a_step_too_large_is_refused_before_the_download(place: Place) -> None:
-    """Rows of four bindings, of a weight and of what it is multiplied by."""
+    """Rows of four bindings, of a weight and of its other operand."""
     source = place.random("deep-bert,layers=1,intermediate_size=200")
     manager, seen = place.manager(), list[Any]()
     await let_go()
@@ -197,7 +197,7 @@ async def a_step_too_large_is_refused_before_the_download(place: Place) -> None:
 @long("webgpu")
 @only("webgpu")
 async def decoders_in_parts(place: Place) -> None:
-    """The same of a decoder."""
+    """Run a decoder in many windows and buffers: the same tokens."""
     await _model_in_parts(place, checkpoint(place, "tiny-llama"), 4096)
 
 
@@ -217,7 +217,7 @@ async def _model_in_parts(place: Place, source: Any, binding: int) -> None:
     async def compiled_no_more() -> None:
         await let_go()
         device.drop_programs()
-        assert not device.programs, "compiled programs know the limits"
+        assert not device.programs, "compiled programs must depend on the limits"
 
     await compiled_no_more()
     whole = await answer()
@@ -231,7 +231,7 @@ async def _model_in_parts(place: Place, source: Any, binding: int) -> None:
 @long("webgpu")
 @only("webgpu")
 async def real_default_limits(device: Device) -> None:
-    """A table, logits and an arena above 128 MiB a binding and 256 MiB a buffer, limits that the browser enforces."""
+    """A table, logits and an arena above 128 MiB per binding and 256 MiB per buffer, limits enforced by the browser."""
     from pyodide.code import run_js
 
     devices = await open_devices("default")

@@ -29,7 +29,7 @@ async def _hidden(model: Model) -> Any:
 
 
 async def hashes_that_are_computed_beside(place: Place) -> None:
-    """A browser's own hashes and Python's name the same bytes alike, whatever the pieces."""
+    """Hashes of a browser and of Python are equal for equal bytes, in any pieces."""
     data = np.random.default_rng(0).integers(0, 256, 2 * PIECE + 17).astype(np.uint8).tobytes()
     found = set()
     for size in (0, 1, SMALL, SMALL + 1, PIECE - 1, PIECE, PIECE + 1, len(data)):
@@ -49,7 +49,7 @@ async def several_files(place: Place) -> None:
     total = place.device.total
     events: list[dict[str, Any]] = []
     parts = await _load(place, manager, sharded(files), progress_callback=events.append)
-    assert place.device.total == total, "every tensor is there already"
+    assert place.device.total == total, "every tensor must be loaded already"
     totals = [event for event in events if event["status"] == "progress_total"]
     assert {event["total"] for event in totals} == {events[-1]["total"]} and events[-1]["shared_bytes"] == total
     assert np.array_equal(await _hidden(whole), await _hidden(parts))
@@ -89,12 +89,12 @@ async def other_dtypes_in_the_file(place: Place) -> None:
         fields = {name: {"dtype": dtype} for name in stored}
         position = {
             "embeddings.position_ids": np.arange(40, dtype=np.int64)
-        }  # whole numbers that older checkpoints hold beside weights
+        }  # integers that older checkpoints have beside weights
         packed = pack({**stored, **position}, **fields, **{name: {"dtype": "I64"} for name in position})
         reference = await _load(place, manager, {**files, WEIGHTS: pack(wide)})
         total = place.device.total
         model = await _load(place, manager, {**files, WEIGHTS: packed})
-        assert place.device.total == total, f"{dtype}: the same numbers are the same weights"
+        assert place.device.total == total, f"{dtype}: equal numbers must be equal weights"
         assert np.array_equal(await _hidden(model), await _hidden(reference))
         model.unload()
         reference.unload()
@@ -116,7 +116,7 @@ async def tied_weights_under_either_name(place: Place) -> None:
         for left_out in (set(), {words}):
             kept = {name: array for name, array in held.items() if name not in left_out}
             other = await _load(place, manager, {**files, WEIGHTS: pack(kept)})
-            assert place.device.memory()["weights"] == total, "one storage, whatever it is called"
+            assert place.device.memory()["weights"] == total, "one storage under different names"
             outputs.append(await (await other(input_ids=IDS))["logits"].read())
             other.unload()
     assert all(np.array_equal(output, outputs[0]) for output in outputs)
@@ -125,7 +125,7 @@ async def tied_weights_under_either_name(place: Place) -> None:
 
 @shows("bert", "surplus tensors are listed in one warning, and a bare model loads from a file with a head", "itself")
 async def what_a_file_holds_beside_the_parameters(place: Place) -> None:
-    """One warning lists it; constants that older files hold are passed over in silence."""
+    """One warning lists unused tensors; constants of older files are ignored silently."""
     manager, bare = place.manager(), checkpoint(place, "BertModel")
     model = await _load(place, manager, bare)
     wanted = await _hidden(model)
@@ -171,7 +171,7 @@ async def layers_that_are_one_storage(place: Place) -> None:
 
 @shows("bert", "a fine-tune beside its base shares the equal tensors, computes equal layers once", "itself")
 async def a_fine_tune_beside_its_base(place: Place) -> None:
-    """Frozen embeddings and a frozen first layer: those are shared, and computed once."""
+    """Frozen embeddings and a frozen first layer are shared, and computed once."""
     manager, files = place.manager(activation_cache=False), files_of(place, "tiny-bert")
     tensors = tensors_of(files)
     tuned = {name: array if ".layer.1." not in name else array + np.float32(0.01) for name, array in tensors.items()}
@@ -179,7 +179,7 @@ async def a_fine_tune_beside_its_base(place: Place) -> None:
     base = await _load(place, manager, files)
     alone = place.device.memory()["weights"]
     other = await _load(place, manager, {**files, WEIGHTS: pack(tuned)})
-    assert place.device.memory()["weights"] == alone + changed, "exactly the tensors that differ"
+    assert place.device.memory()["weights"] == alone + changed, "exactly the differing tensors must be loaded"
     usage = manager.get_model_memory_usage()
     assert usage[other.name]["shared_bytes"] == alone - changed, usage[other.name]
     first = {name: array for name, array in tensors.items() if ".layer.1." not in name}
@@ -192,7 +192,9 @@ async def a_fine_tune_beside_its_base(place: Place) -> None:
     calls: list[Any] = [(model, {"input_ids": IDS}) for model in (base, other)]
     together = await manager.run_together(calls, [names, names])
     run = manager.last_run
-    once = run["reused_in_run"]  # embeddings and layer 0, and what of layer 1 takes no weight of it, as two views
+    once = run[
+        "reused_in_run"
+    ]  # embeddings and layer 0, and the nodes of layer 1 that use none of its weights, such as two views
     assert nodes[0] == nodes[1] and 0 <= once - nodes[2] <= 2 < nodes[0] - nodes[2], f"{nodes}: {run}"
     assert run["executed"] == nodes[0] + nodes[1] - once, run
     for out, wanted in zip(together, apart, strict=False):

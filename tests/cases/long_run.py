@@ -1,7 +1,7 @@
 """Cases outside pytest, in Pyodide on Dawn (bench/dawn.mjs), so on a GPU where there is one.
 
-``make conformance`` runs every case of the ops, then as many random calls as asked for. Call number i of seed s is call
-0 of seed s + i: a failure is shown again by naming its own seed. ``make cases`` runs what it is told, also models'.
+``make conformance`` runs every case of the ops, then the given number of random calls. Call i of seed s is call 0 of
+seed s + i, so a failure is reproduced by its own seed. ``make cases`` runs the given cases, including those of models.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ SAID_EVERY = 10  # seconds
 
 
 async def run(count: int = 1000, seed: int = 0) -> int:
-    """Every op and ``count`` random calls. Prints what fails, with its traceback; gives how many did."""
+    """Run every op and ``count`` random calls. Prints failures with tracebacks; gives their number."""
     place = await _open("", "")
     return await _all(place, [*cases_of(*OPS, kind="webgpu"), *range(seed, seed + count)])
 
 
 async def cases(names: Sequence[str], models: str, goldens: str) -> int:
-    """The cases of modules (``halves``), or single ones (``halves.minilm``), with folders below ``models``."""
+    """Run the cases of modules (``halves``), or single ones (``halves.minilm``), with folders below ``models``."""
     place = await _open(models, goldens)
     found = [each for name in names for each in ([name] if "." in name else cases_of(name, kind="webgpu"))]
     assert found, "name modules of tests/cases, or single cases"
@@ -57,7 +57,7 @@ async def _all(place: Place, work: Sequence[str | int]) -> int:
                     )
         except Exception:
             failed.append(name)
-            place.devices.close()  # nobody knows what the failure left there
+            place.devices.close()  # the failure may have left objects there
             place = await _open(place.models, place.goldens)
             print(f"\n{name if isinstance(name, str) else f'seed {name}'}\n{traceback.format_exc()}", flush=True)
         if time.monotonic() - said > SAID_EVERY:

@@ -1,7 +1,7 @@
-"""Kernels for software adapters that end loops early, as Mesa's llvmpipe does after 65,535 iterations.
+"""Kernels for software adapters that end loops early, like Mesa's llvmpipe after 65,535 iterations.
 
-A limit of a few hundred iterations stands in for the real one, so that short rows need what long ones need there. The
-shaders are changed to end their loops at it, silently, as llvmpipe would: what takes more gives a wrong answer.
+A limit of a few hundred iterations replaces the real one, so that short rows take the kernels of long ones. The
+shaders are changed to end their loops silently at this limit, like llvmpipe: too many iterations give wrong results.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ from tensorcommons.nn import functional
 from tests.cases import only
 from tests.cases.support import numbers, raises
 
-LOOPS, CONSTANT = 700, 1024  # what kernels are given, and what else loops of constant length may take
+LOOPS, CONSTANT = 700, 1024  # the limit of kernels, and the allowance for loops of constant length
 LOOP = re.compile(r"\b(for|while) \(.*\) \{")
 
 
 def ending_loops(code: str) -> str:
-    """The shader with all its loops ended after the iterations that an invocation has, of all of them together.
+    """Return the shader with its loops ended after the limit of iterations, counted over all loops of an invocation.
 
-    Loops that hold a barrier must not end for one lane alone: they are of constant length, and only counted.
+    Loops with a barrier must not end for a single lane: they have constant length, and are only counted.
     """
     pieces, at = [], 0
     for found in LOOP.finditer(code):
@@ -44,7 +44,7 @@ def ending_loops(code: str) -> str:
             end += 1
         body = code[found.end() : end]
         stop = "" if "workgroupBarrier" in body else " if (iterations_left == 0u) { break; }"
-        count = "iterations_left -= min(iterations_left, 1u);"  # the check that ends a loop is an iteration, too
+        count = "iterations_left -= min(iterations_left, 1u);"  # the check that ends a loop counts as an iteration
         pieces += [code[at : found.start()], f"{count} ", found[0], f"{stop} {count}"]
         at = found.end()
     whole = "".join([*pieces, code[at:]])
@@ -56,7 +56,7 @@ def ending_loops(code: str) -> str:
 
 @contextmanager
 def _limited(device: Device) -> Iterator[None]:
-    """Have the device's loops end early, and the kernels know of it."""
+    """End the loops of the device early, with the limit given to the kernels."""
     backend = cast(WebGPUBackend, device.backend)
     adapter = backend.adapter
 
@@ -77,7 +77,7 @@ def _half(*shape: int) -> Any:
     return numbers(*shape).astype(np.float16)
 
 
-# Calls with more iterations than LOOPS in one invocation, and their operands.
+# Calls of more than LOOPS iterations per invocation, and their operands.
 CALLS: dict[str, tuple[Callable[..., Any], tuple[Any, ...]]] = {
     "sum": (tc.sum, (numbers(3, 3001),)),
     "sum in vectors": (tc.sum, (numbers(12_000),)),
@@ -177,7 +177,7 @@ async def _agree(device: Device, part: slice) -> None:
             scale = max(float(np.abs(wanted.astype(np.float64)).max()), 1e-3)
             if got.shape != wanted.shape or not np.allclose(got, wanted, rtol=tolerance, atol=tolerance * scale):
                 failed.append(f"{name}: {np.abs(got.astype(np.float64) - wanted).max()} off, largest {scale}")
-    for structure in set(device.programs) - set(before):  # made for another adapter than this one
+    for structure in set(device.programs) - set(before):  # made for another adapter
         device.programs.pop(structure).discard()
     assert not failed, "\n".join(failed)
 

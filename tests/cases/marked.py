@@ -1,4 +1,4 @@
-"""Cases as parameters of a pytest test; what takes minutes is marked ``long``, what takes over a second ``slow``."""
+"""Cases as parameters of a pytest test, with the marks ``long`` (minutes) and ``slow`` (over a second)."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from tests.cases import case_of, cases_of
 
 
 def params(*modules: str, kind: str) -> list[object]:
-    """The cases of ``modules`` on that kind of device."""
+    """Return the cases of ``modules`` on that kind of device as parameters."""
     found: list[object] = []
     for name in cases_of(*modules, kind=kind):
         case = case_of(name)

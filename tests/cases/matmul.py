@@ -27,7 +27,7 @@ async def linear_sizes(device: Device) -> None:
 
 
 async def products_by_their_names(device: Device) -> None:
-    """dot, outer, vecdot and tensordot are NumPy's, of floats and of ints."""
+    """dot, outer, vecdot and tensordot agree with NumPy, for floats and ints."""
     shapes: tuple[tuple[tuple[int, ...], tuple[int, ...]], ...] = (
         ((7,), (7,)), ((3, 7), (7,)), ((2, 3, 7), (7, 4)), ((3, 7), (2, 7, 5)), ((0,), (0,)), ((2, 0), (0, 3)),
         ((), (3, 2)),
@@ -140,7 +140,7 @@ async def linear_residuals_fused_and_not(device: Device) -> None:
 
 
 async def large_products(device: Device) -> None:
-    """Sizes that hardware multiplies in tiles of each kind, with edges that no tile divides."""
+    """Sizes for tiles of each kind on hardware, with edges that no tile divides."""
     for rows, depth, columns in ((4, 1543, 6), (16, 1536, 48), (130, 72, 300), (250, 36, 900), (70, 20, 70)):
         x, w, b = numbers(rows, depth), numbers(columns, depth, seed=1), numbers(columns, seed=2)
         await agree(device, tc.linear, _linear, x, w, b)
@@ -148,7 +148,7 @@ async def large_products(device: Device) -> None:
 
 
 async def packed_products(device: Device) -> None:
-    """float16 in any place, with sums in float32."""
+    """Float16 for any operand, with sums in float32."""
     half = [numbers(*shape, seed=i).astype(np.float16) for i, shape in enumerate([(9, 8), (12, 8), (12,), (9, 12)])]
     for single in ([], [0], [1], [2, 3]):
         x, w, b, r = (a.astype(np.float32) if i in single else a for i, a in enumerate(half))
@@ -161,7 +161,7 @@ async def packed_products(device: Device) -> None:
 
 
 async def large_packed_products(device: Device) -> None:
-    """float16 in tiles, with edges that no tile divides, in every order of axes, with every epilogue."""
+    """Tiles of float16, with edges that no tile divides, every order of axes and every epilogue."""
     for rows, depth, columns in ((130, 72, 136), (70, 40, 72), (33, 8, 44)):
         a, w, b, r = (
             numbers(*shape, seed=i).astype(np.float16)
@@ -209,15 +209,15 @@ async def wrong_shapes_are_refused(device: Device) -> None:
 
 
 async def products_of_one_value_are_one_step(device: Device) -> None:
-    """Where steps cost, products side by side give the bits that each gives alone.
+    """Where steps are expensive, products of one value run as one step, with the bits of each alone.
 
-    One of another shape, or without a bias, stays by itself.
+    A product of another shape, or without a bias, stays separate.
     """
     backend: Any = device.backend
     if device.kind == "cpu":
         backend.steps_cost = True
     try:
-        shapes = ((16, 96, 64, True), (64_000, 4, 16, False))  # one dispatch; too large for one
+        shapes = ((16, 96, 64, True), (64_000, 4, 16, False))  # one dispatch; too large for one dispatch
         for rows, depth, columns, biased in shapes if backend.steps_cost else shapes[:1]:
             x, other = on(device, numbers(1, rows, depth), numbers(7, depth))
             weights = on(device, *(numbers(columns, depth, seed=i) for i in range(4)))
@@ -236,7 +236,7 @@ async def products_of_one_value_are_one_step(device: Device) -> None:
             after = [tc.linear(tc.linear(x, *pair), second) for pair in pairs[:3]]
             await tc.concat(after, axis=1).realize()
             steps = [step.op.name for step in list(device.programs.values())[-1].planned.plan.steps]
-            assert "copy" not in steps, steps  # a part is read where it lies
+            assert "copy" not in steps, steps  # a part is read in place
 
             def seen(x: Any, pairs: Any = pairs, shape: tuple[int, int] = (columns, rows)) -> Any:
                 made = [tc.linear(x, *pair) for pair in pairs[:3]]

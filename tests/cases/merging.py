@@ -1,4 +1,4 @@
-"""Merged computations: each value has the bits that it has alone, whatever is computed beside it."""
+"""Merged computations: each value has the bits that it has alone."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def _same(got: Array, wanted: Array, what: str) -> None:
 
 
 async def tensors_read_together(device: Device, seed: int, dtype: str) -> None:
-    """Every value that the requests read is what it is alone, and what NumPy says."""
+    """Assert that every value of merged requests has the bits that it has alone, and agrees with NumPy."""
     graph, arrays = drawn(seed), arrays_of(dtype)
     given = {name: tc.asarray(array, device=device) for name, array in arrays.items()}
     wanted = graph.of({name: array.astype(np.float64) for name, array in arrays.items()})
@@ -72,7 +72,7 @@ async def tensors_read_together(device: Device, seed: int, dtype: str) -> None:
 
 
 async def donated_and_not(device: Device, seed: int) -> None:
-    """A compiled function of the graph gives the same bits whether the cache was given up for it or not."""
+    """A compiled function of the graph gives the same bits with and without donating the cache."""
     graph, arrays = drawn(seed), arrays_of("float32")
     if not any(name.startswith("append", name.index("= ") + 2) for name in graph.done if "= " in name):
         return
@@ -124,7 +124,7 @@ class _Model:
         return _Request(self.name, arguments, self.traces.of(arguments), inputs)
 
     def moved(self, decision: Any, weights: Any) -> None:
-        raise AssertionError("no device is lost here")
+        raise AssertionError("no device is lost in this test")
 
 
 def _arguments(inputs: Mapping[str, Array]) -> Arguments:
@@ -139,7 +139,7 @@ def _weight(device: Device, array: Array) -> Tensor:
 
 
 async def models_run_together(place: Place, seed: int) -> None:
-    """Requests as models: merged, one after another with what earlier runs left, and alone."""
+    """Run requests as models: merged, one after another with kept activations, and alone."""
     graph, arrays = drawn(seed), arrays_of("float32")
     same = {name: arrays[name] for name in ("x", "y", "cache")}
     wanted = graph.of({name: array.astype(np.float64) for name, array in arrays.items()})
@@ -177,7 +177,7 @@ async def models_run_together(place: Place, seed: int) -> None:
                 near(value, wanted[i], TOLERANCE["float32"])
 
 
-CONTESTED = {  # of a product y, a residual r, and a norm: what a rule of fusion would make one step, if it were alone
+CONTESTED = {  # combinations of a product y, a residual r and a norm, which fusion makes one step if they are alone
     "an activation": lambda y, r, norm: [tc.relu(y), y, tc.sigmoid(y)],
     "a residual": lambda y, r, norm: [y + r, y, tc.tanh(y)],
     "a norm": lambda y, r, norm: [norm(y + r), y + r, y],
@@ -186,7 +186,7 @@ CONTESTED = {  # of a product y, a residual r, and a norm: what a rule of fusion
 
 
 async def _contested(device: Device, dtype: str) -> list[str]:
-    """Each of what is read together has the bits that it has alone; gives the ops that ran in place of others."""
+    """Assert that values read together have the bits that each has alone; gives the fused ops that ran."""
     arrays = arrays_of(dtype)
     given = {name: tc.asarray(array, device=device) for name, array in arrays.items()}
 

@@ -20,7 +20,7 @@ TINY = ("one", "seven", "thirteen", "full", "batch")
 
 
 def _goldens(place: Place, name: str) -> tuple[Any, Any]:
-    """The arrays of one .npz, and what index.json says of them."""
+    """Load the arrays of one .npz, and their entry in index.json."""
     index = json.loads((Path(place.goldens) / "index.json").read_text())
     with np.load(Path(place.goldens) / f"{name}.npz") as arrays:
         return dict(arrays), {**index.get(name, {}), "row_step": index["row_step"], "vocab_step": index["vocab_step"]}
@@ -35,7 +35,7 @@ async def _load(place: Place, address: str) -> Model:
 
 
 def _near_golden(actual: Any, arrays: Any, name: str, step: int, mask: Any) -> None:
-    """Within 1e-4 of the golden, and of its norm where only every ``step``-th row of it is kept. Padding counts too."""
+    """Compare with the golden within 1e-4, and with its norm if it has only every ``step``-th row, padding included."""
     if name in arrays:
         near(actual, arrays[name], 1e-4)
         near(actual[mask == 1], arrays[name][mask == 1], 1e-4)
@@ -150,7 +150,7 @@ async def minilm_of_padding_one_token_no_text_unknown_words_other_scripts(place:
 
 
 @shows("all-MiniLM-L6-v2", "hidden states, pooled", "minilm.npz")
-@long("webgpu")  # where SPLADE-tiny reads as many
+@long("webgpu")  # SPLADE-tiny reads the same number
 @slow
 async def minilm_512_tokens(place: Place) -> None:
     await _minilm(place, "long")
@@ -159,7 +159,7 @@ async def minilm_512_tokens(place: Place) -> None:
 @shows("all-MiniLM-L6-v2", "300 pairs of sentences: Spearman ≥ 0.9999", "pairs.npz")
 @slow
 async def minilm_ranks_pairs_of_sentences(place: Place) -> None:
-    """Spearman's correlation with the reference over 300 pairs."""
+    """Compare the ranks of 300 pairs by Spearman's correlation with the reference."""
     arrays, _ = _goldens(place, "pairs")
     model = await _load(place, f"{place.models}/all-MiniLM-L6-v2")
     out = await model(**_inputs(arrays, "pairs"), outputs=["sentence_embedding"])
@@ -287,7 +287,7 @@ async def sparse_vectors_from_text(place: Place) -> None:
         wanted = dict(zip(tokens, arrays["sparse.values"][here].tolist(), strict=True))
         actual = {term["token"]: term["weight"] for term in terms}
         assert list(actual.values()) == sorted(actual.values(), reverse=True)
-        for token in wanted.keys() | actual.keys():  # a term of 1e-4 may be there or not
+        for token in wanted.keys() | actual.keys():  # a term of 1e-4 may be missing
             assert abs(wanted.get(token, 0) - actual.get(token, 0)) < 1e-3, token
     pipe.close()
 
@@ -369,13 +369,13 @@ async def what_a_forward_needs_is_compiled_while_it_loads(place: Place) -> None:
     at_load = backend.bridge.proxy.pipelines.size
     seen = []
     await model.compile([(1, 5), (1, 7), (2, 20)], progress_callback=lambda done, total: seen.append((done, total)))
-    assert seen == [(0, 2), (1, 2), (2, 2)], "5 and 7 tokens are one shape"
+    assert seen == [(0, 2), (1, 2), (2, 2)], "5 and 7 tokens must have one shape"
     programs, known = len(place.device.programs), backend.bridge.proxy.pipelines.size
-    assert at_load >= 0.8 * known, f"{at_load} of {known} kernels were compiled before the weights were there"
+    assert at_load >= 0.8 * known, f"{at_load} of {known} kernels were compiled before the weights had arrived"
     calls = place.device.backend.calls
     await model(input_ids=np.ones((1, 6), np.int32) * 2, attention_mask=np.ones((1, 6), np.int32))
     assert len(place.device.programs) == programs
-    assert place.device.backend.calls <= calls + 2, "the arena and the run"
+    assert place.device.backend.calls <= calls + 2, "only the arena and the run"
     assert backend.bridge.proxy.pipelines.size == known, "a kernel was compiled at the first call"
     await raises(ShapeMismatch, model.compile([(1, 0)]), "input_ids")
     model.unload()

@@ -1,4 +1,4 @@
-"""Cases of models that change their device, with the browser's own: moved on request, or because it was taken away."""
+"""Models that change their device in a browser, on request or after the loss of the device."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ async def a_model_moves_through_every_device_and_back(place: Place) -> None:
             await each.to(device)
         _close(await _answer(model), wanted)
         assert manager.last_run["device"] == device.kind
-        assert device.memory()["weights"] == held, "what they share is there once"
+        assert device.memory()["weights"] == held, "shared tensors must exist once"
         assert all(left.total == 0 for left in place.devices.opened if left is not device)
         print(model.explain())
     model.unload()
@@ -61,7 +61,7 @@ async def a_forward_whose_adapter_is_gone_ends_on_the_next_device(place: Place) 
         assert place.device.is_gone and place.device.total == place.device.backend.live_buffers() == 0
         _close(await unread.read(), wanted)
     print(run["fallback"])
-    await model.to("webgpu")  # the adapter is back
+    await model.to("webgpu")  # the adapter is available again
     assert not place.device.is_gone
     _close(await _answer(model), wanted)
     model.unload()
@@ -72,7 +72,7 @@ async def a_forward_whose_adapter_is_gone_ends_on_the_next_device(place: Place) 
 async def a_wish_for_webnn_is_told_as_a_wish(place: Place) -> None:
     devices = await tc.open_devices(["webnn", "cpu"], webnn="npu")
     assert devices.webnn is not None, devices.missing
-    assert "asked for npu" in devices.explain(), "there is none here, and the browser does not say so"
+    assert "asked for npu" in devices.explain(), "no adapter is available, but no reason is given"
     manager = tc.TensorSharingManager(devices=devices)
     model = await _load(place, manager)
     wanted = await _answer(model)
@@ -100,14 +100,14 @@ async def a_forward_whose_device_comes_back_ends_on_it(place: Place) -> None:
 
 @contextmanager
 def _no_adapter() -> Iterator[None]:
-    """The browser finds no adapter any more, as after too many crashes of its GPU process."""
+    """Make the browser return no adapter, as after too many crashes of its GPU process."""
     with _instead(_js("navigator.gpu"), "requestAdapter", "async () => null"):
         yield
 
 
 @contextmanager
 def _dying_at_submit(device: tc.Device, number: int) -> Iterator[None]:
-    """The device is destroyed just before its ``number``-th submit from now on: in the middle of a run."""
+    """Destroy the device just before its ``number``-th submit from now on, in the middle of a run."""
     backend: Any = device.backend
     gpu = backend.bridge.proxy
     with _instead(
@@ -122,7 +122,7 @@ def _dying_at_submit(device: tc.Device, number: int) -> Iterator[None]:
 
 @contextmanager
 def _instead(target: Any, name: str, source: str, **names: Any) -> Iterator[None]:
-    """``target[name]`` is what the JavaScript ``source`` gives within the block."""
+    """Replace ``target[name]`` by the value of the JavaScript ``source`` within the block."""
     make: Callable[..., Any] = _js(f"({', '.join(['target', *names])}) => {{ target.{name} = {source}; }}")
     make(target, *names.values())
     try:

@@ -1,4 +1,4 @@
-"""Softmax and layer norm: odd shapes, long rows, numbers at the edge of float32."""
+"""Softmax and layer norm: odd shapes, long rows, numbers at the limits of float32."""
 
 from __future__ import annotations
 
@@ -137,7 +137,7 @@ def _log(x: Any) -> Any:
 
 
 async def packed_rows(device: Device) -> None:
-    """float16 in memory, computed in float32: rows of every alignment, weights of either dtype."""
+    """Float16 computed in float32: rows of every alignment, weights of either dtype."""
     for shape in ((3, 5), (3, 7, 36), (5, 33), (2, 1100)):
         x, r = numbers(*shape).astype(np.float16), numbers(*shape, seed=3).astype(np.float16)
         w, b = numbers(shape[-1], seed=1), numbers(shape[-1], seed=2).astype(np.float16)
@@ -155,7 +155,7 @@ async def packed_rows(device: Device) -> None:
             near((await result.read()).astype(np.float32), wanted, 2e-3)
         near(await tc.layer_norm(half, single, bias).read(), _norm(exact, weight, b.astype(np.float64)))
         near(await tc.rms_norm(half, single).read(), _rms(exact, weight))
-    outlier = np.r_[1000, numbers(64)].astype(np.float16)  # what is taken off first must not round the others
+    outlier = np.r_[1000, numbers(64)].astype(np.float16)  # the subtracted value must not round the others
     ones = np.ones(65, np.float16)
     near(
         (await tc.layer_norm(*on(device, outlier, ones, ones)).read()).astype(np.float32),
@@ -177,7 +177,7 @@ async def wrong_shapes_are_refused(device: Device) -> None:
 
 
 async def _fused_as_unfused(device: Device, total: Any, norm: Any, expected: Any, fused: bool = True) -> None:
-    """A norm over a sum that it is fused with, where it is: bit for bit the norm of that sum, computed before."""
+    """Compare a norm fused with a sum, where fusion applies, with the norm of the stored sum, bit for bit."""
     answer = tc.layer_norm(total(), *norm)
     joined = fuse_embedding_norms(fuse(Graph([answer.node])), device.backend)
     steps = {node.op.name for node in joined.nodes if node.op is not None}
@@ -190,7 +190,7 @@ async def _fused_as_unfused(device: Device, total: Any, norm: Any, expected: Any
 
 @only("cpu", "webgpu")
 async def a_norm_adds_up_the_parts_of_a_product(device: Device) -> None:
-    """Products cut along their depth, where the device says that this pays; their sum is not stored then."""
+    """A norm adds the parts of a product that is split along its depth, without storing their sum."""
     backend: Any = device.backend
     for rows, depth, columns, count, biased in ((5, 8, 36, 2, True), (33, 96, 7, 3, True), (1, 64, 129, 4, False)):
         arrays = [numbers(1, rows, depth), numbers(columns, depth, seed=1), numbers(1, rows, columns, seed=2)]
@@ -206,7 +206,7 @@ async def a_norm_adds_up_the_parts_of_a_product(device: Device) -> None:
             assert steps == ["linear_parts", "sum_norm"], steps
 
             def both(x: Any, w: Any = w, r: Any = r, norm: Any = (scale, shift), bias: Any = bias) -> Any:
-                total = tc.linear(x, w, *bias) + r  # somebody else needs it: it is computed as it is, once
+                total = tc.linear(x, w, *bias) + r  # it has another use: it is computed once, without a split
                 return tc.layer_norm(total, *norm), total * 2
 
             normed, double = await tc.compile(both)(x)
@@ -217,7 +217,7 @@ async def a_norm_adds_up_the_parts_of_a_product(device: Device) -> None:
         near(await tc.layer_norm(tc.linear(x, w, *bias) + r, scale, shift).read(), wanted)
     x, w, column, scale, shift = numbers(5, 8), numbers(36, 8), numbers(5, 1), numbers(36), numbers(36, seed=1)
     backend.parts_of_depth = lambda *sizes: 2
-    try:  # one number a row is no row of numbers
+    try:  # one number per row is not a row of numbers
         await agree(
             device,
             lambda x, w, c, *norm: tc.layer_norm(tc.linear(x, w) + tc.broadcast_to(c, (5, 36)), *norm),
@@ -249,7 +249,7 @@ async def embeddings_and_their_norm_are_one_step(device: Device) -> None:
         ]
         for total, expected in sums:
             await _fused_as_unfused(device, total, norm, _norm(expected, weight, bias))
-        if batch > 1:  # a row a sequence is no such term
+        if batch > 1:  # a row per sequence cannot be fused
             row = (await x[:, :1].realize()) if sequence > 1 else None
             if row is not None:
                 expected = words[ids] + whole[:, :1]

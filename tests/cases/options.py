@@ -35,7 +35,7 @@ async def _load(place: Place, name: str = "tiny-llama", generation: Any = None, 
 
 
 async def _new(model: Model, ids: Any = PROMPT, mask: Any = None, **options: Any) -> list[list[int]]:
-    """The tokens behind the prompt, or behind the start token of an answer."""
+    """Return the tokens after the prompt, or after the start token of a decoder."""
     written = await model.generate(ids, mask, **options)
     start = 1 if model.model_type == "t5" else np.shape(ids)[1]
     tokens: list[list[int]] = written[:, start:].tolist()
@@ -80,14 +80,14 @@ async def t5_writes_under_each_option(place: Place) -> None:
 @shows("llama", "tokens under some options of generation", "generation.json")
 @only("webgpu", "webnn")
 async def some_options_on_a_device(place: Place) -> None:
-    """The processors run on the host: here it is shown that a device hands it the scores."""
+    """Processors run on the host; this case covers the transfer of scores from a device."""
     await _writes(place, "tiny-llama", 39)
 
 
 @only("cpu")
 @slow
 async def a_file_says_how_to_write(place: Place) -> None:
-    """generation_config.json counts alone; what config.json says of generation counts where there is none."""
+    """generation_config.json overrides config.json, whose fields are used only without it."""
     plain = await _load(place)
     free = (await _new(plain, max_new_tokens=12))[0]
     plain.unload()
@@ -103,7 +103,7 @@ async def a_file_says_how_to_write(place: Place) -> None:
         ({"use_cache": False, "output_scores": True, "return_dict_in_generate": True, "unheard_of": 5}, {}, {}),
         ({"num_beams": 1, "length_penalty": 2.0, "early_stopping": True, "seed": 5, "low_memory": None}, {}, {}),
         ({"task_specific_params": {"text-generation": {"max_length": 7}}}, {"eos_token_id": later}, {}),
-        ({}, {"eos_token_id": later}, {}),  # a file without an end token: there is none
+        ({}, {"eos_token_id": later}, {}),  # a file without an end token
         (
             None,
             {"eos_token_id": later, "suppress_tokens": [first]},
@@ -117,14 +117,14 @@ async def a_file_says_how_to_write(place: Place) -> None:
         told = await _load(place, generation={})
         assert await _new(model, **given) == await _new(told, **{**options, **wanted}), (generation, config)
         off = {name: None for name in (generation or config) if name != "unheard_of"}
-        assert (await _new(model, **{**off, **options}))[0] == free, "None in a call switches an option off"
+        assert (await _new(model, **{**off, **options}))[0] == free, "None in a call must disable an option"
         model.unload()
         told.unload()
 
 
 @only("cpu")
 async def a_file_may_name_tokens_outside_the_vocabulary(place: Place) -> None:
-    """They end nothing, as in `transformers`; padding by one of them is an error where a row needs it."""
+    """They never end a text, as in `transformers`; padding with one of them is an error if a row needs padding."""
     plain = await _load(place, generation={})
     two = np.concatenate([PROMPT, PROMPT + 9])
     options: dict[str, Any] = {"max_new_tokens": 6}
@@ -140,7 +140,7 @@ async def a_file_may_name_tokens_outside_the_vocabulary(place: Place) -> None:
                 TensorCommonsError, model.generate(two, eos_token_id=later, **options), "pad_token_id", "vocabulary"
             )
             ended = await _new(model, two[:1], eos_token_id=later, **options)
-            assert ended[0] == free[0][: free[0].index(later) + 1], "a row alone needs no padding"
+            assert ended[0] == free[0][: free[0].index(later) + 1], "a single row does not need padding"
         await raises(TensorCommonsError, model.generate(two, pad_token_id=1000, **options), "pad_token_id 1000")
         model.unload()
 
@@ -168,7 +168,7 @@ async def what_a_file_asks_in_vain_is_named_by_the_first_call(place: Place) -> N
 
 
 async def _refusal(model: Model, options: dict[str, Any]) -> str | None:
-    """The message that refuses a call, at most 400 characters."""
+    """Return the error message of a refused call, and assert that it has at most 400 characters."""
     try:
         await model.generate(PROMPT, **options)
     except TensorCommonsError as error:
@@ -178,7 +178,7 @@ async def _refusal(model: Model, options: dict[str, Any]) -> str | None:
 
 @only("cpu")
 async def files_with_values_of_any_kind(place: Place) -> None:
-    """A wrong kind is refused by the call, with the name; the same value in a call as well."""
+    """Values of a wrong type in a file are refused by the call, by name, like the same value in the call."""
     wrong: tuple[Any, ...] = ("a", [], {}, 1.5, -2, True, [[]], [None], ["a"], 2**70, float("nan"), {"a": 1})
     model, seen = await _load(place), 0
     names = sorted(READERS)
@@ -205,10 +205,10 @@ async def lengths_count_as_the_reference_counts_them(place: Place) -> None:
     model = await _load(place)
     assert len((await _new(model, max_length=8))[0]) == 3
     assert len((await _new(model, max_length=8, max_new_tokens=1))[0]) == 1
-    assert len((await _new(model, max_new_tokens=9, max_time=0.0))[0]) == 1, "the time is looked at after a step"
+    assert len((await _new(model, max_new_tokens=9, max_time=0.0))[0]) == 1, "the time must be checked after a step"
     for length in (5, 0):
         await raises(ShapeMismatch, model.generate(PROMPT, max_length=length), "max_length", "5 tokens")
-    assert (await model.generate(PROMPT)).shape == (1, 200), "up to 256 tokens, or to the model's end"
+    assert (await model.generate(PROMPT)).shape == (1, 200), "up to 256 tokens, or the model's maximum"
     model.unload()
 
 
@@ -226,7 +226,7 @@ async def several_texts_for_one_prompt(place: Place) -> None:
 
 
 async def scores_that_are_not_numbers_end_a_text(place: Place) -> None:
-    """Weights that are NaN, and those of a layer, where tokens are chosen on the device or from the scores."""
+    """NaN in the head and in a layer, with tokens chosen on the device and on the host."""
     for name, tensor in (("tiny-llama", "model.norm.weight"), ("tiny-t5", "decoder.final_layer_norm.weight")):
         files = checkpoint(place, name)
         weights = tensors_of(files)

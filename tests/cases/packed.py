@@ -1,4 +1,4 @@
-"""Dtypes smaller than a word: bytes equal NumPy's wherever an element lies in its word, and whatever lies beside it."""
+"""Dtypes smaller than a word: bytes equal to NumPy's for every position in a word and any adjacent values."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ ANY = slice(None)
 
 
 def values(size: int, dtype: str) -> Any:
-    """Numbers that every dtype holds."""
+    """Return numbers that every dtype can represent."""
     drawn = np.random.default_rng(size).uniform(0, 9, size)
     return drawn > 4 if dtype == "bool" else drawn.astype(dtype)
 
 
 def same(actual: Any, expected: Any) -> None:
-    """Equal in dtype, shape and every byte."""
+    """Assert equal dtype, shape and bytes."""
     expected = np.ascontiguousarray(expected)
     assert (actual.dtype, actual.shape) == (expected.dtype, expected.shape)
     assert actual.tobytes() == expected.tobytes(), f"{actual} instead of {expected}"
@@ -67,7 +67,7 @@ async def float32_rounds_to_the_nearest_float16(device: Device) -> None:
     rng = np.random.default_rng(0)
     drawn = rng.uniform(-1, 1, 100_000) * 2.0 ** rng.integers(-30, 17, 100_000)
     halves = np.arange(31743, dtype=np.uint16).view(np.float16).astype(np.float64)
-    between = (halves[:-1] + halves[1:]) / 2  # ties, which float32 holds exactly
+    between = (halves[:-1] + halves[1:]) / 2  # ties, which are exact in float32
     edge = [65519.99, 65520, 1e6, 3e38, np.inf, -np.inf, np.nan, 0.0, -0.0]
     a = np.concatenate([drawn, between, -between, edge]).astype(np.float32)
     with np.errstate(over="ignore"):

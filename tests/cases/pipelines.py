@@ -1,4 +1,4 @@
-"""Pipelines answer as those of `transformers` do: values, shapes and words."""
+"""Pipelines compared with those of `transformers`: values, shapes and words."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ TAGS = {"0": "O", "1": "B-PER", "2": "I-PER"}
 
 
 def seeing(place: Place, case: str, **processing: Any) -> dict[str, bytes]:
-    """A golden's model with an image processor."""
+    """Make the model of a golden with an image processor."""
     config = {"image_processor_type": "ViTImageProcessor", **VIT, **processing}
     return {**checkpoint(place, case), "preprocessor_config.json": json.dumps(config).encode()}
 
 
 def reading(place: Place, case: str, **changes: Any) -> dict[str, bytes]:
-    """A golden's model with the words of the tiny tokenizer, 40 positions, and ``changes`` of its config."""
+    """Make the model of a golden with the tiny tokenizer's vocabulary, 40 positions, and ``changes`` of its config."""
     files, tiny = checkpoint(place, case), files_of(place, "tiny-bert")
     config = {**json.loads(files["config.json"]), "vocab_size": 100, "max_position_embeddings": 40, **changes}
     sizes = {"word_embeddings.weight": 100, "position_embeddings.weight": 40, "predictions.bias": 100}
@@ -43,19 +43,19 @@ def reading(place: Place, case: str, **changes: Any) -> dict[str, bytes]:
 
 
 def files_for(place: Place, task: str, case: str, changes: Mapping[str, Any]) -> dict[str, bytes]:
-    """The checkpoint that a golden of ``task`` was made with."""
+    """Make the checkpoint of a golden of ``task``."""
     return seeing(place, case) if task.startswith("image") else reading(place, case, **changes)
 
 
 def given(inputs: Any) -> Any:
-    """A golden's inputs: {"picture": [height, width]} is a picture."""
+    """Make the inputs of a golden: {"picture": [height, width]} is a picture."""
     if isinstance(inputs, dict) and "picture" in inputs:
         return picture(*inputs["picture"])
     return [given(each) for each in inputs] if isinstance(inputs, list) else inputs
 
 
 def same(actual: Any, wanted: Any, path: str = "") -> None:
-    """``actual`` has the shape, the keys, the words and, within 1e-4, the numbers of ``wanted``."""
+    """Assert that ``actual`` has the structure, keys, words and, within 1e-4, numbers of ``wanted``."""
     if isinstance(wanted, dict):
         assert set(actual) == set(wanted), f"{path}: {sorted(actual)} instead of {sorted(wanted)}"
         for key, value in wanted.items():
@@ -118,7 +118,7 @@ async def answers_as_transformers_answers(place: Place) -> None:
 
 @only("webgpu")
 async def many_inputs_in_batches(place: Place) -> None:
-    """Answers are in order and those of each input alone, whatever the size of the batches."""
+    """Results are in order and equal to those of each input alone, for batches of any size."""
     manager = place.manager()
     words = ["the", "cat", "sat", "on", "mat", "and", "a", "dog", "ran", "to", "red", "house"]
     rng = np.random.default_rng(7)
@@ -173,7 +173,7 @@ async def options_that_are_none(place: Place) -> None:
     for wrong in (None, 5, b"dog", {"text": "dog"}, ["dog", None], [b"dog"], [["dog"]], [("a", "b")]):
         await raises(TensorCommonsError, features(wrong), "not")
     long = await features(["", "the cat sat on the mat " * 500], pooling="none")
-    assert [rows.shape for rows in long] == [(1, 2, 24), (1, 40, 24)], "what the model has no positions for is left out"
+    assert [rows.shape for rows in long] == [(1, 2, 24), (1, 40, 24)], "tokens without positions must be truncated"
     features.close()
     labels = await pipe("text-classification", "BertForSequenceClassification")
     await raises(TensorCommonsError, labels("dog", top_k=0), "top_k")

@@ -15,7 +15,7 @@ from tests.cases.support import INF, NAN, near, numbers, on, refused
 
 
 def _pool(x: Any, kind: str, k: Any, s: Any, p: Any, d: Any, ceil: bool, include: bool = True) -> Any:
-    """On an image padded with NaN, where NaN stands for "nothing"."""
+    """Pool an image padded with NaN, which is ignored."""
     size = []
     for axis in range(2):
         room = x.shape[2 + axis] + 2 * p[axis] - d[axis] * (k[axis] - 1) - 1

@@ -1,4 +1,4 @@
-"""The budget under pressure: models worth several times the limit, used in turn, with results that do not change."""
+"""Memory pressure: models of several times the limit, used in turn, with unchanged results."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ IDS = {
 
 
 def _variants(files: dict[str, bytes], count: int) -> list[dict[str, bytes]]:
-    """Checkpoints of one architecture of which no two have a tensor in common."""
+    """Make checkpoints of one architecture without common tensors."""
     tensors = tensors_of(files)
     return [
         {
@@ -48,7 +48,7 @@ async def _load_all(
 
 
 async def _answers(models: Sequence[tc.Model], inputs: dict[str, Any], rounds: int) -> list[np.ndarray[Any, Any]]:
-    """Every model's hidden state in turn, several times over."""
+    """Run every model in turn, several times; gives the hidden states."""
     found = []
     for _ in range(rounds):
         for model in models:
@@ -73,7 +73,7 @@ async def _under_pressure(
     models = await _load_all(manager, place, sources)
     for entry in list(manager.registry)[::2]:
         if entry.storage.is_resident:
-            entry.storage.origin = None  # these have to be read back before they leave; the others are dropped
+            entry.storage.origin = None  # these have to be read back before their eviction; the others are dropped
     started = time.perf_counter()
     found = await _answers(models, inputs, 2)
     seconds = time.perf_counter() - started
@@ -99,7 +99,7 @@ async def four_real_models_under_a_third_of_what_they_are_worth(place: Place) ->
     from tensorcommons.hub.sources import open_source
 
     source = open_source(f"{place.models}/splade-tiny")
-    async with await source.open(WEIGHTS) as stream:  # weights are not a file that is read whole
+    async with await source.open(WEIGHTS) as stream:  # weights are never read whole
         weights = bytes(await stream.read_exact(stream.size or 0))
     files = {"config.json": await source.read("config.json"), WEIGHTS: weights}
     inputs = {"input_ids": np.array([[101, 7592, 2088, 102]])}
@@ -140,7 +140,7 @@ async def tensors_come_back_bit_for_bit_in_every_dtype(place: Place) -> None:
     manager = place.manager(1)
     rng = np.random.default_rng(0)
     arrays = {name: rng.integers(0, 2, (37, 11)).astype(name) for name in tc.dtypes.ALL}
-    arrays["float32"] = np.frombuffer(rng.bytes(37 * 11 * 4), np.float32).reshape(37, 11)  # NaN payloads and all
+    arrays["float32"] = np.frombuffer(rng.bytes(37 * 11 * 4), np.float32).reshape(37, 11)  # including NaN payloads
     for name, array in arrays.items():
         manager.register_shared_tensor(name, array.shape, place.device.kind, "m", dtype=name, data=array)
     for entry in manager.registry:
@@ -193,7 +193,7 @@ async def a_lost_device_comes_back_with_what_has_an_origin(place: Place) -> None
 
 @only("webgpu")
 async def any_order_of_everything(place: Place) -> None:
-    """The rules that Hypothesis plays in CPython, chosen by a seeded generator, on the real device."""
+    """Run the rules of the state machine on the real device, chosen by a seeded generator."""
     steps = lost = 0
     started = time.perf_counter()
     for seed in range(SEQUENCES):
@@ -212,14 +212,14 @@ async def any_order_of_everything(place: Place) -> None:
             steps += 1
             lost += rule == "lose_the_device"
         world.close()
-        del manager, world  # or its limit would hold for the next one, too
+        del manager, world  # otherwise its limit would apply to the next one
         await let_go()
     print(f"{steps} steps, {lost} lost devices, in {time.perf_counter() - started:.1f} s")
     assert steps >= 100 and lost
 
 
 def with_reserve(usable: int) -> float:
-    """The limit in MB that leaves ``usable`` bytes beside the part that only reads take."""
+    """Return the limit in MB that leaves ``usable`` bytes beside the reserve for reads."""
     return (usable + min(STAGING_RESERVE, usable // 12 * 4)) / MB
 
 

@@ -1,4 +1,4 @@
-"""Profiles of operations on tensors: costs of known shapes, times, and nothing changed by looking."""
+"""Profiles of operations on tensors: costs of known shapes, times, and unchanged results."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ async def a_chain_shows_its_operations_and_broadcast_values_count_once(device: D
     assert sum(each.flops for each in profile.rows) == 3 * 64 * 32, profile.rows
     names = [name for each in profile.rows for name in each.nodes]
     assert [name for name in names if name in ("add", "multiply", "exp")] == ["add", "multiply", "exp"], names
-    if device.kind != "webnn":  # where numbers are values
+    if device.kind != "webnn":  # where scalars are values
         assert sum(each.nbytes for each in profile.rows) == 4 * (2 * 64 * 32 + 32), profile.rows
 
 

@@ -1,4 +1,4 @@
-"""Profiles of models: as many rows as dispatches, whose the rows are, and the same answers."""
+"""Profiles of models: one row per dispatch, the models of each row, and unchanged results."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""Weights made from their names and a picture from its size, the same on every machine: for goldens whose inputs are
-not committed.
+"""Weights made from their names, and pictures from their sizes, equal on every machine, for goldens without committed
+inputs.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import numpy as np
 
 
 def values_of(name: str, shape: tuple[int, ...]) -> np.ndarray[Any, Any]:
-    """Normal numbers; a norm's weights lie around 1: left at ones and zeros they would hide a mistake."""
+    """Return normal numbers, around 1 for weights of norms: ones and zeros would hide mistakes."""
     values = np.random.default_rng(zlib.crc32(name.encode())).standard_normal(shape)
     if len(shape) == 1 and name.endswith("weight"):
         return (1 + 0.1 * values).astype(np.float32)
@@ -19,7 +19,7 @@ def values_of(name: str, shape: tuple[int, ...]) -> np.ndarray[Any, Any]:
 
 
 def picture(height: int, width: int) -> np.ndarray[Any, Any]:
-    """uint8 (height, width, 3): waves that become finer to the right, and sharp edges."""
+    """Return a uint8 picture (height, width, 3) of waves that become finer to the right, and sharp edges."""
     y, x = np.mgrid[:height, :width]
     waves = np.stack([np.sin(x * x / 90), np.sin(y * x / 200), np.cos((x + 2 * y) / 5)], -1)
     tiles = ((x // 7 + y // 5) % 2)[..., None] * np.array([60, 0, -50])

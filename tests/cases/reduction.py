@@ -16,7 +16,7 @@ from tests.cases.support import INF, NAN, agree, near, numbers, on, refused
 
 
 def _logsumexp(x: Any, axis: Any = None, keepdims: bool = False) -> Any:
-    """Two at a time."""
+    """Compute log-sum-exp pairwise."""
     add: Any = np.logaddexp
     if axis is None:
         return add.reduce(np.asarray(x, np.float64).reshape(-1))
@@ -38,7 +38,7 @@ POSITIONS: dict[str, Any] = {"argmax": np.argmax, "argmin": np.argmin}
 
 
 async def _same(tensor: Any, wanted: Any) -> None:
-    """Equal in every element; NumPy's int64 is int32 here."""
+    """Assert equal elements; int64 of NumPy is int32 here."""
     got = await tensor.read()
     assert got.dtype == (bool if np.asarray(wanted).dtype == bool else np.int32), got.dtype
     assert got.shape == np.shape(wanted), f"{got.shape}, expected {np.shape(wanted)}"
@@ -298,7 +298,7 @@ async def running_sums(device: Device) -> None:
 
 
 async def positions_in_long_rows(device: Device) -> None:
-    """Compare by parts; the first of several equal elements is the first of all."""
+    """Positions in parts of long rows: of several equal elements, the first is returned."""
     a = np.floor(numbers(3, 70_001, low=0, high=50)).astype(np.float32)
     a[1, 60_000] = a[1, 40_000] = NAN
     for array in (a, a.T.copy(), a.astype(np.float16), np.nan_to_num(a).astype(np.int32)):
@@ -312,7 +312,7 @@ async def positions_in_long_rows(device: Device) -> None:
 
 @only("webgpu")
 async def as_hardware_does_it(device: Device) -> None:
-    """Several lanes a result, through workgroup memory: a software adapter would not choose that."""
+    """Use several lanes per result, through workgroup memory, which a software adapter would not choose."""
     backend: Any = device.backend
     chosen = backend.adapter
     backend.adapter = replace(chosen, fallback=False)
@@ -321,7 +321,7 @@ async def as_hardware_does_it(device: Device) -> None:
             a = numbers(*shape)
             (x,) = on(device, a)
             for axis in axes:
-                for name in ("sum", "var"):  # of the ways to merge states, the plainest and the longest
+                for name in ("sum", "var"):  # the simplest and the longest way to merge states
                     wanted = REDUCTIONS[name](a.astype(np.float64), axis=axis)
                     near(await getattr(tc, name)(x, axis=axis).read(), wanted, 2e-6)
                 if not isinstance(axis, tuple):

@@ -1,6 +1,6 @@
 """Random graphs: constants, broadcasts, views, products, norms and appends, read by several requests in part.
 
-A :class:`Drawn` is a function of the same arrays each time it is asked, so the same requests can be computed merged,
+A :class:`Drawn` is a function of the same arrays at each call, so the same requests can be computed merged,
 one by one, and by NumPy.
 """
 
@@ -16,14 +16,14 @@ import tensorcommons as tc
 from tensorcommons import Tensor
 from tests.cases.support import numbers
 
-ROWS, WIDE, NARROW = 20, 192, 32  # enough rows and depth that hardware computes a product in parts
-EPS = 0.1  # of norms: rows that hardly vary are not blown up, with their errors
+ROWS, WIDE, NARROW = 20, 192, 32  # enough rows and depth for a split-K product on hardware
+EPS = 0.1  # epsilon of norms: does not magnify rows of nearly equal values, and their errors
 Array = np.ndarray[Any, Any]
 Values = Mapping[str, Any]
 
 
 class Choices:
-    """Random whole numbers of a seed."""
+    """Random integers of a seed."""
 
     def __init__(self, *seed: int) -> None:
         self._rng = np.random.default_rng(seed)
@@ -36,7 +36,7 @@ class Choices:
 
 
 def arrays_of(dtype: str) -> dict[str, Array]:
-    """Inputs of the graphs: two activations, a cache, and weights."""
+    """Draw the inputs of the graphs: two activations, a cache, and weights."""
     made = {
         "x": numbers(ROWS, WIDE), "y": numbers(ROWS, NARROW, seed=1), "cache": numbers(1, 1, ROWS, NARROW, seed=2),
         "table": numbers(50, NARROW, seed=3), "places": numbers(ROWS, NARROW, seed=4),
@@ -99,7 +99,7 @@ NUMPY: Any = _NumPy()
 
 
 class _Tensors:
-    """The same functions on a device."""
+    """The functions of :class:`_NumPy` on a device."""
 
     def __init__(self, given: Values) -> None:
         self._x = given["x"]
@@ -114,12 +114,12 @@ class _Tensors:
         return getattr(tc, name)
 
 
-Step = Callable[[Any, Values, Sequence[Any]], Any]  # of the functions, what is given, and what was made before
+Step = Callable[[Any, Values, Sequence[Any]], Any]  # of the functions, the inputs, and the earlier values
 
 
 @dataclass
 class Drawn:
-    """Steps that each make one value of ``ROWS`` rows, and by request the numbers of those that it reads."""
+    """Steps that each make one value of ``ROWS`` rows, and for each request the indices of the values that it reads."""
 
     steps: list[Step] = field(default_factory=list)
     widths: list[int] = field(default_factory=list)
@@ -127,7 +127,7 @@ class Drawn:
     done: list[str] = field(default_factory=list)
 
     def of(self, given: Values, request: int | None = None) -> list[Any]:
-        """The values that a request reads, or all requests: tensors of tensors, and float64 arrays of arrays."""
+        """Compute the values that one or all requests read: tensors from tensors, float64 arrays from arrays."""
         wanted = self.requests[request] if request is not None else [n for each in self.requests for n in each]
         of: Any = _Tensors(given) if isinstance(given["x"], Tensor) else NUMPY
         made: list[Any] = []
@@ -142,7 +142,7 @@ class Drawn:
 
 
 def drawn(seed: int, requests: int = 3) -> Drawn:
-    """The graph of a seed: a trunk, and for each request some more steps, of which it reads up to three values."""
+    """Draw the graph of a seed: a trunk, and for each request some more steps, of which it reads up to three values."""
     pick, graph = Choices(seed), Drawn()
     graph.add("x", lambda of, given, made: given["x"], WIDE)
     graph.add("y", lambda of, given, made: given["y"], NARROW)
@@ -160,7 +160,7 @@ def drawn(seed: int, requests: int = 3) -> Drawn:
 
 
 def _step(graph: Drawn, pick: Choices) -> None:
-    """One more value, made of earlier ones: the latest more often than others."""
+    """Draw a step on earlier values, more often on recent ones."""
 
     def earlier(width: int) -> int:
         fitting = [number for number, known in enumerate(graph.widths) if known == width]
@@ -225,7 +225,7 @@ def _chain(a: int, b: int, width: int, other: int, number: float, pick: Choices)
 
 
 def _constants(a: int, b: int, width: int, other: int, number: float, pick: Choices) -> tuple[Step, int]:
-    """Equal but for their shapes: the rows, the columns, and the totals of others."""
+    """Draw constants that differ only in shape: the rows, the columns, and the totals of others."""
 
     def step(of: Any, given: Values, made: Sequence[Any]) -> Any:
         totals = [of.sum(of.full((rows, 1), number) * 0.25) for rows in (3, 5)]

@@ -1,4 +1,4 @@
-"""Images in another size. The numbers of PyTorch are in tests/cases/torch_goldens.py; these are the properties."""
+"""Properties of resized images. tests/cases/torch_calls.py compares with PyTorch."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.cases.support import near, numbers, on, refused
 
 
 def _bilinear(x: Any, rows: int, columns: int, align: bool) -> Any:
-    """Interpolate by np.interp, one row and one column after another."""
+    """Interpolate rows, then columns, by np.interp."""
 
     def places(size: int, out: int) -> Any:
         if align:

@@ -1,4 +1,4 @@
-"""Patterns of the rewriter: a rewritten graph gives what its operations give one by one, and was rewritten.
+"""Patterns of the rewriter: a rewritten graph gives the results of its single operations, and was rewritten.
 
 Shapes and formulas are drawn from seeds. Patterns of the first phase may change bits, so they are compared within the
 tolerance of the conformance suite; those of the second phase keep them.
@@ -38,7 +38,7 @@ ACTIVATIONS = ("relu", "gelu", "tanh", "sigmoid")
 
 
 def _seeds(device: Device) -> range:
-    """A software adapter takes seconds to compile a product."""
+    """Return fewer seeds on a software adapter, which takes seconds to compile a product."""
     return range(8 if device.kind == "cpu" else 1 if device.is_software and not device.backend.takes_graphs else 3)
 
 
@@ -47,7 +47,7 @@ def _sizes(rng: np.random.Generator, count: int) -> list[int]:
 
 
 async def _one_by_one(device: Device, tensors: Sequence[Tensor]) -> list[Array]:
-    """Compute each operation by a program of its own, of which there is nothing to rewrite."""
+    """Compute each operation by its own program, which cannot be rewritten."""
     graph, made = Graph([tensor.node for tensor in tensors]), dict[int, Node]()
     for node in graph.nodes:
         over = node.over(tuple(made[id(child)] for child in node.inputs))
@@ -64,7 +64,7 @@ def _forget_programs(device: Device) -> None:
 
 
 async def _rewritten(device: Device, tensors: Sequence[Tensor]) -> tuple[list[Array], list[Any]]:
-    """Compute ``tensors`` by one program; also gives the steps of what ran."""
+    """Compute ``tensors`` by one program; also gives its steps."""
     _forget_programs(device)
     arrays = await tc.read_together(tensors)
     plans = [plan.plan for program in device.programs.values() for plan in program.plans]
@@ -78,9 +78,9 @@ async def _compare(
     tolerance: float = 0,
     rewriting: AbstractContextManager[Any] | None = None,
 ) -> list[Any]:
-    """The tensors that ``make`` makes of the arrays are the same rewritten and one by one; gives the steps that ran.
+    """Compare the tensors that ``make`` builds from the arrays, rewritten and one by one; gives the steps that ran.
 
-    ``rewriting`` changes what the device says of itself meanwhile.
+    ``rewriting`` changes facts of the device for the rewritten run.
     """
     given = on(device, *arrays)
     wanted = await _one_by_one(device, make(*given))
@@ -100,7 +100,7 @@ async def _compare(
 
 
 def _names(steps: Sequence[Any]) -> list[str]:
-    """The operations of steps but for views, in order."""
+    """Return the operations of steps in order, without views."""
     return [step.op.name for step in steps if step.op.view is None]
 
 
@@ -127,7 +127,7 @@ async def norms_of_sums(device: Device) -> None:
         rng = np.random.default_rng(seed)
         for dtype, tolerance in TOLERANCE.items():
             rows, columns = _sizes(rng, 2)
-            columns += 8  # of a few elements the variance may be near 0, which blows up how a sum was rounded
+            columns += 8  # the variance of a few elements may be near 0, which magnifies rounding
             arrays = [drawn(rng, dtype, shape) for shape in ((rows, columns), (rows, columns), (columns,), (columns,))]
             steps = await _compare(device, lambda a, b, w, s: [tc.layer_norm(a + b, w, s)], arrays, tolerance)
             assert _names(steps) == ["layer_norm"], _names(steps)
@@ -168,7 +168,7 @@ async def norms_of_embeddings(device: Device) -> None:
 
 
 def _formula(rng: np.random.Generator, values: Sequence[Any], count: int) -> Any:
-    """A random expression of ``count`` operations, each of the result of the one before."""
+    """Draw an expression of ``count`` operations, each on the result of the previous one."""
     x = values[0]
     is_float = x.dtype.kind == "float"
     for _ in range(count):
@@ -207,7 +207,7 @@ async def chains_of_elementwise_operations(device: Device) -> None:
 async def products_of_one_value_side_by_side(device: Device) -> None:
     for seed in _seeds(device):
         rng = np.random.default_rng(seed)
-        rows, depth, columns = 16, *_sizes(rng, 2)  # each part begins where a binding may
+        rows, depth, columns = 16, *_sizes(rng, 2)  # each part begins at an aligned offset
         columns = 4 * columns
         count, is_active = int(rng.integers(2, 6)), bool(seed % 2)
         shapes = [(rows, depth), *[(columns, depth)] * count, *[(columns,)] * count]
@@ -223,7 +223,7 @@ async def products_of_one_value_side_by_side(device: Device) -> None:
 
 
 def _weight(device: Device, array: Array) -> Tensor:
-    """A tensor that is known by its content, as a model's weight."""
+    """Make a tensor with a content identity, like a weight of a model."""
     data, spec = memoryview(array.reshape(-1).view(np.uint8)), Spec(array.shape, tc.dtypes.float32)
     identity = content_identity(data, array.shape, spec.dtype)
     return Tensor.of_storage(Storage.upload(device, data, "weights", identity, spec=spec), spec)
@@ -238,7 +238,7 @@ async def _read(found: Sequence[tuple[Any, Any]]) -> list[bytes]:
 
 
 async def reuse_points_and_merged_requests(device: Device) -> None:
-    """Two heads compute their common backbone once together, and reuse it one after another."""
+    """Two heads compute their common backbone once if they run together, and reuse it one after another."""
     for seed in _seeds(device):
         rng = np.random.default_rng(seed)
         rows, depth = (2 + size for size in _sizes(rng, 2))

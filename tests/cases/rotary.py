@@ -50,7 +50,7 @@ async def positions_and_partial_rotation(device: Device) -> None:
 
 
 async def through_views(device: Device) -> None:
-    x = numbers(2, 7, 3, 8)  # (batch, sequence, heads, head_dim), as a projection leaves it
+    x = numbers(2, 7, 3, 8)  # (batch, sequence, heads, head_dim), the layout of a projection
     a, cos, sin = on(device, x, *tc.rotary_tables(16, 8))
     heads = tc.permute_dims(a, (0, 2, 1, 3))
     near(await tc.rotary_embedding(heads, cos, sin).read(), _rotate(x.transpose(0, 2, 1, 3), np.arange(7), 8, False))
@@ -69,7 +69,7 @@ async def float16(device: Device) -> None:
 
 
 async def a_rotation_keeps_lengths_and_distances(device: Device) -> None:
-    """The product of a query and a key depends on how far apart they are, and on nothing else."""
+    """The product of a query and a key depends only on the distance of their positions."""
     q, k = numbers(1, 8), numbers(1, 8, seed=1)
     a, b, cos, sin = on(device, q, k, *tc.rotary_tables(2000, 8))
     products = []

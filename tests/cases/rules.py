@@ -1,9 +1,9 @@
-"""Everything a manager can be asked, in any order, against a model of it in plain Python.
+"""Every operation of a manager, in any order, compared with a model of it in plain Python.
 
-The model knows values, holders, grants, turns, views, copies and pins by name. It knows no storages: that twins share
-bytes, that a write parts them, that bytes leave and come back must not be visible in it at all.
+The model has values, holders, grants, turns, views, copies and pins by name. It has no storages: sharing of twins,
+copies on write, evictions and restores must not be visible in it.
 
-:data:`RULES` says for each rule what its arguments are chosen from. Hypothesis chooses in CPython
+:data:`RULES` has for each rule the choices of its arguments. Hypothesis chooses in CPython
 (tests/sharing/test_state_machine.py), a seeded generator in the browser (tests/cases/sharing.py).
 """
 
@@ -61,11 +61,11 @@ RULES: dict[str, dict[str, Sequence[Any]]] = {
     "read": {"number": ANY, "cancel": CANCEL},
     "lose_the_device": {},
 }  # fmt: skip
-USUAL = [rule for rule in RULES if rule != "lose_the_device"] * 2  # what happens more often than a lost device
+USUAL = [rule for rule in RULES if rule != "lose_the_device"] * 2  # more frequent than a lost device
 
 
 def some(shape: Sequence[int], dtype: str = "float32", seed: int = 0) -> np.ndarray[Any, Any]:
-    """Values of any dtype, every bit pattern among them."""
+    """Return values of any dtype, including every bit pattern."""
     rng = np.random.default_rng(seed)
     if dtype == "bool":
         return rng.integers(0, 2, shape).astype(bool)
@@ -77,7 +77,7 @@ def some(shape: Sequence[int], dtype: str = "float32", seed: int = 0) -> np.ndar
 async def cancelled(make: Any, at: int) -> tuple[bool, Any]:
     """Run ``make()`` as a task that is cancelled at its ``at``-th wait. Gives (finished, result or None).
 
-    It may wait for what it started to come to an end, but it must end as cancelled.
+    The task may wait for work that it started, but it must end as cancelled.
     """
     work = make()
     waits = 0
@@ -95,7 +95,7 @@ async def cancelled(make: Any, at: int) -> tuple[bool, Any]:
                         yielded = inner.throw(asyncio.CancelledError())
                     value = yield yielded
             except StopIteration as done:
-                assert at == 0 or waits < at, "it went on after it was cancelled"
+                assert at == 0 or waits < at, "the task continued after its cancellation"
                 return done.value
 
     async def body() -> Any:
@@ -108,7 +108,7 @@ async def cancelled(make: Any, at: int) -> tuple[bool, Any]:
 
 
 def parts_of(whole: Any) -> list[Any]:
-    """A tensor and its views."""
+    """Return a tensor and its views."""
     return [whole, *whole.views.values()]
 
 
@@ -120,14 +120,14 @@ def consistent(manager: TensorSharingManager) -> None:
     for entry in entries:
         assert registry.find(entry.storage.device, entry.storage.identity) is entry
         assert not entry.storage.in_use and not entry.is_written
-        assert entry.names or entry.registered, "an entry that nothing keeps"
+        assert entry.names or entry.registered, "an entry without a holder"
         assert entry.storage.nbytes == entry.spec.nbytes
         tensors = [tensor for tensor in manager.tensors.values() if tensor.entry is entry]
         names = {tensor.name for tensor in tensors}
         assert entry.registered == names and entry.pins <= names | {"test"}
         keys = {part.key for tensor in tensors for part in parts_of(tensor)}
         for held in entry.names.values():
-            assert held, "a holder of nothing"
+            assert held, "a holder without an entry"
             assert {name for name in held if name.startswith(REGISTERED)} <= keys
     for name, tensor in manager.tensors.items():
         assert name == tensor.name and not tensor.is_freed
@@ -135,7 +135,7 @@ def consistent(manager: TensorSharingManager) -> None:
         assert tensor.reference_count == len(tensor.holders) + sum(len(v.holders) for v in tensor.views.values())
     rows = {(row.device, row.identity): row for row in report.tensors}
     assert len(rows) == len(report.tensors) == len(entries)
-    for entry in entries:  # the report is kept up to date entry by entry
+    for entry in entries:  # the report is updated entry by entry
         row = rows[entry.storage.device.kind, entry.storage.identity]
         assert (row.name, row.holders, row.state) == (entry.name, tuple(entry.names), entry.storage.state)
     nbytes = {entry: entry.storage.nbytes for entry in entries}
@@ -169,10 +169,10 @@ class View:
 
 @dataclass(eq=False)
 class Known:
-    """The expected state of a tensor. ``value`` is ``None`` if it went with a lost device.
+    """The expected state of a tensor. ``value`` is ``None`` if it was lost with a device.
 
-    ``content`` is what it was last given as a whole, or ``None`` after a write of a part; ``copied`` the tensor that it
-    is a copy of, and the content then.
+    ``content`` is the last content written as a whole, or ``None`` after a partial write; ``copied`` the tensor
+    that it is a copy of, and its content at that time.
     """
 
     kind: str
@@ -201,7 +201,7 @@ class Known:
 class World:
     """A manager on two devices, the model of it, and a method for each rule.
 
-    ``megabytes`` makes a limit of usable bytes; ``lose`` takes the WebGPU device away.
+    ``megabytes`` converts usable bytes to a limit; ``lose`` loses the WebGPU device.
     """
 
     def __init__(
@@ -217,15 +217,15 @@ class World:
         self.check = check
         self.known: dict[str, Known] = {}
         self.told = 0
-        self.stays: set[str] = set()  # pinned and on its device: it does not leave
+        self.stays: set[str] = set()  # pinned and on its device: it is not evicted
         manager.subscribe(self.hear)
-        for name in "ab":  # twins on a device where a read waits
+        for name in "ab":  # twins on a device with asynchronous reads
             data = some((256,), "float32", 0)
             manager.register_shared_tensor(name, (256,), "webgpu", "m", ["n"], data=data)
             self._expect_register(name, "webgpu", TEXT, data, "m", ["n"])
 
     def hear(self, report: Any) -> None:
-        """A report comes when a change is complete: everything holds already."""
+        """Check the invariants at each report, which follows a complete change."""
         self.told += 1
         assert report.device_bytes <= report.limit_bytes
         assert {row.identity for row in report.tensors} == {entry.storage.identity for entry in self.manager.registry}
@@ -242,7 +242,7 @@ class World:
         assert not self.manager.tensors and not len(self.manager.registry)
 
     async def step(self, rule: str, **arguments: Any) -> None:
-        """One rule, and whether everything agrees after it."""
+        """Run one rule, and check everything after it."""
         if self.known or "number" not in arguments:
             await getattr(self, rule)(**arguments)
         await self.agree()
@@ -272,7 +272,7 @@ class World:
             known = self.known[name] = Known(kind, value, spec[0], spec[1], producer, content=value.tobytes())
         elif known.value is None and value is not None:
             known.value = value
-        for other_name, other in self.known.items():  # data that is given again brings lost twins back
+        for other_name, other in self.known.items():  # registering the data again restores lost twins
             if other.value is None and value is not None and (other.kind, other.shape, other.dtype) == (kind, *spec):
                 other.value = value if self.tensor(other_name).entry.storage.state != "lost" else None
         known.awaited |= set(consumers) - known.consumers
@@ -380,7 +380,7 @@ class World:
             known.awaited.discard(model)
 
     async def attempt(self, known: Known, make: Callable[[], Awaitable[Any]], cancel: int = 0) -> bool:
-        """Run what may be refused, cancelled or have lost its bytes. True if it was done."""
+        """Run an operation that may be refused, be cancelled or have lost its bytes. True if it was done."""
         try:
             return (await cancelled(make, cancel))[0]
         except MemoryBudgetError:
@@ -403,13 +403,13 @@ class World:
         fresh = some(part.size, known.dtype, seed)
         before = await self.peek(name) if known.value is not None else None
         done = await self.attempt(known, lambda: self.tensor(name).views[view].write(fresh), cancel)
-        if done or self.tensor(name).entry.content is None:  # a write of a part that began: nobody knows the content
+        if done or self.tensor(name).entry.content is None:  # a partial write that began: the content is unknown
             known.content = None
         if known.value is None:
             return
         after = known.value.copy()
         after[part.window] = fresh
-        if not done and await self.peek(name) != before:  # cancelled between two rows: each is the old or the new one
+        if not done and await self.peek(name) != before:  # cancelled between two rows: each row is old or new
             mixed = np.frombuffer(await self.peek(name), known.dtype).reshape(known.shape)
             outside = np.ones(known.shape, bool)
             outside[part.window] = False
@@ -420,7 +420,7 @@ class World:
         known.value = after
 
     async def several_at_once(self, number: int, seed: int, other: int) -> None:
-        """A write, a read of another and an eviction, together."""
+        """Write one tensor, read another and evict, concurrently."""
         (name, known), (second, read_of) = self.any_tensor(number), self.any_tensor(other)
         fresh = some(known.shape, known.dtype, seed)
         work: list[Any] = [self.tensor(name).write(fresh), self.tensor(second).read(), self.manager.make_room(KB)]
@@ -457,7 +457,7 @@ class World:
             copy = self._expect_register(target, kind, spec, known.value, known.producer, sorted(known.consumers))
             copy.copied = (known, known.value.tobytes())
         elif is_copy and self.tensor(target).entry.content != self._content(copy):  # type: ignore[arg-type]
-            raise AssertionError("a copy that was not made changed something")
+            raise AssertionError("a refused copy changed something")
 
     def _content(self, known: Known) -> str | None:
         if known.content is None:
@@ -532,10 +532,10 @@ class World:
         await self.lose()
         await device.recover()
 
-    # --- what must hold after each ---
+    # --- invariants after each rule ---
 
     async def peek(self, name: str) -> bytes:
-        """The bytes of a tensor wherever they are, without moving them."""
+        """Return the bytes of a tensor without moving them."""
         storage = self.tensor(name).entry.storage
         if storage.state == "resident":
             return bytes(await storage.device.read(storage.handle, 0, storage.nbytes))
@@ -562,5 +562,5 @@ class World:
                 assert await self.peek(name) == known.value.tobytes()
         pinned = {name for name, known in self.known.items() if known.pinned}
         here = {name for name in pinned if self.tensor(name).entry.storage.is_resident}
-        assert self.stays & pinned <= here, "a pinned tensor left"
+        assert self.stays & pinned <= here, "a pinned tensor was evicted"
         self.stays = here

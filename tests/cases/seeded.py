@@ -1,4 +1,4 @@
-"""Weights that nobody has to commit: random numbers of a tensor's name and shape, equal wherever they are made."""
+"""Weights that are not committed: random numbers by name and shape of a tensor, equal on every machine."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.cases import Place
 from tests.cases.checkpoints import WEIGHTS, files_of, pack
 
 PREFIXES = {"gpt2": "transformer.", "llama": "model.", "qwen2": "model.", "t5": ""}
-#: Standard deviations with which the models do not repeat one token for ever (tests/hub/test_goldens.py).
+#: Standard deviations with which the models do not repeat one token (tests/hub/test_goldens.py).
 SCALES = {
     "shared.weight": 0.1,
     "transformer.wte.weight": 0.1,
@@ -23,11 +23,11 @@ SCALES = {
     "relative_attention_bias.weight": 2.0,
 }
 T5 = ("shared.", "encoder.block.", "encoder.final_", "decoder.block.", "decoder.final_")
-T5_SEED = 6  # one with which T5 writes many tokens, too
+T5_SEED = 6  # T5 generates many distinct tokens with it
 
 
 def weight(name: str, shape: tuple[int, ...]) -> np.ndarray[Any, Any]:
-    """float32. The scales of norms are around 1: left at ones they would hide a mistake."""
+    """Return float32 numbers, around 1 for scales of norms: ones would hide mistakes."""
     seed = zlib.crc32(name.encode())
     rng = np.random.default_rng([seed, T5_SEED] if name.startswith(T5) else seed)
     scale = next((scale for end, scale in SCALES.items() if name.endswith(end)), 0.3)
@@ -37,7 +37,7 @@ def weight(name: str, shape: tuple[int, ...]) -> np.ndarray[Any, Any]:
 
 
 def checkpoint(place: Place, name: str, **changes: Any) -> dict[str, bytes]:
-    """The files of a tiny decoder of tests/goldens; ``changes`` are fields to replace in its ``config.json``."""
+    """Make the files of a tiny decoder of tests/goldens; ``changes`` replace fields of its ``config.json``."""
     files = files_of(place, name)
     config = {**json.loads(files["config.json"]), **changes}
     prefix = PREFIXES[config["model_type"]]

@@ -1,4 +1,4 @@
-"""Models that are larger than the limit, and graphs larger than a program: segments give the bits of the whole."""
+"""Models larger than the limit, and graphs larger than a program: segments give the bits of the whole."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ ENCODERS = (
     "ElectraForTokenClassification", "AlbertModel", "ViTForImageClassification", "Dinov2Model",
 )  # fmt: skip
 PROMPT = np.array([[5, 9, 2, 7, 1]])
-# The share of the weights that fits, and into how many parts what fits is divided.
+# The fraction of the weights that fits, and the number of parts that this room is divided into.
 LIMITS = ((0.8, 2), (0.25, 16))
 
 
 @contextmanager
 def divided(parts: int) -> Iterator[None]:
-    """The room for weights has so many parts in the block."""
+    """Divide the room for weights into this many parts within the block."""
     before, streaming.PARTS = streaming.PARTS, parts
     try:
         yield
@@ -38,7 +38,7 @@ def divided(parts: int) -> Iterator[None]:
 
 
 def _limit(device: Device, usable: float) -> int:
-    """The limit that leaves ``usable`` bytes for anything but reads."""
+    """Return the limit that leaves ``usable`` bytes beside the reserve for reads."""
     return int(usable) if device.kind == "cpu" else int(usable + min(STAGING_RESERVE, usable // 3)) + 16
 
 
@@ -52,13 +52,13 @@ async def _bits(model: Model, inputs: dict[str, Any]) -> dict[str, Any]:
 
 
 async def _same_in_segments(place: Place, files: dict[str, bytes], inputs: dict[str, Any]) -> None:
-    """The bits of a run without a limit under ever smaller ones, which hold at every moment; and again."""
+    """Assert the bits of a run without a limit under ever smaller limits, which are never exceeded."""
     model = await _load(place, files)
     wanted, worth = await _bits(model, inputs), model.manager.report().unique_weight_bytes
     asked = model.request(inputs, None).trace.nodes, model.traces.probe().nodes
     least = max(least_need(place.device, nodes).nbytes for nodes in asked)
     model.manager.close()
-    beside = 0 if place.device.kind == "cpu" else 8192  # what compiled programs keep
+    beside = 0 if place.device.kind == "cpu" else 8192  # for compiled programs
     counts = []
     for share, parts in LIMITS if place.device.kind == "cpu" else LIMITS[:1]:
         with divided(parts):
@@ -85,7 +85,7 @@ async def _encoders(place: Place, *cases: str) -> None:
 
 
 async def _generates(place: Place, name: str, ids: Any, count: int) -> None:
-    """The tokens are those without a limit, and the cache is given back."""
+    """Assert that the tokens are those without a limit, and that the cache is freed."""
     written = []
     for share in (None, 0.5):
         model = await _load(place, decoder(place, name))
@@ -96,7 +96,7 @@ async def _generates(place: Place, name: str, ids: Any, count: int) -> None:
         written.append((await model.generate(ids, max_new_tokens=count, pad_token_id=0)).tolist())
         if not beside or name != "tiny-t5-gated":  # of which it is too much
             assert (model.manager.last_run["segments"] > 1) == (share is not None), (name, share)
-        assert place.device.memory()["activations"] < 1024, "the cache was given back"
+        assert place.device.memory()["activations"] < 1024, "the cache was not freed"
         model.manager.close()
     assert written[0] == written[1], name
 

@@ -1,4 +1,4 @@
-"""Folders of sentence-transformers, against the library: modules, prompts, truncation, similarity."""
+"""Folders of sentence-transformers compared with the library: modules, prompts, truncation, similarity."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ ENCODER = "BertModel null"
 
 
 def files_of_case(goldens: str, case: dict[str, Any]) -> dict[str, bytes]:
-    """A folder in memory: the encoder, the tokenizer, and the files of ``case``."""
+    """Make a folder in memory: the encoder, the tokenizer, and the files of ``case``."""
     entry = json.loads((Path(goldens) / "variants.json").read_text())[ENCODER]
     words, places = 100, 40
     shapes = {
@@ -79,7 +79,7 @@ async def folders_as_sentence_transformers_reads_them(place: Place) -> None:
 
 @shows("bert", "poolings and Dense behind the encoder, on token ids", "its formula")
 async def modules_behind_the_encoder(place: Place) -> None:
-    """Each pooling of a batch with padding on either side, and each Dense of it, in NumPy."""
+    """Compare each pooling of a batch with padding on either side, and each Dense, with NumPy."""
     manager = place.manager()
     ids = np.random.default_rng(0).integers(5, 90, (3, 9))
     left = np.array([[0, 0, 0, 1, 1, 1, 1, 1, 1], [1] * 9, [0] * 8 + [1]])

@@ -1,4 +1,4 @@
-"""Sharing between models, by the bytes and buffers that are really on the device."""
+"""Sharing between models, measured by the bytes and buffers on the device."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ async def _load(place: Place, manager: TensorSharingManager, source: Any, **opti
 
 
 async def _contents(address: str) -> dict[str, int]:
-    """Bytes of each different tensor of a model and its base, read from the files and not by the package's loader."""
+    """Return the bytes of each distinct tensor of a model and its base, read without the loader of the package."""
     source = open_source(address)
     config = json.loads(await source.read("config.json"))
     base = config.get("base_model_name_or_path")
@@ -62,7 +62,7 @@ async def _unique_bytes_and_unloading(place: Place, names: tuple[str, ...]) -> N
     report = manager.report()
     unique = sum({digest: size for name in names for digest, size in contents[name].items()}.values())
     separate = sum(sum(contents[name].values()) for name in names)
-    # A head's files bring the whole base: what it does not read of it (a vocabulary head, say) is not on the device.
+    # The files of a head have the whole base; unused tensors (such as a vocabulary head) are not on the device.
     weights, buffers = device.memory()["weights"], device.backend.live_buffers()
     print(f"{len(names)} models: {weights:,} weight bytes on the device, {real_bytes(device):,} in {buffers} buffers")
     print(f"  separate copies: {report.separate_weight_bytes:,}; saved {report.saved_bytes:,}")
@@ -116,7 +116,7 @@ async def a_hundred_rounds_of_a_head(place: Place) -> None:
         del head
         await let_go()
         counts.append(held(device))
-    counts = counts[20:]  # the second run takes over what the base has in common with the first, and is run twice then
+    counts = counts[20:]  # the second run reuses what it has in common with the first, and then runs twice
     assert all(count == counts[0] for count in counts), {str(count) for count in counts}
     base.unload()
 
@@ -207,7 +207,7 @@ def _allocations(device: Device, watch: Callable[[int], object]) -> Iterator[Non
 
 
 async def _alone(place: Place, inputs: dict[str, Any]) -> Any:
-    """The pooler's output of tiny-bert in a manager of its own."""
+    """Compute the pooler output of tiny-bert in a separate manager."""
     model = await _load(place, place.manager(), f"{place.tiny}/tiny-bert")
     result = await (await model(**inputs))["pooler_output"].read()
     model.unload()
@@ -313,7 +313,7 @@ async def five_models_in_one_run(place: Place) -> None:
     alone = [await run(model) for model in models]
     together, last = await run(*models)
     for (single,), result in zip((arrays for arrays, _ in alone), together, strict=True):
-        assert all(np.array_equal(single[name], result[name]) for name in single), "not the same bits"
+        assert all(np.array_equal(single[name], result[name]) for name in single), "the bits differ"
     own = sum(stats["executed"] - backbone["executed"] for _, stats in alone)
     each = [stats["executed"] for _, stats in alone]
     print(f"nodes: backbone {backbone['executed']}, models alone {each}, together {last['executed']}")
@@ -327,7 +327,7 @@ async def five_models_in_one_run(place: Place) -> None:
 
 
 async def inputs_are_prepared_once_a_run(place: Place) -> None:
-    """Models that take inputs alike prepare them once; an unloaded one is refused all the same."""
+    """Models with equal input handling prepare inputs once; an unloaded model is still refused."""
     manager = place.manager(activation_cache=False)
     models = [await _load(place, manager, f"{place.tiny}/tiny-head") for _ in range(3)]
     inputs, others = _ids(2, 7), _ids(2, 7)
@@ -336,7 +336,7 @@ async def inputs_are_prepared_once_a_run(place: Place) -> None:
         results = await manager.run_together([(model, inputs) for model in models])
         assert counted.call_count == 1
         await manager.run_together([(models[0], inputs), (models[1], dict(inputs)), (models[2], others)])
-        assert counted.call_count == 3  # the same arrays in another mapping are the same
+        assert counted.call_count == 3  # the same arrays in another mapping
     wanted = await (await models[0](**inputs))["logits"].read()
     for result in results:
         assert np.array_equal(await result["logits"].read(), wanted)
@@ -385,11 +385,14 @@ async def one_call_into_javascript_a_run(place: Place) -> None:
 
 
 async def a_model_over_the_budget_changes_nothing(place: Place) -> None:
-    device, limit = place.device, 0.12 if place.device.kind == "cpu" else 0.15  # of others a part is for reads
+    device, limit = (
+        place.device,
+        0.12 if place.device.kind == "cpu" else 0.15,
+    )  # a part of other devices is reserved for reads
     manager = place.manager(max_memory_mb=limit)
     small = await _load(place, manager, f"{place.tiny}/tiny-bert")
     for entry in manager.registry:
-        entry.pin("test")  # or the model that is there would make way
+        entry.pin("test")  # otherwise the loaded model would be evicted
     before = held(device), manager.report()
     files = files_of(place, "tiny-bert")
     changed = {name: array + np.float32(1) for name, array in tensors_of(files).items()}
@@ -399,7 +402,7 @@ async def a_model_over_the_budget_changes_nothing(place: Place) -> None:
     after = manager.report()
     assert held(device) == before[0] and (after.models, after.tensors) == (before[1].models, before[1].tensors)
     assert device.total <= after.limit_bytes
-    head = await _load(place, manager, f"{place.tiny}/tiny-head")  # 6 KB more: the base is there
+    head = await _load(place, manager, f"{place.tiny}/tiny-head")  # 6 KB more: the base is loaded
     head.unload()
     small.unload()
 

@@ -1,4 +1,4 @@
-"""WebGPU devices with lower limits than the adapter has: those of every device, or far lower ones."""
+"""WebGPU devices with lower limits than those of the adapter: the defaults of WebGPU, or far lower ones."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import tensorcommons as tc
 from tensorcommons import Device, Devices
 from tensorcommons.backends.webgpu.backend import WebGPUBackend
 
-# Lower than any device's: obeyed by the package, not by the browser.
+# Lower than those of any device: enforced by the package, not by the browser.
 SMALL = {"maxStorageBufferBindingSize": 8192, "maxBufferSize": 32768, "maxStorageBuffersPerShaderStage": 8}
-# The adapter says that it has what every adapter has, and the browser holds its device to that.
+# The adapter reports the default limits, and the browser enforces them.
 DEFAULT_LIMITS = """
 (() => {
   const request = navigator.gpu.requestAdapter.bind(navigator.gpu);
@@ -32,7 +32,7 @@ HONEST = "navigator.gpu.requestAdapter = navigator.gpu.honest; undefined"
 
 
 async def open_devices(limits: str = "") -> Devices:
-    """A WebGPU device first: with what its adapter has, or with "default" or "small" limits."""
+    """Open a WebGPU device first, with the limits of its adapter, or with "default" or "small" limits."""
     if limits == "default":
         from pyodide.code import run_js
 
@@ -47,13 +47,13 @@ async def open_devices(limits: str = "") -> Devices:
 
 
 def lower(device: Device, limits: dict[str, int]) -> None:
-    """Have ``device`` obey lower limits from now on."""
+    """Lower the limits of ``device`` from now on."""
     cast(WebGPUBackend, device.backend).bridge.lower(limits)
 
 
 @contextmanager
 def lowered(device: Device, **limits: int) -> Iterator[None]:
-    """Have ``device``, which holds nothing yet, obey lower limits in the block."""
+    """Lower the limits of ``device``, which must be empty, within the block."""
     bridge: Any = cast(WebGPUBackend, device.backend).bridge
     before, largest = dict(bridge.limits), bridge.proxy.bufferBytes
     bridge.lower(limits)

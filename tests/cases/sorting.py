@@ -1,4 +1,4 @@
-"""Order along an axis: ties, NaN, both directions, rows of one part and of many."""
+"""Sorting along an axis: ties, NaN, both directions, rows of one part and of many."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ DTYPES = ("float32", "float16", "int32", "uint32", "bool")
 
 
 def _values(*shape: int, dtype: str = "float32", seed: int = 0) -> Any:
-    """Few different values, so that there are ties."""
+    """Draw from few distinct values, so that there are ties."""
     drawn = np.random.default_rng([seed, *shape]).integers(-20, 20, shape)
     return (drawn % 2 == 0) if dtype == "bool" else (np.abs(drawn) if dtype == "uint32" else drawn).astype(dtype)
 
 
 def _order(a: Any, descending: bool = False) -> Any:
-    """Positions along the last axis, one row after another in Python."""
+    """Sort positions along the last axis, row by row in Python."""
     rows = []
     for row in a.reshape(-1, a.shape[-1]) if a.size else ():
 

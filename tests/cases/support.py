@@ -1,4 +1,4 @@
-"""Comparing a device with NumPy in float64."""
+"""Comparison of a device with NumPy in float64."""
 
 from __future__ import annotations
 
@@ -13,27 +13,27 @@ import tensorcommons as tc
 from tensorcommons import Device
 
 NAN, INF = float("nan"), float("inf")
-NO_SHAPES: tuple[Any, ...] = ((1.5, 2), (-1, 3), "ab", None, ((1, 2),), (1, 2, 3))  # of a batch of texts
+NO_SHAPES: tuple[Any, ...] = ((1.5, 2), (-1, 3), "ab", None, ((1, 2),), (1, 2, 3))  # for a batch of texts
 
 
 def largest_buffer(device: Device) -> int:
-    """Bytes of the largest buffer that a WebGPU adapter claims to give a kernel; some allow larger ones for copies."""
-    limits = cast(Any, device.backend).bridge.proxy.device.limits  # device.limits are those that the package keeps to
+    """Return the bytes of the largest buffer that a WebGPU adapter allows in a kernel; copies may allow more."""
+    limits = cast(Any, device.backend).bridge.proxy.device.limits  # device.limits are those that the package observes
     return min(int(limits.maxBufferSize), int(limits.maxStorageBufferBindingSize))
 
 
 def numbers(*shape: int, seed: int = 0, low: float = -2.0, high: float = 2.0) -> np.ndarray[Any, Any]:
-    """Float32 numbers without a pattern that a wrong stride could hide behind."""
+    """Return float32 numbers without a pattern that would hide a wrong stride."""
     return np.random.default_rng([seed, *shape]).uniform(low, high, shape).astype(np.float32)
 
 
 def on(device: Device, *arrays: Any) -> Any:
-    """The arrays as a list of tensors."""
+    """Convert the arrays to a list of tensors."""
     return [tc.asarray(array, device=device) for array in arrays]
 
 
 def near(actual: Any, expected: Any, tolerance: float = 1e-5) -> None:
-    """Same shape, NaN and infinities where float32 has them, the rest within ``tolerance`` of the expected norm."""
+    """Assert the shape, NaN and infinities as in float32, and the rest within ``tolerance`` of the expected norm."""
     assert actual.shape == np.shape(expected), f"shape {actual.shape}, expected {np.shape(expected)}"
     with np.errstate(over="ignore"):
         wanted = np.asarray(expected, np.float64).astype(np.float32).astype(np.float64)
@@ -49,7 +49,7 @@ def near(actual: Any, expected: Any, tolerance: float = 1e-5) -> None:
 async def agree(
     device: Device, function: Callable[..., Any], reference: Callable[..., Any], *arrays: Any, tolerance: float = 1e-5
 ) -> None:
-    """``function`` of the arrays on ``device`` is what ``reference`` of them in float64 is."""
+    """Assert that ``function`` of the arrays on ``device`` agrees with ``reference`` in float64."""
     result = await function(*on(device, *arrays)).read()
     assert result.dtype == np.float32
     with np.errstate(all="ignore"):
@@ -57,19 +57,19 @@ async def agree(
 
 
 async def raises(error: type[Exception], work: Awaitable[Any], *words: str) -> Any:
-    """Awaiting ``work`` raises ``error``, with a message that holds ``words``. Gives the exception."""
+    """Assert that awaiting ``work`` raises ``error`` with ``words`` in its message. Gives the exception."""
     try:
         await work
     except tc.errors.TensorCommonsError as complaint:
         text = str(complaint)
         if not isinstance(complaint, error) or not all(word in text for word in words):
             raise AssertionError(f"not {error.__name__} with {words}: {complaint!r}") from complaint
-        return complaint.with_traceback(None)  # its frames hold tensors
+        return complaint.with_traceback(None)  # its frames refer to tensors
     raise AssertionError(f"no {error.__name__} was raised")
 
 
 def refused(device: Device, error: type[Exception], function: Callable[[], Any]) -> Exception:
-    """``function`` raises ``error``, of the package's own, and takes no memory."""
+    """Assert that ``function`` raises ``error``, of the package, and allocates nothing."""
     before = device.total, device.backend.live_buffers()
     caught = None
     try:
@@ -78,13 +78,13 @@ def refused(device: Device, error: type[Exception], function: Callable[[], Any])
         caught = complaint
     assert type(caught) is error, f"{caught!r} instead of {error.__name__}"
     assert len(str(caught)) > 10
-    assert (device.total, device.backend.live_buffers()) == before, "a refused op took memory"
+    assert (device.total, device.backend.live_buffers()) == before, "a refused op allocated memory"
     return caught
 
 
 @contextmanager
 def warnings_of(name: str) -> Iterator[list[str]]:
-    """The warnings of the logger ``name`` in the block."""
+    """Record the warnings of the logger ``name`` within the block."""
     heard: list[str] = []
     handler, logger = logging.Handler(logging.WARNING), logging.getLogger(name)
     handler.emit = lambda record: heard.append(record.getMessage())  # type: ignore[method-assign]

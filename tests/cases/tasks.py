@@ -1,4 +1,4 @@
-"""Pipelines of heads and images, with tiny random models: what they show is what the logits say."""
+"""Pipelines of heads and images, with tiny random models: results that follow from the logits."""
 
 from __future__ import annotations
 

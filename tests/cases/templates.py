@@ -1,4 +1,4 @@
-"""Chat templates of strangers: such as ask for too much, such as look for a way out, and random ones."""
+"""Untrusted chat templates: excessive ones, attempts to escape the sandbox, and random ones."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tests.cases import Place, only
 
 _DOUBLED = "{{% set ns = namespace(x={}) %}}{{% for i in range(60) %}}{{% set ns.x = {} %}}{{% endfor %}}{{{{ {} }}}}"
 
-#: Each would take minutes, or gigabytes.
+#: Each would take minutes or gigabytes.
 TOO_MUCH = (
     *(
         "{% set x = 'a' * 1000000 %}{% for i in range(200) %}{% set y = " + use + " %}{% endfor %}"
@@ -75,7 +75,7 @@ TOO_MUCH = (
     "{{ '%(a)s%(a)s' * 1000 % {'a': 'x' * 100000} }}",
     "x" * 300_000,
 )
-#: Each nests deeper than a parser or a compiler goes.
+#: Each is nested too deeply for a parser or a compiler.
 TOO_DEEP = (
     *("{{ " + first * 41 + "1" + last * 41 + " }}" for first, last in ("()", "[]")),
     "{{ " + "(" * 5000 + "1" + ")" * 5000 + " }}",
@@ -185,7 +185,7 @@ _NAMES = (
 
 
 def expression(rng: Random, depth: int, *, greedy: bool) -> str:
-    """A random expression; a ``greedy`` one has large numbers in it."""
+    """Draw an expression; a ``greedy`` one has large numbers."""
 
     def inner() -> str:
         return expression(rng, depth - 1, greedy=greedy)
@@ -202,7 +202,7 @@ def expression(rng: Random, depth: int, *, greedy: bool) -> str:
                 lambda: f"({inner()} | {rng.choice(_FILTERS)})",
                 lambda: f"({inner()} is {rng.choice(_TESTS)})",
                 lambda: f"({inner()}).{rng.choice(_METHODS)}",
-                # Of a literal number a slice is undefined where Jinja computes it while compiling: not compared.
+                # Slices of literal numbers are undefined when Jinja folds constants: not compared.
                 lambda: (
                     f"({rng.choice((*_NAMES, 'm(n)'))})[{rng.choice(['0', '1:', '::-1', ':2', repr('role'), inner()])}]"
                 ),
@@ -218,7 +218,7 @@ def expression(rng: Random, depth: int, *, greedy: bool) -> str:
 
 
 def template(rng: Random, *, greedy: bool = False, depth: int = 3) -> str:
-    """A random template of statements and expressions."""
+    """Draw a template of statements and expressions."""
 
     growth = ("ns.v ~ ns.v", "[ns.v, ns.v]") if greedy else ("ns.v ~ 'c'", "[ns.v, 1]")
 
@@ -259,7 +259,7 @@ def template(rng: Random, *, greedy: bool = False, depth: int = 3) -> str:
 
 @only("webgpu")
 async def templates_that_ask_for_too_much_are_stopped(place: Place) -> None:
-    """In Pyodide too, where Python that goes too deep can end the interpreter."""
+    """Pyodide, where deep recursion can crash the interpreter."""
     from tensorcommons.hub import template_sandbox
 
     steps = template_sandbox.STEPS

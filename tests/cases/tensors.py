@@ -1,4 +1,4 @@
-"""Tensors besides their numbers: dtypes that travel unchanged, several results at once, the end of its bytes."""
+"""Tensors apart from their numbers: unchanged dtypes, several results at once, and release."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ async def released_twice_and_used_after(device: Device) -> None:
 
 
 async def equal_numbers_do_not_share_a_release(device: Device) -> None:
-    """Small arrays are known by their content; releasing one must not end another."""
+    """Small arrays are identified by content; releasing one must not release another."""
     a, b = on(device, numbers(5), numbers(5))
     near(await (a + 1).read(), numbers(5) + 1)
     a.release()
@@ -134,7 +134,7 @@ async def the_same_op_many_times_stays_flat(device: Device) -> None:
         x = await (x * 0.5 + 1).realize()
         gc.collect()
         counts.append(held(device))
-    counts = counts[2:]  # from the second run on, the output that nobody needs any more waits for the next
+    counts = counts[2:]  # from the second run on, an unused output stays in the pool
     assert all(count == counts[0] for count in counts), counts
 
 
@@ -209,7 +209,7 @@ NUMPY_CALLS: tuple[Callable[[tc.Tensor, tc.Tensor], Any], ...] = (
 
 
 async def numpy_never_makes_an_array_of_tensors(device: Device) -> None:
-    """On the CPU device it gets the values, also of what is not computed yet; elsewhere a TypeError names the way."""
+    """NumPy gets the values on the CPU device, computed or not; elsewhere a TypeError names the alternative."""
     x, y = on(device, np.array([1, 2], np.float32), np.array([3, 4], np.float32))
     a, b = await tc.read_together([x, y])
     for number, call in enumerate(NUMPY_CALLS):
@@ -238,7 +238,7 @@ def _numpy_refuses(call: Callable[..., Any], *arguments: Any) -> Exception:
     try:
         made = call(*arguments)
     except Exception as complaint:
-        return complaint.with_traceback(None)  # its frames hold tensors
+        return complaint.with_traceback(None)  # its frames refer to tensors
     raise AssertionError(f"NumPy made {made!r}")
 
 
@@ -277,7 +277,7 @@ async def a_kind_stands_for_the_device_that_was_opened_last(device: Device) -> N
 
 
 async def nothing_is_not_moved(device: Device) -> None:
-    """Tensors without elements through every way that bytes go; the harness counts the calls that move none."""
+    """Tensors without elements take every path of bytes; the harness counts calls that move none."""
     (empty, x) = on(device, np.zeros((0, 3), np.float32), numbers(4, 3))
     assert (await empty.read()).shape == (0, 3)
     for made in (

@@ -1,4 +1,4 @@
-"""The time limit of a case, the same under CPython and in a browser, and a description of what a case waits for."""
+"""Time limit of a case, equal under CPython and in a browser, and a description of pending awaits."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ import types
 from collections.abc import Coroutine, Iterable, Iterator
 from typing import Any, TypeVar
 
-SECONDS = 180  # of a case; a fault ends in a report, not in a run that hangs
-LONG_SECONDS = 900  # of a case that only `make long` runs
-CLEANUP_SECONDS = 5  # for a cancelled case to release what it holds
+SECONDS = 180  # per case; a fault ends in a report instead of a hanging run
+LONG_SECONDS = 900  # per case that only `make long` runs
+CLEANUP_SECONDS = 5  # for a cancelled case to release its resources
 
 T = TypeVar("T")
 
 
 async def within(seconds: float, work: Coroutine[Any, Any, T]) -> T:
-    """Result of ``work``, which is cancelled after that time.
+    """Return the result of ``work``, which is cancelled after that time.
 
     Raises:
-        TimeoutError: it took longer; the message has the stacks of all tasks that were pending.
+        TimeoutError: the work took longer; the message has the stacks of all pending tasks.
     """
     task = asyncio.ensure_future(work)
     try:
@@ -36,7 +36,7 @@ async def within(seconds: float, work: Coroutine[Any, Any, T]) -> T:
 
 
 def pending_stacks(tasks: Iterable[asyncio.Task[Any]]) -> str:
-    """The stack of each task down to what its innermost coroutine awaits."""
+    """Describe the stack of each task down to what its innermost coroutine awaits."""
     return "\n".join(f"{task.get_name()}:\n{_stack(task.get_coro())}" for task in tasks)
 
 
@@ -46,7 +46,7 @@ def _stack(coroutine: Any) -> str:
 
 
 def _chain(awaitable: Any) -> Iterator[Any]:
-    """A coroutine, what it awaits, what that awaits, and so on."""
+    """Yield a coroutine, the object that it awaits, and so on."""
     while awaitable is not None:
         yield awaitable
         following = _of(awaitable, "await", "yieldfrom")
@@ -58,6 +58,6 @@ def _chain(awaitable: Any) -> Iterator[Any]:
 
 
 def _of(awaitable: Any, *names: str) -> Any:
-    """An attribute that coroutines, generators and async generators have under prefixes of their own."""
+    """Get an attribute whose prefix differs between coroutines, generators and async generators."""
     found = (getattr(awaitable, f"{prefix}_{name}", None) for prefix in ("cr", "gi", "ag") for name in names)
     return next((each for each in found if each is not None), None)

@@ -1,5 +1,5 @@
-"""Calls of ``torch.nn.functional``, as data. ``scripts/functional_goldens.py`` makes them in PyTorch and keeps what
-comes out; tests/cases/functional.py makes the very same ones, parameters by name, of ``tensorcommons.nn.functional``.
+"""Calls of ``torch.nn.functional``, as data. ``scripts/functional_goldens.py`` runs them in PyTorch and stores the
+results; tests/cases/functional.py runs the same calls of ``tensorcommons.nn.functional``, with parameters by name.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Call:
-    """``function(*operands, **options)``; arrays are NumPy's, class numbers int64 as PyTorch wants them."""
+    """``function(*operands, **options)``; arrays are those of NumPy, class numbers int64 as PyTorch requires."""
 
     function: str
     operands: tuple[Any, ...]
@@ -123,7 +123,7 @@ for _lead in ((), (3,), (2, 1, 3)):  # one query, a batch without heads, two axe
 for _shapes in (((2, 4), (1, 4)), ((1, 4), (2, 4)), ((2, 4), (2, 1)), ((2, 1), (2, 4)), ((2, 4), (4,)), ((4,), (2, 4))):
     _few = [_numbers(*_lead, rows, 8) for _lead, rows in zip((*_shapes, _shapes[1]), (5, 7, 7), strict=True)]
     _add("scaled_dot_product_attention", *_few)
-_nothing = np.where(np.arange(5)[:, None] % 2, np.arange(7) < 3, False)  # every second query sees no key
+_nothing = np.where(np.arange(5)[:, None] % 2, np.arange(7) < 3, False)  # every second query has no key
 for _mask in (_nothing, np.where(_nothing, 0, -np.inf).astype(np.float32), _nothing[:, :1], np.zeros((1, 7), bool)):
     _add("scaled_dot_product_attention", _q4, _k4, _v4, attn_mask=_mask)
     _add("scaled_dot_product_attention", _q4[0], _k4[0], _v4[0], attn_mask=_mask)

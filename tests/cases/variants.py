@@ -1,5 +1,5 @@
-"""Configurations that files have beside the usual ones, against `transformers`: tied and untied heads, heads of
-decoders, fields that are left out, null, or of another value than usual.
+"""Less common configurations compared with `transformers`: tied and untied heads, heads of
+decoders, and fields that are missing, null, or have unusual values.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ def _goldens(place: Place) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def checkpoint(place: Place, name: str) -> dict[str, bytes]:
-    """The files of a golden's model."""
+    """Make the files of the model of a golden."""
     return checkpoint_of(_goldens(place)[0][name])
 
 
 def names_of(place: Place, model_type: str) -> list[str]:
-    """The goldens of a model type."""
+    """Return the names of the goldens of a model type."""
     table = _goldens(place)[0]
     return [name for name in table if name != "fields" and table[name]["config"]["model_type"] == model_type]
 
@@ -51,7 +51,7 @@ async def _agree(place: Place, model_type: str) -> None:
             for key, wanted in mine.items():
                 given = await out[key].read()
                 if counts is not None and wanted.shape[:2] == counts.shape:
-                    given, wanted = given[counts], wanted[counts]  # what is at padding means nothing
+                    given, wanted = given[counts], wanted[counts]  # values at padding are undefined
                 near(given, wanted, 1e-4)
         except AssertionError as error:
             error.add_note(name)

@@ -1,4 +1,4 @@
-"""The pipelines that write, with SmolLM2's tokenizer and chat template over a tiny model: they need JavaScript."""
+"""Pipelines of generation with SmolLM2's tokenizer and chat template over a tiny model; they need JavaScript."""
 
 from __future__ import annotations
 

@@ -233,7 +233,7 @@ async def test_releasing_a_model_ends_all_its_holds_and_no_other(manager):
 
 
 async def test_a_model_and_a_tensor_may_use_one_name_for_the_same_bytes(manager):
-    """Covers a weight ``w`` of model m and a registered tensor ``w`` with the same content, held by m."""
+    """A weight ``w`` of model m and a registered tensor ``w`` with the same content, held by m."""
     device = manager.devices.cpu
     data = some((4,))
     weight = manager.registry.intern(
@@ -329,7 +329,7 @@ async def test_a_write_that_does_not_fit_changes_nothing(manager, bad):
 
 
 async def test_two_partial_writes_never_get_one_identity(manager):
-    """Covers two tensors of one content that are both written in part: two contents, two entries."""
+    """Two tensors of one content that are both written in part: two contents, two entries."""
     a = manager.register_shared_tensor("a", (8,), "cpu", "m", data=some((8,)))
     va = a.create_view("va", (0,), (2,))
     await va.write([1, 2])
