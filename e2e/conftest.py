@@ -1,6 +1,6 @@
-"""Fixtures of all browser tests: the built site on a local server, one real browser, a fresh context a test.
+"""Fixtures of all browser tests: the built site on a local server, one real browser, a fresh context per test.
 
-`TENSORCOMMONS_SITE=folder` tests a site that was built elsewhere; `TENSORCOMMONS_BROWSER` picks the browser.
+`TENSORCOMMONS_SITE=folder` tests a site that was built elsewhere; `TENSORCOMMONS_BROWSER` selects the browser.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ if TYPE_CHECKING:
 __all__ = ["lab"]
 
 FAILED = pytest.StashKey[bool]()
-#: For browsers of pages that live for a test or two: V8's optimizing compiler takes 2 of the 6 seconds of CPU of a
-#: start, and such a page is closed before it pays. The lab's browser, which runs for minutes, has it.
-NO_OPTIMIZING = "--js-flags=--no-wasm-tier-up --no-wasm-dynamic-tiering"  # the first alone changes nothing
-# Files that take minutes, the longest first: a worker takes the next file, and none should begin such a one last.
+#: For browsers whose pages serve one or two tests: V8's optimizing compiler takes 2 of the 6 seconds of CPU of a
+#: start, which pays only in the browser of the lab, which runs for minutes.
+NO_OPTIMIZING = "--js-flags=--no-wasm-tier-up --no-wasm-dynamic-tiering"  # the first alone has no effect
+# Files that take minutes, the longest first: a worker takes the next file, and none should begin a long one last.
 LONGEST_FIRST = (
     "models/test_models.py",
     "ops/test_ops.py",
@@ -43,7 +43,7 @@ LONGEST_FIRST = (
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put the longest files first behind those of tests/, which keep their order."""
+    """Move the longest files to the front, after those of tests/, which keep their order."""
     folder = Path(__file__).parent
 
     def place(item: pytest.Item) -> int:
@@ -57,7 +57,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Note on the test that it failed: fixtures replace what it shared with others."""
+    """Record on the test that it failed, so that fixtures replace the objects that it shared."""
     report = yield
     if report.failed:
         item.stash[FAILED] = True
@@ -69,27 +69,27 @@ def site_folder() -> Path:
     """The folder that `make site` built."""
     folder = Path(os.environ.get("TENSORCOMMONS_SITE", paths.SITE))
     if not (folder / "manifest.json").is_file():
-        pytest.fail(f"{folder} holds no built site: run 'make site' first")
+        pytest.fail(f"{folder} has no built site: run 'make site' first")
     return folder
 
 
 @pytest.fixture(scope="session")
 def site(site_folder: Path) -> Iterator[str]:
-    """The URL of the site, served under the strict policy, with a slash at the end."""
+    """The URL of the site, served under the strict policy, with a trailing slash."""
     with serve(site_folder) as url:
         yield url
 
 
 @pytest.fixture(scope="session")
 def playwright() -> Iterator[Playwright]:
-    """Playwright itself, for tests that launch a browser of their own."""
+    """Playwright, for tests that launch their own browser."""
     with sync_playwright() as running:
         yield running
 
 
 @pytest.fixture(scope="session")
 def launch(playwright: Playwright) -> Callable[..., Browser]:
-    """Launch a browser with WebGPU and WebNN switched on, and more flags."""
+    """Launch a browser with WebGPU and WebNN enabled, and more flags."""
 
     def launched(*flags: str) -> Browser:
         found = find_browser()
@@ -102,7 +102,7 @@ def launch(playwright: Playwright) -> Callable[..., Browser]:
 
 @pytest.fixture(scope="session")
 def browser(launch: Callable[..., Browser]) -> Iterator[Browser]:
-    """The browser of a worker's tests of the page."""
+    """The browser for tests of the page, one per worker."""
     launched = launch(NO_OPTIMIZING)
     yield launched
     launched.close()

@@ -1,4 +1,4 @@
-"""The half of the lab that runs in the browser: called from the page's JavaScript, answers in JSON."""
+"""The part of the lab that runs in the browser: called from the page's JavaScript, with results in JSON."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ _places: dict[str, Any] = {}
 
 
 async def open(origin: str) -> None:  # noqa: A001
-    """Open the devices; WebGPU and WebNN must be there."""
+    """Open the devices, which must include WebGPU and WebNN."""
     global ready
     for kind in ("webgpu", "webnn"):
         devices = await tc.open_devices(prefer=[kind, "cpu"])
         assert devices.opened[0].kind == kind, devices.missing
         _places[kind] = Place(devices, f"{origin}/models", f"{origin}/tiny", f"{origin}/faulty", "/lab/tests/goldens")
     gc.collect()
-    gc.freeze()  # the modules of the package and of NumPy: every case collects garbage twice
+    gc.freeze()  # excludes the package and NumPy from collections, of which every case runs two
     ready = True
 
 
 async def case(name: str, kind: str) -> str:
-    """Run a case on that kind of device; {"value": the lines it printed} or {"error": traceback}."""
+    """Run a case on that kind of device; gives {"value": printed lines} or {"error": traceback}."""
 
     async def work() -> list[str]:
         with contextlib.redirect_stdout(io.StringIO()) as printed:
@@ -45,7 +45,7 @@ async def case(name: str, kind: str) -> str:
 
 
 async def snippet(source: str, values: str, kind: str, limit: float) -> str:
-    """Run ``source`` within ``limit`` seconds; {"value": its last expression} or {"error": traceback}."""
+    """Run ``source`` within ``limit`` seconds; gives {"value": its last expression} or {"error": traceback}."""
 
     async def work() -> Any:
         from pyodide.code import eval_code_async

@@ -1,8 +1,8 @@
-"""The lab: one page of a real browser with Pyodide, the built wheel and WebGPU, in which tests run any Python.
+"""The lab: one page of a real browser with Pyodide, the built wheel and WebGPU, in which tests run Python.
 
-The page is bare and comes from the test's own server, without a Content-Security-Policy: nobody registers the
-package's JavaScript, so it is loaded from the wheel (the demo's worker takes the other way). tests/cases and
-tests/goldens lie in Pyodide's file system, so the very functions that CPython runs on NumPy run here on WebGPU.
+The page is minimal and comes from the test's server, without a Content-Security-Policy: the package's JavaScript is not
+registered, so it is loaded from the wheel (the demo's worker registers it). tests/cases and
+tests/goldens are in Pyodide's file system, so the cases that CPython runs on NumPy run here on WebGPU.
 """
 
 from __future__ import annotations
@@ -50,13 +50,13 @@ PAGE = """<!doctype html><html lang="en"><title>lab</title><link rel="icon" href
 </script>"""
 
 CALL = "([name, ...rest]) => lab[name](...rest)"
-REPORT_SECONDS = 60  # that the page has after a time limit to report it; longer, and Python hangs or is dead
+REPORT_SECONDS = 60  # for the page to report a time limit; after that Python is considered hung
 
 
 class Lab:
-    """Runs Python in a page. What it raises fails the test, with the traceback from inside.
+    """Runs Python in a page. Its errors fail the test, with the traceback from the page.
 
-    After a failure nobody knows what is left in the page: the browser is closed, and the next call opens another.
+    After a failure the state of the page is unknown: the browser is closed, and the next call opens another.
     """
 
     def __init__(self, launch: Callable[[], Browser], url: str) -> None:
@@ -67,13 +67,13 @@ class Lab:
         self._uncaught: list[str] = []
 
     def case(self, name: str, kind: str = "webgpu") -> list[str]:
-        """Run the case of tests/cases under the harness; gives the lines that it printed."""
+        """Run the case of tests/cases under the harness; gives its printed lines."""
         return self._call("case", name, kind, limit=limit_of(name, kind))
 
     def run(self, source: str, kind: str = "webgpu", limit: float = SECONDS, **values: Any) -> Any:
-        """The last expression of ``source``, which may await; ``tc``, ``np``, ``place`` and ``values`` are names in it.
+        """Return the last expression of ``source``, which may await, and use ``tc``, ``np``, ``place`` and ``values``.
 
-        The values and the result travel as JSON. ``source`` runs under the harness, too, for at most ``limit`` seconds.
+        The values and the result are passed as JSON. ``source`` runs under the harness for at most ``limit`` seconds.
         """
         return self._call("snippet", source, json.dumps(values), kind, limit, limit=limit)
 
@@ -85,7 +85,7 @@ class Lab:
 
     def _call(self, function: str, *arguments: Any, limit: float) -> Any:
         page = self._page or self._open()
-        # Playwright's own time limits do not end a call into a page that hangs.
+        # Playwright's own time limits do not end a call into a hanging page.
         guard = threading.Timer(limit + REPORT_SECONDS, os.kill, (self._process, signal.SIGKILL))
         guard.start()
         try:
@@ -102,7 +102,7 @@ class Lab:
         return reply["value"]
 
     def _open(self) -> Page:
-        """Launch a browser, open the page, boot Python in it."""
+        """Launch a browser, open the page and start Python in it."""
         self._browser, self._uncaught = self._launch(), []
         processes = self._browser.new_browser_cdp_session().send("SystemInfo.getProcessInfo")["processInfo"]
         self._process = next(each["id"] for each in processes if each["type"] == "browser")
@@ -119,7 +119,7 @@ class Lab:
 
 
 def files() -> bytes:
-    """Pack what Pyodide needs of the checkout as a zip."""
+    """Pack the files of the checkout that Pyodide needs as a zip."""
     packed = io.BytesIO()
     with zipfile.ZipFile(packed, "w") as archive:
         for path in [*case_files(), ROOT / "e2e" / "inside.py"]:
@@ -128,7 +128,7 @@ def files() -> bytes:
 
 
 def with_lab(app: ASGIApp) -> ASGIApp:
-    """``app`` with the lab's page and the models in front."""
+    """Return ``app`` with the page of the lab and the models in front."""
 
     async def lab_app(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["path"] == "/lab/":
@@ -143,7 +143,7 @@ def with_lab(app: ASGIApp) -> ASGIApp:
 
 @pytest.fixture(scope="session")
 def lab(launch: Callable[[], Browser], site_folder: Path) -> Iterator[Lab]:
-    """The page, booted once a worker: programs and pipelines stay from test to test, as in a user's tab."""
+    """The page, started once per worker: programs and pipelines stay between tests, as in a user's tab."""
     with serve(site_folder, headers={}, wrap=with_lab) as url:
         opened = Lab(launch, url + "lab/")
         yield opened

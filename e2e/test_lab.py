@@ -1,4 +1,4 @@
-"""One fault is one failure: after it the lab has a fresh page, and the failure says where Python was."""
+"""Faults in the lab: one fault fails one test, which shows where Python was, and the next test gets a fresh page."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ await asyncio.gather(never())
 """
 
 
-def test_a_case_that_waits_for_ever_says_where_and_leaves_nothing_to_the_next(lab: Lab) -> None:
+def test_a_hanging_case_reports_where_it_waits_and_does_not_affect_the_next(lab: Lab) -> None:
     with pytest.raises(pytest.fail.Exception, match=r"not done after 1 s(.|\n)*in never"):
         lab.run(FORGETFUL, limit=1)
     assert lab.run("(await (tc.asarray([2.0], device=place.device) + 1.0).read()).tolist()") == [3.0]
 
 
-def test_a_page_that_hangs_is_given_up(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_hanging_page_is_abandoned(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("e2e.lab.REPORT_SECONDS", 1)
     with pytest.raises(pytest.fail.Exception, match="hangs or is dead"):
         lab.run("while True: pass", limit=1)
@@ -42,5 +42,5 @@ can_run_sync() and run_sync(later())
 
 
 def test_python_from_the_snapshot_can_be_suspended(lab: Lab) -> None:
-    """The answer to whether JavaScript can suspend Python is a part of the snapshot."""
+    """The snapshot records if JavaScript can suspend Python."""
     assert lab.run(SUSPENDED, limit=60) == 3

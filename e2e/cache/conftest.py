@@ -1,4 +1,4 @@
-"""Visits: a page that boots Python, on a server that counts the bytes of every body it sends."""
+"""Visits of a page that starts Python, on a server that counts the bytes of every body that it sends."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ async def answer(model):
 
 @dataclass
 class Answer:
-    """One answer about a model's file."""
+    """One response with a file of a model."""
 
     path: str
     range: str
@@ -50,11 +50,11 @@ class Answer:
 
 
 class GoneError(Exception):
-    """The client went away while the server held its answer."""
+    """The client closed the connection while the server held its response."""
 
 
 class Server:
-    """Notes every answer about models. ``hold`` is the byte of a weights file that is not sent any more."""
+    """Server that records every response with files of models. It stops before byte ``hold`` of a weights file."""
 
     def __init__(self) -> None:
         self.url = ""
@@ -63,12 +63,12 @@ class Server:
         self._answers: list[Answer] = []
 
     def since(self) -> list[Answer]:
-        """The answers since the last call."""
+        """Return the responses since the last call."""
         answers, self._answers = self._answers, []
         return answers
 
     def body_bytes(self) -> int:
-        """Bytes of files since the last call; an error's page does not count."""
+        """Return the bytes of files since the last call, without those of error pages."""
         return sum(answer.nbytes for answer in self.since() if answer.status < 400)
 
     def wrap(self, app: ASGIApp) -> ASGIApp:
@@ -128,7 +128,7 @@ class Visit:
         return json.loads(reply["value"])
 
     def again(self) -> Visit:
-        """Reload the page: all of Python is gone."""
+        """Reload the page, which ends its Python."""
         return Visit(self.page, self.page.url)
 
 
@@ -147,5 +147,5 @@ def visit(context: BrowserContext, server: Server) -> Visit:
 
 @pytest.fixture(params=["worker", "page"])
 def visit_anywhere(request: pytest.FixtureRequest, context: BrowserContext, server: Server) -> Visit:
-    """A first visit, with Python in a worker or in the page itself: they have other calls for the same files."""
+    """A first visit, with Python in a worker or in the page itself, which access the same files by different calls."""
     return Visit(context.new_page(), f"{server.url}visit/{'?main' if request.param == 'page' else ''}")

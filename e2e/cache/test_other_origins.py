@@ -1,4 +1,4 @@
-"""Files of another origin, in a real browser: it hides headers, decodes bodies, and asks for permissions."""
+"""Files of another origin in a real browser, which hides headers, decodes bodies, and sends preflight requests."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ SERVERS = {
     "gzip": Traits(encoding="gzip"),
     "gzip that is longer": Traits(encoding="gzip-stored", validators="date"),
     "no lengths": Traits(framing="chunked", validators="none"),
-    "whole files as 206": Traits(whole=206),  # unseen, so it cannot be told from a part
+    "whole files as 206": Traits(whole=206),  # hidden, so it cannot be distinguished from a part
     "no ranges": Traits(ranges="ignored"),
     "other ranges": Traits(ranges="shifted"),
     "redirects": Traits(redirects=True, validators="both"),
@@ -46,11 +46,11 @@ def varied() -> Iterator[VariedServer]:
         yield server
 
 
-def test_every_server_is_read_or_refused(visit: Visit, varied: VariedServer) -> None:
+def test_files_of_every_server_are_read_or_refused(visit: Visit, varied: VariedServer) -> None:
     digests = {name: hashlib.sha256(data).hexdigest() for name, data in RIGHT[0].items()}
     for number, (kind, traits) in enumerate(SERVERS.items()):
         varied.reset(traits, FILES, 0)
-        for wanted in (["a", "d", "f"], list(digests)):  # with gaps, then what is missing in the cache
+        for wanted in (["a", "d", "f"], list(digests)):  # with gaps, then those that are missing in the cache
             code = READ.format(f"{varied.address}/{number}", wanted)
             if traits.whole == 206:
                 code = f"import tensorcommons\ntry:\n{_indented(code)}\nexcept tc.errors.DownloadError as error:\n"

@@ -1,4 +1,4 @@
-"""Weights survive a reload: the second visit downloads nothing, whatever became of the storage in between."""
+"""Weights after a reload: the second visit downloads nothing, unless the storage was damaged in between."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ DAMAGE = """async (how) => {
 }"""
 
 
-# In the page: every text that a card's progress showed.
+# In the page: every progress text of a card.
 RECORD = """addEventListener("DOMContentLoaded", () => {
   window.said = [];
   const note = () => document.querySelectorAll('[data-role="bytes"]').forEach((e) => window.said.push(e.textContent));
@@ -75,10 +75,10 @@ def test_the_second_visit_downloads_nothing(visit_anywhere: Visit, server: Serve
     assert second["last"]["from_cache"] == second["last"]["loaded"] == second["last"]["total"]
     assert second["answer"] == first["answer"]
     assert second["usage"] == first["usage"]
-    assert second["random"] != first["random"], "both started from one snapshot"
+    assert second["random"] != first["random"], "both must start from the snapshot"
 
 
-# Until so many bytes of the file are in the record, which another tab would find.
+# Wait until the record, which another tab would find, has this many bytes of the file.
 RECORDED = """
 address = models + "{}/model.safetensors"
 while True:
@@ -92,7 +92,7 @@ max(stop for _, stop in record.pieces)
 CHUNK = 8 << 20
 
 
-def test_a_download_that_a_reload_or_a_crash_ends_is_continued(
+def test_a_download_ended_by_a_reload_or_a_crash_is_continued(
     visit: Visit, server: Server, context: BrowserContext
 ) -> None:
     whole = (MODELS / "all-MiniLM-L6-v2" / "model.safetensors").stat().st_size
@@ -109,7 +109,7 @@ def test_a_download_that_a_reload_or_a_crash_ends_is_continued(
             visit = visit.again()
         else:
             url = visit.page.url
-            with visit.page.expect_event("crash"), contextlib.suppress(Error):  # there is no page at that address
+            with visit.page.expect_event("crash"), contextlib.suppress(Error):  # no page exists at that address
                 visit.page.goto("chrome://crash")
             visit.page.close()
             visit = Visit(context.new_page(), url)
@@ -120,13 +120,13 @@ def test_a_download_that_a_reload_or_a_crash_ends_is_continued(
     assert [(answer.status, answer.range, answer.nbytes) for answer in sent] == [
         (206, f"bytes={before}-", whole - before)
     ]
-    assert found["last"]["from_cache"] >= before - 100_000, "all but the header"
+    assert found["last"]["from_cache"] >= before - 100_000, "everything but the header must be continued"
     assert found["answer"] == visit.again().run(load)["answer"]
     assert server.body_bytes() == 0
-    assert found["usage"] < 1.01 * whole + 1_000_000, "the other files, and nothing left over"
+    assert found["usage"] < 1.01 * whole + 1_000_000, "the other files must be stored, and nothing else"
 
 
-def test_without_the_server_the_copy_is_used(visit: Visit, server: Server) -> None:
+def test_without_the_server_the_stored_copy_is_used(visit: Visit, server: Server) -> None:
     first = visit.run(load_of(SPLADE))
     server.is_down = True
     second = visit.again().run(load_of(SPLADE))
@@ -135,7 +135,7 @@ def test_without_the_server_the_copy_is_used(visit: Visit, server: Server) -> No
     assert "could not be compared" in second["status"]
 
 
-def test_a_damaged_entry_alone_is_fetched_again(visit: Visit, server: Server) -> None:
+def test_only_a_damaged_entry_is_fetched_again(visit: Visit, server: Server) -> None:
     first = visit.run(load_of(SPLADE))
     for how in ("changed", "short", "gone"):
         size = visit.page.evaluate(DAMAGE, how)
@@ -150,13 +150,13 @@ def test_a_damaged_entry_alone_is_fetched_again(visit: Visit, server: Server) ->
     assert last["answer"] == first["answer"]
 
 
-def test_a_quota_that_is_too_small_is_said(visit_anywhere: Visit, server: Server) -> None:
+def test_a_quota_that_is_too_small_is_reported(visit_anywhere: Visit, server: Server) -> None:
     page = visit_anywhere.page
     devtools = page.context.new_cdp_session(page)
     devtools.send("Storage.overrideQuotaForOrigin", {"origin": server.url.rstrip("/"), "quotaSize": 3_000_000})
     first = visit_anywhere.run(load_of(SPLADE))
-    print(f"\n{first['status']}; {first['usage']:,} bytes kept")
-    # Chromium tells a page of a full disk, or that the pipe to it broke: that says no more than it is.
+    print(f"\n{first['status']}; {first['usage']:,} bytes stored")
+    # Chromium reports a full disk, or that the pipe to the storage broke, which has no more detail.
     said = "reading only: this browser's private file system "
     assert first["status"].startswith((f"{said}is full", f"{said}cannot be written to (AbortError"))
     assert first["usage"] < 3_100_000
@@ -179,7 +179,7 @@ MISSING = "delete StorageManager.prototype.getDirectory"
 def test_a_browser_without_storage_loads_from_the_network(
     context: BrowserContext, server: Server, script: str, word: str
 ) -> None:
-    context.add_init_script(script)  # reaches pages, not workers: Python runs in the page
+    context.add_init_script(script)  # affects pages, not workers, so Python runs in the page
     visit = Visit(context.new_page(), server.url + "visit/?main")
     found = visit.run(load_of(SPLADE))
     assert found["status"].startswith("off: this browser keeps no files for this page")
@@ -187,7 +187,7 @@ def test_a_browser_without_storage_loads_from_the_network(
     assert server.body_bytes() > found["last"]["total"]
 
 
-def test_an_evicted_weight_comes_back_from_the_storage(visit: Visit, server: Server) -> None:
+def test_an_evicted_weight_is_restored_from_the_storage(visit: Visit, server: Server) -> None:
     first = visit.run(load_of(SPLADE, "webgpu"))
     again = visit.again()
     again.run(load_of(SPLADE, "webgpu"))
@@ -208,7 +208,7 @@ def test_an_evicted_weight_comes_back_from_the_storage(visit: Visit, server: Ser
         stats = manager.get_stats()
         {"answers": answers, "states": sorted(states), "evictions": stats["evictions"], "restores": stats["restores"]}
     """)
-    assert found["states"] == ["dropped"]  # no copy in memory: the storage has it
+    assert found["states"] == ["dropped"]  # without a copy in memory
     assert found["answers"] == [first["answer"]] * 4
     assert found["evictions"] >= 3
     assert server.body_bytes() == 0
@@ -225,11 +225,11 @@ def test_two_tabs_at_once(context: BrowserContext, server: Server) -> None:
         replies = [tab.page.evaluate("() => pending") for tab in tabs]
         assert not [reply["error"] for reply in replies if "error" in reply]
         answers += [json.loads(reply["value"])["answer"] for reply in replies]
-    assert server.body_bytes() == 0, "both tabs kept everything, and read it side by side"
+    assert server.body_bytes() == 0, "both tabs must store everything and read it at the same time"
     assert answers == answers[:1] * 4
 
 
-# Open a blob, as another tab does while it reads or writes, and use the cache meanwhile.
+# Open a blob, like another tab that reads or writes, and use the cache meanwhile.
 IN_USE = """
 import js
 from pyodide.ffi import to_js
@@ -259,15 +259,15 @@ steps
 """
 
 
-def test_an_entry_that_another_tab_has_open_is_read_and_left_alone(visit: Visit) -> None:
+def test_an_entry_open_in_another_tab_is_read_and_not_removed(visit: Visit) -> None:
     for read, put, stayed, other, after, cleared, status in visit.run(IN_USE):
-        assert read and put, "an open entry is read, and counts as kept"
-        assert stayed and other and after, "an open entry is not removed, and does not end the writing of others"
+        assert read and put, "an open entry must be read, and count as stored"
+        assert stayed and other and after, "an open entry may not be removed, nor end the writing of others"
         assert not cleared and status == "on"
 
 
 def test_the_time_of_a_first_and_a_second_visit(playwright: Playwright, server: Server, tmp_path: Path) -> None:
-    """On disk: a fresh context of Playwright keeps its storage in memory."""
+    """Measured on disk, because a fresh context of Playwright has its storage in memory."""
     found = find_browser()
     context = playwright.chromium.launch_persistent_context(
         tmp_path, executable_path=found.path, args=list(found.flags), env={**found.environment()}
@@ -282,8 +282,8 @@ def test_the_time_of_a_first_and_a_second_visit(playwright: Playwright, server: 
     context.close()
 
 
-def test_the_page_says_where_a_model_comes_from(context: BrowserContext, site_folder: Path) -> None:
-    """Under the page's own strict policy, where the helper is registered by URL."""
+def test_the_page_shows_the_source_of_a_model(context: BrowserContext, site_folder: Path) -> None:
+    """Runs under the strict policy of the page, where JavaScript is registered by URL."""
     server = Server()
     with serve(site_folder, wrap=server.wrap) as url:
         context.add_init_script(RECORD)

@@ -1,4 +1,4 @@
-"""The worker answers messages while Python loads a model and works in slices."""
+"""Responses of the worker while Python loads a model and works in slices."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from e2e.page.driver import SPLADE
 if TYPE_CHECKING:
     from e2e.cache.conftest import Visit
 
-# In the page: run Python, and ask the worker for something else, again and again, until it is done.
+# In the page: run Python, and send other messages to the worker until it is done.
 ASK = """async (source) => {
   let answered = 0, reply = null;
   run(source).then((value) => { reply = value; });
   while (!reply) { await run("1"); answered += 1; }
   return [answered, reply];
 }"""
-# Every step that may give a turn gives one, however short it was: the test counts turns, not milliseconds.
+# Every step that may yield to the event loop does so: the test counts turns, not milliseconds.
 ALWAYS = "from tensorcommons.bridge import runtime; runtime.SLICE = -1.0"
 LOAD = f"""
 manager = tc.TensorSharingManager(1024, devices=devices)
@@ -34,7 +34,7 @@ await runtime.in_slices(steps())
 
 
 def asked(visit: Visit, source: str) -> tuple[int, Any]:
-    """How many questions were answered while ``source`` ran, and its value."""
+    """Return the number of messages answered while ``source`` ran, and its value."""
     answered, reply = visit.page.evaluate(ASK, source)
     assert "error" not in reply, reply["error"]
     return answered, json.loads(reply["value"])
@@ -46,4 +46,4 @@ def test_messages_are_answered_while_python_works(visit: Visit) -> None:
     answered, from_cache = asked(visit, LOAD)
     assert answered > 20 and not from_cache
     answered, from_cache = asked(visit, LOAD)
-    assert answered > 20 and from_cache, "from storage, no answer of a network gives a turn"
+    assert answered > 20 and from_cache, "reads from storage must yield without waiting for a network"

@@ -1,4 +1,4 @@
-"""The models' cases on the browser's WebGPU, and those that begin with text."""
+"""Cases of models on the browser's WebGPU, including those that begin with text."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ found
 
 @pytest.mark.long
 @pytest.mark.parametrize("kind", ["webnn", "webgpu"])
-def test_a_chat_beside_an_embedder_says_the_same_under_a_limit_below_both(lab, kind):
+def test_a_chat_beside_an_embedder_is_equal_under_a_limit_below_both(lab, kind):
     free, tight = (lab.run(CHAT, kind=kind, limit=limit) for limit in (1024, 320))
     assert tight["answers"] == free["answers"] and all(answer["answer"] for answer in free["answers"])
     assert not free["evictions"] and free["peak_memory_bytes"] > 320 * 2**20

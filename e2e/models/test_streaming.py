@@ -1,4 +1,4 @@
-"""Models larger than the limit in a real browser: their weights come and go from its storage."""
+"""Models larger than the limit in a real browser, whose weights are streamed from its storage."""
 
 from __future__ import annotations
 

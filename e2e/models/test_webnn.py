@@ -1,4 +1,4 @@
-"""The models' cases on the browser's WebNN."""
+"""Cases of models on the browser's WebNN."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def test_on_webnn(lab, case):
     lab.case(case, "webnn")
 
 
-def test_a_lost_context_is_opened_again_and_its_weights_come_back(lab):
+def test_a_lost_context_is_opened_again_and_its_weights_are_restored(lab):
     same, losses = lab.run(
         """
 m = place.manager(512, activation_cache=False)
@@ -32,7 +32,7 @@ model.unload()
     assert (same, losses) == (True, 1)
 
 
-def test_a_model_runs_in_parts_that_say_where_and_why(lab):
+def test_a_model_runs_in_parts_with_their_devices_and_reasons(lab):
     run = lab.run(
         """
 x = tc.asarray(np.arange(12, dtype=np.float32).reshape(3, 4), device=place.device)

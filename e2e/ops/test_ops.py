@@ -1,4 +1,4 @@
-"""Every op's case on the browser's WebGPU: the bodies that tests/ops runs on NumPy."""
+"""Cases of every op on the browser's WebGPU, the same that tests/ops runs on NumPy."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every op's case on the browser's WebNN. What it refuses runs on NumPy, and is listed with its reason."""
+"""Cases of every op on the browser's WebNN. Refused ops run on NumPy, and are listed with their reasons."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ def test_on_webnn(lab, case):
     lab.case(case, "webnn")
 
 
-def test_the_limits_behind_the_docs_are_this_browsers(lab):
+def test_the_limits_in_the_docs_are_those_of_this_browser(lab):
     if not find_browser().path.is_relative_to(paths.CHROMIUM):
-        pytest.skip("docs/ops.md speaks of the npm Chromium, and this is another browser")
+        pytest.skip("docs/ops.md describes the npm Chromium, and this is another browser")
     known = json.loads((paths.ROOT / "tests" / "goldens" / "webnn_limits.json").read_text("utf-8"))
     found = lab.run("place.device.backend.op_limits", kind="webnn")
-    assert found == known, "write what the browser says to tests/goldens/webnn_limits.json, then make docs/ops.md again"
+    assert found == known, "write the browser's limits to tests/goldens/webnn_limits.json, then update docs/ops.md"
     assert lab.run("place.device.backend.no_constant_tensors", kind="webnn") == (
         "Failed to execute 'createConstantTensor' on 'MLContext': Constant tensors are not supported."
-    ), "docs/webnn.md says so: measure again with make bench ARGS=weights"
+    ), "docs/webnn.md differs: measure again with make bench ARGS=weights"
 
 
 CROSSING = """
@@ -49,10 +49,10 @@ found
 """
 
 
-def test_where_the_browser_lends_no_tensor_bytes_cross_through_the_host(lab):
+def test_without_lending_of_tensors_bytes_are_copied_through_the_host(lab):
     found = lab.run(CROSSING, kind="webnn")
     assert found["right"] == [True] * 4 and found["lost"] == [False, False]
-    if found["why"]:  # in this browser "Context is lost"; one that can do it takes the other way
+    if found["why"]:  # this browser raises "Context is lost"; one that can lend does not
         assert found["crossed"] == {"rented": 0, "host": 4 * 48}
     else:
         assert found["crossed"] == {"rented": 4 * 48, "host": 0}
@@ -60,7 +60,7 @@ def test_where_the_browser_lends_no_tensor_bytes_cross_through_the_host(lab):
 
 @pytest.fixture
 def stand_in(lab):
-    """Switches on what no browser here has, for at most so many loans; gives what counts them."""
+    """Emulate an API that no browser here has, for a number of loans; gives their counter."""
     code = (Path(__file__).parent / "exportable.js").read_text("utf-8")
     switch = partial(lab.run, "from pyodide.code import run_js; run_js(code)(*given)", kind="webnn", code=code)
     answers: list[str] = []
@@ -74,20 +74,20 @@ def stand_in(lab):
     off()
 
 
-@pytest.mark.parametrize("most", [None, 1])  # tensors and buffers are real, the loan is not
-def test_what_the_api_promises_is_used_and_a_loan_that_fails_goes_through_the_host(lab, stand_in, most):
+@pytest.mark.parametrize("most", [None, 1])  # tensors and buffers are real, the loan is emulated
+def test_lent_tensors_are_used_and_failed_loans_are_copied_through_the_host(lab, stand_in, most):
     on, off = stand_in
     on(*([most] if most else []))
     found = lab.run(CROSSING, kind="webnn")
     assert found["right"] == [True] * 4 and found["lost"] == [False, False]
-    if most:  # that one was to find out
+    if most:  # for the first attempt
         assert found["crossed"] == {"rented": 0, "host": 4 * 48}
     else:
         assert found["why"] == "" and found["crossed"] == {"rented": 4 * 48, "host": 0}
-        assert off() == {"made": 5, "given_back": 5}  # one to find out
+        assert off() == {"made": 5, "given_back": 5}  # the first attempt
 
 
-def test_after_webgpu_was_lost_tensors_are_lent_to_the_one_in_its_place(lab, stand_in):
+def test_tensors_are_lent_to_the_webgpu_device_that_replaces_a_lost_one(lab, stand_in):
     on, _ = stand_in
     on()
     found = lab.run(
@@ -109,7 +109,7 @@ found
     assert found == {"why": "", "right": [True] * 4, "crossed": {"rented": 2 * 48, "host": 0}}
 
 
-def test_a_build_tells_of_its_graphs_and_a_cancelled_one_keeps_nothing(lab):
+def test_a_build_reports_its_graphs_and_keeps_nothing_if_cancelled(lab):
     found = lab.run(
         """
 events, device = [], place.device
@@ -177,8 +177,8 @@ x.release()
 """
 
 
-def test_a_replayed_run_is_queued_at_once_into_the_output_of_an_earlier_one(lab):
+def test_a_replayed_run_is_queued_at_once_and_reuses_an_output(lab):
     found = lab.run(REPLAYS, kind="webnn")
-    assert found["at_once"] == [False, False, True, True], "what it needs is there from the third run on"
+    assert found["at_once"] == [False, False, True, True], "from the third run on nothing may be created"
     assert found["spare"] == [0, 24, 24, 24]
     assert found["results"] == [[6, 4, 2, 0, 2, 4]] * 4

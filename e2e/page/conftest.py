@@ -1,4 +1,4 @@
-"""Tabs of the page: a fresh one a test, one that has everything loaded for the tests that only look and type."""
+"""Tabs of the page: a fresh one per test, or one with everything loaded for tests that only look and type."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def tab(context: BrowserContext) -> Iterator[Tab]:
-    """A tab that is not open anywhere yet; the test fails if its console says an error or a warning."""
+    """A new tab; the test fails if its console has an error or a warning."""
     fresh = Tab(context.new_page())
     yield fresh
     assert fresh.errors == []
@@ -30,7 +30,7 @@ def tab(context: BrowserContext) -> Iterator[Tab]:
 
 @pytest.fixture
 def troubled(context: BrowserContext) -> Tab:
-    """A tab for tests of failures: the browser itself reports a 404 or a refused script as an error."""
+    """A tab for tests of failures, where the browser reports a 404 or a refused script as an error."""
     return Tab(context.new_page())
 
 
@@ -43,10 +43,10 @@ class SharedTab:
 
     @contextmanager
     def lent(self, test: pytest.Item) -> Iterator[Tab]:
-        """The tab for one test, which fails if the console says an error or a warning."""
+        """Provide the tab for one test, which fails if the console has an error or a warning."""
         tab = self._tab = self._tab or self._open()
         yield tab
-        # A long text is cut, which is logged once a tokenizer.
+        # The truncation of a long text is logged once per tokenizer.
         errors = [error for error in tab.errors if "is longer than the" not in error]
         if errors or FAILED in test.stash:
             self.close()
@@ -91,7 +91,7 @@ def empty_tab(browser: Browser, site: str) -> Iterator[SharedTab]:
 
 @pytest.fixture
 def empty(empty_tab: SharedTab, request: pytest.FixtureRequest) -> Iterator[Tab]:
-    """A tab without a model; what a test loads there is unloaded after it."""
+    """A tab without models; those loaded by a test are unloaded after it."""
     with empty_tab.lent(request.node) as tab:
         yield tab
         if FAILED not in request.node.stash:
@@ -106,7 +106,7 @@ def faults() -> Faults:
 
 @pytest.fixture
 def faulty_site(site_folder: Path, faults: Faults) -> Iterator[str]:
-    """The site on a server whose faults the test chooses."""
+    """The site on a server with faults chosen by the test."""
     with serve(site_folder, wrap=faults.wrap) as url:
         yield url
         faults.mend()
@@ -114,7 +114,7 @@ def faulty_site(site_folder: Path, faults: Faults) -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def artefacts() -> Path:
-    """The folder of the screenshots, for a person to look at."""
+    """The folder of screenshots for people."""
     folder = paths.CACHE / "artefacts"
     folder.mkdir(parents=True, exist_ok=True)
     return folder

@@ -1,4 +1,4 @@
-"""The page as a person uses it: what can be seen and pressed, by role and label wherever there is one."""
+"""Driver of the page as a person uses it: visible elements, by role and label where they exist."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ ALL = (MINILM, SKILL, *SPLADE_FAMILY)
 
 LOOK = Path(__file__).with_name("look.js")
 
-SLOW = 60_000  # ms; a software adapter takes seconds for a run, a busy machine more
+SLOW = 60_000  # ms; a run takes seconds on a software adapter, and longer on a busy machine
 expect.set_options(timeout=SLOW)
 
 
 class Tab:
-    """One open page, and all that its console said."""
+    """One open page, and the messages of its console."""
 
     def __init__(self, page: Page) -> None:
         self.page = page
@@ -37,7 +37,7 @@ class Tab:
             self.errors.append(f"{message.type}: {message.text} ({message.location.get('url', '')})")
 
     def open(self, url: str, *, load: str | None = "none") -> Tab:
-        """Go there and wait until Python runs. `load` is the page's own ?load=; None is what a newcomer gets."""
+        """Open the page and wait until Python runs. `load` is the page's ?load=; None is the default of the page."""
         self.page.goto(url + (f"?load={load}" if load else ""))
         self.wait_booted()
         return self
@@ -77,14 +77,14 @@ class Tab:
     # --- memory ---
 
     def figure(self, element_id: str) -> float:
-        """A large figure in MB."""
+        """Return a large figure in MB."""
         text = self.page.locator(f"#{element_id}").inner_text()
         found = re.match(r"([\d.]+) (KB|MB)", text)
         assert found, text
         return float(found[1]) / (1024 if found[2] == "KB" else 1)
 
     def wait_figure(self, element_id: str, condition: str) -> float:
-        """Wait until the figure's number fulfils a JavaScript condition on `value`, e.g. "value > 10"."""
+        """Wait until the figure satisfies a JavaScript condition on `value`, e.g. "value > 10"."""
         self.page.wait_for_function(
             f"() => {{ const value = parseFloat(document.getElementById('{element_id}').textContent);"
             f" return {condition}; }}"
@@ -100,7 +100,7 @@ class Tab:
         expect(self.panel(name)).to_have_attribute("data-state", state)
 
     def type_until_running(self, panel: str, field: Locator, text: str) -> None:
-        """Type, and see the run begin, however short it is."""
+        """Type, and wait until the run begins, however short it is."""
         self.page.evaluate(
             """(id) => { const panel = document.getElementById(id); delete panel.dataset.ran;
                  const seen = new MutationObserver(() => { if (panel.dataset.state === "running") {
@@ -112,7 +112,7 @@ class Tab:
         expect(self.panel(panel)).to_have_attribute("data-ran", "yes")
 
     def type_and_wait(self, panel: str, field: Locator, text: str, state: str = "done") -> None:
-        """Type, see the run begin, see it end."""
+        """Type, and wait until the run begins and ends."""
         self.type_until_running(panel, field, text)
         self.wait_panel(panel, state)
 
@@ -124,7 +124,7 @@ class Tab:
         return [[float(cell) for cell in row.locator("td").all_inner_texts()] for row in rows]
 
     def bars(self, part: str, index: int = 0) -> dict[str, float]:
-        """Label → number of one list of bars."""
+        """Return label → number of one list of bars."""
         bars = self.page.locator(f'[data-part="{part}"] .bars').nth(index)
         labels = bars.locator(".label").all_inner_texts()
         return dict(zip(labels, map(float, bars.locator(".num").all_inner_texts()), strict=True))
@@ -133,13 +133,13 @@ class Tab:
         return self.page.evaluate(script, argument)
 
     def check(self, name: str) -> Any:
-        """The answer of a function of look.js, run in the page; the policy wants it from the site's own address."""
+        """Return the result of a function of look.js in the page; the policy requires a script of the site."""
         self.page.route("**/e2e-look.js", lambda route: route.fulfill(path=LOOK, content_type="text/javascript"))
         return self.evaluate(f"() => import(new URL('e2e-look.js', document.baseURI)).then((look) => look.{name}())")
 
 
 def with_first_line(tab: Tab, script: str) -> None:
-    """Have ``script`` run in the worker before anything of it does."""
+    """Run ``script`` in the worker before its own code."""
 
     def spoilt(route: Route) -> None:
         answer = route.fetch()
@@ -149,7 +149,7 @@ def with_first_line(tab: Tab, script: str) -> None:
 
 
 def with_python(tab: Tab) -> None:
-    """Have the worker's Python where a test can run it, as ``pyodide``, with the page's ``demo`` in it."""
+    """Expose the worker's Python to tests as ``pyodide``, with the ``demo`` of the page."""
 
     def opened(route: Route) -> None:
         answer = route.fetch()

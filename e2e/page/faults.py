@@ -1,4 +1,4 @@
-"""A server that misbehaves on demand: files that are missing, end early, or stop half way until they are let go."""
+"""A server that misbehaves on demand: files that are missing, end early, or are held half way."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 class Faults:
-    """Wraps the site's app. Paths are relative to the site, e.g. "manifest.json"."""
+    """Wrapper of the site's app. Paths are relative to the site, e.g. "manifest.json"."""
 
     def __init__(self) -> None:
         self._missing: set[str] = set()
@@ -18,11 +18,11 @@ class Faults:
         self._held: dict[str, int] = {}
 
     def missing(self, path: str) -> None:
-        """404 from now on."""
+        """Respond with 404 from now on."""
         self._missing.add(path)
 
     def cut(self, path: str, size: int) -> None:
-        """A complete answer, with only the first `size` bytes of the file."""
+        """Respond with only the first `size` bytes of the file, as if complete."""
         self._cut[path] = size
 
     def hold(self, path: str, size: int) -> None:
@@ -30,7 +30,7 @@ class Faults:
         self._held[path] = size
 
     def mend(self) -> None:
-        """Behave again; what is held goes on."""
+        """Remove all faults; held responses continue."""
         self._missing.clear()
         self._cut.clear()
         self._held.clear()
@@ -50,7 +50,7 @@ class Faults:
 
     @staticmethod
     def _whole(scope: Scope) -> Scope:
-        """The request without what would make it a 304 or a part."""
+        """Return the request without the headers that would make the response a 304 or a part."""
         drop = (b"if-none-match", b"if-modified-since", b"range", b"if-range")
         return {**scope, "headers": [(name, value) for name, value in scope["headers"] if name not in drop]}
 

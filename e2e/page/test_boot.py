@@ -1,4 +1,4 @@
-"""The start: true progress in bytes, what is missing said with its reason, and a failure that can be retried."""
+"""Start of the page: true progress in bytes, missing devices with their reasons, and retries after failures."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ addEventListener("DOMContentLoaded", () => {
 """
 
 
-def test_boot_shows_bytes_up_to_the_total_that_it_promised_and_names_each_device(tab: Tab, site: str) -> None:
+def test_the_start_shows_bytes_up_to_the_stated_total_and_names_each_device(tab: Tab, site: str) -> None:
     tab.page.add_init_script(RECORD_PROGRESS)
     tab.open(site)
     seen = [re.fullmatch(r"([\d.]+) of ([\d.]+) MB", text) for text in tab.evaluate("seenBytes") if text]
@@ -48,7 +48,7 @@ def test_boot_shows_bytes_up_to_the_total_that_it_promised_and_names_each_device
     assert "software" in badges.first.inner_text()
 
 
-def test_a_newcomer_gets_the_small_family_unasked(tab: Tab, site: str) -> None:
+def test_a_first_visit_loads_the_small_family(tab: Tab, site: str) -> None:
     tab.open(site, load=None)
     for model_id in SPLADE_FAMILY:
         tab.wait_card(model_id, "loaded")
@@ -56,7 +56,7 @@ def test_a_newcomer_gets_the_small_family_unasked(tab: Tab, site: str) -> None:
     assert tab.figure("with-sharing") < tab.figure("separate")
 
 
-def test_the_time_to_a_usable_page_and_a_first_embedding_is_said(tab: Tab, site: str) -> None:
+def test_the_page_shows_the_time_to_a_usable_page_and_a_first_embedding(tab: Tab, site: str) -> None:
     tab.open(site, load=MINILM)
     tab.wait_panel("sentences")
     expect(tab.page.locator("#timings")).to_have_text(
@@ -70,8 +70,8 @@ def test_the_time_to_a_usable_page_and_a_first_embedding_is_said(tab: Tab, site:
     print(f"\nusable after {usable:.1f} s, first embedding after {embedding:.1f} s")
 
 
-def test_any_folder_of_a_host_will_do(tab: Tab, site_folder: Path) -> None:
-    """Serve as GitHub Pages does: below a folder, and no header of ours, so that the page's own policy has to do."""
+def test_the_page_works_in_any_folder_of_a_host(tab: Tab, site_folder: Path) -> None:
+    """Served like GitHub Pages: in a folder and without our headers, so only the policy in the page applies."""
     with serve(site_folder, prefix="/a/project", headers={}) as url:
         tab.open(url, load=SPLADE)
         tab.wait_card(SPLADE, "loaded")
@@ -81,7 +81,7 @@ def test_any_folder_of_a_host_will_do(tab: Tab, site_folder: Path) -> None:
     ("missing", "words"),
     [("manifest.json", "manifest.json"), ("wheel", "404"), ("bridge/webgpu.js", "bridge/webgpu.js")],
 )
-def test_a_failed_start_says_why_and_can_be_retried(
+def test_a_failed_start_shows_the_reason_and_can_be_retried(
     troubled: Tab, faulty_site: str, faults: Faults, site_folder: Path, missing: str, words: str
 ) -> None:
     if missing == "wheel":
@@ -102,12 +102,10 @@ def test_a_failed_start_says_why_and_can_be_retried(
     expect(troubled.page.locator("#boot")).to_be_hidden()
 
 
-def test_python_starts_without_files_that_do_not_work_and_the_page_says_so(
-    tab: Tab, site: str, site_folder: Path
-) -> None:
-    """A snapshot of another build of Pyodide, and compiled modules that are damaged."""
+def test_python_starts_without_unusable_files_and_the_page_shows_it(tab: Tab, site: str, site_folder: Path) -> None:
+    """Unusable files are a snapshot of another build of Pyodide, and damaged compiled modules."""
     snapshot = bytearray(gzip.decompress((site_folder / "start" / "memory.bin").read_bytes()))
-    snapshot[16] ^= 1  # the build's hash begins here
+    snapshot[16] ^= 1  # the hash of the build begins here
     tab.page.route("**/start/memory.bin", lambda route: route.fulfill(body=gzip.compress(snapshot, 1)))
     tab.page.route("**/start/bytecode.zip", lambda route: route.fulfill(body=b"PK"))
     tab.open(site, load=SPLADE)
@@ -125,7 +123,7 @@ def test_python_starts_without_files_that_do_not_work_and_the_page_says_so(
     tab.errors.clear()
 
 
-def test_a_worker_that_is_missing_is_a_clear_failure(troubled: Tab, faulty_site: str, faults: Faults) -> None:
+def test_a_missing_worker_is_reported(troubled: Tab, faulty_site: str, faults: Faults) -> None:
     faults.missing("worker.js")
     troubled.page.goto(faulty_site)
     troubled.wait_booted("failed")

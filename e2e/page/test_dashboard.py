@@ -1,4 +1,4 @@
-"""The memory panel: one report, drawn without contradiction; the table of tensors sorted, filtered and paged."""
+"""The memory panel: consistent figures of one report; the table of tensors sorted, filtered and paged."""
 
 from __future__ import annotations
 
@@ -49,12 +49,12 @@ def test_the_figures_agree_with_each_other(loaded: Tab) -> None:
     print(f"\nseven models: {shared:.1f} MB of weights, as separate copies {separate:.1f} MB, saved {saved:.1f} MB")
 
 
-def test_who_shares_what_is_said(loaded: Tab) -> None:
+def test_shared_bytes_are_shown_by_model(loaded: Tab) -> None:
     lines = loaded.page.get_by_role("list", name="Who shares what").get_by_role("listitem").all_inner_texts()
     (size, minilm), (small, splade) = (line.split(" once for ") for line in (" ".join(line.split()) for line in lines))
     assert minilm == "2 models: MiniLM-L6 sentence embeddings · Skill or not"
     assert splade.startswith("5 models: SPLADE-tiny term weights · Entailment")
-    saved = megabytes(size) + 4 * megabytes(small)  # a model more, four models more
+    saved = megabytes(size) + 4 * megabytes(small)  # one more model, four more models
     assert saved == pytest.approx(loaded.figure("saved"), rel=0.01)
     expect(loaded.page.locator("#shares-none")).to_be_hidden()
 
@@ -67,7 +67,7 @@ def test_each_model_has_its_line(loaded: Tab) -> None:
         assert exclusive - 0.1 <= attributed <= exclusive + shared + 0.1
 
 
-def test_a_model_larger_than_the_limit_says_what_each_run_moves(tab: Tab, site: str) -> None:
+def test_a_model_larger_than_the_limit_shows_the_bytes_that_each_run_moves(tab: Tab, site: str) -> None:
     with_python(tab)
     tab.open(site)
     tab.load(MINILM)
@@ -77,7 +77,7 @@ def test_a_model_larger_than_the_limit_says_what_each_run_moves(tab: Tab, site: 
     worker = tab.page.workers[0]
 
     def run(limit: float) -> float:
-        """Run the model under so many MB. Gives the MB of weights that moved."""
+        """Run the model under a limit in MB. Gives the MB of weights that moved."""
         source = f"""
             model = demo._models["{MINILM}"]
             await demo._manager.set_memory_limit({limit})
@@ -123,7 +123,7 @@ def test_tensors_filter_by_text(loaded: Tab, table: Locator) -> None:
     expect(table.locator("tbody tr")).to_have_count(25)
 
 
-def test_tensors_turn_pages(loaded: Tab, table: Locator) -> None:
+def test_tensors_are_paged(loaded: Tab, table: Locator) -> None:
     count = loaded.page.locator("#tensor-count")
     found = re.fullmatch(r"1 to 25 of (\d+) tensors", count.inner_text())
     assert found
@@ -142,7 +142,7 @@ def test_tensors_turn_pages(loaded: Tab, table: Locator) -> None:
     assert column(table, NAME) == first
 
 
-def test_the_chart_is_drawn_and_said_in_words(loaded: Tab) -> None:
+def test_the_chart_is_drawn_and_described_in_words(loaded: Tab) -> None:
     painted = loaded.evaluate(
         """() => { const canvas = document.querySelector("#chart canvas");
              const {data} = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
@@ -157,8 +157,8 @@ def test_the_chart_is_drawn_and_said_in_words(loaded: Tab) -> None:
     )
 
 
-def test_parts_are_drawn_a_frame_each_and_only_as_they_are_now(loaded: Tab) -> None:
-    """Three parts that take longer than a frame's share; the first is asked for twice."""
+def test_parts_are_drawn_one_per_frame_in_their_latest_state(loaded: Tab) -> None:
+    """Draws three parts that take longer than the budget of a frame; the first is requested twice."""
     frames = loaded.evaluate(
         """async () => {
              const { soon } = await import(new URL("frames.js", document.baseURI));

@@ -1,6 +1,6 @@
-"""Devices as a person meets them: each browser that there is, a model switched while it runs, and devices that fail.
+"""Devices in the page: in each available browser, switched while a model runs, and failing.
 
-The faults are made where a real one would be, in the browser's own objects, before the worker's first line.
+The faults are injected into the browser's own objects, before the first line of the worker.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ GPUQueue.prototype.submit = function (commands) {
 
 @contextmanager
 def page_in(playwright: Playwright, *, without: str = "", path: str | None = None) -> Iterator[Tab]:
-    """A page of a browser of its own that lacks the features ``without``."""
+    """Open a page in a separate browser that lacks the features ``without``."""
     found = find_browser()
     flags = [flag for flag in FLAGS if "webgpu" not in flag or NO_WEBGPU not in without]
     flags = [flag for flag in flags if NO_WEBNN not in flag or NO_WEBNN not in without]
@@ -96,7 +96,7 @@ def device_of(tab: Tab, model_id: str) -> str:
 
 
 def runs(tab: Tab, kind: str) -> None:
-    """A model loads on ``kind`` and answers."""
+    """Assert that a model loads and runs on ``kind``."""
     tab.wait_card(POLARITY, "loaded")
     tab.wait_panel("pair")
     assert sum(tab.bars("polarity").values()) == pytest.approx(1, abs=0.002)
@@ -123,7 +123,7 @@ def runs(tab: Tab, kind: str) -> None:
         ),
     ],
 )  # fmt: skip
-def test_each_browser_runs_on_the_best_that_it_has(
+def test_each_browser_runs_on_its_best_device(
     playwright: Playwright, site: str, without: str, path: str | None, found: dict[str, str], reason: str
 ) -> None:
     with page_in(playwright, without=without, path=path) as tab:
@@ -137,7 +137,7 @@ def test_each_browser_runs_on_the_best_that_it_has(
             expect(tab.page.locator("#limits-about")).to_contain_text("WebNN is not available: ")
             assert reason in tab.page.locator("#limits-about").inner_text()
         for kind in ("webgpu", "webnn", "cpu"):
-            assert len(badge(tab, kind).split()) > 2, "a name, or the reason why it is missing"
+            assert len(badge(tab, kind).split()) > 2, "each device has a name, or the reason why it is missing"
         warning = tab.page.locator("#fallback")
         if present:
             expect(warning).to_be_hidden()
@@ -163,7 +163,7 @@ def test_a_loaded_model_is_switched_live_by_keyboard(tab: Tab, site: str) -> Non
     expect(tab.page.locator('#pair [data-role="stats"]')).to_contain_text("CPU")
     tab.wait_panel("pair")
     assert tab.bars("polarity") == pytest.approx(before, abs=0.002)
-    assert device_of(tab, SPLADE) == start, "the other stayed, and what both hold is on both now"
+    assert device_of(tab, SPLADE) == start, "the other model must stay, and shared weights must be on both devices"
     tab.wait_figure("with-sharing", f"value > {1.8 * weights}")
 
     tab.page.get_by_label("Run on").select_option("cpu")
@@ -186,7 +186,7 @@ WATCH = """() => {
 }"""
 
 
-def test_a_first_run_on_a_device_says_what_it_builds(tab: Tab, site: str) -> None:
+def test_a_first_run_on_a_device_shows_what_it_builds(tab: Tab, site: str) -> None:
     tab.open(site, load="none")
     tab.evaluate(WATCH)
     tab.load(POLARITY)
@@ -200,7 +200,7 @@ def test_a_first_run_on_a_device_says_what_it_builds(tab: Tab, site: str) -> Non
     assert "Running…" in said
 
 
-def test_what_webnn_takes_is_what_its_context_says(tab: Tab, site: str, artefacts: Path) -> None:
+def test_supported_ops_of_webnn_are_those_of_its_context(tab: Tab, site: str, artefacts: Path) -> None:
     tab.page.set_viewport_size({"width": 360, "height": 800})
     tab.open(site)
     summary = tab.page.locator("#limits summary")
@@ -225,7 +225,7 @@ def test_what_webnn_takes_is_what_its_context_says(tab: Tab, site: str, artefact
     refused = tab.page.get_by_role("table", name="Ops of tensorcommons that WebNN refuses here")
     wanted = re.findall(r"`(\w+)` \(([^)]*)\)", OPS.read_text("utf-8").partition("## What WebNN refuses")[2])
     found = [tuple(row.split("\t")[:2]) for row in refused.locator("tbody tr").all_inner_texts()]
-    assert sorted(found) == sorted(wanted), "as docs/ops.md has it, with the limits of this very browser"
+    assert sorted(found) == sorted(wanted), "as in docs/ops.md, with the limits of this browser"
     assert tab.check("overflowing") == []
     assert tab.check("unnamed") == []
     tab.page.screenshot(path=artefacts / "limits-360.png")
@@ -239,7 +239,7 @@ def test_what_webnn_takes_is_what_its_context_says(tab: Tab, site: str, artefact
     assert tab.check("focusSeen")["seen"]
 
 
-def test_devices_lost_in_a_forward_hand_it_to_the_next_and_that_to_the_last(playwright: Playwright, site: str) -> None:
+def test_a_forward_moves_to_the_next_device_when_devices_are_lost(playwright: Playwright, site: str) -> None:
     with page_in(playwright) as tab:
         with_first_line(tab, WEBNN_GOES + WEBGPU_GOES)
         tab.open(site, load=POLARITY)
@@ -255,7 +255,7 @@ def test_devices_lost_in_a_forward_hand_it_to_the_next_and_that_to_the_last(play
         assert device_of(tab, POLARITY) == chosen(tab) == "cpu"
         assert "webgpu was lost" in str(switch.get_attribute("title"))
 
-        switch.select_option("webgpu")  # it is still not there
+        switch.select_option("webgpu")  # it is still missing
         told = re.compile("Not moved. The device is not available.*adapter")
         expect(tab.card(POLARITY).get_by_role("alert")).to_contain_text(told)
         assert device_of(tab, POLARITY) == "cpu"
@@ -265,8 +265,8 @@ def test_devices_lost_in_a_forward_hand_it_to_the_next_and_that_to_the_last(play
         tab.wait_figure("device-bytes", "value === 0")
 
 
-def test_a_killed_gpu_process_costs_a_run_again_and_never_an_answer(playwright: Playwright, site: str) -> None:
-    """Chromium starts its GPU process anew, and takes WebGPU away when that has died too often."""
+def test_a_run_is_repeated_after_the_gpu_process_is_killed(playwright: Playwright, site: str) -> None:
+    """Chromium restarts its GPU process, and disables WebGPU after too many crashes."""
     with page_in(playwright) as tab:
         tab.open(site, load=POLARITY)
         runs(tab, "webnn")
@@ -296,7 +296,7 @@ def test_a_killed_gpu_process_costs_a_run_again_and_never_an_answer(playwright: 
         assert f" on {TITLES[device_of(tab, POLARITY)]} " in stats(tab)
 
 
-def test_a_context_that_never_answers_costs_seconds_and_then_the_next_is_taken(tab: Tab, site: str) -> None:
+def test_a_context_that_never_opens_is_replaced_after_a_timeout(tab: Tab, site: str) -> None:
     with_first_line(tab, WEBNN_HANGS)
     tab.open(site, load=POLARITY)
     runs(tab, "webgpu")

@@ -1,4 +1,4 @@
-"""Failures on the page: what happened and what to do in plain words, no traceback, and text that is never HTML."""
+"""Failures on the page: cause and remedy in plain words, without a traceback, and never as HTML."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def nothing_ran(tab: Tab) -> None:
     assert tab.page.locator("img").count() == 0 and tab.page.title() != "run"
 
 
-def test_files_that_fail_are_told_on_their_cards(troubled: Tab, site: str) -> None:
+def test_failing_files_are_reported_on_their_cards(troubled: Tab, site: str) -> None:
     troubled.open(site)
     page = troubled.page
     for name, message, words in KNOWN:
@@ -71,7 +71,7 @@ def test_files_that_fail_are_told_on_their_cards(troubled: Tab, site: str) -> No
     nothing_ran(troubled)
 
 
-def test_a_browser_that_keeps_no_files_is_told(tab: Tab, site: str) -> None:
+def test_a_browser_without_storage_is_reported(tab: Tab, site: str) -> None:
     with_first_line(tab, "delete StorageManager.prototype.getDirectory;")
     tab.open(site, load=HEADS[2])
     tab.wait_card(HEADS[2], "loaded")
@@ -81,7 +81,7 @@ def test_a_browser_that_keeps_no_files_is_told(tab: Tab, site: str) -> None:
 
 
 @pytest.mark.parametrize("fault", ["python", "memory"])
-def test_a_start_that_fails_inside_shows_no_traceback(troubled: Tab, site: str, fault: str) -> None:
+def test_a_start_that_fails_in_python_shows_no_traceback(troubled: Tab, site: str, fault: str) -> None:
     if fault == "python":
         program = f'raise ValueError("{MARKUP}")'
         troubled.page.route("**/demo.py", lambda route: route.fulfill(body=program))

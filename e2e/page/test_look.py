@@ -1,4 +1,4 @@
-"""The look: nothing wider than the screen, light and dark with enough contrast, names for all that can be used."""
+"""Layout and accessibility: nothing wider than the screen, enough contrast in light and dark, names of controls."""
 
 from __future__ import annotations
 
@@ -26,7 +26,9 @@ def restore(loaded: Tab) -> Iterator[None]:
 
 @pytest.mark.usefixtures("restore")
 @pytest.mark.parametrize(("width", "scheme"), LOOKS)
-def test_every_width_and_scheme(loaded: Tab, artefacts: Path, width: int, scheme: Literal["light", "dark"]) -> None:
+def test_every_width_and_colour_scheme(
+    loaded: Tab, artefacts: Path, width: int, scheme: Literal["light", "dark"]
+) -> None:
     page = loaded.page
     page.set_viewport_size({"width": width, "height": 900})
     page.emulate_media(color_scheme=scheme)
@@ -43,13 +45,13 @@ def test_every_width_and_scheme(loaded: Tab, artefacts: Path, width: int, scheme
         assert loaded.check("cut") == []
 
 
-def test_everything_that_can_be_used_has_a_name(loaded: Tab) -> None:
+def test_every_control_has_a_name(loaded: Tab) -> None:
     assert loaded.check("unnamed") == []
 
 
-def test_the_theme_can_be_chosen_and_is_kept(tab: Tab, site: str) -> None:
+def test_a_chosen_theme_is_kept(tab: Tab, site: str) -> None:
     tab.page.emulate_media(color_scheme="light")
-    tab.page.goto(f"{site}?load=none")  # and wait for no Python
+    tab.page.goto(f"{site}?load=none")  # without waiting for Python
     background = "getComputedStyle(document.documentElement).backgroundColor"
     light = tab.evaluate(background)
     toggle = tab.page.locator("#theme")
@@ -63,11 +65,11 @@ def test_the_theme_can_be_chosen_and_is_kept(tab: Tab, site: str) -> None:
     assert tab.evaluate(background) == dark
     toggle.click()
     assert tab.evaluate(background) == light
-    assert tab.evaluate("localStorage.length") == 0, "back with the system, nothing is stored"
+    assert tab.evaluate("localStorage.length") == 0, "the theme of the system must store nothing"
 
 
-def test_the_keyboard_alone_is_enough(tab: Tab, site: str) -> None:
-    """Skip link, a model loaded, a text changed, a column sorted, without a pointer; the place is always visible."""
+def test_the_page_works_with_the_keyboard_alone(tab: Tab, site: str) -> None:
+    """Use the skip link, load a model, change a text and sort a column without a pointer, with visible focus."""
     tab.open(site)
     keyboard = tab.page.keyboard
     keyboard.press("Tab")
@@ -104,7 +106,7 @@ def test_the_keyboard_alone_is_enough(tab: Tab, site: str) -> None:
     expect(header).to_have_attribute("aria-sort", "ascending")
 
 
-def test_motion_is_reduced_when_asked(loaded: Tab) -> None:
+def test_motion_is_reduced_on_request(loaded: Tab) -> None:
     assert loaded.evaluate("getComputedStyle(document.querySelector('.seg')).transitionDuration") in ("0s", "")
     running = "document.getElementById('sentences').dataset.state = 'running'"
     loaded.evaluate(f"() => {{ {running}; }}")

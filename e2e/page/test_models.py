@@ -1,4 +1,4 @@
-"""Loading and unloading, watched through the memory figures; cancelling; files that are missing or damaged."""
+"""Loading and unloading, measured by the memory figures; cancelling; missing and damaged files."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ WebAssembly.Memory.prototype = Memory.prototype;
 MEMORY = "Math.max(...memories.map((memory) => memory.buffer.byteLength))"
 
 
-def test_each_model_moves_the_figures_and_leaves_no_weight_behind(empty: Tab) -> None:
+def test_each_model_changes_the_figures_and_is_unloaded_completely(empty: Tab) -> None:
     assert empty.figure("with-sharing") == 0
 
     empty.load(SPLADE)
@@ -37,11 +37,11 @@ def test_each_model_moves_the_figures_and_leaves_no_weight_behind(empty: Tab) ->
         empty.load(head)
         empty.wait_figure("separate", f"value > {backbone * (number + 0.9)}")
         shared = empty.figure("with-sharing")
-        assert shared < backbone * 1.2, "a head brings its own layers only"
+        assert shared < backbone * 1.2, "a head may add only its own layers"
     assert empty.figure("saved") == pytest.approx(empty.figure("separate") - shared, abs=0.2)
     print(f"\nfive models on one backbone: {shared:.1f} MB, as separate copies {empty.figure('separate'):.1f} MB")
 
-    empty.unload(SPLADE)  # four others hold the backbone
+    empty.unload(SPLADE)  # four others share the backbone
     empty.wait_figure("separate", f"value < {backbone * 4.9}")
     assert empty.figure("with-sharing") == pytest.approx(shared, rel=0.1)
 
@@ -60,7 +60,7 @@ def test_a_panel_offers_to_load_what_it_needs(empty: Tab) -> None:
 
 
 def test_a_load_leaves_no_tensor_in_the_memory_of_python(tab: Tab, site: str) -> None:
-    """WebAssembly's memory never shrinks, and the largest tensor of MiniLM has 47 MB."""
+    """The memory of WebAssembly never shrinks, and the largest tensor of MiniLM has 47 MB."""
     with_first_line(tab, KEEP_MEMORY)
     tab.open(site)
     before = tab.page.workers[0].evaluate(MEMORY)
@@ -72,7 +72,7 @@ def test_a_load_leaves_no_tensor_in_the_memory_of_python(tab: Tab, site: str) ->
 
 
 def size_of(load_all: Locator) -> float:
-    """The MB that the button names."""
+    """Return the MB that the button states."""
     found = re.search(r"\(([\d.]+) MB\)", load_all.inner_text())
     assert found, load_all.inner_text()
     return float(found[1])
@@ -82,7 +82,7 @@ def test_load_all_and_unload_all(empty: Tab) -> None:
     load_all = empty.page.get_by_role("button", name=re.compile("^Load all"))
     whole = size_of(load_all)
     empty.load(SPLADE)
-    assert size_of(load_all) == pytest.approx(whole - 17.5, abs=0.3), "what is left to load"
+    assert size_of(load_all) == pytest.approx(whole - 17.5, abs=0.3), "the button must state the remaining bytes"
     load_all.click()
     expect(empty.page.get_by_role("heading", name="Models: 7 of 7 loaded")).to_be_visible()
     expect(load_all).to_be_disabled()
@@ -93,7 +93,7 @@ def test_load_all_and_unload_all(empty: Tab) -> None:
     empty.wait_figure("with-sharing", "value === 0")
 
 
-def test_a_load_can_be_cancelled_and_begun_again(tab: Tab, faulty_site: str, faults: Faults) -> None:
+def test_a_load_can_be_cancelled_and_repeated(tab: Tab, faulty_site: str, faults: Faults) -> None:
     tab.open(faulty_site)
     faults.hold(f"models/{MINILM}/model.safetensors", 8_000_000)
     tab.press(MINILM, "Load")
@@ -109,7 +109,9 @@ def test_a_load_can_be_cancelled_and_begun_again(tab: Tab, faulty_site: str, fau
     tab.wait_figure("with-sharing", "value > 80")
 
 
-def test_a_bad_file_is_told_on_its_card_and_the_page_goes_on(troubled: Tab, faulty_site: str, faults: Faults) -> None:
+def test_a_bad_file_is_reported_on_its_card_and_the_page_continues(
+    troubled: Tab, faulty_site: str, faults: Faults
+) -> None:
     troubled.open(faulty_site)
     for model_id, words in ((HEADS[0], "A file is missing"), (SPLADE, "A file is damaged")):
         path = f"models/{model_id}/model.safetensors"
@@ -133,7 +135,7 @@ def test_a_bad_file_is_told_on_its_card_and_the_page_goes_on(troubled: Tab, faul
             troubled.wait_figure("with-sharing", "value === 0")
 
 
-def test_one_of_several_that_fails_does_not_stop_the_others(troubled: Tab, faulty_site: str, faults: Faults) -> None:
+def test_one_failing_load_does_not_stop_the_others(troubled: Tab, faulty_site: str, faults: Faults) -> None:
     faults.missing(f"models/{HEADS[1]}/model.safetensors")
     troubled.open(faulty_site, load=None)
     troubled.wait_card(HEADS[1], "error")

@@ -1,4 +1,4 @@
-"""The content security policy: in force in the page and in the worker, with one relaxation only."""
+"""The Content-Security-Policy: enforced in the page and in the worker, with a single relaxation."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ INLINE = """() => { const script = document.createElement("script"); script.text
   document.head.append(script); return Boolean(window.ran); }"""
 
 
-# In a task of its own: a debugger's evaluation, as this is, may evaluate whatever the policy says.
+# In a separate task, because evaluations by a debugger, such as this one, are exempt from the policy.
 FROM_TEXT = """() => new Promise((resolve) => setTimeout(() => {
   try { resolve(new Function("return 'ran'")()); } catch (error) { resolve(error.name); } }))"""
 
 
-def test_the_policy_is_strict_in_page_and_worker_and_nothing_leaves_the_site(troubled: Tab, site: str) -> None:
+def test_the_policy_is_strict_in_page_and_worker_and_all_requests_stay_on_the_site(troubled: Tab, site: str) -> None:
     asked: list[str] = []
     troubled.page.context.on("request", lambda request: asked.append(request.url))
     with troubled.page.expect_response("**/worker.js") as answer:
@@ -38,4 +38,4 @@ def test_the_policy_is_strict_in_page_and_worker_and_nothing_leaves_the_site(tro
     assert [error for error in troubled.errors if "Content Security Policy" not in error] == []
     assert troubled.evaluate(INLINE) is False
     assert troubled.evaluate(FROM_TEXT) == "EvalError"
-    assert any("Content Security Policy" in error for error in troubled.errors), "the browser says that it refused"
+    assert any("Content Security Policy" in error for error in troubled.errors), "the browser must report the refusal"

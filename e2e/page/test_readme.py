@@ -1,6 +1,6 @@
-"""The README's page in the browser as a reader pastes it, with the three ways of use, and the page of docs/hosting.md.
+"""The page of the README as a reader pastes it, with the three ways of use, and the page of docs/hosting.md.
 
-The page names a CDN and a model hub. Here both answer with a redirect to the same files on this machine.
+The page names a CDN and a model hub. Both are replaced by redirects to the same files on this machine.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ ANYWHERE = {"Access-Control-Allow-Origin": "*"}
 
 @pytest.fixture
 def reader(context: BrowserContext, site_folder: Path, tmp_path: Path) -> Iterator[tuple[Path, Page, str]]:
-    """A folder with the wheel, a page, and the folder's address; the CDN and the hub are this machine."""
+    """A folder with the wheel and a page, and its URL; the CDN and the hub are redirected to this machine."""
     manifest = json.loads((site_folder / "manifest.json").read_text())
     shutil.copy(site_folder / manifest["wheel"], tmp_path)
     with ExitStack() as servers:
@@ -56,7 +56,7 @@ def reader(context: BrowserContext, site_folder: Path, tmp_path: Path) -> Iterat
         yield tmp_path, context.new_page(), url
 
 
-def test_there_is_one_page_and_it_comes_early() -> None:
+def test_the_readme_has_one_page_near_its_beginning() -> None:
     assert len(HTML) == 1
     assert README[: README.index("</html>")].count("\n") < 65
 

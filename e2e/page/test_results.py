@@ -1,4 +1,4 @@
-"""Answers of the models about text as it is typed."""
+"""Results of the models for text as it is typed."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def test_similarity_is_a_matrix_with_ones_on_its_diagonal(loaded: Tab) -> None:
     assert [len(row) for row in matrix] == [3, 3, 3]
     assert [matrix[i][i] for i in range(3)] == [1, 1, 1]
     assert all(matrix[i][j] == matrix[j][i] for i in range(3) for j in range(3))
-    assert matrix[0][1] > matrix[0][2], "two sentences about Python are closer than one about a cat"
+    assert matrix[0][1] > matrix[0][2], "two sentences about Python must be closer than one about a cat"
     table = loaded.page.get_by_role("table", name="Cosine similarity of each sentence with each other")
     assert table.get_by_role("rowheader").count() == table.get_by_role("columnheader").count() == 3
 
@@ -42,16 +42,16 @@ def test_typing_changes_the_numbers(loaded: Tab) -> None:
     loaded.type_and_wait("sentences", loaded.sentence(3), "I write Python programs for data analysis.")
     after = loaded.similarity()
     assert after[0][2] > before[0][2]
-    assert after[0][1] == pytest.approx(before[0][1], abs=0.002), "the other pair stays as it was"
+    assert after[0][1] == pytest.approx(before[0][1], abs=0.002), "the other pair may not change"
 
 
-def test_skill_probability_of_each_sentence(loaded: Tab) -> None:
+def test_the_skill_probability_of_each_sentence_is_shown(loaded: Tab) -> None:
     skill = loaded.bars("skill")
     assert list(skill) == ["1", "2", "3"]
     assert all(0 <= value <= 1 for value in skill.values())
 
 
-def test_rows_come_and_go(loaded: Tab) -> None:
+def test_rows_can_be_added_and_removed(loaded: Tab) -> None:
     loaded.page.get_by_role("button", name="Add a sentence").click()
     expect(loaded.sentence(4)).to_be_focused()
     loaded.type_and_wait("sentences", loaded.sentence(4), "Ein Satz mit Umlauten: für Äpfel.")
@@ -62,8 +62,8 @@ def test_rows_come_and_go(loaded: Tab) -> None:
 
 
 @pytest.mark.parametrize("width", [1024, 1152])
-def test_twelve_sentences_are_a_matrix_in_sight(loaded: Tab, width: int) -> None:
-    """The most that the panel takes; the numbers stay whole, only the sentences beside them are cut."""
+def test_a_matrix_of_twelve_sentences_fits_on_the_screen(loaded: Tab, width: int) -> None:
+    """Twelve is the maximum of the panel; numbers are not cut, only the sentences beside them."""
     loaded.page.set_viewport_size({"width": width, "height": 900})
     add = loaded.page.get_by_role("button", name="Add a sentence")
     for number in range(4, 13):
@@ -80,7 +80,7 @@ def test_twelve_sentences_are_a_matrix_in_sight(loaded: Tab, width: int) -> None
     loaded.page.set_viewport_size({"width": 1440, "height": 900})
 
 
-def test_an_empty_row_is_left_out_and_said(loaded: Tab) -> None:
+def test_an_empty_row_is_ignored_with_a_note(loaded: Tab) -> None:
     text = loaded.sentence(2).input_value()
     loaded.type_and_wait("sentences", loaded.sentence(2), "   ")
     expect(loaded.panel("sentences")).to_contain_text("Sentence 2 is empty and left out.")
@@ -90,7 +90,7 @@ def test_an_empty_row_is_left_out_and_said(loaded: Tab) -> None:
     expect(loaded.panel("sentences")).not_to_contain_text("left out")
 
 
-def test_no_text_at_all_is_a_hint_not_an_error(loaded: Tab, hypothesis: Locator) -> None:
+def test_without_text_a_hint_is_shown_instead_of_an_error(loaded: Tab, hypothesis: Locator) -> None:
     text = hypothesis.input_value()
     loaded.type_and_wait("pair", hypothesis, "", state="empty")
     expect(loaded.panel("pair")).to_contain_text("Type both sentences to see results.")
@@ -99,7 +99,7 @@ def test_no_text_at_all_is_a_hint_not_an_error(loaded: Tab, hypothesis: Locator)
     assert loaded.bars("nli")
 
 
-def test_ten_thousand_characters_are_cut_and_said(loaded: Tab, hypothesis: Locator) -> None:
+def test_ten_thousand_characters_are_truncated_with_a_note(loaded: Tab, hypothesis: Locator) -> None:
     text = hypothesis.input_value()
     loaded.type_and_wait("pair", hypothesis, ("The old town was flooded by the river. " * 300)[:10_000])
     expect(loaded.panel("pair")).to_contain_text("tokens; the model reads the first 512")
@@ -108,7 +108,7 @@ def test_ten_thousand_characters_are_cut_and_said(loaded: Tab, hypothesis: Locat
     expect(loaded.panel("pair")).not_to_contain_text("reads the first")
 
 
-def test_each_head_answers_with_its_labels(loaded: Tab) -> None:
+def test_each_head_shows_its_labels(loaded: Tab) -> None:
     for head, labels in LABELS.items():
         for index in range(loaded.page.locator(f'[data-part="{head}"] .bars').count()):
             scores = loaded.bars(head, index)
@@ -118,7 +118,7 @@ def test_each_head_answers_with_its_labels(loaded: Tab) -> None:
     assert [loaded.page.locator(f'[data-part="{head}"] .bars').count() for head in LABELS] == [1, 1, 2, 2]
 
 
-def test_terms_are_sorted_and_at_most_twenty(loaded: Tab) -> None:
+def test_at_most_twenty_sorted_terms_are_shown(loaded: Tab) -> None:
     for index in (0, 1):
         weights = list(loaded.bars("terms", index).values())
         assert 1 <= len(weights) <= 20
@@ -126,8 +126,8 @@ def test_terms_are_sorted_and_at_most_twenty(loaded: Tab) -> None:
         assert min(weights) >= 0
 
 
-def test_the_latest_text_wins(loaded: Tab, hypothesis: Locator) -> None:
-    """Three texts, each typed as soon as the run before has begun: the last one's terms are shown."""
+def test_the_results_of_the_latest_text_are_shown(loaded: Tab, hypothesis: Locator) -> None:
+    """Types three texts, each as soon as the previous run has begun: the terms of the last one are shown."""
     first = hypothesis.input_value()
     for text in ("Snow fell on the mountains.", "The market was closed.", "Music filled the harbour."):
         loaded.type_until_running("pair", hypothesis, text)
@@ -142,7 +142,7 @@ def test_a_run_can_be_cancelled_and_the_next_one_works(loaded: Tab) -> None:
     field = loaded.sentence(1)
     text = field.input_value()
     cancel = loaded.panel("sentences").get_by_role("button", name="Cancel the run", include_hidden=True)
-    cancel.evaluate(  # as soon as it is there: a run may be over before a pointer has come
+    cancel.evaluate(  # as soon as it appears, because a run may end before a pointer reaches it
         """(button) => new MutationObserver((_, observer) => {
              if (!button.hidden) { observer.disconnect(); button.click(); }
            }).observe(button, { attributeFilter: ["hidden"] })"""
@@ -155,10 +155,10 @@ def test_a_run_can_be_cancelled_and_the_next_one_works(loaded: Tab) -> None:
     assert loaded.similarity()[0][0] == 1
 
 
-def test_the_page_says_what_a_run_took(loaded: Tab) -> None:
+def test_the_page_shows_the_cost_of_a_run(loaded: Tab) -> None:
     for panel in ("sentences", "pair"):
         stats = loaded.panel(panel).locator('[data-role="stats"]').inner_text()
-        assert " on WebNN " in stats, "without a hardware GPU, WebNN comes first"
+        assert " on WebNN " in stats, "without a hardware GPU, WebNN must be chosen"
         shared, total, computed = (
             int(number.replace(",", ""))
             for number in re.findall(r"([\d,]+) of ([\d,]+) operations were shared; ([\d,]+) were computed", stats)[0]
@@ -167,7 +167,7 @@ def test_the_page_says_what_a_run_took(loaded: Tab) -> None:
         print(f"\n{panel}: {stats}")
 
 
-def test_a_run_remakes_nothing_that_did_not_change(loaded: Tab) -> None:
+def test_a_run_redraws_only_what_changed(loaded: Tab) -> None:
     before = loaded.page.locator("#chart-now").inner_text()
     loaded.evaluate(
         """() => {
@@ -179,12 +179,12 @@ def test_a_run_remakes_nothing_that_did_not_change(loaded: Tab) -> None:
            }"""
     )
     loaded.type_and_wait("sentences", loaded.sentence(1), "She designs data pipelines in SQL and in Python.")
-    loaded.page.wait_for_function("() => window.reports > 0")  # what the run left is more than before
+    loaded.page.wait_for_function("() => window.reports > 0")  # the run left more than before
     assert loaded.page.locator("#chart-now").inner_text() != before
     assert loaded.evaluate("() => rows.length > 40 && rows.every((row) => row.isConnected)")
 
 
-def test_a_part_whose_model_leaves_says_what_to_load(loaded: Tab) -> None:
+def test_a_panel_without_its_model_offers_to_load_it(loaded: Tab) -> None:
     loaded.unload(HEADS[2])
     loaded.wait_panel("pair")
     expect(loaded.page.locator('[data-part="polarity"]')).to_contain_text("to see this")

@@ -1,4 +1,4 @@
-"""The cases of sharing and of bad input on the browser's WebGPU, counted in its real buffers."""
+"""Cases of sharing and of bad input on the browser's WebGPU, with its buffers counted."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Checkpoints of gigabytes in the demo page: no dead tab, and the page's process keeps none of what was loaded."""
+"""Checkpoints of gigabytes in the demo page: the tab does not crash, and its process keeps none of the loaded bytes."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from playwright.sync_api import Browser, Playwright
 
-KEPT = 100  # MB that the page's process may have more than when it was ready
+KEPT = 100  # MB that the process of the page may grow after it was ready
 SMALL = "bert-base,layers=3,vocab_size=8000,hidden_size=576,num_attention_heads=9,intermediate_size=2304"  # 67 MB
 
 
@@ -32,7 +32,7 @@ def url(site_folder: Path) -> Iterator[str]:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the memory of a process is read from /proc")
 def test_loads_evictions_and_restores_take_little_of_the_page(playwright: Playwright, url: str) -> None:
-    """Two models in turn under a limit that holds one: four times as many bytes pass through the page's process."""
+    """Run two models in turn under a limit that fits one: four times their bytes pass through the page's process."""
     found = find_browser()
     browser = playwright.chromium.launch(
         executable_path=found.path, args=list(found.flags), env={**found.environment()}
@@ -52,7 +52,7 @@ def test_loads_evictions_and_restores_take_little_of_the_page(playwright: Playwr
             python("for model in models: await run(model)")
         restored = python("manager.get_stats()['restored_bytes']")
         assert isinstance(restored, int) and restored > 1.5 * worth * MB
-        assert most["GPU"] > ready["GPU"] + 0.9 * worth  # the weights are where they belong
+        assert most["GPU"] > ready["GPU"] + 0.9 * worth  # the weights are on the device
         kept = most["renderer"] - ready["renderer"]
         print(f"{worth:.0f} MB models: {kept:.0f} MB more than when the page was ready, at most")
         assert kept <= KEPT, f"{kept:.0f} MB more than when the page was ready, with models of {worth:.0f} MB"
