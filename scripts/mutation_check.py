@@ -39,7 +39,7 @@ PACKAGE = Path("pyodide_pkg/tensorcommons")
 FOLDERS = ("graph", "backends", "sharing", "models", "hub")
 TESTS = ["tests/graph", "tests/backends", "tests/sharing", "tests/hub", "tests/models", "tests/ops/test_fuzz.py"]
 SECONDS = 90.0  # of recorded test time for one mutant
-WALL = 900.0  # seconds until a mutant counts as hanging
+IDLE = 60  # seconds with less than one of processor time, after which a mutant counts as hanging
 BYTES = 6 * 2**30  # of memory for one run
 
 SWAPS: dict[type[ast.AST], type[ast.AST]] = {
@@ -257,11 +257,16 @@ def python(folder: Path, *arguments: str, limit: float | None = None) -> str:
         preexec_fn=bounds,
         start_new_session=True,
     ) as process:
-        try:
-            printed, _ = process.communicate(timeout=None if limit is None else WALL)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, 9)
-            return "hangs"
+        used = -1.0
+        while True:
+            try:
+                printed, _ = process.communicate(timeout=None if limit is None else IDLE)
+                break
+            except subprocess.TimeoutExpired:
+                before, used = used, processor_time(process.pid)
+                if used - before < 1:
+                    os.killpg(process.pid, 9)
+                    return "hangs"
     if process.returncode == 0:
         return ""
     if process.returncode < 0:
@@ -270,6 +275,12 @@ def python(folder: Path, *arguments: str, limit: float | None = None) -> str:
         raise SystemExit(f"the tests cannot be run: {printed[-1000:]}")
     failed = [line for line in printed.splitlines() if line.startswith(("FAILED", "ERROR"))]
     return failed[0][:150] if failed else printed[-300:]
+
+
+def processor_time(pid: int) -> float:
+    """Return the processor time that a process has used, in seconds."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def tests_of(mutation: Mutation, tests: dict[str, dict[str, Any]]) -> list[str]:
