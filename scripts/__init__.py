@@ -1,11 +1,11 @@
-"""Set-up, build and serve commands of the checkout. Nothing here travels in the wheel.
+"""Set-up, build and serve commands of the checkout, which are not part of the wheel.
 
-What runs before the virtual environment exists (setup and what it imports) uses the standard library only.
+Modules that run before the virtual environment exists (setup and its imports) use the standard library only.
 """
 
 import sys
 
-# Before anything with newer syntax is imported, and itself in old syntax, so that an old Python says so in words.
+# Before modules with newer syntax are imported, and in old syntax, so that an old Python prints a clear error.
 if sys.version_info < (3, 11):  # noqa: UP036
     sys.exit(
         "error: tensorcommons needs Python 3.11 or newer, this is %d.%d: "  # noqa: UP031

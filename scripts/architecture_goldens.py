@@ -60,8 +60,8 @@ FAMILIES: dict[str, dict[str, Any]] = {
         "hidden_act": "gelu_new",
     },
 }
-TYPED = ("Bert", "Electra", "Albert")  # they take token_type_ids of more than one kind
-# 3 heads of 8, 5 x 5 patches of 6 x 6 pixels; images are of the model's size, or of another one.
+TYPED = ("Bert", "Electra", "Albert")  # with more than one token type
+# 3 heads of 8, 5 x 5 patches of 6 x 6 pixels; images have the size of the model or another one.
 VISION = {
     "hidden_size": 24,
     "num_hidden_layers": 2,
@@ -114,7 +114,7 @@ def main() -> int:
 
 
 def text_case(case: str, sizes: dict[str, Any], arrays: Arrays) -> dict[str, Any]:
-    """Fill in the arrays of one text model; gives its config and the shapes of its tensors."""
+    """Add the arrays of one text model to ``arrays``; gives its config and the shapes of its tensors."""
     torch = importlib.import_module("torch")
     family = next(name for name in sorted(FAMILIES, key=len, reverse=True) if case.startswith(name))
     model, entry = tiny(family, case, sizes)
@@ -134,7 +134,7 @@ def text_case(case: str, sizes: dict[str, Any], arrays: Arrays) -> dict[str, Any
 
 
 def image_case(case: str, sizes: dict[str, Any], arrays: Arrays) -> dict[str, Any]:
-    """As ``text_case``; a bare DINOv2 also sees an image that is not square."""
+    """Like ``text_case``; a DINOv2 without a head also gets an image that is not square."""
     torch = importlib.import_module("torch")
     model, entry = tiny(case.partition("For")[0].removesuffix("Model"), case, sizes)
     rng = np.random.default_rng(len(case))
@@ -150,7 +150,7 @@ def image_case(case: str, sizes: dict[str, Any], arrays: Arrays) -> dict[str, An
 
 
 def processor_goldens(arrays: Arrays) -> dict[str, Any]:
-    """The configs of image processors; fills in the pixel values of a wide and a tall picture."""
+    """Return the configs of image processors; adds the pixel values of a wide and a tall picture to ``arrays``."""
     kinds: dict[str, tuple[str, dict[str, Any]]] = {
         "vit": ("ViTImageProcessorPil", {"size": {"height": 20, "width": 20}}),
         "deit": (
@@ -177,7 +177,7 @@ def processor_goldens(arrays: Arrays) -> dict[str, Any]:
 
 
 def tiny(family: str, case: str, sizes: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
-    """A model with weights made from the names that its checkpoint has, and what of it is committed."""
+    """Make a model with weights made from the names of its checkpoint, and the committed description of it."""
     transformers = importlib.import_module("transformers")
     files = importlib.import_module("safetensors.numpy")
     made = getattr(transformers, case)(getattr(transformers, f"{family}Config")(**sizes))

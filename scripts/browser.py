@@ -1,4 +1,4 @@
-"""Choice of the browser for tests and the demo's checks: the one a person names, the npm Chromium, or an installed one.
+"""Choice of the browser for tests and checks of the demo: the named one, the npm Chromium, or an installed one.
 
 from scripts.browser import find_browser
 browser = find_browser()
@@ -19,7 +19,7 @@ from scripts.console import SetupError
 
 VARIABLE = "TENSORCOMMONS_BROWSER"
 
-#: WebGPU on the software adapter and WebNN on; nothing that talks to the network by itself.
+#: Enables WebGPU on the software adapter and WebNN; disables background network access.
 FLAGS = (
     "--enable-unsafe-webgpu",
     "--use-webgpu-adapter=swiftshader",
@@ -41,7 +41,7 @@ INSTALLED_MACOS = (
 
 @dataclass(frozen=True)
 class Browser:
-    """A browser to launch: its program, the variables and flags it needs, and why it was chosen."""
+    """A browser to launch: its program, variables and flags, and the reason for its choice."""
 
     path: Path
     origin: str
@@ -49,7 +49,7 @@ class Browser:
     flags: tuple[str, ...] = FLAGS
 
     def environment(self) -> dict[str, str]:
-        """This process's environment with the browser's variables, as Playwright's `env` wants it."""
+        """Return the environment of this process with the browser's variables, for Playwright's `env`."""
         return {**os.environ, **self.env}
 
     def __str__(self) -> str:
@@ -57,10 +57,10 @@ class Browser:
 
 
 def find_browser() -> Browser:
-    """The browser of TENSORCOMMONS_BROWSER, else the npm Chromium, else an installed Chrome or Chromium.
+    """Return the browser of TENSORCOMMONS_BROWSER, else the npm Chromium, else an installed Chrome or Chromium.
 
     Raises:
-        SetupError: none is there, or the one that was named does not exist.
+        SetupError: there is none, or the named one does not exist.
     """
     named = os.environ.get(VARIABLE)
     if named:
@@ -88,9 +88,9 @@ def find_browser() -> Browser:
 
 
 def library_environment(executable: Path, libraries: Path) -> tuple[dict[str, str], list[str]]:
-    """Return what to set so that a program finds its libraries, and the names of those it still lacks.
+    """Return the variables with which a program finds its libraries, and the names of those that are still missing.
 
-    A machine that has them all keeps its own; else all that the package carries are used, as one consistent set.
+    A machine that has them all uses its own; else all of the package are used, as one consistent set.
     """
     missing = _unresolved(executable, {})
     if not missing:
@@ -101,20 +101,20 @@ def library_environment(executable: Path, libraries: Path) -> tuple[dict[str, st
 
 
 def _unresolved(executable: Path, env: dict[str, str]) -> list[str]:
-    """Shared libraries that the dynamic loader does not find."""
+    """Return the shared libraries that the dynamic loader does not find."""
     try:
         answer = subprocess.run(
             ["ldd", str(executable)], capture_output=True, text=True, check=False, env={**os.environ, **env}
         )
     except OSError:
-        return []  # no ldd: launching tells
+        return []  # without ldd only a launch shows it
     if answer.returncode != 0:  # another libc
         return [(answer.stderr or answer.stdout).strip().splitlines()[0] if answer.stderr or answer.stdout else "libc"]
     return sorted({line.split()[0] for line in answer.stdout.splitlines() if line.rstrip().endswith("not found")})
 
 
 def main() -> int:
-    """Say which browser would run."""
+    """Print the browser that would run."""
     print(find_browser())
     return 0
 

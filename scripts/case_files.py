@@ -1,4 +1,4 @@
-"""Files of the cases of ops and models, for places without the checkout: the lab's page, an archive of the bench."""
+"""Files of the cases of ops and models, for use without the checkout: in the lab and the archive of the bench."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ SCRIPTS = ("__init__", "paths", "random_checkpoint")
 
 
 def case_files() -> list[Path]:
-    """The cases, what they import of the checkout, and the answers that they compare with."""
+    """Return the cases, their imports from the checkout, and their goldens."""
     tests = ROOT / "tests"
     return [
         *(ROOT / "scripts" / f"{module}.py" for module in SCRIPTS),

@@ -1,8 +1,8 @@
-"""Checks that CI runs first: format, lint, types, the JavaScript linter, and the test of the import arrows.
+"""Checks that CI runs first: format, lint, types, the JavaScript linter, and the direction of imports.
 
     .cache/venv/bin/python -m scripts.check
 
-Every check runs, also after one failed, so that a person sees all there is to mend.
+Every check runs, also after a failed one, so that all errors are shown.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from scripts import paths
 from scripts.console import SetupError, run, say
 from scripts.tools import find_node
 
-#: Checked for types; those that are not there yet are left out.
+#: Checked for types, as far as they exist.
 TYPED = ("pyodide_pkg/tensorcommons", "scripts", "tests", "e2e", "bench", "examples")
 ARROWS = "tests/contract/test_imports.py"
 
 
 def commands() -> dict[str, list[str]]:
-    """The checks by name."""
+    """Return the checks by name."""
     python = [sys.executable, "-m"]
     present = [name for name in TYPED if any((paths.ROOT / name).rglob("*.py"))]
     checks = {

@@ -1,4 +1,4 @@
-"""Unpacks the Chromium of npm (Linux x86-64) into .cache/chromium, with the libraries and fonts it carries."""
+"""Unpacking of the npm Chromium (Linux x86-64) into .cache/chromium, with its libraries and fonts."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ EXECUTABLE = paths.CHROMIUM / "chromium"
 LIBRARIES = paths.CHROMIUM / "lib"
 FONTS_CONFIG = paths.CHROMIUM / "fonts.conf"
 
-#: Compressed file → the folder below .cache/chromium that its content goes to.
+#: Compressed file → folder of its content below .cache/chromium.
 ARCHIVES = {"swiftshader.tar": ".", "al2023.tar": ".", "fonts.tar": "."}
 
 
@@ -32,12 +32,12 @@ def runs_here() -> bool:
 
 
 def package_version() -> str:
-    """The version of the npm package that is installed."""
+    """Return the version of the installed npm package."""
     return str(json.loads((PACKAGE / "package.json").read_text())["version"])
 
 
 def ensure_chromium() -> None:
-    """Unpack, unless it is unpacked already or cannot run on this machine."""
+    """Unpack Chromium, unless it is unpacked already or cannot run on this machine."""
     if not runs_here():
         return
     stamp = Stamp(paths.STAMPS / "chromium.json", paths.CACHE)
@@ -61,7 +61,7 @@ def ensure_chromium() -> None:
     for name, folder in ARCHIVES.items():
         _untar(fresh / name, fresh / folder)
         (fresh / name).unlink()
-    # The package's own fonts.conf names folders of a cloud function; this one adds its fonts to the system's.
+    # The fonts.conf of the package names folders of a cloud function; this one adds its fonts to those of the system.
     (fresh / "fonts.conf").write_text(
         f"""<?xml version="1.0"?>
 <!DOCTYPE fontconfig SYSTEM "fonts.dtd">

@@ -1,4 +1,4 @@
-"""Output for people: progress that is tidy in a terminal and in a log, and failures of one sentence."""
+"""Output for people: progress for terminals and logs, and errors of one sentence."""
 
 from __future__ import annotations
 
@@ -11,27 +11,27 @@ if TYPE_CHECKING:
 
 
 class SetupError(Exception):
-    """A failure told in one sentence: what failed, from where, and what to do."""
+    """An error of one sentence: what failed, its source, and what to do."""
 
 
 def say(message: str) -> None:
-    """Print one line at once, so that a log keeps the order in which things happened."""
+    """Print one line without buffering, so that a log keeps the order of events."""
     print(message, flush=True)
 
 
 def megabytes(count: int) -> str:
-    """Bytes as decimal megabytes, the unit of download sizes."""
+    """Format bytes as decimal megabytes, the unit of download sizes."""
     return f"{count / 1e6:.1f} MB" if count >= 100_000 else f"{count / 1e3:.1f} kB"
 
 
 def run(main: Callable[[], int]) -> NoReturn:
-    """Run a command's main: an error that a person can mend becomes one sentence, Ctrl-C exit code 130."""
+    """Run the main function of a command: a SetupError becomes one sentence, Ctrl-C exit code 130."""
     try:
         code = main()
     except SetupError as error:
         print(f"error: {error}", file=sys.stderr, flush=True)
         code = 1
-    except OSError as error:  # a full disk, a folder that may not be written
+    except OSError as error:  # such as a full disk or a read-only folder
         what = f"{error.filename}: {(error.strerror or str(error)).lower()}"
         print(f"error: {what}; mend that and run the same command again.", file=sys.stderr, flush=True)
         code = 1
@@ -45,10 +45,10 @@ class Progress:
     """The progress of one download: a line that redraws itself in a terminal, a line every 5 s in a log.
 
     Args:
-        label: what is fetched.
-        total: how much there is, in the unit of `show`.
-        show: how an amount is written.
-        stream: where to write; standard output unless told.
+        label: name of the download.
+        total: the amount, in the unit of `show`.
+        show: formats an amount.
+        stream: where to write; default: standard output.
     """
 
     TERMINAL_INTERVAL_S = 0.1
@@ -66,7 +66,7 @@ class Progress:
         self._done = 0
 
     def update(self, done: int) -> None:
-        """Tell how much is there now; draws only as often as a reader can follow."""
+        """Set the amount that has arrived; draws only as often as a reader can follow."""
         self._done = done
         now = time.monotonic()
         if now >= self._next:
@@ -74,12 +74,12 @@ class Progress:
             self._write(end="")
 
     def finish(self, note: str = "") -> None:
-        """Write the last line, which stays."""
+        """Write the final line."""
         self._done = self._total
         self._write(end="\n", note=note)
 
     def fail(self) -> None:
-        """End a half-drawn line, so that the message that follows stands alone."""
+        """End a partial line, so that the next message begins on its own."""
         if self._live:
             self._stream.write("\r\x1b[K")
             self._stream.flush()

@@ -1,6 +1,6 @@
-"""Reads classification heads from what they were published as, without trusting it: no pickle runs code here.
+"""Conversion of classification heads from their published, untrusted files: unpickling runs no code.
 
-Two sources: a PyTorch checkpoint (a zip whose data.pkl is a pickle, the tensors' bytes beside it) and the skill
+The sources are a PyTorch checkpoint (a zip with the pickle data.pkl and the bytes of the tensors) and the skill
 extractor's JSON (base64 float32, weights as [in, out]). Both become `layers.<i>.weight` [out, in], `layers.<i>.bias`.
 """
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 class ConversionError(Exception):
-    """The file is not what the converter reads; the message names the file and the cause."""
+    """The file cannot be converted; the message names the file and the cause."""
 
 
 # ── PyTorch checkpoints ───────────────────────────────────────────────────────────────────────────────────────────────
@@ -48,11 +48,11 @@ class _Tensor:
 
 
 class _FloatStorage:
-    """Stands for torch.FloatStorage: a name in a pickle, never made."""
+    """Placeholder of torch.FloatStorage, a name in a pickle that is never instantiated."""
 
 
 def _rebuild_tensor(storage: object, offset: object, shape: object, strides: object, *_ignored: object) -> _Tensor:
-    """Stands for torch._utils._rebuild_tensor_v2: notes what it was called with."""
+    """Replace torch._utils._rebuild_tensor_v2; records its arguments."""
     if not (
         isinstance(storage, _Storage)
         and isinstance(offset, int)
@@ -66,7 +66,7 @@ def _rebuild_tensor(storage: object, offset: object, shape: object, strides: obj
 
 
 class _CheckpointUnpickler(pickle.Unpickler):
-    """Knows three names and refuses every other, so that a pickle can call nothing that does anything."""
+    """Unpickler that resolves three names and refuses all others, so that a pickle cannot call anything else."""
 
     NAMES: dict[tuple[str, str], Callable[..., Any]] = {  # noqa: RUF012 (never changed)
         ("collections", "OrderedDict"): collections.OrderedDict,
@@ -88,10 +88,10 @@ class _CheckpointUnpickler(pickle.Unpickler):
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
-    """The nested dictionaries of a `torch.save` file, float32 tensors as F32Tensor.
+    """Read the nested dictionaries of a `torch.save` file, with float32 tensors as F32Tensor.
 
     Raises:
-        ConversionError: not such a file, or its pickle asks for anything but tensors in dictionaries.
+        ConversionError: the file has another format, or its pickle has more than tensors in dictionaries.
     """
     try:
         with zipfile.ZipFile(path) as archive:
@@ -105,7 +105,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
             return _with_values(tree, path, archive, prefix)
     except zipfile.BadZipFile as error:
         raise ConversionError(f"{path.name}: not a PyTorch checkpoint ({error})") from error
-    # A broken pickle can fail in many ways; each is a refusal.
+    # A broken pickle can raise many errors; each is a refusal.
     except (pickle.UnpicklingError, EOFError, AttributeError, TypeError, ValueError, IndexError, KeyError) as error:
         raise ConversionError(f"{path.name}: its pickle is refused: {error}") from error
 
@@ -137,7 +137,7 @@ def _contiguous(tensor: _Tensor, storage: bytes) -> bytes:
 
 
 def checkpoint_head(path: Path, key: str) -> dict[str, F32Tensor]:
-    """The linear layers of one head of a checkpoint: {key: {"net.<i>.weight", "net.<i>.bias", …}}."""
+    """Return the linear layers of one head of a checkpoint: {key: {"net.<i>.weight", "net.<i>.bias", …}}."""
     state = read_checkpoint(path).get(key)
     if not isinstance(state, dict):
         raise ConversionError(f"{path.name}: holds no head named {key!r}")
@@ -157,7 +157,7 @@ def checkpoint_head(path: Path, key: str) -> dict[str, F32Tensor]:
 
 
 def mlp_json_head(path: Path) -> dict[str, F32Tensor]:
-    """The linear layers of an "mlp-weights-v1" file; its weights are [in, out] and are transposed once, here."""
+    """Read the linear layers of an "mlp-weights-v1" file, whose [in, out] weights are transposed here."""
     try:
         spec = json.loads(path.read_bytes())
         if spec["format"] != "mlp-weights-v1":
@@ -186,7 +186,7 @@ def _transposed(data: bytes, columns: int) -> bytes:
 
 
 def layer_sizes(layers: Mapping[str, F32Tensor]) -> list[int]:
-    """Widths from input to output, e.g. [512, 128, 64, 3]."""
+    """Return the widths from input to output, e.g. [512, 128, 64, 3]."""
     weights = [layers[f"layers.{index}.weight"].shape for index in range(len(layers) // 2)]
     return [weights[0][1], *(shape[0] for shape in weights)]
 

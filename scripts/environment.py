@@ -28,8 +28,8 @@ _npm_stamp = Stamp(paths.STAMPS / "npm.json", paths.CACHE)
 
 
 def ensure_venv() -> None:
-    """Make .cache/venv from the lock, unless it is there already."""
-    # A virtual environment holds absolute paths: a checkout that moved makes a new one.
+    """Make .cache/venv from the lock, unless it exists already."""
+    # A virtual environment has absolute paths, so a moved checkout makes a new one.
     key = key_of(LOCK, str(paths.VENV.resolve()), f"{sys.version_info.major}.{sys.version_info.minor}")
     if _venv_stamp.is_fresh(key) and os.access(paths.venv_python(), os.X_OK):
         return
@@ -47,7 +47,7 @@ def ensure_venv() -> None:
         raise SetupError(f"making the virtual environment {paths.VENV} failed ({last[0]}): remove it and try again.")
     own_pip = paths.CACHE / "pip.lock"
     own_pip.write_text(pip.lock_entry(LOCK, "pip"))
-    pip.install(own_pip, raw_progress=False)  # the pip that Python brings may be too old to report bytes
+    pip.install(own_pip, raw_progress=False)  # the pip bundled with Python may be too old to report bytes
     pip.install(LOCK)
     own_pip.unlink()
     shutil.rmtree(paths.CACHE / "pip", ignore_errors=True)
@@ -61,14 +61,14 @@ def record_venv() -> None:
 
 
 def _venv_files() -> list[Path]:
-    """Every module: a disk that was full, or a copy that was cut, leaves some of them empty."""
+    """Return every module, because a full disk or an interrupted copy leaves some of them empty."""
     modules = (path for path in paths.VENV.glob("lib/*/site-packages/**/*") if path.suffix in (".py", ".so", ".pth"))
     records = paths.VENV.glob("lib/*/site-packages/*.dist-info/RECORD")
     return [paths.VENV / "pyvenv.cfg", *sorted(records), *sorted(path for path in modules if path.is_file())]
 
 
 def ensure_npm() -> None:
-    """Make .cache/npm/node_modules by `npm ci`, unless it is there already."""
+    """Make .cache/npm/node_modules by `npm ci`, unless it exists already."""
     if _npm_stamp.is_fresh(key_of(*NPM_INPUTS)):
         return
     _npm_stamp.clear()
@@ -85,7 +85,7 @@ def install_npm(inputs: Sequence[Path], folder: Path) -> None:
     for source in inputs:
         shutil.copyfile(source, folder / source.name)
     names = json.loads(inputs[1].read_text())["packages"]
-    # A platform's own binaries are listed for every platform and installed for one: optional ones are not counted.
+    # Binaries are listed for every platform and installed for one, so optional packages are not counted.
     total = sum(1 for name, entry in names.items() if name and not entry.get("optional"))
     progress = Progress("npm packages", total, show=str)
     fetched = 0
@@ -101,7 +101,7 @@ def install_npm(inputs: Sequence[Path], folder: Path) -> None:
         [
             *(npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund"),
             *("--engine-strict=false", "--loglevel=http", f"--cache={cache}"),
-            *("--fetch-retry-mintimeout=1000", "--fetch-retry-maxtimeout=5000"),  # offline fails in seconds
+            *("--fetch-retry-mintimeout=1000", "--fetch-retry-maxtimeout=5000"),  # fails in seconds when offline
         ],
         what=f"installing the npm packages of {lock}",
         remedy="check the network connection or npm's configured registry, then run this again.",
@@ -122,7 +122,7 @@ def _npm_files() -> Iterator[Path]:
     yield paths.NODE_MODULES / ".package-lock.json"
     yield from sorted(paths.NODE_MODULES.glob("*/package.json"))
     yield from sorted(paths.NODE_MODULES.glob("@*/*/package.json"))
-    # What the site, the wheel and the browser are made of is watched file by file.
+    # Sources of the site, the wheel and the browser are compared file by file.
     for folder in (
         "pyodide",
         "comlink/dist/esm",

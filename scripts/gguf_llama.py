@@ -1,10 +1,10 @@
-"""A Llama model in a GGUF file as a folder in the Hugging Face layout: float16 safetensors, config, tokenizer.
+"""Conversion of a Llama model in a GGUF file to the Hugging Face layout: float16 safetensors, config, tokenizer.
 
     python -m scripts.gguf_llama MODEL.gguf FOLDER
 
-Run by set-up (scripts/models.py) where the package `gguf` is on the path. Names and the order of rows in the query and
-key projections go back from ``convert_hf_to_gguf.py`` of llama.cpp. Dequantised weights are rounded to float16:
-half the bytes, and less than a hundredth of a quantisation step. The reference answers are made from the same file.
+Set-up runs it (scripts/models.py) with the package `gguf` on the path. Names and the order of rows in the query and
+key projections reverse ``convert_hf_to_gguf.py`` of llama.cpp. Dequantised weights are rounded to float16:
+half the bytes, and less than a hundredth of a quantisation step. The goldens are made from the same file.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ def convert(source: Path, target: Path) -> None:
 
 
 def config_of(fields: dict[str, Any], *, tied: bool) -> dict[str, Any]:
-    """``config.json`` of a Llama."""
+    """Make the ``config.json`` of a Llama."""
     return {
         "model_type": "llama",
         "architectures": ["LlamaForCausalLM"],
@@ -94,7 +94,7 @@ def config_of(fields: dict[str, Any], *, tied: bool) -> dict[str, Any]:
 
 
 def spelled(name: str) -> str:
-    """``blk.3.attn_q.weight`` as ``model.layers.3.self_attn.q_proj.weight``."""
+    """Convert a name such as ``blk.3.attn_q.weight`` to ``model.layers.3.self_attn.q_proj.weight``."""
     found = re.fullmatch(r"(?:blk\.(\d+)\.)?(\w+)\.weight", name)
     if found is None or found[2] not in NAMES:
         raise SystemExit(f"the tensor {name!r} is not known")
@@ -103,12 +103,12 @@ def spelled(name: str) -> str:
 
 
 def half_rows(values: Any, heads: int) -> Any:
-    """The rows of each head as halves that turn together: llama.cpp has pairs side by side."""
+    """Reorder the rows of each head from the adjacent pairs of llama.cpp to halves, which rotate together."""
     return values.reshape(heads, -1, 2, values.shape[1]).swapaxes(1, 2).reshape(values.shape)
 
 
 def tokenizer_of(fields: dict[str, Any]) -> dict[str, Any]:
-    """``tokenizer.json``: byte-level BPE in which every digit stands alone (llama.cpp calls it "smollm")."""
+    """Make ``tokenizer.json``: byte-level BPE with separate digits ("smollm" in llama.cpp)."""
     tokens, kinds = fields["tokenizer.ggml.tokens"], fields["tokenizer.ggml.token_type"]
     flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
     byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}

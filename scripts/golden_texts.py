@@ -1,4 +1,4 @@
-"""The texts that goldens are made of: picked by hand for what goes wrong, and generated from a fixed seed.
+"""Texts of the goldens: chosen by hand for difficult inputs, and generated from a fixed seed.
 
 ``scripts/goldens.py`` turns them into token ids and model outputs.
 """
@@ -119,11 +119,11 @@ LIMITS = (512, 16)
 """Every text and pair is encoded with each of these as ``max_length``."""
 
 PAIR_LIMITS = (3, 4, 5, 6, 7, 15)
-"""Limits that decide who keeps an odd token, for the pairs only."""
+"""Limits that decide which text keeps an odd token, for the pairs only."""
 
 
 def generated() -> list[str]:
-    """Two hundred strings of every script and shape, the same on every run."""
+    """Generate two hundred strings in many scripts, equal on every run."""
     rng = random.Random(20240229)  # noqa: S311 - reproducible, not secret
     words = [
         *ENGLISH.split(),
@@ -242,4 +242,4 @@ TOPICS = [
     "Programs that share memory load faster.",
     "The compiler found an error in the shader.",
 ]
-"""Five topics and more: 25 sentences, 300 pairs from nearly the same to nothing in common."""
+"""25 sentences about five topics and others: 300 pairs, from nearly equal to unrelated."""

@@ -1,10 +1,10 @@
-"""Make ``tests/goldens/``: what the reference implementations answer, for the tests to compare with.
+"""Make ``tests/goldens/``: results of the reference implementations, for comparisons by the tests.
 
     python -m scripts.goldens            write the files
     python -m scripts.goldens --check    compute everything again and compare with the committed files
 
-Needs what the tests do not need: ``torch`` (CPU), ``transformers``, ``tokenizers``, ``safetensors`` (the versions that
-made the committed files are in ``tests/goldens/index.json``), and the sample models that ``make`` puts in ``.cache/``.
+Needs packages that the tests do not need: ``torch`` (CPU), ``transformers``, ``tokenizers``, ``safetensors`` (versions
+in ``tests/goldens/index.json``), and the sample models that ``make`` puts in ``.cache/``.
 
 =====================  =================================================================================================
 ``tokenizer.json``     ids of ``transformers.AutoTokenizer`` for the texts and pairs of ``golden_texts.py``
@@ -15,11 +15,11 @@ made the committed files are in ``tests/goldens/index.json``), and the sample mo
                        ``heads.pt`` on the first hidden state
 ``tiny-*/``            three small checkpoints with random weights: an encoder, the same encoder under a masked-LM head,
                        a pair classifier on top; ``tiny.npz`` has their outputs, every layer's hidden state included
-``index.json``         versions, the texts of every case, what each array is
+``index.json``         versions, the texts of every case, and a description of each array
 =====================  =================================================================================================
 
-An array is named ``case.output``. Of a long output only every ``ROW_STEP``-th position is kept (``.rows``), with the
-norm of the whole (``.norm``); of logits every ``VOCAB_STEP``-th column besides.
+An array is named ``case.output``. A long output has only every ``ROW_STEP``-th position (``.rows``), with the
+norm of the whole (``.norm``); logits also have only every ``VOCAB_STEP``-th column.
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ MINILM = "all-MiniLM-L6-v2"
 SPLADE = "splade-tiny"
 ROW_STEP = 16
 VOCAB_STEP = 97
-# Of --check, ‖new − committed‖ / ‖committed‖. Machines differ by the order they sum in: eager against fused attention
-# 2.5e-6, float32 against float64 1.5e-6.
+# For --check, of ‖new − committed‖ / ‖committed‖. Machines differ in the order of sums: eager and fused attention by
+# 2.5e-6, float32 and float64 by 1.5e-6.
 TOLERANCE = 1e-5
 
 Arrays = dict[str, np.ndarray[Any, Any]]
@@ -77,7 +77,7 @@ def main() -> int:
 
 
 def arguments_of(description: str | None) -> argparse.ArgumentParser:
-    """Parser of a script's command line, with ``--check``."""
+    """Return a parser of a script's command line, with ``--check``."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--check", action="store_true", help="compare with the committed files, write nothing")
     return parser
@@ -93,7 +93,7 @@ class Goldens:
 
     @classmethod
     def from_arguments(cls, description: str | None) -> Goldens:
-        """Parse the command line of a script that has ``--check`` alone."""
+        """Parse the command line of a script that has only ``--check``."""
         return cls(check=arguments_of(description).parse_args().check)
 
     def report(self) -> int:
@@ -103,7 +103,7 @@ class Goldens:
         return 1 if self.differences else 0
 
     def data(self, name: str, data: bytes) -> None:
-        """A file to the byte."""
+        """Write a file, or compare its bytes."""
         path = GOLDENS / name
         self.files.append(name)
         if self.check:
@@ -125,7 +125,7 @@ class Goldens:
             self.data(name, text.encode())
 
     def arrays(self, name: str, arrays: Arrays) -> None:
-        """An ``.npz``; whole numbers must match exactly, floats within ``TOLERANCE``."""
+        """Write an ``.npz``, or compare its arrays: integers exactly, floats within ``TOLERANCE``."""
         path = GOLDENS / name
         self.files.append(name)
         if not self.check:
@@ -149,7 +149,7 @@ class Goldens:
 
 
 def index() -> dict[str, Any]:
-    """Describe the other files and who made them."""
+    """Describe the other files, and the versions that made them."""
     names = ("torch", "transformers", "tokenizers", "safetensors", "numpy")
     return {
         "versions": {name: importlib.import_module(name).__version__.partition("+")[0] for name in names},
@@ -179,7 +179,7 @@ def index() -> dict[str, Any]:
 
 
 def tokenizer_goldens(models: Path) -> dict[str, Any]:
-    """``ids[model][i]`` for ``cases[i]``; ``second[i]`` is where the second text of a pair begins."""
+    """Return ``ids[model][i]`` for ``cases[i]``; ``second[i]`` is the position of the second text of a pair."""
     cases: list[dict[str, Any]] = []
     for text in texts.PICKED + texts.generated() + [texts.LONG]:
         cases += [{"text": text, "pair": None, "max_length": limit} for limit in texts.LIMITS]
@@ -192,7 +192,7 @@ def tokenizer_goldens(models: Path) -> dict[str, Any]:
         rust.no_padding()
         ids, second = [], []
         for case in cases:
-            # As a batch of one: called with a string, transformers takes the pair "" for no pair.
+            # As a batch of one: for a single string, transformers ignores an empty second text.
             other = None if case["pair"] is None else [case["pair"]]
             batch = reference([case["text"]], other, truncation=True, max_length=case["max_length"])
             encoded = {name: rows[0] for name, rows in batch.items()}
@@ -204,14 +204,14 @@ def tokenizer_goldens(models: Path) -> dict[str, Any]:
             second.append(encoded["token_type_ids"].index(1) if 1 in encoded["token_type_ids"] else None)
         result["ids"][model] = ids
         result["second"][model] = second
-    if result["ids"][MINILM] == result["ids"][SPLADE]:  # one vocabulary: say so instead of storing it twice
+    if result["ids"][MINILM] == result["ids"][SPLADE]:  # one vocabulary, stored once
         for table in (result["ids"], result["second"]):
             table[SPLADE] = MINILM
     return result
 
 
 def minilm_goldens(models: Path, sources: Path) -> Arrays:
-    """Outputs of ``BertModel``, sentence embeddings, and the skill head (a scikit-learn MLP, exported as JSON)."""
+    """Compute outputs of ``BertModel``, sentence embeddings, and the skill head (a scikit-learn MLP, from JSON)."""
     model = _model("AutoModel", models / MINILM)
     tokenizer = _tokenizer(models / MINILM)
     torch = importlib.import_module("torch")
@@ -243,7 +243,7 @@ def minilm_goldens(models: Path, sources: Path) -> Arrays:
 
 
 def pair_goldens(models: Path) -> Arrays:
-    """Token ids of the sentences, and how alike each two of them are."""
+    """Compute token ids of the sentences, and the cosine of each pair."""
     model, tokenizer = _model("AutoModel", models / MINILM), _tokenizer(models / MINILM)
     inputs = tokenizer(texts.TOPICS, padding=True, return_tensors="pt")
     mask = inputs["attention_mask"].unsqueeze(-1).float()
@@ -254,7 +254,7 @@ def pair_goldens(models: Path) -> Arrays:
 
 
 def splade_goldens(models: Path, sources: Path) -> Arrays:
-    """Outputs of ``BertForMaskedLM``, the sparse vectors log(1 + relu(logits)) maxed over positions, and the heads."""
+    """Compute outputs of ``BertForMaskedLM``, sparse vectors max(log(1 + relu(logits))) over positions, and heads."""
     torch = importlib.import_module("torch")
     model = _model("AutoModelForMaskedLM", models / SPLADE)
     tokenizer = _tokenizer(models / SPLADE)
@@ -316,11 +316,11 @@ def tiny_goldens(made: Goldens) -> Arrays:
     encoder = transformers.BertModel(config).eval()
     sizes = [4 * 36, 10, 3]
     layers = [torch.nn.Linear(*pair) for pair in itertools.pairwise(sizes)]
-    rng = np.random.default_rng(7)  # NumPy's stream is the same on every machine, torch's is not
+    rng = np.random.default_rng(7)  # random numbers of NumPy are equal on every machine, those of torch are not
     for module in (masked, encoder, *layers):
         for name, parameter in sorted(module.named_parameters()):
             values = rng.standard_normal(parameter.shape) * (0.1 if parameter.ndim == 1 else 0.3)
-            norm = name.endswith("LayerNorm.weight")  # left at ones and zeros it would hide a mistake
+            norm = name.endswith("LayerNorm.weight")  # ones and zeros would hide mistakes
             parameter.copy_(torch.from_numpy((1 + values if norm else values).astype(np.float32)))
     encoder.load_state_dict(masked.bert.state_dict(), strict=False)  # all but the pooler
 
@@ -412,7 +412,7 @@ TINY_TOKENIZER_CONFIG = {
 
 
 def _tiny_tokenizer() -> dict[str, Any]:
-    """A hundred tokens: the special ones, letters at a word's beginning and inside, digits, some words."""
+    """Make a tokenizer of a hundred tokens: special ones, letters at the beginning of words and inside, some words."""
     letters = "abcdefghijklmnopqrstuvwxyz"
     special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
     words = ["the", "and", "of", "a man", "##ing", "##ed", "cat", "dog", "sat", "mat", "on", "is", "run", "red", "not"]
@@ -473,7 +473,7 @@ def _model(kind: str, folder: Path) -> Any:
 
 
 def _head(state: dict[str, Any]) -> Any:
-    """Linear, ReLU, (Dropout,) Linear, ...: the numbers in the names count all of them."""
+    """Make Linear, ReLU, (Dropout,) Linear, ...: the numbers in the names count all layers."""
     torch = importlib.import_module("torch")
     parts: list[Any] = []
     for name in sorted((key for key in state if key.endswith("weight")), key=lambda key: int(key.split(".")[1])):
@@ -515,7 +515,7 @@ def _close(old: Any, new: Any, tolerance: float) -> bool:
 
 
 def _json(value: Any, depth: int = 0) -> str:
-    """Two levels spread over lines, the rest compact."""
+    """Format JSON with two levels on separate lines, and the rest compact."""
     if depth < 3 and isinstance(value, dict) and value:
         inside = ",\n".join(f"{json.dumps(key)}: {_json(item, depth + 1)}" for key, item in value.items())
         return "{\n" + inside + "\n}" + ("\n" if depth == 0 else "")

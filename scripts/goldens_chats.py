@@ -2,11 +2,11 @@
 
     python -m scripts.goldens_chats [--check]
 
-The templates are written for this, each with what the templates of published models are made of: macros, namespaces,
+The templates have the elements of templates of published models: macros, namespaces,
 loop variables, ``tojson`` of tools, tool calls, reasoning, lists of content, white space control, method calls. Every
-one is rendered with every chat and set of options below; ``text`` is the prompt, or null where it is refused.
+template is rendered with every chat and set of options below; ``text`` is the prompt, or null if it is refused.
 
-Needs what ``scripts/goldens.py`` needs, and jinja2.
+Needs the packages of ``scripts/goldens.py``, and jinja2.
 """
 
 from __future__ import annotations
@@ -181,7 +181,7 @@ def main() -> int:
 def _text(tokenizer: Any, template: str, chat: Any, options: dict[str, Any]) -> str | None:
     try:
         text: str = tokenizer.apply_chat_template(chat, chat_template=template, tokenize=False, **options)
-    except Exception as error:  # what it refuses, by whatever class
+    except Exception as error:  # refusals of any class
         print(f"{type(error).__name__}: {str(error)[:70]!r}")
         return None
     return text

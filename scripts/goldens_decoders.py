@@ -1,13 +1,13 @@
-"""Answers of ``transformers`` for tiny decoders with random weights: ``tests/goldens/decoders.npz`` and configs.
+"""Make ``tests/goldens/decoders.npz`` and configs: results of ``transformers`` for tiny decoders with random weights.
 
     python -m scripts.goldens_decoders [--check]
 
-Weights are made from their names (``tests/cases/seeded.py``), here and in the tests: none is committed. For each
+Weights are made from their names (``tests/cases/seeded.py``), here and in the tests, and are not committed. For each
 model: the logits of a padded batch, 64 greedy tokens of one prompt with the logits of each step, and of a batch of
 prompts of different lengths (padded on the left) that stops at an end token. ``sampling.*`` are the scores after each
 of the logits processors.
 
-Needs what ``scripts/goldens.py`` needs, and ``pyodide_pkg`` on PYTHONPATH.
+Needs the packages of ``scripts/goldens.py``, and ``pyodide_pkg`` on PYTHONPATH.
 """
 
 from __future__ import annotations
@@ -87,13 +87,13 @@ def main() -> int:
 
 
 def model_of(name: str) -> Any:
-    """The model of `transformers`, with weights made from their names."""
+    """Make the model of `transformers`, with weights made from their names."""
     torch = importlib.import_module("torch")
     transformers = importlib.import_module("transformers")
     kind, settings = MODELS[name]
     model_class = getattr(transformers, kind)
     model = model_class(model_class.config_class(**settings, attn_implementation="eager")).eval()
-    if name == "tiny-t5-gated":  # as T5 1.1 was published
+    if name == "tiny-t5-gated":  # like the published T5 1.1
         model.lm_head.weight = torch.nn.Parameter(model.lm_head.weight.clone())
         model.config.tie_word_embeddings = model.config.scale_decoder_outputs = False
         model.scale_decoder_outputs = False
@@ -103,7 +103,7 @@ def model_of(name: str) -> Any:
 
 
 def _texts(name: str) -> tuple[np.random.Generator, Any, Any]:
-    """A generator for what follows, token ids (batch, width), and their mask with padding on the left."""
+    """Return a random generator, token ids (batch, width), and their mask with padding on the left."""
     torch = importlib.import_module("torch")
     rng = np.random.default_rng(len(name))
     width = max(LENGTHS)
@@ -112,14 +112,14 @@ def _texts(name: str) -> tuple[np.random.Generator, Any, Any]:
 
 
 def prompts_of(name: str) -> tuple[Any, Any]:
-    """Prompts of three lengths and their mask: padded on the left, or on the right for an encoder."""
+    """Return prompts of three lengths and their mask: padded on the left, or on the right for an encoder."""
     _, ids, left = _texts(name)
     mask = left.flip(1) if MODELS[name][0].startswith("T5") else left
     return ids * mask, mask
 
 
 def model_goldens(name: str, made: Goldens) -> Arrays:
-    """Write the folder's ``config.json``; give inputs, logits and greedy tokens."""
+    """Write the ``config.json`` of the folder; gives inputs, logits and greedy tokens."""
     torch = importlib.import_module("torch")
     model = model_of(name)
     config = model.config.to_dict()
@@ -152,12 +152,12 @@ def model_goldens(name: str, made: Goldens) -> Arrays:
 
 
 def _stop(batch: np.ndarray[Any, Any]) -> int:
-    """A token that ends at least one row, not all of them at once, and none at the first step."""
+    """Find a token that ends at least one row, not all of them at once, and none at the first step."""
     for token in np.unique(batch):
         first = [int(np.argmax(row == token)) if token in row else STEPS for row in batch]
         if min(first) > 2 and len(set(first)) > 1 and min(first) < STEPS:
             return int(token)
-    raise SystemExit("no token of this batch makes a good end")
+    raise SystemExit("no token of this batch is suitable as an end token")
 
 
 CHATS: list[list[dict[str, str]]] = [
@@ -172,7 +172,7 @@ CHATS: list[list[dict[str, str]]] = [
 
 
 def smollm2_goldens() -> dict[str, Any]:
-    """SmolLM2 from the converted file, in float32: ids of texts, chats by its template, 64 greedy tokens."""
+    """Run SmolLM2 from the converted file, in float32: ids of texts, chats by its template, 64 greedy tokens."""
     torch = importlib.import_module("torch")
     transformers = importlib.import_module("transformers")
     folder = CONVERTED / "SmolLM2-135M-Instruct"
@@ -200,7 +200,7 @@ def smollm2_goldens() -> dict[str, Any]:
         "<|im_start|>user\nhi<|im_end|>",
         "def f(x):\n\treturn x**2\n\n",
     ]
-    # GPT2Tokenizer builds a pre-tokenizer of its own, without the digits of tokenizer.json.
+    # GPT2Tokenizer builds its own pre-tokenizer, without the separate digits of tokenizer.json.
     rust = importlib.import_module("tokenizers").Tokenizer.from_file(str(folder / "tokenizer.json"))
     encoded = [{"text": text, "ids": rust.encode(text).ids} for text in picked]
     for case in encoded:
@@ -209,7 +209,7 @@ def smollm2_goldens() -> dict[str, Any]:
 
 
 def sampling_goldens() -> Arrays:
-    """Scores of two rows after each processor alone, and after all of them in the order of ``generate``."""
+    """Compute the scores of two rows after each processor alone, and after all in the order of ``generate``."""
     torch = importlib.import_module("torch")
     process = importlib.import_module("transformers.generation.logits_process")
     rng = np.random.default_rng(5)

@@ -7,7 +7,7 @@ lengths padded on the left. ``fields`` are those of ``GenerationConfig``. A case
 its prompt is one token, its options, and the new tokens; most cases have one option, the last of each model several at
 random. ``scores.N`` of the arrays are random scores after all processors and warpers of the options ``processed[N]``.
 
-Needs what ``scripts/goldens.py`` needs, and ``pyodide_pkg`` on PYTHONPATH.
+Needs the packages of ``scripts/goldens.py``, and ``pyodide_pkg`` on PYTHONPATH.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ VOCABULARY = 100
 RANDOM_CASES = 14
 MODELS = ("tiny-llama", "tiny-gpt2", "tiny-t5")
 
-# Each with a few values of which at least one changes what the tiny models write.
+# Each with a few values, at least one of which changes the tokens of the tiny models.
 GREEDY: dict[str, list[Any]] = {
     "no_repeat_ngram_size": [1, 2, 3],
     "encoder_no_repeat_ngram_size": [1, 2],
@@ -51,7 +51,7 @@ GREEDY: dict[str, list[Any]] = {
     "early_stopping": [True],
     "max_new_tokens": [3],
 }
-# Options that matter beside another: the texts end in the first tokens but for the second option.
+# Options that matter beside another one: without the second option the texts end in the first tokens.
 TOGETHER: list[dict[str, Any]] = [
     {"eos_token_id": list(range(0, 100, 3))},
     {"eos_token_id": list(range(0, 100, 3)), "min_new_tokens": 7},
@@ -92,7 +92,7 @@ def main() -> int:
 
 
 def options_of(table: dict[str, list[Any]], rng: np.random.Generator) -> list[dict[str, Any]]:
-    """Each value alone, then several options at random."""
+    """Return each value alone, then several options at random."""
     alone = [{name: value} for name, values in table.items() for value in values]
     several = []
     for _ in range(RANDOM_CASES):
@@ -102,7 +102,7 @@ def options_of(table: dict[str, list[Any]], rng: np.random.Generator) -> list[di
 
 
 def written_by(name: str) -> list[dict[str, Any]]:
-    """The new tokens of ``name`` under each option, for the batch and for one token as the prompt."""
+    """Generate new tokens of ``name`` under each option, for the batch and for a prompt of one token."""
     torch = importlib.import_module("torch")
     model, (prompts, mask) = model_of(name), prompts_of(name)
     cases = []
@@ -126,13 +126,13 @@ def written_by(name: str) -> list[dict[str, Any]]:
 
 
 def scores_of(arrays: Arrays) -> list[dict[str, Any]]:
-    """Put random scores, and these after the processors of each set of options, into ``arrays``; give the options."""
+    """Add random scores, and these after the processors of each set of options, to ``arrays``; gives the options."""
     torch, transformers = (importlib.import_module(name) for name in ("torch", "transformers"))
     model = model_of("tiny-llama")
     rng = np.random.default_rng(7)
     ids = torch.from_numpy(rng.integers(3, VOCABULARY, (3, 9)))
     scores = torch.from_numpy((rng.standard_normal((3, VOCABULARY)) * [[1], [3], [6]]).astype(np.float32))
-    scores[0, 7] = scores[0, 11] = 1.0  # a tie, not of the largest: `torch.sort` is not stable
+    scores[0, 7] = scores[0, 11] = 1.0  # a tie, but not of the largest: `torch.sort` is not stable
     scores[1, 20:60] = -float("inf")
     arrays |= {"ids": ids.numpy().astype(np.int32), "scores": scores.numpy()}
     made = []

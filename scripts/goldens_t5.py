@@ -1,10 +1,10 @@
-"""T5 from text to text, as ``transformers`` does it: ``tests/goldens/tiny-t5-text``.
+"""Make ``tests/goldens/tiny-t5-text``: T5 from text to text, by ``transformers``.
 
     python -m scripts.goldens_t5 [--check]
 
-A Unigram tokenizer as T5's are (NFKC, SentencePiece's spaces, ``</s>`` behind every text, sentinels at the
-end of the vocabulary) is trained on the texts of ``golden_texts``, and a tiny model of its vocabulary answers. Weights
-are made from their names, as in ``scripts/goldens_decoders.py``, which says what this needs.
+A Unigram tokenizer like those of T5 (NFKC, SentencePiece's spaces, ``</s>`` after every text, sentinels at the
+end of the vocabulary) is trained on the texts of ``golden_texts``, and a tiny model with its vocabulary runs. Weights
+are made from their names, as in ``scripts/goldens_decoders.py``, which lists the required packages.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ ASKED = ["translate English to German: The house is wonderful.", "summarize: A n
 
 
 def tokenizer() -> Any:
-    """As ``transformers`` converts T5's from SentencePiece."""
+    """Make the tokenizer that ``transformers`` converts from T5's SentencePiece model."""
     library = importlib.import_module("tokenizers")
     parts = {
         name: importlib.import_module(f"tokenizers.{name}") for name in ("normalizers", "pre_tokenizers", "decoders")
@@ -50,7 +50,7 @@ def main() -> int:
     made = Goldens.from_arguments(__doc__)
     torch, transformers = (importlib.import_module(name) for name in ("torch", "transformers"))
     torch.set_num_threads(1)
-    kept_file = GOLDENS / FOLDER / "tokenizer.json"  # training is not the same twice: delete it to train anew
+    kept_file = GOLDENS / FOLDER / "tokenizer.json"  # training is not deterministic: delete it to train again
     trained = (
         importlib.import_module("tokenizers").Tokenizer.from_file(str(kept_file)) if kept_file.exists() else tokenizer()
     )
@@ -66,7 +66,7 @@ def main() -> int:
         written = model.generate(
             input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], do_sample=False, max_new_tokens=STEPS
         )
-    spaces = ("\x85", "\ufeff")  # the one is a space to Rust alone, the other to JavaScript alone
+    spaces = ("\x85", "\ufeff")  # the first is a space only in Rust, the second only in JavaScript
     picked = [text for text in texts.PICKED if not any(space in text for space in spaces)]
     encoded = [{"text": text, "ids": fast(text)["input_ids"]} for text in (*picked, *texts.SENTENCES, *ASKED)]
     for case in encoded:

@@ -1,12 +1,12 @@
-"""Small tokenizers of every kind, and what the Rust ``tokenizers`` make of texts in many scripts with them.
+"""Make small tokenizers of every kind, and the results of the Rust ``tokenizers`` for texts in many scripts.
 
     python -m scripts.goldens_tokenizers            write tests/goldens/tokenizers
     python -m scripts.goldens_tokenizers --check    compute the answers again and compare with the committed files
-    python -m scripts.goldens_tokenizers 100000     compare so many generated texts, with each of them
+    python -m scripts.goldens_tokenizers 100000     compare this many generated texts, with each of them
     python -m scripts.goldens_tokenizers 100000 path/to/tokenizer.json
 
 Needs ``tokenizers`` (0.23) and ``sentencepiece``. The comparison also needs Node: ids, offsets, words and both decoded
-texts must be equal. Texts have code points that were assigned by Unicode 3.2, which are in everybody's tables.
+texts must be equal. Texts have code points that were assigned by Unicode 3.2, which all Unicode tables have.
 """
 
 # ruff: noqa: S106, S311 - unk_token is not a password; texts are reproducible, not secret
@@ -68,14 +68,14 @@ def _piece(rng: random.Random) -> str:
 
 
 def generated(count: int, seed: int) -> Iterator[str]:
-    """Texts of up to 14 pieces: words, runs of a script, spaces, emoji, marks, punctuation, numbers."""
+    """Generate texts of up to 14 pieces: words, runs of a script, spaces, emoji, marks, punctuation, numbers."""
     rng = random.Random(seed)
     for _ in range(count):
         yield "".join(_piece(rng) for _ in range(rng.randint(0, 14)))
 
 
 def charsmap(corpus: list[str]) -> bytes:
-    """A small SentencePiece normalizer: a part of nmt_nfkc."""
+    """Make a small SentencePiece normalizer, a part of nmt_nfkc."""
     sentencepiece = importlib.import_module("sentencepiece")
     proto = importlib.import_module("sentencepiece.sentencepiece_model_pb2").ModelProto()
     pairs = {chr(c): unicodedata.normalize("NFKC", chr(c)) for c in KNOWN if c < 0x3400}
@@ -109,7 +109,7 @@ def main() -> int:
 
 
 def trained() -> Iterator[tuple[str, Any]]:
-    """(kind, tokenizer)."""
+    """Train a tokenizer of each kind; yields (kind, tokenizer)."""
     names = ("models", "normalizers", "pre_tokenizers", "decoders", "processors", "trainers")
     m, n, p, d, r, t = (importlib.import_module(f"tokenizers.{name}") for name in names)
     library = importlib.import_module("tokenizers")
@@ -217,7 +217,7 @@ def trained() -> Iterator[tuple[str, Any]]:
 
 
 def answers(tokenizer: Any, texts: list[str]) -> tuple[np.ndarray[Any, Any], list[list[str]]]:
-    """Per text its length, ids, starts, ends and words; and the text decoded without and with special tokens."""
+    """Return length, ids, starts, ends and words of each text, and the text decoded without and with special tokens."""
     rows, decoded = [], []
     for text in texts:
         encoding = tokenizer.encode(text)
@@ -232,7 +232,7 @@ def write(made: Goldens) -> int:
     """Write or check; the exit status is 1 where something differs."""
     texts = [*(text for text in golden_texts.PICKED[::2] if text.isprintable()), *generated(TEXTS, 1)]
     arrays = {"texts": _bytes(texts)}
-    kept = sorted((GOLDENS / FOLDER).glob("*.json"))  # training is not the same twice: delete them to train anew
+    kept = sorted((GOLDENS / FOLDER).glob("*.json"))  # training is not deterministic: delete them to train again
     load = importlib.import_module("tokenizers").Tokenizer.from_file
     for kind, tokenizer in [(path.stem, load(str(path))) for path in kept] or trained():
         table = json.loads(tokenizer.to_str())
@@ -244,7 +244,7 @@ def write(made: Goldens) -> int:
 
 
 def _bytes(value: Any) -> np.ndarray[Any, Any]:
-    """JSON as bytes, which an ``.npz`` compresses."""
+    """Encode JSON as bytes, which an ``.npz`` compresses."""
     return np.frombuffer(json.dumps(value, ensure_ascii=False).encode("utf-8", "surrogatepass"), np.uint8)
 
 

@@ -1,4 +1,4 @@
-"""One process at a time in the cache and dist folders of a checkout."""
+"""Lock of the cache and dist folders of a checkout."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @contextlib.contextmanager
 def one_at_a_time() -> Iterator[None]:
-    """Hold the checkout: a second set-up or build waits for the first, and says so."""
+    """Lock the checkout: a second set-up or build waits for the first, with a message."""
     paths.CACHE.mkdir(parents=True, exist_ok=True)
     with (paths.CACHE / "lock").open("w") as lock:
         try:

@@ -1,4 +1,4 @@
-"""Assembles .cache/models/<id>/ in the Hugging Face layout: files as published, heads converted to safetensors."""
+"""Assembly of .cache/models/<id>/ in the Hugging Face layout: files as published, heads converted to safetensors."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class SampleModel:
 
 
 def load_models(path: Path = MODELS_FILE) -> list[SampleModel]:
-    """The sample models, in the order the page shows them."""
+    """Read the sample models, in the order of the page."""
     models = []
     for entry in tomllib.loads(path.read_text())["models"]:
         head = entry.pop("head", None)
@@ -63,10 +63,10 @@ def load_models(path: Path = MODELS_FILE) -> list[SampleModel]:
 
 
 def head_files(model: SampleModel, downloads: Path) -> dict[str, bytes]:
-    """config.json and model.safetensors of a head, from its published form.
+    """Make config.json and model.safetensors of a head from its published form.
 
     Raises:
-        ConversionError: the published form is not readable.
+        ConversionError: the published form cannot be read.
     """
     head = model.head
     assert head is not None
@@ -92,7 +92,7 @@ def head_files(model: SampleModel, downloads: Path) -> dict[str, bytes]:
 
 
 def ensure_models(pins: Sequence[FilePin], downloads: Path) -> None:
-    """Make .cache/models anew unless it is what pins, converters and downloads say."""
+    """Make .cache/models again, unless it matches pins, converters and downloads."""
     ensure_converted(downloads)
     stamp = Stamp(paths.STAMPS / "models.json", paths.CACHE)
     key = key_of(MODELS_FILE, paths.STAMPS / "converted.json", *_CODE, *(f"{pin.path} {pin.sha256}" for pin in pins))
@@ -127,7 +127,7 @@ def ensure_models(pins: Sequence[FilePin], downloads: Path) -> None:
 
 
 def ensure_converted(downloads: Path) -> None:
-    """Convert the GGUF models below .cache/converted, unless that was done; the packages for it go again."""
+    """Convert the GGUF models below .cache/converted, unless that was done; removes the packages for it afterwards."""
     stamp = Stamp(paths.STAMPS / "converted.json", paths.CACHE)
     models = tomllib.loads(MODELS_FILE.read_text())["gguf"]
     code = [paths.ROOT / "scripts" / name for name in ("gguf_llama.py", "safetensors.py")]

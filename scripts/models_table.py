@@ -1,8 +1,8 @@
-"""Writes the table at the end of docs/models.md: what of which model is compared with what, on which device.
+"""Write the table at the end of docs/models.md: comparisons of each model, and their devices.
 
     .cache/venv/bin/python -m scripts.models_table
 
-The cases say it themselves (``shows`` in tests/cases/__init__.py). tests/contract/test_models_table.py fails when the
+The cases declare its lines (``shows`` in tests/cases/__init__.py). tests/contract/test_models_table.py fails when the
 file is out of date.
 """
 
@@ -24,7 +24,7 @@ FILE = paths.ROOT / "docs" / "models.md"
 TITLE = "## What is compared with what"
 KINDS = ("cpu", "webgpu", "webnn")
 ALWAYS, LONG, NONE = "●", "○", ""
-HOST = {"tests/models": ("test_preprocessing",), "tests/hub": ("test_writing",)}  # code that no device takes part in
+HOST = {"tests/models": ("test_preprocessing",), "tests/hub": ("test_writing",)}  # code without a device
 
 HEAD = f"""{TITLE}
 
@@ -38,7 +38,7 @@ with `transformers` by `scripts/*goldens*.py`, or another reference for the same
 
 
 def lines() -> Iterator[tuple[tuple[str, str, str], str, dict[str, str]]]:
-    """(model, what, against) with the case's name and its mark on each kind of device."""
+    """Return (model, what, against) with the name of the case and its mark on each kind of device."""
     found: dict[str, dict[str, str]] = {}
     for kind in KINDS:
         for name in cases_of(*MODELS, kind=kind):
@@ -54,7 +54,7 @@ def lines() -> Iterator[tuple[tuple[str, str, str], str, dict[str, str]]]:
 
 
 def text() -> str:
-    """docs/models.md with the table as it should be."""
+    """Return docs/models.md with the current table."""
     rows: dict[tuple[str, str, str], tuple[list[str], dict[str, str]]] = {}
     for line, name, marks in lines():
         names, best = rows.setdefault(line, ([], {}))
@@ -62,7 +62,7 @@ def text() -> str:
         for kind, mark in marks.items():
             if best.get(kind) != ALWAYS:
                 best[kind] = mark
-    merged: dict[tuple[str, ...], list[str]] = {}  # what the same cases compare of one model is one row
+    merged: dict[tuple[str, ...], list[str]] = {}  # comparisons of one model by the same cases are one row
     for (model, what, against), (cases, found) in sorted(rows.items(), key=lambda row: row[0][0].lower()):
         cells = [found.get(kind, NONE) for kind in KINDS]
         merged.setdefault((model, against, *cells, ", ".join(cases)), []).append(what)

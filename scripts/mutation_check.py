@@ -1,14 +1,14 @@
-"""Break the package in one place at a time and see whether a test under CPython notices.
+"""Break the package in one place at a time, and check that a test under CPython fails.
 
     python -m scripts.mutation_check                            40 places, chosen by seed 1
     python -m scripts.mutation_check --seed 2 --count 10        others
     python -m scripts.mutation_check --places graph/plan.py:88  each mutation of that line
 
-The tests run in a copy of the checkout; the working tree is only read. A first run records which functions each test
-enters, so that a mutant meets only the tests that run its function, the fastest first. It is killed by a failing test,
+The tests run in a copy of the checkout; the working tree is only read. A first run records the functions that each test
+enters, so that a mutant runs only the tests of its function, the fastest first. It is killed by a failing test,
 by an error at import, or by running out of time or memory. The exit status is 1 if a mutant survives.
 
-A place is an operator, a comparison, a condition, a number, a returned value, or a statement that can be left out, in a
+A place is an operator, a comparison, a condition, a number, a returned value, or a statement that can be removed, in a
 function that some test runs. Code that only a browser runs is counted, and not mutated.
 """
 
@@ -38,7 +38,7 @@ from scripts.paths import ROOT
 PACKAGE = Path("pyodide_pkg/tensorcommons")
 FOLDERS = ("graph", "backends", "sharing", "models", "hub")
 TESTS = ["tests/graph", "tests/backends", "tests/sharing", "tests/hub", "tests/models", "tests/ops/test_fuzz.py"]
-SECONDS = 90.0  # of recorded test time for one mutant
+SECONDS = 90.0  # of recorded test time for each mutant
 IDLE = 60  # seconds with less than one of processor time, after which a mutant counts as hanging
 BYTES = 6 * 2**30  # of memory for one run
 
@@ -91,7 +91,7 @@ class Mutation:
 
 
 def mutations(file: str, source: str) -> Iterator[Mutation]:
-    """Every mutation of a file, in order."""
+    """Yield every mutation of a file, in order."""
     data = source.encode()
     starts = [0]
     for text in data.splitlines(keepends=True):
@@ -128,7 +128,7 @@ def mutations(file: str, source: str) -> Iterator[Mutation]:
 
 
 def replacements(node: ast.AST) -> Iterator[tuple[ast.expr | ast.stmt, str]]:
-    """The nodes that may replace a node."""
+    """Yield nodes with their replacements."""
 
     def other(**fields: Any) -> str:
         changed = copy.copy(node)
@@ -167,14 +167,14 @@ def replacements(node: ast.AST) -> Iterator[tuple[ast.expr | ast.stmt, str]]:
 
 
 def _is_type(node: ast.AST) -> bool:
-    """True for ``int | None`` and the like."""
+    """Return True for types such as ``int | None``."""
     names = {each.id for each in ast.walk(node) if isinstance(each, ast.Name)}
     nones = any(isinstance(each, ast.Constant) and each.value is None for each in ast.walk(node))
     return nones or bool(names & {"int", "str", "float", "bool", "Tensor", "Any"})
 
 
 class Recorder:
-    """A plugin of pytest that records the functions of the package that each test enters, and how long it takes."""
+    """Plugin of pytest that records the functions of the package that each test enters, and its time."""
 
     def __init__(self) -> None:
         self.entered: dict[Any, None] = {}
@@ -194,7 +194,7 @@ class Recorder:
         sys.settrace(self.trace)
 
     def pytest_runtest_teardown(self, item: Any) -> None:
-        """Keep what was recorded."""
+        """Store the record of the test."""
         sys.settrace(None)
         codes = [code for code in self.entered if code.co_filename.startswith(self.prefix)]
         places = {f"{Path(code.co_filename).relative_to(ROOT / PACKAGE)}:{code.co_firstlineno}" for code in codes}
@@ -203,14 +203,14 @@ class Recorder:
         self.tests[item.nodeid] = {"seconds": time.process_time() - self.began, "places": sorted(places)}
 
     def pytest_runtest_logreport(self, report: Any) -> None:
-        """Leave out a test that fails without any mutation."""
+        """Exclude a test that fails without a mutation."""
         if not report.passed:
             self.failed.add(report.nodeid)
             self.tests.pop(report.nodeid, None)
 
 
 def record(target: Path) -> int:
-    """Run all tests in this process and write what each of them enters."""
+    """Run all tests in this process, and write the functions that each enters."""
     import pytest
 
     recorder = Recorder()
@@ -220,7 +220,7 @@ def record(target: Path) -> int:
 
 
 def copy_checkout(target: Path) -> None:
-    """Copy the files that git follows; what was fetched is linked."""
+    """Copy the files that git tracks, and link fetched ones."""
     command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
     listed = subprocess.run(command, cwd=ROOT, capture_output=True, check=True)
     for name in filter(None, listed.stdout.decode().split("\0")):
@@ -234,7 +234,7 @@ def copy_checkout(target: Path) -> None:
 
 
 def python(folder: Path, *arguments: str, limit: float | None = None) -> str:
-    """Run Python in the copy. Gives "" if it succeeds, else the reason."""
+    """Run Python in the copy. Gives "" if it succeeds, else the reason of the failure."""
 
     def bounds() -> None:
         resource.setrlimit(resource.RLIMIT_DATA, (BYTES, BYTES))
@@ -284,7 +284,7 @@ def processor_time(pid: int) -> float:
 
 
 def tests_of(mutation: Mutation, tests: dict[str, dict[str, Any]]) -> list[str]:
-    """The tests that run the mutated function, the fastest first; outside of functions those that run the file."""
+    """Return the tests that run the mutated function, or the file for code outside of functions, the fastest first."""
     place, within = f"{mutation.file}:{mutation.function}", f"{mutation.file}:"
     seconds = {
         name: float(test["seconds"])
@@ -302,13 +302,19 @@ def tests_of(mutation: Mutation, tests: dict[str, dict[str, Any]]) -> list[str]:
 
 
 def main() -> int:
-    """Break, run, report; the exit status is 1 where a mutant survives."""
+    """Run the mutants and report; the exit status is 1 if one survives."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--count", type=int, default=40)
-    parser.add_argument("--folders", nargs="*", default=FOLDERS, help="of the package, instead of all that are listed")
-    parser.add_argument("--places", nargs="*", metavar="FILE:LINE", help="mutate these lines only, below the package")
-    parser.add_argument("--records", type=Path, help="keep what the tests enter in this file, or take it from there")
+    parser.add_argument(
+        "--folders", nargs="*", default=FOLDERS, help="folders of the package; default: all that can be mutated"
+    )
+    parser.add_argument(
+        "--places", nargs="*", metavar="FILE:LINE", help="mutate only these lines; paths are relative to the package"
+    )
+    parser.add_argument(
+        "--records", type=Path, help="file for the functions that the tests enter; used again if it exists"
+    )
     parser.add_argument("--record", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.record:
@@ -330,7 +336,7 @@ def main() -> int:
 
 
 def check(folder: Path, arguments: argparse.Namespace, tests: dict[str, dict[str, Any]]) -> list[Mutation]:
-    """Run the chosen mutants one after the other; gives those that survive."""
+    """Run the chosen mutants one after another; gives those that survive."""
     entered = {place for test in tests.values() for place in test["places"]}
     files = {place.partition(":")[0] for place in entered}
     found: list[Mutation] = []

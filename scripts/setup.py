@@ -1,4 +1,4 @@
-"""Makes a checkout ready: packages, data files, models and browser, all below .cache, each step only if it must.
+"""Set-up of a checkout: packages, data files, models and browser below .cache, each step only if necessary.
 
 python3 -m scripts.setup
 """
@@ -25,7 +25,7 @@ PINS_FILE = paths.ROOT / "scripts" / "pins.toml"
 
 
 def ensure_downloads(pins: Sequence[FilePin]) -> None:
-    """Fetch every pinned file that is not there or not what it should be."""
+    """Fetch every pinned file that is missing or damaged."""
     stamp = Stamp(paths.STAMPS / "downloads.json", paths.CACHE)
     key = key_of(*(f"{pin.path} {pin.sha256}" for pin in pins))
     if stamp.is_fresh(key):
@@ -40,7 +40,7 @@ def ensure_downloads(pins: Sequence[FilePin]) -> None:
 
 
 def main() -> int:
-    """All steps, in the order in which they need each other."""
+    """Run all steps, in the order of their dependencies."""
     started = time.monotonic()
     with one_at_a_time():
         pins = load_pins(PINS_FILE)

@@ -1,9 +1,9 @@
-"""Assembles dist/site: the static page with everything it loads, for any web server or GitHub Pages.
+"""Build of dist/site: the static page with everything it loads, for any web server or GitHub Pages.
 
     .cache/venv/bin/python -m scripts.site
 
-Nothing in it names a host, an absolute path or a header. Running it again copies what changed and removes what is
-stale.
+It has no host names, absolute paths or headers. Running it again copies changed files and removes
+stale ones.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 PYODIDE_FILES = ("pyodide.mjs", "pyodide.asm.mjs", "pyodide.asm.wasm", "python_stdlib.zip", "pyodide-lock.json")
 
-#: Place in the site → file below node_modules.
+#: Path in the site → file below node_modules.
 VENDOR = {
     "vendor/comlink.min.mjs": "comlink/dist/esm/comlink.min.mjs",
     "vendor/comlink.min.mjs.map": "comlink/dist/esm/comlink.min.mjs.map",
@@ -41,14 +41,14 @@ VENDOR = {
     **{f"vendor/pyodide/{name}": f"pyodide/{name}" for name in PYODIDE_FILES},
 }
 
-#: What travels with the files but no page downloads.
+#: Files of the site that no page downloads.
 NOT_DOWNLOADED = (".map", ".txt", ".md", "LICENSE")
 
 LINK_FROM = 1_000_000  # bytes; larger files are hard links to the cache instead of copies
 
 
 def site_files(wheel: Path, start: Sequence[Path]) -> dict[str, Path]:
-    """Every file that is copied as it is: place in the site → source."""
+    """Return every file that is copied unchanged: path in the site → source."""
     files: dict[str, Path] = {}
     if paths.WEB.is_dir():
         for path in sorted(paths.WEB.rglob("*")):
@@ -102,7 +102,7 @@ def manifest(files: Mapping[str, Path], wheel: Path) -> dict[str, object]:
 
 
 def notice() -> str:
-    """Name the place of Pyodide's sources: its npm package brings no licence file."""
+    """Name the location of Pyodide's sources, because its npm package has no licence file."""
     package = json.loads((PYODIDE / "package.json").read_text())
     return (
         f"Pyodide {package['version']}, {package['license']}, unmodified: {package['homepage']}\n"
@@ -111,13 +111,13 @@ def notice() -> str:
 
 
 def build_site() -> Path:
-    """Bring dist/site up to date."""
+    """Update dist/site."""
     wheel = build_wheel()
     files = site_files(wheel, make_start(wheel))
     written = {
         "manifest.json": json.dumps(manifest(files, wheel), indent=1).encode() + b"\n",
         "vendor/pyodide/NOTICE.txt": notice().encode(),
-        ".nojekyll": b"",  # GitHub Pages serves the folder as it is
+        ".nojekyll": b"",  # GitHub Pages serves the folder unchanged
     }
     changed = _remove_stale({*files, *written})
     for name, source in files.items():
@@ -152,7 +152,7 @@ def _is_same(source: Path, target: Path) -> bool:
 
 def _remove_stale(names: set[str]) -> int:
     removed = 0
-    # Longest first: a folder comes after what is in it.
+    # Longest first: a folder comes after its content.
     for path in sorted(paths.SITE.rglob("*"), reverse=True):
         if path.is_dir() and not path.is_symlink():
             if not any(path.iterdir()):

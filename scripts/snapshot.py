@@ -1,9 +1,9 @@
-"""Makes what the page starts Python from in place of Pyodide's own start: a snapshot of memory, and compiled modules.
+"""Files for a fast start of Python in the page: a snapshot of its memory, and compiled modules.
 
-Pyodide's options for it are private (``_makeSnapshot``, ``_loadSnapshot``), so only the pinned version is relied on,
-and web/python.js starts without them where they do not work. A pinned Node makes both files, by scripts/snapshot.mjs:
-it can suspend WebAssembly (JSPI), as browsers can. Python looks for that at its start only, and a snapshot of a Python
-that did not find it hangs where it is suspended.
+Pyodide's options for snapshots are private (``_makeSnapshot``, ``_loadSnapshot``), so they are used with the pinned
+version only, and web/python.js starts without them where they fail. A pinned Node makes both (scripts/snapshot.mjs):
+it supports JSPI, which suspends WebAssembly, like browsers. Python detects JSPI only at its start, and a snapshot of a
+Python without it hangs when it is suspended.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ FOLDER = paths.DIST / "start"
 
 
 def make_start(wheel: Path) -> tuple[Path, Path]:
-    """Bring the snapshot and the compiled modules of the wheel and NumPy up to date; gives their paths.
+    """Update the snapshot and the compiled modules of the wheel and NumPy; gives their paths.
 
     Raises:
-        SetupError: Node or Pyodide failed; what they printed stands before.
+        SetupError: Node or Pyodide failed; their output is printed before.
     """
     snapshot = FOLDER / "memory.bin"  # not .gz, which some servers decompress
     bytecode = FOLDER / "bytecode.zip"

@@ -1,8 +1,8 @@
-"""Stamps of set-up's steps: a stamp records what went in and what came out, by content.
+"""Stamps of build steps: records of their inputs and outputs, by content.
 
-A stamp is removed before its step starts and written, by an atomic rename, after it ended; a set-up that was
-interrupted half way therefore leaves no stamp, and the step runs again. On a second run a file counts as unchanged
-when size and modification time are those recorded; where only the time moved, the content is hashed again.
+A stamp is removed before its step starts, and written by an atomic rename after it ended; an interrupted
+set-up leaves no stamp, so the step runs again. On a second run a file counts as unchanged
+if it has the recorded size and modification time; if only the time changed, the content is hashed again.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ if TYPE_CHECKING:
 
 
 def sha256_of(path: Path) -> str:
-    """SHA-256 of a file, in hex."""
+    """Return the SHA-256 of a file, in hex."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def key_of(*parts: str | bytes | Path) -> str:
-    """One hash over everything a step depends on; a Path stands for its content (a folder: all files in it)."""
+    """Return one hash of everything a step depends on; a Path counts by its content (of a folder, all files)."""
     digest = hashlib.sha256()
     for part in parts:
         if isinstance(part, Path):
@@ -38,7 +38,7 @@ def key_of(*parts: str | bytes | Path) -> str:
 
 
 def write_atomically(path: Path, data: bytes) -> None:
-    """Write a small file so that a reader sees the old content or the new one, never half of it."""
+    """Write a small file atomically: a reader gets the old or the new content."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     temporary.write_bytes(data)
@@ -46,14 +46,14 @@ def write_atomically(path: Path, data: bytes) -> None:
 
 
 class Stamp:
-    """The record of one step: its key and the files it made, each with size, modification time and SHA-256."""
+    """Record of one step: its key and its output files, each with size, modification time and SHA-256."""
 
     def __init__(self, path: Path, base: Path) -> None:
         self._path = path
         self._base = base
 
     def is_fresh(self, key: str) -> bool:
-        """True if the step ended with this very key and its files are still what it made."""
+        """Return True if the step ended with this key and its files are unchanged."""
         record = self._read()
         if record is None or record[0] != key:
             return False
@@ -77,11 +77,11 @@ class Stamp:
         return True
 
     def clear(self) -> None:
-        """Forget the step: it is about to run."""
+        """Remove the stamp before the step runs."""
         self._path.unlink(missing_ok=True)
 
     def write(self, key: str, files: Iterable[Path]) -> None:
-        """Record that the step ended, and what it made."""
+        """Record that the step ended, and its output files."""
         record = {}
         for path in files:
             now = path.stat()
@@ -96,4 +96,4 @@ class Stamp:
             record = json.loads(self._path.read_bytes())
             return record["key"], {name: (f[0], f[1], f[2]) for name, f in record["files"].items()}
         except (OSError, ValueError, KeyError, TypeError, IndexError):
-            return None  # none yet, or not one of ours: the step runs
+            return None  # missing or invalid, so the step runs

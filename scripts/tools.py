@@ -1,4 +1,4 @@
-"""The programs that must be there beforehand (Python's venv, Node, npm), and how they are run."""
+"""Required programs (Python's venv, Node, npm), and running them."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ NODE_JSPI = "--experimental-wasm-jspi"
 
 
 def find_node(minimum: int = NODE_MINIMUM) -> str:
-    """Path of node.
+    """Return the path of node.
 
     Raises:
-        SetupError: it is missing or older than version ``minimum``.
+        SetupError: node is missing or older than version ``minimum``.
     """
     node = shutil.which("node")
     if node is None:
@@ -38,9 +38,9 @@ def find_node(minimum: int = NODE_MINIMUM) -> str:
 
 
 def node_with_jspi() -> str:
-    """Path of a Node that can suspend WebAssembly, given :data:`NODE_JSPI`.
+    """Return the path of a Node that can suspend WebAssembly, given :data:`NODE_JSPI`.
 
-    It is the pinned one, or the one on PATH on a machine for which the pinned one is not made.
+    It is the pinned one, or the one on PATH on a platform without the pinned one.
 
     Raises:
         SetupError: the one on PATH is missing or older than version 24.
@@ -50,7 +50,7 @@ def node_with_jspi() -> str:
 
 
 def find_npm() -> str:
-    """Path of npm; find_node's errors apply."""
+    """Return the path of npm. Raises the errors of find_node."""
     find_node()
     npm = shutil.which("npm")
     if npm is None:
@@ -67,18 +67,18 @@ def run_quietly(
     env: Mapping[str, str] | None = None,
     on_line: Callable[[str], None] | None = None,
 ) -> None:
-    """Run a program whose output nobody needs unless it fails.
+    """Run a program, and show its output only if it fails.
 
     Args:
         command: program and arguments.
-        what: the task, for the error's sentence ("installing the Python packages").
-        remedy: what the person can do.
+        what: the task, for the error message ("installing the Python packages").
+        remedy: what the user can do.
         cwd: working directory.
-        env: variables on top of this process's.
-        on_line: sees each line of the output while the program runs.
+        env: variables in addition to those of this process.
+        on_line: called with each line of output while the program runs.
 
     Raises:
-        SetupError: the program could not start or ended with an error; its last lines are printed before.
+        SetupError: the program could not start or failed; its last lines are printed before.
     """
     lines: list[str] = []
     try:
@@ -106,7 +106,7 @@ def run_quietly(
             process.kill()
             raise
     if code != 0:
-        # The lines of a stack trace would push out those that say what happened.
+        # The lines of a stack trace would displace the message of the error.
         telling = [line for line in lines if line and not re.match(r"(npm error\s+|\s+)at \S+", line)]
         print("\n".join(f"  | {line}" for line in telling[-15:]), file=sys.stderr, flush=True)
         raise SetupError(f"{what} failed ({os.path.basename(str(command[0]))} ended with code {code}); {remedy}")  # noqa: PTH119

@@ -1,11 +1,11 @@
-"""Make ``tests/goldens/variants.json`` and ``.npz``: configurations that hub files have beside the usual ones.
+"""Make ``tests/goldens/variants.json`` and ``.npz``: less common configurations of files on hubs.
 
     python -m scripts.variant_goldens            write the files
     python -m scripts.variant_goldens --check    compute everything again and compare with the committed files
 
-Needs ``torch`` (CPU) and ``transformers``. Untied and tied heads, whether or not the file stores both weights; heads of
-decoders; fields with other values than usual. The files are made as by ``scripts.architecture_goldens``. The key
-``fields`` of the ``.json`` has for each model type the fields of its configuration class and their defaults.
+Needs ``torch`` (CPU) and ``transformers``. Untied and tied heads, with one or both weights in the file; heads of
+decoders; fields with unusual values. The files are made like those of ``scripts.architecture_goldens``. The key
+``fields`` of the ``.json`` has the fields of each configuration class with their defaults.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ MODEL_TYPES = {
     "Dinov2": "dinov2",
     "Dinov2WithRegisters": "dinov2_with_registers",
 }
-# The weight that makes logits, by family: what a checkpoint may store beside the embeddings.
+# The weight of the logits, by family, which a checkpoint may store in addition to the embeddings.
 HEADS = {
     "Bert": "cls.predictions.decoder.weight",
     "DistilBert": "vocab_projector.weight",
@@ -70,7 +70,7 @@ class Variant:
 
 
 def variants() -> dict[str, Variant]:
-    """All of them by name."""
+    """Return all variants by name."""
     found: dict[str, Variant] = {}
     decoders: dict[str, dict[str, Any]] = {"GPT2": GPT2, "Llama": LLAMA, "Qwen2": LLAMA, "T5": T5}
     classes = {"GPT2": "LMHeadModel", "Llama": "ForCausalLM", "Qwen2": "ForCausalLM", "T5": "ForConditionalGeneration"}
@@ -180,7 +180,7 @@ def main() -> int:
 
 
 def fields_of(family: str) -> dict[str, Any]:
-    """The fields of a configuration class and what they are in a file that has none of them."""
+    """Return the fields of a configuration class with their defaults."""
     transformers = importlib.import_module("transformers")
     config = getattr(transformers, f"{family}Config")()
     names = sorted(each.name for each in dataclasses.fields(config) if not each.name.startswith("_"))
@@ -189,7 +189,7 @@ def fields_of(family: str) -> dict[str, Any]:
 
 
 def outputs(name: str, variant: Variant, arrays: Arrays) -> dict[str, Any]:
-    """Fill in the arrays of one variant; gives its config and the shapes of its tensors."""
+    """Add the arrays of one variant to ``arrays``; gives its config and the shapes of its tensors."""
     torch = importlib.import_module("torch")
     transformers = importlib.import_module("transformers")
     files = importlib.import_module("safetensors.numpy")

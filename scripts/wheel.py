@@ -1,4 +1,4 @@
-"""Builds dist/tensorcommons-<version>-py3-none-any.whl; equal sources give equal bytes.
+"""Build of dist/tensorcommons-<version>-py3-none-any.whl; equal sources give equal bytes.
 
 .cache/venv/bin/python -m scripts.wheel
 """
@@ -21,22 +21,22 @@ if TYPE_CHECKING:
 
 PYPROJECT = paths.ROOT / "pyproject.toml"
 
-#: The time that a build without SOURCE_DATE_EPOCH writes into the wheel: 2025-01-01T00:00:00Z.
+#: The time in the wheel of a build without SOURCE_DATE_EPOCH: 2025-01-01T00:00:00Z.
 EPOCH = "1735689600"
 
 
 def version() -> str:
-    """The package's version."""
+    """Return the version of the package."""
     return str(tomllib.loads(PYPROJECT.read_text())["project"]["version"])
 
 
 def wheel_path() -> Path:
-    """Path of the wheel of this version."""
+    """Return the path of the wheel of this version."""
     return paths.DIST / f"tensorcommons-{version()}-py3-none-any.whl"
 
 
 def build_wheel() -> Path:
-    """Build the wheel unless its sources are those of the one that is there."""
+    """Build the wheel unless the existing one has the same sources."""
     target = wheel_path()
     stamp = Stamp(paths.STAMPS / "wheel.json", paths.ROOT)
     key = key_of(
@@ -66,7 +66,7 @@ def build_wheel() -> Path:
 
 
 def main() -> int:
-    """Build, and name the wheel."""
+    """Build the wheel and print its path."""
     with one_at_a_time():
         say(str(build_wheel().relative_to(paths.ROOT)))
     return 0

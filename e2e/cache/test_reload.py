@@ -75,7 +75,7 @@ def test_the_second_visit_downloads_nothing(visit_anywhere: Visit, server: Serve
     assert second["last"]["from_cache"] == second["last"]["loaded"] == second["last"]["total"]
     assert second["answer"] == first["answer"]
     assert second["usage"] == first["usage"]
-    assert second["random"] != first["random"], "both must start from the snapshot"
+    assert second["random"] != first["random"], "the random state of the snapshot was used twice"
 
 
 # Wait until the record, which another tab would find, has this many bytes of the file.
@@ -120,7 +120,7 @@ def test_a_download_ended_by_a_reload_or_a_crash_is_continued(
     assert [(answer.status, answer.range, answer.nbytes) for answer in sent] == [
         (206, f"bytes={before}-", whole - before)
     ]
-    assert found["last"]["from_cache"] >= before - 100_000, "everything but the header must be continued"
+    assert found["last"]["from_cache"] >= before - 100_000, "the download must continue after the stored bytes"
     assert found["answer"] == visit.again().run(load)["answer"]
     assert server.body_bytes() == 0
     assert found["usage"] < 1.01 * whole + 1_000_000, "the other files must be stored, and nothing else"
