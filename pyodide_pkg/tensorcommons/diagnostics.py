@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 import sys
 from collections.abc import Iterator
+from itertools import groupby
 
 import numpy as np
 
@@ -28,18 +29,18 @@ MODELS = 20  # models of a manager that are named; the others are counted
 
 
 def diagnostics() -> str:
-    """Describe versions, devices with live bytes, managers with their models, and local storage, for a bug report.
+    """Describe versions, open devices with live bytes, managers with their models, and local storage, for a bug report.
 
     Opens no device and does not wait. Addresses in the names of models are shown without queries and passwords.
     """
     version = vars(sys.modules[str(__package__)])["__version__"]
-    lines = [
-        f"tensorcommons {version}, Python {platform.python_version()}, NumPy {np.__version__}",
-        host(),
-        *(line for device in known_devices() for line in _device(device)),
-    ]
+    lines = [f"tensorcommons {version}, Python {platform.python_version()}, NumPy {np.__version__}", host()]
+    for _, found in groupby(known_devices(), lambda device: device.kind):
+        alike = [device for device in found if not device.is_closed]
+        for number, device in enumerate(alike, 1):
+            lines += _device(device, f", {number} of {len(alike)} of this kind" if len(alike) > 1 else "")
     if len(lines) == 2:
-        lines.append("no device was opened")
+        lines.append("no device is open")
     managers = open_managers()
     for manager in managers:
         names = [shown(shown_address(name)) for name in manager.models]
@@ -55,10 +56,10 @@ def diagnostics() -> str:
     return "\n".join(lines)
 
 
-def _device(device: Device) -> Iterator[str]:
-    state = "closed" if device.is_closed else f"lost: {device.gone}" if device.is_gone else "open"
+def _device(device: Device, which: str) -> Iterator[str]:
+    state = f"lost: {device.gone}" if device.is_gone else "open"
     losses = f", lost {device.losses} times ({device.loss})" if device.losses else ""
-    yield f"{device.kind}: {device.name}{' (software)' if device.is_software else ''}, {state}{losses}"
+    yield f"{device.kind}: {device.name}{' (software)' if device.is_software else ''}, {state}{losses}{which}"
     memory = device.memory()
     held = ", ".join(f"{kind} {memory[kind]:,}" for kind in CATEGORIES)
     yield f"  {memory['total']:,} bytes ({held}), peak {memory['peak']:,}, {len(device.programs)} programs"
