@@ -77,7 +77,7 @@ def test_the_remaining_graph_is_part_of_the_whole(cpu: Device, matrix: np.ndarra
     total, cut = reuse_points(whole, [])
     nothing = remainder_of(whole, [total, cut], [], keep=True)
     assert nothing.missing == (0, 1) and not nothing.taken and not nothing.kept
-    assert [n.identity for n in nothing.graph.nodes] == [n.identity for n in whole.nodes]
+    assert [n.key for n in nothing.graph.nodes] == [n.key for n in whole.nodes]
     rest = remainder_of(whole, [total, cut], [cut], keep=True)
     assert rest.missing == (0,) and list(rest.taken.values()) == [cut]
     names = [node.op.name for node in whole.nodes if node.op]

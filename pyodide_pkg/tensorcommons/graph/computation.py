@@ -12,18 +12,18 @@ from .plan import Planned, place_host
 
 def make_computation(graph: Graph) -> Planned[Computation]:
     """Make the computation of a fused ``graph``, for a device that takes graphs."""
-    numbers = {id(node): number for number, node in enumerate(graph.nodes)}
-    leaves = {id(node): index for index, node in enumerate(graph.leaves)}
+    numbers = {node: number for number, node in enumerate(graph.nodes)}
+    leaves = {node: index for index, node in enumerate(graph.leaves)}
     host, host_bytes = place_host(graph)
     values = []
     for node in graph.nodes:
         is_host = node.op is None and not node.is_stored
-        index = host[str(node.name)][0] if is_host else leaves.get(id(node), 0)
-        inputs = tuple(numbers[id(child)] for child in node.inputs)
+        index = host[str(node.name)][0] if is_host else leaves.get(node, 0)
+        inputs = tuple(numbers[child] for child in node.inputs)
         values.append(Value(node.op, node.attrs, inputs, node.spec, index, is_host))
-    stored = list(dict.fromkeys(numbers[id(node)] for node in graph.outputs))
+    stored = list(dict.fromkeys(numbers[node] for node in graph.outputs))
     computation = Computation(tuple(values), tuple(stored), host_bytes, len(graph.leaves))
-    outputs = tuple(stored.index(numbers[id(node)]) for node in graph.outputs)
+    outputs = tuple(stored.index(numbers[node]) for node in graph.outputs)
     specs = tuple(values[number].spec for number in stored)
     total = sum(value.spec.nbytes for value in computation.steps)
     return Planned(computation, host, outputs, specs, host_bytes, total)

@@ -86,11 +86,11 @@ class _Chain:
 
     def made(self, leaves: tuple[Node, ...]) -> Node:
         """The chain as one node, over what takes the place of its leaves."""
-        formula = self.formula({id(leaf): place for place, leaf in enumerate(self.leaves)})
+        formula = self.formula({leaf: place for place, leaf in enumerate(self.leaves)})
         return Node(CHAIN, {"formula": formula}, leaves, self.node.spec)
 
-    def formula(self, places: Mapping[int, int]) -> Term:
-        """The tree as a term; ``places`` numbers its leaves, by id."""
+    def formula(self, places: Mapping[Node, int]) -> Term:
+        """The tree as a term; ``places`` numbers its leaves."""
         node = self.node
         assert node.op is not None
         terms: list[Term] = []
@@ -101,7 +101,7 @@ class _Chain:
                 number = owner_of(operand)[0]
                 terms.append(("full", tuple(sorted(number.attrs.items())), (), number.spec.dtype.name))
             else:
-                terms.append(("input", places[id(operand)]))
+                terms.append(("input", places[operand]))
         kinds = tuple(child.spec.dtype.name for child in node.inputs)
         return (node.op.name, tuple(sorted(node.attrs.items())), kinds, node.spec.dtype.name, *terms)
 
@@ -110,20 +110,20 @@ def _is_number(node: Node) -> bool:
     return owner_of(node)[0].op is FULL
 
 
-def _grow(node: Node, chains: Mapping[int, _Chain], uses: Counter[int]) -> _Chain:
+def _grow(node: Node, chains: Mapping[Node, _Chain], uses: Counter[Node]) -> _Chain:
     """The chain that ends in ``node``: its operands' own chains as far as nothing else needs them and they fit."""
     operands: list[_Chain | Node] = []
     leaves: list[Node] = []
     ops, has_numbers = 1, False
     waiting = sum(not _is_number(child) for child in node.inputs)
     for child in node.inputs:
-        own = chains.get(id(child))
+        own = chains.get(child)
         if _is_number(child):
             operands.append(child)
             has_numbers = True
             continue
         waiting -= 1
-        if own is not None and uses[id(child)] == 1 and (child.spec.shape == node.spec.shape or own.is_cheap):
+        if own is not None and uses[child] == 1 and (child.spec.shape == node.spec.shape or own.is_cheap):
             union = list(dict.fromkeys([*leaves, *own.leaves]))
             if len(union) + waiting <= INPUTS and ops + own.ops <= MOST:
                 leaves, ops, has_numbers = union, ops + own.ops, has_numbers or own.has_numbers
@@ -138,13 +138,13 @@ def _grow(node: Node, chains: Mapping[int, _Chain], uses: Counter[int]) -> _Chai
 def chain_elementwise(graph: Graph) -> Graph:
     """Return ``graph`` with every chain that pays as one node."""
     uses = graph.uses()
-    chains: dict[int, _Chain] = {}
+    chains: dict[Node, _Chain] = {}
     for node in graph.nodes:
         if node.op is not None and node.op.elementwise and node.inputs and len(node.spec.shape) <= AXES:
-            chains[id(node)] = _grow(node, chains, uses)
+            chains[node] = _grow(node, chains, uses)
 
     def pattern(node: Node) -> Replacement | None:
-        chain = chains.get(id(node))
+        chain = chains.get(node)
         return Replacement(chain.leaves, chain.made) if chain is not None and chain.pays else None
 
     return rewritten(graph, pattern)

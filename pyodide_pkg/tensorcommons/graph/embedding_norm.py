@@ -88,13 +88,13 @@ def fuse_embedding_norms(graph: Graph, backend: Backend[Any]) -> Graph:
     return rewritten(graph, lambda node: _joined(node, uses, backend))
 
 
-def _joined(node: Node, uses: Counter[int], backend: Backend[Any]) -> Replacement | None:
+def _joined(node: Node, uses: Counter[Node], backend: Backend[Any]) -> Replacement | None:
     if not node.is_op("layer_norm") or node.spec.dtype.name != "float32" or not node.nbytes:
         return None
     total, weight, bias, *residual = node.inputs
     found = [_term(residual[0], node, uses, backend)] if residual else []
     while sum(len(nodes) for _, nodes in found) < BUFFERS - 5:  # room for what is left as ids and a table
-        if not total.is_op("add") or uses[id(total)] != 1 or total.spec != node.spec:
+        if not total.is_op("add") or uses[total] != 1 or total.spec != node.spec:
             break
         total, term = total.inputs
         found.append(_term(term, node, uses, backend))
@@ -114,7 +114,7 @@ def _joined(node: Node, uses: Counter[int], backend: Backend[Any]) -> Replacemen
 
 
 def _term(
-    node: Node, total: Node, uses: Counter[int], backend: Backend[Any]
+    node: Node, total: Node, uses: Counter[Node], backend: Backend[Any]
 ) -> tuple[tuple[str, bool], tuple[Node, ...]]:
     """Return one term of the sum: its kind, and what it is read from."""
     owner, layout = owner_of(node)
@@ -130,7 +130,7 @@ def _term(
     if whole and owner.is_op("take_along_axis") and owner.attrs["axis"] == 0:
         table, ids = owner.inputs
         spread = owner_of(ids)[1]
-        once = uses[id(owner)] == 1 and uses[id(node)] == 1
+        once = uses[owner] == 1 and uses[node] == 1
         by_row = len(spread.shape) == 2 and (spread.strides[1] == 0 or spread.shape[1] == 1)
         if once and by_row and owner_of(table)[1].is_dense and backend.binds_whole(table.spec):
             return ("taken", bool(owner.attrs["wrap"])), (ids, table)

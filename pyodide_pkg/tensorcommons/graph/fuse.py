@@ -90,13 +90,13 @@ def _fused(graph: Graph, rules: Sequence[Rule], counts: dict[str, int]) -> tuple
     ``counts`` is filled with the number of nodes of ``graph`` that each fused one stands for, by key.
     """
     uses = graph.uses()
-    once: set[int] = set()
+    once: set[Node] = set()
     is_contested = False
 
     def used_once(child: Node) -> bool:
         nonlocal is_contested
-        is_contested = is_contested or id(child) not in once
-        return id(child) in once
+        is_contested = is_contested or child not in once
+        return child in once
 
     def pattern(node: Node) -> Replacement:
         def made(inputs: tuple[Node, ...]) -> Node:
@@ -108,8 +108,8 @@ def _fused(graph: Graph, rules: Sequence[Rule], counts: dict[str, int]) -> tuple
                     count += sum(counts.get(child.key, 0) for child in new.inputs if child not in replaced.inputs)
                     new = replaced
             counts[new.key] = count
-            if uses[id(node)] == 1:
-                once.add(id(new))
+            if uses[node] == 1:
+                once.add(new)
             return new
 
         return Replacement(node.inputs, made)

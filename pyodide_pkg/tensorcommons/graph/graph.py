@@ -29,34 +29,34 @@ class Graph:
         self.traced = 0
         self.stands_for: dict[str, int] = {}
         by_key: dict[str, Node] = {}
-        merged: dict[int, Node] = {}
+        merged: dict[Node, Node] = {}
         for node in in_order(outputs):
             self.traced += node.op is not None
-            known = by_key.get(node.key)
+            known = by_key.get(key := node.key)
             if known is None:
-                known = by_key[node.key] = node.over(tuple([merged[id(child)] for child in node.inputs]))
+                known = by_key[key] = node.over(tuple([merged[child] for child in node.inputs]))
                 self.nodes.append(known)
             elif known.spec != node.spec or known.nbytes != node.nbytes:
-                raise InternalError(f"{known.spec} and {node.spec} have the key {node.key}")
-            merged[id(node)] = known
-        self.outputs = [merged[id(output)] for output in outputs]
+                raise InternalError(f"{known.spec} and {node.spec} have the key {key}")
+            merged[node] = known
+        self.outputs = [merged[output] for output in outputs]
         self.leaves = [node for node in self.nodes if node.is_stored] if leaves is None else list(leaves)
         self.executed = sum(node.op is not None for node in self.nodes)
 
-    def uses(self) -> Counter[int]:
-        """Count the uses of each node, by its id: as an input, or as an output."""
-        uses = Counter(id(child) for node in self.nodes for child in node.inputs)
-        uses.update(map(id, self.outputs))
+    def uses(self) -> Counter[Node]:
+        """Count the uses of each node: as an input, or as an output."""
+        uses = Counter(child for node in self.nodes for child in node.inputs)
+        uses.update(self.outputs)
         return uses
 
     @cached_property
     def structure(self) -> str:
         """Hex SHA-256 of the operations, without the leaves' content: graphs of one structure share a program."""
-        numbers = {id(node): str(number) for number, node in enumerate(self.nodes)}
-        parts = [",".join(numbers[id(output)] for output in self.outputs)]
+        numbers = {node: str(number) for number, node in enumerate(self.nodes)}
+        parts = [",".join(numbers[output] for output in self.outputs)]
         for node in self.nodes:
             if node.op is not None:
-                parts += [node.formula, *(numbers[id(child)] for child in node.inputs)]
+                parts += [node.formula, *(numbers[child] for child in node.inputs)]
             else:
                 parts += ["leaf" if node.is_stored else f"input {node.name!r}", repr(node.spec), str(node.nbytes)]
         return hashlib.sha256("\0".join(parts).encode()).hexdigest()

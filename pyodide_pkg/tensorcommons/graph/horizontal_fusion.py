@@ -45,23 +45,23 @@ LINEARS = Op(
 def join_products(graph: Graph) -> Graph:
     """Return ``graph`` with up to :data:`TOGETHER` products of one value by weights of one shape as one node."""
     groups: dict[Hashable, list[Node]] = {}
-    ends = {id(output) for output in graph.outputs}  # those have buffers of their own
+    ends = {output for output in graph.outputs}  # those have buffers of their own
     for node in graph.nodes:
-        if node.is_op("linear") and id(node) not in ends and _can_join(node):
+        if node.is_op("linear") and node not in ends and _can_join(node):
             x, *weights = node.inputs
-            key = (id(x), *(weight.spec for weight in weights), node.attrs["activation"])
+            key = (x, *(weight.spec for weight in weights), node.attrs["activation"])
             groups.setdefault(key, []).append(node)
     runs = [found[at : at + TOGETHER] for found in groups.values() for at in range(0, len(found), TOGETHER)]
-    together = {id(member): members for members in runs if len(members) > 1 for member in members}
-    made: dict[int, Node] = {}
+    together = {member: members for members in runs if len(members) > 1 for member in members}
+    made: dict[Node, Node] = {}
 
     def pattern(node: Node) -> Replacement | None:
-        members = together.get(id(node), [])
+        members = together.get(node, [])
         if not members:
             return None
 
         def part(operands: tuple[Node, ...]) -> Node:
-            joined = made.get(id(members[0])) or made.setdefault(id(members[0]), _join(members, operands[0]))
+            joined = made.get(members[0]) or made.setdefault(members[0], _join(members, operands[0]))
             start = members.index(node) * size_of(node.spec.shape)
             return Node(PART, {"start": start, "shape": node.spec.shape}, (joined,), node.spec)
 

@@ -23,14 +23,14 @@ def merge(requests: Sequence[tuple[Graph, Mapping[str, str]]]) -> Graph:
     outputs: list[Node] = []
     stands_for: dict[str, int] = {}
     for graph, names in requests:
-        counts = {id(node): graph.stands_for.get(node.key, 1) for node in graph.nodes}
+        counts = {node: graph.stands_for.get(node.key, 1) for node in graph.nodes}
 
-        def pattern(node: Node, names: Mapping[str, str] = names, counts: Mapping[int, int] = counts) -> Replacement:
+        def pattern(node: Node, names: Mapping[str, str] = names, counts: Mapping[Node, int] = counts) -> Replacement:
             def made(inputs: tuple[Node, ...]) -> Node:
                 new = node.over(inputs)
                 if node.op is None and node.storage is None and names[str(node.name)] != node.name:
                     new = argument(names[str(node.name)], node.spec, is_stored=node.is_stored)
-                stands_for[new.key] = counts[id(node)]
+                stands_for[new.key] = counts[node]
                 return new
 
             return Replacement(node.inputs, made)

@@ -108,8 +108,7 @@ class Node:
 
     def over(self, inputs: tuple[Node, ...]) -> Node:
         """Return the node over other ``inputs``; itself where these are its own."""
-        same = all(new is old for new, old in zip(inputs, self.inputs, strict=True))
-        return self if same else Node(self.op, self.attrs, inputs, self.spec)
+        return self if inputs == self.inputs else Node(self.op, self.attrs, inputs, self.spec)
 
     @property
     def formula(self) -> str:
@@ -140,29 +139,21 @@ class Node:
             return ["weight", repr(self.storage.identity), repr(self.spec)]
         return ["argument", repr(self.is_stored), repr(self.name), repr(self.spec)]
 
-    @property
-    def identity(self) -> str:
-        """Hex SHA-256 as :attr:`key`, with arguments numbered in the order in which the computation meets them.
+    def numbered(self) -> tuple[str, tuple[str, ...]]:
+        """Return the node's identity, and the names of its arguments in the order in which the computation meets them.
 
-        Equal for the same computation of differently named arguments. Found by a pass over all that is below.
+        The identity is a hex SHA-256 as :attr:`key` is, with these numbers in place of the names: equal for the same
+        computation of differently named arguments. It takes a pass over all that is below.
         """
-        return self._numbered()[0]
-
-    @property
-    def arguments(self) -> tuple[str, ...]:
-        """Names of the arguments that the value depends on, in the order in which the computation meets them."""
-        return self._numbered()[1]
-
-    def _numbered(self) -> tuple[str, tuple[str, ...]]:
-        identities: dict[int, str] = {}
+        identities: dict[Node, str] = {}
         arguments: dict[str, int] = {}
         for node in in_order([self]):
-            parts = node._parts([identities[id(child)] for child in node.inputs])
+            parts = node._parts([identities[child] for child in node.inputs])
             if node.op is None and node.storage is None:
                 number = arguments.setdefault(str(node.name), len(arguments))
                 parts = ["argument", repr(node.is_stored), str(number), repr(node.spec)]
-            identities[id(node)] = _digest(parts)
-        return identities[id(self)], tuple(arguments)
+            identities[node] = _digest(parts)
+        return identities[self], tuple(arguments)
 
 
 def argument(name: str, spec: Spec, *, is_stored: bool = True) -> Node:
@@ -178,15 +169,15 @@ def in_order(
     The order is that of a recursion over roots and operands from first to last, without its stack. ``operands`` is
     called once a node.
     """
-    begun, done = set[int](), set[int]()
+    begun, done = set[Node](), set[Node]()
     stack = [*roots][::-1]
     while stack:
         node = stack[-1]
-        if id(node) not in begun:
-            begun.add(id(node))
-            stack += [child for child in reversed(operands(node)) if id(child) not in done]
-        elif id(stack.pop()) not in done:
-            done.add(id(node))
+        if node not in begun:
+            begun.add(node)
+            stack += [child for child in reversed(operands(node)) if child not in done]
+        elif stack.pop() not in done:
+            done.add(node)
             yield node
 
 

@@ -79,9 +79,9 @@ class PartedProgram:
         self.is_compiled = False
         self._kept: dict[tuple[Device, str], Storage] = {}  # copies of weights, by device and identity
         self._runs = 0
-        numbers = {id(node): number for number, node in enumerate(fused.nodes)}
-        self._outputs = [(numbers[id(node)], node.spec) for node in fused.outputs]
-        self._leaves = [numbers[id(node)] for node in fused.leaves]
+        numbers = {node: number for number, node in enumerate(fused.nodes)}
+        self._outputs = [(numbers[node], node.spec) for node in fused.outputs]
+        self._leaves = [numbers[node] for node in fused.leaves]
         self._specs = [node.spec for node in fused.nodes]
         last = {number: index for index, part in enumerate(parts) for number in (*part.needed, *part.made)}
         last |= {number: len(parts) for number, _ in self._outputs}
@@ -224,9 +224,9 @@ class PartedProgram:
         """Return the numbers of the donated leaves that a part may write in place: those that one part needs."""
         if not donated or any(part.device is not self.device for part in self.parts):
             return set()
-        uses = Counter(map(id, leaves))
+        uses = Counter(leaves)
         parts = Counter(number for part in self.parts for number in part.needed)
-        places = [place for place in donated if uses[id(leaves[place])] == 1]
+        places = [place for place in donated if uses[leaves[place]] == 1]
         return {self._leaves[place] for place in places if parts[self._leaves[place]] == 1}
 
     def _stream(self, values: Mapping[int, Storage], traffic: Traffic) -> Stream:

@@ -55,27 +55,27 @@ class Part:
     made: tuple[int, ...]
 
 
-def _levels(graph: Graph, refused: Mapping[int, str]) -> dict[int, int]:
-    """Return the level of each node, by id: even for the device, odd for the fallback. Free nodes have none."""
-    there = {id(graph.nodes[number]) for number in refused}
-    outputs = {id(node) for node in graph.outputs}
+def _levels(graph: Graph, refused: Mapping[int, str]) -> dict[Node, int]:
+    """Return the level of each node: even for the device, odd for the fallback. Free nodes have none."""
+    there = {graph.nodes[number] for number in refused}
+    outputs = {node for node in graph.outputs}
     read_here = set(outputs)
     for node in reversed(graph.nodes):
-        if node.is_view and id(node) not in read_here:
-            there.add(id(node))
-        if id(node) not in there:
-            read_here.update(map(id, node.inputs))
-    levels: dict[int, int] = {}
-    free: set[int] = set()
+        if node.is_view and node not in read_here:
+            there.add(node)
+        if node not in there:
+            read_here.update(node.inputs)
+    levels: dict[Node, int] = {}
+    free: set[Node] = set()
     for node in graph.nodes:
         if node.op is None:
             continue
-        if all(id(child) in free for child in node.inputs) and id(node) not in there and id(node) not in outputs:
-            free.add(id(node))
+        if all(child in free for child in node.inputs) and node not in there and node not in outputs:
+            free.add(node)
             continue
-        own = int(id(node) in there)
-        before = [levels[id(child)] for child in node.inputs if id(child) in levels]
-        levels[id(node)] = max([own, *(level + (level % 2 != own) for level in before)])
+        own = int(node in there)
+        before = [levels[child] for child in node.inputs if child in levels]
+        levels[node] = max([own, *(level + (level % 2 != own) for level in before)])
     return levels
 
 
@@ -104,13 +104,13 @@ def parts_of(
 
 
 def _nodes_of_parts(
-    graph: Graph, levels: Mapping[int, int], device: Device, fallback: Device, bounds: Callable[[Device], Bounds]
+    graph: Graph, levels: Mapping[Node, int], device: Device, fallback: Device, bounds: Callable[[Device], Bounds]
 ) -> list[PartNodes]:
     """List the nodes of each part, in the order in which they run: the segments of each level."""
     nodes: dict[int, list[Node]] = {}
     for node in graph.nodes:  # in this order, none needs a later one
-        if id(node) in levels:
-            nodes.setdefault(levels[id(node)], []).append(node)
+        if node in levels:
+            nodes.setdefault(levels[node], []).append(node)
     found = []
     for level in sorted(nodes):
         who = fallback if level % 2 else device
@@ -128,23 +128,23 @@ def _cut(graph: Graph, split: Sequence[PartNodes]) -> list[Part]:
 
     A view that would have to be copied (:func:`_is_copied`) is made by each part that needs it, on one device.
     """
-    part_of = {id(node): index for index, (_, nodes) in enumerate(split) for node in nodes}
-    ends = {id(node) for node in graph.outputs}
-    readers: dict[int, set[int]] = {}
+    part_of = {node: index for index, (_, nodes) in enumerate(split) for node in nodes}
+    ends = {node for node in graph.outputs}
+    readers: dict[Node, set[int]] = {}
     for node in reversed(graph.nodes):
-        own, users = part_of.get(id(node)), readers.setdefault(id(node), set())
-        may_repeat = id(node) not in ends and _is_copied(node)
+        own, users = part_of.get(node), readers.setdefault(node, set())
+        may_repeat = node not in ends and _is_copied(node)
         if own is not None and may_repeat and all(split[user][0] is split[own][0] for user in users):
             own = None
-            del part_of[id(node)]
+            del part_of[node]
         for child in node.inputs:
-            readers.setdefault(id(child), set()).update(users if own is None else {own})
+            readers.setdefault(child, set()).update(users if own is None else {own})
     made: dict[int, list[Node]] = {}
     for node in graph.nodes:
-        own = part_of.get(id(node), 0)
-        if id(node) in ends or (id(node) in part_of and readers[id(node)] - {own}):
+        own = part_of.get(node, 0)
+        if node in ends or (node in part_of and readers[node] - {own}):
             made.setdefault(own, []).append(node)
-    numbers = {id(node): number for number, node in enumerate(graph.nodes)}
+    numbers = {node: number for number, node in enumerate(graph.nodes)}
     return [_part(split[index][0], index, made[index], part_of, numbers) for index in sorted(made)]
 
 
@@ -157,18 +157,18 @@ def _is_copied(node: Node) -> bool:
 
 
 def _part(
-    device: Device, index: int, made: Sequence[Node], part_of: Mapping[int, int], numbers: Mapping[int, int]
+    device: Device, index: int, made: Sequence[Node], part_of: Mapping[Node, int], numbers: Mapping[Node, int]
 ) -> Part:
     """Return the part that computes ``made`` from what other parts made and what is stored."""
     needed: dict[str, int] = {}
 
     def pattern(node: Node) -> Replacement | None:
-        if not node.is_stored and part_of.get(id(node), index) == index:
+        if not node.is_stored and part_of.get(node, index) == index:
             return None
         name = f"value {len(needed)}"
-        needed[name] = numbers[id(node)]
+        needed[name] = numbers[node]
         return given(name, node)
 
     graph = Graph(rebuild(made, pattern))
     leaves = tuple(needed[str(leaf.name)] for leaf in graph.leaves)
-    return Part(device, graph, leaves, tuple(numbers[id(node)] for node in made))
+    return Part(device, graph, leaves, tuple(numbers[node] for node in made))

@@ -170,14 +170,14 @@ class _Planner:
         self.graph = graph
         self.backend = backend
         self.drafts: list[Draft] = []
-        self.drafted: set[int] = set()  # targets
+        self.drafted: set[Node] = set()  # targets
         self.uses = graph.uses()
-        self.copies: dict[int, Node] = {}
-        self.output_index: dict[int, int] = {}
+        self.copies: dict[Node, Node] = {}
+        self.output_index: dict[Node, int] = {}
         self.stored: list[Spec] = []
-        self.leaves = {id(node): number for number, node in enumerate(graph.leaves)}
-        self.written: dict[int, int] = {}  # outputs that are written over a leaf: its number
-        self.places = {id(node): Place("leaf", self.leaves[id(node)], 0, node.nbytes) for node in graph.leaves}
+        self.leaves = {node: number for number, node in enumerate(graph.leaves)}
+        self.written: dict[Node, int] = {}  # outputs that are written over a leaf: its number
+        self.places = {node: Place("leaf", self.leaves[node], 0, node.nbytes) for node in graph.leaves}
 
     def planned(self) -> Planned[Plan]:
         outputs = [self._claim_output(node) for node in self.graph.outputs]
@@ -190,7 +190,7 @@ class _Planner:
         host, host_bytes = place_host(self.graph)
         for node in self.graph.nodes:
             if node.op is None and not node.is_stored:
-                self.places[id(node)] = Place("arena", 0, host[str(node.name)][0], node.spec.nbytes)
+                self.places[node] = Place("arena", 0, host[str(node.name)][0], node.spec.nbytes)
         lives = self._place_values(host_bytes)
         steps = tuple(self._step(draft) for draft in self.drafts)
         arena = max([host_bytes, *(life.offset + life.nbytes for life in lives)])
@@ -211,11 +211,11 @@ class _Planner:
         whole = layout == Layout.contiguous(layout.shape) and layout.size == size_of(holder.spec.shape)
         if holder.op is None or holder.op is PART or not whole:
             holder = self._copy_node(node)
-        if id(holder) not in self.output_index and id(holder) not in self.written:
+        if holder not in self.output_index and holder not in self.written:
             if self._may_write_leaf(holder):
-                self.written[id(holder)] = self.leaves[id(holder.inputs[0])]
+                self.written[holder] = self.leaves[holder.inputs[0]]
             else:
-                self.output_index[id(holder)] = len(self.stored)
+                self.output_index[holder] = len(self.stored)
                 self.stored.append(holder.spec)
         return node, holder
 
@@ -223,27 +223,27 @@ class _Planner:
         """Return whether ``node`` writes into a stored value that nothing else here needs."""
         if node.op is None or not node.op.in_place or not node.inputs[0].is_stored:
             return False
-        return self.uses[id(node.inputs[0])] == 1
+        return self.uses[node.inputs[0]] == 1
 
     def _number(self, holder: Node) -> int:
-        if id(holder) in self.written:
-            return len(self.stored) + list(self.written).index(id(holder))
-        return self.output_index[id(holder)]
+        if holder in self.written:
+            return len(self.stored) + list(self.written).index(holder)
+        return self.output_index[holder]
 
     def _copy_node(self, node: Node) -> Node:
-        if id(node) not in self.copies:
-            self.copies[id(node)] = Node(COPY, {}, (node,), node.spec)
-        return self.copies[id(node)]
+        if node not in self.copies:
+            self.copies[node] = Node(COPY, {}, (node,), node.spec)
+        return self.copies[node]
 
     def _draft_copy(self, node: Node, target: Node) -> None:
         """A step that writes what ``node`` shows to ``target``, row-major; once."""
-        if id(target) not in self.drafted:
+        if target not in self.drafted:
             owner, layout = owner_of(node)
             self._add(Draft(COPY, {}, [(owner, layout)], target, Layout.contiguous(layout.shape)))
 
     def _add(self, draft: Draft) -> None:
         self.drafts.append(draft)
-        self.drafted.add(id(draft.target))
+        self.drafted.add(draft.target)
 
     def _draft(self, node: Node) -> None:
         """One step for ``node``, after the copies of those inputs that its kernel cannot read in place."""
@@ -259,33 +259,33 @@ class _Planner:
                 self._draft_copy(child, target)
                 source, layout = target, Layout.contiguous(child.spec.shape)
             inputs.append((source, layout))
-        if node.op.in_place and id(node) not in self.written:
+        if node.op.in_place and node not in self.written:
             self._add(Draft(COPY, {}, inputs[:1], node, own_layout(node)))
             inputs[0] = node, own_layout(node)
         self._add(Draft(node.op, node.attrs, inputs, node, own_layout(node)))
 
     def _place_values(self, reserved: int) -> list[Life]:
-        lives: dict[int, Life] = {}
+        lives: dict[Node, Life] = {}
         for index, draft in enumerate(self.drafts):
             target = draft.target
-            if id(target) in self.written:
-                self.places[id(target)] = self.places[id(target.inputs[0])]
-            elif id(target) in self.output_index:
-                number = self.output_index[id(target)]
-                self.places[id(target)] = Place("output", number, 0, target.spec.nbytes)
+            if target in self.written:
+                self.places[target] = self.places[target.inputs[0]]
+            elif target in self.output_index:
+                number = self.output_index[target]
+                self.places[target] = Place("output", number, 0, target.spec.nbytes)
             else:
-                lives.setdefault(id(target), Life(align(target.spec.nbytes), index, index))
+                lives.setdefault(target, Life(align(target.spec.nbytes), index, index))
             for source, _ in draft.inputs:
                 value = _written_as(source)
-                if id(value) in lives:
-                    lives[id(value)].last = index
+                if value in lives:
+                    lives[value].last = index
         pack(list(lives.values()), reserved, self.backend.buffer_bytes)
         for key, life in lives.items():
             self.places[key] = Place("arena", 0, life.offset, life.nbytes)
         return list(lives.values())
 
     def _place_of(self, source: Node) -> Place:
-        place = self.places[id(_written_as(source))]
+        place = self.places[_written_as(source)]
         if source.op is not PART:
             return place
         start = source.attrs["start"]
@@ -294,5 +294,5 @@ class _Planner:
 
     def _step(self, draft: Draft) -> Step:
         inputs = tuple(Operand(self._place_of(source), view, source.spec.dtype) for source, view in draft.inputs)
-        output = Operand(self.places[id(draft.target)], draft.layout, draft.target.spec.dtype)
+        output = Operand(self.places[draft.target], draft.layout, draft.target.spec.dtype)
         return Step(draft.op, draft.attrs, inputs, output)

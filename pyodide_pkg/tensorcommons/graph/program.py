@@ -161,14 +161,14 @@ class Program:
         """The numbers of the leaves that are written where they are."""
         if not donated:
             return []
-        uses = Counter(map(id, leaves))  # once: a decoder writes most of its leaves
+        uses = Counter(leaves)  # once: a decoder writes most of its leaves
         return [
             i
             for i in self.planned.plan.written
             if i in donated
             and not leaves[i].is_kept
             and leaves[i].nbytes == self._leaf_bytes[i]
-            and uses[id(leaves[i])] == 1
+            and uses[leaves[i]] == 1
         ]
 
     def bytes_to_run(self, taken: Collection[int] = ()) -> int:

@@ -79,7 +79,7 @@ def _described(root: Node) -> ReusePoint | None:
             weights[node.storage] = None
         elif node.is_stored and not (node.storage is not None and node.storage.is_known):
             return None
-    return ReusePoint(root, root.identity, root.arguments, tuple(weights))
+    return ReusePoint(root, *root.numbered(), tuple(weights))
 
 
 @dataclass(frozen=True)
@@ -98,28 +98,28 @@ class Remainder:
 
 def remainder_of(graph: Graph, cuts: Iterable[ReusePoint], found: Collection[ReusePoint], *, keep: bool) -> Remainder:
     """Return the rest of ``graph`` where the values of ``found`` exist; with ``keep`` it gives the others."""
-    by_node = {id(cut.node): cut for cut in found}
+    by_node = {cut.node: cut for cut in found}
     taken: dict[str, ReusePoint] = {}
-    made: dict[int, Node] = {}
+    made: dict[Node, Node] = {}
 
     def pattern(node: Node) -> Replacement | None:
-        cut = by_node.get(id(node))
+        cut = by_node.get(node)
         if cut is None:
-            return Replacement(node.inputs, lambda inputs: made.setdefault(id(node), node.over(inputs)))
+            return Replacement(node.inputs, lambda inputs: made.setdefault(node, node.over(inputs)))
         name = f"activation {cut.identity} {' '.join(cut.arguments)}"
         taken[name] = cut
         return given(name, node)
 
-    missing = tuple(i for i, node in enumerate(graph.outputs) if id(node) not in by_node)
+    missing = tuple(i for i, node in enumerate(graph.outputs) if node not in by_node)
     outputs = rebuild([graph.outputs[i] for i in missing], pattern)
-    others = made.keys() - {id(node) for node in graph.outputs}
-    kept = tuple(cut for cut in cuts if keep and id(cut.node) in others)
-    return Remainder(Graph([*outputs, *(made[id(cut.node)] for cut in kept)]), missing, kept, taken)
+    others = made.keys() - {node for node in graph.outputs}
+    kept = tuple(cut for cut in cuts if keep and cut.node in others)
+    return Remainder(Graph([*outputs, *(made[cut.node] for cut in kept)]), missing, kept, taken)
 
 
 def needed(graph: Graph, found: Collection[Node]) -> int:
     """Count the nodes of the original graph that are computed where the values of ``found`` exist."""
-    stops = {id(node) for node in found}
-    below = in_order(graph.outputs, lambda node: () if id(node) in stops else node.inputs)
-    computed = (node for node in below if node.op is not None and id(node) not in stops)
+    stops = {node for node in found}
+    below = in_order(graph.outputs, lambda node: () if node in stops else node.inputs)
+    computed = (node for node in below if node.op is not None and node not in stops)
     return sum(graph.stands_for.get(node.key, 1) for node in computed)

@@ -31,17 +31,17 @@ def rebuild(outputs: Sequence[Node], pattern: Pattern) -> list[Node]:
 
     Only what an output needs is built. A node stays the object that it is where nothing below it changed.
     """
-    built: dict[int, Node] = {}
-    plans: dict[int, Replacement] = {}
+    built: dict[Node, Node] = {}
+    plans: dict[Node, Replacement] = {}
 
     def operands(node: Node) -> Sequence[Node]:
-        plans[id(node)] = pattern(node) or Replacement(node.inputs, node.over)
-        return plans[id(node)].operands
+        plans[node] = pattern(node) or Replacement(node.inputs, node.over)
+        return plans[node].operands
 
     for node in in_order(outputs, operands):
-        plan = plans[id(node)]
-        built[id(node)] = plan.make(tuple([built[id(operand)] for operand in plan.operands]))
-    return [built[id(output)] for output in outputs]
+        plan = plans[node]
+        built[node] = plan.make(tuple([built[operand] for operand in plan.operands]))
+    return [built[output] for output in outputs]
 
 
 def given(name: str, node: Node) -> Replacement:

@@ -72,30 +72,28 @@ def _weights(node: Node) -> list[Node]:
 
 def _bytes_across(nodes: Sequence[Node]) -> list[int]:
     """List the bytes that a cut before each of ``nodes`` has on its other side, for those behind it."""
-    places = {id(node): place for place, node in enumerate(nodes)}
-    last: dict[int, int] = {}
-    owners: dict[int, Node] = {}
+    places = {node: place for place, node in enumerate(nodes)}
+    last: dict[Node, int] = {}
     for place, node in enumerate(nodes):
         for child in node.inputs:
             owner = owner_of(child)[0]
-            if id(owner) in places:
-                last[id(owner)] = place
-                owners[id(owner)] = owner
+            if owner in places:
+                last[owner] = place
     changes = [0] * (len(nodes) + 1)
-    for key, end in last.items():
-        changes[places[key] + 1] += owners[key].spec.nbytes
-        changes[end + 1] -= owners[key].spec.nbytes
+    for owner, end in last.items():
+        changes[places[owner] + 1] += owner.spec.nbytes
+        changes[end + 1] -= owner.spec.nbytes
     return list(accumulate(changes))
 
 
 def _measured(nodes: Sequence[Node], weights: Sequence[list[Node]], places: range, bounds: Bounds) -> list[float]:
     """Measure segments of the first one, two, ... of ``places``."""
-    seen: set[int] = set()
+    seen: set[Node] = set()
     nbytes, fullness = 0, []
     for count, place in enumerate(places, 1):
         for leaf in weights[place]:
-            if id(leaf) not in seen:
-                seen.add(id(leaf))
+            if leaf not in seen:
+                seen.add(leaf)
                 nbytes += bounds.weigh(leaf)
         fullness.append(bounds.excess(count, nbytes))
     return fullness
