@@ -8,7 +8,8 @@ from .backends.device import Device
 from .backends.select import Devices, open_devices
 from .compiled import Compiled, compile
 from .diagnostics import diagnostics
-from .graph.profile import Profile, ProfileRow, profile
+from .graph.profile import Profile, profile
+from .graph.profile_table import ProfileRow
 from .hub.cache import Cache
 from .hub.open_cache import open_cache
 from .models.loading import from_pretrained

@@ -10,7 +10,7 @@ from tensorcommons import dtypes
 from tensorcommons.backends.base import Operand, Place, Spec
 from tensorcommons.backends.webgpu.backend import WebGPUBackend
 from tensorcommons.backends.webgpu.windows import Windows, narrowed
-from tensorcommons.graph.plan import Life, pack
+from tensorcommons.graph.arena import Life, pack
 from tensorcommons.shapes import Layout
 
 LIMITS = {"maxBufferSize": 2**28, "maxStorageBufferBindingSize": 2**27, "maxStorageBuffersPerShaderStage": 8}

@@ -5,7 +5,7 @@ import random
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tensorcommons.graph.plan import ALIGNMENT, Life, lower_bound, pack
+from tensorcommons.graph.arena import ALIGNMENT, Life, lower_bound, pack
 
 lives_of = st.lists(
     st.tuples(st.integers(1, 40), st.integers(0, 20), st.integers(0, 8)).map(

@@ -93,6 +93,11 @@ class Device(Readable, ProgramCache):
         """Count ``nbytes`` that came from another device."""
         self.crossings[way] += nbytes
 
+    def note_speed(self, speed: Speed) -> Speed:
+        """Keep ``speed``, as it was measured now, and return it."""
+        self.speed = speed
+        return speed
+
     def stop_lending(self, reason: str) -> None:
         """Note that lending failed: from now on bytes go through the host."""
         self.not_lent = reason

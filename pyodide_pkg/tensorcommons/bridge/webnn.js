@@ -379,9 +379,9 @@ class Ml {
       await repeated(1); // and what was queued before
       const idle = Math.min(await repeated(0), await repeated(0), await repeated(0));
       for (let count = 1; ; count *= 4) {
-        const ms = (await repeated(count)) - idle;
-        if (ms < least && count < 4096) continue;
-        found.set(numbers[i], Math.max(Math.min(ms, (await repeated(count)) - idle), 0) / count);
+        const ms = Math.min(await repeated(count), await repeated(count)) - idle;
+        if (ms < Math.max(least, idle) && count < 4096) continue; // less than a read takes is noise of the read
+        found.set(numbers[i], Math.max(ms, 0) / count);
         break;
       }
     }

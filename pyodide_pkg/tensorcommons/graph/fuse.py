@@ -79,9 +79,7 @@ def fuse(graph: Graph, backend: Backend[Any] | None = None, requests: Sequence[i
         ends = list(accumulate(requests, initial=0))
         alone = [Graph(graph.outputs[first:last]) for first, last in pairwise(ends)]
         outputs = [output for each in alone for output in _fused(each, rules, counts)[0]]
-    fused = Graph(outputs, graph.leaves)
-    fused.stands_for = {node.key: counts.get(node.key, 0) for node in fused.nodes}
-    return fused
+    return Graph(outputs, graph.leaves, traced=graph.traced, counts=counts)
 
 
 def _fused(graph: Graph, rules: Sequence[Rule], counts: dict[str, int]) -> tuple[list[Node], bool]:

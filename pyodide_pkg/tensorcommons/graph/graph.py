@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
+from types import MappingProxyType
 
 from ..errors import InternalError
 from .node import Node, in_order
@@ -20,18 +21,23 @@ class Graph:
 
     ``outputs`` are the merged output nodes, ``leaves`` the nodes whose storages a run is given. ``traced`` counts the
     nodes before merging, ``executed`` those left to compute. A graph made from another one is given that
-    graph's ``leaves``, to keep their order; ``stands_for`` maps the key of a node to the number of original nodes that
-    it replaces.
+    graph's ``leaves``, to keep their order, and its ``traced``; ``counts`` maps the key of a node to the number of
+    original nodes that it replaces (:meth:`stands_for`).
     """
 
-    def __init__(self, outputs: Sequence[Node], leaves: Sequence[Node] | None = None) -> None:
+    def __init__(
+        self,
+        outputs: Sequence[Node],
+        leaves: Sequence[Node] | None = None,
+        *,
+        traced: int | None = None,
+        counts: Mapping[str, int] = MappingProxyType({}),
+    ) -> None:
         self.nodes: list[Node] = []
-        self.traced = 0
-        self.stands_for: dict[str, int] = {}
+        self._counts = counts
         by_key: dict[str, Node] = {}
         merged: dict[Node, Node] = {}
         for node in in_order(outputs):
-            self.traced += node.op is not None
             known = by_key.get(key := node.key)
             if known is None:
                 known = by_key[key] = node.over(tuple([merged[child] for child in node.inputs]))
@@ -42,6 +48,11 @@ class Graph:
         self.outputs = [merged[output] for output in outputs]
         self.leaves = [node for node in self.nodes if node.is_stored] if leaves is None else list(leaves)
         self.executed = sum(node.op is not None for node in self.nodes)
+        self.traced = sum(node.op is not None for node in merged) if traced is None else traced
+
+    def stands_for(self, node: Node) -> int:
+        """Return the number of original nodes that ``node`` replaces."""
+        return self._counts.get(node.key, 1)
 
     def uses(self) -> Counter[Node]:
         """Count the uses of each node: as an input, or as an output."""

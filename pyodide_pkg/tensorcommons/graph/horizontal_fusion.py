@@ -15,9 +15,10 @@ import numpy as np
 from ..backends.base import Op
 from ..backends.ops import OPS
 from ..shapes import size_of
+from .arena import ALIGNMENT
 from .graph import Graph
 from .node import Node
-from .plan import ALIGNMENT, PART
+from .plan import PART
 from .rewrite import Replacement, rewritten
 from .split_k import side_by_side
 
@@ -45,7 +46,7 @@ LINEARS = Op(
 def join_products(graph: Graph) -> Graph:
     """Return ``graph`` with up to :data:`TOGETHER` products of one value by weights of one shape as one node."""
     groups: dict[Hashable, list[Node]] = {}
-    ends = {output for output in graph.outputs}  # those have buffers of their own
+    ends = set(graph.outputs)  # those have buffers of their own
     for node in graph.nodes:
         if node.is_op("linear") and node not in ends and _can_join(node):
             x, *weights = node.inputs

@@ -21,21 +21,18 @@ def merge(requests: Sequence[tuple[Graph, Mapping[str, str]]]) -> Graph:
     if len(requests) == 1 and all(old == new for old, new in requests[0][1].items()):
         return requests[0][0]
     outputs: list[Node] = []
-    stands_for: dict[str, int] = {}
+    counts: dict[str, int] = {}
     for graph, names in requests:
-        counts = {node: graph.stands_for.get(node.key, 1) for node in graph.nodes}
 
-        def pattern(node: Node, names: Mapping[str, str] = names, counts: Mapping[Node, int] = counts) -> Replacement:
+        def pattern(node: Node, graph: Graph = graph, names: Mapping[str, str] = names) -> Replacement:
             def made(inputs: tuple[Node, ...]) -> Node:
                 new = node.over(inputs)
                 if node.op is None and node.storage is None and names[str(node.name)] != node.name:
                     new = argument(names[str(node.name)], node.spec, is_stored=node.is_stored)
-                stands_for[new.key] = counts[node]
+                counts[new.key] = graph.stands_for(node)
                 return new
 
             return Replacement(node.inputs, made)
 
         outputs += rebuild(graph.outputs, pattern)
-    merged = Graph(outputs)
-    merged.stands_for, merged.traced = stands_for, sum(graph.traced for graph, _ in requests)
-    return merged
+    return Graph(outputs, traced=sum(graph.traced for graph, _ in requests), counts=counts)

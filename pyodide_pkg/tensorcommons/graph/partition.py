@@ -58,7 +58,7 @@ class Part:
 def _levels(graph: Graph, refused: Mapping[int, str]) -> dict[Node, int]:
     """Return the level of each node: even for the device, odd for the fallback. Free nodes have none."""
     there = {graph.nodes[number] for number in refused}
-    outputs = {node for node in graph.outputs}
+    outputs = set(graph.outputs)
     read_here = set(outputs)
     for node in reversed(graph.nodes):
         if node.is_view and node not in read_here:
@@ -129,7 +129,7 @@ def _cut(graph: Graph, split: Sequence[PartNodes]) -> list[Part]:
     A view that would have to be copied (:func:`_is_copied`) is made by each part that needs it, on one device.
     """
     part_of = {node: index for index, (_, nodes) in enumerate(split) for node in nodes}
-    ends = {node for node in graph.outputs}
+    ends = set(graph.outputs)
     readers: dict[Node, set[int]] = {}
     for node in reversed(graph.nodes):
         own, users = part_of.get(node), readers.setdefault(node, set())

@@ -24,7 +24,7 @@ from ..sharing.lock import using
 from ..sharing.storage import Storage
 from .graph import Graph
 from .plan import Planned
-from .profile import open_profile
+from .profile import Profile, ProgramRun
 
 
 class Program:
@@ -220,9 +220,9 @@ class Program:
         for i in plan.written:
             fresh = Storage(self.device, copies[i], self._leaf_bytes[i]) if i in copies else leaves[i].hand_over()
             buffers.append(fresh)
-        if (profile := open_profile()) is not None:
+        if Profile.current is not None:
             sizes = list(zip(handles, self._leaf_bytes, strict=True))
-            await profile.ran(device, self.planned, executable, arena, self._block, sizes)
+            await Profile.current.ran(ProgramRun(device, self.planned, executable, arena, self._block, sizes))
         return [(buffers[index], spec) for index, spec in zip(self.planned.outputs, self._specs, strict=True)]
 
     def _write_host(self, inputs: Mapping[str, np.ndarray[Any, Any]]) -> None:

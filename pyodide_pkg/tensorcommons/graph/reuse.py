@@ -112,14 +112,14 @@ def remainder_of(graph: Graph, cuts: Iterable[ReusePoint], found: Collection[Reu
 
     missing = tuple(i for i, node in enumerate(graph.outputs) if node not in by_node)
     outputs = rebuild([graph.outputs[i] for i in missing], pattern)
-    others = made.keys() - {node for node in graph.outputs}
+    others = made.keys() - set(graph.outputs)
     kept = tuple(cut for cut in cuts if keep and cut.node in others)
     return Remainder(Graph([*outputs, *(made[cut.node] for cut in kept)]), missing, kept, taken)
 
 
 def needed(graph: Graph, found: Collection[Node]) -> int:
     """Count the nodes of the original graph that are computed where the values of ``found`` exist."""
-    stops = {node for node in found}
+    stops = set(found)
     below = in_order(graph.outputs, lambda node: () if node in stops else node.inputs)
     computed = (node for node in below if node.op is not None and node not in stops)
-    return sum(graph.stands_for.get(node.key, 1) for node in computed)
+    return sum(map(graph.stands_for, computed))

@@ -41,10 +41,8 @@ class Trace:
         self._renames = Storage.renames
         self._sources = [(leaf.storage, leaf.storage.identity) for leaf in merged.leaves if leaf.storage is not None]
         yield
-        fused = fuse(merged, self.device.backend)
-        fused.traced = merged.traced
-        self._graph = fused
-        return fused
+        self._graph = fuse(merged, self.device.backend)
+        return self._graph
 
     @property
     def is_current(self) -> bool:

@@ -13,7 +13,7 @@ from ..graph.choice import outline
 from ..graph.elementwise_fusion import operations_of
 from ..graph.graph import Graph
 from ..graph.parted import PartedProgram
-from ..graph.profile import nodes_of
+from ..graph.profile_table import nodes_of
 from ..graph.program import Program
 from ..graph.reuse import ReusePoint
 from .manager import Movable

@@ -277,10 +277,10 @@ class _Builder:
 
 
 # A step of :class:`_Graph`: it yields the steps whose numbers it needs, and returns a number of its own.
-DecodePrograms: TypeAlias = "Generator[DecodePrograms, int, int]"
+Steps: TypeAlias = "Generator[Steps, int, int]"
 
 
-def _finished(step: DecodePrograms) -> int:
+def _finished(step: Steps) -> int:
     """The number that ``step`` returns. Steps wait for each other in a list: a graph may be deeper than the stack."""
     waiting, number = [step], None
     while waiting:
@@ -329,7 +329,7 @@ class _Graph:
             self.known[key] = self._add(Value(None, {}, (), spec, self.needs[slot]))
         return self.known[key]
 
-    def _made(self, number: int) -> DecodePrograms:
+    def _made(self, number: int) -> Steps:
         """A value, or this graph's part of it, computed here or by this part in an earlier stage."""
         value, cut = self.builder.whole.values[number], self.builder.cuts.get(number)
         split = cut.split if cut is not None else None
@@ -353,7 +353,7 @@ class _Graph:
         self.known[key] = self._add(Value(value.op, attrs, tuple(inputs), spec))
         return self.known[key]
 
-    def _fitted(self, number: int, need: Split | None) -> DecodePrograms:
+    def _fitted(self, number: int, need: Split | None) -> Steps:
         """A value whole, or this graph's part of it by ``need``."""
         cut = self.builder.cuts.get(number)
         if cut is not None and cut.split is not None and cut.split == need:
@@ -363,7 +363,7 @@ class _Graph:
             self.known[key] = yield self._whole(number, cut) if need is None else self._cut_out(number, need)
         return self.known[key]
 
-    def _whole(self, number: int, cut: _Cut | None) -> DecodePrograms:
+    def _whole(self, number: int, cut: _Cut | None) -> Steps:
         value = self.builder.whole.values[number]
         if cut is None:
             return (yield self._made(number))
@@ -374,7 +374,7 @@ class _Graph:
         pieces = tuple(self._slot((number, part), _part_of(value.spec, cut.split, part)) for part in parts)
         return self._add(Value(CONCAT, {"axis": cut.split.axis}, pieces, value.spec))
 
-    def _cut_out(self, number: int, need: Split) -> DecodePrograms:
+    def _cut_out(self, number: int, need: Split) -> Steps:
         value, spec = self.builder.whole.values[number], self.builder.whole.values[number].spec
         if value.op is not None and value.op.name == "broadcast_to":  # what is broadcast need not be cut
             inner = self.builder.whole.values[value.inputs[0]].spec.shape
