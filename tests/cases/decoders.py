@@ -375,7 +375,7 @@ async def scores_as_the_reference_has_them(place: Place) -> None:
     ids, scores = golden["ids"], golden["scores"]
     every = {"do_sample": True, "repetition_penalty": 1.3, "temperature": 0.7, "top_k": 10, "top_p": 0.8}
     for name, result in (
-        ("repetition_penalty", repetition_penalty(1.3)(ids, scores)),
+        ("repetition_penalty", repetition_penalty(1.3, None, ids, scores)),
         ("temperature", scores / np.float32(0.7)),
         ("top_k", keep_top_k(scores, 10)),
         ("top_p", keep_top_p(scores, 0.8)),

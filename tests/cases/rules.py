@@ -119,7 +119,7 @@ def consistent(manager: TensorSharingManager) -> None:
     assert manager.residency.used <= manager.residency.limit
     for entry in entries:
         assert registry.find(entry.storage.device, entry.storage.identity) is entry
-        assert not entry.storage.in_use and not entry.is_written
+        assert not entry.storage.in_use and not entry.storage.is_written
         assert entry.names or entry.registered, "an entry without a holder"
         assert entry.storage.nbytes == entry.spec.nbytes
         tensors = [tensor for tensor in manager.tensors.values() if tensor.entry is entry]

@@ -68,7 +68,7 @@ class BoundProgram:
             except MemoryBudgetError:
                 # Values that cannot leave take the room: tensors that are in use, the cache of a generation.
                 smaller = await self.choose(budget.held(leaves), streams=True)
-                if smaller is self.program or any(leaf.is_released for leaf in leaves):
+                if smaller is self.program or any(leaf.state == "released" for leaf in leaves):
                     raise
                 self.program, self.revision = smaller, -1  # they may be gone by the next run
             return await self._run(leaves, inputs or {}, given_up)

@@ -54,6 +54,8 @@ class PartedProgram:
     of the whole graph's arena and outputs, ``traffic`` that of the run that ended last.
     """
 
+    uncounted = 0, 0  # the devices of the parts count their programs
+
     def __init__(
         self,
         device: Device,
@@ -104,11 +106,6 @@ class PartedProgram:
     def devices(self) -> list[dict[str, Any]]:
         """The parts' devices in order, with the number of nodes that each runs; ``why`` has the reasons by op."""
         return [{"device": part.device.kind, "nodes": part.graph.executed} for part in self.parts]
-
-    @property
-    def uncounted(self) -> tuple[int, int]:
-        """Zero: the parts' programs are counted by their devices."""
-        return 0, 0
 
     @property
     def idle_bytes(self) -> int:

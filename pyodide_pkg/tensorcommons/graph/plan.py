@@ -149,9 +149,7 @@ class _Planner:
         return self.output_index[holder]
 
     def _copy_node(self, node: Node) -> Node:
-        if node not in self.copies:
-            self.copies[node] = Node(COPY, {}, (node,), node.spec)
-        return self.copies[node]
+        return self.copies.setdefault(node, Node(COPY, {}, (node,), node.spec))
 
     def _draft_copy(self, node: Node, target: Node) -> None:
         """A step that writes what ``node`` shows to ``target``, row-major; once."""

@@ -30,7 +30,8 @@ from .profile import Profile, ProgramRun
 class Program:
     """A planned graph. ``nodes`` were traced, ``executed`` are left after merging, ``steps`` after fusion.
 
-    One replay is ``dispatches`` commands, once it is compiled.
+    One replay is ``dispatches`` commands, once it is compiled. Beside the arena it keeps ``kept_bytes`` on the device,
+    which are 0 before the first compilation. ``plans`` is the plan, as a sequence of one.
     """
 
     def __init__(
@@ -56,25 +57,16 @@ class Program:
             for name, (offset, spec) in planned.host_inputs.items()
         }
         self.executable: Executable | None = None
-        self._kept_bytes = 0
+        self.kept_bytes = 0
+        self.plans: Sequence[Planned[Any]] = (planned,)
         self._compiling = asyncio.Lock()
         self._runs = 0
         self._was_run = False
 
     @property
-    def plans(self) -> Sequence[Planned[Any]]:
-        """The plan, as a sequence of one."""
-        return (self.planned,)
-
-    @property
     def dispatches(self) -> int:
         """Commands of one replay; 0 while it is not compiled."""
         return self.executable.dispatches if self.executable is not None else 0
-
-    @property
-    def kept_bytes(self) -> int:
-        """Device bytes that the compiled program keeps beside the arena; 0 before the first compilation."""
-        return self._kept_bytes
 
     @property
     def uncounted(self) -> tuple[int, int]:
@@ -100,7 +92,7 @@ class Program:
                 try:
                     executable = await self.device.backend.compile(self.planned.plan)
                     try:
-                        self._kept_bytes = executable.nbytes
+                        self.kept_bytes = executable.nbytes
                         await self.device.budget.ensure(keep, executable.nbytes)
                         self.device.charge(executable.nbytes, "scratch")
                     except BaseException:

@@ -19,7 +19,8 @@ import numpy as np
 from ..dtypes import host_array
 from ..errors import ShapeMismatch, TensorCommonsError, quoted
 from ..shapes import Shape
-from ..sharing.manager import Movable, TensorSharingManager
+from ..sharing.contract import Movable
+from ..sharing.manager import TensorSharingManager
 from ..tensor import Tensor
 from .decode_programs import NOT_A_NUMBER, DecodePrograms, Specs, Tensors
 from .decoder import Decoder

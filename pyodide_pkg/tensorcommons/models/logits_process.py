@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -49,25 +50,26 @@ def build(options: Options, prompt: Prompt, vocab_size: int) -> list[Processor]:
     if o.sequence_bias:
         made.append(sequence_bias(o.sequence_bias, vocab_size, "sequence_bias"))
     if o.encoder_repetition_penalty != 1:
-        made.append(encoder_repetition_penalty(prompt.encoder_ids, o.encoder_repetition_penalty))
+        inverse = np.float32(1 / o.encoder_repetition_penalty)  # makes the tokens of the encoder's input more likely
+        made.append(lambda _, scores: _rescaled(scores, prompt.encoder_ids, inverse))
     if o.repetition_penalty != 1:
-        made.append(repetition_penalty(o.repetition_penalty, prompt.starts))
+        made.append(partial(repetition_penalty, o.repetition_penalty, prompt.starts))
     if o.no_repeat_ngram_size > 0:
-        made.append(no_repeat_ngram(o.no_repeat_ngram_size))
+        made.append(lambda ids, scores: without_ngrams(ids, o.no_repeat_ngram_size, ids, scores))
     if o.encoder_no_repeat_ngram_size > 0:
-        made.append(encoder_no_repeat_ngram(o.encoder_no_repeat_ngram_size, prompt.encoder_ids))
+        made.append(partial(without_ngrams, prompt.encoder_ids, o.encoder_no_repeat_ngram_size))
     if o.bad_words_ids:
         single = {(end,) for end in o.eos_token_id}
         words = tuple((word, -np.inf) for word in o.bad_words_ids if word not in single)
         made.append(sequence_bias(words, vocab_size, "bad_words_ids"))
     least = o.min_length if o.min_new_tokens is None else prompt.length + o.min_new_tokens
     if least > prompt.length and o.eos_token_id:
-        made.append(suppressed(ends, lambda width: width < least))
+        made.append(partial(suppress, ends, lambda width: width < least))
     if o.forced_bos_token_id is not None:
-        made.append(forced(_known("forced_bos_token_id", (o.forced_bos_token_id,), vocab_size), 1))
+        made.append(partial(force, _known("forced_bos_token_id", (o.forced_bos_token_id,), vocab_size), 1))
     if o.forced_eos_token_id:
         last = _known("forced_eos_token_id", o.forced_eos_token_id, vocab_size)
-        made.append(forced(last, prompt.max_length - 1))
+        made.append(partial(force, last, prompt.max_length - 1))
     if o.remove_invalid_values:
         made.append(remove_invalid_values)
     if o.exponential_decay_length_penalty is not None:
@@ -75,12 +77,12 @@ def build(options: Options, prompt: Prompt, vocab_size: int) -> list[Processor]:
             raise TensorCommonsError("exponential_decay_length_penalty needs an eos_token_id: pass one")
         start, factor = o.exponential_decay_length_penalty
         ends = _known("eos_token_id", o.eos_token_id, vocab_size)
-        made.append(exponential_decay(ends, start + prompt.length, factor))
+        made.append(partial(exponential_decay, ends, start + prompt.length, factor))
     if o.suppress_tokens:
-        made.append(suppressed(_inside(o.suppress_tokens, vocab_size), lambda width: True))
+        made.append(partial(suppress, _inside(o.suppress_tokens, vocab_size), lambda width: True))
     if o.begin_suppress_tokens:
         begin = prompt.length + (prompt.length == 1 and o.forced_bos_token_id is not None)
-        made.append(suppressed(_inside(o.begin_suppress_tokens, vocab_size), lambda width: width == begin))
+        made.append(partial(suppress, _inside(o.begin_suppress_tokens, vocab_size), lambda width: width == begin))
     return made
 
 
@@ -95,25 +97,16 @@ def _known(name: str, tokens: Sequence[int], vocab_size: int) -> list[int]:
     return list(tokens)
 
 
-def repetition_penalty(penalty: float, starts: Ids | None = None) -> Processor:
+def repetition_penalty(penalty: float, starts: Ids | None, ids: Ids, scores: Scores) -> Scores:
     """Make tokens that are already in the text less likely (Keskar et al., 2019, https://arxiv.org/abs/1909.05858).
 
     A positive score is divided by ``penalty``, a negative one multiplied by it, once for each token. Padding tokens are
     not affected.
     """
-
-    def process(ids: Ids, scores: Scores) -> Scores:
-        size = scores.shape[1]
-        if starts is not None:
-            ids = np.where(np.arange(ids.shape[1]) < starts[:, None], size, ids)
-        return _rescaled(np.pad(scores, ((0, 0), (0, 1))), ids, np.float32(penalty))[:, :size]
-
-    return process
-
-
-def encoder_repetition_penalty(encoder_ids: Ids, penalty: float) -> Processor:
-    """Make the tokens of the encoder's input more likely: :func:`repetition_penalty` with the inverse penalty."""
-    return lambda ids, scores: _rescaled(scores, encoder_ids, np.float32(1 / penalty))
+    size = scores.shape[1]
+    if starts is not None:
+        ids = np.where(np.arange(ids.shape[1]) < starts[:, None], size, ids)
+    return _rescaled(np.pad(scores, ((0, 0), (0, 1))), ids, np.float32(penalty))[:, :size]
 
 
 def _rescaled(scores: Scores, ids: Ids, penalty: np.float32) -> Scores:
@@ -148,17 +141,8 @@ def sequence_bias(biases: Sequence[tuple[tuple[int, ...], float]], vocab_size: i
     return process
 
 
-def no_repeat_ngram(size: int) -> Processor:
-    """Exclude every token that would complete a sequence of ``size`` tokens that is already in the text."""
-    return lambda ids, scores: _without_ngrams(ids, ids, scores, size)
-
-
-def encoder_no_repeat_ngram(size: int, encoder_ids: Ids) -> Processor:
-    """Exclude every token that would complete a sequence of ``size`` tokens that is in the encoder's input."""
-    return lambda ids, scores: _without_ngrams(encoder_ids, ids, scores, size)
-
-
-def _without_ngrams(where: Ids, ids: Ids, scores: Scores, size: int) -> Scores:
+def without_ngrams(where: Ids, size: int, ids: Ids, scores: Scores) -> Scores:
+    """Exclude every token that would complete a sequence of ``size`` tokens that is in ``where``."""
     if min(where.shape[1], ids.shape[1] + 1) < size:
         return scores
     windows = np.lib.stride_tricks.sliding_window_view(where, size, axis=1)
@@ -169,28 +153,20 @@ def _without_ngrams(where: Ids, ids: Ids, scores: Scores, size: int) -> Scores:
     return scores
 
 
-def suppressed(tokens: Sequence[int], applies: Callable[[int], bool]) -> Processor:
+def suppress(tokens: Sequence[int], applies: Callable[[int], bool], ids: Ids, scores: Scores) -> Scores:
     """Exclude ``tokens`` at the steps for which ``applies(width of the text so far)`` is true."""
-
-    def process(ids: Ids, scores: Scores) -> Scores:
-        if applies(ids.shape[1]):
-            scores = scores.copy()
-            scores[:, tokens] = LOWEST
-        return scores
-
-    return process
+    if applies(ids.shape[1]):
+        scores = scores.copy()
+        scores[:, tokens] = LOWEST
+    return scores
 
 
-def forced(tokens: Sequence[int], width: int) -> Processor:
+def force(tokens: Sequence[int], width: int, ids: Ids, scores: Scores) -> Scores:
     """Exclude all tokens but ``tokens`` at the step for which the text is ``width`` tokens long."""
-
-    def process(ids: Ids, scores: Scores) -> Scores:
-        if ids.shape[1] == width:
-            scores = np.full_like(scores, LOWEST)
-            scores[:, tokens] = 0
-        return scores
-
-    return process
+    if ids.shape[1] == width:
+        scores = np.full_like(scores, LOWEST)
+        scores[:, tokens] = 0
+    return scores
 
 
 def remove_invalid_values(ids: Ids, scores: Scores) -> Scores:
@@ -199,21 +175,17 @@ def remove_invalid_values(ids: Ids, scores: Scores) -> Scores:
     return np.nan_to_num(scores, nan=0.0, posinf=float(limits.max), neginf=float(limits.min))
 
 
-def exponential_decay(ends: Sequence[int], start: int, factor: float) -> Processor:
+def exponential_decay(ends: Sequence[int], start: int, factor: float, ids: Ids, scores: Scores) -> Scores:
     """Raise the scores of end tokens by ``|score| * (factor**n - 1)``, n tokens after the width ``start``."""
-
-    def process(ids: Ids, scores: Scores) -> Scores:
-        count = ids.shape[1] - start
-        if count > 0:
-            now = scores[:, ends]
-            with np.errstate(over="ignore", invalid="ignore"):
-                growth = np.float32(np.float64(factor) ** count - 1)
-                grown = np.where(np.isfinite(now), now + np.abs(now) * growth, now)
-            scores = scores.copy()
-            scores[:, ends] = grown
-        return scores
-
-    return process
+    count = ids.shape[1] - start
+    if count > 0:
+        now = scores[:, ends]
+        with np.errstate(over="ignore", invalid="ignore"):
+            growth = np.float32(np.float64(factor) ** count - 1)
+            grown = np.where(np.isfinite(now), now + np.abs(now) * growth, now)
+        scores = scores.copy()
+        scores[:, ends] = grown
+    return scores
 
 
 def renormalize(ids: Ids, scores: Scores) -> Scores:

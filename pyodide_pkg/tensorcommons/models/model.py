@@ -84,7 +84,7 @@ class Model:
         self.why_no_tokenizer = "it was loaded without one"
         self.use = SentenceUse()
         self._warned: set[str] = set()
-        manager.attach(self, architecture.model_type)
+        manager.attach(self)
 
     @property
     def config(self) -> Any:
@@ -159,7 +159,7 @@ class Model:
         return self
 
     def moved(self, decision: Decision, weights: Mapping[Storage, Tensor]) -> None:
-        """See ``sharing.manager.Movable``."""
+        """See ``sharing.contract.Movable``."""
         self.device, self.why = decision.device, decision.why
         for name, tensor in self._weights.items():
             storage = tensor.node.storage

@@ -11,6 +11,7 @@ from ..backends.device import Device
 from .ledger import Ledger
 from .registry import REGISTERED, Registry
 from .report import MemoryReport, ModelMemory
+from .run_account import RunAccount
 from .tensors import SharedTensors
 
 MB = 2**20
@@ -23,9 +24,7 @@ def models(ledger: Ledger, loaded: Mapping[str, Device]) -> dict[str, ModelMemor
     return ledger.models(loaded)
 
 
-def report(
-    tensors: SharedTensors, ledger: Ledger, loaded: Mapping[str, Device], streamed: Mapping[str, Mapping[str, int]]
-) -> MemoryReport:
+def report(tensors: SharedTensors, ledger: Ledger, loaded: Mapping[str, Device], account: RunAccount) -> MemoryReport:
     """The snapshot that the page draws."""
     memories = [device.memory() for device in tensors.devices.opened]
     per_model = models(ledger, loaded)
@@ -35,18 +34,18 @@ def report(
         peak_bytes=tensors.share.peak,
         by_category=MappingProxyType({kind: sum(memory[kind] for memory in memories) for kind in CATEGORIES}),
         activation_cache_bytes=tensors.activations.nbytes,
-        reused_from_cache=tensors.activations.reused,
+        reused_from_cache=account.reused,
         unique_weight_bytes=ledger.unique,
         separate_weight_bytes=ledger.separate,
         saved_bytes=ledger.separate - ledger.unique,
         unheld_bytes=ledger.unheld,
-        moved_bytes=MappingProxyType({model: run["moved_bytes"] for model, run in streamed.items()}),
+        moved_bytes=MappingProxyType({model: run["moved_bytes"] for model, run in account.streamed.items()}),
         models=tuple(per_model.values()),
         tensors=ledger.rows(),
     )
 
 
-def stats(tensors: SharedTensors) -> dict[str, Any]:
+def stats(tensors: SharedTensors, account: RunAccount) -> dict[str, Any]:
     """``get_stats`` as far as it is about bytes and lookups, with the keys of the earlier API.
 
     ``crossed_bytes`` came from one device to another, by renting or through the host.
@@ -63,7 +62,7 @@ def stats(tensors: SharedTensors) -> dict[str, Any]:
         "cache_misses": tensors.misses,
         "hit_rate": _hit_rate(tensors),
         "activation_cache_bytes": tensors.activations.nbytes,
-        "reused_from_cache": tensors.activations.reused,
+        "reused_from_cache": account.reused,
         "evictions": share.evictions,
         "evicted_bytes": share.evicted_bytes,
         "restores": share.restores,

@@ -48,7 +48,6 @@ class ActivationCache:
 
     def __init__(self, share: float) -> None:
         self.share = share
-        self.reused = 0  # nodes that were taken from here rather than computed
         self.nbytes = 0  # bytes of all that is kept
         self._kept: dict[tuple[int, str], Activation] = {}
 

@@ -16,7 +16,7 @@ from ..graph.parted import PartedProgram
 from ..graph.profile_table import nodes_of
 from ..graph.program import Program
 from ..graph.reuse import ReusePoint
-from .manager import Movable
+from .contract import Movable
 from .runner import Runner
 
 SHOWN = 12  # kinds of steps, reuse points and parts that are listed; more are counted

@@ -47,6 +47,11 @@ class Lockable(ABC):
         return self._users > 0 or any(group._users for group in self._alive())
 
     @property
+    def is_written(self) -> bool:
+        """True if a write is under way, or waits for its turn."""
+        return self._writers > 0
+
+    @property
     def last_used(self) -> int:
         """Time of the last use, as a count of all uses."""
         return max([self._last_used, *(group.last_used for group in self._alive())])

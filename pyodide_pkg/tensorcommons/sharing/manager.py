@@ -7,10 +7,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 from weakref import WeakSet, WeakValueDictionary
 
-from ..backends.base import Spec
 from ..backends.cpu import CpuBackend
 from ..backends.device import Device
 from ..backends.recovery import surviving
@@ -18,15 +17,15 @@ from ..backends.select import Decision, Devices
 from ..errors import DeviceLost, DeviceUnavailable, TensorCommonsError, TensorReleased, quoted
 from ..graph.parted import PartedProgram
 from ..graph.program import Program
-from ..graph.traces import Traces
 from ..tensor import Tensor
 from . import accounts
+from .contract import Movable, Request
 from .ledger import Ledger
 from .migration import Progress, bring, remember_how
 from .opportunities import Opportunities
 from .report import MemoryReport
-from .runner import Request, Runner
-from .storage import Storage
+from .run_account import cost_of
+from .runner import Runner
 from .tensors import SharedTensors
 
 T = TypeVar("T")
@@ -40,40 +39,6 @@ _made: WeakSet[TensorSharingManager] = WeakSet()
 def open_managers() -> list[TensorSharingManager]:
     """List the managers that are open."""
     return [manager for manager in _made if not manager.is_closed]
-
-
-class Movable(Protocol):
-    """A loaded model, as a manager needs it."""
-
-    name: str
-    device: Device
-    traces: Traces
-
-    def request(
-        self, inputs: Mapping[str, Any], outputs: Sequence[str] | None, once: dict[Hashable, Any] | None = None
-    ) -> Request:
-        """The model's part of a run. ``once`` has what models prepare once a run.
-
-        Raises ShapeMismatch for inputs that the model cannot take.
-        """
-
-    def unload(self) -> None:
-        """Release its weights. Safe to call twice."""
-
-    @property
-    def model_type(self) -> str:
-        """The architecture's name."""
-
-    @property
-    def is_unloaded(self) -> bool:
-        """True if its weights were released."""
-
-    @property
-    def specs(self) -> Mapping[str, Spec]:
-        """Shape and dtype of its weights, by name."""
-
-    def moved(self, decision: Decision, weights: Mapping[Storage, Tensor]) -> None:
-        """Note the model's new device, and its weights there by the storages of those that it had."""
 
 
 class TensorSharingManager(SharedTensors):
@@ -116,8 +81,8 @@ class TensorSharingManager(SharedTensors):
         self._moves = 0
         self._losses = {device: device.losses for device in self.devices.opened}  # reported so far
         self._ledger = Ledger(self.registry)
-        self.runner = Runner(self.registry, self.residency, self.activations)
-        self._opportunities = Opportunities(self.registry, self.models)
+        self.runner = Runner(self.registry, self.residency, self.activations, self._loaded)
+        self._opportunities = Opportunities(self.registry, self.models, self._loaded)
         _made.add(self)
 
     def unload_models(self) -> None:
@@ -179,9 +144,8 @@ class TensorSharingManager(SharedTensors):
             self.models[model.name] = target
             model.moved(decision, {storage: Tensor.of_storage(e.storage, e.spec) for storage, e in arrived.items()})
             self._moves += 1
-            self._opportunities.forget(model.name)
             self.runner.forget(model.name)
-            self.attach(model, model.model_type)
+            self.attach(model)
             source.drop_programs()
         self.changed()
 
@@ -200,7 +164,7 @@ class TensorSharingManager(SharedTensors):
         for tensor in self.tensors.values():
             tensor.forget(model_name)
         self.models.pop(model_name, None)
-        self._opportunities.forget(model_name)
+        self._loaded.pop(model_name, None)
         for device in self.devices.opened:
             device.drop_programs()
         self.runner.forget(model_name)
@@ -218,7 +182,7 @@ class TensorSharingManager(SharedTensors):
         """Change the limit and evict down to it. Raises MemoryBudgetError if that is not possible; nothing changed."""
         self.check_open()
         await self.residency.set_limit(self.share, _limit_bytes(max_memory_mb))
-        self.runner.streamed.clear()  # what runs moved under the limit before
+        self.runner.account.forget(self.models)  # what runs moved under the limit before
         self.changed()
 
     async def make_room(self, nbytes: int) -> None:
@@ -229,22 +193,22 @@ class TensorSharingManager(SharedTensors):
 
     # --- running ---
 
-    def attach(self, model: Movable, architecture: str) -> None:
+    def attach(self, model: Movable) -> None:
         """Let a loaded model be compared with others, and its runs leave activations for theirs."""
         self._loading.discard(model.name)
         self._loaded[model.name] = model
-        self.runner.add(model.name, model.traces)
-        self._opportunities.add(model.name, architecture, model.traces)
+        self.runner.loaded()
 
     @property
     def last_run(self) -> dict[str, Any]:
         """Account of the last run: nodes, executed, reused, dispatches, calls into JavaScript, bytes."""
-        return dict(self.runner.last_run)
+        return dict(self.runner.account.last_run)
 
     def ran(self, model: Movable, program: Program | PartedProgram, js_calls: int, fallback: str) -> None:
         """Account in ``last_run`` for a program that ``model`` ran by itself: a step of a generation."""
-        self.runner.tell(model.name, program, js_calls)
-        self.runner.last_run["fallback"] = fallback
+        nodes = program.nodes, program.executed, program.executed
+        self.runner.account.ran([model.name], program.device, program, js_calls, nodes, cost_of(program))
+        self.runner.account.finished(fallback)
 
     async def run_together(
         self,
@@ -267,7 +231,7 @@ class TensorSharingManager(SharedTensors):
         wanted = _wanted(calls, outputs)
         models = [model for model, _ in calls]
         answers, fallback = await self.finishing(models, lambda: self._run_where_they_are(calls, wanted))
-        self.runner.last_run["fallback"] = fallback
+        self.runner.account.finished(fallback)
         for (model, inputs), answer in zip(calls, answers, strict=True):
             remember_how(self.run_together, model, inputs, answer)
         self.changed()
@@ -281,10 +245,9 @@ class TensorSharingManager(SharedTensors):
         for device, places in _by_device(calls).items():
             found = await self.runner.run(device, _requests([calls[i] for i in places], [outputs[i] for i in places]))
             answers.update(zip(places, found, strict=True))
-            runs.append(self.runner.last_run)
+            runs.append(self.runner.account.last_run)
         if len(runs) > 1:
-            keys = dict.fromkeys(key for run in runs for key in run)
-            self.runner.last_run = {key: _added([run[key] for run in runs if key in run]) for key in keys}
+            self.runner.account.join(runs)
         return [answers[i] for i in range(len(calls))]
 
     async def finishing(self, models: Sequence[Movable], work: Callable[[], Awaitable[T]]) -> tuple[T, str]:
@@ -340,7 +303,7 @@ class TensorSharingManager(SharedTensors):
 
     def report(self) -> MemoryReport:
         """Take an immutable snapshot of who holds what."""
-        return accounts.report(self, self._ledger, self.models, self.runner.streamed)
+        return accounts.report(self, self._ledger, self.models, self.runner.account)
 
     def get_stats(self) -> dict[str, Any]:
         """Counts, bytes and lookups now, and ``last_run``: what the last run computed and how it called JavaScript.
@@ -351,11 +314,11 @@ class TensorSharingManager(SharedTensors):
         """
         models = list(accounts.models(self._ledger, self.models))
         return {
-            **accounts.stats(self),
+            **accounts.stats(self, self.runner.account),
             "total_models": len(models),
             "models": models,
             "sharing_opportunities": self.analyze_sharing_opportunities(),
-            "streamed": {model: dict(run) for model, run in self.runner.streamed.items()},
+            "streamed": {model: dict(run) for model, run in self.runner.account.streamed.items()},
             "last_run": self.last_run,
         }
 
@@ -429,15 +392,6 @@ def _by_device(calls: Sequence[tuple[Movable, Mapping[str, Any]]]) -> dict[Devic
     for i, (model, _) in enumerate(calls):
         places.setdefault(model.device, []).append(i)
     return places
-
-
-def _added(values: Sequence[Any]) -> Any:
-    """Combine the accounts of several runs: numbers and lists are added up, tables joined, names listed once."""
-    if all(isinstance(value, str) for value in values):
-        return " + ".join(dict.fromkeys(values))
-    if all(isinstance(value, dict) for value in values):
-        return {name: text for value in values for name, text in value.items()}
-    return sum(values[1:], values[0])
 
 
 def _limit_bytes(max_memory_mb: float) -> int:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
-from typing import Any, Protocol, TypeAlias
+from typing import Any, TypeAlias
 from weakref import WeakMethod, ref
 
 import numpy as np
@@ -18,9 +18,9 @@ import numpy as np
 from ..backends.device import Device
 from ..errors import DeviceLost, TensorReleased
 from ..graph.needs import least_need
-from ..graph.traces import Traces
 from ..graph.views import resolve_view
 from ..tensor import Tensor
+from .contract import Movable
 from .registry import REGISTERED, Entry, Registry
 from .residency import Residency
 from .storage import Storage
@@ -29,22 +29,11 @@ from .transfer import copied, cross
 Progress: TypeAlias = Callable[[int, int], None]
 
 
-class Leaving(Protocol):
-    """The parts of a model that a move needs."""
-
-    name: str
-    traces: Traces
-
-    @property
-    def is_unloaded(self) -> bool:
-        """True if its weights were released."""
-
-
 Run: TypeAlias = Callable[..., Awaitable[list[dict[str, Tensor]]]]
 
 
 async def bring(
-    registry: Registry, residency: Residency, moving: Leaving, target: Device, tell: Progress
+    registry: Registry, residency: Residency, moving: Movable, target: Device, tell: Progress
 ) -> dict[Storage, Entry]:
     """Have ``moving`` hold on ``target`` what it holds elsewhere. Return what took the place of each storage.
 
@@ -134,7 +123,7 @@ def _weights(registry: Registry, model: str, target: Device) -> dict[Entry, set[
     return found
 
 
-def remember_how(run: Run, model: Leaving, inputs: Mapping[str, Any], answer: Mapping[str, Tensor]) -> None:
+def remember_how(run: Run, model: Movable, inputs: Mapping[str, Any], answer: Mapping[str, Tensor]) -> None:
     """Let an answer that is lost with its device before it is read be computed again by ``run``."""
     if any(isinstance(value, Tensor) for value in inputs.values()):  # what they show may be lost as well
         return
@@ -147,7 +136,7 @@ def remember_how(run: Run, model: Leaving, inputs: Mapping[str, Any], answer: Ma
             storage.recompute_by(partial(_again, *who, kept, name))
 
 
-async def _again(run: WeakMethod[Run], model: ref[Leaving], inputs: Mapping[str, Any], name: str) -> memoryview:
+async def _again(run: WeakMethod[Run], model: ref[Movable], inputs: Mapping[str, Any], name: str) -> memoryview:
     again, computed_by = run(), model()
     if again is None or computed_by is None:
         raise DeviceLost("the tensor's bytes were lost with their device, and the model that computed them is gone")

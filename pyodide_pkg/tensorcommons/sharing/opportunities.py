@@ -10,40 +10,32 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from contextlib import suppress
 from itertools import combinations
 from typing import Any
-from weakref import WeakValueDictionary
+from weakref import WeakKeyDictionary
 
 from ..backends.device import Device
 from ..errors import MemoryBudgetError
 from ..graph.graph import Graph
 from ..graph.traces import Traces
 from .compatibility import FAMILIES, architecture_of, families_of
+from .contract import Movable
 from .registry import Entry, Registry
 
 
 class Opportunities:
-    """Opportunities that the entries of ``registry`` and the loaded ``models`` give evidence of."""
+    """Opportunities, from the entries of ``registry`` that ``models`` hold, and from the ``loaded`` ones of these.
 
-    def __init__(self, registry: Registry, models: Mapping[str, Device]) -> None:
+    Loaded models are compared by their graphs for arguments of one fixed shape.
+    """
+
+    def __init__(self, registry: Registry, models: Collection[str], loaded: Mapping[str, Movable]) -> None:
         self.registry = registry
         self.models = models
-        self._architectures: dict[str, str] = {}
-        self._traces: WeakValueDictionary[str, Traces] = WeakValueDictionary()  # each is its model's
-        self._probed: dict[str, Graph] = {}
-
-    def add(self, model: str, architecture: str, traces: Traces) -> None:
-        """Have ``model`` compared with others by its graph for arguments of one fixed shape."""
-        self._architectures[model] = architecture
-        self._traces[model] = traces
-
-    def forget(self, model: str) -> None:
-        """Undo :meth:`add`."""
-        self._architectures.pop(model, None)
-        self._traces.pop(model, None)
-        self._probed.pop(model, None)
+        self._loaded = loaded
+        self._probed: WeakKeyDictionary[Traces, Graph] = WeakKeyDictionary()
 
     def analyze(self) -> dict[str, Any]:
         """Every kind of opportunity."""
@@ -57,18 +49,17 @@ class Opportunities:
 
     def _common_prefixes(self) -> list[dict[str, Any]]:
         """Yield pairs of loaded models whose graphs begin with the same computation."""
-        for name, traces in self._traces.items():
-            if name not in self._probed:
-                with suppress(MemoryBudgetError):  # its constants do not fit just now: no evidence then
-                    self._probed[name] = Graph(traces.probe().nodes)
-        by_device: dict[Device | None, dict[str, Graph]] = {}
-        for name, graph in self._probed.items():
-            by_device.setdefault(self.models.get(name), {})[name] = graph
+        by_device: dict[Device, dict[str, Graph]] = {}
+        for name, model in self._loaded.items():
+            with suppress(MemoryBudgetError):  # its constants do not fit just now: no evidence then
+                if model.traces not in self._probed:
+                    self._probed[model.traces] = Graph(model.traces.probe().nodes)
+                by_device.setdefault(model.device, {})[name] = self._probed[model.traces]
         return [row for graphs in by_device.values() for row in common_prefixes(graphs)]
 
     def _families(self) -> list[dict[str, Any]]:
         names = {*self.models, *(holder for entry in self.registry for holder in entry.names)}
-        known = {name: self._architectures.get(name, name) for name in names}  # what the family table is asked for
+        known = {name: each.model_type if (each := self._loaded.get(name)) else name for name in names}
         rows = []
         for kind in FAMILIES:
             members = sorted(name for name in names if kind in families_of(known[name]))

@@ -14,8 +14,7 @@ from typing import Any
 
 from ..backends.base import Spec
 from ..backends.device import Device
-from ..errors import ShapeMismatch
-from .provenance import Origin, anonymous_identity, content_identity
+from .provenance import anonymous_identity, content_identity
 from .storage import Storage
 
 # What models call their weights and what tensors are registered as are two sets of names: one must not end the other.
@@ -27,8 +26,8 @@ class Entry:
     """A storage with its spec; ``names`` are its names at each holder, ``registered`` the names that keep it alive.
 
     ``content`` is what the bytes are known to be, also where another entry has the same; ``None`` after a partial
-    write. ``is_written`` while a write is under way. ``given`` are the leaves of a tensor that somebody gave as data
-    and may still use: it is not written under them.
+    write. ``given`` are the leaves of a tensor that somebody gave as data and may still use: it is not written under
+    them.
     """
 
     storage: Storage
@@ -37,7 +36,6 @@ class Entry:
     registered: set[str] = field(default_factory=set)
     content: str | None = None
     pins: set[str] = field(default_factory=set)
-    is_written: bool = False
     given: Collection[Any] = ()
     number: int = field(default_factory=itertools.count().__next__)
 
@@ -126,23 +124,19 @@ class Registry:
         known = {origin: identity for (place, origin), identity in self._origins.items() if place == id(other)}
         self._origins.update({(id(device), origin): identity for origin, identity in known.items()})
 
-    def intern(
-        self, device: Device, data: memoryview, spec: Spec, identity: str | None = None, origin: Origin | None = None
-    ) -> Entry:
+    def intern(self, device: Device, data: memoryview, spec: Spec) -> Entry:
         """Return the entry with these bytes, uploaded unless it is there. The caller holds or registers it next.
 
-        With ``away`` a new one's bytes come to the device with its first use, from ``origin``.
         Raises MemoryBudgetError if they do not fit; nothing changed then.
         """
-        if data.nbytes != spec.nbytes:
-            raise ShapeMismatch(f"{data.nbytes} bytes do not make {spec.shape} of {spec.dtype}")
-        identity = identity or content_identity(data, spec.shape, spec.dtype)
-        key = (id(device), identity)
-        if key not in self._entries:
-            self.add(Entry(Storage.upload(device, data, "weights", identity, origin, spec), spec, content=identity))
-        elif self._entries[key].storage.state == "lost":
-            self._entries[key].storage.revive(data)
-        return self._entries[key]
+        identity = content_identity(data, spec.shape, spec.dtype)
+        known = self.find(device, identity)
+        if known is None:
+            known = Entry(Storage.upload(device, data, "weights", identity, spec=spec), spec, content=identity)
+            self.add(known)
+        elif known.storage.state == "lost":
+            known.storage.revive(data)
+        return known
 
     def add(self, entry: Entry) -> None:
         """Add an entry of an identity that is not registered yet."""

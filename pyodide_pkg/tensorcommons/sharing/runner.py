@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from operator import is_
-from typing import Any, Protocol
-from weakref import WeakValueDictionary
-
-import numpy as np
+from typing import Any
 
 from ..backends.base import Spec
 from ..backends.device import Device
@@ -20,41 +16,17 @@ from ..errors import TensorCommonsError, TensorReleased
 from ..graph.bound import BoundProgram, compile_fused
 from ..graph.graph import Graph
 from ..graph.merge import merge
-from ..graph.parted import PartedProgram
 from ..graph.profile import run_of
-from ..graph.program import Program
 from ..graph.reuse import Remainder, ReusePoint, needed, remainder_of, reuse_points
-from ..graph.traces import Trace, Traces
+from ..graph.traces import Trace
 from ..tensor import Tensor
 from .activation_cache import ActivationCache
+from .arguments import Arguments
+from .contract import Movable, Request
 from .registry import Registry
 from .residency import Residency
+from .run_account import RunAccount, cost_of
 from .storage import Storage
-
-HASHED_BYTES = 16 * 2**20  # of inputs; more would take longer to hash than it is worth
-
-
-class Request(Protocol):
-    """One model's part of a run: immutable, and all that the run needs of the model."""
-
-    @property
-    def model(self) -> str:
-        """The model's name."""
-
-    @property
-    def key(self) -> Hashable:
-        """Key of the graph: equal for requests of one model that compute the same."""
-
-    @property
-    def trace(self) -> Trace:
-        """The trace to compute, under the model's own names of its arguments."""
-
-    @property
-    def arrays(self) -> Mapping[str, np.ndarray[Any, Any]]:
-        """The arguments by these names."""
-
-    def finish(self, results: Sequence[Tensor]) -> dict[str, Tensor]:
-        """Named outputs from the computed nodes, in their order."""
 
 
 @dataclass(eq=False)
@@ -71,7 +43,7 @@ class _Variant:
         """Figures of the program for ``last_run``; it is another program under another limit."""
         program = self.bound.program if self.bound is not None else None
         if program is None or self._cost[0] is not program:
-            self._cost = program, _cost_of(program)
+            self._cost = program, cost_of(program)
         return self._cost[1]
 
 
@@ -91,30 +63,33 @@ class _Prepared:
 
 
 class Runner:
-    """Compiles what models ask for together, once, and remembers what the last run did.
+    """Compiles what models ask for together, once; ``account`` has the figures of the runs.
 
     What a run computes on the way to its outputs is kept for later runs where the graphs of loaded models part.
     """
 
-    def __init__(self, registry: Registry, residency: Residency, activations: ActivationCache) -> None:
-        self.last_run: dict[str, Any] = {}
+    def __init__(
+        self,
+        registry: Registry,
+        residency: Residency,
+        activations: ActivationCache,
+        models: Mapping[str, Movable],
+    ) -> None:
+        self.account = RunAccount()
         self._registry = registry
         self._residency = residency
         self._activations = activations
         self._prepared: dict[tuple[Any, ...], _Prepared] = {}
-        self._models: WeakValueDictionary[str, Traces] = WeakValueDictionary()  # each is its model's
+        self._models = models  # those that are loaded, by name
         self._loads = 0
-        self.streamed: dict[str, dict[str, int]] = {}  # by model that streams: what its last run did
 
-    def add(self, model: str, traces: Traces) -> None:
-        """Add a loaded model: runs of others keep what it could reuse."""
-        self._models[model] = traces
+    def loaded(self) -> None:
+        """Note that a model was loaded: runs of others keep what it could reuse."""
         self._loads += 1
 
     def forget(self, model: str) -> None:
-        """Drop ``model`` and what was compiled for it."""
-        self._models.pop(model, None)
-        self.streamed.pop(model, None)
+        """Drop what was compiled for ``model``."""
+        self.account.forget([model])
         self._prepared = {key: run for key, run in self._prepared.items() if all(part[0] != model for part in key)}
         self._activations.sweep()
 
@@ -131,7 +106,9 @@ class Runner:
         rest, bound, before = variant.rest, variant.bound, device.backend.calls
         with run_of(*[request.model for request in asked]):
             results = await bound.run(arguments.arrays, _given(rest, found)) if bound is not None else []
-        self._tell(asked, device, prepared, variant, device.backend.calls - before)
+        nodes = prepared.fused.traced, prepared.executed, variant.executed
+        program, js_calls = bound.program if bound is not None else None, device.backend.calls - before
+        self.account.ran([request.model for request in asked], device, program, js_calls, nodes, variant.cost)
         tensors = iter([Tensor.of_storage(storage, spec) for storage, spec in results])
         outputs_of = {id(cut.node): tensor for cut, tensor in found.items()}
         answer = [
@@ -226,11 +203,11 @@ class Runner:
         related = {name for entry in self._registry if own & entry.names.keys() for name in entry.names} | own
         specs = tuple([(name, Spec(a.shape, as_dtype(a.dtype))) for name, a in request.arrays.items()])
         for name in sorted(related):
-            traces = self._models.get(name)
-            if traces is not None and traces.device is device:
+            model = self._models.get(name)
+            if model is not None and model.device is device:
                 trace = None
                 with suppress(TensorCommonsError):  # it cannot take these arguments
-                    trace = traces.of_equal(specs)
+                    trace = model.traces.of_equal(specs)
                 if trace is not None:
                     yield trace
 
@@ -267,133 +244,12 @@ class Runner:
         missing = bound.program.bytes_to_run() + away - free
         return missing <= 0 or missing <= self._residency.cached_bytes
 
-    def _tell(
-        self,
-        requests: Sequence[Request],
-        device: Device,
-        prepared: _Prepared,
-        variant: _Variant,
-        js_calls: int,
-    ) -> None:
-        reused = prepared.executed - variant.executed
-        self._activations.reused += reused
-        self.last_run = {
-            "models": [request.model for request in requests],
-            "device": device.kind,
-            "nodes": prepared.fused.traced,
-            "executed": variant.executed,
-            "reused_in_run": prepared.fused.traced - prepared.executed,
-            "reused_from_cache": reused,
-            **variant.cost,
-            "js_calls": js_calls,
-            **_transfers(variant.bound.program if variant.bound is not None else None),
-        }
-        self._note_streams()
-
-    def tell(self, model: str, program: Program | PartedProgram, js_calls: int) -> None:
-        """Account for a run that ``model`` made by itself, with a program of its own."""
-        self.last_run = {
-            "models": [model],
-            "device": program.device.kind,
-            "nodes": program.nodes,
-            "executed": program.executed,
-            "reused_in_run": program.nodes - program.executed,
-            "reused_from_cache": 0,
-            **_cost_of(program),
-            "js_calls": js_calls,
-            **_transfers(program),
-        }
-        self._note_streams()
-
-    def _note_streams(self) -> None:
-        """Keep what the last run moved as its models' figures, until one of them runs without streaming."""
-        run = self.last_run
-        for model in run["models"]:
-            if run["segments"]:
-                self.streamed[model] = {key: run[key] for key in ("segments", "moved_bytes", "resident_bytes")}
-            elif run["steps"]:
-                self.streamed.pop(model, None)
-
-
-def _cost_of(program: Program | PartedProgram | None) -> dict[str, Any]:
-    """The part of ``last_run`` that is about a program, the same at each run; None where nothing was left to run."""
-    planned = program.plans if program is not None else ()
-    return {
-        "steps": program.steps if program is not None else 0,
-        "dispatches": program.dispatches if program is not None else 0,
-        "arena_bytes": max((each.plan.arena_bytes for each in planned), default=0),
-        "arena_lower_bound": max((each.arena_lower_bound for each in planned), default=0),
-        "intermediate_bytes": sum(each.intermediate_bytes for each in planned),
-    }
-
 
 def _key(requests: Sequence[Request], names: Sequence[Mapping[str, str]]) -> tuple[Any, ...]:
     """Key of a run: equal for runs of equal graphs."""
     return tuple([(each.model, each.key, *own.values()) for each, own in zip(requests, names, strict=True)])
 
 
-def _transfers(program: Program | PartedProgram | None) -> dict[str, Any]:
-    """Figures of what a run moved: weights that stream, and what crossed devices in a program in parts."""
-    if not isinstance(program, PartedProgram):
-        return {"segments": 0, "moved_bytes": 0, "resident_bytes": 0}
-    return {
-        "segments": len(program.parts) if program.streamed else 0,
-        "moved_bytes": program.traffic.moved,
-        "resident_bytes": program.traffic.resident,
-        "parts": program.devices,
-        "refused": program.why,
-        "transfers": program.traffic.transfers,
-        "transferred_bytes": program.traffic.transferred,
-        "rented": program.traffic.rented,
-    }
-
-
 def _given(rest: Remainder, found: Mapping[ReusePoint, Tensor]) -> dict[str, Storage]:
     storages = {name: found[cut].node.storage for name, cut in rest.taken.items()}
     return {name: storage for name, storage in storages.items() if storage is not None}
-
-
-class Arguments:
-    """The arrays of one run by the names that its graph has for them: equal arrays have one name."""
-
-    def __init__(self) -> None:
-        self.arrays: dict[str, np.ndarray[Any, Any]] = {}
-        self._bytes: dict[str, memoryview | bytes] = {}
-
-    def bound(self, arrays: Mapping[str, np.ndarray[Any, Any]]) -> dict[str, str]:
-        """Return the graph's names of a request's ``arrays``, by the request's names of them."""
-        return {name: self._bind(name, array) for name, array in arrays.items()}
-
-    def _bind(self, name: str, array: np.ndarray[Any, Any]) -> str:
-        raw = None
-        for known, other in self.arrays.items():
-            if other is array:
-                return known
-            if array.shape == other.shape and array.dtype == other.dtype:
-                raw = _bytes(array) if raw is None else raw
-                if known not in self._bytes:
-                    self._bytes[known] = _bytes(other)
-                if raw == self._bytes[known]:
-                    return known
-        free, number = name, 2
-        while free in self.arrays:
-            free, number = f"{name} {number}", number + 1
-        self.arrays[free] = array
-        return free
-
-    def keys_of(self, cuts: Sequence[ReusePoint]) -> dict[ReusePoint, str]:
-        """Return the key of each reuse point for these inputs; none if they are so large that hashing would cost too
-        much.
-        """
-        if not cuts:
-            return {}
-        names = {name for cut in cuts for name in cut.arguments}
-        if sum(self.arrays[name].nbytes for name in names) > HASHED_BYTES:
-            return {}
-        digests = {name: hashlib.sha256(np.ascontiguousarray(self.arrays[name])).digest() for name in names}
-        return {cut: cut.key(digests) for cut in cuts}
-
-
-def _bytes(array: np.ndarray[Any, Any]) -> memoryview | bytes:
-    """Return the bytes for a comparison, which takes a tenth of NumPy's time for short arrays."""
-    return memoryview(array).cast("B") if array.size and array.flags.c_contiguous else array.tobytes()

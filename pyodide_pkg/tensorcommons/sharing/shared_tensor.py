@@ -71,18 +71,15 @@ class SharedTensor(Granted):
     ``producer_model`` made it, ``consumer_models`` may acquire it; ``storage_type`` is the kind of its device.
     """
 
-    def __init__(self, manager: Owner, name: str, entry: Entry, producer: str | None, consumers: Sequence[str]) -> None:
+    def __init__(self, manager: Owner, name: str, entry: Entry) -> None:
         self._manager = ref(manager)  # weak: the manager refers to its tensors
         super().__init__(name)
         self.entry = entry
-        self.producer_model = producer
-        self.registrations = 1
-        self.copied: tuple[SharedTensor, str] | None = None  # the tensor that it is a copy of, and the content then
+        self.producer_model: str | None = None
         self.views: dict[str, SharedTensorView] = {}
         self.is_freed = False
         self.writing = asyncio.Lock()  # one write at a time: views of one tensor may meet in one word
         entry.register(name)
-        self.grant(consumers)
 
     def __repr__(self) -> str:
         state = "freed" if self.is_freed else self.entry.storage.condition
@@ -148,6 +145,43 @@ class SharedTensor(Granted):
         """Raise TensorReleased if the tensor was freed."""
         if self.is_freed:
             raise TensorReleased(f"shared tensor {quoted(self.name)} was freed; register it again")
+
+    def free(self) -> None:
+        """End the tensor: its name no longer keeps the bytes."""
+        self.is_freed = True
+        self.entry.unregister(self.name)
+
+    def produced_by(self, model: str) -> None:
+        """Have ``model``, which made the tensor if no other one did before, hold it."""
+        self.producer_model = self.producer_model or model
+        self.consumer_models.add(model)
+        self.hold(model)
+
+    @property
+    def _keys(self) -> set[str]:
+        """The registry's keys of its holds and of those of its views."""
+        return {self.key, *(view.key for view in self.views.values())}
+
+    @property
+    def is_alone(self) -> bool:
+        """True if no other name, model or tensor has its bytes."""
+        entry = self.entry
+        held = any(names - self._keys for names in entry.names.values())
+        return not (held or entry.registered - {self.name} or entry.given)
+
+    def take(self, fresh: Entry) -> Entry:
+        """Have ``fresh`` as entry, for all holders and pins. Return the entry before."""
+        entry, self.entry = self.entry, fresh
+        fresh.register(self.name)
+        for model, names in list(entry.names.items()):
+            for key in self._keys & names:
+                entry.let_go(model, key)
+                fresh.hold(model, key)
+        entry.unregister(self.name)
+        if self.name in entry.pins:
+            entry.unpin(self.name)
+            fresh.pin(self.name)
+        return entry
 
     def tell(self) -> None:
         """Report a change to the manager's subscribers, where there is a manager."""
@@ -232,6 +266,7 @@ class SharedTensorView(Granted):
     def __init__(self, parent: SharedTensor, name: str, layout: Layout, offset: Shape) -> None:
         super().__init__(name)
         self.parent = parent
+        parent.views[name] = self
         self.layout = layout
         self.offset = offset
 

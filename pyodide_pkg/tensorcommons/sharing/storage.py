@@ -205,11 +205,6 @@ class Storage(Lockable):
         """The state as a report says it: "rented" while another device has the bytes."""
         return "rented" if self._rents and self.is_resident else self.state
 
-    @property
-    def is_released(self) -> bool:
-        """True if the bytes were released."""
-        return self.state == "released"
-
     def rename(self, identity: str) -> None:
         """Note that the bytes changed: what was derived from the old identity is out of date."""
         self.identity = identity
@@ -434,7 +429,7 @@ class Storage(Lockable):
             restored.set_result(None)
             if self._restored is restored:  # else the device was lost meanwhile
                 self._restored = None
-                if self.is_released:
+                if self.state == "released":
                     self.device.free(self.number)
                 elif not self.is_resident:
                     self.device.evict(self.number)

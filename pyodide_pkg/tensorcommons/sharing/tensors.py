@@ -8,7 +8,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any
-from weakref import WeakSet
+from weakref import WeakKeyDictionary, WeakSet
 
 import numpy as np
 
@@ -46,6 +46,8 @@ class SharedTensors(ABC):
         self.misses = 0
         self.tensors: dict[str, SharedTensor] = {}
         self._views: dict[str, SharedTensorView] = {}
+        # What each tensor is a copy of, and the content then.
+        self._copies: WeakKeyDictionary[SharedTensor, tuple[SharedTensor, str]] = WeakKeyDictionary()
         self._news = Subscriptions()
         self.is_closed = False
 
@@ -66,7 +68,7 @@ class SharedTensors(ABC):
         self.unload_models()
         self.is_closed = True
         for tensor in self.tensors.values():
-            tensor.is_freed = True
+            tensor.free()
         self.tensors.clear()
         self._views.clear()
         self.activations.share = 0.0  # a run under way leaves nothing any more
@@ -115,15 +117,11 @@ class SharedTensors(ABC):
             self._check_same(known, spec, device, data)
             if known.entry.storage.state == "lost" and data is not None and not isinstance(data, Tensor):
                 known.entry.storage.revive(as_bytes(data, spec))
-            known.registrations += 1
-            known.grant(consumers)
         else:
-            entry = self._entry_for(data, spec, device)
-            known = self.tensors[name] = SharedTensor(self, name, entry, producer_model, consumers)
+            known = self.tensors[name] = SharedTensor(self, name, self._entry_for(data, spec, device))
+        known.grant(consumers)
         if producer_model is not None:
-            known.producer_model = known.producer_model or producer_model
-            known.consumer_models.add(producer_model)
-            known.hold(producer_model)
+            known.produced_by(producer_model)
         self.changed()
         return known
 
@@ -138,7 +136,7 @@ class SharedTensors(ABC):
                 )
             found = self.registry.find(device, storage.identity)
             if found is not None:
-                if found.is_written:
+                if found.storage.is_written:
                     raise TensorCommonsError(
                         f"{quoted(found.name)} is being written; await that before registering it again"
                     )
@@ -203,10 +201,7 @@ class SharedTensors(ABC):
         Raises TensorNotFound, ViewOutOfBounds; nothing changed then.
         """
         self.check_open()
-        parent = self.tensors.get(tensor_name) or self._views.get(tensor_name)
-        if parent is None:
-            raise TensorNotFound(f"no tensor or view is registered as {quoted(tensor_name)}")
-        return parent.create_view(view_name, offset, size, model_name)
+        return self._named(tensor_name).create_view(view_name, offset, size, model_name)
 
     def add_view(
         self,
@@ -228,7 +223,7 @@ class SharedTensors(ABC):
             _models([model])
         layout = view_layout(shown, offset, size, name)
         start = tuple(a + b for a, b in zip(base or (0,) * len(offset), offset, strict=True))
-        view = self._views[name] = parent.views[name] = SharedTensorView(parent, name, layout, start)
+        view = self._views[name] = SharedTensorView(parent, name, layout, start)
         if model is not None:
             view.grant([model])
             view.hold(model)
@@ -241,14 +236,18 @@ class SharedTensors(ABC):
         Raises TensorNotFound, or NotAConsumer if ``from_model`` does not hold it.
         """
         self.check_open()
-        found = self.tensors.get(tensor_name) or self._views.get(tensor_name)
-        if found is None:
-            raise TensorNotFound(f"no tensor or view is registered as {quoted(tensor_name)}")
+        found = self._named(tensor_name)
         if from_model not in found.holders:
             raise NotAConsumer(f"model {quoted(from_model)} does not hold {quoted(tensor_name)}, so it cannot share it")
         found.grant(_models(to_models))
         self.changed()
         return True
+
+    def _named(self, name: str) -> SharedTensor | SharedTensorView:
+        found = self.tensors.get(name) or self._views.get(name)
+        if found is None:
+            raise TensorNotFound(f"no tensor or view is registered as {quoted(name)}")
+        return found
 
     async def copy_tensor(self, tensor: SharedTensor, storage_type: str, name: str | None) -> SharedTensor:
         """See :meth:`SharedTensor.copy_to`."""
@@ -265,8 +264,9 @@ class SharedTensors(ABC):
         values = await tensor.read()
         raw = as_bytes(values, tensor.entry.spec)
         content = content_identity(raw, tensor.shape, tensor.dtype)
-        if copy is not None and copy.copied is not None and copy.copied[0] is tensor:
-            if copy.entry.content != copy.copied[1]:
+        original, copied = self._copies.get(copy, (None, "")) if copy is not None else (None, "")
+        if copy is not None and original is tensor:
+            if copy.entry.content != copied:
                 raise TensorCommonsError(
                     f"{quoted(name)} was written since it was copied from {quoted(tensor.name)}: "
                     "give the new copy another name"
@@ -291,7 +291,7 @@ class SharedTensors(ABC):
             values,
         )
         if copy is not tensor:
-            copy.copied = (tensor, content)
+            self._copies[copy] = tensor, content
         return copy
 
     def pin(self, tensor: SharedTensor) -> None:
@@ -330,8 +330,7 @@ class SharedTensors(ABC):
             del self.tensors[tensor.name]
             for view in tensor.views:
                 del self._views[view]
-            tensor.is_freed = True
-            tensor.entry.unregister(tensor.name)
+            tensor.free()
             self.registry.drop_if_unused(tensor.entry)
         return [tensor.name for tensor in unused]
 

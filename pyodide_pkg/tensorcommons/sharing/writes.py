@@ -23,21 +23,10 @@ async def overwrite(
     """
     async with tensor.writing:
         tensor.check()
-        if _has_others(tensor):
-            await _write_apart(registry, residency, tensor, pieces, content)
-        else:
+        if tensor.is_alone:
             await _write_in_place(registry, tensor, pieces, content)
-
-
-def _own_keys(tensor: SharedTensor) -> set[str]:
-    """List the registry's keys of a tensor's and its views' holds."""
-    return {tensor.key, *(view.key for view in tensor.views.values())}
-
-
-def _has_others(tensor: SharedTensor) -> bool:
-    entry, own = tensor.entry, _own_keys(tensor)
-    held = any(names - own for names in entry.names.values())
-    return held or bool(entry.registered - {tensor.name}) or len(entry.given) > 0
+        else:
+            await _write_apart(registry, residency, tensor, pieces, content)
 
 
 async def _write_apart(
@@ -54,19 +43,10 @@ async def _write_apart(
     tensor.manager.check_open()
     tensor.check()
     storage = Storage.upload(entry.storage.device, memoryview(raw), "weights", spec=entry.spec)
-    fresh = Entry(storage, entry.spec, registered={tensor.name})
+    fresh = Entry(storage, entry.spec)
     registry.add(fresh)
     registry.rename(fresh, content)
-    for model in list(entry.names):
-        for key in _own_keys(tensor) & entry.names[model]:
-            entry.let_go(model, key)
-            fresh.hold(model, key)
-    entry.unregister(tensor.name)
-    if tensor.name in entry.pins:
-        entry.unpin(tensor.name)
-        fresh.pin(tensor.name)
-    tensor.entry = fresh
-    registry.drop_if_unused(entry)
+    registry.drop_if_unused(tensor.take(fresh))
 
 
 async def _write_in_place(registry: Registry, tensor: SharedTensor, pieces: Pieces, content: str | None) -> None:
@@ -74,7 +54,6 @@ async def _write_in_place(registry: Registry, tensor: SharedTensor, pieces: Piec
     entry, storage, before = tensor.entry, tensor.entry.storage, tensor.entry.content
     version = storage.version
     registry.rename(entry, None)
-    entry.is_written = True
     try:
         if storage.state == "lost" and content is not None:
             ((_, whole),) = pieces
@@ -87,7 +66,4 @@ async def _write_in_place(registry: Registry, tensor: SharedTensor, pieces: Piec
         if storage.version == version and not tensor.is_freed:  # no byte was written
             registry.rename(entry, before)
         raise
-    else:
-        registry.rename(entry, content)
-    finally:
-        entry.is_written = False
+    registry.rename(entry, content)
