@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import cached_property
+from functools import cache
 from typing import TypeAlias
 
 from ..backends.base import Spec
@@ -67,7 +67,7 @@ class Traces:
         self.device = device
         self.count = 0
         self._function = function
-        self._example = example
+        self.example = cache(example)  # arguments of one fixed shape, for comparing functions with each other
         self._outputs: dict[Arguments, Mapping[str, Node]] = {}
         self._refused: set[Arguments] = set()
         self._traces: dict[tuple[Arguments, tuple[str, ...]], Trace] = {}
@@ -92,7 +92,7 @@ class Traces:
     def of_equal(self, arguments: Arguments) -> Trace | None:
         """The trace of all outputs for those of ``arguments`` that the function takes; None where it takes others."""
         given = dict(arguments)
-        names = [name for name, _ in self.example]
+        names = [name for name, _ in self.example()]
         if any(name not in given for name in names):
             return None
         mine = tuple([(name, given[name]) for name in names])
@@ -103,11 +103,6 @@ class Traces:
                 self._refused.add(mine)
         return None
 
-    @cached_property
-    def example(self) -> Arguments:
-        """Arguments of one fixed shape, for comparing functions with each other."""
-        return self._example()
-
     def probe(self) -> Trace:
         """The trace of all outputs for :attr:`example`."""
-        return self.of(self.example)
+        return self.of(self.example())

@@ -18,16 +18,10 @@ MB = 2**20
 LARGEST = 10
 
 
-def models(ledger: Ledger, loaded: Mapping[str, Device]) -> dict[str, ModelMemory]:
-    """Yield the memory of each model, now; of ``loaded`` also those that hold nothing."""
-    ledger.settle()
-    return ledger.models(loaded)
-
-
 def report(tensors: SharedTensors, ledger: Ledger, loaded: Mapping[str, Device], account: RunAccount) -> MemoryReport:
     """The snapshot that the page draws."""
     memories = [device.memory() for device in tensors.devices.opened]
-    per_model = models(ledger, loaded)
+    per_model = ledger.models(loaded)
     return MemoryReport(
         limit_bytes=tensors.residency.limit,
         device_bytes=sum(memory["total"] for memory in memories),

@@ -42,7 +42,7 @@ class Ledger:
         self._rows: dict[int, TensorMemory] = {}
         self.unique = self.separate = self.unheld = 0
 
-    def settle(self) -> None:
+    def _settle(self) -> None:
         """Update the sums by the entries that changed."""
         for number, entry in self._registry.changes().items():
             before = self._parts.pop(number, None)
@@ -79,7 +79,11 @@ class Ledger:
         return tuple(self._rows.values())
 
     def models(self, loaded: Mapping[str, Device]) -> dict[str, ModelMemory]:
-        """Per model. Shared bytes on the device are split evenly, so that they add up to what is there."""
+        """The memory of each model, now; of ``loaded`` also those that hold nothing.
+
+        Shared bytes on the device are split evenly, so that they add up to what is there.
+        """
+        self._settle()
         kinds = {name: device.kind for name, device in loaded.items()}
         found: dict[str, ModelMemory] = {}
         for name in (*loaded, *(name for name in self._models if name not in loaded)):

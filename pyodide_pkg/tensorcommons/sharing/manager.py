@@ -312,7 +312,7 @@ class TensorSharingManager(SharedTensors):
         weights that it moved to the device, and those that stay there.
         ``total_tensors`` counts names, ``unique_contents`` what is behind them and behind the models' weights.
         """
-        models = list(accounts.models(self._ledger, self.models))
+        models = list(self._ledger.models(self.models))
         return {
             **accounts.stats(self, self.runner.account),
             "total_models": len(models),
@@ -328,7 +328,7 @@ class TensorSharingManager(SharedTensors):
 
     def get_model_memory_usage(self) -> dict[str, Any]:
         """Per model: total, exclusive, shared and attributed bytes, and its tensors."""
-        return accounts.model_usage(self.registry, accounts.models(self._ledger, self.models))
+        return accounts.model_usage(self.registry, self._ledger.models(self.models))
 
     def analyze_sharing_opportunities(self) -> dict[str, Any]:
         """List what is shared and what could be, each with its evidence; see

@@ -87,10 +87,6 @@ async def _brought(registry: Registry, residency: Residency, entry: Entry, targe
     storage = entry.storage
     source, origin = storage.device, storage.origin
     known = registry.find(target, storage.identity)
-    if known is None and storage.is_resident and (source.lends_to(target) or target.lends_to(source)):
-        await residency.make_room(storage.nbytes)
-        copy, _ = await cross(storage, target, "weights", entry.spec, storage.identity, origin)
-        return _added(registry, Entry(copy, entry.spec, content=entry.content))
     if known is not None:  # it was lost with the device
         if origin is not None:
             known.storage.regain(origin)
@@ -100,18 +96,17 @@ async def _brought(registry: Registry, residency: Residency, entry: Entry, targe
                 known.storage.revive(data)
         return known
     await residency.make_room(storage.nbytes)
-    copy = await copied(storage.chunks(), storage.nbytes, target, "weights", entry.spec, storage.identity, origin)
-    return _added(registry, Entry(copy, entry.spec, content=entry.content))
-
-
-def _added(registry: Registry, fresh: Entry) -> Entry:
-    """Add ``fresh``, or return the entry that was added meanwhile and release ``fresh``."""
-    known = registry.find(fresh.storage.device, fresh.storage.identity)
-    if known is None:
-        registry.add(fresh)
+    if storage.is_resident and (source.lends_to(target) or target.lends_to(source)):
+        copy, _ = await cross(storage, target, "weights", entry.spec, storage.identity, origin)
     else:
-        fresh.storage.release()
-    return known or fresh
+        copy = await copied(storage.chunks(), storage.nbytes, target, "weights", entry.spec, storage.identity, origin)
+    known = registry.find(target, copy.identity)
+    if known is not None:  # added meanwhile
+        copy.release()
+        return known
+    fresh = Entry(copy, entry.spec, content=entry.content)
+    registry.add(fresh)
+    return fresh
 
 
 def _weights(registry: Registry, model: str, target: Device) -> dict[Entry, set[str]]:
