@@ -11,6 +11,8 @@ ARGS ?=
 PORT ?= 8000
 
 export PYTHONUNBUFFERED := 1
+# Empty: compiled modules are kept. Without them each worker and each program that a test starts compiles seconds longer.
+export PYTHONDONTWRITEBYTECODE :=
 export HYPOTHESIS_STORAGE_DIRECTORY := $(CURDIR)/.cache/hypothesis
 
 .PHONY: help setup demo test quick long bench bench-dawn bench-pack conformance cases check format wheel site clean distclean

@@ -10,8 +10,9 @@ from tensorcommons.backends.cpu import CpuBackend
 from tensorcommons.backends.device import Device
 
 
-def pytest_collection_finish() -> None:
-    """Exclude the half million objects of the collection phase from the garbage collections around each case."""
+@pytest.fixture(scope="module", autouse=True)
+def older_objects_are_frozen() -> None:
+    """Exclude the objects of the collection phase and of earlier files from the garbage collections around each case."""
     gc.collect()
     gc.freeze()
 
