@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from playwright.sync_api import sync_playwright
+from xdist.scheduler import LoadFileScheduling  # type: ignore[import-untyped]
 
 from e2e.lab import lab
 from scripts import paths
@@ -40,6 +41,24 @@ LONGEST_FIRST = (
     "models/test_webnn.py",
     "page/test_boot.py",
 )
+
+
+# Files of tests that look at one tab with everything loaded: one worker opens it.
+OF_THE_LOADED_TAB = ("e2e/page/test_dashboard.py", "e2e/page/test_look.py", "e2e/page/test_results.py")
+
+
+class ByTab(LoadFileScheduling):
+    """Give each file to one worker, and the files that share a tab to the same one."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file: str = super()._split_scope(nodeid)
+        return OF_THE_LOADED_TAB[0] if file in OF_THE_LOADED_TAB else file
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByTab:
+    """Schedule as `--dist=loadfile` does, but by tab."""
+    return ByTab(config, log)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -18,6 +18,7 @@ from tests.cases import Place, harness
 from tests.cases.time_limit import within
 
 ready = False
+_module = ""  # of the last case
 _places: dict[str, Any] = {}
 
 
@@ -28,13 +29,16 @@ async def open(origin: str) -> None:  # noqa: A001
         devices = await tc.open_devices(prefer=[kind, "cpu"])
         assert devices.opened[0].kind == kind, devices.missing
         _places[kind] = Place(devices, f"{origin}/models", f"{origin}/tiny", f"{origin}/faulty", "/lab/tests/goldens")
-    gc.collect()
-    gc.freeze()  # excludes the package and NumPy from collections, of which every case runs two
     ready = True
 
 
 async def case(name: str, kind: str) -> str:
     """Run a case on that kind of device; gives {"value": printed lines} or {"error": traceback}."""
+    global _module
+    if _module != (module := name.partition(".")[0]):
+        _module = module
+        gc.collect()
+        gc.freeze()  # excludes older objects from collections, of which every case runs two
 
     async def work() -> list[str]:
         with contextlib.redirect_stdout(io.StringIO()) as printed:

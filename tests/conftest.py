@@ -12,7 +12,7 @@ from tensorcommons.backends.device import Device
 
 @pytest.fixture(scope="module", autouse=True)
 def older_objects_are_frozen() -> None:
-    """Exclude the objects of the collection phase and of earlier files from the garbage collections around each case."""
+    """Exclude the objects of the collection phase and of earlier files from the collections around each case."""
     gc.collect()
     gc.freeze()
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from tests.cases import cases_of
+from tests.cases.marked import params
 
 
 @pytest.mark.parametrize(
-    "case", cases_of("sharing", "activations", "pressure", "moving", "bad_input", "concurrent_tasks", kind="webgpu")
+    "case", params("sharing", "activations", "pressure", "moving", "bad_input", "concurrent_tasks", kind="webgpu")
 )
 def test_on_webgpu(lab, case):
     for line in lab.case(case):

@@ -16,7 +16,7 @@ from tensorcommons.graph.graph import Graph
 from tensorcommons.graph.reuse import Remainder, ReusePoint, remainder_of
 from tensorcommons.graph.views import owner_of
 from tensorcommons.sharing.storage import Storage
-from tests.cases import Place, only
+from tests.cases import Place, only, slow
 from tests.cases.harness import held, let_go
 from tests.cases.pressure import _lose, with_reserve
 from tests.cases.sharing import SPLADE, _ids, _load
@@ -299,6 +299,7 @@ async def a_model_that_comes_has_no_other_traced_again(place: Place) -> None:
         model.unload()
 
 
+@slow
 async def five_heads_one_after_another(place: Place) -> None:
     off, manager = place.manager(activation_cache=False), place.manager()
     inputs = _ids(2, 11, words=30_000)
@@ -336,6 +337,7 @@ async def a_lost_device_takes_the_kept_activations_with_it(place: Place) -> None
     head.unload()
 
 
+@slow
 async def a_cut_at_any_value_gives_the_same_bits(place: Place) -> None:
     """Every value of a model in turn is kept by one run and reused by another."""
     device, manager = place.device, place.manager(activation_cache=False)

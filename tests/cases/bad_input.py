@@ -11,7 +11,7 @@ import numpy as np
 import tensorcommons as tc
 from tensorcommons.errors import DownloadError, InvalidWeights, TensorCommonsError, UnsupportedModel
 from tensorcommons.hub.streams import FileMissingError, ShortReadError
-from tests.cases import Place, only
+from tests.cases import Place, only, slow
 from tests.cases.checkpoints import WEIGHTS, files_of, pack, tensors_of, with_config
 from tests.cases.harness import held
 from tests.cases.seeded import checkpoint
@@ -111,6 +111,7 @@ async def one_weight_twice_under_two_spellings(place: Place) -> None:
     await _refused(place, {**files, WEIGHTS: pack(twice)}, InvalidWeights, WEIGHTS, "LayerNorm")
 
 
+@slow
 async def configs_that_ask_for_what_is_not_there(place: Place) -> None:
     files = files_of(place, "tiny-bert")
     config = "config.json"

@@ -126,11 +126,13 @@ async def llama_writes(place: Place) -> None:
 
 
 @shows("llama, biases and llama3 positions", "64 greedy tokens", "decoders.npz")
+@slow
 async def llama_with_biases_and_scaled_positions_writes(place: Place) -> None:
     await _writes_as_the_reference(place, "tiny-llama-scaled")
 
 
 @shows("qwen2", "64 greedy tokens", "decoders.npz")
+@slow
 async def qwen2_writes(place: Place) -> None:
     await _writes_as_the_reference(place, "tiny-qwen2")
 
@@ -141,6 +143,7 @@ async def t5_answers(place: Place) -> None:
 
 
 @shows("t5, gated layers", "64 greedy tokens", "decoders.npz")
+@slow
 async def t5_with_gated_layers_answers(place: Place) -> None:
     await _writes_as_the_reference(place, "tiny-t5-gated")
 
@@ -183,6 +186,7 @@ async def a_step_compiles_nothing(place: Place) -> None:
     model.unload()
 
 
+@slow
 async def writing_takes_what_was_compiled_ahead(place: Place) -> None:
     """With a prompt in two pieces and a cache that grows, only the zeros of an empty cache are compiled later."""
     for name in ("tiny-llama", "tiny-t5"):

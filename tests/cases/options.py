@@ -66,6 +66,7 @@ async def llama_writes_under_each_option(place: Place) -> None:
 
 @shows("gpt2", "tokens under each option of generation, and under several", "generation.json")
 @only("cpu")
+@slow
 async def gpt2_writes_under_each_option(place: Place) -> None:
     await _writes(place, "tiny-gpt2", 5)
 
@@ -177,6 +178,7 @@ async def _refusal(model: Model, options: dict[str, Any]) -> str | None:
 
 
 @only("cpu")
+@slow
 async def files_with_values_of_any_kind(place: Place) -> None:
     """Values of a wrong type in a file are refused by the call, by name, like the same value in the call."""
     wrong: tuple[Any, ...] = ("a", [], {}, 1.5, -2, True, [[]], [None], ["a"], 2**70, float("nan"), {"a": 1})

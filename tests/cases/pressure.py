@@ -12,7 +12,7 @@ import numpy as np
 import tensorcommons as tc
 from tensorcommons.backends.budget import STAGING_RESERVE
 from tensorcommons.errors import DeviceLost, MemoryBudgetError
-from tests.cases import Place, only, rules
+from tests.cases import Place, only, rules, slow
 from tests.cases.checkpoints import WEIGHTS, files_of, pack, tensors_of
 from tests.cases.harness import let_go
 from tests.cases.support import raises, refused
@@ -90,6 +90,7 @@ async def _under_pressure(
         model.unload()
 
 
+@slow
 async def nine_models_under_a_third_of_what_they_are_worth(place: Place) -> None:
     await _under_pressure(place, _variants(files_of(place, "tiny-bert"), 9), IDS, 0.35)
 

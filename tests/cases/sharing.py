@@ -19,7 +19,7 @@ from tensorcommons.errors import MemoryBudgetError, TensorReleased
 from tensorcommons.hub.safetensors import iterate, read_header
 from tensorcommons.hub.sources import open_source
 from tensorcommons.models.text import TextInputs
-from tests.cases import Place, only
+from tests.cases import Place, only, slow
 from tests.cases.checkpoints import WEIGHTS, files_of, pack, tensors_of
 from tests.cases.harness import held, let_go, real_bytes
 from tests.cases.support import near, numbers, raises
@@ -88,6 +88,7 @@ async def five_models_on_one_backbone(place: Place) -> None:
     await _unique_bytes_and_unloading(place, SPLADE)
 
 
+@slow
 async def minilm_and_the_skill_head(place: Place) -> None:
     await _unique_bytes_and_unloading(place, MINILM)
 
@@ -104,6 +105,7 @@ async def the_base_may_be_unloaded_first(place: Place) -> None:
     head.unload()
 
 
+@slow
 async def a_hundred_rounds_of_a_head(place: Place) -> None:
     device, manager = place.device, place.manager()
     base = await _load(place, manager, f"{place.tiny}/tiny-bert")
@@ -121,6 +123,7 @@ async def a_hundred_rounds_of_a_head(place: Place) -> None:
     base.unload()
 
 
+@slow
 async def ten_rounds_of_splade(place: Place) -> None:
     device, counts = place.device, []
     manager = place.manager()

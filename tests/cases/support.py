@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, cast
+from itertools import cycle, islice, product
+from typing import Any, TypeVar, cast
 
 import numpy as np
 
@@ -13,6 +14,8 @@ import tensorcommons as tc
 from tensorcommons import Device
 
 NAN, INF = float("nan"), float("inf")
+A = TypeVar("A")
+B = TypeVar("B")
 NO_SHAPES: tuple[Any, ...] = ((1.5, 2), (-1, 3), "ab", None, ((1, 2),), (1, 2, 3))  # for a batch of texts
 
 
@@ -20,6 +23,22 @@ def largest_buffer(device: Device) -> int:
     """Return the bytes of the largest buffer that a WebGPU adapter allows in a kernel; copies may allow more."""
     limits = cast(Any, device.backend).bridge.proxy.device.limits  # device.limits are those that the package observes
     return min(int(limits.maxBufferSize), int(limits.maxStorageBufferBindingSize))
+
+
+def compiles_slowly(device: Device) -> bool:
+    """True on a software adapter that runs the kernels for hardware, each of which it compiles in a second or more."""
+    backend: Any = device.backend
+    return device.kind == "webgpu" and device.is_software and not backend.adapter.fallback
+
+
+def combinations(device: Device, first: Sequence[A], second: Sequence[B], turn: int = 0) -> list[tuple[A, B]]:
+    """All combinations of two choices; if each compiles slowly, each of ``first`` once, with ``second`` in turn.
+
+    Callers with a third choice give its number as ``turn``, so that every pair of choices occurs.
+    """
+    if compiles_slowly(device):
+        return list(zip(first, islice(cycle(second), turn, None), strict=False))
+    return list(product(first, second))
 
 
 def numbers(*shape: int, seed: int = 0, low: float = -2.0, high: float = 2.0) -> np.ndarray[Any, Any]:

@@ -4,6 +4,7 @@ import ast
 import subprocess
 import sys
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -41,11 +42,18 @@ def part_of(parts: Sequence[str]) -> str:
     return whole if whole in LEVEL else parts[0].removesuffix(".py")
 
 
+@cache
+def nodes_of(path: Path) -> list[ast.AST]:
+    """The nodes of a file's syntax tree."""
+    return list(ast.walk(ast.parse(path.read_text("utf-8"))))
+
+
+@cache
 def imports_of(path: Path) -> set[str]:
     """Return the parts of the package that a file imports, by first name, and other modules with a leading dot."""
     found = set()
     parts = path.relative_to(PACKAGE).parts
-    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+    for node in nodes_of(path):
         if isinstance(node, ast.ImportFrom) and node.level:
             base = parts[: len(parts) - node.level]
             target = [*base, *(node.module or "").split(".")] if node.module else [*base]
@@ -70,7 +78,7 @@ def test_imports_point_down(path: Path) -> None:
 def modules_of(path: Path) -> set[Path]:
     """Return the files of the package that a file imports, including imports in functions and for types."""
     found: set[Path] = set()
-    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+    for node in nodes_of(path):
         if isinstance(node, ast.ImportFrom) and node.level:
             folder = path.parents[node.level - 1].joinpath(*(node.module or "").split("."))
             for alias in node.names:
@@ -113,7 +121,7 @@ def test_no_kind_of_device_is_compared_outside_the_backends() -> None:
         name = path.relative_to(PACKAGE).as_posix()
         if name.split("/")[0] in ("backends", "bridge"):
             continue
-        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        for node in nodes_of(path):
             if isinstance(node, ast.Compare):
                 texts = {each.value for each in ast.walk(node) if isinstance(each, ast.Constant)}
                 found += [f"{name}:{node.lineno}"] if texts & kinds else []

@@ -63,7 +63,7 @@ async def answers(model: Any, rows: TextRows, *outputs: str, batch_size: int | N
 
 
 @pytest.mark.parametrize("left", [False, True])
-@pytest.mark.parametrize("batch_size", [None, 1, 7, 1000])
+@pytest.mark.parametrize("batch_size", [None, pytest.param(1, marks=pytest.mark.slow), 7, 1000])
 async def test_results_are_in_order_and_equal_those_of_single_rows(batch_size, left):
     lengths = np.random.default_rng(3).integers(1, 40, 150).tolist()
     async with loaded() as model:

@@ -19,6 +19,7 @@ def place_of(kinds: tuple[str, ...]) -> Place:
     return Place(Devices([Device(Backend(kind)) for kind in kinds], {}), "", str(TINY), "", str(TINY))
 
 
+@pytest.mark.slow
 async def test_tasks_that_come_and_go() -> None:
     await run_seeds(place_of(("webgpu", "cpu")), range(2), rounds=2)
 

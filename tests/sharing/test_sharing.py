@@ -6,7 +6,8 @@ import pytest
 
 from scripts.serve import serve
 from tensorcommons import open_devices
-from tests.cases import Place, cases_of, harness
+from tests.cases import Place, harness
+from tests.cases.marked import params
 from tests.models.server import TINY, with_models
 
 
@@ -17,7 +18,7 @@ def address():
 
 
 @pytest.mark.parametrize(
-    "case", cases_of("sharing", "activations", "pressure", "moving", "bad_input", "concurrent_tasks", kind="cpu")
+    "case", params("sharing", "activations", "pressure", "moving", "bad_input", "concurrent_tasks", kind="cpu")
 )
 async def test_on_numpy(case, address):
     devices = await open_devices(prefer=["cpu"])

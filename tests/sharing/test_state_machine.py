@@ -6,6 +6,7 @@ import asyncio
 import os
 from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
@@ -46,6 +47,7 @@ for name in RULES:
     setattr(Sharing, name, _rule(name))
 
 
+@pytest.mark.slow
 def test_any_order_of_everything():
     examples = int(os.environ.get("TENSORCOMMONS_EXAMPLES", "60"))
     run_state_machine_as_test(
