@@ -271,7 +271,8 @@ def python(folder: Path, *arguments: str, limit: float | None = None) -> str:
         return ""
     if process.returncode < 0:
         return "runs out of time"
-    if process.returncode not in (1, 2) and "ImportError while loading conftest" not in printed:
+    collected = "ImportError while loading conftest" not in printed and "ERROR: not found" not in printed
+    if process.returncode not in (1, 2) and collected:
         raise SystemExit(f"the tests cannot be run: {printed[-1000:]}")
     failed = [line for line in printed.splitlines() if line.startswith(("FAILED", "ERROR"))]
     return failed[0][:150] if failed else printed[-300:]
