@@ -10,6 +10,7 @@ import pytest
 import tensorcommons as tc
 from tensorcommons import Device
 from tests.graph.graph_device import GraphBackend, Kept
+from tests.sharing.devices import manager_on
 
 
 class Spacious(GraphBackend):
@@ -38,3 +39,17 @@ async def test_the_least_recently_used_programs_are_evicted_and_compiled_again(b
         np.testing.assert_array_equal(await (x[:size] * 2).read(), np.arange(size) * 2)
         assert sum(sum(program.uncounted) for program in device.programs.values()) <= 350
     assert len(device.programs) == 3 and len(backend.discarded) == 3
+
+
+@pytest.mark.parametrize("evicted", [False, True])
+async def test_programs_are_dropped_with_the_last_tensor(evicted):
+    manager = manager_on("cpu")
+    device = manager.devices.opened[0]
+    tensor = manager.register_shared_tensor("t", (8,), "cpu", "m", data=np.arange(8, dtype=np.float32))
+    np.testing.assert_array_equal(await (tensor.tensor * 2).read(), np.arange(8) * 2)
+    assert len(device.programs) == 1
+    if evicted:
+        assert await tensor.entry.storage.evict()
+    manager.release_model_tensors("m")
+    manager.optimize_memory_usage()
+    assert len(device.programs) == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import numpy as np
@@ -30,7 +31,9 @@ async def a_model_has_a_row_for_each_dispatch(place: Place) -> None:
     assert profile.rows[0].milliseconds == profile.rows[dispatches].milliseconds  # timed once
     assert model.name in profile.table()
     plan = tc.explain_plan(model, {"input_ids": IDS})
-    assert f"{dispatches} dispatches:" in plan and f" on {place.device.kind}" in plan, plan
+    assert f"{dispatches} dispatches:" in plan, plan
+    listed = re.findall(rf"^  ([\d, ]+): .* on {place.device.kind}$", plan, re.MULTILINE)
+    assert sorted(int(each) for line in listed for each in line.split(", ")) == list(range(dispatches)), plan
     for step in (0, dispatches - 1):
         if place.device.kind == "webgpu":
             source = tc.shader_source(model, {"input_ids": IDS}, step)

@@ -105,6 +105,7 @@ def test_without_a_named_class_the_model_selects_the_processor():
         ({"image_processor_type": "EfficientNetImageProcessor"}, "image_processor_type"),
         ({"image_processor_type": ["ViTImageProcessor"]}, "image_processor_type"),
         ({"image_processor_type": "ConvNextImageProcessor", "size": {"shortest_edge": 9}, "crop_pct": 0}, "crop_pct"),
+        ({"image_processor_type": "ConvNextImageProcessor", "size": {"shortest_edge": 4097}}, "size .* is over"),
     ],
 )
 def test_unsupported_configs_are_refused(change, word):

@@ -98,3 +98,12 @@ def test_options_without_effect_cause_one_warning(caplog):
         (True, False, False),
         (False, True, False),
     ]
+
+
+def test_values_that_mean_not_set_cause_no_warning(caplog):
+    _warn_once.cache_clear()
+    plain = dict.fromkeys(("temperature", "top_p", "typical_p", "length_penalty"), 1.0) | {"top_k": 50, "min_p": None}
+    Options.of({}, {**plain, "epsilon_cutoff": 0.0, "eta_cutoff": 0.0, "early_stopping": False, "min_new_tokens": 2})
+    assert caplog.messages == []
+    Options.of({}, {"min_new_tokens": 2, "min_length": 9})
+    assert ["min_new_tokens is used" in text for text in caplog.messages] == [True]

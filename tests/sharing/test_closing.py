@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
@@ -232,3 +233,23 @@ def test_devices_must_come_from_open_devices():
     for wrong in ("webgpu", tc.Device(Backend()), [tc.Device(Backend())]):
         with pytest.raises(TensorCommonsError, match="open_devices"):
             tc.TensorSharingManager(5, wrong)  # type: ignore[arg-type]
+
+
+async def test_closing_drops_subscribers_and_unloading_drops_weights() -> None:
+    manager = manager_on("cpu")
+    model = await load(manager, device="cpu")
+    storages = [weakref.ref(entry.storage) for entry in manager.registry]
+    reports: list[Any] = []
+
+    def callback(report: Any) -> None:
+        reports.append(report)
+
+    manager.subscribe(callback)
+    subscriber = weakref.ref(callback)
+    del callback
+    model.unload()
+    gc.collect()
+    assert storages and not any(storage() for storage in storages)
+    manager.close()
+    gc.collect()
+    assert reports and subscriber() is None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from tensorcommons import Device, Devices
 from tensorcommons.backends.cpu import CpuBackend
 from tensorcommons.errors import DeviceMemoryError, MemoryBudgetError, NotAConsumer, TensorCommonsError
 from tests.sharing.devices import MB, Backend, backends, budget, check, empty, manager_on, some
+from tests.sharing.test_faults import source
 
 KB = 1024
 
@@ -373,3 +375,19 @@ def test_names_and_contents_are_counted_separately(manager):
         manager.register_shared_tensor(name, (256,), "cpu", "m", data=kb(0))
     stats = manager.get_stats()
     assert (stats["total_tensors"], stats["unique_contents"]) == (3, 1)
+
+
+# --- merged runs ---
+
+
+async def test_equal_bytes_of_another_shape_are_another_input(manager):
+    model = await tc.from_pretrained(source("tiny-bert"), manager=manager, device="cpu")
+    ids = np.arange(32, dtype=np.int32)
+    requests: list[tuple[tc.Model, dict[str, Any]]] = [
+        (model, {"input_ids": ids.reshape(shape)}) for shape in ((1, 32), (2, 16))
+    ]
+    for (_, inputs), out in zip(requests, await manager.run_together(requests), strict=True):
+        alone = await model(**inputs)
+        assert out["last_hidden_state"].shape[:2] == inputs["input_ids"].shape
+        assert (await out["pooler_output"].read()).tobytes() == (await alone["pooler_output"].read()).tobytes()
+    model.unload()

@@ -413,3 +413,16 @@ async def test_a_lost_device_is_a_mass_eviction():
     check(manager)
     assert manager.get_tensor_memory_usage()["gone"]["state"] == "lost"
     empty(manager)
+
+
+async def test_held_bytes_are_those_of_values_beside_the_given_storages():
+    manager = manager_on("cpu")
+    device = manager.devices.opened[0]
+    weight = manager.register_shared_tensor("w", (256,), "cpu", "m", data=some((256,)))
+    value = await tc.ones((512,), device=device).realize()
+    storage = value.node.storage
+    assert storage is not None and storage.category == "activations"
+    held = manager.residency.held
+    assert held() == held([weight.entry.storage]) == value.nbytes and held([storage, weight.entry.storage]) == 0
+    del value, storage
+    empty(manager)

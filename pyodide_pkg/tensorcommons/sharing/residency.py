@@ -56,7 +56,6 @@ class Residency(Budget):
         self.devices = devices
         self._needs_staging = not all(device.facts.is_host for device in devices)
         self._shares: WeakSet[Share] = WeakSet()
-        self._sum_up()
         self._waiting: list[tuple[Collection[Storage], asyncio.Future[None]]] = []
         self._arriving = 0  # bytes of tensors that were taken, and are not all there yet
         self._changing = asyncio.Lock()

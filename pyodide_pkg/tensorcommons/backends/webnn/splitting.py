@@ -20,6 +20,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, TypeAlias
 
+import numpy as np
+
 from ...shapes import Shape, size_of
 
 BLOCK = 2**30  # bytes; a block of as many ends the tab
@@ -27,7 +29,6 @@ GRAPH_BYTES = BLOCK - BLOCK // 8  # of a graph or a tensor at most: the estimate
 RESERVED_BYTES = 7 * BLOCK  # of address space for all graphs that are kept
 TENSORS_BYTES = 7 * BLOCK  # of address space for all tensors; at 16 GiB with the graphs no other block can be had
 HIDDEN_BYTES = 2 * BLOCK  # that all of them may keep for values, such as float32 copies of weights
-ITEMSIZE = {"float32": 4, "float16": 2, "int32": 4, "uint32": 4, "int64": 8, "uint64": 8, "int8": 1, "uint8": 1}
 REMADE = ("cast", "reshape", "transpose", "slice")  # of inputs: cheaper to make again than to store
 
 Node: TypeAlias = "list[Any]"  # a method's name and its arguments; {"v": n} is the result of node n
@@ -41,7 +42,7 @@ def reserved(nbytes: int) -> int:
 
 def bytes_of(kind: Kind) -> int:
     """Bytes of a value."""
-    return size_of(kind[1]) * ITEMSIZE[kind[0]]
+    return size_of(kind[1]) * np.dtype(kind[0]).itemsize
 
 
 def references(value: Any) -> list[int]:
