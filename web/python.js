@@ -9,6 +9,7 @@ export async function startPython(manifest, url, fetchOk) {
   const pyodide = await attempt(without, "the snapshot", async () => {
     const _loadSnapshot = await decompressed(await fetchOk(manifest.snapshot));
     const started = await loadPyodide({ ...options, _loadSnapshot });
+    discard(_loadSnapshot.buffer); // Pyodide keeps its options, and Python has a copy of the memory
     started.runPython("import random; random.seed()"); // what it was when the snapshot was made
     return started;
   }) ?? await loadPyodide(options);
@@ -40,4 +41,12 @@ async function attempt(without, name, work) {
 async function decompressed(response) {
   const stream = response.body.pipeThrough(new DecompressionStream("gzip"));
   return new Uint8Array(await new Response(stream).arrayBuffer());
+}
+
+// Free a buffer at once: a message that nobody can receive takes its bytes along.
+function discard(buffer) {
+  const { port1, port2 } = new MessageChannel();
+  port2.close();
+  port1.postMessage(null, [buffer]);
+  port1.close();
 }
