@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from tensorcommons import Device
-from tensorcommons.backends.base import Backend
+from tensorcommons.backends.backend import Backend
 from tensorcommons.backends.cpu import CpuBackend
 
 

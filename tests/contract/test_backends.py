@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import tensorcommons as tc
-from tensorcommons.backends.base import Backend
+from tensorcommons.backends.backend import Backend
 from tensorcommons.backends.kinds import KINDS
 from tensorcommons.backends.webgpu.kernels import KERNELS
 from tensorcommons.backends.webgpu.kernels.elementwise_wgsl import FORMULAS

@@ -21,24 +21,8 @@ from ..bridge.byte_buffer import Data, pieces_of
 from ..dtypes import float32
 from ..errors import DeviceMemoryError
 from ..shapes import Layout
-from .base import (
-    COPY,
-    TIMED,
-    Backend,
-    Command,
-    DeviceKind,
-    Executable,
-    Op,
-    Operand,
-    Place,
-    Plan,
-    Probe,
-    Range,
-    Spec,
-    Step,
-    Timing,
-    Work,
-)
+from .backend import Backend, DeviceKind
+from .base import COPY, TIMED, Command, Executable, Op, Operand, Place, Plan, Probe, Range, Spec, Step, Timing, Work
 from .facts import Facts, Rates
 
 ADDRESSES = 2**32 - 2**16  # bytes of WebAssembly's memory at most

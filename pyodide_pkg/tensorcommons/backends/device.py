@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 from weakref import WeakSet
 
 from ..errors import DeviceUnavailable
-from .base import Backend, Spec
+from .backend import Backend
+from .base import Spec
 from .program_cache import ProgramCache
 from .staging import Readable
 from .timeouts import in_time
@@ -79,6 +80,10 @@ class Device(Readable, ProgramCache):
     def fallback(self) -> Device | None:
         """The device that runs what this one does not take."""
         return next((device for device in self.fallbacks if not device.is_gone), None)
+
+    def fall_back_to(self, devices: Iterable[Device]) -> None:
+        """Have ``devices`` run what this one does not take, the best one first."""
+        self.fallbacks = tuple(sorted(devices, key=lambda device: device.facts.fallback_rank))
 
     async def try_lending(self, borrower: Device) -> None:
         """Find out whether tensors can be lent to ``borrower``; :attr:`not_lent` says why if they cannot."""

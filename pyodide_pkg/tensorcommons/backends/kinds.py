@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from . import cpu
-from .base import DeviceKind
+from .backend import DeviceKind
 from .webgpu import backend as webgpu
 from .webnn import backend as webnn
 

@@ -12,7 +12,8 @@ from contextlib import contextmanager
 from typing import Any
 
 from ..errors import DeviceUnavailable
-from .base import Backend, Spec
+from .backend import Backend
+from .base import Spec
 from .budget import CATEGORIES, Budget, Category
 from .output_pool import OutputPool
 
@@ -41,6 +42,10 @@ class Memory(ABC):
     @abstractmethod
     def drop_programs(self) -> None:
         """Forget all programs if the device holds no tensor any more. Called after bytes were freed."""
+
+    def put_under(self, budget: Budget) -> None:
+        """Check every later allocation against ``budget``."""
+        self.budget = budget
 
     def memory(self) -> dict[str, int]:
         """Return the bytes now by category, with "total" and "peak" (the largest total since the device was opened)."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Any, Literal, Protocol
 
 from ..errors import MemoryBudgetError
-from .base import Backend
+from .backend import Backend
 
 MOST = 16 * 2**20  # bytes of a device's spares
 

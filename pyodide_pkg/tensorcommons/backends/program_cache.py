@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 from weakref import ref
 
-from .base import Backend
+from .backend import Backend
 
 PROGRAMS = 256  # compiled programs that a device remembers
 
@@ -37,6 +37,15 @@ class ProgramCache:
         self.programs[program.structure] = program
         if len(self.programs) > PROGRAMS:
             self._forget_oldest_program()
+
+    def keeps(self, program: Any) -> bool:
+        """Return whether ``program`` is the one that is kept of its structure."""
+        return self.programs.get(program.structure) is program
+
+    def forget_program(self, program: Any) -> None:
+        """Stop keeping ``program``."""
+        if self.keeps(program):
+            del self.programs[program.structure]
 
     def _forget_oldest_program(self) -> None:
         self.programs.pop(next(iter(self.programs))).discard()

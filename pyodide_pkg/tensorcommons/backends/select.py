@@ -47,8 +47,7 @@ class Devices:
         self.webnn: Device | None = by_kind.get("webnn")
         self.cpu: Device | None = by_kind.get("cpu")
         if self.webnn is not None and not self.webnn.fallbacks:
-            others = (each for each in opened if each is not self.webnn)
-            self.webnn.fallbacks = tuple(sorted(others, key=lambda each: each.facts.fallback_rank))
+            self.webnn.fall_back_to(each for each in opened if each is not self.webnn)
 
     def __repr__(self) -> str:
         return f"<Devices {', '.join(device.kind for device in self.opened)}; missing: {dict(self.missing)}>"

@@ -10,7 +10,8 @@ from typing import Any
 from ..bridge import byte_buffer
 from ..bridge.byte_buffer import ByteBuffer
 from ..errors import DeviceMemoryError, InternalError
-from .base import Backend, Range
+from .backend import Backend
+from .base import Range
 from .memory import Memory
 
 STAGING = 4096, 64 * 2**20  # bytes that are kept for reads, at least and at most

@@ -163,7 +163,7 @@ class Gpu {
     this.buffers = new Map(); // handle -> Memory
     this.destroyed = 0; // bytes of buffers since the last submission that was made for them
     this.pipelines = new Map(); // key -> Promise<{pipeline, layout}>
-    this.programs = new Map(); // id -> {dispatches, params}
+    this.programs = new Map(); // id -> what compileProgram makes
     this.stopped = new Set(); // ids of programs whose run stops at the next part, or whose compilation is for nothing
     this.staging = null; // the idle buffer that is kept for reads, if there is one
     this.stagingSize = 0; // what it may take

@@ -14,7 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from ..backends.base import Attributes, Backend, Op, Spec
+from ..backends.backend import Backend
+from ..backends.base import Attributes, Op, Spec
 from ..backends.ops import OPS
 from ..shapes import size_of
 from .graph import Graph

@@ -13,7 +13,7 @@ from functools import partial
 from itertools import accumulate, pairwise
 from typing import Any, TypeAlias
 
-from ..backends.base import Backend
+from ..backends.backend import Backend
 from .graph import Graph
 from .node import Node
 from .rewrite import Replacement, rebuild

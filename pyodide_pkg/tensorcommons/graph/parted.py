@@ -164,7 +164,7 @@ class PartedProgram:
             return await self._with_fallbacks(lambda: self._run(leaves, inputs, donated))
         finally:
             self._runs -= 1
-            if self.device.programs.get(self.structure) is not self:  # forgotten while it ran
+            if not self.device.keeps(self):  # forgotten while it ran
                 self.discard()
             for part in self.parts:
                 part.device.drop_programs()

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..backends.base import Backend, Computation, Plan
+from ..backends.backend import Backend
+from ..backends.base import Computation, Plan
 from ..backends.device import Device
 from ..bridge.runtime import Slices, sliced
 from .computation import make_computation

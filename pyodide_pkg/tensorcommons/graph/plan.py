@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Generic, TypeVar
 
-from ..backends.base import COPY, Attributes, Backend, Computation, Op, Operand, Place, Plan, Spec, Step
+from ..backends.backend import Backend
+from ..backends.base import COPY, Attributes, Computation, Op, Operand, Place, Plan, Spec, Step
 from ..shapes import Layout, size_of
 from .arena import Life, align, lower_bound, pack
 from .graph import Graph

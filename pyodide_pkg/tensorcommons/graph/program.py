@@ -99,8 +99,7 @@ class Program:
                         self.device.backend.discard(executable)
                         raise
                 except BaseException:  # the device remembers no program that was not made
-                    if self.device.programs.get(self.structure) is self:
-                        del self.device.programs[self.structure]
+                    self.device.forget_program(self)
                     raise
                 if losses == self.device.losses:
                     self.executable = executable
@@ -146,7 +145,7 @@ class Program:
                 raise
             finally:
                 self._runs -= 1
-                if self.device.programs.get(self.structure) is not self:  # forgotten while it ran
+                if not self.device.keeps(self):  # forgotten while it ran
                     self.discard()
 
     def _taken(self, leaves: Sequence[Storage], donated: Collection[int]) -> list[int]:

@@ -86,7 +86,7 @@ class Residency(Budget):
             raise
         finalize(share, budget._sum_up).atexit = False
         for device in devices:
-            device.budget = budget
+            device.put_under(budget)
         return budget
 
     def leave(self, share: Share) -> None:

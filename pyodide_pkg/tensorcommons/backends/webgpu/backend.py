@@ -16,22 +16,8 @@ from ...bridge.runtime import Slices, in_slices
 from ...bridge.webgpu import WebGPUBridge
 from ...errors import TensorCommonsError, UnsupportedOp
 from ...shapes import Layout
-from ..base import (
-    TIMED,
-    Backend,
-    Command,
-    DeviceKind,
-    Executable,
-    Op,
-    Place,
-    Plan,
-    Probe,
-    Range,
-    Spec,
-    Step,
-    Timing,
-    Work,
-)
+from ..backend import Backend, DeviceKind
+from ..base import TIMED, Command, Executable, Op, Place, Plan, Probe, Range, Spec, Step, Timing, Work
 from ..facts import Facts, Rates
 from .cutting import TooLarge, lowered
 from .kernels import KERNELS, Adapter

@@ -18,21 +18,8 @@ from ...bridge.webnn import WebNNBridge
 from ...dtypes import float32
 from ...errors import DeviceMemoryError, TensorCommonsError
 from ...shapes import Layout, Shape, size_of
-from ..base import (
-    TIMED,
-    Backend,
-    Command,
-    Computation,
-    DeviceKind,
-    Executable,
-    Op,
-    Probe,
-    Range,
-    Spec,
-    Timing,
-    Value,
-    Work,
-)
+from ..backend import Backend, DeviceKind
+from ..base import TIMED, Command, Computation, Executable, Op, Probe, Range, Spec, Timing, Value, Work
 from ..facts import Facts, Rates
 from ..webgpu.backend import WebGPUBackend
 from .builder import EMPTY, GraphBuilder
