@@ -1,10 +1,10 @@
-"""The contest in the real browser, the page as a person meets it, and the manager's own costs.
+"""The contest in a real browser, measurements of the page, and the costs of the manager.
 
     make bench                              # everything
     make bench ARGS="matmul encoder"        # some groups: GROUPS below
-    make bench ARGS="encoder --profile"     # where the time of our runs goes, dispatch by dispatch, and no contest
+    make bench ARGS="encoder --profile"     # profiles of our runs, dispatch by dispatch, without a contest
 
-Prints tables and writes .cache/bench/browser.json. Nothing here decides a test.
+Prints tables and writes .cache/bench/browser.json. No test depends on it.
 """
 
 from __future__ import annotations
@@ -50,8 +50,8 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp, Receive, Scope, Send
 
 CONTEST = ("matmul", "encoder", "bandwidth", "heads", "generate", "images", "host", "load", "rates", "buckets")
-PROFILED = ("matmul", "encoder", "bandwidth", "heads", "generate", "images")  # of which --profile takes any
-RANDOM = ("heads", "generate", "images", "load", "rates", "buckets")  # their weights are made there, or fetched
+PROFILED = ("matmul", "encoder", "bandwidth", "heads", "generate", "images")  # any of which --profile accepts
+RANDOM = ("heads", "generate", "images", "load", "rates", "buckets")  # with weights that are made there, or fetched
 GROUPS = ("page", "sharing", "memory", "sizes", "gaps", "pauses", "weights", *CONTEST)
 #: Threads for WebAssembly and a clock of 5 µs are for isolated pages.
 ISOLATED = {"Cross-Origin-Opener-Policy": "same-origin", "Cross-Origin-Embedder-Policy": "require-corp"}
@@ -87,7 +87,7 @@ PAGE = """<!doctype html><html lang="en"><title>bench</title><link rel="icon" hr
 
 
 def with_bench(app: ASGIApp) -> ASGIApp:
-    """The site, and below /bench/ a page with Pyodide and the wheel, this folder's files, and the peers."""
+    """Return the app of the site, with a page of Pyodide, the wheel, this folder and the peers below /bench/."""
     page = PAGE.replace("IMPORTS", json.dumps(setup.import_map("/bench/npm/")))
 
     async def show(request: Request) -> Response:
@@ -101,7 +101,7 @@ def with_bench(app: ASGIApp) -> ASGIApp:
 
     minilm = paths.MODELS / "all-MiniLM-L6-v2"
 
-    @cache  # made once, so that no peer's load waits for it
+    @cache  # made once, before the load of a peer
     def minilm_onnx() -> bytes:
         return onnx.bert(*read_model(minilm), 1, 16)
 
@@ -131,7 +131,7 @@ def with_bench(app: ASGIApp) -> ASGIApp:
 
 
 def python_files() -> bytes:
-    """The Python that Pyodide needs of this checkout, as a zip."""
+    """Pack the Python files of this checkout that Pyodide needs as a zip."""
     packed = io.BytesIO()
     with zipfile.ZipFile(packed, "w") as archive:
         for path in setup.python_files():
@@ -140,7 +140,7 @@ def python_files() -> bytes:
 
 
 def measure_group(browser: Browser, url: str, group: str, *, profile: bool) -> dict[str, Any]:
-    """One group in a page of its own. What goes wrong is in the answer."""
+    """Measure one group in a separate page. The result contains errors."""
     context = browser.new_context()
     page = context.new_page()
     page.on("console", lambda message: say(message.text) if message.type == "log" else None)
@@ -167,7 +167,7 @@ def measure_group(browser: Browser, url: str, group: str, *, profile: bool) -> d
         context.close()
 
 
-#: Runs bench/sharing.py in Pyodide; gives what it prints.
+#: Runs bench/sharing.py in Pyodide; gives its output.
 SHARING = """async (source) => {
   pyodide.globals.set("__name__", "bench.sharing"); // not __main__: it is called below
   await pyodide.runPythonAsync(source);
@@ -180,7 +180,7 @@ out.getvalue()`);
 
 
 def main() -> int:
-    """Measure, print, keep."""
+    """Measure, print the tables and write the file."""
     profile = "--profile" in sys.argv[1:]
     groups = [group for group in sys.argv[1:] if group != "--profile"] or (PROFILED if profile else GROUPS)
     unknown = [group for group in groups if group not in GROUPS]
@@ -228,7 +228,7 @@ def main() -> int:
                 report["groups"].append({"group": group, "rows": rows, "table": weights_table(rows)})
             else:
                 report["groups"].append(measure_group(browser, url, group, profile=profile))
-            target.write_text(json.dumps(report, indent=1))  # after each group: a browser that dies takes none along
+            target.write_text(json.dumps(report, indent=1))  # after each group, so that a crash loses none
         browser.close()
     device = next((group["device"] for group in report["groups"] if "device" in group), "no device asked")
     say(f"\n{report['date']}, {report['versions']['browser']}, {device}, {report['host']}")

@@ -1,7 +1,7 @@
-"""The lengths that texts are padded to (BUCKETS in models/text.py), chosen by the time of a forward of each length.
+"""Lengths that texts are padded to (BUCKETS in models/text.py), chosen by the time of a forward of each length.
 
-A length may be padded to a bucket if that takes at most a third longer than the length itself would; each bucket costs
-a trace and, on WebNN, a graph. For every device: the shortest list that the rule allows, and how far ours keeps it.
+A length may be padded to a bucket if that takes at most a third longer than the length itself; each bucket costs
+a trace and, on WebNN, a graph. Reports for every device the shortest list that the rule allows, and the cost of ours.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ SLACK = 4 / 3
 async def measure_buckets(
     devices: tc.Devices, folder: Path, rounds: int, only: Collection[str] = ()
 ) -> dict[str, dict[int, float]]:
-    """Measure, by device and length, the ms of a forward of one text through the model in ``folder``, its answer read
+    """Measure, by device and length, the ms of a forward of one text through the model in ``folder``, the result read
     back.
 
     The fastest of ``rounds`` counts. ``only`` names devices by kind; all if empty.
@@ -57,7 +57,7 @@ async def _least(model: tc.Model, length: int, rounds: int) -> float:
 
 
 def chosen(times: Mapping[int, float]) -> list[int]:
-    """The shortest list of lengths that the rule allows."""
+    """Return the shortest list of lengths that the rule allows."""
     buckets: list[int] = []
     lengths = sorted(times)
     while not buckets or buckets[-1] < lengths[-1]:
@@ -69,7 +69,7 @@ def chosen(times: Mapping[int, float]) -> list[int]:
 
 
 def worst(times: Mapping[int, float], buckets: Sequence[int]) -> tuple[float, int]:
-    """Find the largest ratio that padding costs a length, and that length."""
+    """Find the largest ratio by which padding slows a length, and that length."""
     found = []
     for length, alone in times.items():
         bucket = next(bucket for bucket in buckets if bucket >= length)

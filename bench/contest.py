@@ -1,4 +1,4 @@
-"""The contest: every contestant does the same work in turn, round after round, so that a drift of the machine hits all.
+"""The contest: contestants do the same work alternately, in rounds, so that a drift of the machine affects all.
 
 A contestant's result is compared before its time counts. One that fails keeps its place in the report, with its error.
 """
@@ -16,38 +16,38 @@ from bench.report import CEILING, PART, Figure, Row
 from bench.workloads import Work
 
 Array: TypeAlias = np.ndarray[Any, Any]
-CLOSE = 0.9999  # the cosine from which a result counts as the same
+CLOSE = 0.9999  # least cosine of equal results
 
 
 class Prepared(Protocol):
     """Work that is ready to run."""
 
     async def sample(self) -> float:
-        """Do the work once, read the result; gives milliseconds."""
+        """Do the work once and read the result; gives milliseconds."""
         ...
 
     def result(self) -> Array:
-        """The value that the last sample read."""
+        """Return the value that the last sample read."""
         ...
 
     async def close(self) -> None:
-        """Give everything back."""
+        """Release everything."""
         ...
 
 
 class Contestant(Protocol):
-    """Somebody who does the work."""
+    """Implementation that does the work."""
 
     name: str
     version: str
     device: str
 
     async def prepare(self, work: Work) -> Prepared:
-        """Bring the weights and inputs to the device. Raises what the contestant says if it cannot."""
+        """Copy the weights and inputs to the device. Raises the error of the contestant if that fails."""
         ...
 
     def device_bytes(self) -> int:
-        """Bytes of its WebGPU buffers now."""
+        """Return the bytes of its current WebGPU buffers."""
         ...
 
 
@@ -60,9 +60,9 @@ class Rules:
     """Rules of a contest: a contestant runs ``rounds`` times, or fewer when its samples took ``cap_s`` seconds; at
     least twice.
 
-    A first run that already took ``patience_s`` is the only sample, and one of which the last work of the same kind
-    foretells that it would is left out, with that as the reason. Before each sample it runs untimed for ``warm_ms``: an
-    idle GPU clocks down to a sixth, and whoever comes after a slow contestant would pay for that.
+    A first run that took ``patience_s`` is the only sample. A contestant whose last work of the same kind
+    predicts such a run is skipped, with that reason. Before each sample it runs untimed for ``warm_ms``, because an
+    idle GPU reduces its clock to a sixth, which would slow the contestant after a slow one.
     """
 
     rounds: int
@@ -73,7 +73,7 @@ class Rules:
 
 @dataclass
 class _Entry:
-    """A contestant on its way through one piece of work."""
+    """State of a contestant in one piece of work."""
 
     row: Row
     prepared: Prepared
@@ -92,7 +92,7 @@ async def measure(
     paces: dict[str, float],
     say: Callable[[str], None] = lambda line: None,
 ) -> Figure:
-    """Everybody's samples of ``work``. ``paces`` remembers, from work to work of a group, seconds per scale by name."""
+    """Measure all contestants on ``work``. ``paces`` has seconds per scale by name, from earlier works of the group."""
     rows: list[Row] = []
     entries: list[_Entry] = []
     expected = work.exact() if work.exact else None
@@ -113,7 +113,7 @@ async def measure(
             entries.append(_Entry(row, prepared))
             if row.device == CEILING:
                 row.amount = 2.0 * work.arrays["x"].nbytes * work.steps
-            if row.device in (CEILING, PART):  # what they compute is something else
+            if row.device in (CEILING, PART):  # they compute something else
                 continue
             expected = prepared.result() if expected is None else expected
             row.cosine = cosine(prepared.result(), expected)
@@ -127,7 +127,7 @@ async def measure(
     loops = []
     for turn in range(rules.rounds):
         loops.append(_loop_ms())
-        start = turn % max(1, len(entries))  # nobody is always the first one
+        start = turn % max(1, len(entries))  # in a changing order
         for entry in entries[start:] + entries[:start]:
             if entry.wants_more(rules):
                 try:
@@ -148,7 +148,7 @@ async def measure(
 
 
 def _loop_ms() -> float:
-    """Measure the ms that 20,000 steps of Python take now."""
+    """Measure the ms of 20,000 steps of Python."""
     started, total = time.perf_counter(), 0
     for number in range(20_000):
         total += number * number
@@ -156,7 +156,7 @@ def _loop_ms() -> float:
 
 
 def cosine(result: Array, expected: Array) -> float:
-    """The cosine between two results; NaN if they differ in size."""
+    """Compute the cosine of two results; NaN if they differ in size."""
     a, b = np.ravel(result).astype(np.float64), np.ravel(expected).astype(np.float64)
     if a.size != b.size:
         return float("nan")
@@ -165,16 +165,16 @@ def cosine(result: Array, expected: Array) -> float:
 
 
 def difference(result: Array, expected: Array, *, equal: bool) -> str:
-    """Describe the fault of a result; empty if there is none. ``equal``: number for number, as tokens must be."""
+    """Describe the fault of a result; empty if there is none. ``equal`` requires exact equality, as for tokens."""
     if equal and result.shape == expected.shape:
         apart = np.flatnonzero(result != expected)
         return f"the result is not the expected one from number {apart[0]} of {result.size} on" if apart.size else ""
     close = cosine(result, expected)
-    return "" if close >= CLOSE else f"the result is not the expected one: cosine {close:.6f}"  # NaN, too
+    return "" if close >= CLOSE else f"the result is not the expected one: cosine {close:.6f}"  # including NaN
 
 
 def describe(error: BaseException) -> str:
-    """An error in one line."""
+    """Format an error in one line."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     kind = "not run" if isinstance(error, NotRunError) else type(error).__name__
     return f"{kind}: {' '.join(lines)}"[:400]

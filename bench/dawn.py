@@ -1,7 +1,7 @@
 """Node on Dawn: the contest (`make bench-dawn`, or python -m bench.dawn [GROUP ...]), `make conformance`, `make cases`.
 
-Runs on the GPU that the system's Vulkan offers, else on the software adapter that comes with the npm Chromium. The
-work itself is in dawn.mjs, which needs no Python on the host; bench/pack.py carries it elsewhere.
+Runs on the GPU of the system's Vulkan, else on the software adapter of the npm Chromium. The
+work itself is in dawn.mjs, which needs no Python on the host; bench/pack.py packs it for other machines.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ RUNNER = setup.BENCH / "dawn.mjs"
 
 
 def layout(place: Callable[[Path], str], wheel: Path) -> dict[str, Any]:
-    """Return the layout for dawn.mjs; ``place`` says where a file of this checkout is to be found."""
+    """Return the layout for dawn.mjs; ``place`` gives the path of a file of this checkout."""
     npm = setup.NODE_MODULES
     return {
         "imports": {
@@ -46,7 +46,7 @@ def layout(place: Callable[[Path], str], wheel: Path) -> dict[str, Any]:
 
 
 def environment() -> dict[str, str]:
-    """The variables of a process that finds an adapter: the system's own, else those of the software adapter."""
+    """Return the environment of a process that finds an adapter: that of the system, else the software adapter."""
     found = subprocess.run([setup.node(), RUNNER, "--probe"], env=_here(), capture_output=True, text=True, check=False)
     if found.returncode == 0:
         say(f"adapter: {found.stdout.strip()}")
@@ -62,7 +62,7 @@ def _here() -> dict[str, str]:
 
 
 def main() -> int:
-    """Set up, find the adapter, run; a failed contestant is in the report and does not fail the command."""
+    """Set up, find the adapter and run; a failed contestant is in the report and does not fail the command."""
     with one_at_a_time():
         setup.ensure_peers()
         wheel = build_wheel()

@@ -1,12 +1,12 @@
-"""Gaps in the answers of the page's main thread: while models load, at a first run and at replayed ones, at a switch.
+"""Gaps in the responses of the page's main thread: during loads, first and replayed runs, and switches of devices.
 
     make bench ARGS=gaps
 
-A timer of 5 ms records each gap between two of its turns. An idle page in the same browser, with a process of its own,
-records its gaps at the same time: what it has, too, is the machine's doing, whose cores the models take. The browser's
-trace says how much of the processor the longest task took, however long it had to wait for it. The page is driven from
-inside, because Playwright's looks lay it out. Ours is the demo page with eight models on the default device: Python
-runs in its worker. onnxruntime-web's WASM runs MiniLM in a page of its own, on the main thread as its users have it.
+A timer of 5 ms records each gap between two of its turns. An idle page in the same browser, in a separate process,
+records its gaps at the same time: common gaps are caused by the machine, whose cores the models use. The browser's
+trace has the processor time of the longest task, without waiting for the processor. The page is driven from
+inside, as queries by Playwright cause layout. Ours is the demo page with eight models on its default device: Python
+runs in its worker. onnxruntime-web's WASM runs MiniLM in a separate page, on the main thread as usual.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ SWITCH = """async (kind) => {
   await until(() => cells().length === 8 && cells().every((cell) => cell.textContent === kind));
   await idle();
 }"""
-TRACED = "disabled-by-default-devtools.timeline"  # has every task of every thread with the time that it ran
+TRACED = "disabled-by-default-devtools.timeline"  # has every task of every thread with its run time
 
 
 class Trace:
@@ -84,7 +84,7 @@ class Trace:
         self._ended = True
 
     def busiest(self) -> float:
-        """ms of the processor that the longest task of a main thread took; the idle page's take one or two."""
+        """Return the processor time in ms of the longest task of a main thread; one or two for the idle page."""
         self._session.send("Tracing.end")
         while not self._ended:
             self._page.wait_for_timeout(20)
@@ -102,12 +102,12 @@ class Trace:
 
 
 def measure_gaps(launch: Callable[..., Browser], url: str) -> list[dict[str, Any]]:
-    """A row a phase: who, what, the page's gaps and the idle page's in ms, and the longest task's own time."""
+    """Measure a row per phase: contestant, phase, gaps of the page and the idle page in ms, and the longest task."""
     make_files()
     rows: list[dict[str, Any]] = []
 
     def beside(browser: Browser) -> Page:
-        """An idle page; its address is of another site, so it has a process of its own."""
+        """Open an idle page of another site, which has a separate process."""
         page = browser.new_context().new_page()
         page.goto(url.replace("127.0.0.1", "localhost") + "favicon.svg")
         page.evaluate(RECORD)
@@ -155,7 +155,7 @@ def measure_gaps(launch: Callable[..., Browser], url: str) -> list[dict[str, Any
 
 
 def gaps_table(rows: list[dict[str, Any]]) -> str:
-    """Format the table: for each phase the longest gap, how many were over 50 ms, and the idle page's beside them."""
+    """Format the table: the longest gap of each phase, the number over 50 ms, and those of the idle page."""
     phases: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for row in rows:
         phases.setdefault((row["name"], row["phase"]), []).append(row)

@@ -1,6 +1,6 @@
-"""The half of a session that runs in Pyodide, in a page and in Node: opens the contestants, runs a group of work.
+"""The part of a session that runs in Pyodide, in a page or in Node: opens the contestants and runs a group of work.
 
-JavaScript calls :func:`run` and gets JSON. One group is one session: what a contestant breaks or leaves behind ends
+JavaScript calls :func:`run` and gets JSON. One group is one session, so that faults and leaks of a contestant end
 with it.
 """
 
@@ -25,7 +25,7 @@ from bench.workloads import Work
 
 
 class Peer:
-    """A contestant of bench/peers, behind its proxy."""
+    """A contestant of bench/peers, called through its proxy."""
 
     def __init__(self, proxy: Any, bytes_of: Callable[[], int]) -> None:
         self._proxy = proxy
@@ -38,7 +38,7 @@ class Peer:
         self._refused: Exception | None = None
 
     async def open(self) -> None:
-        """Start it. What it says when it cannot is what every piece of work then reports."""
+        """Start the peer. If that fails, every piece of work reports the error."""
         try:
             self.version = await self._proxy.open()
         except Exception as error:
@@ -49,7 +49,7 @@ class Peer:
         self._refused = contest.NotRunError(reason)
 
     def does(self, work: Work) -> bool:
-        """Return whether it takes part in ``work`` at all."""
+        """Return True if the peer takes part in ``work``."""
         reads = work.takes_arrays or self.takes != "arrays"
         return work.has_peers and reads and (not self.groups or work.group in self.groups)
 
@@ -67,7 +67,7 @@ class Peer:
 
 
 class PeerRun:
-    """Work that a peer has ready."""
+    """Prepared work of a peer."""
 
     def __init__(self, proxy: Any) -> None:
         self._proxy = proxy
@@ -102,7 +102,7 @@ def _object(values: Mapping[str, Any]) -> Any:
 
 
 async def run(session: Any, group: str, options: str) -> str:
-    """Run one group. ``options`` is JSON: ``models`` (folders by name; what is missing is made at random), ``rounds``,
+    """Run one group. ``options`` is JSON: ``models`` (folders by name; missing ones are made at random), ``rounds``,
     ``cap_s``, ``warm_ms``, ``only`` (contestants, all if empty), ``match`` (part of the names of the work to do),
     ``profile`` (true: no contest, but a profile of each of our runs), and
     ``size`` of the work ("gpu" or "software", for the adapter if not given).
@@ -139,7 +139,7 @@ async def run(session: Any, group: str, options: str) -> str:
             webnn = devices.webnn
             contestants += [Ours(webnn, devices, lambda: webnn.total, mode) for mode in modes]
         ours = [each for each in contestants if each.name in given.get("only", ())]
-        if given.get("only"):  # peers alone are named beside ours on WebGPU
+        if given.get("only"):  # only peers are named beside ours on WebGPU
             contestants = ours or contestants[:1]
         for proxy in () if given.get("profile") else session.contestants:
             if given.get("only") and proxy.name not in given["only"]:
@@ -175,12 +175,12 @@ async def run(session: Any, group: str, options: str) -> str:
 
 
 def ours_of(contestants: Sequence[contest.Contestant]) -> list[Ours]:
-    """Pick those that can be profiled."""
+    """Select the contestants that can be profiled."""
     return [each for each in contestants if isinstance(each, Ours)]
 
 
 async def _profiled(ours: Ours, work: Work) -> str:
-    """Profile one sample of ``work``, after one that compiles. What goes wrong is the text."""
+    """Profile one sample of ``work``, after one that compiles. Returns the text of the profile or of the error."""
     try:
         prepared = await ours.prepare(work)
         try:
@@ -195,7 +195,7 @@ async def _profiled(ours: Ours, work: Work) -> str:
 
 
 def _works(group: str, software: bool, folders: dict[str, Path], url: str) -> Iterator[Work]:
-    """The group's work. Encoders that have no folder get one, with random weights."""
+    """Return the work of the group. Encoders without a folder get random weights."""
     if group == "load":
         return workloads.loads(url)
     if group == "matmul":
@@ -212,7 +212,7 @@ def _works(group: str, software: bool, folders: dict[str, Path], url: str) -> It
     if group == "generate":
         folders = {name: place / name for name in workloads.DECODERS}
         for name, folder in folders.items():
-            workloads.write_random(folder, workloads.DECODERS[name], 0.08)  # less, and all tokens are the same
+            workloads.write_random(folder, workloads.DECODERS[name], 0.08)  # a smaller one gives equal tokens
         return workloads.generations(software, folders)
     if group == "images":
         workloads.write_random(place, workloads.DINOV2)
@@ -223,7 +223,7 @@ def _works(group: str, software: bool, folders: dict[str, Path], url: str) -> It
 
 
 def _minilm(folders: dict[str, Path]) -> Path:
-    """MiniLM's folder, with random weights where there is none."""
+    """Return the folder of MiniLM, with random weights if there is none."""
     if "MiniLM" in folders:
         return folders["MiniLM"]
     folder = Path(tempfile.mkdtemp()) / "MiniLM"
@@ -232,7 +232,7 @@ def _minilm(folders: dict[str, Path]) -> Path:
 
 
 async def _host(devices: tc.Devices, folders: dict[str, Path], rules: contest.Rules) -> list[Figure]:
-    """Measure a replayed forward's cost in Python."""
+    """Measure the cost of a replayed forward in Python."""
     folder = _minilm(folders)
     figures = []
     for length in (16, 128):

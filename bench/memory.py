@@ -1,13 +1,13 @@
-"""Memory of the browser's processes: the page ready, one, two and three models on one backbone, and none again.
+"""Memory of the browser's processes: with the ready page, one, two and three models on one backbone, and none again.
 
     make bench ARGS=memory
 
-Ours is the demo page as a person has it, on each of its devices, with a third model on MiniLM beside its own two; each
-model is loaded by its button and has run. onnxruntime-web has a page to itself, and as files what an exporter makes of
-the same three: each with the backbone inside. The figures are proportional set sizes (PSS) from /proc, so Linux only:
-bytes that several processes share count in parts. The pages of the browser's own program are left out, whose part would
-change with every other browser on the machine. Nothing asks for a garbage collection: what a page keeps counts. The
-browser gives back what is freed up to twenty seconds later, so a figure is taken when nothing moved for a while.
+Ours is the demo page on each of its devices, with a third model on MiniLM beside its own two; each
+model is loaded by its button and has run. onnxruntime-web has a separate page, and the exported files of
+the same three models, each with the backbone inside. Figures are proportional set sizes (PSS) from /proc (Linux only):
+bytes that several processes share count in parts. Pages of the browser's program are excluded, because their part would
+change with every other browser on the machine. No garbage collection is forced: retained memory counts. The
+browser returns freed memory up to twenty seconds later, so a figure is taken once memory is stable.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ BACKBONE, OWN, THIRD = "all-MiniLM-L6-v2", "skill-head", "third-head"
 MODELS = (BACKBONE, OWN, THIRD)
 STAGES = ("ready", "one", "two", "three", "none again")
 FOLDER = setup.RESULTS / "memory"
-SETTLED, REST, MOST = 1.0, 15, 60  # less than so many MB in so many seconds; and no longer than so many
+SETTLED, REST, MOST = 1.0, 15, 60  # a change below so many MB in so many seconds counts as stable; maximum wait
 MB = 1e6
 ORT_PAGE = """<!doctype html><html lang="en"><title>memory</title><link rel="icon" href="data:,">
 <script type="importmap">IMPORTS</script>
@@ -65,7 +65,7 @@ ORT_PAGE = """<!doctype html><html lang="en"><title>memory</title><link rel="ico
 
 
 def with_memory(app: ASGIApp) -> ASGIApp:
-    """``app``, the page's manifest with one model more, and below /memory/ a page of onnxruntime-web and its files."""
+    """Return ``app`` with one more model in its manifest, and a page of onnxruntime-web below /memory/."""
     imports = {name: f"/bench/npm/{place}" for name, place in setup.IMPORTS.items()}
     page = ORT_PAGE.replace("IMPORTS", json.dumps({"imports": imports}))
 
@@ -95,7 +95,7 @@ def _manifest() -> dict[str, Any]:
 
 
 def make_files() -> None:
-    """The third model as a folder, and all three as ONNX files."""
+    """Make the third model as a folder, and all three as ONNX files."""
     workloads.write_heads(FOLDER, BACKBONE, 384)
     config, weights = workloads.read_model(paths.MODELS / BACKBONE)
     (FOLDER / "0.onnx").write_bytes(onnx.bert(config, weights, 1, 128))
@@ -105,7 +105,7 @@ def make_files() -> None:
 
 
 def pss(pid: int) -> float:
-    """A process's proportional set size in MB, without what is mapped from files; 0 for one that is gone."""
+    """Return the proportional set size of a process in MB, without mapped files; 0 if it has ended."""
     try:
         text = Path(f"/proc/{pid}/smaps_rollup").read_text("ascii")
     except OSError:
@@ -114,7 +114,7 @@ def pss(pid: int) -> float:
 
 
 class Tab:
-    """One page in a browser of its own, and what its processes take."""
+    """One page in a separate browser, and the memory of its processes."""
 
     def __init__(self, browser: Browser, url: str) -> None:
         self.page: Page = browser.new_context().new_page()
@@ -122,7 +122,7 @@ class Tab:
         self._asked = browser.new_browser_cdp_session()
 
     def processes(self) -> dict[str, float]:
-        """MB by the kind of process, when they stopped changing."""
+        """Return MB by kind of process, once they are stable."""
         began = moved = time.monotonic()
         level = -1.0
         while True:
@@ -143,7 +143,7 @@ class Tab:
 
 
 class OurTab(Tab):
-    """The demo page, its models on one kind of device."""
+    """The demo page with its models on one kind of device."""
 
     def __init__(self, browser: Browser, url: str, kind: str, prelude: str = "") -> None:
         super().__init__(browser, url)
@@ -159,7 +159,7 @@ class OurTab(Tab):
         return self.page.workers[0]
 
     def heap(self) -> float:
-        """MB of Pyodide's WebAssembly memory, which only grows."""
+        """Return the MB of Pyodide's WebAssembly memory, which only grows."""
         return float(self.worker.evaluate("pyodide._module.HEAP8.length")) / MB
 
     def load(self, number: int) -> None:
@@ -174,7 +174,7 @@ class OurTab(Tab):
 
 
 class OrtTab(Tab):
-    """onnxruntime-web, a session a model."""
+    """A page of onnxruntime-web with one session per model."""
 
     def __init__(self, browser: Browser, url: str, peer: str) -> None:
         super().__init__(browser, url)
@@ -189,7 +189,7 @@ class OrtTab(Tab):
 
 
 def _opened(route: Route) -> None:
-    """The worker's script with Python where it can be asked."""
+    """Return the script of the worker, which exposes its Python."""
     text = (
         route.fetch()
         .text()
@@ -199,12 +199,12 @@ def _opened(route: Route) -> None:
 
 
 def total_of(entry: dict[str, Any]) -> float:
-    """MB of what computes: the page's process and the GPU's."""
+    """Return the MB of the computing processes: those of the page and the GPU."""
     return float(sum(entry["processes"].get(kind, 0.0) for kind in ("renderer", "GPU")))
 
 
 def memory_table(rows: list[dict[str, Any]]) -> str:
-    """Format the table, with what three models take beside one, and what is left after all are unloaded."""
+    """Format the table, with the memory of three models compared with one, and after all are unloaded."""
     lines = [
         "| MB of the renderer and the GPU process | " + " | ".join(STAGES) + " | three beside one | left |",
         "|---" * (len(STAGES) + 3) + "|",
@@ -222,7 +222,7 @@ def memory_table(rows: list[dict[str, Any]]) -> str:
 
 
 def measure_memory(launch: Callable[..., Browser], url: str) -> list[dict[str, Any]]:
-    """A row a contestant: the processes at each stage."""
+    """Measure a row per contestant: its processes at each stage."""
     make_files()
     rows = []
     for name, open_tab in (

@@ -1,8 +1,8 @@
-"""ONNX files from arrays, for the peers that read ONNX: a protobuf writer of the few messages it takes, and graphs.
+"""ONNX files from arrays, for the peers that read ONNX: a writer of the necessary protobuf messages, and graphs.
 
 The format is https://github.com/onnx/onnx/blob/main/onnx/onnx.proto; the numbers below are its field numbers. The
-graphs are what an exporter writes (LayerNormalization and Softmax as ops, GELU by Erf), so that a runtime's own fusions
-find what they look for.
+graphs are those of exporters (LayerNormalization and Softmax as ops, GELU by Erf), so that the fusions of a runtime
+apply.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def _varint(value: int) -> bytes:
 
 
 def _field(number: int, value: int | float | str | bytes) -> bytes:
-    """A varint, a float, or a length-delimited field (text, bytes, a message)."""
+    """Encode a varint, a float, or a length-delimited field (text, bytes, a message)."""
     if isinstance(value, int):
         return _varint(number << 3) + _varint(value)
     if isinstance(value, float):
@@ -40,19 +40,19 @@ def _field(number: int, value: int | float | str | bytes) -> bytes:
 
 
 def _sized(number: int, parts: Sequence[bytes | memoryview]) -> list[bytes | memoryview]:
-    """A length-delimited field in pieces, so that large ones are copied once, at the end."""
+    """Encode a length-delimited field in pieces, so that large ones are copied once, at the end."""
     return [_varint(number << 3 | 2) + _varint(sum(len(part) for part in parts)), *parts]
 
 
 def _tensor(name: str, array: Array) -> list[bytes | memoryview]:
-    """TensorProto."""
+    """Encode a TensorProto."""
     dims = b"".join(_field(1, size) for size in array.shape)
     data = memoryview(np.ascontiguousarray(array).reshape(-1).view(np.uint8))
     return [dims + _field(2, TYPES[array.dtype.name]) + _field(8, name), *_sized(9, [data])]
 
 
 def _attribute(name: str, value: Attribute) -> bytes:
-    """AttributeProto."""
+    """Encode an AttributeProto."""
     if isinstance(value, int):
         return _field(1, name) + _field(3, value) + _field(20, 2)
     if isinstance(value, float):
@@ -63,13 +63,13 @@ def _attribute(name: str, value: Attribute) -> bytes:
 
 
 def _value(name: str, dtype: str, shape: Sequence[int | str]) -> bytes:
-    """ValueInfoProto. A size that is a name is any."""
+    """Encode a ValueInfoProto. A size that is a name is variable."""
     dims = b"".join(_field(1, _field(1 if isinstance(size, int) else 2, size)) for size in shape)
     return _field(1, name) + _field(2, _field(1, _field(1, TYPES[dtype]) + _field(2, dims)))
 
 
 class Builder:
-    """A graph under construction. Every method that computes gives the name of its result."""
+    """A graph under construction. Methods that add nodes return the name of the result."""
 
     def __init__(self, inputs: Mapping[str, tuple[str, Sequence[int | str]]]) -> None:
         self._inputs = [_value(name, *spec) for name, spec in inputs.items()]
@@ -78,29 +78,29 @@ class Builder:
         self._constants: dict[str, Array] = {}
 
     def constant(self, name: str, array: Array) -> str:
-        """An initializer; one of that name is kept as it is."""
+        """Add an initializer, unless one has that name already."""
         if name not in self._constants:
             self._constants[name] = array
         return name
 
     def number(self, value: float) -> str:
-        """A float32 scalar."""
+        """Add a float32 scalar."""
         return self.constant(f"number {value}", np.array(value, np.float32))
 
     def sizes(self, *values: int) -> str:
-        """An int64 vector: a shape, or an axis."""
+        """Add an int64 vector: a shape, or an axis."""
         return self.constant(f"sizes {values}", np.array(values, np.int64))
 
     def op(self, kind: str, *inputs: str, **attributes: Attribute) -> str:
-        """A node with one output."""
+        """Add a node with one output."""
         return self.named(f"{kind}_{len(self._nodes)}", kind, *inputs, **attributes)
 
     def named(self, output: str, kind: str, *inputs: str, **attributes: Attribute) -> str:
-        """A node whose output has that name."""
+        """Add a node whose output has that name."""
         return self._add(kind, inputs, (output,), attributes)
 
     def contributed(self, kind: str, *inputs: str, outputs: Sequence[str], **attributes: Attribute) -> str:
-        """A node of ONNX Runtime's own ops; gives the first of its outputs."""
+        """Add a node of ONNX Runtime's contributed ops; gives the first of its outputs."""
         self._contributed = True
         return self._add(kind, inputs, outputs, attributes, _field(7, CONTRIBUTED))
 
@@ -118,7 +118,7 @@ class Builder:
         return outputs[0]
 
     def model(self, outputs: Mapping[str, Sequence[int | str]]) -> bytes:
-        """ModelProto with float32 outputs, by name and shape."""
+        """Encode a ModelProto with float32 outputs, by name and shape."""
         graph: list[bytes | memoryview] = [b"".join(_field(1, node) for node in self._nodes) + _field(2, "graph")]
         for name, array in self._constants.items():
             graph += _sized(5, _tensor(name, array))
@@ -130,19 +130,19 @@ class Builder:
         return b"".join(parts)
 
     def first_row(self, x: str, columns: int) -> bytes:
-        """ModelProto whose output is the first row of the matrix ``x``."""
+        """Encode a ModelProto whose output is the first row of the matrix ``x``."""
         row = self.op("Slice", x, self.sizes(0), self.sizes(1), self.sizes(0))
         return self.model({row: (1, columns)})
 
     # --- the layers that the graphs share ---
 
     def linear(self, x: str, weights: Mapping[str, Array], layer: str) -> str:
-        """``x @ weight.T + bias``, the weight stored transposed, as exporters do."""
+        """Build ``x @ weight.T + bias``, with the weight stored transposed, as by exporters."""
         matrix = self.constant(f"{layer}.weight", weights[f"{layer}.weight"].T)
         return self.op("Add", self.op("MatMul", x, matrix), self.constant(f"{layer}.bias", weights[f"{layer}.bias"]))
 
     def layer_norm(self, x: str, weights: Mapping[str, Array], layer: str, epsilon: float) -> str:
-        """LayerNormalization over the last axis."""
+        """Build LayerNormalization over the last axis."""
         parts = [self.constant(f"{layer}.{part}", weights[f"{layer}.{part}"]) for part in ("weight", "bias")]
         return self.op("LayerNormalization", x, *parts, axis=-1, epsilon=epsilon)
 
@@ -153,7 +153,7 @@ class Builder:
 
 
 def matmul_chain(n: int, steps: int) -> bytes:
-    """``x @ b @ b …`` of n × n matrices; the output is the first row."""
+    """Build ``x @ b @ b …`` of n × n matrices; the output is the first row."""
     graph = Builder({"x": ("float32", (n, n)), "b": ("float32", (n, n))})
     x = "x"
     for _ in range(steps):
@@ -162,7 +162,7 @@ def matmul_chain(n: int, steps: int) -> bytes:
 
 
 def chain(kind: str, arrays: Mapping[str, Array], steps: int) -> bytes:
-    """The same op on its own result, again and again; the output is the first row."""
+    """Build a chain of one op on its own result; the output is the first row."""
     graph = Builder({name: ("float32", array.shape) for name, array in arrays.items()})
     older, newer = "x", "y" if kind == "add" else "x"
     for _ in range(steps):
@@ -179,7 +179,7 @@ INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 
 
 def bert(config: Mapping[str, Any], weights: Mapping[str, Array], batch: int, length: int) -> bytes:
-    """The encoder of ``config`` for one shape of its inputs; the output is the last hidden state."""
+    """Build the encoder of ``config`` for one shape of its inputs; the output is the last hidden state."""
     graph = Builder(dict.fromkeys(INPUTS, ("int32", (batch, length))))
     hidden = encoder(graph, config, weights, batch, length)
     return graph.model({hidden: (batch, length, config["hidden_size"])})
@@ -188,7 +188,7 @@ def bert(config: Mapping[str, Any], weights: Mapping[str, Array], batch: int, le
 def classifier(
     config: Mapping[str, Any], weights: Mapping[str, Array], head: Mapping[str, Array], batch: int, length: int
 ) -> bytes:
-    """An MLP of two layers on the mean of the encoder's hidden states; the output are its logits."""
+    """Build an MLP of two layers on the mean of the encoder's hidden states; the outputs are its logits."""
     graph = Builder(dict.fromkeys(INPUTS, ("int32", (batch, length))))
     hidden = encoder(graph, config, weights, batch, length)
     mask = graph.op("Unsqueeze", graph.op("Cast", "attention_mask", to=1), graph.sizes(2))
@@ -199,7 +199,7 @@ def classifier(
 
 
 def encoder(graph: Builder, config: Mapping[str, Any], weights: Mapping[str, Array], batch: int, length: int) -> str:
-    """Adds the encoder to ``graph``; gives the name of its last hidden state."""
+    """Add the encoder to ``graph``; gives the name of its last hidden state."""
     size, count = config["hidden_size"], config["num_attention_heads"]
     epsilon = float(config.get("layer_norm_eps", 1e-12))
     table = "embeddings.{}_embeddings.weight"

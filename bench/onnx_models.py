@@ -1,4 +1,4 @@
-"""ONNX graphs of the other models, as exporters write them: Llama and GPT-2 with their keys and values, and DINOv2."""
+"""ONNX graphs of the other models, as written by exporters: Llama and GPT-2 with key/value caches, and DINOv2."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from bench.onnx import Array, Builder
 
 Config: TypeAlias = "Mapping[str, Any]"
 Weights: TypeAlias = "Mapping[str, Array]"
-LAST = 2**31 - 1  # an end of a slice: as far as it goes
+LAST = 2**31 - 1  # end of a slice to the end of an axis
 
 
 @dataclass(frozen=True)
 class Cache:
-    """Cache of a decoder: for each token in each of ``layers`` keys and values of ``heads``, ``size`` numbers each."""
+    """Cache of a decoder: keys and values of ``size`` numbers for each token, layer and head."""
 
     layers: int
     heads: int
@@ -32,11 +32,11 @@ class Cache:
         return cls(config["num_hidden_layers"], config["num_key_value_heads"], size)
 
     def parts(self) -> list[str]:
-        """Names behind ``past_key_values.`` and ``present.``."""
+        """Return the names after ``past_key_values.`` and ``present.``."""
         return [f"{i}.{part}" for i in range(self.layers) for part in ("key", "value")]
 
     def inputs(self) -> dict[str, tuple[str, Sequence[int | str]]]:
-        """A graph's inputs: tokens, what counts of all so far, and the cache before them."""
+        """Return the inputs of a graph: tokens, the attention mask of all tokens so far, and the cache before them."""
         tokens: dict[str, tuple[str, Sequence[int | str]]] = {
             "input_ids": ("int64", (1, "new")),
             "attention_mask": ("int64", (1, "all")),
@@ -45,14 +45,14 @@ class Cache:
         return tokens | {f"past_key_values.{part}": past for part in self.parts()}
 
     def outputs(self) -> dict[str, Sequence[int | str]]:
-        """The cache after them."""
+        """Return the outputs of a graph: the cache after the tokens."""
         return {f"present.{part}": (1, self.heads, "all", self.size) for part in self.parts()}
 
 
 def decoder(config: Config, weights: Weights) -> bytes:
-    """A step of generation over any number of tokens of one text: the logits after the last one, and the cache.
+    """Build a step of generation over any number of tokens of one text: the logits after the last one, and the cache.
 
-    Inputs and outputs are called as transformers.js calls them: ``input_ids`` and ``attention_mask`` int64,
+    Inputs and outputs have the names of transformers.js: ``input_ids`` and ``attention_mask`` int64,
     ``past_key_values.0.key`` ... and ``present.0.key`` ... of (1, key heads, tokens, head size). Attention is
     ``GroupQueryAttention``, which has the cache and rotary positions inside:
     https://github.com/microsoft/onnxruntime/blob/main/docs/ContribOperators.md.
@@ -86,7 +86,7 @@ def decoder(config: Config, weights: Weights) -> bytes:
 
 
 def _llama(graph: Builder, config: Config, weights: Weights, attend: Callable[..., str]) -> tuple[str, str]:
-    """The hidden states, and the name of the table that makes logits of them."""
+    """Build the hidden states; also gives the name of the table for the logits."""
     heads = config["num_attention_heads"]
     size = config["hidden_size"] // heads
     rates = float(config["rope_theta"]) ** (-np.arange(0, size, 2) / size)
@@ -115,7 +115,7 @@ def _llama(graph: Builder, config: Config, weights: Weights, attend: Callable[..
 
 
 def _gpt2(graph: Builder, config: Config, weights: Weights, attend: Callable[..., str]) -> tuple[str, str]:
-    """The hidden states, and the name of the table that makes logits of them."""
+    """Build the hidden states; also gives the name of the table for the logits."""
     size, epsilon = config["n_embd"], float(config["layer_norm_epsilon"])
 
     def product(x: str, layer: str, columns: slice = slice(None), part: str = "") -> str:
@@ -132,7 +132,7 @@ def _gpt2(graph: Builder, config: Config, weights: Weights, attend: Callable[...
         return graph.op("Mul", half, graph.op("Add", turn, graph.number(1.0)))
 
     table = graph.constant("wte.weight", weights["wte.weight"])
-    # Positions are one less than how many tokens count up to each: those of the mask's last columns.
+    # Positions are cumulative sums of the mask minus one, in the last columns of the mask.
     counted = graph.op("CumSum", "attention_mask", graph.constant("one", np.array(1, np.int64)))
     news = graph.op("Gather", graph.op("Shape", "input_ids"), graph.sizes(1))
     axis = graph.constant("axis", np.array([1], np.int64))
@@ -154,7 +154,7 @@ def _gpt2(graph: Builder, config: Config, weights: Weights, attend: Callable[...
 
 
 def dinov2(config: Config, weights: Weights, batch: int) -> bytes:
-    """The vision transformer for square images of its own size; the output is the last hidden state."""
+    """Build the vision transformer for square images of its own size; the output is the last hidden state."""
     size, count, epsilon = config["hidden_size"], config["num_attention_heads"], float(config["layer_norm_eps"])
     side, patch = config["image_size"], config["patch_size"]
     tokens = (side // patch) ** 2 + 1

@@ -1,4 +1,4 @@
-"""tensorcommons in the contest: plain Python in Pyodide, written as a user writes it."""
+"""tensorcommons in the contest: plain Python in Pyodide, like a user's program."""
 
 from __future__ import annotations
 
@@ -15,13 +15,15 @@ from bench.report import ON_WEBNN, OURS, PART
 from bench.workloads import HEADS, Work
 
 Array: TypeAlias = np.ndarray[Any, Any]
-Run: TypeAlias = Callable[[], Awaitable["Array | tuple[Array, float]"]]  # a result, and milliseconds if it says so
+Run: TypeAlias = Callable[
+    [], Awaitable["Array | tuple[Array, float]"]
+]  # a result, and milliseconds if it measures them itself
 ONE_BY_ONE, CACHED, ALONE = "one by one", "one by one, cached", "backbone alone"
-MEMORY_MB = 16_384  # far above what any work needs: nothing is evicted
+MEMORY_MB = 16_384  # far above any work, so that nothing is evicted
 
 
 class Prepared:
-    """A run, and what ends it."""
+    """Prepared run, and the functions that release it."""
 
     def __init__(self, run: Run, close: Callable[[], None]) -> None:
         self._run = run
@@ -43,11 +45,11 @@ class Prepared:
 
 
 class Ours:
-    """The contestant, on one of its devices. ``bytes_of`` counts the bytes of its WebGPU buffers from outside, as for
-    everybody; of MLTensors it is our own account.
+    """The contestant, on one of its devices. ``bytes_of`` counts the bytes of its WebGPU buffers from outside, like for
+    every contestant; for MLTensors, the package's own accounts are used.
 
-    Of several heads it runs them together; the other ways (``mode``) are contestants of their own beside it. Nothing is
-    kept from one sample to the next, but for "one by one, cached", whose inputs therefore change with each.
+    Several heads run together; other variants (``mode``) are separate contestants. Nothing is
+    kept between samples, except by "one by one, cached", whose inputs therefore change with each sample.
     """
 
     version = tc.__version__
@@ -132,7 +134,7 @@ class Ours:
         return Prepared(run, lambda: None)
 
     async def _generation(self, work: Work) -> Prepared:
-        """The time to the first token where one is asked for, else the time from it to the last."""
+        """Measure the time to the first token if one is requested, else the time from it to the last."""
         manager = tc.TensorSharingManager(MEMORY_MB, self.devices)
         model = await tc.from_pretrained(work.folder, manager=manager, device=self.on, tokenizer=False)
         ids, new = work.arrays["input_ids"], work.params["new"]
@@ -151,7 +153,7 @@ class Ours:
 
 
 def _steps(kind: str, steps: int, given: dict[str, tc.Tensor]) -> tc.Tensor:
-    """The first row of a chain."""
+    """Compute the first row of a chain."""
     older, x = given["x"], given["y" if kind == "add" else "x"]
     for _ in range(steps):
         if kind == "matmul":
@@ -168,9 +170,9 @@ def _steps(kind: str, steps: int, given: dict[str, tc.Tensor]) -> tc.Tensor:
 async def host_times(devices: tc.Devices, folder: Path, length: int, rules: Rules) -> dict[str, Any]:
     """Measure a replayed forward's cost beside the device: milliseconds of Python, and calls into JavaScript.
 
-    ``python_ms`` is the time from the call to the answer less what the one call into JavaScript took: checking and
-    padding the inputs, finding the program, wrapping the outputs. ``submit_ms`` has that call, too; where commands go
-    to the device in parts it includes the wait for all but the last, so it means something on hardware only.
+    ``python_ms`` is the time from the call to its result without the one call into JavaScript: checking and
+    padding the inputs, finding the program, wrapping the outputs. ``submit_ms`` includes that call; where commands go
+    to the device in parts it includes the wait for all but the last, so it is meaningful on hardware only.
     """
     gpu = devices.webgpu
     assert gpu is not None
@@ -184,7 +186,7 @@ async def host_times(devices: tc.Devices, folder: Path, length: int, rules: Rule
     def timed(*args: Any) -> Any:
         nonlocal inside
         started = time.perf_counter()
-        parts = inner(*args)  # nothing where it is queued as a whole
+        parts = inner(*args)  # None if it is queued as a whole
         inside = time.perf_counter() - started
         return rest(parts) if parts is not None else None
 

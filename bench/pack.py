@@ -1,9 +1,9 @@
-"""Packs the contest for a machine with a GPU and nothing else: dist/bench.tar.xz, or the path given.
+"""Archive of the contest for a machine with only a GPU: dist/bench.tar.xz, or the given path.
 
     python -m bench.pack [FILE]
 
 Unpacked anywhere, `./run [GROUP ...]` there prints tables and writes dawn.json; `./run --conformance` checks every op,
-`./run --cases MODULE ...` models: those whose folders (as in .cache/models) were put into `models/`.
+`./run --cases MODULE ...` checks the models whose folders (as in .cache/models) are in `models/`.
 Equal inputs give equal content.
 """
 
@@ -25,7 +25,7 @@ from scripts.site import PYODIDE_FILES
 from scripts.tools import run_quietly
 from scripts.wheel import build_wheel
 
-LIMIT = 60_000_000  # bytes of the archive: it should go through where an attachment goes through
+LIMIT = 60_000_000  # maximum bytes of the archive, so that it can be sent as an attachment
 RUN = """#!/bin/sh
 # ./run [GROUP ...]: the contest on this machine's Vulkan; see README.md
 here=$(dirname "$(readlink -f "$0")")
@@ -34,10 +34,10 @@ exec "$here/node" "$here/dawn.mjs" "$@"
 
 
 def fill(folder: Path, wheel: Path) -> None:
-    """Copy what a run needs, and say in layout.json where it is."""
+    """Copy the files of a run, and write their paths to layout.json."""
 
     def place(path: Path) -> str:
-        """A file or folder of this checkout, by its place in the archive."""
+        """Copy a file or folder of this checkout; gives its path in the archive."""
         for root, name in ((setup.NODE_MODULES, "npm"), (paths.NODE_MODULES, "npm"), (paths.ROOT, "python")):
             if path.is_relative_to(root):
                 return f"{name}/{path.relative_to(root)}".removesuffix("/.")
@@ -90,14 +90,14 @@ def pack(target: Path) -> None:
 
 
 def _plain(member: tarfile.TarInfo) -> tarfile.TarInfo:
-    """Without the time and the owner."""
+    """Remove the time and the owner of an entry."""
     member.mtime = member.uid = member.gid = 0
     member.uname = member.gname = ""
     return member
 
 
 def main() -> int:
-    """Pack to the path given."""
+    """Pack to the given path."""
     pack(Path(sys.argv[1]) if len(sys.argv) > 1 else paths.DIST / "bench.tar.xz")
     return 0
 

@@ -9,7 +9,7 @@ NAMES = {"usable": "usable", "first-embedding": "first embedding"}
 
 
 def open_and_embed(page, url: str) -> dict[str, float]:
-    """Navigate, load MiniLM as soon as the page offers it, and wait for its first embedding: ms from navigation on."""
+    """Navigate, load MiniLM as soon as possible, and wait for its first embedding; gives ms since navigation."""
     page.goto(url + "?load=all-MiniLM-L6-v2")
     page.wait_for_function("performance.getEntriesByName('first-embedding').length", timeout=120_000)
     page.wait_for_selector("#devices [data-chosen]")
@@ -18,11 +18,11 @@ def open_and_embed(page, url: str) -> dict[str, float]:
 
 
 def measure_page(browser, url: str, version: str) -> list[Figure]:
-    """Cold (an empty profile) and warm (the same tab reloaded) page loads."""
+    """Measure cold (an empty profile) and warm (the same tab reloaded) page loads."""
     times: dict[str, list[float]] = {}
     device = ""
     for _ in range(ROUNDS):
-        context = browser.new_context(bypass_csp=True)  # for the waiting below
+        context = browser.new_context(bypass_csp=True)  # for the wait below
         page = context.new_page()
         for kind in ("cold", "reloaded"):
             for name, duration in open_and_embed(page, url).items():

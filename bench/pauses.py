@@ -1,14 +1,14 @@
-"""How long the worker does not answer: while checkpoints load, run, write, move and are unloaded, and for reports.
+"""Pauses of the worker: while checkpoints load, run, write, move and are unloaded, and during reports.
 
     make bench ARGS=pauses
 
-Each case is a browser of its own with the demo page, in whose worker Python works on a random checkpoint
-(scripts/random_checkpoint.py). The page sends the worker a message every 5 ms, and the worker notes how long each one
-waited: the longest wait is the time for which a cancel would not have arrived. What the worker's thread itself waited
-for a processor meanwhile, as /proc says (Linux only), is taken off: that is the machine's doing. A first load comes
-from the network and leaves the weights in the browser's storage; a second one, in a manager of its own, finds them.
+Each case has a separate browser with the demo page, in whose worker Python works on a random checkpoint
+(scripts/random_checkpoint.py). The page sends the worker a message every 5 ms, and the worker records how long each one
+waited: the longest wait is the time in which a cancellation would not have arrived. Time for which the thread of the
+worker waited for a processor, from /proc (Linux only), is subtracted, because the machine causes it. A first load comes
+from the network and stores the weights in the browser; a second one, in a new manager, reads them from there.
 
-``BENCH_OPTIONS='{"pauses": ["bert-large webgpu"]}'`` picks cases.
+``BENCH_OPTIONS='{"pauses": ["bert-large webgpu"]}'`` selects cases.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
     from playwright.sync_api import Browser
 
-WORTH = 50.0  # ms of a wait that is kept, besides the longest
+WORTH = 50.0  # least ms of the recorded waits, besides the longest
 KEEP_WORKER = """{
   const Own = Worker;
   globalThis.Worker = class extends Own {
@@ -101,7 +101,7 @@ class Case:
 
     @property
     def name(self) -> str:
-        """The recipe and the device."""
+        """Return the recipe and the device."""
         return f"{self.recipe} {self.kind}"
 
 
@@ -117,20 +117,20 @@ CASES = (
 
 
 class Queue:
-    """The time that a thread has waited for a processor, sampled while the block runs."""
+    """Time that a thread has waited for a processor, sampled while the block runs."""
 
     EVERY = 0.005  # seconds
 
     def __init__(self, stat: Path) -> None:
         self._stat = stat
         self._times: list[float] = []  # ms since the epoch
-        self._waited: list[float] = []  # ms in all
+        self._waited: list[float] = []  # total ms
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._look, daemon=True)
 
     @classmethod
     def of_worker(cls, browser: Browser) -> Queue:
-        """The queue of the one dedicated worker of the browser's pages."""
+        """Return the queue of the only dedicated worker of the browser's pages."""
         asked = browser.new_browser_cdp_session()
         processes = asked.send("SystemInfo.getProcessInfo")["processInfo"]
         tasks = (task for each in processes for task in Path(f"/proc/{each['id']}/task").glob("*"))
@@ -146,19 +146,19 @@ class Queue:
         self._thread.join()
 
     def _look(self) -> None:
-        with suppress(OSError):  # the browser died
+        with suppress(OSError):  # the browser crashed
             while not self._over.wait(self.EVERY):
                 self._times.append(time.time() * 1000)
                 self._waited.append(int(self._stat.read_text("ascii").split()[1]) / 1e6)
 
     def within(self, begin: float, end: float) -> float:
-        """Wait for a processor between two times, in ms; rather less than it was."""
+        """Return the wait for a processor between two times, in ms; a lower bound."""
         first, last = bisect_left(self._times, begin), bisect_left(self._times, end) - 1
         return max(self._waited[last] - self._waited[first], 0.0) if last > first else 0.0
 
 
 def _waits(found: list[list[float]], queue: Queue) -> list[float]:
-    """The waits of messages in ms, one for all those that waited for the same turn, longest first."""
+    """Return the waits of messages in ms, one for all that waited for the same turn, longest first."""
     waits: list[float] = []
     read = 0.0
     for now, wait in found:
@@ -169,7 +169,7 @@ def _waits(found: list[list[float]], queue: Queue) -> list[float]:
 
 
 def measure(case: Case, launch: Callable[..., Browser], url: str) -> dict[str, Any]:
-    """Each step's seconds and longest waits in ms; ``error`` says what ended the case."""
+    """Measure the seconds and longest waits in ms of each step; ``error`` is the error that ended the case."""
     nbytes = RandomCheckpoint(case.recipe).nbytes
     row: dict[str, Any] = {"name": case.name, "mb": nbytes / MB, "steps": {}}
     if available() < 2.3 * nbytes / MB + 2000:
@@ -217,6 +217,6 @@ def pauses_table(rows: list[dict[str, Any]]) -> str:
 
 
 def measure_pauses(launch: Callable[..., Browser], url: str) -> list[dict[str, Any]]:
-    """A row a case."""
+    """Measure a row per case."""
     wanted = json.loads(os.environ.get("BENCH_OPTIONS", "{}")).get("pauses")
     return [measure(case, launch, url) for case in CASES if wanted is None or case.name in wanted]

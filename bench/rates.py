@@ -1,6 +1,6 @@
 """Measure the rates by which a graph is partitioned (Facts in backends/facts.py), on every device of this browser.
 
-Of each the fastest of the rounds counts: what else the machine does only makes them slower.
+The fastest of the rounds counts, because other work of the machine only slows them.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ import numpy as np
 
 import tensorcommons as tc
 
-PRODUCT = {"cpu": 128}  # rows and columns of a product, by device; NumPy in Pyodide takes 0.7 s for 512
+PRODUCT = {"cpu": 128}  # rows and columns of a product, by device; 512 take 0.7 s in NumPy in Pyodide
 ELEMENTS = 1 << 19
 NAMES = ("ms a part", "multiply-adds a ms", "elements a ms", "bytes a ms")
 
 
 async def measure_rates(devices: tc.Devices, rounds: int) -> dict[str, tuple[float, ...]]:
-    """Measure, by what a device is, the cost of a part by itself, and what is done in one ms beyond that."""
+    """Measure, by kind of device, the fixed cost of a part, and the work per ms beyond that."""
     return {device.facts.what: await _rates(device, rounds) for device in devices.opened}
 
 

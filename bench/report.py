@@ -1,6 +1,6 @@
 """Reports of samples: medians and spreads, the ratio to the best peer, a table for people and JSON for programs.
 
-A figure is the median of its samples; its spread goes from the smallest to the largest. A contestant that failed keeps
+A figure is the median of its samples; its spread is from the smallest to the largest. A failed contestant keeps
 its row, with its error.
 """
 
@@ -18,12 +18,12 @@ PART, CEILING = "part", "ceiling"
 
 @dataclass
 class Row:
-    """One contestant's samples of one piece of work, in milliseconds a sample.
+    """Samples of one contestant for one piece of work, in milliseconds per sample.
 
-    ``device`` is webgpu, wasm or webnn; "ceiling" is no peer but what the device can do, "part" is ours in another way.
-    ``ready_ms`` is what it took from the weights in memory to the first result, ``cosine`` compares that with what is
-    right, and ``device_bytes`` are the WebGPU buffers that it held after it. ``amount`` is what a sample computes or
-    moves, in the figure's unit.
+    ``device`` is webgpu, wasm or webnn; "ceiling" is the limit of the device, "part" another variant of ours.
+    ``ready_ms`` is the time from the weights in memory to the first result, ``cosine`` compares that with the
+    correct one, and ``device_bytes`` are its WebGPU buffers after it. ``amount`` is the work that a sample computes or
+    moves, in the unit of the figure.
     """
 
     name: str
@@ -39,15 +39,15 @@ class Row:
 
     @property
     def median(self) -> float:
-        """Milliseconds a sample."""
+        """Return the median in milliseconds per sample."""
         return statistics.median(self.samples_ms)
 
 
 @dataclass
 class Figure:
-    """One piece of work in ``steps`` steps a sample. ``unit`` is "FLOP", "byte", "token" or "image", or "ms" where
-    there is no amount. ``loop_ms`` is what the same loop of Python took at the beginning of each round: a processor
-    that others use too shows there.
+    """One piece of work in ``steps`` steps per sample. ``unit`` is "FLOP", "byte", "token" or "image", or "ms" if
+    there is no amount. ``loop_ms`` are the times of a loop of Python at the beginning of each round, which show a
+    processor that is shared with other work.
     """
 
     group: str
@@ -58,7 +58,7 @@ class Figure:
     loop_ms: list[float] = field(default_factory=list)
 
     def ratios(self) -> list[tuple[float, Row]]:
-        """Compute our speed as a multiple of the best peer's: on WebGPU, on WebNN, then our best among all."""
+        """Compute our speed relative to the best peer: on WebGPU, on WebNN, then our best among all."""
         ours = [row for row in self.rows if row.name in (OURS, OURS_WEBNN) and row.samples_ms]
         peers = [row for row in self.rows if row.name not in (OURS, OURS_WEBNN) and row.samples_ms]
         found: list[tuple[float, Row]] = []
@@ -70,7 +70,7 @@ class Figure:
         return found
 
     def parts(self) -> list[tuple[float, Row]]:
-        """Compute our time as a multiple of our other ways on the same device."""
+        """Compute our time relative to our other variants on the same device."""
         ours = {row.name == OURS_WEBNN: row for row in self.rows if row.name in (OURS, OURS_WEBNN) and row.samples_ms}
         parts = [(row.name.endswith(ON_WEBNN), row) for row in self.rows if row.device == PART and row.samples_ms]
         return [(ours[there].median / part.median, part) for there, part in parts if there in ours]
@@ -85,7 +85,7 @@ class Figure:
         return f"{a_second / 1e9:,.1f} GB/s" if self.unit == "byte" else ""
 
     def share_of_ceiling(self, row: Row) -> float | None:
-        """Compute the share of the device's limit that a contestant reaches, where that was measured."""
+        """Compute the share of the device's limit that a contestant reaches, if that was measured."""
         top = next((other for other in self.rows if other.device == CEILING and other.samples_ms), None)
         if top is None or top is row:
             return None
@@ -93,7 +93,7 @@ class Figure:
 
 
 def table(figures: Sequence[Figure]) -> str:
-    """The figures as text, the ratio to the best peer first."""
+    """Format the figures as text, with the ratio to the best peer first."""
     lines: list[str] = []
     for figure in figures:
         per = f"; ms of one in a chain of {figure.steps}" if figure.steps > 1 else "; ms"
@@ -131,13 +131,13 @@ def table(figures: Sequence[Figure]) -> str:
 
 
 def number(milliseconds: float) -> str:
-    """Three digits that mean something."""
+    """Format a number with three significant digits."""
     digits = 0 if milliseconds >= 100 else 1 if milliseconds >= 10 else 2 if milliseconds >= 1 else 3
     return f"{milliseconds:,.{digits}f}"
 
 
 def to_json(figures: Sequence[Figure]) -> list[dict[str, Any]]:
-    """The figures for json.dump: everything measured, and what was derived from it."""
+    """Convert the figures for json.dump: all measurements, and the values derived from them."""
     return [
         {
             **asdict(figure),
@@ -149,7 +149,7 @@ def to_json(figures: Sequence[Figure]) -> list[dict[str, Any]]:
 
 
 def from_json(data: Sequence[Mapping[str, Any]]) -> list[Figure]:
-    """The figures that :func:`to_json` wrote."""
+    """Read the figures that :func:`to_json` wrote."""
     figures = []
     for entry in data:
         values = {key: value for key, value in entry.items() if key not in ("ratios", "parts", "rows")}

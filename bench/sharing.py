@@ -24,7 +24,7 @@ FRAME_US = 1_000_000 / 30
 
 
 def _manager(count: int) -> tc.TensorSharingManager:
-    """``count`` tensors of 64 bytes, each with two holders of twenty."""
+    """Make a manager with ``count`` tensors of 64 bytes, each with two of twenty holders."""
     manager = tc.TensorSharingManager(1024)
     for i in range(count):
         manager.register_shared_tensor(
@@ -35,7 +35,7 @@ def _manager(count: int) -> tc.TensorSharingManager:
 
 
 def _timed(work: Callable[[], Any], calls: int) -> tuple[float, float]:
-    """Median and spread of one call, in microseconds."""
+    """Measure the median and spread of one call, in microseconds."""
     rounds = []
     for _ in range(ROUNDS):
         start = time.perf_counter()
@@ -47,7 +47,7 @@ def _timed(work: Callable[[], Any], calls: int) -> tuple[float, float]:
 
 
 def measure(count: int) -> dict[str, tuple[float, float]]:
-    """Every operation on a manager with ``count`` tensors."""
+    """Measure every operation on a manager with ``count`` tensors."""
     start = time.perf_counter()
     manager = _manager(count)
     registering = (time.perf_counter() - start) / count * 1e6
@@ -73,7 +73,7 @@ def measure(count: int) -> dict[str, tuple[float, float]]:
 
 
 def main() -> dict[str, Any]:
-    """Measure, print a table, give the figures."""
+    """Measure and print a table; gives the figures."""
     results = {count: measure(count) for count in SIZES}
     small, large = SIZES
     print(f"Python {platform.python_version()} on {sys.platform}, NumPy {np.__version__}; µs, median (spread)")

@@ -1,14 +1,14 @@
-"""Memory of the page's process and the GPU process with checkpoints of 269 MB to 6.4 GB, and the times of their loads.
+"""Memory of the page's and the GPU's process with checkpoints of 269 MB to 6.4 GB, and the times of their loads.
 
     make bench ARGS=sizes
 
-Each case is a browser of its own with the demo page, in whose worker Python loads a random checkpoint
-(scripts/random_checkpoint.py) from a server that makes its bytes as they are read, runs it twice, and unloads it. The
-figures are proportional set sizes from /proc without what is mapped from files, as in :mod:`bench.memory`, and nothing
-collects garbage before them: what a page keeps counts. A peak is the largest of samples 0.1 s apart. The last case has
-three models in turn under a limit that holds one of them.
+Each case has a separate browser with the demo page, in whose worker Python loads a random checkpoint
+(scripts/random_checkpoint.py) from a server that generates its bytes, runs it twice, and unloads it. The
+figures are proportional set sizes from /proc without mapped files, as in :mod:`bench.memory`, without
+forced garbage collections. A peak is the largest of samples 0.1 s apart. The last case has
+three models in turn under a limit that fits one of them.
 
-``BENCH_OPTIONS='{"sizes": ["bert-large webgpu"]}'`` picks cases.
+``BENCH_OPTIONS='{"sizes": ["bert-large webgpu"]}'`` selects cases.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 KINDS = ("renderer", "GPU")
 ROUNDS, LIMIT = 50, 200  # of evictions, under so many MB
 EVICTED, MODELS = "bert-178mb", 3
-SETTLED, REST, MOST = 2.0, 6, 40  # less than so many MB in so many seconds; and no longer than so many
+SETTLED, REST, MOST = 2.0, 6, 40  # a change below so many MB in so many seconds counts as stable; maximum wait
 LOADING = """
 import json, time
 import numpy as np
@@ -102,7 +102,7 @@ CASES = (
 
 
 class Watch:
-    """Memory of a browser's processes, in MB by kind; a thread looks for the largest figure."""
+    """Memory of a browser's processes, in MB by kind; a thread samples the peak."""
 
     def __init__(self, browser: Browser) -> None:
         self._asked = browser.new_browser_cdp_session()
@@ -111,7 +111,7 @@ class Watch:
         return _taken(self._pids())
 
     def settled(self) -> dict[str, float]:
-        """When it stopped changing: a browser gives memory back to the system some seconds later."""
+        """Return the memory once it is stable: a browser returns memory to the system some seconds later."""
         began = moved = time.monotonic()
         level, found = -1.0, self.now()
         while time.monotonic() - moved < REST and time.monotonic() - began < MOST:
@@ -123,7 +123,7 @@ class Watch:
 
     @contextmanager
     def peak(self) -> Iterator[dict[str, float]]:
-        """The largest figures while the block runs, filled in at its end."""
+        """Record the largest figures while the block runs, available at its end."""
         pids, most, over = self._pids(), dict.fromkeys(KINDS, 0.0), threading.Event()
 
         def look() -> None:
@@ -152,13 +152,13 @@ def _taken(pids: dict[str, list[int]]) -> dict[str, float]:
 
 
 def available() -> float:
-    """MB that this machine has left."""
+    """Return the available MB of this machine."""
     found = re.search(r"^MemAvailable:\s+(\d+) kB", Path("/proc/meminfo").read_text("ascii"), re.M)
     return int(found[1]) * 1024 / MB if found else 0.0
 
 
 def measure(case: Case, launch: Callable[..., Browser], url: str, rounds: int = ROUNDS) -> dict[str, Any]:
-    """The figures of one case; ``error`` says what ended it."""
+    """Measure one case; ``error`` is the error that ended it."""
     nbytes = RandomCheckpoint(case.recipe).nbytes
     row: dict[str, Any] = {"name": case.name, "recipe": case.recipe, "kind": case.kind, "mb": nbytes / MB}
     if available() < 1.3 * nbytes / MB + 2000:
@@ -170,7 +170,7 @@ def measure(case: Case, launch: Callable[..., Browser], url: str, rounds: int = 
         python = _python(tab)
         evicts = case.recipe == EVICTED
         limit = LIMIT if evicts else int(nbytes / 2**20 * 1.3) + 1024
-        cache = "auto" if evicts else None  # an evicted weight comes back from the browser's storage
+        cache = "auto" if evicts else None  # an evicted weight is restored from the browser's storage
         python(f"kind, dtype, limit, cache = {case.kind!r}, {case.dtype!r}, {limit}, {cache!r}\n{LOADING}\nNone")
         row["ready"] = watch.settled()
         if evicts:
@@ -210,7 +210,7 @@ def _evict(row: dict[str, Any], case: Case, watch: Watch, python: Callable[[str]
 
 
 def _python(tab: OurTab) -> Callable[[str], Any]:
-    """Run Python in the page's worker; the last expression comes back."""
+    """Run Python in the page's worker; gives the last expression."""
     worker = tab.worker
 
     def run(source: str) -> Any:
@@ -220,7 +220,7 @@ def _python(tab: OurTab) -> Callable[[str], Any]:
 
 
 def figures(taken: dict[str, float] | None) -> str:
-    """Renderer and GPU process as people read it."""
+    """Format the figures of the renderer and the GPU process."""
     return " + ".join(f"{taken[kind]:,.0f}" for kind in KINDS) if taken else "–"
 
 
@@ -247,7 +247,7 @@ def sizes_table(rows: list[dict[str, Any]]) -> str:
 
 
 def measure_sizes(launch: Callable[..., Browser], url: str) -> list[dict[str, Any]]:
-    """A row a case."""
+    """Measure a row per case."""
     wanted = json.loads(os.environ.get("BENCH_OPTIONS", "{}")).get("sizes")
     rows = []
     for case in CASES:

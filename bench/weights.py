@@ -1,6 +1,6 @@
-"""Ways of giving WebNN graphs their weights: what the page's process takes for each, and how fast it is.
+"""Ways of passing weights to WebNN graphs: the memory of the page's process, and the speed of each.
 
-A page and a browser of its own for each way and model, so that memory is its own; figures are medians, memory the
+Each way and model has a separate page and browser, for separate memory; figures are medians, memory the
 proportional set size of the renderer, where LiteRT lives, beyond the ready page (Linux only).
 """
 
@@ -30,7 +30,7 @@ MEASURE = "async (given) => (await import('/bench/peers/weights.mjs')).measure(g
 
 
 def measure_weights(launch: Callable[..., Browser], url: str, rounds: int = 15) -> list[dict[str, Any]]:
-    """A row a model and way."""
+    """Measure a row per model and way."""
     rows = []
     for model, (folder, heads) in MODELS.items():
         for way in WAYS:

@@ -1,7 +1,7 @@
-"""The work that every contestant does: arrays by seed, the size of it, and the ONNX file for those that read one.
+"""The work of the contestants: arrays by seed, sizes, and the ONNX file for those that read one.
 
-Results are chained and read back, so that nothing lazy is skipped: every product needs the one before it, and a row of
-the last is read.
+Results are chained and read back, so that lazy evaluation skips nothing: products need the previous one, and a row
+of the last is read.
 """
 
 from __future__ import annotations
@@ -78,15 +78,15 @@ DINOV2 = {
 
 @dataclass(frozen=True)
 class Work:
-    """One measurement. ``amount`` is what a sample computes or moves, in ``unit`` (FLOP or bytes; none for "ms").
+    """One measurement. ``amount`` is the work that a sample computes or moves, in ``unit`` (FLOP, bytes; 0 for "ms").
 
-    A sample of "token"s or "image"s is so many of them.
+    A sample of the unit "token" or "image" has this many of them.
 
-    ``exact`` computes what the result must be in float64; without it the first contestant's result is the measure.
-    It must be that number for number if ``equal``, else close to it.
-    ``model`` gives the ONNX file(s), ``feeds`` names the arrays that are its inputs. Within a group, time grows
-    about as ``scale``, where that is given (multiply-adds). ``has_peers``: others do it, too; ``takes_arrays``: also
-    those that read no ONNX file.
+    ``exact`` computes the expected result in float64; without it, that of the first contestant is the reference.
+    They must be exactly equal if ``equal``, else close.
+    ``model`` makes the ONNX file(s), ``feeds`` names the arrays that are its inputs. Within a group, time grows
+    about like ``scale``, if that is given (multiply-adds). ``has_peers``: peers take part; ``takes_arrays``: including
+    those that do not read ONNX files.
     """
 
     group: str
@@ -108,14 +108,14 @@ class Work:
 
 
 def matmuls(software: bool) -> Iterator[Work]:
-    """Square products, chained: in float32, and on a GPU in float16, without the peers."""
+    """Build chained square products: in float32, and on a GPU in float16, without the peers."""
     sizes = ((512, 4),) if software else ((1024, 256), (2048, 64), (4096, 16))
     for dtype, (n, steps) in itertools.product(("float32",) if software else ("float32", "float16"), sizes):
         rng = np.random.default_rng(n)
         x = rng.standard_normal((n, n), np.float32).astype(dtype)
         b = (rng.standard_normal((n, n), np.float32) / np.float32(n**0.5)).astype(
             dtype
-        )  # a product of it keeps its size
+        )  # products with it keep the magnitude
 
         def exact(x: Array = x, b: Array = b, steps: int = steps) -> Array:
             row, wide = x[:1].astype(np.float64), b.astype(np.float64)
@@ -132,7 +132,7 @@ def matmuls(software: bool) -> Iterator[Work]:
 
 
 def bandwidth(software: bool) -> Iterator[Work]:
-    """Build the work that only moves bytes: each is read and written once a step (add: two read, one written)."""
+    """Build the work that only moves bytes: each is read and written once per step (add: two read, one written)."""
     rows, columns, steps = (1024, 1024, 4) if software else (16384, 1024, 128)
     rng = np.random.default_rng(1)
     x = rng.standard_normal((rows, columns), np.float32)
@@ -151,7 +151,7 @@ def bandwidth(software: bool) -> Iterator[Work]:
 
 
 def encoders(software: bool, folders: Mapping[str, Path]) -> Iterator[Work]:
-    """Forwards of BERT encoders, the last hidden state read back."""
+    """Build forwards of BERT encoders, with the last hidden state read back."""
     shapes = [("MiniLM", 1, 16), ("MiniLM", 1, 128), ("MiniLM", 8, 128)]
     if software:
         shapes.insert(2, ("MiniLM", 1, 256))
@@ -162,7 +162,7 @@ def encoders(software: bool, folders: Mapping[str, Path]) -> Iterator[Work]:
 
 
 def encoder(name: str, batch: int, length: int, folder: Path) -> Work:
-    """One forward of the model in ``folder``."""
+    """Build one forward of the model in ``folder``."""
     config, weights = read_model(folder)
     ids = np.random.default_rng(0).integers(1000, 20000, (batch, length)).astype(np.int32)
     feeds = {"input_ids": ids, "attention_mask": np.ones_like(ids), "token_type_ids": np.zeros_like(ids)}
@@ -181,7 +181,7 @@ def encoder(name: str, batch: int, length: int, folder: Path) -> Work:
 
 
 def heads(software: bool, folders: Mapping[str, Path]) -> Iterator[Work]:
-    """Five classifiers on one backbone, all of them for the same texts."""
+    """Build five classifiers on one backbone, all for the same texts."""
     for batch, length in ((1, 16), (1, 128)) if software else ((1, 128), (32, 128)):
         base = encoder("", batch, length, folders["MiniLM"])
         yield Work(
@@ -193,7 +193,7 @@ def heads(software: bool, folders: Mapping[str, Path]) -> Iterator[Work]:
 
 
 def _head_models(folders: Mapping[str, Path], batch: int, length: int) -> Callable[[], list[bytes]]:
-    """The ONNX files of the classifiers, each with the backbone inside, as they are published."""
+    """Make the ONNX files of the classifiers, each with the backbone inside, as published."""
 
     def build() -> list[bytes]:
         config, weights = read_model(folders["MiniLM"])
@@ -204,7 +204,7 @@ def _head_models(folders: Mapping[str, Path], batch: int, length: int) -> Callab
 
 
 def generations(software: bool, folders: Mapping[str, Path]) -> Iterator[Work]:
-    """Reading a prompt to its first token, then greedy tokens one by one, of one text."""
+    """Build the processing of a prompt to its first token, then greedy tokens one by one, of one text."""
     prompt, new = (64, 16) if software else (128, 128)
     ids = np.random.default_rng(0).integers(3, 20000, (1, prompt)).astype(np.int32)
     for model, folder in folders.items():
@@ -227,7 +227,7 @@ def generations(software: bool, folders: Mapping[str, Path]) -> Iterator[Work]:
 
 
 def images(software: bool, folder: Path) -> Iterator[Work]:
-    """DINOv2-small on images of 224 x 224, the last hidden state read back."""
+    """Build DINOv2-small on images of 224 x 224, with the last hidden state read back."""
     config, weights = read_model(folder)
     for batch in (1, 8) if software else (1, 8, 32):
         side = config["image_size"]
@@ -243,10 +243,10 @@ def images(software: bool, folder: Path) -> Iterator[Work]:
 
 
 def loads(url: str) -> Iterator[Work]:
-    """MiniLM from a server to its first answer: with nothing kept, and with what the time before left in the browser.
+    """Build loads of MiniLM from a server to its first result, with an empty and a filled storage of the browser.
 
-    The peers fetch the ONNX file that ``bench/browser.py`` makes of the same weights, and keep it in a cache of the
-    page's, as transformers.js does.
+    The peers fetch the ONNX file that ``bench/browser.py`` makes from the same weights, and store it in a cache of the
+    page, like transformers.js.
     """
     ids = np.random.default_rng(0).integers(1000, 20000, (1, 16)).astype(np.int32)
     feeds = {"input_ids": ids, "attention_mask": np.ones_like(ids), "token_type_ids": np.zeros_like(ids)}
@@ -260,12 +260,12 @@ def loads(url: str) -> Iterator[Work]:
         )
 
 
-# --- models as folders, in the layout that from_pretrained reads ---
+# --- folders of models, in the layout of from_pretrained ---
 
 
-@lru_cache(maxsize=1)  # the works of one model share its bytes
+@lru_cache(maxsize=1)  # all work of a model shares its bytes
 def read_model(folder: Path) -> tuple[dict[str, Any], dict[str, Array]]:
-    """The config and the float32 tensors of a folder with safetensors."""
+    """Read the config and the float32 tensors of a folder with safetensors."""
     raw = (folder / "model.safetensors").read_bytes()
     (size,) = struct.unpack("<Q", raw[:8])
     weights = {}
@@ -278,7 +278,7 @@ def read_model(folder: Path) -> tuple[dict[str, Any], dict[str, Array]]:
 
 
 def write_encoder(folder: Path, sizes: Mapping[str, int], seed: int = 0) -> None:
-    """A BERT encoder with random weights, normal with deviation 0.02 as it is initialized for training."""
+    """Write a BERT encoder with random weights, normal with deviation 0.02 like its initialization for training."""
     from tensorcommons.models.bert import build
     from tensorcommons.models.checkpoint import Checkpoint
 
@@ -288,7 +288,7 @@ def write_encoder(folder: Path, sizes: Mapping[str, int], seed: int = 0) -> None
 
 
 def write_random(folder: Path, config: Mapping[str, Any], deviation: float = 0.02) -> None:
-    """The model of ``config`` with random weights."""
+    """Write the model of ``config`` with random weights."""
     from tensorcommons.models.checkpoint import Checkpoint
     from tensorcommons.models.registry import FAMILIES
 
@@ -297,7 +297,7 @@ def write_random(folder: Path, config: Mapping[str, Any], deviation: float = 0.0
 
 
 def write_heads(folder: Path, base: str, hidden: int) -> None:
-    """The classifiers ``head-0`` … beside the encoder ``base``."""
+    """Write the classifiers ``head-0`` … beside the encoder ``base``."""
     for i in range(HEADS):
         sizes = [hidden, 128, 4]
         config = {
@@ -327,7 +327,7 @@ def write_model(
     seed: int,
     deviation: float = 0.02,
 ) -> None:
-    """A folder with config.json and random model.safetensors."""
+    """Write a folder with config.json and random model.safetensors."""
     rng = np.random.default_rng(seed)
     tensors = {}
     for name, shape in shapes.items():
