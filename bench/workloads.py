@@ -284,7 +284,7 @@ def write_encoder(folder: Path, sizes: Mapping[str, int], seed: int = 0) -> None
 
     config = {**SHARED, **sizes}
     bert = build(Checkpoint(config, "config.json", frozenset()))
-    write_model(folder, config, bert.parameters(), seed)
+    write_model(folder, config, {name: param.shape for name, param in bert.manifest.items()}, seed)
 
 
 def write_random(folder: Path, config: Mapping[str, Any], deviation: float = 0.02) -> None:
@@ -292,8 +292,8 @@ def write_random(folder: Path, config: Mapping[str, Any], deviation: float = 0.0
     from tensorcommons.models.checkpoint import Checkpoint
     from tensorcommons.models.registry import FAMILIES
 
-    model = FAMILIES[config["model_type"]](Checkpoint(config, "config.json", frozenset()))
-    write_model(folder, config, model.parameters(), 0, deviation)
+    model = FAMILIES[config["model_type"]].build(Checkpoint(config, "config.json", frozenset()))
+    write_model(folder, config, {name: param.shape for name, param in model.manifest.items()}, 0, deviation)
 
 
 def write_heads(folder: Path, base: str, hidden: int) -> None:

@@ -258,8 +258,8 @@ class RandomCheckpoint:
     def __init__(self, recipe: str | Recipe) -> None:
         self.recipe = Recipe.of(recipe) if isinstance(recipe, str) else recipe
         config = dict(self.recipe.config)
-        architecture = FAMILIES[config["model_type"]](Checkpoint(config, CONFIG))
-        self.shapes = architecture.parameters()
+        architecture = FAMILIES[config["model_type"]].build(Checkpoint(config, CONFIG))
+        self.shapes = {name: param.shape for name, param in architecture.manifest.items()}
         self._files = {CONFIG: _File(json.dumps(config, indent=1).encode())}
         self._add_weights()
 

@@ -45,8 +45,8 @@ async def _both(place: Place, manager: TensorSharingManager, source: Any) -> tup
     full, half = loaded
     usage = manager.get_model_memory_usage()
     sizes = [usage[model.name]["exclusive_bytes"] + usage[model.name]["shared_bytes"] for model in loaded]
-    shapes = full.architecture.parameters().values()
-    matrices = 4 * sum(int(np.prod(shape)) for shape in shapes if len(shape) > 1)
+    params = full.architecture.manifest.values()
+    matrices = 4 * sum(int(np.prod(param.shape)) for param in params if param.role != "vector")
     assert sizes[0] - sizes[1] == matrices // 2 and matrices > sizes[0] // 2, (matrices, sizes)
     return full, half
 

@@ -43,7 +43,7 @@ def checkpoint(place: Place, name: str, **changes: Any) -> dict[str, bytes]:
     prefix = PREFIXES[config["model_type"]]
     tensors = {}
     untied = frozenset({"shared.weight", "lm_head.weight"} if config.get("tie_word_embeddings") is False else ())
-    for key, shape in FAMILIES[config["model_type"]](Checkpoint(config, name, untied)).parameters().items():
+    for key, param in FAMILIES[config["model_type"]].build(Checkpoint(config, name, untied)).manifest.items():
         full = key if key == "lm_head.weight" else prefix + key
-        tensors[full] = weight(full, shape)
+        tensors[full] = weight(full, param.shape)
     return {**files, "config.json": json.dumps(config).encode(), WEIGHTS: pack(tensors)}

@@ -82,7 +82,13 @@ def modules_of(path: Path) -> set[Path]:
         if isinstance(node, ast.ImportFrom) and node.level:
             folder = path.parents[node.level - 1].joinpath(*(node.module or "").split("."))
             for alias in node.names:
-                places = (folder / f"{alias.name}.py", folder.with_suffix(".py"), folder / "__init__.py")
+                own = folder / alias.name
+                places = (
+                    own.with_suffix(".py"),
+                    own / "__init__.py",
+                    folder.with_suffix(".py"),
+                    folder / "__init__.py",
+                )
                 found |= {next(place for place in places if place.is_file())}
     return found - {path}
 

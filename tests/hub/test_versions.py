@@ -73,7 +73,7 @@ def _manager() -> tc.TensorSharingManager:
 async def _different(first: tc.Model, second: tc.Model) -> list[str]:
     """Return the names of weights in which two models differ."""
     weights = [model._weights for model in (first, second)]  # noqa: SLF001 - a forward may hide a difference
-    arrays = [{name: await tensor.read() for name, tensor in each.items()} for each in weights]
+    arrays = [{param.name: await weight.data.read() for param, weight in each.items()} for each in weights]
     return [name for name in arrays[0] if not np.array_equal(arrays[0][name], arrays[1][name])]
 
 

@@ -14,9 +14,9 @@ from scripts.processor_goldens import picture
 from tensorcommons import TensorSharingManager, from_pretrained, open_devices
 from tensorcommons.errors import TensorCommonsError
 from tensorcommons.models.generation_options import Options
-from tensorcommons.models.llama import ROPE_NAMES, ROPE_TYPES
 from tensorcommons.models.logits_process import Prompt
 from tensorcommons.models.preprocessing import ImageProcessor
+from tensorcommons.models.rope import ROPE_NAMES, ROPE_TYPES
 from tensorcommons.models.sampling import Sampler
 from tests.cases.golden_models import INPUTS, checkpoint_of, load_goldens
 from tests.models.server import TINY

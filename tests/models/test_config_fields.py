@@ -12,8 +12,8 @@ from scripts import paths
 from tensorcommons.errors import InvalidWeights, UnsupportedModel
 from tensorcommons.models import albert, distilbert, mpnet
 from tensorcommons.models.checkpoint import Checkpoint
-from tensorcommons.models.llama import Rope
 from tensorcommons.models.registry import FAMILIES
+from tensorcommons.models.rope import Rope
 
 FIELDS: dict[str, dict[str, Any]] = json.loads((paths.ROOT / "tests/goldens/variants.json").read_text())["fields"]
 # Read by other parts: the loader, the labels, the pipelines, generation, the tokenizer.
@@ -51,7 +51,7 @@ EVERYWHERE: dict[str, Any] = {
 
 
 def build(model_type: str, **config: Any) -> Any:
-    return FAMILIES[model_type](Checkpoint({"model_type": model_type, **config}, "config.json"))
+    return FAMILIES[model_type].build(Checkpoint({"model_type": model_type, **config}, "config.json"))
 
 
 def read_by(model_type: str) -> dict[str, Any]:

@@ -143,7 +143,8 @@ def test_architecture_of_a_name(name, architecture):
 
 
 def test_the_table_has_every_architecture_that_loads():
-    assert {architecture_of(family) for family in REGISTERED} <= {name for names in FAMILIES.values() for name in names}
+    own = {architecture_of(name) for name, family in REGISTERED.items() if family.base is None}
+    assert own <= {name for names in FAMILIES.values() for name in names}
 
 
 def test_the_table_is_one():

@@ -8,8 +8,8 @@ from ..errors import InvalidWeights
 from .checkpoint import Checkpoint
 from .config import LAYERS, read_config
 from .encoder import Encoder, EncoderConfig
-from .heads import WORDS, Classes, Words, text_head
-from .text_model import TextModel, text_inputs
+from .encoder_model import EncoderModel, text_model
+from .heads import WORDS, Classes, Words
 from .weight_mapping import WeightMapping
 
 NAMES = WeightMapping(
@@ -49,7 +49,7 @@ class Groups:
     inner_group_num: int = 1
 
 
-def build(folder: Checkpoint) -> TextModel:
+def build(folder: Checkpoint) -> EncoderModel:
     """Build the model of ``config.json``, with the pooler if the checkpoint has one."""
     config = EncoderConfig.of(folder, defaults=DEFAULTS)
     groups = read_config(Groups, folder.config, folder.file)
@@ -59,13 +59,13 @@ def build(folder: Checkpoint) -> TextModel:
             f"inner_group_num {groups.inner_group_num} times num_hidden_layers {config.num_hidden_layers} "
             f"must be at most {LAYERS:,}",
         )
-    words = Words("predictions.dense", "predictions.LayerNorm", "predictions.decoder", "predictions.bias")
-    classes = Classes("pooler", "tanh", "classifier")
-    head = text_head(folder, "Albert", config, words, classes, config.hidden_act, pooler="pooler")
-    layers = tuple(
+    names = "predictions.dense", "predictions.LayerNorm", "predictions.decoder", "predictions.bias"
+    words, classes = Words(*names, config.hidden_act), Classes("pooler", "tanh", "classifier")
+    layers = [
         f"encoder.albert_layer_groups.{int(i / (config.num_hidden_layers / groups.num_hidden_groups))}"
         f".albert_layers.{inner}"
         for i in range(config.num_hidden_layers)
         for inner in range(groups.inner_group_num)
-    )
-    return TextModel("albert", Encoder(config, layers, projects=True), head, NAMES, text_inputs(config, head))
+    ]
+    encoder = Encoder(config, layers, projects=True)
+    return text_model(folder, "Albert", encoder, NAMES, words, classes, pooler="pooler")

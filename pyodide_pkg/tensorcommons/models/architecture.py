@@ -15,6 +15,7 @@ from ..dtypes import as_dtype
 from ..errors import UnsupportedModel, quoted
 from ..graph.node import Node, argument
 from ..graph.traces import Arguments
+from ..nn import Manifest, Param, Weight, Weights
 from ..shapes import Shape
 from ..tensor import Tensor
 from .weight_mapping import WeightMapping
@@ -66,14 +67,13 @@ class Architecture(Protocol):
     """A model type: its parameters, its inputs, and its forward pass over tensors.
 
     ``tasks`` are the pipelines that it supports. ``outputs`` names the outputs of :meth:`forward`, ``defaults`` those
-    that a call without ``outputs`` computes. ``names`` maps the names in checkpoints to the parameters.
+    that a call without ``outputs`` computes.
     """
 
     model_type: str
     tasks: tuple[str, ...]
     outputs: tuple[str, ...]
     defaults: tuple[str, ...]
-    names: WeightMapping
 
     @property
     def config(self) -> Any:
@@ -83,10 +83,15 @@ class Architecture(Protocol):
     def inputs(self) -> Inputs:
         """The inputs of the model."""
 
-    def parameters(self) -> dict[str, Shape]:
-        """Return the names and shapes of the weights."""
+    @property
+    def names(self) -> tuple[WeightMapping, ...]:
+        """The mapping from names in files to parameters, for each set of files; ``Param.checkpoint`` is its index."""
 
-    def forward(self, weights: Mapping[str, Tensor], inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    @property
+    def manifest(self) -> Manifest:
+        """The parameters by name."""
+
+    def forward(self, weights: Weights, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Compute every output by name from the arrays of ``inputs.prepare``."""
 
 
@@ -101,9 +106,15 @@ def example_inputs(architecture: Architecture) -> Prepared:
     return architecture.inputs.prepare(architecture.inputs.example(), architecture.model_type)
 
 
+def weights_of(architecture: Architecture, tensors: Mapping[str, Tensor]) -> dict[Param, Weight]:
+    """Return the weights whose ``tensors`` have the names of the parameters."""
+    return {param: Weight(tensors[name], param.shape) for name, param in architecture.manifest.items()}
+
+
 def forward_nodes(architecture: Architecture, device: Device, specs: Mapping[str, Spec]) -> list[Node]:
     """Trace a forward over example inputs and placeholders for the weights, so that it can be planned without them."""
-    weights = {name: Tensor.symbolic(argument(name, spec), device) for name, spec in specs.items()}
+    leaves = {name: Tensor.symbolic(argument(name, spec), device) for name, spec in specs.items()}
+    weights = weights_of(architecture, leaves)
     example = example_inputs(architecture).arguments
     inputs = {name: Tensor.symbolic(argument(name, spec, is_stored=False), device) for name, spec in example}
     return [tensor.node for tensor in architecture.forward(weights, inputs).values()]

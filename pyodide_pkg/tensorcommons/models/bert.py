@@ -5,8 +5,8 @@ from __future__ import annotations
 from .checkpoint import Checkpoint
 from .config import check_fixed
 from .encoder import Encoder, EncoderConfig
-from .heads import WORDS, Classes, Words, text_head
-from .text_model import TextModel, text_inputs
+from .encoder_model import EncoderModel, text_model
+from .heads import WORDS, Classes, Words
 from .weight_mapping import WeightMapping
 
 NAMES = WeightMapping(
@@ -16,12 +16,11 @@ NAMES = WeightMapping(
 )
 
 
-def build(folder: Checkpoint) -> TextModel:
+def build(folder: Checkpoint) -> EncoderModel:
     """Build the model of ``config.json``, with the pooler if the checkpoint has one."""
     check_fixed(folder.config, folder.file, is_decoder=False, add_cross_attention=False)
     config = EncoderConfig.of(folder, defaults={"type_vocab_size": 2}, fixed={"embedding_size": 0})
-    layers = "cls.predictions"
-    words = Words(f"{layers}.transform.dense", f"{layers}.transform.LayerNorm", f"{layers}.decoder", f"{layers}.bias")
-    classes = Classes("pooler.dense", "tanh", "classifier")
-    head = text_head(folder, "Bert", config, words, classes, config.hidden_act, pooler="pooler.dense")
-    return TextModel("bert", Encoder.plain(config), head, NAMES, text_inputs(config, head))
+    out, transform = "cls.predictions", "cls.predictions.transform"
+    names = f"{transform}.dense", f"{transform}.LayerNorm", f"{out}.decoder", f"{out}.bias"
+    words, classes = Words(*names, config.hidden_act), Classes("pooler.dense", "tanh", "classifier")
+    return text_model(folder, "Bert", Encoder(config), NAMES, words, classes, pooler="pooler.dense")

@@ -13,124 +13,105 @@ from .. import dtypes
 from ..backends.base import Spec
 from ..dtypes import host_array
 from ..errors import InvalidWeights, TensorCommonsError, quoted
+from ..nn import Embedding, Linear, Scope, Weights
 from ..ops import embedding as rows
-from ..ops import linear, reshape
+from ..ops import reshape
 from ..shapes import Shape
 from ..tensor import Tensor
 from .architecture import Architecture, Prepared
 from .checkpoint import Checkpoint
 from .decoder import KVState
-from .heads import (
-    Embedder,
-    Head,
-    Labels,
-    QuestionAnswering,
-    TextClassification,
-    TokenClassification,
-    by_class,
-    embedder,
-)
+from .encoder_model import EncoderModel
+from .heads import Embedder, Head, Labels, QuestionAnswering, TokenClassification, by_class
 from .text import TextInputs
-from .text_model import TextModel
 from .weight_mapping import WeightMapping
 
 
 class CausalDecoder(ABC):
-    """A decoder with its vocabulary head. ``generation`` are the default options of generation.
+    """The layers of a decoder, without a head. They can be the encoder of a :class:`EncoderModel`, too.
 
-    ``layers`` are the names of the attention layers, ``keys`` is the (heads, head size) of their keys and values,
-    ``head`` the weight (vocabulary, size) of the vocabulary head.
+    ``words`` is the table of the embeddings, with the prefix ``embeddings`` and the shape ``table``. ``cached`` are the
+    names of the attention layers, ``keys`` is the (heads, head size) of their keys and values. ``prefixes`` are those
+    of names in checkpoints.
     """
+
+    prefixes: tuple[str, ...]
+    cached: tuple[str, ...]
+    keys: tuple[int, int]
+
+    def __init__(self, config: Any, embeddings: str, table: tuple[int, int], max_length: int) -> None:
+        self.config = config
+        self.vocab_size, self.size = table
+        self.max_length = max_length
+        self.scope = Scope({})
+        self.manifest = self.scope.manifest
+        self.words = Embedding(self.scope / embeddings, *table)
+        tied = {"lm_head.weight": self.words.weight.name} if config.tie_word_embeddings else {}
+        self.names = WeightMapping(prefixes=self.prefixes, tied=tied)
+
+    @abstractmethod
+    def hidden(self, weights: Weights, ids: Tensor, past: KVState) -> Tensor:
+        """Compute the hidden states after the last layer and its norm, (batch, sequence, hidden)."""
+
+    def __call__(self, weights: Weights, inputs: Mapping[str, Tensor]) -> Tensor:
+        """Compute the hidden states (batch, sequence, hidden); each token attends to earlier ones."""
+        ids = inputs["input_ids"]
+        return self.hidden(weights, ids, KVState.whole(ids, inputs["attention_mask"]))
+
+
+class CausalLM:
+    """A decoder with its vocabulary head. ``generation`` are the default options of generation."""
 
     start_token: int | None = None
     tasks: tuple[str, ...] = ("text-generation",)
     outputs: tuple[str, ...] = ("logits", "last_hidden_state")
     defaults: tuple[str, ...] = ("logits",)
-    config: Any
-    model_type: str
-    names: WeightMapping
-    layers: tuple[str, ...]
-    keys: tuple[int, int]
-    head: str
 
-    def __init__(self, vocab_size: int, max_length: int, size: int, generation: Mapping[str, Any]) -> None:
-        self.vocab_size = vocab_size
-        self.size = size
-        self.max_length = max_length
-        self.generation = generation
-        self.inputs = TextInputs(vocab_size, max_length, per_token=frozenset(self.outputs))
+    def __init__(self, folder: Checkpoint, decoder: CausalDecoder) -> None:
+        self.model_type = str(folder.config["model_type"])
+        self.config, self.names = decoder.config, (decoder.names,)
+        self.vocab_size, self.max_length = decoder.vocab_size, decoder.max_length
+        self.generation = folder.generation_defaults
+        self.inputs = TextInputs(self.vocab_size, self.max_length, per_token=frozenset(self.outputs))
+        self.decoder = decoder
+        scope = Scope(dict(decoder.manifest))
+        self.manifest = scope.manifest
+        tied = folder.ties("lm_head.weight", decoder.words.weight, tied=self.config.tie_word_embeddings)
+        self.head = Linear(scope / "lm_head", decoder.size, self.vocab_size, bias=False, weight=tied)
 
-    def parameters(self) -> dict[str, Shape]:
-        """Return the names (as in a checkpoint, without its prefix) and shapes of the weights."""
-        return {**self.body(), self.head: (self.vocab_size, self.size)}
-
-    @abstractmethod
-    def body(self) -> dict[str, Shape]:
-        """Return the parameters without the vocabulary head's."""
-
-    @abstractmethod
-    def hidden(self, weights: Mapping[str, Tensor], ids: Tensor, past: KVState) -> Tensor:
-        """Compute the hidden states after the last layer and its norm, (batch, sequence, hidden)."""
-
-    def forward(self, weights: Mapping[str, Tensor], inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def forward(self, weights: Weights, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Compute the outputs from ``input_ids`` and ``attention_mask``, int32 (batch, sequence)."""
-        hidden = self.hidden(weights, inputs["input_ids"], KVState.whole(inputs["input_ids"], inputs["attention_mask"]))
-        return {"logits": linear(hidden, weights[self.head]), "last_hidden_state": hidden}
+        hidden = self.decoder(weights, inputs)
+        return {"logits": self.head(weights, hidden), "last_hidden_state": hidden}
 
     def cache(self, batch: int, capacity: int) -> dict[str, Spec]:
         """Return the specs of each layer's keys and values: (batch, key heads, capacity, head size)."""
-        heads, size = self.keys
+        heads, size = self.decoder.keys
         spec = Spec((batch, heads, capacity, size), dtypes.float32)
-        return {f"{layer}.{part}": spec for layer in self.layers for part in ("key", "value")}
+        return {f"{layer}.{part}": spec for layer in self.decoder.cached for part in ("key", "value")}
 
-    def begin(self, weights: Mapping[str, Tensor], inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def begin(self, weights: Weights, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return no tensors: there is no encoder."""
         return {}
 
     def step(
-        self, weights: Mapping[str, Tensor], inputs: Mapping[str, Tensor], fixed: Mapping[str, Tensor], past: KVState
+        self, weights: Weights, inputs: Mapping[str, Tensor], fixed: Mapping[str, Tensor], past: KVState
     ) -> Tensor:
         """Compute the logits (batch, vocabulary) after the last token of ``inputs["input_ids"]`` (batch, sequence)."""
-        return linear(past.last(self.hidden(weights, inputs["input_ids"], past)), weights[self.head])
+        return self.head(weights, past.last(self.decoder.hidden(weights, inputs["input_ids"], past)))
 
 
-@dataclass(frozen=True)
-class Layers:
-    """A decoder without its vocabulary head, as the encoder of a :class:`TextModel`."""
-
-    decoder: CausalDecoder
-
-    @property
-    def config(self) -> Any:
-        """The decoder's configuration."""
-        return self.decoder.config
-
-    def parameters(self) -> dict[str, Shape]:
-        """See :meth:`CausalDecoder.body`."""
-        return self.decoder.body()
-
-    def forward(self, weights: Mapping[str, Tensor], inputs: Mapping[str, Tensor]) -> Tensor:
-        """Compute the hidden states (batch, sequence, hidden); each token attends to earlier ones."""
-        ids = inputs["input_ids"]
-        return self.decoder.hidden(weights, ids, KVState.whole(ids, inputs["attention_mask"]))
-
-
-@dataclass(frozen=True)
-class LastTokenClassification(TextClassification):
+class LastTokenClassification(Head):
     """A linear layer on each text's last token; ``last_tokens`` (batch,) are their rows in the hidden states."""
 
-    size: int
-    labels: Labels
-    out: str = "score"
+    def __init__(self, scope: Scope, size: int, labels: Labels) -> None:
+        self.labels = labels
+        self.out = Linear(scope, size, len(labels.names), bias=False)
 
-    def parameters(self) -> dict[str, Shape]:
-        """Declare a linear layer without a bias."""
-        return {f"{self.out}.weight": (len(self.labels.names), self.size)}
-
-    def forward(self, weights: Mapping[str, Tensor], hidden: Tensor, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def __call__(self, weights: Weights, hidden: Tensor, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """See :class:`Head`."""
-        last = rows(reshape(hidden, (-1, self.size)), inputs["last_tokens"])
-        return {"logits": linear(last, weights[f"{self.out}.weight"])}
+        last = rows(reshape(hidden, (-1, hidden.shape[2])), inputs["last_tokens"])
+        return {"logits": self.out(weights, last)}
 
 
 @dataclass(frozen=True)
@@ -173,28 +154,24 @@ def with_head(folder: Checkpoint, family: str, decoder: CausalDecoder, language_
         UnsupportedModel: the class is not supported.
         InvalidWeights: ``pad_token_id`` or the labels are wrong.
     """
-    size = decoder.size
-    classifier = "classifier" if family == "GPT2" else "score"
+    size, scope = decoder.size, Scope(dict(decoder.manifest))
+    classifier = scope / ("classifier" if family == "GPT2" else "score")
     heads: dict[str, Callable[[], Head | None]] = {
         language_model: lambda: None,
-        "Model": lambda: embedder(folder, size),
-        "ForSequenceClassification": lambda: LastTokenClassification(size, Labels.of(folder)),
-        "ForTokenClassification": lambda: TokenClassification(size, Labels.of(folder), classifier),
-        "ForQuestionAnswering": lambda: QuestionAnswering(size),
+        "Model": lambda: Embedder(scope, folder, size),
+        "ForSequenceClassification": lambda: LastTokenClassification(scope / "score", size, Labels.of(folder)),
+        "ForTokenClassification": lambda: TokenClassification(classifier, size, Labels.of(folder)),
+        "ForQuestionAnswering": lambda: QuestionAnswering(scope / "qa_outputs", size),
     }
     head = by_class(folder, family, heads)
     if head is None:
-        return decoder
-    plain = TextInputs(
-        decoder.vocab_size,
-        decoder.max_length,
-        per_token=frozenset({"last_hidden_state", *head.per_token}),
-        pools_apart=not folder.sentence.include_prompt and isinstance(head, Embedder),
-    )
+        return CausalLM(folder, decoder)
+    words, per_token = decoder.vocab_size, frozenset({"last_hidden_state", *head.per_token})
+    inputs = TextInputs(words, decoder.max_length, per_token=per_token, pools_apart=head.pools_apart)
     if isinstance(head, LastTokenClassification):
-        padding = _padding(folder, family, plain.vocab_size)
-        plain = LastTokenInputs(plain.vocab_size, plain.max_length, per_token=plain.per_token, padding=padding)
-    return TextModel(decoder.model_type, Layers(decoder), head, decoder.names, plain)
+        padding = _padding(folder, family, words)
+        inputs = LastTokenInputs(words, decoder.max_length, per_token=per_token, padding=padding)
+    return EncoderModel(folder, scope.manifest, decoder, head, decoder.names, inputs)
 
 
 def _padding(folder: Checkpoint, family: str, words: int) -> int | None:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from ..nn import Param
 from .config import architectures
 from .sentence import Sentence
 
@@ -15,7 +16,8 @@ class Checkpoint:
     """A checkpoint: ``config.json``, the names of its tensors, and the pooling of sentences.
 
     ``file`` is the config's address for messages. ``tensors`` are the names in the weights files. ``generation`` is the
-    parsed ``generation_config.json``, None if the file is missing.
+    parsed ``generation_config.json``, None if the file is missing. ``base`` is the folder of the encoder, if it is
+    another one.
     """
 
     config: Mapping[str, Any]
@@ -23,6 +25,7 @@ class Checkpoint:
     tensors: frozenset[str] = frozenset()
     sentence: Sentence = field(default_factory=Sentence)
     generation: Mapping[str, Any] | None = None
+    base: Checkpoint | None = None
 
     @property
     def generation_defaults(self) -> Mapping[str, Any]:
@@ -38,10 +41,10 @@ class Checkpoint:
         """Return whether a tensor has the name ``parameter``, after any prefix."""
         return any(name == parameter or name.endswith(f".{parameter}") for name in self.tensors)
 
-    def output(self, weight: str, embeddings: str, *, tied: bool) -> str:
-        """Choose the vocabulary head's weight: ``embeddings`` if ``tied`` and not both are stored, else ``weight``.
+    def ties(self, weight: str, embeddings: Param, *, tied: bool) -> Param | None:
+        """Return ``embeddings`` if the vocabulary head uses this table, None if it has its own ``weight``.
 
         As in `transformers`, weights that a file stores under both names are not tied, whatever its config says. If
         they are equal, they share one storage in any case.
         """
-        return weight if not tied or (self.has(weight) and self.has(embeddings)) else embeddings
+        return embeddings if tied and not (self.has(weight) and self.has(embeddings.name)) else None

@@ -16,12 +16,10 @@ logger = logging.getLogger("tensorcommons")
 LISTED = 5  # names in a message; the others are counted
 
 
-def match(
-    files: Sequence[WeightsFile], shapes: Mapping[str, Shape], names: WeightMapping, *, warns: bool = True
-) -> list[Shard]:
+def match(files: Sequence[WeightsFile], shapes: Mapping[str, Shape], names: WeightMapping) -> list[Shard]:
     """Choose the tensors to read from each of a checkpoint's open files for the parameters of ``shapes``.
 
-    Tensors that are not parameters are not read; with ``warns`` one warning lists them.
+    Tensors that are not parameters are not read. One warning lists them, except those of the encoder's folder.
 
     Raises:
         InvalidWeights: a tensor is missing, stored twice, or has another shape or dtype than the config requires.
@@ -57,7 +55,7 @@ def match(
     if missing:
         more = f"; not used: {_listed(surplus)}" if surplus else ""
         raise InvalidWeights(file, f"tensors that the config requires are missing: {_listed(missing)}{more}")
-    if surplus and warns:
+    if surplus and not names.is_base:
         logger.warning("%s has tensors that the config does not use: %s", file, _listed(surplus))
     return shards
 

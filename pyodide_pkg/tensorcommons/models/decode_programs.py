@@ -19,6 +19,7 @@ from ..graph.node import argument
 from ..graph.parted import PartedProgram
 from ..graph.profile import run_of
 from ..graph.program import Program
+from ..nn import Weights
 from ..ops import argmax, concat, isnan, take_along_axis, where, zeros
 from ..shapes import Shape
 from ..sharing.storage import Storage
@@ -39,7 +40,7 @@ class DecodePrograms:
     ``last`` is the program that ran last, and the number of its calls into JavaScript.
     """
 
-    def __init__(self, name: str, decoder: Decoder, weights: Mapping[str, Tensor], device: Device) -> None:
+    def __init__(self, name: str, decoder: Decoder, weights: Weights, device: Device) -> None:
         self._name = name
         self.decoder = decoder
         self.device = device

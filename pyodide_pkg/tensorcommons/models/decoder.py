@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from typing import Any, Protocol, runtime_checkable
 
 from ..backends.base import Spec
+from ..nn import Weights
 from ..ops import (
     arange,
     equal,
@@ -115,10 +116,10 @@ class Decoder(Protocol):
     def cache(self, batch: int, capacity: int) -> dict[str, Spec]:
         """Return the specs of each layer's keys and values by name: (batch, heads, capacity, head_dim)."""
 
-    def begin(self, weights: Mapping[str, Tensor], inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def begin(self, weights: Weights, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Compute the tensors that all steps of a generation read: the output of an encoder, if there is one."""
 
     def step(
-        self, weights: Mapping[str, Tensor], inputs: Mapping[str, Tensor], fixed: Mapping[str, Tensor], past: KVState
+        self, weights: Weights, inputs: Mapping[str, Tensor], fixed: Mapping[str, Tensor], past: KVState
     ) -> Tensor:
         """Compute the logits (batch, vocabulary) after the last token of ``inputs["input_ids"]``."""

@@ -7,8 +7,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from .checkpoint import Checkpoint
-from .heads import Labels, by_class
-from .vision import ImageClassification, ImageFeatures, VisionConfig, VisionEncoder, VisionHead, VisionModel
+from .encoder_model import EncoderModel
+from .heads import Head, Labels, by_class
+from .vision import ImageClassification, ImageFeatures, VisionConfig, VisionEncoder, vision_model
 from .weight_mapping import WeightMapping
 
 CLASSES = {"dinov2": "Dinov2", "dinov2_with_registers": "Dinov2WithRegisters"}
@@ -36,15 +37,14 @@ def names_of(*prefixes: str) -> WeightMapping:
     )
 
 
-def build(folder: Checkpoint) -> VisionModel:
+def build(folder: Checkpoint) -> EncoderModel:
     """Build the model of ``config.json``."""
     kind = str(folder.config["model_type"])
     encoder = encoder_of(folder)
-    size = encoder.config.hidden_size
-    heads: dict[str, Callable[[], VisionHead]] = {
-        "Model": lambda: ImageFeatures(size, first_token=True),
+    heads: dict[str, Callable[[], Head]] = {
+        "Model": lambda: ImageFeatures(encoder.config, first_token=True),
         "ForImageClassification": lambda: ImageClassification(
-            size, Labels.of(folder), {"logits": "classifier"}, patches=True
+            encoder, Labels.of(folder), {"logits": "classifier"}, patches=True
         ),
     }
-    return VisionModel(kind, encoder, by_class(folder, CLASSES[kind], heads), names_of(f"{kind}."))
+    return vision_model(folder, encoder, by_class(folder, CLASSES[kind], heads), names_of(f"{kind}."))

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from .checkpoint import Checkpoint
 from .encoder import Encoder, EncoderConfig
-from .heads import WORDS, Classes, Words, text_head
-from .text_model import TextModel, text_inputs
+from .encoder_model import EncoderModel, text_model
+from .heads import WORDS, Classes, Words
 from .weight_mapping import WeightMapping
 
 SPELLED = {
@@ -34,10 +34,10 @@ NAMES = WeightMapping(
 )
 
 
-def build(folder: Checkpoint) -> TextModel:
+def build(folder: Checkpoint) -> EncoderModel:
     """Build the model of ``config.json``."""
     config = EncoderConfig.of(folder, SPELLED, aliases=ALIASES, defaults={"n_layers": 6}, fixed=FIXED)
-    words = Words("vocab_transform", "vocab_layer_norm", "vocab_projector", "vocab_projector.bias")
+    names = "vocab_transform", "vocab_layer_norm", "vocab_projector", "vocab_projector.bias"
+    words = Words(*names, config.hidden_act)
     classes = Classes("pre_classifier", "relu", "classifier")
-    head = text_head(folder, "DistilBert", config, words, classes, config.hidden_act)
-    return TextModel("distilbert", Encoder.plain(config), head, NAMES, text_inputs(config, head))
+    return text_model(folder, "DistilBert", Encoder(config), NAMES, words, classes)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from .checkpoint import Checkpoint
 from .config import check_fixed
 from .encoder import Encoder, EncoderConfig
-from .heads import WORDS, Classes, Words, text_head
-from .text_model import TextModel, text_inputs
+from .encoder_model import EncoderModel, text_model
+from .heads import WORDS, Classes, Words
 from .weight_mapping import WeightMapping
 
 NAMES = WeightMapping(
@@ -23,13 +23,12 @@ DEFAULTS = {
 }
 
 
-def build(folder: Checkpoint) -> TextModel:
+def build(folder: Checkpoint) -> EncoderModel:
     """Build the model of ``config.json``."""
     check_fixed(folder.config, folder.file, is_decoder=False, add_cross_attention=False)
     config = EncoderConfig.of(folder, defaults=DEFAULTS)
     dense, norm = "generator_predictions.dense", "generator_predictions.LayerNorm"
-    words = Words(dense, norm, "generator_lm_head", "generator_lm_head.bias")
+    words = Words(dense, norm, "generator_lm_head", "generator_lm_head.bias", "gelu")
     classes = Classes("classifier.dense", "gelu", "classifier.out_proj")
-    head = text_head(folder, "Electra", config, words, classes, "gelu")
-    encoder = Encoder.plain(config, projects=config.width != config.hidden_size)
-    return TextModel("electra", encoder, head, NAMES, text_inputs(config, head))
+    encoder = Encoder(config, projects=config.width != config.hidden_size)
+    return text_model(folder, "Electra", encoder, NAMES, words, classes)

@@ -5,13 +5,12 @@ Parameters have the names of BERT's checkpoints; those of other checkpoints are 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from ..errors import InvalidWeights
-from ..nn import attention, embedding, layer_norm, linear
+from ..nn import Attention, Embedding, FeedForward, LayerNorm, Linear, Scope, Weights, as_float32
 from ..ops import astype, multiply, permute_dims, reshape, subtract
-from ..shapes import Shape
 from ..tensor import Tensor
 from .checkpoint import Checkpoint
 from .config import ACTIVATIONS, activation, check_fixed, check_heads, read_config
@@ -75,81 +74,74 @@ class EncoderConfig:
         return self.embedding_size or self.hidden_size
 
 
-@dataclass(frozen=True)
+class EncoderLayer:
+    """Attention and a feed-forward part, each added to its input and normalized."""
+
+    def __init__(self, scope: Scope, c: EncoderConfig) -> None:
+        size, act = c.hidden_size, ACTIVATIONS[c.hidden_act]
+        self.attention = Attention(scope / "attention", size, c.num_attention_heads)
+        self.attention_norm = LayerNorm(scope / "attention.output.LayerNorm", size, c.layer_norm_eps)
+        first = Linear(scope / "intermediate.dense", size, c.intermediate_size)
+        self.feed_forward = FeedForward(first, act, Linear(scope / "output.dense", c.intermediate_size, size))
+        self.norm = LayerNorm(scope / "output.LayerNorm", size, c.layer_norm_eps)
+
+    def __call__(self, weights: Weights, x: Tensor, mask: Tensor) -> Tensor:
+        """Apply the layer to (batch, sequence, hidden)."""
+        x = self.attention_norm(weights, self.attention(weights, x, mask) + x)
+        return self.norm(weights, self.feed_forward(weights, x) + x)
+
+
 class Encoder:
     """An encoder from token ids to hidden states.
 
-    ``layers`` are the prefixes of the weights of each layer; layers with equal prefixes share weights. With
-    ``projects`` a linear layer maps the embeddings to the hidden size. ``buckets`` is the number of rows of a table of
-    attention biases by relative position, 0 for none; the input ``relative_buckets`` has the row of each pair of
-    tokens. The optional input ``position_ids`` has the position of each token.
+    ``layers`` are the prefixes of the weights of each layer, by default a different one each; layers with equal
+    prefixes share weights. With ``projects`` a linear layer maps the embeddings to the hidden size. ``buckets`` is the
+    number of rows of a table of attention biases by relative position, 0 for none; the input ``relative_buckets`` has
+    the row of each pair of tokens. The optional input ``position_ids`` has the position of each token.
     """
 
-    config: EncoderConfig
-    layers: tuple[str, ...]
-    projects: bool = False
-    buckets: int = 0
+    def __init__(
+        self, config: EncoderConfig, layers: Sequence[str] = (), *, projects: bool = False, buckets: int = 0
+    ) -> None:
+        self.config = c = config
+        scope = Scope({})
+        self.manifest = scope.manifest
+        tables = scope / "embeddings"
+        self.words = Embedding(tables / "word_embeddings", c.vocab_size, c.width)
+        shape = c.max_position_embeddings, c.width
+        self.positions = (tables / "position_embeddings").param("weight", shape, "positions")
+        self.norm = LayerNorm(tables / "LayerNorm", c.width, c.layer_norm_eps)
+        types = c.type_vocab_size
+        self.types = Embedding(tables / "token_type_embeddings", types, c.width) if types else None
+        self.project = Linear(scope / "embeddings_project", c.width, c.hidden_size) if projects else None
+        bias = scope / "encoder.relative_attention_bias"
+        self.bias = Embedding(bias, buckets, c.num_attention_heads) if buckets else None
+        names = layers or [f"encoder.layer.{i}" for i in range(c.num_hidden_layers)]
+        self.layers = [EncoderLayer(scope / name, c) for name in names]
 
-    @classmethod
-    def plain(cls, config: EncoderConfig, *, projects: bool = False, buckets: int = 0) -> Encoder:
-        """Create an encoder whose layers do not share weights."""
-        layers = tuple(f"encoder.layer.{i}" for i in range(config.num_hidden_layers))
-        return cls(config, layers, projects, buckets)
-
-    def parameters(self) -> dict[str, Shape]:
-        """Declare the parameters, with the names in a checkpoint of BERT's bare encoder."""
-        c = self.config
-        shapes: dict[str, Shape] = {
-            "embeddings.word_embeddings.weight": (c.vocab_size, c.width),
-            "embeddings.position_embeddings.weight": (c.max_position_embeddings, c.width),
-            **layer_norm.parameters("embeddings.LayerNorm", c.width),
-        }
-        if c.type_vocab_size:
-            shapes["embeddings.token_type_embeddings.weight"] = (c.type_vocab_size, c.width)
-        if self.projects:
-            shapes |= linear.parameters("embeddings_project", c.width, c.hidden_size)
-        if self.buckets:
-            shapes["encoder.relative_attention_bias.weight"] = (self.buckets, c.num_attention_heads)
-        for layer in self.layers:
-            shapes |= attention.parameters(f"{layer}.attention", c.hidden_size)
-            shapes |= layer_norm.parameters(f"{layer}.attention.output.LayerNorm", c.hidden_size)
-            shapes |= linear.parameters(f"{layer}.intermediate.dense", c.hidden_size, c.intermediate_size)
-            shapes |= linear.parameters(f"{layer}.output.dense", c.intermediate_size, c.hidden_size)
-            shapes |= layer_norm.parameters(f"{layer}.output.LayerNorm", c.hidden_size)
-        return shapes
-
-    def forward(self, weights: Mapping[str, Tensor], inputs: Mapping[str, Tensor]) -> Tensor:
+    def __call__(self, weights: Weights, inputs: Mapping[str, Tensor]) -> Tensor:
         """Encode ``input_ids`` and the other inputs, int32 (batch, sequence) -> (batch, sequence, hidden)."""
         x = self._embed(weights, inputs)
         batch, sequence, _ = x.shape
         mask = reshape(additive(inputs["attention_mask"]), (batch, 1, 1, sequence))
-        if self.buckets:
-            table = weights["encoder.relative_attention_bias.weight"]
-            bias = permute_dims(embedding.forward(table, inputs["relative_buckets"]), (2, 0, 1))
+        if self.bias:
+            bias = permute_dims(self.bias(weights, inputs["relative_buckets"]), (2, 0, 1))
             mask = mask + reshape(bias, (1, *bias.shape))  # (batch, heads, sequence, sequence)
         for layer in self.layers:
-            x = self._layer(weights, layer, x, mask)
+            x = layer(weights, x, mask)
         return x
 
-    def _embed(self, weights: Mapping[str, Tensor], inputs: Mapping[str, Tensor]) -> Tensor:
-        ids, positions = inputs["input_ids"], weights["embeddings.position_embeddings.weight"]
-        x = embedding.forward(weights["embeddings.word_embeddings.weight"], ids)
-        if self.config.type_vocab_size:
-            x = x + embedding.forward(weights["embeddings.token_type_embeddings.weight"], inputs["token_type_ids"])
+    def _embed(self, weights: Weights, inputs: Mapping[str, Tensor]) -> Tensor:
+        ids, positions = inputs["input_ids"], weights[self.positions]
+        x = self.words(weights, ids)
+        if self.types:
+            x = x + self.types(weights, inputs["token_type_ids"])
         if "position_ids" in inputs:
-            x = x + embedding.forward(positions, inputs["position_ids"])
+            x = x + positions.rows(inputs["position_ids"])
         else:
-            x = x + embedding.as_float32(positions[: ids.shape[1]])
-        x = layer_norm.forward(weights, "embeddings.LayerNorm", x, self.config.layer_norm_eps)
-        return linear.forward(weights, "embeddings_project", x) if self.projects else x
-
-    def _layer(self, weights: Mapping[str, Tensor], layer: str, x: Tensor, mask: Tensor) -> Tensor:
-        c = self.config
-        attended = attention.forward(weights, f"{layer}.attention", x, mask, c.num_attention_heads)
-        x = layer_norm.forward(weights, f"{layer}.attention.output.LayerNorm", attended + x, c.layer_norm_eps)
-        inner = ACTIVATIONS[c.hidden_act](linear.forward(weights, f"{layer}.intermediate.dense", x))
-        outer = linear.forward(weights, f"{layer}.output.dense", inner)
-        return layer_norm.forward(weights, f"{layer}.output.LayerNorm", outer + x, c.layer_norm_eps)
+            x = x + as_float32(positions.tensor[: ids.shape[1]])
+        x = self.norm(weights, x)
+        return self.project(weights, x) if self.project else x
 
 
 def additive(attention_mask: Tensor) -> Tensor:

@@ -5,20 +5,19 @@ A pre-norm decoder with learned positions. Its checkpoints store the weights of 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 
-from ..nn import embedding, heads, layer_norm
-from ..ops import matmul, minimum, scaled_dot_product_attention
-from ..shapes import Shape
+from ..nn import Embedding, FeedForward, LayerNorm, Linear, Scope, Weights, merge_heads, split_heads
+from ..ops import minimum, scaled_dot_product_attention
 from ..tensor import Tensor
 from .architecture import Architecture
 from .causal import CausalDecoder, with_head
 from .checkpoint import Checkpoint
 from .config import ACTIVATIONS, activation, check_fixed, check_heads, read_config
 from .decoder import KVState
-from .weight_mapping import WeightMapping
 
+Product = partial(Linear, is_transposed=True)
 ALIASES = {  # names that every configuration of `transformers` accepts
     "n_embd": "hidden_size",
     "n_positions": "max_position_embeddings",
@@ -54,72 +53,59 @@ class Gpt2Config:
         return replace(config, n_inner=config.n_inner or 4 * config.n_embd)
 
 
-def build(folder: Checkpoint) -> Architecture:
-    """Build GPT-2 with the head of ``config.json``."""
-    return with_head(folder, "GPT2", Gpt2(Gpt2Config.of(folder), folder), "LMHeadModel")
+class Gpt2Layer:
+    """Attention and a feed-forward part, each over normalized values and added to its input."""
+
+    def __init__(self, scope: Scope, c: Gpt2Config, i: int) -> None:
+        size, attn, mlp = c.n_embd, scope / "attn", scope / "mlp"
+        self.name, self.heads = f"h.{i}", c.n_head
+        self.scale = (size // c.n_head) ** -0.5 if c.scale_attn_weights else 1.0
+        if c.scale_attn_by_inverse_layer_idx:
+            self.scale /= i + 1
+        self.attention_norm = LayerNorm(scope / "ln_1", size, c.layer_norm_epsilon)
+        self.joined = Product(attn / "c_attn", size, 3 * size)
+        self.output = Product(attn / "c_proj", size, size)
+        self.norm = LayerNorm(scope / "ln_2", size, c.layer_norm_epsilon)
+        first, act = Product(mlp / "c_fc", size, c.n_inner), ACTIVATIONS[c.activation_function]
+        self.feed_forward = FeedForward(first, act, Product(mlp / "c_proj", c.n_inner, size))
+
+    def __call__(self, weights: Weights, x: Tensor, past: KVState) -> Tensor:
+        """Apply the layer to (batch, sequence, hidden)."""
+        x = x + self._attention(weights, self.attention_norm(weights, x), past)
+        return x + self.feed_forward(weights, self.norm(weights, x))
+
+    def _attention(self, weights: Weights, x: Tensor, past: KVState) -> Tensor:
+        size, joined = x.shape[2], self.joined(weights, x)  # (batch, sequence, 3 * hidden)
+        parts = (joined[:, :, part * size : (part + 1) * size] for part in range(3))
+        query, key, value = (split_heads(part, self.heads) for part in parts)
+        keys, values = past.extend(self.name, key, value)
+        attended = scaled_dot_product_attention(query, keys, values, past.mask, scale=self.scale)
+        return self.output(weights, merge_heads(attended))
 
 
 class Gpt2(CausalDecoder):
-    """The decoder with its vocabulary head."""
+    """The layers of GPT-2."""
 
-    model_type = "gpt2"
+    prefixes = ("transformer.",)
 
-    def __init__(self, config: Gpt2Config, folder: Checkpoint) -> None:
-        super().__init__(config.vocab_size, config.n_positions, config.n_embd, folder.generation_defaults)
-        self.config = config
-        self.layers = tuple(f"h.{i}" for i in range(config.n_layer))
-        self.keys = config.n_head, config.n_embd // config.n_head
-        self.head = folder.output("lm_head.weight", "wte.weight", tied=config.tie_word_embeddings)
-        tied = {"lm_head.weight": "wte.weight"} if config.tie_word_embeddings else {}
-        self.names = WeightMapping(prefixes=("transformer.",), tied=tied)
+    def __init__(self, config: Gpt2Config) -> None:
+        c = config
+        super().__init__(c, "wte", (c.vocab_size, c.n_embd), c.n_positions)
+        self.keys = c.n_head, c.n_embd // c.n_head
+        self.cached = tuple(f"h.{i}" for i in range(c.n_layer))
+        self.positions = Embedding(self.scope / "wpe", c.n_positions, c.n_embd)
+        self.layers = [Gpt2Layer(self.scope / name, c, i) for i, name in enumerate(self.cached)]
+        self.norm = LayerNorm(self.scope / "ln_f", c.n_embd, c.layer_norm_epsilon)
 
-    def body(self) -> dict[str, Shape]:
-        """Declare the parameters, with the names in a checkpoint without the prefix ``transformer.``."""
-        c = self.config
-        shapes: dict[str, Shape] = {"wte.weight": (c.vocab_size, c.n_embd), "wpe.weight": (c.n_positions, c.n_embd)}
-        for i in range(c.n_layer):
-            layer = f"h.{i}"
-            shapes |= layer_norm.parameters(f"{layer}.ln_1", c.n_embd) | layer_norm.parameters(
-                f"{layer}.ln_2", c.n_embd
-            )
-            shapes |= _product_parameters(f"{layer}.attn.c_attn", c.n_embd, 3 * c.n_embd)
-            shapes |= _product_parameters(f"{layer}.attn.c_proj", c.n_embd, c.n_embd)
-            shapes |= _product_parameters(f"{layer}.mlp.c_fc", c.n_embd, c.n_inner)
-            shapes |= _product_parameters(f"{layer}.mlp.c_proj", c.n_inner, c.n_embd)
-        return shapes | layer_norm.parameters("ln_f", c.n_embd)
-
-    def hidden(self, weights: Mapping[str, Tensor], ids: Tensor, past: KVState) -> Tensor:
-        """Compute the hidden states after the last layer and its norm, (batch, sequence, hidden)."""
-        c = self.config
-        positions = minimum(past.positions, c.n_positions - 1)  # padding may exceed the last position
-        x = embedding.forward(weights["wte.weight"], ids) + embedding.forward(weights["wpe.weight"], positions)
-        for i in range(c.n_layer):
-            layer = f"h.{i}"
-            normed = layer_norm.forward(weights, f"{layer}.ln_1", x, c.layer_norm_epsilon)
-            x = x + self._attention(weights, i, normed, past)
-            normed = layer_norm.forward(weights, f"{layer}.ln_2", x, c.layer_norm_epsilon)
-            inner = ACTIVATIONS[c.activation_function](_product(weights, f"{layer}.mlp.c_fc", normed))
-            x = x + _product(weights, f"{layer}.mlp.c_proj", inner)
-        return layer_norm.forward(weights, "ln_f", x, c.layer_norm_epsilon)
-
-    def _attention(self, weights: Mapping[str, Tensor], i: int, x: Tensor, past: KVState) -> Tensor:
-        c = self.config
-        joined = _product(weights, f"h.{i}.attn.c_attn", x)  # (batch, sequence, 3 * hidden)
-        query, key, value = (
-            heads.split(joined[:, :, part * c.n_embd : (part + 1) * c.n_embd], c.n_head) for part in range(3)
-        )
-        scale = (c.n_embd // c.n_head) ** -0.5 if c.scale_attn_weights else 1.0
-        if c.scale_attn_by_inverse_layer_idx:
-            scale /= i + 1
-        keys, values = past.extend(f"h.{i}", key, value)
-        attended = scaled_dot_product_attention(query, keys, values, past.mask, scale=scale)
-        return _product(weights, f"h.{i}.attn.c_proj", heads.merge(attended))
+    def hidden(self, weights: Weights, ids: Tensor, past: KVState) -> Tensor:
+        """See :class:`CausalDecoder`."""
+        positions = minimum(past.positions, self.max_length - 1)  # padding may exceed the last position
+        x = self.words(weights, ids) + self.positions(weights, positions)
+        for layer in self.layers:
+            x = layer(weights, x, past)
+        return self.norm(weights, x)
 
 
-def _product_parameters(prefix: str, inputs: int, outputs: int) -> dict[str, Shape]:
-    return {f"{prefix}.weight": (inputs, outputs), f"{prefix}.bias": (outputs,)}
-
-
-def _product(weights: Mapping[str, Tensor], prefix: str, x: Tensor) -> Tensor:
-    """Compute ``x @ weight + bias``."""
-    return matmul(x, weights[f"{prefix}.weight"]) + weights[f"{prefix}.bias"]
+def build(folder: Checkpoint) -> Architecture:
+    """Build GPT-2 with the head of ``config.json``."""
+    return with_head(folder, "GPT2", Gpt2(Gpt2Config.of(folder)), "LMHeadModel")

@@ -15,7 +15,6 @@ from typing import Any
 from ..backends.base import Spec
 from ..backends.device import Device
 from ..bridge.runtime import IN_BROWSER
-from ..dtypes import as_dtype, float32
 from ..errors import (
     DeviceMemoryError,
     DeviceUnavailable,
@@ -37,18 +36,16 @@ from ..hub.weights import WeightsFile
 from ..sharing.manager import TensorSharingManager
 from ..sharing.storage import Storage
 from ..tensor import Tensor
-from .architecture import Architecture, check_task, forward_nodes
+from .architecture import Architecture, check_task, forward_nodes, weights_of
 from .checkpoint import Checkpoint
 from .checkpoint_match import match
 from .config import architectures
-from .mlp_head import MlpHead, MlpHeadConfig
 from .model import Model
 from .prefetch import beside
 from .preprocessing import ImageProcessor
-from .registry import FAMILIES, GENERATIVE, TEXT_FAMILIES
+from .registry import FAMILIES
 from .sentence import Sentence, SentenceUse, read_sentence
 from .weight_loader import Progress, Reporter, Shard, WeightLoader
-from .weight_mapping import WeightMapping
 
 logger = logging.getLogger("tensorcommons")
 WEIGHTS_FILE = "model.safetensors"
@@ -196,7 +193,9 @@ async def _loaded(
         processor = await _processor(files, architecture.model_type) if "pixel_values" in names else None
         if task is not None:
             check_task(task, architecture.tasks, name)
-        model = Model(name, architecture, weights, target, manager, reader, decision.why, processor)
+        model = Model(
+            name, architecture, weights_of(architecture, weights), target, manager, reader, decision.why, processor
+        )
         model.why_no_tokenizer, model.use = why_none, use
     except BaseException:
         manager.abandon_model(name)
@@ -228,7 +227,8 @@ def _warn_of_untied(name: str, architecture: Architecture, weights: Mapping[str,
     """Warn of weights that the config ties but the file stores with different values, as `transformers` does."""
     if not getattr(architecture.config, "tie_word_embeddings", False):
         return
-    for other, parameter in architecture.names.tied.items():
+    tied = [pair for names in architecture.names for pair in names.tied.items()]
+    for other, parameter in tied:
         pair = [weights[each].node.storage for each in (other, parameter) if each in weights]
         if len(pair) == 2 and pair[0] is not pair[1]:
             logger.warning(
@@ -241,11 +241,8 @@ def _warn_of_untied(name: str, architecture: Architecture, weights: Mapping[str,
 
 
 def _specs(architecture: Architecture, dtype: str) -> dict[str, Spec]:
-    """Choose the spec of each parameter on the device. Vectors (biases, norms) stay float32: small, and sensitive."""
-    return {
-        name: Spec(shape, as_dtype(dtype) if len(shape) > 1 else float32)
-        for name, shape in architecture.parameters().items()
-    }
+    """Return the spec of each parameter on the device."""
+    return {name: param.spec(dtype) for name, param in architecture.manifest.items()}
 
 
 async def _open(
@@ -261,40 +258,28 @@ async def _open(
     except FileMissingError:
         await _name_another_kind(source)
         raise
-    file = f"{source.name}/config.json"
-    if config.get("model_type") == "mlp-head":
-        head_config = MlpHeadConfig.from_dict(config, file)
-        base_source = source.sibling(head_config.base)
-        base_config = await read_json(base_source, "config.json")
-        text_family = TEXT_FAMILIES.get(str(base_config.get("model_type")))
-        if text_family is None:
-            kinds = [f"mlp-head on {kind}" for kind in TEXT_FAMILIES]
-            raise UnsupportedModel(f"mlp-head on {base_config.get('model_type')}", kinds)
-        base = text_family(Checkpoint(base_config, f"{base_source.name}/config.json"))
-        head = MlpHead(head_config, base, file)
-        weights = await _weights(base_source, stack, report)
-        encoder = match(weights, base.encoder.parameters(), base.names, warns=False)
-        shards = encoder + match(await _weights(source, stack, report), head.layers(), head.names)
-        return head, shards, base_source, SentenceUse()
-    if not isinstance(config.get("model_type"), str):
+    file, kind = f"{source.name}/config.json", config.get("model_type")
+    if not isinstance(kind, str):
         raise InvalidWeights(file, "model_type, the name of the architecture, is missing: use the model's config.json")
-    family = FAMILIES.get(config["model_type"])
+    family = FAMILIES.get(kind)
     if family is None:
-        raise UnsupportedModel(str(config.get("model_type")), (*FAMILIES, "mlp-head"))
+        raise UnsupportedModel(kind, FAMILIES)
+    base, sources = None, [source]
+    if family.base is not None:
+        sources.insert(0, source.sibling(family.base(config, file)))
+        base = Checkpoint(await read_json(sources[0], "config.json"), f"{sources[0].name}/config.json")
     async with beside(_sentence(source, config)) as reading:
-        weights = await _weights(source, stack, report)
+        weights = [await _weights(each, stack, report) for each in sources]
     sentence, use = reading.result()
-    names = frozenset(entry.name for each in weights for entry in each.header.entries)
-    options = await read_optional_json(source, "generation_config.json") if config["model_type"] in GENERATIVE else None
-    architecture = family(Checkpoint(config, file, names, sentence, options))
-    own = sentence.parameters()
-    shapes = {name: shape for name, shape in architecture.parameters().items() if name not in own}
-    shards = match(weights, shapes, architecture.names)
-    if own.keys() <= architecture.parameters().keys():
-        for dense in sentence.dense:
-            files = await _weights(source, stack, report, dense.path)
-            shards += [shard.renamed(dense.named) for shard in match(files, dense.parameters(), WeightMapping())]
-    return architecture, shards, source, use
+    names = frozenset(entry.name for each in weights[-1] for entry in each.header.entries)
+    options = await read_optional_json(source, "generation_config.json") if family.generates else None
+    architecture = family.build(Checkpoint(config, file, names, sentence, options, base))
+    shards: list[Shard] = []
+    for number, mapping in enumerate(architecture.names):
+        opened = await _weights(source, stack, report, mapping.folder) if mapping.folder else weights[number]
+        stored = {name: param.shape for name, param in architecture.manifest.items() if param.checkpoint == number}
+        shards += match(opened, stored, mapping)
+    return architecture, shards, sources[0], use
 
 
 async def _sentence(source: Source, config: Mapping[str, Any]) -> tuple[Sentence, SentenceUse]:

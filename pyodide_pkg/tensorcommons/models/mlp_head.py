@@ -6,19 +6,20 @@ The features of two sentences are those of InferSent (Conneau et al., 2017, http
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
 
-from ..errors import InvalidWeights, ShapeMismatch, quoted
-from ..nn import linear
-from ..nn.pooling import Pooling
+from ..errors import InvalidWeights, ShapeMismatch, UnsupportedModel, quoted
+from ..nn import Linear, Scope, Weights
 from ..ops import abs, concat, multiply, relu, subtract
-from ..shapes import Shape
 from ..tensor import Tensor
+from .checkpoint import Checkpoint
+from .encoder_model import EncoderModel
 from .heads import Labels
-from .text_model import TextModel
+from .sentence import Sentence, SentenceLayers
+from .text import TextInputs
 from .weight_mapping import WeightMapping
 
 
@@ -27,7 +28,7 @@ class MlpHeadConfig:
     """The head's ``config.json``. ``layer_sizes`` go from the features to the labels; ``base`` is the encoder."""
 
     base: str
-    pooling: Pooling
+    sentence: Sentence
     pair: bool
     layer_sizes: tuple[int, ...]
     output_activation: str
@@ -53,46 +54,43 @@ class MlpHeadConfig:
         if not isinstance(table, dict) or set(table) != {str(i) for i in range(sizes[-1])}:
             raise InvalidWeights(file, f"id2label must name the {sizes[-1]} labels, not {quoted(table)}")
         labels = tuple(str(table[str(i)]) for i in range(sizes[-1]))
-        pooling = Pooling(mode, bool(config.get("normalize", False)))
-        return cls(base, pooling, bool(config.get("pair", False)), tuple(sizes), act, labels)
+        sentence = Sentence((mode,), (None,) if config.get("normalize") else ())
+        return cls(base, sentence, bool(config.get("pair", False)), tuple(sizes), act, labels)
 
 
 class MlpHead:
-    """An MLP on the pooled output of ``base``. A head of pairs pairs the first half of the batch with the second."""
+    """An MLP on the pooled output of the encoder ``base``, whose weights are in another folder (the checkpoint 0).
+
+    A head of pairs pairs the first half of the batch with the second.
+    """
 
     outputs: tuple[str, ...] = ("logits",)
     defaults: tuple[str, ...] = ("logits",)
-    names = WeightMapping()
 
-    def __init__(self, config: MlpHeadConfig, base: TextModel, file: str) -> None:
+    def __init__(self, config: MlpHeadConfig, base: EncoderModel, file: str) -> None:
         self.config = config
         self.model_type = base.model_type
-        self.tasks: tuple[str, ...] = (
-            ("text-classification", "zero-shot/nli") if config.pair else ("text-classification",)
-        )
-        self.base = base
+        pairs: tuple[str, ...] = ("zero-shot/nli",) if config.pair else ()
+        self.tasks = ("text-classification", *pairs)
+        self.encoder = base.encoder
+        self.pool = SentenceLayers(Scope({}), config.sentence, base.config.hidden_size, file)
         self.labels = Labels(config.labels, config.output_activation)
+        self.names = (replace(base.names[0], is_base=True), WeightMapping())
+        assert isinstance(base.inputs, TextInputs)
         self.inputs = replace(base.inputs, per_token=frozenset())  # logits have no sequence axis
         features = base.config.hidden_size * (4 if config.pair else 1)
         if config.layer_sizes[0] != features:
             raise InvalidWeights(
                 file, f"layer_sizes must begin with the {features} features of the base, not {config.layer_sizes[0]}"
             )
+        scope = Scope(dict(base.encoder.manifest), "layers.", checkpoint=1)
+        self.manifest = scope.manifest
+        self.layers = [Linear(scope / i, *sizes) for i, sizes in enumerate(pairwise(config.layer_sizes))]
 
-    def parameters(self) -> dict[str, Shape]:
-        """Return the parameters of the encoder and of the head."""
-        return self.base.encoder.parameters() | self.layers()
-
-    def layers(self) -> dict[str, Shape]:
-        """Return the head's own parameters ``layers.<i>``, those in its file."""
-        pairs = enumerate(pairwise(self.config.layer_sizes))
-        layers = [linear.parameters(f"layers.{i}", inputs, outputs) for i, (inputs, outputs) in pairs]
-        return {name: shape for layer in layers for name, shape in layer.items()}
-
-    def forward(self, weights: Mapping[str, Tensor], inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def forward(self, weights: Weights, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Compute logits (batch, labels), or (batch / 2, labels) for pairs, from the encoder's inputs."""
-        hidden = self.base.encoder.forward(weights, inputs)
-        x = self.config.pooling(hidden, inputs["attention_mask"])  # (batch, hidden)
+        hidden = self.encoder(weights, inputs)
+        x = self.pool(weights, hidden, inputs["attention_mask"])  # (batch, hidden)
         if self.config.pair:
             if x.shape[0] % 2:
                 raise ShapeMismatch(
@@ -101,8 +99,25 @@ class MlpHead:
             half = x.shape[0] // 2
             u, v = x[:half], x[half:]
             x = concat([u, v, abs(subtract(u, v)), multiply(u, v)], axis=1)
-        last = len(self.config.layer_sizes) - 2
-        for i in range(last + 1):
-            x = linear.forward(weights, f"layers.{i}", x)
-            x = relu(x) if i < last else x
-        return {"logits": x}
+        *hidden_layers, last = self.layers
+        for layer in hidden_layers:
+            x = relu(layer(weights, x))
+        return {"logits": last(weights, x)}
+
+
+def base_of(config: Mapping[str, Any], file: str) -> str:
+    """Return the address of the encoder's folder. Raises InvalidWeights for a missing or wrong field."""
+    return MlpHeadConfig.from_dict(config, file).base
+
+
+def build(folder: Checkpoint, families: Mapping[str, Callable[[Checkpoint], EncoderModel]]) -> MlpHead:
+    """Build the head on the encoder of ``folder.base``, which is one of ``families``.
+
+    Raises:
+        UnsupportedModel: there is no such family.
+    """
+    assert folder.base is not None
+    kind = folder.base.config.get("model_type")
+    if str(kind) not in families:
+        raise UnsupportedModel(f"mlp-head on {kind}", [f"mlp-head on {each}" for each in families])
+    return MlpHead(MlpHeadConfig.from_dict(folder.config, folder.file), families[str(kind)](folder.base), folder.file)

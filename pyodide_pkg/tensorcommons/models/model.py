@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import AsyncIterator, Callable, Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -21,6 +21,7 @@ from ..graph.needs import Need, bytes_to_run, least_need
 from ..graph.node import Node
 from ..graph.traces import Trace, Traces
 from ..hub.tokenizer import Tokenizer
+from ..nn import Weights
 from ..shapes import Shape
 from ..sharing.manager import TensorSharingManager
 from ..sharing.storage import Storage
@@ -63,7 +64,7 @@ class Model:
         self,
         name: str,
         architecture: Architecture,
-        weights: Mapping[str, Tensor],
+        weights: Weights,
         device: Device,
         manager: TensorSharingManager,
         tokenizer: Tokenizer | None,
@@ -109,7 +110,7 @@ class Model:
     @property
     def specs(self) -> dict[str, Spec]:
         """Shape and dtype of each weight on the device, by name; empty after :meth:`unload`."""
-        return {name: tensor.node.spec for name, tensor in self._weights.items()}
+        return {param.name: weight.data.spec for param, weight in self._weights.items()}
 
     def explain(self) -> str:
         """Return one sentence that names the device of the model, the reason for it, and the other devices."""
@@ -161,10 +162,10 @@ class Model:
     def moved(self, decision: Decision, weights: Mapping[Storage, Tensor]) -> None:
         """See ``sharing.contract.Movable``."""
         self.device, self.why = decision.device, decision.why
-        for name, tensor in self._weights.items():
-            storage = tensor.node.storage
+        for param, weight in self._weights.items():
+            storage = weight.data.node.storage
             if storage is not None and storage in weights:
-                self._weights[name] = weights[storage]
+                self._weights[param] = replace(weight, data=weights[storage])
         self.traces = self._new_traces()
         self._steps = None
 
@@ -280,7 +281,7 @@ class Model:
     @property
     def weight_bytes(self) -> int:
         """Bytes of the weights, on the device or evicted."""
-        storages = {tensor.node.storage for tensor in self._weights.values()}
+        storages = {weight.data.node.storage for weight in self._weights.values()}
         return sum(storage.nbytes for storage in storages if storage is not None)
 
     def least_need(self, inputs: Mapping[str, Any], outputs: Sequence[str] | None = None) -> Need:

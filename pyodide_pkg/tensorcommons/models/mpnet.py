@@ -12,9 +12,9 @@ from .architecture import Prepared
 from .checkpoint import Checkpoint
 from .config import read_config
 from .encoder import Encoder, EncoderConfig
-from .heads import WORDS, Classes, Words, text_head
+from .encoder_model import EncoderModel, text_model
+from .heads import WORDS, Classes, Words
 from .text import TextInputs
-from .text_model import TextModel, text_inputs
 from .weight_mapping import WeightMapping
 
 PADDING = 1  # whatever the config says, as in `transformers`
@@ -51,16 +51,16 @@ class Buckets:
     relative_attention_num_buckets: int = BUCKETS
 
 
-def build(folder: Checkpoint) -> TextModel:
+def build(folder: Checkpoint) -> EncoderModel:
     """Build the model of ``config.json``, with the pooler if the checkpoint has one."""
     fixed = {"type_vocab_size": 0, "embedding_size": 0}
     config = EncoderConfig.of(folder, defaults={"vocab_size": 30527, "pad_token_id": 1}, fixed=fixed)
     rows = read_config(Buckets, folder.config, folder.file).relative_attention_num_buckets
     if rows < BUCKETS:
         raise InvalidWeights(folder.file, f"relative_attention_num_buckets {rows} must be at least {BUCKETS}")
-    words = Words("lm_head.dense", "lm_head.layer_norm", "lm_head.decoder", "lm_head.bias")
+    words = Words("lm_head.dense", "lm_head.layer_norm", "lm_head.decoder", "lm_head.bias", "gelu")
     classes = Classes("classifier.dense", "tanh", "classifier.out_proj")
-    head = text_head(folder, "MPNet", config, words, classes, "gelu", pooler="pooler.dense")
-    plain = text_inputs(config, head, counts_from=PADDING)
-    inputs = MPNetInputs(plain.vocab_size, plain.max_length, 0, plain.per_token, PADDING, plain.pools_apart)
-    return TextModel("mpnet", Encoder.plain(config, buckets=rows), head, NAMES, inputs)
+    encoder, pooler = Encoder(config, buckets=rows), "pooler.dense"
+    return text_model(
+        folder, "MPNet", encoder, NAMES, words, classes, pooler=pooler, counts_from=PADDING, inputs=MPNetInputs
+    )

@@ -1,15 +1,31 @@
-"""Registry: the function that builds the architecture of each ``model_type``."""
+"""Registry: how to build the architecture of each ``model_type``, and which files it has beside the weights."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
 
-from . import albert, bert, dinov2, distilbert, electra, gpt2, llama, mpnet, roberta, saliency, t5, vit
+from . import albert, bert, dinov2, distilbert, electra, gpt2, llama, mlp_head, mpnet, roberta, saliency, t5, vit
 from .architecture import Architecture
 from .checkpoint import Checkpoint
-from .text_model import TextModel
+from .encoder_model import EncoderModel
 
-TEXT_FAMILIES: dict[str, Callable[[Checkpoint], TextModel]] = {
+
+@dataclass(frozen=True)
+class Family:
+    """An entry: ``build`` makes the architecture of a checkpoint.
+
+    If it ``generates``, the folder may have a ``generation_config.json``. If another folder has its encoder, ``base``
+    returns the address of that from the config and its address.
+    """
+
+    build: Callable[[Checkpoint], Architecture]
+    generates: bool = False
+    base: Callable[[Mapping[str, Any], str], str] | None = None
+
+
+ENCODERS: dict[str, Callable[[Checkpoint], EncoderModel]] = {
     "albert": albert.build,
     "bert": bert.build,
     "distilbert": distilbert.build,
@@ -18,16 +34,16 @@ TEXT_FAMILIES: dict[str, Callable[[Checkpoint], TextModel]] = {
     "roberta": roberta.build,
     "xlm-roberta": roberta.build,
 }
-FAMILIES: dict[str, Callable[[Checkpoint], Architecture]] = {
-    **TEXT_FAMILIES,
-    "deit": vit.build,
-    "dinov2": dinov2.build,
-    "dinov2-saliency": saliency.build,
-    "dinov2_with_registers": dinov2.build,
-    "gpt2": gpt2.build,
-    "llama": llama.build,
-    "qwen2": llama.build,
-    "t5": t5.build,
-    "vit": vit.build,
+FAMILIES: dict[str, Family] = {
+    **{name: Family(build) for name, build in ENCODERS.items()},
+    "deit": Family(vit.build),
+    "dinov2": Family(dinov2.build),
+    "dinov2-saliency": Family(saliency.build),
+    "dinov2_with_registers": Family(dinov2.build),
+    "gpt2": Family(gpt2.build, generates=True),
+    "llama": Family(llama.build, generates=True),
+    "qwen2": Family(llama.build, generates=True),
+    "t5": Family(t5.build, generates=True),
+    "vit": Family(vit.build),
+    "mlp-head": Family(lambda folder: mlp_head.build(folder, ENCODERS), base=mlp_head.base_of),
 }
-GENERATIVE = ("gpt2", "llama", "qwen2", "t5")  # may have a generation_config.json

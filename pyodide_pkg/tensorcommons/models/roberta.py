@@ -8,8 +8,8 @@ from ..errors import InvalidWeights
 from .checkpoint import Checkpoint
 from .config import check_fixed
 from .encoder import Encoder, EncoderConfig
-from .heads import WORDS, Classes, Words, text_head
-from .text_model import TextModel, text_inputs
+from .encoder_model import EncoderModel, text_model
+from .heads import WORDS, Classes, Words
 from .weight_mapping import WeightMapping
 
 NAMES = WeightMapping(
@@ -21,7 +21,7 @@ CLASSES = {"roberta": "Roberta", "xlm-roberta": "XLMRoberta"}
 VOCABULARIES = {"roberta": 50265, "xlm-roberta": 30522}  # the defaults of `transformers`
 
 
-def build(folder: Checkpoint) -> TextModel:
+def build(folder: Checkpoint) -> EncoderModel:
     """Build the model of ``config.json``, with the pooler if the checkpoint has one."""
     check_fixed(folder.config, folder.file, is_decoder=False, add_cross_attention=False)
     kind = str(folder.config["model_type"])
@@ -33,8 +33,9 @@ def build(folder: Checkpoint) -> TextModel:
             f"max_position_embeddings {config.max_position_embeddings} must be more than pad_token_id "
             f"{config.pad_token_id} + 1, from which positions count",
         )
-    words = Words("lm_head.dense", "lm_head.layer_norm", "lm_head.decoder", "lm_head.bias")
+    words = Words("lm_head.dense", "lm_head.layer_norm", "lm_head.decoder", "lm_head.bias", "gelu")
     classes = Classes("classifier.dense", "tanh", "classifier.out_proj")
-    head = text_head(folder, CLASSES[kind], config, words, classes, "gelu", pooler="pooler.dense")
-    inputs = text_inputs(config, head, counts_from=config.pad_token_id)
-    return TextModel(kind, Encoder.plain(config), head, NAMES, inputs)
+    encoder, counts_from = Encoder(config), config.pad_token_id
+    return text_model(
+        folder, CLASSES[kind], encoder, NAMES, words, classes, pooler="pooler.dense", counts_from=counts_from
+    )

@@ -7,16 +7,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ..errors import InvalidWeights, quoted, shown
 from ..hub.config import read_json, read_optional_json, read_optional_list
 from ..hub.source import Source
-from ..nn import linear, pooling
+from ..nn import Linear, Scope, Weights, pooling
 from ..ops import concat, leaky_relu
-from ..ops import linear as linear_op
-from ..shapes import Shape
 from ..tensor import Tensor
 from .config import ACTIVATIONS, read_config
 
@@ -63,27 +61,15 @@ class Dense:
     in_features: int
     out_features: int
     bias: bool = True
-    activation: str = "Tanh"
     use_residual: bool = False
+    activation_function: str = "torch.nn.modules.activation.Tanh"
+    module_input_name: str = "sentence_embedding"
+    module_output_name: str = "sentence_embedding"
 
-    def parameters(self) -> dict[str, Shape]:
-        """Declare the parameters, with the names in the module's file."""
-        shapes = linear.parameters("linear", self.in_features, self.out_features, bias=self.bias)
-        if self.use_residual and self.in_features != self.out_features:
-            shapes["residual.weight"] = (self.out_features, self.in_features)
-        return shapes
-
-    def named(self, name: str) -> str:
-        """Return the model's name for the parameter ``name`` of the module's file."""
-        return f"{self.path}.{name}"
-
-    def forward(self, weights: Mapping[str, Tensor], x: Tensor) -> Tensor:
-        """Apply the layer: (batch, in_features) -> (batch, out_features)."""
-        result = TORCH[self.activation](linear.forward(weights, self.named("linear"), x))
-        if self.use_residual:
-            projects = self.in_features != self.out_features
-            result = result + (linear_op(x, weights[self.named("residual.weight")]) if projects else x)
-        return result
+    @property
+    def activation(self) -> str:
+        """The last part of the activation's name, a key of ``TORCH`` if it is supported."""
+        return self.activation_function.rpartition(".")[2]
 
 
 @dataclass(frozen=True)
@@ -99,25 +85,52 @@ class Sentence:
     include_prompt: bool = True
 
     @property
-    def dense(self) -> list[Dense]:
-        """The steps with weights."""
-        return [step for step in self.steps if step is not None]
+    def folders(self) -> tuple[str, ...]:
+        """The folders of the modules with weights."""
+        return tuple(dict.fromkeys(step.path for step in self.steps if step is not None))
 
-    def parameters(self) -> dict[str, Shape]:
-        """Return the names and shapes of the weights of all steps."""
-        return {step.named(name): shape for step in self.dense for name, shape in step.parameters().items()}
 
-    def check(self, size: int, file: str) -> None:
-        """Raise InvalidWeights unless the sizes of the Dense modules follow from ``size`` features of a token."""
-        size *= len(self.modes)
-        for step in self.dense:
+class DenseLayer:
+    """The layer of a :class:`Dense`: (batch, in_features) -> (batch, out_features)."""
+
+    def __init__(self, scope: Scope, dense: Dense) -> None:
+        inputs, outputs = dense.in_features, dense.out_features
+        projects = dense.use_residual and inputs != outputs
+        self.linear = Linear(scope / "linear", inputs, outputs, bias=dense.bias)
+        self.activation = TORCH[dense.activation]
+        self.use_residual = dense.use_residual
+        self.residual = Linear(scope / "residual", inputs, outputs, bias=False) if projects else None
+
+    def __call__(self, weights: Weights, x: Tensor) -> Tensor:
+        """Apply the layer."""
+        result = self.activation(self.linear(weights, x))
+        if self.use_residual:
+            result = result + (self.residual(weights, x) if self.residual else x)
+        return result
+
+
+class SentenceLayers:
+    """The layers of a :class:`Sentence` on hidden states of ``size``. ``file`` is named in errors.
+
+    The parameters of a module have its folder as their prefix. Raises InvalidWeights if the sizes of the modules do not
+    follow from each other.
+    """
+
+    def __init__(self, scope: Scope, sentence: Sentence, size: int, file: str) -> None:
+        self.modes = sentence.modes
+        self.steps: list[DenseLayer | None] = []
+        size *= len(sentence.modes)
+        for step in sentence.steps:
+            if step is None:
+                self.steps.append(None)
+                continue
             if step.in_features != size:
                 raise InvalidWeights(file, f"in_features of {shown(step.path)} must be {size}, not {step.in_features}")
             size = step.out_features
+            own = (scope / step.path)._replace(checkpoint=1 + sentence.folders.index(step.path))
+            self.steps.append(DenseLayer(own, step))
 
-    def forward(
-        self, weights: Mapping[str, Tensor], hidden: Tensor, mask: Tensor, pooled_mask: Tensor | None = None
-    ) -> Tensor:
+    def __call__(self, weights: Weights, hidden: Tensor, mask: Tensor, pooled_mask: Tensor | None = None) -> Tensor:
         """Pool (batch, sequence, hidden) -> (batch, features). ``pooled_mask`` has the tokens to pool, if not all."""
         pooled = [
             pooling.weighted_mean(hidden, pooled_mask, mask)
@@ -127,7 +140,7 @@ class Sentence:
         ]
         x = pooled[0] if len(pooled) == 1 else concat(pooled, axis=1)
         for step in self.steps:
-            x = pooling.normalize(x) if step is None else step.forward(weights, x)
+            x = pooling.normalize(x) if step is None else step(weights, x)
         return x
 
 
@@ -141,17 +154,6 @@ class SentenceUse:
     similarity: str = "cosine"
     do_lower_case: bool = False
     include_prompt: bool = True
-
-
-@dataclass(frozen=True)
-class _DenseConfig:
-    in_features: int
-    out_features: int
-    bias: bool = True
-    use_residual: bool = False
-    activation_function: str = "torch.nn.modules.activation.Tanh"
-    module_input_name: str = "sentence_embedding"
-    module_output_name: str = "sentence_embedding"
 
 
 async def read_sentence(source: Source) -> tuple[Sentence, SentenceUse]:
@@ -214,22 +216,21 @@ async def _pooling(source: Source, file: str) -> tuple[tuple[str, ...], bool]:
 
 async def _dense(source: Source, path: str) -> Dense:
     file = f"{source.name}/{path}/config.json"
-    config = read_config(_DenseConfig, await read_json(source, f"{path}/config.json"), file)
+    config = read_config(Dense, {**await read_json(source, f"{path}/config.json"), "path": path}, file)
     if {config.module_input_name, config.module_output_name} != {"sentence_embedding"}:
         raise InvalidWeights(
             file,
             f"module_input_name {quoted(config.module_input_name)} and module_output_name "
             f"{quoted(config.module_output_name)} must be sentence_embedding",
         )
-    activation = config.activation_function.rpartition(".")[2]
     if not config.activation_function.startswith("torch."):
         logger.warning(
             "%s: activation_function %s is not a class of PyTorch; using Tanh", file, quoted(config.activation_function)
         )
-        activation = "Tanh"
-    if activation not in TORCH:
-        raise InvalidWeights(file, f"activation_function {quoted(activation)} is not one of {', '.join(TORCH)}")
-    return Dense(path, config.in_features, config.out_features, config.bias, activation, config.use_residual)
+        return replace(config, activation_function="Tanh")
+    if config.activation not in TORCH:
+        raise InvalidWeights(file, f"activation_function {quoted(config.activation)} is not one of {', '.join(TORCH)}")
+    return config
 
 
 async def _use(source: Source, *, include_prompt: bool) -> SentenceUse:

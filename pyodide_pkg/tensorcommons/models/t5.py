@@ -6,16 +6,17 @@ attention scores, which are not scaled. RMS norm precedes each layer; linear lay
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from functools import partial
+from typing import Any, TypeAlias
 
 import numpy as np
 
 from .. import dtypes
 from ..backends.base import Spec
 from ..errors import InvalidWeights, ShapeMismatch, TensorCommonsError
-from ..nn import embedding, heads, linear, relative, rms_norm
+from ..nn import Embedding, FeedForward, Linear, RMSNorm, Scope, Weights, merge_heads, relative, split_heads
 from ..ops import (
     arange,
     clip,
@@ -29,7 +30,6 @@ from ..ops import (
     where,
 )
 from ..ops import embedding as rows
-from ..ops import linear as linear_op
 from ..shapes import Shape
 from ..tensor import Tensor
 from .architecture import Prepared
@@ -48,7 +48,7 @@ ALIASES = {  # names that every configuration of `transformers` accepts
     "num_layers": "num_hidden_layers",
     "d_kv": "head_dim",
 }
-STACKS = ("encoder", "decoder")
+Extend: TypeAlias = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
 @dataclass(frozen=True)
@@ -138,10 +138,86 @@ class AnswerInputs:
         }
 
 
-def build(folder: Checkpoint) -> T5:
-    """Build the encoder-decoder with the vocabulary head, the only supported class."""
-    heads = dict.fromkeys(("ForConditionalGeneration", "WithLMHeadModel"), lambda: T5(T5Config.of(folder), folder))
-    return by_class(folder, "T5", heads)
+class T5Attention:
+    """Attention over unscaled scores, to the layer's own input or to an encoder's output."""
+
+    def __init__(self, scope: Scope, c: T5Config) -> None:
+        inner = c.num_heads * c.d_kv
+        self.heads = c.num_heads
+        self.q, self.k, self.v = (Linear(scope / part, c.d_model, inner, bias=False) for part in "qkv")
+        self.o = Linear(scope / "o", inner, c.d_model, bias=False)
+
+    def memory(self, weights: Weights, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Compute keys and values of ``x``, each (batch, heads, sequence, d_kv)."""
+        return split_heads(self.k(weights, x), self.heads), split_heads(self.v(weights, x), self.heads)
+
+    def __call__(self, weights: Weights, x: Tensor, key: Tensor, value: Tensor, bias: Tensor) -> Tensor:
+        """Attend from ``x`` to keys and values; ``bias`` is added to the scores."""
+        query = split_heads(self.q(weights, x), self.heads)
+        return self.o(weights, merge_heads(scaled_dot_product_attention(query, key, value, bias, scale=1.0)))
+
+
+class RelativeBias:
+    """The additive mask of a stack: the bias of each distance, and the most negative float32 for masked keys."""
+
+    def __init__(self, scope: Scope, c: T5Config, *, bidirectional: bool) -> None:
+        self.sizes = c.relative_attention_num_buckets, c.relative_attention_max_distance
+        self.bidirectional = bidirectional
+        self.table = Embedding(scope, self.sizes[0], c.num_heads)
+
+    def __call__(self, weights: Weights, slots: Tensor, keys: Tensor, counts: Tensor) -> Tensor:
+        """Compute the mask (batch, heads, queries, keys) at positions ``slots`` (queries,) and ``keys`` (keys,).
+
+        Keys where ``counts`` is False are masked.
+        """
+        far = min(self.sizes[1], max(keys.shape[0], 128))  # larger distances do not occur, or share the last bucket
+        buckets = relative.buckets(1, 2 * far + 1, *self.sizes, bidirectional=self.bidirectional, first=far)[0]
+        distance = subtract(expand_dims(keys, axis=0), expand_dims(slots, axis=1))
+        bias = permute_dims(rows(self.table(weights, buckets), clip(distance, -far, far) + far), (2, 0, 1))
+        return where(counts, expand_dims(bias, axis=0), LOWEST)
+
+
+class Block:
+    """Attention, attention to the encoder's output in a decoder, and a feed-forward part, each after a norm."""
+
+    def __init__(self, scope: Scope, c: T5Config, attentions: Sequence[str]) -> None:
+        self.attentions = [T5Attention(scope / f"layer.{i}.{name}", c) for i, name in enumerate(attentions)]
+        count = len(attentions)
+        self.norms = [
+            RMSNorm(scope / f"layer.{i}.layer_norm", c.d_model, c.layer_norm_epsilon) for i in range(count + 1)
+        ]
+        dense, (act, gated) = scope / f"layer.{count}.DenseReluDense", c.feed_forward
+        first, *more = (
+            Linear(dense / part, c.d_model, c.d_ff, bias=False) for part in (("wi_0", "wi_1") if gated else ("wi",))
+        )
+        second = Linear(dense / "wo", c.d_ff, c.d_model, bias=False)
+        self.feed_forward = FeedForward(first, ACTIVATIONS[act], second, *more)
+
+    def __call__(
+        self, weights: Weights, x: Tensor, bias: Tensor, extend: Extend | None = None, memory: Sequence[Tensor] = ()
+    ) -> Tensor:
+        """Apply the layers to (batch, sequence, d_model).
+
+        ``extend`` appends keys and values to a cache; ``memory`` are the keys, values and mask of the encoder's output.
+        """
+        own, *crossed = self.attentions
+        normed = self.norms[0](weights, x)
+        key, value = own.memory(weights, normed)
+        x = x + own(weights, normed, *(extend(key, value) if extend else (key, value)), bias)
+        for attention in crossed:
+            x = x + attention(weights, self.norms[1](weights, x), *memory)
+        return x + self.feed_forward(weights, self.norms[-1](weights, x))
+
+
+class Stack:
+    """The blocks of the encoder or of the decoder, between the embeddings ``words`` and the last norm."""
+
+    def __init__(self, scope: Scope, c: T5Config, count: int, words: Embedding, attentions: Sequence[str]) -> None:
+        self.words = words
+        self.blocks = [Block(scope / "block" / i, c, attentions) for i in range(count)]
+        bias = scope / "block.0.layer.0.SelfAttention.relative_attention_bias"
+        self.bias = RelativeBias(bias, c, bidirectional=len(attentions) == 1)
+        self.norm = RMSNorm(scope / "final_layer_norm", c.d_model, c.layer_norm_epsilon)
 
 
 class T5:
@@ -154,52 +230,29 @@ class T5:
     max_length = LONGEST
 
     def __init__(self, config: T5Config, folder: Checkpoint) -> None:
-        self.config = config
+        self.config = c = config
         self.generation = folder.generation_defaults
-        self.vocab_size = config.vocab_size
-        self.start_token = config.decoder_start_token_id
-        self.inputs = AnswerInputs(config.vocab_size)
+        self.vocab_size = c.vocab_size
+        self.start_token: int | None = c.decoder_start_token_id
+        self.inputs = AnswerInputs(c.vocab_size)
+        scope = Scope({})
+        self.manifest = scope.manifest
         # As in `transformers`, tables that a file stores beside `shared.weight` are not tied to it.
-        embeddings = {stack: f"{stack}.embed_tokens.weight" for stack in STACKS}
-        stored = [name for name in ("shared.weight", *embeddings.values(), "lm_head.weight") if folder.has(name)]
-        self.embeddings = {stack: name if name in stored[1:] else "shared.weight" for stack, name in embeddings.items()}
-        self.output = "lm_head.weight" if "lm_head.weight" in stored[1:] else "shared.weight"
-        tied = dict.fromkeys((*embeddings.values(), "lm_head.weight"), "shared.weight")
+        names = [f"{part}.weight" for part in ("shared", "encoder.embed_tokens", "decoder.embed_tokens", "lm_head")]
+        own = [name for name in names if folder.has(name)][1:]
+        shared, asked, answer = (
+            Embedding(scope / (name if f"{name}.weight" in own else "shared"), c.vocab_size, c.d_model)
+            for name in ("shared", "encoder.embed_tokens", "decoder.embed_tokens")
+        )
+        tied = None if "lm_head.weight" in own else shared.weight
+        self.output = Linear(scope / "lm_head", c.d_model, c.vocab_size, bias=False, weight=tied)
+        self.encoder = Stack(scope / "encoder", c, c.num_layers, asked, ["SelfAttention"])
+        attentions = ["SelfAttention", "EncDecAttention"]
+        self.decoder = Stack(scope / "decoder", c, c.num_decoder_layers, answer, attentions)
         unused = r"decoder\.block\.0\.layer\.1\.EncDecAttention\.relative_attention_bias\.weight"
-        self.names = WeightMapping(tied=tied, ignored=(unused,))
+        self.names = (WeightMapping(tied=dict.fromkeys(names[1:], names[0]), ignored=(unused,)),)
 
-    def parameters(self) -> dict[str, Shape]:
-        """Declare the parameters, with the names in a checkpoint."""
-        c = self.config
-        inner = c.num_heads * c.d_kv
-        tables = ("shared.weight", *self.embeddings.values(), self.output)
-        shapes: dict[str, Shape] = dict.fromkeys(tables, (c.vocab_size, c.d_model))
-
-        def block(stack: str, i: int, attentions: tuple[str, ...]) -> None:
-            for number, attention in enumerate(attentions):
-                layer = f"{stack}.block.{i}.layer.{number}"
-                for part in ("q", "k", "v"):
-                    shapes[f"{layer}.{attention}.{part}.weight"] = (inner, c.d_model)
-                shapes[f"{layer}.{attention}.o.weight"] = (c.d_model, inner)
-                shapes.update(rms_norm.parameters(f"{layer}.layer_norm", c.d_model))
-            if i == 0:
-                bias = f"{stack}.block.0.layer.0.SelfAttention.relative_attention_bias.weight"
-                shapes[bias] = (c.relative_attention_num_buckets, c.num_heads)
-            layer = f"{stack}.block.{i}.layer.{len(attentions)}"
-            for part in ("wi_0", "wi_1") if c.feed_forward[1] else ("wi",):
-                shapes[f"{layer}.DenseReluDense.{part}.weight"] = (c.d_ff, c.d_model)
-            shapes[f"{layer}.DenseReluDense.wo.weight"] = (c.d_model, c.d_ff)
-            shapes.update(rms_norm.parameters(f"{layer}.layer_norm", c.d_model))
-
-        for i in range(c.num_layers):
-            block("encoder", i, ("SelfAttention",))
-        for i in range(c.num_decoder_layers):
-            block("decoder", i, ("SelfAttention", "EncDecAttention"))
-        for stack in STACKS:
-            shapes |= rms_norm.parameters(f"{stack}.final_layer_norm", c.d_model)
-        return shapes
-
-    def forward(self, weights: Mapping[str, Tensor], inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def forward(self, weights: Weights, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Compute the outputs from the inputs of :class:`AnswerInputs`, all int32."""
         hidden = self._encode(weights, inputs)
         target = inputs["decoder_input_ids"]
@@ -213,102 +266,52 @@ class T5:
         spec = Spec((batch, c.num_heads, capacity, c.d_kv), dtypes.float32)
         return {f"decoder.block.{i}.{part}": spec for i in range(c.num_decoder_layers) for part in ("key", "value")}
 
-    def begin(self, weights: Mapping[str, Tensor], inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def begin(self, weights: Weights, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Encode ``input_ids`` and ``attention_mask``; return the keys and values for each decoder layer."""
         return self._memory(weights, self._encode(weights, inputs), inputs["attention_mask"])
 
     def step(
-        self, weights: Mapping[str, Tensor], inputs: Mapping[str, Tensor], fixed: Mapping[str, Tensor], past: KVState
+        self, weights: Weights, inputs: Mapping[str, Tensor], fixed: Mapping[str, Tensor], past: KVState
     ) -> Tensor:
         """Compute the logits (batch, vocabulary) after the last token of ``inputs["input_ids"]`` (batch, sequence)."""
         return self._logits(weights, past.last(self._decode(weights, inputs["input_ids"], fixed, past)))
 
-    def _encode(self, weights: Mapping[str, Tensor], inputs: Mapping[str, Tensor]) -> Tensor:
+    def _encode(self, weights: Weights, inputs: Mapping[str, Tensor]) -> Tensor:
         """Compute the encoder's hidden states, (batch, source, d_model)."""
-        c, mask = self.config, inputs["attention_mask"]
+        stack, mask = self.encoder, inputs["attention_mask"]
         slots = arange(mask.shape[1])
-        counts = reshape(equal(mask, 1), (mask.shape[0], 1, 1, -1))
-        bias = self._bias(weights, "encoder", slots, slots, counts)
-        x = embedding.forward(weights[self.embeddings["encoder"]], inputs["input_ids"])
-        for i in range(c.num_layers):
-            block = f"encoder.block.{i}.layer"
-            query, key, value = self._projected(
-                weights, f"{block}.0", "SelfAttention", "qkv", self._norm(weights, f"{block}.0", x)
-            )
-            x = x + self._attended(weights, f"{block}.0.SelfAttention", query, key, value, bias)
-            x = x + self._feed_forward(weights, f"{block}.1", x)
-        return self._norm(weights, "encoder", x, "final_layer_norm")
+        bias = stack.bias(weights, slots, slots, reshape(equal(mask, 1), (mask.shape[0], 1, 1, -1)))
+        x = stack.words(weights, inputs["input_ids"])
+        for block in stack.blocks:
+            x = block(weights, x, bias)
+        return stack.norm(weights, x)
 
-    def _memory(self, weights: Mapping[str, Tensor], hidden: Tensor, mask: Tensor) -> dict[str, Tensor]:
+    def _memory(self, weights: Weights, hidden: Tensor, mask: Tensor) -> dict[str, Tensor]:
         """Compute keys and values of the source for each decoder layer, and the mask (batch, 1, 1, source)."""
         memory: dict[str, Tensor] = {}
-        for i in range(self.config.num_decoder_layers):
-            layer = f"decoder.block.{i}.layer.1"
-            key, value = self._projected(weights, layer, "EncDecAttention", "kv", hidden)
-            memory |= {f"{layer}.key": key, f"{layer}.value": value}
+        for i, block in enumerate(self.decoder.blocks):
+            key, value = block.attentions[1].memory(weights, hidden)
+            memory |= {f"decoder.block.{i}.layer.1.key": key, f"decoder.block.{i}.layer.1.value": value}
         memory["mask"] = reshape(where(equal(mask, 1), 0.0, LOWEST), (mask.shape[0], 1, 1, -1))
         return memory
 
-    def _decode(self, weights: Mapping[str, Tensor], ids: Tensor, fixed: Mapping[str, Tensor], past: KVState) -> Tensor:
+    def _decode(self, weights: Weights, ids: Tensor, fixed: Mapping[str, Tensor], past: KVState) -> Tensor:
         """Compute the decoder's hidden states, (batch, target, d_model)."""
-        bias = self._bias(weights, "decoder", past.slots, arange(past.mask.shape[3]), past.mask)
-        x = embedding.forward(weights[self.embeddings["decoder"]], ids)
-        for i in range(self.config.num_decoder_layers):
-            block = f"decoder.block.{i}.layer"
-            query, key, value = self._projected(
-                weights, f"{block}.0", "SelfAttention", "qkv", self._norm(weights, f"{block}.0", x)
-            )
-            keys, values = past.extend(f"decoder.block.{i}", key, value)
-            x = x + self._attended(weights, f"{block}.0.SelfAttention", query, keys, values, bias)
-            (query,) = self._projected(
-                weights, f"{block}.1", "EncDecAttention", "q", self._norm(weights, f"{block}.1", x)
-            )
-            memory = fixed[f"{block}.1.key"], fixed[f"{block}.1.value"]
-            x = x + self._attended(weights, f"{block}.1.EncDecAttention", query, *memory, fixed["mask"])
-            x = x + self._feed_forward(weights, f"{block}.2", x)
-        return self._norm(weights, "decoder", x, "final_layer_norm")
+        stack = self.decoder
+        bias = stack.bias(weights, past.slots, arange(past.mask.shape[3]), past.mask)
+        x = stack.words(weights, ids)
+        for i, block in enumerate(stack.blocks):
+            memory = (*(fixed[f"decoder.block.{i}.layer.1.{part}"] for part in ("key", "value")), fixed["mask"])
+            x = block(weights, x, bias, partial(past.extend, f"decoder.block.{i}"), memory)
+        return stack.norm(weights, x)
 
-    def _projected(
-        self, weights: Mapping[str, Tensor], layer: str, attention: str, parts: str, x: Tensor
-    ) -> list[Tensor]:
-        """Project ``x`` to each of ``parts``: (batch, heads, sequence, d_kv)."""
-        return [
-            heads.split(linear.forward(weights, f"{layer}.{attention}.{part}", x), self.config.num_heads)
-            for part in parts
-        ]
-
-    def _attended(
-        self, weights: Mapping[str, Tensor], prefix: str, query: Tensor, key: Tensor, value: Tensor, bias: Tensor
-    ) -> Tensor:
-        attended = scaled_dot_product_attention(query, key, value, bias, scale=1.0)
-        return linear.forward(weights, f"{prefix}.o", heads.merge(attended))
-
-    def _feed_forward(self, weights: Mapping[str, Tensor], layer: str, x: Tensor) -> Tensor:
-        activation, is_gated = self.config.feed_forward
-        normed, prefix = self._norm(weights, layer, x), f"{layer}.DenseReluDense"
-        inner = ACTIVATIONS[activation](linear.forward(weights, f"{prefix}.{'wi_0' if is_gated else 'wi'}", normed))
-        if is_gated:
-            inner = inner * linear.forward(weights, f"{prefix}.wi_1", normed)
-        return linear.forward(weights, f"{prefix}.wo", inner)
-
-    def _norm(self, weights: Mapping[str, Tensor], layer: str, x: Tensor, name: str = "layer_norm") -> Tensor:
-        return rms_norm.forward(weights, f"{layer}.{name}", x, self.config.layer_norm_epsilon)
-
-    def _bias(self, weights: Mapping[str, Tensor], stack: str, slots: Tensor, keys: Tensor, counts: Tensor) -> Tensor:
-        """Compute the additive mask: the bias of each distance, and the most negative float32 if ``counts`` is False.
-
-        ``slots`` (queries,) and ``keys`` (keys,) are positions; the result is (batch, heads, queries, keys).
-        """
-        c = self.config
-        sizes = (c.relative_attention_num_buckets, c.relative_attention_max_distance)
-        far = min(sizes[1], max(keys.shape[0], 128))  # larger distances do not occur, or share the last bucket
-        buckets = relative.buckets(1, 2 * far + 1, *sizes, bidirectional=stack == "encoder", first=far)[0]
-        weight = weights[f"{stack}.block.0.layer.0.SelfAttention.relative_attention_bias.weight"]
-        distance = subtract(expand_dims(keys, axis=0), expand_dims(slots, axis=1))
-        bias = permute_dims(rows(embedding.forward(weight, buckets), clip(distance, -far, far) + far), (2, 0, 1))
-        return where(counts, expand_dims(bias, axis=0), LOWEST)
-
-    def _logits(self, weights: Mapping[str, Tensor], hidden: Tensor) -> Tensor:
+    def _logits(self, weights: Weights, hidden: Tensor) -> Tensor:
         if self.config.scale_decoder_outputs:
             hidden = multiply(hidden, self.config.d_model**-0.5)
-        return linear_op(hidden, weights[self.output])
+        return self.output(weights, hidden)
+
+
+def build(folder: Checkpoint) -> T5:
+    """Build the encoder-decoder with the vocabulary head, the only supported class."""
+    heads = dict.fromkeys(("ForConditionalGeneration", "WithLMHeadModel"), lambda: T5(T5Config.of(folder), folder))
+    return by_class(folder, "T5", heads)

@@ -7,19 +7,17 @@ BERT's; the names in other checkpoints are mapped to these (weight_mapping.py).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Protocol
 
 from ..errors import InvalidWeights, quoted
-from ..nn import attention, layer_norm, linear
-from ..nn.embedding import as_float32
-from ..ops import broadcast_to, concat, conv2d, divide, interpolate, mean, multiply, permute_dims, reshape, silu
-from ..shapes import Shape
+from ..nn import Attention, Conv2d, FeedForward, LayerNorm, Linear, Param, Scope, Weights
+from ..ops import broadcast_to, concat, divide, interpolate, mean, multiply, permute_dims, reshape, silu
 from ..tensor import Tensor
 from .checkpoint import Checkpoint
 from .config import ACTIVATIONS, activation, check_fixed, check_heads, read_config
-from .heads import HeadOutputs, Labels
+from .encoder_model import EncoderModel
+from .heads import Head, Labels
 from .image import ImageInputs
 from .weight_mapping import WeightMapping
 
@@ -74,212 +72,161 @@ class VisionConfig:
         return config
 
 
-@dataclass(frozen=True)
+class PatchEmbeddings:
+    """The tokens of an image: learned ones, and a projection of each patch, all but the registers with a position.
+
+    The positions are interpolated for images of another size than in training.
+    """
+
+    def __init__(self, scope: Scope, c: VisionConfig, tokens: Sequence[str]) -> None:
+        size, self.side = c.hidden_size, c.image_size // c.patch_size
+        self.tokens = [scope.param(token, (1, 1, size), "vector") for token in tokens]
+        self.positions = scope.param("position_embeddings", (1, self.side**2 + len(tokens), size), "positions")
+        self.project = Conv2d(scope / "patch_embeddings.projection", c.num_channels, size, c.patch_size, c.patch_size)
+        count = c.num_register_tokens
+        self.registers = scope.param("register_tokens", (1, count, size), "vector") if count else None
+
+    def __call__(self, weights: Weights, pixels: Tensor) -> Tensor:
+        """Embed pixels: (batch, channels, height, width) -> (batch, tokens, hidden)."""
+        patches = self.project(weights, pixels)
+        batch, size, rows, columns = patches.shape
+        x = permute_dims(reshape(patches, (batch, size, rows * columns)), (0, 2, 1))
+
+        def of_each_image(param: Param) -> Tensor:
+            return broadcast_to(weights[param].tensor, (batch, *param.shape[1:]))
+
+        x = concat([*map(of_each_image, self.tokens), x], axis=1)
+        positions, count, side = weights[self.positions].float32, len(self.tokens), self.side
+        if (rows, columns) != (side, side):
+            grid = permute_dims(reshape(positions[:, count:], (1, side, side, size)), (0, 3, 1, 2))
+            grid = permute_dims(interpolate(grid, (rows, columns), mode="bicubic"), (0, 2, 3, 1))
+            positions = concat([positions[:, :count], reshape(grid, (1, rows * columns, size))], axis=1)
+        x = x + positions
+        return concat([x[:, :count], of_each_image(self.registers), x[:, count:]], axis=1) if self.registers else x
+
+
+class SwiGLU:
+    """A gated feed-forward part whose first layer computes gate and values at once (Shazeer, 2020)."""
+
+    def __init__(self, scope: Scope, size: int, inner: int) -> None:
+        self.inner = inner
+        self.first = Linear(scope / "weights_in", size, 2 * inner)
+        self.second = Linear(scope / "weights_out", inner, size)
+
+    def __call__(self, weights: Weights, x: Tensor) -> Tensor:
+        """Apply the layers to (..., size)."""
+        both = self.first(weights, x)
+        return self.second(weights, multiply(silu(both[..., : self.inner]), both[..., self.inner :]))
+
+
+class VisionLayer:
+    """Attention and a feed-forward part, each over normalized values, scaled and added to its input."""
+
+    def __init__(self, scope: Scope, c: VisionConfig, mlp: int, *, scales: bool) -> None:
+        size, act = c.hidden_size, ACTIVATIONS[c.hidden_act]
+        self.norms = [LayerNorm(scope / f"norm{n}", size, c.layer_norm_eps) for n in (1, 2)]
+        self.attention = Attention(scope / "attention", size, c.num_attention_heads, bias=c.qkv_bias)
+        inner = scope / "mlp"
+        self.feed_forward = (
+            SwiGLU(inner, size, mlp)
+            if c.use_swiglu_ffn
+            else FeedForward(Linear(inner / "fc1", size, mlp), act, Linear(inner / "fc2", mlp, size))
+        )
+        self.scales = [
+            (scope / f"layer_scale{n}").param("lambda1", (size,), "vector") if scales else None for n in (1, 2)
+        ]
+
+    def __call__(self, weights: Weights, x: Tensor) -> Tensor:
+        """Apply the layer to (batch, tokens, hidden)."""
+        for norm, part, scale in zip(self.norms, (self.attention, self.feed_forward), self.scales, strict=True):
+            branch = part(weights, norm(weights, x))
+            x = (multiply(branch, weights[scale].tensor) if scale else branch) + x
+        return x
+
+
 class VisionEncoder:
     """An encoder from pixels to hidden states. ``tokens`` are the names of the learned tokens that have positions.
 
     ``mlp`` is the size between the two linear layers; with ``scales`` a learned vector scales each branch (Touvron et
-    al., 2021, https://arxiv.org/abs/2103.17239).
+    al., 2021, https://arxiv.org/abs/2103.17239). ``first_patch`` is the number of tokens before the patches.
     """
 
-    config: VisionConfig
-    tokens: tuple[str, ...]
-    mlp: int
-    scales: bool = False
+    def __init__(self, config: VisionConfig, tokens: Sequence[str], mlp: int, *, scales: bool = False) -> None:
+        self.config = c = config
+        self.scope = scope = Scope({})
+        self.manifest = scope.manifest
+        self.first_patch = len(tokens) + c.num_register_tokens
+        self.embeddings = PatchEmbeddings(scope / "embeddings", c, tokens)
+        layers = scope / "encoder.layer"
+        self.layers = [VisionLayer(layers / i, c, mlp, scales=scales) for i in range(c.num_hidden_layers)]
+        self.norm = LayerNorm(scope / "layernorm", c.hidden_size, c.layer_norm_eps)
 
-    @property
-    def first_patch(self) -> int:
-        """Number of tokens before the patches."""
-        return len(self.tokens) + self.config.num_register_tokens
-
-    def parameters(self) -> dict[str, Shape]:
-        """Return the names and shapes of the weights."""
-        c, size = self.config, self.config.hidden_size
-        side = c.image_size // c.patch_size
-        shapes: dict[str, Shape] = {f"embeddings.{token}": (1, 1, size) for token in self.tokens}
-        shapes["embeddings.position_embeddings"] = (1, side * side + len(self.tokens), size)
-        shapes["embeddings.patch_embeddings.projection.weight"] = (size, c.num_channels, c.patch_size, c.patch_size)
-        shapes["embeddings.patch_embeddings.projection.bias"] = (size,)
-        if c.num_register_tokens:
-            shapes["embeddings.register_tokens"] = (1, c.num_register_tokens, size)
-        first, second = ("weights_in", "weights_out") if c.use_swiglu_ffn else ("fc1", "fc2")
-        for i in range(c.num_hidden_layers):
-            layer = f"encoder.layer.{i}"
-            shapes |= layer_norm.parameters(f"{layer}.norm1", size) | layer_norm.parameters(f"{layer}.norm2", size)
-            shapes |= attention.parameters(f"{layer}.attention", size, bias=c.qkv_bias)
-            shapes |= linear.parameters(f"{layer}.mlp.{first}", size, self.mlp * (2 if c.use_swiglu_ffn else 1))
-            shapes |= linear.parameters(f"{layer}.mlp.{second}", self.mlp, size)
-            if self.scales:
-                shapes |= {f"{layer}.layer_scale{n}.lambda1": (size,) for n in (1, 2)}
-        return shapes | layer_norm.parameters("layernorm", size)
-
-    def forward(self, weights: Mapping[str, Tensor], pixels: Tensor) -> Tensor:
-        """Encode pixels: (batch, channels, height, width) -> (batch, tokens, hidden), normalized."""
-        c = self.config
-        x = self._embed(weights, pixels)
-        for i in range(c.num_hidden_layers):
-            layer = f"encoder.layer.{i}"
-            normed = layer_norm.forward(weights, f"{layer}.norm1", x, c.layer_norm_eps)
-            attended = attention.forward(weights, f"{layer}.attention", normed, None, c.num_attention_heads)
-            x = self._scaled(weights, f"{layer}.layer_scale1", attended) + x
-            normed = layer_norm.forward(weights, f"{layer}.norm2", x, c.layer_norm_eps)
-            x = self._scaled(weights, f"{layer}.layer_scale2", self._feed_forward(weights, f"{layer}.mlp", normed)) + x
-        return layer_norm.forward(weights, "layernorm", x, c.layer_norm_eps)
-
-    def _embed(self, weights: Mapping[str, Tensor], pixels: Tensor) -> Tensor:
-        c, batch, count = self.config, pixels.shape[0], len(self.tokens)
-        kernel = as_float32(weights["embeddings.patch_embeddings.projection.weight"])
-        patches = conv2d(pixels, kernel, weights["embeddings.patch_embeddings.projection.bias"], stride=c.patch_size)
-        rows, columns = patches.shape[2:]
-        x = permute_dims(reshape(patches, (batch, c.hidden_size, rows * columns)), (0, 2, 1))
-
-        def of_each_image(name: str) -> Tensor:
-            learned = as_float32(weights[f"embeddings.{name}"])
-            return broadcast_to(learned, (batch, *learned.shape[1:]))
-
-        x = concat([*(of_each_image(token) for token in self.tokens), x], axis=1)
-        positions = as_float32(weights["embeddings.position_embeddings"])
-        side = c.image_size // c.patch_size
-        if (rows, columns) != (side, side):  # another size than in training: interpolate the learned positions
-            grid = permute_dims(reshape(positions[:, count:], (1, side, side, c.hidden_size)), (0, 3, 1, 2))
-            grid = permute_dims(interpolate(grid, (rows, columns), mode="bicubic"), (0, 2, 3, 1))
-            positions = concat([positions[:, :count], reshape(grid, (1, rows * columns, c.hidden_size))], axis=1)
-        x = x + positions
-        if not c.num_register_tokens:
-            return x
-        return concat([x[:, :count], of_each_image("register_tokens"), x[:, count:]], axis=1)
-
-    def _feed_forward(self, weights: Mapping[str, Tensor], prefix: str, x: Tensor) -> Tensor:
-        if self.config.use_swiglu_ffn:  # Shazeer, 2020, https://arxiv.org/abs/2002.05202
-            both = linear.forward(weights, f"{prefix}.weights_in", x)
-            gated = multiply(silu(both[..., : self.mlp]), both[..., self.mlp :])
-            return linear.forward(weights, f"{prefix}.weights_out", gated)
-        inner = ACTIVATIONS[self.config.hidden_act](linear.forward(weights, f"{prefix}.fc1", x))
-        return linear.forward(weights, f"{prefix}.fc2", inner)
-
-    def _scaled(self, weights: Mapping[str, Tensor], prefix: str, x: Tensor) -> Tensor:
-        return multiply(x, weights[f"{prefix}.lambda1"]) if self.scales else x
+    def __call__(self, weights: Weights, inputs: Mapping[str, Tensor]) -> Tensor:
+        """Encode ``pixel_values`` (batch, channels, height, width) -> (batch, tokens, hidden), normalized."""
+        x = self.embeddings(weights, inputs["pixel_values"])
+        for layer in self.layers:
+            x = layer(weights, x)
+        return self.norm(weights, x)
 
 
-class VisionHead(HeadOutputs, Protocol):
-    """A head on an encoder of images."""
+class ImageFeatures(Head):
+    """The bare model: ``image_embedding`` is the first token.
 
-    def forward(
-        self, weights: Mapping[str, Tensor], hidden: Tensor, encoder: VisionEncoder, pixels: Tensor
-    ) -> dict[str, Tensor]:
-        """Compute the outputs from ``hidden`` (batch, tokens, hidden)."""
-
-
-@dataclass(frozen=True)
-class ImageFeatures:
-    """The bare model. ``pooler_output`` (batch, pooled) is the first token after ``pooler`` and its ``activation``.
-
-    Without a pooler it is the first token itself if ``first_token``, and does not exist otherwise.
+    ``pooler_output`` (batch, pooled) is that token after ``pooler`` and its activation. Without a pooler it is the
+    first token itself if ``first_token``, and does not exist otherwise.
     """
 
-    size: int
-    pooler: str = ""
-    first_token: bool = False
-    pooled: int = 0
-    activation: str = "tanh"
-    tasks: ClassVar[tuple[str, ...]] = ("image-feature-extraction",)
+    tasks = ("image-feature-extraction",)
 
-    @property
-    def outputs(self) -> tuple[str, ...]:
-        """``image_embedding``, and ``pooler_output`` if there is one."""
-        return ("image_embedding", *self.defaults[1:])
+    def __init__(self, c: VisionConfig, pooler: Linear | None = None, *, first_token: bool = False) -> None:
+        self.pooler = pooler
+        self.activation = ACTIVATIONS[c.pooler_act]
+        pooled = ("pooler_output",) if pooler or first_token else ()
+        self.outputs = ("image_embedding", *pooled)
+        self.defaults = ("last_hidden_state", *pooled)
 
-    @property
-    def defaults(self) -> tuple[str, ...]:
-        """The outputs of the bare model of `transformers`."""
-        pooled = ("pooler_output",) if self.pooler or self.first_token else ()
-        return ("last_hidden_state", *pooled)
-
-    def parameters(self) -> dict[str, Shape]:
-        """Return the parameters of the pooler."""
-        return linear.parameters(self.pooler, self.size, self.pooled or self.size) if self.pooler else {}
-
-    def forward(
-        self, weights: Mapping[str, Tensor], hidden: Tensor, encoder: VisionEncoder, pixels: Tensor
-    ) -> dict[str, Tensor]:
-        """See :class:`VisionHead`; ``image_embedding`` is the first token."""
-        first = pooled = hidden[:, 0]
-        if self.pooler:
-            pooled = ACTIVATIONS[self.activation](linear.forward(weights, self.pooler, first))
-        return {"image_embedding": first, **({"pooler_output": pooled} if len(self.defaults) > 1 else {})}
+    def __call__(self, weights: Weights, hidden: Tensor, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """See :class:`Head`."""
+        first = hidden[:, 0]
+        pooled = self.activation(self.pooler(weights, first)) if self.pooler else first
+        return {"image_embedding": first, **dict.fromkeys(self.outputs[1:], pooled)}
 
 
-@dataclass(frozen=True)
-class ImageClassification:
+class ImageClassification(Head):
     """A classifier of images: ``logits`` (batch, labels) from the first token.
 
-    With ``patches`` the mean of the patches' tokens is a second input. Several names in ``out`` are one classifier for
-    each learned token, and ``logits`` is their mean (Touvron et al., 2020).
+    ``out`` has the prefix of the classifier's weights by the name of its output; several are one classifier for each
+    learned token, and ``logits`` is their mean (Touvron et al., 2020). With ``patches`` the mean of the patches' tokens
+    is a second input.
     """
 
-    size: int
-    labels: Labels
-    out: Mapping[str, str]  # the classifier's weights by the name of its output
-    patches: bool = False
-    tasks: ClassVar[tuple[str, ...]] = ("image-classification",)
+    tasks = ("image-classification",)
 
-    @property
-    def outputs(self) -> tuple[str, ...]:
-        """``logits``, and those of each classifier if there are several."""
-        return ("logits", *(name for name in self.out if name != "logits"))
+    def __init__(
+        self, encoder: VisionEncoder, labels: Labels, out: Mapping[str, str], *, patches: bool = False
+    ) -> None:
+        self.labels = labels
+        self.first_patch = encoder.first_patch if patches else None
+        features = encoder.config.hidden_size * (2 if patches else 1)
+        self.out = {name: Linear(encoder.scope / prefix, features, len(labels.names)) for name, prefix in out.items()}
+        self.outputs = self.defaults = ("logits", *(name for name in out if name != "logits"))
 
-    @property
-    def defaults(self) -> tuple[str, ...]:
-        """All outputs."""
-        return self.outputs
-
-    def parameters(self) -> dict[str, Shape]:
-        """Declare a linear layer for each classifier."""
-        features, labels = self.size * (2 if self.patches else 1), len(self.labels.names)
-        layers = [linear.parameters(prefix, features, labels) for prefix in self.out.values()]
-        return {name: shape for layer in layers for name, shape in layer.items()}
-
-    def forward(
-        self, weights: Mapping[str, Tensor], hidden: Tensor, encoder: VisionEncoder, pixels: Tensor
-    ) -> dict[str, Tensor]:
-        """See :class:`VisionHead`."""
+    def __call__(self, weights: Weights, hidden: Tensor, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """See :class:`Head`."""
         result = {}
-        for token, (name, prefix) in enumerate(self.out.items()):
+        for token, (name, classify) in enumerate(self.out.items()):
             x = hidden[:, token]
-            if self.patches:
-                x = concat([x, mean(hidden[:, encoder.first_patch :], axis=1)], axis=1)
-            result[name] = linear.forward(weights, prefix, x)
+            if self.first_patch is not None:
+                x = concat([x, mean(hidden[:, self.first_patch :], axis=1)], axis=1)
+            result[name] = classify(weights, x)
         if "logits" not in result:
             first, second = result.values()
             result["logits"] = divide(first + second, 2.0)
         return result
 
 
-class VisionModel:
-    """An encoder with a head. The outputs are the head's and ``last_hidden_state`` (batch, tokens, hidden)."""
-
-    def __init__(self, model_type: str, encoder: VisionEncoder, head: VisionHead, names: WeightMapping) -> None:
-        self.model_type = model_type
-        self.encoder = encoder
-        self.head = head
-        self.names = names
-        c = encoder.config
-        self.inputs = ImageInputs(c.num_channels, c.image_size, c.patch_size)
-        self.tasks = head.tasks
-        self.outputs = ("last_hidden_state", *head.outputs)
-        self.defaults = head.defaults
-
-    @property
-    def config(self) -> VisionConfig:
-        """The encoder's configuration."""
-        return self.encoder.config
-
-    def parameters(self) -> dict[str, Shape]:
-        """Return the parameters of the encoder and of the head."""
-        return self.encoder.parameters() | self.head.parameters()
-
-    def forward(self, weights: Mapping[str, Tensor], inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Compute the outputs by name from ``pixel_values`` (batch, channels, height, width)."""
-        pixels = inputs["pixel_values"]
-        hidden = self.encoder.forward(weights, pixels)
-        return {"last_hidden_state": hidden, **self.head.forward(weights, hidden, self.encoder, pixels)}
+def vision_model(folder: Checkpoint, encoder: VisionEncoder, head: Head, names: WeightMapping) -> EncoderModel:
+    """Build ``encoder``, whose inputs are images, with ``head``."""
+    c = encoder.config
+    inputs = ImageInputs(c.num_channels, c.image_size, c.patch_size)
+    return EncoderModel(folder, encoder.manifest, encoder, head, names, inputs)

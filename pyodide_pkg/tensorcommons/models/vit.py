@@ -6,9 +6,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from ..nn import Linear
 from .checkpoint import Checkpoint
-from .heads import Labels, by_class
-from .vision import ImageClassification, ImageFeatures, VisionConfig, VisionEncoder, VisionHead, VisionModel
+from .encoder_model import EncoderModel
+from .heads import Head, Labels, by_class
+from .vision import ImageClassification, ImageFeatures, VisionConfig, VisionEncoder, vision_model
 from .weight_mapping import WeightMapping
 
 RENAMED = {
@@ -23,21 +25,26 @@ RENAMED = {
 CLASSES = {"vit": ("ViT", ("cls_token",)), "deit": ("DeiT", ("cls_token", "distillation_token"))}
 
 
-def build(folder: Checkpoint) -> VisionModel:
+def build(folder: Checkpoint) -> EncoderModel:
     """Build the model of ``config.json``, with the pooler if the checkpoint has one."""
     kind = str(folder.config["model_type"])
     family, tokens = CLASSES[kind]
     fixed = {"num_register_tokens": 0, "use_swiglu_ffn": False}
     config = VisionConfig.of(folder, fixed=fixed)
-    size = config.hidden_size
-    pooler = "pooler.dense" if folder.has("pooler.dense.weight") else ""
-    heads: dict[str, Callable[[], VisionHead]] = {
-        "Model": lambda: ImageFeatures(size, pooler, pooled=config.pooler_output_size, activation=config.pooler_act),
-        "ForImageClassification": lambda: ImageClassification(size, Labels.of(folder), {"logits": "classifier"}),
+    encoder = VisionEncoder(config, tokens, config.intermediate_size)
+
+    def features() -> Head:
+        sizes, scope = (config.hidden_size, config.pooler_output_size or config.hidden_size), encoder.scope
+        return ImageFeatures(
+            config, Linear(scope / "pooler.dense", *sizes) if folder.has("pooler.dense.weight") else None
+        )
+
+    heads: dict[str, Callable[[], Head]] = {
+        "Model": features,
+        "ForImageClassification": lambda: ImageClassification(encoder, Labels.of(folder), {"logits": "classifier"}),
     }
     if kind == "deit":
         both = {"cls_logits": "cls_classifier", "distillation_logits": "distillation_classifier"}
-        heads["ForImageClassificationWithTeacher"] = lambda: ImageClassification(size, Labels.of(folder), both)
+        heads["ForImageClassificationWithTeacher"] = lambda: ImageClassification(encoder, Labels.of(folder), both)
     names = WeightMapping(prefixes=(f"{kind}.",), renamed=RENAMED, ignored=(r"embeddings\.mask_token", r"pooler\..*"))
-    encoder = VisionEncoder(config, tokens, config.intermediate_size)
-    return VisionModel(kind, encoder, by_class(folder, family, heads), names)
+    return vision_model(folder, encoder, by_class(folder, family, heads), names)

@@ -49,10 +49,6 @@ class Shard:
     weights: WeightsFile
     wanted: dict[str, str]
 
-    def renamed(self, named: Callable[[str], str]) -> Shard:
-        """Return the shard with other names of the parameters."""
-        return Shard(self.weights, {entry: named(name) for entry, name in self.wanted.items()})
-
     @property
     def header(self) -> Header:
         """The header of the file."""

@@ -19,12 +19,17 @@ class WeightMapping:
     ``renamed`` are replaced, in order. ``tied`` maps a second name of a parameter's storage to that parameter; it is
     read if the parameter itself is not in the file. Names that fully match an expression of ``ignored`` or ``BUFFERS``
     cause no warning.
+
+    ``folder`` is the folder of a sentence-transformers module with one weights file; its parameters' names begin with
+    it. With ``is_base`` the files are those of the encoder's folder, which may have tensors for other purposes.
     """
 
     prefixes: tuple[str, ...] = ()
     renamed: Mapping[str, str] = field(default_factory=dict)
     tied: Mapping[str, str] = field(default_factory=dict)
     ignored: tuple[str, ...] = ()
+    folder: str = ""
+    is_base: bool = False
 
     def canonical(self, name: str) -> str:
         """Return the parameter's name for a tensor's name."""
@@ -32,7 +37,7 @@ class WeightMapping:
         name = name.removeprefix(prefix)
         for old, new in (*NORMS.items(), *self.renamed.items()):
             name = name.replace(old, new)
-        return name
+        return f"{self.folder}.{name}" if self.folder else name
 
     def ignores(self, name: str) -> bool:
         """Return whether ``name`` (canonical) is a tensor that checkpoints may store beside the parameters."""

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from ..ops import astype, embedding
-from ..tensor import Tensor
+from ..tensor import Tensor, TensorLike
+from .scope import Scope
+from .weight import Weights
 
 
-def forward(table: Tensor, ids: Tensor) -> Tensor:
-    """Look up int32 ``ids`` (...) in ``table`` (rows, size) -> float32 (..., size)."""
-    return as_float32(embedding(table, ids))
+class Embedding:
+    """A table (rows, size) of learned vectors."""
 
+    def __init__(self, scope: Scope, rows: int, size: int) -> None:
+        self.weight = scope.param("weight", (rows, size), "table")
 
-def as_float32(x: Tensor) -> Tensor:
-    """Cast ``x`` to float32, if it is not."""
-    return x if x.dtype.name == "float32" else astype(x, "float32")
+    def __call__(self, weights: Weights, ids: TensorLike) -> Tensor:
+        """Look up int32 ``ids`` (...) -> float32 (..., size)."""
+        return weights[self.weight].rows(ids)

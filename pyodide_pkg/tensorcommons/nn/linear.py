@@ -2,19 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
-from ..ops import linear
-from ..shapes import Shape
 from ..tensor import Tensor
+from .scope import Param, Scope
+from .weight import Weights
 
 
-def parameters(prefix: str, inputs: int, outputs: int, *, bias: bool = True) -> dict[str, Shape]:
-    """Declare ``{prefix.weight: (outputs, inputs), prefix.bias: (outputs,)}``."""
-    shapes: dict[str, Shape] = {f"{prefix}.weight": (outputs, inputs)}
-    return shapes | {f"{prefix}.bias": (outputs,)} if bias else shapes
+class Linear:
+    """Maps (..., inputs) -> (..., outputs). ``weight`` is a parameter to use instead of an own one (tied weights).
 
+    ``bias`` is a parameter, too, or whether there is an own one. If ``is_transposed``, the weight is stored as
+    (inputs, outputs).
+    """
 
-def forward(weights: Mapping[str, Tensor], prefix: str, x: Tensor) -> Tensor:
-    """Apply the layer: ``x`` (..., inputs) -> (..., outputs)."""
-    return linear(x, weights[f"{prefix}.weight"], weights.get(f"{prefix}.bias"))
+    def __init__(
+        self,
+        scope: Scope,
+        inputs: int,
+        outputs: int,
+        *,
+        bias: bool | Param = True,
+        weight: Param | None = None,
+        is_transposed: bool = False,
+    ) -> None:
+        shape = (inputs, outputs) if is_transposed else (outputs, inputs)
+        self.weight = weight or scope.param("weight", shape, "matrix")
+        self.bias = scope.param("bias", (outputs,), "vector") if bias is True else bias or None
+        self.is_transposed = is_transposed
+
+    def __call__(self, weights: Weights, x: Tensor) -> Tensor:
+        bias = weights[self.bias].tensor if self.bias else None
+        return weights[self.weight].linear(x, bias, is_transposed=self.is_transposed)

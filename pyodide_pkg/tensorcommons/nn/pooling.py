@@ -6,7 +6,6 @@ The modes are those of sentence-transformers; padding, which may be on either si
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from ..ops import (
     arange,
@@ -95,16 +94,3 @@ MODES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {  # in the order in whic
     "weightedmean": weighted_mean,
     "lasttoken": last_token,
 }
-
-
-@dataclass(frozen=True)
-class Pooling:
-    """Pooling of token vectors by a ``mode`` of MODES; ``normalize`` scales the result to length 1."""
-
-    mode: str = "mean"
-    normalize: bool = True
-
-    def __call__(self, hidden: Tensor, attention_mask: Tensor) -> Tensor:
-        """Pool (batch, sequence, hidden) -> (batch, hidden)."""
-        pooled = MODES[self.mode](hidden, attention_mask)
-        return normalize(pooled) if self.normalize else pooled

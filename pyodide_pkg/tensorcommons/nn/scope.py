@@ -1,0 +1,62 @@
+"""Parameters, declared where they are used: a layer made from a scope records its parameters in the model's manifest.
+
+Loading, compilation before the weights arrive, and moves between devices work from the manifest alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal, NamedTuple, TypeAlias
+
+from ..backends.base import Spec
+from ..dtypes import as_dtype
+from ..shapes import Shape
+
+Role: TypeAlias = Literal["matrix", "table", "kernel", "positions", "vector"]
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Param:
+    """A parameter of a model. There is one object for each name, so it is equal only to itself.
+
+    The ``role`` decides the dtype on the device. A "matrix" is used by :meth:`Weight.linear`, a "table" by
+    :meth:`Weight.rows` (by both, if a matrix is tied to it); a "kernel" of a convolution and "positions" are plain
+    tensors. These have the dtype of the model. A "vector" (a bias, a norm, a learned token) is always float32: it is
+    small, and sensitive. ``checkpoint`` is the index of the files that store it (architecture.py).
+    """
+
+    name: str
+    shape: Shape
+    role: Role
+    checkpoint: int = 0
+
+    def spec(self, dtype: str) -> Spec:
+        """Return the spec on the device in a model of ``dtype``."""
+        return Spec(self.shape, as_dtype("float32" if self.role == "vector" else dtype))
+
+
+Manifest: TypeAlias = Mapping[str, Param]
+
+
+class Scope(NamedTuple):
+    """A part of a model: declares parameters whose names begin with ``prefix`` in ``manifest``."""
+
+    manifest: dict[str, Param]
+    prefix: str = ""
+    checkpoint: int = 0
+
+    def __truediv__(self, name: str | int) -> Scope:
+        """Return the scope ``name`` below this one."""
+        return Scope(self.manifest, f"{self.prefix}{name}.", self.checkpoint)
+
+    def param(self, name: str, shape: Shape, role: Role) -> Param:
+        """Declare a parameter. A name that is declared twice is one parameter, used twice.
+
+        Raises TypeError if the first declaration had another shape, role or checkpoint.
+        """
+        param = Param(self.prefix + name, shape, role, self.checkpoint)
+        known = self.manifest.setdefault(param.name, param)
+        if known is not param and (known.shape, known.role, known.checkpoint) != (shape, role, self.checkpoint):
+            raise TypeError(f"{known} is declared again as {param}")
+        return known
