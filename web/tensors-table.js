@@ -6,7 +6,7 @@ const PAGE = 25;
 const COLUMNS = [
   { key: "name", title: "Name", text: (t) => t.name, order: (t) => t.name },
   { key: "shape", title: "Shape", text: (t) => t.shape.join(" × ") || "scalar", order: (t) => t.shape.reduce((a, b) => a * b, 1) },
-  { key: "dtype", title: "Dtype", text: (t) => t.dtype, order: (t) => t.dtype },
+  { key: "dtype", title: "Dtype", text: (t) => t.format, order: (t) => t.format },
   { key: "device", title: "Device", text: (t) => (["device", "resident"].includes(t.state ?? "device") ? t.device : `${t.device}, ${t.state}`), order: (t) => t.device },
   { key: "holders", title: "Holders", text: (t) => t.holders.join(", ") || "none", order: (t) => t.holders.length },
   { key: "nbytes", title: "Bytes", text: (t) => bytes(t.nbytes), order: (t) => t.nbytes, numeric: true },

@@ -16,6 +16,7 @@ struct Params {
   nothing: u32, // NaN or 0, as bits
   first: i32, // of the choices that x has, and how many there are
   count: i32,
+  scales: u32, // of a quantised x: the first word after its quants
   shape: array<vec4<u32>, 2>,
   strides: array<vec4<i32>, 4>,
 }

@@ -30,6 +30,7 @@ OPS = (
     "matmul",
     "attention",
     "embedding",
+    "formats",
     "indexing",
     "sorting",
     "convolution",

@@ -27,6 +27,7 @@ ROWS = (
     ("tensor",),
     ("graph",),
     ("sharing/bundle", "sharing/lock", "sharing/provenance", "sharing/storage", "sharing/transfer"),
+    ("formats",),
     ("backends",),
     ("bridge",),
     ("shapes", "dtypes"),

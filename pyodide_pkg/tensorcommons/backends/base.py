@@ -33,6 +33,17 @@ class Spec:
         return size_of(self.shape) * self.dtype.itemsize
 
 
+@dataclass(frozen=True)
+class BlockSpec(Spec):
+    """The spec of the storage of a quantised weight: bytes, with the name of their block format.
+
+    ``weight_shape`` is the shape of the weight.
+    """
+
+    format: str
+    weight_shape: Shape
+
+
 Cost: TypeAlias = "Callable[[Sequence[Spec], Spec, Attributes], int]"  # of the inputs' specs, the result's, attributes
 
 
@@ -60,7 +71,8 @@ class Op:
     that needs a copy. ``memory_order(spec)`` is the order of axes in which the result lies in memory, where it is not
     row-major: attention writes ``(batch, sequence, heads, head_dim)`` so that merging the heads is free.
     ``elementwise`` ops give each element of the result from the elements at its place: chains of them become one.
-    ``epilogue``: a product can apply the op to its result, as its ``activation``.
+    ``epilogue``: a product can apply the op to its result, as its ``activation``. ``takes_epilogue``: a product that
+    does so, and adds a last operand with ``residual``.
     ``in_place`` ops write some elements of their first input, and nothing else: the plan puts that input where the
     result shall be, and kernels write what is new.
 
@@ -77,6 +89,7 @@ class Op:
     elementwise: bool = False
     in_place: bool = False
     epilogue: bool = False
+    takes_epilogue: bool = False
     multiply_adds: Cost = _nothing
     operations: Cost | None = None
     traffic: Cost | None = None

@@ -197,6 +197,13 @@ def pieces_of(data: bytes | bytearray | Data) -> Iterator[tuple[int, bytes | byt
         yield 0, data
 
 
+def part_of(data: Data, start: int, stop: int) -> Data:
+    """Return bytes ``start`` to ``stop`` of ``data``; they may be a copy."""
+    if (start, stop) == (0, data.nbytes):
+        return data
+    return data.read(start, stop) if isinstance(data, ByteBuffer) else data.cast("B")[start:stop]
+
+
 def raw_of(data: Data) -> Any:
     """Return the JavaScript array over ``data``."""
     return data.raw if isinstance(data, ByteBuffer) else data

@@ -22,12 +22,16 @@ from .split_k import split_linear_into_norm
 Rule: TypeAlias = Callable[[Node, Callable[[Node], bool]], Node | None]
 
 
+def _takes_epilogue(node: Node) -> bool:
+    return node.op is not None and node.op.takes_epilogue
+
+
 def linear_activation(node: Node, used_once: Callable[[Node], bool]) -> Node | None:
     """``gelu(linear(x))`` -> ``linear(x, activation="gelu")``: the activation is the epilogue of the product.
 
     It pays on every device: one dispatch less, and the product is not written and read in between.
     """
-    if node.op is None or not node.op.epilogue or not node.inputs[0].is_op("linear"):
+    if node.op is None or not node.op.epilogue or not _takes_epilogue(node.inputs[0]):
         return None
     (linear,) = node.inputs
     if linear.attrs["activation"] or linear.attrs["residual"] or not used_once(linear):
@@ -42,7 +46,7 @@ def linear_residual(node: Node, used_once: Callable[[Node], bool]) -> Node | Non
     """
     for linear, other in (node.inputs, node.inputs[::-1]) if node.is_op("add") else ():
         fits = linear is not other and linear.spec == other.spec == node.spec
-        if fits and linear.is_op("linear") and not linear.attrs["residual"] and used_once(linear):
+        if fits and _takes_epilogue(linear) and not linear.attrs["residual"] and used_once(linear):
             return Node(linear.op, {**linear.attrs, "residual": True}, (*linear.inputs, other), node.spec)
     return None
 

@@ -18,12 +18,13 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from ..backends.base import Spec
+from ..backends.base import BlockSpec, Spec
 from ..backends.device import Device
 from ..bridge.byte_buffer import CHUNK, ByteBuffer, room_of
 from ..bridge.digest import digests_beside, joined
 from ..bridge.runtime import Slices, breathe
-from ..errors import MemoryBudgetError, TensorReleased, check_listener
+from ..errors import InvalidWeights, MemoryBudgetError, TensorReleased, check_listener, quoted
+from ..formats import BLOCKS, BlockFormat, Packer
 from ..graph.needs import Need
 from ..hub.cached import CachedSource
 from ..hub.safetensors import ITEMSIZE, NUMPY_NAME, Header, TensorEntry, as_array
@@ -197,22 +198,32 @@ class WeightLoader:
     ) -> None:
         """Load and hold a tensor; its chunks are the next ones of ``arriving``."""
         spec, weights, registry = self._spec(shard, entry), shard.weights, self.manager.registry
-        label, as_stored = content_label(spec.shape, spec.dtype), _is_same_dtype(entry, spec)
+        conversion = Conversion(entry, spec, self._format(shard, entry), shard.header.file)
+        label = content_label(entry.shape, conversion.name)
         away = self.streams and self._here + spec.nbytes > self.manager.residency.room()
         storage: Storage | None = None
         refusal: MemoryBudgetError | None = None
         copy: list[ByteBuffer] = []  # host copy of an evicted tensor that is not in local storage
-        stored = digests = b""
-        offset = 0
+        digests = b""
+        stored = bytearray()
+        chunks = weights.chunks(entry)
+        current = chunks[:1]
+
+        async def raw_chunks() -> AsyncGenerator[ByteBuffer]:
+            for current[0] in chunks:
+                raw, of_raw = await anext(arriving)
+                stored.extend(of_raw)
+                yield raw
+
+        offset = seen = 0
         taken = ExitStack()
         try:
-            for chunk in weights.chunks(entry):
-                raw, of_raw = await anext(arriving)
-                stored += of_raw
-                async for block in _converted(entry, raw, spec):
+            async with aclosing(conversion.blocks(raw_chunks())) as blocks:
+                async for block in blocks:
                     with block:
                         await breathe()  # not after the look-up, or two concurrent loads would upload one tensor twice
-                        digests += of_raw if as_stored else await digests_beside(block)
+                        digests += bytes(stored[seen:]) if conversion.is_none else await digests_beside(block)
+                        seen = len(stored)
                         is_known = offset + block.nbytes == spec.nbytes and registry.find(
                             self.device, joined(digests, label)
                         )
@@ -225,12 +236,12 @@ class WeightLoader:
                                 refusal = error
                         if storage is not None:
                             storage.fill(offset, block)
-                        elif away and not weights.is_local([chunk]):
+                        elif away and not weights.is_local(current):
                             copy += block.copy().packed()
                         offset += block.nbytes
-            identity, content = joined(stored, label_of(entry)), joined(digests, label)
+            identity, content = joined(bytes(stored), label_of(entry)), joined(digests, label)
             weights.finish(entry, identity)
-            origin = Origin(_reader(entry, spec, weights.read_again(entry)), weights.is_local(weights.chunks(entry)))
+            origin = Origin(_reader(conversion, weights.read_again(entry)), weights.is_local(chunks))
             if away and not origin.is_local and sum(map(len, copy)) < spec.nbytes:  # only some chunks are cached
                 for block in copy:
                     block.free()
@@ -289,16 +300,25 @@ class WeightLoader:
         return self._specs[shard.wanted[entry.name]]
 
     def _converted_origin(self, shard: Shard, entry: TensorEntry, identity: str) -> str:
-        """Return the registry's origin key of a tensor with the file content ``identity``, converted to its dtype."""
-        return f"{identity} as {self._spec(shard, entry).dtype}"
+        """Return the registry's origin key of a tensor with the file content ``identity``, as the device stores it."""
+        return f"{identity} as {self._name(shard, entry)}"
+
+    def _format(self, shard: Shard, entry: TensorEntry) -> BlockFormat | None:
+        spec = self._spec(shard, entry)
+        return BLOCKS[spec.format] if isinstance(spec, BlockSpec) else None
+
+    def _name(self, shard: Shard, entry: TensorEntry) -> str:
+        """Return the dtype or the block format of a tensor on the device."""
+        form = self._format(shard, entry)
+        return self._spec(shard, entry).dtype.name if form is None else form.name
 
     def _address(self, shard: Shard, entry: TensorEntry) -> str | None:
-        """Return the registry's origin key of a tensor: the version of the file, the byte range, and the dtype.
+        """Return the registry's origin key of a tensor: the version of the file, the byte range, and its form.
 
         None if the version of the file is unknown.
         """
         version = shard.weights.version
-        return version and f"{version} {entry.start}-{entry.stop} as {self._spec(shard, entry).dtype}"
+        return version and f"{version} {entry.start}-{entry.stop} as {self._name(shard, entry)}"
 
     def _progress(self, file: str, loaded: int, total: int) -> None:
         self.report("progress", file, min(loaded, total), total)
@@ -310,40 +330,78 @@ def _is_same_dtype(entry: TensorEntry, spec: Spec) -> bool:
     return entry.dtype != "BF16" and NUMPY_NAME[entry.dtype] == spec.dtype.name
 
 
-def _reader(
-    entry: TensorEntry, spec: Spec, again: list[tuple[Chunk, ReadAgain]]
-) -> Callable[[], AsyncGenerator[ByteBuffer]]:
-    """Return a function that reads a tensor again, in its dtype on the device."""
+class Conversion:
+    """How a tensor of a file becomes the bytes of its storage: as they are, in another dtype, or quantised."""
 
-    async def chunks() -> AsyncGenerator[ByteBuffer]:
-        async with aclosing(in_order([(room_of(chunk.nbytes), read) for chunk, read in again], ROOM)) as arriving:
-            async for raw in arriving:
-                async for block in _converted(entry, raw, spec):
+    def __init__(self, entry: TensorEntry, spec: Spec, packing: BlockFormat | None, file: str) -> None:
+        self.entry = entry
+        self.spec = spec
+        self.packing = packing
+        self.file = file
+        self.is_none = packing is None and _is_same_dtype(entry, spec)
+
+    @property
+    def name(self) -> str:
+        """The dtype or the block format on the device."""
+        return self.spec.dtype.name if self.packing is None else self.packing.name
+
+    async def blocks(self, chunks: AsyncGenerator[ByteBuffer]) -> AsyncGenerator[ByteBuffer]:
+        """Yield the storage's bytes in order, from the ``chunks`` of the file, which are yielded or freed.
+
+        Raises InvalidWeights for a number that the format cannot store.
+        """
+        packer = None if self.packing is None else Packer(self.packing)
+        async with aclosing(chunks):
+            async for raw in chunks:
+                if self.is_none:
+                    yield raw
+                    continue
+                async for block in self._converted(raw, packer):
                     yield block
+        rest = memoryview(b"" if packer is None else packer.rest())
+        for start in range(0, rest.nbytes, CHUNK):
+            yield ByteBuffer.of(rest[start : start + CHUNK])
 
-    return chunks
+    async def _converted(self, raw: ByteBuffer, packer: Packer | None) -> AsyncGenerator[ByteBuffer]:
+        """Convert a chunk, in one or more blocks. ``raw`` is freed."""
+        before = ITEMSIZE[self.entry.dtype]
+        count = raw.nbytes // before
+        left = count * self.spec.dtype.itemsize if packer is None else packer.form.first_bytes(count)
+        block, filled = ByteBuffer(min(left, CHUNK)), 0
+        with raw:
+            for _, piece in raw.pieces():
+                await breathe()
+                converted = self._bytes_of(as_array(replace(self.entry, shape=(len(piece) // before,)), piece), packer)
+                for start in range(0, converted.nbytes, CHUNK):
+                    some = converted[start : start + CHUNK]
+                    block.write(filled, some)
+                    filled += some.nbytes
+                    if filled == block.nbytes and filled < left:
+                        left -= filled
+                        yield block
+                        block, filled = ByteBuffer(min(left, CHUNK)), 0
+        yield block
+
+    def _bytes_of(self, array: Any, packer: Packer | None) -> memoryview:
+        """Convert a piece of the tensor; of a quantised one, return its first field."""
+        with np.errstate(over="ignore"):  # values too large for float16 become infinite, as in every framework
+            if packer is None:
+                return memoryview(array.astype(self.spec.dtype.numpy, copy=True).view(np.uint8))
+            try:
+                return memoryview(packer.add(packer.form.quantize(array.astype(np.float32))))
+            except ValueError as error:
+                name = quoted(self.entry.name)
+                reason = f'tensor {name} cannot be quantised: {error}; load the model with dtype="float32"'
+                raise InvalidWeights(self.file, reason) from None
 
 
-async def _converted(entry: TensorEntry, raw: ByteBuffer, spec: Spec) -> AsyncGenerator[ByteBuffer]:
-    """Convert a chunk of a tensor to the dtype of ``spec``, in one or more blocks. ``raw`` is yielded or freed."""
-    if _is_same_dtype(entry, spec):
-        yield raw
-        return
-    before, after = ITEMSIZE[entry.dtype], spec.dtype.numpy.itemsize
-    left = raw.nbytes // before * after
-    block, filled = ByteBuffer(min(left, CHUNK)), 0
-    with raw:
-        for _, piece in raw.pieces():
-            await breathe()
-            array = as_array(replace(entry, shape=(len(piece) // before,)), piece)
-            with np.errstate(over="ignore"):  # values too large for float16 become infinite, as in every framework
-                converted = memoryview(array.astype(spec.dtype.numpy, copy=True).view(np.uint8))
-            for start in range(0, converted.nbytes, CHUNK):
-                some = converted[start : start + CHUNK]
-                block.write(filled, some)
-                filled += some.nbytes
-                if filled == block.nbytes and filled < left:
-                    left -= filled
-                    yield block
-                    block, filled = ByteBuffer(min(left, CHUNK)), 0
-    yield block
+def _reader(conversion: Conversion, again: list[tuple[Chunk, ReadAgain]]) -> Callable[[], AsyncGenerator[ByteBuffer]]:
+    """Return a function that reads a tensor again, as it is on the device."""
+
+    async def blocks() -> AsyncGenerator[ByteBuffer]:
+        arriving = in_order([(room_of(chunk.nbytes), read) for chunk, read in again], ROOM)
+        async with aclosing(conversion.blocks(arriving)) as converted:
+            async for block in converted:
+                yield block
+
+    return blocks

@@ -38,9 +38,13 @@ def _infer_linear(specs: Sequence[Spec], attrs: Attributes) -> Spec:
 
 
 def _linear(x: Any, weight: Any, *more: Any, activation: str | None, residual: bool) -> Any:
+    return finished(as_float32(x) @ as_float32(weight).T, more, activation, residual)
+
+
+def finished(y: Any, more: Sequence[Any], activation: str | None, residual: bool) -> Any:
+    """Apply the epilogue of a product; ``more`` are its bias, if any, and with ``residual`` what is added last."""
     terms = [as_float32(term) for term in more]
     after = terms.pop() if residual else np.float32(0)
-    y = as_float32(x) @ as_float32(weight).T
     if terms:
         y = y + terms[0]
     return (OPS[activation].reference(y) if activation else y) + after
@@ -58,12 +62,19 @@ def _multiply_adds(specs: Sequence[Spec], result: Spec, attrs: Attributes) -> in
     return size_of(result.shape) * specs[0].shape[-1]
 
 
-def _epilogue(specs: Sequence[Spec], result: Spec, attrs: Attributes) -> int:
+def epilogue_operations(specs: Sequence[Spec], result: Spec, attrs: Attributes) -> int:
     """Count one operation of bias, activation and residual for each element."""
     return size_of(result.shape) * (len(specs) - 2 + bool(attrs["activation"]))
 
 
-LINEAR = define("linear", _infer_linear, _linear, multiply_adds=_multiply_adds, operations=_epilogue)
+LINEAR = define(
+    "linear",
+    _infer_linear,
+    _linear,
+    takes_epilogue=True,
+    multiply_adds=_multiply_adds,
+    operations=epilogue_operations,
+)
 MATMUL = define(
     "matmul",
     _infer_matmul,

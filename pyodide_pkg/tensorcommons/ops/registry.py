@@ -32,10 +32,13 @@ def define(
     elementwise: bool = False,
     in_place: bool = False,
     epilogue: bool = False,
+    takes_epilogue: bool = False,
     **cost: Cost,
 ) -> Op:
     """Register an op. Each name can be defined once. ``cost`` are the cost fields of :class:`Op`."""
-    return register(Op(name, infer, reference, view, memory_order, elementwise, in_place, epilogue, **cost))
+    return register(
+        Op(name, infer, reference, view, memory_order, elementwise, in_place, epilogue, takes_epilogue, **cost)
+    )
 
 
 def apply(op: Op, *inputs: TensorLike, **attrs: Attribute) -> Tensor:

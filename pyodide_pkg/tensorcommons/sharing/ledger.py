@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import NamedTuple
 
+from ..backends.base import BlockSpec
 from ..backends.device import Device
 from .registry import Entry, Registry
 from .report import ModelMemory, TensorMemory
@@ -96,10 +97,13 @@ class Ledger:
 
 def _row(entry: Entry, holders: tuple[str, ...]) -> TensorMemory:
     storage, spec = entry.storage, entry.spec
+    quantised = (spec.format, spec.weight_shape) if isinstance(spec, BlockSpec) else None
+    form, shape = quantised or (spec.dtype.name, spec.shape)
     return TensorMemory(
         name=entry.name,
-        shape=spec.shape,
+        shape=shape,
         dtype=spec.dtype.name,
+        format=form,
         device=storage.device.kind,
         nbytes=storage.nbytes,
         holders=holders,

@@ -42,12 +42,12 @@ class Origin:
 
 def content_identity(data: Data, shape: Sequence[int], dtype: DType) -> str:
     """Compute the identity of a tensor: a hash over dtype, shape and bytes (``bridge/digest.py``)."""
-    return identity_of(data, content_label(shape, dtype))
+    return identity_of(data, content_label(shape, dtype.name))
 
 
-def content_label(shape: Sequence[int], dtype: DType) -> str:
-    """Return the text that a tensor's identity covers beside its bytes."""
-    return f"{dtype.name}{tuple(shape)}"
+def content_label(shape: Sequence[int], form: str) -> str:
+    """Return the text that a tensor's identity covers beside its bytes: its dtype or block format, and its shape."""
+    return f"{form}{tuple(shape)}"
 
 
 def anonymous_identity() -> str:

@@ -24,11 +24,15 @@ class ModelMemory:
 
 @dataclass(frozen=True)
 class TensorMemory:
-    """One storage: the name that its first holder gave it, and every model that holds it."""
+    """One storage: the name that its first holder gave it, and every model that holds it.
+
+    ``format`` is that of a quantised weight, such as "q8_0", whose ``dtype`` is that of the bytes; else the dtype.
+    """
 
     name: str
     shape: tuple[int, ...]
     dtype: str
+    format: str
     device: str
     nbytes: int
     holders: tuple[str, ...]

@@ -10,7 +10,7 @@ from __future__ import annotations
 from contextlib import aclosing, nullcontext
 from typing import TYPE_CHECKING
 
-from ..backends.base import Spec
+from ..backends.base import BlockSpec, Spec
 from ..backends.budget import Category
 from ..backends.device import Device, Way
 from ..errors import TensorCommonsError
@@ -85,7 +85,8 @@ async def _rented(storage: Storage, device: Device, category: Category, spec: Sp
     """Copy while the tensor is rented. Return the handle of the copy; None where renting does not work."""
     source = storage.device
     lender, borrower = (source, device) if source.lends_to(device) else (device, source)
-    if not lender.lends_to(borrower) or not storage.nbytes or storage.nbytes % 4:  # GPUs copy whole words
+    is_whole = storage.nbytes % 4 == 0 and not isinstance(spec, BlockSpec)  # whole words, in one tensor of WebNN
+    if not lender.lends_to(borrower) or not storage.nbytes or not is_whole:
         return None
     handle = device.allocate(storage.nbytes, category, spec)
     pair = (storage.handle, handle) if lender is source else (handle, storage.handle)

@@ -12,17 +12,18 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from ...bridge.byte_buffer import ByteBuffer, Data
+from ...bridge.byte_buffer import ByteBuffer, Data, part_of
 from ...bridge.runtime import Slices, at_once, in_slices
 from ...bridge.webnn import WebNNBridge
 from ...dtypes import float32
 from ...errors import DeviceMemoryError, TensorCommonsError
 from ...shapes import Layout, Shape, size_of
 from ..backend import Backend, DeviceKind
-from ..base import TIMED, Command, Computation, Executable, Op, Probe, Range, Spec, Timing, Value, Work
+from ..base import TIMED, BlockSpec, Command, Computation, Executable, Op, Probe, Range, Spec, Timing, Value, Work
 from ..facts import Facts, Rates
 from ..webgpu.backend import WebGPUBackend
 from .builder import EMPTY, GraphBuilder
+from .fields import Fields, field_tensors
 from .lowering import lower, physical, refusals
 from .lowering.context import LoweringContext
 from .multicore import WHOLE, Slot, Stage, stages_of
@@ -75,6 +76,7 @@ class WebNNBackend(Backend[Built]):
         self.features = (f"{bridge.cores} cores", f"constant tensors: {bridge.no_constants or 'yes'}")
         self.cores = bridge.cores if self.is_software else 1  # LiteRT runs a graph on one of them
         self._ids = itertools.count(1)
+        self._fields = Fields()
         self._spaces: dict[int, int] = {}  # address space of each tensor that was allocated, by handle
         self._space = 0  # of all of them
 
@@ -88,8 +90,11 @@ class WebNNBackend(Backend[Built]):
         if space > TENSORS_BYTES:
             reason = f"all tensors would reserve {space:,} bytes, and a tab has {TENSORS_BYTES:,} for tensors"
             raise DeviceMemoryError("webnn", f"a tensor of {nbytes:,} bytes", reason, nbytes, TENSORS_BYTES)
-        dtype, shape = _tensor(spec) if spec is not None else ("uint8", (nbytes,))
-        self.bridge.create(handle, dtype, shape)
+        kinds = [(handle, _tensor(spec) if spec is not None else ("uint8", (nbytes,)))]
+        if isinstance(spec, BlockSpec):
+            kinds = list(self._fields.make(handle, spec))
+        for number, (dtype, shape) in kinds:
+            self.bridge.create(number, dtype, shape)
         self._spaces[handle] = reserved(nbytes)
         self._space = space
 
@@ -101,13 +106,16 @@ class WebNNBackend(Backend[Built]):
 
     def free(self, handle: int) -> None:
         self._space -= self._spaces.pop(handle, 0)
-        self.bridge.destroy(handle)
+        for number in self._fields.drop(handle):
+            self.bridge.destroy(number)
 
     def write(self, handle: int, offset: int, data: Data) -> None:
-        self.bridge.write(handle, offset, data)
+        for number, at, start, stop in self._fields.ranges(handle, offset, data.nbytes):
+            self.bridge.write(number, at, part_of(data, start, stop))
 
     def fill(self, handle: int, offset: int, data: Data) -> None:
-        self.bridge.fill(handle, offset, data)
+        for number, at, start, stop in self._fields.ranges(handle, offset, data.nbytes):
+            self.bridge.fill(number, at, part_of(data, start, stop))
 
     def spare(self, executable: Built, number: int, handle: int) -> None:
         self._space -= self._spaces.pop(handle, 0)
@@ -117,16 +125,29 @@ class WebNNBackend(Backend[Built]):
         self.bridge.drop_spares(executable.id)
 
     async def read(self, ranges: Sequence[Range]) -> list[memoryview]:
-        return await self.bridge.read(ranges)
+        cut = [self._fields.ranges(*each) for each in ranges]
+        parts = [(number, at, stop - start) for each in cut for number, at, start, stop in each]
+        found = iter(await self.bridge.read(parts))
+        result = []
+        for (_, _, nbytes), own in zip(ranges, cut, strict=True):
+            pieces = [next(found) for _ in own]
+            whole = pieces[0] if len(pieces) == 1 and pieces[0].nbytes == nbytes else memoryview(b"".join(pieces))
+            result.append(whole if whole.nbytes == nbytes else memoryview(bytes(whole).ljust(nbytes, b"\0")))
+        return result
 
     async def check(self, handles: Sequence[int]) -> None:
-        await self.bridge.check(handles)
+        await self.bridge.check([*handles, *self._fields.beside(handles)])
 
     async def read_block(self, handle: int, offset: int, nbytes: int) -> ByteBuffer:
-        return await self.bridge.read_block(handle, offset, nbytes)
+        ranges = self._fields.ranges(handle, offset, nbytes)
+        if len(ranges) == 1 and ranges[0][3] == nbytes:
+            return await self.bridge.read_block(*ranges[0][:2], nbytes)
+        return await super().read_block(handle, offset, nbytes)
 
     def copy(self, source: int, source_offset: int, target: int, target_offset: int, nbytes: int) -> None:
-        self.bridge.copy(source, source_offset, target, target_offset, nbytes)
+        for number, at, start, stop in self._fields.ranges(source, source_offset, nbytes):
+            for other, to, first, end in self._fields.ranges(target, target_offset + start, stop - start):
+                self.bridge.copy(number, at + first, other, to, end - first)
 
     def accepts_layout(self, op: Op, position: int, layout: Layout) -> bool:
         return True
@@ -136,6 +157,10 @@ class WebNNBackend(Backend[Built]):
         for name, spec in tensors.items():
             if spec.nbytes > limit:
                 return f"{name} takes {spec.nbytes:,} bytes, and one tensor of this WebNN at most {limit:,}"
+            if isinstance(spec, BlockSpec) and (wide := 9 * size_of(spec.weight_shape)) > self.most:
+                return (
+                    f"{name} takes {wide:,} bytes in a graph that widens it, which may take {self.most:,} on this WebNN"
+                )
             if spec.dtype.name == "float16" and 3 * spec.nbytes > self.most:
                 copy, both = 2 * spec.nbytes, 3 * spec.nbytes
                 return (
@@ -202,7 +227,7 @@ class WebNNBackend(Backend[Built]):
     async def run(
         self, executable: Built, arena: int, host: memoryview, leaves: Sequence[int], outputs: Sequence[int]
     ) -> None:
-        queued = self.bridge.run(executable.id, host, [*leaves, *outputs])
+        queued = self.bridge.run(executable.id, host, [*leaves, *self._fields.beside(leaves), *outputs])
         if queued is None:
             return
         running = asyncio.ensure_future(queued)
@@ -237,7 +262,8 @@ class WebNNBackend(Backend[Built]):
         leaves: Sequence[int],
         outputs: Sequence[int],
     ) -> dict[int, Timing]:
-        timing = asyncio.ensure_future(self.bridge.time(executable.id, classes, TIMED, host, [*leaves, *outputs]))
+        handles = [*leaves, *self._fields.beside(leaves), *outputs]
+        timing = asyncio.ensure_future(self.bridge.time(executable.id, classes, TIMED, host, handles))
         try:
             await asyncio.wait([timing])
             return {number: Timing(ms) for number, ms in timing.result()}
@@ -282,6 +308,7 @@ class WebNNBackend(Backend[Built]):
     async def reopen(self) -> None:
         await self.bridge.reopen()
         self._spaces.clear()
+        self._fields.clear()
         self._space = 0
         self.op_limits = self.bridge.limits
 
@@ -311,6 +338,13 @@ class _Description:
         self.fixed: list[tuple[str, Shape]] = []
         self.host: dict[int, tuple[int, int]] = {}  # by offset in the block: the fixed tensor, and bytes
         self.nbytes = 0
+        self._beside: dict[int, int] = {}  # by leaf: the first handle of a run for its fields but the first
+        after = plan.leaves
+        for value in sorted((each for each in plan.values if each.op is None and not each.host), key=_index):
+            self._beside[value.index] = after
+            if isinstance(value.spec, BlockSpec):
+                after += len(field_tensors(value.spec.format, value.spec.weight_shape)) - 1
+        self._first_output = after  # among the handles of a run
         self._places: dict[Slot, int] = {}
         self._free: dict[tuple[str, Shape], list[int]] = {}
 
@@ -343,7 +377,9 @@ class _Description:
         crossing: dict[int, int] = {}  # places of what a subgraph gives to later ones, by node
         for place, subgraph in enumerate(subgraphs):
             inputs = [
-                (node, self._source(stage, values[number]) if number >= 0 else targets[-1 - number])
+                (node, self._source(stage, values[number], subgraph.calls.kinds[node]))
+                if number >= 0
+                else (node, targets[-1 - number])
                 for node, number in subgraph.calls.inputs
             ]
             for node in subgraph.gives:
@@ -373,7 +409,7 @@ class _Description:
         graph = self.graphs.setdefault(key, {"index": len(self.graphs), "nodes": nodes, "outputs": results})
         self.stages.append({"graph": graph["index"], "inputs": inputs, "outputs": outputs})
 
-    def _source(self, stage: Stage, value: Value) -> int:
+    def _source(self, stage: Stage, value: Value, kind: Kind) -> int:
         if value.host:
             if value.index not in self.host:
                 self.host[value.index] = (self._new(_tensor(value.spec), value.spec.nbytes), value.spec.nbytes)
@@ -381,7 +417,10 @@ class _Description:
         slot = stage.needs[value.index]
         source = self.plan.values[slot[0]]
         if source.op is None:
-            return source.index
+            place = 0
+            if isinstance(source.spec, BlockSpec):
+                place = field_tensors(source.spec.format, source.spec.weight_shape).index(kind)
+            return source.index if not place else self._beside[source.index] + place - 1
         return self._output(slot) if slot not in self._places else -1 - self._places[slot]
 
     def _target(self, slot: Slot, spec: Spec) -> int:
@@ -396,7 +435,7 @@ class _Description:
         return free.pop() if free else self._new(tensor, nbytes)
 
     def _output(self, slot: Slot) -> int:
-        return self.plan.leaves + self.plan.outputs.index(slot[0])
+        return self._first_output + self.plan.outputs.index(slot[0])
 
     def _new(self, tensor: tuple[str, Shape], nbytes: int) -> int:
         self.fixed.append(tensor)
@@ -412,6 +451,10 @@ class _Description:
             "graphs": list(self.graphs.values()),
             "stages": self.stages,
         }
+
+
+def _index(value: Value) -> int:
+    return value.index
 
 
 def _tensor(spec: Spec) -> tuple[str, Shape]:

@@ -128,7 +128,7 @@ def _seed(values: Sequence[Value], value: Value, parts: int) -> Found | None:
     """A first split: the outermost axis of a product's rows that makes even parts."""
     assert value.op is not None
     shape = values[value.inputs[0]].spec.shape
-    if value.op.name != "linear" or size_of(shape[:-1]) < ROWS:
+    if value.op.name not in ("linear", "quantized_linear") or size_of(shape[:-1]) < ROWS:
         return None
     for axis, size in enumerate(shape[:-1]):
         count = min(parts, size, max(size_of(shape[:-1]) // (ROWS // 2), 1))
@@ -232,7 +232,7 @@ def _concat(values: Sequence[Value], value: Value, split: Split, position: int) 
 
 
 RULES: Mapping[str, Callable[[Sequence[Value], Value, Split, int], Found | None]] = {
-    "linear": _linear,
+    **dict.fromkeys(("linear", "quantized_linear"), _linear),
     **dict.fromkeys(("softmax", "log_softmax", "layer_norm", "rms_norm"), _rows),
     "reshape": _reshape,
     "permute_dims": _permute,

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
+from ....dtypes import int8
 from ....errors import UnsupportedOp
 from ....shapes import Layout, size_of
 from ...base import Attributes, Operand, Step
@@ -105,7 +106,7 @@ def spread(items: int, workgroup: int) -> tuple[int, int, int]:
 def require_shader_types(step: Step) -> None:
     """Raises UnsupportedOp for a dtype that WGSL cannot compute. Bytes of any dtype can be kept, written and read."""
     for operand in (*step.inputs, step.output):
-        if operand.dtype.wgsl is None:
+        if operand.dtype.wgsl is None and not ("block_format" in step.attrs and operand.dtype is int8):  # read as words
             raise UnsupportedOp(
                 step.op.name, "webgpu", f"WGSL has no {operand.dtype}; read it, or cast it before it goes there"
             )

@@ -13,6 +13,7 @@ from ..shader import Dispatch
 from ..windows import narrowed
 from .common import Adapter, Kernel, is_leading, merge_axes, offsets, spread, vectors
 from .layout import copy
+from .matmul import quantized
 
 NAN = 0x7FC00000
 FOUR = """let place = place_of(word);
@@ -42,7 +43,8 @@ def _in_vectors(rows: Layout, chosen: Layout, stride: int) -> bool:
     return not any(number % 4 for number in (*rows.strides[:-1], rows.offset, stride))
 
 
-def _take(step: Step, adapter: Adapter) -> list[Dispatch]:
+def _take(step: Step, adapter: Adapter, packing: str = "", scales: int = 0) -> list[Dispatch]:
+    """Take from x, which may be a table of the block format ``packing`` whose scales begin at the word ``scales``."""
     x, ids = step.inputs
     axis, wrap = step.attrs["axis"], step.attrs["wrap"]
     assert isinstance(axis, int)
@@ -57,7 +59,7 @@ def _take(step: Step, adapter: Adapter) -> list[Dispatch]:
     lanes, write = step.output.dtype.lanes, "write_y(word);"
     reads: Access = "elements"
     writes: Access = "words"
-    parts = list(_parts(step, adapter))
+    parts = [(0, x)] if packing else list(_parts(step, adapter))
     if len(parts) > 1:
         lanes, write, writes = 1, ONE, "elements"
     if _in_vectors(others, chosen, x.layout.strides[axis]):
@@ -80,11 +82,37 @@ def _take(step: Step, adapter: Adapter) -> list[Dispatch]:
     groups = spread(-(-size // lanes), adapter.workgroup)
     dispatches = []
     for first, part in parts:
-        buffers = (Buffer("x", part, reads), Buffer("ids", ids), Buffer("y", step.output, writes, written=True))
+        buffers = (
+            Buffer("x", part, reads, packing=packing),
+            Buffer("ids", ids),
+            Buffer("y", step.output, writes, written=True),
+        )
         numbers = (size, bool(wrap), x.shape[axis], x.layout.strides[axis], part.layout.offset, chosen.offset)
-        head = struct.pack("<2I4iI2i12x", *numbers, NAN if is_float else 0, first, part.shape[axis])
+        head = struct.pack("<2I4iI2iI8x", *numbers, NAN if is_float else 0, first, part.shape[axis], scales)
         dispatches.append(Dispatch("indexing/take", variables, head + params, buffers, groups))
     return dispatches
+
+
+def _quantized_rows(step: Step, adapter: Adapter) -> list[Dispatch]:
+    """Rows of a quantised table: each id chooses for all columns."""
+    words, ids = step.inputs
+    table, scales = quantized(step, words)
+    rows, columns = ids.layout.size, table.shape[1]
+    wide = Layout((rows, columns), (1, 0), ids.layout.offset)
+    taken = replace(
+        step,
+        attrs={"axis": 0, "wrap": False},
+        inputs=(table, replace(ids, layout=wide)),
+        output=replace(
+            step.output, layout=replace(Layout.contiguous((rows, columns)), offset=step.output.layout.offset)
+        ),
+    )
+    return _take(taken, adapter, str(step.attrs["block_format"]), scales)
+
+
+def _cut_rows(step: Step, axis: int) -> list[int | None] | None:
+    """Along the ids."""
+    return [None, axis] if axis < len(step.output.shape) - 1 and is_leading(step, axis) else None
 
 
 def _parts(step: Step, adapter: Adapter) -> Iterator[tuple[int, Operand]]:
@@ -197,6 +225,7 @@ def _update(step: Step, adapter: Adapter) -> list[Dispatch]:
 
 KERNELS = [
     Kernel("take_along_axis", _take, _any_layout, _cut_take),
+    Kernel("quantized_rows", _quantized_rows, cut=_cut_rows),
     Kernel("scatter", _scatter, _any_layout, parts=_parts_of_scatter),
     Kernel("scatter_into", _update, _any_layout, _cut_update, True, moved=_moved_update),
 ]

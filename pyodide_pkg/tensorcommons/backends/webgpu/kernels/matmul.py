@@ -14,8 +14,9 @@ from dataclasses import dataclass, replace
 from .... import dtypes
 from ....errors import UnsupportedOp
 from ....shapes import Layout, Shape, size_of
-from ...base import Operand, Step
+from ...base import Attributes, Operand, Step
 from ..accessors import Access, Buffer
+from ..packing import words_of_quants
 from ..shader import Dispatch, source
 from . import subgroup_gemm, tiles
 from .blocks import BLOCKS, COLUMNS
@@ -97,6 +98,8 @@ class Product:
     batch: Shape  # that both broadcast to
     bias_of: str = "load{four}_bias({side})"
     whole: Product | None = None  # that this is a part of, for the same bits
+    packing: str = ""  # the block format of b, as quantised weights have one
+    scales: int = 0  # its first word after the quants
 
     @property
     def rows(self) -> int:
@@ -262,7 +265,11 @@ class Product:
         whole: Access = "eights" if tile.depth else "vectors"
         for name, operand, along in (("b", self.b, -2), ("a", self.a, -1)):
             read.insert(0, (name, operand, "elements" if self._reading(operand, along) == "elements" else whole))
-        buffers = [Buffer(name, operand, access) for name, operand, access in read if operand is not None]
+        buffers = [
+            Buffer(name, operand, access, packing=self.packing if name == "b" else "")
+            for name, operand, access in read
+            if operand is not None
+        ]
         return (*buffers, Buffer("y", self.output, self._writing, written=True))
 
     def _params(self, batch: int) -> bytes:
@@ -278,8 +285,8 @@ class Product:
         a_strides = (*([0] * pad), *a_lead.strides, *self.a.layout.strides[-2:])
         b_strides = (*([0] * pad), *b_lead.strides, *self.b.layout.strides[-2:])
         return struct.pack(
-            "<4I4i4i2i3I12x", self.rows, self.columns, self.depth, inner, *a_strides, *b_strides,
-            self.a.layout.offset, self.b.layout.offset, self.activation, batch, self.stride,
+            "<4I4i4i2i4I8x", self.rows, self.columns, self.depth, inner, *a_strides, *b_strides,
+            self.a.layout.offset, self.b.layout.offset, self.activation, batch, self.stride, self.scales,
         )  # fmt: skip
 
 
@@ -295,12 +302,33 @@ def _linear(step: Step, adapter: Adapter) -> Sequence[Dispatch]:
 def _linear_of(step: Step) -> Product:
     x, weight, *more = step.inputs
     residual = more.pop() if step.attrs["residual"] else None
+    packing, scales = str(step.attrs.get("block_format", "")), 0
+    if packing:
+        weight, scales = quantized(step, weight)
     turned = Operand(weight.place, weight.layout.permute((1, 0)), weight.dtype)
     flat = Operand(x.place, replace(Layout.contiguous(rows_and_columns(x)), offset=x.layout.offset), x.dtype)
     activation = ACTIVATIONS.index(step.attrs["activation"])
     bias = more[0] if more else None
     whole = None if step.whole is None else _linear_of(step.whole)
-    return Product(flat, turned, bias, residual, step.output, activation, (), whole=whole)
+    return Product(
+        flat, turned, bias, residual, step.output, activation, (), whole=whole, packing=packing, scales=scales
+    )
+
+
+def quantized(step: Step, words: Operand) -> tuple[Operand, int]:
+    """Return the weight of a step, whose storage is ``words``, as a matrix, and the first word of its scales.
+
+    A part of a step has a number of columns from ``first`` on, which are rows of the weight.
+    """
+    shape, first = step.attrs["weight_shape"], step.attrs.get("first", 0)
+    assert isinstance(shape, tuple) and isinstance(first, int)
+    rows, columns = (size for size in shape if isinstance(size, int))
+    layout = Layout.contiguous((rows, columns))
+    if step.op.name == "quantized_linear":
+        layout = layout.slice(0, first, first + step.output.shape[-1])
+    return Operand(words.place, layout, dtypes.float32), words_of_quants(
+        str(step.attrs["block_format"]), (rows, columns)
+    )
 
 
 def _cut_linear(step: Step, axis: int) -> Sequence[int | None] | None:
@@ -311,6 +339,19 @@ def _cut_linear(step: Step, axis: int) -> Sequence[int | None] | None:
     if not is_leading(step, axis):
         return None
     return [axis, None, *(axis if len(each.shape) == len(step.output.shape) > 1 else None for each in more)]
+
+
+def _cut_quantized(step: Step, axis: int) -> Sequence[int | None] | None:
+    """As for ``linear``, with all of the storage of the weight for each part."""
+    axes = _cut_linear(step, axis)
+    return axes and [axes[0], None, *axes[2:]]
+
+
+def _moved_quantized(step: Step, axis: int, first: int) -> Attributes:
+    """The attributes of a part that begins at ``first`` along ``axis``."""
+    before = step.attrs.get("first", 0)
+    assert isinstance(before, int)
+    return {**step.attrs, "first": before + first} if axis == len(step.output.shape) - 1 else step.attrs
 
 
 def parts_of_depth(rows: int, depth: int, columns: int) -> int:
@@ -398,5 +439,6 @@ KERNELS = [
     Kernel("linear", _linear, cut=_cut_linear, offsets=2),
     Kernel("linears", _linears, parts=_each_linear),
     Kernel("linear_parts", _linear_parts),
+    Kernel("quantized_linear", _linear, cut=_cut_quantized, offsets=1, moved=_moved_quantized),
     Kernel("matmul", _matmul, lambda position, layout: True, _cut_matmul),
 ]

@@ -9,7 +9,7 @@ from __future__ import annotations
 from ....bridge.runtime import Slices, sliced
 from ...base import Computation
 from ..builder import GraphBuilder
-from . import activations, elementwise, images, indexing, layout, matrices, reductions
+from . import activations, elementwise, images, indexing, layout, matrices, quantized, reductions
 from .context import LoweringContext, Rule, physical
 
 RULES: dict[str, Rule] = {
@@ -18,6 +18,7 @@ RULES: dict[str, Rule] = {
     **layout.RULES,
     **reductions.RULES,
     **matrices.RULES,
+    **quantized.RULES,
     **indexing.RULES,
     **images.RULES,
 }

@@ -8,8 +8,9 @@ from typing import TypeAlias
 from ....bridge.runtime import Slices
 from ....dtypes import DType
 from ....errors import UnsupportedOp
-from ...base import Computation, Value
+from ...base import BlockSpec, Computation, Value
 from ..builder import GraphBuilder, Operand
+from ..fields import field_tensors
 
 Rule: TypeAlias = "Callable[[LoweringContext, Value], Operand]"
 
@@ -63,7 +64,10 @@ class LoweringContext:
         value = self.values[number]
         dtype = physical(value.spec.dtype)
         if value.op is None:
-            return self.b.input(number, value.spec.shape, dtype)
+            kinds = [(dtype, value.spec.shape)]
+            if isinstance(value.spec, BlockSpec):
+                kinds = field_tensors(value.spec.format, value.spec.weight_shape)
+            return self.b.input(number, kinds[0][1], kinds[0][0])
         if 0 in value.spec.shape:
             return self.b.empty(value.spec.shape, dtype)
         self.b.op = value.op.name

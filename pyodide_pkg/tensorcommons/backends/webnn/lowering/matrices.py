@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import cast
 
 import numpy as np
@@ -29,8 +30,13 @@ def product(b: GraphBuilder, x: Operand, weight: Operand) -> Operand:
 
 
 def _linear(low: LoweringContext, value: Value) -> Operand:
-    b = low.b
-    x, weight, *more = (b.cast(each, "float32") for each in low.given(value))
+    x, weight, *more = low.given(value)
+    return linear_of(low.b, value, x, weight, more)
+
+
+def linear_of(b: GraphBuilder, value: Value, x: Operand, weight: Operand, more: Sequence[Operand]) -> Operand:
+    """Lower a product with its epilogue, over the operands of ``value``; ``more`` are its bias and its residual."""
+    x, weight, *more = (b.cast(each, "float32") for each in (x, weight, *more))
     residual = more.pop() if value.attrs["residual"] else None
     rows = b.reshape(x, (size_of(x.shape[:-1]), x.shape[-1]))
     y = product(b, rows, weight)
