@@ -30,7 +30,7 @@ def commands() -> dict[str, list[str]]:
         "eslint": [find_node(), str(paths.NODE_MODULES / "eslint" / "bin" / "eslint.js"), "--max-warnings=0", "."],
     }
     if (paths.ROOT / ARROWS).exists():
-        checks["import arrows"] = [*python, "pytest", "-q", "--no-header", ARROWS]
+        checks["import arrows"] = [*python, "pytest", "-q", "--no-header", "-n0", ARROWS]
     return checks
 
 
