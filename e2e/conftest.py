@@ -56,6 +56,12 @@ class ByTab(LoadFileScheduling):
 
 
 @pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """Run one worker more than there are cores: each of them waits for its browser, for servers and for time limits."""
+    return (os.cpu_count() or 1) + 1
+
+
+@pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByTab:
     """Schedule as `--dist=loadfile` does, but by tab."""
     return ByTab(config, log)
