@@ -34,11 +34,6 @@ class Granted(ABC):
         whole = self.whole
         return [] if whole.is_freed else [model for model, names in whole.entry.names.items() if self.key in names]
 
-    def may_acquire(self, model: str) -> bool:
-        """Return whether ``model`` made the whole tensor, or was granted it or this part."""
-        whole = self.whole
-        return model in self.consumer_models or model == whole.producer_model or model in whole.consumer_models
-
     def grant(self, models: Iterable[str]) -> None:
         """Let ``models`` acquire it. The tensor is not freed before those that are new have had their turn."""
         self.awaited |= set(models) - self.consumer_models
@@ -57,7 +52,7 @@ class Granted(ABC):
         """
         whole = self.whole
         whole.check()
-        if not self.may_acquire(model):
+        if model not in (*self.consumer_models, *whole.consumer_models, whole.producer_model):
             what = "tensor" if whole is self else "view"
             raise NotAConsumer(
                 f"model {quoted(model)} was not granted {what} {quoted(self.name)}; "

@@ -18,15 +18,11 @@ from ..errors import DeviceLost, DeviceUnavailable, TensorCommonsError, TensorRe
 from ..graph.parted import PartedProgram
 from ..graph.program import Program
 from ..tensor import Tensor
-from . import accounts
+from .accounts import Accounts
 from .contract import Movable, Request
-from .ledger import Ledger
 from .migration import Progress, bring, remember_how
-from .opportunities import Opportunities
-from .report import MemoryReport
 from .run_account import cost_of
 from .runner import Runner
-from .tensors import SharedTensors
 
 T = TypeVar("T")
 MB = 2**20
@@ -41,7 +37,7 @@ def open_managers() -> list[TensorSharingManager]:
     return [manager for manager in _made if not manager.is_closed]
 
 
-class TensorSharingManager(SharedTensors):
+class TensorSharingManager(Accounts):
     """Holds the weights and tensors of several models on ``devices``, each content once, under ``max_memory_mb``.
 
     1 MB is 2**20 bytes. The limit holds at every moment for everything on the devices: weights, activations, scratch
@@ -74,15 +70,11 @@ class TensorSharingManager(SharedTensors):
             activation_share if activation_cache else 0.0,
         )
         self.tokenizers: WeakValueDictionary[str, Any] = WeakValueDictionary()
-        self.models: dict[str, Device] = {}
-        self._loaded: WeakValueDictionary[str, Movable] = WeakValueDictionary()  # each refers to this manager
         self._loading: set[str] = set()  # names that a load has: no other one gets them before it has ended
         self._moving = asyncio.Lock()  # one move at a time: the second one reuses what the first one brought
         self._moves = 0
         self._losses = {device: device.losses for device in self.devices.opened}  # reported so far
-        self._ledger = Ledger(self.registry)
-        self.runner = Runner(self.registry, self.residency, self.activations, self._loaded)
-        self._opportunities = Opportunities(self.registry, self.models, self._loaded)
+        self.runner = Runner(self.registry, self.residency, self.activations, self._loaded, self.account)
         _made.add(self)
 
     def unload_models(self) -> None:
@@ -182,7 +174,7 @@ class TensorSharingManager(SharedTensors):
         """Change the limit and evict down to it. Raises MemoryBudgetError if that is not possible; nothing changed."""
         self.check_open()
         await self.residency.set_limit(self.share, _limit_bytes(max_memory_mb))
-        self.runner.account.forget(self.models)  # what runs moved under the limit before
+        self.account.forget(self.models)  # what runs moved under the limit before
         self.changed()
 
     async def make_room(self, nbytes: int) -> None:
@@ -199,16 +191,11 @@ class TensorSharingManager(SharedTensors):
         self._loaded[model.name] = model
         self.runner.loaded()
 
-    @property
-    def last_run(self) -> dict[str, Any]:
-        """Account of the last run: nodes, executed, reused, dispatches, calls into JavaScript, bytes."""
-        return dict(self.runner.account.last_run)
-
     def ran(self, model: Movable, program: Program | PartedProgram, js_calls: int, fallback: str) -> None:
         """Account in ``last_run`` for a program that ``model`` ran by itself: a step of a generation."""
         nodes = program.nodes, program.executed, program.executed
-        self.runner.account.ran([model.name], program.device, program, js_calls, nodes, cost_of(program))
-        self.runner.account.finished(fallback)
+        self.account.ran([model.name], program.device, program, js_calls, nodes, cost_of(program))
+        self.account.finished(fallback)
 
     async def run_together(
         self,
@@ -231,7 +218,7 @@ class TensorSharingManager(SharedTensors):
         wanted = _wanted(calls, outputs)
         models = [model for model, _ in calls]
         answers, fallback = await self.finishing(models, lambda: self._run_where_they_are(calls, wanted))
-        self.runner.account.finished(fallback)
+        self.account.finished(fallback)
         for (model, inputs), answer in zip(calls, answers, strict=True):
             remember_how(self.run_together, model, inputs, answer)
         self.changed()
@@ -245,9 +232,9 @@ class TensorSharingManager(SharedTensors):
         for device, places in _by_device(calls).items():
             found = await self.runner.run(device, _requests([calls[i] for i in places], [outputs[i] for i in places]))
             answers.update(zip(places, found, strict=True))
-            runs.append(self.runner.account.last_run)
+            runs.append(self.account.last_run)
         if len(runs) > 1:
-            self.runner.account.join(runs)
+            self.account.join(runs)
         return [answers[i] for i in range(len(calls))]
 
     async def finishing(self, models: Sequence[Movable], work: Callable[[], Awaitable[T]]) -> tuple[T, str]:
@@ -298,47 +285,6 @@ class TensorSharingManager(SharedTensors):
 
         await self.finishing([model for model, _ in calls], each_device)
         self.changed()
-
-    # --- accounts ---
-
-    def report(self) -> MemoryReport:
-        """Take an immutable snapshot of who holds what."""
-        return accounts.report(self, self._ledger, self.models, self.runner.account)
-
-    def get_stats(self) -> dict[str, Any]:
-        """Counts, bytes and lookups now, and ``last_run``: what the last run computed and how it called JavaScript.
-
-        ``streamed`` has, of each model that is larger than the limit, the segments of its last run, the bytes of
-        weights that it moved to the device, and those that stay there.
-        ``total_tensors`` counts names, ``unique_contents`` what is behind them and behind the models' weights.
-        """
-        models = list(self._ledger.models(self.models))
-        return {
-            **accounts.stats(self, self.runner.account),
-            "total_models": len(models),
-            "models": models,
-            "sharing_opportunities": self.analyze_sharing_opportunities(),
-            "streamed": {model: dict(run) for model, run in self.runner.account.streamed.items()},
-            "last_run": self.last_run,
-        }
-
-    def get_tensor_memory_usage(self) -> dict[str, Any]:
-        """Per registered tensor: bytes, shape, dtype, device, holders, references, pinned, state, views."""
-        return accounts.tensor_usage(self)
-
-    def get_model_memory_usage(self) -> dict[str, Any]:
-        """Per model: total, exclusive, shared and attributed bytes, and its tensors."""
-        return accounts.model_usage(self.registry, self._ledger.models(self.models))
-
-    def analyze_sharing_opportunities(self) -> dict[str, Any]:
-        """List what is shared and what could be, each with its evidence; see
-        :mod:`tensorcommons.sharing.opportunities`.
-        """
-        return self._opportunities.analyze()
-
-    def get_optimization_recommendations(self) -> dict[str, Any]:
-        """List the largest tensors, the unused, the shareable, and the hit rate of lookups."""
-        return accounts.recommendations(self, self.analyze_sharing_opportunities())
 
     def optimize_memory_usage(self) -> dict[str, Any]:
         """Free unused tensors, kept activations and idle arenas. Return what that freed, in bytes."""

@@ -63,7 +63,7 @@ class _Prepared:
 
 
 class Runner:
-    """Compiles what models ask for together, once; ``account`` has the figures of the runs.
+    """Compiles what models ask for together, once; ``account`` gets the figures of the runs.
 
     What a run computes on the way to its outputs is kept for later runs where the graphs of loaded models part.
     """
@@ -74,8 +74,9 @@ class Runner:
         residency: Residency,
         activations: ActivationCache,
         models: Mapping[str, Movable],
+        account: RunAccount,
     ) -> None:
-        self.account = RunAccount()
+        self._account = account
         self._registry = registry
         self._residency = residency
         self._activations = activations
@@ -89,7 +90,7 @@ class Runner:
 
     def forget(self, model: str) -> None:
         """Drop what was compiled for ``model``."""
-        self.account.forget([model])
+        self._account.forget([model])
         self._prepared = {key: run for key, run in self._prepared.items() if all(part[0] != model for part in key)}
         self._activations.sweep()
 
@@ -108,7 +109,7 @@ class Runner:
             results = await bound.run(arguments.arrays, _given(rest, found)) if bound is not None else []
         nodes = prepared.fused.traced, prepared.executed, variant.executed
         program, js_calls = bound.program if bound is not None else None, device.backend.calls - before
-        self.account.ran([request.model for request in asked], device, program, js_calls, nodes, variant.cost)
+        self._account.ran([request.model for request in asked], device, program, js_calls, nodes, variant.cost)
         tensors = iter([Tensor.of_storage(storage, spec) for storage, spec in results])
         outputs_of = {id(cut.node): tensor for cut, tensor in found.items()}
         answer = [
