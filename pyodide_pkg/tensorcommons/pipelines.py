@@ -30,7 +30,7 @@ async def pipeline(
     *,
     manager: TensorSharingManager,
     device: str | Device = "auto",
-    dtype: str = "float32",
+    dtype: str | None = None,
     progress_callback: Progress | None = None,
     cache: CacheSpec = "auto",
     token: str | None = None,
@@ -118,9 +118,9 @@ async def pipeline(
 
 
 def _check_is_asked_as_loaded(
-    model: Model, *, device: str | Device, dtype: str, cache: CacheSpec, token: str | None
+    model: Model, *, device: str | Device, dtype: str | None, cache: CacheSpec, token: str | None
 ) -> None:
-    others = {"dtype": dtype != "float32", "cache": cache != "auto", "token": token is not None}
+    others = {"dtype": dtype not in (None, "float32"), "cache": cache != "auto", "token": token is not None}
     others["device"] = device not in ("auto", model.device.kind, model.device)
     asked = [name for name, differs in others.items() if differs]
     if asked:

@@ -64,6 +64,7 @@ MODELS = (
     "sentences",
     "loading",
     "halves",
+    "quantized",
     "graph_size",
     "limits",
     "full_gpu",

@@ -5,7 +5,10 @@ import pytest
 
 import tensorcommons as tc
 from tensorcommons.errors import InternalError
+from tensorcommons.formats import BLOCKS
+from tensorcommons.graph.node import argument
 from tensorcommons.nn import Embedding, LayerNorm, Linear, Scope, Weight
+from tensorcommons.tensor import Tensor
 
 
 def test_a_layer_declares_its_parameters_below_its_scope():
@@ -59,7 +62,29 @@ async def test_layers_compute_with_the_weights_of_a_call():
     assert np.allclose(result, x @ arrays["t.weight"] + arrays["t.bias"], atol=1e-5)
 
 
-async def test_a_block_format_is_not_a_dense_tensor():
-    weight = Weight(tc.asarray(np.zeros(4, np.float32)), (2, 2), "q8_0")
+def test_a_block_format_is_not_a_dense_tensor():
+    shape = (2, 32)
+    weight = Weight(Tensor.symbolic(argument("weight", BLOCKS["q8_0"].spec(shape)), None), shape)
+    assert weight.format == "q8_0"
     with pytest.raises(InternalError, match="q8_0"):
-        weight.linear(tc.asarray(np.zeros((1, 2), np.float32)))
+        _ = weight.tensor
+
+
+@pytest.mark.parametrize(
+    ("role", "shape", "form"),
+    [
+        ("matrix", (3, 64), "q8_0"),
+        ("table", (1, 32), "q8_0"),
+        ("matrix", (64, 3), "float32"),
+        ("kernel", (3, 64), "float32"),
+        ("positions", (3, 64), "float32"),
+        ("vector", (64,), "float32"),
+    ],
+)
+def test_matrices_and_tables_of_whole_blocks_are_quantised(role, shape, form):
+    assert Scope({}).param("weight", shape, role).format("q8_0").name == form
+
+
+def test_a_transposed_matrix_stays_dense():
+    weight = Linear(Scope({}), 64, 32, is_transposed=True).weight
+    assert weight.spec("q8_0").dtype.name == "float32"

@@ -24,6 +24,7 @@ from ..errors import (
     quoted,
     shown,
 )
+from ..formats import BY_OPTION
 from ..graph.needs import compile_kernels, least_need, misfit
 from ..hub.cached import CachedSource
 from ..hub.config import read_json, read_optional_json
@@ -50,6 +51,7 @@ from .weight_loader import Progress, Reporter, Shard, WeightLoader
 logger = logging.getLogger("tensorcommons")
 WEIGHTS_FILE = "model.safetensors"
 INDEX_FILE = f"{WEIGHTS_FILE}.index.json"
+DTYPES = ("float32", "float16", "int8")  # the options of dtype, without their short names
 MAX_FILES = 1_000  # weights files of a checkpoint
 MAX_NAME = 80  # characters of a file name in an index
 OTHER_KINDS = {
@@ -67,7 +69,7 @@ async def from_pretrained(
     *,
     manager: TensorSharingManager,
     device: str | Device = "auto",
-    dtype: str = "float32",
+    dtype: str | None = None,
     task: str | None = None,
     progress_callback: Progress | None = None,
     tokenizer: bool = True,
@@ -77,9 +79,13 @@ async def from_pretrained(
     """Load a model and share its weights with the models of ``manager``.
 
     ``source`` is the URL of a folder, "org/name[@revision]", a local folder, or ``{"config.json": bytes, ...}``.
-    ``device`` is a kind, a Device, or "auto". With ``dtype`` "float16" matrices and tables are stored in half the bytes
-    (computation and vectors stay float32); floats of other dtypes in the file are converted. A ``task`` that the model
-    does not support is an error. ``tokenizer=False`` loads no tokenizer.
+    ``device`` is a kind, a Device, or "auto". A ``task`` that the model does not support is an error.
+    ``tokenizer=False`` loads no tokenizer.
+
+    ``dtype`` is that of the stored weights, to which the file's numbers are converted while they are loaded: "float32"
+    (the default), "float16", with matrices and tables in half the bytes, or "int8", with those in 27 % of the bytes, as
+    blocks of 32 int8 numbers with a scale (GGUF's Q8_0); "fp32", "fp16" and "q8" are other names. Vectors, computation
+    and, with "int8", matrices whose rows are not whole blocks are float32.
 
     ``progress_callback`` gets ``{"status", "file", "loaded", "total", "shared_bytes", "from_cache", "offline",
     "seconds_left"}``, sizes in bytes. ``status`` is "initiate", "download", "progress", "progress_total", "done" or
@@ -94,7 +100,8 @@ async def from_pretrained(
 
     Raises:
         DownloadError: a file is missing or its connection broke.
-        InvalidWeights: a file is damaged, or lacks tensors that its config requires.
+        InvalidWeights: a file is damaged, lacks tensors that its config requires, or has numbers that cannot be
+            quantised.
         UnsupportedModel: the architecture is not supported.
         MemoryBudgetError: the weights exceed the limit, or (DeviceMemoryError) the memory of the device; with "auto",
             of every device.
@@ -135,7 +142,7 @@ async def _loaded(
     source: str | Mapping[str, bytes],
     manager: TensorSharingManager,
     device: str | Device,
-    dtype: str,
+    dtype: str | None,
     task: str | None,
     progress_callback: Progress | None,
     tokenizer: bool,
@@ -146,8 +153,9 @@ async def _loaded(
     """Try to load once. A device that turns out to have too little memory is added to ``refused``, with the reason."""
     report = Reporter(progress_callback)
     files = open_source(source, token=token)
-    if dtype not in ("float32", "float16"):
-        raise UnsupportedDtype(f"dtype must be float32 or float16, not {quoted(dtype)}")
+    if dtype not in (None, *BY_OPTION):
+        raise UnsupportedDtype(f"dtype must be {', '.join(BY_OPTION)} or None, not {quoted(dtype)}")
+    form = BY_OPTION["float32" if dtype is None else dtype]
     name = manager.add_model(files.name, manager.devices.choose(device))
     try:
         kept = await open_cache(cache)
@@ -155,9 +163,9 @@ async def _loaded(
             files = CachedSource(files, kept)
         async with AsyncExitStack() as stack:
             architecture, shards, words, use = await _open(files, stack, report)
-            specs = _specs(architecture, dtype)
-            other = "float32" if dtype == "float16" else "float16"
-            forms = {f'dtype="{other}"': _specs(architecture, other)}
+            specs = _specs(architecture, form)
+            others = {name: other for name, other in BY_OPTION.items() if name in DTYPES and other != form}
+            forms = {f'dtype="{name}"': _specs(architecture, other) for name, other in others.items()}
             while True:
                 decision = manager.devices.decide_for(name, specs, device, forms=forms, refused=refused)
                 target = decision.device
@@ -240,9 +248,9 @@ def _warn_of_untied(name: str, architecture: Architecture, weights: Mapping[str,
             )
 
 
-def _specs(architecture: Architecture, dtype: str) -> dict[str, Spec]:
+def _specs(architecture: Architecture, form: str) -> dict[str, Spec]:
     """Return the spec of each parameter on the device."""
-    return {name: param.spec(dtype) for name, param in architecture.manifest.items()}
+    return {name: param.spec(form) for name, param in architecture.manifest.items()}
 
 
 async def _open(

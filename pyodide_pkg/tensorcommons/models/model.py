@@ -7,6 +7,7 @@ architecture defines the inputs and pads them (architecture.py, text.py).
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -283,6 +284,15 @@ class Model:
         """Bytes of the weights, on the device or evicted."""
         storages = {weight.data.node.storage for weight in self._weights.values()}
         return sum(storage.nbytes for storage in storages if storage is not None)
+
+    @property
+    def weight_formats(self) -> dict[str, int]:
+        """Bytes of the weights by format: a dtype, or a block format such as "q8_0"."""
+        formats = {weight.data.node.storage: weight.format for weight in self._weights.values()}
+        totals = Counter[str]()
+        for storage, form in formats.items():
+            totals[form] += storage.nbytes if storage is not None else 0
+        return dict(totals)
 
     def least_need(self, inputs: Mapping[str, Any], outputs: Sequence[str] | None = None) -> Need:
         """Return the least memory for a run of ``inputs`` that streams its weights.

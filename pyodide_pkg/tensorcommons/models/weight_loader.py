@@ -351,14 +351,27 @@ class Conversion:
         Raises InvalidWeights for a number that the format cannot store.
         """
         packer = None if self.packing is None else Packer(self.packing)
+        # A small tensor is one block, so that it is known before it is uploaded.
+        whole = None if packer is None or self.spec.nbytes > CHUNK else ByteBuffer(self.spec.nbytes)
+        filled = 0
         async with aclosing(chunks):
             async for raw in chunks:
                 if self.is_none:
                     yield raw
                     continue
                 async for block in self._converted(raw, packer):
-                    yield block
+                    if whole is None:
+                        yield block
+                        continue
+                    with block:
+                        for start, piece in block.pieces():
+                            whole.write(filled + start, piece)
+                    filled += block.nbytes
         rest = memoryview(b"" if packer is None else packer.rest())
+        if whole is not None:
+            whole.write(filled, rest)
+            yield whole
+            return
         for start in range(0, rest.nbytes, CHUNK):
             yield ByteBuffer.of(rest[start : start + CHUNK])
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..tensor import Tensor
-from .scope import Param, Scope
+from .scope import Param, Role, Scope
 from .weight import Weights
 
 
@@ -25,7 +25,8 @@ class Linear:
         is_transposed: bool = False,
     ) -> None:
         shape = (inputs, outputs) if is_transposed else (outputs, inputs)
-        self.weight = weight or scope.param("weight", shape, "matrix")
+        role: Role = "kernel" if is_transposed else "matrix"  # blocks of numbers run along the inputs
+        self.weight = weight or scope.param("weight", shape, role)
         self.bias = scope.param("bias", (outputs,), "vector") if bias is True else bias or None
         self.is_transposed = is_transposed
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple, TypeAlias
 
 from ..backends.base import Spec
-from ..dtypes import as_dtype
+from ..formats import DENSE, FORMATS, BlockFormat, Format
 from ..shapes import Shape
 
 Role: TypeAlias = Literal["matrix", "table", "kernel", "positions", "vector"]
@@ -22,8 +22,9 @@ class Param:
 
     The ``role`` decides the dtype on the device. A "matrix" is used by :meth:`Weight.linear`, a "table" by
     :meth:`Weight.rows` (by both, if a matrix is tied to it); a "kernel" of a convolution and "positions" are plain
-    tensors. These have the dtype of the model. A "vector" (a bias, a norm, a learned token) is always float32: it is
-    small, and sensitive. ``checkpoint`` is the index of the files that store it (architecture.py).
+    tensors. These have the dtype of the model, and matrices and tables may be quantised. A "vector" (a bias, a norm, a
+    learned token) is always float32: it is small, and sensitive. ``checkpoint`` is the index of the files that
+    store it (architecture.py).
     """
 
     name: str
@@ -31,9 +32,19 @@ class Param:
     role: Role
     checkpoint: int = 0
 
-    def spec(self, dtype: str) -> Spec:
-        """Return the spec on the device in a model of ``dtype``."""
-        return Spec(self.shape, as_dtype("float32" if self.role == "vector" else dtype))
+    def format(self, name: str) -> Format:
+        """Return the format on the device in a model of the format ``name``.
+
+        In a quantised model, what cannot be quantised is float32: other roles, and matrices whose rows are not whole
+        blocks.
+        """
+        form = FORMATS["float32" if self.role == "vector" else name]
+        is_quantized = self.role in ("matrix", "table") and not form.misfit(self.shape)
+        return form if is_quantized or not isinstance(form, BlockFormat) else DENSE["float32"]
+
+    def spec(self, name: str) -> Spec:
+        """Return the spec on the device in a model of the format ``name``."""
+        return self.format(name).spec(self.shape)
 
 
 Manifest: TypeAlias = Mapping[str, Param]

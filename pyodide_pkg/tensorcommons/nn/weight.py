@@ -10,28 +10,39 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TypeAlias
 
+from ..backends.base import BlockSpec
 from ..errors import InternalError
 from ..ops import astype, embedding, linear, matmul
+from ..ops.quantized import quantized_linear, quantized_rows
 from ..shapes import Shape
 from ..tensor import Tensor, TensorLike
 from .scope import Param
 
-DENSE = "dense"
-
 
 @dataclass(frozen=True)
 class Weight:
-    """The value of a parameter: ``shape`` is its logical shape, ``format`` is "dense" or the name of a block format."""
+    """The value of a parameter: a tensor over its storage, and its logical shape."""
 
     data: Tensor
     shape: Shape
-    format: str = DENSE
+
+    @property
+    def format(self) -> str:
+        """Name of the format of the storage: a dtype, or a block format such as "q8_0"."""
+        spec = self.data.spec
+        return spec.format if isinstance(spec, BlockSpec) else spec.dtype.name
+
+    @property
+    def _is_quantized(self) -> bool:
+        return isinstance(self.data.spec, BlockSpec)
 
     def linear(self, x: Tensor, bias: Tensor | None = None, *, is_transposed: bool = False) -> Tensor:
         """Compute ``x @ W.T + bias``: (..., inputs) -> (..., outputs); W is (outputs, inputs).
 
         If ``is_transposed``, W is (inputs, outputs), and the result is ``x @ W + bias``.
         """
+        if self._is_quantized and not is_transposed:
+            return quantized_linear(x, self.data, bias, block_format=self.format, shape=self.shape)
         if not is_transposed:
             return linear(x, self.tensor, bias)
         product = matmul(x, self.tensor)
@@ -39,12 +50,14 @@ class Weight:
 
     def rows(self, ids: TensorLike) -> Tensor:
         """Look up int32 ``ids`` (...) in a table (rows, size) -> float32 (..., size)."""
+        if self._is_quantized:
+            return quantized_rows(self.data, ids, block_format=self.format, shape=self.shape)
         return as_float32(embedding(self.tensor, ids))
 
     @property
     def tensor(self) -> Tensor:
         """The dense tensor, in the dtype on the device. Raises InternalError for a block format."""
-        if self.format != DENSE:
+        if self._is_quantized:
             raise InternalError(f"a weight of the format {self.format} is used as a dense tensor")
         return self.data
 
