@@ -8,7 +8,7 @@ import numpy as np
 
 import tensorcommons as tc
 from scripts.random_checkpoint import RandomCheckpoint
-from tests.cases import Place, long
+from tests.cases import Place, long, only
 from tests.cases.support import near
 
 IDS = np.arange(12).reshape(2, 6)
@@ -79,3 +79,10 @@ async def t5_of_200_layers(place: Place) -> None:
 @long("cpu", "webgpu", "webnn")
 async def a_vision_model_of_200_layers(place: Place) -> None:
     await _same_as_numpy(place, "deep-vit,layers=200", INPUTS["deep-vit"])
+
+
+@long("cpu", "webgpu")
+@only("cpu", "webgpu")
+async def an_encoder_of_1000_layers(place: Place) -> None:
+    """On WebGPU the reference is NumPy in the same browser, whose stack is smaller than that of CPython."""
+    await _same_as_numpy(place, "deep-bert,layers=1000", INPUTS["deep-bert"])
