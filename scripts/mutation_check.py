@@ -37,7 +37,7 @@ from scripts.paths import ROOT
 
 PACKAGE = Path("pyodide_pkg/tensorcommons")
 FOLDERS = ("graph", "backends", "sharing", "models", "hub")
-TESTS = ["tests/graph", "tests/backends", "tests/sharing", "tests/hub", "tests/models", "tests/ops/test_fuzz.py"]
+TESTS = [f"tests/{name}" for name in (*FOLDERS, "contract", "ops/test_fuzz.py")]
 SECONDS = 90.0  # of recorded test time for each mutant
 IDLE = 60  # seconds with less than one of processor time, after which a mutant counts as hanging
 BYTES = 6 * 2**30  # of memory for one run

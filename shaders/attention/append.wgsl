@@ -1,7 +1,7 @@
-// y[b, h, position[b] + i, d] = update[b, h, i, d] where y has such a row; all else of y stays as it is.
+// y[b, h, position[b] + i, d] = update[b, h, i, d] if y has such a row; the rest of y is unchanged.
 //
 // bindings: 0 params · 1 update · 2 position · 3 y, dense
-// dispatch: one invocation an element of update, or four neighbours, workgroups spread over x and y
+// dispatch: one invocation per element of update, or four adjacent ones, workgroups spread over x and y
 
 struct Params {
   items: u32,

@@ -1,12 +1,12 @@
 // y[b, h, q] = sum over k of softmax(query[b, h, q] . key[b, g, k] * scale + mask[b, h, q, k]) * value[b, g, k], where
 // g = h / sharing.
 //
-// bindings: 0 params · 1 query · 2 key · 3 value · 4 mask, where there is one · last y
-// dispatch: 4 queries and 32 of the values' dimensions an invocation: x over queries, y and z over heads, batch and
-//           dimensions; values wider than 32 take their scores once for each 32
+// bindings: 0 params · 1 query · 2 key · 3 value · 4 mask, if there is one · last y
+// dispatch: 4 queries and 32 dimensions of the values per invocation: x over queries, y and z over heads, batch and
+//           dimensions; values wider than 32 compute their scores once for each 32
 //
 // One pass over the keys, four at a time, with a running maximum (Milakov and Gimelshein, 2018; Dao et al., 2022): the
-// scores are never in memory. All that is kept is named, so it stays in registers: an array indexed by a loop variable
+// scores are never in memory. All state is in named variables, so in registers: an array indexed by a loop variable
 // made this 10 times slower on SwiftShader. Four vectors are the columns of a matrix: `transpose(keys) * queries` is 16
 // scores, `values * weights` is the weighted sum for four queries.
 

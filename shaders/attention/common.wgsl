@@ -12,10 +12,10 @@ struct Params {
   mask: vec4<i32>, // strides of batch, head, query, key
   mask_offset: i32,
   scale: f32,
-  minus_infinity: f32, // WGSL cannot spell it
+  minus_infinity: f32, // not expressible in WGSL
   heads: u32,
   sharing: i32, // heads of the query that share one of the keys and values
-  causal: u32, // 0, or how many keys the first query sees
+  causal: u32, // 0, or the number of keys that the first query attends to
   value_dim: u32, // of values and results
 }
 @group(0) @binding(0) var<uniform> p: Params;
@@ -42,13 +42,13 @@ fn columns_times(m: mat4x4<f32>, s: vec4<f32>) -> mat4x4<f32> {
   return mat4x4<f32>(m[0] * s.x, m[1] * s.y, m[2] * s.z, m[3] * s.w);
 }
 
-// What the sums of four queries are multiplied by; a query that sees no key has a total of 0 and gets 0.
+// Factors of the sums of four queries; a query without keys has a total of 0 and gets 0.
 fn shares(total: vec4<f32>) -> vec4<f32> { return select(vec4<f32>(1f) / total, vec4<f32>(), total == vec4<f32>()); }
 
-// How many keys the query of row `row` sees.
+// Number of keys that the query of row `row` attends to.
 fn seen_by(row: u32) -> u32 { return select(p.keys, min(p.keys, row + p.causal), p.causal > 0u); }
 
-// Scores [query][key] of queries `rows` and keys from `first` on: scaled, masked, minus infinity where no key is.
+// Scores [query][key] of queries `rows` and keys from `first` on: scaled, masked, minus infinity past the last key.
 fn masked(products: mat4x4<f32>, at: vec4<i32>, rows: vec4<i32>, first: u32) -> mat4x4<f32> {
   var scores = products * p.scale;
   let here = vec4<u32>(first) + vec4<u32>(0u, 1u, 2u, 3u);
@@ -63,7 +63,7 @@ fn masked(products: mat4x4<f32>, at: vec4<i32>, rows: vec4<i32>, first: u32) -> 
 // Dimensions d to d + 3 of queries first to first + 3, as far as they exist.
 fn store(at: vec4<i32>, first: u32, d: u32, sums: mat4x4<f32>) {
   if (d >= p.value_dim) { return; }
-  for (var i = 0u; i < 4u; i++) { // four times, always: else `sums` leaves the registers on hardware
+  for (var i = 0u; i < 4u; i++) { // constant: otherwise `sums` is spilled from registers on hardware
     if (first + i < p.queries) {
       let row = u32(dot(vec4<i32>(at.xy, i32(first + i), 1), p.y)) + d;
       $store

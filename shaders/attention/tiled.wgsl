@@ -1,14 +1,14 @@
 // y[b, h, q] = sum over k of softmax(query[b, h, q] . key[b, g, k] * scale + mask[b, h, q, k]) * value[b, g, k], where
 // g = h / sharing.
 //
-// bindings: 0 params · 1 query · 2 key · 3 value · 4 mask, where there is one · last y
-// dispatch: 32 queries and 64 of the values' dimensions a workgroup: x over queries, y and z over heads, batch and
-//           dimensions; values wider than 64 take their scores once for each 64
+// bindings: 0 params · 1 query · 2 key · 3 value · 4 mask, if there is one · last y
+// dispatch: 32 queries and 64 dimensions of the values per workgroup: x over queries, y and z over heads, batch and
+//           dimensions; values wider than 64 compute their scores once for each 64
 //
 // For hardware. One pass over the keys, 64 at a time, with a running maximum (Milakov and Gimelshein, 2018; Dao et al.,
 // 2022): no score leaves the workgroup. An invocation has the scores of 4 queries and 4 keys, then 4 dimensions of the
 // same queries' sums, of a share of the keys where values have fewer than 64 dimensions. Queries and keys come through
-// workgroup memory in slices, the weights of the keys go through it; values are read where they lie, eight under way
+// workgroup memory in slices, as do the weights of the keys; values are read in place, eight in flight
 // together.
 
 $common
@@ -17,8 +17,8 @@ const depth = 16u; // of a slice
 const wide = ${wide}u; // fours of dimensions
 const share = 4u * wide; // keys of 64 in the sums of one lane
 
-// Little memory lets several workgroups share a processor: what the keys were in takes their weights afterwards. One
-// vector more than there are keeps neighbours from colliding; a slice's dimensions lie as `place_of` says.
+// Little memory lets several workgroups share a processor: the memory of the keys is reused for their weights. One
+// vector of padding avoids bank conflicts; `place_of` gives the order of a slice's dimensions.
 var<workgroup> q_slice: array<array<vec4<f32>, 17>, 8>; // [query / 4][dimension]
 var<workgroup> k_slice: array<array<vec4<f32>, 17>, 32>; // [key / 4][dimension]; [query / 4 * 4 + key / 16][key % 16]
 var<workgroup> partial: array<vec4<f32>, 16u * 8u>; // [key / 4][query / 4]
@@ -26,7 +26,7 @@ var<workgroup> partial: array<vec4<f32>, 16u * 8u>; // [key / 4][query / 4]
 fn outer_product(a: vec4<f32>, b: vec4<f32>) -> mat4x4<f32> {
   return mat4x4<f32>(b * a.x, b * a.y, b * a.z, b * a.w);
 }
-// Those of one lane's vector are apart, so that neighbours that put theirs do not collide.
+// Those of one lane's vector are apart, to avoid bank conflicts between adjacent lanes.
 fn place_of(dimension: u32) -> u32 { return dimension / 4u * 2u + dimension % 2u + dimension % 4u / 2u * 8u; }
 fn four_rows(first: u32, count: u32) -> vec4<i32> {
   return vec4<i32>(min(vec4<u32>(first, first + 1u, first + 2u, first + 3u), vec4<u32>(count - 1u)));
@@ -60,7 +60,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
       workgroupBarrier();
       for (var b = lane; b < 6u * depth; b += 128u) { // blocks of 4 x 4
         let i = b / (depth / 4u);
-        let near = b % (depth / 4u); // in the slice, in fours: neighbouring lanes take neighbours in memory
+        let near = b % (depth / 4u); // in the slice, in fours: adjacent lanes read adjacent memory
         if (i >= 8u) {
           let keys = four_rows(j + (i - 8u) * 4u, p.keys);
           let block = transpose(four_keys(key_start + keys * p.k.z, d + near * 4u));
@@ -108,7 +108,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
   workgroupBarrier();
   total = vec4<f32>();
   for (var i = 0u; i < 16u; i++) { total += partial[i * 8u + y]; }
-  // What other lanes have of the same dimensions, through the memory of the weights.
+  // Add the sums of other lanes for the same dimensions, through the memory of the weights.
   let mine = &k_slice[lane / 4u];
   let own = lane % 4u * 4u;
   (*mine)[own] = sums[0]; (*mine)[own + 1u] = sums[1]; (*mine)[own + 2u] = sums[2]; (*mine)[own + 3u] = sums[3];

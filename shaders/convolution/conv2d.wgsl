@@ -1,9 +1,9 @@
 // y[n, o, i, j] = bias[o] + sum over c, a, b of x[n, c, i * stride + a * dilation - padding, ...] * weight[o, c, a, b]
 //
-// bindings: 0 params · 1 x · 2 weight · 3 bias, where there is one · last y
-// dispatch: four neighbouring pixels of eight channels an invocation, workgroups spread over x and y
+// bindings: 0 params · 1 x · 2 weight · 3 bias, if there is one · last y
+// dispatch: four adjacent pixels of eight channels per invocation, workgroups spread over x and y
 //
-// Nothing is unfolded in memory. Twelve loads a tap serve 32 products, and everything stays in registers.
+// Nothing is unfolded in memory. Twelve loads per tap serve 32 products, and all values stay in registers.
 
 struct Params {
   pixels: u32, // of a channel of y
@@ -16,13 +16,13 @@ struct Params {
   stride: vec2<i32>,
   padding: vec2<i32>,
   dilation: vec2<i32>,
-  up: vec2<i32>, // the image's elements stand this far apart, zeros between
+  up: vec2<i32>, // distance of the image's elements, with zeros between
   size: vec2<i32>, // of the image
   x_offset: i32,
   weight_offset: i32,
   x_strides: vec4<i32>,
   weight_strides: vec4<i32>,
-  taken: u32, // channels of this dispatch; what earlier ones have of the sums is in y
+  taken: u32, // channels of this dispatch; y has the partial sums of earlier ones
 }
 @group(0) @binding(0) var<uniform> p: Params;
 $bindings
@@ -51,7 +51,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
   let o4 = vec4<i32>(vec4<u32>(own * p.out) + min(vec4<u32>(channel + 4u, channel + 5u, channel + 6u, channel + 7u), vec4<u32>(p.out - 1u)));
   let w_low = p.weight_offset + o * p.weight_strides.x;
   let w_high = p.weight_offset + o4 * p.weight_strides.x;
-  var low = mat4x4<f32>(); // a column a channel, a row a pixel
+  var low = mat4x4<f32>(); // columns are channels, rows are pixels
   var high = mat4x4<f32>();
   for (var c = 0; c < i32(p.taken); c++) {
     var run_low = mat4x4<f32>();

@@ -1,7 +1,7 @@
 // y[n, c, i, j] = bias[c] + sum over a, b of x[n, c, i * stride + a * dilation - padding, ...] * weight[c, 0, a, b]
 //
-// bindings: 0 params · 1 x · 2 weight · 3 bias, where there is one · last y
-// dispatch: four neighbouring pixels of one channel an invocation, workgroups spread over x and y
+// bindings: 0 params · 1 x · 2 weight · 3 bias, if there is one · last y
+// dispatch: four adjacent pixels of one channel per invocation, workgroups spread over x and y
 //
 // conv2d.wgsl for groups with one channel of y each (of x there may be several).
 
@@ -22,7 +22,7 @@ struct Params {
   weight_offset: i32,
   x_strides: vec4<i32>,
   weight_strides: vec4<i32>,
-  taken: u32, // channels of this dispatch; what earlier ones have of the sums is in y
+  taken: u32, // channels of this dispatch; y has the partial sums of earlier ones
 }
 @group(0) @binding(0) var<uniform> p: Params;
 $bindings

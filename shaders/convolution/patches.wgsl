@@ -2,10 +2,10 @@
 //
 // bindings: 0 params · 1 x · 2 y
 // dispatch: one invocation for `taps` elements of a window of one channel, workgroups spread over x and y: on hardware
-//           one, so that neighbours write neighbours
+//           one, so that adjacent invocations write adjacent elements
 
 struct Params {
-  items: u32, // invocations that have work
+  items: u32, // invocations with work
   channels: u32,
   out: vec2<u32>,
   kernel: vec2<i32>,

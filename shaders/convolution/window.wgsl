@@ -1,4 +1,4 @@
-// Where the windows of four neighbouring results lie in the image. Files that use this have the Params of conv2d.wgsl.
+// Windows of four adjacent results in the image. Files that use this have the Params of conv2d.wgsl.
 
 // Top left corners of the windows of results `first` to `first + 3` (rows, columns): past the end the last one's.
 fn window_rows(first: u32) -> vec4<i32> {
@@ -10,7 +10,7 @@ fn window_columns(first: u32) -> vec4<i32> {
   return vec4<i32>(at % p.out_width) * p.stride.y - p.padding.y;
 }
 
-// Where four elements of the channel at `base` are; -1 outside the image, and between elements that are spread out.
+// Positions of four elements of the channel at `base`; -1 outside the image, and between elements that are spread out.
 fn window_taps(base: i32, rows: vec4<i32>, columns: vec4<i32>) -> vec4<i32> {
   var y = rows;
   var x = columns;

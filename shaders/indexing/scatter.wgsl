@@ -1,20 +1,20 @@
-// y[ids[i, j], j] = updates[i, j], or +=, along one axis; y holds what stays already.
+// y[ids[i, j], j] = updates[i, j], or +=, along one axis; y has the other elements already.
 //
 // bindings: 0 params · 1 ids · 2 updates · 3 y
-// dispatch: one invocation a fibre (the elements along the axis), workgroups spread over x and y
+// dispatch: one invocation per fibre (the elements along the axis), workgroups spread over x and y
 //
-// A fibre belongs to one invocation, which goes through its indices in order: no update is lost, the last of two equal
-// indices wins, and sums come out alike in every run.
+// A fibre belongs to one invocation, which processes its indices in order: no update is lost, the last of two equal
+// indices is used, and sums are equal in every run.
 
 struct Params {
   fibres: u32,
   rank: u32,
-  count: u32, // indices a fibre
+  count: u32, // indices per fibre
   size: i32, // elements that the indices of a fibre choose from
   offsets: vec3<i32>, // of ids, updates, y
   first: i32, // of these elements, the one that y begins at
   steps: vec3<i32>, // along the axis
-  length: i32, // elements a fibre of y
+  length: i32, // elements per fibre of y
   shape: array<vec4<u32>, 2>,
   strides: array<vec4<i32>, 6>,
 }

@@ -1,20 +1,20 @@
 // y[i, j] = x[ids[i, j], j] along one axis, all three through any strides.
 //
 // bindings: 0 params · 1 x · 2 ids · 3 y
-// dispatch: one invocation a word of y (one element, or those that share 4 bytes) or, where rows lie in vectors of four,
+// dispatch: one invocation per word of y (one element, or those that share 4 bytes) or, if rows are in vectors of four,
 //           a vector; workgroups spread over x and y
 //
-// operand 0 is x without the axis that is chosen from, 1 is ids. An index out of range gives `nothing`. Where x is a part
-// of the choices, only what is chosen from them is written.
+// operand 0 is x without the indexed axis, 1 is ids. An index out of range gives `nothing`. If x is a part
+// of the choices, only elements of this part are written.
 
 struct Params {
   size: u32, // elements of y, or vectors
-  wrap: u32, // whether a negative index counts from the end
+  wrap: u32, // 1 if a negative index counts from the end
   choices: i32, // size of the axis
   stride: i32, // of the axis
   offsets: vec2<i32>,
   nothing: u32, // NaN or 0, as bits
-  first: i32, // of the choices that x has, and how many there are
+  first: i32, // first of the choices in x, and their number
   count: i32,
   scales: u32, // of a quantised x: the first word after its quants
   shape: array<vec4<u32>, 2>,
@@ -23,7 +23,7 @@ struct Params {
 @group(0) @binding(0) var<uniform> p: Params;
 $bindings
 
-// Where in x the element of y is, or the first of four; -1 for an index out of range, -2 for one of another part.
+// Offset in x of the element of y, or of the first of four; -1 for an index out of range, -2 for one of another part.
 fn place_of(i: u32) -> i32 {
   var rest = i;
   var at = p.offsets;

@@ -1,9 +1,9 @@
-// y[.., i, .., j] = x[.., i, .., j], where neighbours of x are neighbours along i, and those of y along j.
+// y[.., i, .., j] = x[.., i, .., j], where x is contiguous along i, and y along j.
 //
 // bindings: 0 params · 1 x · 2 y
-// dispatch: a tile of 32 by 32 a workgroup: x over j, y and z over i and the other axes
+// dispatch: a tile of 32 by 32 per workgroup: x over j, y and z over i and the other axes
 //
-// For hardware: a tile goes through workgroup memory, so that both sides are read and written 32 neighbours at a time.
+// For hardware: a tile goes through workgroup memory, so that reads and writes are of 32 adjacent elements.
 
 struct Params {
   rows: u32, // i
@@ -20,11 +20,11 @@ struct Params {
 $bindings
 
 const side = 32u;
-const band = 8u; // rows of a tile that a workgroup has under way
+const band = 8u; // rows of a tile that a workgroup has in flight
 
-var<workgroup> tile: array<array<$type_x, 33>, 32>; // the 33rd keeps neighbours from colliding
+var<workgroup> tile: array<array<$type_x, 33>, 32>; // the 33rd avoids bank conflicts
 
-// Where the other axes put an element, in y and x.
+// Offsets of an element by the other axes, in y and x.
 fn places_of(number: u32) -> vec2<i32> {
   var rest = number;
   var at = vec2<i32>(p.y_offset, p.x_offset);

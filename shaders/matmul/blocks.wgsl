@@ -1,6 +1,6 @@
 // The operands of a product in blocks of 4 x 4, included by those that compute without subgroup matrices.
 //
-// How they are read is decided by layouts and dtypes when a plan is made, and filled in by kernels/matmul.py.
+// Layouts and dtypes decide how they are read when a plan is made; kernels/matmul.py inserts the code.
 
 // [k][i]: rows `row` + i of a at depth `depth` + k. Rows past the end repeat the last one, which is never stored; past
 // the depth all is zero.

@@ -1,7 +1,7 @@
 // y = activation(a @ b + bias) + residual: a (rows, depth) row-major, b (depth, columns) row-major or column-major.
 //
 // bindings: 0 params · 1 a · 2 b · bias and residual, where they are · last y
-// dispatch: a 16 x 16 tile of y an invocation: x over columns, y and z over rows
+// dispatch: a 16 x 16 tile of y per invocation: x over columns, y and z over rows
 //
 // For adapters where workgroup memory and barriers cost more than they save (SwiftShader: a matmul of 512 takes 60 ms
 // like this, 250 with 4 x 4 tiles, over 650 with barriers). Everything stays in registers: four rows of a and four
@@ -10,7 +10,7 @@
 $product
 $columns_of_b
 
-// Where four rows from `first` on begin, in vectors. Rows past the end repeat the last one; their sums are never stored.
+// Offsets of four rows from `first` on, in vectors. Rows past the end repeat the last one; their sums are never stored.
 fn starts_of_a(first: u32) -> vec4<u32> {
   return u32(p.a_offset) / 4u + four_from(first, p.rows) * (p.depth / 4u);
 }
@@ -46,7 +46,7 @@ fn main(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups) g
     let a3 = rows_of_a(x3, k);
     c30 += b0 * a3; c31 += b1 * a3; c32 += b2 * a3; c33 += b3 * a3;
   }
-  // One copy of the epilogue in a loop, not sixteen: compiling it takes longer than running it.
+  // One copy of the epilogue in a loop instead of sixteen, which would take longer to compile than to run.
   var tile = array<mat4x4<f32>, 16>(c00, c01, c02, c03, c10, c11, c12, c13, c20, c21, c22, c23, c30, c31, c32, c33);
   for (var t = 0u; t < 16u; t++) { store_block(0u, row + t / 4u * 4u, column + t % 4u * 4u, tile[t]); }
 }

@@ -1,9 +1,9 @@
 // y[..., m, n] = activation(sum over k of a[..., m, k] * b[..., k, n] + bias[n]) + residual[..., m, n], any strides.
 //
 // bindings: 0 params · 1 a · 2 b · bias and residual, where they are · last y
-// dispatch: a 4 x 4 tile of y an invocation: x over columns, y and z over rows and batch
+// dispatch: a 4 x 4 tile of y per invocation: x over columns, y and z over rows and batch
 //
-// The general product: it takes every layout, so transposed operands and odd sizes need no copy.
+// The general product: it supports every layout, so transposed operands and odd sizes need no copy.
 
 $product
 $blocks

@@ -4,12 +4,12 @@
 // dispatch: a tile of y a workgroup: x over columns, y and z over rows and batch
 //
 // For hardware whose subgroups of 32 multiply matrices: 16 x 16 of float16, summed in float32. Four subgroups share a
-// tile, two by two. A slice of each operand lies in workgroup memory as it lies in its buffer, by depth or across it;
-// while it is multiplied, the next one is on its way to registers.
+// tile, two by two. A slice of each operand has in workgroup memory the order of its buffer, by depth or across it;
+// while it is multiplied, the next one is loaded to registers.
 //
-// The checks that a browser adds decide here. A matrix that is read at a place it cannot prove to lie inside of an
-// array becomes a branch, which halves the speed: so a subgroup looks at its part of a slice through a view of just
-// that size, and reads at constants (`multiply` of kernels/subgroup_gemm.py).
+// The bounds checks of browsers matter here. A matrix read at an offset that cannot be proven to be inside of an
+// array becomes a branch, which halves the speed: so a subgroup reads its part of a slice through a view of exactly
+// that size, at constants (`multiply` of kernels/subgroup_gemm.py).
 diagnostic(off, chromium.subgroup_matrix_uniformity);
 enable f16;
 enable subgroups;
@@ -19,7 +19,7 @@ $product
 
 const lanes = 128u;
 const band = ${band}u; // columns of a subgroup
-const band_stride = band + 4u; // the 4 keep rows from colliding
+const band_stride = band + 4u; // the 4 avoid bank conflicts
 
 var<workgroup> slices: buffer<${bytes}>; // a's, then b's; at the end four bands of 16 rows of float32, a subgroup each
 

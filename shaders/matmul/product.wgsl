@@ -1,6 +1,6 @@
 // Sizes and epilogue of every product, included by the others of this folder.
 //
-// How results are written is decided by layouts and dtypes when a plan is made, and filled in by kernels/matmul.py.
+// Layouts and dtypes decide how results are written when a plan is made; kernels/matmul.py inserts the code.
 
 struct Params {
   rows: u32,
@@ -29,7 +29,7 @@ fn four_from(first: u32, count: u32) -> vec4<u32> {
 // [i][j]: y at rows `row` + i and columns `column` + j, as far as it has them.
 fn store_block(batch: u32, row: u32, column: u32, sums: mat4x4<f32>) {
   if (column >= p.columns) { return; }
-  for (var i = 0u; i < 4u; i++) { // four times, always: else `sums` leaves the registers on hardware
+  for (var i = 0u; i < 4u; i++) { // constant: otherwise `sums` is spilled from registers on hardware
     if (row + i < p.rows) {
       let at = (batch * p.rows + row + i) * p.stride + column;
       $store_row
@@ -37,8 +37,8 @@ fn store_block(batch: u32, row: u32, column: u32, sums: mat4x4<f32>) {
   }
 }
 
-// The activation of four columns of one row, where hardware stored them without: in `store_block` it is so long that
-// loops do not unroll and the sums leave the registers (2 TFLOP/s instead of 36).
+// The activation of four columns of one row, applied after hardware stored them: in `store_block` it is so long that
+// loops do not unroll and the sums are spilled from registers (2 TFLOP/s instead of 36).
 fn activate_stored(batch: u32, row: u32, column: u32) {
   if (row >= p.rows || column >= p.columns) { return; }
   let at = (batch * p.rows + row) * p.stride + column;

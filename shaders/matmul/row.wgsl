@@ -1,10 +1,10 @@
 // y = activation(a @ b + bias) + residual for one row: a (1, depth), b (depth, columns) row-major or column-major.
 //
 // bindings: 0 params · 1 a · 2 b · bias and residual, where they are · last y
-// dispatch: 16 columns an invocation
+// dispatch: 16 columns per invocation
 //
-// What a decoder does for every token, on adapters without workgroup memory worth using: linear.wgsl would multiply
-// sixteen rows of which fifteen are thrown away. depth is a multiple of 4.
+// For every token of a decoder, on adapters where workgroup memory does not pay: linear.wgsl would multiply
+// sixteen rows and discard fifteen. depth is a multiple of 4.
 
 $product
 $columns_of_b

@@ -3,9 +3,9 @@
 // bindings: 0 params · 1 a · 2 b · bias and residual, where they are · last y
 // dispatch: a tile of y a workgroup: x over columns, y and z over rows and batch
 //
-// For hardware, where y is so small that whole tiles would leave most of the machine idle: a tile's depth is cut in
-// slices, each the work of other invocations, whose sums are added up in workgroup memory at the end. Of several products
-// of one a (`linears`), each a batch, the weights are buffers of their own: b, b1, b2.
+// For hardware, if y is so small that whole tiles would leave most of it idle: the depth of a tile is split into
+// slices of separate invocations, whose sums are added in workgroup memory at the end. Of several products
+// of one a (`linears`), each a batch, the weights are separate buffers: b, b1, b2.
 
 $product
 $blocks
@@ -15,7 +15,7 @@ const lanes_x = ${tile_columns}u / 4u;
 const tile_lanes = lanes_x * ${tile_rows}u / 4u;
 const vectors = tile_lanes * 4u; // of four columns: [block][row]
 
-// [vector][slice], slices in an order of each vector's own so that neighbours do not collide.
+// [vector][slice], with a different order of slices for each vector, to avoid bank conflicts.
 var<workgroup> partial: array<vec4<f32>, vectors * slices>;
 
 fn place_of(vector: u32, slice: u32) -> u32 { return vector * slices + (slice ^ (vector % 8u)); }
@@ -33,7 +33,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
   let a_start = start_of(batch, p.a_offset, p.a_strides);
   let b_start = start_of(batch, p.b_offset, p.b_strides);
 
-  // Two blocks of each at a time, so that all that is read is under way together; past the depth they are zeros.
+  // Two blocks of each at a time, so that all reads are in flight together; past the depth they are zeros.
   var sums = mat4x4<f32>();
   $add_products
   let block = lane / slices;
@@ -43,7 +43,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
   partial[place_of(block * 4u + 3u, slice)] = sums[3];
   workgroupBarrier();
 
-  // All lanes add up four slices of one of the tile's vectors each, then one lane a vector what those made of them.
+  // All lanes add four slices of one of the tile's vectors each, then one lane per vector adds these sums.
   let vector = lane % vectors;
   let first = lane / vectors * 4u;
   let four = partial[place_of(vector, first)] + partial[place_of(vector, first + 1u)]

@@ -4,29 +4,29 @@
 // dispatch: a tile of y a workgroup: x over columns, y and z over rows and batch
 //
 // For hardware. A workgroup keeps slices of a and b, eight deep, in its memory; an invocation has some blocks of 4 x 4
-// of the tile's sums in registers. While slices are multiplied, the next are on their way to registers. For small
-// products several slices are multiplied side by side, each by invocations of its own, and added up at the end.
+// of the tile's sums in registers. While slices are multiplied, the next ones are loaded to registers. For small
+// products several slices are multiplied in parallel, each by separate invocations, and summed at the end.
 //
-// The checks that a browser adds decide here, too: an index that it cannot prove to be inside of an array costs a
-// minimum, and one for every vector that is multiplied would take a fifth of the time. So four neighbouring rows (or
-// columns) at all eight depths are an array of their own: a lane finds its few once a slice, and the rest are constants.
+// The bounds checks of browsers matter here: an index that cannot be proven to be inside of an array costs a
+// minimum, and one for every multiplied vector would take a fifth of the time. So four adjacent rows (or
+// columns) at all eight depths are a separate array: a lane indexes its few once per slice, and the rest are constants.
 
 $product
 
-const lanes_x = $x_lanes; // of a warp, eight by four: with two rows in turn, their reads of workgroup memory do not collide
+const lanes_x = $x_lanes; // of a warp, eight by four: with two rows in turn, their reads of workgroup memory have no bank conflicts
 const lanes_y = $y_lanes;
 const warps_x = ${tile_columns}u / (lanes_x * 4u * $wide);
 const tile_lanes = $tile_lanes; // that share a slice
 const lanes = tile_lanes * ${slices}u;
 
-// [four rows of a, then four columns of b][depth]; the ninth keeps neighbours from colliding.
+// [four rows of a, then four columns of b][depth]; the ninth avoids bank conflicts.
 var<workgroup> slices: array<array<vec4<f32>, 9>, $columns_in_memory>;
 
 fn outer_product(a: vec4<f32>, b: vec4<f32>) -> mat4x4<f32> {
   return mat4x4<f32>(b * a.x, b * a.y, b * a.z, b * a.w);
 }
 
-// Where the blocks of a lane begin in the tile, in fours.
+// Offsets of the blocks of a lane in the tile, in fours.
 fn corner_of(own: u32) -> vec2<u32> {
   let warp = own / (lanes_x * lanes_y);
   let at = own % (lanes_x * lanes_y);

@@ -1,11 +1,11 @@
 // y[row] = (v - mean(v)) / sqrt(var(v) + eps) * weight + bias, where v = x[row], or x[row] + residual[row].
 // A row that is a sum of rows of tables, or of parts, is summed as it is read: see graph/embedding_norm.py.
 //
-// bindings: 0 params · 1 x · 2 weight · 3 bias · 4 residual, where there is one · last y
-// dispatch: one invocation a row, workgroups spread over x and y; no workgroup memory (for fallback adapters)
+// bindings: 0 params · 1 x · 2 weight · 3 bias · 4 residual, if there is one · last y
+// dispatch: one invocation per row, workgroups spread over x and y; no workgroup memory (for fallback adapters)
 //
-// The row's first element is taken off before anything is added up, the mean before the squares: a large mean costs no
-// digits, where float32 has a step of 1e-3 at 1e4.
+// The first element of the row is subtracted before summing, and the mean before squaring: a large mean loses no
+// digits, although float32 has a step of 1e-3 at 1e4.
 
 struct Params {
   rows: u32,

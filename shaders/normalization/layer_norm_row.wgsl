@@ -2,10 +2,10 @@
 // a row, for hardware.
 // A row that is a sum of rows of tables, or of parts, is summed as it is read: see graph/embedding_norm.py.
 //
-// bindings: 0 params · 1 x · 2 weight · 3 bias · 4 residual, where there is one · last y
+// bindings: 0 params · 1 x · 2 weight · 3 bias · 4 residual, if there is one · last y
 // dispatch: as in rows.wgsl
 //
-// The row's first element is taken off before anything is added up, the mean before the squares: see layer_norm.wgsl.
+// The first element of the row is subtracted before summing, and the mean before squaring: see layer_norm.wgsl.
 
 struct Params {
   rows: u32,

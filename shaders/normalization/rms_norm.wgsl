@@ -1,7 +1,7 @@
 // y[row] = x[row] / sqrt(mean(x[row] ** 2) + eps) * weight, row-major rows.
 //
 // bindings: 0 params · 1 x · 2 weight · last y
-// dispatch: one invocation a row, workgroups spread over x and y; no workgroup memory (for fallback adapters)
+// dispatch: one invocation per row, workgroups spread over x and y; no workgroup memory (for fallback adapters)
 
 struct Params {
   rows: u32,

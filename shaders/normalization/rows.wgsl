@@ -1,9 +1,9 @@
-// Shared by kernels with a workgroup a row, included by the files of this folder that end in _row. For hardware.
+// Shared by kernels with a workgroup per row, included by the files of this folder that end in _row. For hardware.
 //
-// dispatch: a row a workgroup of `lanes`, spread over x and y
+// dispatch: one row per workgroup of `lanes`, spread over x and y
 //
 // A row is read as vectors of four: by way of vectors where its length allows, else element by element. Up to `kept`
-// vectors a lane stay in registers (`steps` is a constant then, so that the loops unroll); longer rows are read again,
+// vectors per lane stay in registers (`steps` is a constant then, so the loops unroll); longer rows are read again,
 // from a cache as a rule.
 
 @group(0) @binding(0) var<uniform> p: Params;

@@ -1,7 +1,7 @@
 // y[row] = exp(x[row] - max) / sum(exp(x[row] - max)), or its logarithm, row-major rows.
 //
 // bindings: 0 params · 1 x · 2 y
-// dispatch: one invocation a row, workgroups spread over x and y; no workgroup memory (for fallback adapters)
+// dispatch: one invocation per row, workgroups spread over x and y; no workgroup memory (for fallback adapters)
 
 struct Params {
   rows: u32,

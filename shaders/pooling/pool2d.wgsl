@@ -1,10 +1,10 @@
 // y[n, c, i, j] = the largest element, or the mean, of a window of x[n, c], clipped to the image.
 //
 // bindings: 0 params · 1 x · 2 y
-// dispatch: one invocation a word of y (one element, or those that share 4 bytes), workgroups spread over x and y
+// dispatch: one invocation per word of y (one element, or those that share 4 bytes), workgroups spread over x and y
 //
-// A window is `kernel` elements `dilation` apart from i * stride - padding on, or, where `adaptive` is 1, what
-// floor(i * size / out) to ceil((i + 1) * size / out) holds.
+// A window has `kernel` elements `dilation` apart, from i * stride - padding on, or, if `adaptive` is 1, those from
+// floor(i * size / out) to ceil((i + 1) * size / out).
 
 struct Params {
   count: u32, // elements of y

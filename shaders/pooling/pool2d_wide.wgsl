@@ -1,11 +1,11 @@
 // y[n, c, i, j] = the largest element, or the mean, of a window of x[n, c], clipped to the image.
 //
 // bindings: 0 params · 1 x · 2 y
-// dispatch: a workgroup a word of y (one element, or those that share 4 bytes), spread over x and y
+// dispatch: a workgroup per word of y (one element, or those that share 4 bytes), spread over x and y
 //
-// For windows that one invocation would go through for too long: its lanes share the elements.
-// A window is `kernel` elements `dilation` apart from i * stride - padding on, or, where `adaptive` is 1, what
-// floor(i * size / out) to ceil((i + 1) * size / out) holds.
+// For windows that are too large for one invocation: the lanes of a workgroup share the elements.
+// A window has `kernel` elements `dilation` apart, from i * stride - padding on, or, if `adaptive` is 1, those from
+// floor(i * size / out) to ceil((i + 1) * size / out).
 
 struct Params {
   count: u32, // elements of y
@@ -82,5 +82,5 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
   let word = group.y * groups.x + group.x;
   if (word * $lanes_y >= p.count) { return; }
   lane = own;
-  write_y(word); // every lane the same
+  write_y(word); // equal in every lane
 }

@@ -1,7 +1,7 @@
 // y[i] = x[i], four elements at a time: the bandwidth that timings are compared with.
 //
 // bindings: 0 params · 1 x · 2 y
-// dispatch: one invocation for every `each` vectors of four elements, whose neighbours' vectors are neighbours; workgroups
+// dispatch: one invocation for `each` vectors of four elements, adjacent to those of adjacent invocations; workgroups
 //           spread over x and y
 //
 // A software adapter takes longer to begin an invocation than to copy a vector, so `each` is more than 1 there.

@@ -1,9 +1,9 @@
 // y[i] = the sum of 8 vectors v of four elements after `iterations` times v = v * a + b, where v, a and b are made of x[i].
 //
 // bindings: 0 params · 1 x · 2 y
-// dispatch: one invocation an element; workgroups spread over x and y
+// dispatch: one invocation per element; workgroups spread over x and y
 //
-// The vectors do not depend on each other, so the time is that of the multiply-adds: 32 an iteration.
+// The vectors are independent, so the time is that of the multiply-adds: 32 per iteration.
 
 struct Params {
   items: u32,

@@ -1,7 +1,7 @@
 // y[b, i, a] = sum over t of weights[i, t] * x[b, starts[i] + t, a], all row-major.
 //
 // bindings: 0 params · 1 x · 2 starts · 3 weights · 4 y
-// dispatch: one invocation a word of y (one element, or those that share 4 bytes), workgroups spread over x and y
+// dispatch: one invocation per word of y (one element, or those that share 4 bytes), workgroups spread over x and y
 
 struct Params {
   count: u32, // elements of y
@@ -9,7 +9,7 @@ struct Params {
   size: u32, // of the axis in x
   after: u32, // elements of the axes after it
   taps: u32,
-  first: u32, // taps of this dispatch: what an earlier one has of the sum is in y
+  first: u32, // taps of this dispatch; y has the partial sum of an earlier one
   end: u32,
 }
 @group(0) @binding(0) var<uniform> p: Params;

@@ -1,15 +1,15 @@
 // y[row, part, 0..k] = positions of the first k elements of each part of a row, in order; -1 where there are fewer.
 //
-// bindings: 0 params · 1 x · 2 ids, the positions to choose from, where they are not all · last y
+// bindings: 0 params · 1 x · 2 ids, the positions to choose from, if they are not all · last y
 // dispatch: one invocation for four elements of a part, workgroups spread over x and y
 //
-// An element's place in its part is how many of the part come before it. Comparing each with each has no barrier and
-// no branch, and every element that is loaded is compared with four.
+// The rank of an element is the number of elements of its part that precede it. Comparing all pairs has no barrier and
+// no branch, and every loaded element is compared with four.
 
 struct Params {
   rows: u32,
   columns: u32, // of x
-  size: u32, // positions a row to choose from
+  size: u32, // positions per row to choose from
   part: u32,
   parts: u32,
   k: u32,

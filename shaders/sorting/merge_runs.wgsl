@@ -1,10 +1,10 @@
-// y[row] = ids[row] with every two neighbouring ordered runs made one: ids are positions in x[row].
+// y[row] = ids[row] with every two adjacent sorted runs merged: ids are positions in x[row].
 //
 // bindings: 0 params · 1 x · 2 ids · 3 y
-// dispatch: one invocation for eight neighbours of y, workgroups spread over x and y
+// dispatch: one invocation for eight adjacent elements of y, workgroups spread over x and y
 //
-// How many of a prefix of the merged run come from the left one is found by bisection ("merge path", Odeh et al., 2012);
-// the next eight are then taken from the fronts of the two. Of equal elements the left run's come first.
+// Bisection finds the part of a prefix of the merged run that is from the left run ("merge path", Odeh et al., 2012);
+// the next eight are then taken from the fronts of both. Of equal elements, those of the left run come first.
 
 struct Params {
   rows: u32,

@@ -9,6 +9,7 @@ import numpy as np
 import tensorcommons as tc
 from tensorcommons import Tensor
 from tensorcommons.graph.elementwise_fusion import chain_elementwise
+from tensorcommons.graph.embedding_norm import fuse_embedding_norms
 from tensorcommons.graph.graph import Graph
 from tensorcommons.graph.node import Node
 
@@ -50,3 +51,14 @@ def test_views_cost_nothing_and_a_chain_costs_the_sum_of_its_ops() -> None:
     (chain,) = chain_elementwise(Graph([y.node])).outputs
     assert chain.op is not None and chain.op.name == "chain"
     assert _costs(chain) == (3 * 24, 2 * 24 * 4)
+
+
+def test_costs_of_a_sum_of_embeddings_with_its_norm() -> None:
+    table, ids = _ones(1000, 8), tc.asarray(np.zeros(5, np.int32))
+    y = tc.layer_norm(tc.nn.functional.embedding(ids, table) + _ones(5, 8), _ones(8), _ones(8))
+    device = y.device
+    assert device is not None
+    (norm,) = fuse_embedding_norms(Graph([y.node]), device.backend).outputs
+    assert norm.op is not None and norm.op.name == "sum_norm"
+    read = 3 * 5 * 8 + 2 * 8  # rows of the table, an id per element, the other term; weight and bias
+    assert _costs(norm) == ((7 + 1) * 5 * 8, 4 * (read + 5 * 8))

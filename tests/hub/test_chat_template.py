@@ -110,6 +110,13 @@ def test_templates_up_to_the_bound_are_rendered(source):
     assert rendered(source) in ("1", "40")
 
 
+def test_lists_are_nested_up_to_the_bound():
+    nested = "{%% set ns = namespace(x=[]) %%}{%% for i in range(%d) %%}{%% set ns.x = [ns.x] %%}{%% endfor %%}ok"
+    assert rendered(nested % (template_sandbox.DEEPEST - 2)) == "ok"  # the namespace is a level, too
+    with pytest.raises(TensorCommonsError, match="levels deep"):
+        rendered(nested % (template_sandbox.DEEPEST - 1))
+
+
 @pytest.mark.parametrize("source", ESCAPES)
 def test_templates_stay_in_the_sandbox(source):
     try:

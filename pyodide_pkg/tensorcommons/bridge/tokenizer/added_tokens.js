@@ -1,4 +1,4 @@
-// Tokens that are found in a text before anything else: `AddedVocabulary` of the Rust `tokenizers`.
+// Added tokens, which are matched before all other processing: `AddedVocabulary` of the Rust `tokenizers`.
 import { spend } from "./budget.js";
 import { NormalizedString } from "./normalized.js";
 import { WORD } from "./text.js";
@@ -6,7 +6,7 @@ import { Prefixes } from "./vocabulary.js";
 
 const BEGINS_WITH_WORD = new RegExp(`^${WORD}`, "u");
 const ENDS_WITH_WORD = new RegExp(`${WORD}$`, "u");
-const STEPS = 4; // that a look at a space takes
+const STEPS = 4; // cost of checking a space
 const SPACE = /^\p{White_Space}$/u;
 
 const spacesBefore = (text, at, least) => {
@@ -22,7 +22,7 @@ const spacesBehind = (text, at) => {
 };
 const lastChar = (text, at) => text.slice(Math.max(0, at - 2), at);
 
-/** An added token as tokenizer.json has it; `normalized` is whether it is looked for in the normalized text. */
+/** An added token of tokenizer.json; `normalized` is true if it is matched in the normalized text. */
 export const readAdded = (fields) => ({
   content: fields.string("content"),
   single_word: fields.bool("single_word", false),
@@ -39,11 +39,11 @@ export class AddedTokens {
     this.ids = new Map(); // content → id
     this.byId = new Map(); // id → added token
     this.special = new Set(); // contents
-    this.normal = new Map(); // id → content as the normalizer writes it, where that differs
+    this.normal = new Map(); // id → normalized content, if it differs
     this.last = -1; // the greatest id
   }
 
-  /** Add tokens in order. One that the vocabulary has keeps its id; others get the next ones. */
+  /** Add tokens in order. Tokens of the vocabulary keep their ids; others get the next ones. */
   add(tokens) {
     const { size } = this.vocabulary;
     let next = this.last >= size || size === 0 ? this.last + 1 : size;
@@ -78,7 +78,7 @@ export class AddedTokens {
     return added ? this.normal.get(id) ?? added.content : this.vocabulary.tokens[id];
   }
 
-  /** [from, to, id or null] over the text: the leftmost and longest of the tokens, as their options allow. */
+  /** Split a text into [from, to, id or null] by the leftmost longest tokens that their options allow. */
   find(text, prefixes) {
     const parts = [];
     let done = 0;
@@ -103,7 +103,7 @@ export class AddedTokens {
     return parts;
   }
 
-  /** The parts of a text, normalized, each {text, id}: with the id of an added token, or null. */
+  /** Split a text into normalized parts {text, id}, with the id of an added token, or null. */
   extract(sentence) {
     const cut = (text, prefixes) =>
       this.find(text.text, prefixes)

@@ -1,4 +1,4 @@
-// Byte-pair encoding, as `BPE` of the Rust `tokenizers`: the pair of neighbours with the lowest rank is merged first.
+// Byte-pair encoding, like `BPE` of the Rust `tokenizers`: the adjacent pair with the lowest rank is merged first.
 import { TokenizerError, spend } from "./budget.js";
 import { byteLength, utf8 } from "./text.js";
 import { Vocabulary } from "./vocabulary.js";
@@ -33,14 +33,14 @@ class Merges {
     this.made[rank] = made;
   }
 
-  /** The rank of a pair, or -1. */
+  /** Return the rank of a pair, or -1. */
   rank(a, b) {
     const at = this.slot(a, b);
     return this.table[2 * at] < 0 ? -1 : this.ranks[at];
   }
 }
 
-/** The smallest of some numbers, again and again. */
+/** A binary heap: a queue of numbers, the smallest first. */
 class Queue {
   constructor() {
     this.items = [];
@@ -116,7 +116,7 @@ export class Bpe {
     return merges;
   }
 
-  /** The tokens of a word: [id, first byte, byte behind the last] in a row. */
+  /** Tokenize a word: a flat list of [id, first byte, end byte]. */
   tokenize(text) {
     if (this.ignoreMerges) {
       const id = this.vocabulary.ids.get(text);
@@ -130,12 +130,12 @@ export class Bpe {
     return found;
   }
 
-  /** Ids and lengths in bytes of the characters of a word. */
+  /** Return the ids of the characters of a word, and their lengths in bytes. */
   symbols(text) {
     const { ids } = this.vocabulary;
     const symbols = [];
     const lengths = [];
-    let unknown = null; // what is added when the run of unknown characters ends
+    let unknown = null; // the token of the current run of unknown characters
     const flush = () => {
       if (unknown) symbols.push(unknown[0]), lengths.push(unknown[1]);
       unknown = null;
@@ -170,7 +170,7 @@ export class Bpe {
     return [symbols, lengths];
   }
 
-  /** The ids of the tokens <0x00> to <0xFF> of a text's bytes; null where one is missing. */
+  /** Return the ids of the tokens <0x00> to <0xFF> for the bytes of a text; null if one is missing. */
   bytes(text) {
     this.byteIds ??= Array.from({ length: 256 }, (_, byte) => this.vocabulary.ids.get(`<0x${byte.toString(16).toUpperCase().padStart(2, "0")}>`));
     const found = Array.from(utf8(text), (byte) => this.byteIds[byte]);
@@ -200,7 +200,7 @@ export class Bpe {
       const at = top - rank * POSITIONS;
       const right = next[at];
       if (lengths[at] === 0 || right < 0) continue;
-      const known = merges.rank(symbols[at], symbols[right]); // the entry may be of a pair that is gone
+      const known = merges.rank(symbols[at], symbols[right]); // the pair of the entry may have been merged
       if (known < 0 || merges.made[known] !== merges.made[rank]) continue;
       symbols[at] = merges.made[rank];
       lengths[at] += lengths[right];

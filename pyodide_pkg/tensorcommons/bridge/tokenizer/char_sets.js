@@ -1,9 +1,9 @@
-// Sets of characters in regular expressions, with the meaning that Oniguruma gives them.
+// Sets of characters in regular expressions, with the semantics of Oniguruma.
 import { TokenizerError } from "./budget.js";
 
-const KNOWN = 70_000; // answers that a set remembers
+const KNOWN = 70_000; // results that a set caches
 
-/** A set of code points; `test` says whether one is in it. */
+/** A set of code points with a membership `test`. */
 export class CharSet {
   /** `items` are [first, last] ranges, CharSets and functions of a code point. */
   constructor(items, negated = false) {
@@ -35,7 +35,7 @@ export class CharSet {
   }
 }
 
-/** The code points that differ from one only in case. */
+/** Return the code points that differ from one only in case. */
 export function caseVariants(code) {
   const char = String.fromCodePoint(code);
   const found = new Set([code]);
@@ -45,7 +45,7 @@ export function caseVariants(code) {
   return [...found];
 }
 
-/** The set without regard to case. */
+/** Return the set closed under case folding. */
 export const ignoringCase = (set) => new CharSet([(code) => caseVariants(code).some((variant) => set.test(variant))]);
 
 const unicode = (source) => {
@@ -61,7 +61,7 @@ const POSIX = {
 };
 const named = new Map();
 
-/** The set of `\p{name}` or `[:name:]`. Throws for a name that is not known. */
+/** Return the set of `\p{name}` or `[:name:]`. Throws for an unknown name. */
 export function property(name) {
   const plain = name.toLowerCase().replace(/[\s_-]/g, "");
   let set = named.get(plain);
@@ -75,7 +75,7 @@ export function property(name) {
         try {
           set ??= unicode(source);
         } catch {
-          // the engine does not know this spelling; the next one may do
+          // the engine does not support this spelling; try the next one
         }
       }
     }

@@ -29,7 +29,7 @@ function byteFallback(tokens) {
     bytes = [];
   };
   for (const token of tokens) {
-    const found = /^<0x(\+[0-9A-Fa-f]|[0-9A-Fa-f]{2})>$/.exec(token); // Rust's from_str_radix takes a plus, too
+    const found = /^<0x(\+[0-9A-Fa-f]|[0-9A-Fa-f]{2})>$/.exec(token); // Rust's from_str_radix accepts a plus sign
     if (found) {
       bytes.push(parseInt(found[1], 16));
     } else {
@@ -109,7 +109,7 @@ const KINDS = {
   },
 };
 
-/** The function of a decoder; without one tokens are joined by spaces. */
+/** Return the function of a decoder; without one, tokens are joined by spaces. */
 export function readDecoder(fields) {
   if (!fields) return (tokens) => tokens.join(" ");
   const decode = fields.make(KINDS);

@@ -1,11 +1,11 @@
-// The tokens of a text with what is known of each, and how they are truncated and cut into windows.
+// The tokens of a text with their properties, truncation, and windows.
 
-/** Raised by `truncate` where no token would be left; the Python half makes a ShapeMismatch of it. */
+/** Raised by `truncate` if no token would be left; Python raises it as ShapeMismatch. */
 export class LengthError extends Error {
   name = "LengthError";
 }
 
-/** Equally long lists: ids, types, sequences (0, 1, or -1 for what a template adds), starts and ends in characters of
+/** Lists of equal length: ids, types, sequences (0, 1, or -1 from a template), starts and ends in characters of
  * the text, words (-1 for none), values (the tokens as text). */
 export class Encoding {
   constructor() {
@@ -38,7 +38,7 @@ export class Encoding {
     return part;
   }
 
-  /** A copy with these types and this sequence. */
+  /** Return a copy with these types and this sequence. */
   as(sequence, type) {
     const copy = this.slice(0);
     copy.types.fill(type);
@@ -46,7 +46,7 @@ export class Encoding {
     return copy;
   }
 
-  /** A token that stands for no text. */
+  /** Add a token without text. */
   static special(id, type) {
     const one = new Encoding();
     one.push(id, 0, 0, -1, "");
@@ -60,7 +60,7 @@ export class Encoding {
   }
 }
 
-/** [from, to) of windows of at most `size` tokens over `length` of them; neighbours share `overlap` tokens. */
+/** Return windows [from, to) of at most `size` tokens over `length` tokens; adjacent ones share `overlap` tokens. */
 export function windows(length, size, overlap, left) {
   if (length <= size) return [[0, length]];
   if (size === 0) return [[0, 0]];
@@ -78,7 +78,7 @@ export function windows(length, size, overlap, left) {
   }
 }
 
-/** How many tokens of two texts stay when together they may have `limit`: the longer one gives way first. */
+/** Return the number of tokens that two texts keep under a common `limit`: the longer one is truncated first. */
 export function longestFirst(first, second, limit) {
   if (first + second <= limit) return [first, second];
   let [short, long] = first > second ? [second, first] : [first, second];

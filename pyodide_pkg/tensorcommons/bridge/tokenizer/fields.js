@@ -1,4 +1,4 @@
-// Fields of tokenizer.json, checked: what has the wrong kind is named by its path.
+// Checked fields of tokenizer.json: a value of the wrong type is named by its path.
 import { TokenizerError } from "./budget.js";
 
 const DEPTH = 50; // levels of Sequence; published files have 2
@@ -32,7 +32,7 @@ export class Fields {
     throw new TokenizerError(value === undefined ? `${this.at(name)} is missing: it must be ${wanted}` : `${this.at(name)} must be ${wanted}, not ${shown(value)}`);
   }
 
-  /** The field `name` if `is` takes it; `fallback` where it is missing or null, unless that is undefined. */
+  /** Return the field `name` if `is` accepts it; `fallback` if it is missing or null, unless that is undefined. */
   read(name, is, wanted, fallback) {
     if (!this.has(name) && fallback !== undefined) return fallback;
     const value = Object.hasOwn(this.value, name) ? this.value[name] : undefined;
@@ -76,17 +76,17 @@ export class Fields {
     return this.has(name) ? this.object(name) : null;
   }
 
-  /** The objects of a list. */
+  /** Return the objects of a list. */
   objects(name, fallback) {
     return this.list(name, fallback).map((value, i) => new Fields(value, `${this.at(name)}[${i}]`, this.depth + 1));
   }
 
-  /** What `kinds` makes of this object by its type. */
+  /** Call the function of `kinds` for the type of this object. */
   make(kinds) {
     const type = this.oneOf("type", Object.keys(kinds));
     return kinds[type](this);
   }
 }
 
-/** Whether a value is a whole number that an id or a length can be. */
+/** Return true for an integer that is a valid id or length. */
 export const isCount = (value) => Number.isInteger(value) && value >= 0 && value < 2 ** 31;

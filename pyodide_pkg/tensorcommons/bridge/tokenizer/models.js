@@ -1,5 +1,5 @@
-// WordPiece, WordLevel and Unigram, and which model a tokenizer.json has. A model has a `vocabulary` and
-// `tokenize(text)`, which gives [id, first byte, byte behind the last] of each token in a row.
+// WordPiece, WordLevel and Unigram, and the choice of the model of a tokenizer.json. A model has a `vocabulary` and
+// `tokenize(text)`, which returns a flat list of [id, first byte, end byte] of each token.
 import { Bpe } from "./bpe.js";
 import { TokenizerError, spend } from "./budget.js";
 import { byteLength, unitsAt, utf8 } from "./text.js";
@@ -91,7 +91,7 @@ class Unigram {
     return this.unknownId;
   }
 
-  /** The units where the pieces of the likeliest path begin, and the length; unknown neighbours are one piece. */
+  /** Return the units where the pieces of the most likely path begin, and the length; unknown ones are merged. */
   path(text) {
     const size = text.length;
     const scores = new Float64Array(size + 1);
@@ -153,7 +153,7 @@ const KINDS = {
   Unigram: (fields) => new Unigram(fields),
 };
 
-/** The model; files of old versions do not name its type. */
+/** Return the model; files of old versions do not name its type. */
 export function readModel(fields) {
   if (fields.has("type")) return fields.make(KINDS);
   if (fields.has("merges")) return new Bpe(fields);

@@ -1,11 +1,11 @@
-// A text that remembers where each of its characters came from: `NormalizedString` of the Rust `tokenizers`.
-// Rust counts bytes; here each UTF-16 unit has the range of original characters (code points) that it stands for, in
+// A text with the origin of each of its characters: `NormalizedString` of the Rust `tokenizers`.
+// Rust counts bytes; here each UTF-16 unit has the range of its original characters (code points) in
 // the whole text, so slices need no shifting and offsets need no conversion at the end.
 import { spend } from "./budget.js";
 import { unitsAt } from "./text.js";
 
-const STEPS = 20; // that a character takes here, against one of a regular expression
-const COMPARED = 16; // characters of two strings that are compared in a step
+const STEPS = 20; // cost of a character, relative to a step of a regular expression
+const COMPARED = 16; // characters of two strings compared per step
 
 export class NormalizedString {
   /** `starts` and `ends` by unit; the slice of the original text begins at `shift` and has `extent` characters. */
@@ -33,7 +33,7 @@ export class NormalizedString {
     return new NormalizedString(text, starts, ends, 0, char);
   }
 
-  /** Units `from` to `to` (more than none) as a string of its own. */
+  /** Return units `from` to `to` (at least one) as a separate string. */
   slice(from, to) {
     if (from === 0 && to === this.text.length && this.starts[0] === this.shift) return this;
     return new NormalizedString(
@@ -46,8 +46,8 @@ export class NormalizedString {
   }
 
   /**
-   * The units that the whole original slice stands for. That is all of them, except where characters that stand for
-   * nothing come first, or where marks were reordered before the text was sliced: then Rust leaves some out, too.
+   * Return the units of the whole original slice. These are all units, unless characters without an origin
+   * come first, or marks were reordered before the text was sliced: then some are left out, as in Rust.
    */
   range() {
     const { starts, ends, shift, extent } = this;
@@ -64,9 +64,9 @@ export class NormalizedString {
   }
 
   /**
-   * Replace all characters by `chars`. `changes[i]` is 0 where a character takes the place of the next one, 1 where it
-   * is inserted (and stands for what the one before stands for), -n where n more of the old ones vanish with it.
-   * `removed` characters vanish at the beginning.
+   * Replace all characters by `chars`. `changes[i]` is 0 if a character replaces the next one, 1 if it
+   * is inserted (with the origin of the one before), and -n if n more of the old ones are removed with it.
+   * `removed` characters are removed at the beginning.
    */
   transform(chars, changes, removed = 0) {
     const [from, to] = this.range();
@@ -107,7 +107,7 @@ export class NormalizedString {
     this.ends = whole ? newEnds : ends.slice(0, from).concat(newEnds, ends.slice(to));
   }
 
-  /** Keep the characters that `keep` takes. */
+  /** Keep the characters that `keep` accepts. */
   filter(keep) {
     const chars = [];
     const changes = [];
@@ -127,13 +127,13 @@ export class NormalizedString {
     this.transform(chars, changes, atStart);
   }
 
-  /** Put `change(char)` in the place of each character. */
+  /** Replace each character by `change(char)`. */
   map(change) {
     const chars = Array.from(this.text, change);
     this.transform(chars, new Array(chars.length).fill(0));
   }
 
-  /** Each character becomes the characters of `expand(char)`, of which it has at least one. */
+  /** Replace each character by those of `expand(char)`, which has at least one. */
   expand(expand) {
     const chars = [];
     const changes = [];
@@ -148,7 +148,7 @@ export class NormalizedString {
     this.transform(chars, changes);
   }
 
-  /** Put `prefix` in front; it stands for what the first character stands for. */
+  /** Insert `prefix` at the beginning, with the origin of the first character. */
   prepend(prefix) {
     if (!this.text) return;
     const first = String.fromCodePoint(this.text.codePointAt(0));
@@ -156,7 +156,7 @@ export class NormalizedString {
     this.transformRange(0, first.length, chars, chars.map((_, i) => (i ? 1 : 0)));
   }
 
-  /** Put `content` in the place of each match; it stands for what a match's last character stands for. */
+  /** Replace each match by `content`, with the origin of the last character of the match. */
   replace(matches, content) {
     const { text, starts, ends } = this;
     let result = "";
@@ -190,7 +190,7 @@ export class NormalizedString {
     this.ends = newEnds;
   }
 
-  /** Remove whitespace at the ends. */
+  /** Remove whitespace at both ends. */
   strip(left, right, isSpace) {
     const chars = [...this.text];
     let leading = 0;
@@ -202,7 +202,7 @@ export class NormalizedString {
     this.transform(kept, kept.map(() => 0), leading);
   }
 
-  /** The parts that `matches` cut, which follow one another and cover the text, merged as `behavior` says. */
+  /** Split by `matches`, which are consecutive and cover the text, merged according to `behavior`. */
   split(matches, behavior) {
     let parts = matches;
     if (behavior === "Removed") {
@@ -227,7 +227,7 @@ export class NormalizedString {
   }
 }
 
-/** [from, to, isMatch] over the whole text, a match for each character that `isMatch` takes. */
+/** Return [from, to, isMatch] over the whole text, with a match for each character that `isMatch` accepts. */
 export function matchChars(text, isMatch) {
   const matches = [];
   let done = 0;
@@ -245,7 +245,7 @@ export function matchChars(text, isMatch) {
   return matches;
 }
 
-/** [from, to, isMatch] over the whole text, of ascending [from, to]. */
+/** Return [from, to, isMatch] over the whole text for ascending matches [from, to]. */
 export function withGaps(found, length) {
   const matches = [];
   let done = 0;
@@ -258,7 +258,7 @@ export function withGaps(found, length) {
   return matches;
 }
 
-/** Where the string `wanted` stands in `text`. */
+/** Return the matches of the string `wanted` in `text`. */
 export function matchString(text, wanted) {
   spend((text.length * wanted.length) / COMPARED, "a pattern");
   const found = [];

@@ -6,11 +6,11 @@ import { BYTE_CHARS, isMark, isNonspacingMark, isOther, isWhitespace, utf8 } fro
 import { toForm } from "./unicode_forms.js";
 
 const HAN = /^[\u4e00-\u9fff\u3400-\u4dbf\u{20000}-\u{2a6df}\u{2a700}-\u{2b73f}\u{2b740}-\u{2b81f}\u{2b920}-\u{2ceaf}\uf900-\ufaff\u{2f800}-\u{2fa1f}]$/u;
-// eslint-disable-next-line no-control-regex -- control characters are what it is about
+// eslint-disable-next-line no-control-regex -- matches control characters
 const NMT_DROPPED = /^[\x01-\x08\x0b\x0e-\x1f\x7f\x8f\x9f]$/;
 const NMT_SPACE = /^[\t\n\f\r\u1680\u200b-\u200f\u2028\u2029\u2581\ufeff\ufffd]$/;
 
-/** Each byte of the text as a character that stands for the character that the byte is of. */
+/** Replace each byte of the text by its character in GPT-2's alphabet, with the origin of the byte's character. */
 export const toBytes = (text) => text.expand((char) => Array.from(utf8(char), (byte) => BYTE_CHARS[byte]));
 
 const lowercase = (text) => text.expand((char) => char.toLowerCase());
@@ -81,6 +81,6 @@ const KINDS = {
   },
 };
 
-/** The function of a normalizer; nothing is done without one. */
+/** Return the function of a normalizer; without one, the identity. */
 export const readNormalizer = (fields) => (fields ? fields.make(KINDS) : () => {});
 

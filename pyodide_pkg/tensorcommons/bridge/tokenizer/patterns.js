@@ -1,9 +1,9 @@
-// The `pattern` of Split and Replace: {"String": ...} or {"Regex": ...}; from a text to its [from, to, isMatch] parts.
+// The `pattern` of Split and Replace: {"String": ...} or {"Regex": ...}, which splits a text into [from, to, isMatch].
 import { TokenizerError } from "./budget.js";
 import { matchString, withGaps } from "./normalized.js";
 import { Regex } from "./regex.js";
 
-/** A function that finds the matches of a regular expression; `path` names it in the error for a bad one. */
+/** Return a function that finds the matches of a regular expression; errors name `path`. */
 export function regexPattern(source, path) {
   let regex;
   try {
@@ -15,7 +15,7 @@ export function regexPattern(source, path) {
   return (text) => withGaps(regex.find(text), text.length);
 }
 
-/** The function of the pattern in the field `name`. */
+/** Return the function of the pattern in the field `name`. */
 export function readPattern(fields, name) {
   const pattern = fields.object(name);
   if (!pattern.has("String")) return regexPattern(pattern.string("Regex"), pattern.at("Regex"));

@@ -95,5 +95,5 @@ const KINDS = {
   },
 };
 
-/** The function of a pre-tokenizer; without one a text is one part. */
+/** Return the function of a pre-tokenizer; without one, a text is one part. */
 export const readPreTokenizer = (fields) => (fields ? fields.make(KINDS) : (text) => [text]);

@@ -1,12 +1,12 @@
-// The normalizer of SentencePiece models: a map from strings to strings, as `Precompiled` and the crate spm_precompiled
-// read it. The blob is the size of a Darts double array, the array, then the replacements, each ended by a zero byte.
+// The normalizer of SentencePiece models: a map from strings to strings, as read by `Precompiled` and the crate
+// spm_precompiled. The blob has the size of a Darts double array, the array, and zero-terminated replacements.
 import { spend } from "./budget.js";
 import { isAscii, utf8 } from "./text.js";
 
 const LONGEST = 6; // bytes; longer clusters are looked up by character
 
 export class CharsMap {
-  /** Raises RangeError for a blob that is cut. */
+  /** Throws RangeError for a truncated blob. */
   constructor(base64) {
     const bytes = Uint8Array.from(atob(base64), (char) => char.charCodeAt(0));
     const size = bytes.length < 4 ? NaN : new DataView(bytes.buffer).getUint32(0, true);
@@ -19,7 +19,7 @@ export class CharsMap {
     this.segmenter = new Intl.Segmenter("en", { granularity: "grapheme" });
   }
 
-  /** What the shortest key that `chunk` begins with becomes (Rust takes the shortest one); null without one. */
+  /** Return the replacement of the shortest key that is a prefix of `chunk` (the shortest, as in Rust), or null. */
   replacement(chunk) {
     let found = this.known.get(chunk);
     if (found === undefined) {
@@ -59,7 +59,7 @@ export class CharsMap {
       const added = [...found];
       const more = added.length - [...old].length;
       for (const char of added) chars.push(char), changes.push(0);
-      // Where characters are added, the last ones are new; where some vanish, they do so with the last one.
+      // Added characters are counted at the end, and removed ones at the last character.
       for (let n = 1; n <= more && n <= changes.length; n++) changes[changes.length - n] = 1;
       if (more < 0 && changes.length) changes[changes.length - 1] += more;
     };

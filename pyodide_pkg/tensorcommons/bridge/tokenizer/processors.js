@@ -1,4 +1,4 @@
-// Post-processors of tokenizer.json: where special tokens go, of which type tokens are, and which spaces belong to them.
+// Post-processors of tokenizer.json: special tokens, token types, and the spaces of offsets.
 import { Encoding } from "./encoding.js";
 import { isCount } from "./fields.js";
 import { BYTE_CHARS, isWhitespace } from "./text.js";
@@ -6,7 +6,7 @@ import { BYTE_CHARS, isWhitespace } from "./text.js";
 const SPACE = BYTE_CHARS[32];
 const isSpace = (char) => char === SPACE || isWhitespace(char);
 
-/** Take the spaces that byte-level tokens begin and end with from their offsets. */
+/** Exclude leading and trailing spaces of byte-level tokens from their offsets. */
 function trim(encoding, addPrefixSpace) {
   encoding.values.forEach((value, i) => {
     const chars = [...value];
@@ -21,7 +21,7 @@ function trim(encoding, addPrefixSpace) {
   });
 }
 
-/** The pieces of a template: an index of the texts or ids, each with a type. */
+/** Parse the pieces of a template: an index of the texts or ids, each with a type. */
 const single = (ids, type) => ({ ids, type });
 const text = (sequence, type) => ({ sequence, type });
 
@@ -84,12 +84,12 @@ export class Processor {
     this.trims = made.trims ?? [];
   }
 
-  /** How many special tokens an input of so many texts gets. */
+  /** Return the number of special tokens for an input of this many texts. */
   added(texts) {
     return this.pieces[texts - 1].reduce((sum, piece) => sum + (piece.ids?.length ?? 0), 0);
   }
 
-  /** One input of one or two texts. */
+  /** Build one input of one or two texts. */
   apply(texts, addSpecial) {
     const trimmed = texts.map((encoding) => {
       if (!this.trims.length) return encoding;

@@ -1,6 +1,6 @@
 // A backtracking matcher with a budget. Every pattern of a tokenizer.json runs in it: JavaScript's own regular
-// expressions mean something else by \s, \w, \d and (?i), lack possessive repeats, and cannot be stopped.
-// A pattern becomes a program of instructions [op, ...]; what may be tried later lies on a stack of three numbers each.
+// expressions differ in \s, \w, \d and (?i), lack possessive repeats, and cannot be stopped.
+// A pattern becomes a program of instructions [op, ...]; alternatives are on a stack, three numbers each.
 import { TokenizerError, spend } from "./budget.js";
 import { WORD } from "./char_sets.js";
 import { parse } from "./regex_syntax.js";
@@ -14,7 +14,7 @@ class Compiler {
   constructor() {
     this.program = [];
     this.loops = 0;
-    this.visits = 0; // of nodes: one that emits nothing may be repeated without end
+    this.visits = 0; // of nodes: an empty one may be repeated endlessly
   }
 
   emit(...instruction) {
@@ -47,7 +47,7 @@ class Compiler {
     else this.emit(BACK, node.back);
   }
 
-  /** Instructions that run by themselves and end in DONE; the instruction says where it continues. */
+  /** Compile a separate program that ends in DONE; the instruction has the address where matching continues. */
   apart(op, node, ...more) {
     const at = this.emit(op, 0, ...more);
     this.node(node);
@@ -105,7 +105,7 @@ class Compiler {
   }
 }
 
-/** The fewest and most characters that a node takes. */
+/** Return the minimum and maximum of characters that a node matches. */
 function widths(node) {
   if (node.set) return [1, 1];
   if (node.assert || node.look) return [0, 0];
@@ -132,7 +132,7 @@ export class Regex {
     this.steps = SLICE;
   }
 
-  /** [from, to] of each match, as the iterator of the crate onig finds them. */
+  /** Return [from, to] of each match, like the iterator of the crate onig. */
   find(text) {
     this.text = text;
     this.saved = new Array(2 * this.groups + 2).fill(-1);
@@ -151,7 +151,7 @@ export class Regex {
         if (stop >= 0) break;
       }
       if (stop < 0) break;
-      if (stop === start && last === stop) { // an empty match right behind another one does not count
+      if (stop === start && last === stop) { // an empty match directly after another one does not count
         from += unitsAt(text, from);
         continue;
       }
@@ -169,7 +169,7 @@ export class Regex {
     }
   }
 
-  /** Where a match ends that begins at `at`, or -1. With `wanted` it must end there. */
+  /** Return the end of a match that begins at `at`, or -1. With `wanted`, it must end there. */
   run(pc, at, wanted) {
     const { program, text, saved, places } = this;
     const stack = [];
@@ -187,7 +187,7 @@ export class Regex {
         case REPEAT: {
           const [, set, min, max] = code;
           let count = 0;
-          let least = at; // where the fewest repeats end
+          let least = at; // end of the minimum of repeats
           while (count < max && at < text.length) {
             const char = text.codePointAt(at);
             if (!set.test(char)) break;

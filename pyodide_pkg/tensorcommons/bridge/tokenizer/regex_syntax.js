@@ -1,4 +1,4 @@
-// Regular expressions as Oniguruma reads them (its Ruby syntax, which the Rust `tokenizers` use), parsed into nodes:
+// Parser of regular expressions in Oniguruma's Ruby syntax, which the Rust `tokenizers` use, into nodes:
 // {set}, {seq}, {alt}, {repeat, min, max, mode}, {look, ahead, negated}, {atomic}, {assert}, {group, number}, {back}.
 import { TokenizerError } from "./budget.js";
 import { CharSet, DIGIT, HEX, SPACE, WORD, caseVariants, ignoringCase, property } from "./char_sets.js";
@@ -85,7 +85,7 @@ class Parser {
       else if (this.take("?")) max = 1;
       else if (this.peek() === "{") {
         const found = /^\{(\d{0,6})(,?)(\d{0,6})\}/.exec(this.chars.slice(this.at, this.at + 16).join(""));
-        if (!found || (!found[1] && !found[3])) return node; // a brace that stands for itself
+        if (!found || (!found[1] && !found[3])) return node; // a literal brace
         this.at += found[0].length;
         min = Number(found[1] || 0);
         max = found[2] ? (found[3] ? Number(found[3]) : Infinity) : min;
@@ -182,7 +182,7 @@ class Parser {
     return typeof item === "number" ? this.literal(item, flags) : { set: item }; // (?i) leaves \p{Lu} as it is
   }
 
-  /** What a backslash stands before, in sets and outside: a code point or a CharSet. */
+  /** Parse an escape, in sets and outside: a code point or a CharSet. */
   escaped() {
     const char = this.chars[this.at++];
     if (char === undefined) this.fail("ends in a backslash");
@@ -211,7 +211,7 @@ class Parser {
   set(flags) {
     const negated = this.take("^");
     let items = [];
-    const both = []; // what stands between &&
+    const both = []; // operands of &&
     for (let first = true; ; first = false) {
       if (!this.more()) this.fail("lacks a ]");
       if (this.take("]")) {
@@ -265,7 +265,7 @@ class Parser {
   }
 }
 
-/** The nodes of a pattern, and how many groups it has. Throws TokenizerError for what is not supported. */
+/** Parse a pattern into nodes, and count its groups. Throws TokenizerError for unsupported syntax. */
 export function parse(source) {
   if (source.length > LONGEST) throw new TokenizerError(`is a regular expression of more than ${LONGEST} characters`);
   const parser = new Parser(source);

@@ -1,5 +1,5 @@
-// Characters as the Rust `tokenizers` class them, UTF-8 lengths, and the alphabet that stands for bytes.
-// A "unit" is a UTF-16 code unit, in which all positions of these files count; a character is a code point.
+// Classes of characters as in the Rust `tokenizers`, UTF-8 lengths, and the alphabet of bytes.
+// A "unit" is a UTF-16 code unit, the unit of all positions in these files; a character is a code point.
 
 import { rangesOf } from "./unicode_tables.js";
 
@@ -10,9 +10,9 @@ const property = (source) => {
 
 /** `char::is_whitespace` */
 export const isWhitespace = property("\\p{White_Space}");
-/** `char::is_numeric`: digits, and ½, Ⅷ, ٣, too. */
+/** `char::is_numeric`: digits, including ½, Ⅷ and ٣. */
 export const isNumeric = property("\\p{N}");
-/** What BertPreTokenizer and Punctuation split at: ASCII symbols, too. */
+/** Punctuation for BertPreTokenizer and Punctuation, including ASCII symbols. */
 export const isPunctuation = property(`(?![${rangesOf("punctuationLater")}])[!-\\/:-@\\[-\`{-~\\p{P}${rangesOf("punctuation")}]`);
 /** `is_other` of the crate unicode_categories: control, format, private use. */
 export const isOther = property(`(?![${rangesOf("otherLater")}])[\\p{Cc}\\p{Cf}\\p{Co}\\p{Cs}]`);
@@ -23,16 +23,16 @@ export const isMark = property(`(?![${rangesOf("markLater")}])[\\p{M}${rangesOf(
 /** `\w` of the crate regex. */
 export const WORD = "[\\p{Alphabetic}\\p{M}\\p{Nd}\\p{Pc}\\p{Join_Control}]";
 
-/** UTF-16 units of the character at `at`. */
+/** Return the UTF-16 units of the character at `at`. */
 export const unitsAt = (text, at) => (text.codePointAt(at) > 0xffff ? 2 : 1);
 
-/** Bytes of a code point in UTF-8. */
+/** Return the bytes of a code point in UTF-8. */
 export const byteLength = (code) => (code < 0x80 ? 1 : code < 0x800 ? 2 : code < 0x10000 ? 3 : 4);
 
 const encoder = new TextEncoder();
 export const utf8 = (text) => encoder.encode(text);
 
-/** The unit whose character each UTF-8 byte of `text` belongs to, and its length at the end. */
+/** Return the unit of the character of each UTF-8 byte of `text`, followed by the length. */
 export function unitOfByte(text) {
   const units = [];
   for (let at = 0; at < text.length; ) {
@@ -44,7 +44,7 @@ export function unitOfByte(text) {
   return units;
 }
 
-/** Byte → character: printable Latin-1 stands for itself, the other bytes for U+0100 and on (GPT-2's alphabet). */
+/** Byte → character: printable Latin-1 maps to itself, other bytes to U+0100 and up (GPT-2's alphabet). */
 export const BYTE_CHARS = (() => {
   const chars = [];
   let next = 256;
@@ -56,5 +56,5 @@ export const BYTE_CHARS = (() => {
 })();
 export const CHAR_BYTES = new Map(BYTE_CHARS.map((char, byte) => [char, byte]));
 
-/** Whether the text is ASCII: then characters, units and bytes count alike, and nothing needs normalization. */
+/** Return true for an ASCII text, whose characters, units and bytes are equal, and which needs no normalization. */
 export const isAscii = (text) => /^[\0-\x7f]*$/.test(text);

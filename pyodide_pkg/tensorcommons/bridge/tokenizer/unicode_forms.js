@@ -1,6 +1,6 @@
-// NFD, NFC, NFKD and NFKC with the changes that alignment needs, as the crate unicode-normalization-alignments reports
-// them. The engine's own normalize() says what a character decomposes to, what two compose to and how marks are
-// ordered; it does not say which character came from where, so strings are walked here.
+// NFD, NFC, NFKD and NFKC with the changes for alignments, as reported by the crate unicode-normalization-alignments.
+// The engine's normalize() gives decompositions, compositions and the order of marks,
+// but not the origins of characters, so strings are processed here.
 
 // A mark of each canonical combining class, in ascending order of the class.
 const MARKS = [
@@ -11,7 +11,7 @@ const MARKS = [
 ].map((code) => String.fromCodePoint(code));
 const ranks = new Map();
 
-/** 0 for a starter, else a number that grows with the canonical combining class. */
+/** Return 0 for a starter, else a number that grows with the canonical combining class. */
 function rankOf(char) {
   if (char < "\u0300") return 0;
   let rank = ranks.get(char);
@@ -34,10 +34,10 @@ function rankOf(char) {
   return rank;
 }
 
-/** [character, change, rank] of the decomposed text, marks in canonical order. */
+/** Return [character, change, rank] of the decomposed text, with marks in canonical order. */
 function decompose(text, form) {
   const parts = [];
-  let run = 0; // where the marks begin that wait to be sorted
+  let run = 0; // beginning of the unsorted marks
   const sort = () => {
     if (parts.length - run > 1) for (const part of parts.splice(run).sort((a, b) => a[2] - b[2])) parts.push(part);
     run = parts.length;
@@ -56,7 +56,7 @@ function decompose(text, form) {
   return parts;
 }
 
-/** What two characters compose to, or "" . */
+/** Return the composition of two characters, or "". */
 function composed(first, second) {
   const pair = (first + second).normalize("NFC");
   return pair.length <= 2 && [...pair].length === 1 ? pair : "";
@@ -64,8 +64,8 @@ function composed(first, second) {
 
 function recompose(parts) {
   const result = [];
-  let starter = null; // what marks compose with; it is in `result` already
-  let last = -1; // rank of the last mark behind it that stayed
+  let starter = null; // the starter that marks compose with, in `result` already
+  let last = -1; // rank of the last remaining mark after it
   for (const part of parts) {
     const [char, change, rank] = part;
     if (starter && (last < 0 || last < rank)) {
@@ -88,7 +88,7 @@ function recompose(parts) {
   return result;
 }
 
-/** Bring a NormalizedString into a form. */
+/** Convert a NormalizedString to a form. */
 export function toForm(normalized, form) {
   const { text } = normalized;
   if (text.normalize(form) === text && normalized.range()[0] === 0) return;

@@ -1,6 +1,6 @@
-// Where the Unicode tables of the Rust `tokenizers` differ from those of Unicode 17: general categories are Unicode 8's (the
-// crate unicode_categories), combining marks Unicode 12's. Found by asking both about every code point; an engine with
-// older tables than 17 has fewer of them. What was assigned since is in neither class there.
+// Differences of the Unicode tables of the Rust `tokenizers` from Unicode 17: general categories of Unicode 8 (the
+// crate unicode_categories), combining marks of Unicode 12. Found by comparing every code point; an engine with
+// older tables than 17 has fewer of them. Code points assigned since then are in neither class there.
 
 const RANGES = {
   otherLater:
@@ -38,6 +38,6 @@ const RANGES = {
     "1734 1171e",
 };
 
-/** The code points of a name of RANGES, as what stands in a class of a regular expression. */
+/** Return the code points of a name of RANGES, as the content of a class of a regular expression. */
 export const rangesOf = (name) =>
   RANGES[name].replace(/[0-9a-f]+/g, (hex) => `\\u{${hex}}`).replaceAll(" ", "");

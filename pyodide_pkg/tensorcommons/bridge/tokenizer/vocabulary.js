@@ -1,10 +1,10 @@
-// Tokens and their ids, and the tokens that a text begins with.
+// Tokens and their ids, and the tokens that are prefixes of a text.
 import { TokenizerError, spend } from "./budget.js";
 import { isCount } from "./fields.js";
 
 /** Token → id and id → token. */
 export class Vocabulary {
-  /** Of `{"token": id}`; `path` names it in errors. */
+  /** Make a vocabulary from `{"token": id}`; errors name `path`. */
   static of(table, path) {
     const ids = new Map();
     const tokens = [];
@@ -27,7 +27,7 @@ export class Vocabulary {
   }
 }
 
-/** The tokens in the order of their units: which of them a text begins with is found by narrowing a range. */
+/** Tokens sorted by their units: those that are prefixes of a text are found by narrowing a range. */
 export class Prefixes {
   constructor(ids) {
     this.tokens = [...ids.keys()].filter((token) => token).sort((a, b) => (a < b ? -1 : 1));
@@ -40,7 +40,7 @@ export class Prefixes {
     }
   }
 
-  /** Call `found(stop, id)` for each token that stands at `at` in `text`, the shortest first. */
+  /** Call `found(stop, id)` for each token at `at` in `text`, the shortest first. */
   each(text, at, found) {
     const range = this.first.get(text.charCodeAt(at));
     if (!range) return;
@@ -59,7 +59,7 @@ export class Prefixes {
     }
   }
 
-  /** The first of the tokens from..to whose unit at `depth` is at least `unit`. */
+  /** Return the first of the tokens from..to whose unit at `depth` is at least `unit`. */
   lower(from, to, depth, unit) {
     let [low, high] = [from, to];
     while (low < high) {
