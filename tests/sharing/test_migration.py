@@ -14,6 +14,7 @@ import pytest
 
 import tensorcommons as tc
 from scripts.random_checkpoint import RandomCheckpoint
+from tensorcommons.backends.select import Decision
 from tensorcommons.errors import DeviceLost, DeviceUnavailable, MemoryBudgetError, TensorReleased
 from tests.sharing.devices import Backend, Fault, backends, cancelled, check, empty, manager_on, some
 from tests.sharing.test_faults import IDS, source
@@ -410,4 +411,15 @@ async def test_tensors_in_host_memory_survive_the_loss_of_their_device():
     np.testing.assert_array_equal((await copy.read()).view(np.uint32), values.view(np.uint32))
     with pytest.raises(DeviceUnavailable, match="the test keeps it"):
         await copy.tensor.to(manager.devices.choose("webgpu"))
+    empty(manager)
+
+
+async def test_a_move_to_a_device_of_another_manager_is_refused():
+    manager, other = manager_on("webgpu"), manager_on("cpu")
+    model = await load(manager)
+    before = state(manager, model)
+    with pytest.raises(DeviceUnavailable, match="not one of the manager's devices"):
+        await manager.move(model, Decision(other.devices.choose("cpu"), "the test asked for it"))
+    assert state(manager, model) == before
+    model.unload()
     empty(manager)
