@@ -59,6 +59,8 @@ FAMILIES: dict[str, dict[str, Any]] = {
         "embedding_size": 16,
         "hidden_act": "gelu_new",
     },
+    # Half a window of 4 tokens: each token of the inputs sees one that is not padding.
+    "ModernBert": {**TEXT, "num_hidden_layers": 3, "local_attention": 8, "pad_token_id": 1},
 }
 TYPED = ("Bert", "Electra", "Albert")  # with more than one token type
 # 3 heads of 8, 5 x 5 patches of 6 x 6 pixels; images have the size of the model or another one.
@@ -84,7 +86,12 @@ IMAGES: dict[str, dict[str, Any]] = {
 OUTPUTS = (
     "last_hidden_state",
     "pooler_output",
+    "encoder_last_hidden_state",
+    "text_embeds",
+    "image_embeds",
     "logits",
+    "logits_per_image",
+    "logits_per_text",
     "start_logits",
     "end_logits",
     "cls_logits",

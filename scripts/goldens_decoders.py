@@ -55,6 +55,19 @@ T5: dict[str, Any] = {
     "decoder_start_token_id": 0,
     **SIZES,
 }
+BART: dict[str, Any] = {
+    "d_model": 36,
+    "encoder_layers": 3,
+    "decoder_layers": 2,
+    "encoder_attention_heads": 3,
+    "decoder_attention_heads": 2,
+    "encoder_ffn_dim": 50,
+    "decoder_ffn_dim": 44,
+    "max_position_embeddings": 200,
+    "scale_embedding": True,
+    "decoder_start_token_id": 7,
+    **SIZES,
+}
 # Folder -> class of `transformers`, config.
 MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "tiny-gpt2": ("GPT2LMHeadModel", {"n_embd": 36, "n_layer": 2, "n_head": 3, "n_positions": 200, **SIZES}),
@@ -64,6 +77,12 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
         {**LLAMA, "head_dim": 20, "attention_bias": True, "mlp_bias": True, "rope_parameters": LLAMA3_ROPE},
     ),
     "tiny-qwen2": ("Qwen2ForCausalLM", {**LLAMA, "rope_parameters": {"rope_type": "default", "rope_theta": 300.0}}),
+    "tiny-qwen3": (
+        "Qwen3ForCausalLM",
+        {**LLAMA, "head_dim": 20, "use_sliding_window": True, "sliding_window": 6, "max_window_layers": 1},
+    ),
+    "tiny-mistral": ("MistralForCausalLM", {**LLAMA, "sliding_window": 5}),
+    "tiny-bart": ("BartForConditionalGeneration", BART),
     "tiny-t5": ("T5ForConditionalGeneration", T5),
     "tiny-t5-gated": ("T5ForConditionalGeneration", {**T5, "feed_forward_proj": "gated-gelu"}),
 }
@@ -99,6 +118,8 @@ def model_of(name: str) -> Any:
         model.scale_decoder_outputs = False
     for key, parameter in model.named_parameters():  # a tied one once
         parameter.copy_(torch.from_numpy(weight(key, tuple(parameter.shape))))
+    if name == "tiny-bart":
+        model.final_logits_bias.copy_(torch.from_numpy(weight("final_logits_bias", (1, 100))))
     return model
 
 
@@ -114,7 +135,7 @@ def _texts(name: str) -> tuple[np.random.Generator, Any, Any]:
 def prompts_of(name: str) -> tuple[Any, Any]:
     """Return prompts of three lengths and their mask: padded on the left, or on the right for an encoder."""
     _, ids, left = _texts(name)
-    mask = left.flip(1) if MODELS[name][0].startswith("T5") else left
+    mask = left.flip(1) if MODELS[name][0].endswith("ForConditionalGeneration") else left
     return ids * mask, mask
 
 

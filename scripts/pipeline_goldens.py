@@ -110,6 +110,17 @@ CASES: list[tuple[str, str, dict[str, Any], list[Call]]] = [
         [(IMAGE, {"pool": True}), ([IMAGE, TALL], {"pool": True}), ([IMAGE], {"pool": True})],
     ),
     ("image-feature-extraction", "Dinov2Model", {}, [(IMAGE, {}), ([TALL], {})]),
+    (
+        "zero-shot-image-classification",
+        "CLIPModel",
+        {},
+        [
+            (IMAGE, {"candidate_labels": ["a cat", "two dogs", "the red house on a hill"]}),
+            ([IMAGE, TALL], {"candidate_labels": ["a cat", "two dogs"]}),
+            ([TALL], {"candidate_labels": ["cat", "dog", "mat"], "hypothesis_template": "{}, in Zurich"}),
+            (TALL, {"candidate_labels": ["a cat"]}),
+        ],
+    ),
 ]
 
 
@@ -155,7 +166,7 @@ def settled(data: bytes, task: str) -> bytes:
     """Add the fields to a config by which `transformers` selects classes."""
     config = json.loads(data)
     if "image_mean" in config:
-        config["image_processor_type"] = "ViTImageProcessor"
+        config.setdefault("image_processor_type", "ViTImageProcessor")
     return json.dumps(config).encode()
 
 

@@ -17,11 +17,11 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
-from scripts.architecture_goldens import FAMILIES, LABELS, OUTPUTS, TYPED, VISION
+from scripts.architecture_goldens import FAMILIES, LABELS, OUTPUTS, TEXT, TYPED, VISION
 from scripts.goldens import Arrays, Goldens
 from tests.cases.random_weights import values_of
 
@@ -36,8 +36,24 @@ LLAMA = {
     "max_position_embeddings": 20,
 }
 T5 = {"vocab_size": 50, "d_model": 24, "d_kv": 8, "d_ff": 36, "num_layers": 2, "num_heads": 3}
+BART: dict[str, Any] = {
+    "vocab_size": 50,
+    "d_model": 24,
+    "encoder_layers": 2,
+    "decoder_layers": 1,
+    "encoder_attention_heads": 3,
+    "decoder_attention_heads": 2,
+    "encoder_ffn_dim": 36,
+    "decoder_ffn_dim": 28,
+    "max_position_embeddings": 20,
+}
+CLIP_TEXT: dict[str, Any] = {**TEXT, "num_hidden_layers": 2, "projection_dim": 14, "eos_token_id": 49}
+CLIP_VISION: dict[str, Any] = {**VISION, "image_size": 18, "projection_dim": 14}
 MODEL_TYPES = {
-    **{family: family.lower() for family in (*FAMILIES, "GPT2", "Llama", "Qwen2", "T5", "ViT", "DeiT")},
+    **{family: family.lower() for family in (*FAMILIES, "GPT2", "Llama", "Qwen2", "Qwen3", "Mistral", "T5", "Bart")},
+    **{family: family.lower() for family in ("ViT", "DeiT", "CLIP")},
+    "CLIPText": "clip_text_model",
+    "CLIPVision": "clip_vision_model",
     "XLMRoberta": "xlm-roberta",
     "Dinov2": "dinov2",
     "Dinov2WithRegisters": "dinov2_with_registers",
@@ -51,9 +67,13 @@ HEADS = {
     "MPNet": "lm_head.decoder.weight",
     "Electra": "generator_lm_head.weight",
     "Albert": "predictions.decoder.weight",
+    "ModernBert": "decoder.weight",
     "GPT2": "lm_head.weight",
     "Llama": "lm_head.weight",
     "Qwen2": "lm_head.weight",
+    "Qwen3": "lm_head.weight",
+    "Mistral": "lm_head.weight",
+    "Bart": "lm_head.weight",
     "T5": "lm_head.weight",
 }
 
@@ -72,8 +92,10 @@ class Variant:
 def variants() -> dict[str, Variant]:
     """Return all variants by name."""
     found: dict[str, Variant] = {}
-    decoders: dict[str, dict[str, Any]] = {"GPT2": GPT2, "Llama": LLAMA, "Qwen2": LLAMA, "T5": T5}
-    classes = {"GPT2": "LMHeadModel", "Llama": "ForCausalLM", "Qwen2": "ForCausalLM", "T5": "ForConditionalGeneration"}
+    decoders: dict[str, dict[str, Any]] = {"GPT2": GPT2, "Llama": LLAMA, "Qwen2": LLAMA, "T5": T5, "Bart": BART}
+    decoders |= {"Qwen3": {**LLAMA, "head_dim": 10}, "Mistral": {**LLAMA, "sliding_window": 4}}
+    classes = {"GPT2": "LMHeadModel", **dict.fromkeys(("T5", "Bart"), "ForConditionalGeneration")}
+    classes |= dict.fromkeys(("Llama", "Qwen2", "Qwen3", "Mistral"), "ForCausalLM")
     for family, sizes in {**FAMILIES, **decoders}.items():
         width = sizes.get("embedding_size") or sizes.get("dim") or sizes.get("hidden_size") or 24
         head, kind = HEADS[family], family + classes.get(family, "ForMaskedLM")
@@ -87,7 +109,7 @@ def variants() -> dict[str, Variant]:
         head, kind = HEADS[family], f"{family}ForMaskedLM"
         both = {head.replace("weight", "bias"): (50,)}
         found[f"{kind} two biases"] = Variant(kind, FAMILIES[family], both)
-    for family in ("GPT2", "Llama", "Qwen2"):
+    for family in ("GPT2", "Llama", "Qwen2", "Qwen3", "Mistral"):
         sizes = {**decoders[family], "pad_token_id": 1}
         found[f"{family}Model"] = Variant(f"{family}Model", sizes)
         for head in ("ForSequenceClassification", "ForTokenClassification"):
@@ -152,16 +174,102 @@ def variants() -> dict[str, Variant]:
         "biases": ("Qwen2Model", {**LLAMA, "attention_bias": True, "mlp_bias": True}),
         "windows": (
             "Qwen2Model",
-            {**LLAMA, "use_sliding_window": True, "sliding_window": 4, "max_window_layers": 2},
+            {**LLAMA, "use_sliding_window": True, "sliding_window": 4, "max_window_layers": 1},
         ),
     }
-    for name, (kind, config) in others.items():
-        found[f"{kind} {name}"] = Variant(kind, config)
+    for table in (others, qwen3(), mistral(), modernbert(), bart(), clip()):
+        found |= {f"{kind} {name}".strip(): Variant(kind, config) for name, (kind, config) in table.items()}
     pooled = {"pooler_output_size": 10, "pooler_act": "relu"}
     for kind in ("ViTModel", "DeiTModel"):
         found[f"{kind} pooler"] = Variant(kind, {**VISION, "image_size": [30, 30], **pooled})
     found["Dinov2Model inert"] = Variant("Dinov2Model", {**VISION, "num_register_tokens": 3, **pooled})
+    own = {"decoder.embed_tokens.weight": (50, 24)}
+    generation = "BartForConditionalGeneration"
+    apart = {f"model.{name}": shape for name, shape in own.items()}
+    found[f"{generation} embeddings apart"] = Variant(generation, BART, apart)
+    found[f"{generation} without a bias"] = Variant(generation, BART, left_out=("final_logits_bias",))
     return found
+
+
+Others: TypeAlias = "dict[str, tuple[str, dict[str, Any]]]"
+
+
+def qwen3() -> Others:
+    """Windows in some layers, by their number or named; biases; heads of another size than usual."""
+    window: dict[str, Any] = {**LLAMA, "head_dim": 10, "use_sliding_window": True, "sliding_window": 4}
+    kinds = ["sliding_attention", "full_attention"]
+    return {
+        "windows": ("Qwen3Model", {**window, "max_window_layers": 1}),
+        "no windows": ("Qwen3Model", {**window, "max_window_layers": 0, "use_sliding_window": False}),
+        "named windows": ("Qwen3Model", {**window, "layer_types": kinds, "max_window_layers": 9}),
+        "biases": ("Qwen3Model", {**LLAMA, "head_dim": 8, "attention_bias": True, "rms_norm_eps": 0.1}),
+    }
+
+
+def mistral() -> Others:
+    """A window of every length, and none."""
+    return {
+        "window": ("MistralModel", {**LLAMA, "sliding_window": 3, "num_key_value_heads": 3, "head_dim": 10}),
+        "one token": ("MistralModel", {**LLAMA, "sliding_window": 1}),
+        "no window": ("MistralModel", {**LLAMA, "sliding_window": None, "layer_types": ["full_attention"] * 2}),
+        "wide": ("MistralModel", {**LLAMA, "hidden_act": "gelu", "rms_norm_eps": 0.1}),
+    }
+
+
+def modernbert() -> Others:
+    """Every bias and activation; the fields of older files; layers by name; texts that are pooled by their mean."""
+    sizes = FAMILIES["ModernBert"]
+    biases = {f"{part}_bias": True for part in ("norm", "attention", "mlp", "classifier")}
+    old = {"global_rope_theta": 60.0, "local_rope_theta": 7.0, "global_attn_every_n_layers": 2}
+    ropes = {"sliding_attention": {"rope_type": "default", "rope_theta": 9.0}}
+    ropes["full_attention"] = {"rope_type": "linear", "factor": 3.0, "rope_theta": 50.0}
+    kinds = ["sliding_attention", "sliding_attention", "full_attention"]
+    pooled = {**sizes, **LABELS, "classifier_pooling": "mean"}
+    return {
+        "biases": ("ModernBertForMaskedLM", {**sizes, **biases, "decoder_bias": False, "norm_eps": 0.1}),
+        "activations": (
+            "ModernBertForMaskedLM",
+            {**sizes, "hidden_activation": "relu", "classifier_activation": "silu", "sparse_prediction": True},
+        ),
+        "old": ("ModernBertModel", {**sizes, **old}),
+        "ropes": ("ModernBertModel", {**sizes, "layer_types": kinds, "rope_parameters": ropes, "local_attention": 5}),
+        "mean": ("ModernBertForSequenceClassification", pooled),
+        "first": ("ModernBertForSequenceClassification", {**pooled, "classifier_pooling": "cls", **biases}),
+    }
+
+
+def bart() -> Others:
+    """The bare model, the heads, and a scaled table."""
+    aliases = {"hidden_size": 24, "num_attention_heads": 2, "num_hidden_layers": 1, "d_model": 99}
+    other = {"scale_embedding": True, "activation_function": "relu", "decoder_start_token_id": 5}
+    return {
+        "": ("BartModel", BART),
+        "aliases": ("BartModel", {**BART, **aliases}),
+        "shifted": ("BartModel", {**BART, **other}),
+        "labels": ("BartForSequenceClassification", {**BART, **LABELS, "eos_token_id": 2}),
+        "three labels": ("BartForSequenceClassification", {**BART, **other, "eos_token_id": 9}),
+        "question": ("BartForQuestionAnswering", BART),
+        "scaled": ("BartForConditionalGeneration", {**BART, **other}),
+    }
+
+
+def clip() -> Others:
+    """Both towers together and each alone; the end of a text as in files before 2023, and as today."""
+    both = {"text_config": CLIP_TEXT, "vision_config": CLIP_VISION, "projection_dim": 10}
+    old = {"text_config": {**CLIP_TEXT, "eos_token_id": 2}, "vision_config": {**CLIP_VISION, "hidden_act": "gelu"}}
+    legacy = {"text_config_dict": CLIP_TEXT, "vision_config_dict": CLIP_VISION, "text_config": {"hidden_size": 7}}
+    return {
+        "": ("CLIPModel", both),
+        "old": ("CLIPModel", {**old, "projection_dim": 24, "logit_scale_init_value": 1.0}),
+        "dicts": ("CLIPModel", {**legacy, "projection_dim": 10}),
+        "text": ("CLIPTextModel", CLIP_TEXT),
+        "old text": ("CLIPTextModel", {**CLIP_TEXT, "eos_token_id": 2, "hidden_act": "gelu", "layer_norm_eps": 0.1}),
+        "text features": ("CLIPTextModelWithProjection", CLIP_TEXT),
+        "image": ("CLIPVisionModel", CLIP_VISION),
+        "other image": ("CLIPVisionModel", {**CLIP_VISION, "hidden_act": "gelu", "layer_norm_eps": 0.1}),
+        "image features": ("CLIPVisionModelWithProjection", CLIP_VISION),
+        "labels": ("CLIPForImageClassification", {**both, **LABELS}),
+    }
 
 
 def main() -> int:
@@ -184,6 +292,7 @@ def fields_of(family: str) -> dict[str, Any]:
     transformers = importlib.import_module("transformers")
     config = getattr(transformers, f"{family}Config")()
     names = sorted(each.name for each in dataclasses.fields(config) if not each.name.startswith("_"))
+    names = [name for name in names if not isinstance(getattr(config, name), transformers.PreTrainedConfig)]
     named = {name: getattr(config, name) for name in names}
     return {name: value for name, value in named.items() if name not in ("transformers_version", "dtype")}
 
@@ -208,16 +317,24 @@ def outputs(name: str, variant: Variant, arrays: Arrays) -> dict[str, Any]:
         model = kind.from_pretrained(folder, attn_implementation="eager").eval()
     rng = np.random.default_rng(len(name))
     inputs: dict[str, Any] = {}
-    if family in ("ViT", "DeiT", "Dinov2"):
-        inputs["pixel_values"] = rng.standard_normal((2, 3, 30, 30)).astype(np.float32)
-    else:
+    if family in ("ViT", "DeiT", "Dinov2", "CLIPVision", "CLIP"):
+        side = 18 if family.startswith("CLIP") else 30
+        inputs["pixel_values"] = rng.standard_normal((2, 3, side, side)).astype(np.float32)
+    if family not in ("ViT", "DeiT", "Dinov2", "CLIPVision") and "Image" not in variant.kind:
         mask = np.array([[1] * 9, [1] * 5 + [0] * 4])[: variant.rows]
         padding = variant.config.get("pad_token_id")
         ids = np.where(mask == 1, rng.integers(4, 50, mask.shape), padding if padding and padding > 0 else 1)
-        inputs = {"input_ids": ids.astype(np.int32), "attention_mask": mask.astype(np.int32)}
+        inputs |= {"input_ids": ids.astype(np.int32), "attention_mask": mask.astype(np.int32)}
         if family in TYPED:
             inputs["token_type_ids"] = (rng.integers(0, 2, mask.shape) * mask).astype(np.int32)
-        if family == "T5":
+        if family in ("CLIP", "CLIPText"):  # an end in the text, and after the shorter one
+            inputs["input_ids"][0, 7] = inputs["input_ids"][1, 4:] = 49
+        if variant.kind == "BartForSequenceClassification":  # twice, as a pair has it
+            inputs["input_ids"][inputs["input_ids"] == variant.config["eos_token_id"]] = 4
+            inputs["input_ids"][:, 2] = inputs["input_ids"][0, 7] = inputs["input_ids"][1, 4] = variant.config[
+                "eos_token_id"
+            ]
+        if family == "T5" or name == "BartForConditionalGeneration tied":
             inputs["decoder_input_ids"] = rng.integers(0, 50, (2, 7)).astype(np.int32)
     found = model(**{key: torch.from_numpy(array) for key, array in inputs.items()})
     arrays |= {f"{name}.{key}": array for key, array in inputs.items()}

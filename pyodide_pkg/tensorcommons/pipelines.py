@@ -70,9 +70,12 @@ async def pipeline(
       the empty answer is a candidate
     - "image-feature-extraction": image -> float32 (1, tokens, hidden); with ``pool=True`` (1, hidden)
     - "image-classification": image -> list of {"label", "score"}, best first. ``top_k=5``, ``function_to_apply``
+    - "zero-shot-image-classification": image -> list of {"score", "label"} for the texts ``candidate_labels``, best
+      first; ``hypothesis_template="This is a photo of {}."`` makes a sentence of a label
     - "saliency": image -> float32 (height, width) from 0 to 1, in the size of the model's input
     - "text-generation", "text2text-generation": a text, a chat, or a list of them -> [{"generated_text"}]; streaming:
       see :class:`TextGeneration`
+    - "summarization": a text -> [{"summary_text"}]; a list of texts -> the same, one for each
 
     Text tasks truncate a text that is longer than the model's maximum, with one warning in the log; with
     ``truncation=False`` such a text is an error.

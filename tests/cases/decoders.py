@@ -23,8 +23,8 @@ from tests.cases.seeded import checkpoint
 from tests.cases.support import NO_SHAPES, near, raises
 
 STEPS = 64
-DECODERS = ("tiny-gpt2", "tiny-llama", "tiny-llama-scaled", "tiny-qwen2")
-ENCODER_DECODERS = ("tiny-t5", "tiny-t5-gated")
+DECODERS = ("tiny-gpt2", "tiny-llama", "tiny-llama-scaled", "tiny-qwen2", "tiny-qwen3", "tiny-mistral")
+ENCODER_DECODERS = ("tiny-t5", "tiny-t5-gated", "tiny-bart")
 TO_THE_END: dict[str, Any] = {"max_new_tokens": STEPS, "pad_token_id": 0}
 
 
@@ -73,16 +73,16 @@ async def logits_of_gpt2(place: Place) -> None:
 
 @shows("llama", "logits", "decoders.npz")
 @shows("llama, biases and llama3 positions", "logits", "decoders.npz")
-@shows("qwen2", "logits", "decoders.npz")
+@shows("qwen2, qwen3, mistral", "logits", "decoders.npz")
 async def logits_of_llama(place: Place) -> None:
-    for name in ("tiny-llama", "tiny-llama-scaled", "tiny-qwen2"):
+    for name in ("tiny-llama", "tiny-llama-scaled", "tiny-qwen2", "tiny-qwen3", "tiny-mistral"):
         await _logits(place, name)
 
 
-@shows("t5", "logits", "decoders.npz")
+@shows("t5, bart", "logits", "decoders.npz")
 @shows("t5, gated layers", "logits", "decoders.npz")
 async def logits_of_t5(place: Place) -> None:
-    for name in ("tiny-t5", "tiny-t5-gated"):
+    for name in ENCODER_DECODERS:
         await _logits(place, name)
 
 
@@ -101,7 +101,7 @@ class _Recorder(Sampler):
 
 
 @slow
-@shows("gpt2, llama, qwen2, t5", "logits of each greedy step", "decoders.npz")
+@shows("bart, gpt2, llama, qwen2, qwen3, mistral, t5", "logits of each greedy step", "decoders.npz")
 async def logits_of_each_step(place: Place) -> None:
     """Compare the logits with a key/value cache: 64 steps on NumPy, 16 of two models elsewhere."""
     on_numpy = place.device.kind == "cpu"
@@ -135,6 +135,22 @@ async def llama_with_biases_and_scaled_positions_writes(place: Place) -> None:
 @slow
 async def qwen2_writes(place: Place) -> None:
     await _writes_as_the_reference(place, "tiny-qwen2")
+
+
+@shows("qwen3", "64 greedy tokens, windows of 6 in a layer", "decoders.npz")
+async def qwen3_writes(place: Place) -> None:
+    await _writes_as_the_reference(place, "tiny-qwen3")
+
+
+@shows("mistral", "64 greedy tokens, windows of 5", "decoders.npz")
+@shows("mistral", "a batch of prompts, end tokens, repetition penalty", "decoders.npz")
+async def mistral_writes(place: Place) -> None:
+    await _writes_as_the_reference(place, "tiny-mistral")
+
+
+@shows("bart", "64 greedy tokens", "decoders.npz")
+async def bart_answers(place: Place) -> None:
+    await _writes_as_the_reference(place, "tiny-bart")
 
 
 @shows("t5", "64 greedy tokens", "decoders.npz")

@@ -11,7 +11,7 @@ import numpy as np
 
 import tensorcommons as tc
 from tensorcommons.errors import ShapeMismatch, TensorCommonsError
-from tests.cases import Place, only, shows
+from tests.cases import Place, only, shows, variants
 from tests.cases.architectures import checkpoint
 from tests.cases.checkpoints import WEIGHTS, files_of, pack, tensors_of
 from tests.cases.random_weights import picture, values_of
@@ -19,6 +19,7 @@ from tests.cases.support import raises
 
 VIT = {"do_resize": True, "size": {"height": 30, "width": 30}, "resample": 3, "do_rescale": True, "do_normalize": True}
 VIT |= {"image_mean": [0.5] * 3, "image_std": [0.5] * 3, "rescale_factor": 1 / 255}
+SINGLE = (("single", "A"), ("pair", "A"))
 TAGS = {"0": "O", "1": "B-PER", "2": "I-PER"}
 
 
@@ -42,8 +43,34 @@ def reading(place: Place, case: str, **changes: Any) -> dict[str, bytes]:
     return {**words, "config.json": json.dumps(config).encode(), WEIGHTS: pack(tensors)}
 
 
+def comparing(place: Place) -> dict[str, bytes]:
+    """Return the golden's CLIP with an image processor, a tokenizer that appends an end token, and its 380 words."""
+    files = variants.checkpoint(place, "CLIPModel")
+    config = json.loads(files["config.json"])
+    config["text_config"] |= {"vocab_size": 380, "max_position_embeddings": 40, "eos_token_id": 0}
+    tensors = tensors_of(files)
+    for table, rows in (("token_embedding", 380), ("position_embedding", 40)):
+        name = f"text_model.embeddings.{table}.weight"
+        tensors[name] = values_of(name, (rows, tensors[name].shape[1]))
+    tensors["logit_scale"] = np.array(3, np.float32)  # the exponent of a factor
+    words = json.loads((Path(place.goldens) / "tokenizers/clip.json").read_text())
+    end = {"SpecialToken": {"id": "<end>", "type_id": 0}}
+    parts: dict[str, Any] = {kind: [{"Sequence": {"id": text, "type_id": 0}}, end] for kind, text in SINGLE}
+    parts["pair"] += [{"Sequence": {"id": "B", "type_id": 0}}, end]
+    special = {"<end>": {"id": "<end>", "ids": [0], "tokens": ["<end>"]}}
+    words["post_processor"] = {"type": "TemplateProcessing", **parts, "special_tokens": special}
+    processing = {"image_processor_type": "CLIPImageProcessor", "size": {"shortest_edge": 20}, "resample": 3}
+    processing |= {"do_center_crop": True, "crop_size": {"height": 18, "width": 18}, "image_mean": [0.4, 0.5, 0.6]}
+    kind = {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": "<end>", "pad_token": "<end>"}
+    made = {"config.json": config, "tokenizer.json": words, "preprocessor_config.json": processing}
+    made["tokenizer_config.json"] = kind
+    return {**{name: json.dumps(value).encode() for name, value in made.items()}, WEIGHTS: pack(tensors)}
+
+
 def files_for(place: Place, task: str, case: str, changes: Mapping[str, Any]) -> dict[str, bytes]:
     """Make the checkpoint of a golden of ``task``."""
+    if task == "zero-shot-image-classification":
+        return comparing(place)
     return seeing(place, case) if task.startswith("image") else reading(place, case, **changes)
 
 
@@ -89,6 +116,12 @@ async def _agree(place: Place, *tasks: str) -> None:
 @shows("vit, dinov2", "image-classification, image-feature-extraction", "pipelines.json")
 async def images_as_transformers_answers(place: Place) -> None:
     await _agree(place, "image-classification", "image-feature-extraction")
+
+
+@shows("clip", "zero-shot-image-classification", "pipelines.json")
+@only("webgpu", "webnn")
+async def labels_in_words_as_transformers_answers(place: Place) -> None:
+    await _agree(place, "zero-shot-image-classification")
 
 
 @shows("bert", "text-classification: one label, several, a number; pairs", "pipelines.json")

@@ -12,10 +12,10 @@ import numpy as np
 
 def values_of(name: str, shape: tuple[int, ...]) -> np.ndarray[Any, Any]:
     """Return normal numbers, around 1 for weights of norms: ones and zeros would hide mistakes."""
-    values = np.random.default_rng(zlib.crc32(name.encode())).standard_normal(shape)
+    values = np.asarray(np.random.default_rng(zlib.crc32(name.encode())).standard_normal(shape))
     if len(shape) == 1 and name.endswith("weight"):
         return (1 + 0.1 * values).astype(np.float32)
-    return (values * (0.1 if len(shape) <= 1 else 0.3)).astype(np.float32)
+    return np.asarray(values * (0.1 if len(shape) <= 1 else 0.3), np.float32)
 
 
 def picture(height: int, width: int) -> np.ndarray[Any, Any]:

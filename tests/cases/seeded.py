@@ -13,9 +13,15 @@ from tensorcommons.models.registry import FAMILIES
 from tests.cases import Place
 from tests.cases.checkpoints import WEIGHTS, files_of, pack
 
-PREFIXES = {"gpt2": "transformer.", "llama": "model.", "qwen2": "model.", "t5": ""}
+PREFIXES = {"gpt2": "transformer.", "t5": ""}  # of the parameters but the head's; "model." elsewhere
 #: Standard deviations with which the models do not repeat one token (tests/hub/test_goldens.py).
 SCALES = {
+    "model.shared.weight": 0.3,  # BART's
+    "embed_positions.weight": 2.0,
+    "encoder_attn.out_proj.weight": 0.02,
+    "self_attn.out_proj.weight": 0.05,
+    "fc2.weight": 0.4,
+    "final_logits_bias": 0.1,
     "shared.weight": 0.1,
     "transformer.wte.weight": 0.1,
     "EncDecAttention.o.weight": 0.03,
@@ -40,10 +46,11 @@ def checkpoint(place: Place, name: str, **changes: Any) -> dict[str, bytes]:
     """Make the files of a tiny decoder of tests/goldens; ``changes`` replace fields of its ``config.json``."""
     files = files_of(place, name)
     config = {**json.loads(files["config.json"]), **changes}
-    prefix = PREFIXES[config["model_type"]]
+    prefix = PREFIXES.get(config["model_type"], "model.")
     tensors = {}
     untied = frozenset({"shared.weight", "lm_head.weight"} if config.get("tie_word_embeddings") is False else ())
+    untied |= {"final_logits_bias"}
     for key, param in FAMILIES[config["model_type"]].build(Checkpoint(config, name, untied)).manifest.items():
-        full = key if key == "lm_head.weight" else prefix + key
+        full = key if key in ("lm_head.weight", "final_logits_bias") else prefix + key
         tensors[full] = weight(full, param.shape)
     return {**files, "config.json": json.dumps(config).encode(), WEIGHTS: pack(tensors)}

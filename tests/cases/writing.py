@@ -115,4 +115,8 @@ async def t5_answers_from_text_to_text(place: Place) -> None:
     assert [row[0]["generated_text"] for row in await pipe(texts, **options)] == answers
     assert (await pipe(texts[1], **options))[0]["generated_text"] == answers[1]
     assert "".join([piece async for piece in pipe.stream(texts[1], **options)]) == answers[1]
+    summaries: Any = await tc.pipeline("summarization", pipe.model, manager=pipe.model.manager)
+    assert await summaries(texts, **options) == [{"summary_text": answer} for answer in answers]
+    assert await summaries(texts[1], **options) == [{"summary_text": answers[1]}]
+    summaries.close()
     pipe.close()

@@ -20,7 +20,7 @@ from tensorcommons.models.rope import ROPE_NAMES, ROPE_TYPES
 from tensorcommons.models.sampling import Sampler
 from tests.cases.golden_models import INPUTS, checkpoint_of, load_goldens
 from tests.models.server import TINY
-from tests.models.test_config_fields import FIELDS, read_by
+from tests.models.test_config_fields import FIELDS, WINDOWS, read_by
 
 CHANGE = 1e-2  # relative to the largest element of an output
 #: Model type -> fields that its class of `transformers` does not use either, and the reason.
@@ -41,7 +41,17 @@ INERT: dict[str, dict[str, str]] = {
     },
     "electra": {"pad_token_id": _ATTENDED},
     "albert": {"pad_token_id": _ATTENDED},
-    "qwen2": {"attention_bias": "queries, keys and values always have biases", "mlp_bias": _ABSENT},
+    "qwen2": {
+        "attention_bias": "queries, keys and values always have biases",
+        "mlp_bias": _ABSENT,
+    },
+    "qwen3": {"mlp_bias": _ABSENT},
+    "mistral": {**dict.fromkeys(("attention_bias", "mlp_bias"), _ABSENT)},
+    "modernbert": {
+        "pad_token_id": _ATTENDED,
+        **dict.fromkeys(("embedding_size", "type_vocab_size"), _ABSENT),
+    },
+    "bart": {"tie_word_embeddings": "the stored tensors decide"},
     "t5": {"decoder_start_token_id": "begins what generate() writes; a call gives decoder_input_ids"},
     **dict.fromkeys(("vit", "deit"), dict.fromkeys(("mlp_ratio", "num_register_tokens", "use_swiglu_ffn"), _ABSENT)),
     "dinov2": {
@@ -63,6 +73,9 @@ WORDS: dict[str, list[str]] = {
     "activation": ["relu", "sigmoid"],
     "dense_act_fn": ["relu", "sigmoid"],
     "pooler_act": ["relu", "sigmoid"],
+    "hidden_activation": ["relu", "sigmoid"],
+    "classifier_activation": ["relu", "sigmoid"],
+    "classifier_pooling": ["mean", "cls"],
 }
 
 
@@ -97,14 +110,14 @@ class Effects:
 
     def __init__(self, manager: TensorSharingManager) -> None:
         self.manager = manager
-        self.known: dict[str, dict[str, Any]] = {}
+        self.known: dict[tuple[str | bytes, ...], dict[str, Any]] = {}
 
     async def answers(
         self, entry: dict[str, Any], inputs: dict[str, Any], outputs: list[str], change: dict[str, Any]
     ) -> dict[str, Any]:
         """Compute the outputs under a changed config."""
         config = json.dumps({**entry["config"], **change})
-        key = f"{config} {sorted(entry['tensors'])}"
+        key = config, *sorted(entry["tensors"]), *(array.tobytes() for array in inputs.values())
         if key not in self.known:
             files = {**checkpoint_of(entry), "config.json": config.encode()}
             model = await from_pretrained(files, manager=self.manager, tokenizer=False)
@@ -155,7 +168,7 @@ async def test_every_field_of_a_config_has_an_effect(model_type, effects):
     inert = INERT.get(model_type, {})
     found = {
         field: await effects.of(model_type, field, default)
-        for field, default in read_by(model_type).items()
+        for field, default in {**read_by(model_type), **WINDOWS.get(model_type, {})}.items()
         if field not in inert and field != "model_type"
     }
     assert "nothing" not in found.values(), found

@@ -10,7 +10,7 @@ import pytest
 
 from scripts import paths
 from tensorcommons.errors import InvalidWeights, UnsupportedModel
-from tensorcommons.models import albert, distilbert, mpnet
+from tensorcommons.models import albert, distilbert, modernbert, mpnet, registry
 from tensorcommons.models.checkpoint import Checkpoint
 from tensorcommons.models.registry import FAMILIES
 from tensorcommons.models.rope import Rope
@@ -19,7 +19,7 @@ FIELDS: dict[str, dict[str, Any]] = json.loads((paths.ROOT / "tests/goldens/vari
 # Read by other parts: the loader, the labels, the pipelines, generation, the tokenizer.
 ELSEWHERE = {
     *("architectures", "id2label", "label2id", "problem_type", "is_encoder_decoder"),
-    *("pad_token_id", "bos_token_id", "eos_token_id"),
+    *("pad_token_id", "bos_token_id", "eos_token_id", "cls_token_id", "sep_token_id", "forced_eos_token_id"),
 }
 #: Dropout and initial values affect training only; the others select the returned values or the implementation.
 INERT = {
@@ -27,7 +27,9 @@ INERT = {
     *("classifier_dropout_prob", "drop_path_rate", "dropout_rate", "embd_pdrop", "hidden_dropout_prob", "qa_dropout"),
     *("resid_pdrop", "seq_classif_dropout", "initializer_factor", "initializer_range", "layerscale_value"),
     *("chunk_size_feed_forward", "output_hidden_states", "return_dict", "use_cache", "reorder_and_upcast_attn"),
-    *("pretraining_tp", "sinusoidal_pos_embds"),
+    *("pretraining_tp", "sinusoidal_pos_embds", "embedding_dropout", "mlp_dropout", "initializer_cutoff_factor"),
+    *("deterministic_flash_attn", "sparse_prediction", "sparse_pred_ignore_index", "activation_dropout", "init_std"),
+    *("encoder_layerdrop", "decoder_layerdrop", "logit_scale_init_value"),
 }
 #: Fields of classes that are refused as a whole (multiple choice, masked images, backbones), and of T5's two stacks.
 OTHER_CLASSES = {
@@ -40,13 +42,22 @@ REFUSED: dict[str, dict[str, Any]] = {
         for kind in ("bert", "roberta", "xlm-roberta", "electra")
     },
     "gpt2": {"add_cross_attention": True},
-    "qwen2": {"use_sliding_window": True},
+    "bart": {"is_decoder": True, "is_encoder_decoder": False},
 }
 # Any of these changes the result if it differs from the usual value.
 EVERYWHERE: dict[str, Any] = {
     "quantization_config": {"quant_method": "gptq"},
     "pruned_heads": {"0": [1]},
     "per_layer_config": {"0": {"hidden_size": 8}},
+}
+
+
+#: Fields of attention to a window of tokens, which are not in the configuration's class.
+_QWEN = {"use_sliding_window": False, "sliding_window": 4096, "max_window_layers": 28}
+WINDOWS: dict[str, dict[str, Any]] = {
+    "qwen2": _QWEN,
+    "qwen3": _QWEN,
+    "mistral": {"sliding_window": 4096},
 }
 
 
@@ -57,13 +68,15 @@ def build(model_type: str, **config: Any) -> Any:
 def read_by(model_type: str) -> dict[str, Any]:
     """Return the fields that a model of that type reads, with their defaults."""
     config = build(model_type).config
-    spelled = distilbert.SPELLED if model_type == "distilbert" else {}
+    spelled = {"distilbert": distilbert.SPELLED, "modernbert": modernbert.SPELLED}.get(model_type, {})
     values = {spelled.get(each.name, each.name): getattr(config, each.name) for each in fields(config)}
     if model_type == "albert":
         values |= {each.name: each.default for each in fields(albert.Groups)}
     if model_type == "mpnet":
         values |= {each.name: each.default for each in fields(mpnet.Buckets)}
-    return values
+    if model_type == "modernbert":
+        values |= {each.name: each.default for each in fields(modernbert.Details)}
+    return {"projection_dim": values["projection_dim"]} if model_type == "clip" else values
 
 
 @pytest.mark.parametrize("model_type", FIELDS)
@@ -72,12 +85,12 @@ def test_defaults_are_those_of_transformers(model_type):
     reference = FIELDS[model_type]
     zero = {"n_inner": 0}  # replaced by its meaning
     both = {name for name in ours.keys() & reference.keys() if name not in zero}
-    assert len(both) > 5
+    assert len(both) > 5 or model_type == "clip"  # its fields are those of its two towers
     for name in both:
         if model_type in ("vit", "deit") and name == "pooler_output_size":
             continue  # 0 is hidden_size
         assert ours[name] == reference[name], name
-    if model_type in ("llama", "qwen2"):
+    if model_type in ("llama", "mistral", "qwen2", "qwen3"):
         assert Rope() == Rope.of(Checkpoint({"model_type": model_type}, "f"))
         assert reference["rope_parameters"] == {"rope_theta": Rope().theta, "rope_type": Rope().type}
 
@@ -86,21 +99,20 @@ def test_defaults_are_those_of_transformers(model_type):
 def test_every_field_is_read_refused_or_inert(model_type):
     refused = REFUSED.get(model_type, {})
     known = {*read_by(model_type), *ELSEWHERE, *INERT, *OTHER_CLASSES, *refused}
-    known |= {"rope_parameters"}
-    known |= {"sliding_window", "max_window_layers", "layer_types"} if model_type == "qwen2" else set()
+    known |= {"rope_parameters", *WINDOWS.get(model_type, {})}
+    known |= {"layer_types"} if model_type in ("qwen2", "qwen3", "modernbert") else set()
     known |= {"is_decoder"} if model_type == "t5" else set()  # each stack sets its own
     assert set(FIELDS[model_type]) <= known, set(FIELDS[model_type]) - known
 
 
 @pytest.mark.parametrize("model_type", FIELDS)
 def test_unsupported_features_are_refused_by_name(model_type):
-    small = {"num_hidden_layers": 30} if model_type == "qwen2" else {}
     asked = {**EVERYWHERE, **REFUSED.get(model_type, {})}
-    if model_type not in ("vit", "deit", "dinov2", "dinov2_with_registers", "gpt2", "llama", "qwen2", "t5"):
+    if model_type in (*registry.ENCODERS,):
         asked["position_embedding_type"] = "relative_key"
     for name, value in asked.items():
         with pytest.raises(InvalidWeights, match=name):
-            build(model_type, **small, **{name: value})
+            build(model_type, **{name: value})
     build(model_type, **dict.fromkeys(asked))
 
 
@@ -108,17 +120,23 @@ def test_unsupported_features_are_refused_by_name(model_type):
 def test_null_is_the_default(model_type):
     nothing: dict[str, int | None] = {name: None for name in FIELDS[model_type] if name != "model_type"}
     ours, given = build(model_type), build(model_type, **nothing)
-    if model_type == "qwen2":  # null differs from a missing field: as many as there are query heads
-        nothing["num_key_value_heads"] = 32
+    if model_type in WINDOWS:  # null differs from a missing field: as many as there are query heads
+        nothing["num_key_value_heads"] = FIELDS[model_type]["num_key_value_heads"]
         given = build(model_type, **nothing)
     assert given.config == ours.config
 
 
-@pytest.mark.parametrize("name", ["hidden_act", "activation_function", "activation", "dense_act_fn", "pooler_act"])
-def test_activations_that_are_not_built_in_are_refused(name):
-    model_type = {"activation_function": "gpt2", "activation": "distilbert", "dense_act_fn": "t5", "pooler_act": "vit"}
+ACTIVATIONS = [
+    *(("bert", "hidden_act"), ("gpt2", "activation_function"), ("distilbert", "activation"), ("t5", "dense_act_fn")),
+    *(("vit", "pooler_act"), ("bart", "activation_function"), ("clip_text_model", "hidden_act")),
+    *(("modernbert", "hidden_activation"), ("modernbert", "classifier_activation")),
+]
+
+
+@pytest.mark.parametrize(("model_type", "name"), ACTIVATIONS)
+def test_activations_that_are_not_built_in_are_refused(model_type, name):
     with pytest.raises(InvalidWeights, match="laplace"):
-        build(model_type.get(name, "bert"), **{name: "laplace"})
+        build(model_type, **{name: "laplace"})
 
 
 ROPES: list[tuple[dict[str, Any], str]] = [
@@ -141,16 +159,45 @@ def test_rotary_positions_that_are_not_built_in_are_refused(config, word):
         build("llama", **config)
 
 
-def test_layers_with_sliding_windows():
-    layers: dict[str, Any] = {"num_hidden_layers": 2, "max_position_embeddings": 20}
-    window = {"use_sliding_window": True, "sliding_window": 4}
-    for given in ({"max_window_layers": 1}, {"layer_types": ["full_attention", "sliding_attention"]}):
-        with pytest.raises(InvalidWeights, match="sliding_window"):
-            build("qwen2", **layers, **window, **given)
-        build("qwen2", **layers, **{**window, "use_sliding_window": False}, **given)
-        build("qwen2", **layers, **{**window, "sliding_window": 20}, **given)
-    with pytest.raises(InvalidWeights, match="layer_types"):
-        build("qwen2", **layers, layer_types=["chunked_attention"] * 2)
+KINDS = ["full_attention", "sliding_attention"]
+WINDOWED: list[tuple[str, dict[str, Any], tuple[int, ...]]] = [
+    ("qwen2", {"use_sliding_window": True, "sliding_window": 4, "max_window_layers": 1}, (0, 4)),
+    ("qwen3", {"use_sliding_window": True, "max_window_layers": 0}, (4096, 4096)),
+    ("qwen3", {"use_sliding_window": True, "sliding_window": 4}, (0, 0)),
+    ("qwen3", {"use_sliding_window": True, "sliding_window": None, "max_window_layers": 0}, (0, 0)),
+    ("qwen3", {"use_sliding_window": True, "sliding_window": 4, "layer_types": KINDS}, (0, 4)),
+    ("qwen2", {"use_sliding_window": False, "sliding_window": 4, "max_window_layers": 0}, (0, 0)),
+    ("mistral", {}, (4096, 4096)),
+    ("mistral", {"sliding_window": 3}, (3, 3)),
+    ("mistral", {"sliding_window": None}, (0, 0)),
+]
+
+
+@pytest.mark.parametrize(("model_type", "given", "windows"), WINDOWED)
+def test_the_window_of_each_layer(model_type, given, windows):
+    assert build(model_type, num_hidden_layers=2, **given).decoder.windows == windows
+
+
+UNFIT: list[tuple[str, dict[str, Any], str]] = [
+    ("qwen2", {"layer_types": ["chunked_attention"] * 2}, "layer_types"),
+    ("modernbert", {"layer_types": KINDS * 2}, "layer_types has 4"),
+    ("qwen3", {"use_sliding_window": 1}, "use_sliding_window"),
+    ("qwen3", {"max_window_layers": -1}, "max_window_layers"),
+    ("mistral", {"sliding_window": 0}, "sliding_window"),
+    ("mistral", {"sliding_window": "all"}, "sliding_window"),
+    ("modernbert", {"classifier_pooling": "max"}, "classifier_pooling"),
+    ("modernbert", {"rope_parameters": {"rope_theta": 5.0}}, "rope_parameters"),
+    ("modernbert", {"rope_parameters": {"full_attention": {"rope_type": "yarn"}}}, "yarn"),
+    ("clip", {"text_config": [1]}, "text_config"),
+    ("clip", {"text_config": {"quantization_config": {"quant_method": "gptq"}}}, "quantization_config"),
+    ("clip_vision_model", {"image_size": [30, 20]}, "image_size"),
+]
+
+
+@pytest.mark.parametrize(("model_type", "given", "word"), UNFIT)
+def test_fields_that_do_not_fit_are_refused(model_type, given, word):
+    with pytest.raises(InvalidWeights, match=word):
+        build(model_type, num_hidden_layers=2, **given)
 
 
 _ENCODERS = ("Model", "ForMaskedLM", "ForSequenceClassification", "ForTokenClassification", "ForQuestionAnswering")
@@ -167,6 +214,17 @@ CLASSES: dict[str, tuple[str, tuple[str, ...], tuple[str, ...]]] = {
     "gpt2": ("GPT2", (*_DECODERS, "LMHeadModel"), ("DoubleHeadsModel",)),
     "llama": ("Llama", (*_DECODERS, "ForCausalLM"), ("ForMaskedLM",)),
     "qwen2": ("Qwen2", (*_DECODERS, "ForCausalLM"), ("ForMaskedLM",)),
+    "qwen3": ("Qwen3", (*_DECODERS, "ForCausalLM"), ("ForMaskedLM",)),
+    "mistral": ("Mistral", (*_DECODERS, "ForCausalLM"), ("ForMaskedLM",)),
+    "modernbert": ("ModernBert", _ENCODERS, ("ForMultipleChoice",)),
+    "bart": (
+        "Bart",
+        ("Model", "ForConditionalGeneration", "ForSequenceClassification", "ForQuestionAnswering"),
+        ("ForCausalLM",),
+    ),
+    "clip": ("CLIP", ("Model", "ForImageClassification"), ("TextModel", "VisionModel")),
+    "clip_text_model": ("CLIPText", ("Model", "ModelWithProjection"), ("ForImageClassification",)),
+    "clip_vision_model": ("CLIPVision", ("Model", "ModelWithProjection"), ("ForImageClassification",)),
     "t5": (
         "T5",
         ("ForConditionalGeneration",),

@@ -9,7 +9,7 @@ from typing import TypeAlias
 from ..backends.base import Spec
 from ..backends.device import Device
 from ..bridge.runtime import Slices, at_once
-from ..errors import ShapeMismatch
+from ..errors import ShapeMismatch, TensorCommonsError
 from ..sharing.storage import Storage
 from .fuse import fuse
 from .graph import Graph
@@ -78,6 +78,9 @@ class Traces:
         known = self._traces.get((arguments, names))
         if known is None or not known.is_current:
             found = self._outputs_of(arguments)
+            if lacking := [name for name in names if name not in found]:
+                has = ", ".join(name for name, _ in arguments)
+                raise TensorCommonsError(f"{', '.join(lacking)} needs more inputs than the {has} of this call")
             known = self._traces[arguments, names] = Trace([found[name] for name in names], self.device)
         return known
 

@@ -90,6 +90,16 @@ class KVState:
             self.grown[part] = kv_cache_append(self.cache[part], new, self.filled)
         return self.grown[f"{name}.key"], self.grown[f"{name}.value"]
 
+    def within(self, window: int) -> Tensor:
+        """Return ``mask`` without the keys that are ``window`` slots before a token or more; 0 removes none.
+
+        The cache keeps the keys and values that no window reaches any more.
+        """
+        if not window or window >= self.mask.shape[3]:
+            return self.mask
+        keys = reshape(arange(self.mask.shape[3]), (1, 1, 1, -1))
+        return logical_and(self.mask, greater_equal(keys, reshape(self.slots - (window - 1), (1, 1, -1, 1))))
+
     def last(self, hidden: Tensor) -> Tensor:
         """Return the hidden state of the last token: (batch, sequence, hidden) -> (batch, hidden)."""
         if hidden.shape[1] > 1 and self.end is not None:

@@ -116,7 +116,7 @@ class Words:
     """The names of the layers from a hidden state to scores of words, and the ``activation`` after ``dense``.
 
     ``out`` may share the weight of the embeddings. ``bias`` is the name of its bias in `transformers`, where it may be
-    stored a second time.
+    stored a second time; without a name there is none.
     """
 
     dense: str
@@ -124,6 +124,8 @@ class Words:
     out: str
     bias: str
     activation: str
+    dense_bias: bool = True
+    norm_bias: bool = True
 
 
 class MaskedLM(Head):
@@ -138,11 +140,12 @@ class MaskedLM(Head):
     per_token = ("logits",)
 
     def __init__(self, scope: Scope, folder: Checkpoint, c: EncoderConfig, layers: Words, words: Param) -> None:
-        self.dense = Linear(scope / layers.dense, c.hidden_size, c.width)
+        self.dense = Linear(scope / layers.dense, c.hidden_size, c.width, bias=layers.dense_bias)
         self.activation = ACTIVATIONS[layers.activation]
-        self.norm = LayerNorm(scope / layers.norm, c.width, c.layer_norm_eps)
+        self.norm = LayerNorm(scope / layers.norm, c.width, c.layer_norm_eps, bias=layers.norm_bias)
         own = f"{layers.out}.bias"
-        bias = scope.param(own if folder.has(own) else layers.bias, (c.vocab_size,), "vector")
+        name = own if layers.bias and folder.has(own) else layers.bias
+        bias = scope.param(name, (c.vocab_size,), "vector") if name else False
         tied = folder.ties(f"{layers.out}.weight", words, tied=c.tie_word_embeddings)
         self.out = Linear(scope / layers.out, c.width, c.vocab_size, weight=tied, bias=bias)
 
@@ -205,6 +208,28 @@ class QuestionAnswering(Head):
         """See :class:`Head`."""
         logits = self.out(weights, hidden)
         return {"start_logits": logits[:, :, 0], "end_logits": logits[:, :, 1]}
+
+
+class Prediction(Head):
+    """The layers of a masked language model before another ``head``; with ``pools`` on one vector of each text.
+
+    That is the vector of the first token ("cls") or the mean of all tokens ("mean").
+    """
+
+    def __init__(self, scope: Scope, c: EncoderConfig, layers: Words, head: Head, pools: str = "") -> None:
+        self.head, self.pools, self.labels = head, pools, getattr(head, "labels", None)
+        self.outputs, self.defaults = head.outputs, head.defaults
+        self.tasks, self.per_token = (Head.tasks, ()) if pools else (head.tasks, head.per_token)
+        self.dense = Linear(scope / "dense", c.hidden_size, c.hidden_size, bias=layers.dense_bias)
+        self.activation = ACTIVATIONS[layers.activation]
+        self.norm = LayerNorm(scope / "norm", c.hidden_size, c.layer_norm_eps, bias=layers.norm_bias)
+
+    def __call__(self, weights: Weights, hidden: Tensor, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """See :class:`Head`."""
+        if self.pools:
+            mask = inputs["attention_mask"]
+            hidden = pooling.cls(hidden) if self.pools == "cls" else pooling.mean(hidden, mask)
+        return self.head(weights, self.norm(weights, self.activation(self.dense(weights, hidden))), inputs)
 
 
 def by_class(folder: Checkpoint, family: str, heads: Mapping[str, Callable[[], AnyHead]]) -> AnyHead:

@@ -18,11 +18,15 @@ LARGEST = 2048  # pixels: the largest side of example inputs
 
 @dataclass(frozen=True)
 class ImageInputs:
-    """Images with ``channels`` channels and sides of at least ``patch`` pixels; ``size`` is the side in training."""
+    """Images with ``channels`` channels and sides of at least ``patch`` pixels; ``size`` is the side in training.
+
+    If ``is_fixed``, it is the only side.
+    """
 
     channels: int
     size: int
     patch: int
+    is_fixed: bool = False
     names: ClassVar[tuple[str, ...]] = ("pixel_values",)
 
     def prepare(self, inputs: Mapping[str, Any], model: str) -> Prepared:
@@ -35,6 +39,8 @@ class ImageInputs:
             raise ShapeMismatch(f"pixel_values must be floats {wanted}, not {pixels.dtype} {pixels.shape}")
         if min(pixels.shape[2:]) < self.patch:
             raise ShapeMismatch(f"pixel_values {pixels.shape} are smaller than a patch of {self.patch} x {self.patch}")
+        if self.is_fixed and pixels.shape[2:] != (self.size, self.size):
+            raise ShapeMismatch(f"pixel_values of {model} must be {self.size} x {self.size} pixels, not {pixels.shape}")
         return Prepared({"pixel_values": np.ascontiguousarray(pixels, np.float32)})
 
     def example(self, shape: Shape | None = None) -> Mapping[str, Any]:

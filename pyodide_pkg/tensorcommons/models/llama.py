@@ -6,7 +6,7 @@ https://arxiv.org/abs/2305.13245), SwiGLU (Shazeer, 2020, https://arxiv.org/abs/
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -20,13 +20,6 @@ from .checkpoint import Checkpoint
 from .config import ACTIVATIONS, activation, check_fixed, check_heads, read_config
 from .decoder import KVState
 from .rope import Rope
-
-FAMILIES = {"llama": "Llama", "qwen2": "Qwen2"}
-QWEN2 = {  # the defaults that differ from Llama's
-    "vocab_size": 151936,
-    "intermediate_size": 22016,
-    "max_position_embeddings": 32768,
-}
 
 
 @dataclass(frozen=True)
@@ -49,12 +42,15 @@ class LlamaConfig:
     tie_word_embeddings: bool = False
 
     @classmethod
-    def of(cls, folder: Checkpoint) -> LlamaConfig:
-        """Read the configuration. Raises InvalidWeights for a field that is missing, wrong or not supported."""
-        file, given = folder.file, {name: value for name, value in folder.config.items() if value is not None}
-        if folder.config["model_type"] == "qwen2":  # it does not read attention_bias and mlp_bias
-            keys = folder.config.get("num_key_value_heads", 32)  # null: num_attention_heads
-            given = {**QWEN2, **given, "num_key_value_heads": keys, "attention_bias": False, "mlp_bias": False}
+    def of(cls, folder: Checkpoint, *, keys: int = 0, **fixed: Any) -> LlamaConfig:
+        """Read the configuration; ``fixed`` are the architecture's values for fields that it does not read.
+
+        ``keys`` is the default of ``num_key_value_heads``, for which null means ``num_attention_heads``.
+
+        Raises InvalidWeights for a field that is missing, wrong or not supported.
+        """
+        file, given = folder.file, {name: value for name, value in folder.config.items() if value is not None} | fixed
+        given["num_key_value_heads"] = folder.config.get("num_key_value_heads", keys)
         check_fixed(given, file)
         config = read_config(cls, given, file)
         heads, keys = config.num_attention_heads, config.num_key_value_heads or config.num_attention_heads
@@ -66,7 +62,6 @@ class LlamaConfig:
             size = config.head_dim or config.hidden_size // heads
             raise InvalidWeights(file, f"rotary positions need heads of an even size, not {size}")
         activation(config.hidden_act, file)
-        _check_windows(config, given, file)
         return replace(config, num_key_value_heads=keys, head_dim=config.head_dim or config.hidden_size // heads)
 
     @property
@@ -75,31 +70,55 @@ class LlamaConfig:
         return self.attention_bias or self.model_type == "qwen2"
 
 
-def _check_windows(config: LlamaConfig, given: Mapping[str, Any], file: str) -> None:
-    """Raise InvalidWeights for layers of Qwen2 with sliding-window attention."""
-    if config.model_type != "qwen2":
-        return
-    use, window = (given.get(name, default) for name, default in (("use_sliding_window", False), ("sliding_window", 0)))
-    full, types = given.get("max_window_layers", 28), given.get("layer_types")
-    if type(use) is not bool or type(window) is not int or type(full) is not int:
+@dataclass(frozen=True)
+class Qwen2Config(LlamaConfig):
+    """The fields of Qwen2's ``config.json``."""
+
+    vocab_size: int = 151936
+    intermediate_size: int = 22016
+    max_position_embeddings: int = 32768
+    model_type: str = "qwen2"
+
+
+def windows_of(folder: Checkpoint, layers: int) -> tuple[int, ...]:
+    """Return the window of each layer of Qwen2 or Qwen3 in tokens; 0 is attention to all earlier tokens.
+
+    Raises InvalidWeights for fields of wrong types or lengths.
+    """
+    file, given = folder.file, {name: value for name, value in folder.config.items() if value is not None}
+    use, full = given.get("use_sliding_window", False), given.get("max_window_layers", 28)
+    window = given.get("sliding_window", 0 if "sliding_window" in folder.config else 4096)
+    if type(use) is not bool or type(window) is not int or type(full) is not int or min(window, full) < 0:
         raise InvalidWeights(
             file,
             f"use_sliding_window {quoted(use)} must be true or false; sliding_window {quoted(window)} and "
-            f"max_window_layers {quoted(full)} must be integers",
+            f"max_window_layers {quoted(full)} must be integers from 0",
         )
-    if types is None:
-        types = ["sliding_attention"] if full < config.num_hidden_layers else []
-    if not isinstance(types, list) or any(kind not in ("full_attention", "sliding_attention") for kind in types):
-        raise InvalidWeights(file, f"layer_types {quoted(types)} must be full_attention or sliding_attention")
-    if use and "sliding_attention" in types and window < config.max_position_embeddings:
-        raise InvalidWeights(file, f"sliding_window {window} is not supported; use_sliding_window must be false")
+    types = layer_types(folder, layers) or ["full_attention"] * min(full, layers) + ["sliding_attention"] * (
+        layers - full
+    )
+    return tuple(window if use and kind == "sliding_attention" else 0 for kind in types)
+
+
+def layer_types(folder: Checkpoint, layers: int) -> list[str]:
+    """Read the kind of attention of each layer; an empty list if the file has none. Raises InvalidWeights."""
+    kinds, types = ("full_attention", "sliding_attention"), folder.config.get("layer_types") or []
+    if not isinstance(types, list) or any(kind not in kinds for kind in types):
+        raise InvalidWeights(folder.file, f"layer_types {quoted(types)} must be {' or '.join(kinds)}")
+    if types and len(types) != layers:
+        raise InvalidWeights(folder.file, f"layer_types has {len(types)} entries; num_hidden_layers is {layers}")
+    return types
 
 
 class LlamaAttention:
-    """Grouped-query attention with rotary positions; its keys and values are in the cache under ``name``."""
+    """Grouped-query attention with rotary positions; its keys and values are in the cache under ``name``.
 
-    def __init__(self, scope: Scope, c: LlamaConfig, name: str) -> None:
+    With ``norms`` an RMS norm scales each head's query and key.
+    """
+
+    def __init__(self, scope: Scope, c: LlamaConfig, name: str, *, norms: bool = False) -> None:
         self.name = name
+        self.norms = [RMSNorm(scope / f"{part}_norm", c.head_dim, c.rms_norm_eps) for part in "qk" if norms]
         queries, keys = c.num_attention_heads, c.num_key_value_heads
         self.projections = [
             (Linear(scope / f"{part}_proj", c.hidden_size, count * c.head_dim, bias=c.qkv_bias), count)
@@ -107,57 +126,72 @@ class LlamaAttention:
         ]
         self.output = Linear(scope / "o_proj", queries * c.head_dim, c.hidden_size, bias=c.attention_bias)
 
-    def __call__(self, weights: Weights, x: Tensor, turns: tuple[Tensor, Tensor], past: KVState) -> Tensor:
-        """Attend; ``turns`` are the tables of :meth:`Rope.tables`."""
+    def __call__(
+        self, weights: Weights, x: Tensor, turns: tuple[Tensor, Tensor], past: KVState, mask: Tensor
+    ) -> Tensor:
+        """Attend where ``mask`` is true; ``turns`` are the tables of :meth:`Rope.tables`."""
         query, key, value = (split_heads(project(weights, x), count) for project, count in self.projections)
+        if self.norms:
+            query, key = (norm(weights, each) for norm, each in zip(self.norms, (query, key), strict=True))
         tokens = reshape(arange(turns[0].shape[0]), (-1, 1, x.shape[1]))  # rows of the tables
         query, key = (rotary_embedding(each, *turns, positions=tokens) for each in (query, key))
         keys, values = past.extend(self.name, key, value)
-        return self.output(weights, merge_heads(scaled_dot_product_attention(query, keys, values, past.mask)))
+        return self.output(weights, merge_heads(scaled_dot_product_attention(query, keys, values, mask)))
 
 
 class LlamaLayer:
     """Attention and a gated feed-forward part, each over normalized values and added to its input."""
 
-    def __init__(self, scope: Scope, c: LlamaConfig, name: str) -> None:
+    def __init__(self, scope: Scope, c: LlamaConfig, name: str, *, norms: bool = False) -> None:
         size, inner, mlp = c.hidden_size, c.intermediate_size, scope / "mlp"
         self.attention_norm = RMSNorm(scope / "input_layernorm", size, c.rms_norm_eps)
-        self.attention = LlamaAttention(scope / "self_attn", c, name)
+        self.attention = LlamaAttention(scope / "self_attn", c, name, norms=norms)
         self.norm = RMSNorm(scope / "post_attention_layernorm", size, c.rms_norm_eps)
         gate, up = (Linear(mlp / part, size, inner, bias=c.mlp_bias) for part in ("gate_proj", "up_proj"))
         down = Linear(mlp / "down_proj", inner, size, bias=c.mlp_bias)
         self.feed_forward = FeedForward(gate, ACTIVATIONS[c.hidden_act], down, gated=up)
 
-    def __call__(self, weights: Weights, x: Tensor, turns: tuple[Tensor, Tensor], past: KVState) -> Tensor:
+    def __call__(
+        self, weights: Weights, x: Tensor, turns: tuple[Tensor, Tensor], past: KVState, mask: Tensor
+    ) -> Tensor:
         """Apply the layer to (batch, sequence, hidden)."""
-        x = x + self.attention(weights, self.attention_norm(weights, x), turns, past)
+        x = x + self.attention(weights, self.attention_norm(weights, x), turns, past, mask)
         return x + self.feed_forward(weights, self.norm(weights, x))
 
 
 class Llama(CausalDecoder):
-    """The layers of Llama and Qwen2."""
+    """The layers of Llama and of its relatives.
+
+    ``windows`` are the numbers of tokens that each layer attends to, 0 for all; by default all layers attend to all.
+    With ``norms`` an RMS norm scales each head's query and key.
+    """
 
     prefixes = ("model.", "transformer.")
 
-    def __init__(self, config: LlamaConfig, rope: Rope) -> None:
+    def __init__(self, config: LlamaConfig, rope: Rope, windows: Sequence[int] = (), *, norms: bool = False) -> None:
         c = config
         super().__init__(c, "embed_tokens", (c.vocab_size, c.hidden_size), c.max_position_embeddings)
         self.rope = rope
+        self.windows = windows or (0,) * c.num_hidden_layers
         self.keys = c.num_key_value_heads, c.head_dim
         self.cached = tuple(f"layers.{i}" for i in range(c.num_hidden_layers))
-        self.layers = [LlamaLayer(self.scope / name, c, name) for name in self.cached]
+        self.layers = [LlamaLayer(self.scope / name, c, name, norms=norms) for name in self.cached]
         self.norm = RMSNorm(self.scope / "norm", c.hidden_size, c.rms_norm_eps)
 
     def hidden(self, weights: Weights, ids: Tensor, past: KVState) -> Tensor:
         """See :class:`CausalDecoder`."""
         x = self.words(weights, ids)
         turns = self.rope.tables(past.positions, self.config.head_dim)
-        for layer in self.layers:
-            x = layer(weights, x, turns, past)
+        masks = {window: past.within(window) for window in self.windows}
+        for layer, window in zip(self.layers, self.windows, strict=True):
+            x = layer(weights, x, turns, past, masks[window])
         return self.norm(weights, x)
 
 
 def build(folder: Checkpoint) -> Architecture:
     """Build Llama or Qwen2 by ``model_type``, with the head of ``config.json``."""
-    config = LlamaConfig.of(folder)
-    return with_head(folder, FAMILIES[config.model_type], Llama(config, Rope.of(folder)), "ForCausalLM")
+    if folder.config["model_type"] == "llama":
+        return with_head(folder, "Llama", Llama(LlamaConfig.of(folder), Rope.of(folder)), "ForCausalLM")
+    config = Qwen2Config.of(folder, keys=32, attention_bias=False, mlp_bias=False)
+    decoder = Llama(config, Rope.of(folder), windows_of(folder, config.num_hidden_layers))
+    return with_head(folder, "Qwen2", decoder, "ForCausalLM")

@@ -6,7 +6,26 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from . import albert, bert, dinov2, distilbert, electra, gpt2, llama, mlp_head, mpnet, roberta, saliency, t5, vit
+from . import (
+    albert,
+    bart,
+    bert,
+    clip,
+    dinov2,
+    distilbert,
+    electra,
+    gpt2,
+    llama,
+    mistral,
+    mlp_head,
+    modernbert,
+    mpnet,
+    qwen3,
+    roberta,
+    saliency,
+    t5,
+    vit,
+)
 from .architecture import Architecture
 from .checkpoint import Checkpoint
 from .encoder_model import EncoderModel
@@ -30,19 +49,24 @@ ENCODERS: dict[str, Callable[[Checkpoint], EncoderModel]] = {
     "bert": bert.build,
     "distilbert": distilbert.build,
     "electra": electra.build,
+    "modernbert": modernbert.build,
     "mpnet": mpnet.build,
     "roberta": roberta.build,
     "xlm-roberta": roberta.build,
 }
 FAMILIES: dict[str, Family] = {
     **{name: Family(build) for name, build in ENCODERS.items()},
+    "bart": Family(bart.build, generates=True),
+    **dict.fromkeys(("clip", "clip_text_model", "clip_vision_model"), Family(clip.build)),
     "deit": Family(vit.build),
     "dinov2": Family(dinov2.build),
     "dinov2-saliency": Family(saliency.build),
     "dinov2_with_registers": Family(dinov2.build),
     "gpt2": Family(gpt2.build, generates=True),
     "llama": Family(llama.build, generates=True),
+    "mistral": Family(mistral.build, generates=True),
     "qwen2": Family(llama.build, generates=True),
+    "qwen3": Family(qwen3.build, generates=True),
     "t5": Family(t5.build, generates=True),
     "vit": Family(vit.build),
     "mlp-head": Family(lambda folder: mlp_head.build(folder, ENCODERS), base=mlp_head.base_of),

@@ -6,16 +6,11 @@ attention scores, which are not scaled. RMS norm precedes each layer; linear lay
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, TypeAlias
 
-import numpy as np
-
-from .. import dtypes
-from ..backends.base import Spec
-from ..errors import InvalidWeights, ShapeMismatch, TensorCommonsError
+from ..errors import InvalidWeights
 from ..nn import Embedding, FeedForward, Linear, RMSNorm, Scope, Weights, merge_heads, relative, split_heads
 from ..ops import (
     arange,
@@ -30,15 +25,14 @@ from ..ops import (
     where,
 )
 from ..ops import embedding as rows
-from ..shapes import Shape
 from ..tensor import Tensor
-from .architecture import Prepared
+from .answer_inputs import AnswerInputs
 from .checkpoint import Checkpoint
 from .config import ACTIVATIONS, activation, check_fixed, read_config
 from .decoder import KVState
 from .encoder import LOWEST
+from .encoder_decoder import EncoderDecoder, Extend
 from .heads import by_class
-from .text import FIRST_SHAPE, TextInputs
 from .weight_mapping import WeightMapping
 
 LONGEST = 2**20  # tokens; relative positions have no maximum
@@ -48,7 +42,6 @@ ALIASES = {  # names that every configuration of `transformers` accepts
     "num_layers": "num_hidden_layers",
     "d_kv": "head_dim",
 }
-Extend: TypeAlias = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
 @dataclass(frozen=True)
@@ -97,45 +90,6 @@ class T5Config:
         """The activation between the layers, and True if a second projection gates it."""
         named = "gelu_new" if self.feed_forward_proj == "gated-gelu" else self.feed_forward_proj.removeprefix("gated-")
         return self.dense_act_fn or named, self.is_gated_act
-
-
-@dataclass(frozen=True)
-class AnswerInputs:
-    """The inputs ``input_ids`` and ``attention_mask`` (batch, source), ``decoder_input_ids`` (batch, target)."""
-
-    vocab_size: int
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """Names of the inputs that a call may pass."""
-        return ("input_ids", "attention_mask", "decoder_input_ids")
-
-    def prepare(self, inputs: Mapping[str, Any], model: str) -> Prepared:
-        """Convert the inputs to int32, each padded to its bucket; a missing mask is filled with ones."""
-        if "decoder_input_ids" not in inputs:
-            raise TensorCommonsError(
-                f"the input decoder_input_ids of {model} is missing: pass it, or use generate(), which makes it"
-            )
-        source = {name: inputs[name] for name in ("input_ids", "attention_mask") if name in inputs}
-        asked = TextInputs(self.vocab_size, LONGEST, per_token=frozenset({"encoder_last_hidden_state"}))
-        answer = TextInputs(self.vocab_size, LONGEST, per_token=frozenset({"logits"}))
-        first = asked.prepare(source, model)
-        second = answer.prepare({"input_ids": inputs["decoder_input_ids"]}, model)
-        target = second.arrays["input_ids"]
-        if len(target) != len(first.arrays["input_ids"]):
-            raise ShapeMismatch(
-                "input_ids and decoder_input_ids must have one batch size, not "
-                f"{len(first.arrays['input_ids'])} and {len(target)}"
-            )
-        return Prepared({**first.arrays, "decoder_input_ids": target}, {**first.cuts, **second.cuts})
-
-    def example(self, shape: Shape | None = None) -> Mapping[str, Any]:
-        """Create source and target of one ``shape`` (batch, sequence)."""
-        size = FIRST_SHAPE if shape is None else shape
-        return {
-            "input_ids": np.full(size, self.vocab_size - 1),
-            "decoder_input_ids": np.full(size, self.vocab_size - 2),
-        }
 
 
 class T5Attention:
@@ -220,13 +174,11 @@ class Stack:
         self.norm = RMSNorm(scope / "final_layer_norm", c.d_model, c.layer_norm_epsilon)
 
 
-class T5:
+class T5(EncoderDecoder):
     """The encoder-decoder with its vocabulary head. ``generation`` are the default options of generation."""
 
-    tasks: tuple[str, ...] = ("text2text-generation",)
-    outputs: tuple[str, ...] = ("logits", "encoder_last_hidden_state")
-    defaults: tuple[str, ...] = outputs
     model_type = "t5"
+    source = "layer.1"
     max_length = LONGEST
 
     def __init__(self, config: T5Config, folder: Checkpoint) -> None:
@@ -234,7 +186,7 @@ class T5:
         self.generation = folder.generation_defaults
         self.vocab_size = c.vocab_size
         self.start_token: int | None = c.decoder_start_token_id
-        self.inputs = AnswerInputs(c.vocab_size)
+        self.inputs = AnswerInputs(c.vocab_size, LONGEST)
         scope = Scope({})
         self.manifest = scope.manifest
         # As in `transformers`, tables that a file stores beside `shared.weight` are not tied to it.
@@ -249,34 +201,12 @@ class T5:
         self.encoder = Stack(scope / "encoder", c, c.num_layers, asked, ["SelfAttention"])
         attentions = ["SelfAttention", "EncDecAttention"]
         self.decoder = Stack(scope / "decoder", c, c.num_decoder_layers, answer, attentions)
+        self.crossed = {f"decoder.block.{i}": block.attentions[1] for i, block in enumerate(self.decoder.blocks)}
+        self.keys = c.num_heads, c.d_kv
         unused = r"decoder\.block\.0\.layer\.1\.EncDecAttention\.relative_attention_bias\.weight"
         self.names = (WeightMapping(tied=dict.fromkeys(names[1:], names[0]), ignored=(unused,)),)
 
-    def forward(self, weights: Weights, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Compute the outputs from the inputs of :class:`AnswerInputs`, all int32."""
-        hidden = self._encode(weights, inputs)
-        target = inputs["decoder_input_ids"]
-        fixed = self._memory(weights, hidden, inputs["attention_mask"])
-        decoded = self._decode(weights, target, fixed, KVState.whole(target))
-        return {"logits": self._logits(weights, decoded), "encoder_last_hidden_state": hidden}
-
-    def cache(self, batch: int, capacity: int) -> dict[str, Spec]:
-        """Return the specs of the keys and values of the decoder's self-attention: (batch, heads, capacity, d_kv)."""
-        c = self.config
-        spec = Spec((batch, c.num_heads, capacity, c.d_kv), dtypes.float32)
-        return {f"decoder.block.{i}.{part}": spec for i in range(c.num_decoder_layers) for part in ("key", "value")}
-
-    def begin(self, weights: Weights, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Encode ``input_ids`` and ``attention_mask``; return the keys and values for each decoder layer."""
-        return self._memory(weights, self._encode(weights, inputs), inputs["attention_mask"])
-
-    def step(
-        self, weights: Weights, inputs: Mapping[str, Tensor], fixed: Mapping[str, Tensor], past: KVState
-    ) -> Tensor:
-        """Compute the logits (batch, vocabulary) after the last token of ``inputs["input_ids"]`` (batch, sequence)."""
-        return self._logits(weights, past.last(self._decode(weights, inputs["input_ids"], fixed, past)))
-
-    def _encode(self, weights: Weights, inputs: Mapping[str, Tensor]) -> Tensor:
+    def encode(self, weights: Weights, inputs: Mapping[str, Tensor]) -> Tensor:
         """Compute the encoder's hidden states, (batch, source, d_model)."""
         stack, mask = self.encoder, inputs["attention_mask"]
         slots = arange(mask.shape[1])
@@ -286,26 +216,17 @@ class T5:
             x = block(weights, x, bias)
         return stack.norm(weights, x)
 
-    def _memory(self, weights: Weights, hidden: Tensor, mask: Tensor) -> dict[str, Tensor]:
-        """Compute keys and values of the source for each decoder layer, and the mask (batch, 1, 1, source)."""
-        memory: dict[str, Tensor] = {}
-        for i, block in enumerate(self.decoder.blocks):
-            key, value = block.attentions[1].memory(weights, hidden)
-            memory |= {f"decoder.block.{i}.layer.1.key": key, f"decoder.block.{i}.layer.1.value": value}
-        memory["mask"] = reshape(where(equal(mask, 1), 0.0, LOWEST), (mask.shape[0], 1, 1, -1))
-        return memory
-
-    def _decode(self, weights: Weights, ids: Tensor, fixed: Mapping[str, Tensor], past: KVState) -> Tensor:
+    def decode(self, weights: Weights, ids: Tensor, fixed: Mapping[str, Tensor], past: KVState) -> Tensor:
         """Compute the decoder's hidden states, (batch, target, d_model)."""
         stack = self.decoder
         bias = stack.bias(weights, past.slots, arange(past.mask.shape[3]), past.mask)
         x = stack.words(weights, ids)
-        for i, block in enumerate(stack.blocks):
-            memory = (*(fixed[f"decoder.block.{i}.layer.1.{part}"] for part in ("key", "value")), fixed["mask"])
-            x = block(weights, x, bias, partial(past.extend, f"decoder.block.{i}"), memory)
+        for name, block in zip(self.crossed, stack.blocks, strict=True):
+            x = block(weights, x, bias, partial(past.extend, name), self.memory_of(fixed, name))
         return stack.norm(weights, x)
 
-    def _logits(self, weights: Weights, hidden: Tensor) -> Tensor:
+    def logits(self, weights: Weights, hidden: Tensor) -> Tensor:
+        """See :class:`EncoderDecoder`."""
         if self.config.scale_decoder_outputs:
             hidden = multiply(hidden, self.config.d_model**-0.5)
         return self.output(weights, hidden)

@@ -53,13 +53,7 @@ class VisionConfig:
 
         Raises InvalidWeights for a field that is wrong or not supported.
         """
-        file, given = folder.file, {name: value for name, value in folder.config.items() if value is not None}
-        for name in ("image_size", "patch_size"):
-            sides = given.get(name)
-            if isinstance(sides, list) and len(sides) == 2 and sides[0] == sides[1]:
-                given[name] = sides[0]
-            elif isinstance(sides, list):
-                raise InvalidWeights(file, f"{name} {quoted(sides)} must be one number, or two equal numbers")
+        file, given = folder.file, square_sides(folder)
         check_fixed(given, file)
         config = read_config(cls, {**(defaults or {}), **given, **(fixed or {})}, file)
         check_heads(config.hidden_size, config.num_attention_heads, file)
@@ -70,6 +64,21 @@ class VisionConfig:
                 file, f"image_size {config.image_size} must be at least patch_size {config.patch_size}"
             )
         return config
+
+
+def square_sides(folder: Checkpoint) -> dict[str, object]:
+    """Return the fields of ``config.json`` that are not null, with one number for two equal sides of images or patches.
+
+    Raises InvalidWeights for other sides.
+    """
+    given = {name: value for name, value in folder.config.items() if value is not None}
+    for name in ("image_size", "patch_size"):
+        sides = given.get(name)
+        if isinstance(sides, list) and len(sides) == 2 and sides[0] == sides[1]:
+            given[name] = sides[0]
+        elif isinstance(sides, list):
+            raise InvalidWeights(folder.file, f"{name} {quoted(sides)} must be one number, or two equal numbers")
+    return given
 
 
 class PatchEmbeddings:
@@ -223,6 +232,19 @@ class ImageClassification(Head):
             first, second = result.values()
             result["logits"] = divide(first + second, 2.0)
         return result
+
+
+class PatchesClassification(Head):
+    """A classifier of images: ``logits`` (batch, labels) from the mean of the patches."""
+
+    tasks = ("image-classification",)
+
+    def __init__(self, scope: Scope, size: int, labels: Labels) -> None:
+        self.labels, self.out = labels, Linear(scope, size, len(labels.names))
+
+    def __call__(self, weights: Weights, hidden: Tensor, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """See :class:`Head`."""
+        return {"logits": self.out(weights, mean(hidden[:, 1:], axis=1))}
 
 
 def vision_model(folder: Checkpoint, encoder: VisionEncoder, head: Head, names: WeightMapping) -> EncoderModel:

@@ -1,6 +1,8 @@
-"""Multi-head self-attention (Vaswani et al., 2017, https://arxiv.org/abs/1706.03762), with BERT's parameter names."""
+"""Multi-head attention (Vaswani et al., 2017, https://arxiv.org/abs/1706.03762)."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 from ..ops import permute_dims, reshape, scaled_dot_product_attention
 from ..tensor import Tensor
@@ -8,20 +10,35 @@ from .linear import Linear
 from .scope import Scope
 from .weight import Weights
 
+BERT = ("self.query", "self.key", "self.value", "output.dense")
+FAIRSEQ = ("q_proj", "k_proj", "v_proj", "out_proj")
+
 
 class Attention:
-    """Self-attention over (batch, sequence, size); the ``mask`` of a call is additive, (batch, 1, 1, sequence).
+    """Attention over (batch, sequence, size): of a text to itself, or to the keys and values of another one.
 
-    ``bias`` applies to the projections to queries, keys and values.
+    The ``mask`` of a call is additive, or true where a token attends to a key; it broadcasts to (batch, heads,
+    sequence, keys). ``names`` are those of the projections to queries, keys, values and the result; ``bias`` applies to
+    the first three.
     """
 
-    def __init__(self, scope: Scope, size: int, heads: int, *, bias: bool = True) -> None:
+    def __init__(self, scope: Scope, size: int, heads: int, *, bias: bool = True, names: Sequence[str] = BERT) -> None:
         self.heads = heads
-        self.projections = [Linear(scope / "self" / part, size, size, bias=bias) for part in ("query", "key", "value")]
-        self.output = Linear(scope / "output" / "dense", size, size)
+        self.projections = [Linear(scope / name, size, size, bias=bias) for name in names[:3]]
+        self.output = Linear(scope / names[3], size, size)
 
     def __call__(self, weights: Weights, x: Tensor, mask: Tensor | None = None) -> Tensor:
         query, key, value = (split_heads(project(weights, x), self.heads) for project in self.projections)
+        return self.output(weights, merge_heads(scaled_dot_product_attention(query, key, value, mask)))
+
+    def memory(self, weights: Weights, source: Tensor) -> tuple[Tensor, Tensor]:
+        """Compute the keys and values of a source, each (batch, heads, sequence, head size)."""
+        key, value = (split_heads(project(weights, source), self.heads) for project in self.projections[1:])
+        return key, value
+
+    def attend(self, weights: Weights, x: Tensor, key: Tensor, value: Tensor, mask: Tensor) -> Tensor:
+        """Attend from ``x`` to the keys and values of :meth:`memory`."""
+        query = split_heads(self.projections[0](weights, x), self.heads)
         return self.output(weights, merge_heads(scaled_dot_product_attention(query, key, value, mask)))
 
 

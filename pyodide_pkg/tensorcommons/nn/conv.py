@@ -11,13 +11,16 @@ from .weight import Weights
 class Conv2d:
     """A convolution with square kernels; ``kernel`` and ``stride`` in pixels."""
 
-    def __init__(self, scope: Scope, inputs: int, outputs: int, kernel: int, stride: int = 1) -> None:
+    def __init__(
+        self, scope: Scope, inputs: int, outputs: int, kernel: int, stride: int = 1, *, bias: bool = True
+    ) -> None:
         self.weight = scope.param("weight", (outputs, inputs, kernel, kernel), "kernel")
-        self.bias = scope.param("bias", (outputs,), "vector")
+        self.bias = scope.param("bias", (outputs,), "vector") if bias else None
         self.stride = stride
 
     def __call__(self, weights: Weights, x: Tensor) -> Tensor:
-        return conv2d(x, weights[self.weight].float32, weights[self.bias].tensor, stride=self.stride)
+        bias = weights[self.bias].tensor if self.bias else None
+        return conv2d(x, weights[self.weight].float32, bias, stride=self.stride)
 
 
 class ConvTranspose2d:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from ..ops import layer_norm, rms_norm
 from ..ops.batch_norm import batch_norm
 from ..tensor import Tensor
@@ -10,14 +12,19 @@ from .weight import Weights
 
 
 class LayerNorm:
-    """Normalizes, scales and shifts each row of (..., size) (Ba et al., 2016, https://arxiv.org/abs/1607.06450)."""
+    """Normalizes, scales and, with ``bias``, shifts each row of (..., size).
 
-    def __init__(self, scope: Scope, size: int, eps: float) -> None:
-        self.weight, self.bias = (scope.param(part, (size,), "vector") for part in ("weight", "bias"))
+    Ba et al., 2016, https://arxiv.org/abs/1607.06450.
+    """
+
+    def __init__(self, scope: Scope, size: int, eps: float, *, bias: bool = True) -> None:
+        self.weight = scope.param("weight", (size,), "vector")
+        self.bias = scope.param("bias", (size,), "vector") if bias else None
         self.eps = eps
 
     def __call__(self, weights: Weights, x: Tensor) -> Tensor:
-        return layer_norm(x, weights[self.weight].tensor, weights[self.bias].tensor, self.eps)
+        bias = weights[self.bias].tensor if self.bias else np.zeros(self.weight.shape, np.float32)
+        return layer_norm(x, weights[self.weight].tensor, bias, self.eps)
 
 
 class RMSNorm:

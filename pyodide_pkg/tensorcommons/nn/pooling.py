@@ -61,13 +61,13 @@ def largest(hidden: Tensor, attention_mask: Tensor) -> Tensor:
 
 def first_token(hidden: Tensor, attention_mask: Tensor) -> Tensor:
     """Return the vector of the first token that is not padding."""
-    return _picked(hidden, argmax(attention_mask, axis=1))
+    return token_at(hidden, argmax(attention_mask, axis=1))
 
 
 def last_token(hidden: Tensor, attention_mask: Tensor) -> Tensor:
     """Return the vector of the last token that is not padding."""
     places = expand_dims(arange(1, hidden.shape[1] + 1), axis=0)
-    return _picked(hidden, argmax(multiply(places, attention_mask), axis=1))
+    return token_at(hidden, argmax(multiply(places, attention_mask), axis=1))
 
 
 def normalize(x: Tensor) -> Tensor:
@@ -80,7 +80,7 @@ def _column(mask: Tensor) -> Tensor:
     return reshape(astype(mask, "float32"), (*mask.shape, 1))
 
 
-def _picked(hidden: Tensor, places: Tensor) -> Tensor:
+def token_at(hidden: Tensor, places: Tensor) -> Tensor:
     """Select one vector of each row: (batch, sequence, hidden), (batch,) -> (batch, hidden)."""
     batch, sequence, size = hidden.shape
     return embedding(reshape(hidden, (batch * sequence, size)), places + arange(batch) * sequence)

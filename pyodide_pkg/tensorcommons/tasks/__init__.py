@@ -6,7 +6,7 @@ from .base import Job, Task, check_options
 from .classification import image_classification, nli, text_classification
 from .embedding import feature_extraction, sentence_similarity, sparse_embedding
 from .fill_mask import fill_mask
-from .images import image_feature_extraction, saliency
+from .images import image_feature_extraction, saliency, zero_shot_image_classification
 from .question_answering import question_answering
 from .token_classification import token_classification
 
@@ -23,5 +23,6 @@ TASKS: dict[str, Task] = {
     "question-answering": question_answering,
     "image-feature-extraction": image_feature_extraction,
     "image-classification": image_classification,
+    "zero-shot-image-classification": zero_shot_image_classification,
     "saliency": saliency,
 }

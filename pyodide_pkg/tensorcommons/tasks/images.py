@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import TensorCommonsError
+from ..errors import TensorCommonsError, quoted
 from ..models.model import Model
 from ..models.preprocessing import ImageProcessor, pixels_of
-from .base import Array, Inputs, Job
+from .base import Array, Inputs, Job, strings, tokenizer_of
 
 
 @dataclass(frozen=True)
@@ -66,6 +66,55 @@ async def image_feature_extraction(model: Model, given: Any, *, pool: bool = Fal
     images = images_of(model, given)
     output = "pooler_output" if pool else "last_hidden_state"
     return Job(images, (output,), lambda row, arrays: arrays[0][None], lambda rows: rows[0] if images.single else rows)
+
+
+async def zero_shot_image_classification(
+    model: Model,
+    given: Any,
+    *,
+    candidate_labels: Sequence[str] | None = None,
+    hypothesis_template: str = "This is a photo of {}.",
+) -> Job:
+    """See ``pipeline``."""
+    if isinstance(candidate_labels, str) or not candidate_labels:
+        raise TensorCommonsError(f"candidate_labels must be a list of labels, not {quoted(candidate_labels)}")
+    labels, images = strings(candidate_labels), images_of(model, given)
+    if not isinstance(hypothesis_template, str) or hypothesis_template.format("") == hypothesis_template:
+        raise TensorCommonsError(
+            f"hypothesis_template must contain {{}} in place of the label, not {quoted(hypothesis_template)}"
+        )
+    texts = [hypothesis_template.format(label) for label in labels]
+    encoding = tokenizer_of(model).encode_batch(texts, truncation=False)
+    words = {name: array for name, array in encoding.as_inputs().items() if name in model.input_names}
+
+    def each(row: int, arrays: Sequence[Array]) -> list[dict[str, Any]]:
+        scores = np.exp(arrays[0] - arrays[0].max())
+        order = np.argsort(-scores, kind="stable")
+        return [{"score": float(scores[i] / scores.sum()), "label": labels[i]} for i in order]
+
+    rows = LabelledImages(images, words)
+    return Job(rows, ("logits_per_image",), each, lambda found: found[0] if images.single else found)
+
+
+@dataclass(frozen=True)
+class LabelledImages:
+    """Images with the same texts for each; ``words`` are the model's inputs of the texts."""
+
+    images: Images
+    words: Inputs
+
+    @property
+    def lengths(self) -> Sequence[int]:
+        """See :class:`Images`."""
+        return self.images.lengths
+
+    async def take(self, rows: Sequence[int]) -> list[tuple[Sequence[int], Inputs]]:
+        """See :class:`Images`."""
+        return [(group, {**pixels, **self.words}) for group, pixels in await self.images.take(rows)]
+
+    def columns(self, row: int, width: int) -> slice:
+        """See :class:`Images`."""
+        return self.images.columns(row, width)
 
 
 async def saliency(model: Model, given: Any) -> Job:

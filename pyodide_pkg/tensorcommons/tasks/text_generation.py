@@ -14,7 +14,12 @@ from ..hub.tokenizer import Tokenizer
 from .base import several, tokenizer_of
 from .pipeline import Pipeline
 
-TASKS = ("text-generation", "text2text-generation")
+#: The key of a result, by task.
+TASKS = {
+    "text-generation": "generated_text",
+    "text2text-generation": "generated_text",
+    "summarization": "summary_text",
+}
 
 
 #: Options for the template that converts a chat to a prompt; all others are options of generation.
@@ -39,6 +44,9 @@ class TextGeneration(Pipeline):
         **options: Any,
     ) -> Any:
         """Return ``[{"generated_text": ...}]`` as `transformers` does; for a list of prompts, a list of these.
+
+        The key of a summary is "summary_text". A list of texts to summarize returns one list of all summaries, unless
+        ``num_return_sequences`` is above 1.
 
         The text begins with the prompt unless ``return_full_text`` is False or the model is an encoder-decoder. For a
         chat it is the messages with the answer appended, or with the last message continued. ``options`` are those of
@@ -74,6 +82,8 @@ class TextGeneration(Pipeline):
                 text = self._new_text(row, tokens[1:] if self._answers else tokens[ids.shape[1] :])
                 results.append(self._shown(prompt, text, full=return_full_text, chat=chat))
             shown.append(results)
+        if self.task == "summarization" and not single and each == 1:
+            return [results[0] for results in shown]
         return shown[0] if single else shown
 
     async def stream(self, prompt: Any, **options: Any) -> AsyncGenerator[str, None]:
@@ -99,7 +109,7 @@ class TextGeneration(Pipeline):
     @property
     def _answers(self) -> bool:
         """True if the model answers the prompt instead of continuing it."""
-        return self.task == "text2text-generation"
+        return self.task != "text-generation"
 
     @property
     def _tokenizer(self) -> Tokenizer:
@@ -150,7 +160,7 @@ class TextGeneration(Pipeline):
 
     def _shown(self, prompt: Any, text: str, *, full: bool, chat: Mapping[str, Any]) -> dict[str, Any]:
         if self._answers or not full:
-            return {"generated_text": text}
+            return {TASKS[self.task]: text}
         if isinstance(prompt, str):
             return {"generated_text": prompt + text}
         if _continues(prompt, chat):

@@ -1,0 +1,227 @@
+"""BART (Lewis et al., 2019, https://arxiv.org/abs/1910.13461): an encoder-decoder trained to restore damaged texts.
+
+Both stacks are post-norm transformers with learned positions, which are stored from row 2 of their tables. The decoder
+of a text reads the text itself, shifted by one token, if a call has no ``decoder_input_ids``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+
+from ..nn import FeedForward, LayerNorm, Linear, Scope, Weights
+from ..nn.attention import FAIRSEQ, Attention
+from ..nn.scope import Param
+from ..ops import arange, embedding, equal, expand_dims, multiply, reshape
+from ..tensor import Tensor
+from .answer_inputs import AnswerInputs
+from .checkpoint import Checkpoint
+from .config import ACTIVATIONS, activation, check_fixed, check_heads, read_config
+from .decoder import KVState
+from .encoder_decoder import EncoderDecoder, Extend
+from .heads import Classes, Head, Labels, QuestionAnswering, SequenceClassification, by_class
+from .weight_mapping import WeightMapping
+
+ALIASES = {"d_model": "hidden_size", "encoder_layers": "num_hidden_layers"}
+ALIASES |= {"encoder_attention_heads": "num_attention_heads"}
+STACKS = ("encoder", "decoder")
+FIRST_POSITION = 2  # the row of the first token
+EPS = 1e-5
+GENERATION = {
+    "decoder_start_token_id": 2,
+    "bos_token_id": 0,
+    "eos_token_id": 2,
+    "pad_token_id": 1,
+    "forced_eos_token_id": 2,
+}
+
+
+@dataclass(frozen=True)
+class BartConfig:
+    """The fields of ``config.json`` that determine the computation; sizes in elements."""
+
+    vocab_size: int = 50265
+    d_model: int = 1024
+    encoder_layers: int = 12
+    encoder_attention_heads: int = 16
+    encoder_ffn_dim: int = 4096
+    decoder_layers: int = 12
+    decoder_attention_heads: int = 16
+    decoder_ffn_dim: int = 4096
+    max_position_embeddings: int = 1024
+    activation_function: str = "gelu"
+    scale_embedding: bool = False  # multiply the embeddings of tokens by the root of their size
+    tie_word_embeddings: bool = True  # the stored tensors decide which weights are tied
+    decoder_start_token_id: int = 2
+    eos_token_id: int = 2
+
+    @classmethod
+    def of(cls, folder: Checkpoint) -> BartConfig:
+        """Read the configuration. Raises InvalidWeights for a field that is missing, wrong or not supported."""
+        check_fixed(folder.config, folder.file, is_decoder=False, is_encoder_decoder=True)
+        config = read_config(cls, folder.config, folder.file, aliases=ALIASES)
+        for heads in (config.encoder_attention_heads, config.decoder_attention_heads):
+            check_heads(config.d_model, heads, folder.file)
+        activation(config.activation_function, folder.file, "activation_function")
+        return config
+
+
+class Layer:
+    """Attention and a feed-forward part, each added to its input and normalized; with ``attends`` also attention to
+    the encoder between them.
+    """
+
+    def __init__(self, scope: Scope, c: BartConfig, heads: int, inner: int, *, attends: bool) -> None:
+        size, act = c.d_model, ACTIVATIONS[c.activation_function]
+        self.attention = Attention(scope / "self_attn", size, heads, names=FAIRSEQ)
+        self.attention_norm = LayerNorm(scope / "self_attn_layer_norm", size, EPS)
+        if attends:
+            self.memory = Attention(scope / "encoder_attn", size, heads, names=FAIRSEQ)
+            self.memory_norm = LayerNorm(scope / "encoder_attn_layer_norm", size, EPS)
+        self.feed_forward = FeedForward(Linear(scope / "fc1", size, inner), act, Linear(scope / "fc2", inner, size))
+        self.norm = LayerNorm(scope / "final_layer_norm", size, EPS)
+
+    def __call__(
+        self, weights: Weights, x: Tensor, mask: Tensor, extend: Extend | None = None, memory: Sequence[Tensor] = ()
+    ) -> Tensor:
+        """Apply the layer to (batch, sequence, size).
+
+        ``extend`` appends keys and values to a cache; ``memory`` are the keys, values and mask of the encoder's output.
+        """
+        key, value = self.attention.memory(weights, x)
+        keys = extend(key, value) if extend else (key, value)
+        x = self.attention_norm(weights, x + self.attention.attend(weights, x, *keys, mask))
+        if memory:
+            x = self.memory_norm(weights, x + self.memory.attend(weights, x, *memory))
+        return self.norm(weights, x + self.feed_forward(weights, x))
+
+
+class Stack:
+    """The embeddings and the layers of the encoder or the decoder."""
+
+    def __init__(self, scope: Scope, c: BartConfig, name: str, words: Param) -> None:
+        layers, heads, inner = (getattr(c, f"{name}_{part}") for part in ("layers", "attention_heads", "ffn_dim"))
+        scope, shape = scope / name, (c.max_position_embeddings + FIRST_POSITION, c.d_model)
+        self.words = words
+        self.scale = float(c.d_model**0.5) if c.scale_embedding else 1.0
+        self.positions = scope.param("embed_positions.weight", shape, "positions")
+        self.norm = LayerNorm(scope / "layernorm_embedding", c.d_model, EPS)
+        self.layers = {
+            f"{name}.layers.{i}": Layer(scope / "layers" / i, c, heads, inner, attends=name == "decoder")
+            for i in range(layers)
+        }
+
+    def embed(self, weights: Weights, ids: Tensor, positions: Tensor) -> Tensor:
+        """Embed tokens: int32 (batch, sequence) -> (batch, sequence, size)."""
+        words = weights[self.words].rows(ids)
+        words = words if self.scale == 1 else multiply(words, self.scale)
+        return self.norm(weights, words + weights[self.positions].rows(positions + FIRST_POSITION))
+
+
+class Bart(EncoderDecoder):
+    """The encoder-decoder with ``head`` on the decoder's hidden states; with none, they are the output."""
+
+    model_type = "bart"
+
+    def __init__(self, config: BartConfig, folder: Checkpoint, head: Callable[[Scope], Head] | None = None) -> None:
+        self.config = config
+        scope = Scope({})
+        self.manifest = scope.manifest
+        # As in `transformers`, tables that a file stores beside `shared.weight` are not tied to it.
+        names = ["shared.weight", *(f"{stack}.embed_tokens.weight" for stack in STACKS), "lm_head.weight"]
+        self.own = [name for name in names if folder.has(name)][1:]
+        shape = config.vocab_size, config.d_model
+        self.words = scope.param(names[0], shape, "table")
+        self.encoder, self.decoder = (
+            Stack(scope, config, stack, scope.param(name, shape, "table") if name in self.own else self.words)
+            for stack, name in zip(STACKS, names[1:3], strict=True)
+        )
+        self.crossed = {name: layer.memory for name, layer in self.decoder.layers.items()}
+        self.keys = config.decoder_attention_heads, config.d_model // config.decoder_attention_heads
+        self.names = (WeightMapping(prefixes=("model.",), tied=dict.fromkeys(names[1:], names[0])),)
+        self.head = head(scope) if head else None
+        end = config.eos_token_id if isinstance(self.head, SequenceClassification) else None
+        self.inputs = AnswerInputs(
+            config.vocab_size, config.max_position_embeddings, config.decoder_start_token_id, end
+        )
+        self.tasks = self.head.tasks if isinstance(self.head, SequenceClassification) else ()
+        self.outputs = self.defaults = (
+            *(self.head.outputs if self.head else ("last_hidden_state",)),
+            "encoder_last_hidden_state",
+        )
+
+    def encode(self, weights: Weights, inputs: Mapping[str, Tensor]) -> Tensor:
+        """See :class:`EncoderDecoder`."""
+        ids, mask = inputs["input_ids"], inputs["attention_mask"]
+        counts = reshape(equal(mask, 1), (mask.shape[0], 1, 1, -1))
+        x = self.encoder.embed(weights, ids, expand_dims(arange(ids.shape[1], device=ids.device), axis=0))
+        for layer in self.encoder.layers.values():
+            x = layer(weights, x, counts)
+        return x
+
+    def decode(self, weights: Weights, ids: Tensor, fixed: Mapping[str, Tensor], past: KVState) -> Tensor:
+        """See :class:`EncoderDecoder`."""
+        x = self.decoder.embed(weights, ids, past.positions)
+        for name, layer in self.decoder.layers.items():
+            x = layer(weights, x, past.mask, partial(past.extend, name), self.memory_of(fixed, name))
+        return x
+
+    def results(self, weights: Weights, hidden: Tensor, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """See :class:`EncoderDecoder`; a classifier of texts gets the hidden state of each text's last end token."""
+        if self.head is None:
+            return {"last_hidden_state": hidden}
+        if "last_tokens" in inputs:  # (batch, 1, size)
+            hidden = expand_dims(embedding(reshape(hidden, (-1, hidden.shape[2])), inputs["last_tokens"]), axis=1)
+        return self.head(weights, hidden, inputs)
+
+    def logits(self, weights: Weights, hidden: Tensor) -> Tensor:
+        """Return the hidden states, as there is no vocabulary head."""
+        return hidden
+
+
+class BartGenerator(Bart):
+    """The encoder-decoder with its vocabulary head. ``generation`` are the default options of generation."""
+
+    def __init__(self, config: BartConfig, folder: Checkpoint) -> None:
+        super().__init__(config, folder)
+        self.tasks, self.outputs = EncoderDecoder.tasks, EncoderDecoder.outputs
+        self.defaults = self.outputs
+        self.generation = {**GENERATION, **folder.config} if folder.generation is None else folder.generation
+        self.vocab_size, self.max_length = config.vocab_size, config.max_position_embeddings
+        self.start_token: int | None = config.decoder_start_token_id
+        scope, tied = Scope(self.manifest), None if "lm_head.weight" in self.own else self.words
+        self.out = Linear(scope / "lm_head", config.d_model, self.vocab_size, bias=False, weight=tied)
+        bias = folder.has("final_logits_bias")
+        self.bias = scope.param("final_logits_bias", (1, self.vocab_size), "vector") if bias else None
+
+    def results(self, weights: Weights, hidden: Tensor, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """See :class:`EncoderDecoder`."""
+        return {"logits": self.logits(weights, hidden)}
+
+    def logits(self, weights: Weights, hidden: Tensor) -> Tensor:
+        """See :class:`EncoderDecoder`."""
+        logits = self.out(weights, hidden)
+        return logits + reshape(weights[self.bias].tensor, (-1,)) if self.bias else logits
+
+
+def build(folder: Checkpoint) -> Bart:
+    """Build the model that ``architectures`` names."""
+    config, classes = (
+        BartConfig.of(folder),
+        Classes("classification_head.dense", "tanh", "classification_head.out_proj"),
+    )
+    if not folder.config.get("id2label") and folder.config.get("num_labels") is None:
+        folder = replace(folder, config={**folder.config, "num_labels": 3})
+    heads: dict[str, Callable[[Scope], Head]] = {
+        "ForSequenceClassification": lambda scope: SequenceClassification(
+            scope, config.d_model, Labels.of(folder), classes
+        ),
+        "ForQuestionAnswering": lambda scope: QuestionAnswering(scope / "qa_outputs", config.d_model),
+    }
+    kinds: dict[str, Callable[[], Bart]] = {
+        "ForConditionalGeneration": lambda: BartGenerator(config, folder),
+        "Model": lambda: Bart(config, folder),
+        **{name: partial(Bart, config, folder, head) for name, head in heads.items()},
+    }
+    return by_class(folder, "Bart", kinds)
