@@ -13,7 +13,7 @@ from .backends.base import Spec
 from .backends.current import default_device, device_of
 from .backends.device import Device
 from .dtypes import as_dtype, default_dtype
-from .errors import DeviceUnavailable, TensorCommonsError, quoted
+from .errors import DeviceMismatch, TensorCommonsError, quoted
 from .graph.bound import BoundProgram, compile_graph
 from .graph.graph import Graph
 from .graph.node import Node, argument
@@ -56,7 +56,7 @@ class Compiled:
 
         Raises:
             TensorCommonsError: a constant is not hashable, or the function is a coroutine.
-            DeviceUnavailable: the arguments are on several devices.
+            DeviceMismatch: the arguments are on several devices.
         """
         found: list[Any] = []
         form = _take_apart((args, kwargs), found)
@@ -95,9 +95,7 @@ class Compiled:
         if self._device is not None:
             devices.setdefault(id(self._device), self._device)
         if len(devices) > 1:
-            raise DeviceUnavailable(
-                "any", f"the arguments of {self!r} are on {len(devices)} devices; move them to one with .to()"
-            )
+            raise DeviceMismatch(f"the arguments of {self!r}", devices.values())
         return next(iter(devices.values()), None) or default_device()
 
     async def _trace(self, form: Any, values: Sequence[Tensor | np.ndarray[Any, Any]], device: Device) -> _Trace:

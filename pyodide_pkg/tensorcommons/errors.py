@@ -131,6 +131,17 @@ class ShapeMismatch(TensorCommonsError):
     """The shapes are incompatible; the message shows them."""
 
 
+class DeviceMismatch(TensorCommonsError):
+    """Tensors that are computed together are on different devices; the message names them."""
+
+    def __init__(self, work: str, devices: Iterable[object]) -> None:
+        named = ", ".join(sorted(map(str, devices)))
+        super().__init__(
+            f"{work}: tensors on different devices cannot be computed together: {named}; move them to one with "
+            "`await t.to(device)`"
+        )
+
+
 class UnsupportedDtype(TensorCommonsError):
     """The operation or the device does not support the dtype."""
 

@@ -19,7 +19,7 @@ from .backends.base import Spec
 from .backends.current import default_device, device_of
 from .backends.device import Device
 from .bridge.runtime import WouldWaitError, can_suspend, run_now, suspend
-from .errors import DeviceLost, DeviceUnavailable, ReadRequired, ShapeMismatch, TensorCommonsError
+from .errors import DeviceLost, DeviceMismatch, DeviceUnavailable, ReadRequired, TensorCommonsError
 from .graph.bound import compile_graph
 from .graph.constant import constant
 from .graph.graph import Graph
@@ -332,7 +332,7 @@ async def realize(tensors: Sequence[Tensor]) -> None:
         return
     devices = dict.fromkeys(tensor.device for tensor in pending if tensor.device is not None)
     if len(devices) > 1:
-        raise ShapeMismatch(f"tensors on different devices cannot be computed together: {list(devices)}")
+        raise DeviceMismatch("realize", devices)
     device = next(iter(devices), None) or default_device()  # tensors of constants alone have no device: any will do
     outputs = await (await compile_graph(device, *[[tensor.node] for tensor in pending])).run()
     for tensor, (storage, spec) in zip(pending, outputs, strict=True):

@@ -9,7 +9,13 @@ import numpy as np
 import tensorcommons as tc
 from tensorcommons import Device
 from tensorcommons.backends.cpu import CpuBackend
-from tensorcommons.errors import DeviceUnavailable, MemoryBudgetError, TensorCommonsError, TensorReleased
+from tensorcommons.errors import (
+    DeviceMismatch,
+    DeviceUnavailable,
+    MemoryBudgetError,
+    TensorCommonsError,
+    TensorReleased,
+)
 from tensorcommons.sharing.lock import using
 from tests.cases import only
 from tests.cases.support import near, numbers, on, raises, refused
@@ -177,7 +183,7 @@ async def what_cannot_be_compiled_says_so(device: Device) -> None:
     await raises(TensorCommonsError, tc.compile(coroutine)(x), "coroutine")
     await raises(TensorCommonsError, tc.compile(lambda x, y: x)(x, {1, 2}), "hashable")
     other = tc.asarray(numbers(3), device=tc.Device(CpuBackend()))
-    await raises(DeviceUnavailable, tc.compile(lambda x, y: x + y)(x, other), "2 devices")
+    await raises(DeviceMismatch, tc.compile(lambda x, y: x + y)(x, other), "arguments")
     near(await (await tc.compile(lambda x: x + 1, device=device)(numbers(3))).read(), numbers(3) + 1.0)
     seen = []
 

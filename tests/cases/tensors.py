@@ -6,6 +6,7 @@ import asyncio
 import gc
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,9 @@ import numpy as np
 import tensorcommons as tc
 from tensorcommons import Device
 from tensorcommons.backends import current
-from tensorcommons.errors import DeviceUnavailable, TensorCommonsError, TensorReleased, UnsupportedDtype
+from tensorcommons.backends.cpu import CpuBackend
+from tensorcommons.errors import DeviceMismatch, DeviceUnavailable, TensorCommonsError, TensorReleased, UnsupportedDtype
+from tensorcommons.samples import SAMPLES
 from tensorcommons.tensor import realize
 from tests.cases import only, slow
 from tests.cases.harness import held, real_bytes
@@ -303,3 +306,21 @@ async def nothing_is_not_moved(device: Device) -> None:
     assert (await shared.read()).shape == (0, 4)
     manager.release_model_tensors("m")
     manager.optimize_memory_usage()
+
+
+async def no_op_mixes_devices(device: Device) -> None:
+    async def called(function: Callable[[], Any]) -> Any:
+        return function()
+
+    other, rng = tc.Device(CpuBackend()), np.random.default_rng(0)
+    samples = {sample.op: sample for sample in SAMPLES if len(sample.shapes[0]) > 1}
+    for sample in samples.values():
+        arrays = sample.operands(rng, sample.dtypes[0], sample.shapes[0])
+        for place in range(len(arrays)):
+            mixed = [tc.asarray(array, device=other if i == place else device) for i, array in enumerate(arrays)]
+            await raises(DeviceMismatch, called(partial(sample.call, *mixed)))
+    (x,) = on(device, numbers(3))
+    stranger = tc.asarray(numbers(3), device=other)
+    await raises(DeviceMismatch, tc.compile(lambda y: [y + 1, stranger])(x), device.kind)
+    await raises(DeviceMismatch, realize([x + 1, stranger + 1]))
+    near(await (x + await stranger.to(device)).read(), 2 * numbers(3))

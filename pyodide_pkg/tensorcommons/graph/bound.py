@@ -10,7 +10,7 @@ import numpy as np
 
 from ..backends.base import Spec
 from ..backends.device import Device
-from ..errors import DeviceMemoryError, MemoryBudgetError, TensorCommonsError
+from ..errors import DeviceMemoryError, DeviceMismatch, MemoryBudgetError, TensorCommonsError
 from ..sharing.bundle import Bundle
 from ..sharing.storage import Storage
 from .choice import Choice
@@ -93,10 +93,14 @@ async def compile_graph(device: Device, *requests: Sequence[Node]) -> BoundProgr
 
     Raises:
         UnsupportedOp: the device has no kernel for one of the nodes; the message names it.
+        DeviceMismatch: a tensor of the graph is on another device.
     """
     counts = list(map(len, requests))
     while True:
         graph = Graph([node for request in requests for node in request])
+        places = {leaf.storage.device for leaf in graph.leaves if leaf.storage is not None}
+        if places - {device}:
+            raise DeviceMismatch(f"a graph on {device}", places)
         structure = f"{counts} {graph.structure}"
         bound = await _bound(Choice(device, graph, structure, lambda graph: fuse(graph, device.backend, counts)))
         if not bound.is_outdated:

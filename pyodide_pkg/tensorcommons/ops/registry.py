@@ -13,7 +13,7 @@ import numpy as np
 
 from ..backends.base import Attribute, Attributes, Cost, Op, Spec
 from ..backends.ops import OPS, register
-from ..errors import MemoryBudgetError
+from ..errors import DeviceMismatch, MemoryBudgetError
 from ..graph.node import Node
 from ..shapes import Layout
 from ..tensor import Tensor, TensorLike, as_tensor
@@ -46,14 +46,17 @@ def apply(op: Op, *inputs: TensorLike, **attrs: Attribute) -> Tensor:
 
     Raises:
         ShapeMismatch, UnsupportedDtype: the op does not accept the inputs; the graph is unchanged.
+        DeviceMismatch: the inputs are on different devices.
         MemoryBudgetError: the result is larger than :data:`LARGEST`.
     """
     tensors = [as_tensor(value, like=inputs) for value in inputs]
     spec = op.infer([tensor.spec for tensor in tensors], attrs)
     if op.view is None:
         check_size(op.name, spec)
-    device = next((tensor.device for tensor in tensors if tensor.device is not None), None)
-    return Tensor.symbolic(Node(op, attrs, tuple(tensor.node for tensor in tensors), spec), device)
+    devices = {tensor.device for tensor in tensors if tensor.device is not None}
+    if len(devices) > 1:
+        raise DeviceMismatch(op.name, devices)
+    return Tensor.symbolic(Node(op, attrs, tuple(tensor.node for tensor in tensors), spec), next(iter(devices), None))
 
 
 def check_size(what: str, spec: Spec) -> None:
