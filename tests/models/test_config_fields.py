@@ -187,6 +187,8 @@ UNFIT: list[tuple[str, dict[str, Any], str]] = [
     ("mistral", {"sliding_window": "all"}, "sliding_window"),
     ("modernbert", {"classifier_pooling": "max"}, "classifier_pooling"),
     ("modernbert", {"rope_parameters": {"rope_theta": 5.0}}, "rope_parameters"),
+    ("modernbert", {"rope_parameters": {"full_attention": 5}}, "rope_parameters"),
+    ("modernbert", {"rope_scaling": "x"}, "rope_scaling"),
     ("modernbert", {"rope_parameters": {"full_attention": {"rope_type": "yarn"}}}, "yarn"),
     ("clip", {"text_config": [1]}, "text_config"),
     ("clip", {"text_config": {"quantization_config": {"quant_method": "gptq"}}}, "quantization_config"),

@@ -104,12 +104,17 @@ def build(folder: Checkpoint) -> EncoderModel:
 
 def _rope(folder: Checkpoint, kind: str) -> Rope:
     """Read the rotary positions of the layers of ``kind``. Raises InvalidWeights."""
-    table = folder.config.get("rope_parameters") or {}
+    table, scaling = (folder.config.get(name) or {} for name in ("rope_parameters", "rope_scaling"))
     if not isinstance(table, dict) or not table.keys() <= THETAS.keys():
         raise InvalidWeights(folder.file, f"rope_parameters {quoted(table)} must have the keys {', '.join(THETAS)}")
+    own = table.get(kind) or {}
+    if not isinstance(own, dict) or not isinstance(scaling, dict):
+        raise InvalidWeights(
+            folder.file, f"rope_parameters {quoted(own)} and rope_scaling {quoted(scaling)} must be objects"
+        )
     old, default = THETAS[kind]
     theta = default if folder.config.get(old) is None else folder.config[old]
-    given = {"rope_theta": theta, **(table.get(kind) or {}), **(folder.config.get("rope_scaling") or {})}
+    given = {"rope_theta": theta, **own, **scaling}
     return Rope.of(replace(folder, config={**folder.config, "rope_parameters": given, "rope_scaling": None}))
 
 
