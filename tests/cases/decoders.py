@@ -243,6 +243,10 @@ async def writing_ends_where_the_model_ends(place: Place) -> None:
     assert (await model.generate(ids, max_new_tokens=50)).shape == (1, 200)
     await raises(ShapeMismatch, model.generate(np.zeros((1, 200), int)), "200")
     model.unload()
+    for name, field in (("tiny-gpt2", "n_positions"), ("tiny-bart", "max_position_embeddings")):
+        model = await _load(place, name, **{field: 5})
+        assert (await model.generate(ids[:, :3], max_new_tokens=2, eos_token_id=None)).shape[1] in (3, 5)
+        model.unload()
 
 
 async def cancelled_writing_leaves_nothing(place: Place) -> None:

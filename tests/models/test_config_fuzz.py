@@ -66,7 +66,7 @@ def _check(name: str, changes: dict[str, Any]) -> None:
     files = checkpoint(PLACE, name)
     config = {**json.loads(files["config.json"]), **changes}
     files["config.json"] = json.dumps(config).encode()
-    start = time.monotonic()
+    start = time.process_time()
     tracemalloc.start()
     try:
         asyncio.run(_load(files))
@@ -74,7 +74,7 @@ def _check(name: str, changes: dict[str, Any]) -> None:
     finally:
         tracemalloc.stop()
     assert peak < MOST_BYTES, f"{peak >> 20} MB for {changes}"
-    assert time.monotonic() - start < MOST_SECONDS, changes
+    assert time.process_time() - start < MOST_SECONDS, changes
 
 
 @st.composite

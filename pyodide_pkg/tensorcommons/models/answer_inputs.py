@@ -12,7 +12,7 @@ from ..dtypes import host_array
 from ..errors import ShapeMismatch, TensorCommonsError
 from ..shapes import Shape
 from .architecture import Prepared
-from .text import FIRST_SHAPE, TextInputs
+from .text import TextInputs, first_shape
 
 
 @dataclass(frozen=True)
@@ -79,6 +79,6 @@ class AnswerInputs:
 
     def example(self, shape: Shape | None = None) -> Mapping[str, Any]:
         """Create source and target of one ``shape`` (batch, sequence)."""
-        size = FIRST_SHAPE if shape is None else shape
+        size = first_shape(self.max_length) if shape is None else shape
         ids = self.vocab_size - 1 if self.end_token is None else self.end_token
         return {"input_ids": np.full(size, ids), "decoder_input_ids": np.full(size, self.vocab_size - 2)}

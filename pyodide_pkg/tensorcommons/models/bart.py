@@ -13,7 +13,7 @@ from functools import partial
 from ..nn import FeedForward, LayerNorm, Linear, Scope, Weights
 from ..nn.attention import FAIRSEQ, Attention
 from ..nn.scope import Param
-from ..ops import arange, embedding, equal, expand_dims, multiply, reshape
+from ..ops import arange, embedding, equal, expand_dims, minimum, multiply, reshape
 from ..tensor import Tensor
 from .answer_inputs import AnswerInputs
 from .checkpoint import Checkpoint
@@ -113,10 +113,11 @@ class Stack:
         }
 
     def embed(self, weights: Weights, ids: Tensor, positions: Tensor) -> Tensor:
-        """Embed tokens: int32 (batch, sequence) -> (batch, sequence, size)."""
+        """Embed tokens: int32 (batch, sequence) -> (batch, sequence, size). Padding may exceed the last position."""
+        places = minimum(positions + FIRST_POSITION, self.positions.shape[0] - 1)
         words = weights[self.words].rows(ids)
         words = words if self.scale == 1 else multiply(words, self.scale)
-        return self.norm(weights, words + weights[self.positions].rows(positions + FIRST_POSITION))
+        return self.norm(weights, words + weights[self.positions].rows(places))
 
 
 class Bart(EncoderDecoder):

@@ -23,7 +23,7 @@ from .checkpoint import Checkpoint
 from .decoder import KVState
 from .encoder_model import EncoderModel
 from .heads import Embedder, Head, Labels, QuestionAnswering, TokenClassification, by_class
-from .text import TextInputs
+from .text import TextInputs, first_shape
 from .weight_mapping import WeightMapping
 
 
@@ -144,7 +144,9 @@ class LastTokenInputs(TextInputs):
 
     def example(self, shape: Shape | None = None) -> Mapping[str, Any]:
         """See :class:`TextInputs`."""
-        return super().example((1, 16) if shape is None and self.padding is None else shape)
+        if shape is None and self.padding is None:
+            shape = 1, first_shape(self.max_length)[1]
+        return super().example(shape)
 
 
 def with_head(folder: Checkpoint, family: str, decoder: CausalDecoder, language_model: str) -> Architecture:

@@ -21,7 +21,7 @@ from .architecture import Arrays, Prepared
 # Padding to these lengths costs at most a third of the time without padding, as measured by bench/buckets.py: 8 tokens
 # take as long as 16, 24 as long as 32, and 48 longer than 64 if WebNN uses two cores.
 BUCKETS = (16, 32, 64, 96, 128, 160, 192, 256, 320, 384, 448, 512)
-FIRST_SHAPE = (2, 16)  # (batch, sequence) of a pair of short texts
+FIRST_LENGTH = 16  # tokens of a short text
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,12 @@ class TextInputs:
 
     def example(self, shape: Shape | None = None) -> Mapping[str, Any]:
         """Create ids of ``shape`` (batch, sequence): the last token of the vocabulary, unlike all other inputs."""
-        return {"input_ids": np.full(FIRST_SHAPE if shape is None else shape, self.vocab_size - 1)}
+        return {"input_ids": np.full(first_shape(self.max_length) if shape is None else shape, self.vocab_size - 1)}
+
+
+def first_shape(longest: int) -> Shape:
+    """Return the (batch, sequence) of a pair of short texts in a model of at most ``longest`` tokens."""
+    return 2, min(FIRST_LENGTH, longest)
 
 
 def bucket_of(length: int) -> int:
