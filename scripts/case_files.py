@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 #: The modules of scripts/ that cases import.
-SCRIPTS = ("__init__", "format_goldens", "paths", "random_checkpoint")
+SCRIPTS = ("__init__", "paths", "random_checkpoint")
 
 
 def case_files() -> list[Path]:

@@ -1,55 +1,26 @@
-"""Golden values of block formats, made by the package `gguf`: python -m scripts.format_goldens
+"""Golden values of block formats, made by the package `gguf`.
+
+    python -m scripts.format_goldens [--check]
 
 It is not installed by set-up: `pip install -r scripts/converter.lock` into another environment has it. The file
-``tests/goldens/formats.json`` has the SHA-256 of what `gguf` makes of the numbers and blocks of :func:`numbers` and
-:func:`blocks`, by format.
+``tests/goldens/formats.json`` has the SHA-256 of what `gguf` makes of the numbers and blocks of
+``tests/cases/blocks.py``, by format.
 """
 
 from __future__ import annotations
 
-import hashlib
 import importlib
-import json
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-GOLDENS = Path(__file__).parents[1] / "tests" / "goldens" / "formats.json"
-BYTES = {"q8_0": 34}
+from scripts.goldens import Goldens
+from tests.cases.blocks import BYTES, blocks, digest, numbers
 
 
-def numbers() -> dict[str, Any]:
-    """Float32 numbers to quantize, whole blocks of 32, by what is special about them."""
-    rng = np.random.default_rng(0)
-    normal = rng.normal(size=(64, 256)).astype(np.float32)
-    halves = rng.integers(-254, 255, (16, 64)).astype(np.float32) / 2
-    halves[:, ::32] = 127  # a scale of 1, so that every second number is a tie
-    return {
-        "normal": normal,
-        "large": normal * np.float32(1e6),
-        "scales that are subnormal": normal * np.float32(1e-4),
-        "below the scales of float16": normal * np.float32(1e-30),
-        "zeros": np.zeros((2, 32), np.float32),
-        "ties": halves,
-        "float16": normal.astype(np.float16).astype(np.float32),
-        "one of each block": np.eye(32, dtype=np.float32) * -3,
-    }
-
-
-def blocks(name: str) -> Any:
-    """Blocks of random bits whose scales are finite."""
-    raw = np.random.default_rng(1).integers(0, 256, (4096, BYTES[name]), np.uint8)
-    return raw[np.isfinite(raw[:, :2].copy().view(np.float16)[:, 0])]
-
-
-def digest(array: Any) -> str:
-    """SHA-256 of an array's bytes."""
-    return hashlib.sha256(np.ascontiguousarray(array).tobytes()).hexdigest()
-
-
-def main() -> None:
-    """Write the file."""
+def main() -> int:
+    """Write or check; the exit status is 1 where something differs."""
+    made = Goldens.from_arguments(__doc__)
     gguf: Any = importlib.import_module("gguf")
     found = {}
     for name in BYTES:
@@ -57,8 +28,9 @@ def main() -> None:
         with np.errstate(all="ignore"):
             quantized = {what: digest(gguf.quants.quantize(values, kind)) for what, values in numbers().items()}
             found[name] = {"quantized": quantized, "dense": digest(gguf.quants.dequantize(blocks(name), kind))}
-    GOLDENS.write_text(json.dumps(found, indent=1) + "\n", "utf-8")
+    made.json("formats.json", found)
+    return made.report()
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(main())

@@ -240,7 +240,7 @@ async def listeners_and_caches_that_are_none(place: Place) -> None:
     before = held(place.device)
     options: dict[str, Any]
     for options, word in (
-        ({"progress_callback": wrong}, "progress_callback"), ({"cache": wrong}, "cache"), ({"dtype": "int8"}, "int8"),
+        ({"progress_callback": wrong}, "progress_callback"), ({"cache": wrong}, "cache"), ({"dtype": "int3"}, "int3"),
     ):  # fmt: skip
         load = tc.from_pretrained(files, manager=manager, device=place.device, tokenizer=False, **options)
         await raises(TensorCommonsError, load, word)

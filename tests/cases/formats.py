@@ -9,8 +9,6 @@ from typing import Any
 import numpy as np
 
 import tensorcommons as tc
-from scripts.format_goldens import blocks, digest
-from scripts.format_goldens import numbers as to_quantize
 from tensorcommons import Device
 from tensorcommons.errors import ShapeMismatch, UnsupportedDtype
 from tensorcommons.formats import BLOCKS, DENSE, Packer
@@ -18,6 +16,8 @@ from tensorcommons.ops.quantized import quantized_linear, quantized_rows
 from tensorcommons.sharing.storage import Storage
 from tensorcommons.tensor import Tensor
 from tests.cases import only
+from tests.cases.blocks import blocks, digest
+from tests.cases.blocks import numbers as to_quantize
 from tests.cases.support import near, numbers, on, refused
 
 GOLDENS = json.loads((Path(__file__).parents[1] / "goldens" / "formats.json").read_text("utf-8"))
