@@ -46,7 +46,7 @@ class Row:
 @dataclass
 class Figure:
     """One piece of work in ``steps`` steps per sample. ``unit`` is "FLOP", "byte", "token" or "image", or "ms" if
-    there is no amount. ``loop_ms`` are the times of a loop of Python at the beginning of each round, which show a
+    it has no amount. ``loop_ms`` are the times of a loop of Python at the beginning of each round, which show a
     processor that is shared with other work.
     """
 

@@ -47,7 +47,7 @@ def test_the_pool_keeps_at_most_a_few_free_slabs(pool):
 
 def test_the_slab_of_a_block_that_was_never_freed_is_not_reused(pool):
     kept, dropped = ByteBuffer(CHUNK // 4), ByteBuffer(CHUNK // 4)
-    written = dropped.raw  # by a task that is no longer awaited
+    written = dropped.raw  # by a task that nothing awaits
     kept.write(0, memoryview(b"x" * kept.nbytes))
     del dropped
     assert not pool.slabs

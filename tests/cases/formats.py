@@ -104,7 +104,7 @@ async def several_rows_of_a_batch(device: Device) -> None:
 
 
 async def rows_have_every_bit(device: Device) -> None:
-    """Also of scales that are no normal numbers of float16, except where a GPU flushes those to 0."""
+    """Include scales that are subnormal in float16, except where a GPU flushes those to 0."""
     for shape in ((1, 32), (300, 96)):
         _, table, dense, _ = stored(device, shape)
         ids = np.random.default_rng(0).integers(0, shape[0], (7, 5)).astype(np.int32)

@@ -216,7 +216,7 @@ async def wrong_shapes_are_refused(device: Device) -> None:
 
 
 async def products_of_one_value_are_one_step(device: Device) -> None:
-    """Where steps are expensive, products of one value run as one step, with the bits of each alone.
+    """Products of one value run as one step, with the bits of each alone.
 
     A product of another shape, or without a bias, stays separate.
     """

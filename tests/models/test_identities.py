@@ -104,7 +104,7 @@ def step(architecture: Decoder, device: Any) -> list[str]:
 
 
 async def facts(source: Any, manager: TensorSharingManager, *, halves: bool) -> dict[str, list[str]]:
-    """What the digests are made of."""
+    """Return the lines that the digests cover."""
     found = {}
     for dtype in ("float32", "float16") if halves else ("float32",):
         with warnings_of("tensorcommons") as warned:

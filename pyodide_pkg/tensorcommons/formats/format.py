@@ -27,7 +27,7 @@ AT_ONCE = 1 << 20  # numbers that are widened at a time
 
 
 class Format(Protocol):
-    """What loading, ops and reports need of a format."""
+    """The members of a format that loading, ops and reports use."""
 
     @property
     def name(self) -> str:

@@ -177,7 +177,7 @@ class Bart(EncoderDecoder):
         return self.head(weights, hidden, inputs)
 
     def logits(self, weights: Weights, hidden: Tensor) -> Tensor:
-        """Return the hidden states, as there is no vocabulary head."""
+        """Return the hidden states unchanged: these classes have no vocabulary head."""
         return hidden
 
 

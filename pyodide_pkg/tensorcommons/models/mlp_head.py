@@ -114,7 +114,7 @@ def build(folder: Checkpoint, families: Mapping[str, Callable[[Checkpoint], Enco
     """Build the head on the encoder of ``folder.base``, which is one of ``families``.
 
     Raises:
-        UnsupportedModel: there is no such family.
+        UnsupportedModel: the family is not supported.
     """
     assert folder.base is not None
     kind = folder.base.config.get("model_type")
