@@ -17,6 +17,7 @@ class Work:
         self.sizes = sizes
         self.begun: list[int] = []
         self.ended: list[int] = []
+        self.freed: list[int] = []
         self.gates = [asyncio.Event() for _ in sizes]
         self.lock = asyncio.Lock()
         self.locked: list[int] = []
@@ -47,7 +48,7 @@ async def test_results_are_in_order_and_jobs_begin_while_the_budget_lasts():
     results = []
 
     async def collect() -> None:
-        async with aclosing(in_order(work.jobs(), 7)) as arriving:
+        async with aclosing(in_order(work.jobs(), 7, work.freed.append)) as arriving:
             async for each in arriving:
                 results.append(each)
 
@@ -75,7 +76,7 @@ async def test_a_failure_ends_the_later_jobs():
     results = []
 
     async def collect() -> None:
-        async with aclosing(in_order(work.jobs(faulty=1), 10)) as arriving:
+        async with aclosing(in_order(work.jobs(faulty=1), 10, work.freed.append)) as arriving:
             async for each in arriving:
                 results.append(each)
 
@@ -88,11 +89,14 @@ async def test_a_failure_ends_the_later_jobs():
 
 async def test_leaving_the_iteration_ends_all_jobs():
     work = Work(1, 1, 1)
-    work.gates[0].set()
+    for gate in work.gates[:2]:
+        gate.set()
     before = len(asyncio.all_tasks())
-    async with aclosing(in_order(work.jobs(), 10)) as arriving:
+    async with aclosing(in_order(work.jobs(), 10, work.freed.append)) as arriving:
         async for _ in arriving:
+            await settle()
             break
+    assert work.freed == [1], "a result that nobody received was dropped"
     assert len(asyncio.all_tasks()) == before
     assert sorted(work.ended) == [0, 1, 2]
 
@@ -101,7 +105,7 @@ async def test_cancelling_ends_all_jobs():
     work = Work(1, 1)
 
     async def collect() -> None:
-        async with aclosing(in_order(work.jobs(), 10)) as arriving:
+        async with aclosing(in_order(work.jobs(), 10, work.freed.append)) as arriving:
             async for _ in arriving:
                 pass
 

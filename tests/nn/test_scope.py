@@ -5,7 +5,7 @@ import pytest
 
 import tensorcommons as tc
 from tensorcommons.errors import InternalError
-from tensorcommons.formats import BLOCKS
+from tensorcommons.formats import BLOCKS, DENSE
 from tensorcommons.graph.node import argument
 from tensorcommons.nn import Embedding, LayerNorm, Linear, Scope, Weight
 from tensorcommons.tensor import Tensor
@@ -73,16 +73,16 @@ def test_a_block_format_is_not_a_dense_tensor():
 @pytest.mark.parametrize(
     ("role", "shape", "form"),
     [
-        ("matrix", (3, 64), "q8_0"),
-        ("table", (1, 32), "q8_0"),
-        ("matrix", (64, 3), "float32"),
-        ("kernel", (3, 64), "float32"),
-        ("positions", (3, 64), "float32"),
-        ("vector", (64,), "float32"),
+        ("matrix", (3, 64), BLOCKS["q8_0"]),
+        ("table", (1, 32), BLOCKS["q8_0"]),
+        ("matrix", (64, 3), DENSE["float32"]),
+        ("kernel", (3, 64), DENSE["float32"]),
+        ("positions", (3, 64), DENSE["float32"]),
+        ("vector", (64,), DENSE["float32"]),
     ],
 )
 def test_matrices_and_tables_of_whole_blocks_are_quantised(role, shape, form):
-    assert Scope({}).param("weight", shape, role).format("q8_0").name == form
+    assert Scope({}).param("weight", shape, role).spec("q8_0") == form.spec(shape)
 
 
 def test_a_transposed_matrix_stays_dense():

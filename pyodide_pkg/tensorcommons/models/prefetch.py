@@ -15,11 +15,12 @@ Job: TypeAlias = tuple[int, Callable[[], Awaitable[Result]]]
 AT_ONCE = 16  # concurrent jobs
 
 
-async def in_order(jobs: Iterable[Job[Result]], room: int) -> AsyncGenerator[Result]:
+async def in_order(jobs: Iterable[Job[Result]], room: int, free: Callable[[Result], None]) -> AsyncGenerator[Result]:
     """Run jobs concurrently and yield their results in order.
 
     A job is (bytes needed, function). It starts as soon as its bytes fit into ``room``; one that needs more runs alone.
-    A job that fails cancels the later ones; so does closing the iterator (``contextlib.aclosing``).
+    A job that fails cancels the later ones; so does closing the iterator (``contextlib.aclosing``). Results that are
+    not yielded then are passed to ``free``.
     """
     under_way: deque[tuple[int, asyncio.Task[Result]]] = deque()
     taken = 0
@@ -36,18 +37,22 @@ async def in_order(jobs: Iterable[Job[Result]], room: int) -> AsyncGenerator[Res
     try:
         for size, work in jobs:
             while under_way and (taken + size > room or len(under_way) == AT_ONCE):
-                yield await under_way[0][1]
+                result = await under_way[0][1]
                 taken -= under_way.popleft()[0]
+                yield result
             under_way.append((size, _begun(run(work))))
             taken += size
         while under_way:
-            yield await under_way[0][1]
+            result = await under_way[0][1]
             under_way.popleft()
+            yield result
     finally:
         tasks = [task for _, task in under_way]
         for task in tasks:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        for each in await asyncio.gather(*tasks, return_exceptions=True):
+            if not isinstance(each, BaseException):
+                free(each)
 
 
 @asynccontextmanager

@@ -172,7 +172,7 @@ class WeightLoader:
         jobs = ((room_of(chunk.nbytes), partial(weights.read, chunk)) for chunk in chunks)
         before, reported = weights.from_cache, self.report.from_cache
         try:
-            async with aclosing(in_order(jobs, ROOM)) as arriving:
+            async with aclosing(in_order(jobs, ROOM, lambda read: read[0].free())) as arriving:
                 for entry in missing:
                     await self._intern(shard, entry, arriving)
                     self.report.from_cache = reported + weights.from_cache - before
@@ -353,23 +353,30 @@ class Conversion:
         packer = None if self.packing is None else Packer(self.packing)
         # A small tensor is one block, so that it is known before it is uploaded.
         whole = None if packer is None or self.spec.nbytes > CHUNK else ByteBuffer(self.spec.nbytes)
-        filled = 0
-        async with aclosing(chunks):
-            async for raw in chunks:
-                if self.is_none:
-                    yield raw
-                    continue
-                async for block in self._converted(raw, packer):
-                    if whole is None:
-                        yield block
+        try:
+            filled = 0
+            async with aclosing(chunks):
+                async for raw in chunks:
+                    if self.is_none:
+                        yield raw
                         continue
-                    with block:
-                        for start, piece in block.pieces():
-                            whole.write(filled + start, piece)
-                    filled += block.nbytes
-        rest = memoryview(b"" if packer is None else packer.rest())
+                    async with aclosing(self._converted(raw, packer)) as converted:
+                        async for block in converted:
+                            if whole is None:
+                                yield block
+                                continue
+                            with block:
+                                for start, piece in block.pieces():
+                                    whole.write(filled + start, piece)
+                            filled += block.nbytes
+            rest = memoryview(b"" if packer is None else packer.rest())
+            if whole is not None:
+                whole.write(filled, rest)
+        except BaseException:
+            if whole is not None:
+                whole.free()
+            raise
         if whole is not None:
-            whole.write(filled, rest)
             yield whole
             return
         for start in range(0, rest.nbytes, CHUNK):
@@ -377,22 +384,27 @@ class Conversion:
 
     async def _converted(self, raw: ByteBuffer, packer: Packer | None) -> AsyncGenerator[ByteBuffer]:
         """Convert a chunk, in one or more blocks. ``raw`` is freed."""
-        before = ITEMSIZE[self.entry.dtype]
-        count = raw.nbytes // before
-        left = count * self.spec.dtype.itemsize if packer is None else packer.form.first_bytes(count)
-        block, filled = ByteBuffer(min(left, CHUNK)), 0
         with raw:
-            for _, piece in raw.pieces():
-                await breathe()
-                converted = self._bytes_of(as_array(replace(self.entry, shape=(len(piece) // before,)), piece), packer)
-                for start in range(0, converted.nbytes, CHUNK):
-                    some = converted[start : start + CHUNK]
-                    block.write(filled, some)
-                    filled += some.nbytes
-                    if filled == block.nbytes and filled < left:
-                        left -= filled
-                        yield block
-                        block, filled = ByteBuffer(min(left, CHUNK)), 0
+            before = ITEMSIZE[self.entry.dtype]
+            count = raw.nbytes // before
+            left = count * self.spec.dtype.itemsize if packer is None else packer.form.first_bytes(count)
+            block, filled = ByteBuffer(min(left, CHUNK)), 0
+            try:
+                for _, piece in raw.pieces():
+                    await breathe()
+                    array = as_array(replace(self.entry, shape=(len(piece) // before,)), piece)
+                    converted = self._bytes_of(array, packer)
+                    for start in range(0, converted.nbytes, CHUNK):
+                        some = converted[start : start + CHUNK]
+                        block.write(filled, some)
+                        filled += some.nbytes
+                        if filled == block.nbytes and filled < left:
+                            left -= filled
+                            full, block, filled = block, ByteBuffer(min(left, CHUNK)), 0
+                            yield full
+            except BaseException:
+                block.free()
+                raise
         yield block
 
     def _bytes_of(self, array: Any, packer: Packer | None) -> memoryview:
@@ -412,7 +424,7 @@ def _reader(conversion: Conversion, again: list[tuple[Chunk, ReadAgain]]) -> Cal
     """Return a function that reads a tensor again, as it is on the device."""
 
     async def blocks() -> AsyncGenerator[ByteBuffer]:
-        arriving = in_order([(room_of(chunk.nbytes), read) for chunk, read in again], ROOM)
+        arriving = in_order([(room_of(chunk.nbytes), read) for chunk, read in again], ROOM, ByteBuffer.free)
         async with aclosing(conversion.blocks(arriving)) as converted:
             async for block in converted:
                 yield block

@@ -7,16 +7,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal, NamedTuple, TypeAlias
 
 from ..backends.base import Spec
-from ..formats import DENSE, FORMATS, BlockFormat, Format
+from ..formats import DENSE, FORMATS, BlockFormat
 from ..shapes import Shape
 
 Role: TypeAlias = Literal["matrix", "table", "kernel", "positions", "vector"]
 
 
-@dataclass(frozen=True, eq=False, slots=True)
+@dataclass(eq=False, slots=True)  # frozen, it would take twice as long to make
 class Param:
     """A parameter of a model. There is one object for each name, so it is equal only to itself.
 
@@ -32,19 +33,20 @@ class Param:
     role: Role
     checkpoint: int = 0
 
-    def format(self, name: str) -> Format:
-        """Return the format on the device in a model of the format ``name``.
+    def spec(self, form: str) -> Spec:
+        """Return the spec on the device in a model of the format ``form``.
 
         In a quantised model, what cannot be quantised is float32: other roles, and matrices whose rows are not whole
         blocks.
         """
-        form = FORMATS["float32" if self.role == "vector" else name]
-        is_quantized = self.role in ("matrix", "table") and not form.misfit(self.shape)
-        return form if is_quantized or not isinstance(form, BlockFormat) else DENSE["float32"]
+        return _spec(self.role, self.shape, form)
 
-    def spec(self, name: str) -> Spec:
-        """Return the spec on the device in a model of the format ``name``."""
-        return self.format(name).spec(self.shape)
+
+@lru_cache(maxsize=1024)  # a model has hundreds of parameters, of a few shapes
+def _spec(role: Role, shape: Shape, name: str) -> Spec:
+    form = FORMATS["float32" if role == "vector" else name]
+    fits = role in ("matrix", "table") and not form.misfit(shape)
+    return (form if fits or not isinstance(form, BlockFormat) else DENSE["float32"]).spec(shape)
 
 
 Manifest: TypeAlias = Mapping[str, Param]
