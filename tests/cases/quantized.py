@@ -15,7 +15,8 @@ from tensorcommons.errors import InvalidWeights
 from tensorcommons.formats import BLOCKS
 from tests.cases import Place, only, shows
 from tests.cases.checkpoints import WEIGHTS, Tensors, pack, tensors_of
-from tests.cases.support import near, raises
+from tests.cases.seeded import checkpoint
+from tests.cases.support import near, raises, warnings_of
 
 # Rows of 100 numbers are not whole blocks: the second matrix of the feed-forward stays dense.
 BERT = (
@@ -116,6 +117,16 @@ async def models_share_equal_blocks(place: Place) -> None:
     for each in (model, other, full):
         each.unload()
     assert place.device.memory()["weights"] == 0
+
+
+async def a_model_of_dense_matrices_is_named(place: Place) -> None:
+    """GPT-2 stores its matrices as (in, out), along which there are no blocks."""
+    manager = place.manager()
+    for files, dense in ((checkpoint(place, "tiny-gpt2"), True), (files_of(LLAMA), False)):
+        with warnings_of("tensorcommons") as warned:
+            model = await _load(place, manager, files)
+        assert any("cannot be quantised to q8_0" in text for text in warned) == dense, warned
+        model.unload()
 
 
 async def numbers_that_cannot_be_quantised(place: Place) -> None:

@@ -1,11 +1,17 @@
-"""Refused values of generation options."""
+"""Refused values of options of generation and of tasks."""
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
+import tensorcommons as tc
 from tensorcommons.errors import TensorCommonsError
 from tensorcommons.models.generation_options import Options
+from tensorcommons.tasks.images import zero_shot_image_classification
+from tests.cases import Place
+from tests.cases.pipelines import comparing
+from tests.models.server import TINY
 
 
 @pytest.mark.parametrize(
@@ -53,3 +59,22 @@ def test_options_are_accepted_up_to_their_bounds(name):
     for value in outside:
         with pytest.raises(TensorCommonsError, match=name):
             Options.of({}, {"do_sample": True, name: value})
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        *({"candidate_labels": labels} for labels in (None, 5, [], "cat", b"cat", {"cat": 1}, np.array(["cat"]), [5])),
+        *({"candidate_labels": ["cat"], "hypothesis_template": text} for text in (
+            None, 5, "", "a photo", "{", "{} }", "{} {}", "{0}", "{x}", "{:d}", "{.__class__}", "{{}}",
+        )),
+    ],
+)  # fmt: skip
+async def test_wrong_labels_and_templates_are_refused(wrong):
+    devices = await tc.open_devices(prefer=["cpu"])
+    place = Place(devices, models="", tiny="", faulty="", goldens=str(TINY))
+    manager = tc.TensorSharingManager(64, devices)
+    model = await tc.from_pretrained(comparing(place), manager=manager, tokenizer=False)
+    with pytest.raises(TensorCommonsError, match=r"must be a list of labels|takes strings|must contain \{\}"):
+        await zero_shot_image_classification(model, [], **wrong)
+    devices.close()

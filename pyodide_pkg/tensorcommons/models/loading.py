@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import logging
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import AsyncExitStack
 from typing import Any
 
-from ..backends.base import Spec
+from ..backends.base import BlockSpec, Spec
 from ..backends.device import Device
 from ..bridge.runtime import IN_BROWSER
 from ..errors import (
@@ -24,7 +24,7 @@ from ..errors import (
     quoted,
     shown,
 )
-from ..formats import BY_OPTION
+from ..formats import BLOCKS, BY_OPTION
 from ..graph.needs import compile_kernels, least_need, misfit
 from ..hub.cached import CachedSource
 from ..hub.config import read_json, read_optional_json
@@ -197,6 +197,8 @@ async def _loaded(
         if loader.streams:
             _warn_of_streaming(name, manager, storages)
         _warn_of_untied(files.name, architecture, weights)
+        if form in BLOCKS:
+            _warn_of_dense(name, form, specs.values())
         reader, why_none = reading.result()
         processor = await _processor(files, architecture.model_type) if "pixel_values" in names else None
         if task is not None:
@@ -229,6 +231,21 @@ def _warn_of_streaming(name: str, manager: TensorSharingManager, storages: Seque
         if kept
         else "They are read from local storage.",
     )
+
+
+def _warn_of_dense(name: str, form: str, specs: Collection[Spec]) -> None:
+    """Warn if most bytes of the weights of a quantised model are dense."""
+    total = sum(spec.nbytes for spec in specs)
+    dense = sum(spec.nbytes for spec in specs if not isinstance(spec, BlockSpec))
+    if 2 * dense > total:
+        logger.warning(
+            "%s: %s bytes of its %s bytes of weights cannot be quantised to %s and are float32. Their rows are not "
+            'whole blocks, or are stored as columns: dtype="float16" may take fewer bytes.',
+            name,
+            f"{dense:,}",
+            f"{total:,}",
+            form,
+        )
 
 
 def _warn_of_untied(name: str, architecture: Architecture, weights: Mapping[str, Tensor]) -> None:

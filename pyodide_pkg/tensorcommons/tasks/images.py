@@ -76,14 +76,16 @@ async def zero_shot_image_classification(
     hypothesis_template: str = "This is a photo of {}.",
 ) -> Job:
     """See ``pipeline``."""
-    if isinstance(candidate_labels, str) or not candidate_labels:
+    if not isinstance(candidate_labels, (list, tuple)) or not candidate_labels:
         raise TensorCommonsError(f"candidate_labels must be a list of labels, not {quoted(candidate_labels)}")
     labels, images = strings(candidate_labels), images_of(model, given)
-    if not isinstance(hypothesis_template, str) or hypothesis_template.format("") == hypothesis_template:
+    before, place, after = hypothesis_template.partition("{}") if isinstance(hypothesis_template, str) else ("",) * 3
+    if not place or set("{}") & set(before + after):
         raise TensorCommonsError(
-            f"hypothesis_template must contain {{}} in place of the label, not {quoted(hypothesis_template)}"
+            "hypothesis_template must contain {} once, in place of the label, and no other braces, "
+            f"not {quoted(hypothesis_template)}"
         )
-    texts = [hypothesis_template.format(label) for label in labels]
+    texts = [f"{before}{label}{after}" for label in labels]
     encoding = tokenizer_of(model).encode_batch(texts, truncation=False)
     words = {name: array for name, array in encoding.as_inputs().items() if name in model.input_names}
 
