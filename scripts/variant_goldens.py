@@ -14,7 +14,7 @@ import dataclasses
 import importlib
 import json
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -297,8 +297,13 @@ def fields_of(family: str) -> dict[str, Any]:
     return {name: value for name, value in named.items() if name not in ("transformers_version", "dtype")}
 
 
-def outputs(name: str, variant: Variant, arrays: Arrays) -> dict[str, Any]:
-    """Add the arrays of one variant to ``arrays``; gives its config and the shapes of its tensors."""
+def outputs(
+    name: str, variant: Variant, arrays: Arrays, values: Callable[[str, tuple[int, ...]], Any] = values_of
+) -> dict[str, Any]:
+    """Add the arrays of one variant to ``arrays``; gives its config and the shapes of its tensors.
+
+    ``values`` returns the values of the tensor of a name and shape.
+    """
     torch = importlib.import_module("torch")
     transformers = importlib.import_module("transformers")
     files = importlib.import_module("safetensors.numpy")
@@ -313,7 +318,7 @@ def outputs(name: str, variant: Variant, arrays: Arrays) -> dict[str, Any]:
         weights = Path(folder) / "model.safetensors"
         shapes = {key: array.shape for key, array in files.load_file(weights).items()} | dict(variant.stored)
         shapes = {key: shape for key, shape in sorted(shapes.items()) if key not in variant.left_out}
-        files.save_file({key: values_of(key, shape) for key, shape in shapes.items()}, weights, {"format": "pt"})
+        files.save_file({key: values(key, shape) for key, shape in shapes.items()}, weights, {"format": "pt"})
         model = kind.from_pretrained(folder, attn_implementation="eager").eval()
     rng = np.random.default_rng(len(name))
     inputs: dict[str, Any] = {}

@@ -6,6 +6,7 @@ The whole suite also runs under such limits: ``make conformance LIMITS=small`` a
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, cast
 
 import numpy as np
@@ -14,6 +15,8 @@ import tensorcommons as tc
 from tensorcommons import Device
 from tensorcommons.backends.webgpu.backend import WebGPUBackend
 from tensorcommons.errors import DeviceMemoryError
+from tensorcommons.formats import BLOCKS
+from tensorcommons.ops.quantized import quantized_linear
 from tests.cases import Place, long, only
 from tests.cases.harness import let_go
 from tests.cases.seeded import checkpoint
@@ -153,6 +156,21 @@ async def attention_and_images_in_parts(device: Device) -> None:
     await _same(device, lambda q, k, v: functional.scaled_dot_product_attention(q, k, v, is_causal=True), q, k, v)
     image, weight = numbers(4, 3, 20, 20), numbers(8, 3, 3, 3)
     await _same(device, lambda x, w: functional.max_pool2d(functional.conv2d(x, w, padding=1), 2), image, weight)
+
+
+@only("webgpu")
+async def quantized_products_in_windows(device: Device) -> None:
+    """Parts along the rows and along the columns of the result, by a weight in one and in several bindings.
+
+    One row in more workgroups than allowed is cut along the columns.
+    """
+    form = BLOCKS["q8_0"]
+    for rows, depth, columns in ((70, 32, 130), (5, 96, 300), (300, 64, 12)):
+        words = np.frombuffer(form.pack(form.quantize(numbers(columns, depth))), np.int8)
+        product = partial(quantized_linear, block_format="q8_0", shape=(columns, depth))
+        x, bias = numbers(rows, depth, seed=1), numbers(columns, seed=2)
+        await _same(device, lambda x, w, b, product=product: tc.relu(product(x, w, b)), x, words, bias)
+        await _same(device, product, x[:1], words, bias, maxComputeWorkgroupsPerDimension=2)
 
 
 @only("webgpu")

@@ -15,6 +15,7 @@ from tensorcommons.errors import InvalidWeights
 from tensorcommons.formats import BLOCKS
 from tests.cases import Place, only, shows
 from tests.cases.checkpoints import WEIGHTS, Tensors, pack, tensors_of
+from tests.cases.golden_models import INPUTS, checkpoint_of, load_goldens
 from tests.cases.seeded import checkpoint
 from tests.cases.support import near, raises, warnings_of
 
@@ -82,6 +83,25 @@ async def _compare(place: Place, recipe: str, output: str) -> None:
 @shows("bert", "int8 (Q8_0)", "float32 of its numbers")
 async def an_encoder_computes_with_the_quantised_numbers(place: Place) -> None:
     await _compare(place, BERT, "last_hidden_state")
+
+
+@shows("bart, clip, mistral, modernbert, qwen3", "int8 (Q8_0)", "quantized.npz")
+async def five_architectures_as_the_reference(place: Place) -> None:
+    """The reference is `transformers` with the numbers to which gguf quantises the weights."""
+    manager, (table, arrays) = place.manager(), load_goldens(place.goldens, "quantized")
+    for name, entry in table.items():
+        model = await _load(place, manager, checkpoint_of(entry))
+        mine = {key.partition(".")[2]: array for key, array in arrays.items() if key.startswith(f"{name}.")}
+        inputs = {key: mine.pop(key) for key in INPUTS if key in mine}
+        out = await model(**inputs, outputs=list(mine))
+        counts = inputs["attention_mask"] == 1
+        for key, wanted in mine.items():
+            given = await out[key].read()
+            if wanted.shape[:2] == counts.shape and name != "bart":  # values at padding are undefined
+                given, wanted = given[counts], wanted[counts]
+            near(given, wanted, 1e-4)
+        assert set(model.weight_formats) == {"q8_0", "float32"}, name
+        model.unload()
 
 
 @shows("llama", "int8 (Q8_0)", "float32 of its numbers")

@@ -120,3 +120,16 @@ async def t5_answers_from_text_to_text(place: Place) -> None:
     assert await summaries(texts[1], **options) == [{"summary_text": answers[1]}]
     summaries.close()
     pipe.close()
+
+
+@shows("bart", "summarization", "tiny-bart-text")
+@only("webgpu", "webnn")
+async def bart_summarizes_by_the_options_of_its_config(place: Place) -> None:
+    golden = json.loads((Path(place.goldens) / "tiny-bart-text" / "summaries.json").read_text())
+    source = open_source(f"{place.tiny}/tiny-t5-text")
+    files = {name: await source.read(name) for name in FILES[:2]}
+    model = checkpoint(place, "tiny-bart-text")
+    pipe: Any = await tc.pipeline("summarization", {**model, **files}, manager=place.manager())
+    answers = [{"summary_text": case["summary_text"]} for case in golden]
+    assert await pipe([case["text"] for case in golden]) == answers
+    pipe.close()

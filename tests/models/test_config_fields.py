@@ -10,7 +10,7 @@ import pytest
 
 from scripts import paths
 from tensorcommons.errors import InvalidWeights, UnsupportedModel
-from tensorcommons.models import albert, distilbert, modernbert, mpnet, registry
+from tensorcommons.models import albert, bart, distilbert, modernbert, mpnet, registry
 from tensorcommons.models.checkpoint import Checkpoint
 from tensorcommons.models.registry import FAMILIES
 from tensorcommons.models.rope import Rope
@@ -74,6 +74,8 @@ def read_by(model_type: str) -> dict[str, Any]:
         values |= {each.name: each.default for each in fields(albert.Groups)}
     if model_type == "mpnet":
         values |= {each.name: each.default for each in fields(mpnet.Buckets)}
+    if model_type == "bart":
+        values |= {each.name: each.default for each in fields(bart.EndToken)}
     if model_type == "modernbert":
         values |= {each.name: each.default for each in fields(modernbert.Details)}
     return {"projection_dim": values["projection_dim"]} if model_type == "clip" else values
@@ -176,6 +178,15 @@ WINDOWED: list[tuple[str, dict[str, Any], tuple[int, ...]]] = [
 @pytest.mark.parametrize(("model_type", "given", "windows"), WINDOWED)
 def test_the_window_of_each_layer(model_type, given, windows):
     assert build(model_type, num_hidden_layers=2, **given).decoder.windows == windows
+
+
+def test_several_end_tokens_are_an_option_of_generation_alone():
+    ends = {"eos_token_id": [2, 5]}
+    for head in ("Model", "ForConditionalGeneration", "ForQuestionAnswering"):
+        model = build("bart", architectures=[f"Bart{head}"], **ends)
+        assert getattr(model, "generation", ends)["eos_token_id"] == [2, 5]
+    with pytest.raises(InvalidWeights, match=r"eos_token_id must be an integer .* not \[2, 5\]"):
+        build("bart", architectures=["BartForSequenceClassification"], **ends)
 
 
 UNFIT: list[tuple[str, dict[str, Any], str]] = [

@@ -6,35 +6,29 @@ of a text reads the text itself, shifted by one token, if a call has no ``decode
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
-from ..nn import FeedForward, LayerNorm, Linear, Scope, Weights
+from ..nn import Embedding, FeedForward, LayerNorm, Linear, Scope, Weights
 from ..nn.attention import FAIRSEQ, Attention
-from ..nn.scope import Param
 from ..ops import arange, embedding, equal, expand_dims, minimum, multiply, reshape
 from ..tensor import Tensor
 from .answer_inputs import AnswerInputs
 from .checkpoint import Checkpoint
 from .config import ACTIVATIONS, activation, check_fixed, check_heads, read_config
 from .decoder import KVState
-from .encoder_decoder import EncoderDecoder, Extend
+from .encoder_decoder import AnswerGenerator, EncoderDecoder, Extend, tables_of
 from .heads import Classes, Head, Labels, QuestionAnswering, SequenceClassification, by_class
-from .weight_mapping import WeightMapping
 
 ALIASES = {"d_model": "hidden_size", "encoder_layers": "num_hidden_layers"}
 ALIASES |= {"encoder_attention_heads": "num_attention_heads"}
 STACKS = ("encoder", "decoder")
 FIRST_POSITION = 2  # the row of the first token
 EPS = 1e-5
-GENERATION = {
-    "decoder_start_token_id": 2,
-    "bos_token_id": 0,
-    "eos_token_id": 2,
-    "pad_token_id": 1,
-    "forced_eos_token_id": 2,
-}
+CLASSES = Classes("classification_head.dense", "tanh", "classification_head.out_proj")
+GENERATION = {"bos_token_id": 0, "pad_token_id": 1}
+GENERATION |= dict.fromkeys(("decoder_start_token_id", "eos_token_id", "forced_eos_token_id"), 2)
 
 
 @dataclass(frozen=True)
@@ -54,7 +48,6 @@ class BartConfig:
     scale_embedding: bool = False  # multiply the embeddings of tokens by the root of their size
     tie_word_embeddings: bool = True  # the stored tensors decide which weights are tied
     decoder_start_token_id: int = 2
-    eos_token_id: int = 2
 
     @classmethod
     def of(cls, folder: Checkpoint) -> BartConfig:
@@ -65,6 +58,13 @@ class BartConfig:
             check_heads(config.d_model, heads, folder.file)
         activation(config.activation_function, folder.file, "activation_function")
         return config
+
+
+@dataclass(frozen=True)
+class EndToken:
+    """The field that a classifier of texts reads. As an option of generation, it may be several tokens."""
+
+    eos_token_id: int = 2
 
 
 class Layer:
@@ -100,7 +100,7 @@ class Layer:
 class Stack:
     """The embeddings and the layers of the encoder or the decoder."""
 
-    def __init__(self, scope: Scope, c: BartConfig, name: str, words: Param) -> None:
+    def __init__(self, scope: Scope, c: BartConfig, name: str, words: Embedding) -> None:
         layers, heads, inner = (getattr(c, f"{name}_{part}") for part in ("layers", "attention_heads", "ffn_dim"))
         scope, shape = scope / name, (c.max_position_embeddings + FIRST_POSITION, c.d_model)
         self.words = words
@@ -115,42 +115,28 @@ class Stack:
     def embed(self, weights: Weights, ids: Tensor, positions: Tensor) -> Tensor:
         """Embed tokens: int32 (batch, sequence) -> (batch, sequence, size). Padding may exceed the last position."""
         places = minimum(positions + FIRST_POSITION, self.positions.shape[0] - 1)
-        words = weights[self.words].rows(ids)
+        words = self.words(weights, ids)
         words = words if self.scale == 1 else multiply(words, self.scale)
         return self.norm(weights, words + weights[self.positions].rows(places))
 
 
 class Bart(EncoderDecoder):
-    """The encoder-decoder with ``head`` on the decoder's hidden states; with none, they are the output."""
+    """The encoder-decoder without a head: the decoder's hidden states are the output."""
 
     model_type = "bart"
+    tasks: tuple[str, ...] = ()
+    outputs: tuple[str, ...] = ("last_hidden_state", "encoder_last_hidden_state")
+    defaults = outputs
 
-    def __init__(self, config: BartConfig, folder: Checkpoint, head: Callable[[Scope], Head] | None = None) -> None:
-        self.config = config
-        scope = Scope({})
+    def __init__(self, folder: Checkpoint) -> None:
+        self.config = c = BartConfig.of(folder)
+        self.scope = scope = Scope({})
         self.manifest = scope.manifest
-        # As in `transformers`, tables that a file stores beside `shared.weight` are not tied to it.
-        names = ["shared.weight", *(f"{stack}.embed_tokens.weight" for stack in STACKS), "lm_head.weight"]
-        self.own = [name for name in names if folder.has(name)][1:]
-        shape = config.vocab_size, config.d_model
-        self.words = scope.param(names[0], shape, "table")
-        self.encoder, self.decoder = (
-            Stack(scope, config, stack, scope.param(name, shape, "table") if name in self.own else self.words)
-            for stack, name in zip(STACKS, names[1:3], strict=True)
-        )
+        (_, *words), self.tied, names = tables_of(folder, scope, c.vocab_size, c.d_model)
+        self.encoder, self.decoder = (Stack(scope, c, *each) for each in zip(STACKS, words, strict=True))
         self.crossed = {name: layer.memory for name, layer in self.decoder.layers.items()}
-        self.keys = config.decoder_attention_heads, config.d_model // config.decoder_attention_heads
-        self.names = (WeightMapping(prefixes=("model.",), tied=dict.fromkeys(names[1:], names[0])),)
-        self.head = head(scope) if head else None
-        end = config.eos_token_id if isinstance(self.head, SequenceClassification) else None
-        self.inputs = AnswerInputs(
-            config.vocab_size, config.max_position_embeddings, config.decoder_start_token_id, end
-        )
-        self.tasks = self.head.tasks if isinstance(self.head, SequenceClassification) else ()
-        self.outputs = self.defaults = (
-            *(self.head.outputs if self.head else ("last_hidden_state",)),
-            "encoder_last_hidden_state",
-        )
+        self.names = (replace(names, prefixes=("model.",)),)
+        self.inputs = AnswerInputs(c.vocab_size, c.max_position_embeddings, c.decoder_start_token_id)
 
     def encode(self, weights: Weights, inputs: Mapping[str, Tensor]) -> Tensor:
         """See :class:`EncoderDecoder`."""
@@ -169,60 +155,68 @@ class Bart(EncoderDecoder):
         return x
 
     def results(self, weights: Weights, hidden: Tensor, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """See :class:`EncoderDecoder`; a classifier of texts gets the hidden state of each text's last end token."""
-        if self.head is None:
-            return {"last_hidden_state": hidden}
-        if "last_tokens" in inputs:  # (batch, 1, size)
-            hidden = expand_dims(embedding(reshape(hidden, (-1, hidden.shape[2])), inputs["last_tokens"]), axis=1)
-        return self.head(weights, hidden, inputs)
-
-    def logits(self, weights: Weights, hidden: Tensor) -> Tensor:
-        """Return the hidden states unchanged: these classes have no vocabulary head."""
-        return hidden
+        """See :class:`EncoderDecoder`."""
+        return {"last_hidden_state": hidden}
 
 
-class BartGenerator(Bart):
-    """The encoder-decoder with its vocabulary head. ``generation`` are the default options of generation."""
+class BartAnswers(Bart):
+    """With the first and last token of an answer."""
 
-    def __init__(self, config: BartConfig, folder: Checkpoint) -> None:
-        super().__init__(config, folder)
-        self.tasks, self.outputs = EncoderDecoder.tasks, EncoderDecoder.outputs
-        self.defaults = self.outputs
-        self.generation = {**GENERATION, **folder.config} if folder.generation is None else folder.generation
-        self.vocab_size, self.max_length = config.vocab_size, config.max_position_embeddings
-        self.start_token: int | None = config.decoder_start_token_id
-        scope, tied = Scope(self.manifest), None if "lm_head.weight" in self.own else self.words
-        self.out = Linear(scope / "lm_head", config.d_model, self.vocab_size, bias=False, weight=tied)
-        bias = folder.has("final_logits_bias")
-        self.bias = scope.param("final_logits_bias", (1, self.vocab_size), "vector") if bias else None
+    def __init__(self, folder: Checkpoint) -> None:
+        super().__init__(folder)
+        self.head: Head = QuestionAnswering(self.scope / "qa_outputs", self.config.d_model)
+        self.outputs = self.defaults = (*self.head.outputs, "encoder_last_hidden_state")
 
     def results(self, weights: Weights, hidden: Tensor, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """See :class:`EncoderDecoder`."""
-        return {"logits": self.logits(weights, hidden)}
+        return self.head(weights, hidden, inputs)
+
+
+class BartClassifier(Bart):
+    """With a classifier of the hidden state of each text's last end token."""
+
+    def __init__(self, folder: Checkpoint) -> None:
+        super().__init__(folder)
+        if not folder.config.get("id2label") and folder.config.get("num_labels") is None:
+            folder = replace(folder, config={**folder.config, "num_labels": 3})
+        self.head = SequenceClassification(self.scope, self.config.d_model, Labels.of(folder), CLASSES)
+        self.tasks, self.outputs = self.head.tasks, (*self.head.outputs, "encoder_last_hidden_state")
+        self.defaults = self.outputs
+        end = read_config(EndToken, folder.config, folder.file).eos_token_id
+        self.inputs = replace(self.inputs, end_token=end)
+
+    def results(self, weights: Weights, hidden: Tensor, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """See :class:`EncoderDecoder`."""
+        last = embedding(reshape(hidden, (-1, hidden.shape[2])), inputs["last_tokens"])  # (batch, size)
+        return self.head(weights, expand_dims(last, axis=1), inputs)
+
+
+class BartGenerator(AnswerGenerator, Bart):
+    """With the vocabulary head. ``generation`` are the default options of generation."""
+
+    def __init__(self, folder: Checkpoint) -> None:
+        super().__init__(folder)
+        c, scope = self.config, self.scope
+        self.generation = {**GENERATION, **folder.config} if folder.generation is None else folder.generation
+        self.vocab_size, self.max_length = c.vocab_size, c.max_position_embeddings
+        self.start_token: int | None = c.decoder_start_token_id
+        self.keys = c.decoder_attention_heads, c.d_model // c.decoder_attention_heads
+        self.out = Linear(scope / "lm_head", c.d_model, c.vocab_size, bias=False, weight=self.tied)
+        bias = folder.has("final_logits_bias")
+        self.bias = scope.param("final_logits_bias", (1, c.vocab_size), "vector") if bias else None
 
     def logits(self, weights: Weights, hidden: Tensor) -> Tensor:
-        """See :class:`EncoderDecoder`."""
+        """See :class:`AnswerGenerator`."""
         logits = self.out(weights, hidden)
         return logits + reshape(weights[self.bias].tensor, (-1,)) if self.bias else logits
 
 
 def build(folder: Checkpoint) -> Bart:
     """Build the model that ``architectures`` names."""
-    config, classes = (
-        BartConfig.of(folder),
-        Classes("classification_head.dense", "tanh", "classification_head.out_proj"),
-    )
-    if not folder.config.get("id2label") and folder.config.get("num_labels") is None:
-        folder = replace(folder, config={**folder.config, "num_labels": 3})
-    heads: dict[str, Callable[[Scope], Head]] = {
-        "ForSequenceClassification": lambda scope: SequenceClassification(
-            scope, config.d_model, Labels.of(folder), classes
-        ),
-        "ForQuestionAnswering": lambda scope: QuestionAnswering(scope / "qa_outputs", config.d_model),
+    kinds: dict[str, type[Bart]] = {
+        "ForConditionalGeneration": BartGenerator,
+        "Model": Bart,
+        "ForSequenceClassification": BartClassifier,
+        "ForQuestionAnswering": BartAnswers,
     }
-    kinds: dict[str, Callable[[], Bart]] = {
-        "ForConditionalGeneration": lambda: BartGenerator(config, folder),
-        "Model": lambda: Bart(config, folder),
-        **{name: partial(Bart, config, folder, head) for name, head in heads.items()},
-    }
-    return by_class(folder, "Bart", kinds)
+    return by_class(folder, "Bart", {name: partial(kind, folder) for name, kind in kinds.items()})

@@ -8,11 +8,13 @@ from typing import Protocol, TypeAlias
 
 from .. import dtypes
 from ..backends.base import Spec
-from ..nn import Weights
+from ..nn import Embedding, Param, Scope, Weights
 from ..ops import equal, reshape, where
 from ..tensor import Tensor
+from .checkpoint import Checkpoint
 from .decoder import KVState
 from .encoder import LOWEST
+from .weight_mapping import WeightMapping
 
 #: Append keys and values to those of earlier tokens.
 Extend: TypeAlias = "Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]"
@@ -25,19 +27,30 @@ class SourceAttention(Protocol):
         """Compute the keys and values of the source."""
 
 
+def tables_of(
+    folder: Checkpoint, scope: Scope, words: int, size: int
+) -> tuple[Sequence[Embedding], Param | None, WeightMapping]:
+    """Declare the tables of ``words`` tokens: the shared one, the encoder's and the decoder's.
+
+    As in `transformers`, tables that a file stores beside `shared.weight` are not tied to it. Returns the tables, the
+    weight of the vocabulary head if it is tied, and the mapping of the other names to that of the shared table.
+    """
+    shared, *others = ("shared", "encoder.embed_tokens", "decoder.embed_tokens", "lm_head")
+    own = [name for name in (shared, *others) if folder.has(f"{name}.weight")][1:]
+    tables = [Embedding(scope / (name if name in own else shared), words, size) for name in (shared, *others[:2])]
+    tied = {f"{name}.weight": f"{shared}.weight" for name in others}
+    return tables, None if "lm_head" in own else tables[0].weight, WeightMapping(tied=tied)
+
+
 class EncoderDecoder(ABC):
-    """An encoder-decoder with a vocabulary head.
+    """An encoder-decoder.
 
     ``crossed`` is the attention to the encoder's output by the name of each decoder layer, ``source`` the name of that
-    part of a layer; ``keys`` are the (heads, head size) of the layers' own keys and values.
+    part of a layer.
     """
 
-    tasks: tuple[str, ...] = ("text2text-generation", "summarization")
-    outputs: tuple[str, ...] = ("logits", "encoder_last_hidden_state")
-    defaults: tuple[str, ...] = outputs
     source = "source"
     crossed: Mapping[str, SourceAttention]
-    keys: tuple[int, int]
 
     @abstractmethod
     def encode(self, weights: Weights, inputs: Mapping[str, Tensor]) -> Tensor:
@@ -48,12 +61,8 @@ class EncoderDecoder(ABC):
         """Compute the decoder's hidden states, (batch, target, size); ``fixed`` is the result of :meth:`memory`."""
 
     @abstractmethod
-    def logits(self, weights: Weights, hidden: Tensor) -> Tensor:
-        """Compute the scores of words from hidden states: (..., size) -> (..., vocabulary)."""
-
     def results(self, weights: Weights, hidden: Tensor, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Compute the outputs of the head from the decoder's hidden states (batch, target, size)."""
-        return {"logits": self.logits(weights, hidden)}
 
     def forward(self, weights: Weights, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Compute the outputs from the inputs of :class:`AnswerInputs`, all int32."""
@@ -76,6 +85,23 @@ class EncoderDecoder(ABC):
 
     def _names(self, name: str) -> tuple[str, str]:
         return f"{name}.{self.source}.key", f"{name}.{self.source}.value"
+
+
+class AnswerGenerator(EncoderDecoder):
+    """An encoder-decoder with a vocabulary head; ``keys`` are the (heads, head size) of a layer's keys and values."""
+
+    tasks: tuple[str, ...] = ("text2text-generation", "summarization")
+    outputs: tuple[str, ...] = ("logits", "encoder_last_hidden_state")
+    defaults: tuple[str, ...] = outputs
+    keys: tuple[int, int]
+
+    @abstractmethod
+    def logits(self, weights: Weights, hidden: Tensor) -> Tensor:
+        """Compute the scores of words from hidden states: (..., size) -> (..., vocabulary)."""
+
+    def results(self, weights: Weights, hidden: Tensor, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """See :class:`EncoderDecoder`."""
+        return {"logits": self.logits(weights, hidden)}
 
     def cache(self, batch: int, capacity: int) -> dict[str, Spec]:
         """Return the specs of the decoder's own keys and values: (batch, heads, capacity, head size)."""

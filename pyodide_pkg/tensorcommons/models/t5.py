@@ -31,9 +31,8 @@ from .checkpoint import Checkpoint
 from .config import ACTIVATIONS, activation, check_fixed, read_config
 from .decoder import KVState
 from .encoder import LOWEST
-from .encoder_decoder import EncoderDecoder, Extend
+from .encoder_decoder import AnswerGenerator, Extend, tables_of
 from .heads import by_class
-from .weight_mapping import WeightMapping
 
 LONGEST = 2**20  # tokens; relative positions have no maximum
 ALIASES = {  # names that every configuration of `transformers` accepts
@@ -174,7 +173,7 @@ class Stack:
         self.norm = RMSNorm(scope / "final_layer_norm", c.d_model, c.layer_norm_epsilon)
 
 
-class T5(EncoderDecoder):
+class T5(AnswerGenerator):
     """The encoder-decoder with its vocabulary head. ``generation`` are the default options of generation."""
 
     model_type = "t5"
@@ -189,14 +188,7 @@ class T5(EncoderDecoder):
         self.inputs = AnswerInputs(c.vocab_size, LONGEST)
         scope = Scope({})
         self.manifest = scope.manifest
-        # As in `transformers`, tables that a file stores beside `shared.weight` are not tied to it.
-        names = [f"{part}.weight" for part in ("shared", "encoder.embed_tokens", "decoder.embed_tokens", "lm_head")]
-        own = [name for name in names if folder.has(name)][1:]
-        shared, asked, answer = (
-            Embedding(scope / (name if f"{name}.weight" in own else "shared"), c.vocab_size, c.d_model)
-            for name in ("shared", "encoder.embed_tokens", "decoder.embed_tokens")
-        )
-        tied = None if "lm_head.weight" in own else shared.weight
+        (_, asked, answer), tied, names = tables_of(folder, scope, c.vocab_size, c.d_model)
         self.output = Linear(scope / "lm_head", c.d_model, c.vocab_size, bias=False, weight=tied)
         self.encoder = Stack(scope / "encoder", c, c.num_layers, asked, ["SelfAttention"])
         attentions = ["SelfAttention", "EncDecAttention"]
@@ -204,7 +196,7 @@ class T5(EncoderDecoder):
         self.crossed = {f"decoder.block.{i}": block.attentions[1] for i, block in enumerate(self.decoder.blocks)}
         self.keys = c.num_heads, c.d_kv
         unused = r"decoder\.block\.0\.layer\.1\.EncDecAttention\.relative_attention_bias\.weight"
-        self.names = (WeightMapping(tied=dict.fromkeys(names[1:], names[0]), ignored=(unused,)),)
+        self.names = (replace(names, ignored=(unused,)),)
 
     def encode(self, weights: Weights, inputs: Mapping[str, Tensor]) -> Tensor:
         """Compute the encoder's hidden states, (batch, source, d_model)."""
@@ -226,7 +218,7 @@ class T5(EncoderDecoder):
         return stack.norm(weights, x)
 
     def logits(self, weights: Weights, hidden: Tensor) -> Tensor:
-        """See :class:`EncoderDecoder`."""
+        """See :class:`AnswerGenerator`."""
         if self.config.scale_decoder_outputs:
             hidden = multiply(hidden, self.config.d_model**-0.5)
         return self.output(weights, hidden)
