@@ -152,6 +152,11 @@ class TestVisits:
         rest = entries[-1].stop - entries[half].start
         assert [(answer.status, answer.nbytes) for answer in answers] == [(304, 0), (206, rest)]
 
+    async def test_no_bytes_count_as_stored_and_take_no_entry(self):
+        store = MemoryStore()
+        assert await Cache(store).put(identity_of(b""), b"")
+        assert blobs(store) == []
+
     async def test_common_tensors_are_stored_once(self, tmp_path):
         data = bytearray(np.random.default_rng(0).bytes(8 << 20))
         cache = Cache(FolderStore(tmp_path))

@@ -110,6 +110,15 @@ def test_templates_up_to_the_bound_are_rendered(source):
     assert rendered(source) in ("1", "40")
 
 
+def test_an_indent_counts_four_characters_a_line_unless_stated(monkeypatch):
+    monkeypatch.setattr(template_sandbox, "LARGEST_TEXT", 400)
+    lines = "{{ ('\n' * %d) | indent%s }}"
+    assert rendered(lines % (99, "")) == rendered(lines % (99, "(4)"))
+    for wide in (lines % (100, ""), lines % (99, "(5)")):
+        with pytest.raises(TensorCommonsError, match="400 characters"):
+            rendered(wide)
+
+
 def test_lists_are_nested_up_to_the_bound():
     nested = "{%% set ns = namespace(x=[]) %%}{%% for i in range(%d) %%}{%% set ns.x = [ns.x] %%}{%% endfor %%}ok"
     assert rendered(nested % (template_sandbox.DEEPEST - 2)) == "ok"  # the namespace is a level, too

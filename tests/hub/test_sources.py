@@ -2,15 +2,21 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import os
 import socket
+import sys
 import threading
 import time
 import warnings
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tensorcommons.errors import DownloadError, InvalidWeights
+from tensorcommons.hub.native_http import open_native
+from tensorcommons.hub.source import LIMITS
 from tensorcommons.hub.sources import open_source
 from tensorcommons.hub.streams import READ, FileMissingError, ShortReadError
 from tests.hub.server import FileServer, serving
@@ -197,6 +203,38 @@ class TestStream:
                 await stream.read_exact(1 << 60)
 
 
+    async def test_other_tasks_run_while_a_file_is_read(self, folder):
+        turns = 0
+
+        async def count() -> None:
+            nonlocal turns
+            while True:
+                turns += 1
+                await asyncio.sleep(0)
+
+        counting = asyncio.create_task(count())
+        async with await open_source(folder).open("data.bin") as stream:
+            before, pieces = turns, 0
+            while await stream.read_some(READ // 4):
+                pieces += 1
+            assert turns - before >= pieces > 0
+        counting.cancel()
+
+    @pytest.mark.skipif(sys.platform != "linux", reason="finds and replaces an open file in /proc")
+    async def test_a_file_that_cannot_be_read_is_an_error(self, folder):
+        (folder / "memory.bin").symlink_to("/proc/self/mem")  # has no end to seek
+        with pytest.raises(DownloadError, match=r"memory\.bin: .*Invalid argument"):
+            await open_source(folder).open("memory.bin")
+        path = folder / "data.bin"
+        async with await open_source(folder).open("data.bin") as stream:
+            opened = Path("/proc/self/fd")
+            number = next(int(each.name) for each in opened.iterdir() if each.resolve() == path.resolve())
+            with open(os.devnull, "wb") as unreadable:
+                os.dup2(unreadable.fileno(), number)
+            with pytest.raises(DownloadError, match=r"data\.bin: .*Bad file descriptor"):
+                await stream.read_some(10)
+
+
 class TestHttp:
     @pytest.mark.parametrize("mode", SERVED)
     async def test_reads_the_file(self, served, mode):
@@ -218,6 +256,28 @@ class TestHttp:
     async def test_a_whole_file_is_requested_without_a_range(self, served):
         await open_source(f"{served.address}/good/model").read("data.bin")
         assert served.requests == [("/good/model/data.bin", None)]
+
+    @pytest.mark.parametrize("mode", ["good", "chunked"])
+    async def test_a_small_file_is_read_up_to_the_limit(self, server, mode, monkeypatch):
+        monkeypatch.setitem(LIMITS, "vocab.txt", 3000)
+        for size in (3000, 3001):
+            server.files[f"{size}/vocab.txt"] = DATA[:size]
+        assert await open_source(f"{server.address}/{mode}/3000").read("vocab.txt") == DATA[:3000]
+        with pytest.raises(InvalidWeights, match="limit of 3,000 bytes"):
+            await open_source(f"{server.address}/{mode}/3001").read("vocab.txt")
+
+    async def test_a_close_waits_for_its_thread(self, served):
+        loop = asyncio.get_running_loop()
+        loop.set_default_executor(ThreadPoolExecutor(1))
+        body = await open_native(f"{served.address}/stall/model/data.bin", {})
+        free = threading.Event()
+        occupied = loop.run_in_executor(None, free.wait)
+        closing = asyncio.create_task(body.close())
+        for _ in range(10):
+            await asyncio.sleep(0)
+        assert not closing.done()
+        free.set()
+        await asyncio.gather(occupied, closing)
 
     async def test_the_hub_layout(self, server):
         server.files["org/name/resolve/v1/sub dir/f.json"] = b"{}"

@@ -115,6 +115,35 @@ async def test_tensors_shared_by_two_models_are_shared_after_a_move():
     empty(manager)
 
 
+@pytest.mark.parametrize("has_origin", [True, False])
+async def test_a_model_moves_to_a_device_that_lost_the_same_tensors(has_origin):
+    manager = manager_on("webgpu", "cpu")
+    stays, moves = await load(manager), await load(manager)
+    wanted, single = await answer(stays), manager.report().unique_weight_bytes
+    await moves.to("cpu")
+    if not has_origin:
+        for entry in manager.registry:
+            entry.storage.origin = None
+    backend_of(manager, "webgpu").lose()
+    await moves.to("webgpu")
+    assert manager.report().unique_weight_bytes == single and manager.devices.choose("cpu").total == 0
+    assert all(len(entry.names) == 2 for entry in manager.registry)
+    for model in (moves, stays):
+        np.testing.assert_array_equal(await answer(model), wanted)
+    check(manager, others=1)
+    stays.unload()
+    moves.unload()
+    empty(manager)
+
+
+async def test_bytes_that_cross_through_the_host_are_counted():
+    manager = manager_on("webgpu", "cpu")
+    model = await load(manager)
+    nbytes, before = manager.report().unique_weight_bytes, manager.get_stats()["crossed_bytes"]["host"]
+    await model.to("cpu")
+    assert manager.get_stats()["crossed_bytes"]["host"] - before == nbytes
+
+
 async def test_a_file_that_was_read_for_one_device_is_not_read_again_for_the_other():
     manager = manager_on("webgpu", "cpu")
     events: list[dict[str, Any]] = []

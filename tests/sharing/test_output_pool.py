@@ -77,6 +77,14 @@ async def test_pooled_outputs_are_evicted_and_their_bytes_counted_once():
     assert run.counted == (other.nbytes, 0)
 
 
+async def test_an_output_without_room_under_a_lowered_limit_is_freed():
+    run = Run()
+    (result,) = await run()
+    run.device.budget.limit = run.device.total - KB - 1
+    result.release()
+    assert run.counted == (0, 0)
+
+
 async def test_a_run_that_fails_or_is_cancelled_leaves_nothing():
     run = Run()
     await run.times(2)

@@ -47,8 +47,12 @@ class FolderSource(Source):
         except (OSError, ValueError) as error:  # ValueError: a NUL in the folder's name
             raise DownloadError(str(path), str(error)) from None
         about = os.fstat(handle.fileno())
-        size = handle.seek(0, os.SEEK_END)
-        position = handle.seek(min(start, size))
+        try:
+            size = handle.seek(0, os.SEEK_END)
+            position = handle.seek(min(start, size))
+        except OSError as error:  # a pipe or a device
+            handle.close()
+            raise DownloadError(str(path), str(error)) from None
         stream = Stream(_FileBody(handle, str(path), stop), size, position, on_bytes)
         stream.version = _version(about)
         return stream
