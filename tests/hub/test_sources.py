@@ -35,6 +35,14 @@ def folder(tmp_path):
     return tmp_path / "model"
 
 
+def forbid_reads(path: Path) -> None:
+    """Replace the descriptor with which this process has opened ``path`` by one that is only written to."""
+    opened = Path("/proc/self/fd").iterdir()
+    number = next(int(each.name) for each in opened if each.resolve() == path.resolve())
+    with Path(os.devnull).open("wb") as unreadable:
+        os.dup2(unreadable.fileno(), number)
+
+
 @pytest.fixture
 def served(server):
     server.files["model/data.bin"] = DATA[: 20 * 1024]
@@ -202,7 +210,6 @@ class TestStream:
             with pytest.raises(ShortReadError):
                 await stream.read_exact(1 << 60)
 
-
     async def test_other_tasks_run_while_a_file_is_read(self, folder):
         turns = 0
 
@@ -225,12 +232,8 @@ class TestStream:
         (folder / "memory.bin").symlink_to("/proc/self/mem")  # has no end to seek
         with pytest.raises(DownloadError, match=r"memory\.bin: .*Invalid argument"):
             await open_source(folder).open("memory.bin")
-        path = folder / "data.bin"
         async with await open_source(folder).open("data.bin") as stream:
-            opened = Path("/proc/self/fd")
-            number = next(int(each.name) for each in opened.iterdir() if each.resolve() == path.resolve())
-            with open(os.devnull, "wb") as unreadable:
-                os.dup2(unreadable.fileno(), number)
+            forbid_reads(folder / "data.bin")
             with pytest.raises(DownloadError, match=r"data\.bin: .*Bad file descriptor"):
                 await stream.read_some(10)
 
@@ -275,9 +278,10 @@ class TestHttp:
         closing = asyncio.create_task(body.close())
         for _ in range(10):
             await asyncio.sleep(0)
-        assert not closing.done()
+        waits = not closing.done()
         free.set()
         await asyncio.gather(occupied, closing)
+        assert waits
 
     async def test_the_hub_layout(self, server):
         server.files["org/name/resolve/v1/sub dir/f.json"] = b"{}"

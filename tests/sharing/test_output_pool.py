@@ -11,6 +11,7 @@ import pytest
 import tensorcommons as tc
 from tensorcommons import Device
 from tensorcommons.backends import output_pool
+from tensorcommons.errors import MemoryBudgetError
 from tests.sharing.devices import Backend, Fault, manager_on
 
 KB = 1024
@@ -77,12 +78,19 @@ async def test_pooled_outputs_are_evicted_and_their_bytes_counted_once():
     assert run.counted == (other.nbytes, 0)
 
 
-async def test_an_output_without_room_under_a_lowered_limit_is_freed():
+async def test_an_output_that_the_budget_refuses_to_keep_is_freed(monkeypatch):
     run = Run()
+    await run()
     (result,) = await run()
-    run.device.budget.limit = run.device.total - KB - 1
+    refused: list[int] = []
+
+    def refuse(nbytes: int, category: str) -> None:
+        refused.append(nbytes)
+        raise MemoryBudgetError(nbytes, 0, [(category, nbytes)])
+
+    monkeypatch.setattr(run.device.budget, "reserve", refuse)
     result.release()
-    assert run.counted == (0, 0)
+    assert refused == [KB] and run.counted == (0, 0)
 
 
 async def test_a_run_that_fails_or_is_cancelled_leaves_nothing():

@@ -50,7 +50,7 @@ class FolderSource(Source):
         try:
             size = handle.seek(0, os.SEEK_END)
             position = handle.seek(min(start, size))
-        except OSError as error:  # a pipe or a device
+        except OSError as error:  # not a regular file
             handle.close()
             raise DownloadError(str(path), str(error)) from None
         stream = Stream(_FileBody(handle, str(path), stop), size, position, on_bytes)
