@@ -116,6 +116,10 @@ class Backend(ABC, Generic[E]):
         """The most bytes that lie in one buffer of the device, and that one read may take."""
         return 2**62
 
+    async def caught_up(self) -> None:
+        """Return once the device has taken all earlier writes; one that is queued before that may block the thread."""
+        return
+
     async def check(self, handles: Sequence[int]) -> None:
         """Return once ``handles`` are known to be made and filled. Raises DeviceMemoryError or DeviceError if not."""
         return

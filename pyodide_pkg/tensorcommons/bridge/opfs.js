@@ -164,11 +164,13 @@ function alone(name, work) {
 }
 
 // Write through an exclusive handle. `at` null is the end of the file, which is truncated again if the disk is full.
+// Not flushed: that blocks the thread until the disk has the bytes, and what a crash loses fails its checksum.
 async function writeAt(handle, at, source) {
   const access = await handle.createSyncAccessHandle();
   try {
-    const start = at ?? await access.getSize(); // Safari before 16.4 answers with promises
-    if (at !== null) await access.truncate(start);
+    const end = await access.getSize(); // Safari before 16.4 answers with promises
+    const start = at ?? end;
+    if (start < end) await access.truncate(start);
     const length = lend(source, (bytes) => bytes.length);
     let begun = performance.now();
     for (let done = 0; done < length;) {
@@ -183,7 +185,6 @@ async function writeAt(handle, at, source) {
         begun = performance.now();
       }
     }
-    await access.flush();
   } finally {
     await access.close();
   }

@@ -132,6 +132,11 @@ class WebGPUBridge:
         self.calls += 1
         self._gpu.destroyBuffer(handle)
 
+    async def caught_up(self) -> None:
+        """Return once the browser has taken all queued work, so that the next write does not block."""
+        self.calls += 1
+        await self._gpu.caughtUp()
+
     def write(self, handle: int, offset: int, data: Data) -> None:
         """Queue a write of ``data``."""
         if not data.nbytes:

@@ -20,7 +20,7 @@ import numpy as np
 
 from ..backends.base import BlockSpec, Spec
 from ..backends.device import Device
-from ..bridge.byte_buffer import CHUNK, ByteBuffer, room_of
+from ..bridge.byte_buffer import CHUNK, PIECE, ByteBuffer, room_of
 from ..bridge.digest import digests_beside, joined
 from ..bridge.runtime import Slices, breathe
 from ..errors import InvalidWeights, MemoryBudgetError, TensorReleased, check_listener, quoted
@@ -221,6 +221,8 @@ class WeightLoader:
             async with aclosing(conversion.blocks(raw_chunks())) as blocks:
                 async for block in blocks:
                     with block:
+                        if block.nbytes > PIECE:
+                            await self.device.backend.caught_up()
                         await breathe()  # not after the look-up, or two concurrent loads would upload one tensor twice
                         digests += bytes(stored[seen:]) if conversion.is_none else await digests_beside(block)
                         seen = len(stored)

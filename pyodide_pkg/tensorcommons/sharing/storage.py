@@ -415,6 +415,7 @@ class Storage(Lockable):
             async with aclosing(self.chunks()) as chunks:
                 async for block in chunks:
                     with block:
+                        await self.device.backend.caught_up()
                         if self._restored is not restored or self.state != away:
                             return False
                         self.device.backend.fill(self.number, offset, block)

@@ -191,6 +191,9 @@ class WebGPUBackend(Backend[Replay]):
     async def read_block(self, handle: int, offset: int, nbytes: int) -> ByteBuffer:
         return await self.bridge.read_block(handle, offset, nbytes)
 
+    async def caught_up(self) -> None:
+        await self.bridge.caught_up()
+
     async def check(self, handles: Sequence[int]) -> None:
         await self.bridge.check(handles)
 
