@@ -55,6 +55,7 @@ uint8 = DType("uint8", 1, "uint", None)
 bool = DType("bool", 1, "bool", "bool")
 
 ALL = {dtype.name: dtype for dtype in (float32, float16, int64, int32, int8, uint32, uint8, bool)}
+_OF_NUMPY = {dtype.numpy: dtype for dtype in ALL.values()}  # NumPy takes microseconds for the name of a dtype
 
 
 def as_dtype(value: object) -> DType:
@@ -67,6 +68,8 @@ def as_dtype(value: object) -> DType:
         return value
     if isinstance(value, str) and value in ALL:  # np.dtype(value).name takes 30 times as long
         return ALL[value]
+    if isinstance(value, np.dtype) and value in _OF_NUMPY:
+        return _OF_NUMPY[value]
     try:
         name = np.dtype(value).name  # type: ignore[call-overload]
     except TypeError:

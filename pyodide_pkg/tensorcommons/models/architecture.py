@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import lru_cache
 from typing import Any, Protocol, TypeAlias
 
 import numpy as np
@@ -22,6 +22,7 @@ from .weight_mapping import WeightMapping
 
 Arrays: TypeAlias = "dict[str, np.ndarray[Any, Any]]"
 Trim: TypeAlias = "tuple[slice, ...]"
+Shapes: TypeAlias = "tuple[tuple[str, Shape, np.dtype[Any]], ...]"
 
 
 @dataclass(frozen=True)
@@ -34,10 +35,16 @@ class Prepared:
     arrays: Arrays
     cuts: Mapping[str, Trim] = field(default_factory=dict)
 
-    @cached_property
-    def arguments(self) -> Arguments:
-        """Names, shapes and dtypes of ``arrays``."""
-        return tuple([(name, Spec(array.shape, as_dtype(array.dtype))) for name, array in self.arrays.items()])
+    @property
+    def shapes(self) -> Shapes:
+        """Names, shapes and NumPy dtypes of ``arrays``."""
+        return tuple([(name, array.shape, array.dtype) for name, array in self.arrays.items()])
+
+
+@lru_cache(64)
+def arguments_of(shapes: Shapes) -> Arguments:
+    """Return names and specs of arrays of these ``shapes``."""
+    return tuple([(name, Spec(shape, as_dtype(dtype))) for name, shape, dtype in shapes])
 
 
 class Inputs(Protocol):
@@ -115,6 +122,6 @@ def forward_nodes(architecture: Architecture, device: Device, specs: Mapping[str
     """Trace a forward over example inputs and placeholders for the weights, so that it can be planned without them."""
     leaves = {name: Tensor.symbolic(argument(name, spec), device) for name, spec in specs.items()}
     weights = weights_of(architecture, leaves)
-    example = example_inputs(architecture).arguments
+    example = arguments_of(example_inputs(architecture).shapes)
     inputs = {name: Tensor.symbolic(argument(name, spec, is_stored=False), device) for name, spec in example}
     return [tensor.node for tensor in architecture.forward(weights, inputs).values()]

@@ -27,7 +27,7 @@ from ..shapes import Shape
 from ..sharing.manager import TensorSharingManager
 from ..sharing.storage import Storage
 from ..tensor import Tensor
-from .architecture import Architecture, Arrays, Prepared, Trim, example_inputs
+from .architecture import Architecture, Arrays, Prepared, Trim, arguments_of, example_inputs
 from .decode_programs import DecodePrograms
 from .decoder import Decoder
 from .generation import GenerationSession, complete, stream
@@ -264,13 +264,10 @@ class Model:
                 f"{self.name} has no output {quoted(missing or asked)}; outputs: {', '.join(known)}"
             )
         self._check_loaded()
-        objects = ((name, id(value)) for name, value in inputs.items())
-        once, alike = {} if once is None else once, (self.architecture.inputs, *objects)
-        if alike not in once:
-            once[alike] = self._prepare(inputs)
-        prepared: Prepared = once[alike]
-        trace = self.traces.of(prepared.arguments, wanted)
-        return ModelRequest(self.name, (wanted, prepared.arguments), trace, prepared.arrays, wanted, prepared.cuts)
+        prepared = self._prepare(inputs) if once is None else self._prepare_once(inputs, once)
+        shapes = prepared.shapes
+        trace = self.traces.of(arguments_of(shapes), wanted)
+        return ModelRequest(self.name, (wanted, shapes), trace, prepared.arrays, wanted, prepared.cuts)
 
     def bytes_to_run(self, inputs: Mapping[str, Any], outputs: Sequence[str] | None = None) -> int:
         """Return the planned device bytes of a run of ``inputs``, without the weights.
@@ -318,6 +315,7 @@ class Model:
             TensorReleased: the model was unloaded.
         """
         check_listener("progress_callback", progress_callback)
+        self._check_loaded()
         todo = {}
         for shape in map(_checked_shape, shapes):
             inputs = self.architecture.inputs.example(shape)
@@ -336,14 +334,20 @@ class Model:
             given = {name: Tensor.symbolic(node, device) for name, node in arguments.items()}
             return {name: tensor.node for name, tensor in architecture.forward(weights, given).items()}
 
-        return Traces(device, forward, lambda: example_inputs(architecture).arguments)
+        return Traces(device, forward, lambda: arguments_of(example_inputs(architecture).shapes))
 
     def _check_loaded(self) -> None:
         if self._unloaded:
             raise TensorReleased(f"{self.name} was unloaded; load it again with from_pretrained()")
 
+    def _prepare_once(self, inputs: Mapping[str, Any], once: dict[Hashable, Any]) -> Prepared:
+        alike = (self.architecture.inputs, *[(name, id(value)) for name, value in inputs.items()])
+        found: Prepared | None = once.get(alike)
+        if found is None:
+            found = once[alike] = self._prepare(inputs)
+        return found
+
     def _prepare(self, inputs: Mapping[str, Any]) -> Prepared:
-        self._check_loaded()
         unknown = sorted(set(inputs) - set(self.input_names))
         if unknown:
             raise TensorCommonsError(

@@ -39,6 +39,8 @@ class Arguments:
         while free in self.arrays:
             free, number = f"{name} {number}", number + 1
         self.arrays[free] = array
+        if raw is not None:
+            self._bytes[free] = raw
         return free
 
     def keys_of(self, cuts: Sequence[ReusePoint]) -> dict[ReusePoint, str]:

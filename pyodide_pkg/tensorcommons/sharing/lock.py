@@ -139,7 +139,7 @@ class using:  # noqa: N801 - a context manager, as contextlib's
                 busy.unsettle()
                 await turn
         except BaseException:
-            self._end()
+            self._end(self._unsettled())
             raise
         for storage in self._storages:
             storage._users += 1
@@ -151,16 +151,17 @@ class using:  # noqa: N801 - a context manager, as contextlib's
             storage._users -= 1
         if self._group is not None:
             self._group._users -= 1
-        for storage in self._unsettled():
+        unsettled = self._unsettled()
+        for storage in unsettled:
             if storage.free_after_use and not storage.in_use:
                 storage.free_unused()
-        self._end()
+        self._end(unsettled)
 
-    def _end(self) -> None:
-        """Wake up every waiting use."""
+    def _end(self, unsettled: Sequence[Lockable]) -> None:
+        """Wake up every use that waits for one of the storages, all of which were ``unsettled`` when it began to."""
         for storage in self._written:
             storage._writers -= 1
-        for storage in self._unsettled():
+        for storage in unsettled:
             if storage._waiting:
                 turns, storage._waiting = storage._waiting, []
                 for turn in turns:

@@ -326,7 +326,7 @@ def _requests(
     """Make the requests of one run; models that take the same inputs alike prepare them once."""
 
     def made() -> Sequence[Request]:
-        once: dict[Hashable, Any] = {}
+        once: dict[Hashable, Any] | None = {} if len(calls) > 1 else None
         return [model.request(inputs, names, once) for (model, inputs), names in zip(calls, outputs, strict=True)]
 
     return made

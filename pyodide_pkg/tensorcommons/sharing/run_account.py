@@ -24,7 +24,7 @@ class RunAccount:
 
     def ran(
         self,
-        models: Sequence[str],
+        models: list[str],
         device: Device,
         program: Program | PartedProgram | None,
         js_calls: int,
@@ -38,7 +38,7 @@ class RunAccount:
         traced, merged, executed = nodes
         self.reused += merged - executed
         self.last_run = {
-            "models": list(models),
+            "models": models,
             "device": device.kind,
             "nodes": traced,
             "executed": executed,

@@ -105,24 +105,27 @@ class Runner:
                 found[cut] = Tensor.of_storage(kept.storage, kept.spec)
         variant = await self._variant(device, prepared, frozenset(found), keep=bool(keys))
         rest, bound, before = variant.rest, variant.bound, device.backend.calls
-        with run_of(*[request.model for request in asked]):
-            results = await bound.run(arguments.arrays, _given(rest, found)) if bound is not None else []
+        names = [request.model for request in asked]
+        with run_of(*names):
+            given = _given(rest, found) if found else {}
+            results = await bound.run(arguments.arrays, given) if bound is not None else []
         nodes = prepared.fused.traced, prepared.executed, variant.executed
         program, js_calls = bound.program if bound is not None else None, device.backend.calls - before
-        self._account.ran([request.model for request in asked], device, program, js_calls, nodes, variant.cost)
+        self._account.ran(names, device, program, js_calls, nodes, variant.cost)
         tensors = iter([Tensor.of_storage(storage, spec) for storage, spec in results])
         outputs_of = {id(cut.node): tensor for cut, tensor in found.items()}
         answer = [
             next(tensors) if i in rest.missing else outputs_of[id(node)]
             for i, node in enumerate(prepared.fused.outputs)
         ]
-        made = {id(prepared.fused.outputs[i]): result for i, result in zip(rest.missing, results, strict=False)}
-        made |= {id(cut.node): result for cut, result in zip(rest.kept, results[len(rest.missing) :], strict=True)}
-        for cut, key in keys.items():
-            if cut in found:
-                self._activations.use(device, key)
-            elif id(cut.node) in made:
-                self._activations.keep(key, *made[id(cut.node)], cut.sources, self._residency.limit)
+        if keys:
+            computed = [*(prepared.fused.outputs[i] for i in rest.missing), *(cut.node for cut in rest.kept)]
+            made = dict(zip(map(id, computed), results, strict=True))
+            for cut, key in keys.items():
+                if cut in found:
+                    self._activations.use(device, key)
+                elif id(cut.node) in made:
+                    self._activations.keep(key, *made[id(cut.node)], cut.sources, self._residency.limit)
         answers = []
         for request in asked:
             count = len(request.trace.nodes)

@@ -25,7 +25,7 @@ from .kernels.common import ENDLESS, LOOPS, require_shader_types
 from .kernels.matmul import parts_of_depth
 from .kernels.probe import PROBES, probes
 from .shader import Dispatch, compose
-from .windows import Windows
+from .windows import ALIGNMENT, Windows
 
 UNIFORM, ARENA, LEAVES = 0, 1, 2  # slots of bridge/webgpu.js: from 2 on a program's leaves and then its outputs
 BESIDE = 3  # bindings that a step with a weight needs for its other operands
@@ -141,7 +141,7 @@ class WebGPUBackend(Backend[Replay]):
 
     @property
     def buffer_bytes(self) -> int:
-        return self._windows.buffer
+        return self.limits["maxBufferSize"] // ALIGNMENT * ALIGNMENT  # asked at each read
 
     def refusal(self, tensors: Mapping[str, Spec]) -> str:
         windows = self._windows
