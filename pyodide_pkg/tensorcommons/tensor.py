@@ -349,7 +349,7 @@ async def read_together(tensors: Sequence[Tensor]) -> list[np.ndarray[Any, Any]]
     for value in tensors:
         if not isinstance(value, Tensor):
             raise TensorCommonsError(f"read_together() takes tensors, not {type(value).__name__}")
-    if any(tensor.node.storage is None for tensor in tensors):
+    if None in [tensor.node.storage for tensor in tensors]:
         await realize(tensors)
     found = [(tensor, *_bytes_of(tensor)) for tensor in tensors]
     raw: dict[int, tuple[memoryview, bool]] = {}  # the bytes, and whether this call owns them

@@ -120,7 +120,7 @@ def _weights(registry: Registry, model: str, target: Device) -> dict[Entry, set[
 
 def remember_how(run: Run, model: Movable, inputs: Mapping[str, Any], answer: Mapping[str, Tensor]) -> None:
     """Let an answer that is lost with its device before it is read be computed again by ``run``."""
-    if any(isinstance(value, Tensor) for value in inputs.values()):  # what they show may be lost as well
+    if [value for value in inputs.values() if isinstance(value, Tensor)]:  # what they show may be lost as well
         return
     kept = {name: np.array(value) for name, value in inputs.items()}  # the caller may change its arrays
     who = WeakMethod(run), ref(model)

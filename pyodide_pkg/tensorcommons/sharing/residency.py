@@ -347,7 +347,7 @@ class Residency(Budget):
         if bundle is not None:
             bundle.touch()
             fits = self.used + extra <= self.usable
-            if bundle.is_settled and fits and all(storage.state == "resident" for storage in storages):
+            if bundle.is_settled and fits and not [each for each in storages if each.state != "resident"]:
                 return 0
             storages = [*storages, *bundle.storages]
         brought = 0

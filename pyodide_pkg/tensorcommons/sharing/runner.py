@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from operator import is_
 from typing import Any
 
 from ..backends.base import Spec
@@ -97,7 +96,7 @@ class Runner:
     async def run(self, device: Device, requests: Callable[[], Sequence[Request]]) -> list[dict[str, Tensor]]:
         """Run the requests, all of models on ``device``, as one graph, and give their answers."""
         asked, arguments, prepared = await self._asked(device, requests)
-        keys = arguments.keys_of(prepared.cuts)
+        keys = arguments.keys_of(prepared.cuts) if prepared.cuts else {}
         found: dict[ReusePoint, Tensor] = {}  # as tensors, so that none of them leaves while it is needed
         for cut, key in keys.items():
             kept = self._activations.find(device, key)
@@ -150,7 +149,7 @@ class Runner:
         """Return the requests, their arguments, and their graph."""
         while True:
             requests, arguments = asked(), Arguments()
-            if any(request.trace.device is not device for request in requests):
+            if {request.trace.device for request in requests} != {device}:
                 raise TensorReleased("a model moved to another device while its run waited")
             names = [arguments.bound(request.arrays) for request in requests]
             prepared = self._known(requests, names)
@@ -176,7 +175,7 @@ class Runner:
         known = self._prepared.get(_key(requests, names))
         if known is None or known.loads != self._loads:
             return None
-        return known if all(map(is_, known.traces, [request.trace for request in requests])) else None
+        return known if known.traces == [request.trace for request in requests] else None
 
     def _prepare(self, device: Device, requests: Sequence[Request], names: Sequence[Mapping[str, str]]) -> _Prepared:
         """Make the graph of a run and find its reuse points."""
