@@ -264,7 +264,10 @@ class Model:
                 f"{self.name} has no output {quoted(missing or asked)}; outputs: {', '.join(known)}"
             )
         self._check_loaded()
-        prepared = self._prepare(inputs) if once is None else self._prepare_once(inputs, once)
+        objects = [(name, id(value)) for name, value in inputs.items()]
+        alike = () if once is None else (self.architecture.inputs, *objects)  # a lone call hashes nothing
+        once = {} if once is None else once
+        prepared: Prepared = once.get(alike) or once.setdefault(alike, self._prepare(inputs))
         shapes = prepared.shapes
         trace = self.traces.of(arguments_of(shapes), wanted)
         return ModelRequest(self.name, (wanted, shapes), trace, prepared.arrays, wanted, prepared.cuts)
@@ -279,8 +282,7 @@ class Model:
     @property
     def weight_bytes(self) -> int:
         """Bytes of the weights, on the device or evicted."""
-        storages = {weight.data.node.storage for weight in self._weights.values()}
-        return sum(storage.nbytes for storage in storages if storage is not None)
+        return sum(self.weight_formats.values())
 
     @property
     def weight_formats(self) -> dict[str, int]:
@@ -339,13 +341,6 @@ class Model:
     def _check_loaded(self) -> None:
         if self._unloaded:
             raise TensorReleased(f"{self.name} was unloaded; load it again with from_pretrained()")
-
-    def _prepare_once(self, inputs: Mapping[str, Any], once: dict[Hashable, Any]) -> Prepared:
-        alike = (self.architecture.inputs, *[(name, id(value)) for name, value in inputs.items()])
-        found: Prepared | None = once.get(alike)
-        if found is None:
-            found = once[alike] = self._prepare(inputs)
-        return found
 
     def _prepare(self, inputs: Mapping[str, Any]) -> Prepared:
         unknown = sorted(set(inputs) - set(self.input_names))

@@ -85,7 +85,7 @@ class ActivationCache:
             return
         while self.nbytes + storage.nbytes > room:
             self._remove(next(iter(self._kept)))
-        storage.set_cached(is_cached=True)
+        storage.is_cached = True
         self._kept[id(storage.device), key] = activation
         self.nbytes += storage.nbytes
 
@@ -118,7 +118,7 @@ class ActivationCache:
         """Stop keeping an activation, and return it."""
         activation = self._kept.pop(key)
         self.nbytes -= activation.storage.nbytes
-        activation.storage.set_cached(is_cached=False)
+        activation.storage.is_cached = False
         return activation
 
     def _remove(self, key: tuple[int, str]) -> None:

@@ -47,8 +47,6 @@ class Arguments:
         """Return the key of each reuse point for these inputs; none if they are so large that hashing would cost too
         much.
         """
-        if not cuts:
-            return {}
         names = {name for cut in cuts for name in cut.arguments}
         if sum(self.arrays[name].nbytes for name in names) > HASHED_BYTES:
             return {}

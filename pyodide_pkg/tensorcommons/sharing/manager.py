@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
+from functools import partial
 from typing import Any, TypeVar
 from weakref import WeakSet, WeakValueDictionary
 
@@ -230,7 +231,7 @@ class TensorSharingManager(Accounts):
         answers: dict[int, dict[str, Tensor]] = {}
         runs = []
         for device, places in _by_device(calls).items():
-            found = await self.runner.run(device, _requests([calls[i] for i in places], [outputs[i] for i in places]))
+            found = await self.runner.run(device, partial(_requests, calls, outputs, places))
             answers.update(zip(places, found, strict=True))
             runs.append(self.account.last_run)
         if len(runs) > 1:
@@ -280,8 +281,7 @@ class TensorSharingManager(Accounts):
 
         async def each_device() -> None:
             for device, places in _by_device(calls).items():
-                mine = _requests([calls[i] for i in places], [wanted[i] for i in places])
-                await self.runner.compile(device, mine)
+                await self.runner.compile(device, partial(_requests, calls, wanted, places))
 
         await self.finishing([model for model, _ in calls], each_device)
         self.changed()
@@ -321,15 +321,11 @@ def _wanted(
 
 
 def _requests(
-    calls: Sequence[tuple[Movable, Mapping[str, Any]]], outputs: Sequence[Sequence[str] | None]
-) -> Callable[[], Sequence[Request]]:
-    """Make the requests of one run; models that take the same inputs alike prepare them once."""
-
-    def made() -> Sequence[Request]:
-        once: dict[Hashable, Any] | None = {} if len(calls) > 1 else None
-        return [model.request(inputs, names, once) for (model, inputs), names in zip(calls, outputs, strict=True)]
-
-    return made
+    calls: Sequence[tuple[Movable, Mapping[str, Any]]], outputs: Sequence[Sequence[str] | None], places: Sequence[int]
+) -> Sequence[Request]:
+    """Make the requests of the run of ``places``; models that take the same inputs alike prepare them once."""
+    once: dict[Hashable, Any] | None = {} if len(places) > 1 else None
+    return [calls[i][0].request(calls[i][1], outputs[i], once) for i in places]
 
 
 def _by_device(calls: Sequence[tuple[Movable, Mapping[str, Any]]]) -> dict[Device, list[int]]:

@@ -25,7 +25,6 @@ from .contract import Movable, Request
 from .registry import Registry
 from .residency import Residency
 from .run_account import RunAccount, cost_of
-from .storage import Storage
 
 
 @dataclass(eq=False)
@@ -106,7 +105,7 @@ class Runner:
         rest, bound, before = variant.rest, variant.bound, device.backend.calls
         names = [request.model for request in asked]
         with run_of(*names):
-            given = _given(rest, found) if found else {}
+            given = {name: of for name, cut in rest.taken.items() if (of := found[cut].node.storage) is not None}
             results = await bound.run(arguments.arrays, given) if bound is not None else []
         nodes = prepared.fused.traced, prepared.executed, variant.executed
         program, js_calls = bound.program if bound is not None else None, device.backend.calls - before
@@ -251,8 +250,3 @@ class Runner:
 def _key(requests: Sequence[Request], names: Sequence[Mapping[str, str]]) -> tuple[Any, ...]:
     """Key of a run: equal for runs of equal graphs."""
     return tuple([(each.model, each.key, *own.values()) for each, own in zip(requests, names, strict=True)])
-
-
-def _given(rest: Remainder, found: Mapping[ReusePoint, Tensor]) -> dict[str, Storage]:
-    storages = {name: found[cut].node.storage for name, cut in rest.taken.items()}
-    return {name: storage for name, storage in storages.items() if storage is not None}

@@ -68,7 +68,7 @@ class Storage(Lockable):
         self.origin = origin
         self.state: State = "resident"
         self.version = 0  # counts writes, so that a copy that was overtaken by one is not kept
-        self.is_cached = False  # kept for later runs
+        self.is_cached = False  # kept for later runs: the activation cache sets it
         self.free_after_use = False
         self.leaves: list[weakref.ref[Any]] = []  # the graph nodes that show these bytes
         self.notify: Callable[[], None] = _ignore  # reports a change of what a memory report says of the storage
@@ -244,10 +244,6 @@ class Storage(Lockable):
         """Have ``call`` called when what a memory report says of the storage changes, and now."""
         self.notify = call
         call()
-
-    def set_cached(self, *, is_cached: bool) -> None:
-        """Note whether the bytes are kept for later runs."""
-        self.is_cached = is_cached
 
     def recompute_by(self, again: Callable[[], Awaitable[memoryview]]) -> None:
         """Have reads compute lost bytes by ``again``, unless they are known by content or have another way."""
