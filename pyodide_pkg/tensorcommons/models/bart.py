@@ -182,8 +182,7 @@ class BartClassifier(Bart):
         self.head = SequenceClassification(self.scope, self.config.d_model, Labels.of(folder), CLASSES)
         self.tasks, self.outputs = self.head.tasks, (*self.head.outputs, "encoder_last_hidden_state")
         self.defaults = self.outputs
-        end = read_config(EndToken, folder.config, folder.file).eos_token_id
-        self.inputs = replace(self.inputs, end_token=end)
+        self.inputs = replace(self.inputs, end_token=read_config(EndToken, folder.config, folder.file).eos_token_id)
 
     def results(self, weights: Weights, hidden: Tensor, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """See :class:`EncoderDecoder`."""
@@ -196,14 +195,14 @@ class BartGenerator(AnswerGenerator, Bart):
 
     def __init__(self, folder: Checkpoint) -> None:
         super().__init__(folder)
-        c, scope = self.config, self.scope
+        c = self.config
         self.generation = {**GENERATION, **folder.config} if folder.generation is None else folder.generation
         self.vocab_size, self.max_length = c.vocab_size, c.max_position_embeddings
         self.start_token: int | None = c.decoder_start_token_id
         self.keys = c.decoder_attention_heads, c.d_model // c.decoder_attention_heads
-        self.out = Linear(scope / "lm_head", c.d_model, c.vocab_size, bias=False, weight=self.tied)
-        bias = folder.has("final_logits_bias")
-        self.bias = scope.param("final_logits_bias", (1, c.vocab_size), "vector") if bias else None
+        self.out = Linear(self.scope / "lm_head", c.d_model, c.vocab_size, bias=False, weight=self.tied)
+        bias = "final_logits_bias"
+        self.bias = self.scope.param(bias, (1, c.vocab_size), "vector") if folder.has(bias) else None
 
     def logits(self, weights: Weights, hidden: Tensor) -> Tensor:
         """See :class:`AnswerGenerator`."""

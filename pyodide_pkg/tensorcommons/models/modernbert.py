@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from ..errors import InvalidWeights, quoted
-from ..nn import Embedding, LayerNorm, Linear, Scope, Weights, merge_heads
+from ..nn import Embedding, FeedForward, LayerNorm, Linear, Scope, Weights, merge_heads
 from ..ops import arange, equal, greater_equal, less_equal, logical_and, permute_dims, reshape, rotary_embedding
 from ..ops import scaled_dot_product_attention as attend
 from ..tensor import Tensor
@@ -125,14 +125,15 @@ class Layer:
     """
 
     def __init__(self, scope: Scope, c: EncoderConfig, details: Details, *, is_first: bool) -> None:
-        size, eps, bias = c.hidden_size, c.layer_norm_eps, details.norm_bias
-        self.heads, self.inner, self.activation = c.num_attention_heads, c.intermediate_size, ACTIVATIONS[c.hidden_act]
+        size, inner, eps, bias = c.hidden_size, c.intermediate_size, c.layer_norm_eps, details.norm_bias
+        self.heads = c.num_attention_heads
         self.attention_norm = None if is_first else LayerNorm(scope / "attn_norm", size, eps, bias=bias)
         self.packed = Linear(scope / "attn.Wqkv", size, 3 * size, bias=details.attention_bias)
         self.output = Linear(scope / "attn.Wo", size, size, bias=details.attention_bias)
         self.norm = LayerNorm(scope / "mlp_norm", size, eps, bias=bias)
-        self.first = Linear(scope / "mlp.Wi", size, 2 * self.inner, bias=details.mlp_bias)
-        self.second = Linear(scope / "mlp.Wo", self.inner, size, bias=details.mlp_bias)
+        first = Linear(scope / "mlp.Wi", size, 2 * inner, bias=details.mlp_bias)
+        second = Linear(scope / "mlp.Wo", inner, size, bias=details.mlp_bias)
+        self.feed_forward = FeedForward(first, ACTIVATIONS[c.hidden_act], second, is_packed=True)
 
     def __call__(self, weights: Weights, x: Tensor, turns: tuple[Tensor, Tensor], mask: Tensor) -> Tensor:
         """Apply the layer to (batch, sequence, hidden)."""
@@ -143,8 +144,7 @@ class Layer:
         places = reshape(arange(sequence, device=x.device), (1, 1, -1))
         query, key = (rotary_embedding(each, *turns, positions=places) for each in (query, key))
         x = x + self.output(weights, merge_heads(attend(query, key, value, mask)))
-        both = self.first(weights, self.norm(weights, x))
-        return x + self.second(weights, self.activation(both[..., : self.inner]) * both[..., self.inner :])
+        return x + self.feed_forward(weights, self.norm(weights, x))
 
 
 class ModernBert:

@@ -7,7 +7,7 @@ BERT's; the names in other checkpoints are mapped to these (weight_mapping.py).
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from ..errors import InvalidWeights, quoted
@@ -114,32 +114,19 @@ class PatchEmbeddings:
         return concat([x[:, :count], of_each_image(self.registers), x[:, count:]], axis=1) if self.registers else x
 
 
-class SwiGLU:
-    """A gated feed-forward part whose first layer computes gate and values at once (Shazeer, 2020)."""
-
-    def __init__(self, scope: Scope, size: int, inner: int) -> None:
-        self.inner = inner
-        self.first = Linear(scope / "weights_in", size, 2 * inner)
-        self.second = Linear(scope / "weights_out", inner, size)
-
-    def __call__(self, weights: Weights, x: Tensor) -> Tensor:
-        """Apply the layers to (..., size)."""
-        both = self.first(weights, x)
-        return self.second(weights, multiply(silu(both[..., : self.inner]), both[..., self.inner :]))
-
-
 class VisionLayer:
     """Attention and a feed-forward part, each over normalized values, scaled and added to its input."""
 
     def __init__(self, scope: Scope, c: VisionConfig, mlp: int, *, scales: bool) -> None:
-        size, act = c.hidden_size, ACTIVATIONS[c.hidden_act]
+        size = c.hidden_size
         self.norms = [LayerNorm(scope / f"norm{n}", size, c.layer_norm_eps) for n in (1, 2)]
-        self.attention = Attention(scope / "attention", size, c.num_attention_heads, bias=c.qkv_bias)
-        inner = scope / "mlp"
-        self.feed_forward = (
-            SwiGLU(inner, size, mlp)
-            if c.use_swiglu_ffn
-            else FeedForward(Linear(inner / "fc1", size, mlp), act, Linear(inner / "fc2", mlp, size))
+        attention, inner = Attention(scope / "attention", size, c.num_attention_heads, bias=c.qkv_bias), scope / "mlp"
+        names, width = (("weights_in", "weights_out"), 2 * mlp) if c.use_swiglu_ffn else (("fc1", "fc2"), mlp)
+        first, second = Linear(inner / names[0], size, width), Linear(inner / names[1], mlp, size)
+        act = silu if c.use_swiglu_ffn else ACTIVATIONS[c.hidden_act]
+        self.parts: Sequence[Callable[[Weights, Tensor], Tensor]] = (
+            attention,
+            FeedForward(first, act, second, is_packed=c.use_swiglu_ffn),
         )
         self.scales = [
             (scope / f"layer_scale{n}").param("lambda1", (size,), "vector") if scales else None for n in (1, 2)
@@ -147,7 +134,7 @@ class VisionLayer:
 
     def __call__(self, weights: Weights, x: Tensor) -> Tensor:
         """Apply the layer to (batch, tokens, hidden)."""
-        for norm, part, scale in zip(self.norms, (self.attention, self.feed_forward), self.scales, strict=True):
+        for norm, part, scale in zip(self.norms, self.parts, self.scales, strict=True):
             branch = part(weights, norm(weights, x))
             x = (multiply(branch, weights[scale].tensor) if scale else branch) + x
         return x
