@@ -17,16 +17,13 @@ from playwright.sync_api import expect
 
 from e2e.conftest import NO_OPTIMIZING
 from e2e.page.driver import HEADS, SPLADE, Tab, with_first_line
-from scripts import paths
 from scripts.browser import FLAGS, find_browser
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from playwright.sync_api import Playwright
 
-OPS = paths.ROOT / "docs" / "ops.md"
 POLARITY = HEADS[2]
 TITLES = {"webgpu": "WebGPU", "webnn": "WebNN", "cpu": "CPU"}
 DEBIAN = shutil.which("chromium")
@@ -147,10 +144,30 @@ def test_each_browser_runs_on_its_best_device(
                 expect(warning).to_contain_text(way)
 
 
-def test_a_loaded_model_is_switched_live_by_keyboard(tab: Tab, site: str) -> None:
-    tab.open(site, load=f"{SPLADE},{POLARITY}")
-    for model_id in (SPLADE, POLARITY):
-        tab.wait_card(model_id, "loaded")
+WATCH = """() => {
+  const status = document.querySelector('#pair [data-role="status"]');
+  window.said = [];
+  const note = () => said.push(status.textContent);
+  new MutationObserver(note).observe(status, {childList: true, characterData: true, subtree: true});
+}"""
+
+
+def test_a_first_run_shows_what_it_builds_and_a_loaded_model_is_switched_live_by_keyboard(tab: Tab, site: str) -> None:
+    tab.open(site, load="none")
+    tab.evaluate(WATCH)
+    tab.load(POLARITY)
+    runs(tab, "webnn")
+    tab.page.get_by_label("Run on").select_option("webgpu")
+    expect(tab.page.locator("#per-model tbody")).to_contain_text("webgpu")
+    expect(tab.page.locator('#pair [data-role="stats"]')).to_contain_text(" on WebGPU ")
+    said = tab.evaluate("said")
+    for words in (r"Building for WebNN: 0 of \d+ graphs…", r"Building for WebGPU: \d+ of \d+ kernels…"):
+        assert any(re.fullmatch(words, text) for text in said), said
+    assert "Running…" in said
+
+    tab.page.get_by_label("Run on").select_option("auto")
+    expect(tab.page.locator("#per-model tbody")).not_to_contain_text("webgpu")
+    tab.load(SPLADE)
     tab.wait_panel("pair")
     start = chosen(tab)
     before, weights = tab.bars("polarity"), tab.figure("with-sharing")
@@ -176,67 +193,6 @@ def test_a_loaded_model_is_switched_live_by_keyboard(tab: Tab, site: str) -> Non
     assert chosen(tab) == start == device_of(tab, POLARITY)
     tab.wait_panel("pair")
     assert tab.bars("polarity") == pytest.approx(before, abs=0.002)
-
-
-WATCH = """() => {
-  const status = document.querySelector('#pair [data-role="status"]');
-  window.said = [];
-  const note = () => said.push(status.textContent);
-  new MutationObserver(note).observe(status, {childList: true, characterData: true, subtree: true});
-}"""
-
-
-def test_a_first_run_on_a_device_shows_what_it_builds(tab: Tab, site: str) -> None:
-    tab.open(site, load="none")
-    tab.evaluate(WATCH)
-    tab.load(POLARITY)
-    runs(tab, "webnn")
-    tab.page.get_by_label("Run on").select_option("webgpu")
-    expect(tab.page.locator("#per-model tbody")).to_contain_text("webgpu")
-    expect(tab.page.locator('#pair [data-role="stats"]')).to_contain_text(" on WebGPU ")
-    said = tab.evaluate("said")
-    for words in (r"Building for WebNN: 0 of \d+ graphs…", r"Building for WebGPU: \d+ of \d+ kernels…"):
-        assert any(re.fullmatch(words, text) for text in said), said
-    assert "Running…" in said
-
-
-def test_supported_ops_of_webnn_are_those_of_its_context(tab: Tab, site: str, artefacts: Path) -> None:
-    tab.page.set_viewport_size({"width": 360, "height": 800})
-    tab.open(site)
-    summary = tab.page.locator("#limits summary")
-    summary.focus()
-    tab.page.keyboard.press("Enter")
-    table = tab.page.get_by_role("table", name="Operations of WebNN")
-    expect(table.get_by_role("rowheader").first).to_be_visible()
-    said = tab.evaluate(
-        """async () => {
-             const limits = (await navigator.ml.createContext({deviceType: "cpu"})).opSupportLimits();
-             return Object.entries(limits).filter(([, limit]) => typeof limit === "object").map(([name, limit]) =>
-               [name, [limit, ...Object.values(limit)].flatMap((each) => each.dataTypes ?? [])]);
-           }"""
-    )
-    shown: dict[str, str] = {}
-    for row in table.locator("tbody tr").all_inner_texts():
-        name, _, rest = row.partition("\t")
-        shown[name] = shown.get(name, "") + rest
-    assert len(shown) == len(said) > 90
-    for name, dtypes in said:
-        assert all(dtype in shown[name] for dtype in dtypes), name
-    refused = tab.page.get_by_role("table", name="Ops of tensorcommons that WebNN refuses here")
-    wanted = re.findall(r"`(\w+)` \(([^)]*)\)", OPS.read_text("utf-8").partition("## What WebNN refuses")[2])
-    found = [tuple(row.split("\t")[:2]) for row in refused.locator("tbody tr").all_inner_texts()]
-    assert sorted(found) == sorted(wanted), "as in docs/ops.md, with the limits of this browser"
-    assert tab.check("overflowing") == []
-    assert tab.check("unnamed") == []
-    tab.page.screenshot(path=artefacts / "limits-360.png")
-
-    tab.page.keyboard.press("Tab")
-    expect(tab.page.get_by_label("Filter").first).to_be_focused()
-    tab.page.keyboard.type("softmax float16")
-    expect(table.locator("tbody tr")).to_have_count(1)
-    expect(tab.page.locator("#limits-about")).to_contain_text("1 row of ")
-    tab.page.keyboard.press("Tab")
-    assert tab.check("focusSeen")["seen"]
 
 
 def test_a_forward_moves_to_the_next_device_when_devices_are_lost(playwright: Playwright, site: str) -> None:

@@ -12,6 +12,8 @@ from e2e.page.driver import HEADS, SPLADE, Tab, with_first_line
 if TYPE_CHECKING:
     from playwright.sync_api import Locator
 
+    from e2e.page.faults import Faults
+
 EXPLAIN = (
     "([name, message]) => import('./failures.js').then((f) => f.explain(Object.assign(new Error(message), {name})))"
 )
@@ -41,8 +43,10 @@ def nothing_ran(tab: Tab) -> None:
     assert tab.page.locator("img").count() == 0 and tab.page.title() != "run"
 
 
-def test_failing_files_are_reported_on_their_cards(troubled: Tab, site: str) -> None:
-    troubled.open(site)
+def test_failing_files_are_reported_on_their_cards_and_the_page_continues(
+    troubled: Tab, faulty_site: str, faults: Faults
+) -> None:
+    troubled.open(faulty_site)
     page = troubled.page
     for name, message, words in KNOWN:
         found = troubled.evaluate(EXPLAIN, [name, message])
@@ -52,13 +56,33 @@ def test_failing_files_are_reported_on_their_cards(troubled: Tab, site: str) -> 
     )
     assert last["details"].startswith("KeyError: aaa") and len(last["details"]) == 301
 
-    page.route(f"**/models/{HEADS[0]}/config.json", lambda route: route.fulfill(body=f"<!doctype html>{MARKUP}"))
-    troubled.press(HEADS[0], "Load")
-    troubled.wait_card(HEADS[0], "error")
-    expect(alert(troubled, HEADS[0])).to_contain_text(
+    for model_id, words in ((HEADS[0], "A file is missing"), (SPLADE, "A file is damaged")):
+        path = f"models/{model_id}/model.safetensors"
+        if model_id == SPLADE:
+            faults.cut(path, 100_000)
+        else:
+            faults.missing(path)
+        troubled.press(model_id, "Load")
+        troubled.wait_card(model_id, "error")
+        expect(alert(troubled, model_id)).to_contain_text("model.safetensors")
+        expect(alert(troubled, model_id)).to_contain_text(words)
+        assert troubled.figure("with-sharing") == 0
+        faults.mend()
+        troubled.press(model_id, "Try again")
+        troubled.wait_card(model_id, "loaded")
+        expect(alert(troubled, model_id)).to_be_empty()
+        troubled.wait_panel("pair")
+        if model_id != SPLADE:
+            troubled.unload(model_id)
+            troubled.wait_figure("with-sharing", "value === 0")
+
+    page.route(f"**/models/{HEADS[2]}/config.json", lambda route: route.fulfill(body=f"<!doctype html>{MARKUP}"))
+    troubled.press(HEADS[2], "Load")
+    troubled.wait_card(HEADS[2], "error")
+    expect(alert(troubled, HEADS[2])).to_contain_text(
         "Not loaded. A file is damaged, or its contents do not match its name."
     )
-    expect(alert(troubled, HEADS[0])).to_contain_text("Details: ")
+    expect(alert(troubled, HEADS[2])).to_contain_text("Details: ")
 
     page.context.set_offline(True)
     troubled.press(HEADS[1], "Load")

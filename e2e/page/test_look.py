@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Literal
 
 import pytest
 from playwright.sync_api import expect
+
+from scripts import paths
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -13,6 +16,7 @@ if TYPE_CHECKING:
 
     from e2e.page.driver import Tab
 
+OPS = paths.ROOT / "docs" / "ops.md"
 WIDTHS = (360, 768, 1024, 1152, 1280, 1440, 1920)
 LOOKS = [(width, scheme) for width in WIDTHS for scheme in ("light", "dark")]
 
@@ -47,6 +51,47 @@ def test_every_width_and_colour_scheme(
 
 def test_every_control_has_a_name(loaded: Tab) -> None:
     assert loaded.check("unnamed") == []
+
+
+@pytest.mark.usefixtures("restore")
+def test_supported_ops_of_webnn_are_those_of_its_context(loaded: Tab, artefacts: Path) -> None:
+    loaded.page.set_viewport_size({"width": 360, "height": 800})
+    summary = loaded.page.locator("#limits summary")
+    summary.focus()
+    loaded.page.keyboard.press("Enter")
+    table = loaded.page.get_by_role("table", name="Operations of WebNN")
+    expect(table.get_by_role("rowheader").first).to_be_visible()
+    said = loaded.evaluate(
+        """async () => {
+             const limits = (await navigator.ml.createContext({deviceType: "cpu"})).opSupportLimits();
+             return Object.entries(limits).filter(([, limit]) => typeof limit === "object").map(([name, limit]) =>
+               [name, [limit, ...Object.values(limit)].flatMap((each) => each.dataTypes ?? [])]);
+           }"""
+    )
+    shown: dict[str, str] = {}
+    for row in table.locator("tbody tr").all_inner_texts():
+        name, _, rest = row.partition("\t")
+        shown[name] = shown.get(name, "") + rest
+    assert len(shown) == len(said) > 90
+    for name, dtypes in said:
+        assert all(dtype in shown[name] for dtype in dtypes), name
+    refused = loaded.page.get_by_role("table", name="Ops of tensorcommons that WebNN refuses here")
+    wanted = re.findall(r"`(\w+)` \(([^)]*)\)", OPS.read_text("utf-8").partition("## What WebNN refuses")[2])
+    found = [tuple(row.split("\t")[:2]) for row in refused.locator("tbody tr").all_inner_texts()]
+    assert sorted(found) == sorted(wanted), "as in docs/ops.md, with the limits of this browser"
+    assert loaded.check("overflowing") == []
+    assert loaded.check("unnamed") == []
+    loaded.page.screenshot(path=artefacts / "limits-360.png")
+
+    loaded.page.keyboard.press("Tab")
+    expect(loaded.page.get_by_label("Filter").first).to_be_focused()
+    loaded.page.keyboard.type("softmax float16")
+    expect(table.locator("tbody tr")).to_have_count(1)
+    expect(loaded.page.locator("#limits-about")).to_contain_text("1 row of ")
+    loaded.page.keyboard.press("Tab")
+    assert loaded.check("focusSeen")["seen"]
+    loaded.page.get_by_label("Filter").first.fill("")
+    summary.click()
 
 
 def test_a_chosen_theme_is_kept(tab: Tab, site: str) -> None:
