@@ -54,6 +54,14 @@ INERT: dict[str, dict[str, str]] = {
     "bart": {"tie_word_embeddings": "the stored tensors decide"},
     "t5": {"decoder_start_token_id": "begins what generate() writes; a call gives decoder_input_ids"},
     **dict.fromkeys(("vit", "deit"), dict.fromkeys(("mlp_ratio", "num_register_tokens", "use_swiglu_ffn"), _ABSENT)),
+    "clip_text_model": {
+        "pad_token_id": _ATTENDED,
+        **dict.fromkeys(("embedding_size", "type_vocab_size", "tie_word_embeddings"), _ABSENT),
+    },
+    "clip_vision_model": {
+        **dict.fromkeys(("pooler_act", "pooler_output_size", "qkv_bias"), _ABSENT),
+        **dict.fromkeys(("mlp_ratio", "num_register_tokens", "use_swiglu_ffn"), _ABSENT),
+    },
     "dinov2": {
         **dict.fromkeys(("num_register_tokens", "pooler_act", "pooler_output_size"), _ABSENT),
         "intermediate_size": "mlp_ratio decides",

@@ -9,97 +9,80 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
 
 from ..errors import InvalidWeights, quoted
-from ..nn import Conv2d, Embedding, FeedForward, LayerNorm, Linear, Scope, Weights, pooling
+from ..nn import Conv2d, Embedding, FeedForward, LayerNorm, Linear, PreNormLayer, Scope, Weights, pooling
 from ..nn.attention import FAIRSEQ, Attention
 from ..ops import argmax, astype, broadcast_to, concat, equal, exp, matmul, multiply, permute_dims, reshape
 from ..tensor import Tensor
 from .architecture import Architecture
 from .checkpoint import Checkpoint
-from .config import ACTIVATIONS, activation, check_fixed, check_heads, read_config
+from .config import ACTIVATIONS, check_fixed
 from .decoder import KVState
+from .encoder import EncoderConfig
 from .encoder_model import EncoderModel
 from .heads import Head, Labels, by_class
 from .image import ImageInputs
 from .text import TextInputs
 from .text_image import TextImageInputs
-from .vision import PatchesClassification, square_sides
+from .vision import PatchesClassification, VisionConfig
 from .weight_mapping import WeightMapping
 
 LARGEST_ID = 2  # as eos_token_id: in files from before 2023, the end token is the largest of a text
+NOT_READ = {"pad_token_id": 1}
 
 
 @dataclass(frozen=True)
-class TowerConfig:
-    """The fields that both towers have; sizes in elements."""
-
-    hidden_size: int = 512
-    intermediate_size: int = 2048
-    projection_dim: int = 512
-    num_hidden_layers: int = 12
-    num_attention_heads: int = 8
-    hidden_act: str = "quick_gelu"
-    layer_norm_eps: float = 1e-5
-
-    @classmethod
-    def of(cls, folder: Checkpoint) -> Any:
-        """Read the configuration. Raises InvalidWeights for a field that is wrong or not supported."""
-        check_fixed(folder.config, folder.file)
-        config = read_config(cls, square_sides(folder), folder.file)
-        check_heads(config.hidden_size, config.num_attention_heads, folder.file)
-        activation(config.hidden_act, folder.file)
-        return config
-
-
-@dataclass(frozen=True)
-class TextConfig(TowerConfig):
+class TextConfig(EncoderConfig):
     """The fields of the text tower."""
 
     vocab_size: int = 49408
+    hidden_size: int = 512
+    num_attention_heads: int = 8
+    intermediate_size: int = 2048
     max_position_embeddings: int = 77
+    layer_norm_eps: float = 1e-5
+    hidden_act: str = "quick_gelu"
+    pad_token_id: int = 1
     eos_token_id: int = 49407
+    projection_dim: int = 512
 
 
 @dataclass(frozen=True)
-class ImageConfig(TowerConfig):
+class ImageConfig(VisionConfig):
     """The fields of the image tower; sides in pixels."""
 
-    hidden_size: int = 768
-    intermediate_size: int = 3072
-    num_attention_heads: int = 12
-    num_channels: int = 3
-    image_size: int = 224
     patch_size: int = 32
+    layer_norm_eps: float = 1e-5
+    hidden_act: str = "quick_gelu"
+    projection_dim: int = 512
 
 
-class Layer:
-    """Attention and a feed-forward part, each over normalized values and added to its input."""
-
-    def __init__(self, scope: Scope, c: TowerConfig) -> None:
-        size, act = c.hidden_size, ACTIVATIONS[c.hidden_act]
-        self.attention_norm = LayerNorm(scope / "layer_norm1", size, c.layer_norm_eps)
-        self.attention = Attention(scope / "self_attn", size, c.num_attention_heads, names=FAIRSEQ)
-        self.norm = LayerNorm(scope / "layer_norm2", size, c.layer_norm_eps)
-        first, second = (size, c.intermediate_size), (c.intermediate_size, size)
-        self.feed_forward = FeedForward(Linear(scope / "mlp.fc1", *first), act, Linear(scope / "mlp.fc2", *second))
-
-    def __call__(self, weights: Weights, x: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Apply the layer to (batch, sequence, size)."""
-        x = x + self.attention(weights, self.attention_norm(weights, x), mask)
-        return x + self.feed_forward(weights, self.norm(weights, x))
+def _layers(scope: Scope, c: TextConfig | ImageConfig) -> list[PreNormLayer]:
+    size, inner, act = c.hidden_size, c.intermediate_size, ACTIVATIONS[c.hidden_act]
+    return [
+        PreNormLayer(
+            LayerNorm(layer / "layer_norm1", size, c.layer_norm_eps),
+            Attention(layer / "self_attn", size, c.num_attention_heads, names=FAIRSEQ),
+            LayerNorm(layer / "layer_norm2", size, c.layer_norm_eps),
+            FeedForward(Linear(layer / "mlp.fc1", size, inner), act, Linear(layer / "mlp.fc2", inner, size)),
+        )
+        for layer in (scope / "encoder.layers" / i for i in range(c.num_hidden_layers))
+    ]
 
 
 class TextTower:
     """An encoder of texts, each of whose tokens attends to itself and to earlier ones."""
+
+    kind, prefix, projection = "text", "text_model", "text_projection"
+    tasks: tuple[str, ...] = ()
 
     def __init__(self, scope: Scope, c: TextConfig) -> None:
         self.config, self.manifest, size = c, scope.manifest, c.hidden_size
         self.words = Embedding(scope / "embeddings.token_embedding", c.vocab_size, size)
         shape = c.max_position_embeddings, size
         self.positions = scope.param("embeddings.position_embedding.weight", shape, "positions")
-        self.layers = [Layer(scope / "encoder.layers" / i, c) for i in range(c.num_hidden_layers)]
+        self.layers = _layers(scope, c)
         self.norm = LayerNorm(scope / "final_layer_norm", size, c.layer_norm_eps)
         self.inputs = TextInputs(c.vocab_size, c.max_position_embeddings, per_token=frozenset({"last_hidden_state"}))
 
@@ -122,6 +105,9 @@ class TextTower:
 class ImageTower:
     """An encoder of images, as a learned token and one for each patch."""
 
+    kind, prefix, projection = "image", "vision_model", "visual_projection"
+    tasks: tuple[str, ...] = ("image-feature-extraction",)
+
     def __init__(self, scope: Scope, c: ImageConfig) -> None:
         self.config, self.manifest, size, tables = c, scope.manifest, c.hidden_size, scope / "embeddings"
         patches = (c.image_size // c.patch_size) ** 2
@@ -129,7 +115,7 @@ class ImageTower:
         self.project = Conv2d(tables / "patch_embedding", c.num_channels, size, c.patch_size, c.patch_size, bias=False)
         self.positions = tables.param("position_embedding.weight", (patches + 1, size), "positions")
         self.first_norm = LayerNorm(scope / "pre_layrnorm", size, c.layer_norm_eps)
-        self.layers = [Layer(scope / "encoder.layers" / i, c) for i in range(c.num_hidden_layers)]
+        self.layers = _layers(scope, c)
         self.norm = LayerNorm(scope / "post_layernorm", size, c.layer_norm_eps)
         self.inputs = ImageInputs(c.num_channels, c.image_size, c.patch_size, is_fixed=True)
 
@@ -150,19 +136,18 @@ class ImageTower:
 
 
 class Features(Head):
-    """The vectors of one tower: ``pooler_output``, or the features to which ``project`` maps them, named ``name``."""
+    """The vectors of a tower, ``pooler_output``, or with the ``scope`` of a projection the features that it computes."""
 
-    def __init__(
-        self, tower: TextTower | ImageTower, name: str = "pooler_output", project: Linear | None = None
-    ) -> None:
-        self.tower, self.name, self.project = tower, name, project
-        self.tasks = ("image-feature-extraction",) if isinstance(tower, ImageTower) else ()
-        self.outputs, self.defaults = (name,), ("last_hidden_state", name)
+    def __init__(self, tower: TextTower | ImageTower, scope: Scope | None = None) -> None:
+        self.tower, c = tower, tower.config
+        self.project = Linear(scope / tower.projection, c.hidden_size, c.projection_dim, bias=False) if scope else None
+        self.outputs = (f"{tower.kind}_embeds" if scope else "pooler_output",)
+        self.tasks, self.defaults = tower.tasks, ("last_hidden_state", *self.outputs)
 
     def __call__(self, weights: Weights, hidden: Tensor, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """See :class:`Head`."""
         pooled = self.tower.pool(weights, hidden, inputs)
-        return {self.name: self.project(weights, pooled) if self.project else pooled}
+        return {self.outputs[0]: self.project(weights, pooled) if self.project else pooled}
 
 
 class Clip:
@@ -177,24 +162,21 @@ class Clip:
     defaults: tuple[str, ...] = ("logits_per_image", "logits_per_text", "text_embeds", "image_embeds")
     outputs: tuple[str, ...] = (*defaults, "text_features", "image_features")
 
-    def __init__(self, scope: Scope, text: TextConfig, image: ImageConfig, size: int) -> None:
-        self.config, self.manifest, self.names = text, scope.manifest, (WeightMapping(),)
-        self.text, self.image = TextTower(scope / "text_model", text), ImageTower(scope / "vision_model", image)
-        self.of_text = Linear(scope / "text_projection", text.hidden_size, size, bias=False)
-        self.of_image = Linear(scope / "visual_projection", image.hidden_size, size, bias=False)
+    def __init__(self, scope: Scope, texts: TextConfig, images: ImageConfig) -> None:
+        self.config, self.manifest, self.names = texts, scope.manifest, (WeightMapping(),)
+        text, image = TextTower(scope / TextTower.prefix, texts), ImageTower(scope / ImageTower.prefix, images)
+        self.heads = Features(text, scope), Features(image, scope)
         self.scale = scope.param("logit_scale", (), "vector")
-        self.inputs = TextImageInputs(self.text.inputs, self.image.inputs)
+        self.inputs = TextImageInputs(text.inputs, image.inputs)
 
     def forward(self, weights: Weights, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Compute the outputs for which there are inputs."""
         result: dict[str, Tensor] = {}
-        for kind, name, tower, project in (
-            ("text", "input_ids", self.text, self.of_text),
-            ("image", "pixel_values", self.image, self.of_image),
-        ):
-            if name in inputs:
-                features = project(weights, tower.pool(weights, tower(weights, inputs), inputs))
-                result |= {f"{kind}_features": features, f"{kind}_embeds": pooling.normalize(features)}
+        for head in self.heads:
+            tower = head.tower
+            if tower.inputs.names[0] in inputs:
+                (features,) = head(weights, tower(weights, inputs), inputs).values()
+                result |= {f"{tower.kind}_features": features, f"{tower.kind}_embeds": pooling.normalize(features)}
         if len(result) == 4:
             cosines = matmul(result["text_embeds"], permute_dims(result["image_embeds"], (1, 0)))
             logits = multiply(cosines, exp(weights[self.scale].tensor))
@@ -204,54 +186,45 @@ class Clip:
 
 def build(folder: Checkpoint) -> Architecture:
     """Build both towers, or the only one of the type "clip_text_model" or "clip_vision_model"."""
-    check_fixed(folder.config, folder.file)
     scope, kind = Scope({}), str(folder.config["model_type"])
-    if kind != "clip":
-        tower = (
-            TextTower(scope, TextConfig.of(folder))
-            if kind == "clip_text_model"
-            else ImageTower(scope, ImageConfig.of(folder))
-        )
-        return _alone(folder, scope, tower)
-    size = read_config(TowerConfig, {"projection_dim": folder.config.get("projection_dim")}, folder.file).projection_dim
-    texts, images = TextConfig.of(_part(folder, "text")), ImageConfig.of(_part(folder, "vision"))
+    if kind == "clip_text_model":
+        return _alone(folder, "CLIPText", TextTower(scope, TextConfig.of(folder, fixed=NOT_READ)))
+    if kind == "clip_vision_model":
+        return _alone(folder, "CLIPVision", ImageTower(scope, ImageConfig.of(folder)))
+    check_fixed(folder.config, folder.file)
+    texts, images = TextConfig.of(_part(folder, "text"), fixed=NOT_READ), ImageConfig.of(_part(folder, "vision"))
 
     def classifier() -> EncoderModel:
         tower, labels = ImageTower(scope, images), Labels.of(folder)
-        head = PatchesClassification(scope / "classifier", images.hidden_size, labels)
-        return EncoderModel(
-            folder, scope.manifest, tower, head, WeightMapping(prefixes=("vision_model.",)), tower.inputs
-        )
+        return _with_head(folder, tower, PatchesClassification(scope / "classifier", images.hidden_size, labels))
 
     kinds: dict[str, Callable[[], Clip | EncoderModel]] = {
-        "Model": lambda: Clip(scope, texts, images, size),
+        "Model": lambda: Clip(scope, texts, images),
         "ForImageClassification": classifier,
     }
     return by_class(folder, "CLIP", kinds)
 
 
-def _alone(folder: Checkpoint, scope: Scope, tower: TextTower | ImageTower) -> EncoderModel:
+def _alone(folder: Checkpoint, family: str, tower: TextTower | ImageTower) -> EncoderModel:
     """Build a model of one tower, with or without its projection."""
-    family, part, name = ("Text", "text", "text") if isinstance(tower, TextTower) else ("Vision", "visual", "image")
-    sizes = tower.config.hidden_size, tower.config.projection_dim
-    kinds = {
-        "Model": lambda: Features(tower),
-        "ModelWithProjection": lambda: Features(
-            tower, f"{name}_embeds", Linear(scope / f"{part}_projection", *sizes, bias=False)
-        ),
-    }
-    head, names = by_class(folder, f"CLIP{family}", kinds), WeightMapping(prefixes=(f"{family.lower()}_model.",))
-    return EncoderModel(folder, scope.manifest, tower, head, names, tower.inputs)
+    scope = Scope(tower.manifest)
+    heads = {"Model": lambda: Features(tower), "ModelWithProjection": lambda: Features(tower, scope)}
+    return _with_head(folder, tower, by_class(folder, family, heads))
+
+
+def _with_head(folder: Checkpoint, tower: TextTower | ImageTower, head: Head) -> EncoderModel:
+    names = WeightMapping(prefixes=(f"{tower.prefix}.",))
+    return EncoderModel(folder, tower.manifest, tower, head, names, tower.inputs)
 
 
 def _part(folder: Checkpoint, tower: str) -> Checkpoint:
-    """Return the folder with the configuration of one tower; "text_config_dict" precedes "text_config" if both are set.
+    """Return the folder with the configuration of one tower, which has the ``projection_dim`` of both.
 
-    Raises InvalidWeights unless it is an object.
+    "text_config_dict" precedes "text_config" if both are set. Raises InvalidWeights unless it is an object.
     """
     name = f"{tower}_config"
     given = folder.config.get(f"{name}_dict")
     given = folder.config.get(name) or {} if given is None else given
     if not isinstance(given, dict):
         raise InvalidWeights(folder.file, f"{name} must be an object, not {quoted(given)}")
-    return replace(folder, config=given)
+    return replace(folder, config={**given, "projection_dim": folder.config.get("projection_dim")})

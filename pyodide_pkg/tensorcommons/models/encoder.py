@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Self
 
 from ..errors import InvalidWeights
 from ..nn import Attention, Embedding, FeedForward, LayerNorm, Linear, Scope, Weights, as_float32
@@ -48,7 +49,7 @@ class EncoderConfig:
         aliases: Mapping[str, str] | None = None,
         defaults: Mapping[str, object] | None = None,
         fixed: Mapping[str, object] | None = None,
-    ) -> EncoderConfig:
+    ) -> Self:
         """Read the configuration.
 
         ``defaults`` are the architecture's values for fields missing from ``config.json``, ``fixed`` its values for

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from functools import partial
 
-from ..nn import Embedding, FeedForward, LayerNorm, Linear, Scope, Weights, merge_heads, split_heads
+from ..nn import Embedding, FeedForward, LayerNorm, Linear, PreNormLayer, Scope, Weights, merge_heads, split_heads
 from ..ops import minimum, scaled_dot_product_attention
 from ..tensor import Tensor
 from .architecture import Architecture
@@ -53,34 +53,34 @@ class Gpt2Config:
         return replace(config, n_inner=config.n_inner or 4 * config.n_embd)
 
 
-class Gpt2Layer:
-    """Attention and a feed-forward part, each over normalized values and added to its input."""
+class Gpt2Attention:
+    """Attention whose queries, keys and values are computed by one matrix; ``i`` is the index of the layer."""
 
     def __init__(self, scope: Scope, c: Gpt2Config, i: int) -> None:
-        size, attn, mlp = c.n_embd, scope / "attn", scope / "mlp"
-        self.name, self.heads = f"h.{i}", c.n_head
+        size, self.name, self.heads = c.n_embd, f"h.{i}", c.n_head
         self.scale = (size // c.n_head) ** -0.5 if c.scale_attn_weights else 1.0
         if c.scale_attn_by_inverse_layer_idx:
             self.scale /= i + 1
-        self.attention_norm = LayerNorm(scope / "ln_1", size, c.layer_norm_epsilon)
-        self.joined = Product(attn / "c_attn", size, 3 * size)
-        self.output = Product(attn / "c_proj", size, size)
-        self.norm = LayerNorm(scope / "ln_2", size, c.layer_norm_epsilon)
-        first, act = Product(mlp / "c_fc", size, c.n_inner), ACTIVATIONS[c.activation_function]
-        self.feed_forward = FeedForward(first, act, Product(mlp / "c_proj", c.n_inner, size))
+        self.joined, self.output = Product(scope / "c_attn", size, 3 * size), Product(scope / "c_proj", size, size)
 
     def __call__(self, weights: Weights, x: Tensor, past: KVState) -> Tensor:
-        """Apply the layer to (batch, sequence, hidden)."""
-        x = x + self._attention(weights, self.attention_norm(weights, x), past)
-        return x + self.feed_forward(weights, self.norm(weights, x))
-
-    def _attention(self, weights: Weights, x: Tensor, past: KVState) -> Tensor:
+        """Attend from (batch, sequence, hidden) to these and earlier tokens."""
         size, joined = x.shape[2], self.joined(weights, x)  # (batch, sequence, 3 * hidden)
         parts = (joined[:, :, part * size : (part + 1) * size] for part in range(3))
         query, key, value = (split_heads(part, self.heads) for part in parts)
         keys, values = past.extend(self.name, key, value)
         attended = scaled_dot_product_attention(query, keys, values, past.mask, scale=self.scale)
         return self.output(weights, merge_heads(attended))
+
+
+def _layer(scope: Scope, c: Gpt2Config, i: int) -> PreNormLayer:
+    size, mlp = c.n_embd, scope / "mlp"
+    attention_norm = LayerNorm(scope / "ln_1", size, c.layer_norm_epsilon)
+    attention = Gpt2Attention(scope / "attn", c, i)
+    norm = LayerNorm(scope / "ln_2", size, c.layer_norm_epsilon)
+    first, act = Product(mlp / "c_fc", size, c.n_inner), ACTIVATIONS[c.activation_function]
+    feed_forward = FeedForward(first, act, Product(mlp / "c_proj", c.n_inner, size))
+    return PreNormLayer(attention_norm, attention, norm, feed_forward)
 
 
 class Gpt2(CausalDecoder):
@@ -94,7 +94,7 @@ class Gpt2(CausalDecoder):
         self.keys = c.n_head, c.n_embd // c.n_head
         self.cached = tuple(f"h.{i}" for i in range(c.n_layer))
         self.positions = Embedding(self.scope / "wpe", c.n_positions, c.n_embd)
-        self.layers = [Gpt2Layer(self.scope / name, c, i) for i, name in enumerate(self.cached)]
+        self.layers = [_layer(self.scope / name, c, i) for i, name in enumerate(self.cached)]
         self.norm = LayerNorm(self.scope / "ln_f", c.n_embd, c.layer_norm_epsilon)
 
     def hidden(self, weights: Weights, ids: Tensor, past: KVState) -> Tensor:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ..errors import InvalidWeights, quoted
-from ..nn import FeedForward, Linear, RMSNorm, Scope, Weights, merge_heads, split_heads
+from ..nn import FeedForward, Linear, PreNormLayer, RMSNorm, Scope, Weights, merge_heads, split_heads
 from ..ops import arange, reshape, rotary_embedding, scaled_dot_product_attention
 from ..tensor import Tensor
 from .architecture import Architecture
@@ -139,24 +139,14 @@ class LlamaAttention:
         return self.output(weights, merge_heads(scaled_dot_product_attention(query, keys, values, mask)))
 
 
-class LlamaLayer:
-    """Attention and a gated feed-forward part, each over normalized values and added to its input."""
-
-    def __init__(self, scope: Scope, c: LlamaConfig, name: str, *, norms: bool = False) -> None:
-        size, inner, mlp = c.hidden_size, c.intermediate_size, scope / "mlp"
-        self.attention_norm = RMSNorm(scope / "input_layernorm", size, c.rms_norm_eps)
-        self.attention = LlamaAttention(scope / "self_attn", c, name, norms=norms)
-        self.norm = RMSNorm(scope / "post_attention_layernorm", size, c.rms_norm_eps)
-        gate, up = (Linear(mlp / part, size, inner, bias=c.mlp_bias) for part in ("gate_proj", "up_proj"))
-        down = Linear(mlp / "down_proj", inner, size, bias=c.mlp_bias)
-        self.feed_forward = FeedForward(gate, ACTIVATIONS[c.hidden_act], down, gated=up)
-
-    def __call__(
-        self, weights: Weights, x: Tensor, turns: tuple[Tensor, Tensor], past: KVState, mask: Tensor
-    ) -> Tensor:
-        """Apply the layer to (batch, sequence, hidden)."""
-        x = x + self.attention(weights, self.attention_norm(weights, x), turns, past, mask)
-        return x + self.feed_forward(weights, self.norm(weights, x))
+def _layer(scope: Scope, c: LlamaConfig, name: str, *, norms: bool) -> PreNormLayer:
+    size, inner, mlp = c.hidden_size, c.intermediate_size, scope / "mlp"
+    attention_norm = RMSNorm(scope / "input_layernorm", size, c.rms_norm_eps)
+    attention = LlamaAttention(scope / "self_attn", c, name, norms=norms)
+    norm = RMSNorm(scope / "post_attention_layernorm", size, c.rms_norm_eps)
+    gate, up = (Linear(mlp / part, size, inner, bias=c.mlp_bias) for part in ("gate_proj", "up_proj"))
+    down = Linear(mlp / "down_proj", inner, size, bias=c.mlp_bias)
+    return PreNormLayer(attention_norm, attention, norm, FeedForward(gate, ACTIVATIONS[c.hidden_act], down, gated=up))
 
 
 class Llama(CausalDecoder):
@@ -175,7 +165,7 @@ class Llama(CausalDecoder):
         self.windows = windows or (0,) * c.num_hidden_layers
         self.keys = c.num_key_value_heads, c.head_dim
         self.cached = tuple(f"layers.{i}" for i in range(c.num_hidden_layers))
-        self.layers = [LlamaLayer(self.scope / name, c, name, norms=norms) for name in self.cached]
+        self.layers = [_layer(self.scope / name, c, name, norms=norms) for name in self.cached]
         self.norm = RMSNorm(self.scope / "norm", c.hidden_size, c.rms_norm_eps)
 
     def hidden(self, weights: Weights, ids: Tensor, past: KVState) -> Tensor:

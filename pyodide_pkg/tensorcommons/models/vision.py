@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Self
 
 from ..errors import InvalidWeights, quoted
 from ..nn import Attention, Conv2d, FeedForward, LayerNorm, Linear, Param, Scope, Weights
@@ -48,7 +49,7 @@ class VisionConfig:
     @classmethod
     def of(
         cls, folder: Checkpoint, defaults: Mapping[str, object] | None = None, fixed: Mapping[str, object] | None = None
-    ) -> VisionConfig:
+    ) -> Self:
         """Read the configuration; ``defaults`` and ``fixed`` are those of :class:`EncoderConfig`.
 
         Raises InvalidWeights for a field that is wrong or not supported.

@@ -13,6 +13,7 @@ from .embedding import Embedding
 from .feed_forward import FeedForward
 from .linear import Linear
 from .norms import BatchNorm2d, LayerNorm, RMSNorm
+from .pre_norm import PreNormLayer
 from .scope import Manifest, Param, Scope
 from .weight import Weight, Weights, as_float32
 
@@ -27,6 +28,7 @@ __all__ = [
     "Linear",
     "Manifest",
     "Param",
+    "PreNormLayer",
     "RMSNorm",
     "Scope",
     "Weight",
