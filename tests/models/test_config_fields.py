@@ -76,8 +76,6 @@ def read_by(model_type: str) -> dict[str, Any]:
         values |= {each.name: each.default for each in fields(mpnet.Buckets)}
     if model_type == "bart":
         values |= {each.name: each.default for each in fields(bart.EndToken)}
-    if model_type == "modernbert":
-        values |= {each.name: each.default for each in fields(modernbert.Details)}
     return {"projection_dim": values["projection_dim"]} if model_type == "clip" else values
 
 
@@ -204,6 +202,7 @@ UNFIT: list[tuple[str, dict[str, Any], str]] = [
     ("clip", {"text_config": [1]}, "text_config"),
     ("clip", {"text_config": {"quantization_config": {"quant_method": "gptq"}}}, "quantization_config"),
     ("clip_vision_model", {"image_size": [30, 20]}, "image_size"),
+    ("clip_vision_model", {"image_size": 16}, "patch_size 32"),
 ]
 
 

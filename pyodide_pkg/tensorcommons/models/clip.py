@@ -136,7 +136,7 @@ class ImageTower:
 
 
 class Features(Head):
-    """The vectors of a tower, ``pooler_output``, or with the ``scope`` of a projection the features that it computes."""
+    """The vectors of a tower, ``pooler_output``; with the ``scope`` of its projection, the projected vectors."""
 
     def __init__(self, tower: TextTower | ImageTower, scope: Scope | None = None) -> None:
         self.tower, c = tower, tower.config

@@ -6,13 +6,13 @@ The layers of a decoder can be the encoder, too (causal.py).
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, Protocol
 
-from ..nn import Manifest, Scope, Weights
+from ..nn import Embedding, Manifest, Scope, Weights
 from ..tensor import Tensor
 from .architecture import Inputs
 from .checkpoint import Checkpoint
-from .encoder import Encoder
 from .heads import (
     Classes,
     Embedder,
@@ -42,6 +42,12 @@ class AnyEncoder(Protocol):
 
     def __call__(self, weights: Weights, inputs: Mapping[str, Tensor]) -> Tensor:
         """Encode the inputs to (batch, sequence, hidden)."""
+
+
+class TextEncoder(AnyEncoder, Protocol):
+    """An encoder from token ids; ``words`` is the table of its embeddings."""
+
+    words: Embedding
 
 
 class EncoderModel:
@@ -74,10 +80,10 @@ class EncoderModel:
 def text_model(
     folder: Checkpoint,
     family: str,
-    encoder: Encoder,
+    encoder: TextEncoder,
     names: WeightMapping,
     words: Words,
-    classes: Classes,
+    classes: Classes | Mapping[str, Callable[[Scope], Head]],
     *,
     pooler: str = "",
     counts_from: int | None = None,
@@ -85,6 +91,7 @@ def text_model(
 ) -> EncoderModel:
     """Build ``encoder`` with the head that ``architectures`` names, a class of ``family``.
 
+    ``classes`` are the layers of a classifier of texts, or the heads of labels and answers if they are not BERT's.
     ``pooler`` is the name of the optional pooler of the bare model; ``counts_from`` is the padding token id after which
     positions start (RoBERTa).
 
@@ -92,14 +99,19 @@ def text_model(
         UnsupportedModel: the class is not supported.
     """
     c, size, scope = encoder.config, encoder.config.hidden_size, Scope(dict(encoder.manifest))
-    heads: dict[str, Callable[[], Head]] = {
-        "Model": lambda: Embedder(scope, folder, size, pooler),
-        "ForMaskedLM": lambda: MaskedLM(scope, folder, c, words, encoder.words.weight),
-        "ForSequenceClassification": lambda: SequenceClassification(scope, size, Labels.of(folder), classes),
-        "ForTokenClassification": lambda: TokenClassification(scope / "classifier", size, Labels.of(folder)),
-        "ForQuestionAnswering": lambda: QuestionAnswering(scope / "qa_outputs", size),
+    heads: dict[str, Callable[[Scope], Head]] = {
+        "Model": lambda scope: Embedder(scope, folder, size, pooler),
+        "ForMaskedLM": lambda scope: MaskedLM(scope, folder, c, words, encoder.words.weight),
     }
-    head = by_class(folder, family, heads)
+    if isinstance(classes, Classes):
+        heads |= {
+            "ForSequenceClassification": lambda scope: SequenceClassification(scope, size, Labels.of(folder), classes),
+            "ForTokenClassification": lambda scope: TokenClassification(scope / "classifier", size, Labels.of(folder)),
+            "ForQuestionAnswering": lambda scope: QuestionAnswering(scope / "qa_outputs", size),
+        }
+    else:
+        heads |= classes
+    head = by_class(folder, family, {name: partial(make, scope) for name, make in heads.items()})
     given = inputs(
         c.vocab_size,
         c.max_position_embeddings - (0 if counts_from is None else counts_from + 1),
