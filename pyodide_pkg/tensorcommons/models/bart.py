@@ -6,24 +6,24 @@ of a text reads the text itself, shifted by one token, if a call has no ``decode
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 
 from ..nn import Embedding, FeedForward, LayerNorm, Linear, Scope, Weights
 from ..nn.attention import FAIRSEQ, Attention
-from ..ops import arange, embedding, equal, expand_dims, minimum, multiply, reshape
+from ..ops import embedding, expand_dims, minimum, multiply, reshape
 from ..tensor import Tensor
 from .answer_inputs import AnswerInputs
 from .checkpoint import Checkpoint
 from .config import ACTIVATIONS, activation, check_fixed, check_heads, read_config
 from .decoder import KVState
-from .encoder_decoder import AnswerGenerator, EncoderDecoder, Extend, tables_of
+from .encoder_decoder import AnswerGenerator, EncoderDecoder, Extend, Memory, Stack
 from .heads import Classes, Head, Labels, QuestionAnswering, SequenceClassification, by_class
+from .weight_mapping import WeightMapping
 
 ALIASES = {"d_model": "hidden_size", "encoder_layers": "num_hidden_layers"}
 ALIASES |= {"encoder_attention_heads": "num_attention_heads"}
-STACKS = ("encoder", "decoder")
+ATTENTIONS = {"encoder": ["self_attn"], "decoder": ["self_attn", "encoder_attn"]}  # of a layer
 FIRST_POSITION = 2  # the row of the first token
 EPS = 1e-5
 CLASSES = Classes("classification_head.dense", "tanh", "classification_head.out_proj")
@@ -68,37 +68,25 @@ class EndToken:
 
 
 class Layer:
-    """Attention and a feed-forward part, each added to its input and normalized; with ``attends`` also attention to
-    the encoder between them.
-    """
+    """The ``attentions`` of the given names and a feed-forward part, each added to its input and normalized."""
 
-    def __init__(self, scope: Scope, c: BartConfig, heads: int, inner: int, *, attends: bool) -> None:
+    def __init__(self, scope: Scope, c: BartConfig, heads: int, inner: int, attentions: Sequence[str]) -> None:
         size, act = c.d_model, ACTIVATIONS[c.activation_function]
-        self.attention = Attention(scope / "self_attn", size, heads, names=FAIRSEQ)
-        self.attention_norm = LayerNorm(scope / "self_attn_layer_norm", size, EPS)
-        if attends:
-            self.memory = Attention(scope / "encoder_attn", size, heads, names=FAIRSEQ)
-            self.memory_norm = LayerNorm(scope / "encoder_attn_layer_norm", size, EPS)
+        self.attentions = [Attention(scope / name, size, heads, names=FAIRSEQ) for name in attentions]
+        self.norms = [LayerNorm(scope / f"{name}_layer_norm", size, EPS) for name in (*attentions, "final")]
         self.feed_forward = FeedForward(Linear(scope / "fc1", size, inner), act, Linear(scope / "fc2", inner, size))
-        self.norm = LayerNorm(scope / "final_layer_norm", size, EPS)
 
-    def __call__(
-        self, weights: Weights, x: Tensor, mask: Tensor, extend: Extend | None = None, memory: Sequence[Tensor] = ()
-    ) -> Tensor:
-        """Apply the layer to (batch, sequence, size).
-
-        ``extend`` appends keys and values to a cache; ``memory`` are the keys, values and mask of the encoder's output.
-        """
-        key, value = self.attention.memory(weights, x)
-        keys = extend(key, value) if extend else (key, value)
-        x = self.attention_norm(weights, x + self.attention.attend(weights, x, *keys, mask))
-        if memory:
-            x = self.memory_norm(weights, x + self.memory.attend(weights, x, *memory))
-        return self.norm(weights, x + self.feed_forward(weights, x))
+    def __call__(self, weights: Weights, x: Tensor, mask: Tensor, extend: Extend, memory: Sequence[Tensor]) -> Tensor:
+        """See :class:`encoder_decoder.Layer`."""
+        own, *crossed = self.attentions
+        x = self.norms[0](weights, x + own.attend(weights, x, *extend(*own.memory(weights, x)), mask))
+        for attention in crossed:
+            x = self.norms[1](weights, x + attention.attend(weights, x, *memory))
+        return self.norms[-1](weights, x + self.feed_forward(weights, x))
 
 
-class Stack:
-    """The embeddings and the layers of the encoder or the decoder."""
+class BartStack(Stack):
+    """The layers after the embeddings ``words``, whose positions are learned."""
 
     def __init__(self, scope: Scope, c: BartConfig, name: str, words: Embedding) -> None:
         layers, heads, inner = (getattr(c, f"{name}_{part}") for part in ("layers", "attention_heads", "ffn_dim"))
@@ -108,86 +96,54 @@ class Stack:
         self.positions = scope.param("embed_positions.weight", shape, "positions")
         self.norm = LayerNorm(scope / "layernorm_embedding", c.d_model, EPS)
         self.layers = {
-            f"{name}.layers.{i}": Layer(scope / "layers" / i, c, heads, inner, attends=name == "decoder")
-            for i in range(layers)
+            f"{name}.layers.{i}": Layer(scope / "layers" / i, c, heads, inner, ATTENTIONS[name]) for i in range(layers)
         }
 
-    def embed(self, weights: Weights, ids: Tensor, positions: Tensor) -> Tensor:
-        """Embed tokens: int32 (batch, sequence) -> (batch, sequence, size). Padding may exceed the last position."""
-        places = minimum(positions + FIRST_POSITION, self.positions.shape[0] - 1)
+    def __call__(self, weights: Weights, ids: Tensor, past: KVState, memory: Memory) -> Tensor:
+        """See :class:`Stack`. Padding may exceed the last position."""
+        places = minimum(past.positions + FIRST_POSITION, self.positions.shape[0] - 1)
         words = self.words(weights, ids)
         words = words if self.scale == 1 else multiply(words, self.scale)
-        return self.norm(weights, words + weights[self.positions].rows(places))
+        x = self.norm(weights, words + weights[self.positions].rows(places))
+        return self.run(weights, x, past.mask, past, memory)
 
 
 class Bart(EncoderDecoder):
-    """The encoder-decoder without a head: the decoder's hidden states are the output."""
+    """The encoder-decoder with a ``head``; without one, the decoder's hidden states are the output."""
 
     model_type = "bart"
     tasks: tuple[str, ...] = ()
     outputs: tuple[str, ...] = ("last_hidden_state", "encoder_last_hidden_state")
     defaults = outputs
 
-    def __init__(self, folder: Checkpoint) -> None:
+    def __init__(self, folder: Checkpoint, head: Callable[[Scope, int], Head] | None = None) -> None:
         self.config = c = BartConfig.of(folder)
-        self.scope = scope = Scope({})
-        self.manifest = scope.manifest
-        (_, *words), self.tied, names = tables_of(folder, scope, c.vocab_size, c.d_model)
-        self.encoder, self.decoder = (Stack(scope, c, *each) for each in zip(STACKS, words, strict=True))
-        self.crossed = {name: layer.memory for name, layer in self.decoder.layers.items()}
-        self.names = (replace(names, prefixes=("model.",)),)
+        super().__init__(folder, c.vocab_size, c.d_model, WeightMapping(prefixes=("model.",)))
+        stacks = zip(ATTENTIONS, self.tables, strict=True)
+        self.encoder, self.decoder = (BartStack(self.scope, c, name, words) for name, words in stacks)
         self.inputs = AnswerInputs(c.vocab_size, c.max_position_embeddings, c.decoder_start_token_id)
-
-    def encode(self, weights: Weights, inputs: Mapping[str, Tensor]) -> Tensor:
-        """See :class:`EncoderDecoder`."""
-        ids, mask = inputs["input_ids"], inputs["attention_mask"]
-        counts = reshape(equal(mask, 1), (mask.shape[0], 1, 1, -1))
-        x = self.encoder.embed(weights, ids, expand_dims(arange(ids.shape[1], device=ids.device), axis=0))
-        for layer in self.encoder.layers.values():
-            x = layer(weights, x, counts)
-        return x
-
-    def decode(self, weights: Weights, ids: Tensor, fixed: Mapping[str, Tensor], past: KVState) -> Tensor:
-        """See :class:`EncoderDecoder`."""
-        x = self.decoder.embed(weights, ids, past.positions)
-        for name, layer in self.decoder.layers.items():
-            x = layer(weights, x, past.mask, partial(past.extend, name), self.memory_of(fixed, name))
-        return x
+        self.head = head(self.scope, c.d_model) if head else None
+        if self.head:
+            self.outputs = self.defaults = (*self.head.outputs, "encoder_last_hidden_state")
 
     def results(self, weights: Weights, hidden: Tensor, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """See :class:`EncoderDecoder`."""
-        return {"last_hidden_state": hidden}
-
-
-class BartAnswers(Bart):
-    """With the first and last token of an answer."""
-
-    def __init__(self, folder: Checkpoint) -> None:
-        super().__init__(folder)
-        self.head: Head = QuestionAnswering(self.scope / "qa_outputs", self.config.d_model)
-        self.outputs = self.defaults = (*self.head.outputs, "encoder_last_hidden_state")
-
-    def results(self, weights: Weights, hidden: Tensor, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """See :class:`EncoderDecoder`."""
-        return self.head(weights, hidden, inputs)
+        return self.head(weights, hidden, inputs) if self.head else {"last_hidden_state": hidden}
 
 
 class BartClassifier(Bart):
     """With a classifier of the hidden state of each text's last end token."""
 
+    tasks = Head.tasks
+
     def __init__(self, folder: Checkpoint) -> None:
-        super().__init__(folder)
-        if not folder.config.get("id2label") and folder.config.get("num_labels") is None:
-            folder = replace(folder, config={**folder.config, "num_labels": 3})
-        self.head = SequenceClassification(self.scope, self.config.d_model, Labels.of(folder), CLASSES)
-        self.tasks, self.outputs = self.head.tasks, (*self.head.outputs, "encoder_last_hidden_state")
-        self.defaults = self.outputs
+        super().__init__(folder, lambda scope, size: SequenceClassification(scope, size, Labels.of(folder, 3), CLASSES))
         self.inputs = replace(self.inputs, end_token=read_config(EndToken, folder.config, folder.file).eos_token_id)
 
     def results(self, weights: Weights, hidden: Tensor, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """See :class:`EncoderDecoder`."""
         last = embedding(reshape(hidden, (-1, hidden.shape[2])), inputs["last_tokens"])  # (batch, size)
-        return self.head(weights, expand_dims(last, axis=1), inputs)
+        return super().results(weights, expand_dims(last, axis=1), inputs)
 
 
 class BartGenerator(AnswerGenerator, Bart):
@@ -212,10 +168,10 @@ class BartGenerator(AnswerGenerator, Bart):
 
 def build(folder: Checkpoint) -> Bart:
     """Build the model that ``architectures`` names."""
-    kinds: dict[str, type[Bart]] = {
-        "ForConditionalGeneration": BartGenerator,
-        "Model": Bart,
-        "ForSequenceClassification": BartClassifier,
-        "ForQuestionAnswering": BartAnswers,
+    heads: dict[str, Callable[[], Bart]] = {
+        "ForConditionalGeneration": lambda: BartGenerator(folder),
+        "Model": lambda: Bart(folder),
+        "ForSequenceClassification": lambda: BartClassifier(folder),
+        "ForQuestionAnswering": lambda: Bart(folder, lambda scope, size: QuestionAnswering(scope / "qa_outputs", size)),
     }
-    return by_class(folder, "Bart", {name: partial(kind, folder) for name, kind in kinds.items()})
+    return by_class(folder, "Bart", heads)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from typing import Protocol, TypeAlias
 
 from .. import dtypes
 from ..backends.base import Spec
-from ..nn import Embedding, Param, Scope, Weights
-from ..ops import equal, reshape, where
+from ..nn import Embedding, Scope, Weights
+from ..ops import arange, equal, expand_dims, reshape, where
 from ..tensor import Tensor
 from .checkpoint import Checkpoint
 from .decoder import KVState
@@ -18,6 +20,8 @@ from .weight_mapping import WeightMapping
 
 #: Append keys and values to those of earlier tokens.
 Extend: TypeAlias = "Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]"
+#: Keys, values and mask of an encoder's output by the name of the decoder layer.
+Memory: TypeAlias = "Mapping[str, Sequence[Tensor]]"
 
 
 class SourceAttention(Protocol):
@@ -27,38 +31,58 @@ class SourceAttention(Protocol):
         """Compute the keys and values of the source."""
 
 
-def tables_of(
-    folder: Checkpoint, scope: Scope, words: int, size: int
-) -> tuple[Sequence[Embedding], Param | None, WeightMapping]:
-    """Declare the tables of ``words`` tokens: the shared one, the encoder's and the decoder's.
+class Layer(Protocol):
+    """A layer of the encoder or the decoder."""
 
-    As in `transformers`, tables that a file stores beside `shared.weight` are not tied to it. Returns the tables, the
-    weight of the vocabulary head if it is tied, and the mapping of the other names to that of the shared table.
-    """
-    shared, *others = ("shared", "encoder.embed_tokens", "decoder.embed_tokens", "lm_head")
-    own = [name for name in (shared, *others) if folder.has(f"{name}.weight")][1:]
-    tables = [Embedding(scope / (name if name in own else shared), words, size) for name in (shared, *others[:2])]
-    tied = {f"{name}.weight": f"{shared}.weight" for name in others}
-    return tables, None if "lm_head" in own else tables[0].weight, WeightMapping(tied=tied)
+    @property
+    def attentions(self) -> Sequence[SourceAttention]:
+        """The attention to the layer's input and, in a decoder, that to the encoder's output."""
+
+    def __call__(self, weights: Weights, x: Tensor, mask: Tensor, extend: Extend, memory: Sequence[Tensor]) -> Tensor:
+        """Apply the layer to (batch, sequence, size).
+
+        ``extend`` appends keys and values to a cache; ``memory`` are the keys, values and mask of the encoder's output.
+        """
+
+
+class Stack(ABC):
+    """The embeddings and the layers of the encoder or the decoder; ``layers`` have the names of their caches."""
+
+    layers: Mapping[str, Layer]
+
+    @abstractmethod
+    def __call__(self, weights: Weights, ids: Tensor, past: KVState, memory: Memory) -> Tensor:
+        """Compute hidden states from ``ids``, int32 (batch, sequence) -> (batch, sequence, size)."""
+
+    def run(self, weights: Weights, x: Tensor, mask: Tensor, past: KVState, memory: Memory) -> Tensor:
+        """Apply the layers to the embeddings ``x``."""
+        for name, layer in self.layers.items():
+            x = layer(weights, x, mask, partial(past.extend, name), memory.get(name, ()))
+        return x
 
 
 class EncoderDecoder(ABC):
-    """An encoder-decoder.
+    """An encoder-decoder; ``source`` names the attention to the encoder's output in a decoder layer.
 
-    ``crossed`` is the attention to the encoder's output by the name of each decoder layer, ``source`` the name of that
-    part of a layer.
+    ``tables`` are the embeddings of tokens for the encoder and the decoder, ``tied`` is the weight of the vocabulary
+    head if it is that of the shared table. As in `transformers`, tables that a file stores beside `shared.weight` are
+    not tied to it.
     """
 
     source = "source"
-    crossed: Mapping[str, SourceAttention]
+    encoder: Stack
+    decoder: Stack
 
-    @abstractmethod
-    def encode(self, weights: Weights, inputs: Mapping[str, Tensor]) -> Tensor:
-        """Compute the encoder's hidden states, (batch, source, size)."""
-
-    @abstractmethod
-    def decode(self, weights: Weights, ids: Tensor, fixed: Mapping[str, Tensor], past: KVState) -> Tensor:
-        """Compute the decoder's hidden states, (batch, target, size); ``fixed`` is the result of :meth:`memory`."""
+    def __init__(self, folder: Checkpoint, words: int, size: int, names: WeightMapping) -> None:
+        shared, *others = ("shared", "encoder.embed_tokens", "decoder.embed_tokens", "lm_head")
+        own = [name for name in (shared, *others) if folder.has(f"{name}.weight")][1:]
+        self.scope = scope = Scope({})
+        self.manifest = scope.manifest
+        first, *self.tables = (
+            Embedding(scope / (name if name in own else shared), words, size) for name in (shared, *others[:2])
+        )
+        self.tied = None if "lm_head" in own else first.weight
+        self.names = (replace(names, tied={f"{name}.weight": f"{shared}.weight" for name in others}),)
 
     @abstractmethod
     def results(self, weights: Weights, hidden: Tensor, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -71,17 +95,26 @@ class EncoderDecoder(ABC):
         hidden = self.decode(weights, target, fixed, KVState.whole(target))
         return {**self.results(weights, hidden, inputs), "encoder_last_hidden_state": encoded}
 
+    def encode(self, weights: Weights, inputs: Mapping[str, Tensor]) -> Tensor:
+        """Compute the encoder's hidden states, (batch, source, size)."""
+        ids, mask = inputs["input_ids"], inputs["attention_mask"]
+        slots = arange(ids.shape[1], device=ids.device)
+        counts = reshape(equal(mask, 1), (mask.shape[0], 1, 1, -1))
+        return self.encoder(weights, ids, KVState(slots, expand_dims(slots, axis=0), counts), {})
+
+    def decode(self, weights: Weights, ids: Tensor, fixed: Mapping[str, Tensor], past: KVState) -> Tensor:
+        """Compute the decoder's hidden states, (batch, target, size); ``fixed`` is the result of :meth:`memory`."""
+        names = {name: (*self._names(name), "mask") for name in self.decoder.layers}
+        memory = {name: [fixed[part] for part in parts] for name, parts in names.items()}
+        return self.decoder(weights, ids, past, memory)
+
     def memory(self, weights: Weights, encoded: Tensor, mask: Tensor) -> dict[str, Tensor]:
         """Compute keys and values of the source for each decoder layer, and the mask (batch, 1, 1, source)."""
         memory: dict[str, Tensor] = {}
-        for name, attention in self.crossed.items():
-            memory |= zip(self._names(name), attention.memory(weights, encoded), strict=True)
+        for name, layer in self.decoder.layers.items():
+            memory |= zip(self._names(name), layer.attentions[1].memory(weights, encoded), strict=True)
         memory["mask"] = reshape(where(equal(mask, 1), 0.0, LOWEST), (mask.shape[0], 1, 1, -1))
         return memory
-
-    def memory_of(self, fixed: Mapping[str, Tensor], name: str) -> Sequence[Tensor]:
-        """Return the keys, values and mask of the source for the decoder layer ``name`` from :meth:`memory`."""
-        return [*(fixed[each] for each in self._names(name)), fixed["mask"]]
 
     def _names(self, name: str) -> tuple[str, str]:
         return f"{name}.{self.source}.key", f"{name}.{self.source}.value"
@@ -107,7 +140,7 @@ class AnswerGenerator(EncoderDecoder):
         """Return the specs of the decoder's own keys and values: (batch, heads, capacity, head size)."""
         heads, size = self.keys
         spec = Spec((batch, heads, capacity, size), dtypes.float32)
-        return {f"{name}.{part}": spec for name in self.crossed for part in ("key", "value")}
+        return {f"{name}.{part}": spec for name in self.decoder.layers for part in ("key", "value")}
 
     def begin(self, weights: Weights, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Encode ``input_ids`` and ``attention_mask``; return the keys and values for each decoder layer."""

@@ -32,8 +32,10 @@ class Labels:
     activation: str = "softmax"
 
     @classmethod
-    def of(cls, folder: Checkpoint) -> Labels:
+    def of(cls, folder: Checkpoint, default: int = 2) -> Labels:
         """Read ``id2label`` and ``problem_type`` as the pipelines of `transformers` do.
+
+        ``default`` is the number of labels if the config has none.
 
         Raises:
             InvalidWeights: the labels are not numbered from 0, or the problem type is unknown.
@@ -41,7 +43,7 @@ class Labels:
         config, file = folder.config, folder.file
         table = config.get("id2label")
         if not table:
-            count = 2 if config.get("num_labels") is None else config["num_labels"]
+            count = default if config.get("num_labels") is None else config["num_labels"]
             if type(count) is not int or not 0 < count <= MOST_LABELS:
                 raise InvalidWeights(
                     file, f"num_labels must be an integer from 1 to {MOST_LABELS:,}, not {quoted(count)}"

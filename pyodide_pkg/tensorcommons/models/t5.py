@@ -6,20 +6,17 @@ attention scores, which are not scaled. RMS norm precedes each layer; linear lay
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 
 from ..errors import InvalidWeights
 from ..nn import Embedding, FeedForward, Linear, RMSNorm, Scope, Weights, merge_heads, relative, split_heads
 from ..ops import (
     arange,
     clip,
-    equal,
     expand_dims,
     multiply,
     permute_dims,
-    reshape,
     scaled_dot_product_attention,
     subtract,
     where,
@@ -31,8 +28,9 @@ from .checkpoint import Checkpoint
 from .config import ACTIVATIONS, activation, check_fixed, read_config
 from .decoder import KVState
 from .encoder import LOWEST
-from .encoder_decoder import AnswerGenerator, Extend, tables_of
+from .encoder_decoder import AnswerGenerator, Extend, Memory, Stack
 from .heads import by_class
+from .weight_mapping import WeightMapping
 
 LONGEST = 2**20  # tokens; relative positions have no maximum
 ALIASES = {  # names that every configuration of `transformers` accepts
@@ -41,6 +39,8 @@ ALIASES = {  # names that every configuration of `transformers` accepts
     "num_layers": "num_hidden_layers",
     "d_kv": "head_dim",
 }
+ATTENTIONS = {"encoder": ["SelfAttention"], "decoder": ["SelfAttention", "EncDecAttention"]}  # of a block
+NAMES = WeightMapping(ignored=(r"decoder\.block\.0\.layer\.1\.EncDecAttention\.relative_attention_bias\.weight",))
 
 
 @dataclass(frozen=True)
@@ -146,31 +146,33 @@ class Block:
         second = Linear(dense / "wo", c.d_ff, c.d_model, bias=False)
         self.feed_forward = FeedForward(first, ACTIVATIONS[act], second, *more)
 
-    def __call__(
-        self, weights: Weights, x: Tensor, bias: Tensor, extend: Extend | None = None, memory: Sequence[Tensor] = ()
-    ) -> Tensor:
-        """Apply the layers to (batch, sequence, d_model).
-
-        ``extend`` appends keys and values to a cache; ``memory`` are the keys, values and mask of the encoder's output.
-        """
+    def __call__(self, weights: Weights, x: Tensor, mask: Tensor, extend: Extend, memory: Sequence[Tensor]) -> Tensor:
+        """See :class:`encoder_decoder.Layer`."""
         own, *crossed = self.attentions
         normed = self.norms[0](weights, x)
         key, value = own.memory(weights, normed)
-        x = x + own(weights, normed, *(extend(key, value) if extend else (key, value)), bias)
+        x = x + own(weights, normed, *extend(key, value), mask)
         for attention in crossed:
             x = x + attention(weights, self.norms[1](weights, x), *memory)
         return x + self.feed_forward(weights, self.norms[-1](weights, x))
 
 
-class Stack:
-    """The blocks of the encoder or of the decoder, between the embeddings ``words`` and the last norm."""
+class T5Stack(Stack):
+    """The blocks between the embeddings ``words`` and the last norm."""
 
-    def __init__(self, scope: Scope, c: T5Config, count: int, words: Embedding, attentions: Sequence[str]) -> None:
+    def __init__(self, scope: Scope, c: T5Config, name: str, count: int, words: Embedding) -> None:
+        scope, attentions = scope / name, ATTENTIONS[name]
         self.words = words
-        self.blocks = [Block(scope / "block" / i, c, attentions) for i in range(count)]
+        self.layers = {f"{name}.block.{i}": Block(scope / "block" / i, c, attentions) for i in range(count)}
         bias = scope / "block.0.layer.0.SelfAttention.relative_attention_bias"
-        self.bias = RelativeBias(bias, c, bidirectional=len(attentions) == 1)
+        self.bias = RelativeBias(bias, c, bidirectional=name == "encoder")
         self.norm = RMSNorm(scope / "final_layer_norm", c.d_model, c.layer_norm_epsilon)
+
+    def __call__(self, weights: Weights, ids: Tensor, past: KVState, memory: Memory) -> Tensor:
+        """See :class:`Stack`."""
+        keys = past.slots if self.bias.bidirectional else arange(past.mask.shape[3])
+        mask = self.bias(weights, past.slots, keys, past.mask)
+        return self.norm(weights, self.run(weights, self.words(weights, ids), mask, past, memory))
 
 
 class T5(AnswerGenerator):
@@ -182,40 +184,16 @@ class T5(AnswerGenerator):
 
     def __init__(self, config: T5Config, folder: Checkpoint) -> None:
         self.config = c = config
+        super().__init__(folder, c.vocab_size, c.d_model, NAMES)
+        asked, answer = self.tables
         self.generation = folder.generation_defaults
         self.vocab_size = c.vocab_size
         self.start_token: int | None = c.decoder_start_token_id
         self.inputs = AnswerInputs(c.vocab_size, LONGEST)
-        scope = Scope({})
-        self.manifest = scope.manifest
-        (_, asked, answer), tied, names = tables_of(folder, scope, c.vocab_size, c.d_model)
-        self.output = Linear(scope / "lm_head", c.d_model, c.vocab_size, bias=False, weight=tied)
-        self.encoder = Stack(scope / "encoder", c, c.num_layers, asked, ["SelfAttention"])
-        attentions = ["SelfAttention", "EncDecAttention"]
-        self.decoder = Stack(scope / "decoder", c, c.num_decoder_layers, answer, attentions)
-        self.crossed = {f"decoder.block.{i}": block.attentions[1] for i, block in enumerate(self.decoder.blocks)}
+        self.output = Linear(self.scope / "lm_head", c.d_model, c.vocab_size, bias=False, weight=self.tied)
+        self.encoder = T5Stack(self.scope, c, "encoder", c.num_layers, asked)
+        self.decoder = T5Stack(self.scope, c, "decoder", c.num_decoder_layers, answer)
         self.keys = c.num_heads, c.d_kv
-        unused = r"decoder\.block\.0\.layer\.1\.EncDecAttention\.relative_attention_bias\.weight"
-        self.names = (replace(names, ignored=(unused,)),)
-
-    def encode(self, weights: Weights, inputs: Mapping[str, Tensor]) -> Tensor:
-        """Compute the encoder's hidden states, (batch, source, d_model)."""
-        stack, mask = self.encoder, inputs["attention_mask"]
-        slots = arange(mask.shape[1])
-        bias = stack.bias(weights, slots, slots, reshape(equal(mask, 1), (mask.shape[0], 1, 1, -1)))
-        x = stack.words(weights, inputs["input_ids"])
-        for block in stack.blocks:
-            x = block(weights, x, bias)
-        return stack.norm(weights, x)
-
-    def decode(self, weights: Weights, ids: Tensor, fixed: Mapping[str, Tensor], past: KVState) -> Tensor:
-        """Compute the decoder's hidden states, (batch, target, d_model)."""
-        stack = self.decoder
-        bias = stack.bias(weights, past.slots, arange(past.mask.shape[3]), past.mask)
-        x = stack.words(weights, ids)
-        for name, block in zip(self.crossed, stack.blocks, strict=True):
-            x = block(weights, x, bias, partial(past.extend, name), self.memory_of(fixed, name))
-        return stack.norm(weights, x)
 
     def logits(self, weights: Weights, hidden: Tensor) -> Tensor:
         """See :class:`AnswerGenerator`."""
