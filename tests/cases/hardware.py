@@ -30,6 +30,9 @@ LONG = (
     "attention.heads_split_and_merged_by_views",
     "attention.one_tensor_in_every_place",
 )
+# Cases of the text around an activation, which is that of every shader: a software adapter runs them in the shader that
+# it compiles fastest, and an activation in each of the others by their tiles.
+GENERAL = ("matmul.linear_activations_fused_and_not",)
 # One takes minutes; the other is about other names of matmul, which have no kernels.
 LEFT_OUT = ("attention.many_batches", "matmul.products_by_their_names")
 
@@ -53,7 +56,8 @@ def hardware(device: Device, **table: Any) -> Iterator[None]:
 def _ashardware(name: str) -> Callable[[Device], Coroutine[Any, Any, None]]:
     @only("webgpu")
     async def case(device: Device) -> None:
-        with hardware(device):
+        general = {"HARDWARE": (matmul.SOFTWARE,)} if device.is_software and name in GENERAL else {}
+        with hardware(device, **general):
             await case_of(name)(device)
 
     return case
