@@ -167,6 +167,24 @@ async def norms_of_embeddings(device: Device) -> None:
         assert "sum_norm" in _names(steps) and "add" not in _names(steps), _names(steps)
 
 
+@only("cpu", "webgpu")
+async def norms_of_more_embeddings_than_a_shader_binds(device: Device) -> None:
+    for seed in _seeds(device):
+        rng = np.random.default_rng(seed)
+        rows, words, columns = _sizes(rng, 3)
+        ids = [rng.integers(0, words, rows).astype(np.int32) for _ in range(3)]
+        tables = [drawn(rng, "float32", (words, columns)) for _ in range(3)]
+
+        def make(a: Any, b: Any, c: Any, x: Any, y: Any, z: Any, scale: Any, shift: Any) -> list[Any]:
+            total = tc.take(x, a, axis=0) + tc.take(y, b, axis=0) + tc.take(z, c, axis=0)
+            return [tc.layer_norm(total, scale, shift)]
+
+        scales = [drawn(rng, "float32", (columns,)) for _ in range(2)]
+        steps = await _compare(device, make, [*ids, *tables, *scales])
+        (terms,) = [step.attrs["terms"] for step in steps if step.op.name == "sum_norm"]
+        assert sum(2 if kind == "taken" else 1 for kind, _ in terms) <= 5, terms  # of 8: weight, bias and result
+
+
 def _formula(rng: np.random.Generator, values: Sequence[Any], count: int) -> Any:
     """Draw an expression of ``count`` operations, each on the result of the previous one."""
     x = values[0]

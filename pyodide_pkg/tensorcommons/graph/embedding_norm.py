@@ -94,11 +94,14 @@ def _joined(node: Node, uses: Counter[Node], backend: Backend[Any]) -> Replaceme
         return None
     total, weight, bias, *residual = node.inputs
     found = [_term(residual[0], node, uses, backend)] if residual else []
-    while sum(len(nodes) for _, nodes in found) < BUFFERS - 5:  # room for what is left as ids and a table
+    while (count := sum(len(nodes) for _, nodes in found)) < BUFFERS - 5:  # room for what is left as ids and a table
         if not total.is_op("add") or uses[total] != 1 or total.spec != node.spec:
             break
-        total, term = total.inputs
-        found.append(_term(term, node, uses, backend))
+        rest, term = (_term(each, node, uses, backend) for each in total.inputs)
+        if count + len(rest[1]) + len(term[1]) > BUFFERS - 3:  # weight, bias and the result
+            break
+        total = total.inputs[0]
+        found.append(term)
     found.append(_term(total, node, uses, backend))
     found.reverse()
     kinds = tuple(term for term, _ in found)
