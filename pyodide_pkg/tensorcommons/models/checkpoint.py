@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+from ..errors import InvalidWeights, quoted
 from ..nn import Param
 from .config import architectures
 from .sentence import Sentence
@@ -36,6 +37,16 @@ class Checkpoint:
     def architectures(self) -> list[str]:
         """The classes of `transformers` named in the config, if any."""
         return architectures(self.config, self.file)
+
+    def part(self, name: str, **fields: Any) -> Checkpoint:
+        """Return the checkpoint with the object ``name`` of the config as its config, and ``fields``; null is empty.
+
+        Raises InvalidWeights for another value.
+        """
+        config = self.config.get(name)
+        if not isinstance(config, dict | None):
+            raise InvalidWeights(self.file, f"{name} must be an object, not {quoted(config)}")
+        return replace(self, config={**(config or {}), **fields})
 
     def has(self, parameter: str) -> bool:
         """Return whether a tensor has the name ``parameter``, after any prefix."""

@@ -8,9 +8,8 @@ size, their cosines are the scores.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
-from ..errors import InvalidWeights, quoted
 from ..nn import Conv2d, Embedding, FeedForward, LayerNorm, Linear, PreNormLayer, Scope, Weights, pooling
 from ..nn.attention import FAIRSEQ, Attention
 from ..ops import argmax, astype, broadcast_to, concat, equal, exp, matmul, multiply, permute_dims, reshape
@@ -78,10 +77,9 @@ class TextTower:
     tasks: tuple[str, ...] = ()
 
     def __init__(self, scope: Scope, c: TextConfig) -> None:
-        self.config, self.manifest, size = c, scope.manifest, c.hidden_size
-        self.words = Embedding(scope / "embeddings.token_embedding", c.vocab_size, size)
-        shape = c.max_position_embeddings, size
-        self.positions = scope.param("embeddings.position_embedding.weight", shape, "positions")
+        self.config, self.manifest, size, tables = c, scope.manifest, c.hidden_size, scope / "embeddings"
+        self.words = Embedding(tables / "token_embedding", c.vocab_size, size)
+        self.positions = tables.param("position_embedding.weight", (c.max_position_embeddings, size), "positions")
         self.layers = _layers(scope, c)
         self.norm = LayerNorm(scope / "final_layer_norm", size, c.layer_norm_eps)
         self.inputs = TextInputs(c.vocab_size, c.max_position_embeddings, per_token=frozenset({"last_hidden_state"}))
@@ -192,39 +190,29 @@ def build(folder: Checkpoint) -> Architecture:
     if kind == "clip_vision_model":
         return _alone(folder, "CLIPVision", ImageTower(scope, ImageConfig.of(folder)))
     check_fixed(folder.config, folder.file)
-    texts, images = TextConfig.of(_part(folder, "text"), fixed=NOT_READ), ImageConfig.of(_part(folder, "vision"))
 
-    def classifier() -> EncoderModel:
-        tower, labels = ImageTower(scope, images), Labels.of(folder)
-        return _with_head(folder, tower, PatchesClassification(scope / "classifier", images.hidden_size, labels))
+    def part(name: str) -> Checkpoint:  # "text_config_dict" precedes "text_config"
+        named = f"{name}_config" if folder.config.get(f"{name}_config_dict") is None else f"{name}_config_dict"
+        return folder.part(named, projection_dim=folder.config.get("projection_dim"))
 
+    texts, images = TextConfig.of(part("text"), fixed=NOT_READ), ImageConfig.of(part("vision"))
     kinds: dict[str, Callable[[], Clip | EncoderModel]] = {
         "Model": lambda: Clip(scope, texts, images),
-        "ForImageClassification": classifier,
+        "ForImageClassification": lambda: _with_head(
+            folder,
+            ImageTower(scope, images),
+            PatchesClassification(scope / "classifier", images.hidden_size, Labels.of(folder)),
+        ),
     }
     return by_class(folder, "CLIP", kinds)
 
 
 def _alone(folder: Checkpoint, family: str, tower: TextTower | ImageTower) -> EncoderModel:
     """Build a model of one tower, with or without its projection."""
-    scope = Scope(tower.manifest)
-    heads = {"Model": lambda: Features(tower), "ModelWithProjection": lambda: Features(tower, scope)}
+    heads = {"Model": lambda: Features(tower), "ModelWithProjection": lambda: Features(tower, Scope(tower.manifest))}
     return _with_head(folder, tower, by_class(folder, family, heads))
 
 
 def _with_head(folder: Checkpoint, tower: TextTower | ImageTower, head: Head) -> EncoderModel:
     names = WeightMapping(prefixes=(f"{tower.prefix}.",))
     return EncoderModel(folder, tower.manifest, tower, head, names, tower.inputs)
-
-
-def _part(folder: Checkpoint, tower: str) -> Checkpoint:
-    """Return the folder with the configuration of one tower, which has the ``projection_dim`` of both.
-
-    "text_config_dict" precedes "text_config" if both are set. Raises InvalidWeights unless it is an object.
-    """
-    name = f"{tower}_config"
-    given = folder.config.get(f"{name}_dict")
-    given = folder.config.get(name) or {} if given is None else given
-    if not isinstance(given, dict):
-        raise InvalidWeights(folder.file, f"{name} must be an object, not {quoted(given)}")
-    return replace(folder, config={**given, "projection_dim": folder.config.get("projection_dim")})

@@ -114,6 +114,12 @@ def check_heads(hidden: int, heads: int, file: str) -> None:
         raise InvalidWeights(file, f"hidden_size {hidden} is not a multiple of {heads} heads")
 
 
+def check_even_heads(size: int, file: str) -> None:
+    """Raise InvalidWeights unless the ``size`` of a head is even, as rotary positions need."""
+    if size % 2:
+        raise InvalidWeights(file, f"rotary positions need heads of an even size, not {size}")
+
+
 def architectures(config: Mapping[str, Any], file: str) -> list[str]:
     """Return the classes named in ``config.json``, if any. Raises InvalidWeights unless they are a list of names."""
     named = config.get("architectures") or []

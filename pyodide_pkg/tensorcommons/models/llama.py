@@ -17,7 +17,7 @@ from ..tensor import Tensor
 from .architecture import Architecture
 from .causal import CausalDecoder, with_head
 from .checkpoint import Checkpoint
-from .config import ACTIVATIONS, activation, check_fixed, check_heads, read_config
+from .config import ACTIVATIONS, activation, check_even_heads, check_fixed, check_heads, read_config
 from .decoder import KVState
 from .rope import Rope
 
@@ -58,11 +58,10 @@ class LlamaConfig:
             raise InvalidWeights(file, f"num_attention_heads {heads} must be a multiple of num_key_value_heads {keys}")
         if not config.head_dim:
             check_heads(config.hidden_size, heads, file)
-        if (config.head_dim or config.hidden_size // heads) % 2:
-            size = config.head_dim or config.hidden_size // heads
-            raise InvalidWeights(file, f"rotary positions need heads of an even size, not {size}")
+        size = config.head_dim or config.hidden_size // heads
+        check_even_heads(size, file)
         activation(config.hidden_act, file)
-        return replace(config, num_key_value_heads=keys, head_dim=config.head_dim or config.hidden_size // heads)
+        return replace(config, num_key_value_heads=keys, head_dim=size)
 
     @property
     def qkv_bias(self) -> bool:

@@ -7,7 +7,7 @@ attend to a window of ``local_attention`` tokens around each, with rotary positi
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from ..errors import InvalidWeights, quoted
 from ..nn import Embedding, FeedForward, LayerNorm, Linear, PreNormLayer, Scope, Weights, merge_heads
@@ -15,7 +15,7 @@ from ..ops import arange, equal, greater_equal, less_equal, logical_and, permute
 from ..ops import scaled_dot_product_attention as attend
 from ..tensor import Tensor
 from .checkpoint import Checkpoint
-from .config import ACTIVATIONS, activation
+from .config import ACTIVATIONS, activation, check_even_heads
 from .encoder import EncoderConfig
 from .encoder_model import EncoderModel, text_model
 from .heads import Head, Labels, Prediction, QuestionAnswering, TokenClassification, Words
@@ -56,13 +56,11 @@ def build(folder: Checkpoint) -> EncoderModel:
     activation(c.classifier_activation, file, "classifier_activation")
     if c.classifier_pooling not in ("cls", "mean"):
         raise InvalidWeights(file, f"classifier_pooling {quoted(c.classifier_pooling)} is not one of cls, mean")
-    if c.hidden_size // c.num_attention_heads % 2:
-        size = c.hidden_size // c.num_attention_heads
-        raise InvalidWeights(file, f"rotary positions need heads of an even size, not {size}")
+    check_even_heads(c.hidden_size // c.num_attention_heads, file)
     layers = range(c.num_hidden_layers)
     types = ["sliding_attention" if i % c.global_attn_every_n_layers else "full_attention" for i in layers]
     types = layer_types(folder, c.num_hidden_layers) or types
-    encoder = ModernBert(c, types, {kind: _rope(folder, kind) for kind in THETAS})
+    encoder = ModernBert(c, types, Rope.of_kinds(folder, THETAS))
     act, biases = c.classifier_activation, (c.classifier_bias, c.norm_bias)
     words = Words("head.dense", "head.norm", "decoder", "decoder.bias" if c.decoder_bias else "", act, *biases)
 
@@ -78,21 +76,6 @@ def build(folder: Checkpoint) -> EncoderModel:
         "ForQuestionAnswering": lambda scope: predicted(scope, QuestionAnswering(scope / "classifier", c.hidden_size)),
     }
     return text_model(folder, "ModernBert", encoder, NAMES, words, heads)
-
-
-def _rope(folder: Checkpoint, kind: str) -> Rope:
-    """Read the rotary positions of the layers of ``kind``. Raises InvalidWeights."""
-    table, scaling = (folder.config.get(name) or {} for name in ("rope_parameters", "rope_scaling"))
-    own = (table.get(kind) or {}) if isinstance(table, dict) and table.keys() <= THETAS.keys() else None
-    if not isinstance(own, dict) or not isinstance(scaling, dict):
-        wanted = f"must be objects by {' and '.join(THETAS)}"
-        raise InvalidWeights(
-            folder.file, f"rope_parameters {quoted(table)} {wanted}; rope_scaling {quoted(scaling)} must be an object"
-        )
-    old, default = THETAS[kind]
-    theta = default if folder.config.get(old) is None else folder.config[old]
-    both = {"rope_theta": theta, **own, **scaling}
-    return Rope.of(replace(folder, config={**folder.config, "rope_parameters": both, "rope_scaling": None}))
 
 
 class PackedAttention:
@@ -116,16 +99,13 @@ class PackedAttention:
 def _layer(scope: Scope, c: ModernBertConfig, *, is_first: bool) -> PreNormLayer:
     """Build a layer. The input of the first is normalized already."""
     size, inner, eps, bias = c.hidden_size, c.intermediate_size, c.layer_norm_eps, c.norm_bias
+    first = Linear(scope / "mlp.Wi", size, 2 * inner, bias=c.mlp_bias)
+    second = Linear(scope / "mlp.Wo", inner, size, bias=c.mlp_bias)
     return PreNormLayer(
         (lambda _, x: x) if is_first else LayerNorm(scope / "attn_norm", size, eps, bias=bias),
         PackedAttention(scope / "attn", c),
         LayerNorm(scope / "mlp_norm", size, eps, bias=bias),
-        FeedForward(
-            Linear(scope / "mlp.Wi", size, 2 * inner, bias=c.mlp_bias),
-            ACTIVATIONS[c.hidden_act],
-            Linear(scope / "mlp.Wo", inner, size, bias=c.mlp_bias),
-            is_packed=True,
-        ),
+        FeedForward(first, ACTIVATIONS[c.hidden_act], second, is_packed=True),
     )
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import sys
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -79,6 +80,24 @@ class Rope:
         if kind == "llama3" and values["high"] == values["low"]:
             raise InvalidWeights(file, "rope_parameters: high_freq_factor and low_freq_factor must differ")
         return cls(type=kind, **values)
+
+    @classmethod
+    def of_kinds(cls, folder: Checkpoint, thetas: Mapping[str, tuple[str, float]]) -> dict[str, Rope]:
+        """Read the rotary positions of each kind of layer, which are objects in ``rope_parameters`` by its name.
+
+        ``thetas`` are the field of older files with the theta of each kind, and its default. Raises InvalidWeights.
+        """
+        table, scaling = folder.part("rope_parameters").config, folder.part("rope_scaling").config
+        if not table.keys() <= thetas.keys() or not all(isinstance(own, dict | None) for own in table.values()):
+            kinds = " and ".join(thetas)
+            raise InvalidWeights(folder.file, f"rope_parameters {quoted(table)} must be objects by {kinds}")
+        ropes = {}
+        for kind, (old, default) in thetas.items():
+            theta = default if folder.config.get(old) is None else folder.config[old]
+            both = {"rope_theta": theta, **(table.get(kind) or {}), **scaling}
+            config = {**folder.config, "rope_parameters": both, "rope_scaling": None}
+            ropes[kind] = cls.of(replace(folder, config=config))
+        return ropes
 
     def rates(self, dimensions: int) -> np.ndarray[Any, Any]:
         """Return the angle in radians per position of each pair of dimensions, float32 (dimensions / 2,)."""
