@@ -127,15 +127,21 @@ def attempts(sample: Sample, dtype: str, rng: np.random.Generator) -> Iterator[t
         yield operands, [0] * len(operands)
 
 
+def computed(device: Device, sample: Sample, operands: list[Any], layouts: list[int]) -> Tensor:
+    """Call the op of the sample on these operands, each in the layout of its number."""
+    tensors = [
+        LAYOUTS[number if a.dtype != np.int8 else 0](device, a)  # the storage of a weight is read as it lies
+        for a, number in zip(operands, layouts, strict=True)
+    ]
+    result: Tensor = sample.call(*tensors)
+    return result
+
+
 async def check(device: Device, sample: Sample, dtype: str, tries: list[tuple[list[Any], list[int]]]) -> None:
     """Compute all tries as one program and compare each."""
     results = []
     for operands, layouts in tries:
-        tensors = [
-            LAYOUTS[number if a.dtype != np.int8 else 0](device, a)  # the storage of a weight is read as it lies
-            for a, number in zip(operands, layouts, strict=True)
-        ]
-        result = sample.call(*tensors)
+        result = computed(device, sample, operands, layouts)
         assert sample.op in ops_of(result), f"the declared call does not run {sample.op}"
         results.append(result)
     await realize(results)
