@@ -212,6 +212,13 @@ def test_fields_that_do_not_fit_are_refused(model_type, given, word):
         build(model_type, num_hidden_layers=2, **given)
 
 
+@pytest.mark.parametrize(
+    ("model_type", "name"), [("clip_text_model", "position_embedding_type"), ("clip_vision_model", "pooler_act")]
+)
+def test_fields_that_clip_does_not_read_may_have_any_value(model_type, name):
+    build(model_type, num_hidden_layers=2, **{name: "other"})
+
+
 _ENCODERS = ("Model", "ForMaskedLM", "ForSequenceClassification", "ForTokenClassification", "ForQuestionAnswering")
 _DECODERS = ("Model", "ForSequenceClassification", "ForTokenClassification", "ForQuestionAnswering")
 #: By model type: the prefix of its classes, the supported ones, and the others that `transformers` publishes.

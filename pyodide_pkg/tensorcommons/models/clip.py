@@ -28,7 +28,7 @@ from .vision import PatchesClassification, VisionConfig
 from .weight_mapping import WeightMapping
 
 LARGEST_ID = 2  # as eos_token_id: in files from before 2023, the end token is the largest of a text
-NOT_READ = {"pad_token_id": 1}
+NOT_READ = {"pad_token_id": 1, "position_embedding_type": "absolute", "pooler_act": "tanh"}
 
 
 @dataclass(frozen=True)
@@ -188,14 +188,14 @@ def build(folder: Checkpoint) -> Architecture:
     if kind == "clip_text_model":
         return _alone(folder, "CLIPText", TextTower(scope, TextConfig.of(folder, fixed=NOT_READ)))
     if kind == "clip_vision_model":
-        return _alone(folder, "CLIPVision", ImageTower(scope, ImageConfig.of(folder)))
+        return _alone(folder, "CLIPVision", ImageTower(scope, ImageConfig.of(folder, fixed=NOT_READ)))
     check_fixed(folder.config, folder.file)
 
     def part(name: str) -> Checkpoint:  # "text_config_dict" precedes "text_config"
         named = f"{name}_config" if folder.config.get(f"{name}_config_dict") is None else f"{name}_config_dict"
         return folder.part(named, projection_dim=folder.config.get("projection_dim"))
 
-    texts, images = TextConfig.of(part("text"), fixed=NOT_READ), ImageConfig.of(part("vision"))
+    texts, images = TextConfig.of(part("text"), fixed=NOT_READ), ImageConfig.of(part("vision"), fixed=NOT_READ)
     kinds: dict[str, Callable[[], Clip | EncoderModel]] = {
         "Model": lambda: Clip(scope, texts, images),
         "ForImageClassification": lambda: _with_head(
