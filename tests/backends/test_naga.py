@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
-import os
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import replace
 from types import SimpleNamespace
@@ -210,13 +209,14 @@ def naga() -> Any:
     """Return a device whose shader modules naga validates: of the npm Chromium's Vulkan, else of the system."""
     import wgpu
 
-    if chromium.runs_here():
-        os.environ["VK_DRIVER_FILES"] = str(paths.CHROMIUM / "vk_swiftshader_icd.json")
-        ctypes.CDLL(str(paths.CHROMIUM / "libvulkan.so.1"))  # found by its name from now on
-    adapters = wgpu.gpu.enumerate_adapters_sync()
-    if not adapters and not chromium.runs_here():
-        pytest.skip("wgpu finds no adapter on this system, and the npm Chromium has none for it")
-    return adapters[0].request_device_sync()
+    with pytest.MonkeyPatch.context() as patched:
+        if chromium.runs_here():
+            patched.setenv("VK_DRIVER_FILES", str(paths.CHROMIUM / "vk_swiftshader_icd.json"))
+            ctypes.CDLL(str(paths.CHROMIUM / "libvulkan.so.1"))  # found by its name from now on
+        adapters = wgpu.gpu.enumerate_adapters_sync()
+        if not adapters and not chromium.runs_here():
+            pytest.skip("wgpu finds no adapter on this system, and the npm Chromium has none for it")
+        return adapters[0].request_device_sync()
 
 
 def test_every_shader_is_composed(texts: dict[str, tuple[str, str]]) -> None:
