@@ -140,7 +140,7 @@ async def models_share_equal_blocks(place: Place) -> None:
 
 
 async def a_model_of_dense_matrices_is_named(place: Place) -> None:
-    """GPT-2 stores its matrices as (in, out), along which there are no blocks."""
+    """A warning names GPT-2, whose (in, out) matrices stay dense."""
     manager = place.manager()
     for files, dense in ((checkpoint(place, "tiny-gpt2"), True), (files_of(LLAMA), False)):
         with warnings_of("tensorcommons") as warned:
