@@ -10,7 +10,7 @@ import pytest
 
 from scripts import paths
 from tensorcommons.errors import InvalidWeights, UnsupportedModel
-from tensorcommons.models import albert, bart, distilbert, modernbert, mpnet, registry
+from tensorcommons.models import albert, bart, bert, modernbert, mpnet, registry
 from tensorcommons.models.checkpoint import Checkpoint
 from tensorcommons.models.registry import FAMILIES
 from tensorcommons.models.rope import Rope
@@ -68,7 +68,7 @@ def build(model_type: str, **config: Any) -> Any:
 def read_by(model_type: str) -> dict[str, Any]:
     """Return the fields that a model of that type reads, with their defaults."""
     config = build(model_type).config
-    spelled = {"distilbert": distilbert.SPELLED, "modernbert": modernbert.SPELLED}.get(model_type, {})
+    spelled = {"distilbert": bert.DISTILBERT_SPELLED, "modernbert": modernbert.SPELLED}.get(model_type, {})
     values = {spelled.get(each.name, each.name): getattr(config, each.name) for each in fields(config)}
     if model_type == "albert":
         values |= {each.name: each.default for each in fields(albert.Groups)}

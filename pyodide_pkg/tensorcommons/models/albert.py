@@ -59,8 +59,8 @@ def build(folder: Checkpoint) -> EncoderModel:
             f"inner_group_num {groups.inner_group_num} times num_hidden_layers {config.num_hidden_layers} "
             f"must be at most {LAYERS:,}",
         )
-    names = "predictions.dense", "predictions.LayerNorm", "predictions.decoder", "predictions.bias"
-    words, classes = Words(*names, config.hidden_act), Classes("pooler", "tanh", "classifier")
+    words = Words("predictions.dense", "predictions.LayerNorm", "predictions.decoder", "predictions.bias")
+    classes = Classes("pooler", "tanh", "classifier")
     layers = [
         f"encoder.albert_layer_groups.{int(i / (config.num_hidden_layers / groups.num_hidden_groups))}"
         f".albert_layers.{inner}"

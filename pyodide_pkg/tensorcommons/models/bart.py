@@ -15,7 +15,7 @@ from ..ops import embedding, expand_dims, minimum, multiply, reshape
 from ..tensor import Tensor
 from .answer_inputs import AnswerInputs
 from .checkpoint import Checkpoint
-from .config import ACTIVATIONS, activation, check_fixed, check_heads, read_config
+from .config import ACTIVATIONS, Activation, check_heads, read_config
 from .decoder import KVState
 from .encoder_decoder import AnswerGenerator, EncoderDecoder, Extend, Memory, Stack
 from .heads import Classes, Head, Labels, QuestionAnswering, SequenceClassification, by_class
@@ -44,7 +44,7 @@ class BartConfig:
     decoder_attention_heads: int = 16
     decoder_ffn_dim: int = 4096
     max_position_embeddings: int = 1024
-    activation_function: str = "gelu"
+    activation_function: Activation = "gelu"
     scale_embedding: bool = False  # multiply the embeddings of tokens by the root of their size
     tie_word_embeddings: bool = True  # the stored tensors decide which weights are tied
     decoder_start_token_id: int = 2
@@ -52,11 +52,11 @@ class BartConfig:
     @classmethod
     def of(cls, folder: Checkpoint) -> BartConfig:
         """Read the configuration. Raises InvalidWeights for a field that is missing, wrong or not supported."""
-        check_fixed(folder.config, folder.file, is_decoder=False, is_encoder_decoder=True)
-        config = read_config(cls, folder.config, folder.file, aliases=ALIASES)
+        config = read_config(
+            cls, folder.config, folder.file, aliases=ALIASES, is_decoder=False, is_encoder_decoder=True
+        )
         for heads in (config.encoder_attention_heads, config.decoder_attention_heads):
             check_heads(config.d_model, heads, folder.file)
-        activation(config.activation_function, folder.file, "activation_function")
         return config
 
 

@@ -16,7 +16,7 @@ from ..ops import argmax, astype, broadcast_to, concat, equal, exp, matmul, mult
 from ..tensor import Tensor
 from .architecture import Architecture
 from .checkpoint import Checkpoint
-from .config import ACTIVATIONS, check_fixed
+from .config import ACTIVATIONS, Activation, check_fixed
 from .decoder import KVState
 from .encoder import EncoderConfig
 from .encoder_model import EncoderModel
@@ -41,7 +41,7 @@ class TextConfig(EncoderConfig):
     intermediate_size: int = 2048
     max_position_embeddings: int = 77
     layer_norm_eps: float = 1e-5
-    hidden_act: str = "quick_gelu"
+    hidden_act: Activation = "quick_gelu"
     pad_token_id: int = 1
     eos_token_id: int = 49407
     projection_dim: int = 512
@@ -53,7 +53,7 @@ class ImageConfig(VisionConfig):
 
     patch_size: int = 32
     layer_norm_eps: float = 1e-5
-    hidden_act: str = "quick_gelu"
+    hidden_act: Activation = "quick_gelu"
     projection_dim: int = 512
 
 

@@ -10,7 +10,8 @@ import sys
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, fields
 from functools import partial
-from typing import Any, TypeVar
+from types import MappingProxyType
+from typing import Any, TypeAlias, TypeVar
 
 from ..errors import InvalidWeights, quoted
 from ..ops import gelu, hardswish, leaky_relu, multiply, relu, sigmoid, silu, tanh
@@ -18,8 +19,15 @@ from ..tensor import Tensor
 
 Config = TypeVar("Config")
 LAYERS = 10_000  # more than any model has: parameters are named before the weights file is checked
-TYPES: dict[str, tuple[type, ...]] = {"int": (int,), "float": (int, float), "str": (str,), "bool": (bool,)}
-
+Activation: TypeAlias = str  # a key of ACTIVATIONS
+TYPES: dict[str, tuple[type, ...]] = {
+    "int": (int,),
+    "float": (int, float),
+    "str": (str,),
+    "bool": (bool,),
+    "Activation": (str,),
+}
+NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 gelu_tanh = partial(gelu, approximate="tanh")
 # By the names in `transformers` (activations.py there).
@@ -42,30 +50,41 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "swish": silu,
     "tanh": tanh,
 }
+#: The allowed values of types other than numbers, for messages.
+ALLOWED = {"str": "a string", "bool": "true or false", "Activation": f"one of {', '.join(ACTIVATIONS)}"}
 
 
 def read_config(
     kind: type[Config],
     config: Mapping[str, Any],
     file: str,
-    spelled: Mapping[str, str] | None = None,
-    aliases: Mapping[str, str] | None = None,
+    *,
+    spelled: Mapping[str, str] = NOTHING,
+    aliases: Mapping[str, str] = NOTHING,
+    defaults: Mapping[str, object] = NOTHING,
+    fixed: Mapping[str, object] = NOTHING,
+    **only: Any,
 ) -> Config:
     """Read the fields of the dataclass ``kind`` from ``config``; ``spelled`` maps fields to other names in the config.
 
     ``aliases`` maps fields to second names; if a config has both, the alias takes precedence, as in `transformers`. A
-    field that is missing or ``null`` takes its default.
+    field that is missing or ``null`` takes the value in ``defaults``, or else its default. ``fixed`` are the
+    architecture's values for fields that it does not read, ``only`` those that :func:`check_fixed` requires.
 
     An int must be at least 1 (0 if that is the field's default) and below 2**31; a number of layers at most ``LAYERS``.
-    A float must be finite and not negative. A token id may be negative, which stands for "none" in some files.
+    A float must be finite and not negative. A token id may be negative, which stands for "none" in some files. An
+    :data:`Activation` is one of ``ACTIVATIONS``.
 
     Raises:
-        InvalidWeights: a field is missing, of the wrong type, or out of range.
+        InvalidWeights: a field is missing, of the wrong type, out of range, or not supported.
     """
+    given = {name: value for name, value in config.items() if value is not None}
+    config = {**defaults, **given, **fixed}
+    check_fixed(config, file, **only)
     values: dict[str, Any] = {}
     for field in fields(kind):  # type: ignore[arg-type]
-        name = (spelled or {}).get(field.name, field.name)
-        alias = (aliases or {}).get(field.name, name)
+        name = spelled.get(field.name, field.name)
+        alias = aliases.get(field.name, name)
         name = alias if config.get(alias) is not None else name
         value = config.get(name)
         if value is None:
@@ -76,17 +95,15 @@ def read_config(
         if field.name.endswith("token_id"):
             low = -high
         bad = value is MISSING or not isinstance(value, wanted) or (isinstance(value, bool) and wanted != (bool,))
+        bad = bad or (field.type == "Activation" and value not in ACTIVATIONS)
         if bad or (isinstance(value, (int, float)) and not low <= value <= high):
-            raise InvalidWeights(file, f"{name} must be {_allowed(wanted, low, high)}, not {quoted(config.get(name))}")
+            allowed = ALLOWED.get(str(field.type)) or _numbers(wanted, low, high)
+            raise InvalidWeights(file, f"{name} must be {allowed}, not {quoted(config.get(name))}")
         values[field.name] = value
     return kind(**values)
 
 
-def _allowed(wanted: tuple[type, ...], low: float, high: float) -> str:
-    if wanted == (bool,):
-        return "true or false"
-    if wanted == (str,):
-        return "a string"
+def _numbers(wanted: tuple[type, ...], low: float, high: float) -> str:
     numbers = "an integer" if wanted == (int,) else "a number"
     return f"{numbers} from {low} to {high}" if high < sys.float_info.max else f"a finite number from {low}"
 
@@ -99,13 +116,6 @@ def check_fixed(config: Mapping[str, Any], file: str, **built_in: Any) -> None:
         if asked is not None and asked != value:
             only = f"; it must be {quoted(value)}" if value != {} else ""
             raise InvalidWeights(file, f"{name} {quoted(asked)} is not supported{only}")
-
-
-def activation(name: str, file: str, field: str = "hidden_act") -> Callable[[Tensor], Tensor]:
-    """Return the activation function named in a config. Raises InvalidWeights for an unknown name."""
-    if name not in ACTIVATIONS:
-        raise InvalidWeights(file, f"{field} {quoted(name)} is not one of {', '.join(ACTIVATIONS)}")
-    return ACTIVATIONS[name]
 
 
 def check_heads(hidden: int, heads: int, file: str) -> None:

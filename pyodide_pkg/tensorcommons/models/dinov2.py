@@ -21,7 +21,7 @@ def encoder_of(folder: Checkpoint) -> VisionEncoder:
     fixed: dict[str, object] = {"intermediate_size": 1, "pooler_output_size": 0, "pooler_act": "tanh"}  # not read
     if folder.config.get("model_type") != "dinov2_with_registers":
         defaults["patch_size"], fixed["num_register_tokens"] = 14, 0
-    config = VisionConfig.of(folder, defaults, fixed)
+    config = VisionConfig.of(folder, defaults=defaults, fixed=fixed)
     mlp = config.hidden_size * config.mlp_ratio
     if config.use_swiglu_ffn:
         mlp = (mlp * 2 // 3 + 7) // 8 * 8

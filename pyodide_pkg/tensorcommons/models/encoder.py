@@ -7,14 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Self
+from typing import Any, Self
 
 from ..errors import InvalidWeights
 from ..nn import Attention, Embedding, FeedForward, LayerNorm, Linear, Scope, Weights, as_float32
 from ..ops import astype, multiply, permute_dims, reshape, subtract
 from ..tensor import Tensor
 from .checkpoint import Checkpoint
-from .config import ACTIVATIONS, activation, check_fixed, check_heads, read_config
+from .config import ACTIVATIONS, Activation, check_heads, read_config
 
 LOWEST = -3.4028234663852886e38  # the most negative float32, which `transformers` adds to masked scores
 
@@ -36,37 +36,23 @@ class EncoderConfig:
     type_vocab_size: int = 0
     embedding_size: int = 0
     layer_norm_eps: float = 1e-12
-    hidden_act: str = "gelu"
+    hidden_act: Activation = "gelu"
     pad_token_id: int = 0
     tie_word_embeddings: bool = True
 
     @classmethod
-    def of(
-        cls,
-        folder: Checkpoint,
-        spelled: Mapping[str, str] | None = None,
-        *,
-        aliases: Mapping[str, str] | None = None,
-        defaults: Mapping[str, object] | None = None,
-        fixed: Mapping[str, object] | None = None,
-    ) -> Self:
-        """Read the configuration.
-
-        ``defaults`` are the architecture's values for fields missing from ``config.json``, ``fixed`` its values for
-        fields that it does not read.
+    def of(cls, folder: Checkpoint, **reading: Any) -> Self:
+        """Read the configuration; ``reading`` are options of :func:`read_config`.
 
         Raises:
             InvalidWeights: a field is wrong or not supported.
         """
-        file, given = folder.file, {name: value for name, value in folder.config.items() if value is not None}
-        table = {**(defaults or {}), **given, **(fixed or {})}
-        config = read_config(cls, table, file, spelled, aliases)
-        check_heads(config.hidden_size, config.num_attention_heads, file)
-        activation(config.hidden_act, file, (spelled or {}).get("hidden_act", "hidden_act"))
+        config = read_config(cls, folder.config, folder.file, position_embedding_type="absolute", **reading)
+        check_heads(config.hidden_size, config.num_attention_heads, folder.file)
         if not -config.vocab_size <= config.pad_token_id < config.vocab_size:
-            words = config.vocab_size
-            raise InvalidWeights(file, f"pad_token_id {config.pad_token_id} is outside the vocabulary of {words}")
-        check_fixed(table, file, position_embedding_type="absolute")
+            raise InvalidWeights(
+                folder.file, f"pad_token_id {config.pad_token_id} is outside the vocabulary of {config.vocab_size}"
+            )
         return config
 
     @property

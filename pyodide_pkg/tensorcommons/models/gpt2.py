@@ -14,7 +14,7 @@ from ..tensor import Tensor
 from .architecture import Architecture
 from .causal import CausalDecoder, with_head
 from .checkpoint import Checkpoint
-from .config import ACTIVATIONS, activation, check_fixed, check_heads, read_config
+from .config import ACTIVATIONS, Activation, check_heads, read_config
 from .decoder import KVState
 
 Product = partial(Linear, is_transposed=True)
@@ -36,7 +36,7 @@ class Gpt2Config:
     n_layer: int = 12
     n_head: int = 12
     n_inner: int = 0  # 0: 4 * n_embd
-    activation_function: str = "gelu_new"
+    activation_function: Activation = "gelu_new"
     layer_norm_epsilon: float = 1e-5
     scale_attn_weights: bool = True
     scale_attn_by_inverse_layer_idx: bool = False
@@ -45,11 +45,8 @@ class Gpt2Config:
     @classmethod
     def of(cls, folder: Checkpoint) -> Gpt2Config:
         """Read the configuration. Raises InvalidWeights for a field that is missing, wrong or not supported."""
-        file = folder.file
-        config = read_config(cls, folder.config, file, aliases=ALIASES)
-        check_heads(config.n_embd, config.n_head, file)
-        activation(config.activation_function, file, "activation_function")
-        check_fixed(folder.config, file, add_cross_attention=False)
+        config = read_config(cls, folder.config, folder.file, aliases=ALIASES, add_cross_attention=False)
+        check_heads(config.n_embd, config.n_head, folder.file)
         return replace(config, n_inner=config.n_inner or 4 * config.n_embd)
 
 

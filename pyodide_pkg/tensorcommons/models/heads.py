@@ -117,6 +117,8 @@ class Embedder(Head):
 class Words:
     """The names of the layers from a hidden state to scores of words, and the ``activation`` after ``dense``.
 
+    Without an ``activation`` it is that of the encoder's layers.
+
     ``out`` may share the weight of the embeddings. ``bias`` is the name of its bias in `transformers`, where it may be
     stored a second time; without a name there is none.
     """
@@ -125,7 +127,7 @@ class Words:
     norm: str
     out: str
     bias: str
-    activation: str
+    activation: str = ""
     dense_bias: bool = True
     norm_bias: bool = True
 
@@ -143,7 +145,7 @@ class MaskedLM(Head):
 
     def __init__(self, scope: Scope, folder: Checkpoint, c: EncoderConfig, layers: Words, words: Param) -> None:
         self.dense = Linear(scope / layers.dense, c.hidden_size, c.width, bias=layers.dense_bias)
-        self.activation = ACTIVATIONS[layers.activation]
+        self.activation = ACTIVATIONS[layers.activation or c.hidden_act]
         self.norm = LayerNorm(scope / layers.norm, c.width, c.layer_norm_eps, bias=layers.norm_bias)
         own = f"{layers.out}.bias"
         name = own if layers.bias and folder.has(own) else layers.bias

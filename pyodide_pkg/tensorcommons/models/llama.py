@@ -1,13 +1,20 @@
-"""Llama (Touvron et al., 2023, https://arxiv.org/abs/2302.13971), also SmolLM2; and Qwen2, which adds biases.
+"""Llama (Touvron et al., 2023, https://arxiv.org/abs/2302.13971), also SmolLM2; and the decoders with its layers.
 
 A pre-norm decoder: RMS norm, rotary positions, grouped-query attention (Ainslie et al., 2023,
 https://arxiv.org/abs/2305.13245), SwiGLU (Shazeer, 2020, https://arxiv.org/abs/2002.05202).
+
+In Mistral (Jiang et al., 2023, https://arxiv.org/abs/2310.06825) each token attends to itself and to the
+``sliding_window - 1`` tokens before it, so that information moves at most a window further in each layer. The cache
+keeps the keys and values of all tokens. Qwen2 adds biases. In Qwen3 (Yang et al., 2025,
+https://arxiv.org/abs/2505.09388) an RMS norm scales each head's query and key before rotary positions, so that scores
+stay small without biases (Dehghani et al., 2023, https://arxiv.org/abs/2302.05442). Some layers of both may attend to a
+window.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ..errors import InvalidWeights, quoted
@@ -17,7 +24,7 @@ from ..tensor import Tensor
 from .architecture import Architecture
 from .causal import CausalDecoder, with_head
 from .checkpoint import Checkpoint
-from .config import ACTIVATIONS, activation, check_even_heads, check_fixed, check_heads, read_config
+from .config import ACTIVATIONS, Activation, check_even_heads, check_heads, read_config
 from .decoder import KVState
 from .rope import Rope
 
@@ -36,23 +43,21 @@ class LlamaConfig:
     num_key_value_heads: int = 0  # 0: num_attention_heads
     head_dim: int = 0  # 0: hidden_size / num_attention_heads
     rms_norm_eps: float = 1e-6
-    hidden_act: str = "silu"
+    hidden_act: Activation = "silu"
     attention_bias: bool = False
     mlp_bias: bool = False
     tie_word_embeddings: bool = False
 
     @classmethod
-    def of(cls, folder: Checkpoint, *, keys: int = 0, **fixed: Any) -> LlamaConfig:
-        """Read the configuration; ``fixed`` are the architecture's values for fields that it does not read.
+    def of(cls, folder: Checkpoint, keys: int, **reading: Any) -> LlamaConfig:
+        """Read the configuration; ``reading`` are options of :func:`read_config`.
 
         ``keys`` is the default of ``num_key_value_heads``, for which null means ``num_attention_heads``.
 
         Raises InvalidWeights for a field that is missing, wrong or not supported.
         """
-        file, given = folder.file, {name: value for name, value in folder.config.items() if value is not None} | fixed
-        given["num_key_value_heads"] = folder.config.get("num_key_value_heads", keys)
-        check_fixed(given, file)
-        config = read_config(cls, given, file)
+        file, given = folder.file, {"num_key_value_heads": keys, **folder.config}
+        config = read_config(cls, given, file, **reading)
         heads, keys = config.num_attention_heads, config.num_key_value_heads or config.num_attention_heads
         if heads % keys:
             raise InvalidWeights(file, f"num_attention_heads {heads} must be a multiple of num_key_value_heads {keys}")
@@ -60,23 +65,12 @@ class LlamaConfig:
             check_heads(config.hidden_size, heads, file)
         size = config.head_dim or config.hidden_size // heads
         check_even_heads(size, file)
-        activation(config.hidden_act, file)
         return replace(config, num_key_value_heads=keys, head_dim=size)
 
     @property
     def qkv_bias(self) -> bool:
         """True if the query, key and value projections have biases, as in every Qwen2."""
         return self.attention_bias or self.model_type == "qwen2"
-
-
-@dataclass(frozen=True)
-class Qwen2Config(LlamaConfig):
-    """The fields of Qwen2's ``config.json``."""
-
-    vocab_size: int = 151936
-    intermediate_size: int = 22016
-    max_position_embeddings: int = 32768
-    model_type: str = "qwen2"
 
 
 def windows_of(folder: Checkpoint, layers: int) -> tuple[int, ...]:
@@ -115,7 +109,7 @@ class LlamaAttention:
     With ``norms`` an RMS norm scales each head's query and key.
     """
 
-    def __init__(self, scope: Scope, c: LlamaConfig, name: str, *, norms: bool = False) -> None:
+    def __init__(self, scope: Scope, c: LlamaConfig, name: str, *, norms: bool) -> None:
         self.name = name
         self.norms = [RMSNorm(scope / f"{part}_norm", c.head_dim, c.rms_norm_eps) for part in "qk" if norms]
         queries, keys = c.num_attention_heads, c.num_key_value_heads
@@ -151,17 +145,17 @@ def _layer(scope: Scope, c: LlamaConfig, name: str, *, norms: bool) -> PreNormLa
 class Llama(CausalDecoder):
     """The layers of Llama and of its relatives.
 
-    ``windows`` are the numbers of tokens that each layer attends to, 0 for all; by default all layers attend to all.
+    ``windows`` are the numbers of tokens that each layer attends to, 0 for all.
     With ``norms`` an RMS norm scales each head's query and key.
     """
 
     prefixes = ("model.", "transformer.")
 
-    def __init__(self, config: LlamaConfig, rope: Rope, windows: Sequence[int] = (), *, norms: bool = False) -> None:
+    def __init__(self, config: LlamaConfig, rope: Rope, windows: Sequence[int], *, norms: bool) -> None:
         c = config
         super().__init__(c, "embed_tokens", (c.vocab_size, c.hidden_size), c.max_position_embeddings)
         self.rope = rope
-        self.windows = windows or (0,) * c.num_hidden_layers
+        self.windows = windows
         self.keys = c.num_key_value_heads, c.head_dim
         self.cached = tuple(f"layers.{i}" for i in range(c.num_hidden_layers))
         self.layers = [_layer(self.scope / name, c, name, norms=norms) for name in self.cached]
@@ -177,10 +171,46 @@ class Llama(CausalDecoder):
         return self.norm(weights, x)
 
 
+@dataclass(frozen=True)
+class Variant:
+    """A decoder with Llama's layers, whose classes in `transformers` begin with ``family``.
+
+    ``keys``, ``defaults`` and ``fixed`` are those of :meth:`LlamaConfig.of`. ``windows`` reads the window of each of a
+    number of layers in tokens, 0 for none. With ``norms`` an RMS norm scales each head's query and key.
+    """
+
+    family: str
+    keys: int
+    windows: Callable[[Checkpoint, int], Sequence[int]]
+    defaults: Mapping[str, int] = field(default_factory=dict)
+    fixed: Mapping[str, bool] = field(default_factory=dict)
+    norms: bool = False
+
+
+def _one_window(folder: Checkpoint, layers: int) -> Sequence[int]:
+    """Read the window of all layers. Raises InvalidWeights for a wrong ``sliding_window``."""
+    window = folder.config.get("sliding_window", 4096)  # null: no window
+    if window is not None and (type(window) is not int or window < 1):
+        raise InvalidWeights(folder.file, f"sliding_window must be null or an integer from 1, not {quoted(window)}")
+    return (window or 0,) * layers
+
+
+NO_BIASES = {"attention_bias": False, "mlp_bias": False}
+QWEN = {"vocab_size": 151936, "intermediate_size": 22016, "max_position_embeddings": 32768}
+VARIANTS = {
+    "llama": Variant("Llama", 0, lambda folder, layers: (0,) * layers),
+    "mistral": Variant(
+        "Mistral", 8, _one_window, {"intermediate_size": 14336, "max_position_embeddings": 131072}, NO_BIASES
+    ),
+    "qwen2": Variant("Qwen2", 32, windows_of, QWEN, NO_BIASES),
+    "qwen3": Variant("Qwen3", 32, windows_of, {**QWEN, "head_dim": 128}, {"mlp_bias": False}, norms=True),
+}
+
+
 def build(folder: Checkpoint) -> Architecture:
-    """Build Llama or Qwen2 by ``model_type``, with the head of ``config.json``."""
-    if folder.config["model_type"] == "llama":
-        return with_head(folder, "Llama", Llama(LlamaConfig.of(folder), Rope.of(folder)), "ForCausalLM")
-    config = Qwen2Config.of(folder, keys=32, attention_bias=False, mlp_bias=False)
-    decoder = Llama(config, Rope.of(folder), windows_of(folder, config.num_hidden_layers))
-    return with_head(folder, "Qwen2", decoder, "ForCausalLM")
+    """Build the decoder of the ``model_type``, with the head of ``config.json``."""
+    variant = VARIANTS[str(folder.config["model_type"])]
+    config = LlamaConfig.of(folder, variant.keys, defaults=variant.defaults, fixed=variant.fixed)
+    windows = variant.windows(folder, config.num_hidden_layers)
+    decoder = Llama(config, Rope.of(folder), windows, norms=variant.norms)
+    return with_head(folder, variant.family, decoder, "ForCausalLM")

@@ -15,7 +15,7 @@ from ..ops import arange, equal, greater_equal, less_equal, logical_and, permute
 from ..ops import scaled_dot_product_attention as attend
 from ..tensor import Tensor
 from .checkpoint import Checkpoint
-from .config import ACTIVATIONS, activation, check_even_heads
+from .config import ACTIVATIONS, Activation, check_even_heads
 from .encoder import EncoderConfig
 from .encoder_model import EncoderModel, text_model
 from .heads import Head, Labels, Prediction, QuestionAnswering, TokenClassification, Words
@@ -47,13 +47,12 @@ class ModernBertConfig(EncoderConfig):
     decoder_bias: bool = True
     classifier_bias: bool = False
     classifier_pooling: str = "cls"
-    classifier_activation: str = "gelu"
+    classifier_activation: Activation = "gelu"
 
 
 def build(folder: Checkpoint) -> EncoderModel:
     """Build the model of ``config.json``. Raises InvalidWeights for a field that is wrong or not supported."""
-    c, file = ModernBertConfig.of(folder, SPELLED, fixed=FIXED), folder.file
-    activation(c.classifier_activation, file, "classifier_activation")
+    c, file = ModernBertConfig.of(folder, spelled=SPELLED, fixed=FIXED), folder.file
     if c.classifier_pooling not in ("cls", "mean"):
         raise InvalidWeights(file, f"classifier_pooling {quoted(c.classifier_pooling)} is not one of cls, mean")
     check_even_heads(c.hidden_size // c.num_attention_heads, file)

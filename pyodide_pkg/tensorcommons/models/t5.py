@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from ..errors import InvalidWeights
+from ..errors import InvalidWeights, quoted
 from ..nn import Embedding, FeedForward, Linear, RMSNorm, Scope, Weights, merge_heads, relative, split_heads
 from ..ops import (
     arange,
@@ -25,7 +25,7 @@ from ..ops import embedding as rows
 from ..tensor import Tensor
 from .answer_inputs import AnswerInputs
 from .checkpoint import Checkpoint
-from .config import ACTIVATIONS, activation, check_fixed, read_config
+from .config import ACTIVATIONS, read_config
 from .decoder import KVState
 from .encoder import LOWEST
 from .encoder_decoder import AnswerGenerator, Extend, Memory, Stack
@@ -67,13 +67,11 @@ class T5Config:
     @classmethod
     def of(cls, folder: Checkpoint) -> T5Config:
         """Read the configuration. Raises InvalidWeights for a field that is missing, wrong or not supported."""
-        file = folder.file
-        check_fixed(folder.config, file)
-        given = {name: value for name, value in folder.config.items() if value is not None}
+        file, given = folder.file, folder.config
+        gated = str(given.get("feed_forward_proj")).startswith("gated-")
         # tie_word_embeddings is only this default in `transformers`: the stored tensors decide which weights are tied.
-        given.setdefault("scale_decoder_outputs", given.get("tie_word_embeddings", True))
-        gated = str(given.get("feed_forward_proj", "")).startswith("gated-")
-        config = read_config(cls, {"is_gated_act": gated, **given}, file, aliases=ALIASES)
+        defaults = {"is_gated_act": gated, "scale_decoder_outputs": given.get("tie_word_embeddings")}
+        config = read_config(cls, given, file, aliases=ALIASES, defaults=defaults)
         buckets, distance = config.relative_attention_num_buckets, config.relative_attention_max_distance
         if buckets < 4 or distance <= buckets // 2:
             raise InvalidWeights(
@@ -81,7 +79,10 @@ class T5Config:
                 f"relative_attention_num_buckets {buckets} must be at least 4, and relative_attention_max_distance "
                 f"{distance} more than half of that",
             )
-        activation(config.feed_forward[0], file, "feed_forward_proj")
+        if config.feed_forward[0] not in ACTIVATIONS:
+            raise InvalidWeights(
+                file, f"feed_forward_proj {quoted(config.feed_forward[0])} is not one of {', '.join(ACTIVATIONS)}"
+            )
         return replace(config, num_decoder_layers=config.num_decoder_layers or config.num_layers)
 
     @property

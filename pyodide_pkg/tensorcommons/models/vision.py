@@ -9,14 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Self
+from typing import Any, Self
 
 from ..errors import InvalidWeights, quoted
 from ..nn import Attention, Conv2d, FeedForward, LayerNorm, Linear, Param, Scope, Weights
 from ..ops import broadcast_to, concat, divide, interpolate, mean, multiply, permute_dims, reshape, silu
 from ..tensor import Tensor
 from .checkpoint import Checkpoint
-from .config import ACTIVATIONS, activation, check_fixed, check_heads, read_config
+from .config import ACTIVATIONS, Activation, check_heads, read_config
 from .encoder_model import EncoderModel
 from .heads import Head, Labels
 from .image import ImageInputs
@@ -40,26 +40,20 @@ class VisionConfig:
     mlp_ratio: int = 4
     num_register_tokens: int = 0
     layer_norm_eps: float = 1e-12
-    hidden_act: str = "gelu"
+    hidden_act: Activation = "gelu"
     qkv_bias: bool = True
     use_swiglu_ffn: bool = False
     pooler_output_size: int = 0
-    pooler_act: str = "tanh"
+    pooler_act: Activation = "tanh"
 
     @classmethod
-    def of(
-        cls, folder: Checkpoint, defaults: Mapping[str, object] | None = None, fixed: Mapping[str, object] | None = None
-    ) -> Self:
-        """Read the configuration; ``defaults`` and ``fixed`` are those of :class:`EncoderConfig`.
+    def of(cls, folder: Checkpoint, **reading: Any) -> Self:
+        """Read the configuration; ``reading`` are options of :func:`read_config`.
 
         Raises InvalidWeights for a field that is wrong or not supported.
         """
-        file, given = folder.file, square_sides(folder)
-        check_fixed(given, file)
-        config = read_config(cls, {**(defaults or {}), **given, **(fixed or {})}, file)
+        config, file = read_config(cls, square_sides(folder), folder.file, **reading), folder.file
         check_heads(config.hidden_size, config.num_attention_heads, file)
-        activation(config.hidden_act, file)
-        activation(config.pooler_act, file, "pooler_act")
         if config.patch_size > config.image_size:
             raise InvalidWeights(
                 file, f"image_size {config.image_size} must be at least patch_size {config.patch_size}"
@@ -67,18 +61,18 @@ class VisionConfig:
         return config
 
 
-def square_sides(folder: Checkpoint) -> dict[str, object]:
-    """Return the fields of ``config.json`` that are not null, with one number for two equal sides of images or patches.
+def square_sides(folder: Checkpoint) -> dict[str, Any]:
+    """Return the fields of ``config.json``, with one number for two equal sides of images or patches.
 
     Raises InvalidWeights for other sides.
     """
-    given = {name: value for name, value in folder.config.items() if value is not None}
+    given = dict(folder.config)
     for name in ("image_size", "patch_size"):
         sides = given.get(name)
-        if isinstance(sides, list) and len(sides) == 2 and sides[0] == sides[1]:
+        if isinstance(sides, list):
+            if len(sides) != 2 or sides[0] != sides[1]:
+                raise InvalidWeights(folder.file, f"{name} {quoted(sides)} must be one number, or two equal numbers")
             given[name] = sides[0]
-        elif isinstance(sides, list):
-            raise InvalidWeights(folder.file, f"{name} {quoted(sides)} must be one number, or two equal numbers")
     return given
 
 
