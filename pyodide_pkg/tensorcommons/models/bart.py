@@ -17,7 +17,7 @@ from .answer_inputs import AnswerInputs
 from .checkpoint import Checkpoint
 from .config import ACTIVATIONS, Activation, check_heads, read_config
 from .decoder import KVState
-from .encoder_decoder import AnswerGenerator, EncoderDecoder, Extend, Memory, Stack
+from .encoder_decoder import AnswerGenerator, EncoderDecoder, Layer, Memory, Stack
 from .heads import Classes, Head, Labels, QuestionAnswering, SequenceClassification, by_class
 from .weight_mapping import WeightMapping
 
@@ -67,22 +67,14 @@ class EndToken:
     eos_token_id: int = 2
 
 
-class Layer:
-    """The ``attentions`` of the given names and a feed-forward part, each added to its input and normalized."""
-
-    def __init__(self, scope: Scope, c: BartConfig, heads: int, inner: int, attentions: Sequence[str]) -> None:
-        size, act = c.d_model, ACTIVATIONS[c.activation_function]
-        self.attentions = [Attention(scope / name, size, heads, names=FAIRSEQ) for name in attentions]
-        self.norms = [LayerNorm(scope / f"{name}_layer_norm", size, EPS) for name in (*attentions, "final")]
-        self.feed_forward = FeedForward(Linear(scope / "fc1", size, inner), act, Linear(scope / "fc2", inner, size))
-
-    def __call__(self, weights: Weights, x: Tensor, mask: Tensor, extend: Extend, memory: Sequence[Tensor]) -> Tensor:
-        """See :class:`encoder_decoder.Layer`."""
-        own, *crossed = self.attentions
-        x = self.norms[0](weights, x + own.attend(weights, x, *extend(*own.memory(weights, x)), mask))
-        for attention in crossed:
-            x = self.norms[1](weights, x + attention.attend(weights, x, *memory))
-        return self.norms[-1](weights, x + self.feed_forward(weights, x))
+def _layer(scope: Scope, c: BartConfig, heads: int, inner: int, attentions: Sequence[str]) -> Layer:
+    size, act = c.d_model, ACTIVATIONS[c.activation_function]
+    return Layer(
+        [Attention(scope / name, size, heads, names=FAIRSEQ) for name in attentions],
+        [LayerNorm(scope / f"{name}_layer_norm", size, EPS) for name in (*attentions, "final")],
+        FeedForward(Linear(scope / "fc1", size, inner), act, Linear(scope / "fc2", inner, size)),
+        norm_first=False,
+    )
 
 
 class BartStack(Stack):
@@ -96,7 +88,7 @@ class BartStack(Stack):
         self.positions = scope.param("embed_positions.weight", shape, "positions")
         self.norm = LayerNorm(scope / "layernorm_embedding", c.d_model, EPS)
         self.layers = {
-            f"{name}.layers.{i}": Layer(scope / "layers" / i, c, heads, inner, ATTENTIONS[name]) for i in range(layers)
+            f"{name}.layers.{i}": _layer(scope / "layers" / i, c, heads, inner, ATTENTIONS[name]) for i in range(layers)
         }
 
     def __call__(self, weights: Weights, ids: Tensor, past: KVState, memory: Memory) -> Tensor:

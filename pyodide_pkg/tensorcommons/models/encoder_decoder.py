@@ -6,11 +6,11 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Protocol, TypeAlias
+from typing import TypeAlias
 
 from .. import dtypes
 from ..backends.base import Spec
-from ..nn import Embedding, Scope, Weights
+from ..nn import Attention, Embedding, FeedForward, Scope, Weights
 from ..ops import arange, equal, expand_dims, reshape, where
 from ..tensor import Tensor
 from .checkpoint import Checkpoint
@@ -24,25 +24,44 @@ Extend: TypeAlias = "Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]"
 Memory: TypeAlias = "Mapping[str, Sequence[Tensor]]"
 
 
-class SourceAttention(Protocol):
-    """Attention to an encoder's output."""
+class Layer:
+    """A layer of the encoder or the decoder: its parts are added to their inputs.
 
-    def memory(self, weights: Weights, source: Tensor) -> tuple[Tensor, Tensor]:
-        """Compute the keys and values of the source."""
+    The parts are attention to the layer's input, in a decoder attention to the encoder's output, and ``feed_forward``.
+    Each has a norm, which precedes it with ``norm_first``, and else follows the sum.
+    """
 
-
-class Layer(Protocol):
-    """A layer of the encoder or the decoder."""
-
-    @property
-    def attentions(self) -> Sequence[SourceAttention]:
-        """The attention to the layer's input and, in a decoder, that to the encoder's output."""
+    def __init__(
+        self,
+        attentions: Sequence[Attention],
+        norms: Sequence[Callable[[Weights, Tensor], Tensor]],
+        feed_forward: FeedForward,
+        *,
+        norm_first: bool,
+    ) -> None:
+        self.attentions, self.norms = attentions, norms
+        self.feed_forward, self.norm_first = feed_forward, norm_first
 
     def __call__(self, weights: Weights, x: Tensor, mask: Tensor, extend: Extend, memory: Sequence[Tensor]) -> Tensor:
         """Apply the layer to (batch, sequence, size).
 
         ``extend`` appends keys and values to a cache; ``memory`` are the keys, values and mask of the encoder's output.
         """
+        own = self.attentions[0]
+
+        def to_input(x: Tensor) -> Tensor:
+            return own.attend(weights, x, *extend(*own.memory(weights, x)), mask)
+
+        def to_source(x: Tensor) -> Tensor:
+            return self.attentions[1].attend(weights, x, *memory)
+
+        parts: list[Callable[[Tensor], Tensor]] = [
+            *[to_input, to_source][: len(self.attentions)],
+            partial(self.feed_forward, weights),
+        ]
+        for norm, part in zip(self.norms, parts, strict=True):
+            x = x + part(norm(weights, x)) if self.norm_first else norm(weights, x + part(x))
+        return x
 
 
 class Stack(ABC):

@@ -8,16 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 from ..errors import InvalidWeights, quoted
-from ..nn import Embedding, FeedForward, Linear, RMSNorm, Scope, Weights, merge_heads, relative, split_heads
+from ..nn import Attention, Embedding, FeedForward, Linear, RMSNorm, Scope, Weights, relative
 from ..ops import (
     arange,
     clip,
     expand_dims,
     multiply,
     permute_dims,
-    scaled_dot_product_attention,
     subtract,
     where,
 )
@@ -28,7 +28,7 @@ from .checkpoint import Checkpoint
 from .config import ACTIVATIONS, read_config
 from .decoder import KVState
 from .encoder import LOWEST
-from .encoder_decoder import AnswerGenerator, Extend, Memory, Stack
+from .encoder_decoder import AnswerGenerator, Layer, Memory, Stack
 from .heads import by_class
 from .weight_mapping import WeightMapping
 
@@ -92,25 +92,6 @@ class T5Config:
         return self.dense_act_fn or named, self.is_gated_act
 
 
-class T5Attention:
-    """Attention over unscaled scores, to the layer's own input or to an encoder's output."""
-
-    def __init__(self, scope: Scope, c: T5Config) -> None:
-        inner = c.num_heads * c.d_kv
-        self.heads = c.num_heads
-        self.q, self.k, self.v = (Linear(scope / part, c.d_model, inner, bias=False) for part in "qkv")
-        self.o = Linear(scope / "o", inner, c.d_model, bias=False)
-
-    def memory(self, weights: Weights, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Compute keys and values of ``x``, each (batch, heads, sequence, d_kv)."""
-        return split_heads(self.k(weights, x), self.heads), split_heads(self.v(weights, x), self.heads)
-
-    def __call__(self, weights: Weights, x: Tensor, key: Tensor, value: Tensor, bias: Tensor) -> Tensor:
-        """Attend from ``x`` to keys and values; ``bias`` is added to the scores."""
-        query = split_heads(self.q(weights, x), self.heads)
-        return self.o(weights, merge_heads(scaled_dot_product_attention(query, key, value, bias, scale=1.0)))
-
-
 class RelativeBias:
     """The additive mask of a stack: the bias of each distance, and the most negative float32 for masked keys."""
 
@@ -131,31 +112,18 @@ class RelativeBias:
         return where(counts, expand_dims(bias, axis=0), LOWEST)
 
 
-class Block:
-    """Attention, attention to the encoder's output in a decoder, and a feed-forward part, each after a norm."""
-
-    def __init__(self, scope: Scope, c: T5Config, attentions: Sequence[str]) -> None:
-        self.attentions = [T5Attention(scope / f"layer.{i}.{name}", c) for i, name in enumerate(attentions)]
-        count = len(attentions)
-        self.norms = [
-            RMSNorm(scope / f"layer.{i}.layer_norm", c.d_model, c.layer_norm_epsilon) for i in range(count + 1)
-        ]
-        dense, (act, gated) = scope / f"layer.{count}.DenseReluDense", c.feed_forward
-        first, *more = (
-            Linear(dense / part, c.d_model, c.d_ff, bias=False) for part in (("wi_0", "wi_1") if gated else ("wi",))
-        )
-        second = Linear(dense / "wo", c.d_ff, c.d_model, bias=False)
-        self.feed_forward = FeedForward(first, ACTIVATIONS[act], second, *more)
-
-    def __call__(self, weights: Weights, x: Tensor, mask: Tensor, extend: Extend, memory: Sequence[Tensor]) -> Tensor:
-        """See :class:`encoder_decoder.Layer`."""
-        own, *crossed = self.attentions
-        normed = self.norms[0](weights, x)
-        key, value = own.memory(weights, normed)
-        x = x + own(weights, normed, *extend(key, value), mask)
-        for attention in crossed:
-            x = x + attention(weights, self.norms[1](weights, x), *memory)
-        return x + self.feed_forward(weights, self.norms[-1](weights, x))
+def _block(scope: Scope, c: T5Config, attentions: Sequence[str]) -> Layer:
+    """Build a layer with attention of the given names over scores that are not scaled."""
+    attend = partial(Attention, bias=False, output_bias=False, names="qkvo", head_size=c.d_kv, scale=1.0)
+    parts = [attend(scope / f"layer.{i}.{name}", c.d_model, c.num_heads) for i, name in enumerate(attentions)]
+    count = len(attentions)
+    norms = [RMSNorm(scope / f"layer.{i}.layer_norm", c.d_model, c.layer_norm_epsilon) for i in range(count + 1)]
+    dense, (act, gated) = scope / f"layer.{count}.DenseReluDense", c.feed_forward
+    first, *more = (
+        Linear(dense / part, c.d_model, c.d_ff, bias=False) for part in (("wi_0", "wi_1") if gated else ("wi",))
+    )
+    second = Linear(dense / "wo", c.d_ff, c.d_model, bias=False)
+    return Layer(parts, norms, FeedForward(first, ACTIVATIONS[act], second, *more), norm_first=True)
 
 
 class T5Stack(Stack):
@@ -164,7 +132,7 @@ class T5Stack(Stack):
     def __init__(self, scope: Scope, c: T5Config, name: str, count: int, words: Embedding) -> None:
         scope, attentions = scope / name, ATTENTIONS[name]
         self.words = words
-        self.layers = {f"{name}.block.{i}": Block(scope / "block" / i, c, attentions) for i in range(count)}
+        self.layers = {f"{name}.block.{i}": _block(scope / "block" / i, c, attentions) for i in range(count)}
         bias = scope / "block.0.layer.0.SelfAttention.relative_attention_bias"
         self.bias = RelativeBias(bias, c, bidirectional=name == "encoder")
         self.norm = RMSNorm(scope / "final_layer_norm", c.d_model, c.layer_norm_epsilon)
