@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -14,7 +13,8 @@ from tensorcommons.backends.base import Spec
 from tensorcommons.graph.fuse import fuse
 from tensorcommons.graph.graph import Graph
 from tensorcommons.graph.node import Node
-from tensorcommons.graph.traces import Arguments, Trace, Traces
+from tensorcommons.graph.traces import Arguments, Traces
+from tensorcommons.sharing.contract import Request
 from tensorcommons.sharing.provenance import content_identity
 from tensorcommons.sharing.storage import Storage
 from tests.cases import Place, long, only
@@ -89,17 +89,6 @@ async def donated_and_not(device: Device, seed: int) -> None:
         _same(given_up, kept, f"{seed}: {'; '.join(graph.done)}")
 
 
-@dataclass(frozen=True)
-class _Request:
-    model: str
-    key: Any
-    trace: Trace
-    arrays: Mapping[str, Array]
-
-    def finish(self, results: Sequence[Tensor]) -> dict[str, Tensor]:
-        return {str(i): result for i, result in enumerate(results)}
-
-
 class _Model:
     """A request as a model: weights by content, activations given by the host."""
 
@@ -119,9 +108,10 @@ class _Model:
         answer = self.graph.of({**self.weights, **given}, self.request_number)
         return {str(i): tensor.node for i, tensor in enumerate(answer)}
 
-    def request(self, inputs: Mapping[str, Array], outputs: Any, once: Any = None) -> _Request:
+    def request(self, inputs: Mapping[str, Array], outputs: Any, once: Any = None) -> Request:
         arguments = _arguments(inputs)
-        return _Request(self.name, arguments, self.traces.of(arguments), inputs)
+        trace = self.traces.of(arguments)
+        return Request(self.name, arguments, trace, inputs, tuple(str(i) for i in range(len(trace.nodes))), {})
 
     def moved(self, decision: Any, weights: Any) -> None:
         raise AssertionError("no device is lost in this test")

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from ..backends.base import Computation
 from ..backends.device import Device
-from ..bridge.runtime import Slices, at_once, in_slices, sliced
+from ..bridge.runtime import Slices, at_once, in_slices
 from . import streaming
 from .graph import Graph
 from .node import Node
@@ -46,6 +46,13 @@ class Choice:
             self.streaming[program.streamed] = program
         return program
 
+    def outline(self) -> Program | PartedProgram:
+        """Return the program under the limit that there is now, planned and not compiled."""
+        program = at_once(self._made())
+        if isinstance(program, PartedProgram) and not program.programs:
+            at_once(program.plan())
+        return program
+
     def _known(self, held: int, *, streams: bool) -> Program | PartedProgram | None:
         """Return the program that ran before, if it suits."""
         program: Program | PartedProgram | None = self.device.programs.get(self.structure)
@@ -53,77 +60,58 @@ class Choice:
             if program is None:
                 return None
             self.working_bytes = program.working_bytes
-        streamed = self._streamed(held, streams=streams)
+        streamed = self._streamed(self.working_bytes + held, streams=streams)
         return self.streaming.get(streamed) if streamed else program
 
-    def _made(self, held: int, *, streams: bool) -> Slices[Program | PartedProgram]:
-        """Make a program."""
+    def _made(self, held: int = 0, *, streams: bool = False) -> Slices[Program | PartedProgram]:
+        """Make a program: a single one, or one in parts where the device does not take every node and has a fallback,
+        or not all at once.
+        """
         yield
         whole = self.fused(self.graph)
         yield
-        single = Program(self.device, self.structure, (yield from planned.slices(self.device, whole)), self.graph)
+        device = self.device
+        single = Program(device, self.structure, (yield from planned.slices(device, whole)), self.graph)
         self.working_bytes = single.working_bytes
         yield
-        return (yield from _suitable.slices(self.graph, whole, single, self._streamed(held, streams=streams)))
+        streamed, plan = self._streamed(single.working_bytes + held, streams=streams), single.planned.plan
+        refused: Mapping[int, str] = {}
+        if isinstance(plan, Computation) and device.fallback is not None:
+            refused = yield from device.backend.refusals(plan)
+        if not refused and not streamed and len(plan.steps) <= bounds_of(device).nodes:
+            return single
+        key = f"{self.structure} streamed {streamed}" if streamed else self.structure
+        known = device.programs.get(key)
+        if isinstance(known, PartedProgram):
+            return known
+        ops = ((whole.nodes[number].op, reason) for number, reason in refused.items())
+        why = {op.name: reason for op, reason in ops if op is not None}
 
-    def _streamed(self, held: int, *, streams: bool) -> int:
-        assert self.working_bytes is not None
-        return _streamed(self.device, self.graph, self.working_bytes + held, streams=streams)
+        def bounds_on(each: Device) -> Bounds:
+            return replace(bounds_of(each), nbytes=streamed, weigh=_weight_bytes) if streamed else bounds_of(each)
 
+        parts = parts_of(whole, device, device.fallback or device, refused, bounds_on)
+        return PartedProgram(device, key, self.graph, whole, parts, why, single.working_bytes, streamed)
 
-def outline(device: Device, graph: Graph) -> Program | PartedProgram:
-    """Return the program that a fused ``graph`` has under the limit that there is now, planned and not compiled."""
-    single = Program(device, f"fused {graph.structure}", planned(device, graph), graph)
-    program = _suitable(graph, graph, single, _streamed(device, graph, single.working_bytes))
-    if isinstance(program, PartedProgram) and not program.programs:
-        at_once(program.plan())
-    return program
+    def _streamed(self, beside: int, *, streams: bool) -> int:
+        """Return the most bytes of weights that a part may have where those of the graph do not fit together, else 0.
 
-
-def _streamed(device: Device, graph: Graph, beside: int, *, streams: bool = False) -> int:
-    """Return the most bytes of weights that a part may have where those of ``graph`` do not fit together, else 0.
-
-    ``beside`` is the number of bytes that are there in any case; with ``streams`` the weights are taken not to fit.
-    Limits that differ little give the same parts.
-    """
-    storages = {leaf.storage for leaf in graph.leaves if leaf.storage is not None}
-    weights = sum(storage.nbytes for storage in storages if storage.category == "weights")
-    if not weights:
-        return 0
-    others = sum(leaf.nbytes for leaf in graph.leaves if leaf.storage is None)
-    others += sum(storage.nbytes for storage in storages if storage.category != "weights")
-    room = device.budget.room(storages) - beside - others
-    if weights <= room and not streams:
-        return 0
-    part = max(min(room, weights) // streaming.PARTS, 1)
-    return part >> (rest := max(part.bit_length() - 4, 0)) << rest
-
-
-@sliced
-def _suitable(graph: Graph, fused: Graph, single: Program, streamed: int) -> Slices[Program | PartedProgram]:
-    """Return ``single``, or a program in parts where its device does not take every node and has a fallback, or not all
-    at once.
-    """
-    device, plan = single.device, single.planned.plan
-    refused: Mapping[int, str] = {}
-    if isinstance(plan, Computation) and device.fallback is not None:
-        refused = yield from device.backend.refusals(plan)
-    if not refused and not streamed and len(plan.steps) <= bounds_of(device).nodes:
-        return single
-    key = f"{single.structure} streamed {streamed}" if streamed else single.structure
-    known = device.programs.get(key)
-    if isinstance(known, PartedProgram):
-        return known
-    ops = ((fused.nodes[number].op, reason) for number, reason in refused.items())
-    why = {op.name: reason for op, reason in ops if op is not None}
-
-    def bounds_on(each: Device) -> Bounds:
-        return replace(bounds_of(each), nbytes=streamed, weigh=_weight_bytes) if streamed else bounds_of(each)
-
-    parts = parts_of(fused, device, device.fallback or device, refused, bounds_on)
-    return PartedProgram(device, key, graph, fused, parts, why, single.working_bytes, streamed)
+        ``beside`` is the number of bytes that are there in any case; with ``streams`` the weights are taken not to fit.
+        Limits that differ little give the same parts.
+        """
+        storages = {leaf.storage for leaf in self.graph.leaves if leaf.storage is not None}
+        weights = sum(storage.nbytes for storage in storages if storage.category == "weights")
+        if not weights:
+            return 0
+        others = sum(leaf.nbytes for leaf in self.graph.leaves if leaf.storage is None)
+        others += sum(storage.nbytes for storage in storages if storage.category != "weights")
+        room = self.device.budget.room(storages) - beside - others
+        if weights <= room and not streams:
+            return 0
+        part = max(min(room, weights) // streaming.PARTS, 1)
+        return part >> (rest := max(part.bit_length() - 4, 0)) << rest
 
 
 def _weight_bytes(leaf: Node) -> int:
-    """The bytes of a leaf that may leave its device."""
+    """Return the bytes of a leaf that may leave its device."""
     return leaf.nbytes if leaf.storage is not None and leaf.storage.category == "weights" else 0

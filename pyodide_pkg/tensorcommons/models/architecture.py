@@ -21,7 +21,6 @@ from ..tensor import Tensor
 from .weight_mapping import WeightMapping
 
 Arrays: TypeAlias = "dict[str, np.ndarray[Any, Any]]"
-Trim: TypeAlias = "tuple[slice, ...]"
 Shapes: TypeAlias = "tuple[tuple[str, Shape, np.dtype[Any]], ...]"
 
 
@@ -33,7 +32,7 @@ class Prepared:
     """
 
     arrays: Arrays
-    cuts: Mapping[str, Trim] = field(default_factory=dict)
+    cuts: Mapping[str, tuple[slice, ...]] = field(default_factory=dict)
 
     @property
     def shapes(self) -> Shapes:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -20,14 +20,15 @@ from ..backends.select import Decision
 from ..errors import ShapeMismatch, TensorCommonsError, TensorReleased, check_listener, quoted
 from ..graph.needs import Need, bytes_to_run, least_need
 from ..graph.node import Node
-from ..graph.traces import Trace, Traces
+from ..graph.traces import Traces
 from ..hub.tokenizer import Tokenizer
 from ..nn import Weights
 from ..shapes import Shape
+from ..sharing.contract import Request
 from ..sharing.manager import TensorSharingManager
 from ..sharing.storage import Storage
 from ..tensor import Tensor
-from .architecture import Architecture, Arrays, Prepared, Trim, arguments_of, example_inputs
+from .architecture import Architecture, Prepared, arguments_of, example_inputs
 from .decode_programs import DecodePrograms
 from .decoder import Decoder
 from .generation import GenerationSession, complete, stream
@@ -37,25 +38,6 @@ from .preprocessing import ImageProcessor
 from .sentence import SentenceUse
 
 logger = logging.getLogger("tensorcommons")
-
-
-@dataclass(frozen=True)
-class ModelRequest:
-    """One call of a model; see ``sharing.runner.Request``."""
-
-    model: str
-    key: tuple[Any, ...]
-    trace: Trace
-    arrays: Arrays
-    outputs: tuple[str, ...]
-    cuts: Mapping[str, Trim]
-
-    def finish(self, results: Sequence[Tensor]) -> dict[str, Tensor]:
-        """Return the results by name, without the rows of padding."""
-        return {
-            name: result[self.cuts[name]] if name in self.cuts else result
-            for name, result in zip(self.outputs, results, strict=True)
-        }
 
 
 class Model:
@@ -251,7 +233,7 @@ class Model:
 
     def request(
         self, inputs: Mapping[str, Any], outputs: Sequence[str] | None, once: dict[Hashable, Any] | None = None
-    ) -> ModelRequest:
+    ) -> Request:
         """Build the request for one call. ``once`` caches what several models of a run prepare in common.
 
         Raises the errors of :meth:`__call__`.
@@ -270,7 +252,7 @@ class Model:
         prepared: Prepared = once.get(alike) or once.setdefault(alike, self._prepare(inputs))
         shapes = prepared.shapes
         trace = self.traces.of(arguments_of(shapes), wanted)
-        return ModelRequest(self.name, (wanted, shapes), trace, prepared.arrays, wanted, prepared.cuts)
+        return Request(self.name, (wanted, shapes), trace, prepared.arrays, wanted, prepared.cuts)
 
     def bytes_to_run(self, inputs: Mapping[str, Any], outputs: Sequence[str] | None = None) -> int:
         """Return the planned device bytes of a run of ``inputs``, without the weights.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
@@ -15,27 +16,28 @@ from ..tensor import Tensor
 from .storage import Storage
 
 
-class Request(Protocol):
-    """One model's part of a run: immutable, and all that the run needs of the model."""
+@dataclass(frozen=True)
+class Request:
+    """One call of a model: all that a run needs of it.
 
-    @property
-    def model(self) -> str:
-        """The model's name."""
+    ``key`` is equal for requests of one model that compute the same. ``trace`` is what to compute, under the model's
+    own names of its arguments, and ``arrays`` are the arguments by these names. ``outputs`` names the results; ``cuts``
+    are slices, by output, that remove the rows of padding.
+    """
 
-    @property
-    def key(self) -> Hashable:
-        """Key of the graph: equal for requests of one model that compute the same."""
-
-    @property
-    def trace(self) -> Trace:
-        """The trace to compute, under the model's own names of its arguments."""
-
-    @property
-    def arrays(self) -> Mapping[str, np.ndarray[Any, Any]]:
-        """The arguments by these names."""
+    model: str
+    key: Hashable
+    trace: Trace
+    arrays: Mapping[str, np.ndarray[Any, Any]]
+    outputs: tuple[str, ...]
+    cuts: Mapping[str, tuple[slice, ...]]
 
     def finish(self, results: Sequence[Tensor]) -> dict[str, Tensor]:
-        """Named outputs from the computed nodes, in their order."""
+        """Return the results, in the order of the trace's nodes, by name and without the rows of padding."""
+        return {
+            name: result[self.cuts[name]] if name in self.cuts else result
+            for name, result in zip(self.outputs, results, strict=True)
+        }
 
 
 class Movable(Protocol):
@@ -44,11 +46,15 @@ class Movable(Protocol):
     name: str
     device: Device
     traces: Traces
+    manager: Any
+
+    def explain(self) -> str:
+        """Return one sentence that names the device of the model, the reason for it, and the other devices."""
 
     def request(
         self, inputs: Mapping[str, Any], outputs: Sequence[str] | None, once: dict[Hashable, Any] | None = None
     ) -> Request:
-        """The model's part of a run. ``once`` has what models prepare once a run.
+        """Build the request for one call. ``once`` caches what several models of a run prepare in common.
 
         Raises ShapeMismatch for inputs that the model cannot take.
         """

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 from ..backends.base import Attributes, Command
 from ..backends.device import Device
 from ..errors import TensorCommonsError, quoted
-from ..graph.choice import outline
+from ..graph.choice import Choice
 from ..graph.elementwise_fusion import operations_of
 from ..graph.graph import Graph
 from ..graph.parted import PartedProgram
@@ -22,18 +22,7 @@ from .runner import Runner
 SHOWN = 12  # kinds of steps, reuse points and parts that are listed; more are counted
 
 
-class Explained(Movable, Protocol):
-    """Model as ``explain_plan`` sees it."""
-
-    @property
-    def manager(self) -> Any:
-        """Its manager."""
-
-    def explain(self) -> str:
-        """One sentence: the device that the model is on, why, and what the others are."""
-
-
-def explain_plan(model: Explained, inputs: Mapping[str, Any], outputs: Sequence[str] | None = None) -> str:
+def explain_plan(model: Movable, inputs: Mapping[str, Any], outputs: Sequence[str] | None = None) -> str:
     """Describe how ``model`` runs on ``inputs``, the arrays of a call by name, in lines of text; nothing runs.
 
     The text says what the operations become by merging and fusion, the dispatches by number (where nothing is reused),
@@ -47,7 +36,7 @@ def explain_plan(model: Explained, inputs: Mapping[str, Any], outputs: Sequence[
     """
     runner: Runner = model.manager.runner
     traced, executed, fused, cuts = runner.prepared(model.device, model.request(inputs, outputs))
-    program = outline(model.device, fused)
+    program = Choice(model.device, fused, f"fused {fused.structure}").outline()
     steps = sum(len(plan.plan.steps) for plan in program.plans)
     lines = [
         model.explain(),
@@ -75,7 +64,7 @@ def _fused(program: Program | PartedProgram) -> Iterator[str]:
         yield f"  and {len(kinds) - SHOWN} kinds more"
 
 
-def shader_source(model: Explained, inputs: Mapping[str, Any], step: int, outputs: Sequence[str] | None = None) -> str:
+def shader_source(model: Movable, inputs: Mapping[str, Any], step: int, outputs: Sequence[str] | None = None) -> str:
     """Return the WGSL of dispatch ``step`` of a run of ``model`` on ``inputs``, the arrays of a call by name.
 
     Dispatches are numbered as in :func:`explain_plan`, and in the rows of a profile of a run that reuses nothing.
@@ -86,7 +75,7 @@ def shader_source(model: Explained, inputs: Mapping[str, Any], step: int, output
         TensorReleased: the model was unloaded.
     """
     _, _, fused, _ = model.manager.runner.prepared(model.device, model.request(inputs, outputs))
-    commands = list(_commands(outline(model.device, fused)))
+    commands = list(_commands(Choice(model.device, fused, f"fused {fused.structure}").outline()))
     if isinstance(step, bool) or not isinstance(step, int) or not 0 <= step < len(commands):
         numbers = f"0 to {len(commands) - 1}" if commands else "none"
         raise TensorCommonsError(
