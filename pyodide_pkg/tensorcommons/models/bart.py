@@ -139,15 +139,16 @@ class BartClassifier(Bart):
 
 
 class BartGenerator(AnswerGenerator, Bart):
-    """With the vocabulary head. ``generation`` are the default options of generation."""
+    """With the vocabulary head."""
 
     def __init__(self, folder: Checkpoint) -> None:
         super().__init__(folder)
         c = self.config
         self.generation = {**GENERATION, **folder.config} if folder.generation is None else folder.generation
         self.vocab_size, self.max_length = c.vocab_size, c.max_position_embeddings
-        self.start_token: int | None = c.decoder_start_token_id
-        self.keys = c.decoder_attention_heads, c.d_model // c.decoder_attention_heads
+        self.start_token = c.decoder_start_token_id
+        heads = c.decoder_attention_heads
+        self.cached, self.keys = tuple(self.decoder.layers), (heads, c.d_model // heads)
         self.out = Linear(self.scope / "lm_head", c.d_model, c.vocab_size, bias=False, weight=self.tied)
         bias = "final_logits_bias"
         self.bias = self.scope.param(bias, (1, c.vocab_size), "vector") if folder.has(bias) else None

@@ -9,8 +9,6 @@ from typing import Any
 
 import numpy as np
 
-from .. import dtypes
-from ..backends.base import Spec
 from ..dtypes import host_array
 from ..errors import InvalidWeights, TensorCommonsError, quoted
 from ..nn import Embedding, Linear, Scope, Weights
@@ -20,7 +18,7 @@ from ..shapes import Shape
 from ..tensor import Tensor
 from .architecture import Architecture, Prepared
 from .checkpoint import Checkpoint
-from .decoder import KVState
+from .decoder import Decoder, KVState
 from .encoder_model import EncoderModel
 from .heads import Embedder, Head, Labels, QuestionAnswering, TokenClassification, by_class
 from .text import TextInputs, first_shape
@@ -59,10 +57,9 @@ class CausalDecoder(ABC):
         return self.hidden(weights, ids, KVState.whole(ids, inputs["attention_mask"]))
 
 
-class CausalLM:
-    """A decoder with its vocabulary head. ``generation`` are the default options of generation."""
+class CausalLM(Decoder):
+    """A decoder with its vocabulary head."""
 
-    start_token: int | None = None
     tasks: tuple[str, ...] = ("text-generation",)
     outputs: tuple[str, ...] = ("logits", "last_hidden_state")
     defaults: tuple[str, ...] = ("logits",)
@@ -72,6 +69,7 @@ class CausalLM:
         self.config, self.names = decoder.config, (decoder.names,)
         self.vocab_size, self.max_length = decoder.vocab_size, decoder.max_length
         self.generation = folder.generation_defaults
+        self.cached, self.keys = decoder.cached, decoder.keys
         self.inputs = TextInputs(self.vocab_size, self.max_length, per_token=frozenset(self.outputs))
         self.decoder = decoder
         scope = Scope(dict(decoder.manifest))
@@ -84,20 +82,10 @@ class CausalLM:
         hidden = self.decoder(weights, inputs)
         return {"logits": self.head(weights, hidden), "last_hidden_state": hidden}
 
-    def cache(self, batch: int, capacity: int) -> dict[str, Spec]:
-        """Return the specs of each layer's keys and values: (batch, key heads, capacity, head size)."""
-        heads, size = self.decoder.keys
-        spec = Spec((batch, heads, capacity, size), dtypes.float32)
-        return {f"{layer}.{part}": spec for layer in self.decoder.cached for part in ("key", "value")}
-
-    def begin(self, weights: Weights, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Return no tensors: there is no encoder."""
-        return {}
-
     def step(
         self, weights: Weights, inputs: Mapping[str, Tensor], fixed: Mapping[str, Tensor], past: KVState
     ) -> Tensor:
-        """Compute the logits (batch, vocabulary) after the last token of ``inputs["input_ids"]`` (batch, sequence)."""
+        """See :class:`Decoder`."""
         return self.head(weights, past.last(self.decoder.hidden(weights, inputs["input_ids"], past)))
 
 

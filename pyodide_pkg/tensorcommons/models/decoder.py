@@ -9,9 +9,11 @@ on the left, and its positions count from its first token.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Protocol, runtime_checkable
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import Any
 
+from .. import dtypes
 from ..backends.base import Spec
 from ..nn import Weights
 from ..ops import (
@@ -114,22 +116,31 @@ def _visible(slots: Tensor, keys: Tensor, counts: Tensor | None) -> Tensor:
     return before if counts is None else logical_and(before, logical_or(counts, equal(other, own)))
 
 
-@runtime_checkable
-class Decoder(Protocol):
-    """An architecture that generates text: the members that it has beside those of :class:`Architecture`."""
+class Decoder(ABC):
+    """An architecture that generates text: the members that it has beside those of :class:`Architecture`.
+
+    ``cached`` are the names of the layers with a cache, ``keys`` is the (heads, head size) of their keys and values.
+    """
 
     vocab_size: int
     max_length: int  # of the cache, in tokens
-    start_token: int | None  # first token of an encoder-decoder's output; None: the decoder continues the prompt
+    start_token: int | None = None  # first token of an encoder-decoder's output; None: it continues the prompt
     generation: Mapping[str, Any]  # default options, from ``generation_config.json`` or ``config.json``
+    cached: Sequence[str]
+    keys: tuple[int, int]
 
     def cache(self, batch: int, capacity: int) -> dict[str, Spec]:
-        """Return the specs of each layer's keys and values by name: (batch, heads, capacity, head_dim)."""
+        """Return the specs of each layer's keys and values by name: (batch, heads, capacity, head size)."""
+        heads, size = self.keys
+        spec = Spec((batch, heads, capacity, size), dtypes.float32)
+        return {f"{layer}.{part}": spec for layer in self.cached for part in ("key", "value")}
 
     def begin(self, weights: Weights, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Compute the tensors that all steps of a generation read: the output of an encoder, if there is one."""
+        return {}
 
+    @abstractmethod
     def step(
         self, weights: Weights, inputs: Mapping[str, Tensor], fixed: Mapping[str, Tensor], past: KVState
     ) -> Tensor:
-        """Compute the logits (batch, vocabulary) after the last token of ``inputs["input_ids"]``."""
+        """Compute the logits (batch, vocabulary) after the last token of ``inputs["input_ids"]`` (batch, sequence)."""

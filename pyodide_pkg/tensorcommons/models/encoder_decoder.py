@@ -8,13 +8,11 @@ from dataclasses import replace
 from functools import partial
 from typing import TypeAlias
 
-from .. import dtypes
-from ..backends.base import Spec
 from ..nn import Attention, Embedding, FeedForward, Scope, Weights
 from ..ops import arange, equal, expand_dims, reshape, where
 from ..tensor import Tensor
 from .checkpoint import Checkpoint
-from .decoder import KVState
+from .decoder import Decoder, KVState
 from .encoder import LOWEST
 from .weight_mapping import WeightMapping
 
@@ -139,13 +137,12 @@ class EncoderDecoder(ABC):
         return f"{name}.{self.source}.key", f"{name}.{self.source}.value"
 
 
-class AnswerGenerator(EncoderDecoder):
-    """An encoder-decoder with a vocabulary head; ``keys`` are the (heads, head size) of a layer's keys and values."""
+class AnswerGenerator(EncoderDecoder, Decoder):
+    """An encoder-decoder with a vocabulary head."""
 
     tasks: tuple[str, ...] = ("text2text-generation", "summarization")
     outputs: tuple[str, ...] = ("logits", "encoder_last_hidden_state")
     defaults: tuple[str, ...] = outputs
-    keys: tuple[int, int]
 
     @abstractmethod
     def logits(self, weights: Weights, hidden: Tensor) -> Tensor:
@@ -155,12 +152,6 @@ class AnswerGenerator(EncoderDecoder):
         """See :class:`EncoderDecoder`."""
         return {"logits": self.logits(weights, hidden)}
 
-    def cache(self, batch: int, capacity: int) -> dict[str, Spec]:
-        """Return the specs of the decoder's own keys and values: (batch, heads, capacity, head size)."""
-        heads, size = self.keys
-        spec = Spec((batch, heads, capacity, size), dtypes.float32)
-        return {f"{name}.{part}": spec for name in self.decoder.layers for part in ("key", "value")}
-
     def begin(self, weights: Weights, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Encode ``input_ids`` and ``attention_mask``; return the keys and values for each decoder layer."""
         return self.memory(weights, self.encode(weights, inputs), inputs["attention_mask"])
@@ -168,5 +159,5 @@ class AnswerGenerator(EncoderDecoder):
     def step(
         self, weights: Weights, inputs: Mapping[str, Tensor], fixed: Mapping[str, Tensor], past: KVState
     ) -> Tensor:
-        """Compute the logits (batch, vocabulary) after the last token of ``inputs["input_ids"]`` (batch, sequence)."""
+        """See :class:`Decoder`."""
         return self.logits(weights, past.last(self.decode(weights, inputs["input_ids"], fixed, past)))

@@ -28,6 +28,7 @@ from .generation_options import DEFAULT_NEW_TOKENS, Options
 from .logits_process import Ids, Prompt
 from .prefetch import retrieve
 from .sampling import Sampler
+from .text import checked_ids
 
 Decode: TypeAlias = "Callable[[Sequence[int]], str]"
 PIECES = (1, 8, 16, 32, 64, 128, 256)  # numbers of tokens in a step; a longer prompt takes several
@@ -313,14 +314,8 @@ def _first_tokens(tokens: Sequence[int], rows: int, vocab_size: int) -> Ids:
 
 def _prompts(ids: Any, attention_mask: Any, vocab_size: int) -> tuple[Ids, Ids]:
     """Check the prompts and their mask, and convert both to int32 (batch, sequence)."""
-    tokens = host_array(ids)
+    tokens = checked_ids(ids, vocab_size)
     mask = np.ones_like(tokens) if attention_mask is None else host_array(attention_mask)
-    if tokens.ndim != 2 or 0 in tokens.shape or not np.issubdtype(tokens.dtype, np.integer):
-        raise ShapeMismatch(f"input_ids must be integers (batch, sequence), not {tokens.dtype} {tokens.shape}")
-    if tokens.min() < 0 or tokens.max() >= vocab_size:
-        raise TensorCommonsError(
-            f"input_ids from {tokens.min()} to {tokens.max()} are not all inside the vocabulary of {vocab_size}"
-        )
     if mask.shape != tokens.shape or not np.isin(mask, (0, 1)).all() or not mask.any(axis=1).all():
         raise ShapeMismatch(
             f"attention_mask must be 0 and 1 in the shape of input_ids, {tokens.shape}, with a 1 in every row"

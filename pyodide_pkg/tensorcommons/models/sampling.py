@@ -69,10 +69,7 @@ def keep_top_h(scores: Scores, part: float) -> Scores:
     order = np.argsort(-scores, axis=1, kind="stable")[:, :count]
     terms = _entropy_terms(np.take_along_axis(scores, order, axis=1))
     stays = np.cumsum(terms, axis=1) <= terms.sum(axis=1, keepdims=True) * np.float32(part)
-    stays[:, 0] = True
-    kept = np.zeros(scores.shape, bool)
-    np.put_along_axis(kept, order, stays, axis=1)
-    return _kept(scores, kept)
+    return _kept_in_order(scores, order, stays)
 
 
 def keep_typical(scores: Scores, mass: float) -> Scores:
@@ -89,10 +86,7 @@ def keep_typical(scores: Scores, mass: float) -> Scores:
     reached = np.cumsum(np.take_along_axis(weights, order, axis=1), axis=1, dtype=np.float32)
     last = np.minimum((reached < np.float32(mass)).sum(axis=1, keepdims=True), scores.shape[1] - 1)
     stays = ~(ordered > np.take_along_axis(ordered, last, axis=1))
-    stays[:, 0] = True
-    kept = np.zeros(scores.shape, bool)
-    np.put_along_axis(kept, order, stays, axis=1)
-    return _kept(scores, kept)
+    return _kept_in_order(scores, order, stays)
 
 
 def keep_epsilon(scores: Scores, cutoff: float) -> Scores:
@@ -116,6 +110,16 @@ def _entropy_terms(scores: Scores) -> Scores:
 
 def _kept(scores: Scores, kept: np.ndarray[Any, np.dtype[np.bool_]]) -> Scores:
     return np.where(kept | np.isnan(scores), scores, np.float32(-np.inf))  # keeps NaN, which choose() reports
+
+
+def _kept_in_order(
+    scores: Scores, order: np.ndarray[Any, np.dtype[np.int_]], stays: np.ndarray[Any, np.dtype[np.bool_]]
+) -> Scores:
+    """Keep the tokens of ``order`` (batch, tokens) that ``stays`` selects, and the first one."""
+    stays[:, 0] = True
+    kept = np.zeros(scores.shape, bool)
+    np.put_along_axis(kept, order, stays, axis=1)
+    return _kept(scores, kept)
 
 
 def softmax(scores: Scores) -> Scores:

@@ -145,7 +145,7 @@ class T5Stack(Stack):
 
 
 class T5(AnswerGenerator):
-    """The encoder-decoder with its vocabulary head. ``generation`` are the default options of generation."""
+    """The encoder-decoder with its vocabulary head."""
 
     model_type = "t5"
     source = "layer.1"
@@ -157,12 +157,12 @@ class T5(AnswerGenerator):
         asked, answer = self.tables
         self.generation = folder.generation_defaults
         self.vocab_size = c.vocab_size
-        self.start_token: int | None = c.decoder_start_token_id
+        self.start_token = c.decoder_start_token_id
         self.inputs = AnswerInputs(c.vocab_size, LONGEST)
         self.output = Linear(self.scope / "lm_head", c.d_model, c.vocab_size, bias=False, weight=self.tied)
         self.encoder = T5Stack(self.scope, c, "encoder", c.num_layers, asked)
         self.decoder = T5Stack(self.scope, c, "decoder", c.num_decoder_layers, answer)
-        self.keys = c.num_heads, c.d_kv
+        self.cached, self.keys = tuple(self.decoder.layers), (c.num_heads, c.d_kv)
 
     def logits(self, weights: Weights, hidden: Tensor) -> Tensor:
         """See :class:`AnswerGenerator`."""

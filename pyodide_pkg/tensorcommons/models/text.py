@@ -51,17 +51,11 @@ class TextInputs:
         inputs = {name: value for name, value in inputs.items() if value is not None}
         if "input_ids" not in inputs:
             raise TensorCommonsError(f"the input input_ids of {model} is missing; inputs: {', '.join(self.names)}")
-        ids = host_array(inputs["input_ids"])
-        if ids.ndim != 2 or 0 in ids.shape or ids.dtype.kind not in "iu":
-            raise ShapeMismatch(f"input_ids must be integers (batch, sequence), not {ids.dtype} {ids.shape}")
+        ids = checked_ids(inputs["input_ids"], self.vocab_size)
         length = ids.shape[1]
         if length > self.max_length:
             raise ShapeMismatch(
                 f"{length} tokens exceed the maximum of {self.max_length} of {model}: truncate the text"
-            )
-        if not _all_below(ids, self.vocab_size):
-            raise TensorCommonsError(
-                f"input_ids from {ids.min()} to {ids.max()} are not all inside the vocabulary of {self.vocab_size}"
             )
         named = {"input_ids": ids, **{name: host_array(inputs[name]) for name in self.names if name in inputs}}
         if {array.shape for array in named.values()} != {ids.shape}:
@@ -91,6 +85,21 @@ class TextInputs:
     def example(self, shape: Shape | None = None) -> Mapping[str, Any]:
         """Create ids of ``shape`` (batch, sequence): the last token of the vocabulary, unlike all other inputs."""
         return {"input_ids": np.full(first_shape(self.max_length) if shape is None else shape, self.vocab_size - 1)}
+
+
+def checked_ids(given: Any, vocab_size: int) -> np.ndarray[Any, Any]:
+    """Return ``input_ids`` as an array (batch, sequence) of integers.
+
+    Raises ShapeMismatch for another shape or dtype, TensorCommonsError for a token outside the vocabulary.
+    """
+    ids = host_array(given)
+    if ids.ndim != 2 or 0 in ids.shape or ids.dtype.kind not in "iu":
+        raise ShapeMismatch(f"input_ids must be integers (batch, sequence), not {ids.dtype} {ids.shape}")
+    if not _all_below(ids, vocab_size):
+        raise TensorCommonsError(
+            f"input_ids from {ids.min()} to {ids.max()} are not all inside the vocabulary of {vocab_size}"
+        )
+    return ids
 
 
 def first_shape(longest: int) -> Shape:
