@@ -11,8 +11,7 @@ import pytest
 import tensorcommons as tc
 from tensorcommons.bridge.byte_buffer import ByteBuffer
 from tensorcommons.errors import TensorReleased
-from tensorcommons.sharing.bundle import Bundle
-from tensorcommons.sharing.lock import using
+from tensorcommons.sharing.lock import Bundle, using
 from tensorcommons.sharing.provenance import Origin
 from tensorcommons.sharing.storage import Storage
 from tests.sharing.devices import empty, manager_on

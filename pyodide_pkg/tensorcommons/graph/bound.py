@@ -11,7 +11,7 @@ import numpy as np
 from ..backends.base import Spec
 from ..backends.device import Device
 from ..errors import DeviceMemoryError, DeviceMismatch, MemoryBudgetError, TensorCommonsError
-from ..sharing.bundle import Bundle
+from ..sharing.lock import Bundle
 from ..sharing.storage import Storage
 from .choice import Choice
 from .fuse import fuse

@@ -19,8 +19,7 @@ import numpy as np
 from ..backends.base import Computation, Executable, Plan, Spec
 from ..backends.device import Device
 from ..errors import DeviceMemoryError, InternalError, ShapeMismatch
-from ..sharing.bundle import Bundle, handles_of
-from ..sharing.lock import using
+from ..sharing.lock import Bundle, handles_of, using
 from ..sharing.storage import Storage
 from .graph import Graph
 from .plan import Planned

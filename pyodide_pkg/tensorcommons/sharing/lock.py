@@ -10,27 +10,29 @@ import itertools
 import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Sequence
-from typing import Any, Generic, Literal, TypeAlias, TypeVar
+from typing import Any, Literal, TypeAlias, TypeVar
 
 from ..backends.device import Device
 
 State: TypeAlias = Literal["resident", "offloaded", "dropped", "lost", "released"]
+S = TypeVar("S", bound="Lockable")
 _clock = itertools.count()
 
 
 class Lockable(ABC):
     """Bytes of ``device`` with the count of their uses; ``free_after_use`` if they were released during one."""
 
+    number: int  # the device's name for the bytes, also while they are away
     state: State
     free_after_use: bool
 
     def __init__(self, device: Device) -> None:
         self.device = device
         self._last_used = next(_clock)
-        self._users = 0  # beside those of its groups
+        self._users = 0  # beside those of its bundles
         self._writers = 0  # under way or waiting for their turn
         self._waiting: list[asyncio.Future[None]] = []
-        self._groups: list[weakref.ref[LockGroup[Any]]] = []
+        self._bundles: list[weakref.ref[Bundle]] = []
 
     @property
     @abstractmethod
@@ -44,7 +46,7 @@ class Lockable(ABC):
     @property
     def in_use(self) -> bool:
         """True if a program, a read or a write under way needs the bytes where they are."""
-        return self._users > 0 or any(group._users for group in self._alive())
+        return self._users > 0 or any(bundle._users for bundle in self._alive())
 
     @property
     def is_written(self) -> bool:
@@ -54,7 +56,7 @@ class Lockable(ABC):
     @property
     def last_used(self) -> int:
         """Time of the last use, as a count of all uses."""
-        return max([self._last_used, *(group.last_used for group in self._alive())])
+        return max([self._last_used, *(bundle.last_used for bundle in self._alive())])
 
     def touch(self) -> None:
         """Mark as used now; the least recently used leaves first."""
@@ -65,32 +67,33 @@ class Lockable(ABC):
         self._last_used = -1
 
     def unsettle(self) -> None:
-        """Have every group look at the storage again before its next use."""
-        for group in self._alive():
-            group.is_settled = False
+        """Have every bundle look at the storage again before its next use."""
+        for bundle in self._alive():
+            bundle.is_settled = False
 
-    def _alive(self) -> list[LockGroup[Any]]:
-        return [group for reference in self._groups if (group := reference()) is not None]
-
-
-L = TypeVar("L", bound=Lockable)
+    def _alive(self) -> list[Bundle]:
+        return [bundle for reference in self._bundles if (bundle := reference()) is not None]
 
 
-class LockGroup(Generic[L]):
-    """``storages`` of ``device`` that are used together, use after use, as one.
+class Bundle:
+    """The storages that a program on ``device`` reads in every run, used as one.
 
-    They are looked at one by one only where something about one of them changed since; else the group ``is_settled``.
+    A model has a hundred weights; to look at each of them would take most of a replayed run's time. They are looked at
+    one by one only where something about one of them changed since; else the bundle ``is_settled``. ``leaves`` are
+    those of the program: ``None`` where each run brings one.
     """
 
-    def __init__(self, device: Device, storages: Sequence[L]) -> None:
+    def __init__(self, device: Device, leaves: Sequence[Lockable | None]) -> None:
         self.device = device
-        self.storages = tuple(storages)
+        self.storages: tuple[Any, ...] = tuple(dict.fromkeys(leaf for leaf in leaves if leaf is not None))
         self.last_used = next(_clock)
         self.is_settled = False
         self._users = 0
+        self._handles = [0 if leaf is None else leaf.number for leaf in leaves]
+        self._open = [place for place, leaf in enumerate(leaves) if leaf is None]
         for storage in self.storages:
-            storage._groups = [reference for reference in storage._groups if reference() is not None]
-            storage._groups.append(weakref.ref(self))
+            storage._bundles = [reference for reference in storage._bundles if reference() is not None]
+            storage._bundles.append(weakref.ref(self))
 
     def settle(self) -> None:
         """Check every storage: settled means that all are resident, and that no write is under way or waiting."""
@@ -102,12 +105,31 @@ class LockGroup(Generic[L]):
         """Mark all as used now."""
         self.last_used = next(_clock)
 
+    def brought(self, leaves: Sequence[S]) -> list[S]:
+        """Return the ``leaves`` of a run that are not in the bundle."""
+        return [leaves[place] for place in self._open]
+
+    def handles(self, leaves: Sequence[Lockable]) -> list[int]:
+        """Return the handle of each of a run's ``leaves``, in use.
+
+        Raises TensorReleased or DeviceLost for one whose bytes are gone: one that had left its device when it was
+        released was not kept by its use.
+        """
+        if not self.is_settled:
+            for storage in self.storages:
+                if storage.state != "resident" and not storage.free_after_use:
+                    _ = storage.handle
+        handles = self._handles.copy()
+        for place in self._open:
+            handles[place] = leaves[place].handle
+        return handles
+
 
 class using:  # noqa: N801 - a context manager, as contextlib's
     """Keep the bytes of ``storages`` where they are through the block; those released meanwhile are freed at its end.
 
     A write, of the storages in ``written``, waits for the uses under way, and later ones wait for it, so no use sees
-    half of it. The storages of ``group`` are used as well.
+    half of it. The storages of ``bundle`` are used as well.
 
     Raises TensorReleased or DeviceLost for a storage whose bytes are gone.
     """
@@ -116,17 +138,17 @@ class using:  # noqa: N801 - a context manager, as contextlib's
         self,
         storages: Sequence[Lockable],
         written: Collection[Lockable] = (),
-        group: LockGroup[Any] | None = None,
+        bundle: Bundle | None = None,
     ) -> None:
         self._storages = storages
         self._written = written
-        self._group = group
+        self._bundle = bundle
 
     def _unsettled(self) -> Sequence[Lockable]:
         """The storages that have to be looked at one by one."""
-        if self._group is None or self._group.is_settled:
+        if self._bundle is None or self._bundle.is_settled:
             return self._storages
-        return [*self._storages, *self._group.storages]
+        return [*self._storages, *self._bundle.storages]
 
     async def __aenter__(self) -> None:
         for storage in self._written:
@@ -143,14 +165,14 @@ class using:  # noqa: N801 - a context manager, as contextlib's
             raise
         for storage in self._storages:
             storage._users += 1
-        if self._group is not None:
-            self._group._users += 1
+        if self._bundle is not None:
+            self._bundle._users += 1
 
     async def __aexit__(self, *error: object) -> None:
         for storage in self._storages:
             storage._users -= 1
-        if self._group is not None:
-            self._group._users -= 1
+        if self._bundle is not None:
+            self._bundle._users -= 1
         unsettled = self._unsettled()
         for storage in unsettled:
             if storage.free_after_use and not storage.in_use:
@@ -169,8 +191,13 @@ class using:  # noqa: N801 - a context manager, as contextlib's
                         turn.set_result(None)
         for budget in {storage.device.budget for storage in self._storages}:
             budget.use_ended()
-        if self._group is not None:
-            self._group.device.budget.use_ended()
+        if self._bundle is not None:
+            self._bundle.device.budget.use_ended()
+
+
+def handles_of(storages: Sequence[Lockable]) -> list[int]:
+    """Return the handle of each. Raises TensorReleased or DeviceLost for one whose bytes are gone."""
+    return [storage.number if storage.state == "resident" else storage.handle for storage in storages]
 
 
 def touch(storages: Sequence[Lockable]) -> None:

@@ -21,8 +21,7 @@ from ..bridge.runtime import Slices, WouldWaitError, can_suspend, in_slices, run
 from ..errors import DeviceLost, DeviceMemoryError, DeviceUnavailable, MemoryBudgetError, TensorCommonsError, quoted
 from ..graph.needs import Need
 from .activation_cache import ActivationCache
-from .bundle import Bundle
-from .lock import touch
+from .lock import Bundle, touch
 from .registry import Entry, Registry
 from .storage import Storage
 

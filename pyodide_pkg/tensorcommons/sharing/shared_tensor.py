@@ -7,6 +7,7 @@ them is written: then that one gets bytes of its own.
 from __future__ import annotations
 
 import asyncio
+from abc import abstractmethod
 from collections.abc import Sequence
 from typing import Any, Protocol
 from weakref import ref
@@ -36,14 +37,7 @@ class Owner(Protocol):
         """See :meth:`SharedTensor.pin`."""
 
     def add_view(
-        self,
-        parent: SharedTensor,
-        name: str,
-        shown: Layout,
-        offset: Sequence[int],
-        size: Sequence[int],
-        model: str | None,
-        base: Shape | None = None,
+        self, shown: Shown, name: str, offset: Sequence[int], size: Sequence[int], model: str | None
     ) -> SharedTensorView:
         """See :meth:`SharedTensor.create_view`."""
 
@@ -65,7 +59,51 @@ class Owner(Protocol):
         """Report a change to the subscribers."""
 
 
-class SharedTensor(Granted):
+class Shown(Granted):
+    """A tensor, or a part of one: what ``layout`` shows of its bytes, from ``offset`` on."""
+
+    layout: Layout
+    offset: Shape
+
+    @property
+    @abstractmethod
+    def whole(self) -> SharedTensor:
+        """The tensor that it is, or is a part of."""
+
+    @property
+    @abstractmethod
+    def tensor(self) -> Tensor:
+        """The values for use in ops, without a copy. Raises TensorReleased once they are freed."""
+
+    @property
+    def shape(self) -> Shape:
+        """Sizes of the axes."""
+        return self.layout.shape
+
+    @property
+    def dtype(self) -> DType:
+        """Element type."""
+        return self.whole.entry.spec.dtype
+
+    def create_view(
+        self, name: str, offset: Sequence[int], size: Sequence[int], model: str | None = None
+    ) -> SharedTensorView:
+        """Create a view: ``size`` elements from ``offset`` on in each dimension, without bytes of its own.
+
+        ``model`` is granted the view and holds it.
+
+        Raises:
+            ViewOutOfBounds: it reaches past what is shown, is empty, or has another number of dimensions.
+        """
+        return self.whole.manager.add_view(self, name, offset, size, model)
+
+    async def read(self) -> np.ndarray[Any, Any]:
+        """Read the values as a NumPy array."""
+        manager = self.whole._manager()
+        return await (manager.read(self.tensor) if manager is not None else self.tensor.read())
+
+
+class SharedTensor(Shown):
     """A registered tensor. Get one from ``register_shared_tensor`` or ``get_shared_tensor`` of the manager.
 
     ``producer_model`` made it, ``consumer_models`` may acquire it; ``storage_type`` is the kind of its device.
@@ -75,6 +113,7 @@ class SharedTensor(Granted):
         self._manager = ref(manager)  # weak: the manager refers to its tensors
         super().__init__(name)
         self.entry = entry
+        self.layout, self.offset = Layout.contiguous(entry.spec.shape), (0,) * len(entry.spec.shape)
         self.producer_model: str | None = None
         self.views: dict[str, SharedTensorView] = {}
         self.is_freed = False
@@ -99,16 +138,6 @@ class SharedTensor(Granted):
     def whole(self) -> SharedTensor:
         """The tensor itself."""
         return self
-
-    @property
-    def shape(self) -> Shape:
-        """Sizes of the axes."""
-        return self.entry.spec.shape
-
-    @property
-    def dtype(self) -> DType:
-        """Element type."""
-        return self.entry.spec.dtype
 
     @property
     def nbytes(self) -> int:
@@ -218,18 +247,6 @@ class SharedTensor(Granted):
         awaited = self.awaited or any(view.awaited for view in self.views.values())
         return not (self.reference_count or self.is_pinned or awaited)
 
-    def create_view(
-        self, name: str, offset: Sequence[int], size: Sequence[int], model: str | None = None
-    ) -> SharedTensorView:
-        """Create a view: ``size`` elements from ``offset`` on in each dimension, without bytes of its own.
-
-        ``model`` is granted the view and holds it.
-
-        Raises:
-            ViewOutOfBounds: it reaches past the tensor, is empty, or has another number of dimensions.
-        """
-        return self.manager.add_view(self, name, Layout.contiguous(self.shape), offset, size, model)
-
     async def copy_to(self, storage_type: str, name: str | None = None) -> SharedTensor:
         """Register the same content on another device as ``name``, with producer and grants.
 
@@ -241,11 +258,6 @@ class SharedTensor(Granted):
             TensorCommonsError: the name is taken by something else, or the copy was written itself since it was made.
         """
         return await self.manager.copy_tensor(self, storage_type, name)
-
-    async def read(self) -> np.ndarray[Any, Any]:
-        """Read the values as a NumPy array."""
-        manager = self._manager()
-        return await (manager.read(self.tensor) if manager is not None else self.tensor.read())
 
     async def write(self, data: Any) -> None:
         """Replace all values; ``data`` as in ``register_shared_tensor``. Other names with the old content keep it.
@@ -260,7 +272,7 @@ class SharedTensor(Granted):
         return self.nbytes
 
 
-class SharedTensorView(Granted):
+class SharedTensorView(Shown):
     """A part of a SharedTensor: the parent's own bytes through another layout."""
 
     def __init__(self, parent: SharedTensor, name: str, layout: Layout, offset: Shape) -> None:
@@ -279,16 +291,6 @@ class SharedTensorView(Granted):
         return self.parent
 
     @property
-    def shape(self) -> Shape:
-        """Sizes of the axes."""
-        return self.layout.shape
-
-    @property
-    def dtype(self) -> DType:
-        """Element type."""
-        return self.parent.dtype
-
-    @property
     def reference_count(self) -> int:
         """Number of models that hold the view."""
         return len(self.holders)
@@ -298,17 +300,6 @@ class SharedTensorView(Granted):
         """The view for use in ops: slices of the parent's tensor, without a copy."""
         whole = self.parent.tensor
         return whole[tuple(slice(start, start + size) for start, size in zip(self.offset, self.shape, strict=True))]
-
-    def create_view(
-        self, name: str, offset: Sequence[int], size: Sequence[int], model: str | None = None
-    ) -> SharedTensorView:
-        """Create a view of a part of this view; see :meth:`SharedTensor.create_view`."""
-        return self.parent.manager.add_view(self.parent, name, self.layout, offset, size, model, self.offset)
-
-    async def read(self) -> np.ndarray[Any, Any]:
-        """Read the values as a NumPy array."""
-        manager = self.parent._manager()
-        return await (manager.read(self.tensor) if manager is not None else self.tensor.read())
 
     async def write(self, data: Any) -> None:
         """Replace the values that the view shows, in the parent's bytes. Other names with the old content keep it."""

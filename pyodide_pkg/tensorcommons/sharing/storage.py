@@ -154,7 +154,7 @@ class Storage(Lockable):
 
     def _move(self, state: State) -> None:
         self.state = state
-        if self._groups:
+        if self._bundles:
             self.unsettle()
         self.notify()
         if state == "released":

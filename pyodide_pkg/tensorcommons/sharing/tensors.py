@@ -17,14 +17,14 @@ from ..backends.base import Spec
 from ..backends.device import Device
 from ..backends.select import Devices
 from ..errors import ManagerClosed, NotAConsumer, ShapeMismatch, TensorCommonsError, TensorNotFound, quoted
-from ..shapes import Layout, Shape
+from ..shapes import Shape
 from ..tensor import Tensor
 from .activation_cache import ActivationCache
 from .provenance import content_identity
 from .registry import Entry, Registry
 from .report import MemoryReport
 from .residency import Residency, Share
-from .shared_tensor import SharedTensor, SharedTensorView, storage_of
+from .shared_tensor import SharedTensor, SharedTensorView, Shown, storage_of
 from .subscriptions import Subscriptions
 from .values import as_bytes, view_layout
 from .writes import overwrite
@@ -204,26 +204,19 @@ class SharedTensors(ABC):
         return self._named(tensor_name).create_view(view_name, offset, size, model_name)
 
     def add_view(
-        self,
-        parent: SharedTensor,
-        name: str,
-        shown: Layout,
-        offset: Sequence[int],
-        size: Sequence[int],
-        model: str | None,
-        base: Shape | None = None,
+        self, shown: Shown, name: str, offset: Sequence[int], size: Sequence[int], model: str | None
     ) -> SharedTensorView:
-        """Register a view of ``parent`` at ``offset`` within what ``shown`` shows, which begins at ``base``."""
-        parent.check()
+        """Register a view of what ``shown`` shows, at ``offset`` within it."""
+        shown.whole.check()
         if not isinstance(name, str) or not name or name in self.tensors or name in self._views:
             raise TensorCommonsError(
                 f"{quoted(name)} cannot name a view: it must be a non-empty string that is not taken"
             )
         if model is not None:
             _models([model])
-        layout = view_layout(shown, offset, size, name)
-        start = tuple(a + b for a, b in zip(base or (0,) * len(offset), offset, strict=True))
-        view = self._views[name] = SharedTensorView(parent, name, layout, start)
+        layout = view_layout(shown.layout, offset, size, name)
+        start = tuple(a + b for a, b in zip(shown.offset, offset, strict=True))
+        view = self._views[name] = SharedTensorView(shown.whole, name, layout, start)
         if model is not None:
             view.grant([model])
             view.hold(model)
