@@ -3,6 +3,7 @@
     make bench                              # everything
     make bench ARGS="matmul encoder"        # some groups: GROUPS below
     make bench ARGS="encoder --profile"     # profiles of our runs, dispatch by dispatch, without a contest
+    make bench ARGS="encoder --busy"        # while another process keeps one core busy
 
 Prints tables and writes .cache/bench/browser.json. No test depends on it.
 """
@@ -13,8 +14,10 @@ import io
 import json
 import os
 import platform
+import subprocess
 import sys
 import zipfile
+from contextlib import contextmanager, nullcontext
 from datetime import UTC, datetime
 from functools import cache
 from typing import TYPE_CHECKING, Any
@@ -44,7 +47,7 @@ from scripts.serve_checkpoints import with_random
 from scripts.wheel import version
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from playwright.sync_api import Browser
     from starlette.types import ASGIApp, Receive, Scope, Send
@@ -139,6 +142,17 @@ def python_files() -> bytes:
     return packed.getvalue()
 
 
+@contextmanager
+def one_busy_core() -> Iterator[None]:
+    """Keep one core busy by a process that only computes."""
+    spinning = subprocess.Popen([sys.executable, "-c", "while True: pass"])
+    try:
+        yield
+    finally:
+        spinning.kill()
+        spinning.wait()
+
+
 def measure_group(browser: Browser, url: str, group: str, *, profile: bool) -> dict[str, Any]:
     """Measure one group in a separate page. The result contains errors."""
     context = browser.new_context()
@@ -181,8 +195,10 @@ out.getvalue()`);
 
 def main() -> int:
     """Measure, print the tables and write the file."""
-    profile = "--profile" in sys.argv[1:]
-    groups = [group for group in sys.argv[1:] if group != "--profile"] or (PROFILED if profile else GROUPS)
+    profile, is_busy = "--profile" in sys.argv[1:], "--busy" in sys.argv[1:]
+    groups = [group for group in sys.argv[1:] if group not in ("--profile", "--busy")] or (
+        PROFILED if profile else GROUPS
+    )
     unknown = [group for group in groups if group not in GROUPS]
     if unknown:
         raise SetupError(f"no group {', '.join(unknown)}: the groups are {', '.join(GROUPS)}.")
@@ -196,6 +212,7 @@ def main() -> int:
     with (
         serve(paths.SITE, wrap=lambda app: with_random(with_memory(with_bench(app))), headers={}) as url,
         sync_playwright() as playwright,
+        one_busy_core() if is_busy else nullcontext(),
     ):
 
         def launch(flags: Sequence[str] = ()) -> Browser:
@@ -205,7 +222,7 @@ def main() -> int:
 
         browser = launch()
         report["versions"] = {**setup.versions(), "browser": f"{browser.browser_type.name} {browser.version}"}
-        report["host"] = f"{os.cpu_count()} cores, {platform.machine()}"
+        report["host"] = f"{os.cpu_count()} cores{', one busy' if is_busy else ''}, {platform.machine()}"
         for group in groups:
             say(f"── {group}")
             if group == "page":

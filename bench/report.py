@@ -1,7 +1,7 @@
 """Reports of samples: medians and spreads, the ratio to the best peer, a table for people and JSON for programs.
 
-A figure is the median of its samples; its spread is from the smallest to the largest. A failed contestant keeps
-its row, with its error.
+A figure is the median of its samples; its spread is the smallest, the 90th percentile and the largest. A failed
+contestant keeps its row, with its error.
 """
 
 from __future__ import annotations
@@ -10,6 +10,8 @@ import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
+
+import numpy as np
 
 OURS, ON_WEBNN = "tensorcommons", " on WebNN"
 OURS_WEBNN = OURS + ON_WEBNN
@@ -42,6 +44,11 @@ class Row:
         """Return the median in milliseconds per sample."""
         return statistics.median(self.samples_ms)
 
+    @property
+    def percentile_90(self) -> float:
+        """Return the 90th percentile in milliseconds per sample, interpolated between two samples."""
+        return float(np.percentile(self.samples_ms, 90))
+
 
 @dataclass
 class Figure:
@@ -57,17 +64,21 @@ class Figure:
     rows: list[Row]
     loop_ms: list[float] = field(default_factory=list)
 
-    def ratios(self) -> list[tuple[float, Row]]:
-        """Compute our speed relative to the best peer: on WebGPU, on WebNN, then our best among all."""
+    def pairs(self) -> list[tuple[Row, Row]]:
+        """Pair our row with that of the best peer: on WebGPU, on WebNN, then our best with the best peer of all."""
         ours = [row for row in self.rows if row.name in (OURS, OURS_WEBNN) and row.samples_ms]
         peers = [row for row in self.rows if row.name not in (OURS, OURS_WEBNN) and row.samples_ms]
-        found: list[tuple[float, Row]] = []
+        found: list[tuple[Row, Row]] = []
         for devices in (("webgpu",), ("webnn",), ("webgpu", "wasm", "webnn")):
             own = min((row for row in ours if row.device in devices), key=lambda row: row.median, default=None)
             best = min((row for row in peers if row.device in devices), key=lambda row: row.median, default=None)
             if own is not None and best is not None and all(best is not row for _, row in found):
-                found.append((best.median / own.median, best))
+                found.append((own, best))
         return found
+
+    def ratios(self) -> list[tuple[float, Row]]:
+        """Compute our speed relative to the peer of each pair."""
+        return [(peer.median / own.median, peer) for own, peer in self.pairs()]
 
     def parts(self) -> list[tuple[float, Row]]:
         """Compute our time relative to our other variants on the same device."""
@@ -98,9 +109,12 @@ def table(figures: Sequence[Figure]) -> str:
     for figure in figures:
         per = f"; ms of one in a chain of {figure.steps}" if figure.steps > 1 else "; ms"
         lines += ["", f"{figure.name}{per}"]
-        for ratio, peer in figure.ratios():
+        for own, peer in figure.pairs():
             kind = {"webgpu": "best WebGPU peer", "webnn": "best WebNN peer"}.get(peer.device, "best peer of any kind")
-            lines.append(f"  {ratio:.2f} × the {kind}, {peer.name}")
+            slow = peer.percentile_90 / own.percentile_90
+            lines.append(
+                f"  {peer.median / own.median:.2f} × the {kind}, {peer.name} ({slow:.2f} × at the 90th percentile)"
+            )
         for ratio, part in figure.parts():
             lines.append(f"  {ratio:.2f} × the time of {part.name}")
         if figure.loop_ms:
@@ -113,9 +127,10 @@ def table(figures: Sequence[Figure]) -> str:
                     f"    {title:<26} {row.error if row.error.startswith('not run') else f'failed: {row.error}'}"
                 )
                 continue
-            low, middle, high = (time / figure.steps for time in (min(row.samples_ms), row.median, max(row.samples_ms)))
-            spread = f"({number(low)} to {number(high)}, n={len(row.samples_ms)})"
-            line = f"    {title:<26}{number(middle):>10}  {spread:<34}{figure.rate(row):>16}"
+            times = (row.median, min(row.samples_ms), row.percentile_90, max(row.samples_ms))
+            middle, low, slow, high = (number(time / figure.steps) for time in times)
+            spread = f"({low} to {high}, 90 % to {slow}, n={len(row.samples_ms)})"
+            line = f"    {title:<26}{middle:>10}  {spread:<44}{figure.rate(row):>16}"
             share = figure.share_of_ceiling(row)
             if share is not None:
                 line += f"  {share:.0%} of the copy"

@@ -55,10 +55,10 @@ def test_our_other_variants_are_compared_but_do_not_count_as_peers():
 def test_the_table_has_the_ratio_first_then_every_contestant(figure):
     lines = table([figure]).splitlines()
     assert lines[0] == "softmax over 64 MiB; ms of one in a chain of 4"
-    assert lines[1] == "  2.00 × the best WebGPU peer, Quick"
-    assert lines[2] == "  0.50 × the best peer of any kind, Wasm"
+    assert lines[1] == "  2.00 × the best WebGPU peer, Quick (1.58 × at the 90th percentile)"
+    assert lines[2] == "  0.50 × the best peer of any kind, Wasm (0.39 × at the 90th percentile)"
     ours = lines[3]
-    assert "tensorcommons 1.0" in ours and "0.750  (0.500 to 1.00, n=3)" in ours
+    assert "tensorcommons 1.0" in ours and "0.750  (0.500 to 1.00, 90 % to 0.950, n=3)" in ours
     assert "2,666.7 GB/s" in ours and "67% of the copy" in ours and "ready in 1,234, 2.0 MB" in ours
     assert any("Broken" in line and "failed: TypeError: no such op" in line for line in lines)
 
