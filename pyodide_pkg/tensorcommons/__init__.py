@@ -5,7 +5,7 @@ from __future__ import annotations
 from . import dtypes, errors, nn
 from .backends.current import set_default_device
 from .backends.device import Device
-from .backends.select import Devices, open_devices
+from .backends.select import Devices
 from .compiled import Compiled, compile
 from .diagnostics import diagnostics
 from .graph.profile import Profile, profile
@@ -14,6 +14,7 @@ from .hub.cache import Cache
 from .hub.open_cache import open_cache
 from .models.loading import from_pretrained
 from .models.model import Model
+from .opening import open_devices
 from .ops import *  # noqa: F403 - ops/__init__.py lists them
 from .ops import __all__ as _ops
 from .pipelines import pipeline

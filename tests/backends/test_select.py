@@ -8,8 +8,7 @@ import itertools
 import pytest
 
 import tensorcommons as tc
-from tensorcommons import Device, Devices
-from tensorcommons.backends import select
+from tensorcommons import Device, Devices, opening
 from tensorcommons.backends.base import Spec
 from tensorcommons.backends.kinds import KINDS
 from tensorcommons.backends.timeouts import in_time
@@ -153,7 +152,7 @@ class Answer:
 
 async def test_a_device_that_times_out_is_left_out_and_closed_if_it_opens_late(monkeypatch):
     late = Answer()
-    monkeypatch.setattr(select, "_open", late.open)
+    monkeypatch.setattr(opening, "_open", late.open)
     ours = await tc.open_devices(timeout=0.01)
     assert ours.choose().kind == "webnn"
     assert ours.missing == {"webgpu": "the browser did not answer within 0.01 s"}
@@ -162,12 +161,12 @@ async def test_a_device_that_times_out_is_left_out_and_closed_if_it_opens_late(m
 
 async def test_cancelling_the_opening_closes_every_device(monkeypatch):
     late = Answer()
-    monkeypatch.setattr(select, "_open", late.open)
-    opening = asyncio.create_task(tc.open_devices(timeout=60))
+    monkeypatch.setattr(opening, "_open", late.open)
+    task = asyncio.create_task(tc.open_devices(timeout=60))
     await late.asked.wait()
-    opening.cancel()
+    task.cancel()
     with pytest.raises(asyncio.CancelledError):
-        await opening
+        await task
     assert await late.closed()
 
 
@@ -180,7 +179,7 @@ async def test_an_unexpected_failure_closes_the_other_devices(monkeypatch):
         opened.append(device(f"software {kind}"))
         return opened[-1]
 
-    monkeypatch.setattr(select, "_open", opens)
+    monkeypatch.setattr(opening, "_open", opens)
     with pytest.raises(ZeroDivisionError):
         await tc.open_devices()
     assert len(opened) == 2 and all(each.is_closed for each in opened)

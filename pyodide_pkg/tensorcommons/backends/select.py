@@ -1,23 +1,21 @@
 """The devices of this browser: which were opened, why one is missing, and which of them a model runs on.
 
-``device="auto"`` decides from facts, in this order: a hardware GPU, WebNN, a GPU adapter that runs in software, NumPy.
-A wish for a kind, a pin, or an order of one's own comes before the facts, and what a model needs before all of them:
-:meth:`Devices.decide_for`. Whatever decided can be asked for in one sentence: :meth:`Devices.explain`.
+``device="auto"`` is a hardware GPU, else the fastest of the others, which :mod:`tensorcommons.ranking` measures. A
+requested kind, a pinned device or the caller's own order has priority over both, and the memory that a model needs over
+all of them (:meth:`Devices.decide_for`). :meth:`Devices.explain` describes the decision in one sentence.
 """
 
 from __future__ import annotations
 
-import asyncio
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
 from ..errors import DeviceMemoryError, DeviceUnavailable, check_listener, quoted, shown
 from .base import Spec
-from .cpu import CpuBackend
-from .current import take_cpu, use_devices
 from .device import Device
 from .kinds import KINDS
 from .timeouts import OPEN_SECONDS, in_time
@@ -42,6 +40,7 @@ class Devices:
         self.missing = MappingProxyType(missing)
         self._by_facts = by_facts  # else in the order that the caller gave
         self._pinned: Device | None = None
+        self._measured: dict[Device, float] = {}  # milliseconds of one product
         by_kind = {device.kind: device for device in opened}
         self.webgpu: Device | None = by_kind.get("webgpu")
         self.webnn: Device | None = by_kind.get("webnn")
@@ -51,6 +50,14 @@ class Devices:
 
     def __repr__(self) -> str:
         return f"<Devices {', '.join(device.kind for device in self.opened)}; missing: {dict(self.missing)}>"
+
+    def rank(self, milliseconds: Mapping[str, float]) -> None:
+        """Put the fastest device first: ``milliseconds`` has the time of one product by kind (RANKED in ranking.py).
+
+        Kinds without a time come last, in the order of the facts. Models that are loaded stay where they are.
+        """
+        self._measured = {device: milliseconds[device.kind] for device in self.opened if device.kind in milliseconds}
+        self.opened = tuple(sorted(self.opened, key=lambda device: self._measured.get(device, math.inf)))
 
     def pin(self, kind: str | None) -> None:
         """Have "auto" mean ``kind`` from now on; ``None`` leaves it to the facts again. Loaded models stay.
@@ -77,7 +84,16 @@ class Devices:
         here = [device for device in self.opened if not device.is_gone]
         if not here:
             raise DeviceUnavailable("auto", "; ".join(f"{device.kind}: {device.gone}" for device in self.opened))
-        return Decision(here[0], here[0].facts.why if self._by_facts else "it comes first in the order asked for")
+        return Decision(
+            here[0], self._why_first(here[0]) if self._by_facts else "it comes first in the order asked for"
+        )
+
+    def _why_first(self, first: Device) -> str:
+        others = [device for device in self._measured if device is not first and not device.is_gone]
+        if first not in self._measured or not others:
+            return first.facts.why
+        times = " and ".join(f"{device.kind} in {self._measured[device]:.3g}" for device in others)
+        return f"no hardware GPU was found, and it multiplies matrices in {self._measured[first]:.3g} ms, {times}"
 
     def choose(self, wish: str | Device = "auto") -> Device:
         """The device that :meth:`decide` gives. Raises as it does."""
@@ -181,68 +197,3 @@ class Devices:
             reason = f"a device is a Device, 'auto' or one of {', '.join(KINDS)}, not {quoted(kind)}"
             raise DeviceUnavailable(shown(str(kind)), reason)
         raise DeviceUnavailable(kind, self.missing.get(kind, "it was not opened"))
-
-
-async def open_devices(
-    prefer: Sequence[str] | None = None,
-    *,
-    webnn: str = "cpu",
-    timeout: float = OPEN_SECONDS,  # noqa: ASYNC109 - one a device
-) -> Devices:
-    """Open the devices of this browser, all at once; "auto" then decides from what they are.
-
-    ``prefer`` names those to open, in an order that "auto" keeps to. A device that is missing, or that does not answer
-    within ``timeout`` seconds, is left out, with its reason.
-
-    ``webnn`` is what WebNN is asked to run on: "cpu", "gpu", "npu", or "" for the browser's choice. It is a wish: the
-    browser does not say whether it came true.
-
-    Raises:
-        DeviceUnavailable: a name in ``prefer`` or ``webnn`` is not known, or no device could be opened.
-    """
-    if isinstance(prefer, str) or not isinstance(prefer, (Iterable, type(None))):
-        raise DeviceUnavailable(str(prefer), "prefer= is a list of kinds of devices")
-    if isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or not timeout > 0:
-        raise DeviceUnavailable("any", f"timeout= is a number of seconds above 0, not {quoted(timeout)}")
-    wanted = tuple(dict.fromkeys(KINDS if prefer is None else prefer))
-    unknown = [str(kind) for kind in wanted if kind not in KINDS]
-    if unknown or not wanted:
-        raise DeviceUnavailable(", ".join(unknown) or "any", f"the kinds of devices are {', '.join(KINDS)}")
-    if webnn not in WEBNN.wishes:
-        known = ", ".join(map(repr, WEBNN.wishes))
-        raise DeviceUnavailable(WEBNN.name, f"it can be asked for {known}, not {quoted(webnn)}")
-    wishes = {WEBNN.name: webnn}
-    tasks = [asyncio.ensure_future(in_time(kind, _open(kind, wishes), timeout, Device.close)) for kind in wanted]
-    try:
-        await asyncio.wait(tasks)
-        answers = await asyncio.gather(*tasks, return_exceptions=True)
-    except asyncio.CancelledError:
-        for task in tasks:
-            task.cancel()
-        for answer in await asyncio.gather(*tasks, return_exceptions=True):
-            if isinstance(answer, Device):
-                answer.close()
-        raise
-    opened = [answer for answer in answers if isinstance(answer, Device)]
-    missing = {kind: "it was not asked for" for kind in KINDS if kind not in wanted}
-    for kind, answer in zip(wanted, answers, strict=True):
-        if isinstance(answer, DeviceUnavailable):
-            missing[kind] = answer.reason
-        elif isinstance(answer, BaseException):
-            for device in opened:
-                device.close()
-            raise answer
-    if not opened:
-        raise DeviceUnavailable(", ".join(wanted), "; ".join(f"{kind}: {why}" for kind, why in missing.items()))
-    devices = Devices(
-        sorted(opened, key=lambda each: each.facts.rank) if prefer is None else opened, missing, by_facts=prefer is None
-    )
-    await devices.try_lending(timeout)
-    use_devices(devices)
-    return devices
-
-
-async def _open(kind: str, wishes: Mapping[str, str]) -> Device:
-    if kind == CpuBackend.kind:
-        return take_cpu()
-    return Device(await KINDS[kind].open(wishes.get(kind, "")))
