@@ -118,8 +118,9 @@ def table(figures: Sequence[Figure]) -> str:
         for ratio, part in figure.parts():
             lines.append(f"  {ratio:.2f} × the time of {part.name}")
         if figure.loop_ms:
-            low, middle, high = min(figure.loop_ms), statistics.median(figure.loop_ms), max(figure.loop_ms)
-            lines.append(f"  the processor: {number(middle)} ({number(low)} to {number(high)}) for a loop of Python")
+            loops = figure.loop_ms
+            spread = f"{number(statistics.median(loops))} ({number(min(loops))} to {number(max(loops))})"
+            lines.append(f"  the processor: {spread} for a loop of Python")
         for row in figure.rows:
             title = f"{row.name} {row.version}".strip()
             if not row.samples_ms:

@@ -33,6 +33,8 @@ NO_WEBGPU = "WebGPU,WebGPUService"
 WEBNN_GOES = """
 const { dispatch } = MLContext.prototype;
 MLContext.prototype.dispatch = function (...work) {
+  if (Object.keys(work[1]).length < 4) return dispatch.apply(this, work); // the measurement that ranks devices
+  globalThis.isWebnnGone = true;
   ML.prototype.createContext = async () => { throw new DOMException("no context any more", "NotSupportedError"); };
   this.destroy();
   return dispatch.apply(this, work);
@@ -46,7 +48,7 @@ GPUAdapter.prototype.requestDevice = async function (...wish) {
   return device = await requestDevice.apply(this, wish);
 };
 GPUQueue.prototype.submit = function (commands) {
-  if (!--left) { GPU.prototype.requestAdapter = async () => null; device.destroy(); }
+  if (globalThis.isWebnnGone && !--left) { GPU.prototype.requestAdapter = async () => null; device.destroy(); }
   return submit.call(this, commands);
 };
 """
