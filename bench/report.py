@@ -111,9 +111,9 @@ def table(figures: Sequence[Figure]) -> str:
         lines += ["", f"{figure.name}{per}"]
         for own, peer in figure.pairs():
             kind = {"webgpu": "best WebGPU peer", "webnn": "best WebNN peer"}.get(peer.device, "best peer of any kind")
-            slow = peer.percentile_90 / own.percentile_90
+            tail = peer.percentile_90 / own.percentile_90
             lines.append(
-                f"  {peer.median / own.median:.2f} × the {kind}, {peer.name} ({slow:.2f} × at the 90th percentile)"
+                f"  {peer.median / own.median:.2f} × the {kind}, {peer.name} ({tail:.2f} × at the 90th percentile)"
             )
         for ratio, part in figure.parts():
             lines.append(f"  {ratio:.2f} × the time of {part.name}")
