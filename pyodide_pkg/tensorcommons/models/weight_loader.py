@@ -24,7 +24,7 @@ from ..bridge.byte_buffer import CHUNK, PIECE, ByteBuffer, room_of
 from ..bridge.digest import digests_beside, joined
 from ..bridge.runtime import Slices, breathe
 from ..errors import InvalidWeights, MemoryBudgetError, TensorReleased, check_listener, quoted
-from ..formats import BLOCKS, BlockFormat, Packer
+from ..formats import BLOCKS, Packer
 from ..graph.needs import Need
 from ..hub.cached import CachedSource
 from ..hub.safetensors import ITEMSIZE, NUMPY_NAME, Header, TensorEntry, as_array
@@ -184,21 +184,21 @@ class WeightLoader:
 
     def _known(self, shard: Shard, entry: TensorEntry) -> Entry | None:
         """Return the tensor if it is on the device and can be identified without reading it."""
-        registry = self.manager.registry
+        registry, conversion = self.manager.registry, self._conversion(shard, entry)
         identity = shard.weights.identity(entry)
-        if identity is not None and _is_same_dtype(entry, self._spec(shard, entry)):
+        if identity is None:
+            address = conversion.address(shard.weights.version)
+            return None if address is None else registry.at_origin(self.device, address)
+        if conversion.is_none:
             return registry.find(self.device, identity)
-        if identity is not None:
-            return registry.at_origin(self.device, self._converted_origin(shard, entry, identity))
-        address = self._address(shard, entry)
-        return None if address is None else registry.at_origin(self.device, address)
+        return registry.at_origin(self.device, conversion.origin(identity))
 
     async def _intern(
         self, shard: Shard, entry: TensorEntry, arriving: AsyncIterator[tuple[ByteBuffer, bytes]]
     ) -> None:
         """Load and hold a tensor; its chunks are the next ones of ``arriving``."""
-        spec, weights, registry = self._spec(shard, entry), shard.weights, self.manager.registry
-        conversion = Conversion(entry, spec, self._format(shard, entry), shard.header.file)
+        weights, registry, conversion = shard.weights, self.manager.registry, self._conversion(shard, entry)
+        spec = conversion.spec
         label = content_label(entry.shape, conversion.name)
         away = self.streams and self._here + spec.nbytes > self.manager.residency.room()
         storage: Storage | None = None
@@ -274,11 +274,11 @@ class WeightLoader:
             for block in copy:
                 block.free()
         held.hold(self.model, shard.wanted[entry.name])
-        address = self._address(shard, entry)
+        address = conversion.address(weights.version)
         if address is not None:
             registry.remember(self.device, address, content)
         if content != identity:
-            registry.remember(self.device, self._converted_origin(shard, entry, identity), content)
+            registry.remember(self.device, conversion.origin(identity), content)
 
     def _may_be_shared(self, spec: Spec) -> bool:
         """Return whether the device has a tensor of this shape and dtype, which may turn out to have equal content."""
@@ -298,54 +298,35 @@ class WeightLoader:
                 raise
         return storage
 
-    def _spec(self, shard: Shard, entry: TensorEntry) -> Spec:
-        return self._specs[shard.wanted[entry.name]]
-
-    def _converted_origin(self, shard: Shard, entry: TensorEntry, identity: str) -> str:
-        """Return the registry's origin key of a tensor with the file content ``identity``, as the device stores it."""
-        return f"{identity} as {self._name(shard, entry)}"
-
-    def _format(self, shard: Shard, entry: TensorEntry) -> BlockFormat | None:
-        spec = self._spec(shard, entry)
-        return BLOCKS[spec.format] if isinstance(spec, BlockSpec) else None
-
-    def _name(self, shard: Shard, entry: TensorEntry) -> str:
-        """Return the dtype or the block format of a tensor on the device."""
-        form = self._format(shard, entry)
-        return self._spec(shard, entry).dtype.name if form is None else form.name
-
-    def _address(self, shard: Shard, entry: TensorEntry) -> str | None:
-        """Return the registry's origin key of a tensor: the version of the file, the byte range, and its form.
-
-        None if the version of the file is unknown.
-        """
-        version = shard.weights.version
-        return version and f"{version} {entry.start}-{entry.stop} as {self._name(shard, entry)}"
+    def _conversion(self, shard: Shard, entry: TensorEntry) -> Conversion:
+        return Conversion(entry, self._specs[shard.wanted[entry.name]], shard.header.file)
 
     def _progress(self, file: str, loaded: int, total: int) -> None:
         self.report("progress", file, min(loaded, total), total)
         self.report("progress_total", self.model, self.loaded + min(loaded, total), self.report.total)
 
 
-def _is_same_dtype(entry: TensorEntry, spec: Spec) -> bool:
-    """Return whether the tensor has the same bytes in the file and on the device, and thus the same hash."""
-    return entry.dtype != "BF16" and NUMPY_NAME[entry.dtype] == spec.dtype.name
-
-
 class Conversion:
-    """How a tensor of a file becomes the bytes of its storage: as they are, in another dtype, or quantised."""
+    """How a tensor of a file becomes the bytes of its storage: as they are, in another dtype, or quantised.
 
-    def __init__(self, entry: TensorEntry, spec: Spec, packing: BlockFormat | None, file: str) -> None:
+    With ``is_none`` the bytes are the same, and thus their hash.
+    """
+
+    def __init__(self, entry: TensorEntry, spec: Spec, file: str) -> None:
         self.entry = entry
         self.spec = spec
-        self.packing = packing
         self.file = file
-        self.is_none = packing is None and _is_same_dtype(entry, spec)
+        self.packing = BLOCKS[spec.format] if isinstance(spec, BlockSpec) else None
+        self.name = spec.dtype.name if self.packing is None else self.packing.name  # the format on the device
+        self.is_none = self.packing is None and entry.dtype != "BF16" and NUMPY_NAME[entry.dtype] == self.name
 
-    @property
-    def name(self) -> str:
-        """The dtype or the block format on the device."""
-        return self.spec.dtype.name if self.packing is None else self.packing.name
+    def origin(self, identity: str) -> str:
+        """Return the registry's key of the tensor's origin by the file's content, ``identity``."""
+        return f"{identity} as {self.name}"
+
+    def address(self, version: str | None) -> str | None:
+        """Return the registry's key of its origin by the file's version and the byte range; None without a version."""
+        return version and f"{version} {self.entry.start}-{self.entry.stop} as {self.name}"
 
     async def blocks(self, chunks: AsyncGenerator[ByteBuffer]) -> AsyncGenerator[ByteBuffer]:
         """Yield the storage's bytes in order, from the ``chunks`` of the file, which are yielded or freed.

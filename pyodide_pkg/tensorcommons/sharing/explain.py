@@ -35,16 +35,17 @@ def explain_plan(model: Movable, inputs: Mapping[str, Any], outputs: Sequence[st
         TensorReleased: the model was unloaded.
     """
     runner: Runner = model.manager.runner
-    traced, executed, fused, cuts = runner.prepared(model.device, model.request(inputs, outputs))
+    run = runner.prepared(model.device, model.request(inputs, outputs))
+    fused = run.fused
     program = Choice(model.device, fused, f"fused {fused.structure}").outline()
     steps = sum(len(plan.plan.steps) for plan in program.plans)
     lines = [
         model.explain(),
-        f"{traced} operations, {executed} after merging equal ones, {steps} after fusion",
+        f"{fused.traced} operations, {run.executed} after merging equal ones, {steps} after fusion",
         *_fused(program),
         *_dispatches(program),
         *_memory(program),
-        *_reuse(cuts),
+        *_reuse(run.cuts),
     ]
     if isinstance(program, PartedProgram):
         lines += _parts(program, fused)
@@ -74,7 +75,7 @@ def shader_source(model: Movable, inputs: Mapping[str, Any], step: int, outputs:
         ShapeMismatch: the model cannot take the inputs.
         TensorReleased: the model was unloaded.
     """
-    _, _, fused, _ = model.manager.runner.prepared(model.device, model.request(inputs, outputs))
+    fused = model.manager.runner.prepared(model.device, model.request(inputs, outputs)).fused
     commands = list(_commands(Choice(model.device, fused, f"fused {fused.structure}").outline()))
     if isinstance(step, bool) or not isinstance(step, int) or not 0 <= step < len(commands):
         numbers = f"0 to {len(commands) - 1}" if commands else "none"

@@ -24,7 +24,7 @@ from .contract import Movable
 from .registry import REGISTERED, Entry, Registry
 from .residency import Residency
 from .storage import Storage
-from .transfer import copied, cross
+from .transfer import cross
 
 Progress: TypeAlias = Callable[[int, int], None]
 
@@ -59,7 +59,7 @@ async def bring(
         for entry, names in leaving.items():
             fresh = registry.find(target, entry.storage.identity)
             if fresh is None or fresh.storage.state == "lost":
-                fresh = await _brought(registry, residency, entry, target)
+                fresh = await _brought(registry, entry, target)
             arrived[entry.storage] = fresh
             for name in names:
                 fresh.hold(arriving, name)
@@ -82,10 +82,9 @@ async def bring(
         registry.release(arriving)
 
 
-async def _brought(registry: Registry, residency: Residency, entry: Entry, target: Device) -> Entry:
+async def _brought(registry: Registry, entry: Entry, target: Device) -> Entry:
     """Bring the same content to ``target``: rented where that works, else through the host. Return its entry."""
-    storage = entry.storage
-    source, origin = storage.device, storage.origin
+    storage, origin = entry.storage, entry.storage.origin
     known = registry.find(target, storage.identity)
     if known is not None:  # it was lost with the device
         if origin is not None:
@@ -95,11 +94,7 @@ async def _brought(registry: Registry, residency: Residency, entry: Entry, targe
             if known.storage.state == "lost":
                 known.storage.revive(data)
         return known
-    await residency.make_room(storage.nbytes)
-    if storage.is_resident and (source.lends_to(target) or target.lends_to(source)):
-        copy, _ = await cross(storage, target, "weights", entry.spec, storage.identity, origin)
-    else:
-        copy = await copied(storage.chunks(), storage.nbytes, target, "weights", entry.spec, storage.identity, origin)
+    copy, _ = await cross(storage, target, "weights", entry.spec, storage.identity, origin)
     known = registry.find(target, copy.identity)
     if known is not None:  # added meanwhile
         copy.release()

@@ -9,7 +9,7 @@ from typing import Any
 
 from ..backends.base import Spec
 from ..backends.device import Device
-from ..bridge.runtime import Slices, in_slices
+from ..bridge.runtime import Slices, in_slices, run_now
 from ..dtypes import as_dtype
 from ..errors import TensorCommonsError, TensorReleased
 from ..graph.bound import BoundProgram, compile_fused
@@ -46,7 +46,7 @@ class _Variant:
 
 
 @dataclass(eq=False)
-class _Prepared:
+class PreparedRun:
     """A run that was asked for: the merged graph of its ``traces``, the reuse points in it, and its variants so far.
 
     ``executed`` operations are left after merging. ``loads`` says which models the reuse points were found with.
@@ -78,7 +78,7 @@ class Runner:
         self._registry = registry
         self._residency = residency
         self._activations = activations
-        self._prepared: dict[tuple[Any, ...], _Prepared] = {}
+        self._prepared: dict[tuple[Any, ...], PreparedRun] = {}
         self._models = models  # those that are loaded, by name
         self._loads = 0
 
@@ -136,28 +136,35 @@ class Runner:
         _, arguments, prepared = await self._asked(device, requests)
         await self._variant(device, prepared, frozenset(), keep=bool(arguments.keys_of(prepared.cuts)))
 
-    def prepared(self, device: Device, request: Request) -> tuple[int, int, Graph, Sequence[ReusePoint]]:
-        """The operations of a run before and after merging, its fused graph, and its reuse points."""
-        requests, names = [request], [Arguments().bound(request.arrays)]
-        prepared = self._known(requests, names) or self._prepare(device, requests, names)
-        return prepared.fused.traced, prepared.executed, prepared.fused, prepared.cuts
+    def prepared(self, device: Device, request: Request) -> PreparedRun:
+        """Return the graph of a run of ``request``, without a run."""
+        return run_now(self._asked(device, lambda: [request]))[2]
 
     async def _asked(
         self, device: Device, asked: Callable[[], Sequence[Request]]
-    ) -> tuple[Sequence[Request], Arguments, _Prepared]:
-        """Return the requests, their arguments, and their graph."""
+    ) -> tuple[Sequence[Request], Arguments, PreparedRun]:
+        """Return the requests, their arguments, and their graph: that of an equal run, unless a tensor was written or
+        a model was loaded since.
+        """
         while True:
             requests, arguments = asked(), Arguments()
             if {request.trace.device for request in requests} != {device}:
                 raise TensorReleased("a model moved to another device while its run waited")
             names = [arguments.bound(request.arrays) for request in requests]
-            prepared = self._known(requests, names)
-            if prepared is None:
-                await in_slices(self._traced(device, requests))
-                if not all(request.trace.is_current for request in requests):
-                    continue  # a tensor was written meanwhile
+            key = tuple([(each.model, each.key, *own.values()) for each, own in zip(requests, names, strict=True)])
+            traces = [request.trace for request in requests]
+            known = self._prepared.get(key)
+            if known is not None and known.loads == self._loads and known.traces == traces:
+                return requests, arguments, known
+            await in_slices(self._traced(device, requests))
+            if all(trace.is_current for trace in traces):  # else a tensor was written meanwhile
                 prepared = self._prepare(device, requests, names)
-            return requests, arguments, prepared
+                loaded = [self._models.get(request.model) for request in requests]
+                if all(
+                    each is not None and each.device is device for each in loaded
+                ):  # else it is their last run there
+                    self._prepared[key] = prepared
+                return requests, arguments, prepared
 
     def _traced(self, device: Device, requests: Sequence[Request]) -> Slices[None]:
         """Make the graphs of all traces that a run needs; the traces keep them."""
@@ -169,23 +176,12 @@ class Runner:
                     yield
                     yield from trace.passes()
 
-    def _known(self, requests: Sequence[Request], names: Sequence[Mapping[str, str]]) -> _Prepared | None:
-        """Return the preparation of an equal run, unless a tensor was written or a model was loaded since."""
-        known = self._prepared.get(_key(requests, names))
-        if known is None or known.loads != self._loads:
-            return None
-        return known if known.traces == [request.trace for request in requests] else None
-
-    def _prepare(self, device: Device, requests: Sequence[Request], names: Sequence[Mapping[str, str]]) -> _Prepared:
+    def _prepare(self, device: Device, requests: Sequence[Request], names: Sequence[Mapping[str, str]]) -> PreparedRun:
         """Make the graph of a run and find its reuse points."""
         traces = [request.trace for request in requests]
         fused = merge([(trace.graph, own) for trace, own in zip(traces, names, strict=True)])
         cuts = self._reuse_points(device, fused, requests, names) if self._activations.share else []
-        prepared = _Prepared(traces, fused, needed(fused, ()), cuts, self._loads)
-        loaded = [self._models.get(request.model) for request in requests]
-        if all(each is not None and each.device is device for each in loaded):  # else it is their last run there
-            self._prepared[_key(requests, names)] = prepared
-        return prepared
+        return PreparedRun(traces, fused, needed(fused, ()), cuts, self._loads)
 
     def _reuse_points(
         self, device: Device, fused: Graph, requests: Sequence[Request], names: Sequence[Mapping[str, str]]
@@ -214,7 +210,7 @@ class Runner:
                     yield trace
 
     async def _variant(
-        self, device: Device, prepared: _Prepared, found: frozenset[ReusePoint], *, keep: bool
+        self, device: Device, prepared: PreparedRun, found: frozenset[ReusePoint], *, keep: bool
     ) -> _Variant:
         """Choose the program for what is not found; where memory is short, one that keeps only its outputs."""
         if keep:
@@ -224,7 +220,7 @@ class Runner:
         return await self._compiled(device, prepared, found, keep=False)
 
     async def _compiled(
-        self, device: Device, prepared: _Prepared, found: frozenset[ReusePoint], *, keep: bool
+        self, device: Device, prepared: PreparedRun, found: frozenset[ReusePoint], *, keep: bool
     ) -> _Variant:
         known = prepared.variants.get((found, keep))
         if known is not None:
@@ -245,8 +241,3 @@ class Runner:
         free = self._residency.usable - self._residency.used + bound.program.device.idle_staging_bytes
         missing = bound.program.bytes_to_run() + away - free
         return missing <= 0 or missing <= self._residency.cached_bytes
-
-
-def _key(requests: Sequence[Request], names: Sequence[Mapping[str, str]]) -> tuple[Any, ...]:
-    """Key of a run: equal for runs of equal graphs."""
-    return tuple([(each.model, each.key, *own.values()) for each, own in zip(requests, names, strict=True)])

@@ -7,21 +7,17 @@ are counted on the device that the copy is made on.
 
 from __future__ import annotations
 
+from collections.abc import AsyncGenerator
 from contextlib import aclosing, nullcontext
-from typing import TYPE_CHECKING
 
 from ..backends.base import BlockSpec, Spec
 from ..backends.budget import Category
 from ..backends.device import Device, Way
+from ..bridge.byte_buffer import ByteBuffer
 from ..errors import TensorCommonsError
 from .lock import using
 from .provenance import Origin
 from .storage import Storage
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator
-
-    from ..bridge.byte_buffer import ByteBuffer
 
 
 async def cross(
@@ -39,7 +35,7 @@ async def cross(
         MemoryBudgetError: the copy does not fit; nothing changed.
     """
     async with using([storage]):
-        if not storage.is_resident and not (storage.device.lends_to(device) or device.lends_to(storage.device)):
+        if not storage.is_resident:
             await device.budget.ensure((), storage.nbytes)
             chunks = storage.chunks()  # past its own device
             return await copied(chunks, storage.nbytes, device, category, spec, identity, origin), "host"
