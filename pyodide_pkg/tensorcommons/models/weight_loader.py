@@ -331,64 +331,44 @@ class Conversion:
     async def blocks(self, chunks: AsyncGenerator[ByteBuffer]) -> AsyncGenerator[ByteBuffer]:
         """Yield the storage's bytes in order, from the ``chunks`` of the file, which are yielded or freed.
 
-        Raises InvalidWeights for a number that the format cannot store.
+        A tensor of at most CHUNK bytes is one block, so that it is known before it is uploaded. Raises InvalidWeights
+        for a number that the format cannot store.
         """
-        packer = None if self.packing is None else Packer(self.packing)
-        # A small tensor is one block, so that it is known before it is uploaded.
-        whole = None if packer is None or self.spec.nbytes > CHUNK else ByteBuffer(self.spec.nbytes)
-        try:
-            filled = 0
+        if self.is_none:
             async with aclosing(chunks):
                 async for raw in chunks:
-                    if self.is_none:
-                        yield raw
-                        continue
-                    async with aclosing(self._converted(raw, packer)) as converted:
-                        async for block in converted:
-                            if whole is None:
-                                yield block
-                                continue
-                            with block:
-                                for start, piece in block.pieces():
-                                    whole.write(filled + start, piece)
-                            filled += block.nbytes
-            rest = memoryview(b"" if packer is None else packer.rest())
-            if whole is not None:
-                whole.write(filled, rest)
-        except BaseException:
-            if whole is not None:
-                whole.free()
-            raise
-        if whole is not None:
-            yield whole
+                    yield raw
             return
-        for start in range(0, rest.nbytes, CHUNK):
-            yield ByteBuffer.of(rest[start : start + CHUNK])
-
-    async def _converted(self, raw: ByteBuffer, packer: Packer | None) -> AsyncGenerator[ByteBuffer]:
-        """Convert a chunk, in one or more blocks. ``raw`` is freed."""
-        with raw:
-            before = ITEMSIZE[self.entry.dtype]
-            count = raw.nbytes // before
-            left = count * self.spec.dtype.itemsize if packer is None else packer.form.first_bytes(count)
-            block, filled = ByteBuffer(min(left, CHUNK)), 0
-            try:
-                for _, piece in raw.pieces():
-                    await breathe()
-                    array = as_array(replace(self.entry, shape=(len(piece) // before,)), piece)
-                    converted = self._bytes_of(array, packer)
-                    for start in range(0, converted.nbytes, CHUNK):
-                        some = converted[start : start + CHUNK]
+        left, filled = self.spec.nbytes, 0
+        block = ByteBuffer(min(left, CHUNK))
+        try:
+            async with aclosing(self._converted(chunks)) as converted:
+                async for piece in converted:
+                    while piece.nbytes:
+                        some = piece[: block.nbytes - filled]
                         block.write(filled, some)
-                        filled += some.nbytes
+                        piece, filled = piece[some.nbytes :], filled + some.nbytes
                         if filled == block.nbytes and filled < left:
                             left -= filled
                             full, block, filled = block, ByteBuffer(min(left, CHUNK)), 0
                             yield full
-            except BaseException:
-                block.free()
-                raise
+        except BaseException:
+            block.free()
+            raise
         yield block
+
+    async def _converted(self, chunks: AsyncGenerator[ByteBuffer]) -> AsyncGenerator[memoryview]:
+        """Yield the storage's bytes piece by piece. The chunks are freed."""
+        packer, before = None if self.packing is None else Packer(self.packing), ITEMSIZE[self.entry.dtype]
+        async with aclosing(chunks):
+            async for raw in chunks:
+                with raw:
+                    for _, piece in raw.pieces():
+                        await breathe()
+                        array = as_array(replace(self.entry, shape=(len(piece) // before,)), piece)
+                        yield self._bytes_of(array, packer)
+        if packer is not None:
+            yield memoryview(packer.rest())
 
     def _bytes_of(self, array: Any, packer: Packer | None) -> memoryview:
         """Convert a piece of the tensor; of a quantised one, return its first field."""

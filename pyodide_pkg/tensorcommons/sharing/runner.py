@@ -160,10 +160,8 @@ class Runner:
             if all(trace.is_current for trace in traces):  # else a tensor was written meanwhile
                 prepared = self._prepare(device, requests, names)
                 loaded = [self._models.get(request.model) for request in requests]
-                if all(
-                    each is not None and each.device is device for each in loaded
-                ):  # else it is their last run there
-                    self._prepared[key] = prepared
+                if all(each is not None and each.device is device for each in loaded):
+                    self._prepared[key] = prepared  # else it is their last run there
                 return requests, arguments, prepared
 
     def _traced(self, device: Device, requests: Sequence[Request]) -> Slices[None]:
