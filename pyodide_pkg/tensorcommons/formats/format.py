@@ -94,10 +94,6 @@ class BlockFormat:
         """Return the number of blocks of a weight of ``shape``."""
         return size_of(shape) // self.size
 
-    def first_bytes(self, count: int) -> int:
-        """Return the bytes that the first field of ``count`` numbers takes."""
-        return count // self.size * self.fields[0][1]
-
     def places(self, shape: Shape) -> list[tuple[int, int]]:
         """Return (first, end) of the bytes of each field in the storage of a weight of ``shape``."""
         sizes = [nbytes * self.blocks(shape) for _, nbytes in self.fields]

@@ -41,7 +41,12 @@ logger = logging.getLogger("tensorcommons")
 
 
 class Model:
-    """A model loaded by :func:`from_pretrained`. ``await model(**inputs)`` returns its outputs by name."""
+    """A model loaded by :func:`from_pretrained`. ``await model(**inputs)`` returns its outputs by name.
+
+    ``model_type`` is the architecture's name and ``config`` its typed configuration. ``input_names`` are the names of
+    the inputs; for text ``input_ids``, ``attention_mask`` and so on, each (batch, sequence). ``is_unloaded`` is true
+    after :meth:`unload`, or if the manager was closed.
+    """
 
     def __init__(
         self,
@@ -61,34 +66,16 @@ class Model:
         self.tokenizer = tokenizer
         self.processor = processor
         self.architecture = architecture
+        self.model_type, self.config = architecture.model_type, architecture.config
+        self.input_names = architecture.inputs.names
         self._weights = dict(weights)
         self.traces = self._new_traces()
         self._steps: DecodePrograms | None = None
-        self._unloaded = False
+        self.is_unloaded = False
         self.why_no_tokenizer = "it was loaded without one"
         self.use = SentenceUse()
         self._warned: set[str] = set()
         manager.attach(self)
-
-    @property
-    def config(self) -> Any:
-        """The architecture's typed configuration."""
-        return self.architecture.config
-
-    @property
-    def input_names(self) -> tuple[str, ...]:
-        """Names of the inputs; for text ``input_ids``, ``attention_mask`` and so on, each (batch, sequence)."""
-        return self.architecture.inputs.names
-
-    @property
-    def model_type(self) -> str:
-        """The architecture's name."""
-        return self.architecture.model_type
-
-    @property
-    def is_unloaded(self) -> bool:
-        """True after :meth:`unload`, or if the manager was closed."""
-        return self._unloaded
 
     @property
     def specs(self) -> dict[str, Spec]:
@@ -106,7 +93,7 @@ class Model:
             logger.warning("%s: %s", self.name, text)
 
     def __repr__(self) -> str:
-        return f"<Model {self.name} on {self.device.kind}{', unloaded' if self._unloaded else ''}>"
+        return f"<Model {self.name} on {self.device.kind}{', unloaded' if self.is_unloaded else ''}>"
 
     async def __call__(self, *, outputs: Sequence[str] | None = None, **inputs: Any) -> dict[str, Tensor]:
         """Run the model on arrays, named as the inputs in `transformers`; :attr:`input_names` lists the names.
@@ -222,8 +209,8 @@ class Model:
 
     def unload(self) -> None:
         """Release the model's weights; those that other models hold stay on the device. Safe to call twice."""
-        if not self._unloaded:
-            self._unloaded = True
+        if not self.is_unloaded:
+            self.is_unloaded = True
             self._weights.clear()
             self.traces = self._new_traces()
             self._steps = None
@@ -321,7 +308,7 @@ class Model:
         return Traces(device, forward, lambda: arguments_of(example_inputs(architecture).shapes))
 
     def _check_loaded(self) -> None:
-        if self._unloaded:
+        if self.is_unloaded:
             raise TensorReleased(f"{self.name} was unloaded; load it again with from_pretrained()")
 
     def _prepare(self, inputs: Mapping[str, Any]) -> Prepared:

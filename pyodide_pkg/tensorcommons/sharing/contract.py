@@ -44,7 +44,9 @@ class Movable(Protocol):
     """A loaded model, as a manager needs it."""
 
     name: str
+    model_type: str  # the architecture's name
     device: Device
+    is_unloaded: bool
     traces: Traces
     manager: Any
 
@@ -61,14 +63,6 @@ class Movable(Protocol):
 
     def unload(self) -> None:
         """Release its weights. Safe to call twice."""
-
-    @property
-    def model_type(self) -> str:
-        """The architecture's name."""
-
-    @property
-    def is_unloaded(self) -> bool:
-        """True if its weights were released."""
 
     @property
     def specs(self) -> Mapping[str, Spec]:
