@@ -357,20 +357,22 @@ def _remarks(given: Mapping[str, Any], options: Options) -> list[str]:
     def changed(defaults: Mapping[str, Any]) -> str:
         return ", ".join(n for n, default in defaults.items() if given.get(n) is not None and given[n] != default)
 
-    remarks = []
-    if not options.do_sample and (unused := changed(SAMPLING)):
-        remarks.append(f"{unused}: without effect unless do_sample=True")
-    if unused := changed(BEAMS):
-        remarks.append(f"{unused}: without effect unless num_beams is above 1")
-    if unused := ", ".join(n for n in INERT if n.startswith("output_") and given.get(n) is True):
-        remarks.append(f"{unused}: without effect, since generate() returns the tokens")
-    if options.max_new_tokens is not None and options.max_length is not None:
-        remarks.append("max_new_tokens and max_length are both set: max_new_tokens is used")
-    if options.min_new_tokens is not None and options.min_length:
-        remarks.append("min_new_tokens and min_length are both set: min_new_tokens is used")
-    if any(token < 0 for token in options.eos_token_id):
-        remarks.append(f"eos_token_id {quoted(list(options.eos_token_id)[:9])}: a negative number matches no token")
-    return remarks
+    sampling, beams = changed(SAMPLING), changed(BEAMS)
+    outputs = ", ".join(name for name in INERT if name.startswith("output_") and given.get(name) is True)
+    ends = list(options.eos_token_id)
+    remarks = {
+        f"{sampling}: without effect unless do_sample=True": sampling and not options.do_sample,
+        f"{beams}: without effect unless num_beams is above 1": beams,
+        f"{outputs}: without effect, since generate() returns the tokens": outputs,
+        "max_new_tokens and max_length are both set: max_new_tokens is used": (
+            options.max_new_tokens is not None and options.max_length is not None
+        ),
+        "min_new_tokens and min_length are both set: min_new_tokens is used": (
+            options.min_new_tokens is not None and options.min_length
+        ),
+        f"eos_token_id {quoted(ends[:9])}: a negative number matches no token": any(token < 0 for token in ends),
+    }
+    return [remark for remark, applies in remarks.items() if applies]
 
 
 @lru_cache(256)

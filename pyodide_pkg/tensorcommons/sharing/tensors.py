@@ -153,13 +153,12 @@ class SharedTensors(ABC):
         return self.registry.intern(device, raw, spec)
 
     def _check_same(self, known: SharedTensor, spec: Spec, device: Device, data: Any) -> None:
-        differences = []
-        if known.shape != spec.shape:
-            differences.append(f"shape {known.shape} against {spec.shape}")
-        if known.dtype is not spec.dtype:
-            differences.append(f"dtype {known.dtype} against {spec.dtype}")
-        if known.entry.storage.device is not device:
-            differences.append(f"storage_type {known.storage_type} against {device.kind}")
+        wanted = {"shape": spec.shape, "dtype": spec.dtype, "storage_type": device.kind}
+        differences = [
+            f"{name} {getattr(known, name)} against {value}"
+            for name, value in wanted.items()
+            if getattr(known, name) != value
+        ]
         if not differences and data is not None:
             if isinstance(data, Tensor):
                 storage = storage_of(data)
