@@ -66,7 +66,6 @@ def files() -> dict[str, bytes]:
 def main() -> int:
     """Write or check; the exit status is 1 where something differs."""
     made = Goldens.from_arguments(__doc__)
-    """Write the goldens."""
     image, ops = (importlib.import_module(f"PIL.{name}") for name in ("Image", "ImageOps"))
     table = {}
     for name, data in files().items():

@@ -97,7 +97,7 @@ class NodeEngine:
 
 
 def answers_of(engine: NodeEngine, texts: list[str]) -> tuple[Any, list[list[str]]]:
-    """Compute the results that scripts/goldens_tokenizers.py stores for these texts."""
+    """Compute the results that scripts/tokenizer_goldens.py stores for these texts."""
     options = {"limit": None, "left": False, "overlap": None, "special": True}
     inputs = [rows for *_, rows in unpack(engine.encode(texts, None, options))] if texts else []
     answers = [np.concatenate([[rows.shape[1]], rows[[0, 3, 4, 5]].reshape(-1)]) for rows in inputs]

@@ -1,4 +1,4 @@
-"""Tokenizers of every kind against the Rust ``tokenizers``; the goldens are made by scripts/goldens_tokenizers.py."""
+"""Tokenizers of every kind against the Rust ``tokenizers``; the goldens are made by scripts/tokenizer_goldens.py."""
 
 from __future__ import annotations
 

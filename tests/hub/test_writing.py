@@ -1,6 +1,6 @@
 """Tokenizers of generative models, and streamed text; in Node, like tests/hub/test_tokenizer.py.
 
-SmolLM2's is made from its GGUF file, T5's is a Unigram one of SentencePiece's kind (scripts/goldens_t5.py).
+SmolLM2's is made from its GGUF file, T5's is a Unigram one of SentencePiece's kind (scripts/t5_goldens.py).
 """
 
 from __future__ import annotations

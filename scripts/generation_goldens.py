@@ -1,8 +1,8 @@
 """Generate tokens with ``transformers`` under each option: ``tests/goldens/generation.json`` and ``.npz``.
 
-    python -m scripts.goldens_generation [--check]
+    python -m scripts.generation_goldens [--check]
 
-The models and prompts are those of ``scripts/goldens_decoders.py``: weights made from their names, prompts of three
+The models and prompts are those of ``scripts/decoder_goldens.py``: weights made from their names, prompts of three
 lengths padded on the left. ``fields`` are those of ``GenerationConfig``. A case of ``written`` names a model, whether
 its prompt is one token, its options, and the new tokens; most cases have one option, the last of each model several at
 random. ``scores.N`` of the arrays are random scores after all processors and warpers of the options ``processed[N]``.
@@ -19,8 +19,8 @@ from typing import Any
 
 import numpy as np
 
+from scripts.decoder_goldens import model_of, prompts_of
 from scripts.goldens import Arrays, Goldens
-from scripts.goldens_decoders import model_of, prompts_of
 
 STEPS = 16
 VOCABULARY = 100

@@ -1,6 +1,6 @@
 """Render chats by templates with ``transformers``: ``tests/goldens/chats.json``.
 
-    python -m scripts.goldens_chats [--check]
+    python -m scripts.chat_goldens [--check]
 
 The templates have the elements of templates of published models: macros, namespaces,
 loop variables, ``tojson`` of tools, tool calls, reasoning, lists of content, white space control, method calls. Every

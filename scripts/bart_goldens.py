@@ -1,9 +1,9 @@
 """Make ``tests/goldens/tiny-bart-text``: summaries by BART's ``generate`` in ``transformers``, which has no pipeline.
 
-    python -m scripts.goldens_bart [--check]
+    python -m scripts.bart_goldens [--check]
 
 The tokenizer is that of ``tiny-t5-text``, the options of generation are those of the ``config.json``. Weights are made
-from their names, as in ``scripts/goldens_decoders.py``, which lists the required packages.
+from their names, as in ``scripts/decoder_goldens.py``, which lists the required packages.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from scripts import golden_texts as texts
+from scripts.decoder_goldens import BART
 from scripts.goldens import GOLDENS, Goldens
-from scripts.goldens_decoders import BART
 from tests.cases.seeded import weight
 
 FOLDER = "tiny-bart-text"

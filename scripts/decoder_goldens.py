@@ -1,6 +1,6 @@
 """Make ``tests/goldens/decoders.npz`` and configs: results of ``transformers`` for tiny decoders with random weights.
 
-    python -m scripts.goldens_decoders [--check]
+    python -m scripts.decoder_goldens [--check]
 
 Weights are made from their names (``tests/cases/seeded.py``), here and in the tests, and are not committed. For each
 model: the logits of a padded batch, 64 greedy tokens of one prompt with the logits of each step, and of a batch of

@@ -1,10 +1,10 @@
 """Make ``tests/goldens/tiny-t5-text``: T5 from text to text, by ``transformers``.
 
-    python -m scripts.goldens_t5 [--check]
+    python -m scripts.t5_goldens [--check]
 
 A Unigram tokenizer like those of T5 (NFKC, SentencePiece's spaces, ``</s>`` after every text, sentinels at the
 end of the vocabulary) is trained on the texts of ``golden_texts``, and a tiny model with its vocabulary runs. Weights
-are made from their names, as in ``scripts/goldens_decoders.py``, which lists the required packages.
+are made from their names, as in ``scripts/decoder_goldens.py``, which lists the required packages.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ import json
 from typing import Any
 
 from scripts import golden_texts as texts
+from scripts.decoder_goldens import T5
 from scripts.goldens import GOLDENS, Goldens
-from scripts.goldens_decoders import T5
 from tests.cases.seeded import weight
 
 FOLDER = "tiny-t5-text"

@@ -1,9 +1,9 @@
 """Make small tokenizers of every kind, and the results of the Rust ``tokenizers`` for texts in many scripts.
 
-    python -m scripts.goldens_tokenizers            write tests/goldens/tokenizers
-    python -m scripts.goldens_tokenizers --check    compute the answers again and compare with the committed files
-    python -m scripts.goldens_tokenizers 100000     compare this many generated texts, with each of them
-    python -m scripts.goldens_tokenizers 100000 path/to/tokenizer.json
+    python -m scripts.tokenizer_goldens            write tests/goldens/tokenizers
+    python -m scripts.tokenizer_goldens --check    compute the answers again and compare with the committed files
+    python -m scripts.tokenizer_goldens 100000     compare this many generated texts, with each of them
+    python -m scripts.tokenizer_goldens 100000 path/to/tokenizer.json
 
 Needs ``tokenizers`` (0.23) and ``sentencepiece``. The comparison also needs Node: ids, offsets, words and both decoded
 texts must be equal. Texts have code points that were assigned by Unicode 3.2, which all Unicode tables have.
