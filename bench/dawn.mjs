@@ -1,14 +1,13 @@
-// The contest in Node, on Dawn: real WebGPU without a browser.
+// The benchmark in Node, on Dawn: real WebGPU without a browser.
 //
 //   node dawn.mjs [GROUP ...]                       (all groups when none is named)
-//   node dawn.mjs --profile [GROUP ...]             where the time of our runs goes, in place of the contest
+//   node dawn.mjs --profile [GROUP ...]             where the time of our runs goes, instead of the benchmark
 //   node dawn.mjs --conformance [COUNT [SEED]]      every op's cases and COUNT random calls, against NumPy
 //   node dawn.mjs --cases MODULE[.CASE] ...         cases of tests/cases, of models too
 //   LIMITS=default or LIMITS=small before these two: on a device with lower limits (tests/cases/small_devices.py)
 //
-// Every group runs in a process of its own. layout.json beside this file says where Pyodide, the wheel, the peers and the
-// folders of models lie; a model that is not there has random weights.
-// Prints tables and writes dawn.json, also when a group dies. Variables: DAWN_OPTIONS="key=value;…" for Dawn,
+// Every group runs in a process of its own. layout.json beside this file has the paths of Pyodide, the wheel, the peers
+// and the models; a missing model has random weights. Prints tables and writes dawn.json, also when a group fails. Variables: DAWN_OPTIONS="key=value;…" for Dawn,
 // BENCH_OPTIONS='{"rounds": 3}' as in inside.py, VK_DRIVER_FILES for the Vulkan driver.
 import { spawnSync } from "node:child_process";
 import fs from "node:fs";
@@ -57,7 +56,7 @@ function parent(given) {
   console.log(`\n${target}`);
 }
 
-// The packages by the names under which they are imported, and navigator.gpu.
+// Import the packages by name, and set navigator.gpu.
 async function openDawn() {
   registerHooks({
     resolve(name, context, next) {
@@ -70,7 +69,7 @@ async function openDawn() {
   Object.defineProperty(globalThis, "navigator", { value: { gpu, userAgent: "node", hardwareConcurrency: 2 }, configurable: true });
 }
 
-// Names the adapter; exit code 1 where there is none.
+// Print the name of the adapter; exit with code 1 if there is none.
 async function probe() {
   await openDawn();
   const adapter = await navigator.gpu.requestAdapter({ powerPreference: "high-performance" });
@@ -78,7 +77,7 @@ async function probe() {
   process.exit(adapter ? 0 : 1);
 }
 
-// Pyodide with the wheel and this checkout's Python.
+// Start Pyodide with the wheel and this checkout's Python.
 async function boot() {
   await openDawn();
   const { loadPyodide } = await import("pyodide");
@@ -93,19 +92,19 @@ async function boot() {
   return pyodide;
 }
 
-// A function of tests/cases/long_run.py; exit code 1 where something is wrong.
+// Run a function of tests/cases/long_run.py; exit with code 1 if it fails.
 async function check(name, ...given) {
   globalThis.testLimits = process.env.LIMITS ?? "";
   const pyodide = await boot();
   process.exit((await pyodide.pyimport("tests.cases.long_run")[name](...given)) ? 1 : 0);
 }
 
-// One group, in this process.
+// Run one group in this process.
 async function child(group, file) {
   const pyodide = await boot();
   const options = JSON.parse(process.env.BENCH_OPTIONS ?? "{}");
   options.models = pyodide.FS.analyzePath(`${MODELS}/all-MiniLM-L6-v2`).exists ? { MiniLM: `${MODELS}/all-MiniLM-L6-v2` } : {};
-  globalThis.require = createRequire(import.meta.url); // TF.js, an ES module, asks for it when it sees Node
+  globalThis.require = createRequire(import.meta.url); // TF.js, an ES module, calls it in Node
   const { createSession } = await import("./session.mjs");
   const session = await createSession({
     peer: (name) => import(`./peers/${name}.mjs`),
@@ -113,5 +112,5 @@ async function child(group, file) {
     binary: async (url) => fs.readFileSync(fileURLToPath(url)),
   });
   fs.writeFileSync(file, await pyodide.pyimport("bench.inside").run(session, group, JSON.stringify(options)));
-  process.exit(0); // what the peers left running ends here
+  process.exit(0); // end what the peers left running
 }

@@ -1,15 +1,15 @@
-// The JavaScript half of a session, in a page and in Node alike: it loads the peers, times them, and counts the bytes of
-// every WebGPU buffer that is alive, by whose device it is. bench/inside.py, in Pyodide, decides what runs when.
+// The JavaScript half of a session, in a page and in Node: it loads the peers, times them, and counts the bytes of all
+// live WebGPU buffers by the owner of their device. bench/inside.py, in Pyodide, decides what runs when.
 
-const bytes = new Map(); // owner -> bytes of its buffers that are alive
+const bytes = new Map(); // owner -> bytes of its live buffers
 let owner = "nobody";
 
-// From now on every new device belongs to `name`.
+// Let every device that is created from now on belong to `name`.
 function own(name) {
   owner = name;
 }
 
-// Buffers count from creation to destroy(); one that is only dropped counts on.
+// Buffers count from creation to destroy(); one that is only dropped still counts.
 function countBuffers() {
   const { requestDevice } = GPUAdapter.prototype;
   GPUAdapter.prototype.requestDevice = async function (...args) {
@@ -32,7 +32,7 @@ function countBuffers() {
   };
 }
 
-// What Python holds of a contestant. `prepare` gives a timed run; a failure is thrown, and Python reports it.
+// A peer as Python uses it. `prepare` returns a function that times a run; a failure is thrown, and Python reports it.
 function entry(contestant, env) {
   const { name, device, takes, groups = "" } = contestant;
   return {
@@ -55,7 +55,7 @@ function entry(contestant, env) {
           const started = performance.now();
           const answer = await run();
           const took = performance.now() - started;
-          last = answer.result ?? answer; // what times a part of its run says so
+          last = answer.result ?? answer; // a run that times only a part of itself returns both
           return answer.took ?? took;
         },
         result: () => last,
@@ -65,8 +65,8 @@ function entry(contestant, env) {
   };
 }
 
-// env: {peers, base, binary}: a function that imports a peer's module, the URL of the peers' files, and, where fetch
-// cannot read it, a function from URL to bytes. Gives {contestants, own, bytesOf} for Python.
+// env is {peers, base, binary}: a function that imports a peer's module, the URL of the peers' files, and, if fetch cannot
+// read that, a function from URL to bytes. Returns {contestants, own, bytesOf} for Python.
 export async function createSession(env) {
   countBuffers();
   const contestants = [];

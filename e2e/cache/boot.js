@@ -1,4 +1,4 @@
-// Boots Python with the built wheel, in a worker or in a page; gives a function that runs Python.
+// Start Python with the built wheel, in a worker or in a page, and return a function that runs Python.
 import { installPackage, startPython } from "/python.js";
 
 const RUNNER = `
@@ -12,7 +12,7 @@ async def run(source):
 
 run`;
 
-/** The function takes Python source and gives {value: its last expression as JSON} or {error: a traceback}. */
+/** Return a function from Python source to {value: its last expression as JSON} or {error: a traceback}. */
 export async function boot() {
   const url = (path) => new URL(path, `${location.origin}/`).href;
   const fetchFile = (path) => fetch(url(path));

@@ -1,4 +1,4 @@
-// globalThis.run(source) for the test: Python in a worker, or with ?main in this very page.
+// Define globalThis.run(source) for the test: Python in a worker, or with ?main in this page.
 import { boot } from "./boot.js";
 
 function inWorker() {

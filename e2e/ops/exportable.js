@@ -1,6 +1,6 @@
-// A stand-in for createExportableTensor and exportToGPU, which no browser of the tests has: the tensor's bytes are copied
-// to a real GPUBuffer and, when that is destroyed, back. Meanwhile WebNN refuses the tensor, as the specification says.
-// (isOn, most): switch it on, for at most so many loans; off, it gives how many were made and given back.
+// A substitute for createExportableTensor and exportToGPU, which no browser of the tests has: the tensor's bytes are
+// copied to a real GPUBuffer and, when that is destroyed, back. Meanwhile WebNN refuses the tensor, as the specification
+// says. (isOn, most): switch it on, for at most `most` exports; off, it returns the numbers of exports and returns.
 (isOn, most = Infinity) => {
   const own = globalThis.MLContext.prototype;
   const state = (globalThis.standIn ??= { made: 0, given_back: 0, real: null });

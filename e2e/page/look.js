@@ -1,4 +1,4 @@
-// Checks that run inside the page; each returns the list of what is wrong. test_look.py imports this file there.
+// Checks that run inside the page; each returns a list of faults. test_look.py imports this file there.
 
 const luminance = (colour) => colour
   .map((channel) => channel / 255)
@@ -23,7 +23,7 @@ function background(element) {
 
 const describe = (element) => `${element.tagName}#${element.id}.${element.className}`;
 
-/** WCAG 2.2, 1.4.3: 4.5 to 1, or 3 to 1 for large text. Disabled controls are exempt there. */
+/** List texts with less contrast than WCAG 2.2, 1.4.3 requires: 4.5 to 1, or 3 to 1 for large text, unless disabled. */
 export function lowContrast() {
   const found = [];
   const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
@@ -42,7 +42,7 @@ export function lowContrast() {
   return found;
 }
 
-/** What sticks out of the screen to the right, other than inside a region that scrolls. */
+/** List elements that extend beyond the right edge of the screen, other than inside a region that scrolls. */
 export function overflowing() {
   const width = document.documentElement.clientWidth;
   if (document.documentElement.scrollWidth <= width) return [];
@@ -51,7 +51,7 @@ export function overflowing() {
   return ["the page scrolls sideways", ...out.map(describe)];
 }
 
-/** What is not whole: a region that has to be scrolled sideways, a text that is cut. A sentence in the matrix may be. */
+/** List regions that have to be scrolled sideways and texts that are cut off. A sentence in the matrix may be. */
 export function cut() {
   const candidates = [...document.querySelectorAll(".scroll, .label, td, th, dd, button, select, h2, h3")];
   return candidates
@@ -72,13 +72,13 @@ function name(element) {
   return parts.filter(Boolean).join(" ").trim();
 }
 
-/** Controls and regions without a name, references to nothing, ids used twice, heading levels left out. */
+/** List controls and regions without a name, references to missing ids, repeated ids, and skipped heading levels. */
 export function unnamed() {
   const named = "button, a, input, textarea, select, progress, section, [role=img], [role=region]";
   const found = [...document.querySelectorAll(named)].filter((e) => !name(e)).map((e) => e.outerHTML.slice(0, 120));
   for (const element of document.querySelectorAll("[aria-labelledby], [aria-describedby]")) {
     for (const id of [...idList(element, "aria-labelledby"), ...idList(element, "aria-describedby")]) {
-      if (!document.getElementById(id)) found.push(`${describe(element)} refers to #${id}, which is not there`);
+      if (!document.getElementById(id)) found.push(`${describe(element)} refers to #${id}, which does not exist`);
     }
   }
   const ids = [...document.querySelectorAll("[id]")].map((element) => element.id);
@@ -90,7 +90,7 @@ export function unnamed() {
   return found;
 }
 
-/** Whether the element with the keyboard's focus is on the screen and outlined; and what it is. */
+/** Return whether the element with the keyboard focus is on the screen and outlined, and which it is. */
 export function focusSeen() {
   const element = document.activeElement;
   const box = element.getBoundingClientRect();

@@ -3,8 +3,8 @@
 // bindings: 0 params · 1 x · 2 y
 // dispatch: `lanes` invocations a row, workgroups spread over x and y; one lane a row without workgroup memory
 //
-// A row is done in tiles, each lane with `block` neighbours of one. What came before a tile is kept apart from the sum
-// within it, so that a row of 100,000 keeps its digits.
+// A row is processed in tiles; each lane adds up `block` neighbouring elements of a tile. The sum before a tile is kept
+// separate from the sum within it, so that a row of 100,000 elements keeps its precision.
 
 struct Params {
   rows: u32,

@@ -3,27 +3,28 @@
 // bindings: 0 params · 1 x · 2 y
 // dispatch: `lanes` invocations a result, workgroups spread over x and y; one lane a result without workgroup memory
 //
-// What is carried along is a State: `take` adds an element to one, `merge` adds two. Elements are taken in runs of 128
-// that are then merged, so that a row of 100,000 keeps its digits. A row may be cut into parts, each with its own result.
+// The accumulator is a State: `take` adds an element to it, `merge` combines two. Elements are accumulated in runs of
+// 128, which are then merged, so that a row of 100,000 keeps its precision. A row may be split into parts, each with its
+// own result.
 
 struct Params {
   results: u32,
-  reduced: u32, // elements of a row, or vectors of four where rows lie so
+  reduced: u32, // elements of a row, or vectors of four if rows are read as such
   kept_rank: u32,
   reduced_rank: u32,
   offset: i32,
   factor: f32, // of a mean or variance, else 1
   parts: u32, // results a row
-  part: u32, // elements or vectors of one
+  part: u32, // elements or vectors of a part
   lanes: u32, // invocations a result, a power of two
-  beside: u32, // 1 where the lanes of one result stand apart, so that neighbours read neighbouring results
+  beside: u32, // 1 if adjacent lanes compute adjacent results, else 0
   shape: array<vec4<u32>, 4>, // two vectors for the kept axes, two for the reduced ones
   strides: array<vec4<i32>, 4>,
 }
 @group(0) @binding(0) var<uniform> p: Params;
 $bindings
 
-var<private> shift: f32; // the row's first element, which a variance takes off: a large mean costs no digits then
+var<private> shift: f32; // the row's first element, which a variance subtracts, so that a large mean costs no precision
 
 alias State = $state;
 fn start() -> State { return $start; }
@@ -59,7 +60,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
   let i = (group.y * groups.x + group.x) * results + own;
   var row = i / p.parts;
   var part = i % p.parts;
-  if (p.beside != 0u) { // neighbours are rows
+  if (p.beside != 0u) { // adjacent lanes read adjacent rows
     row = i % (p.results / p.parts);
     part = i / (p.results / p.parts);
   }

@@ -1,9 +1,9 @@
-// States that reductions carry along beside a plain number, and how two of them are merged.
+// Accumulators of reductions that are more than a number, and functions that merge two of them.
 
-// Whether a float is not 0, by its bits: NaN is not.
+// Return whether a float is not 0, by its bits: NaN is nonzero.
 fn is_nonzero(x: f32) -> bool { return (bitcast<u32>(x) & 0x7fffffffu) != 0u; }
 
-// Count, mean and sum of squared distances from the mean, one element more (Welford, 1962).
+// Add an element to (count, mean, sum of squared distances from the mean) (Welford, 1962).
 fn welford_take(s: vec3<f32>, x: f32) -> vec3<f32> {
   let count = s.x + 1f;
   let delta = x - s.y;
@@ -11,7 +11,7 @@ fn welford_take(s: vec3<f32>, x: f32) -> vec3<f32> {
   return vec3<f32>(count, mean, s.z + delta * (x - mean));
 }
 
-// The same of two sets (Chan, Golub and LeVeque, 1979).
+// Merge two of these (Chan, Golub and LeVeque, 1979).
 fn welford_merge(a: vec3<f32>, b: vec3<f32>) -> vec3<f32> {
   if (a.x == 0f) { return b; }
   if (b.x == 0f) { return a; }
@@ -21,7 +21,7 @@ fn welford_merge(a: vec3<f32>, b: vec3<f32>) -> vec3<f32> {
   return vec3<f32>(count, a.y + delta * share, a.z + b.z + delta * delta * a.x * share);
 }
 
-// The largest element and the sum of exp(element - largest), of two sets; a sum of 0 is an empty set.
+// Merge two pairs (largest element, sum of exp(element - largest)); a sum of 0 stands for no elements.
 fn exponents_merge(a: vec2<f32>, b: vec2<f32>) -> vec2<f32> {
   if (a.y == 0f) { return b; }
   if (b.y == 0f) { return a; }
@@ -31,7 +31,7 @@ fn exponents_merge(a: vec2<f32>, b: vec2<f32>) -> vec2<f32> {
   return vec2<f32>(b.x, b.y + a.y * exp(a.x - b.x));
 }
 
-// A key that orders numbers as unsigned integers; -0 is 0, and NaN is above all.
+// Return a key that orders floats as unsigned integers: -0 equals 0, and NaN is the largest.
 fn float_key(x: f32) -> u32 {
   if (is_nan(x)) { return 0xffffffffu; }
   let signed = bitcast<u32>(x);
@@ -40,7 +40,7 @@ fn float_key(x: f32) -> u32 {
 }
 fn int_key(x: i32) -> u32 { return bitcast<u32>(x) ^ 0x80000000u; }
 
-// Of two (key, position) the one with the larger key, or the one that comes first.
+// Return the pair (key, position) with the larger key, or of equal keys that with the lower position.
 fn first_largest(a: vec2<u32>, b: vec2<u32>) -> vec2<u32> {
   return select(a, b, b.x > a.x || (b.x == a.x && b.y < a.y));
 }

@@ -1,9 +1,10 @@
-// y[..., s, :] is x[..., s, :] with its pairs (a, b) turned to (a cos - b sin, b cos + a sin) by the row of position s.
+// y[..., s, :] is x[..., s, :], each pair (a, b) rotated to (a cos - b sin, b cos + a sin) by the row of position s.
 //
-// bindings: 0 params · 1 x · 2 cos · 3 sin · 4 positions, if they are given · last y
+// bindings: 0 params · 1 x · 2 cos · 3 sin · 4 positions, if given · last y
 // dispatch: one invocation per word of y (one element, or those that share 4 bytes), workgroups spread over x and y
 //
-// operand 0 is x and 1 positions, both without the last axis of x; without positions its own index is that of a row.
+// In `strides`, operand 0 is x and operand 1 positions, both without the last axis of x. Without positions, the index
+// of a token is that of its row in the tables.
 
 struct Params {
   count: u32, // elements of y

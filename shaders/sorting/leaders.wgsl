@@ -1,10 +1,10 @@
 // y[row, part, 0..k] = positions of the first k elements of each part of a row, in order; -1 where there are fewer.
 //
-// bindings: 0 params · 1 x · 2 ids, the positions to choose from, if they are not all · last y
+// bindings: 0 params · 1 x · 2 ids, the positions to choose from, if not all · last y
 // dispatch: one invocation for four elements of a part, workgroups spread over x and y
 //
-// The rank of an element is the number of elements of its part that precede it. Comparing all pairs has no barrier and
-// no branch, and every loaded element is compared with four.
+// The rank of an element is the number of elements of its part that precede it. Comparing all pairs needs no barrier
+// and no branch, and every loaded element is compared with four.
 
 struct Params {
   rows: u32,
@@ -19,7 +19,7 @@ struct Params {
 @group(0) @binding(0) var<uniform> p: Params;
 $bindings
 
-// Key and position of one candidate; a position of -1 is none.
+// Return the key and position of a candidate; position -1 stands for none.
 fn candidate(row: u32, c: u32) -> vec2<u32> {
   let id = $candidate;
   if (id == 0xffffffffu) { return vec2<u32>(0u, id); }
