@@ -12,7 +12,7 @@ import numpy as np
 
 from .backends.device import Device
 from .backends.webnn.builder import GraphBuilder
-from .backends.webnn.lowering import refusals
+from .backends.webnn.lowering import lower_supported
 from .errors import UnsupportedDtype
 from .graph.computation import make_computation
 from .graph.fuse import fuse
@@ -28,7 +28,7 @@ def reasons(result: Tensor, limits: Mapping[str, Any], *, wide_halves: bool) -> 
     """
     computation = make_computation(fuse(Graph([result.node]))).plan
     with np.errstate(over="ignore"):  # a constant that float16 cannot hold becomes infinite
-        return sorted(set(refusals(computation, GraphBuilder(limits, wide_halves)).values()))
+        return sorted(set((lower_supported(computation, GraphBuilder(limits, wide_halves)).why or {}).values()))
 
 
 def refused(limits: Mapping[str, Any], device: Device, *, wide_halves: bool) -> dict[str, dict[str, list[str]]]:

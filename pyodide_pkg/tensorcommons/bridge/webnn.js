@@ -189,6 +189,10 @@ class Ml {
   fillTensor(handle, offset, source) {
     const entry = this.tensors.get(handle);
     const length = bytesOf(entry.spec);
+    if (source.length === length && !entry.pending) {
+      this.context.writeTensor(entry.tensor, source); // it copies
+      return;
+    }
     if (!offset) entry.filling = new Uint8Array(length);
     entry.filling.set(source, offset);
     if (offset + source.length < length) return;

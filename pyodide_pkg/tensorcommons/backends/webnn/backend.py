@@ -24,7 +24,7 @@ from ..facts import Facts, Rates
 from ..webgpu.backend import WebGPUBackend
 from .builder import EMPTY, GraphBuilder
 from .fields import Fields, field_tensors
-from .lowering import lower, physical, refusals
+from .lowering import lower, lower_supported, physical
 from .lowering.context import LoweringContext
 from .multicore import WHOLE, Slot, Stage, stages_of
 from .splitting import GRAPH_BYTES, HIDDEN_BYTES, RESERVED_BYTES, TENSORS_BYTES, Kind, Subgraph, bytes_of, reserved
@@ -77,6 +77,9 @@ class WebNNBackend(Backend[Built]):
         self.cores = bridge.cores if self.is_software else 1  # LiteRT runs a graph on one of them
         self._ids = itertools.count(1)
         self._fields = Fields()
+        self._lowered: tuple[Computation, LoweringContext] | None = (
+            None  # of the last plan that was checked, until it is compiled
+        )
         self._spaces: dict[int, int] = {}  # address space of each tensor that was allocated, by handle
         self._space = 0  # of all of them
 
@@ -173,7 +176,9 @@ class WebNNBackend(Backend[Built]):
         return ""
 
     def refusals(self, plan: Computation) -> Slices[Mapping[int, str]]:
-        return (yield from refusals.slices(plan, self._builder()))
+        lowering = yield from lower_supported.slices(plan, self._builder())
+        self._lowered = (plan, lowering)
+        return lowering.why or {}
 
     def _builder(self) -> GraphBuilder:
         return GraphBuilder(self.op_limits, wide_halves=self.is_software, most=self.most)
@@ -215,10 +220,14 @@ class WebNNBackend(Backend[Built]):
         """Return the description that ``webnn.js`` builds from, and its text."""
         described = _Description(plan, self.most)
         stages = stages_of(plan, self.cores)
+        known, self._lowered = self._lowered, None
         last = {slot: stage.level for stage in stages for slot in stage.needs}
         for level, own in itertools.groupby(stages, lambda stage: stage.level):
             for stage in own:
-                lowering = yield from lower.slices(stage.computation, self._builder())
+                if known is not None and known[0] is stage.computation and not known[1].why:
+                    lowering = known[1]
+                else:
+                    lowering = yield from lower.slices(stage.computation, self._builder())
                 yield from described.add(stage, lowering)
             described.free(slot for slot in described.held if last.get(slot, level) <= level)
         yield

@@ -38,11 +38,11 @@ def lower(computation: Computation, builder: GraphBuilder) -> Slices[LoweringCon
 
 
 @sliced
-def refusals(computation: Computation, builder: GraphBuilder) -> Slices[dict[int, str]]:
-    """Return the values that WebNN does not take here, each with the reason."""
+def lower_supported(computation: Computation, builder: GraphBuilder) -> Slices[LoweringContext]:
+    """Lower what WebNN supports; ``why`` of the result has the reason for each other value."""
     lowering = LoweringContext(computation, builder, RULES, REFUSED)
     lowering.why = {}
-    return (yield from _lowered(lowering, computation)).why or {}
+    return (yield from _lowered(lowering, computation))
 
 
 def _lowered(lowering: LoweringContext, computation: Computation) -> Slices[LoweringContext]:
@@ -51,4 +51,4 @@ def _lowered(lowering: LoweringContext, computation: Computation) -> Slices[Lowe
     return lowering
 
 
-__all__ = ["REFUSED", "RULES", "lower", "physical", "refusals"]
+__all__ = ["REFUSED", "RULES", "lower", "lower_supported", "physical"]
