@@ -10,6 +10,7 @@ import asyncio
 import ctypes
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import replace
+from functools import cache
 from types import SimpleNamespace
 from typing import Any, cast
 from unittest.mock import patch
@@ -139,13 +140,18 @@ class Composing(CpuBackend):
         self.arrays.update({handle: np.zeros(size, np.uint8) for handle, size in zip(outputs, sizes, strict=True)})
 
 
+@cache
+def attempts(number: int, dtype: str) -> list[tuple[list[Any], list[int]]]:
+    """Return the operands and layouts of a sample, which are drawn once for all devices."""
+    sample = SAMPLES[number]
+    return list(conformance.attempts(sample, dtype, np.random.default_rng([*sample.op.encode(), *dtype.encode()])))
+
+
 async def ops(device: Device, *names: str) -> None:
     """Run the samples of the named ops, or of all, as the conformance suite does."""
-    for sample in SAMPLES:
+    for number, sample in enumerate(SAMPLES):
         for dtype in sample.dtypes if not names or sample.op in names else ():
-            rng = np.random.default_rng([*sample.op.encode(), *dtype.encode()])
-            tries = conformance.attempts(sample, dtype, rng)
-            await realize([conformance.computed(device, sample, *each) for each in tries])
+            await realize([conformance.computed(device, sample, *each) for each in attempts(number, dtype)])
 
 
 async def long_rows(device: Device) -> None:

@@ -20,7 +20,6 @@ A value that one binding cannot show (:mod:`.windows`) has several: each functio
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
@@ -97,14 +96,14 @@ class Accessor:
         return words.get(self.access, "u32")
 
     def functions(self, name: str, text: str) -> str:
-        """The functions of operand ``name`` that ``text`` calls."""
+        """Return the functions of operand ``name`` that ``text`` calls."""
         if self.packing:
             decoders = {verb: text.format(name=name) for verb, text in DECODERS[self.packing].items()}
-            own = [decoders[verb] for verb in ("load", "load4") if re.search(rf"\b{verb}_{name}\(", text)]
+            own = [decoders[verb] for verb in ("load", "load4") if f"{verb}_{name}(" in text]
             own += [decoders[verb] for verb in decoders if own and verb not in ("load", "load4")]
             return "\n".join([replace(self, packing="").functions(f"{name}_words", "\n".join(own)), *own])
         if self.first is not None:
-            called = (verb for verb in _PER_INDEX if re.search(rf"\b{verb}_{name}\(", text))
+            called = (verb for verb in _PER_INDEX if f"{verb}_{name}(" in text)
             return "\n".join(piece for verb in called for piece in self._windowed(verb, name, self.first))
         made = {
             "load": f"fn load_{name}(i: u32) -> {self.type} {{ return {self._load()}; }}",
@@ -118,7 +117,7 @@ class Accessor:
                 made["store4"] = f"fn store4_{name}(i: u32, value: vec4<{self.type}>) {{ {self._store4()} }}"
             if self.access == "words":
                 made["write"] = f"fn write_{name}(w: u32) {{ {self.variable}[w] = {self._word_of(name)}; }}"
-        return "\n".join(function for verb, function in made.items() if re.search(rf"\b{verb}_{name}\(", text))
+        return "\n".join(function for verb, function in made.items() if f"{verb}_{name}(" in text)
 
     def _windowed(self, verb: str, name: str, first: int) -> Iterator[str]:
         """``verb`` for each window, and the function that finds the window of an index."""
