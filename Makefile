@@ -31,6 +31,7 @@ demo: setup ## Build the site, serve it on 127.0.0.1 (PORT=8000) and open it
 
 test: setup ## Build wheel and site, then run tests/ and e2e/ (ARGS="…" for pytest)
 	@$(VENV_PYTHON) -m scripts.site
+	@$(VENV_PYTHON) -m scripts.hosts
 	@$(VENV_PYTHON) -m scripts.browser
 	@$(VENV_PYTHON) -m pytest $(ARGS)
 

@@ -1,4 +1,4 @@
-// The benchmark in Node, on Dawn: real WebGPU without a browser.
+// The benchmark in Node, on Dawn: real WebGPU without a browser. Deno runs the last two on its own WebGPU.
 //
 //   node dawn.mjs [GROUP ...]                       (all groups when none is named)
 //   node dawn.mjs --profile [GROUP ...]             where the time of our runs goes, instead of the benchmark
@@ -11,7 +11,7 @@
 // BENCH_OPTIONS='{"rounds": 3}' as in inside.py, VK_DRIVER_FILES for the Vulkan driver.
 import { spawnSync } from "node:child_process";
 import fs from "node:fs";
-import { createRequire, registerHooks } from "node:module";
+import { createRequire } from "node:module";
 import path from "node:path";
 import { fileURLToPath, pathToFileURL } from "node:url";
 
@@ -56,8 +56,10 @@ function parent(given) {
   console.log(`\n${target}`);
 }
 
-// Import the packages by name, and set navigator.gpu.
-async function openDawn() {
+// Import the packages by name, and set navigator.gpu, which Deno has already.
+async function openWebGPU() {
+  if (globalThis.navigator?.gpu) return;
+  const { registerHooks } = await import("node:module");
   registerHooks({
     resolve(name, context, next) {
       return layout.imports[name] ? { url: pathToFileURL(resolve(layout.imports[name])).href, shortCircuit: true } : next(name, context);
@@ -66,12 +68,12 @@ async function openDawn() {
   const { create, globals } = await import("webgpu");
   Object.assign(globalThis, globals);
   const gpu = create((process.env.DAWN_OPTIONS ?? "").split(";").filter(Boolean));
-  Object.defineProperty(globalThis, "navigator", { value: { gpu, userAgent: "node", hardwareConcurrency: 2 }, configurable: true });
+  Object.defineProperty(globalThis, "navigator", { value: { gpu, userAgent: `Node.js/${process.versions.node}`, hardwareConcurrency: 2 }, configurable: true });
 }
 
 // Print the name of the adapter; exit with code 1 if there is none.
 async function probe() {
-  await openDawn();
+  await openWebGPU();
   const adapter = await navigator.gpu.requestAdapter({ powerPreference: "high-performance" });
   if (adapter) console.log([adapter.info.vendor, adapter.info.architecture, adapter.info.description].filter(Boolean).join(" "));
   process.exit(adapter ? 0 : 1);
@@ -79,8 +81,8 @@ async function probe() {
 
 // Start Pyodide with the wheel and this checkout's Python.
 async function boot() {
-  await openDawn();
-  const { loadPyodide } = await import("pyodide");
+  await openWebGPU();
+  const { loadPyodide } = await import(`${pathToFileURL(resolve(layout.pyodide)).href}/pyodide.mjs`);
   const home = `${resolve(layout.pyodide)}/`;
   const pyodide = await loadPyodide({ indexURL: home, packageBaseUrl: home });
   for (const wheel of layout.wheels) pyodide.unpackArchive(new Uint8Array(fs.readFileSync(resolve(wheel))), "wheel");

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from bench import setup
-from scripts import paths
+from scripts import chromium, paths
 from scripts.console import run, say
 from scripts.lock import one_at_a_time
 from scripts.pins import load_pins
@@ -33,7 +33,6 @@ def layout(place: Callable[[Path], str], wheel: Path) -> dict[str, Any]:
         "imports": {
             **{name: place(npm / path) for name, path in setup.IMPORTS.items()},
             "webgpu": place(npm / "webgpu" / "index.js"),
-            "pyodide": place(paths.NODE_MODULES / "pyodide" / "pyodide.mjs"),
         },
         "node_modules": place(npm),
         "pyodide": place(paths.NODE_MODULES / "pyodide"),
@@ -52,9 +51,7 @@ def environment() -> dict[str, str]:
         say(f"adapter: {found.stdout.strip()}")
         return _here()
     say("the system's Vulkan offers no adapter: the software adapter of the npm Chromium it is")
-    libraries = [str(paths.CHROMIUM), *filter(None, [os.environ.get("LD_LIBRARY_PATH")])]
-    driver = str(paths.CHROMIUM / "vk_swiftshader_icd.json")
-    return {**_here(), "VK_DRIVER_FILES": driver, "LD_LIBRARY_PATH": os.pathsep.join(libraries)}
+    return _here() | chromium.software_vulkan()
 
 
 def _here() -> dict[str, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import platform
 import shutil
 import sys
@@ -34,6 +35,13 @@ def runs_here() -> bool:
 def package_version() -> str:
     """Return the version of the installed npm package."""
     return str(json.loads((PACKAGE / "package.json").read_text())["version"])
+
+
+def software_vulkan() -> dict[str, str]:
+    """Return the variables with which a program finds Chromium's software adapter as its only Vulkan driver."""
+    libraries = filter(None, [str(paths.CHROMIUM), os.environ.get("LD_LIBRARY_PATH")])
+    driver = paths.CHROMIUM / "vk_swiftshader_icd.json"
+    return {"VK_DRIVER_FILES": str(driver), "LD_LIBRARY_PATH": os.pathsep.join(libraries)}
 
 
 def ensure_chromium() -> None:

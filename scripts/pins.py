@@ -35,7 +35,7 @@ class FilePin:
 def load_pins(path: Path) -> list[FilePin]:
     """Read all files of a pins file."""
     data = tomllib.loads(path.read_text())
-    wheels = {name: WheelPin(name=name, **entry) for name, entry in data.get("wheels", {}).items()}
+    wheels = {key: WheelPin(**{"name": key, **entry}) for key, entry in data.get("wheels", {}).items()}
     return [
         FilePin(
             path=entry["path"],

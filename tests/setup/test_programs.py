@@ -10,9 +10,9 @@ import pytest
 from scripts.paths import ROOT
 
 PROGRAMS = (
-    "bench.browser", "bench.dawn", "bench.pack", "scripts.browser", "scripts.check", "scripts.models_table",
-    "scripts.ops_table", "scripts.random_checkpoint", "scripts.serve", "scripts.serve_checkpoints", "scripts.setup",
-    "scripts.site", "scripts.wheel",
+    "bench.browser", "bench.dawn", "bench.pack", "scripts.browser", "scripts.check", "scripts.hosts",
+    "scripts.models_table", "scripts.ops_table", "scripts.random_checkpoint", "scripts.serve",
+    "scripts.serve_checkpoints", "scripts.setup", "scripts.site", "scripts.wheel",
 )  # fmt: skip
 
 

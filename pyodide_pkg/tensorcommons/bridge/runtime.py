@@ -144,16 +144,13 @@ def _timer() -> Any:
 
 
 def host() -> str:
-    """Name the program that Python runs in: Pyodide's version and the browser's own name, or Node, or the system."""
+    """Name the program that Python runs in: Pyodide's version and the name that its host states, or the system."""
     if not IN_BROWSER:
         return f"{platform.python_implementation()} on {platform.system()} {platform.machine()}"
     import js
     import pyodide
 
-    versions = getattr(getattr(js, "process", None), "versions", None)
-    agent = getattr(getattr(js, "navigator", None), "userAgent", None)
-    if versions is not None and getattr(versions, "node", None):
-        agent = f"Node {versions.node}"
+    agent = getattr(getattr(js, "navigator", None), "userAgent", None)  # "Node.js/24", "Deno/2.9.6" outside browsers
     return f"Pyodide {pyodide.__version__} in {agent or 'a runtime without a name'}"
 
 
@@ -163,7 +160,7 @@ def webnn_present() -> bool:
         return False
     import js
 
-    return bool(getattr(js.navigator, "ml", None))
+    return bool(getattr(getattr(js, "navigator", None), "ml", None))
 
 
 class Answer(Generic[T]):

@@ -1,0 +1,95 @@
+"""The hosts of docs/hosts.md: their programs, and a folder as the reader of that page makes it."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+from typing import TYPE_CHECKING
+
+import pytest
+
+from e2e.page.driver import MINILM
+from scripts import chromium, hosts, paths
+from scripts.models import link_or_copy
+from scripts.serve import serve
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+    from pathlib import Path
+
+BLOCKS = re.findall(r"```(\w+)\n(.*?)```", (paths.ROOT / "docs" / "hosts.md").read_text("utf-8"), re.DOTALL)
+ANYWHERE = {"Access-Control-Allow-Origin": "*"}
+SECONDS = 300  # for a program on a busy machine
+
+
+def printed(language: str, part: str) -> str:
+    """Return the block of docs/hosts.md in a language that contains ``part``."""
+    (block,) = [text for kind, text in BLOCKS if kind == language and part in text]
+    return block
+
+
+@pytest.fixture(scope="session")
+def installed() -> Path:
+    """The folder of the hosts' npm packages."""
+    if not (hosts.NODE_MODULES / "pyodide-0.27" / "package.json").is_file():
+        pytest.skip("the hosts are not installed: run 'python -m scripts.hosts'")
+    return hosts.NODE_MODULES
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Callable[..., str]:
+    """Run a program in the test's folder, on the npm Chromium's software adapter; gives what it prints."""
+
+    def ran(command: Sequence[str | Path], **env: str) -> str:
+        if not (shutil.which(command[0])):
+            pytest.skip(f"{command[0]} is not installed: npm has it for Linux x86-64 only")
+        answer = subprocess.run(
+            command,
+            cwd=tmp_path,
+            env={**os.environ, **chromium.software_vulkan(), "NO_COLOR": "1", **env},
+            capture_output=True,
+            text=True,
+            timeout=SECONDS,
+            check=False,
+        )
+        assert answer.returncode == 0, f"code {answer.returncode}\n{answer.stdout[-4000:]}\n{answer.stderr[-4000:]}"
+        return answer.stdout
+
+    return ran
+
+
+@pytest.fixture(scope="session")
+def manifest(site_folder: Path) -> dict[str, object]:
+    """The manifest of the built site."""
+    found: dict[str, object] = json.loads((site_folder / "manifest.json").read_text())
+    return found
+
+
+@pytest.fixture
+def folder(tmp_path: Path, site_folder: Path, manifest: dict[str, str], installed: Path) -> Callable[[Path], None]:
+    """Fill the test's folder: the wheel, a Pyodide with NumPy, and the programs of the page."""
+    numpy = next((site_folder / "vendor" / "pyodide").glob("numpy-*.whl"))
+
+    def fill(pyodide: Path) -> None:
+        own = () if any(pyodide.glob("numpy-*.whl")) else (numpy,)
+        for path in (*pyodide.iterdir(), *own):
+            if path.is_file():
+                link_or_copy(path, tmp_path / "node_modules" / "pyodide" / path.name)
+        for name in ("ws", "webgpu"):
+            (tmp_path / "node_modules" / name).symlink_to(installed / name)
+        shutil.copy(site_folder / manifest["wheel"], tmp_path)
+        (tmp_path / "package.json").write_text('{"dependencies": {"pyodide": "*", "webgpu": "*"}}')
+        (tmp_path / "embed.mjs").write_text(printed("js", "console.log"))
+        (tmp_path / "webgpu.mjs").write_text(printed("js", "create([])"))
+
+    return fill
+
+
+@pytest.fixture(scope="session")
+def repository() -> Iterator[str]:
+    """The address of MiniLM on this machine."""
+    with serve(paths.MODELS, headers=ANYWHERE) as url:
+        yield f"{url}{MINILM}/"
