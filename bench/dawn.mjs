@@ -7,7 +7,8 @@
 //   LIMITS=default or LIMITS=small before these two: on a device with lower limits (tests/cases/small_devices.py)
 //
 // Every group runs in a process of its own. layout.json beside this file has the paths of Pyodide, the wheel, the peers
-// and the models; a missing model has random weights. Prints tables and writes dawn.json, also when a group fails. Variables: DAWN_OPTIONS="key=value;…" for Dawn,
+// and the models; a missing model has random weights. Prints tables and writes dawn.json, also when a group fails.
+// Variables: DAWN_OPTIONS="key=value;…" for Dawn,
 // BENCH_OPTIONS='{"rounds": 3}' as in inside.py, VK_DRIVER_FILES for the Vulkan driver.
 import { spawnSync } from "node:child_process";
 import fs from "node:fs";

@@ -10,7 +10,7 @@ import pytest
 
 from scripts import paths
 from tensorcommons.errors import InvalidWeights, UnsupportedModel
-from tensorcommons.models import albert, bart, bert, modernbert, mpnet, registry
+from tensorcommons.models import bart, bert, modernbert, registry
 from tensorcommons.models.checkpoint import Checkpoint
 from tensorcommons.models.registry import FAMILIES
 from tensorcommons.models.rope import Rope
@@ -71,9 +71,9 @@ def read_by(model_type: str) -> dict[str, Any]:
     spelled = {"distilbert": bert.DISTILBERT_SPELLED, "modernbert": modernbert.SPELLED}.get(model_type, {})
     values = {spelled.get(each.name, each.name): getattr(config, each.name) for each in fields(config)}
     if model_type == "albert":
-        values |= {each.name: each.default for each in fields(albert.Groups)}
+        values |= {each.name: each.default for each in fields(bert.Groups)}
     if model_type == "mpnet":
-        values |= {each.name: each.default for each in fields(mpnet.Buckets)}
+        values |= {each.name: each.default for each in fields(bert.Buckets)}
     if model_type == "bart":
         values |= {each.name: each.default for each in fields(bart.EndToken)}
     return {"projection_dim": values["projection_dim"]} if model_type == "clip" else values

@@ -4,29 +4,38 @@ These differ in the names of checkpoints, in defaults, and in the layers of thei
 https://arxiv.org/abs/1907.11692) and XLM-RoBERTa (Conneau et al., 2019, https://arxiv.org/abs/1911.02116), whose
 positions start after the padding token's id; ELECTRA (Clark et al., 2020, https://arxiv.org/abs/2003.10555), whose
 embeddings have another size; DistilBERT (Sanh et al., 2019, https://arxiv.org/abs/1910.01108), with half the layers and
-no token types.
+no token types; ALBERT (Lan et al., 2019, https://arxiv.org/abs/1909.11942), where all layers of a group share one set
+of weights; MPNet (Song et al., 2020, https://arxiv.org/abs/2004.09297), whose attention has a bias by relative
+position.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any
 
 from ..errors import InvalidWeights
+from ..nn.relative import buckets
+from .architecture import Prepared
 from .checkpoint import Checkpoint
+from .config import LAYERS, read_config
 from .encoder import Encoder, EncoderConfig
 from .encoder_model import EncoderModel, text_model
 from .heads import WORDS, Classes, Words
+from .text import TextInputs
 from .weight_mapping import WeightMapping
+
+BUCKETS = 32  # of relative positions in MPNet, whatever the size of the table
 
 
 @dataclass(frozen=True)
 class Variant:
     """An encoder with BERT's layers, whose classes in `transformers` begin with ``family``.
 
-    ``read`` reads its configuration. ``words``, ``classes`` and ``pooler`` name the layers of its heads. With
-    ``counts_from_padding`` positions start after ``pad_token_id``.
+    ``read`` reads its configuration, from which ``encoder`` is built. ``words``, ``classes`` and ``pooler`` name the
+    layers of its heads. ``counts_from`` returns the padding token's id if positions start after that.
     """
 
     family: str
@@ -35,7 +44,72 @@ class Variant:
     words: Words
     classes: Classes
     pooler: str = ""
-    counts_from_padding: bool = False
+    encoder: Callable[[Checkpoint, EncoderConfig], Encoder] = lambda folder, config: Encoder(config)
+    counts_from: Callable[[Checkpoint, EncoderConfig], int | None] = lambda folder, config: None
+    inputs: type[TextInputs] = TextInputs
+
+
+def _after_padding(folder: Checkpoint, config: EncoderConfig) -> int:
+    """Return RoBERTa's padding token's id. Raises InvalidWeights if it leaves no positions."""
+    if config.pad_token_id + 1 >= config.max_position_embeddings:
+        raise InvalidWeights(
+            folder.file,
+            f"max_position_embeddings {config.max_position_embeddings} must be more than pad_token_id "
+            f"{config.pad_token_id} + 1, from which positions count",
+        )
+    return config.pad_token_id
+
+
+@dataclass(frozen=True)
+class Groups:
+    """ALBERT's sharing: the layers of a group share the weights of ``inner_group_num`` inner layers, run in turn."""
+
+    num_hidden_groups: int = 1
+    inner_group_num: int = 1
+
+
+def _with_groups(folder: Checkpoint, config: EncoderConfig) -> Encoder:
+    """Build ALBERT's encoder. Raises InvalidWeights for too many layers."""
+    groups = read_config(Groups, folder.config, folder.file)
+    if config.num_hidden_layers * groups.inner_group_num > LAYERS:
+        raise InvalidWeights(
+            folder.file,
+            f"inner_group_num {groups.inner_group_num} times num_hidden_layers {config.num_hidden_layers} "
+            f"must be at most {LAYERS:,}",
+        )
+    layers = [
+        f"encoder.albert_layer_groups.{int(i / (config.num_hidden_layers / groups.num_hidden_groups))}"
+        f".albert_layers.{inner}"
+        for i in range(config.num_hidden_layers)
+        for inner in range(groups.inner_group_num)
+    ]
+    return Encoder(config, layers, projects=True)
+
+
+@dataclass(frozen=True)
+class Buckets:
+    """The number of rows in MPNet's table of attention biases."""
+
+    relative_attention_num_buckets: int = BUCKETS
+
+
+def _with_buckets(folder: Checkpoint, config: EncoderConfig) -> Encoder:
+    """Build MPNet's encoder. Raises InvalidWeights for a table that is too small."""
+    rows = read_config(Buckets, folder.config, folder.file).relative_attention_num_buckets
+    if rows < BUCKETS:
+        raise InvalidWeights(folder.file, f"relative_attention_num_buckets {rows} must be at least {BUCKETS}")
+    return Encoder(config, buckets=rows)
+
+
+@dataclass(frozen=True)
+class MPNetInputs(TextInputs):
+    """Adds ``relative_buckets`` (sequence, sequence) to the forward's inputs: a row of the bias table for each pair."""
+
+    def prepare(self, inputs: Mapping[str, Any], model: str) -> Prepared:
+        """See :class:`TextInputs`."""
+        prepared = super().prepare(inputs, model)
+        length = prepared.arrays["input_ids"].shape[1]
+        return replace(prepared, arrays={**prepared.arrays, "relative_buckets": buckets(length, length)})
 
 
 encoders_only = partial(EncoderConfig.of, is_decoder=False, add_cross_attention=False)
@@ -54,7 +128,7 @@ ROBERTA = Variant(
     words=Words("lm_head.dense", "lm_head.layer_norm", "lm_head.decoder", "lm_head.bias", "gelu"),
     classes=Classes("classifier.dense", "tanh", "classifier.out_proj"),
     pooler="pooler.dense",
-    counts_from_padding=True,
+    counts_from=_after_padding,
 )
 DISTILBERT_SPELLED = {
     "hidden_size": "dim",
@@ -140,6 +214,67 @@ VARIANTS = {
         words=Words("vocab_transform", "vocab_layer_norm", "vocab_projector", "vocab_projector.bias"),
         classes=Classes("pre_classifier", "relu", "classifier"),
     ),
+    "albert": Variant(
+        family="Albert",
+        read=partial(
+            EncoderConfig.of,
+            defaults={
+                "vocab_size": 30000,
+                "embedding_size": 128,
+                "hidden_size": 4096,
+                "num_attention_heads": 64,
+                "intermediate_size": 16384,
+                "hidden_act": "gelu_new",
+                "type_vocab_size": 2,
+            },
+        ),
+        names=WeightMapping(
+            prefixes=("albert.",),
+            renamed={
+                "encoder.embedding_hidden_mapping_in.": "embeddings_project.",
+                ".attention.query.": ".attention.self.query.",
+                ".attention.key.": ".attention.self.key.",
+                ".attention.value.": ".attention.self.value.",
+                ".attention.dense.": ".attention.output.dense.",
+                ".attention.LayerNorm.": ".attention.output.LayerNorm.",
+                ".ffn.": ".intermediate.dense.",
+                ".ffn_output.": ".output.dense.",
+                ".full_layer_layer_norm.": ".output.LayerNorm.",
+            },
+            tied={"predictions.decoder.weight": WORDS, "predictions.decoder.bias": "predictions.bias"},
+            ignored=(r"pooler\..*", r"predictions\.bias", r"sop_classifier\..*"),
+        ),
+        words=Words("predictions.dense", "predictions.LayerNorm", "predictions.decoder", "predictions.bias"),
+        classes=Classes("pooler", "tanh", "classifier"),
+        pooler="pooler",
+        encoder=_with_groups,
+    ),
+    "mpnet": Variant(
+        family="MPNet",
+        read=partial(
+            EncoderConfig.of,
+            defaults={"vocab_size": 30527, "pad_token_id": 1},
+            fixed={"type_vocab_size": 0, "embedding_size": 0},
+        ),
+        names=WeightMapping(
+            prefixes=("mpnet.",),
+            renamed={
+                ".attention.attn.q.": ".attention.self.query.",
+                ".attention.attn.k.": ".attention.self.key.",
+                ".attention.attn.v.": ".attention.self.value.",
+                ".attention.attn.o.": ".attention.output.dense.",
+                ".attention.LayerNorm.": ".attention.output.LayerNorm.",
+            },
+            tied={"lm_head.decoder.weight": WORDS, "lm_head.decoder.bias": "lm_head.bias"},
+            ignored=(r"pooler\..*", r"lm_head\.bias"),
+        ),
+        words=Words("lm_head.dense", "lm_head.layer_norm", "lm_head.decoder", "lm_head.bias", "gelu"),
+        classes=Classes("classifier.dense", "tanh", "classifier.out_proj"),
+        pooler="pooler.dense",
+        encoder=_with_buckets,
+        counts_from=lambda folder, config: 1,  # whatever the config says, as in `transformers`
+        inputs=MPNetInputs,
+    ),
 }
 
 
@@ -147,21 +282,14 @@ def build(folder: Checkpoint) -> EncoderModel:
     """Build the model of ``config.json``, with the pooler if the checkpoint has one."""
     variant = VARIANTS[str(folder.config["model_type"])]
     config = variant.read(folder)
-    counts_from = config.pad_token_id if variant.counts_from_padding else None
-    if counts_from is not None and counts_from + 1 >= config.max_position_embeddings:
-        raise InvalidWeights(
-            folder.file,
-            f"max_position_embeddings {config.max_position_embeddings} must be more than pad_token_id "
-            f"{counts_from} + 1, from which positions count",
-        )
-    encoder = Encoder(config, projects=config.width != config.hidden_size)
     return text_model(
         folder,
         variant.family,
-        encoder,
+        variant.encoder(folder, config),
         variant.names,
         variant.words,
         variant.classes,
         pooler=variant.pooler,
-        counts_from=counts_from,
+        counts_from=variant.counts_from(folder, config),
+        inputs=variant.inputs,
     )

@@ -9,12 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
+from ..errors import TensorCommonsError
 from ..nn import Conv2d, Embedding, FeedForward, LayerNorm, Linear, PreNormLayer, Scope, Weights, pooling
 from ..nn.attention import FAIRSEQ, Attention
 from ..ops import argmax, astype, broadcast_to, concat, equal, exp, matmul, multiply, permute_dims, reshape
+from ..shapes import Shape
 from ..tensor import Tensor
-from .architecture import Architecture
+from .architecture import Architecture, Prepared
 from .checkpoint import Checkpoint
 from .config import ACTIVATIONS, Activation, check_fixed
 from .decoder import KVState
@@ -23,7 +26,6 @@ from .encoder_model import EncoderModel
 from .heads import Head, Labels, by_class
 from .image import ImageInputs
 from .text import TextInputs
-from .text_image import TextImageInputs
 from .vision import PatchesClassification, VisionConfig
 from .weight_mapping import WeightMapping
 
@@ -146,6 +148,44 @@ class Features(Head):
         """See :class:`Head`."""
         pooled = self.tower.pool(weights, hidden, inputs)
         return {self.outputs[0]: self.project(weights, pooled) if self.project else pooled}
+
+
+@dataclass(frozen=True)
+class TextImageInputs:
+    """The inputs of both towers. A call may leave out those of one, and gets the features of the other."""
+
+    text: TextInputs
+    image: ImageInputs
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the inputs that a call may pass."""
+        return (*self.text.names, *self.image.names)
+
+    @property
+    def size(self) -> int:
+        """The side of an image in pixels."""
+        return self.image.size
+
+    @property
+    def patch(self) -> int:
+        """The side of a patch in pixels."""
+        return self.image.patch
+
+    def prepare(self, inputs: Mapping[str, Any], model: str) -> Prepared:
+        """See :class:`TextInputs` and :class:`ImageInputs`. Raises TensorCommonsError if both have no input."""
+        prepared = Prepared({})
+        for part in (self.text, self.image):
+            given = {name: inputs[name] for name in part.names if inputs.get(name) is not None}
+            if given:
+                prepared = Prepared({**prepared.arrays, **part.prepare(given, model).arrays})
+        if not prepared.arrays:
+            raise TensorCommonsError(f"{model} needs an input; inputs: {', '.join(self.names)}")
+        return prepared
+
+    def example(self, shape: Shape | None = None) -> Mapping[str, Any]:
+        """Create a text and an image; ``shape`` is (batch, sequence) of texts."""
+        return {**self.text.example(shape), **self.image.example()}
 
 
 class Clip:

@@ -82,9 +82,10 @@ class Encoder:
     """An encoder from token ids to hidden states.
 
     ``layers`` are the prefixes of the weights of each layer, by default a different one each; layers with equal
-    prefixes share weights. With ``projects`` a linear layer maps the embeddings to the hidden size. ``buckets`` is the
-    number of rows of a table of attention biases by relative position, 0 for none; the input ``relative_buckets`` has
-    the row of each pair of tokens. The optional input ``position_ids`` has the position of each token.
+    prefixes share weights. A linear layer maps embeddings of another size to the hidden size; with ``projects`` it
+    exists in any case. ``buckets`` is the number of rows of a table of attention biases by relative position, 0 for
+    none; the input ``relative_buckets`` has the row of each pair of tokens. The optional input ``position_ids`` has the
+    position of each token.
     """
 
     def __init__(
@@ -100,6 +101,7 @@ class Encoder:
         self.norm = LayerNorm(tables / "LayerNorm", c.width, c.layer_norm_eps)
         types = c.type_vocab_size
         self.types = Embedding(tables / "token_type_embeddings", types, c.width) if types else None
+        projects = projects or c.width != c.hidden_size
         self.project = Linear(scope / "embeddings_project", c.width, c.hidden_size) if projects else None
         bias = scope / "encoder.relative_attention_bias"
         self.bias = Embedding(bias, buckets, c.num_attention_heads) if buckets else None

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from . import (
-    albert,
     bart,
     bert,
     clip,
@@ -16,7 +15,6 @@ from . import (
     llama,
     mlp_head,
     modernbert,
-    mpnet,
     saliency,
     t5,
     vit,
@@ -40,10 +38,8 @@ class Family:
 
 
 ENCODERS: dict[str, Callable[[Checkpoint], EncoderModel]] = {
-    "albert": albert.build,
     **dict.fromkeys(bert.VARIANTS, bert.build),
     "modernbert": modernbert.build,
-    "mpnet": mpnet.build,
 }
 FAMILIES: dict[str, Family] = {
     **{name: Family(build) for name, build in ENCODERS.items()},
