@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, Protocol
 
-from ..nn import Embedding, Manifest, Scope, Weights
+from ..nn import Embedding, Manifest, Param, Scope, Weights
 from ..tensor import Tensor
 from .architecture import Inputs
 from .checkpoint import Checkpoint
@@ -32,13 +32,8 @@ from .weight_mapping import WeightMapping
 class AnyEncoder(Protocol):
     """An encoder from token ids or pixels to hidden states."""
 
-    @property
-    def config(self) -> Any:
-        """The typed configuration."""
-
-    @property
-    def manifest(self) -> Manifest:
-        """The encoder's parameters by name."""
+    config: Any  # the typed configuration
+    manifest: dict[str, Param]  # the encoder's parameters by name
 
     def __call__(self, weights: Weights, inputs: Mapping[str, Tensor]) -> Tensor:
         """Encode the inputs to (batch, sequence, hidden)."""

@@ -59,10 +59,8 @@ def _fused(program: Program | PartedProgram) -> Iterator[str]:
     kinds = Counter(
         kind for plan in program.plans for step in plan.plan.steps if (kind := _kind(step.op.name, step.attrs))
     )
-    for kind, count in kinds.most_common(SHOWN):
-        yield f"  fused {count} \N{MULTIPLICATION SIGN} {kind}"
-    if len(kinds) > SHOWN:
-        yield f"  and {len(kinds) - SHOWN} kinds more"
+    lines = [f"  fused {count} \N{MULTIPLICATION SIGN} {kind}" for kind, count in kinds.most_common()]
+    yield from _first(lines, SHOWN, "kinds")
 
 
 def shader_source(model: Movable, inputs: Mapping[str, Any], step: int, outputs: Sequence[str] | None = None) -> str:
@@ -110,11 +108,20 @@ def _dispatches(program: Program | PartedProgram) -> Iterator[str]:
         line = f"{shown}{part} to {shape} {output.dtype} by {command.kernel} on {device.kind}"
         numbers.setdefault(line, []).append(number)
     yield f"{sum(map(len, numbers.values()))} dispatches:"
-    for line, found in list(numbers.items())[: 4 * SHOWN]:
-        more = f" and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
-        yield f"  {', '.join(map(str, found[:SHOWN]))}{more}: {line}"
-    if len(numbers) > 4 * SHOWN:
-        yield f"  and {len(numbers) - 4 * SHOWN} kinds more"
+    lines = [f"  {_listed(list(map(str, found)))}: {line}" for line, found in numbers.items()]
+    yield from _first(lines, 4 * SHOWN, "kinds")
+
+
+def _first(lines: Sequence[str], most: int, what: str) -> Iterator[str]:
+    """Yield the first ``most`` of ``lines``, and a line with the number of the others."""
+    yield from lines[:most]
+    if len(lines) > most:
+        yield f"  and {len(lines) - most} {what} more"
+
+
+def _listed(names: Sequence[str]) -> str:
+    """Return the first of ``names``, and the number of the others."""
+    return ", ".join(names[:SHOWN]) + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")
 
 
 def _kind(name: str, attrs: Attributes) -> str:
@@ -145,12 +152,8 @@ def _memory(program: Program | PartedProgram) -> Iterator[str]:
 
 
 def _reuse(cuts: Sequence[ReusePoint]) -> Iterator[str]:
-    if cuts:
-        shown = [f"{cut.node.op.name} {cut.node.spec.shape}" for cut in cuts[:SHOWN] if cut.node.op is not None]
-        more = f" and {len(cuts) - SHOWN} more" if len(cuts) > SHOWN else ""
-        yield f"reuse points: {', '.join(shown)}{more}"
-    else:
-        yield "reuse points: none"
+    names = [f"{cut.node.op.name} {cut.node.spec.shape}" for cut in cuts if cut.node.op is not None]
+    yield f"reuse points: {_listed(names) or 'none'}"
 
 
 def _parts(program: PartedProgram, fused: Graph) -> Iterator[str]:
@@ -168,12 +171,12 @@ def _parts(program: PartedProgram, fused: Graph) -> Iterator[str]:
             f"{len(program.parts)} segments. {sum(leaves[number].nbytes for number in stay):,} bytes stay, and each "
             f"run (of a generation: each token) moves {found.moved:,}"
         )
-    for number, (part, read) in enumerate(zip(program.parts[:SHOWN], reads, strict=False), 1):
+    lines = []
+    for number, (part, read) in enumerate(zip(program.parts, reads, strict=True), 1):
         nbytes = sum(leaves[each].nbytes for each in read)
         moving = sum(leaves[each].nbytes for each in read if each not in stay)
         weights = f", {nbytes:,} bytes of weights, {moving:,} of them brought for it" if program.streamed else ""
         count = part.graph.executed
         operations = f"{count} operation{'s' if count > 1 else ''}"
-        yield f"  part {number}: {operations} on {part.device.kind}{weights}"
-    if len(program.parts) > SHOWN:
-        yield f"  and {len(program.parts) - SHOWN} parts more"
+        lines.append(f"  part {number}: {operations} on {part.device.kind}{weights}")
+    yield from _first(lines, SHOWN, "parts")

@@ -22,7 +22,6 @@ from ..tensor import Tensor
 from .accounts import Accounts
 from .contract import Movable, Request
 from .migration import Progress, bring, remember_how
-from .run_account import cost_of
 from .runner import Runner
 
 T = TypeVar("T")
@@ -195,7 +194,7 @@ class TensorSharingManager(Accounts):
     def ran(self, model: Movable, program: Program | PartedProgram, js_calls: int, fallback: str) -> None:
         """Account in ``last_run`` for a program that ``model`` ran by itself: a step of a generation."""
         nodes = program.nodes, program.executed, program.executed
-        self.account.ran([model.name], program.device, program, js_calls, nodes, cost_of(program))
+        self.account.ran([model.name], program.device, program, js_calls, nodes)
         self.account.finished(fallback)
 
     async def run_together(

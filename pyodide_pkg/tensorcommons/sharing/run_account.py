@@ -29,9 +29,8 @@ class RunAccount:
         program: Program | PartedProgram | None,
         js_calls: int,
         nodes: tuple[int, int, int],
-        cost: dict[str, Any],
     ) -> None:
-        """Account for a run by ``program``, None where nothing was left to run. ``cost`` is from :func:`cost_of`.
+        """Account for a run by ``program``, None where nothing was left to run.
 
         ``nodes`` counts those that were traced, those that are left after merging, and those that were computed.
         """
@@ -44,7 +43,7 @@ class RunAccount:
             "executed": executed,
             "reused_in_run": traced - merged,
             "reused_from_cache": merged - executed,
-            **cost,
+            **_cost(program),
             "js_calls": js_calls,
             **_transfers(program),
         }
@@ -71,8 +70,8 @@ class RunAccount:
         self.last_run["fallback"] = fallback
 
 
-def cost_of(program: Program | PartedProgram | None) -> dict[str, Any]:
-    """The part of ``last_run`` that is about a program, the same at each run; None where nothing was left to run."""
+def _cost(program: Program | PartedProgram | None) -> dict[str, Any]:
+    """Return the figures of a program that are the same at each run."""
     planned = program.plans if program is not None else ()
     return {
         "steps": program.steps if program is not None else 0,

@@ -24,7 +24,7 @@ from .arguments import Arguments
 from .contract import Movable, Request
 from .registry import Registry
 from .residency import Residency
-from .run_account import RunAccount, cost_of
+from .run_account import RunAccount
 
 
 @dataclass(eq=False)
@@ -34,15 +34,6 @@ class _Variant:
     rest: Remainder
     bound: BoundProgram | None  # None: nothing is left
     executed: int
-    _cost: tuple[Any, dict[str, Any]] = field(default_factory=lambda: (None, {}))
-
-    @property
-    def cost(self) -> dict[str, Any]:
-        """Figures of the program for ``last_run``; it is another program under another limit."""
-        program = self.bound.program if self.bound is not None else None
-        if program is None or self._cost[0] is not program:
-            self._cost = program, cost_of(program)
-        return self._cost[1]
 
 
 @dataclass(eq=False)
@@ -109,7 +100,7 @@ class Runner:
             results = await bound.run(arguments.arrays, given) if bound is not None else []
         nodes = prepared.fused.traced, prepared.executed, variant.executed
         program, js_calls = bound.program if bound is not None else None, device.backend.calls - before
-        self._account.ran(names, device, program, js_calls, nodes, variant.cost)
+        self._account.ran(names, device, program, js_calls, nodes)
         tensors = iter([Tensor.of_storage(storage, spec) for storage, spec in results])
         outputs_of = {id(cut.node): tensor for cut, tensor in found.items()}
         answer = [
