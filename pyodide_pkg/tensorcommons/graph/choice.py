@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 from ..backends.base import Computation
 from ..backends.device import Device
@@ -30,7 +30,6 @@ class Choice:
     structure: str
     fused: Callable[[Graph], Graph] = lambda graph: graph
     working_bytes: int | None = None  # of a run as one program, beside the leaves; once that was planned
-    streaming: dict[int, PartedProgram] = field(default_factory=dict)  # by the bytes of weights that a part may have
 
     async def __call__(self, held: int = 0, *, streams: bool = False) -> Program | PartedProgram:
         """Choose and compile, under the limit that there is now, beside its pins and ``held`` bytes of other values.
@@ -42,8 +41,6 @@ class Choice:
             made = await in_slices(self._made(held, streams=streams))
             program = self._known(held, streams=streams) or made  # another run may have made it meanwhile
         await program.compile()
-        if isinstance(program, PartedProgram) and program.streamed:
-            self.streaming[program.streamed] = program
         return program
 
     def outline(self) -> Program | PartedProgram:
@@ -55,13 +52,16 @@ class Choice:
 
     def _known(self, held: int, *, streams: bool) -> Program | PartedProgram | None:
         """Return the program that ran before, if it suits."""
-        program: Program | PartedProgram | None = self.device.programs.get(self.structure)
+        programs: Mapping[str, Program | PartedProgram] = self.device.programs
         if self.working_bytes is None:
-            if program is None:
+            if self.structure not in programs:
                 return None
-            self.working_bytes = program.working_bytes
-        streamed = self._streamed(self.working_bytes + held, streams=streams)
-        return self.streaming.get(streamed) if streamed else program
+            self.working_bytes = programs[self.structure].working_bytes
+        return programs.get(self._key(self._streamed(self.working_bytes + held, streams=streams)))
+
+    def _key(self, streamed: int) -> str:
+        """Return the key of the program whose parts have at most ``streamed`` bytes of weights, 0 for any number."""
+        return f"{self.structure} streamed {streamed}" if streamed else self.structure
 
     def _made(self, held: int = 0, *, streams: bool = False) -> Slices[Program | PartedProgram]:
         """Make a program: a single one, or one in parts where the device does not take every node and has a fallback,
@@ -80,7 +80,7 @@ class Choice:
             refused = yield from device.backend.refusals(plan)
         if not refused and not streamed and len(plan.steps) <= bounds_of(device).nodes:
             return single
-        key = f"{self.structure} streamed {streamed}" if streamed else self.structure
+        key = self._key(streamed)
         known = device.programs.get(key)
         if isinstance(known, PartedProgram):
             return known
