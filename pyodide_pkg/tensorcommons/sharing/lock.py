@@ -8,26 +8,28 @@ from __future__ import annotations
 import asyncio
 import itertools
 import weakref
-from abc import ABC, abstractmethod
 from collections.abc import Collection, Sequence
 from typing import Any, Literal, TypeAlias, TypeVar
 
 from ..backends.device import Device
+from ..errors import DeviceLost, TensorReleased
 
 State: TypeAlias = Literal["resident", "offloaded", "dropped", "lost", "released"]
 S = TypeVar("S", bound="Lockable")
 _clock = itertools.count()
 
 
-class Lockable(ABC):
-    """Bytes of ``device`` with the count of their uses; ``free_after_use`` if they were released during one."""
+class Lockable:
+    """Bytes of ``device`` with the count of their uses; ``free_after_use`` if they were released during one.
 
-    number: int  # the device's name for the bytes, also while they are away
-    state: State
-    free_after_use: bool
+    ``number`` is the device's name for the bytes, also while they are away.
+    """
 
-    def __init__(self, device: Device) -> None:
+    def __init__(self, device: Device, number: int) -> None:
         self.device = device
+        self.number = number
+        self.state: State = "resident"
+        self.free_after_use = False
         self._last_used = next(_clock)
         self._users = 0  # beside those of its bundles
         self._writers = 0  # under way or waiting for their turn
@@ -35,13 +37,16 @@ class Lockable(ABC):
         self._bundles: list[weakref.ref[Bundle]] = []
 
     @property
-    @abstractmethod
     def handle(self) -> int:
-        """The device's name for the bytes. Raises TensorReleased or DeviceLost if they are gone."""
+        """The device's name for the bytes; it stays the same when they leave and come back.
 
-    @abstractmethod
-    def free_unused(self) -> None:
-        """Free the bytes, which were released during the use that ended last."""
+        Raises TensorReleased for bytes that were released, and DeviceLost for bytes that went with a lost device.
+        """
+        if self.state == "released":
+            raise TensorReleased("the tensor's bytes were released; compute or load it again before using it")
+        if self.state == "lost":
+            raise DeviceLost("the tensor's bytes were lost with their device: compute or load it again")
+        return self.number
 
     @property
     def in_use(self) -> bool:
@@ -176,7 +181,8 @@ class using:  # noqa: N801 - a context manager, as contextlib's
         unsettled = self._unsettled()
         for storage in unsettled:
             if storage.free_after_use and not storage.in_use:
-                storage.free_unused()
+                storage.free_after_use = False
+                storage.device.free(storage.number)
         self._end(unsettled)
 
     def _end(self, unsettled: Sequence[Lockable]) -> None:

@@ -320,7 +320,8 @@ class Residency(Budget):
                 left = await storage.evict()
             except DeviceLost:  # nothing there takes room any more
                 left = False
-                await _recovered(storage.device)
+                with suppress(DeviceUnavailable):  # in either case its bytes no longer count
+                    await storage.device.recover()
             if left:
                 for share in self._shares:
                     share.evictions += 1
@@ -412,9 +413,3 @@ class Residency(Budget):
             finally:
                 share.goal = share.limit
                 self._sum_up()
-
-
-async def _recovered(device: Device) -> None:
-    """Open a lost device again if it comes back; in either case its bytes no longer count."""
-    with suppress(DeviceUnavailable):
-        await device.recover()

@@ -23,12 +23,10 @@ from ..backends.device import Device
 from ..backends.recovery import surviving
 from ..bridge.byte_buffer import ByteBuffer, Data
 from ..errors import (
-    DeviceLost,
     DeviceMemoryError,
     DeviceUnavailable,
     InvalidWeights,
     TensorCommonsError,
-    TensorReleased,
 )
 from .lock import Lockable, State, using
 from .provenance import ANONYMOUS, Origin, anonymous_identity, blocks_of
@@ -60,16 +58,13 @@ class Storage(Lockable):
         category: Category = "activations",
         origin: Origin | None = None,
     ) -> None:
-        super().__init__(device)
-        self.number = handle
+        super().__init__(device, handle)
         self.nbytes = nbytes
         self.identity = identity or anonymous_identity()
         self.category = category
         self.origin = origin
-        self.state: State = "resident"
         self.version = 0  # counts writes, so that a copy that was overtaken by one is not kept
         self.is_cached = False  # kept for later runs: the activation cache sets it
-        self.free_after_use = False
         self.leaves: list[weakref.ref[Any]] = []  # the graph nodes that show these bytes
         self.notify: Callable[[], None] = _ignore  # reports a change of what a memory report says of the storage
         self._again: Callable[[], Awaitable[memoryview]] | None = None  # computes lost bytes; only reads call it
@@ -174,18 +169,6 @@ class Storage(Lockable):
         self.leaves.append(weakref.ref(leaf, self.leaves.remove))
 
     @property
-    def handle(self) -> int:
-        """The device's name for the bytes; it stays the same when they leave and come back.
-
-        Raises TensorReleased after :meth:`release`, and DeviceLost for bytes that went with a lost device.
-        """
-        if self.state == "released":
-            raise TensorReleased("the tensor's bytes were released; compute or load it again before using it")
-        if self.state == "lost":
-            raise DeviceLost("the tensor's bytes were lost with their device: compute or load it again")
-        return self.number
-
-    @property
     def is_known(self) -> bool:
         """True if :attr:`identity` says what the bytes are."""
         return not self.identity.startswith(ANONYMOUS)
@@ -270,11 +253,6 @@ class Storage(Lockable):
             self.device.free(self.number)
         elif before != "released" and not self.is_restoring:  # a restore frees what it has allocated
             self.device.forget(self.number)
-
-    def free_unused(self) -> None:
-        """See :class:`Lockable`."""
-        self.free_after_use = False
-        self.device.free(self.number)
 
     def __del__(self) -> None:
         if getattr(self, "state", "released") != "released":
