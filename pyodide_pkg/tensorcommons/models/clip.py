@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from ..errors import TensorCommonsError
@@ -19,7 +20,7 @@ from ..shapes import Shape
 from ..tensor import Tensor
 from .architecture import Architecture, Prepared
 from .checkpoint import Checkpoint
-from .config import ACTIVATIONS, Activation, check_fixed
+from .config import ACTIVATIONS, check_fixed
 from .decoder import KVState
 from .encoder import EncoderConfig
 from .encoder_model import EncoderModel
@@ -30,6 +31,16 @@ from .vision import PatchesClassification, VisionConfig
 from .weight_mapping import WeightMapping
 
 LARGEST_ID = 2  # as eos_token_id: in files from before 2023, the end token is the largest of a text
+TEXT_DEFAULTS = {
+    "vocab_size": 49408,
+    "hidden_size": 512,
+    "num_attention_heads": 8,
+    "intermediate_size": 2048,
+    "max_position_embeddings": 77,
+    "layer_norm_eps": 1e-5,
+    "hidden_act": "quick_gelu",
+}
+IMAGE_DEFAULTS = {"patch_size": 32, "layer_norm_eps": 1e-5, "hidden_act": "quick_gelu"}
 NOT_READ = {"pad_token_id": 1, "position_embedding_type": "absolute", "pooler_act": "tanh"}
 
 
@@ -37,14 +48,6 @@ NOT_READ = {"pad_token_id": 1, "position_embedding_type": "absolute", "pooler_ac
 class TextConfig(EncoderConfig):
     """The fields of the text tower."""
 
-    vocab_size: int = 49408
-    hidden_size: int = 512
-    num_attention_heads: int = 8
-    intermediate_size: int = 2048
-    max_position_embeddings: int = 77
-    layer_norm_eps: float = 1e-5
-    hidden_act: Activation = "quick_gelu"
-    pad_token_id: int = 1
     eos_token_id: int = 49407
     projection_dim: int = 512
 
@@ -53,10 +56,11 @@ class TextConfig(EncoderConfig):
 class ImageConfig(VisionConfig):
     """The fields of the image tower; sides in pixels."""
 
-    patch_size: int = 32
-    layer_norm_eps: float = 1e-5
-    hidden_act: Activation = "quick_gelu"
     projection_dim: int = 512
+
+
+text_config = partial(TextConfig.of, defaults=TEXT_DEFAULTS, fixed=NOT_READ)
+image_config = partial(ImageConfig.of, defaults=IMAGE_DEFAULTS, fixed=NOT_READ)
 
 
 def _layers(scope: Scope, c: TextConfig | ImageConfig) -> list[PreNormLayer]:
@@ -226,16 +230,16 @@ def build(folder: Checkpoint) -> Architecture:
     """Build both towers, or the only one of the type "clip_text_model" or "clip_vision_model"."""
     scope, kind = Scope({}), str(folder.config["model_type"])
     if kind == "clip_text_model":
-        return _alone(folder, "CLIPText", TextTower(scope, TextConfig.of(folder, fixed=NOT_READ)))
+        return _alone(folder, "CLIPText", TextTower(scope, text_config(folder)))
     if kind == "clip_vision_model":
-        return _alone(folder, "CLIPVision", ImageTower(scope, ImageConfig.of(folder, fixed=NOT_READ)))
+        return _alone(folder, "CLIPVision", ImageTower(scope, image_config(folder)))
     check_fixed(folder.config, folder.file)
 
     def part(name: str) -> Checkpoint:  # "text_config_dict" precedes "text_config"
         named = f"{name}_config" if folder.config.get(f"{name}_config_dict") is None else f"{name}_config_dict"
         return folder.part(named, projection_dim=folder.config.get("projection_dim"))
 
-    texts, images = TextConfig.of(part("text"), fixed=NOT_READ), ImageConfig.of(part("vision"), fixed=NOT_READ)
+    texts, images = text_config(part("text")), image_config(part("vision"))
     kinds: dict[str, Callable[[], Clip | EncoderModel]] = {
         "Model": lambda: Clip(scope, texts, images),
         "ForImageClassification": lambda: _with_head(

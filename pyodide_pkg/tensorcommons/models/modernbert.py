@@ -24,6 +24,14 @@ from .rope import Rope
 from .weight_mapping import WeightMapping
 
 SPELLED = {"layer_norm_eps": "norm_eps", "hidden_act": "hidden_activation"}
+DEFAULTS = {
+    "vocab_size": 50368,
+    "num_hidden_layers": 22,
+    "intermediate_size": 1152,
+    "max_position_embeddings": 8192,
+    "norm_eps": 1e-5,
+    "pad_token_id": 50283,
+}
 FIXED = {"type_vocab_size": 0, "embedding_size": 0}
 THETAS = {"full_attention": ("global_rope_theta", 160000.0), "sliding_attention": ("local_rope_theta", 10000.0)}
 NAMES = WeightMapping(prefixes=("model.",), tied={"decoder.weight": "embeddings.tok_embeddings.weight"})
@@ -33,12 +41,6 @@ NAMES = WeightMapping(prefixes=("model.",), tied={"decoder.weight": "embeddings.
 class ModernBertConfig(EncoderConfig):
     """The fields of ``config.json`` that determine the computation; sizes in elements."""
 
-    vocab_size: int = 50368
-    num_hidden_layers: int = 22
-    intermediate_size: int = 1152
-    max_position_embeddings: int = 8192
-    layer_norm_eps: float = 1e-5
-    pad_token_id: int = 50283
     local_attention: int = 128
     global_attn_every_n_layers: int = 3
     norm_bias: bool = False
@@ -52,7 +54,7 @@ class ModernBertConfig(EncoderConfig):
 
 def build(folder: Checkpoint) -> EncoderModel:
     """Build the model of ``config.json``. Raises InvalidWeights for a field that is wrong or not supported."""
-    c, file = ModernBertConfig.of(folder, spelled=SPELLED, fixed=FIXED), folder.file
+    c, file = ModernBertConfig.of(folder, spelled=SPELLED, defaults=DEFAULTS, fixed=FIXED), folder.file
     if c.classifier_pooling not in ("cls", "mean"):
         raise InvalidWeights(file, f"classifier_pooling {quoted(c.classifier_pooling)} is not one of cls, mean")
     check_even_heads(c.hidden_size // c.num_attention_heads, file)
