@@ -22,7 +22,7 @@ for _folder in (paths.ROOT, paths.ROOT / "pyodide_pkg"):
     if str(_folder) not in sys.path:
         sys.path.insert(0, str(_folder))
 
-from tensorcommons.backends.cpu import CpuBackend  # noqa: E402 - found by the lines above
+from tensorcommons.backends.cpu.backend import CpuBackend  # noqa: E402 - found by the lines above
 from tensorcommons.backends.device import Device  # noqa: E402
 from tensorcommons.backends.webgpu.backend import WebGPUBackend  # noqa: E402
 from tensorcommons.backends.webgpu.kernels import KERNELS, Adapter  # noqa: E402

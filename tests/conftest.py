@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tensorcommons.backends.cpu import CpuBackend
+from tensorcommons.backends.cpu.backend import CpuBackend
 from tensorcommons.backends.device import Device
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable, Mapping, Sequence
 
-from .backends.cpu import CpuBackend
+from .backends.cpu.backend import CpuBackend
 from .backends.current import take_cpu, use_devices
 from .backends.device import Device
 from .backends.kinds import KINDS

@@ -7,7 +7,7 @@ import pytest
 
 import tensorcommons as tc
 from tensorcommons.backends.base import Spec
-from tensorcommons.backends.cpu import CpuBackend
+from tensorcommons.backends.cpu.backend import CpuBackend
 from tensorcommons.errors import DeviceMemoryError, MemoryBudgetError
 from tests.models.server import TINY
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from tensorcommons import Device
 from tensorcommons.backends.backend import Backend
-from tensorcommons.backends.cpu import CpuBackend
+from tensorcommons.backends.cpu.backend import CpuBackend
 
 
 class Lender(CpuBackend):

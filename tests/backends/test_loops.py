@@ -15,7 +15,7 @@ import pytest
 import tensorcommons as tc
 from tensorcommons import Device, dtypes
 from tensorcommons.backends.base import Plan, Spec
-from tensorcommons.backends.cpu import CpuBackend
+from tensorcommons.backends.cpu.backend import CpuBackend
 from tensorcommons.backends.webgpu.kernels import KERNELS, Adapter
 from tensorcommons.backends.webgpu.kernels.common import LOOPS
 from tensorcommons.backends.webgpu.shader import compose

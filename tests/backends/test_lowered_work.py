@@ -9,7 +9,7 @@ import pytest
 
 import tensorcommons as tc
 from scripts.paths import ROOT
-from tensorcommons.backends.cpu import CpuBackend
+from tensorcommons.backends.cpu.backend import CpuBackend
 from tensorcommons.backends.device import Device
 from tensorcommons.backends.webnn.builder import GraphBuilder
 from tensorcommons.backends.webnn.lowering import REFUSED, RULES

@@ -8,7 +8,7 @@ import numpy as np
 
 import tensorcommons as tc
 from tensorcommons import Device
-from tensorcommons.backends.cpu import CpuBackend
+from tensorcommons.backends.cpu.backend import CpuBackend
 from tensorcommons.errors import (
     DeviceMismatch,
     DeviceUnavailable,

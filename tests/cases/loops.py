@@ -17,7 +17,7 @@ import numpy as np
 import tensorcommons as tc
 from tensorcommons import Device
 from tensorcommons.backends.base import Place
-from tensorcommons.backends.cpu import CpuBackend
+from tensorcommons.backends.cpu.backend import CpuBackend
 from tensorcommons.backends.webgpu import backend as backend_module
 from tensorcommons.backends.webgpu.backend import WebGPUBackend
 from tensorcommons.backends.webgpu.shader import Dispatch, compose

@@ -14,7 +14,7 @@ import numpy as np
 import tensorcommons as tc
 from tensorcommons import Device
 from tensorcommons.backends import current
-from tensorcommons.backends.cpu import CpuBackend
+from tensorcommons.backends.cpu.backend import CpuBackend
 from tensorcommons.errors import DeviceMismatch, DeviceUnavailable, TensorCommonsError, TensorReleased, UnsupportedDtype
 from tensorcommons.samples import SAMPLES
 from tensorcommons.tensor import realize

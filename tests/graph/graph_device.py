@@ -10,7 +10,7 @@ import numpy as np
 
 from tensorcommons import Device
 from tensorcommons.backends.base import Computation, Executable, Range, Spec
-from tensorcommons.backends.cpu import CpuBackend
+from tensorcommons.backends.cpu.backend import CpuBackend
 from tensorcommons.backends.webnn.backend import WebNNBackend
 from tensorcommons.bridge.runtime import Slices, at_once
 from tensorcommons.errors import UnsupportedOp

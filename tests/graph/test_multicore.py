@@ -11,7 +11,7 @@ import pytest
 import tensorcommons as tc
 from tensorcommons import Device
 from tensorcommons.backends.base import Computation
-from tensorcommons.backends.cpu import CpuBackend
+from tensorcommons.backends.cpu.backend import CpuBackend
 from tensorcommons.backends.webnn import multicore
 from tensorcommons.graph.computation import make_computation
 from tensorcommons.graph.fuse import fuse

@@ -10,7 +10,7 @@ import pytest
 
 import tensorcommons as tc
 from tensorcommons import Device
-from tensorcommons.backends.cpu import CpuBackend
+from tensorcommons.backends.cpu.backend import CpuBackend
 from tensorcommons.backends.facts import Rates
 from tensorcommons.errors import DeviceLost, DeviceUnavailable, UnsupportedOp
 from tensorcommons.graph.parted import PartedProgram

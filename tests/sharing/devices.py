@@ -13,7 +13,7 @@ import tensorcommons as tc
 from tensorcommons import Device, Devices
 from tensorcommons.backends.base import Spec
 from tensorcommons.backends.budget import STAGING_RESERVE, Category
-from tensorcommons.backends.cpu import CpuBackend
+from tensorcommons.backends.cpu.backend import CpuBackend
 from tensorcommons.backends.webgpu.backend import HARDWARE
 from tensorcommons.backends.webnn.backend import WebNNBackend
 from tensorcommons.bridge.byte_buffer import Data

@@ -10,7 +10,7 @@ import pytest
 
 import tensorcommons as tc
 from tensorcommons import Device, Devices
-from tensorcommons.backends.cpu import CpuBackend
+from tensorcommons.backends.cpu.backend import CpuBackend
 from tensorcommons.errors import DeviceMemoryError, MemoryBudgetError, NotAConsumer, TensorCommonsError
 from tests.sharing.devices import MB, Backend, backends, budget, check, empty, manager_on, some
 from tests.sharing.test_faults import source

@@ -12,7 +12,7 @@ import pytest
 import tensorcommons as tc
 from scripts.random_checkpoint import RandomCheckpoint
 from tensorcommons import Device
-from tensorcommons.backends.cpu import CpuBackend
+from tensorcommons.backends.cpu.backend import CpuBackend
 from tensorcommons.backends.facts import Rates
 from tensorcommons.backends.recovery import ATTEMPTS
 from tensorcommons.errors import DeviceLost

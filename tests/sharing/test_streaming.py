@@ -15,7 +15,7 @@ import tensorcommons as tc
 from scripts.random_checkpoint import RandomCheckpoint
 from scripts.serve import serve
 from scripts.serve_checkpoints import with_random
-from tensorcommons.backends.cpu import CpuBackend
+from tensorcommons.backends.cpu.backend import CpuBackend
 from tensorcommons.backends.facts import Rates
 from tensorcommons.errors import MemoryBudgetError, TensorReleased
 from tensorcommons.hub import weights

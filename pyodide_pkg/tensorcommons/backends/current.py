@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from ..errors import DeviceUnavailable, quoted, shown
-from .cpu import CpuBackend
+from .cpu.backend import CpuBackend
 from .device import Device
 from .kinds import KINDS
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from . import cpu
 from .backend import DeviceKind
+from .cpu import backend as cpu
 from .webgpu import backend as webgpu
 from .webnn import backend as webnn
 

@@ -11,7 +11,7 @@ from functools import partial
 from typing import Any, TypeVar
 from weakref import WeakSet, WeakValueDictionary
 
-from ..backends.cpu import CpuBackend
+from ..backends.cpu.backend import CpuBackend
 from ..backends.device import Device
 from ..backends.recovery import surviving
 from ..backends.select import Decision, Devices

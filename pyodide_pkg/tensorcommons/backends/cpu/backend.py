@@ -17,13 +17,13 @@ from typing import Any
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
-from ..bridge.byte_buffer import Data, pieces_of
-from ..dtypes import float32
-from ..errors import DeviceMemoryError
-from ..shapes import Layout
-from .backend import Backend, DeviceKind
-from .base import COPY, TIMED, Command, Executable, Op, Operand, Place, Plan, Probe, Range, Spec, Step, Timing, Work
-from .facts import Facts, Rates
+from ...bridge.byte_buffer import Data, pieces_of
+from ...dtypes import float32
+from ...errors import DeviceMemoryError
+from ...shapes import Layout
+from ..backend import Backend, DeviceKind
+from ..base import COPY, TIMED, Command, Executable, Op, Operand, Place, Plan, Probe, Range, Spec, Step, Timing, Work
+from ..facts import Facts, Rates
 
 ADDRESSES = 2**32 - 2**16  # bytes of WebAssembly's memory at most
 RESERVED = 2**28  # bytes of it for Python, NumPy and what a run takes
