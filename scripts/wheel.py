@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from scripts import paths
 from scripts.console import run, say
+from scripts.kernels import FOLDER, build_kernels
 from scripts.lock import one_at_a_time
 from scripts.stamps import Stamp, key_of
 from scripts.tools import run_quietly
@@ -37,11 +38,12 @@ def wheel_path() -> Path:
 
 def build_wheel() -> Path:
     """Build the wheel unless the existing one has the same sources."""
+    build_kernels()
     target = wheel_path()
     stamp = Stamp(paths.STAMPS / "wheel.json", paths.ROOT)
     key = key_of(
         *(PYPROJECT, paths.ROOT / "README.md", paths.ROOT / "LICENSE", paths.ROOT / "scripts" / "requirements.lock"),
-        *(paths.PACKAGE, paths.SHADERS, EPOCH),
+        *(paths.PACKAGE, paths.SHADERS, FOLDER, EPOCH),
     )
     if stamp.is_fresh(key):
         return target

@@ -24,6 +24,7 @@ from ...shapes import Layout
 from ..backend import Backend, DeviceKind
 from ..base import COPY, TIMED, Command, Executable, Op, Operand, Place, Plan, Probe, Range, Spec, Step, Timing, Work
 from ..facts import Facts, Rates
+from .kernels import Kernel, kernel_of, loaded
 
 ADDRESSES = 2**32 - 2**16  # bytes of WebAssembly's memory at most
 RESERVED = 2**28  # bytes of it for Python, NumPy and what a run takes
@@ -35,9 +36,10 @@ SIDE = 256  # of the matrices of a probe: 34 million operations, which NumPy in 
 
 @dataclass(frozen=True)
 class CpuExecutable(Executable):
-    """The plan itself: NumPy does not compile."""
+    """The plan, and the kernel of each step; NumPy computes a step without one."""
 
     plan: Plan
+    kernels: tuple[Kernel | None, ...]
 
 
 def _step_of(op: Op, spec: Spec, leaves: int) -> Step:
@@ -67,6 +69,8 @@ class CpuBackend(Backend[CpuExecutable]):
     )
 
     def __init__(self) -> None:
+        kernels, what = loaded()
+        self.features = (what if kernels else f"no kernels: {what}",)
         self.limits: dict[str, int] = {}
         self.largest = sys.maxsize
         if sys.maxsize < 2**32:
@@ -112,7 +116,7 @@ class CpuBackend(Backend[CpuExecutable]):
         return True
 
     async def compile(self, plan: Plan) -> CpuExecutable:
-        return CpuExecutable(len(plan.steps), 0, plan)
+        return CpuExecutable(len(plan.steps), 0, plan, tuple(map(kernel_of, plan.steps)))
 
     async def run(
         self, executable: CpuExecutable, arena: int, host: memoryview, leaves: Sequence[int], outputs: Sequence[int]
@@ -122,8 +126,8 @@ class CpuBackend(Backend[CpuExecutable]):
         results = [self._empty(nbytes) for nbytes in executable.plan.output_bytes]
         view = self._view(arena, leaves, results)
         with np.errstate(all="ignore"):  # infinities and NaN are results here, as on every other device
-            for step in executable.plan.steps:
-                self._step(step, view)
+            for step, kernel in zip(executable.plan.steps, executable.kernels, strict=True):
+                self._step(step, kernel, view)
                 await asyncio.sleep(0)
         self.arrays.update(zip(outputs, results, strict=True))
 
@@ -144,8 +148,11 @@ class CpuBackend(Backend[CpuExecutable]):
 
         return view
 
-    def _step(self, step: Step, view: Callable[[Operand], Any]) -> None:
+    def _step(self, step: Step, kernel: Kernel | None, view: Callable[[Operand], Any]) -> None:
         try:
+            if kernel is not None:
+                kernel(step, view(step.output), [view(each) for each in step.inputs])
+                return
             view(step.output)[...] = step.op.reference(*map(view, step.inputs), **step.attrs)
         except MemoryError as error:
             raise DeviceMemoryError(self.kind, step.op.name, str(error)) from None
@@ -153,7 +160,11 @@ class CpuBackend(Backend[CpuExecutable]):
     def commands(self, plan: Plan) -> Iterator[Command]:
         for step in plan.steps:
             layouts = [(each.layout, each.dtype.name) for each in (*step.inputs, step.output)]
-            yield Command((Work.of_step(step),), "NumPy", f"{step.op.name} {dict(step.attrs)} {layouts}")
+            yield Command(
+                (Work.of_step(step),),
+                "WebAssembly" if kernel_of(step) else "NumPy",
+                f"{step.op.name} {dict(step.attrs)} {layouts}",
+            )
 
     async def time(
         self,
@@ -169,10 +180,10 @@ class CpuBackend(Backend[CpuExecutable]):
         view = self._view(arena, leaves, [self.arrays[handle] for handle in outputs])
         timed: dict[int, Timing] = {}
         with np.errstate(all="ignore"):
-            for number, step in zip(classes, executable.plan.steps, strict=True):
+            for number, step, kernel in zip(classes, executable.plan.steps, executable.kernels, strict=True):
                 count, began = 0, perf_counter()
                 while count == 0 or (number >= 0 and number not in timed and perf_counter() - began < TIMED / 1e3):
-                    self._step(step, view)
+                    self._step(step, kernel, view)
                     count += 1
                 if number >= 0 and number not in timed:
                     timed[number] = Timing((perf_counter() - began) * 1e3 / count)
