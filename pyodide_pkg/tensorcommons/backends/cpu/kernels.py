@@ -63,7 +63,8 @@ def _linear(step: Step, output: Array, inputs: Sequence[Array]) -> None:
 
 
 def _matmul(step: Step, output: Array, inputs: Sequence[Array]) -> None:
-    _product(*inputs, output, None, None, 0)
+    a, b = inputs
+    _product(a, b, output, None, None, 0)
 
 
 def _product(a: Array, b: Array, out: Array, bias: Array | None, residual: Array | None, activation: int) -> None:
