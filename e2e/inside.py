@@ -23,9 +23,9 @@ _places: dict[str, Any] = {}
 
 
 async def open(origin: str) -> None:  # noqa: A001
-    """Open the devices, which must include WebGPU and WebNN."""
+    """Open the devices, which must include WebGPU and WebNN; the CPU device is there everywhere."""
     global ready
-    for kind in ("webgpu", "webnn"):
+    for kind in ("webgpu", "webnn", "cpu"):
         devices = await tc.open_devices(prefer=[kind, "cpu"])
         assert devices.opened[0].kind == kind, devices.missing
         _places[kind] = Place(devices, f"{origin}/models", f"{origin}/tiny", f"{origin}/faulty", "/lab/tests/goldens")

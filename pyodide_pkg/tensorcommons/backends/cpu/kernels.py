@@ -41,11 +41,10 @@ def kernel_of(step: Step) -> Kernel | None:
     operands = (*step.inputs, step.output)
     if any(each.dtype.name != "float32" for each in operands) or loaded()[0] is None:
         return None
-    if step.op.name == "linear" and step.attrs["activation"] in ACTIVATIONS and _has_rows(step.output):
-        return _linear
-    if step.op.name == "matmul" and _has_rows(step.output):
-        return _matmul
-    return None
+    kernel = KERNELS.get(step.op.name)
+    if kernel is None or not _has_rows(step.output) or step.attrs.get("activation") not in ACTIVATIONS:
+        return None
+    return kernel
 
 
 def _has_rows(operand: Operand) -> bool:
@@ -60,6 +59,17 @@ def _linear(step: Step, output: Array, inputs: Sequence[Array]) -> None:
     activation = step.attrs["activation"]
     assert activation is None or isinstance(activation, str)
     _product(x, weight.T, output, bias, after[0] if after else None, ACTIVATIONS[activation])
+
+
+def _linears(step: Step, output: Array, inputs: Sequence[Array]) -> None:
+    """Compute products of one value by several weights, each with the bits of ``_linear``."""
+    x, count = inputs[0], len(output)
+    weights, biases = inputs[1 : 1 + count], inputs[1 + count :] or [None] * count
+    activation = step.attrs["activation"]
+    assert activation is None or isinstance(activation, str)
+    for weight, bias, out in zip(weights, biases, output, strict=True):
+        bias = None if bias is None else np.ascontiguousarray(bias)
+        _product(x, weight.T, out, bias, None, ACTIVATIONS[activation])
 
 
 def _matmul(step: Step, output: Array, inputs: Sequence[Array]) -> None:
@@ -124,3 +134,6 @@ def _matrix(array: Array) -> Array:
     return np.lib.stride_tricks.as_strided(
         array, (math.prod(array.shape[:-1]), array.shape[-1]), array.strides[-2:], writeable=array.flags.writeable
     )
+
+
+KERNELS: dict[str, Kernel] = {"linear": _linear, "linears": _linears, "matmul": _matmul}
