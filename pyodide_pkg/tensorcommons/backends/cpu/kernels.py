@@ -64,11 +64,11 @@ def _linear(step: Step, output: Array, inputs: Sequence[Array]) -> None:
 def _linears(step: Step, output: Array, inputs: Sequence[Array]) -> None:
     """Compute products of one value by several weights, each with the bits of ``_linear``."""
     x, count = inputs[0], len(output)
-    weights, biases = inputs[1 : 1 + count], inputs[1 + count :] or [None] * count
+    weights, biases = inputs[1 : 1 + count], inputs[1 + count :]
     activation = step.attrs["activation"]
     assert activation is None or isinstance(activation, str)
-    for weight, bias, out in zip(weights, biases, output, strict=True):
-        bias = None if bias is None else np.ascontiguousarray(bias)
+    for i, (weight, out) in enumerate(zip(weights, output, strict=True)):
+        bias = np.ascontiguousarray(biases[i]) if biases else None
         _product(x, weight.T, out, bias, None, ACTIVATIONS[activation])
 
 
