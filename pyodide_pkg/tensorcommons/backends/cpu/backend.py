@@ -1,7 +1,8 @@
 """The NumPy device: the executable specification of every op, and the last fallback.
 
-It runs each step by the op's own NumPy meaning, one after another, and gives the event loop a turn in between, so that
-a page stays alive and a run can be cancelled. NumPy in a browser has no BLAS: about 0.4 GFLOP/s.
+It runs each step by the op's own NumPy meaning, or in a browser by a kernel (kernels.py), one after another, and gives
+the event loop a turn in between, so that a page stays alive and a run can be cancelled. NumPy in a browser has no BLAS:
+2.4 GFLOP/s, where the kernels of products have 45.
 """
 
 from __future__ import annotations
