@@ -1,4 +1,4 @@
-"""Products on the CPU device in the browser, by kernels of WebAssembly: against NumPy, and the cases of products."""
+"""The CPU device in the browser, by kernels of WebAssembly: against NumPy, and the cases of the ops that have one."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import pytest
 from tests.cases.marked import params
 
 PRODUCTS = """
-from tensorcommons.backends.cpu.kernels import kernel_of, loaded
 rng = np.random.default_rng(0)
 draw = lambda *shape: rng.standard_normal(shape).astype(np.float32)
 here = place.device
@@ -38,6 +37,33 @@ def test_products_are_those_of_numpy(lab):
     assert found["worst"] < 2e-5 and found["odd"]
 
 
-@pytest.mark.parametrize("case", params("matmul", kind="cpu"))
-def test_cases_of_products(lab, case):
+ATTENTION = """
+rng = np.random.default_rng(0)
+draw = lambda *shape: rng.standard_normal(shape).astype(np.float32)
+on = lambda array: tc.asarray(array, device=place.device)
+reference = tc.ops.registry.OPS["scaled_dot_product_attention"].reference
+worst = 0.0
+for heads, shared, queries, keys, width in [(1, 1, 1, 1, 1), (4, 2, 5, 7, 3), (2, 2, 37, 33, 32), (3, 1, 16, 70, 20)]:
+    q, k, v = draw(2, heads, queries, width), draw(2, shared, keys, width), draw(2, shared, keys, width + 1)
+    allowed = rng.random((2, 1, queries, keys)) < 0.5
+    allowed[0, 0, 0] = False
+    masks = [None, draw(keys), draw(2, 1, 1, keys), allowed, np.where(allowed, 0, -np.inf).astype(np.float32)]
+    for mask in masks:
+        for causal in (False, True):
+            given = [] if mask is None else [np.broadcast_to(mask, (2, heads, queries, keys))]
+            wanted = reference(q, k, v, *given, scale=0.3, causal=causal)
+            more = None if mask is None else on(mask)
+            got = await tc.scaled_dot_product_attention(on(q), on(k), on(v), more, 0.3, causal).read()
+            worst = max(worst, float(np.abs(got - wanted).max()))
+{"worst": worst, "masked": float(np.abs(got[0, :, 0]).max())}
+"""
+
+
+def test_attention_is_that_of_numpy(lab):
+    found = lab.run(ATTENTION, kind="cpu")
+    assert found["worst"] < 2e-5 and found["masked"] == 0
+
+
+@pytest.mark.parametrize("case", params("matmul", "attention", "embedding", "normalization", kind="cpu"))
+def test_cases_of_kernels(lab, case):
     lab.case(case, "cpu")

@@ -1,8 +1,8 @@
 """The NumPy device: the executable specification of every op, and the last fallback.
 
-It runs each step by the op's own NumPy meaning, or in a browser by a kernel (kernels.py), one after another, and gives
-the event loop a turn in between, so that a page stays alive and a run can be cancelled. NumPy in a browser has no BLAS:
-2.4 GFLOP/s, where the kernels of products have 45.
+It runs each step by the op's own NumPy meaning, or in a browser by a kernel (kernels.py, code.py), one after another. It
+gives the event loop a turn every :data:`TURN` seconds, so that a page stays alive and a run can be cancelled. NumPy in a
+browser has no BLAS: 2.4 GFLOP/s, where the kernels of products have 45.
 """
 
 from __future__ import annotations
@@ -11,36 +11,27 @@ import asyncio
 import math
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from time import perf_counter
 from typing import Any
 
 import numpy as np
-from numpy.lib.stride_tricks import as_strided
 
 from ...bridge.byte_buffer import Data, pieces_of
 from ...dtypes import float32
 from ...errors import DeviceMemoryError
 from ...shapes import Layout
 from ..backend import Backend, DeviceKind
-from ..base import COPY, TIMED, Command, Executable, Op, Operand, Place, Plan, Probe, Range, Spec, Step, Timing, Work
+from ..base import COPY, TIMED, Command, Op, Operand, Place, Plan, Probe, Range, Spec, Step, Timing, Work
 from ..facts import Facts, Rates
-from .kernels import Kernel, kernel_of, loaded
+from .code import Code, Part, address_of, assemble
+from .kernels import loaded, reads, records_of
 
 ADDRESSES = 2**32 - 2**16  # bytes of WebAssembly's memory at most
 RESERVED = 2**28  # bytes of it for Python, NumPy and what a run takes
-
+TURN = 0.02  # seconds between two turns of the event loop
 
 PRODUCT = Op("matmul", lambda specs, attrs: specs[0], np.matmul)
 SIDE = 256  # of the matrices of a probe: 34 million operations, which NumPy in a browser takes 20 ms for
-
-
-@dataclass(frozen=True)
-class CpuExecutable(Executable):
-    """The plan, and the kernel of each step; NumPy computes a step without one."""
-
-    plan: Plan
-    kernels: tuple[Kernel | None, ...]
 
 
 def _step_of(op: Op, spec: Spec, leaves: int) -> Step:
@@ -50,7 +41,7 @@ def _step_of(op: Op, spec: Spec, leaves: int) -> Step:
     return Step(op, {}, tuple(operands), Operand(Place("output", 0, 0, spec.nbytes), layout, spec.dtype))
 
 
-class CpuBackend(Backend[CpuExecutable]):
+class CpuBackend(Backend[Code]):
     """Bytes are NumPy arrays; steps are NumPy calls.
 
     In a browser they lie in WebAssembly's memory, of 32-bit addresses: ``largest`` bytes in an array, and ``memory``
@@ -114,46 +105,49 @@ class CpuBackend(Backend[CpuExecutable]):
         ]
 
     def accepts_layout(self, op: Op, position: int, layout: Layout) -> bool:
-        return True
+        return reads(op, position, layout)
 
-    async def compile(self, plan: Plan) -> CpuExecutable:
-        return CpuExecutable(len(plan.steps), 0, plan, tuple(map(kernel_of, plan.steps)))
+    async def compile(self, plan: Plan) -> Code:
+        return assemble(plan)
 
     async def run(
-        self, executable: CpuExecutable, arena: int, host: memoryview, leaves: Sequence[int], outputs: Sequence[int]
+        self, executable: Code, arena: int, host: memoryview, leaves: Sequence[int], outputs: Sequence[int]
     ) -> None:
         if host.nbytes:
             self.write(arena, 0, host)
         results = [self._empty(nbytes) for nbytes in executable.plan.output_bytes]
-        view = self._view(arena, leaves, results)
+        view = self._bind(executable, arena, leaves, results)
+        turn = -math.inf
         with np.errstate(all="ignore"):  # infinities and NaN are results here, as on every other device
-            for step, kernel in zip(executable.plan.steps, executable.kernels, strict=True):
-                self._step(step, kernel, view)
-                await asyncio.sleep(0)
+            for part in executable.parts:
+                self._execute(executable, part, view)
+                if perf_counter() - turn > TURN:
+                    await asyncio.sleep(0)
+                    turn = perf_counter()
         self.arrays.update(zip(outputs, results, strict=True))
 
-    def _view(self, arena: int, leaves: Sequence[int], results: Sequence[Any]) -> Callable[[Operand], Any]:
-        """View an operand as an array over its bytes."""
+    def _bind(
+        self, executable: Code, arena: int, leaves: Sequence[int], results: Sequence[Any]
+    ) -> Callable[[Operand], Any]:
+        """Write the addresses of a run into the code, and return the function that views an operand as an array."""
+        arrays = [self.arrays.get(arena), *(self.arrays[leaf] for leaf in leaves), *results]
+        executable.link([0 if array is None else address_of(array) for array in arrays])
+        first = {"arena": 0, "leaf": 1, "output": 1 + len(leaves)}
 
         def view(operand: Operand) -> Any:
-            place = operand.place
-            if place.kind == "output":
-                raw = results[place.index]
-            else:
-                raw = self.arrays[arena if place.kind == "arena" else leaves[place.index]]
-            flat = raw[place.offset : place.offset + place.nbytes].view(operand.dtype.numpy)
-            layout = operand.layout
-            return as_strided(
-                flat[layout.offset :], layout.shape, [stride * flat.itemsize for stride in layout.strides]
-            )
+            place, layout, dtype = operand.place, operand.layout, operand.dtype.numpy
+            raw = arrays[first[place.kind] + place.index]
+            strides = [stride * dtype.itemsize for stride in layout.strides]
+            return np.ndarray(layout.shape, dtype, raw, place.offset + layout.offset * dtype.itemsize, strides)
 
         return view
 
-    def _step(self, step: Step, kernel: Kernel | None, view: Callable[[Operand], Any]) -> None:
+    def _execute(self, executable: Code, part: Part, view: Callable[[Operand], Any]) -> None:
+        step = part.step
+        if step is None:
+            executable.execute(part)
+            return
         try:
-            if kernel is not None:
-                kernel(step, view(step.output), [view(each) for each in step.inputs])
-                return
             view(step.output)[...] = step.op.reference(*map(view, step.inputs), **step.attrs)
         except MemoryError as error:
             raise DeviceMemoryError(self.kind, step.op.name, str(error)) from None
@@ -163,13 +157,13 @@ class CpuBackend(Backend[CpuExecutable]):
             layouts = [(each.layout, each.dtype.name) for each in (*step.inputs, step.output)]
             yield Command(
                 (Work.of_step(step),),
-                "WebAssembly" if kernel_of(step) else "NumPy",
+                "NumPy" if records_of(step) is None else "WebAssembly",
                 f"{step.op.name} {dict(step.attrs)} {layouts}",
             )
 
     async def time(
         self,
-        executable: CpuExecutable,
+        executable: Code,
         classes: Sequence[int],
         arena: int,
         host: memoryview,
@@ -178,13 +172,16 @@ class CpuBackend(Backend[CpuExecutable]):
     ) -> dict[int, Timing]:
         if host.nbytes:
             self.write(arena, 0, host)
-        view = self._view(arena, leaves, [self.arrays[handle] for handle in outputs])
+        code = assemble(executable.plan, apart=True)
+        view = self._bind(code, arena, leaves, [self.arrays[handle] for handle in outputs])
         timed: dict[int, Timing] = {}
         with np.errstate(all="ignore"):
-            for number, step, kernel in zip(classes, executable.plan.steps, executable.kernels, strict=True):
+            for step, number in enumerate(classes):
+                parts = [part for part in code.parts if part.number == step]
                 count, began = 0, perf_counter()
                 while count == 0 or (number >= 0 and number not in timed and perf_counter() - began < TIMED / 1e3):
-                    self._step(step, kernel, view)
+                    for part in parts:
+                        self._execute(code, part, view)
                     count += 1
                 if number >= 0 and number not in timed:
                     timed[number] = Timing((perf_counter() - began) * 1e3 / count)
@@ -198,7 +195,7 @@ class CpuBackend(Backend[CpuExecutable]):
         product = Plan((_step_of(PRODUCT, square, 2),), 0, 0, 2, (square.nbytes,))
         return Probe(copied, 2 * flat.nbytes, (flat,)), Probe(product, 2 * square.shape[0] ** 3, (square, square))
 
-    def discard(self, executable: CpuExecutable) -> None:
+    def discard(self, executable: Code) -> None:
         pass
 
     async def wait(self) -> None:

@@ -1,4 +1,7 @@
-// Products of float32 matrices for the CPU device, compiled to WebAssembly by scripts/kernels.py.
+// Kernels of the CPU device for float32, compiled to WebAssembly by scripts/kernels.py.
+//
+// `run` executes records: a kernel, the words of the record, and its arguments as the structs below have them.
+// kernels.py writes the records.
 //
 // The module imports the memory of Pyodide, so that pointers are addresses of NumPy's arrays. It has no data and no stack
 // of its own, which would lie in that memory: the build fails if it does. Hence constants are immediates, arrays of
@@ -16,6 +19,7 @@
 #endif
 
 #define INLINE static inline __attribute__((always_inline))
+#define KERNEL static __attribute__((noinline)) void
 #define UNROLL _Pragma("clang loop unroll(full)")
 #define ROLLED _Pragma("clang loop unroll(disable)")
 #define EXPORT(name) __attribute__((export_name(#name)))
@@ -24,6 +28,9 @@ typedef float f32;
 typedef v128_t f32x4;
 
 enum { ROWS = 4, PANEL = 32 }; // rows of a tile; columns that are finished before the next ones, from the cache
+enum { BLOCK = 16 };           // queries whose scores are computed, normalized and used before the next ones
+enum { TILE = 256 };           // elements for which an operation of a formula is computed before the next one
+enum Kernel { PRODUCT, ATTENTION, NORM, TAKE, EACH, SOFTMAX, REDUCE };
 enum Activation { NONE, RELU, SIGMOID, GELU, TANH };
 
 INLINE f32x4 splat(f32 x) { return wasm_f32x4_splat(x); }
@@ -196,15 +203,15 @@ INLINE void broadcast_rows(const int M, int n, int k, const f32 *a, int lda, con
   for (; j < n; j++) column(M, k, a, lda, b + j, ldb, c + j, ldc);
 }
 
-#define PRODUCT(name, rows, down)                                                                                      \
-  EXPORT(name)                                                                                                         \
-  void name(int m, int n, int k, const f32 *a, int lda, const f32 *b, int ldb, f32 *c, int ldc, const f32 *bias,        \
-            const f32 *residual, int ldr, enum Activation activation) {                                                \
+// Panel by panel of the result's columns.
+#define PANELS(name, tiles, down)                                                                                      \
+  INLINE void name(int m, int n, int k, const f32 *a, int lda, const f32 *b, int ldb, f32 *c, int ldc, const f32 *bias, \
+                   const f32 *residual, int ldr, enum Activation activation) {                                         \
     for (int start = 0; start < n; start += PANEL) {                                                                   \
       int width = n - start < PANEL ? n - start : PANEL, i = 0;                                                        \
       const f32 *panel = b + start * (down);                                                                           \
-      for (; i + ROWS <= m; i += ROWS) rows(ROWS, width, k, a + i * lda, lda, panel, ldb, c + i * ldc + start, ldc);    \
-      for (; i < m; i++) rows(1, width, k, a + i * lda, lda, panel, ldb, c + i * ldc + start, ldc);                    \
+      for (; i + ROWS <= m; i += ROWS) tiles(ROWS, width, k, a + i * lda, lda, panel, ldb, c + i * ldc + start, ldc);   \
+      for (; i < m; i++) tiles(1, width, k, a + i * lda, lda, panel, ldb, c + i * ldc + start, ldc);                   \
       if (bias || residual || activation)                                                                              \
         for (i = 0; i < m; i++)                                                                                        \
           finish(width, c + i * ldc + start, bias ? bias + start : 0, residual ? residual + i * ldr + start : 0,       \
@@ -214,5 +221,427 @@ INLINE void broadcast_rows(const int M, int n, int k, const f32 *a, int lda, con
 
 // a (m, k) by b, then bias, activation and residual. `ld…` are the elements from one row to the next. In `dots` b is
 // stored as (n, k), as the weights of a linear layer are, in `rows` as (k, n).
-PRODUCT(dots, dot_rows, ldb)
-PRODUCT(rows, broadcast_rows, 1)
+PANELS(dots, dot_rows, ldb)
+PANELS(rows, broadcast_rows, 1)
+
+// Products of `count` matrices; `offsets` are the elements to each of a, b, c and the residual.
+struct Product {
+  int kernel, size, is_transposed, count, m, n, k;
+  const f32 *a;
+  int lda;
+  const f32 *b;
+  int ldb;
+  f32 *c;
+  int ldc;
+  const f32 *bias, *residual;
+  int ldr;
+  enum Activation activation;
+  int offsets[][4];
+};
+
+KERNEL product_dots(const struct Product *p, const int *by) {
+  dots(p->m, p->n, p->k, p->a + by[0], p->lda, p->b + by[1], p->ldb, p->c + by[2], p->ldc, p->bias,
+       p->residual ? p->residual + by[3] : 0, p->ldr, p->activation);
+}
+
+KERNEL product_rows(const struct Product *p, const int *by) {
+  rows(p->m, p->n, p->k, p->a + by[0], p->lda, p->b + by[1], p->ldb, p->c + by[2], p->ldc, p->bias,
+       p->residual ? p->residual + by[3] : 0, p->ldr, p->activation);
+}
+
+KERNEL product(const struct Product *p) {
+  for (int i = 0; i < p->count; i++) {
+    if (p->is_transposed)
+      product_dots(p, p->offsets[i]);
+    else
+      product_rows(p, p->offsets[i]);
+  }
+}
+
+enum Mask { NO_MASK, ADDED, ALLOWED }; // none; float32; one byte a score, 0 to leave it out
+
+// Blocks `first` to `last` of the queries; blocks are numbered by batch, head and place in the sequence. An operand has
+// the elements from one batch, head and row to the next. `scratch` has BLOCK rows for the scores.
+struct Attention {
+  int kernel, size, first, last, heads, group, queries, keys, width, value_width, causal;
+  f32 scale;
+  const f32 *q;
+  int q_batch, q_head, q_row;
+  const f32 *k;
+  int k_batch, k_head, k_row;
+  const f32 *v;
+  int v_batch, v_head, v_row;
+  f32 *out;
+  int out_batch, out_head, out_row;
+  enum Mask kind;
+  const void *mask;
+  int mask_batch, mask_head, mask_row;
+  f32 *scratch;
+};
+
+INLINE f32 max_of(f32x4 v) {
+  v = wasm_f32x4_max(v, wasm_i32x4_shuffle(v, v, 2, 3, 0, 1));
+  return wasm_f32x4_extract_lane(wasm_f32x4_max(v, wasm_i32x4_shuffle(v, v, 1, 0, 3, 2)), 0);
+}
+
+// The softmax of `n` scores in place, of which the last `hidden` are left out. If all are, `nothing` is 0 or NaN. There
+// is room for a multiple of 4.
+INLINE void softmax_masked(f32 *s, int n, int hidden, f32 scale, const enum Mask kind, const void *mask, f32 nothing) {
+  const f32 *added = mask;
+  const unsigned char *allowed = mask;
+  int j = 0, seen = n - hidden, all = (n + 3) & ~3;
+  f32x4 top = splat(-__builtin_inff()), sum = splat(0);
+  for (; j + 4 <= seen; j += 4) {
+    f32x4 x = wasm_f32x4_mul(wasm_v128_load(s + j), splat(scale));
+    if (kind == ADDED) x = wasm_f32x4_add(x, wasm_v128_load(added + j));
+    if (kind == ALLOWED) {
+      v128_t bytes = wasm_u32x4_extend_low_u16x8(wasm_u16x8_extend_low_u8x16(wasm_v128_load32_zero(allowed + j)));
+      x = select(wasm_i32x4_ne(bytes, wasm_i32x4_splat(0)), x, splat(-__builtin_inff()));
+    }
+    wasm_v128_store(s + j, x);
+    top = wasm_f32x4_max(top, x);
+  }
+  ROLLED for (; j < seen; j++) {
+    s[j] *= scale;
+    if (kind == ADDED) s[j] += added[j];
+    if (kind == ALLOWED && !allowed[j]) s[j] = -__builtin_inff();
+    top = wasm_f32x4_max(top, splat(s[j]));
+  }
+  for (; j < all; j++) s[j] = -__builtin_inff();
+  f32 largest = max_of(top);
+  f32x4 shift = splat(largest == -__builtin_inff() ? nothing : largest);
+  for (j = 0; j < all; j += 4) {
+    f32x4 e = exp4(wasm_f32x4_sub(wasm_v128_load(s + j), shift));
+    wasm_v128_store(s + j, e);
+    sum = wasm_f32x4_add(sum, e);
+  }
+  f32 total = sum_of(sum);
+  f32x4 share = splat(total == 0 ? 0 : 1 / total);
+  for (j = 0; j < all; j += 4) wasm_v128_store(s + j, wasm_f32x4_mul(wasm_v128_load(s + j), share));
+}
+
+KERNEL attention(const struct Attention *p) {
+  int blocks = (p->queries + BLOCK - 1) / BLOCK, ld = (p->keys + 3) & ~3;
+  for (int each = p->first; each < p->last; each++) {
+    int start = each % blocks * BLOCK, head = each / blocks % p->heads, batch = each / blocks / p->heads;
+    int count = p->queries - start < BLOCK ? p->queries - start : BLOCK;
+    int keys = p->causal && start + count < p->keys ? start + count : p->keys;
+    const f32 *q = p->q + batch * p->q_batch + head * p->q_head + start * p->q_row;
+    const f32 *k = p->k + batch * p->k_batch + head / p->group * p->k_head;
+    const f32 *v = p->v + batch * p->v_batch + head / p->group * p->v_head;
+    f32 *out = p->out + batch * p->out_batch + head * p->out_head + start * p->out_row;
+    int by = batch * p->mask_batch + head * p->mask_head + start * p->mask_row;
+    dots(count, keys, p->width, q, p->q_row, k, p->k_row, p->scratch, ld, 0, 0, 0, NONE);
+    for (int i = 0; i < count; i++) {
+      int hidden = p->causal && start + i + 1 < keys ? keys - start - i - 1 : 0, at = by + i * p->mask_row;
+      f32 *s = p->scratch + i * ld;
+      if (p->kind == NO_MASK) softmax_masked(s, keys, hidden, p->scale, NO_MASK, 0, 0);
+      if (p->kind == ADDED) softmax_masked(s, keys, hidden, p->scale, ADDED, (const f32 *)p->mask + at, 0);
+      if (p->kind == ALLOWED) softmax_masked(s, keys, hidden, p->scale, ALLOWED, (const char *)p->mask + at, 0);
+    }
+    rows(count, p->value_width, keys, p->scratch, ld, v, p->v_row, out, p->out_row, 0, 0, 0, NONE);
+  }
+}
+
+// Rows of a value, or rows of it that ids select. After `period` rows they begin again. A negative id counts from the
+// end with `wrap`; an id out of range selects `nothing`.
+struct Rows {
+  const f32 *values;
+  int ld, period;
+  const int *ids;
+  int step, size, wrap;
+};
+
+// The row, or null for an id out of range.
+INLINE const f32 *row_of(const struct Rows *rows, int i) {
+  if (!rows->ids) return rows->values + i % rows->period * rows->ld;
+  int id = rows->ids[i * rows->step];
+  if (id < 0 && rows->wrap) id += rows->size;
+  return id < 0 || id >= rows->size ? 0 : rows->values + id * rows->ld;
+}
+
+// Norms of the rows of a sum of `terms` values: layer norms, or RMS norms where there is no bias.
+struct Norm {
+  int kernel, size, first, last, n;
+  f32 *out;
+  int ld;
+  const f32 *weight, *bias;
+  f32 eps;
+  int terms;
+  struct Rows term[];
+};
+
+INLINE void add_row(int n, f32 *out, const f32 *row, int is_first) {
+  int j = 0;
+  if (!row) {
+    for (; j < n; j++) out[j] = __builtin_nanf("");
+  } else if (is_first) {
+    for (; j + 4 <= n; j += 4) wasm_v128_store(out + j, wasm_v128_load(row + j));
+    ROLLED for (; j < n; j++) out[j] = row[j];
+  } else {
+    for (; j + 4 <= n; j += 4)
+      wasm_v128_store(out + j, wasm_f32x4_add(wasm_v128_load(out + j), wasm_v128_load(row + j)));
+    for (; j < n; j++) out[j] += row[j];
+  }
+}
+
+// The sum of x - less, or with `squared` of its square.
+INLINE f32 sum_row(int n, const f32 *x, f32 less, const int squared) {
+  f32x4 sum = splat(0);
+  int j = 0;
+  for (; j + 4 <= n; j += 4) {
+    f32x4 v = wasm_f32x4_sub(wasm_v128_load(x + j), splat(less));
+    sum = squared ? MADD(v, v, sum) : wasm_f32x4_add(sum, v);
+  }
+  f32 total = sum_of(sum);
+  for (; j < n; j++) total += squared ? (x[j] - less) * (x[j] - less) : x[j] - less;
+  return total;
+}
+
+KERNEL norm(const struct Norm *p) {
+  int n = p->n;
+  for (int i = p->first; i < p->last; i++) {
+    f32 *x = p->out + i * p->ld, centre = 0;
+    for (int t = 0; t < p->terms; t++) add_row(n, x, row_of(&p->term[t], i), t == 0);
+    if (p->bias) {
+      f32 first = x[0];
+      int j = 0; // else a mean of 1e4 would lose three digits
+      for (; j + 4 <= n; j += 4) wasm_v128_store(x + j, wasm_f32x4_sub(wasm_v128_load(x + j), splat(first)));
+      for (; j < n; j++) x[j] -= first;
+      centre = sum_row(n, x, 0, 0) / n;
+    }
+    f32 deviation = __builtin_sqrtf(sum_row(n, x, centre, 1) / n + p->eps);
+    int j = 0;
+    for (; j + 4 <= n; j += 4) {
+      f32x4 y = wasm_f32x4_div(wasm_f32x4_sub(wasm_v128_load(x + j), splat(centre)), splat(deviation));
+      y = wasm_f32x4_mul(y, wasm_v128_load(p->weight + j));
+      wasm_v128_store(x + j, p->bias ? wasm_f32x4_add(y, wasm_v128_load(p->bias + j)) : y);
+    }
+    for (; j < n; j++) x[j] = (x[j] - centre) / deviation * p->weight[j] + (p->bias ? p->bias[j] : 0);
+  }
+}
+
+// Rows of a table of 4-byte elements.
+struct Take {
+  int kernel, size, first, last, n;
+  f32 *out;
+  int ld, nothing;
+  struct Rows rows;
+};
+
+KERNEL take(const struct Take *p) {
+  for (int i = p->first; i < p->last; i++) {
+    f32 *out = p->out + i * p->ld;
+    const f32 *row = row_of(&p->rows, i);
+    if (row)
+      add_row(p->n, out, row, 1);
+    else
+      for (int j = 0; j < p->n; j++) ((int *)out)[j] = p->nothing;
+  }
+}
+
+// Softmax of rows. `scratch` has room for one.
+struct Softmax {
+  int kernel, size, first, last, n;
+  f32 *out;
+  int ld;
+  const f32 *x;
+  int ldx;
+  f32 *scratch;
+};
+
+KERNEL softmax(const struct Softmax *p) {
+  for (int i = p->first; i < p->last; i++) {
+    add_row(p->n, p->scratch, p->x + i * p->ldx, 1);
+    softmax_masked(p->scratch, p->n, 0, 1, NO_MASK, 0, __builtin_nanf(""));
+    add_row(p->n, p->out + i * p->ld, p->scratch, 1);
+  }
+}
+
+// Sums, means, maxima and minima along one axis of `length`, whose elements are `step` apart, in each of `inner`
+// contiguous columns.
+enum Reduction { SUM, MEAN, MAX, MIN };
+
+struct Reduce {
+  int kernel, size, first, last, length, inner;
+  f32 *out;
+  const f32 *x;
+  int outer, step;
+  enum Reduction kind;
+};
+
+INLINE f32x4 reduced(f32x4 a, f32x4 b, enum Reduction kind) {
+  return kind == MAX ? wasm_f32x4_max(a, b) : kind == MIN ? wasm_f32x4_min(a, b) : wasm_f32x4_add(a, b);
+}
+
+// One contiguous row. Sums are those of parts, which lose fewer digits.
+INLINE f32 reduce_row(int n, const f32 *x, const enum Reduction kind) {
+  f32x4 most = splat(x[0]);
+  f32 total = 0;
+  for (int start = 0; start < n; start += TILE) {
+    int j = start, end = n - start < TILE ? n : start + TILE;
+    f32x4 part = kind == MAX || kind == MIN ? most : splat(0);
+    for (; j + 4 <= end; j += 4) part = reduced(part, wasm_v128_load(x + j), kind);
+    if (kind == MAX || kind == MIN) {
+      ROLLED for (; j < end; j++) part = reduced(part, splat(x[j]), kind);
+      most = part;
+    } else {
+      f32 rest = sum_of(part);
+      ROLLED for (; j < end; j++) rest += x[j];
+      total += rest;
+    }
+  }
+  if (kind == MIN) return -max_of(wasm_f32x4_neg(most));
+  return kind == MAX ? max_of(most) : kind == MEAN ? total / n : total;
+}
+
+INLINE void reduce_columns(const struct Reduce *p, const f32 *x, f32 *out, const enum Reduction kind) {
+  int j = 0;
+  for (; j + 4 <= p->inner; j += 4) {
+    f32x4 all = wasm_v128_load(x + j);
+    ROLLED for (int i = 1; i < p->length; i++) all = reduced(all, wasm_v128_load(x + i * p->step + j), kind);
+    wasm_v128_store(out + j, kind == MEAN ? wasm_f32x4_div(all, splat(p->length)) : all);
+  }
+  ROLLED for (; j < p->inner; j++) {
+    f32x4 all = splat(x[j]);
+    ROLLED for (int i = 1; i < p->length; i++) all = reduced(all, splat(x[i * p->step + j]), kind);
+    out[j] = wasm_f32x4_extract_lane(kind == MEAN ? wasm_f32x4_div(all, splat(p->length)) : all, 0);
+  }
+}
+
+#define REDUCED(kind)                                                                                                  \
+  case kind:                                                                                                           \
+    if (p->inner == 1 && p->step == 1)                                                                                 \
+      *out = reduce_row(p->length, x, kind);                                                                           \
+    else                                                                                                               \
+      reduce_columns(p, x, out, kind);                                                                                 \
+    break;
+
+KERNEL reduce(const struct Reduce *p) {
+  for (int i = p->first; i < p->last; i++) {
+    const f32 *x = p->x + i * p->outer;
+    f32 *out = p->out + i * p->inner;
+    switch (p->kind) {
+      REDUCED(SUM)
+      REDUCED(MEAN)
+      REDUCED(MAX)
+      REDUCED(MIN)
+    }
+  }
+}
+
+// A formula of each element, a tile at a time: its operations in postfix order, over a stack of tiles in `scratch`.
+// The result is rows of `n`; tiles `first` to `last` are computed, of which a row has as many as cover it. `words` are
+// the operands (address, elements from one row and from one column to the next) and then the operations (code, argument).
+enum Operation {
+  LOAD, NUMBER, ADD, SUBTRACT, MULTIPLY, DIVIDE, MAXIMUM, MINIMUM,
+  NEGATIVE, ABS, SQUARE, SQRT, RSQRT, RECIPROCAL, FLOOR, CEIL, TRUNC, ROUND,
+  EXP, APPLY_RELU, APPLY_SIGMOID, APPLY_GELU, APPLY_TANH, SILU, GELU_TANH, ERF
+};
+
+struct Each {
+  int kernel, size, first, last, n;
+  f32 *out;
+  int ld;
+  f32 *scratch;
+  int operands, operations;
+  int words[];
+};
+
+INLINE f32x4 erf4(f32x4 x) {
+  f32x4 size = wasm_f32x4_abs(x);
+  f32x4 far = wasm_f32x4_sub(splat(1), erfc_far(wasm_f32x4_min(size, splat(4))));
+  far = select(wasm_f32x4_ge(size, splat(4)), splat(1), far);
+  far = wasm_v128_or(far, wasm_v128_and(x, splat(-0.f)));
+  return select(wasm_f32x4_lt(size, splat(1)), erf_near(x), far);
+}
+
+INLINE f32x4 over_one_plus_exp(f32x4 x, f32x4 power) { return wasm_f32x4_div(x, wasm_f32x4_add(splat(1), exp4(power))); }
+
+// x * sigmoid(sqrt(8 / pi) * (x + 0.044715 x³))
+INLINE f32x4 gelu_tanh4(f32x4 x) {
+  f32x4 inner = MADD(wasm_f32x4_mul(wasm_f32x4_mul(x, x), x), splat(0.044715f), x);
+  return over_one_plus_exp(x, wasm_f32x4_mul(inner, splat(-1.5957691f)));
+}
+
+#define UNARY(code, formula)                                                                                           \
+  case code:                                                                                                           \
+    ROLLED for (int j = 0; j < width; j += 4) {                                                                        \
+      f32x4 x = wasm_v128_load(top + j);                                                                               \
+      wasm_v128_store(top + j, formula);                                                                               \
+    }                                                                                                                  \
+    break;
+#define BINARY(code, function)                                                                                         \
+  case code:                                                                                                           \
+    top -= TILE;                                                                                                       \
+    ROLLED for (int j = 0; j < width; j += 4)                                                                          \
+      wasm_v128_store(top + j, function(wasm_v128_load(top + j), wasm_v128_load(top + TILE + j)));                      \
+    break;
+
+KERNEL each(const struct Each *p) {
+  int across = (p->n + TILE - 1) / TILE;
+  const int *begin = p->words + 3 * p->operands, *end = begin + 2 * p->operations;
+  for (int tile = p->first; tile < p->last; tile++) {
+    int row = tile / across, start = tile % across * TILE, width = p->n - start < TILE ? p->n - start : TILE;
+    f32 *top = p->scratch - TILE;
+    for (const int *at = begin; at < end; at += 2) {
+      switch (at[0]) {
+      case LOAD: {
+        const int *operand = p->words + 3 * at[1];
+        const f32 *x = (const f32 *)operand[0] + row * operand[1] + start * operand[2];
+        top += TILE;
+        if (operand[2])
+          add_row(width, top, x, 1);
+        else
+          for (int j = 0; j < width; j += 4) wasm_v128_store(top + j, wasm_v128_load32_splat(x));
+        break;
+      }
+      case NUMBER:
+        top += TILE;
+        for (int j = 0; j < width; j += 4) wasm_v128_store(top + j, wasm_i32x4_splat(at[1]));
+        break;
+        BINARY(ADD, wasm_f32x4_add)
+        BINARY(SUBTRACT, wasm_f32x4_sub)
+        BINARY(MULTIPLY, wasm_f32x4_mul)
+        BINARY(DIVIDE, wasm_f32x4_div)
+        BINARY(MAXIMUM, wasm_f32x4_max)
+        BINARY(MINIMUM, wasm_f32x4_min)
+        UNARY(NEGATIVE, wasm_f32x4_neg(x))
+        UNARY(ABS, wasm_f32x4_abs(x))
+        UNARY(SQUARE, wasm_f32x4_mul(x, x))
+        UNARY(SQRT, wasm_f32x4_sqrt(x))
+        UNARY(RSQRT, wasm_f32x4_div(splat(1), wasm_f32x4_sqrt(x)))
+        UNARY(RECIPROCAL, wasm_f32x4_div(splat(1), x))
+        UNARY(FLOOR, wasm_f32x4_floor(x))
+        UNARY(CEIL, wasm_f32x4_ceil(x))
+        UNARY(TRUNC, wasm_f32x4_trunc(x))
+        UNARY(ROUND, wasm_f32x4_nearest(x))
+        UNARY(EXP, exp4(x))
+        UNARY(APPLY_RELU, activated(x, RELU))
+        UNARY(APPLY_SIGMOID, activated(x, SIGMOID))
+        UNARY(APPLY_GELU, activated(x, GELU))
+        UNARY(APPLY_TANH, activated(x, TANH))
+        UNARY(SILU, over_one_plus_exp(x, wasm_f32x4_neg(x)))
+        UNARY(GELU_TANH, gelu_tanh4(x))
+        UNARY(ERF, erf4(x))
+      }
+    }
+    add_row(width, p->out + row * p->ld + start, top, 1);
+  }
+}
+
+EXPORT(run)
+void run(const int *at, const int *end) {
+  for (; at < end; at += at[1]) {
+    const void *record = at;
+    switch (at[0]) {
+    case PRODUCT: product(record); break;
+    case ATTENTION: attention(record); break;
+    case NORM: norm(record); break;
+    case TAKE: take(record); break;
+    case EACH: each(record); break;
+    case SOFTMAX: softmax(record); break;
+    case REDUCE: reduce(record); break;
+    }
+  }
+}

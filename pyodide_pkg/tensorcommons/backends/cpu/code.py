@@ -1,0 +1,100 @@
+"""Code of a plan: the records of its kernels as words in memory, and the steps between them that NumPy computes.
+
+The words are written once. Each run only replaces the addresses, since its leaves and results lie elsewhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ..base import Executable, Plan, Step
+from .kernels import Pointer, loaded, records_of
+
+TOGETHER = 2**25  # operations of the records that one call executes, about 2 ms
+
+
+@dataclass(frozen=True)
+class Part:
+    """Bytes of the code that one call executes, or without any a step for NumPy. Either is of the step ``number``,
+    or of some up to it.
+    """
+
+    number: int
+    step: Step | None
+    first: int = 0
+    end: int = 0
+
+
+@dataclass(frozen=True, eq=False)
+class Code(Executable):
+    """A plan made ready to run. ``words`` at ``positions`` are addresses: of a base, and bytes from there on."""
+
+    plan: Plan
+    parts: tuple[Part, ...]
+    words: Any
+    positions: Any
+    bases: Any
+    offsets: Any
+    scratch: Any
+
+    def link(self, addresses: Sequence[int]) -> None:
+        """Write the addresses of arena, leaves and outputs."""
+        if len(self.positions):
+            table = np.array([*addresses, address_of(self.scratch)], np.int64)
+            self.words[self.positions] = table[self.bases] + self.offsets
+
+    def execute(self, part: Part) -> None:
+        """Execute the records of a part."""
+        start = address_of(self.words)
+        loaded()[0].run(start + part.first, start + part.end)
+
+
+def assemble(plan: Plan, apart: bool = False) -> Code:
+    """Write the code of a plan; with ``apart`` no part is of several steps."""
+    records = [records_of(step) for step in plan.steps]
+    words: list[int] = []
+    positions, bases, offsets = [], [], []
+    parts: list[Part] = []
+    work = 0
+    for number, (step, found) in enumerate(zip(plan.steps, records, strict=True)):
+        if found is None:
+            parts.append(Part(number, step))
+        for record in found or ():
+            start = 4 * len(words)
+            for word in record.words:
+                if isinstance(word, Pointer):
+                    positions.append(len(words))
+                    bases.append(_base(word, plan))
+                    offsets.append(word.offset)
+                words.append(0 if isinstance(word, Pointer) else word)
+            last = parts[-1] if parts else None
+            work += record.work
+            if last is None or last.step or work > TOGETHER or (apart and last.number != number):
+                parts.append(Part(number, None, start, 4 * len(words)))
+                work = record.work
+            else:
+                parts[-1] = Part(number, None, last.first, 4 * len(words))
+    scratch = max([record.scratch for found in records for record in found or ()], default=0)
+    return Code(
+        *(len(plan.steps), scratch + 4 * len(words), plan, tuple(parts)),
+        np.array(words, np.int64).astype(np.uint32),
+        *(np.array(each, np.int64) for each in (positions, bases, offsets)),
+        np.empty(scratch, np.uint8),
+    )
+
+
+def _base(pointer: Pointer, plan: Plan) -> int:
+    """Return the number of a base: the arena, the leaves, the outputs, the scratch memory."""
+    kind, index = pointer.base
+    first = {"arena": 0, "leaf": 1, "output": 1 + plan.leaves, "scratch": 1 + plan.leaves + len(plan.output_bytes)}
+    return first[kind] + index
+
+
+def address_of(array: Any) -> int:
+    """Return the address of the first byte of an array."""
+    address: int = array.__array_interface__["data"][0]
+    return address
