@@ -134,6 +134,10 @@ class Backend(ABC, Generic[E]):
         copy.
         """
 
+    def chains(self, op: Op, specs: Sequence[Spec]) -> bool:
+        """Return whether an elementwise op of operands ``specs`` has the same bits in a chain as alone."""
+        return True
+
     def refusal(self, tensors: Mapping[str, Spec]) -> str:
         """Return why the device cannot hold or run a model of these ``tensors``, by name, even alone; empty if it can.
 

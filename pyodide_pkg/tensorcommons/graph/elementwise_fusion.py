@@ -19,6 +19,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from ..backends.backend import Backend
 from ..backends.base import Attribute, Attributes, Op, Spec
 from ..backends.ops import OPS
 from ..shapes import size_of
@@ -135,12 +136,14 @@ def _grow(node: Node, chains: Mapping[Node, _Chain], uses: Counter[Node]) -> _Ch
     return _Chain(node, tuple(operands), tuple(leaves), ops, has_numbers)
 
 
-def chain_elementwise(graph: Graph) -> Graph:
-    """Return ``graph`` with every chain that pays as one node."""
+def chain_elementwise(graph: Graph, backend: Backend[Any] | None = None) -> Graph:
+    """Return ``graph`` with every chain that pays as one node, of ops that ``backend`` computes in chains."""
     uses = graph.uses()
     chains: dict[Node, _Chain] = {}
     for node in graph.nodes:
-        if node.op is not None and node.op.elementwise and node.inputs and len(node.spec.shape) <= AXES:
+        if node.op is None or not node.op.elementwise or not node.inputs or len(node.spec.shape) > AXES:
+            continue
+        if backend is None or backend.chains(node.op, [child.spec for child in node.inputs]):
             chains[node] = _grow(node, chains, uses)
 
     def pattern(node: Node) -> Replacement | None:

@@ -28,7 +28,7 @@ def planned_steps(backend: Backend[Any], fused: Graph) -> Slices[Planned[Plan]]:
     """Plan a fused graph in steps, a pass over the graph at a time: each takes a browser 2 ms a layer of a model."""
     graph = fuse_embedding_norms(fused, backend)
     yield
-    graph = chain_elementwise(graph)
+    graph = chain_elementwise(graph, backend)
     yield
     if backend.steps_cost:
         graph = join_products(graph)

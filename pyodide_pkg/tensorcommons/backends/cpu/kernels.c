@@ -79,7 +79,7 @@ INLINE f32x4 tanh4(f32x4 x) {
   f32x4 e = exp4(wasm_f32x4_mul(size, splat(-2)));
   f32x4 far = wasm_f32x4_div(wasm_f32x4_sub(splat(1), e), wasm_f32x4_add(splat(1), e));
   f32x4 sign = wasm_v128_and(x, splat(-0.f));
-  return select(wasm_f32x4_lt(size, splat(0.25f)), near, wasm_v128_or(far, sign));
+  return wasm_v128_or(select(wasm_f32x4_lt(size, splat(0.25f)), near, far), sign);
 }
 
 // erf(t) for |t| < 1, and 1 - erf(t) above: the polynomials of ops/activation.py.
@@ -531,8 +531,9 @@ KERNEL reduce(const struct Reduce *p) {
 }
 
 // A formula of each element, a tile at a time: its operations in postfix order, over a stack of tiles in `scratch`.
-// The result is rows of `n`; tiles `first` to `last` are computed, of which a row has as many as cover it. `words` are
-// the operands (address, elements from one row and from one column to the next) and then the operations (code, argument).
+// The result is contiguous, in rows of `n`; tiles `first` to `last` are computed, of which a row has as many as cover it.
+// `words` are the sizes of the `axes` that rows are numbered by, the last one first; then the operands (address, elements
+// from one column to the next, and along each of the axes); then the operations (code, argument).
 enum Operation {
   LOAD, NUMBER, ADD, SUBTRACT, MULTIPLY, DIVIDE, MAXIMUM, MINIMUM,
   NEGATIVE, ABS, SQUARE, SQRT, RSQRT, RECIPROCAL, FLOOR, CEIL, TRUNC, ROUND,
@@ -541,10 +542,8 @@ enum Operation {
 
 struct Each {
   int kernel, size, first, last, n;
-  f32 *out;
-  int ld;
-  f32 *scratch;
-  int operands, operations;
+  f32 *out, *scratch;
+  int axes, operands, operations;
   int words[];
 };
 
@@ -580,17 +579,20 @@ INLINE f32x4 gelu_tanh4(f32x4 x) {
 
 KERNEL each(const struct Each *p) {
   int across = (p->n + TILE - 1) / TILE;
-  const int *begin = p->words + 3 * p->operands, *end = begin + 2 * p->operations;
+  const int *operands = p->words + p->axes, *begin = operands + (2 + p->axes) * p->operands;
+  const int *end = begin + 2 * p->operations;
   for (int tile = p->first; tile < p->last; tile++) {
     int row = tile / across, start = tile % across * TILE, width = p->n - start < TILE ? p->n - start : TILE;
     f32 *top = p->scratch - TILE;
     for (const int *at = begin; at < end; at += 2) {
       switch (at[0]) {
       case LOAD: {
-        const int *operand = p->words + 3 * at[1];
-        const f32 *x = (const f32 *)operand[0] + row * operand[1] + start * operand[2];
+        const int *operand = operands + (2 + p->axes) * at[1];
+        const f32 *x = (const f32 *)operand[0] + start * operand[1];
+        for (int axis = 0, left = row; axis < p->axes; left /= p->words[axis++])
+          x += left % p->words[axis] * operand[2 + axis];
         top += TILE;
-        if (operand[2])
+        if (operand[1])
           add_row(width, top, x, 1);
         else
           for (int j = 0; j < width; j += 4) wasm_v128_store(top + j, wasm_v128_load32_splat(x));
@@ -626,7 +628,7 @@ KERNEL each(const struct Each *p) {
         UNARY(ERF, erf4(x))
       }
     }
-    add_row(width, p->out + row * p->ld + start, top, 1);
+    add_row(width, p->out + row * p->n + start, top, 1);
   }
 }
 

@@ -18,7 +18,7 @@ import numpy as np
 from ...bridge.wasm import instantiate
 from ...errors import DeviceUnavailable
 from ...shapes import Layout, size_of
-from ..base import Op, Operand, Step
+from ..base import Op, Operand, Spec, Step
 
 PRODUCT, ATTENTION, NORM, TAKE, EACH, SOFTMAX, REDUCE = range(7)  # as in kernels.c
 ACTIVATIONS = {None: 0, "relu": 1, "sigmoid": 2, "gelu": 3, "tanh": 4}
@@ -32,6 +32,7 @@ UNARY = (
     *("sigmoid", "gelu", "tanh", "silu", "gelu_tanh", "erf"),
 )
 OPERATIONS = {name: 2 + number for number, name in enumerate((*BINARY, *UNARY))}
+ELEMENTWISE = {"chain", *OPERATIONS}
 MODULES = {"relaxed": "WebAssembly with relaxed SIMD", "plain": "WebAssembly with SIMD"}
 MOST = 2**28  # multiply-adds of a record, about 12 ms: a run can be cancelled between two
 HEADER = 2  # words of a record before its arguments: the kernel, and the words of the record
@@ -89,8 +90,10 @@ def records_of(step: Step) -> list[Record] | None:
 
 def reads(op: Op, position: int, layout: Layout) -> bool:
     """Return whether an operand of ``layout`` is read in place; others are copied before the step."""
-    if loaded()[0] is None or op.name not in READ_BY_ROWS:
+    if loaded()[0] is None or op.name not in READ_BY_ROWS | ELEMENTWISE:
         return True
+    if op.name in ELEMENTWISE:
+        return layout.strides[-1:] in ((), (0,), (1,)) or layout.shape[-1] == 1
     is_weight = op.name in ("linear", "matmul") and position == 1
     return _has_rows(layout) or (is_weight and (layout.strides[-2] == 1 or layout.shape[-2] <= 1))
 
@@ -364,22 +367,39 @@ def _each(step: Step) -> Iterator[Record] | None:
     if not depth or not _are_float32(*step.inputs, out):
         return None
     layouts = [each.layout.broadcast_to(out.shape) for each in step.inputs]
-    for split in range(len(out.shape) + 1):
-        shape = size_of(out.shape[:split]), size_of(out.shape[split:])
-        found = [each.reshape(shape) for each in (out.layout, *layouts)]
-        flat = [each for each in found if each is not None and (each.strides[1] in (0, 1) or shape[1] == 1)]
-        if len(flat) == len(found):
-            break
-    else:
+    if not out.layout.is_contiguous:
         return None
-    written, *read = flat
-    if not _has_rows(written):
-        return None
-    words: list[Word] = [shape[1], _at(out, written), written.strides[0], SCRATCH, len(read), len(code) // 2]
-    for operand, layout in zip(step.inputs, read, strict=True):
-        words += [_at(operand, layout), layout.strides[0], layout.strides[1] if shape[1] > 1 else 0]
-    tiles = shape[0] * -(-shape[1] // TILE)
-    return _by_rows(EACH, tiles, min(TILE, shape[1]) * len(code), (*words, *code), 4 * TILE * depth)
+    split = next(axis for axis in range(len(out.shape) + 1) if all(_is_row(each, axis) for each in layouts))
+    n = size_of(out.shape[split:])
+    axes = [axis for axis in reversed(range(split)) if out.shape[axis] > 1]
+    words: list[Word] = [n, _at(out), SCRATCH, len(axes), len(layouts), len(code) // 2]
+    words += [out.shape[axis] for axis in axes]
+    for operand, layout in zip(step.inputs, layouts, strict=True):
+        words += [_at(operand, layout), int(1 in _steps(layout, split)), *(layout.strides[axis] for axis in axes)]
+    tiles = size_of(out.shape[:split]) * -(-n // TILE)
+    return _by_rows(EACH, tiles, min(TILE, n) * len(code), (*words, *code), 4 * TILE * depth)
+
+
+def _steps(layout: Layout, first: int) -> set[int]:
+    """Return the elements from one element to the next, as if the axes from ``first`` on were one: 0, 1, or -1 for
+    any others.
+    """
+    steps, inner = set(), 1
+    for size, stride in reversed([*zip(layout.shape[first:], layout.strides[first:], strict=True)]):
+        if size > 1:
+            steps.add(0 if stride == 0 else 1 if stride == inner else -1)
+        inner *= size
+    return steps
+
+
+def _is_row(layout: Layout, first: int) -> bool:
+    """Return whether the axes from ``first`` on are one, of contiguous elements or of one that is repeated."""
+    return _steps(layout, first) in (set(), {0}, {1})
+
+
+def computes(op: Op, specs: Sequence[Spec]) -> bool:
+    """Return whether a kernel computes an elementwise op of these operands; it does so in any chain, too."""
+    return loaded()[0] is not None and op.name in OPERATIONS and all(spec.dtype.name == "float32" for spec in specs)
 
 
 def _postfix(term: Any, code: list[int]) -> int:
@@ -411,6 +431,6 @@ KERNELS: dict[str, Kernel] = {
     "sum_norm": _sum_norm,
     "softmax": _softmax,
     **dict.fromkeys(REDUCTIONS, _reduce),
-    **dict.fromkeys(("chain", *OPERATIONS), _each),
+    **dict.fromkeys(ELEMENTWISE, _each),
 }
 READ_BY_ROWS = {"linear", "linears", "matmul", "scaled_dot_product_attention", "layer_norm", "rms_norm", "softmax"}
