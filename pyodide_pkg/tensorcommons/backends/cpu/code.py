@@ -79,11 +79,17 @@ def assemble(plan: Plan, apart: bool = False) -> Code:
             else:
                 parts[-1] = Part(number, None, last.first, 4 * len(words))
     scratch = max([record.scratch for found in records for record in found or ()], default=0)
+    code = np.array(words, np.int64).astype(np.uint32)
     return Code(
-        *(len(plan.steps), scratch + 4 * len(words), plan, tuple(parts)),
-        np.array(words, np.int64).astype(np.uint32),
-        *(np.array(each, np.int64) for each in (positions, bases, offsets)),
-        np.empty(scratch, np.uint8),
+        dispatches=len(plan.steps),
+        nbytes=scratch + code.nbytes,
+        plan=plan,
+        parts=tuple(parts),
+        words=code,
+        positions=np.array(positions, np.int64),
+        bases=np.array(bases, np.int64),
+        offsets=np.array(offsets, np.int64),
+        scratch=np.empty(scratch, np.uint8),
     )
 
 

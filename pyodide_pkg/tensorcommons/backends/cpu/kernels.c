@@ -42,15 +42,15 @@ INLINE f32 sum_of(f32x4 v) {
 }
 
 // 2 ** n for integers n from -126 to 127.
-INLINE f32x4 power_of_two(f32x4 n) {
-  return wasm_i32x4_shl(wasm_i32x4_add(wasm_i32x4_trunc_sat_f32x4(n), wasm_i32x4_splat(127)), 23);
-}
+INLINE f32x4 power_of_two(v128_t n) { return wasm_i32x4_shl(wasm_i32x4_add(n, wasm_i32x4_splat(127)), 23); }
 
 // e ** x = 2 ** n * e ** r with |r| <= log(2) / 2, where 7 terms of the series are exact to float32. The power is
-// applied in two halves, for results below the normal numbers and at infinity. NaN passes through.
+// applied in two halves, for results below the normal numbers and at infinity. A number of 1.5 * 2 ** 23 more is rounded
+// to an integer, which its last bits are. NaN passes through.
 INLINE f32x4 exp4(f32x4 x) {
-  x = wasm_f32x4_min(wasm_f32x4_max(x, splat(-110)), splat(90));
-  f32x4 n = wasm_f32x4_nearest(wasm_f32x4_mul(x, splat(1.44269504f)));
+  x = wasm_f32x4_pmin(wasm_f32x4_pmax(x, splat(-110)), splat(90));
+  f32x4 rounded = wasm_f32x4_add(wasm_f32x4_mul(x, splat(1.44269504f)), splat(12582912));
+  f32x4 n = wasm_f32x4_sub(rounded, splat(12582912));
   f32x4 r = wasm_f32x4_sub(wasm_f32x4_sub(x, wasm_f32x4_mul(n, splat(0.693359375f))), wasm_f32x4_mul(n, splat(-2.12194440e-4f)));
   f32x4 y = splat(1.f / 5040);
   y = MADD(y, r, splat(1.f / 720));
@@ -60,8 +60,8 @@ INLINE f32x4 exp4(f32x4 x) {
   y = MADD(y, r, splat(0.5f));
   y = MADD(y, r, splat(1));
   y = MADD(y, r, splat(1));
-  f32x4 half = wasm_f32x4_floor(wasm_f32x4_mul(n, splat(0.5f)));
-  return wasm_f32x4_mul(wasm_f32x4_mul(y, power_of_two(half)), power_of_two(wasm_f32x4_sub(n, half)));
+  v128_t all = wasm_i32x4_sub(rounded, splat(12582912)), half = wasm_i32x4_shr(all, 1);
+  return wasm_f32x4_mul(wasm_f32x4_mul(y, power_of_two(half)), power_of_two(wasm_i32x4_sub(all, half)));
 }
 
 INLINE f32x4 sigmoid4(f32x4 x) {
@@ -108,7 +108,7 @@ INLINE f32x4 erfc_far(f32x4 t) {
 // x / 2 * erfc(-x / sqrt(2)): as the op's meaning, 0 from where it is below 1e-7, and NaN for minus infinity.
 INLINE f32x4 gelu4(f32x4 x) {
   f32x4 t = wasm_f32x4_mul(x, splat(-0.70710678f)), size = wasm_f32x4_abs(t);
-  f32x4 tail = erfc_far(wasm_f32x4_min(size, splat(4)));
+  f32x4 tail = erfc_far(wasm_f32x4_pmin(size, splat(4)));
   tail = select(wasm_f32x4_ge(size, splat(4)), splat(0), tail);
   f32x4 left = select(wasm_f32x4_gt(t, splat(0)), tail, wasm_f32x4_sub(splat(2), tail));
   f32x4 near = wasm_f32x4_sub(splat(1), erf_near(t));
@@ -299,7 +299,7 @@ INLINE void softmax_masked(f32 *s, int n, int hidden, f32 scale, const enum Mask
       x = select(wasm_i32x4_ne(bytes, wasm_i32x4_splat(0)), x, splat(-__builtin_inff()));
     }
     wasm_v128_store(s + j, x);
-    top = wasm_f32x4_max(top, x);
+    top = wasm_f32x4_pmax(x, top); // a NaN comes back in the sum
   }
   ROLLED for (; j < seen; j++) {
     s[j] *= scale;
@@ -549,7 +549,7 @@ struct Each {
 
 INLINE f32x4 erf4(f32x4 x) {
   f32x4 size = wasm_f32x4_abs(x);
-  f32x4 far = wasm_f32x4_sub(splat(1), erfc_far(wasm_f32x4_min(size, splat(4))));
+  f32x4 far = wasm_f32x4_sub(splat(1), erfc_far(wasm_f32x4_pmin(size, splat(4))));
   far = select(wasm_f32x4_ge(size, splat(4)), splat(1), far);
   far = wasm_v128_or(far, wasm_v128_and(x, splat(-0.f)));
   return select(wasm_f32x4_lt(size, splat(1)), erf_near(x), far);

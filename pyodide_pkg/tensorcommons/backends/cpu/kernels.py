@@ -156,7 +156,8 @@ def _linears(step: Step) -> Iterator[Record] | None:
 
 
 def _matmul(step: Step) -> Iterator[Record] | None:
-    return _product(step, *step.inputs, step.output, None, None)
+    a, b = step.inputs
+    return _product(step, a, b, step.output, None, None)
 
 
 def _transposed(weight: Operand) -> Operand:
@@ -188,7 +189,8 @@ def _product(
     is_transposed = is_transposed and (n > 1 or not _has_rows(y))
     lda, ldb, ldc, ldr = x.strides[-2], y.strides[-1 if is_transposed else -2], z.strides[-2], r.strides[-2]
     offsets = np.stack([_offsets(each) for each in (x, y, z, r)], 1).tolist()
-    starts = _at(a, x), _at(b, y), _at(out, z), 0 if residual is None else _at(residual, r)
+    at_a, at_b, at_out = _at(a, x), _at(b, y), _at(out, z)
+    at_residual = None if residual is None else _at(residual, r)
 
     def records() -> Iterator[Record]:
         for first, count in _pieces(len(offsets), MOST // max(m * n * k, 1), 1):
@@ -197,11 +199,11 @@ def _product(
                     yield Record(
                         (
                             *(PRODUCT, HEADER + 15 + 4 * count, int(is_transposed), count, rows, columns, k),
-                            *(starts[0].plus(row * lda), lda),
-                            *(starts[1].plus(column * (ldb if is_transposed else 1)), ldb),
-                            *(starts[2].plus(row * ldc + column), ldc),
+                            *(at_a.plus(row * lda), lda),
+                            *(at_b.plus(column * (ldb if is_transposed else 1)), ldb),
+                            *(at_out.plus(row * ldc + column), ldc),
                             0 if bias is None else _at(bias).plus(column),
-                            *((starts[3].plus(row * ldr + column), ldr) if isinstance(starts[3], Pointer) else (0, 0)),
+                            *(0 if at_residual is None else at_residual.plus(row * ldr + column), ldr),
                             activation,
                             *(offset for each in offsets[first : first + count] for offset in each),
                         ),
@@ -233,18 +235,27 @@ def _attention(step: Step) -> Iterator[Record] | None:
     keys, value_width = v.shape[2:]
     blocks = -(-queries // BLOCK)
     work = BLOCK * keys * (width + value_width + 8)  # of a block: 8 for a score's exponential
-    operands = [(_at(each), *each.layout.strides[:3]) for each in (q, k, v, out)]
-    mask = (_at(masks[0]), *masks[0].layout.strides[:3]) if masks else (0, 0, 0, 0)
-    scale = _float(step.attrs["scale"])
+    words: list[Word] = [
+        queries,
+        keys,
+        width,
+        value_width,
+        int(bool(step.attrs["causal"])),
+        _float(step.attrs["scale"]),
+    ]
+    for each in (q, k, v, out):
+        words += [_at(each), *each.layout.strides[:3]]
+    words.append(kind)
+    for each in masks:
+        words += [_at(each), *each.layout.strides[:3]]
+    words += [*([] if masks else [0] * 4), SCRATCH]
 
     def records() -> Iterator[Record]:
         for first, count in _pieces(batch * heads * blocks, MOST // work, 1):
             yield Record(
                 (
-                    *(ATTENTION, HEADER + 32, first, first + count, heads, heads // k.shape[1]),
-                    *(queries, keys, width, value_width, int(bool(step.attrs["causal"])), scale),
-                    *(word for operand in operands for word in operand),
-                    *(kind, *mask, SCRATCH),
+                    *(ATTENTION, HEADER + 4 + len(words), first, first + count, heads, heads // k.shape[1]),
+                    *words,
                 ),
                 count * work,
                 BLOCK * 4 * (-(-keys // 4) * 4),
