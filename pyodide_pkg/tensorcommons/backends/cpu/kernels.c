@@ -116,7 +116,7 @@ INLINE f32x4 gelu4(f32x4 x) {
 }
 
 INLINE f32x4 activated(f32x4 x, enum Activation activation) {
-  if (activation == RELU) return wasm_f32x4_max(x, splat(0));
+  if (activation == RELU) return wasm_f32x4_pmax(x, splat(0));
   if (activation == SIGMOID) return sigmoid4(x);
   if (activation == GELU) return gelu4(x);
   if (activation == TANH) return tanh4(x);
