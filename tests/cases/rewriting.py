@@ -16,6 +16,7 @@ import numpy as np
 import tensorcommons as tc
 from tensorcommons import Device, Tensor
 from tensorcommons.backends.base import Spec
+from tensorcommons.backends.ops import OPS
 from tensorcommons.graph.bound import compile_fused
 from tensorcommons.graph.fuse import fuse
 from tensorcommons.graph.graph import Graph
