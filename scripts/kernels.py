@@ -7,15 +7,15 @@ from __future__ import annotations
 
 import re
 import shutil
-import sys
 
-from scripts import paths
+from scripts import paths, pip
 from scripts.console import SetupError, run, say
 from scripts.stamps import Stamp, key_of
 from scripts.tools import run_quietly
 
 SOURCE = paths.PACKAGE / "backends" / "cpu" / "kernels.c"
-FOLDER = paths.DIST / "kernels"
+COMPILER_LOCK = paths.ROOT / "scripts" / "compiler.lock"
+FOLDER = paths.CACHE / "kernels"
 
 #: The features of each module, by its name. The first that an engine compiles is used.
 MODULES = {"relaxed": "generic+simd128+relaxed_simd+bulk_memory", "plain": "generic+simd128+bulk_memory"}
@@ -26,34 +26,52 @@ DATA = 11  # the number of the section
 
 
 def build_kernels() -> None:
-    """Compile the modules to dist/kernels unless those there are of the same source and compiler.
+    """Compile the modules to .cache/kernels unless those there are of the same source and compiler.
+
+    The compiler is installed for that, and removed afterwards.
 
     Raises:
         SetupError: a module has data or uses a stack; either would overwrite Pyodide's memory.
     """
     modules = {FOLDER / f"{name}.wasm": cpu for name, cpu in MODULES.items()}
-    stamp = Stamp(paths.STAMPS / "kernels.json", paths.ROOT)
-    key = key_of(SOURCE, paths.ROOT / "scripts" / "kernels.py", paths.ROOT / "scripts" / "requirements.lock")
+    stamp = Stamp(paths.STAMPS / "kernels.json", paths.CACHE)
+    key = key_of(SOURCE, paths.ROOT / "scripts" / "kernels.py", COMPILER_LOCK)
     if stamp.is_fresh(key):
         return
     stamp.clear()
     shutil.rmtree(FOLDER, ignore_errors=True)
     FOLDER.mkdir(parents=True)
+    compiler = paths.CACHE / "compiler"
+    pip.install_into(compiler, COMPILER_LOCK)
+    environment = {
+        "PYTHONPATH": str(compiler),
+        "ZIG_GLOBAL_CACHE_DIR": str(compiler),
+        "ZIG_LOCAL_CACHE_DIR": str(compiler),
+    }
     for target, cpu in modules.items():
         run_quietly(
-            [sys.executable, "-m", "ziglang", "cc", "-target", "wasm32-freestanding", f"-mcpu={cpu}", "-O3", "-Wall"]
+            [
+                paths.venv_python(),
+                "-m",
+                "ziglang",
+                "cc",
+                "-target",
+                "wasm32-freestanding",
+                f"-mcpu={cpu}",
+                "-O3",
+                "-Wall",
+            ]
             + ["-nostdlib", "-Wl,--no-entry", "-Wl,--import-memory", "-Wl,--strip-all", str(SOURCE), "-o", str(target)],
             what=f"compiling {SOURCE.name}",
             remedy="the lines above say why.",
             cwd=paths.ROOT,
-            env={"ZIG_GLOBAL_CACHE_DIR": str(paths.CACHE / "zig"), "ZIG_LOCAL_CACHE_DIR": str(paths.CACHE / "zig")},
+            env=environment,
         )
         module = target.read_bytes()
         if DATA in sections(module) or STACK.search(module):
             target.unlink()
-            raise SetupError(
-                f"{SOURCE.name}: the module has data or uses the stack; both lie in Pyodide's memory."
-            )
+            raise SetupError(f"{SOURCE.name}: the module has data or uses the stack; both lie in Pyodide's memory.")
+    shutil.rmtree(compiler)
     stamp.write(key, list(modules))
     say(f"built {FOLDER.relative_to(paths.ROOT)} ({sum(target.stat().st_size for target in modules) / 1e3:.0f} kB)")
 
