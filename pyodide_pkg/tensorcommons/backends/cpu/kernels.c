@@ -27,6 +27,7 @@
 typedef float f32;
 typedef v128_t f32x4;
 
+enum { FEW = 32, NARROW = 4 }; // up to FEW rows take narrow panels: the next ones are fetched meanwhile
 enum { ROWS = 4, PANEL = 32 }; // rows of a tile; columns that are finished before the next ones, from the cache
 enum { BLOCK = 16 };           // queries whose scores are computed, normalized and used before the next ones
 enum { TILE = 256 };           // elements for which an operation of a formula is computed before the next one
@@ -204,11 +205,12 @@ INLINE void broadcast_rows(const int M, int n, int k, const f32 *a, int lda, con
 }
 
 // Panel by panel of the result's columns.
-#define PANELS(name, tiles, down)                                                                                      \
+#define PANELS(name, tiles, down, wide)                                                                                      \
   INLINE void name(int m, int n, int k, const f32 *a, int lda, const f32 *b, int ldb, f32 *c, int ldc, const f32 *bias, \
                    const f32 *residual, int ldr, enum Activation activation) {                                         \
-    for (int start = 0; start < n; start += PANEL) {                                                                   \
-      int width = n - start < PANEL ? n - start : PANEL, i = 0;                                                        \
+    const int panel_width = wide;                                                                                      \
+    for (int start = 0; start < n; start += panel_width) {                                                             \
+      int width = n - start < panel_width ? n - start : panel_width, i = 0;                                            \
       const f32 *panel = b + start * (down);                                                                           \
       for (; i + ROWS <= m; i += ROWS) tiles(ROWS, width, k, a + i * lda, lda, panel, ldb, c + i * ldc + start, ldc);   \
       for (; i < m; i++) tiles(1, width, k, a + i * lda, lda, panel, ldb, c + i * ldc + start, ldc);                   \
@@ -221,8 +223,8 @@ INLINE void broadcast_rows(const int M, int n, int k, const f32 *a, int lda, con
 
 // a (m, k) by b, then bias, activation and residual. `ld…` are the elements from one row to the next. In `dots` b is
 // stored as (n, k), as the weights of a linear layer are, in `rows` as (k, n).
-PANELS(dots, dot_rows, ldb)
-PANELS(rows, broadcast_rows, 1)
+PANELS(dots, dot_rows, ldb, m <= FEW ? NARROW : PANEL)
+PANELS(rows, broadcast_rows, 1, PANEL)
 
 // Products of `count` matrices; `offsets` are the elements to each of a, b, c and the residual.
 struct Product {
