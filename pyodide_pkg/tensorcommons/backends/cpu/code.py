@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from ..base import Executable, Plan, Step
-from .kernels import Pointer, loaded, records_of
+from .kernels import NUMBERS, Pointer, loaded, records_of
 
 TOGETHER = 2**25  # operations of the records that one call executes, about 2 ms
 
@@ -78,7 +78,7 @@ def assemble(plan: Plan, apart: bool = False) -> Code:
                 work = record.work
             else:
                 parts[-1] = Part(number, None, last.first, 4 * len(words))
-    scratch = max([record.scratch for found in records for record in found or ()], default=0)
+    scratch = max([4 * (NUMBERS + record.scratch) for found in records for record in found or ()], default=0)
     code = np.array(words, np.int64).astype(np.uint32)
     return Code(
         dispatches=len(plan.steps),

@@ -45,99 +45,109 @@ INLINE f32 sum_of(f32x4 v) {
 // 2 ** n for integers n from -126 to 127.
 INLINE f32x4 power_of_two(v128_t n) { return wasm_i32x4_shl(wasm_i32x4_add(n, wasm_i32x4_splat(127)), 23); }
 
+// Numbers of the functions below. They are read from scratch memory, where each kernel that needs them writes them:
+// engines load an immediate vector by several instructions, each time anew.
+struct Numbers {
+  f32 low, high, log2, round, ln2, ln2_rest, one, half, four, minus_root;
+  f32 exp[5], near[6], far[8];
+};
+#define N(field) wasm_v128_load32_splat(&c->field)
+typedef const struct Numbers *Numbers;
+
+enum { NUMBERS = 64 }; // words that they take of scratch memory
+
+INLINE Numbers numbers(f32 *scratch) {
+  struct Numbers *c = (struct Numbers *)scratch;
+  c->low = -110, c->high = 90, c->log2 = 1.44269504f, c->round = 12582912;
+  c->ln2 = 0.693359375f, c->ln2_rest = -2.12194440e-4f, c->one = 1, c->half = 0.5f, c->four = 4, c->minus_root = -0.70710678f;
+  c->exp[0] = 1.f / 5040, c->exp[1] = 1.f / 720, c->exp[2] = 1.f / 120, c->exp[3] = 1.f / 24, c->exp[4] = 1.f / 6;
+  c->near[0] = -0.00056480599f, c->near[1] = 0.0049217620f, c->near[2] = -0.026715054f;
+  c->near[3] = 0.11280317f, c->near[4] = -0.37612344f, c->near[5] = 1.1283791f;
+  c->far[0] = -0.000013272362f, c->far[1] = 0.00031693702f, c->far[2] = -0.0034323514f, c->far[3] = 0.022604772f;
+  c->far[4] = -0.10328112f, c->far[5] = -0.63914126f, c->far[6] = -1.1258937f, c->far[7] = -0.00076589778f;
+  return c;
+}
+
 // e ** x = 2 ** n * e ** r with |r| <= log(2) / 2, where 7 terms of the series are exact to float32. The power is
 // applied in two halves, for results below the normal numbers and at infinity. A number of 1.5 * 2 ** 23 more is rounded
 // to an integer, which its last bits are. NaN passes through.
-INLINE f32x4 exp4(f32x4 x) {
-  x = wasm_f32x4_pmin(wasm_f32x4_pmax(x, splat(-110)), splat(90));
-  f32x4 rounded = wasm_f32x4_add(wasm_f32x4_mul(x, splat(1.44269504f)), splat(12582912));
-  f32x4 n = wasm_f32x4_sub(rounded, splat(12582912));
-  f32x4 r = wasm_f32x4_sub(wasm_f32x4_sub(x, wasm_f32x4_mul(n, splat(0.693359375f))), wasm_f32x4_mul(n, splat(-2.12194440e-4f)));
-  f32x4 y = splat(1.f / 5040);
-  y = MADD(y, r, splat(1.f / 720));
-  y = MADD(y, r, splat(1.f / 120));
-  y = MADD(y, r, splat(1.f / 24));
-  y = MADD(y, r, splat(1.f / 6));
-  y = MADD(y, r, splat(0.5f));
-  y = MADD(y, r, splat(1));
-  y = MADD(y, r, splat(1));
-  v128_t all = wasm_i32x4_sub(rounded, splat(12582912)), half = wasm_i32x4_shr(all, 1);
+INLINE f32x4 exp4(f32x4 x, Numbers c) {
+  x = wasm_f32x4_pmin(wasm_f32x4_pmax(x, N(low)), N(high));
+  f32x4 rounded = wasm_f32x4_add(wasm_f32x4_mul(x, N(log2)), N(round));
+  f32x4 n = wasm_f32x4_sub(rounded, N(round));
+  f32x4 r = wasm_f32x4_sub(wasm_f32x4_sub(x, wasm_f32x4_mul(n, N(ln2))), wasm_f32x4_mul(n, N(ln2_rest)));
+  f32x4 y = N(exp[0]);
+  UNROLL for (int i = 1; i < 5; i++) y = MADD(y, r, N(exp[i]));
+  y = MADD(y, r, N(half));
+  y = MADD(y, r, N(one));
+  y = MADD(y, r, N(one));
+  v128_t all = wasm_i32x4_sub(rounded, N(round)), half = wasm_i32x4_shr(all, 1);
   return wasm_f32x4_mul(wasm_f32x4_mul(y, power_of_two(half)), power_of_two(wasm_i32x4_sub(all, half)));
 }
 
-INLINE f32x4 sigmoid4(f32x4 x) {
-  return wasm_f32x4_div(splat(1), wasm_f32x4_add(splat(1), exp4(wasm_f32x4_neg(x))));
+INLINE f32x4 sigmoid4(f32x4 x, Numbers c) {
+  return wasm_f32x4_div(splat(1), wasm_f32x4_add(splat(1), exp4(wasm_f32x4_neg(x), c)));
 }
 
 // x * (1 - x² / 3 + …) near 0, where (e ** 2x - 1) / (e ** 2x + 1) loses digits.
-INLINE f32x4 tanh4(f32x4 x) {
+INLINE f32x4 tanh4(f32x4 x, Numbers c) {
   f32x4 size = wasm_f32x4_abs(x), q = wasm_f32x4_mul(x, x);
   f32x4 near = splat(62.f / 2835);
   near = MADD(near, q, splat(-17.f / 315));
   near = MADD(near, q, splat(2.f / 15));
   near = MADD(near, q, splat(-1.f / 3));
   near = MADD(wasm_f32x4_mul(near, q), x, x);
-  f32x4 e = exp4(wasm_f32x4_mul(size, splat(-2)));
+  f32x4 e = exp4(wasm_f32x4_mul(size, splat(-2)), c);
   f32x4 far = wasm_f32x4_div(wasm_f32x4_sub(splat(1), e), wasm_f32x4_add(splat(1), e));
   f32x4 sign = wasm_v128_and(x, splat(-0.f));
   return wasm_v128_or(select(wasm_f32x4_lt(size, splat(0.25f)), near, far), sign);
 }
 
 // erf(t) for |t| < 1, and 1 - erf(t) above: the polynomials of ops/activation.py.
-INLINE f32x4 erf_near(f32x4 t) {
-  f32x4 q = wasm_f32x4_mul(t, t), y = splat(-0.00056480599f);
-  y = MADD(y, q, splat(0.0049217620f));
-  y = MADD(y, q, splat(-0.026715054f));
-  y = MADD(y, q, splat(0.11280317f));
-  y = MADD(y, q, splat(-0.37612344f));
-  y = MADD(y, q, splat(1.1283791f));
+INLINE f32x4 erf_near(f32x4 t, Numbers c) {
+  f32x4 q = wasm_f32x4_mul(t, t), y = N(near[0]);
+  UNROLL for (int i = 1; i < 6; i++) y = MADD(y, q, N(near[i]));
   return wasm_f32x4_mul(y, t);
 }
 
-INLINE f32x4 erfc_far(f32x4 t) {
-  f32x4 y = splat(-0.000013272362f);
-  y = MADD(y, t, splat(0.00031693702f));
-  y = MADD(y, t, splat(-0.0034323514f));
-  y = MADD(y, t, splat(0.022604772f));
-  y = MADD(y, t, splat(-0.10328112f));
-  y = MADD(y, t, splat(-0.63914126f));
-  y = MADD(y, t, splat(-1.1258937f));
-  y = MADD(y, t, splat(-0.00076589778f));
-  return exp4(y);
+INLINE f32x4 erfc_far(f32x4 t, Numbers c) {
+  f32x4 y = N(far[0]);
+  UNROLL for (int i = 1; i < 8; i++) y = MADD(y, t, N(far[i]));
+  return exp4(y, c);
 }
 
 // x / 2 * erfc(-x / sqrt(2)): as the op's meaning, 0 from where it is below 1e-7, and NaN for minus infinity.
-INLINE f32x4 gelu4(f32x4 x) {
-  f32x4 t = wasm_f32x4_mul(x, splat(-0.70710678f)), size = wasm_f32x4_abs(t);
-  f32x4 tail = erfc_far(wasm_f32x4_pmin(size, splat(4)));
-  tail = select(wasm_f32x4_ge(size, splat(4)), splat(0), tail);
-  f32x4 left = select(wasm_f32x4_gt(t, splat(0)), tail, wasm_f32x4_sub(splat(2), tail));
-  f32x4 near = wasm_f32x4_sub(splat(1), erf_near(t));
-  return wasm_f32x4_mul(wasm_f32x4_mul(x, splat(0.5f)), select(wasm_f32x4_lt(size, splat(1)), near, left));
+INLINE f32x4 gelu4(f32x4 x, Numbers c) {
+  f32x4 t = wasm_f32x4_mul(x, N(minus_root)), size = wasm_f32x4_abs(t), two = wasm_f32x4_add(N(one), N(one));
+  f32x4 tail = erfc_far(wasm_f32x4_pmin(size, N(four)), c);
+  tail = wasm_v128_andnot(tail, wasm_f32x4_ge(size, N(four)));
+  f32x4 left = select(wasm_f32x4_gt(t, splat(0)), tail, wasm_f32x4_sub(two, tail));
+  f32x4 near = wasm_f32x4_sub(N(one), erf_near(t, c));
+  return wasm_f32x4_mul(wasm_f32x4_mul(x, N(half)), select(wasm_f32x4_lt(size, N(one)), near, left));
 }
 
-INLINE f32x4 activated(f32x4 x, enum Activation activation) {
+INLINE f32x4 activated(f32x4 x, enum Activation activation, Numbers c) {
   if (activation == RELU) return wasm_f32x4_pmax(x, splat(0));
-  if (activation == SIGMOID) return sigmoid4(x);
-  if (activation == GELU) return gelu4(x);
-  if (activation == TANH) return tanh4(x);
+  if (activation == SIGMOID) return sigmoid4(x, c);
+  if (activation == GELU) return gelu4(x, c);
+  if (activation == TANH) return tanh4(x, c);
   return x;
 }
 
 // Bias, activation and residual of a row, in place. A null pointer: none.
-INLINE void finish(int n, f32 *c, const f32 *bias, const f32 *residual, enum Activation activation) {
+INLINE void finish(int n, f32 *out, const f32 *bias, const f32 *residual, enum Activation activation, Numbers c) {
   int j = 0;
   for (; j + 4 <= n; j += 4) {
-    f32x4 y = wasm_v128_load(c + j);
+    f32x4 y = wasm_v128_load(out + j);
     if (bias) y = wasm_f32x4_add(y, wasm_v128_load(bias + j));
-    y = activated(y, activation);
+    y = activated(y, activation, c);
     if (residual) y = wasm_f32x4_add(y, wasm_v128_load(residual + j));
-    wasm_v128_store(c + j, y);
+    wasm_v128_store(out + j, y);
   }
   for (; j < n; j++) {
-    f32x4 y = splat(bias ? c[j] + bias[j] : c[j]);
-    f32 last = wasm_f32x4_extract_lane(activated(y, activation), 0);
-    c[j] = residual ? last + residual[j] : last;
+    f32x4 y = splat(bias ? out[j] + bias[j] : out[j]);
+    f32 last = wasm_f32x4_extract_lane(activated(y, activation, c), 0);
+    out[j] = residual ? last + residual[j] : last;
   }
 }
 
@@ -207,7 +217,7 @@ INLINE void broadcast_rows(const int M, int n, int k, const f32 *a, int lda, con
 // Panel by panel of the result's columns.
 #define PANELS(name, tiles, down, wide)                                                                                      \
   INLINE void name(int m, int n, int k, const f32 *a, int lda, const f32 *b, int ldb, f32 *c, int ldc, const f32 *bias, \
-                   const f32 *residual, int ldr, enum Activation activation) {                                         \
+                   const f32 *residual, int ldr, enum Activation activation, Numbers numbers) {                                         \
     const int panel_width = wide;                                                                                      \
     for (int start = 0; start < n; start += panel_width) {                                                             \
       int width = n - start < panel_width ? n - start : panel_width, i = 0;                                            \
@@ -217,7 +227,7 @@ INLINE void broadcast_rows(const int M, int n, int k, const f32 *a, int lda, con
       if (bias || residual || activation)                                                                              \
         for (i = 0; i < m; i++)                                                                                        \
           finish(width, c + i * ldc + start, bias ? bias + start : 0, residual ? residual + i * ldr + start : 0,       \
-                 activation);                                                                                          \
+                 activation, numbers);                                                                                 \
     }                                                                                                                  \
   }
 
@@ -238,25 +248,27 @@ struct Product {
   const f32 *bias, *residual;
   int ldr;
   enum Activation activation;
+  f32 *scratch;
   int offsets[][4];
 };
 
-KERNEL product_dots(const struct Product *p, const int *by) {
+KERNEL product_dots(const struct Product *p, const int *by, Numbers c) {
   dots(p->m, p->n, p->k, p->a + by[0], p->lda, p->b + by[1], p->ldb, p->c + by[2], p->ldc, p->bias,
-       p->residual ? p->residual + by[3] : 0, p->ldr, p->activation);
+       p->residual ? p->residual + by[3] : 0, p->ldr, p->activation, c);
 }
 
-KERNEL product_rows(const struct Product *p, const int *by) {
+KERNEL product_rows(const struct Product *p, const int *by, Numbers c) {
   rows(p->m, p->n, p->k, p->a + by[0], p->lda, p->b + by[1], p->ldb, p->c + by[2], p->ldc, p->bias,
-       p->residual ? p->residual + by[3] : 0, p->ldr, p->activation);
+       p->residual ? p->residual + by[3] : 0, p->ldr, p->activation, c);
 }
 
 KERNEL product(const struct Product *p) {
+  Numbers c = numbers(p->scratch);
   for (int i = 0; i < p->count; i++) {
     if (p->is_transposed)
-      product_dots(p, p->offsets[i]);
+      product_dots(p, p->offsets[i], c);
     else
-      product_rows(p, p->offsets[i]);
+      product_rows(p, p->offsets[i], c);
   }
 }
 
@@ -288,7 +300,8 @@ INLINE f32 max_of(f32x4 v) {
 
 // The softmax of `n` scores in place, of which the last `hidden` are left out. If all are, `nothing` is 0 or NaN. There
 // is room for a multiple of 4.
-INLINE void softmax_masked(f32 *s, int n, int hidden, f32 scale, const enum Mask kind, const void *mask, f32 nothing) {
+INLINE void softmax_masked(f32 *s, int n, int hidden, f32 scale, const enum Mask kind, const void *mask, f32 nothing,
+                           Numbers c) {
   const f32 *added = mask;
   const unsigned char *allowed = mask;
   int j = 0, seen = n - hidden, all = (n + 3) & ~3;
@@ -313,7 +326,7 @@ INLINE void softmax_masked(f32 *s, int n, int hidden, f32 scale, const enum Mask
   f32 largest = max_of(top);
   f32x4 shift = splat(largest == -__builtin_inff() ? nothing : largest);
   for (j = 0; j < all; j += 4) {
-    f32x4 e = exp4(wasm_f32x4_sub(wasm_v128_load(s + j), shift));
+    f32x4 e = exp4(wasm_f32x4_sub(wasm_v128_load(s + j), shift), c);
     wasm_v128_store(s + j, e);
     sum = wasm_f32x4_add(sum, e);
   }
@@ -323,6 +336,8 @@ INLINE void softmax_masked(f32 *s, int n, int hidden, f32 scale, const enum Mask
 }
 
 KERNEL attention(const struct Attention *p) {
+  Numbers c = numbers(p->scratch);
+  f32 *scores = p->scratch + NUMBERS;
   int blocks = (p->queries + BLOCK - 1) / BLOCK, ld = (p->keys + 3) & ~3;
   for (int each = p->first; each < p->last; each++) {
     int start = each % blocks * BLOCK, head = each / blocks % p->heads, batch = each / blocks / p->heads;
@@ -333,15 +348,15 @@ KERNEL attention(const struct Attention *p) {
     const f32 *v = p->v + batch * p->v_batch + head / p->group * p->v_head;
     f32 *out = p->out + batch * p->out_batch + head * p->out_head + start * p->out_row;
     int by = batch * p->mask_batch + head * p->mask_head + start * p->mask_row;
-    dots(count, keys, p->width, q, p->q_row, k, p->k_row, p->scratch, ld, 0, 0, 0, NONE);
+    dots(count, keys, p->width, q, p->q_row, k, p->k_row, scores, ld, 0, 0, 0, NONE, c);
     for (int i = 0; i < count; i++) {
       int hidden = p->causal && start + i + 1 < keys ? keys - start - i - 1 : 0, at = by + i * p->mask_row;
-      f32 *s = p->scratch + i * ld;
-      if (p->kind == NO_MASK) softmax_masked(s, keys, hidden, p->scale, NO_MASK, 0, 0);
-      if (p->kind == ADDED) softmax_masked(s, keys, hidden, p->scale, ADDED, (const f32 *)p->mask + at, 0);
-      if (p->kind == ALLOWED) softmax_masked(s, keys, hidden, p->scale, ALLOWED, (const char *)p->mask + at, 0);
+      f32 *s = scores + i * ld;
+      if (p->kind == NO_MASK) softmax_masked(s, keys, hidden, p->scale, NO_MASK, 0, 0, c);
+      if (p->kind == ADDED) softmax_masked(s, keys, hidden, p->scale, ADDED, (const f32 *)p->mask + at, 0, c);
+      if (p->kind == ALLOWED) softmax_masked(s, keys, hidden, p->scale, ALLOWED, (const char *)p->mask + at, 0, c);
     }
-    rows(count, p->value_width, keys, p->scratch, ld, v, p->v_row, out, p->out_row, 0, 0, 0, NONE);
+    rows(count, p->value_width, keys, scores, ld, v, p->v_row, out, p->out_row, 0, 0, 0, NONE, c);
   }
 }
 
@@ -453,10 +468,12 @@ struct Softmax {
 };
 
 KERNEL softmax(const struct Softmax *p) {
+  Numbers c = numbers(p->scratch);
+  f32 *row = p->scratch + NUMBERS;
   for (int i = p->first; i < p->last; i++) {
-    add_row(p->n, p->scratch, p->x + i * p->ldx, 1);
-    softmax_masked(p->scratch, p->n, 0, 1, NO_MASK, 0, __builtin_nanf(""));
-    add_row(p->n, p->out + i * p->ld, p->scratch, 1);
+    add_row(p->n, row, p->x + i * p->ldx, 1);
+    softmax_masked(row, p->n, 0, 1, NO_MASK, 0, __builtin_nanf(""), c);
+    add_row(p->n, p->out + i * p->ld, row, 1);
   }
 }
 
@@ -549,20 +566,22 @@ struct Each {
   int words[];
 };
 
-INLINE f32x4 erf4(f32x4 x) {
+INLINE f32x4 erf4(f32x4 x, Numbers c) {
   f32x4 size = wasm_f32x4_abs(x);
-  f32x4 far = wasm_f32x4_sub(splat(1), erfc_far(wasm_f32x4_pmin(size, splat(4))));
+  f32x4 far = wasm_f32x4_sub(splat(1), erfc_far(wasm_f32x4_pmin(size, N(four)), c));
   far = select(wasm_f32x4_ge(size, splat(4)), splat(1), far);
   far = wasm_v128_or(far, wasm_v128_and(x, splat(-0.f)));
-  return select(wasm_f32x4_lt(size, splat(1)), erf_near(x), far);
+  return select(wasm_f32x4_lt(size, splat(1)), erf_near(x, c), far);
 }
 
-INLINE f32x4 over_one_plus_exp(f32x4 x, f32x4 power) { return wasm_f32x4_div(x, wasm_f32x4_add(splat(1), exp4(power))); }
+INLINE f32x4 over_one_plus_exp(f32x4 x, f32x4 power, Numbers c) {
+  return wasm_f32x4_div(x, wasm_f32x4_add(N(one), exp4(power, c)));
+}
 
 // x * sigmoid(sqrt(8 / pi) * (x + 0.044715 x³))
-INLINE f32x4 gelu_tanh4(f32x4 x) {
+INLINE f32x4 gelu_tanh4(f32x4 x, Numbers c) {
   f32x4 inner = MADD(wasm_f32x4_mul(wasm_f32x4_mul(x, x), x), splat(0.044715f), x);
-  return over_one_plus_exp(x, wasm_f32x4_mul(inner, splat(-1.5957691f)));
+  return over_one_plus_exp(x, wasm_f32x4_mul(inner, splat(-1.5957691f)), c);
 }
 
 #define UNARY(code, formula)                                                                                           \
@@ -580,12 +599,13 @@ INLINE f32x4 gelu_tanh4(f32x4 x) {
     break;
 
 KERNEL each(const struct Each *p) {
+  Numbers c = numbers(p->scratch);
   int across = (p->n + TILE - 1) / TILE;
   const int *operands = p->words + p->axes, *begin = operands + (2 + p->axes) * p->operands;
   const int *end = begin + 2 * p->operations;
   for (int tile = p->first; tile < p->last; tile++) {
     int row = tile / across, start = tile % across * TILE, width = p->n - start < TILE ? p->n - start : TILE;
-    f32 *top = p->scratch - TILE;
+    f32 *top = p->scratch + NUMBERS - TILE;
     for (const int *at = begin; at < end; at += 2) {
       switch (at[0]) {
       case LOAD: {
@@ -620,14 +640,14 @@ KERNEL each(const struct Each *p) {
         UNARY(CEIL, wasm_f32x4_ceil(x))
         UNARY(TRUNC, wasm_f32x4_trunc(x))
         UNARY(ROUND, wasm_f32x4_nearest(x))
-        UNARY(EXP, exp4(x))
-        UNARY(APPLY_RELU, activated(x, RELU))
-        UNARY(APPLY_SIGMOID, activated(x, SIGMOID))
-        UNARY(APPLY_GELU, activated(x, GELU))
-        UNARY(APPLY_TANH, activated(x, TANH))
-        UNARY(SILU, over_one_plus_exp(x, wasm_f32x4_neg(x)))
-        UNARY(GELU_TANH, gelu_tanh4(x))
-        UNARY(ERF, erf4(x))
+        UNARY(EXP, exp4(x, c))
+        UNARY(APPLY_RELU, activated(x, RELU, c))
+        UNARY(APPLY_SIGMOID, activated(x, SIGMOID, c))
+        UNARY(APPLY_GELU, activated(x, GELU, c))
+        UNARY(APPLY_TANH, activated(x, TANH, c))
+        UNARY(SILU, over_one_plus_exp(x, wasm_f32x4_neg(x), c))
+        UNARY(GELU_TANH, gelu_tanh4(x, c))
+        UNARY(ERF, erf4(x, c))
       }
     }
     add_row(width, p->out + row * p->n + start, top, 1);

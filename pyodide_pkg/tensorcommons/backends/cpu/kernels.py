@@ -23,7 +23,7 @@ from ..base import Op, Operand, Spec, Step
 PRODUCT, ATTENTION, NORM, TAKE, EACH, SOFTMAX, REDUCE = range(7)  # as in kernels.c
 ACTIVATIONS = {None: 0, "relu": 1, "sigmoid": 2, "gelu": 3, "tanh": 4}
 NO_MASK, ADDED, ALLOWED = range(3)
-ROWS, PANEL, BLOCK, TILE = 4, 32, 16, 256
+ROWS, PANEL, BLOCK, TILE, NUMBERS = 4, 32, 16, 256, 64
 REDUCTIONS = {"sum": 0, "mean": 1, "max": 2, "min": 3}
 LOAD, NUMBER = range(2)
 BINARY = ("add", "subtract", "multiply", "divide", "maximum", "minimum")
@@ -56,7 +56,7 @@ Word: TypeAlias = "int | Pointer"
 
 @dataclass(frozen=True)
 class Record:
-    """A call of a kernel, with the operations it takes and the bytes of scratch memory."""
+    """A call of a kernel, with the operations it takes and the floats of scratch memory beside its numbers."""
 
     words: tuple[Word, ...]
     work: int
@@ -198,13 +198,13 @@ def _product(
                 for column, columns in _pieces(n, MOST // max(rows * k, 1), PANEL):
                     yield Record(
                         (
-                            *(PRODUCT, HEADER + 15 + 4 * count, int(is_transposed), count, rows, columns, k),
+                            *(PRODUCT, HEADER + 16 + 4 * count, int(is_transposed), count, rows, columns, k),
                             *(at_a.plus(row * lda), lda),
                             *(at_b.plus(column * (ldb if is_transposed else 1)), ldb),
                             *(at_out.plus(row * ldc + column), ldc),
                             0 if bias is None else _at(bias).plus(column),
                             *(0 if at_residual is None else at_residual.plus(row * ldr + column), ldr),
-                            activation,
+                            *(activation, SCRATCH),
                             *(offset for each in offsets[first : first + count] for offset in each),
                         ),
                         count * rows * columns * k,
@@ -258,7 +258,7 @@ def _attention(step: Step) -> Iterator[Record] | None:
                     *words,
                 ),
                 count * work,
-                BLOCK * 4 * (-(-keys // 4) * 4),
+                BLOCK * (-(-keys // 4) * 4),
             )
 
     return records()
@@ -349,7 +349,7 @@ def _softmax(step: Step) -> Iterator[Record] | None:
         return None
     n = out.shape[-1]
     words = (n, _at(out), written[1], _at(x), read[1], SCRATCH)
-    return _by_rows(SOFTMAX, written[0], 8 * n, words, 4 * (n + 3))
+    return _by_rows(SOFTMAX, written[0], 8 * n, words, n + 3)
 
 
 def _reduce(step: Step) -> Iterator[Record] | None:
@@ -388,7 +388,7 @@ def _each(step: Step) -> Iterator[Record] | None:
     for operand, layout in zip(step.inputs, layouts, strict=True):
         words += [_at(operand, layout), int(1 in _steps(layout, split)), *(layout.strides[axis] for axis in axes)]
     tiles = size_of(out.shape[:split]) * -(-n // TILE)
-    return _by_rows(EACH, tiles, min(TILE, n) * len(code), (*words, *code), 4 * TILE * depth)
+    return _by_rows(EACH, tiles, min(TILE, n) * len(code), (*words, *code), TILE * depth)
 
 
 def _steps(layout: Layout, first: int) -> set[int]:
