@@ -64,6 +64,9 @@ def test_attention_is_that_of_numpy(lab):
     assert found["worst"] < 2e-5 and found["masked"] == 0
 
 
-@pytest.mark.parametrize("case", params("matmul", "attention", "embedding", "normalization", kind="cpu"))
+MODULES = ("matmul", "attention", "embedding", "normalization", "reduction", "chains", "full_range", "rewriting")
+
+
+@pytest.mark.parametrize("case", params(*MODULES, kind="cpu"))
 def test_cases_of_kernels(lab, case):
     lab.case(case, "cpu")

@@ -121,7 +121,7 @@ def _float(number: Any) -> int:
 
 def _pieces(size: int, most: int, unit: int) -> Iterator[tuple[int, int]]:
     """Yield start and length of pieces of about ``most``, multiples of ``unit`` but for the last."""
-    length = max(most // unit * unit, unit)
+    length = size if 0 < size <= most else max(most // unit * unit, unit)
     for start in range(0, size, length):
         yield start, min(length, size - start)
 

@@ -1,0 +1,82 @@
+"""Records of the CPU device's kernels: which steps have some, and how large ones are cut.
+
+The kernels themselves run in a browser only (e2e/ops/test_cpu.py).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import tensorcommons as tc
+from tensorcommons.backends.base import Plan
+from tensorcommons.backends.cpu import backend, code, kernels
+from tensorcommons.backends.cpu.backend import CpuBackend
+from tensorcommons.graph.elementwise_fusion import chain_elementwise
+from tensorcommons.graph.graph import Graph
+from tensorcommons.graph.plan import make_plan
+
+
+@pytest.fixture
+def cpu(monkeypatch):
+    """Return a CPU device as in a browser that has the kernels."""
+    for module in (backend, code, kernels):
+        monkeypatch.setattr(module, "loaded", lambda: (object(), "kernels"))
+    return CpuBackend()
+
+
+def _plan(cpu: CpuBackend, *tensors: tc.Tensor) -> Plan:
+    return make_plan(chain_elementwise(Graph([tensor.node for tensor in tensors]), cpu), cpu).plan
+
+
+def test_a_large_product_is_several_records_of_its_rows_and_parts(cpu):
+    x, weight = tc.asarray(np.zeros((1001, 700), np.float32)), tc.asarray(np.zeros((1000, 700), np.float32))
+    plan = _plan(cpu, tc.linear(x, weight))
+    records = kernels.records_of(plan.steps[-1])
+    assert records is not None and len(records) == 3
+    assert all(record.work <= kernels.MOST for record in records)
+    assert sum(record.work for record in records) == 1001 * 1000 * 700
+    rows = [record.words[4] for record in records]
+    assert sum(rows) == 1001 and all(number % kernels.ROWS == 0 for number in rows[:-1])
+    made = code.assemble(plan)
+    assert len([part for part in made.parts if part.step is None]) == 3
+    assert made.parts[-1].end == made.words.nbytes
+
+
+def test_small_steps_are_one_part_until_numpy_computes_one(cpu):
+    x = tc.asarray(np.ones((4, 8), np.float32))
+    ones = tc.asarray(np.ones(8, np.float32))
+    plan = _plan(cpu, tc.sin(tc.layer_norm(tc.softmax(x), ones, ones)))
+    parts = code.assemble(plan).parts
+    assert [part.step.op.name if part.step else "records" for part in parts] == ["records", "sin"]
+    assert len(code.assemble(plan, apart=True).parts) == len(plan.steps)
+
+
+def test_the_words_of_a_record_are_as_many_as_it_says(cpu):
+    q = tc.asarray(np.ones((2, 4, 5, 8), np.float32))
+    x = tc.asarray(np.ones((6, 8), np.float32))
+    ones = tc.asarray(np.ones(8, np.float32))
+    made = [
+        tc.scaled_dot_product_attention(q, q, q, is_causal=True),
+        tc.rms_norm(x, ones),
+        tc.take(x, tc.asarray(np.zeros(3, np.int32)), axis=0),
+        tc.gelu(x * 2 + ones) * x,
+        tc.mean(q, axis=(1, 2)),
+        tc.matmul(q, tc.permute_dims(q, (0, 1, 3, 2))),
+    ]
+    for step in _plan(cpu, *made).steps:
+        records = kernels.records_of(step)
+        assert step.op.name == "copy" or records, step.op.name
+        assert all(len(record.words) == record.words[1] for record in records or ())
+
+
+def test_operations_without_a_kernel_are_in_no_chain(cpu):
+    x = tc.asarray(np.ones((6, 8), np.float32))
+    names = [step.op.name for step in _plan(cpu, tc.sin(x * 2 + 1) + 1).steps]
+    assert names == ["chain", "sin", "chain"]
+
+
+def test_an_operand_that_kernels_cannot_read_is_copied_first(cpu):
+    x = tc.asarray(np.ones((6, 8), np.float32))
+    assert [step.op.name for step in _plan(cpu, tc.softmax(x[:, ::2])).steps] == ["copy", "softmax"]
+    assert [step.op.name for step in _plan(cpu, tc.matmul(x, tc.permute_dims(x, (1, 0)))).steps] == ["matmul"]
