@@ -51,17 +51,10 @@ def build_kernels() -> None:
     for target, cpu in modules.items():
         run_quietly(
             [
-                paths.venv_python(),
-                "-m",
-                "ziglang",
-                "cc",
-                "-target",
-                "wasm32-freestanding",
-                f"-mcpu={cpu}",
-                "-O3",
-                "-Wall",
-            ]
-            + ["-nostdlib", "-Wl,--no-entry", "-Wl,--import-memory", "-Wl,--strip-all", str(SOURCE), "-o", str(target)],
+                *(paths.venv_python(), "-m", "ziglang", "cc", "-target", "wasm32-freestanding", f"-mcpu={cpu}", "-O3"),
+                *("-Wall", "-nostdlib", "-Wl,--no-entry", "-Wl,--import-memory", "-Wl,--strip-all"),
+                *(SOURCE, "-o", target),
+            ],
             what=f"compiling {SOURCE.name}",
             remedy="the lines above say why.",
             cwd=paths.ROOT,
