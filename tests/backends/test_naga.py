@@ -22,7 +22,8 @@ import tensorcommons as tc
 from scripts import chromium, paths
 from tensorcommons import Device, Devices, TensorSharingManager
 from tensorcommons.backends.base import Op, Plan, Spec, Step
-from tensorcommons.backends.cpu import CpuBackend, CpuExecutable
+from tensorcommons.backends.cpu.backend import CpuBackend
+from tensorcommons.backends.cpu.code import Code
 from tensorcommons.backends.webgpu.backend import WebGPUBackend
 from tensorcommons.backends.webgpu.kernels import matmul
 from tensorcommons.backends.webgpu.kernels.probe import probes
@@ -115,7 +116,7 @@ class Composing(CpuBackend):
     def binds_whole(self, spec: Spec) -> bool:
         return self.own.binds_whole(spec)
 
-    async def compile(self, plan: Plan) -> CpuExecutable:
+    async def compile(self, plan: Plan) -> Code:
         for step in plan.steps:
             key = _outline(step)
             if key not in self.seen:
@@ -135,7 +136,7 @@ class Composing(CpuBackend):
                 if each is self.own:
                     raise
 
-    async def run(self, executable: CpuExecutable, arena: int, host: memoryview, leaves: Any, outputs: Any) -> None:
+    async def run(self, executable: Code, arena: int, host: memoryview, leaves: Any, outputs: Any) -> None:
         sizes = executable.plan.output_bytes
         self.arrays.update({handle: np.zeros(size, np.uint8) for handle, size in zip(outputs, sizes, strict=True)})
 
