@@ -1,4 +1,4 @@
-"""Build of the CPU device's kernels: one C source, compiled to WebAssembly with relaxed SIMD and with plain SIMD.
+"""Build of the CPU device's kernels: one unit of C, compiled to WebAssembly with relaxed SIMD and with plain SIMD.
 
 .cache/venv/bin/python -m scripts.kernels
 """
@@ -13,7 +13,8 @@ from scripts.console import SetupError, run, say
 from scripts.stamps import Stamp, key_of
 from scripts.tools import run_quietly
 
-SOURCE = paths.PACKAGE / "backends" / "cpu" / "kernels.c"
+SOURCES = paths.PACKAGE / "backends" / "cpu" / "wasm"
+SOURCE = SOURCES / "kernels.c"
 COMPILER_LOCK = paths.ROOT / "scripts" / "compiler.lock"
 FOLDER = paths.CACHE / "kernels"
 
@@ -35,7 +36,7 @@ def build_kernels() -> None:
     """
     modules = {FOLDER / f"{name}.wasm": cpu for name, cpu in MODULES.items()}
     stamp = Stamp(paths.STAMPS / "kernels.json", paths.CACHE)
-    key = key_of(SOURCE, paths.ROOT / "scripts" / "kernels.py", COMPILER_LOCK)
+    key = key_of(SOURCES, paths.ROOT / "scripts" / "kernels.py", COMPILER_LOCK)
     if stamp.is_fresh(key):
         return
     stamp.clear()

@@ -10,8 +10,9 @@ import pytest
 
 import tensorcommons as tc
 from tensorcommons.backends.base import Plan
-from tensorcommons.backends.cpu import backend, code, kernels
+from tensorcommons.backends.cpu import backend, code, elementwise, kernels, products
 from tensorcommons.backends.cpu.backend import CpuBackend
+from tensorcommons.backends.cpu.record import MOST
 from tensorcommons.graph.elementwise_fusion import chain_elementwise
 from tensorcommons.graph.graph import Graph
 from tensorcommons.graph.plan import make_plan
@@ -20,7 +21,7 @@ from tensorcommons.graph.plan import make_plan
 @pytest.fixture
 def cpu(monkeypatch):
     """Return a CPU device as in a browser that has the kernels."""
-    for module in (backend, code, kernels):
+    for module in (backend, code, elementwise, kernels):
         monkeypatch.setattr(module, "loaded", lambda: (object(), "kernels"))
     return CpuBackend()
 
@@ -34,10 +35,10 @@ def test_a_large_product_is_several_records_of_its_rows_and_parts(cpu):
     plan = _plan(cpu, tc.linear(x, weight))
     records = kernels.records_of(plan.steps[-1])
     assert records is not None and len(records) == 3
-    assert all(record.work <= kernels.MOST for record in records)
+    assert all(record.work <= MOST for record in records)
     assert sum(record.work for record in records) == 1001 * 1000 * 700
     rows = [record.words[4] for record in records]
-    assert sum(rows) == 1001 and all(number % kernels.ROWS == 0 for number in rows[:-1])
+    assert sum(rows) == 1001 and all(number % products.ROWS == 0 for number in rows[:-1])
     made = code.assemble(plan)
     assert len([part for part in made.parts if part.step is None]) == 3
     assert made.parts[-1].end == made.words.nbytes

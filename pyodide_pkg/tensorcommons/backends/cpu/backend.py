@@ -25,7 +25,9 @@ from ..backend import Backend, DeviceKind
 from ..base import COPY, TIMED, Command, Op, Operand, Place, Plan, Probe, Range, Spec, Step, Timing, Work
 from ..facts import Facts, Rates
 from .code import Code, Part, address_of, assemble
-from .kernels import computes, loaded, reads, records_of
+from .elementwise import computes
+from .kernels import reads, records_of
+from .record import loaded
 
 ADDRESSES = 2**32 - 2**16  # bytes of WebAssembly's memory at most
 RESERVED = 2**28  # bytes of it for Python, NumPy and what a run takes

@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 
 from ..base import Executable, Plan, Step
-from .kernels import NUMBERS, Pointer, loaded, records_of
+from .kernels import records_of
+from .record import NUMBERS, Pointer, loaded
 
 TOGETHER = 2**25  # operations of the records that one call executes, about 2 ms
 

@@ -1,0 +1,130 @@
+"""Records of look-ups, norms, softmax and reductions."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from ...shapes import size_of
+from ..base import Operand, Step
+from .record import (
+    NORM,
+    REDUCE,
+    SCRATCH,
+    SOFTMAX,
+    TAKE,
+    Record,
+    Word,
+    address,
+    are_float32,
+    by_rows,
+    float_bits,
+    has_rows,
+    rows_of,
+)
+
+REDUCTIONS = {"sum": 0, "mean": 1, "max": 2, "min": 3}
+
+
+def _rows(operand: Operand, rows: tuple[int, int]) -> tuple[Word, ...]:
+    """Return the words of all rows of a value, which begin again when they are used up."""
+    return (address(operand), rows[1], max(rows[0], 1), 0, 0, 0, 0)
+
+
+def _taken(ids: Operand, table: Operand, wrap: bool) -> tuple[Word, ...] | None:
+    """Return the words of the rows of ``table`` that ``ids`` select, each for all columns; None where they do not."""
+    spread = ids.layout
+    if len(spread.shape) != 2 or (spread.strides[1] and spread.shape[1] > 1) or not has_rows(table.layout):
+        return None
+    return (address(table), table.layout.strides[0], 1, address(ids), spread.strides[0], table.shape[0], int(wrap))
+
+
+def take(step: Step) -> Iterator[Record] | None:
+    """Select rows of a table of 4-byte elements."""
+    table, ids = step.inputs
+    taken = _taken(ids, table, bool(step.attrs["wrap"])) if step.attrs["axis"] == 0 else None
+    if taken is None or table.dtype.itemsize != 4 or not has_rows(step.output.layout):
+        return None
+    count, n = step.output.shape
+    nothing = float_bits(math.nan) if table.dtype.name == "float32" else 0
+    ld = step.output.layout.strides[0]
+    words = (n, address(step.output), ld, nothing, *taken)
+    return by_rows(TAKE, count, n, words)
+
+
+def layer_norm(step: Step) -> Iterator[Record] | None:
+    """Normalize rows, with a residual added before."""
+    x, weight, bias, *residual = step.inputs
+    return _norm(step, [_whole(each) for each in (x, *residual)], weight, bias)
+
+
+def rms_norm(step: Step) -> Iterator[Record] | None:
+    """Normalize rows by their root mean square."""
+    x, weight = step.inputs
+    return _norm(step, [_whole(x)], weight, None)
+
+
+def _whole(value: Operand) -> tuple[Word, ...] | None:
+    rows = rows_of(value.layout)
+    return None if rows is None or not are_float32(value) else _rows(value, rows)
+
+
+def sum_norm(step: Step) -> Iterator[Record] | None:
+    """Normalize rows of a sum of values and looked-up rows."""
+    *operands, weight, bias = step.inputs
+    rest, terms = iter(operands), []
+    listed: Any = step.attrs["terms"]
+    for kind, wrap in listed:
+        value = next(rest)
+        if kind == "parts":
+            return None
+        if kind == "taken":
+            table = next(rest)
+            terms.append(_taken(value, table, wrap) if are_float32(table) else None)
+        else:
+            terms.append(_whole(value))
+    return _norm(step, terms, weight, bias)
+
+
+def _norm(
+    step: Step, terms: Sequence[tuple[Word, ...] | None], weight: Operand, bias: Operand | None
+) -> Iterator[Record] | None:
+    """Normalize the rows of a sum of ``terms``."""
+    scales = [weight] if bias is None else [weight, bias]
+    rows = rows_of(step.output.layout)
+    known = [term for term in terms if term is not None]
+    if rows is None or len(known) < len(terms) or not are_float32(step.output, *scales):
+        return None
+    if not all(has_rows(each.layout) for each in scales):
+        return None
+    n, eps = step.output.shape[-1], float_bits(step.attrs["eps"])
+    words = (n, address(step.output), rows[1], address(weight), 0 if bias is None else address(bias), eps, len(known))
+    return by_rows(NORM, rows[0], n * (4 + len(known)), (*words, *(word for term in known for word in term)))
+
+
+def softmax(step: Step) -> Iterator[Record] | None:
+    """Compute the softmax of rows."""
+    x, out = step.inputs[0], step.output
+    read, written = rows_of(x.layout), rows_of(out.layout)
+    if read is None or written is None or not are_float32(x, out):
+        return None
+    n = out.shape[-1]
+    words = (n, address(out), written[1], address(x), read[1], SCRATCH)
+    return by_rows(SOFTMAX, written[0], 8 * n, words, n + 3)
+
+
+def reduce(step: Step) -> Iterator[Record] | None:
+    """Reduce adjacent axes to their sum, mean, maximum or minimum."""
+    x, out = step.inputs[0], step.output
+    axes: Any = step.attrs["axes"]
+    first, end = min(axes, default=0), max(axes, default=-1) + 1
+    if not are_float32(x, out) or step.attrs.get("parts", 1) != 1 or not axes or end - first != len(axes):
+        return None
+    shape = size_of(x.shape[:first]), size_of(x.shape[first:end]), size_of(x.shape[end:])
+    layout = x.layout.reshape(shape)
+    if layout is None or not has_rows(layout) or not shape[1] or not out.layout.is_contiguous:
+        return None
+    step_of_one = layout.strides[1] if shape[1] > 1 else 1
+    words = (*shape[1:], address(out), address(x, layout), layout.strides[0], step_of_one, REDUCTIONS[step.op.name])
+    return by_rows(REDUCE, shape[0], shape[1] * shape[2], words)

@@ -1,0 +1,33 @@
+// Kernels of the CPU device for float32, compiled to WebAssembly by scripts/kernels.py.
+//
+// `run` executes records: a kernel, the words of the record, and its arguments as the kernel's struct has them.
+// record.py and its users write the records.
+//
+// The module imports the memory of Pyodide, so that pointers are addresses of NumPy's arrays. It has no data and no stack
+// of its own, which would lie in that memory: the build fails if it does. Hence constants are immediates, arrays of
+// vectors are unrolled into registers, and no address of a local variable is taken.
+
+#include "attention.h"
+#include "elementwise.h"
+#include "norms.h"
+#include "products.h"
+#include "reductions.h"
+#include "softmax.h"
+
+enum Kernel { PRODUCT, ATTENTION, NORM, TAKE, EACH, SOFTMAX, REDUCE };
+
+EXPORT(run)
+void run(const int *at, const int *end) {
+  for (; at < end; at += at[1]) {
+    const void *record = at;
+    switch (at[0]) {
+    case PRODUCT: product(record); break;
+    case ATTENTION: attention(record); break;
+    case NORM: norm(record); break;
+    case TAKE: take(record); break;
+    case EACH: each(record); break;
+    case SOFTMAX: softmax(record); break;
+    case REDUCE: reduce(record); break;
+    }
+  }
+}

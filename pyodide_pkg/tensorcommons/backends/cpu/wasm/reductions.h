@@ -1,0 +1,79 @@
+// Reductions along one axis.
+
+#pragma once
+
+#include "vectors.h"
+
+enum { PART = 256 }; // elements of a row that are summed apart from the others
+
+// Sums, means, maxima and minima along one axis of `length`, whose elements are `step` apart, in each of `inner`
+// contiguous columns.
+enum Reduction { SUM, MEAN, MAX, MIN };
+
+struct Reduce {
+  int kernel, size, first, last, length, inner;
+  f32 *out;
+  const f32 *x;
+  int outer, step;
+  enum Reduction kind;
+};
+
+INLINE f32x4 reduced(f32x4 a, f32x4 b, enum Reduction kind) {
+  return kind == MAX ? wasm_f32x4_max(a, b) : kind == MIN ? wasm_f32x4_min(a, b) : wasm_f32x4_add(a, b);
+}
+
+// One contiguous row. Sums are those of parts, which lose fewer digits.
+INLINE f32 reduce_row(int n, const f32 *x, const enum Reduction kind) {
+  f32x4 most = splat(x[0]);
+  f32 total = 0;
+  for (int start = 0; start < n; start += PART) {
+    int j = start, end = n - start < PART ? n : start + PART;
+    f32x4 part = kind == MAX || kind == MIN ? most : splat(0);
+    for (; j + 4 <= end; j += 4) part = reduced(part, wasm_v128_load(x + j), kind);
+    if (kind == MAX || kind == MIN) {
+      ROLLED for (; j < end; j++) part = reduced(part, splat(x[j]), kind);
+      most = part;
+    } else {
+      f32 rest = sum_of(part);
+      ROLLED for (; j < end; j++) rest += x[j];
+      total += rest;
+    }
+  }
+  if (kind == MIN) return -max_of(wasm_f32x4_neg(most));
+  return kind == MAX ? max_of(most) : kind == MEAN ? total / n : total;
+}
+
+INLINE void reduce_columns(const struct Reduce *p, const f32 *x, f32 *out, const enum Reduction kind) {
+  int j = 0;
+  for (; j + 4 <= p->inner; j += 4) {
+    f32x4 all = wasm_v128_load(x + j);
+    ROLLED for (int i = 1; i < p->length; i++) all = reduced(all, wasm_v128_load(x + i * p->step + j), kind);
+    wasm_v128_store(out + j, kind == MEAN ? wasm_f32x4_div(all, splat(p->length)) : all);
+  }
+  ROLLED for (; j < p->inner; j++) {
+    f32x4 all = splat(x[j]);
+    ROLLED for (int i = 1; i < p->length; i++) all = reduced(all, splat(x[i * p->step + j]), kind);
+    out[j] = wasm_f32x4_extract_lane(kind == MEAN ? wasm_f32x4_div(all, splat(p->length)) : all, 0);
+  }
+}
+
+#define REDUCED(kind)                                                                                                  \
+  case kind:                                                                                                           \
+    if (p->inner == 1 && p->step == 1)                                                                                 \
+      *out = reduce_row(p->length, x, kind);                                                                           \
+    else                                                                                                               \
+      reduce_columns(p, x, out, kind);                                                                                 \
+    break;
+
+KERNEL reduce(const struct Reduce *p) {
+  for (int i = p->first; i < p->last; i++) {
+    const f32 *x = p->x + i * p->outer;
+    f32 *out = p->out + i * p->inner;
+    switch (p->kind) {
+      REDUCED(SUM)
+      REDUCED(MEAN)
+      REDUCED(MAX)
+      REDUCED(MIN)
+    }
+  }
+}

@@ -1,0 +1,159 @@
+// Vectors of four floats and functions of them: e ** x, the sigmoid, tanh, erf, GELU; rows of floats.
+
+#pragma once
+
+#include <wasm_simd128.h>
+
+#ifdef __wasm_relaxed_simd__
+#define MADD(a, b, c) wasm_f32x4_relaxed_madd(a, b, c)
+#else
+#define MADD(a, b, c) wasm_f32x4_add(c, wasm_f32x4_mul(a, b))
+#endif
+
+#define INLINE static inline __attribute__((always_inline))
+#define KERNEL static __attribute__((noinline)) void
+#define UNROLL _Pragma("clang loop unroll(full)")
+#define ROLLED _Pragma("clang loop unroll(disable)")
+#define EXPORT(name) __attribute__((export_name(#name)))
+
+typedef float f32;
+typedef v128_t f32x4;
+
+enum Activation { NONE, RELU, SIGMOID, GELU, TANH };
+
+INLINE f32x4 splat(f32 x) { return wasm_f32x4_splat(x); }
+INLINE f32x4 select(f32x4 mask, f32x4 yes, f32x4 no) { return wasm_v128_bitselect(yes, no, mask); }
+
+INLINE f32 sum_of(f32x4 v) {
+  return (wasm_f32x4_extract_lane(v, 0) + wasm_f32x4_extract_lane(v, 2)) +
+         (wasm_f32x4_extract_lane(v, 1) + wasm_f32x4_extract_lane(v, 3));
+}
+
+INLINE f32 max_of(f32x4 v) {
+  v = wasm_f32x4_max(v, wasm_i32x4_shuffle(v, v, 2, 3, 0, 1));
+  return wasm_f32x4_extract_lane(wasm_f32x4_max(v, wasm_i32x4_shuffle(v, v, 1, 0, 3, 2)), 0);
+}
+
+// 2 ** n for integers n from -126 to 127.
+INLINE f32x4 power_of_two(v128_t n) { return wasm_i32x4_shl(wasm_i32x4_add(n, wasm_i32x4_splat(127)), 23); }
+
+// Numbers of the functions below. They are read from scratch memory, where each kernel that needs them writes them:
+// engines load an immediate vector by several instructions, each time anew.
+struct Numbers {
+  f32 low, high, log2, round, ln2, ln2_rest, one, half, four, minus_root;
+  f32 exp[5], near[6], far[8];
+};
+#define N(field) wasm_v128_load32_splat(&c->field)
+typedef const struct Numbers *Numbers;
+
+enum { NUMBERS = 64 }; // words that they take of scratch memory
+
+INLINE Numbers numbers(f32 *scratch) {
+  struct Numbers *c = (struct Numbers *)scratch;
+  c->low = -110, c->high = 90, c->log2 = 1.44269504f, c->round = 12582912;
+  c->ln2 = 0.693359375f, c->ln2_rest = -2.12194440e-4f, c->one = 1, c->half = 0.5f, c->four = 4, c->minus_root = -0.70710678f;
+  c->exp[0] = 1.f / 5040, c->exp[1] = 1.f / 720, c->exp[2] = 1.f / 120, c->exp[3] = 1.f / 24, c->exp[4] = 1.f / 6;
+  c->near[0] = -0.00056480599f, c->near[1] = 0.0049217620f, c->near[2] = -0.026715054f;
+  c->near[3] = 0.11280317f, c->near[4] = -0.37612344f, c->near[5] = 1.1283791f;
+  c->far[0] = -0.000013272362f, c->far[1] = 0.00031693702f, c->far[2] = -0.0034323514f, c->far[3] = 0.022604772f;
+  c->far[4] = -0.10328112f, c->far[5] = -0.63914126f, c->far[6] = -1.1258937f, c->far[7] = -0.00076589778f;
+  return c;
+}
+
+// e ** x = 2 ** n * e ** r with |r| <= log(2) / 2, where 7 terms of the series are exact to float32. The power is
+// applied in two halves, for results below the normal numbers and at infinity. A number of 1.5 * 2 ** 23 more is rounded
+// to an integer, which its last bits are. NaN passes through.
+INLINE f32x4 exp4(f32x4 x, Numbers c) {
+  x = wasm_f32x4_pmin(wasm_f32x4_pmax(x, N(low)), N(high));
+  f32x4 rounded = wasm_f32x4_add(wasm_f32x4_mul(x, N(log2)), N(round));
+  f32x4 n = wasm_f32x4_sub(rounded, N(round));
+  f32x4 r = wasm_f32x4_sub(wasm_f32x4_sub(x, wasm_f32x4_mul(n, N(ln2))), wasm_f32x4_mul(n, N(ln2_rest)));
+  f32x4 y = N(exp[0]);
+  UNROLL for (int i = 1; i < 5; i++) y = MADD(y, r, N(exp[i]));
+  y = MADD(y, r, N(half));
+  y = MADD(y, r, N(one));
+  y = MADD(y, r, N(one));
+  v128_t all = wasm_i32x4_sub(rounded, N(round)), half = wasm_i32x4_shr(all, 1);
+  return wasm_f32x4_mul(wasm_f32x4_mul(y, power_of_two(half)), power_of_two(wasm_i32x4_sub(all, half)));
+}
+
+INLINE f32x4 sigmoid4(f32x4 x, Numbers c) {
+  return wasm_f32x4_div(splat(1), wasm_f32x4_add(splat(1), exp4(wasm_f32x4_neg(x), c)));
+}
+
+// x * (1 - x² / 3 + …) near 0, where (e ** 2x - 1) / (e ** 2x + 1) loses digits.
+INLINE f32x4 tanh4(f32x4 x, Numbers c) {
+  f32x4 size = wasm_f32x4_abs(x), q = wasm_f32x4_mul(x, x);
+  f32x4 near = splat(62.f / 2835);
+  near = MADD(near, q, splat(-17.f / 315));
+  near = MADD(near, q, splat(2.f / 15));
+  near = MADD(near, q, splat(-1.f / 3));
+  near = MADD(wasm_f32x4_mul(near, q), x, x);
+  f32x4 e = exp4(wasm_f32x4_mul(size, splat(-2)), c);
+  f32x4 far = wasm_f32x4_div(wasm_f32x4_sub(splat(1), e), wasm_f32x4_add(splat(1), e));
+  f32x4 sign = wasm_v128_and(x, splat(-0.f));
+  return wasm_v128_or(select(wasm_f32x4_lt(size, splat(0.25f)), near, far), sign);
+}
+
+// erf(t) for |t| < 1, and 1 - erf(t) above: the polynomials of ops/activation.py.
+INLINE f32x4 erf_near(f32x4 t, Numbers c) {
+  f32x4 q = wasm_f32x4_mul(t, t), y = N(near[0]);
+  UNROLL for (int i = 1; i < 6; i++) y = MADD(y, q, N(near[i]));
+  return wasm_f32x4_mul(y, t);
+}
+
+INLINE f32x4 erfc_far(f32x4 t, Numbers c) {
+  f32x4 y = N(far[0]);
+  UNROLL for (int i = 1; i < 8; i++) y = MADD(y, t, N(far[i]));
+  return exp4(y, c);
+}
+
+// x / 2 * erfc(-x / sqrt(2)): as the op's meaning, 0 from where it is below 1e-7, and NaN for minus infinity.
+INLINE f32x4 gelu4(f32x4 x, Numbers c) {
+  f32x4 t = wasm_f32x4_mul(x, N(minus_root)), size = wasm_f32x4_abs(t), two = wasm_f32x4_add(N(one), N(one));
+  f32x4 tail = erfc_far(wasm_f32x4_pmin(size, N(four)), c);
+  tail = wasm_v128_andnot(tail, wasm_f32x4_ge(size, N(four)));
+  f32x4 left = select(wasm_f32x4_gt(t, splat(0)), tail, wasm_f32x4_sub(two, tail));
+  f32x4 near = wasm_f32x4_sub(N(one), erf_near(t, c));
+  return wasm_f32x4_mul(wasm_f32x4_mul(x, N(half)), select(wasm_f32x4_lt(size, N(one)), near, left));
+}
+
+INLINE f32x4 activated(f32x4 x, enum Activation activation, Numbers c) {
+  if (activation == RELU) return wasm_f32x4_pmax(x, splat(0));
+  if (activation == SIGMOID) return sigmoid4(x, c);
+  if (activation == GELU) return gelu4(x, c);
+  if (activation == TANH) return tanh4(x, c);
+  return x;
+}
+
+INLINE f32x4 erf4(f32x4 x, Numbers c) {
+  f32x4 size = wasm_f32x4_abs(x);
+  f32x4 far = wasm_f32x4_sub(splat(1), erfc_far(wasm_f32x4_pmin(size, N(four)), c));
+  far = select(wasm_f32x4_ge(size, splat(4)), splat(1), far);
+  far = wasm_v128_or(far, wasm_v128_and(x, splat(-0.f)));
+  return select(wasm_f32x4_lt(size, splat(1)), erf_near(x, c), far);
+}
+
+INLINE f32x4 over_one_plus_exp(f32x4 x, f32x4 power, Numbers c) {
+  return wasm_f32x4_div(x, wasm_f32x4_add(N(one), exp4(power, c)));
+}
+
+// x * sigmoid(sqrt(8 / pi) * (x + 0.044715 x³))
+INLINE f32x4 gelu_tanh4(f32x4 x, Numbers c) {
+  f32x4 inner = MADD(wasm_f32x4_mul(wasm_f32x4_mul(x, x), x), splat(0.044715f), x);
+  return over_one_plus_exp(x, wasm_f32x4_mul(inner, splat(-1.5957691f)), c);
+}
+
+INLINE void add_row(int n, f32 *out, const f32 *row, int is_first) {
+  int j = 0;
+  if (!row) {
+    for (; j < n; j++) out[j] = __builtin_nanf("");
+  } else if (is_first) {
+    for (; j + 4 <= n; j += 4) wasm_v128_store(out + j, wasm_v128_load(row + j));
+    ROLLED for (; j < n; j++) out[j] = row[j];
+  } else {
+    for (; j + 4 <= n; j += 4)
+      wasm_v128_store(out + j, wasm_f32x4_add(wasm_v128_load(out + j), wasm_v128_load(row + j)));
+    for (; j < n; j++) out[j] += row[j];
+  }
+}
