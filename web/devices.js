@@ -54,7 +54,7 @@ function slow(kinds) {
   if (kinds.webgpu.state !== "missing" || kinds.webnn.state !== "missing") return [];
   return [
     h("p", {}, h("b", {}, "Neither WebGPU nor WebNN is available, so models run on the CPU. "),
-      "NumPy in WebAssembly is slow: a larger model takes much longer than on a device."),
+      "A large model takes longer there than on a device."),
     h("p", {}, TURN_ON),
   ];
 }

@@ -1,1 +1,1 @@
-"""The NumPy device."""
+"""The CPU device."""

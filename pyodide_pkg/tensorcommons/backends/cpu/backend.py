@@ -1,8 +1,8 @@
-"""The NumPy device: the executable specification of every op, and the last fallback.
+"""The CPU device, which exists everywhere: the executable specification of every op, and the last fallback.
 
-It runs each step by the op's own NumPy meaning, or in a browser by a kernel (kernels.py, code.py), one after another.
-It gives the event loop a turn every :data:`TURN` seconds, so that a page stays alive and a run can be cancelled. NumPy
-in a browser has no BLAS: 2.4 GFLOP/s, where the kernels of products have 45.
+It runs the steps of a plan one after another: each by the NumPy reference of its op, or in a browser by a kernel of
+WebAssembly (kernels.py, code.py). NumPy in a browser has no BLAS: products reach 2.4 GFLOP/s there, and 45 by kernels.
+A run yields to the event loop every :data:`TURN` seconds, so that a page stays responsive and a run can be cancelled.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ from .elementwise import computes
 from .kernels import reads, records_of
 from .record import loaded
 
-ADDRESSES = 2**32 - 2**16  # bytes of WebAssembly's memory at most
-RESERVED = 2**28  # bytes of it for Python, NumPy and what a run takes
-TURN = 0.02  # seconds between two turns of the event loop
+ADDRESSES = 2**32 - 2**16  # the largest size of WebAssembly's memory in bytes
+RESERVED = 2**28  # bytes of it for Python, NumPy and the temporary arrays of a run
+TURN = 0.02  # seconds between two yields to the event loop
 
 PRODUCT = Op("matmul", lambda specs, attrs: specs[0], np.matmul)
 SIDE = 256  # of the matrices of a probe: 34 million operations, which NumPy in a browser takes 20 ms for
@@ -45,10 +45,10 @@ def _step_of(op: Op, spec: Spec, leaves: int) -> Step:
 
 
 class CpuBackend(Backend[Code]):
-    """Bytes are NumPy arrays; steps are NumPy calls.
+    """A device whose values are NumPy arrays of bytes.
 
-    In a browser they lie in WebAssembly's memory, of 32-bit addresses: ``largest`` bytes in an array, and ``memory``
-    bytes together beside Python and what a run takes.
+    In a browser these are in WebAssembly's memory, which has 32-bit addresses: an array has at most ``largest`` bytes,
+    and all arrays together at most ``memory``, which leaves room for Python and for the temporary arrays of a run.
     """
 
     kind = "cpu"

@@ -20,8 +20,9 @@ TOGETHER = 2**25  # operations of the records that one call executes, about 2 ms
 
 @dataclass(frozen=True)
 class Part:
-    """Bytes of the code that one call executes, or without any a step for NumPy. Either is of the step ``number``,
-    or of some up to it.
+    """A range of bytes of the code that one call executes, or a ``step`` for NumPy.
+
+    ``number`` is the number of the step, or of the last step that has records in the range.
     """
 
     number: int
@@ -32,7 +33,7 @@ class Part:
 
 @dataclass(frozen=True, eq=False)
 class Code(Executable):
-    """A plan made ready to run. ``words`` at ``positions`` are addresses: of a base, and bytes from there on."""
+    """A compiled plan. The ``words`` at ``positions`` are addresses: those of ``bases`` plus ``offsets`` in bytes."""
 
     plan: Plan
     parts: tuple[Part, ...]
@@ -55,7 +56,7 @@ class Code(Executable):
 
 
 def assemble(plan: Plan, apart: bool = False) -> Code:
-    """Write the code of a plan; with ``apart`` no part is of several steps."""
+    """Write the code of a plan; with ``apart`` each part belongs to one step."""
     records = [records_of(step) for step in plan.steps]
     words: list[int] = []
     positions, bases, offsets = [], [], []
@@ -95,7 +96,7 @@ def assemble(plan: Plan, apart: bool = False) -> Code:
 
 
 def _base(pointer: Pointer, plan: Plan) -> int:
-    """Return the number of a base: the arena, the leaves, the outputs, the scratch memory."""
+    """Return the number of a base in the order arena, leaves, outputs, scratch memory."""
     kind, index = pointer.base
     first = {"arena": 0, "leaf": 1, "output": 1 + plan.leaves, "scratch": 1 + plan.leaves + len(plan.output_bytes)}
     return first[kind] + index
