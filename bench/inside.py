@@ -138,6 +138,9 @@ async def run(session: Any, group: str, options: str) -> str:
         if devices.webnn is not None:
             webnn = devices.webnn
             contestants += [Ours(webnn, devices, lambda: webnn.total, mode) for mode in modes]
+        cpu = devices.cpu
+        if cpu is not None and group != "load" and (software or given.get("only")):
+            contestants.append(Ours(cpu, devices, lambda: cpu.total))
         ours = [each for each in contestants if each.name in given.get("only", ())]
         if given.get("only"):  # only peers are named beside ours on WebGPU
             contestants = ours or contestants[:1]
@@ -145,7 +148,7 @@ async def run(session: Any, group: str, options: str) -> str:
             if given.get("only") and proxy.name not in given["only"]:
                 continue
             peer = Peer(proxy, partial(session.bytesOf, proxy.name))
-            if peer.device == "wasm" and not software and not given.get("only"):
+            if peer.device in ("wasm", "cpu") and not software and not given.get("only"):
                 peer.refuse('the large sizes take minutes on the CPU; name it in "only" to have it')
             else:
                 await peer.open()

@@ -11,7 +11,7 @@ import numpy as np
 
 import tensorcommons as tc
 from bench.contest import Rules
-from bench.report import ON_WEBNN, OURS, PART
+from bench.report import ON_CPU, ON_WEBNN, OURS, PART
 from bench.workloads import HEADS, Work
 
 Array: TypeAlias = np.ndarray[Any, Any]
@@ -56,8 +56,7 @@ class Ours:
 
     def __init__(self, device: tc.Device, devices: tc.Devices, bytes_of: Callable[[], int], mode: str = "") -> None:
         self.name = mode or OURS
-        if device.kind == "webnn":
-            self.name += ON_WEBNN
+        self.name += {"webnn": ON_WEBNN, "cpu": ON_CPU}.get(device.kind, "")
         self.device = PART if mode else device.kind
         self.mode = mode
         self.on = device
@@ -100,6 +99,7 @@ class Ours:
             models, output = [await load(place / "MiniLM")], "sentence_embedding"
         else:
             models = [await load(place / f"head-{i}") for i in range(HEADS)]
+        assert all(model.device is self.on for model in models), [model.device.kind for model in models]
         inputs = {name: work.arrays[name] for name in work.feeds}
 
         async def run() -> Array:

@@ -13,8 +13,9 @@ from typing import Any
 
 import numpy as np
 
-OURS, ON_WEBNN = "tensorcommons", " on WebNN"
+OURS, ON_WEBNN, ON_CPU = "tensorcommons", " on WebNN", " on CPU"
 OURS_WEBNN = OURS + ON_WEBNN
+OURS_EVERYWHERE = (OURS, OURS_WEBNN, OURS + ON_CPU)
 PART, CEILING = "part", "ceiling"
 
 
@@ -22,7 +23,8 @@ PART, CEILING = "part", "ceiling"
 class Row:
     """Samples of one contestant for one piece of work, in milliseconds per sample.
 
-    ``device`` is webgpu, wasm or webnn; "ceiling" is the limit of the device, "part" another variant of ours.
+    ``device`` is webgpu, webnn, cpu (one thread) or wasm (several); "ceiling" is the limit of the device, "part"
+    another variant of ours.
     ``ready_ms`` is the time from the weights in memory to the first result, ``cosine`` compares that with the
     correct one, and ``device_bytes`` are its WebGPU buffers after it. ``amount`` is the work that a sample computes or
     moves, in the unit of the figure.
@@ -65,11 +67,11 @@ class Figure:
     loop_ms: list[float] = field(default_factory=list)
 
     def pairs(self) -> list[tuple[Row, Row]]:
-        """Pair our row with that of the best peer: on WebGPU, on WebNN, then our best with the best peer of all."""
-        ours = [row for row in self.rows if row.name in (OURS, OURS_WEBNN) and row.samples_ms]
-        peers = [row for row in self.rows if row.name not in (OURS, OURS_WEBNN) and row.samples_ms]
+        """Pair our row with that of the best peer: on each device, then our best with the best peer of all."""
+        ours = [row for row in self.rows if row.name in OURS_EVERYWHERE and row.samples_ms]
+        peers = [row for row in self.rows if row.name not in OURS_EVERYWHERE and row.samples_ms]
         found: list[tuple[Row, Row]] = []
-        for devices in (("webgpu",), ("webnn",), ("webgpu", "wasm", "webnn")):
+        for devices in (("webgpu",), ("webnn",), ("cpu",), ("webgpu", "webnn", "cpu", "wasm")):
             own = min((row for row in ours if row.device in devices), key=lambda row: row.median, default=None)
             best = min((row for row in peers if row.device in devices), key=lambda row: row.median, default=None)
             if own is not None and best is not None and all(best is not row for _, row in found):
@@ -110,7 +112,8 @@ def table(figures: Sequence[Figure]) -> str:
         per = f"; ms of one in a chain of {figure.steps}" if figure.steps > 1 else "; ms"
         lines += ["", f"{figure.name}{per}"]
         for own, peer in figure.pairs():
-            kind = {"webgpu": "best WebGPU peer", "webnn": "best WebNN peer"}.get(peer.device, "best peer of any kind")
+            kinds = {"webgpu": "best WebGPU peer", "webnn": "best WebNN peer", "cpu": "best peer on one thread"}
+            kind = kinds.get(peer.device, "best peer of any kind")
             tail = peer.percentile_90 / own.percentile_90
             lines.append(
                 f"  {peer.median / own.median:.2f} × the {kind}, {peer.name} ({tail:.2f} × at the 90th percentile)"

@@ -9,7 +9,8 @@ function provider({ name, device, script, wasm, options, threads = 1 }) {
     takes: "onnx",
 
     async open({ base, binary }) {
-      ort = await import(script);
+      // Each number of threads has a module of its own, since one initializes WebAssembly once.
+      ort = await import(`${import.meta.resolve(script)}?threads=${threads}`);
       const files = `${base}onnxruntime-web/dist/ort-wasm-simd-threaded${wasm}`;
       ort.env.wasm.numThreads = threads;
       ort.env.wasm.wasmPaths = { mjs: `${files}.mjs`, wasm: `${files}.wasm` };
@@ -117,5 +118,6 @@ const WASM = { script: "onnxruntime-web/wasm", wasm: "", options: "wasm" };
 export const contestants = [
   provider({ name: "ORT WebGPU", device: "webgpu", script: "onnxruntime-web/webgpu", wasm: ".asyncify", options: "webgpu" }),
   provider({ name: "ORT WASM", device: "wasm", ...WASM, threads: globalThis.crossOriginIsolated ? 2 : 1 }),
+  provider({ name: "ORT WASM, one thread", device: "cpu", ...WASM }),
   provider({ name: "ORT WebNN", device: "webnn", script: "onnxruntime-web/webnn", wasm: ".jsep", options: { name: "webnn", deviceType: "cpu" } }),
 ];
