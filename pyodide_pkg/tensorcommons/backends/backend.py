@@ -134,7 +134,7 @@ class Backend(ABC, Generic[E]):
         copy.
         """
 
-    def chains(self, op: Op, specs: Sequence[Spec]) -> bool:
+    def chains(self, op: Op, specs: Sequence[Spec], result: Spec) -> bool:
         """Return whether an elementwise op of operands ``specs`` has the same bits in a chain as alone."""
         return True
 

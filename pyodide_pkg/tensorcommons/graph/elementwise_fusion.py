@@ -143,7 +143,7 @@ def chain_elementwise(graph: Graph, backend: Backend[Any] | None = None) -> Grap
     for node in graph.nodes:
         if node.op is None or not node.op.elementwise or not node.inputs or len(node.spec.shape) > AXES:
             continue
-        if backend is None or backend.chains(node.op, [child.spec for child in node.inputs]):
+        if backend is None or backend.chains(node.op, [child.spec for child in node.inputs], node.spec):
             chains[node] = _grow(node, chains, uses)
 
     def pattern(node: Node) -> Replacement | None:

@@ -113,8 +113,8 @@ class CpuBackend(Backend[Code]):
     def accepts_layout(self, op: Op, position: int, layout: Layout) -> bool:
         return reads(op, position, layout)
 
-    def chains(self, op: Op, specs: Sequence[Spec]) -> bool:
-        return computes(op, specs) or not loaded()[0]
+    def chains(self, op: Op, specs: Sequence[Spec], result: Spec) -> bool:
+        return computes(op, specs, result) or not loaded()[0]
 
     async def compile(self, plan: Plan) -> Code:
         return assemble(plan)

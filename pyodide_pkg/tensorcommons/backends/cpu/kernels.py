@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from ...shapes import Layout
 from ..base import Op, Step
-from . import elementwise, products, rows
-from .record import Kernel, Record, has_rows, loaded
+from . import convolution, elementwise, positions, products, rows
+from .record import Kernel, Record, has_rows, loaded, rows_of
 
 KERNELS: dict[str, Kernel] = {
     "linear": products.linear,
@@ -20,10 +20,17 @@ KERNELS: dict[str, Kernel] = {
     "rms_norm": rows.rms_norm,
     "sum_norm": rows.sum_norm,
     "softmax": rows.softmax,
+    "log_softmax": rows.softmax,
+    "rotary_embedding": positions.rotary,
+    "kv_cache_append": positions.append,
+    "conv2d": convolution.conv2d,
     **dict.fromkeys(rows.REDUCTIONS, rows.reduce),
     **dict.fromkeys(elementwise.ELEMENTWISE, elementwise.each),
+    "copy": elementwise.copy,
+    "concat": elementwise.concat,
 }
-READ_BY_ROWS = {"linear", "linears", "matmul", "scaled_dot_product_attention", "layer_norm", "rms_norm", "softmax"}
+PRODUCTS = {"linear", "linears", "matmul", "scaled_dot_product_attention"}
+WHOLE = {"layer_norm", "rms_norm", "softmax", "log_softmax"}  # the leading axes of their operands are one in memory
 
 
 def records_of(step: Step) -> list[Record] | None:
@@ -39,9 +46,13 @@ def records_of(step: Step) -> list[Record] | None:
 
 def reads(op: Op, position: int, layout: Layout) -> bool:
     """Return whether an operand of ``layout`` is read in place; others are copied before the step."""
-    if loaded()[0] is None or op.name not in READ_BY_ROWS | elementwise.ELEMENTWISE:
+    if loaded()[0] is None:
         return True
-    if op.name in elementwise.ELEMENTWISE:
-        return layout.strides[-1:] in ((), (0,), (1,)) or layout.shape[-1] == 1
-    is_weight = op.name in ("linear", "matmul") and position == 1
-    return has_rows(layout) or (is_weight and (layout.strides[-2] == 1 or layout.shape[-2] <= 1))
+    if op.name in WHOLE:
+        return rows_of(layout) is not None
+    if op.name in PRODUCTS:
+        is_weight = op.name in ("linear", "matmul") and position == 1
+        return has_rows(layout) or (is_weight and (layout.strides[-2] == 1 or layout.shape[-2] <= 1))
+    if op.name == "rotary_embedding":
+        return layout.is_contiguous if position in (1, 2) else position == 3 or has_rows(layout)
+    return op.name != "kv_cache_append" or position != 1 or has_rows(layout)

@@ -24,7 +24,7 @@ from .record import (
     rows_of,
 )
 
-REDUCTIONS = {"sum": 0, "mean": 1, "max": 2, "min": 3}
+REDUCTIONS = {"sum": 0, "mean": 1, "max": 2, "min": 3, "argmax": 4, "argmin": 5, "logsumexp": 6}
 
 
 def _rows(operand: Operand, rows: tuple[int, int]) -> tuple[Word, ...]:
@@ -104,13 +104,13 @@ def _norm(
 
 
 def softmax(step: Step) -> Iterator[Record] | None:
-    """Compute the softmax of rows."""
+    """Compute the softmax of rows, or its logarithm."""
     x, out = step.inputs[0], step.output
     read, written = rows_of(x.layout), rows_of(out.layout)
     if read is None or written is None or not are_float32(x, out):
         return None
     n = out.shape[-1]
-    words = (n, address(out), written[1], address(x), read[1], SCRATCH)
+    words = (n, int(step.op.name == "log_softmax"), address(out), written[1], address(x), read[1], SCRATCH)
     return by_rows(SOFTMAX, written[0], 8 * n, words, n + 3)
 
 
@@ -119,12 +119,18 @@ def reduce(step: Step) -> Iterator[Record] | None:
     x, out = step.inputs[0], step.output
     axes: Any = step.attrs["axes"]
     first, end = min(axes, default=0), max(axes, default=-1) + 1
-    if not are_float32(x, out) or step.attrs.get("parts", 1) != 1 or not axes or end - first != len(axes):
+    kind = REDUCTIONS[step.op.name]
+    result = "int32" if step.op.name in ("argmax", "argmin") else "float32"
+    if not are_float32(x) or out.dtype.name != result or step.attrs.get("parts", 1) != 1:
+        return None
+    if not axes or end - first != len(axes):
         return None
     shape = size_of(x.shape[:first]), size_of(x.shape[first:end]), size_of(x.shape[end:])
     layout = x.layout.reshape(shape)
     if layout is None or not has_rows(layout) or not shape[1] or not out.layout.is_contiguous:
         return None
     step_of_one = layout.strides[1] if shape[1] > 1 else 1
-    words = (*shape[1:], address(out), address(x, layout), layout.strides[0], step_of_one, REDUCTIONS[step.op.name])
+    if kind >= REDUCTIONS["argmax"] and (shape[2] > 1 or step_of_one != 1):
+        return None
+    words = (*shape[1:], address(out), address(x, layout), layout.strides[0], step_of_one, kind, SCRATCH)
     return by_rows(REDUCE, shape[0], shape[1] * shape[2], words)

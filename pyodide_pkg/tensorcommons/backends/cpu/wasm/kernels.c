@@ -8,13 +8,15 @@
 // vectors are unrolled into registers, and no address of a local variable is taken.
 
 #include "attention.h"
+#include "convolution.h"
 #include "elementwise.h"
 #include "norms.h"
+#include "positions.h"
 #include "products.h"
 #include "reductions.h"
 #include "softmax.h"
 
-enum Kernel { PRODUCT, ATTENTION, NORM, TAKE, EACH, SOFTMAX, REDUCE };
+enum Kernel { PRODUCT, ATTENTION, NORM, TAKE, EACH, SOFTMAX, REDUCE, ROTARY, APPEND, CONVOLUTION };
 
 EXPORT(run)
 void run(const int *at, const int *end) {
@@ -28,6 +30,9 @@ void run(const int *at, const int *end) {
     case EACH: each(record); break;
     case SOFTMAX: softmax(record); break;
     case REDUCE: reduce(record); break;
+    case ROTARY: rotary(record); break;
+    case APPEND: append(record); break;
+    case CONVOLUTION: convolution(record); break;
     }
   }
 }

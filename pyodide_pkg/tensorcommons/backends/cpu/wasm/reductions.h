@@ -1,14 +1,12 @@
-// Reductions along one axis.
+// Reductions along one axis: sums, means, extrema and their positions, logarithms of sums of exponentials.
 
 #pragma once
 
 #include "vectors.h"
 
-enum { PART = 256 }; // elements of a row that are summed apart from the others
-
 // Sums, means, maxima and minima along one axis of `length`, whose elements are `step` apart, in each of `inner`
 // contiguous columns.
-enum Reduction { SUM, MEAN, MAX, MIN };
+enum Reduction { SUM, MEAN, MAX, MIN, ARGMAX, ARGMIN, LOGSUMEXP }; // the last three of contiguous rows alone
 
 struct Reduce {
   int kernel, size, first, last, length, inner;
@@ -16,6 +14,7 @@ struct Reduce {
   const f32 *x;
   int outer, step;
   enum Reduction kind;
+  f32 *scratch;
 };
 
 INLINE f32x4 reduced(f32x4 a, f32x4 b, enum Reduction kind) {
@@ -43,6 +42,19 @@ INLINE f32 reduce_row(int n, const f32 *x, const enum Reduction kind) {
   return kind == MAX ? max_of(most) : kind == MEAN ? total / n : total;
 }
 
+// The first position of the extremum, or of a NaN.
+INLINE int position_of(int n, const f32 *x, const enum Reduction kind) {
+  f32 most = reduce_row(n, x, kind);
+  int j = 0;
+  ROLLED while (j < n - 1 && x[j] != most && x[j] == x[j]) j++;
+  return j;
+}
+
+INLINE f32 logsumexp_row(int n, const f32 *x, Numbers c) {
+  f32 largest = reduce_row(n, x, MAX), shift = __builtin_fabsf(largest) < __builtin_inff() ? largest : 0;
+  return log_of(sum_of_powers(n, x, shift, c)) + shift;
+}
+
 INLINE void reduce_columns(const struct Reduce *p, const f32 *x, f32 *out, const enum Reduction kind) {
   int j = 0;
   for (; j + 4 <= p->inner; j += 4) {
@@ -66,6 +78,7 @@ INLINE void reduce_columns(const struct Reduce *p, const f32 *x, f32 *out, const
     break;
 
 KERNEL reduce(const struct Reduce *p) {
+  Numbers c = numbers(p->scratch);
   for (int i = p->first; i < p->last; i++) {
     const f32 *x = p->x + i * p->outer;
     f32 *out = p->out + i * p->inner;
@@ -74,6 +87,9 @@ KERNEL reduce(const struct Reduce *p) {
       REDUCED(MEAN)
       REDUCED(MAX)
       REDUCED(MIN)
+    case ARGMAX: *(int *)out = position_of(p->length, x, MAX); break;
+    case ARGMIN: *(int *)out = position_of(p->length, x, MIN); break;
+    case LOGSUMEXP: *out = logsumexp_row(p->length, x, c); break;
     }
   }
 }

@@ -43,9 +43,9 @@ INLINE void softmax_masked(f32 *s, int n, int hidden, f32 scale, const enum Mask
   for (j = 0; j < all; j += 4) wasm_v128_store(s + j, wasm_f32x4_mul(wasm_v128_load(s + j), share));
 }
 
-// Softmax of rows. `scratch` has room for one.
+// Softmax of rows, or its logarithm. `scratch` has room for one row.
 struct Softmax {
-  int kernel, size, first, last, n;
+  int kernel, size, first, last, n, is_log;
   f32 *out;
   int ld;
   const f32 *x;
@@ -53,12 +53,26 @@ struct Softmax {
   f32 *scratch;
 };
 
+// x - largest - log(sum of e ** (x - largest)) in place. There is room for a multiple of 4.
+INLINE void log_softmax_row(int n, f32 *x, Numbers c) {
+  f32x4 top = splat(x[0]);
+  int j = 0;
+  for (; j + 4 <= n; j += 4) top = wasm_f32x4_max(top, wasm_v128_load(x + j));
+  ROLLED for (; j < n; j++) top = wasm_f32x4_max(top, splat(x[j]));
+  f32x4 largest = splat(max_of(top)), total = splat(log_of(sum_of_powers(n, x, max_of(top), c)));
+  for (j = 0; j < n; j += 4)
+    wasm_v128_store(x + j, wasm_f32x4_sub(wasm_f32x4_sub(wasm_v128_load(x + j), largest), total));
+}
+
 KERNEL softmax(const struct Softmax *p) {
   Numbers c = numbers(p->scratch);
   f32 *row = p->scratch + NUMBERS;
   for (int i = p->first; i < p->last; i++) {
     add_row(p->n, row, p->x + i * p->ldx, 1);
-    softmax_masked(row, p->n, 0, 1, NO_MASK, 0, __builtin_nanf(""), c);
+    if (p->is_log)
+      log_softmax_row(p->n, row, c);
+    else
+      softmax_masked(row, p->n, 0, 1, NO_MASK, 0, __builtin_nanf(""), c);
     add_row(p->n, p->out + i * p->ld, row, 1);
   }
 }

@@ -19,6 +19,7 @@
 typedef float f32;
 typedef v128_t f32x4;
 
+enum { PART = 256 }; // elements of a row that are summed apart from the others
 enum Activation { NONE, RELU, SIGMOID, GELU, TANH };
 
 INLINE f32x4 splat(f32 x) { return wasm_f32x4_splat(x); }
@@ -156,4 +157,31 @@ INLINE void add_row(int n, f32 *out, const f32 *row, int is_first) {
       wasm_v128_store(out + j, wasm_f32x4_add(wasm_v128_load(out + j), wasm_v128_load(row + j)));
     for (; j < n; j++) out[j] += row[j];
   }
+}
+
+// log(x) = log(m) + n log(2) for x = m 2 ** n with m near 1, by the series of 2 atanh((m - 1) / (m + 1)).
+INLINE f32 log_of(f32 x) {
+  union { double number; long long bits; } m = {x};
+  if (!(x > 0) || x == __builtin_inff()) return x == 0 ? -__builtin_inff() : x > 0 ? x : __builtin_nanf("");
+  int n = (int)(m.bits >> 52) - 1023;
+  m.bits = (m.bits & 0xfffffffffffffLL) | 0x3ff0000000000000LL;
+  if (m.number > 1.4142135623730951) m.number /= 2, n++;
+  double s = (m.number - 1) / (m.number + 1), q = s * s, sum = 1. / 15;
+  UNROLL for (int i = 13; i > 0; i -= 2) sum = sum * q + 1. / i;
+  return 2 * s * sum + n * 0.6931471805599453;
+}
+
+// The sum of e ** (x - shift), of parts of the row, which loses fewer digits.
+INLINE f32 sum_of_powers(int n, const f32 *x, f32 shift, Numbers c) {
+  f32 total = 0;
+  for (int start = 0; start < n; start += PART) {
+    int j = start, end = n - start < PART ? n : start + PART;
+    f32x4 part = splat(0);
+    for (; j + 4 <= end; j += 4)
+      part = wasm_f32x4_add(part, exp4(wasm_f32x4_sub(wasm_v128_load(x + j), splat(shift)), c));
+    f32 rest = sum_of(part);
+    ROLLED for (; j < end; j++) rest += wasm_f32x4_extract_lane(exp4(splat(x[j] - shift), c), 0);
+    total += rest;
+  }
+  return total;
 }
