@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from ...shapes import Layout
 from ..base import Op, Step
-from . import convolution, elementwise, positions, products, rows
+from . import convolution, elementwise, positions, products, quantized, rows
 from .record import Kernel, Record, has_rows, loaded, rows_of
 
 KERNELS: dict[str, Kernel] = {
@@ -24,13 +24,21 @@ KERNELS: dict[str, Kernel] = {
     "rotary_embedding": positions.rotary,
     "kv_cache_append": positions.append,
     "conv2d": convolution.conv2d,
+    "quantized_linear": quantized.linear,
+    "quantized_rows": quantized.take,
     **dict.fromkeys(rows.REDUCTIONS, rows.reduce),
     **dict.fromkeys(elementwise.ELEMENTWISE, elementwise.each),
     "copy": elementwise.copy,
     "concat": elementwise.concat,
 }
 PRODUCTS = {"linear", "linears", "matmul", "scaled_dot_product_attention"}
-WHOLE = {"layer_norm", "rms_norm", "softmax", "log_softmax"}  # the leading axes of their operands are one in memory
+WHOLE = {
+    "layer_norm",
+    "rms_norm",
+    "softmax",
+    "log_softmax",
+    "quantized_linear",
+}  # the leading axes of their operands are one in memory
 
 
 def records_of(step: Step) -> list[Record] | None:

@@ -18,7 +18,9 @@ from ...errors import DeviceUnavailable
 from ...shapes import Layout, size_of
 from ..base import Operand, Step
 
-(PRODUCT, ATTENTION, NORM, TAKE, EACH, SOFTMAX, REDUCE, ROTARY, APPEND, CONVOLUTION) = range(10)  # as in kernels.c
+(PRODUCT, ATTENTION, NORM, TAKE, EACH, SOFTMAX, REDUCE, ROTARY, APPEND, CONVOLUTION, QUANTIZED, QUANTIZED_TAKE) = range(
+    12
+)  # as in kernels.c
 MODULES = {"relaxed": "WebAssembly with relaxed SIMD", "plain": "WebAssembly with SIMD"}
 NUMBERS = 64  # floats of the scratch memory that kernels use for constants
 MOST = 2**28  # multiply-adds of a record, about 12 ms: a run can be cancelled between two

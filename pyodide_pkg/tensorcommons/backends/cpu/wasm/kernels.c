@@ -13,10 +13,11 @@
 #include "norms.h"
 #include "positions.h"
 #include "products.h"
+#include "quantized.h"
 #include "reductions.h"
 #include "softmax.h"
 
-enum Kernel { PRODUCT, ATTENTION, NORM, TAKE, EACH, SOFTMAX, REDUCE, ROTARY, APPEND, CONVOLUTION };
+enum Kernel { PRODUCT, ATTENTION, NORM, TAKE, EACH, SOFTMAX, REDUCE, ROTARY, APPEND, CONVOLUTION, QUANTIZED, QUANTIZED_TAKE };
 
 EXPORT(run)
 void run(const int *at, const int *end) {
@@ -33,6 +34,8 @@ void run(const int *at, const int *end) {
     case ROTARY: rotary(record); break;
     case APPEND: append(record); break;
     case CONVOLUTION: convolution(record); break;
+    case QUANTIZED: quantized(record); break;
+    case QUANTIZED_TAKE: quantized_take(record); break;
     }
   }
 }

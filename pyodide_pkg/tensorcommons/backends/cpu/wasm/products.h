@@ -92,7 +92,7 @@ INLINE void broadcast_rows(const int M, int n, int k, const f32 *a, int lda, con
 
 // Panel by panel of the result's columns.
 #define PANELS(name, tiles, down, wide)                                                                                      \
-  INLINE void name(int m, int n, int k, const f32 *a, int lda, const f32 *b, int ldb, f32 *c, int ldc, const f32 *bias, \
+  KERNEL name(int m, int n, int k, const f32 *a, int lda, const f32 *b, int ldb, f32 *c, int ldc, const f32 *bias, \
                    const f32 *residual, int ldr, enum Activation activation, Numbers numbers) {                                         \
     const int panel_width = wide;                                                                                      \
     for (int start = 0; start < n; start += panel_width) {                                                             \
@@ -128,22 +128,11 @@ struct Product {
   int offsets[][4];
 };
 
-KERNEL product_dots(const struct Product *p, const int *by, Numbers c) {
-  dots(p->m, p->n, p->k, p->a + by[0], p->lda, p->b + by[1], p->ldb, p->c + by[2], p->ldc, p->bias,
-       p->residual ? p->residual + by[3] : 0, p->ldr, p->activation, c);
-}
-
-KERNEL product_rows(const struct Product *p, const int *by, Numbers c) {
-  rows(p->m, p->n, p->k, p->a + by[0], p->lda, p->b + by[1], p->ldb, p->c + by[2], p->ldc, p->bias,
-       p->residual ? p->residual + by[3] : 0, p->ldr, p->activation, c);
-}
-
 KERNEL product(const struct Product *p) {
   Numbers c = numbers(p->scratch);
   for (int i = 0; i < p->count; i++) {
-    if (p->is_transposed)
-      product_dots(p, p->offsets[i], c);
-    else
-      product_rows(p, p->offsets[i], c);
+    const int *by = p->offsets[i];
+    (p->is_transposed ? dots : rows)(p->m, p->n, p->k, p->a + by[0], p->lda, p->b + by[1], p->ldb, p->c + by[2], p->ldc,
+                                     p->bias, p->residual ? p->residual + by[3] : 0, p->ldr, p->activation, c);
   }
 }
