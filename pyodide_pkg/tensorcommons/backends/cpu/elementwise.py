@@ -50,8 +50,8 @@ def copy(step: Step) -> Iterator[Record] | None:
 
 def concat(step: Step) -> Iterator[Record] | None:
     """Copy the inputs to parts of the result along an axis."""
-    axis, start, records = step.attrs["axis"], 0, []
-    assert isinstance(axis, int)
+    axis: Any = step.attrs["axis"]
+    start, records = 0, list[Record]()
     whole = step.output.layout
     for operand in step.inputs:
         part = Layout(operand.shape, whole.strides, whole.offset + start * whole.strides[axis])

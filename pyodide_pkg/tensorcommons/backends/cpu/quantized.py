@@ -47,8 +47,8 @@ def linear(step: Step) -> Iterator[Record] | None:
         ldc,
         address(more[0]) if more else 0,
     )
-    words_of += (0 if residual is None else address(residual), ldr, ACTIVATIONS[activation], SCRATCH)
-    return by_rows(QUANTIZED, shape[0], m * shape[1], words_of, PANEL * shape[1])
+    epilogue = (0 if residual is None else address(residual), ldr, ACTIVATIONS[activation], SCRATCH)
+    return by_rows(QUANTIZED, shape[0], m * shape[1], (*words_of, *epilogue), PANEL * shape[1])
 
 
 def take(step: Step) -> Iterator[Record] | None:
