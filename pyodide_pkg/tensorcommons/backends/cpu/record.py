@@ -62,7 +62,7 @@ def loaded() -> tuple[Any, str]:
     try:
         number, exports = instantiate([file.read_bytes() for file in files if file.is_file()])
     except DeviceUnavailable as error:
-        return None, str(error)
+        return None, error.reason
     return exports, list(MODULES.values())[number]
 
 

@@ -132,7 +132,11 @@ KERNEL product(const struct Product *p) {
   Numbers c = numbers(p->scratch);
   for (int i = 0; i < p->count; i++) {
     const int *by = p->offsets[i];
-    (p->is_transposed ? dots : rows)(p->m, p->n, p->k, p->a + by[0], p->lda, p->b + by[1], p->ldb, p->c + by[2], p->ldc,
-                                     p->bias, p->residual ? p->residual + by[3] : 0, p->ldr, p->activation, c);
+    const f32 *a = p->a + by[0], *b = p->b + by[1], *residual = p->residual ? p->residual + by[3] : 0;
+    f32 *out = p->c + by[2];
+    if (p->is_transposed)
+      dots(p->m, p->n, p->k, a, p->lda, b, p->ldb, out, p->ldc, p->bias, residual, p->ldr, p->activation, c);
+    else
+      rows(p->m, p->n, p->k, a, p->lda, b, p->ldb, out, p->ldc, p->bias, residual, p->ldr, p->activation, c);
   }
 }
