@@ -128,7 +128,7 @@ def test_each_browser_runs_on_its_best_device(
     with page_in(playwright, without=without, path=path) as tab:
         tab.open(site, load=POLARITY)
         present = [kind for kind, state in found.items() if state != "missing"]
-        runs(tab, "webnn" if "webnn" in present else present[0] if present else "cpu")
+        runs(tab, "webnn" if "webnn" in present else "cpu")
         assert states(tab) == {**found, "cpu": "present"}
         assert reason in badge(tab, "webnn")
         if found["webnn"] == "missing":

@@ -23,6 +23,8 @@ from .webnn.backend import KIND as WEBNN
 
 logger = logging.getLogger("tensorcommons")
 
+CLOSE = 3  # times the shortest time: devices up to there keep the order of their facts
+
 
 @dataclass(frozen=True)
 class Decision:
@@ -52,12 +54,20 @@ class Devices:
         return f"<Devices {', '.join(device.kind for device in self.opened)}; missing: {dict(self.missing)}>"
 
     def rank(self, milliseconds: Mapping[str, float]) -> None:
-        """Put the fastest device first: ``milliseconds`` has the time of one product by kind (RANKED in ranking.py).
+        """Put the fastest devices first: ``milliseconds`` has the time of one product by kind (ranking.py).
 
-        Kinds without a time come last, in the order of the facts. Models that are loaded stay where they are.
+        Those that take at most :data:`CLOSE` times the shortest time keep the order of their facts, since a model on a
+        busy machine differs from one product by as much. Kinds without a time come last, in the order of the facts.
+        Models that are loaded stay where they are.
         """
         self._measured = {device: milliseconds[device.kind] for device in self.opened if device.kind in milliseconds}
-        self.opened = tuple(sorted(self.opened, key=lambda device: self._measured.get(device, math.inf)))
+        close = CLOSE * min(self._measured.values(), default=0)
+
+        def place(device: Device) -> float:
+            measured = self._measured.get(device, math.inf)
+            return measured if measured > close else 0
+
+        self.opened = tuple(sorted(self.opened, key=place))
 
     def pin(self, kind: str | None) -> None:
         """Have "auto" mean ``kind`` from now on; ``None`` leaves it to the facts again. Loaded models stay.

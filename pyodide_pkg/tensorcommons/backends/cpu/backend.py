@@ -55,7 +55,7 @@ class CpuBackend(Backend[Code]):
     name = f"NumPy {np.__version__}"
     is_software = True
     facts = Facts(
-        rank=3,
+        rank=4,
         fallback_rank=1,
         what="the slowest",
         why="neither a GPU adapter nor WebNN was found",
@@ -68,7 +68,8 @@ class CpuBackend(Backend[Code]):
         self.features = (what if kernels else f"no kernels: {what}",)
         if kernels:
             self.name = f"{what}, NumPy {np.__version__}"
-            self.facts = replace(self.facts, what="on one core", rates=Rates(0.25, 2e7, 8e5, 5e5))
+            why = "neither a hardware GPU nor WebNN was found"
+            self.facts = replace(self.facts, rank=2, what="on one core", why=why, rates=Rates(0.25, 2e7, 8e5, 5e5))
         self.limits: dict[str, int] = {}
         self.largest = sys.maxsize
         if sys.maxsize < 2**32:

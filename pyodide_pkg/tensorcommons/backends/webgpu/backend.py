@@ -79,7 +79,7 @@ HARDWARE = Facts(
     granularity=4,
 )
 SOFTWARE = Facts(
-    rank=2,
+    rank=3,
     fallback_rank=2,  # it compiles longer than NumPy takes for what is small
     what="a software GPU adapter",
     why="neither a hardware GPU nor WebNN was found",
