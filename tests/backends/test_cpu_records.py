@@ -37,7 +37,7 @@ def test_a_large_product_is_several_records_of_its_rows_and_parts(cpu):
     assert records is not None and len(records) == 3
     assert all(record.work <= MOST for record in records)
     assert sum(record.work for record in records) == 1001 * 1000 * 700
-    rows = [record.words[4] for record in records]
+    rows = [word for record in records if isinstance(word := record.words[4], int)]
     assert sum(rows) == 1001 and all(number % products.ROWS == 0 for number in rows[:-1])
     made = code.assemble(plan)
     assert len([part for part in made.parts if part.step is None]) == 3
