@@ -1,7 +1,7 @@
 """Kernels for hardware on the available adapter: every case of their families again.
 
-A software adapter runs them correctly but never chooses them, and compiles each in a second or more. There, the cases
-take their choices in pairs (``support.combinations``); ``make conformance`` on a GPU runs them in all combinations.
+A software adapter runs them correctly but never chooses them, and compiles some of them slowly. There, the cases take
+their choices in pairs (``support.combinations``); ``make conformance`` on a GPU runs them in all combinations.
 """
 
 from __future__ import annotations
@@ -16,23 +16,11 @@ import numpy as np
 import tensorcommons as tc
 from tensorcommons import Device
 from tensorcommons.backends.webgpu.kernels import matmul
-from tests.cases import case_of, cases_of, long, only
+from tests.cases import case_of, cases_of, only
 from tests.cases.support import agree, combinations, numbers, on
 
 FAMILIES = ("matmul", "normalization", "attention")
 ALSO = ("convolution.same_and_valid", "convolution.float16")
-# Left to `make long` on a software adapter, where other cases and the tiles read and store in these ways.
-LONG = (
-    "matmul.large_packed_products",
-    "matmul.linear_activations_of_an_odd_depth",
-    "matmul.linear_of_one_tensor_in_every_place",
-    "matmul.linear_residuals_fused_and_not",
-    "attention.heads_split_and_merged_by_views",
-    "attention.one_tensor_in_every_place",
-)
-# Cases of the text around an activation, which is that of every shader: a software adapter runs them in the shader that
-# it compiles fastest, and an activation in each of the others by their tiles.
-GENERAL = ("matmul.linear_activations_fused_and_not",)
 # One takes minutes; the other is about other names of matmul, which have no kernels.
 LEFT_OUT = ("attention.many_batches", "matmul.products_by_their_names")
 
@@ -56,8 +44,7 @@ def hardware(device: Device, **table: Any) -> Iterator[None]:
 def _ashardware(name: str) -> Callable[[Device], Coroutine[Any, Any, None]]:
     @only("webgpu")
     async def case(device: Device) -> None:
-        general = {"HARDWARE": (matmul.SOFTWARE,)} if device.is_software and name in GENERAL else {}
-        with hardware(device, **general):
+        with hardware(device):
             await case_of(name)(device)
 
     return case
@@ -110,9 +97,8 @@ async def copies_that_turn_rows_into_columns(device: Device) -> None:
 for _name in (*cases_of(*FAMILIES, kind="webgpu"), *ALSO):
     if _name in LEFT_OUT:
         continue
-    _case = _ashardware(_name)
-    globals()[_name.replace(".", "_")] = long("webgpu")(_case) if _name in LONG else _case
-# A software adapter takes seconds to compile one, so there only one of those that differ in numbers.
+    globals()[_name.replace(".", "_")] = _ashardware(_name)
+# On a software adapter only one of those that differ in numbers.
 _ONE_OF_A_KIND = {(tile.shader, tile.slices > 1): number for number, tile in enumerate(matmul.HARDWARE)}.values()
 for _number, _tile in enumerate(matmul.HARDWARE):
     globals()[f"tile_{_number}"] = _in_tiles(_tile, _number)
