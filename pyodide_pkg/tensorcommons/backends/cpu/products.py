@@ -27,7 +27,7 @@ from .record import (
 
 ACTIVATIONS = {None: 0, "relu": 1, "sigmoid": 2, "gelu": 3, "tanh": 4}
 NO_MASK, ADDED, ALLOWED = range(3)
-ROWS, PANEL, BLOCK = 4, 32, 16  # as in wasm/products.h and wasm/attention.h
+ROWS, PANEL, PACKED, BLOCK = 4, 32, 16, 16  # as in wasm/products.h and wasm/attention.h
 
 
 def linear(step: Step) -> Iterator[Record] | None:
@@ -108,6 +108,7 @@ def _product(
                             *(offset for each in offsets[first : first + count] for offset in each),
                         ),
                         count * rows * columns * k,
+                        0 if is_transposed else PACKED * k,
                     )
 
     return records()

@@ -47,6 +47,6 @@ KERNEL attention(const struct Attention *p) {
       if (p->kind == ADDED) softmax_masked(s, keys, hidden, p->scale, ADDED, (const f32 *)p->mask + at, 0, c);
       if (p->kind == ALLOWED) softmax_masked(s, keys, hidden, p->scale, ALLOWED, (const char *)p->mask + at, 0, c);
     }
-    rows(count, p->value_width, keys, scores, ld, v, p->v_row, out, p->out_row, 0, 0, 0, NONE, c);
+    rows(count, p->value_width, keys, scores, ld, v, p->v_row, out, p->out_row, 0, 0, 0, NONE, c, 0);
   }
 }

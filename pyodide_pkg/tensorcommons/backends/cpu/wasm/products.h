@@ -9,6 +9,8 @@
 
 enum { FEW = 32, NARROW = 4 }; // up to FEW rows take narrow panels: the next ones are fetched meanwhile
 enum { ROWS = 4, PANEL = 32 }; // rows of a tile; columns that are finished before the next ones, from the cache
+enum { STREAMED = 8, STREAM = 2048 }; // up to STREAMED rows, b of (k, n) is read row by row, in parts of STREAM columns
+enum { PACKED = 16 }; // columns of b of (k, n) that are copied, so that more rows read them in a piece
 
 // Bias, activation and residual of a row, in place. A null pointer: none.
 INLINE void finish(int n, f32 *out, const f32 *bias, const f32 *residual, enum Activation activation, Numbers c) {
@@ -90,27 +92,80 @@ INLINE void broadcast_rows(const int M, int n, int k, const f32 *a, int lda, con
   for (; j < n; j++) column(M, k, a, lda, b + j, ldb, c + j, ldc);
 }
 
-// Panel by panel of the result's columns.
-#define PANELS(name, tiles, down, wide)                                                                                      \
-  KERNEL name(int m, int n, int k, const f32 *a, int lda, const f32 *b, int ldb, f32 *c, int ldc, const f32 *bias, \
-                   const f32 *residual, int ldr, enum Activation activation, Numbers numbers) {                                         \
-    const int panel_width = wide;                                                                                      \
-    for (int start = 0; start < n; start += panel_width) {                                                             \
-      int width = n - start < panel_width ? n - start : panel_width, i = 0;                                            \
-      const f32 *panel = b + start * (down);                                                                           \
-      for (; i + ROWS <= m; i += ROWS) tiles(ROWS, width, k, a + i * lda, lda, panel, ldb, c + i * ldc + start, ldc);   \
-      for (; i < m; i++) tiles(1, width, k, a + i * lda, lda, panel, ldb, c + i * ldc + start, ldc);                   \
-      if (bias || residual || activation)                                                                              \
-        for (i = 0; i < m; i++)                                                                                        \
-          finish(width, c + i * ldc + start, bias ? bias + start : 0, residual ? residual + i * ldr + start : 0,       \
-                 activation, numbers);                                                                                 \
-    }                                                                                                                  \
+// `P` rows of b, times an element of a each, added to a row of the result.
+INLINE void add_products(const int P, int n, const f32 *a, const f32 *b, int ldb, f32 *c) {
+  f32x4 v[P];
+  UNROLL for (int t = 0; t < P; t++) v[t] = splat(a[t]);
+  int j = 0;
+  ROLLED for (; j + 4 <= n; j += 4) {
+    f32x4 y = wasm_v128_load(c + j);
+    UNROLL for (int t = 0; t < P; t++) y = MADD(v[t], wasm_v128_load(b + t * ldb + j), y);
+    wasm_v128_store(c + j, y);
   }
+  ROLLED for (; j < n; j++) UNROLL for (int t = 0; t < P; t++) c[j] += a[t] * b[t * ldb + j];
+}
 
-// a (m, k) by b, then bias, activation and residual. `ld…` are the elements from one row to the next. In `dots` b is
-// stored as (n, k), as the weights of a linear layer are, in `rows` as (k, n).
-PANELS(dots, dot_rows, ldb, m <= FEW ? NARROW : PANEL)
-PANELS(rows, broadcast_rows, 1, PANEL)
+// Few rows of a: those of b are read in their order, and the results stay in the cache.
+INLINE void stream_rows(int m, int n, int k, const f32 *a, int lda, const f32 *b, int ldb, f32 *c, int ldc) {
+  for (int i = 0; i < m; i++) ROLLED for (int j = 0; j < n; j++) c[i * ldc + j] = 0;
+  int p = 0;
+  for (; p + 8 <= k; p += 8)
+    ROLLED for (int i = 0; i < m; i++) add_products(8, n, a + i * lda + p, b + p * ldb, ldb, c + i * ldc);
+  for (; p < k; p++)
+    ROLLED for (int i = 0; i < m; i++) add_products(1, n, a + i * lda + p, b + p * ldb, ldb, c + i * ldc);
+}
+
+INLINE void copy_panel(int width, int k, const f32 *b, int ldb, f32 *out) {
+  for (int p = 0; p < k; p++, b += ldb, out += PACKED) {
+    if (width == PACKED) {
+      UNROLL for (int j = 0; j < PACKED; j += 4) wasm_v128_store(out + j, wasm_v128_load(b + j));
+    } else {
+      ROLLED for (int j = 0; j < width; j++) out[j] = b[j];
+    }
+  }
+}
+
+#define TILES(tiles, width, b, ldb, c)                                                                                 \
+  int i = 0;                                                                                                           \
+  for (; i + ROWS <= m; i += ROWS) tiles(ROWS, width, k, a + i * lda, lda, b, ldb, (c) + i * ldc, ldc);                \
+  for (; i < m; i++) tiles(1, width, k, a + i * lda, lda, b, ldb, (c) + i * ldc, ldc);
+
+INLINE void finish_rows(int m, int n, f32 *c, int ldc, const f32 *bias, const f32 *residual, int ldr,
+                        enum Activation activation, Numbers numbers) {
+  if (bias || residual || activation)
+    ROLLED for (int i = 0; i < m; i++)
+      finish(n, c + i * ldc, bias, residual ? residual + i * ldr : 0, activation, numbers);
+}
+
+// a (m, k) by b, then bias, activation and residual, some columns of the result after the other. `ld…` are the elements
+// from one row to the next. In `dots` b is stored as (n, k), as the weights of a linear layer are, in `rows` as (k, n).
+KERNEL dots(int m, int n, int k, const f32 *a, int lda, const f32 *b, int ldb, f32 *c, int ldc, const f32 *bias,
+            const f32 *residual, int ldr, enum Activation activation, Numbers numbers) {
+  int most = m <= FEW ? NARROW : PANEL;
+  for (int j = 0; j < n; j += most) {
+    int width = n - j < most ? n - j : most;
+    TILES(dot_rows, width, b + j * ldb, ldb, c + j)
+    finish_rows(m, width, c + j, ldc, bias ? bias + j : 0, residual ? residual + j : 0, ldr, activation, numbers);
+  }
+}
+
+// `packed` has room for PACKED columns of b, or is null: then b is read as it is.
+KERNEL rows(int m, int n, int k, const f32 *a, int lda, const f32 *b, int ldb, f32 *c, int ldc, const f32 *bias,
+            const f32 *residual, int ldr, enum Activation activation, Numbers numbers, f32 *packed) {
+  int most = m <= STREAMED ? STREAM : packed ? PACKED : PANEL;
+  for (int j = 0; j < n; j += most) {
+    int width = n - j < most ? n - j : most;
+    if (m <= STREAMED) {
+      stream_rows(m, width, k, a, lda, b + j, ldb, c + j, ldc);
+    } else if (packed) {
+      copy_panel(width, k, b + j, ldb, packed);
+      TILES(broadcast_rows, width, packed, PACKED, c + j)
+    } else {
+      TILES(broadcast_rows, width, b + j, ldb, c + j)
+    }
+    finish_rows(m, width, c + j, ldc, bias ? bias + j : 0, residual ? residual + j : 0, ldr, activation, numbers);
+  }
+}
 
 // Products of `count` matrices; `offsets` are the elements to each of a, b, c and the residual.
 struct Product {
@@ -137,6 +192,7 @@ KERNEL product(const struct Product *p) {
     if (p->is_transposed)
       dots(p->m, p->n, p->k, a, p->lda, b, p->ldb, out, p->ldc, p->bias, residual, p->ldr, p->activation, c);
     else
-      rows(p->m, p->n, p->k, a, p->lda, b, p->ldb, out, p->ldc, p->bias, residual, p->ldr, p->activation, c);
+      rows(p->m, p->n, p->k, a, p->lda, b, p->ldb, out, p->ldc, p->bias, residual, p->ldr, p->activation, c,
+           p->scratch + NUMBERS);
   }
 }
