@@ -14,7 +14,7 @@ from ..backends.device import Device
 from ..backends.select import Devices
 from .contract import Movable
 from .ledger import Ledger
-from .opportunities import Opportunities
+from .opportunities import opportunities
 from .registry import REGISTERED
 from .report import MemoryReport
 from .run_account import RunAccount
@@ -33,7 +33,6 @@ class Accounts(SharedTensors):
         self.account = RunAccount()
         self._loaded: WeakValueDictionary[str, Movable] = WeakValueDictionary()  # each refers to this manager
         self._ledger = Ledger(self.registry)
-        self._opportunities = Opportunities(self.registry, self.models, self._loaded)
 
     def report(self) -> MemoryReport:
         """Take an immutable snapshot of who holds what."""
@@ -147,7 +146,7 @@ class Accounts(SharedTensors):
         """List what is shared and what could be, each with its evidence; see
         :mod:`tensorcommons.sharing.opportunities`.
         """
-        return self._opportunities.analyze()
+        return opportunities(self.registry, self.models, self._loaded)
 
     def get_optimization_recommendations(self) -> dict[str, Any]:
         """List the largest tensors, the unused, the shareable, and the hit rate of lookups."""

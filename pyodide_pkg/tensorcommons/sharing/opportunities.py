@@ -24,55 +24,50 @@ from .compatibility import FAMILIES, architecture_of, families_of
 from .contract import Movable
 from .registry import Entry, Registry
 
+#: The graph of each loaded model for arguments of one fixed shape, by which models are compared.
+_probed: WeakKeyDictionary[Traces, Graph] = WeakKeyDictionary()
 
-class Opportunities:
-    """Opportunities, from the entries of ``registry`` that ``models`` hold, and from the ``loaded`` ones of these.
 
-    Loaded models are compared by their graphs for arguments of one fixed shape.
-    """
+def opportunities(
+    registry: Registry, models: Collection[str], loaded: Mapping[str, Movable]
+) -> dict[str, list[dict[str, Any]]]:
+    """List every kind of opportunity: of the entries of ``registry`` that ``models`` hold, and of those ``loaded``."""
+    return {
+        "shared": _shared(registry),
+        "equal_content": _equal_content(registry),
+        "common_prefix": _common_prefixes(loaded),
+        "similar_weights": _similar_weights(registry, models),
+        "families": _families(registry, models, loaded),
+    }
 
-    def __init__(self, registry: Registry, models: Collection[str], loaded: Mapping[str, Movable]) -> None:
-        self.registry = registry
-        self.models = models
-        self._loaded = loaded
-        self._probed: WeakKeyDictionary[Traces, Graph] = WeakKeyDictionary()
 
-    def analyze(self) -> dict[str, Any]:
-        """Every kind of opportunity."""
-        return {
-            "shared": _shared(self.registry),
-            "equal_content": _equal_content(self.registry),
-            "common_prefix": self._common_prefixes(),
-            "similar_weights": _similar_weights(self.registry, self.models),
-            "families": self._families(),
-        }
+def _common_prefixes(loaded: Mapping[str, Movable]) -> list[dict[str, Any]]:
+    """List pairs of loaded models whose graphs begin with the same computation."""
+    by_device: dict[Device, dict[str, Graph]] = {}
+    for name, model in loaded.items():
+        with suppress(MemoryBudgetError):  # its constants do not fit just now: no evidence then
+            if model.traces not in _probed:
+                _probed[model.traces] = Graph(model.traces.probe().nodes)
+            by_device.setdefault(model.device, {})[name] = _probed[model.traces]
+    return [row for graphs in by_device.values() for row in common_prefixes(graphs)]
 
-    def _common_prefixes(self) -> list[dict[str, Any]]:
-        """Yield pairs of loaded models whose graphs begin with the same computation."""
-        by_device: dict[Device, dict[str, Graph]] = {}
-        for name, model in self._loaded.items():
-            with suppress(MemoryBudgetError):  # its constants do not fit just now: no evidence then
-                if model.traces not in self._probed:
-                    self._probed[model.traces] = Graph(model.traces.probe().nodes)
-                by_device.setdefault(model.device, {})[name] = self._probed[model.traces]
-        return [row for graphs in by_device.values() for row in common_prefixes(graphs)]
 
-    def _families(self) -> list[dict[str, Any]]:
-        names = {*self.models, *(holder for entry in self.registry for holder in entry.names)}
-        known = {name: each.model_type if (each := self._loaded.get(name)) else name for name in names}
-        rows = []
-        for kind in FAMILIES:
-            members = sorted(name for name in names if kind in families_of(known[name]))
-            if len(members) > 1:
-                rows.append(
-                    {
-                        "tensor_type": kind,
-                        "models": members,
-                        "architectures": sorted({str(architecture_of(known[name])) for name in members}),
-                        "evidence": "compatible by family, not proven",
-                    }
-                )
-        return rows
+def _families(registry: Registry, models: Collection[str], loaded: Mapping[str, Movable]) -> list[dict[str, Any]]:
+    names = {*models, *(holder for entry in registry for holder in entry.names)}
+    known = {name: each.model_type if (each := loaded.get(name)) else name for name in names}
+    rows = []
+    for kind in FAMILIES:
+        members = sorted(name for name in names if kind in families_of(known[name]))
+        if len(members) > 1:
+            rows.append(
+                {
+                    "tensor_type": kind,
+                    "models": members,
+                    "architectures": sorted({str(architecture_of(known[name])) for name in members}),
+                    "evidence": "compatible by family, not proven",
+                }
+            )
+    return rows
 
 
 def _shared(registry: Registry) -> list[dict[str, Any]]:
