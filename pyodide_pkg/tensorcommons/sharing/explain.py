@@ -9,7 +9,7 @@ from typing import Any
 from ..backends.base import Attributes, Command
 from ..backends.device import Device
 from ..errors import TensorCommonsError, quoted
-from ..graph.choice import Choice
+from ..graph.bound import BoundProgram
 from ..graph.elementwise_fusion import operations_of
 from ..graph.graph import Graph
 from ..graph.parted import PartedProgram
@@ -37,7 +37,7 @@ def explain_plan(model: Movable, inputs: Mapping[str, Any], outputs: Sequence[st
     runner: Runner = model.manager.runner
     run = runner.prepared(model.device, model.request(inputs, outputs))
     fused = run.fused
-    program = Choice(model.device, fused, f"fused {fused.structure}").outline()
+    program = BoundProgram(model.device, fused, f"fused {fused.structure}").outline()
     steps = sum(len(plan.plan.steps) for plan in program.plans)
     lines = [
         model.explain(),
@@ -74,7 +74,7 @@ def shader_source(model: Movable, inputs: Mapping[str, Any], step: int, outputs:
         TensorReleased: the model was unloaded.
     """
     fused = model.manager.runner.prepared(model.device, model.request(inputs, outputs)).fused
-    commands = list(_commands(Choice(model.device, fused, f"fused {fused.structure}").outline()))
+    commands = list(_commands(BoundProgram(model.device, fused, f"fused {fused.structure}").outline()))
     if isinstance(step, bool) or not isinstance(step, int) or not 0 <= step < len(commands):
         numbers = f"0 to {len(commands) - 1}" if commands else "none"
         raise TensorCommonsError(

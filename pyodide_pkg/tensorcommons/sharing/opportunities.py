@@ -49,7 +49,7 @@ def _common_prefixes(loaded: Mapping[str, Movable]) -> list[dict[str, Any]]:
             if model.traces not in _probed:
                 _probed[model.traces] = Graph(model.traces.probe().nodes)
             by_device.setdefault(model.device, {})[name] = _probed[model.traces]
-    return [row for graphs in by_device.values() for row in common_prefixes(graphs)]
+    return [row for graphs in by_device.values() for row in _prefixes_of(graphs)]
 
 
 def _families(registry: Registry, models: Collection[str], loaded: Mapping[str, Movable]) -> list[dict[str, Any]]:
@@ -107,7 +107,7 @@ def _equal_content(registry: Registry) -> list[dict[str, Any]]:
     ]
 
 
-def common_prefixes(graphs: dict[str, Graph]) -> list[dict[str, Any]]:
+def _prefixes_of(graphs: dict[str, Graph]) -> list[dict[str, Any]]:
     """Find what two models compute alike when they are given equal inputs, proved by node identity.
 
     ``activation`` is the common value with the longest computation behind it: what one model could hand the other.
