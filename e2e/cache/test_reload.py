@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import pytest
 from playwright.sync_api import Error
 
 from e2e.cache.conftest import Server, Visit
@@ -16,6 +17,8 @@ from scripts.paths import MODELS
 from scripts.serve import serve
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from playwright.sync_api import BrowserContext, Playwright
 
 LOAD = """
@@ -63,14 +66,31 @@ RECORD = """addEventListener("DOMContentLoaded", () => {
 });"""
 
 
-def test_the_second_visit_downloads_nothing_and_works_without_the_server(visit_anywhere: Visit, server: Server) -> None:
-    first = visit_anywhere.run(load_of(SPLADE))
+@pytest.fixture(params=["worker", "page"])
+def lasting_visit(
+    request: pytest.FixtureRequest, context: BrowserContext, playwright: Playwright, server: Server, tmp_path: Path
+) -> Iterator[Visit]:
+    """A first visit: with Python in a worker and storage on disk, or in the page and storage in memory."""
+    if request.param == "page":
+        yield Visit(context.new_page(), server.url + "visit/?main")
+        return
+    found = find_browser()
+    on_disk = playwright.chromium.launch_persistent_context(
+        tmp_path, executable_path=found.path, args=list(found.flags), env={**found.environment()}
+    )
+    yield Visit(on_disk.new_page(), server.url + "visit/")
+    on_disk.close()
+
+
+def test_the_second_visit_downloads_nothing_and_works_without_the_server(lasting_visit: Visit, server: Server) -> None:
+    first = lasting_visit.run(load_of(SPLADE))
     assert first["last"]["from_cache"] == 0
     assert first["status"].startswith("on: ")
     assert first["usage"] > first["last"]["total"]
     assert server.body_bytes() > first["last"]["total"]
-    visit = visit_anywhere.again()
+    visit = lasting_visit.again()
     second = visit.run(load_of(SPLADE))
+    print(f"\n{SPLADE}: first visit {first['seconds']:.2f} s, second {second['seconds']:.2f} s")
     assert {(answer.status, answer.nbytes) for answer in server.since() if answer.status != 404} == {(304, 0)}
     assert second["last"]["from_cache"] == second["last"]["loaded"] == second["last"]["total"]
     assert second["answer"] == first["answer"]
@@ -259,24 +279,6 @@ def test_two_tabs_share_the_storage(context: BrowserContext, server: Server) -> 
         assert read and put, "an open entry must be read, and count as stored"
         assert stayed and other and after, "an open entry may not be removed, nor end the writing of others"
         assert not cleared and status == "on"
-
-
-def test_the_time_of_a_first_and_a_second_visit(playwright: Playwright, server: Server, tmp_path: Path) -> None:
-    """Measured on disk, because a fresh context of Playwright has its storage in memory."""
-    found = find_browser()
-    context = playwright.chromium.launch_persistent_context(
-        tmp_path, executable_path=found.path, args=list(found.flags), env={**found.environment()}
-    )
-    visit = Visit(context.new_page(), server.url + "visit/")
-    for name in ("first", "second"):
-        visit = visit if name == "first" else visit.again()
-        loaded = visit.run(load_of(SPLADE))
-        sent = server.body_bytes()
-        print(
-            f"\n{SPLADE}, {name} visit: {loaded['seconds']:.2f} s, {sent:,} bytes downloaded, {loaded['usage']:,} kept"
-        )
-        assert (sent > loaded["last"]["total"]) if name == "first" else (sent == 0)
-    context.close()
 
 
 def test_the_page_shows_the_source_of_a_model(context: BrowserContext, site_folder: Path) -> None:
