@@ -206,6 +206,7 @@ def test_a_forward_moves_to_the_next_device_when_its_device_is_lost(playwright: 
         tab.type_and_wait("pair", tab.page.get_by_label("B, the hypothesis"), "The town is dry.")
         assert "lost" not in stats(tab)
         tab.unload(POLARITY)
+        tab.wait_figure("with-sharing", "value === 0")
 
 
 def test_a_run_is_repeated_after_the_gpu_process_is_killed(playwright: Playwright, site: str) -> None:

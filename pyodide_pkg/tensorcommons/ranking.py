@@ -83,4 +83,5 @@ async def _milliseconds(device: Device, shortest: float) -> float:
     finally:
         x.release()
         weight.release()
+        device.free_scratch()
     return best
