@@ -82,6 +82,40 @@ def test_attention_is_that_of_numpy(lab):
     assert found["worst"] < 2e-5 and found["masked"] == 0
 
 
+CANCELLED = """
+import asyncio
+
+x, weight = (tc.asarray(np.ones((size, 2048), np.float32), device=place.device) for size in (2048, 2048))
+product = tc.compile(tc.linear)
+
+async def turns_of(rows, most=10**9):
+    '''Run a product, and cancel it after ``most`` turns of the event loop; returns the turns and the result.'''
+    async def work():
+        return await (await product(rows, weight)).read()
+    task, turns = asyncio.ensure_future(work()), 0
+    while not task.done() and turns < most:
+        await asyncio.sleep(0)
+        turns += 1
+    task.cancel()
+    return turns, (await asyncio.gather(task, return_exceptions=True))[0]
+
+small = x[:3]
+for rows in (small, x):
+    await turns_of(rows)  # compiles
+few, _ = await turns_of(small)
+many, _ = await turns_of(x)
+_, ended = await turns_of(x, few + 1)
+_, again = await turns_of(small)
+{"few": few, "many": many, "ended": type(ended).__name__, "again": [float(again.min()), float(again.max())]}
+"""
+
+
+def test_a_run_yields_to_the_event_loop_and_is_cancelled(lab):
+    found = lab.run(CANCELLED, kind="cpu")
+    assert found["many"] > found["few"] + 1, "a long run takes more turns of the event loop than a short one"
+    assert found["ended"] == "CancelledError" and found["again"] == [2048, 2048]
+
+
 CASES = (
     *params("attention", "rotary", "kv_cache", "convolution", "chains", "full_range", kind="cpu"),
     *("matmul.linear_residuals_fused_and_not", "matmul.linear_through_views", "matmul.matmul_batches_broadcast"),
