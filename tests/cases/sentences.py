@@ -12,7 +12,7 @@ import tensorcommons as tc
 from tensorcommons.errors import InvalidWeights, TensorCommonsError
 from tensorcommons.models.sentence import PASSED_ON
 from tests.cases import Place, only, shows
-from tests.cases.checkpoints import WEIGHTS, pack
+from tests.cases.checkpoints import WEIGHTS, pack, tensors_of
 from tests.cases.golden_models import load_goldens
 from tests.cases.random_weights import values_of
 from tests.cases.support import near, raises, warnings_of
@@ -155,8 +155,10 @@ async def sentence_folders_that_are_refused(place: Place) -> None:
     assert len(warned) == 1 and "mine.Function" in warned[0], warned
     model.unload()
     del files["2_Dense/model.safetensors"]
-    load = tc.from_pretrained(files, manager=manager, device=place.device, tokenizer=False)
-    await raises(TensorCommonsError, load, "2_Dense/model.safetensors")
+    index = json.dumps({"weight_map": dict.fromkeys(tensors_of(files), WEIGHTS)}).encode()
+    for more in ({}, {"model.safetensors.index.json": index}):  # an index is of the encoder's files
+        load = tc.from_pretrained({**files, **more}, manager=manager, device=place.device, tokenizer=False)
+        await raises(TensorCommonsError, load, "2_Dense/model.safetensors")
     assert place.device.total == 0
 
 

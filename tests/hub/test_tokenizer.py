@@ -231,6 +231,16 @@ FILES = {name: (GOLDENS / "tiny-bert" / name).read_bytes() for name in NAMES}
 
 
 class TestFromSource:
+    async def test_the_mark_of_a_token_inside_a_word_is_that_of_the_file(self):
+        assert (await tokenizer_of(FILES)).subword_prefix == "##"
+        raw = (GOLDENS / "tokenizers" / "gpt2.json").read_bytes()
+        assert (await tokenizer_of({"config.json": b"{}", "tokenizer.json": raw})).subword_prefix == ""
+
+    async def test_special_tokens_are_looked_up_in_the_vocabulary(self):
+        vocab = json.loads(FILES["tokenizer.json"])["model"]["vocab"]
+        tokenizer = await tokenizer_of(FILES)
+        assert (tokenizer.cls_id, tokenizer.unk_id) == (vocab["[CLS]"], vocab["[UNK]"])
+
     async def test_a_missing_tokenizer_is_named(self, server):
         server.files["m/config.json"] = b"{}"
         for spec in ({"config.json": b"{}"}, f"{server.address}/good/m"):
