@@ -43,4 +43,5 @@ def test_the_program_runs_as_printed(
     folder(pyodide)
     explained, result = run([*command, "embed.mjs"], REPOSITORY=repository).splitlines()[-2:]
     assert ("webgpu is missing" not in explained) == webgpu, explained
+    assert "(WebAssembly with" in explained or "cpu is WebAssembly with" in explained, explained
     assert result == "(384,) 1.0000"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 from ..errors import DeviceUnavailable
@@ -31,13 +32,40 @@ def instantiate(modules: Sequence[bytes]) -> tuple[int, Any]:
     raise DeviceUnavailable("wasm", refused)
 
 
+# Pyodide 0.27 and 0.28 keep their memory in a closure, and import it to each library that they load: an empty one shows
+# it. Its bytes are WebAssembly's header and a section "dylink.0" that claims no memory and no table.
+LOAD_EMPTY_LIBRARY = """
+(pyodide) => {
+  const library = [0, 97, 115, 109, 1, 0, 0, 0, 0, 15, 8, ...new TextEncoder().encode("dylink.0"), 1, 4, 0, 0, 0, 0];
+  const { Instance } = WebAssembly;
+  let memory;
+  WebAssembly.Instance = function (module, imports) {
+    memory = imports.env.memory;
+    return new Instance(module, imports);
+  };
+  try {
+    pyodide.loadWebAssemblyModule(new Uint8Array(library), { loadAsync: false, nodelete: true }, "tensorcommons", {});
+  } finally {
+    WebAssembly.Instance = Instance;
+  }
+  return memory;
+}
+"""
+
+
 def _memory() -> Any:
     """Return Pyodide's WebAssembly.Memory: a private attribute, under another name in some versions."""
     import js
     import pyodide_js
+    from pyodide.code import run_js
+    from pyodide.ffi import JsException
 
-    for name in ("memory", "wasmMemory"):
-        memory = getattr(getattr(pyodide_js, "_module", None), name, None)
+    private = getattr(pyodide_js, "_module", None)
+    found = [getattr(private, name, None) for name in ("memory", "wasmMemory")]
+    if not any(found) and hasattr(private, "loadWebAssemblyModule"):
+        with suppress(JsException):  # a Content-Security-Policy that forbids code from text, or another loader
+            found.append(run_js(LOAD_EMPTY_LIBRARY)(private))
+    for memory in found:
         if memory is not None and getattr(memory, "constructor", None) == js.WebAssembly.Memory:
             return memory
     raise DeviceUnavailable("wasm", f"Pyodide {pyodide_js.version} gives no access to its memory")
