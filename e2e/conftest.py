@@ -39,6 +39,8 @@ LONGEST_FIRST = (
     "ops/test_ops.py",
     "ops/test_webnn.py",
     "sharing/test_sharing.py",
+    "engines/test_page.py",
+    "engines/test_cases.py",
     "page/test_devices.py",
     "cache/test_reload.py",
     "models/test_webnn.py",

@@ -22,10 +22,10 @@ _module = ""  # of the last case
 _places: dict[str, Any] = {}
 
 
-async def open(origin: str) -> None:  # noqa: A001
-    """Open the devices, which must include WebGPU and WebNN; the CPU device is there everywhere."""
+async def open(origin: str, kinds: str) -> None:  # noqa: A001
+    """Open the kinds of devices, separated by commas, which must all be present."""
     global ready
-    for kind in ("webgpu", "webnn", "cpu"):
+    for kind in kinds.split(","):
         devices = await tc.open_devices(prefer=[kind, "cpu"])
         assert devices.opened[0].kind == kind, devices.missing
         _places[kind] = Place(devices, f"{origin}/models", f"{origin}/tiny", f"{origin}/faulty", "/lab/tests/goldens")

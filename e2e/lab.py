@@ -33,20 +33,23 @@ if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
     from starlette.types import ASGIApp, Receive, Scope, Send
 
-PAGE = """<!doctype html><html lang="en"><title>lab</title><link rel="icon" href="data:,">
+PAGE = """<!doctype html><html lang="en"><meta charset="utf-8"><title>lab</title><link rel="icon" href="data:,">
 <script type="module">
   import { installPackage, startPython } from "/python.js";
-  const url = (path) => new URL(path, `${location.origin}/`).href;
-  const fetchFile = (path) => fetch(url(path));
-  const manifest = await (await fetchFile("manifest.json")).json();
-  const started = await startPython(manifest, url, fetchFile);
-  await installPackage(started, manifest, fetchFile, [...manifest.chat, manifest.wheel]);
-  const { pyodide, without } = started;
-  if (without.length) throw new Error(`Python started without ${without}`);
-  pyodide.unpackArchive(await (await fetch("/lab/files.zip")).arrayBuffer(), "zip", { extractDir: "/lab" });
-  await pyodide.runPythonAsync("import sys; sys.path.insert(0, '/lab')");
-  globalThis.lab = pyodide.pyimport("e2e.inside");
-  await lab.open(location.origin);
+  globalThis.started = (async () => {
+    const url = (path) => new URL(path, `${location.origin}/`).href;
+    const fetchFile = (path) => fetch(url(path));
+    const manifest = await (await fetchFile("manifest.json")).json();
+    const started = await startPython(manifest, url, fetchFile);
+    await installPackage(started, manifest, fetchFile, [...manifest.chat, manifest.wheel]);
+    const { pyodide, without } = started;
+    const expected = "Suspending" in WebAssembly ? 0 : 1;
+    if (without.length !== expected) throw new Error(`Python started without ${without}`);
+    pyodide.unpackArchive(await (await fetch("/lab/files.zip")).arrayBuffer(), "zip", { extractDir: "/lab" });
+    await pyodide.runPythonAsync("import sys; sys.path.insert(0, '/lab')");
+    globalThis.lab = pyodide.pyimport("e2e.inside");
+    await lab.open(location.origin, new URLSearchParams(location.search).get("devices"));
+  })();
 </script>"""
 
 CALL = "([name, ...rest]) => lab[name](...rest)"
@@ -145,6 +148,6 @@ def with_lab(app: ASGIApp) -> ASGIApp:
 def lab(launch: Callable[[], Browser], site_folder: Path) -> Iterator[Lab]:
     """The page, started once per worker: programs and pipelines stay between tests, as in a user's tab."""
     with serve(site_folder, headers={}, wrap=with_lab) as url:
-        opened = Lab(launch, url + "lab/")
+        opened = Lab(launch, url + "lab/?devices=webgpu,webnn,cpu")
         yield opened
         opened.close()

@@ -2,9 +2,17 @@
 import { byId, h, say } from "./dom.js";
 
 export const TITLES = { webgpu: "WebGPU", webnn: "WebNN", cpu: "CPU" };
-const TURN_ON = "To turn them on: open this page over https or on localhost; in Chrome or Edge enable "
-  + "“Unsafe WebGPU Support” and “WebNN API” at chrome://flags, and graphics acceleration in the settings under System; "
-  + "then start the browser again.";
+// How to enable devices, by navigator.vendor, which the HTML standard fixes for each kind of engine. Words only: which
+// devices there are is found by opening them.
+const SECURE = "Open this page over https or on localhost: browsers have WebGPU and WebNN only there. ";
+const ENABLE = {
+  "Google Inc.": "In Chrome or Edge enable “Unsafe WebGPU Support” and “WebNN API” at chrome://flags, and graphics "
+    + "acceleration in the settings under System; then start the browser again.",
+  "Apple Computer, Inc.": "Safari has WebGPU from version 26 on, and before under Feature Flags in its settings; WebKitGTK "
+    + "has no WebGPU yet. WebNN is in Chrome and Edge only.",
+  "": "In Firefox set dom.webgpu.enabled to true at about:config, and gfx.webgpu.ignore-blocklist, too, if it refuses this "
+    + "graphics card; then start it again. WebNN is in Chrome and Edge only.",
+};
 
 let drawn = "";
 
@@ -55,7 +63,7 @@ function slow(kinds) {
   return [
     h("p", {}, h("b", {}, "Neither WebGPU nor WebNN is available, so models run on the CPU. "),
       "A large model takes longer there than on a device."),
-    h("p", {}, TURN_ON),
+    h("p", {}, `${isSecureContext ? "" : SECURE}${ENABLE[navigator.vendor] ?? ENABLE["Google Inc."]}`),
   ];
 }
 

@@ -6,13 +6,16 @@ export async function startPython(manifest, url, fetchOk) {
   const { loadPyodide } = await import(url("vendor/pyodide/pyodide.mjs"));
   const options = { indexURL: url("vendor/pyodide/") };
   const without = [];
-  const pyodide = await attempt(without, "the snapshot", async () => {
+  // The snapshot was made where JavaScript can suspend Python: elsewhere its table of functions differs.
+  const fits = "Suspending" in WebAssembly;
+  if (!fits) without.push("the snapshot (this browser cannot suspend WebAssembly)");
+  const pyodide = fits && await attempt(without, "the snapshot", async () => {
     const _loadSnapshot = await decompressed(await fetchOk(manifest.snapshot));
     const started = await loadPyodide({ ...options, _loadSnapshot });
     discard(_loadSnapshot.buffer); // Pyodide keeps its options, and Python has a copy of the memory
     started.runPython("import random; random.seed()"); // what it was when the snapshot was made
     return started;
-  }) ?? await loadPyodide(options);
+  }) || await loadPyodide(options);
   await pyodide.loadPackage("numpy");
   return { pyodide, without };
 }

@@ -130,7 +130,7 @@ def test_each_browser_runs_on_its_best_device(
             expect(warning).to_be_hidden()
         else:
             expect(warning).to_contain_text("so models run on the CPU. A large model takes longer there")
-            for way in ("https", "chrome://flags", "Unsafe WebGPU Support", "WebNN API"):
+            for way in ("chrome://flags", "Unsafe WebGPU Support", "WebNN API"):
                 expect(warning).to_contain_text(way)
 
 

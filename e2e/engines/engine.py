@@ -1,0 +1,133 @@
+"""Start of the engines that Debian packages: Firefox ESR, headless, and WebKitGTK's MiniBrowser on a virtual screen."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import socket
+import subprocess
+import time
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from websockets.sync.client import connect
+
+from e2e.engines.protocols import BiDi, WebDriver
+from scripts import paths
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+    from contextlib import AbstractContextManager
+    from pathlib import Path
+
+    from e2e.engines.protocols import Session
+
+HOST = "127.0.0.1"
+START_SECONDS = 60
+
+WEBGPU = ("dom.webgpu.enabled", "dom.webgpu.workers.enabled", "gfx.webgpu.ignore-blocklist", "gfx.webgpu.force-enabled")
+
+
+@contextmanager
+def firefox(folder: Path, *, webgpu: bool = False) -> Iterator[Session]:
+    """Run Firefox with a fresh profile in ``folder``; with ``webgpu`` on SwiftShader, the npm Chromium's adapter."""
+    profile = folder / "profile"
+    profile.mkdir()
+    prefs = dict.fromkeys(WEBGPU, True) if webgpu else {"dom.webgpu.enabled": False}
+    lines = [f'user_pref("{name}", {str(value).lower()});' for name, value in prefs.items()]
+    (profile / "user.js").write_text("\n".join(lines))
+    env = {}
+    if webgpu:  # the loader of Vulkan may be missing here, too; the other libraries are Firefox's own
+        libraries = folder / "lib"
+        libraries.mkdir()
+        (libraries / "libvulkan.so.1").symlink_to(paths.CHROMIUM / "libvulkan.so.1")
+        env = {"VK_DRIVER_FILES": f"{paths.CHROMIUM}/vk_swiftshader_icd.json", "LD_LIBRARY_PATH": str(libraries)}
+    command = ["firefox-esr", "--headless", "--no-remote", "--profile", profile, "--remote-debugging-port=0"]
+    with running(command, folder / "firefox.log", env) as process:
+        found = wait_for(process, folder / "firefox.log", r"WebDriver BiDi listening on (ws://\S+)")
+        with connect(f"{found[1]}/session", max_size=None, close_timeout=1) as socket:
+            yield BiDi(socket)
+
+
+@contextmanager
+def webkitgtk(folder: Path) -> Iterator[Session]:
+    """Run MiniBrowser in automation mode, which stores nothing beyond the session, on an X server of its own."""
+    with ExitStack() as stack:
+        screen, log = folder / "screen", folder / "webkit.log"
+        with screen.open("wb") as number:
+            command = ["Xvfb", "-displayfd", str(number.fileno()), "-screen", "0", "1440x900x24", "-nolisten", "tcp"]
+            server = stack.enter_context(running(command, folder / "xvfb.log", {}, pass_fds=[number.fileno()]))
+        found = wait_for(server, screen, r"(\d+)\n")
+        with socket.socket() as free:
+            free.bind((HOST, 0))
+            port = free.getsockname()[1]
+        env = {"DISPLAY": f":{found[1]}", "HOME": str(folder), "GDK_BACKEND": "x11", "NO_AT_BRIDGE": "1"}
+        driver = stack.enter_context(running(["WebKitWebDriver", f"--port={port}"], log, env))
+        wait_for_port(driver, log, port)
+        session = WebDriver(HOST, port)
+        stack.callback(session.close)
+        yield session
+
+
+@contextmanager
+def running(command: list[Any], log: Path, env: Mapping[str, str], **options: Any) -> Iterator[subprocess.Popen[bytes]]:
+    """Run a program, with its output in ``log``, and stop it with all that it started."""
+    with log.open("wb") as out:
+        process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=out, stderr=out, env={**os.environ, **env},
+            start_new_session=True, **options,
+        )  # fmt: skip
+    try:
+        yield process
+    finally:
+        os.killpg(process.pid, 9)
+        process.wait()
+
+
+def wait_for(process: subprocess.Popen[bytes], log: Path, pattern: str) -> re.Match[str]:
+    """Wait until the program has written a line that contains ``pattern``."""
+    for _ in _attempts(process, log):
+        if found := re.search(pattern, log.read_text(errors="replace")):
+            return found
+    raise AssertionError
+
+
+def wait_for_port(process: subprocess.Popen[bytes], log: Path, port: int) -> None:
+    """Wait until the program listens."""
+    for _ in _attempts(process, log):
+        with socket.socket() as probe:
+            if probe.connect_ex((HOST, port)) == 0:
+                return
+
+
+def _attempts(process: subprocess.Popen[bytes], log: Path) -> Iterator[None]:
+    end = time.monotonic() + START_SECONDS
+    while process.poll() is None and time.monotonic() < end:
+        yield
+        time.sleep(0.02)
+    raise RuntimeError(f"{process.args!r} did not start: {log.read_text(errors='replace')[-2000:]}")
+
+
+@dataclass(frozen=True)
+class Engine:
+    """An engine: how it starts, the programs that it needs with their Debian packages, the devices beside the CPU."""
+
+    start: Callable[[Path], AbstractContextManager[Session]]
+    programs: Mapping[str, str]
+    devices: tuple[str, ...] = ()
+
+    @property
+    def missing(self) -> str:
+        """The Debian packages that are not installed, or nothing."""
+        return " ".join(package for program, package in self.programs.items() if shutil.which(program) is None)
+
+
+FIREFOX = {"firefox-esr": "firefox-esr"}
+ENGINES = {
+    "firefox": Engine(firefox, FIREFOX),
+    "firefox-webgpu": Engine(partial(firefox, webgpu=True), FIREFOX, ("webgpu",)),
+    "webkitgtk": Engine(webkitgtk, {"WebKitWebDriver": "webkit2gtk-driver", "Xvfb": "xvfb"}),
+}

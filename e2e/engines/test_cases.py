@@ -1,0 +1,66 @@
+"""Cases of tests/cases in other engines than Chromium, on each of their devices, with the same comparisons."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from e2e.engines.engine import ENGINES
+from e2e.engines.tab import Tab
+from e2e.lab import with_lab
+from scripts.serve import serve
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from e2e.engines.protocols import Session
+
+
+@pytest.fixture(scope="session")
+def lab(name: str, session: Session, site_folder: Path) -> Iterator[Callable[..., Any]]:
+    """Call a function of e2e/inside.py in a page that starts Python once."""
+    with serve(site_folder, headers={}, wrap=with_lab) as url:
+        tab = Tab(session).open(f"{url}lab/?devices={','.join((*ENGINES[name].devices, 'cpu'))}")
+        tab.evaluate("() => started")
+
+        def call(*arguments: Any) -> Any:
+            reply = json.loads(tab.evaluate("(name, ...rest) => lab[name](...rest)", *arguments))
+            if "error" in reply:
+                pytest.fail(reply["error"], pytrace=False)
+            return reply["value"]
+
+        yield call
+        tab.close()
+
+
+OPS = ("elementwise.operators_and_python_numbers", "matmul.linear_sizes")
+MODELS = ("models.tiny_bert", "models.embeddings_and_similarity_from_text")
+WITHOUT_AWAIT = """
+from js import WebAssembly
+from pyodide.ffi import can_run_sync
+
+x = tc.asarray([1.5, 2.0], device=place.device) * 2
+{"values": x.numpy().tolist(), "suspends": can_run_sync(), "has": hasattr(WebAssembly, "Suspending")}
+"""
+
+
+@pytest.mark.parametrize("name", ["firefox", "webkitgtk"], indirect=True)
+@pytest.mark.parametrize("case", [*OPS, *MODELS])
+def test_on_the_cpu(lab: Callable[..., Any], case: str) -> None:
+    lab("case", case, "cpu")
+
+
+@pytest.mark.parametrize("name", ["firefox-webgpu"], indirect=True)
+@pytest.mark.parametrize("case", [*OPS, *MODELS])
+def test_on_webgpu(lab: Callable[..., Any], case: str) -> None:
+    lab("case", case, "webgpu")
+
+
+@pytest.mark.parametrize("name", ["firefox", "webkitgtk"], indirect=True)
+def test_the_cpu_device_is_read_without_await_whether_python_can_be_suspended_or_not(lab: Callable[..., Any]) -> None:
+    read = lab("snippet", WITHOUT_AWAIT, "{}", "cpu", 60)
+    assert read["values"] == [3.0, 4.0]
+    assert read["suspends"] is read["has"]

@@ -1,0 +1,99 @@
+"""The page in other engines than Chromium.
+
+It runs on the devices that each engine has, answers, can be used by keyboard, and keeps files where the engine can.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from e2e.engines.engine import ENGINES
+from e2e.engines.tab import Tab
+from scripts.paths import MODELS
+
+if TYPE_CHECKING:
+    from e2e.engines.conftest import Server
+    from e2e.engines.protocols import Session
+
+POLARITY = "splade-tiny-polarity"
+WEIGHTS = (MODELS / POLARITY / "model.safetensors").stat().st_size
+BOOTED = "() => ['ready', 'failed'].includes(document.body.dataset.state) && document.body.dataset.state"
+CARD = '(id) => document.querySelector(`[data-model-id="${id}"]`).dataset.state'
+LOADED = f"(id) => ['loaded', 'error'].includes(({CARD})(id)) && ({CARD})(id)"
+TEXT = "(selector) => document.querySelector(selector).innerText"
+SETTLED = """() => { const { state } = document.getElementById("pair").dataset;
+  return ["done", "error"].includes(state) && state; }"""
+SHARES = """() => { const sentences = [...document.querySelectorAll('[data-part="polarity"] .bars')];
+  return sentences.length && [...sentences.at(-1).querySelectorAll(".num")].map((bar) => Number(bar.textContent)); }"""
+STORES = "() => Boolean(navigator.storage?.getDirectory)"
+DEVICES = """() => { const badges = [...document.querySelectorAll("#devices [data-kind]")];
+  return badges.every((badge) => badge.dataset.state !== "checking")
+    && Object.fromEntries(badges.map((badge) => [badge.dataset.kind, badge.dataset.state])); }"""
+
+
+ADVICE = {"firefox": "dom.webgpu.enabled", "webkitgtk": "WebKitGTK"}
+
+
+def answers(tab: Tab) -> list[float]:
+    """Wait for the model and the panel, and return the shares of the labels."""
+    assert tab.wait(LOADED, POLARITY) == "loaded", tab.evaluate(TEXT, "#cards")
+    assert tab.wait(SETTLED) == "done", tab.evaluate(TEXT, "#pair")
+    shares: list[float] = tab.wait(SHARES)  # a message of its own, which may arrive after the state's
+    assert sum(shares) == pytest.approx(1, abs=0.002), tab.evaluate(TEXT, "#pair")
+    return shares
+
+
+def start(tab: Tab, url: str, load: str) -> None:
+    """Open the page and wait until Python runs."""
+    tab.open(f"{url}?load={load}")
+    assert tab.wait(BOOTED) == "ready", tab.evaluate(TEXT, "#boot")
+
+
+def test_a_model_is_loaded_and_asked_by_keyboard(name: str, server: Server, tab: Tab) -> None:
+    start(tab, server.url, "none")
+    states = tab.wait(DEVICES)
+    assert {kind for kind, state in states.items() if state != "missing"} == {*ENGINES[name].devices, "cpu"}, states
+    advice = tab.evaluate(TEXT, "#fallback")
+    assert ADVICE[name] in advice if name in ADVICE else not advice
+
+    tab.evaluate(f"""() => document.querySelector('[data-model-id="{POLARITY}"] [data-role="toggle"]').focus()""")
+    tab.press("Enter")
+    first = answers(tab)
+    tab.evaluate("() => { document.getElementById('premise').focus(); }")
+    tab.press("Tab", "End", *" Not.")
+    assert tab.evaluate("() => document.activeElement.id") == "hypothesis"
+    tab.wait("() => document.getElementById('hypothesis').value.endsWith('flooded. Not.')")
+    tab.wait(f"(before) => ({SETTLED})() && String(({SHARES})()) !== String(before)", first)
+    assert sum(answers(tab)) == pytest.approx(1, abs=0.002)
+
+
+@pytest.mark.parametrize("name", ["firefox", "webkitgtk"], indirect=True)
+def test_weights_are_kept_where_the_engine_stores_files_and_two_tabs_share_them(
+    session: Session, server: Server, tab: Tab
+) -> None:
+    start(tab, server.url, POLARITY)
+    first = answers(tab)
+    assert server.sent >= WEIGHTS
+    notice = tab.wait(TEXT, "#storage") if not tab.evaluate(STORES) else tab.evaluate(TEXT, "#storage")
+    assert notice.startswith("This browser keeps no files") is not tab.evaluate(STORES), notice
+
+    server.sent = 0
+    other = Tab(session)
+    start(other, server.url, POLARITY)
+    assert answers(other) == first
+    assert (server.sent == 0) is tab.evaluate(STORES), f"{server.sent} bytes were downloaded again"
+    other.close()
+
+
+INLINE = """() => { const script = document.createElement("script"); script.textContent = "window.ran = true";
+  document.head.append(script); return Boolean(window.ran); }"""
+
+
+@pytest.mark.parametrize("name", ["firefox", "webkitgtk"], indirect=True)
+def test_the_policy_refuses_inline_scripts(session: Session, server: Server) -> None:
+    tab = Tab(session).open(f"{server.url}?load=none")
+    assert tab.evaluate(INLINE) is False
+    tab.wait("async () => (await (await fetch('complaints')).text()).includes('script-src')")
+    tab.close()
