@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 
 from tests.cases.marked import params
@@ -80,6 +82,26 @@ for heads, shared, queries, keys, width in [(1, 1, 1, 1, 1), (4, 2, 5, 7, 3), (2
 def test_attention_is_that_of_numpy(lab):
     found = lab.run(ATTENTION, kind="cpu")
     assert found["worst"] < 2e-5 and found["masked"] == 0
+
+
+EXTREMES = """
+one = tc.asarray(np.ones((4, 1), np.float32), device=place.device)
+refused = []
+for function in (tc.sum, tc.mean):
+    for length in (2**31 + 5, 2**32 + 5):
+        try:
+            await function(tc.broadcast_to(one, (4, length)), 1).read()
+        except tc.errors.DeviceMemoryError as error:
+            refused.append(str(error))
+deep = await tc.silu(tc.asarray(np.float32([-88.74, -91]), device=place.device)).read()
+{"refused": refused, "deep": deep.tolist()}
+"""
+
+
+def test_sizes_of_more_than_32_bits_are_refused_and_small_results_kept(lab):
+    found = lab.run(EXTREMES, kind="cpu")
+    assert len(found["refused"]) == 4 and all("elements does not fit on cpu" in each for each in found["refused"])
+    assert found["deep"] == pytest.approx([-88.74 * math.exp(-88.74), -91 * math.exp(-91)], rel=1e-5)
 
 
 CANCELLED = """

@@ -85,7 +85,7 @@ class CpuBackend(Backend[Code]):
             if nbytes <= self.largest:
                 return np.empty(nbytes, np.uint8)
             reason = f"an array there has at most {self.largest:,} bytes"
-        except MemoryError as error:
+        except (MemoryError, ValueError) as error:  # the latter for more bytes than an address has
             reason = str(error)
         raise DeviceMemoryError(self.kind, f"a value of {nbytes:,} bytes", reason, nbytes)
 
@@ -140,7 +140,8 @@ class CpuBackend(Backend[Code]):
         self, executable: Code, arena: int, leaves: Sequence[int], results: Sequence[Any]
     ) -> Callable[[Operand], Any]:
         """Write the addresses of a run into the code, and return the function that views an operand as an array."""
-        arrays = [self.arrays.get(arena), *(self.arrays[leaf] for leaf in leaves), *results]
+        scratch = self._empty(executable.scratch_bytes)
+        arrays = [self.arrays.get(arena), *(self.arrays[leaf] for leaf in leaves), *results, scratch]
         executable.link([0 if array is None else address_of(array) for array in arrays])
         first = {"arena": 0, "leaf": 1, "output": 1 + len(leaves)}
 
@@ -150,7 +151,10 @@ class CpuBackend(Backend[Code]):
                 return np.empty(layout.shape, dtype)
             raw = arrays[first[place.kind] + place.index]
             strides = [stride * dtype.itemsize for stride in layout.strides]
-            return np.ndarray(layout.shape, dtype, raw, place.offset + layout.offset * dtype.itemsize, strides)
+            try:
+                return np.ndarray(layout.shape, dtype, raw, place.offset + layout.offset * dtype.itemsize, strides)
+            except ValueError as error:  # a broadcast view of more bytes than an address has
+                raise DeviceMemoryError(self.kind, f"a view of {layout.size:,} elements", str(error)) from None
 
         return view
 

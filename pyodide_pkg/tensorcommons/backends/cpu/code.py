@@ -41,12 +41,12 @@ class Code(Executable):
     positions: Any
     bases: Any
     offsets: Any
-    scratch: Any
+    scratch_bytes: int
 
     def link(self, addresses: Sequence[int]) -> None:
-        """Write the addresses of arena, leaves and outputs."""
+        """Write the addresses of arena, leaves, outputs and scratch memory."""
         if len(self.positions):
-            table = np.array([*addresses, address_of(self.scratch)], np.int64)
+            table = np.array(addresses, np.int64)
             self.words[self.positions] = table[self.bases] + self.offsets
 
     def execute(self, part: Part) -> None:
@@ -91,7 +91,7 @@ def assemble(plan: Plan, apart: bool = False) -> Code:
         positions=np.array(positions, np.int64),
         bases=np.array(bases, np.int64),
         offsets=np.array(offsets, np.int64),
-        scratch=np.empty(scratch, np.uint8),
+        scratch_bytes=scratch,
     )
 
 

@@ -48,8 +48,9 @@ def records_of(step: Step) -> list[Record] | None:
         return None
     if not step.output.layout.size:
         return []
-    records = kernel(step)
-    return None if records is None else list(records)
+    found = kernel(step)
+    records = None if found is None else list(found)
+    return records if all(each.fits for each in records or ()) else None
 
 
 def reads(op: Op, position: int, layout: Layout) -> bool:

@@ -27,6 +27,7 @@ from .record import (
 
 ACTIVATIONS = {None: 0, "relu": 1, "sigmoid": 2, "gelu": 3, "tanh": 4}
 NO_MASK, ADDED, ALLOWED = range(3)
+MATRICES = 2**14  # of a stack: a record lists the offsets of each
 ROWS, PANEL, PACKED, BLOCK = 4, 32, 16, 16  # as in wasm/products.h and wasm/attention.h
 
 
@@ -87,6 +88,8 @@ def _product(
     if not is_transposed and not has_rows(y):
         return None
     is_transposed = is_transposed and (n > 1 or not has_rows(y))
+    if size_of(lead) > MATRICES:
+        return None
     lda, ldb, ldc, ldr = x.strides[-2], y.strides[-1 if is_transposed else -2], z.strides[-2], r.strides[-2]
     offsets = np.stack([_offsets(each) for each in (x, y, z, r)], 1).tolist()
     at_a, at_b, at_out = address(a, x), address(b, y), address(out, z)
@@ -160,7 +163,7 @@ def attention(step: Step) -> Iterator[Record] | None:
                     *words,
                 ),
                 count * work,
-                BLOCK * (-(-keys // 4) * 4),
+                min(queries, BLOCK) * (-(-keys // 4) * 4),
             )
 
     return records()

@@ -51,6 +51,11 @@ class Record:
     work: int
     scratch: int = 0
 
+    @property
+    def fits(self) -> bool:
+        """Whether all words are of 32 bits: a broadcast operand may have longer axes."""
+        return all(isinstance(word, Pointer) or -(2**31) <= word < 2**31 for word in self.words)
+
 
 Kernel: TypeAlias = "Callable[[Step], Iterator[Record] | None]"  # the records of a step, None where it is left to NumPy
 

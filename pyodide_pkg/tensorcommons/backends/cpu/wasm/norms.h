@@ -32,16 +32,20 @@ struct Norm {
   struct Rows term[];
 };
 
-// The sum of x - less, or with `squared` of its square.
+// The sum of x - less, or with `squared` of its square, of parts of the row.
 INLINE f32 sum_row(int n, const f32 *x, f32 less, const int squared) {
-  f32x4 sum = splat(0);
-  int j = 0;
-  for (; j + 4 <= n; j += 4) {
-    f32x4 v = wasm_f32x4_sub(wasm_v128_load(x + j), splat(less));
-    sum = squared ? MADD(v, v, sum) : wasm_f32x4_add(sum, v);
+  f32 total = 0;
+  for (int start = 0; start < n; start += PART) {
+    int j = start, end = n - start < PART ? n : start + PART;
+    f32x4 part = splat(0);
+    for (; j + 4 <= end; j += 4) {
+      f32x4 v = wasm_f32x4_sub(wasm_v128_load(x + j), splat(less));
+      part = squared ? MADD(v, v, part) : wasm_f32x4_add(part, v);
+    }
+    f32 rest = sum_of(part);
+    ROLLED for (; j < end; j++) rest += squared ? (x[j] - less) * (x[j] - less) : x[j] - less;
+    total += rest;
   }
-  f32 total = sum_of(sum);
-  for (; j < n; j++) total += squared ? (x[j] - less) * (x[j] - less) : x[j] - less;
   return total;
 }
 

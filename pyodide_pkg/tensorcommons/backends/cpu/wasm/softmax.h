@@ -13,7 +13,7 @@ INLINE void softmax_masked(f32 *s, int n, int hidden, f32 scale, const enum Mask
   const f32 *added = mask;
   const unsigned char *allowed = mask;
   int j = 0, seen = n - hidden, all = (n + 3) & ~3;
-  f32x4 top = splat(-__builtin_inff()), sum = splat(0);
+  f32x4 top = splat(-__builtin_inff());
   for (; j + 4 <= seen; j += 4) {
     f32x4 x = wasm_f32x4_mul(wasm_v128_load(s + j), splat(scale));
     if (kind == ADDED) x = wasm_f32x4_add(x, wasm_v128_load(added + j));
@@ -33,12 +33,17 @@ INLINE void softmax_masked(f32 *s, int n, int hidden, f32 scale, const enum Mask
   for (; j < all; j++) s[j] = -__builtin_inff();
   f32 largest = max_of(top);
   f32x4 shift = splat(largest == -__builtin_inff() ? nothing : largest);
-  for (j = 0; j < all; j += 4) {
-    f32x4 e = exp4(wasm_f32x4_sub(wasm_v128_load(s + j), shift), c);
-    wasm_v128_store(s + j, e);
-    sum = wasm_f32x4_add(sum, e);
+  f32 total = 0;
+  for (int start = 0; start < all; start += PART) {
+    int end = all - start < PART ? all : start + PART;
+    f32x4 part = splat(0);
+    for (j = start; j < end; j += 4) {
+      f32x4 e = exp4(wasm_f32x4_sub(wasm_v128_load(s + j), shift), c);
+      wasm_v128_store(s + j, e);
+      part = wasm_f32x4_add(part, e);
+    }
+    total += sum_of(part);
   }
-  f32 total = sum_of(sum);
   f32x4 share = splat(total == 0 ? 0 : 1 / total);
   for (j = 0; j < all; j += 4) wasm_v128_store(s + j, wasm_f32x4_mul(wasm_v128_load(s + j), share));
 }

@@ -135,8 +135,11 @@ INLINE f32x4 erf4(f32x4 x, Numbers c) {
   return select(wasm_f32x4_lt(size, splat(1)), erf_near(x, c), far);
 }
 
+// x / (1 + e ** power), without an infinite power: its result may be a normal number.
 INLINE f32x4 over_one_plus_exp(f32x4 x, f32x4 power, Numbers c) {
-  return wasm_f32x4_div(x, wasm_f32x4_add(N(one), exp4(power, c)));
+  f32x4 e = exp4(wasm_f32x4_neg(wasm_f32x4_abs(power)), c);
+  f32x4 top = select(wasm_f32x4_gt(power, splat(0)), wasm_f32x4_mul(x, e), x);
+  return wasm_f32x4_div(top, wasm_f32x4_add(N(one), e));
 }
 
 // x * sigmoid(sqrt(8 / pi) * (x + 0.044715 x³))
