@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING
 import pytest
 
 from scripts import hosts, paths
-from scripts.tools import NODE_JSPI, node_with_jspi
+from scripts.tools import node_with_jspi
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 REDIRECT = str(Path(__file__).with_name("redirect.mjs"))
-NODE = (node_with_jspi(), NODE_JSPI, "--import", REDIRECT)
+NODE = (node_with_jspi(), "--import", REDIRECT)
 DENO = (str(hosts.DENO), "run", "--allow-all", "--node-modules-dir=manual", "--preload", REDIRECT)
 PYODIDE = paths.NODE_MODULES / "pyodide"
 
