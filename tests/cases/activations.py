@@ -107,6 +107,13 @@ async def a_call_again_computes_nothing(place: Place) -> None:
     together = await manager.run_together([(base, inputs), (head, inputs), (base, others)])
     assert _same(await _read(together[0]), wanted[0]) and _same(await _read(together[2]), wanted[1])
     assert 0 < _run(manager)["executed"] < BACKBONE / 2
+    del again, hidden
+    together.clear()
+    await let_go()
+    assert device.memory()["activations"] > 0
+    manager.optimize_memory_usage()
+    assert device.memory()["activations"] == 0, "kept activations must be freed"
+    assert _same(await _read(await base(**inputs)), wanted[0]) and _run(manager)["reused_from_cache"] == 0
     base.unload()
     head.unload()
 
