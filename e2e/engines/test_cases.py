@@ -36,8 +36,23 @@ def lab(name: str, session: Session, site_folder: Path) -> Iterator[Callable[...
         tab.close()
 
 
-OPS = ("elementwise.operators_and_python_numbers", "matmul.linear_sizes")
-MODELS = ("models.tiny_bert", "models.embeddings_and_similarity_from_text")
+CASES = (
+    "elementwise.operators_and_python_numbers",
+    "elementwise.extreme_values",
+    "matmul.linear_sizes",
+    "matmul.linear_activations_fused_and_not",
+    "matmul.matmul_keeps_nan_and_infinity",
+    "normalization.softmax_of_extreme_values",
+    "normalization.layer_norm_shapes",
+    "attention.masks_of_every_broadcast",
+    "rotary.both_conventions",
+    "indexing.take_on_every_axis",
+    "sorting.nan_infinities_and_zeros",
+    "formats.products_with_epilogues",
+    "conformance.op_gelu",
+    "models.tiny_bert",
+)
+LONGER = ("models.embeddings_and_similarity_from_text", "decoders.llama_writes")  # seconds more on a software adapter
 WITHOUT_AWAIT = """
 from js import WebAssembly
 from pyodide.ffi import can_run_sync
@@ -48,13 +63,13 @@ x = tc.asarray([1.5, 2.0], device=place.device) * 2
 
 
 @pytest.mark.parametrize("name", ["firefox", "webkitgtk"], indirect=True)
-@pytest.mark.parametrize("case", [*OPS, *MODELS])
+@pytest.mark.parametrize("case", [*CASES, *LONGER])
 def test_on_the_cpu(lab: Callable[..., Any], case: str) -> None:
     lab("case", case, "cpu")
 
 
 @pytest.mark.parametrize("name", ["firefox-webgpu"], indirect=True)
-@pytest.mark.parametrize("case", [*OPS, *MODELS])
+@pytest.mark.parametrize("case", CASES)
 def test_on_webgpu(lab: Callable[..., Any], case: str) -> None:
     lab("case", case, "webgpu")
 
