@@ -16,7 +16,7 @@ import tensorcommons as tc
 from scripts.random_checkpoint import RandomCheckpoint
 from tensorcommons.backends.select import Decision
 from tensorcommons.errors import DeviceLost, DeviceUnavailable, MemoryBudgetError, TensorReleased
-from tests.sharing.devices import Backend, Fault, backends, cancelled, check, empty, manager_on, some
+from tests.sharing.devices import Backend, Fault, backends, budget, cancelled, check, empty, manager_on, some
 from tests.sharing.test_faults import IDS, source
 
 MB = 2**20
@@ -195,6 +195,40 @@ async def test_a_move_stays_under_the_limit_of_the_load():
     assert manager.limit_bytes < 2 * size, "two copies may not fit"
     await model.to("webnn")
     assert manager.report().peak_bytes <= 64 * MB and manager.devices.choose("webgpu").total == 0
+    np.testing.assert_array_equal(await answer(model), wanted)
+    model.unload()
+    empty(manager)
+
+
+@pytest.mark.parametrize("has_origin", [True, False])
+async def test_a_move_needs_room_for_one_copy_of_its_largest_weight(has_origin):
+    manager = manager_on("webgpu", "webnn")
+    recipe = "bert-base,layers=1,hidden_size=64,num_attention_heads=2,intermediate_size=64,max_position_embeddings=64"
+    files = RandomCheckpoint(f"{recipe},vocab_size=4096").files()
+    model = await tc.from_pretrained(files, manager=manager, device="webgpu", tokenizer=False)
+    wanted = await answer(model)
+    manager.activations.clear()
+    if not has_origin:
+        for entry in manager.registry:
+            entry.storage.origin = None
+    largest = max((entry.storage for entry in manager.registry), key=lambda storage: storage.nbytes)
+    await manager.set_memory_limit(budget(largest.nbytes * 11 // 10, "webgpu"))
+    await largest.ensure()
+    await model.to("webnn")
+    assert model.device.kind == "webnn" and manager.devices.choose("webgpu").total == 0
+    np.testing.assert_array_equal(await answer(model), wanted)
+    model.unload()
+    empty(manager)
+
+
+async def test_a_model_moves_from_a_device_that_does_not_come_back():
+    manager = manager_on("webgpu", "cpu")
+    model = await load(manager)
+    wanted = await answer(model)
+    manager.activations.clear()
+    for_good(backend_of(manager, "webgpu"))
+    backend_of(manager, "webgpu").lose()
+    await model.to("cpu")
     np.testing.assert_array_equal(await answer(model), wanted)
     model.unload()
     empty(manager)

@@ -1,14 +1,15 @@
-"""Moving a model: its weights come to another device, each content once there too, all of them or none.
+"""Migration of a model: its weights are copied to another device, each content once, all of them or none.
 
-What arrives is held under a name of its own until everything is there. Then, in one step, the model holds what arrived
-and lets go of what it had; a weight that nobody holds on the old device any more is freed there. A failure or a cancel
-before that step ends the holds of what arrived, and nothing else has changed: what left for host memory meanwhile, to
-make room, comes back with its next use.
+The copies are held under a name of their own until all are complete. Then, in one step, the model's holds move from the
+originals to the copies; a weight without a holder on the old device is freed there. A failure or a cancellation before
+that step ends the holds of the copies and changes nothing else: weights that were evicted meanwhile are restored by their
+next use.
 """
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from functools import partial
 from typing import Any, TypeAlias
 from weakref import WeakMethod, ref
@@ -16,7 +17,7 @@ from weakref import WeakMethod, ref
 import numpy as np
 
 from ..backends.device import Device
-from ..errors import DeviceLost, TensorReleased
+from ..errors import DeviceLost, DeviceUnavailable, TensorReleased
 from ..graph.needs import least_need
 from ..graph.views import resolve_view
 from ..tensor import Tensor
@@ -59,7 +60,7 @@ async def bring(
         for entry, names in leaving.items():
             fresh = registry.find(target, entry.storage.identity)
             if fresh is None or fresh.storage.state == "lost":
-                fresh = await _brought(registry, entry, target)
+                fresh = await _brought(registry, residency, entry, target)
             arrived[entry.storage] = fresh
             for name in names:
                 fresh.hold(arriving, name)
@@ -82,8 +83,8 @@ async def bring(
         registry.release(arriving)
 
 
-async def _brought(registry: Registry, entry: Entry, target: Device) -> Entry:
-    """Bring the same content to ``target``: rented where that works, else through the host. Return its entry."""
+async def _brought(registry: Registry, residency: Residency, entry: Entry, target: Device) -> Entry:
+    """Copy the content of ``entry`` to ``target``: rented where that works, else through the host. Return the entry."""
     storage, origin = entry.storage, entry.storage.origin
     known = registry.find(target, storage.identity)
     if known is not None:  # it was lost with the device
@@ -94,6 +95,9 @@ async def _brought(registry: Registry, entry: Entry, target: Device) -> Entry:
             if known.storage.state == "lost":
                 known.storage.revive(data)
         return known
+    with suppress(DeviceUnavailable):  # then the bytes come from their copy or origin
+        await storage.device.recover()
+    await residency.make_room(storage.nbytes)  # this may evict the storage itself: source and copy need not fit at once
     copy, _ = await cross(storage, target, "weights", entry.spec, storage.identity, origin)
     known = registry.find(target, copy.identity)
     if known is not None:  # added meanwhile
