@@ -43,7 +43,7 @@ def build_wheel() -> Path:
     stamp = Stamp(paths.STAMPS / "wheel.json", paths.ROOT)
     key = key_of(
         *(PYPROJECT, paths.ROOT / "README.md", paths.ROOT / "LICENSE", paths.ROOT / "scripts" / "requirements.lock"),
-        *(paths.PACKAGE, paths.SHADERS, FOLDER, EPOCH),
+        *(paths.PACKAGE, paths.SHADERS, FOLDER, paths.ROOT / "scripts" / "build_hook.py", EPOCH),
     )
     if stamp.is_fresh(key):
         return target
