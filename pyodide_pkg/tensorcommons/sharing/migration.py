@@ -2,8 +2,8 @@
 
 The copies are held under a name of their own until all are complete. Then, in one step, the model's holds move from the
 originals to the copies; a weight without a holder on the old device is freed there. A failure or a cancellation before
-that step ends the holds of the copies and changes nothing else: weights that were evicted meanwhile are restored by their
-next use.
+that step ends the holds of the copies and changes nothing else: weights that were evicted meanwhile are restored by
+their next use.
 """
 
 from __future__ import annotations
