@@ -1,4 +1,4 @@
-"""Opening of the devices of this browser, in time and all at once."""
+"""Open the devices of this browser, all at once, with a limit of time for each."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Iterable, Mapping, Sequence
 
 from .backends.cpu.backend import CpuBackend
-from .backends.current import take_cpu, use_devices
+from .backends.current import return_cpu, take_cpu, use_devices
 from .backends.device import Device
 from .backends.kinds import KINDS
 from .backends.select import Devices
@@ -25,9 +25,10 @@ async def open_devices(
     """Open the devices of this browser, all at once.
 
     ``prefer`` names those to open, in the order in which "auto" takes them. By default all are opened, and "auto" takes
-    a hardware GPU, else the device that multiplies matrices fastest: a measurement of about a quarter of a second,
-    which is kept for a week where the browser keeps files for the page. A device that is missing, or that does not
-    answer within ``timeout`` seconds, is left out, with its reason.
+    a hardware GPU, or without one, of the devices that take at most three times as long as the fastest, the first of
+    WebNN, the CPU device and a software adapter of WebGPU. The measurement takes about a quarter of a second, at most
+    another ``timeout``, and is kept for a week where the browser keeps files for the page. A device that is missing, or
+    that does not answer within ``timeout`` seconds, is left out, with its reason.
 
     ``webnn`` is the requested device of WebNN: "cpu", "gpu", "npu", or "" for the browser's choice. Browsers do not
     report whether they follow the request.
@@ -56,7 +57,7 @@ async def open_devices(
             task.cancel()
         for answer in await asyncio.gather(*tasks, return_exceptions=True):
             if isinstance(answer, Device):
-                answer.close()
+                _give_up(answer)
         raise
     opened = [answer for answer in answers if isinstance(answer, Device)]
     missing = {kind: "it was not asked for" for kind in KINDS if kind not in wanted}
@@ -65,7 +66,7 @@ async def open_devices(
             missing[kind] = answer.reason
         elif isinstance(answer, BaseException):
             for device in opened:
-                device.close()
+                _give_up(device)
             raise answer
     if not opened:
         raise DeviceUnavailable(", ".join(wanted), "; ".join(f"{kind}: {why}" for kind, why in missing.items()))
@@ -77,10 +78,19 @@ async def open_devices(
         if prefer is None:
             await rank(devices, timeout)
     except BaseException:
-        devices.close()
+        for device in opened:
+            _give_up(device)
         raise
     use_devices(devices)
     return devices
+
+
+def _give_up(device: Device) -> None:
+    """Close a device; the CPU device stays open for the tensors on it."""
+    if device.kind == CpuBackend.kind:
+        return_cpu(device)
+    else:
+        device.close()
 
 
 async def _open(kind: str, wishes: Mapping[str, str]) -> Device:

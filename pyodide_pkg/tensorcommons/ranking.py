@@ -1,4 +1,4 @@
-"""The order of devices where none is a hardware GPU: by the time of one product of matrices, measured on each.
+"""The times by which devices are ordered where none is a hardware GPU: one product of matrices, measured on each.
 
 The kind of a device does not determine its speed: a software adapter of WebGPU uses all cores, and in some browsers
 each of its results arrives up to 100 ms late. So the time includes the read of the result, and the order is the same
@@ -8,9 +8,9 @@ for all models: models on different devices cannot share weights.
 from __future__ import annotations
 
 import json
+import logging
 import math
 import time
-from contextlib import suppress
 
 import numpy as np
 
@@ -18,11 +18,13 @@ from .backends.device import Device
 from .backends.select import Devices
 from .backends.timeouts import in_time
 from .compiled import compile
-from .errors import TensorCommonsError
+from .errors import DeviceUnavailable
 from .hub.open_cache import open_cache
 from .hub.records import Record
 from .ops import linear
 from .tensor import asarray
+
+logger = logging.getLogger("tensorcommons")
 
 ROWS, INNER, COLUMNS = 128, 1536, 384  # of the product: the second of a feed-forward layer of MiniLM, for 128 tokens
 SAMPLES = 3  # after one that compiles; the shortest counts
@@ -33,41 +35,50 @@ VALID_SECONDS = 7 * 24 * 3600.0  # a browser's update may change its speed
 async def rank(devices: Devices, seconds: float) -> None:
     """Order ``devices`` by speed, unless one is a hardware GPU or there is no choice.
 
-    Times that were kept for the same devices are used again. A device that fails, or does not answer within
-    ``seconds``, comes last.
+    Times that were kept for the same devices are used again. A device that fails, or is not measured when ``seconds``
+    have passed, comes last, with the reason in ``devices.explain()`` and in a warning; then nothing is kept.
     """
     if len(devices.opened) < 2 or not devices.opened[0].facts.rank:
         return
     cache = await open_cache()
     address = "device-times:" + json.dumps([[device.kind, device.name] for device in devices.opened])
     record = await cache.record(address)
-    kept = _times(await cache.read_all(record)) if record is not None else None
+    kept = _times(await cache.read_all(record), devices) if record is not None else None
     if kept is not None:
-        devices.rank(kept)
+        devices.set_times(kept, {})
         return
     times: dict[str, float] = {}
+    failures: dict[str, str] = {}
+    end = time.perf_counter() + seconds
     for device in sorted(devices.opened, key=lambda device: not device.facts.is_host):  # the one without a wait first
-        with suppress(TensorCommonsError):
-            work = _milliseconds(device, min(times.values(), default=math.inf))
-            times[device.kind] = await in_time(device.kind, work, seconds)
-    devices.rank(times)
-    data = json.dumps({"measured": time.time(), "milliseconds": times}).encode()
-    await cache.keep_all(Record(address, len(data)), data)
+        try:
+            if (left := end - time.perf_counter()) <= 0:
+                raise DeviceUnavailable(device.kind, f"no time of {seconds:g} s was left")
+            work = _milliseconds(device, min(times.values(), default=math.inf), end)
+            times[device.kind] = await in_time(device.kind, work, left)
+        except Exception as error:  # whatever is wrong with a device, the others can be used
+            failures[device.kind] = error.reason if isinstance(error, DeviceUnavailable) else str(error)
+            logger.warning("the speed of %s could not be measured: %s", device.kind, failures[device.kind])
+    devices.set_times(times, failures)
+    if not failures:
+        data = json.dumps({"measured": time.time(), "milliseconds": times}).encode()
+        await cache.keep_all(Record(address, len(data)), data)
 
 
-def _times(kept: bytes | None) -> dict[str, float] | None:
-    """Return the kept times by kind; None if they are too old or damaged."""
+def _times(kept: bytes | None, devices: Devices) -> dict[str, float] | None:
+    """Return the kept times by kind; None if they are too old, damaged or incomplete."""
     try:
         found = json.loads(kept or b"")
         times = {str(kind): float(ms) for kind, ms in found["milliseconds"].items()}
         is_valid = 0 <= time.time() - found["measured"] < VALID_SECONDS
-        return times if is_valid and all(0 < ms < math.inf for ms in times.values()) else None
-    except (ValueError, TypeError, KeyError, AttributeError):
+        is_whole = times.keys() == {device.kind for device in devices.opened}
+        return times if is_valid and is_whole and all(0 < ms < math.inf for ms in times.values()) else None
+    except (ValueError, TypeError, KeyError, AttributeError, OverflowError):
         return None
 
 
-async def _milliseconds(device: Device, shortest: float) -> float:
-    """Measure the product on ``device``; a first sample far above ``shortest`` is enough."""
+async def _milliseconds(device: Device, shortest: float, end: float) -> float:
+    """Measure the product on ``device`` until ``end``; a first sample far above ``shortest`` is enough."""
     rng = np.random.default_rng(0)
     x, weight = (asarray(rng.standard_normal((size, INNER), np.float32), device=device) for size in (ROWS, COLUMNS))
     best = math.inf
@@ -75,6 +86,8 @@ async def _milliseconds(device: Device, shortest: float) -> float:
         product = compile(linear)
         for sample in range(1 + SAMPLES):
             started = time.perf_counter()
+            if started > end:
+                break
             await (await product(x, weight)).read()
             if sample:
                 best = min(best, (time.perf_counter() - started) * 1e3)

@@ -46,6 +46,11 @@ def take_cpu() -> Device:
     return made if made is not None and not made.is_closed else Device(CpuBackend())
 
 
+def return_cpu(device: Device) -> None:
+    """Take back the device that :func:`take_cpu` returned, since ``open_devices()`` failed."""
+    _Current.own_cpu = device
+
+
 def _cpu() -> Device:
     devices = _Current.devices
     if devices is not None and devices.cpu is not None and not devices.cpu.is_closed:

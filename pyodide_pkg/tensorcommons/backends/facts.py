@@ -24,10 +24,11 @@ class Rates:
 class Facts:
     """Facts of an opened device.
 
-    "auto" means the device of the lowest ``rank``: ``what`` it is, and ``why`` it is chosen where none of a lower rank
-    was opened. ``fallback_rank`` orders the devices that run what another one refuses. A write begins and ends at
-    multiples of ``granularity`` bytes. ``badge`` is a word that lists show beside it. ``is_host``: values lie in
-    Python's own memory, and a read neither waits nor takes a buffer.
+    "auto" means the device of the lowest ``rank``, of those of about the same speed (select.py): ``what`` it is, and
+    ``why`` it is chosen where none of a lower rank was opened and nothing was measured. ``fallback_rank`` orders the
+    devices that run what another one refuses. A write begins and ends at multiples of ``granularity`` bytes. ``badge``
+    is a word that lists show beside it. ``is_host``: values lie in Python's own memory, and a read neither waits nor
+    takes a buffer.
     """
 
     rank: int

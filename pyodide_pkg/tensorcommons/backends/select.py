@@ -1,8 +1,9 @@
 """The devices of this browser: which were opened, why one is missing, and which of them a model runs on.
 
-``device="auto"`` is a hardware GPU, else the fastest of the others, which :mod:`tensorcommons.ranking` measures. A
-requested kind, a pinned device or the caller's own order has priority over both, and the memory that a model needs over
-all of them (:meth:`Devices.decide_for`). :meth:`Devices.explain` describes the decision in one sentence.
+``device="auto"`` is a hardware GPU. Without one, it is the device of the lowest rank (facts.py) among those that take
+at most :data:`CLOSE` times as long as the fastest, which :mod:`tensorcommons.ranking` measures. A requested kind, a
+pinned device or the caller's own order has priority over both, and the memory that a model needs over all of them
+(:meth:`Devices.decide_for`). :meth:`Devices.explain` describes the decision in one sentence.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from .webnn.backend import KIND as WEBNN
 
 logger = logging.getLogger("tensorcommons")
 
-CLOSE = 3  # times the shortest time: devices up to there keep the order of their facts
+CLOSE = 3  # times the shortest time: devices up to there are in the order of their ranks
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,7 @@ class Devices:
         self._by_facts = by_facts  # else in the order that the caller gave
         self._pinned: Device | None = None
         self._measured: dict[Device, float] = {}  # milliseconds of one product
+        self._unmeasured: dict[Device, str] = {}  # the reason why there is no time
         by_kind = {device.kind: device for device in opened}
         self.webgpu: Device | None = by_kind.get("webgpu")
         self.webnn: Device | None = by_kind.get("webnn")
@@ -53,14 +55,14 @@ class Devices:
     def __repr__(self) -> str:
         return f"<Devices {', '.join(device.kind for device in self.opened)}; missing: {dict(self.missing)}>"
 
-    def rank(self, milliseconds: Mapping[str, float]) -> None:
-        """Put the fastest devices first: ``milliseconds`` has the time of one product by kind (ranking.py).
+    def set_times(self, milliseconds: Mapping[str, float], failures: Mapping[str, str]) -> None:
+        """Order the devices by ``milliseconds``, the time of one product by kind; ``failures`` has reasons for others.
 
-        Those that take at most :data:`CLOSE` times the shortest time keep the order of their facts, since a model on a
-        busy machine differs from one product by as much. Kinds without a time come last, in the order of the facts.
-        Models that are loaded stay where they are.
+        Those that take at most :data:`CLOSE` times the shortest time are in the order of their ranks, since a model on
+        a busy machine differs from one product by as much. Kinds without a time come last.
         """
         self._measured = {device: milliseconds[device.kind] for device in self.opened if device.kind in milliseconds}
+        self._unmeasured = {device: failures[device.kind] for device in self.opened if device.kind in failures}
         close = CLOSE * min(self._measured.values(), default=0)
 
         def place(device: Device) -> float:
@@ -70,7 +72,7 @@ class Devices:
         self.opened = tuple(sorted(self.opened, key=place))
 
     def pin(self, kind: str | None) -> None:
-        """Have "auto" mean ``kind`` from now on; ``None`` leaves it to the facts again. Loaded models stay.
+        """Have "auto" mean ``kind`` from now on; ``None`` restores the choice by speed. Loaded models stay.
 
         Raises:
             DeviceUnavailable: that kind is missing; what was pinned before stays.
@@ -100,10 +102,16 @@ class Devices:
 
     def _why_first(self, first: Device) -> str:
         others = [device for device in self._measured if device is not first and not device.is_gone]
+        others.sort(key=self._measured.__getitem__)
+        failed = "; ".join(f"{device.kind} could not be measured: {why}" for device, why in self._unmeasured.items())
         if first not in self._measured or not others:
-            return first.facts.why
-        times = " and ".join(f"{device.kind} in {self._measured[device]:.3g}" for device in others)
-        return f"no hardware GPU was found, and it multiplies matrices in {self._measured[first]:.3g} ms, {times}"
+            return f"no hardware GPU was found; {failed}" if failed else first.facts.why
+        times = " and ".join(f"{self._measured[device]:.3g} on {device.kind}" for device in others)
+        own = self._measured[first]
+        is_fastest = all(own <= self._measured[device] for device in others)
+        place = "is the fastest" if is_fastest else f"takes at most {CLOSE} times as long as the fastest"
+        why = f"no hardware GPU was found, and it {place}: {own:.3g} ms for a product of matrices, {times}"
+        return f"{why}; {failed}" if failed else why
 
     def choose(self, wish: str | Device = "auto") -> Device:
         """The device that :meth:`decide` gives. Raises as it does."""
