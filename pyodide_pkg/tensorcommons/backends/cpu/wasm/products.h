@@ -29,7 +29,8 @@ INLINE void finish(int n, f32 *out, const f32 *bias, const f32 *residual, enum A
   }
 }
 
-// `M` rows of a by `N` rows of b: both are read along the depth, four products at a time, the last ones singly.
+// `M` rows of a by `N` rows of b: both are read along the depth, four products at a time, the last ones singly. `step` is
+// from one product of a row to the next.
 #define DOT_STEP(load)                                                                                                 \
   f32x4 w[N];                                                                                                          \
   UNROLL for (int j = 0; j < N; j++) w[j] = load(y[j] + p);                                                            \
@@ -38,7 +39,8 @@ INLINE void finish(int n, f32 *out, const f32 *bias, const f32 *residual, enum A
     UNROLL for (int j = 0; j < N; j++) sum[i][j] = MADD(v, w[j], sum[i][j]);                                           \
   }
 
-INLINE void dot_tile(const int M, const int N, int k, const f32 *a, int lda, const f32 *b, int ldb, f32 *c, int ldc) {
+INLINE void dot_tile(const int M, const int N, int k, const f32 *a, int lda, const f32 *b, int ldb, f32 *c, int ldc,
+                     int step) {
   f32x4 sum[M][N];
   const f32 *x[M], *y[N];
   UNROLL for (int i = 0; i < M; i++) UNROLL for (int j = 0; j < N; j++) sum[i][j] = splat(0);
@@ -47,7 +49,7 @@ INLINE void dot_tile(const int M, const int N, int k, const f32 *a, int lda, con
   int p = 0;
   ROLLED for (; p + 4 <= k; p += 4) { DOT_STEP(wasm_v128_load) }
   ROLLED for (; p < k; p++) { DOT_STEP(wasm_v128_load32_zero) }
-  UNROLL for (int i = 0; i < M; i++) UNROLL for (int j = 0; j < N; j++) c[i * ldc + j] = sum_of(sum[i][j]);
+  UNROLL for (int i = 0; i < M; i++) UNROLL for (int j = 0; j < N; j++) c[i * ldc + j * step] = sum_of(sum[i][j]);
 }
 
 // `M` rows of a by 4 `N` columns of b, whose rows are contiguous.
@@ -77,12 +79,16 @@ INLINE void column(const int M, int k, const f32 *a, int lda, const f32 *b, int 
 
 INLINE void dot_rows(const int M, int n, int k, const f32 *a, int lda, const f32 *b, int ldb, f32 *c, int ldc) {
   int j = 0;
-  if (M == 1) {
-    for (; j + 4 <= n; j += 4) dot_tile(M, 4, k, a, lda, b + j * ldb, ldb, c + j, ldc);
-  } else {
-    for (; j + 2 <= n; j += 2) dot_tile(M, 2, k, a, lda, b + j * ldb, ldb, c + j, ldc);
-  }
-  for (; j < n; j++) dot_tile(M, 1, k, a, lda, b + j * ldb, ldb, c + j, ldc);
+  for (; j + 2 <= n; j += 2) dot_tile(M, 2, k, a, lda, b + j * ldb, ldb, c + j, ldc, 1);
+  for (; j < n; j++) dot_tile(M, 1, k, a, lda, b + j * ldb, ldb, c + j, ldc, 1);
+}
+
+// One row of a by the rows of b, of four parts at a time: each is read from memory in its order, at twice the rate of rows
+// that follow each other.
+INLINE void dot_row(int n, int k, const f32 *a, const f32 *b, int ldb, f32 *c) {
+  int part = n / 4, j = 0;
+  for (; j < part; j++) dot_tile(1, 4, k, a, 0, b + j * ldb, part * ldb, c + j, 0, part);
+  for (j = 4 * part; j < n; j++) dot_tile(1, 1, k, a, 0, b + j * ldb, 0, c + j, 0, 1);
 }
 
 INLINE void broadcast_rows(const int M, int n, int k, const f32 *a, int lda, const f32 *b, int ldb, f32 *c, int ldc) {
@@ -142,6 +148,11 @@ INLINE void finish_rows(int m, int n, f32 *c, int ldc, const f32 *bias, const f3
 KERNEL dots(int m, int n, int k, const f32 *a, int lda, const f32 *b, int ldb, f32 *c, int ldc, const f32 *bias,
             const f32 *residual, int ldr, enum Activation activation, Numbers numbers) {
   int most = m <= FEW ? NARROW : PANEL;
+  if (m == 1) {
+    dot_row(n, k, a, b, ldb, c);
+    finish_rows(1, n, c, ldc, bias, residual, ldr, activation, numbers);
+    return;
+  }
   for (int j = 0; j < n; j += most) {
     int width = n - j < most ? n - j : most;
     TILES(dot_rows, width, b + j * ldb, ldb, c + j)
