@@ -8,13 +8,18 @@ pins.toml.
 
 from __future__ import annotations
 
-from scripts import environment, paths
-from scripts.console import run
+from typing import TYPE_CHECKING
+
+from scripts import chromium, environment, paths
+from scripts.console import SetupError, run
 from scripts.fetch import Fetcher
 from scripts.lock import one_at_a_time
 from scripts.pins import load_pins
 from scripts.setup import wheel_source
 from scripts.stamps import Stamp, key_of
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 FOLDER = paths.ROOT / "e2e" / "hosts"
 HOSTS = paths.CACHE / "hosts"
@@ -22,13 +27,13 @@ NODE_MODULES = HOSTS / "node_modules"
 INPUTS = (FOLDER / "package.json", FOLDER / "package-lock.json", paths.ROOT / ".npmrc")
 PINS = FOLDER / "pins.toml"
 
-#: Programs that npm has for some platforms only.
+#: Programs that npm has for some platforms only; here for Linux x86-64.
 DENO = NODE_MODULES / "@deno" / "linux-x64-glibc" / "deno"
 BUN = NODE_MODULES / "@oven" / "bun-linux-x64" / "bin" / "bun"
 
 
 def ensure_hosts() -> None:
-    """Install the hosts, unless they are installed already."""
+    """Install the hosts, unless they are installed already. Raises the errors of `programs`."""
     stamp = Stamp(paths.STAMPS / "hosts.json", paths.CACHE)
     key = key_of(*INPUTS, PINS)
     if stamp.is_fresh(key):
@@ -36,8 +41,22 @@ def ensure_hosts() -> None:
     stamp.clear()
     environment.install_npm(INPUTS, HOSTS)
     fetched = Fetcher(HOSTS, wheel_source).fetch(load_pins(PINS))
-    programs = [program for program in (DENO, BUN) if program.is_file()]
-    stamp.write(key, [NODE_MODULES / ".package-lock.json", *NODE_MODULES.glob("*/package.json"), *programs, *fetched])
+    modules = [NODE_MODULES / ".package-lock.json", *NODE_MODULES.glob("*/package.json")]
+    stamp.write(key, [*modules, *programs(NODE_MODULES), *fetched])
+
+
+def programs(folder: Path) -> list[Path]:
+    """Return the programs of Deno and Bun in ``folder``: npm succeeds without them, since they are optional packages.
+
+    Raises:
+        SetupError: one is missing on Linux x86-64.
+    """
+    here = [folder / program.relative_to(NODE_MODULES) for program in (DENO, BUN)]
+    missing = [program.name for program in here if not program.is_file()]
+    if missing and chromium.runs_here():
+        names = " and ".join(missing)
+        raise SetupError(f"npm did not install {names}: check its configured registry, then run this again.")
+    return [program for program in here if program.is_file()]
 
 
 def main() -> int:

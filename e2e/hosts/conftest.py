@@ -20,7 +20,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
-BLOCKS = re.findall(r"```(\w+)\n(.*?)```", (paths.ROOT / "docs" / "hosts.md").read_text("utf-8"), re.DOTALL)
+TEXT = (paths.ROOT / "docs" / "hosts.md").read_text("utf-8")
+BLOCKS = re.findall(r"```(\w+)\n(.*?)```", TEXT, re.DOTALL)
+KERNELS = re.compile(r"\bcpu (\(|is )WebAssembly with (relaxed )?SIMD, NumPy ")
 ANYWHERE = {"Access-Control-Allow-Origin": "*"}
 SECONDS = 300  # for a program on a busy machine
 
@@ -29,6 +31,16 @@ def printed(language: str, part: str) -> str:
     """Return the block of docs/hosts.md in a language that contains ``part``."""
     (block,) = [text for kind, text in BLOCKS if kind == language and part in text]
     return block
+
+
+def check_devices(text: str, host: str) -> None:
+    """Check the last lines of a program: the devices of its host in the table, a value of each, the CPU's kernels."""
+    (devices,) = re.findall(rf"^\| {re.escape(host)} \| ([^|]+) \|", TEXT, re.MULTILINE)
+    kinds = set(devices.lower().split(", "))
+    explained, norms = text.splitlines()[-2:]
+    assert set(norms.split(", ")) == {f"{kind} 1.0000" for kind in kinds}, text
+    assert set(re.findall(r"; (\w+) is missing", explained)) == {"webgpu", "webnn", "cpu"} - kinds, text
+    assert KERNELS.search(explained), text
 
 
 @pytest.fixture(scope="session")
@@ -44,7 +56,7 @@ def run(tmp_path: Path) -> Callable[..., str]:
     """Run a program in the test's folder, on the npm Chromium's software adapter; gives what it prints."""
 
     def ran(command: Sequence[str | Path], **env: str) -> str:
-        if not (shutil.which(command[0])):
+        if not shutil.which(command[0]) and not chromium.runs_here():
             pytest.skip(f"{command[0]} is not installed: npm has it for Linux x86-64 only")
         answer = subprocess.run(
             command,
