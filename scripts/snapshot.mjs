@@ -9,7 +9,7 @@ import { pathToFileURL } from "node:url";
 import { gunzipSync, gzipSync } from "node:zlib";
 
 // Whether JavaScript can suspend Python (JSPI) is found out at the start and kept in memory, and browsers can.
-if (!WebAssembly.Suspending) throw new Error("this Node has no JSPI: it needs --experimental-wasm-jspi");
+if (!WebAssembly.Suspending) throw new Error(`Node ${process.version} cannot suspend WebAssembly (JSPI)`);
 
 const [what, folder, packages, out, ...given] = process.argv.slice(2);
 const options = { indexURL: `${resolve(folder)}/`, packageCacheDir: resolve(packages) };

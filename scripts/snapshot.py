@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from scripts import paths
 from scripts.console import say
 from scripts.stamps import Stamp, key_of
-from scripts.tools import NODE_JSPI, node_with_jspi, run_quietly
+from scripts.tools import node_with_jspi, run_quietly
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -46,7 +46,7 @@ def _make(what: str, target: Path, *given: Path, key: str) -> None:
     FOLDER.mkdir(parents=True, exist_ok=True)
     fresh = target.with_name(f"{target.name}.new")
     run_quietly(
-        [node_with_jspi(), NODE_JSPI, PROGRAM, what, PYODIDE, PACKAGES, fresh, *given],
+        [node_with_jspi(), PROGRAM, what, PYODIDE, PACKAGES, fresh, *given],
         what=f"making {target.relative_to(paths.ROOT)} with Pyodide in Node",
         remedy="the lines above say why.",
     )

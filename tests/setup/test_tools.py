@@ -17,7 +17,7 @@ from scripts import environment, paths
 from scripts.console import Progress, SetupError, run
 from scripts.pip import PipProgress, lock_entry
 from scripts.stamps import Stamp
-from scripts.tools import find_node, find_npm, run_quietly
+from scripts.tools import find_node, find_npm, node_with_jspi, run_quietly
 
 
 @pytest.fixture
@@ -42,6 +42,13 @@ def test_node_too_old(path):
     path("node", "v18.19.0")
     with pytest.raises(SetupError, match=r"node is v18\.19\.0: install Node\.js 20 or newer"):
         find_node()
+
+
+def test_node_that_cannot_suspend_webassembly(path, tmp_path, monkeypatch):
+    monkeypatch.setattr(paths, "NODE_MODULES", tmp_path)  # without the pinned Node
+    path("node", "v24.0.0")
+    with pytest.raises(SetupError, match=r"node cannot suspend WebAssembly \(JSPI\): install a newer Node\.js"):
+        node_with_jspi()
 
 
 def test_npm_missing(path):
