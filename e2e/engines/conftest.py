@@ -22,18 +22,18 @@ if TYPE_CHECKING:
 
 
 #: The first lines of the page's scripts: they send what a console shows to the server, and wait until it has arrived.
-TELL = """{
-  const tell = (text) => {
+REPORT = """{
+  const send = (text) => {
     const request = new XMLHttpRequest();
     request.open("POST", "/complaints", false);
     request.send(text);
   };
   for (const level of ["error", "warn"]) {
     const call = console[level];
-    console[level] = (...given) => { tell(`${level}: ${given.join(" ")}`); call.apply(console, given); };
+    console[level] = (...given) => { send(`${level}: ${given.join(" ")}`); call.apply(console, given); };
   }
-  addEventListener("error", (event) => tell(`uncaught: ${event.message}`));
-  addEventListener("unhandledrejection", (event) => tell(`unhandled: ${event.reason}`));
+  addEventListener("error", (event) => send(`uncaught: ${event.message}`));
+  addEventListener("unhandledrejection", (event) => send(`unhandled: ${event.reason}`));
 }
 """
 POLICY = {**HEADERS, "Content-Security-Policy": f"{CONTENT_SECURITY_POLICY}; report-uri /complaints"}
@@ -61,7 +61,7 @@ class Server:
                 self.complaints += filter(None, [(await Request(scope, receive).body()).decode()])
                 await Response("\n".join(self.complaints))(scope, receive, send)
             elif scope["path"] in ("/main.js", "/worker.js"):
-                script = TELL + (self._folder / scope["path"][1:]).read_text()
+                script = REPORT + (self._folder / scope["path"][1:]).read_text()
                 await Response(script, media_type="text/javascript", headers=POLICY)(scope, receive, send)
             else:
                 await app(scope, receive, counted)

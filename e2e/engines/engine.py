@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import socket
 import subprocess
 import time
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from websockets.sync.client import connect
@@ -21,12 +21,12 @@ from scripts import paths
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
     from contextlib import AbstractContextManager
-    from pathlib import Path
 
     from e2e.engines.protocols import Session
 
 HOST = "127.0.0.1"
 START_SECONDS = 60
+LISTENS = "0A"  # the state of a socket in /proc/net/tcp
 
 WEBGPU = ("dom.webgpu.enabled", "dom.webgpu.workers.enabled", "gfx.webgpu.ignore-blocklist", "gfx.webgpu.force-enabled")
 
@@ -61,13 +61,9 @@ def webkitgtk(folder: Path) -> Iterator[Session]:
             command = ["Xvfb", "-displayfd", str(number.fileno()), "-screen", "0", "1440x900x24", "-nolisten", "tcp"]
             server = stack.enter_context(running(command, folder / "xvfb.log", {}, pass_fds=[number.fileno()]))
         found = wait_for(server, screen, r"(\d+)\n")
-        with socket.socket() as free:
-            free.bind((HOST, 0))
-            port = free.getsockname()[1]
         env = {"DISPLAY": f":{found[1]}", "HOME": str(folder), "GDK_BACKEND": "x11", "NO_AT_BRIDGE": "1"}
-        driver = stack.enter_context(running(["WebKitWebDriver", f"--port={port}"], log, env))
-        wait_for_port(driver, log, port)
-        session = WebDriver(HOST, port)
+        driver = stack.enter_context(running(["WebKitWebDriver", "--port=0"], log, env))
+        session = WebDriver(HOST, wait_for_port(driver, log))
         stack.callback(session.close)
         yield session
 
@@ -83,7 +79,8 @@ def running(command: list[Any], log: Path, env: Mapping[str, str], **options: An
     try:
         yield process
     finally:
-        os.killpg(process.pid, 9)
+        with suppress(ProcessLookupError):  # it has ended, and so has all that it started
+            os.killpg(process.pid, 9)
         process.wait()
 
 
@@ -95,12 +92,17 @@ def wait_for(process: subprocess.Popen[bytes], log: Path, pattern: str) -> re.Ma
     raise AssertionError
 
 
-def wait_for_port(process: subprocess.Popen[bytes], log: Path, port: int) -> None:
-    """Wait until the program listens."""
+def wait_for_port(process: subprocess.Popen[bytes], log: Path) -> int:
+    """Wait until the program listens, and return its port, which the system chose. /proc has the sockets of Linux."""
+    own = Path(f"/proc/{process.pid}")
     for _ in _attempts(process, log):
-        with socket.socket() as probe:
-            if probe.connect_ex((HOST, port)) == 0:
-                return
+        with suppress(OSError):  # a file is closed meanwhile, or the program has ended
+            sockets = {str(link.readlink()) for link in (own / "fd").iterdir()}
+            for line in (own / "net" / "tcp").read_text().splitlines()[1:]:
+                _, address, _, state, *_, inode = line.split()[:10]
+                if state == LISTENS and f"socket:[{inode}]" in sockets:
+                    return int(address.rpartition(":")[2], 16)
+    raise AssertionError
 
 
 def _attempts(process: subprocess.Popen[bytes], log: Path) -> Iterator[None]:

@@ -62,6 +62,15 @@ x = tc.asarray([1.5, 2.0], device=place.device) * 2
 """
 
 
+@pytest.mark.parametrize(
+    ("name", "features"),
+    [("firefox", "WebAssembly with relaxed SIMD"), ("webkitgtk", "WebAssembly with SIMD")],
+    indirect=["name"],
+)
+def test_the_cpu_device_has_kernels(lab: Callable[..., Any], features: str) -> None:
+    assert lab("snippet", "list(place.device.backend.features)", "{}", "cpu", 60) == [features]
+
+
 @pytest.mark.parametrize("name", ["firefox", "webkitgtk"], indirect=True)
 @pytest.mark.parametrize("case", [*CASES, *LONGER])
 def test_on_the_cpu(lab: Callable[..., Any], case: str) -> None:

@@ -155,6 +155,11 @@ CASES = (
 )
 
 
+def test_the_device_of_the_cases_has_kernels(lab):
+    (kernels,) = lab.run("list(place.device.backend.features)", kind="cpu")
+    assert kernels in ("WebAssembly with relaxed SIMD", "WebAssembly with SIMD")
+
+
 @pytest.mark.parametrize("case", CASES)
 def test_cases_of_kernels(lab, case):
     lab.case(case, "cpu")
