@@ -1,4 +1,4 @@
-"""Fixtures for tests on CPython: the NumPy device, with checks for leaks."""
+"""Fixtures for tests on CPython: the CPU device, with checks for leaks."""
 
 import gc
 from collections.abc import Iterator
@@ -19,7 +19,7 @@ def older_objects_are_frozen() -> None:
 
 @pytest.fixture
 def cpu() -> Iterator[Device]:
-    """A separate NumPy device, which must be empty after the test."""
+    """A separate CPU device, which must be empty after the test."""
     device = Device(CpuBackend())
     yield device
     gc.collect()
@@ -28,7 +28,7 @@ def cpu() -> Iterator[Device]:
 
 @pytest.fixture(autouse=True)
 def nothing_is_zero(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Fill new bytes of the NumPy device with other values than zero, so that no test depends on zeroed memory."""
+    """Fill new bytes of the CPU device with other values than zero, so that no test depends on zeroed memory."""
     empty = CpuBackend._empty  # noqa: SLF001 - the one place where NumPy's memory is left as it is
 
     def filled(backend: CpuBackend, nbytes: int) -> Any:

@@ -82,7 +82,7 @@ def as_dtype(value: object) -> DType:
 def default_dtype(obj: object, array: np.ndarray[Any, Any]) -> DType:
     """Return the default dtype of a tensor made from ``array``, the NumPy array of ``obj``.
 
-    float64 becomes float32 and Python ints become int32, as in JAX: only the NumPy device computes in wider types. An
+    float64 becomes float32 and Python ints become int32, as in JAX: only the CPU device computes in wider types. An
     int64 array keeps its dtype.
 
     Raises:

@@ -1,6 +1,6 @@
 """Elementwise functions over all of float32: every exponent, both signs, zeros, infinities and NaN.
 
-Subnormal numbers are tried on the NumPy device alone: WebGPU may flush them to 0, and LiteRT does.
+Subnormal numbers are tried on the CPU device alone: WebGPU may flush them to 0, and LiteRT does.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Cases of models on the NumPy device; e2e/models runs the same cases on WebGPU."""
+"""Cases of models on the CPU device; e2e/models runs the same cases on WebGPU."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Random expressions and random calls of every op on the NumPy device; Hypothesis shrinks failures."""
+"""Random expressions and random calls of every op on the CPU device; Hypothesis shrinks failures."""
 
 from __future__ import annotations
 

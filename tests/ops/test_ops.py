@@ -1,4 +1,4 @@
-"""Cases of every op on the NumPy device; e2e/ops runs the same cases on WebGPU."""
+"""Cases of every op on the CPU device; e2e/ops runs the same cases on WebGPU."""
 
 from __future__ import annotations
 

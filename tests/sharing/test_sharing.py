@@ -1,4 +1,4 @@
-"""Cases of sharing and of bad input on the NumPy device; e2e/sharing runs the same cases on WebGPU."""
+"""Cases of sharing and of bad input on the CPU device; e2e/sharing runs the same cases on WebGPU."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """The device that a kind names, and the one that is used where none is named.
 
 ``device=`` takes a :class:`Device` or a kind. A kind means the device of the last :func:`tensorcommons.open_devices`.
-NumPy needs no opening: "cpu" is there before, and the next ``open_devices()`` takes over the device made for it.
+The CPU device needs no opening: "cpu" makes it, and the next ``open_devices()`` takes it over.
 """
 
 from __future__ import annotations

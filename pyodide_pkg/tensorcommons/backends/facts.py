@@ -10,8 +10,8 @@ class Rates:
     """Cost of a part of a graph on a device: ``fixed`` ms, and one ms for so many multiply-adds, elements, and bytes
     that cross to it.
 
-    As ``make bench ARGS=rates`` found them on 2026-11-23 with two cores in Chromium 153. What crosses is written to
-    WebNN or read from there at the rate of WebNN, whatever the other device is.
+    As ``make bench ARGS=rates`` found them with two cores in Chromium 153: on 2026-11-23, the CPU device's kernels on
+    2026-11-30. What crosses is written to WebNN or read from there at the rate of WebNN, whatever the other device is.
     """
 
     fixed: float

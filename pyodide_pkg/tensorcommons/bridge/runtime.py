@@ -44,7 +44,7 @@ class WouldWaitError(Exception):
 
 
 def run_now(work: Coroutine[Any, Any, T], *, turns: bool = False) -> T:
-    """Run a coroutine that never has to wait, as those of the NumPy device do not, and return its result.
+    """Run a coroutine that never has to wait, as those of the CPU device do not, and return its result.
 
     With ``turns`` it may give the event loop a turn (``asyncio.sleep(0)``), as a NumPy program does between two steps:
     it continues at once.

@@ -14,7 +14,7 @@ TOKENS, HIDDEN, PATCHES = 16, 768, 197
 
 
 def create_tensor_sharing_demo() -> dict[str, Any]:
-    """Register, share, view, write, release and free tensors on the NumPy device; gives what each step did.
+    """Register, share, view, write, release and free tensors on the CPU device; gives what each step did.
 
     The dict holds "steps" (what happened, in order), "results" (values that were checked on the way), the report before
     and after the clean-up, and the analysis in between. All of it JSON-able.

@@ -1,7 +1,7 @@
 """The CPU device, which exists everywhere: the executable specification of every op, and the last fallback.
 
 It runs the steps of a plan one after another: each by the NumPy reference of its op, or in a browser by a kernel of
-WebAssembly (kernels.py, code.py). NumPy in a browser has no BLAS: products reach 2.4 GFLOP/s there, and 45 by kernels.
+WebAssembly (kernels.py, code.py). NumPy in a browser has no BLAS; its ``rates`` and those of the kernels are below.
 A run yields to the event loop every :data:`TURN` seconds, so that a page stays responsive and a run can be cancelled.
 """
 

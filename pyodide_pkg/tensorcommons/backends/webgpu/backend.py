@@ -80,7 +80,7 @@ HARDWARE = Facts(
 )
 SOFTWARE = Facts(
     rank=3,
-    fallback_rank=2,  # it compiles longer than NumPy takes for what is small
+    fallback_rank=2,  # compiling takes longer than small work on the CPU device
     what="a software GPU adapter",
     why="neither a hardware GPU nor WebNN was found",
     rates=Rates(0.8, 2e6, 1e5, 4.5e5),
