@@ -11,9 +11,10 @@ from itertools import product
 from typing import Any
 
 from ..base import Step
-from .record import CONVOLUTION, SCRATCH, Record, Word, address, are_float32, by_rows
+from .record import CONVOLUTION, NUMBERS, PACK, SCRATCH, Record, Word, address, are_float32, by_rows
 
 POSITIONS = 64  # as in wasm/convolution.h
+PACKED = 8  # multiply-adds of a product that take the time of copying a weight
 
 
 def conv2d(step: Step) -> Iterator[Record] | None:
@@ -34,21 +35,29 @@ def _phase(step: Step, up: tuple[int, int], phase: tuple[int, int]) -> Iterator[
     sizes = [-(-(out.shape[2 + axis] - phase[axis]) // up[axis]) for axis in range(2)]
     reached = [_reached(step, axis, up[axis], phase[axis], kernel[axis]) for axis in range(2)]
     strides = weight.layout.strides
-    taps: list[Word] = []
-    for (row, i), (column, j) in product(*reached):
-        taps += [row, column, i * strides[2] + j * strides[3]]
-    depth = channels * len(taps) // 3
-    is_packed = up == (1, 1) and weight.layout.is_contiguous
+    taps = [(row, column, i * strides[2] + j * strides[3]) for (row, i), (column, j) in product(*reached)]
+    depth = channels * len(taps)
+    at, scratch = address(weight), POSITIONS * (depth + outputs)
+    if up != (1, 1) or not weight.layout.is_contiguous:
+        at, rows = SCRATCH.plus(NUMBERS + scratch), groups * outputs
+        scratch += rows * depth
+        packed: tuple[Word, ...] = (
+            channels,
+            at,
+            address(weight),
+            *strides[:2],
+            len(taps),
+            *(offset for *_, offset in taps),
+        )
+        yield from by_rows(PACK, rows, PACKED * depth, packed, scratch)
     start = sum(phase[axis] * out.layout.strides[2 + axis] for axis in range(2))
     words: list[Word] = [groups, outputs, channels, *sizes, address(x), *x.layout.strides, *x.shape[2:], *stride]
     words += [address(out).plus(start), *out.layout.strides[:2]]
     words += [out.layout.strides[2 + axis] * up[axis] for axis in range(2)]
-    words += [address(weight), *strides[:2], int(is_packed)]
-    words += [address(bias[0]), bias[0].layout.strides[0]] if bias else [0, 0]
-    words += [SCRATCH, len(taps) // 3, *taps]
+    words += [at, *((address(bias[0]), bias[0].layout.strides[0]) if bias else (0, 0))]
+    words += [SCRATCH, len(taps), *(place for *places, _ in taps for place in places)]
     count = out.shape[0] * groups * -(-sizes[0] * sizes[1] // POSITIONS)
-    scratch = POSITIONS * (depth + outputs) + (0 if is_packed else outputs * depth)
-    return by_rows(CONVOLUTION, count, POSITIONS * outputs * max(depth, 1), tuple(words), scratch)
+    yield from by_rows(CONVOLUTION, count, POSITIONS * outputs * max(depth, 1), tuple(words), scratch)
 
 
 def _reached(step: Step, axis: int, up: int, phase: int, kernel: int) -> list[tuple[int, int]]:

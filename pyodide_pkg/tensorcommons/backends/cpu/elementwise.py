@@ -11,6 +11,7 @@ from ..base import Op, Operand, Spec, Step
 from .record import EACH, SCRATCH, Record, Word, address, by_rows, float_bits, loaded
 
 TILE = 256  # as in wasm/elementwise.h
+OPERATION = 4  # multiply-adds of a product that take the time of an element and a word of the code
 COMPARISONS = ("equal", "not_equal", "less", "less_equal", "greater", "greater_equal")
 FLOATS = (
     *("add", "subtract", "multiply", "divide", "maximum", "minimum", *COMPARISONS),
@@ -80,7 +81,7 @@ def _formula(formula: Any, inputs: Sequence[Operand], out: Operand) -> Iterator[
         strides = (_step(layout, split) or 0, *(layout.strides[axis] for axis in axes))
         words += [address(operand, layout), *(stride * operand.dtype.itemsize for stride in strides)]
     tiles = size_of(out.shape[:split]) * -(-n // TILE)
-    return by_rows(EACH, tiles, min(TILE, n) * len(code), (*words, *code), TILE * depth)
+    return by_rows(EACH, tiles, OPERATION * min(TILE, n) * len(code), (*words, *code), TILE * depth)
 
 
 def _are_rows(layouts: Sequence[Layout], first: int) -> bool:

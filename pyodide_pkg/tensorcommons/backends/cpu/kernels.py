@@ -12,7 +12,6 @@ from .record import Kernel, Record, has_rows, loaded, rows_of
 
 KERNELS: dict[str, Kernel] = {
     "linear": products.linear,
-    "linears": products.linears,
     "matmul": products.matmul,
     "scaled_dot_product_attention": products.attention,
     "take_along_axis": rows.take,
@@ -31,14 +30,9 @@ KERNELS: dict[str, Kernel] = {
     "copy": elementwise.copy,
     "concat": elementwise.concat,
 }
-PRODUCTS = {"linear", "linears", "matmul", "scaled_dot_product_attention"}
-WHOLE = {
-    "layer_norm",
-    "rms_norm",
-    "softmax",
-    "log_softmax",
-    "quantized_linear",
-}  # the leading axes of their operands are one in memory
+PRODUCTS = {"linear", "matmul", "scaled_dot_product_attention"}
+# the leading axes of their operands are one in memory
+WHOLE = {"layer_norm", "rms_norm", "softmax", "log_softmax", "quantized_linear"}
 
 
 def records_of(step: Step) -> list[Record] | None:

@@ -38,23 +38,6 @@ def linear(step: Step) -> Iterator[Record] | None:
     return _product(step, x, _transposed(weight), step.output, more[0] if more else None, residual)
 
 
-def linears(step: Step) -> Iterator[Record] | None:
-    """Compute products of one value by several weights, each with the bits of ``_linear``."""
-    whole = step.output.layout
-    count = whole.shape[0]
-    x, weights, biases = step.inputs[0], step.inputs[1 : 1 + count], step.inputs[1 + count :]
-    records: list[Record] = []
-    for i, weight in enumerate(weights):
-        part = Layout(whole.shape[1:], whole.strides[1:], whole.offset + i * whole.strides[0])
-        found = _product(
-            step, x, _transposed(weight), replace(step.output, layout=part), biases[i] if biases else None, None
-        )
-        if found is None:
-            return None
-        records.extend(found)
-    return iter(records)
-
-
 def matmul(step: Step) -> Iterator[Record] | None:
     """Multiply two matrices, or stacks of them."""
     a, b = step.inputs

@@ -18,12 +18,14 @@ from ...errors import DeviceUnavailable
 from ...shapes import Layout, size_of
 from ..base import Operand, Step
 
-(PRODUCT, ATTENTION, NORM, TAKE, EACH, SOFTMAX, REDUCE, ROTARY, APPEND, CONVOLUTION, QUANTIZED, QUANTIZED_TAKE) = range(
-    12
-)  # as in kernels.c
+# as in kernels.c
+PRODUCT, ATTENTION, NORM, TAKE, EACH, SOFTMAX, REDUCE, ROTARY, APPEND = range(9)
+CONVOLUTION, QUANTIZED, QUANTIZED_TAKE, PACK = range(9, 13)
 MODULES = {"relaxed": "WebAssembly with relaxed SIMD", "plain": "WebAssembly with SIMD"}
 NUMBERS = 64  # floats of the scratch memory that kernels use for constants
-MOST = 2**28  # multiply-adds of a record, about 12 ms: a run can be cancelled between two
+# Multiply-adds of a record, or other work of their time, about 12 ms: a run can be cancelled between two records. A row
+# of a softmax, norm, argmax or logsumexp is not divided.
+MOST = 2**28
 HEADER = 2  # words of a record before its arguments: the kernel, and the words of the record
 
 

@@ -9,6 +9,7 @@ from typing import Any
 from ...shapes import size_of
 from ..base import Operand, Step
 from .record import (
+    MOST,
     NORM,
     REDUCE,
     SCRATCH,
@@ -21,10 +22,14 @@ from .record import (
     by_rows,
     float_bits,
     has_rows,
+    pieces,
     rows_of,
 )
 
 REDUCTIONS = {"sum": 0, "mean": 1, "max": 2, "min": 3, "argmax": 4, "argmin": 5, "logsumexp": 6}
+PART = 256  # as in wasm/vectors.h
+# multiply-adds of a product that take the time of an element
+TAKEN, NORMALIZED, SOFTENED, REDUCED, RAISED = 4, 10, 40, 8, 24
 
 
 def _rows(operand: Operand, rows: tuple[int, int]) -> tuple[Word, ...]:
@@ -50,7 +55,7 @@ def take(step: Step) -> Iterator[Record] | None:
     nothing = float_bits(math.nan) if table.dtype.name == "float32" else 0
     ld = step.output.layout.strides[0]
     words = (n, address(step.output), ld, nothing, *taken)
-    return by_rows(TAKE, count, n, words)
+    return by_rows(TAKE, count, TAKEN * n, words)
 
 
 def layer_norm(step: Step) -> Iterator[Record] | None:
@@ -100,7 +105,7 @@ def _norm(
         return None
     n, eps = step.output.shape[-1], float_bits(step.attrs["eps"])
     words = (n, address(step.output), rows[1], address(weight), 0 if bias is None else address(bias), eps, len(known))
-    return by_rows(NORM, rows[0], n * (4 + len(known)), (*words, *(word for term in known for word in term)))
+    return by_rows(NORM, rows[0], n * (NORMALIZED + len(known)), (*words, *(word for term in known for word in term)))
 
 
 def softmax(step: Step) -> Iterator[Record] | None:
@@ -111,11 +116,11 @@ def softmax(step: Step) -> Iterator[Record] | None:
         return None
     n = out.shape[-1]
     words = (n, int(step.op.name == "log_softmax"), address(out), written[1], address(x), read[1], SCRATCH)
-    return by_rows(SOFTMAX, written[0], 8 * n, words, n + 3)
+    return by_rows(SOFTMAX, written[0], SOFTENED * n, words, n + 3)
 
 
 def reduce(step: Step) -> Iterator[Record] | None:
-    """Reduce adjacent axes to their sum, mean, maximum or minimum."""
+    """Reduce adjacent axes by one of :data:`REDUCTIONS`. Sums, means and extrema of long axes take several records."""
     x, out = step.inputs[0], step.output
     axes: Any = step.attrs["axes"]
     first, end = min(axes, default=0), max(axes, default=-1) + 1
@@ -127,10 +132,26 @@ def reduce(step: Step) -> Iterator[Record] | None:
         return None
     shape = size_of(x.shape[:first]), size_of(x.shape[first:end]), size_of(x.shape[end:])
     layout = x.layout.reshape(shape)
-    if layout is None or not has_rows(layout) or not shape[1] or not out.layout.is_contiguous:
+    if layout is None or not has_rows(layout) or not 0 < shape[1] < 2**31 or not out.layout.is_contiguous:
         return None
     step_of_one = layout.strides[1] if shape[1] > 1 else 1
     if kind >= REDUCTIONS["argmax"] and (shape[2] > 1 or step_of_one != 1):
         return None
-    words = (*shape[1:], address(out), address(x, layout), layout.strides[0], step_of_one, kind, SCRATCH)
-    return by_rows(REDUCE, shape[0], shape[1] * shape[2], words)
+    rows, length, inner = shape
+    outer, work = layout.strides[0], RAISED if kind == REDUCTIONS["logsumexp"] else REDUCED
+
+    def records() -> Iterator[Record]:
+        for column, columns in pieces(inner, MOST // work, 4):
+            most = MOST // (work * columns) if kind < REDUCTIONS["argmax"] else length
+            for start, count in pieces(length, most, PART):
+                yield from by_rows(
+                    REDUCE,
+                    rows,
+                    work * columns * count,
+                    (
+                        *(length, start, start + count, columns, address(out).plus(column), inner),
+                        *(address(x, layout).plus(column), outer, step_of_one, kind, SCRATCH),
+                    ),
+                )
+
+    return records()

@@ -17,7 +17,9 @@
 #include "reductions.h"
 #include "softmax.h"
 
-enum Kernel { PRODUCT, ATTENTION, NORM, TAKE, EACH, SOFTMAX, REDUCE, ROTARY, APPEND, CONVOLUTION, QUANTIZED, QUANTIZED_TAKE };
+enum Kernel {
+  PRODUCT, ATTENTION, NORM, TAKE, EACH, SOFTMAX, REDUCE, ROTARY, APPEND, CONVOLUTION, QUANTIZED, QUANTIZED_TAKE, PACK
+};
 
 EXPORT(run)
 void run(const int *at, const int *end) {
@@ -36,6 +38,7 @@ void run(const int *at, const int *end) {
     case CONVOLUTION: convolution(record); break;
     case QUANTIZED: quantized(record); break;
     case QUANTIZED_TAKE: quantized_take(record); break;
+    case PACK: pack(record); break;
     }
   }
 }
