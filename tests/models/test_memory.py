@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import tensorcommons as tc
+from tensorcommons.backends.cpu.backend import CpuBackend
 from tensorcommons.bridge import byte_buffer
 from tensorcommons.models.weight_loader import ROOM
 from tests.cases.checkpoints import WEIGHTS, pack, tensors_of, with_config
@@ -49,3 +50,20 @@ async def test_a_load_takes_a_few_chunks_of_host_memory(tmp_path, stored, loaded
     assert manager.report().device_bytes > largest * (0.9 if loaded == "float32" else 0.45)
     assert peak <= manager.report().device_bytes + MOST, f"{peak:,} bytes, {kept:,} of them kept by the device"
     model.unload()
+
+
+async def test_a_load_compiles_nothing_that_the_device_does_not_keep(monkeypatch):
+    compiled = []
+
+    async def compile_counted(backend, plan, inner=CpuBackend.compile):
+        compiled.append(plan)
+        return await inner(backend, plan)
+
+    monkeypatch.setattr(CpuBackend, "compile", compile_counted)
+    devices = await tc.open_devices(("cpu",))
+    manager = tc.TensorSharingManager(64, devices)
+    model = await tc.from_pretrained(str(TINY / "tiny-bert"), manager=manager)
+    assert not compiled
+    await model(input_ids=np.arange(6)[None])
+    assert len(compiled) == 1
+    manager.close()

@@ -53,6 +53,7 @@ class Backend(ABC, Generic[E]):
     keeps_staging = False  # whether reads go through a buffer that is kept from one to the next: see :meth:`stage`
     most_hidden = most_reserved = 2**62  # bytes that compiled programs may keep together, and of address space
     reads_whole = False  # whether reading a part of a value takes as long as all of it
+    keeps_kernels = False  # whether the kernels of a discarded program are kept for later ones
     takes_graphs = False  # whether :meth:`compile` is given a Computation instead of a Plan
     graph_nodes = 2**62  # most nodes of one program: more are run in parts
     on_build: Callable[[int, int], None] = staticmethod(

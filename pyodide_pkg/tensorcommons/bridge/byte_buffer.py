@@ -180,6 +180,13 @@ class ByteBuffer:
             self.raw.subarray(start, stop).assign_to(piece)
         return memoryview(piece)
 
+    def copy_to(self, target: memoryview) -> None:
+        """Copy all bytes to ``target``, which has as many."""
+        if not IN_BROWSER:
+            target[:] = self.raw
+        elif self.nbytes:
+            self.raw.assign_to(target)
+
     def pieces(self, size: int = PIECE) -> Iterator[tuple[int, memoryview]]:
         """Yield offset and bytes of each piece of at most ``size`` bytes."""
         for start in range(0, self.nbytes, size):

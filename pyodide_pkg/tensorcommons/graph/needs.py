@@ -19,7 +19,7 @@ from .segments import Bounds
 
 async def compile_kernels(device: Device, outputs: Sequence[Node]) -> None:
     """Compile the kernels of ``outputs`` on ``device`` ahead of need; only the kernels are kept."""
-    if not device.backend.takes_graphs:  # those have no kernels to compile
+    if device.backend.keeps_kernels:
         executable = await device.backend.compile((await in_slices(_steps(device, outputs))).plan)
         device.backend.discard(executable)
 

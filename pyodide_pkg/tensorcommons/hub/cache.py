@@ -68,8 +68,7 @@ class Cache:
     async def read(self, piece: Piece) -> tuple[ByteBuffer, bytes] | None:
         """Read a record's piece and its digests, checked; None if it is missing or damaged."""
         if piece.data:
-            data = ByteBuffer.of(piece.data)
-            return data, digests_of(data)
+            return ByteBuffer.of(piece.data), digests_of(piece.data)
         return await self.get(piece.identity, piece.label, piece.stop - piece.start)
 
     async def keep(self, record: Record, piece: Piece, data: bytes | bytearray | ByteBuffer) -> bool:

@@ -17,6 +17,7 @@ from ..nn import Linear, Scope, Weights, pooling
 from ..ops import concat, leaky_relu
 from ..tensor import Tensor
 from .config import ACTIVATIONS, read_config
+from .prefetch import beside
 
 logger = logging.getLogger("tensorcommons")
 SIMILARITIES = ("cosine", "dot", "euclidean", "manhattan")
@@ -165,6 +166,18 @@ async def read_sentence(source: Source) -> tuple[Sentence, SentenceUse]:
     modules = await read_optional_list(source, "modules.json")
     if modules is None:
         return Sentence(), SentenceUse()
+    async with (
+        beside(_modules(source, modules)) as reading,
+        beside(read_optional_json(source, "sentence_bert_config.json")) as reading_bert,
+    ):
+        config = await read_optional_json(source, "config_sentence_transformers.json")
+    sentence = reading.result()
+    use = _use(source.name, config or {}, reading_bert.result() or {}, include_prompt=sentence.include_prompt)
+    return sentence, use
+
+
+async def _modules(source: Source, modules: list[Any]) -> Sentence:
+    """Read the files that ``modules``, the contents of ``modules.json``, name."""
     file = f"{source.name}/modules.json"
     modes: tuple[str, ...] = ()
     steps: list[Dense | None] = []
@@ -192,8 +205,7 @@ async def read_sentence(source: Source) -> tuple[Sentence, SentenceUse]:
             steps.append(None)
     if steps and not modes and any(step is not None for step in steps):
         raise InvalidWeights(file, "Dense without Pooling is not supported: add a Pooling module before it")
-    use = await _use(source, include_prompt=include_prompt)
-    return Sentence(modes or ("mean",), tuple(steps), include_prompt), use
+    return Sentence(modes or ("mean",), tuple(steps), include_prompt)
 
 
 async def _pooling(source: Source, file: str) -> tuple[tuple[str, ...], bool]:
@@ -233,10 +245,9 @@ async def _dense(source: Source, path: str) -> Dense:
     return config
 
 
-async def _use(source: Source, *, include_prompt: bool) -> SentenceUse:
-    file = f"{source.name}/config_sentence_transformers.json"
-    config = await read_optional_json(source, "config_sentence_transformers.json") or {}
-    bert = await read_optional_json(source, "sentence_bert_config.json") or {}
+def _use(source: str, config: Mapping[str, Any], bert: Mapping[str, Any], *, include_prompt: bool) -> SentenceUse:
+    """Read ``config_sentence_transformers.json`` and ``sentence_bert_config.json`` of the folder ``source``."""
+    file = f"{source}/config_sentence_transformers.json"
     prompts, name = config.get("prompts") or {}, config.get("default_prompt_name")
     if not isinstance(prompts, dict) or not all(isinstance(text, str | None) for text in prompts.values()):
         raise InvalidWeights(file, f"prompts must be an object of names and texts, not {quoted(prompts)}")
@@ -250,7 +261,7 @@ async def _use(source: Source, *, include_prompt: bool) -> SentenceUse:
     if similarity is not None and similarity not in SIMILARITIES:
         known = ", ".join(SIMILARITIES)
         raise InvalidWeights(file, f"similarity_fn_name {quoted(similarity)} is not one of {known}")
-    file = f"{source.name}/sentence_bert_config.json"
+    file = f"{source}/sentence_bert_config.json"
     lowers: Any = bert.get("do_lower_case") or False
     if type(lowers) is not bool:
         raise InvalidWeights(file, f"do_lower_case must be true or false, not {quoted(lowers)}")

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from ...bridge.byte_buffer import Data, pieces_of
+from ...bridge.byte_buffer import ByteBuffer, Data
 from ...dtypes import float32
 from ...errors import DeviceMemoryError
 from ...shapes import Layout
@@ -99,9 +99,11 @@ class CpuBackend(Backend[Code]):
         del self.arrays[handle]
 
     def write(self, handle: int, offset: int, data: Data) -> None:
-        for start, piece in pieces_of(data):
-            raw = np.frombuffer(piece, np.uint8)
-            self.arrays[handle][offset + start : offset + start + raw.size] = raw
+        target = self.arrays[handle][offset : offset + data.nbytes]
+        if isinstance(data, ByteBuffer):
+            data.copy_to(target.data)
+        else:
+            target[:] = np.frombuffer(data, np.uint8)
 
     async def read(self, ranges: Sequence[Range]) -> list[memoryview]:
         return [memoryview(self.arrays[handle][start : start + size].copy()) for handle, start, size in ranges]

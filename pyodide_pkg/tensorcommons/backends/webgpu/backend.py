@@ -93,6 +93,7 @@ class WebGPUBackend(Backend[Replay]):
     """One GPUDevice behind the bridge."""
 
     kind = "webgpu"
+    keeps_kernels = True
     keeps_spares = True
     keeps_staging = True
 
