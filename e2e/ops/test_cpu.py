@@ -29,16 +29,36 @@ for count, (m, n, k) in enumerate([(1, 1, 1), (1, 7, 5), (3, 33, 4), (4, 8, 16),
         (tc.matmul(on(x), on(np.ascontiguousarray(weight.T))), x @ weight.T),
         (tc.matmul(on(np.stack([x[None]] * 2)), on(np.stack([weight.T] * 3))), np.tile(x @ weight.T, (2, 3, 1, 1))),
     ]
+    half = (weight * 10.0 ** rng.integers(-7, 1, (n, 1))).astype(np.float16)
+    wide = half.astype(np.float32)
+    pairs += [
+        (tc.tanh(tc.linear(on(x), on(half), on(bias))), np.tanh(x @ wide.T + bias)),
+        (tc.matmul(on(x), on(np.ascontiguousarray(half.T))), x @ wide.T),
+        (tc.astype(on(half)[:, ::-1], "float32"), wide[:, ::-1]),
+    ]
     for got, wanted in pairs:
-        worst = max(worst, float(np.abs(await got.read() - wanted).max()))
+        worst = max(worst, float(np.abs(await got.read() - wanted).max(initial=0)))
 odd = np.float32([[np.nan, 1], [np.inf, 1], [-np.inf, 1], [1, np.inf]])
 got = await tc.linear(tc.asarray(odd, device=here), tc.asarray(np.float32([[1, 0], [1, 1]]), device=here)).read()
 with np.errstate(all="ignore"):
     wanted = odd @ np.float32([[1, 0], [1, 1]]).T
+special = np.zeros((40, 6), np.float16)
+special[[3, 5, 9, 36, 38, 39], [0, 5, 1, 4, 2, 3]] = np.float16([np.inf, -np.inf, np.nan, 65504, 6e-8, np.inf])
+special[39, 0] = -65504
+halves = True
+for rows in (1, 2, 9):
+    x = np.ones((rows, 6), np.float32)
+    with np.errstate(all="ignore"):
+        exact = x @ special.astype(np.float32).T
+    for found in (
+        tc.linear(tc.asarray(x, device=here), tc.asarray(special, device=here)),
+        tc.matmul(tc.asarray(x, device=here), tc.asarray(np.ascontiguousarray(special.T), device=here)),
+    ):
+        halves = halves and bool(np.array_equal(await found.read(), exact, equal_nan=True))
 computing = record.loaded()[1]
 record.loaded.cache_clear()
 same = bool(np.array_equal(got, wanted, equal_nan=True))
-{"worst": worst, "odd": same, "features": list(what), "computing": computing}
+{"worst": worst, "odd": same, "halves": halves, "features": list(what), "computing": computing}
 """
 
 
@@ -54,7 +74,7 @@ def test_products_are_those_of_numpy(lab, modules, what):
     found = lab.run(PRODUCTS, kind="cpu", modules=modules)
     assert found["computing"] == what
     assert found["features"] == [what if modules else f"no kernels: {what}"]
-    assert found["worst"] < 2e-5 and found["odd"]
+    assert found["worst"] < 2e-5 and found["odd"] and found["halves"]
 
 
 ATTENTION = """

@@ -56,7 +56,7 @@ def test_small_steps_are_one_part_until_numpy_computes_one(cpu):
 def test_the_words_of_a_record_are_as_many_as_it_says(cpu):
     q = tc.asarray(np.ones((2, 4, 5, 8), np.float32))
     x = tc.asarray(np.ones((6, 8), np.float32))
-    ones = tc.asarray(np.ones(8, np.float32))
+    ones, half = tc.asarray(np.ones(8, np.float32)), tc.asarray(np.ones((6, 8), np.float16))
     made = [
         tc.scaled_dot_product_attention(q, q, q, is_causal=True),
         tc.rms_norm(x, ones),
@@ -64,6 +64,9 @@ def test_the_words_of_a_record_are_as_many_as_it_says(cpu):
         tc.gelu(x * 2 + ones) * x,
         tc.mean(q, axis=(1, 2)),
         tc.matmul(q, tc.permute_dims(q, (0, 1, 3, 2))),
+        tc.linear(x, half, np.ones(6, np.float32)),
+        tc.matmul(x, tc.permute_dims(half, (1, 0))),
+        tc.astype(half, "float32") + ones,
     ]
     for step in _plan(cpu, *made).steps:
         records = kernels.records_of(step)

@@ -23,14 +23,14 @@ INTS = (
     *("negative", "abs", "square", "cast bool", "cast float32"),
 )
 BOOLS = ("logical_and", "logical_or", "logical_xor", "logical_not", "where")
-LOAD, LOAD_BOOL, NUMBER, STORE, STORE_BOOL = range(5)
+LOAD, LOAD_BOOL, LOAD_HALF, NUMBER, STORE, STORE_BOOL = range(6)
 NAMES = (
     *((name, "float32") for name in FLOATS),
     *((name, "int32") for name in INTS),
     *((name, "bool") for name in BOOLS),
 )
-CODES = {each: 5 + number for number, each in enumerate(NAMES)}  # of an op and the dtype of its operands
-LOADED = {"float32": LOAD, "int32": LOAD, "bool": LOAD_BOOL}
+CODES = {each: 6 + number for number, each in enumerate(NAMES)}  # of an op and the dtype of its operands
+LOADED = {"float32": LOAD, "int32": LOAD, "bool": LOAD_BOOL, "float16": LOAD_HALF}
 STORED = {"float32": STORE, "int32": STORE, "bool": STORE_BOOL}
 ELEMENTWISE = {"chain", "full", "cast", *(name for name, _ in NAMES if not name.startswith("cast"))}
 
@@ -68,7 +68,7 @@ def _formula(formula: Any, inputs: Sequence[Operand], out: Operand) -> Iterator[
     """Compute ``formula`` of ``inputs`` for each element of ``out``."""
     code: list[int] = []
     kinds = [operand.dtype.name for operand in (*inputs, out)]
-    depth = 0 if not set(kinds) <= LOADED.keys() else _postfix(formula, kinds, code)
+    depth = 0 if not set(kinds) <= LOADED.keys() or kinds[-1] not in STORED else _postfix(formula, kinds, code)
     if not depth:
         return None
     code += [STORED[out.dtype.name], len(inputs)]
@@ -115,10 +115,10 @@ def computes(op: Op, specs: Sequence[Spec], result: Spec) -> bool:
 def _operations(name: str, kinds: Sequence[str], kind: str) -> list[int] | None:
     """Return the operations of an op of operands of ``kinds``, of which a conversion may need none."""
     if name == "where":
-        return [CODES[name, "bool"]] if kinds[0] == "bool" and {*kinds[1:], kind} <= LOADED.keys() else None
+        return [CODES[name, "bool"]] if kinds[0] == "bool" and {*kinds[1:], kind} <= STORED.keys() else None
     if name == "cast":
         name = f"cast {kind}"
-        if kinds[0] in LOADED and (kinds[0], kind) in {(kind, kind), ("bool", "int32")}:
+        if kind in STORED and (kinds[0], kind) in {(kind, kind), ("bool", "int32"), ("float16", "float32")}:
             return []
     of = "int32" if kinds[0] == "bool" and name in ("equal", "not_equal", "cast float32") else kinds[0]
     code = CODES.get((name, of))
@@ -134,7 +134,7 @@ def _postfix(term: Any, given: Sequence[str], code: list[int]) -> int:
         code += [LOADED[given[term[1]]], term[1]]
         return 1
     name, attrs, kinds, kind, *arguments = term
-    if name == "full" and kind in LOADED:
+    if name == "full" and kind in STORED:
         value = dict(attrs)["value"]
         code += [NUMBER, float_bits(value) if kind == "float32" else int(value)]
         return 1

@@ -12,6 +12,7 @@ from ...shapes import Layout, size_of
 from ..base import Operand, Step
 from .record import (
     ATTENTION,
+    HALF_PRODUCT,
     HEADER,
     MOST,
     PRODUCT,
@@ -29,6 +30,7 @@ ACTIVATIONS = {None: 0, "relu": 1, "sigmoid": 2, "gelu": 3, "tanh": 4}
 NO_MASK, ADDED, ALLOWED = range(3)
 MATRICES = 2**14  # of a stack: a record lists the offsets of each
 ROWS, PANEL, PACKED, BLOCK = 4, 32, 16, 16  # as in wasm/products.h and wasm/attention.h
+STREAM, WIDE = 2048, 64  # as in wasm/products.h and wasm/halves.h
 
 
 def linear(step: Step) -> Iterator[Record] | None:
@@ -51,11 +53,12 @@ def _transposed(weight: Operand) -> Operand:
 def _product(
     step: Step, a: Operand, b: Operand, out: Operand, bias: Operand | None, residual: Operand | None
 ) -> Iterator[Record] | None:
-    """Compute ``a @ b``, with leading axes as in NumPy, and its epilogue to ``out``."""
-    operands = [each for each in (a, b, out, bias, residual) if each is not None]
-    if not are_float32(*operands) or step.attrs.get("activation") not in ACTIVATIONS:
+    """Compute ``a @ b``, with leading axes as in NumPy, and its epilogue to ``out``; b may be float16."""
+    others = [each for each in (a, out, bias, residual) if each is not None]
+    is_half = b.dtype.name == "float16"
+    if not are_float32(*others) or not (is_half or are_float32(b)) or step.attrs.get("activation") not in ACTIVATIONS:
         return None
-    if not all(has_rows(each.layout) for each in operands if each is not b):
+    if not all(has_rows(each.layout) for each in others):
         return None
     activation = ACTIVATIONS[step.attrs.get("activation")]  # type: ignore[index]
     n, k = out.shape[-1], a.shape[-1]
@@ -77,6 +80,9 @@ def _product(
     offsets = np.stack([_offsets(each) for each in (x, y, z, r)], 1).tolist()
     at_a, at_b, at_out = address(a, x), address(b, y), address(out, z)
     at_residual = None if residual is None else address(residual, r)
+    scratch = 0 if is_transposed else PACKED * k
+    if is_half:
+        scratch = PANEL * k if is_transposed else max(8 * STREAM, WIDE * k)
 
     def records() -> Iterator[Record]:
         for first, count in pieces(len(offsets), MOST // max(m * n * k, 1), 1):
@@ -84,9 +90,10 @@ def _product(
                 for column, columns in pieces(n, MOST // max(rows * k, 1), PANEL):
                     yield Record(
                         (
-                            *(PRODUCT, HEADER + 16 + 4 * count, int(is_transposed), count, rows, columns, k),
+                            *(HALF_PRODUCT if is_half else PRODUCT, HEADER + 16 + 4 * count),
+                            *(int(is_transposed), count, rows, columns, k),
                             *(at_a.plus(row * lda), lda),
-                            *(at_b.plus(column * (ldb if is_transposed else 1)), ldb),
+                            *(at_b.plus(column * (ldb if is_transposed else 1), b.dtype.itemsize), ldb),
                             *(at_out.plus(row * ldc + column), ldc),
                             0 if bias is None else address(bias).plus(column),
                             *(0 if at_residual is None else at_residual.plus(row * ldr + column), ldr),
@@ -94,7 +101,7 @@ def _product(
                             *(offset for each in offsets[first : first + count] for offset in each),
                         ),
                         count * rows * columns * k,
-                        0 if is_transposed else PACKED * k,
+                        scratch,
                     )
 
     return records()

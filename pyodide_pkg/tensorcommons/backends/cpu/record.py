@@ -20,7 +20,7 @@ from ..base import Operand, Step
 
 # as in kernels.c
 PRODUCT, ATTENTION, NORM, TAKE, EACH, SOFTMAX, REDUCE, ROTARY, APPEND = range(9)
-CONVOLUTION, QUANTIZED, QUANTIZED_TAKE, PACK = range(9, 13)
+CONVOLUTION, QUANTIZED, QUANTIZED_TAKE, PACK, HALF_PRODUCT = range(9, 14)
 MODULES = {"relaxed": "WebAssembly with relaxed SIMD", "plain": "WebAssembly with SIMD"}
 NUMBERS = 64  # floats of the scratch memory that kernels use for constants
 # Multiply-adds of a record, or other work of their time, about 12 ms: a run can be cancelled between two records. A row
@@ -36,9 +36,9 @@ class Pointer:
     base: tuple[str, int]
     offset: int = 0
 
-    def plus(self, elements: int) -> Pointer:
-        """Return the address of an element of 4 bytes further on."""
-        return replace(self, offset=self.offset + 4 * elements)
+    def plus(self, elements: int, itemsize: int = 4) -> Pointer:
+        """Return the address of an element further on."""
+        return replace(self, offset=self.offset + itemsize * elements)
 
 
 SCRATCH = Pointer(("scratch", 0))

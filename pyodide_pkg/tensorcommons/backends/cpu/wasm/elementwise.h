@@ -13,7 +13,7 @@ enum { TILE = 256 }; // elements for which an operation of a formula is computed
 // address and the bytes from one column to the next and along each of the axes; then the operations (code, argument).
 // Tiles `first` to `last` are computed, of which a row has as many as cover it.
 enum Operation {
-  LOAD, LOAD_BOOL, NUMBER, STORE, STORE_BOOL,
+  LOAD, LOAD_BOOL, LOAD_HALF, NUMBER, STORE, STORE_BOOL,
   ADD, SUBTRACT, MULTIPLY, DIVIDE, MAXIMUM, MINIMUM,
   EQUAL, NOT_EQUAL, LESS, LESS_EQUAL, GREATER, GREATER_EQUAL,
   NEGATIVE, ABS, SQUARE, SQRT, RSQRT, RECIPROCAL, FLOOR, CEIL, TRUNC, ROUND,
@@ -47,6 +47,13 @@ INLINE void load(int width, f32 *out, const char *x, int step) {
 
 INLINE void load_bools(int width, f32 *out, const char *x, int step) {
   ROLLED for (int j = 0; j < width; j++, x += step) ((int *)out)[j] = *x != 0;
+}
+
+INLINE void load_halves(int width, f32 *out, const char *x, int step, Numbers c) {
+  if (step == 2)
+    widen_row(width, (const f16 *)x, out, c);
+  else
+    ROLLED for (int j = 0; j < width; j++, x += step) out[j] = half_of(*(const f16 *)x);
 }
 
 #define UNARY(code, formula)                                                                                           \
@@ -91,6 +98,10 @@ KERNEL each(const struct Each *p) {
       case LOAD_BOOL:
         top += TILE;
         load_bools(width, top, x, step);
+        break;
+      case LOAD_HALF:
+        top += TILE;
+        load_halves(width, top, x, step, c);
         break;
       case NUMBER:
         top += TILE;

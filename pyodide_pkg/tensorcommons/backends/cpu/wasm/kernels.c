@@ -1,4 +1,4 @@
-// Kernels of the CPU device for float32, compiled to WebAssembly by scripts/kernels.py.
+// Kernels of the CPU device, which compute in float32, compiled to WebAssembly by scripts/kernels.py.
 //
 // `run` executes records: a kernel, the words of the record, and its arguments as the kernel's struct has them.
 // record.py and its users write the records.
@@ -10,6 +10,7 @@
 #include "attention.h"
 #include "convolution.h"
 #include "elementwise.h"
+#include "halves.h"
 #include "norms.h"
 #include "positions.h"
 #include "products.h"
@@ -18,7 +19,8 @@
 #include "softmax.h"
 
 enum Kernel {
-  PRODUCT, ATTENTION, NORM, TAKE, EACH, SOFTMAX, REDUCE, ROTARY, APPEND, CONVOLUTION, QUANTIZED, QUANTIZED_TAKE, PACK
+  PRODUCT, ATTENTION, NORM, TAKE, EACH, SOFTMAX, REDUCE, ROTARY, APPEND, CONVOLUTION, QUANTIZED, QUANTIZED_TAKE, PACK,
+  HALF_PRODUCT
 };
 
 EXPORT(run)
@@ -39,6 +41,7 @@ void run(const int *at, const int *end) {
     case QUANTIZED: quantized(record); break;
     case QUANTIZED_TAKE: quantized_take(record); break;
     case PACK: pack(record); break;
+    case HALF_PRODUCT: half_product(record); break;
     }
   }
 }

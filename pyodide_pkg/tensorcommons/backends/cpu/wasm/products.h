@@ -111,9 +111,12 @@ INLINE void add_products(const int P, int n, const f32 *a, const f32 *b, int ldb
   ROLLED for (; j < n; j++) UNROLL for (int t = 0; t < P; t++) c[j] += a[t] * b[t * ldb + j];
 }
 
-// Few rows of a: those of b are read in their order, and the results stay in the cache.
-INLINE void stream_rows(int m, int n, int k, const f32 *a, int lda, const f32 *b, int ldb, f32 *c, int ldc) {
+INLINE void clear_rows(int m, int n, f32 *c, int ldc) {
   for (int i = 0; i < m; i++) ROLLED for (int j = 0; j < n; j++) c[i * ldc + j] = 0;
+}
+
+// Few rows of a: those of b are read in their order, and the results, which are added to, stay in the cache.
+INLINE void stream_rows(int m, int n, int k, const f32 *a, int lda, const f32 *b, int ldb, f32 *c, int ldc) {
   int p = 0;
   for (; p + 8 <= k; p += 8)
     ROLLED for (int i = 0; i < m; i++) add_products(8, n, a + i * lda + p, b + p * ldb, ldb, c + i * ldc);
@@ -167,6 +170,7 @@ KERNEL rows(int m, int n, int k, const f32 *a, int lda, const f32 *b, int ldb, f
   for (int j = 0; j < n; j += most) {
     int width = n - j < most ? n - j : most;
     if (m <= STREAMED) {
+      clear_rows(m, width, c + j, ldc);
       stream_rows(m, width, k, a, lda, b + j, ldb, c + j, ldc);
     } else if (packed) {
       copy_panel(width, k, b + j, ldb, packed);

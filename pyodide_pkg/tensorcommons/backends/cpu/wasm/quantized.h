@@ -7,15 +7,6 @@
 
 enum { QUANTS = 32 };
 
-// The float32 of a float16. 2 ** 112 more moves its exponent, of numbers below the normal ones too.
-INLINE f32 half_of(unsigned short half) {
-  union { unsigned bits; f32 number; } x = {(half & 0x7fff) << 13};
-  x.number *= 5.192296858534828e33f;
-  x.bits |= (half & 0x7c00) == 0x7c00 ? 0x7f800000 : 0;
-  x.bits |= (half & 0x8000) << 16;
-  return x.number;
-}
-
 // Four quants from the `part`th on of a vector of 16.
 #define QUANTS_OF(v, part)                                                                                             \
   wasm_f32x4_convert_i32x4((part) < 2 ? ((part) ? wasm_i32x4_extend_high_i16x8(wasm_i16x8_extend_low_i8x16(v))         \
@@ -23,7 +14,7 @@ INLINE f32 half_of(unsigned short half) {
                                       : ((part) == 3 ? wasm_i32x4_extend_high_i16x8(wasm_i16x8_extend_high_i8x16(v))   \
                                                      : wasm_i32x4_extend_low_i16x8(wasm_i16x8_extend_high_i8x16(v))))
 
-INLINE void widen(int blocks, const signed char *quants, const unsigned short *scales, f32 *out) {
+INLINE void widen(int blocks, const signed char *quants, const f16 *scales, f32 *out) {
   for (int i = 0; i < blocks; i++, quants += QUANTS, out += QUANTS) {
     f32x4 scale = splat(half_of(scales[i]));
     UNROLL for (int j = 0; j < 2; j++) {
@@ -34,7 +25,7 @@ INLINE void widen(int blocks, const signed char *quants, const unsigned short *s
   }
 }
 
-INLINE f32 quantized_dot(int blocks, const f32 *x, const signed char *quants, const unsigned short *scales) {
+INLINE f32 quantized_dot(int blocks, const f32 *x, const signed char *quants, const f16 *scales) {
   f32x4 total = splat(0);
   for (int i = 0; i < blocks; i++, quants += QUANTS, x += QUANTS) {
     f32x4 sum = splat(0);
@@ -55,7 +46,7 @@ struct Quantized {
   const f32 *a;
   int lda;
   const signed char *quants;
-  const unsigned short *scales;
+  const f16 *scales;
   f32 *c;
   int ldc;
   const f32 *bias, *residual;
@@ -71,7 +62,7 @@ KERNEL quantized(const struct Quantized *p) {
   for (int j = p->first; j < p->last; j += PANEL) {
     int width = p->last - j < PANEL ? p->last - j : PANEL;
     const signed char *quants = p->quants + j * p->k;
-    const unsigned short *scales = p->scales + j * blocks;
+    const f16 *scales = p->scales + j * blocks;
     const f32 *bias = p->bias ? p->bias + j : 0, *residual = p->residual ? p->residual + j : 0;
     if (p->m == 1) {
       for (int i = 0; i < width; i++)
@@ -90,7 +81,7 @@ struct QuantizedTake {
   f32 *out;
   int ld;
   const signed char *quants;
-  const unsigned short *scales;
+  const f16 *scales;
   const int *ids;
   int rows;
 };

@@ -1,4 +1,4 @@
-// Vectors of four floats and functions of them: e ** x, the sigmoid, tanh, erf, GELU; rows of floats.
+// Vectors of four floats and functions of them: e ** x, the sigmoid, tanh, erf, GELU; float16; rows of floats.
 
 #pragma once
 
@@ -17,6 +17,7 @@
 #define EXPORT(name) __attribute__((export_name(#name)))
 
 typedef float f32;
+typedef unsigned short f16;
 typedef v128_t f32x4;
 
 enum { PART = 256 }; // elements of a row that are summed apart from the others
@@ -43,6 +44,8 @@ INLINE f32x4 power_of_two(v128_t n) { return wasm_i32x4_shl(wasm_i32x4_add(n, wa
 struct Numbers {
   f32 low, high, log2, round, ln2, ln2_rest, one, half, four, minus_root;
   f32 exp[5], near[6], far[8];
+  int half_bits;
+  f32 half_scale, half_end, half_check;
 };
 #define N(field) wasm_v128_load32_splat(&c->field)
 typedef const struct Numbers *Numbers;
@@ -58,7 +61,34 @@ INLINE Numbers numbers(f32 *scratch) {
   c->near[3] = 0.11280317f, c->near[4] = -0.37612344f, c->near[5] = 1.1283791f;
   c->far[0] = -0.000013272362f, c->far[1] = 0.00031693702f, c->far[2] = -0.0034323514f, c->far[3] = 0.022604772f;
   c->far[4] = -0.10328112f, c->far[5] = -0.63914126f, c->far[6] = -1.1258937f, c->far[7] = -0.00076589778f;
+  c->half_bits = (int)0x8fffe000, c->half_scale = 0x1p112f, c->half_end = 0x1p16f, c->half_check = 0x1p114f;
   return c;
+}
+
+// The float32 of a float16. 2 ** 112 more moves its exponent, of numbers below the normal ones too.
+INLINE f32 half_of(f16 half) {
+  union { unsigned bits; f32 number; } x = {(half & 0x7fff) << 13};
+  x.number *= 0x1p112f;
+  x.bits |= (half & 0x7c00) == 0x7c00 ? 0x7f800000 : 0;
+  x.bits |= (half & 0x8000) << 16;
+  return x.number;
+}
+
+// Four float16, whose infinities and NaN become numbers from 2 ** 16 on, which no float16 is.
+INLINE f32x4 finite_halves(const f16 *x, Numbers c) {
+  v128_t bits = wasm_v128_and(wasm_i32x4_shl(wasm_i32x4_load16x4(x), 13), N(half_bits));
+  return wasm_f32x4_mul(bits, N(half_scale));
+}
+
+// A row of float16.
+INLINE void widen_row(int n, const f16 *x, f32 *out, Numbers c) {
+  int j = 0;
+  ROLLED for (; j + 4 <= n; j += 4) {
+    f32x4 y = finite_halves(x + j, c);
+    v128_t is_special = wasm_f32x4_ge(wasm_f32x4_abs(y), N(half_end));
+    wasm_v128_store(out + j, wasm_v128_or(y, wasm_v128_and(is_special, wasm_i32x4_splat(0x7f800000))));
+  }
+  ROLLED for (; j < n; j++) out[j] = half_of(x[j]);
 }
 
 // e ** x = 2 ** n * e ** r with |r| <= log(2) / 2, where 7 terms of the series are exact to float32. The power is
