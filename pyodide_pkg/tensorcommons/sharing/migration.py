@@ -95,8 +95,9 @@ async def _brought(registry: Registry, residency: Residency, entry: Entry, targe
             if known.storage.state == "lost":
                 known.storage.revive(data)
         return known
-    with suppress(DeviceUnavailable):  # then the bytes come from their copy or origin
-        await storage.device.recover()
+    if not storage.device.is_gone:
+        with suppress(DeviceUnavailable):  # then the bytes come from their copy or origin
+            await storage.device.recover()
     await residency.make_room(storage.nbytes)  # this may evict the storage itself: source and copy need not fit at once
     copy, _ = await cross(storage, target, "weights", entry.spec, storage.identity, origin)
     known = registry.find(target, copy.identity)
