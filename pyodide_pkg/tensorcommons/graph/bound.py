@@ -32,8 +32,7 @@ class BoundProgram:
     """``graph`` on ``device``, and what its leaves are: storages, and by their places the names of those that each run
     is given.
 
-    ``fused`` applies the patterns that are left to apply to ``graph``. ``program`` is what :meth:`chosen` found, or a
-    later run.
+    ``fused`` applies the patterns that are left to apply to ``graph``. :meth:`compile` sets ``program``, as does a run.
     """
 
     program: Program | PartedProgram
@@ -48,14 +47,14 @@ class BoundProgram:
         self._arguments = {place: str(leaf.name) for place, leaf in enumerate(graph.leaves) if leaf.storage is None}
         self._fused = fused
         self._renames = Storage.renames
-        self._revision = device.budget.revision  # when the program was chosen; -1: choose again
+        self._revision = -1  # of the budget when the program was chosen; -1: the next run chooses it
         self._working_bytes: int | None = None  # of a run as one program, beside the leaves; once that was planned
         self._bundle: Bundle | None = None  # of the storages, from the second run on
         self._was_run = False
 
-    async def chosen(self) -> BoundProgram:
-        """Choose a program, and return the bound program."""
-        self.program = await self.choose()
+    async def compile(self) -> BoundProgram:
+        """Choose and compile the program that suits the limit that there is now, and return the bound program."""
+        self._revision, self.program = self.device.budget.revision, await self._choose()
         return self
 
     @property
@@ -82,7 +81,7 @@ class BoundProgram:
             leaves[place] = arguments[name]
         budget = self.device.budget
         if self._revision != budget.revision:
-            self._revision, self.program = budget.revision, await self.choose()
+            await self.compile()
         given_up = [place for place, name in self._arguments.items() if name in donated]
         try:
             try:
@@ -91,7 +90,7 @@ class BoundProgram:
                 raise
             except MemoryBudgetError:
                 # Values that cannot leave take the room: tensors that are in use, the cache of a generation.
-                smaller = await self.choose(budget.held(leaves), streams=True)
+                smaller = await self._choose(budget.held(leaves), streams=True)
                 if smaller is self.program or any(leaf.state == "released" for leaf in leaves):
                     raise
                 self.program, self._revision = smaller, -1  # they may be gone by the next run
@@ -109,7 +108,7 @@ class BoundProgram:
         self._was_run = True
         return await self.program.run(leaves, inputs, given_up, self._bundle)
 
-    async def choose(self, held: int = 0, *, streams: bool = False) -> Program | PartedProgram:
+    async def _choose(self, held: int = 0, *, streams: bool = False) -> Program | PartedProgram:
         """Choose and compile a program, one that ran before or a new one.
 
         It suits the limit that there is now, beside its pins and ``held`` bytes of other values.
@@ -209,14 +208,14 @@ async def compile_graph(device: Device, *requests: Sequence[Node]) -> BoundProgr
             raise DeviceMismatch(f"a graph on {device}", places)
         structure = f"{counts} {graph.structure}"
         fused = partial(fuse, backend=device.backend, requests=counts)
-        bound = await BoundProgram(device, graph, structure, fused).chosen()
+        bound = await BoundProgram(device, graph, structure, fused).compile()
         if not bound.is_outdated:
             return bound
 
 
 async def compile_fused(device: Device, graph: Graph) -> BoundProgram:
     """Return the program of a graph that :func:`~.fuse.fuse` has seen. Raises as :func:`compile_graph`."""
-    return await BoundProgram(device, graph, f"fused {graph.structure}").chosen()
+    return await BoundProgram(device, graph, f"fused {graph.structure}").compile()
 
 
 def _weight_bytes(leaf: Node) -> int:

@@ -39,7 +39,6 @@ class LlamaConfig:
     num_hidden_layers: int = 32
     num_attention_heads: int = 32
     max_position_embeddings: int = 2048
-    model_type: str = "llama"
     num_key_value_heads: int = 0  # 0: num_attention_heads
     head_dim: int = 0  # 0: hidden_size / num_attention_heads
     rms_norm_eps: float = 1e-6
@@ -66,11 +65,6 @@ class LlamaConfig:
         size = config.head_dim or config.hidden_size // heads
         check_even_heads(size, file)
         return replace(config, num_key_value_heads=keys, head_dim=size)
-
-    @property
-    def qkv_bias(self) -> bool:
-        """True if the query, key and value projections have biases, as in every Qwen2."""
-        return self.attention_bias or self.model_type == "qwen2"
 
 
 def windows_of(folder: Checkpoint, layers: int) -> tuple[int, ...]:
@@ -106,15 +100,16 @@ def layer_types(folder: Checkpoint, layers: int) -> list[str]:
 class LlamaAttention:
     """Grouped-query attention with rotary positions; its keys and values are in the cache under ``name``.
 
-    With ``norms`` an RMS norm scales each head's query and key.
+    With ``norms`` an RMS norm scales each head's query and key. With ``biases`` the projections of query, key and value
+    have biases, even without ``attention_bias``.
     """
 
-    def __init__(self, scope: Scope, c: LlamaConfig, name: str, *, norms: bool) -> None:
+    def __init__(self, scope: Scope, c: LlamaConfig, name: str, *, norms: bool, biases: bool) -> None:
         self.name = name
         self.norms = [RMSNorm(scope / f"{part}_norm", c.head_dim, c.rms_norm_eps) for part in "qk" if norms]
         queries, keys = c.num_attention_heads, c.num_key_value_heads
         self.projections = [
-            (Linear(scope / f"{part}_proj", c.hidden_size, count * c.head_dim, bias=c.qkv_bias), count)
+            (Linear(scope / f"{part}_proj", c.hidden_size, count * c.head_dim, bias=biases or c.attention_bias), count)
             for part, count in (("q", queries), ("k", keys), ("v", keys))
         ]
         self.output = Linear(scope / "o_proj", queries * c.head_dim, c.hidden_size, bias=c.attention_bias)
@@ -132,10 +127,10 @@ class LlamaAttention:
         return self.output(weights, merge_heads(scaled_dot_product_attention(query, keys, values, mask)))
 
 
-def _layer(scope: Scope, c: LlamaConfig, name: str, *, norms: bool) -> PreNormLayer:
+def _layer(scope: Scope, c: LlamaConfig, name: str, **differences: bool) -> PreNormLayer:
     size, inner, mlp = c.hidden_size, c.intermediate_size, scope / "mlp"
     attention_norm = RMSNorm(scope / "input_layernorm", size, c.rms_norm_eps)
-    attention = LlamaAttention(scope / "self_attn", c, name, norms=norms)
+    attention = LlamaAttention(scope / "self_attn", c, name, **differences)
     norm = RMSNorm(scope / "post_attention_layernorm", size, c.rms_norm_eps)
     gate, up = (Linear(mlp / part, size, inner, bias=c.mlp_bias) for part in ("gate_proj", "up_proj"))
     down = Linear(mlp / "down_proj", inner, size, bias=c.mlp_bias)
@@ -145,20 +140,20 @@ def _layer(scope: Scope, c: LlamaConfig, name: str, *, norms: bool) -> PreNormLa
 class Llama(CausalDecoder):
     """The layers of Llama and of its relatives.
 
-    ``windows`` are the numbers of tokens that each layer attends to, 0 for all.
-    With ``norms`` an RMS norm scales each head's query and key.
+    ``windows`` are the numbers of tokens that each layer attends to, 0 for all. ``differences`` are those of
+    :class:`LlamaAttention`.
     """
 
     prefixes = ("model.", "transformer.")
 
-    def __init__(self, config: LlamaConfig, rope: Rope, windows: Sequence[int], *, norms: bool) -> None:
+    def __init__(self, config: LlamaConfig, rope: Rope, windows: Sequence[int], **differences: bool) -> None:
         c = config
         super().__init__(c, "embed_tokens", (c.vocab_size, c.hidden_size), c.max_position_embeddings)
         self.rope = rope
         self.windows = windows
         self.keys = c.num_key_value_heads, c.head_dim
         self.cached = tuple(f"layers.{i}" for i in range(c.num_hidden_layers))
-        self.layers = [_layer(self.scope / name, c, name, norms=norms) for name in self.cached]
+        self.layers = [_layer(self.scope / name, c, name, **differences) for name in self.cached]
         self.norm = RMSNorm(self.scope / "norm", c.hidden_size, c.rms_norm_eps)
 
     def hidden(self, weights: Weights, ids: Tensor, past: KVState) -> Tensor:
@@ -176,7 +171,7 @@ class Variant:
     """A decoder with Llama's layers, whose classes in `transformers` begin with ``family``.
 
     ``keys``, ``defaults`` and ``fixed`` are those of :meth:`LlamaConfig.of`. ``windows`` reads the window of each of a
-    number of layers in tokens, 0 for none. With ``norms`` an RMS norm scales each head's query and key.
+    number of layers in tokens, 0 for none. ``norms`` and ``biases`` are those of :class:`LlamaAttention`.
     """
 
     family: str
@@ -185,6 +180,7 @@ class Variant:
     defaults: Mapping[str, int] = field(default_factory=dict)
     fixed: Mapping[str, bool] = field(default_factory=dict)
     norms: bool = False
+    biases: bool = False
 
 
 def _one_window(folder: Checkpoint, layers: int) -> Sequence[int]:
@@ -202,7 +198,7 @@ VARIANTS = {
     "mistral": Variant(
         "Mistral", 8, _one_window, {"intermediate_size": 14336, "max_position_embeddings": 131072}, NO_BIASES
     ),
-    "qwen2": Variant("Qwen2", 32, windows_of, QWEN, NO_BIASES),
+    "qwen2": Variant("Qwen2", 32, windows_of, QWEN, NO_BIASES, biases=True),
     "qwen3": Variant("Qwen3", 32, windows_of, {**QWEN, "head_dim": 128}, {"mlp_bias": False}, norms=True),
 }
 
@@ -212,5 +208,5 @@ def build(folder: Checkpoint) -> Architecture:
     variant = VARIANTS[str(folder.config["model_type"])]
     config = LlamaConfig.of(folder, variant.keys, defaults=variant.defaults, fixed=variant.fixed)
     windows = variant.windows(folder, config.num_hidden_layers)
-    decoder = Llama(config, Rope.of(folder), windows, norms=variant.norms)
+    decoder = Llama(config, Rope.of(folder), windows, norms=variant.norms, biases=variant.biases)
     return with_head(folder, variant.family, decoder, "ForCausalLM")

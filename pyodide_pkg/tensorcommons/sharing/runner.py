@@ -28,8 +28,8 @@ from .run_account import RunAccount
 
 
 @dataclass(eq=False)
-class _Variant:
-    """The rest of a run when some values are found, its program, and how many nodes it computes."""
+class _CompiledRun:
+    """A run without the values that were found: what is left of it, its program, and how many nodes it computes."""
 
     rest: Remainder
     bound: BoundProgram | None  # None: nothing is left
@@ -38,9 +38,10 @@ class _Variant:
 
 @dataclass(eq=False)
 class PreparedRun:
-    """A run that was asked for: the merged graph of its ``traces``, the reuse points in it, and its variants so far.
+    """A requested run: the merged graph of its ``traces``, the reuse points in it, and what was ``compiled`` of it.
 
-    ``executed`` operations are left after merging. ``loads`` says which models the reuse points were found with.
+    ``executed`` operations are left after merging. ``loads`` identifies the models that the reuse points were found
+    with.
     """
 
     traces: Sequence[Trace]
@@ -48,7 +49,7 @@ class PreparedRun:
     executed: int
     cuts: list[ReusePoint]
     loads: int
-    variants: dict[tuple[frozenset[ReusePoint], bool], _Variant] = field(default_factory=dict)
+    compiled: dict[tuple[frozenset[ReusePoint], bool], _CompiledRun] = field(default_factory=dict)
 
 
 class Runner:
@@ -92,13 +93,13 @@ class Runner:
             kept = self._activations.find(device, key)
             if kept is not None:
                 found[cut] = Tensor.of_storage(kept.storage, kept.spec)
-        variant = await self._variant(device, prepared, frozenset(found), keep=bool(keys))
-        rest, bound, before = variant.rest, variant.bound, device.backend.calls
+        compiled = await self._select(device, prepared, frozenset(found), keep=bool(keys))
+        rest, bound, before = compiled.rest, compiled.bound, device.backend.calls
         names = [request.model for request in asked]
         with run_of(*names):
             given = {name: of for name, cut in rest.taken.items() if (of := found[cut].node.storage) is not None}
             results = await bound.run(arguments.arrays, given) if bound is not None else []
-        nodes = prepared.fused.traced, prepared.executed, variant.executed
+        nodes = prepared.fused.traced, prepared.executed, compiled.executed
         program, js_calls = bound.program if bound is not None else None, device.backend.calls - before
         self._account.ran(names, device, program, js_calls, nodes)
         tensors = iter([Tensor.of_storage(storage, spec) for storage, spec in results])
@@ -125,7 +126,7 @@ class Runner:
     async def compile(self, device: Device, requests: Callable[[], Sequence[Request]]) -> None:
         """Compile what :meth:`run` of requests of these shapes takes where nothing is found, and run nothing."""
         _, arguments, prepared = await self._asked(device, requests)
-        await self._variant(device, prepared, frozenset(), keep=bool(arguments.keys_of(prepared.cuts)))
+        await self._select(device, prepared, frozenset(), keep=bool(arguments.keys_of(prepared.cuts)))
 
     def prepared(self, device: Device, request: Request) -> PreparedRun:
         """Return the graph of a run of ``request``, without a run."""
@@ -198,20 +199,20 @@ class Runner:
                 if trace is not None:
                     yield trace
 
-    async def _variant(
+    async def _select(
         self, device: Device, prepared: PreparedRun, found: frozenset[ReusePoint], *, keep: bool
-    ) -> _Variant:
+    ) -> _CompiledRun:
         """Choose the program for what is not found; where memory is short, one that keeps only its outputs."""
         if keep:
-            variant = await self._compiled(device, prepared, found, keep=True)
-            if not variant.rest.kept or variant.bound is None or self._fits(variant.bound):
-                return variant
+            run = await self._compiled(device, prepared, found, keep=True)
+            if not run.rest.kept or run.bound is None or self._fits(run.bound):
+                return run
         return await self._compiled(device, prepared, found, keep=False)
 
     async def _compiled(
         self, device: Device, prepared: PreparedRun, found: frozenset[ReusePoint], *, keep: bool
-    ) -> _Variant:
-        known = prepared.variants.get((found, keep))
+    ) -> _CompiledRun:
+        known = prepared.compiled.get((found, keep))
         if known is not None:
             return known
         room = int(self._activations.share * self._residency.limit)
@@ -221,8 +222,8 @@ class Runner:
         fused = prepared.fused
         stops = [node for i, node in enumerate(fused.outputs) if i not in rest.missing]
         stops += [cut.node for cut in rest.taken.values()]
-        prepared.variants[found, keep] = _Variant(rest, bound, needed(fused, stops))
-        return prepared.variants[found, keep]
+        prepared.compiled[found, keep] = _CompiledRun(rest, bound, needed(fused, stops))
+        return prepared.compiled[found, keep]
 
     def _fits(self, bound: BoundProgram) -> bool:
         """Return whether a run needs nothing to leave but activations that were kept before."""

@@ -77,9 +77,8 @@ class WebNNBackend(Backend[Built]):
         self.cores = bridge.cores if self.is_software else 1  # LiteRT runs a graph on one of them
         self._ids = itertools.count(1)
         self._fields = Fields()
-        self._lowered: tuple[Computation, LoweringContext] | None = (
-            None  # of the last plan that was checked, until it is compiled
-        )
+        # of the last plan that was checked, if nothing of it is refused, until one is compiled or described
+        self._lowered: tuple[Computation, LoweringContext] | None = None
         self._spaces: dict[int, int] = {}  # address space of each tensor that was allocated, by handle
         self._space = 0  # of all of them
 
@@ -177,7 +176,7 @@ class WebNNBackend(Backend[Built]):
 
     def refusals(self, plan: Computation) -> Slices[Mapping[int, str]]:
         lowering = yield from lower_supported.slices(plan, self._builder())
-        self._lowered = (plan, lowering)
+        self._lowered = None if lowering.why else (plan, lowering)
         return lowering.why or {}
 
     def _builder(self) -> GraphBuilder:
@@ -224,7 +223,7 @@ class WebNNBackend(Backend[Built]):
         last = {slot: stage.level for stage in stages for slot in stage.needs}
         for level, own in itertools.groupby(stages, lambda stage: stage.level):
             for stage in own:
-                if known is not None and known[0] is stage.computation and not known[1].why:
+                if known is not None and known[0] is stage.computation:
                     lowering = known[1]
                 else:
                     lowering = yield from lower.slices(stage.computation, self._builder())
@@ -295,6 +294,7 @@ class WebNNBackend(Backend[Built]):
         await self.bridge.wait()
 
     def close(self) -> None:
+        self._lowered = None
         self.bridge.close()
 
     async def lending(self, other: Backend[Any]) -> str:
@@ -319,6 +319,7 @@ class WebNNBackend(Backend[Built]):
         self._spaces.clear()
         self._fields.clear()
         self._space = 0
+        self._lowered = None
         self.op_limits = self.bridge.limits
 
     def live_buffers(self) -> int:
