@@ -24,7 +24,7 @@ from ...shapes import Layout
 from ..backend import Backend, DeviceKind
 from ..base import COPY, TIMED, Command, Op, Operand, Place, Plan, Probe, Range, Spec, Step, Timing, Work
 from ..facts import Facts, Rates
-from .code import Code, Part, address_of, assemble
+from .code import Code, CodeRange, address_of, assemble
 from .elementwise import computes
 from .kernels import reads, records_of
 from .record import loaded
@@ -160,7 +160,7 @@ class CpuBackend(Backend[Code]):
 
         return view
 
-    def _execute(self, executable: Code, part: Part, view: Callable[[Operand], Any]) -> None:
+    def _execute(self, executable: Code, part: CodeRange, view: Callable[[Operand], Any]) -> None:
         step = part.step
         if step is None:
             executable.execute(part)

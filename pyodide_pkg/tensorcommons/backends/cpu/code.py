@@ -19,7 +19,7 @@ TOGETHER = 2**25  # operations of the records that one call executes, about 2 ms
 
 
 @dataclass(frozen=True)
-class Part:
+class CodeRange:
     """A range of bytes of the code that one call executes, or a ``step`` for NumPy.
 
     ``number`` is the number of the step, or of the last step that has records in the range.
@@ -36,7 +36,7 @@ class Code(Executable):
     """A compiled plan. The ``words`` at ``positions`` are addresses: those of ``bases`` plus ``offsets`` in bytes."""
 
     plan: Plan
-    parts: tuple[Part, ...]
+    parts: tuple[CodeRange, ...]
     words: Any
     positions: Any
     bases: Any
@@ -49,7 +49,7 @@ class Code(Executable):
             table = np.array(addresses, np.int64)
             self.words[self.positions] = table[self.bases] + self.offsets
 
-    def execute(self, part: Part) -> None:
+    def execute(self, part: CodeRange) -> None:
         """Execute the records of a part."""
         start = address_of(self.words)
         loaded()[0].run(start + part.first, start + part.end)
@@ -60,11 +60,11 @@ def assemble(plan: Plan, apart: bool = False) -> Code:
     records = [records_of(step) for step in plan.steps]
     words: list[int] = []
     positions, bases, offsets = [], [], []
-    parts: list[Part] = []
+    parts: list[CodeRange] = []
     work = 0
     for number, (step, found) in enumerate(zip(plan.steps, records, strict=True)):
         if found is None:
-            parts.append(Part(number, step))
+            parts.append(CodeRange(number, step))
         for record in found or ():
             start = 4 * len(words)
             for word in record.words:
@@ -76,10 +76,10 @@ def assemble(plan: Plan, apart: bool = False) -> Code:
             last = parts[-1] if parts else None
             work += record.work
             if last is None or last.step or work > TOGETHER or (apart and last.number != number):
-                parts.append(Part(number, None, start, 4 * len(words)))
+                parts.append(CodeRange(number, None, start, 4 * len(words)))
                 work = record.work
             else:
-                parts[-1] = Part(number, None, last.first, 4 * len(words))
+                parts[-1] = CodeRange(number, None, last.first, 4 * len(words))
     scratch = max([4 * (NUMBERS + record.scratch) for found in records for record in found or ()], default=0)
     code = np.array(words, np.int64).astype(np.uint32)
     return Code(
