@@ -139,7 +139,7 @@ async def run(session: Any, group: str, options: str) -> str:
             webnn = devices.webnn
             contestants += [Ours(webnn, devices, lambda: webnn.total, mode) for mode in modes]
         cpu = devices.cpu
-        if cpu is not None and group != "load" and (software or given.get("only")):
+        if cpu is not None and ((software and group != "load") or given.get("only")):
             contestants.append(Ours(cpu, devices, lambda: cpu.total))
         ours = [each for each in contestants if each.name in given.get("only", ())]
         if given.get("only"):  # only peers are named beside ours on WebGPU
