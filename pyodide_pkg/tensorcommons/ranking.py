@@ -33,10 +33,10 @@ VALID_SECONDS = 7 * 24 * 3600.0  # a browser's update may change its speed
 
 
 async def rank(devices: Devices, seconds: float) -> None:
-    """Order ``devices`` by speed, unless one is a hardware GPU or there is no choice.
+    """Order ``devices`` by speed. A single device, or a hardware GPU, is not measured.
 
-    Times that were kept for the same devices are used again. A device that fails, or is not measured when ``seconds``
-    have passed, comes last, with the reason in ``devices.explain()`` and in a warning; then nothing is kept.
+    Times that were kept for the same devices are used again. A device that fails, or that is not measured within
+    ``seconds``, comes last; a warning and ``devices.explain()`` have the reason, and no times are kept.
     """
     if len(devices.opened) < 2 or not devices.opened[0].facts.rank:
         return
@@ -52,12 +52,15 @@ async def rank(devices: Devices, seconds: float) -> None:
     end = time.perf_counter() + seconds
     for device in sorted(devices.opened, key=lambda device: not device.facts.is_host):  # the one without a wait first
         try:
-            if (left := end - time.perf_counter()) <= 0:
-                raise DeviceUnavailable(device.kind, f"no time of {seconds:g} s was left")
-            work = _milliseconds(device, min(times.values(), default=math.inf), end)
-            times[device.kind] = await in_time(device.kind, work, left)
+            found, left = math.inf, end - time.perf_counter()
+            if left > 0:
+                work = _milliseconds(device, min(times.values(), default=math.inf), end)
+                found = await in_time(device.kind, work, left)
+            if math.isinf(found):
+                raise DeviceUnavailable(device.kind, f"no time was left of {seconds:g} s")
+            times[device.kind] = found
         except Exception as error:  # whatever is wrong with a device, the others can be used
-            failures[device.kind] = error.reason if isinstance(error, DeviceUnavailable) else str(error)
+            failures[device.kind] = error.reason if isinstance(error, DeviceUnavailable) else str(error) or repr(error)
             logger.warning("the speed of %s could not be measured: %s", device.kind, failures[device.kind])
     devices.set_times(times, failures)
     if not failures:
@@ -78,7 +81,10 @@ def _times(kept: bytes | None, devices: Devices) -> dict[str, float] | None:
 
 
 async def _milliseconds(device: Device, shortest: float, end: float) -> float:
-    """Measure the product on ``device`` until ``end``; a first sample far above ``shortest`` is enough."""
+    """Measure the product on ``device`` until ``end``; a first sample far above ``shortest`` is enough.
+
+    Return infinity where no sample was taken until then.
+    """
     rng = np.random.default_rng(0)
     x, weight = (asarray(rng.standard_normal((size, INNER), np.float32), device=device) for size in (ROWS, COLUMNS))
     best = math.inf

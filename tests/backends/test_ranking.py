@@ -192,6 +192,13 @@ async def test_all_samples_together_end_in_time(cache, found):
     devices.close()
 
 
+async def test_a_device_whose_first_run_takes_all_the_time_has_no_time(cache, found):
+    found["cpu"].seconds = 7.0
+    devices = await tc.open_devices(timeout=6)
+    assert "could not be measured: no time was left of 6 s" in devices.explain() and "inf" not in devices.explain()
+    devices.close()
+
+
 async def test_a_measurement_that_is_cancelled_leaves_the_cpu_device_open(cache, found, monkeypatch):
     async def hangs(ranges):
         hanging.set()
