@@ -44,7 +44,7 @@ class Devices:
         self._by_facts = by_facts  # else in the order that the caller gave
         self._pinned: Device | None = None
         self._measured: dict[Device, float] = {}  # milliseconds of one product
-        self._unmeasured: dict[Device, str] = {}  # the reason why there is no time
+        self._unmeasured: dict[Device, str] = {}  # reasons for devices without a time
         by_kind = {device.kind: device for device in opened}
         self.webgpu: Device | None = by_kind.get("webgpu")
         self.webnn: Device | None = by_kind.get("webnn")

@@ -55,7 +55,7 @@ class Record:
 
     @property
     def fits(self) -> bool:
-        """Whether all words are of 32 bits: a broadcast operand may have longer axes."""
+        """True if all words have at most 32 bits; the axes of a broadcast operand may be longer."""
         return all(isinstance(word, Pointer) or -(2**31) <= word < 2**31 for word in self.words)
 
 
