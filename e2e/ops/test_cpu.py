@@ -45,14 +45,16 @@ with np.errstate(all="ignore"):
 special = np.zeros((40, 6), np.float16)
 special[[3, 5, 9, 36, 38, 39], [0, 5, 1, 4, 2, 3]] = np.float16([np.inf, -np.inf, np.nan, 65504, 6e-8, np.inf])
 special[39, 0] = -65504
+tail = np.zeros((40, 6), np.float16)  # all others are finite
+tail[[5, 38], [5, 4]] = np.float16([-np.inf, np.inf])
 halves = True
-for rows in (1, 2, 9):
+for rows, weights in ((rows, weights) for rows in (1, 2, 9) for weights in (special, tail)):
     x = np.ones((rows, 6), np.float32)
     with np.errstate(all="ignore"):
-        exact = x @ special.astype(np.float32).T
+        exact = x @ weights.astype(np.float32).T
     for found in (
-        tc.linear(tc.asarray(x, device=here), tc.asarray(special, device=here)),
-        tc.matmul(tc.asarray(x, device=here), tc.asarray(np.ascontiguousarray(special.T), device=here)),
+        tc.linear(tc.asarray(x, device=here), tc.asarray(weights, device=here)),
+        tc.matmul(tc.asarray(x, device=here), tc.asarray(np.ascontiguousarray(weights.T), device=here)),
     ):
         halves = halves and bool(np.array_equal(await found.read(), exact, equal_nan=True))
 computing = record.loaded()[1]

@@ -25,7 +25,7 @@ INLINE int half_tile(const int N, int k, const f32 *a, const f16 *b, int ldb, f3
   }
   ROLLED for (; p < k; p++) {
     f32x4 v = wasm_v128_load32_zero(a + p);
-    UNROLL for (int j = 0; j < N; j++) sum[j] = MADD(v, splat(half_of(y[j][p])), sum[j]);
+    UNROLL for (int j = 0; j < N; j++) sum[j] = MADD(v, wasm_f32x4_replace_lane(splat(0), 0, half_of(y[j][p])), sum[j]);
   }
   UNROLL for (int j = 0; j < N; j++) c[j * step] = sum_of(sum[j]);
   UNROLL for (int j = 0; j < N; j++) rest = wasm_f32x4_add(rest, wasm_f32x4_sub(all[j], all[j]));
