@@ -12,6 +12,7 @@ from .graph.profile import Profile, profile
 from .graph.profile_table import ProfileRow
 from .hub.cache import Cache
 from .hub.open_cache import open_cache
+from .models.estimate import LoadEstimate, estimate_load
 from .models.loading import from_pretrained
 from .models.model import Model
 from .opening import open_devices
@@ -34,6 +35,7 @@ __all__ = [
     "Compiled",
     "Device",
     "Devices",
+    "LoadEstimate",
     "MemoryReport",
     "Model",
     "Pipeline",
@@ -49,6 +51,7 @@ __all__ = [
     "diagnostics",
     "dtypes",
     "errors",
+    "estimate_load",
     "explain_plan",
     "from_pretrained",
     "get_compatible_models_for_tensor",

@@ -185,6 +185,12 @@ class WeightsFile:
         await self._keep(piece, data)
         return data, digests
 
+    def bytes_to_download(self, entry: TensorEntry) -> int:
+        """Return the bytes of a tensor that are not stored locally."""
+        pieces = self._record.pieces
+        missing = (each for each in self.chunks(entry) if (each.start, each.stop) not in pieces)
+        return 0 if self.source.is_local else sum(chunk.nbytes for chunk in missing)
+
     def finish(self, entry: TensorEntry, identity: str) -> None:
         """Record the identity of a tensor all of whose chunks were read."""
         if entry.nbytes > CHUNK and self._cache is not None and self.identity(entry) != identity:

@@ -162,10 +162,10 @@ async def _loaded(
         if kept.is_on and not files.is_local:
             files = CachedSource(files, kept)
         async with AsyncExitStack() as stack:
-            architecture, shards, words, use = await _open(files, stack, report)
-            specs = _specs(architecture, form)
+            architecture, shards, words, use = await open_checkpoint(files, stack, report)
+            specs = specs_of(architecture, form)
             others = {name: other for name, other in BY_OPTION.items() if name in DTYPES and other != form}
-            forms = {f'dtype="{name}"': _specs(architecture, other) for name, other in others.items()}
+            forms = {f'dtype="{name}"': specs_of(architecture, other) for name, other in others.items()}
             while True:
                 decision = manager.devices.decide_for(name, specs, device, forms=forms, refused=refused)
                 target = decision.device
@@ -265,12 +265,12 @@ def _warn_of_untied(name: str, architecture: Architecture, weights: Mapping[str,
             )
 
 
-def _specs(architecture: Architecture, form: str) -> dict[str, Spec]:
+def specs_of(architecture: Architecture, form: str) -> dict[str, Spec]:
     """Return the spec of each parameter on the device."""
     return {name: param.spec(form) for name, param in architecture.manifest.items()}
 
 
-async def _open(
+async def open_checkpoint(
     source: Source, stack: AsyncExitStack, report: Reporter
 ) -> tuple[Architecture, list[Shard], Source, SentenceUse]:
     """Open the files of a model.

@@ -128,7 +128,8 @@ class WeightLoader:
         for shard in self.shards:
             for entry in shard.entries:
                 await breathe()
-                if (one := self._known(shard, entry)) is not None:
+                conversion = self._conversion(shard, entry)
+                if (one := known_entry(self.manager, self.device, shard.weights, conversion)) is not None:
                     known.append(one)
         sizes = [spec.nbytes for spec in specs.values()]
         # Raises if the model could never run.
@@ -162,7 +163,8 @@ class WeightLoader:
         missing = []
         for entry in shard.entries:  # hold these first, so that they are not evicted while the others are read
             await breathe()
-            if (held := self._known(shard, entry)) is None:
+            held = known_entry(self.manager, self.device, weights, self._conversion(shard, entry))
+            if held is None:
                 missing.append(entry)
             else:
                 held.hold(self.model, shard.wanted[entry.name])
@@ -181,17 +183,6 @@ class WeightLoader:
         self.loaded += shard.end - start
         self.report("done", file, shard.end - start, shard.end - start)
         self.manager.changed()
-
-    def _known(self, shard: Shard, entry: TensorEntry) -> Entry | None:
-        """Return the tensor if it is on the device and can be identified without reading it."""
-        registry, conversion = self.manager.registry, self._conversion(shard, entry)
-        identity = shard.weights.identity(entry)
-        if identity is None:
-            address = conversion.address(shard.weights.version)
-            return None if address is None else registry.at_origin(self.device, address)
-        if conversion.is_none:
-            return registry.find(self.device, identity)
-        return registry.at_origin(self.device, conversion.origin(identity))
 
     async def _intern(
         self, shard: Shard, entry: TensorEntry, arriving: AsyncIterator[tuple[ByteBuffer, bytes]]
@@ -381,6 +372,19 @@ class Conversion:
                 name = quoted(self.entry.name)
                 reason = f'tensor {name} cannot be quantised: {error}; load the model with dtype="float32"'
                 raise InvalidWeights(self.file, reason) from None
+
+
+def known_entry(
+    manager: TensorSharingManager, device: Device, weights: WeightsFile, conversion: Conversion
+) -> Entry | None:
+    """Return a tensor of ``weights`` if it is on the device and can be identified without reading it."""
+    registry, identity = manager.registry, weights.identity(conversion.entry)
+    if identity is None:
+        address = conversion.address(weights.version)
+        return None if address is None else registry.at_origin(device, address)
+    if conversion.is_none:
+        return registry.find(device, identity)
+    return registry.at_origin(device, conversion.origin(identity))
 
 
 def _reader(conversion: Conversion, again: list[tuple[Chunk, ReadAgain]]) -> Callable[[], AsyncGenerator[ByteBuffer]]:

@@ -1,0 +1,108 @@
+"""estimate_load: the cost of loading a model beyond what is loaded, from its config and the headers of its files."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+
+from ..backends.device import Device
+from ..errors import UnsupportedDtype, quoted
+from ..formats import BY_OPTION
+from ..hub.cached import CachedSource
+from ..hub.open_cache import CacheSpec, open_cache
+from ..hub.sources import open_source
+from ..shapes import size_of
+from ..sharing.manager import TensorSharingManager
+from .loading import open_checkpoint, specs_of
+from .weight_loader import Conversion, Reporter, known_entry
+
+
+@dataclass(frozen=True)
+class LoadEstimate:
+    """A model that is not loaded, and what loading it would cost. Sizes are bytes.
+
+    ``model_type`` is the name of the architecture, ``tasks`` the pipelines that it supports, ``parameters`` the number
+    of its numbers, and ``stored_formats`` their bytes in the files by dtype (the names of safetensors). ``device`` is
+    the kind of device that would be chosen.
+
+    ``weight_bytes`` are the weights on the device. ``shared_bytes`` of them are there already, as weights of equal
+    content. Content that was never read is unknown before it is loaded, so the true number may be larger: up to
+    ``shareable_bytes``, the bytes of the tensors whose shape and dtype is that of a weight on the device.
+    ``download_bytes`` are the bytes of weights that are neither on the device nor in local storage. Scratch memory,
+    outputs and tokenizers are not included.
+    """
+
+    name: str
+    model_type: str
+    tasks: tuple[str, ...]
+    parameters: int
+    stored_formats: Mapping[str, int]
+    device: str
+    weight_bytes: int
+    shared_bytes: int
+    shareable_bytes: int
+    download_bytes: int
+
+    @property
+    def new_bytes(self) -> int:
+        """Bytes that loading would add to the device, at most."""
+        return self.weight_bytes - self.shared_bytes
+
+
+async def estimate_load(
+    source: str | Mapping[str, bytes],
+    *,
+    manager: TensorSharingManager,
+    device: str | Device = "auto",
+    dtype: str | None = None,
+    cache: CacheSpec = "auto",
+    token: str | None = None,
+) -> LoadEstimate:
+    """Return what ``from_pretrained`` with the same arguments would cost, without loading anything.
+
+    Reads ``config.json``, the small files that select the architecture, and the headers of the weights files, which
+    are then in the cache.
+
+    Raises:
+        DownloadError: a file is missing or its connection broke.
+        InvalidWeights: a file is damaged, or lacks tensors that its config requires.
+        UnsupportedModel: the architecture is not supported.
+        DeviceMemoryError: the device, with "auto" each device, cannot hold the weights.
+        DeviceUnavailable: there is no such device.
+    """
+    if dtype not in (None, *BY_OPTION):
+        raise UnsupportedDtype(f"dtype must be {', '.join(BY_OPTION)} or None, not {quoted(dtype)}")
+    files = open_source(source, token=token)
+    kept = await open_cache(cache)
+    if kept.is_on and not files.is_local:
+        files = CachedSource(files, kept)
+    async with AsyncExitStack() as stack:
+        architecture, shards, _, _ = await open_checkpoint(files, stack, Reporter(None))
+        specs = specs_of(architecture, BY_OPTION["float32" if dtype is None else dtype])
+        target = manager.devices.decide_for(files.name, specs, device).device
+        there = {entry.spec for entry in manager.registry if entry.storage.device is target}
+        stored = Counter[str]()
+        shared = shareable = download = 0
+        for shard in shards:
+            for entry in shard.entries:
+                stored[entry.dtype] += entry.nbytes
+                spec = specs[shard.wanted[entry.name]]
+                if known_entry(manager, target, shard.weights, Conversion(entry, spec, files.name)) is not None:
+                    shared += spec.nbytes
+                else:
+                    shareable += spec.nbytes * (spec in there)
+                    download += shard.weights.bytes_to_download(entry)
+    return LoadEstimate(
+        name=files.name,
+        model_type=architecture.model_type,
+        tasks=architecture.tasks,
+        parameters=sum(size_of(param.shape) for param in architecture.manifest.values()),
+        stored_formats=dict(stored),
+        device=target.kind,
+        weight_bytes=sum(spec.nbytes for spec in specs.values()),
+        shared_bytes=shared,
+        shareable_bytes=shared + shareable,
+        download_bytes=download,
+    )
