@@ -4,22 +4,26 @@
     make bench ARGS="matmul encoder"        # some groups: GROUPS below
     make bench ARGS="encoder --profile"     # profiles of our runs, dispatch by dispatch, without a contest
     make bench ARGS="encoder --busy"        # while another process keeps one core busy
+    make bench ARGS="load --browser firefox" # in an engine of e2e/engines: ENGINE_GROUPS below, with its devices alone
 
 Prints tables and writes .cache/bench/browser.json. No test depends on it.
 """
 
 from __future__ import annotations
 
+import argparse
 import io
 import json
 import os
 import platform
 import subprocess
 import sys
+import tempfile
 import zipfile
 from contextlib import contextmanager, nullcontext
 from datetime import UTC, datetime
 from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from playwright.sync_api import Error, sync_playwright
@@ -38,6 +42,9 @@ from bench.report import table, to_json
 from bench.sizes import measure_sizes, sizes_table
 from bench.weights import measure_weights, weights_table
 from bench.workloads import read_model
+from e2e.engines.engine import ENGINES
+from e2e.engines.protocols import EngineError
+from e2e.engines.tab import Tab
 from scripts import paths
 from scripts.browser import find_browser
 from scripts.console import SetupError, run, say
@@ -47,15 +54,38 @@ from scripts.serve_checkpoints import with_random
 from scripts.wheel import version
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from playwright.sync_api import Browser
     from starlette.types import ASGIApp, Receive, Scope, Send
 
-CONTEST = ("matmul", "encoder", "bandwidth", "heads", "generate", "images", "host", "load", "rates", "buckets")
+    from e2e.engines.protocols import Session
+
+CONTEST = (
+    "matmul",
+    "encoder",
+    "sentences",
+    "bandwidth",
+    "heads",
+    "generate",
+    "images",
+    "host",
+    "load",
+    "rates",
+    "buckets",
+)
 PROFILED = ("matmul", "encoder", "bandwidth", "heads", "generate", "images")  # any of which --profile accepts
+ENGINE_GROUPS = ("load", "sentences", "encoder", "heads", "images", "generate")  # that need no WebGPU
 RANDOM = ("heads", "generate", "images", "load", "rates", "buckets")  # with weights that are made there, or fetched
-GROUPS = ("page", "sharing", "memory", "sizes", "gaps", "pauses", "weights", *CONTEST)
+#: Groups that launch browsers themselves, and format their rows.
+LAUNCHING: dict[str, tuple[Callable[..., list[dict[str, Any]]], Callable[[list[dict[str, Any]]], str]]] = {
+    "memory": (measure_memory, memory_table),
+    "sizes": (measure_sizes, sizes_table),
+    "gaps": (measure_gaps, gaps_table),
+    "pauses": (measure_pauses, pauses_table),
+    "weights": (measure_weights, weights_table),
+}
+GROUPS = ("page", "sharing", *LAUNCHING, *CONTEST)
 #: Threads for WebAssembly and a clock of 5 µs are for isolated pages.
 ISOLATED = {"Cross-Origin-Opener-Policy": "same-origin", "Cross-Origin-Embedder-Policy": "require-corp"}
 PAGE = """<!doctype html><html lang="en"><title>bench</title><link rel="icon" href="data:,">
@@ -77,7 +107,7 @@ PAGE = """<!doctype html><html lang="en"><title>bench</title><link rel="icon" hr
   globalThis.run = async (group, options) => {
     for (const [name, url] of Object.entries(options.models)) {
       pyodide.FS.mkdirTree(`/models/${name}`);
-      for (const file of ["config.json", "model.safetensors"]) {
+      for (const file of ["config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"]) {
         pyodide.FS.writeFile(`/models/${name}/${file}`, await load(url + file));
       }
       options.models[name] = `/models/${name}`;
@@ -160,25 +190,44 @@ def measure_group(browser: Browser, url: str, group: str, *, profile: bool) -> d
     page.on("console", lambda message: say(message.text) if message.type == "log" else None)
     problems: list[str] = []
     page.on("pageerror", lambda error: problems.append(str(error)))
-    options: dict[str, Any] = {
-        "models": {} if group in RANDOM else {"MiniLM": f"{url}models/all-MiniLM-L6-v2/"},
-        "url": url,
-    }
-    options["profile"] = profile
-    options |= json.loads(os.environ.get("BENCH_OPTIONS", "{}"))
     try:
         page.goto(url + "bench/")
         page.wait_for_function("Boolean(globalThis.run)", timeout=120_000)
         if group == "sharing":
             return {"group": group, "table": page.evaluate(SHARING, (setup.BENCH / "sharing.py").read_text("utf-8"))}
         answer: dict[str, Any] = json.loads(
-            page.evaluate("([group, options]) => run(group, options)", [group, options])
+            page.evaluate("([group, options]) => run(group, options)", [group, options_of(group, url, profile=profile)])
         )
         return answer
     except Error as error:
         return {"group": group, "error": " ".join([*problems, error.message])[:2000]}
     finally:
         context.close()
+
+
+def measure_in_engine(session: Session, url: str, group: str) -> dict[str, Any]:
+    """Measure one group in a new tab of an engine. The result contains errors."""
+    tab = Tab(session).open(f"{url}bench/")
+    try:
+        tab.wait("() => Boolean(globalThis.run)")
+        tab.evaluate(
+            "(group, options) => { globalThis.measured = run(group, options); }", group, options_of(group, url)
+        )
+        answer = None
+        while answer is None:  # one command may take less time than a group
+            answer = tab.evaluate("() => Promise.race([measured, new Promise((done) => setTimeout(done, 60_000))])")
+        measured: dict[str, Any] = json.loads(answer)
+        return measured
+    except EngineError as error:
+        return {"group": group, "error": str(error)[:2000]}
+    finally:
+        tab.close()
+
+
+def options_of(group: str, url: str, *, profile: bool = False) -> dict[str, Any]:
+    """Return the options of a group for bench/inside.py."""
+    models = {} if group in RANDOM else {"MiniLM": f"{url}models/all-MiniLM-L6-v2/"}
+    return {"models": models, "url": url, "profile": profile} | json.loads(os.environ.get("BENCH_OPTIONS", "{}"))
 
 
 #: Runs bench/sharing.py in Pyodide; gives its output.
@@ -195,25 +244,57 @@ out.getvalue()`);
 
 def main() -> int:
     """Measure, print the tables and write the file."""
-    profile, is_busy = "--profile" in sys.argv[1:], "--busy" in sys.argv[1:]
-    groups = [group for group in sys.argv[1:] if group not in ("--profile", "--busy")] or (
-        PROFILED if profile else GROUPS
-    )
-    unknown = [group for group in groups if group not in GROUPS]
-    if unknown:
-        raise SetupError(f"no group {', '.join(unknown)}: the groups are {', '.join(GROUPS)}.")
-    if profile and (others := [group for group in groups if group not in PROFILED]):
-        raise SetupError(f"--profile does not go with {', '.join(others)}: it is for {', '.join(PROFILED)}.")
+    parser = argparse.ArgumentParser(prog="make bench", description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("groups", nargs="*", metavar="group", help=", ".join(GROUPS))
+    parser.add_argument("--profile", action="store_true", help="profile our runs instead of a contest")
+    parser.add_argument("--busy", action="store_true", help="keep one core busy meanwhile")
+    parser.add_argument("--browser", choices=list(ENGINES), help="an engine of e2e/engines instead of Chromium")
+    given = parser.parse_args()
+    known = PROFILED if given.profile else ENGINE_GROUPS if given.browser else GROUPS
+    groups = given.groups or known
+    if unknown := [group for group in groups if group not in known]:
+        raise SetupError(f"no group {', '.join(unknown)} here: the groups are {', '.join(known)}.")
+    if given.browser and given.profile:
+        raise SetupError("--profile does not go with --browser: it is for Chromium.")
+    if given.browser and (packages := ENGINES[given.browser].missing):
+        raise SetupError(f"{given.browser} needs Debian's {packages}: install them.")
     with one_at_a_time():
         setup.ensure_peers()
-    found = find_browser()
     report: dict[str, Any] = {"date": datetime.now(UTC).isoformat(timespec="seconds"), "groups": []}
-    target = setup.RESULTS / "browser.json"
+    report["versions"] = setup.versions()
+    report["host"] = f"{os.cpu_count()} cores{', one busy' if given.busy else ''}, {platform.machine()}"
+    target = setup.RESULTS / f"{given.browser or 'browser'}.json"
     with (
         serve(paths.SITE, wrap=lambda app: with_random(with_memory(with_bench(app))), headers={}) as url,
-        sync_playwright() as playwright,
-        one_busy_core() if is_busy else nullcontext(),
+        one_busy_core() if given.busy else nullcontext(),
     ):
+        measured = in_engine(given.browser, url, groups, report) if given.browser else in_chromium(
+            url, groups, report, profile=given.profile
+        )  # fmt: skip
+        for entry in measured:
+            report["groups"].append(entry)
+            target.write_text(json.dumps(report, indent=1))  # after each group, so that a crash loses none
+    device = next((group["device"] for group in report["groups"] if "device" in group), "no device asked")
+    say(f"\n{report['date']}, {report['versions']['browser']}, {device}, {report['host']}")
+    for entry in report["groups"]:
+        say(f"\n── {entry['group']}\n{entry.get('table') or 'failed: ' + entry['error']}")
+    say(f"\n{target}")
+    return 0
+
+
+def in_engine(name: str, url: str, groups: Sequence[str], report: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Measure the groups in an engine of e2e/engines, one after another."""
+    with tempfile.TemporaryDirectory() as folder, ENGINES[name].start(Path(folder)) as session:
+        report["versions"]["browser"] = session.version
+        for group in groups:
+            say(f"── {group}")
+            yield measure_in_engine(session, url, group)
+
+
+def in_chromium(url: str, groups: Sequence[str], report: dict[str, Any], *, profile: bool) -> Iterator[dict[str, Any]]:
+    """Measure the groups in Chromium, one after another."""
+    found = find_browser()
+    with sync_playwright() as playwright:
 
         def launch(flags: Sequence[str] = ()) -> Browser:
             return playwright.chromium.launch(
@@ -221,38 +302,19 @@ def main() -> int:
             )
 
         browser = launch()
-        report["versions"] = {**setup.versions(), "browser": f"{browser.browser_type.name} {browser.version}"}
-        report["host"] = f"{os.cpu_count()} cores{', one busy' if is_busy else ''}, {platform.machine()}"
+        report["versions"]["browser"] = f"{browser.browser_type.name} {browser.version}"
         for group in groups:
             say(f"── {group}")
             if group == "page":
                 figures = measure_page(browser, url, version())
-                report["groups"].append({"group": group, "figures": to_json(figures), "table": table(figures)})
-            elif group == "memory":
-                rows = measure_memory(launch, url)
-                report["groups"].append({"group": group, "rows": rows, "table": memory_table(rows)})
-            elif group == "sizes":
-                rows = measure_sizes(launch, url)
-                report["groups"].append({"group": group, "rows": rows, "table": sizes_table(rows)})
-            elif group == "gaps":
-                rows = measure_gaps(launch, url)
-                report["groups"].append({"group": group, "rows": rows, "table": gaps_table(rows)})
-            elif group == "pauses":
-                rows = measure_pauses(launch, url)
-                report["groups"].append({"group": group, "rows": rows, "table": pauses_table(rows)})
-            elif group == "weights":
-                rows = measure_weights(launch, url)
-                report["groups"].append({"group": group, "rows": rows, "table": weights_table(rows)})
+                yield {"group": group, "figures": to_json(figures), "table": table(figures)}
+            elif group in LAUNCHING:
+                measure, show = LAUNCHING[group]
+                rows = measure(launch, url)
+                yield {"group": group, "rows": rows, "table": show(rows)}
             else:
-                report["groups"].append(measure_group(browser, url, group, profile=profile))
-            target.write_text(json.dumps(report, indent=1))  # after each group, so that a crash loses none
+                yield measure_group(browser, url, group, profile=profile)
         browser.close()
-    device = next((group["device"] for group in report["groups"] if "device" in group), "no device asked")
-    say(f"\n{report['date']}, {report['versions']['browser']}, {device}, {report['host']}")
-    for entry in report["groups"]:
-        say(f"\n── {entry['group']}\n{entry.get('table') or 'failed: ' + entry['error']}")
-    say(f"\n{target}")
-    return 0
 
 
 if __name__ == "__main__":

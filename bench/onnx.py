@@ -178,11 +178,14 @@ def chain(kind: str, arrays: Mapping[str, Array], steps: int) -> bytes:
 INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 
 
-def bert(config: Mapping[str, Any], weights: Mapping[str, Array], batch: int, length: int) -> bytes:
-    """Build the encoder of ``config`` for one shape of its inputs; the output is the last hidden state."""
-    graph = Builder(dict.fromkeys(INPUTS, ("int32", (batch, length))))
+def bert(
+    config: Mapping[str, Any], weights: Mapping[str, Array], batch: int, length: int, dtype: str = "int32"
+) -> bytes:
+    """Build the encoder of ``config`` for one shape and dtype of its inputs; the output is the last hidden state."""
+    graph = Builder(dict.fromkeys(INPUTS, (dtype, (batch, length))))
     hidden = encoder(graph, config, weights, batch, length)
-    return graph.model({hidden: (batch, length, config["hidden_size"])})
+    graph.named("last_hidden_state", "Identity", hidden)
+    return graph.model({"last_hidden_state": (batch, length, config["hidden_size"])})
 
 
 def classifier(

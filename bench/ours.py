@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -68,6 +69,8 @@ class Ours:
             return await self._models(work)
         if work.group == "load":
             return await self._load(work)
+        if work.group == "sentences":
+            return await self._sentences(work)
         if work.group == "generate":
             return await self._generation(work)
         return self._chain(work)
@@ -132,6 +135,16 @@ class Ours:
                 model.unload()
 
         return Prepared(run, lambda: None)
+
+    async def _sentences(self, work: Work) -> Prepared:
+        manager = tc.TensorSharingManager(MEMORY_MB, self.devices)
+        embed = await tc.pipeline("feature-extraction", work.folder, manager=manager, device=self.on)
+        texts = itertools.cycle(work.params["texts"])
+
+        async def run() -> Array:
+            return np.asarray(await embed(next(texts), pooling="mean", normalize=True))
+
+        return Prepared(run, embed.model.unload)
 
     async def _generation(self, work: Work) -> Prepared:
         """Measure the time to the first token if one is requested, else the time from it to the last."""

@@ -11,6 +11,7 @@ function own(name) {
 
 // Buffers count from creation to destroy(); one that is only dropped still counts.
 function countBuffers() {
+  if (!globalThis.GPUAdapter) return;
   const { requestDevice } = GPUAdapter.prototype;
   GPUAdapter.prototype.requestDevice = async function (...args) {
     const mine = owner;

@@ -33,6 +33,7 @@ IMPORTS = {
 #: Modules for the browser only: transformers.js, and below its folder the onnxruntime-web that it pins.
 TRANSFORMERS = "@huggingface/transformers"
 BROWSER_IMPORTS = {TRANSFORMERS: f"{TRANSFORMERS}/dist/transformers.web.min.js"}
+ONE_THREAD = "?threads=1"  # makes modules of their own, since one initializes WebAssembly once, with its threads
 OWN = f"{TRANSFORMERS}/node_modules"
 OWN_IMPORTS = {
     "onnxruntime-web/webgpu": f"{OWN}/onnxruntime-web/dist/ort.webgpu.min.mjs",
@@ -54,7 +55,10 @@ def import_map(base: str) -> dict[str, dict[str, object]]:
     def urls(places: Mapping[str, str]) -> dict[str, str]:
         return {name: base + place for name, place in places.items()}
 
-    return {"imports": {**urls(IMPORTS | BROWSER_IMPORTS)}, "scopes": {f"{base}{TRANSFORMERS}/": urls(OWN_IMPORTS)}}
+    single = {name: place + ONE_THREAD for name, place in OWN_IMPORTS.items()}
+    scopes: dict[str, object] = {f"{base}{TRANSFORMERS}/": urls(OWN_IMPORTS)}
+    scopes |= {f"{url}{ONE_THREAD}": urls(single) for url in urls(BROWSER_IMPORTS).values()}
+    return {"imports": {**urls(IMPORTS | BROWSER_IMPORTS)}, "scopes": scopes}
 
 
 def peer_files() -> list[Path]:

@@ -10,8 +10,8 @@ import itertools
 import json
 import struct
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import lru_cache
+from dataclasses import dataclass, field, replace
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -178,6 +178,28 @@ def encoder(name: str, batch: int, length: int, folder: Path) -> Work:
         folder=str(folder),
         scale=float(batch * length * sum(array.size for name, array in weights.items() if "encoder.layer" in name)),
     )
+
+
+def sentences(folder: Path) -> Iterator[Work]:
+    """Build embeddings of texts that differ each time, from the text to the vector, each of words of one token."""
+    files = {
+        name: (folder / name).read_text("utf-8") for name in ("config.json", "tokenizer.json", "tokenizer_config.json")
+    }
+    words = [word for word in json.loads(files["tokenizer.json"])["model"]["vocab"] if len(word) > 3 and word.isalpha()]
+    rng = np.random.default_rng(0)
+    for length in (16, 128):
+        texts = [" ".join(rng.choice(words, length - 2)) for _ in range(64)]
+        yield replace(
+            encoder("", 1, length, folder),
+            group="sentences",
+            name=f"a text of {length} tokens to its embedding",
+            kind="sentences",
+            params={"texts": texts, "files": files},
+            arrays={},
+            model=partial(onnx.bert, *read_model(folder), 1, length, "int64"),
+            feeds=(),
+            takes_arrays=False,
+        )
 
 
 def heads(software: bool, folders: Mapping[str, Path]) -> Iterator[Work]:

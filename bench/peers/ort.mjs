@@ -7,6 +7,7 @@ function provider({ name, device, script, wasm, options, threads = 1 }) {
     name,
     device,
     takes: "onnx",
+    groups: "matmul encoder bandwidth heads generate images load",
 
     async open({ base, binary }) {
       // Each number of threads has a module of its own, since one initializes WebAssembly once.
