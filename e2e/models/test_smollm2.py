@@ -22,3 +22,20 @@ def test_a_chat_beside_an_embedder_is_equal_under_a_limit_below_both(lab, kind):
     assert not free["evictions"] and free["peak_memory_bytes"] > 320 * 2**20
     assert tight["evictions"] and tight["restores"] and tight["peak_memory_bytes"] <= 320 * 2**20
     print(tight)
+
+
+AUTO = """
+devices = await tc.open_devices()
+m = tc.TensorSharingManager(1024, devices=devices)
+model = await tc.from_pretrained(place.models + "/SmolLM2-135M-Instruct", manager=m, tokenizer=False)
+await model.generate(np.array([[1, 2, 3]]), max_new_tokens=4)
+found = [model.device.kind, m.last_run["device"], model.explain()]
+devices.close()
+found
+"""
+
+
+@pytest.mark.long
+def test_without_a_hardware_gpu_it_runs_on_the_cpu_device(lab):
+    kind, ran_on, why = lab.run(AUTO, kind="cpu")
+    assert kind == ran_on == "cpu" and "it is the fastest: " in why and " ms for a product of one row, " in why

@@ -40,3 +40,40 @@ devices.close()
 """,
         kind="webnn",
     )
+
+
+AUTO = """
+from tensorcommons.backends.select import MATRICES, ROW
+from tests.cases.seeded import checkpoint
+devices = await tc.open_devices()
+m = tc.TensorSharingManager(64, devices=devices)
+encoder = await tc.from_pretrained(f"{place.tiny}/tiny-bert", manager=m)
+decoder = await tc.from_pretrained(checkpoint(place, "tiny-llama"), manager=m, tokenizer=False)
+models = (encoder, decoder)
+fastest = [devices.decide(product=product).device.kind for product in (MATRICES, ROW)]
+assert [model.device.kind for model in models] == fastest and decoder.why == devices.decide(product=ROW).why
+ids, prompt = np.array([[2, 17, 31, 5, 3]]), np.array([[3, 1, 4, 1, 5]])
+calls = [(encoder, {"input_ids": ids}), (decoder, {"input_ids": prompt})]
+read = lambda outs: asyncio.gather(*(next(iter(out.values())).read() for out in outs))
+wanted, text = await read(await m.run_together(calls)), await decoder.generate(prompt, max_new_tokens=8)
+for kinds in (("cpu", "webnn"), ("webnn", "cpu"), ("auto", "auto")):
+    for model, kind in zip(models, kinds):
+        await model.to(kind)
+    found = await read(await m.run_together(calls))
+    assert all(np.allclose(a, b, rtol=0, atol=1e-4) for a, b in zip(found, wanted))
+    assert (await decoder.generate(prompt, max_new_tokens=8) == text).all()
+    on = {model.name: model.device for model in m.report().models}
+    assert on == {model.name: model.device.kind for model in models}
+assert [model.device.kind for model in models] == fastest
+del found, wanted
+encoder.unload()
+decoder.unload()
+m.optimize_memory_usage()
+left = {device.kind: device.memory()["weights"] for device in devices.opened}
+devices.close()
+left
+"""
+
+
+def test_auto_gives_an_encoder_and_a_decoder_the_device_that_is_fastest_for_each(lab):
+    assert lab.run(AUTO, kind="webnn") == {"webgpu": 0, "webnn": 0, "cpu": 0}

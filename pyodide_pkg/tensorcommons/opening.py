@@ -26,9 +26,9 @@ async def open_devices(
 
     ``prefer`` names those to open, in the order in which "auto" takes them. By default all are opened, and "auto" takes
     a hardware GPU, or without one, of the devices that take at most three times as long as the fastest, the first of
-    WebNN, the CPU device and a software adapter of WebGPU. The measurement takes about a quarter of a second, at most
-    another ``timeout``, and is kept for a week where the browser keeps files for the page. A device that is missing, or
-    that does not answer within ``timeout`` seconds, is left out, with its reason.
+    WebNN, the CPU device and a software adapter of WebGPU; for models that generate text, the fastest. The measurement
+    takes about half a second, at most another ``timeout``, and is kept for a week where the browser keeps files for the
+    page. A device that is missing, or that does not answer within ``timeout`` seconds, is left out, with its reason.
 
     ``webnn`` is the requested device of WebNN: "cpu", "gpu", "npu", or "" for the browser's choice. Browsers do not
     report whether they follow the request.

@@ -10,12 +10,15 @@ import pytest
 
 import tensorcommons as tc
 from tensorcommons import Cache, Device, opening, ranking
+from tensorcommons.backends.select import MATRICES, ROW
 from tensorcommons.backends.timeouts import in_time
 from tensorcommons.backends.webgpu.backend import SOFTWARE
 from tensorcommons.errors import DeviceLost
 from tensorcommons.hub.records import Record
 from tensorcommons.hub.stores import MemoryStore
 from tests.sharing.devices import Backend
+
+ROW_COLUMNS = 16
 
 
 class Clock:
@@ -31,12 +34,12 @@ class Clock:
 
 
 class Slow(Backend):
-    """A device whose reads take ``seconds``."""
+    """A device whose reads take ``seconds`` for a product of matrices, and ``row_seconds`` for one of a row."""
 
     def __init__(self, kind: str, seconds: float, clock: Clock) -> None:
         super().__init__(kind)
         self.name = f"the {kind}"
-        self.seconds = seconds
+        self.seconds = self.row_seconds = seconds
         self.clock = clock
         self.reads = 0
         if kind == "webgpu":
@@ -44,7 +47,7 @@ class Slow(Backend):
 
     async def read(self, ranges):
         self.reads += 1
-        self.clock.now += self.seconds
+        self.clock.now += self.row_seconds if ranges[0][2] == 4 * ROW_COLUMNS else self.seconds
         return await super().read(ranges)
 
 
@@ -64,7 +67,7 @@ def found(monkeypatch: pytest.MonkeyPatch) -> dict[str, Slow]:
     """The backends that open_devices() opens."""
     clock = Clock()
     monkeypatch.setattr(ranking, "time", clock)
-    monkeypatch.setattr(ranking, "INNER", 8)
+    monkeypatch.setattr(ranking, "PRODUCTS", {MATRICES: (128, 8, 384), ROW: (1, 8, ROW_COLUMNS)})
     backends = {kind: Slow(kind, seconds, clock) for kind, seconds in (("webgpu", 0.3), ("webnn", 0.05), ("cpu", 0.01))}
 
     async def opens(kind: str, wishes: object) -> Device:
@@ -89,7 +92,7 @@ async def test_the_fastest_device_comes_first_and_the_reason_has_the_times(cache
     assert [device.kind for device in devices.opened] == ["cpu", "webnn", "webgpu"]
     why = "it is the fastest: 10 ms for a product of matrices, 50 on webnn and 300 on webgpu"
     assert f"no hardware GPU was found, and {why}" in devices.explain()
-    assert (found["webnn"].reads, found["webgpu"].reads) == (4, 2), "a device that is far slower was measured on"
+    assert (found["webnn"].reads, found["webgpu"].reads) == (8, 4), "a device that is far slower was measured on"
     assert all(device.total == 0 for device in devices.opened), "the measurement left tensors"
     devices.close()
     found["cpu"].seconds = 0.2
@@ -107,6 +110,41 @@ async def test_devices_of_about_the_same_speed_keep_the_order_of_their_facts(cac
     devices.close()
 
 
+async def test_models_that_generate_run_on_the_device_that_is_fastest_for_one_row(cache, found):
+    found["webnn"].seconds, found["webnn"].row_seconds = 0.005, 0.03
+    for _ in range(2):  # measured, and as it was kept
+        devices = await tc.open_devices()
+        assert [devices.decide(product=product).device.kind for product in (MATRICES, ROW)] == ["webnn", "cpu"]
+        assert devices.decide_for("m", {}, product=ROW).why == devices.decide(product=ROW).why
+        row = "it is the fastest: 10 ms for a product of one row, 30 on webnn and 300 on webgpu"
+        assert row in devices.decide(product=ROW).why and row not in devices.decide().why
+        assert f"; models that generate run on cpu, because no hardware GPU was found, and {row}; " in devices.explain()
+        assert "models that generate" not in devices.explain("webnn")
+        webgpu = devices.choose("webgpu")
+        assert [devices.after(webgpu, {}, product) for product in (MATRICES, ROW)] == [
+            devices.webnn,
+            devices.cpu,
+        ]
+        devices.pin("webgpu")
+        assert devices.decide(product=ROW).device.kind == "webgpu"
+        assert "models that generate" not in devices.explain()
+        devices.close()
+    assert found["webnn"].reads == 8
+
+
+async def test_a_device_without_a_time_for_one_row_keeps_that_for_matrices(cache, found, caplog):
+    found["webnn"].seconds, found["webgpu"].row_seconds = 0.02, 10.0
+    devices = await tc.open_devices(timeout=6)
+    assert [device.kind for device in devices.opened] == ["webnn", "cpu", "webgpu"]
+    assert "300 on webgpu" in devices.decide().why and "could not be measured" not in devices.decide().why
+    assert "webgpu could not be measured: no time was left of 6 s" in devices.decide(product=ROW).why
+    devices.close()
+    found["webgpu"].row_seconds = 0.3
+    devices = await tc.open_devices()
+    assert "300 on webgpu" in devices.decide(product=ROW).why, "an incomplete measurement was kept"
+    devices.close()
+
+
 async def test_kept_times_are_used_on_the_next_visit_of_the_same_devices(cache, found):
     await opened_kinds()
     measured = {kind: backend.reads for kind, backend in found.items()}
@@ -118,18 +156,27 @@ async def test_kept_times_are_used_on_the_next_visit_of_the_same_devices(cache, 
     assert (await opened_kinds())[0] == "webgpu"
 
 
+def kept_times(measured: object = 2e9, drop: str = "", **changed: object) -> bytes:
+    """Return a record, which is valid if nothing is changed or dropped."""
+    times = {"webgpu": 1.0, "webnn": 2.0, "cpu": 3.0, **changed}
+    products = {product: times for product in (MATRICES, ROW) if product != drop}
+    return json.dumps({"measured": measured, "milliseconds": products}).encode()
+
+
 @pytest.mark.parametrize(
     "kept",
     [
         b"",
         b"[]",
         b"{}",
-        b'{"measured": "now", "milliseconds": {}}',
-        b'{"measured": 1, "milliseconds": {"webgpu": 1}}',
-        json.dumps({"measured": 4e9, "milliseconds": {"webgpu": 1.0}}).encode(),
-        json.dumps({"measured": 2e9, "milliseconds": {"webgpu": 1.0, "webnn": 2.0}}).encode(),
-        json.dumps({"measured": 2e9, "milliseconds": {"webgpu": 1.0, "webnn": 2.0, "cpu": -1.0}}).encode(),
-        json.dumps({"measured": 2e9, "milliseconds": {"webgpu": 1.0, "webnn": 2.0, "cpu": 10**400}}).encode(),
+        kept_times("now"),
+        kept_times(1),
+        kept_times(4e9),
+        kept_times(webgpu=None),
+        kept_times(cpu=-1.0),
+        kept_times(cpu=10**400),
+        kept_times(drop=ROW),
+        json.dumps({"measured": 2e9, "milliseconds": {"webgpu": 1.0, "webnn": 2.0, "cpu": 3.0}}).encode(),
         b"\xff",
     ],
 )
@@ -137,6 +184,13 @@ async def test_old_and_damaged_times_are_measured_again(cache, found, kept):
     address = "device-times:" + json.dumps([[kind, found[kind].name] for kind in ("webnn", "webgpu", "cpu")])
     await cache.keep_all(Record(address, len(kept)), kept)
     assert await opened_kinds() == ["cpu", "webnn", "webgpu"]
+
+
+async def test_a_valid_record_is_not_measured_again(cache, found):
+    address = "device-times:" + json.dumps([[kind, found[kind].name] for kind in ("webnn", "webgpu", "cpu")])
+    await cache.keep_all(Record(address, len(kept_times())), kept_times())
+    assert await opened_kinds() == ["webnn", "webgpu", "cpu"]
+    assert not any(backend.reads for backend in found.values())
 
 
 @pytest.mark.parametrize(

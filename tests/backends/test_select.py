@@ -154,7 +154,7 @@ async def test_a_device_that_times_out_is_left_out_and_closed_if_it_opens_late(m
     late = Answer()
     monkeypatch.setattr(opening, "_open", late.open)
     ours = await tc.open_devices(timeout=0.01)
-    assert ours.choose().kind == "webnn"
+    assert {device.kind for device in ours.opened} == {"webnn", "cpu"}
     assert ours.missing == {"webgpu": "the browser did not answer within 0.01 s"}
     assert await late.closed()
 

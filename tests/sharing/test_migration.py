@@ -14,10 +14,12 @@ import pytest
 
 import tensorcommons as tc
 from scripts.random_checkpoint import RandomCheckpoint
-from tensorcommons.backends.select import Decision
+from tensorcommons.backends.select import MATRICES, ROW, Decision
 from tensorcommons.errors import DeviceLost, DeviceUnavailable, MemoryBudgetError, TensorReleased
+from tests.cases import Place
+from tests.cases.seeded import checkpoint
 from tests.sharing.devices import Backend, Fault, backends, budget, cancelled, check, empty, manager_on, some
-from tests.sharing.test_faults import IDS, source
+from tests.sharing.test_faults import IDS, TINY, source
 
 MB = 2**20
 
@@ -90,6 +92,47 @@ async def test_a_model_moves_there_and_back_with_its_memory():
         assert model.explain().startswith(f"{model.name} is on {kind} (")
         check(manager, others=1)
     model.unload()
+    empty(manager)
+
+
+ROWS_AND_ROW = {  # "auto": webgpu, webnn, cpu for an encoder; webgpu, cpu, webnn for a model that generates
+    MATRICES: {"webgpu": 1.0, "webnn": 4.0, "cpu": 5.0},
+    ROW: {"webgpu": 1.0, "webnn": 3.0, "cpu": 2.0},
+}
+
+
+async def test_an_encoder_and_a_decoder_of_one_manager_are_each_on_the_device_that_suits_it():
+    manager = manager_on("webgpu", "webnn", "cpu")
+    manager.devices.set_times(ROWS_AND_ROW, {})
+    llama = checkpoint(Place(manager.devices, "", "", "", str(TINY)), "tiny-llama")
+    encoder, decoder = await load(manager, device="auto"), await tc.from_pretrained(llama, manager=manager)
+    prompt = np.array([[3, 1, 4, 1, 5]])
+    wanted, text = await answer(encoder), await decoder.generate(prompt, max_new_tokens=8)
+    for_good(backend_of(manager, "webgpu"))
+    manager.activations.clear()
+    for _ in range(2):  # the models leave the lost device
+        np.testing.assert_array_equal(await decoder.generate(prompt, max_new_tokens=8), text)
+        np.testing.assert_array_equal(await answer(encoder), wanted)
+    assert (encoder.device.kind, decoder.device.kind) == ("webnn", "cpu")
+    assert {model.name: model.device for model in manager.report().models} == {
+        encoder.name: "webnn",
+        decoder.name: "cpu",
+    }
+    for files, kind in ((source("tiny-bert"), "webnn"), (llama, "cpu")):
+        assert (await tc.estimate_load(files, manager=manager)).device == kind
+    scores = await first(await decoder(input_ids=prompt))
+    outs = await manager.run_together([(encoder, IDS), (decoder, {"input_ids": prompt})])
+    np.testing.assert_array_equal(await first(outs[0]), wanted)
+    np.testing.assert_array_equal(await first(outs[1]), scores)
+    assert manager.last_run["device"] == "webnn + cpu"
+    del outs
+    for model, other in ((encoder, "cpu"), (decoder, "webnn")):
+        before = model.device.kind
+        await model.to(other)
+        await model.to("auto")
+        assert model.device.kind == before
+    encoder.unload()
+    decoder.unload()
     empty(manager)
 
 

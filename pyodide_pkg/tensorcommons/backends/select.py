@@ -1,9 +1,10 @@
 """The devices of this browser: which were opened, why one is missing, and which of them a model runs on.
 
 ``device="auto"`` is a hardware GPU. Without one, it is the device of the lowest rank (facts.py) among those that take
-at most :data:`CLOSE` times as long as the fastest, which :mod:`tensorcommons.ranking` measures. A requested kind, a
-pinned device or the caller's own order has priority over both, and the memory that a model needs over all of them
-(:meth:`Devices.decide_for`). :meth:`Devices.explain` describes the decision in one sentence.
+at most :data:`CLOSE` times as long as the fastest, which :mod:`tensorcommons.ranking` measures: with a product of
+matrices, and for models that generate with a product of one row. A requested kind, a pinned device or the caller's own
+order has priority over both, and the memory that a model needs over all of them (:meth:`Devices.decide_for`).
+:meth:`Devices.explain` describes the decision in one sentence.
 """
 
 from __future__ import annotations
@@ -24,7 +25,9 @@ from .webnn.backend import KIND as WEBNN
 
 logger = logging.getLogger("tensorcommons")
 
-CLOSE = 3  # times the shortest time: devices up to there are in the order of their ranks
+# The operands of the product that a model's time consists of: texts and images of many rows, or a token at a time.
+MATRICES, ROW = "matrices", "one row"
+CLOSE = {MATRICES: 3, ROW: 1}  # times the shortest time: devices up to there are in the order of their ranks
 
 
 @dataclass(frozen=True)
@@ -43,7 +46,7 @@ class Devices:
         self.missing = MappingProxyType(missing)
         self._by_facts = by_facts  # else in the order that the caller gave
         self._pinned: Device | None = None
-        self._measured: dict[Device, float] = {}  # milliseconds of one product
+        self._measured: dict[str, dict[Device, float]] = {MATRICES: {}, ROW: {}}  # milliseconds of one product
         self._unmeasured: dict[Device, str] = {}  # reasons for devices without a time
         by_kind = {device.kind: device for device in opened}
         self.webgpu: Device | None = by_kind.get("webgpu")
@@ -55,21 +58,28 @@ class Devices:
     def __repr__(self) -> str:
         return f"<Devices {', '.join(device.kind for device in self.opened)}; missing: {dict(self.missing)}>"
 
-    def set_times(self, milliseconds: Mapping[str, float], failures: Mapping[str, str]) -> None:
-        """Order the devices by ``milliseconds``, the time of one product by kind; ``failures`` has reasons for others.
+    def set_times(self, milliseconds: Mapping[str, Mapping[str, float]], failures: Mapping[str, str]) -> None:
+        """Order the devices by ``milliseconds``, each product's times by kind; ``failures`` has reasons for the others.
 
-        Those that take at most :data:`CLOSE` times the shortest time are in the order of their ranks, since a model on
-        a busy machine differs from one product by as much. Kinds without a time come last.
+        For products of matrices, those that take at most :data:`CLOSE` times the shortest time are in the order of
+        their ranks, since a model on a busy machine differs from one product by as much. Kinds without a time come
+        last.
         """
-        self._measured = {device: milliseconds[device.kind] for device in self.opened if device.kind in milliseconds}
+        for product, times in milliseconds.items():
+            self._measured[product] = {each: times[each.kind] for each in self.opened if each.kind in times}
         self._unmeasured = {device: failures[device.kind] for device in self.opened if device.kind in failures}
-        close = CLOSE * min(self._measured.values(), default=0)
+        self.opened = tuple(self._best_first(MATRICES))
+
+    def _best_first(self, product: str) -> list[Device]:
+        """Return the opened devices in the order in which "auto" takes them."""
+        measured = self._measured[product]
+        close = CLOSE[product] * min(measured.values(), default=0)
 
         def place(device: Device) -> float:
-            measured = self._measured.get(device, math.inf)
-            return measured if measured > close else 0
+            time = measured.get(device, math.inf)
+            return time if time > close else 0
 
-        self.opened = tuple(sorted(self.opened, key=place))
+        return sorted(self.opened, key=place)
 
     def pin(self, kind: str | None) -> None:
         """Have "auto" mean ``kind`` from now on; ``None`` restores the choice by speed. Loaded models stay.
@@ -79,8 +89,8 @@ class Devices:
         """
         self._pinned = None if kind is None else self._named(kind)
 
-    def decide(self, wish: str | Device = "auto") -> Decision:
-        """The device for ``wish`` (a kind, a Device, or "auto"), and why.
+    def decide(self, wish: str | Device = "auto", product: str = MATRICES) -> Decision:
+        """The device for ``wish`` (a kind, a Device, or "auto"), and why; ``product`` is what "auto" is to be fast at.
 
         Raises:
             DeviceUnavailable: that kind is missing, with the reason found when it was opened, or unknown.
@@ -93,24 +103,26 @@ class Devices:
             return Decision(self._named(wish), "it was asked for")
         if self._pinned is not None and not self._pinned.is_gone:
             return Decision(self._pinned, "it is pinned")
-        here = [device for device in self.opened if not device.is_gone]
+        here = [device for device in self._best_first(product) if not device.is_gone]
         if not here:
             raise DeviceUnavailable("auto", "; ".join(f"{device.kind}: {device.gone}" for device in self.opened))
         return Decision(
-            here[0], self._why_first(here[0]) if self._by_facts else "it comes first in the order asked for"
+            here[0], self._why_first(here[0], product) if self._by_facts else "it comes first in the order asked for"
         )
 
-    def _why_first(self, first: Device) -> str:
-        others = [device for device in self._measured if device is not first and not device.is_gone]
-        others.sort(key=self._measured.__getitem__)
-        failed = "; ".join(f"{device.kind} could not be measured: {why}" for device, why in self._unmeasured.items())
-        if first not in self._measured or not others:
+    def _why_first(self, first: Device, product: str) -> str:
+        measured = self._measured[product]
+        others = [device for device in measured if device is not first and not device.is_gone]
+        others.sort(key=measured.__getitem__)
+        failures = {device.kind: why for device, why in self._unmeasured.items() if device not in measured}
+        failed = "; ".join(f"{kind} could not be measured: {why}" for kind, why in failures.items())
+        if first not in measured or not others:
             return f"no hardware GPU was found; {failed}" if failed else first.facts.why
-        times = " and ".join(f"{self._measured[device]:.3g} on {device.kind}" for device in others)
-        own = self._measured[first]
-        is_fastest = all(own <= self._measured[device] for device in others)
-        place = "is the fastest" if is_fastest else f"takes at most {CLOSE} times as long as the fastest"
-        why = f"no hardware GPU was found, and it {place}: {own:.3g} ms for a product of matrices, {times}"
+        times = " and ".join(f"{measured[device]:.3g} on {device.kind}" for device in others)
+        own = measured[first]
+        is_fastest = all(own <= measured[device] for device in others)
+        place = "is the fastest" if is_fastest else f"takes at most {CLOSE[product]} times as long as the fastest"
+        why = f"no hardware GPU was found, and it {place}: {own:.3g} ms for a product of {product}, {times}"
         return f"{why}; {failed}" if failed else why
 
     def choose(self, wish: str | Device = "auto") -> Device:
@@ -122,6 +134,7 @@ class Devices:
         name: str,
         tensors: Mapping[str, Spec],
         wish: str | Device = "auto",
+        product: str = MATRICES,
         *,
         forms: Mapping[str, Mapping[str, Spec]] = MappingProxyType({}),
         refused: Mapping[Device, str] = MappingProxyType({}),
@@ -135,7 +148,7 @@ class Devices:
             DeviceMemoryError: the device that was asked for or pinned, or each of them, cannot hold the weights.
             DeviceUnavailable: as :meth:`decide` does.
         """
-        first = self.decide(wish)
+        first = self.decide(wish, product)
 
         def refusal(device: Device, form: Mapping[str, Spec] = tensors) -> str:
             return device.refusal(form) or refused.get(device, "")
@@ -143,7 +156,7 @@ class Devices:
         passed: dict[Device, str] = {}
         fit = [device for device in self.opened if not device.is_gone and not refusal(device)]
         is_free = wish == "auto" and first.device is not self._pinned
-        for device in (each for each in self.opened if not each.is_gone) if is_free else (first.device,):
+        for device in [each for each in self._best_first(product) if not each.is_gone] if is_free else [first.device]:
             why = refusal(device)
             if not why:
                 return first if not passed else self._passed_over(name, device, passed)
@@ -159,9 +172,11 @@ class Devices:
         logger.warning("%s goes to %s, because %s", name, device.kind, why)
         return Decision(device, why)
 
-    def after(self, device: Device, tensors: Mapping[str, Spec] = MappingProxyType({})) -> Device | None:
+    def after(
+        self, device: Device, tensors: Mapping[str, Spec] = MappingProxyType({}), product: str = MATRICES
+    ) -> Device | None:
         """Return the best other device that is there and can hold ``tensors``: it finishes what ``device`` cannot."""
-        others = (other for other in self.opened if other is not device and not other.is_gone)
+        others = (other for other in self._best_first(product) if other is not device and not other.is_gone)
         return next((other for other in others if not other.refusal(tensors)), None)
 
     def alternatives(self, device: Device) -> dict[str, str]:
@@ -172,9 +187,15 @@ class Devices:
         return {kind: known[kind] for kind in KINDS if kind in known and kind != device.kind}
 
     def explain(self, wish: str | Decision = "auto") -> str:
-        """Explain in a sentence which device ``wish`` gives, why, and what the others are. Raises as :meth:`decide`."""
+        """Explain in a sentence which device ``wish`` gives, why, and what the others are. Raises as :meth:`decide`.
+
+        It names the device of models that generate, if that is another one.
+        """
         decision = wish if isinstance(wish, Decision) else self.decide(wish)
+        by_row = decision if isinstance(wish, Decision) else self.decide(wish, ROW)
         others = "".join(f"; {kind} is {what}" for kind, what in self.alternatives(decision.device).items())
+        if by_row.device is not decision.device:
+            others = f"; models that generate run on {by_row.device.kind}, because {by_row.why}{others}"
         return f"{decision.device.kind} ({decision.device.name}), because {decision.why}{others}."
 
     def on_build(self, call: Callable[[dict[str, Any]], None] | None) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 
 from .. import dtypes
 from ..backends.base import Spec
+from ..backends.select import MATRICES, ROW
 from ..nn import Weights
 from ..ops import (
     arange,
@@ -114,6 +115,11 @@ def _visible(slots: Tensor, keys: Tensor, counts: Tensor | None) -> Tensor:
     own, other = reshape(slots, (1, 1, -1, 1)), reshape(keys, (1, 1, 1, -1))
     before = less_equal(other, own)
     return before if counts is None else logical_and(before, logical_or(counts, equal(other, own)))
+
+
+def product_of(architecture: object) -> str:
+    """Return the product that a model's time consists of, by which "auto" chooses its device."""
+    return ROW if isinstance(architecture, Decoder) else MATRICES
 
 
 class Decoder(ABC):

@@ -15,6 +15,7 @@ from ..hub.open_cache import CacheSpec, open_cache
 from ..hub.sources import open_source
 from ..shapes import size_of
 from ..sharing.manager import TensorSharingManager
+from .decoder import product_of
 from .loading import open_checkpoint, specs_of
 from .weight_loader import Conversion, Reporter, known_entry
 
@@ -81,7 +82,7 @@ async def estimate_load(
     async with AsyncExitStack() as stack:
         architecture, shards, _, _ = await open_checkpoint(files, stack, Reporter(None))
         specs = specs_of(architecture, BY_OPTION["float32" if dtype is None else dtype])
-        target = manager.devices.decide_for(files.name, specs, device).device
+        target = manager.devices.decide_for(files.name, specs, device, product_of(architecture)).device
         there = {entry.spec for entry in manager.registry if entry.storage.device is target}
         stored = Counter[str]()
         shared = shareable = download = 0

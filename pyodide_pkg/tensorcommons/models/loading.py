@@ -41,6 +41,7 @@ from .architecture import Architecture, check_task, forward_nodes, weights_of
 from .checkpoint import Checkpoint
 from .checkpoint_match import match
 from .config import architectures
+from .decoder import product_of
 from .model import Model
 from .prefetch import beside
 from .preprocessing import ImageProcessor
@@ -167,7 +168,8 @@ async def _loaded(
             others = {name: other for name, other in BY_OPTION.items() if name in DTYPES and other != form}
             forms = {f'dtype="{name}"': specs_of(architecture, other) for name, other in others.items()}
             while True:
-                decision = manager.devices.decide_for(name, specs, device, forms=forms, refused=refused)
+                product = product_of(architecture)
+                decision = manager.devices.decide_for(name, specs, device, product, forms=forms, refused=refused)
                 target = decision.device
                 if not target.backend.is_lost:
                     break

@@ -30,7 +30,7 @@ from ..sharing.storage import Storage
 from ..tensor import Tensor
 from .architecture import Architecture, Prepared, arguments_of, example_inputs
 from .decode_programs import DecodePrograms
-from .decoder import Decoder
+from .decoder import Decoder, product_of
 from .generation import GenerationSession, complete, stream
 from .generation_options import Options
 from .logits_process import Ids
@@ -82,6 +82,11 @@ class Model:
         """Shape and dtype of each weight on the device, by name; empty after :meth:`unload`."""
         return {param.name: weight.data.spec for param, weight in self._weights.items()}
 
+    @property
+    def product(self) -> str:
+        """See ``sharing.contract.Movable``."""
+        return product_of(self.architecture)
+
     def explain(self) -> str:
         """Return one sentence that names the device of the model, the reason for it, and the other devices."""
         return f"{self.name} is on {self.manager.devices.explain(Decision(self.device, self.why))}"
@@ -122,7 +127,7 @@ class Model:
         """
         self._check_loaded()
         check_listener("progress_callback", progress_callback)
-        decision = self.manager.devices.decide_for(self.name, self.specs, device)
+        decision = self.manager.devices.decide_for(self.name, self.specs, device, self.product)
         if decision.device is self.device:
             self.why = decision.why
         else:

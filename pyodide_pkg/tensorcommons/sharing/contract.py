@@ -68,5 +68,9 @@ class Movable(Protocol):
     def specs(self) -> Mapping[str, Spec]:
         """Shape and dtype of its weights, by name."""
 
+    @property
+    def product(self) -> str:
+        """The product that its time consists of; see :meth:`.Devices.decide`."""
+
     def moved(self, decision: Decision, weights: Mapping[Storage, Tensor]) -> None:
         """Note the model's new device, and its weights there by the storages of those that it had."""

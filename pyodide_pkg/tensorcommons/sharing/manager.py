@@ -14,7 +14,7 @@ from weakref import WeakSet, WeakValueDictionary
 from ..backends.cpu.backend import CpuBackend
 from ..backends.device import Device
 from ..backends.recovery import surviving
-from ..backends.select import Decision, Devices
+from ..backends.select import MATRICES, ROW, Decision, Devices
 from ..errors import DeviceLost, DeviceUnavailable, TensorCommonsError, TensorReleased, quoted
 from ..graph.parted import PartedProgram
 from ..graph.program import Program
@@ -253,7 +253,8 @@ class TensorSharingManager(Accounts):
         async def move_on(lost: Device) -> bool:
             leaving = [model for model in dict.fromkeys(models) if model.device is lost]
             weights = {f"{model.name}: {name}": spec for model in leaving for name, spec in model.specs.items()}
-            target = self.devices.after(lost, weights)
+            by_row = all(model.product == ROW for model in leaving)
+            target = self.devices.after(lost, weights, ROW if by_row else MATRICES)
             if target is None:
                 return False
             why = f"{lost.kind} was lost ({lost.loss or 'no reason given'}) and did not come back ({lost.gone})"
