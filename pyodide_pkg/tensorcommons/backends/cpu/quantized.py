@@ -58,7 +58,7 @@ def take(step: Step) -> Iterator[Record] | None:
     rows = rows_of(step.output.layout)
     if step.attrs["block_format"] != "q8_0" or rows is None or not ids.layout.is_contiguous:
         return None
-    words_of = (shape[1], address(step.output), rows[1], *_fields(words, shape), address(ids), shape[0])
+    words_of = (shape[1], address(step.output), rows[1], *_fields(words, shape), address(ids), shape[0], SCRATCH)
     return by_rows(QUANTIZED_TAKE, rows[0], shape[1], words_of)
 
 

@@ -46,6 +46,7 @@ struct Numbers {
   f32 exp[5], near[6], far[8];
   int half_bits;
   f32 half_scale, half_end, half_check;
+  int spread[4][4];
 };
 #define N(field) wasm_v128_load32_splat(&c->field)
 typedef const struct Numbers *Numbers;
@@ -62,6 +63,7 @@ INLINE Numbers numbers(f32 *scratch) {
   c->far[0] = -0.000013272362f, c->far[1] = 0.00031693702f, c->far[2] = -0.0034323514f, c->far[3] = 0.022604772f;
   c->far[4] = -0.10328112f, c->far[5] = -0.63914126f, c->far[6] = -1.1258937f, c->far[7] = -0.00076589778f;
   c->half_bits = (int)0x8fffe000, c->half_scale = 0x1p112f, c->half_end = 0x1p16f, c->half_check = 0x1p114f;
+  UNROLL for (int i = 0; i < 16; i++) c->spread[i / 4][i % 4] = (int)(0x808080u | (unsigned)i << 24);
   return c;
 }
 
