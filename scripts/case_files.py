@@ -18,7 +18,6 @@ def case_files() -> list[Path]:
     tests = ROOT / "tests"
     return [
         *(ROOT / "scripts" / f"{module}.py" for module in SCRIPTS),
-        *sorted((ROOT / "examples").glob("*.py")),
         *sorted((tests / "cases").rglob("*.py")),
         *sorted(path for path in (tests / "goldens").rglob("*") if path.is_file()),
     ]

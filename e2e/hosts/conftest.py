@@ -15,22 +15,17 @@ from e2e.page.driver import MINILM
 from scripts import chromium, hosts, paths
 from scripts.models import link_or_copy
 from scripts.serve import serve
+from tests import documents
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
 TEXT = (paths.ROOT / "docs" / "hosts.md").read_text("utf-8")
-BLOCKS = re.findall(r"```(\w+)\n(.*?)```", TEXT, re.DOTALL)
+PROGRAMS = documents.files("docs/hosts.md", "Node, Deno and Bun")
 KERNELS = re.compile(r"\bcpu (\(|is )WebAssembly with (relaxed )?SIMD, NumPy ")
 ANYWHERE = {"Access-Control-Allow-Origin": "*"}
 SECONDS = 300  # for a program on a busy machine
-
-
-def printed(language: str, part: str) -> str:
-    """Return the block of docs/hosts.md in a language that contains ``part``."""
-    (block,) = [text for kind, text in BLOCKS if kind == language and part in text]
-    return block
 
 
 def check_devices(text: str, host: str) -> None:
@@ -94,8 +89,8 @@ def folder(tmp_path: Path, site_folder: Path, manifest: dict[str, str], installe
             (tmp_path / "node_modules" / name).symlink_to(installed / name)
         shutil.copy(site_folder / manifest["wheel"], tmp_path)
         (tmp_path / "package.json").write_text('{"dependencies": {"pyodide": "*", "webgpu": "*"}}')
-        (tmp_path / "embed.mjs").write_text(printed("js", "console.log"))
-        (tmp_path / "webgpu.mjs").write_text(printed("js", "create([])"))
+        for name, text in PROGRAMS.items():
+            (tmp_path / name).write_text(text)
 
     return fill
 

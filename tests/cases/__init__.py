@@ -74,7 +74,6 @@ MODELS = (
     "options",
     "templates",
     "writing",
-    "examples",
     "depth",
     "profiles",
 )

@@ -11,8 +11,11 @@ import tensorcommons as tc
 from tensorcommons import Model, TensorSharingManager
 from tensorcommons.bridge.byte_buffer import PIECE, ByteBuffer
 from tensorcommons.bridge.digest import SMALL, identity_beside, identity_of
+from tensorcommons.bridge.runtime import IN_BROWSER
 from tensorcommons.errors import InvalidWeights, UnsupportedModel
-from tests.cases import Place, shows
+from tensorcommons.hub.sources import open_source
+from tensorcommons.hub.streams import FileMissingError
+from tests.cases import Place, only, shows
 from tests.cases.architectures import checkpoint
 from tests.cases.checkpoints import INDEX, WEIGHTS, files_of, pack, sharded, tensors_of, with_config
 from tests.cases.support import near, raises, warnings_of
@@ -249,3 +252,13 @@ async def poolings_of_a_sentence_encoder(place: Place) -> None:
         wanted = meaning(await out["last_hidden_state"].read())
         near(await out["sentence_embedding"].read(), wanted, 1e-5)
         model.unload()
+
+
+@only("webgpu")
+async def a_path_with_a_dot_is_relative_to_the_page_and_a_name_is_of_the_hub(place: Place) -> None:
+    if IN_BROWSER:
+        assert open_source("../models/bert/").key("config.json") == f"{place.models}/bert/config.json"
+        assert open_source("./a b").key("config.json").endswith("/lab/a%20b/config.json")
+    source = open_source("models/minilm", place.models)  # organisation and name
+    assert source.key("config.json") == f"{place.models}/models/minilm/resolve/main/config.json"
+    await raises(FileMissingError, source.read("config.json"), '"./models/minilm"')

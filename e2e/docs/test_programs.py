@@ -1,0 +1,66 @@
+"""Every Python program of README.md and docs/, as a reader runs it: in a fresh page with Pyodide from its CDN.
+
+The page is that of the README, with `run` in place of its program. All programs run in one page, one after the other.
+"""
+
+from __future__ import annotations
+
+import doctest
+import re
+from contextlib import ExitStack
+from typing import TYPE_CHECKING
+
+import pytest
+
+from scripts.pure import pure_wheels
+from tests import documents
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from playwright.sync_api import Browser
+
+    from e2e.docs.conftest import Reader
+
+PAGE = documents.files("README.md", "Use it in your page")["index.html"]
+PROGRAMS = documents.programs()
+#: Runs a program in a namespace of its own; gives what it prints, and the value of its last line.
+RUN = """
+import contextlib, gc, io, micropip
+from js import document
+from pyodide.code import eval_code_async
+
+await micropip.install([f"{document.baseURI}{name}" for name in CHAT])  # the CDN has other builds of these
+
+async def run(source, page):
+    with contextlib.redirect_stdout(io.StringIO()) as printed:
+        value = await eval_code_async(source, {"__name__": "__main__"}, filename=page)
+    shown = printed.getvalue() + ("" if value is None else str(value))
+    del value
+    gc.collect()
+    return shown
+
+run
+"""
+
+
+@pytest.fixture(scope="module")
+def run(browser: Browser, reader: Reader) -> Iterator[Callable[[str, str], str]]:
+    """The fresh page: a function that runs a program in it."""
+    chat = {wheel.name: wheel for wheel in pure_wheels()}
+    run = RUN.replace("CHAT", str(list(chat)))
+    program = re.compile(r"out.textContent = await (pyodide.runPythonAsync\(`).*?(`\);\n)", re.DOTALL)
+    page = program.sub(lambda found: f"globalThis.run = await {found[1]}{run}{found[2]}", PAGE)
+    assert page != PAGE
+    with ExitStack() as opened:
+        tab = opened.enter_context(reader(browser.new_context(), {"index.html": page, **chat}))
+        tab.wait_for_function("'run' in globalThis || !out.textContent.startsWith('Starting')")
+        yield lambda source, name: str(tab.evaluate("([source, name]) => run(source, name)", [source, name]))
+
+
+@pytest.mark.parametrize("program", PROGRAMS, ids=[program.name for program in PROGRAMS])
+def test_a_program_shows_what_the_page_says(run: Callable[[str, str], str], program: documents.Program) -> None:
+    shown = run(program.source, program.page).strip()
+    if program.shown is not None:
+        wanted = program.shown.strip()
+        assert doctest.OutputChecker().check_output(wanted, shown, doctest.ELLIPSIS), shown
