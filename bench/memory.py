@@ -28,7 +28,7 @@ from scripts.console import say
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from playwright.sync_api import Browser, Page, Route, Worker
+    from playwright.sync_api import Browser, Page, Worker
     from starlette.types import ASGIApp, Receive, Scope, Send
 
 FLAGS = ("--enable-precise-memory-info",)
@@ -142,6 +142,17 @@ class Tab:
         return found
 
 
+CONSOLE = """
+from pyodide.code import eval_code_async
+names = {}
+async def run(source): return await eval_code_async(source, names)
+"""
+RUN = """async ([text, source]) => {
+  const module = await tc.importPython({ "bench_console.py": text });
+  return module.call("run", source);
+}"""
+
+
 class OurTab(Tab):
     """The demo page with its models on one kind of device."""
 
@@ -149,7 +160,6 @@ class OurTab(Tab):
         super().__init__(browser, url)
         if prelude:
             self.page.add_init_script(prelude)
-        self.page.route("**/worker.js", _opened)
         self.page.goto(url + "?load=none")
         self.page.wait_for_selector("body[data-state=ready]", timeout=120_000)
         self.page.get_by_label("Run on").select_option(kind)
@@ -158,9 +168,13 @@ class OurTab(Tab):
     def worker(self) -> Worker:
         return self.page.workers[0]
 
+    def python(self, source: str) -> Any:
+        """Run Python in the page's runtime; gives the last expression."""
+        return self.page.evaluate(RUN, [CONSOLE, source])
+
     def heap(self) -> float:
         """Return the MB of Pyodide's WebAssembly memory, which only grows."""
-        return float(self.worker.evaluate("pyodide._module.HEAP8.length")) / MB
+        return float(self.python("import pyodide_js; pyodide_js._module.HEAP8.length")) / MB
 
     def load(self, number: int) -> None:
         card = self.page.locator(f'[data-model-id="{MODELS[number]}"]')
@@ -186,16 +200,6 @@ class OrtTab(Tab):
 
     def release(self) -> None:
         self.page.evaluate("() => release()")
-
-
-def _opened(route: Route) -> None:
-    """Return the script of the worker, which exposes its Python."""
-    text = (
-        route.fetch()
-        .text()
-        .replace("demo = pyodide.globals", "globalThis.pyodide = pyodide;\n    demo = pyodide.globals")
-    )
-    route.fulfill(body=text, content_type="text/javascript")
 
 
 def total_of(entry: dict[str, Any]) -> float:

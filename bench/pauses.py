@@ -177,10 +177,7 @@ def measure(case: Case, launch: Callable[..., Browser], url: str) -> dict[str, A
     browser = launch()
     try:
         tab = OurTab(browser, url, case.kind, KEEP_WORKER)
-        worker = tab.worker
-
-        def python(source: str) -> Any:
-            return worker.evaluate("(source) => pyodide.runPythonAsync(source)", source)
+        worker, python = tab.worker, tab.python
 
         limit = int(nbytes / 2**20 * 2.6) + 1024  # a float16 weight may become float32
         place = f"{url}random/{case.recipe}"

@@ -167,7 +167,7 @@ def measure(case: Case, launch: Callable[..., Browser], url: str, rounds: int = 
     try:
         tab = OurTab(browser, url, case.kind)
         watch = Watch(browser)
-        python = _python(tab)
+        python = tab.python
         evicts = case.recipe == EVICTED
         limit = LIMIT if evicts else int(nbytes / 2**20 * 1.3) + 1024
         cache = "auto" if evicts else None  # an evicted weight is restored from the browser's storage
@@ -207,16 +207,6 @@ def _evict(row: dict[str, Any], case: Case, watch: Watch, python: Callable[[str]
                 say(f"  {number} rounds: {figures(row['rounds'][number])}")
     python("unload()")
     row["unloaded"] = watch.settled()
-
-
-def _python(tab: OurTab) -> Callable[[str], Any]:
-    """Run Python in the page's worker; gives the last expression."""
-    worker = tab.worker
-
-    def run(source: str) -> Any:
-        return worker.evaluate("(source) => pyodide.runPythonAsync(source)", source)
-
-    return run
 
 
 def figures(taken: dict[str, float] | None) -> str:

@@ -31,9 +31,6 @@ PYODIDE_FILES = ("pyodide.mjs", "pyodide.asm.mjs", "pyodide.asm.wasm", "python_s
 
 #: Path in the site → file below node_modules.
 VENDOR = {
-    "vendor/comlink.min.mjs": "comlink/dist/esm/comlink.min.mjs",
-    "vendor/comlink.min.mjs.map": "comlink/dist/esm/comlink.min.mjs.map",
-    "vendor/comlink.LICENSE.txt": "comlink/LICENSE",
     "vendor/uPlot.esm.js": "uplot/dist/uPlot.esm.js",
     "vendor/uPlot.min.css": "uplot/dist/uPlot.min.css",
     "vendor/uPlot.LICENSE.txt": "uplot/LICENSE",

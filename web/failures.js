@@ -26,10 +26,10 @@ const BY_WORDS = [
   [/out of memory|could not allocate|allocation failed|unable to allocate/i, "MemoryError"],
 ];
 
-/** Explain an Error whose name lists class names, the nearest first: {what, advice, details}. */
+/** Explain an Error whose `kinds` are its class and base classes in Python, if it is the runtime's: {what, advice, details}. */
 export function explain(failure) {
   const text = lastLine(String(failure?.message ?? failure));
-  const kind = BY_WORDS.find(([words]) => words.test(text))?.[1] ?? String(failure?.name).split(" ").find((name) => Object.hasOwn(KINDS, name));
+  const kind = BY_WORDS.find(([words]) => words.test(text))?.[1] ?? (failure?.kinds ?? [String(failure?.name)]).find((name) => Object.hasOwn(KINDS, name));
   const [what, advice] = KINDS[kind] ?? UNKNOWN;
   return { what, advice, details: text.length > LONGEST ? `${text.slice(0, LONGEST)}…` : text };
 }

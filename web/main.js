@@ -1,5 +1,4 @@
-// Wires the page: starts the worker, hands its reports to what draws them, and the person's acts to it.
-import * as Comlink from "./vendor/comlink.min.mjs";
+// Wires the page: connects to the runtime, passes its reports to what draws them, and the person's acts to demo.py.
 import { BootView } from "./boot.js";
 import { MemoryChart } from "./chart.js";
 import { drawFigures, drawModels, drawShares, drawStreams } from "./dashboard.js";
@@ -11,32 +10,48 @@ import { LimitsPanel } from "./limits.js";
 import { ModelCards } from "./model-cards.js";
 import { PairPanel } from "./pair.js";
 import { SentencesPanel } from "./sentences.js";
+import { connect } from "./tensorcommons.mjs";
 import { TensorsTable } from "./tensors-table.js";
 
 const boot = new BootView(byId("boot"), start);
 const chart = new MemoryChart(byId("chart"), byId("chart-now"));
 const tensors = new TensorsTable(byId("tensors"));
-const limits = new LimitsPanel(byId("limits"), () => remote.limits());
-let remote = null;
-let worker = null;
-let without = []; // what Python started without
+const limits = new LimitsPanel(byId("limits"), () => app.call("limits"));
+let tc = null; // what connect() gave
+let app = null; // demo.py
+const under = new Map(); // key → the controller of its latest call
 
 const cards = new ModelCards(byId("models"), {
-  load: (id, onProgress) => remote.load(id, Comlink.proxy(onProgress)),
-  unload: (id) => remote.unload(id),
-  move: (id, kind, onProgress) => remote.move(id, kind, Comlink.proxy(onProgress)),
-  pin: (kind) => remote.pin(kind),
-  cancel: (id) => remote.cancel(`load:${id}`),
+  load: (id, onPart) => latest(`load:${id}`, (signal) => app.call("load", id, new URL(`models/${id}`, document.baseURI).href, { onPart, signal })),
+  unload: (id) => app.call("unload", id),
+  move: (id, kind, onPart) => latest(`move:${id}`, (signal) => app.call("move", id, kind, { onPart, signal })),
+  pin: (kind) => app.call("pin", kind),
+  cancel: (id) => under.get(`load:${id}`)?.abort(),
   changed: (id) => { for (const panel of [sentences, pair]) if (panel.uses(id)) panel.runs.soon(0); },
 });
 const calls = {
-  run: (panel, request, onPart) => remote.run(panel, request, Comlink.proxy(onPart)),
-  cancel: (panel) => remote.cancel(`run:${panel}`),
+  run: (panel, request, onPart) => latest(`run:${panel}`, (signal) => app.call("run", panel, request, { onPart, signal })),
+  cancel: (panel) => under.get(`run:${panel}`)?.abort(),
   title: (id) => cards.title(id),
   load: (id) => cards.load(id),
 };
 const sentences = new SentencesPanel(byId("sentences"), { ...calls, firstResult: markFirstEmbedding });
 const pair = new PairPanel(byId("pair"), calls);
+
+// Make a call that replaces the one under way for `key`; gives {cancelled: true} for one that was replaced or cancelled.
+async function latest(key, call) {
+  under.get(key)?.abort();
+  const controller = new AbortController();
+  under.set(key, controller);
+  try {
+    return await call(controller.signal);
+  } catch (error) {
+    if (error.name !== "AbortError") throw error;
+    return { cancelled: true };
+  } finally {
+    if (under.get(key) === controller) under.delete(key);
+  }
+}
 
 function drawReport(report) {
   chart.add(report);
@@ -51,14 +66,17 @@ function drawReport(report) {
 }
 
 async function start() {
-  worker?.terminate();
+  tc?.close();
   document.body.dataset.state = "booting";
   boot.begin();
   try {
-    const answer = await bootWorker();
-    without = answer.without;
+    tc = await connect({ progress_callback: (event) => boot.progress(event) });
+    app = await tc.importPython("demo.py");
+    globalThis.tc = tc; // for the browser's console
+    drawReport(await tc.report());
+    tc.onReport(drawReport);
     document.body.dataset.state = "ready";
-    cards.ready(answer.models);
+    cards.ready(tc.models);
     boot.done();
     limits.ready();
     performance.measure("usable", { start: 0 });
@@ -66,26 +84,13 @@ async function start() {
     for (const panel of [sentences, pair]) panel.runs.soon(0);
     cards.loadAtStart(new URLSearchParams(location.search).get("load"));
   } catch (error) {
-    worker?.terminate();
+    tc?.close();
+    tc = null;
     document.body.dataset.state = "failed";
     boot.failed(error);
     forgetDevices();
   }
 }
-
-function bootWorker() {
-  return new Promise((resolve, reject) => {
-    worker = new Worker(new URL("./worker.js", import.meta.url), { type: "module", name: "tensorcommons" });
-    worker.addEventListener("error", (event) => {
-      event.preventDefault();
-      reject(bootError(`The worker could not start${event.message ? `: ${event.message}` : ". Check the connection and retry."}`));
-    });
-    remote = Comlink.wrap(worker);
-    remote.boot(Comlink.proxy((event) => boot.progress(event)), Comlink.proxy(drawReport)).then(resolve, reject);
-  });
-}
-
-const bootError = (message) => Object.assign(new Error(message), { name: "BootError" }); // a message that is plain already
 
 function markFirstEmbedding() {
   performance.measure("first-embedding", { start: 0 });
@@ -98,7 +103,7 @@ function showTimings() {
     const [entry] = performance.getEntriesByName(name, "measure");
     return entry ? [`${label} after ${seconds(entry.duration / 1000)}`] : [];
   });
-  const lack = without.length ? ` Python started without ${without.join(" and ")}.` : "";
+  const lack = tc.without.length ? ` Python started without ${tc.without.join(" and ")}.` : "";
   say(byId("timings"), `${parts.join(", ")}.${lack}`);
 }
 

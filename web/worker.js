@@ -1,13 +1,19 @@
-// The worker: boots Python, installs the wheel and hands each call to demo.py. All logic is there; here is only what
-// the browser wants in JavaScript. The page calls these functions through Comlink.
-import * as Comlink from "./vendor/comlink.min.mjs";
+// The runtime of pages: starts Python in a worker, or in a SharedWorker for several tabs, and passes messages between
+// them and the package (pyodide_pkg/tensorcommons/remote). tensorcommons.mjs is the other half. A page's first message is
+// {start: options, lock}; the answers are {boot: event} while Python starts, then {ready} or {failed: {name, message}}.
+// Everything else is {text, buffers}, in both directions.
 import { installPackage, startPython } from "./python.js";
 
 const HERE = new URL("./", import.meta.url);
 const url = (path) => new URL(path, HERE).href;
 const BOOT_FILE = /^(vendor\/pyodide\/(.*\.(mjs|wasm|zip|json)|numpy-.*\.whl)|start\/.*|bridge\/.*\.js|wheel\/tensorcommons-.*\.whl)$/;
 
-let demo = null;
+const pages = new Map(); // name → port
+let starting = null;
+let pyodide = null;
+let runtime = null; // Python's Runtime
+let lastBoot = null; // the last event, for a tab that comes while Python starts
+let count = 0;
 
 const bootError = (message) => Object.assign(new Error(message), { name: "BootError" }); // a message that is plain already
 
@@ -33,8 +39,8 @@ async function readManifest() {
   }
 }
 
-// Pyodide fetches its own files and tells nobody how far it is. Streaming each into the HTTP cache first makes the
-// progress true; Pyodide's own fetches are then answered from the cache, and its compiled WebAssembly stays cacheable.
+// Pyodide fetches its own files without reporting progress. Streaming each into the HTTP cache first makes the progress
+// true; Pyodide's own fetches are then answered from the cache, and its compiled WebAssembly stays cacheable.
 async function download(files, progress) {
   const total = files.reduce((sum, [, size]) => sum + size, 0);
   let loaded = 0;
@@ -53,7 +59,7 @@ async function download(files, progress) {
 
 // The package's JavaScript, by URL: from the wheel it would have to be evaluated, which the policy forbids.
 async function importBridge(manifest) {
-  const modules = {};
+  const modules = { packages: { jinja2: manifest.chat.map(url) } };
   for (const path of Object.keys(manifest.files)) {
     const name = /^bridge\/(\w+)\.js$/.exec(path)?.[1];
     if (name) modules[name] = await import(url(path));
@@ -61,43 +67,30 @@ async function importBridge(manifest) {
   return modules;
 }
 
-// demo.py answers in JSON: {"value"} or {"error": {"type", "message"}} or {"cancelled": true}.
-function unwrap(reply) {
-  const { value, error, cancelled } = JSON.parse(reply);
-  if (error) throw Object.assign(new Error(error.message), { name: error.type });
-  return cancelled ? { cancelled: true } : value;
+async function boot(options) {
+  const begun = performance.now();
+  const progress = throttled((event) => {
+    lastBoot = event;
+    for (const port of pages.values()) port.postMessage({ boot: event });
+  });
+  const manifest = await readManifest();
+  await download(Object.entries(manifest.files).filter(([path]) => BOOT_FILE.test(path)), progress);
+  const downloaded = performance.now();
+  progress({ step: "python" });
+  const started = await startPython(manifest, url, fetchOk);
+  pyodide = started.pyodide;
+  progress({ step: "install" });
+  pyodide.registerJsModule("tensorcommons_js", await importBridge(manifest));
+  await installPackage(started, manifest, fetchOk);
+  progress({ step: "devices" });
+  const post = (name, text, buffers) => {
+    const arrays = buffers.toJs({ create_pyproxies: false });
+    pages.get(name)?.postMessage({ text, buffers: arrays }, arrays.map((array) => array.buffer));
+  };
+  runtime = await pyodide.pyimport("tensorcommons.remote.runtime").open_runtime(post, JSON.stringify(options));
+  const timings = { download: downloaded - begun, total: performance.now() - begun };
+  return { version: manifest.version, models: manifest.models, timings, without: started.without };
 }
-
-const sendJson = (callback) => (text) => { callback(JSON.parse(text)); };
-
-Comlink.expose({
-  async boot(onProgress, onReport) {
-    const begun = performance.now();
-    const progress = throttled(onProgress);
-    const manifest = await readManifest();
-    await download(Object.entries(manifest.files).filter(([path]) => BOOT_FILE.test(path)), progress);
-    const downloaded = performance.now();
-    progress({ step: "python" });
-    const started = await startPython(manifest, url, fetchOk);
-    const { pyodide, without } = started;
-    progress({ step: "install" });
-    pyodide.registerJsModule("tensorcommons_js", await importBridge(manifest));
-    await installPackage(started, manifest, fetchOk);
-    progress({ step: "devices" });
-    pyodide.runPython(await (await fetchOk("demo.py")).text(), { filename: "demo.py" });
-    demo = pyodide.globals.get("Demo")(url("models/"), sendJson(onReport));
-    unwrap(await demo.start());
-    const timings = { download: downloaded - begun, total: performance.now() - begun };
-    return { version: manifest.version, models: manifest.models, timings, without };
-  },
-  load: async (id, onProgress) => unwrap(await demo.load(id, sendJson(onProgress))),
-  move: async (id, kind, onProgress) => unwrap(await demo.move(id, kind, sendJson(onProgress))),
-  pin: async (kind) => unwrap(await demo.pin(kind)),
-  limits: async () => unwrap(await demo.limits()),
-  unload: async (id) => unwrap(await demo.unload(id)),
-  run: async (panel, request, onPart) => unwrap(await demo.run(panel, JSON.stringify(request), sendJson(onPart))),
-  cancel: (key) => { demo.cancel(key); },
-});
 
 // A message for every chunk would keep both threads busy: at most one in 50 ms, and each change of step.
 function throttled(callback) {
@@ -111,3 +104,34 @@ function throttled(callback) {
     callback(event);
   };
 }
+
+// An error as a message. Python's has a traceback, which ends with its class and message.
+function described(error) {
+  if (error.name !== "PythonError") return { name: error.name, message: error.message };
+  const last = error.message.trim().split("\n").at(-1);
+  return { name: error.type ?? "PythonError", message: last.replace(/^[\w.]+: /, "") };
+}
+
+function serve(port) {
+  const name = `page-${++count}`;
+  pages.set(name, port);
+  port.onmessage = async ({ data }) => {
+    if (data.text) {
+      const buffers = pyodide.toPy(data.buffers);
+      runtime.receive(name, data.text, buffers);
+      buffers.destroy();
+      return;
+    }
+    if (!data.start) return;
+    if (starting && lastBoot) port.postMessage({ boot: lastBoot });
+    starting ??= boot(data.start);
+    try {
+      port.postMessage({ ready: await starting });
+    } catch (error) {
+      port.postMessage({ failed: described(error) });
+      self.close(); // modules that failed to load fail again in this worker
+    }
+  };
+}
+
+serve(self);

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from textwrap import dedent, indent
 from typing import TYPE_CHECKING, Any
 
 from playwright.sync_api import expect
@@ -132,6 +133,15 @@ class Tab:
     def evaluate(self, script: str, argument: Any = None) -> Any:
         return self.page.evaluate(script, argument)
 
+    def python(self, source: str) -> Any:
+        """Run the body of an async function in the page's runtime, where ``demo`` is the page's program."""
+        text = f"import demo\nasync def call():\n{indent(dedent(source), '    ')}"
+        name = f"test_{abs(hash(text))}"
+        return self.evaluate(
+            "([name, text]) => tc.importPython({[`${name}.py`]: text}).then((module) => module.call('call'))",
+            [name, text],
+        )
+
     def check(self, name: str) -> Any:
         """Return the result of a function of look.js in the page; the policy requires a script of the site."""
         self.page.route("**/e2e-look.js", lambda route: route.fulfill(path=LOOK, content_type="text/javascript"))
@@ -146,18 +156,3 @@ def with_first_line(tab: Tab, script: str) -> None:
         route.fulfill(response=answer, body=script + answer.text())
 
     tab.page.route("**/worker.js", spoilt)
-
-
-def with_python(tab: Tab) -> None:
-    """Expose the worker's Python to tests as ``pyodide``, with the ``demo`` of the page."""
-
-    def opened(route: Route) -> None:
-        answer = route.fetch()
-        shown = "globalThis.pyodide = pyodide; pyodide.globals.set('demo', demo)"
-        line = "demo = pyodide.globals.get("
-        before, found, after = answer.text().partition(line)
-        assert found
-        rest, end, last = after.partition("\n")
-        route.fulfill(response=answer, body=f"{before}{found}{rest}{end}{shown};{end}{last}")
-
-    tab.page.route("**/worker.js", opened)

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import re
-from textwrap import dedent
 from typing import TYPE_CHECKING
 
 import pytest
 from playwright.sync_api import expect
 
-from e2e.page.driver import MINILM, Tab, with_python
+from e2e.page.driver import MINILM, Tab
 
 if TYPE_CHECKING:
     from playwright.sync_api import Locator
@@ -68,23 +67,21 @@ def test_each_model_has_its_line(loaded: Tab) -> None:
 
 
 def test_a_model_larger_than_the_limit_shows_the_bytes_that_each_run_moves(tab: Tab, site: str) -> None:
-    with_python(tab)
     tab.open(site)
     tab.load(MINILM)
     tab.wait_panel("sentences")
     streams = tab.page.locator("#streams")
     expect(streams).to_be_hidden()
-    worker = tab.page.workers[0]
 
     def run(limit: float) -> float:
         """Run the model under a limit in MB. Gives the MB of weights that moved."""
         source = f"""
-            model = demo._models["{MINILM}"]
-            await demo._manager.set_memory_limit({limit})
+            model, manager = demo.models["{MINILM}"], demo.runtime.manager
+            await manager.set_memory_limit({limit})
             for result in (await model(input_ids=[[101, 7592, 102]])).values():
                 await result.read()
-            demo._manager.last_run["moved_bytes"] / 2**20"""
-        return float(worker.evaluate("(source) => pyodide.runPythonAsync(source)", dedent(source)))
+            return manager.last_run["moved_bytes"] / 2**20"""
+        return float(tab.python(source))
 
     weights = tab.figure("with-sharing")
     moved = run(0.8 * weights)

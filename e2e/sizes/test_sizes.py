@@ -40,10 +40,7 @@ def test_loads_evictions_and_restores_take_little_of_the_page(playwright: Playwr
     try:
         tab, watch = OurTab(browser, url, "webgpu"), Watch(browser)
         worth = RandomCheckpoint(SMALL).nbytes / MB
-
-        def python(source: str) -> object:
-            return tab.worker.evaluate("(source) => pyodide.runPythonAsync(source)", source)
-
+        python = tab.python
         limit = round(1.2 * worth * MB / 2**20)
         python(f"kind, dtype, limit, cache = 'webgpu', 'float32', {limit}, 'auto'\n{LOADING}\nNone")
         ready = watch.now()

@@ -91,14 +91,7 @@ async def pipeline(
         UnsupportedModel: the model does not support the task.
         TensorCommonsError: the task or an option is unknown, or a loaded model has another device, dtype or cache.
     """
-    known = (*TASKS, *GENERATION_TASKS)
-    if task not in known:
-        raise TensorCommonsError(f"unknown task {quoted(task)}; tasks: {', '.join(sorted(known))}")
-    if task in TASKS:
-        check_size(options.get("batch_size"))
-        check_options(task, TASKS[task], {name: value for name, value in options.items() if name != "batch_size"})
-    elif options:
-        raise TensorCommonsError(f"pass the options of {task} ({', '.join(options)}) to the call, not to pipeline()")
+    check_defaults(task, options)
     kind = TextGeneration if task in GENERATION_TASKS else Pipeline
     if isinstance(source, Model):
         check_task(task, source.architecture.tasks, source.name)
@@ -118,6 +111,18 @@ async def pipeline(
     finally:
         del manager  # as in from_pretrained: a stored traceback must not keep the manager alive
     return kind(task, model, owns_model=True, options=options)
+
+
+def check_defaults(task: str, options: Mapping[str, Any]) -> None:
+    """Raise TensorCommonsError for an unknown task, or for default options that it does not have."""
+    known = (*TASKS, *GENERATION_TASKS)
+    if task not in known:
+        raise TensorCommonsError(f"unknown task {quoted(task)}; tasks: {', '.join(sorted(known))}")
+    if task in TASKS:
+        check_size(options.get("batch_size"))
+        check_options(task, TASKS[task], {name: value for name, value in options.items() if name != "batch_size"})
+    elif options:
+        raise TensorCommonsError(f"pass the options of {task} ({', '.join(options)}) to the call, not to pipeline()")
 
 
 def _check_is_asked_as_loaded(

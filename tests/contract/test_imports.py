@@ -16,6 +16,7 @@ PACKAGE = Path(__file__).parents[2] / "pyodide_pkg" / "tensorcommons"
 # so storages and their parts are below graph/; the rest of sharing/ makes tensors and runs graphs, and is above it.
 ROWS = (
     ("__init__",),
+    ("remote",),
     ("opening",),
     ("pipelines", "diagnostics", "refusals", "ranking"),
     ("samples",),

@@ -1,10 +1,16 @@
-"""Loading of packages of Pyodide's distribution when they are first needed."""
+"""Loading of packages when they are first needed: from Pyodide's distribution, or from addresses that the page names.
+
+A page without that distribution registers the addresses of wheels beside the bridge (loader.py)::
+
+    pyodide.registerJsModule("tensorcommons_js", {packages: {jinja2: [url, url]}, ...})
+"""
 
 from __future__ import annotations
 
 import importlib
 import importlib.util
 from contextlib import suppress
+from typing import Any
 
 from .runtime import IN_BROWSER
 
@@ -20,9 +26,18 @@ async def provide(package: str, module: str | None = None) -> bool:
         from pyodide.ffi import JsException
 
         with suppress(JsException):  # no such package, or no network
-            await pyodide_js.loadPackage(package, messageCallback=_ignore, errorCallback=_ignore)
+            await pyodide_js.loadPackage(_wheels(package), messageCallback=_ignore, errorCallback=_ignore)
         importlib.invalidate_caches()
     return importlib.util.find_spec(name) is not None
+
+
+def _wheels(package: str) -> Any:
+    """Return the registered addresses of a package's wheels, or its name."""
+    try:
+        from tensorcommons_js import packages
+    except ImportError:
+        return package
+    return getattr(packages, package, package)
 
 
 def _ignore(*_: object) -> None:
