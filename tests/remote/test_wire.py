@@ -2,6 +2,7 @@
 
 import json
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,7 +20,7 @@ def test_arrays_keep_dtype_and_shape(dtype: str) -> None:
 
 
 def test_values_of_python_come_back() -> None:
-    value = {
+    value: dict[str, Any] = {
         "text": "ö",
         "none": None,
         "list": [1, 2.5, True],
