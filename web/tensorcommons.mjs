@@ -39,25 +39,102 @@ export class TensorCommonsError extends Error {
 const failure = (name, message) => new TensorCommonsError({ kinds: [name, "TensorCommonsError"], message });
 
 /**
- * Start the runtime of this page and wait until it is ready.
+ * Start the runtime of this page, or with `shared` the one of all pages of this origin, and wait until it is ready.
  * @param {object} [options] see tensorcommons.d.ts
  */
-export async function connect({ progress_callback, signal, base = new URL("./", import.meta.url), ...options } = {}) {
+export async function connect({ shared = false, progress_callback, signal, base = new URL("./", import.meta.url), ...options } = {}) {
   signal?.throwIfAborted();
-  const address = new URL("worker.js", base);
-  const worker = new Worker(address, { type: "module", name: "tensorcommons" });
+  const { connection, lock, reason } = await opened(shared, base, options);
+  try {
+    const { isFirst, ...facts } = await connection.start({ start: options, lock }, progress_callback, signal);
+    const runtime = new Runtime(connection, { ...facts, shared: Boolean(lock), reason });
+    if (!isFirst && options.max_memory_mb != null) await runtime.setMemoryLimit(options.max_memory_mb);
+    return runtime;
+  } catch (error) {
+    connection.close(error);
+    throw error;
+  }
+}
+
+/** Open a worker: {connection, lock, reason}, where the reason is why it is not a shared one. */
+async function opened(shared, base, options) {
+  let reason = "shared was not requested";
+  if (shared) {
+    const gpu = await hardware(base, options);
+    reason = await whyNotShared(options, gpu);
+    if (!reason) {
+      try {
+        return { ...await openShared(base, options, gpu), reason };
+      } catch (error) {
+        reason = error.message;
+      }
+    }
+  }
+  const worker = new Worker(new URL("worker.js", base), { type: "module", name: "tensorcommons" });
   const connection = new Connection(worker, () => worker.terminate());
   worker.addEventListener("error", (event) => {
     event.preventDefault();
     connection.fail(failure("BootError", `The worker could not start${event.message ? `: ${event.message}` : ". Check the connection and retry."}`));
   });
+  return { connection, reason };
+}
+
+/** Connect to the SharedWorker of this origin. Throws an Error with the reason where it cannot be used. */
+async function openShared(base, options, gpu) {
+  const release = new AbortController();
+  const lock = await held(release.signal);
+  // Its name has the protocol of the messages, and what only a start can set.
+  const name = `tensorcommons 1 ${JSON.stringify([options.devices, options.webnn])}`;
+  const worker = new SharedWorker(new URL("worker.js", base), { type: "module", name });
+  const connection = new Connection(worker.port, () => {
+    worker.port.postMessage({ leave: true });
+    worker.port.close();
+    release.abort();
+  });
   try {
-    const facts = await connection.start({ start: options }, progress_callback, signal);
-    return new Runtime(connection, { ...facts, shared: false, reason: "" });
+    const { alive, gpu: hasGpu } = await new Promise((resolve, reject) => {
+      connection.onHello = resolve;
+      worker.addEventListener("error", (event) => {
+        event.preventDefault();
+        reject(new Error(`the SharedWorker could not start${event.message ? `: ${event.message}` : ""}`));
+      });
+    });
+    if (gpu && !hasGpu) throw new Error("this browser has WebGPU in pages, but not in a SharedWorker");
+    navigator.locks.request(alive, { mode: "shared", signal: release.signal }, () => {
+      connection.fail(failure("RuntimeLost", "the worker of all tabs has ended: connect() again, and make the pipelines again"));
+    }).catch(() => {}); // the page closed its connection first
+    return { connection, lock };
   } catch (error) {
     connection.close(error);
     throw error;
   }
+}
+
+/** Hold a lock of a new name until `signal` aborts. */
+function held(signal) {
+  const name = `tensorcommons ${crypto.randomUUID()}`;
+  return new Promise((resolve) => {
+    navigator.locks.request(name, () => {
+      resolve(name);
+      return new Promise((release) => { signal.addEventListener("abort", release, { once: true }); });
+    });
+  });
+}
+
+/** Whether models would run on a hardware GPU. */
+async function hardware(base, { devices }) {
+  if (devices && !devices.includes("webgpu")) return false;
+  const adapter = await navigator.gpu?.requestAdapter({ powerPreference: "high-performance" });
+  if (!adapter) return false;
+  return !(await import(new URL("bridge/webgpu.js", base))).isSoftware(adapter);
+}
+
+async function whyNotShared({ devices }, gpu) {
+  if (!globalThis.SharedWorker) return "this browser has no SharedWorker";
+  if (!navigator.locks) return "the page is not served from a secure context (https or localhost), so that tabs cannot find out when others close";
+  if (devices ? devices[0] !== "webnn" : gpu || !navigator.ml) return "";
+  if (!devices && !await navigator.ml.createContext({ deviceType: "cpu" }).then((context) => { context.destroy(); return true; }, () => false)) return "";
+  return "WebNN is here and no hardware GPU, and a SharedWorker cannot use WebNN: name other devices to share them";
 }
 
 /** The messages of one page: calls by number, with their parts and results. */
@@ -69,6 +146,7 @@ class Connection {
   #failed = null;
   #begin = null;
   onReport = () => {};
+  onHello = () => {};
 
   constructor(port, end) {
     this.#port = port;
@@ -119,8 +197,9 @@ class Connection {
     this.#end();
   }
 
-  #receive({ text, buffers, boot, ready, failed }) {
-    if (boot) this.#begin.onProgress?.(boot);
+  #receive({ text, buffers, hello, boot, ready, failed }) {
+    if (hello) this.onHello(hello);
+    else if (boot) this.#begin?.onProgress?.(boot);
     else if (ready) this.#begin.resolve(ready);
     else if (failed) this.#begin.reject(failure(failed.name, failed.message));
     else {

@@ -1,6 +1,6 @@
 // The runtime of pages: starts Python in a worker, or in a SharedWorker for several tabs, and passes messages between
 // them and the package (pyodide_pkg/tensorcommons/remote). tensorcommons.mjs is the other half. A page's first message is
-// {start: options, lock}; the answers are {boot: event} while Python starts, then {ready} or {failed: {name, message}}.
+// {start: options, lock}, where `lock` is one that a tab of a SharedWorker holds; the answers are {boot: event} while Python starts, then {ready} or {failed: {name, message}}.
 // Everything else is {text, buffers}, in both directions.
 import { installPackage, startPython } from "./python.js";
 
@@ -14,6 +14,14 @@ let pyodide = null;
 let runtime = null; // Python's Runtime
 let lastBoot = null; // the last event, for a tab that comes while Python starts
 let count = 0;
+// The name of a lock that the worker holds as long as it lives; a page that gets it has lost its runtime.
+const alive = "onconnect" in self && new Promise((resolve) => {
+  const name = `tensorcommons ${crypto.randomUUID()}`;
+  navigator.locks.request(name, () => {
+    resolve(name);
+    return new Promise(() => {});
+  });
+});
 
 const bootError = (message) => Object.assign(new Error(message), { name: "BootError" }); // a message that is plain already
 
@@ -112,26 +120,37 @@ function described(error) {
   return { name: error.type ?? "PythonError", message: last.replace(/^[\w.]+: /, "") };
 }
 
-function serve(port) {
+async function serve(port, isShared) {
   const name = `page-${++count}`;
   pages.set(name, port);
+  const leave = () => {
+    if (pages.delete(name)) runtime?.leave(name);
+  };
   port.onmessage = async ({ data }) => {
     if (data.text) {
       const buffers = pyodide.toPy(data.buffers);
       runtime.receive(name, data.text, buffers);
       buffers.destroy();
-      return;
-    }
-    if (!data.start) return;
-    if (starting && lastBoot) port.postMessage({ boot: lastBoot });
-    starting ??= boot(data.start);
-    try {
-      port.postMessage({ ready: await starting });
-    } catch (error) {
-      port.postMessage({ failed: described(error) });
-      self.close(); // modules that failed to load fail again in this worker
+    } else if (data.leave) {
+      leave();
+    } else if (data.start) {
+      if (data.lock) navigator.locks.request(data.lock, leave); // a tab that ends, even by a crash, releases its lock
+      const isFirst = !starting;
+      if (!isFirst && lastBoot) port.postMessage({ boot: lastBoot });
+      starting ??= boot(data.start);
+      try {
+        port.postMessage({ ready: { ...await starting, isFirst } });
+      } catch (error) {
+        port.postMessage({ failed: described(error) });
+        if (isShared) setTimeout(() => self.close()); // modules that failed to load fail again in this worker
+      }
     }
   };
+  if (isShared) port.postMessage({ hello: { alive: await alive, gpu: Boolean(navigator.gpu) } });
 }
 
-serve(self);
+if ("onconnect" in self) {
+  self.onconnect = ({ ports: [port] }) => serve(port, true);
+} else {
+  serve(self, false);
+}

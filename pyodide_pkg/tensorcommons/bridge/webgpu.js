@@ -31,6 +31,12 @@ export function reasonWithoutAdapter() {
   return "the browser offers WebGPU but found no adapter to run it on";
 }
 
+/** Whether an adapter computes on the CPU. */
+export function isSoftware(adapter) {
+  const { info } = adapter;
+  return Boolean(info.isFallbackAdapter ?? adapter.isFallbackAdapter) || /swiftshader|llvmpipe|basic render/i.test(info.description + info.device + info.architecture);
+}
+
 const STOPPED = Symbol("stopped");
 const SCOPES = ["internal", "out-of-memory", "validation"]; // the last is popped first
 const PIECE = 12; // dispatches a submit: the device works on the first while the next are encoded
@@ -174,7 +180,7 @@ class Gpu {
     const info = adapter.info;
     this.info = JSON.stringify({
       description: [info.vendor, info.architecture, info.device, info.description].filter(Boolean).join(" ") || "unnamed adapter",
-      fallback: Boolean(info.isFallbackAdapter ?? adapter.isFallbackAdapter) || /swiftshader|llvmpipe|basic render/i.test(info.description + info.device + info.architecture),
+      fallback: isSoftware(adapter),
       features: [...device.features, ...(globalThis.navigator.gpu.wgslLanguageFeatures ?? [])],
       subgroups: [info.subgroupMinSize ?? 0, info.subgroupMaxSize ?? 0],
       matrices: [...(info.subgroupMatrixConfigs ?? [])].map((each) => [each.componentType, each.resultComponentType, each.M, each.N, each.K]),

@@ -3,6 +3,7 @@
 
 export function reasonWithoutContext() {
   if (globalThis.isSecureContext === false) return "the page is not served from a secure context (https or localhost)";
+  if (globalThis.SharedWorkerGlobalScope) return "a SharedWorker cannot use WebNN: Chromium 153 hangs or crashes when it creates a context there";
   if (!globalThis.navigator?.ml) return "this browser does not offer WebNN (navigator.ml is missing)";
   return "";
 }

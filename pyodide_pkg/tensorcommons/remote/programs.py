@@ -50,15 +50,20 @@ class Programs:
         self._files[name] = dict(files)
         return module, True
 
-    async def call(self, name: str, function: str, given: list[Any], send: Send) -> Any:
-        """Call a public function of a module that was added. A keyword-only argument ``send`` is passed if it has one.
+    async def leave(self, page: str) -> None:
+        """Call ``leave(page)`` of the modules that have it."""
+        for name in self._files:
+            if hasattr(sys.modules[name], "leave"):
+                await sys.modules[name].leave(page)
+
+    async def call(self, name: str, function: str, given: list[Any], **offered: Any) -> Any:
+        """Call a public function of a module that was added. It gets those of ``offered`` that it has as keyword-only.
 
         Raises TensorCommonsError if there is no such module or function.
         """
         found = getattr(sys.modules[name], function, None) if name in self._files else None
         if found is None or function.startswith("_") or not callable(found):
             raise TensorCommonsError(f"{name} has no public function {quoted(function)}")
-        entry = inspect.signature(found).parameters.get("send")
-        more = {"send": send} if entry is not None and entry.kind is entry.KEYWORD_ONLY else {}
-        result = found(*given, **more)
+        own = {entry.name for entry in inspect.signature(found).parameters.values() if entry.kind is entry.KEYWORD_ONLY}
+        result = found(*given, **{key: value for key, value in offered.items() if key in own})
         return await result if inspect.isawaitable(result) else result

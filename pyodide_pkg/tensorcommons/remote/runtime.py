@@ -105,6 +105,7 @@ class Runtime:
             await _cancelled(list(page.calls.values()))
             for number in list(page.pipelines):
                 await self._dispose(page, pipeline=number)
+            await self._programs.leave(name)
 
     def _cancel(self, page: Page, number: int) -> None:
         if number in page.calls:
@@ -250,7 +251,7 @@ class Runtime:
         await asyncio.shield(self._started[name])
 
     async def _invoke(self, page: Page, *, name: str, function: str, given: list[Any], send: Send) -> Any:
-        return await self._programs.call(name, function, given, send)
+        return await self._programs.call(name, function, given, send=send, page=page.name)
 
 
 OPERATIONS: dict[str, Callable[..., Awaitable[Any]]] = {
