@@ -44,6 +44,7 @@ fn activate(kind: u32, x: f32) -> f32 {
     case 2u: { return op_gelu(x); }
     case 3u: { return op_tanh(x); }
     case 4u: { return op_sigmoid(x); }
+    case 5u: { return op_gelu_tanh(x); }
     default: { return x; }
   }
 }

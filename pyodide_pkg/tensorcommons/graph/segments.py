@@ -65,8 +65,8 @@ def segments_of(nodes: Sequence[Node], bounds: Bounds) -> list[Sequence[Node]]:
 
 
 def _weights(node: Node) -> list[Node]:
-    """Return the stored leaves that ``node`` reads."""
-    owners = [owner_of(child)[0] for child in node.inputs]
+    """Return the stored leaves that ``node`` reads: none if it is a view, which each segment that needs it has."""
+    owners = [owner_of(child)[0] for child in (node.inputs if owner_of(node)[0] is node else ())]
     return [owner for owner in dict.fromkeys(owners) if owner.is_stored]
 
 

@@ -12,7 +12,7 @@ from typing import TypeAlias
 
 from ..backends.base import BlockSpec
 from ..errors import InternalError
-from ..ops import astype, embedding, linear, matmul
+from ..ops import astype, embedding, linear, permute_dims
 from ..ops.quantized import quantized_linear, quantized_rows
 from ..shapes import Shape
 from ..tensor import Tensor, TensorLike
@@ -43,10 +43,7 @@ class Weight:
         """
         if self._is_quantized and not is_transposed:
             return quantized_linear(x, self.data, bias, block_format=self.format, shape=self.shape)
-        if not is_transposed:
-            return linear(x, self.tensor, bias)
-        product = matmul(x, self.tensor)
-        return product if bias is None else product + bias
+        return linear(x, permute_dims(self.tensor, (1, 0)) if is_transposed else self.tensor, bias)
 
     def rows(self, ids: TensorLike) -> Tensor:
         """Look up int32 ``ids`` (...) in a table (rows, size) -> float32 (..., size)."""

@@ -64,7 +64,7 @@ hardswish = unary(
 )
 hardsigmoid = unary("hardsigmoid", _wide(_hardsigmoid), FLOATS, "``clip(x + 3, 0, 6) / 6``.")
 _gelu = unary("gelu", _wide(_gelu_reference), FLOATS, "The exact GELU.", epilogue=True)
-_gelu_by_tanh = unary("gelu_tanh", _wide(_gelu_tanh), FLOATS, "The tanh approximation of GELU.")
+_gelu_by_tanh = unary("gelu_tanh", _wide(_gelu_tanh), FLOATS, "The tanh approximation of GELU.", epilogue=True)
 
 
 def _leaky_relu(x: Any, negative_slope: float) -> Any:

@@ -26,7 +26,7 @@ from .record import (
     pieces,
 )
 
-ACTIVATIONS = {None: 0, "relu": 1, "sigmoid": 2, "gelu": 3, "tanh": 4}
+ACTIVATIONS = (None, "relu", "sigmoid", "gelu", "tanh", "gelu_tanh")  # as in wasm/vectors.h
 NO_MASK, ADDED, ALLOWED = range(3)
 MATRICES = 2**14  # of a stack: a record lists the offsets of each
 ROWS, PANEL, PACKED, BLOCK = 4, 32, 16, 16  # as in wasm/products.h and wasm/attention.h
@@ -60,7 +60,7 @@ def _product(
         return None
     if not all(has_rows(each.layout) for each in others):
         return None
-    activation = ACTIVATIONS[step.attrs.get("activation")]  # type: ignore[index]
+    activation = ACTIVATIONS.index(step.attrs.get("activation"))
     n, k = out.shape[-1], a.shape[-1]
     x, y, z = a.layout, b.layout, out.layout
     r = z if residual is None else residual.layout.broadcast_to(z.shape)

@@ -47,7 +47,7 @@ def linear(step: Step) -> Iterator[Record] | None:
         ldc,
         address(more[0]) if more else 0,
     )
-    epilogue = (0 if residual is None else address(residual), ldr, ACTIVATIONS[activation], SCRATCH)
+    epilogue = (0 if residual is None else address(residual), ldr, ACTIVATIONS.index(activation), SCRATCH)
     return by_rows(QUANTIZED, shape[0], m * shape[1], (*words_of, *epilogue), PANEL * shape[1])
 
 

@@ -239,12 +239,16 @@ class GraphBuilder:
             self._transposed[y.node] = (x, order)
         return y
 
+    def is_transposed(self, x: Operand) -> bool:
+        """Return whether ``x`` is a transposition of an operand, which another one cancels."""
+        return x.node in self._transposed
+
     def apart(self, x: Operand) -> Operand:
         """``x`` with a reshape that changes nothing between it and the transposition that it comes from, if it does.
 
         LiteRT lets transpose, softmax, transpose cancel, as if softmax had no axis.
         """
-        if x.node not in self._transposed:
+        if not self.is_transposed(x):
             return x
         return self._add(["reshape", _reference(x), list(x.shape)], x.shape, x.dtype)
 

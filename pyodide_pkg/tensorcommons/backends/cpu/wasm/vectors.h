@@ -21,7 +21,7 @@ typedef unsigned short f16;
 typedef v128_t f32x4;
 
 enum { PART = 256 }; // elements of a row that are summed apart from the others
-enum Activation { NONE, RELU, SIGMOID, GELU, TANH };
+enum Activation { NONE, RELU, SIGMOID, GELU, TANH, GELU_BY_TANH };
 
 INLINE f32x4 splat(f32 x) { return wasm_f32x4_splat(x); }
 INLINE f32x4 select(f32x4 mask, f32x4 yes, f32x4 no) { return wasm_v128_bitselect(yes, no, mask); }
@@ -151,14 +151,6 @@ INLINE f32x4 gelu4(f32x4 x, Numbers c) {
   return wasm_f32x4_mul(wasm_f32x4_mul(x, N(half)), select(wasm_f32x4_lt(size, N(one)), near, left));
 }
 
-INLINE f32x4 activated(f32x4 x, enum Activation activation, Numbers c) {
-  if (activation == RELU) return wasm_f32x4_pmax(x, splat(0));
-  if (activation == SIGMOID) return sigmoid4(x, c);
-  if (activation == GELU) return gelu4(x, c);
-  if (activation == TANH) return tanh4(x, c);
-  return x;
-}
-
 INLINE f32x4 erf4(f32x4 x, Numbers c) {
   f32x4 size = wasm_f32x4_abs(x);
   f32x4 far = wasm_f32x4_sub(splat(1), erfc_far(wasm_f32x4_pmin(size, N(four)), c));
@@ -178,6 +170,15 @@ INLINE f32x4 over_one_plus_exp(f32x4 x, f32x4 power, Numbers c) {
 INLINE f32x4 gelu_tanh4(f32x4 x, Numbers c) {
   f32x4 inner = MADD(wasm_f32x4_mul(wasm_f32x4_mul(x, x), x), splat(0.044715f), x);
   return over_one_plus_exp(x, wasm_f32x4_mul(inner, splat(-1.5957691f)), c);
+}
+
+INLINE f32x4 activated(f32x4 x, enum Activation activation, Numbers c) {
+  if (activation == RELU) return wasm_f32x4_pmax(x, splat(0));
+  if (activation == SIGMOID) return sigmoid4(x, c);
+  if (activation == GELU) return gelu4(x, c);
+  if (activation == TANH) return tanh4(x, c);
+  if (activation == GELU_BY_TANH) return gelu_tanh4(x, c);
+  return x;
 }
 
 INLINE void add_row(int n, f32 *out, const f32 *row, int is_first) {

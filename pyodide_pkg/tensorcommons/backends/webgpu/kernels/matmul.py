@@ -23,7 +23,7 @@ from .blocks import BLOCKS, COLUMNS
 from .common import Adapter, Kernel, is_leading, merge_axes, rows_and_columns, spread
 from .elementwise import aligned
 
-ACTIVATIONS = (None, "relu", "gelu", "tanh", "sigmoid")  # by the numbers of `activate` in activation.wgsl
+ACTIVATIONS = (None, "relu", "gelu", "tanh", "sigmoid", "gelu_tanh")  # by the numbers of `activate` in activation.wgsl
 
 
 @dataclass(frozen=True)
@@ -295,6 +295,11 @@ def _is_whole(operand: Operand, order: Sequence[int]) -> bool:
     return operand.layout.offset == 0 and operand.layout.permute(order).is_contiguous
 
 
+def _is_transposed(position: int, layout: Layout) -> bool:
+    """Return whether an operand is a weight that is stored as (inputs, outputs)."""
+    return position == 1 and layout.permute((1, 0)).is_contiguous
+
+
 def _linear(step: Step, adapter: Adapter) -> Sequence[Dispatch]:
     return _linear_of(step).dispatches(adapter)
 
@@ -371,8 +376,9 @@ def _linear_parts(step: Step, adapter: Adapter) -> Sequence[Dispatch]:
     rows, depth = rows_and_columns(x)
     columns, part = weight.shape[0], depth // count
     left = Operand(x.place, Layout((count, rows, part), (part, depth, 1)), x.dtype)
-    right = Operand(weight.place, Layout((count, part, columns), (part, 1, depth)), weight.dtype)
-    return Product(left, right, None, None, step.output, 0, (count,)).dispatches(adapter)
+    row, column = weight.layout.strides
+    right = Layout((count, part, columns), (part * column, column, row), weight.layout.offset)
+    return Product(left, replace(weight, layout=right), None, None, step.output, 0, (count,)).dispatches(adapter)
 
 
 def _linears(step: Step, adapter: Adapter) -> Sequence[Dispatch]:
@@ -436,9 +442,9 @@ def _cut_matmul(step: Step, axis: int) -> Sequence[int | None] | None:
 
 
 KERNELS = [
-    Kernel("linear", _linear, cut=_cut_linear, offsets=2),
+    Kernel("linear", _linear, _is_transposed, _cut_linear, offsets=2),
     Kernel("linears", _linears, parts=_each_linear),
-    Kernel("linear_parts", _linear_parts),
+    Kernel("linear_parts", _linear_parts, _is_transposed),
     Kernel("quantized_linear", _linear, cut=_cut_quantized, offsets=1, moved=_moved_quantized),
     Kernel("matmul", _matmul, lambda position, layout: True, _cut_matmul),
 ]
