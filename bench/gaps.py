@@ -34,7 +34,7 @@ RECORD = """() => {
   globalThis.until = (test) => new Promise((done) => {
     const timer = setInterval(() => { if (test()) { clearInterval(timer); done(); } }, 20);
   });
-  globalThis.panels = () => ["sentences", "pair"].map((name) => document.getElementById(name).dataset);
+  globalThis.panels = () => [document.getElementById("sentences").dataset];
   globalThis.idle = () => until(() => panels().every(({ state }) => state === "done"));
   globalThis.choose = (field, value, event) => {
     for (const panel of panels()) if (event === "change" || panel === panels()[0]) panel.state = "asked";
@@ -128,7 +128,7 @@ def measure_gaps(launch: Callable[..., Browser], url: str) -> list[dict[str, Any
         page = browser.new_page()
         page.set_default_timeout(120_000)
         idle = beside(browser)
-        page.goto(url + "?load=none", wait_until="commit")
+        page.goto(url + "?load=none#sentences", wait_until="commit")
         page.evaluate(RECORD)
         ours = partial(phase, page, idle, "tensorcommons")
         ours("start of Python", lambda: page.evaluate('() => until(() => document.body.dataset.state === "ready")'))

@@ -160,9 +160,9 @@ class OurTab(Tab):
         super().__init__(browser, url)
         if prelude:
             self.page.add_init_script(prelude)
-        self.page.goto(url + "?load=none")
+        self.page.goto(url + "?load=none#sentences")
         self.page.wait_for_selector("body[data-state=ready]", timeout=120_000)
-        self.page.get_by_label("Run on").select_option(kind)
+        self.page.locator("#run-on").select_option(kind, force=True)
 
     @property
     def worker(self) -> Worker:
@@ -178,12 +178,12 @@ class OurTab(Tab):
 
     def load(self, number: int) -> None:
         card = self.page.locator(f'[data-model-id="{MODELS[number]}"]')
-        card.locator('[data-role="toggle"]').click()
+        card.locator('[data-role="toggle"]').dispatch_event("click")
         self.page.wait_for_selector(f'[data-model-id="{MODELS[number]}"][data-state=loaded]', timeout=120_000)
         self.page.wait_for_selector("#sentences[data-state=done]", timeout=120_000)
 
     def release(self) -> None:
-        self.page.get_by_role("button", name="Unload all").click()
+        self.page.locator("#unload-all").dispatch_event("click")
         expect(self.page.locator("#device-bytes")).to_have_text("0 MB")
 
 

@@ -1,13 +1,13 @@
-// Progress of the start of Python: one bar of bytes, then three short steps, or the reason of a failure.
+// Progress of the start of Python, beside what a person can do already; or the reason of a failure, above the view.
 import { byId, h, say } from "./dom.js";
 import { explain } from "./failures.js";
 import { megabytes } from "./format.js";
 
 const STEPS = {
-  download: "Step 1 of 4: download",
-  python: "Step 2 of 4: start Python",
-  install: "Step 3 of 4: install tensorcommons",
-  devices: "Step 4 of 4: open the devices",
+  download: "Downloading",
+  python: "Starting Python",
+  install: "Installing tensorcommons",
+  devices: "Opening the devices",
 };
 
 export class BootView {
@@ -15,23 +15,27 @@ export class BootView {
 
   constructor(section, retry) {
     this.#section = section;
-    byId("boot-retry").addEventListener("click", retry);
+    byId("boot-retry").addEventListener("click", () => {
+      byId("main").focus({ preventScroll: true }); // the button goes
+      retry();
+    });
   }
 
   begin() {
     this.#section.hidden = false;
-    byId("boot-running").hidden = false;
-    byId("boot-retry").hidden = true;
+    byId("figures").hidden = true;
+    byId("boot-failure").hidden = true;
     byId("boot-failed").replaceChildren();
-    this.progress({ step: "download", loaded: 0, total: 0, file: "" });
+    say(byId("memory-line"), "Starting Python…");
+    this.progress({ step: "download", loaded: 0, total: 0 });
   }
 
-  progress({ step, loaded, total, file }) {
+  progress({ step, loaded, total }) {
     say(byId("boot-step"), STEPS[step]);
     if (step !== "download") return;
+    byId("boot-progress").hidden = !loaded;
     byId("boot-progress").value = total ? loaded / total : 0;
-    say(byId("boot-bytes"), total ? `${megabytes(loaded)} of ${megabytes(total)} MB` : "");
-    say(byId("boot-file"), file || "\u00a0");
+    say(byId("boot-bytes"), loaded ? `${megabytes(loaded)} of ${megabytes(total)} MB` : "");
   }
 
   done() {
@@ -41,10 +45,12 @@ export class BootView {
   failed(failure) {
     const { what, advice, details } = explain(failure);
     const isPlain = failure.name === "BootError";
-    byId("boot-running").hidden = true;
+    this.#section.hidden = true;
+    byId("boot-failure").hidden = false;
     byId("boot-failed").replaceChildren(
       h("p", {}, h("b", {}, "Python did not start. "), isPlain ? details : `${what} ${advice}`),
       ...(isPlain ? [] : [h("p", { class: "details" }, `Details: ${details}`)]));
-    byId("boot-retry").hidden = false;
+    byId("boot-failure").scrollIntoView({ block: "nearest" });
+    say(byId("memory-line"), "Python did not start");
   }
 }

@@ -11,7 +11,7 @@ const HEIGHT = 220;
 export class MemoryChart {
   #place;
   #caption;
-  #data = [[0], [0], [0], [0]]; // seconds, weights with sharing, weights as separate copies, everything on the device
+  #data = [[0], [0], [0], [0], [null]]; // seconds, weights stored once, as separate copies, everything on the device, the limit
   #plot = null;
 
   constructor(place, caption) {
@@ -28,11 +28,17 @@ export class MemoryChart {
     this.#data[1].push(report.unique_weight_bytes);
     this.#data[2].push(report.separate_weight_bytes);
     this.#data[3].push(report.device_bytes);
+    this.#data[4].push(report.limit_bytes);
   }
 
   draw() {
     this.#plot.setData(this.#data);
     this.#say(null);
+  }
+
+  // The limit is drawn where the bytes come near to it; far above them it would flatten all else.
+  #highest() {
+    return Math.max(2 ** 20, ...this.#data.slice(1, 4).map((column) => Math.max(...column)));
   }
 
   #width() {
@@ -43,7 +49,7 @@ export class MemoryChart {
     const [x, shared, separate, all] = this.#data;
     const at = index ?? x.length - 1;
     const when = index == null || at === x.length - 1 ? "Now" : `At ${clock(x[at])}`;
-    say(this.#caption, `${when}: weights take ${bytes(shared[at])} with sharing, ${bytes(separate[at])} as separate copies; everything on the device takes ${bytes(all[at])}.`);
+    say(this.#caption, `${when}: weights take ${bytes(shared[at])}, ${bytes(separate[at])} as separate copies; everything on the device takes ${bytes(all[at])}.`);
   }
 
   #build() {
@@ -63,7 +69,7 @@ export class MemoryChart {
       height: HEIGHT,
       legend: { show: false },
       cursor: { y: false, points: { size: 7 }, drag: { x: false, y: false } },
-      scales: { x: { time: false }, y: { range: (_, low, high) => [0, Math.max(high * 1.1, 2 ** 20)] } },
+      scales: { x: { time: false }, y: { range: () => [0, this.#highest() * 1.12] } },
       axes: [
         { ...axis, values: (_, ticks) => ticks.map(clock), space: 60, size: 28 },
         { ...axis, values: (_, ticks) => ticks.map((tick) => `${Math.round(megabytes(tick))} MB`), size: 68, incrs: increments() },
@@ -73,6 +79,7 @@ export class MemoryChart {
         { stroke: colour(".key.with"), width: 2, paths: stepped, points: { show: false } },
         { stroke: colour(".key.without"), width: 2, dash: [6, 4], paths: stepped, points: { show: false } },
         { stroke: colour(".key.all"), width: 1.5, dash: [2, 3], paths: stepped, points: { show: false } },
+        { stroke: colour(".key.limit"), width: 1, paths: stepped, points: { show: false } },
       ],
       hooks: { setCursor: [(plot) => this.#say(plot.cursor.idx ?? null)] },
     }, this.#data, this.#place);

@@ -1,28 +1,29 @@
-// Draws one memory report: the large figures, the bar by category, and the table of models. Keeps no state.
+// Draws one memory report: the figures, the bar by category, and the table of models. Keeps no state.
 import { byId, each, h, rows, say, vary } from "./dom.js";
 import { bytes, megabytes, percent } from "./format.js";
 
 const CATEGORIES = ["weights", "activations", "scratch", "staging"];
-const WORDS = { activations: "activations (results)", scratch: "scratch (working space)", staging: "staging (being read)", saved: "saved by sharing" };
-const GROUPS = 4; // of models that share weights, the largest first
+const WORDS = { activations: "results", scratch: "working space", staging: "being read" };
 
 export function drawFigures(report) {
   say(byId("with-sharing"), bytes(report.unique_weight_bytes));
   say(byId("separate"), bytes(report.separate_weight_bytes));
   const share = report.separate_weight_bytes ? report.saved_bytes / report.separate_weight_bytes : 0;
   say(byId("saved"), bytes(report.saved_bytes));
-  say(byId("saved-share"), share ? `${percent(share)} of separate copies` : "\u00a0");
+  say(byId("saved-share"), share ? percent(share) : "");
   say(byId("device-bytes"), bytes(report.device_bytes));
-  say(byId("device-limit"), `limit ${megabytes(report.limit_bytes)} MB, peak ${bytes(report.peak_bytes)}`);
+  byId("figures").hidden = false;
+  const used = `${megabytes(report.device_bytes)} of ${bytes(report.limit_bytes)}`;
+  say(byId("memory-line"), share ? `${used} used · ${bytes(report.saved_bytes)} saved by sharing` : `${used} used`);
   drawStack(report);
 }
 
 function drawStack(report) {
-  const parts = [...CATEGORIES.map((name) => [name, report.by_category[name] ?? 0]), ["saved", report.saved_bytes]];
-  const total = parts.reduce((sum, [, size]) => sum + size, 0);
+  const parts = CATEGORIES.map((name) => [name, report.by_category[name] ?? 0]);
+  const scale = Math.max(report.limit_bytes, report.device_bytes, 1);
   each(byId("stack"), parts.filter(([, size]) => size > 0), () => h("i"), (segment, [name, size]) => {
     segment.className = `seg ${name}`;
-    vary(segment, "--share", (size / total).toFixed(5));
+    vary(segment, "--share", (size / scale).toFixed(5));
   });
   const legend = byId("stack-legend");
   if (!legend.children.length) {
@@ -30,25 +31,6 @@ function drawStack(report) {
       h("li", {}, h("i", { class: `key ${name}` }), WORDS[name] ?? name, " ", h("b", { class: "num" }))));
   }
   parts.forEach(([, size], i) => say(legend.children[i].lastElementChild, bytes(size)));
-}
-
-/** List the models that share weights, and the bytes that are stored once for them. */
-export function drawShares(report, titleOf) {
-  const groups = new Map();
-  for (const { holders, nbytes, device } of report.tensors) {
-    if (holders.length < 2) continue;
-    const key = [device, ...holders].join("\n");
-    const group = groups.get(key) ?? { holders, nbytes: 0 };
-    group.nbytes += nbytes;
-    groups.set(key, group);
-  }
-  const largest = [...groups.values()].sort((a, b) => b.nbytes - a.nbytes).slice(0, GROUPS);
-  byId("shares-none").hidden = largest.length > 0;
-  each(byId("shares"), largest, () => h("li", {}, h("b", { class: "num" }), " ", h("span")), (item, { holders, nbytes }) => {
-    say(item.firstElementChild, bytes(nbytes));
-    const names = holders.map((name) => titleOf(name).split(", on ")[0]); // the backbone is in the list, too
-    say(item.lastElementChild, `once for ${holders.length} models: ${names.join(" · ")}`);
-  });
 }
 
 /** The models that do not fit under the limit, and how many bytes of their weights each run moves. */

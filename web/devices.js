@@ -22,7 +22,8 @@ export function drawDevices(devices) {
   if (all === drawn) return; // a screen reader would read it again
   drawn = all;
   const { kinds, chosen, why } = devices;
-  byId("devices").replaceChildren(...Object.keys(TITLES).map((kind) => badge(kind, kinds[kind], kind === chosen)));
+  say(byId("running-on"), TITLES[chosen]);
+  byId("device-list").replaceChildren(...Object.keys(TITLES).map((kind) => badge(kind, kinds[kind], kind === chosen)));
   say(byId("decision"), `Running on ${TITLES[chosen]}: ${why}.`);
   const banner = byId("fallback");
   const parts = [...lost(kinds, chosen), ...slow(kinds)];
@@ -33,7 +34,8 @@ export function drawDevices(devices) {
 /** Python did not start, so the devices are unknown. */
 export function forgetDevices() {
   drawn = "";
-  for (const place of byId("devices").querySelectorAll("span:last-child")) place.textContent = "not known";
+  for (const place of byId("device-list").querySelectorAll("span:last-child")) place.textContent = "not known";
+  say(byId("running-on"), "no device");
   say(byId("decision"), "");
 }
 

@@ -45,3 +45,13 @@ export function vary(element, property, value) {
   if (element.style.getPropertyValue(property) !== String(value)) element.style.setProperty(property, String(value));
   return element;
 }
+
+/** Fill a select with [value, words, whether it can be chosen], if that changed. */
+export function offer(select, options) {
+  const value = select.value;
+  const now = JSON.stringify(options);
+  if (select.dataset.options === now) return;
+  select.dataset.options = now;
+  select.replaceChildren(...options.map(([kind, words, there]) => h("option", { value: kind, disabled: !there }, words)));
+  if (options.some(([kind]) => kind === value)) select.value = value;
+}

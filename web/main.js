@@ -1,13 +1,16 @@
 // Wires the page: connects to the runtime, passes its reports to what draws them, and the person's acts to demo.py.
 import { BootView } from "./boot.js";
 import { MemoryChart } from "./chart.js";
-import { drawFigures, drawModels, drawShares, drawStreams } from "./dashboard.js";
+import { drawFigures, drawModels, drawStreams } from "./dashboard.js";
 import { drawDevices, forgetDevices } from "./devices.js";
 import { byId, say } from "./dom.js";
 import { soon } from "./frames.js";
 import { seconds } from "./format.js";
 import { LimitsPanel } from "./limits.js";
+import { MemoryDrawer } from "./memory-drawer.js";
+import { MemoryPicture } from "./memory-picture.js";
 import { ModelCards } from "./model-cards.js";
+import { Navigation } from "./navigation.js";
 import { PairPanel } from "./pair.js";
 import { SentencesPanel } from "./sentences.js";
 import { connect } from "./tensorcommons.mjs";
@@ -27,7 +30,7 @@ const cards = new ModelCards(byId("models"), {
   move: (id, kind, onPart) => latest(`move:${id}`, (signal) => app.call("move", id, kind, { onPart, signal })),
   pin: (kind) => app.call("pin", kind),
   cancel: (id) => under.get(`load:${id}`)?.abort(),
-  changed: (id) => { for (const panel of [sentences, pair]) if (panel.uses(id)) panel.runs.soon(0); },
+  changed: (id) => changed((panel) => panel.uses(id)),
 });
 const calls = {
   run: (panel, request, onPart) => latest(`run:${panel}`, (signal) => app.call("run", panel, request, { onPart, signal })),
@@ -35,8 +38,29 @@ const calls = {
   title: (id) => cards.title(id),
   load: (id) => cards.load(id),
 };
-const sentences = new SentencesPanel(byId("sentences"), { ...calls, firstResult: markFirstEmbedding });
-const pair = new PairPanel(byId("pair"), calls);
+// One for each task: uses(modelId), and changed(), which runs it again.
+const PANELS = new Map([
+  ["pair", new PairPanel(byId("pair"), calls)],
+  ["sentences", new SentencesPanel(byId("sentences"), { ...calls, firstResult: markFirstEmbedding })],
+]);
+const stale = new Set(); // panels to run when they are shown
+const views = new Navigation((id) => refresh(id));
+const picture = new MemoryPicture({
+  title: (name) => cards.titleOfName(name),
+  openModel: (name) => { views.open("models"); cards.focus(name); },
+  openTensors: (name) => { views.open("memory"); tensors.showModel(name); },
+});
+new MemoryDrawer();
+
+/** Run the panels that `wants` selects: the one in view now, the others once they are shown. */
+function changed(wants) {
+  for (const [id, panel] of PANELS) if (wants(panel)) stale.add(id);
+  refresh(views.shown);
+}
+
+function refresh(id) {
+  if (document.body.dataset.state === "ready" && stale.delete(id)) PANELS.get(id).changed();
+}
 
 // Make a call that replaces the one under way for `key`; gives {cancelled: true} for one that was replaced or cancelled.
 async function latest(key, call) {
@@ -57,10 +81,10 @@ function drawReport(report) {
   chart.add(report);
   soon("chart", () => chart.draw()); // first: it measures, which costs nothing before the others change
   soon("figures", () => drawFigures(report));
-  soon("shares", () => drawShares(report, (name) => cards.titleOfName(name)));
+  soon("picture", () => picture.draw(report));
   soon("streams", () => drawStreams(report, (name) => cards.titleOfName(name)));
   soon("models", () => drawModels(report, (name) => cards.titleOfName(name)));
-  soon("tensors", () => tensors.draw(report.tensors));
+  soon("tensors", () => tensors.draw(report, (name) => cards.titleOfName(name)));
   soon("devices", () => drawDevices(report.devices));
   soon("cards", () => cards.drawReport(report));
 }
@@ -81,7 +105,7 @@ async function start() {
     limits.ready();
     performance.measure("usable", { start: 0 });
     showTimings();
-    for (const panel of [sentences, pair]) panel.runs.soon(0);
+    changed(() => true);
     cards.loadAtStart(new URLSearchParams(location.search).get("load"));
   } catch (error) {
     tc?.close();
@@ -107,4 +131,5 @@ function showTimings() {
   say(byId("timings"), `${parts.join(", ")}.${lack}`);
 }
 
+views.start();
 start();

@@ -1,6 +1,6 @@
 // One card a model: load, watch the bytes, cancel, unload, and read about failures.
 import { TITLES, choices } from "./devices.js";
-import { byId, h, role, say } from "./dom.js";
+import { byId, h, offer, role, say } from "./dom.js";
 import { showFailure } from "./failures.js";
 import { bytes, megabytes } from "./format.js";
 
@@ -28,6 +28,7 @@ export class ModelCards {
   /** Show the cards, once Python runs and the manifest is loaded, or reset them after a retry. */
   ready(models) {
     this.#cards.clear();
+    byId("cards-none").hidden = models.length > 0;
     byId("cards").replaceChildren(...models.map((model) => this.#make(model)));
     this.#refresh();
   }
@@ -40,6 +41,11 @@ export class ModelCards {
   titleOfName(name) {
     for (const card of this.#cards.values()) if (card.name === name || card.model.id === name) return card.model.title;
     return name;
+  }
+
+  /** Move the focus to the card of a model, by the package's name. */
+  focus(name) {
+    for (const card of this.#cards.values()) if (card.name === name) role(card.element, "toggle").focus();
   }
 
   /** ?load=all, ?load=none, ?load=id,id; without it the SPLADE family, small enough to load unasked. */
@@ -219,14 +225,4 @@ function aboutStorage(status) {
   if (status.startsWith("reading only")) return "The browser's storage is full or cannot be written: some files are downloaded again at each visit.";
   if (status.includes("could not be compared")) return "The server does not respond: the copies in this browser's storage are used.";
   return "";
-}
-
-/** Fill a select with [value, words, whether it can be chosen], if that changed. */
-function offer(select, options) {
-  const value = select.value;
-  const now = JSON.stringify(options);
-  if (select.dataset.options === now) return;
-  select.dataset.options = now;
-  select.replaceChildren(...options.map(([kind, words, there]) => h("option", { value: kind, disabled: !there }, words)));
-  if (value) select.value = value;
 }

@@ -24,6 +24,10 @@ export class PairPanel {
     this.#clear();
   }
 
+  changed() {
+    this.runs.soon(0);
+  }
+
   uses(id) {
     return id.startsWith("splade-tiny");
   }

@@ -31,9 +31,13 @@ export class SentencesPanel {
     for (const text of FIRST) this.#addRow(text);
     this.#add.addEventListener("click", () => {
       this.#addRow("").focus();
-      this.#changed();
+      this.#typed();
     });
     this.#clear();
+  }
+
+  changed() {
+    this.runs.soon(0);
   }
 
   uses(id) {
@@ -51,7 +55,7 @@ export class SentencesPanel {
   #addRow(text) {
     const field = h("textarea", { rows: 1, spellcheck: "false" });
     field.value = text;
-    field.addEventListener("input", () => this.#changed());
+    field.addEventListener("input", () => this.#typed());
     const remove = h("button", { type: "button", class: "quiet" }, "Remove");
     const row = h("li", {}, field, remove);
     remove.addEventListener("click", () => {
@@ -59,7 +63,7 @@ export class SentencesPanel {
       row.remove();
       this.#number();
       next?.querySelector("button").focus();
-      this.#changed();
+      this.#typed();
     });
     this.#rows.append(row);
     this.#number();
@@ -77,7 +81,7 @@ export class SentencesPanel {
     this.#add.disabled = rows.length >= MOST;
   }
 
-  #changed() {
+  #typed() {
     if (document.body.dataset.state === "ready") this.runs.soon();
   }
 

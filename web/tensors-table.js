@@ -1,5 +1,5 @@
 // The table of tensors: sorted by a header's button, filtered by text, a page at a time, so that it stays fast for any number.
-import { byId, h, rows, say } from "./dom.js";
+import { byId, h, offer, rows, say } from "./dom.js";
 import { bytes, plural } from "./format.js";
 
 const PAGE = 25;
@@ -26,17 +26,30 @@ export class TensorsTable {
     this.#body = table.tBodies[0];
     table.tHead.append(h("tr", {}, ...COLUMNS.map((column) => this.#header(column))));
     this.#filter = byId("tensor-filter");
+    this.#model = byId("tensor-model");
     this.#filter.addEventListener("input", () => this.#turn(0));
+    this.#model.addEventListener("change", () => this.#turn(0));
     byId("tensor-previous").addEventListener("click", () => this.#turn(this.#page - 1));
     byId("tensor-next").addEventListener("click", () => this.#turn(this.#page + 1));
     this.#refresh();
   }
 
   #filter;
+  #model;
 
-  draw(tensors) {
+  /** Draw the tensors of a report; `titleOf` maps names of models to titles. */
+  draw({ tensors, models }, titleOf) {
     this.#tensors = tensors;
+    offer(this.#model, [["", "All models", true], ...models.map(({ name }) => [name, titleOf(name), true])]);
     this.#refresh();
+  }
+
+  /** List the tensors of one model, by the package's name. */
+  showModel(name) {
+    this.#model.value = name;
+    this.#filter.value = "";
+    this.#turn(0);
+    this.#model.focus();
   }
 
   #header(column) {
@@ -57,10 +70,11 @@ export class TensorsTable {
   }
 
   #refresh() {
+    const model = this.#model.value;
     const words = this.#filter.value.toLowerCase().split(/\s+/).filter(Boolean);
     const matches = (tensor) => {
       const text = COLUMNS.map((column) => column.text(tensor)).join(" ").toLowerCase();
-      return words.every((word) => text.includes(word));
+      return words.every((word) => text.includes(word)) && (!model || tensor.holders.includes(model));
     };
     const { key, direction } = this.#sort;
     const { order } = COLUMNS.find((column) => column.key === key);
@@ -68,7 +82,7 @@ export class TensorsTable {
       const [x, y] = [order(a), order(b)];
       return direction * (typeof x === "number" ? x - y : compareText(x, y)) || compareText(a.name, b.name);
     };
-    this.#shown = (words.length ? this.#tensors.filter(matches) : [...this.#tensors]).sort(compare);
+    this.#shown = this.#tensors.filter(matches).sort(compare);
     this.#draw();
   }
 

@@ -48,7 +48,12 @@ def answers(tab: Tab) -> list[float]:
 def start(tab: Tab, url: str, load: str) -> None:
     """Open the page and wait until Python runs."""
     tab.open(f"{url}?load={load}")
-    assert tab.wait(BOOTED) == "ready", tab.evaluate(TEXT, "#boot")
+    assert tab.wait(BOOTED) == "ready", tab.evaluate(TEXT, "#boot-failed")
+
+
+def show(tab: Tab, view: str) -> None:
+    tab.evaluate(f"() => {{ location.hash = '{view}'; }}")
+    tab.wait(f"() => document.activeElement.id === '{view}-title'")
 
 
 def test_a_model_is_loaded_and_asked_by_keyboard(name: str, server: Server, tab: Tab) -> None:
@@ -58,8 +63,10 @@ def test_a_model_is_loaded_and_asked_by_keyboard(name: str, server: Server, tab:
     advice = tab.evaluate(TEXT, "#fallback")
     assert ADVICE[name] in advice if name in ADVICE else not advice
 
+    show(tab, "models")
     tab.evaluate(f"""() => document.querySelector('[data-model-id="{POLARITY}"] [data-role="toggle"]').focus()""")
     tab.press("Enter")
+    show(tab, "pair")
     first = answers(tab)
     tab.evaluate("() => { document.getElementById('premise').focus(); }")
     tab.press("Tab", "End", *" Not.")

@@ -45,11 +45,21 @@ class Tab:
 
     def wait_booted(self, state: str = "ready") -> None:
         self.page.wait_for_selector("body:is([data-state=ready], [data-state=failed])")
-        assert self.page.locator("body").get_attribute("data-state") == state, self.page.locator("#boot").inner_text()
+        assert self.page.locator("body").get_attribute("data-state") == state, self.page.locator(
+            "#boot-failed"
+        ).inner_text()
+
+    def show(self, view: str) -> None:
+        """Open a view by its link, unless it is shown."""
+        link = self.page.locator(f'#views a[href="#{view}"]')
+        if link.get_attribute("aria-current") is None:
+            link.click()
+            expect(self.page.locator(f"#{view}")).to_be_visible()
 
     # --- models ---
 
     def card(self, model_id: str) -> Locator:
+        self.show("models")
         return self.page.locator(f'[data-model-id="{model_id}"]')
 
     def press(self, model_id: str, word: str) -> None:
@@ -69,7 +79,12 @@ class Tab:
             self.press(model_id, "Unload")
             self.wait_card(model_id, "idle")
 
+    def run_on(self, kind: str) -> None:
+        self.show("models")
+        self.page.get_by_label("Run on").select_option(kind)
+
     def unload_all(self) -> None:
+        self.show("models")
         button = self.page.get_by_role("button", name="Unload all")
         if button.is_enabled():
             button.click()
@@ -79,7 +94,7 @@ class Tab:
 
     def figure(self, element_id: str) -> float:
         """Return a large figure in MB."""
-        text = self.page.locator(f"#{element_id}").inner_text()
+        text = self.page.locator(f"#{element_id}").text_content() or ""
         found = re.match(r"([\d.]+) (KB|MB)", text)
         assert found, text
         return float(found[1]) / (1024 if found[2] == "KB" else 1)
@@ -95,6 +110,7 @@ class Tab:
     # --- panels ---
 
     def panel(self, name: str) -> Locator:
+        self.show(name)
         return self.page.locator(f"#{name}")
 
     def wait_panel(self, name: str, state: str = "done") -> None:
@@ -110,7 +126,7 @@ class Tab:
             panel,
         )
         field.fill(text)
-        expect(self.panel(panel)).to_have_attribute("data-ran", "yes")
+        expect(self.page.locator(f"#{panel}")).to_have_attribute("data-ran", "yes")
 
     def type_and_wait(self, panel: str, field: Locator, text: str, state: str = "done") -> None:
         """Type, and wait until the run begins and ends."""
@@ -118,17 +134,19 @@ class Tab:
         self.wait_panel(panel, state)
 
     def sentence(self, number: int) -> Locator:
+        self.show("sentences")
         return self.page.get_by_label(f"Sentence {number}", exact=True)
 
     def similarity(self) -> list[list[float]]:
+        self.show("sentences")
         rows = self.page.locator("#sentences table.matrix tbody tr").all()
         return [[float(cell) for cell in row.locator("td").all_inner_texts()] for row in rows]
 
     def bars(self, part: str, index: int = 0) -> dict[str, float]:
         """Return label → number of one list of bars."""
         bars = self.page.locator(f'[data-part="{part}"] .bars').nth(index)
-        labels = bars.locator(".label").all_inner_texts()
-        return dict(zip(labels, map(float, bars.locator(".num").all_inner_texts()), strict=True))
+        labels = bars.locator(".label").all_text_contents()
+        return dict(zip(labels, map(float, bars.locator(".num").all_text_contents()), strict=True))
 
     def evaluate(self, script: str, argument: Any = None) -> Any:
         return self.page.evaluate(script, argument)

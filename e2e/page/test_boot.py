@@ -40,11 +40,12 @@ def test_the_start_shows_bytes_up_to_the_stated_total_and_names_each_device(tab:
     assert len(totals) == 1
     assert loaded[-1] == float(totals.pop())
     expect(tab.page.locator("#boot")).to_be_hidden()
+    tab.show("devices")
     badges = tab.page.get_by_role("list", name="Devices").get_by_role("listitem")
     assert badges.count() == 3
     for badge in badges.all():
         text = badge.inner_text()
-        assert "checking" not in text
+        assert "opened when" not in text
         assert badge.get_attribute("data-state") in ("present", "software", "missing")
         assert len(text.split()) > 1, text
     assert "software" in badges.first.inner_text()
@@ -77,14 +78,15 @@ def test_a_failed_start_shows_the_reason_and_can_be_retried(
         else:
             retry.click()
         troubled.wait_booted("failed")
-        alert = troubled.page.locator("#boot").get_by_role("alert")
+        alert = troubled.page.locator("#boot-failed")
         expect(alert).to_contain_text(f"Python did not start. {missing} could not be fetched: the server answered 404")
         expect(alert).to_be_in_viewport()
-        expect(troubled.page.get_by_role("list", name="Devices")).not_to_contain_text("checking")
+        expect(troubled.page.locator("#device-list")).not_to_contain_text("opened when")
         faults.mend()
     retry.click()
+    expect(troubled.page.locator("#main")).to_be_focused()
     troubled.wait_booted()
-    expect(troubled.page.locator("#boot")).to_be_hidden()
+    expect(alert).to_be_hidden()
 
 
 def test_python_starts_without_unusable_files_and_the_page_shows_it(tab: Tab, site: str, site_folder: Path) -> None:
@@ -112,4 +114,4 @@ def test_a_missing_worker_is_reported(troubled: Tab, faulty_site: str, faults: F
     faults.missing("worker.js")
     troubled.page.goto(faulty_site)
     troubled.wait_booted("failed")
-    expect(troubled.page.locator("#boot").get_by_role("alert")).to_contain_text("The worker could not start")
+    expect(troubled.page.locator("#boot-failed")).to_contain_text("The worker could not start")

@@ -63,20 +63,20 @@ def page_in(playwright: Playwright, *, without: str = "", path: str | None = Non
 
 
 def states(tab: Tab) -> dict[str, str]:
-    badges = tab.page.get_by_role("list", name="Devices").get_by_role("listitem").all()
+    badges = tab.page.locator("#device-list li").all()
     return {str(badge.get_attribute("data-kind")): str(badge.get_attribute("data-state")) for badge in badges}
 
 
 def badge(tab: Tab, kind: str) -> str:
-    return tab.page.locator(f'#devices [data-kind="{kind}"]').inner_text()
+    return tab.page.locator(f'#device-list [data-kind="{kind}"]').text_content() or ""
 
 
 def chosen(tab: Tab) -> str:
-    return str(tab.page.locator("#devices [data-chosen]").get_attribute("data-kind"))
+    return str(tab.page.locator("#device-list [data-chosen]").get_attribute("data-kind"))
 
 
 def stats(tab: Tab) -> str:
-    return tab.page.locator('#pair [data-role="stats"]').inner_text()
+    return tab.panel("pair").locator('[data-role="stats"]').inner_text()
 
 
 def device_of(tab: Tab, model_id: str) -> str:
@@ -85,7 +85,7 @@ def device_of(tab: Tab, model_id: str) -> str:
 
 def fastest(tab: Tab) -> str:
     """Return the device that "auto" takes by the measured times that the page shows; the CPU if there are none."""
-    text = tab.page.locator("#decision").inner_text()
+    text = tab.page.locator("#decision").text_content() or ""
     measured = re.search(r"([\d.e+]+) ms for a product of matrices", text)
     if measured is None:
         return "cpu"
@@ -133,6 +133,7 @@ def test_each_browser_runs_on_its_best_device(
         assert states(tab) == {**found, "cpu": "present"}
         assert reason in badge(tab, "webnn")
         if found["webnn"] == "missing":
+            tab.show("devices")
             tab.page.get_by_text("What WebNN supports here").click()
             expect(tab.page.locator("#limits-about")).to_contain_text("WebNN is not available: ")
             assert reason in tab.page.locator("#limits-about").inner_text()
@@ -158,41 +159,42 @@ WATCH = """() => {
 def test_a_first_run_shows_what_it_builds_and_a_loaded_model_is_switched_live_by_keyboard(tab: Tab, site: str) -> None:
     tab.open(site, load="none")
     tab.evaluate(WATCH)
-    tab.page.get_by_label("Run on").select_option("webnn")
+    tab.run_on("webnn")
     tab.load(POLARITY)
     runs(tab, "webnn")
-    tab.page.get_by_label("Run on").select_option("webgpu")
+    tab.run_on("webgpu")
     expect(tab.page.locator("#per-model tbody")).to_contain_text("webgpu")
-    expect(tab.page.locator('#pair [data-role="stats"]')).to_contain_text(" on WebGPU ")
+    expect(tab.panel("pair").locator('[data-role="stats"]')).to_contain_text(" on WebGPU ")
     said = tab.evaluate("said")
     for words in (r"Building for WebNN: 0 of \d+ graphs…", r"Building for WebGPU: \d+ of \d+ kernels…"):
         assert any(re.fullmatch(words, text) for text in said), said
     assert "Running…" in said
 
-    tab.page.get_by_label("Run on").select_option("auto")
+    tab.run_on("auto")
     expect(tab.page.locator("#per-model tbody")).not_to_contain_text("webgpu")
     tab.load(SPLADE)
     tab.wait_panel("pair")
     start = chosen(tab)
     before, weights = tab.bars("polarity"), tab.figure("with-sharing")
+    tab.show("models")
     switch = tab.page.get_by_role("combobox", name="Device of Polarity, on SPLADE-tiny")
     switch.focus()
     tab.page.keyboard.press("ArrowDown")
     row = tab.page.locator("#per-model tbody tr").filter(has_text="Polarity")
     expect(row).to_contain_text("cpu")
     expect(switch).to_be_focused()
-    expect(tab.page.locator('#pair [data-role="stats"]')).to_contain_text("CPU")
+    expect(tab.panel("pair").locator('[data-role="stats"]')).to_contain_text("CPU")
     tab.wait_panel("pair")
     assert tab.bars("polarity") == pytest.approx(before, abs=0.002)
     assert device_of(tab, SPLADE) == start, "the other model must stay, and shared weights must be on both devices"
     tab.wait_figure("with-sharing", f"value > {1.8 * weights}")
 
-    tab.page.get_by_label("Run on").select_option("cpu")
+    tab.run_on("cpu")
     expect(tab.page.locator("#per-model tbody")).not_to_contain_text(start)
     tab.wait_figure("with-sharing", f"value < {1.1 * weights}")
     assert chosen(tab) == "cpu"
     expect(tab.page.locator("#decision")).to_contain_text("Running on CPU: you chose it.")
-    tab.page.get_by_label("Run on").select_option("auto")
+    tab.run_on("auto")
     expect(tab.page.locator("#per-model tbody")).not_to_contain_text("cpu")
     assert chosen(tab) == start == device_of(tab, POLARITY)
     tab.wait_panel("pair")
@@ -203,7 +205,7 @@ def test_a_forward_moves_to_the_next_device_when_its_device_is_lost(playwright: 
     with page_in(playwright) as tab:
         with_first_line(tab, WEBNN_GOES)
         tab.open(site, load="none")
-        tab.page.get_by_label("Run on").select_option("webnn")
+        tab.run_on("webnn")
         tab.load(POLARITY)
         tab.wait_card(POLARITY, "loaded")
         tab.wait_panel("pair")
@@ -219,6 +221,7 @@ def test_a_forward_moves_to_the_next_device_when_its_device_is_lost(playwright: 
         told = re.compile("Not moved. The device is not available.*no context any more")
         expect(tab.card(POLARITY).get_by_role("alert")).to_contain_text(told)
         assert device_of(tab, POLARITY) == "cpu"
+        tab.show("pair")
         tab.type_and_wait("pair", tab.page.get_by_label("B, the hypothesis"), "The town is dry.")
         assert "lost" not in stats(tab)
         tab.unload(POLARITY)
@@ -231,11 +234,12 @@ def test_a_run_is_repeated_after_the_gpu_process_is_killed(playwright: Playwrigh
         tab.open(site, load=POLARITY)
         tab.wait_panel("pair")
         wanted = tab.bars("polarity")
-        tab.page.get_by_label("Run on").select_option("webgpu")
+        tab.run_on("webgpu")
         expect(tab.page.locator("#per-model tbody")).to_contain_text("webgpu")
         browser = tab.page.context.browser
         assert browser is not None
         asked = browser.new_browser_cdp_session()
+        tab.wait_panel("pair")
         field, told = tab.page.get_by_label("B, the hypothesis"), ""
         first = field.input_value()
         for death in range(8):

@@ -118,7 +118,7 @@ def test_a_start_that_fails_in_python_shows_no_traceback(troubled: Tab, site: st
         words = "This tab is out of memory. Unload models or close other tabs"
     troubled.page.goto(f"{site}?load={SPLADE}")
     troubled.wait_booted("failed")
-    told = troubled.page.locator("#boot").get_by_role("alert")
+    told = troubled.page.locator("#boot-failed")
     expect(told).to_contain_text("Python did not start. ")
     expect(told).to_contain_text(words)
     assert "Traceback" not in told.inner_text() and "null" not in told.inner_text()

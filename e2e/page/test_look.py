@@ -56,6 +56,7 @@ def test_every_control_has_a_name(loaded: Tab) -> None:
 @pytest.mark.usefixtures("restore")
 def test_supported_ops_of_webnn_are_those_of_its_context(loaded: Tab, artefacts: Path) -> None:
     loaded.page.set_viewport_size({"width": 360, "height": 800})
+    loaded.show("devices")
     summary = loaded.page.locator("#limits summary")
     summary.focus()
     loaded.page.keyboard.press("Enter")
@@ -84,13 +85,13 @@ def test_supported_ops_of_webnn_are_those_of_its_context(loaded: Tab, artefacts:
     loaded.page.screenshot(path=artefacts / "limits-360.png")
 
     loaded.page.keyboard.press("Tab")
-    expect(loaded.page.get_by_label("Filter").first).to_be_focused()
+    expect(loaded.page.locator("#limits-filter")).to_be_focused()
     loaded.page.keyboard.type("softmax float16")
     expect(table.locator("tbody tr")).to_have_count(1)
     expect(loaded.page.locator("#limits-about")).to_contain_text("1 row of ")
     loaded.page.keyboard.press("Tab")
     assert loaded.check("focusSeen")["seen"]
-    loaded.page.get_by_label("Filter").first.fill("")
+    loaded.page.locator("#limits-filter").fill("")
     summary.click()
 
 
@@ -129,6 +130,10 @@ def test_the_page_works_with_the_keyboard_alone(tab: Tab, site: str) -> None:
     tab.wait_card("splade-tiny", "loaded")
     expect(tab.card("splade-tiny").locator('[data-role="toggle"]')).to_be_focused()
 
+    link = tab.page.get_by_role("link", name="Pair", exact=True)
+    link.focus()
+    keyboard.press("Enter")
+    expect(tab.page.locator("#pair h2")).to_be_focused()
     tab.page.get_by_label("A, the premise").focus()
     keyboard.press("End")
     keyboard.type(" And the bridge fell.")
@@ -143,8 +148,9 @@ def test_the_page_works_with_the_keyboard_alone(tab: Tab, site: str) -> None:
         if place["what"] == "theme" and "theme" in seen:
             break
         seen.add(place["what"])
-    assert {"tensor-filter", "theme"} <= seen
+    assert {"premise", "theme", "Memory"} <= seen
 
+    tab.show("memory")
     header = tab.page.get_by_role("columnheader", name="Name")
     header.get_by_role("button").focus()
     keyboard.press("Space")

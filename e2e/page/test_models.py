@@ -53,8 +53,7 @@ def test_each_model_changes_the_figures_and_is_unloaded_completely(empty: Tab) -
 
 
 def test_a_panel_offers_to_load_what_it_needs(empty: Tab) -> None:
-    empty.page.locator('[data-part="polarity"]').get_by_role("button", name="Load Polarity").click()
-    empty.wait_card(HEADS[2], "loaded")
+    empty.panel("pair").locator('[data-part="polarity"]').get_by_role("button", name="Load Polarity").click()
     expect(empty.page.locator('[data-part="polarity"] .bars')).to_have_count(2)
     expect(empty.page.locator('[data-part="nli"]').get_by_role("button", name="Load Entailment")).to_be_visible()
 
@@ -67,6 +66,7 @@ def size_of(load_all: Locator) -> float:
 
 
 def test_load_all_and_unload_all(empty: Tab) -> None:
+    empty.show("models")
     load_all = empty.page.get_by_role("button", name=re.compile("^Load all"))
     whole = size_of(load_all)
     empty.load(SPLADE)

@@ -24,7 +24,7 @@ TERMS_A = '[data-part="terms"] .each:first-child'
 
 @pytest.fixture
 def hypothesis(loaded: Tab) -> Locator:
-    return loaded.page.get_by_label("B, the hypothesis")
+    return loaded.panel("pair").get_by_label("B, the hypothesis")
 
 
 def test_similarity_is_a_matrix_with_ones_on_its_diagonal(loaded: Tab) -> None:
@@ -33,7 +33,7 @@ def test_similarity_is_a_matrix_with_ones_on_its_diagonal(loaded: Tab) -> None:
     assert [matrix[i][i] for i in range(3)] == [1, 1, 1]
     assert all(matrix[i][j] == matrix[j][i] for i in range(3) for j in range(3))
     assert matrix[0][1] > matrix[0][2], "two sentences about Python must be closer than one about a cat"
-    table = loaded.page.get_by_role("table", name="Cosine similarity of each sentence with each other")
+    table = loaded.panel("sentences").get_by_role("table", name="Cosine similarity of each sentence with each other")
     assert table.get_by_role("rowheader").count() == table.get_by_role("columnheader").count() == 3
 
 
@@ -52,7 +52,7 @@ def test_the_skill_probability_of_each_sentence_is_shown(loaded: Tab) -> None:
 
 
 def test_rows_can_be_added_and_removed(loaded: Tab) -> None:
-    loaded.page.get_by_role("button", name="Add a sentence").click()
+    loaded.panel("sentences").get_by_role("button", name="Add a sentence").click()
     expect(loaded.sentence(4)).to_be_focused()
     loaded.type_and_wait("sentences", loaded.sentence(4), "Ein Satz mit Umlauten: für Äpfel.")
     assert len(loaded.similarity()) == 4
@@ -65,7 +65,7 @@ def test_rows_can_be_added_and_removed(loaded: Tab) -> None:
 def test_a_matrix_of_twelve_sentences_fits_on_the_screen(loaded: Tab, width: int) -> None:
     """Twelve is the maximum of the panel; numbers are not cut, only the sentences beside them."""
     loaded.page.set_viewport_size({"width": width, "height": 900})
-    add = loaded.page.get_by_role("button", name="Add a sentence")
+    add = loaded.panel("sentences").get_by_role("button", name="Add a sentence")
     for number in range(4, 13):
         add.click()
         loaded.sentence(number).fill(f"Sentence number {number} is about the weather in November.")
@@ -168,10 +168,11 @@ def test_the_page_shows_the_cost_of_a_run(loaded: Tab) -> None:
 
 
 def test_a_run_redraws_only_what_changed(loaded: Tab) -> None:
-    before = loaded.page.locator("#chart-now").inner_text()
+    loaded.show("sentences")
+    before = loaded.page.locator("#chart-now").text_content()
     loaded.evaluate(
         """() => {
-             const parts = "#tensor-table tbody tr, #per-model tr, #stack > i, .legend li";
+             const parts = "#tensor-table tbody tr, #per-model tr, #stack > i, .legend li, #families button";
              window.rows = [...document.querySelectorAll(parts)];
              window.reports = 0;
              const seen = new MutationObserver(() => { window.reports += 1; });
@@ -180,7 +181,7 @@ def test_a_run_redraws_only_what_changed(loaded: Tab) -> None:
     )
     loaded.type_and_wait("sentences", loaded.sentence(1), "She designs data pipelines in SQL and in Python.")
     loaded.page.wait_for_function("() => window.reports > 0")  # the run left more than before
-    assert loaded.page.locator("#chart-now").inner_text() != before
+    assert loaded.page.locator("#chart-now").text_content() != before
     assert loaded.evaluate("() => rows.length > 40 && rows.every((row) => row.isConnected)")
 
 
