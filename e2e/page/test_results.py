@@ -179,7 +179,7 @@ def test_a_run_redraws_only_what_changed(loaded: Tab) -> None:
              seen.observe(document.getElementById("chart-now"), {childList: true, characterData: true, subtree: true});
            }"""
     )
-    loaded.type_and_wait("sentences", loaded.sentence(1), "She designs data pipelines in SQL and in Python.")
+    loaded.type_and_wait("sentences", loaded.sentence(1), "She designs data pipelines in SQL and in Python. " * 6)
     loaded.page.wait_for_function("() => window.reports > 0")  # the run left more than before
     assert loaded.page.locator("#chart-now").text_content() != before
     assert loaded.evaluate("() => rows.length > 40 && rows.every((row) => row.isConnected)")
