@@ -126,3 +126,13 @@ def files(page: str, heading: str) -> dict[str, str]:
 
 def _files(page: str) -> list[Block]:
     return [block for block in blocks(page) if block.language in ("html", "js") and block.is_run]
+
+
+def sessions(page: str) -> list[Block]:
+    """Return the interactive sessions of a page of docs/api."""
+    return [block for block in blocks(page) if block.language == "pycon"]
+
+
+def needs_browser(session: Block) -> bool:
+    """True if the session loads a model, whose tokenizer is JavaScript."""
+    return "./models/" in session.text

@@ -1,6 +1,7 @@
 """Every Python program of README.md and docs/, as a reader runs it: in a fresh page with Pyodide from its CDN.
 
 The page is that of the README, with `run` in place of its program. All programs run in one page, one after the other.
+So do the examples of docs/api that load models.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from scripts.paths import ROOT
 from scripts.pure import pure_wheels
 from tests import documents
 
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
 
 PAGE = documents.files("README.md", "Use it in your page")["index.html"]
 PROGRAMS = documents.programs()
+SESSIONS = [block for page in documents.pages() for block in documents.sessions(page) if documents.needs_browser(block)]
 #: Runs a program in a namespace of its own; gives what it prints, and the value of its last line.
 RUN = """
 import contextlib, gc, io, micropip
@@ -64,3 +67,10 @@ def test_a_program_shows_what_the_page_says(run: Callable[[str, str], str], prog
     if program.shown is not None:
         wanted = program.shown.strip()
         assert doctest.OutputChecker().check_output(wanted, shown, doctest.ELLIPSIS), shown
+
+
+@pytest.mark.parametrize("page", sorted({session.page for session in SESSIONS}))
+def test_the_examples_with_models_run(run: Callable[[str, str], str], page: str) -> None:
+    source = (ROOT / "tests" / "sessions.py").read_text("utf-8")
+    calls = [f"await run({each.text!r}, '{page}:{each.line}')\n" for each in SESSIONS if each.page == page]
+    run(source + "".join(calls), "tests/sessions.py")

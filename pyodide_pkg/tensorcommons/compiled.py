@@ -36,6 +36,12 @@ class Compiled:
     """A compiled function: ``await compiled(...)`` returns the function's result with its tensors computed.
 
     ``traces`` counts the calls of the function itself.
+
+    >>> double = tc.compile(lambda x: x * 2)
+    >>> for n in range(3):
+    ...     result = await double(tc.asarray([n]))
+    >>> double.traces, result.numpy().tolist()
+    (1, [4])
     """
 
     def __init__(
@@ -134,6 +140,12 @@ def compile(
     Raises:
         TensorCommonsError: ``function`` is not a function, or a name in ``donate_argnames`` is not an argument of it.
         DeviceUnavailable: ``device`` is not a device.
+
+    >>> @tc.compile
+    ... def norm(x):
+    ...     return tc.sqrt(tc.sum(x * x))
+    >>> print((await norm(tc.asarray([3.0, 4.0]))).numpy())
+    5.0
     """
     if not callable(function):
         raise TensorCommonsError(f"compile() takes a function, not {quoted(function)}")

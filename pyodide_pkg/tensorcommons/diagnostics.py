@@ -32,6 +32,9 @@ def diagnostics() -> str:
     """Describe versions, open devices with live bytes, managers with their models, and local storage, for a bug report.
 
     Opens no device and does not wait. Addresses in the names of models are shown without queries and passwords.
+
+    >>> print(tc.diagnostics())
+    tensorcommons 0.1.0, Python...
     """
     version = vars(sys.modules[str(__package__)])["__version__"]
     lines = [f"tensorcommons {version}, Python {platform.python_version()}, NumPy {np.__version__}", host()]

@@ -63,6 +63,11 @@ def as_dtype(value: object) -> DType:
 
     Raises:
         UnsupportedDtype: no dtype in :data:`ALL` matches.
+
+    >>> tc.dtypes.as_dtype("float16")
+    tensorcommons.dtypes.float16
+    >>> tc.dtypes.as_dtype(np.float32).itemsize
+    4
     """
     if isinstance(value, DType):
         return value
@@ -106,6 +111,9 @@ def result_type(kinds: Sequence[DType]) -> DType:
 
     Raises:
         UnsupportedDtype: the dtypes have no common dtype; cast one operand.
+
+    >>> tc.dtypes.result_type([tc.dtypes.float16, tc.dtypes.float32])
+    tensorcommons.dtypes.float32
     """
     first, *others = dict.fromkeys(kinds)
     for other in others:

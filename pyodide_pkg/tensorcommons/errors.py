@@ -34,11 +34,23 @@ QUOTED = 80  # characters of an untrusted value that a message shows
 
 
 class TensorCommonsError(Exception):
-    """Base class: ``except TensorCommonsError`` catches every error that the package raises on purpose."""
+    """Base class: ``except TensorCommonsError`` catches every error that the package raises on purpose.
+
+    >>> try:
+    ...     tc.asarray([1, 2], dtype="complex64")
+    ... except tc.errors.TensorCommonsError as error:
+    ...     print(error)
+    dtype 'complex64' is not supported; supported: float32, float16, int64, int32, int8, uint32, uint8, bool
+    """
 
 
 class DeviceUnavailable(TensorCommonsError):
-    """A device of kind ``kind`` cannot be opened; ``reason`` is one sentence."""
+    """A device of kind ``kind`` cannot be opened; ``reason`` is one sentence.
+
+    >>> tc.zeros(2, device="abacus")
+    Traceback (most recent call last):
+    tensorcommons.errors.DeviceUnavailable: the abacus device is not available: ...
+    """
 
     def __init__(self, kind: str, reason: str) -> None:
         super().__init__(f"the {kind} device is not available: {reason}")
@@ -47,17 +59,35 @@ class DeviceUnavailable(TensorCommonsError):
 
 
 class DeviceLost(TensorCommonsError):
-    """The browser took the device away (driver reset, tab in the background, GPU process restart)."""
+    """The browser took the device away (driver reset, tab in the background, GPU process restart).
+
+    >>> try:
+    ...     total = await tc.sum([1.0, 2.0]).read()
+    ... except tc.errors.DeviceLost:
+    ...     print("registered without a copy in host memory: register it again")
+    """
 
 
 class ReadRequired(TensorCommonsError, TypeError):
-    """The values of a tensor are on an asynchronous device: ``await t.read()`` returns them."""
+    """The values of a tensor are on an asynchronous device: ``await t.read()`` returns them.
+
+    >>> issubclass(tc.errors.ReadRequired, TypeError)  # np.asarray(tensor) of a tensor on a GPU
+    True
+    """
 
 
 class MemoryBudgetError(TensorCommonsError):
     """``needed`` more bytes would exceed ``limit``; ``holders`` lists ``(name, bytes)``, largest first.
 
     ``remedy`` ends the message: it states how to free enough memory.
+
+    >>> manager = tc.TensorSharingManager(max_memory_mb=1)
+    >>> try:
+    ...     manager.register_shared_tensor("table", (1024, 1024))
+    ... except tc.errors.MemoryBudgetError as error:
+    ...     print(error.needed, error.limit)
+    4194304 1048576
+    >>> manager.close()
     """
 
     def __init__(
@@ -74,7 +104,12 @@ class MemoryBudgetError(TensorCommonsError):
 
 
 class DeviceError(TensorCommonsError):
-    """``device`` (a kind) rejected ``work``, an operation or a kernel; ``reason`` is the device's message."""
+    """``device`` (a kind) rejected ``work``, an operation or a kernel; ``reason`` is the device's message.
+
+    >>> error = tc.errors.DeviceError("webgpu", "matmul", "the shader has too many bindings")
+    >>> print(error)
+    matmul failed on webgpu: the shader has too many bindings
+    """
 
     def __init__(self, device: str, work: str, reason: str) -> None:
         super().__init__(f"{work} failed on {device}: {reason}")
@@ -87,6 +122,12 @@ class DeviceMemoryError(MemoryBudgetError):
     """``device`` (a kind) is out of memory for ``work``, below any limit that was set.
 
     ``reason`` is the device's message. ``needed`` and ``limit`` are 0 if the device does not report them.
+
+    >>> error = tc.errors.DeviceMemoryError("webgpu", "matmul 8192×8192", "out of memory")
+    >>> print(error)
+    matmul 8192×8192 does not fit on webgpu: out of memory. To make it fit: compute less at a time, or release tensors.
+    >>> isinstance(error, tc.errors.MemoryBudgetError)
+    True
     """
 
     def __init__(
@@ -108,31 +149,78 @@ class DeviceMemoryError(MemoryBudgetError):
 
 
 class ManagerClosed(TensorCommonsError):
-    """The manager was closed or garbage-collected, so it holds no tensors and accepts no calls."""
+    """The manager was closed or garbage-collected, so it holds no tensors and accepts no calls.
+
+    >>> with tc.TensorSharingManager() as manager:
+    ...     pass
+    >>> manager.register_shared_tensor("table", (2,))
+    Traceback (most recent call last):
+    tensorcommons.errors.ManagerClosed: ...
+    """
 
 
 class TensorNotFound(TensorCommonsError):
-    """No tensor is registered under that name."""
+    """No tensor is registered under that name.
+
+    >>> manager = tc.TensorSharingManager()
+    >>> manager.create_tensor_view("table", "row", offset=(0,), size=(1,))
+    Traceback (most recent call last):
+    tensorcommons.errors.TensorNotFound: ...
+    >>> manager.close()
+    """
 
 
 class TensorReleased(TensorCommonsError):
-    """The tensor's bytes were freed by ``release()`` or ``unload()``; it cannot be used again."""
+    """The tensor's bytes were freed by ``release()`` or ``unload()``; it cannot be used again.
+
+    >>> x = tc.asarray([1.0, 2.0])
+    >>> x.release()
+    >>> x.numpy()
+    Traceback (most recent call last):
+    tensorcommons.errors.TensorReleased: ...
+    """
 
 
 class ViewOutOfBounds(TensorCommonsError):
-    """A view's offset and size extend past the shape of its parent."""
+    """A view's offset and size extend past the shape of its parent.
+
+    >>> manager = tc.TensorSharingManager()
+    >>> table = manager.register_shared_tensor("table", (2, 2))
+    >>> table.create_view("row", offset=(2, 0), size=(1, 2))
+    Traceback (most recent call last):
+    tensorcommons.errors.ViewOutOfBounds: ...
+    >>> manager.close()
+    """
 
 
 class NotAConsumer(TensorCommonsError):
-    """The model was never granted the tensor."""
+    """The model was never granted the tensor.
+
+    >>> manager = tc.TensorSharingManager()
+    >>> table = manager.register_shared_tensor("table", (2,), producer_model="encoder")
+    >>> table.acquire("reader")
+    Traceback (most recent call last):
+    tensorcommons.errors.NotAConsumer: ...
+    >>> manager.close()
+    """
 
 
 class ShapeMismatch(TensorCommonsError):
-    """The shapes are incompatible; the message shows them."""
+    """The shapes are incompatible; the message shows them.
+
+    >>> tc.matmul(tc.ones((2, 3)), tc.ones((2, 3)))
+    Traceback (most recent call last):
+    tensorcommons.errors.ShapeMismatch: ...
+    """
 
 
 class DeviceMismatch(TensorCommonsError):
-    """Tensors that are computed together are on different devices; the message names them."""
+    """Tensors that are computed together are on different devices; the message names them.
+
+    >>> error = tc.errors.DeviceMismatch("add", ["cpu", "webgpu"])
+    >>> print(error)
+    add: tensors on different devices cannot be computed together: cpu, webgpu; move them to one with `await t.to(device)`
+    """
 
     def __init__(self, work: str, devices: Iterable[object]) -> None:
         named = ", ".join(sorted(map(str, devices)))
@@ -143,11 +231,21 @@ class DeviceMismatch(TensorCommonsError):
 
 
 class UnsupportedDtype(TensorCommonsError):
-    """The operation or the device does not support the dtype."""
+    """The operation or the device does not support the dtype.
+
+    >>> tc.sqrt([1, 4])
+    Traceback (most recent call last):
+    tensorcommons.errors.UnsupportedDtype: sqrt takes floats, not int32: cast with tc.astype()
+    """
 
 
 class UnsupportedOp(TensorCommonsError):
-    """``device`` cannot run ``op``; ``reason`` names the property of the op that prevents it."""
+    """``device`` cannot run ``op``; ``reason`` names the property of the op that prevents it.
+
+    >>> error = tc.errors.UnsupportedOp("sort", "webgpu", "int64 has no type in WGSL")
+    >>> print(error)
+    sort cannot run on webgpu: int64 has no type in WGSL
+    """
 
     def __init__(self, op: str, device: str, reason: str) -> None:
         super().__init__(f"{op} cannot run on {device}: {reason}")
@@ -157,7 +255,12 @@ class UnsupportedOp(TensorCommonsError):
 
 
 class InvalidWeights(TensorCommonsError):
-    """``file`` of a checkpoint is incomplete, damaged or inconsistent, for ``reason``."""
+    """``file`` of a checkpoint is incomplete, damaged or inconsistent, for ``reason``.
+
+    >>> error = tc.errors.InvalidWeights("model.safetensors", "the header is not JSON")
+    >>> print(error)
+    model.safetensors: the header is not JSON
+    """
 
     def __init__(self, file: str, reason: str) -> None:
         super().__init__(f"{file}: {reason}")
@@ -166,7 +269,12 @@ class InvalidWeights(TensorCommonsError):
 
 
 class UnsupportedModel(TensorCommonsError):
-    """``model_type`` of a ``config.json`` is not one of ``supported``."""
+    """``model_type`` of a ``config.json`` is not one of ``supported``.
+
+    >>> error = tc.errors.UnsupportedModel("mamba", ["bert", "llama"])
+    >>> print(error)
+    model type 'mamba' is not supported; supported: bert, llama
+    """
 
     def __init__(self, model_type: str, supported: Iterable[str]) -> None:
         self.model_type = model_type
@@ -175,13 +283,20 @@ class UnsupportedModel(TensorCommonsError):
 
 
 class InternalError(TensorCommonsError):
-    """An invariant of the package does not hold. This is a bug in the package; the message describes it."""
+    """An invariant of the package does not hold. This is a bug in the package; the message describes it.
+
+    >>> issubclass(tc.errors.InternalError, tc.errors.TensorCommonsError)
+    True
+    """
 
 
 class DownloadError(TensorCommonsError):
     """``url`` could not be downloaded; ``reason`` is the HTTP status or the network error.
 
     Query strings and ``user:password@`` are removed from both, since they may be secrets.
+
+    >>> print(tc.errors.DownloadError("https://example.org/model?token=secret", "404 Not Found"))
+    https://example.org/model: 404 Not Found
     """
 
     def __init__(self, url: str, reason: str) -> None:

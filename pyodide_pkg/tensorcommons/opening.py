@@ -35,6 +35,10 @@ async def open_devices(
 
     Raises:
         DeviceUnavailable: a name in ``prefer`` or ``webnn`` is not known, or no device could be opened.
+
+    >>> devices = await tc.open_devices()
+    >>> devices.choose().kind  # under CPython; in a browser also 'webgpu' or 'webnn'
+    'cpu'
     """
     if isinstance(prefer, str) or not isinstance(prefer, (Iterable, type(None))):
         raise DeviceUnavailable(str(prefer), "prefer= is a list of kinds of devices")

@@ -90,6 +90,14 @@ async def pipeline(
     Raises:
         UnsupportedModel: the model does not support the task.
         TensorCommonsError: the task or an option is unknown, or a loaded model has another device, dtype or cache.
+
+    >>> manager = tc.TensorSharingManager(max_memory_mb=256)
+    >>> similar = await tc.pipeline("sentence-similarity", "./models/all-MiniLM-L6-v2", manager=manager)
+    >>> print((await similar(["A man is eating.", "A man eats.", "It rains."])).round(2))
+    [[1.   0.96 0.02]
+     [0.96 1.   0.05]
+     [0.02 0.05 1.  ]]
+    >>> manager.close()
     """
     check_defaults(task, options)
     kind = TextGeneration if task in GENERATION_TASKS else Pipeline

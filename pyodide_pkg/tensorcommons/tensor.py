@@ -43,6 +43,20 @@ class Tensor:
     """An n-dimensional array. ``shape`` is a tuple of ints, ``dtype`` one of :data:`tensorcommons.dtypes.ALL`.
 
     Operators follow the Python array API standard; see :mod:`tensorcommons.ops` for the functions.
+
+    >>> x = tc.asarray([[1, 2], [3, 4]])
+    >>> x.shape, x.ndim, x.size, x.nbytes, str(x.dtype)
+    ((2, 2), 2, 4, 16, 'int32')
+    >>> print((x * 2).mT.numpy())
+    [[2 6]
+     [4 8]]
+    >>> y = await (x + 1).realize()
+    >>> print(await y.read())
+    [[2 3]
+     [4 5]]
+    >>> await y.to("cpu") is y
+    True
+    >>> y.release()
     """
 
     __array_ufunc__ = None  # numpy_array + tensor is a Tensor, and np.exp(tensor) a TypeError
@@ -220,7 +234,7 @@ class Tensor:
         return self
 
     async def read(self) -> np.ndarray[Any, Any]:
-        """Return the values as a NumPy array of the same shape and dtype; computes them if needed.
+        """Compute the tensor if needed, and return its values as a NumPy array of the same shape and dtype.
 
         Raises:
             TensorReleased: the bytes were released.
@@ -256,6 +270,9 @@ class Tensor:
 
         Raises:
             TensorCommonsError: Python cannot be suspended here; use ``await t.read()``.
+
+        >>> tc.asarray([1.5, 2.5]).numpy().tolist()
+        [1.5, 2.5]
         """
         if (self.device or default_device()).facts.is_host:
             try:
@@ -299,6 +316,11 @@ def asarray(obj: TensorLike, dtype: object = None, device: Device | str | None =
         UnsupportedDtype: the dtype has no counterpart.
         DeviceUnavailable: there is no such device, with the reason.
         MemoryBudgetError: the bytes do not fit.
+
+    >>> tc.asarray([1.5, 2.5])
+    <Tensor float32[2] on cpu>
+    >>> tc.asarray([1, 2], dtype="float16")
+    <Tensor float16[2] on cpu>
     """
     place = None if device is None else device_of(device)
     if isinstance(obj, Tensor):
@@ -340,11 +362,15 @@ async def realize(tensors: Sequence[Tensor]) -> None:
 
 
 async def read_together(tensors: Sequence[Tensor]) -> list[np.ndarray[Any, Any]]:
-    """Return the values of several tensors: computes pending ones as one program, then reads each device once.
+    """Return the values of several tensors, computed as one program and read by one copy from each device.
 
     Raises:
         TensorReleased: the bytes of a tensor were released.
         TensorCommonsError: a value is not a tensor.
+
+    >>> total, largest = await tc.read_together([tc.sum([1, 2]), tc.max([1, 2])])
+    >>> int(total), int(largest)
+    (3, 2)
     """
     for value in tensors:
         if not isinstance(value, Tensor):
@@ -404,6 +430,12 @@ def scope() -> Iterator[Callable[[T], T]]:
     Pass results through the function that the block gets to keep them: ``with scope() as keep: y = keep(exp(x))``. The
     function takes a tensor, or a tuple, list or dict of tensors. Bytes that a manager holds (weights, shared tensors)
     always stay. Without a scope, the bytes of a tensor are freed when nothing refers to it.
+
+    >>> with tc.scope() as keep:
+    ...     doubled = tc.asarray([1, 2]) * 2
+    ...     total = keep(await tc.sum(doubled).realize())
+    >>> int(total)
+    6
     """
     kept: list[Tensor] = []
 

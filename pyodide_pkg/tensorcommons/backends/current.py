@@ -87,12 +87,17 @@ def default_device() -> Device:
 
 
 def set_default_device(device: Device | str | None) -> None:
-    """Create tensors on ``device`` (a Device or a kind) where no device is given; ``None`` means the CPU device again.
+    """Create tensors on ``device`` (a Device or a kind) if none is given; ``None`` restores the CPU device.
 
     A kind is looked up anew at each use, so it means the device of the last ``open_devices()``.
 
     Raises:
         DeviceUnavailable: the kind is unknown, or no device of that kind was opened; the default stays as it was.
+
+    >>> tc.set_default_device("cpu")
+    >>> tc.asarray([1.0]).device.kind
+    'cpu'
+    >>> tc.set_default_device(None)
     """
     if device is not None:
         device_of(device)

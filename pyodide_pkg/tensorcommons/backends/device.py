@@ -39,10 +39,19 @@ LOST_AGAIN = "it was lost again each time it was opened"
 
 
 class Device(Readable, ProgramCache):
-    """One opened device: what it is, and what it holds.
+    """An opened device, and the bytes on it.
 
     ``kind`` is "webgpu", "webnn" or "cpu"; ``name`` the adapter's own description; ``is_software`` true when the
     adapter runs on the CPU; ``limits`` its limits by WebGPU's names, in bytes or counts.
+
+    >>> devices = await tc.open_devices()
+    >>> device = devices.cpu
+    >>> kept = tc.zeros(256, device=device)
+    >>> await kept.realize() is kept
+    True
+    >>> device.kind, device.memory()["total"]
+    ('cpu', 1280)
+    >>> device.close()
     """
 
     def __init__(self, backend: Backend[Any]) -> None:

@@ -48,7 +48,7 @@ class Memory(ABC):
         self.budget = budget
 
     def memory(self) -> dict[str, int]:
-        """Return the bytes now by category, with "total" and "peak" (the largest total since the device was opened)."""
+        """Return the current bytes by category, with "total" and "peak" (the largest total since it was opened)."""
         return {**{str(kind): size for kind, size in self._bytes.items()}, "total": self.total, "peak": self._peak}
 
     def new_handle(self) -> int:

@@ -39,7 +39,24 @@ class Decision:
 
 
 class Devices:
-    """The devices that were opened, best first. A kind that is ``None`` has its reason in ``missing``."""
+    """The devices that were opened, best first.
+
+    ``opened`` lists them; ``webgpu``, ``webnn`` and ``cpu`` are the device of each kind or None, and ``missing`` has the
+    reasons by kind.
+
+    >>> devices = await tc.open_devices()
+    >>> devices.choose("cpu").kind
+    'cpu'
+    >>> devices.cpu in devices.opened
+    True
+    >>> devices.pin("cpu")
+    >>> devices.explain()
+    'cpu (NumPy...), because it is pinned...'
+    >>> devices.pin(None)
+    >>> devices.on_build(print)
+    >>> devices.on_build(None)
+    >>> devices.close()
+    """
 
     def __init__(self, opened: Sequence[Device], missing: dict[str, str], *, by_facts: bool = False) -> None:
         self.opened = tuple(opened)
@@ -82,7 +99,7 @@ class Devices:
         return sorted(self.opened, key=place)
 
     def pin(self, kind: str | None) -> None:
-        """Have "auto" mean ``kind`` from now on; ``None`` restores the choice by speed. Loaded models stay.
+        """Make ``kind`` the device of "auto"; ``None`` restores the choice by speed. Loaded models stay.
 
         Raises:
             DeviceUnavailable: that kind is missing; what was pinned before stays.
@@ -126,7 +143,11 @@ class Devices:
         return f"{why}; {failed}" if failed else why
 
     def choose(self, wish: str | Device = "auto") -> Device:
-        """The device that :meth:`decide` gives. Raises as it does."""
+        """Return the device for ``wish``: a kind, a Device, or "auto".
+
+        Raises:
+            DeviceUnavailable: there is no such device, with the reason.
+        """
         return self.decide(wish).device
 
     def decide_for(
@@ -187,7 +208,7 @@ class Devices:
         return {kind: known[kind] for kind in KINDS if kind in known and kind != device.kind}
 
     def explain(self, wish: str | Decision = "auto") -> str:
-        """Explain in a sentence which device ``wish`` gives, why, and what the others are. Raises as :meth:`decide`.
+        """Return a sentence that names the device for ``wish``, the reason, and the other devices.
 
         It names the device of models that generate, if that is another one.
         """
@@ -199,7 +220,7 @@ class Devices:
         return f"{decision.device.kind} ({decision.device.name}), because {decision.why}{others}."
 
     def on_build(self, call: Callable[[dict[str, Any]], None] | None) -> None:
-        """Call ``call`` as graphs or pipelines are built; None ends it.
+        """Call ``call`` while graphs or pipelines are built; None ends this.
 
         It gets {"status": "build", "device", "done", "total"}.
 

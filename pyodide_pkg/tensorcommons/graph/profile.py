@@ -65,16 +65,15 @@ def _named(models: tuple[str, ...]) -> Iterator[None]:
 def profile() -> Profile:
     """Record all runs in a block, on every device: models, pipelines, generation, operations on tensors.
 
-    ::
-
-        async with tc.profile() as profile:
-            await model(input_ids=ids)
-        print(profile.table())
-
     Runs give the values that they give without a profile. The first run of a program takes longer: each kind of
     dispatch of it is then repeated for 5 ms.
 
     Raises TensorCommonsError on entry if another profile is open: profiles do not nest.
+
+    >>> async with tc.profile() as profile:
+    ...     values = await tc.sum(tc.ones((64, 64)), axis=1).read()
+    >>> len(profile.rows) > 0
+    True
     """
     return Profile()
 
@@ -83,6 +82,13 @@ class Profile:
     """The dispatches of the runs in a block; see :func:`profile`. ``notes`` lists what was not timed, and why.
 
     ``current`` is the profile that records runs now, if one is open.
+
+    >>> async with tc.profile() as profile:
+    ...     values = await tc.sum(tc.ones((64, 64)), axis=1).read()
+    >>> profile.rows[-1].op
+    'sum'
+    >>> print(profile.table())
+      ms  share  count  ms each...in all...
     """
 
     current: ClassVar[Profile | None] = None
@@ -112,7 +118,7 @@ class Profile:
         return tuple(row for run in self._runs for row in run)
 
     def table(self) -> str:
-        """The rows as text: equal ones together with their count, those that take longest first, then the total."""
+        """Return the rows as text: equal ones together with their count, the slowest first, then the total."""
         return table_of(self.rows, self._limits, self.notes)
 
     async def ran(self, run: ProgramRun) -> None:

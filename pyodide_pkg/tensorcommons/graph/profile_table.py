@@ -24,6 +24,12 @@ class ProfileRow:
     evenly among them. ``milliseconds`` is the dispatch's time by the host's clock, ``on_device`` by the device's, where
     it has one; None where it was not timed. ``share`` is the part of the device's limit (of its bandwidth or its
     multiply-adds, whichever takes longer) that it reaches. ``source`` is the shader's text, if there is one.
+
+    >>> async with tc.profile() as profile:
+    ...     values = await tc.sum(tc.asarray(np.ones((64, 64), np.float32)), axis=1).read()
+    >>> row = profile.rows[-1]
+    >>> row.device, row.op, row.shapes, row.result, row.flops
+    ('cpu', 'sum', ((64, 64),), (64,), 4096)
     """
 
     models: tuple[str, ...]

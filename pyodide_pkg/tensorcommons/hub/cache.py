@@ -31,9 +31,18 @@ TOUCH = 3600.0  # seconds; the precision of a record's time of use
 
 
 class Cache:
-    """The files that were loaded, in ``store``. ``limit`` is in bytes: above it the least recently used files leave.
+    """The files that were downloaded. Above ``limit`` bytes the least recently used ones are removed.
 
     Files that this page has loaded stay, also above the limit, because their weights may be read again (see residency).
+
+    >>> cache = await tc.open_cache(None)  # "auto" in a page
+    >>> cache.is_on, cache.status
+    (False, 'off: cache=None')
+    >>> await cache.usage()
+    0
+    >>> await cache.remove_unused(limit=2**30)
+    0
+    >>> await cache.clear()
     """
 
     def __init__(
@@ -184,19 +193,19 @@ class Cache:
     # --- upkeep ---
 
     async def usage(self) -> int:
-        """Return the bytes that the entries take."""
+        """Return the bytes of all entries."""
         return sum(size for size, _ in (await self._entries.list()).values())
 
     async def clear(self) -> None:
-        """Remove everything, and begin anew after a failure. Models that are loaded read from the network again."""
+        """Remove all files, also after a failure. Loaded models read from the network again."""
         for name in await self._entries.list():
             await self._entries.remove(name)
         self._entries.reset()
 
     async def remove_unused(self, limit: int | None = None) -> int:
-        """Remove leftovers, and the least recently used files until at most ``limit`` bytes are left.
+        """Remove incomplete files, and the least recently used ones until at most ``limit`` bytes are left.
 
-        Files that this page has loaded stay. Returns how many bytes that freed.
+        Files that this page has loaded stay. Return the freed bytes.
         """
         self._entries.unchecked = 0
         entries = await self._entries.list()

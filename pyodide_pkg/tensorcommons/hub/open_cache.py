@@ -16,9 +16,13 @@ _of_this_page: Cache | None = None
 
 
 async def open_cache(cache: CacheSpec = "auto") -> Cache:
-    """Open "auto", this browser's storage; None, no cache; the path of a folder; or a Cache, which is returned.
+    """Open a cache: "auto" (this browser's storage), None (no cache), the path of a folder, or a Cache, which is returned.
 
     "auto" is one cache for the whole page. Outside a browser it is off: name a folder there.
+
+    >>> cache = await tc.open_cache(None)
+    >>> cache.is_on
+    False
     """
     global _of_this_page
     if isinstance(cache, Cache):

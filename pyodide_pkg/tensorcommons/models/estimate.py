@@ -33,6 +33,11 @@ class LoadEstimate:
     ``shareable_bytes``, the bytes of the tensors whose shape and dtype is that of a weight on the device.
     ``download_bytes`` are the bytes of weights that are neither on the device nor in local storage. Scratch memory,
     outputs and tokenizers are not included.
+
+    >>> manager = tc.TensorSharingManager(max_memory_mb=256)
+    >>> estimate = await tc.estimate_load("./models/splade-tiny", manager=manager)
+    >>> "fill-mask" in estimate.tasks
+    True
     """
 
     name: str
@@ -72,6 +77,11 @@ async def estimate_load(
         UnsupportedModel: the architecture is not supported.
         DeviceMemoryError: the device, with "auto" each device, cannot hold the weights.
         DeviceUnavailable: there is no such device.
+
+    >>> manager = tc.TensorSharingManager(max_memory_mb=256)
+    >>> estimate = await tc.estimate_load("./models/splade-tiny", manager=manager)
+    >>> estimate.model_type, estimate.weight_bytes, estimate.shared_bytes
+    ('bert', 17666792, 0)
     """
     if dtype not in (None, *BY_OPTION):
         raise UnsupportedDtype(f"dtype must be {', '.join(BY_OPTION)} or None, not {quoted(dtype)}")

@@ -108,6 +108,14 @@ async def from_pretrained(
             of every device.
         DeviceUnavailable: the device was lost before and cannot be opened again; with "auto", every device was.
         DeviceLost: the device was lost during loading.
+
+    >>> manager = tc.TensorSharingManager(max_memory_mb=256)
+    >>> model = await tc.from_pretrained("./models/all-MiniLM-L6-v2", manager=manager, dtype="float16")
+    >>> tokens = model.tokenizer.encode_batch(["The cat sleeps."])
+    >>> outputs = await model(input_ids=tokens.input_ids, attention_mask=tokens.attention_mask)
+    >>> outputs["last_hidden_state"].shape
+    (1, 6, 384)
+    >>> manager.close()
     """
     options = source, manager, device, dtype, task, progress_callback, tokenizer, cache, token
     refused: dict[Device, str] = {}

@@ -46,6 +46,24 @@ class Model:
     ``model_type`` is the architecture's name and ``config`` its typed configuration. ``input_names`` are the names of
     the inputs; for text ``input_ids``, ``attention_mask`` and so on, each (batch, sequence). ``is_unloaded`` is true
     after :meth:`unload`, or if the manager was closed.
+
+    >>> manager = tc.TensorSharingManager(max_memory_mb=256)
+    >>> model = await tc.from_pretrained("./models/all-MiniLM-L6-v2", manager=manager)
+    >>> await model.compile([(1, 16)])
+    >>> ids = np.array([[101, 1996, 4937, 102]])
+    >>> outputs = await model(input_ids=ids)
+    >>> (await outputs["last_hidden_state"].read()).shape
+    (1, 4, 384)
+    >>> model.weight_bytes, model.weight_formats
+    (90852864, {'float32': 90852864})
+    >>> model.bytes_to_run({"input_ids": ids}) > 0
+    True
+    >>> model.explain()
+    'all-MiniLM-L6-v2 is on cpu (WebAssembly...'
+    >>> await model.to("cpu") is model
+    True
+    >>> model.unload()
+    >>> manager.close()
     """
 
     def __init__(
@@ -166,6 +184,17 @@ class Model:
             ShapeMismatch: the prompts have another shape or dtype, or leave no room for new tokens.
             MemoryBudgetError: keys and values do not fit beside the model.
             TensorReleased: the model was unloaded.
+
+        >>> manager = tc.TensorSharingManager(max_memory_mb=512)
+        >>> model = await tc.from_pretrained("./models/SmolLM2-135M-Instruct", manager=manager, dtype="float16")
+        >>> prompt = model.tokenizer.encode_batch(["The capital of France is"]).input_ids
+        >>> await model.compile_generation([prompt.shape], max_new_tokens=4)
+        >>> tokens = await model.generate(prompt, max_new_tokens=4)
+        >>> model.tokenizer.decode(tokens[0])
+        'The capital of France is Paris...'
+        >>> [step.tolist() async for step in model.stream(prompt, max_new_tokens=2)] == tokens[0, prompt.shape[1] :][:2, None].tolist()
+        True
+        >>> manager.close()
         """
         check_listener("on_token", on_token)
         return await complete(self._session(input_ids, attention_mask, options), on_token)

@@ -83,62 +83,110 @@ __all__ = [
 
 
 def relu(input: TensorLike) -> Tensor:
-    """``max(input, 0)``."""
+    """``max(input, 0)``.
+
+    >>> print(F.relu([-1.0, 2.0]).numpy())
+    [0. 2.]
+    """
     return ops.relu(input)
 
 
 def leaky_relu(input: TensorLike, negative_slope: float = 0.01) -> Tensor:
-    """``input`` if it is not negative, else ``negative_slope * input``."""
+    """``input`` if it is not negative, else ``negative_slope * input``.
+
+    >>> print(F.leaky_relu([-1.0, 2.0], 0.1).numpy().round(4))
+    [-0.1  2. ]
+    """
     return ops.leaky_relu(input, negative_slope)
 
 
 def elu(input: TensorLike, alpha: float = 1.0) -> Tensor:
-    """``input`` if it is positive, else ``alpha * (e ** input - 1)`` (Clevert et al., 2015)."""
+    """``input`` if it is positive, else ``alpha * (e ** input - 1)`` (Clevert et al., 2015).
+
+    >>> print(F.elu([-1.0, 2.0]).numpy().round(4))
+    [-0.6321  2.    ]
+    """
     return ops.elu(input, alpha)
 
 
 def gelu(input: TensorLike, approximate: str = "none") -> Tensor:
-    """``input / 2 * (1 + erf(input / sqrt(2)))``, or with ``approximate="tanh"`` the tanh approximation."""
+    """``input / 2 * (1 + erf(input / sqrt(2)))``, or with ``approximate="tanh"`` the tanh approximation.
+
+    >>> print(F.gelu([-1.0, 2.0], approximate="tanh").numpy().round(4))
+    [-0.1588  1.9546]
+    """
     return ops.gelu(input, approximate)
 
 
 def silu(input: TensorLike) -> Tensor:
-    """``input * sigmoid(input)``."""
+    """``input * sigmoid(input)``.
+
+    >>> print(F.silu([0.0, 2.0]).numpy().round(4))
+    [0.     1.7616]
+    """
     return ops.silu(input)
 
 
 def sigmoid(input: TensorLike) -> Tensor:
-    """``1 / (1 + e ** -input)``."""
+    """``1 / (1 + e ** -input)``.
+
+    >>> print(F.sigmoid([0.0, 2.0]).numpy().round(4))
+    [0.5    0.8808]
+    """
     return ops.sigmoid(input)
 
 
 def tanh(input: TensorLike) -> Tensor:
-    """Hyperbolic tangent."""
+    """Hyperbolic tangent.
+
+    >>> print(F.tanh([0.0, 1.0]).numpy().round(4))
+    [0.     0.7616]
+    """
     return ops.tanh(input)
 
 
 def softplus(input: TensorLike, beta: float = 1.0, threshold: float = 20.0) -> Tensor:
-    """``log(1 + e ** (beta * input)) / beta``; exact for every input, so ``threshold`` has no effect."""
+    """``log(1 + e ** (beta * input)) / beta``; exact for every input, so ``threshold`` has no effect.
+
+    >>> print(F.softplus([0.0, 2.0]).numpy().round(4))
+    [0.6931 2.1269]
+    """
     return ops.softplus(input) if beta == 1 else ops.softplus(as_tensor(input) * beta) / beta
 
 
 def hardswish(input: TensorLike) -> Tensor:
-    """``input * hardsigmoid(input)``."""
+    """``input * hardsigmoid(input)``.
+
+    >>> print(F.hardswish([-4.0, 0.0, 4.0]).numpy())
+    [-0.  0.  4.]
+    """
     return ops.hardswish(input)
 
 
 def hardsigmoid(input: TensorLike) -> Tensor:
-    """``clip(input + 3, 0, 6) / 6``."""
+    """``clip(input + 3, 0, 6) / 6``.
+
+    >>> print(F.hardsigmoid([-4.0, 0.0, 4.0]).numpy())
+    [0.  0.5 1. ]
+    """
     return ops.hardsigmoid(input)
 
 
 def softmax(input: TensorLike, dim: int, dtype: object = None) -> Tensor:
-    """``exp(input) / sum(exp(input))`` along ``dim``, cast to ``dtype`` first if it is given."""
+    """``exp(input) / sum(exp(input))`` along ``dim``, cast to ``dtype`` first if it is given.
+
+    >>> print(F.softmax([1.0, 2.0, 3.0], dim=-1).numpy().round(4))
+    [0.09   0.2447 0.6652]
+    """
     return ops.softmax(as_tensor(input) if dtype is None else ops.astype(input, dtype), dim)
 
 
 def log_softmax(input: TensorLike, dim: int, dtype: object = None) -> Tensor:
-    """``input - log(sum(exp(input)))`` along ``dim``, cast to ``dtype`` first if it is given."""
+    """``input - log(sum(exp(input)))`` along ``dim``, cast to ``dtype`` first if it is given.
+
+    >>> print(F.log_softmax([1.0, 2.0, 3.0], dim=-1).numpy().round(4))
+    [-2.4076 -1.4076 -0.4076]
+    """
     return ops.log_softmax(as_tensor(input) if dtype is None else ops.astype(input, dtype), dim)
 
 
@@ -165,7 +213,11 @@ def layer_norm(
     bias: TensorLike | None = None,
     eps: float = 1e-5,
 ) -> Tensor:
-    """``(input - mean) / sqrt(var + eps) * weight + bias`` over the last axes (Ba et al., 2016)."""
+    """``(input - mean) / sqrt(var + eps) * weight + bias`` over the last axes (Ba et al., 2016).
+
+    >>> print(F.layer_norm([[1.0, 3.0]], (2,)).numpy().round(4))
+    [[-1.  1.]]
+    """
     rows, shape, size = _last_axes("layer_norm", input, normalized_shape)
     scale, shift = _row(weight, 1.0, size, rows), _row(bias, 0.0, size, rows)
     return ops.reshape(ops.layer_norm(rows, scale, shift, eps), shape)
@@ -177,6 +229,9 @@ def rms_norm(
     """``input / sqrt(mean(input ** 2) + eps) * weight`` over the last axes (Zhang and Sennrich, 2019).
 
     ``eps`` is the dtype's machine epsilon by default.
+
+    >>> print(F.rms_norm([[3.0, 4.0]], (2,)).numpy().round(4))
+    [[0.8485 1.1314]]
     """
     rows, shape, size = _last_axes("rms_norm", input, normalized_shape)
     least = float(np.finfo(rows.dtype.numpy).eps) if eps is None else eps
@@ -200,6 +255,11 @@ def scaled_dot_product_attention(
     for the keys to attend to. With ``is_causal`` query i attends to keys 0 to i. With ``enable_gqa`` key and value may
     have fewer heads (the third axis from the end), which adjacent heads of the query share. The result of a query whose
     keys are all masked is 0. Dropout is not supported.
+
+    >>> query, key, value = tc.ones((1, 1, 2, 4)), tc.ones((1, 1, 3, 4)), tc.ones((1, 1, 3, 2))
+    >>> print(F.scaled_dot_product_attention(query, key, value).numpy())
+    [[[[1. 1.]
+       [1. 1.]]]]
     """
     if dropout_p:
         raise TensorCommonsError(
@@ -217,12 +277,21 @@ def scaled_dot_product_attention(
 
 
 def linear(input: TensorLike, weight: TensorLike, bias: TensorLike | None = None) -> Tensor:
-    """``input @ weight.T + bias``: ``weight`` is (out, in), ``bias`` (out,)."""
+    """``input @ weight.T + bias``: ``weight`` is (out, in), ``bias`` (out,).
+
+    >>> print(F.linear([[1.0, 2.0]], [[3.0, 4.0], [5.0, 6.0]]).numpy())
+    [[11. 17.]]
+    """
     return ops.linear(input, weight, bias)
 
 
 def embedding(input: TensorLike, weight: TensorLike) -> Tensor:
-    """``weight[input]``: ``input`` are row indices (int32); an index out of range gives NaN."""
+    """``weight[input]``: ``input`` are row indices (int32); an index out of range gives NaN.
+
+    >>> print(F.embedding([1, 0], [[1.0, 2.0], [3.0, 4.0]]).numpy())
+    [[3. 4.]
+     [1. 2.]]
+    """
     table = as_tensor(weight, like=(input,))
     return ops.embedding(table, input if isinstance(input, Tensor) else np.asarray(input, np.int32))
 
@@ -231,6 +300,10 @@ def one_hot(tensor: TensorLike, num_classes: int = -1) -> Tensor:
     """1 at the class index (int32), else 0: (...) -> (..., num_classes), int32.
 
     An index out of range gives a row of 0. ``num_classes`` is required, since the values of a tensor are not known.
+
+    >>> print(F.one_hot([0, 2], 3).numpy())
+    [[1 0 0]
+     [0 0 1]]
     """
     ids = as_tensor(tensor)
     if ids.dtype.name != "int32":
@@ -251,6 +324,9 @@ def pad(input: TensorLike, pad: Sequence[int], mode: str = "constant", value: fl
 
     Raises:
         ShapeMismatch: ``pad`` does not match the axes, or removes or mirrors more elements than there are.
+
+    >>> print(F.pad([[1, 2]], (1, 0)).numpy())
+    [[0 1 2]]
     """
     x = as_tensor(input)
     if len(pad) % 2 or len(pad) > 2 * x.ndim:

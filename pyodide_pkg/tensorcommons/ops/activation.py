@@ -53,18 +53,60 @@ def _hardsigmoid(x: Any) -> Any:
 
 
 erf = unary(
-    "erf", _wide(erf_reference), FLOATS, "``2 / sqrt(pi) * integral of e ** -t² from 0 to x``: the error function."
+    "erf",
+    _wide(erf_reference),
+    FLOATS,
+    "``2 / sqrt(pi) * integral of e ** -t² from 0 to x``: the error function.",
+    example=("[0.0, 1.0]", "[0.     0.8427]"),
 )
-relu = unary("relu", lambda x: np.maximum(x, x.dtype.type(0)), FLOATS, "``max(x, 0)``.", epilogue=True)
-sigmoid = unary("sigmoid", _wide(_sigmoid), FLOATS, "``1 / (1 + e ** -x)``.", epilogue=True)
-silu = unary("silu", _wide(lambda x: x / (1 + np.exp(-x))), FLOATS, "``x * sigmoid(x)`` (Elfwing et al., 2017).")
-softplus = unary("softplus", _wide(lambda x: np.logaddexp(x, 0)), FLOATS, "``log(1 + e ** x)``.")
+relu = unary(
+    "relu",
+    lambda x: np.maximum(x, x.dtype.type(0)),
+    FLOATS,
+    "``max(x, 0)``.",
+    epilogue=True,
+    example=("[-1.0, 2.0]", "[0. 2.]"),
+)
+sigmoid = unary(
+    "sigmoid",
+    _wide(_sigmoid),
+    FLOATS,
+    "``1 / (1 + e ** -x)``.",
+    epilogue=True,
+    example=("[0.0, 2.0]", "[0.5    0.8808]"),
+)
+silu = unary(
+    "silu",
+    _wide(lambda x: x / (1 + np.exp(-x))),
+    FLOATS,
+    "``x * sigmoid(x)`` (Elfwing et al., 2017).",
+    example=("[0.0, 2.0]", "[0.     1.7616]"),
+)
+softplus = unary(
+    "softplus",
+    _wide(lambda x: np.logaddexp(x, 0)),
+    FLOATS,
+    "``log(1 + e ** x)``.",
+    example=("[0.0, 2.0]", "[0.6931 2.1269]"),
+)
 hardswish = unary(
-    "hardswish", _wide(lambda x: x * _hardsigmoid(x)), FLOATS, "``x * hardsigmoid(x)`` (Howard et al., 2019)."
+    "hardswish",
+    _wide(lambda x: x * _hardsigmoid(x)),
+    FLOATS,
+    "``x * hardsigmoid(x)`` (Howard et al., 2019).",
+    example=("[0.0, 1.0, 4.0]", "[0.     0.6667 4.    ]"),
 )
-hardsigmoid = unary("hardsigmoid", _wide(_hardsigmoid), FLOATS, "``clip(x + 3, 0, 6) / 6``.")
-_gelu = unary("gelu", _wide(_gelu_reference), FLOATS, "The exact GELU.", epilogue=True)
-_gelu_by_tanh = unary("gelu_tanh", _wide(_gelu_tanh), FLOATS, "The tanh approximation of GELU.", epilogue=True)
+hardsigmoid = unary(
+    "hardsigmoid",
+    _wide(_hardsigmoid),
+    FLOATS,
+    "``clip(x + 3, 0, 6) / 6``.",
+    example=("[-4.0, 0.0, 4.0]", "[0.  0.5 1. ]"),
+)
+_gelu = unary("gelu", _wide(_gelu_reference), FLOATS, "The exact GELU.", example=("[2.0]", "[1.9545]"), epilogue=True)
+_gelu_by_tanh = unary(
+    "gelu_tanh", _wide(_gelu_tanh), FLOATS, "GELU by tanh.", example=("[2.0]", "[1.9546]"), epilogue=True
+)
 
 
 def _leaky_relu(x: Any, negative_slope: float) -> Any:
@@ -83,6 +125,9 @@ def gelu(x: TensorLike, approximate: str = "none") -> Tensor:
     """``x / 2 * (1 + erf(x / sqrt(2)))``: the exact GELU (Hendrycks and Gimpel, 2016).
 
     With ``approximate="tanh"``: ``x / 2 * (1 + tanh(sqrt(2 / pi) * (x + 0.044715 * x ** 3)))``, as in GPT-2.
+
+    >>> print(tc.gelu([-1.0, 2.0]).numpy().round(4))
+    [-0.1587  1.9545]
     """
     if approximate not in ("none", "tanh"):
         raise ValueError(f"gelu: approximate must be 'none' or 'tanh', not {quoted(approximate)}")
@@ -90,10 +135,18 @@ def gelu(x: TensorLike, approximate: str = "none") -> Tensor:
 
 
 def leaky_relu(x: TensorLike, negative_slope: float = 0.01) -> Tensor:
-    """``x`` if it is not negative, else ``negative_slope * x``."""
+    """``x`` if it is not negative, else ``negative_slope * x``.
+
+    >>> print(tc.leaky_relu([-1.0, 2.0]).numpy().round(4))
+    [-0.01  2.  ]
+    """
     return apply(LEAKY_RELU, x, negative_slope=float(negative_slope))
 
 
 def elu(x: TensorLike, alpha: float = 1.0) -> Tensor:
-    """``x`` if it is positive, else ``alpha * (e ** x - 1)`` (Clevert et al., 2015)."""
+    """``x`` if it is positive, else ``alpha * (e ** x - 1)`` (Clevert et al., 2015).
+
+    >>> print(tc.elu([-1.0, 2.0]).numpy().round(4))
+    [-0.6321  2.    ]
+    """
     return apply(ELU, x, alpha=float(alpha))

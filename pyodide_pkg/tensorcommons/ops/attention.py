@@ -91,6 +91,11 @@ def scaled_dot_product_attention(
     Raises:
         ShapeMismatch: the shapes are incompatible.
         UnsupportedDtype: an operand is not a float, or the mask is neither a float nor bool.
+
+    >>> query, key, value = tc.ones((1, 2, 4)), tc.ones((1, 3, 4)), tc.ones((1, 3, 2))
+    >>> print(tc.scaled_dot_product_attention(query, key, value).numpy())
+    [[[1. 1.]
+      [1. 1.]]]
     """
     q = as_tensor(query, like=(key, value))
     k, v = as_tensor(key, like=(q,)), as_tensor(value, like=(q,))
@@ -196,6 +201,12 @@ def kv_cache_append(cache: TensorLike, update: TensorLike, position: TensorLike)
 
     The result is a new value. If it is a result of a compiled function to which ``cache`` is donated
     (``compile(..., donate_argnames=...)``), it reuses the cache's bytes, and only ``n`` rows are written.
+
+    >>> cache = tc.zeros((1, 1, 3, 2))
+    >>> print(tc.kv_cache_append(cache, tc.ones((1, 1, 1, 2)), tc.asarray(1)).numpy())
+    [[[[0. 0.]
+       [1. 1.]
+       [0. 0.]]]]
     """
     held = as_tensor(cache)
     if isinstance(position, int):

@@ -51,6 +51,9 @@ def batch_norm(
     """``(input - running_mean) / sqrt(running_var + eps) * weight + bias`` by channel (Ioffe and Szegedy, 2015).
 
     ``training`` must be False, and ``momentum`` has no effect: the running statistics do not change.
+
+    >>> print(F.batch_norm([[1.0, 4.0]], [0.0, 2.0], [1.0, 4.0]).numpy().round(4))
+    [[1. 1.]]
     """
     if training:
         raise TensorCommonsError("batch_norm: training=True is not supported: running statistics do not change")
@@ -66,7 +69,11 @@ def group_norm(
     bias: TensorLike | None = None,
     eps: float = 1e-5,
 ) -> Tensor:
-    """``(x - mean) / sqrt(var + eps) * weight + bias``, statistics over a group of channels (Wu and He, 2018)."""
+    """``(x - mean) / sqrt(var + eps) * weight + bias``, statistics over a group of channels (Wu and He, 2018).
+
+    >>> print(F.group_norm([[1.0, 3.0, 2.0, 6.0]], 2).numpy().round(4))
+    [[-1.  1. -1.  1.]]
+    """
     tensor = _image("group_norm", input)
     batch, channels = tensor.shape[:2]
     if num_groups < 1 or channels % num_groups:
@@ -92,6 +99,10 @@ def instance_norm(
     """:func:`group_norm` with a group for each channel (Ulyanov et al., 2016).
 
     Without ``use_input_stats`` it uses the running statistics as :func:`batch_norm` does; they do not change.
+
+    >>> print(F.instance_norm([[[1.0, 3.0], [2.0, 6.0]]]).numpy().round(4))
+    [[[-1.  1.]
+      [-1.  1.]]]
     """
     if not use_input_stats:
         if running_mean is None or running_var is None:

@@ -187,6 +187,10 @@ def conv2d(
 
     Raises:
         ShapeMismatch: the shapes are incompatible, or the kernel is larger than the padded image.
+
+    >>> print(tc.conv2d(tc.ones((1, 1, 3, 3)), tc.ones((1, 1, 2, 2))).numpy())
+    [[[[4. 4.]
+       [4. 4.]]]]
     """
     tensor, single = _batched(as_tensor(input), 4, "conv2d")
     w = as_tensor(weight, like=(tensor,))
@@ -240,6 +244,9 @@ def conv1d(
     """Convolve along one axis: ``input`` (batch, channels, length), ``weight`` (out, channels / groups, size).
 
     See :func:`conv2d`.
+
+    >>> print(tc.conv1d([[[1.0, 2.0, 3.0]]], [[[1.0, 1.0]]]).numpy())
+    [[[3. 5.]]]
     """
     tensor, single = _batched(as_tensor(input), 3, "conv1d")
     w = as_tensor(weight, like=(tensor,))
@@ -271,6 +278,11 @@ def conv_transpose2d(
 
     ``weight`` is (channels, out / groups, height, width). The result has ``(size - 1) * stride - 2 * padding +
     dilation * (kernel - 1) + output_padding + 1`` rows and columns.
+
+    >>> print(tc.conv_transpose2d(tc.ones((1, 1, 2, 2)), tc.ones((1, 1, 2, 2))).numpy())
+    [[[[1. 2. 1.]
+       [2. 4. 2.]
+       [1. 2. 1.]]]]
     """
     tensor, single = _batched(as_tensor(input), 4, "conv_transpose2d")
     w = as_tensor(weight, like=(tensor,))

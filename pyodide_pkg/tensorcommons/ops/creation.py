@@ -38,40 +38,70 @@ ARANGE = define("arange", _infer_arange, _arange)
 def full(
     shape: int | Sequence[int], fill_value: float, *, dtype: object = None, device: Device | str | None = None
 ) -> Tensor:
-    """Create a tensor filled with one number; by default float32 for a float, int32 for an int and bool for a bool."""
+    """Create a tensor filled with one number; by default float32 for a float, int32 for an int and bool for a bool.
+
+    >>> print(tc.full((2, 2), 7).numpy())
+    [[7 7]
+     [7 7]]
+    """
     kind = dtypes.of_number(fill_value) if dtype is None else dtypes.as_dtype(dtype)
     scalar = Tensor.symbolic(constant(fill_value, kind), None if device is None else device_of(device))
     return broadcast_to(scalar, (shape,) if isinstance(shape, int) else shape)
 
 
 def zeros(shape: int | Sequence[int], *, dtype: object = "float32", device: Device | str | None = None) -> Tensor:
-    """Create a tensor of zeros, or of False."""
+    """Create a tensor of zeros, or of False.
+
+    >>> print(tc.zeros((2, 3)).numpy())
+    [[0. 0. 0.]
+     [0. 0. 0.]]
+    """
     return full(shape, False, dtype=dtype, device=device)
 
 
 def ones(shape: int | Sequence[int], *, dtype: object = "float32", device: Device | str | None = None) -> Tensor:
-    """Create a tensor of ones, or of True."""
+    """Create a tensor of ones, or of True.
+
+    >>> print(tc.ones(3, dtype="int32").numpy())
+    [1 1 1]
+    """
     return full(shape, True, dtype=dtype, device=device)
 
 
 def full_like(x: TensorLike, fill_value: float, *, dtype: object = None) -> Tensor:
-    """Create a tensor of ``fill_value`` with the shape, dtype and device of ``x``."""
+    """Create a tensor of ``fill_value`` with the shape, dtype and device of ``x``.
+
+    >>> print(tc.full_like([1, 2], 9).numpy())
+    [9 9]
+    """
     tensor = as_tensor(x)
     return full(tensor.shape, fill_value, dtype=dtype or tensor.dtype, device=tensor.device)
 
 
 def zeros_like(x: TensorLike, *, dtype: object = None) -> Tensor:
-    """Create a tensor of zeros with the shape, dtype and device of ``x``."""
+    """Create a tensor of zeros with the shape, dtype and device of ``x``.
+
+    >>> print(tc.zeros_like([1, 2]).numpy())
+    [0 0]
+    """
     return full_like(x, False, dtype=dtype)
 
 
 def ones_like(x: TensorLike, *, dtype: object = None) -> Tensor:
-    """Create a tensor of ones with the shape, dtype and device of ``x``."""
+    """Create a tensor of ones with the shape, dtype and device of ``x``.
+
+    >>> print(tc.ones_like([1.5, 2.5]).numpy())
+    [1. 1.]
+    """
     return full_like(x, True, dtype=dtype)
 
 
 def empty(shape: int | Sequence[int], *, dtype: object = "float32", device: Device | str | None = None) -> Tensor:
-    """Create a tensor of zeros: contents of freed memory are never exposed."""
+    """Create a tensor of zeros: contents of freed memory are never exposed.
+
+    >>> print(tc.empty(2).numpy())
+    [0. 0.]
+    """
     return zeros(shape, dtype=dtype, device=device)
 
 
@@ -87,6 +117,9 @@ def arange(
 
     Raises:
         UnsupportedDtype: the dtype is bool, or cannot represent the numbers.
+
+    >>> print(tc.arange(2, 10, 3).numpy())
+    [2 5 8]
     """
     place = None if device is None else device_of(device)
     if stop is None:
@@ -120,7 +153,11 @@ def linspace(
     dtype: object = "float32",
     device: Device | str | None = None,
 ) -> Tensor:
-    """``num`` evenly spaced numbers from ``start`` to ``stop``, which is included unless ``endpoint`` is False."""
+    """``num`` evenly spaced numbers from ``start`` to ``stop``, which is included unless ``endpoint`` is False.
+
+    >>> print(tc.linspace(0, 1, 5).numpy())
+    [0.   0.25 0.5  0.75 1.  ]
+    """
     if num < 0:
         raise ShapeMismatch(f"linspace: num must not be negative, not {num}")
     kind = dtypes.as_dtype(dtype)
@@ -142,21 +179,36 @@ def _below(rows: int, columns: int, k: int, device: Device | str | None) -> Tens
 def eye(
     rows: int, columns: int | None = None, *, k: int = 0, dtype: object = "float32", device: Device | str | None = None
 ) -> Tensor:
-    """Create a matrix with ones on diagonal ``k`` and zeros elsewhere."""
+    """Create a matrix with ones on diagonal ``k`` and zeros elsewhere.
+
+    >>> print(tc.eye(2, 3).numpy())
+    [[1. 0. 0.]
+     [0. 1. 0.]]
+    """
     count = rows if columns is None else columns
     down, right = arange(rows, device=device), arange(-k, count - k, device=device)
     return astype(reshape(down, (rows, 1)) == right, dtype)
 
 
 def tril(x: TensorLike, *, k: int = 0) -> Tensor:
-    """``x`` with zeros above diagonal ``k`` of its last two axes."""
+    """``x`` with zeros above diagonal ``k`` of its last two axes.
+
+    >>> print(tc.tril([[1, 2], [3, 4]]).numpy())
+    [[1 0]
+     [3 4]]
+    """
     tensor = _matrices(x, "tril")
     rows, columns = tensor.shape[-2:]
     return where(_below(rows, columns, k, tensor.device), tensor, zeros_like(tensor))
 
 
 def triu(x: TensorLike, *, k: int = 0) -> Tensor:
-    """``x`` with zeros below diagonal ``k`` of its last two axes."""
+    """``x`` with zeros below diagonal ``k`` of its last two axes.
+
+    >>> print(tc.triu([[1, 2], [3, 4]]).numpy())
+    [[1 2]
+     [0 4]]
+    """
     tensor = _matrices(x, "triu")
     rows, columns = tensor.shape[-2:]
     below = matrix_transpose(_below(columns, rows, -k, tensor.device))
@@ -171,7 +223,16 @@ def _matrices(x: TensorLike, name: str) -> Tensor:
 
 
 def meshgrid(*xs: TensorLike, indexing: str = "xy") -> list[Tensor]:
-    """Return the coordinates of a grid over 1-D tensors, as in NumPy: "xy" exchanges the first two axes. Views."""
+    """Return the coordinates of a grid over 1-D tensors, as in NumPy: "xy" exchanges the first two axes. Views.
+
+    >>> x, y = tc.meshgrid([1, 2], [3, 4])
+    >>> print(x.numpy())
+    [[1 2]
+     [1 2]]
+    >>> print(y.numpy())
+    [[3 3]
+     [4 4]]
+    """
     if indexing not in ("xy", "ij"):
         raise ValueError(f"meshgrid: indexing must be 'xy' or 'ij', not {quoted(indexing)}")
     tensors = [as_tensor(x, like=xs) for x in xs]

@@ -117,6 +117,9 @@ def take(x: TensorLike, indices: TensorLike, axis: int | None = None) -> Tensor:
 
     The axes of ``indices`` (int32, any number) replace ``axis`` in the result. See the module's docstring for indices
     out of range.
+
+    >>> print(tc.take([10, 20, 30], [2, 0]).numpy())
+    [30 10]
     """
     tensor = as_tensor(x)
     if axis is None and tensor.ndim != 1:
@@ -138,6 +141,10 @@ def take_along_axis(x: TensorLike, indices: TensorLike, axis: int = -1) -> Tenso
     """``y[i, j] = x[indices[i, j], j]`` for ``axis`` 0: ``indices`` (int32) has as many axes as ``x``.
 
     The other axes broadcast. See the module's docstring for indices out of range.
+
+    >>> print(tc.take_along_axis([[10, 20], [30, 40]], [[1], [0]]).numpy())
+    [[20]
+     [30]]
     """
     tensor = as_tensor(x)
     place = normalize_axis(axis, tensor.ndim)
@@ -159,7 +166,11 @@ def take_known(x: Tensor, ids: Tensor, axis: int) -> Tensor:
 
 
 def gather(x: TensorLike, axis: int, indices: TensorLike) -> Tensor:
-    """Take along an axis as :func:`take_along_axis`; as in PyTorch, ``indices`` may be shorter along the other axes."""
+    """Take along an axis as :func:`take_along_axis`; as in PyTorch, ``indices`` may be shorter along the other axes.
+
+    >>> print(tc.gather([[10, 20], [30, 40]], 1, [[1]]).numpy())
+    [[20]]
+    """
     tensor = as_tensor(x)
     place = normalize_axis(axis, tensor.ndim)
     ids = _indices(indices, tensor, tensor.shape[place])
@@ -178,6 +189,11 @@ def scatter(
     ``indices`` (int32) and ``updates`` have one shape with as many axes as ``x``, not longer than ``x`` along the axes
     other than ``axis``. If an index occurs twice, "add" adds both updates, and "assign" uses the last one along
     ``axis``, on every device. float16 is summed in float32. See the module's docstring for indices out of range.
+
+    >>> print(tc.scatter([1, 2, 3], [0, 2], [10, 30]).numpy())
+    [10  2 30]
+    >>> print(tc.scatter([1, 2, 3], [0, 0], [10, 10], reduction="add").numpy())
+    [21  2  3]
     """
     if reduction not in ("assign", "add"):
         raise TensorCommonsError(f"scatter: reduction must be 'assign' or 'add', not {quoted(reduction)}")
@@ -201,6 +217,11 @@ def embedding(table: TensorLike, ids: TensorLike) -> Tensor:
 
     An id outside the table, also a negative one, gives a row of NaN (0 for ints) on every device, since a shader cannot
     raise; models check ids beforehand.
+
+    >>> print(tc.embedding([[1.0, 2.0], [3.0, 4.0]], [1, 0, 1]).numpy())
+    [[3. 4.]
+     [1. 2.]
+     [3. 4.]]
     """
     rows, numbers = as_tensor(table), as_tensor(ids, like=(table,))
     if rows.ndim != 2:

@@ -78,19 +78,34 @@ CONCAT = define("concat", _infer_concat, lambda *xs, axis: np.concatenate(xs, ax
 
 
 def reshape(x: TensorLike, shape: int | Sequence[int]) -> Tensor:
-    """Return the same elements, in row-major order, in another shape; one size may be -1."""
+    """Return the same elements, in row-major order, in another shape; one size may be -1.
+
+    >>> print(tc.reshape([1, 2, 3, 4], (2, -1)).numpy())
+    [[1 2]
+     [3 4]]
+    """
     tensor = as_tensor(x)
     return apply(RESHAPE, tensor, shape=infer_reshape(tensor.shape, _sizes(shape)))
 
 
 def permute_dims(x: TensorLike, axes: Sequence[int]) -> Tensor:
-    """Return the tensor with its axes in another order."""
+    """Return the tensor with its axes in another order.
+
+    >>> print(tc.permute_dims([[1, 2], [3, 4]], (1, 0)).numpy())
+    [[1 3]
+     [2 4]]
+    """
     tensor = as_tensor(x)
     return apply(PERMUTE, tensor, axes=tuple(normalize_axis(axis, tensor.ndim) for axis in axes))
 
 
 def broadcast_to(x: TensorLike, shape: int | Sequence[int]) -> Tensor:
-    """Repeat axes of size 1 up to ``shape``, without a copy."""
+    """Repeat axes of size 1 up to ``shape``, without a copy.
+
+    >>> print(tc.broadcast_to([1, 2], (2, 2)).numpy())
+    [[1 2]
+     [1 2]]
+    """
     return apply(BROADCAST, x, shape=_sizes(shape))
 
 
@@ -102,6 +117,9 @@ def concat(xs: Sequence[TensorLike], axis: int | None = 0) -> Tensor:
     """Join tensors along ``axis``, in their common dtype; the other axes must be equal.
 
     ``axis=None`` flattens each of them first. One copy.
+
+    >>> print(tc.concat([[1, 2], [3]]).numpy())
+    [1 2 3]
     """
     if not xs:
         raise ShapeMismatch("concat needs at least one tensor")

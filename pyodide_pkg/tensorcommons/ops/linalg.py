@@ -21,7 +21,12 @@ def _both(x1: TensorLike, x2: TensorLike) -> tuple[Tensor, Tensor]:
 
 
 def outer(x1: TensorLike, x2: TensorLike) -> Tensor:
-    """``y[i, j] = x1[i] * x2[j]``, over the flattened operands; any numeric dtype."""
+    """``y[i, j] = x1[i] * x2[j]``, over the flattened operands; any numeric dtype.
+
+    >>> print(tc.outer([1, 2], [3, 4]).numpy())
+    [[3 4]
+     [6 8]]
+    """
     a, b = _both(x1, x2)
     return multiply(reshape(a, (a.size, 1)), reshape(b, (1, b.size)))
 
@@ -31,6 +36,9 @@ def vecdot(x1: TensorLike, x2: TensorLike, axis: int = -1) -> Tensor:
 
     Raises:
         ShapeMismatch: ``axis`` is not negative, or differs in size.
+
+    >>> print(tc.vecdot([[1, 2], [3, 4]], [1, 1]).numpy())
+    [3 7]
     """
     a, b = _both(x1, x2)
     normalize_axis(axis, min(a.ndim, b.ndim))
@@ -48,6 +56,9 @@ def tensordot(x1: TensorLike, x2: TensorLike, axes: Axes = 2) -> Tensor:
 
     Raises:
         ShapeMismatch: the axes differ in number or size, or one is named twice.
+
+    >>> print(tc.tensordot([[1.0, 2.0]], [[3.0], [4.0]], 1).numpy())
+    [[11.]]
     """
     a, b = _both(x1, x2)
     if isinstance(axes, int):
@@ -91,8 +102,13 @@ def _product(rows: Tensor, columns: Tensor) -> Tensor:
 
 
 def dot(x1: TensorLike, x2: TensorLike) -> Tensor:
-    """Multiply as ``numpy.dot``: the sum of products over the last axis of ``x1`` and the second-last (or only) axis of
-    ``x2``; if either is a scalar, elementwise.
+    """Multiply as ``numpy.dot``.
+
+    Sums products over the last axis of ``x1`` and the second-last (or only) axis of ``x2``; if either is a scalar,
+    multiplies elementwise.
+
+    >>> print(tc.dot([1.0, 2.0], [3.0, 4.0]).numpy())
+    11.0
     """
     a, b = _both(x1, x2)
     if 0 in (a.ndim, b.ndim):

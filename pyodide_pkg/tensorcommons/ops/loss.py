@@ -53,19 +53,31 @@ def _pair(name: str, input: TensorLike, target: TensorLike, reduction: str) -> t
 
 
 def mse_loss(input: TensorLike, target: TensorLike, reduction: str = "mean") -> Tensor:
-    """``(input - target) ** 2``."""
+    """``(input - target) ** 2``.
+
+    >>> print(F.mse_loss([1.0, 2.0], [1.0, 4.0]).numpy())
+    2.0
+    """
     x, y, dtype = _pair("mse_loss", input, target, reduction)
     return _reduced(square(x - y), reduction, dtype)
 
 
 def l1_loss(input: TensorLike, target: TensorLike, reduction: str = "mean") -> Tensor:
-    """``|input - target|``."""
+    """``|input - target|``.
+
+    >>> print(F.l1_loss([1.0, 2.0], [1.0, 4.0]).numpy())
+    1.0
+    """
     x, y, dtype = _pair("l1_loss", input, target, reduction)
     return _reduced(abs(x - y), reduction, dtype)
 
 
 def smooth_l1_loss(input: TensorLike, target: TensorLike, reduction: str = "mean", beta: float = 1.0) -> Tensor:
-    """``d ** 2 / (2 beta)`` if ``d = |input - target|`` is below ``beta``, else ``d - beta / 2``."""
+    """``d ** 2 / (2 beta)`` if ``d = |input - target|`` is below ``beta``, else ``d - beta / 2``.
+
+    >>> print(F.smooth_l1_loss([1.0, 2.0], [1.0, 4.0]).numpy())
+    0.75
+    """
     x, y, dtype = _pair("smooth_l1_loss", input, target, reduction)
     if beta < 0:
         raise TensorCommonsError(f"smooth_l1_loss: beta must not be negative, not {beta}")
@@ -76,7 +88,11 @@ def smooth_l1_loss(input: TensorLike, target: TensorLike, reduction: str = "mean
 
 
 def huber_loss(input: TensorLike, target: TensorLike, reduction: str = "mean", delta: float = 1.0) -> Tensor:
-    """``d ** 2 / 2`` if ``d = |input - target|`` is at most ``delta``, else ``delta * (d - delta / 2)``."""
+    """``d ** 2 / 2`` if ``d = |input - target|`` is at most ``delta``, else ``delta * (d - delta / 2)``.
+
+    >>> print(F.huber_loss([1.0, 2.0], [1.0, 4.0]).numpy())
+    0.75
+    """
     x, y, dtype = _pair("huber_loss", input, target, reduction)
     if delta <= 0:
         raise TensorCommonsError(f"huber_loss: delta must be above 0, not {delta}")
@@ -95,6 +111,9 @@ def binary_cross_entropy(
     """``-(target * log(input) + (1 - target) * log(1 - input))``; logarithms are clamped to at least -100.
 
     ``weight`` broadcasts to the input's shape.
+
+    >>> print(F.binary_cross_entropy([0.5, 0.9], [0.0, 1.0]).numpy().round(4))
+    0.3993
     """
     x, y, dtype = _pair("binary_cross_entropy", input, target, reduction)
     loss = -(y * maximum(log(x), -100.0) + (1.0 - y) * maximum(log1p(-x), -100.0))
@@ -116,6 +135,9 @@ def binary_cross_entropy_with_logits(
 
     ``(1 - target) * input + (1 + (pos_weight - 1) * target) * log(1 + exp(-input))``; ``pos_weight`` and ``weight``
     broadcast to the input's shape.
+
+    >>> print(F.binary_cross_entropy_with_logits([0.0, 2.0], [0.0, 1.0]).numpy().round(4))
+    0.41
     """
     x, y, dtype = _pair("binary_cross_entropy_with_logits", input, target, reduction)
     positive: Any = 1.0
@@ -128,6 +150,9 @@ def kl_div(input: TensorLike, target: TensorLike, reduction: str = "mean", log_t
     """``target * (log(target) - input)``: ``input`` is logarithms, and so is ``target`` with ``log_target``.
 
     It is 0 for a ``target`` of 0. ``reduction`` may also be "batchmean": the sum divided by the size of the first axis.
+
+    >>> print(F.kl_div(tc.log([0.5, 0.5]), [0.25, 0.75]).numpy().round(4))
+    0.0654
     """
     x, y, dtype = _pair("kl_div", input, target, reduction)
     loss = exp(y) * (y - x) if log_target else where(y > 0.0, y * (log(y) - x), y * 0.0)
@@ -193,6 +218,9 @@ def nll_loss(
 
     ``target`` (batch, ...) are class indices (int32); the loss of ``ignore_index`` is 0. The mean is the sum divided by
     the sum of the weights of the other targets (NaN if there are none). Any other index out of range gives NaN.
+
+    >>> print(F.nll_loss([[-0.5, -1.0]], [1]).numpy())
+    1.0
     """
     _check("nll_loss", reduction)
     logs, numbers = _classes("nll_loss", input, target)
@@ -217,6 +245,9 @@ def cross_entropy(
 
     Raises:
         ShapeMismatch, UnsupportedDtype: input, target and weight are incompatible.
+
+    >>> print(F.cross_entropy([[1.0, 2.0, 3.0]], [2]).numpy().round(4))
+    0.4076
     """
     _check("cross_entropy", reduction)
     if not 0 <= label_smoothing <= 1:
@@ -245,7 +276,11 @@ def cross_entropy(
 
 
 def cosine_similarity(x1: TensorLike, x2: TensorLike, dim: int = 1, eps: float = 1e-8) -> Tensor:
-    """``sum(x1 * x2) / (max(|x1|, eps) * max(|x2|, eps))`` along ``dim``; the operands broadcast."""
+    """``sum(x1 * x2) / (max(|x1|, eps) * max(|x2|, eps))`` along ``dim``; the operands broadcast.
+
+    >>> print(F.cosine_similarity([[3.0, 4.0]], [[4.0, 3.0]]).numpy())
+    [0.96]
+    """
     a = as_tensor(x1, like=(x2,))
     b = as_tensor(x2, like=(a,))
     require_floats("cosine_similarity", [a.spec, b.spec])
@@ -274,6 +309,9 @@ def normalize(input: TensorLike, p: float = 2.0, dim: int = 1, eps: float = 1e-1
     """``input / max(norm, eps)`` with the ``p``-norm along ``dim``.
 
     The ``inf``-norm is the largest magnitude, the ``-inf``-norm the smallest, the 0-norm the count of nonzero elements.
+
+    >>> print(F.normalize([[3.0, 4.0]]).numpy())
+    [[0.6 0.8]]
     """
     x = as_tensor(input)
     require_floats("normalize", [x.spec])

@@ -21,7 +21,12 @@ def _at(x: Tensor, axis: int, key: slice | int) -> Tensor:
 
 
 def matrix_transpose(x: TensorLike) -> Tensor:
-    """Exchange the last two axes; a view."""
+    """Exchange the last two axes; a view.
+
+    >>> print(tc.matrix_transpose([[1, 2], [3, 4]]).numpy())
+    [[1 3]
+     [2 4]]
+    """
     tensor = as_tensor(x)
     if tensor.ndim < 2:
         raise ShapeMismatch(f"matrix_transpose needs at least two axes, not shape {tensor.shape}")
@@ -29,7 +34,11 @@ def matrix_transpose(x: TensorLike) -> Tensor:
 
 
 def moveaxis(x: TensorLike, source: int | Sequence[int], destination: int | Sequence[int]) -> Tensor:
-    """Move the axes ``source`` to ``destination``; the others keep their order. A view."""
+    """Move the axes ``source`` to ``destination``; the others keep their order. A view.
+
+    >>> tc.moveaxis(tc.zeros((2, 3, 4)), 0, -1).shape
+    (3, 4, 2)
+    """
     tensor = as_tensor(x)
     froms, tos = (
         [normalize_axis(axis, tensor.ndim) for axis in ([axes] if isinstance(axes, int) else axes)]
@@ -46,14 +55,22 @@ def moveaxis(x: TensorLike, source: int | Sequence[int], destination: int | Sequ
 
 
 def expand_dims(x: TensorLike, axis: int = 0) -> Tensor:
-    """Insert an axis of size 1 at ``axis``; a view."""
+    """Insert an axis of size 1 at ``axis``; a view.
+
+    >>> tc.expand_dims([1, 2]).shape
+    (1, 2)
+    """
     tensor = as_tensor(x)
     at = normalize_axis(axis, tensor.ndim + 1)
     return reshape(tensor, (*tensor.shape[:at], 1, *tensor.shape[at:]))
 
 
 def squeeze(x: TensorLike, axis: int | Sequence[int]) -> Tensor:
-    """Remove the axes ``axis``, whose sizes must be 1; a view."""
+    """Remove the axes ``axis``, whose sizes must be 1; a view.
+
+    >>> tc.squeeze([[1, 2]], 0).shape
+    (2,)
+    """
     tensor = as_tensor(x)
     axes = normalize_axes(axis, tensor.ndim)
     if any(tensor.shape[a] != 1 for a in axes):
@@ -62,28 +79,51 @@ def squeeze(x: TensorLike, axis: int | Sequence[int]) -> Tensor:
 
 
 def broadcast_arrays(*xs: TensorLike) -> list[Tensor]:
-    """Broadcast all operands to their common shape; views."""
+    """Broadcast all operands to their common shape; views.
+
+    >>> x, y = tc.broadcast_arrays([1, 2], [[3], [4]])
+    >>> print(x.numpy())
+    [[1 2]
+     [1 2]]
+    >>> print(y.numpy())
+    [[3 3]
+     [4 4]]
+    """
     tensors = [as_tensor(x, like=xs) for x in xs]
     shape = broadcast_shapes(*(x.shape for x in tensors))
     return [broadcast_to(x, shape) for x in tensors]
 
 
 def flip(x: TensorLike, axis: int | Sequence[int] | None = None) -> Tensor:
-    """Reverse the order of elements along ``axis`` (all axes by default); a view."""
+    """Reverse the order of elements along ``axis`` (all axes by default); a view.
+
+    >>> print(tc.flip([1, 2, 3]).numpy())
+    [3 2 1]
+    """
     tensor = as_tensor(x)
     axes = normalize_axes(axis, tensor.ndim)
     return view_at(tensor, tuple(slice(None, None, -1) if a in axes else ALL for a in range(tensor.ndim)))
 
 
 def unstack(x: TensorLike, axis: int = 0) -> tuple[Tensor, ...]:
-    """Split into slices of size 1 along ``axis``, and remove that axis; views."""
+    """Split into slices of size 1 along ``axis``, and remove that axis; views.
+
+    >>> first, second = tc.unstack([[1, 2], [3, 4]])
+    >>> print(second.numpy())
+    [3 4]
+    """
     tensor = as_tensor(x)
     at = normalize_axis(axis, tensor.ndim)
     return tuple(_at(tensor, at, i) for i in range(tensor.shape[at]))
 
 
 def split(x: TensorLike, sections: int | Sequence[int], axis: int = 0) -> list[Tensor]:
-    """Split into ``sections`` equal parts along ``axis``, or at the indices ``sections``, as in NumPy; views."""
+    """Split into ``sections`` equal parts along ``axis``, or at the indices ``sections``, as in NumPy; views.
+
+    >>> first, second = tc.split([1, 2, 3, 4], 2)
+    >>> print(second.numpy())
+    [3 4]
+    """
     tensor = as_tensor(x)
     at = normalize_axis(axis, tensor.ndim)
     size = tensor.shape[at]
@@ -96,7 +136,12 @@ def split(x: TensorLike, sections: int | Sequence[int], axis: int = 0) -> list[T
 
 
 def stack(xs: Sequence[TensorLike], axis: int = 0) -> Tensor:
-    """Join tensors of one shape along a new axis; one copy."""
+    """Join tensors of one shape along a new axis; one copy.
+
+    >>> print(tc.stack([[1, 2], [3, 4]]).numpy())
+    [[1 2]
+     [3 4]]
+    """
     tensors = [as_tensor(x, like=xs) for x in xs]
     if len({x.shape for x in tensors}) != 1:
         shapes = ", ".join(str(x.shape) for x in tensors) or "none"
@@ -106,7 +151,11 @@ def stack(xs: Sequence[TensorLike], axis: int = 0) -> Tensor:
 
 
 def tile(x: TensorLike, repetitions: Sequence[int]) -> Tensor:
-    """Repeat the whole array along each axis, as in NumPy; one copy."""
+    """Repeat the whole array along each axis, as in NumPy; one copy.
+
+    >>> print(tc.tile([1, 2], (2,)).numpy())
+    [1 2 1 2]
+    """
     tensor = as_tensor(x)
     rank = max(tensor.ndim, len(repetitions))
     shape = (1,) * (rank - tensor.ndim) + tensor.shape
@@ -121,7 +170,11 @@ def tile(x: TensorLike, repetitions: Sequence[int]) -> Tensor:
 
 
 def repeat(x: TensorLike, repeats: int, axis: int | None = None) -> Tensor:
-    """Repeat each element ``repeats`` times along ``axis`` (of the flattened array by default); one copy."""
+    """Repeat each element ``repeats`` times along ``axis`` (of the flattened array by default); one copy.
+
+    >>> print(tc.repeat([1, 2], 2).numpy())
+    [1 1 2 2]
+    """
     tensor = as_tensor(x)
     if axis is None:
         tensor, axis = reshape(tensor, (tensor.size,)), 0
@@ -136,7 +189,11 @@ def repeat(x: TensorLike, repeats: int, axis: int | None = None) -> Tensor:
 
 
 def roll(x: TensorLike, shift: int | Sequence[int], axis: int | Sequence[int] | None = None) -> Tensor:
-    """Rotate the elements by ``shift`` along ``axis``; one copy for each axis."""
+    """Rotate the elements by ``shift`` along ``axis``; one copy for each axis.
+
+    >>> print(tc.roll([1, 2, 3], 1).numpy())
+    [3 1 2]
+    """
     tensor = as_tensor(x)
     if axis is None:
         if not isinstance(shift, int):
@@ -161,6 +218,11 @@ def pad(
 
     ``mode`` is "constant", "edge" (repeats the last element) or "reflect" (mirrors at the last element), as in NumPy.
     "constant" makes one copy, the other modes one for each axis.
+
+    >>> print(tc.pad([1, 2], 1).numpy())
+    [0 1 2 0]
+    >>> print(tc.pad([1, 2, 3], [(2, 0)], mode="reflect").numpy())
+    [3 2 1 2 3]
     """
     tensor = as_tensor(x)
     widths = [(pad_width, pad_width)] * tensor.ndim if isinstance(pad_width, int) else [tuple(w) for w in pad_width]

@@ -87,6 +87,9 @@ def linear(x: TensorLike, weight: TensorLike, bias: TensorLike | None = None) ->
     """``x @ weight.T + bias``: ``x`` is ``(..., in)``, ``weight`` ``(out, in)``, ``bias`` ``(out,)``.
 
     Operands are float32 and float16 in any combination; float16 with float32 is float32. Sums are float32.
+
+    >>> print(tc.linear([[1.0, 2.0]], [[3.0, 4.0], [5.0, 6.0]], [0.5, 0.5]).numpy())
+    [[11.5 17.5]]
     """
     return apply(LINEAR, x, weight, *(() if bias is None else (bias,)), activation=None, residual=False)
 
@@ -96,6 +99,9 @@ def matmul(x1: TensorLike, x2: TensorLike) -> Tensor:
 
     As in NumPy, a vector is a row on the left and a column on the right, and the result does not have its axis. Dtypes
     are those of :func:`linear`.
+
+    >>> print(tc.matmul([[1.0, 2.0]], [[3.0], [4.0]]).numpy())
+    [[11.]]
     """
     a = as_tensor(x1, like=(x2,))
     b = as_tensor(x2, like=(x1,))

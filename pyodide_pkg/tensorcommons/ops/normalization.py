@@ -103,12 +103,20 @@ def _over(op: Op, x: TensorLike, axis: int) -> Tensor:
 
 
 def softmax(x: TensorLike, axis: int = -1) -> Tensor:
-    """``exp(x - max) / sum(exp(x - max))`` over ``axis``. float32 or float16, computed in float32."""
+    """``exp(x - max) / sum(exp(x - max))`` over ``axis``. float32 or float16, computed in float32.
+
+    >>> print(tc.softmax([1.0, 2.0, 3.0]).numpy().round(4))
+    [0.09   0.2447 0.6652]
+    """
     return _over(SOFTMAX, x, axis)
 
 
 def log_softmax(x: TensorLike, axis: int = -1) -> Tensor:
-    """``x - max - log(sum(exp(x - max)))`` over ``axis``. float32 or float16, computed in float32."""
+    """``x - max - log(sum(exp(x - max)))`` over ``axis``. float32 or float16, computed in float32.
+
+    >>> print(tc.log_softmax([1.0, 2.0, 3.0]).numpy().round(4))
+    [-2.4076 -1.4076 -0.4076]
+    """
     return _over(LOG_SOFTMAX, x, axis)
 
 
@@ -116,6 +124,9 @@ def layer_norm(x: TensorLike, weight: TensorLike, bias: TensorLike, eps: float =
     """``(x - mean) / sqrt(var + eps) * weight + bias`` over the last axis, ``var`` biased (Ba et al., 2016).
 
     Operands are float32 and float16 in any combination, computed in float32; float16 with float32 is float32.
+
+    >>> print(tc.layer_norm([[1.0, 3.0]], [1.0, 1.0], [0.0, 0.0]).numpy().round(4))
+    [[-1.  1.]]
     """
     return apply(LAYER_NORM, x, weight, bias, eps=eps)
 
@@ -124,5 +135,8 @@ def rms_norm(x: TensorLike, weight: TensorLike, eps: float = 1e-6) -> Tensor:
     """``x / sqrt(mean(x ** 2) + eps) * weight`` over the last axis (Zhang and Sennrich, 2019).
 
     Dtypes are those of :func:`layer_norm`.
+
+    >>> print(tc.rms_norm([[3.0, 4.0]], [1.0, 1.0]).numpy().round(4))
+    [[0.8485 1.1314]]
     """
     return apply(RMS_NORM, x, weight, eps=eps)

@@ -122,6 +122,9 @@ def max_pool2d(
 
     Raises:
         ShapeMismatch: the window does not fit, or the padding is more than half of it.
+
+    >>> print(tc.max_pool2d([[[[1.0, 2.0], [3.0, 4.0]]]], 2).numpy())
+    [[[[4.]]]]
     """
     return _pool("max", input, kernel_size, stride, padding, dilation, ceil_mode)
 
@@ -142,6 +145,9 @@ def avg_pool2d(
 
     Raises:
         ShapeMismatch: the window does not fit, or the padding is more than half of it.
+
+    >>> print(tc.avg_pool2d([[[[1.0, 2.0], [3.0, 4.0]]]], 2).numpy())
+    [[[[2.5]]]]
     """
     return _pool("avg", input, kernel_size, stride, padding, 1, ceil_mode, count_include_pad, divisor_override)
 
@@ -164,10 +170,17 @@ def adaptive_avg_pool2d(input: TensorLike, output_size: Any) -> Tensor:
     """Return the means of windows, as many as ``output_size``: a number or a pair; ``None`` keeps the size of an axis.
 
     Window ``i`` of ``n`` goes from ``floor(i * size / n)`` to ``ceil((i + 1) * size / n)``.
+
+    >>> print(tc.adaptive_avg_pool2d([[[[1.0, 2.0], [3.0, 4.0]]]], (1, 2)).numpy())
+    [[[[2. 3.]]]]
     """
     return _adaptive("avg", input, output_size)
 
 
 def adaptive_max_pool2d(input: TensorLike, output_size: Any) -> Tensor:
-    """Return the maxima of the windows of :func:`adaptive_avg_pool2d`."""
+    """Return the maxima of the windows of :func:`adaptive_avg_pool2d`.
+
+    >>> print(tc.adaptive_max_pool2d([[[[1.0, 2.0], [3.0, 4.0]]]], 1).numpy())
+    [[[[4.]]]]
+    """
     return _adaptive("max", input, output_size)

@@ -173,6 +173,9 @@ def sum(x: TensorLike, axis: Axes = None, keepdims: bool = False, dtype: object 
 
     ``x`` is cast to ``dtype`` first, as in the array API standard. The default is its own dtype, int32 for bool and
     int8, uint32 for uint8. Ints wrap around; a sum of bools (``dtype="bool"``) is :func:`any`, as in NumPy.
+
+    >>> print(tc.sum([[1, 2], [3, 4]], axis=0).numpy())
+    [4 6]
     """
     tensor, kind = _converted(x, dtype)
     if kind is dtypes.bool:
@@ -184,6 +187,9 @@ def prod(x: TensorLike, axis: Axes = None, keepdims: bool = False, dtype: object
     """Product over ``axis`` (all axes by default); 1 for no elements.
 
     ``x`` is cast to ``dtype`` first: see :func:`sum`. A product of bools (``dtype="bool"``) is :func:`all`.
+
+    >>> print(tc.prod([2, 3, 4]).numpy())
+    24
     """
     tensor, kind = _converted(x, dtype)
     if kind is dtypes.bool:
@@ -192,35 +198,59 @@ def prod(x: TensorLike, axis: Axes = None, keepdims: bool = False, dtype: object
 
 
 def mean(x: TensorLike, axis: Axes = None, keepdims: bool = False) -> Tensor:
-    """Arithmetic mean of floats over ``axis``; NaN for no elements."""
+    """Arithmetic mean of floats over ``axis``; NaN for no elements.
+
+    >>> print(tc.mean([1.0, 2.0, 6.0]).numpy())
+    3.0
+    """
     tensor = _tensor(x, "mean", FLOATS)
     return _reduce(MEAN, tensor, axis, keepdims, tensor.dtype)
 
 
 def max(x: TensorLike, axis: Axes = None, keepdims: bool = False) -> Tensor:
-    """Largest element over ``axis``; NaN if one is NaN. Raises ShapeMismatch for no elements."""
+    """Largest element over ``axis``; NaN if one is NaN. Raises ShapeMismatch for no elements.
+
+    >>> print(tc.max([[1, 5], [7, 2]], axis=1).numpy())
+    [5 7]
+    """
     tensor = _tensor(x, "max", NUMBERS)
     return _reduce(MAX, tensor, axis, keepdims, tensor.dtype)
 
 
 def min(x: TensorLike, axis: Axes = None, keepdims: bool = False) -> Tensor:
-    """Smallest element over ``axis``; NaN if one is NaN. Raises ShapeMismatch for no elements."""
+    """Smallest element over ``axis``; NaN if one is NaN. Raises ShapeMismatch for no elements.
+
+    >>> print(tc.min([[1, 5], [7, 2]], axis=1).numpy())
+    [1 2]
+    """
     tensor = _tensor(x, "min", NUMBERS)
     return _reduce(MIN, tensor, axis, keepdims, tensor.dtype)
 
 
 def any(x: TensorLike, axis: Axes = None, keepdims: bool = False) -> Tensor:
-    """True if an element over ``axis`` is nonzero, as NaN is; false for no elements."""
+    """True if an element over ``axis`` is nonzero, as NaN is; false for no elements.
+
+    >>> print(tc.any([[0, 1], [0, 0]], axis=1).numpy())
+    [ True False]
+    """
     return _reduce(ANY, _tensor(x, "any", (*NUMBERS, dtypes.bool)), axis, keepdims, dtypes.bool)
 
 
 def all(x: TensorLike, axis: Axes = None, keepdims: bool = False) -> Tensor:
-    """True if every element over ``axis`` is nonzero; true for no elements."""
+    """True if every element over ``axis`` is nonzero; true for no elements.
+
+    >>> print(tc.all([[0, 1], [1, 1]], axis=1).numpy())
+    [False  True]
+    """
     return _reduce(ALL, _tensor(x, "all", (*NUMBERS, dtypes.bool)), axis, keepdims, dtypes.bool)
 
 
 def count_nonzero(x: TensorLike, axis: Axes = None, keepdims: bool = False) -> Tensor:
-    """Count the nonzero elements over ``axis``, as int32."""
+    """Count the nonzero elements over ``axis``, as int32.
+
+    >>> print(tc.count_nonzero([0, 3, 4]).numpy())
+    2
+    """
     tensor = _tensor(x, "count_nonzero", (*NUMBERS, dtypes.bool))
     return _reduce(COUNT_NONZERO, tensor, axis, keepdims, dtypes.int32)
 
@@ -230,6 +260,9 @@ def var(x: TensorLike, axis: Axes = None, correction: float = 0.0, keepdims: boo
 
     A large mean loses no precision (Welford, 1962; Chan, Golub and LeVeque, 1979). As in NumPy, a negative
     ``n - correction`` counts as 0: the result is infinite or NaN.
+
+    >>> print(tc.var([1.0, 3.0]).numpy())
+    1.0
     """
     tensor = _tensor(x, "var", FLOATS)
     axes = normalize_axes(axis, tensor.ndim)
@@ -241,7 +274,11 @@ def var(x: TensorLike, axis: Axes = None, correction: float = 0.0, keepdims: boo
 
 
 def std(x: TensorLike, axis: Axes = None, correction: float = 0.0, keepdims: bool = False) -> Tensor:
-    """``sqrt(var(x))``: see :func:`var`."""
+    """``sqrt(var(x))``: see :func:`var`.
+
+    >>> print(tc.std([1.0, 3.0]).numpy())
+    1.0
+    """
     return sqrt(var(x, axis, correction, keepdims))
 
 
@@ -249,6 +286,9 @@ def logsumexp(x: TensorLike, axis: Axes = None, keepdims: bool = False) -> Tenso
     """``log(sum(exp(x)))`` over ``axis`` without overflow: the largest element is subtracted before ``exp``.
 
     ``-inf`` for no elements, or if all are ``-inf``.
+
+    >>> print(tc.logsumexp([1000.0, 1000.0]).numpy().round(4))
+    1000.6932
     """
     tensor = _tensor(x, "logsumexp", FLOATS)
     return _reduce(LOGSUMEXP, tensor, axis, keepdims, tensor.dtype)
@@ -258,6 +298,9 @@ def argmax(x: TensorLike, axis: int | None = None, keepdims: bool = False) -> Te
     """Position (int32) of the largest element along ``axis``; by default in the flattened tensor.
 
     The first one of equal elements; the first NaN if there are any. Raises ShapeMismatch for no elements.
+
+    >>> print(tc.argmax([[1, 5], [7, 2]], axis=1).numpy())
+    [1 0]
     """
     return _reduce(ARGMAX, _tensor(x, "argmax", NUMBERS), axis, keepdims, dtypes.int32)
 
@@ -266,6 +309,9 @@ def argmin(x: TensorLike, axis: int | None = None, keepdims: bool = False) -> Te
     """Position (int32) of the smallest element along ``axis``; by default in the flattened tensor.
 
     The first one of equal elements; the first NaN if there are any. Raises ShapeMismatch for no elements.
+
+    >>> print(tc.argmin([3, 1, 2]).numpy())
+    1
     """
     return _reduce(ARGMIN, _tensor(x, "argmin", NUMBERS), axis, keepdims, dtypes.int32)
 
@@ -291,6 +337,9 @@ def cumulative_sum(
 
     With ``include_initial`` the sums begin with a 0, so that the axis has one more element. ``x`` is cast to ``dtype``
     first: see :func:`sum`. With ``dtype="bool"`` a result is true if any element so far is, as in NumPy.
+
+    >>> print(tc.cumulative_sum([1, 2, 3]).numpy())
+    [1 3 6]
     """
     tensor, kind = _converted(x, dtype)
     if axis is None and tensor.ndim != 1:

@@ -135,6 +135,9 @@ def interpolate(
     Raises:
         ShapeMismatch: the mode does not support the axes or sizes.
         TensorCommonsError: the mode is unknown or does not support an option.
+
+    >>> print(tc.interpolate([[[0.0, 3.0]]], size=3, mode="linear", align_corners=True).numpy())
+    [[[0.  1.5 3. ]]]
     """
     tensor = as_tensor(input)
     require_floats("interpolate", [tensor.spec])

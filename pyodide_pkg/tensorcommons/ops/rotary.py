@@ -70,6 +70,11 @@ def rotary_tables(length: int, dimensions: int, base: float = 10000.0, scale: fl
 
     Both are float32 (length, dimensions / 2), computed in float64: a float32 angle at position 8,000 has an error of
     5e-4.
+
+    >>> cos, sin = tc.rotary_tables(2, 4)
+    >>> print(cos.round(4))
+    [[1.     1.    ]
+     [0.5403 1.    ]]
     """
     if dimensions < 2 or dimensions % 2:
         raise ShapeMismatch(f"rotary_tables: dimensions must be even and at least 2, not {dimensions}")
@@ -92,6 +97,11 @@ def rotary_embedding(
     ``(k, k + dimensions / 2)`` (GPT-NeoX, Llama), or with ``interleaved`` ``(2 k, 2 k + 1)`` (RoFormer, GPT-J).
     ``positions`` (int32) broadcast to (..., sequence) and are 0, 1, 2, ... by default; a position outside the tables
     gives NaN.
+
+    >>> cos, sin = tc.rotary_tables(2, 2)
+    >>> print(tc.rotary_embedding([[1.0, 0.0], [1.0, 0.0]], cos, sin).numpy().round(4))
+    [[1.     0.    ]
+     [0.5403 0.8415]]
     """
     tensor = as_tensor(x)
     extra: tuple[Tensor, ...] = ()

@@ -90,13 +90,20 @@ def argsort(x: TensorLike, axis: int = -1, descending: bool = False, stable: boo
     """Return the positions (int32) that sort ``x`` along ``axis``; always stable.
 
     NaN is larger than all numbers: last, or first in descending order.
+
+    >>> print(tc.argsort([30, 10, 20]).numpy())
+    [1 2 0]
     """
     tensor, back = _last_axis(x, axis, "argsort")
     return permute_dims(_argsort(tensor, descending), back)
 
 
 def sort(x: TensorLike, axis: int = -1, descending: bool = False, stable: bool = True) -> Tensor:
-    """Sort ``x`` along ``axis``. NaN is larger than all numbers: last, or first in descending order."""
+    """Sort ``x`` along ``axis``. NaN is larger than all numbers: last, or first in descending order.
+
+    >>> print(tc.sort([3, 1, 2], descending=True).numpy())
+    [3 2 1]
+    """
     tensor, back = _last_axis(x, axis, "sort")
     return permute_dims(take_along_axis(tensor, _argsort(tensor, descending), -1), back)
 
@@ -108,6 +115,12 @@ def topk(x: TensorLike, k: int, axis: int = -1, largest: bool = True) -> tuple[T
 
     Raises:
         ShapeMismatch: ``k`` is negative, or exceeds the size of the axis.
+
+    >>> values, positions = tc.topk([3, 9, 5], 2)
+    >>> print(values.numpy())
+    [9 5]
+    >>> print(positions.numpy())
+    [1 2]
     """
     tensor, back = _last_axis(x, axis, "topk")
     size = tensor.shape[-1]

@@ -56,7 +56,7 @@ class Accounts(SharedTensors):
         )
 
     def get_stats(self) -> dict[str, Any]:
-        """Counts, bytes and lookups now, and ``last_run``: what the last run computed and how it called JavaScript.
+        """Return counts, bytes and lookups, with ``last_run``, the account of the last run.
 
         ``streamed`` has, of each model that is larger than the limit, the segments of its last run, the bytes of
         weights that it moved to the device, and those that stay there. ``crossed_bytes`` came from one device to
@@ -93,7 +93,15 @@ class Accounts(SharedTensors):
 
     @property
     def last_run(self) -> dict[str, Any]:
-        """Account of the last run: nodes, executed, reused, dispatches, calls into JavaScript, bytes."""
+        """Account of the last run: nodes, executed, reused, dispatches, calls into JavaScript, bytes.
+
+        >>> manager = tc.TensorSharingManager(max_memory_mb=256)
+        >>> model = await tc.from_pretrained("./models/splade-tiny", manager=manager)
+        >>> outputs = await model(input_ids=np.array([[101, 2009, 102]]))
+        >>> manager.last_run["executed"] > 0
+        True
+        >>> manager.close()
+        """
         return dict(self.account.last_run)
 
     @property
@@ -102,7 +110,7 @@ class Accounts(SharedTensors):
         return self.hits / lookups if lookups else 0.0
 
     def get_tensor_memory_usage(self) -> dict[str, Any]:
-        """Per registered tensor: bytes, shape, dtype, device, holders, references, pinned, state, views."""
+        """Return for each registered tensor its bytes, shape, dtype, device, holders, references, pins, state and views."""
         return {
             name: {
                 "memory_bytes": tensor.nbytes,
@@ -123,7 +131,7 @@ class Accounts(SharedTensors):
         }
 
     def get_model_memory_usage(self) -> dict[str, Any]:
-        """Per model: total, exclusive, shared and attributed bytes, and its tensors."""
+        """Return for each model its total, exclusive, shared and attributed bytes, and its tensors."""
         per_model = self._ledger.models(self.models)
         held: dict[str, list[str]] = {name: [] for name in per_model}
         for entry in self.registry:
@@ -143,13 +151,11 @@ class Accounts(SharedTensors):
         }
 
     def analyze_sharing_opportunities(self) -> dict[str, Any]:
-        """List what is shared and what could be, each with its evidence; see
-        :mod:`tensorcommons.sharing.opportunities`.
-        """
+        """List what is shared and what could be, each with its evidence: "shared", "shareable", "families"."""
         return opportunities(self.registry, self.models, self._loaded)
 
     def get_optimization_recommendations(self) -> dict[str, Any]:
-        """List the largest tensors, the unused, the shareable, and the hit rate of lookups."""
+        """List the largest, the unused and the shareable tensors, and the hit rate of lookups."""
         found = self.analyze_sharing_opportunities()
         by_size = sorted(self.registry, key=lambda entry: -entry.storage.nbytes)
         unused = [tensor for tensor in self.tensors.values() if tensor.reference_count <= 1]

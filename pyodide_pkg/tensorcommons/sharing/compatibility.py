@@ -32,7 +32,11 @@ def architecture_of(model: str) -> str | None:
 
 
 def get_compatible_models_for_tensor(tensor_type: str) -> list[str]:
-    """The architectures with tensors of ``tensor_type``, from :data:`FAMILIES`; none for an unknown type."""
+    """Return the architectures with tensors of ``tensor_type``, from :data:`FAMILIES`; none for an unknown type.
+
+    >>> tc.get_compatible_models_for_tensor("text_embedding")
+    [...'bert'...]
+    """
     return list(FAMILIES.get(tensor_type, ()))
 
 

@@ -33,6 +33,12 @@ def explain_plan(model: Movable, inputs: Mapping[str, Any], outputs: Sequence[st
     Raises:
         ShapeMismatch: the model cannot take the inputs.
         TensorReleased: the model was unloaded.
+
+    >>> manager = tc.TensorSharingManager(max_memory_mb=256)
+    >>> model = await tc.from_pretrained("./models/splade-tiny", manager=manager)
+    >>> print(tc.explain_plan(model, {"input_ids": np.array([[101, 2009, 102]])}))
+    splade-tiny is on cpu ...arena: 50,176 bytes...
+    >>> manager.close()
     """
     runner: Runner = model.manager.runner
     run = runner.prepared(model.device, model.request(inputs, outputs))
@@ -72,6 +78,12 @@ def shader_source(model: Movable, inputs: Mapping[str, Any], step: int, outputs:
         TensorCommonsError: the run has no such dispatch, or the dispatch is on a device without shaders.
         ShapeMismatch: the model cannot take the inputs.
         TensorReleased: the model was unloaded.
+
+    >>> manager = tc.TensorSharingManager(max_memory_mb=256, devices=await tc.open_devices())
+    >>> model = await tc.from_pretrained("./models/splade-tiny", manager=manager, device="webgpu")
+    >>> "@compute" in tc.shader_source(model, {"input_ids": np.array([[101, 2009, 102]])}, step=1)
+    True
+    >>> manager.close()
     """
     fused = model.manager.runner.prepared(model.device, model.request(inputs, outputs)).fused
     commands = list(_commands(BoundProgram(model.device, fused, f"fused {fused.structure}").outline()))

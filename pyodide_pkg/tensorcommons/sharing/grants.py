@@ -30,23 +30,23 @@ class Granted(ABC):
 
     @property
     def holders(self) -> list[str]:
-        """The models that hold it: a tensor itself, not a view of it."""
+        """Names of the models that hold it: the tensor itself, not a view of it."""
         whole = self.whole
         return [] if whole.is_freed else [model for model, names in whole.entry.names.items() if self.key in names]
 
     def grant(self, models: Iterable[str]) -> None:
-        """Let ``models`` acquire it. The tensor is not freed before those that are new have had their turn."""
+        """Let ``models`` acquire it. It is not freed before the new ones have acquired and released it."""
         self.awaited |= set(models) - self.consumer_models
         self.consumer_models.update(models)
 
     def hold(self, model: str) -> bool:
-        """Have ``model``, which may, hold it. False if it did so already."""
+        """Add a hold of ``model``, which may. Return False if the model holds it already."""
         self.awaited.discard(model)
         self.whole.awaited.discard(model)  # a model that was granted the whole and takes a part has had its turn
         return bool(self.whole.entry.hold(model, self.key))
 
     def acquire(self, model: str) -> bool:
-        """Have ``model`` hold it; a view keeps its tensor alive. False if it did so already.
+        """Add a hold of ``model``; a view keeps its tensor alive. Return False if the model holds it already.
 
         Raises NotAConsumer if it was granted neither it nor the whole tensor.
         """
@@ -65,7 +65,7 @@ class Granted(ABC):
         return new
 
     def release(self, model: str) -> bool:
-        """End the hold of ``model``. False if it held nothing; no count ever goes below what is held."""
+        """End the hold of ``model``. Return False if the model did not hold it."""
         ended = not self.whole.is_freed and bool(self.whole.entry.let_go(model, self.key))
         if ended:
             self.whole.tell()

@@ -38,16 +38,47 @@ def open_managers() -> list[TensorSharingManager]:
 
 
 class TensorSharingManager(Accounts):
-    """Holds the weights and tensors of several models on ``devices``, each content once, under ``max_memory_mb``.
+    """Hold the weights and tensors of several models on ``devices``, equal ones once, under ``max_memory_mb``.
 
     1 MB is 2**20 bytes. The limit holds at every moment for everything on the devices: weights, activations, scratch
-    and staging. With ``activation_cache``, runs leave their outputs and the values at which the graphs of loaded models
-    part for later runs, in at most ``activation_share`` of the limit.
+    and staging. With ``activation_cache``, outputs and the values from which the graphs of loaded models differ are kept
+    for later runs, in at most ``activation_share`` of the limit.
 
     Without ``devices`` it works on NumPy alone; in a browser pass ``await tensorcommons.open_devices()``.
 
     :meth:`close` frees everything; ``with`` and ``async with`` close it at the end of the block. The limit of a manager
     that is closed, or that nothing refers to any more, does not count.
+
+    >>> manager = tc.TensorSharingManager(max_memory_mb=64)
+    >>> sizes = []
+    >>> stop = manager.subscribe(lambda report: sizes.append(report.device_bytes))
+    >>> table = manager.register_shared_tensor("table", (2, 2), producer_model="encoder", consumer_models=["reader"])
+    >>> manager.share_tensor_between_models("table", "encoder", ["writer"])
+    True
+    >>> manager.get_shared_tensor("table", "reader") is table
+    True
+    >>> row = manager.create_tensor_view("table", "row", offset=(0, 0), size=(1, 2), model_name="writer")
+    >>> manager.report().device_bytes, manager.limit_bytes
+    (16, 67108864)
+    >>> await manager.set_memory_limit(32)
+    >>> manager.get_model_memory_usage()["reader"]["total_memory_bytes"]
+    16
+    >>> manager.get_tensor_memory_usage()["table"]["reference_count"]
+    3
+    >>> manager.get_stats()["total_tensors"]
+    1
+    >>> manager.analyze_sharing_opportunities()["shared"][0]["saved_bytes"]
+    32
+    >>> sorted(manager.get_optimization_recommendations())
+    ['cache_efficiency', 'largest_tensors', 'low_reference_tensors', 'potential_savings_mb', 'sharing_opportunities']
+    >>> [manager.release_model_tensors(name) for name in ("encoder", "reader", "writer")]
+    [1, 1, 1]
+    >>> manager.optimize_memory_usage()["freed_tensors"]
+    ['table']
+    >>> stop()
+    >>> sizes[-1]
+    0
+    >>> manager.close()
     """
 
     def __init__(
@@ -213,6 +244,17 @@ class TensorSharingManager(Accounts):
         Raises:
             ShapeMismatch: a model cannot take its inputs; nothing ran.
             DeviceUnavailable: the device was lost and there is no other.
+
+        >>> manager = tc.TensorSharingManager(max_memory_mb=256)
+        >>> model = await tc.from_pretrained("./models/splade-tiny", manager=manager)
+        >>> inputs = {"input_ids": np.array([[101, 2009, 102]])}
+        >>> await manager.compile_together([(model, inputs)])
+        >>> first, second = await manager.run_together([(model, inputs), (model, inputs)], [["logits"], ["sparse_embedding"]])
+        >>> first["logits"].shape, second["sparse_embedding"].shape
+        ((1, 3, 30522), (1, 30522))
+        >>> manager.last_run["reused_in_run"] > 0
+        True
+        >>> manager.close()
         """
         self.check_open()
         wanted = _wanted(calls, outputs)
@@ -275,7 +317,13 @@ class TensorSharingManager(Accounts):
         calls: Sequence[tuple[Movable, Mapping[str, Any]]],
         outputs: Sequence[Sequence[str] | None] | None = None,
     ) -> None:
-        """Compile what :meth:`run_together` takes for inputs of these shapes, without running it. Raises as it does."""
+        """Compile what :meth:`run_together` takes for inputs of these shapes, without running it. Raises as it does.
+
+        >>> manager = tc.TensorSharingManager(max_memory_mb=256)
+        >>> model = await tc.from_pretrained("./models/splade-tiny", manager=manager)
+        >>> await manager.compile_together([(model, {"input_ids": np.array([[101, 2009, 102]])})])
+        >>> manager.close()
+        """
         self.check_open()
         wanted = _wanted(calls, outputs)
 

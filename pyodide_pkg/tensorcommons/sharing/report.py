@@ -42,16 +42,25 @@ class TensorMemory:
 
 @dataclass(frozen=True)
 class MemoryReport:
-    """A snapshot in bytes. ``separate_weight_bytes`` is what the models would take if each had its own copy.
+    """A snapshot in bytes. ``separate_weight_bytes`` are the weights of all models if each had its own copy.
 
     ``activation_cache_bytes`` are those activations that are kept for later runs, and ``reused_from_cache`` is how many
-    nodes were taken from there so far rather than computed.
+    nodes were read from there so far instead of computed.
 
     ``moved_bytes`` are, of each model that is larger than the limit, the bytes of weights that its last run moved to
     the device: they come and go with each run.
 
     The models' ``attributed_bytes`` and ``unheld_bytes`` (registered tensors that no model holds) add up to the weights
     of ``by_category``.
+
+    >>> manager = tc.TensorSharingManager(max_memory_mb=16)
+    >>> table = manager.register_shared_tensor("table", (256,))
+    >>> report = manager.report()
+    >>> report.device_bytes, report.unique_weight_bytes
+    (1024, 1024)
+    >>> report.to_dict()["limit_bytes"]
+    16777216
+    >>> manager.close()
     """
 
     limit_bytes: int
@@ -69,7 +78,7 @@ class MemoryReport:
     tensors: tuple[TensorMemory, ...]
 
     def to_dict(self) -> dict[str, Any]:
-        """The report as plain dicts, lists, strings and numbers, ready for ``json.dumps``."""
+        """Return the report as dicts, lists, strings and numbers, for ``json.dumps``."""
         return {
             **vars(self),
             "by_category": dict(self.by_category),

@@ -104,9 +104,41 @@ class Shown(Granted):
 
 
 class SharedTensor(Shown):
-    """A registered tensor. Get one from ``register_shared_tensor`` or ``get_shared_tensor`` of the manager.
+    """A registered tensor, from ``register_shared_tensor`` or ``get_shared_tensor`` of the manager.
 
     ``producer_model`` made it, ``consumer_models`` may acquire it; ``storage_type`` is the kind of its device.
+
+    >>> manager = tc.TensorSharingManager(max_memory_mb=16)
+    >>> table = manager.register_shared_tensor("table", (2, 2), producer_model="encoder", data=[[1, 2], [3, 4]])
+    >>> table.shape, str(table.dtype), table.nbytes, table.storage_type
+    ((2, 2), 'float32', 16, 'cpu')
+    >>> table.grant(["reader"])
+    >>> table.acquire("reader")
+    True
+    >>> table.holders, table.reference_count
+    (['encoder', 'reader'], 2)
+    >>> await table.write([[5, 6], [7, 8]])
+    >>> print(await table.read())
+    [[5. 6.]
+     [7. 8.]]
+    >>> print((table.tensor * 2).numpy())
+    [[10. 12.]
+     [14. 16.]]
+    >>> row = table.create_view("row", offset=(1, 0), size=(1, 2))
+    >>> print(await row.read(), row.get_memory_usage(), table.get_memory_usage())
+    [[7. 8.]] 0 16
+    >>> copy = await table.copy_to("cpu", name="copy")
+    >>> copy.identity == table.identity
+    True
+    >>> table.pin()
+    >>> table.is_pinned
+    True
+    >>> table.unpin()
+    >>> [table.release(model) for model in ("encoder", "reader")]
+    [True, True]
+    >>> table.can_be_freed()
+    True
+    >>> manager.close()
     """
 
     def __init__(self, manager: Owner, name: str, entry: Entry) -> None:
@@ -146,7 +178,7 @@ class SharedTensor(Shown):
 
     @property
     def storage_type(self) -> str:
-        """The kind of device that it is on: "cpu", "webgpu" or "webnn"."""
+        """Kind of its device: "cpu", "webgpu" or "webnn"."""
         return self.entry.storage.device.kind
 
     @property
@@ -161,7 +193,7 @@ class SharedTensor(Shown):
 
     @property
     def is_pinned(self) -> bool:
-        """True if :meth:`pin` keeps it on its device and from being freed."""
+        """True between :meth:`pin` and :meth:`unpin`."""
         return self.name in self.entry.pins
 
     @property
@@ -225,7 +257,7 @@ class SharedTensor(Shown):
             view.awaited.discard(model)
 
     def pin(self) -> None:
-        """Keep the tensor on its device and from being freed, until :meth:`unpin`.
+        """Keep the tensor on its device until :meth:`unpin`; it is neither evicted nor freed.
 
         The bytes are there when this returns, if they are there now, or if they are in host memory and there is room
         or what makes room need not be waited for. Otherwise the next use brings them back. From then on they stay.
@@ -240,9 +272,9 @@ class SharedTensor(Shown):
         self.tell()
 
     def can_be_freed(self) -> bool:
-        """Return whether it has no holder, no held view and no pin, and every listed consumer had its turn.
+        """Return True if it has no holder, no held view and no pin, and no consumer is still to come.
 
-        A consumer had its turn when it acquired and released it, or ended by ``release_model_tensors``.
+        A consumer is done when it has acquired and released the tensor, or was ended by ``release_model_tensors``.
         """
         awaited = self.awaited or any(view.awaited for view in self.views.values())
         return not (self.reference_count or self.is_pinned or awaited)
@@ -250,8 +282,8 @@ class SharedTensor(Shown):
     async def copy_to(self, storage_type: str, name: str | None = None) -> SharedTensor:
         """Register the same content on another device as ``name``, with producer and grants.
 
-        The name is ``<name>_<storage_type>`` unless another is given. Copying to that name again brings the copy up to
-        date, for all of its holders.
+        The default name is ``<name>_<storage_type>``. Copying to that name again updates the copy for all of its
+        holders.
 
         Raises:
             DeviceUnavailable, UnsupportedDtype: the device cannot hold it; nothing moved.
@@ -273,7 +305,19 @@ class SharedTensor(Shown):
 
 
 class SharedTensorView(Shown):
-    """A part of a SharedTensor: the parent's own bytes through another layout."""
+    """A part of a SharedTensor: the parent's own bytes through another layout.
+
+    >>> manager = tc.TensorSharingManager(max_memory_mb=16)
+    >>> table = manager.register_shared_tensor("table", (2, 2), data=[[1, 2], [3, 4]])
+    >>> column = table.create_view("column", offset=(0, 1), size=(2, 1))
+    >>> await column.write([[20], [40]])
+    >>> print(await table.read())
+    [[ 1. 20.]
+     [ 3. 40.]]
+    >>> column.get_memory_usage()
+    0
+    >>> manager.close()
+    """
 
     def __init__(self, parent: SharedTensor, name: str, layout: Layout, offset: Shape) -> None:
         super().__init__(name)

@@ -60,8 +60,7 @@ class SharedTensors(ABC):
         """Free everything that the manager holds, on every device, and end its limit. Safe to call twice.
 
         Models are unloaded, shared tensors and kept activations are freed; runs and reads under way end first, and
-        the tensors that they answer with stay. The devices stay open. Every later call that would take something
-        raises ManagerClosed.
+        their results stay valid. The devices stay open. Later calls raise ManagerClosed.
         """
         if self.is_closed:
             return

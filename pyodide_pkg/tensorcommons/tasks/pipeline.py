@@ -22,6 +22,12 @@ class Pipeline:
     """A task on a model: ``await pipe(inputs)``. ``close()`` unloads ``model`` if the pipeline loaded it.
 
     ``options`` are the default options of every call.
+
+    >>> manager = tc.TensorSharingManager(max_memory_mb=256)
+    >>> terms = await tc.pipeline("sparse-embedding", "./models/splade-tiny", manager=manager)
+    >>> [term["token"] for term in (await terms("It never rains."))[:2]]
+    ['never', 'rains']
+    >>> terms.close()
     """
 
     def __init__(self, task: str, model: Model, *, owns_model: bool, options: Mapping[str, Any] | None = None) -> None:
@@ -76,6 +82,15 @@ async def run_pipelines(calls: Sequence[tuple[Pipeline, Any] | tuple[Pipeline, A
 
     Raises:
         TensorCommonsError: a pipeline does not accept its inputs, or they are on different devices; nothing ran.
+
+    >>> manager = tc.TensorSharingManager(max_memory_mb=256)
+    >>> terms = await tc.pipeline("sparse-embedding", "./models/splade-tiny", manager=manager)
+    >>> nli = await tc.pipeline("text-classification", "./models/splade-tiny-nli", manager=manager)
+    >>> pair = ("The cup is on the table.", "There is something on the table.")
+    >>> found, labels = await tc.run_pipelines([(terms, "It never rains."), (nli, [pair])])
+    >>> found[0]["token"], labels[0]["label"]
+    ('never', 'entailment')
+    >>> manager.close()
     """
     return await run_calls([await pipe.call(inputs, *more, together=len(calls)) for pipe, inputs, *more in calls])
 
