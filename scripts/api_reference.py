@@ -2,8 +2,9 @@
 
     .cache/venv/bin/python -m scripts.api_reference
 
-It is a short script over ``inspect``, because generators of documentation read sources, and the elementwise functions are made
-at import. tests/contract/test_api_reference.py fails if a page is out of date, or if a name has no docstring or no example.
+It is a short script over ``inspect``, because generators of documentation read sources, and the elementwise functions
+are made at import. tests/contract/test_api_reference.py fails if a page is out of date, or if a name has no docstring
+or no example.
 """
 
 from __future__ import annotations
@@ -27,11 +28,11 @@ from tensorcommons.nn import functional  # noqa: E402
 FOLDER = paths.ROOT / "docs" / "api"
 SHORT = 100  # characters of a signature on one line
 
-#: Page → its title, its introduction, and its names, a class with its public members: its other ones are for the package.
+#: Page → its title, introduction and names, a class with its public members; its other members are for the package.
 PAGES: dict[str, tuple[str, str, list[str]]] = {
     "models": (
         "Models and tasks",
-        "Load a model, and run it from arrays or from texts and images. [models.md](../models.md) lists architectures and tasks.",
+        "Load and run models, from arrays or from texts and images. [models.md](../models.md) lists what is supported.",
         [
             "pipeline",
             "Pipeline: close",
@@ -39,7 +40,8 @@ PAGES: dict[str, tuple[str, str, list[str]]] = {
             "from_pretrained",
             "estimate_load",
             "LoadEstimate",
-            "Model: compile generate stream compile_generation to explain bytes_to_run weight_bytes weight_formats unload",
+            "Model: compile generate stream compile_generation to explain bytes_to_run weight_bytes weight_formats"
+            " unload",
             "open_cache",
             "Cache: status is_on usage remove_unused clear",
         ],
@@ -96,7 +98,7 @@ PAGES: dict[str, tuple[str, str, list[str]]] = {
     ),
     "errors": (
         "Errors",
-        "Every error that the package raises on purpose. A message states the fault, the value, what is allowed, and the remedy.",
+        "Every error that the package raises on purpose. A message has the fault, the value and the remedy.",
         [
             f"errors.{name}"
             for name, error in vars(tc.errors).items()
@@ -110,8 +112,8 @@ MADE = ("TensorSharingManager",)
 
 HEAD = """# API reference
 
-Generated from the docstrings by `python -m scripts.api_reference`, which a test checks. Every name has an example. The examples
-run as tests, those with `./models/` in a browser and the others on the CPU device of CPython, after these lines:
+Generated from the docstrings by `python -m scripts.api_reference`, which a test checks. Every name has an example. The
+examples run as tests, those with `./models/` in a browser and the others on CPython's CPU device, after these lines:
 
 ```pycon
 >>> import asyncio
@@ -120,8 +122,8 @@ run as tests, those with `./models/` in a browser and the others on the CPU devi
 >>> from tensorcommons.nn import functional as F
 ```
 
-A function that takes a tensor (`TensorLike`) also takes a NumPy array, a list or a number. Results are computed when they are read:
-`.numpy()` in the examples reads on the CPU device, `await tensor.read()` everywhere.
+A function that takes a tensor (`TensorLike`) also takes a NumPy array, a list or a number. Results are computed when
+they are read: `.numpy()` in the examples reads on the CPU device, `await tensor.read()` everywhere.
 """
 
 

@@ -31,6 +31,10 @@ def similar_sentences(text: str) -> None:
     assert "shares all weights of the first: 90,852,864 bytes saved" in text
 
 
+def exactly(text: str, wanted: str) -> None:
+    assert text == wanted
+
+
 def terms(text: str) -> None:
     assert text.startswith("[{'token': 'never'"), text
 
@@ -38,6 +42,7 @@ def terms(text: str) -> None:
 #: What a page shows, by the page of the docs and its section.
 CHECKS: dict[tuple[str, str], Callable[[str], None]] = {
     ("README.md", "Use it in your page"): similar_sentences,
+    ("README.md", "From JavaScript"): lambda text: exactly(text, "cosine 0.96"),
     ("docs/hosting.md", "Your own page under a strict policy"): terms,
     ("docs/hosts.md", "A page"): lambda text: check_devices(text, "a worker in Chromium 153"),
     ("docs/hosts.md", "PyScript"): lambda text: check_devices(text, "PyScript 0.7.31 in a page, Chromium 153"),
@@ -55,6 +60,8 @@ def test_a_page_shows_what_it_says(
     options: dict[str, Any] = {}
     if "pyscript" in files["index.html"] and not hosts.NODE_MODULES.is_dir():
         pytest.skip("PyScript is not installed: run 'python -m scripts.hosts'")
+    if "./tensorcommons/" in files["index.html"]:
+        files["tensorcommons"] = site_folder
     if page == "docs/hosting.md":
         files |= self_hosted(site_folder, tmp_path)
         options = {"headers": HEADERS, "prefix": "/some/folder"}

@@ -219,7 +219,7 @@ class DeviceMismatch(TensorCommonsError):
 
     >>> error = tc.errors.DeviceMismatch("add", ["cpu", "webgpu"])
     >>> print(error)
-    add: tensors on different devices cannot be computed together: cpu, webgpu; move them to one with `await t.to(device)`
+    add: tensors on different devices cannot be computed together: cpu, webgpu; move them to one with...
     """
 
     def __init__(self, work: str, devices: Iterable[object]) -> None:

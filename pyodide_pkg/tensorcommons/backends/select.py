@@ -41,8 +41,8 @@ class Decision:
 class Devices:
     """The devices that were opened, best first.
 
-    ``opened`` lists them; ``webgpu``, ``webnn`` and ``cpu`` are the device of each kind or None, and ``missing`` has the
-    reasons by kind.
+    ``opened`` lists them; ``webgpu``, ``webnn`` and ``cpu`` are the device of each kind or None, and ``missing`` has
+    the reasons by kind.
 
     >>> devices = await tc.open_devices()
     >>> devices.choose("cpu").kind

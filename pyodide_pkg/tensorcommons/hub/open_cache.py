@@ -16,7 +16,7 @@ _of_this_page: Cache | None = None
 
 
 async def open_cache(cache: CacheSpec = "auto") -> Cache:
-    """Open a cache: "auto" (this browser's storage), None (no cache), the path of a folder, or a Cache, which is returned.
+    """Open a cache: "auto" (this browser's storage), None (no cache), the path of a folder, or a Cache (returned).
 
     "auto" is one cache for the whole page. Outside a browser it is off: name a folder there.
 

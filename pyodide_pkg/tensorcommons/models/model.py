@@ -192,7 +192,8 @@ class Model:
         >>> tokens = await model.generate(prompt, max_new_tokens=4)
         >>> model.tokenizer.decode(tokens[0])
         'The capital of France is Paris...'
-        >>> [step.tolist() async for step in model.stream(prompt, max_new_tokens=2)] == tokens[0, prompt.shape[1] :][:2, None].tolist()
+        >>> steps = [step async for step in model.stream(prompt, max_new_tokens=2)]
+        >>> steps == list(tokens[0, prompt.shape[1] :][:2, None])
         True
         >>> manager.close()
         """

@@ -110,7 +110,7 @@ class Accounts(SharedTensors):
         return self.hits / lookups if lookups else 0.0
 
     def get_tensor_memory_usage(self) -> dict[str, Any]:
-        """Return for each registered tensor its bytes, shape, dtype, device, holders, references, pins, state and views."""
+        """Return bytes, shape, dtype, device, holders, references, pins, state and views of each registered tensor."""
         return {
             name: {
                 "memory_bytes": tensor.nbytes,

@@ -41,8 +41,8 @@ class TensorSharingManager(Accounts):
     """Hold the weights and tensors of several models on ``devices``, equal ones once, under ``max_memory_mb``.
 
     1 MB is 2**20 bytes. The limit holds at every moment for everything on the devices: weights, activations, scratch
-    and staging. With ``activation_cache``, outputs and the values from which the graphs of loaded models differ are kept
-    for later runs, in at most ``activation_share`` of the limit.
+    and staging. With ``activation_cache``, outputs and the values from which the graphs of loaded models differ are
+    kept for later runs, in at most ``activation_share`` of the limit.
 
     Without ``devices`` it works on NumPy alone; in a browser pass ``await tensorcommons.open_devices()``.
 
@@ -249,7 +249,8 @@ class TensorSharingManager(Accounts):
         >>> model = await tc.from_pretrained("./models/splade-tiny", manager=manager)
         >>> inputs = {"input_ids": np.array([[101, 2009, 102]])}
         >>> await manager.compile_together([(model, inputs)])
-        >>> first, second = await manager.run_together([(model, inputs), (model, inputs)], [["logits"], ["sparse_embedding"]])
+        >>> outputs = [["logits"], ["sparse_embedding"]]
+        >>> first, second = await manager.run_together([(model, inputs), (model, inputs)], outputs)
         >>> first["logits"].shape, second["sparse_embedding"].shape
         ((1, 3, 30522), (1, 30522))
         >>> manager.last_run["reused_in_run"] > 0
