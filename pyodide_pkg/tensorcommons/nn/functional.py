@@ -157,8 +157,8 @@ def softplus(input: TensorLike, beta: float = 1.0, threshold: float = 20.0) -> T
 def hardswish(input: TensorLike) -> Tensor:
     """``input * hardsigmoid(input)``.
 
-    >>> print(F.hardswish([-4.0, 0.0, 4.0]).numpy())
-    [-0.  0.  4.]
+    >>> print(F.hardswish([0.0, 1.0, 4.0]).numpy().round(4))
+    [0.     0.6667 4.    ]
     """
     return ops.hardswish(input)
 
