@@ -73,6 +73,7 @@ async function opened(shared, base, options) {
   const worker = new Worker(new URL("worker.js", base), { type: "module", name: "tensorcommons" });
   const connection = new Connection(worker, () => worker.terminate());
   worker.addEventListener("error", (event) => {
+    if (connection.isReady) return; // an error of one call, which the worker reports
     event.preventDefault();
     connection.fail(failure("BootError", `The worker could not start${event.message ? `: ${event.message}` : ". Check the connection and retry."}`));
   });
@@ -145,8 +146,12 @@ class Connection {
   #count = 0;
   #failed = null;
   #begin = null;
+  #closed;
+  isReady = false;
   onReport = () => {};
   onHello = () => {};
+  /** Resolves with the error that ended the connection. */
+  closed = new Promise((resolve) => { this.#closed = resolve; });
 
   constructor(port, end) {
     this.#port = port;
@@ -168,7 +173,7 @@ class Connection {
       signal?.throwIfAborted();
       if (this.#failed) throw this.#failed;
       const number = ++this.#count;
-      const { text, buffers } = pack({ ...request, call: number });
+      const { text, buffers, owned } = pack({ ...request, call: number });
       const abort = () => {
         this.#calls.delete(number);
         this.#port.postMessage({ text: JSON.stringify({ cancel: number }), buffers: [] });
@@ -180,13 +185,14 @@ class Connection {
       };
       this.#calls.set(number, { resolve: done(resolve), reject: done(reject), onPart });
       signal?.addEventListener("abort", abort);
-      this.#port.postMessage({ text, buffers });
+      this.#port.postMessage({ text, buffers }, owned);
     });
   }
 
   /** Reject all calls, now and later. */
   fail(error) {
     this.#failed ??= error;
+    this.#closed(this.#failed);
     this.#begin?.reject(this.#failed);
     for (const { reject } of this.#calls.values()) reject(this.#failed);
     this.#calls.clear();
@@ -197,10 +203,13 @@ class Connection {
     this.#end();
   }
 
-  #receive({ text, buffers, hello, boot, ready, failed }) {
+  #receive({ text, buffers, hello, boot, ready, failed, lost }) {
     if (hello) this.onHello(hello);
     else if (boot) this.#begin?.onProgress?.(boot);
-    else if (ready) this.#begin.resolve(ready);
+    else if (ready) {
+      this.isReady = true;
+      this.#begin.resolve(ready);
+    } else if (lost) this.fail(failure("RuntimeLost", `Python has stopped: ${lost}`));
     else if (failed) this.#begin.reject(failure(failed.name, failed.message));
     else {
       const { call, part, value, error, report } = unpack(text, buffers);
@@ -225,14 +234,14 @@ class Runtime {
 
   constructor(connection, facts) {
     this.#connection = connection;
-    Object.assign(this, facts);
+    Object.assign(this, facts, { closed: connection.closed });
     connection.onReport = (report) => { for (const listener of this.#listeners) listener(report); };
   }
 
   /** A pipeline for `task` on a model: a function of the inputs and options. */
-  async pipeline(task, model, { progress_callback, signal, ...options } = {}) {
+  async pipeline(task, model, { progress_callback, signal, revision, ...options } = {}) {
     const number = ++this.#pipelines;
-    const source = typeof model === "string" ? resolved(model) : await readable(model);
+    const source = typeof model === "string" || model instanceof URL ? resolved(String(model), revision) : await readable(model);
     const facts = await this.#connection.call({ do: "pipeline", number, task, source, options }, { onPart: progress_callback, signal });
     const read = async (given) => IMAGE_TASKS.has(task) ? [await images(given[0]), ...given.slice(1)] : given;
     const request = async (name, all) => {
@@ -319,7 +328,8 @@ const plain = (value) => Object.prototype.toString.call(value) === "[object Obje
 const isOptions = (value) => plain(value) && Object.keys(value).length > 0 && Object.keys(value).every((key) => ["onPart", "signal"].includes(key));
 
 // An address relative to this page; other names are repositories.
-const resolved = (source) => /^(\.{0,2}\/|https?:)/.test(source) ? new URL(source, document.baseURI).href : source;
+const resolved = (source, revision) => /^(\.{0,2}\/|https?:)/.test(source) ? new URL(source, document.baseURI).href
+  : source + (revision ? `@${revision}` : "");
 
 /** Yield the parts of a call; leaving the loop cancels it. */
 async function* pieces(begin) {
@@ -392,6 +402,7 @@ function pixels(source) {
 
 function pack(value) {
   const buffers = [];
+  const owned = []; // copies, which can be transferred
   const text = JSON.stringify(value, (key, each) => {
     if (typeof each === "number" && !Number.isFinite(each)) return { [MARK]: String(each) };
     if (typeof each === "bigint") return Number(each);
@@ -403,7 +414,8 @@ function pack(value) {
     const array = ArrayBuffer.isView(each) ? each : ArrayBuffer.isView(each.data) && each.dims ? each.data : null;
     if (array) {
       const dtype = array === each || !each.type ? typeOf(array) : each.type;
-      buffers.push(array.buffer.slice(array.byteOffset, array.byteOffset + array.byteLength));
+      owned.push(array.buffer.slice(array.byteOffset, array.byteOffset + array.byteLength));
+      buffers.push(owned.at(-1));
       return { [MARK]: buffers.length - 1, dtype, dims: array === each ? [array.length] : [...each.dims] };
     }
     if (each instanceof URL) return each.href;
@@ -411,7 +423,7 @@ function pack(value) {
     if (!Array.isArray(each) && !plain(each)) throw failure("TypeError", `${key || "a value"} is a ${each.constructor?.name}, which cannot be sent to Python`);
     return each;
   });
-  return { text, buffers };
+  return { text, buffers, owned };
 }
 
 const typeOf = (array) => array instanceof Uint8ClampedArray ? "uint8"

@@ -120,6 +120,19 @@ function described(error) {
   return { name: error.type ?? "PythonError", message: last.replace(/^[\w.]+: /, "") };
 }
 
+// Report the end of Python, which leaves all calls without an answer: an error of WebAssembly, as by exhausted memory.
+function lookAtPython() {
+  try {
+    pyodide?.runPython("0");
+  } catch (error) {
+    for (const port of pages.values()) port.postMessage({ lost: error.message });
+    pages.clear();
+    if ("onconnect" in self) setTimeout(() => self.close());
+  }
+}
+addEventListener("error", lookAtPython);
+addEventListener("unhandledrejection", lookAtPython);
+
 async function serve(port, isShared) {
   const name = `page-${++count}`;
   pages.set(name, port);
@@ -128,9 +141,13 @@ async function serve(port, isShared) {
   };
   port.onmessage = async ({ data }) => {
     if (data.text) {
-      const buffers = pyodide.toPy(data.buffers);
-      runtime.receive(name, data.text, buffers);
-      buffers.destroy();
+      try {
+        const buffers = pyodide.toPy(data.buffers);
+        runtime.receive(name, data.text, buffers);
+        buffers.destroy();
+      } catch {
+        lookAtPython();
+      }
     } else if (data.leave) {
       leave();
     } else if (data.start) {

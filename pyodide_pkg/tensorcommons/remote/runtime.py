@@ -88,7 +88,11 @@ class Runtime:
     def receive(self, name: str, text: str, buffers: Sequence[Any]) -> None:
         """Start what a message of the page ``name`` requests, or cancel it."""
         page = self._pages.setdefault(name, Page(name))
-        request = unpack(text, buffers)
+        try:
+            request = unpack(text, buffers)
+        except TensorCommonsError as error:  # an array that does not match its dims
+            self._send(page, {"call": json.loads(text)["call"], "error": described(error)})
+            return
         if "cancel" in request:
             asyncio.get_running_loop().call_soon(self._cancel, page, request["cancel"])  # earlier calls have begun then
             return
