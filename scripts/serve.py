@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import errno
+import json
 import mimetypes
 import os
 import socket
@@ -64,6 +65,7 @@ HEADERS: Mapping[str, str] = {
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
     "Cache-Control": "no-cache",  # a rebuilt site is served at once; unchanged files give 304
+    "Access-Control-Allow-Origin": "*",  # other pages may install the wheel
 }
 
 MIME_TYPES = {
@@ -71,6 +73,7 @@ MIME_TYPES = {
     ".mjs": "text/javascript",
     ".json": "application/json",
     ".map": "application/json",
+    ".md": "text/plain",
     ".safetensors": "application/octet-stream",
     ".wasm": "application/wasm",
     ".wgsl": "text/plain",
@@ -190,6 +193,8 @@ def main() -> int:
     listener = listen(arguments.port)
     url = f"http://{HOST}:{listener.getsockname()[1]}/"
     say(f"tensorcommons is at {url} (Ctrl-C ends)")
+    wheel = json.loads((paths.SITE / "manifest.json").read_text("utf-8"))["wheel"]
+    say(f'in your own page with Pyodide: await micropip.install("{url}{wheel}")')
     if arguments.open and has_screen():
         webbrowser.open(url)  # the socket listens already, so the page waits for the server
     with contextlib.suppress(KeyboardInterrupt):

@@ -62,6 +62,9 @@ def site_files(wheel: Path, start: Sequence[Path]) -> dict[str, Path]:
         files[f"wheel/{each.name}"] = each
     for path in start:
         files[f"start/{path.name}"] = path
+    for path in (paths.ROOT / "README.md", *sorted((paths.ROOT / "docs").rglob("*"))):
+        if path.is_file():
+            files[path.relative_to(paths.ROOT).as_posix()] = path
     offered = {model.id for model in load_models()}
     for path in sorted(paths.MODELS.rglob("*")):
         if path.is_file() and path.relative_to(paths.MODELS).parts[0] in offered:
@@ -135,6 +138,7 @@ def build_site() -> Path:
     total = sum(path.stat().st_size for path in files.values())
     where = paths.SITE.relative_to(paths.ROOT)
     say(f"{where}: {len(files) + len(written)} files, {total / 1e6:.0f} MB, {changed} changed")
+    say(f'in a page with Pyodide: await micropip.install("<address of the site>/wheel/{wheel.name}")')
     return paths.SITE
 
 

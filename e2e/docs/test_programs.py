@@ -9,12 +9,11 @@ from __future__ import annotations
 import doctest
 import re
 from contextlib import ExitStack
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from scripts.paths import ROOT
-from scripts.pure import pure_wheels
 from tests import documents
 
 if TYPE_CHECKING:
@@ -30,10 +29,9 @@ SESSIONS = [block for page in documents.pages() for block in documents.sessions(
 #: Runs a program in a namespace of its own; gives what it prints, and the value of its last line.
 RUN = """
 import contextlib, gc, io, micropip
-from js import document
 from pyodide.code import eval_code_async
 
-await micropip.install([f"{document.baseURI}{name}" for name in CHAT])  # the CDN has other builds of these
+await micropip.install(CHAT)  # the CDN has other builds of these; they come from the site, which is another origin
 
 async def run(source, page):
     with contextlib.redirect_stdout(io.StringIO()) as printed:
@@ -48,15 +46,14 @@ run
 
 
 @pytest.fixture(scope="module")
-def run(browser: Browser, reader: Reader) -> Iterator[Callable[[str, str], str]]:
+def run(browser: Browser, reader: Reader, site: str, manifest: dict[str, Any]) -> Iterator[Callable[[str, str], str]]:
     """The fresh page: a function that runs a program in it."""
-    chat = {wheel.name: wheel for wheel in pure_wheels()}
-    run = RUN.replace("CHAT", str(list(chat)))
+    run = RUN.replace("CHAT", str([site + wheel for wheel in manifest["chat"]]))
     program = re.compile(r"out.textContent = await (pyodide.runPythonAsync\(`).*?(`\);\n)", re.DOTALL)
     page = program.sub(lambda found: f"globalThis.run = await {found[1]}{run}{found[2]}", PAGE)
     assert page != PAGE
     with ExitStack() as opened:
-        tab = opened.enter_context(reader(browser.new_context(), {"index.html": page, **chat}))
+        tab = opened.enter_context(reader(browser.new_context(), {"index.html": page}))
         tab.wait_for_function("'run' in globalThis || !out.textContent.startsWith('Starting')")
         yield lambda source, name: str(tab.evaluate("([source, name]) => run(source, name)", [source, name]))
 

@@ -189,6 +189,7 @@ def test_the_wheel_has_the_package_its_kernels_and_the_tokenizer():
     assert not [name for name in names if "__pycache__" in name or name.startswith(("tests", "scripts", "web"))]
     required = {"jinja2>=3.1.6; extra == 'chat'", "numpy", "pillow; extra == 'images'"}
     assert set(re.findall(r"^Requires-Dist: (.*)$", metadata, re.MULTILINE)) == required
+    assert "tensorcommons/py.typed" in names and "\nRequires-Python: >=3.11\n" in metadata
 
 
 def test_equal_sources_give_an_equal_wheel():
