@@ -36,15 +36,21 @@ export class TensorCommonsError extends Error {
   }
 }
 
+// The address that relative ones refer to: the page's, or that of the worker that uses this module.
+const here = () => globalThis.document?.baseURI ?? location.href;
 const failure = (name, message) => new TensorCommonsError({ kinds: [name, "TensorCommonsError"], message });
 
 /**
  * Start the runtime of this page, or with `shared` the one of all pages of this origin, and wait until it is ready.
  * @param {object} [options] see tensorcommons.d.ts
  */
-export async function connect({ shared = false, progress_callback, signal, base = new URL("./", import.meta.url), ...options } = {}) {
+export async function connect({ shared = false, progress_callback, signal, base, ...options } = {}) {
   signal?.throwIfAborted();
-  const { connection, lock, reason } = await opened(shared, base, options);
+  const folder = base === undefined ? new URL("./", import.meta.url) : new URL(`${base}`.replace(/\/?$/, "/"), here());
+  if (folder.origin !== location.origin) {
+    throw failure("BootError", `${folder} is of another origin, from which browsers start no worker: put the folder of tensorcommons.mjs on this page's server`);
+  }
+  const { connection, lock, reason } = await opened(shared, folder, options);
   try {
     const { isFirst, ...facts } = await connection.start({ start: options, lock }, progress_callback, signal);
     const runtime = new Runtime(connection, { ...facts, shared: Boolean(lock), reason });
@@ -328,7 +334,7 @@ const plain = (value) => Object.prototype.toString.call(value) === "[object Obje
 const isOptions = (value) => plain(value) && Object.keys(value).length > 0 && Object.keys(value).every((key) => ["onPart", "signal"].includes(key));
 
 // An address relative to this page; other names are repositories.
-const resolved = (source, revision) => /^(\.{0,2}\/|https?:)/.test(source) ? new URL(source, document.baseURI).href
+const resolved = (source, revision) => /^(\.{0,2}\/|https?:)/.test(source) ? new URL(source, here()).href
   : source + (revision ? `@${revision}` : "");
 
 /** Yield the parts of a call; leaving the loop cancels it. */
@@ -367,7 +373,7 @@ async function readable(value) {
 
 async function texts(source, signal) {
   if (plain(source)) return source;
-  const addresses = [source].flat().map((each) => new URL(each, document.baseURI));
+  const addresses = [source].flat().map((each) => new URL(each, here()));
   const folder = new URL(addresses[0].pathname.endsWith("/__init__.py") ? "../" : "./", addresses[0]).href;
   return Object.fromEntries(await Promise.all(addresses.map(async (address) => {
     if (!address.href.startsWith(folder)) throw failure("TypeError", `${address.href} must be in ${folder}, the folder of the first file`);
@@ -381,7 +387,7 @@ async function texts(source, signal) {
 async function images(given) {
   if (Array.isArray(given)) return Promise.all(given.map(images));
   if (typeof given === "string" || given instanceof URL) {
-    const response = await fetch(new URL(given, document.baseURI));
+    const response = await fetch(new URL(given, here()));
     if (!response.ok) throw failure("DownloadError", `${given}: the server answered ${response.status}`);
     return response.arrayBuffer();
   }

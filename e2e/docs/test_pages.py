@@ -35,6 +35,10 @@ def exactly(text: str, wanted: str) -> None:
     assert text == wanted
 
 
+def matches(text: str, pattern: str) -> None:
+    assert re.fullmatch(pattern, text), text
+
+
 def terms(text: str) -> None:
     assert text.startswith("[{'token': 'never'"), text
 
@@ -43,6 +47,13 @@ def terms(text: str) -> None:
 CHECKS: dict[tuple[str, str], Callable[[str], None]] = {
     ("README.md", "Use it in your page"): similar_sentences,
     ("README.md", "From JavaScript"): lambda text: exactly(text, "cosine 0.96"),
+    ("docs/javascript.md", "A page"): lambda text: matches(
+        text, r"3 x 384 on \w+: nearest is “A kitten naps by the window.”"
+    ),
+    ("docs/javascript.md", "One runtime for all tabs"): lambda text: matches(
+        text, r"shared: (splade-tiny)? in \d+ bytes"
+    ),
+    ("docs/javascript.md", "Python of your own"): lambda text: exactly(text, "on cpu: 0.090,0.245,0.665"),
     ("docs/hosting.md", "Your own page under a strict policy"): terms,
     ("docs/hosts.md", "A page"): lambda text: check_devices(text, "a worker in Chromium 153"),
     ("docs/hosts.md", "PyScript"): lambda text: check_devices(text, "PyScript 0.7.31 in a page, Chromium 153"),
@@ -70,7 +81,7 @@ def test_a_page_shows_what_it_says(
     )
     with reader(context, files, **options) as tab:
         out = tab.locator("#out")
-        expect(out).not_to_have_text(re.compile("^(Starting|$)"), timeout=3 * SLOW)
+        expect(out).not_to_have_text(re.compile("^(Starting|Loading|$)"), timeout=3 * SLOW)
         CHECKS[page, heading](out.inner_text())
 
 

@@ -113,6 +113,9 @@ def test_a_tab_has_its_own_runtime_where_it_cannot_be_shared(context: BrowserCon
         found = page.evaluate("() => open({ shared: true, devices: ['cpu'] })")
         assert found["shared"] is False and words in found["reason"], found
         page.close()
+    page = opened(devices=["cpu"], base=f"{url.rstrip('/')}")
+    error = page.evaluate("() => settled(open({ base: 'https://example.com/' }))")["error"]
+    assert error["name"] == "BootError" and "of another origin" in error["message"]
 
 
 def test_the_end_of_the_runtime_is_reported_and_a_new_one_can_be_started(opened: Open) -> None:
