@@ -40,6 +40,7 @@ quick: setup ## Run the most useful tests, about a minute: graphs, ops, models, 
 
 long: setup ## Run the tests that take minutes: fuzzers, SmolLM2's real weights on every device (ARGS="…" for pytest)
 	@$(VENV_PYTHON) -m scripts.site
+	@$(VENV_PYTHON) -m scripts.hosts
 	@$(VENV_PYTHON) -m pytest -m long -o faulthandler_timeout=7200 $(ARGS)
 
 bench: setup ## Measure the page, and the package and its peers, in a real browser (ARGS="matmul encoder")

@@ -1,17 +1,20 @@
-"""Set-up of the hosts beside browsers, of docs/hosts.md, into .cache/hosts: Deno, Bun, WebGPU for Node, older Pyodides.
+"""Set-up of the hosts of docs/hosts.md, into .cache/hosts: Deno, Bun, WebGPU for Node, other Pyodides, notebooks.
 
     python -m scripts.hosts
 
-Only the tests in e2e/hosts need them, so `make test` installs them. They are pinned there, in package-lock.json and
-pins.toml.
+Only the tests in e2e/hosts need them, so `make test` installs them. They are pinned there, in package-lock.json,
+pins.toml and the locks of JupyterLite, marimo, and the wheels that these load into Pyodide.
 """
 
 from __future__ import annotations
 
+import venv
+import zipfile
+from importlib.metadata import Distribution
 from typing import TYPE_CHECKING
 
-from scripts import chromium, environment, paths
-from scripts.console import SetupError, run
+from scripts import chromium, environment, paths, pip
+from scripts.console import SetupError, run, say
 from scripts.fetch import Fetcher
 from scripts.lock import one_at_a_time
 from scripts.pins import load_pins
@@ -26,6 +29,9 @@ HOSTS = paths.CACHE / "hosts"
 NODE_MODULES = HOSTS / "node_modules"
 INPUTS = (FOLDER / "package.json", FOLDER / "package-lock.json", paths.ROOT / ".npmrc")
 PINS = FOLDER / "pins.toml"
+NOTEBOOKS_LOCK, WHEELS_LOCK = FOLDER / "notebooks.lock", FOLDER / "wheels.lock"
+NOTEBOOKS = HOSTS / "notebooks"  # a virtual environment: JupyterLite finds its kernel below sys.prefix only
+WHEELS = HOSTS / "wheels"
 
 #: Programs that npm has for some platforms only; here for Linux x86-64.
 DENO = NODE_MODULES / "@deno" / "linux-x64-glibc" / "deno"
@@ -35,14 +41,35 @@ BUN = NODE_MODULES / "@oven" / "bun-linux-x64" / "bin" / "bun"
 def ensure_hosts() -> None:
     """Install the hosts, unless they are installed already. Raises the errors of `programs`."""
     stamp = Stamp(paths.STAMPS / "hosts.json", paths.CACHE)
-    key = key_of(*INPUTS, PINS)
+    key = key_of(*INPUTS, PINS, NOTEBOOKS_LOCK, WHEELS_LOCK, str(NOTEBOOKS.resolve()))
     if stamp.is_fresh(key):
         return
     stamp.clear()
     environment.install_npm(INPUTS, HOSTS)
     fetched = Fetcher(HOSTS, wheel_source).fetch(load_pins(PINS))
     modules = [NODE_MODULES / ".package-lock.json", *NODE_MODULES.glob("*/package.json")]
-    stamp.write(key, [*modules, *programs(NODE_MODULES), *fetched])
+    made = install_notebooks()
+    wheels = pip.download_for_pyodide(WHEELS_LOCK, WHEELS)
+    stamp.write(key, [*modules, *programs(NODE_MODULES), *fetched, *made, *wheels, pack_yaml()])
+
+
+def install_notebooks() -> list[Path]:
+    """Install JupyterLite and marimo into their virtual environment. Returns their programs."""
+    say(f"JupyterLite and marimo → {NOTEBOOKS.relative_to(paths.ROOT)}")
+    venv.create(NOTEBOOKS, clear=True)
+    pip.install_beside(NOTEBOOKS / "bin" / "python", NOTEBOOKS_LOCK)
+    return [NOTEBOOKS / "bin" / name for name in ("jupyter-lite", "marimo", "uv")]
+
+
+def pack_yaml() -> Path:
+    """Pack that environment's PyYAML without its C part, which it can do without: PyPI has no wheel for Pyodide."""
+    (found,) = Distribution.discover(name="pyyaml", path=[str(next(NOTEBOOKS.glob("lib/*/site-packages")))])
+    wheel = WHEELS / f"pyyaml-{found.version}-py3-none-any.whl"
+    with zipfile.ZipFile(wheel, "w") as archive:
+        for path in found.files or ():
+            if path.suffix == ".py" or path.name in ("METADATA", "WHEEL"):
+                archive.write(path.locate(), path)
+    return wheel
 
 
 def programs(folder: Path) -> list[Path]:

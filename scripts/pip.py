@@ -70,6 +70,30 @@ def install_into(folder: Path, requirements: Path) -> None:
     )
 
 
+def install_beside(python: Path, requirements: Path) -> None:
+    """Install a requirements file with hashes into another virtual environment, which needs no pip."""
+    _pip(
+        ["--python", str(python), "install", "--require-hashes", "--no-compile", "-r", str(requirements)],
+        what=f"installing the Python packages of {requirements.relative_to(paths.ROOT)}",
+        raw_progress=True,
+    )
+
+
+def download_for_pyodide(requirements: Path, folder: Path) -> list[Path]:
+    """Fetch the wheels of a requirements file with hashes, for Pyodide 314, into a new empty folder."""
+    shutil.rmtree(folder, ignore_errors=True)
+    _pip(
+        [
+            *("download", "--no-deps", "--only-binary=:all:", "--require-hashes", "-d", str(folder)),
+            *("--platform", "pyemscripten_2026_0_wasm32", "--python-version", "3.14", "--abi", "cp314"),
+            *("--implementation", "cp", "-r", str(requirements)),
+        ],
+        what=f"fetching the wheels of {requirements.relative_to(paths.ROOT)}",
+        raw_progress=True,
+    )
+    return sorted(folder.glob("*.whl"))
+
+
 def download_wheel(name: str, version: str, sha256: str, folder: Path) -> Path:
     """Fetch one wheel, checked by pip against its SHA-256, into a new empty folder.
 
