@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 NOT_RUN = "*Not run by the tests:*"
 RUN = ("python", "js", "html")
+NOTEBOOKS = [("docs/hosts.md", "JupyterLite"), ("docs/hosts.md", "marimo")]  # which e2e/hosts/test_notebooks.py builds
 SHOWN = ("text", "pycon", "json")  # output, and the sessions of docs/api, which have a test of their own
 
 
@@ -103,7 +104,7 @@ def programs() -> list[Program]:
     for page in pages():
         source, heading = "", ""
         for block in blocks(page):
-            if block.language == "python" and block.is_run:
+            if block.language == "python" and block.is_run and (page, block.heading) not in NOTEBOOKS:
                 source += block.program[source.count("\n") :]
                 heading = block.heading
             elif block.language == "text" and source:

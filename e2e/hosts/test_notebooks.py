@@ -21,10 +21,11 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from e2e.hosts.conftest import ANYWHERE, TEXT, check_devices, printed
+from e2e.hosts.conftest import ANYWHERE, TEXT, check_devices
 from e2e.page.driver import SLOW
 from scripts import hosts
 from scripts.serve import serve
+from tests import documents
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 JUPYTERLITE = "JupyterLite 0.8.6 (Pyodide 314.0.6), Chromium 153"
 MARIMO = "marimo 0.25.2 (Pyodide 314.0.0), Chromium 153"
 IN_PYODIDE = {"sys_platform": "emscripten", "python_version": "3.14", "python_full_version": "3.14.0", "extra": ""}
+PROGRAMS = {block.heading: block.text for block in documents.blocks("docs/hosts.md") if block.language == "python"}
 SHOWS = "() => document.body.innerText.includes('cpu 1.0000')"
 
 
@@ -114,7 +116,7 @@ def test_jupyterlite(
 ) -> None:
     site = built("jupyter lite build", tmp_path / manifest["wheel"].rpartition("/")[2])
     with serve(site, headers={}) as url:
-        page = opened(f"{url}repl/index.html?kernel=python&code={quote(printed('py', '%pip install'))}", "314.0.6")
+        page = opened(f"{url}repl/index.html?kernel=python&code={quote(PROGRAMS['JupyterLite'])}", "314.0.6")
         check_devices(page.locator(".jp-OutputArea-output").last.inner_text(), JUPYTERLITE)
 
 
@@ -122,7 +124,7 @@ def test_jupyterlite(
 def test_marimo(
     built: Callable[..., Path], opened: Callable[..., Page], tmp_path: Path, manifest: dict[str, str]
 ) -> None:
-    (tmp_path / "notebook.py").write_text(printed("py", "import marimo"))
+    (tmp_path / "notebook.py").write_text(PROGRAMS["marimo"])
     site = built("marimo export", tmp_path / "public" / manifest["wheel"].rpartition("/")[2])
     with serve(site, headers={}) as url:
         text = opened(url, "314.0.0").locator(".output").last.inner_text()

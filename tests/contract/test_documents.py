@@ -25,7 +25,7 @@ def test_every_block_is_run_or_says_why_not() -> None:
     assert languages <= {*documents.RUN, *documents.SHOWN}, languages
     not_run = [block for block in blocks if not block.is_run]
     assert all(len(block.before) > len(documents.NOT_RUN) + 20 for block in not_run), "a reason is missing"
-    assert [block.heading for block in not_run] == ["JupyterLite", "marimo"]
+    assert not_run == []
 
 
 @pytest.mark.parametrize("page", WITHOUT_BROWSER)
