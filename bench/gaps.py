@@ -59,7 +59,7 @@ TYPE = """async (text) => {
 SWITCH = """async (kind) => {
   choose(document.getElementById("run-on"), kind, "change");
   const cells = () => [...document.querySelectorAll("#per-model tbody td:nth-child(2)")];
-  await until(() => cells().length === 8 && cells().every((cell) => cell.textContent === kind));
+  await until(() => cells().length === 8 && cells().every((cell) => cell.textContent.toLowerCase() === kind));
   await idle();
 }"""
 TRACED = "disabled-by-default-devtools.timeline"  # has every task of every thread with its run time

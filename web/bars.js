@@ -16,9 +16,10 @@ export const scores = (row, label) => barList(
 export function needs(title, load) {
   const button = h("button", { type: "button" }, `Load ${title}`);
   button.addEventListener("click", async () => {
-    button.disabled = true;
+    if (button.ariaDisabled === "true") return;
+    button.setAttribute("aria-disabled", "true"); // it keeps the focus, unlike a disabled one
     await load();
-    button.disabled = false; // the load failed; otherwise this button has been replaced
+    button.setAttribute("aria-disabled", "false"); // the load failed; otherwise this button has been replaced
   });
   return h("p", { class: "needs small" }, button, " to see this.");
 }

@@ -24,6 +24,8 @@ export class BootView {
   begin() {
     this.#section.hidden = false;
     byId("figures").hidden = true;
+    say(byId("running-word"), "Opening ");
+    say(byId("running-on"), "devices…");
     byId("boot-failure").hidden = true;
     byId("boot-failed").replaceChildren();
     say(byId("memory-line"), "Starting Python…");

@@ -13,8 +13,11 @@ export class MemoryChart {
   #caption;
   #data = [[0], [0], [0], [0], [null]]; // seconds, weights stored once, as separate copies, everything on the device, the limit
   #plot = null;
+  #events;
 
-  constructor(place, caption) {
+  /** events.all are marked: {kind, at}. */
+  constructor(place, caption, events) {
+    this.#events = events;
     this.#place = place;
     this.#caption = caption;
     this.#build();
@@ -22,9 +25,9 @@ export class MemoryChart {
     addEventListener("themechange", () => this.#build());
   }
 
-  add(report) {
+  add(report, at) {
     if (this.#data[0].length >= MOST) this.#data = this.#data.map((column) => column.filter((_, i) => i % 2 === 0 || i > MOST / 2));
-    this.#data[0].push(performance.now() / 1000);
+    this.#data[0].push(at);
     this.#data[1].push(report.unique_weight_bytes);
     this.#data[2].push(report.separate_weight_bytes);
     this.#data[3].push(report.device_bytes);
@@ -52,6 +55,29 @@ export class MemoryChart {
     say(this.#caption, `${when}: weights take ${bytes(shared[at])}, ${bytes(separate[at])} as separate copies; everything on the device takes ${bytes(all[at])}.`);
   }
 
+  // A line at each event, with its kind in words where there is room.
+  #mark({ ctx, bbox, valToPos }, colour) {
+    let free = -Infinity;
+    ctx.save();
+    ctx.font = `${11 * devicePixelRatio}px ${getComputedStyle(this.#caption).fontFamily}`;
+    ctx.textAlign = "left";
+    ctx.fillStyle = colour;
+    for (const { kind, at } of this.#events.all) {
+      const x = Math.round(valToPos(at, "x", true));
+      if (x < bbox.left || x > bbox.left + bbox.width) continue;
+      const { width } = ctx.measureText(kind);
+      const fits = x - width / 2 > free;
+      ctx.globalAlpha = fits ? 0.7 : 0.25;
+      ctx.fillRect(x, bbox.top, devicePixelRatio, bbox.height);
+      if (!fits) continue;
+      ctx.globalAlpha = 1;
+      const left = Math.max(bbox.left, Math.min(x - width / 2, bbox.left + bbox.width - width));
+      ctx.fillText(kind, left, bbox.top - 5 * devicePixelRatio);
+      free = left + width + 6 * devicePixelRatio;
+    }
+    ctx.restore();
+  }
+
   #build() {
     this.#plot?.destroy();
     // uPlot paints on a canvas, which has no CSS variables: the colours are those of the keys beside the chart.
@@ -68,6 +94,7 @@ export class MemoryChart {
       width: this.#width(),
       height: HEIGHT,
       legend: { show: false },
+      padding: [18, null, null, null],
       cursor: { y: false, points: { size: 7 }, drag: { x: false, y: false } },
       scales: { x: { time: false }, y: { range: () => [0, this.#highest() * 1.12] } },
       axes: [
@@ -81,7 +108,7 @@ export class MemoryChart {
         { stroke: colour(".key.all"), width: 1.5, dash: [2, 3], paths: stepped, points: { show: false } },
         { stroke: colour(".key.limit"), width: 1, paths: stepped, points: { show: false } },
       ],
-      hooks: { setCursor: [(plot) => this.#say(plot.cursor.idx ?? null)] },
+      hooks: { setCursor: [(plot) => this.#say(plot.cursor.idx ?? null)], draw: [(plot) => this.#mark(plot, style.color)] },
     }, this.#data, this.#place);
   }
 }

@@ -1,6 +1,8 @@
 // Draws one memory report: the figures, the bar by category, and the table of models. Keeps no state.
+import { TITLES } from "./devices.js";
 import { byId, each, h, rows, say, vary } from "./dom.js";
 import { bytes, megabytes, percent } from "./format.js";
+import { scaleOf } from "./limit-control.js";
 
 const CATEGORIES = ["weights", "activations", "scratch", "staging"];
 const WORDS = { activations: "results", scratch: "working space", staging: "being read" };
@@ -20,7 +22,7 @@ export function drawFigures(report) {
 
 function drawStack(report) {
   const parts = CATEGORIES.map((name) => [name, report.by_category[name] ?? 0]);
-  const scale = Math.max(report.limit_bytes, report.device_bytes, 1);
+  const scale = scaleOf(report);
   each(byId("stack"), parts.filter(([, size]) => size > 0), () => h("i"), (segment, [name, size]) => {
     segment.className = `seg ${name}`;
     vary(segment, "--share", (size / scale).toFixed(5));
@@ -48,7 +50,7 @@ export function drawModels(report, titleOf) {
   const number = () => h("td", { class: "n num" });
   rows(table.tBodies[0], report.models,
     () => [h("th", { scope: "row" }), h("td"), number(), number(), number()],
-    (model) => [titleOf(model.name), model.device, ...[model.exclusive_bytes, model.shared_bytes, model.attributed_bytes].map(bytes)],
+    (model) => [titleOf(model.name), TITLES[model.device] ?? model.device, ...[model.exclusive_bytes, model.shared_bytes, model.attributed_bytes].map(bytes)],
     "No model is loaded.");
   const attributed = report.models.reduce((sum, model) => sum + model.attributed_bytes, 0);
   each(table.tFoot, report.models.length ? [attributed] : [],

@@ -22,6 +22,7 @@ export function drawDevices(devices) {
   if (all === drawn) return; // a screen reader would read it again
   drawn = all;
   const { kinds, chosen, why } = devices;
+  say(byId("running-word"), "Running on ");
   say(byId("running-on"), TITLES[chosen]);
   byId("device-list").replaceChildren(...Object.keys(TITLES).map((kind) => badge(kind, kinds[kind], kind === chosen)));
   say(byId("decision"), `Running on ${TITLES[chosen]}: ${why}.`);
@@ -35,7 +36,8 @@ export function drawDevices(devices) {
 export function forgetDevices() {
   drawn = "";
   for (const place of byId("device-list").querySelectorAll("span:last-child")) place.textContent = "not known";
-  say(byId("running-on"), "no device");
+  say(byId("running-word"), "Not ");
+  say(byId("running-on"), "running");
   say(byId("decision"), "");
 }
 

@@ -55,3 +55,13 @@ export function offer(select, options) {
   select.replaceChildren(...options.map(([kind, words, there]) => h("option", { value: kind, disabled: !there }, words)));
   if (options.some(([kind]) => kind === value)) select.value = value;
 }
+
+/** Disable a button, or enable it. Disabling the focused one would drop the keyboard's place; its neighbour takes it. */
+export function disable(button, off, neighbour) {
+  const isFocused = document.activeElement === button;
+  button.disabled = off;
+  if (off && isFocused) {
+    neighbour.disabled = false;
+    neighbour.focus();
+  }
+}

@@ -1,6 +1,7 @@
 // Failures in plain words: what happened, what to do, and the details. Text nodes only; nothing is parsed as HTML.
 import { h } from "./dom.js";
 
+const MB = 2 ** 20;
 const LONGEST = 300; // characters of details, which may quote an untrusted file
 
 // Class of the error → what happened, what to do.
@@ -11,11 +12,12 @@ const KINDS = {
   DownloadError: ["A file could not be downloaded.", "Check the connection, then try again."],
   InvalidWeights: ["A file is damaged, or its contents do not match its name.", "Try again. If the site is yours, upload the file again."],
   UnsupportedModel: ["This kind of model is not supported.", ""],
-  MemoryBudgetError: ["The memory limit of this page is reached.", "Unload a model, then try again."],
+  DeviceMemoryError: ["The device is out of memory.", "Unload a model, or choose another device under Models."],
+  MemoryBudgetError: ["The memory limit is too low for this.", "Raise the limit under Memory, or unload a model."],
   MemoryError: ["This tab is out of memory.", "Unload models or close other tabs, then reload the page."],
-  DeviceUnavailable: ["The device is not available.", "Choose another device under “Run on”."],
-  DeviceError: ["The device refused a computation.", "Choose another device under “Run on”."],
-  DeviceLost: ["The device stopped working.", "Try again, or choose another device under “Run on”."],
+  DeviceUnavailable: ["The device is not available.", "Choose another device under Models."],
+  DeviceError: ["The device refused a computation.", "Choose another device under Models."],
+  DeviceLost: ["The device stopped working.", "Try again, or choose another device under Models."],
   Stopped: ["Python in this tab has stopped.", "Reload the page."],
 };
 const UNKNOWN = ["An unexpected error occurred.", "Reload the page; if it fails again, report it with these details."];
@@ -30,7 +32,7 @@ const BY_WORDS = [
 export function explain(failure) {
   const text = lastLine(String(failure?.message ?? failure));
   const kind = BY_WORDS.find(([words]) => words.test(text))?.[1] ?? (failure?.kinds ?? [String(failure?.name)]).find((name) => Object.hasOwn(KINDS, name));
-  const [what, advice] = KINDS[kind] ?? UNKNOWN;
+  const [what, advice] = kind === "MemoryBudgetError" ? overLimit(text) : KINDS[kind] ?? UNKNOWN;
   return { what, advice, details: text.length > LONGEST ? `${text.slice(0, LONGEST)}…` : text };
 }
 
@@ -40,6 +42,15 @@ export function showFailure(place, failure, before = "") {
   place.replaceChildren(
     h("p", {}, h("b", {}, [before, what].filter(Boolean).join(" ")), advice ? ` ${advice}` : ""),
     h("p", { class: "details" }, `Details: ${details}`));
+}
+
+// The limit, and the one that would do, where the message has them.
+function overLimit(text) {
+  const [what, advice] = KINDS.MemoryBudgetError;
+  const limit = /limit of ([\d,]+) bytes/.exec(text)?.[1].replaceAll(",", "") / MB;
+  const more = Number(/raise max_memory_mb by (\d+)/.exec(text)?.[1]);
+  if (!(limit > 0 && more > 0)) return [what, advice];
+  return [`The memory limit of ${Math.round(limit)} MB is too low for this.`, `Set it to ${Math.ceil(limit + more)} MB or more under Memory, or unload a model.`];
 }
 
 // Reduce a traceback to its last line.

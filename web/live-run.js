@@ -2,7 +2,9 @@
 import { TITLES } from "./devices.js";
 import { h, role, say } from "./dom.js";
 import { showFailure } from "./failures.js";
-import { count, plural, seconds } from "./format.js";
+import { seconds } from "./format.js";
+import { drawStrip } from "./run-strip.js";
+import { keep } from "./session.js";
 
 const PAUSE = 350; // ms without a keystroke
 
@@ -15,6 +17,13 @@ export class LiveRun {
     this.panel = panel;
     this.calls = calls;
     role(panel, "cancel").addEventListener("click", () => calls.cancel());
+  }
+
+  /** A person changed the request: what is shown is stale until the run that follows has ended. */
+  typed() {
+    keep(this.panel.id, this.calls.collect());
+    this.panel.dataset.stale = "";
+    if (document.body.dataset.state === "ready") this.soon();
   }
 
   soon(pause = PAUSE) {
@@ -37,16 +46,17 @@ export class LiveRun {
         if (!current()) return;
         if (part.part === "notices") this.#notices(part.notices);
         else if (part.part === "building") this.#building(part);
-        else this.calls.draw(part);
+        else this.#change(() => this.calls.draw(part));
       });
       if (!current()) return;
       if (answer.cancelled) {
         this.#state("cancelled", "Cancelled");
       } else if (answer.empty) {
         this.#notices(answer.notices);
-        this.calls.clear();
+        this.#change(() => this.calls.clear());
+        delete this.panel.dataset.stale;
         this.#state("empty", "");
-        say(role(this.panel, "stats"), "");
+        drawStrip(role(this.panel, "stats"), null);
       } else {
         this.#stats(answer.stats);
       }
@@ -57,16 +67,17 @@ export class LiveRun {
     }
   }
 
+  // Change the results; a focused button that goes hands the focus to the panel's heading.
+  #change(draw) {
+    const isInside = role(this.panel, "results").contains(document.activeElement);
+    draw();
+    if (isInside && document.activeElement === document.body) this.panel.querySelector("h2").focus({ preventScroll: true });
+  }
+
   #stats(stats) {
+    delete this.panel.dataset.stale;
     this.#state(stats ? "done" : "idle", stats ? seconds(stats.seconds) : "");
-    say(role(this.panel, "stats"), stats
-      ? [
-      `${seconds(stats.seconds)} on ${stats.device.replace(/\w+/g, (kind) => TITLES[kind] ?? kind)}`,
-      `${plural(stats.models.length, "model")} in one graph`,
-      `${count(stats.reused_in_run + stats.reused_from_cache)} of ${plural(stats.nodes, "operation")} were shared; ${count(stats.executed)} were computed`,
-      `${plural(stats.dispatches, "dispatch", "dispatches")} in ${plural(stats.js_calls, "JavaScript call")}`,
-      ...(stats.fallback ? [stats.fallback] : []),
-    ].join(" · ") : "");
+    drawStrip(role(this.panel, "stats"), stats);
   }
 
   // Progress of building, which a run with a new shape on its device waits for; Cancel is beside it.

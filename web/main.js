@@ -3,11 +3,14 @@ import { BootView } from "./boot.js";
 import { MemoryChart } from "./chart.js";
 import { drawFigures, drawModels, drawStreams } from "./dashboard.js";
 import { drawDevices, forgetDevices } from "./devices.js";
+import { Diagnostics } from "./diagnostics.js";
 import { byId, say } from "./dom.js";
 import { soon } from "./frames.js";
 import { seconds } from "./format.js";
+import { LimitControl } from "./limit-control.js";
 import { LimitsPanel } from "./limits.js";
 import { MemoryDrawer } from "./memory-drawer.js";
+import { MemoryEvents } from "./memory-events.js";
 import { MemoryPicture } from "./memory-picture.js";
 import { ModelCards } from "./model-cards.js";
 import { Navigation } from "./navigation.js";
@@ -17,9 +20,11 @@ import { connect } from "./tensorcommons.mjs";
 import { TensorsTable } from "./tensors-table.js";
 
 const boot = new BootView(byId("boot"), start);
-const chart = new MemoryChart(byId("chart"), byId("chart-now"));
+const events = new MemoryEvents((name) => cards.titleOfName(name));
+const chart = new MemoryChart(byId("chart"), byId("chart-now"), events);
 const tensors = new TensorsTable(byId("tensors"));
 const limits = new LimitsPanel(byId("limits"), () => app.call("limits"));
+const diagnostics = new Diagnostics(() => tc.diagnostics());
 let tc = null; // what connect() gave
 let app = null; // demo.py
 const under = new Map(); // key → the controller of its latest call
@@ -50,6 +55,10 @@ const picture = new MemoryPicture({
   openModel: (name) => { views.open("models"); cards.focus(name); },
   openTensors: (name) => { views.open("memory"); tensors.showModel(name); },
 });
+const limit = new LimitControl({
+  set: (mb) => tc.setMemoryLimit(mb),
+  changed: () => changed((panel) => panel === PANELS.get(views.shown)), // it runs again, under the other limit
+});
 new MemoryDrawer();
 
 /** Run the panels that `wants` selects: the one in view now, the others once they are shown. */
@@ -78,9 +87,13 @@ async function latest(key, call) {
 }
 
 function drawReport(report) {
-  chart.add(report);
+  const at = performance.now() / 1000;
+  chart.add(report, at);
+  events.add(report, at);
   soon("chart", () => chart.draw()); // first: it measures, which costs nothing before the others change
   soon("figures", () => drawFigures(report));
+  soon("limit", () => limit.draw(report));
+  soon("events", () => events.draw());
   soon("picture", () => picture.draw(report));
   soon("streams", () => drawStreams(report, (name) => cards.titleOfName(name)));
   soon("models", () => drawModels(report, (name) => cards.titleOfName(name)));
@@ -103,6 +116,7 @@ async function start() {
     cards.ready(tc.models);
     boot.done();
     limits.ready();
+    diagnostics.ready();
     performance.measure("usable", { start: 0 });
     showTimings();
     changed(() => true);

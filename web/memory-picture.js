@@ -5,6 +5,7 @@ import { byId, each, h, say, vary } from "./dom.js";
 import { bytes, plural } from "./format.js";
 
 const COLOURS = 6;
+const HINT = "Point at a model or a block, or use the arrow keys, to see who holds what.";
 const OWN = 0.04; // of a family's bytes: below, what a model has of its own is a number on the model
 
 /** Group a report's models into families: [{models, blocks: [{holders, nbytes, there}], stored}], largest first. */
@@ -61,6 +62,8 @@ export class MemoryPicture {
     const families = familiesOf(report);
     this.#list.hidden = families.length === 0;
     byId("idea").hidden = families.length > 0;
+    if (!families.length) say(byId("detail"), "");
+    else if (!byId("detail").textContent) say(byId("detail"), HINT);
     say(byId("picture-about"), families.length
       ? "Models above, the weights they share below. Each block is stored once."
       : "Nothing is loaded. Models are drawn above, the weights they share below; each block is stored once.");
@@ -151,7 +154,7 @@ export class MemoryPicture {
   // Describe the part under the pointer, else the focused one, and mark what belongs to it.
   #explain(pointed) {
     const button = pointed ?? document.activeElement?.closest("#families button");
-    say(byId("detail"), button?.getAttribute("aria-label") ?? "");
+    say(byId("detail"), button?.getAttribute("aria-label") ?? HINT);
     const about = new Set(this.#holders.get(button));
     for (const part of this.#list.querySelectorAll("button")) {
       const other = part.classList.contains("model") !== button?.classList.contains("model");

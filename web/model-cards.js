@@ -1,8 +1,9 @@
 // One card a model: load, watch the bytes, cancel, unload, and read about failures.
 import { TITLES, choices } from "./devices.js";
-import { byId, h, offer, role, say } from "./dom.js";
+import { byId, disable, h, offer, role, say } from "./dom.js";
 import { showFailure } from "./failures.js";
 import { bytes, megabytes } from "./format.js";
+import { keep, kept } from "./session.js";
 
 const TASKS = {
   "feature-extraction": "backbone",
@@ -14,6 +15,7 @@ const SAYS = { idle: "Load", queued: "Waiting", loading: "Loading", loaded: "Unl
 
 export class ModelCards {
   #cards = new Map(); // id → {model, element, state, name, device, moving}
+  #wanted = new Set(); // ids that a person has loaded, or that load
   #calls;
 
   /** calls: load(id, onProgress), unload(id), move(id, kind, onProgress), pin(kind), cancel(id), changed(id) */
@@ -48,12 +50,14 @@ export class ModelCards {
     for (const card of this.#cards.values()) if (card.name === name) role(card.element, "toggle").focus();
   }
 
-  /** ?load=all, ?load=none, ?load=id,id; without it the SPLADE family, small enough to load unasked. */
+  /** ?load=all, ?load=none, ?load=id,id; without it what was loaded before a reload, or else the small SPLADE family. */
   loadAtStart(wish) {
     const ids = [...this.#cards.keys()];
+    const before = kept("models", null)?.filter((id) => this.#cards.has(id));
     const chosen = wish === "none" ? [] : wish === "all" ? ids
       : wish ? wish.split(",").filter((id) => this.#cards.has(id))
-        : ids.filter((id) => id.startsWith("splade-tiny"));
+        : before ?? ids.filter((id) => id.startsWith("splade-tiny"));
+    this.#wanted = new Set();
     for (const id of chosen) this.load(id);
   }
 
@@ -144,10 +148,12 @@ export class ModelCards {
     if (!["idle", "error"].includes(card.state)) return;
     const error = role(card.element, "error");
     error.replaceChildren();
+    this.#want(id, true);
     this.#show(card, "queued");
     try {
       const answer = await this.#calls.load(id, (event) => this.#progress(card, event));
       if (answer.cancelled) {
+        this.#want(id, false);
         this.#show(card, "idle");
         say(role(card.element, "about"), `loading was cancelled · ${bytes(card.model.bytes)}`);
       } else {
@@ -164,6 +170,7 @@ export class ModelCards {
 
   async #unload(id) {
     const card = this.#cards.get(id);
+    this.#want(id, false);
     this.#show(card, "unloading");
     try {
       await this.#calls.unload(id);
@@ -173,6 +180,12 @@ export class ModelCards {
       showFailure(role(card.element, "error"), failure, "Not unloaded.");
     }
     this.#calls.changed(id);
+  }
+
+  #want(id, loaded) {
+    if (loaded) this.#wanted.add(id);
+    else this.#wanted.delete(id);
+    keep("models", [...this.#wanted]);
   }
 
   #progress(card, { loaded, total, shared, stored }) {
@@ -210,9 +223,12 @@ export class ModelCards {
     const states = [...this.#cards.values()].map((card) => card.state);
     const count = (...wanted) => states.filter((state) => wanted.includes(state)).length;
     const left = [...this.#cards.values()].filter((card) => ["idle", "error"].includes(card.state));
-    byId("load-all").disabled = left.length === 0;
-    byId("load-all").textContent = left.length ? `Load all (${bytes(left.reduce((sum, card) => sum + card.model.bytes, 0))})` : "Load all";
-    byId("unload-all").disabled = count("loaded", "queued", "loading") === 0;
+    const [loadAll, unloadAll] = [byId("load-all"), byId("unload-all")];
+    const isNoneLoaded = count("loaded", "queued", "loading") === 0;
+    if (left.length) loadAll.disabled = false;
+    disable(unloadAll, isNoneLoaded, loadAll);
+    disable(loadAll, left.length === 0, unloadAll);
+    loadAll.textContent = left.length ? `Load all (${bytes(left.reduce((sum, card) => sum + card.model.bytes, 0))})` : "Load all";
     this.section.dataset.loaded = count("loaded");
     this.section.querySelector("h2").textContent = states.length
       ? `Models: ${count("loaded")} of ${states.length} loaded` : "Models";

@@ -2,6 +2,7 @@
 import { barList, needs, scores } from "./bars.js";
 import { byId, h } from "./dom.js";
 import { LiveRun } from "./live-run.js";
+import { kept } from "./session.js";
 
 const PARTS = ["nli", "relevance", "polarity", "relation-type", "terms"];
 const NAMES = ["A", "B"];
@@ -18,9 +19,8 @@ export class PairPanel {
       draw: (part) => this.#draw(part),
       clear: () => this.#clear(),
     });
-    for (const field of this.fields) {
-      field.addEventListener("input", () => { if (document.body.dataset.state === "ready") this.runs.soon(); });
-    }
+    kept(panel.id, { texts: [] }).texts.forEach((text, i) => { this.fields[i].value = text; });
+    for (const field of this.fields) field.addEventListener("input", () => this.runs.typed());
     this.#clear();
   }
 

@@ -2,6 +2,7 @@
 import { barList, needs } from "./bars.js";
 import { byId, h, vary } from "./dom.js";
 import { LiveRun } from "./live-run.js";
+import { kept } from "./session.js";
 
 const FIRST = [
   "Strong knowledge of Python and SQL is required.",
@@ -28,7 +29,7 @@ export class SentencesPanel {
       draw: (part) => this.#draw(part),
       clear: () => this.#clear(),
     });
-    for (const text of FIRST) this.#addRow(text);
+    for (const text of kept(panel.id, { texts: FIRST }).texts) this.#addRow(text);
     this.#add.addEventListener("click", () => {
       this.#addRow("").focus();
       this.#typed();
@@ -53,7 +54,7 @@ export class SentencesPanel {
   }
 
   #addRow(text) {
-    const field = h("textarea", { rows: 1, spellcheck: "false" });
+    const field = h("textarea", { rows: 1, spellcheck: "false", dir: "auto" });
     field.value = text;
     field.addEventListener("input", () => this.#typed());
     const remove = h("button", { type: "button", class: "quiet" }, "Remove");
@@ -82,7 +83,7 @@ export class SentencesPanel {
   }
 
   #typed() {
-    if (document.body.dataset.state === "ready") this.runs.soon();
+    this.runs.typed();
   }
 
   #part(name) {
@@ -110,7 +111,7 @@ export class SentencesPanel {
     const digits = rows.length > 8 ? 2 : 3; // the whole matrix stays in sight
     const head = h("tr", {}, h("td", {}), ...rows.map((row) => h("th", { scope: "col" }, String(row + 1))));
     const body = matrix.map((values, i) => h("tr", {},
-      h("th", { scope: "row" }, h("b", {}, String(rows[i] + 1)), " ", h("span", {}, (texts[rows[i]] ?? "").slice(0, 80))),
+      h("th", { scope: "row" }, h("b", {}, String(rows[i] + 1)), " ", h("span", { dir: "auto" }, (texts[rows[i]] ?? "").slice(0, 80))),
       ...values.map((value) => vary(h("td", { class: "num cell" }, value.toFixed(digits)), "--v", Math.max(0, value).toFixed(3)))));
     place.replaceChildren(h("table", { class: rows.length > 5 ? "matrix many" : "matrix" },
       h("caption", { class: "sr" }, "Cosine similarity of each sentence with each other"),

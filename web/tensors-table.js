@@ -1,13 +1,15 @@
 // The table of tensors: sorted by a header's button, filtered by text, a page at a time, so that it stays fast for any number.
-import { byId, h, offer, rows, say } from "./dom.js";
+import { TITLES } from "./devices.js";
+import { byId, disable, h, offer, rows, say } from "./dom.js";
 import { bytes, plural } from "./format.js";
 
 const PAGE = 25;
+const STATES = { offloaded: ", moved out", dropped: ", moved out", rented: ", lent" };
 const COLUMNS = [
   { key: "name", title: "Name", text: (t) => t.name, order: (t) => t.name },
   { key: "shape", title: "Shape", text: (t) => t.shape.join(" × ") || "scalar", order: (t) => t.shape.reduce((a, b) => a * b, 1) },
   { key: "dtype", title: "Dtype", text: (t) => t.format, order: (t) => t.format },
-  { key: "device", title: "Device", text: (t) => (["device", "resident"].includes(t.state ?? "device") ? t.device : `${t.device}, ${t.state}`), order: (t) => t.device },
+  { key: "device", title: "Device", text: (t) => TITLES[t.device] + (STATES[t.state] ?? ""), order: (t) => t.device },
   { key: "holders", title: "Holders", text: (t) => t.holders.join(", ") || "none", order: (t) => t.holders.length },
   { key: "nbytes", title: "Bytes", text: (t) => bytes(t.nbytes), order: (t) => t.nbytes, numeric: true },
 ];
@@ -99,20 +101,10 @@ export class TensorsTable {
       this.#tensors.length ? "No tensor matches the filter." : "No tensor is on a device.");
     const of = count === this.#tensors.length ? plural(count, "tensor") : `${plural(count, "tensor")} of ${this.#tensors.length}`;
     say(byId("tensor-count"), count ? `${first + 1} to ${first + page.length} of ${of}` : "");
-    turnOff(byId("tensor-previous"), this.#page === 0, byId("tensor-next"));
-    turnOff(byId("tensor-next"), first + PAGE >= count, byId("tensor-previous"));
+    disable(byId("tensor-previous"), this.#page === 0, byId("tensor-next"));
+    disable(byId("tensor-next"), first + PAGE >= count, byId("tensor-previous"));
   }
 }
 
 const cells = () => COLUMNS.map((column, index) =>
   h(index ? "td" : "th", { scope: index ? null : "row", class: column.numeric ? "n num" : null }));
-
-// A button that switches itself off would drop the keyboard's place; its neighbour takes it.
-function turnOff(button, off, neighbour) {
-  const focused = document.activeElement === button;
-  button.disabled = off;
-  if (off && focused) {
-    neighbour.disabled = false;
-    neighbour.focus();
-  }
-}

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from playwright.sync_api import expect
 
+from scripts.paths import NODE_MODULES
+
 if TYPE_CHECKING:
     from playwright.sync_api import ConsoleMessage, Locator, Page, Route
 
@@ -18,6 +20,13 @@ SPLADE_FAMILY = (SPLADE, *HEADS)
 ALL = (MINILM, SKILL, *SPLADE_FAMILY)
 
 LOOK = Path(__file__).with_name("look.js")
+AXE = NODE_MODULES / "axe-core" / "axe.min.js"
+AUDIT = """async () => {
+  await import(new URL("e2e-axe.js", document.baseURI));
+  const { violations } = await axe.run(document, { preload: false });
+  return violations.flatMap(({ id, nodes }) => nodes.map(
+    ({ html, failureSummary }) => `${id}: ${html.slice(0, 160)} ${failureSummary}`));
+}"""
 
 SLOW = 60_000  # ms; a run takes seconds on a software adapter, and longer on a busy machine
 expect.set_options(timeout=SLOW)
@@ -159,6 +168,12 @@ class Tab:
             "([name, text]) => tc.importPython({[`${name}.py`]: text}).then((module) => module.call('call'))",
             [name, text],
         )
+
+    def audit(self) -> list[str]:
+        """Return what axe-core finds in the page as it is: names, contrast, roles, order of headings."""
+        self.page.route("**/e2e-axe.js", lambda route: route.fulfill(path=AXE, content_type="text/javascript"))
+        found: list[str] = self.evaluate(AUDIT)
+        return found
 
     def check(self, name: str) -> Any:
         """Return the result of a function of look.js in the page; the policy requires a script of the site."""

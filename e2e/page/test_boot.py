@@ -81,6 +81,7 @@ def test_a_failed_start_shows_the_reason_and_can_be_retried(
         alert = troubled.page.locator("#boot-failed")
         expect(alert).to_contain_text(f"Python did not start. {missing} could not be fetched: the server answered 404")
         expect(alert).to_be_in_viewport()
+        assert troubled.audit() == []
         expect(troubled.page.locator("#device-list")).not_to_contain_text("opened when")
         faults.mend()
     retry.click()

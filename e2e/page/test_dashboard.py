@@ -11,6 +11,8 @@ from playwright.sync_api import expect
 from e2e.page.driver import HEADS, MINILM, SPLADE, Tab
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from playwright.sync_api import Locator
 
 NAME, SHAPE, HOLDERS, BYTES = 0, 1, 4, 5
@@ -104,6 +106,47 @@ def test_a_model_larger_than_the_limit_shows_the_bytes_that_each_run_moves(tab: 
     assert megabytes(item.locator("b").inner_text()) == pytest.approx(moved, abs=0.1) and moved > 0.1 * weights
     assert run(1024) == 0
     expect(streams).to_be_hidden()
+
+
+def test_a_limit_below_what_is_loaded_evicts_and_the_answers_stay_the_same(loaded: Tab, artefacts: Path) -> None:
+    """A limit that is smaller than the part of a run that needs most is explained, with one that would do."""
+    loaded.wait_panel("sentences")
+    before = loaded.similarity()
+    slider, field = loaded.page.get_by_label("Memory limit"), loaded.page.get_by_label("Limit", exact=True)
+    note = loaded.page.locator("#limit-note")
+    expect(note).to_contain_text("Drag it below what is loaded")
+
+    def limit(mb: int, state: str) -> None:
+        loaded.evaluate("() => { document.getElementById('sentences').dataset.state = 'asked'; }")
+        field.fill(str(mb))
+        field.press("Enter")
+        loaded.wait_panel("sentences", state)
+        expect(slider).to_have_attribute("aria-valuetext", f"{mb} MB")
+
+    limit(60, "done")
+    expect(note).to_contain_text("Less than the loaded weights")
+    assert loaded.similarity() == before
+    assert loaded.figure("device-bytes") <= 60 < loaded.figure("with-sharing")
+    block = loaded.page.locator("#families .block").last
+    expect(block).to_have_attribute("aria-label", re.compile("of it not on the device now"))
+    limit(8, "error")
+    alert = loaded.panel("sentences").get_by_role("alert")
+    expect(alert).to_contain_text(
+        re.compile(r"The memory limit of 8 MB is too low for this\. Set it to \d+ MB or more")
+    )
+    loaded.page.screenshot(path=artefacts / "limit-1440-light.png")
+    assert loaded.similarity() == before
+    field.fill("0")
+    field.press("Enter")
+    expect(note).to_contain_text("The limit is a number of MB from 1")
+    expect(field).to_have_value("8")
+    limit(1024, "done")
+    assert loaded.similarity() == before
+    loaded.show("memory")
+    events = loaded.page.locator("#events")
+    for words in ("evict", "MB left the device", "restore", "MB came back for a run", "from 1024 MB to 60.0 MB"):
+        expect(events).to_contain_text(words)
+    loaded.page.screenshot(path=artefacts / "limit-memory-1440-light.png")
 
 
 def test_tensors_sort_by_every_header(loaded: Tab, table: Locator) -> None:

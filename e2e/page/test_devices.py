@@ -163,7 +163,7 @@ def test_a_first_run_shows_what_it_builds_and_a_loaded_model_is_switched_live_by
     tab.load(POLARITY)
     runs(tab, "webnn")
     tab.run_on("webgpu")
-    expect(tab.page.locator("#per-model tbody")).to_contain_text("webgpu")
+    expect(tab.page.locator("#per-model tbody")).to_contain_text("WebGPU")
     expect(tab.panel("pair").locator('[data-role="stats"]')).to_contain_text(" on WebGPU ")
     said = tab.evaluate("said")
     for words in (r"Building for WebNN: 0 of \d+ graphs…", r"Building for WebGPU: \d+ of \d+ kernels…"):
@@ -171,7 +171,7 @@ def test_a_first_run_shows_what_it_builds_and_a_loaded_model_is_switched_live_by
     assert "Running…" in said
 
     tab.run_on("auto")
-    expect(tab.page.locator("#per-model tbody")).not_to_contain_text("webgpu")
+    expect(tab.page.locator("#per-model tbody")).not_to_contain_text("WebGPU")
     tab.load(SPLADE)
     tab.wait_panel("pair")
     start = chosen(tab)
@@ -181,7 +181,7 @@ def test_a_first_run_shows_what_it_builds_and_a_loaded_model_is_switched_live_by
     switch.focus()
     tab.page.keyboard.press("ArrowDown")
     row = tab.page.locator("#per-model tbody tr").filter(has_text="Polarity")
-    expect(row).to_contain_text("cpu")
+    expect(row).to_contain_text("CPU")
     expect(switch).to_be_focused()
     expect(tab.panel("pair").locator('[data-role="stats"]')).to_contain_text("CPU")
     tab.wait_panel("pair")
@@ -190,12 +190,12 @@ def test_a_first_run_shows_what_it_builds_and_a_loaded_model_is_switched_live_by
     tab.wait_figure("with-sharing", f"value > {1.8 * weights}")
 
     tab.run_on("cpu")
-    expect(tab.page.locator("#per-model tbody")).not_to_contain_text(start)
+    expect(tab.page.locator("#per-model tbody")).not_to_contain_text(TITLES[start])
     tab.wait_figure("with-sharing", f"value < {1.1 * weights}")
     assert chosen(tab) == "cpu"
     expect(tab.page.locator("#decision")).to_contain_text("Running on CPU: you chose it.")
     tab.run_on("auto")
-    expect(tab.page.locator("#per-model tbody")).not_to_contain_text("cpu")
+    expect(tab.page.locator("#per-model tbody")).not_to_contain_text("CPU")
     assert chosen(tab) == start == device_of(tab, POLARITY)
     tab.wait_panel("pair")
     assert tab.bars("polarity") == pytest.approx(before, abs=0.002)
@@ -235,7 +235,7 @@ def test_a_run_is_repeated_after_the_gpu_process_is_killed(playwright: Playwrigh
         tab.wait_panel("pair")
         wanted = tab.bars("polarity")
         tab.run_on("webgpu")
-        expect(tab.page.locator("#per-model tbody")).to_contain_text("webgpu")
+        expect(tab.page.locator("#per-model tbody")).to_contain_text("WebGPU")
         browser = tab.page.context.browser
         assert browser is not None
         asked = browser.new_browser_cdp_session()

@@ -26,6 +26,11 @@ KNOWN = [
         "does not respond",
     ),
     ("MemoryBudgetError TensorCommonsError Exception", "needs 2,000 bytes", "memory limit"),
+    (
+        "MemoryBudgetError TensorCommonsError Exception",
+        "9 more bytes do not fit under the limit of 20,971,520 bytes; held: x 9: raise max_memory_mb by 45 or more.",
+        "The memory limit of 20 MB is too low",
+    ),
     ("MemoryError Exception", "MemoryError", "out of memory"),
     ("JsException Exception", "RangeError: WebAssembly.Memory(): could not allocate memory", "out of memory"),
     ("DeviceUnavailable TensorCommonsError Exception", "the webgpu device is not available: none", "is not available"),

@@ -1,4 +1,4 @@
-"""Layout and accessibility: nothing wider than the screen, enough contrast in light and dark, names of controls."""
+"""Layout and accessibility of every view: nothing wider than the screen or cut off, and axe-core finds nothing."""
 
 from __future__ import annotations
 
@@ -8,17 +8,19 @@ from typing import TYPE_CHECKING, Literal
 import pytest
 from playwright.sync_api import expect
 
+from e2e.page.driver import ALL, Tab
 from scripts import paths
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from e2e.page.driver import Tab
-
 OPS = paths.ROOT / "docs" / "ops.md"
-WIDTHS = (360, 768, 1024, 1152, 1280, 1440, 1920)
+WIDTHS = (360, 390, 768, 1024, 1152, 1440, 1920)
 LOOKS = [(width, scheme) for width in WIDTHS for scheme in ("light", "dark")]
+AUDITED = (390, 1440)  # a narrow layout and a wide one
+LONG_WORD = "Donaudampfschifffahrtselektrizitätenhauptbetriebswerkbauunterbeamtengesellschaft"
+RIGHT_TO_LEFT = "تعلّم الآلة يعمل داخل المتصفح دون أن يغادره أي نص."
 
 
 @pytest.fixture
@@ -28,29 +30,68 @@ def restore(loaded: Tab) -> Iterator[None]:
     loaded.page.emulate_media(color_scheme="light")
 
 
+def views(tab: Tab) -> list[str]:
+    return [str(link.get_attribute("href")).removeprefix("#") for link in tab.page.locator("#views a").all()]
+
+
 @pytest.mark.usefixtures("restore")
 @pytest.mark.parametrize(("width", "scheme"), LOOKS)
-def test_every_width_and_colour_scheme(
+def test_every_view_at_every_width_in_both_colour_schemes(
     loaded: Tab, artefacts: Path, width: int, scheme: Literal["light", "dark"]
 ) -> None:
     page = loaded.page
     page.set_viewport_size({"width": width, "height": 900})
     page.emulate_media(color_scheme=scheme)
-    page.wait_for_function(
-        "() => { const chart = document.querySelector('#chart .uplot'), place = document.getElementById('chart');"
-        " return Math.abs(chart.clientWidth - place.clientWidth) <= 1; }"
-    )
-    page.screenshot(path=artefacts / f"page-{width}-{scheme}.png", full_page=True)
-    page.evaluate("scrollTo(0, 0)")
-    page.screenshot(path=artefacts / f"page-{width}-{scheme}-first-screen.png")
-    assert loaded.check("overflowing") == []
-    assert loaded.check("lowContrast") == []
-    if width >= 768:
-        assert loaded.check("cut") == []
+    for view in views(loaded):
+        loaded.show(view)
+        if view == "memory":
+            page.wait_for_function(
+                "() => { const place = document.getElementById('chart');"
+                " return Math.abs(place.querySelector('.uplot').clientWidth - place.clientWidth) <= 1; }"
+            )
+        page.screenshot(path=artefacts / f"{view}-{width}-{scheme}.png", full_page=True)
+        assert loaded.check("overflowing") == [], view
+        if width >= 768:
+            assert loaded.check("cut") == [], view
+        if width in AUDITED:
+            assert loaded.audit() == [], view
+    if width <= 900:
+        page.locator("#memory-toggle").click()
+        page.screenshot(path=artefacts / f"drawer-{width}-{scheme}.png")
+        assert loaded.check("overflowing") == []
+        if width in AUDITED:
+            assert loaded.audit() == []
+        page.keyboard.press("Escape")
+        expect(page.locator("#memory-body")).to_be_hidden()
+        expect(page.locator("#memory-toggle")).to_be_focused()
 
 
-def test_every_control_has_a_name(loaded: Tab) -> None:
-    assert loaded.check("unnamed") == []
+@pytest.mark.usefixtures("restore")
+def test_twelve_sentences_with_a_long_word_and_right_to_left_text_fit_on_the_screen(
+    loaded: Tab, artefacts: Path
+) -> None:
+    """Twelve is the maximum of the panel; numbers are not cut, only the sentences beside them."""
+    add = loaded.panel("sentences").get_by_role("button", name="Add a sentence")
+    for number in range(4, 13):
+        add.click()
+        text = {4: LONG_WORD, 5: RIGHT_TO_LEFT}.get(number, f"Sentence number {number} is about the weather.")
+        loaded.sentence(number).fill(text)
+    expect(add).to_be_disabled()
+    expect(loaded.page.locator("#sentences table.matrix tbody tr")).to_have_count(12)
+    loaded.wait_panel("sentences")
+    for width in WIDTHS:
+        loaded.page.set_viewport_size({"width": width, "height": 900})
+        loaded.page.screenshot(path=artefacts / f"twelve-{width}.png", full_page=True)
+        assert loaded.check("overflowing") == []
+        if width >= 768:
+            assert loaded.check("cut") == []
+    for number in range(12, 2, -1):
+        loaded.page.get_by_role("button", name=f"Remove sentence {number}", exact=True).click()
+    expect(loaded.page.locator("#sentences table.matrix tbody tr")).to_have_count(2)
+    loaded.wait_panel("sentences")
+    loaded.page.screenshot(path=artefacts / f"two-{WIDTHS[-1]}.png")
+    add.click()
+    loaded.type_and_wait("sentences", loaded.sentence(3), "The cat sleeps on the warm windowsill.")
 
 
 @pytest.mark.usefixtures("restore")
@@ -81,7 +122,7 @@ def test_supported_ops_of_webnn_are_those_of_its_context(loaded: Tab, artefacts:
     found = [tuple(row.split("\t")[:2]) for row in refused.locator("tbody tr").all_inner_texts()]
     assert sorted(found) == sorted(wanted), "as in docs/ops.md, with the limits of this browser"
     assert loaded.check("overflowing") == []
-    assert loaded.check("unnamed") == []
+    assert loaded.audit() == []
     loaded.page.screenshot(path=artefacts / "limits-360.png")
 
     loaded.page.keyboard.press("Tab")
@@ -95,16 +136,20 @@ def test_supported_ops_of_webnn_are_those_of_its_context(loaded: Tab, artefacts:
     summary.click()
 
 
-def test_a_chosen_theme_is_kept(tab: Tab, site: str) -> None:
+def test_the_first_screen_and_a_chosen_theme(tab: Tab, site: str, artefacts: Path) -> None:
     tab.page.emulate_media(color_scheme="light")
     tab.page.goto(f"{site}?load=none")  # without waiting for Python
     background = "getComputedStyle(document.documentElement).backgroundColor"
     light = tab.evaluate(background)
     toggle = tab.page.locator("#theme")
     expect(toggle).to_have_text("Use dark theme")
+    tab.page.screenshot(path=artefacts / "start-1280-light.png")
+    expect(tab.page.locator("#figures")).to_be_hidden()  # no zeros
+    assert tab.audit() == []
     toggle.click()
     expect(toggle).to_have_text("Use light theme")
     dark = tab.evaluate(background)
+    assert tab.audit() == []
     assert dark != light
     tab.page.reload()
     expect(toggle).to_have_text("Use light theme")
@@ -155,6 +200,14 @@ def test_the_page_works_with_the_keyboard_alone(tab: Tab, site: str) -> None:
     header.get_by_role("button").focus()
     keyboard.press("Space")
     expect(header).to_have_attribute("aria-sort", "ascending")
+
+    tab.page.goto(site)  # as a reload, without a choice of models
+    tab.wait_booted()
+    expect(tab.page.locator("#memory")).to_be_visible()
+    tab.wait_card("splade-tiny", "loaded")
+    expect(tab.page.get_by_role("heading", name=f"Models: 1 of {len(ALL)} loaded")).to_be_visible()
+    tab.show("pair")
+    expect(tab.page.get_by_label("A, the premise")).to_have_value(re.compile(" And the bridge fell.$"))
 
 
 def test_motion_is_reduced_on_request(loaded: Tab) -> None:

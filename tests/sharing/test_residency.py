@@ -51,7 +51,7 @@ async def test_unheld_tensors_are_evicted_first_then_the_least_recently_used(kin
         await manager.make_room(number * KB)
         assert states(tensors) == expected
     check(manager)
-    assert manager.get_stats()["evictions"] == 3 and manager.get_stats()["evicted_bytes"] == 3 * KB
+    assert manager.get_stats()["evictions"] == 3 and manager.report().evicted_bytes == 3 * KB
     for i, tensor in enumerate(tensors):
         assert (await tensor.read()).tobytes() == kb(i).tobytes()
     assert manager.get_stats()["restores"] == 3 and states(tensors) == "RRRR"

@@ -51,6 +51,8 @@ class Accounts(SharedTensors):
             saved_bytes=ledger.separate - ledger.unique,
             unheld_bytes=ledger.unheld,
             moved_bytes=MappingProxyType({model: run["moved_bytes"] for model, run in self.account.streamed.items()}),
+            evicted_bytes=self.share.evicted_bytes,
+            restored_bytes=self.share.restored_bytes,
             models=tuple(per_model.values()),
             tensors=ledger.rows(),
         )

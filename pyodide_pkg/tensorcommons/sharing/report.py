@@ -50,6 +50,8 @@ class MemoryReport:
     ``moved_bytes`` are, of each model that is larger than the limit, the bytes of weights that its last run moved to
     the device: they come and go with each run.
 
+    ``evicted_bytes`` left the devices to stay under the limit since the manager was made; ``restored_bytes`` came back.
+
     The models' ``attributed_bytes`` and ``unheld_bytes`` (registered tensors that no model holds) add up to the weights
     of ``by_category``.
 
@@ -74,6 +76,8 @@ class MemoryReport:
     saved_bytes: int
     unheld_bytes: int
     moved_bytes: Mapping[str, int]
+    evicted_bytes: int
+    restored_bytes: int
     models: tuple[ModelMemory, ...]
     tensors: tuple[TensorMemory, ...]
 
