@@ -54,6 +54,7 @@ CHECKS: dict[tuple[str, str], Callable[[str], None]] = {
         text, r"shared: (splade-tiny)? in \d+ bytes"
     ),
     ("docs/javascript.md", "Python of your own"): lambda text: exactly(text, "on cpu: 0.090,0.245,0.665"),
+    ("docs/javascript.md", "Chat"): lambda text: exactly(text, "Ready."),
     ("docs/hosting.md", "Your own page under a strict policy"): terms,
     ("docs/hosts.md", "A page"): lambda text: check_devices(text, "a worker in Chromium 153"),
     ("docs/hosts.md", "PyScript"): lambda text: check_devices(text, "PyScript 0.7.31 in a page, Chromium 153"),
@@ -63,7 +64,14 @@ WITHOUT_A_PAGE = [("docs/hosts.md", "Node, Deno and Bun")]
 SITES = [site for site in documents.sites() if site not in WITHOUT_A_PAGE]
 
 
-@pytest.mark.parametrize(("page", "heading"), SITES, ids=[": ".join(site) for site in SITES])
+#: Pages with a large model.
+LONG = [("docs/javascript.md", "Chat")]
+
+
+@pytest.mark.parametrize(
+    ("page", "heading"),
+    [pytest.param(*site, id=": ".join(site), marks=[pytest.mark.long] if site in LONG else []) for site in SITES],
+)
 def test_a_page_shows_what_it_says(
     context: BrowserContext, reader: Reader, site_folder: Path, tmp_path: Path, page: str, heading: str
 ) -> None:
@@ -83,6 +91,10 @@ def test_a_page_shows_what_it_says(
         out = tab.locator("#out")
         expect(out).not_to_have_text(re.compile("^(Starting|Loading|$)"), timeout=3 * SLOW)
         CHECKS[page, heading](out.inner_text())
+        if (page, heading) in LONG:
+            tab.get_by_role("button", name="Send").click()
+            expect(out).not_to_have_text("Ready.", timeout=3 * SLOW)
+            tab.get_by_role("button", name="Stop").click()
 
 
 def self_hosted(site_folder: Path, folder: Path) -> dict[str, Path]:
