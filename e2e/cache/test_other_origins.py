@@ -26,7 +26,7 @@ async with await WeightsFile.open(source, "w.safetensors") as weights:
     for entry in weights.header.entries:
         if entry.name in {}:
             (chunk,) = weights.chunks(entry)
-            found[entry.name] = hashlib.sha256(bytes((await weights.read(chunk))[0])).hexdigest()
+            found[entry.name] = hashlib.sha256(bytes((await weights.read([chunk]))[0][0])).hexdigest()
 {{"config": config.decode(), "found": found}}
 """
 SERVERS = {

@@ -10,8 +10,8 @@ from tensorcommons.hub.weights import WeightsFile, label_of
 async def read_tensor(weights: WeightsFile, entry: TensorEntry) -> bytes:
     """Read the bytes of a tensor, chunk by chunk."""
     data, digests = b"", b""
-    for chunk in weights.chunks(entry):
-        block, some = await weights.read(chunk)
-        data, digests = data + bytes(block), digests + some
+    for run in weights.runs(weights.chunks(entry)):
+        for block, some in await weights.read(run):
+            data, digests = data + bytes(block), digests + some
     weights.finish(entry, joined(digests, label_of(entry)))
     return data

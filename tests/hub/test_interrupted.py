@@ -56,7 +56,7 @@ async def dies(address: str, store: MemoryStore, count: int) -> None:
     async with await WeightsFile.open(CachedSource(open_source(address), Cache(store)), FILE) as weights:
         chunks = [chunk for entry in weights.header.entries for chunk in weights.chunks(entry)]
         for chunk in chunks[:count]:
-            await weights.read(chunk)
+            await weights.read([chunk])
         left = dict(store.entries)
     store.entries = left
 
@@ -120,11 +120,11 @@ async def test_two_tabs_never_mix_two_versions(server, mode):
         entries = weights.header.entries
         assert await read_tensor(weights, entries[0]) == RIGHT[entries[0].name]
         first, *rest = weights.chunks(entries[1])
-        await weights.read(first)
+        await weights.read([first])
         replace(server)
         assert await visit(address, Cache(store)) == OTHER
         for chunk in rest[:1]:
-            assert bytes((await weights.read(chunk))[0]) == RIGHT[entries[1].name][CHUNK : 2 * CHUNK]
+            assert bytes((await weights.read([chunk]))[0][0]) == RIGHT[entries[1].name][CHUNK : 2 * CHUNK]
     for _ in range(2):
         assert await visit(address, Cache(store)) == OTHER
 
@@ -146,7 +146,7 @@ async def test_a_record_that_another_tab_removed_is_written_again_in_full(server
         for number, chunk in enumerate(chunks):
             if number == 3:
                 await Cache(store).forget(f"{address}/{FILE}")
-            await weights.read(chunk)
+            await weights.read([chunk])
     server.since()
     assert await visit(address, Cache(store)) == RIGHT
     assert server.body_bytes() == 0

@@ -144,11 +144,11 @@ async def test_a_run_waits_for_a_tensor_that_is_arriving(monkeypatch: pytest.Mon
     model = await load(manager, device="cpu")
     begun, goes_on, read = asyncio.Event(), asyncio.Event(), WeightsFile.read
 
-    async def held_up(file: WeightsFile, chunk: Any) -> Any:
-        if chunk.start > chunk.entry.start:
+    async def held_up(file: WeightsFile, run: Any) -> Any:
+        if any(chunk.start > chunk.entry.start for chunk in run):
             begun.set()
             await goes_on.wait()
-        return await read(file, chunk)
+        return await read(file, run)
 
     monkeypatch.setattr(WeightsFile, "read", held_up)
     loading = asyncio.ensure_future(load(manager, f"{RECIPE},seed=1", device="cpu"))

@@ -9,7 +9,7 @@ and no tensor is on the host as a whole: it passes in chunks. Outside a browser 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, TypeAlias
 
 from .runtime import IN_BROWSER
@@ -82,6 +82,8 @@ class ByteBuffer:
     def __init__(self, nbytes: int) -> None:
         self.nbytes = nbytes
         self._place: tuple[int, int, int] | None = None
+        self._whole: ByteBuffer | None = None  # the block of which this is a part
+        self._parts = 0  # of this block that are not freed
         self.raw: Any = None
         if nbytes > CHUNK:
             self.raw = _new_array(nbytes)
@@ -97,7 +99,20 @@ class ByteBuffer:
         """Take over an array of JavaScript, which must not be used otherwise any more."""
         block: ByteBuffer = cls.__new__(cls)
         block.nbytes, block.raw, block._place = int(array.length), array, None
+        block._whole, block._parts = None, 0
         return block
+
+    def part(self, start: int, stop: int) -> ByteBuffer:
+        """Return bytes ``start`` to ``stop`` as a block over the same room; the last part that is freed frees it."""
+        part: ByteBuffer = ByteBuffer.__new__(ByteBuffer)
+        part.nbytes, part._place, part._whole, part._parts = stop - start, None, self, 0
+        part.raw = self.raw.subarray(start, stop) if IN_BROWSER else self.raw[start:stop]
+        self._parts += 1
+        return part
+
+    def split(self, sizes: Sequence[int]) -> list[ByteBuffer]:
+        """Return consecutive parts of ``sizes``."""
+        return [self.part(stop - size, stop) for size, stop in zip(sizes, itertools.accumulate(sizes), strict=True)]
 
     @classmethod
     def of(cls, data: bytes | bytearray | memoryview) -> ByteBuffer:
@@ -120,7 +135,7 @@ class ByteBuffer:
 
         A buffer's room is a power of two, which may be twice its bytes.
         """
-        if self._place is None or _is_full(self.nbytes):
+        if self._whole is None and (self._place is None or _is_full(self.nbytes)):
             return [self]
         parts: list[ByteBuffer] = []
         with self:
@@ -142,7 +157,11 @@ class ByteBuffer:
         raw, self.raw = self.raw, None
         if raw is None:
             return
-        if self._place is None:
+        if self._whole is not None:
+            self._whole._parts -= 1
+            if not self._whole._parts:
+                self._whole.free()
+        elif self._place is None:
             _drop(raw)
         else:
             pool.give(*self._place)

@@ -6,20 +6,25 @@ const PIECE = 1 << 19; // as in byte_buffer.py
 const AT_ONCE = 4; // pieces that other browsers' threads have at a time, each a copy
 const BYTES = 32; // of a digest
 
-/** Hash bytes as they arrive: after `add(bytes, stop)` all before `stop` are there; `end` returns the digests in a row. */
-export function arriving() {
+/**
+ * Hash bytes as they arrive: after `add(bytes, stop)` all before `stop` are there; `end` returns the digests in a row.
+ * `sizes` are those of consecutive parts, each of which begins a piece.
+ */
+export function arriving(sizes) {
   const digests = [];
+  const ends = cuts(sizes);
+  let [start, end] = [0, ends.next().value];
   const begin = async (bytes) => {
     await digests[digests.length - AT_ONCE];
-    const start = digests.length * PIECE;
-    digests.push(crypto.subtle.digest("SHA-256", bytes.subarray(start, start + PIECE)));
+    digests.push(crypto.subtle.digest("SHA-256", bytes.subarray(start, end)));
+    [start, end] = [end, ends.next().value];
   };
   return {
     async add(bytes, stop) {
-      while (stop - digests.length * PIECE >= PIECE) await begin(bytes);
+      while (end <= stop) await begin(bytes);
     },
     async end(bytes) {
-      while (digests.length * PIECE < bytes.length) await begin(bytes);
+      while (end !== undefined) await begin(bytes);
       const row = new Uint8Array(digests.length * BYTES);
       (await Promise.all(digests)).forEach((digest, i) => row.set(new Uint8Array(digest), i * BYTES));
       return row;
@@ -27,5 +32,13 @@ export function arriving() {
   };
 }
 
-/** Return the digests of `bytes`, in a row. */
-export const digestsOf = (bytes) => arriving().end(bytes);
+// The end of each piece of parts of these sizes.
+function* cuts(sizes) {
+  let at = 0;
+  for (const size of sizes) {
+    for (const stop = at + size; at < stop;) yield at = Math.min(at + PIECE, stop);
+  }
+}
+
+/** Return the digests of `bytes`, in a row; `sizes` as for `arriving`. */
+export const digestsOf = (bytes, sizes) => arriving(sizes).end(bytes);

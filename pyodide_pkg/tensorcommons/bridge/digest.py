@@ -7,12 +7,14 @@ fast as WebAssembly, but from a copy. So the copy is never one of a whole tensor
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from typing import Any
 
 from .byte_buffer import PIECE, ByteBuffer, Data
 from .loader import load_js_module
 from .runtime import IN_BROWSER
 
+BYTES = 32  # of a digest
 SMALL = 1 << 15  # bytes that Python hashes in less time than a thread takes to respond
 
 
@@ -26,23 +28,42 @@ async def identity_beside(data: bytes | bytearray | Data, label: str = "") -> st
     return joined(await digests_beside(data), label)
 
 
-async def digests_beside(data: bytes | bytearray | Data) -> bytes:
-    """Return the SHA-256 of each piece, concatenated; concurrently, as :func:`identity_beside`."""
+async def digests_beside(data: bytes | bytearray | Data, sizes: Sequence[int] = ()) -> bytes:
+    """Return the SHA-256 of each piece, concatenated; concurrently, as :func:`identity_beside`.
+
+    ``sizes`` are those of consecutive parts of ``data``, each of which begins a piece; :func:`divided` tells their
+    digests apart.
+    """
     if not isinstance(data, ByteBuffer) or data.nbytes <= SMALL or not _is_hashed_by_the_browser():
-        return digests_of(data)
-    digests: bytes = (await (await hasher()).digestsOf(data.raw)).to_bytes()
+        return digests_of(data, sizes)
+    from pyodide.ffi import to_js
+
+    digests: bytes = (await (await hasher()).digestsOf(data.raw, to_js(list(sizes) or [data.nbytes]))).to_bytes()
     return digests
 
 
-def digests_of(data: bytes | bytearray | Data) -> bytes:
-    """Return the SHA-256 of each piece, concatenated."""
-    if isinstance(data, ByteBuffer):
-        return b"".join(hashlib.sha256(piece).digest() for _, piece in data.pieces())
-    whole = memoryview(data)
-    if not whole.nbytes:
-        return b""
-    flat = whole.cast("B")
-    return b"".join(hashlib.sha256(flat[start : start + PIECE]).digest() for start in range(0, flat.nbytes, PIECE))
+def digests_of(data: bytes | bytearray | Data, sizes: Sequence[int] = ()) -> bytes:
+    """Return the SHA-256 of each piece, concatenated; see :func:`digests_beside`."""
+    whole = data if isinstance(data, ByteBuffer) else memoryview(data)
+    flat = whole.cast("B") if isinstance(whole, memoryview) and whole.nbytes else whole
+    digests, at = b"", 0
+    for size in sizes or [whole.nbytes]:
+        for start in range(at, at + size, PIECE):
+            stop = min(start + PIECE, at + size)
+            piece = flat.read(start, stop) if isinstance(flat, ByteBuffer) else flat[start:stop]
+            digests += hashlib.sha256(piece).digest()
+        at += size
+    return digests
+
+
+def divided(digests: bytes, sizes: Sequence[int]) -> list[bytes]:
+    """Return the digests of each part."""
+    found, at = [], 0
+    for size in sizes:
+        stop = at + -(-size // PIECE) * BYTES
+        found.append(digests[at:stop])
+        at = stop
+    return found
 
 
 def joined(digests: bytes, label: str) -> str:

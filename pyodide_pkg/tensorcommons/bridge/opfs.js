@@ -62,41 +62,39 @@ export const size = typed(async (store, name) => {
 });
 
 /**
- * Read the first bytes of a file into `target`, or all of it into a new array, and return [array, digests]. Throws if
- * the file is shorter. A caller that stops waiting must not use `target` again: it may still be written to.
+ * Read bytes of a file from `start` on into `bytes`, and return their digests; they are parts of `sizes`. Throws if the
+ * file is shorter. A caller that stops waiting must not use `bytes` again: they may still be written to.
  */
-export const read = typed(async (store, name, target) => {
+export const read = typed(async (store, name, start, sizes, bytes) => {
   const handle = await store.dir.getFileHandle(name);
-  const digests = store.arriving();
+  const digests = store.arriving(sizes);
   // Refused while another tab writes the file; getFile returns its last complete state.
   const access = store.shares && await handle.createSyncAccessHandle({ mode: "read-only" }).catch(() => null);
-  const bytes = access ? readAt(access, target) : await readStream(await handle.getFile(), target, digests);
-  return [bytes, await digests.end(bytes)];
+  if (access) readAt(access, start, bytes);
+  else await readStream(await handle.getFile(), start, bytes, digests);
+  return digests.end(bytes);
 });
 
 // Read without awaiting: while the handle is open, for milliseconds, other tabs cannot write or remove the file.
-function readAt(access, target) {
+function readAt(access, start, bytes) {
   try {
-    const bytes = target ?? new Uint8Array(access.getSize());
     for (let at = 0; at < bytes.length;) {
-      const some = access.read(bytes.subarray(at, at + READ), { at });
+      const some = access.read(bytes.subarray(at, at + READ), { at: start + at });
       if (!some) throw new DOMException(`${at} of ${bytes.length} bytes`, "DataError");
       at += some;
     }
-    return bytes;
   } finally {
     access.close();
   }
 }
 
-async function readStream(whole, target, digests) {
-  const bytes = target ?? new Uint8Array(whole.size);
+async function readStream(whole, start, bytes, digests) {
   const { length } = bytes;
-  const file = whole.size > length ? whole.slice(0, length) : whole; // not always: it waits for another process
+  const file = start || whole.size > length ? whole.slice(start, start + length) : whole; // a slice waits for another process
   if (file.size < length) throw new DOMException(`${file.size} of ${length} bytes`, "DataError");
   if (length <= SMALL) {
     bytes.set(new Uint8Array(await file.arrayBuffer()));
-    return bytes;
+    return;
   }
   const reader = file.stream().getReader({ mode: "byob" });
   let own = spare.pop() ?? new Uint8Array(READ);
@@ -113,7 +111,6 @@ async function readStream(whole, target, digests) {
     reader.cancel().catch(() => {}); // else its pipe stays until garbage is collected
   }
   if (spare.length < SPARE) spare.push(own);
-  return bytes;
 }
 
 /** Read all bytes of a file. */

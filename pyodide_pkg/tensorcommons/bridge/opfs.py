@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 import json
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -50,12 +50,14 @@ class OpfsStore:
             size = int(await self._helper.size(self._store, name))
         return None if size < 0 else size
 
-    async def read(self, name: str, nbytes: int | None = None) -> tuple[ByteBuffer, bytes]:
+    async def read(self, name: str, start: int, sizes: Sequence[int]) -> tuple[ByteBuffer, bytes]:
         """See :class:`Store`."""
-        block = None if nbytes is None else ByteBuffer(nbytes)
+        from pyodide.ffi import to_js
+
+        block = ByteBuffer(sum(sizes))
         with _as_os_errors():
-            array, digests = await self._helper.read(self._store, name, None if block is None else block.raw)
-        return block or ByteBuffer.taking(array), digests.to_bytes()
+            digests = await self._helper.read(self._store, name, start, to_js(sizes), block.raw)
+        return block, digests.to_bytes()
 
     async def write(self, name: str, data: Data) -> None:
         """See :class:`Store`."""

@@ -11,16 +11,16 @@ from __future__ import annotations
 import asyncio
 import errno
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from weakref import WeakSet, WeakValueDictionary
 
 from ..bridge.byte_buffer import CHUNK, ByteBuffer
 from ..bridge.digest import digests_of, identity_of
 from ..bridge.runtime import breathe
-from .entries import Entries, blob_name, record_name
+from .entries import Entries, Read, blob_name, place_name, record_name
 from .eviction import leaving
-from .records import AT_ONCE, Piece, Record, as_lines
+from .records import AT_ONCE, Piece, Record, as_lines, pack_of
 from .stores import Store
 
 LIMIT = 4 << 30  # bytes; the least recently used files leave above it
@@ -74,21 +74,33 @@ class Cache:
 
     # --- bytes by identity ---
 
-    async def read(self, piece: Piece) -> tuple[ByteBuffer, bytes] | None:
-        """Read a record's piece and its digests, checked; None if it is missing or damaged."""
-        if piece.data:
-            return ByteBuffer.of(piece.data), digests_of(piece.data)
-        return await self.get(piece.identity, piece.label, piece.stop - piece.start)
+    async def read(self, pieces: Sequence[Piece]) -> list[Read] | None:
+        """Read pieces of a record that adjoin in an entry, or one piece, with their digests, checked.
 
-    async def keep(self, record: Record, piece: Piece, data: bytes | bytearray | ByteBuffer) -> bool:
-        """Keep ``data`` as a piece of ``record``, which the caller saves. Returns False if that was not possible."""
+        Returns None if any is missing or damaged, except that one piece may have its own entry beside its pack's.
+        """
+        first, *others = pieces
+        if first.data and not others:
+            return [(ByteBuffer.of(first.data), digests_of(first.data))]
+        found = await self._entries.blob(place_name(first), pieces)
+        if found is None and first.pack and not others:
+            found = await self._entries.blob(blob_name(first.identity), [replace(first, pack="", offset=0)])
+        return found
+
+    async def keep(self, record: Record, pieces: Sequence[Piece], data: bytes | bytearray | ByteBuffer) -> bool:
+        """Keep ``data`` as consecutive pieces of ``record``, which the caller saves. Returns False if it could not."""
         if not self.is_on:
             return False
         if len(data) <= SMALL:
-            piece = replace(piece, data=bytes(data))
-        elif not await self.put(piece.identity, data):
-            return False
-        record.add(piece)
+            start, raw = pieces[0].start, bytes(data)
+            pieces = [replace(piece, data=raw[piece.start - start : piece.stop - start]) for piece in pieces]
+        else:
+            if pack := pack_of(pieces):
+                pieces = [replace(piece, pack=pack, offset=piece.start - pieces[0].start) for piece in pieces]
+            if not await self.put(pack or pieces[0].identity, data):
+                return False
+        for piece in pieces:
+            record.add(piece)
         return True
 
     async def read_all(self, record: Record) -> bytes | None:
@@ -97,10 +109,10 @@ class Cache:
             return None
         found = bytearray()
         for piece in sorted(record.pieces.values(), key=lambda piece: piece.start):
-            part = await self.read(piece)
+            part = await self.read([piece])
             if part is None or piece.start != len(found):
                 return None
-            with part[0] as block:
+            with part[0][0] as block:
                 found += bytes(block)
         return bytes(found)
 
@@ -110,14 +122,10 @@ class Cache:
         for start in range(0, len(data) or 1, CHUNK):
             part = view[start : start + CHUNK]
             piece = Piece(start, start + len(part), identity_of(part))
-            if not await self.keep(record, piece, bytes(part)):
+            if not await self.keep(record, [piece], bytes(part)):
                 return False
             await breathe()
         return await self.save(record)
-
-    async def get(self, identity: str, label: str, nbytes: int) -> tuple[ByteBuffer, bytes] | None:
-        """Read the bytes of ``identity`` and their digests, checked; None if they are missing or damaged."""
-        return await self._entries.blob(identity, label, nbytes)
 
     async def put(self, identity: str, data: bytes | bytearray | ByteBuffer) -> bool:
         """Keep ``data``, whose identity the caller computed. Returns False if that was not possible; see ``status``."""

@@ -3,7 +3,8 @@
 ::
 
     blob-<identity>          at most CHUNK bytes, once however many files hold them; the identity is that of
-                             bridge/digest.py (with dtype and shape for a whole tensor, as sharing/ has it)
+                             bridge/digest.py (with dtype and shape for a whole tensor, as sharing/ has it), or for
+                             several tensors that of their identities
     file-<hash of address>   the record of a file (hub/records.py)
     new-<random>             a write under way, or a leftover of a crash
 
@@ -15,13 +16,18 @@ from __future__ import annotations
 
 import errno
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TypeAlias
 
 from ..bridge.byte_buffer import ByteBuffer, Data
-from ..bridge.digest import identity_of, joined
+from ..bridge.digest import divided, identity_of, joined
 from ..bridge.runtime import breathe
-from .records import Record
+from .records import Piece, Record
 from .stores import Store
+
+Read: TypeAlias = tuple[ByteBuffer, bytes]
+"""Bytes and their digests."""
+Reads: TypeAlias = list[Read]
 
 OURS = re.compile(r"(?:blob|file)-[0-9a-f]{64}|new-[0-9a-f]{16}")
 
@@ -29,6 +35,11 @@ OURS = re.compile(r"(?:blob|file)-[0-9a-f]{64}|new-[0-9a-f]{16}")
 def blob_name(identity: str) -> str:
     """Return the name of the entry with the bytes of ``identity``."""
     return f"blob-{identity}"
+
+
+def place_name(piece: Piece) -> str:
+    """Return the name of the entry with a piece's bytes."""
+    return blob_name(piece.pack or piece.identity)
 
 
 def record_name(address: str) -> str:
@@ -85,24 +96,26 @@ class Entries:
         except OSError:
             return False
 
-    async def blob(self, identity: str, label: str, nbytes: int) -> tuple[ByteBuffer, bytes] | None:
-        """Read the bytes of ``identity`` and their digests, checked; None if they are missing or damaged."""
+    async def blob(self, name: str, pieces: Sequence[Piece]) -> Reads | None:
+        """Read ``pieces``, which adjoin in an entry, with their digests, checked; None if any is missing or damaged."""
+        sizes = [piece.nbytes for piece in pieces]
         if self._store is None:
             return None
-        if not nbytes:
-            return ByteBuffer(0), b""
-        name = blob_name(identity)
+        if not any(sizes):
+            return [(ByteBuffer(0), b"") for _ in pieces]
         try:
-            data, digests = await self._store.read(name, nbytes)
+            block, digests = await self._store.read(name, pieces[0].offset, sizes)
         except OSError as error:
             if error.errno not in (errno.ENOENT, errno.EBUSY):
                 await self.remove(name)
             return None
-        if joined(digests, label) != identity:
+        of_each = divided(digests, sizes)
+        if any(joined(some, piece.label) != piece.identity for some, piece in zip(of_each, pieces, strict=True)):
+            block.free()
             await self.remove(name)
             return None
         self.in_use.add(name)
-        return data, digests
+        return list(zip(block.split(sizes), of_each, strict=True))
 
     async def record(self, name: str) -> Record | None:
         """Read a record; None if it is missing or damaged."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Set
 
-from .entries import blob_name
+from .entries import place_name
 from .records import Record
 
 ORPHAN_AGE = 24 * 3600.0  # seconds until a blob that no record names is a leftover, not part of another tab's load
@@ -38,4 +38,4 @@ def leaving(
 
 
 def _blobs(record: Record) -> set[str]:
-    return {blob_name(piece.identity) for piece in record.pieces.values() if not piece.data}
+    return {place_name(piece) for piece in record.pieces.values() if not piece.data}

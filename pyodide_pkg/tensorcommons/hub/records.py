@@ -7,7 +7,7 @@ damaged is skipped: what it stated is fetched again.
 ::
 
     <checksum> {"address": …, "size": …, "etag": …, "modified": …, "generation": …, …}      the first line
-    <checksum> {"of": generation, "pieces": [[start, stop, identity, label, data], …], "tensors": […]}
+    <checksum> {"of": generation, "pieces": [[start, stop, identity, label, data, pack, offset], …], "tensors": […]}
     <checksum> {"of": generation, "used": seconds since 1970}
 
 Two tabs may append to one record, also while the server's file changes: a line counts only if it is of the generation
@@ -20,7 +20,7 @@ from __future__ import annotations
 import json
 import secrets
 from base64 import b64decode, b64encode
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
@@ -35,22 +35,37 @@ Place: TypeAlias = tuple[int, int]
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """Bytes ``start`` to ``stop`` of a file, identified by content: those of a blob, or ``data`` if they are few."""
+    """Bytes ``start`` to ``stop`` of a file, identified by content.
+
+    They are ``data`` if they are few, else a blob, or those of ``pack``, a blob of several pieces, from ``offset`` on.
+    """
 
     start: int
     stop: int
     identity: str
     label: str = ""
     data: bytes = field(default=b"", repr=False)
+    pack: str = ""
+    offset: int = 0
+
+    @property
+    def nbytes(self) -> int:
+        """Number of bytes."""
+        return self.stop - self.start
 
     def packed(self) -> list[Any]:
         """Return the fields for JSON."""
-        return [self.start, self.stop, self.identity, self.label, b64encode(self.data).decode()]
+        return [
+            *(self.start, self.stop, self.identity, self.label, b64encode(self.data).decode()),
+            *((self.pack, self.offset) if self.pack else ()),
+        ]
 
     @classmethod
-    def unpacked(cls, start: int, stop: int, identity: str, label: str, data: str) -> Piece:
+    def unpacked(
+        cls, start: int, stop: int, identity: str, label: str, data: str, pack: str = "", offset: int = 0
+    ) -> Piece:
         """Build a piece from what :meth:`packed` gave."""
-        return cls(start, stop, identity, label, b64decode(data))
+        return cls(start, stop, identity, label, b64decode(data), pack, offset)
 
 
 @dataclass
@@ -171,6 +186,11 @@ class Record:
         self.pieces.update({(piece.start, piece.stop): piece for piece in pieces})
         self.tensors.update(tensors)
         self.used = max(self.used, used)
+
+
+def pack_of(pieces: Sequence[Piece]) -> str:
+    """Return the identity of the blob of several pieces; empty for one piece, whose own it is."""
+    return identity_of("".join(piece.identity for piece in pieces).encode()) if len(pieces) > 1 else ""
 
 
 def as_lines(lines: Iterable[bytes]) -> bytes:

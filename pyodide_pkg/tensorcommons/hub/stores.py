@@ -11,6 +11,7 @@ import errno
 import os
 import secrets
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -35,9 +36,9 @@ class Store(Protocol):
         """Return the bytes that an entry takes; None if there is none."""
         ...
 
-    async def read(self, name: str, nbytes: int | None = None) -> tuple[ByteBuffer, bytes]:
-        """Read the first ``nbytes`` of an entry (default: all) and their digests, of which an identity is made
-        (``bridge/digest.py``). Raises OSError (EIO) for an entry that is shorter."""
+    async def read(self, name: str, start: int, sizes: Sequence[int]) -> tuple[ByteBuffer, bytes]:
+        """Read parts of ``sizes``, which adjoin in an entry from ``start`` on, and their digests, of which identities
+        are made (``bridge/digest.py``). Raises OSError (EIO) for an entry that is shorter."""
         ...
 
     async def text(self, name: str) -> bytes:
@@ -74,16 +75,15 @@ class MemoryStore:
         """See :class:`Store`."""
         return len(self.entries[name]) if name in self.entries else None
 
-    async def read(self, name: str, nbytes: int | None = None) -> tuple[ByteBuffer, bytes]:
+    async def read(self, name: str, start: int, sizes: Sequence[int]) -> tuple[ByteBuffer, bytes]:
         """See :class:`Store`."""
         if name not in self.entries:
             raise FileNotFoundError(errno.ENOENT, "no such entry", name)
-        whole = self.entries[name]
-        size = len(whole) if nbytes is None else nbytes
-        if len(whole) < size:
-            raise _shorter(len(whole), size)
-        block = ByteBuffer.of(memoryview(whole)[:size])
-        return block, digests_of(block)
+        whole, stop = self.entries[name], start + sum(sizes)
+        if len(whole) < stop:
+            raise _shorter(len(whole), stop)
+        block = ByteBuffer.of(memoryview(whole)[start:stop])
+        return block, digests_of(block, sizes)
 
     async def text(self, name: str) -> bytes:
         """See :class:`Store`."""
@@ -129,17 +129,17 @@ class FolderStore:
         except FileNotFoundError:
             return None
 
-    async def read(self, name: str, nbytes: int | None = None) -> tuple[ByteBuffer, bytes]:
+    async def read(self, name: str, start: int, sizes: Sequence[int]) -> tuple[ByteBuffer, bytes]:
         """See :class:`Store`."""
         with (self._path / name).open("rb", buffering=0) as file:
-            size = os.fstat(file.fileno()).st_size if nbytes is None else nbytes
-            block, filled = ByteBuffer(size), 0
+            file.seek(start)
+            block, filled, size = ByteBuffer(sum(sizes)), 0, sum(sizes)
             while filled < size and (piece := file.read(min(size - filled, PIECE))):
                 block.write(filled, memoryview(piece))
                 filled += len(piece)
         if filled < size:
             raise _shorter(filled, size)
-        return block, digests_of(block)
+        return block, digests_of(block, sizes)
 
     async def write(self, name: str, data: Data) -> None:
         """See :class:`Store`. A reader gets the old entry or the new one, never a part."""

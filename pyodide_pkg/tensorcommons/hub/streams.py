@@ -141,14 +141,12 @@ class Stream:
         return data
 
     async def read_into(self, block: ByteBuffer, offset: int = 0) -> None:
-        """Fill ``block`` from ``offset`` on, a piece at a time.
+        """Read 1 to :data:`READ` bytes into ``block`` from ``offset`` on, as they arrive.
 
-        Raises ``ShortReadError`` if the bytes end before; ``position`` is then the number that arrived.
+        Raises ``ShortReadError`` if there are none; ``position`` is then the number that arrived.
         """
-        stop = self.position + block.nbytes - offset
-        while self.position < stop:
-            if not await self._received(self._body.fill(block, block.nbytes - (stop - self.position))):
-                raise await self._short(self.position, stop)
+        if not await self._received(self._body.fill(block, offset)):
+            raise await self._short(self.position, self.position + block.nbytes - offset)
 
     async def skip(self, count: int) -> None:
         """Skip ``count`` bytes."""

@@ -1,7 +1,8 @@
 """A weights file whose tensors may be in the cache: each chunk is read from there, or downloaded and then kept.
 
-A tensor is read in chunks of at most CHUNK bytes, the unit of receiving, hashing and storing: none is ever whole in
-memory, and a download that ended early is continued at the first chunk that is not recorded.
+A tensor is read in chunks of at most CHUNK bytes, each with an identity: none is ever whole in memory, and a download
+that ended early is continued at the first chunk that is not recorded. Chunks that are fewer bytes together are a run:
+they are received, hashed and stored as one, since a browser takes longer to open a file than to read a megabyte.
 
 One file is read by several requests, and all of them must be of one content. Where the server's validators do not prove
 that a later response is of the same version (:mod:`.version`), the file is read again from its beginning by one
@@ -12,16 +13,19 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Awaitable, Callable, Iterable
-from dataclasses import dataclass
+import time
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Iterator
+from contextlib import aclosing
+from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 from ..bridge.byte_buffer import CHUNK, PIECE, ByteBuffer
-from ..bridge.digest import SMALL, digests_beside, digests_of, identity_of, joined
+from ..bridge.digest import digests_beside, divided, identity_of, joined
 from ..bridge.runtime import breathe
 from ..errors import DownloadError, InvalidWeights, quoted
 from .cached import CachedSource
-from .records import Piece, Record
+from .entries import Reads
+from .records import Piece, Place, Record
 from .safetensors import NUMPY_NAME, Header, TensorEntry, parse_file_header, read_header_bytes
 from .source import Source
 from .streams import ShortReadError, Stream
@@ -33,6 +37,9 @@ SAVE_AFTER = 0.5  # seconds until less than a chunk is recorded: a crash costs n
 
 ReadAgain: TypeAlias = Callable[[], Awaitable[ByteBuffer]]
 """Reads a chunk's bytes again, checked: from the cache, or from their source."""
+
+
+LARGE = CHUNK // 4  # bytes; a run ends with such a tensor, so that the runs of two files with common tensors are equal
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +61,10 @@ class Chunk:
         return label_of(self.entry) if self.nbytes == self.entry.nbytes else ""
 
 
+Run: TypeAlias = list[Chunk]
+"""Chunks that are read at once."""
+
+
 def label_of(entry: TensorEntry) -> str:
     """Return the text that a tensor's identity covers beside its bytes; equal to sharing's ``content_label``."""
     dtype = "bfloat16" if entry.dtype == "BF16" else NUMPY_NAME[entry.dtype]
@@ -61,8 +72,8 @@ def label_of(entry: TensorEntry) -> str:
 
 
 class WeightsFile:
-    """One safetensors file, open. Read the chunks of its tensors in file order, also the next before the last has come;
-    ``async with`` closes it. What arrives is recorded in the cache.
+    """One safetensors file, open. Read the chunks of its tensors in file order, run by run, also the next before the
+    last has come; ``async with`` closes it. What arrives is recorded in the cache.
 
     ``from_cache`` counts the bytes that were not downloaded, ``on_position`` is called with the offset that a read has
     reached.
@@ -76,7 +87,7 @@ class WeightsFile:
         self.on_position: Callable[[int], None] | None = None
         self._record = record
         self._known = set(record.pieces)
-        self._came: list[tuple[int, int, Awaitable[bytes] | bytes]] = []  # from the network: place and digests
+        self._came: list[tuple[list[Place], Awaitable[bytes]]] = []  # from the network: places and digests
         self._pieces: dict[tuple[int, int], Piece] = {}  # all that was read
         self._unsaved = 0  # bytes kept since the record was saved
         self._timer: asyncio.TimerHandle | None = None
@@ -162,28 +173,65 @@ class WeightsFile:
         piece = self._record.pieces.get(place)
         return piece.identity if piece is not None and piece.label == label else None
 
-    async def read(self, chunk: Chunk) -> tuple[ByteBuffer, bytes]:
-        """Read a chunk's bytes, and their digests, of which the tensor's identity is made (``bridge/digest.py``).
+    def runs(self, chunks: Iterable[Chunk]) -> Iterator[Run]:
+        """Divide chunks in file order into those to read at once: they adjoin, in the file or in the cache."""
+        run: Run = []
+        for chunk in chunks:
+            if run and not self._continues(run, chunk):
+                yield run
+                run = []
+            run.append(chunk)
+        if run:
+            yield run
+
+    def _continues(self, run: Run, chunk: Chunk) -> bool:
+        last = run[-1]
+        if chunk.start != last.stop or chunk.stop - run[0].start > CHUNK:
+            return False
+        before, piece = self._recorded(last), self._recorded(chunk)
+        if before is None or piece is None:
+            return before is piece and last.nbytes < LARGE
+        return bool(piece.pack) and piece.pack == before.pack and piece.offset == before.offset + before.nbytes
+
+    def _recorded(self, chunk: Chunk) -> Piece | None:
+        piece = self._record.pieces.get((chunk.start, chunk.stop))
+        return piece if piece is not None and piece.label == chunk.label else None
+
+    async def read(self, run: Run) -> Reads:
+        """Read the bytes of each chunk of a run, and their digests, of which its tensor's identity is made
+        (``bridge/digest.py``).
 
         A connection that breaks is resumed there. Raises ``InvalidWeights`` for a truncated file, ``DownloadError`` if
         it cannot be resumed.
         """
-        piece = self._record.pieces.get((chunk.start, chunk.stop))
-        if piece is not None and piece.label == chunk.label:
-            self._pieces[chunk.start, chunk.stop] = piece
+        known = [piece for chunk in run if (piece := self._recorded(chunk)) is not None]
+        if len(known) == len(run):
+            self._pieces.update(((piece.start, piece.stop), piece) for piece in known)
             await breathe()
-            return await self._known_piece(piece)
-        async with self._turn:  # in the order of the calls
-            await breathe()
-            data = await self._receive(chunk)
-            # A large chunk is hashed while the next arrives.
-            hashed = digests_of(data) if data.nbytes <= SMALL else asyncio.ensure_future(digests_beside(data))
-            self._came.append((chunk.start, chunk.stop, hashed))
-        digests = hashed if isinstance(hashed, bytes) else await hashed
-        piece = Piece(chunk.start, chunk.stop, joined(digests, chunk.label), chunk.label)
-        self._pieces[chunk.start, chunk.stop] = piece
-        await self._keep(piece, data)
-        return data, digests
+            return await self._known_pieces(known)
+        arrived: list[asyncio.Future[Reads]] = []
+        try:
+            async with self._turn, aclosing(self._receive(run)) as receiving:  # in the order of the calls
+                await breathe()
+                async for chunks, data in receiving:
+                    hashed = asyncio.ensure_future(digests_beside(data, [chunk.nbytes for chunk in chunks]))
+                    self._came.append(([(chunk.start, chunk.stop) for chunk in chunks], hashed))
+                    arrived.append(asyncio.ensure_future(self._arrived(chunks, data, hashed)))  # while the next come
+        finally:
+            found = await asyncio.gather(*arrived)
+        return [read for some in found for read in some]
+
+    async def _arrived(self, chunks: Run, data: ByteBuffer, hashed: Awaitable[bytes]) -> Reads:
+        """Record chunks of a run that were received."""
+        sizes = [chunk.nbytes for chunk in chunks]
+        of_each = divided(await hashed, sizes)
+        pieces = [
+            Piece(chunk.start, chunk.stop, joined(digests, chunk.label), chunk.label)
+            for chunk, digests in zip(chunks, of_each, strict=True)
+        ]
+        self._pieces.update(((piece.start, piece.stop), piece) for piece in pieces)
+        await self._keep(pieces, data)
+        return list(zip(data.split(sizes), of_each, strict=True))
 
     def bytes_to_download(self, entry: TensorEntry) -> int:
         """Return the bytes of a tensor that are not stored locally."""
@@ -210,10 +258,10 @@ class WeightsFile:
 
         async def read() -> ByteBuffer:
             if cache is not None:
-                found = await cache.read(piece)
+                found = await cache.read([piece])
                 if found is not None:
-                    return found[0]
-            data, _ = await _download(source, file, piece, None)
+                    return found[0][0]
+            data, _ = await _download(source, file, [piece], None)
             if cache is not None:
                 await cache.put(piece.identity, data)
             return data
@@ -228,7 +276,7 @@ class WeightsFile:
         for piece in pieces:
             if piece.start != len(found) or piece.label:
                 return None
-            block, _ = await self._known_piece(piece)
+            ((block, _),) = await self._known_pieces([piece])
             with block:
                 found += bytes(block)
             wanted = 8 + int.from_bytes(found[:8], "little")
@@ -239,26 +287,25 @@ class WeightsFile:
     async def _keep_header(self, raw: bytes | bytearray) -> None:
         for start in range(0, len(raw), CHUNK):
             part = bytes(raw[start : start + CHUNK])
-            self._came.append((start, start + len(part), digests_of(part)))
-            await self._keep(Piece(start, start + len(part), identity_of(part)), part)
+            self._came.append(([(start, start + len(part))], asyncio.ensure_future(digests_beside(part))))
+            await self._keep([Piece(start, start + len(part), identity_of(part))], part)
 
-    async def _known_piece(self, piece: Piece) -> tuple[ByteBuffer, bytes]:
-        """Read a recorded piece from the cache; if it is missing there, download its range."""
+    async def _known_pieces(self, pieces: list[Piece]) -> Reads:
+        """Read recorded pieces, which adjoin, from the cache; if any is missing there, download their range."""
         assert self._cache is not None
-        found = await self._cache.read(piece)
+        found = await self._cache.read(pieces)
         if found is not None:
-            self.from_cache += len(found[0])
-            self._kept.add((piece.start, piece.stop))
-            self._report(piece.stop)
+            self.from_cache += sum(piece.nbytes for piece in pieces)
+            self._kept.update((piece.start, piece.stop) for piece in pieces)
+            self._report(pieces[-1].stop)
             return found
         try:
-            data, digests = await _download(self.source, self.file, piece, self._report)
+            data, of_each = await _download(self.source, self.file, pieces, self._report)
         except InvalidWeights:
             await self._forget()
             raise
-        if await self._cache.put(piece.identity, data):
-            self._kept.add((piece.start, piece.stop))
-        return data, digests
+        await self._keep([replace(piece, pack="", offset=0) for piece in pieces], data)
+        return list(zip(data.split([piece.nbytes for piece in pieces]), of_each, strict=True))
 
     async def _forget(self) -> None:
         if self._cache is not None:
@@ -266,10 +313,10 @@ class WeightsFile:
         self._record.restart()
         self._known.clear()
 
-    async def _keep(self, piece: Piece, data: bytes | ByteBuffer) -> None:
-        if self._cache is None or not await self._cache.keep(self._record, piece, data):
+    async def _keep(self, pieces: list[Piece], data: bytes | ByteBuffer) -> None:
+        if self._cache is None or not await self._cache.keep(self._record, pieces, data):
             return
-        self._kept.add((piece.start, piece.stop))
+        self._kept.update((piece.start, piece.stop) for piece in pieces)
         self._unsaved += len(data)
         if self._unsaved >= CHUNK:
             await self._save()
@@ -289,31 +336,41 @@ class WeightsFile:
         self._timer, self._unsaved = None, 0
         await self._cache.save(self._record)
 
-    async def _receive(self, chunk: Chunk) -> ByteBuffer:
-        data, filled, most, waits = ByteBuffer(chunk.nbytes), 0, 0, iter(WAITS)
-        while chunk.nbytes:
+    async def _receive(self, run: Run) -> AsyncGenerator[tuple[Run, ByteBuffer]]:
+        """Receive a run. Yield it as a whole, or in parts if that takes long or fails, so that each is recorded."""
+        first = at = most = run[0].start
+        data, done, waits, soon = ByteBuffer(run[-1].stop - first), 0, iter(WAITS), time.monotonic() + SAVE_AFTER
+        failure: DownloadError | None = None
+        while done < len(run):
+            there = next((number for number, chunk in enumerate(run) if chunk.stop > at), len(run))
+            if there == len(run) or (there > done and (failure or time.monotonic() > soon)):
+                yield run[done:there], data.part(run[done].start - first, run[there - 1].stop - first)
+                done, soon = there, time.monotonic() + SAVE_AFTER
+                continue
+            if failure is not None:
+                raise failure
             stream = None
             try:
-                stream = await self._stream_at(chunk.start + filled)
+                stream = await self._stream_at(at)
                 if stream is None:
-                    filled = 0
-                    stream = await self._stream_again(chunk.start)
-                await stream.read_into(data, filled)
+                    at = run[done].start
+                    stream = await self._stream_again(at)
+                await stream.read_into(data, at - first)
+                at = stream.position
             except DownloadError as error:
                 self._stream = None  # a read that failed closed it
                 if isinstance(error, ShortReadError) and error.complete:
-                    reason = f"truncated in tensor {quoted(chunk.entry.name)}: {error.reason}"
+                    cut = next(chunk for chunk in run if error.received < chunk.stop)
+                    reason = f"truncated in tensor {quoted(cut.entry.name)}: {error.reason}"
                     raise InvalidWeights(self.header.file, reason) from error
-                filled = filled if stream is None else max(stream.position - chunk.start, 0)
-                if filled > most:
-                    most, waits = filled, iter(WAITS)
+                at = at if stream is None else max(stream.position, run[done].start)
+                if at > most:
+                    most, waits = at, iter(WAITS)
                 wait = None if self.source.is_local else next(waits, None)
                 if wait is None:
-                    raise
-                await asyncio.sleep(wait)
-            else:
-                break
-        return data
+                    failure = error
+                else:
+                    await asyncio.sleep(wait)
 
     async def _stream_at(self, start: int) -> Stream | None:
         """Return the connection at ``start``; None if another one would not certainly be of the same content."""
@@ -345,13 +402,14 @@ class WeightsFile:
         try:
             if stream.size not in (None, self._record.size):
                 raise self._changed()
-            for begin, end, digests in self._came:
-                await stream.skip(begin - stream.position)
+            for places, hashed in self._came:
+                await stream.skip(places[0][0] - stream.position)
                 again = [
                     hashlib.sha256(await stream.read_exact(min(PIECE, end - at))).digest()
+                    for begin, end in places
                     for at in range(begin, end, PIECE)
                 ]
-                if b"".join(again) != (digests if isinstance(digests, bytes) else await digests):
+                if b"".join(again) != await hashed:
                     raise self._changed()
             await stream.skip(start - stream.position)
         except BaseException as error:
@@ -372,23 +430,25 @@ class WeightsFile:
 
 
 async def _download(
-    source: Source, file: str, piece: Piece, report: Callable[[int], None] | None
-) -> tuple[ByteBuffer, bytes]:
-    """Download one range of a file, which must have its recorded content, and return it with its digests."""
+    source: Source, file: str, pieces: list[Piece], report: Callable[[int], None] | None
+) -> tuple[ByteBuffer, list[bytes]]:
+    """Download the range of pieces that adjoin, which must have their recorded content; return it with the digests."""
+    start, stop, sizes = pieces[0].start, pieces[-1].stop, [piece.nbytes for piece in pieces]
 
     def watch(position: int, size: int | None) -> None:
         if report is not None:
             report(position)
 
-    data = ByteBuffer(piece.stop - piece.start)
-    if not data.nbytes:
-        return data, b""
-    async with await source.open(file, piece.start, piece.stop, watch) as stream:
-        await stream.read_into(data)
-    digests = await digests_beside(data)
-    if joined(digests, piece.label) != piece.identity:
-        raise InvalidWeights(
-            f"{source.name}/{file}",
-            f"bytes {piece.start:,} to {piece.stop:,} changed since the file was first read: load it again",
-        )
-    return data, digests
+    data = ByteBuffer(stop - start)
+    if data.nbytes:
+        async with await source.open(file, start, stop, watch) as stream:
+            while stream.position < stop:
+                await stream.read_into(data, stream.position - start)
+    of_each = divided(await digests_beside(data, sizes), sizes)
+    for piece, digests in zip(pieces, of_each, strict=True):
+        if joined(digests, piece.label) != piece.identity:
+            raise InvalidWeights(
+                f"{source.name}/{file}",
+                f"bytes {piece.start:,} to {piece.stop:,} changed since the file was first read: load it again",
+            )
+    return data, of_each

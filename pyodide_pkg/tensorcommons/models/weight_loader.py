@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping
 from contextlib import ExitStack, aclosing
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
@@ -27,6 +27,7 @@ from ..errors import InvalidWeights, MemoryBudgetError, TensorReleased, check_li
 from ..formats import BLOCKS, Packer
 from ..graph.needs import Need
 from ..hub.cached import CachedSource
+from ..hub.entries import Read
 from ..hub.safetensors import ITEMSIZE, NUMPY_NAME, Header, TensorEntry, as_array
 from ..hub.weights import Chunk, ReadAgain, WeightsFile, label_of
 from ..sharing.manager import TensorSharingManager
@@ -171,10 +172,11 @@ class WeightLoader:
                 self.report.shared += held.storage.nbytes
         weights.on_position = lambda position: self._progress(file, position - start, shard.end - start)
         chunks = (chunk for entry in missing for chunk in weights.chunks(entry))
-        jobs = ((room_of(chunk.nbytes), partial(weights.read, chunk)) for chunk in chunks)
+        runs = weights.runs(chunks)
+        jobs = ((room_of(sum(chunk.nbytes for chunk in run)), partial(weights.read, run)) for run in runs)
         before, reported = weights.from_cache, self.report.from_cache
         try:
-            async with aclosing(in_order(jobs, ROOM, lambda read: read[0].free())) as arriving:
+            async with aclosing(in_order(jobs, ROOM, _free)) as read, aclosing(_each(read)) as arriving:
                 for entry in missing:
                     await self._intern(shard, entry, arriving)
                     self.report.from_cache = reported + weights.from_cache - before
@@ -184,9 +186,7 @@ class WeightLoader:
         self.report("done", file, shard.end - start, shard.end - start)
         self.manager.changed()
 
-    async def _intern(
-        self, shard: Shard, entry: TensorEntry, arriving: AsyncIterator[tuple[ByteBuffer, bytes]]
-    ) -> None:
+    async def _intern(self, shard: Shard, entry: TensorEntry, arriving: AsyncIterator[Read]) -> None:
         """Load and hold a tensor; its chunks are the next ones of ``arriving``."""
         weights, registry, conversion = shard.weights, self.manager.registry, self._conversion(shard, entry)
         spec = conversion.spec
@@ -295,6 +295,21 @@ class WeightLoader:
     def _progress(self, file: str, loaded: int, total: int) -> None:
         self.report("progress", file, min(loaded, total), total)
         self.report("progress_total", self.model, self.loaded + min(loaded, total), self.report.total)
+
+
+def _free(blocks: Iterable[Read]) -> None:
+    for block, _ in blocks:
+        block.free()
+
+
+async def _each(runs: AsyncIterator[list[Read]]) -> AsyncGenerator[Read]:
+    """Yield the chunks of runs one by one; those that are left at the end are freed."""
+    async for run in runs:
+        try:
+            while run:
+                yield run.pop(0)
+        finally:
+            _free(run)
 
 
 class Conversion:
