@@ -73,6 +73,14 @@ async def visit(url: str, cache: Cache, model: str = MODEL) -> dict[str, bytes]:
         return {entry.name: await read_tensor(weights, entry) for entry in weights.header.entries}
 
 
+async def visit_at_once(url: str, store: MemoryStore, every: int = 1) -> dict[str, bytes]:
+    """Read the tensors of a model, or every second one, as a load does: small ones at once."""
+    async with await WeightsFile.open(CachedSource(open_source(url + MODEL), Cache(store)), WEIGHTS) as weights:
+        chunks = [chunk for entry in weights.header.entries[::every] for chunk in weights.chunks(entry)]
+        reads = [read for run in weights.runs(chunks) for read in await weights.read(run)]
+        return {chunk.entry.name: bytes(block) for chunk, (block, _) in zip(chunks, reads, strict=True)}
+
+
 async def expected(model: str = MODEL, root: Path = TINY) -> dict[str, bytes]:
     async with await WeightsFile.open(open_source(root / model), WEIGHTS) as weights:
         return {entry.name: await read_tensor(weights, entry) for entry in weights.header.entries}
@@ -120,6 +128,33 @@ class TestVisits:
         server.since()
         assert await visit(server.url, Cache(store)) == right
         assert all(answer.nbytes > SMALL for answer in server.since() if answer.status in (200, 206))
+
+    async def test_tensors_that_are_read_at_once_are_one_entry(self, server):
+        store, right = MemoryStore(), await expected()
+        assert await visit_at_once(server.url, store) == right
+        (name,) = blobs(store)
+        assert len(store.entries[name]) == sum(map(len, right.values()))
+        server.since()
+        assert await visit(server.url, Cache(store)) == right, "tensor by tensor"
+        assert await visit_at_once(server.url, store, every=2) == dict(list(right.items())[::2])
+        assert not [answer for answer in server.since() if answer.file == WEIGHTS and answer.nbytes]
+        data = bytearray(store.entries[name])
+        data[len(data) // 2] ^= 1
+        store.entries[name] = bytes(data)
+        assert await visit_at_once(server.url, store) == right
+        assert [(answer.status, answer.nbytes) for answer in server.since() if answer.file == WEIGHTS] == [
+            (304, 0),
+            (206, len(data)),
+        ]
+        assert await visit_at_once(server.url, store) == right
+        assert server.body_bytes() == 0
+
+    async def test_tensors_that_were_stored_one_by_one_are_read_at_once(self, server):
+        store = MemoryStore()
+        await visit(server.url, Cache(store))
+        server.since()
+        assert await visit_at_once(server.url, store) == await expected()
+        assert server.body_bytes() == 0
 
     async def test_the_identity_of_a_tensor_is_that_of_sharing(self):
         async with await open_source(TINY / MODEL).open(WEIGHTS) as stream:
@@ -704,7 +739,8 @@ class TestFromPretrained:
         server.mode = "down"
         assert np.array_equal(await self.result(model), want)
 
-    async def test_a_cancelled_load_keeps_its_downloads_and_holds_nothing(self, server):
+    async def test_a_cancelled_load_keeps_its_downloads_and_holds_nothing(self, server, monkeypatch):
+        monkeypatch.setattr("tensorcommons.hub.streams.READ", 8_000)
         store = MemoryStore()
         manager = tc.TensorSharingManager(64)
         task: asyncio.Task

@@ -112,6 +112,12 @@ async def in_slices(steps: Slices[T]) -> T:
         steps.close()
 
 
+def retrieve(future: asyncio.Future[Any]) -> None:
+    """Mark a failure as retrieved: Pyodide's loop reports the failure of a task that is not awaited at that moment."""
+    if not future.cancelled():
+        future.exception()
+
+
 def at_once(steps: Slices[T]) -> T:
     """Run a generator to its end and return its result."""
     try:

@@ -15,12 +15,20 @@ optional file that is missing costs the server's error page again.
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
+from typing import TypeAlias
+
+from ..bridge.runtime import retrieve
 from ..errors import shown_address
 from .cache import Cache
 from .records import Record
 from .source import Source, read_whole
 from .streams import FileMissingError, OnBytes, Stream, UnreachableError
 from .version import Version, is_immutable
+
+Looked: TypeAlias = tuple[Record, Stream | None]
 
 
 class CachedSource:
@@ -35,6 +43,7 @@ class CachedSource:
         self.from_cache = 0  # bytes of small files
         self.offline = False  # a copy was used that could not be compared with the server's
         self._compared: set[str] = set()
+        self._ahead: dict[str, asyncio.Future[Looked | None]] = {}
 
     def key(self, file: str) -> str:
         """See :class:`Source`."""
@@ -83,13 +92,38 @@ class CachedSource:
             self._compared.add(file)
         return received
 
-    async def look(self, file: str) -> tuple[Record, Stream | None]:
+    async def look(self, file: str) -> Looked:
         """Return the record of ``file``, and its open stream if the file is new or has changed. Raises as ``open``.
 
         With a stream, the record is a new one.
         """
+        ahead = self._ahead.pop(file, None)
+        found = None if ahead is None else await ahead
+        return found or await self._look(file, await self.cache.record(self.key(file)))
+
+    @asynccontextmanager
+    async def comparing(self, files: Iterable[str]) -> AsyncIterator[None]:
+        """Compare those of ``files`` that are kept with the server's at once, not each when it is looked for."""
+        ahead = self._ahead = {file: asyncio.ensure_future(self._look_ahead(file)) for file in files}
+        every = list(ahead.values())
+        for each in every:
+            each.add_done_callback(retrieve)
+        try:
+            yield
+        finally:
+            unused, self._ahead = list(self._ahead.values()), {}
+            for each in every:
+                each.cancel()
+            for found in await asyncio.gather(*unused, return_exceptions=True):
+                if isinstance(found, tuple) and found[1] is not None:
+                    await found[1].close()
+
+    async def _look_ahead(self, file: str) -> Looked | None:
+        record = await self.cache.record(self.key(file))
+        return None if record is None else await self._look(file, record)
+
+    async def _look(self, file: str, record: Record | None) -> Looked:
         address = self.key(file)
-        record = await self.cache.record(address)
         trusted = file in self._compared or is_immutable(address)
         if record is not None and trusted:
             if record.absent:

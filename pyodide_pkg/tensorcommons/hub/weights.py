@@ -340,7 +340,7 @@ class WeightsFile:
         """Receive a run. Yield it as a whole, or in parts if that takes long or fails, so that each is recorded."""
         first = at = most = run[0].start
         data, done, waits, soon = ByteBuffer(run[-1].stop - first), 0, iter(WAITS), time.monotonic() + SAVE_AFTER
-        failure: DownloadError | None = None
+        failure: BaseException | None = None
         while done < len(run):
             there = next((number for number, chunk in enumerate(run) if chunk.stop > at), len(run))
             if there == len(run) or (there > done and (failure or time.monotonic() > soon)):
@@ -371,6 +371,10 @@ class WeightsFile:
                     failure = error
                 else:
                     await asyncio.sleep(wait)
+            except asyncio.CancelledError as error:
+                at, failure = at if stream is None else stream.position, error
+        if failure is not None:
+            raise failure
 
     async def _stream_at(self, start: int) -> Stream | None:
         """Return the connection at ``start``; None if another one would not certainly be of the same content."""

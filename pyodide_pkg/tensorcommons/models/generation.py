@@ -16,6 +16,7 @@ from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 
+from ..bridge.runtime import retrieve
 from ..dtypes import host_array
 from ..errors import ShapeMismatch, TensorCommonsError, quoted
 from ..shapes import Shape
@@ -26,7 +27,6 @@ from .decode_programs import NOT_A_NUMBER, DecodePrograms, Specs, Tensors
 from .decoder import Decoder
 from .generation_options import DEFAULT_NEW_TOKENS, Options
 from .logits_process import Ids, Prompt
-from .prefetch import retrieve
 from .sampling import Sampler
 from .text import checked_ids
 

@@ -53,6 +53,11 @@ logger = logging.getLogger("tensorcommons")
 WEIGHTS_FILE = "model.safetensors"
 INDEX_FILE = f"{WEIGHTS_FILE}.index.json"
 DTYPES = ("float32", "float16", "int8")  # the options of dtype, without their short names
+MOST_FILES = (
+    *("config.json", WEIGHTS_FILE, "modules.json", "config_sentence_transformers.json", "sentence_bert_config.json"),
+    *("1_Pooling/config.json", "generation_config.json", "preprocessor_config.json"),
+)
+TOKENIZER_FILES = ("tokenizer_config.json", "tokenizer.json")
 MAX_FILES = 1_000  # weights files of a checkpoint
 MAX_NAME = 80  # characters of a file name in an index
 OTHER_KINDS = {
@@ -171,6 +176,8 @@ async def _loaded(
         if kept.is_on and not files.is_local:
             files = CachedSource(files, kept)
         async with AsyncExitStack() as stack:
+            if isinstance(files, CachedSource):
+                await stack.enter_async_context(files.comparing(MOST_FILES + TOKENIZER_FILES * tokenizer))
             architecture, shards, words, use = await open_checkpoint(files, stack, report)
             specs = specs_of(architecture, form)
             others = {name: other for name, other in BY_OPTION.items() if name in DTYPES and other != form}

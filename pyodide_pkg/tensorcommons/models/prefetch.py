@@ -9,6 +9,8 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, 
 from contextlib import asynccontextmanager
 from typing import Any, TypeAlias, TypeVar
 
+from ..bridge.runtime import retrieve
+
 Result = TypeVar("Result")
 Job: TypeAlias = tuple[int, Callable[[], Awaitable[Result]]]
 
@@ -67,12 +69,6 @@ async def beside(work: Awaitable[Result]) -> AsyncIterator[asyncio.Future[Result
     finally:
         future.cancel()
         await asyncio.gather(future, return_exceptions=True)
-
-
-def retrieve(future: asyncio.Future[Any]) -> None:
-    """Mark a failure as retrieved: Pyodide's loop reports the failure of a task that is not awaited at that moment."""
-    if not future.cancelled():
-        future.exception()
 
 
 def _begun(work: Coroutine[Any, Any, Result]) -> asyncio.Task[Result]:
