@@ -170,16 +170,20 @@ class WeightLoader:
             else:
                 held.hold(self.model, shard.wanted[entry.name])
                 self.report.shared += held.storage.nbytes
-        weights.on_position = lambda position: self._progress(file, position - start, shard.end - start)
         chunks = (chunk for entry in missing for chunk in weights.chunks(entry))
         runs = weights.runs(chunks)
         jobs = ((room_of(sum(chunk.nbytes for chunk in run)), partial(weights.read, run)) for run in runs)
         before, reported = weights.from_cache, self.report.from_cache
+
+        def show(position: int) -> None:
+            self.report.from_cache = reported + weights.from_cache - before
+            self._progress(file, position - start, shard.end - start)
+
+        weights.on_position = show
         try:
             async with aclosing(in_order(jobs, ROOM, _free)) as read, aclosing(_each(read)) as arriving:
                 for entry in missing:
                     await self._intern(shard, entry, arriving)
-                    self.report.from_cache = reported + weights.from_cache - before
         finally:
             weights.on_position = None  # break the reference cycle with the file, which would keep the manager alive
         self.loaded += shard.end - start
