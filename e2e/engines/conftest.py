@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import HTMLResponse, Response
 
 from e2e.engines.engine import ENGINES
 from e2e.engines.tab import Tab
@@ -36,6 +36,7 @@ REPORT = """{
   addEventListener("unhandledrejection", (event) => send(`unhandled: ${event.reason}`));
 }
 """
+EMPTY = '<!doctype html><html lang="en"><title>empty</title><link rel="icon" href="data:,">'
 POLICY = {**HEADERS, "Content-Security-Policy": f"{CONTENT_SECURITY_POLICY}; report-uri /complaints"}
 
 
@@ -57,7 +58,9 @@ class Server:
                     self.sent += len(message.get("body", b""))
                 await send(message)
 
-            if scope["path"] == "/complaints":
+            if scope["path"] == "/empty":
+                await HTMLResponse(EMPTY, headers=POLICY)(scope, receive, send)
+            elif scope["path"] == "/complaints":
                 self.complaints += filter(None, [(await Request(scope, receive).body()).decode()])
                 await Response("\n".join(self.complaints))(scope, receive, send)
             elif scope["path"] in ("/main.js", "/worker.js"):
