@@ -18,6 +18,7 @@ import { PairPanel } from "./pair.js";
 import { SentencesPanel } from "./sentences.js";
 import { connect } from "./tensorcommons.mjs";
 import { TensorsTable } from "./tensors-table.js";
+import { UseIt } from "./use-it.js";
 
 const boot = new BootView(byId("boot"), start);
 const events = new MemoryEvents((name) => cards.titleOfName(name));
@@ -49,7 +50,11 @@ const PANELS = new Map([
   ["sentences", new SentencesPanel(byId("sentences"), { ...calls, firstResult: markFirstEmbedding })],
 ]);
 const stale = new Set(); // panels to run when they are shown
-const views = new Navigation((id) => refresh(id));
+const use = new UseIt();
+const views = new Navigation((id) => {
+  refresh(id);
+  if (id === "use") use.shown();
+});
 const picture = new MemoryPicture({
   title: (name) => cards.titleOfName(name),
   openModel: (name) => { views.open("models"); cards.focus(name); },

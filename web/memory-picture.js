@@ -96,7 +96,7 @@ export class MemoryPicture {
   #build(families) {
     const focused = document.activeElement?.closest("#families button")?.dataset.name;
     this.#list.replaceChildren(...families.map(({ models, blocks }) => h("li", { class: "family" },
-      h("div", { class: "chips" }, ...models.map(({ name }) => this.#button("model", [name], () => this.#calls.openModel(name)))),
+      vary(h("div", { class: "chips" }, ...models.map(({ name }) => this.#button("model", [name], () => this.#calls.openModel(name)))), "--columns", columnsOf(models.length)),
       ...blocks.map(({ holders }) => vary(
         this.#button("block", holders, () => this.#calls.openTensors(holders[0])),
         "--part", (holders.length / models.length).toFixed(3))))));
@@ -175,4 +175,5 @@ export class MemoryPicture {
   }
 }
 
+const columnsOf = (count) => Math.ceil(count / Math.ceil(count / 3)); // rows of at most three, of about equal length
 const name = (button, text) => { if (button.getAttribute("aria-label") !== text) button.setAttribute("aria-label", text); };

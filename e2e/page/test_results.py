@@ -174,3 +174,18 @@ def test_a_panel_without_its_model_offers_to_load_it(loaded: Tab) -> None:
     loaded.load(HEADS[2])
     loaded.wait_panel("pair")
     expect(loaded.page.locator('[data-part="polarity"] .bars')).to_have_count(2)
+
+
+def test_the_shown_program_runs_and_its_wheel_is_there(loaded: Tab) -> None:
+    loaded.show("use")
+    shown = loaded.page.get_by_label("Python", exact=True)
+    expect(shown).to_contain_text("import tensorcommons")
+    install, _, program = shown.inner_text().partition("\n\n")
+    wheel = re.findall(r'"(http.*\.whl)"', install)
+    assert loaded.page.request.get(wheel[0]).ok
+    said = loaded.python(
+        program.replace("print(", "said.append(").join(["said = []\n", "\nmanager.close()\nreturn said"])
+    )
+    assert said[0]["dims"] == [2, 2] and said[1] == 0
+    for link in loaded.page.locator("#use .links a").all():
+        assert loaded.page.request.get(str(link.evaluate("(link) => link.href"))).ok
