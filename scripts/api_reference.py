@@ -36,12 +36,14 @@ PAGES: dict[str, tuple[str, str, list[str]]] = {
         [
             "pipeline",
             "Pipeline: close",
+            "tasks.text_generation.TextGeneration: stream",
             "run_pipelines",
             "from_pretrained",
             "estimate_load",
             "LoadEstimate",
             "Model: compile generate stream compile_generation to explain bytes_to_run weight_bytes weight_formats"
             " unload",
+            "hub.tokenizer.Tokenizer: encode_batch encode_windows decode apply_chat_template convert_ids_to_tokens",
             "open_cache",
             "Cache: status is_on usage remove_unused clear",
         ],
@@ -165,7 +167,8 @@ def find(path: str) -> Name:
     *parents, last = path.split(".")
     for part in parents:
         owner = getattr(owner, part)
-    return Name(path, inspect.getattr_static(owner, last) if inspect.isclass(owner) else getattr(owner, last), owner)
+    value = inspect.getattr_static(owner, last) if inspect.isclass(owner) else getattr(owner, last)
+    return Name(re.sub(r"^(tasks|hub)\.\w+\.", "", path), value, owner)  # classes of objects without a public name
 
 
 class _Bare(str):
@@ -175,14 +178,14 @@ class _Bare(str):
 
 
 def signature(name: Name) -> str:
-    """Return how the name is used: a call with its parameters, or an attribute."""
+    """Return how the name is used: a call with its parameters, or an attribute; empty for a class that is not made."""
     value = inspect.unwrap(name.value) if callable(name.value) else name.value
     shown = name.path if inspect.isclass(name.owner) else f"tc.{name.path}"
     if isinstance(value, property):
         kind = value.fget.__annotations__.get("return", "") if value.fget else ""
         return f"{shown}: {kind}"
     if inspect.isclass(value) and name.path not in MADE:
-        return shown
+        return ""
     found = inspect.signature(value)
     parameters = [
         each.replace(annotation=_Bare(each.annotation)) if isinstance(each.annotation, str) else each
@@ -242,8 +245,8 @@ def markdown(doc: str) -> str:
 def entry(name: Name) -> str:
     """Return the section of a name."""
     level = "###" if inspect.isclass(name.owner) else "##"
-    usage = "\n".join(f"    {line}" for line in signature(name).splitlines())
-    text = f"{level} {name.path}\n\n{usage}\n\n{markdown(name.doc)}\n"
+    usage = "".join(f"    {line}\n" for line in signature(name).splitlines())
+    text = f"{level} {name.path}\n\n{usage}\n{markdown(name.doc)}\n".replace("\n\n\n", "\n\n")
     if is_dataclass(name.value):
         text += "\nFields: " + ", ".join(f"`{field.name}`" for field in fields(name.value)) + ".\n"
     return text

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import shutil
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 from urllib.parse import urlsplit
 
@@ -15,13 +16,13 @@ import pytest
 
 from e2e.page.driver import SLOW
 from scripts import hosts, paths
+from scripts.models import link_or_copy
 from scripts.serve import serve
 from tests.models.server import with_models
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
     from contextlib import AbstractContextManager
-    from pathlib import Path
 
     from playwright.sync_api import BrowserContext, Page, Route
 
@@ -71,7 +72,10 @@ def reader(site_folder: Path, manifest: dict[str, str], tmp_path_factory: pytest
                 (folder / name).write_text(content, "utf-8")
             else:
                 (folder / name).parent.mkdir(parents=True, exist_ok=True)
-                (shutil.copytree if content.is_dir() else shutil.copy)(content, folder / name)
+                if content.is_dir():  # by hard links where possible: the site has 140 MB
+                    shutil.copytree(content, folder / name, copy_function=lambda a, b: link_or_copy(Path(a), Path(b)))
+                else:
+                    shutil.copy(content, folder / name)
         with serve(folder, headers=headers, prefix=prefix, wrap=with_models) as url:
 
             def to_model(route: Route) -> None:

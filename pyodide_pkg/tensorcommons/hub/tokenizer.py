@@ -74,7 +74,26 @@ class Engine(Protocol):
 
 
 class Tokenizer:
-    """Conversion of texts to ids and back. ``pad_id``, ``mask_id`` and ``max_length`` are the files' (or None)."""
+    """The tokenizer of a model, ``model.tokenizer``; ``pad_id``, ``mask_id`` and ``max_length`` are numbers or None.
+
+    >>> manager = tc.TensorSharingManager(max_memory_mb=64)
+    >>> model = await tc.from_pretrained("./models/splade-tiny", manager=manager)
+    >>> batch = model.tokenizer.encode_batch(["It never rains.", "Cats"])
+    >>> batch.input_ids.shape, batch.attention_mask[1].tolist()
+    ((2, 6), [1, 1, 1, 0, 0, 0])
+    >>> ids = batch.input_ids[0].tolist()
+    >>> model.tokenizer.convert_ids_to_tokens(ids)
+    ['[CLS]', 'it', 'never', 'rains', '.', '[SEP]']
+    >>> model.tokenizer.decode(ids)
+    'it never rains.'
+    >>> model.tokenizer.encode_windows(["It never rains."], max_length=4, overlap=1).input_ids.shape
+    (3, 4)
+    >>> messages = [{"role": "user", "content": "Hello"}]
+    >>> template = "{% for message in messages %}<{{ message.role }}> {{ message.content }}{% endfor %}"
+    >>> model.tokenizer.apply_chat_template(messages, chat_template=template)
+    '<user> Hello'
+    >>> manager.close()
+    """
 
     def __init__(
         self, engine: Engine, settings: Settings, file: str = "tokenizer.json", chat: ChatTemplate | None = None
@@ -137,10 +156,10 @@ class Tokenizer:
     ) -> Encoding:
         """Encode ``texts`` (each with the text of ``pairs`` at its index) as one batch.
 
-        ``max_length`` counts special tokens; None is the tokenizer's own, and tokens that it leaves out are logged
-        once. ``padding`` to the longest of the batch, to a number, or None for texts that are known to be of one
-        length. A character that is not Unicode (a lone surrogate) counts as U+FFFD. Raises ``ShapeMismatch`` where the
-        sizes do not go together, and ``TensorCommonsError`` for anything but a list of strings.
+        ``max_length`` counts special tokens; None is the tokenizer's own, and a truncated text is logged once.
+        ``padding`` to the longest of the batch, to a number, or None for texts that are known to be of one
+        length. A character that is not Unicode (a lone surrogate) counts as U+FFFD. Raises ``ShapeMismatch`` if the
+        sizes are incompatible, and ``TensorCommonsError`` for anything but a list of strings.
         """
         limit = self._limit(max_length, paired=pairs is not None, special=add_special_tokens) if truncation else None
         inputs = self._encode(texts, pairs, limit, None, special=add_special_tokens)

@@ -27,12 +27,22 @@ TEMPLATE_OPTIONS = ("continue_final_message", "tools", "documents", "chat_templa
 
 
 class TextGeneration(Pipeline):
-    """``await pipe(prompt, max_new_tokens=50)``; ``async for piece in pipe.stream(prompt)``.
+    """A pipeline of text generation: ``await pipe(prompt)``, or ``async for piece in pipe.stream(prompt)``.
 
     A prompt is a text, or a chat: a list of ``{"role": "user", "content": "Hello"}``. If the last message of a chat is
     the assistant's, it is continued; otherwise a new message answers it. ``continue_final_message`` overrides this.
     ``tools``, ``documents`` and ``chat_template`` are passed to the chat template, as are all entries of the object
     ``tokenizer_encode_kwargs`` (``{"enable_thinking": False}``).
+
+    >>> manager = tc.TensorSharingManager(max_memory_mb=512)
+    >>> model = "./models/SmolLM2-135M-Instruct"
+    >>> chat = await tc.pipeline("text-generation", model, manager=manager, dtype="float16")
+    >>> await chat("The capital of France is", max_new_tokens=2)
+    [{'generated_text': 'The capital of France is Paris.'}]
+    >>> messages = [{"role": "user", "content": "What is the capital of France?"}]
+    >>> "".join([piece async for piece in chat.stream(messages, max_new_tokens=7)])
+    'The capital of France is Paris.'
+    >>> manager.close()
     """
 
     async def __call__(
