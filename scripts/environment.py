@@ -125,7 +125,6 @@ def _npm_files() -> Iterator[Path]:
     # Sources of the site, the wheel and the browser are compared file by file.
     for folder in (
         "pyodide",
-        "comlink/dist/esm",
         "uplot/dist",
         "@sparticuz/chromium/bin",
     ):

@@ -1,5 +1,5 @@
 // tensorcommons for pages that are not written in Python: connect() starts the runtime in a worker, and gives pipelines with
-// the calls and results of transformers.js. docs/javascript.md describes it, tensorcommons.d.ts has the types.
+// the calls and results of transformers.js. docs/javascript.md describes it, tensorcommons.d.mts has the types.
 
 const MARK = "__tensorcommons__"; // see pyodide_pkg/tensorcommons/remote/messages.py
 const ARRAYS = {
@@ -42,7 +42,7 @@ const failure = (name, message) => new TensorCommonsError({ kinds: [name, "Tenso
 
 /**
  * Start the runtime of this page, or with `shared` the one of all pages of this origin, and wait until it is ready.
- * @param {object} [options] see tensorcommons.d.ts
+ * @param {object} [options] see tensorcommons.d.mts
  */
 export async function connect({ shared = false, progress_callback, signal, base, ...options } = {}) {
   signal?.throwIfAborted();
