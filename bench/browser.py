@@ -40,6 +40,7 @@ from bench.page import measure_page
 from bench.pauses import measure_pauses, pauses_table
 from bench.report import table, to_json
 from bench.sizes import measure_sizes, sizes_table
+from bench.tabs import measure_tabs, tabs_table
 from bench.weights import measure_weights, weights_table
 from bench.workloads import read_model
 from e2e.engines.engine import ENGINES
@@ -80,6 +81,7 @@ RANDOM = ("heads", "generate", "images", "load", "rates", "buckets")  # with wei
 #: Groups that launch browsers themselves, and format their rows.
 LAUNCHING: dict[str, tuple[Callable[..., list[dict[str, Any]]], Callable[[list[dict[str, Any]]], str]]] = {
     "memory": (measure_memory, memory_table),
+    "tabs": (measure_tabs, tabs_table),
     "sizes": (measure_sizes, sizes_table),
     "gaps": (measure_gaps, gaps_table),
     "pauses": (measure_pauses, pauses_table),

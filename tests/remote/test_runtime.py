@@ -23,6 +23,7 @@ class Pages:
 
     def __init__(self) -> None:
         self.reports: list[str] = []
+        self.reported = asyncio.Event()
         self.parts: dict[tuple[str, int], list[Any]] = {}
         self._waiting: dict[tuple[str, int], asyncio.Future[Any]] = {}
         self._count = 0
@@ -34,6 +35,7 @@ class Pages:
         message = unpack(text, [bytes(each) for each in buffers])
         if "report" in message:
             self.reports.append(name)
+            self.reported.set()
         elif "part" in message:
             self.parts[name, message["call"]].append(message["part"])
         else:
@@ -142,7 +144,7 @@ async def test_pipelines_run_together_and_reports_go_to_who_wants_them(pages: Pa
         np.testing.assert_array_equal(found, alone)
     await pages.call("b", "stats")
     pages.runtime.changed()
-    await asyncio.sleep(0.11)  # a report follows a change by a tenth of a second
+    await pages.reported.wait()
     assert set(pages.reports) == {"a"}
 
 
