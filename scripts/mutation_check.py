@@ -36,8 +36,8 @@ from typing import Any
 from scripts.paths import ROOT
 
 PACKAGE = Path("pyodide_pkg/tensorcommons")
-FOLDERS = ("graph", "backends", "sharing", "models", "hub")
-TESTS = [f"tests/{name}" for name in (*FOLDERS, "contract", "ops/test_fuzz.py")]
+PARTS = ("graph", "backends", "sharing", "models", "hub", "bridge", "ranking.py", "opening.py")
+TESTS = [f"tests/{name}" for name in ("graph", "backends", "sharing", "models", "hub", "contract", "ops/test_fuzz.py")]
 SECONDS = 90.0  # of recorded test time for each mutant
 IDLE = 60  # seconds with less than one of processor time, after which a mutant counts as hanging
 BYTES = 6 * 2**30  # of memory for one run
@@ -308,7 +308,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--count", type=int, default=40)
     parser.add_argument(
-        "--folders", nargs="*", default=FOLDERS, help="folders of the package; default: all that can be mutated"
+        "--parts", nargs="*", default=PARTS, help="folders or files of the package; default: all that can be mutated"
     )
     parser.add_argument(
         "--places", nargs="*", metavar="FILE:LINE", help="mutate only these lines; paths are relative to the package"
@@ -342,8 +342,9 @@ def check(folder: Path, arguments: argparse.Namespace, tests: dict[str, dict[str
     files = {place.partition(":")[0] for place in entered}
     found: list[Mutation] = []
     unrun: dict[str, set[str]] = defaultdict(set)
-    for name in arguments.folders:
-        for path in sorted((folder / PACKAGE / name).rglob("*.py")):
+    for name in arguments.parts:
+        part = folder / PACKAGE / name
+        for path in [part] if part.is_file() else sorted(part.rglob("*.py")):
             file = str(path.relative_to(folder / PACKAGE))
             for mutation in mutations(file, path.read_text()):
                 place = f"{file}:{mutation.function}"

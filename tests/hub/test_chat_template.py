@@ -119,6 +119,15 @@ def test_an_indent_counts_four_characters_a_line_unless_stated(monkeypatch):
             rendered(wide)
 
 
+@pytest.mark.parametrize("centered", ["{{ 'x' | center }}", "{{ 'x' | center(80) }}"])
+def test_a_centered_text_counts_eighty_characters_unless_stated(centered, monkeypatch):
+    monkeypatch.setattr(template_sandbox, "LARGEST_TEXT", 80)
+    assert rendered(centered) == "x".center(80)
+    monkeypatch.setattr(template_sandbox, "LARGEST_TEXT", 79)
+    with pytest.raises(TensorCommonsError, match="79 characters"):
+        rendered(centered)
+
+
 def test_lists_are_nested_up_to_the_bound():
     nested = "{%% set ns = namespace(x=[]) %%}{%% for i in range(%d) %%}{%% set ns.x = [ns.x] %%}{%% endfor %%}ok"
     assert rendered(nested % (template_sandbox.DEEPEST - 2)) == "ok"  # the namespace is a level, too

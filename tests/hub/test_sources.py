@@ -149,6 +149,13 @@ class TestFolderAndMemory:
             return open_source(folder)
         return open_source({"config.json": b"{}", "1_Pooling/config.json": b"[]", "data.bin": DATA})
 
+    async def test_bytes_are_reported_after_each_mebibyte(self, folder):
+        (folder / "big").write_bytes(bytes(3 << 20))
+        for source in (open_source(folder), open_source({"big": bytes(3 << 20)})):
+            seen = []
+            await source.read("big", on_bytes=lambda done, size, seen=seen: seen.append(done))
+            assert seen == [1_048_576, 2_097_152, 3_145_728]
+
     async def test_reads(self, source):
         seen = []
         assert await source.read("data.bin", on_bytes=lambda done, size: seen.append((done, size))) == DATA
