@@ -28,6 +28,8 @@ HOST = "127.0.0.1"
 START_SECONDS = 60
 LISTENS = "0A"  # the state of a socket in /proc/net/tcp
 
+#: Ends the process group of its argument when its input ends: as this process closes it, or dies.
+GUARD = ("sh", "-c", 'cat >/dev/null; kill -s KILL -- "-$1" 2>/dev/null', "guard")
 WEBGPU = ("dom.webgpu.enabled", "dom.webgpu.workers.enabled", "gfx.webgpu.ignore-blocklist", "gfx.webgpu.force-enabled")
 
 
@@ -70,17 +72,17 @@ def webkitgtk(folder: Path) -> Iterator[Session]:
 
 @contextmanager
 def running(command: list[Any], log: Path, env: Mapping[str, str], **options: Any) -> Iterator[subprocess.Popen[bytes]]:
-    """Run a program, with its output in ``log``, and stop it with all that it started."""
+    """Run a program, with its output in ``log``. It ends with all that it started, also if this process is killed."""
     with log.open("wb") as out:
         process = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=out, stderr=out, env={**os.environ, **env},
             start_new_session=True, **options,
         )  # fmt: skip
+    guard = subprocess.Popen([*GUARD, str(process.pid)], stdin=subprocess.PIPE, start_new_session=True)
     try:
         yield process
     finally:
-        with suppress(ProcessLookupError):  # it has ended, and so has all that it started
-            os.killpg(process.pid, 9)
+        guard.communicate()
         process.wait()
 
 

@@ -40,7 +40,7 @@ def answers(tab: Tab) -> list[float]:
     """Wait for the model and the panel, and return the shares of the labels."""
     assert tab.wait(LOADED, POLARITY) == "loaded", tab.evaluate(TEXT, "#cards")
     assert tab.wait(SETTLED) == "done", tab.evaluate(TEXT, "#pair")
-    shares: list[float] = tab.wait(SHARES)  # a message of its own, which may arrive after the state's
+    shares: list[float] = tab.evaluate(SHARES)  # drawn before the state changes
     assert sum(shares) == pytest.approx(1, abs=0.002), tab.evaluate(TEXT, "#pair")
     return shares
 
