@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -34,12 +35,16 @@ WEBGPU = ("dom.webgpu.enabled", "dom.webgpu.workers.enabled", "gfx.webgpu.ignore
 
 
 @contextmanager
-def firefox(folder: Path, *, webgpu: bool = False) -> Iterator[Session]:
-    """Run Firefox with a fresh profile in ``folder``; with ``webgpu`` on SwiftShader, the npm Chromium's adapter."""
+def firefox(folder: Path, *, webgpu: bool = False, **more: bool | int) -> Iterator[Session]:
+    """Run Firefox with a fresh profile in ``folder``; with ``webgpu`` on SwiftShader, the npm Chromium's adapter.
+
+    ``more`` has other preferences, with two underscores for a point.
+    """
     profile = folder / "profile"
     profile.mkdir()
-    prefs = dict.fromkeys(WEBGPU, True) if webgpu else {"dom.webgpu.enabled": False}
-    lines = [f'user_pref("{name}", {str(value).lower()});' for name, value in prefs.items()]
+    prefs: dict[str, bool | int] = dict.fromkeys(WEBGPU, True) if webgpu else {"dom.webgpu.enabled": False}
+    prefs |= {name.replace("__", "."): value for name, value in more.items()}
+    lines = [f'user_pref("{name}", {json.dumps(value)});' for name, value in prefs.items()]
     (profile / "user.js").write_text("\n".join(lines))
     env = {}
     if webgpu:  # the loader of Vulkan may be missing here, too; the other libraries are Firefox's own
@@ -130,8 +135,11 @@ class Engine:
 
 
 FIREFOX = {"firefox-esr": "firefox-esr"}
+FULL = 2048  # KiB that all pages may store, less than any sample model
 ENGINES = {
     "firefox": Engine(firefox, FIREFOX),
     "firefox-webgpu": Engine(partial(firefox, webgpu=True), FIREFOX, ("webgpu",)),
+    "firefox-private": Engine(partial(firefox, browser__privatebrowsing__autostart=True), FIREFOX),
+    "firefox-full": Engine(partial(firefox, dom__quotaManager__temporaryStorage__fixedLimit=FULL), FIREFOX),
     "webkitgtk": Engine(webkitgtk, {"WebKitWebDriver": "webkit2gtk-driver", "Xvfb": "xvfb"}),
 }

@@ -27,6 +27,7 @@ SETTLED = """() => { const { state } = document.getElementById("pair").dataset;
   return ["done", "error"].includes(state) && state; }"""
 SHARES = """() => { const sentences = [...document.querySelectorAll('[data-part="polarity"] .bars')];
   return sentences.length && [...sentences.at(-1).querySelectorAll(".num")].map((bar) => Number(bar.textContent)); }"""
+STORAGE = "() => document.getElementById('storage').textContent"  # in a view that may be hidden
 STORES = "() => Boolean(navigator.storage?.getDirectory)"
 DEVICES = """() => { const badges = [...document.querySelectorAll("#devices [data-kind]")];
   return badges.every((badge) => badge.dataset.state !== "checking")
@@ -56,6 +57,7 @@ def show(tab: Tab, view: str) -> None:
     tab.wait(f"() => document.activeElement.id === '{view}-title'")
 
 
+@pytest.mark.parametrize("name", ["firefox", "firefox-webgpu", "webkitgtk"], indirect=True)
 def test_a_model_is_loaded_and_asked_by_keyboard(name: str, server: Server, tab: Tab) -> None:
     start(tab, server.url, "none")
     states = tab.wait(DEVICES)
@@ -84,9 +86,9 @@ def test_weights_are_kept_where_the_engine_stores_files_and_two_tabs_share_them(
     first = answers(tab)
     assert server.sent >= WEIGHTS
     if not tab.evaluate(STORES):
-        assert tab.wait(TEXT, "#storage").startswith("This browser keeps no files")
+        assert tab.wait(STORAGE).startswith("This browser keeps no files")
         return
-    notice = tab.evaluate(TEXT, "#storage")
+    notice = tab.evaluate(STORAGE)
     assert not notice.startswith("This browser keeps no files"), notice
 
     server.sent = 0
@@ -97,6 +99,20 @@ def test_weights_are_kept_where_the_engine_stores_files_and_two_tabs_share_them(
     start(tab, server.url, POLARITY)
     assert answers(tab) == first
     assert server.sent == 0, f"{server.sent} bytes were downloaded again"
+
+
+NOTICES = {"firefox-private": "This browser keeps no files", "firefox-full": "The browser's storage is full"}
+
+
+@pytest.mark.parametrize("name", list(NOTICES), indirect=True)
+def test_the_page_works_and_says_so_where_nothing_can_be_kept(name: str, server: Server, tab: Tab) -> None:
+    start(tab, server.url, POLARITY)
+    first = answers(tab)
+    assert tab.evaluate(STORAGE).startswith(NOTICES[name]), tab.evaluate(STORAGE)
+    sent, server.sent = server.sent, 0
+    start(tab, server.url, POLARITY)
+    assert answers(tab) == first
+    assert server.sent == sent >= WEIGHTS
 
 
 INLINE = """() => { const script = document.createElement("script"); script.textContent = "window.ran = true";

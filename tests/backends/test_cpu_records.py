@@ -12,7 +12,7 @@ import tensorcommons as tc
 from tensorcommons.backends.base import Plan
 from tensorcommons.backends.cpu import backend, code, elementwise, kernels, products
 from tensorcommons.backends.cpu.backend import CpuBackend
-from tensorcommons.backends.cpu.record import MOST
+from tensorcommons.backends.cpu.record import MOST, SCRATCH, Record
 from tensorcommons.graph.elementwise_fusion import chain_elementwise
 from tensorcommons.graph.graph import Graph
 from tensorcommons.graph.plan import make_plan
@@ -84,3 +84,27 @@ def test_an_operand_that_kernels_cannot_read_is_copied_first(cpu):
     x = tc.asarray(np.ones((6, 8), np.float32))
     assert [step.op.name for step in _plan(cpu, tc.softmax(x[:, ::2])).steps] == ["copy", "softmax"]
     assert [step.op.name for step in _plan(cpu, tc.matmul(x, tc.permute_dims(x, (1, 0)))).steps] == ["matmul"]
+
+
+@pytest.mark.parametrize("depth", [1, 2, 8])
+def test_a_product_says_how_its_weight_is_stored(cpu, depth):
+    x, by_rows = tc.asarray(np.ones((3, depth), np.float32)), tc.asarray(np.ones((depth, 4), np.float32))
+    by_columns = tc.permute_dims(tc.asarray(np.ones((4, depth), np.float32)), (1, 0))
+    for weight, stride in ((by_rows, 4), (by_columns, depth)):
+        (record,) = kernels.records_of(_plan(cpu, tc.matmul(x, weight)).steps[-1])
+        is_transposed, count, m, n, k, _, lda, _, ldb = record.words[2:11]
+        assert (is_transposed, ldb) == (weight is by_columns or depth == 1, depth if depth == 1 else stride)
+        assert (count, m, n, k, lda) == (1, 3, 4, depth, depth)
+
+
+def test_rows_are_along_the_last_axis(cpu):
+    x = tc.asarray(np.ones((2, 3, 5), np.float32))
+    for rows in (tc.softmax(x), tc.log_softmax(x)):
+        records = kernels.records_of(_plan(cpu, rows).steps[-1])
+        assert [record.words[2:5] for record in records] == [(0, 6, 5)]
+
+
+def test_words_have_32_bits(cpu):
+    assert Record((2**31 - 1, -(2**31), SCRATCH), 0).fits
+    assert not Record((2**31,), 0).fits
+    assert not Record((-(2**31) - 1,), 0).fits
