@@ -152,9 +152,9 @@ class TestFolderAndMemory:
     async def test_bytes_are_reported_after_each_mebibyte(self, folder):
         (folder / "big").write_bytes(bytes(3 << 20))
         for source in (open_source(folder), open_source({"big": bytes(3 << 20)})):
-            seen = []
-            await source.read("big", on_bytes=lambda done, size, seen=seen: seen.append(done))
-            assert seen == [1_048_576, 2_097_152, 3_145_728]
+            seen: list[tuple[int, int | None]] = []
+            await source.read("big", on_bytes=lambda *given, seen=seen: seen.append(given))
+            assert [done for done, _ in seen] == [1_048_576, 2_097_152, 3_145_728]
 
     async def test_reads(self, source):
         seen = []
