@@ -9,6 +9,8 @@ VENV_PYTHON := .cache/venv/bin/python
 ARGS ?=
 # The port of make demo; if it is busy, the next free one.
 PORT ?= 8000
+# MODELS=small leaves the large sample models out of the site (365 MB).
+MODELS ?= all
 
 export PYTHONUNBUFFERED := 1
 # Empty: compiled modules are kept. Without them each worker and each program that a test starts compiles seconds longer.
@@ -26,7 +28,7 @@ setup: ## Download missing files to .cache (every other command does this first)
 	@"$(PYTHON)" -m scripts.setup
 
 demo: setup ## Build the site, serve it on 127.0.0.1 (PORT=8000) and open it
-	@$(VENV_PYTHON) -m scripts.site
+	@$(VENV_PYTHON) -m scripts.site --models $(MODELS)
 	@$(VENV_PYTHON) -m scripts.serve --port $(PORT) --open
 
 test: setup ## Build wheel and site, then run tests/ and e2e/ (ARGS="…" for pytest)
@@ -69,8 +71,8 @@ format: setup ## Format the Python sources
 wheel: setup ## Build dist/tensorcommons-<version>-py3-none-any.whl
 	@$(VENV_PYTHON) -m scripts.wheel
 
-site: setup ## Build dist/site, a static folder that any web server can host
-	@$(VENV_PYTHON) -m scripts.site
+site: setup ## Build dist/site, a static folder that any web server can host (MODELS=small: without the large models)
+	@$(VENV_PYTHON) -m scripts.site --models $(MODELS)
 
 clean: ## Remove build results (dist), keep downloads
 	rm -rf dist .cache/stamps/wheel.json

@@ -15,7 +15,7 @@ from scripts.console import SetupError, run, say
 from scripts.tools import find_node
 
 #: Checked for types, as far as they exist.
-TYPED = ("pyodide_pkg/tensorcommons", "scripts", "tests", "e2e", "bench")
+TYPED = ("pyodide_pkg/tensorcommons", "scripts", "tests", "e2e", "bench", "web")
 ARROWS = "tests/contract/test_imports.py"
 
 

@@ -42,12 +42,14 @@ class Head:
 
 @dataclass(frozen=True)
 class SampleModel:
-    """One model folder."""
+    """One model folder. The page loads it with ``dtype``; a ``large`` one may be left out of a site."""
 
     id: str
     title: str
     task: str
     base: str | None = None
+    dtype: str | None = None
+    large: bool = False
     head: Head | None = None
 
 

@@ -45,12 +45,13 @@ PORTS_TRIED = 20
 OWN_NAMES = (HOST, "localhost")
 
 #: Policy of the page. Pyodide needs 'wasm-unsafe-eval', because compiling WebAssembly counts as evaluation.
+#: A person's own model may be on any server, so data, but no script, may come from anywhere over https.
 CONTENT_SECURITY_POLICY = "; ".join(
     (
         "default-src 'none'",
         "script-src 'self' 'wasm-unsafe-eval'",
         "worker-src 'self'",
-        "connect-src 'self'",
+        "connect-src 'self' https:",
         "style-src 'self'",
         "img-src 'self' data:",
         "font-src 'self'",

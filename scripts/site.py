@@ -1,13 +1,14 @@
 """Build of dist/site: the static page with everything it loads, for any web server or GitHub Pages.
 
-    .cache/venv/bin/python -m scripts.site
+    .cache/venv/bin/python -m scripts.site [--models small]
 
-It has no host names, absolute paths or headers. Running it again copies changed files and removes
-stale ones.
+With `--models small` the large sample models are left out (365 MB), and the page says so. The site has no host names,
+absolute paths or headers. Running it again copies changed files and removes stale ones.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import shutil
 from typing import TYPE_CHECKING
@@ -18,6 +19,7 @@ from scripts.lock import one_at_a_time
 from scripts.models import link_or_copy, load_models
 from scripts.pins import load_pins
 from scripts.pure import pure_wheels
+from scripts.sample_pictures import sample_pictures
 from scripts.setup import PINS_FILE
 from scripts.snapshot import PYODIDE, make_start
 from scripts.stamps import write_atomically
@@ -26,6 +28,8 @@ from scripts.wheel import build_wheel, version
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
+
+    from scripts.models import SampleModel
 
 PYODIDE_FILES = ("pyodide.mjs", "pyodide.asm.mjs", "pyodide.asm.wasm", "python_stdlib.zip", "pyodide-lock.json")
 
@@ -44,12 +48,14 @@ NOT_DOWNLOADED = (".map", ".txt", ".md", "LICENSE")
 LINK_FROM = 1_000_000  # bytes; larger files are hard links to the cache instead of copies
 
 
-def site_files(wheel: Path, start: Sequence[Path]) -> dict[str, Path]:
-    """Return every file that is copied unchanged: path in the site → source."""
+def site_files(wheel: Path, start: Sequence[Path], models: Sequence[SampleModel]) -> dict[str, Path]:
+    """Return every file that is copied unchanged: path in the site → source. The site has ``models``."""
     files: dict[str, Path] = {}
     if paths.WEB.is_dir():
         for path in sorted(paths.WEB.rglob("*")):
-            if path.is_file() and not any(part.startswith(".") for part in path.relative_to(paths.WEB).parts):
+            if path.is_file() and not any(
+                part.startswith((".", "__pycache__")) for part in path.relative_to(paths.WEB).parts
+            ):
                 files[path.relative_to(paths.WEB).as_posix()] = path
     for name, source in VENDOR.items():
         files[name] = paths.NODE_MODULES / source
@@ -65,7 +71,9 @@ def site_files(wheel: Path, start: Sequence[Path]) -> dict[str, Path]:
     for path in (paths.ROOT / "README.md", *sorted((paths.ROOT / "docs").rglob("*"))):
         if path.is_file():
             files[path.relative_to(paths.ROOT).as_posix()] = path
-    offered = {model.id for model in load_models()}
+    for path in sample_pictures():
+        files[f"samples/{path.name}"] = path
+    offered = {model.id for model in models}
     for path in sorted(paths.MODELS.rglob("*")):
         if path.is_file() and path.relative_to(paths.MODELS).parts[0] in offered:
             files[f"models/{path.relative_to(paths.MODELS).as_posix()}"] = path
@@ -85,6 +93,9 @@ def manifest(files: Mapping[str, Path], wheel: Path) -> dict[str, object]:
             "title": model.title,
             "task": model.task,
             "base": model.base,
+            "dtype": model.dtype,
+            "large": model.large,
+            "absent": f"models/{model.id}/config.json" not in sizes,
             "bytes": sum(size for name, size in sizes.items() if name.startswith(f"models/{model.id}/")),
         }
         for model in load_models()
@@ -110,10 +121,11 @@ def notice() -> str:
     )
 
 
-def build_site() -> Path:
-    """Update dist/site."""
+def build_site(*, small: bool = False) -> Path:
+    """Update dist/site; if ``small``, without the large models."""
     wheel = build_wheel()
-    files = site_files(wheel, make_start(wheel))
+    models = [model for model in load_models() if not (small and model.large)]
+    files = site_files(wheel, make_start(wheel), models)
     written = {
         "manifest.json": json.dumps(manifest(files, wheel), indent=1).encode() + b"\n",
         "vendor/pyodide/NOTICE.txt": notice().encode(),
@@ -166,8 +178,11 @@ def _remove_stale(names: set[str]) -> int:
 
 def main() -> int:
     """Build the wheel, then the site."""
+    parser = argparse.ArgumentParser(description="Build dist/site.")
+    parser.add_argument("--models", choices=("all", "small"), default="all", help="small leaves the large models out")
+    given = parser.parse_args()
     with one_at_a_time():
-        build_site()
+        build_site(small=given.models == "small")
     return 0
 
 

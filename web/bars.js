@@ -11,15 +11,3 @@ export function barList(items, label) {
 
 export const scores = (row, label) => barList(
   row.map(({ label: name, score }) => ({ label: name, fraction: score, text: score.toFixed(3) })), label);
-
-/** A button that loads a model, in place of the result that needs it. */
-export function needs(title, load) {
-  const button = h("button", { type: "button" }, `Load ${title}`);
-  button.addEventListener("click", async () => {
-    if (button.ariaDisabled === "true") return;
-    button.setAttribute("aria-disabled", "true"); // it keeps the focus, unlike a disabled one
-    await load();
-    button.setAttribute("aria-disabled", "false"); // the load failed; otherwise this button has been replaced
-  });
-  return h("p", { class: "needs small" }, button, " to see this.");
-}

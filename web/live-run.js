@@ -2,7 +2,7 @@
 import { TITLES } from "./devices.js";
 import { h, role, say } from "./dom.js";
 import { showFailure } from "./failures.js";
-import { seconds } from "./format.js";
+import { count, seconds } from "./format.js";
 import { drawStrip } from "./run-strip.js";
 import { keep } from "./session.js";
 
@@ -12,7 +12,7 @@ export class LiveRun {
   #timer = 0;
   #latest = 0;
 
-  /** calls: collect() → request or null, draw(part), run(request, onPart), cancel() */
+  /** calls: collect() → request or null, draw(part), done(answer) if there is one, run(request, onPart), cancel() */
   constructor(panel, calls) {
     this.panel = panel;
     this.calls = calls;
@@ -46,6 +46,7 @@ export class LiveRun {
         if (!current()) return;
         if (part.part === "notices") this.#notices(part.notices);
         else if (part.part === "building") this.#building(part);
+        else if (part.part === "progress") this.#progress(part);
         else this.#change(() => this.calls.draw(part));
       });
       if (!current()) return;
@@ -59,6 +60,7 @@ export class LiveRun {
         drawStrip(role(this.panel, "stats"), null);
       } else {
         this.#stats(answer.stats);
+        this.#change(() => this.calls.done?.(answer));
       }
     } catch (failure) {
       if (!current()) return;
@@ -84,6 +86,10 @@ export class LiveRun {
   #building({ device, done, total }) {
     const what = device === "webnn" ? "graphs" : "kernels";
     say(role(this.panel, "status"), done < total ? `Building for ${TITLES[device]}: ${done} of ${total} ${what}…` : "Running…");
+  }
+
+  #progress({ done, total }) {
+    say(role(this.panel, "status"), done < total ? `${count(done)} of ${count(total)}…` : "Running…");
   }
 
   #notices(notices) {

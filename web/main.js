@@ -1,4 +1,4 @@
-// Wires the page: connects to the runtime, passes its reports to what draws them, and the person's acts to demo.py.
+// Wires the page: connects to the runtime, passes its reports to what draws them, and the person's acts to workbench/.
 import { BootView } from "./boot.js";
 import { MemoryChart } from "./chart.js";
 import { drawFigures, drawModels, drawStreams } from "./dashboard.js";
@@ -14,11 +14,17 @@ import { MemoryEvents } from "./memory-events.js";
 import { MemoryPicture } from "./memory-picture.js";
 import { ModelCards } from "./model-cards.js";
 import { Navigation } from "./navigation.js";
-import { PairPanel } from "./pair.js";
-import { SentencesPanel } from "./sentences.js";
+import { ChatPanel } from "./panels/chat.js";
+import { ImagesPanel } from "./panels/images.js";
+import { OwnPanel } from "./panels/own.js";
+import { PairPanel } from "./panels/pair.js";
+import { SearchPanel } from "./panels/search.js";
+import { SentencesPanel } from "./panels/sentences.js";
 import { connect } from "./tensorcommons.mjs";
 import { TensorsTable } from "./tensors-table.js";
 import { UseIt } from "./use-it.js";
+
+const WORKBENCH = ["__init__", "chat", "images", "own", "pair", "progress", "search", "sentences", "session", "texts"].map((name) => `workbench/${name}.py`);
 
 const boot = new BootView(byId("boot"), start);
 const events = new MemoryEvents((name) => cards.titleOfName(name));
@@ -27,27 +33,44 @@ const tensors = new TensorsTable(byId("tensors"));
 const limits = new LimitsPanel(byId("limits"), () => app.call("limits"));
 const diagnostics = new Diagnostics(() => tc.diagnostics());
 let tc = null; // what connect() gave
-let app = null; // demo.py
+let app = null; // workbench/
+let loads = 0; // times that a model was loaded, moved or unloaded
 const under = new Map(); // key → the controller of its latest call
 
 const cards = new ModelCards(byId("models"), {
-  load: (id, onPart) => latest(`load:${id}`, (signal) => app.call("load", id, new URL(`models/${id}`, document.baseURI).href, { onPart, signal })),
+  load: (model, onPart) => load(model.id, addressOf(model), optionsOf(model), onPart),
   unload: (id) => app.call("unload", id),
   move: (id, kind, onPart) => latest(`move:${id}`, (signal) => app.call("move", id, kind, { onPart, signal })),
   pin: (kind) => app.call("pin", kind),
   cancel: (id) => under.get(`load:${id}`)?.abort(),
   changed: (id) => changed((panel) => panel.uses(id)),
 });
+// What panels use. A run replaces the one before it of the same key.
 const calls = {
-  run: (panel, request, onPart) => latest(`run:${panel}`, (signal) => app.call("run", panel, request, { onPart, signal })),
-  cancel: (panel) => under.get(`run:${panel}`)?.abort(),
-  title: (id) => cards.title(id),
-  load: (id) => cards.load(id),
+  run: (panel, request, onPart, key = panel) => latest(`run:${key}`, (signal) => app.call(panel, request, { onPart, signal })),
+  cancel: (key) => under.get(`run:${key}`)?.abort(),
+  call: (name, ...given) => app.call(name, ...given),
+  model: (id) => cards.model(id),
+  state: (id) => cards.state(id),
+  isLoaded: (id) => cards.state(id) === "loaded",
+  load: (id, onProgress) => cards.load(id, onProgress),
+  cancelLoad: (id) => under.get(`load:${id}`)?.abort(),
+  cost: (id) => app.call("cost", addressOf(cards.model(id)), optionsOf(cards.model(id))),
+  loads: () => loads,
+  loadOwn: async (name, title, source, options, onPart) => {
+    const answer = await load(name, source, options, onPart);
+    if (!answer.cancelled) cards.entitle(answer.name, title);
+    return answer;
+  },
 };
 // One for each task: uses(modelId), and changed(), which runs it again.
 const PANELS = new Map([
   ["pair", new PairPanel(byId("pair"), calls)],
   ["sentences", new SentencesPanel(byId("sentences"), { ...calls, firstResult: markFirstEmbedding })],
+  ["search", new SearchPanel(byId("search"), calls)],
+  ["image", new ImagesPanel(byId("image"), calls)],
+  ["chat", new ChatPanel(byId("chat"), calls)],
+  ["own", new OwnPanel(byId("own"), calls)],
 ]);
 const stale = new Set(); // panels to run when they are shown
 const use = new UseIt();
@@ -68,6 +91,7 @@ new MemoryDrawer();
 
 /** Run the panels that `wants` selects: the one in view now, the others once they are shown. */
 function changed(wants) {
+  loads += 1;
   for (const [id, panel] of PANELS) if (wants(panel)) stale.add(id);
   refresh(views.shown);
 }
@@ -75,6 +99,10 @@ function changed(wants) {
 function refresh(id) {
   if (document.body.dataset.state === "ready" && stale.delete(id)) PANELS.get(id).changed();
 }
+
+const addressOf = (model) => new URL(`models/${model.id}`, document.baseURI).href;
+const optionsOf = (model) => (model.dtype ? { dtype: model.dtype } : {});
+const load = (name, source, options, onPart) => latest(`load:${name}`, (signal) => app.call("load", name, source, options, { onPart, signal }));
 
 // Make a call that replaces the one under way for `key`; gives {cancelled: true} for one that was replaced or cancelled.
 async function latest(key, call) {
@@ -113,7 +141,7 @@ async function start() {
   boot.begin();
   try {
     tc = await connect({ progress_callback: (event) => boot.progress(event) });
-    app = await tc.importPython("demo.py");
+    app = await tc.importPython(WORKBENCH);
     globalThis.tc = tc; // for the browser's console
     drawReport(await tc.report());
     tc.onReport(drawReport);

@@ -16,9 +16,11 @@ const SAYS = { idle: "Load", queued: "Waiting", loading: "Loading", loaded: "Unl
 export class ModelCards {
   #cards = new Map(); // id → {model, element, state, name, device, moving}
   #wanted = new Set(); // ids that a person has loaded, or that load
+  #models = new Map(); // id → its entry in the manifest
+  #titles = new Map(); // names of other models → titles
   #calls;
 
-  /** calls: load(id, onProgress), unload(id), move(id, kind, onProgress), pin(kind), cancel(id), changed(id) */
+  /** calls: load(model, onProgress), unload(id), move(id, kind, onProgress), pin(kind), cancel(id), changed(id) */
   constructor(section, calls) {
     this.section = section;
     this.#calls = calls;
@@ -30,17 +32,30 @@ export class ModelCards {
   /** Show the cards, once Python runs and the manifest is loaded, or reset them after a retry. */
   ready(models) {
     this.#cards.clear();
+    this.#models = new Map(models.map((model) => [model.id, model]));
     byId("cards-none").hidden = models.length > 0;
-    byId("cards").replaceChildren(...models.map((model) => this.#make(model)));
+    byId("cards").replaceChildren(...models.filter((model) => !model.absent).map((model) => this.#make(model)));
     this.#refresh();
   }
 
-  title(id) {
-    return this.#cards.get(id)?.model.title ?? id;
+  /** The entry of a model in the manifest, also of one that this site lacks (`absent`). */
+  model(id) {
+    return this.#models.get(id);
+  }
+
+  /** "idle", "queued", "loading", "loaded", "unloading" or "error"; undefined before Python runs, or for an absent model. */
+  state(id) {
+    return this.#cards.get(id)?.state;
+  }
+
+  /** Show a model of another panel, named `name` in reports, as `title`. */
+  entitle(name, title) {
+    this.#titles.set(name, title);
   }
 
   /** Map the package's names of models, which the report uses, to titles. */
   titleOfName(name) {
+    if (this.#titles.has(name)) return this.#titles.get(name);
     for (const card of this.#cards.values()) if (card.name === name || card.model.id === name) return card.model.title;
     return name;
   }
@@ -50,11 +65,11 @@ export class ModelCards {
     for (const card of this.#cards.values()) if (card.name === name) role(card.element, "toggle").focus();
   }
 
-  /** ?load=all, ?load=none, ?load=id,id; without it what was loaded before a reload, or else the small SPLADE family. */
+  /** ?load=all (without the large ones), ?load=none, ?load=id,id; without it what was loaded before a reload, or else the small SPLADE family. */
   loadAtStart(wish) {
     const ids = [...this.#cards.keys()];
     const before = kept("models", null)?.filter((id) => this.#cards.has(id));
-    const chosen = wish === "none" ? [] : wish === "all" ? ids
+    const chosen = wish === "none" ? [] : wish === "all" ? this.#small()
       : wish ? wish.split(",").filter((id) => this.#cards.has(id))
         : before ?? ids.filter((id) => id.startsWith("splade-tiny"));
     this.#wanted = new Set();
@@ -62,7 +77,11 @@ export class ModelCards {
   }
 
   loadAll() {
-    for (const id of this.#cards.keys()) this.load(id);
+    for (const id of this.#small()) this.load(id);
+  }
+
+  #small() {
+    return [...this.#cards.keys()].filter((id) => !this.#models.get(id).large);
   }
 
   unloadAll() {
@@ -142,16 +161,19 @@ export class ModelCards {
     return element;
   }
 
-  /** Load a model that is neither loaded nor loading. */
-  async load(id) {
+  /** Load a model that is neither loaded nor loading. Gives {failure} if that fails; `onProgress` gets what the card does. */
+  async load(id, onProgress = () => {}) {
     const card = this.#cards.get(id);
-    if (!["idle", "error"].includes(card.state)) return;
+    if (!["idle", "error"].includes(card.state)) return {};
     const error = role(card.element, "error");
     error.replaceChildren();
     this.#want(id, true);
     this.#show(card, "queued");
     try {
-      const answer = await this.#calls.load(id, (event) => this.#progress(card, event));
+      const answer = await this.#calls.load(card.model, (event) => {
+        this.#progress(card, event);
+        onProgress(event);
+      });
       if (answer.cancelled) {
         this.#want(id, false);
         this.#show(card, "idle");
@@ -165,7 +187,9 @@ export class ModelCards {
     } catch (failure) {
       this.#show(card, "error");
       showFailure(error, failure, "Not loaded.");
+      return { failure };
     }
+    return {};
   }
 
   async #unload(id) {
@@ -222,7 +246,7 @@ export class ModelCards {
   #refresh() {
     const states = [...this.#cards.values()].map((card) => card.state);
     const count = (...wanted) => states.filter((state) => wanted.includes(state)).length;
-    const left = [...this.#cards.values()].filter((card) => ["idle", "error"].includes(card.state));
+    const left = [...this.#cards.values()].filter((card) => !card.model.large && ["idle", "error"].includes(card.state));
     const [loadAll, unloadAll] = [byId("load-all"), byId("unload-all")];
     const isNoneLoaded = count("loaded", "queued", "loading") === 0;
     if (left.length) loadAll.disabled = false;

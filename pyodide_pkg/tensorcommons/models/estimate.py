@@ -29,8 +29,8 @@ class LoadEstimate:
     the kind of device that would be chosen.
 
     ``weight_bytes`` are the weights on the device. ``shared_bytes`` of them are there already, as weights of equal
-    content. Content that was never read is unknown before it is loaded, so the true number may be larger: up to
-    ``shareable_bytes``, the bytes of the tensors whose shape and dtype is that of a weight on the device.
+    content. Content that was never read is unknown before it is loaded, so the true number may be larger:
+    ``shareable_bytes`` counts the tensors, too, whose name, shape and dtype are those of a weight on the device.
     ``download_bytes`` are the bytes of weights that are neither on the device nor in local storage. Scratch memory,
     outputs and tokenizers are not included.
 
@@ -93,17 +93,19 @@ async def estimate_load(
         architecture, shards, _, _ = await open_checkpoint(files, stack, Reporter(None))
         specs = specs_of(architecture, BY_OPTION["float32" if dtype is None else dtype])
         target = manager.devices.decide_for(files.name, specs, device, product_of(architecture)).device
-        there = {entry.spec for entry in manager.registry if entry.storage.device is target}
+        held = [entry for entry in manager.registry if entry.storage.device is target]
+        there = {(name, entry.spec) for entry in held for names in entry.names.values() for name in names}
         stored = Counter[str]()
         shared = shareable = download = 0
         for shard in shards:
             for entry in shard.entries:
                 stored[entry.dtype] += entry.nbytes
-                spec = specs[shard.wanted[entry.name]]
+                name = shard.wanted[entry.name]
+                spec = specs[name]
                 if known_entry(manager, target, shard.weights, Conversion(entry, spec, files.name)) is not None:
                     shared += spec.nbytes
                 else:
-                    shareable += spec.nbytes * (spec in there)
+                    shareable += spec.nbytes * ((name, spec) in there)
                     download += shard.weights.bytes_to_download(entry)
     return LoadEstimate(
         name=files.name,

@@ -1,8 +1,10 @@
 // The panel of a pair: four heads classify two sentences, and SPLADE gives the terms of each.
-import { barList, needs, scores } from "./bars.js";
-import { byId, h } from "./dom.js";
-import { LiveRun } from "./live-run.js";
-import { kept } from "./session.js";
+import { barList, scores } from "../bars.js";
+import { byId, h } from "../dom.js";
+import { LiveRun } from "../live-run.js";
+import { kept } from "../session.js";
+import { codeOf } from "./code.js";
+import { showNeed } from "./need.js";
 
 const PARTS = ["nli", "relevance", "polarity", "relation-type", "terms"];
 const NAMES = ["A", "B"];
@@ -22,6 +24,7 @@ export class PairPanel {
     kept(panel.id, { texts: [] }).texts.forEach((text, i) => { this.fields[i].value = text; });
     for (const field of this.fields) field.addEventListener("input", () => this.runs.typed());
     this.#clear();
+    panel.append(codeOf("pair"));
   }
 
   changed() {
@@ -42,7 +45,7 @@ export class PairPanel {
 
   #draw({ part, needs: missing, value }) {
     const place = this.#part(part);
-    if (missing) place.replaceChildren(needs(this.calls.title(missing), () => this.calls.load(missing)));
+    if (missing) showNeed(place, missing, this.calls);
     else if (part === "terms") place.replaceChildren(h("div", { class: "twin" }, ...value.map((row, i) => this.#terms(row, NAMES[i]))));
     else if (value.length === 1) place.replaceChildren(scores(value[0], part));
     else place.replaceChildren(...value.map((row, i) => h("div", { class: "each" }, h("b", {}, NAMES[i]), scores(row, `${part} of ${NAMES[i]}`))));

@@ -1,8 +1,11 @@
 // The panel of sentences: rows to type in, their similarity as a matrix, and the skill probability of each.
-import { barList, needs } from "./bars.js";
-import { byId, h, vary } from "./dom.js";
-import { LiveRun } from "./live-run.js";
-import { kept } from "./session.js";
+import { barList } from "../bars.js";
+import { byId, h } from "../dom.js";
+import { LiveRun } from "../live-run.js";
+import { kept } from "../session.js";
+import { codeOf } from "./code.js";
+import { matrix } from "./matrix.js";
+import { showNeed } from "./need.js";
 
 const FIRST = [
   "Strong knowledge of Python and SQL is required.",
@@ -18,7 +21,6 @@ export class SentencesPanel {
   #add = byId("add-sentence");
   #seen = false;
 
-  /** calls: run, cancel, title, load, firstResult */
   constructor(panel, calls) {
     this.panel = panel;
     this.calls = calls;
@@ -35,6 +37,7 @@ export class SentencesPanel {
       this.#typed();
     });
     this.#clear();
+    panel.append(codeOf("sentences"));
   }
 
   changed() {
@@ -96,7 +99,7 @@ export class SentencesPanel {
 
   #draw({ part, needs: missing, rows, value }) {
     const place = this.#part(part);
-    if (missing) place.replaceChildren(needs(this.calls.title(missing), () => this.calls.load(missing)));
+    if (missing) showNeed(place, missing, this.calls);
     else if (part === "similarity") this.#matrix(place, rows, value);
     else place.replaceChildren(this.#skill(rows, value));
   }
@@ -106,16 +109,9 @@ export class SentencesPanel {
     return barList(items, "Skill probability of each sentence");
   }
 
-  #matrix(place, rows, matrix) {
+  #matrix(place, rows, values) {
     const texts = this.#texts();
-    const digits = rows.length > 8 ? 2 : 3; // the whole matrix stays in sight
-    const head = h("tr", {}, h("td", {}), ...rows.map((row) => h("th", { scope: "col" }, String(row + 1))));
-    const body = matrix.map((values, i) => h("tr", {},
-      h("th", { scope: "row" }, h("b", {}, String(rows[i] + 1)), " ", h("span", { dir: "auto" }, (texts[rows[i]] ?? "").slice(0, 80))),
-      ...values.map((value) => vary(h("td", { class: "num cell" }, value.toFixed(digits)), "--v", Math.max(0, value).toFixed(3)))));
-    place.replaceChildren(h("table", { class: rows.length > 5 ? "matrix many" : "matrix" },
-      h("caption", { class: "sr" }, "Cosine similarity of each sentence with each other"),
-      h("thead", {}, head), h("tbody", {}, ...body)));
+    place.replaceChildren(matrix(rows.map((row) => [row + 1, texts[row] ?? ""]), values, "Cosine similarity of each sentence with each other"));
     if (!this.#seen) {
       this.#seen = true;
       this.calls.firstResult();

@@ -1,0 +1,16 @@
+// What a model costs beyond what is loaded, in words, before it is loaded.
+import { bytes } from "../format.js";
+
+/** cost: what Python's `cost` gives. Several sentences. A few weights of equal names are no sign of a common origin. */
+export function costWords({ download_bytes, new_bytes, weight_bytes, shared_bytes, shareable_bytes, limit_bytes, device_bytes }) {
+  const words = [download_bytes
+    ? `Loading downloads ${bytes(download_bytes)}`
+    : "Nothing to download"];
+  words[0] += new_bytes ? ` and adds ${bytes(new_bytes)} to the device.` : ". All of its weights are on the device already.";
+  if (shared_bytes && new_bytes) words.push(`${bytes(shared_bytes)} of its ${bytes(weight_bytes)} are there already and are shared.`);
+  const unknown = shareable_bytes - shared_bytes;
+  if (unknown > weight_bytes / 2) words.push(`Up to ${bytes(unknown)} of that may turn out to be shared: content is compared while it loads.`);
+  if (weight_bytes > limit_bytes) words.push(`It is larger than the memory limit of ${bytes(limit_bytes)}: its weights are streamed to the device at each run, which is slower.`);
+  else if (device_bytes + new_bytes > limit_bytes) words.push(`The memory limit of ${bytes(limit_bytes)} is smaller than everything together: weights that are not in use leave the device, and come back when they are needed.`);
+  return words.join(" ");
+}
