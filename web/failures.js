@@ -11,7 +11,7 @@ const KINDS = {
   ShortReadError: ["A download ended too early.", "Try again."],
   DownloadError: ["A file could not be downloaded.", "Check the connection, then try again."],
   InvalidWeights: ["A file is damaged, or its contents do not match its name.", "Try again. If the site is yours, upload the file again."],
-  UnsupportedModel: ["This kind of model is not supported.", ""],
+  UnsupportedModel: ["This kind of model is not supported.", "The documents under “Use it” list those that are."],
   DeviceMemoryError: ["The device is out of memory.", "Unload a model, or choose another device under Models."],
   MemoryBudgetError: ["The memory limit is too low for this.", "Raise the limit under Memory, or unload a model."],
   MemoryError: ["This tab is out of memory.", "Unload models or close other tabs, then reload the page."],

@@ -11,14 +11,17 @@ await micropip.install("${address(wheel)}")
 import tensorcommons as tc
 
 manager = tc.TensorSharingManager(max_memory_mb=512, devices=await tc.open_devices())
-similarity = await tc.pipeline("sentence-similarity", "${address(MODEL)}", manager=manager)
+model = "${address(MODEL)}"
+similarity = await tc.pipeline("sentence-similarity", model, manager=manager)
 print(await similarity(["Rain is expected.", "It will be wet."]))
 print(manager.report().saved_bytes)`,
   javascript: () => `import { connect } from "${address("tensorcommons.mjs")}";
 
 const tc = await connect();
-const embed = await tc.pipeline("feature-extraction", "${address(MODEL)}");
-const vectors = await embed(["Rain is expected.", "It will be wet."], { pooling: "mean", normalize: true });
+const model = "${address(MODEL)}";
+const embed = await tc.pipeline("feature-extraction", model);
+const texts = ["Rain is expected.", "It will be wet."];
+const vectors = await embed(texts, { pooling: "mean", normalize: true });
 console.log(vectors.dims, vectors.tolist());`,
 };
 
