@@ -16,7 +16,6 @@ from scripts.site import build_site
 
 PICTURE = paths.ROOT / "docs" / "page.png"
 MODELS = ",".join(model.id for model in load_models() if "MiniLM" in model.title or "SPLADE" in model.title)
-SIZE = {"width": 1280, "height": 860}
 
 
 def draw() -> None:
@@ -26,7 +25,7 @@ def draw() -> None:
         browser = playwright.chromium.launch(
             executable_path=found.path, args=list(found.flags), env={**found.environment()}
         )
-        page = browser.new_page(viewport=SIZE, reduced_motion="reduce", color_scheme="light")
+        page = browser.new_page(viewport={"width": 1280, "height": 860}, reduced_motion="reduce", color_scheme="light")
         page.goto(f"{url}?load={MODELS}#sentences")
         count = MODELS.count(",") + 1
         page.wait_for_function(
