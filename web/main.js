@@ -1,6 +1,7 @@
 // Wires the page: connects to the runtime, passes its reports to what draws them, and the person's acts to workbench/.
 import { BootView } from "./boot.js";
 import { MemoryChart } from "./chart.js";
+import { Console } from "./console.js";
 import { drawFigures, drawModels, drawStreams } from "./dashboard.js";
 import { drawDevices, forgetDevices } from "./devices.js";
 import { Diagnostics } from "./diagnostics.js";
@@ -32,6 +33,7 @@ const chart = new MemoryChart(byId("chart"), byId("chart-now"), events);
 const tensors = new TensorsTable(byId("tensors"));
 const limits = new LimitsPanel(byId("limits"), () => app.call("limits"));
 const diagnostics = new Diagnostics(() => tc.diagnostics());
+const python = new Console(() => tc.importPython("console.py"));
 let tc = null; // what connect() gave
 let app = null; // workbench/
 let loads = 0; // times that a model was loaded, moved or unloaded
@@ -142,6 +144,7 @@ async function start() {
   try {
     tc = await connect({ progress_callback: (event) => boot.progress(event) });
     app = await tc.importPython(WORKBENCH);
+    python.forget();
     globalThis.tc = tc; // for the browser's console
     drawReport(await tc.report());
     tc.onReport(drawReport);

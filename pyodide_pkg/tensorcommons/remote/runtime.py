@@ -79,6 +79,11 @@ class Runtime:
         self.changed()
         return model
 
+    @property
+    def models(self) -> list[Model]:
+        """The models that pages and programs loaded."""
+        return self._loads.models
+
     async def release(self, user: str) -> None:
         """Release the models of ``user``; those without another user are unloaded."""
         await self._loads.release(user)
@@ -167,7 +172,7 @@ class Runtime:
                 "state": state,
                 "is": others.get(kind, decision.device.name).replace("WebNN, asked for cpu", "asked to use the CPU"),
             }
-        models = {model.name: model.explain() for model in self._loads.models}
+        models = {model.name: model.explain() for model in self.models}
         why = "you chose it" if decision.why == "it is pinned" else decision.why
         return {"chosen": decision.device.kind, "why": why, "kinds": kinds, "models": models}
 
