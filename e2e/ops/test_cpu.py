@@ -161,6 +161,54 @@ def test_reductions_of_long_axes_are_divided_without_changing_their_bits(lab):
     assert found["same"] and found["worst"] < 1e-3 and found["many"] > 2 * found["few"]
 
 
+WRITTEN = """
+from unittest.mock import patch
+import pyodide_js
+from pyodide.code import run_js
+from pyodide.ffi import to_js
+from tensorcommons.backends.cpu.code import Code, address_of
+from tensorcommons.backends.cpu.record import loaded
+from tests.cases.fuzz import check, seeded
+
+memory = getattr(pyodide_js._module, "wasmMemory", None) or pyodide_js._module.memory
+first_change_outside = run_js('''(memory, kernels, start, end, ranges) => {
+  const copy = memory.buffer.slice(0), before = new Int32Array(copy), old = new Uint8Array(copy);
+  kernels.run(start, end);
+  const after = new Int32Array(memory.buffer), bytes = new Uint8Array(memory.buffer);
+  for (let i = 0; i < after.length; i++) {
+    if (after[i] === before[i]) continue;
+    for (let at = 4 * i; at < 4 * i + 4; at++)
+      if (bytes[at] !== old[at] && !ranges.some(([start, end]) => at >= start && at < end)) return at;
+  }
+  return 0;
+}''')
+link, found = Code.link, []
+
+def watched_link(self, addresses):
+    plan = self.plan
+    leaves = [0] * plan.leaves  # none is donated, so none is written
+    sizes = [plan.arena_bytes, *leaves, *plan.output_bytes, self.scratch_bytes]
+    ranges = [[at, at + size] for at, size in zip(addresses, sizes, strict=True)]
+    object.__setattr__(self, "ranges", ranges)
+    link(self, addresses)
+
+def watched_execute(self, part):
+    start = address_of(self.words)
+    ranges = to_js(self.ranges)
+    found.append(first_change_outside(memory, loaded()[0], start + part.first, start + part.end, ranges))
+
+with patch.object(Code, "link", watched_link), patch.object(Code, "execute", watched_execute):
+    for seed in range(seeds):
+        await check(place.device, seeded(seed))
+[len(found), sum(map(bool, found))]
+"""
+
+
+def test_kernels_write_only_arena_results_and_scratch_memory(lab):
+    count, wrong = lab.run(WRITTEN, kind="cpu", seeds=15)
+    assert count >= 10 and wrong == 0
+
+
 CANCELLED = """
 import asyncio
 
@@ -196,7 +244,7 @@ def test_a_run_yields_to_the_event_loop_and_is_cancelled(lab):
 
 
 CASES = (
-    *params("attention", "rotary", "kv_cache", "convolution", "chains", "full_range", kind="cpu"),
+    *params("attention", "rotary", "kv_cache", "convolution", "chains", "full_range", "fuzz", kind="cpu"),
     *("matmul.linear_residuals_fused_and_not", "matmul.linear_through_views", "matmul.matmul_batches_broadcast"),
     "matmul.matmul_keeps_nan_and_infinity",
     *("normalization.layer_norm_keeps_its_digits", "normalization.layer_norm_of_a_sum", "normalization.packed_rows"),

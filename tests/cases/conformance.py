@@ -7,8 +7,8 @@ the dtypes that it does not declare, a refusal. One program computes all results
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Awaitable, Callable, Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -19,7 +19,7 @@ from tensorcommons.errors import UnsupportedDtype
 from tensorcommons.ops.registry import OPS
 from tensorcommons.samples import DTYPES, SAMPLES, Sample
 from tensorcommons.tensor import Tensor, realize
-from tests.cases.fuzz import Choice
+from tests.cases.fuzz import LAYOUTS, Choice, seeded
 from tests.cases.support import refused
 
 FLOAT_SPECIALS = (np.nan, np.inf, -np.inf, 0.0, -0.0, 1.0, -1.0, 0.5, -2.5, 3.0, 1e4, -6e4)
@@ -29,42 +29,6 @@ INT_SPECIALS = {
     "uint32": (0, 1, 2, 31, 32, 65536, 2**31, 2**32 - 1),
     "bool": (False, True),
 }
-
-
-# Layouts of an operand in memory: each gives a tensor that equals the array.
-def _dense(device: Device, a: Any) -> Tensor:
-    return tc.asarray(a, device=device)
-
-
-def _computed(device: Device, a: Any) -> Tensor:
-    return tc.concat([_dense(device, a)], 0) if a.ndim else _dense(device, a)
-
-
-def _behind(device: Device, a: Any) -> Tensor:
-    """Begin three elements into a storage."""
-    flat = np.concatenate([np.ones(3, a.dtype), a.reshape(-1)])
-    return tc.reshape(_dense(device, flat)[3:], a.shape)
-
-
-def _turned(device: Device, a: Any) -> Tensor:
-    return tc.permute_dims(_dense(device, a.T.copy()), range(a.ndim)[::-1])
-
-
-def _backwards(device: Device, a: Any) -> Tensor:
-    key = (slice(None, None, -1),) * a.ndim
-    return _dense(device, a[key])[key]
-
-
-def _with_gaps(device: Device, a: Any) -> Tensor:
-    """Take every second element of a row, beginning at an odd one."""
-    if not a.ndim:
-        return _dense(device, a)
-    wide = np.ones((*a.shape[:-1], 2 * a.shape[-1] + 1), a.dtype)
-    wide[..., 1::2] = a
-    return _dense(device, wide)[..., 1::2]
-
-
-LAYOUTS: tuple[Callable[[Device, Any], Tensor], ...] = (_dense, _computed, _behind, _turned, _backwards, _with_gaps)
 
 
 def reference(sample: Sample, operands: list[Any]) -> Any:
@@ -130,7 +94,9 @@ def attempts(sample: Sample, dtype: str, rng: np.random.Generator) -> Iterator[t
 def computed(device: Device, sample: Sample, operands: list[Any], layouts: list[int]) -> Tensor:
     """Call the op of the sample on these operands, each in the layout of its number."""
     tensors = [
-        LAYOUTS[number if a.dtype != np.int8 else 0](device, a)  # the storage of a weight is read as it lies
+        LAYOUTS[number if a.dtype != np.int8 else 0](
+            partial(tc.asarray, device=device), a
+        )  # the storage of a weight is read as it lies
         for a, number in zip(operands, layouts, strict=True)
     ]
     result: Tensor = sample.call(*tensors)
@@ -174,8 +140,8 @@ def _case(op: str) -> Callable[[Device], Awaitable[None]]:
                 if dtype in sample.dtypes:
                     await check(device, sample, dtype, list(attempts(sample, dtype, rng)))
                 elif dtype not in taken:
-                    tensors = [_dense(device, a) for a in sample.operands(rng, dtype, sample.shapes[0])]
-                    refused(device, UnsupportedDtype, functools.partial(sample.call, *tensors))
+                    tensors = [tc.asarray(a, device=device) for a in sample.operands(rng, dtype, sample.shapes[0])]
+                    refused(device, UnsupportedDtype, partial(sample.call, *tensors))
 
     case.__name__ = case.__qualname__ = op
     return case
@@ -203,6 +169,6 @@ async def one_at_random(device: Device, pick: Choice) -> None:
 
 
 async def at_random(device: Device) -> None:
-    rng = np.random.default_rng(0)
+    pick = seeded(0)
     for _ in range(100):
-        await one_at_random(device, lambda low, high: int(rng.integers(low, high + 1)))
+        await one_at_random(device, pick)

@@ -34,19 +34,19 @@ def _infer(specs: Sequence[Spec], attrs: Attributes) -> Spec:
 
 
 def _rotary(x: Any, cos: Any, sin: Any, positions: Any = None, *, interleaved: bool) -> Any:
-    """Rotate as a product of complex numbers."""
+    """Rotate in float64."""
     half = cos.shape[1]
     if positions is None:
         positions = np.broadcast_to(np.arange(x.shape[-2]), x.shape[:-1])
     valid = (positions >= 0) & (positions < len(cos))
-    turn = (cos + 1j * sin)[np.where(valid, positions, 0)] if len(cos) else np.zeros((*positions.shape, half), complex)
-    turn = np.where(valid[..., None], turn, np.nan + 1j * np.nan)
+    turns = np.stack([cos, sin]).astype(np.float64) if len(cos) else np.full((2, 1, half), np.nan)
+    cosines, sines = np.where(valid[..., None], turns[:, np.where(valid, positions, 0)], np.nan)
     y = np.array(x)
     first, second = (
         (slice(0, 2 * half, 2), slice(1, 2 * half, 2)) if interleaved else (slice(0, half), slice(half, 2 * half))
     )
-    turned = (x[..., first] + 1j * x[..., second].astype(np.float64)) * turn
-    y[..., first], y[..., second] = turned.real, turned.imag
+    a, b = x[..., first], x[..., second]
+    y[..., first], y[..., second] = a * cosines - b * sines, b * cosines + a * sines
     return y
 
 
