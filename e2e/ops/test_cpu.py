@@ -171,8 +171,11 @@ from tensorcommons.backends.cpu.record import loaded
 from tests.cases.fuzz import check, seeded
 
 memory = getattr(pyodide_js._module, "wasmMemory", None) or pyodide_js._module.memory
-first_change_outside = run_js('''(memory, kernels, start, end, ranges) => {
-  const copy = memory.buffer.slice(0), before = new Int32Array(copy), old = new Uint8Array(copy);
+first_change_outside = run_js('''let before = new Int32Array(0);
+(memory, kernels, start, end, ranges) => {
+  if (before.byteLength < memory.buffer.byteLength) before = new Int32Array(memory.buffer.byteLength / 4);
+  before.set(new Int32Array(memory.buffer));
+  const old = new Uint8Array(before.buffer);
   kernels.run(start, end);
   const after = new Int32Array(memory.buffer), bytes = new Uint8Array(memory.buffer);
   for (let i = 0; i < after.length; i++) {

@@ -220,7 +220,7 @@ COMPARISONS = (tc.equal, tc.not_equal, tc.less, tc.less_equal, tc.greater, tc.gr
 JUMPS = (tc.floor, tc.ceil, tc.trunc, tc.round, tc.isnan, tc.isfinite, lambda x: tc.astype(x, "bool"))
 SMOOTH = (
     *(tc.sigmoid, tc.tanh, tc.gelu, partial(tc.gelu, approximate="tanh"), tc.silu, tc.erf, tc.relu),
-    *(lambda x: tc.exp(-tc.abs(x)), lambda x: tc.sqrt(tc.abs(x))),
+    *(lambda x: tc.exp(-tc.abs(x)), lambda x: tc.sqrt(tc.abs(x)), lambda x: tc.log1p(tc.abs(x))),
 )
 
 
@@ -308,8 +308,11 @@ def _take(d: Draw, x: Tensor) -> Tensor:
     ids = d.leaf(*d.shape(d.pick(0, 2)), dtype="int32", low=-rows - 2, high=rows + 2)
     if ids.size * x.size > MOST * max(rows, 1):
         ids = d.leaf(3, dtype="int32", low=-rows - 2, high=rows + 2)
-    is_table = x.ndim == 2 and x.dtype.name == "float32" and d.one_in(2)
-    return tc.embedding(x, ids) if is_table else tc.take(x, ids, 0)
+    if x.ndim == 2 and x.dtype.name == "float32" and d.one_in(2):
+        halves = d.is_exact and d.one_in(2)
+        return _float32(tc.embedding(tc.astype(x, "float16") if halves else x, ids))
+    axis = d.pick(0, x.ndim - 1)
+    return tc.take(x, ids, axis if x.shape[axis] == rows else 0)
 
 
 VIEWS: tuple[Step, ...] = (_slice, _permute, _reshape, _broadcast, _add_a_part, _concat)

@@ -16,7 +16,8 @@ COMPARISONS = ("equal", "not_equal", "less", "less_equal", "greater", "greater_e
 FLOATS = (
     *("add", "subtract", "multiply", "divide", "maximum", "minimum", *COMPARISONS),
     *("negative", "abs", "square", "sqrt", "rsqrt", "reciprocal", "floor", "ceil", "trunc", "round", "exp", "relu"),
-    *("sigmoid", "gelu", "tanh", "silu", "gelu_tanh", "erf", "isnan", "isfinite", "cast bool", "cast int32"),
+    *("sigmoid", "gelu", "tanh", "silu", "gelu_tanh", "erf", "log1p", "isnan", "isfinite"),
+    *("cast bool", "cast int32"),
 )
 INTS = (
     *("add", "subtract", "multiply", "maximum", "minimum", *COMPARISONS),

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
-from ...shapes import size_of
+from ...shapes import Layout, size_of
 from ..base import Operand, Step
 from .record import (
     MOST,
@@ -28,13 +29,15 @@ from .record import (
 
 REDUCTIONS = {"sum": 0, "mean": 1, "max": 2, "min": 3, "argmax": 4, "argmin": 5, "logsumexp": 6}
 PART = 256  # as in wasm/vectors.h
+TABLES = 64  # of a look-up: each has a record
+NOTHING = {"float32": float_bits(math.nan), "float16": 0x7E007E00}  # four bytes of NaN
 # multiply-adds of a product that take the time of an element
 TAKEN, NORMALIZED, SOFTENED, REDUCED, RAISED = 4, 10, 40, 8, 24
 
 
 def _rows(operand: Operand, rows: tuple[int, int]) -> tuple[Word, ...]:
     """Return the words of all rows of a value, which begin again when they are used up."""
-    return (address(operand), rows[1], max(rows[0], 1), 0, 0, 0, 0)
+    return (address(operand), 4 * rows[1], max(rows[0], 1), 0, 0, 0, 0)
 
 
 def _taken(ids: Operand, table: Operand, wrap: bool) -> tuple[Word, ...] | None:
@@ -42,20 +45,31 @@ def _taken(ids: Operand, table: Operand, wrap: bool) -> tuple[Word, ...] | None:
     spread = ids.layout
     if len(spread.shape) != 2 or (spread.strides[1] and spread.shape[1] > 1) or not has_rows(table.layout):
         return None
-    return (address(table), table.layout.strides[0], 1, address(ids), spread.strides[0], table.shape[0], int(wrap))
+    ld = table.layout.strides[0] * table.dtype.itemsize
+    return (address(table), ld, 1, address(ids), spread.strides[0], table.shape[0], int(wrap))
 
 
 def take(step: Step) -> Iterator[Record] | None:
-    """Select rows of a table of 4-byte elements."""
-    table, ids = step.inputs
-    taken = _taken(ids, table, bool(step.attrs["wrap"])) if step.attrs["axis"] == 0 else None
-    if taken is None or table.dtype.itemsize != 4 or not has_rows(step.output.layout):
+    """Select rows of a table of elements of 2 or 4 bytes, or of each of several tables."""
+    axis: Any = step.attrs["axis"]
+    out, itemsize = step.output, step.output.dtype.itemsize
+    count, n = size_of(out.shape[:axis]), size_of(out.shape[axis + 1 :])
+    stacked = [each.layout.reshape((count, each.shape[axis], n)) for each in (*step.inputs, out)]
+    layouts = [each for each in stacked if each is not None]
+    if len(layouts) < len(stacked) or itemsize not in (2, 4) or count > TABLES:
         return None
-    count, n = step.output.shape
-    nothing = float_bits(math.nan) if table.dtype.name == "float32" else 0
-    ld = step.output.layout.strides[0]
-    words = (n, address(step.output), ld, nothing, *taken)
-    return by_rows(TAKE, count, TAKEN * n, words)
+    made: list[tuple[Word, ...]] = []
+    for number in range(count):
+        table, ids, rows = (
+            replace(each, layout=Layout(at.shape[1:], at.strides[1:], at.offset + number * at.strides[0]))
+            for each, at in zip((*step.inputs, out), layouts, strict=True)
+        )
+        taken = _taken(ids, table, bool(step.attrs["wrap"]))
+        if taken is None or not has_rows(rows.layout):
+            return None
+        nothing = NOTHING.get(out.dtype.name, 0)
+        made.append((n * itemsize, address(rows), rows.layout.strides[0] * itemsize, nothing, *taken))
+    return (record for words in made for record in by_rows(TAKE, layouts[2].shape[1], TAKEN * n, words))
 
 
 def layer_norm(step: Step) -> Iterator[Record] | None:

@@ -17,7 +17,7 @@ enum Operation {
   ADD, SUBTRACT, MULTIPLY, DIVIDE, MAXIMUM, MINIMUM,
   EQUAL, NOT_EQUAL, LESS, LESS_EQUAL, GREATER, GREATER_EQUAL,
   NEGATIVE, ABS, SQUARE, SQRT, RSQRT, RECIPROCAL, FLOOR, CEIL, TRUNC, ROUND,
-  EXP, APPLY_RELU, APPLY_SIGMOID, APPLY_GELU, APPLY_TANH, SILU, GELU_TANH, ERF,
+  EXP, APPLY_RELU, APPLY_SIGMOID, APPLY_GELU, APPLY_TANH, SILU, GELU_TANH, ERF, LOG1P,
   IS_NAN, IS_FINITE, IS_NOT_ZERO, TO_INT,
   INT_ADD, INT_SUBTRACT, INT_MULTIPLY, INT_MAXIMUM, INT_MINIMUM,
   INT_EQUAL, INT_NOT_EQUAL, INT_LESS, INT_LESS_EQUAL, INT_GREATER, INT_GREATER_EQUAL,
@@ -143,6 +143,7 @@ KERNEL each(const struct Each *p) {
         UNARY(SILU, over_one_plus_exp(x, wasm_f32x4_neg(x), c))
         UNARY(GELU_TANH, gelu_tanh4(x, c))
         UNARY(ERF, erf4(x, c))
+        UNARY(LOG1P, log1p4(x))
         UNARY(IS_NAN, bools(wasm_f32x4_ne(x, x)))
         UNARY(IS_FINITE, bools(wasm_f32x4_lt(wasm_f32x4_abs(x), splat(__builtin_inff()))))
         UNARY(IS_NOT_ZERO, bools(wasm_f32x4_ne(x, splat(0))))

@@ -4,17 +4,17 @@
 
 #include "vectors.h"
 
-// Rows of a value, or rows of it that ids select. After `period` rows they begin again. A negative id counts from the
+// Rows of a value, `ld` bytes apart, or rows of it that ids select. After `period` rows they begin again. A negative id counts from the
 // end with `wrap`; an id out of range selects `nothing`.
 struct Rows {
-  const f32 *values;
+  const char *values;
   int ld, period;
   const int *ids;
   int step, size, wrap;
 };
 
 // The row, or null for an id out of range.
-INLINE const f32 *row_of(const struct Rows *rows, int i) {
+INLINE const void *row_of(const struct Rows *rows, int i) {
   if (!rows->ids) return rows->values + i % rows->period * rows->ld;
   int id = rows->ids[i * rows->step];
   if (id < 0 && rows->wrap) id += rows->size;
@@ -72,21 +72,21 @@ KERNEL norm(const struct Norm *p) {
   }
 }
 
-// Rows of a table of 4-byte elements.
+// Rows of `nbytes` of a table. Those that ids out of range select are pairs of bytes of `nothing`.
 struct Take {
-  int kernel, size, first, last, n;
-  f32 *out;
+  int kernel, size, first, last, nbytes;
+  char *out;
   int ld, nothing;
   struct Rows rows;
 };
 
 KERNEL take(const struct Take *p) {
   for (int i = p->first; i < p->last; i++) {
-    f32 *out = p->out + i * p->ld;
-    const f32 *row = row_of(&p->rows, i);
+    char *out = p->out + i * p->ld;
+    const void *row = row_of(&p->rows, i);
     if (row)
-      add_row(p->n, out, row, 1);
+      __builtin_memcpy(out, row, p->nbytes);
     else
-      for (int j = 0; j < p->n; j++) ((int *)out)[j] = p->nothing;
+      ROLLED for (int j = 0; j < p->nbytes; j += 2) *(f16 *)(out + j) = p->nothing >> (j & 2) * 8;
   }
 }

@@ -207,6 +207,22 @@ INLINE f32 log_of(f32 x) {
   return 2 * s * sum + n * 0.6931471805599453;
 }
 
+// log(1 + x): the logarithm of the sum u as in `log_of`, and (x - (u - 1)) / u for what u rounds off.
+INLINE f32x4 log1p4(f32x4 x) {
+  f32x4 u = wasm_f32x4_add(x, splat(1));
+  v128_t n = wasm_i32x4_shr(wasm_i32x4_sub(u, wasm_i32x4_splat(0x3f3504f3)), 23);
+  f32x4 m = wasm_i32x4_sub(u, wasm_i32x4_shl(n, 23)), power = wasm_f32x4_convert_i32x4(n);
+  f32x4 s = wasm_f32x4_div(wasm_f32x4_sub(m, splat(1)), wasm_f32x4_add(m, splat(1))), q = wasm_f32x4_mul(s, s);
+  f32x4 sum = splat(2.f / 9);
+  UNROLL for (int i = 7; i > 0; i -= 2) sum = MADD(sum, q, splat(2.f / i));
+  f32x4 rest = wasm_f32x4_div(wasm_f32x4_sub(x, wasm_f32x4_sub(u, splat(1))), u);
+  f32x4 y = MADD(power, splat(-2.12194440e-4f), MADD(s, sum, rest));
+  y = MADD(power, splat(0.693359375f), y);
+  y = select(wasm_f32x4_eq(u, splat(0)), splat(-__builtin_inff()), y);
+  y = select(wasm_f32x4_lt(u, splat(0)), splat(__builtin_nanf("")), y);
+  return select(wasm_f32x4_lt(x, splat(__builtin_inff())), y, x); // infinity and NaN pass through
+}
+
 // The sum of e ** (x - shift), of parts of the row, which loses fewer digits.
 INLINE f32 sum_of_powers(int n, const f32 *x, f32 shift, Numbers c) {
   f32 total = 0;
