@@ -112,7 +112,7 @@ class Draw:
     def leaf(self, *shape: int, dtype: str = "float32", low: int = -4, high: int = 4, odd: bool = True) -> Tensor:
         """Draw whole numbers in a random layout; floats are eighths of them, or in one of 24 cases also not finite."""
         rng = np.random.default_rng(self.pick(0, 2**31))
-        a = np.asarray(rng.integers(low, high + 1, shape))
+        a: Array = np.asarray(rng.integers(low, high + 1, shape))
         if dtype.startswith("float"):
             a = a / 8
             if odd and self.one_in(24) and a.size and self.device.kind == "cpu":
@@ -211,7 +211,7 @@ def _reduce(d: Draw, x: Tensor) -> Tensor:
     name = d.some([*named, *rough])
     d.is_exact &= name not in rough
     chosen: Any = d.pick(0, x.ndim - 1) if name.startswith("arg") else axes
-    return getattr(tc, name)(x, axis=chosen, keepdims=d.one_in(2))  # type: ignore[no-any-return]
+    return getattr(tc, name)(x, axis=chosen, keepdims=d.one_in(2))
 
 
 FLOAT_PAIRS = (tc.add, tc.subtract, tc.maximum, tc.minimum)
@@ -245,8 +245,8 @@ def _elementwise(d: Draw, x: Tensor) -> Tensor:
             d.is_exact = False
             x = d.some(SMOOTH)(x)
         else:
-            pairs = (*FLOAT_PAIRS, tc.multiply) if d.is_small(x) else FLOAT_PAIRS
-            x = d.some(pairs)(x, d.beside(x)) if not d.one_in(4) else d.some((tc.abs, tc.negative))(x)
+            operations = (*FLOAT_PAIRS, tc.multiply) if d.is_small(x) else FLOAT_PAIRS
+            x = d.some(operations)(x, d.beside(x)) if not d.one_in(4) else d.some((tc.abs, tc.negative))(x)
     return x
 
 
@@ -295,7 +295,7 @@ def _norm(d: Draw, x: Tensor) -> Tensor:
         return x
     d.is_exact = False
     if d.one_in(3):
-        return d.some((tc.softmax, tc.log_softmax))(x, axis=d.pick(0, x.ndim - 1))  # type: ignore[no-any-return]
+        return d.some((tc.softmax, tc.log_softmax))(x, axis=d.pick(0, x.ndim - 1))
     weight = d.leaf(x.shape[-1])
     if d.one_in(3):
         return tc.rms_norm(x, weight, EPS)
@@ -333,9 +333,9 @@ def _attention(d: Draw) -> Tensor:
     if d.one_in(2):
         shape = d.some(((keys,), (queries, keys), (batch, 1, 1, keys), (batch, shared * group, queries, keys)))
         mask = d.leaf(*shape, dtype="bool")
-        mask = d.some((mask, tc.where(mask, *map(d.put, np.float32((0, -np.inf))))))
-    turned = [tc.permute_dims(each, (0, 2, 1, 3)) for each in (q, k, v)]
-    y = tc.scaled_dot_product_attention(*turned, mask, is_causal=d.one_in(3))
+        mask = d.some((mask, tc.where(mask, d.put(np.float32(0)), d.put(np.float32(-np.inf)))))
+    q, k, v = (tc.permute_dims(each, (0, 2, 1, 3)) for each in (q, k, v))
+    y = tc.scaled_dot_product_attention(q, k, v, mask, is_causal=d.one_in(3))
     return tc.reshape(tc.permute_dims(y, (0, 2, 1, 3)), (batch, queries, -1)) if d.one_in(2) else y
 
 
