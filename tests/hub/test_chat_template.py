@@ -166,17 +166,24 @@ def written(compiled, data):
 
 
 def check_random_templates(count, seed):
-    """Compare the texts of random templates with and without the limits: equal, and refused at the same place."""
+    """Compare the texts of random templates with and without the limits: equal, and refused at the same place.
+
+    A template that the limits stop is not rendered without them: it may take gigabytes. Few are so large.
+    """
     environment, data = plain_environment(), {"messages": HELLO * 2, "n": 3, "text": "a b\nc", "none": None}
-    lengths = []
+    lengths, stopped = [], 0
     for number in range(count):
         source = template(random.Random(f"{seed}.{number}"))
-        wanted = written(lambda: environment.from_string(source), data)  # noqa: B023
         template_sandbox._active[:] = [template_sandbox.Meter()]  # noqa: SLF001 - what a template writes up to a refusal
         got = written(lambda: template_sandbox._compiled(source)[1], data)  # noqa: B023, SLF001
+        if got[-1:] == ["stopped"]:
+            stopped += 1
+            continue
+        wanted = written(lambda: environment.from_string(source), data)  # noqa: B023
         assert "".join(got) == "".join(wanted), source
         lengths.append(len("".join(wanted)))
     assert sum(length > 3 for length in lengths) > count / 10
+    assert stopped <= count / 100
     template_sandbox._active.clear()  # noqa: SLF001
 
 
