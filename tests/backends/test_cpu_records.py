@@ -50,7 +50,16 @@ def test_small_steps_are_one_part_until_numpy_computes_one(cpu):
     plan = _plan(cpu, tc.sin(tc.layer_norm(tc.softmax(x), ones, ones)))
     parts = code.assemble(plan).parts
     assert [part.step.op.name if part.step else "records" for part in parts] == ["records", "sin"]
-    assert len(code.assemble(plan, apart=True).parts) == len(plan.steps)
+    apart = code.assemble(plan, apart=True)
+    assert len(apart.parts) == len(plan.steps) and np.array_equal(apart.words, code.assemble(plan).words)
+
+
+def test_the_bytes_of_a_code_are_those_of_all_its_arrays(cpu):
+    x = tc.asarray(np.ones((4, 8), np.float32))
+    made = code.assemble(_plan(cpu, tc.softmax(x) * 2))
+    arrays = [made.words, made.positions, made.bases, made.offsets]
+    assert all(array.nbytes for array in arrays)
+    assert made.nbytes == made.scratch_bytes + sum(array.nbytes for array in arrays)
 
 
 def test_the_words_of_a_record_are_as_many_as_it_says(cpu):

@@ -56,7 +56,7 @@ class Code(Executable):
 
 
 def assemble(plan: Plan, apart: bool = False) -> Code:
-    """Write the code of a plan; with ``apart`` each part belongs to one step."""
+    """Write the code of a plan; with ``apart`` each part belongs to one step. The words are the same."""
     records = [records_of(step) for step in plan.steps]
     words: list[int] = []
     positions, bases, offsets = [], [], []
@@ -82,15 +82,16 @@ def assemble(plan: Plan, apart: bool = False) -> Code:
                 parts[-1] = CodeRange(number, None, last.first, 4 * len(words))
     scratch = max([4 * (NUMBERS + record.scratch) for found in records for record in found or ()], default=0)
     code = np.array(words, np.int64).astype(np.uint32)
+    links = [np.array(numbers, np.int64) for numbers in (positions, bases, offsets)]
     return Code(
         dispatches=len(plan.steps),
-        nbytes=scratch + code.nbytes,
+        nbytes=scratch + code.nbytes + sum(array.nbytes for array in links),
         plan=plan,
         parts=tuple(parts),
         words=code,
-        positions=np.array(positions, np.int64),
-        bases=np.array(bases, np.int64),
-        offsets=np.array(offsets, np.int64),
+        positions=links[0],
+        bases=links[1],
+        offsets=links[2],
         scratch_bytes=scratch,
     )
 
