@@ -109,6 +109,25 @@ found
     assert found == {"why": "", "right": [True] * 4, "crossed": {"rented": 2 * 48, "host": 0}}
 
 
+def test_reads_wait_side_by_side_and_block_after_an_awaited_one(lab):
+    found = lab.run(
+        """
+x = tc.asarray(np.arange(6, dtype=np.float32), device=place.device)
+ys = [tc.add(x, float(n)) for n in range(8)]
+together = await asyncio.gather(*(y.read() for y in ys))
+waiting = asyncio.ensure_future(tc.exp(x).read())
+await asyncio.sleep(0)
+waiting.cancel()  # the read is under way
+cancelled = (await asyncio.gather(waiting, return_exceptions=True))[0]
+after = await tc.negative(x).read()
+blocking = tc.negative(x).numpy() if "Suspending" in dir(__import__("js").WebAssembly) else after
+[[float(y[0]) for y in together], type(cancelled).__name__, after.tolist(), blocking.tolist()]
+""",
+        kind="webnn",
+    )
+    assert found == [list(range(8)), "CancelledError", [0, -1, -2, -3, -4, -5], [0, -1, -2, -3, -4, -5]]
+
+
 def test_a_build_reports_its_graphs_and_keeps_nothing_if_cancelled(lab):
     found = lab.run(
         """

@@ -8,6 +8,13 @@ export function reasonWithoutContext() {
   return "";
 }
 
+let settle;
+
+// Settle replies by calling Python's function `call`, which may suspend WebAssembly where the engine can.
+export function settleBy(call) {
+  settle = "Suspending" in WebAssembly ? (...reply) => call.callPromising(...reply) : call;
+}
+
 // Open a context on a kind of device: "cpu", "gpu", "npu", or "" for the browser's choice.
 export async function open(wish) {
   const options = wish ? { deviceType: wish } : {};
@@ -75,7 +82,7 @@ class Ml {
     this.wish = wish;
     this.borrower = null; // the object of webgpu.js whose device tensors can be lent to
     this.tensors = new Map(); // handle -> {spec: [dtype, shape], tensor: MLTensor or null while it is made, pending: Promise or null, borrower}
-    this.programs = new Map(); // id -> {stages, fixed, host, outputs, spares}
+    this.programs = new Map(); // id -> {stages, fixed, host, outputs, leaves, spares}
     this.errors = []; // of work that was not awaited, for the next call to report
     this.lost = null;
     this.info = JSON.stringify({ limits: context.opSupportLimits(), cores: navigator.hardwareConcurrency, noConstants });
@@ -214,28 +221,40 @@ class Ml {
     this.#wait(from, both);
   }
 
-  // `ranges` is a Python buffer of ints, [handle, offset, size] for each. Gives their bytes one after another, as an
-  // array of its own.
-  async readTensors(ranges) {
-    const pieces = [];
-    for (let rest = ints(ranges); rest.length; rest = rest.slice(3)) pieces.push(rest.slice(0, 3));
-    const entries = pieces.map(([handle]) => this.tensors.get(handle));
-    const whole = new Map();
-    await Promise.all(entries.map((entry) => entry.pending));
+  // Return bytes of a tensor as an array of its own.
+  async readTensor(handle, offset, size) {
+    const entry = this.tensors.get(handle);
+    if (entry.pending) await entry.pending;
     this.#check();
-    for (const entry of entries) if (entry.tensor && !whole.has(entry)) whole.set(entry, this.context.readTensor(entry.tensor));
+    if (!entry.tensor) return new Uint8Array(size);
     try {
-      await Promise.all(whole.values());
+      const data = new Uint8Array(await this.context.readTensor(entry.tensor));
+      this.#check();
+      return size === data.length ? data : data.slice(offset, offset + size);
     } catch (error) {
       if (error.name === "InvalidStateError") await this.gone;
       throw error;
     }
-    this.#check();
-    if (pieces.length === 1 && entries[0].tensor && pieces[0][2] === bytesOf(entries[0].spec)) return new Uint8Array(await whole.get(entries[0]));
+  }
+
+  // Settle Python's reply `number` with what readTensor returns.
+  replyWithTensor(number, ...range) {
+    this.readTensor(...range).then((data) => settle(number, data), (error) => settle(number, undefined, error));
+  }
+
+  // `ranges` is a Python buffer of ints, [handle, offset, size] for each. Return their bytes one after another.
+  async readTensors(ranges) {
+    const pieces = [];
+    for (let rest = ints(ranges); rest.length; rest = rest.slice(3)) pieces.push(rest.slice(0, 3));
+    const whole = new Map(); // each tensor is read once
+    for (const [handle] of pieces) {
+      if (!whole.has(handle)) whole.set(handle, this.readTensor(handle, 0, bytesOf(this.tensors.get(handle).spec)));
+    }
+    await Promise.all(whole.values());
     const result = new Uint8Array(pieces.reduce((total, [, , size]) => total + size, 0));
     let at = 0;
-    for (const [i, [, offset, size]] of pieces.entries()) {
-      if (size) result.set(new Uint8Array(await whole.get(entries[i]), offset, size), at);
+    for (const [handle, offset, size] of pieces) {
+      result.set((await whole.get(handle)).subarray(offset, offset + size), at);
       at += size;
     }
     return result;
@@ -254,7 +273,7 @@ class Ml {
   // `tell(done, total)` is called for every graph before and after it is built; it stops the build by returning false.
   async buildProgram(id, description, tell) {
     const { fixed, host, outputs, graphs, stages } = JSON.parse(description);
-    const program = { fixed: [], host, outputs, graphs: [], stages: [], spares: [] }; // spares by output: what the next run writes
+    const program = { fixed: [], host, outputs, graphs: [], stages: [], leaves: [], spares: [] }; // spares by output: what the next run writes
     try {
       for (const spec of fixed) program.fixed.push(await this.#create(spec));
       for (const graph of graphs) {
@@ -317,14 +336,13 @@ class Ml {
     for (const entry of entries) if (entry) this.#after(entry, () => entry.tensor?.destroy());
   }
 
-  // One run over `handles`, a Python buffer of ints (leaves, then outputs): write the host inputs, have the outputs, spare
-  // tensors or new ones, dispatch every stage. True where it is queued at once; where something is awaited first a
-  // promise that is done once it is. Outputs exist only if it was queued.
-  runProgram(id, host, handles) {
+  // One run over leaves, a Python buffer of ints or null for those of the run before, and outputs: write the host inputs,
+  // have the outputs, spare tensors or new ones, dispatch every stage. `data` is an array of its own, or null. True where it
+  // is queued at once; where something is awaited first a promise that is done once it is. Outputs exist only if it was queued.
+  runProgram(id, data, handles, ...results) {
     const program = this.programs.get(id);
-    const all = ints(handles);
-    const results = all.splice(all.length - program.outputs.length);
-    const [leaves, made, data] = [all.map((handle) => this.tensors.get(handle)), program.spares.splice(0), copied(host)];
+    if (handles) program.leaves = ints(handles);
+    const [leaves, made] = [program.leaves.map((handle) => this.tensors.get(handle)), program.spares.splice(0)];
     const undo = (error) => {
       this.#destroyEntries(made);
       throw error;

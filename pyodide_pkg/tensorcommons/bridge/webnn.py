@@ -11,9 +11,11 @@ from typing import Any
 from ..errors import DeviceLost, DeviceMemoryError, DeviceUnavailable, TensorCommonsError
 from .byte_buffer import ByteBuffer, Data, raw_of
 from .loader import load_js_module
+from .reply import Reply, settle
 from .runtime import IN_BROWSER
 from .webgpu import WebGPUBridge
 
+_settles = False  # replies, by a proxy that the module of webnn.js has
 Limits = dict[str, Any]  # opSupportLimits(): of each builder method, by operand, its dataTypes and rankRange
 
 
@@ -24,13 +26,19 @@ class WebNNBridge:
     """
 
     def __init__(self, ml: Any, wish: str) -> None:
-        self.proxy = ml
+        self._attach(ml)
         self.wish = wish
         self.calls = 0
         info = json.loads(ml.info)
         self.limits: Limits = info["limits"]
         self.cores: int = info["cores"]
         self.no_constants: str = info["noConstants"]
+
+    def _attach(self, ml: Any) -> None:
+        """Call ``ml`` from now on. A bound method is kept for each call of a replayed run: a look-up takes as long."""
+        self.proxy = ml
+        self._run_program, self._read_tensor = ml.runProgram, ml.replyWithTensor
+        self._leaves: dict[int, list[int]] = {}  # handles of the leaves of each program's last run
 
     @classmethod
     async def open(cls, wish: str = "") -> WebNNBridge:
@@ -54,7 +62,7 @@ class WebNNBridge:
     async def reopen(self) -> None:
         """Replace the context by a new one, with nothing on it. Raises DeviceUnavailable if there is none."""
         self.proxy.closeContext()
-        self.proxy = await _open(self.wish)
+        self._attach(await _open(self.wish))
         self.limits = json.loads(self.proxy.info)["limits"]
 
     @contextmanager
@@ -125,6 +133,10 @@ class WebNNBridge:
         """Read the bytes of all ranges, concatenated, into an array of JavaScript."""
         self.calls += 1
         with self._typed_errors():
+            if len(ranges) == 1:
+                reply = Reply()
+                self._read_tensor(reply.number, *ranges[0])
+                return await reply
             return await self.proxy.readTensors(_ints(value for each in ranges for value in each))
 
     async def lending(self, gpu: WebGPUBridge) -> str:
@@ -156,14 +168,19 @@ class WebNNBridge:
         finally:
             heard.destroy()
 
-    def run(self, program: int, host: memoryview, handles: Sequence[int]) -> Awaitable[None] | None:
+    def run(self, program: int, host: memoryview, leaves: list[int], outputs: Sequence[int]) -> Awaitable[None] | None:
         """Replay ``program`` over the handles of its leaves and outputs.
 
-        Returns None once it is queued, or an awaitable if a tensor is not ready yet.
+        Returns None once it is queued, or an awaitable if a tensor is not ready yet. Leaves that are those of the run
+        before are not passed again: of a hundred, that would take longer than the rest of the call.
         """
         self.calls += 1
+        from pyodide.ffi import to_js
+
+        others = None if leaves == self._leaves.get(program) else _ints(leaves)
         with self._typed_errors():
-            queued = self.proxy.runProgram(program, host, _ints(handles))
+            queued = self._run_program(program, to_js(host) if host.nbytes else None, others, *outputs)
+        self._leaves[program] = leaves
         return None if queued is True else self._queued(queued)
 
     async def _queued(self, promise: Any) -> None:
@@ -192,6 +209,7 @@ class WebNNBridge:
     def discard(self, program: int) -> None:
         """Destroy a built program."""
         self.calls += 1
+        self._leaves.pop(program, None)
         self.proxy.discardProgram(program)
 
     async def wait(self) -> None:
@@ -218,9 +236,13 @@ async def _open(wish: str) -> Any:
     """Open a new context, and return its JavaScript side."""
     if not IN_BROWSER:
         raise DeviceUnavailable("webnn", "this Python does not run in a browser")
-    from pyodide.ffi import JsException
+    from pyodide.ffi import JsException, create_proxy
 
+    global _settles
     module = await load_js_module("webnn", "webnn.js")
+    if not _settles:
+        _settles = True
+        module.settleBy(create_proxy(settle))
     if reason := str(module.reasonWithoutContext()):
         raise DeviceUnavailable("webnn", reason)
     try:

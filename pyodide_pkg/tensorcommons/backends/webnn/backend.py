@@ -235,7 +235,7 @@ class WebNNBackend(Backend[Built]):
     async def run(
         self, executable: Built, arena: int, host: memoryview, leaves: Sequence[int], outputs: Sequence[int]
     ) -> None:
-        queued = self.bridge.run(executable.id, host, [*leaves, *self._fields.beside(leaves), *outputs])
+        queued = self.bridge.run(executable.id, host, [*leaves, *self._fields.beside(leaves)], outputs)
         if queued is None:
             return
         running = asyncio.ensure_future(queued)
