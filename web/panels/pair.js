@@ -1,12 +1,17 @@
 // The panel of a pair: four heads classify two sentences, and SPLADE gives the terms of each.
-import { barList, scores } from "../bars.js";
+import { barList, blanks, scores } from "../bars.js";
 import { byId, h } from "../dom.js";
 import { LiveRun } from "../live-run.js";
 import { kept } from "../session.js";
 import { codeOf } from "./code.js";
 import { showNeed } from "./need.js";
 
-const PARTS = ["nli", "relevance", "polarity", "relation-type", "terms"];
+const LABELS = {
+  nli: ["entailment", "neutral", "contradiction"],
+  relevance: ["relevant", "irrelevant"],
+  polarity: ["affirmed", "negated", "uncertain"],
+  "relation-type": ["causal", "temporal", "spatial", "attributive", "none"],
+};
 const NAMES = ["A", "B"];
 
 export class PairPanel {
@@ -40,7 +45,8 @@ export class PairPanel {
   }
 
   #clear() {
-    for (const name of PARTS) this.#part(name).replaceChildren(h("p", { class: "needs small" }, "Nothing to show yet."));
+    for (const [name, labels] of Object.entries(LABELS)) this.#part(name).replaceChildren(blanks(labels));
+    this.#part("terms").replaceChildren(h("p", { class: "needs small" }, "The words that stand for each sentence appear here."));
   }
 
   #draw({ part, needs: missing, value }) {

@@ -1,5 +1,5 @@
 // The panel of sentences: rows to type in, their similarity as a matrix, and the skill probability of each.
-import { barList } from "../bars.js";
+import { barList, blanks } from "../bars.js";
 import { byId, h } from "../dom.js";
 import { LiveRun } from "../live-run.js";
 import { kept } from "../session.js";
@@ -13,7 +13,6 @@ const FIRST = [
   "The cat sleeps on the warm windowsill.",
 ];
 const MODELS = ["all-MiniLM-L6-v2", "skill-head"];
-const PARTS = ["similarity", "skill"];
 const MOST = 12; // rows
 
 export class SentencesPanel {
@@ -94,7 +93,8 @@ export class SentencesPanel {
   }
 
   #clear() {
-    for (const name of PARTS) this.#part(name).replaceChildren(h("p", { class: "needs small" }, "Nothing to show yet."));
+    this.#part("similarity").replaceChildren(h("p", { class: "needs small" }, "How alike each sentence is to each other appears here."));
+    this.#part("skill").replaceChildren(blanks(this.#texts().map((_, i) => String(i + 1))));
   }
 
   #draw({ part, needs: missing, rows, value }) {
