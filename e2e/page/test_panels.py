@@ -228,3 +228,34 @@ def test_the_python_programs_run_as_printed(page: Tab, site: str) -> None:
         """)
         print(f"\n{panel}: {printed}")
         assert PRINTS[panel] in printed
+
+
+def test_the_javascript_programs_run(page: Tab, site: str) -> None:
+    """They run in one page; all use one runtime instead of one each."""
+    texts = programs(page, "JavaScript")
+    other = page.page.context.new_page()
+    files = {
+        f"{panel}.mjs": re.sub("org/[-a-z]+", f"{site}models/splade-tiny-nli", text) for panel, text in texts.items()
+    }
+    files = {name: text.replace("./tensorcommons.mjs", "./one.mjs") for name, text in files.items()}
+    files["one.mjs"] = (
+        'import { connect as start } from "./tensorcommons.mjs";let tc; export const connect = () => (tc ??= start());'
+    )
+
+    def serve(route: Route) -> None:
+        name = route.request.url.rpartition("/")[2]
+        if name == "program":
+            route.fulfill(body="<!doctype html><title>p</title>", content_type="text/html")
+        elif name in files:
+            route.fulfill(body=files[name], content_type="text/javascript")
+        else:
+            route.continue_()
+
+    other.route("**/*", serve)
+    other.add_init_script("globalThis.logged = []; console.log = (...all) => { logged.push(JSON.stringify(all)); };")
+    other.goto(f"{site}program")
+    for panel in texts:
+        logged = other.evaluate(f"() => import('{site}{panel}.mjs').then(() => logged.splice(0).join(' '))")
+        print(f"\n{panel}: {logged}")
+        assert (PRINTS | {"own": "text-classification"})[panel] in logged
+    other.close()

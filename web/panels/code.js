@@ -19,7 +19,7 @@ export function codeOf(name, change = (text) => text) {
       }
     });
     const title_ = h("div", { class: "head" }, h("h3", {}, title), h("p", { class: "status" }, status, copy));
-    return { kind, text, element: h("div", { class: "program" }, title_, h("pre", { tabindex: 0, class: "scroll", "aria-label": `${title} program` }, text)) };
+    return { kind, text, element: h("div", { class: "program" }, title_, h("pre", { tabindex: 0, role: "region", class: "scroll", "aria-label": `${title} program` }, text)) };
   });
   const details = h("details", { class: "code" }, h("summary", {}, "The same in code"), ...places.map(({ element }) => element));
   details.refresh = async () => {
