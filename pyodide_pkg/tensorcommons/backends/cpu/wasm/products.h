@@ -7,7 +7,7 @@
 
 #include "vectors.h"
 
-enum { FEW = 32, NARROW = 4 }; // up to FEW rows take narrow panels: the next ones are fetched meanwhile
+enum { FEW = 32 }; // up to FEW rows take panels of two columns: the next ones are fetched meanwhile
 enum { ROWS = 4, PANEL = 32 }; // rows of a tile; columns that are finished before the next ones, from the cache
 enum { STREAMED = 8, STREAM = 2048 }; // up to STREAMED rows, b of (k, n) is read row by row, in parts of STREAM columns
 enum { PACKED = 16 }; // columns of b of (k, n) that are copied, so that more rows read them in a piece
@@ -77,10 +77,9 @@ INLINE void column(const int M, int k, const f32 *a, int lda, const f32 *b, int 
   UNROLL for (int i = 0; i < M; i++) c[i * ldc] = sum[i];
 }
 
-INLINE void dot_rows(const int M, int n, int k, const f32 *a, int lda, const f32 *b, int ldb, f32 *c, int ldc) {
-  int j = 0;
-  for (; j + 2 <= n; j += 2) dot_tile(M, 2, k, a, lda, b + j * ldb, ldb, c + j, ldc, 1);
-  for (; j < n; j++) dot_tile(M, 1, k, a, lda, b + j * ldb, ldb, c + j, ldc, 1);
+// `n` rows of b, and those `half` further on: memory delivers two parts that are each read in order faster than one.
+INLINE void dot_rows(const int M, int n, int half, int k, const f32 *a, int lda, const f32 *b, int ldb, f32 *c, int ldc) {
+  for (int j = 0; j < n; j++) dot_tile(M, 2, k, a, lda, b + j * ldb, half * ldb, c + j, ldc, half);
 }
 
 // One row of a by the rows of b, of four parts at a time: each is read from memory in its order, at twice the rate of rows
@@ -150,17 +149,20 @@ INLINE void finish_rows(int m, int n, f32 *c, int ldc, const f32 *bias, const f3
 // from one row to the next. In `dots` b is stored as (n, k), as the weights of a linear layer are, in `rows` as (k, n).
 KERNEL dots(int m, int n, int k, const f32 *a, int lda, const f32 *b, int ldb, f32 *c, int ldc, const f32 *bias,
             const f32 *residual, int ldr, enum Activation activation, Numbers numbers) {
-  int most = m <= FEW ? NARROW : PANEL;
   if (m == 1) {
     dot_row(n, k, a, b, ldb, c);
-    finish_rows(1, n, c, ldc, bias, residual, ldr, activation, numbers);
-    return;
+  } else {
+    int half = n / 2, most = m <= FEW ? 1 : PANEL / 2, i = 0;
+    for (int j = 0; j < half; j += most) {
+      int width = half - j < most ? half - j : most;
+      for (i = 0; i + ROWS <= m; i += ROWS)
+        dot_rows(ROWS, width, half, k, a + i * lda, lda, b + j * ldb, ldb, c + i * ldc + j, ldc);
+      for (; i < m; i++) dot_rows(1, width, half, k, a + i * lda, lda, b + j * ldb, ldb, c + i * ldc + j, ldc);
+    }
+    if (n % 2)
+      for (i = 0; i < m; i++) dot_tile(1, 1, k, a + i * lda, 0, b + (n - 1) * ldb, 0, c + i * ldc + n - 1, 0, 1);
   }
-  for (int j = 0; j < n; j += most) {
-    int width = n - j < most ? n - j : most;
-    TILES(dot_rows, width, b + j * ldb, ldb, c + j)
-    finish_rows(m, width, c + j, ldc, bias ? bias + j : 0, residual ? residual + j : 0, ldr, activation, numbers);
-  }
+  finish_rows(m, n, c, ldc, bias, residual, ldr, activation, numbers);
 }
 
 // `packed` has room for PACKED columns of b, or is null: then b is read as it is.
