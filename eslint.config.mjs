@@ -30,6 +30,10 @@ export default [
     languageOptions: { globals: { ...globals.browser, ...globals.worker } },
   },
   {
+    files: ["web/service-worker.js"],
+    languageOptions: { globals: { ...globals.serviceworker, SITE: "readonly" } },
+  },
+  {
     // Runs in a page, in a worker and in Node.
     files: ["pyodide_pkg/**/*.{js,mjs}"],
     languageOptions: { globals: { ...globals["shared-node-browser"], ...globals.worker, GPUBufferUsage: "readonly", GPUMapMode: "readonly", GPUShaderStage: "readonly", MLGraphBuilder: "readonly" } },

@@ -30,6 +30,8 @@ FAILED = pytest.StashKey[bool]()
 #: For browsers whose pages serve one or two tests: V8's optimizing compiler takes 2 of the 6 seconds of CPU of a
 #: start, which pays only in the browser of the lab, which runs for minutes.
 NO_OPTIMIZING = "--js-flags=--no-wasm-tier-up --no-wasm-dynamic-tiering"  # the first alone has no effect
+#: In tests of failures the server is to answer, not the service worker of an earlier visit.
+NO_SERVICE_WORKER = "delete globalThis.Navigator?.prototype.serviceWorker"
 #: SwiftShader compiles a shader with workgroup memory in a tenth of the time if Chromium's shader compiler adds
 #: statements that zero it, instead of a declaration. The memory is zero either way.
 ZERO_BY_STATEMENTS = "--disable-dawn-features=use_vulkan_zero_initialize_workgroup_memory_extension"
@@ -142,5 +144,6 @@ def browser(launch: Callable[..., Browser]) -> Iterator[Browser]:
 def context(browser: Browser) -> Iterator[BrowserContext]:
     """A context with empty caches and storage."""
     fresh = browser.new_context(viewport={"width": 1440, "height": 900})
+    fresh.add_init_script(NO_SERVICE_WORKER)
     yield fresh
     fresh.close()

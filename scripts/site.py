@@ -9,6 +9,7 @@ absolute paths or headers. Running it again copies changed files and removes sta
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import shutil
 from typing import TYPE_CHECKING
@@ -45,6 +46,9 @@ VENDOR = {
 #: Files of the site that no page downloads.
 NOT_DOWNLOADED = (".map", ".txt", ".md", "LICENSE")
 
+WORKER = "service-worker.js"  # begins with the list of the files that it keeps
+NOT_KEPT = ("models/", "docs/", "README.md", "tensorcommons.d.ts")
+
 LINK_FROM = 1_000_000  # bytes; larger files are hard links to the cache instead of copies
 
 
@@ -53,8 +57,10 @@ def site_files(wheel: Path, start: Sequence[Path], models: Sequence[SampleModel]
     files: dict[str, Path] = {}
     if paths.WEB.is_dir():
         for path in sorted(paths.WEB.rglob("*")):
-            if path.is_file() and not any(
-                part.startswith((".", "__pycache__")) for part in path.relative_to(paths.WEB).parts
+            if (
+                path.is_file()
+                and path.name != WORKER
+                and not any(part.startswith((".", "__pycache__")) for part in path.relative_to(paths.WEB).parts)
             ):
                 files[path.relative_to(paths.WEB).as_posix()] = path
     for name, source in VENDOR.items():
@@ -112,6 +118,17 @@ def manifest(files: Mapping[str, Path], wheel: Path) -> dict[str, object]:
     }
 
 
+def service_worker(files: Mapping[str, bytes | Path]) -> bytes:
+    """Make the service worker, with the hash of each file that it keeps."""
+    hashes = {
+        name: hashlib.sha256(data if isinstance(data, bytes) else data.read_bytes()).hexdigest()
+        for name, data in sorted(files.items())
+        if not name.startswith((*NOT_KEPT, ".")) and not (name.startswith("vendor/") and name.endswith(NOT_DOWNLOADED))
+    }
+    site = json.dumps({"version": hashlib.sha256(repr(hashes).encode()).hexdigest()[:16], "files": hashes})
+    return f"const SITE = {site};\n".encode() + (paths.WEB / WORKER).read_bytes()
+
+
 def notice() -> str:
     """Name the location of Pyodide's sources, because its npm package has no licence file."""
     package = json.loads((PYODIDE / "package.json").read_text())
@@ -131,6 +148,7 @@ def build_site(*, small: bool = False) -> Path:
         "vendor/pyodide/NOTICE.txt": notice().encode(),
         ".nojekyll": b"",  # GitHub Pages serves the folder unchanged
     }
+    written[WORKER] = service_worker({**files, **written})
     changed = _remove_stale({*files, *written})
     for name, source in files.items():
         target = paths.SITE / name

@@ -155,6 +155,7 @@ async function start() {
     diagnostics.ready();
     performance.measure("usable", { start: 0 });
     showTimings();
+    navigator.serviceWorker?.register("service-worker.js", { updateViaCache: "none" }).catch(() => {}); // not in every private window
     changed(() => true);
     cards.loadAtStart(new URLSearchParams(location.search).get("load"));
   } catch (error) {

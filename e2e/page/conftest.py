@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from e2e.conftest import FAILED
+from e2e.conftest import FAILED, NO_SERVICE_WORKER
 from e2e.page.driver import ALL, Tab
 from e2e.page.faults import Faults
 from scripts import paths
@@ -59,6 +59,7 @@ class SharedTab:
 
     def _open(self) -> Tab:
         context = self._browser.new_context(viewport={"width": 1440, "height": 900}, reduced_motion="reduce")
+        context.add_init_script(NO_SERVICE_WORKER)
         tab = Tab(context.new_page()).open(self._site, load=self._load)
         if self._load == "all":
             for model_id in ALL:

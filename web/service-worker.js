@@ -1,0 +1,61 @@
+// Visits without a network: answers the page's requests from a cache that has all files of one version of the site. The
+// first line, from scripts/site.py, is SITE: {version, files: {path: SHA-256}}, so each version is another service worker.
+// It is installed after the page is usable, and takes effect at the next visit. Models are not here: the package keeps them.
+
+const PREFIX = "tensorcommons site ";
+const CACHE = `${PREFIX}${SITE.version}`;
+const address = (path) => new URL(path, registration.scope).href;
+const addresses = new Set(Object.keys(SITE.files).map(address));
+const hex = (bytes) => [...new Uint8Array(bytes)].map((byte) => byte.toString(16).padStart(2, "0")).join("");
+
+// The address of a request in the cache.
+function named({ url }) {
+  const { origin, pathname } = new URL(url);
+  return origin + pathname === registration.scope ? address("index.html") : origin + pathname;
+}
+
+// All files or none: a site that is being uploaded has files of two versions, and is tried again at the next visit.
+async function fill() {
+  const cache = await caches.open(CACHE);
+  try {
+    for (const [path, expected] of Object.entries(SITE.files)) {
+      const response = await fetch(address(path), { cache: "no-cache" });
+      if (!response.ok) throw new Error(`${path}: the server answered ${response.status}`);
+      const found = hex(await crypto.subtle.digest("SHA-256", await response.clone().arrayBuffer()));
+      if (found !== expected) throw new Error(`${path} is of another version of the site`);
+      await cache.put(address(path), response);
+    }
+  } catch (error) {
+    await caches.delete(CACHE);
+    throw error;
+  }
+}
+
+async function dropOthers() {
+  const names = await caches.keys();
+  await Promise.all(names.filter((name) => name.startsWith(PREFIX) && name !== CACHE).map((name) => caches.delete(name)));
+}
+
+// A version that waits replaces this one with the last tab of this one: the page is requested again from its successor.
+async function answer(request) {
+  if (request.mode === "navigate" && registration.waiting) {
+    const tabs = await clients.matchAll({ type: "window" });
+    if (tabs.length <= 1) {
+      registration.waiting.postMessage("replace");
+      return new Response("", { headers: { Refresh: "0" } });
+    }
+  }
+  const found = await (await caches.open(CACHE)).match(named(request));
+  if (found) return found;
+  await registration.unregister(); // the browser lost a file: this visit fails, and the next one is from the network
+  return Response.error();
+}
+
+addEventListener("install", (event) => event.waitUntil(fill()));
+addEventListener("activate", (event) => event.waitUntil(dropOthers()));
+addEventListener("message", ({ data }) => {
+  if (data === "replace") skipWaiting();
+});
+addEventListener("fetch", (event) => {
+  if (event.request.method === "GET" && addresses.has(named(event.request))) event.respondWith(answer(event.request));
+});
