@@ -108,7 +108,7 @@ NOTICES = {"firefox-private": "This browser keeps no files", "firefox-full": "Th
 def test_the_page_works_and_says_so_where_nothing_can_be_kept(name: str, server: Server, tab: Tab) -> None:
     start(tab, server.url, POLARITY)
     first = answers(tab)
-    assert tab.evaluate(STORAGE).startswith(NOTICES[name]), tab.evaluate(STORAGE)
+    assert tab.wait(STORAGE).startswith(NOTICES[name]), tab.evaluate(STORAGE)  # with a later report
     server.sent = 0
     start(tab, server.url, POLARITY)
     assert answers(tab) == first
