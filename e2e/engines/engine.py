@@ -135,11 +135,9 @@ class Engine:
 
 
 FIREFOX = {"firefox-esr": "firefox-esr"}
-FULL = 2048  # KiB that all pages may store, less than any sample model
 ENGINES = {
     "firefox": Engine(firefox, FIREFOX),
     "firefox-webgpu": Engine(partial(firefox, webgpu=True), FIREFOX, ("webgpu",)),
     "firefox-private": Engine(partial(firefox, browser__privatebrowsing__autostart=True), FIREFOX),
-    "firefox-full": Engine(partial(firefox, dom__quotaManager__temporaryStorage__fixedLimit=FULL), FIREFOX),
     "webkitgtk": Engine(webkitgtk, {"WebKitWebDriver": "webkit2gtk-driver", "Xvfb": "xvfb"}),
 }
