@@ -44,6 +44,7 @@ LONGEST_FIRST = (
     "engines/test_page.py",
     "engines/test_cases.py",
     "page/test_devices.py",
+    "page/test_panels.py",
     "cache/test_reload.py",
     "models/test_webnn.py",
     "page/test_boot.py",

@@ -20,7 +20,7 @@ function need(id, calls, purpose) {
     const absent = h("p", { class: "needs small", "data-need": id }, `${model?.title ?? id} is not on this site, which was built without the large models.`);
     return Object.assign(absent, { refresh() {} });
   }
-  const button = h("button", { type: "button" }, `Load ${model.title}`);
+  const button = h("button", { type: "button", class: "primary" }, `Load ${model.title}`);
   const ask = h("p", { class: "small" }, button, ` ${purpose}.`);
   const about = h("p", { class: "small muted num", "data-role": "cost" });
   const bar = h("progress", { max: 1, value: 0, "aria-label": `Loading ${model.title}` });
@@ -32,11 +32,12 @@ function need(id, calls, purpose) {
   let priced = null; // how often models had been loaded when the cost was computed
 
   place.refresh = async () => {
+    place.hidden = calls.state(id) === "loaded"; // the result replaces it when its run has ended
     const isBusy = ["queued", "loading"].includes(calls.state(id));
     ask.hidden = about.hidden = isBusy;
     loading.hidden = !isBusy;
     if (!count.textContent) say(count, `${model.title} is waiting for its turn`);
-    if (isBusy || priced === calls.loads()) return;
+    if (isBusy || place.hidden || priced === calls.loads()) return;
     priced = calls.loads();
     try {
       say(about, costWords(await calls.cost(id)));
@@ -52,11 +53,12 @@ function need(id, calls, purpose) {
     });
     place.refresh();
     stop.focus();
+    const panel = place.closest("section");
     const { failure } = await load;
-    const hadFocus = loading.contains(document.activeElement);
+    const isLost = document.activeElement === document.body || loading.contains(document.activeElement);
     say(count, "");
     place.refresh();
-    if (hadFocus && place.isConnected) button.focus();
+    if (isLost) (calls.state(id) === "loaded" ? panel.querySelector("textarea, input") : button).focus();
     if (failure) showFailure(error, failure, "Not loaded.");
   });
   stop.addEventListener("click", () => calls.cancelLoad(id));
