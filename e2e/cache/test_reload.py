@@ -182,7 +182,7 @@ def test_a_quota_that_is_too_small_is_reported(visit_anywhere: Visit, server: Se
     server.since()
     visit = visit_anywhere.again()
     second = visit.run(load_of(SPLADE))
-    assert server.body_bytes() and second["last"]["from_cache"] > 1_000_000
+    assert server.body_bytes() and second["last"]["from_cache"] > 0  # what was stored before the storage was full
     assert second["answer"] == first["answer"]
     assert second["status"].startswith("on: ")
     third = visit.run(load_of(SPLADE))

@@ -226,13 +226,12 @@ async def cancelled_in_the_middle_of_a_load(place: Place) -> None:
     arrived = asyncio.Event()
     address = f"{place.faulty}/held/tiny-bert"  # half of the weights arrive, then nothing
 
-    def on_allocation(nbytes: int) -> None:
-        if device.backend.live_buffers() > before["buffers"] + 5:
+    def on_progress(event: dict[str, Any]) -> None:
+        if event["status"] == "progress" and 3 * event["loaded"] > event["total"]:
             arrived.set()
 
-    with _allocations(device, on_allocation):
-        task = asyncio.ensure_future(_load(place, manager, address))
-        await arrived.wait()
+    task = asyncio.ensure_future(_load(place, manager, address, progress_callback=on_progress))
+    await arrived.wait()
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
     assert task.cancelled()

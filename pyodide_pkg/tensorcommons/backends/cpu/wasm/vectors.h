@@ -220,7 +220,8 @@ INLINE f32x4 log1p4(f32x4 x) {
   y = MADD(power, splat(0.693359375f), y);
   y = select(wasm_f32x4_eq(u, splat(0)), splat(-__builtin_inff()), y);
   y = select(wasm_f32x4_lt(u, splat(0)), splat(__builtin_nanf("")), y);
-  return select(wasm_f32x4_lt(x, splat(__builtin_inff())), y, x); // infinity and NaN pass through
+  v128_t passes = wasm_v128_or(wasm_f32x4_eq(x, splat(0)), wasm_v128_not(wasm_f32x4_lt(x, splat(__builtin_inff()))));
+  return select(passes, x, y); // zeros of both signs, infinity and NaN
 }
 
 // The sum of e ** (x - shift), of parts of the row, which loses fewer digits.
