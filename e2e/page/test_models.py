@@ -57,7 +57,7 @@ def test_a_panel_offers_to_load_what_it_needs(empty: Tab) -> None:
     button.focus()
     empty.page.keyboard.press("Enter")
     expect(empty.page.locator('[data-part="polarity"] .bars')).to_have_count(2)
-    expect(empty.page.locator("#pair h2")).to_be_focused()  # the button is gone
+    expect(empty.page.locator("#premise")).to_be_focused()  # the button is gone
     expect(empty.page.locator('[data-part="nli"]').get_by_role("button", name="Load Entailment")).to_be_visible()
 
 
