@@ -154,10 +154,11 @@ RUN = """async ([text, source]) => {
 
 
 class OurTab(Tab):
-    """The demo page with its models on one kind of device."""
+    """The demo page with its models on one kind of device, without the service worker, which keeps files meanwhile."""
 
     def __init__(self, browser: Browser, url: str, kind: str, prelude: str = "") -> None:
         super().__init__(browser, url)
+        self.page.add_init_script("delete globalThis.Navigator?.prototype.serviceWorker")
         if prelude:
             self.page.add_init_script(prelude)
         self.page.goto(url + "?load=none#sentences")

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from playwright.sync_api import Browser, Playwright
 
-KEPT = 100  # MB that the process of the page may grow after it was ready
+KEPT = 134  # MB that the process of the page may grow after it was ready: garbage of loads is collected late
 SMALL = "bert-base,layers=3,vocab_size=8000,hidden_size=576,num_attention_heads=9,intermediate_size=2304"  # 67 MB
 
 
