@@ -314,7 +314,7 @@ def asarray(obj: TensorLike, dtype: object = None, device: Device | str | None =
 
     Raises:
         UnsupportedDtype: the dtype has no counterpart.
-        DeviceUnavailable: there is no such device, with the reason.
+        DeviceUnavailable: the device is not available; the message has the reason.
         MemoryBudgetError: the bytes do not fit.
 
     >>> tc.asarray([1.5, 2.5])

@@ -1,7 +1,10 @@
 // What a model costs beyond what is loaded, in words, before it is loaded.
 import { bytes } from "../format.js";
 
-/** cost: what Python's `cost` gives. Several sentences. A few weights of equal names are no sign of a common origin. */
+/**
+ * Describe the result of Python's `cost` in sentences. Weights that may be shared are mentioned from half of the bytes
+ * on: a few of equal names do not indicate a common origin.
+ */
 export function costWords({ download_bytes, new_bytes, weight_bytes, shared_bytes, shareable_bytes, limit_bytes, device_bytes }) {
   const words = [download_bytes
     ? `Loading downloads ${bytes(download_bytes)}`

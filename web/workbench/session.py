@@ -17,7 +17,7 @@ Send: TypeAlias = Callable[[Any], None]
 
 
 class Session:
-    """What panels use: ``manager``, ``devices``, :meth:`model` and :meth:`turn`. ``runtime`` loads the models."""
+    """The models of the page for its panels; ``runtime`` loads them, on the ``devices`` of its ``manager``."""
 
     def __init__(self) -> None:
         self.runtime: Any = None

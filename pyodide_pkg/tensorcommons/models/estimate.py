@@ -76,7 +76,7 @@ async def estimate_load(
         InvalidWeights: a file is damaged, or lacks tensors that its config requires.
         UnsupportedModel: the architecture is not supported.
         DeviceMemoryError: the device, with "auto" each device, cannot hold the weights.
-        DeviceUnavailable: there is no such device.
+        DeviceUnavailable: the device is not available; the message has the reason.
 
     >>> manager = tc.TensorSharingManager(max_memory_mb=256)
     >>> estimate = await tc.estimate_load("./models/splade-tiny", manager=manager)

@@ -139,7 +139,7 @@ class Model:
         failure or a cancellation the model is on the old device.
 
         Raises:
-            DeviceUnavailable: there is no such device, with the reason.
+            DeviceUnavailable: the device is not available; the message has the reason.
             MemoryBudgetError: the weights exceed the limit, or (DeviceMemoryError) the memory of the device.
             TensorReleased: the model was unloaded.
         """

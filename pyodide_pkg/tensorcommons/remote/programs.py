@@ -59,7 +59,7 @@ class Programs:
     async def call(self, name: str, function: str, given: list[Any], **offered: Any) -> Any:
         """Call a public function of a module that was added. It gets those of ``offered`` that it has as keyword-only.
 
-        Raises TensorCommonsError if there is no such module or function.
+        Raises TensorCommonsError if the module was not imported or has no function of that name.
         """
         found = getattr(sys.modules[name], function, None) if name in self._files else None
         if found is None or function.startswith("_") or not callable(found):

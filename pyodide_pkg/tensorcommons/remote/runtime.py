@@ -41,7 +41,7 @@ LOADING = ("dtype", "device", "cache", "token")  # options of pipeline() that lo
 
 @dataclass
 class Page:
-    """What one page has under way: its calls and pipelines by number, and whether it gets reports."""
+    """The state of one page: its calls and pipelines by number, and whether it receives reports."""
 
     name: str
     calls: dict[int, asyncio.Task[None]] = field(default_factory=dict)
