@@ -10,6 +10,7 @@ import re
 import pytest
 
 from scripts.paths import ROOT
+from scripts.serve import HEADERS
 from tests import documents
 
 README = (ROOT / "README.md").read_text("utf-8")
@@ -36,6 +37,11 @@ async def test_the_program_of_a_page_runs_under_cpython(page: str) -> None:
     await run
     names.clear()
     gc.collect()
+
+
+def test_the_page_about_hosting_has_the_headers_of_the_demo() -> None:
+    rows = re.findall(r"^\| `([\w-]+)` \| `(.+)` \|$", (ROOT / "docs" / "hosting.md").read_text("utf-8"), re.MULTILINE)
+    assert dict(rows) == HEADERS
 
 
 def test_the_readme_is_short_and_has_a_page_near_its_beginning() -> None:
