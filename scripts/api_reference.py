@@ -35,14 +35,14 @@ PAGES: dict[str, tuple[str, str, list[str]]] = {
         "Load and run models, from arrays or from texts and images. [models.md](../models.md) lists what is supported.",
         [
             "pipeline",
-            "Pipeline: close",
-            "tasks.text_generation.TextGeneration: stream",
+            "Pipeline: __call__ close",
+            "tasks.text_generation.TextGeneration: __call__ stream",
             "run_pipelines",
             "from_pretrained",
             "estimate_load",
-            "LoadEstimate",
-            "Model: compile generate stream compile_generation to explain bytes_to_run weight_bytes weight_formats"
-            " unload",
+            "LoadEstimate: new_bytes",
+            "Model: __call__ compile generate stream compile_generation to explain bytes_to_run weight_bytes"
+            " weight_formats unload",
             "hub.tokenizer.Tokenizer: encode_batch encode_windows decode apply_chat_template convert_ids_to_tokens",
             "open_cache",
             "Cache: status is_on usage remove_unused clear",
@@ -80,17 +80,31 @@ PAGES: dict[str, tuple[str, str, list[str]]] = {
         [
             "asarray",
             "Tensor: shape dtype ndim size nbytes mT read numpy realize to release",
-            *("read_together", "scope", "compile", "Compiled", "dtypes.as_dtype", "dtypes.result_type"),
+            *("read_together", "scope", "compile", "Compiled: __call__", "dtypes.as_dtype", "dtypes.result_type"),
         ],
     ),
     "operations": (
         "Operations",
-        "Functions of tensors, with the names of the Python array API. [ops.md](../ops.md) lists devices and dtypes.",
+        """Functions of tensors, with the names of the Python array API. [ops.md](../ops.md) lists devices and dtypes.
+
+Unless an entry says otherwise:
+
+- Operands broadcast as in NumPy, and a number takes the dtype of the tensor beside it. The result of an elementwise
+  function has the common shape and the common dtype of its operands; the result of a comparison is bool.
+- `axis` counts from the end if it is negative. A reduction removes its axes, or keeps them with size 1 (`keepdims`).
+- The result is a new tensor on the device of the operands, and is computed when it is read.
+- Every function raises `ShapeMismatch` if shapes or axes do not fit, `UnsupportedDtype` for a dtype that it does not
+  take, or for dtypes without a common one, and `DeviceMismatch` for operands on different devices. What depends on the
+  device is raised by the read: `UnsupportedOp`, `MemoryBudgetError`, `DeviceError`.""",
         sorted(ops.__all__),
     ),
     "functional": (
         "tensorcommons.nn.functional",
-        "Functions of neural networks with the names and parameters of PyTorch's `torch.nn.functional`.",
+        """Functions of neural networks with the names and parameters of PyTorch's `torch.nn.functional`.
+
+Shapes and dtypes are those of PyTorch, and of [operations](operations.md), whose errors they raise. Class indices are
+int32. The result of a loss has no axes with `reduction="mean"` or `"sum"`, and the shape of the input (without classes)
+with `"none"`. Parameters that serve training (`inplace`, dropout, gradients) are not supported.""",
         [f"nn.functional.{name}" for name in functional.__all__],
     ),
     "inspection": (
@@ -100,7 +114,8 @@ PAGES: dict[str, tuple[str, str, list[str]]] = {
     ),
     "errors": (
         "Errors",
-        "Every error that the package raises on purpose. A message has the fault, the value and the remedy.",
+        """Every error that the package raises on purpose, with its base classes. A message has the fault, the value and
+the remedy. Names in code style in a first line are attributes of the error.""",
         [
             f"errors.{name}"
             for name, error in vars(tc.errors).items()
@@ -147,7 +162,9 @@ class Name:
         """The session of the docstring, or those of the class and its other members that use the member."""
         if ">>> " in self.doc or not inspect.isclass(self.owner):
             return self.doc
-        member = re.compile(rf"^(>>>|\.\.\.) .*\.{self.path.rpartition('.')[2]}\b", re.MULTILINE)
+        name = self.path.rpartition(".")[2]
+        used = r"await" if name == "__call__" else rf"\.{name}\b"
+        member = re.compile(rf"^(>>>|\.\.\.) .*{used}", re.MULTILINE)
         docs = [inspect.getdoc(self.owner) or "", *(inspect.getdoc(each) or "" for each in vars(self.owner).values())]
         return "\n".join(doc for doc in docs if member.search(doc))
 
@@ -184,6 +201,8 @@ def signature(name: Name) -> str:
     if isinstance(value, property):
         kind = value.fget.__annotations__.get("return", "") if value.fget else ""
         return f"{shown}: {kind}"
+    if inspect.isclass(value) and issubclass(value, Exception):
+        return f"class {name.path}({', '.join(base.__name__ for base in value.__bases__)})"
     if inspect.isclass(value) and name.path not in MADE:
         return ""
     found = inspect.signature(value)
@@ -248,7 +267,7 @@ def entry(name: Name) -> str:
     usage = "".join(f"    {line}\n" for line in signature(name).splitlines())
     text = f"{level} {name.path}\n\n{usage}\n{markdown(name.doc)}\n".replace("\n\n\n", "\n\n")
     if is_dataclass(name.value):
-        text += "\nFields: " + ", ".join(f"`{field.name}`" for field in fields(name.value)) + ".\n"
+        text += "\nFields: " + ", ".join(f"`{field.name}: {field.type}`" for field in fields(name.value)) + ".\n"
     return text
 
 

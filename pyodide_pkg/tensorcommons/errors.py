@@ -61,6 +61,8 @@ class DeviceUnavailable(TensorCommonsError):
 class DeviceLost(TensorCommonsError):
     """The browser took the device away (driver reset, tab in the background, GPU process restart).
 
+    Runs and reads recover by themselves; the error is raised where values cannot be restored, and while a model loads.
+
     >>> try:
     ...     total = await tc.sum([1.0, 2.0]).read()
     ... except tc.errors.DeviceLost:
@@ -194,7 +196,7 @@ class ViewOutOfBounds(TensorCommonsError):
 
 
 class NotAConsumer(TensorCommonsError):
-    """The model was never granted the tensor.
+    """The model was never granted the tensor: a holder grants it by ``share_tensor_between_models``.
 
     >>> manager = tc.TensorSharingManager()
     >>> table = manager.register_shared_tensor("table", (2,), producer_model="encoder")

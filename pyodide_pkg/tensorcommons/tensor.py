@@ -42,7 +42,9 @@ TensorLike: TypeAlias = "Tensor | np.ndarray[Any, Any] | float | int | bool | Se
 class Tensor:
     """An n-dimensional array. ``shape`` is a tuple of ints, ``dtype`` one of :data:`tensorcommons.dtypes.ALL`.
 
-    Operators follow the Python array API standard; see :mod:`tensorcommons.ops` for the functions.
+    ``device`` is its Device. Operators, and indexing by ints, slices, ``None``, ``...`` and arrays of ints or bools,
+    follow the Python array API standard; they and the functions of the package return new tensors, which are computed
+    when they are read. On the CPU device ``float(x)``, ``int(x)`` and ``np.asarray(x)`` read, too.
 
     >>> x = tc.asarray([[1, 2], [3, 4]])
     >>> x.shape, x.ndim, x.size, x.nbytes, str(x.dtype)
@@ -229,7 +231,10 @@ class Tensor:
             leaf[0].storage.release()
 
     async def realize(self) -> Tensor:
-        """Compute the tensor on its device, without reading it."""
+        """Compute the tensor on its device without reading it, and return the tensor.
+
+        Raises the errors of :meth:`read`.
+        """
         await realize([self])
         return self
 
@@ -238,6 +243,9 @@ class Tensor:
 
         Raises:
             TensorReleased: the bytes were released.
+            MemoryBudgetError: computing it does not fit.
+            DeviceError: the device rejected an operation.
+            DeviceLost: the device was lost, and the values cannot be restored.
         """
         return (await read_together([self]))[0]
 
@@ -269,7 +277,7 @@ class Tensor:
         """Return the values without ``await``: on the CPU device, and where Pyodide can suspend the running Python.
 
         Raises:
-            TensorCommonsError: Python cannot be suspended here; use ``await t.read()``.
+            TensorCommonsError: Python cannot be suspended here; use ``await t.read()``. Otherwise as :meth:`read`.
 
         >>> tc.asarray([1.5, 2.5]).numpy().tolist()
         [1.5, 2.5]

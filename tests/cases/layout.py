@@ -83,6 +83,8 @@ async def wrong_shapes_are_refused(device: Device) -> None:
     refused(device, ShapeMismatch, lambda: tc.permute_dims(a, (0,)))
     refused(device, ShapeMismatch, lambda: tc.broadcast_to(a, (4, 5)))
     refused(device, ShapeMismatch, lambda: tc.broadcast_to(a, (6,)))
+    refused(device, ShapeMismatch, lambda: tc.broadcast_to(a[:1, :1], (-1, 2)))
+    refused(device, ShapeMismatch, lambda: tc.zeros((2, -1), device=device))
     refused(device, ShapeMismatch, lambda: tc.concat([a, b], 1))
     refused(device, ShapeMismatch, lambda: tc.concat([a, b], 2))
     refused(device, ShapeMismatch, lambda: tc.concat([a, b[0]]))

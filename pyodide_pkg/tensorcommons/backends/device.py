@@ -41,8 +41,8 @@ LOST_AGAIN = "it was lost again each time it was opened"
 class Device(Readable, ProgramCache):
     """An opened device, and the bytes on it.
 
-    ``kind`` is "webgpu", "webnn" or "cpu"; ``name`` the adapter's own description; ``is_software`` true when the
-    adapter runs on the CPU; ``limits`` its limits by WebGPU's names, in bytes or counts.
+    ``kind`` is "webgpu", "webnn" or "cpu"; ``name`` is the adapter's own description; ``is_software`` is true if the
+    adapter runs on the CPU; ``limits`` are its limits by WebGPU's names, in bytes or counts.
 
     >>> devices = await tc.open_devices()
     >>> device = devices.cpu

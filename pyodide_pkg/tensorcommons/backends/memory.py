@@ -48,7 +48,10 @@ class Memory(ABC):
         self.budget = budget
 
     def memory(self) -> dict[str, int]:
-        """Return the current bytes by category, with "total" and "peak" (the largest total since it was opened)."""
+        """Return the current bytes by category, and "total" and "peak" (the largest total since it was opened).
+
+        The categories are "weights", "activations", "scratch" and "staging" (for reads).
+        """
         return {**{str(kind): size for kind, size in self._bytes.items()}, "total": self.total, "peak": self._peak}
 
     def new_handle(self) -> int:

@@ -36,8 +36,8 @@ class LoadEstimate:
 
     >>> manager = tc.TensorSharingManager(max_memory_mb=256)
     >>> estimate = await tc.estimate_load("./models/splade-tiny", manager=manager)
-    >>> "fill-mask" in estimate.tasks
-    True
+    >>> "fill-mask" in estimate.tasks, estimate.new_bytes == estimate.weight_bytes
+    (True, True)
     """
 
     name: str

@@ -101,8 +101,8 @@ async def from_pretrained(
 
     ``cache`` selects where downloads are kept: "auto" is the browser's storage for this page (outside a browser:
     nowhere), None is nowhere, a path is that folder; or pass a :class:`Cache` from ``open_cache``. Cached files are not
-    downloaded again; :mod:`tensorcommons.hub.cached` describes how their freshness is checked. ``token`` grants access
-    to a private or gated model: it is sent only to the model's server, and appears in no message.
+    downloaded again unless they changed on the server. ``token`` grants access to a private or gated model: it is sent
+    only to the model's server, and appears in no message.
 
     Raises:
         DownloadError: a file is missing or its connection broke.

@@ -121,10 +121,13 @@ class Model:
     async def __call__(self, *, outputs: Sequence[str] | None = None, **inputs: Any) -> dict[str, Tensor]:
         """Run the model on arrays, named as the inputs in `transformers`; :attr:`input_names` lists the names.
 
-        ``outputs`` names the outputs to compute; the default is those of the same model in `transformers`. The tensors
+        For text: ``input_ids``, ``attention_mask`` and others, int (batch, sequence). For images: ``pixel_values``,
+        float (batch, 3, height, width). ``outputs`` names the outputs to compute, by default those of the same model in
+        `transformers`. They are tensors, such as "last_hidden_state" (batch, sequence, hidden) and "logits", which
         stay on the device until they are read.
 
         Raises:
+            TensorCommonsError: an input is missing or unknown, or has values outside the model's range.
             ShapeMismatch: shapes are inconsistent, or exceed the model's maximum length.
             TensorReleased: the model was unloaded.
             MemoryBudgetError: the run does not fit.

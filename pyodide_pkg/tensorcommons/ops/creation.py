@@ -40,6 +40,11 @@ def full(
 ) -> Tensor:
     """Create a tensor filled with one number; by default float32 for a float, int32 for an int and bool for a bool.
 
+    Raises:
+        ShapeMismatch: a size is negative.
+        UnsupportedDtype: the dtype does not exist here, or cannot represent the number.
+        DeviceUnavailable: the device is not available; the message has the reason.
+
     >>> print(tc.full((2, 2), 7).numpy())
     [[7 7]
      [7 7]]
@@ -50,7 +55,7 @@ def full(
 
 
 def zeros(shape: int | Sequence[int], *, dtype: object = "float32", device: Device | str | None = None) -> Tensor:
-    """Create a tensor of zeros, or of False.
+    """Create a tensor of zeros, or of False. Raises the errors of :func:`full`.
 
     >>> print(tc.zeros((2, 3)).numpy())
     [[0. 0. 0.]
@@ -60,7 +65,7 @@ def zeros(shape: int | Sequence[int], *, dtype: object = "float32", device: Devi
 
 
 def ones(shape: int | Sequence[int], *, dtype: object = "float32", device: Device | str | None = None) -> Tensor:
-    """Create a tensor of ones, or of True.
+    """Create a tensor of ones, or of True. Raises the errors of :func:`full`.
 
     >>> print(tc.ones(3, dtype="int32").numpy())
     [1 1 1]

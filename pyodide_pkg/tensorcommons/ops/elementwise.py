@@ -7,6 +7,7 @@ in ``backends/webgpu/kernels/elementwise_wgsl.py``. Dtypes promote by the table 
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias, TypeVar
@@ -100,7 +101,7 @@ def _named(
     arguments, printed = example
     digits = ".round(4)" if kinds == FLOATS and result is None else ""
     function.__name__, function.__qualname__ = name, name
-    function.__doc__ = f"{doc}\n\n>>> print(tc.{name}({arguments}).numpy(){digits})\n{printed}"
+    function.__doc__ = f"{inspect.cleandoc(doc)}\n\n>>> print(tc.{name}({arguments}).numpy(){digits})\n{printed}"
     return function
 
 

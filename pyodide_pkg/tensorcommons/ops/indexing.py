@@ -115,8 +115,13 @@ def _indices(indices: TensorLike, like: Tensor, size: int) -> Tensor:
 def take(x: TensorLike, indices: TensorLike, axis: int | None = None) -> Tensor:
     """``x[..., indices, ...]`` at ``axis``, which is optional for a tensor of one axis.
 
-    The axes of ``indices`` (int32, any number) replace ``axis`` in the result. See the module's docstring for indices
-    out of range.
+    The axes of ``indices`` (int32, any number) replace ``axis`` in the result. A negative index counts from the
+    end.
+
+    Raises:
+        IndexError: an index on the host is out of range. One on a device gives NaN (0 for ints, False for bools).
+        ShapeMismatch: ``axis`` is needed, or out of range.
+        UnsupportedDtype: the indices are not integers.
 
     >>> print(tc.take([10, 20, 30], [2, 0]).numpy())
     [30 10]
@@ -140,7 +145,11 @@ def _take_rows(x: Tensor, ids: Tensor, axis: int, wrap: bool) -> Tensor:
 def take_along_axis(x: TensorLike, indices: TensorLike, axis: int = -1) -> Tensor:
     """``y[i, j] = x[indices[i, j], j]`` for ``axis`` 0: ``indices`` (int32) has as many axes as ``x``.
 
-    The other axes broadcast. See the module's docstring for indices out of range.
+    The other axes broadcast. Indices out of range are as in :func:`take`.
+
+    Raises:
+        IndexError, UnsupportedDtype: as :func:`take`.
+        ShapeMismatch: the shapes are incompatible.
 
     >>> print(tc.take_along_axis([[10, 20], [30, 40]], [[1], [0]]).numpy())
     [[20]
@@ -168,6 +177,8 @@ def take_known(x: Tensor, ids: Tensor, axis: int) -> Tensor:
 def gather(x: TensorLike, axis: int, indices: TensorLike) -> Tensor:
     """Take along an axis as :func:`take_along_axis`; as in PyTorch, ``indices`` may be shorter along the other axes.
 
+    The result has the shape of ``indices``. Raises the errors of :func:`take_along_axis`.
+
     >>> print(tc.gather([[10, 20], [30, 40]], 1, [[1]]).numpy())
     [[20]]
     """
@@ -188,7 +199,13 @@ def scatter(
 
     ``indices`` (int32) and ``updates`` have one shape with as many axes as ``x``, not longer than ``x`` along the axes
     other than ``axis``. If an index occurs twice, "add" adds both updates, and "assign" uses the last one along
-    ``axis``, on every device. float16 is summed in float32. See the module's docstring for indices out of range.
+    ``axis``, on every device. float16 is summed in float32. An update has no effect if its index
+    is on a device and out of range.
+
+    Raises:
+        IndexError: an index on the host is out of range.
+        ShapeMismatch: the shapes are incompatible.
+        UnsupportedDtype: the indices are not integers.
 
     >>> print(tc.scatter([1, 2, 3], [0, 2], [10, 30]).numpy())
     [10  2 30]
@@ -233,7 +250,7 @@ def getitem(x: Tensor, key: Any) -> Tensor:
     """``x[key]`` as in NumPy: integers, slices, ``...`` and ``None`` give a view, arrays a copy.
 
     An array is a list, a NumPy array of integers or bools, or an int32 tensor; several broadcast, as in
-    ``x[rows, columns]``. See the module's docstring for indices out of range. A mask must be on the host, since the
+    ``x[rows, columns]``. Indices out of range are as in :func:`take`. A mask must be on the host, since the
     shape of the result depends on it: ``x[await mask.read()]``.
 
     Raises:

@@ -10,7 +10,7 @@ import numpy as np
 
 from ..backends.base import Attributes, Spec
 from ..dtypes import result_type
-from ..errors import ShapeMismatch
+from ..errors import ShapeMismatch, quoted
 from ..shapes import Layout, Shape, infer_reshape, normalize_axis
 from ..tensor import Tensor, TensorLike, as_tensor
 from .elementwise import astype
@@ -102,11 +102,17 @@ def permute_dims(x: TensorLike, axes: Sequence[int]) -> Tensor:
 def broadcast_to(x: TensorLike, shape: int | Sequence[int]) -> Tensor:
     """Repeat axes of size 1 up to ``shape``, without a copy.
 
+    Raises:
+        ShapeMismatch: the shape of ``x`` does not broadcast to ``shape``, or a size is negative.
+
     >>> print(tc.broadcast_to([1, 2], (2, 2)).numpy())
     [[1 2]
      [1 2]]
     """
-    return apply(BROADCAST, x, shape=_sizes(shape))
+    sizes = _sizes(shape)
+    if any(size < 0 for size in sizes):
+        raise ShapeMismatch(f"the sizes of a shape must not be negative: {quoted(sizes)}")
+    return apply(BROADCAST, x, shape=sizes)
 
 
 def _sizes(shape: int | Sequence[int]) -> Shape:

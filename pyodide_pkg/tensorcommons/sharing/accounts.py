@@ -58,12 +58,13 @@ class Accounts(SharedTensors):
         )
 
     def get_stats(self) -> dict[str, Any]:
-        """Return counts, bytes and lookups, with ``last_run``, the account of the last run.
+        """Return counts, sizes and the account of the last run (``last_run``) as a dict.
 
-        ``streamed`` has, of each model that is larger than the limit, the segments of its last run, the bytes of
-        weights that it moved to the device, and those that stay there. ``crossed_bytes`` came from one device to
-        another, by renting or through the host.
-        ``total_tensors`` counts names, ``unique_contents`` what is behind them and behind the models' weights.
+        "total_tensors" counts the registered names, "unique_contents" the storages of these and of the weights.
+        "memory_usage_bytes" is everything on the devices. "cache_hits", "cache_misses" and "hit_rate" are of lookups
+        by ``get_shared_tensor``; "evictions" and "restores" count storages. "streamed" has, of each model that is
+        larger than the limit, the segments of its last run, the bytes of weights that it moved to the device, and those
+        that stay there. "crossed_bytes" came from another device: "rented" without a copy by the host, or by "host".
         """
         models = list(self._ledger.models(self.models))
         residency, share = self.residency, self.share
@@ -95,7 +96,10 @@ class Accounts(SharedTensors):
 
     @property
     def last_run(self) -> dict[str, Any]:
-        """Account of the last run: nodes, executed, reused, dispatches, calls into JavaScript, bytes.
+        """Account of the last run, empty before the first.
+
+        "nodes" were traced for all models of the run; of these "reused_in_run" were equal to others,
+        "reused_from_cache" read from earlier runs, and "executed" computed, by "dispatches" in "js_calls".
 
         >>> manager = tc.TensorSharingManager(max_memory_mb=256)
         >>> model = await tc.from_pretrained("./models/splade-tiny", manager=manager)

@@ -42,18 +42,27 @@ class TensorMemory:
 
 @dataclass(frozen=True)
 class MemoryReport:
-    """A snapshot in bytes. ``separate_weight_bytes`` are the weights of all models if each had its own copy.
+    """A snapshot of the bytes on the devices, and of who holds them. All sizes are bytes.
 
-    ``activation_cache_bytes`` are those activations that are kept for later runs, and ``reused_from_cache`` is how many
-    nodes were read from there so far instead of computed.
+    ``device_bytes`` is everything on the devices now, at most ``limit_bytes``; ``peak_bytes`` is its largest value so
+    far. ``by_category`` divides it into "weights" (also registered tensors), "activations" (outputs and
+    values kept for later runs), "scratch" and "staging" (for reads).
 
-    ``moved_bytes`` are, of each model that is larger than the limit, the bytes of weights that its last run moved to
-    the device: they come and go with each run.
+    ``unique_weight_bytes`` are the weights and registered tensors, evicted ones, too, each counted once;
+    ``separate_weight_bytes`` are those of all models if each had its own copy, and ``saved_bytes`` is the difference.
 
-    ``evicted_bytes`` left the devices to stay under the limit since the manager was made; ``restored_bytes`` came back.
+    ``activation_cache_bytes`` are the activations that are kept for later runs, and ``reused_from_cache`` is the number
+    of nodes that runs have read from there instead of computing them.
 
-    The models' ``attributed_bytes`` and ``unheld_bytes`` (registered tensors that no model holds) add up to the weights
-    of ``by_category``.
+    ``moved_bytes`` has the name of each model that is larger than the limit, and the bytes of weights that its last run
+    moved to the device. ``evicted_bytes`` have left the devices to stay under the limit since the manager was made;
+    ``restored_bytes`` came back.
+
+    ``models`` has for each model its ``name``, ``device``, ``total_bytes``, ``exclusive_bytes`` (held by it alone),
+    ``shared_bytes`` and ``attributed_bytes`` (on the device; shared bytes are divided evenly among their holders). The
+    ``attributed_bytes`` and ``unheld_bytes`` (registered tensors without a holder) add up to the weights of
+    ``by_category``. ``tensors`` has for each storage its ``name``, ``shape``, ``dtype``, ``format``, ``device``,
+    ``nbytes``, ``holders``, ``identity`` and ``state``.
 
     >>> manager = tc.TensorSharingManager(max_memory_mb=16)
     >>> table = manager.register_shared_tensor("table", (256,))

@@ -40,7 +40,13 @@ class Pipeline:
         return f"<Pipeline {self.task} of {self.model!r}>"
 
     async def __call__(self, *inputs: Any, **options: Any) -> Any:
-        """Run the task on one input or a list of inputs; see :func:`pipeline` for the results."""
+        """Run the task on one input or a list of inputs; see :func:`pipeline` for options and results.
+
+        Raises:
+            TensorCommonsError: the task does not accept the inputs, or has no such option.
+            ShapeMismatch: with ``truncation=False``, a text is longer than the model's maximum.
+            MemoryBudgetError: not even one row fits beside the model.
+        """
         if len(inputs) > 1:
             raise TensorCommonsError(f"pass several inputs as a list, not as {len(inputs)} arguments")
         return (await run_pipelines([(self, inputs[0] if inputs else None, options)]))[0]
